@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a verdict leaves behind: counters, the drop ledger, samples, and the
+ * effects that the decision named. It changes no verdict.
+ */
+#ifndef PORTCULLIS_ACCOUNT_H
+#define PORTCULLIS_ACCOUNT_H
+
+#include "flow.h"
+
+enum {
+	SAMPLE_INTERVAL_NS = 1000000000, /* of one kind of drop */
+	ERROR_NO_SPACE = 28,             /* ENOSPC: the perf buffer is full */
+};
+
+static __always_inline void count_packet(const struct packet *packet,
+					 const struct decision *decision)
+{
+	__u32 index = decision->reason;
+	struct counter *counter;
+
+	if (decision->verdict == VERDICT_WOULD_DROP)
+		index += REASON_COUNT;
+	counter = bpf_map_lookup_elem(&counters, &index);
+	if (counter) {
+		counter->packets++;
+		counter->bytes += packet->length;
+	}
+}
+
+/* Global for its own stack: the sample is large. */
+__noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
+			   const struct decision *decision, __u64 now_ns, __u64 drops)
+{
+	struct sample sample = {};
+	__u64 frame_bytes;
+	long result;
+
+	if (!packet || !decision)
+		return 0;
+	frame_bytes = packet->length;
+	if (frame_bytes > SAMPLE_FRAME_BYTES)
+		frame_bytes = SAMPLE_FRAME_BYTES;
+	sample.time_ns = now_ns;
+	sample.drops = drops;
+	sample.source = packet->source;
+	sample.destination = packet->destination;
+	sample.interface = ctx->ingress_ifindex;
+	sample.server = decision->server;
+	sample.rule = decision->rule;
+	sample.length = packet->length;
+	sample.source_port = packet->source_port;
+	sample.destination_port = packet->destination_port;
+	sample.ethertype = packet->ethertype;
+	sample.vlan = packet->vlan;
+	sample.frame_bytes = frame_bytes;
+	sample.port = decision->port;
+	sample.verdict = decision->verdict;
+	sample.reason = decision->reason;
+	sample.flags = decision->flags;
+	sample.protocol = packet->protocol;
+	sample.tcp_flags = packet->tcp_flags;
+	sample.icmp_type = packet->icmp_type;
+	sample.icmp_code = packet->icmp_code;
+	sample.ip_version = packet->ip_version;
+	__builtin_memcpy(sample.source_mac, packet->source_mac, ETH_ALEN);
+	__builtin_memcpy(sample.destination_mac, packet->destination_mac, ETH_ALEN);
+
+	result = bpf_perf_event_output(ctx, &samples, BPF_F_CURRENT_CPU | frame_bytes << 32,
+				       &sample, sizeof(sample));
+	if (!result)
+		add_tally(TALLY_SAMPLES_SENT, 1);
+	else
+		add_tally(result == -ERROR_NO_SPACE ? TALLY_SAMPLES_LOST : TALLY_SAMPLES_UNHEARD, 1);
+	return 0;
+}
+
+/* The ledger's row of a key, made when there is none. */
+static __always_inline struct ledger_row *open_row(void *table, const struct ledger_key *key,
+						   __u64 now_ns)
+{
+	struct ledger_row *row = bpf_map_lookup_elem(table, key);
+	struct ledger_row fresh = {};
+
+	if (row)
+		return row;
+	fresh.first_ns = now_ns;
+	/* another CPU may have been first: then its row is ours too */
+	bpf_map_update_elem(table, key, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(table, key);
+}
+
+static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
+				       const struct decision *decision, __u64 now_ns)
+{
+	struct ledger_key key = {
+		.server = decision->server,
+		.port = decision->port,
+		.protocol = packet->protocol,
+		.reason = decision->reason,
+		.flags = decision->flags,
+	};
+	struct ledger_row *row = open_row(&ledger, &key, now_ns);
+	__u64 packets, sampled_ns, sampled_packets;
+
+	if (!row) {
+		add_tally(TALLY_LEDGER_FULL, 1);
+		key.port = 0;
+		key.protocol = 0;
+		row = open_row(&ledger_rest, &key, now_ns);
+	}
+	if (!row) {
+		add_tally(TALLY_LEDGER_REST_FULL, 1);
+		return;
+	}
+	packets = __sync_fetch_and_add(&row->packets, 1) + 1;
+	__sync_fetch_and_add(&row->bytes, packet->length);
+	row->last_ns = now_ns;
+	row->last_source = packet->source;
+	row->last_destination = packet->destination;
+
+	if (decision->flags & DROP_QUIET)
+		return;
+	sampled_ns = row->sampled_ns;
+	if (sampled_ns && now_ns < sampled_ns + SAMPLE_INTERVAL_NS)
+		return;
+	/* one CPU wins the right to speak for this second */
+	if (__sync_val_compare_and_swap(&row->sampled_ns, sampled_ns, now_ns) != sampled_ns)
+		return;
+	sampled_packets = row->sampled_packets;
+	row->sampled_packets = packets;
+	send_sample(ctx, packet, decision, now_ns, packets - sampled_packets);
+}
+
+static __always_inline void spend_limit(const struct decision *decision, __u64 now_ns)
+{
+	struct limit_key key = { .server = decision->server, .limit_key = decision->limit_key };
+	struct limit *limit = bpf_map_lookup_elem(&limits, &key);
+	__u64 old_ns;
+
+	if (!limit)
+		return;
+	old_ns = limit->arrival_ns;
+	if (old_ns < now_ns &&
+	    __sync_val_compare_and_swap(&limit->arrival_ns, old_ns,
+					now_ns + decision->limit_interval_ns) == old_ns)
+		return;
+	/* still ahead of now, or another CPU has just moved it there */
+	__sync_fetch_and_add(&limit->arrival_ns, decision->limit_interval_ns);
+}
+
+static __always_inline void carry_out(const struct packet *packet,
+				      const struct decision *decision, __u64 now_ns)
+{
+	__u32 effects = decision->effects;
+
+	if (effects & (EFFECT_TOUCH_FLOW | EFFECT_OPEN_FLOW | EFFECT_NOTE_SYN_ACK)) {
+		struct flow_key key;
+
+		fill_reply_key(&key, packet);
+		if (effects & EFFECT_OPEN_FLOW)
+			make_established(&key, decision->generation, decision->rule,
+					 FLOW_PICKED_UP, now_ns);
+		if (effects & EFFECT_TOUCH_FLOW)
+			touch_flow(&key, packet, decision, now_ns);
+		if (effects & EFFECT_NOTE_SYN_ACK)
+			note_syn_ack(&key, packet->sequence);
+	}
+	if (effects & EFFECT_SPEND_LIMIT)
+		spend_limit(decision, now_ns);
+	if (effects & EFFECT_REMEMBER_FRAGMENT)
+		remember_fragment(packet, decision->rule, now_ns);
+}
+
+/* Global, so that the verifier proves it once. */
+__noinline int account(struct xdp_md *ctx, const struct packet *packet,
+		       const struct decision *decision, __u64 now_ns)
+{
+	if (!packet || !decision)
+		return 0;
+	count_packet(packet, decision);
+	if (decision->verdict != VERDICT_PASS)
+		count_drop(ctx, packet, decision, now_ns);
+	else if (decision->effects)
+		carry_out(packet, decision, now_ns);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The contract between the programs in this folder and the control tool: every
+ * struct and number that crosses the border, and nothing else. User space takes
+ * these types from the object's BTF (so only enums, never #define), and a test
+ * holds sizes and offsets. Fields are in host byte order unless their name ends
+ * in _be or their type is struct address (network byte order).
+ */
+#ifndef PORTCULLIS_CONTRACT_H
+#define PORTCULLIS_CONTRACT_H
+
+#include <linux/types.h>
+
+enum layout {
+	/* Raised by every change to a pinned map's key, value, type or meaning.
+	 * 1: the first.
+	 */
+	LAYOUT_VERSION = 1,
+	/* Policy slots. The live one, the one before it (a packet may still be
+	 * reading it) and the one being written: see docs/architecture.md.
+	 */
+	SLOTS = 3,
+	SAMPLE_FRAME_BYTES = 128,
+	NAME_BYTES = 64,
+	FILE_BYTES = 256,
+	SOURCE_CHUNK_BYTES = 4096,
+};
+
+/* IPv6 in network byte order; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). A
+ * frame whose IPv6 header carries such an address is malformed, so the two
+ * families never meet in one key.
+ */
+struct address {
+	__be32 word_be[4];
+};
+
+enum verdict {
+	VERDICT_DROP = 1,
+	VERDICT_PASS = 2,
+	VERDICT_WOULD_DROP = 3, /* observe: counted as a drop, passed */
+};
+
+/*
+ * Why. One list for counters, ledger, samples, `explain` and alarms. Numbers
+ * are never reused, and the names are the words of user space, in lower case
+ * and without the prefix. 1 to 31 pass, 32 to 63 drop.
+ */
+enum reason {
+	REASON_NONE = 0,
+
+	REASON_LINK_LAYER = 1,      /* ARP, LLDP, 802.1X, slow protocols, 802.3 */
+	REASON_NEIGHBOUR = 2,       /* IPv6 neighbour discovery, MLD reports */
+	REASON_DHCP = 3,            /* a DHCP client talking to its link */
+	REASON_UNKNOWN_ALLOWED = 4, /* unknown source, unknown_sources = "allow" */
+	REASON_LATER_FRAGMENT = 5,  /* its first fragment passed */
+	REASON_REPLY = 6,           /* answer in a flow that a peer opened */
+	REASON_PICKUP = 7,          /* flow taken over while the gate was new */
+	REASON_NEED = 8,            /* an `out` need */
+	REASON_OWN_CONNECTION = 9,  /* TCP of a connection that an `out` need permits */
+	REASON_FLOW_ERROR = 10,     /* ICMP error about a permitted flow */
+
+	REASON_ETHERTYPE = 32,
+	REASON_MALFORMED = 33,
+	REASON_SOURCE_ROUTE = 34,
+	REASON_ROGUE_ROUTER = 35,
+	REASON_UNKNOWN_SOURCE = 36,
+	REASON_SPOOFED = 37,
+	REASON_QUARANTINED = 38,
+	REASON_FRAGMENT = 39,
+	REASON_RATE = 40,
+	REASON_UNLISTED_SERVICE = 41,
+	REASON_BACKSCATTER = 42,
+	REASON_STRANGER = 43,
+	REASON_NO_FLOW = 44,
+	REASON_PROTOCOL = 45,
+	REASON_DESTINATION = 46,
+	REASON_NEW_FLOW = 47,
+
+	REASON_COUNT = 64,
+};
+
+/* Bits of a drop, in ledger rows, samples and decisions. */
+enum drop_flag {
+	DROP_QUIET = 1,       /* a `quiet` need, or unknown_sources = "quiet": no alarm */
+	DROP_WOULD = 2,       /* mode observe: the packet passed */
+	DROP_OWN_PORT = 4,    /* the port is the server's own: it answered */
+};
+
+/* What accounting has to write when a verdict stands; decide() only names it. */
+enum effect {
+	EFFECT_REMEMBER_FRAGMENT = 1, /* later fragments follow this one */
+	EFFECT_TOUCH_FLOW = 2,        /* a reply: refresh and advance its flow */
+	EFFECT_OPEN_FLOW = 4,         /* pickup: make the flow established */
+	EFFECT_NOTE_SYN_ACK = 8,      /* keep the sequence number for the peer's ACK */
+	EFFECT_SPEND_LIMIT = 16,      /* one token of a `limit` */
+};
+
+/* Indexes of the map `state`. Each is one aligned 64-bit word, so that a
+ * reader sees the old value or the new one and never a mixture.
+ */
+enum state {
+	STATE_LAYOUT = 0,          /* LAYOUT_VERSION of whoever made the maps */
+	STATE_ACTIVE = 1,          /* slot of the live policy plus one; 0: none yet */
+	STATE_PICKUP_UNTIL_NS = 2, /* CLOCK_MONOTONIC */
+	STATE_QUARANTINES = 3,     /* not 0: `quarantine` may hold an entry */
+	STATE_SERVER_ID = 4,       /* last id given to a server's name */
+	STATE_COUNT = 8,
+};
+
+/* Indexes of the per-CPU map `tallies`. */
+enum tally {
+	TALLY_SAMPLES_SENT = 0,
+	TALLY_SAMPLES_LOST = 1,     /* the perf buffer was full */
+	TALLY_SAMPLES_UNHEARD = 2,  /* no daemon had the perf buffer open */
+	TALLY_LEDGER_FULL = 3,      /* drops counted in `ledger_rest` */
+	TALLY_LEDGER_REST_FULL = 4, /* drops counted in `counters` only */
+	TALLY_FLOW_LOST = 5,        /* a flow could not be recorded */
+	TALLY_COUNT = 8,
+};
+
+enum settings_flag {
+	SETTINGS_OBSERVE = 1,
+	SETTINGS_STRICT = 2,
+	SETTINGS_DHCP = 4,
+	SETTINGS_UNKNOWN_ALLOW = 8,
+	SETTINGS_UNKNOWN_QUIET = 16,
+	SETTINGS_PREFIXES = 32, /* `prefixes` is not empty */
+	SETTINGS_RANGES = 64,   /* `ranges` holds rows of profile 0 */
+};
+
+/* One policy generation, value of `policies`. */
+struct settings {
+	__u64 generation; /* counts up from 1; 0: empty slot */
+	__u64 applied_s;  /* UNIX time */
+	__u32 flags;      /* enum settings_flag */
+	__u32 source_bytes; /* length of the policy text in `sources` */
+	__u32 servers;    /* rows, for `show status` */
+	__u32 needs;
+	__u32 peers;
+	__u32 pickup_s;
+	__u8 hash[32];    /* SHA-256 of the policy text */
+	__u8 file[FILE_BYTES]; /* where the text came from, NUL-terminated */
+};
+
+enum server_flag {
+	SERVER_OBSERVE = 1,
+	SERVER_MAC = 2,
+	SERVER_VLAN = 4,
+	SERVER_RANGES = 8, /* its profile has rows in `ranges` */
+};
+
+/* Value of `hosts` and `prefixes`. */
+struct server {
+	__u32 id;      /* key of `names`; the same name keeps its id across policies */
+	__u32 profile; /* set of needs; 0 is nobody's */
+	__u16 vlan;
+	__u8 mac[6];
+	__u32 flags; /* enum server_flag */
+};
+
+struct prefix_key {
+	__u32 prefix_bits; /* 0 to 128 */
+	struct address address;
+};
+
+struct need_key {
+	__u32 profile;
+	__u8 protocol;
+	__u8 zero;
+	__be16 port_be; /* ICMP: the type; protocols without ports: 0 */
+};
+
+struct range_key {
+	__u32 prefix_bits; /* 48 plus the bits of the port that count */
+	struct need_key need;
+};
+
+/* Who may be at the other end. Rule ids carry enum rule_flag. */
+struct cell {
+	__u32 any; /* rule that holds for every peer; 0: none */
+	__u32 set; /* set to look the peer up in first; 0: none */
+};
+
+struct need {
+	struct cell inbound;
+	struct cell outbound;
+	struct cell quiet;
+};
+
+struct peer_key {
+	__u32 prefix_bits; /* 32 for the set, plus 0 to 128 */
+	__u32 set;
+	struct address address;
+};
+
+enum rule_flag {
+	RULE_ID_MASK = 0x3fffffff,
+	RULE_LIMITED = 0x40000000,     /* `rules` holds its limit */
+	RULE_MANAGEMENT = -0x7fffffff - 1, /* bit 31: stays open in quarantine */
+};
+
+/* A limit as GCRA (ITU-T I.371) has it, value of `rules`. */
+struct rule {
+	__u32 limit_key;    /* the same need keeps its tokens across policies */
+	__u32 zero;
+	__u64 interval_ns;  /* between two flows at the permitted rate */
+	__u64 tolerance_ns; /* how far ahead of that rate a burst may run */
+};
+
+struct limit_key {
+	__u32 server;
+	__u32 limit_key;
+};
+
+struct limit {
+	__u64 arrival_ns; /* theoretical arrival time of the next flow */
+};
+
+struct name {
+	__u8 text[NAME_BYTES]; /* NUL-terminated */
+};
+
+struct quarantine {
+	__u64 until_ns; /* CLOCK_MONOTONIC; 0: until released */
+	__u64 since_ns;
+};
+
+/* One flow that a peer opened: the server's end first. */
+struct flow_key {
+	struct address server;
+	struct address peer;
+	__be16 server_port_be; /* ICMP: the identifier */
+	__be16 peer_port_be;   /* ICMP: the type of the request */
+	__u8 protocol;
+	__u8 zero[3];
+};
+
+enum flow_flag {
+	FLOW_FIN_SERVER = 1,
+	FLOW_FIN_PEER = 2,
+	FLOW_RST_SERVER = 4,
+	FLOW_RST_PEER = 8,
+	FLOW_ANSWERED = 16,
+	FLOW_PICKED_UP = 32,
+};
+
+/* Value of `established`, `datagrams` and `icmp_queries`. */
+struct flow {
+	__u64 last_ns;
+	__u32 generation; /* policy that last found its service permitted (low 32 bits) */
+	__u32 rule;
+	__u32 flags; /* enum flow_flag */
+	__u32 zero;
+};
+
+/* Value of `half_open`. A SYN+ACK that is sent again may carry another initial
+ * sequence number (SYN cookies), so the last two count.
+ */
+struct half_open {
+	__u64 opened_ns;
+	__u32 generation;
+	__u32 rule;
+	__u32 sequence[2];
+	__u32 syn_acks; /* seen, so 0: `sequence` is empty */
+	__u32 zero;
+};
+
+/* Value of `unlisted`. */
+struct opening {
+	__u64 opened_ns;
+};
+
+struct fragment_key {
+	struct address source;
+	struct address destination;
+	__u32 id;
+	__u8 protocol; /* as the fragment's own IP or fragment header has it */
+	__u8 zero[3];
+};
+
+struct fragment {
+	__u64 passed_ns;
+	__u32 rule;
+	__u32 zero;
+};
+
+/* A kind of drop. */
+struct ledger_key {
+	__u32 server; /* 0: no server has the source address */
+	__u16 port;   /* the flow's destination port, see enum drop_flag; ICMP: type; `ethertype`: the EtherType */
+	__u8 protocol;
+	__u8 reason;
+	__u8 flags; /* enum drop_flag */
+	__u8 zero[3];
+};
+
+struct ledger_row {
+	__u64 packets;
+	__u64 bytes;
+	__u64 first_ns; /* CLOCK_MONOTONIC */
+	__u64 last_ns;
+	__u64 sampled_ns;      /* last sample */
+	__u64 sampled_packets; /* `packets` at that time */
+	/* Of the last drop. Two CPUs may write at once: then each word is one of theirs. */
+	struct address last_source;
+	struct address last_destination;
+};
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Perf buffer: this, then up to SAMPLE_FRAME_BYTES of the frame. perf pads at the end. */
+struct sample {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 drops;   /* of this kind since its last sample, this one included */
+	struct address source;
+	struct address destination;
+	__u32 interface; /* index */
+	__u32 server;
+	__u32 rule;
+	__u32 length; /* of the frame, bytes */
+	__u16 source_port;
+	__u16 destination_port;
+	__u16 ethertype;
+	__u16 vlan; /* tag control information; 0: none */
+	__u16 frame_bytes; /* of the frame that follow */
+	__u16 port;        /* as in struct ledger_key */
+	__u8 verdict;
+	__u8 reason;
+	__u8 flags; /* enum drop_flag */
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 ip_version; /* 4, 6; 0: not IP */
+	__u8 source_mac[6];
+	__u8 destination_mac[6];
+	__u8 zero[8];
+};
+
+/* What decide() finds. `explain` answers with it. */
+struct decision {
+	__u8 verdict;
+	__u8 reason;
+	__u8 flags; /* enum drop_flag */
+	__u8 zero;
+	__u32 effects; /* enum effect */
+	__u32 server;
+	__u32 rule; /* that permitted it, or that was nearest; 0: none */
+	__u32 generation;
+	__u16 port; /* as in struct ledger_key */
+	__u16 zero2;
+	__u32 limit_key;
+	__u32 zero3;
+	__u64 limit_interval_ns;
+};
+
+enum assumption {
+	ASSUME_OPENED = 1, /* as if the peer had opened the flow this frame belongs to */
+};
+
+/* Precedes the frame that `explain` is asked about. */
+struct question {
+	__u32 assume; /* enum assumption */
+	__u32 zero;
+};
+
+_Static_assert(sizeof(struct address) == 16, "address");
+_Static_assert(sizeof(struct settings) == 72 + FILE_BYTES, "settings");
+_Static_assert(sizeof(struct server) == 20, "server");
+_Static_assert(sizeof(struct prefix_key) == 20, "prefix_key");
+_Static_assert(sizeof(struct need_key) == 8, "need_key");
+_Static_assert(sizeof(struct range_key) == 12, "range_key");
+_Static_assert(sizeof(struct need) == 24, "need");
+_Static_assert(sizeof(struct peer_key) == 24, "peer_key");
+_Static_assert(sizeof(struct rule) == 24, "rule");
+_Static_assert(sizeof(struct flow_key) == 40, "flow_key");
+_Static_assert(sizeof(struct flow) == 24, "flow");
+_Static_assert(sizeof(struct half_open) == 32, "half_open");
+_Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
+_Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
+_Static_assert(sizeof(struct ledger_row) == 80, "ledger_row");
+_Static_assert(sizeof(struct sample) == 104, "sample");
+_Static_assert(sizeof(struct decision) == 40, "decision");
+
+#endif

@@ -1,0 +1,551 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The verdict: one function that reads the packet, the policy and the flows,
+ * and writes nothing but its answer. The filter and `explain` both ask it. The
+ * steps stand in the order in which docs/verdicts.md numbers them.
+ */
+#ifndef PORTCULLIS_DECIDE_H
+#define PORTCULLIS_DECIDE_H
+
+#include "flow.h"
+
+enum {
+	FAMILY_IPV4 = 2, /* AF_INET, which no UAPI header names */
+	FAMILY_IPV6 = 10,
+	ETHERTYPE_LLDP = 0x88cc,
+	ETHERTYPE_EAPOL = 0x888e,
+	ETHERTYPE_SLOW = 0x8809,
+	PORT_DHCP4_SERVER = 67,
+	PORT_DHCP4_CLIENT = 68,
+	PORT_DHCP6_CLIENT = 546,
+	PORT_DHCP6_SERVER = 547,
+};
+
+/* What the steps have in common. */
+struct matter {
+	const struct packet *packet;
+	const struct server *server;
+	struct policy policy;
+	struct flow_key key; /* of the flow that the packet would answer in */
+	__u64 now_ns;
+	__u32 assume;
+};
+
+static __always_inline void pass(struct decision *decision, enum reason reason, __u32 rule,
+				 __u32 effects)
+{
+	decision->verdict = VERDICT_PASS;
+	decision->reason = reason;
+	decision->rule = rule;
+	decision->effects = effects;
+}
+
+static __always_inline void drop(struct decision *decision, enum reason reason, __u8 flags)
+{
+	decision->verdict = VERDICT_DROP;
+	decision->reason = reason;
+	decision->flags |= flags;
+}
+
+static __always_inline void drop_own_port(struct decision *decision, enum reason reason, __u16 port)
+{
+	drop(decision, reason, DROP_OWN_PORT);
+	decision->port = port;
+}
+
+static __always_inline bool is_link_layer(__u16 ethertype)
+{
+	return ethertype < ETHERTYPE_MIN || ethertype == ETH_P_ARP ||
+	       ethertype == ETHERTYPE_LLDP || ethertype == ETHERTYPE_EAPOL ||
+	       ethertype == ETHERTYPE_SLOW;
+}
+
+static __always_inline bool is_link_local(const struct packet *packet)
+{
+	const __be32 *word_be = packet->source.word_be;
+
+	if (packet->ip_version == 4)
+		return !word_be[3] || (word_be[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+	return (word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
+	       (!word_be[0] && !word_be[1] && !word_be[2] && !word_be[3]);
+}
+
+/* ICMP of the other family is a protocol like any other, and none that a need can name. */
+static __always_inline bool is_foreign_icmp(const struct packet *packet)
+{
+	return packet->protocol == (packet->ip_version == 4 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+}
+
+/* Would the router keep this packet on the link or to itself? What passes
+ * before the server is known must not be a way out, so addresses that are not
+ * link-local by their form are put to the routing table.
+ */
+static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *packet)
+{
+	const __be32 *word_be = packet->destination.word_be;
+	struct bpf_fib_lookup route = {};
+	long result;
+
+	route.ifindex = ctx->ingress_ifindex;
+	if (packet->ip_version == 4) {
+		if (word_be[3] == 0xffffffff)
+			return true;
+		route.family = FAMILY_IPV4;
+		route.ipv4_src = packet->source.word_be[3];
+		route.ipv4_dst = word_be[3];
+	} else {
+		if ((word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000))
+			return true;
+		if ((word_be[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
+			return (word_be[0] & bpf_htonl(0x000f0000)) <= bpf_htonl(0x00020000);
+		route.family = FAMILY_IPV6;
+		__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
+		__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
+	}
+	result = bpf_fib_lookup(ctx, &route, sizeof(route), 0);
+	if (result == BPF_FIB_LKUP_RET_NOT_FWDED || result == BPF_FIB_LKUP_RET_FWD_DISABLED ||
+	    result == BPF_FIB_LKUP_RET_UNREACHABLE || result == BPF_FIB_LKUP_RET_BLACKHOLE ||
+	    result == BPF_FIB_LKUP_RET_PROHIBIT)
+		return true;
+	return (result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+	       route.ifindex == ctx->ingress_ifindex;
+}
+
+/* Neighbour discovery (RFC 4861: hop limit 255) and MLD (RFC 3810: hop limit 1). */
+static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx, const struct matter *matter)
+{
+	const struct packet *packet = matter->packet;
+	__u8 type = packet->icmp_type;
+
+	if (packet->ip_version != 6 || !is_icmp(packet) || packet->piece != PIECE_WHOLE)
+		return false;
+	if (!matter->server && !is_link_local(packet))
+		return false;
+	if (type == ICMP6_MLD_REPORT || type == ICMP6_MLD_DONE || type == ICMP6_MLD2_REPORT)
+		return packet->hop_limit == 1;
+	if (type != ICMP6_ROUTER_SOLICIT && type != ICMP6_NEIGHBOUR_SOLICIT &&
+	    type != ICMP6_NEIGHBOUR_ADVERT)
+		return false;
+	return packet->hop_limit == 255 && stays_on_link(ctx, packet);
+}
+
+static __always_inline bool is_rogue_router(const struct packet *packet)
+{
+	if (!is_icmp(packet) || packet->piece == PIECE_LATER)
+		return false;
+	if (packet->ip_version == 4)
+		return packet->icmp_type == ICMP4_REDIRECT ||
+		       packet->icmp_type == ICMP4_ROUTER_ADVERT;
+	return packet->icmp_type == ICMP6_ROUTER_ADVERT || packet->icmp_type == ICMP6_REDIRECT;
+}
+
+/* RFC 2131 and RFC 8415: a client without a lease, or with one, to its link. */
+static __always_inline bool is_dhcp(struct xdp_md *ctx, const struct matter *matter)
+{
+	const struct packet *packet = matter->packet;
+	__u16 client = PORT_DHCP6_CLIENT, server = PORT_DHCP6_SERVER;
+
+	if (!(matter->policy.flags & SETTINGS_DHCP) || packet->protocol != IPPROTO_UDP ||
+	    packet->piece != PIECE_WHOLE || (!matter->server && !is_link_local(packet)))
+		return false;
+	if (packet->ip_version == 4) {
+		client = PORT_DHCP4_CLIENT;
+		server = PORT_DHCP4_SERVER;
+	}
+	return packet->source_port == client && packet->destination_port == server &&
+	       stays_on_link(ctx, packet);
+}
+
+static __always_inline bool is_spoofed(const struct server *server, const struct packet *packet)
+{
+	if (server->flags & SERVER_MAC) {
+		for (int i = 0; i < ETH_ALEN; i++)
+			if (server->mac[i] != packet->source_mac[i])
+				return true;
+	}
+	/* two tags with an id are a hop between VLANs, whatever they say */
+	return server->flags & SERVER_VLAN &&
+	       (packet->vlans != 1 || (packet->vlan & 0x0fff) != server->vlan);
+}
+
+/* An answer in a flow that a peer opened to a service that the live policy
+ * has? Then the rule, and the decision is filled in; otherwise 0.
+ */
+static __always_inline __u32 find_reply(struct matter *matter, struct decision *decision)
+{
+	const struct packet *packet = matter->packet;
+	__u8 protocol = packet->protocol;
+	__u16 service = packet->source_port;
+	struct found_flow found;
+	__u32 rule = 0;
+	bool listed;
+
+	if (packet->piece == PIECE_LATER || packet->bad_fragment || is_foreign_icmp(packet))
+		return 0;
+	if (protocol == IPPROTO_TCP && is_bare_syn(packet))
+		return 0;
+	if (is_icmp(packet)) {
+		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
+
+		if (request < 0)
+			return 0;
+		service = request;
+	}
+
+	if (!(matter->policy.flags & SETTINGS_STRICT)) {
+		rule = find_service(&matter->policy, matter->server, protocol, service,
+				    &packet->destination, &listed);
+		if (rule)
+			pass(decision, REASON_REPLY, rule, 0);
+		return rule;
+	}
+
+	found = find_flow(&matter->key, matter->now_ns);
+	if (found.found && found.generation == matter->policy.generation) {
+		rule = found.rule;
+		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
+	} else if (found.found || matter->assume & ASSUME_OPENED) {
+		/* not yet asked under this policy: the service may have been revoked */
+		rule = find_service(&matter->policy, matter->server, protocol, service,
+				    &packet->destination, &listed);
+		if (rule)
+			pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
+	} else if (protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
+		   matter->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
+		rule = find_service(&matter->policy, matter->server, protocol, service,
+				    &packet->destination, &listed);
+		if (rule)
+			pass(decision, REASON_PICKUP, rule, EFFECT_OPEN_FLOW);
+	}
+	if (rule && protocol == IPPROTO_TCP && is_syn_ack(packet))
+		decision->effects |= EFFECT_NOTE_SYN_ACK;
+	return rule;
+}
+
+/* A later fragment goes as its first one went. */
+static __always_inline __u32 find_first_fragment(const struct matter *matter)
+{
+	const struct packet *packet = matter->packet;
+	struct fragment_key key = {
+		.source = packet->source,
+		.destination = packet->destination,
+		.id = packet->fragment_id,
+		.protocol = packet->fragment_protocol,
+	};
+	struct fragment *first;
+
+	if (packet->piece != PIECE_LATER)
+		return 0;
+	first = bpf_map_lookup_elem(&fragments, &key);
+	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S))
+		return 0;
+	return first->rule;
+}
+
+/* One token, if the rule's purse has one (GCRA). The tool makes the purse; a
+ * missing one is an empty one.
+ */
+static __always_inline bool is_over_limit(const struct matter *matter, struct decision *decision)
+{
+	const struct rule *rule = find_limit(&matter->policy, decision->rule);
+	struct limit_key key = { .server = matter->server->id };
+	struct limit *limit;
+
+	if (!rule)
+		return true;
+	key.limit_key = rule->limit_key;
+	limit = bpf_map_lookup_elem(&limits, &key);
+	if (!limit)
+		return true;
+	if (limit->arrival_ns > matter->now_ns + rule->tolerance_ns)
+		return true;
+	decision->limit_key = rule->limit_key;
+	decision->limit_interval_ns = rule->interval_ns;
+	decision->effects |= EFFECT_SPEND_LIMIT;
+	return false;
+}
+
+/* An error about a packet that a peer sent, in its own flow or in answer to
+ * what an `out` need lets the server ask.
+ */
+static __always_inline __u32 find_quoted_flow(const struct matter *matter)
+{
+	const struct packet *packet = matter->packet;
+	const struct quote *quote = &packet->quote;
+	const struct server *server = matter->server;
+	const struct need *need;
+	struct flow_key key;
+	__u16 service = quote->destination_port;
+	__u32 rule = 0;
+	bool icmp, listed;
+
+	if (!quote->present || !same_address(&quote->destination, &packet->source) ||
+	    !same_address(&quote->source, &packet->destination))
+		return 0;
+	icmp = quote->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	if (!icmp && !has_ports(quote->protocol))
+		return 0;
+
+	if (icmp)
+		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
+			      quote->source_port, quote->destination_port);
+	else
+		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
+			      quote->destination_port, quote->source_port);
+	if (!(matter->policy.flags & SETTINGS_STRICT) || find_flow(&key, matter->now_ns).found)
+		rule = find_service(&matter->policy, server, quote->protocol, service,
+				    &quote->source, &listed);
+	if (rule || icmp)
+		return rule;
+	need = find_need(&matter->policy, server->profile, server->flags & SERVER_RANGES,
+			 quote->protocol, quote->source_port);
+	return need ? match_cell(&matter->policy, &need->outbound, &quote->source) : 0;
+}
+
+/* A TCP segment that is no bare SYN and that nothing permits. */
+static __always_inline void name_stray_segment(const struct matter *matter,
+					       struct decision *decision)
+{
+	const struct packet *packet = matter->packet;
+	bool strict = matter->policy.flags & SETTINGS_STRICT;
+	bool syn_ack = is_syn_ack(packet);
+	bool opened, listed;
+
+	find_service(&matter->policy, matter->server, IPPROTO_TCP, packet->source_port,
+		     &packet->destination, &listed);
+	if (packet->tcp_flags & TCP_RST) {
+		/* port 0: whoever scans us must not fill the ledger */
+		drop_own_port(decision, REASON_BACKSCATTER, 0);
+		return;
+	}
+	/* in service tracking a SYN+ACK alone is the sign that somebody opened */
+	opened = strict ? matter->assume & ASSUME_OPENED ||
+				  was_opened_unlisted(&matter->key, matter->now_ns) :
+			  syn_ack;
+	if (opened && listed)
+		drop_own_port(decision, REASON_STRANGER, packet->source_port);
+	else if (opened && syn_ack)
+		drop_own_port(decision, REASON_UNLISTED_SERVICE, packet->source_port);
+	else if (listed)
+		drop_own_port(decision, REASON_NO_FLOW, packet->source_port);
+	else
+		drop(decision, REASON_NO_FLOW, 0);
+}
+
+/* A UDP datagram or ICMP message that answers, permitted by nothing. Returns
+ * whether it had a name.
+ */
+static __always_inline bool name_stray_answer(const struct matter *matter,
+					      struct decision *decision)
+{
+	const struct packet *packet = matter->packet;
+	bool listed;
+
+	if (packet->protocol == IPPROTO_UDP) {
+		if (!(matter->policy.flags & SETTINGS_STRICT) ||
+		    !(matter->assume & ASSUME_OPENED ||
+		      was_opened_unlisted(&matter->key, matter->now_ns)))
+			return false;
+		find_service(&matter->policy, matter->server, IPPROTO_UDP, packet->source_port,
+			     &packet->destination, &listed);
+		drop_own_port(decision, listed ? REASON_STRANGER : REASON_UNLISTED_SERVICE,
+			      packet->source_port);
+		return true;
+	}
+	if (is_icmp(packet)) {
+		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
+
+		if (request >= 0) {
+			find_service(&matter->policy, matter->server, packet->protocol, request,
+				     &packet->destination, &listed);
+			drop(decision, listed ? REASON_STRANGER : REASON_BACKSCATTER,
+			     DROP_OWN_PORT);
+			return true;
+		}
+		if (is_icmp_error(packet->ip_version, packet->icmp_type)) {
+			drop(decision, REASON_BACKSCATTER, DROP_OWN_PORT);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Steps 9 to 18: a packet of a known server that is its own. */
+static __always_inline void judge_flow(struct matter *matter, struct decision *decision)
+{
+	const struct packet *packet = matter->packet;
+	const struct server *server = matter->server;
+	bool tcp = packet->protocol == IPPROTO_TCP;
+	bool opening = !tcp || is_bare_syn(packet);
+	const struct need *need = NULL;
+	__u32 rule = 0;
+
+	if (!is_foreign_icmp(packet))
+		need = find_need(&matter->policy, server->profile, server->flags & SERVER_RANGES,
+				 packet->protocol, decision->port);
+	if (need)
+		rule = match_cell(&matter->policy, &need->outbound, &packet->destination);
+
+	/* A connection that the peer is known to have opened is not the server's own. */
+	if (rule && tcp && is_syn_ack(packet) && matter->policy.flags & SETTINGS_STRICT &&
+	    was_opened_unlisted(&matter->key, matter->now_ns))
+		rule = 0;
+	if (rule) {
+		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule, 0);
+		if (opening && rule & RULE_LIMITED && is_over_limit(matter, decision))
+			drop(decision, REASON_RATE, 0);
+		return;
+	}
+	if (!opening) {
+		name_stray_segment(matter, decision);
+		return;
+	}
+	if (is_icmp(packet) && is_icmp_error(packet->ip_version, packet->icmp_type)) {
+		rule = find_quoted_flow(matter);
+		if (rule) {
+			pass(decision, REASON_FLOW_ERROR, rule, 0);
+			return;
+		}
+	}
+	if (name_stray_answer(matter, decision))
+		return;
+
+	if (need && is_listed(&need->outbound))
+		drop(decision, REASON_DESTINATION, 0);
+	else if (!tcp && packet->protocol != IPPROTO_UDP && !is_icmp(packet))
+		drop(decision, REASON_PROTOCOL, 0);
+	else
+		drop(decision, REASON_NEW_FLOW, 0);
+	if (need && match_cell(&matter->policy, &need->quiet, &packet->destination))
+		decision->flags |= DROP_QUIET;
+}
+
+/* Step 5. A link-local source names no server; what every server's `quiet`
+ * has is quiet from there too (mDNS over IPv6 comes that way).
+ */
+static __always_inline void judge_unknown_source(const struct matter *matter,
+						 struct decision *decision)
+{
+	const struct packet *packet = matter->packet;
+	const struct need *need;
+
+	if (matter->policy.flags & SETTINGS_UNKNOWN_ALLOW) {
+		pass(decision, REASON_UNKNOWN_ALLOWED, 0, 0);
+		return;
+	}
+	drop(decision, REASON_UNKNOWN_SOURCE,
+	     matter->policy.flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
+	if (!is_link_local(packet) || packet->piece == PIECE_LATER || is_foreign_icmp(packet))
+		return;
+	need = find_need(&matter->policy, 0, matter->policy.flags & SETTINGS_RANGES,
+			 packet->protocol, decision->port);
+	if (need && match_cell(&matter->policy, &need->quiet, &packet->destination))
+		decision->flags |= DROP_QUIET;
+}
+
+static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
+				  struct decision *decision)
+{
+	const struct packet *packet = matter->packet;
+	__u32 reply, first;
+
+	if (packet->malformed) {
+		drop(decision, REASON_MALFORMED, 0);
+		return;
+	}
+	if (!packet->ip_version) {
+		if (is_link_layer(packet->ethertype))
+			pass(decision, REASON_LINK_LAYER, 0, 0);
+		else
+			drop(decision, REASON_ETHERTYPE, 0);
+		return;
+	}
+	if (packet->source_routed) {
+		drop(decision, REASON_SOURCE_ROUTE, 0);
+		return;
+	}
+	if (is_rogue_router(packet)) {
+		drop(decision, REASON_ROGUE_ROUTER, 0);
+		return;
+	}
+	if (is_neighbour_discovery(ctx, matter)) {
+		pass(decision, REASON_NEIGHBOUR, 0, 0);
+		return;
+	}
+	if (is_dhcp(ctx, matter)) {
+		pass(decision, REASON_DHCP, 0, 0);
+		return;
+	}
+	if (!matter->server) {
+		judge_unknown_source(matter, decision);
+		return;
+	}
+	if (is_spoofed(matter->server, packet)) {
+		drop(decision, REASON_SPOOFED, 0);
+		return;
+	}
+
+	fill_reply_key(&matter->key, packet);
+	reply = find_reply(matter, decision);
+	first = find_first_fragment(matter);
+	if (is_quarantined(matter->server->id, matter->now_ns) &&
+	    !((reply | first) & RULE_MANAGEMENT)) {
+		decision->effects = 0;
+		drop(decision, REASON_QUARANTINED, 0);
+		return;
+	}
+	if (first) {
+		pass(decision, REASON_LATER_FRAGMENT, first, 0);
+		return;
+	}
+	if (packet->piece == PIECE_LATER || packet->bad_fragment) {
+		drop(decision, REASON_FRAGMENT, 0);
+		return;
+	}
+	if (!reply)
+		judge_flow(matter, decision);
+	if (packet->piece == PIECE_FIRST && decision->verdict == VERDICT_PASS)
+		decision->effects |= EFFECT_REMEMBER_FRAGMENT;
+}
+
+/* `assume` is 0 but for `explain`. Global, so that the verifier proves it once. */
+__noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now_ns, __u32 assume,
+		      struct decision *decision)
+{
+	struct matter matter = {};
+	bool observe;
+
+	if (!packet || !decision)
+		return 0;
+	matter.packet = packet;
+	matter.now_ns = now_ns;
+	matter.assume = assume;
+	matter.policy = live_policy();
+	if (packet->addressed)
+		matter.server = find_server(&matter.policy, &packet->source);
+
+	decision->generation = matter.policy.generation;
+	if (!packet->ip_version)
+		decision->port = packet->ethertype;
+	else if (is_icmp(packet))
+		decision->port = packet->icmp_type;
+	else
+		decision->port = packet->destination_port;
+	if (matter.server)
+		decision->server = matter.server->id;
+
+	judge(ctx, &matter, decision);
+
+	/* A quarantine is an order about one server and holds in observe too. */
+	observe = matter.server ? matter.server->flags & SERVER_OBSERVE :
+				  matter.policy.flags & SETTINGS_OBSERVE;
+	if (observe && decision->verdict == VERDICT_DROP &&
+	    decision->reason != REASON_QUARANTINED) {
+		decision->verdict = VERDICT_WOULD_DROP;
+		decision->flags |= DROP_WOULD;
+		decision->effects = 0;
+	}
+	return 0;
+}
+
+#endif

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Flows that peers open. The upper half asks and changes nothing; the lower
+ * half writes, for accounting and for the tracker.
+ */
+#ifndef PORTCULLIS_FLOW_H
+#define PORTCULLIS_FLOW_H
+
+#include "policy.h"
+
+/* As nf_conntrack_proto_*.c (Linux 6.1) has them; seconds. */
+enum timeout {
+	TIMEOUT_ESTABLISHED_S = 432000,
+	TIMEOUT_CLOSING_S = 120, /* FIN_WAIT and TIME_WAIT */
+	TIMEOUT_RESET_S = 10,
+	TIMEOUT_HALF_OPEN_S = 60,
+	TIMEOUT_DATAGRAM_S = 30,
+	TIMEOUT_DATAGRAM_ANSWERED_S = 120,
+	TIMEOUT_OTHER_S = 600,
+	TIMEOUT_ICMP_S = 30,
+	TIMEOUT_FRAGMENT_S = 30, /* net.ipv4.ipfrag_time */
+};
+
+enum {
+	/* A flow is written at most once in this time while nothing else changes. */
+	TOUCH_NS = 1000000000,
+	/* How far the peer's first ACK may lie beyond the server's initial sequence
+	 * number: data sent with or right after a SYN+ACK (RFC 7413). A spoofer
+	 * who guesses hits one time in 32,768.
+	 */
+	FIRST_ACK_WINDOW = 131072,
+};
+
+static const __u64 SECOND_NS = 1000000000;
+
+static __always_inline bool is_within(__u64 since_ns, __u64 now_ns, __u32 seconds)
+{
+	/* the coarse clock of another CPU may be a tick ahead */
+	return now_ns < since_ns || now_ns - since_ns < seconds * SECOND_NS;
+}
+
+static __always_inline __u32 flow_timeout_s(const struct flow *flow, __u8 protocol)
+{
+	__u32 flags = flow->flags;
+
+	switch (protocol) {
+	case IPPROTO_TCP:
+		if (flags & (FLOW_RST_SERVER | FLOW_RST_PEER))
+			return TIMEOUT_RESET_S;
+		if (flags & (FLOW_FIN_SERVER | FLOW_FIN_PEER))
+			return TIMEOUT_CLOSING_S;
+		return TIMEOUT_ESTABLISHED_S;
+	case IPPROTO_UDP:
+		return flags & FLOW_ANSWERED ? TIMEOUT_DATAGRAM_ANSWERED_S : TIMEOUT_DATAGRAM_S;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return TIMEOUT_ICMP_S;
+	default:
+		return TIMEOUT_OTHER_S;
+	}
+}
+
+static __always_inline bool is_alive(const struct flow *flow, __u8 protocol, __u64 now_ns)
+{
+	return is_within(flow->last_ns, now_ns, flow_timeout_s(flow, protocol));
+}
+
+static __always_inline bool is_bare_syn(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline bool is_syn_ack(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
+}
+
+/* The request that an ICMP message answers, or -1. */
+static __always_inline int answered_icmp_request(__u8 ip_version, __u8 type)
+{
+	if (ip_version == 6)
+		return type == ICMP6_ECHO_REPLY ? ICMP6_ECHO_REQUEST : -1;
+	switch (type) {
+	case ICMP4_ECHO_REPLY:
+		return ICMP4_ECHO_REQUEST;
+	case ICMP4_TIMESTAMP_REPLY:
+		return ICMP4_TIMESTAMP_REQUEST;
+	case ICMP4_INFORMATION_REPLY:
+		return ICMP4_INFORMATION_REQUEST;
+	case ICMP4_MASK_REPLY:
+		return ICMP4_MASK_REQUEST;
+	default:
+		return -1;
+	}
+}
+
+static __always_inline bool is_icmp_request(__u8 ip_version, __u8 type)
+{
+	if (ip_version == 6)
+		return type == ICMP6_ECHO_REQUEST;
+	return type == ICMP4_ECHO_REQUEST || type == ICMP4_TIMESTAMP_REQUEST || type == ICMP4_INFORMATION_REQUEST ||
+	       type == ICMP4_MASK_REQUEST;
+}
+
+static __always_inline void fill_flow_key(struct flow_key *key, const struct address *server,
+					  const struct address *peer, __u8 protocol,
+					  __u16 server_port, __u16 peer_port)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->server = *server;
+	key->peer = *peer;
+	key->protocol = protocol;
+	key->server_port_be = bpf_htons(server_port);
+	key->peer_port_be = bpf_htons(peer_port);
+}
+
+/* The key of the flow that a packet from a server would answer in. */
+static __always_inline void fill_reply_key(struct flow_key *key, const struct packet *packet)
+{
+	__u16 server_port = packet->source_port, peer_port = packet->destination_port;
+
+	if (is_icmp(packet)) {
+		server_port = packet->icmp_id;
+		peer_port = answered_icmp_request(packet->ip_version, packet->icmp_type);
+	}
+	fill_flow_key(key, &packet->source, &packet->destination, packet->protocol, server_port,
+		      peer_port);
+}
+
+/* What a table knows of a flow, wherever it lies. */
+struct found_flow {
+	bool found;
+	__u32 rule;
+	__u32 generation;
+};
+
+static __always_inline struct found_flow find_flow(const struct flow_key *key, __u64 now_ns)
+{
+	struct found_flow found = {};
+	struct flow *flow;
+
+	if (key->protocol == IPPROTO_TCP) {
+		struct half_open *half;
+
+		flow = bpf_map_lookup_elem(&established, key);
+		if (!flow || !is_alive(flow, IPPROTO_TCP, now_ns)) {
+			half = bpf_map_lookup_elem(&half_open, key);
+			if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
+				found.found = true;
+				found.rule = half->rule;
+				found.generation = half->generation;
+			}
+			return found;
+		}
+	} else if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6) {
+		flow = bpf_map_lookup_elem(&icmp_queries, key);
+	} else {
+		flow = bpf_map_lookup_elem(&datagrams, key);
+	}
+	if (!flow || !is_alive(flow, key->protocol, now_ns))
+		return found;
+	found.found = true;
+	found.rule = flow->rule;
+	found.generation = flow->generation;
+	return found;
+}
+
+/* Did the peer try to open this, though no service allows it? */
+static __always_inline bool was_opened_unlisted(const struct flow_key *key, __u64 now_ns)
+{
+	struct opening *opening = bpf_map_lookup_elem(&unlisted, key);
+	__u32 timeout_s = key->protocol == IPPROTO_TCP ? TIMEOUT_HALF_OPEN_S :
+							 TIMEOUT_DATAGRAM_ANSWERED_S;
+
+	return opening && is_within(opening->opened_ns, now_ns, timeout_s);
+}
+
+/* ---- writers ---------------------------------------------------------- */
+
+static __always_inline void add_tally(__u32 index, __u64 count)
+{
+	__u64 *tally = bpf_map_lookup_elem(&tallies, &index);
+
+	if (tally)
+		*tally += count;
+}
+
+static __always_inline void make_established(const struct flow_key *key, __u32 generation,
+					     __u32 rule, __u32 flags, __u64 now_ns)
+{
+	struct flow flow = {
+		.last_ns = now_ns, .generation = generation, .rule = rule, .flags = flags,
+	};
+
+	if (bpf_map_update_elem(&established, key, &flow, BPF_ANY))
+		add_tally(TALLY_FLOW_LOST, 1);
+}
+
+static __always_inline void add_flow_flags(struct flow *flow, __u32 flags)
+{
+	/* atomic: the other direction may be on another CPU */
+	if ((flow->flags & flags) != flags)
+		__sync_fetch_and_or(&flow->flags, flags);
+}
+
+static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
+{
+	if (now_ns > flow->last_ns + TOUCH_NS)
+		flow->last_ns = now_ns;
+}
+
+/* A reply went out: the flow lives on under the policy that let it. */
+static __always_inline void touch_flow(const struct flow_key *key, const struct packet *packet,
+				       const struct decision *decision, __u64 now_ns)
+{
+	struct flow *flow;
+
+	if (key->protocol == IPPROTO_TCP)
+		flow = bpf_map_lookup_elem(&established, key);
+	else if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6)
+		flow = bpf_map_lookup_elem(&icmp_queries, key);
+	else
+		flow = bpf_map_lookup_elem(&datagrams, key);
+
+	if (!flow) {
+		struct half_open *half;
+
+		if (key->protocol != IPPROTO_TCP)
+			return;
+		half = bpf_map_lookup_elem(&half_open, key);
+		if (half && half->generation != decision->generation) {
+			half->rule = decision->rule;
+			half->generation = decision->generation;
+		}
+		return;
+	}
+	if (flow->generation != decision->generation) {
+		flow->rule = decision->rule;
+		flow->generation = decision->generation;
+	}
+	if (key->protocol == IPPROTO_TCP) {
+		if (packet->tcp_flags & TCP_FIN)
+			add_flow_flags(flow, FLOW_FIN_SERVER);
+		if (packet->tcp_flags & TCP_RST)
+			add_flow_flags(flow, FLOW_RST_SERVER);
+		/* only the peer can prove that its reset was forged */
+		if (flow->flags & FLOW_RST_PEER)
+			return;
+	} else {
+		add_flow_flags(flow, FLOW_ANSWERED);
+	}
+	refresh_flow(flow, now_ns);
+}
+
+/* Which SYN+ACK the peer has to acknowledge before the flow counts as real. */
+static __always_inline void note_syn_ack(const struct flow_key *key, __u32 sequence)
+{
+	struct half_open *half = bpf_map_lookup_elem(&half_open, key);
+
+	if (!half)
+		return;
+	if (half->syn_acks && half->sequence[0] == sequence)
+		return;
+	half->sequence[1] = half->syn_acks ? half->sequence[0] : sequence;
+	half->sequence[0] = sequence;
+	half->syn_acks = 1;
+}
+
+static __always_inline bool acknowledges(const struct half_open *half, __u32 acknowledgment)
+{
+	/* at least the SYN itself, so the difference is 1 or more */
+	return half->syn_acks &&
+	       (acknowledgment - half->sequence[0] - 1 < FIRST_ACK_WINDOW ||
+		acknowledgment - half->sequence[1] - 1 < FIRST_ACK_WINDOW);
+}
+
+static __always_inline void remember_fragment(const struct packet *packet, __u32 rule,
+					      __u64 now_ns)
+{
+	struct fragment_key key = {
+		.source = packet->source,
+		.destination = packet->destination,
+		.id = packet->fragment_id,
+		.protocol = packet->fragment_protocol,
+	};
+	struct fragment fragment = { .passed_ns = now_ns, .rule = rule };
+
+	if (bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY))
+		add_tally(TALLY_FLOW_LOST, 1);
+}
+
+#endif

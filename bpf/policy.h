@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Questions to the live policy. A program reads the active slot once, into a
+ * struct policy, and asks everything through that: one packet, one policy.
+ */
+#ifndef PORTCULLIS_POLICY_H
+#define PORTCULLIS_POLICY_H
+
+#include "maps.h"
+#include "parse.h"
+
+struct policy {
+	__u32 slot;
+	__u32 flags; /* enum settings_flag */
+	__u32 generation;
+};
+
+static __always_inline __u64 read_state(__u32 index)
+{
+	__u64 *word = bpf_map_lookup_elem(&state, &index);
+
+	/* volatile: one load, so that the value can't change between two uses */
+	return word ? *(volatile __u64 *)word : 0;
+}
+
+/* Before the first policy there is none: every table is empty, every server unknown. */
+static __always_inline struct policy live_policy(void)
+{
+	struct policy policy = {};
+	__u64 active = read_state(STATE_ACTIVE);
+	struct settings *settings;
+	__u32 slot;
+
+	if (!active || active > SLOTS)
+		return policy;
+	slot = active - 1;
+	settings = bpf_map_lookup_elem(&policies, &slot);
+	if (!settings)
+		return policy;
+	policy.slot = slot;
+	policy.flags = settings->flags;
+	policy.generation = (__u32)settings->generation;
+	return policy;
+}
+
+/* The server that has this address: a single address before the longest prefix. */
+static __always_inline const struct server *find_server(const struct policy *policy,
+							const struct address *address)
+{
+	__u32 slot = policy->slot;
+	struct prefix_key key = { .prefix_bits = 128 };
+	struct server *server;
+	void *table;
+
+	if (!policy->generation)
+		return NULL;
+	table = bpf_map_lookup_elem(&hosts, &slot);
+	if (!table)
+		return NULL;
+	server = bpf_map_lookup_elem(table, address);
+	if (server || !(policy->flags & SETTINGS_PREFIXES))
+		return server;
+	table = bpf_map_lookup_elem(&prefixes, &slot);
+	if (!table)
+		return NULL;
+	key.address = *address;
+	return bpf_map_lookup_elem(table, &key);
+}
+
+/* Everything a profile has about one port (ICMP: type) of one protocol. */
+static __always_inline const struct need *find_need(const struct policy *policy, __u32 profile,
+						    bool ranged, __u8 protocol, __u16 port)
+{
+	__u32 slot = policy->slot;
+	struct range_key key = {
+		.prefix_bits = 64,
+		.need = { .profile = profile, .protocol = protocol, .port_be = bpf_htons(port) },
+	};
+	struct need *need;
+	void *table;
+
+	if (!policy->generation)
+		return NULL;
+	table = bpf_map_lookup_elem(&needs, &slot);
+	if (!table)
+		return NULL;
+	need = bpf_map_lookup_elem(table, &key.need);
+	if (need || !ranged)
+		return need;
+	table = bpf_map_lookup_elem(&ranges, &slot);
+	return table ? bpf_map_lookup_elem(table, &key) : NULL;
+}
+
+/* The rule by which this peer may be at the other end; 0: none. */
+static __always_inline __u32 match_cell(const struct policy *policy, const struct cell *cell,
+					const struct address *peer)
+{
+	__u32 slot = policy->slot;
+
+	if (cell->set) {
+		struct peer_key key = { .prefix_bits = 160, .set = cell->set, .address = *peer };
+		void *table = bpf_map_lookup_elem(&peers, &slot);
+		__u32 *rule = table ? bpf_map_lookup_elem(table, &key) : NULL;
+
+		if (rule)
+			return *rule;
+	}
+	return cell->any;
+}
+
+static __always_inline bool is_listed(const struct cell *cell)
+{
+	return cell->any || cell->set;
+}
+
+/* The rule of an `in` service of the server that this peer may open; 0: none.
+ * `listed` tells whether the port is a service for anyone.
+ */
+static __always_inline __u32 find_service(const struct policy *policy, const struct server *server,
+					  __u8 protocol, __u16 port, const struct address *peer,
+					  bool *listed)
+{
+	const struct need *need = find_need(policy, server->profile,
+					    server->flags & SERVER_RANGES, protocol, port);
+
+	*listed = need && is_listed(&need->inbound);
+	return need ? match_cell(policy, &need->inbound, peer) : 0;
+}
+
+static __always_inline const struct rule *find_limit(const struct policy *policy, __u32 rule)
+{
+	__u32 slot = policy->slot;
+	void *table = bpf_map_lookup_elem(&rules, &slot);
+
+	rule &= RULE_ID_MASK;
+	return table ? bpf_map_lookup_elem(table, &rule) : NULL;
+}
+
+static __always_inline bool is_quarantined(__u32 server, __u64 now_ns)
+{
+	struct quarantine *quarantine;
+
+	if (!read_state(STATE_QUARANTINES))
+		return false;
+	quarantine = bpf_map_lookup_elem(&quarantines, &server);
+	return quarantine && (!quarantine->until_ns || quarantine->until_ns > now_ns);
+}
+
+#endif

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The entry points. Each is a table of contents: parse, decide, account.
+ */
+#include "account.h"
+#include "contract.h"
+#include "decide.h"
+#include "flow.h"
+#include "maps.h"
+#include "parse.h"
+#include "policy.h"
+#include "track.h"
+
+/* From the servers: the gate itself. */
+SEC("xdp.frags")
+int portcullis_filter(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	struct decision decision = {};
+	__u64 now_ns = bpf_ktime_get_coarse_ns();
+
+	parse_frame(ctx, &packet);
+	decide(ctx, &packet, now_ns, 0, &decision);
+	account(ctx, &packet, &decision, now_ns);
+	/* anything but an outright pass or would-drop is a drop */
+	return decision.verdict == VERDICT_PASS || decision.verdict == VERDICT_WOULD_DROP ?
+		       XDP_PASS :
+		       XDP_DROP;
+}
+
+/* The same question without consequences, by test run: a struct question and
+ * the frame go in, a struct decision and the frame come out.
+ */
+SEC("xdp.frags")
+int portcullis_explain(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	struct decision decision = {};
+	struct question question = {};
+	void *data, *end;
+
+	if (load_bytes(ctx, HOOK_XDP, 0, &question, sizeof(question)) ||
+	    bpf_xdp_adjust_head(ctx, sizeof(question)))
+		return XDP_ABORTED;
+	parse_frame(ctx, &packet);
+	decide(ctx, &packet, bpf_ktime_get_coarse_ns(), question.assume, &decision);
+	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(decision)))
+		return XDP_ABORTED;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + sizeof(decision) > end)
+		return XDP_ABORTED;
+	__builtin_memcpy(data, &decision, sizeof(decision));
+	return decision.verdict == VERDICT_DROP ? XDP_DROP : XDP_PASS;
+}
+
+/* To the servers: strict tracking's record of who opened what. */
+SEC("tc")
+int portcullis_track(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+
+	parse_skb(skb, &packet);
+	track(&packet, bpf_ktime_get_coarse_ns());
+	return -1; /* TCX_NEXT, TC_ACT_UNSPEC: whatever comes after decides */
+}
+
+/* Types that only inner maps and test runs carry. Called by nobody: a global
+ * function's parameter is what brings them into BTF, where user space finds them.
+ */
+struct carried_types {
+	struct server server;
+	struct prefix_key prefix_key;
+	struct range_key range_key;
+	struct need need;
+	struct peer_key peer_key;
+	struct rule rule;
+	struct question question;
+	struct sample sample;
+	enum layout layout;
+	enum verdict verdict;
+	enum reason reason;
+	enum drop_flag drop_flag;
+	enum state state;
+	enum tally tally;
+	enum settings_flag settings_flag;
+	enum server_flag server_flag;
+	enum rule_flag rule_flag;
+	enum flow_flag flow_flag;
+	enum assumption assumption;
+};
+
+int carry_types(struct carried_types *types)
+{
+	return types != NULL;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What goes to the servers: records the flows that peers open, for strict
+ * tracking. It judges nothing and drops nothing.
+ */
+#ifndef PORTCULLIS_TRACK_H
+#define PORTCULLIS_TRACK_H
+
+#include "flow.h"
+
+static __always_inline void open_half(const struct flow_key *key, __u32 generation, __u32 rule,
+				      __u64 now_ns)
+{
+	struct half_open fresh = { .opened_ns = now_ns, .generation = generation, .rule = rule };
+	struct half_open *half = bpf_map_lookup_elem(&half_open, key);
+
+	/* A SYN sent again must not forget the SYN+ACK that is under way. */
+	if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
+		half->opened_ns = now_ns;
+		half->generation = generation;
+		half->rule = rule;
+		return;
+	}
+	if (bpf_map_update_elem(&half_open, key, &fresh, BPF_ANY))
+		add_tally(TALLY_FLOW_LOST, 1);
+}
+
+static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_ns)
+{
+	struct opening *opening = bpf_map_lookup_elem(&unlisted, key);
+	struct opening fresh = { .opened_ns = now_ns };
+
+	if (opening)
+		opening->opened_ns = now_ns;
+	else if (bpf_map_update_elem(&unlisted, key, &fresh, BPF_ANY))
+		add_tally(TALLY_FLOW_LOST, 1);
+}
+
+static __always_inline void track_segment(const struct policy *policy,
+					  const struct server *server,
+					  const struct packet *packet, const struct flow_key *key,
+					  __u64 now_ns)
+{
+	struct half_open *half;
+	struct flow *flow;
+
+	if (is_bare_syn(packet)) {
+		bool listed;
+		__u32 rule = find_service(policy, server, IPPROTO_TCP, packet->destination_port,
+					  &packet->source, &listed);
+
+		if (rule)
+			open_half(key, policy->generation, rule, now_ns);
+		else
+			note_unlisted(key, now_ns);
+		return;
+	}
+
+	/* A handshake first: its four numbers may be those of an older connection. */
+	half = bpf_map_lookup_elem(&half_open, key);
+	if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S) &&
+	    (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
+	    acknowledges(half, packet->acknowledgment)) {
+		make_established(key, half->generation, half->rule, 0, now_ns);
+		bpf_map_delete_elem(&half_open, key);
+		return;
+	}
+
+	flow = bpf_map_lookup_elem(&established, key);
+	if (!flow)
+		return;
+	if (packet->tcp_flags & TCP_RST) {
+		add_flow_flags(flow, FLOW_RST_PEER);
+		return;
+	}
+	if (flow->flags & FLOW_RST_PEER)
+		__sync_fetch_and_and(&flow->flags, ~FLOW_RST_PEER);
+	if (packet->tcp_flags & TCP_FIN)
+		add_flow_flags(flow, FLOW_FIN_PEER);
+	if (is_alive(flow, IPPROTO_TCP, now_ns))
+		refresh_flow(flow, now_ns);
+}
+
+/* One table, one service: refreshed while it lives, made when it does not. */
+static __always_inline void open_datagram_flow(void *table, const struct flow_key *key,
+					       __u32 generation, __u32 rule, __u64 now_ns)
+{
+	struct flow fresh = { .last_ns = now_ns, .generation = generation, .rule = rule };
+	struct flow *flow = bpf_map_lookup_elem(table, key);
+
+	if (flow && is_alive(flow, key->protocol, now_ns)) {
+		flow->generation = generation;
+		flow->rule = rule;
+		refresh_flow(flow, now_ns);
+		return;
+	}
+	if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
+		add_tally(TALLY_FLOW_LOST, 1);
+}
+
+static __always_inline void track_datagram(const struct policy *policy,
+					   const struct server *server,
+					   const struct packet *packet,
+					   const struct flow_key *key, __u64 now_ns)
+{
+	const struct need *need;
+	bool listed;
+	__u32 rule = find_service(policy, server, packet->protocol, packet->destination_port,
+				  &packet->source, &listed);
+
+	if (rule) {
+		open_datagram_flow(&datagrams, key, policy->generation, rule, now_ns);
+		return;
+	}
+	if (packet->protocol != IPPROTO_UDP)
+		return;
+	/* Where the server may ask, this is most likely the answer. */
+	need = find_need(policy, server->profile, server->flags & SERVER_RANGES,
+			 packet->protocol, packet->source_port);
+	if (!need || !match_cell(policy, &need->outbound, &packet->source))
+		note_unlisted(key, now_ns);
+}
+
+static __always_inline void track_icmp(const struct policy *policy, const struct server *server,
+				       const struct packet *packet, const struct flow_key *key,
+				       __u64 now_ns)
+{
+	bool listed;
+	__u32 rule;
+
+	if (!is_icmp_request(packet->ip_version, packet->icmp_type))
+		return;
+	rule = find_service(policy, server, packet->protocol, packet->icmp_type, &packet->source,
+			    &listed);
+	if (rule)
+		open_datagram_flow(&icmp_queries, key, policy->generation, rule, now_ns);
+}
+
+static __always_inline void track(const struct packet *packet, __u64 now_ns)
+{
+	struct policy policy = live_policy();
+	const struct server *server;
+	struct flow_key key;
+
+	if (!packet->addressed || packet->malformed || packet->bad_fragment ||
+	    packet->piece == PIECE_LATER || !(policy.flags & SETTINGS_STRICT))
+		return;
+	server = find_server(&policy, &packet->destination);
+	if (!server)
+		return;
+	if (is_icmp(packet)) {
+		fill_flow_key(&key, &packet->destination, &packet->source, packet->protocol,
+			      packet->icmp_id, packet->icmp_type);
+		track_icmp(&policy, server, packet, &key, now_ns);
+		return;
+	}
+	fill_flow_key(&key, &packet->destination, &packet->source, packet->protocol,
+		      packet->destination_port, packet->source_port);
+	if (packet->protocol == IPPROTO_TCP)
+		track_segment(&policy, server, packet, &key, now_ns);
+	else
+		track_datagram(&policy, server, packet, &key, now_ns);
+}
+
+#endif

@@ -1,0 +1,103 @@
+//! Compiles `bpf/portcullis.bpf.c`, generates its skeleton, and turns the
+//! numbered list of reasons into a Rust enum, so that it is written once.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use libbpf_cargo::SkeletonBuilder;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Enum;
+
+const SOURCE: &str = "bpf/portcullis.bpf.c";
+
+fn main() {
+    if let Err(error) = generate() {
+        // A panic would bury the compiler's message under a backtrace.
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn generate() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-env-changed=CLANG");
+
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let object = out.join("portcullis.bpf.o");
+    let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
+    SkeletonBuilder::new()
+        .source(SOURCE)
+        .obj(&object)
+        .clang(&clang)
+        .clang_args(clang_args()?)
+        .build_and_generate(out.join("portcullis.skel.rs"))
+        .map_err(|error| {
+            format!(
+                "{SOURCE} did not compile with {}: {error:#}\n\
+                 help: Debian and Ubuntu have what it needs: \
+                 apt-get install clang llvm libelf-dev zlib1g-dev pkg-config linux-libc-dev",
+                clang.to_string_lossy()
+            )
+        })?;
+    fs::write(out.join("reason.rs"), reasons(&object)?)?;
+    Ok(())
+}
+
+fn clang_args() -> Result<Vec<OsString>, env::VarError> {
+    // asm/types.h lies in the folder of Debian's architecture triplet.
+    let machine = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
+        "riscv64" => "riscv64-linux-gnu".to_owned(),
+        other => format!("{other}-linux-gnu"),
+    };
+    let mut args: Vec<OsString> = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
+        .map(OsString::from)
+        .to_vec();
+    let folder = Path::new("/usr/include").join(machine);
+    if folder.is_dir() {
+        args.push("-I".into());
+        args.push(folder.into());
+    }
+    Ok(args)
+}
+
+/// `enum reason` of the contract as a Rust enum with the names that users read.
+fn reasons(object: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let btf = Btf::from_path(object)?;
+    let list = btf
+        .type_by_name::<Enum<'_>>("reason")
+        .ok_or("the object's BTF has no enum reason")?;
+    let mut variants = String::new();
+    let mut all = String::new();
+    let mut names = String::new();
+    for value in list.iter() {
+        let name = value
+            .name
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix("REASON_"))
+            .ok_or("a reason's name does not begin with REASON_")?;
+        if name == "NONE" || name == "COUNT" {
+            continue;
+        }
+        let variant: String = name
+            .split('_')
+            .map(|word| word[..1].to_owned() + &word[1..].to_ascii_lowercase())
+            .collect();
+        let word = name.to_ascii_lowercase();
+        writeln!(variants, "    /// `{word}`\n    {variant} = {},", value.value)?;
+        writeln!(all, "    Reason::{variant},")?;
+        writeln!(names, "            Reason::{variant} => \"{word}\",")?;
+    }
+    Ok(format!(
+        "/// Why a packet passed or was dropped: `enum reason` of `bpf/contract.h`.\n\
+         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]\n\
+         #[repr(u8)]\n\
+         pub enum Reason {{\n{variants}}}\n\n\
+         /// Every reason, in the order of their numbers.\n\
+         pub const REASONS: &[Reason] = &[\n{all}];\n\n\
+         impl Reason {{\n    /// The word that users read.\n    \
+         pub const fn name(self) -> &'static str {{\n        match self {{\n{names}        }}\n    }}\n}}\n"
+    ))
+}

@@ -1,0 +1,142 @@
+//! Needs that overlap, cut into ranges of ports that don't.
+
+use std::collections::BTreeSet;
+
+use super::peers::PeerSets;
+use super::room::Room;
+use super::rules::{Rank, Rulebook};
+use super::{Cell, NeedRow, PeerRow, Profile};
+use crate::policy::Direction;
+
+/// Where a rule starts or stops to hold. Ends are one past the last port, so they don't fit into a port.
+struct Edge {
+    at: u32,
+    starts: bool,
+    rule: u32,
+}
+
+/// The rules of one direction that hold at a port, by merit.
+#[derive(Default)]
+struct Active {
+    /// For every peer.
+    general: BTreeSet<Rank>,
+    /// For some peers.
+    particular: BTreeSet<Rank>,
+}
+
+impl Active {
+    /// The rules for some peers that are better than the best one for every peer: the others never decide.
+    fn deciding(&self) -> Vec<Rank> {
+        match self.general.first() {
+            Some(best) => self.particular.range(..best).copied().collect(),
+            None => self.particular.iter().copied().collect(),
+        }
+    }
+}
+
+/// Cuts the needs of all profiles.
+pub(super) fn flatten_profiles(
+    profiles: &[Profile],
+    book: &Rulebook<'_>,
+    room: &mut Room,
+) -> (Vec<NeedRow>, Vec<PeerRow>) {
+    let mut rows = Vec::new();
+    let mut sets = PeerSets::new(book);
+    for (number, profile) in (0u32..).zip(profiles) {
+        let mut rules: Vec<(u8, u32)> =
+            profile.rules.iter().filter_map(|rule| Some((book.need(*rule)?.protocol, *rule))).collect();
+        rules.sort_unstable();
+        for group in rules.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((proto, _)) = group.first() else { continue };
+            let numbers = group.iter().map(|(_, rule)| *rule);
+            cut_ports(number, *proto, numbers, book, &mut sets, room, &mut rows);
+            room.blame_needs(profile.place.clone());
+            if room.is_exhausted() {
+                return (rows, sets.into_rows());
+            }
+        }
+    }
+    (rows, sets.into_rows())
+}
+
+/// Cuts the needs of one profile and protocol, walking over the edges in the order of the ports.
+fn cut_ports(
+    profile: u32,
+    proto: u8,
+    rules: impl Iterator<Item = u32>,
+    book: &Rulebook<'_>,
+    sets: &mut PeerSets<'_, '_>,
+    room: &mut Room,
+    rows: &mut Vec<NeedRow>,
+) {
+    let mut edges = Vec::new();
+    for rule in rules {
+        let Some(need) = book.need(rule) else { continue };
+        edges.push(Edge { at: u32::from(*need.ports.start()), starts: true, rule });
+        edges.push(Edge { at: u32::from(*need.ports.end()) + 1, starts: false, rule });
+    }
+    edges.sort_unstable_by_key(|edge| edge.at);
+    let mut active = [Active::default(), Active::default(), Active::default()];
+    let mut pending: Option<NeedRow> = None;
+    let mut groups = edges.chunk_by(|a, b| a.at == b.at).peekable();
+    while let Some(group) = groups.next() {
+        for edge in group {
+            move_edge(edge, book, &mut active);
+        }
+        // After the last edge nothing holds any more.
+        let (Some(first), Some(next)) = (group.first(), groups.peek().and_then(|group| group.first())) else { break };
+        let [inbound, outbound, quiet] = active.each_ref().map(|active| find_cell(active, book, sets, room));
+        let row = NeedRow { profile, proto, ports: port(first.at)..=port(next.at - 1), inbound, outbound, quiet };
+        match &mut pending {
+            Some(last) if continues(last, &row) => last.ports = *last.ports.start()..=*row.ports.end(),
+            _ => keep(pending.replace(row), room, rows),
+        }
+        if room.is_exhausted() {
+            return;
+        }
+    }
+    keep(pending, room, rows);
+}
+
+/// Whether a row says the same as the one before it, for the ports that follow.
+fn continues(last: &NeedRow, row: &NeedRow) -> bool {
+    let cells = |row: &NeedRow| [row.inbound, row.outbound, row.quiet];
+    u32::from(*last.ports.end()) + 1 == u32::from(*row.ports.start()) && cells(last) == cells(row)
+}
+
+fn keep(row: Option<NeedRow>, room: &mut Room, rows: &mut Vec<NeedRow>) {
+    let nothing = Cell::default();
+    if let Some(row) = row.filter(|row| [row.inbound, row.outbound, row.quiet] != [nothing; 3])
+        && room.take_need()
+    {
+        rows.push(row);
+    }
+}
+
+fn port(at: u32) -> u16 {
+    u16::try_from(at).unwrap_or(u16::MAX) // edges are ports or one past one, and the caller takes that one off
+}
+
+fn move_edge(edge: &Edge, book: &Rulebook<'_>, active: &mut [Active; 3]) {
+    let Some(need) = book.need(edge.rule) else { return };
+    let [inbound, outbound, quiet] = active;
+    let active = match need.direction {
+        Direction::In => inbound,
+        Direction::Out => outbound,
+        Direction::Quiet => quiet,
+    };
+    let ranks = if need.peers.is_empty() { &mut active.general } else { &mut active.particular };
+    let rank = book.rank_of(edge.rule);
+    if edge.starts {
+        ranks.insert(rank);
+    } else {
+        ranks.remove(&rank);
+    }
+}
+
+fn find_cell(active: &Active, book: &Rulebook<'_>, sets: &mut PeerSets<'_, '_>, room: &mut Room) -> Cell {
+    let any = active.general.first().map_or(0, |rank| book.at_rank(*rank));
+    let deciding = active.deciding();
+    let set = if deciding.is_empty() { 0 } else { sets.find_or_build(deciding, room) };
+    Cell { any, set }
+}

@@ -1,0 +1,204 @@
+//! From a policy to the rows of the kernel's tables. Nothing here touches the kernel.
+//!
+//! Servers with the same roles share a *profile*. For each profile and protocol the port space is cut into disjoint
+//! ranges, so that one lookup tells what holds for a port in every direction. What depends on the peer is a *set*:
+//! prefixes, of which the longest one that holds the peer decides.
+
+mod flatten;
+mod lookup;
+mod peers;
+mod room;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use crate::policy::{Diagnostics, Direction, Limit, Mode, Policy, Source, UnknownSources};
+use flatten::flatten_profiles;
+use room::Room;
+use rules::Rulebook;
+
+/// A compiled policy. The same policy text always gives the same tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// What holds for all packets.
+    pub settings: Settings,
+    /// Names of the servers, in the order of the file; the index is a server's number.
+    pub names: Vec<String>,
+    /// Addresses of the servers, in the order of the file.
+    pub servers: Vec<ServerRow>,
+    /// Sorted by profile, protocol and port; the ranges of one profile and protocol don't overlap.
+    pub needs: Vec<NeedRow>,
+    /// Sorted by set, family, address and length.
+    pub peers: Vec<PeerRow>,
+    /// The index is a rule's number; rule 0 is a placeholder for none.
+    pub rules: Vec<RuleRow>,
+}
+
+/// What holds for all packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether the policy's mode is `observe`; each server's row says what holds for it.
+    pub observe: bool,
+    /// Whether a second program tracks what peers open.
+    pub strict: bool,
+    /// What becomes of a source address that no server has.
+    pub unknown_sources: UnknownSources,
+    /// Seconds in which flows already open are taken over.
+    pub pickup_s: u32,
+    /// Whether DHCP clients may talk to the link.
+    pub dhcp: bool,
+}
+
+/// An address or prefix of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerRow {
+    /// The address (a prefix of full length) or prefix; each stands once, and the longest one wins.
+    pub prefix: IpNet,
+    /// Index into [`Tables::names`].
+    pub server: usize,
+    /// The profile, from 1.
+    pub profile: u32,
+    /// Whether what is not allowed passes all the same.
+    pub observe: bool,
+    /// The only MAC that may use it.
+    pub mac: Option<[u8; 6]>,
+    /// The only VLAN (1 to 4094) in which it may be used.
+    pub vlan: Option<u16>,
+}
+
+/// What holds for a range of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedRow {
+    /// The profile; 0 is nobody's, and knows only what is `quiet` for any role.
+    pub profile: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Ports, ICMP types, or `0..=0` for protocols that have neither.
+    pub ports: RangeInclusive<u16>,
+    /// What peers may open on these ports of the server.
+    pub inbound: Cell,
+    /// What the server may open to these ports of a peer.
+    pub outbound: Cell,
+    /// What is dropped without an alarm.
+    pub quiet: Cell,
+}
+
+/// The rule for a peer: that of the longest prefix in `set` which holds the peer, otherwise `any`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cell {
+    /// The rule that holds for every peer; 0 for none.
+    pub any: u32,
+    /// The set of peers to look at first; 0 for none.
+    pub set: u32,
+}
+
+/// A prefix of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRow {
+    /// The set, from 1.
+    pub set: u32,
+    /// An address (a prefix of full length) or prefix.
+    pub prefix: IpNet,
+    /// The rule that holds for these peers; never 0.
+    pub rule: u32,
+}
+
+/// A need of a role, or of the management.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRow {
+    /// The need in canonical form.
+    pub need: String,
+    /// Whom it lets start.
+    pub direction: Direction,
+    /// The role it belongs to; none for the management.
+    pub role: Option<String>,
+    /// Line of the file, from 1; 0 for the placeholder.
+    pub line: u32,
+    /// Column in characters, from 1; 0 for the placeholder.
+    pub column: u32,
+    /// Whether it stays open in quarantine.
+    pub management: bool,
+    /// The cap on what one server opens by it.
+    pub limit: Option<Limit>,
+    /// Names the token buckets of this rule; the same as long as the need and the name of the role are, so that they
+    /// live through a change of policy. Unique within a policy; 0 only for the placeholder.
+    pub limit_key: u32,
+}
+
+/// Compiles a policy. It can only fail for lack of room: each table's size is a setting of the policy.
+pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
+    let book = Rulebook::new(policy);
+    let mut room = Room::new(policy);
+    let (profiles, profile_of) = number_profiles(policy, &book);
+    let mut servers = Vec::new();
+    for (index, server) in policy.servers.iter().enumerate() {
+        for (prefix, place) in &server.addresses {
+            room.take_server(place);
+            servers.push(ServerRow {
+                prefix: *prefix,
+                server: index,
+                profile: profile_of.get(index).copied().unwrap_or_default(),
+                observe: policy.mode_of(server) == Mode::Observe,
+                mac: server.mac.map(|(mac, _)| mac),
+                vlan: server.vlan.map(|(vlan, _)| vlan),
+            });
+        }
+    }
+    let (needs, peers) = flatten_profiles(&profiles, &book, &mut room);
+    let findings = room.finish();
+    if !findings.is_empty() {
+        return Err(Diagnostics::gather(findings, &Source::new(&policy.file, &policy.text)));
+    }
+    Ok(Tables {
+        settings: Settings {
+            observe: policy.settings.mode.value == Mode::Observe,
+            strict: policy.settings.tracking.value == crate::policy::Tracking::Strict,
+            unknown_sources: policy.settings.unknown_sources.value,
+            pickup_s: policy.settings.pickup_s.value,
+            dhcp: policy.settings.dhcp.value,
+        },
+        names: policy.servers.iter().map(|server| server.name.clone()).collect(),
+        servers,
+        needs,
+        peers,
+        rules: book.into_rows(),
+    })
+}
+
+/// What the servers of one profile have in common.
+struct Profile {
+    /// Rules that hold, each once, in the order of their numbers.
+    rules: Vec<u32>,
+    /// Where the first server with these roles names them.
+    place: std::ops::Range<usize>,
+}
+
+/// Numbers the distinct sets of roles in the order of the servers, and tells each server's. Profile 0 is nobody's: what
+/// is quiet for any role is quiet for packets of which the server isn't known.
+fn number_profiles(policy: &Policy, book: &Rulebook<'_>) -> (Vec<Profile>, Vec<u32>) {
+    let role_numbers: HashMap<&str, usize> =
+        policy.roles.iter().enumerate().map(|(index, role)| (role.name.as_str(), index)).collect();
+    let quiet = book.quiet_rules();
+    let first = quiet.first().and_then(|rule| book.need(*rule)).map(|need| need.place).unwrap_or_default();
+    let mut profiles = vec![Profile { rules: quiet, place: first.start..first.end }];
+    let mut known: HashMap<Vec<usize>, u32> = HashMap::new();
+    let mut profile_of = Vec::with_capacity(policy.servers.len());
+    for server in &policy.servers {
+        let mut roles: Vec<usize> =
+            server.roles.iter().filter_map(|(name, _)| role_numbers.get(name.as_str()).copied()).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        let number = *known.entry(roles).or_insert_with_key(|roles| {
+            let place = server.roles_place.start..server.roles_place.end;
+            profiles.push(Profile { rules: book.rules_of(roles), place });
+            u32::try_from(profiles.len() - 1).unwrap_or(u32::MAX)
+        });
+        profile_of.push(number);
+    }
+    (profiles, profile_of)
+}

@@ -1,0 +1,103 @@
+//! Whether a policy fits into its tables.
+
+use std::ops::Range;
+
+use crate::policy::{Finding, MAX_ENTRIES, Placed, Place, Policy};
+
+/// What is taken of one table.
+struct Table {
+    key: &'static str,
+    what: &'static str,
+    size: Placed<u32>,
+    taken: usize,
+    /// What took the first row too many.
+    culprit: Option<Range<usize>>,
+}
+
+impl Table {
+    fn new(key: &'static str, what: &'static str, size: Placed<u32>) -> Self {
+        Self { key, what, size, taken: 0, culprit: None }
+    }
+
+    /// Takes rows; tells whether there was room for them.
+    fn take(&mut self, rows: usize) -> bool {
+        self.taken = self.taken.saturating_add(rows);
+        self.taken <= self.size.value as usize
+    }
+
+    fn is_full(&self) -> bool {
+        self.taken > self.size.value as usize
+    }
+
+    fn blame(&mut self, culprit: Range<usize>) {
+        if self.is_full() {
+            self.culprit.get_or_insert(culprit);
+        }
+    }
+
+    fn find(&self) -> Option<Finding> {
+        if !self.is_full() {
+            return None;
+        }
+        let Self { key, what, size, taken, .. } = self;
+        let setting = size.place.map_or_else(|| "the default".to_owned(), |place| format!("line {}", place.line));
+        let message = format!("this policy has more than {} {what}, the size of table `{key}` ({setting})", size.value);
+        let help = match taken {
+            taken if *taken > MAX_ENTRIES as usize => {
+                format!("it would take more than {MAX_ENTRIES}, the most there can be: let servers share roles")
+            }
+            taken => format!("in [tables], write: {key} = {taken}"),
+        };
+        Some(Finding::new(self.culprit.clone().unwrap_or_default(), message).with_help(help))
+    }
+}
+
+/// The tables that a policy fills by itself; the others fill with traffic.
+pub(super) struct Room {
+    servers: Table,
+    needs: Table,
+    peers: Table,
+}
+
+impl Room {
+    pub fn new(policy: &Policy) -> Self {
+        let sizes = &policy.tables;
+        Self {
+            servers: Table::new("servers", "addresses and prefixes of servers", sizes.servers),
+            needs: Table::new("needs", "port ranges of needs", sizes.needs),
+            peers: Table::new("peers", "addresses and prefixes of peers", sizes.peers),
+        }
+    }
+
+    pub fn take_server(&mut self, place: &Place) {
+        if !self.servers.take(1) {
+            self.servers.blame(place.start..place.end);
+        }
+    }
+
+    pub fn take_need(&mut self) -> bool {
+        self.needs.take(1)
+    }
+
+    pub fn blame_needs(&mut self, culprit: Range<usize>) {
+        self.needs.blame(culprit);
+    }
+
+    pub fn take_peers(&mut self, rows: usize) -> bool {
+        self.peers.take(rows)
+    }
+
+    pub fn blame_peers(&mut self, culprit: Range<usize>) {
+        self.peers.blame(culprit);
+    }
+
+    /// Whether no setting could make enough room: then there is no use in counting on.
+    pub fn is_exhausted(&self) -> bool {
+        self.needs.taken.max(self.peers.taken) > MAX_ENTRIES as usize
+    }
+
+    /// What doesn't fit.
+    pub fn finish(self) -> Vec<Finding> {
+        [&self.servers, &self.needs, &self.peers].into_iter().filter_map(Table::find).collect()
+    }
+}

@@ -1,0 +1,168 @@
+//! The needs of a policy as numbered rules, and which of two is the better one.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use ipnet::IpNet;
+
+use super::RuleRow;
+use crate::policy::{Direction, Need, Policy};
+
+/// A rule's place among all rules by merit: the lower, the better.
+pub(super) type Rank = u32;
+
+/// All rules of a policy.
+pub(super) struct Rulebook<'p> {
+    policy: &'p Policy,
+    rules: Vec<Rule<'p>>,
+    /// Rules by rank.
+    ranking: Vec<u32>,
+    /// Rules of each role, by the index of the role.
+    by_role: Vec<Vec<u32>>,
+    management: Vec<u32>,
+}
+
+/// A need, whose it is, and how good.
+struct Rule<'p> {
+    need: &'p Need,
+    role: Option<&'p str>,
+    rank: Rank,
+}
+
+impl<'p> Rulebook<'p> {
+    /// Numbers the needs in the order of the file, from 1.
+    pub fn new(policy: &'p Policy) -> Self {
+        let management = policy.settings.management.iter().map(|need| (need, None));
+        let of_roles = policy.roles.iter().enumerate().flat_map(|(index, role)| role.needs().map(move |need| (need, Some(index))));
+        let mut needs: Vec<(&Need, Option<usize>)> = management.chain(of_roles).collect();
+        needs.sort_by_key(|(need, _)| need.place.start);
+
+        let mut book = Self {
+            policy,
+            rules: Vec::with_capacity(needs.len()),
+            ranking: Vec::new(),
+            by_role: vec![Vec::new(); policy.roles.len()],
+            management: Vec::new(),
+        };
+        for (number, (need, role)) in (1u32..).zip(needs) {
+            match role.and_then(|index| book.by_role.get_mut(index)) {
+                Some(rules) => rules.push(number),
+                None => book.management.push(number),
+            }
+            let role = role.and_then(|index| policy.roles.get(index)).map(|role| role.name.as_str());
+            book.rules.push(Rule { need, role, rank: 0 });
+        }
+        book.rank();
+        book
+    }
+
+    /// Sorts the rules by merit: management first, for it stays open in quarantine; then what has no limit; then the
+    /// highest rate; then what stands first in the file.
+    fn rank(&mut self) {
+        let mut ranking: Vec<u32> = (1..).take(self.rules.len()).collect();
+        ranking.sort_by_key(|number| {
+            let rule = self.rule(*number);
+            let limit = rule.and_then(|rule| rule.need.limit);
+            let rate = limit.map_or(u64::MAX, |limit| limit.per_minute());
+            (rule.is_some_and(|rule| rule.role.is_some()), Reverse(rate), *number)
+        });
+        for (rank, number) in (0..).zip(&ranking) {
+            if let Some(rule) = self.rules.get_mut(*number as usize - 1) {
+                rule.rank = rank;
+            }
+        }
+        self.ranking = ranking;
+    }
+
+    fn rule(&self, number: u32) -> Option<&Rule<'p>> {
+        self.rules.get((number as usize).checked_sub(1)?)
+    }
+
+    /// The need of a rule.
+    pub fn need(&self, number: u32) -> Option<&'p Need> {
+        self.rule(number).map(|rule| rule.need)
+    }
+
+    /// The merit of a rule.
+    pub fn rank_of(&self, number: u32) -> Rank {
+        self.rule(number).map_or(Rank::MAX, |rule| rule.rank)
+    }
+
+    /// The rule of a rank; 0 for none.
+    pub fn at_rank(&self, rank: Rank) -> u32 {
+        self.ranking.get(rank as usize).copied().unwrap_or(0)
+    }
+
+    /// The peers of a rule; empty for every peer.
+    pub fn peers(&self, number: u32) -> Vec<IpNet> {
+        self.need(number).map(|need| need.resolve_peers(&self.policy.sets)).unwrap_or_default()
+    }
+
+    /// The rules of a server with these roles.
+    pub fn rules_of(&self, roles: &[usize]) -> Vec<u32> {
+        let of_roles = roles.iter().filter_map(|role| self.by_role.get(*role)).flatten();
+        let mut rules: Vec<u32> = self.management.iter().chain(of_roles).copied().collect();
+        rules.sort_unstable();
+        rules
+    }
+
+    /// The quiet rules of all roles.
+    pub fn quiet_rules(&self) -> Vec<u32> {
+        let quiet = |number: &u32| self.need(*number).is_some_and(|need| need.direction == Direction::Quiet);
+        (1..).take(self.rules.len()).filter(quiet).collect()
+    }
+
+    /// The rules as rows, behind the placeholder.
+    pub fn into_rows(self) -> Vec<RuleRow> {
+        let mut rows = Vec::with_capacity(self.rules.len() + 1);
+        rows.push(RuleRow {
+            need: String::new(),
+            direction: Direction::In,
+            role: None,
+            line: 0,
+            column: 0,
+            management: false,
+            limit: None,
+            limit_key: 0,
+        });
+        rows.extend(self.rules.iter().map(|rule| RuleRow {
+            need: rule.need.to_string(),
+            direction: rule.need.direction,
+            role: rule.role.map(str::to_owned),
+            line: rule.need.place.line,
+            column: rule.need.place.column,
+            management: rule.role.is_none(),
+            limit: rule.need.limit,
+            limit_key: 0,
+        }));
+        assign_limit_keys(&mut rows);
+        rows
+    }
+}
+
+/// Gives every rule its key: a hash, moved on while another rule has it. Rules with a limit choose first, so that
+/// theirs doesn't depend on rules that have no buckets.
+fn assign_limit_keys(rows: &mut [RuleRow]) {
+    let mut taken: HashSet<u32> = HashSet::with_capacity(rows.len());
+    taken.insert(0);
+    for limited in [true, false] {
+        for row in rows.iter_mut().skip(1).filter(|row| row.limit.is_some() == limited) {
+            let mut key = hash_rule(row);
+            while !taken.insert(key) {
+                key = key.wrapping_add(1);
+            }
+            row.limit_key = key;
+        }
+    }
+}
+
+/// FNV-1a, folded: it is the same on every machine and in every version, unlike the standard library's hash.
+fn hash_rule(row: &RuleRow) -> u32 {
+    let role = row.role.as_deref().unwrap_or_default();
+    let parts = [role.as_bytes(), row.direction.key().as_bytes(), row.need.as_bytes()];
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in parts.join(&0) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    (hash ^ hash >> 32) as u32
+}

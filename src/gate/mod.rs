@@ -1,0 +1,3 @@
+//! The one module that touches libbpf.
+
+pub mod contract;
