@@ -1,3 +1,261 @@
-//! The one module that touches libbpf.
+//! The one module that touches libbpf: the maps, programs and links of a gate.
 
+mod address;
 pub mod contract;
+mod error;
+mod explain;
+mod install;
+mod lift;
+mod map;
+mod place;
+mod program;
+mod read;
+mod samples;
+mod system;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use libbpf_rs::{MapFlags, MapHandle};
+use nix::errno::Errno;
+
+use crate::compile::Tables;
+use crate::policy::Policy;
+pub use address::{from_address, to_address};
+use contract::{
+    counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row,
+    limit, limit_key, name, opening, quarantine, settings, state,
+};
+pub use error::GateError;
+pub use explain::{Answer, Verdict};
+use install::{Chunk, text_of};
+pub use lift::{Attachment, Hook, Mode, is_pinned, lift, now_ns};
+use map::{Table, open_pinned};
+pub use place::{Lock, Place};
+pub use program::{OBJECT, Programs};
+pub use read::{Fill, FlowRow, FlowTable, Names, Status, Tally};
+pub use samples::{Consumer, Received};
+pub use system::TestRun;
+
+/// The maps of which each slot holds an inner map of one policy generation.
+const OUTER_MAPS: [&str; 7] = [
+    "hosts", "prefixes", "needs", "ranges", "peers", "rules", "sources",
+];
+
+/// An opened gate: every map and program of it, whether attached or not.
+pub struct Gate {
+    state: Table<u32, u64>,
+    policies: Table<u32, settings>,
+    /// In the order of [`OUTER_MAPS`].
+    outer: Vec<MapHandle>,
+    names: Table<u32, name>,
+    quarantines: Table<u32, quarantine>,
+    limits: Table<limit_key, limit>,
+    established: Table<flow_key, flow>,
+    half_open: Table<flow_key, half_open>,
+    datagrams: Table<flow_key, flow>,
+    icmp_queries: Table<flow_key, flow>,
+    unlisted: Table<flow_key, opening>,
+    fragments: Table<fragment_key, fragment>,
+    ledger: Table<ledger_key, ledger_row>,
+    ledger_rest: Table<ledger_key, ledger_row>,
+    counters: Table<u32, counter>,
+    tallies: Table<u32, u64>,
+    samples: MapHandle,
+    pub programs: Programs,
+}
+
+impl Gate {
+    /// Collects the maps by name, from wherever `find` has them.
+    fn collect(
+        programs: Programs,
+        mut find: impl FnMut(&'static str) -> Result<MapHandle, GateError>,
+    ) -> Result<Gate, GateError> {
+        macro_rules! table {
+            ($name:literal) => {
+                Table::new($name, find($name)?)?
+            };
+        }
+        let outer = OUTER_MAPS
+            .into_iter()
+            .map(&mut find)
+            .collect::<Result<_, _>>()?;
+        Ok(Gate {
+            state: table!("state"),
+            policies: table!("policies"),
+            outer,
+            names: table!("names"),
+            quarantines: table!("quarantines"),
+            limits: table!("limits"),
+            established: table!("established"),
+            half_open: table!("half_open"),
+            datagrams: table!("datagrams"),
+            icmp_queries: table!("icmp_queries"),
+            unlisted: table!("unlisted"),
+            fragments: table!("fragments"),
+            ledger: table!("ledger"),
+            ledger_rest: table!("ledger_rest"),
+            counters: table!("counters"),
+            tallies: table!("tallies"),
+            samples: find("samples")?,
+            programs,
+        })
+    }
+
+    /// Opens the gate whose pins are at `place`.
+    ///
+    /// # Errors
+    /// When there is none, when its maps have another layout, or when it may not be read.
+    pub fn open(place: &Place) -> Result<Gate, GateError> {
+        let folder = place.pins.join("maps");
+        check_privilege()?;
+        if !folder.exists() {
+            return Err(GateError::NotAttached {
+                interface: place.interface.clone(),
+            });
+        }
+        check_layout(place, &folder)?;
+        let broken = |name: &str| GateError::BrokenPins {
+            interface: place.interface.clone(),
+            path: place.pins.clone(),
+            missing: name.to_owned(),
+        };
+        let programs = Programs::open(&place.pins.join("programs")).map_err(|name| broken(&name))?;
+        Gate::collect(programs, |name| {
+            open_pinned(&folder.join(name)).map_err(|errno| match errno {
+                Errno::ENOENT => broken(name),
+                source => GateError::Kernelside {
+                    what: format!("could not open the pinned map `{name}`"),
+                    source,
+                },
+            })
+        })
+    }
+
+    /// Loads a gate that nothing pins or attaches: it is gone with the value.
+    /// For `replay`, and for tests.
+    pub fn load(policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
+        check_privilege()?;
+        let gate = program::load(OBJECT, &policy.tables, None)?;
+        gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
+        gate.install(policy, tables)?;
+        Ok(gate)
+    }
+
+    pub(crate) fn read_state(&self, index: state) -> Result<u64, GateError> {
+        Ok(self.state.get(&index.0)?.unwrap_or(0))
+    }
+
+    pub(crate) fn write_state(&self, index: state, value: u64) -> Result<(), GateError> {
+        self.state.put(&index.0, &value, MapFlags::ANY)
+    }
+
+    /// Ids of all names that have one.
+    pub fn ids_by_name(&self) -> Result<HashMap<String, u32>, GateError> {
+        Ok(self
+            .names
+            .entries()?
+            .iter()
+            .map(|(id, name)| (text_of(&name.text), *id))
+            .collect())
+    }
+
+    /// Names of all ids that were ever given and are in use.
+    pub fn names_by_id(&self) -> Result<HashMap<u32, String>, GateError> {
+        Ok(self
+            .names
+            .entries()?
+            .iter()
+            .map(|(id, name)| (*id, text_of(&name.text)))
+            .collect())
+    }
+
+    fn live_server_ids(&self) -> Result<Vec<u32>, GateError> {
+        let Some(policy) = self.live_policy()? else {
+            return Ok(Vec::new());
+        };
+        let ids = self.ids_by_name()?;
+        Ok(policy
+            .servers
+            .iter()
+            .filter_map(|server| ids.get(&server.name).copied())
+            .collect())
+    }
+}
+
+/// Refuses maps that another version made with other meanings.
+fn check_layout(place: &Place, folder: &Path) -> Result<(), GateError> {
+    let broken = |missing: &str| GateError::BrokenPins {
+        interface: place.interface.clone(),
+        path: place.pins.clone(),
+        missing: missing.to_owned(),
+    };
+    let handle = open_pinned(&folder.join("state")).map_err(|_| broken("state"))?;
+    let words: Table<u32, u64> = Table::new("state", handle)?;
+    let found = words.get(&state::STATE_LAYOUT.0)?.unwrap_or(0);
+    if found == u64::from(layout::LAYOUT_VERSION.0) {
+        return Ok(());
+    }
+    Err(GateError::Layout {
+        interface: place.interface.clone(),
+        path: place.pins.clone(),
+        found,
+        expected: layout::LAYOUT_VERSION.0,
+    })
+}
+
+/// Says plainly what is missing before a system call says EPERM.
+pub fn check_privilege() -> Result<(), GateError> {
+    /// linux/capability.h
+    const CAPABILITIES: [(u32, &str); 2] = [
+        (12, "the capability CAP_NET_ADMIN"),
+        // CAP_BPF and CAP_PERFMON don't do: tables are opened by id
+        (21, "the capability CAP_SYS_ADMIN"),
+    ];
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(u64::MAX);
+    for (bit, missing) in CAPABILITIES {
+        if effective & (1 << bit) == 0 {
+            let missing = if nix::unistd::geteuid().is_root() {
+                missing
+            } else {
+                "root"
+            };
+            return Err(GateError::Privilege { missing });
+        }
+    }
+    check_kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
+}
+
+/// The floor: `bpf_loop`, multi-buffer XDP and all helpers in use are in 6.1.
+fn check_kernel(release: &str) -> Result<(), GateError> {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (6, 1) => Err(GateError::Kernel {
+            release: release.trim().to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_before_6_1_are_refused() {
+        assert!(check_kernel("5.15.0-91-generic\n").is_err());
+        assert!(check_kernel("6.0.12").is_err());
+        assert!(check_kernel("6.1.0-18-amd64").is_ok());
+        assert!(check_kernel("6.18.44").is_ok());
+        assert!(check_kernel("7.0").is_ok());
+        assert!(check_kernel("unreadable").is_ok());
+    }
+}

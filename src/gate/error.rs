@@ -1,0 +1,163 @@
+//! What can go wrong at the kernel's border, each with what to do about it.
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+/// An error of the gate. Its text says what to do; the errno, where there is
+/// one, comes last and in words.
+#[derive(Debug, Error)]
+pub enum GateError {
+    #[error(
+        "this needs {missing}\n\
+         help: run it as root (sudo portcullis …)"
+    )]
+    Privilege { missing: &'static str },
+
+    #[error(
+        "Linux {release} is too old: portcullis needs 6.1 or newer\n\
+         help: Debian 12, Ubuntu 24.04 and later have one"
+    )]
+    Kernel { release: String },
+
+    #[error(
+        "there is no interface `{interface}` in this network namespace\n\
+         help: `ip link` lists them; for another namespace: nsenter --net=/run/netns/NAME portcullis …"
+    )]
+    NoInterface { interface: String },
+
+    #[error("`{interface}` can't be an interface's name: {why}")]
+    BadInterfaceName { interface: String, why: &'static str },
+
+    #[error(
+        "there is no gate on {interface}\n\
+         help: portcullis attach -i {interface} -p POLICY, or portcullis run -i {interface} -p POLICY"
+    )]
+    NotAttached { interface: String },
+
+    #[error(
+        "no bpffs at {path}, and this is a private mount namespace: what is pinned here would vanish \
+         with this shell\n\
+         help: `ip netns exec` makes one; use instead: nsenter --net=/run/netns/NAME portcullis …"
+    )]
+    PrivateMounts { path: PathBuf },
+
+    #[error("could not mount bpffs at {path}: {source}\nhelp: mount -t bpf bpf {path}")]
+    MountBpffs { path: PathBuf, source: Errno },
+
+    #[error(
+        "another portcullis command is changing the gate on {interface} (process {holder})\n\
+         help: wait for it to end, or see what it waits for: ps -fp {holder}"
+    )]
+    Locked { interface: String, holder: String },
+
+    #[error(
+        "another daemon is reading the alarms of {interface} (process {holder})\n\
+         help: there can be one; stop it first: systemctl stop portcullis@{interface}, or kill {holder}"
+    )]
+    DaemonRuns { interface: String, holder: String },
+
+    #[error(
+        "another XDP program is on {interface} already\n\
+         help: see it with `ip -d link show dev {interface}`, remove it with `ip link set dev {interface} xdp off` \
+         or with the tool that put it there"
+    )]
+    OtherProgram { interface: String },
+
+    #[error(
+        "the pinned maps at {path} have layout {found}, this portcullis has {expected}\n\
+         help: use the version that made them, or lift the gate and put it up again: \
+         portcullis detach -i {interface} && portcullis attach -i {interface} -p POLICY"
+    )]
+    Layout {
+        interface: String,
+        path: PathBuf,
+        found: u64,
+        expected: u32,
+    },
+
+    #[error(
+        "the pins at {path} are incomplete: {missing} is missing\n\
+         help: portcullis detach -i {interface} removes the rest; then attach again"
+    )]
+    BrokenPins {
+        interface: String,
+        path: PathBuf,
+        missing: String,
+    },
+
+    #[error(
+        "the table `{table}` holds {size}, and {wanted} are needed\n\
+         help: raise `{table}` under [tables] in the policy, then portcullis detach and attach again: \
+         the sizes of live tables can't change"
+    )]
+    TableFull {
+        table: &'static str,
+        size: u32,
+        wanted: usize,
+    },
+
+    #[error("no server is called `{name}`{hint}")]
+    NoServer { name: String, hint: String },
+
+    #[error("{what}: {source}{}", remedy(*.source))]
+    Kernelside { what: String, source: Errno },
+
+    #[error("{what}: {why}")]
+    Other { what: String, why: String },
+}
+
+/// What an errno of the bpf system call means to a person.
+fn remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EPERM | Errno::EACCES => {
+            "\nhelp: run it as root; in a container, it needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
+        }
+        Errno::ENOMEM => {
+            "\nhelp: the kernel has no memory for the tables; make them smaller under [tables]"
+        }
+        Errno::ENOSPC | Errno::E2BIG => {
+            "\nhelp: a table is full; `portcullis show -i IF status` tells which"
+        }
+        Errno::EINVAL | Errno::EOPNOTSUPP => {
+            "\nhelp: this kernel or driver lacks the feature; `portcullis show -i IF status` and `dmesg | tail` say more"
+        }
+        _ => "",
+    }
+}
+
+impl GateError {
+    /// An error of libbpf-rs, with what was being done.
+    pub fn from_libbpf(what: impl Into<String>, error: &libbpf_rs::Error) -> GateError {
+        let what = what.into();
+        match errno_of(error) {
+            Some(source) => GateError::Kernelside { what, source },
+            None => GateError::Other {
+                what,
+                why: format!("{error:#}"),
+            },
+        }
+    }
+}
+
+fn errno_of(error: &libbpf_rs::Error) -> Option<Errno> {
+    use libbpf_rs::ErrorKind as Kind;
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(number) = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+        {
+            return Some(Errno::from_raw(number));
+        }
+        source = error.source();
+    }
+    match error.kind() {
+        Kind::PermissionDenied => Some(Errno::EPERM),
+        Kind::NotFound => Some(Errno::ENOENT),
+        Kind::AlreadyExists => Some(Errno::EEXIST),
+        Kind::InvalidInput => Some(Errno::EINVAL),
+        _ => None,
+    }
+}

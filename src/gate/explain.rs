@@ -1,0 +1,101 @@
+//! Asks the loaded program itself what it would do.
+
+use std::os::fd::AsFd;
+
+use plain::Plain;
+
+use super::contract::{assumption, decision, drop_flag, question, rule_flag, verdict};
+use super::error::GateError;
+use super::read::as_error;
+use super::system;
+use super::Gate;
+use crate::reason::Reason;
+
+/// What the program decided about a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `pass`, `drop` or `would_drop`.
+    pub verdict: Verdict,
+    /// `None` for a number that this version does not know.
+    pub reason: Option<Reason>,
+    /// Id of the server that has the source address; 0: none.
+    pub server: u32,
+    /// Number of the rule that permits it, index into the compiled policy's rules; 0: none.
+    pub rule: u32,
+    /// As in the ledger.
+    pub port: u16,
+    /// No alarm would be raised.
+    pub quiet: bool,
+    /// Low 32 bits of the generation that was asked.
+    pub generation: u32,
+}
+
+/// A verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Pass,
+    Drop,
+    WouldDrop,
+}
+
+impl Verdict {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Drop => "drop",
+            Verdict::WouldDrop => "would_drop",
+        }
+    }
+
+    /// The verdict with this number; the filter drops on any other.
+    pub fn from_number(number: u8) -> Verdict {
+        match u32::from(number) {
+            n if n == verdict::VERDICT_PASS.0 => Verdict::Pass,
+            n if n == verdict::VERDICT_WOULD_DROP.0 => Verdict::WouldDrop,
+            _ => Verdict::Drop,
+        }
+    }
+}
+
+impl Gate {
+    /// Asks what would become of `frame`, coming from the interface `ifindex`
+    /// if that is given. `opened` asks as if the peer had opened the flow that
+    /// the frame belongs to. Nothing is counted or recorded.
+    pub fn explain(
+        &self,
+        frame: &[u8],
+        opened: bool,
+        ifindex: Option<u32>,
+    ) -> Result<Answer, GateError> {
+        let question = question {
+            assume: if opened {
+                assumption::ASSUME_OPENED.0
+            } else {
+                0
+            },
+            zero: 0,
+        };
+        // SAFETY: a question is two integers, without padding.
+        let mut data = unsafe { plain::as_bytes(&question) }.to_vec();
+        data.extend_from_slice(frame);
+        let run = system::test_run(self.programs.explain.as_fd(), &data, 1, ifindex)
+            .map_err(as_error("could not ask the program"))?;
+        let mut decision = decision::default();
+        if decision.copy_from_bytes(&run.data).is_err() {
+            return Err(GateError::Other {
+                what: "could not ask the program".to_owned(),
+                why: format!("the answer has only {} bytes", run.data.len()),
+            });
+        }
+        Ok(Answer {
+            verdict: Verdict::from_number(decision.verdict),
+            reason: Reason::from_number(decision.reason),
+            server: decision.server,
+            rule: decision.rule & rule_flag::RULE_ID_MASK.0 as u32,
+            port: decision.port,
+            quiet: u32::from(decision.flags) & drop_flag::DROP_QUIET.0 != 0,
+            generation: decision.generation,
+        })
+    }
+}

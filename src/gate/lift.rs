@@ -1,0 +1,420 @@
+//! Puts the gate down in front of the servers, and lifts it.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::MapHandle;
+use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
+
+use super::contract::{layout, state};
+use super::error::GateError;
+use super::place::{Place, ensure_bpffs};
+use super::program::{OBJECT, load, map_names, pin};
+use super::system::{self, XdpMode, clsact};
+use super::{Gate, check_layout, check_privilege};
+use crate::compile::Tables;
+use crate::policy::Policy;
+
+/// How the filter is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the stack: the driver has no XDP of its own.
+    Generic,
+    /// Not at all: the interface is gone, or somebody took the program off.
+    No,
+}
+
+impl Mode {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+            Mode::No => "no",
+        }
+    }
+}
+
+/// Where the tracker sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Tcx,
+    Clsact,
+    No,
+}
+
+impl Hook {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Hook::Tcx => "tcx",
+            Hook::Clsact => "clsact",
+            Hook::No => "no",
+        }
+    }
+}
+
+/// What putting the gate down came to.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    pub mode: Mode,
+    pub hook: Hook,
+    pub generation: u64,
+    /// The gate was there already, and its programs were replaced.
+    pub replaced: bool,
+    /// What the user should know: a fall-back, a size that did not take effect.
+    pub warnings: Vec<String>,
+}
+
+fn link_path(place: &Place, name: &str) -> PathBuf {
+    place.pins.join("links").join(name)
+}
+
+const LINK_FILTER: &str = "filter";
+const LINK_TRACK: &str = "track";
+
+impl Gate {
+    /// Puts the gate down at `place` with `policy`, or replaces the programs of
+    /// one that is there, without a gap. The caller holds the lock.
+    pub fn put_down(
+        place: &Place,
+        policy: &Policy,
+        tables: &Tables,
+    ) -> Result<(Gate, Attachment), GateError> {
+        check_privilege()?;
+        ensure_bpffs()?;
+        let maps = place.pins.join("maps");
+        let replaced = maps.exists();
+        let mut warnings = Vec::new();
+        let gate = if replaced {
+            check_layout(place, &maps)?;
+            let gate = load(OBJECT, &policy.tables, Some(&maps))?;
+            warnings.extend(gate.sizes_not_in_force(policy));
+            gate
+        } else {
+            refuse_other_program(place)?;
+            let gate = load(OBJECT, &policy.tables, None)?;
+            gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
+            gate
+        };
+        let generation = gate.install(policy, tables)?;
+        if replaced {
+            gate.programs.pin(&place.pins.join("programs"))?;
+        } else {
+            gate.pin_all(place)?;
+        }
+
+        // The tracker first: a flow must not begin between the two unseen.
+        let attached = gate
+            .set_tracker(place, tables.settings.strict)
+            .and_then(|hook| Ok((hook, gate.attach_filter(place, policy, &mut warnings)?)));
+        let (hook, mode) = match attached {
+            Ok(attached) => attached,
+            Err(error) => {
+                if !replaced {
+                    let _ = lift(place);
+                }
+                return Err(error);
+            }
+        };
+        Ok((
+            gate,
+            Attachment {
+                mode,
+                hook,
+                generation,
+                replaced,
+                warnings,
+            },
+        ))
+    }
+
+    /// Makes `policy` the live one of a gate that is down, tracker included.
+    pub fn apply(&self, place: &Place, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
+        let had_tracker = self.find_tracker(place) != Hook::No;
+        if tables.settings.strict {
+            self.set_tracker(place, true)?;
+            if !had_tracker {
+                self.begin_pickup(tables.settings.pickup_s)?;
+            }
+        }
+        let generation = self.install(policy, tables)?;
+        if !tables.settings.strict {
+            self.set_tracker(place, false)?;
+        }
+        Ok(generation)
+    }
+
+    /// Flows already open are taken over from now on for this long.
+    fn begin_pickup(&self, pickup_s: u32) -> Result<(), GateError> {
+        let until = now_ns() + u64::from(pickup_s) * 1_000_000_000;
+        self.write_state(state::STATE_PICKUP_UNTIL_NS, until)
+    }
+
+    fn pin_all(&self, place: &Place) -> Result<(), GateError> {
+        let staging = place.staging();
+        // what an attach that was killed has left: nothing refers to it
+        remove_tree(&staging)?;
+        let made = |error: std::io::Error| GateError::Other {
+            what: format!("could not make the folder {}", staging.display()),
+            why: error.to_string(),
+        };
+        for folder in ["maps", "programs", "links"] {
+            fs::create_dir_all(staging.join(folder)).map_err(made)?;
+        }
+        for name in map_names() {
+            let map: &MapHandle = self.map(name);
+            pin(map.as_fd(), &staging.join("maps").join(name))?;
+        }
+        self.programs.pin(&staging.join("programs"))?;
+        fs::rename(&staging, &place.pins).map_err(made)
+    }
+
+    fn attach_filter(
+        &self,
+        place: &Place,
+        policy: &Policy,
+        warnings: &mut Vec<String>,
+    ) -> Result<Mode, GateError> {
+        let path = link_path(place, LINK_FILTER);
+        let program = self.programs.filter.as_fd();
+        if let Some(link) = open_live_link(place, &path) {
+            system::update_link(link.as_fd(), program).map_err(|source| GateError::Kernelside {
+                what: format!("could not replace the program on {}", place.interface),
+                source,
+            })?;
+            return Ok(filter_mode(place, program_id(program)?));
+        }
+        // a link whose interface is gone holds nothing but its name
+        let _ = fs::remove_file(&path);
+        self.begin_pickup(policy.settings.pickup_s.value)?;
+        let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
+            Ok(link) => (link, Mode::Native),
+            Err(Errno::EBUSY | Errno::EEXIST) => {
+                return Err(GateError::OtherProgram {
+                    interface: place.interface.clone(),
+                });
+            }
+            Err(native) => {
+                let link = system::link_xdp(program, place.ifindex, XdpMode::Generic).map_err(
+                    |source| match source {
+                        Errno::EBUSY | Errno::EEXIST => GateError::OtherProgram {
+                            interface: place.interface.clone(),
+                        },
+                        source => GateError::Kernelside {
+                            what: format!("could not attach to {}", place.interface),
+                            source,
+                        },
+                    },
+                )?;
+                warnings.push(format!(
+                    "{} refuses native XDP ({native}): the gate runs in generic mode, which is \
+                     slower and comes after the kernel has made a buffer of the packet",
+                    place.interface
+                ));
+                (link, Mode::Generic)
+            }
+        };
+        pin(link.as_fd(), &path)?;
+        Ok(mode)
+    }
+
+    /// Attaches the tracker, replaces its program, or takes it off.
+    fn set_tracker(&self, place: &Place, wanted: bool) -> Result<Hook, GateError> {
+        let path = link_path(place, LINK_TRACK);
+        let program = self.programs.track.as_fd();
+        if !wanted {
+            let _ = fs::remove_file(&path);
+            clsact::detach(program, place.ifindex);
+            return Ok(Hook::No);
+        }
+        if let Some(link) = open_live_link(place, &path) {
+            system::update_link(link.as_fd(), program).map_err(|source| GateError::Kernelside {
+                what: format!("could not replace the tracker on {}", place.interface),
+                source,
+            })?;
+            return Ok(Hook::Tcx);
+        }
+        let _ = fs::remove_file(&path);
+        match system::link_tcx_egress(program, place.ifindex) {
+            Ok(link) => {
+                pin(link.as_fd(), &path)?;
+                Ok(Hook::Tcx)
+            }
+            // before Linux 6.6
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => {
+                clsact::attach(program, place.ifindex).map_err(|error| {
+                    GateError::from_libbpf(
+                        format!(
+                            "could not attach the tracker to the egress of {} (neither TCX nor clsact)",
+                            place.interface
+                        ),
+                        &error,
+                    )
+                })?;
+                Ok(Hook::Clsact)
+            }
+            Err(source) => Err(GateError::Kernelside {
+                what: format!("could not attach the tracker to {}", place.interface),
+                source,
+            }),
+        }
+    }
+
+    /// How the filter is attached now, asked of the kernel.
+    pub fn find_mode(&self, place: &Place) -> Mode {
+        // The pinned program, not a loaded one: this gate may be an older opening.
+        match open_live_link(place, &link_path(place, LINK_FILTER))
+            .and_then(|link| system::link_facts(link.as_fd()).ok())
+        {
+            Some(facts) => filter_mode(place, facts.program_id),
+            None => Mode::No,
+        }
+    }
+
+    /// Where the tracker is attached now, asked of the kernel.
+    pub fn find_tracker(&self, place: &Place) -> Hook {
+        if open_live_link(place, &link_path(place, LINK_TRACK)).is_some() {
+            return Hook::Tcx;
+        }
+        match clsact::query(self.programs.track.as_fd(), place.ifindex) {
+            Some(_) => Hook::Clsact,
+            None => Hook::No,
+        }
+    }
+
+    /// Sizes that the policy asks for and the live tables don't have.
+    pub fn sizes_not_in_force(&self, policy: &Policy) -> Vec<String> {
+        let live = [
+            ("limits", self.limits.capacity()),
+            ("established", self.established.capacity()),
+            ("half_open", self.half_open.capacity()),
+            ("datagrams", self.datagrams.capacity()),
+            ("icmp", self.icmp_queries.capacity()),
+            ("unlisted", self.unlisted.capacity()),
+            ("fragments", self.fragments.capacity()),
+            ("ledger", self.ledger.capacity()),
+        ];
+        policy
+            .tables
+            .entries()
+            .iter()
+            .filter_map(|(key, wanted)| {
+                let (_, live) = live.iter().find(|(name, _)| name == key)?;
+                (*live != wanted.value).then(|| {
+                    format!(
+                        "[tables] {key} = {} takes effect when the gate is put up anew \
+                         (detach, attach); the live table has {live}",
+                        wanted.value
+                    )
+                })
+            })
+            .collect()
+    }
+
+    /// A map by the name of its pin, for tests and tools that look beneath.
+    pub fn map(&self, name: &str) -> &MapHandle {
+        match name {
+            "state" => self.state.handle(),
+            "policies" => self.policies.handle(),
+            "names" => self.names.handle(),
+            "quarantines" => self.quarantines.handle(),
+            "limits" => self.limits.handle(),
+            "established" => self.established.handle(),
+            "half_open" => self.half_open.handle(),
+            "datagrams" => self.datagrams.handle(),
+            "icmp_queries" => self.icmp_queries.handle(),
+            "unlisted" => self.unlisted.handle(),
+            "fragments" => self.fragments.handle(),
+            "ledger" => self.ledger.handle(),
+            "ledger_rest" => self.ledger_rest.handle(),
+            "counters" => self.counters.handle(),
+            "tallies" => self.tallies.handle(),
+            "samples" => &self.samples,
+            outer => {
+                let index = super::OUTER_MAPS.iter().position(|name| *name == outer);
+                &self.outer[index.unwrap_or(0)]
+            }
+        }
+    }
+}
+
+/// Lifts the gate: takes both programs off and removes every pin. Also removes
+/// what is left of a gate of another layout or of one half made. Returns
+/// whether there was anything.
+pub fn lift(place: &Place) -> Result<bool, GateError> {
+    check_privilege()?;
+    if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
+        clsact::detach(programs.track.as_fd(), place.ifindex);
+    }
+    // the links first, so that a death in between leaves no program without its maps' names
+    let links = remove_tree(&place.pins.join("links"))?;
+    let rest = remove_tree(&place.pins)?;
+    let staging = remove_tree(&place.staging())?;
+    if let Some(parent) = place.pins.parent() {
+        // only when empty
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(links || rest || staging)
+}
+
+/// Whether something of a gate is pinned, whole or not.
+pub fn is_pinned(place: &Place) -> bool {
+    place.pins.exists() || place.staging().exists()
+}
+
+fn remove_tree(path: &Path) -> Result<bool, GateError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(GateError::Other {
+            what: format!("could not remove {}", path.display()),
+            why: format!("{error}\nhelp: run it as root"),
+        }),
+    }
+}
+
+/// The pinned link, unless its interface is gone.
+fn open_live_link(place: &Place, path: &Path) -> Option<OwnedFd> {
+    let link = system::open_pin(path).ok()?;
+    match system::link_facts(link.as_fd()) {
+        Ok(facts) if facts.ifindex == place.ifindex => Some(link),
+        _ => None,
+    }
+}
+
+fn refuse_other_program(place: &Place) -> Result<(), GateError> {
+    match system::query_xdp(place.ifindex) {
+        Ok(Some(_)) => Err(GateError::OtherProgram {
+            interface: place.interface.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn filter_mode(place: &Place, program_id: u32) -> Mode {
+    match system::query_xdp(place.ifindex) {
+        Ok(Some((id, mode))) if id == program_id => match mode {
+            XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+        },
+        _ => Mode::No,
+    }
+}
+
+fn program_id(program: std::os::fd::BorrowedFd<'_>) -> Result<u32, GateError> {
+    system::program_id(program).map_err(|source| GateError::Kernelside {
+        what: "could not ask for a program's id".to_owned(),
+        source,
+    })
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the programs' clock.
+pub fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+        let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+        seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
+    })
+}

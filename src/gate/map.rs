@@ -1,0 +1,210 @@
+//! Maps with typed keys and values.
+
+use std::fs;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
+use nix::errno::Errno;
+use plain::Plain;
+
+use super::error::GateError;
+
+/// Entries moved by one system call.
+const BATCH: usize = 4096;
+
+/// A map whose keys are `K` and whose values are `V`, both types of the contract.
+pub struct Table<K, V> {
+    handle: MapHandle,
+    name: &'static str,
+    types: PhantomData<(K, V)>,
+}
+
+impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
+    /// Takes a map, checking that its sizes are those of the types.
+    pub fn new(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
+        let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
+        if (handle.key_size(), handle.value_size()) != (key, value) {
+            return Err(GateError::Other {
+                what: format!("the map `{name}` is not ours"),
+                why: format!(
+                    "its key and value have {} and {} bytes, not {key} and {value}",
+                    handle.key_size(),
+                    handle.value_size()
+                ),
+            });
+        }
+        Ok(Self {
+            handle,
+            name,
+            types: PhantomData,
+        })
+    }
+
+    /// Creates a map that nothing holds yet but this process.
+    pub fn create(
+        name: &'static str,
+        map_type: MapType,
+        flags: u32,
+        entries: usize,
+    ) -> Result<Self, GateError> {
+        let options = libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+            map_flags: flags,
+            ..Default::default()
+        };
+        let entries = u32::try_from(entries.max(1)).unwrap_or(u32::MAX);
+        let handle = MapHandle::create(
+            map_type,
+            Some(name),
+            size_of::<K>() as u32,
+            size_of::<V>() as u32,
+            entries,
+            &options,
+        )
+        .map_err(|error| {
+            GateError::from_libbpf(
+                format!("could not make the table `{name}` of {entries} entries"),
+                &error,
+            )
+        })?;
+        Self::new(name, handle)
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The most entries it can hold.
+    pub fn capacity(&self) -> u32 {
+        self.handle.max_entries()
+    }
+
+    pub fn get(&self, key: &K) -> Result<Option<V>, GateError> {
+        let mut value = V::default();
+        // SAFETY: `V` is plain, so its bytes may be anything.
+        let bytes = unsafe { plain::as_mut_bytes(&mut value) };
+        let found = self
+            .handle
+            .lookup_into(bytes_of(key), bytes, MapFlags::ANY)
+            .map_err(|error| self.failed("read", &error))?;
+        Ok(found.then_some(value))
+    }
+
+    /// Writes an entry. `NO_EXIST` in `flags` leaves an existing one be, which is no error.
+    pub fn put(&self, key: &K, value: &V, flags: MapFlags) -> Result<(), GateError> {
+        match self.handle.update(bytes_of(key), bytes_of(value), flags) {
+            Ok(()) => Ok(()),
+            Err(error)
+                if flags.contains(MapFlags::NO_EXIST)
+                    && error.kind() == libbpf_rs::ErrorKind::AlreadyExists =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(self.failed("write", &error)),
+        }
+    }
+
+    /// Writes many entries with few system calls.
+    pub fn put_all(&self, entries: &[(K, V)]) -> Result<(), GateError> {
+        let mut keys = Vec::with_capacity(BATCH.min(entries.len()) * size_of::<K>());
+        let mut values = Vec::with_capacity(BATCH.min(entries.len()) * size_of::<V>());
+        for batch in entries.chunks(BATCH) {
+            keys.clear();
+            values.clear();
+            for (key, value) in batch {
+                keys.extend_from_slice(bytes_of(key));
+                values.extend_from_slice(bytes_of(value));
+            }
+            self.handle
+                .update_batch(
+                    &keys,
+                    &values,
+                    batch.len() as u32,
+                    MapFlags::ANY,
+                    MapFlags::ANY,
+                )
+                .map_err(|error| self.failed("fill", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes an entry; returns whether it was there.
+    pub fn remove(&self, key: &K) -> Result<bool, GateError> {
+        match self.handle.delete(bytes_of(key)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.failed("delete from", &error)),
+        }
+    }
+
+    /// A snapshot of all entries. Entries that come or go meanwhile may be in it or not.
+    pub fn entries(&self) -> Result<Vec<(K, V)>, GateError> {
+        let iterator = self
+            .handle
+            .lookup_batch(BATCH as u32, MapFlags::ANY, MapFlags::ANY)
+            .map_err(|error| self.failed("read", &error))?;
+        Ok(iterator
+            .filter_map(|(key, value)| Some((from_bytes(&key)?, from_bytes(&value)?)))
+            .collect())
+    }
+
+    /// The sum over all CPUs, for per-CPU maps.
+    pub fn get_per_cpu(&self, key: &K) -> Result<Vec<V>, GateError> {
+        let values = self
+            .handle
+            .lookup_percpu(bytes_of(key), MapFlags::ANY)
+            .map_err(|error| self.failed("read", &error))?
+            .unwrap_or_default();
+        Ok(values.iter().filter_map(|value| from_bytes(value)).collect())
+    }
+
+    /// Bytes of kernel memory, as the kernel accounts for them.
+    pub fn memory_bytes(&self) -> u64 {
+        memory_bytes(self.handle.as_fd())
+    }
+
+    pub fn handle(&self) -> &MapHandle {
+        &self.handle
+    }
+
+    pub fn into_handle(self) -> MapHandle {
+        self.handle
+    }
+
+    fn failed(&self, verb: &str, error: &libbpf_rs::Error) -> GateError {
+        GateError::from_libbpf(format!("could not {verb} the table `{}`", self.name), error)
+    }
+}
+
+/// `memlock` of a map's fdinfo: bytes of kernel memory.
+pub fn memory_bytes(map: BorrowedFd<'_>) -> u64 {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))
+        .ok()
+        .and_then(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        })
+        .unwrap_or(0)
+}
+
+/// Opens a pinned map.
+pub fn open_pinned(path: &Path) -> Result<MapHandle, Errno> {
+    MapHandle::from_pinned_path(path).map_err(|error| match error.kind() {
+        libbpf_rs::ErrorKind::NotFound => Errno::ENOENT,
+        libbpf_rs::ErrorKind::PermissionDenied => Errno::EPERM,
+        _ => Errno::EIO,
+    })
+}
+
+fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: `T` is plain and without padding, so all its bytes are initialised.
+    unsafe { plain::as_bytes(value) }
+}
+
+fn from_bytes<T: Plain + Default>(bytes: &[u8]) -> Option<T> {
+    let mut value = T::default();
+    plain::copy_from_bytes(&mut value, bytes).ok()?;
+    Some(value)
+}

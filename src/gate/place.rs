@@ -1,0 +1,209 @@
+//! Where a gate lives: the folder of its pins, its locks and its socket.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::fstatfs;
+
+use super::error::GateError;
+
+const BPFFS: &str = "/sys/fs/bpf";
+const RUN: &str = "/run/portcullis";
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// How long a writer waits for another one, which takes well under a second.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Shown only by the initial network namespace, on every kernel since 2.6.
+const INITIAL_NETNS_ONLY: &str = "/proc/sys/net/core/netdev_budget";
+/// Mount namespaces made after boot have inode numbers above this one.
+const LAST_BOOT_INODE: u64 = 4_026_531_999;
+
+/// One interface in one network namespace.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub interface: String,
+    /// Index of the interface in this network namespace.
+    pub ifindex: u32,
+    /// Folder of maps, programs and links below the bpffs.
+    pub pins: PathBuf,
+    /// `/run/portcullis/IF`, to which `.lock` and `.sock` are added.
+    stem: PathBuf,
+}
+
+impl Place {
+    /// The place of the gate on `interface`. In a network namespace other than
+    /// the initial one its inode number is part of the name, so that two NICs
+    /// of one name don't collide; bpffs reserves the dot, so `eth0.7` is `eth0:7`.
+    ///
+    /// # Errors
+    /// When the interface isn't there.
+    pub fn of(interface: &str) -> Result<Place, GateError> {
+        let why = match interface {
+            "" => Some("it is empty"),
+            "." | ".." => Some("it is a folder"),
+            name if name.len() > 15 => Some("it is longer than 15 bytes"),
+            name if name.contains(['/', ':']) || name.contains(char::is_whitespace) => {
+                Some("it has a slash, a colon or a space")
+            }
+            name if name.contains("..") => Some("it has two dots in a row"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(GateError::BadInterfaceName {
+                interface: interface.escape_default().to_string(),
+                why,
+            });
+        }
+        let ifindex = nix::net::if_::if_nametoindex(interface).map_err(|_| {
+            GateError::NoInterface {
+                interface: interface.to_owned(),
+            }
+        })?;
+        let mut folder = interface.replace('.', ":");
+        if !Path::new(INITIAL_NETNS_ONLY).exists() {
+            let inode = fs::metadata("/proc/self/ns/net").map_or(0, |ns| ns.ino());
+            folder.push_str(&format!("::{inode}"));
+        }
+        Ok(Place {
+            interface: interface.to_owned(),
+            ifindex,
+            pins: Path::new(BPFFS).join("portcullis").join(&folder),
+            stem: Path::new(RUN).join(folder),
+        })
+    }
+
+    /// The socket of the daemon.
+    pub fn socket(&self) -> PathBuf {
+        self.stem.with_added_extension("sock")
+    }
+
+    /// Folder in which a new gate is built before it gets its name.
+    pub fn staging(&self) -> PathBuf {
+        let mut name = self.pins.clone().into_os_string();
+        name.push(":new");
+        name.into()
+    }
+
+    /// Takes the writers' lock, waiting a little for another writer.
+    pub fn lock(&self) -> Result<Lock, GateError> {
+        self.take("lock", LOCK_PATIENCE)
+            .map_err(|holder| match holder {
+                Taken::By(holder) => GateError::Locked {
+                    interface: self.interface.clone(),
+                    holder,
+                },
+                Taken::Error(error) => error,
+            })
+    }
+
+    /// Takes the daemon's lock: the perf buffer has one reader.
+    pub fn lock_daemon(&self) -> Result<Lock, GateError> {
+        self.take("daemon", Duration::ZERO)
+            .map_err(|holder| match holder {
+                Taken::By(holder) => GateError::DaemonRuns {
+                    interface: self.interface.clone(),
+                    holder,
+                },
+                Taken::Error(error) => error,
+            })
+    }
+
+    fn take(&self, extension: &str, patience: Duration) -> Result<Lock, Taken> {
+        let path = self.stem.with_added_extension(extension);
+        let failed = |error: std::io::Error| {
+            Taken::Error(GateError::Other {
+                what: format!("could not open the lock {}", path.display()),
+                why: format!("{error}\nhelp: run it as root"),
+            })
+        };
+        fs::create_dir_all(RUN).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut lock) => {
+                    // Who holds it, for the message of whoever waits.
+                    let _ = lock.set_len(0);
+                    let _ = lock.rewind();
+                    let _ = write!(lock, "{}", std::process::id());
+                    return Ok(Lock { _file: lock });
+                }
+                Err((mut back, Errno::EWOULDBLOCK)) => {
+                    if Instant::now() >= deadline {
+                        let mut holder = String::new();
+                        let _ = back.read_to_string(&mut holder);
+                        return Err(Taken::By(holder));
+                    }
+                    file = back;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err((_, errno)) => return Err(failed(errno.into())),
+            }
+        }
+    }
+}
+
+enum Taken {
+    By(String),
+    Error(GateError),
+}
+
+/// Held until dropped; the kernel drops it too when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Makes sure that a bpffs is mounted where pins outlive this process.
+pub fn ensure_bpffs() -> Result<(), GateError> {
+    let path = Path::new(BPFFS);
+    if is_bpffs(path) {
+        return Ok(());
+    }
+    if is_private_mount_namespace() {
+        return Err(GateError::PrivateMounts {
+            path: path.to_owned(),
+        });
+    }
+    mount(
+        Some("bpf"),
+        path,
+        Some("bpf"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("mode=700"),
+    )
+    .map_err(|source| GateError::MountBpffs {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    File::open(path)
+        .ok()
+        .and_then(|folder| fstatfs(folder.as_fd()).ok())
+        .is_some_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
+fn is_private_mount_namespace() -> bool {
+    let inode = |path: &str| fs::metadata(path).map(|ns| ns.ino());
+    match (inode("/proc/self/ns/mnt"), inode("/proc/1/ns/mnt")) {
+        (Ok(own), Ok(init)) => own != init,
+        // not even root may look at process 1 everywhere
+        (Ok(own), Err(_)) => own > LAST_BOOT_INODE,
+        (Err(_), _) => false,
+    }
+}

@@ -1,0 +1,183 @@
+//! The object file and its three programs.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
+use nix::errno::Errno;
+
+use super::error::GateError;
+use super::map::open_pinned;
+use super::system;
+use super::{Gate, OUTER_MAPS};
+use crate::policy::TableSizes;
+
+/// What `build.rs` made of `bpf/portcullis.bpf.c`.
+pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
+
+const FILTER: &str = "portcullis_filter";
+const EXPLAIN: &str = "portcullis_explain";
+const TRACK: &str = "portcullis_track";
+
+/// The loaded programs.
+#[derive(Debug)]
+pub struct Programs {
+    pub filter: OwnedFd,
+    pub explain: OwnedFd,
+    pub track: OwnedFd,
+}
+
+impl Programs {
+    fn list(&self) -> [(&'static str, &OwnedFd); 3] {
+        [
+            (FILTER, &self.filter),
+            (EXPLAIN, &self.explain),
+            (TRACK, &self.track),
+        ]
+    }
+
+    /// Opens them in the folder of pins; the error is the name of the missing one.
+    pub(super) fn open(folder: &Path) -> Result<Programs, String> {
+        let open = |name: &str| system::open_pin(&folder.join(name)).map_err(|_| name.to_owned());
+        Ok(Programs {
+            filter: open(FILTER)?,
+            explain: open(EXPLAIN)?,
+            track: open(TRACK)?,
+        })
+    }
+
+    /// Pins them, in the place of earlier ones if there are any.
+    pub(super) fn pin(&self, folder: &Path) -> Result<(), GateError> {
+        for (name, program) in self.list() {
+            let path = folder.join(name);
+            // bpffs has no overwriting pin, but it has rename
+            let fresh = folder.join(format!("{name}:new"));
+            let _ = fs::remove_file(&fresh);
+            pin(program.as_fd(), &fresh)?;
+            fs::rename(&fresh, &path).map_err(|error| GateError::Other {
+                what: format!("could not pin {}", path.display()),
+                why: error.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Runs the filter on a frame, with all its consequences.
+    pub fn run_filter(&self, frame: &[u8], repeat: u32) -> Result<system::TestRun, Errno> {
+        system::test_run(self.filter.as_fd(), frame, repeat, None)
+    }
+
+    /// Runs the tracker on a frame, with all its consequences.
+    pub fn run_track(&self, frame: &[u8], repeat: u32) -> Result<system::TestRun, Errno> {
+        system::test_run(self.track.as_fd(), frame, repeat, None)
+    }
+}
+
+/// Pins anything at `path`.
+pub(super) fn pin(fd: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), GateError> {
+    system::pin(fd, path).map_err(|source| GateError::Kernelside {
+        what: format!("could not pin {}", path.display()),
+        source,
+    })
+}
+
+/// Every map of the object, by the name of its pin.
+pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
+    OUTER_MAPS.into_iter().chain([
+        "state",
+        "policies",
+        "names",
+        "quarantines",
+        "limits",
+        "established",
+        "half_open",
+        "datagrams",
+        "icmp_queries",
+        "unlisted",
+        "fragments",
+        "ledger",
+        "ledger_rest",
+        "counters",
+        "tallies",
+        "samples",
+    ])
+}
+
+/// The size that the policy asks for, for the maps that have one.
+fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
+    let size = match name {
+        "names" | "quarantines" => &sizes.servers,
+        "limits" => &sizes.limits,
+        "established" => &sizes.established,
+        "half_open" => &sizes.half_open,
+        "datagrams" => &sizes.datagrams,
+        "icmp_queries" => &sizes.icmp,
+        "unlisted" => &sizes.unlisted,
+        "fragments" => &sizes.fragments,
+        "ledger" => &sizes.ledger,
+        _ => return None,
+    };
+    Some(size.value)
+}
+
+/// Loads the object, with maps of its own or with those pinned in `reuse`.
+pub(super) fn load(
+    object: &[u8],
+    sizes: &TableSizes,
+    reuse: Option<&Path>,
+) -> Result<Gate, GateError> {
+    libbpf_rs::set_print(Some((PrintLevel::Debug, |level, text| match level {
+        // our own errors say what matters; libbpf's are for -v
+        PrintLevel::Warn => log::debug!("libbpf: {}", text.trim_end()),
+        _ => log::trace!("libbpf: {}", text.trim_end()),
+    })));
+    let failed = |error: &libbpf_rs::Error| {
+        GateError::from_libbpf("the kernel refused the programs (-v -v shows why)", error)
+    };
+    let mut open = ObjectBuilder::default()
+        .name("portcullis")
+        .map_err(|error| failed(&error))?
+        .open_memory(object)
+        .map_err(|error| failed(&error))?;
+    for mut map in open.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if let Some(folder) = reuse {
+            let pinned = open_pinned(&folder.join(&name)).map_err(|source| GateError::Kernelside {
+                what: format!("could not open the pinned map `{name}`"),
+                source,
+            })?;
+            map.reuse_fd(pinned.as_fd())
+                .map_err(|error| failed(&error))?;
+        } else if let Some(size) = size_of_map(&name, sizes) {
+            map.set_max_entries(size).map_err(|error| failed(&error))?;
+        }
+    }
+    let object = open.load().map_err(|error| failed(&error))?;
+
+    let program = |name: &str| {
+        object
+            .progs()
+            .find(|program| program.name() == name)
+            .and_then(|program| program.as_fd().try_clone_to_owned().ok())
+            .ok_or_else(|| GateError::Other {
+                what: "the object file is not ours".to_owned(),
+                why: format!("it has no program `{name}`"),
+            })
+    };
+    let programs = Programs {
+        filter: program(FILTER)?,
+        explain: program(EXPLAIN)?,
+        track: program(TRACK)?,
+    };
+    Gate::collect(programs, |name| {
+        let map = object
+            .maps()
+            .find(|map| map.name() == name)
+            .ok_or_else(|| GateError::Other {
+                what: "the object file is not ours".to_owned(),
+                why: format!("it has no map `{name}`"),
+            })?;
+        MapHandle::try_from(&map).map_err(|error| failed(&error))
+    })
+}

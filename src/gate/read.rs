@@ -1,0 +1,495 @@
+//! What the live maps say.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::address::from_address;
+use super::contract::{
+    counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, settings,
+    settings_flag, state, tally,
+};
+use super::error::GateError;
+use super::lift::{Hook, Mode, now_ns};
+use super::map::{Table, memory_bytes};
+use super::place::Place;
+use super::{Chunk, Gate, OUTER_MAPS, text_of};
+use crate::policy::{Policy, parse};
+use crate::reason::{REASONS, Reason};
+
+/// How often a snapshot is tried again when a swap comes in between.
+const SNAPSHOT_TRIES: usize = 8;
+/// Index of `sources` in [`OUTER_MAPS`].
+const SOURCES: usize = 6;
+
+/// Events inside the programs, summed over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    pub samples_sent: u64,
+    /// The perf buffer was full.
+    pub samples_lost: u64,
+    /// No daemon was there to read.
+    pub samples_unheard: u64,
+    /// Drops counted by server and reason only, for want of room in the ledger.
+    pub ledger_full: u64,
+    /// Drops that only the counters have.
+    pub ledger_rest_full: u64,
+    /// Flows that could not be recorded.
+    pub flows_lost: u64,
+}
+
+/// How full a table is, and what it takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fill {
+    pub table: &'static str,
+    pub entries: usize,
+    pub size: u32,
+    /// Kernel memory.
+    pub bytes: u64,
+}
+
+/// `show status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    pub interface: String,
+    /// `native`, `generic` or `no`.
+    pub attached: &'static str,
+    /// Drops are drops: attached, and neither the policy nor every server observes.
+    pub enforcing: bool,
+    /// `enforce` or `observe`.
+    pub mode: &'static str,
+    /// `strict` or `service`.
+    pub tracking: &'static str,
+    /// `tcx`, `clsact` or `no`.
+    pub tracker: &'static str,
+    pub generation: u64,
+    /// SHA-256 of the policy's text, hexadecimal.
+    pub policy_hash: String,
+    pub policy_file: String,
+    /// UNIX time.
+    pub applied_s: u64,
+    pub servers: usize,
+    pub addresses: u32,
+    /// Names of servers that observe.
+    pub observing: Vec<String>,
+    pub quarantined: Vec<String>,
+    /// Samples that the perf buffer lost.
+    pub events_lost: u64,
+    pub events: Tally,
+    /// Seconds for which flows already open are still taken over.
+    pub pickup_s: u64,
+    pub tables: Vec<Fill>,
+    /// Kernel memory of all tables.
+    pub bytes: u64,
+    pub warnings: Vec<String>,
+}
+
+/// Tables of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowTable {
+    Established,
+    HalfOpen,
+    Datagrams,
+    Icmp,
+}
+
+/// One flow that a peer opened.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlowRow {
+    pub table: FlowTable,
+    pub server: Option<IpAddr>,
+    pub server_port: u16,
+    pub peer: Option<IpAddr>,
+    pub peer_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Since its last packet (half-open: its SYN), at most a second off.
+    pub idle_s: u64,
+}
+
+impl Gate {
+    /// Settings of the live policy; `None` before the first.
+    pub fn live_settings(&self) -> Result<Option<settings>, GateError> {
+        let active = self.read_state(state::STATE_ACTIVE)?;
+        match u32::try_from(active).unwrap_or(0).checked_sub(1) {
+            Some(slot) => self.policies.get(&slot),
+            None => Ok(None),
+        }
+    }
+
+    /// The live policy's text and the file it came from.
+    pub fn live_source(&self) -> Result<Option<(String, String)>, GateError> {
+        for _ in 0..SNAPSHOT_TRIES {
+            let Some(settings) = self.live_settings()? else {
+                return Ok(None);
+            };
+            let text = self.read_source(&settings);
+            // A swap in between may have taken the slot: then this is no snapshot.
+            let still = self.live_settings()?;
+            if still.is_some_and(|still| still.generation == settings.generation) {
+                return text.map(|text| Some((text, text_of(&settings.file))));
+            }
+        }
+        Err(GateError::Other {
+            what: "could not read the live policy".to_owned(),
+            why: "it is swapped faster than it can be read; try again".to_owned(),
+        })
+    }
+
+    fn read_source(&self, settings: &settings) -> Result<String, GateError> {
+        let active = self.read_state(state::STATE_ACTIVE)?;
+        let slot = u32::try_from(active).unwrap_or(0).saturating_sub(1);
+        let chunks: Table<u32, Chunk> = Table::new("sources", self.open_inner(SOURCES, slot)?)?;
+        let length = settings.source_bytes as usize;
+        let mut text = Vec::with_capacity(length);
+        let mut index = 0;
+        while text.len() < length {
+            let chunk = chunks.get(&index)?.ok_or_else(|| GateError::Other {
+                what: "could not read the live policy".to_owned(),
+                why: "its text is cut short".to_owned(),
+            })?;
+            text.extend_from_slice(&chunk.0);
+            index += 1;
+        }
+        text.truncate(length);
+        String::from_utf8(text).map_err(|error| GateError::Other {
+            what: "could not read the live policy".to_owned(),
+            why: error.to_string(),
+        })
+    }
+
+    /// The inner map that a slot of an outer one holds.
+    fn open_inner(&self, outer: usize, slot: u32) -> Result<MapHandle, GateError> {
+        let name = OUTER_MAPS[outer];
+        let failed = |error: &libbpf_rs::Error| {
+            GateError::from_libbpf(format!("could not read the table `{name}`"), error)
+        };
+        let id = self.outer[outer]
+            .lookup(&slot.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| failed(&error))?
+            .and_then(|id| id.try_into().ok())
+            .map(u32::from_ne_bytes)
+            .ok_or_else(|| GateError::Other {
+                what: format!("could not read the table `{name}`"),
+                why: "the slot is empty".to_owned(),
+            })?;
+        MapHandle::from_map_id(id).map_err(|error| failed(&error))
+    }
+
+    /// The live policy, parsed from its text in the kernel.
+    pub fn live_policy(&self) -> Result<Option<Policy>, GateError> {
+        let Some((text, file)) = self.live_source()? else {
+            return Ok(None);
+        };
+        parse(&text, &file)
+            .map(Some)
+            .map_err(|diagnostics| GateError::Other {
+                what: "this version does not understand the live policy".to_owned(),
+                why: diagnostics.to_string(),
+            })
+    }
+
+    /// Seconds that the live pickup goes on.
+    fn pickup_left_s(&self) -> Result<u64, GateError> {
+        let until = self.read_state(state::STATE_PICKUP_UNTIL_NS)?;
+        Ok(until.saturating_sub(now_ns()) / 1_000_000_000)
+    }
+
+    /// Everything that `show status` tells.
+    pub fn status(&self, place: &Place) -> Result<Status, GateError> {
+        let mode = self.find_mode(place);
+        let tracker = self.find_tracker(place);
+        let settings = self.live_settings()?.ok_or_else(|| GateError::Other {
+            what: format!("the gate on {} has no policy", place.interface),
+            why: format!(
+                "putting it down was cut short\nhelp: portcullis attach -i {} -p POLICY",
+                place.interface
+            ),
+        })?;
+        let policy = self.live_policy()?;
+        let has = |flag: settings_flag| settings.flags & flag.0 != 0;
+        let observe = has(settings_flag::SETTINGS_OBSERVE);
+        let strict = has(settings_flag::SETTINGS_STRICT);
+        let observing: Vec<String> = policy
+            .iter()
+            .flat_map(|policy| policy.servers.iter().map(move |server| (policy, server)))
+            .filter(|(policy, server)| policy.mode_of(server) == crate::policy::Mode::Observe)
+            .map(|(_, server)| server.name.clone())
+            .collect();
+        let servers = policy.as_ref().map_or(0, |policy| policy.servers.len());
+        let events = self.tally()?;
+        let tables = self.fills()?;
+        let bytes = tables.iter().map(|fill| fill.bytes).sum();
+        let mut warnings = Vec::new();
+        if mode == Mode::No {
+            warnings.push(format!(
+                "the filter is not on {}: nothing is dropped; portcullis attach -i {0} -p POLICY",
+                place.interface
+            ));
+        }
+        if mode == Mode::Generic {
+            warnings.push("generic mode: slower than in the driver".to_owned());
+        }
+        if strict && tracker == Hook::No {
+            warnings.push(
+                "strict tracking without its tracker: new flows of peers are not seen and their \
+                 answers are dropped; run attach again"
+                    .to_owned(),
+            );
+        }
+        if !strict {
+            warnings.push(
+                "service tracking is weaker: whatever leaves an `in` service's port counts as a reply"
+                    .to_owned(),
+            );
+        }
+        if events.ledger_full > 0 {
+            warnings.push(format!(
+                "the ledger is full: {} drops are counted by server and reason only; raise [tables] ledger",
+                events.ledger_full
+            ));
+        }
+        if let Some(policy) = &policy {
+            warnings.extend(self.sizes_not_in_force(policy));
+        }
+        Ok(Status {
+            interface: place.interface.clone(),
+            attached: mode.name(),
+            enforcing: mode != Mode::No && observing.len() < servers,
+            mode: if observe { "observe" } else { "enforce" },
+            tracking: if strict { "strict" } else { "service" },
+            tracker: tracker.name(),
+            generation: settings.generation,
+            policy_hash: settings.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            policy_file: text_of(&settings.file),
+            applied_s: settings.applied_s,
+            servers,
+            addresses: settings.servers,
+            observing,
+            quarantined: self.quarantined()?.into_iter().map(|(name, _)| name).collect(),
+            events_lost: events.samples_lost,
+            events,
+            pickup_s: self.pickup_left_s()?,
+            tables,
+            bytes,
+            warnings,
+        })
+    }
+
+    /// Events inside the programs.
+    pub fn tally(&self) -> Result<Tally, GateError> {
+        let sum = |index: tally| -> Result<u64, GateError> {
+            Ok(self.tallies.get_per_cpu(&index.0)?.iter().sum())
+        };
+        Ok(Tally {
+            samples_sent: sum(tally::TALLY_SAMPLES_SENT)?,
+            samples_lost: sum(tally::TALLY_SAMPLES_LOST)?,
+            samples_unheard: sum(tally::TALLY_SAMPLES_UNHEARD)?,
+            ledger_full: sum(tally::TALLY_LEDGER_FULL)?,
+            ledger_rest_full: sum(tally::TALLY_LEDGER_REST_FULL)?,
+            flows_lost: sum(tally::TALLY_FLOW_LOST)?,
+        })
+    }
+
+    /// Packets and bytes by reason; `would` picks the would-be drops of observe.
+    pub fn counters(&self, would: bool) -> Result<Vec<(Reason, u64, u64)>, GateError> {
+        let offset = if would { super::contract::reason::REASON_COUNT.0 } else { 0 };
+        REASONS
+            .iter()
+            .map(|&reason| {
+                let values = self
+                    .counters
+                    .get_per_cpu(&(u32::from(reason.number()) + offset))?;
+                let total = values.iter().fold(counter::default(), |total, value| counter {
+                    packets: total.packets + value.packets,
+                    bytes: total.bytes + value.bytes,
+                });
+                Ok((reason, total.packets, total.bytes))
+            })
+            .collect()
+    }
+
+    /// Every row of the ledger, those counted without port among them.
+    pub fn ledger(&self) -> Result<Vec<(ledger_key, ledger_row)>, GateError> {
+        let mut rows = self.ledger.entries()?;
+        rows.extend(self.ledger_rest.entries()?);
+        Ok(rows)
+    }
+
+    /// Servers in quarantine, with the seconds left; `None` is until released.
+    pub fn quarantined(&self) -> Result<Vec<(String, Option<u64>)>, GateError> {
+        let names = self.names_by_id()?;
+        let now = now_ns();
+        let mut rows: Vec<_> = self
+            .quarantines
+            .entries()?
+            .into_iter()
+            .filter(|(_, row)| row.until_ns == 0 || row.until_ns > now)
+            .map(|(id, row)| {
+                let name = names.get(&id).cloned().unwrap_or_else(|| format!("#{id}"));
+                let left = (row.until_ns != 0).then(|| (row.until_ns - now).div_ceil(1_000_000_000));
+                (name, left)
+            })
+            .collect();
+        rows.sort();
+        Ok(rows)
+    }
+
+    /// Cuts a server off but for its management. The caller holds the lock.
+    pub fn quarantine(&self, name: &str, seconds: Option<u64>) -> Result<(), GateError> {
+        let id = self.find_server_id(name)?;
+        let since_ns = now_ns();
+        let row = quarantine {
+            since_ns,
+            until_ns: seconds.map_or(0, |seconds| since_ns + seconds * 1_000_000_000),
+        };
+        // The hint first: without it the filter does not look.
+        self.write_state(state::STATE_QUARANTINES, 1)?;
+        self.quarantines.put(&id, &row, MapFlags::ANY)
+    }
+
+    /// Ends a quarantine; returns whether there was one. The caller holds the lock.
+    pub fn release(&self, name: &str) -> Result<bool, GateError> {
+        let id = self.find_server_id(name)?;
+        let removed = self.quarantines.remove(&id)?;
+        let now = now_ns();
+        for (id, row) in self.quarantines.entries()? {
+            if row.until_ns != 0 && row.until_ns <= now {
+                self.quarantines.remove(&id)?;
+            }
+        }
+        if self.quarantines.entries()?.is_empty() {
+            self.write_state(state::STATE_QUARANTINES, 0)?;
+        }
+        Ok(removed)
+    }
+
+    fn find_server_id(&self, name: &str) -> Result<u32, GateError> {
+        let ids = self.ids_by_name()?;
+        if let Some(id) = ids.get(name) {
+            return Ok(*id);
+        }
+        let close = ids
+            .keys()
+            .map(|known| (strsim::damerau_levenshtein(known, name), known))
+            .min()
+            .filter(|(distance, _)| *distance <= 2);
+        Err(GateError::NoServer {
+            name: name.to_owned(),
+            hint: match close {
+                Some((_, known)) => format!("\nhelp: did you mean `{known}`?"),
+                None => "\nhelp: `portcullis show -i IF servers` lists them".to_owned(),
+            },
+        })
+    }
+
+    /// All flows that peers opened and that the tables hold.
+    pub fn flows(&self) -> Result<Vec<FlowRow>, GateError> {
+        let now = now_ns();
+        let idle = |since_ns: u64| now.saturating_sub(since_ns) / 1_000_000_000;
+        let row = |table: FlowTable, key: &flow_key, since_ns: u64| FlowRow {
+            table,
+            server: from_address(&key.server),
+            server_port: u16::from_be(key.server_port_be),
+            peer: from_address(&key.peer),
+            peer_port: u16::from_be(key.peer_port_be),
+            protocol: key.protocol,
+            idle_s: idle(since_ns),
+        };
+        let mut rows = Vec::new();
+        let flows: [(FlowTable, &Table<flow_key, flow>); 3] = [
+            (FlowTable::Established, &self.established),
+            (FlowTable::Datagrams, &self.datagrams),
+            (FlowTable::Icmp, &self.icmp_queries),
+        ];
+        for (table, map) in flows {
+            rows.extend(
+                map.entries()?
+                    .iter()
+                    .map(|(key, flow)| row(table, key, flow.last_ns)),
+            );
+        }
+        rows.extend(
+            self.half_open
+                .entries()?
+                .iter()
+                .map(|(key, half): &(flow_key, half_open)| {
+                    row(FlowTable::HalfOpen, key, half.opened_ns)
+                }),
+        );
+        Ok(rows)
+    }
+
+    fn fills(&self) -> Result<Vec<Fill>, GateError> {
+        macro_rules! fill {
+            ($table:ident) => {
+                Fill {
+                    table: self.$table.name(),
+                    entries: self.$table.entries()?.len(),
+                    size: self.$table.capacity(),
+                    bytes: self.$table.memory_bytes(),
+                }
+            };
+        }
+        let mut fills = vec![
+            fill!(established),
+            fill!(half_open),
+            fill!(datagrams),
+            fill!(icmp_queries),
+            fill!(unlisted),
+            fill!(fragments),
+            fill!(ledger),
+            fill!(ledger_rest),
+            fill!(limits),
+            fill!(names),
+            fill!(quarantines),
+        ];
+        for (outer, table) in OUTER_MAPS.into_iter().enumerate() {
+            fills.push(self.fill_of_slots(outer, table)?);
+        }
+        Ok(fills)
+    }
+
+    /// An outer map: the live slot's size, and the memory of all slots.
+    fn fill_of_slots(&self, outer: usize, table: &'static str) -> Result<Fill, GateError> {
+        let active = self.read_state(state::STATE_ACTIVE)?;
+        let mut fill = Fill {
+            table,
+            entries: 0,
+            size: 0,
+            bytes: 0,
+        };
+        for slot in 0..layout::SLOTS.0 {
+            // an empty slot, or one that a swap has just taken
+            let Ok(inner) = self.open_inner(outer, slot) else {
+                continue;
+            };
+            use std::os::fd::AsFd;
+            fill.bytes += memory_bytes(inner.as_fd());
+            if u64::from(slot) + 1 == active {
+                fill.size = inner.max_entries();
+                fill.entries = if inner.map_type() == MapType::Array {
+                    inner.max_entries() as usize
+                } else {
+                    inner.keys().count()
+                };
+            }
+        }
+        Ok(fill)
+    }
+}
+
+/// The errno of a failed test run, for callers outside.
+pub(super) fn as_error(what: &str) -> impl Fn(Errno) -> GateError + '_ {
+    move |source| GateError::Kernelside {
+        what: what.to_owned(),
+        source,
+    }
+}
+
+/// Names by id, for rows that carry ids.
+pub type Names = HashMap<u32, String>;

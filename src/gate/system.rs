@@ -1,0 +1,239 @@
+//! The calls that libbpf-rs does not wrap, as safe functions.
+
+use std::ffi::CString;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use libbpf_rs::libbpf_sys as sys;
+use nix::errno::Errno;
+
+/// How an XDP program sits on its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, on a socket buffer: slower, and after its allocation.
+    Generic,
+}
+
+fn check(result: i32) -> Result<i32, Errno> {
+    // libbpf 1.x returns the negated errno
+    if result < 0 {
+        Err(Errno::from_raw(-result))
+    } else {
+        Ok(result)
+    }
+}
+
+fn c_path(path: &Path) -> Result<CString, Errno> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+fn own(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel has just returned this descriptor to us, and nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Opens what is pinned at `path`.
+pub fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
+    let path = c_path(path)?;
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    check(unsafe { sys::bpf_obj_get(path.as_ptr()) }).map(own)
+}
+
+/// Pins a map, a program or a link at `path`.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+    let path = c_path(path)?;
+    // SAFETY: the descriptor is borrowed, the path NUL-terminated; both outlive the call.
+    check(unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) }).map(drop)
+}
+
+fn create_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: sys::bpf_attach_type,
+    flags: u32,
+) -> Result<OwnedFd, Errno> {
+    let options = sys::bpf_link_create_opts {
+        sz: mem::size_of::<sys::bpf_link_create_opts>() as sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+    // SAFETY: the options outlive the call and carry their own size.
+    check(unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex, attach_type, &options) })
+        .map(own)
+}
+
+/// Attaches an XDP program by a link. `EBUSY`: another program is there.
+pub fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> Result<OwnedFd, Errno> {
+    let flags = match mode {
+        XdpMode::Native => sys::XDP_FLAGS_DRV_MODE,
+        XdpMode::Generic => sys::XDP_FLAGS_SKB_MODE,
+    };
+    create_link(program, ifindex, sys::BPF_XDP, flags)
+}
+
+/// Attaches a program at TCX egress by a link (Linux 6.6 and newer).
+pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd, Errno> {
+    create_link(program, ifindex, sys::BPF_TCX_EGRESS, 0)
+}
+
+/// Puts another program into a link; no packet passes between the two.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: both descriptors are borrowed for the call; no options.
+    check(unsafe {
+        sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null())
+    })
+    .map(drop)
+}
+
+/// What a link says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkFacts {
+    pub program_id: u32,
+    /// 0 once the interface is gone.
+    pub ifindex: u32,
+}
+
+/// Asks a link of type XDP or TCX.
+pub fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
+    let mut info = sys::bpf_link_info::default();
+    let mut size = mem::size_of::<sys::bpf_link_info>() as u32;
+    // SAFETY: `info` is as large as `size` says and is written by the kernel only.
+    check(unsafe { sys::bpf_link_get_info_by_fd(link.as_raw_fd(), &mut info, &mut size) })?;
+    // SAFETY: both members of the union begin with the interface's index
+    // (struct bpf_link_info of linux/bpf.h), and any bits are a u32.
+    let ifindex = unsafe {
+        if info.type_ == sys::BPF_LINK_TYPE_TCX {
+            info.__bindgen_anon_1.tcx.ifindex
+        } else {
+            info.__bindgen_anon_1.xdp.ifindex
+        }
+    };
+    Ok(LinkFacts {
+        program_id: info.prog_id,
+        ifindex,
+    })
+}
+
+/// The id of a program.
+pub fn program_id(program: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut info = sys::bpf_prog_info::default();
+    let mut size = mem::size_of::<sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is as large as `size` says, and its zeroed pointers ask for no arrays.
+    check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut size) })?;
+    Ok(info.id)
+}
+
+/// Which XDP program is on the interface, and how.
+pub fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
+    let mut options = sys::bpf_xdp_query_opts {
+        sz: mem::size_of::<sys::bpf_xdp_query_opts>() as sys::size_t,
+        ..Default::default()
+    };
+    let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+    // SAFETY: the options outlive the call and carry their own size.
+    check(unsafe { sys::bpf_xdp_query(ifindex, 0, &mut options) })?;
+    if options.drv_prog_id != 0 {
+        Ok(Some((options.drv_prog_id, XdpMode::Native)))
+    } else if options.skb_prog_id != 0 {
+        Ok(Some((options.skb_prog_id, XdpMode::Generic)))
+    } else {
+        Ok(None)
+    }
+}
+
+/// A test run's outcome.
+#[derive(Clone, Debug)]
+pub struct TestRun {
+    pub action: u32,
+    /// The frame as the program left it.
+    pub data: Vec<u8>,
+    /// Nanoseconds, mean of the repeats.
+    pub duration_ns: u32,
+}
+
+/// Runs a program on a frame. With `ifindex`, an XDP program sees the frame
+/// come from that interface.
+pub fn test_run(
+    program: BorrowedFd<'_>,
+    data: &[u8],
+    repeat: u32,
+    ifindex: Option<u32>,
+) -> Result<TestRun, Errno> {
+    let mut out = vec![0_u8; data.len() + 512];
+    let mut context = sys::xdp_md {
+        data_end: u32::try_from(data.len()).map_err(|_| Errno::EMSGSIZE)?,
+        ingress_ifindex: ifindex.unwrap_or(0),
+        ..Default::default()
+    };
+    let mut options = sys::bpf_test_run_opts {
+        sz: mem::size_of::<sys::bpf_test_run_opts>() as sys::size_t,
+        data_in: data.as_ptr().cast(),
+        data_size_in: data.len() as u32,
+        data_out: out.as_mut_ptr().cast(),
+        data_size_out: out.len() as u32,
+        repeat: i32::try_from(repeat).map_err(|_| Errno::EINVAL)?,
+        ..Default::default()
+    };
+    if ifindex.is_some() {
+        options.ctx_in = (&raw mut context).cast();
+        options.ctx_size_in = mem::size_of::<sys::xdp_md>() as u32;
+    }
+    // SAFETY: every pointer is to a buffer of the size given with it, and all outlive the call.
+    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
+    out.truncate(options.data_size_out as usize);
+    Ok(TestRun {
+        action: options.retval,
+        data: out,
+        duration_ns: options.duration,
+    })
+}
+
+/// The classic hook at egress, for kernels before 6.6: no link holds it, but
+/// the kernel keeps it until it is taken away.
+pub mod clsact {
+    use super::*;
+    use libbpf_rs::{TC_EGRESS, TcHook, TcHookBuilder};
+
+    /// Ours among other filters: handle and priority that nobody picks by chance.
+    const HANDLE: u32 = 0x706f;
+    const PRIORITY: u32 = 0x7063;
+
+    fn hook(program: BorrowedFd<'_>, ifindex: u32) -> Result<TcHook, Errno> {
+        let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+        Ok(TcHookBuilder::new(program)
+            .ifindex(ifindex)
+            .replace(true)
+            .handle(HANDLE)
+            .priority(PRIORITY)
+            .hook(TC_EGRESS))
+    }
+
+    /// Attaches, or replaces what is at our handle in one step.
+    pub fn attach(program: BorrowedFd<'_>, ifindex: u32) -> Result<(), libbpf_rs::Error> {
+        let mut hook = hook(program, ifindex)
+            .map_err(|errno| libbpf_rs::Error::from_raw_os_error(errno as i32))?;
+        hook.create()?;
+        hook.attach()?;
+        Ok(())
+    }
+
+    /// The id of the program at our handle.
+    pub fn query(program: BorrowedFd<'_>, ifindex: u32) -> Option<u32> {
+        hook(program, ifindex).ok()?.query().ok().filter(|id| *id != 0)
+    }
+
+    /// Takes it away; the qdisc stays, for it may have other users.
+    pub fn detach(program: BorrowedFd<'_>, ifindex: u32) {
+        if let Ok(mut hook) = hook(program, ifindex)
+            && hook.query().is_ok_and(|id| id != 0)
+        {
+            let _ = hook.detach();
+        }
+    }
+}
+
