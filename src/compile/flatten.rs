@@ -1,36 +1,37 @@
 //! Needs that overlap, cut into ranges of ports that don't.
 
-use std::collections::BTreeSet;
-
 use super::peers::PeerSets;
 use super::room::Room;
 use super::rules::{Rank, Rulebook};
 use super::{Cell, NeedRow, PeerRow, Profile};
 use crate::policy::Direction;
 
-/// Where a rule starts or stops to hold. Ends are one past the last port, so they don't fit into a port.
+/// Where a rule starts or stops to hold. Ends are one past the last port, so they don't fit into a
+/// port.
 struct Edge {
     at: u32,
     starts: bool,
     rule: u32,
 }
 
-/// The rules of one direction that hold at a port, by merit.
+/// The rules of one direction that hold at a port, the best one first.
 #[derive(Default)]
 struct Active {
     /// For every peer.
-    general: BTreeSet<Rank>,
+    general: Vec<Rank>,
     /// For some peers.
-    particular: BTreeSet<Rank>,
+    particular: Vec<Rank>,
 }
 
 impl Active {
-    /// The rules for some peers that are better than the best one for every peer: the others never decide.
-    fn deciding(&self) -> Vec<Rank> {
-        match self.general.first() {
-            Some(best) => self.particular.range(..best).copied().collect(),
-            None => self.particular.iter().copied().collect(),
-        }
+    /// The rules for some peers that are better than the best one for every peer: the others never
+    /// decide.
+    fn deciding(&self) -> &[Rank] {
+        let Some(best) = self.general.first() else {
+            return &self.particular;
+        };
+        let better = self.particular.partition_point(|rank| rank < best);
+        self.particular.get(..better).unwrap_or_default()
     }
 }
 
@@ -47,7 +48,9 @@ pub(super) fn flatten_profiles(
             profile.rules.iter().filter_map(|rule| Some((book.need(*rule)?.protocol, *rule))).collect();
         rules.sort_unstable();
         for group in rules.chunk_by(|(a, _), (b, _)| a == b) {
-            let Some((proto, _)) = group.first() else { continue };
+            let Some((proto, _)) = group.first() else {
+                continue;
+            };
             let numbers = group.iter().map(|(_, rule)| *rule);
             cut_ports(number, *proto, numbers, book, &mut sets, room, &mut rows);
             room.blame_needs(profile.place.clone());
@@ -71,7 +74,9 @@ fn cut_ports(
 ) {
     let mut edges = Vec::new();
     for rule in rules {
-        let Some(need) = book.need(rule) else { continue };
+        let Some(need) = book.need(rule) else {
+            continue;
+        };
         edges.push(Edge { at: u32::from(*need.ports.start()), starts: true, rule });
         edges.push(Edge { at: u32::from(*need.ports.end()) + 1, starts: false, rule });
     }
@@ -84,9 +89,12 @@ fn cut_ports(
             move_edge(edge, book, &mut active);
         }
         // After the last edge nothing holds any more.
-        let (Some(first), Some(next)) = (group.first(), groups.peek().and_then(|group| group.first())) else { break };
+        let (Some(first), Some(next)) = (group.first(), groups.peek().and_then(|group| group.first())) else {
+            break;
+        };
         let [inbound, outbound, quiet] = active.each_ref().map(|active| find_cell(active, book, sets, room));
-        let row = NeedRow { profile, proto, ports: port(first.at)..=port(next.at - 1), inbound, outbound, quiet };
+        let row =
+            NeedRow { profile, proto, ports: port(first.at)..=port(next.at - 1), inbound, outbound, quiet };
         match &mut pending {
             Some(last) if continues(last, &row) => last.ports = *last.ports.start()..=*row.ports.end(),
             _ => keep(pending.replace(row), room, rows),
@@ -114,11 +122,14 @@ fn keep(row: Option<NeedRow>, room: &mut Room, rows: &mut Vec<NeedRow>) {
 }
 
 fn port(at: u32) -> u16 {
-    u16::try_from(at).unwrap_or(u16::MAX) // edges are ports or one past one, and the caller takes that one off
+    // An edge is a port, or one past a port, which the caller takes off again.
+    u16::try_from(at).unwrap_or(u16::MAX)
 }
 
 fn move_edge(edge: &Edge, book: &Rulebook<'_>, active: &mut [Active; 3]) {
-    let Some(need) = book.need(edge.rule) else { return };
+    let Some(need) = book.need(edge.rule) else {
+        return;
+    };
     let [inbound, outbound, quiet] = active;
     let active = match need.direction {
         Direction::In => inbound,
@@ -127,10 +138,10 @@ fn move_edge(edge: &Edge, book: &Rulebook<'_>, active: &mut [Active; 3]) {
     };
     let ranks = if need.peers.is_empty() { &mut active.general } else { &mut active.particular };
     let rank = book.rank_of(edge.rule);
-    if edge.starts {
-        ranks.insert(rank);
-    } else {
-        ranks.remove(&rank);
+    match (ranks.binary_search(&rank), edge.starts) {
+        (Err(index), true) => ranks.insert(index, rank),
+        (Ok(index), false) => drop(ranks.remove(index)),
+        _ => (),
     }
 }
 

@@ -14,7 +14,9 @@ impl Tables {
 
     /// The row for a port (or ICMP type, or 0) of a profile.
     pub fn find_need(&self, profile: u32, proto: u8, port: u16) -> Option<&NeedRow> {
-        let after = self.needs.partition_point(|row| (row.profile, row.proto, *row.ports.start()) <= (profile, proto, port));
+        let after = self
+            .needs
+            .partition_point(|row| (row.profile, row.proto, *row.ports.start()) <= (profile, proto, port));
         let row = self.needs.get(after.checked_sub(1)?)?;
         (row.profile == profile && row.proto == proto && row.ports.contains(&port)).then_some(row)
     }
@@ -23,13 +25,16 @@ impl Tables {
     pub fn find_rule(&self, cell: Cell, peer: IpAddr) -> u32 {
         let start = self.peers.partition_point(|row| row.set < cell.set);
         let of_set = self.peers.iter().skip(start).take_while(|row| row.set == cell.set);
-        let longest = of_set.filter(|row| row.prefix.contains(&peer)).max_by_key(|row| row.prefix.prefix_len());
+        let longest =
+            of_set.filter(|row| row.prefix.contains(&peer)).max_by_key(|row| row.prefix.prefix_len());
         longest.map_or(cell.any, |row| row.rule)
     }
 
     /// The rule by which a profile has a need; 0 for none.
     pub fn decide(&self, profile: u32, direction: Direction, proto: u8, port: u16, peer: IpAddr) -> u32 {
-        let Some(row) = self.find_need(profile, proto, port) else { return 0 };
+        let Some(row) = self.find_need(profile, proto, port) else {
+            return 0;
+        };
         let cell = match direction {
             Direction::In => row.inbound,
             Direction::Out => row.outbound,

@@ -1,8 +1,9 @@
 //! From a policy to the rows of the kernel's tables. Nothing here touches the kernel.
 //!
-//! Servers with the same roles share a *profile*. For each profile and protocol the port space is cut into disjoint
-//! ranges, so that one lookup tells what holds for a port in every direction. What depends on the peer is a *set*:
-//! prefixes, of which the longest one that holds the peer decides.
+//! Servers with the same roles share a *profile*. For each profile and protocol the port space is
+//! cut into disjoint ranges, so that one lookup tells what holds for a port in every direction.
+//! What depends on the peer is a *set*: prefixes, of which the longest one that holds the peer
+//! decides.
 
 mod flatten;
 mod lookup;
@@ -102,7 +103,7 @@ pub struct Cell {
 pub struct PeerRow {
     /// The set, from 1.
     pub set: u32,
-    /// An address (a prefix of full length) or prefix.
+    /// An address (a prefix of full length) or prefix; no IPv6 prefix holds IPv4-mapped addresses.
     pub prefix: IpNet,
     /// The rule that holds for these peers; never 0.
     pub rule: u32,
@@ -125,12 +126,14 @@ pub struct RuleRow {
     pub management: bool,
     /// The cap on what one server opens by it.
     pub limit: Option<Limit>,
-    /// Names the token buckets of this rule; the same as long as the need and the name of the role are, so that they
-    /// live through a change of policy. Unique within a policy; 0 only for the placeholder.
+    /// Names the token buckets of this rule; the same as long as the need and the name of the role
+    /// are, so that they live through a change of policy. Unique within a policy; 0 only for the
+    /// placeholder.
     pub limit_key: u32,
 }
 
-/// Compiles a policy. It can only fail for lack of room: each table's size is a setting of the policy.
+/// Compiles a policy. It can only fail for lack of room: each table's size is a setting of the
+/// policy.
 pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
     let book = Rulebook::new(policy);
     let mut room = Room::new(policy);
@@ -178,8 +181,8 @@ struct Profile {
     place: std::ops::Range<usize>,
 }
 
-/// Numbers the distinct sets of roles in the order of the servers, and tells each server's. Profile 0 is nobody's: what
-/// is quiet for any role is quiet for packets of which the server isn't known.
+/// Numbers the distinct sets of roles in the order of the servers, and tells each server's. Profile
+/// 0 is nobody's: what is quiet for any role is quiet for packets of which the server isn't known.
 fn number_profiles(policy: &Policy, book: &Rulebook<'_>) -> (Vec<Profile>, Vec<u32>) {
     let role_numbers: HashMap<&str, usize> =
         policy.roles.iter().enumerate().map(|(index, role)| (role.name.as_str(), index)).collect();

@@ -1,8 +1,6 @@
 //! Sets of peers: for which of them which rule holds.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::Range;
 
 use ipnet::IpNet;
 
@@ -10,30 +8,28 @@ use super::PeerRow;
 use super::room::Room;
 use super::rules::{Rank, Rulebook};
 
+/// The longest list of rules that is remembered. Thousands of needs that overlap have thousands of
+/// such lists, each thousands long; they are worked out again instead.
+const REMEMBERED: usize = 64;
+
 /// All sets so far. Sets that say the same are the same.
 pub(super) struct PeerSets<'b, 'p> {
     book: &'b Rulebook<'p>,
     rows: Vec<PeerRow>,
-    /// Rows of each set; set 1 stands at index 0.
-    spans: Vec<Range<usize>>,
+    /// How many sets there are.
+    count: u32,
+    /// Sets by the rank of the only rule they were built of; 0 for none. Most sets are such.
+    by_rule: Vec<u32>,
     /// Sets by the ranks of the rules they were built of.
     by_rules: HashMap<Vec<Rank>, u32>,
-    /// Sets by the hash of their content.
-    by_content: HashMap<u64, Vec<u32>>,
     /// Peers by rule: a rule is part of many sets.
     peers: HashMap<u32, Vec<IpNet>>,
 }
 
 impl<'b, 'p> PeerSets<'b, 'p> {
     pub fn new(book: &'b Rulebook<'p>) -> Self {
-        Self {
-            book,
-            rows: Vec::new(),
-            spans: Vec::new(),
-            by_rules: HashMap::new(),
-            by_content: HashMap::new(),
-            peers: HashMap::new(),
-        }
+        let by_rule = vec![0; book.count()];
+        Self { book, rows: Vec::new(), count: 0, by_rule, by_rules: HashMap::new(), peers: HashMap::new() }
     }
 
     pub fn into_rows(self) -> Vec<PeerRow> {
@@ -41,19 +37,46 @@ impl<'b, 'p> PeerSets<'b, 'p> {
     }
 
     /// The set for these rules; the best rule comes first, and every rule names peers.
-    pub fn find_or_build(&mut self, ranks: Vec<Rank>, room: &mut Room) -> u32 {
-        if let Some(set) = self.by_rules.get(&ranks) {
+    pub fn find_or_build(&mut self, ranks: &[Rank], room: &mut Room) -> u32 {
+        if let [rank] = ranks {
+            return self.find_or_build_for_one(*rank, room);
+        }
+        if let Some(set) = self.by_rules.get(ranks) {
             return *set;
         }
-        let content = self.build(&ranks);
-        let set = self.find_or_add(&content, ranks.first().copied(), room);
-        self.by_rules.insert(ranks, set);
+        let content = self.build(ranks);
+        // Rules that hold for none of the peers don't matter: what is left of them names the set.
+        let mut used: Vec<Rank> = content.iter().map(|(_, rank)| *rank).collect();
+        used.sort_unstable();
+        used.dedup();
+        let set = match (used.as_slice(), self.by_rules.get(&used)) {
+            ([rank], _) => return self.find_or_build_for_one(*rank, room),
+            (_, Some(set)) => *set,
+            (_, None) => self.add(&content, room),
+        };
+        if used != ranks && ranks.len() <= REMEMBERED {
+            self.by_rules.insert(ranks.to_vec(), set);
+        }
+        self.by_rules.insert(used, set);
         set
     }
 
-    /// Finds the rule of each prefix: the best one that holds for it or for a prefix around it. A prefix for which the
-    /// same rule holds as for the one around it is left out.
-    fn build(&mut self, ranks: &[Rank]) -> Vec<(IpNet, u32)> {
+    fn find_or_build_for_one(&mut self, rank: Rank, room: &mut Room) -> u32 {
+        let index = rank as usize;
+        if let Some(set) = self.by_rule.get(index).copied().filter(|set| *set != 0) {
+            return set;
+        }
+        let content =
+            drop_inner(self.book.peers(self.book.at_rank(rank)).into_iter().map(|prefix| (prefix, rank)));
+        let set = self.add(&content, room);
+        if let Some(known) = self.by_rule.get_mut(index) {
+            *known = set;
+        }
+        set
+    }
+
+    /// Finds the rule of each prefix that one of these rules names.
+    fn build(&mut self, ranks: &[Rank]) -> Vec<(IpNet, Rank)> {
         let mut prefixes: Vec<(IpNet, Rank)> = Vec::new();
         for rank in ranks {
             let rule = self.book.at_rank(*rank);
@@ -63,46 +86,43 @@ impl<'b, 'p> PeerSets<'b, 'p> {
         // A prefix comes before those inside it, and its best rule before its others.
         prefixes.sort_unstable();
         prefixes.dedup_by_key(|(prefix, _)| *prefix);
-        let mut around: Vec<(IpNet, Rank)> = Vec::new();
-        let mut content = Vec::new();
-        for (prefix, own) in prefixes {
-            while around.last().is_some_and(|(outer, _)| !outer.contains(&prefix)) {
-                around.pop();
-            }
-            let inherited = around.last().map(|(_, rank)| *rank);
-            let best = inherited.map_or(own, |inherited| inherited.min(own));
-            if inherited != Some(best) {
-                content.push((prefix, self.book.at_rank(best)));
-            }
-            around.push((prefix, best));
-        }
-        content
+        drop_inner(prefixes.into_iter())
     }
 
-    fn find_or_add(&mut self, content: &[(IpNet, u32)], best: Option<Rank>, room: &mut Room) -> u32 {
-        let mut hasher = DefaultHasher::new();
-        content.hash(&mut hasher);
-        let hash = hasher.finish();
-        let candidates = self.by_content.get(&hash).map(Vec::as_slice).unwrap_or_default();
-        if let Some(set) = candidates.iter().find(|set| self.holds(**set, content)) {
-            return *set;
-        }
-        let start = self.rows.len();
-        let set = u32::try_from(self.spans.len() + 1).unwrap_or(u32::MAX);
+    fn add(&mut self, content: &[(IpNet, Rank)], room: &mut Room) -> u32 {
+        self.count += 1;
+        let set = self.count;
         if room.take_peers(content.len()) {
-            self.rows.extend(content.iter().map(|(prefix, rule)| PeerRow { set, prefix: *prefix, rule: *rule }));
-        } else if let Some(need) = best.and_then(|rank| self.book.need(self.book.at_rank(rank))) {
+            let row = |(prefix, rank): &(IpNet, Rank)| PeerRow {
+                set,
+                prefix: *prefix,
+                rule: self.book.at_rank(*rank),
+            };
+            self.rows.extend(content.iter().map(row));
+        } else if let Some(need) =
+            content.first().and_then(|(_, rank)| self.book.need(self.book.at_rank(*rank)))
+        {
             room.blame_peers(need.place.start..need.place.end);
         }
-        self.spans.push(start..self.rows.len());
-        self.by_content.entry(hash).or_default().push(set);
         set
     }
+}
 
-    fn holds(&self, set: u32, content: &[(IpNet, u32)]) -> bool {
-        let span = self.spans.get(set as usize - 1).cloned().unwrap_or_default();
-        let rows = self.rows.get(span).unwrap_or_default();
-        rows.len() == content.len()
-            && rows.iter().zip(content).all(|(row, (prefix, rule))| row.prefix == *prefix && row.rule == *rule)
+/// For prefixes that are sorted, each with its own rule: the best rule that holds for each or for a
+/// prefix around it. A prefix for which the same rule holds as for the one around it is left out.
+fn drop_inner(prefixes: impl Iterator<Item = (IpNet, Rank)>) -> Vec<(IpNet, Rank)> {
+    let mut around: Vec<(IpNet, Rank)> = Vec::new();
+    let mut content = Vec::with_capacity(prefixes.size_hint().0);
+    for (prefix, own) in prefixes {
+        while around.last().is_some_and(|(outer, _)| !outer.contains(&prefix)) {
+            around.pop();
+        }
+        let inherited = around.last().map(|(_, rank)| *rank);
+        let best = inherited.map_or(own, |inherited| inherited.min(own));
+        if inherited != Some(best) {
+            content.push((prefix, best));
+        }
+        around.push((prefix, best));
     }
+    content
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::policy::{Finding, MAX_ENTRIES, Placed, Place, Policy};
+use crate::policy::{Finding, MAX_ENTRIES, Place, Placed, Policy};
 
 /// What is taken of one table.
 struct Table {
@@ -40,13 +40,19 @@ impl Table {
             return None;
         }
         let Self { key, what, size, taken, .. } = self;
-        let setting = size.place.map_or_else(|| "the default".to_owned(), |place| format!("line {}", place.line));
-        let message = format!("this policy has more than {} {what}, the size of table `{key}` ({setting})", size.value);
-        let help = match taken {
-            taken if *taken > MAX_ENTRIES as usize => {
-                format!("it would take more than {MAX_ENTRIES}, the most there can be: let servers share roles")
-            }
-            taken => format!("in [tables], write: {key} = {taken}"),
+        let setting =
+            size.place.map_or_else(|| "the default".to_owned(), |place| format!("line {}", place.line));
+        let room = format!("table `{key}` has room for {} ({setting})", size.value);
+        let (message, help) = if self.taken > MAX_ENTRIES as usize {
+            (
+                format!("this policy has more than {MAX_ENTRIES} {what}, and {room}"),
+                format!("no table can have more than {MAX_ENTRIES}: let servers share roles"),
+            )
+        } else {
+            (
+                format!("this policy has {taken} {what}, and {room}"),
+                format!("in [tables], write: {key} = {taken}"),
+            )
         };
         Some(Finding::new(self.culprit.clone().unwrap_or_default(), message).with_help(help))
     }

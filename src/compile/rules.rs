@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::net::Ipv6Addr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::RuleRow;
 use crate::policy::{Direction, Need, Policy};
@@ -33,7 +34,11 @@ impl<'p> Rulebook<'p> {
     /// Numbers the needs in the order of the file, from 1.
     pub fn new(policy: &'p Policy) -> Self {
         let management = policy.settings.management.iter().map(|need| (need, None));
-        let of_roles = policy.roles.iter().enumerate().flat_map(|(index, role)| role.needs().map(move |need| (need, Some(index))));
+        let of_roles = policy
+            .roles
+            .iter()
+            .enumerate()
+            .flat_map(|(index, role)| role.needs().map(move |need| (need, Some(index))));
         let mut needs: Vec<(&Need, Option<usize>)> = management.chain(of_roles).collect();
         needs.sort_by_key(|(need, _)| need.place.start);
 
@@ -56,11 +61,11 @@ impl<'p> Rulebook<'p> {
         book
     }
 
-    /// Sorts the rules by merit: management first, for it stays open in quarantine; then what has no limit; then the
-    /// highest rate; then what stands first in the file.
+    /// Sorts the rules by merit: management first, for it stays open in quarantine; then what has
+    /// no limit; then the highest rate; then what stands first in the file.
     fn rank(&mut self) {
         let mut ranking: Vec<u32> = (1..).take(self.rules.len()).collect();
-        ranking.sort_by_key(|number| {
+        ranking.sort_by_cached_key(|number| {
             let rule = self.rule(*number);
             let limit = rule.and_then(|rule| rule.need.limit);
             let rate = limit.map_or(u64::MAX, |limit| limit.per_minute());
@@ -72,6 +77,11 @@ impl<'p> Rulebook<'p> {
             }
         }
         self.ranking = ranking;
+    }
+
+    /// How many rules there are.
+    pub fn count(&self) -> usize {
+        self.rules.len()
     }
 
     fn rule(&self, number: u32) -> Option<&Rule<'p>> {
@@ -93,9 +103,18 @@ impl<'p> Rulebook<'p> {
         self.ranking.get(rank as usize).copied().unwrap_or(0)
     }
 
-    /// The peers of a rule; empty for every peer.
+    /// The peers of a rule as the kernel can look them up, sorted; empty for every peer.
     pub fn peers(&self, number: u32) -> Vec<IpNet> {
-        self.need(number).map(|need| need.resolve_peers(&self.policy.sets)).unwrap_or_default()
+        let Some(need) = self.need(number) else {
+            return Vec::new();
+        };
+        let mut peers = need.resolve_peers(&self.policy.sets);
+        if peers.iter().any(holds_mapped) {
+            peers = peers.into_iter().flat_map(leave_out_mapped).collect();
+            peers.sort_unstable();
+            peers.dedup();
+        }
+        peers
     }
 
     /// The rules of a server with these roles.
@@ -140,8 +159,29 @@ impl<'p> Rulebook<'p> {
     }
 }
 
-/// Gives every rule its key: a hash, moved on while another rule has it. Rules with a limit choose first, so that
-/// theirs doesn't depend on rules that have no buckets.
+/// Where the kernel keeps IPv4 addresses: ::ffff:0:0/96.
+const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
+
+fn holds_mapped(prefix: &IpNet) -> bool {
+    matches!(prefix, IpNet::V6(prefix) if prefix.contains(&MAPPED))
+}
+
+/// A prefix that covers all of IPv6 would cover IPv4 as well, for the kernel has both in one table.
+/// So it is cut into the prefixes beside the way to [`MAPPED`].
+fn leave_out_mapped(prefix: IpNet) -> Vec<IpNet> {
+    if !holds_mapped(&prefix) {
+        return vec![prefix];
+    }
+    let beside = |length: u8| {
+        let shift = 128 - u32::from(length);
+        let bits = (u128::from(MAPPED.network()) >> shift ^ 1) << shift;
+        IpNet::new(Ipv6Addr::from(bits).into(), length).ok()
+    };
+    (prefix.prefix_len() + 1..=MAPPED.prefix_len()).filter_map(beside).collect()
+}
+
+/// Gives every rule its key: a hash, moved on while another rule has it. Rules with a limit choose
+/// first, so that theirs doesn't depend on rules that have no buckets.
 fn assign_limit_keys(rows: &mut [RuleRow]) {
     let mut taken: HashSet<u32> = HashSet::with_capacity(rows.len());
     taken.insert(0);
@@ -156,12 +196,13 @@ fn assign_limit_keys(rows: &mut [RuleRow]) {
     }
 }
 
-/// FNV-1a, folded: it is the same on every machine and in every version, unlike the standard library's hash.
+/// FNV-1a, folded: it is the same on every machine and in every version, unlike the standard
+/// library's hash.
 fn hash_rule(row: &RuleRow) -> u32 {
     let role = row.role.as_deref().unwrap_or_default();
-    let parts = [role.as_bytes(), row.direction.key().as_bytes(), row.need.as_bytes()];
+    let parts = [role, "\0", row.direction.key(), "\0", &row.need];
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in parts.join(&0) {
+    for byte in parts.iter().flat_map(|part| part.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
     (hash ^ hash >> 32) as u32

@@ -136,8 +136,13 @@ impl Gate {
     /// Loads a gate that nothing pins or attaches: it is gone with the value.
     /// For `replay`, and for tests.
     pub fn load(policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
+        Gate::load_object(OBJECT, policy, tables)
+    }
+
+    /// As [`Gate::load`], from an object file of another compiler.
+    pub fn load_object(object: &[u8], policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
         check_privilege()?;
-        let gate = program::load(OBJECT, &policy.tables, None)?;
+        let gate = program::load(object, &policy.tables, None)?;
         gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
         gate.install(policy, tables)?;
         Ok(gate)

@@ -1,0 +1,36 @@
+//! `portcullis apply`
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::Exit;
+use super::output::Output;
+use super::policy_file::load;
+use crate::gate::{Gate, Place};
+use crate::policy::{Change, diff};
+
+pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
+    let compiled = load(policy, output)?;
+    let place = Place::of(interface)?;
+    let _lock = place.lock()?;
+    let gate = Gate::open(&place)?;
+    let changes = match gate.live_policy()? {
+        Some(live) => diff(&live, &compiled.policy),
+        None => Vec::new(),
+    };
+    let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
+    for warning in gate.sizes_not_in_force(&compiled.policy) {
+        output.warn(&warning);
+    }
+    output.either(
+        &json!({ "interface": interface, "generation": generation, "changes": changes }),
+        || format!("{}generation {generation} is live on {interface}\n", list(&changes)),
+    )?;
+    Ok(Exit::Done)
+}
+
+/// One change a line.
+pub fn list(changes: &[Change]) -> String {
+    changes.iter().map(|change| format!("{change}\n")).collect()
+}

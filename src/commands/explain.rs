@@ -1,0 +1,262 @@
+//! `portcullis explain`: the verdict of the loaded program, and the line of
+//! the policy that decides.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use super::Exit;
+use super::output::Output;
+use crate::cli::Explain;
+use crate::compile::{Tables, compile};
+use crate::frame::{Probe, parse_flags};
+use crate::gate::{Answer, Gate, Place, Verdict};
+use crate::policy::{Direction, Need, Policy, Server, parse_need};
+use crate::reason::Reason;
+
+const TCP: u8 = 6;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+const SYN: u8 = 0x02;
+const SYN_ACK: u8 = 0x12;
+/// First of the dynamic ports (RFC 6335).
+const EPHEMERAL: u16 = 49_152;
+
+/// `explain -j`.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    verdict: Verdict,
+    reason: Option<Reason>,
+    /// Name of the server whose packet it is.
+    server: Option<String>,
+    /// The need that permits it, or that comes nearest.
+    need: Option<String>,
+    /// FILE:LINE
+    source: Option<String>,
+    quiet: bool,
+    /// The packet that was asked about is the server's answer.
+    answer: bool,
+}
+
+/// What is asked: the frame of a server, or of nobody known.
+struct Question {
+    probe: Probe,
+    /// The peer opened, and this answers.
+    answer: bool,
+    /// Number and port as the user wrote them.
+    protocol: u8,
+    port: u16,
+}
+
+pub fn run(asked: &Explain, output: &Output) -> anyhow::Result<Exit> {
+    let place = Place::of(&asked.interface.interface)?;
+    let gate = Gate::open(&place)?;
+    let policy = gate.live_policy()?.with_context(|| {
+        format!("the gate on {} has no policy yet\nhelp: portcullis apply", place.interface)
+    })?;
+    let tables = compile(&policy).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+    let question = ask(asked, &policy, &tables)?;
+    let frame = question.probe.to_frame()?;
+    let answer = gate.explain(&frame, question.answer, None)?;
+    let explanation = explain(&question, &answer, &policy, &tables);
+    output.either(&explanation, || describe(&explanation, &question, &place))?;
+    Ok(Exit::Done)
+}
+
+/// Turns the command line into a frame.
+fn ask(asked: &Explain, policy: &Policy, tables: &Tables) -> anyhow::Result<Question> {
+    let need = parse_need(&asked.what, Direction::Out, &policy.sets)
+        .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+    if !need.peers.is_empty() || need.limit.is_some() {
+        bail!("`{}` says more than a protocol and a port\nhelp: give the addresses with --from and --to", asked.what);
+    }
+    let (first, last) = (*need.ports.start(), *need.ports.end());
+    if first != last {
+        bail!("`{}` is not one packet\nhelp: name one port or type, as in tcp/80 or icmp/echo-request", asked.what);
+    }
+    let protocol = need.protocol;
+    let sender = find_server(policy, tables, asked.from);
+    // A packet towards a server is not filtered: what the gate decides is the answer.
+    let answer = sender.is_none() && find_server(policy, tables, asked.to).is_some();
+    let (source, destination) = if answer { (asked.to, asked.from) } else { (asked.from, asked.to) };
+    let server = if answer { find_server(policy, tables, asked.to) } else { sender };
+    let ephemeral = asked.sport.unwrap_or(EPHEMERAL);
+    let tcp_flags = match &asked.flags {
+        Some(_) if protocol != TCP => bail!("--flags goes with tcp"),
+        Some(letters) => parse_flags(letters)?,
+        None if answer => SYN_ACK,
+        None => SYN,
+    };
+    let is_icmp = protocol == ICMP || protocol == ICMPV6;
+    let (source_port, destination_port) = match (answer, is_icmp) {
+        (false, _) => (ephemeral, first),
+        (true, false) => (first, ephemeral),
+        (true, true) => (ephemeral, icmp_reply(protocol, first)?),
+    };
+    Ok(Question {
+        probe: Probe {
+            source,
+            destination,
+            protocol,
+            source_port,
+            destination_port,
+            tcp_flags,
+            source_mac: source_mac(asked, server)?,
+            vlan: asked.vlan.or_else(|| server.and_then(|server| server.vlan.map(|(vlan, _)| vlan))),
+        },
+        answer,
+        protocol,
+        port: first,
+    })
+}
+
+fn icmp_reply(protocol: u8, request: u16) -> anyhow::Result<u16> {
+    match (protocol, request) {
+        (ICMPV6, 128) => Ok(129),
+        (ICMP, 8) => Ok(0),
+        (ICMP, 13 | 15 | 17) => Ok(request + 1),
+        _ => bail!("a server answers requests only\nhelp: ask about echo-request"),
+    }
+}
+
+fn source_mac(asked: &Explain, server: Option<&Server>) -> anyhow::Result<[u8; 6]> {
+    const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+    let Some(text) = &asked.mac else {
+        return Ok(server.and_then(|server| server.mac.map(|(mac, _)| mac)).unwrap_or(NOBODY));
+    };
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .with_context(|| format!("`{}` is no MAC\nhelp: write 02:00:00:00:00:10", text.escape_default()))
+}
+
+fn find_server<'p>(policy: &'p Policy, tables: &Tables, address: IpAddr) -> Option<&'p Server> {
+    let row = tables.find_server(address)?;
+    policy.servers.get(row.server)
+}
+
+/// Adds to the program's answer what the policy's text has to say.
+fn explain(question: &Question, answer: &Answer, policy: &Policy, tables: &Tables) -> Explanation {
+    let server = find_server(policy, tables, question.probe.source);
+    let rule = (answer.rule != 0).then(|| tables.rules.get(answer.rule as usize)).flatten();
+    let (need, line) = match rule {
+        Some(rule) => (Some(rule.need.clone()), Some(rule.line)),
+        None => nearest(question, answer.reason, server, policy),
+    };
+    Explanation {
+        verdict: answer.verdict,
+        reason: answer.reason,
+        server: server.map(|server| server.name.clone()),
+        need,
+        source: line.map(|line| format!("{}:{line}", policy.file)),
+        quiet: answer.quiet,
+        answer: question.answer,
+    }
+}
+
+/// For a packet that no rule permits: the need that almost did, or the line to change.
+fn nearest(
+    question: &Question,
+    reason: Option<Reason>,
+    server: Option<&Server>,
+    policy: &Policy,
+) -> (Option<String>, Option<u32>) {
+    let Some(server) = server else {
+        let setting = policy.settings.unknown_sources.place;
+        let line = setting.map(|place| place.line);
+        return (None, line.filter(|_| reason == Some(Reason::UnknownSource)));
+    };
+    let find = |direction: Direction| {
+        let roles = server.roles.iter().filter_map(|(name, _)| policy.find_role(name));
+        let management = policy.settings.management.iter();
+        roles
+            .flat_map(|role| role.needs())
+            .chain(management)
+            .find(|need| covers(need, direction, question))
+            .map(|need| (Some(need.to_string()), Some(need.place.line)))
+    };
+    let of_server = (None, Some(server.roles_place.line));
+    match reason {
+        Some(Reason::Destination) => find(Direction::Out).unwrap_or(of_server),
+        Some(Reason::Stranger) => find(Direction::In).unwrap_or(of_server),
+        Some(Reason::Spoofed) => {
+            let mac = server.mac.filter(|(mac, _)| *mac != question.probe.source_mac);
+            let place = mac.map(|(_, place)| place).or(server.vlan.map(|(_, place)| place));
+            (None, place.map(|place| place.line))
+        }
+        Some(
+            Reason::NewFlow
+            | Reason::Protocol
+            | Reason::NoFlow
+            | Reason::UnlistedService
+            | Reason::Backscatter
+            | Reason::Rate,
+        ) => find(Direction::Quiet).unwrap_or(of_server),
+        _ => (None, None),
+    }
+}
+
+fn covers(need: &Need, direction: Direction, question: &Question) -> bool {
+    need.direction == direction && need.protocol == question.protocol && need.ports.contains(&question.port)
+}
+
+fn describe(explanation: &Explanation, question: &Question, place: &Place) -> String {
+    let probe = &question.probe;
+    let reason = explanation.reason.map_or("a reason that this version does not know", Reason::name);
+    let quiet = if explanation.quiet { ", quietly" } else { "" };
+    let mut text = format!("{}: {reason}{quiet}\n", explanation.verdict.name());
+    let who = explanation.server.as_deref().unwrap_or("no server of the policy");
+    text.push_str(&format!("  packet   {} ({who}) to {}", probe.source, probe.destination));
+    if explanation.answer {
+        text.push_str(", answering; packets towards a server are not filtered");
+    }
+    text.push('\n');
+    if let Some(need) = &explanation.need {
+        text.push_str(&format!("  need     {need}\n"));
+    }
+    if let Some(source) = &explanation.source {
+        text.push_str(&format!("  decided  {source}\n"));
+    }
+    if let Some(help) = explanation.reason.and_then(meaning) {
+        text.push_str(&format!("  why      {help}\n"));
+    }
+    if explanation.reason == Some(Reason::Quarantined)
+        && let Some(server) = &explanation.server
+    {
+        text.push_str(&format!("  next     portcullis release -i {} {server}\n", place.interface));
+    }
+    text
+}
+
+/// A reason in one sentence.
+fn meaning(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::LinkLayer => "ARP, LLDP, 802.1X, slow protocols and 802.3 belong to the link",
+        Reason::Neighbour => "IPv6 neighbour discovery and MLD belong to the link",
+        Reason::Dhcp => "`dhcp` is on, and this stays on the link",
+        Reason::UnknownAllowed => "no server has this source address, and unknown_sources is \"allow\"",
+        Reason::LaterFragment => "the first fragment of this packet passed",
+        Reason::Reply => "it answers what a peer opened to an `in` service",
+        Reason::Pickup => "flows already open are taken over while the gate is new",
+        Reason::Need => "an `out` need of the server permits it",
+        Reason::OwnConnection => "it belongs to a connection that an `out` need permits",
+        Reason::FlowError => "the ICMP error is about a permitted flow",
+        Reason::Ethertype => "nothing but IP and what the link needs may come from the DMZ",
+        Reason::Malformed => "a header is cut short or contradicts itself",
+        Reason::SourceRoute => "a source route sends the packet elsewhere than its address says",
+        Reason::RogueRouter => "no server announces routers or redirects",
+        Reason::UnknownSource => "no server has this source address",
+        Reason::Spoofed => "the policy binds the address to another MAC or VLAN",
+        Reason::Quarantined => "the server is in quarantine; only its management gets an answer",
+        Reason::Fragment => "its first fragment was not seen or did not pass, or it hides a header",
+        Reason::Rate => "the server has used up the `limit` of this need",
+        Reason::UnlistedService => "something on the server listens where the policy lists no `in` service",
+        Reason::Backscatter => "the answer of a healthy server to noise; dropped, never an alarm",
+        Reason::Stranger => "the service is not for this peer",
+        Reason::NoFlow => "no flow that a peer opened is known here",
+        Reason::Protocol => "no need names this protocol",
+        Reason::Destination => "an `out` need has this port, but not this destination",
+        Reason::NewFlow => "no `out` need permits the server to start this",
+    })
+}

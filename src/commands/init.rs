@@ -1,0 +1,10 @@
+//! `portcullis init`
+
+use super::Exit;
+use super::output::Output;
+use crate::policy::STARTER;
+
+pub fn run(output: &Output) -> anyhow::Result<Exit> {
+    output.either(&serde_json::json!({ "policy": STARTER }), || STARTER.to_owned())?;
+    Ok(Exit::Done)
+}

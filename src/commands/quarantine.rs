@@ -1,0 +1,43 @@
+//! `portcullis quarantine` and `portcullis release`
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Exit;
+use super::output::Output;
+use crate::gate::{Gate, Place};
+
+pub fn run(interface: &str, server: &str, time: Option<Duration>, output: &Output) -> anyhow::Result<Exit> {
+    let place = Place::of(interface)?;
+    let _lock = place.lock()?;
+    let gate = Gate::open(&place)?;
+    let seconds = time.map(|time| time.as_secs());
+    gate.quarantine(server, seconds)?;
+    output.either(&json!({ "server": server, "quarantined": true, "seconds": seconds }), || {
+        let until = match seconds {
+            Some(seconds) => format!("for {seconds} s"),
+            None => "until it is released".to_owned(),
+        };
+        format!(
+            "{server} is in quarantine {until}: only its management gets an answer\n\
+             next: portcullis release -i {interface} {server}\n"
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+pub fn release(interface: &str, server: &str, output: &Output) -> anyhow::Result<Exit> {
+    let place = Place::of(interface)?;
+    let _lock = place.lock()?;
+    let gate = Gate::open(&place)?;
+    let released = gate.release(server)?;
+    output.either(&json!({ "server": server, "quarantined": false, "released": released }), || {
+        if released {
+            format!("{server} is released: its policy holds again\n")
+        } else {
+            format!("{server} was not in quarantine\n")
+        }
+    })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,179 @@
+//! `portcullis show`
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::Exit;
+use super::output::{Output, align};
+use crate::clock::Clock;
+use crate::cli::Subject;
+use crate::drops::LedgerRow;
+use crate::gate::{FlowTable, Gate, Place, Status};
+use crate::ledger;
+use crate::policy::{Policy, describe, name_protocol, summarize};
+
+/// The daemon answers from memory.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
+const MOST_ALARM_BYTES: u64 = 64 << 20;
+
+pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
+    let place = Place::of(interface)?;
+    if subject == Subject::Alarms {
+        return show_alarms(&place, output);
+    }
+    let gate = Gate::open(&place)?;
+    match subject {
+        Subject::Status => {
+            let status = gate.status(&place)?;
+            output.either(&status, || describe_status(&status))?;
+        }
+        Subject::Policy => show_policy(&gate, interface, output)?,
+        Subject::Servers => {
+            let policy = live(&gate, interface)?;
+            let quarantined = gate.quarantined()?;
+            if output.json {
+                let mut value = serde_json::to_value(summarize(&policy))?;
+                value["quarantined"] = serde_json::to_value(&quarantined)?;
+                output.value(&value)?;
+            } else {
+                let mut text = describe(&policy);
+                for (server, left) in &quarantined {
+                    let until = left.map_or(String::new(), |seconds| format!(", {seconds} s more"));
+                    text.push_str(&format!("\n{server} is in quarantine{until}\n"));
+                }
+                output.text(&text)?;
+            }
+        }
+        Subject::Flows => show_flows(&gate, output)?,
+        Subject::Drops => show_drops(&gate, output)?,
+        Subject::Alarms => {}
+    }
+    Ok(Exit::Done)
+}
+
+fn live(gate: &Gate, interface: &str) -> anyhow::Result<Policy> {
+    gate.live_policy()?
+        .with_context(|| format!("the gate on {interface} has no policy yet\nhelp: portcullis apply"))
+}
+
+/// The text as it was applied, so that it can be applied again.
+fn show_policy(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
+    let (text, file) = gate
+        .live_source()?
+        .with_context(|| format!("the gate on {interface} has no policy yet\nhelp: portcullis apply"))?;
+    output.either(&serde_json::json!({ "file": file, "policy": text }), || text.clone())
+}
+
+fn show_flows(gate: &Gate, output: &Output) -> anyhow::Result<()> {
+    let mut flows = gate.flows()?;
+    flows.sort_by_key(|flow| (flow.server, flow.server_port, flow.peer, flow.peer_port));
+    output.either(&flows, || {
+        let heads = ["SERVER", "PORT", "PEER", "PORT", "PROTOCOL", "STATE", "IDLE"];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        rows.extend(flows.iter().map(|flow| {
+            let address = |ip: Option<std::net::IpAddr>| ip.map_or("?".to_owned(), |ip| ip.to_string());
+            let state = match flow.table {
+                FlowTable::Established => "established",
+                FlowTable::HalfOpen => "half-open",
+                FlowTable::Datagrams | FlowTable::Icmp => "",
+            };
+            vec![
+                address(flow.server),
+                flow.server_port.to_string(),
+                address(flow.peer),
+                flow.peer_port.to_string(),
+                name_protocol(flow.protocol).into_owned(),
+                state.to_owned(),
+                format!("{} s", flow.idle_s),
+            ]
+        }));
+        align(&rows)
+    })
+}
+
+fn show_drops(gate: &Gate, output: &Output) -> anyhow::Result<()> {
+    let mut rows = ledger::read(gate, &Clock::now())?;
+    rows.sort_by_key(|row| std::cmp::Reverse(row.last));
+    output.either(&rows, || {
+        if rows.is_empty() {
+            return "nothing was dropped\n".to_owned();
+        }
+        let heads = ["LAST", "SERVER", "ADDRESS", "WHAT", "TO", "REASON", "PACKETS", "BYTES"];
+        let mut table = vec![heads.map(str::to_owned).to_vec()];
+        table.extend(rows.iter().map(describe_row));
+        align(&table)
+    })
+}
+
+fn describe_row(row: &LedgerRow) -> Vec<String> {
+    vec![row.last.strftime("%F %T").to_string()]
+}
+
+fn show_alarms(place: &Place, output: &Output) -> anyhow::Result<Exit> {
+    let socket = place.socket();
+    let stream = UnixStream::connect(&socket).with_context(|| {
+        format!(
+            "no daemon answers at {}\nhelp: alarms are raised by `portcullis run -i {} -p POLICY`; \
+             what was dropped meanwhile is in `portcullis show -i {1} drops`",
+            socket.display(),
+            place.interface
+        )
+    })?;
+    stream.set_read_timeout(Some(DAEMON_PATIENCE))?;
+    let mut lines = Vec::new();
+    for line in BufReader::new(stream.take(MOST_ALARM_BYTES)).lines() {
+        lines.push(line.context("the daemon broke off\nhelp: try again")?);
+    }
+    if output.json {
+        output.text(&format!("[{}]\n", lines.join(",")))?;
+        return Ok(Exit::Done);
+    }
+    if lines.is_empty() {
+        output.text("no alarm is open\n")?;
+    }
+    for line in &lines {
+        let alarm: serde_json::Value = serde_json::from_str(line).context("the daemon speaks another version")?;
+        output.text(&format!("{}\n", alarm["line"].as_str().unwrap_or(line)))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn describe_status(status: &Status) -> String {
+    let yes_no = |yes: bool| if yes { "yes" } else { "NO" };
+    let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
+    row("interface", status.interface.clone());
+    row("attached", status.attached.to_owned());
+    row("enforcing", format!("{} (mode {})", yes_no(status.enforcing), status.mode));
+    row("tracking", format!("{} (tracker: {})", status.tracking, status.tracker));
+    row("policy", format!("{} (generation {})", status.policy_file, status.generation));
+    row("policy hash", status.policy_hash.clone());
+    row("servers", format!("{} ({} addresses and prefixes)", status.servers, status.addresses));
+    if !status.observing.is_empty() {
+        row("observing", status.observing.join(", "));
+    }
+    if !status.quarantined.is_empty() {
+        row("in quarantine", status.quarantined.join(", "));
+    }
+    if status.pickup_s > 0 {
+        row("pickup", format!("{} s more", status.pickup_s));
+    }
+    row("events lost", status.events_lost.to_string());
+    row("memory", mebibytes(status.bytes));
+    let mut text = align(&rows);
+    let heads = ["TABLE", "ENTRIES", "SIZE", "MEMORY"];
+    let mut table = vec![heads.map(str::to_owned).to_vec()];
+    table.extend(status.tables.iter().map(|fill| {
+        vec![fill.table.to_owned(), fill.entries.to_string(), fill.size.to_string(), mebibytes(fill.bytes)]
+    }));
+    text.push('\n');
+    text.push_str(&align(&table));
+    for warning in &status.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text
+}

@@ -1,0 +1,198 @@
+//! That the tables say what the policy says: random policies, asked both ways.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::policy;
+use crate::compile::{NeedRow, Tables, compile};
+use crate::policy::{Direction, Need, Policy, Server};
+
+/// A small generator with a fixed seed: the same policies on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % sides
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.roll(from.len())]
+    }
+}
+
+const PROTOCOLS: &[&str] = &["tcp", "tcp", "udp", "icmp", "gre"];
+const PORTS: &[&str] =
+    &["", "/0", "/1", "/80", "/79-81", "/80-443", "/0-80", "/65535", "/443-65535", "/81-442"];
+const TYPES: &[&str] = &["", "/0", "/8", "/255"];
+const PEERS: &[&str] = &[
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.2.0/24",
+    "10.1.2.3",
+    "10.2.0.0/16",
+    "0.0.0.0/0",
+    "::/0",
+    "2001:db8::/32",
+    "2001:db8:1::/48",
+    "2001:db8:1::1",
+    "@a",
+    "@b",
+];
+const LIMITS: &[&str] = &["", "", " limit 1/s", " limit 60/m", " limit 61/m", " limit 5/s"];
+const PROBES: &[&str] = &[
+    "10.1.2.3",
+    "10.1.2.4",
+    "10.1.3.1",
+    "10.2.0.1",
+    "10.3.0.1",
+    "192.0.2.1",
+    "198.51.100.7",
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "2001:db8:2::1",
+    "2001:dead::1",
+];
+
+fn random_need(dice: &mut Dice, direction: Direction) -> String {
+    let protocol = dice.pick(PROTOCOLS);
+    let selection = match protocol {
+        "tcp" | "udp" => dice.pick(PORTS),
+        "icmp" => dice.pick(TYPES),
+        _ => "",
+    };
+    let mut need = format!("{protocol}{selection}");
+    let peers: Vec<&str> = (0..dice.roll(4)).map(|_| dice.pick(PEERS)).collect();
+    if !peers.is_empty() {
+        need += &format!(" {} {}", direction.preposition(), peers.join(", "));
+    }
+    if direction == Direction::Out {
+        need += dice.pick(LIMITS);
+    }
+    format!("\"{need}\"")
+}
+
+fn random_policy(dice: &mut Dice) -> String {
+    let mut list = |most: usize, direction| -> String {
+        (0..dice.roll(most + 1)).map(|_| random_need(dice, direction)).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!("[policy]\nmanagement = [{}]\n", list(2, Direction::In));
+    text += "[sets]\na = [\"10.1.0.0/16\", \"2001:db8:1::/48\", \"198.51.100.7\"]\nb = [\"10.0.0.0/8\", \"10.1.2.3\"]\n";
+    for role in 0..4 {
+        text += &format!(
+            "[roles.r{role}]\nin = [{}]\nout = [{}]\nquiet = [{}]\n",
+            list(6, Direction::In),
+            list(8, Direction::Out),
+            list(3, Direction::Quiet)
+        );
+    }
+    for server in 0..5 {
+        let roles: Vec<String> = (0..dice.roll(4)).map(|_| format!("\"r{}\"", dice.roll(4))).collect();
+        text += &format!(
+            "[servers.s{server}]\naddresses = [\"192.0.2.{server}\"]\nroles = [{}]\n",
+            roles.join(", ")
+        );
+    }
+    text
+}
+
+/// The best need for a packet, looked for in the plainest way.
+fn find_need_naively<'p>(
+    policy: &'p Policy,
+    server: Option<&Server>,
+    direction: Direction,
+    (proto, port, peer): (u8, u16, IpAddr),
+) -> Option<&'p Need> {
+    let assigned =
+        |name: &str| server.is_some_and(|server| server.roles.iter().any(|(role, _)| role == name));
+    let management = policy.settings.management.iter().filter(|_| server.is_some()).map(|need| (0, need));
+    let of_roles = policy.roles.iter().filter(|role| server.is_none() || assigned(&role.name));
+    let mut candidates: Vec<(u8, &Need)> =
+        management.chain(of_roles.flat_map(|role| role.needs()).map(|need| (1, need))).collect();
+    candidates.retain(|(_, need)| {
+        let peers = need.resolve_peers(&policy.sets);
+        need.direction == direction
+            && (server.is_some() || direction == Direction::Quiet)
+            && need.protocol == proto
+            && need.ports.contains(&port)
+            && (peers.is_empty() || peers.iter().any(|prefix| prefix.contains(&peer)))
+    });
+    let slowness =
+        |need: &Need| need.limit.map_or(0.0, |limit| f64::from(limit.per_seconds) / f64::from(limit.count));
+    candidates.sort_by(|(a_kind, a), (b_kind, b)| {
+        let by_rate = slowness(a).total_cmp(&slowness(b));
+        a_kind.cmp(b_kind).then(by_rate).then(a.place.start.cmp(&b.place.start))
+    });
+    candidates.first().map(|(_, need)| *need)
+}
+
+#[test]
+fn the_tables_say_what_the_policy_says() {
+    let probes: Vec<IpAddr> = PROBES.iter().map(|probe| probe.parse().unwrap()).collect();
+    for seed in 1..=60 {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let text = random_policy(&mut dice);
+        let policy = policy(&text);
+        let tables = compile(&policy).unwrap_or_else(|errors| panic!("{errors}"));
+        check_shape(&tables);
+        let servers = policy.servers.iter().map(Some).chain([None]);
+        for (index, server) in servers.enumerate() {
+            let profile = tables.servers.get(index).map_or(0, |row| row.profile);
+            for direction in [Direction::In, Direction::Out, Direction::Quiet] {
+                for (proto, port) in [
+                    (6, 0),
+                    (6, 1),
+                    (6, 79),
+                    (6, 80),
+                    (6, 81),
+                    (6, 82),
+                    (6, 443),
+                    (6, 444),
+                    (6, 65534),
+                    (6, 65535),
+                    (17, 80),
+                    (17, 442),
+                    (1, 0),
+                    (1, 8),
+                    (1, 9),
+                    (1, 255),
+                    (47, 0),
+                    (50, 0),
+                ] {
+                    for peer in &probes {
+                        let expected = find_need_naively(&policy, server, direction, (proto, port, *peer));
+                        let found =
+                            &tables.rules[tables.decide(profile, direction, proto, port, *peer) as usize];
+                        assert_eq!(
+                            (found.line, found.column),
+                            expected.map_or((0, 0), |need| (need.place.line, need.place.column)),
+                            "seed {seed}, server {index}, {direction} {proto}/{port} with {peer}:\n{text}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What holds for the tables of every policy.
+fn check_shape(tables: &Tables) {
+    for pair in tables.needs.windows(2) {
+        let key = |row: &NeedRow| (row.profile, row.proto);
+        assert!(key(&pair[0]) <= key(&pair[1]), "rows are sorted");
+        if key(&pair[0]) == key(&pair[1]) {
+            assert!(pair[0].ports.end() < pair[1].ports.start(), "ranges are disjoint and sorted");
+            let cells = |row: &NeedRow| [row.inbound, row.outbound, row.quiet];
+            let touch = u32::from(*pair[0].ports.end()) + 1 == u32::from(*pair[1].ports.start());
+            assert!(!touch || cells(&pair[0]) != cells(&pair[1]), "ranges that say the same are one");
+        }
+    }
+    let mut keys: Vec<(u32, IpNet)> = tables.peers.iter().map(|row| (row.set, row.prefix)).collect();
+    assert!(keys.is_sorted(), "peers are sorted");
+    keys.dedup();
+    assert_eq!(keys.len(), tables.peers.len(), "a set holds a prefix once");
+    assert!(tables.peers.iter().all(|row| row.rule != 0 && row.set != 0));
+}

@@ -1,0 +1,262 @@
+//! Addresses, prefixes and MACs as they are written in a policy.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// What is wrong with a piece of text: the bytes of the text that are, and what was probably meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    pub span: Range<usize>,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Mistake {
+    pub fn new(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { span, message: message.into(), help: None }
+    }
+
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn with_hint(mut self, help: Option<String>) -> Self {
+        self.help = help;
+        self
+    }
+
+    /// The same mistake in a text that has this one at `offset`.
+    pub fn shifted(mut self, offset: usize) -> Self {
+        self.span = self.span.start + offset..self.span.end + offset;
+        self
+    }
+}
+
+/// Parses an address or a prefix without host bits; an address is a prefix of full length.
+pub(crate) fn parse_prefix(text: &str) -> Result<IpNet, Mistake> {
+    let whole = 0..text.len();
+    let (address_text, length_text) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address_text.parse().map_err(|_| explain_address(address_text))?;
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(explain_mapped(text, v4, length_text));
+    }
+    let full = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length_text {
+        None => full,
+        Some(length) => {
+            parse_length(length, full).map_err(|mistake| mistake.shifted(address_text.len() + 1))?
+        }
+    };
+    let prefix = IpNet::new(address, length)
+        .map_err(|_| Mistake::new(whole.clone(), format!("`{text}` is no prefix")))?;
+    if prefix != prefix.trunc() {
+        return Err(Mistake::new(whole, format!("`{text}` has host bits set"))
+            .with_help(format!("the network is `{}`; the host alone is `{address}`", prefix.trunc())));
+    }
+    Ok(prefix)
+}
+
+fn explain_mapped(text: &str, v4: Ipv4Addr, length: Option<&str>) -> Mistake {
+    let length = length
+        .and_then(|length| length.parse::<u8>().ok()?.checked_sub(96))
+        .map(|length| format!("/{length}"));
+    Mistake::new(0..text.len(), format!("`{text}` is an IPv4 address written as IPv6: no packet carries it"))
+        .with_help(format!("write `{v4}{}`", length.unwrap_or_default()))
+}
+
+fn parse_length(text: &str, full: u8) -> Result<u8, Mistake> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Mistake::new(0..text.len(), format!("`{text}` is no prefix length"))
+            .with_help(format!("write a number from 0 to {full}")));
+    }
+    match text.parse::<u8>() {
+        Ok(length) if length <= full => Ok(length),
+        _ => Err(Mistake::new(0..text.len(), format!("prefix length {text} is over {full}"))),
+    }
+}
+
+fn explain_address(text: &str) -> Mistake {
+    let mistake = Mistake::new(0..text.len(), format!("`{text}` is no address"));
+    if text.is_empty() {
+        return Mistake::new(0..0, "an address is missing here");
+    }
+    if text.contains('%') {
+        return mistake.with_help("a policy is for one interface: leave out `%` and what follows it");
+    }
+    let octets: Vec<&str> = text.split('.').collect();
+    if octets.len() == 4 && octets.iter().all(|octet| octet.parse::<u8>().is_ok()) {
+        return mistake.with_help("leave out the leading zeros: some tools read them as octal");
+    }
+    if text.chars().any(|letter| letter.is_ascii_alphabetic() && !letter.is_ascii_hexdigit())
+        && !text.contains(':')
+    {
+        return mistake.with_help("names are not looked up: write the address");
+    }
+    mistake
+}
+
+/// Why a prefix can't be a server's, if so.
+pub(crate) fn find_objection(prefix: &IpNet) -> Option<&'static str> {
+    let v4 = |a, b, length| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), length));
+    let v6 =
+        |first, length| IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length));
+    let broadcast = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32));
+    let loopback = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128));
+    let overlaps = |other: &IpNet| match other.prefix_len() <= prefix.prefix_len() {
+        true => other.contains(prefix),
+        false => prefix.contains(other),
+    };
+    [
+        (v4(0, 0, 8), "is unspecified: no host has such an address"),
+        (v4(127, 0, 8), "is loopback: it never leaves a host"),
+        (
+            v4(169, 254, 16),
+            "is link-local: such addresses never leave the link, so nothing is routed to them",
+        ),
+        (v4(224, 0, 4), "is multicast: no packet has such a source"),
+        (broadcast, "is the broadcast address: no packet has such a source"),
+        (v6(0, 128), "is unspecified: no host has such an address"),
+        (loopback, "is loopback: it never leaves a host"),
+        (v6(0xfe80, 10), "is link-local: such addresses never leave the link, so nothing is routed to them"),
+        (v6(0xff00, 8), "is multicast: no packet has such a source"),
+    ]
+    .into_iter()
+    .find(|(range, _)| overlaps(range))
+    .map(|(_, objection)| objection)
+}
+
+/// A prefix as people write it: without `/32` or `/128`.
+pub(crate) fn show_prefix(prefix: &IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
+    }
+}
+
+/// Parses a MAC: six pairs of hexadecimal digits, separated by `:` or `-`.
+pub(crate) fn parse_mac(text: &str) -> Result<[u8; 6], Mistake> {
+    let whole = 0..text.len();
+    let separator = if text.contains('-') { '-' } else { ':' };
+    let parts: Vec<&str> = text.split(separator).collect();
+    let mut mac = [0; 6];
+    let well_formed = parts.len() == mac.len()
+        && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if !well_formed {
+        return Err(
+            Mistake::new(whole, format!("`{text}` is no MAC")).with_help("write it like `02:00:00:00:00:10`")
+        );
+    }
+    for (byte, part) in mac.iter_mut().zip(parts) {
+        // Two hexadecimal digits always fit.
+        *byte = u8::from_str_radix(part, 16).unwrap_or_default();
+    }
+    if mac == [0; 6] || mac[0] & 1 != 0 {
+        return Err(Mistake::new(whole, format!("`{text}` can't be a frame's source"))
+            .with_help("group addresses (odd first byte) and all zeros belong to no NIC"));
+    }
+    Ok(mac)
+}
+
+/// A MAC as it is printed everywhere.
+pub fn show_mac(mac: &[u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistake(text: &str) -> (Range<usize>, String, String) {
+        let mistake = parse_prefix(text).unwrap_err();
+        (mistake.span, mistake.message, mistake.help.unwrap_or_default())
+    }
+
+    #[test]
+    fn an_address_is_a_prefix_of_full_length() {
+        assert_eq!(parse_prefix("192.0.2.1").unwrap(), "192.0.2.1/32".parse().unwrap());
+        assert_eq!(parse_prefix("2001:db8::1").unwrap(), "2001:db8::1/128".parse().unwrap());
+        assert_eq!(show_prefix(&parse_prefix("192.0.2.1/32").unwrap()), "192.0.2.1");
+        assert_eq!(show_prefix(&parse_prefix("2001:DB8:0::/64").unwrap()), "2001:db8::/64");
+    }
+
+    #[test]
+    fn host_bits_are_refused_and_the_network_is_offered() {
+        let (span, message, help) = mistake("192.0.2.5/24");
+        assert_eq!((span, message.as_str()), (0..12, "`192.0.2.5/24` has host bits set"));
+        assert_eq!(help, "the network is `192.0.2.0/24`; the host alone is `192.0.2.5`");
+    }
+
+    #[test]
+    fn a_prefix_length_is_checked_for_its_family_and_pointed_at() {
+        assert_eq!(mistake("192.0.2.0/33"), (10..12, "prefix length 33 is over 32".into(), String::new()));
+        assert_eq!(mistake("2001:db8::/129").0, 11..14);
+        assert_eq!(mistake("2001:db8::/").0, 11..11);
+        assert_eq!(mistake("192.0.2.0/+8").0, 10..12);
+        assert_eq!(mistake("192.0.2.0/24/8").0, 10..14);
+    }
+
+    #[test]
+    fn an_ipv4_mapped_address_is_to_be_written_as_ipv4() {
+        assert_eq!(mistake("::ffff:192.0.2.1").2, "write `192.0.2.1`");
+        assert_eq!(mistake("::ffff:192.0.2.0/120").2, "write `192.0.2.0/24`");
+    }
+
+    #[test]
+    fn what_is_no_address_gets_the_help_that_fits() {
+        assert!(mistake("192.0.2.010").2.contains("leading zeros"));
+        assert!(mistake("fe80::1%eth0").2.contains("one interface"));
+        assert!(mistake("www.example.org").2.contains("not looked up"));
+        assert_eq!(mistake("192.0.2").2, "");
+        assert_eq!(mistake("").1, "an address is missing here");
+    }
+
+    #[test]
+    fn a_server_can_have_only_addresses_that_packets_have_as_their_source() {
+        for text in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "169.254.1.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "0.0.0.0/0",
+            "::/0",
+            "128.0.0.0/1",
+        ] {
+            assert!(find_objection(&parse_prefix(text).unwrap()).is_some(), "{text}");
+        }
+        for text in ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "fc00::/7", "240.0.0.1"] {
+            assert_eq!(find_objection(&parse_prefix(text).unwrap()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mac_may_use_colons_or_hyphens_but_no_mixture() {
+        assert_eq!(parse_mac("02:00:5e:00:00:1F").unwrap(), [2, 0, 0x5e, 0, 0, 0x1f]);
+        assert_eq!(show_mac(&parse_mac("02-00-5E-00-00-1f").unwrap()), "02:00:5e:00:00:1f");
+        for text in
+            ["02:00:00:00:00", "02:00-00:00:00:00", "0200.0000.0010", "2:0:0:0:0:1", "02:00:00:00:00:0g", ""]
+        {
+            assert!(parse_mac(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_group_mac_is_no_source() {
+        assert!(parse_mac("01:00:5e:00:00:01").is_err());
+        assert!(parse_mac("ff:ff:ff:ff:ff:ff").is_err());
+        assert!(parse_mac("00:00:00:00:00:00").is_err());
+    }
+}

@@ -1,0 +1,292 @@
+//! What is wrong with a policy, and where: positions, the line itself, a caret, and what was
+//! probably meant.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// The longest piece of a source line that is shown, in characters. A generated policy may hold
+/// thousands of addresses in one line; a terminal doesn't.
+const EXCERPT: usize = 120;
+
+/// Characters kept to the left of the caret where a line is too long to be shown whole.
+const LEAD: usize = 40;
+
+/// Bytes between two entries of [`Source::continuations`].
+const BLOCK: usize = 128;
+
+/// Where something stands in the policy file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Place {
+    /// Line, counted from 1.
+    pub line: u32,
+    /// Column in characters (not bytes), counted from 1.
+    pub column: u32,
+    /// First byte, counted from 0.
+    #[serde(skip)]
+    pub start: usize,
+    /// The byte after the last one.
+    #[serde(skip)]
+    pub end: usize,
+}
+
+/// A value and, unless it is a default, the place it was read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placed<T> {
+    /// The value in force.
+    pub value: T,
+    /// Where the file says so; none for a default.
+    pub place: Option<Place>,
+}
+
+/// One mistake in a policy file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// The file as the user named it.
+    pub file: String,
+    /// Line, counted from 1.
+    pub line: u32,
+    /// Column in characters, counted from 1.
+    pub column: u32,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// The line itself; of a very long one, the part around the mistake.
+    pub source: String,
+    /// White space and carets that go beneath [`Diagnostic::source`].
+    #[serde(skip)]
+    pub marker: String,
+    /// What was probably meant, or what to do.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, message, source, marker, help } = self;
+        write!(out, "{file}:{line}:{column}: {message}\n    {source}\n    {marker}")?;
+        match help {
+            Some(help) => write!(out, "\n    help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that is wrong with a policy: never empty, sorted by position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(transparent)]
+pub struct Diagnostics {
+    list: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    /// Renders findings against their source. There should be one at least; the list is never empty
+    /// even so.
+    pub(crate) fn gather(findings: Vec<Finding>, source: &Source<'_>) -> Self {
+        let mut findings = findings;
+        if findings.is_empty() {
+            findings.push(Finding::new(0..0, "this can't be read"));
+        }
+        findings.sort_by(|a, b| (a.span.start, &a.message).cmp(&(b.span.start, &b.message)));
+        findings.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        Self { list: findings.into_iter().map(|finding| source.render(finding)).collect() }
+    }
+
+    /// The mistakes in the order of the file.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.list.iter()
+    }
+
+    /// How many mistakes there are; at least one.
+    #[allow(clippy::len_without_is_empty)] // it never is
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+}
+
+impl<'a> IntoIterator for &'a Diagnostics {
+    type Item = &'a Diagnostic;
+    type IntoIter = std::slice::Iter<'a, Diagnostic>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.list.iter().enumerate() {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            write!(out, "{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A mistake before it is rendered: a byte span instead of line and column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub span: Range<usize>,
+    pub message: String,
+    pub help: Option<String>,
+    pub cause: Cause,
+}
+
+/// What a finding rests on; decides whether a syntax error elsewhere explains it away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The file isn't TOML here.
+    Syntax,
+    /// The text of the span alone.
+    Text,
+    /// Nothing in `table` is called `name`: perhaps because its definition is what couldn't be
+    /// read.
+    Undefined { table: &'static str, name: String },
+    /// A key that the table at this span should have had.
+    Absent,
+}
+
+impl Finding {
+    pub fn new(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { span, message: message.into(), help: None, cause: Cause::Text }
+    }
+
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn with_hint(mut self, help: Option<String>) -> Self {
+        self.help = help;
+        self
+    }
+
+    pub fn with_cause(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
+}
+
+/// A policy's text, indexed so that a position costs no walk over the file, however long its lines
+/// are.
+pub(crate) struct Source<'t> {
+    file: &'t str,
+    text: &'t str,
+    line_starts: Vec<usize>,
+    /// UTF-8 continuation bytes before each block; empty for ASCII text.
+    continuations: Vec<usize>,
+    /// The line found last: the next place is mostly in the same one.
+    last_line: Cell<usize>,
+}
+
+impl<'t> Source<'t> {
+    pub fn new(file: &'t str, text: &'t str) -> Self {
+        let bytes = text.as_bytes();
+        let breaks = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        let line_starts = std::iter::once(0).chain(breaks).collect();
+        let mut continuations = Vec::new();
+        if !text.is_ascii() {
+            let mut seen = 0;
+            for block in bytes.chunks(BLOCK) {
+                continuations.push(seen);
+                seen += count_continuations(block);
+            }
+            continuations.push(seen);
+        }
+        Self { file, text, line_starts, continuations, last_line: Cell::new(0) }
+    }
+
+    /// The line that holds a byte, from 0.
+    fn find_line(&self, at: usize) -> usize {
+        let line = self.last_line.get();
+        if let Some([start, end]) = self.line_starts.get(line..line + 2)
+            && (*start..*end).contains(&at)
+        {
+            return line;
+        }
+        let line = self.line_starts.partition_point(|start| *start <= at).saturating_sub(1);
+        self.last_line.set(line);
+        line
+    }
+
+    /// Characters from the start of the file to a byte.
+    fn count_characters(&self, at: usize) -> usize {
+        let at = at.min(self.text.len());
+        let Some(before) = self.continuations.get(at / BLOCK) else {
+            return at;
+        };
+        let block = self.text.as_bytes().get(at / BLOCK * BLOCK..at).unwrap_or_default();
+        at - before - count_continuations(block)
+    }
+
+    pub fn place(&self, span: &Range<usize>) -> Place {
+        let line = self.find_line(span.start.min(self.text.len()));
+        let line_start = self.line_starts.get(line).copied().unwrap_or(0);
+        let column = self.count_characters(span.start) - self.count_characters(line_start) + 1;
+        Place {
+            line: u32::try_from(line + 1).unwrap_or(u32::MAX),
+            column: u32::try_from(column).unwrap_or(u32::MAX),
+            start: span.start,
+            end: span.end,
+        }
+    }
+
+    /// The text of a line without its end, by the index of the line from 0.
+    fn line_text(&self, line: usize) -> &'t str {
+        let start = self.line_starts.get(line).copied().unwrap_or(0);
+        let end = self.line_starts.get(line + 1).copied().unwrap_or(self.text.len());
+        self.text.get(start..end).unwrap_or_default().trim_end_matches(['\n', '\r'])
+    }
+
+    fn render(&self, finding: Finding) -> Diagnostic {
+        let place = self.place(&finding.span);
+        let line = self.find_line(place.start.min(self.text.len()));
+        let width =
+            self.count_characters(finding.span.end).saturating_sub(self.count_characters(finding.span.start));
+        let (source, marker) = excerpt(self.line_text(line), place.column as usize - 1, width);
+        Diagnostic {
+            file: self.file.chars().map(printable).collect(),
+            line: place.line,
+            column: place.column,
+            message: finding.message.chars().map(printable).collect(),
+            source,
+            marker,
+            help: finding.help,
+        }
+    }
+}
+
+fn count_continuations(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 == 0x80).count()
+}
+
+/// What a terminal may be given: a policy file could come from anywhere, and must not steer the
+/// cursor.
+fn printable(character: char) -> char {
+    if character.is_control() && character != '\t' { '\u{fffd}' } else { character }
+}
+
+/// The part of a line around a column (from 0), and the marker that goes beneath it. Tabs are
+/// repeated in the marker, so that the caret stays below its text whatever their width.
+fn excerpt(line: &str, column: usize, width: usize) -> (String, String) {
+    let length = line.chars().count();
+    let skip = if length > EXCERPT { column.saturating_sub(LEAD) } else { 0 };
+    let mut source: String = line.chars().skip(skip).take(EXCERPT).map(printable).collect();
+    let mut marker: String = source
+        .chars()
+        .take(column - skip.min(column))
+        .map(|character| if character == '\t' { '\t' } else { ' ' })
+        .collect();
+    let shown = length.saturating_sub(column).min(EXCERPT.saturating_sub(column - skip.min(column)));
+    marker.extend(std::iter::repeat_n('^', width.min(shown).max(1)));
+    if skip > 0 {
+        source.insert_str(0, "... ");
+        marker.insert_str(0, "    ");
+    }
+    if length > skip + EXCERPT {
+        source.push_str(" ...");
+    }
+    (source, marker)
+}

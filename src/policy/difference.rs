@@ -1,0 +1,313 @@
+//! What a new policy changes, for those who have to answer for it.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::address::{show_mac, show_prefix};
+use super::model::{Keyword, Policy, Role, Server};
+use super::need::{Direction, Need};
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+#[allow(missing_docs)] // the names of the fields are those of the JSON, and say it all
+pub enum Change {
+    /// A key of `[policy]`, `[alarms]` or `[tables]`.
+    Setting { name: String, old: String, new: String },
+    /// A server that the old policy didn't have.
+    ServerAdded { server: String, addresses: Vec<String> },
+    /// A server that the new policy doesn't have.
+    ServerRemoved { server: String, addresses: Vec<String> },
+    /// An address of a server that both have.
+    AddressAdded { server: String, address: String },
+    /// An address of a server that both have.
+    AddressRemoved { server: String, address: String },
+    /// A server's `mac`, `vlan` or `mode`.
+    ServerSetting { server: String, name: &'static str, old: String, new: String },
+    /// What a server may do from now on; `server` is none for every server's management.
+    NeedAdded { server: Option<String>, direction: Direction, need: String },
+    /// What a server may do no longer; `server` is none for every server's management.
+    NeedRemoved { server: Option<String>, direction: Direction, need: String },
+    /// Other members of a set that needs of both policies name.
+    Set { set: String, added: Vec<String>, removed: Vec<String> },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting { name, old, new } => write!(out, "~ {name} {old} -> {new}"),
+            Self::ServerAdded { server, addresses } => {
+                write!(out, "+ server {server} ({})", addresses.join(", "))
+            }
+            Self::ServerRemoved { server, addresses } => {
+                write!(out, "- server {server} ({})", addresses.join(", "))
+            }
+            Self::AddressAdded { server, address } => {
+                write!(out, "+ {server} has address {address}")
+            }
+            Self::AddressRemoved { server, address } => {
+                write!(out, "- {server} no longer has address {address}")
+            }
+            Self::ServerSetting { server, name, old, new } => write!(out, "~ {server} {name} {old} -> {new}"),
+            Self::NeedAdded { server, direction, need } => {
+                write!(out, "+ {} {} {need}", subject(server), permission(*direction, true))
+            }
+            Self::NeedRemoved { server, direction, need } => {
+                write!(out, "- {} {} {need}", subject(server), permission(*direction, false))
+            }
+            Self::Set { set, added, removed } => {
+                write!(out, "~ set {set}")?;
+                let added = added.iter().map(|member| ('+', member));
+                let removed = removed.iter().map(|member| ('-', member));
+                for (index, (sign, member)) in added.chain(removed).enumerate() {
+                    write!(out, "{} {sign}{member}", if index == 0 { ":" } else { "," })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn subject(server: &Option<String>) -> &str {
+    server.as_deref().unwrap_or("every server")
+}
+
+fn permission(direction: Direction, granted: bool) -> &'static str {
+    match (direction, granted) {
+        (Direction::In, true) => "may accept",
+        (Direction::In, false) => "may no longer accept",
+        (Direction::Out, true) => "may open",
+        (Direction::Out, false) => "may no longer open",
+        (Direction::Quiet, true) => "raises no alarm for",
+        (Direction::Quiet, false) => "raises an alarm again for",
+    }
+}
+
+/// What `new` changes. Empty when both mean the same: comments, order, names of roles and sets are
+/// no difference, and neither is the way in which needs are split up.
+pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
+    let mut comparison = Comparison { old, new, changes: Vec::new(), sets: BTreeSet::new() };
+    comparison.compare_settings();
+    let [before, after] = [old, new].map(|policy| policy.settings.management.iter().collect::<Vec<&Need>>());
+    comparison.compare_needs(None, Direction::In, &before, &after);
+    comparison.compare_servers();
+    comparison.compare_sets();
+    comparison.changes
+}
+
+struct Comparison<'p> {
+    old: &'p Policy,
+    new: &'p Policy,
+    changes: Vec<Change>,
+    /// Sets whose members make a difference.
+    sets: BTreeSet<&'p str>,
+}
+
+/// What a need means, in a form in which equal meanings are equal.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Meaning {
+    protocol: u8,
+    peers: Vec<IpNet>,
+    /// Count, and per how many seconds.
+    limit: Option<(u32, u32)>,
+    /// First and last port of each range.
+    ports: Vec<(u16, u16)>,
+}
+
+impl<'p> Comparison<'p> {
+    fn compare_settings(&mut self) {
+        let (old, new) = (settings_of(self.old), settings_of(self.new));
+        for ((name, old), (_, new)) in old.into_iter().zip(new).filter(|(old, new)| old.1 != new.1) {
+            self.changes.push(Change::Setting { name, old, new });
+        }
+    }
+
+    fn compare_servers(&mut self) {
+        let old_servers: HashMap<&str, &'p Server> = by_name(self.old);
+        let new_servers: HashMap<&str, &'p Server> = by_name(self.new);
+        for server in &self.old.servers {
+            if !new_servers.contains_key(server.name.as_str()) {
+                let addresses = show_addresses(server).into_iter().collect();
+                self.changes.push(Change::ServerRemoved { server: server.name.clone(), addresses });
+            }
+        }
+        let (old_roles, new_roles) = (roles_by_name(self.old), roles_by_name(self.new));
+        for server in &self.new.servers {
+            let before = old_servers.get(server.name.as_str());
+            match before {
+                Some(before) => self.compare_server(before, server),
+                None => {
+                    let addresses = show_addresses(server).into_iter().collect();
+                    self.changes.push(Change::ServerAdded { server: server.name.clone(), addresses });
+                }
+            }
+            for direction in [Direction::In, Direction::Out, Direction::Quiet] {
+                let old = before.map(|before| needs_of(before, &old_roles, direction)).unwrap_or_default();
+                let new = needs_of(server, &new_roles, direction);
+                self.compare_needs(Some(&server.name), direction, &old, &new);
+            }
+        }
+    }
+
+    fn compare_server(&mut self, old: &Server, new: &Server) {
+        let server = &new.name;
+        let (before, after) = (show_addresses(old), show_addresses(new));
+        for address in after.difference(&before) {
+            self.changes.push(Change::AddressAdded { server: server.clone(), address: address.clone() });
+        }
+        for address in before.difference(&after) {
+            self.changes.push(Change::AddressRemoved { server: server.clone(), address: address.clone() });
+        }
+        let any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
+        let mac = |server: &Server| any(server.mac.map(|(mac, _)| show_mac(&mac)));
+        let vlan = |server: &Server| any(server.vlan.map(|(vlan, _)| vlan.to_string()));
+        let mut settings = vec![("mac", mac(old), mac(new)), ("vlan", vlan(old), vlan(new))];
+        // A server that only follows the policy's mode is covered by the policy's change.
+        if old.mode.is_some() || new.mode.is_some() {
+            let mode = |policy: &Policy, server| policy.mode_of(server).word().to_owned();
+            settings.push(("mode", mode(self.old, old), mode(self.new, new)));
+        }
+        for (name, old, new) in settings.into_iter().filter(|(_, old, new)| old != new) {
+            self.changes.push(Change::ServerSetting { server: server.clone(), name, old, new });
+        }
+    }
+
+    fn compare_needs(
+        &mut self,
+        server: Option<&str>,
+        direction: Direction,
+        old: &[&'p Need],
+        new: &[&'p Need],
+    ) {
+        let canonical = |needs: &[&'p Need]| -> BTreeMap<String, &'p Need> {
+            needs.iter().map(|need| (need.to_string(), *need)).collect()
+        };
+        let (old_needs, new_needs) = (canonical(old), canonical(new));
+        // The sets of needs that both have are compared once for all servers.
+        let shared = new_needs.iter().filter(|(text, _)| old_needs.contains_key(*text));
+        for name in shared.flat_map(|(_, need)| need.set_names()) {
+            self.sets.insert(name);
+        }
+        let differs = !old_needs.keys().eq(new_needs.keys());
+        if !differs || interpret(old, self.old) == interpret(new, self.new) {
+            return;
+        }
+        let server = server.map(str::to_owned);
+        for need in new_needs.keys().filter(|need| !old_needs.contains_key(*need)) {
+            let (server, need) = (server.clone(), need.clone());
+            self.changes.push(Change::NeedAdded { server, direction, need });
+        }
+        for need in old_needs.keys().filter(|need| !new_needs.contains_key(*need)) {
+            let (server, need) = (server.clone(), need.clone());
+            self.changes.push(Change::NeedRemoved { server, direction, need });
+        }
+    }
+
+    fn compare_sets(&mut self) {
+        for name in std::mem::take(&mut self.sets) {
+            let members =
+                |policy: &'p Policy| policy.sets.get(name).into_iter().flat_map(|set| set.prefixes());
+            let [old, new] = [self.old, self.new].map(|policy| members(policy).collect::<BTreeSet<IpNet>>());
+            let join = |members: &BTreeSet<IpNet>| IpNet::aggregate(&members.iter().copied().collect());
+            if join(&old) == join(&new) {
+                continue;
+            }
+            let show = |prefixes: Vec<&IpNet>| prefixes.into_iter().map(show_prefix).collect();
+            self.changes.push(Change::Set {
+                set: name.to_owned(),
+                added: show(new.difference(&old).collect()),
+                removed: show(old.difference(&new).collect()),
+            });
+        }
+    }
+}
+
+fn by_name(policy: &Policy) -> HashMap<&str, &Server> {
+    policy.servers.iter().map(|server| (server.name.as_str(), server)).collect()
+}
+
+fn roles_by_name(policy: &Policy) -> HashMap<&str, &Role> {
+    policy.roles.iter().map(|role| (role.name.as_str(), role)).collect()
+}
+
+fn needs_of<'p>(server: &Server, roles: &HashMap<&str, &'p Role>, direction: Direction) -> Vec<&'p Need> {
+    let roles = server.roles.iter().filter_map(|(name, _)| roles.get(name.as_str()));
+    roles
+        .flat_map(|role| match direction {
+            Direction::In => &role.inbound,
+            Direction::Out => &role.outbound,
+            Direction::Quiet => &role.quiet,
+        })
+        .collect()
+}
+
+fn show_addresses(server: &Server) -> BTreeSet<String> {
+    server.addresses.iter().map(|(prefix, _)| show_prefix(prefix)).collect()
+}
+
+/// All settings as words, in the same order for every policy.
+fn settings_of(policy: &Policy) -> Vec<(String, String)> {
+    let settings = &policy.settings;
+    let eve = policy.alarms.eve.as_ref().map_or("none", |(path, _)| path.as_str());
+    let mut list: Vec<(String, String)> = [
+        ("mode", settings.mode.value.word()),
+        ("tracking", settings.tracking.value.word()),
+        ("unknown_sources", settings.unknown_sources.value.word()),
+        ("pickup", &settings.pickup_s.value.to_string()),
+        ("dhcp", if settings.dhcp.value { "true" } else { "false" }),
+        ("alarms.eve", eve),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let sizes = policy.tables.entries();
+    list.extend(sizes.into_iter().map(|(key, size)| (format!("tables.{key}"), size.value.to_string())));
+    list
+}
+
+/// The meaning of needs of one direction: without sets, and with ports joined where nothing else
+/// differs. Needs with a limit are left apart, for each has a bucket of its own.
+fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
+    let mut meanings: BTreeMap<(u8, Vec<IpNet>), Meaning> = BTreeMap::new();
+    let mut limited = BTreeSet::new();
+    for need in needs {
+        let peers = IpNet::aggregate(&need.resolve_peers(&policy.sets));
+        let mut meaning = Meaning {
+            protocol: need.protocol,
+            peers: peers.clone(),
+            limit: need.limit.map(|limit| (limit.count, limit.per_seconds)),
+            ports: vec![(*need.ports.start(), *need.ports.end())],
+        };
+        if meaning.limit.is_some() {
+            limited.insert(meaning);
+        } else {
+            match meanings.entry((need.protocol, peers)) {
+                Entry::Occupied(mut known) => known.get_mut().ports.append(&mut meaning.ports),
+                Entry::Vacant(free) => {
+                    free.insert(meaning);
+                }
+            }
+        }
+    }
+    for mut meaning in meanings.into_values() {
+        meaning.ports = join_ranges(meaning.ports);
+        limited.insert(meaning);
+    }
+    limited
+}
+
+/// Ranges in order, joined where they overlap or touch.
+fn join_ranges(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(u16, u16)> = Vec::new();
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
+}

@@ -1,0 +1,309 @@
+//! A policy file as tables and values that report what is wrong with them.
+
+use std::cell::RefCell;
+use std::ops::{Range, RangeInclusive};
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::address::Mistake;
+use super::diagnostic::{Cause, Finding, Place, Placed, Source};
+use super::model::Keyword;
+use super::suggestion::{find_closest, suggest};
+
+/// Suggestions per file: each compares a name with all others, and a file may have tens of
+/// thousands of both.
+const SUGGESTIONS: usize = 200;
+
+/// What reading a file collects beside its values.
+pub(super) struct Report<'d> {
+    source: Source<'d>,
+    text: &'d str,
+    findings: RefCell<Vec<Finding>>,
+    suggestions: RefCell<usize>,
+}
+
+impl<'d> Report<'d> {
+    pub fn new(file: &'d str, text: &'d str) -> Self {
+        let source = Source::new(file, text);
+        Self { source, text, findings: RefCell::default(), suggestions: RefCell::new(SUGGESTIONS) }
+    }
+
+    pub fn add(&self, finding: Finding) {
+        self.findings.borrow_mut().push(finding);
+    }
+
+    pub fn place(&self, span: &Range<usize>) -> Place {
+        self.source.place(span)
+    }
+
+    pub fn suggest<'c>(&self, name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+        let mut left = self.suggestions.borrow_mut();
+        *left = left.checked_sub(1)?;
+        suggest(name, candidates)
+    }
+
+    pub fn finish(self) -> (Source<'d>, Vec<Finding>) {
+        (self.source, self.findings.into_inner())
+    }
+}
+
+/// A string of the file.
+pub(super) struct Text<'d> {
+    pub value: &'d str,
+    /// What a mistake in the whole string points at: its content, or all of it where it is empty or
+    /// has escapes.
+    pub span: Range<usize>,
+    /// Whether the file has the content byte for byte, so that a part of it can be pointed at.
+    verbatim: bool,
+}
+
+impl<'d> Text<'d> {
+    fn new(value: &'d str, span: Range<usize>, file: &str) -> Self {
+        let inside = span.start + 1..span.end.saturating_sub(1).max(span.start + 1);
+        let verbatim = file.get(inside.clone()) == Some(value) && !value.is_empty();
+        Self { value, span: if verbatim { inside } else { span }, verbatim }
+    }
+
+    /// A part of the string, by bytes of its content.
+    pub fn part(&self, part: Range<usize>) -> Range<usize> {
+        if !self.verbatim {
+            return self.span.clone();
+        }
+        let end = self.span.end;
+        (self.span.start + part.start).min(end)..(self.span.start + part.end).min(end)
+    }
+}
+
+/// A table of the file and what it is called.
+pub(super) struct Table<'d, 'r> {
+    table: &'d DeTable<'d>,
+    /// As it is written in a header: `policy`, `servers.web1`.
+    pub name: String,
+    /// The header or, for an inline table, the table.
+    pub span: Range<usize>,
+    report: &'r Report<'d>,
+}
+
+/// One entry of a table.
+pub(super) struct Entry<'d> {
+    pub key: &'d str,
+    pub key_span: Range<usize>,
+    value: &'d Spanned<DeValue<'d>>,
+}
+
+impl<'d, 'r> Table<'d, 'r> {
+    /// The whole file.
+    pub fn root(table: &'d DeTable<'d>, report: &'r Report<'d>) -> Self {
+        Self { table, name: String::new(), span: 0..0, report }
+    }
+
+    /// The entries in the order of the file.
+    pub fn entries(&self) -> Vec<Entry<'d>> {
+        let mut entries: Vec<Entry<'d>> = self.table.iter().map(|(key, value)| entry(key, value)).collect();
+        entries.sort_by_key(|entry| entry.key_span.start);
+        entries
+    }
+
+    /// Refuses the keys that aren't known.
+    pub fn check_keys(&self, known: &[&str]) {
+        for entry in self.entries() {
+            if known.contains(&entry.key) || entry.key.is_empty() {
+                continue; // an empty key is a syntax error already
+            }
+            let message = match self.name.as_str() {
+                "" => format!("unknown table `{}`", entry.key),
+                name => format!("unknown key `{}` in [{name}]", entry.key),
+            };
+            let help = self.report.suggest(entry.key, known.iter().copied());
+            let help = help.unwrap_or_else(|| format!("there is {}", known.join(", ")));
+            self.report.add(Finding::new(entry.key_span, message).with_help(help));
+        }
+    }
+
+    pub fn entry(&self, key: &str) -> Option<Entry<'d>> {
+        self.table.get_key_value(key).map(|(key, value)| entry(key, value))
+    }
+
+    /// The table under a key, and those under what is only a slip of it: they are refused by
+    /// [`Table::check_keys`], and what they define is not missed as well.
+    pub fn tables_like(&self, key: &str, known: &[&str]) -> Vec<Table<'d, 'r>> {
+        let is_meant = |entry: &Entry<'d>| {
+            let closest = || find_closest(entry.key, known.iter().copied());
+            let slipped = entry.value.get_ref().is_table() && !known.contains(&entry.key);
+            entry.key == key || slipped && closest() == Some(key)
+        };
+        let entries = self.entries().into_iter().filter(is_meant);
+        entries.filter_map(|entry| self.table_of(&entry)).collect()
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    fn refuse_type(&self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "text",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Integer(_) | DeValue::Float(_) => "a number",
+            DeValue::Datetime(_) => "a date",
+        };
+        self.report.add(Finding::new(value.span(), format!("`{key}` must be {wanted}, not {found}")));
+    }
+
+    pub fn text_of(&self, value: &'d Spanned<DeValue<'d>>) -> Option<Text<'d>> {
+        match value.get_ref() {
+            DeValue::String(text) => Some(Text::new(text, value.span(), self.report.text)),
+            _ => None,
+        }
+    }
+
+    /// The table under a key.
+    pub fn table(&self, key: &str) -> Option<Table<'d, 'r>> {
+        self.table_of(&self.entry(key)?)
+    }
+
+    pub fn table_of(&self, entry: &Entry<'d>) -> Option<Table<'d, 'r>> {
+        let name = self.path_of(entry.key);
+        match entry.value.get_ref() {
+            DeValue::Table(table) => {
+                Some(Table { table, name, span: entry.value.span(), report: self.report })
+            }
+            DeValue::Array(array) if array.iter().any(|element| element.get_ref().is_table()) => {
+                let message = format!("`{name}` must be a table, not a list of tables");
+                self.report.add(
+                    Finding::new(entry.key_span.clone(), message).with_help(format!("write `[{name}]`")),
+                );
+                None
+            }
+            _ => {
+                self.refuse_type(entry.value, entry.key, "a table");
+                None
+            }
+        }
+    }
+
+    /// The text under a key.
+    pub fn text(&self, key: &str) -> Option<Text<'d>> {
+        let entry = self.entry(key)?;
+        let text = self.text_of(entry.value);
+        if text.is_none() {
+            self.refuse_type(entry.value, key, "text");
+        }
+        text
+    }
+
+    /// The list of texts under a key; what isn't text is reported and left out.
+    pub fn list(&self, key: &str) -> Option<Vec<Text<'d>>> {
+        Some(self.list_of(&self.entry(key)?)?.0)
+    }
+
+    /// The texts of a list, and whether it had nothing else; `None` when it is no list.
+    pub fn list_of(&self, entry: &Entry<'d>) -> Option<(Vec<Text<'d>>, bool)> {
+        let DeValue::Array(array) = entry.value.get_ref() else {
+            let lone = self.text_of(entry.value);
+            let finding = Finding::new(entry.value.span(), format!("`{}` must be a list", entry.key));
+            self.report.add(match lone {
+                Some(text) => finding.with_help(format!("write [\"{}\"]", text.value)),
+                None => finding,
+            });
+            return None;
+        };
+        let mut texts = Vec::with_capacity(array.len());
+        for element in array.iter() {
+            match self.text_of(element) {
+                Some(text) => texts.push(text),
+                None => self.refuse_type(element, entry.key, "a list of texts"),
+            }
+        }
+        let complete = texts.len() == array.len();
+        Some((texts, complete))
+    }
+
+    /// The value of a keyword, or its default.
+    pub fn keyword<K: Keyword + Default>(&self, key: &str) -> Placed<K> {
+        match self.optional_keyword(key) {
+            Some((value, place)) => Placed { value, place: Some(place) },
+            None => Placed::default(),
+        }
+    }
+
+    pub fn optional_keyword<K: Keyword>(&self, key: &str) -> Option<(K, Place)> {
+        let text = self.text(key)?;
+        if let Some((_, value)) = K::WORDS.iter().find(|(word, _)| *word == text.value) {
+            return Some((*value, self.report.place(&text.span)));
+        }
+        let words: Vec<&str> = K::WORDS.iter().map(|(word, _)| *word).collect();
+        let help = self.report.suggest(text.value, words.iter().copied());
+        let help = help.unwrap_or_else(|| format!("it is one of {}", words.join(", ")));
+        let message = format!("`{key}` can't be `{}`", text.value);
+        self.report.add(Finding::new(text.span, message).with_help(help));
+        None
+    }
+
+    pub fn boolean(&self, key: &str) -> Placed<bool> {
+        let Some(entry) = self.entry(key) else {
+            return Placed::default();
+        };
+        match entry.value.get_ref() {
+            DeValue::Boolean(value) => {
+                Placed { value: *value, place: Some(self.report.place(&entry.value.span())) }
+            }
+            _ => {
+                self.refuse_type(entry.value, key, "true or false, without quotes");
+                Placed::default()
+            }
+        }
+    }
+
+    pub fn integer(&self, key: &str, range: RangeInclusive<u32>, default: u32) -> Placed<u32> {
+        match self.optional_integer(key, range) {
+            Some((value, place)) => Placed { value, place: Some(place) },
+            None => Placed { value: default, place: None },
+        }
+    }
+
+    pub fn optional_integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<(u32, Place)> {
+        let entry = self.entry(key)?;
+        let span = entry.value.span();
+        let Some(integer) = entry.value.get_ref().as_integer() else {
+            self.refuse_type(entry.value, key, "a whole number, without quotes");
+            return None;
+        };
+        match u32::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(value) if range.contains(&value) => Some((value, self.report.place(&span))),
+            _ => {
+                let message = format!("`{key}` must be from {} to {}", range.start(), range.end());
+                self.report.add(Finding::new(span, message));
+                None
+            }
+        }
+    }
+
+    /// The path of a file under a key.
+    pub fn path(&self, key: &str) -> Option<(String, Place)> {
+        let text = self.text(key)?;
+        if text.value.is_empty() || text.value.contains('\0') {
+            self.report.add(Finding::new(text.span, format!("`{key}` must be the path of a file")));
+            return None;
+        }
+        Some((text.value.to_owned(), self.report.place(&text.span)))
+    }
+
+    /// Reports a mistake in a string.
+    pub fn refuse(&self, text: &Text<'_>, mistake: Mistake) {
+        self.report.add(Finding::new(text.part(mistake.span), mistake.message).with_hint(mistake.help));
+    }
+
+    /// Reports a key that should be there.
+    pub fn miss(&self, key: &str, help: &str) {
+        let finding = Finding::new(self.span.clone(), format!("[{}] has no `{key}`", self.name));
+        self.report.add(finding.with_help(help).with_cause(Cause::Absent));
+    }
+}
+
+fn entry<'d>(key: &'d Spanned<DeString<'d>>, value: &'d Spanned<DeValue<'d>>) -> Entry<'d> {
+    Entry { key: key.get_ref(), key_span: key.span(), value }
+}

@@ -1,0 +1,383 @@
+//! The grammar of needs: from text to a need, with every mistake in it.
+
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
+
+use super::address::{Mistake, parse_prefix};
+use super::diagnostic::{Cause, Finding, Place};
+use super::model::Set;
+use super::need::{Direction, Limit, Need, Peer};
+use super::protocol::{self, Selector};
+use super::services;
+use super::suggestion::suggest;
+
+/// The highest limit, in flows. It is far above what a NIC can carry, and low enough for the
+/// kernel's arithmetic.
+const MAX_LIMIT: u32 = 10_000_000;
+
+/// A word of a need, and the bytes it stands in.
+#[derive(Clone)]
+struct Word<'t> {
+    text: &'t str,
+    span: Range<usize>,
+}
+
+/// Splits at white space and around commas; a comma is a word of its own.
+fn split_words(text: &str) -> Vec<Word<'_>> {
+    let mut words = Vec::new();
+    let mut start = None;
+    for (at, letter) in text.char_indices().chain([(text.len(), ' ')]) {
+        if !letter.is_whitespace() && letter != ',' {
+            start.get_or_insert(at);
+            continue;
+        }
+        if let Some(start) = start.take() {
+            words.push(Word { text: &text[start..at], span: start..at });
+        }
+        if letter == ',' {
+            words.push(Word { text: &text[at..at + 1], span: at..at + 1 });
+        }
+    }
+    words
+}
+
+/// Reads a need, reporting every mistake in it; `None` when there was one. Spans are bytes of
+/// `text`.
+pub(super) fn read_need(
+    text: &str,
+    direction: Direction,
+    sets: &BTreeMap<String, Set>,
+    place: Place,
+    report: &mut dyn FnMut(Finding),
+) -> Option<Need> {
+    let mut reader = Reader { direction, sets, sound: true, report };
+    let words = split_words(text);
+    let Some((head, rest)) = words.split_first() else {
+        reader.refuse(Mistake::new(0..text.len(), "this need is empty").with_help("write one like `tcp/80`"));
+        return None;
+    };
+    let service = reader.read_service(head);
+    let (peers, limit) = reader.read_clauses(rest, text.len());
+    let (protocol, ports) = service?;
+    reader.sound.then_some(Need { direction, protocol, ports, peers, limit, place })
+}
+
+struct Reader<'r> {
+    direction: Direction,
+    sets: &'r BTreeMap<String, Set>,
+    sound: bool,
+    report: &'r mut dyn FnMut(Finding),
+}
+
+impl Reader<'_> {
+    fn refuse(&mut self, mistake: Mistake) {
+        self.refuse_because(mistake, Cause::Text);
+    }
+
+    fn refuse_because(&mut self, mistake: Mistake, cause: Cause) {
+        self.sound = false;
+        (self.report)(Finding::new(mistake.span, mistake.message).with_hint(mistake.help).with_cause(cause));
+    }
+
+    fn read_service(&mut self, word: &Word<'_>) -> Option<(u8, RangeInclusive<u16>)> {
+        let (name, selection) = match word.text.split_once('/') {
+            Some((name, selection)) => (name, Some(selection)),
+            None => (word.text, None),
+        };
+        let name_span = word.span.start..word.span.start + name.len();
+        let protocol = match parse_protocol(name) {
+            Ok(protocol) => protocol,
+            Err(mistake) => {
+                self.refuse(mistake.shifted(name_span.start));
+                return None;
+            }
+        };
+        let whole = Selector::of(protocol).whole();
+        let Some(selection) = selection else {
+            return Some((protocol, whole));
+        };
+        match parse_selection(protocol, selection) {
+            Ok(ports) => Some((protocol, ports)),
+            Err(mistake) => {
+                self.refuse(mistake.shifted(name_span.end + 1));
+                None
+            }
+        }
+    }
+
+    /// Reads what follows the protocol: peers, then a limit.
+    fn read_clauses(&mut self, words: &[Word<'_>], end: usize) -> (Vec<Peer>, Option<Limit>) {
+        let mut peers = Vec::new();
+        let mut limit = None;
+        let mut rest = words;
+        if let Some((word, after)) = rest.split_first()
+            && matches!(word.text, "to" | "from")
+        {
+            self.check_preposition(word);
+            let length = after.iter().position(|word| word.text == "limit").unwrap_or(after.len());
+            let (list, tail) = after.split_at(length);
+            let list_end = tail.first().map_or(end, |word| word.span.start);
+            peers = self.read_peers(list, word.span.end.min(end), list_end);
+            rest = tail;
+        }
+        if let Some((word, after)) = rest.split_first()
+            && word.text == "limit"
+        {
+            limit = self.read_limit(word, after.first());
+            rest = after.get(1..).unwrap_or_default();
+        }
+        if let Some(word) = rest.first() {
+            self.refuse(explain_surplus(word, self.direction));
+        }
+        (peers, limit)
+    }
+
+    fn check_preposition(&mut self, word: &Word<'_>) {
+        let right = self.direction.preposition();
+        if word.text != right {
+            let other = if right == "to" { "in" } else { "out" };
+            let message =
+                format!("`{}` belongs to `{other}`; `{}` says `{right}`", word.text, self.direction);
+            self.refuse(Mistake::new(word.span.clone(), message).with_help(format!("write `{right}`")));
+        }
+    }
+
+    fn read_peers(&mut self, words: &[Word<'_>], start: usize, end: usize) -> Vec<Peer> {
+        let mut peers = Vec::new();
+        let mut wants_peer = true;
+        for word in words {
+            match (word.text, wants_peer) {
+                (",", true) => {
+                    self.refuse(Mistake::new(word.span.clone(), "an address is missing before this comma"))
+                }
+                (",", false) => wants_peer = true,
+                (_, true) => {
+                    peers.extend(self.read_peer(word));
+                    wants_peer = false;
+                }
+                (text, false) => {
+                    let message = format!("expected a comma or `limit` before `{text}`");
+                    self.refuse(Mistake::new(word.span.clone(), message));
+                    break;
+                }
+            }
+        }
+        if wants_peer {
+            let at = words.last().map_or(start, |word| word.span.end).min(end);
+            self.refuse(
+                Mistake::new(at..at, "an address, prefix or @set is missing here")
+                    .with_help("without peers a need is open to every peer"),
+            );
+        }
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+    }
+
+    fn read_peer(&mut self, word: &Word<'_>) -> Option<Peer> {
+        let Some(name) = word.text.strip_prefix('@') else {
+            return match parse_prefix(word.text) {
+                Ok(prefix) => Some(Peer::Prefix(prefix)),
+                Err(mistake) => {
+                    let hint = self
+                        .sets
+                        .contains_key(word.text)
+                        .then(|| format!("a set is written `@{}`", word.text));
+                    let help = hint.or_else(|| mistake.help.clone());
+                    self.refuse(mistake.with_hint(help).shifted(word.span.start));
+                    None
+                }
+            };
+        };
+        match self.sets.get(name) {
+            Some(set) if set.members.is_empty() && set.sound => {
+                let message = format!("set `{name}` is empty, so this need could never be met");
+                self.refuse(Mistake::new(word.span.clone(), message).with_help("leave out the need instead"));
+                None
+            }
+            Some(_) => Some(Peer::Set(name.to_owned())),
+            None => {
+                let help = suggest(name, self.sets.keys().map(String::as_str))
+                    .map(|help| help.replacen('`', "`@", 1));
+                let mistake =
+                    Mistake::new(word.span.clone(), format!("no set is called `{name}`")).with_hint(help);
+                self.refuse_because(mistake, Cause::Undefined { table: "sets", name: name.to_owned() });
+                None
+            }
+        }
+    }
+
+    fn read_limit(&mut self, keyword: &Word<'_>, value: Option<&Word<'_>>) -> Option<Limit> {
+        if self.direction != Direction::Out {
+            let message = format!(
+                "`limit` is for `out`: it caps what a server opens, and `{}` opens nothing",
+                self.direction
+            );
+            self.refuse(Mistake::new(keyword.span.clone(), message));
+            return None;
+        }
+        let Some(value) = value else {
+            let at = keyword.span.end;
+            self.refuse(
+                Mistake::new(at..at, "a limit is missing here").with_help("write one like `20/s` or `100/m`"),
+            );
+            return None;
+        };
+        match parse_limit(value.text) {
+            Ok(limit) => Some(limit),
+            Err(mistake) => {
+                self.refuse(mistake.shifted(value.span.start));
+                None
+            }
+        }
+    }
+}
+
+fn explain_surplus(word: &Word<'_>, direction: Direction) -> Mistake {
+    let mistake = Mistake::new(word.span.clone(), format!("`{}` is not expected here", word.text));
+    match word.text {
+        "," => mistake.with_help(
+            "a need has one protocol and one port or range: write a need for each, each in quotes",
+        ),
+        "to" | "from" => mistake.with_help("peers are named once, before `limit`"),
+        "limit" => mistake.with_help("a need has one limit"),
+        text if parse_prefix(text).is_ok() || text.starts_with('@') => {
+            mistake.with_help(format!("write `{} {text}`", direction.preposition()))
+        }
+        text => mistake.with_hint(suggest(text, [direction.preposition(), "limit"])),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn parse_protocol(text: &str) -> Result<u8, Mistake> {
+    let whole = 0..text.len();
+    if is_number(text) {
+        return text.parse().map_err(|_| Mistake::new(whole, format!("protocol {text} is over 255")));
+    }
+    if let Some(number) = protocol::find_protocol(text) {
+        return Ok(number);
+    }
+    if text.is_empty() {
+        return Err(Mistake::new(whole, "a protocol is missing here").with_help("write a need like `tcp/80`"));
+    }
+    let mistake = Mistake::new(whole, format!("no protocol is called `{text}`"));
+    let ports = services::find_protocols(text);
+    let mut services = ports.iter().map(|number| format!("`{}/{text}`", protocol::name_protocol(*number)));
+    let help = suggest(text, protocol::protocol_names())
+        .or_else(|| services.next().map(|need| format!("did you mean {need}?")));
+    Err(mistake.with_help(help.unwrap_or_else(|| "write its number, 0 to 255".to_owned())))
+}
+
+/// Parses what follows a protocol's `/`.
+fn parse_selection(protocol: u8, text: &str) -> Result<RangeInclusive<u16>, Mistake> {
+    let name = protocol::name_protocol(protocol);
+    match Selector::of(protocol) {
+        Selector::None => Err(Mistake::new(0..text.len(), format!("protocol `{name}` has no ports"))
+            .with_help(format!("write `{name}` alone"))),
+        Selector::Type => parse_icmp_type(protocol, text).map(|number| number..=number),
+        Selector::Port => parse_ports(protocol, text),
+    }
+}
+
+fn parse_icmp_type(protocol: u8, text: &str) -> Result<u16, Mistake> {
+    let whole = 0..text.len();
+    let name = protocol::name_protocol(protocol);
+    if is_number(text) {
+        return match text.parse::<u8>() {
+            Ok(number) => Ok(u16::from(number)),
+            Err(_) => Err(Mistake::new(whole, format!("{name} type {text} is over 255"))),
+        };
+    }
+    if text.is_empty() {
+        return Err(Mistake::new(whole, "a type is missing after `/`"));
+    }
+    if let Some(number) = protocol::find_icmp_type(protocol, text) {
+        return Ok(u16::from(number));
+    }
+    let mistake = Mistake::new(whole, format!("no {name} type is called `{text}`"));
+    if text.split('-').all(is_number) {
+        return Err(mistake.with_help("types have no ranges: write a need for each"));
+    }
+    Err(mistake.with_hint(suggest(text, protocol::icmp_type_names(protocol))))
+}
+
+fn parse_ports(protocol: u8, text: &str) -> Result<RangeInclusive<u16>, Mistake> {
+    let whole = 0..text.len();
+    if text.is_empty() {
+        return Err(Mistake::new(whole, "a port is missing after `/`")
+            .with_help("without `/` a need is for every port"));
+    }
+    if let Some((first, last)) = text.split_once('-')
+        && is_number(first)
+    {
+        let low = parse_port(first)?;
+        if !is_number(last) {
+            let mistake =
+                Mistake::new(first.len() + 1..text.len(), format!("`{last}` doesn't end a range of ports"));
+            return Err(mistake.with_help("a range has two port numbers, like `6000-6063`"));
+        }
+        let high = parse_port(last).map_err(|mistake| mistake.shifted(first.len() + 1))?;
+        if low > high {
+            return Err(Mistake::new(whole, format!("the range `{text}` runs backwards"))
+                .with_help(format!("did you mean `{high}-{low}`?")));
+        }
+        return Ok(low..=high);
+    }
+    let port = if is_number(text) { parse_port(text)? } else { find_service(protocol, text)? };
+    Ok(port..=port)
+}
+
+fn parse_port(text: &str) -> Result<u16, Mistake> {
+    text.parse().map_err(|_| Mistake::new(0..text.len(), format!("port {text} is over 65535")))
+}
+
+fn find_service(protocol: u8, text: &str) -> Result<u16, Mistake> {
+    if let Some(port) = services::find_port(protocol, text) {
+        return Ok(port);
+    }
+    let name = protocol::name_protocol(protocol);
+    let mistake = Mistake::new(0..text.len(), format!("no {name} service is called `{text}`"));
+    let elsewhere: Vec<String> = services::find_protocols(text)
+        .into_iter()
+        .map(|other| format!("`{}/{text}`", protocol::name_protocol(other)))
+        .collect();
+    if !elsewhere.is_empty() {
+        return Err(mistake.with_help(format!(
+            "did you mean {}? otherwise write the port's number",
+            elsewhere.join(" or ")
+        )));
+    }
+    let help = suggest(text, services::service_names(protocol));
+    Err(mistake.with_help(help.unwrap_or_else(|| "write the port's number".to_owned())))
+}
+
+fn parse_limit(text: &str) -> Result<Limit, Mistake> {
+    let whole = 0..text.len();
+    let shape = "write one like `20/s` or `100/m`";
+    let Some((count, unit)) = text.split_once('/') else {
+        return Err(Mistake::new(whole, format!("`{text}` is no limit")).with_help(shape));
+    };
+    let per_seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        _ => {
+            let span = count.len() + 1..text.len();
+            return Err(Mistake::new(span, format!("`{unit}` is no unit of a limit")).with_help(shape));
+        }
+    };
+    let span = 0..count.len();
+    if !is_number(count) {
+        return Err(Mistake::new(span, format!("`{count}` is no number")).with_help(shape));
+    }
+    match count.parse() {
+        Ok(0) => {
+            Err(Mistake::new(span, "a limit of zero lets nothing out")
+                .with_help("leave out the need instead"))
+        }
+        Ok(count) if count <= MAX_LIMIT => Ok(Limit { count, per_seconds }),
+        _ => Err(Mistake::new(span, format!("limit {count} is over {MAX_LIMIT}"))),
+    }
+}

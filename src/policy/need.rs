@@ -1,0 +1,178 @@
+//! A need: one line of a role, `PROTO[/PORT[-PORT]|/TYPE] [to|from ADDRESS|PREFIX|@SET[, ...]]
+//! [limit N/s|N/m]`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::diagnostic::{Diagnostics, Place, Source};
+use super::grammar::read_need;
+use super::model::Set;
+use super::protocol::{self, Selector};
+
+/// Whom a need lets start: by direction of connection establishment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Peers may open it on the server.
+    In,
+    /// The server may open it.
+    Out,
+    /// The server may not open it, and nobody is told when it tries.
+    Quiet,
+}
+
+impl Direction {
+    /// The key of a role that holds needs of this direction.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Quiet => "quiet",
+        }
+    }
+
+    /// The word before the peers: `from` for `in`, `to` for `out` and `quiet`.
+    pub fn preposition(self) -> &'static str {
+        match self {
+            Self::In => "from",
+            Self::Out | Self::Quiet => "to",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.key())
+    }
+}
+
+/// One entry of a need's list of peers. The order is that of the canonical form.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    /// An address (a prefix of full length) or a prefix without host bits.
+    Prefix(IpNet),
+    /// All members of the set of this name.
+    Set(String),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => prefix.addr().fmt(out),
+            Self::Prefix(prefix) => prefix.fmt(out),
+            Self::Set(name) => write!(out, "@{name}"),
+        }
+    }
+}
+
+/// A cap on the new flows that one server opens by one `out` need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Limit {
+    /// New flows (TCP SYNs, UDP datagrams), at least one.
+    pub count: u32,
+    /// In this many seconds: 1 or 60.
+    pub per_seconds: u32,
+}
+
+impl Limit {
+    /// A number by which limits are compared: flows per minute.
+    pub fn per_minute(self) -> u64 {
+        u64::from(self.count) * 60 / u64::from(self.per_seconds.max(1))
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.count, if self.per_seconds == 60 { "m" } else { "s" })
+    }
+}
+
+/// One need. Its `Display` is canonical: equal needs print alike, and [`parse_need`] takes what it
+/// prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Whom it lets start.
+    pub direction: Direction,
+    /// IP protocol number (of IPv6: the last next header).
+    pub protocol: u8,
+    /// The server's ports for `in`, the peer's for `out` and `quiet`; types for the ICMPs; `0..=0`
+    /// for protocols that have neither.
+    pub ports: RangeInclusive<u16>,
+    /// Sorted, each once; empty for every peer.
+    pub peers: Vec<Peer>,
+    /// Only for `out`.
+    pub limit: Option<Limit>,
+    /// Where the file says so.
+    pub place: Place,
+}
+
+impl Need {
+    /// The sets that it names.
+    pub fn set_names(&self) -> impl Iterator<Item = &str> {
+        self.peers.iter().filter_map(|peer| match peer {
+            Peer::Set(name) => Some(name.as_str()),
+            Peer::Prefix(_) => None,
+        })
+    }
+
+    /// The peers without names: sorted, each once; empty for every peer.
+    pub fn resolve_peers(&self, sets: &BTreeMap<String, Set>) -> Vec<IpNet> {
+        let mut prefixes = Vec::new();
+        for peer in &self.peers {
+            match peer {
+                Peer::Prefix(prefix) => prefixes.push(*prefix),
+                Peer::Set(name) => prefixes.extend(sets.get(name).into_iter().flat_map(|set| set.prefixes())),
+            }
+        }
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&protocol::name_protocol(self.protocol))?;
+        let selector = Selector::of(self.protocol);
+        let (first, last) = (*self.ports.start(), *self.ports.end());
+        if self.ports != selector.whole() {
+            match selector {
+                Selector::Type => write!(out, "/{}", protocol::name_icmp_type(self.protocol, first))?,
+                _ if first == last => write!(out, "/{first}")?,
+                _ => write!(out, "/{first}-{last}")?,
+            }
+        }
+        for (index, peer) in self.peers.iter().enumerate() {
+            match index {
+                0 => write!(out, " {} {peer}", self.direction.preposition())?,
+                _ => write!(out, ", {peer}")?,
+            }
+        }
+        match self.limit {
+            Some(limit) => write!(out, " limit {limit}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Parses one need outside of a file, as given on a command line; `sets` are those of the live
+/// policy. Positions in the diagnostics are those in `text`, and the file is called `need`.
+pub fn parse_need(
+    text: &str,
+    direction: Direction,
+    sets: &BTreeMap<String, Set>,
+) -> Result<Need, Diagnostics> {
+    let source = Source::new("need", text);
+    let mut findings = Vec::new();
+    let need = read_need(text, direction, sets, source.place(&(0..text.len())), &mut |finding| {
+        findings.push(finding)
+    });
+    match need {
+        Some(need) if findings.is_empty() => Ok(need),
+        _ => Err(Diagnostics::gather(findings, &source)),
+    }
+}

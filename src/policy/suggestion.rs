@@ -1,0 +1,45 @@
+//! What was probably meant by a name that doesn't exist.
+
+/// The candidate that is closest to `name`, unless none is close.
+pub(crate) fn find_closest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let wanted = name.to_lowercase();
+    // A third of the letters may be wrong, and one always may.
+    let reach = (wanted.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(wanted.len()) <= reach)
+        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= reach)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// A help line that offers the closest candidate.
+pub(crate) fn suggest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+    find_closest(name, candidates).map(|candidate| format!("did you mean `{candidate}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_two_letters_swapped_is_recognised() {
+        assert_eq!(suggest("wbe", ["mail", "web"]).as_deref(), Some("did you mean `web`?"));
+    }
+
+    #[test]
+    fn case_is_no_difference() {
+        assert_eq!(find_closest("TCP", ["tcp", "udp"]), Some("tcp"));
+    }
+
+    #[test]
+    fn a_name_that_resembles_nothing_gets_no_suggestion() {
+        assert_eq!(suggest("database", ["web", "mail"]), None);
+    }
+
+    #[test]
+    fn of_equally_close_names_the_choice_is_stable() {
+        assert_eq!(find_closest("wec", ["wed", "web"]), Some("web"));
+    }
+}

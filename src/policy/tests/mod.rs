@@ -1,0 +1,37 @@
+//! Tests of the policy language as a whole.
+
+mod changes;
+mod model;
+mod needs;
+mod refusals;
+mod together;
+
+use super::*;
+
+/// A policy that is valid as it stands, to be spoiled by tests: seven lines, then what is added.
+const BASE: &str = "\
+[sets]
+bastion = [\"203.0.113.7\"]
+[roles.web]
+in = [\"tcp/80\"]
+[servers.web1]
+addresses = [\"192.0.2.10\"]
+roles = [\"web\"]
+";
+
+fn read(text: &str) -> Policy {
+    parse(text, "dmz.toml").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// Every mistake as `LINE:COLUMN: message`.
+fn complaints(text: &str) -> Vec<String> {
+    let errors = parse(text, "dmz.toml").expect_err("this policy should be refused");
+    errors.iter().map(|error| format!("{}:{}: {}", error.line, error.column, error.message)).collect()
+}
+
+/// The help of the only mistake.
+fn help(text: &str) -> String {
+    let errors = parse(text, "dmz.toml").expect_err("this policy should be refused");
+    assert_eq!(errors.len(), 1, "{errors}");
+    errors.iter().next().and_then(|error| error.help.clone()).unwrap_or_default()
+}

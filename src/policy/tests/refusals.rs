@@ -1,0 +1,340 @@
+//! Each mistake by itself: where it is said to be, and what is said.
+
+use super::{BASE, complaints, help};
+
+/// Adds lines to a valid policy; the first one is line 8.
+fn with(lines: &str) -> String {
+    format!("{BASE}{lines}\n")
+}
+
+/// A policy with one role that has these needs; the first need is in line 2.
+fn with_role(lines: &str) -> String {
+    format!(
+        "[roles.r]\n{lines}\n[sets]\nbastion = [\"203.0.113.7\"]\nnobody = []\n[servers.s]\naddresses = [\"192.0.2.1\"]\nroles = [\"r\"]\n"
+    )
+}
+
+/// A policy with one server that has these keys; the first one is in line 2.
+fn with_server(lines: &str) -> String {
+    format!("[servers.s]\n{lines}\n[roles.web]\nin = [\"tcp/80\"]\n")
+}
+
+#[test]
+fn an_unknown_table_is_refused() {
+    let text = with("[polcy]\nmode = \"observe\"");
+    assert_eq!(complaints(&text), ["8:2: unknown table `polcy`"]);
+    assert_eq!(help(&text), "did you mean `policy`?");
+}
+
+#[test]
+fn an_unknown_key_is_refused_in_every_table() {
+    assert_eq!(complaints(&with("[policy]\nmodes = \"enforce\"")), ["9:1: unknown key `modes` in [policy]"]);
+    assert_eq!(complaints(&with("[alarms]\nevee = \"x\"")), ["9:1: unknown key `evee` in [alarms]"]);
+    assert_eq!(complaints(&with("[tables]\nserver = 1")), ["9:1: unknown key `server` in [tables]"]);
+    assert_eq!(complaints(&with_role("inn = []")), ["2:1: unknown key `inn` in [roles.r]"]);
+    assert_eq!(
+        complaints(&with_server("addresses = [\"192.0.2.1\"]\n  vlna = 7")),
+        ["3:3: unknown key `vlna` in [servers.s]"]
+    );
+    assert_eq!(
+        help(&with("[policy]\ncolour = 1")),
+        "there is mode, tracking, unknown_sources, management, pickup, dhcp"
+    );
+}
+
+#[test]
+fn a_misspelt_mode_is_refused_with_what_was_meant() {
+    assert_eq!(complaints(&with("[policy]\nmode = \"observ\"")), ["9:9: `mode` can't be `observ`"]);
+    assert_eq!(help(&with("[policy]\nmode = \"observ\"")), "did you mean `observe`?");
+    assert_eq!(help(&with("[policy]\ntracking = \"loose\"")), "it is one of strict, service");
+    assert_eq!(
+        complaints(&with("[policy]\nunknown_sources = \"drop\"")),
+        ["9:20: `unknown_sources` can't be `drop`"]
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused() {
+    assert_eq!(complaints(&with("[policy]\nmode = 1")), ["9:8: `mode` must be text, not a number"]);
+    assert_eq!(
+        complaints(&with("[policy]\ndhcp = \"true\"")),
+        ["9:8: `dhcp` must be true or false, without quotes, not text"]
+    );
+    assert_eq!(
+        complaints(&with("[policy]\npickup = \"120\"")),
+        ["9:10: `pickup` must be a whole number, without quotes, not text"]
+    );
+    assert_eq!(complaints(&with_role("in = \"tcp/80\"")), ["2:6: `in` must be a list"]);
+    assert_eq!(help(&with_role("in = \"tcp/80\"")), "write [\"tcp/80\"]");
+    assert_eq!(complaints(&with_role("in = [80]")), ["2:7: `in` must be a list of texts, not a number"]);
+    assert_eq!(complaints(&with("[roles]\nx = 1")), ["9:5: `x` must be a table, not a number"]);
+    assert_eq!(
+        complaints(&with("[[policy]]\nmode = \"observe\"")),
+        ["8:3: `policy` must be a table, not a list of tables"]
+    );
+    assert_eq!(help(&with("[[servers.s]]\nvlan = 1")), "write `[servers.s]`");
+}
+
+#[test]
+fn a_number_out_of_its_range_is_refused() {
+    assert_eq!(complaints(&with("[policy]\npickup = 86401")), ["9:10: `pickup` must be from 0 to 86400"]);
+    assert_eq!(complaints(&with("[policy]\npickup = -1")), ["9:10: `pickup` must be from 0 to 86400"]);
+    assert_eq!(complaints(&with("[tables]\nneeds = 0")), ["9:9: `needs` must be from 1 to 16777216"]);
+    assert_eq!(complaints(&with("[tables]\npeers = 16777217")), ["9:9: `peers` must be from 1 to 16777216"]);
+    for vlan in ["0", "4095", "99999999999999"] {
+        let text = with_server(&format!("addresses = [\"192.0.2.1\"]\nvlan = {vlan}"));
+        assert_eq!(complaints(&text), ["3:8: `vlan` must be from 1 to 4094"]);
+    }
+}
+
+#[test]
+fn an_unknown_role_is_refused_with_what_was_meant() {
+    let text = with_server("addresses = [\"192.0.2.1\"]\nroles = [\"web\", \"wbe\"]");
+    assert_eq!(complaints(&text), ["3:18: no role is called `wbe`"]);
+    assert_eq!(help(&text), "did you mean `web`?");
+}
+
+#[test]
+fn an_unknown_set_is_refused_with_what_was_meant() {
+    let text = with_role("in = [\"tcp/22 from 192.0.2.0/24, @bastoin\"]");
+    assert_eq!(complaints(&text), ["2:34: no set is called `bastoin`"]);
+    assert_eq!(help(&text), "did you mean `@bastion`?");
+}
+
+#[test]
+fn a_set_without_its_at_sign_is_recognised() {
+    let text = with_role("in = [\"tcp/22 from bastion\"]");
+    assert_eq!(complaints(&text), ["2:20: `bastion` is no address"]);
+    assert_eq!(help(&text), "a set is written `@bastion`");
+}
+
+#[test]
+fn an_empty_set_is_refused_only_where_a_need_names_it() {
+    assert_eq!(
+        complaints(&with_role("in = [\"tcp/22 from @nobody\"]")),
+        ["2:20: set `nobody` is empty, so this need could never be met"]
+    );
+    assert!(super::parse(&with_role("in = [\"tcp/22\"]"), "x").is_ok());
+}
+
+#[test]
+fn an_unknown_service_is_refused_at_its_name() {
+    let text = with_role("in = [\"tcp/80\", \"tcp/htpps\"]");
+    assert_eq!(complaints(&text), ["2:22: no tcp service is called `htpps`"]);
+    assert_eq!(help(&text), "did you mean `https`?");
+}
+
+#[test]
+fn a_service_of_another_protocol_is_refused_with_the_right_one() {
+    assert_eq!(complaints(&with_role("in = [\"tcp/tftp\"]")), ["2:12: no tcp service is called `tftp`"]);
+    assert_eq!(
+        help(&with_role("in = [\"tcp/tftp\"]")),
+        "did you mean `udp/tftp`? otherwise write the port's number"
+    );
+}
+
+#[test]
+fn a_port_over_65535_is_refused_at_the_port() {
+    assert_eq!(complaints(&with_role("in = [\"tcp/65536\"]")), ["2:12: port 65536 is over 65535"]);
+    assert_eq!(complaints(&with_role("in = [\"tcp/80-70000\"]")), ["2:15: port 70000 is over 65535"]);
+    assert_eq!(
+        complaints(&with_role("in = [\"tcp/99999999999999999999\"]")),
+        ["2:12: port 99999999999999999999 is over 65535"]
+    );
+}
+
+#[test]
+fn a_range_that_runs_backwards_is_refused() {
+    assert_eq!(
+        complaints(&with_role("in = [\"udp/138-137\"]")),
+        ["2:12: the range `138-137` runs backwards"]
+    );
+    assert_eq!(help(&with_role("in = [\"udp/138-137\"]")), "did you mean `137-138`?");
+}
+
+#[test]
+fn ports_of_a_protocol_without_ports_are_refused() {
+    assert_eq!(complaints(&with_role("in = [\"gre/80\"]")), ["2:12: protocol `gre` has no ports"]);
+    assert_eq!(complaints(&with_role("in = [\"89/1\"]")), ["2:11: protocol `89` has no ports"]);
+}
+
+#[test]
+fn an_unknown_protocol_is_refused() {
+    assert_eq!(complaints(&with_role("in = [\"tpc/80\"]")), ["2:8: no protocol is called `tpc`"]);
+    assert_eq!(help(&with_role("in = [\"tpc/80\"]")), "did you mean `tcp`?");
+    assert_eq!(help(&with_role("in = [\"TCP/80\"]")), "did you mean `tcp`?");
+    assert_eq!(help(&with_role("in = [\"ospf\"]")), "write its number, 0 to 255");
+    assert_eq!(help(&with_role("in = [\"https\"]")), "did you mean `tcp/https`?");
+    assert_eq!(complaints(&with_role("in = [\"256\"]")), ["2:8: protocol 256 is over 255"]);
+}
+
+#[test]
+fn an_icmp_type_must_exist_for_its_version() {
+    assert_eq!(
+        complaints(&with_role("in = [\"icmp/packet-too-big\"]")),
+        ["2:13: no icmp type is called `packet-too-big`"]
+    );
+    assert_eq!(complaints(&with_role("in = [\"icmpv6/256\"]")), ["2:15: icmpv6 type 256 is over 255"]);
+    assert_eq!(help(&with_role("in = [\"icmp/8-13\"]")), "types have no ranges: write a need for each");
+    assert_eq!(help(&with_role("in = [\"icmp/echo-requets\"]")), "did you mean `echo-request`?");
+}
+
+#[test]
+fn peers_are_from_in_in_and_to_in_out_and_quiet() {
+    assert_eq!(
+        complaints(&with_role("out = [\"tcp/80 from 192.0.2.0/24\"]")),
+        ["2:16: `from` belongs to `in`; `out` says `to`"]
+    );
+    assert_eq!(
+        complaints(&with_role("in = [\"tcp/80 to 192.0.2.0/24\"]")),
+        ["2:15: `to` belongs to `out`; `in` says `from`"]
+    );
+    assert_eq!(
+        complaints(&with_role("quiet = [\"tcp/80 from 192.0.2.0/24\"]")),
+        ["2:18: `from` belongs to `in`; `quiet` says `to`"]
+    );
+    assert!(super::parse(&with_role("quiet = [\"tcp/80 to 192.0.2.0/24\"]"), "x").is_ok());
+}
+
+#[test]
+fn a_limit_outside_of_out_is_refused() {
+    let message =
+        |key| format!("`limit` is for `out`: it caps what a server opens, and `{key}` opens nothing");
+    assert_eq!(complaints(&with_role("in = [\"tcp/80 limit 5/s\"]")), [format!("2:15: {}", message("in"))]);
+    assert_eq!(
+        complaints(&with_role("quiet = [\"tcp/80 limit 5/s\"]")),
+        [format!("2:18: {}", message("quiet"))]
+    );
+}
+
+#[test]
+fn a_limit_must_be_a_number_above_zero_and_a_unit() {
+    let complain =
+        |limit: &str| complaints(&with_role(&format!("out = [\"tcp/25 limit {limit}\"]"))).join("; ");
+    assert_eq!(complain("0/s"), "2:22: a limit of zero lets nothing out");
+    assert_eq!(complain("20/h"), "2:25: `h` is no unit of a limit");
+    assert_eq!(complain("20"), "2:22: `20` is no limit");
+    assert_eq!(complain("-1/s"), "2:22: `-1` is no number");
+    assert_eq!(complain("10000001/s"), "2:22: limit 10000001 is over 10000000");
+    assert_eq!(complain("5/s limit 6/s"), "2:26: `limit` is not expected here");
+    assert_eq!(complain(""), "2:21: a limit is missing here");
+}
+
+#[test]
+fn a_list_of_peers_must_be_complete() {
+    let complain = |peers: &str| complaints(&with_role(&format!("out = [\"tcp/25 {peers}\"]"))).join("; ");
+    assert_eq!(complain("to"), "2:18: an address, prefix or @set is missing here");
+    assert_eq!(complain("to 192.0.2.1,"), "2:29: an address, prefix or @set is missing here");
+    assert_eq!(complain("to , 192.0.2.1"), "2:19: an address is missing before this comma");
+    assert_eq!(complain("to 192.0.2.1 192.0.2.2"), "2:29: expected a comma or `limit` before `192.0.2.2`");
+    assert_eq!(complain("192.0.2.1"), "2:16: `192.0.2.1` is not expected here");
+    assert_eq!(help(&with_role("out = [\"tcp/25 192.0.2.1\"]")), "write `to 192.0.2.1`");
+    assert_eq!(
+        help(&with_role("out = [\"tcp/25, tcp/26\"]")).split(':').next(),
+        Some("a need has one protocol and one port or range")
+    );
+    assert_eq!(complain("limit 5/s to 192.0.2.1"), "2:26: `to` is not expected here");
+}
+
+#[test]
+fn an_empty_need_is_refused() {
+    assert_eq!(complaints(&with_role("in = [\"\"]")), ["2:7: this need is empty"]);
+    assert_eq!(complaints(&with_role("in = [\"tcp/\"]")), ["2:12: a port is missing after `/`"]);
+    assert_eq!(complaints(&with_role("in = [\"/80\"]")), ["2:8: a protocol is missing here"]);
+}
+
+#[test]
+fn host_bits_are_refused_at_the_prefix() {
+    let text = with_server("addresses = [\"192.0.2.1\", \"198.51.100.5/24\"]");
+    assert_eq!(complaints(&text), ["2:28: `198.51.100.5/24` has host bits set"]);
+    assert_eq!(help(&text), "the network is `198.51.100.0/24`; the host alone is `198.51.100.5`");
+    let text = with_role("out = [\"udp/53 to 2001:db8::1/64\"]");
+    assert_eq!(complaints(&text), ["2:19: `2001:db8::1/64` has host bits set"]);
+}
+
+#[test]
+fn an_address_held_twice_is_refused_and_its_first_holder_named() {
+    let text = with("[servers.web2]\naddresses = [\"192.0.2.11\", \"192.0.2.10/32\"]");
+    assert_eq!(complaints(&text), ["9:29: server `web1` already holds `192.0.2.10`"]);
+    assert_eq!(help(&text), "the first one is in line 6, column 15");
+    let text = with_server("addresses = [\"192.0.2.1\", \"192.0.2.1\"]");
+    assert_eq!(complaints(&text), ["2:28: this server already holds `192.0.2.1`"]);
+}
+
+#[test]
+fn an_address_inside_a_prefix_of_another_server_is_allowed() {
+    assert!(super::parse(&with("[servers.farm]\naddresses = [\"192.0.2.0/24\"]"), "x").is_ok());
+}
+
+#[test]
+fn an_address_that_no_server_can_have_is_refused() {
+    for (address, reason) in [
+        ("0.0.0.0", "unspecified"),
+        ("127.0.0.1", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("224.0.0.5", "multicast"),
+        ("255.255.255.255", "broadcast"),
+        ("0.0.0.0/0", "unspecified"),
+        ("::", "unspecified"),
+        ("::1", "loopback"),
+        ("fe80::1", "link-local"),
+        ("ff02::1", "multicast"),
+        ("::ffff:192.0.2.1", "written as IPv6"),
+    ] {
+        let complaint = complaints(&with_server(&format!("addresses = [\"{address}\"]"))).join("; ");
+        assert!(complaint.starts_with("2:15: `") && complaint.contains(reason), "{complaint}");
+    }
+}
+
+#[test]
+fn a_server_without_addresses_is_refused() {
+    assert_eq!(complaints(&with_server("roles = [\"web\"]")), ["1:1: [servers.s] has no `addresses`"]);
+    assert_eq!(complaints(&with_server("addresses = []")), ["2:1: server `s` has no address"]);
+}
+
+#[test]
+fn a_policy_without_servers_is_refused() {
+    assert_eq!(complaints(""), ["1:1: this policy has no server"]);
+    assert_eq!(complaints("[policy]\n[servers]\n"), ["2:2: this policy has no server"]);
+}
+
+#[test]
+fn a_bad_mac_is_refused() {
+    let complain = |mac: &str| {
+        complaints(&with_server(&format!("addresses = [\"192.0.2.1\"]\nmac = \"{mac}\""))).join("; ")
+    };
+    assert_eq!(complain("02:00:00:00:10"), "3:8: `02:00:00:00:10` is no MAC");
+    assert_eq!(complain("03:00:00:00:00:10"), "3:8: `03:00:00:00:00:10` can't be a frame's source");
+}
+
+#[test]
+fn a_set_holds_addresses_and_prefixes_only() {
+    assert_eq!(
+        complaints("[sets]\na = [\"@b\"]\n[servers.s]\naddresses = [\"192.0.2.1\"]\n"),
+        ["2:7: a set can't hold another set"]
+    );
+    assert_eq!(
+        complaints("[sets]\na = [\"192.0.2.300\"]\n[servers.s]\naddresses = [\"192.0.2.1\"]\n"),
+        ["2:7: `192.0.2.300` is no address"]
+    );
+}
+
+#[test]
+fn a_name_has_plain_characters_and_at_most_63() {
+    assert_eq!(complaints(&with("[roles.\"a b\"]")), ["8:8: `a b` can't be the name of a role"]);
+    assert_eq!(
+        complaints(&with("[servers.\"\"]\naddresses=[\"192.0.2.1\"]")),
+        ["8:10: a server needs a name"]
+    );
+    let long = "x".repeat(64);
+    assert_eq!(
+        complaints(&with(&format!("[roles.{long}]"))),
+        ["8:8: the name of a role has at most 63 characters, not 64"]
+    );
+    assert!(super::parse(&with(&format!("[roles.\"a.b-c_{}\"]", "x".repeat(57))), "x").is_ok());
+}
+
+#[test]
+fn an_alarm_file_needs_a_path() {
+    assert_eq!(complaints(&with("[alarms]\neve = \"\"")), ["9:7: `eve` must be the path of a file"]);
+}
