@@ -491,6 +491,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 	if (is_quarantined(matter->server->id, matter->now_ns) &&
 	    !((reply | first) & RULE_MANAGEMENT)) {
 		decision->effects = 0;
+		decision->rule = 0;
 		drop(decision, REASON_QUARANTINED, 0);
 		return;
 	}

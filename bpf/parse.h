@@ -139,24 +139,34 @@ static __always_inline int load_bytes(void *ctx, const enum hook hook, __u32 off
 {
 	if (offset > DEEPEST_HEADER)
 		return -1;
+	/* What the compiler knows by now the verifier of Linux 6.1 has forgotten,
+	 * when the value was put aside before it was tested: it is told again.
+	 */
+	barrier_var(offset);
+	offset &= DEEPEST_HEADER;
 
 	if (hook == HOOK_XDP) {
 		struct xdp_md *xdp = ctx;
-		void *data = (void *)(long)xdp->data;
+		void *from = (void *)(long)xdp->data + offset;
 		void *end = (void *)(long)xdp->data_end;
 
-		if (data + offset + size <= end) {
-			__builtin_memcpy(to, data + offset, size);
+		/* one register for test and access: to the verifier of Linux 6.1 a
+		 * second addition is another pointer
+		 */
+		barrier_var(from);
+		if (from + size <= end) {
+			__builtin_memcpy(to, from, size);
 			return 0;
 		}
 		return bpf_xdp_load_bytes(xdp, offset, to, size);
 	} else {
 		struct __sk_buff *skb = ctx;
-		void *data = (void *)(long)skb->data;
+		void *from = (void *)(long)skb->data + offset;
 		void *end = (void *)(long)skb->data_end;
 
-		if (data + offset + size <= end) {
-			__builtin_memcpy(to, data + offset, size);
+		barrier_var(from);
+		if (from + size <= end) {
+			__builtin_memcpy(to, from, size);
 			return 0;
 		}
 		return bpf_skb_load_bytes(skb, offset, to, size);
@@ -302,11 +312,15 @@ __noinline int parse_ipv4_options(struct xdp_md *ctx, __u32 offset, __u32 bytes,
 				  struct packet *packet)
 {
 	struct option_walk walk = { .bytes = bytes };
+	__u32 above_one = bytes - 1;
 
 	if (!packet)
 		return 0;
-	if (bytes < 1 || bytes > IPV4_OPTIONS_MAX ||
-	    bpf_xdp_load_bytes(ctx, offset, walk.option, bytes)) {
+	/* so that the verifier of Linux 6.1 sees a length from 1 on */
+	barrier_var(above_one);
+	above_one &= 63;
+	if (above_one >= IPV4_OPTIONS_MAX ||
+	    bpf_xdp_load_bytes(ctx, offset, walk.option, above_one + 1)) {
 		packet->malformed = 1;
 		return 0;
 	}
@@ -385,6 +399,10 @@ static __always_inline bool parse_ipv4(void *ctx, const enum hook hook, struct p
 static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 					     struct packet *packet)
 {
+	/* Unrolled: Linux 6.1 refuses a loop whose head is reached by falling
+	 * through, and where the head comes to lie is the compiler's choice.
+	 */
+#pragma clang loop unroll(full)
 	for (int i = 0; i <= EXTENSIONS_MAX; i++) {
 		__u8 type = packet->protocol;
 		/* written first: a helper that is the first to write to its

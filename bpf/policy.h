@@ -48,7 +48,8 @@ static __always_inline const struct server *find_server(const struct policy *pol
 							const struct address *address)
 {
 	__u32 slot = policy->slot;
-	struct prefix_key key = { .prefix_bits = 128 };
+	/* a copy: to Linux 6.1 the key has to lie on the stack */
+	struct prefix_key key = { .prefix_bits = 128, .address = *address };
 	struct server *server;
 	void *table;
 
@@ -57,14 +58,11 @@ static __always_inline const struct server *find_server(const struct policy *pol
 	table = bpf_map_lookup_elem(&hosts, &slot);
 	if (!table)
 		return NULL;
-	server = bpf_map_lookup_elem(table, address);
+	server = bpf_map_lookup_elem(table, &key.address);
 	if (server || !(policy->flags & SETTINGS_PREFIXES))
 		return server;
 	table = bpf_map_lookup_elem(&prefixes, &slot);
-	if (!table)
-		return NULL;
-	key.address = *address;
-	return bpf_map_lookup_elem(table, &key);
+	return table ? bpf_map_lookup_elem(table, &key) : NULL;
 }
 
 /* Everything a profile has about one port (ICMP: type) of one protocol. */

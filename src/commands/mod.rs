@@ -44,6 +44,7 @@ impl From<Exit> for ExitCode {
 /// What went wrong, with what to do about it.
 pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.json, cli.color);
+    crate::gate::route_messages();
     match &cli.command {
         Command::Init => init::run(&output),
         Command::Check { policy } => check::run(policy, &output),

@@ -33,7 +33,7 @@ use install::{Chunk, text_of};
 pub use lift::{Attachment, Hook, Mode, is_pinned, lift, now_ns};
 use map::{Table, open_pinned};
 pub use place::{Lock, Place};
-pub use program::{OBJECT, Programs};
+pub use program::{OBJECT, Programs, route_messages};
 pub use read::{Fill, FlowRow, FlowTable, Names, Status, Tally};
 pub use samples::{Consumer, Received};
 pub use system::TestRun;

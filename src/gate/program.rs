@@ -121,17 +121,20 @@ fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
     Some(size.value)
 }
 
+/// Sends what libbpf prints to the log: our own errors say what matters.
+pub fn route_messages() {
+    libbpf_rs::set_print(Some((PrintLevel::Debug, |level, text| match level {
+        PrintLevel::Warn => log::debug!("libbpf: {}", text.trim_end()),
+        _ => log::trace!("libbpf: {}", text.trim_end()),
+    })));
+}
+
 /// Loads the object, with maps of its own or with those pinned in `reuse`.
 pub(super) fn load(
     object: &[u8],
     sizes: &TableSizes,
     reuse: Option<&Path>,
 ) -> Result<Gate, GateError> {
-    libbpf_rs::set_print(Some((PrintLevel::Debug, |level, text| match level {
-        // our own errors say what matters; libbpf's are for -v
-        PrintLevel::Warn => log::debug!("libbpf: {}", text.trim_end()),
-        _ => log::trace!("libbpf: {}", text.trim_end()),
-    })));
     let failed = |error: &libbpf_rs::Error| {
         GateError::from_libbpf("the kernel refused the programs (-v -v shows why)", error)
     };
