@@ -52,9 +52,7 @@ fn clang_args() -> Result<Vec<OsString>, env::VarError> {
         "riscv64" => "riscv64-linux-gnu".to_owned(),
         other => format!("{other}-linux-gnu"),
     };
-    let mut args: Vec<OsString> = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
-        .map(OsString::from)
-        .to_vec();
+    let mut args: Vec<OsString> = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror"].map(OsString::from).to_vec();
     let folder = Path::new("/usr/include").join(machine);
     if folder.is_dir() {
         args.push("-I".into());
@@ -66,9 +64,7 @@ fn clang_args() -> Result<Vec<OsString>, env::VarError> {
 /// `enum reason` of the contract as a Rust enum with the names that users read.
 fn reasons(object: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let btf = Btf::from_path(object)?;
-    let list = btf
-        .type_by_name::<Enum<'_>>("reason")
-        .ok_or("the object's BTF has no enum reason")?;
+    let list = btf.type_by_name::<Enum<'_>>("reason").ok_or("the object's BTF has no enum reason")?;
     let mut variants = String::new();
     let mut all = String::new();
     let mut names = String::new();
@@ -81,10 +77,8 @@ fn reasons(object: &Path) -> Result<String, Box<dyn std::error::Error>> {
         if name == "NONE" || name == "COUNT" {
             continue;
         }
-        let variant: String = name
-            .split('_')
-            .map(|word| word[..1].to_owned() + &word[1..].to_ascii_lowercase())
-            .collect();
+        let variant: String =
+            name.split('_').map(|word| word[..1].to_owned() + &word[1..].to_ascii_lowercase()).collect();
         let word = name.to_ascii_lowercase();
         writeln!(variants, "    /// `{word}`\n    {variant} = {},", value.value)?;
         writeln!(all, "    Reason::{variant},")?;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    Ethernet2Header, EtherType, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, SingleVlanHeader, TcpHeader,
+    EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, SingleVlanHeader, TcpHeader,
     UdpHeader, VlanId,
 };
 use thiserror::Error;
@@ -65,8 +65,9 @@ impl Probe {
         let (ether_type, mut packet) = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 // 20 bytes of header and less than 100 of payload fit
-                let header = Ipv4Header::new(length, HOP_LIMIT, protocol, source.octets(), destination.octets())
-                    .unwrap_or_default();
+                let header =
+                    Ipv4Header::new(length, HOP_LIMIT, protocol, source.octets(), destination.octets())
+                        .unwrap_or_default();
                 (EtherType::IPV4, header.to_bytes().to_vec())
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
@@ -103,7 +104,8 @@ impl Probe {
     fn transport(&self) -> Vec<u8> {
         match self.protocol {
             TCP => {
-                let mut header = TcpHeader::new(self.source_port, self.destination_port, 1, 65_535).to_bytes();
+                let mut header =
+                    TcpHeader::new(self.source_port, self.destination_port, 1, 65_535).to_bytes();
                 header[13] = self.tcp_flags;
                 header.to_vec()
             }

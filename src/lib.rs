@@ -1,9 +1,14 @@
 //! `portcullis`: the gate on a DMZ router. See `docs/architecture.md`.
 
+pub mod alarm;
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod compile;
+pub mod drops;
 pub mod frame;
 pub mod gate;
 pub mod policy;
 pub mod reason;
+pub mod sample;
+pub mod sink;

@@ -10,10 +10,7 @@ include!(concat!(env!("OUT_DIR"), "/reason.rs"));
 impl Reason {
     /// The reason with this number, or `None` for one that this version does not know.
     pub fn from_number(number: u8) -> Option<Reason> {
-        REASONS
-            .iter()
-            .copied()
-            .find(|reason| reason.number() == number)
+        REASONS.iter().copied().find(|reason| reason.number() == number)
     }
 
     /// The reason with this name.

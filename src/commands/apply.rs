@@ -23,10 +23,10 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     for warning in gate.sizes_not_in_force(&compiled.policy) {
         output.warn(&warning);
     }
-    output.either(
-        &json!({ "interface": interface, "generation": generation, "changes": changes }),
-        || format!("{}generation {generation} is live on {interface}\n", list(&changes)),
-    )?;
+    output
+        .either(&json!({ "interface": interface, "generation": generation, "changes": changes }), || {
+            format!("{}generation {generation} is live on {interface}\n", list(&changes))
+        })?;
     Ok(Exit::Done)
 }
 

@@ -69,11 +69,17 @@ fn ask(asked: &Explain, policy: &Policy, tables: &Tables) -> anyhow::Result<Ques
     let need = parse_need(&asked.what, Direction::Out, &policy.sets)
         .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
     if !need.peers.is_empty() || need.limit.is_some() {
-        bail!("`{}` says more than a protocol and a port\nhelp: give the addresses with --from and --to", asked.what);
+        bail!(
+            "`{}` says more than a protocol and a port\nhelp: give the addresses with --from and --to",
+            asked.what
+        );
     }
     let (first, last) = (*need.ports.start(), *need.ports.end());
     if first != last {
-        bail!("`{}` is not one packet\nhelp: name one port or type, as in tcp/80 or icmp/echo-request", asked.what);
+        bail!(
+            "`{}` is not one packet\nhelp: name one port or type, as in tcp/80 or icmp/echo-request",
+            asked.what
+        );
     }
     let protocol = need.protocol;
     let sender = find_server(policy, tables, asked.from);

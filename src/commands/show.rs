@@ -8,11 +8,10 @@ use anyhow::Context;
 
 use super::Exit;
 use super::output::{Output, align};
-use crate::clock::Clock;
 use crate::cli::Subject;
-use crate::drops::LedgerRow;
+use crate::clock::Clock;
+use crate::drops::{Context as Seen, LedgerRow, Verdict};
 use crate::gate::{FlowTable, Gate, Place, Status};
-use crate::ledger;
 use crate::policy::{Policy, describe, name_protocol, summarize};
 
 /// The daemon answers from memory.
@@ -48,7 +47,7 @@ pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result
             }
         }
         Subject::Flows => show_flows(&gate, output)?,
-        Subject::Drops => show_drops(&gate, output)?,
+        Subject::Drops => show_drops(&gate, interface, output)?,
         Subject::Alarms => {}
     }
     Ok(Exit::Done)
@@ -94,14 +93,18 @@ fn show_flows(gate: &Gate, output: &Output) -> anyhow::Result<()> {
     })
 }
 
-fn show_drops(gate: &Gate, output: &Output) -> anyhow::Result<()> {
-    let mut rows = ledger::read(gate, &Clock::now())?;
-    rows.sort_by_key(|row| std::cmp::Reverse(row.last));
+fn show_drops(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
+    let names = gate.names_by_id()?;
+    let context = Seen { interface: interface.into(), clock: Clock::now(), names: &names };
+    let ledger = gate.ledger_snapshot()?;
+    let mut rows: Vec<LedgerRow> =
+        ledger.iter().map(|(key, entry)| LedgerRow::new(*key, entry, &context)).collect();
+    rows.sort_by_key(|row| (std::cmp::Reverse(row.last), row.key));
     output.either(&rows, || {
         if rows.is_empty() {
             return "nothing was dropped\n".to_owned();
         }
-        let heads = ["LAST", "SERVER", "ADDRESS", "WHAT", "TO", "REASON", "PACKETS", "BYTES"];
+        let heads = ["LAST", "SERVER", "ADDRESS", "WHAT", "LAST DESTINATION", "REASON", "PACKETS", "BYTES"];
         let mut table = vec![heads.map(str::to_owned).to_vec()];
         table.extend(rows.iter().map(describe_row));
         align(&table)
@@ -109,7 +112,27 @@ fn show_drops(gate: &Gate, output: &Output) -> anyhow::Result<()> {
 }
 
 fn describe_row(row: &LedgerRow) -> Vec<String> {
-    vec![row.last.strftime("%F %T").to_string()]
+    let address = |ip: Option<std::net::IpAddr>| ip.map_or("-".to_owned(), |ip| ip.to_string());
+    let mut reason = row.reason().to_string();
+    if row.verdict() == Verdict::WouldDrop {
+        reason.push_str(" (would drop)");
+    }
+    if row.quiet() {
+        reason.push_str(" (quiet)");
+    }
+    vec![
+        format!("{:.0}", row.last),
+        row.server.as_deref().unwrap_or("-").to_owned(),
+        address(row.last_source),
+        match row.port() {
+            Some(port) => format!("{}/{port}", row.protocol_name()),
+            None => row.protocol_name().into_owned(),
+        },
+        address(row.last_destination),
+        reason,
+        row.packets.to_string(),
+        row.bytes.to_string(),
+    ]
 }
 
 fn show_alarms(place: &Place, output: &Output) -> anyhow::Result<Exit> {
@@ -135,7 +158,8 @@ fn show_alarms(place: &Place, output: &Output) -> anyhow::Result<Exit> {
         output.text("no alarm is open\n")?;
     }
     for line in &lines {
-        let alarm: serde_json::Value = serde_json::from_str(line).context("the daemon speaks another version")?;
+        let alarm: serde_json::Value =
+            serde_json::from_str(line).context("the daemon speaks another version")?;
         output.text(&format!("{}\n", alarm["line"].as_str().unwrap_or(line)))?;
     }
     Ok(Exit::Done)

@@ -7,8 +7,8 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/portcullis.skel.rs"));
 }
 
-pub use skeleton::{OpenPortcullisSkel, PortcullisSkel, PortcullisSkelBuilder};
 pub use skeleton::types::*;
+pub use skeleton::{OpenPortcullisSkel, PortcullisSkel, PortcullisSkelBuilder};
 
 /// Types whose bytes are keys and values of maps.
 macro_rules! plain {

@@ -70,33 +70,20 @@ pub enum GateError {
          help: use the version that made them, or lift the gate and put it up again: \
          portcullis detach -i {interface} && portcullis attach -i {interface} -p POLICY"
     )]
-    Layout {
-        interface: String,
-        path: PathBuf,
-        found: u64,
-        expected: u32,
-    },
+    Layout { interface: String, path: PathBuf, found: u64, expected: u32 },
 
     #[error(
         "the pins at {path} are incomplete: {missing} is missing\n\
          help: portcullis detach -i {interface} removes the rest; then attach again"
     )]
-    BrokenPins {
-        interface: String,
-        path: PathBuf,
-        missing: String,
-    },
+    BrokenPins { interface: String, path: PathBuf, missing: String },
 
     #[error(
         "the table `{table}` holds {size}, and {wanted} are needed\n\
          help: raise `{table}` under [tables] in the policy, then portcullis detach and attach again: \
          the sizes of live tables can't change"
     )]
-    TableFull {
-        table: &'static str,
-        size: u32,
-        wanted: usize,
-    },
+    TableFull { table: &'static str, size: u32, wanted: usize },
 
     #[error("no server is called `{name}`{hint}")]
     NoServer { name: String, hint: String },
@@ -114,12 +101,8 @@ fn remedy(errno: Errno) -> &'static str {
         Errno::EPERM | Errno::EACCES => {
             "\nhelp: run it as root; in a container, it needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
         }
-        Errno::ENOMEM => {
-            "\nhelp: the kernel has no memory for the tables; make them smaller under [tables]"
-        }
-        Errno::ENOSPC | Errno::E2BIG => {
-            "\nhelp: a table is full; `portcullis show -i IF status` tells which"
-        }
+        Errno::ENOMEM => "\nhelp: the kernel has no memory for the tables; make them smaller under [tables]",
+        Errno::ENOSPC | Errno::E2BIG => "\nhelp: a table is full; `portcullis show -i IF status` tells which",
         Errno::EINVAL | Errno::EOPNOTSUPP => {
             "\nhelp: this kernel or driver lacks the feature; `portcullis show -i IF status` and `dmesg | tail` say more"
         }
@@ -133,10 +116,7 @@ impl GateError {
         let what = what.into();
         match errno_of(error) {
             Some(source) => GateError::Kernelside { what, source },
-            None => GateError::Other {
-                what,
-                why: format!("{error:#}"),
-            },
+            None => GateError::Other { what, why: format!("{error:#}") },
         }
     }
 }
@@ -145,10 +125,7 @@ fn errno_of(error: &libbpf_rs::Error) -> Option<Errno> {
     use libbpf_rs::ErrorKind as Kind;
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
-        if let Some(number) = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::raw_os_error)
-        {
+        if let Some(number) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
             return Some(Errno::from_raw(number));
         }
         source = error.source();

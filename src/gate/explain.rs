@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 
 use plain::Plain;
 
+use super::Gate;
 use super::contract::{assumption, decision, drop_flag, question, rule_flag, verdict};
 use super::error::GateError;
 use super::read::as_error;
 use super::system;
-use super::Gate;
 use crate::reason::Reason;
 
 /// What the program decided about a frame.
@@ -62,20 +62,8 @@ impl Gate {
     /// Asks what would become of `frame`, coming from the interface `ifindex`
     /// if that is given. `opened` asks as if the peer had opened the flow that
     /// the frame belongs to. Nothing is counted or recorded.
-    pub fn explain(
-        &self,
-        frame: &[u8],
-        opened: bool,
-        ifindex: Option<u32>,
-    ) -> Result<Answer, GateError> {
-        let question = question {
-            assume: if opened {
-                assumption::ASSUME_OPENED.0
-            } else {
-                0
-            },
-            zero: 0,
-        };
+    pub fn explain(&self, frame: &[u8], opened: bool, ifindex: Option<u32>) -> Result<Answer, GateError> {
+        let question = question { assume: if opened { assumption::ASSUME_OPENED.0 } else { 0 }, zero: 0 };
         // SAFETY: a question is two integers, without padding.
         let mut data = unsafe { plain::as_bytes(&question) }.to_vec();
         data.extend_from_slice(frame);

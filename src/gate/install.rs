@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::address::{prefix_bits, to_address};
 use super::contract::{
-    self, address, cell, layout, limit, limit_key, name, need, need_key, peer_key, prefix_key,
-    range_key, rule, rule_flag, server, server_flag, settings, settings_flag, state,
+    self, address, cell, layout, limit, limit_key, name, need, need_key, peer_key, prefix_key, range_key,
+    rule, rule_flag, server, server_flag, settings, settings_flag, state,
 };
 use super::error::GateError;
 use super::map::Table;
@@ -77,11 +77,7 @@ impl Gate {
 
         let inner = generation.create_tables()?;
         self.fill_slot(slot, &inner)?;
-        self.policies.put(
-            &slot,
-            &describe_settings(policy, tables, &generation, number),
-            MapFlags::ANY,
-        )?;
+        self.policies.put(&slot, &describe_settings(policy, tables, &generation, number), MapFlags::ANY)?;
         self.write_state(state::STATE_ACTIVE, u64::from(slot) + 1)?;
         Ok(number)
     }
@@ -89,19 +85,12 @@ impl Gate {
     /// Ids of the servers' names: old names keep theirs, for the ledger's sake.
     fn give_ids(&self, names: &[String]) -> Result<Vec<u32>, GateError> {
         let known = self.names.entries()?;
-        let mut ids: HashMap<String, u32> = known
-            .iter()
-            .map(|(id, name)| (text_of(&name.text), *id))
-            .collect();
+        let mut ids: HashMap<String, u32> =
+            known.iter().map(|(id, name)| (text_of(&name.text), *id)).collect();
         let fresh = names.iter().filter(|name| !ids.contains_key(*name)).count();
         if known.len() + fresh > self.names.capacity() as usize {
             self.forget_names(&known, names)?;
-            ids = self
-                .names
-                .entries()?
-                .iter()
-                .map(|(id, name)| (text_of(&name.text), *id))
-                .collect();
+            ids = self.names.entries()?.iter().map(|(id, name)| (text_of(&name.text), *id)).collect();
             if ids.len() + fresh > self.names.capacity() as usize {
                 return Err(GateError::TableFull {
                     table: "servers",
@@ -158,16 +147,9 @@ impl Gate {
         if purses.is_empty() {
             return Ok(());
         }
-        let existing: HashSet<(u32, u32)> = self
-            .limits
-            .entries()?
-            .iter()
-            .map(|(key, _)| (key.server, key.limit_key))
-            .collect();
-        let wanted: HashSet<(u32, u32)> = purses
-            .iter()
-            .map(|key| (key.server, key.limit_key))
-            .collect();
+        let existing: HashSet<(u32, u32)> =
+            self.limits.entries()?.iter().map(|(key, _)| (key.server, key.limit_key)).collect();
+        let wanted: HashSet<(u32, u32)> = purses.iter().map(|key| (key.server, key.limit_key)).collect();
         let mut total = existing.union(&wanted).count();
         if total > self.limits.capacity() as usize {
             let live = self.live_purses()?;
@@ -200,15 +182,8 @@ impl Gate {
             return Ok(HashSet::new());
         };
         let ids = self.ids_by_name()?;
-        let ids: Vec<u32> = tables
-            .names
-            .iter()
-            .map(|name| ids.get(name).copied().unwrap_or(0))
-            .collect();
-        Ok(list_purses(&tables, &ids)
-            .iter()
-            .map(|key| (key.server, key.limit_key))
-            .collect())
+        let ids: Vec<u32> = tables.names.iter().map(|name| ids.get(name).copied().unwrap_or(0)).collect();
+        Ok(list_purses(&tables, &ids).iter().map(|key| (key.server, key.limit_key)).collect())
     }
 
     /// Puts the inner maps into their slot of the outer ones. The kernel makes
@@ -223,14 +198,9 @@ impl Gate {
                 .map(|((name, outer), inner)| {
                     scope.spawn(move || {
                         let fd = inner.as_fd().as_raw_fd();
-                        outer
-                            .update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-                            .map_err(|error| {
-                                GateError::from_libbpf(
-                                    format!("could not put a new table into `{name}`"),
-                                    &error,
-                                )
-                            })
+                        outer.update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY).map_err(|error| {
+                            GateError::from_libbpf(format!("could not put a new table into `{name}`"), &error)
+                        })
                     })
                 })
                 .collect();
@@ -264,10 +234,7 @@ impl Generation {
             })
             .collect();
         let flagged = |rule: u32| flags.get(rule as usize).copied().unwrap_or(0);
-        let to_cell = |from: &Cell| cell {
-            any: flagged(from.any),
-            set: from.set,
-        };
+        let to_cell = |from: &Cell| cell { any: flagged(from.any), set: from.set };
 
         let mut needs = Vec::with_capacity(tables.needs.len());
         let mut ranges = Vec::new();
@@ -284,10 +251,7 @@ impl Generation {
             } else {
                 ranged.insert(row.profile);
                 ranges.extend(cut_into_blocks(first, last).map(|(port, bits)| {
-                    let key = range_key {
-                        prefix_bits: NEED_BITS + bits,
-                        need: to_need_key(row, port),
-                    };
+                    let key = range_key { prefix_bits: NEED_BITS + bits, need: to_need_key(row, port) };
                     (key, value)
                 }));
             }
@@ -360,14 +324,8 @@ impl Generation {
         set(tables.settings.observe, settings_flag::SETTINGS_OBSERVE);
         set(tables.settings.strict, settings_flag::SETTINGS_STRICT);
         set(tables.settings.dhcp, settings_flag::SETTINGS_DHCP);
-        set(
-            tables.settings.unknown_sources == UnknownSources::Allow,
-            settings_flag::SETTINGS_UNKNOWN_ALLOW,
-        );
-        set(
-            tables.settings.unknown_sources == UnknownSources::Quiet,
-            settings_flag::SETTINGS_UNKNOWN_QUIET,
-        );
+        set(tables.settings.unknown_sources == UnknownSources::Allow, settings_flag::SETTINGS_UNKNOWN_ALLOW);
+        set(tables.settings.unknown_sources == UnknownSources::Quiet, settings_flag::SETTINGS_UNKNOWN_QUIET);
         set(!prefixes.is_empty(), settings_flag::SETTINGS_PREFIXES);
         set(ranged.contains(&0), settings_flag::SETTINGS_RANGES);
 
@@ -394,12 +352,7 @@ impl Generation {
             fill("ranges", MapType::LpmTrie, trie, &self.ranges)?,
             fill("peers", MapType::LpmTrie, trie, &self.peers)?,
             fill("rules", MapType::Hash, 0, &self.rules)?,
-            fill(
-                "sources",
-                MapType::Array,
-                libbpf_sys::BPF_F_INNER_MAP,
-                &self.chunks,
-            )?,
+            fill("sources", MapType::Array, libbpf_sys::BPF_F_INNER_MAP, &self.chunks)?,
         ])
     }
 }
@@ -443,22 +396,11 @@ fn list_purses(tables: &Tables, ids: &[u32]) -> Vec<limit_key> {
             purses.insert((id, key));
         }
     }
-    purses
-        .into_iter()
-        .map(|(server, key)| limit_key {
-            server,
-            limit_key: key,
-        })
-        .collect()
+    purses.into_iter().map(|(server, key)| limit_key { server, limit_key: key }).collect()
 }
 
 fn to_need_key(row: &NeedRow, port: u16) -> need_key {
-    need_key {
-        profile: row.profile,
-        protocol: row.proto,
-        zero: 0,
-        port_be: port.to_be(),
-    }
+    need_key { profile: row.profile, protocol: row.proto, zero: 0, port_be: port.to_be() }
 }
 
 fn to_server(row: &ServerRow, id: u32, ranged: bool) -> server {
@@ -472,13 +414,7 @@ fn to_server(row: &ServerRow, id: u32, ranged: bool) -> server {
     set(row.mac.is_some(), server_flag::SERVER_MAC);
     set(row.vlan.is_some(), server_flag::SERVER_VLAN);
     set(ranged, server_flag::SERVER_RANGES);
-    server {
-        id,
-        profile: row.profile,
-        vlan: row.vlan.unwrap_or(0),
-        mac: row.mac.unwrap_or_default(),
-        flags,
-    }
+    server { id, profile: row.profile, vlan: row.vlan.unwrap_or(0), mac: row.mac.unwrap_or_default(), flags }
 }
 
 /// Aligned blocks that make up a range of ports: first port and bits that count.
@@ -498,15 +434,8 @@ fn cut_into_blocks(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
     })
 }
 
-fn describe_settings(
-    policy: &Policy,
-    tables: &Tables,
-    generation: &Generation,
-    number: u64,
-) -> settings {
-    let applied_s = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+fn describe_settings(policy: &Policy, tables: &Tables, generation: &Generation, number: u64) -> settings {
+    let applied_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut file = [0; layout::FILE_BYTES.0 as usize];
     let room = file.len() - 1;
     for (to, from) in file.iter_mut().zip(policy.file.bytes().take(room)) {
@@ -534,9 +463,7 @@ pub(super) fn text_of(bytes: &[u8]) -> String {
 
 impl contract::name {
     fn default_text() -> Self {
-        contract::name {
-            text: [0; layout::NAME_BYTES.0 as usize],
-        }
+        contract::name { text: [0; layout::NAME_BYTES.0 as usize] }
     }
 }
 

@@ -119,16 +119,7 @@ impl Gate {
                 return Err(error);
             }
         };
-        Ok((
-            gate,
-            Attachment {
-                mode,
-                hook,
-                generation,
-                replaced,
-                warnings,
-            },
-        ))
+        Ok((gate, Attachment { mode, hook, generation, replaced, warnings }))
     }
 
     /// Makes `policy` the live one of a gate that is down, tracker included.
@@ -193,22 +184,21 @@ impl Gate {
         let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
             Ok(link) => (link, Mode::Native),
             Err(Errno::EBUSY | Errno::EEXIST) => {
-                return Err(GateError::OtherProgram {
-                    interface: place.interface.clone(),
-                });
+                return Err(GateError::OtherProgram { interface: place.interface.clone() });
             }
             Err(native) => {
-                let link = system::link_xdp(program, place.ifindex, XdpMode::Generic).map_err(
-                    |source| match source {
-                        Errno::EBUSY | Errno::EEXIST => GateError::OtherProgram {
-                            interface: place.interface.clone(),
+                let link =
+                    system::link_xdp(program, place.ifindex, XdpMode::Generic).map_err(
+                        |source| match source {
+                            Errno::EBUSY | Errno::EEXIST => {
+                                GateError::OtherProgram { interface: place.interface.clone() }
+                            }
+                            source => GateError::Kernelside {
+                                what: format!("could not attach to {}", place.interface),
+                                source,
+                            },
                         },
-                        source => GateError::Kernelside {
-                            what: format!("could not attach to {}", place.interface),
-                            source,
-                        },
-                    },
-                )?;
+                    )?;
                 warnings.push(format!(
                     "{} refuses native XDP ({native}): the gate runs in generic mode, which is \
                      slower and comes after the kernel has made a buffer of the packet",
@@ -387,9 +377,7 @@ fn open_live_link(place: &Place, path: &Path) -> Option<OwnedFd> {
 
 fn refuse_other_program(place: &Place) -> Result<(), GateError> {
     match system::query_xdp(place.ifindex) {
-        Ok(Some(_)) => Err(GateError::OtherProgram {
-            interface: place.interface.clone(),
-        }),
+        Ok(Some(_)) => Err(GateError::OtherProgram { interface: place.interface.clone() }),
         _ => Ok(()),
     }
 }

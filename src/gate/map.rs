@@ -35,11 +35,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
                 ),
             });
         }
-        Ok(Self {
-            handle,
-            name,
-            types: PhantomData,
-        })
+        Ok(Self { handle, name, types: PhantomData })
     }
 
     /// Creates a map that nothing holds yet but this process.
@@ -64,10 +60,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
             &options,
         )
         .map_err(|error| {
-            GateError::from_libbpf(
-                format!("could not make the table `{name}` of {entries} entries"),
-                &error,
-            )
+            GateError::from_libbpf(format!("could not make the table `{name}` of {entries} entries"), &error)
         })?;
         Self::new(name, handle)
     }
@@ -118,13 +111,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
                 values.extend_from_slice(bytes_of(value));
             }
             self.handle
-                .update_batch(
-                    &keys,
-                    &values,
-                    batch.len() as u32,
-                    MapFlags::ANY,
-                    MapFlags::ANY,
-                )
+                .update_batch(&keys, &values, batch.len() as u32, MapFlags::ANY, MapFlags::ANY)
                 .map_err(|error| self.failed("fill", &error))?;
         }
         Ok(())
@@ -145,9 +132,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
             .handle
             .lookup_batch(BATCH as u32, MapFlags::ANY, MapFlags::ANY)
             .map_err(|error| self.failed("read", &error))?;
-        Ok(iterator
-            .filter_map(|(key, value)| Some((from_bytes(&key)?, from_bytes(&value)?)))
-            .collect())
+        Ok(iterator.filter_map(|(key, value)| Some((from_bytes(&key)?, from_bytes(&value)?))).collect())
     }
 
     /// The sum over all CPUs, for per-CPU maps.
@@ -182,10 +167,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 pub fn memory_bytes(map: BorrowedFd<'_>) -> u64 {
     fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))
         .ok()
-        .and_then(|text| {
-            text.lines()
-                .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
-        })
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok()))
         .unwrap_or(0)
 }
 

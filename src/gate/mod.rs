@@ -21,11 +21,12 @@ use libbpf_rs::{MapFlags, MapHandle};
 use nix::errno::Errno;
 
 use crate::compile::Tables;
+use crate::drops::Names;
 use crate::policy::Policy;
 pub use address::{from_address, to_address};
 use contract::{
-    counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row,
-    limit, limit_key, name, opening, quarantine, settings, state,
+    counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row, limit,
+    limit_key, name, opening, quarantine, settings, state,
 };
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
@@ -34,14 +35,12 @@ pub use lift::{Attachment, Hook, Mode, is_pinned, lift, now_ns};
 use map::{Table, open_pinned};
 pub use place::{Lock, Place};
 pub use program::{OBJECT, Programs, route_messages};
-pub use read::{Fill, FlowRow, FlowTable, Names, Status, Tally};
+pub use read::{Fill, FlowRow, FlowTable, Status, Tally};
 pub use samples::{Consumer, Received};
 pub use system::TestRun;
 
 /// The maps of which each slot holds an inner map of one policy generation.
-const OUTER_MAPS: [&str; 7] = [
-    "hosts", "prefixes", "needs", "ranges", "peers", "rules", "sources",
-];
+const OUTER_MAPS: [&str; 7] = ["hosts", "prefixes", "needs", "ranges", "peers", "rules", "sources"];
 
 /// An opened gate: every map and program of it, whether attached or not.
 pub struct Gate {
@@ -77,10 +76,7 @@ impl Gate {
                 Table::new($name, find($name)?)?
             };
         }
-        let outer = OUTER_MAPS
-            .into_iter()
-            .map(&mut find)
-            .collect::<Result<_, _>>()?;
+        let outer = OUTER_MAPS.into_iter().map(&mut find).collect::<Result<_, _>>()?;
         Ok(Gate {
             state: table!("state"),
             policies: table!("policies"),
@@ -111,9 +107,7 @@ impl Gate {
         let folder = place.pins.join("maps");
         check_privilege()?;
         if !folder.exists() {
-            return Err(GateError::NotAttached {
-                interface: place.interface.clone(),
-            });
+            return Err(GateError::NotAttached { interface: place.interface.clone() });
         }
         check_layout(place, &folder)?;
         let broken = |name: &str| GateError::BrokenPins {
@@ -125,10 +119,9 @@ impl Gate {
         Gate::collect(programs, |name| {
             open_pinned(&folder.join(name)).map_err(|errno| match errno {
                 Errno::ENOENT => broken(name),
-                source => GateError::Kernelside {
-                    what: format!("could not open the pinned map `{name}`"),
-                    source,
-                },
+                source => {
+                    GateError::Kernelside { what: format!("could not open the pinned map `{name}`"), source }
+                }
             })
         })
     }
@@ -158,22 +151,12 @@ impl Gate {
 
     /// Ids of all names that have one.
     pub fn ids_by_name(&self) -> Result<HashMap<String, u32>, GateError> {
-        Ok(self
-            .names
-            .entries()?
-            .iter()
-            .map(|(id, name)| (text_of(&name.text), *id))
-            .collect())
+        Ok(self.names.entries()?.iter().map(|(id, name)| (text_of(&name.text), *id)).collect())
     }
 
     /// Names of all ids that were ever given and are in use.
-    pub fn names_by_id(&self) -> Result<HashMap<u32, String>, GateError> {
-        Ok(self
-            .names
-            .entries()?
-            .iter()
-            .map(|(id, name)| (*id, text_of(&name.text)))
-            .collect())
+    pub fn names_by_id(&self) -> Result<Names, GateError> {
+        Ok(self.names.entries()?.iter().map(|(id, name)| (*id, text_of(&name.text).into())).collect())
     }
 
     fn live_server_ids(&self) -> Result<Vec<u32>, GateError> {
@@ -181,11 +164,7 @@ impl Gate {
             return Ok(Vec::new());
         };
         let ids = self.ids_by_name()?;
-        Ok(policy
-            .servers
-            .iter()
-            .filter_map(|server| ids.get(&server.name).copied())
-            .collect())
+        Ok(policy.servers.iter().filter_map(|server| ids.get(&server.name).copied()).collect())
     }
 }
 
@@ -226,11 +205,7 @@ pub fn check_privilege() -> Result<(), GateError> {
         .unwrap_or(u64::MAX);
     for (bit, missing) in CAPABILITIES {
         if effective & (1 << bit) == 0 {
-            let missing = if nix::unistd::geteuid().is_root() {
-                missing
-            } else {
-                "root"
-            };
+            let missing = if nix::unistd::geteuid().is_root() { missing } else { "root" };
             return Err(GateError::Privilege { missing });
         }
     }
@@ -243,9 +218,9 @@ fn check_kernel(release: &str) -> Result<(), GateError> {
         .split(|character: char| !character.is_ascii_digit())
         .map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) < (6, 1) => Err(GateError::Kernel {
-            release: release.trim().to_owned(),
-        }),
+        (Some(major), Some(minor)) if (major, minor) < (6, 1) => {
+            Err(GateError::Kernel { release: release.trim().to_owned() })
+        }
         _ => Ok(()),
     }
 }

@@ -16,6 +16,7 @@ use super::error::GateError;
 
 const BPFFS: &str = "/sys/fs/bpf";
 const RUN: &str = "/run/portcullis";
+const HISTORY: &str = "/var/lib/portcullis";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// How long a writer waits for another one, which takes well under a second.
@@ -61,11 +62,8 @@ impl Place {
                 why,
             });
         }
-        let ifindex = nix::net::if_::if_nametoindex(interface).map_err(|_| {
-            GateError::NoInterface {
-                interface: interface.to_owned(),
-            }
-        })?;
+        let ifindex = nix::net::if_::if_nametoindex(interface)
+            .map_err(|_| GateError::NoInterface { interface: interface.to_owned() })?;
         let mut folder = interface.replace('.', ":");
         if !Path::new(INITIAL_NETNS_ONLY).exists() {
             let inode = fs::metadata("/proc/self/ns/net").map_or(0, |ns| ns.ino());
@@ -84,6 +82,12 @@ impl Place {
         self.stem.with_added_extension("sock")
     }
 
+    /// Where the daemon keeps what must outlive it: `/var/lib/portcullis/IF`.
+    pub fn history(&self) -> PathBuf {
+        let name = self.stem.file_name().unwrap_or_default();
+        Path::new(HISTORY).join(name)
+    }
+
     /// Folder in which a new gate is built before it gets its name.
     pub fn staging(&self) -> PathBuf {
         let mut name = self.pins.clone().into_os_string();
@@ -93,26 +97,18 @@ impl Place {
 
     /// Takes the writers' lock, waiting a little for another writer.
     pub fn lock(&self) -> Result<Lock, GateError> {
-        self.take("lock", LOCK_PATIENCE)
-            .map_err(|holder| match holder {
-                Taken::By(holder) => GateError::Locked {
-                    interface: self.interface.clone(),
-                    holder,
-                },
-                Taken::Error(error) => error,
-            })
+        self.take("lock", LOCK_PATIENCE).map_err(|holder| match holder {
+            Taken::By(holder) => GateError::Locked { interface: self.interface.clone(), holder },
+            Taken::Error(error) => error,
+        })
     }
 
     /// Takes the daemon's lock: the perf buffer has one reader.
     pub fn lock_daemon(&self) -> Result<Lock, GateError> {
-        self.take("daemon", Duration::ZERO)
-            .map_err(|holder| match holder {
-                Taken::By(holder) => GateError::DaemonRuns {
-                    interface: self.interface.clone(),
-                    holder,
-                },
-                Taken::Error(error) => error,
-            })
+        self.take("daemon", Duration::ZERO).map_err(|holder| match holder {
+            Taken::By(holder) => GateError::DaemonRuns { interface: self.interface.clone(), holder },
+            Taken::Error(error) => error,
+        })
     }
 
     fn take(&self, extension: &str, patience: Duration) -> Result<Lock, Taken> {
@@ -174,9 +170,7 @@ pub fn ensure_bpffs() -> Result<(), GateError> {
         return Ok(());
     }
     if is_private_mount_namespace() {
-        return Err(GateError::PrivateMounts {
-            path: path.to_owned(),
-        });
+        return Err(GateError::PrivateMounts { path: path.to_owned() });
     }
     mount(
         Some("bpf"),
@@ -185,10 +179,7 @@ pub fn ensure_bpffs() -> Result<(), GateError> {
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         Some("mode=700"),
     )
-    .map_err(|source| GateError::MountBpffs {
-        path: path.to_owned(),
-        source,
-    })
+    .map_err(|source| GateError::MountBpffs { path: path.to_owned(), source })
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -30,21 +30,13 @@ pub struct Programs {
 
 impl Programs {
     fn list(&self) -> [(&'static str, &OwnedFd); 3] {
-        [
-            (FILTER, &self.filter),
-            (EXPLAIN, &self.explain),
-            (TRACK, &self.track),
-        ]
+        [(FILTER, &self.filter), (EXPLAIN, &self.explain), (TRACK, &self.track)]
     }
 
     /// Opens them in the folder of pins; the error is the name of the missing one.
     pub(super) fn open(folder: &Path) -> Result<Programs, String> {
         let open = |name: &str| system::open_pin(&folder.join(name)).map_err(|_| name.to_owned());
-        Ok(Programs {
-            filter: open(FILTER)?,
-            explain: open(EXPLAIN)?,
-            track: open(TRACK)?,
-        })
+        Ok(Programs { filter: open(FILTER)?, explain: open(EXPLAIN)?, track: open(TRACK)? })
     }
 
     /// Pins them, in the place of earlier ones if there are any.
@@ -76,10 +68,8 @@ impl Programs {
 
 /// Pins anything at `path`.
 pub(super) fn pin(fd: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), GateError> {
-    system::pin(fd, path).map_err(|source| GateError::Kernelside {
-        what: format!("could not pin {}", path.display()),
-        source,
-    })
+    system::pin(fd, path)
+        .map_err(|source| GateError::Kernelside { what: format!("could not pin {}", path.display()), source })
 }
 
 /// Every map of the object, by the name of its pin.
@@ -130,11 +120,7 @@ pub fn route_messages() {
 }
 
 /// Loads the object, with maps of its own or with those pinned in `reuse`.
-pub(super) fn load(
-    object: &[u8],
-    sizes: &TableSizes,
-    reuse: Option<&Path>,
-) -> Result<Gate, GateError> {
+pub(super) fn load(object: &[u8], sizes: &TableSizes, reuse: Option<&Path>) -> Result<Gate, GateError> {
     let failed = |error: &libbpf_rs::Error| {
         GateError::from_libbpf("the kernel refused the programs (-v -v shows why)", error)
     };
@@ -150,8 +136,7 @@ pub(super) fn load(
                 what: format!("could not open the pinned map `{name}`"),
                 source,
             })?;
-            map.reuse_fd(pinned.as_fd())
-                .map_err(|error| failed(&error))?;
+            map.reuse_fd(pinned.as_fd()).map_err(|error| failed(&error))?;
         } else if let Some(size) = size_of_map(&name, sizes) {
             map.set_max_entries(size).map_err(|error| failed(&error))?;
         }
@@ -168,19 +153,12 @@ pub(super) fn load(
                 why: format!("it has no program `{name}`"),
             })
     };
-    let programs = Programs {
-        filter: program(FILTER)?,
-        explain: program(EXPLAIN)?,
-        track: program(TRACK)?,
-    };
+    let programs = Programs { filter: program(FILTER)?, explain: program(EXPLAIN)?, track: program(TRACK)? };
     Gate::collect(programs, |name| {
-        let map = object
-            .maps()
-            .find(|map| map.name() == name)
-            .ok_or_else(|| GateError::Other {
-                what: "the object file is not ours".to_owned(),
-                why: format!("it has no map `{name}`"),
-            })?;
+        let map = object.maps().find(|map| map.name() == name).ok_or_else(|| GateError::Other {
+            what: "the object file is not ours".to_owned(),
+            why: format!("it has no map `{name}`"),
+        })?;
         MapHandle::try_from(&map).map_err(|error| failed(&error))
     })
 }

@@ -1,6 +1,5 @@
 //! What the live maps say.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
@@ -9,14 +8,15 @@ use serde::Serialize;
 
 use super::address::from_address;
 use super::contract::{
-    counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, settings,
-    settings_flag, state, tally,
+    counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, settings, settings_flag,
+    state, tally,
 };
 use super::error::GateError;
 use super::lift::{Hook, Mode, now_ns};
 use super::map::{Table, memory_bytes};
 use super::place::Place;
 use super::{Chunk, Gate, OUTER_MAPS, text_of};
+use crate::drops::{Ledger, LedgerEntry, LedgerKey};
 use crate::policy::{Policy, parse};
 use crate::reason::{REASONS, Reason};
 
@@ -185,12 +185,10 @@ impl Gate {
         let Some((text, file)) = self.live_source()? else {
             return Ok(None);
         };
-        parse(&text, &file)
-            .map(Some)
-            .map_err(|diagnostics| GateError::Other {
-                what: "this version does not understand the live policy".to_owned(),
-                why: diagnostics.to_string(),
-            })
+        parse(&text, &file).map(Some).map_err(|diagnostics| GateError::Other {
+            what: "this version does not understand the live policy".to_owned(),
+            why: diagnostics.to_string(),
+        })
     }
 
     /// Seconds that the live pickup goes on.
@@ -282,9 +280,8 @@ impl Gate {
 
     /// Events inside the programs.
     pub fn tally(&self) -> Result<Tally, GateError> {
-        let sum = |index: tally| -> Result<u64, GateError> {
-            Ok(self.tallies.get_per_cpu(&index.0)?.iter().sum())
-        };
+        let sum =
+            |index: tally| -> Result<u64, GateError> { Ok(self.tallies.get_per_cpu(&index.0)?.iter().sum()) };
         Ok(Tally {
             samples_sent: sum(tally::TALLY_SAMPLES_SENT)?,
             samples_lost: sum(tally::TALLY_SAMPLES_LOST)?,
@@ -301,9 +298,7 @@ impl Gate {
         REASONS
             .iter()
             .map(|&reason| {
-                let values = self
-                    .counters
-                    .get_per_cpu(&(u32::from(reason.number()) + offset))?;
+                let values = self.counters.get_per_cpu(&(u32::from(reason.number()) + offset))?;
                 let total = values.iter().fold(counter::default(), |total, value| counter {
                     packets: total.packets + value.packets,
                     bytes: total.bytes + value.bytes,
@@ -320,6 +315,16 @@ impl Gate {
         Ok(rows)
     }
 
+    /// Both parts of the ledger, for [`Sweep`](crate::drops::Sweep) and `show drops`.
+    pub fn ledger_snapshot(&self) -> Result<Ledger, GateError> {
+        let mut ledger = Ledger::new();
+        for (rest, table) in [(false, &self.ledger), (true, &self.ledger_rest)] {
+            let rows = table.entries()?;
+            ledger.extend(rows.iter().map(|(key, row)| (LedgerKey::new(key, rest), LedgerEntry::from(row))));
+        }
+        Ok(ledger)
+    }
+
     /// Servers in quarantine, with the seconds left; `None` is until released.
     pub fn quarantined(&self) -> Result<Vec<(String, Option<u64>)>, GateError> {
         let names = self.names_by_id()?;
@@ -330,7 +335,7 @@ impl Gate {
             .into_iter()
             .filter(|(_, row)| row.until_ns == 0 || row.until_ns > now)
             .map(|(id, row)| {
-                let name = names.get(&id).cloned().unwrap_or_else(|| format!("#{id}"));
+                let name = names.get(&id).map_or_else(|| format!("#{id}"), |name| name.to_string());
                 let left = (row.until_ns != 0).then(|| (row.until_ns - now).div_ceil(1_000_000_000));
                 (name, left)
             })
@@ -407,19 +412,13 @@ impl Gate {
             (FlowTable::Icmp, &self.icmp_queries),
         ];
         for (table, map) in flows {
-            rows.extend(
-                map.entries()?
-                    .iter()
-                    .map(|(key, flow)| row(table, key, flow.last_ns)),
-            );
+            rows.extend(map.entries()?.iter().map(|(key, flow)| row(table, key, flow.last_ns)));
         }
         rows.extend(
             self.half_open
                 .entries()?
                 .iter()
-                .map(|(key, half): &(flow_key, half_open)| {
-                    row(FlowTable::HalfOpen, key, half.opened_ns)
-                }),
+                .map(|(key, half): &(flow_key, half_open)| row(FlowTable::HalfOpen, key, half.opened_ns)),
         );
         Ok(rows)
     }
@@ -457,12 +456,7 @@ impl Gate {
     /// An outer map: the live slot's size, and the memory of all slots.
     fn fill_of_slots(&self, outer: usize, table: &'static str) -> Result<Fill, GateError> {
         let active = self.read_state(state::STATE_ACTIVE)?;
-        let mut fill = Fill {
-            table,
-            entries: 0,
-            size: 0,
-            bytes: 0,
-        };
+        let mut fill = Fill { table, entries: 0, size: 0, bytes: 0 };
         for slot in 0..layout::SLOTS.0 {
             // an empty slot, or one that a swap has just taken
             let Ok(inner) = self.open_inner(outer, slot) else {
@@ -485,11 +479,5 @@ impl Gate {
 
 /// The errno of a failed test run, for callers outside.
 pub(super) fn as_error(what: &str) -> impl Fn(Errno) -> GateError + '_ {
-    move |source| GateError::Kernelside {
-        what: what.to_owned(),
-        source,
-    }
+    move |source| GateError::Kernelside { what: what.to_owned(), source }
 }
-
-/// Names by id, for rows that carry ids.
-pub type Names = HashMap<u32, String>;

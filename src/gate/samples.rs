@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use libbpf_rs::{PerfBuffer, PerfBufferBuilder};
 
-use super::error::GateError;
 use super::Gate;
+use super::error::GateError;
 
 /// Pages of 4 KiB for each CPU: some 1,000 samples between two polls.
 const PAGES_PER_CPU: usize = 64;
@@ -67,10 +67,7 @@ impl Consumer<'_> {
             // a signal: the caller looks at its flags
             Err(error) if error.kind() == libbpf_rs::ErrorKind::Interrupted => {}
             Err(error) => {
-                return Err(GateError::from_libbpf(
-                    "could not read the perf buffer",
-                    &error,
-                ));
+                return Err(GateError::from_libbpf("could not read the perf buffer", &error));
             }
         }
         Ok(self.received.take())

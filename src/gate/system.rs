@@ -20,11 +20,7 @@ pub enum XdpMode {
 
 fn check(result: i32) -> Result<i32, Errno> {
     // libbpf 1.x returns the negated errno
-    if result < 0 {
-        Err(Errno::from_raw(-result))
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(Errno::from_raw(-result)) } else { Ok(result) }
 }
 
 fn c_path(path: &Path) -> Result<CString, Errno> {
@@ -63,8 +59,7 @@ fn create_link(
     };
     let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
     // SAFETY: the options outlive the call and carry their own size.
-    check(unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex, attach_type, &options) })
-        .map(own)
+    check(unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex, attach_type, &options) }).map(own)
 }
 
 /// Attaches an XDP program by a link. `EBUSY`: another program is there.
@@ -84,10 +79,7 @@ pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd,
 /// Puts another program into a link; no packet passes between the two.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: both descriptors are borrowed for the call; no options.
-    check(unsafe {
-        sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null())
-    })
-    .map(drop)
+    check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) }).map(drop)
 }
 
 /// What a link says of itself.
@@ -113,10 +105,7 @@ pub fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
             info.__bindgen_anon_1.xdp.ifindex
         }
     };
-    Ok(LinkFacts {
-        program_id: info.prog_id,
-        ifindex,
-    })
+    Ok(LinkFacts { program_id: info.prog_id, ifindex })
 }
 
 /// The id of a program.
@@ -186,11 +175,7 @@ pub fn test_run(
     // SAFETY: every pointer is to a buffer of the size given with it, and all outlive the call.
     check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
     out.truncate(options.data_size_out as usize);
-    Ok(TestRun {
-        action: options.retval,
-        data: out,
-        duration_ns: options.duration,
-    })
+    Ok(TestRun { action: options.retval, data: out, duration_ns: options.duration })
 }
 
 /// The classic hook at egress, for kernels before 6.6: no link holds it, but
@@ -215,8 +200,8 @@ pub mod clsact {
 
     /// Attaches, or replaces what is at our handle in one step.
     pub fn attach(program: BorrowedFd<'_>, ifindex: u32) -> Result<(), libbpf_rs::Error> {
-        let mut hook = hook(program, ifindex)
-            .map_err(|errno| libbpf_rs::Error::from_raw_os_error(errno as i32))?;
+        let mut hook =
+            hook(program, ifindex).map_err(|errno| libbpf_rs::Error::from_raw_os_error(errno as i32))?;
         hook.create()?;
         hook.attach()?;
         Ok(())
@@ -236,4 +221,3 @@ pub mod clsact {
         }
     }
 }
-

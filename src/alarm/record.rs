@@ -1,0 +1,99 @@
+//! An alarm as JSON, for programs: the same object in EVE lines and in `show alarms -j`.
+
+use std::net::IpAddr;
+
+use serde::{Serialize, Serializer};
+
+use super::{Alarm, Distinct, Kind, Severity};
+use crate::drops::{Cause, Verdict, show_hex};
+use crate::policy::show_mac;
+
+/// How many of several are listed.
+const LISTED: usize = 16;
+
+#[derive(Serialize)]
+struct Record<'a> {
+    id: u64,
+    kind: Kind,
+    opened_as: Kind,
+    severity: Severity,
+    server: Option<&'a str>,
+    reason: Cause,
+    verdict: Verdict,
+    service: String,
+    packets: u64,
+    events: u64,
+    /// RFC 3339, as every time in here.
+    since: String,
+    last: String,
+    sources: Listed<String>,
+    destinations: Listed<String>,
+    ports: Listed<u16>,
+    source_macs: Listed<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    called: Option<IpAddr>,
+    while_away: bool,
+    seen: String,
+    why: &'static str,
+    technique: TechniqueRecord,
+    next: Vec<String>,
+    /// Of the sample, in hex.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    frame: String,
+}
+
+/// Distinct things: how many, whether that is a lower bound, and the first ones themselves.
+#[derive(Serialize)]
+struct Listed<T> {
+    count: usize,
+    at_least: bool,
+    first: Vec<T>,
+}
+
+#[derive(Serialize)]
+struct TechniqueRecord {
+    id: &'static str,
+    name: &'static str,
+}
+
+impl<T> Listed<T> {
+    fn new<U: PartialEq + Copy>(distinct: &Distinct<U>, show: impl Fn(&U) -> T) -> Listed<T> {
+        Listed {
+            count: distinct.len(),
+            at_least: distinct.more(),
+            first: distinct.iter().take(LISTED).map(show).collect(),
+        }
+    }
+}
+
+impl Serialize for Alarm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let technique = self.technique();
+        let record = Record {
+            id: self.id,
+            kind: self.kind,
+            opened_as: self.opened_as,
+            severity: self.severity,
+            server: self.server.as_ref().map(|server| &*server.name),
+            reason: self.reason,
+            verdict: self.verdict,
+            service: self.sample.service(),
+            packets: self.packets,
+            events: self.events,
+            since: self.first.to_string(),
+            last: self.last.to_string(),
+            sources: Listed::new(&self.sources, IpAddr::to_string),
+            destinations: Listed::new(&self.destinations, IpAddr::to_string),
+            ports: Listed::new(&self.ports, |port| *port),
+            source_macs: Listed::new(&self.source_macs, show_mac),
+            called: self.called,
+            while_away: self.while_away,
+            seen: self.seen(),
+            why: self.why(),
+            technique: TechniqueRecord { id: technique.id, name: technique.name },
+            next: self.next_commands(),
+            frame: show_hex(&self.sample.frame),
+        };
+        record.serialize(serializer)
+    }
+}

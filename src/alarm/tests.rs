@@ -1,0 +1,413 @@
+//! Sequences of drops, and what is told of them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::clock::Clock;
+use crate::drops::example::{after_ms, syn};
+use crate::drops::{Origin, Server};
+use crate::reason::{REASONS, Reason};
+
+fn at(seconds: u64) -> Clock {
+    after_ms(seconds * 1000)
+}
+
+fn host(number: u32) -> Option<IpAddr> {
+    Some(Ipv4Addr::from(0xc633_6400 + number).into())
+}
+
+/// A SYN to a port of a host, from a port of its own.
+fn try_at(port: u16, destination: u32, source_port: u16, now: Clock) -> Drop {
+    let mut drop = syn();
+    drop.port = port;
+    drop.destination_port = Some(port);
+    drop.source_port = Some(source_port);
+    drop.destination = host(destination);
+    (drop.time, drop.since) = (now.wall, now.wall);
+    drop
+}
+
+fn because(reason: Reason) -> Drop {
+    let mut drop = syn();
+    drop.reason = reason.into();
+    drop
+}
+
+fn server(id: u32) -> Option<Server> {
+    Some(Server { id, name: format!("server{id}").into() })
+}
+
+fn steps(changes: &[Change]) -> Vec<(&'static str, u64, Kind)> {
+    let step = |change: &Change| (change.step.name(), change.alarm.id, change.alarm.kind);
+    changes.iter().map(step).collect()
+}
+
+#[test]
+fn the_first_drop_opens_an_alarm_at_once() {
+    let mut engine = Engine::default();
+    let changes = engine.observe(&syn(), at(0));
+    assert_eq!(steps(&changes), [("opened", 1, Kind::Attempt)]);
+    let alarm = &changes[0].alarm;
+    assert_eq!((alarm.packets, alarm.events), (1, 1));
+    assert_eq!(alarm.severity, Severity::Medium);
+    assert_eq!(alarm.destinations.len(), 1);
+    assert_eq!(alarm.next_commands()[0], "portcullis quarantine -i dmz0 web1");
+    assert_eq!(
+        alarm.next_commands()[1],
+        "portcullis explain -i dmz0 --from 192.0.2.10 --to 198.51.100.7 tcp/445"
+    );
+}
+
+#[test]
+fn quiet_drops_and_noise_open_nothing() {
+    let mut engine = Engine::default();
+    let mut quiet = syn();
+    quiet.quiet = true;
+    for drop in [quiet, because(Reason::Backscatter), because(Reason::Stranger)] {
+        assert!(engine.observe(&drop, at(0)).is_empty());
+    }
+    assert!(engine.open_alarms().is_empty());
+    assert!(engine.tick(at(1000)).is_empty());
+}
+
+#[test]
+fn updates_come_at_most_once_in_ten_seconds_and_lose_nothing() {
+    let mut engine = Engine::default();
+    let mut told = engine.observe(&syn(), at(0));
+    for ms in 1..60_000 {
+        told.extend(engine.observe(&syn(), after_ms(ms)));
+        if ms % 1000 == 0 {
+            told.extend(engine.tick(after_ms(ms)));
+        }
+    }
+    assert_eq!(told.len(), 6);
+    told.extend(engine.tick(at(70)));
+    assert_eq!(told.last().unwrap().alarm.packets, 60_000);
+    assert!(engine.tick(at(80)).is_empty(), "there is nothing new to tell");
+}
+
+#[test]
+fn an_alarm_is_closed_after_five_quiet_minutes_and_opens_anew() {
+    let mut engine = Engine::default();
+    engine.observe(&syn(), at(0));
+    assert!(engine.tick(at(299)).is_empty());
+    let closed = engine.tick(at(300));
+    assert_eq!(steps(&closed), [("closed", 1, Kind::Attempt)]);
+    assert!(engine.open_alarms().is_empty());
+    let again = engine.observe(&syn(), at(301));
+    assert_eq!(steps(&again), [("opened", 2, Kind::Attempt)]);
+}
+
+#[test]
+fn a_drop_keeps_its_alarm_open() {
+    let mut engine = Engine::default();
+    for minute in 0..20 {
+        engine.observe(&syn(), at(minute * 240));
+        assert!(engine.tick(at(minute * 240 + 239)).iter().all(|change| change.step == Step::Updated));
+    }
+    assert_eq!(engine.open_alarms().len(), 1);
+}
+
+#[test]
+fn a_worm_is_one_alarm_that_escalates_once() {
+    let mut engine = Engine::default();
+    let mut changes = Vec::new();
+    for number in 0..5000 {
+        let now = after_ms(u64::from(number) * 100);
+        changes.extend(engine.observe(&try_at(445, number, 40000, now), now));
+    }
+    let told = |name: &str| changes.iter().filter(|change| change.step.name() == name).count();
+    assert_eq!((told("opened"), told("escalated"), told("closed")), (1, 1, 0));
+    assert!(told("updated") <= 50);
+    let escalated = &changes[1];
+    assert_eq!(escalated.step, Step::Escalated { from: Kind::Attempt });
+    assert_eq!(escalated.alarm.events, 10);
+    assert_eq!(escalated.alarm.severity, Severity::Critical);
+    assert_eq!(escalated.alarm.technique().id, "T1210");
+    let alarm = engine.open_alarms()[0];
+    assert_eq!((alarm.destinations.len(), alarm.destinations.more()), (64, true));
+    assert!(alarm.seen().contains("and more than 61 others"), "{}", alarm.seen());
+}
+
+#[test]
+fn ten_destinations_in_an_hour_are_no_worm() {
+    let mut engine = Engine::default();
+    for number in 0..10 {
+        let now = at(u64::from(number) * 280);
+        engine.observe(&try_at(445, number, 40000, now), now);
+    }
+    assert_eq!(engine.open_alarms()[0].kind, Kind::Attempt);
+}
+
+#[test]
+fn a_worm_at_a_download_port_escalates_the_fetch() {
+    let mut engine = Engine::default();
+    let mut kinds = Vec::new();
+    for number in 0..12 {
+        let now = at(u64::from(number));
+        for change in engine.observe(&try_at(80, number, 40000, now), now) {
+            kinds.push((change.step.name(), change.alarm.kind));
+        }
+    }
+    assert_eq!(kinds, [("opened", Kind::Fetch), ("escalated", Kind::Spread), ("updated", Kind::Spread)][..2]);
+}
+
+#[test]
+fn a_scan_takes_the_place_of_its_single_tries() {
+    let mut engine = Engine::default();
+    let mut changes = Vec::new();
+    for port in 1000..3000_u16 {
+        let now = after_ms(u64::from(port) * 10);
+        changes.extend(engine.observe(&try_at(port, 7, 40000, now), now));
+    }
+    let scans: Vec<&Change> = changes
+        .iter()
+        .filter(|change| change.step == Step::Opened && change.alarm.kind == Kind::Scan)
+        .collect();
+    assert_eq!(scans.len(), 1);
+    let scan = scans[0].alarm.id;
+    let folded = Step::Closed { folded_into: Some(scan) };
+    let closed = changes.iter().filter(|change| change.step == folded).count();
+    assert_eq!(closed, 19);
+    let open = engine.open_alarms();
+    assert_eq!(open.len(), 1);
+    assert_eq!((open[0].packets, open[0].scope), (2000, Scope::Ports));
+    assert!(open[0].ports.more());
+    assert_eq!(open[0].technique().id, "T1046");
+    assert!(open[0].seen().contains("more than 64 ports"), "{}", open[0].seen());
+}
+
+#[test]
+fn a_worm_is_found_during_a_scan() {
+    let mut engine = Engine::default();
+    let mut opened = Vec::new();
+    for number in 0..600_u16 {
+        let now = after_ms(u64::from(number) * 100);
+        // a scan of one host, and among it a worm at one port
+        engine.observe(&try_at(1000 + number, 7, 40000, now), now);
+        let worm = try_at(445, 1000 + u32::from(number), 40000, now);
+        opened.extend(engine.observe(&worm, now));
+    }
+    assert!(opened.iter().any(|change| change.alarm.kind == Kind::Spread));
+    let kinds: Vec<Kind> = engine.open_alarms().iter().map(|alarm| alarm.kind).collect();
+    assert!(kinds.contains(&Kind::Scan) && kinds.contains(&Kind::Spread), "{kinds:?}");
+}
+
+#[test]
+fn one_destination_again_and_again_is_a_callback() {
+    let mut engine = Engine::default();
+    let mut changes = Vec::new();
+    for number in 0..8_u16 {
+        let now = at(u64::from(number) * 30);
+        changes.extend(engine.observe(&try_at(4444, 7, 40000 + number, now), now));
+    }
+    let escalated: Vec<&Change> =
+        changes.iter().filter(|change| matches!(change.step, Step::Escalated { .. })).collect();
+    assert_eq!(escalated.len(), 1);
+    let alarm = &escalated[0].alarm;
+    assert_eq!((alarm.kind, alarm.events), (Kind::Callback, 5));
+    assert_eq!(alarm.called, host(7));
+    assert!(alarm.seen().contains("calls tcp/4444 at 198.51.100.7 again and again"));
+}
+
+#[test]
+fn a_syn_that_is_sent_again_is_no_callback() {
+    let mut engine = Engine::default();
+    for seconds in [0, 1, 3, 7, 15, 31, 63] {
+        engine.observe(&try_at(4444, 7, 40000, at(seconds)), at(seconds));
+    }
+    assert_eq!(engine.open_alarms()[0].kind, Kind::Attempt);
+}
+
+#[test]
+fn each_reason_becomes_the_kind_that_users_read_of() {
+    for (reason, kind, severity) in [
+        (Reason::UnlistedService, Kind::Backdoor, Severity::Critical),
+        (Reason::UnknownSource, Kind::Spoof, Severity::Medium),
+        (Reason::Spoofed, Kind::Spoof, Severity::Critical),
+        (Reason::RogueRouter, Kind::Spoof, Severity::High),
+        (Reason::Rate, Kind::Burst, Severity::High),
+        (Reason::NoFlow, Kind::Stray, Severity::Low),
+        (Reason::Quarantined, Kind::Attempt, Severity::Medium),
+        (Reason::Malformed, Kind::Attempt, Severity::Medium),
+    ] {
+        let changes = Engine::default().observe(&because(reason), at(0));
+        let alarm = &changes[0].alarm;
+        assert_eq!((alarm.kind, alarm.severity), (kind, severity), "{reason}");
+    }
+}
+
+#[test]
+fn a_quarantined_server_is_one_alarm_whatever_it_sends() {
+    let mut engine = Engine::default();
+    for port in 0..1000 {
+        let mut drop = try_at(port, u32::from(port), 40000, at(1));
+        drop.reason = Reason::Quarantined.into();
+        engine.observe(&drop, at(1));
+    }
+    let open = engine.open_alarms();
+    assert_eq!((open.len(), open[0].packets), (1, 1000));
+    let advice = open[0].next_commands().join("\n");
+    assert!(!advice.contains("quarantine -i"), "it is there already: {advice}");
+}
+
+#[test]
+fn the_victim_of_a_spoof_is_not_to_be_quarantined_and_the_sender_is_named() {
+    let changes = Engine::default().observe(&because(Reason::Spoofed), at(0));
+    let alarm = &changes[0].alarm;
+    assert!(alarm.seen().contains("02:00:00:00:00:10"), "{}", alarm.seen());
+    assert!(!alarm.next_commands().join("\n").contains("quarantine"));
+}
+
+#[test]
+fn addresses_that_nobody_has_are_one_alarm() {
+    let mut engine = Engine::default();
+    for number in 0..1000 {
+        let mut drop = because(Reason::UnknownSource);
+        drop.server = None;
+        drop.source = host(number);
+        drop.port = number as u16;
+        engine.observe(&drop, at(1));
+    }
+    let open = engine.open_alarms();
+    assert_eq!(open.len(), 1);
+    assert_eq!((open[0].sources.len(), open[0].sources.more()), (16, true));
+    assert_eq!(open[0].server, None);
+}
+
+#[test]
+fn the_answer_of_a_backdoor_is_explained_as_what_it_is() {
+    let mut drop = because(Reason::UnlistedService);
+    drop.own_port = true;
+    drop.port = 4444;
+    (drop.source_port, drop.destination_port) = (Some(4444), Some(51000));
+    drop.tcp_flags = Some(0x12);
+    let changes = Engine::default().observe(&drop, at(0));
+    let advice = changes[0].alarm.next_commands();
+    assert_eq!(
+        advice[1],
+        "portcullis explain -i dmz0 --from 192.0.2.10 --to 198.51.100.7 tcp/51000 \
+         --sport 4444 --flags SA"
+    );
+}
+
+#[test]
+fn drops_from_before_the_daemon_tell_when_they_came_and_are_no_worm() {
+    let mut engine = Engine::default();
+    let mut away = syn();
+    away.from = Origin::Ledger;
+    away.while_away = true;
+    away.drops = 900;
+    away.since = "2026-11-20T01:00:00Z".parse().unwrap();
+    away.time = "2026-11-21T01:00:00Z".parse().unwrap();
+    let changes = engine.observe(&away, at(0));
+    let alarm = &changes[0].alarm;
+    assert_eq!((alarm.packets, alarm.events, alarm.while_away), (900, 1, true));
+    assert!(alarm.seen().contains("while no daemon listened"));
+    assert!(alarm.seen().contains("since 2026-11-20T01:00:00Z"));
+    assert_eq!(alarm.last, away.time);
+}
+
+#[test]
+fn a_sample_is_kept_when_the_ledger_adds_to_its_alarm() {
+    let mut engine = Engine::default();
+    let mut sampled = syn();
+    sampled.frame = vec![1, 2, 3];
+    engine.observe(&sampled, at(0));
+    let mut row = syn();
+    row.from = Origin::Ledger;
+    row.drops = 7;
+    engine.observe(&row, at(1));
+    let alarm = engine.open_alarms()[0];
+    assert_eq!(alarm.sample.frame, [1, 2, 3]);
+    assert_eq!(alarm.packets, 8);
+}
+
+#[test]
+fn a_server_with_too_many_alarms_gets_one_for_the_rest_and_the_others_keep_their_room() {
+    let mut engine = Engine::default();
+    // callbacks are no part of a scan, so each port has its alarm
+    for number in 0..5_u16 {
+        for port in 0..500_u16 {
+            let now = after_ms(u64::from(number) * 2000 + u64::from(port % 40));
+            let mut drop = try_at(1000 + port, u32::from(port), 40000 + number, now);
+            drop.reason = Reason::UnlistedService.into();
+            drop.own_port = true;
+            engine.observe(&drop, now);
+        }
+    }
+    let of = |id: u32| {
+        let is_his = |alarm: &&&Alarm| alarm.server.as_ref().is_some_and(|server| server.id == id);
+        engine.open_alarms().iter().filter(is_his).count()
+    };
+    assert_eq!(of(1), 65);
+    let folded = engine.open_alarms().into_iter().find(|alarm| alarm.scope == Scope::Server);
+    assert_eq!(folded.map(|alarm| alarm.kind), Some(Kind::Backdoor));
+    let packets: u64 = engine.open_alarms().iter().map(|alarm| alarm.packets).sum();
+    assert_eq!(packets, 2500);
+}
+
+#[test]
+fn alarms_are_bounded_whatever_a_thousand_servers_send() {
+    let mut engine = Engine::default();
+    let mut sent = 0;
+    for id in 1..=6000 {
+        for (number, reason) in REASONS.iter().filter(|reason| reason.drops()).enumerate() {
+            let mut drop = because(*reason);
+            drop.server = server(id);
+            drop.port = number as u16;
+            sent += u64::from(Kind::of(&drop).is_some());
+            engine.observe(&drop, at(1));
+        }
+    }
+    let open = engine.open_alarms();
+    assert!(open.len() <= 4096 + 256 + 1, "{}", open.len());
+    assert!(open.iter().any(|alarm| alarm.scope == Scope::Everything));
+    assert_eq!(open.iter().map(|alarm| alarm.packets).sum::<u64>(), sent);
+    let closed = engine.tick(at(400));
+    assert!(engine.open_alarms().is_empty());
+    assert!(closed.len() <= 4096 + 256 + 1);
+    assert_eq!(engine.by_server_len(), 0);
+}
+
+#[test]
+fn an_alarm_for_the_rest_takes_the_gravest_kind_that_it_folds() {
+    let mut engine = Engine::new(Settings { max_open_by_server: 1, ..Settings::default() });
+    engine.observe(&because(Reason::NoFlow), at(0));
+    let opened = engine.observe(&because(Reason::Malformed), at(0));
+    assert_eq!(opened[0].alarm.scope, Scope::Server);
+    let escalated = engine.observe(&because(Reason::UnlistedService), at(0));
+    assert_eq!(escalated[0].step, Step::Escalated { from: Kind::Attempt });
+    assert_eq!(escalated[0].alarm.severity, Severity::Critical);
+}
+
+#[test]
+fn a_clock_that_goes_backwards_does_no_harm() {
+    let mut engine = Engine::default();
+    engine.observe(&syn(), at(100));
+    engine.observe(&syn(), at(50));
+    assert!(engine.tick(at(10)).is_empty());
+    assert_eq!(engine.open_alarms().len(), 1);
+}
+
+#[test]
+fn what_was_let_through_in_observe_is_said_to_have_left() {
+    let mut drop = syn();
+    drop.verdict = Verdict::WouldDrop;
+    let changes = Engine::default().observe(&drop, at(0));
+    assert!(changes[0].alarm.seen().contains("NOT dropped (mode observe)"));
+}
+
+#[test]
+fn every_reason_and_kind_has_its_words() {
+    for &reason in REASONS {
+        for &kind in KINDS {
+            let mut changes = Engine::default().observe(&syn(), at(0));
+            let alarm = &mut changes[0].alarm;
+            (alarm.reason, alarm.kind) = (reason.into(), kind);
+            assert!(alarm.seen().starts_with("web1 "));
+            assert!(!alarm.why().is_empty() && !alarm.next_commands().is_empty());
+            assert!(alarm.technique().id.starts_with('T'));
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Rows of the drop ledger, for programs (`show drops -j`) and for [`Sweep`](super::Sweep).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{Cause, Context, Drop, Origin, Verdict, has_ports, is_icmp, protocol_name};
+use crate::gate::contract::{drop_flag, ledger_key, ledger_row};
+use crate::sample::read_addresses;
+
+/// Everything that was counted at one time: both maps, `ledger` and `ledger_rest`.
+pub type Ledger = HashMap<LedgerKey, LedgerEntry>;
+
+/// A kind of drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LedgerKey {
+    /// Id of the server; 0: no server has the source address.
+    pub server: u32,
+    /// As [`Drop::port`].
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Number of the reason.
+    pub reason: u8,
+    /// `enum drop_flag`.
+    pub flags: u8,
+    /// From `ledger_rest`, where drops are counted that found the ledger full: protocol and
+    /// port are 0 and stand for all of them. (The ledger proper may hold the same key, for
+    /// packets whose protocol is 0.)
+    pub rest: bool,
+}
+
+impl LedgerKey {
+    /// From a key of the map `ledger`, or of `ledger_rest`.
+    pub fn new(key: &ledger_key, rest: bool) -> LedgerKey {
+        LedgerKey {
+            server: key.server,
+            port: key.port,
+            protocol: key.protocol,
+            reason: key.reason,
+            flags: key.flags,
+            rest,
+        }
+    }
+
+    pub(super) fn has(&self, flag: drop_flag) -> bool {
+        u32::from(self.flags) & flag.0 != 0
+    }
+}
+
+/// What was counted of one kind of drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// Exactly.
+    pub packets: u64,
+    /// Of the frames, exactly.
+    pub bytes: u64,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub first_ns: u64,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub last_ns: u64,
+    /// `packets` when the last sample was sent, whether or not anybody heard it.
+    pub sampled_packets: u64,
+    /// Of the last packet; `None` for a frame without addresses.
+    pub last_source: Option<IpAddr>,
+    /// As `last_source`.
+    pub last_destination: Option<IpAddr>,
+}
+
+impl From<&ledger_row> for LedgerEntry {
+    fn from(row: &ledger_row) -> LedgerEntry {
+        let (last_source, last_destination) = read_addresses(&row.last_source, &row.last_destination, 0);
+        LedgerEntry {
+            packets: row.packets,
+            bytes: row.bytes,
+            first_ns: row.first_ns,
+            last_ns: row.last_ns,
+            sampled_packets: row.sampled_packets,
+            last_source,
+            last_destination,
+        }
+    }
+}
+
+/// A row of the ledger as people and programs read it. Its JSON is an element of
+/// `show drops -j`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRow {
+    /// The kind of drop.
+    pub key: LedgerKey,
+    /// Name of the server; `None`: no server has the source address.
+    pub server: Option<Arc<str>>,
+    /// How many.
+    pub packets: u64,
+    /// Of the frames.
+    pub bytes: u64,
+    /// The first one.
+    pub first: Timestamp,
+    /// The last one.
+    pub last: Timestamp,
+    /// Of the last one.
+    pub last_source: Option<IpAddr>,
+    /// Of the last one.
+    pub last_destination: Option<IpAddr>,
+}
+
+impl LedgerRow {
+    /// The row of a key.
+    pub fn new(key: LedgerKey, entry: &LedgerEntry, context: &Context<'_>) -> LedgerRow {
+        LedgerRow {
+            key,
+            server: context.server(key.server).map(|server| server.name),
+            packets: entry.packets,
+            bytes: entry.bytes,
+            first: context.clock.to_wall(entry.first_ns),
+            last: context.clock.to_wall(entry.last_ns),
+            last_source: entry.last_source,
+            last_destination: entry.last_destination,
+        }
+    }
+
+    /// Why.
+    pub fn reason(&self) -> Cause {
+        Cause::from(self.key.reason)
+    }
+
+    /// Whether it was dropped.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::from_flags(self.key.flags)
+    }
+
+    /// Whether it never raises an alarm.
+    pub fn quiet(&self) -> bool {
+        self.key.has(drop_flag::DROP_QUIET)
+    }
+
+    /// The protocol by name: `tcp`, `89`, `ethernet`; `any` in an overflowed ledger.
+    pub fn protocol_name(&self) -> std::borrow::Cow<'static, str> {
+        protocol_name(self.reason(), self.key.protocol, self.key.rest)
+    }
+
+    /// As [`Drop::port`]; `None` in an overflowed ledger.
+    pub fn port(&self) -> Option<u16> {
+        (!self.key.rest).then_some(self.key.port)
+    }
+}
+
+impl Serialize for LedgerRow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut row = serializer.serialize_struct("LedgerRow", 12)?;
+        row.serialize_field("server", &self.server.as_deref())?;
+        row.serialize_field("address", &self.last_source)?;
+        row.serialize_field("proto", &self.protocol_name())?;
+        row.serialize_field("port", &self.port())?;
+        row.serialize_field("reason", &self.reason())?;
+        row.serialize_field("packets", &self.packets)?;
+        row.serialize_field("bytes", &self.bytes)?;
+        row.serialize_field("first", &self.first.to_string())?;
+        row.serialize_field("last", &self.last.to_string())?;
+        row.serialize_field("last_destination", &self.last_destination)?;
+        row.serialize_field("quiet", &self.key.has(drop_flag::DROP_QUIET))?;
+        row.serialize_field("would_drop", &self.key.has(drop_flag::DROP_WOULD))?;
+        row.end()
+    }
+}
+
+/// The event of `drops` packets that were found in the ledger.
+pub(super) fn to_drop(
+    key: &LedgerKey,
+    entry: &LedgerEntry,
+    drops: u64,
+    since_ns: u64,
+    context: &Context<'_>,
+) -> Drop {
+    let own_port = key.has(drop_flag::DROP_OWN_PORT);
+    let port = (has_ports(key.protocol) && key.port != 0).then_some(key.port);
+    Drop {
+        time: context.clock.to_wall(entry.last_ns),
+        since: context.clock.to_wall(since_ns),
+        interface: context.interface.clone(),
+        verdict: Verdict::from_flags(key.flags),
+        reason: Cause::from(key.reason),
+        quiet: key.has(drop_flag::DROP_QUIET),
+        own_port,
+        server: context.server(key.server),
+        source: entry.last_source,
+        destination: entry.last_destination,
+        source_port: port.filter(|_| own_port),
+        destination_port: port.filter(|_| !own_port),
+        port: key.port,
+        protocol: key.protocol,
+        any_protocol: key.rest,
+        tcp_flags: None,
+        icmp_type: is_icmp(key.protocol).then(|| u8::try_from(key.port).ok()).flatten(),
+        icmp_code: None,
+        length: None,
+        ethertype: None,
+        vlan: None,
+        source_mac: None,
+        destination_mac: None,
+        frame: Vec::new(),
+        drops,
+        from: Origin::Ledger,
+        while_away: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drops::example;
+    use crate::reason::Reason;
+
+    fn context() -> Context<'static> {
+        Context { interface: "dmz0".into(), clock: example::clock(), names: example::names() }
+    }
+
+    fn key() -> LedgerKey {
+        LedgerKey {
+            server: 1,
+            port: 445,
+            protocol: 6,
+            reason: Reason::NewFlow.number(),
+            flags: 0,
+            rest: false,
+        }
+    }
+
+    fn entry() -> LedgerEntry {
+        LedgerEntry {
+            packets: 12,
+            bytes: 720,
+            first_ns: example::clock().mono_ns - 60_000_000_000,
+            last_ns: example::clock().mono_ns - 1_500_000,
+            sampled_packets: 12,
+            last_source: Some("192.0.2.10".parse().unwrap()),
+            last_destination: Some("2001:db8::7".parse().unwrap()),
+        }
+    }
+
+    fn json(row: &LedgerRow) -> serde_json::Value {
+        serde_json::to_value(row).unwrap()
+    }
+
+    #[test]
+    fn a_row_has_the_json_that_tools_rely_on() {
+        let row = LedgerRow::new(key(), &entry(), &context());
+        assert_eq!(
+            json(&row),
+            serde_json::json!({
+                "server": "web1", "address": "192.0.2.10", "proto": "tcp", "port": 445,
+                "reason": "new_flow", "packets": 12, "bytes": 720,
+                "first": "2026-11-22T14:59:00Z", "last": "2026-11-22T14:59:59.9985Z",
+                "last_destination": "2001:db8::7", "quiet": false, "would_drop": false,
+            })
+        );
+    }
+
+    #[test]
+    fn nobodys_row_of_an_overflowed_ledger_says_any_and_no_port() {
+        let key = LedgerKey { server: 0, port: 0, protocol: 0, flags: 3, rest: true, ..key() };
+        let entry = LedgerEntry { last_source: None, last_destination: None, ..entry() };
+        let value = json(&LedgerRow::new(key, &entry, &context()));
+        assert_eq!(value["server"], serde_json::Value::Null);
+        assert_eq!(value["address"], serde_json::Value::Null);
+        assert_eq!(value["proto"], "any");
+        assert_eq!(value["port"], serde_json::Value::Null);
+        assert_eq!((&value["quiet"], &value["would_drop"]), (&true.into(), &true.into()));
+    }
+
+    #[test]
+    fn protocol_0_of_a_ledger_with_room_is_protocol_0() {
+        let key = LedgerKey { port: 0, protocol: 0, ..key() };
+        let value = json(&LedgerRow::new(key, &entry(), &context()));
+        assert_eq!((&value["proto"], &value["port"]), (&"0".into(), &0.into()));
+    }
+
+    #[test]
+    fn an_own_port_is_the_source_port_of_the_event() {
+        let drop = to_drop(&key(), &entry(), 4, entry().first_ns, &context());
+        assert_eq!((drop.source_port, drop.destination_port), (None, Some(445)));
+        let own = LedgerKey { flags: 4, ..key() };
+        let drop = to_drop(&own, &entry(), 4, entry().first_ns, &context());
+        assert_eq!((drop.source_port, drop.destination_port), (Some(445), None));
+        assert_eq!((drop.drops, drop.from), (4, Origin::Ledger));
+    }
+
+    #[test]
+    fn rows_of_the_map_lose_nothing_on_the_way() {
+        let raw = ledger_row {
+            packets: 5,
+            bytes: 300,
+            first_ns: 1,
+            last_ns: 2,
+            sampled_packets: 4,
+            ..Default::default()
+        };
+        let entry = LedgerEntry::from(&raw);
+        assert_eq!((entry.packets, entry.bytes), (5, 300));
+        assert_eq!((entry.first_ns, entry.last_ns, entry.sampled_packets), (1, 2, 4));
+        assert_eq!((entry.last_source, entry.last_destination), (None, None));
+    }
+}

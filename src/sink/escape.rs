@@ -1,0 +1,81 @@
+//! Escapes what came from the network or a policy, for terminals and logs.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Characters that do something to whoever reads them: control characters of both tables,
+/// and those that turn the direction of a text around, hide in it or break its line.
+pub(super) fn is_active(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The text with every active character as `\u{..}`, and every backslash doubled, so that
+/// what is shown can't be mistaken for what was escaped.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| c == '\\' || is_active(c)) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c == '\\' {
+            escaped.push_str("\\\\");
+        } else if is_active(c) {
+            escaped.extend(c.escape_unicode());
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// JSON that is safe to print: serializers leave DEL, the second table of control characters
+/// and the like as they are. The value stays the same.
+pub(super) fn escape_json(json: String) -> String {
+    if !json.chars().any(is_active) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    let mut units = [0; 2];
+    for c in json.chars() {
+        if is_active(c) {
+            for unit in c.encode_utf16(&mut units) {
+                // writing to a String can't fail
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing() {
+        let hostile = "web\u{1b}[2J\r\n\u{9b}31m\u{202e}\u{7f}\u{2028}1";
+        let escaped = escape(hostile);
+        assert!(!escaped.chars().any(is_active));
+        assert!(escaped.starts_with("web\\u{1b}[2J\\u{d}\\u{a}\\u{9b}31m"));
+    }
+
+    #[test]
+    fn what_looks_escaped_is_told_from_what_was() {
+        assert_eq!(escape("\\u{1b}"), "\\\\u{1b}");
+        assert!(matches!(escape("plain ü 日本"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn escaped_json_has_the_same_value() {
+        let value = "a\u{7f}\u{9b}\u{202e}\u{e0041}\u{1b}z";
+        let json = escape_json(serde_json::to_string(value).unwrap());
+        assert!(!json.chars().any(is_active));
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), value);
+    }
+}

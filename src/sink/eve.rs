@@ -1,0 +1,309 @@
+//! EVE JSON lines, as Suricata writes them: `drop` and `alert` events that are valid under its
+//! closed schema once our one object, `portcullis`, is taken away. What Suricata has no word
+//! for stands in that object.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::escape::escape_json;
+use super::headers::Headers;
+use crate::alarm::{Alarm, Change, Kind, Severity, Step};
+use crate::drops::{Cause, Drop, Verdict, show_hex};
+use crate::policy::show_mac;
+use crate::reason::Reason;
+
+pub use file::EveFile;
+
+/// `gid` of our alerts: not 1, which is that of rules, so that our numbers are nobody else's.
+const GENERATOR_ID: u32 = 9200;
+/// `rev` of our alerts; to be raised when a kind changes its meaning.
+const REVISION: u32 = 1;
+
+/// One line. Field names and types are those of Suricata's schema.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    event_type: &'static str,
+    in_iface: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<[u16; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dest_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dest_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proto: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip_v: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ether: Option<Ether>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drop: Option<DropPart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alert: Option<AlertPart>,
+    portcullis: Own<'a>,
+}
+
+#[derive(Serialize)]
+struct Ether {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ether_type: Option<u16>,
+    src_mac: String,
+    dest_mac: String,
+}
+
+#[derive(Serialize)]
+struct DropPart {
+    #[serde(flatten)]
+    headers: Headers,
+    reason: Cause,
+    verdict: VerdictPart,
+}
+
+#[derive(Serialize)]
+struct VerdictPart {
+    action: &'static str,
+}
+
+#[derive(Serialize)]
+struct AlertPart {
+    action: &'static str,
+    gid: u32,
+    signature_id: u32,
+    rev: u32,
+    signature: String,
+    category: &'static str,
+    severity: u8,
+    metadata: Metadata,
+}
+
+/// Lists of strings, by the names that rule writers have agreed on.
+#[derive(Serialize)]
+struct Metadata {
+    mitre_technique_id: [&'static str; 1],
+    mitre_technique_name: [&'static str; 1],
+    signature_severity: [&'static str; 1],
+}
+
+/// Our own object.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Own<'a> {
+    Drop(OwnDrop<'a>),
+    Alarm(OwnAlarm<'a>),
+}
+
+#[derive(Serialize)]
+struct OwnDrop<'a> {
+    server: Option<&'a str>,
+    reason: Cause,
+    verdict: Verdict,
+    service: String,
+    drops: u64,
+    since: String,
+    from: &'static str,
+    own_port: bool,
+    while_away: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<u32>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    frame: String,
+}
+
+#[derive(Serialize)]
+struct OwnAlarm<'a> {
+    change: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folded_into: Option<u64>,
+    #[serde(flatten)]
+    alarm: &'a Alarm,
+}
+
+/// The line of a drop, without its end.
+fn render_drop(drop: &Drop) -> serde_json::Result<String> {
+    let mut line = line_of("drop", drop.time, drop, Own::Drop(own_drop(drop)));
+    line.drop = Some(DropPart {
+        headers: Headers::read(&drop.frame),
+        reason: drop.reason,
+        verdict: VerdictPart {
+            action: match drop.verdict {
+                Verdict::Drop => "drop",
+                Verdict::WouldDrop => "pass",
+            },
+        },
+    });
+    serde_json::to_string(&line).map(escape_json)
+}
+
+/// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
+fn render_alarm(change: &Change) -> serde_json::Result<String> {
+    let alarm = &change.alarm;
+    let own = Own::Alarm(own_alarm(change));
+    let mut line = line_of("alert", change.time, &alarm.sample, own);
+    line.alert = Some(alert(alarm));
+    serde_json::to_string(&line).map(escape_json)
+}
+
+fn line_of<'a>(event_type: &'static str, time: Timestamp, drop: &'a Drop, own: Own<'a>) -> Line<'a> {
+    Line {
+        timestamp: show_time(time),
+        event_type,
+        in_iface: &drop.interface,
+        vlan: drop.vlan.map(|id| [id]),
+        src_ip: drop.source,
+        src_port: drop.source_port,
+        dest_ip: drop.destination,
+        dest_port: drop.destination_port,
+        proto: name_protocol(drop),
+        ip_v: drop.source.map(|ip| if ip.is_ipv4() { 4 } else { 6 }),
+        icmp_type: drop.icmp_type,
+        icmp_code: drop.icmp_code,
+        ether: ether(drop),
+        drop: None,
+        alert: None,
+        portcullis: own,
+    }
+}
+
+fn ether(drop: &Drop) -> Option<Ether> {
+    Some(Ether {
+        ether_type: drop.ethertype,
+        src_mac: show_mac(&drop.source_mac?),
+        dest_mac: show_mac(&drop.destination_mac?),
+    })
+}
+
+fn own_drop(drop: &Drop) -> OwnDrop<'_> {
+    OwnDrop {
+        server: drop.server_name(),
+        reason: drop.reason,
+        verdict: drop.verdict,
+        service: drop.service(),
+        drops: drop.drops,
+        since: drop.since.to_string(),
+        from: drop.from.name(),
+        own_port: drop.own_port,
+        while_away: drop.while_away,
+        length: drop.length,
+        frame: show_hex(&drop.frame),
+    }
+}
+
+fn own_alarm(change: &Change) -> OwnAlarm<'_> {
+    OwnAlarm {
+        change: change.step.name(),
+        was: match change.step {
+            Step::Escalated { from } => Some(from),
+            _ => None,
+        },
+        folded_into: match change.step {
+            Step::Closed { folded_into } => folded_into,
+            _ => None,
+        },
+        alarm: &change.alarm,
+    }
+}
+
+fn alert(alarm: &Alarm) -> AlertPart {
+    let technique = alarm.technique();
+    AlertPart {
+        action: match alarm.verdict {
+            Verdict::Drop => "blocked",
+            Verdict::WouldDrop => "allowed",
+        },
+        gid: GENERATOR_ID,
+        signature_id: signature_id(alarm.kind),
+        rev: REVISION,
+        signature: format!("portcullis {}: {}", alarm.kind, alarm.kind.describe()),
+        category: category(alarm.kind),
+        severity: priority(alarm.severity),
+        metadata: Metadata {
+            mitre_technique_id: [technique.id],
+            mitre_technique_name: [technique.name],
+            signature_severity: [match alarm.severity {
+                Severity::Low => "Informational",
+                Severity::Medium => "Minor",
+                Severity::High => "Major",
+                Severity::Critical => "Critical",
+            }],
+        },
+    }
+}
+
+/// Never reused: rules of a SIEM rely on them.
+fn signature_id(kind: Kind) -> u32 {
+    match kind {
+        Kind::Attempt => 1,
+        Kind::Spread => 2,
+        Kind::Scan => 3,
+        Kind::Callback => 4,
+        Kind::Fetch => 5,
+        Kind::Backdoor => 6,
+        Kind::Spoof => 7,
+        Kind::Burst => 8,
+        Kind::Stray => 9,
+    }
+}
+
+/// Descriptions of Suricata's `classification.config`, which SIEMs group by.
+fn category(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Attempt | Kind::Spoof => "Potentially Bad Traffic",
+        Kind::Spread | Kind::Fetch | Kind::Backdoor => "A Network Trojan was detected",
+        Kind::Scan => "Detection of a Network Scan",
+        Kind::Callback => "Malware Command and Control Activity Detected",
+        Kind::Burst => "Attempted Denial of Service",
+        Kind::Stray => "Misc activity",
+    }
+}
+
+/// Suricata counts from 1, the gravest.
+fn priority(severity: Severity) -> u8 {
+    match severity {
+        Severity::Critical | Severity::High => 1,
+        Severity::Medium => 2,
+        Severity::Low => 3,
+    }
+}
+
+/// As Suricata names protocols; `None` for what is not IP or was not told apart.
+fn name_protocol(drop: &Drop) -> Option<Cow<'static, str>> {
+    if drop.any_protocol || drop.reason == Cause::Known(Reason::Ethertype) {
+        return None;
+    }
+    let name = match drop.protocol {
+        1 => "ICMP",
+        2 => "IGMP",
+        6 => "TCP",
+        17 => "UDP",
+        47 => "GRE",
+        50 => "ESP",
+        51 => "AH",
+        58 => "IPv6-ICMP",
+        132 => "SCTP",
+        other => return Some(Cow::Owned(format!("{other:03}"))),
+    };
+    Some(Cow::Borrowed(name))
+}
+
+/// Microseconds, and the offset without a colon.
+fn show_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6f+0000").to_string()
+}

@@ -1,0 +1,110 @@
+//! One line per change of an alarm, for people. Drops are not shown: there are too many.
+
+use std::io::Write as _;
+
+use super::{Event, Sink, escape};
+use crate::alarm::{Change, Severity, Step};
+
+const RESET: &str = "\x1b[0m";
+
+/// Standard error.
+#[derive(Debug)]
+pub struct Stderr {
+    colour: bool,
+}
+
+impl Stderr {
+    /// Whether there is colour is the caller's decision.
+    pub fn new(colour: bool) -> Stderr {
+        Stderr { colour }
+    }
+}
+
+impl Sink for Stderr {
+    fn name(&self) -> &str {
+        "stderr"
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        let Event::Alarm(change) = event else {
+            return Ok(());
+        };
+        let mut line = render_line(change, self.colour);
+        line.push('\n');
+        // One write, so that lines of several writers don't mix.
+        std::io::stderr().lock().write_all(line.as_bytes())?;
+        Ok(())
+    }
+}
+
+/// The line of a change, without its end: time, what happened, severity and kind, and what
+/// the alarm says for itself.
+pub fn render_line(change: &Change, colour: bool) -> String {
+    let alarm = &change.alarm;
+    let kind = match change.step {
+        Step::Escalated { from } if from != alarm.kind => format!("{} (was {from})", alarm.kind),
+        _ => alarm.kind.to_string(),
+    };
+    let head =
+        format!("{:.0} alarm #{} {}: {} {kind}:", change.time, alarm.id, change.step.name(), alarm.severity,);
+    let text = alarm.tell(change.step);
+    let text = escape(&text);
+    if !colour {
+        return format!("{head} {text}");
+    }
+    let paint = match (change.step, alarm.severity) {
+        (Step::Closed { .. }, _) => "\x1b[2m",
+        (_, Severity::Critical) => "\x1b[1;31m",
+        (_, Severity::High) => "\x1b[31m",
+        (_, Severity::Medium) => "\x1b[33m",
+        (_, Severity::Low) => "\x1b[36m",
+    };
+    format!("{paint}{head}{RESET} {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::example::{after_ms, syn};
+    use crate::drops::{Server, Verdict};
+
+    fn opened(name: &str) -> Change {
+        let mut drop = syn();
+        drop.server = Some(Server { id: 1, name: name.into() });
+        Engine::default().observe(&drop, after_ms(0)).remove(0)
+    }
+
+    #[test]
+    fn a_line_says_who_did_what_and_what_to_do() {
+        assert_eq!(
+            render_line(&opened("web1"), false),
+            "2026-11-22T15:00:00Z alarm #1 opened: medium attempt: web1 tried tcp/445 to \
+             198.51.100.7; 1 packet dropped since 2026-11-22T15:00:00Z; servers of a DMZ answer \
+             and hardly ever call: this is the first sign that one was taken over (T1071 \
+             Application Layer Protocol); next: portcullis quarantine -i dmz0 web1"
+        );
+    }
+
+    #[test]
+    fn a_hostile_name_stays_on_its_line_and_out_of_the_terminal() {
+        let line = render_line(&opened("web\u{1b}]0;x\u{7}\n\u{9b}1"), false);
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert!(line.contains("web\\u{1b}]0;x\\u{7}\\u{a}\\u{9b}1"));
+    }
+
+    #[test]
+    fn colour_is_only_there_when_asked_for_and_says_how_grave_it_is() {
+        let change = opened("web1");
+        assert!(!render_line(&change, false).contains('\x1b'));
+        assert!(render_line(&change, true).starts_with("\x1b[33m"));
+        assert_eq!(render_line(&change, true).matches('\x1b').count(), 2);
+    }
+
+    #[test]
+    fn a_packet_that_passed_is_not_called_dropped() {
+        let mut change = opened("web1");
+        change.alarm.verdict = Verdict::WouldDrop;
+        assert!(render_line(&change, false).contains("1 packet NOT dropped (mode observe)"));
+    }
+}
