@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# Finds cargo where sudo hides it, and runs it as the person behind sudo, so that target/ stays
+# theirs. Sourced after say.sh, never run; ROOT is the checkout.
+
+# pick_builder: SUDO_USER, where they may write here at all.
+pick_builder() {
+    local user=${SUDO_USER:-root}
+    runuser -u "$user" -- test -w "$ROOT" 2>/dev/null || user=root
+    echo "$user"
+}
+
+home_of() { getent passwd "$1" | cut -d: -f6; }
+
+find_cargo() {
+    local candidate
+    for candidate in "$(home_of "$1")/.cargo/bin/cargo" "$(command -v cargo || true)" \
+        /root/.cargo/bin/cargo /usr/local/cargo/bin/cargo; do
+        if [[ -n $candidate ]] && runuser -u "$1" -- test -x "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# run_cargo ARGUMENT...: in the checkout.
+run_cargo() {
+    local user cargo
+    user=$(pick_builder)
+    cargo=$(find_cargo "$user") ||
+        die "cargo is neither in the PATH nor in ~/.cargo/bin" "install Rust: https://rustup.rs"
+    (cd "$ROOT" && exec runuser -u "$user" -- env HOME="$(home_of "$user")" \
+        PATH="$(dirname "$cargo"):$PATH" CARGO_TARGET_DIR="$ROOT/target" "$cargo" "$@" </dev/null)
+}
