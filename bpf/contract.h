@@ -194,9 +194,9 @@ struct peer_key {
 };
 
 enum rule_flag {
-	RULE_ID_MASK = 0x3fffffff,
-	RULE_LIMITED = 0x40000000,     /* `rules` holds its limit */
-	RULE_MANAGEMENT = -0x7fffffff - 1, /* bit 31: stays open in quarantine */
+	RULE_ID_MASK = 0x1fffffff,
+	RULE_LIMITED = 0x20000000,    /* `rules` holds its limit */
+	RULE_MANAGEMENT = 0x40000000, /* stays open in quarantine */
 };
 
 /* A limit as GCRA (ITU-T I.371) has it, value of `rules`. */

@@ -268,7 +268,7 @@ mod tests {
         Context {
             interface: "dmz0".into(),
             clock: Clock { mono_ns: 10_000_000_000, wall: "2026-11-22T15:00:00Z".parse().unwrap() },
-            names: example::names(),
+            names: crate::drops::example::names(),
         }
     }
 

@@ -18,8 +18,8 @@ use super::policy_file::{Compiled, examine, load};
 use crate::alarm::{Change, Engine};
 use crate::clock::Clock;
 use crate::drops::{Context, Drop, Names, Sweep};
-use crate::gate::{Consumer, Gate, Mode, Place, is_pinned, lift};
-use crate::policy::{Policy, diff};
+use crate::gate::{Consumer, Gate, Mode, Place, is_pinned, lift, return_memory};
+use crate::policy::{Alarms, diff};
 use crate::sample::decode;
 use crate::sink::{EveFile, Event, Outlet, Stderr};
 use doorbell::Doorbell;
@@ -33,13 +33,13 @@ const SWEEP: Duration = Duration::from_secs(1);
 const KEEP: Duration = Duration::from_secs(10);
 
 pub fn run(interface: &str, path: &Path, raise_on_exit: bool, output: &Output) -> anyhow::Result<Exit> {
-    let compiled = load(path, output)?;
+    let Compiled { policy, tables } = load(path, output)?;
     let place = Place::of(interface)?;
     let _daemon = place.lock_daemon()?;
     let doorbell = Doorbell::install()?;
     let (gate, attachment) = {
         let _lock = place.lock()?;
-        Gate::put_down(&place, &compiled.policy, &compiled.tables)?
+        Gate::put_down(&place, &policy, &tables)?
     };
     for warning in &attachment.warnings {
         output.warn(warning);
@@ -48,12 +48,16 @@ pub fn run(interface: &str, path: &Path, raise_on_exit: bool, output: &Output) -
     eprintln!(
         "portcullis: the gate on {interface} is down: {}, {}, generation {}",
         attachment.mode.name(),
-        compiled.policy.settings.tracking.value,
+        policy.settings.tracking.value,
         attachment.generation
     );
 
     let consumer = gate.consume_samples()?;
-    let mut daemon = Daemon::start(&place, &gate, compiled.policy, attachment.mode, output)?;
+    let alarms = policy.alarms.clone();
+    // A policy of thousands of servers takes more memory than all the rest: the kernel has it now.
+    drop((policy, tables));
+    return_memory();
+    let mut daemon = Daemon::start(&place, &gate, alarms, attachment.mode, output)?;
     let ended = daemon.watch(&consumer, &doorbell, path);
     daemon.stop();
     ended?;
@@ -72,7 +76,7 @@ struct Daemon<'gate> {
     place: &'gate Place,
     gate: &'gate Gate,
     interface: Arc<str>,
-    policy: Policy,
+    alarms: Alarms,
     mode: Mode,
     colour: bool,
     names: Names,
@@ -87,7 +91,7 @@ impl<'gate> Daemon<'gate> {
     fn start(
         place: &'gate Place,
         gate: &'gate Gate,
-        policy: Policy,
+        alarms: Alarms,
         mode: Mode,
         output: &Output,
     ) -> anyhow::Result<Self> {
@@ -99,8 +103,8 @@ impl<'gate> Daemon<'gate> {
             place,
             gate,
             interface: place.interface.as_str().into(),
-            outlet: open_outlet(&policy, colour),
-            policy,
+            outlet: open_outlet(&alarms, colour),
+            alarms,
             mode,
             colour,
             names: Names::new(),
@@ -226,6 +230,7 @@ impl<'gate> Daemon<'gate> {
             Err(error) => eprintln!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
         }
         self.outlet.reopen(Clock::now());
+        return_memory();
     }
 
     fn try_reload(&mut self, path: &Path) -> anyhow::Result<String> {
@@ -237,10 +242,10 @@ impl<'gate> Daemon<'gate> {
             None => Vec::new(),
         };
         let generation = self.gate.apply(self.place, &policy, &tables)?;
-        if policy.alarms != self.policy.alarms {
-            self.outlet = open_outlet(&policy, self.colour);
+        if policy.alarms != self.alarms {
+            self.alarms = policy.alarms.clone();
+            self.outlet = open_outlet(&self.alarms, self.colour);
         }
-        self.policy = policy;
         self.learn_names()?;
         let mut text = super::apply::list(&changes);
         text.push_str(&format!("portcullis: generation {generation} is live on {}", self.interface));
@@ -271,10 +276,10 @@ impl<'gate> Daemon<'gate> {
     }
 }
 
-fn open_outlet(policy: &Policy, colour: bool) -> Outlet {
+fn open_outlet(alarms: &Alarms, colour: bool) -> Outlet {
     let mut outlet = Outlet::new();
     outlet.add(Box::new(Stderr::new(colour)));
-    if let Some((path, _)) = &policy.alarms.eve {
+    if let Some((path, _)) = &alarms.eve {
         outlet.add(Box::new(EveFile::new(path)));
     }
     outlet

@@ -80,7 +80,7 @@ impl Gate {
             verdict: Verdict::from_number(decision.verdict),
             reason: Reason::from_number(decision.reason),
             server: decision.server,
-            rule: decision.rule & rule_flag::RULE_ID_MASK.0 as u32,
+            rule: decision.rule & rule_flag::RULE_ID_MASK.0,
             port: decision.port,
             quiet: u32::from(decision.flags) & drop_flag::DROP_QUIET.0 != 0,
             generation: decision.generation,

@@ -225,10 +225,10 @@ impl Generation {
             .map(|(id, row)| {
                 let mut flags = id as u32;
                 if row.limit.is_some() {
-                    flags |= rule_flag::RULE_LIMITED.0 as u32;
+                    flags |= rule_flag::RULE_LIMITED.0;
                 }
                 if row.management {
-                    flags |= rule_flag::RULE_MANAGEMENT.0 as u32;
+                    flags |= rule_flag::RULE_MANAGEMENT.0;
                 }
                 flags
             })

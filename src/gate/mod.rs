@@ -37,7 +37,7 @@ pub use place::{Lock, Place};
 pub use program::{OBJECT, Programs, route_messages};
 pub use read::{Fill, FlowRow, FlowTable, Status, Tally};
 pub use samples::{Consumer, Received};
-pub use system::TestRun;
+pub use system::{TestRun, return_memory};
 
 /// The maps of which each slot holds an inner map of one policy generation.
 const OUTER_MAPS: [&str; 7] = ["hosts", "prefixes", "needs", "ranges", "peers", "rules", "sources"];

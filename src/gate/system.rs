@@ -221,3 +221,12 @@ pub mod clsact {
         }
     }
 }
+
+/// Gives the kernel back what was freed, for a daemon that has dropped something large.
+pub fn return_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer and may be called at any time (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
