@@ -161,10 +161,10 @@ static __always_inline void carry_out(const struct packet *packet,
 		if (effects & EFFECT_OPEN_FLOW)
 			make_established(&key, decision->generation, decision->rule,
 					 FLOW_PICKED_UP, now_ns);
+		if (effects & EFFECT_NOTE_SYN_ACK)
+			note_syn_ack(&key, packet);
 		if (effects & EFFECT_TOUCH_FLOW)
 			touch_flow(&key, packet, decision, now_ns);
-		if (effects & EFFECT_NOTE_SYN_ACK)
-			note_syn_ack(&key, packet->sequence);
 	}
 	if (effects & EFFECT_SPEND_LIMIT)
 		spend_limit(decision, now_ns);

@@ -261,8 +261,8 @@ struct half_open {
 	__u32 generation;
 	__u32 rule;
 	__u32 sequence[2];
+	__u32 sequence_end; /* of what the server has sent after sequence[0] */
 	__u32 syn_acks; /* seen, so 0: `sequence` is empty */
-	__u32 zero;
 };
 
 /* Value of `unlisted`. */

@@ -356,9 +356,11 @@ static __always_inline bool name_stray_answer(const struct matter *matter,
 		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
 
 		if (request >= 0) {
-			find_service(&matter->policy, matter->server, packet->protocol, request,
-				     &packet->destination, &listed);
-			drop(decision, listed ? REASON_STRANGER : REASON_BACKSCATTER,
+			__u32 rule = find_service(&matter->policy, matter->server,
+						  packet->protocol, request,
+						  &packet->destination, &listed);
+
+			drop(decision, listed && !rule ? REASON_STRANGER : REASON_BACKSCATTER,
 			     DROP_OWN_PORT);
 			return true;
 		}
@@ -495,12 +497,12 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		drop(decision, REASON_QUARANTINED, 0);
 		return;
 	}
-	if (first) {
-		pass(decision, REASON_LATER_FRAGMENT, first, 0);
+	if (packet->bad_fragment || (packet->piece == PIECE_LATER && !first)) {
+		drop(decision, REASON_FRAGMENT, 0);
 		return;
 	}
-	if (packet->piece == PIECE_LATER || packet->bad_fragment) {
-		drop(decision, REASON_FRAGMENT, 0);
+	if (first) {
+		pass(decision, REASON_LATER_FRAGMENT, first, 0);
 		return;
 	}
 	if (!reply)

@@ -24,19 +24,14 @@ enum timeout {
 enum {
 	/* A flow is written at most once in this time while nothing else changes. */
 	TOUCH_NS = 1000000000,
-	/* How far the peer's first ACK may lie beyond the server's initial sequence
-	 * number: data sent with or right after a SYN+ACK (RFC 7413). A spoofer
-	 * who guesses hits one time in 32,768.
-	 */
-	FIRST_ACK_WINDOW = 131072,
 };
 
 static const __u64 SECOND_NS = 1000000000;
 
 static __always_inline bool is_within(__u64 since_ns, __u64 now_ns, __u32 seconds)
 {
-	/* the coarse clock of another CPU may be a tick ahead */
-	return now_ns < since_ns || now_ns - since_ns < seconds * SECOND_NS;
+	/* signed: the coarse clock of another CPU may be a tick ahead */
+	return (__s64)(now_ns - since_ns) < (__s64)(seconds * SECOND_NS);
 }
 
 static __always_inline __u32 flow_timeout_s(const struct flow *flow, __u8 protocol)
@@ -205,7 +200,7 @@ static __always_inline void add_flow_flags(struct flow *flow, __u32 flags)
 
 static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
 {
-	if (now_ns > flow->last_ns + TOUCH_NS)
+	if ((__s64)(now_ns - flow->last_ns) > TOUCH_NS)
 		flow->last_ns = now_ns;
 }
 
@@ -228,10 +223,16 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 		if (key->protocol != IPPROTO_TCP)
 			return;
 		half = bpf_map_lookup_elem(&half_open, key);
-		if (half && half->generation != decision->generation) {
+		if (!half)
+			return;
+		if (half->generation != decision->generation) {
 			half->rule = decision->rule;
 			half->generation = decision->generation;
 		}
+		/* data right after the SYN+ACK (RFC 7413): the first ACK may cover it */
+		if (half->syn_acks && packet->tcp_flags & TCP_ACK &&
+		    (__s32)(packet->sequence_end - half->sequence_end) > 0)
+			half->sequence_end = packet->sequence_end;
 		return;
 	}
 	if (flow->generation != decision->generation) {
@@ -253,25 +254,29 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 }
 
 /* Which SYN+ACK the peer has to acknowledge before the flow counts as real. */
-static __always_inline void note_syn_ack(const struct flow_key *key, __u32 sequence)
+static __always_inline void note_syn_ack(const struct flow_key *key, const struct packet *packet)
 {
 	struct half_open *half = bpf_map_lookup_elem(&half_open, key);
+	__u32 sequence = packet->sequence;
 
-	if (!half)
-		return;
-	if (half->syn_acks && half->sequence[0] == sequence)
+	if (!half || (half->syn_acks && half->sequence[0] == sequence))
 		return;
 	half->sequence[1] = half->syn_acks ? half->sequence[0] : sequence;
 	half->sequence[0] = sequence;
+	half->sequence_end = packet->sequence_end;
 	half->syn_acks = 1;
 }
 
+/* Only who got a SYN+ACK can say its number: its own, or up to what followed it. */
 static __always_inline bool acknowledges(const struct half_open *half, __u32 acknowledgment)
 {
-	/* at least the SYN itself, so the difference is 1 or more */
-	return half->syn_acks &&
-	       (acknowledgment - half->sequence[0] - 1 < FIRST_ACK_WINDOW ||
-		acknowledgment - half->sequence[1] - 1 < FIRST_ACK_WINDOW);
+	__u32 sent = half->sequence_end - half->sequence[0];
+	__u32 acknowledged = acknowledgment - half->sequence[0];
+
+	if (!half->syn_acks)
+		return false;
+	return (acknowledged > 0 && acknowledged <= sent) ||
+	       acknowledgment == half->sequence[1] + 1;
 }
 
 static __always_inline void remember_fragment(const struct packet *packet, __u32 rule,

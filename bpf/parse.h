@@ -26,6 +26,7 @@ enum {
 	/* No header lies further in: 2 tags, 8 extension headers of 2 KiB. */
 	DEEPEST_HEADER = 0x7fff,
 	EXTENSIONS_MAX = 8,
+	QUOTED_EXTENSIONS_MAX = 3,
 	IPV4_OPTIONS_MAX = 40,
 	ETHERTYPE_MIN = 0x600, /* below: a length, IEEE 802.3 */
 	IP_PACKET_MAX = 65535,
@@ -101,6 +102,7 @@ struct packet {
 	__u32 left;   /* of the IP packet from there */
 	__u32 fragment_id;
 	__u32 sequence;
+	__u32 sequence_end; /* of the segment: what its acknowledgment would say */
 	__u32 acknowledgment;
 	__u16 source_port;
 	__u16 destination_port;
@@ -223,6 +225,15 @@ static __always_inline bool is_icmp_error(__u8 ip_version, __u8 type)
 static __always_inline bool is_icmp(const struct packet *packet)
 {
 	return packet->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+}
+
+/* Extension headers that are looked through. AH and ESP are not among them: they
+ * are protocols of their own, which a need may name.
+ */
+static __always_inline bool is_extension(__u8 protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
+	       protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_DSTOPTS;
 }
 
 static __always_inline bool has_ports(__u8 protocol)
@@ -393,9 +404,7 @@ static __always_inline bool parse_ipv4(void *ctx, const enum hook hook, struct p
 	return packet->piece != PIECE_LATER;
 }
 
-/* The chain of extension headers (RFC 8200, 4). AH and ESP end it: they are
- * protocols of their own, which a need may name.
- */
+/* The chain of extension headers (RFC 8200, 4). */
 static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 					     struct packet *packet)
 {
@@ -411,8 +420,7 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 		__u8 head[8] = {};
 		__u32 bytes;
 
-		if (type != IPPROTO_HOPOPTS && type != IPPROTO_ROUTING &&
-		    type != IPPROTO_FRAGMENT && type != IPPROTO_DSTOPTS)
+		if (!is_extension(type))
 			return true;
 		if (i == EXTENSIONS_MAX || (type == IPPROTO_HOPOPTS && i > 0))
 			break;
@@ -544,8 +552,12 @@ static __always_inline void parse_tcp(void *ctx, const enum hook hook, struct pa
 	packet->sequence = bpf_ntohl(tcp.seq);
 	packet->acknowledgment = bpf_ntohl(tcp.ack_seq);
 	packet->tcp_flags = ((__u8 *)&tcp)[13];
+	packet->sequence_end = packet->sequence + !!(packet->tcp_flags & TCP_SYN) +
+			       !!(packet->tcp_flags & TCP_FIN);
 	if (header > packet->left)
 		note_short_header(packet);
+	else
+		packet->sequence_end += packet->left - header;
 	if (are_bogus_tcp_flags(packet->tcp_flags))
 		packet->malformed = 1;
 }
@@ -614,6 +626,26 @@ static __always_inline void parse_quote(void *ctx, const enum hook hook, struct 
 		__builtin_memcpy(&quote->source, &ip.saddr, sizeof(quote->source));
 		__builtin_memcpy(&quote->destination, &ip.daddr, sizeof(quote->destination));
 		quote->protocol = ip.nexthdr;
+		/* as many extension headers as a healthy packet has */
+#pragma clang loop unroll(full)
+		for (int i = 0; i < QUOTED_EXTENSIONS_MAX; i++) {
+			__u8 extension[8] = {};
+
+			if (!is_extension(quote->protocol))
+				break;
+			if (header > DEEPEST_HEADER || left < header + sizeof(extension) ||
+			    load_bytes(ctx, hook, offset + header, extension, sizeof(extension)))
+				return;
+			/* a later fragment has no ports to show */
+			if (quote->protocol == IPPROTO_FRAGMENT &&
+			    (extension[2] || extension[3] & 0xf8))
+				return;
+			header += quote->protocol == IPPROTO_FRAGMENT ? sizeof(extension) :
+									(extension[1] + 1) * 8;
+			quote->protocol = extension[0];
+		}
+		if (is_extension(quote->protocol))
+			return;
 	}
 	if (left < header + sizeof(head_be) ||
 	    load_bytes(ctx, hook, offset + header, head_be, sizeof(head_be)))

@@ -79,6 +79,10 @@ impl Gate {
         self.fill_slot(slot, &inner)?;
         self.policies.put(&slot, &describe_settings(policy, tables, &generation, number), MapFlags::ANY)?;
         self.write_state(state::STATE_ACTIVE, u64::from(slot) + 1)?;
+        if let Err(error) = self.end_revoked_flows(tables) {
+            // the filter refuses their replies all the same
+            log::warn!("flows of revoked services stay in their tables until they are idle: {error}");
+        }
         Ok(number)
     }
 

@@ -10,6 +10,7 @@ mod map;
 mod place;
 mod program;
 mod read;
+mod revoke;
 mod samples;
 mod system;
 
