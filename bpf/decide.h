@@ -76,28 +76,37 @@ static __always_inline bool is_foreign_icmp(const struct packet *packet)
 	return packet->protocol == (packet->ip_version == 4 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
 }
 
+/* Is the destination an address that no router forwards, by its form alone? */
+static __always_inline bool is_link_scope(const struct packet *packet)
+{
+	const __be32 *word_be = packet->destination.word_be;
+
+	if (packet->ip_version == 4)
+		return word_be[3] == 0xffffffff;
+	if ((word_be[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
+		return bpf_ntohl(word_be[0] & bpf_htonl(0x000f0000)) <= 0x00020000;
+	return (word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
 /* Would the router keep this packet on the link or to itself? What passes
- * before the server is known must not be a way out, so addresses that are not
- * link-local by their form are put to the routing table.
+ * before the server is known must not be a way out, so where the form of the
+ * address does not tell, the routing table does.
  */
 static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *packet)
 {
-	const __be32 *word_be = packet->destination.word_be;
 	struct bpf_fib_lookup route = {};
 	long result;
 
+	if (is_link_scope(packet))
+		return true;
 	route.ifindex = ctx->ingress_ifindex;
 	if (packet->ip_version == 4) {
-		if (word_be[3] == 0xffffffff)
-			return true;
 		route.family = FAMILY_IPV4;
 		route.ipv4_src = packet->source.word_be[3];
-		route.ipv4_dst = word_be[3];
+		route.ipv4_dst = packet->destination.word_be[3];
 	} else {
-		if ((word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000))
-			return true;
-		if ((word_be[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
-			return (word_be[0] & bpf_htonl(0x000f0000)) <= bpf_htonl(0x00020000);
+		if (bpf_ntohl(packet->destination.word_be[0]) >> 24 == 0xff)
+			return false;
 		route.family = FAMILY_IPV6;
 		__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
 		__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
@@ -139,7 +148,9 @@ static __always_inline bool is_rogue_router(const struct packet *packet)
 	return packet->icmp_type == ICMP6_ROUTER_ADVERT || packet->icmp_type == ICMP6_REDIRECT;
 }
 
-/* RFC 2131 and RFC 8415: a client without a lease, or with one, to its link. */
+/* RFC 2131 and RFC 8415: a client to its link. Only an IPv4 client that has its
+ * address renews it by unicast.
+ */
 static __always_inline bool is_dhcp(struct xdp_md *ctx, const struct matter *matter)
 {
 	const struct packet *packet = matter->packet;
@@ -152,8 +163,10 @@ static __always_inline bool is_dhcp(struct xdp_md *ctx, const struct matter *mat
 		client = PORT_DHCP4_CLIENT;
 		server = PORT_DHCP4_SERVER;
 	}
-	return packet->source_port == client && packet->destination_port == server &&
-	       stays_on_link(ctx, packet);
+	if (packet->source_port != client || packet->destination_port != server)
+		return false;
+	return is_link_scope(packet) ||
+	       (matter->server && packet->ip_version == 4 && stays_on_link(ctx, packet));
 }
 
 static __always_inline bool is_spoofed(const struct server *server, const struct packet *packet)
