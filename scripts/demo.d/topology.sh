@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # the addresses are read by the other pieces
 # The networks of the demo. Sourced by scripts/demo.
 #
 #   inet ----- inet0 router dmz0 ----- switch ----- web, mail, dns
@@ -48,6 +48,8 @@ make_router() {
 }
 
 make_switch() {
+    # A switch has no addresses of its own, so it has nothing to say.
+    ! has_ipv6 || set_sysctl switch ipv6/conf/default/disable_ipv6 1
     ip -n "${NETNS_PREFIX}switch" link add br0 type bridge forward_delay 0
     ip -n "${NETNS_PREFIX}switch" link set br0 up
     join_namespaces router dmz0 switch uplink

@@ -11,6 +11,7 @@ in_namespace() {
 }
 
 list_namespaces() {
+    command -v ip >/dev/null || return 0 # not installed yet: there can't be any
     ip netns list | awk -v prefix="$NETNS_PREFIX" 'index($1, prefix) == 1 { print $1 }'
 }
 
@@ -69,36 +70,39 @@ kill_group() {
 
 is_group_gone() { ! kill -0 -- "-$1" 2>/dev/null; }
 
-# list_processes: of every namespace of ours. All of them were started by us: nothing else
-# has a way into a namespace that we made.
-list_processes() {
-    local name
-    for name in $(list_namespaces); do
-        ip netns pids "$name" 2>/dev/null || true
-    done | sort -un
-}
-
-are_processes_gone() { [[ -z $(list_processes) ]]; }
-
-delete_namespaces() {
-    local name
-    signal_processes TERM
-    wait_until 3 are_processes_gone || {
-        signal_processes KILL
-        wait_until 3 are_processes_gone || true
-    }
-    for name in $(list_namespaces); do
-        ip netns delete "$name"
-    done
+# stop_machine NAME: ends every process in the namespace. They are ours: nothing runs in there but
+# what we have started, and what someone has who entered by hand.
+stop_machine() {
+    signal_processes "$1" TERM
+    wait_until 3 are_processes_gone "$1" && return
+    signal_processes "$1" KILL
+    wait_until 3 are_processes_gone "$1"
 }
 
 signal_processes() {
     local pid
-    for pid in $(list_processes); do
-        kill "-$1" "$pid" 2>/dev/null || true
+    for pid in $(list_processes "$1"); do
+        kill "-$2" "$pid" 2>/dev/null || true
     done
 }
 
-is_listening() { # NAME tcp|udp PORT
+list_processes() { ip netns pids "$NETNS_PREFIX$1" 2>/dev/null || true; }
+
+are_processes_gone() { [[ -z $(list_processes "$1") ]]; }
+
+# delete_namespaces: all that begin with our prefix, a killed run's as well.
+delete_namespaces() {
+    local name
+    for name in $(list_namespaces); do
+        signal_processes "${name#"$NETNS_PREFIX"}" TERM # all at once; then wait for each
+    done
+    for name in $(list_namespaces); do
+        stop_machine "${name#"$NETNS_PREFIX"}" || true
+        ip netns delete "$name"
+    done
+}
+
+# is_listening NAME tcp|udp PORT
+is_listening() {
     [[ -n $(in_namespace "$1" ss -Hln "--$2" "sport = :$3") ]]
 }

@@ -27,21 +27,26 @@ print_missing_packages() {
 
 # install_packages LOG PACKAGE...: what apt-get says goes into LOG.
 install_packages() {
-    local log=$1 status=0
+    local log=$1 status=0 before new
     shift
     command -v apt-get >/dev/null ||
         die "these are missing, and there is no apt-get here: $*" "install what your distribution calls them"
+    before=$(list_packages)
     # A fresh machine has no package lists, an old one stale lists: always ask for them.
     run_apt update >>"$log" 2>&1 || true # a broken third-party source is not our business
     forbid_service_start "$@"
     run_apt install -y --no-install-recommends "$@" >>"$log" 2>&1 </dev/null || status=1
     allow_service_start
-    disable_services "$@" >>"$log" 2>&1
+    # Not "$@" alone: the unit of nginx, for one, comes with nginx-common.
+    mapfile -t new < <(LC_ALL=C comm -13 <(echo "$before") <(list_packages))
+    disable_services "${new[@]}" >>"$log" 2>&1
     ((status == 0)) || {
         tail -n 8 "$log" >&2
         die "apt-get install $* failed" "the whole output is in $log"
     }
 }
+
+list_packages() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | LC_ALL=C sort -u; }
 
 run_apt() {
     # needrestart, which Ubuntu has, would restart the user's services unasked.
