@@ -4,10 +4,14 @@ use serde_json::json;
 
 use super::Exit;
 use super::output::Output;
-use crate::gate::{Place, lift};
+use crate::gate::{Place, is_pinned, lift};
 
 pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
-    let place = Place::of(interface)?;
+    // also behind an interface that is gone
+    let place = Place::of_any(interface)?;
+    if !is_pinned(&place) {
+        Place::of(interface)?;
+    }
     let _lock = place.lock()?;
     let lifted = lift(&place)?;
     output.either(&json!({ "interface": interface, "lifted": lifted }), || {

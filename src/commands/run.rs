@@ -73,7 +73,7 @@ pub fn run(interface: &str, path: &Path, raise_on_exit: bool, output: &Output) -
 
 /// What a running daemon holds.
 struct Daemon<'gate> {
-    place: &'gate Place,
+    place: Place,
     gate: &'gate Gate,
     interface: Arc<str>,
     alarms: Alarms,
@@ -89,7 +89,7 @@ struct Daemon<'gate> {
 impl<'gate> Daemon<'gate> {
     /// Reports what happened while no daemon ran.
     fn start(
-        place: &'gate Place,
+        place: &Place,
         gate: &'gate Gate,
         alarms: Alarms,
         mode: Mode,
@@ -100,7 +100,7 @@ impl<'gate> Daemon<'gate> {
             .ok();
         let colour = output.colours_stderr();
         let mut daemon = Daemon {
-            place,
+            place: place.clone(),
             gate,
             interface: place.interface.as_str().into(),
             outlet: open_outlet(&alarms, colour),
@@ -141,7 +141,7 @@ impl<'gate> Daemon<'gate> {
             }
             if kept.elapsed() >= KEEP {
                 kept = Instant::now();
-                baseline::write(self.place, &self.sweep.baseline());
+                baseline::write(&self.place, &self.sweep.baseline());
             }
         }
         // what came between the last poll and the signal
@@ -150,7 +150,7 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn stop(&mut self) {
-        baseline::write(self.place, &self.sweep.baseline());
+        baseline::write(&self.place, &self.sweep.baseline());
         self.outlet.tick(Clock::now());
     }
 
@@ -198,14 +198,14 @@ impl<'gate> Daemon<'gate> {
 
     /// The mode never changes silently, and a gate that somebody lifted has no daemon.
     fn look_at_gate(&mut self) -> anyhow::Result<()> {
-        if !is_pinned(self.place) {
+        if !is_pinned(&self.place) {
             anyhow::bail!(
                 "the gate on {} was lifted by another command; the daemon ends\n\
                  help: portcullis run -i {0} -p POLICY puts it down again",
                 self.interface
             );
         }
-        let mode = self.gate.find_mode(self.place);
+        let mode = self.gate.find_mode(&self.place);
         if mode != self.mode {
             let consequence = match mode {
                 Mode::No => "NOTHING IS DROPPED; was the interface deleted, or its program taken off?",
@@ -220,7 +220,29 @@ impl<'gate> Daemon<'gate> {
             );
             self.mode = mode;
         }
+        if mode == Mode::No {
+            self.try_to_reattach();
+        }
         Ok(())
+    }
+
+    /// An interface that was deleted and made again gets its gate back.
+    fn try_to_reattach(&mut self) {
+        let Ok(place) = Place::of(&self.interface) else {
+            return;
+        };
+        let restored = place.lock().and_then(|_lock| self.gate.reattach(&place));
+        match restored {
+            Ok((mode, warnings)) => {
+                for warning in warnings {
+                    eprintln!("portcullis: warning: {warning}");
+                }
+                eprintln!("portcullis: the gate on {} is down again: {}", self.interface, mode.name());
+                self.mode = mode;
+                self.place = place;
+            }
+            Err(error) => debug!("{error}"),
+        }
     }
 
     /// SIGHUP: the policy anew. A bad one changes nothing. Log rotation asks for it as well.
@@ -241,7 +263,7 @@ impl<'gate> Daemon<'gate> {
             Some(live) => diff(&live, &policy),
             None => Vec::new(),
         };
-        let generation = self.gate.apply(self.place, &policy, &tables)?;
+        let generation = self.gate.apply(&self.place, &policy, &tables)?;
         if policy.alarms != self.alarms {
             self.alarms = policy.alarms.clone();
             self.outlet = open_outlet(&self.alarms, self.colour);
@@ -280,6 +302,12 @@ fn open_outlet(alarms: &Alarms, colour: bool) -> Outlet {
     let mut outlet = Outlet::new();
     outlet.add(Box::new(Stderr::new(colour)));
     if let Some((path, _)) = &alarms.eve {
+        // the file of a first run lies in a folder that nobody has made yet
+        if let Some(folder) = Path::new(path).parent()
+            && let Err(error) = std::fs::create_dir_all(folder)
+        {
+            warn!("could not make the folder {}: {error}", folder.display());
+        }
         outlet.add(Box::new(EveFile::new(path)));
     }
     outlet

@@ -43,8 +43,8 @@ pub enum GateError {
     )]
     PrivateMounts { path: PathBuf },
 
-    #[error("could not mount bpffs at {path}: {source}\nhelp: mount -t bpf bpf {path}")]
-    MountBpffs { path: PathBuf, source: Errno },
+    #[error("could not mount bpffs at {path}: {errno}\nhelp: mount -t bpf bpf {path}")]
+    MountBpffs { path: PathBuf, errno: Errno },
 
     #[error(
         "another portcullis command is changing the gate on {interface} (process {holder})\n\
@@ -88,8 +88,8 @@ pub enum GateError {
     #[error("no server is called `{name}`{hint}")]
     NoServer { name: String, hint: String },
 
-    #[error("{what}: {source}{}", remedy(*.source))]
-    Kernelside { what: String, source: Errno },
+    #[error("{what}: {errno}{}", remedy(*.errno))]
+    Kernelside { what: String, errno: Errno },
 
     #[error("{what}: {why}")]
     Other { what: String, why: String },
@@ -115,7 +115,7 @@ impl GateError {
     pub fn from_libbpf(what: impl Into<String>, error: &libbpf_rs::Error) -> GateError {
         let what = what.into();
         match errno_of(error) {
-            Some(source) => GateError::Kernelside { what, source },
+            Some(errno) => GateError::Kernelside { what, errno },
             None => GateError::Other { what, why: format!("{error:#}") },
         }
     }

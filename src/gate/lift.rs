@@ -8,7 +8,7 @@ use libbpf_rs::MapHandle;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
-use super::contract::{layout, state};
+use super::contract::{layout, settings_flag, state};
 use super::error::GateError;
 use super::place::{Place, ensure_bpffs};
 use super::program::{OBJECT, load, map_names, pin};
@@ -109,7 +109,7 @@ impl Gate {
         // The tracker first: a flow must not begin between the two unseen.
         let attached = gate
             .set_tracker(place, tables.settings.strict)
-            .and_then(|hook| Ok((hook, gate.attach_filter(place, policy, &mut warnings)?)));
+            .and_then(|hook| Ok((hook, gate.attach_filter(place, tables.settings.pickup_s, &mut warnings)?)));
         let (hook, mode) = match attached {
             Ok(attached) => attached,
             Err(error) => {
@@ -136,6 +136,17 @@ impl Gate {
             self.set_tracker(place, false)?;
         }
         Ok(generation)
+    }
+
+    /// Attaches to an interface that was deleted and made again. The caller holds the lock.
+    pub fn reattach(&self, place: &Place) -> Result<(Mode, Vec<String>), GateError> {
+        let (strict, pickup_s) = self.live_settings()?.map_or((false, 0), |settings| {
+            (settings.flags & settings_flag::SETTINGS_STRICT.0 != 0, settings.pickup_s)
+        });
+        let mut warnings = Vec::new();
+        self.set_tracker(place, strict)?;
+        let mode = self.attach_filter(place, pickup_s, &mut warnings)?;
+        Ok((mode, warnings))
     }
 
     /// Flows already open are taken over from now on for this long.
@@ -166,21 +177,21 @@ impl Gate {
     fn attach_filter(
         &self,
         place: &Place,
-        policy: &Policy,
+        pickup_s: u32,
         warnings: &mut Vec<String>,
     ) -> Result<Mode, GateError> {
         let path = link_path(place, LINK_FILTER);
         let program = self.programs.filter.as_fd();
         if let Some(link) = open_live_link(place, &path) {
-            system::update_link(link.as_fd(), program).map_err(|source| GateError::Kernelside {
+            system::update_link(link.as_fd(), program).map_err(|errno| GateError::Kernelside {
                 what: format!("could not replace the program on {}", place.interface),
-                source,
+                errno,
             })?;
             return Ok(filter_mode(place, program_id(program)?));
         }
         // a link whose interface is gone holds nothing but its name
         let _ = fs::remove_file(&path);
-        self.begin_pickup(policy.settings.pickup_s.value)?;
+        self.begin_pickup(pickup_s)?;
         let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
             Ok(link) => (link, Mode::Native),
             Err(Errno::EBUSY | Errno::EEXIST) => {
@@ -189,13 +200,13 @@ impl Gate {
             Err(native) => {
                 let link =
                     system::link_xdp(program, place.ifindex, XdpMode::Generic).map_err(
-                        |source| match source {
+                        |errno| match errno {
                             Errno::EBUSY | Errno::EEXIST => {
                                 GateError::OtherProgram { interface: place.interface.clone() }
                             }
-                            source => GateError::Kernelside {
+                            errno => GateError::Kernelside {
                                 what: format!("could not attach to {}", place.interface),
-                                source,
+                                errno,
                             },
                         },
                     )?;
@@ -221,9 +232,9 @@ impl Gate {
             return Ok(Hook::No);
         }
         if let Some(link) = open_live_link(place, &path) {
-            system::update_link(link.as_fd(), program).map_err(|source| GateError::Kernelside {
+            system::update_link(link.as_fd(), program).map_err(|errno| GateError::Kernelside {
                 what: format!("could not replace the tracker on {}", place.interface),
-                source,
+                errno,
             })?;
             return Ok(Hook::Tcx);
         }
@@ -246,9 +257,9 @@ impl Gate {
                 })?;
                 Ok(Hook::Clsact)
             }
-            Err(source) => Err(GateError::Kernelside {
+            Err(errno) => Err(GateError::Kernelside {
                 what: format!("could not attach the tracker to {}", place.interface),
-                source,
+                errno,
             }),
         }
     }
@@ -393,10 +404,8 @@ fn filter_mode(place: &Place, program_id: u32) -> Mode {
 }
 
 fn program_id(program: std::os::fd::BorrowedFd<'_>) -> Result<u32, GateError> {
-    system::program_id(program).map_err(|source| GateError::Kernelside {
-        what: "could not ask for a program's id".to_owned(),
-        source,
-    })
+    system::program_id(program)
+        .map_err(|errno| GateError::Kernelside { what: "could not ask for a program's id".to_owned(), errno })
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the programs' clock.

@@ -120,8 +120,8 @@ impl Gate {
         Gate::collect(programs, |name| {
             open_pinned(&folder.join(name)).map_err(|errno| match errno {
                 Errno::ENOENT => broken(name),
-                source => {
-                    GateError::Kernelside { what: format!("could not open the pinned map `{name}`"), source }
+                errno => {
+                    GateError::Kernelside { what: format!("could not open the pinned map `{name}`"), errno }
                 }
             })
         })

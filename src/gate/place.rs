@@ -46,6 +46,16 @@ impl Place {
     /// # Errors
     /// When the interface isn't there.
     pub fn of(interface: &str) -> Result<Place, GateError> {
+        let place = Place::of_any(interface)?;
+        match place.ifindex {
+            0 => Err(GateError::NoInterface { interface: interface.to_owned() }),
+            _ => Ok(place),
+        }
+    }
+
+    /// As [`Place::of`], also when the interface is gone: then its index is 0. For
+    /// whoever cleans up behind it.
+    pub fn of_any(interface: &str) -> Result<Place, GateError> {
         let why = match interface {
             "" => Some("it is empty"),
             "." | ".." => Some("it is a folder"),
@@ -62,8 +72,6 @@ impl Place {
                 why,
             });
         }
-        let ifindex = nix::net::if_::if_nametoindex(interface)
-            .map_err(|_| GateError::NoInterface { interface: interface.to_owned() })?;
         let mut folder = interface.replace('.', ":");
         if !Path::new(INITIAL_NETNS_ONLY).exists() {
             let inode = fs::metadata("/proc/self/ns/net").map_or(0, |ns| ns.ino());
@@ -71,7 +79,7 @@ impl Place {
         }
         Ok(Place {
             interface: interface.to_owned(),
-            ifindex,
+            ifindex: nix::net::if_::if_nametoindex(interface).unwrap_or(0),
             pins: Path::new(BPFFS).join("portcullis").join(&folder),
             stem: Path::new(RUN).join(folder),
         })
@@ -179,7 +187,7 @@ pub fn ensure_bpffs() -> Result<(), GateError> {
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         Some("mode=700"),
     )
-    .map_err(|source| GateError::MountBpffs { path: path.to_owned(), source })
+    .map_err(|errno| GateError::MountBpffs { path: path.to_owned(), errno })
 }
 
 fn is_bpffs(path: &Path) -> bool {

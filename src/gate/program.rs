@@ -69,7 +69,7 @@ impl Programs {
 /// Pins anything at `path`.
 pub(super) fn pin(fd: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), GateError> {
     system::pin(fd, path)
-        .map_err(|source| GateError::Kernelside { what: format!("could not pin {}", path.display()), source })
+        .map_err(|errno| GateError::Kernelside { what: format!("could not pin {}", path.display()), errno })
 }
 
 /// Every map of the object, by the name of its pin.
@@ -132,9 +132,9 @@ pub(super) fn load(object: &[u8], sizes: &TableSizes, reuse: Option<&Path>) -> R
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if let Some(folder) = reuse {
-            let pinned = open_pinned(&folder.join(&name)).map_err(|source| GateError::Kernelside {
+            let pinned = open_pinned(&folder.join(&name)).map_err(|errno| GateError::Kernelside {
                 what: format!("could not open the pinned map `{name}`"),
-                source,
+                errno,
             })?;
             map.reuse_fd(pinned.as_fd()).map_err(|error| failed(&error))?;
         } else if let Some(size) = size_of_map(&name, sizes) {

@@ -479,5 +479,5 @@ impl Gate {
 
 /// The errno of a failed test run, for callers outside.
 pub(super) fn as_error(what: &str) -> impl Fn(Errno) -> GateError + '_ {
-    move |source| GateError::Kernelside { what: what.to_owned(), source }
+    move |errno| GateError::Kernelside { what: what.to_owned(), errno }
 }
