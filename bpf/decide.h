@@ -105,7 +105,10 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 	 */
 	barrier_var(ifindex);
 	route.ifindex = ifindex;
+	/* multicast of wider scope: the table that tells is another one */
 	if (packet->ip_version == 4) {
+		if (bpf_ntohl(packet->destination.word_be[3]) >> 28 == 0xe)
+			return false;
 		route.family = FAMILY_IPV4;
 		route.ipv4_src = packet->source.word_be[3];
 		route.ipv4_dst = packet->destination.word_be[3];
