@@ -143,7 +143,10 @@ static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx, const str
 	if (type != ICMP6_ROUTER_SOLICIT && type != ICMP6_NEIGHBOUR_SOLICIT &&
 	    type != ICMP6_NEIGHBOUR_ADVERT)
 		return false;
-	return packet->hop_limit == 255 && stays_on_link(ctx, packet);
+	if (packet->hop_limit != 255)
+		return false;
+	/* a solicitation for routers goes to all of them (RFC 4861, 4.1) */
+	return type == ICMP6_ROUTER_SOLICIT ? is_link_scope(packet) : stays_on_link(ctx, packet);
 }
 
 static __always_inline bool is_rogue_router(const struct packet *packet)

@@ -10,10 +10,10 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::contract::{layout, settings_flag, state};
 use super::error::GateError;
-use super::place::{Place, ensure_bpffs};
+use super::place::{Place, check_mounts, ensure_bpffs};
 use super::program::{OBJECT, load, map_names, pin};
 use super::system::{self, XdpMode, clsact};
-use super::{Gate, check_layout, check_privilege};
+use super::{Gate, check_complete, check_layout, check_privilege};
 use crate::compile::Tables;
 use crate::policy::Policy;
 
@@ -90,6 +90,7 @@ impl Gate {
         let mut warnings = Vec::new();
         let gate = if replaced {
             check_layout(place, &maps)?;
+            check_complete(place, &maps)?;
             let gate = load(OBJECT, &policy.tables, Some(&maps))?;
             warnings.extend(gate.sizes_not_in_force(policy));
             gate
@@ -347,6 +348,7 @@ impl Gate {
 /// whether there was anything.
 pub fn lift(place: &Place) -> Result<bool, GateError> {
     check_privilege()?;
+    check_mounts()?;
     if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
         clsact::detach(programs.track.as_fd(), place.ifindex);
     }

@@ -108,9 +108,11 @@ impl Gate {
         let folder = place.pins.join("maps");
         check_privilege()?;
         if !folder.exists() {
+            place::check_mounts()?;
             return Err(GateError::NotAttached { interface: place.interface.clone() });
         }
         check_layout(place, &folder)?;
+        check_complete(place, &folder)?;
         let broken = |name: &str| GateError::BrokenPins {
             interface: place.interface.clone(),
             path: place.pins.clone(),
@@ -166,6 +168,18 @@ impl Gate {
         };
         let ids = self.ids_by_name()?;
         Ok(policy.servers.iter().filter_map(|server| ids.get(&server.name).copied()).collect())
+    }
+}
+
+/// Refuses a gate of which a pin is missing.
+fn check_complete(place: &Place, folder: &Path) -> Result<(), GateError> {
+    match program::map_names().find(|name| !folder.join(name).exists()) {
+        None => Ok(()),
+        Some(missing) => Err(GateError::BrokenPins {
+            interface: place.interface.clone(),
+            path: place.pins.clone(),
+            missing: missing.to_owned(),
+        }),
     }
 }
 

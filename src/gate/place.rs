@@ -177,9 +177,7 @@ pub fn ensure_bpffs() -> Result<(), GateError> {
     if is_bpffs(path) {
         return Ok(());
     }
-    if is_private_mount_namespace() {
-        return Err(GateError::PrivateMounts { path: path.to_owned() });
-    }
+    check_mounts()?;
     mount(
         Some("bpf"),
         path,
@@ -188,6 +186,15 @@ pub fn ensure_bpffs() -> Result<(), GateError> {
         Some("mode=700"),
     )
     .map_err(|errno| GateError::MountBpffs { path: path.to_owned(), errno })
+}
+
+/// Refuses a mount namespace of its own that hides the pins.
+pub fn check_mounts() -> Result<(), GateError> {
+    let path = Path::new(BPFFS);
+    if is_bpffs(path) || !is_private_mount_namespace() {
+        return Ok(());
+    }
+    Err(GateError::PrivateMounts { path: path.to_owned() })
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -1,0 +1,205 @@
+//! The daemon comes and goes; the gate stays, and no drop goes unreported.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::command::Daemon;
+use super::policies::{dmz, dmz_with_eve, dmz_with_web, twin};
+use super::traffic::{FORBIDDEN, Traffic};
+use super::world::{NIC, V4, World, eventually, own_machine, share_machine};
+
+/// Lines of the event file that are of this type and about the forbidden datagrams.
+fn events(path: &Path, kind: &str) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["event_type"] == kind && line["dest_port"] == FORBIDDEN).collect()
+}
+
+/// How many drops they tell of.
+fn count_told(path: &Path) -> u64 {
+    events(path, "drop").iter().map(|line| line["portcullis"]["drops"].as_u64().expect("a count")).sum()
+}
+
+fn with_events(world: &World) -> (String, PathBuf) {
+    let path = world.folder.join("eve.json");
+    (dmz_with_eve(&path.display().to_string()), path)
+}
+
+#[test]
+fn the_gate_holds_when_its_daemon_is_killed_and_when_it_is_stopped() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    world.prove_passes(&tap, 3);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        let mut daemon = world.daemon(&dmz(), &[]);
+        world.prove_drops(&tap, 5);
+        let status = daemon.end(signal);
+        if signal != Signal::SIGKILL {
+            assert!(status.success(), "{status}");
+            let last = daemon.said().pop().expect("a last word");
+            assert!(last.contains("stays down") && last.contains(NIC), "{last}");
+        }
+        world.prove_drops(&tap, 5);
+        let status = world.show("status");
+        assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()));
+    }
+    world.detach();
+    eventually("the gate is lifted", || !world.has_xdp());
+    world.prove_passes(&tap, 3);
+}
+
+#[test]
+fn a_daemon_that_was_told_to_lifts_the_gate_when_it_stops() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let mut daemon = world.daemon(&dmz(), &["--raise-on-exit"]);
+    world.prove_drops(&tap, 5);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    assert!(daemon.said().pop().expect("a last word").contains("lifted"));
+    assert!(!world.pins().exists());
+    eventually("the gate is lifted", || !world.has_xdp());
+    world.prove_passes(&tap, 5);
+
+    // but not when it is killed
+    let mut daemon = world.daemon(&dmz(), &["--raise-on-exit"]);
+    daemon.end(Signal::SIGKILL);
+    world.prove_drops(&tap, 5);
+}
+
+#[test]
+fn an_upgrade_under_traffic_lets_nothing_through_and_loses_nothing() {
+    let _machine = own_machine();
+    let world = World::new();
+    world.attach(&twin(0));
+    let traffic = Traffic::start(&world);
+    traffic.flow();
+    for which in 1..=8 {
+        let path = world.write("policy.toml", &twin(which));
+        let outcome = world.run("attach", &["-p", &path, "-j"]).done().json();
+        assert_eq!((&outcome["replaced"], &outcome["attached"]), (&true.into(), &"native".into()));
+        traffic.flow();
+    }
+    let mut daemon = world.daemon(&twin(1), &[]);
+    traffic.flow();
+    daemon.end(Signal::SIGTERM);
+    traffic.flow();
+    traffic.stop(&world);
+}
+
+#[test]
+fn drops_while_no_daemon_ran_are_told_once() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let (policy, path) = with_events(&world);
+    world.attach(&policy);
+    world.prove_drops(&tap, 9);
+
+    let mut daemon = world.daemon(&policy, &[]);
+    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    eventually("the drops are in the event file", || count_told(&path) == 9);
+    assert!(events(&path, "drop").iter().all(|line| line["portcullis"]["while_away"] == true));
+    assert!(!events(&path, "alert").is_empty());
+    daemon.end(Signal::SIGTERM);
+
+    // the next daemon tells what came since, and only that
+    world.prove_drops(&tap, 4);
+    let mut daemon = world.daemon(&policy, &[]);
+    eventually("the new drops are in the event file", || count_told(&path) >= 13);
+    // and what comes while it listens
+    world.prove_drops(&tap, 2);
+    eventually("the newest too", || count_told(&path) >= 15);
+    daemon.end(Signal::SIGTERM);
+    assert_eq!(count_told(&path), 15, "each drop is told once");
+
+    let mut daemon = world.daemon(&policy, &[]);
+    daemon.end(Signal::SIGTERM);
+    assert!(daemon.find(&["alarm"]).is_empty(), "{:#?}", daemon.said());
+    assert_eq!(count_told(&path), 15, "nothing is told again");
+}
+
+#[test]
+fn what_a_killed_daemon_may_not_have_told_the_next_one_tells() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let (policy, path) = with_events(&world);
+    let mut daemon = world.daemon(&policy, &[]);
+    daemon.end(Signal::SIGKILL);
+    world.prove_drops(&tap, 6);
+    let mut daemon = world.daemon(&policy, &[]);
+    eventually("the drops are told", || count_told(&path) == 6);
+    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    daemon.end(Signal::SIGKILL);
+    // rather twice than never
+    let mut daemon = world.daemon(&policy, &[]);
+    world.prove_drops(&tap, 1);
+    eventually("the drop is told", || count_told(&path) >= 7);
+    daemon.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_hangup_puts_the_file_into_force_and_a_bad_file_changes_nothing() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let mut daemon = world.daemon(&dmz(), &[]);
+    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
+
+    world.write("daemon.toml", &dmz_with_web(r#""tcp/80""#));
+    daemon.signal(Signal::SIGHUP);
+    daemon.hear(&["- web1 may no longer accept tcp/443"]);
+    daemon.hear(&["generation 2 is live"]);
+    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "drop");
+    world.prove_drops(&tap, 3);
+
+    let good = world.run("show", &["policy"]).done().out;
+    world.write("daemon.toml", &dmz_with_web(r#""tcp/80", "tpc/443""#));
+    daemon.signal(Signal::SIGHUP);
+    daemon.hear(&["daemon.toml:"]);
+    daemon.hear(&["the live policy stays"]);
+    assert_eq!(world.run("show", &["policy"]).done().out, good);
+    assert_eq!(world.show("status")["generation"], 2);
+    world.prove_drops(&tap, 3);
+
+    // it goes on, and the next good file counts again
+    world.write("daemon.toml", &dmz());
+    daemon.signal(Signal::SIGHUP);
+    daemon.hear(&["+ web1 may accept tcp/443"]);
+    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
+    assert!(daemon.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn there_is_one_daemon_at_a_time_and_none_without_a_gate() {
+    let _machine = share_machine();
+    let world = World::new();
+    let mut daemon = world.daemon(&dmz(), &[]);
+    let path = world.write("policy.toml", &dmz());
+    let second = world.run("run", &["-p", &path]);
+    second.refused(&["another daemon", NIC, &format!("process {}", daemon.pid()), "help:"]);
+    assert_eq!(world.show("alarms"), Value::Array(Vec::new()));
+
+    world.detach();
+    let status = daemon.wait();
+    assert_eq!(status.code(), Some(1));
+    assert!(!daemon.find(&["lifted by another command"]).is_empty(), "{:#?}", daemon.said());
+    assert!(!world.pins().exists(), "the daemon put something back");
+    world.run("show", &["alarms"]).refused(&["no daemon answers", "help:"]);
+}
+
+#[test]
+fn a_daemon_that_can_not_start_says_why_and_leaves_no_gate() {
+    let _machine = share_machine();
+    let world = World::new();
+    let path = world.write("policy.toml", &dmz_with_web(r#""tcp/80000""#));
+    let mut daemon = Daemon::start(world.router.prepare(&["run", "-i", NIC, "-p", &path]));
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(!daemon.find(&["policy.toml:20:"]).is_empty(), "{:#?}", daemon.said());
+    assert!(!world.pins().exists());
+}

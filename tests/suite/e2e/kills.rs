@@ -1,0 +1,154 @@
+//! Whatever is killed at whatever moment, one whole policy stays in force, and the next command
+//! works as if nothing had happened.
+
+use std::time::{Duration, Instant};
+
+use super::command::Running;
+use super::policies::twin;
+use super::traffic::Traffic;
+use super::world::{NIC, V4, World, eventually, own_machine};
+
+const APPLY_KILLS: u32 = 120;
+/// Of each command that loads the programs, which takes the kernel most of a second.
+const LOAD_KILLS: u32 = 12;
+
+/// Moments that are the same in every run (xorshift32).
+struct Dice(u32);
+
+impl Dice {
+    fn up_to(&mut self, most: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        most * (self.0 % 1000) / 1000
+    }
+}
+
+/// Starts a command and kills it after a time; returns whether it was still at work.
+fn kill_after(world: &World, args: &[&str], time: Duration) -> bool {
+    let running = Running::start(world.router.prepare(args));
+    // the moment is what this is about
+    std::thread::sleep(time);
+    running.kill()
+}
+
+/// How long a command takes, and a little more: in this time it is killed.
+fn time_command(world: &World, args: &[&str]) -> Duration {
+    let start = Instant::now();
+    world.router.portcullis(args).done();
+    start.elapsed() * 6 / 5
+}
+
+/// Which of the twins is in force; its text, its verdicts and its status agree.
+#[track_caller]
+fn find_twin(world: &World) -> usize {
+    let text = world.run("show", &["policy"]).done().out;
+    let which = [0, 1].into_iter().find(|which| twin(*which) == text);
+    let which = which.unwrap_or_else(|| panic!("neither policy is in force, but:\n{text}"));
+    for (twin, port) in [(0, "tcp/9001"), (1, "tcp/9002")] {
+        let (verdict, _) = world.verdict(V4.web, V4.peer, port);
+        assert_eq!(verdict, if twin == which { "pass" } else { "drop" }, "{port} under policy {which}");
+    }
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
+    which
+}
+
+#[test]
+fn an_apply_that_is_killed_leaves_the_old_policy_or_the_new_one() {
+    let _machine = own_machine();
+    let world = World::new();
+    world.attach(&twin(0));
+    let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
+    let traffic = Traffic::start(&world);
+    traffic.flow();
+    let whole = time_command(&world, &["apply", "-i", NIC, &paths[0]]);
+    let mut dice = Dice(0x9e37_79b9);
+    let (mut old, mut at_work, mut changed) = (0, 0, 0);
+    for _ in 0..APPLY_KILLS {
+        let time = dice.up_to(whole);
+        at_work += u32::from(kill_after(&world, &["apply", "-i", NIC, &paths[1 - old]], time));
+        let live = find_twin(&world);
+        changed += u32::from(live != old);
+        // the next one works, whichever it is
+        old = 1 - live;
+        world.run("apply", &[&paths[old]]).done();
+        assert_eq!(find_twin(&world), old);
+    }
+    let report = traffic.stop(&world);
+    eprintln!("{at_work} of {APPLY_KILLS} were killed at work, {changed} had changed the policy; {report:?}");
+    assert!(at_work >= 10 && changed >= 1 && changed < APPLY_KILLS, "the moments do not spread");
+}
+
+#[test]
+fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
+    let _machine = own_machine();
+    let world = World::new();
+    world.attach(&twin(0));
+    let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
+    let traffic = Traffic::start(&world);
+    traffic.flow();
+    let whole = time_command(&world, &["attach", "-i", NIC, "-p", &paths[0]]);
+    let mut dice = Dice(0x2545_f491);
+    let mut old = 0;
+    for command in ["attach", "run"] {
+        let mut at_work = 0;
+        for number in 0..LOAD_KILLS {
+            let time = dice.up_to(whole);
+            let args = [command, "-i", NIC, "-p", &paths[1 - old]];
+            at_work += u32::from(kill_after(&world, &args, time));
+            old = 1 - find_twin(&world);
+            if number % 4 == 0 {
+                world.run("attach", &["-p", &paths[old]]).done();
+            } else {
+                world.run("apply", &[&paths[old]]).done();
+            }
+            assert_eq!(find_twin(&world), old);
+        }
+        eprintln!("{at_work} of {LOAD_KILLS} were killed at work: {command}");
+        assert!(at_work >= 3, "{command} was killed at work {at_work} times");
+    }
+    traffic.stop(&world);
+}
+
+#[test]
+fn a_first_attach_that_is_killed_is_in_nobodys_way() {
+    let _machine = own_machine();
+    let world = World::new();
+    let path = world.write("policy.toml", &super::policies::dmz());
+    let tap = world.tap_internet();
+    let mut dice = Dice(0x1234_5678);
+    let whole = time_command(&world, &["attach", "-i", NIC, "-p", &path]);
+    world.detach();
+    for _ in 0..LOAD_KILLS {
+        kill_after(&world, &["attach", "-i", NIC, "-p", &path], dice.up_to(whole));
+        world.run("attach", &["-p", &path]).done();
+        let status = world.show("status");
+        assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &"tcx".into()));
+        assert_eq!(status["warnings"], serde_json::json!([]));
+        world.prove_drops(&tap, 2);
+        world.detach();
+        assert!(!world.pins().exists(), "pins are left");
+        eventually("the gate is lifted", || !world.has_xdp());
+        world.prove_passes(&tap, 1);
+    }
+}
+
+#[test]
+fn a_detach_that_is_killed_is_finished_by_the_next_one() {
+    let _machine = own_machine();
+    let world = World::new();
+    let path = world.write("policy.toml", &super::policies::dmz());
+    let tap = world.tap_internet();
+    let mut dice = Dice(0x0bad_cafe);
+    world.attach(&super::policies::dmz());
+    let whole = time_command(&world, &["detach", "-i", NIC]);
+    for _ in 0..LOAD_KILLS {
+        world.run("attach", &["-p", &path]).done();
+        kill_after(&world, &["detach", "-i", NIC], dice.up_to(whole));
+        world.run("detach", &[]).done();
+        assert!(!world.pins().exists(), "pins are left");
+        eventually("the gate is lifted", || !world.has_xdp());
+        world.prove_passes(&tap, 1);
+    }
+}

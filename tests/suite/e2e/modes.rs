@@ -1,0 +1,198 @@
+//! What is reported is what is in force.
+
+use std::net::SocketAddr;
+
+use super::policies::{dmz, dmz_with};
+use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
+use super::tap::UDP;
+use super::traffic::FORBIDDEN;
+use super::world::{FAMILIES, Plug, V4, World, eventually, ip, share_machine};
+
+fn warnings(world: &World) -> String {
+    world.show("status")["warnings"].to_string()
+}
+
+#[test]
+fn a_cable_has_the_gate_in_its_driver() {
+    let _machine = share_machine();
+    let world = World::new();
+    let attached = world.attach(&dmz());
+    assert!(attached.out.contains("native") && attached.err.is_empty(), "{attached:#?}");
+    let status = world.show("status");
+    assert_eq!(status["attached"], "native");
+    assert_eq!(status["enforcing"], true);
+    assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &"tcx".into()));
+    assert_eq!(status["warnings"], serde_json::json!([]));
+    assert_eq!(world.xdp_of(), "xdp");
+}
+
+#[test]
+fn a_nic_without_xdp_has_a_generic_gate_that_drops_all_the_same_and_says_so() {
+    let _machine = share_machine();
+    let world = World::plugged(Plug::Bridge);
+    let tap = world.tap_internet();
+    let _server = TcpServer::start(&world.dmz, 80);
+    world.prove_passes(&tap, 3);
+    let attached = world.attach(&dmz());
+    assert!(attached.err.contains("warning") && attached.err.contains("generic"), "{attached:#?}");
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["enforcing"]), (&"generic".into(), &true.into()));
+    assert!(warnings(&world).contains("generic"), "{status:#}");
+    assert!(world.run("show", &["status"]).done().out.contains("warning: generic"));
+    assert_eq!(world.xdp_of(), "xdpgeneric");
+    world.prove_drops(&tap, 9);
+    for family in FAMILIES {
+        let web = SocketAddr::new(ip(family.web), 80);
+        assert!(tcp_talks(&world.internet, ip(family.peer), web, ARRIVES));
+    }
+    world.detach();
+    eventually("the gate is lifted", || !world.has_xdp());
+    world.prove_passes(&tap, 3);
+}
+
+#[test]
+fn service_tracking_is_reported_with_its_weakness_and_strict_tracking_without_its_tracker_is_a_warning() {
+    let _machine = share_machine();
+    let world = World::new();
+    world.attach(&dmz_with("tracking = \"service\""));
+    let status = world.show("status");
+    assert_eq!((&status["tracking"], &status["tracker"]), (&"service".into(), &"no".into()));
+    assert!(warnings(&world).contains("service tracking is weaker"), "{status:#}");
+
+    world.apply(&dmz());
+    let status = world.show("status");
+    assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &"tcx".into()));
+    assert_eq!(status["warnings"], serde_json::json!([]));
+
+    std::fs::remove_file(world.pins().join("links/track")).expect("the tracker's link");
+    eventually("the tracker is off", || world.show("status")["tracker"] == "no");
+    assert!(warnings(&world).contains("strict tracking without its tracker"));
+    let path = world.write("policy.toml", &dmz());
+    world.run("attach", &["-p", &path]).done();
+    assert_eq!(world.show("status")["tracker"], "tcx");
+    assert_eq!(world.show("status")["warnings"], serde_json::json!([]));
+}
+
+#[test]
+fn observing_drops_nothing_counts_everything_and_is_never_called_enforcing() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let left = || tap.count_to(ip(V4.web), UDP, FORBIDDEN);
+    world.attach(&dmz_with("mode = \"observe\""));
+    let status = world.show("status");
+    assert_eq!((&status["enforcing"], &status["mode"]), (&false.into(), &"observe".into()));
+    assert_eq!(world.verdict(V4.web, V4.peer, "udp/4000"), ("would_drop".into(), "new_flow".into()));
+    let _server = TcpServer::start(&world.internet, 80);
+    assert!(tcp_talks(&world.dmz, ip(V4.web), SocketAddr::new(ip(V4.peer), 80), ARRIVES));
+    world.prove_passes(&tap, 8);
+    let row = |port: u16, would: bool| {
+        let rows = world.drops();
+        rows.iter()
+            .filter(|row| row.0["port"] == port && row.0["would_drop"] == would)
+            .map(super::command::Row::packets)
+            .sum::<u64>()
+    };
+    assert_eq!((row(FORBIDDEN, true), row(FORBIDDEN, false)), (8, 0));
+
+    // enforcing, the same is dropped and counted apart
+    world.apply(&dmz());
+    assert_eq!(world.show("status")["enforcing"], true);
+    world.send_from_web(FORBIDDEN, 6);
+    eventually("the drops are counted", || row(FORBIDDEN, false) == 6);
+    world.catch_up(&tap);
+    assert_eq!((left(), row(FORBIDDEN, true)), (8, 8));
+    assert!(!tcp_talks(&world.dmz, ip(V4.web), SocketAddr::new(ip(V4.peer), 80), NEVER));
+
+    // one server that observes does not make the gate an observer
+    world.apply(&dmz().replacen(
+        "roles = [\"web\", \"managed\"]",
+        "roles = [\"web\", \"managed\"]\nmode = \"observe\"",
+        1,
+    ));
+    let status = world.show("status");
+    assert_eq!((&status["enforcing"], &status["observing"]), (&true.into(), &serde_json::json!(["web1"])));
+    world.prove_passes(&tap, 2);
+    assert_eq!(world.verdict(V4.mail, V4.peer, "udp/4000").0, "drop");
+}
+
+#[test]
+fn a_gate_whose_nic_went_away_is_reported_and_comes_back_with_it() {
+    let _machine = share_machine();
+    let world = World::new();
+    let daemon = world.daemon(&dmz(), &[]);
+    world.replace_cable();
+    let tap = world.tap_internet();
+    daemon.hear(&["warning", "NOTHING IS DROPPED"]);
+    daemon.hear(&["is down again: native"]);
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
+    world.prove_drops(&tap, 3);
+}
+
+#[test]
+fn a_gate_whose_nic_went_away_while_no_daemon_ran_says_so_until_it_is_attached() {
+    let _machine = share_machine();
+    let world = World::new();
+    world.attach(&dmz());
+    world.replace_cable();
+    let tap = world.tap_internet();
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()));
+    assert!(warnings(&world).contains("nothing is dropped"), "{status:#}");
+    world.prove_passes(&tap, 3);
+
+    let path = world.write("policy.toml", &dmz());
+    world.run("attach", &["-p", &path]).done();
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
+    assert_eq!(status["warnings"], serde_json::json!([]));
+    world.prove_drops(&tap, 3);
+}
+
+#[test]
+fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
+    let _machine = share_machine();
+    let world = World::new();
+    let daemon = world.daemon(&dmz(), &[]);
+    world.replace_cable();
+    daemon.hear(&["warning", "NOTHING IS DROPPED"]);
+    let path = world.write("policy.toml", &dmz());
+    world.run("attach", &["-p", &path]).done();
+    let generation = world.show("status")["generation"].as_u64().expect("a number");
+
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.hear(&[&format!("generation {} is live", generation + 1)]);
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &"tcx".into()), "{status:#}");
+    let _server = TcpServer::start(&world.dmz, 80);
+    let web = SocketAddr::new(ip(V4.web), 80);
+    assert!(tcp_talks(&world.internet, ip(V4.peer), web, ARRIVES), "new flows of peers are not seen");
+}
+
+#[test]
+fn a_filter_that_was_taken_off_is_reported_and_attach_puts_it_back() {
+    let _machine = share_machine();
+    let world = World::new();
+    world.attach(&dmz());
+    let tap = world.tap_internet();
+    world.prove_drops(&tap, 2);
+    // `ip link set dev dmz0 xdp off` is no way: the link holds the program
+    let off =
+        world.router.command("ip").args(["link", "set", "dev", "dmz0", "xdp", "off"]).output().expect("ip");
+    assert!(!off.status.success(), "the link does not hold the program");
+    world.prove_drops(&tap, 2);
+
+    std::fs::remove_file(world.pins().join("links/filter")).expect("the filter's link");
+    eventually("the program is off", || !world.has_xdp());
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()));
+    assert!(warnings(&world).contains("the filter is not on dmz0"), "{status:#}");
+    assert!(world.run("show", &["status"]).done().out.contains("NO"));
+    world.prove_passes(&tap, 2);
+
+    let path = world.write("policy.toml", &dmz());
+    world.run("attach", &["-p", &path]).done();
+    assert_eq!(world.show("status")["attached"], "native");
+    world.prove_drops(&tap, 2);
+}

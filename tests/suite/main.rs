@@ -1,0 +1,5 @@
+//! The tests that need more than one module, in one binary.
+
+mod e2e;
+mod program;
+mod support;

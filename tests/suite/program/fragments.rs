@@ -1,0 +1,287 @@
+//! Row 8: later fragments go the way of their first one.
+
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, Family, V6};
+use crate::support::frame::{
+    ACK, DESTINATION_OPTIONS, HOP_BY_HOP, ICMPV6, Ipv6, SYN, TCP, UDP, echo_request, fragment, icmp_message,
+    icmp_protocol, padded, tcp, tcp_header, udp, udp_datagram,
+};
+
+/// The last offset at which sixteen bytes still end within the 65,535 of a packet.
+const LAST_OFFSET: u16 = 8187;
+
+/// The first fragment of a question that the name server may ask, or of one that it may not.
+fn first(family: Family, port: u16, id: u16) -> Vec<u8> {
+    let datagram = udp_datagram((family.ns, 40_000), (family.peer, port), &[0; 16]);
+    fragment(family.ns, family.peer, UDP, (id, 0, true), &datagram)
+}
+
+fn later(family: Family, id: u16, offset: u16, more: bool) -> Vec<u8> {
+    fragment(family.ns, family.peer, UDP, (id, offset, more), &[0x5a; 16])
+}
+
+#[test]
+fn the_fragments_after_a_first_one_that_passed_pass() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.passes(&first(family, 53, 7), Reason::Need);
+        bench.passes(&later(family, 7, 3, true), Reason::LaterFragment);
+        bench.passes(&later(family, 7, 5, false), Reason::LaterFragment);
+        bench.passes(&later(family, 7, LAST_OFFSET, false), Reason::LaterFragment);
+    }
+}
+
+#[test]
+fn a_later_fragment_without_a_first_one_is_dropped() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        for (offset, more) in [(1, true), (1, false), (3, true), (LAST_OFFSET, false)] {
+            let row = bench.drops(&later(family, 7, offset, more), Reason::Fragment);
+            assert_eq!((row.key.server, row.key.port), (bench.id_of("ns1"), 0));
+        }
+        // a whole packet is no first fragment
+        bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
+        bench.drops(&later(family, 0, 3, false), Reason::Fragment);
+    }
+}
+
+#[test]
+fn the_fragments_after_a_first_one_that_was_dropped_are_dropped() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.drops(&first(family, 80, 7), Reason::NewFlow);
+        bench.drops(&later(family, 7, 3, false), Reason::Fragment);
+    }
+}
+
+#[test]
+fn a_fragment_that_ends_past_the_largest_packet_is_malformed() {
+    // the ping of death
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.passes(&first(family, 53, 7), Reason::Need);
+        bench.drops(&later(family, 7, 8191, false), Reason::Malformed);
+        bench.passes(&later(family, 7, LAST_OFFSET, false), Reason::LaterFragment);
+    }
+}
+
+#[test]
+fn a_later_fragment_of_another_packet_is_dropped() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.passes(&first(family, 53, 7), Reason::Need);
+        let other = |from, to, protocol, id| fragment(from, to, protocol, (id, 3, false), &[0x5a; 16]);
+        bench.drops(&other(family.ns, family.peer, UDP, 8), Reason::Fragment);
+        bench.drops(&other(family.ns, family.peer, UDP, 0x0707), Reason::Fragment);
+        bench.drops(&other(family.ns, family.peer, TCP, 7), Reason::Fragment);
+        bench.drops(&other(family.ns, family.peer, 47, 7), Reason::Fragment);
+        bench.drops(&other(family.ns, family.other, UDP, 7), Reason::Fragment);
+        bench.drops(&other(family.web, family.peer, UDP, 7), Reason::Fragment);
+        bench.passes(&other(family.ns, family.peer, UDP, 7), Reason::LaterFragment);
+    }
+}
+
+#[test]
+fn all_32_bits_of_an_ipv6_identification_count() {
+    let bench = Bench::dmz();
+    let packet = |id, offset, more| {
+        let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
+        Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(id, offset, more).frame()
+    };
+    bench.passes(&packet(0x1234_5678, 0, true), Reason::Need);
+    for id in [0x0000_5678, 0x1234_0000, 0x1334_5678, 0x7856_3412] {
+        bench.drops(&packet(id, 3, false), Reason::Fragment);
+    }
+    bench.passes(&packet(0x1234_5678, 3, false), Reason::LaterFragment);
+}
+
+#[test]
+fn a_first_fragment_is_remembered_for_thirty_seconds() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.forget_flows();
+        bench.passes(&first(family, 53, 7), Reason::Need);
+        bench.age("fragments", 29);
+        bench.passes(&later(family, 7, 3, true), Reason::LaterFragment);
+        bench.age("fragments", 2);
+        bench.drops(&later(family, 7, 5, false), Reason::Fragment);
+        // the next packet of the same number is another one
+        bench.passes(&first(family, 53, 7), Reason::Need);
+        bench.passes(&later(family, 7, 5, false), Reason::LaterFragment);
+    }
+}
+
+#[test]
+fn a_first_fragment_too_short_for_its_header_is_dropped_with_all_that_follow() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (from, to) = ((family.ns, 40_000), (family.peer, 53));
+        let header = tcp_header(from, to, ACK, (1, 1));
+        for length in [8, 16] {
+            let id = 100 + length as u16;
+            let short = fragment(family.ns, family.peer, TCP, (id, 0, true), &header[..length]);
+            bench.drops(&short, Reason::Fragment);
+            bench.drops(&padded(&short, 120), Reason::Fragment);
+            let rest = fragment(family.ns, family.peer, TCP, (id, 3, false), &[0; 16]);
+            bench.drops(&rest, Reason::Fragment);
+        }
+        // long enough, in multiples of eight as fragments are
+        let mut segment = tcp_header(from, to, ACK, (1, 1));
+        segment.extend_from_slice(&[0; 4]);
+        bench.passes(&fragment(family.ns, family.peer, TCP, (9, 0, true), &segment), Reason::OwnConnection);
+    }
+}
+
+#[test]
+fn a_fragment_of_no_multiple_of_eight_bytes_is_malformed_unless_it_is_the_last() {
+    // Of UDP and ICMP, every first fragment too short for its header is such a one.
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.passes(&first(family, 53, 7), Reason::Need);
+        let content = [0x5a; 40];
+        let datagram = udp_datagram((family.ns, 40_000), (family.peer, 53), &content);
+        let piece = |place, length: usize| fragment(family.ns, family.peer, UDP, place, &datagram[..length]);
+        for length in [0, 1, 4, 7, 9, 12, 20] {
+            bench.drops(&piece((8, 0, true), length), Reason::Malformed);
+            bench.drops(&piece((7, 3, true), length), Reason::Malformed);
+            if length > 0 {
+                bench.passes(&piece((7, 3, false), length), Reason::LaterFragment);
+            }
+        }
+        bench.passes(&piece((8, 0, true), 8), Reason::Need);
+    }
+}
+
+#[test]
+fn a_tcp_fragment_at_offset_1_would_overwrite_the_flags_and_is_dropped() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let mut segment = tcp_header((family.ns, 40_000), (family.peer, 53), ACK, (1, 1));
+        segment.extend_from_slice(&[0; 4]);
+        bench.passes(&fragment(family.ns, family.peer, TCP, (9, 0, true), &segment), Reason::OwnConnection);
+        for more in [true, false] {
+            let overlap = fragment(family.ns, family.peer, TCP, (9, 1, more), &[0; 16]);
+            bench.drops(&overlap, Reason::Fragment);
+        }
+        let next = fragment(family.ns, family.peer, TCP, (9, 3, false), &[0; 16]);
+        bench.passes(&next, Reason::LaterFragment);
+        // UDP has no flags there
+        bench.passes(&first(family, 53, 10), Reason::Need);
+        bench.passes(&later(family, 10, 1, false), Reason::LaterFragment);
+    }
+}
+
+#[test]
+fn a_fragmented_answer_passes_whole() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        bench.to_server(&udp(peer, server));
+        let datagram = udp_datagram(server, peer, &[0; 16]);
+        bench.passes(&fragment(server.0, peer.0, UDP, (7, 0, true), &datagram), Reason::Reply);
+        bench.passes(&later(family, 7, 3, false), Reason::LaterFragment);
+    }
+}
+
+#[test]
+fn a_question_that_comes_in_fragments_opens_its_flow() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        let datagram = udp_datagram(peer, server, &[0; 16]);
+        bench.to_server(&fragment(peer.0, server.0, UDP, (7, 3, false), &[0; 16]));
+        bench.drops(&udp(server, peer), Reason::NewFlow);
+        bench.to_server(&fragment(peer.0, server.0, UDP, (7, 0, true), &datagram));
+        bench.passes(&udp(server, peer), Reason::Reply);
+    }
+}
+
+#[test]
+fn an_ipv6_atomic_fragment_is_a_whole_packet() {
+    let bench = Bench::dmz();
+    let atomic = |port, id| {
+        let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, port), b"");
+        Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(id, 0, false).frame()
+    };
+    bench.passes(&atomic(53, 7), Reason::Need);
+    bench.drops(&atomic(80, 7), Reason::NewFlow);
+    // and nobody's first fragment
+    bench.drops(&later(V6, 7, 3, false), Reason::Fragment);
+    // truncated, it is malformed as a whole packet is
+    let short = Ipv6::new(V6.ns, V6.peer, UDP, &[0; 4]).fragment(8, 0, false).frame();
+    bench.drops(&short, Reason::Malformed);
+    let syn = tcp_header((V6.ns, 40_000), (V6.peer, 53), SYN, (1, 0));
+    bench.passes(&Ipv6::new(V6.ns, V6.peer, TCP, &syn).fragment(9, 0, false).frame(), Reason::Need);
+}
+
+#[test]
+fn an_ipv6_fragments_protocol_is_what_its_own_header_says() {
+    let bench = Bench::dmz();
+    let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
+    let first = Ipv6::new(V6.ns, V6.peer, UDP, &datagram)
+        .options(HOP_BY_HOP, 0)
+        .fragment(7, 0, true)
+        .options(DESTINATION_OPTIONS, 0);
+    bench.passes(&first.frame(), Reason::Need);
+    let later = |next| Ipv6::new(V6.ns, V6.peer, next, &[0; 16]).options(HOP_BY_HOP, 0).fragment(7, 4, false);
+    bench.drops(&later(UDP).frame(), Reason::Fragment);
+    bench.passes(&later(DESTINATION_OPTIONS).frame(), Reason::LaterFragment);
+    // what follows in a later fragment is content, and not an extension header to be read
+    let content = Ipv6::new(V6.ns, V6.peer, DESTINATION_OPTIONS, &[0xff; 16]).fragment(7, 6, false);
+    bench.passes(&content.frame(), Reason::LaterFragment);
+}
+
+#[test]
+fn a_chain_that_is_not_whole_in_the_first_fragment_hides_something() {
+    let bench = Bench::dmz();
+    // eight bytes of options announced as sixteen: the rest, and UDP, in the next fragment
+    let first = Ipv6::new(V6.ns, V6.peer, UDP, &[])
+        .fragment(7, 0, true)
+        .extension(DESTINATION_OPTIONS, &[1, 1, 4, 0, 0, 0, 0]);
+    let run = bench.gate.explain(&first.frame(), false, None).unwrap();
+    assert!(matches!(run.reason, Some(Reason::Fragment | Reason::Malformed)), "{run:?}");
+    bench.drops(&first.frame(), run.reason.unwrap());
+    let rest = Ipv6::new(V6.ns, V6.peer, DESTINATION_OPTIONS, &[0; 16]).fragment(7, 1, false);
+    bench.drops(&rest.frame(), Reason::Fragment);
+}
+
+#[test]
+fn neighbour_discovery_in_fragments_is_not_the_links() {
+    // RFC 6980: no node takes it
+    let bench = Bench::dmz();
+    let from = crate::support::dmz::ip("fe80::10");
+    let message = icmp_message(from, V6.peer, (135, 0), [0; 4], &[0; 16]);
+    let packet = Ipv6::new(from, V6.peer, ICMPV6, &message).hop_limit(255);
+    bench.drops(&packet.clone().fragment(7, 0, true).frame(), Reason::UnknownSource);
+    bench.passes(&packet.frame(), Reason::Neighbour);
+}
+
+#[test]
+fn the_first_fragment_of_an_advertisement_is_a_rogue_routers() {
+    let bench = Bench::dmz();
+    let from = crate::support::dmz::ip("fe80::10");
+    let message = icmp_message(from, V6.peer, (134, 0), [0; 4], &[0; 16]);
+    let packet = Ipv6::new(from, V6.peer, ICMPV6, &message).hop_limit(255);
+    bench.drops(&packet.fragment(7, 0, true).frame(), Reason::RogueRouter);
+}
+
+#[test]
+fn a_ping_in_fragments_needs_a_need() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let ping = echo_request(family.ns, family.peer, 1);
+        bench.drops(&ping, Reason::NewFlow);
+        let message = icmp_message(
+            family.ns,
+            family.peer,
+            (if family.ns.is_ipv4() { 8 } else { 128 }, 0),
+            [0, 1, 0, 1],
+            &[0; 16],
+        );
+        let first = fragment(family.ns, family.peer, icmp_protocol(family.ns), (7, 0, true), &message);
+        bench.drops(&first, Reason::NewFlow);
+        bench.drops(&tcp((family.ns, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
+    }
+}

@@ -1,0 +1,255 @@
+//! Row 12: ICMP errors, and what they quote.
+
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, Family, POLICY, V4, V6};
+use crate::support::frame::{
+    ACK, DESTINATION_OPTIONS, Endpoint, IP, Ipv4, Ipv6, SYN, TCP, UDP, echo_request, fragment, icmp, padded,
+    patched, tcp, tcp_header, udp, udp_datagram, unreachable,
+};
+
+/// The IP packet in a frame: what an error quotes.
+fn quote(frame: &[u8]) -> &[u8] {
+    &frame[IP..]
+}
+
+/// An error of the server about what a frame brought, told to its sender.
+fn error_about(server: Endpoint, peer: Endpoint, frame: &[u8]) -> Vec<u8> {
+    unreachable(server.0, peer.0, quote(frame))
+}
+
+/// Types and codes of all errors of a family.
+fn errors(family: Family) -> &'static [(u8, u8)] {
+    match family.web.is_ipv4() {
+        // unreachable, source quench, time exceeded, parameter problem
+        true => &[(3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (11, 0), (11, 1), (12, 0)],
+        // unreachable, packet too big, time exceeded, parameter problem
+        false => &[(1, 0), (1, 4), (2, 0), (3, 0), (3, 1), (4, 1)],
+    }
+}
+
+#[test]
+fn every_kind_of_error_about_a_flow_that_a_peer_opened_passes() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        let quoted = tcp(peer, server, ACK);
+        for kind in errors(family) {
+            bench.passes(&icmp(server.0, peer.0, *kind, [0; 4], quote(&quoted)), Reason::FlowError);
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_error_about_nothing_is_backscatter() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let quoted = tcp((family.peer, 51_000), (family.web, 80), ACK);
+        for kind in errors(family) {
+            let row = bench
+                .drops(&icmp(family.web, family.peer, *kind, [0; 4], quote(&quoted)), Reason::Backscatter);
+            assert_eq!(row.key.port, u16::from(kind.0), "the type");
+        }
+    }
+}
+
+#[test]
+fn an_error_about_a_handshake_passes() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let syn = tcp(peer, server, SYN);
+        bench.drops(&error_about(server, peer, &syn), Reason::Backscatter);
+        bench.to_server(&syn);
+        bench.passes(&error_about(server, peer, &syn), Reason::FlowError);
+    }
+}
+
+#[test]
+fn an_error_about_a_datagram_or_a_ping_of_a_flow_passes() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        let question = udp(peer, server);
+        bench.drops(&error_about(server, peer, &question), Reason::Backscatter);
+        bench.to_server(&question);
+        bench.passes(&error_about(server, peer, &question), Reason::FlowError);
+
+        let ping = echo_request(family.peer, family.web, 9);
+        bench.to_server(&ping);
+        bench.passes(&unreachable(family.web, family.peer, quote(&ping)), Reason::FlowError);
+        let other = echo_request(family.peer, family.web, 10);
+        bench.drops(&unreachable(family.web, family.peer, quote(&other)), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn an_error_about_a_flow_with_other_ends_is_backscatter() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        let about = |from: Endpoint, to: Endpoint| error_about(server, peer, &tcp(from, to, ACK));
+        bench.drops(&about((peer.0, 51_001), server), Reason::Backscatter);
+        bench.drops(&about(peer, (server.0, 81)), Reason::Backscatter);
+        bench.drops(&about((family.other, peer.1), server), Reason::Backscatter);
+        // the wrong way round: the server's own packet
+        bench.drops(&about(server, peer), Reason::Backscatter);
+        bench.passes(&about(peer, server), Reason::FlowError);
+    }
+}
+
+#[test]
+fn an_error_goes_to_nobody_but_the_sender_of_what_it_quotes() {
+    // otherwise one flow would be a pass for errors, and their 500 bytes, to everybody
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        let quoted = tcp(peer, server, ACK);
+        bench.drops(&unreachable(family.web, family.other, quote(&quoted)), Reason::Backscatter);
+        // nor from a server that the quoted packet was not for
+        bench.drops(&unreachable(family.ns, family.peer, quote(&quoted)), Reason::Backscatter);
+        bench.passes(&unreachable(family.web, family.peer, quote(&quoted)), Reason::FlowError);
+    }
+}
+
+#[test]
+fn an_error_about_the_answer_to_a_servers_own_question_passes() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        // The name server asked, waited, closed its socket; then the answer came.
+        let (server, peer) = ((family.ns, 40_000), (family.peer, 53));
+        bench.passes(&error_about(server, peer, &udp(peer, server)), Reason::FlowError);
+        bench.passes(&error_about(server, peer, &tcp(peer, server, ACK)), Reason::FlowError);
+        let elsewhere = (family.peer, 54);
+        bench.drops(&error_about(server, elsewhere, &udp(elsewhere, server)), Reason::Backscatter);
+        // the need's destination counts as well
+        let (server, loghost) = ((family.web, 40_000), (family.loghost, 514));
+        bench.passes(&error_about(server, loghost, &udp(loghost, server)), Reason::FlowError);
+        let stranger = (family.peer, 514);
+        bench.drops(&error_about(server, stranger, &udp(stranger, server)), Reason::Backscatter);
+        // and its protocol
+        bench.drops(&error_about(server, loghost, &tcp(loghost, server, ACK)), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn eight_bytes_of_the_quoted_transport_header_are_enough_and_fewer_are_not() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        let quoted = tcp(peer, server, ACK);
+        let header = if family.web.is_ipv4() { 20 } else { 40 };
+        let error = |length: usize| unreachable(server.0, peer.0, &quote(&quoted)[..length]);
+        for length in [header + 8, header + 12, header + 20] {
+            bench.passes(&error(length), Reason::FlowError);
+        }
+        for length in [0, 1, header - 1, header, header + 3] {
+            let frame = error(length);
+            let verdict = bench.gate.explain(&frame, false, None).unwrap();
+            assert!(matches!(verdict.reason, Some(Reason::Backscatter | Reason::Malformed)), "{verdict:?}");
+            bench.drops(&frame, verdict.reason.unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_quoted_header_in_the_ethernet_padding_is_not_quoted() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        let whole = padded(&error_about(server, peer, &tcp(peer, server, ACK)), 160);
+        bench.passes(&whole, Reason::FlowError);
+        // the packet ends within the quoted addresses, or just before the ports
+        for left in [8, 8 + 16, 8 + 20] {
+            let (at, length) = if family.web.is_ipv4() { (IP + 2, 20 + left) } else { (IP + 4, left) };
+            let short = patched(&whole, at, &(length as u16).to_be_bytes());
+            let verdict = bench.gate.explain(&short, false, None).unwrap();
+            assert!(matches!(verdict.reason, Some(Reason::Backscatter | Reason::Malformed)), "{verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn a_quoted_packet_may_have_options_or_extension_headers() {
+    let bench = Bench::dmz();
+    let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
+    bench.establish(server, peer);
+    let header = tcp_header(peer, server, ACK, (1, 1));
+    let quoted = Ipv4::new(peer.0, server.0, TCP, &header).options(&[1, 1, 1, 0]).packet();
+    bench.passes(&unreachable(server.0, peer.0, &quoted), Reason::FlowError);
+
+    let (server, peer) = ((V6.web, 80), (V6.peer, 51_000));
+    bench.establish(server, peer);
+    let header = tcp_header(peer, server, ACK, (1, 1));
+    let quoted = Ipv6::new(peer.0, server.0, TCP, &header).options(DESTINATION_OPTIONS, 0).packet();
+    bench.passes(&unreachable(server.0, peer.0, &quoted), Reason::FlowError);
+}
+
+#[test]
+fn a_quoted_later_fragment_has_no_ports_to_be_known_by() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        bench.to_server(&udp(peer, server));
+        let datagram = udp_datagram(peer, server, &[0; 16]);
+        let at = |offset| fragment(peer.0, server.0, UDP, (7, offset, true), &datagram);
+        bench.passes(&error_about(server, peer, &at(0)), Reason::FlowError);
+        bench.drops(&error_about(server, peer, &at(3)), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn an_error_about_an_error_is_backscatter() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        let inner = unreachable(peer.0, server.0, quote(&tcp(server, peer, ACK)));
+        bench.drops(&error_about(server, peer, &inner), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn an_error_about_what_a_peer_may_not_open_is_backscatter() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        // closed, and rejected rather than reset
+        let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
+        for probe in [tcp(peer, server, SYN), udp(peer, server)] {
+            bench.to_server(&probe);
+            bench.drops(&error_about(server, peer, &probe), Reason::Backscatter);
+        }
+    }
+}
+
+#[test]
+fn an_error_about_a_flow_that_has_ended_is_backscatter() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.forget_flows();
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        let question = udp(peer, server);
+        bench.to_server(&question);
+        bench.age("datagrams", 31);
+        bench.drops(&error_about(server, peer, &question), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn an_error_about_a_revoked_service_is_backscatter() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.establish((family.web, 80), (family.peer, 51_000));
+    }
+    bench.swap(&POLICY.replace("\"tcp/80\", ", ""));
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.drops(&error_about(server, peer, &tcp(peer, server, ACK)), Reason::Backscatter);
+    }
+}

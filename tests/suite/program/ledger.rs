@@ -1,0 +1,177 @@
+//! The ledger: every drop, exactly, also when it is full.
+
+use std::net::IpAddr;
+
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
+use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, raw_ip, tcp, udp};
+
+#[test]
+fn a_kind_of_drop_is_one_row_that_grows() {
+    let bench = Bench::dmz();
+    let mut bytes = 0;
+    let mut first_ns = 0;
+    for number in 1..=5 {
+        // Source ports, destinations and families do not make another kind.
+        let family = FAMILIES[number % 2];
+        let to = if number < 3 { family.peer } else { family.other };
+        let frame = tcp((family.web, 40_000 + number as u16), (to, 6667), SYN);
+        let row = bench.drops(&frame, Reason::NewFlow);
+        bytes += frame.len() as u64;
+        assert_eq!((row.row.packets, row.row.bytes), (number as u64, bytes));
+        first_ns = if number == 1 { row.row.first_ns } else { first_ns };
+        assert_eq!(row.row.first_ns, first_ns);
+        let address = portcullis::gate::from_address;
+        assert_eq!(
+            (address(&row.row.last_source), address(&row.row.last_destination)),
+            (Some(family.web), Some(to))
+        );
+    }
+    assert_eq!(bench.gate.ledger().unwrap().len(), 1);
+}
+
+#[test]
+fn server_protocol_port_reason_and_flags_make_a_kind() {
+    let bench = Bench::dmz();
+    let frames = [
+        (tcp((V4.web, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow),
+        (tcp((V4.ns, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow),
+        (udp((V4.web, 40_000), (V4.peer, 6667)), Reason::NewFlow),
+        (tcp((V4.web, 40_000), (V4.peer, 6668), SYN), Reason::NewFlow),
+        (tcp((V4.web, 6667), (V4.peer, 40_000), SYN), Reason::NewFlow),
+        (tcp((V4.web, 40_000), (V4.peer, 6667), 0), Reason::Malformed),
+        (udp((V4.web, 40_000), (V4.peer, 5353)), Reason::NewFlow),
+        (tcp((V4.unknown, 40_000), (V4.peer, 6667), SYN), Reason::UnknownSource),
+    ];
+    for (index, (frame, reason)) in frames.iter().enumerate() {
+        let row = bench.drops(frame, *reason);
+        assert_eq!(row.row.packets, 1);
+        assert_eq!(bench.gate.ledger().unwrap().len(), index + 1);
+    }
+    bench.swap(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    let row = bench.would_drop(&frames[0].0, Reason::NewFlow);
+    assert_eq!((row.row.packets, row.key.flags), (1, 2));
+    assert_eq!(bench.gate.ledger().unwrap().len(), frames.len() + 1);
+}
+
+#[test]
+fn the_port_is_what_the_flow_was_for() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let kind = if family.web.is_ipv4() { 13 } else { 139 };
+        bench.to_server(&tcp((family.peer, 51_000), (family.web, 4444), SYN));
+        bench.to_server(&tcp((family.peer, 51_000), (family.web, 22), SYN));
+        let cases = [
+            // the peer's port, of what the server opens
+            (tcp((family.web, 40_000), (family.peer, 6667), SYN), Reason::NewFlow, 6667),
+            (udp((family.web, 40_000), (family.peer, 514)), Reason::Destination, 514),
+            // its own, of what it answers
+            (tcp((family.web, 4444), (family.peer, 51_000), SYN | ACK), Reason::UnlistedService, 4444),
+            (tcp((family.web, 22), (family.peer, 51_000), SYN | ACK), Reason::Stranger, 22),
+            // none, where anybody could choose it
+            (tcp((family.web, 81), (family.peer, 51_000), RST), Reason::Backscatter, 0),
+            (raw_ip(family.web, family.peer, 47, &[0; 8]), Reason::Protocol, 0),
+            // the type
+            (icmp(family.web, family.peer, (kind, 0), [0; 4], &[0; 12]), Reason::NewFlow, u16::from(kind)),
+        ];
+        for (frame, reason, port) in cases {
+            let row = bench.drops(&frame, reason);
+            assert_eq!(row.key.port, port, "for {reason}");
+            assert_eq!(row.key.server, bench.id_of("web1"));
+        }
+    }
+    // the EtherType
+    assert_eq!(bench.drops(&link_frame(0x88f7, &[0; 46]), Reason::Ethertype).key.port, 0x88f7);
+}
+
+/// A SYN that makes a row of its own.
+fn kind(from: IpAddr, port: u16) -> Vec<u8> {
+    let to = if from.is_ipv4() { V4.peer } else { V6.peer };
+    tcp((from, 40_000), (to, port), SYN)
+}
+
+#[test]
+fn a_full_ledger_counts_on_by_server_and_reason() {
+    let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+    let mut sent = (0, 0);
+    let mut send = |frame: &[u8], reason| {
+        let row = bench.drops(frame, reason);
+        sent = (sent.0 + 1, sent.1 + frame.len() as u64);
+        (row, sent)
+    };
+    for port in [1, 2] {
+        let (row, _) = send(&kind(V4.web, port), Reason::NewFlow);
+        assert_eq!((row.key.port, row.key.protocol), (port, 6));
+    }
+    assert_eq!(bench.gate.tally().unwrap().ledger_full, 0);
+    for (count, port) in [(1, 3), (2, 4), (3, 5)] {
+        let (row, _) = send(&kind(V6.web, port), Reason::NewFlow);
+        assert_eq!((row.key.port, row.key.protocol, row.key.server), (0, 0, bench.id_of("web1")));
+        assert_eq!(row.row.packets, count);
+    }
+    // by server, and by reason
+    let (row, _) = send(&kind(V4.ns, 3), Reason::NewFlow);
+    assert_eq!((row.key.server, row.row.packets), (bench.id_of("ns1"), 1));
+    let (row, _) = send(&udp((V4.web, 1), (V4.peer, 514)), Reason::Destination);
+    assert_eq!((row.key.port, row.key.protocol, row.row.packets), (0, 0, 1));
+    // a kind that has its row keeps it
+    let (row, total) = send(&kind(V4.web, 2), Reason::NewFlow);
+    assert_eq!((row.key.port, row.row.packets), (2, 2));
+
+    assert_eq!(bench.ledger_total(), total, "every drop, exactly");
+    assert_eq!(bench.gate.tally().unwrap().ledger_full, 5);
+    assert_eq!(bench.gate.tally().unwrap().ledger_rest_full, 0);
+    let rows: Vec<(portcullis::gate::contract::ledger_key, portcullis::gate::contract::ledger_row)> =
+        bench.entries("ledger_rest");
+    assert_eq!(rows.len(), 3);
+}
+
+#[test]
+fn what_is_observed_counts_apart_in_a_full_ledger() {
+    let bench = Bench::sized(POLICY, &[("ledger", 1)]);
+    bench.drops(&kind(V4.web, 1), Reason::NewFlow);
+    bench.drops(&kind(V4.web, 2), Reason::NewFlow);
+    bench.swap(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    let row = bench.would_drop(&kind(V4.web, 3), Reason::NewFlow);
+    assert_eq!((row.row.packets, row.key.flags & 2), (1, 2));
+    let row = bench.would_drop(&udp((V4.web, 1), (V4.peer, 5353)), Reason::NewFlow);
+    assert_eq!((row.row.packets, row.key.flags & 3), (1, 3));
+}
+
+#[test]
+fn drops_on_two_cpus_at_once_are_counted_exactly() {
+    const THREADS: u64 = 4;
+    const REPEAT: u32 = 20_000;
+    let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+    let frames = [kind(V4.web, 1), kind(V6.ns, 2), kind(V4.web, 3)];
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for frame in &frames {
+                    bench.gate.programs.run_filter(frame, REPEAT).unwrap();
+                }
+            });
+        }
+    });
+    let packets = THREADS * u64::from(REPEAT);
+    let bytes: u64 = frames.iter().map(|frame| frame.len() as u64 * packets).sum();
+    assert_eq!(bench.ledger_total(), (3 * packets, bytes));
+    let counters = bench.gate.counters(false).unwrap();
+    let of_reason = counters.iter().find(|(reason, _, _)| *reason == Reason::NewFlow);
+    assert_eq!(of_reason, Some(&(Reason::NewFlow, 3 * packets, bytes)));
+    assert!(bench.gate.ledger().unwrap().iter().all(|(_, row)| row.packets == packets));
+}
+
+#[test]
+fn a_thousand_answers_leave_no_row() {
+    let bench = Bench::dmz();
+    let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
+    bench.establish(server, peer);
+    bench.gate.programs.run_filter(&tcp(server, peer, ACK), 1_000).unwrap();
+    assert_eq!(bench.ledger_total(), (0, 0));
+    let counters = bench.gate.counters(false).unwrap();
+    let replies = counters.iter().find(|(reason, _, _)| *reason == Reason::Reply).unwrap();
+    assert_eq!(replies.1, 1_001);
+}

@@ -1,0 +1,199 @@
+//! Row 10: the `limit` of an `out` need.
+
+use portcullis::gate::contract::{limit, limit_key};
+use portcullis::gate::now_ns;
+use portcullis::reason::Reason;
+
+use crate::support::bench::{Bench, SECOND_NS};
+use crate::support::dmz::{FAMILIES, V4, V6, ip};
+use crate::support::frame::{ACK, RST, SYN, from_mac, tcp, udp};
+
+const POLICY: &str = r#"
+[roles.mail]
+out = ["tcp/25 limit 3/m", "tcp/113", "tcp/587 to 198.51.100.0/24 limit 1/m"]
+
+[roles.resolver]
+out = ["udp/53 limit 2/m"]
+
+[servers.mx1]
+addresses = ["192.0.2.10", "2001:db8:1::10"]
+mac = "02:00:00:00:00:10"
+roles = ["mail", "resolver"]
+
+[servers.mx2]
+addresses = ["192.0.2.53", "2001:db8:1::53"]
+roles = ["mail", "resolver"]
+
+[servers.farm]
+addresses = ["192.0.2.128/26"]
+roles = ["mail"]
+"#;
+
+/// A SYN to somebody's mail server, from mx1 or mx2.
+fn mail(from: std::net::IpAddr, port: u16) -> Vec<u8> {
+    let to = if from.is_ipv4() { V4.peer } else { V6.peer };
+    tcp((from, port), (to, 25), SYN)
+}
+
+#[test]
+fn as_many_flows_as_the_limit_says_pass_and_the_next_is_dropped() {
+    let bench = Bench::new(POLICY);
+    for port in [40_000, 40_001, 40_002] {
+        bench.passes(&mail(V4.web, port), Reason::Need);
+    }
+    for port in [40_003, 40_000] {
+        let row = bench.drops(&mail(V4.web, port), Reason::Rate);
+        assert_eq!((row.key.server, row.key.protocol, row.key.port), (bench.id_of("mx1"), 6, 25));
+    }
+    // what has no limit goes on, and so does another need's
+    bench.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);
+    bench.passes(&udp((V4.web, 40_000), (V4.peer, 53)), Reason::Need);
+}
+
+#[test]
+fn every_datagram_counts() {
+    let bench = Bench::new(POLICY);
+    let question = udp((V4.web, 40_000), (V4.peer, 53));
+    bench.passes(&question, Reason::Need);
+    bench.passes(&question, Reason::Need);
+    bench.drops(&question, Reason::Rate);
+    bench.passes(&mail(V4.web, 40_000), Reason::Need);
+}
+
+#[test]
+fn a_limit_is_each_servers_own_over_all_of_its_addresses() {
+    let bench = Bench::new(POLICY);
+    bench.passes(&mail(V4.web, 40_000), Reason::Need);
+    bench.passes(&mail(V6.web, 40_000), Reason::Need);
+    bench.passes(&mail(V4.web, 40_001), Reason::Need);
+    bench.drops(&mail(V6.web, 40_001), Reason::Rate);
+    bench.drops(&mail(V4.web, 40_002), Reason::Rate);
+    for port in [40_000, 40_001, 40_002] {
+        bench.passes(&mail(V6.ns, port), Reason::Need);
+    }
+    bench.drops(&mail(V4.ns, 40_003), Reason::Rate);
+    for host in ["192.0.2.130", "192.0.2.131", "192.0.2.132"] {
+        bench.passes(&mail(ip(host), 40_000), Reason::Need);
+    }
+    bench.drops(&mail(ip("192.0.2.133"), 40_000), Reason::Rate);
+}
+
+#[test]
+fn only_what_opens_a_flow_counts() {
+    let bench = Bench::new(POLICY);
+    for _ in 0..5 {
+        for flags in [ACK, RST, SYN | ACK] {
+            bench.passes(&tcp((V4.web, 40_000), (V4.peer, 25), flags), Reason::OwnConnection);
+        }
+    }
+    for port in [40_000, 40_001, 40_002] {
+        bench.passes(&mail(V4.web, port), Reason::Need);
+    }
+    bench.drops(&mail(V4.web, 40_003), Reason::Rate);
+    // and the connections that are open stay so
+    bench.passes(&tcp((V4.web, 40_000), (V4.peer, 25), ACK), Reason::OwnConnection);
+}
+
+#[test]
+fn what_is_dropped_spends_nothing() {
+    let bench = Bench::new(POLICY);
+    for family in FAMILIES {
+        for _ in 0..3 {
+            bench.drops(&from_mac(&mail(family.web, 40_000), [2, 0, 0, 0, 0, 0x66]), Reason::Spoofed);
+            bench.drops(&tcp((family.web, 40_000), (family.peer, 587), SYN), Reason::Destination);
+        }
+    }
+    bench.gate.quarantine("mx1", None).unwrap();
+    bench.drops(&mail(V4.web, 40_000), Reason::Quarantined);
+    bench.gate.release("mx1").unwrap();
+    for port in [40_000, 40_001, 40_002] {
+        bench.passes(&mail(V4.web, port), Reason::Need);
+    }
+    // being too fast does not make one wait any longer
+    for _ in 0..20 {
+        bench.drops(&mail(V4.web, 40_003), Reason::Rate);
+    }
+    bench.age("limits", 20);
+    bench.passes(&mail(V4.web, 40_003), Reason::Need);
+}
+
+#[test]
+fn a_limit_per_minute_gives_back_one_flow_at_a_time() {
+    let bench = Bench::new(POLICY);
+    for port in [40_000, 40_001, 40_002] {
+        bench.passes(&mail(V4.web, port), Reason::Need);
+    }
+    // three a minute: one in twenty seconds; the test itself takes less than the second that is left
+    bench.age("limits", 10);
+    bench.drops(&mail(V4.web, 40_003), Reason::Rate);
+    bench.age("limits", 10);
+    bench.passes(&mail(V4.web, 40_003), Reason::Need);
+    bench.drops(&mail(V4.web, 40_004), Reason::Rate);
+    bench.age("limits", 40);
+    bench.passes(&mail(V4.web, 40_004), Reason::Need);
+    bench.passes(&mail(V4.web, 40_005), Reason::Need);
+    bench.drops(&mail(V4.web, 40_006), Reason::Rate);
+}
+
+#[test]
+fn a_long_silence_saves_up_no_more_than_the_limit() {
+    let bench = Bench::new(POLICY);
+    bench.passes(&mail(V4.web, 40_000), Reason::Need);
+    bench.age("limits", 1_000);
+    for port in [40_001, 40_002, 40_003] {
+        bench.passes(&mail(V4.web, port), Reason::Need);
+    }
+    bench.drops(&mail(V4.web, 40_004), Reason::Rate);
+}
+
+/// The programs' clock may be the coarse one, which ticks at 100 Hz at least.
+const TICK_NS: u64 = 20_000_000;
+
+/// How far one new flow moves the time of the next, by the clock before and after it.
+fn spend(words: &str) -> (u64, u64) {
+    let bench = Bench::new(&POLICY.replace("3/m", words));
+    let before = now_ns();
+    bench.passes(&mail(V4.web, 40_000), Reason::Need);
+    let after = now_ns();
+    let spent: Vec<(limit_key, limit)> = bench.entries("limits");
+    let spent: Vec<_> = spent.iter().filter(|(_, limit)| limit.arrival_ns != 0).collect();
+    let [(key, limit)] = spent[..] else { panic!("not one purse: {spent:?}") };
+    assert_eq!(key.server, bench.id_of("mx1"));
+    (limit.arrival_ns - after, limit.arrival_ns - before)
+}
+
+#[test]
+fn a_limit_is_in_flows_per_second_or_per_minute() {
+    for (words, interval_ns) in
+        [("4/s", SECOND_NS / 4), ("1/s", SECOND_NS), ("1/m", 60 * SECOND_NS), ("120/m", SECOND_NS / 2)]
+    {
+        let (least, most) = spend(words);
+        assert!(least <= interval_ns && interval_ns <= most + TICK_NS, "{words}: {least} to {most}");
+    }
+}
+
+#[test]
+fn a_limit_lives_through_a_change_of_policy() {
+    let bench = Bench::new(POLICY);
+    for port in [40_000, 40_001, 40_002] {
+        bench.passes(&mail(V4.web, port), Reason::Need);
+    }
+    for text in ["# the same\n", "[roles.more]\nout = [\"tcp/80 limit 9/s\"]\n", "# the same\n"] {
+        bench.swap(&format!("{text}{POLICY}"));
+        bench.drops(&mail(V4.web, 40_003), Reason::Rate);
+    }
+    // another limit is another purse, and holds what it says
+    bench.swap(&POLICY.replace("3/m", "2/m"));
+    bench.passes(&mail(V6.ns, 40_000), Reason::Need);
+    bench.passes(&mail(V6.ns, 40_001), Reason::Need);
+    bench.drops(&mail(V6.ns, 40_002), Reason::Rate);
+}
+
+#[test]
+fn a_limit_that_is_observed_is_counted() {
+    let bench = Bench::new(&format!("[policy]\nmode = \"observe\"\n{POLICY}"));
+    for port in [40_000, 40_001, 40_002] {
+        bench.passes(&mail(V4.web, port), Reason::Need);
+    }
+    bench.would_drop(&mail(V4.web, 40_003), Reason::Rate);
+}

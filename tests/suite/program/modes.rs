@@ -1,0 +1,188 @@
+//! `quiet` and `observe`: drops that raise no alarm, and drops that are none.
+
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, POLICY, V4, ip};
+use crate::support::frame::{
+    ACK, SYN, echo_request, fragment, icmp, link_frame, raw_ip, tcp, udp, udp_datagram,
+};
+
+/// `DROP_QUIET`, `DROP_WOULD`.
+const QUIET: u8 = 1;
+const WOULD: u8 = 2;
+
+const QUIET_POLICY: &str = r#"
+[roles.chatty]
+quiet = [
+    "udp/137-138",
+    "udp/5353",
+    "tcp/7000 to 203.0.113.50, 2001:db8:50::50",
+    "igmp",
+    "icmp/timestamp-request",
+    "udp/20000-40000",
+]
+[roles.web]
+in = ["tcp/80"]
+[servers.web1]
+addresses = ["192.0.2.10", "2001:db8:1::10"]
+roles = ["chatty", "web"]
+[servers.ns1]
+addresses = ["192.0.2.53", "2001:db8:1::53"]
+roles = ["web"]
+"#;
+
+#[test]
+fn a_quiet_need_drops_and_counts_without_an_alarm() {
+    let bench = Bench::new(QUIET_POLICY);
+    for family in FAMILIES {
+        for (port, quiet) in [
+            (136, 0),
+            (137, QUIET),
+            (138, QUIET),
+            (139, 0),
+            (5352, 0),
+            (5353, QUIET),
+            (19_999, 0),
+            (20_000, QUIET),
+            (32_768, QUIET),
+            (40_000, QUIET),
+            (40_001, 0),
+        ] {
+            let row = bench.drops(&udp((family.web, 60_000), (family.peer, port)), Reason::NewFlow);
+            assert_eq!((row.key.flags, row.key.port), (quiet, port));
+            // the other server has no such role
+            let row = bench.drops(&udp((family.ns, 60_000), (family.peer, port)), Reason::NewFlow);
+            assert_eq!(row.key.flags, 0);
+        }
+        let row = bench.drops(&tcp((family.web, 60_000), (family.peer, 5353), SYN), Reason::NewFlow);
+        assert_eq!(row.key.flags, 0, "another protocol");
+        let row = bench.drops(&raw_ip(family.web, family.peer, 2, &[0; 8]), Reason::Protocol);
+        assert_eq!(row.key.flags, QUIET);
+        let row = bench.drops(&raw_ip(family.web, family.peer, 47, &[0; 8]), Reason::Protocol);
+        assert_eq!(row.key.flags, 0);
+    }
+    let timestamp = icmp(V4.web, V4.peer, (13, 0), [0; 4], &[0; 12]);
+    assert_eq!(bench.drops(&timestamp, Reason::NewFlow).key.flags, QUIET);
+    assert_eq!(bench.drops(&echo_request(V4.web, V4.peer, 1), Reason::NewFlow).key.flags, 0);
+}
+
+#[test]
+fn a_quiet_need_is_quiet_towards_its_destinations() {
+    let bench = Bench::new(QUIET_POLICY);
+    for family in FAMILIES {
+        let row = bench.drops(&tcp((family.web, 60_000), (family.peer, 7000), SYN), Reason::NewFlow);
+        assert_eq!(row.key.flags, QUIET);
+        let row = bench.drops(&tcp((family.web, 60_000), (family.other, 7000), SYN), Reason::NewFlow);
+        assert_eq!(row.key.flags, 0);
+    }
+}
+
+#[test]
+fn a_quiet_need_permits_nothing_and_forbids_no_answer() {
+    let bench = Bench::new(QUIET_POLICY);
+    for family in FAMILIES {
+        // an answer to a peer that comes from a quiet port
+        bench.establish((family.web, 80), (family.peer, 7000));
+        bench.passes(&tcp((family.web, 80), (family.peer, 7000), ACK), Reason::Reply);
+    }
+}
+
+#[test]
+fn what_any_role_calls_quiet_is_quiet_from_an_address_that_says_nothing() {
+    // a multicast name query: from fe80::/10, or before there is an address
+    let bench = Bench::new(QUIET_POLICY);
+    for source in ["fe80::10", "::"] {
+        let row = bench.drops(&udp((ip(source), 5353), (ip("ff02::fb"), 5353)), Reason::UnknownSource);
+        assert_eq!(row.key.flags, QUIET);
+        let row = bench.drops(&udp((ip(source), 5353), (ip("ff02::fb"), 5354)), Reason::UnknownSource);
+        assert_eq!(row.key.flags, 0);
+    }
+    // any other address that no server has is somebody's
+    for family in FAMILIES {
+        let row = bench.drops(&udp((family.unknown, 5353), (family.peer, 5353)), Reason::UnknownSource);
+        assert_eq!(row.key.flags, 0);
+    }
+}
+
+#[test]
+fn a_gate_that_observes_counts_drops_and_lets_pass() {
+    let bench = Bench::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    for family in FAMILIES {
+        let datagram = udp_datagram((family.ns, 40_000), (family.peer, 80), &[0; 16]);
+        let cases = [
+            (tcp((family.web, 40_000), (family.peer, 80), SYN), Reason::NewFlow),
+            (tcp((family.web, 40_000), (family.peer, 80), ACK), Reason::NoFlow),
+            (tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed),
+            (tcp((family.web, 40_000), (family.peer, 80), 4), Reason::Backscatter),
+            (udp((family.web, 40_000), (family.peer, 514)), Reason::Destination),
+            (raw_ip(family.web, family.peer, 47, &[0; 8]), Reason::Protocol),
+            (udp((family.unknown, 40_000), (family.peer, 53)), Reason::UnknownSource),
+            (fragment(family.ns, family.peer, 17, (7, 0, true), &datagram), Reason::NewFlow),
+            (fragment(family.ns, family.peer, 17, (7, 3, false), &[0; 8]), Reason::Fragment),
+        ];
+        for (frame, reason) in cases {
+            let row = bench.would_drop(&frame, reason);
+            assert_eq!(row.key.flags & (QUIET | WOULD), WOULD);
+        }
+        // what passes anyway is no would-be drop
+        bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
+        bench.establish((family.web, 80), (family.peer, 51_000));
+        let row = bench.would_drop(&udp((family.web, 40_000), (family.peer, 5353)), Reason::NewFlow);
+        assert_eq!(row.key.flags, QUIET | WOULD);
+    }
+    bench.would_drop(&link_frame(0x8137, &[0; 46]), Reason::Ethertype);
+    assert!(
+        bench
+            .gate
+            .counters(false)
+            .unwrap()
+            .iter()
+            .all(|(reason, packets, _)| !reason.drops() || *packets == 0)
+    );
+}
+
+/// The policy's mode, and a server with the other one.
+fn with_modes(policy: &str, web1: &str) -> Bench {
+    let text = POLICY.replace("[policy]", &format!("[policy]\nmode = \"{policy}\""));
+    Bench::new(&text.replace("[servers.web1]", &format!("[servers.web1]\nmode = \"{web1}\"")))
+}
+
+#[test]
+fn a_server_may_be_observed_where_the_others_are_not() {
+    let bench = with_modes("enforce", "observe");
+    for family in FAMILIES {
+        let syn = |from| tcp((from, 40_000), (family.peer, 80), SYN);
+        bench.would_drop(&syn(family.web), Reason::NewFlow);
+        bench.drops(&syn(family.ns), Reason::NewFlow);
+        bench.drops(&syn(family.unknown), Reason::UnknownSource);
+        bench.would_drop(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
+        bench.drops(&tcp((family.ns, 40_000), (family.peer, 80), 0), Reason::Malformed);
+    }
+    bench.drops(&link_frame(0x8137, &[0; 46]), Reason::Ethertype);
+}
+
+#[test]
+fn a_server_may_be_kept_in_order_where_the_others_are_observed() {
+    let bench = with_modes("observe", "enforce");
+    for family in FAMILIES {
+        let syn = |from| tcp((from, 40_000), (family.peer, 80), SYN);
+        bench.drops(&syn(family.web), Reason::NewFlow);
+        bench.would_drop(&syn(family.ns), Reason::NewFlow);
+        bench.would_drop(&syn(family.unknown), Reason::UnknownSource);
+    }
+    bench.would_drop(&link_frame(0x8137, &[0; 46]), Reason::Ethertype);
+}
+
+#[test]
+fn a_rogue_router_and_a_spoof_are_observed_as_well() {
+    let text = POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
+    let bench = Bench::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
+    for family in FAMILIES {
+        bench.would_drop(&tcp((family.web, 40_000), (family.peer, 80), SYN), Reason::Spoofed);
+        // what it may do from its own place does not count here
+        bench.would_drop(&udp((family.web, 40_000), (family.loghost, 514)), Reason::Spoofed);
+    }
+    let (from, to) = (ip("fe80::10"), ip("ff02::1"));
+    bench.would_drop(&icmp(from, to, (134, 0), [0; 4], &[0; 8]), Reason::RogueRouter);
+}

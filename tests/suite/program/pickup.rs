@@ -1,0 +1,100 @@
+//! Flows already open when the gate comes down.
+
+use portcullis::gate::FlowTable;
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, POLICY, V4};
+use crate::support::frame::{ACK, FIN, PSH, SYN, tcp, udp};
+
+#[test]
+fn a_segment_from_a_service_opens_its_flow_while_the_gate_is_new() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        for (port, flags) in [(51_000, ACK), (51_001, ACK | PSH), (51_002, FIN | ACK)] {
+            let (server, peer) = ((family.web, 80), (family.peer, port));
+            bench.passes(&tcp(server, peer, flags), Reason::Pickup);
+            assert!(bench.has_flow(FlowTable::Established, server, peer));
+            bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+        }
+    }
+}
+
+#[test]
+fn a_flow_that_was_taken_over_outlives_the_pickup() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.set_pickup(60);
+        bench.passes(&tcp(server, peer, ACK), Reason::Pickup);
+        bench.set_pickup(-1);
+        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+        bench.drops(&tcp(server, (peer.0, 51_001), ACK), Reason::NoFlow);
+    }
+}
+
+#[test]
+fn nothing_is_taken_over_after_the_pickup() {
+    let bench = Bench::dmz();
+    bench.set_pickup(-1);
+    for family in FAMILIES {
+        bench.drops(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
+    }
+    assert!(bench.gate.flows().unwrap().is_empty());
+}
+
+#[test]
+fn a_syn_is_nothing_that_was_open() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        bench.drops(&tcp((family.web, 80), (family.peer, 51_000), SYN), Reason::NewFlow);
+    }
+    assert!(bench.gate.flows().unwrap().is_empty());
+}
+
+#[test]
+fn only_the_port_of_a_service_is_taken_over() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        for port in [79, 81, 4444, 40_000] {
+            bench.drops(&tcp((family.web, port), (family.peer, 51_000), ACK), Reason::NoFlow);
+        }
+        // another server's, and one for others only
+        bench.drops(&tcp((family.ns, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
+        bench.drops(&tcp((family.web, 22), (family.peer, 51_000), ACK), Reason::NoFlow);
+        bench.passes(&tcp((family.web, 22), (family.bastion, 51_000), ACK), Reason::Pickup);
+        // the peer's side of a service is none
+        bench.drops(&tcp((family.web, 40_000), (family.peer, 80), ACK), Reason::NoFlow);
+    }
+}
+
+#[test]
+fn datagrams_are_not_taken_over() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        bench.drops(&udp((family.ns, 53), (family.peer, 51_000)), Reason::NewFlow);
+    }
+}
+
+#[test]
+fn a_flow_in_the_tables_is_no_pickup() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+    }
+}
+
+#[test]
+fn a_change_of_policy_starts_no_pickup() {
+    let bench = Bench::dmz();
+    bench.set_pickup(-1);
+    bench.swap(&format!("{POLICY}\n# another text\n"));
+    bench.drops(&tcp((V4.web, 80), (V4.peer, 51_000), ACK), Reason::NoFlow);
+}

@@ -1,0 +1,165 @@
+//! Row 7: a server that is cut off, and its management that is not.
+
+use libbpf_rs::{MapCore, MapFlags};
+use portcullis::gate::contract::quarantine;
+use portcullis::gate::now_ns;
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, POLICY, V4};
+use crate::support::frame::{
+    ACK, RST, SYN, TCP, UDP, echo_reply, fragment, raw_ip, tcp, tcp_header, udp, udp_datagram,
+};
+
+#[test]
+fn a_server_in_quarantine_may_do_nothing_that_it_may_do_otherwise() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        bench.establish(server, peer);
+        bench.to_server(&udp(peer, server));
+        let permitted = [
+            (tcp(server, peer, ACK), Reason::Reply),
+            (udp(server, peer), Reason::Reply),
+            (udp((family.ns, 40_000), (family.peer, 53)), Reason::Need),
+            (tcp((family.ns, 40_000), (family.peer, 53), SYN), Reason::Need),
+            (tcp((family.ns, 40_000), (family.peer, 53), ACK), Reason::OwnConnection),
+        ];
+        for (frame, reason) in &permitted {
+            bench.passes(frame, *reason);
+        }
+        bench.gate.quarantine("ns1", None).unwrap();
+        for (frame, _) in &permitted {
+            let row = bench.drops(frame, Reason::Quarantined);
+            assert_eq!(row.key.server, bench.id_of("ns1"));
+        }
+        // the others go on
+        bench.passes(&udp((family.web, 40_000), (family.loghost, 514)), Reason::Need);
+        assert!(bench.gate.release("ns1").unwrap());
+        for (frame, reason) in &permitted {
+            bench.passes(frame, *reason);
+        }
+    }
+}
+
+#[test]
+fn quarantine_names_every_drop_of_its_server() {
+    let bench = Bench::dmz();
+    bench.gate.quarantine("web1", None).unwrap();
+    for family in FAMILIES {
+        let frames = [
+            tcp((family.web, 40_000), (family.peer, 80), SYN),
+            tcp((family.web, 80), (family.peer, 51_000), RST),
+            echo_reply(family.web, family.peer, 1),
+            raw_ip(family.web, family.peer, 47, &[0; 8]),
+            fragment(family.web, family.peer, UDP, (1, 4, false), &[0; 16]),
+        ];
+        for frame in frames {
+            bench.drops(&frame, Reason::Quarantined);
+        }
+        // form and source come first
+        bench.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
+        bench.drops(&tcp((family.unknown, 40_000), (family.peer, 80), SYN), Reason::UnknownSource);
+    }
+}
+
+#[test]
+fn the_management_flow_of_a_server_in_quarantine_stays_open() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, bastion) = ((family.web, 22), (family.bastion, 50_000));
+        bench.establish(server, bastion);
+        bench.gate.quarantine("web1", None).unwrap();
+        bench.passes(&tcp(server, bastion, ACK), Reason::Reply);
+        // and another can be opened
+        bench.establish(server, (family.bastion, 50_001));
+        // but only by the management, and only its service
+        bench.drops(&tcp(server, (family.bastion, 50_002), ACK), Reason::Quarantined);
+        bench.to_server(&tcp((family.bastion, 50_003), (family.web, 80), SYN));
+        bench.drops(&tcp((family.web, 80), (family.bastion, 50_003), SYN | ACK), Reason::Quarantined);
+        bench.to_server(&tcp((family.peer, 50_003), server, SYN));
+        bench.drops(&tcp(server, (family.peer, 50_003), SYN | ACK), Reason::Quarantined);
+        // a bare SYN is no answer, to nobody
+        bench.drops(&tcp(server, bastion, SYN), Reason::Quarantined);
+        bench.gate.release("web1").unwrap();
+    }
+}
+
+#[test]
+fn a_management_need_that_a_role_repeats_stays_open_in_quarantine() {
+    let bench = Bench::new(&POLICY.replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"tcp/80\""));
+    for family in FAMILIES {
+        bench.establish((family.web, 22), (family.bastion, 50_000));
+        bench.establish((family.web, 22), (family.peer, 50_000));
+        bench.gate.quarantine("web1", None).unwrap();
+        bench.passes(&tcp((family.web, 22), (family.bastion, 50_000), ACK), Reason::Reply);
+        bench.drops(&tcp((family.web, 22), (family.peer, 50_000), ACK), Reason::Quarantined);
+        bench.gate.release("web1").unwrap();
+    }
+}
+
+#[test]
+fn the_fragments_of_a_management_flow_pass_and_no_others() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, bastion) = ((family.ns, 22), (family.bastion, 50_000));
+        bench.establish(server, bastion);
+        let question = udp_datagram((family.ns, 40_000), (family.peer, 53), &[0; 16]);
+        let first =
+            |to, protocol, id, payload: &[u8]| fragment(family.ns, to, protocol, (id, 0, true), payload);
+        let later = |to, protocol, id| fragment(family.ns, to, protocol, (id, 3, false), &[0; 16]);
+        bench.passes(&first(family.peer, UDP, 1, &question), Reason::Need);
+        bench.gate.quarantine("ns1", None).unwrap();
+        bench.drops(&later(family.peer, UDP, 1), Reason::Quarantined);
+
+        let mut segment = tcp_header(server, bastion, ACK, (1, 1));
+        segment.extend_from_slice(&[0; 4]);
+        bench.passes(&first(family.bastion, TCP, 2, &segment), Reason::Reply);
+        bench.passes(&later(family.bastion, TCP, 2), Reason::LaterFragment);
+        bench.gate.release("ns1").unwrap();
+    }
+}
+
+#[test]
+fn a_quarantine_for_a_time_ends_by_itself() {
+    let bench = Bench::dmz();
+    let question = udp((V4.ns, 40_000), (V4.peer, 53));
+    bench.gate.quarantine("ns1", Some(3600)).unwrap();
+    bench.drops(&question, Reason::Quarantined);
+    let ends_in = |seconds: i64| {
+        let mut row = quarantine { since_ns: 1, ..Default::default() };
+        row.until_ns = now_ns().checked_add_signed(seconds * 1_000_000_000).unwrap();
+        // SAFETY: a quarantine is two integers.
+        let value = unsafe { plain::as_bytes(&row) };
+        let key = bench.id_of("ns1").to_ne_bytes();
+        bench.gate.map("quarantines").update(&key, value, MapFlags::EXIST).unwrap();
+    };
+    ends_in(60);
+    bench.drops(&question, Reason::Quarantined);
+    ends_in(-1);
+    bench.passes(&question, Reason::Need);
+}
+
+#[test]
+fn quarantine_is_enforced_where_everything_else_is_only_observed() {
+    let bench = Bench::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    for family in FAMILIES {
+        let frame = tcp((family.web, 40_000), (family.peer, 80), SYN);
+        bench.would_drop(&frame, Reason::NewFlow);
+        bench.gate.quarantine("web1", None).unwrap();
+        bench.drops(&frame, Reason::Quarantined);
+        bench.would_drop(&tcp((family.ns, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
+        bench.gate.release("web1").unwrap();
+        bench.would_drop(&frame, Reason::NewFlow);
+    }
+}
+
+#[test]
+fn quarantine_lives_through_a_change_of_policy() {
+    let bench = Bench::dmz();
+    bench.gate.quarantine("ns1", None).unwrap();
+    bench.swap(&format!("{POLICY}\n# another text\n"));
+    bench.drops(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Quarantined);
+    assert!(bench.gate.release("ns1").unwrap());
+    bench.passes(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Need);
+}

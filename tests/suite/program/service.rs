@@ -1,0 +1,119 @@
+//! `tracking = "service"`: a flow's direction by the port alone, without a tracker.
+
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, POLICY};
+use crate::support::frame::{
+    ACK, FIN, PSH, RST, SYN, echo_reply, fragment, tcp, udp, udp_datagram, unreachable,
+};
+
+fn service() -> Bench {
+    Bench::new(&POLICY.replace("[policy]", "[policy]\ntracking = \"service\""))
+}
+
+#[test]
+fn whatever_leaves_a_services_port_is_an_answer_but_a_bare_syn() {
+    let bench = service();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        for flags in [ACK, ACK | PSH, SYN | ACK, FIN | ACK, RST, RST | ACK] {
+            bench.passes(&tcp(server, peer, flags), Reason::Reply);
+        }
+        bench.drops(&tcp(server, peer, SYN), Reason::NewFlow);
+        bench.drops(&tcp(server, peer, SYN | PSH), Reason::NewFlow);
+        bench.passes(&udp((family.ns, 53), peer), Reason::Reply);
+    }
+    assert!(bench.gate.flows().unwrap().is_empty());
+}
+
+#[test]
+fn whatever_leaves_another_port_is_no_answer() {
+    let bench = service();
+    for family in FAMILIES {
+        for port in [79, 81, 40_000] {
+            bench.drops(&tcp((family.web, port), (family.peer, 51_000), ACK), Reason::NoFlow);
+            bench.drops(&tcp((family.web, port), (family.peer, 51_000), RST), Reason::Backscatter);
+        }
+        // the same numbers of another protocol, and of another server
+        bench.drops(&udp((family.web, 80), (family.peer, 51_000)), Reason::NewFlow);
+        bench.drops(&tcp((family.ns, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
+        bench.drops(&udp((family.web, 53), (family.peer, 51_000)), Reason::NewFlow);
+    }
+}
+
+#[test]
+fn a_syn_ack_from_another_port_betrays_a_listener() {
+    let bench = service();
+    for family in FAMILIES {
+        let row =
+            bench.drops(&tcp((family.web, 4444), (family.peer, 51_000), SYN | ACK), Reason::UnlistedService);
+        assert_eq!((row.key.port, row.key.flags), (4444, 4));
+        bench.drops(&tcp((family.web, 4444), (family.peer, 51_000), ACK), Reason::NoFlow);
+        // of a datagram nobody knows who began
+        bench.drops(&udp((family.web, 4444), (family.peer, 51_000)), Reason::NewFlow);
+    }
+}
+
+#[test]
+fn an_answer_to_a_peer_outside_of_from_goes_to_a_stranger() {
+    let bench = service();
+    for family in FAMILIES {
+        let row = bench.drops(&tcp((family.web, 22), (family.peer, 51_000), SYN | ACK), Reason::Stranger);
+        assert_eq!((row.key.port, row.key.flags), (22, 4));
+        bench.passes(&tcp((family.web, 22), (family.bastion, 51_000), SYN | ACK), Reason::Reply);
+    }
+}
+
+#[test]
+fn needs_hold_as_they_do_with_a_tracker() {
+    let bench = service();
+    for family in FAMILIES {
+        bench.passes(&tcp((family.ns, 40_000), (family.peer, 53), SYN), Reason::Need);
+        bench.passes(&tcp((family.ns, 40_000), (family.peer, 53), ACK), Reason::OwnConnection);
+        bench.passes(&udp((family.web, 40_000), (family.loghost, 514)), Reason::Need);
+        bench.drops(&udp((family.web, 40_000), (family.peer, 514)), Reason::Destination);
+    }
+}
+
+#[test]
+fn an_answer_in_fragments_passes_whole() {
+    let bench = service();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        let datagram = udp_datagram(server, peer, &[0; 16]);
+        bench.passes(&fragment(server.0, peer.0, 17, (7, 0, true), &datagram), Reason::Reply);
+        bench.passes(&fragment(server.0, peer.0, 17, (7, 3, false), &[0; 8]), Reason::LaterFragment);
+        bench.drops(&fragment(server.0, peer.0, 17, (8, 3, false), &[0; 8]), Reason::Fragment);
+    }
+}
+
+#[test]
+fn an_error_about_what_came_for_a_service_passes() {
+    let bench = service();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        bench.passes(&unreachable(server.0, peer.0, &udp(peer, server)[14..]), Reason::FlowError);
+        let closed = udp(peer, (family.ns, 54));
+        bench.drops(&unreachable(server.0, peer.0, &closed[14..]), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn an_echo_reply_is_an_answer_where_pinging_is_a_service() {
+    let bench = service();
+    for family in FAMILIES {
+        bench.passes(&echo_reply(family.web, family.peer, 1), Reason::Reply);
+        bench.drops(&echo_reply(family.ns, family.peer, 1), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn the_tracker_has_nothing_to_record() {
+    let bench = service();
+    for family in FAMILIES {
+        bench.to_server(&tcp((family.peer, 51_000), (family.web, 80), SYN));
+        bench.to_server(&udp((family.peer, 51_000), (family.ns, 53)));
+        bench.passes(&tcp((family.web, 80), (family.peer, 51_000), SYN | ACK), Reason::Reply);
+    }
+}

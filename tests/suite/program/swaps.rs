@@ -1,0 +1,226 @@
+//! What a change of the live policy keeps, and what it ends.
+
+use portcullis::gate::contract::flow;
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, POLICY, V4};
+use crate::support::frame::{ACK, SYN, echo_reply, echo_request, tcp, udp};
+
+/// The policy with another text and the same meaning.
+fn reworded(number: u32) -> String {
+    format!("# version {number}\n{POLICY}")
+}
+
+#[test]
+fn a_swap_keeps_counters_and_ledger() {
+    let bench = Bench::dmz();
+    let syn = tcp((V4.web, 40_000), (V4.peer, 6667), SYN);
+    let before = bench.drops(&syn, Reason::NewFlow);
+    bench.passes(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Need);
+    for number in 1..=7 {
+        let counters = bench.gate.counters(false).unwrap();
+        let total = bench.ledger_total();
+        bench.swap(&reworded(number));
+        assert_eq!(bench.gate.counters(false).unwrap(), counters);
+        assert_eq!(bench.ledger_total(), total);
+        let after = bench.drops(&syn, Reason::NewFlow);
+        assert_eq!(after.key.server, before.key.server, "the server keeps its id");
+        assert_eq!(after.row.packets, 1 + u64::from(number));
+        assert_eq!(after.row.first_ns, before.row.first_ns);
+    }
+}
+
+#[test]
+fn the_policy_that_decided_is_the_live_one() {
+    let bench = Bench::dmz();
+    let syn = tcp((V4.web, 40_000), (V4.peer, 6667), SYN);
+    for number in 1..=5 {
+        let answer = bench.gate.explain(&syn, false, None).unwrap();
+        assert_eq!(answer.generation, number);
+        assert_eq!(bench.gate.live_settings().unwrap().unwrap().generation, u64::from(number));
+        bench.swap(&reworded(number));
+    }
+}
+
+#[test]
+fn a_new_policy_holds_for_the_next_packet() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let syn = tcp((family.web, 40_000), (family.peer, 8443), SYN);
+        bench.drops(&syn, Reason::NewFlow);
+        bench.swap(&POLICY.replace("\"tcp/6514 ", "\"tcp/8443\", \"tcp/6514 "));
+        bench.passes(&syn, Reason::Need);
+        bench.swap(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+        bench.would_drop(&syn, Reason::NewFlow);
+        bench.swap(POLICY);
+        bench.drops(&syn, Reason::NewFlow);
+    }
+}
+
+#[test]
+fn a_flow_lives_through_swaps_that_keep_its_service() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        bench.to_server(&udp((family.peer, 51_000), (family.ns, 53)));
+        bench.to_server(&echo_request(family.peer, family.web, 9));
+        // more often than there are slots, with a packet in between or without
+        for number in 1..=8 {
+            bench.swap(&reworded(number));
+            if number % 3 == 0 {
+                continue;
+            }
+            bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+            bench.passes(&udp((family.ns, 53), (family.peer, 51_000)), Reason::Reply);
+            bench.passes(&echo_reply(family.web, family.peer, 9), Reason::Reply);
+        }
+    }
+}
+
+#[test]
+fn a_handshake_may_span_a_swap() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let numbered = crate::support::frame::tcp_numbered;
+        bench.to_server(&numbered(peer, server, SYN, (1000, 0)));
+        bench.swap(&reworded(1));
+        bench.passes(&numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        bench.swap(&reworded(2));
+        bench.to_server(&numbered(peer, server, ACK, (1001, 5001)));
+        bench.swap(&reworded(3));
+        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+    }
+}
+
+#[test]
+fn a_flow_lives_when_its_service_moves_to_another_role() {
+    let bench = Bench::dmz();
+    let moved = POLICY
+        .replace("\"tcp/80\", ", "")
+        .replace("[roles.managed]", "[roles.managed]\nin = [\"tcp/79-90\"]");
+    for family in FAMILIES {
+        bench.establish((family.web, 80), (family.peer, 51_000));
+    }
+    bench.swap(&moved);
+    for family in FAMILIES {
+        bench.passes(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::Reply);
+    }
+}
+
+#[test]
+fn a_revoked_service_ends_its_flows_at_once() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.establish((family.web, 80), (family.peer, 51_000));
+        bench.establish((family.web, 443), (family.peer, 51_000));
+        bench.to_server(&tcp((family.peer, 51_001), (family.web, 80), SYN));
+    }
+    bench.swap(&POLICY.replace("\"tcp/80\", ", ""));
+    for family in FAMILIES {
+        bench.drops(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
+        bench.passes(&tcp((family.web, 443), (family.peer, 51_000), ACK), Reason::Reply);
+        // half-open ones as well: what answers now is a listener that should not be there
+        let answer = tcp((family.web, 80), (family.peer, 51_001), SYN | ACK);
+        let verdict = bench.gate.explain(&answer, false, None).unwrap();
+        assert!(matches!(verdict.reason, Some(Reason::NoFlow | Reason::UnlistedService)), "{verdict:?}");
+        bench.drops(&answer, verdict.reason.unwrap());
+    }
+}
+
+#[test]
+fn a_revoked_service_of_datagrams_or_pings_ends_its_flows_at_once() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.to_server(&udp((family.peer, 51_000), (family.ns, 53)));
+        bench.to_server(&echo_request(family.peer, family.web, 9));
+        bench.passes(&udp((family.ns, 53), (family.peer, 51_000)), Reason::Reply);
+        bench.passes(&echo_reply(family.web, family.peer, 9), Reason::Reply);
+    }
+    let without = POLICY.replace("in  = [\"udp/53\", ", "in  = [");
+    bench.swap(&without.replace(", \"icmp/echo-request\", \"icmpv6/echo-request\"", ""));
+    for family in FAMILIES {
+        let answer = udp((family.ns, 53), (family.peer, 51_000));
+        let verdict = bench.gate.explain(&answer, false, None).unwrap();
+        assert!(matches!(verdict.reason, Some(Reason::NewFlow | Reason::UnlistedService)), "{verdict:?}");
+        bench.drops(&answer, verdict.reason.unwrap());
+        bench.drops(&echo_reply(family.web, family.peer, 9), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn a_peer_that_from_no_longer_holds_loses_its_flows_at_once() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.establish((family.web, 22), (family.bastion, 50_000));
+    }
+    bench.swap(
+        &POLICY.replace("\"203.0.113.7\", \"2001:db8:f::/64\"", "\"203.0.113.8\", \"2001:db8:e::/64\""),
+    );
+    for family in FAMILIES {
+        bench.drops(&tcp((family.web, 22), (family.bastion, 50_000), ACK), Reason::NoFlow);
+    }
+}
+
+#[test]
+fn a_flow_that_was_ended_does_not_come_back_with_its_service() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.establish((family.web, 80), (family.peer, 51_000));
+    }
+    bench.swap(&POLICY.replace("\"tcp/80\", ", ""));
+    for family in FAMILIES {
+        bench.drops(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
+    }
+    bench.swap(POLICY);
+    for family in FAMILIES {
+        bench.drops(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
+        bench.establish((family.web, 80), (family.peer, 51_000));
+    }
+}
+
+#[test]
+fn a_server_that_is_taken_out_is_an_unknown_source_and_keeps_its_id_if_it_returns() {
+    let bench = Bench::dmz();
+    let id = bench.id_of("ns1");
+    let (start, _) = POLICY.split_once("[servers.ns1]").unwrap();
+    bench.swap(start);
+    for family in FAMILIES {
+        bench.drops(&udp((family.ns, 40_000), (family.peer, 53)), Reason::UnknownSource);
+    }
+    bench.swap(POLICY);
+    assert_eq!(bench.id_of("ns1"), id);
+    for family in FAMILIES {
+        let row = bench.drops(&udp((family.ns, 40_000), (family.peer, 80)), Reason::NewFlow);
+        assert_eq!(row.key.server, id);
+    }
+}
+
+#[test]
+fn tracking_can_change_with_the_policy() {
+    let bench = Bench::dmz();
+    let service = POLICY.replace("[policy]", "[policy]\ntracking = \"service\"");
+    for family in FAMILIES {
+        let segment = tcp((family.web, 80), (family.peer, 51_000), ACK);
+        bench.drops(&segment, Reason::NoFlow);
+        bench.swap(&service);
+        bench.passes(&segment, Reason::Reply);
+        bench.swap(POLICY);
+        bench.drops(&segment, Reason::NoFlow);
+    }
+}
+
+#[test]
+fn a_swap_writes_into_no_flow() {
+    let bench = Bench::dmz();
+    bench.establish((V4.web, 80), (V4.peer, 51_000));
+    let times = || {
+        let flows: Vec<(portcullis::gate::contract::flow_key, flow)> = bench.entries("established");
+        flows.iter().map(|(_, flow)| flow.last_ns).collect::<Vec<_>>()
+    };
+    let before = times();
+    bench.swap(&reworded(1));
+    assert_eq!((before.len(), times()), (1, before.clone()));
+}

@@ -1,0 +1,193 @@
+//! Idle flows end as nf_conntrack's would. Time is not waited for: entries are made older.
+
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, Family};
+use crate::support::frame::{ACK, Endpoint, FIN, RST, SYN, echo_reply, echo_request, tcp, tcp_numbered, udp};
+
+fn ends(family: Family) -> (Endpoint, Endpoint) {
+    ((family.web, 80), (family.peer, 51_000))
+}
+
+#[test]
+fn an_established_flow_lives_for_five_idle_days() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        bench.forget_flows();
+        bench.establish(server, peer);
+        bench.age("established", 431_990);
+        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+        // that was a sign of life
+        bench.age("established", 431_990);
+        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+        bench.age("established", 432_001);
+        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+    }
+}
+
+#[test]
+fn a_peers_packet_is_a_sign_of_life() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        bench.forget_flows();
+        bench.establish(server, peer);
+        bench.age("established", 431_990);
+        bench.to_server(&tcp(peer, server, ACK));
+        bench.age("established", 431_990);
+        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+    }
+}
+
+#[test]
+fn an_established_flow_that_has_ended_is_not_woken_by_its_peer() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        bench.forget_flows();
+        bench.establish(server, peer);
+        bench.age("established", 432_001);
+        bench.to_server(&tcp(peer, server, ACK));
+        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+    }
+}
+
+#[test]
+fn a_flow_that_either_side_has_finished_lives_for_two_minutes() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        for by_server in [true, false] {
+            for (age, lives) in [(118, true), (121, false)] {
+                bench.forget_flows();
+                bench.establish(server, peer);
+                if by_server {
+                    bench.passes(&tcp(server, peer, FIN | ACK), Reason::Reply);
+                } else {
+                    bench.to_server(&tcp(peer, server, FIN | ACK));
+                }
+                bench.age("established", age);
+                match lives {
+                    true => bench.passes(&tcp(server, peer, ACK), Reason::Reply),
+                    false => drop(bench.drops(&tcp(server, peer, ACK), Reason::NoFlow)),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flow_that_was_reset_ends_within_two_minutes() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        for by_server in [true, false] {
+            bench.forget_flows();
+            bench.establish(server, peer);
+            if by_server {
+                bench.passes(&tcp(server, peer, RST | ACK), Reason::Reply);
+            } else {
+                bench.to_server(&tcp(peer, server, RST | ACK));
+            }
+            // nf_conntrack's own is ten seconds; no reading of the contract says more than two minutes
+            bench.age("established", 121);
+            bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+        }
+    }
+}
+
+#[test]
+fn a_reset_flow_ends_after_ten_seconds() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        for by_server in [true, false] {
+            bench.forget_flows();
+            bench.establish(server, peer);
+            if by_server {
+                bench.passes(&tcp(server, peer, RST), Reason::Reply);
+            } else {
+                // in the window: it follows the peer's last segment
+                bench.to_server(&tcp_numbered(peer, server, RST, (1001, 5001)));
+            }
+            bench.age("established", 11);
+            bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+        }
+    }
+}
+
+#[test]
+fn a_half_open_flow_lives_for_a_minute() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        bench.forget_flows();
+        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        bench.age("half_open", 58);
+        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        bench.age("half_open", 61);
+        bench.drops(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::NoFlow);
+        // too late to be established
+        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 5001)));
+        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+        // a new try is a new flow
+        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+    }
+}
+
+#[test]
+fn a_datagram_can_be_answered_for_thirty_seconds() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        for (age, lives) in [(28, true), (31, false)] {
+            bench.forget_flows();
+            bench.to_server(&udp(peer, server));
+            bench.age("datagrams", age);
+            match lives {
+                true => bench.passes(&udp(server, peer), Reason::Reply),
+                false => drop(bench.drops(&udp(server, peer), Reason::NewFlow)),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answered_datagram_flow_lives_for_two_minutes() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        bench.forget_flows();
+        bench.to_server(&udp(peer, server));
+        bench.passes(&udp(server, peer), Reason::Reply);
+        bench.to_server(&udp(peer, server));
+        bench.age("datagrams", 118);
+        bench.passes(&udp(server, peer), Reason::Reply);
+        bench.age("datagrams", 121);
+        bench.drops(&udp(server, peer), Reason::NewFlow);
+        // a question after that is a new flow, and has thirty seconds again
+        bench.to_server(&udp(peer, server));
+        bench.age("datagrams", 31);
+        bench.drops(&udp(server, peer), Reason::NewFlow);
+    }
+}
+
+#[test]
+fn a_ping_can_be_answered_for_thirty_seconds() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        for (age, lives) in [(28, true), (31, false)] {
+            bench.forget_flows();
+            bench.to_server(&echo_request(family.peer, family.web, 9));
+            bench.age("icmp_queries", age);
+            let reply = echo_reply(family.web, family.peer, 9);
+            match lives {
+                true => bench.passes(&reply, Reason::Reply),
+                false => drop(bench.drops(&reply, Reason::Backscatter)),
+            }
+        }
+    }
+}
