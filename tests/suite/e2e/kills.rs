@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis::gate::{Gate, Mode, Place, Verdict};
+
 use super::command::Running;
 use super::policies::twin;
-use super::traffic::Traffic;
+use super::traffic::{Traffic, syn};
 use super::world::{NIC, V4, World, eventually, own_machine};
 
 const APPLY_KILLS: u32 = 120;
@@ -39,12 +41,31 @@ fn time_command(world: &World, args: &[&str]) -> Duration {
     start.elapsed() * 6 / 5
 }
 
-/// Which of the twins is in force; its text, its verdicts and its status agree.
+/// Which of the twins is in force; its text and its verdicts agree, and it is attached.
 #[track_caller]
-fn find_twin(world: &World) -> usize {
-    let text = world.run("show", &["policy"]).done().out;
+fn find_twin(world: &World, place: &Place) -> usize {
+    let (gate, mode) = world.router.enter(|| {
+        let gate = Gate::open(place).expect("a gate");
+        let mode = gate.find_mode(place);
+        (gate, mode)
+    });
+    assert_eq!(mode, Mode::Native);
+    let (text, _) = gate.live_source().expect("the live policy").expect("a policy");
     let which = [0, 1].into_iter().find(|which| twin(*which) == text);
     let which = which.unwrap_or_else(|| panic!("neither policy is in force, but:\n{text}"));
+    for (twin, port) in [(0, 9001), (1, 9002)] {
+        let answer = gate.explain(&syn(port), false, None).expect("an answer");
+        let expected = if twin == which { Verdict::Pass } else { Verdict::Drop };
+        assert_eq!(answer.verdict, expected, "tcp/{port} under policy {which}");
+    }
+    which
+}
+
+/// As [`find_twin`], by what the commands say.
+#[track_caller]
+fn ask_twin(world: &World) -> usize {
+    let text = world.run("show", &["policy"]).done().out;
+    let which = [0, 1].into_iter().find(|which| twin(*which) == text).expect("one of the policies");
     for (twin, port) in [(0, "tcp/9001"), (1, "tcp/9002")] {
         let (verdict, _) = world.verdict(V4.web, V4.peer, port);
         assert_eq!(verdict, if twin == which { "pass" } else { "drop" }, "{port} under policy {which}");
@@ -59,25 +80,29 @@ fn an_apply_that_is_killed_leaves_the_old_policy_or_the_new_one() {
     let _machine = own_machine();
     let world = World::new();
     world.attach(&twin(0));
+    let place = world.place();
     let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
     let traffic = Traffic::start(&world);
     traffic.flow();
     let whole = time_command(&world, &["apply", "-i", NIC, &paths[0]]);
     let mut dice = Dice(0x9e37_79b9);
     let (mut old, mut at_work, mut changed) = (0, 0, 0);
-    for _ in 0..APPLY_KILLS {
+    for number in 0..APPLY_KILLS {
         let time = dice.up_to(whole);
         at_work += u32::from(kill_after(&world, &["apply", "-i", NIC, &paths[1 - old]], time));
-        let live = find_twin(&world);
+        let live = find_twin(&world, &place);
+        if number % 10 == 0 {
+            assert_eq!(ask_twin(&world), live);
+        }
         changed += u32::from(live != old);
         // the next one works, whichever it is
         old = 1 - live;
         world.run("apply", &[&paths[old]]).done();
-        assert_eq!(find_twin(&world), old);
+        assert_eq!(find_twin(&world, &place), old);
     }
     let report = traffic.stop(&world);
     eprintln!("{at_work} of {APPLY_KILLS} were killed at work, {changed} had changed the policy; {report:?}");
-    assert!(at_work >= 10 && changed >= 1 && changed < APPLY_KILLS, "the moments do not spread");
+    assert!(at_work >= 10 && (1..APPLY_KILLS).contains(&changed), "the moments do not spread");
 }
 
 #[test]
@@ -85,6 +110,7 @@ fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
     let _machine = own_machine();
     let world = World::new();
     world.attach(&twin(0));
+    let place = world.place();
     let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
     let traffic = Traffic::start(&world);
     traffic.flow();
@@ -97,13 +123,15 @@ fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
             let time = dice.up_to(whole);
             let args = [command, "-i", NIC, "-p", &paths[1 - old]];
             at_work += u32::from(kill_after(&world, &args, time));
-            old = 1 - find_twin(&world);
+            let live = find_twin(&world, &place);
+            assert_eq!(ask_twin(&world), live);
+            old = 1 - live;
             if number % 4 == 0 {
                 world.run("attach", &["-p", &paths[old]]).done();
             } else {
                 world.run("apply", &[&paths[old]]).done();
             }
-            assert_eq!(find_twin(&world), old);
+            assert_eq!(find_twin(&world, &place), old);
         }
         eprintln!("{at_work} of {LOAD_KILLS} were killed at work: {command}");
         assert!(at_work >= 3, "{command} was killed at work {at_work} times");

@@ -5,20 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis::compile::{Tables, compile};
-use portcullis::frame::Probe;
 use portcullis::gate::Verdict;
 use portcullis::policy::{Policy, parse};
 use portcullis::reason::Reason;
 
 use super::policies::{dmz, dmz_with_web, twin};
-use super::traffic::{FORBIDDEN, Traffic};
-use super::world::{V4, World, eventually, ip, own_machine, share_machine};
+use super::traffic::{FORBIDDEN, Traffic, syn};
+use super::world::{World, eventually, own_machine, share_machine};
 
 const DEFAULT_SWAPS: u64 = 10_000;
 /// Questions at a time, and the time between: the machine has others to serve.
 const QUESTIONS: usize = 64;
 const PACE: Duration = Duration::from_micros(500);
-const TCP: u8 = 6;
 
 /// Grace periods in hurry, for the swaps wait for several each; as before when dropped.
 struct Hurry(String);
@@ -46,21 +44,6 @@ fn read(text: &str) -> (Policy, Tables) {
     let policy = parse(text, "twin.toml").unwrap_or_else(|errors| panic!("{errors}"));
     let tables = compile(&policy).unwrap_or_else(|errors| panic!("{errors}"));
     (policy, tables)
-}
-
-/// A SYN of the web server to this port.
-fn syn(port: u16) -> Vec<u8> {
-    let probe = Probe {
-        source: ip(V4.web),
-        destination: ip(V4.peer),
-        protocol: TCP,
-        source_port: 50_000,
-        destination_port: port,
-        tcp_flags: 2,
-        source_mac: [2, 0, 0, 0, 0, 0x10],
-        vlan: None,
-    };
-    probe.to_frame().expect("a frame")
 }
 
 #[test]

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
+use portcullis::frame::Probe;
+
 use super::socket::{UdpServer, udp};
-use super::tap::{Tap, UDP};
+use super::tap::{TCP, Tap, UDP};
 use super::world::{FAMILIES, PATIENCE, V4, World, eventually, ip, within};
 
 /// No policy of these tests lets the web server send there.
@@ -53,6 +55,21 @@ impl World {
         self.catch_up(tap);
         assert_eq!(left(), before + count, "what got out");
     }
+}
+
+/// A SYN of the web server to this port.
+pub fn syn(port: u16) -> Vec<u8> {
+    let probe = Probe {
+        source: ip(V4.web),
+        destination: ip(V4.peer),
+        protocol: TCP,
+        source_port: 50_000,
+        destination_port: port,
+        tcp_flags: 2,
+        source_mac: [2, 0, 0, 0, 0, 0x10],
+        vlan: None,
+    };
+    probe.to_frame().expect("a frame")
 }
 
 #[derive(Default)]
