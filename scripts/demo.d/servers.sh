@@ -109,7 +109,7 @@ wait_for_servers() {
         mail:tcp:22 loghost:udp:514 loghost:udp:123 inet:udp:53 inet:tcp:53 inet:tcp:25 \
         inet:tcp:80 inet:tcp:21 inet:udp:69 inet:tcp:4444; do
         IFS=: read -r name protocol port <<<"$need"
-        wait_until 20 is_listening "$name" "$protocol" "$port" ||
+        wait_until 60 is_listening "$name" "$protocol" "$port" ||
             die "nothing listens on $protocol/$port of the machine '$name'" "see the logs in $LOGS"
     done
     say_ok "nginx, unbound, aiosmtpd, sshd and the internet's other half are up"

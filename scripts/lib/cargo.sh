@@ -11,9 +11,10 @@ pick_builder() {
 
 home_of() { getent passwd "$1" | cut -d: -f6; }
 
+# find_cargo USER: one that USER may execute.
 find_cargo() {
     local candidate
-    for candidate in "$(home_of "$1")/.cargo/bin/cargo" "$(command -v cargo || true)" \
+    for candidate in "$(home_of "${SUDO_USER:-$1}")/.cargo/bin/cargo" "$(command -v cargo || true)" \
         /root/.cargo/bin/cargo /usr/local/cargo/bin/cargo; do
         if [[ -n $candidate ]] && runuser -u "$1" -- test -x "$candidate"; then
             echo "$candidate"
@@ -25,10 +26,13 @@ find_cargo() {
 
 # run_cargo ARGUMENT...: in the checkout.
 run_cargo() {
-    local user cargo
+    local user cargo settings
     user=$(pick_builder)
     cargo=$(find_cargo "$user") ||
         die "cargo is neither in the PATH nor in ~/.cargo/bin" "install Rust: https://rustup.rs"
-    (cd "$ROOT" && exec runuser -u "$user" -- env HOME="$(home_of "$user")" \
-        PATH="$(dirname "$cargo"):$PATH" CARGO_TARGET_DIR="$ROOT/target" "$cargo" "$@" </dev/null)
+    settings=("HOME=$(home_of "$user")" "PATH=${cargo%/*}:$PATH" "CARGO_TARGET_DIR=$ROOT/target")
+    # rustup looks for its toolchains at home, which is the builder's and not always the one it lives in.
+    [[ ! -d ${cargo%/.cargo/bin/cargo}/.rustup ]] ||
+        settings+=("RUSTUP_HOME=${cargo%/.cargo/bin/cargo}/.rustup")
+    (cd "$ROOT" && exec runuser -u "$user" -- env "${settings[@]}" "$cargo" "$@" </dev/null)
 }

@@ -64,7 +64,7 @@ kill_group() {
         kill -TERM -- "-$pid" 2>/dev/null || true
     done
     for pid; do
-        wait_until 2 is_group_gone "$pid" || kill -KILL -- "-$pid" 2>/dev/null || true
+        wait_until 10 is_group_gone "$pid" || kill -KILL -- "-$pid" 2>/dev/null || true
     done
 }
 
@@ -74,9 +74,9 @@ is_group_gone() { ! kill -0 -- "-$1" 2>/dev/null; }
 # what we have started, and what someone has who entered by hand.
 stop_machine() {
     signal_processes "$1" TERM
-    wait_until 3 are_processes_gone "$1" && return
+    wait_until 10 are_processes_gone "$1" && return
     signal_processes "$1" KILL
-    wait_until 3 are_processes_gone "$1"
+    wait_until 10 are_processes_gone "$1"
 }
 
 signal_processes() {

@@ -28,7 +28,8 @@ die() {
     exit 1
 }
 
-# wait_until SECONDS COMMAND...: succeeds as soon as COMMAND does, fails when SECONDS are over.
+# wait_until SECONDS COMMAND...: succeeds as soon as COMMAND does, fails when SECONDS are over. Deadlines
+# are for an emulated machine that is twenty times slower; they cost nothing where all is well.
 wait_until() {
     local deadline=$((SECONDS + $1))
     shift
