@@ -169,7 +169,7 @@ static __always_inline void carry_out(const struct packet *packet,
 	if (effects & EFFECT_SPEND_LIMIT)
 		spend_limit(decision, now_ns);
 	if (effects & EFFECT_REMEMBER_FRAGMENT)
-		remember_fragment(packet, decision->rule, now_ns);
+		remember_fragment(packet, decision, now_ns);
 }
 
 /* Global, so that the verifier proves it once. */

@@ -281,7 +281,7 @@ struct fragment_key {
 struct fragment {
 	__u64 passed_ns;
 	__u32 rule;
-	__u32 zero;
+	__u32 generation; /* policy that let it pass */
 };
 
 /* A kind of drop. */

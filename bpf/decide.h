@@ -10,8 +10,7 @@
 #include "flow.h"
 
 enum {
-	FAMILY_IPV4 = 2, /* AF_INET, which no UAPI header names */
-	FAMILY_IPV6 = 10,
+	FAMILY_IPV6 = 10, /* AF_INET6, which no UAPI header names */
 	ETHERTYPE_LLDP = 0x88cc,
 	ETHERTYPE_EAPOL = 0x888e,
 	ETHERTYPE_SLOW = 0x8809,
@@ -88,7 +87,7 @@ static __always_inline bool is_link_scope(const struct packet *packet)
 	return (word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
-/* Would the router keep this packet on the link or to itself? What passes
+/* Would the router keep this IPv6 packet on the link or to itself? What passes
  * before the server is known must not be a way out, so where the form of the
  * address does not tell, the routing table does.
  */
@@ -106,19 +105,11 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 	barrier_var(ifindex);
 	route.ifindex = ifindex;
 	/* multicast of wider scope: the table that tells is another one */
-	if (packet->ip_version == 4) {
-		if (bpf_ntohl(packet->destination.word_be[3]) >> 28 == 0xe)
-			return false;
-		route.family = FAMILY_IPV4;
-		route.ipv4_src = packet->source.word_be[3];
-		route.ipv4_dst = packet->destination.word_be[3];
-	} else {
-		if (bpf_ntohl(packet->destination.word_be[0]) >> 24 == 0xff)
-			return false;
-		route.family = FAMILY_IPV6;
-		__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
-		__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
-	}
+	if (bpf_ntohl(packet->destination.word_be[0]) >> 24 == 0xff)
+		return false;
+	route.family = FAMILY_IPV6;
+	__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
+	__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
 	result = bpf_fib_lookup(ctx, &route, sizeof(route), 0);
 	if (result == BPF_FIB_LKUP_RET_NOT_FWDED || result == BPF_FIB_LKUP_RET_FWD_DISABLED ||
 	    result == BPF_FIB_LKUP_RET_UNREACHABLE || result == BPF_FIB_LKUP_RET_BLACKHOLE ||
@@ -126,6 +117,12 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 		return true;
 	return (result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH) &&
 	       route.ifindex == ifindex;
+}
+
+static __always_inline bool shares_prefix(const struct packet *packet)
+{
+	return packet->source.word_be[0] == packet->destination.word_be[0] &&
+	       packet->source.word_be[1] == packet->destination.word_be[1];
 }
 
 /* Neighbour discovery (RFC 4861: hop limit 255) and MLD (RFC 3810: hop limit 1). */
@@ -145,8 +142,14 @@ static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx, const str
 		return false;
 	if (packet->hop_limit != 255)
 		return false;
-	/* a solicitation for routers goes to all of them (RFC 4861, 4.1) */
-	return type == ICMP6_ROUTER_SOLICIT ? is_link_scope(packet) : stays_on_link(ctx, packet);
+	/* no router forwards what comes from a link-local address (RFC 4291, 2.5.6) */
+	if (is_link_scope(packet) || is_link_local(packet))
+		return true;
+	/* A solicitation for routers goes to all of them (RFC 4861, 4.1). The rest
+	 * may go to an address of the link: both tests, for the routing table alone
+	 * does not tell when policy routing or another interface's settings decide.
+	 */
+	return type != ICMP6_ROUTER_SOLICIT && shares_prefix(packet) && stays_on_link(ctx, packet);
 }
 
 static __always_inline bool is_rogue_router(const struct packet *packet)
@@ -159,25 +162,27 @@ static __always_inline bool is_rogue_router(const struct packet *packet)
 	return packet->icmp_type == ICMP6_ROUTER_ADVERT || packet->icmp_type == ICMP6_REDIRECT;
 }
 
-/* RFC 2131 and RFC 8415: a client to its link. Only an IPv4 client that has its
- * address renews it by unicast.
- */
-static __always_inline bool is_dhcp(struct xdp_md *ctx, const struct matter *matter)
+/* RFC 2131 and RFC 8415: a client to a server. */
+static __always_inline bool is_dhcp_client(const struct packet *packet)
 {
-	const struct packet *packet = matter->packet;
 	__u16 client = PORT_DHCP6_CLIENT, server = PORT_DHCP6_SERVER;
 
-	if (!(matter->policy.flags & SETTINGS_DHCP) || packet->protocol != IPPROTO_UDP ||
-	    packet->piece != PIECE_WHOLE || (!matter->server && !is_link_local(packet)))
-		return false;
 	if (packet->ip_version == 4) {
 		client = PORT_DHCP4_CLIENT;
 		server = PORT_DHCP4_SERVER;
 	}
-	if (packet->source_port != client || packet->destination_port != server)
-		return false;
-	return is_link_scope(packet) ||
-	       (matter->server && packet->ip_version == 4 && stays_on_link(ctx, packet));
+	return packet->protocol == IPPROTO_UDP && packet->piece == PIECE_WHOLE &&
+	       packet->source_port == client && packet->destination_port == server;
+}
+
+/* Only where the destination's form keeps it on the link: a renewal by unicast
+ * takes an `out` need, or its client broadcasts in the end.
+ */
+static __always_inline bool is_dhcp(const struct matter *matter)
+{
+	return matter->policy.flags & SETTINGS_DHCP && is_dhcp_client(matter->packet) &&
+	       (matter->server || is_link_local(matter->packet)) &&
+	       is_link_scope(matter->packet);
 }
 
 static __always_inline bool is_spoofed(const struct server *server, const struct packet *packet)
@@ -262,6 +267,9 @@ static __always_inline __u32 find_first_fragment(const struct matter *matter)
 		return 0;
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S))
+		return 0;
+	/* what let the first one pass may be gone with its policy */
+	if (first->generation != matter->policy.generation)
 		return 0;
 	return first->rule;
 }
@@ -444,6 +452,9 @@ static __always_inline void judge_flow(struct matter *matter, struct decision *d
 		drop(decision, REASON_NEW_FLOW, 0);
 	if (need && match_cell(&matter->policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;
+	/* the renewal of a client that may broadcast is no sign of anything */
+	if (matter->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
+		decision->flags |= DROP_QUIET;
 }
 
 /* Step 5. A link-local source names no server; what every server's `quiet`
@@ -498,7 +509,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		pass(decision, REASON_NEIGHBOUR, 0, 0);
 		return;
 	}
-	if (is_dhcp(ctx, matter)) {
+	if (is_dhcp(matter)) {
 		pass(decision, REASON_DHCP, 0, 0);
 		return;
 	}
@@ -563,9 +574,12 @@ __noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now
 
 	judge(ctx, &matter, decision);
 
-	/* A quarantine is an order about one server and holds in observe too. */
-	observe = matter.server ? matter.server->flags & SERVER_OBSERVE :
-				  matter.policy.flags & SETTINGS_OBSERVE;
+	/* A quarantine is an order about one server and holds in observe too. A
+	 * spoofed frame is not that server's, so its own mode has no say.
+	 */
+	observe = matter.server && decision->reason != REASON_SPOOFED ?
+			  matter.server->flags & SERVER_OBSERVE :
+			  matter.policy.flags & SETTINGS_OBSERVE;
 	if (observe && decision->verdict == VERDICT_DROP &&
 	    decision->reason != REASON_QUARANTINED) {
 		decision->verdict = VERDICT_WOULD_DROP;

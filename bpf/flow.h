@@ -44,6 +44,9 @@ static __always_inline __u32 flow_timeout_s(const struct flow *flow, __u8 protoc
 			return TIMEOUT_RESET_S;
 		if (flags & (FLOW_FIN_SERVER | FLOW_FIN_PEER))
 			return TIMEOUT_CLOSING_S;
+		/* only the server says so; its peer has yet to be heard */
+		if (flags & FLOW_PICKED_UP)
+			return TIMEOUT_CLOSING_S;
 		return TIMEOUT_ESTABLISHED_S;
 	case IPPROTO_UDP:
 		return flags & FLOW_ANSWERED ? TIMEOUT_DATAGRAM_ANSWERED_S : TIMEOUT_DATAGRAM_S;
@@ -217,7 +220,8 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 	else
 		flow = bpf_map_lookup_elem(&datagrams, key);
 
-	if (!flow) {
+	/* an idle one is not woken: then it was the half-open flow that let this pass */
+	if (!flow || !is_alive(flow, key->protocol, now_ns)) {
 		struct half_open *half;
 
 		if (key->protocol != IPPROTO_TCP)
@@ -279,8 +283,8 @@ static __always_inline bool acknowledges(const struct half_open *half, __u32 ack
 	       acknowledgment == half->sequence[1] + 1;
 }
 
-static __always_inline void remember_fragment(const struct packet *packet, __u32 rule,
-					      __u64 now_ns)
+static __always_inline void remember_fragment(const struct packet *packet,
+					      const struct decision *decision, __u64 now_ns)
 {
 	struct fragment_key key = {
 		.source = packet->source,
@@ -288,7 +292,9 @@ static __always_inline void remember_fragment(const struct packet *packet, __u32
 		.id = packet->fragment_id,
 		.protocol = packet->fragment_protocol,
 	};
-	struct fragment fragment = { .passed_ns = now_ns, .rule = rule };
+	struct fragment fragment = {
+		.passed_ns = now_ns, .rule = decision->rule, .generation = decision->generation,
+	};
 
 	if (bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY))
 		add_tally(TALLY_FLOW_LOST, 1);

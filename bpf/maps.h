@@ -188,7 +188,8 @@ struct {
 
 /* TCP flows whose handshake is complete. Written by both programs, read by the
  * filter. LRU: full, the flow idle for longest goes. Only a peer that got the
- * server's SYN+ACK adds to it, so a flood of spoofed SYNs can't fill it.
+ * server's SYN+ACK adds to it, so a flood of spoofed SYNs can't fill it; during the
+ * pickup servers do, for two minutes a flow unless the peer is heard.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -198,7 +199,10 @@ struct {
 } established SEC(".maps");
 
 /* TCP flows before that. Written by both programs, read by both. LRU: full,
- * the oldest handshake goes, and its client tries again.
+ * the oldest handshake goes: its client tries again, or is
+ * dropped as `no_flow` if it already has the server's SYN+ACK. A flood that turns
+ * the table over within a round trip keeps new clients out; [tables] half_open
+ * is the knob.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -43,6 +43,7 @@ static __always_inline void track_segment(const struct policy *policy,
 {
 	struct half_open *half;
 	struct flow *flow;
+	__u32 proven; /* wrong by the peer's being heard */
 
 	if (is_bare_syn(packet)) {
 		bool listed;
@@ -73,8 +74,11 @@ static __always_inline void track_segment(const struct policy *policy,
 		add_flow_flags(flow, FLOW_RST_PEER);
 		return;
 	}
-	if (flow->flags & FLOW_RST_PEER)
-		__sync_fetch_and_and(&flow->flags, ~FLOW_RST_PEER);
+	proven = flow->flags & FLOW_RST_PEER;
+	if (flow->flags & FLOW_PICKED_UP && is_alive(flow, IPPROTO_TCP, now_ns))
+		proven |= FLOW_PICKED_UP;
+	if (proven)
+		__sync_fetch_and_and(&flow->flags, ~proven);
 	if (packet->tcp_flags & TCP_FIN)
 		add_flow_flags(flow, FLOW_FIN_PEER);
 	if (is_alive(flow, IPPROTO_TCP, now_ns))

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Exit;
 use super::output::Output;
 use super::policy_file::load;
-use crate::gate::{Gate, Place};
+use crate::gate::{Gate, Mode, Place};
 use crate::policy::{Change, diff};
 
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
@@ -27,7 +27,19 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
         .either(&json!({ "interface": interface, "generation": generation, "changes": changes }), || {
             format!("{}generation {generation} is live on {interface}\n", list(&changes))
         })?;
-    Ok(Exit::Done)
+    Ok(if is_down(&gate, &place, output) { Exit::Done } else { Exit::Failed })
+}
+
+/// Whether the filter is on its interface; says so when it is not, for then nothing holds.
+pub fn is_down(gate: &Gate, place: &Place, output: &Output) -> bool {
+    let down = gate.find_mode(place) != Mode::No;
+    if !down {
+        output.warn(&format!(
+            "the filter is not on {0}: NOTHING IS DROPPED\nhelp: portcullis attach -i {0} -p POLICY",
+            place.interface
+        ));
+    }
+    down
 }
 
 /// One change a line.

@@ -58,7 +58,10 @@ pub fn run(asked: &Explain, output: &Output) -> anyhow::Result<Exit> {
     let tables = compile(&policy).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
     let question = ask(asked, &policy, &tables)?;
     let frame = question.probe.to_frame()?;
-    let answer = gate.explain(&frame, question.answer, None)?;
+    // as if it came from there; a test run from an interface that is down is refused
+    let answer = gate
+        .explain(&frame, question.answer, Some(place.ifindex))
+        .or_else(|_| gate.explain(&frame, question.answer, None))?;
     let explanation = explain(&question, &answer, &policy, &tables);
     output.either(&explanation, || describe(&explanation, &question, &place))?;
     Ok(Exit::Done)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Exit;
+use super::apply::is_down;
 use super::output::Output;
 use crate::gate::{Gate, Place};
 
@@ -24,7 +25,7 @@ pub fn run(interface: &str, server: &str, time: Option<Duration>, output: &Outpu
              next: portcullis release -i {interface} {server}\n"
         )
     })?;
-    Ok(Exit::Done)
+    Ok(if is_down(&gate, &place, output) { Exit::Done } else { Exit::Failed })
 }
 
 pub fn release(interface: &str, server: &str, output: &Output) -> anyhow::Result<Exit> {

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use libbpf_rs::{MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use nix::errno::Errno;
 
 use crate::compile::Tables;
@@ -142,6 +142,13 @@ impl Gate {
         gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
         gate.install(policy, tables)?;
         Ok(gate)
+    }
+
+    /// Whether what is pinned at `place` is this gate, and no later one that was put up in its stead.
+    pub fn is_pinned_at(&self, place: &Place) -> bool {
+        let id = |handle: &MapHandle| handle.info().map(|info| info.info.id).ok();
+        let pinned = open_pinned(&place.pins.join("maps/state")).ok();
+        pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(self.state.handle()))
     }
 
     pub(crate) fn read_state(&self, index: state) -> Result<u64, GateError> {

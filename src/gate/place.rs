@@ -1,9 +1,9 @@
 //! Where a gate lives: the folder of its pins, its locks and its socket.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,8 @@ impl Place {
     /// Folder in which a new gate is built before it gets its name.
     pub fn staging(&self) -> PathBuf {
         let mut name = self.pins.clone().into_os_string();
-        name.push(":new");
+        // two colons: no interface's name becomes that
+        name.push("::new");
         name.into()
     }
 
@@ -127,12 +128,14 @@ impl Place {
                 why: format!("{error}\nhelp: run it as root"),
             })
         };
-        fs::create_dir_all(RUN).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(RUN).map_err(failed)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
+            // whoever may open it may lock it
+            .mode(0o600)
             .open(&path)
             .map_err(failed)?;
         let deadline = Instant::now() + patience;

@@ -346,6 +346,13 @@ impl Gate {
 
     /// Cuts a server off but for its management. The caller holds the lock.
     pub fn quarantine(&self, name: &str, seconds: Option<u64>) -> Result<(), GateError> {
+        let policy = self.live_policy()?;
+        let live: Vec<&str> =
+            policy.iter().flat_map(|p| &p.servers).map(|server| server.name.as_str()).collect();
+        // a name of an earlier policy has an id, and no addresses
+        if !live.contains(&name) {
+            return Err(no_server(name, live.into_iter()));
+        }
         let id = self.find_server_id(name)?;
         let since_ns = now_ns();
         let row = quarantine {
@@ -378,18 +385,7 @@ impl Gate {
         if let Some(id) = ids.get(name) {
             return Ok(*id);
         }
-        let close = ids
-            .keys()
-            .map(|known| (strsim::damerau_levenshtein(known, name), known))
-            .min()
-            .filter(|(distance, _)| *distance <= 2);
-        Err(GateError::NoServer {
-            name: name.to_owned(),
-            hint: match close {
-                Some((_, known)) => format!("\nhelp: did you mean `{known}`?"),
-                None => "\nhelp: `portcullis show -i IF servers` lists them".to_owned(),
-            },
-        })
+        Err(no_server(name, ids.keys().map(String::as_str)))
     }
 
     /// All flows that peers opened and that the tables hold.
@@ -480,4 +476,18 @@ impl Gate {
 /// The errno of a failed test run, for callers outside.
 pub(super) fn as_error(what: &str) -> impl Fn(Errno) -> GateError + '_ {
     move |errno| GateError::Kernelside { what: what.to_owned(), errno }
+}
+
+fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
+    let close = known
+        .map(|known| (strsim::damerau_levenshtein(known, name), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    GateError::NoServer {
+        name: name.to_owned(),
+        hint: match close {
+            Some((_, known)) => format!("\nhelp: did you mean `{known}`?"),
+            None => "\nhelp: `portcullis show -i IF servers` lists them".to_owned(),
+        },
+    }
 }

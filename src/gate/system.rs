@@ -73,7 +73,8 @@ pub fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> Result<
 
 /// Attaches a program at TCX egress by a link (Linux 6.6 and newer).
 pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd, Errno> {
-    create_link(program, ifindex, sys::BPF_TCX_EGRESS, 0)
+    // first, so that no other program ends the chain before it
+    create_link(program, ifindex, sys::BPF_TCX_EGRESS, sys::BPF_F_BEFORE)
 }
 
 /// Puts another program into a link; no packet passes between the two.

@@ -1,9 +1,10 @@
 //! One packet sees one policy.
 
-use std::fs;
+use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use portcullis::compile::{Tables, compile};
 use portcullis::gate::Verdict;
 use portcullis::policy::{Policy, parse};
@@ -18,24 +19,30 @@ const DEFAULT_SWAPS: u64 = 10_000;
 const QUESTIONS: usize = 64;
 const PACE: Duration = Duration::from_micros(500);
 
-/// Grace periods in hurry, for the swaps wait for several each; as before when dropped.
-struct Hurry(String);
+/// Grace periods in hurry, for a swap waits for several; as before when dropped. The lock keeps
+/// another run of the tests from taking our setting for the machine's.
+struct Hurry {
+    before: String,
+    _lock: Option<Flock<File>>,
+}
 
 impl Hurry {
     const KNOB: &str = "/sys/kernel/rcu_expedited";
 
     fn new() -> Hurry {
+        let lock = File::create(std::env::temp_dir().join("pc-hurry.lock")).ok();
+        let lock = lock.and_then(|file| Flock::lock(file, FlockArg::LockExclusive).ok());
         let before = fs::read_to_string(Hurry::KNOB).unwrap_or_default();
         // A kernel without the knob takes longer, and that is all.
         let _ = fs::write(Hurry::KNOB, "1");
-        Hurry(before)
+        Hurry { before, _lock: lock }
     }
 }
 
 impl Drop for Hurry {
     fn drop(&mut self) {
-        if !self.0.is_empty() {
-            let _ = fs::write(Hurry::KNOB, self.0.trim());
+        if !self.before.is_empty() {
+            let _ = fs::write(Hurry::KNOB, self.before.trim());
         }
     }
 }

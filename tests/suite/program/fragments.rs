@@ -3,7 +3,7 @@
 use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
-use crate::support::dmz::{FAMILIES, Family, V6};
+use crate::support::dmz::{FAMILIES, Family, POLICY, V6};
 use crate::support::frame::{
     ACK, DESTINATION_OPTIONS, HOP_BY_HOP, ICMPV6, Ipv6, SYN, TCP, UDP, echo_request, fragment, icmp_message,
     icmp_protocol, padded, tcp, tcp_header, udp, udp_datagram,
@@ -52,6 +52,17 @@ fn the_fragments_after_a_first_one_that_was_dropped_are_dropped() {
     let bench = Bench::dmz();
     for family in FAMILIES {
         bench.drops(&first(family, 80, 7), Reason::NewFlow);
+        bench.drops(&later(family, 7, 3, false), Reason::Fragment);
+    }
+}
+
+#[test]
+fn what_another_policy_let_begin_is_not_continued() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        bench.swap(POLICY);
+        bench.passes(&first(family, 53, 7), Reason::Need);
+        bench.swap(&POLICY.replace("pickup", "# pickup"));
         bench.drops(&later(family, 7, 3, false), Reason::Fragment);
     }
 }

@@ -186,3 +186,20 @@ fn a_rogue_router_and_a_spoof_are_observed_as_well() {
     let (from, to) = (ip("fe80::10"), ip("ff02::1"));
     bench.would_drop(&icmp(from, to, (134, 0), [0; 4], &[0; 8]), Reason::RogueRouter);
 }
+
+#[test]
+fn who_borrows_an_observed_address_is_not_observed() {
+    // The mode is the server's, and the frame is by its MAC not that server's.
+    let bench = Bench::new(
+        r#"
+[roles.web]
+in = ["tcp/80"]
+[servers.farm]
+addresses = ["192.0.2.130"]
+mac = "02:00:00:00:00:99"
+roles = ["web"]
+mode = "observe"
+"#,
+    );
+    bench.drops(&tcp((ip("192.0.2.130"), 40_000), (V4.peer, 4444), SYN), Reason::Spoofed);
+}
