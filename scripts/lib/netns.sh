@@ -12,7 +12,7 @@ in_namespace() {
 
 list_namespaces() {
     command -v ip >/dev/null || return 0 # not installed yet: there can't be any
-    ip netns list | awk -v prefix="$NETNS_PREFIX" 'index($1, prefix) == 1 { print $1 }'
+    ip netns list 2>/dev/null | awk -v prefix="$NETNS_PREFIX" 'index($1, prefix) == 1 { print $1 }'
 }
 
 add_namespace() {
