@@ -152,7 +152,8 @@ impl Gate {
 
     /// Flows already open are taken over from now on for this long.
     fn begin_pickup(&self, pickup_s: u32) -> Result<(), GateError> {
-        let until = now_ns() + u64::from(pickup_s) * 1_000_000_000;
+        // 0 and not now: the programs' coarse clock lags behind this one
+        let until = if pickup_s == 0 { 0 } else { now_ns() + u64::from(pickup_s) * 1_000_000_000 };
         self.write_state(state::STATE_PICKUP_UNTIL_NS, until)
     }
 
@@ -351,6 +352,12 @@ pub fn lift(place: &Place) -> Result<bool, GateError> {
     check_mounts()?;
     if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
         clsact::detach(programs.track.as_fd(), place.ifindex);
+    }
+    for name in [LINK_FILTER, LINK_TRACK] {
+        if let Ok(link) = system::open_pin(&link_path(place, name)) {
+            // of an interface that is gone there is nothing to take off
+            let _ = system::detach_link(link.as_fd());
+        }
     }
     // the links first, so that a death in between leaves no program without its maps' names
     let links = remove_tree(&place.pins.join("links"))?;

@@ -83,6 +83,13 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), 
     check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) }).map(drop)
 }
 
+/// Takes a link's program off its interface now; unpinning alone leaves that to a
+/// worker of the kernel.
+pub fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: the descriptor is borrowed for the call.
+    check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
+}
+
 /// What a link says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkFacts {

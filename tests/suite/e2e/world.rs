@@ -422,19 +422,25 @@ fn up(nic: &str) -> String {
 
 // ---- cleaning up; never panics -------------------------------------------------------------
 
-/// Namespaces of test runs that were killed: their process is no more.
+/// What test runs that were killed have left: their process is no more.
 fn remove_leftovers() {
-    let own = std::process::id().to_string();
-    for name in list(Path::new(NAMESPACES)) {
-        let mut parts = name.split('-');
-        let (Some("pc"), Some(pid)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let is_number = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number && (pid == own || !Path::new("/proc").join(pid).exists()) {
-            remove_namespace(&name);
-        }
+    list(Path::new(NAMESPACES))
+        .iter()
+        .filter(|name| is_leftover(name))
+        .for_each(|name| remove_namespace(name));
+    let temporary = std::env::temp_dir();
+    for name in list(&temporary).iter().filter(|name| is_leftover(name)) {
+        let _ = fs::remove_dir_all(temporary.join(name));
     }
+}
+
+/// `pc-PID-…` of no other process that runs.
+fn is_leftover(name: &str) -> bool {
+    let Some((pid, _)) = name.strip_prefix("pc-").and_then(|rest| rest.split_once('-')) else {
+        return false;
+    };
+    let is_number = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && (pid == std::process::id().to_string() || !Path::new("/proc").join(pid).exists())
 }
 
 /// Removes a namespace with the gates in it and all that they left elsewhere.
