@@ -90,7 +90,7 @@ impl Bench {
                 gate.install(&policy, &tables).expect("a policy");
                 gate
             }
-            None => Arc::new(Gate::load(&policy, &tables).expect("a gate")),
+            None => Arc::new(load_gate(&policy, &tables)),
         };
         Bench { gate, reusable: true }
     }
@@ -98,7 +98,7 @@ impl Bench {
     /// A gate with this policy and tables of which some have other sizes.
     pub fn sized(policy: &str, sizes: &[(&str, u32)]) -> Bench {
         let (policy, tables) = read_policy(policy, sizes);
-        Bench::of(Gate::load(&policy, &tables).expect("a gate"))
+        Bench::of(load_gate(&policy, &tables))
     }
 
     /// A bench with a gate that was made elsewhere.
@@ -270,6 +270,18 @@ impl Bench {
             flows: FLOW_MAPS.iter().map(|name| dump(self.gate.map(name))).collect(),
             tally: self.gate.tally().expect("the tally"),
         }
+    }
+}
+
+/// A gate with the programs that are built in, or with those of the object file that
+/// `PORTCULLIS_OBJECT` names: `scripts/mutate` breaks them one by one.
+pub fn load_gate(policy: &portcullis::policy::Policy, tables: &portcullis::compile::Tables) -> Gate {
+    match std::env::var_os("PORTCULLIS_OBJECT") {
+        Some(path) => {
+            let object = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            Gate::load_object(&object, policy, tables).expect("a gate of that object")
+        }
+        None => Gate::load(policy, tables).expect("a gate"),
     }
 }
 
