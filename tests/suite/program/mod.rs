@@ -7,6 +7,7 @@ mod icmp_errors;
 mod ledger;
 mod limits;
 mod link_layer;
+mod link_scope;
 mod malformed_ip;
 mod malformed_transport;
 mod modes;
