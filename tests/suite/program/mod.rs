@@ -19,6 +19,7 @@ mod protocols;
 mod quarantine;
 mod replies;
 mod replies_other;
+mod routes;
 mod service;
 mod source_route;
 mod sources;
