@@ -97,8 +97,6 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 	__u32 ifindex = ctx->ingress_ifindex;
 	long result;
 
-	if (is_link_scope(packet))
-		return true;
 	/* one load, here: a second one tempts clang to keep a pointer into the
 	 * context, which no verifier allows
 	 */
