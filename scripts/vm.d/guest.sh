@@ -22,7 +22,7 @@ FIRST_SLOT=8
 # caller's folder, prints what it prints and ends as it does; 125 when the guest died, 124 when time
 # was up. What the kernel says goes to CONSOLE.
 run_guest() {
-    local folder=$1 console=$2 exchange status=0 nics
+    local folder=$1 console=$2 exchange status=0 nics guest
     shift 2
     read -ra nics < <(print_nics)
     exchange=$(mktemp -d)
@@ -36,7 +36,13 @@ run_guest() {
         "${nics[@]}" \
         -kernel "$folder/vmlinux" -initrd "$folder/image.cpio" \
         -append 'console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable random.trust_cpu=on net.ifnames=0' \
-        </dev/null 2> >(grep -v 'is not connected to host network' >&2) || status=$?
+        </dev/null 2> >(grep -v 'is not connected to host network' >&2) &
+    guest=$!
+    # Shells keep Ctrl-C from what runs in the background.
+    # shellcheck disable=SC2064 # this guest
+    trap "kill $guest 2>/dev/null" INT TERM
+    wait "$guest" || status=$?
+    trap - INT TERM
     if [[ -s $exchange/status ]]; then
         status=$(<"$exchange/status")
     elif ((status != 124)); then

@@ -13,7 +13,7 @@ use crate::support::dmz::{FAMILIES, POLICY};
 use crate::support::frame::{ACK, SYN, tcp, udp};
 
 /// Instructions that the verifier may process for one program. The kernel gives up at a million;
-/// this is a third more than the costliest compiler and kernel took when it was set, so
+/// this is about half more than the costliest pair of compiler and kernel took when it was set, so
 /// that a change of the programs that makes them dear is seen long before a kernel refuses them.
 const MOST_VERIFIED: u32 = 150_000;
 
