@@ -12,6 +12,7 @@ use super::contract::{layout, settings_flag, state};
 use super::error::GateError;
 use super::place::{Place, check_mounts, ensure_bpffs};
 use super::program::{OBJECT, load, map_names, pin};
+use super::surroundings::warn_of_surroundings;
 use super::system::{self, XdpMode, clsact};
 use super::{Gate, check_complete, check_layout, check_privilege};
 use crate::compile::Tables;
@@ -120,6 +121,7 @@ impl Gate {
                 return Err(error);
             }
         };
+        warnings.extend(warn_of_surroundings(place, policy));
         Ok((gate, Attachment { mode, hook, generation, replaced, warnings }))
     }
 
@@ -213,9 +215,10 @@ impl Gate {
                         },
                     )?;
                 warnings.push(format!(
-                    "{} refuses native XDP ({native}): the gate runs in generic mode, which is \
+                    "{} has no native XDP ({}): the gate runs in generic mode, which is \
                      slower and comes after the kernel has made a buffer of the packet",
-                    place.interface
+                    place.interface,
+                    why_not_native(native)
                 ));
                 (link, Mode::Generic)
             }
@@ -409,6 +412,17 @@ fn filter_mode(place: &Place, program_id: u32) -> Mode {
             XdpMode::Generic => Mode::Generic,
         },
         _ => Mode::No,
+    }
+}
+
+/// What the kernel means when it refuses a program in the driver.
+fn why_not_native(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EOPNOTSUPP => "its driver can't, or not as it is set now: `dmesg | tail` may say more",
+        Errno::ENOMEM => "no memory for its queues",
+        _ => {
+            "its driver refuses as it is set now, by its MTU, queues or offloads: `dmesg | tail` may say more"
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod program;
 mod read;
 mod revoke;
 mod samples;
+mod surroundings;
 mod system;
 
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ pub use place::{Lock, Place};
 pub use program::{OBJECT, Programs, route_messages};
 pub use read::{Fill, FlowRow, FlowTable, Status, Tally};
 pub use samples::{Consumer, Received};
+pub use surroundings::warn_of_surroundings;
 pub use system::{TestRun, return_memory};
 
 /// The maps of which each slot holds an inner map of one policy generation.

@@ -55,6 +55,13 @@ impl Programs {
         Ok(())
     }
 
+    /// What each cost the verifier, in instructions processed.
+    pub fn verifier_work(&self) -> Result<Vec<(&'static str, u32)>, Errno> {
+        let ask =
+            |(name, program): (_, &OwnedFd)| Ok((name, system::verified_instructions(program.as_fd())?));
+        self.list().into_iter().map(ask).collect()
+    }
+
     /// Runs the filter on a frame, with all its consequences.
     pub fn run_filter(&self, frame: &[u8], repeat: u32) -> Result<system::TestRun, Errno> {
         system::test_run(self.filter.as_fd(), frame, repeat, None)

@@ -15,6 +15,7 @@ use super::error::GateError;
 use super::lift::{Hook, Mode, now_ns};
 use super::map::{Table, memory_bytes};
 use super::place::Place;
+use super::surroundings::warn_of_surroundings;
 use super::{Chunk, Gate, OUTER_MAPS, text_of};
 use crate::drops::{Ledger, LedgerEntry, LedgerKey};
 use crate::policy::{Policy, parse};
@@ -253,6 +254,7 @@ impl Gate {
         }
         if let Some(policy) = &policy {
             warnings.extend(self.sizes_not_in_force(policy));
+            warnings.extend(warn_of_surroundings(place, policy));
         }
         Ok(Status {
             interface: place.interface.clone(),

@@ -118,11 +118,20 @@ pub fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
 
 /// The id of a program.
 pub fn program_id(program: BorrowedFd<'_>) -> Result<u32, Errno> {
+    program_info(program).map(|info| info.id)
+}
+
+/// How many instructions the verifier processed to accept a program.
+pub fn verified_instructions(program: BorrowedFd<'_>) -> Result<u32, Errno> {
+    program_info(program).map(|info| info.verified_insns)
+}
+
+fn program_info(program: BorrowedFd<'_>) -> Result<sys::bpf_prog_info, Errno> {
     let mut info = sys::bpf_prog_info::default();
     let mut size = mem::size_of::<sys::bpf_prog_info>() as u32;
     // SAFETY: `info` is as large as `size` says, and its zeroed pointers ask for no arrays.
     check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut size) })?;
-    Ok(info.id)
+    Ok(info)
 }
 
 /// Which XDP program is on the interface, and how.
@@ -141,6 +150,33 @@ pub fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
     } else {
         Ok(None)
     }
+}
+
+/// Whether the NIC takes VLAN tags out of the frames that it receives; `None` when it can't be asked.
+pub fn strips_vlan_tags(interface: &str) -> Option<bool> {
+    // struct ethtool_value and its numbers, of linux/ethtool.h
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))
+        .or_else(|_| std::net::UdpSocket::bind(("0.0.0.0", 0)))
+        .ok()?;
+    let mut value = EthtoolValue { command: ETHTOOL_GFLAGS, data: 0 };
+    // SAFETY: its members are integers and a union of integers and pointers; all zero is valid.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(room)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: the kernel reads and writes `request`, and `value` behind its pointer, which is as large as
+    // this command says; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    (result == 0).then_some(value.data & ETH_FLAG_RXVLAN != 0)
 }
 
 /// A test run's outcome.

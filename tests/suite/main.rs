@@ -1,5 +1,6 @@
 //! The tests that need more than one module, in one binary.
 
 mod e2e;
+mod kernel;
 mod program;
 mod support;

@@ -8,7 +8,7 @@ use portcullis::gate::{Gate, Mode, Place, Verdict};
 use super::command::Running;
 use super::policies::twin;
 use super::traffic::{Traffic, syn};
-use super::world::{NIC, V4, World, eventually, own_machine};
+use super::world::{NIC, V4, World, eventually, own_machine, tracker_hook};
 
 const APPLY_KILLS: u32 = 120;
 /// Of each command that loads the programs, which takes the kernel most of a second.
@@ -152,7 +152,7 @@ fn a_first_attach_that_is_killed_is_in_nobodys_way() {
         kill_after(&world, &["attach", "-i", NIC, "-p", &path], dice.up_to(whole));
         world.run("attach", &["-p", &path]).done();
         let status = world.show("status");
-        assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &"tcx".into()));
+        assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &tracker_hook().into()));
         assert_eq!(status["warnings"], serde_json::json!([]));
         world.prove_drops(&tap, 2);
         world.detach();

@@ -102,8 +102,8 @@ impl Bench {
     }
 
     /// A bench with a gate that was made elsewhere.
-    pub fn of(gate: Gate) -> Bench {
-        Bench { gate: Arc::new(gate), reusable: false }
+    pub fn of(gate: impl Into<Arc<Gate>>) -> Bench {
+        Bench { gate: gate.into(), reusable: false }
     }
 
     /// A gate with the policy that most tests use.
@@ -220,8 +220,11 @@ impl Bench {
             if time == 0 {
                 continue; // a limit of which nothing was spent
             }
-            // The clock counts from boot, and a router may have booted a minute ago: wrap.
-            value[..8].copy_from_slice(&time.wrapping_sub(by_ns).to_ne_bytes());
+            // The clock counts from boot, and a router may have booted a minute ago: wrap, as the
+            // difference of two times does. But a purse's time is compared, not subtracted.
+            let older =
+                if map == "limits" { time.saturating_sub(by_ns).max(1) } else { time.wrapping_sub(by_ns) };
+            value[..8].copy_from_slice(&older.to_ne_bytes());
             self.gate.map(map).update(&key, &value, MapFlags::EXIST).expect("an update");
         }
     }
