@@ -110,10 +110,10 @@ fn copy(mut from: &File, to: &File, mut dice: u32, stop: &AtomicBool, counts: &C
             dice ^= dice >> 17;
             dice ^= dice << 5;
             number += 1;
-            if dice % LOSS == 0 {
+            if dice.is_multiple_of(LOSS) {
                 counts.lost.fetch_add(1, Ordering::Relaxed);
             } else {
-                let delay = if (dice >> 8) % LATE == 0 {
+                let delay = if (dice >> 8).is_multiple_of(LATE) {
                     LATENESS * ((dice >> 16) % 100) / 100
                 } else {
                     Duration::ZERO
