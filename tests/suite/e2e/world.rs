@@ -301,7 +301,11 @@ impl World {
         self.wire_dmz();
         self.wire_internet();
         let peers = FAMILIES.map(|family| family.peers()).concat();
-        let lines = peers.iter().map(|peer| format!("address add {peer} dev lo\n"));
+        let lines = peers.iter().map(|peer| {
+            // an address that is still tentative can't be bound to
+            let flag = if peer.contains(':') { "nodad" } else { "" };
+            format!("address add {peer} dev lo {flag}\n")
+        });
         self.internet.ip(&lines.collect::<String>());
     }
 
