@@ -128,6 +128,7 @@ static __always_inline void fill_reply_key(struct flow_key *key, const struct pa
 /* What a table knows of a flow, wherever it lies. */
 struct found_flow {
 	bool found;
+	bool unanswered; /* half-open, and no SYN+ACK was seen */
 	__u32 rule;
 	__u32 generation;
 };
@@ -145,6 +146,7 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 			half = bpf_map_lookup_elem(&half_open, key);
 			if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
 				found.found = true;
+				found.unanswered = !half->syn_acks;
 				found.rule = half->rule;
 				found.generation = half->generation;
 			}

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libbpf_rs::MapHandle;
 use nix::errno::Errno;
@@ -17,6 +18,10 @@ use super::system::{self, XdpMode, clsact};
 use super::{Gate, check_complete, check_layout, check_privilege};
 use crate::compile::Tables;
 use crate::policy::Policy;
+
+/// For so long the tracker listens before the first filter judges: longer than a name server or
+/// a host that is pinged usually takes to answer. Datagrams are not taken over otherwise.
+const QUESTION: Duration = Duration::from_secs(1);
 
 /// How the filter is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +106,11 @@ impl Gate {
             gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
             gate
         };
+        // A gate that tracked by service has recorded no flow: as in `apply`.
+        if replaced && tables.settings.strict && gate.find_tracker(place) == Hook::No {
+            gate.set_tracker(place, true)?;
+            gate.begin_pickup(tables.settings.pickup_s)?;
+        }
         let generation = gate.install(policy, tables)?;
         if replaced {
             gate.programs.pin(&place.pins.join("programs"))?;
@@ -108,9 +118,16 @@ impl Gate {
             gate.pin_all(place)?;
         }
 
-        // The tracker first: a flow must not begin between the two unseen.
+        // The tracker first: a flow must not begin between the two unseen. Nor may the answers be
+        // lost to what is being asked just now, when flows already open are to be taken over.
         let attached = gate
             .set_tracker(place, tables.settings.strict)
+            .inspect(|_| {
+                if !replaced && tables.settings.strict {
+                    let whole = Duration::from_secs(u64::from(tables.settings.pickup_s));
+                    std::thread::sleep(whole.min(QUESTION));
+                }
+            })
             .and_then(|hook| Ok((hook, gate.attach_filter(place, tables.settings.pickup_s, &mut warnings)?)));
         let (hook, mode) = match attached {
             Ok(attached) => attached,

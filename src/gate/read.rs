@@ -195,7 +195,8 @@ impl Gate {
     /// Seconds that the live pickup goes on.
     fn pickup_left_s(&self) -> Result<u64, GateError> {
         let until = self.read_state(state::STATE_PICKUP_UNTIL_NS)?;
-        Ok(until.saturating_sub(now_ns()) / 1_000_000_000)
+        // rounded up: 0 says that it is over
+        Ok(until.saturating_sub(now_ns()).div_ceil(1_000_000_000))
     }
 
     /// Everything that `show status` tells.

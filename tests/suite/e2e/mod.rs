@@ -10,6 +10,7 @@ mod daemon;
 mod flows;
 mod kills;
 mod ledger;
+mod legitimate;
 mod modes;
 mod nics;
 pub mod policies;

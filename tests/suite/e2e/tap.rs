@@ -153,7 +153,8 @@ fn is_marker(seen: &Seen) -> bool {
     seen.protocol == UDP && seen.destination_port == MARKER_PORT && seen.payload_bytes == 0
 }
 
-fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
+/// A raw socket on a NIC of this thread's namespace.
+pub fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
     // Protocol 0 until it is bound, so that it sees nothing of other NICs.
     let socket = open(libc::AF_PACKET, libc::SOCK_RAW, 0).expect("a raw socket");
     set_option(&socket, libc::SO_RCVBUFFORCE, BUFFER_BYTES).expect("a large buffer");

@@ -205,7 +205,8 @@ impl Namespace {
         feed(command, lines);
     }
 
-    fn set_sysctl(&self, key: &str, value: &str) {
+    /// Sets a key below /proc/sys/net.
+    pub fn set_sysctl(&self, key: &str, value: &str) {
         self.enter(|| fs::write(Path::new("/proc/sys/net").join(key), value).expect(key));
     }
 
@@ -244,6 +245,13 @@ pub enum Plug {
     Nics(&'static str),
 }
 
+/// A cable that something can be put into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    Dmz,
+    Internet,
+}
+
 /// A DMZ behind its router.
 pub struct World {
     pub internet: Namespace,
@@ -251,6 +259,7 @@ pub struct World {
     pub dmz: Namespace,
     /// For policies and what the daemon writes.
     pub folder: PathBuf,
+    spliced: Mutex<Vec<String>>,
     /// Last: NICs come back when nothing holds their namespaces any more.
     _pair: Option<Pair>,
 }
@@ -276,7 +285,8 @@ impl World {
         let folder = std::env::temp_dir().join(stem);
         fs::create_dir_all(&folder).expect("a folder");
         let pair = if let Plug::Nics(pair) = plug { Some(Pair(pair)) } else { None };
-        let world = World { internet, router, dmz, folder, _pair: pair };
+        let spliced = Mutex::default();
+        let world = World { internet, router, dmz, folder, spliced, _pair: pair };
         world.wire(plug);
         world.wait_for_carrier();
         world
@@ -327,6 +337,18 @@ impl World {
              route add default via 2001:db8:ffff::2\n");
 
         self.wire_dmz("eth0");
+        self.wire_internet();
+        let peers = FAMILIES.map(|family| family.peers()).concat();
+        let lines = peers.iter().map(|peer| {
+            // an address that is still tentative can't be bound to
+            let flag = if peer.contains(':') { "nodad" } else { "" };
+            format!("address add {peer} dev lo {flag}\n")
+        });
+        self.internet.ip(&lines.collect::<String>());
+    }
+
+    /// The way from the peers to the servers.
+    fn wire_internet(&self) {
         let mut lines = up("eth0");
         lines.push_str(
             "address add 203.0.113.130/30 dev eth0\n\
@@ -336,9 +358,6 @@ impl World {
              route add 192.0.2.0/24 via 203.0.113.129\n\
              route add 2001:db8:1::/64 via 2001:db8:ffff::1\n",
         );
-        for address in FAMILIES.map(|family| family.peers()).concat() {
-            lines.push_str(&format!("address add {address} dev lo\n"));
-        }
         self.internet.ip(&lines);
     }
 
@@ -398,6 +417,40 @@ impl World {
             ));
         }
         self.dmz.ip(&lines);
+    }
+
+    /// Puts a new machine into the cable of the DMZ or of the internet: `near` is its NIC towards
+    /// the router, `far` the one towards the others. It has no addresses, and copies nothing yet.
+    pub fn splice(&self, into: Cut) -> Namespace {
+        let (machine, mac, end) = match into {
+            Cut::Dmz => (&self.dmz, "02:00:00:00:00:10", "x"),
+            Cut::Internet => (&self.internet, "02:00:00:00:00:03", "y"),
+        };
+        let name = machine.name();
+        let name = format!("{}-{end}", name.rsplit_once('-').expect("a stem").0);
+        remove_namespace(&name);
+        feed_ip(&format!("netns add {name}\n"));
+        let between = Namespace::open(name);
+        machine.ip(&format!("link set eth0 netns {} name near\n", between.name()));
+        feed_ip(&format!(
+            "link add far netns {} type veth peer name eth0 address {mac} netns {}\n",
+            between.name(),
+            machine.name()
+        ));
+        between.set_sysctl("ipv6/conf/all/accept_dad", "0");
+        between.ip("link set lo up\nlink set near addrgenmode none\nlink set far addrgenmode none\n\
+             link set near up\nlink set far up\n");
+        match into {
+            Cut::Dmz => self.wire_dmz("eth0"),
+            Cut::Internet => self.wire_internet(),
+        }
+        self.spliced.lock().expect("a list").push(between.name().to_owned());
+        between
+    }
+
+    /// Waits until packets go from end to end again.
+    pub fn wait_for_splice(&self) {
+        self.wait_for_carrier();
     }
 
     /// Where the gate lives, for the library. It asks for the process's namespace; this is for
@@ -460,6 +513,8 @@ impl Drop for World {
         for machine in [&self.internet, &self.router, &self.dmz] {
             remove_namespace(machine.name());
         }
+        let spliced = self.spliced.lock().unwrap_or_else(PoisonError::into_inner);
+        spliced.iter().for_each(|name| remove_namespace(name));
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
