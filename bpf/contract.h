@@ -13,9 +13,9 @@
 
 enum layout {
 	/* Raised by every change to a pinned map's key, value, type or meaning.
-	 * 1: the first.
+	 * 1: the first. 2: headers_bytes of struct fragment.
 	 */
-	LAYOUT_VERSION = 1,
+	LAYOUT_VERSION = 2,
 	/* Policy slots. The live one, the one before it (a packet may still be
 	 * reading it) and the one being written: see docs/architecture.md.
 	 */
@@ -282,6 +282,8 @@ struct fragment {
 	__u64 passed_ns;
 	__u32 rule;
 	__u32 generation; /* policy that let it pass */
+	__u32 headers_bytes; /* from its start on, which no later one may write over */
+	__u32 zero;
 };
 
 /* A kind of drop. */

@@ -273,6 +273,9 @@ static __always_inline __u32 find_first_fragment(const struct matter *matter)
 	/* what let the first one pass may be gone with its policy */
 	if (first->generation != matter->policy.generation)
 		return 0;
+	/* it would write over what the first one was judged by */
+	if (packet->fragment_position < first->headers_bytes)
+		return 0;
 	return first->rule;
 }
 

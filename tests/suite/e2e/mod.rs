@@ -7,6 +7,7 @@
 pub mod command;
 mod commands;
 mod daemon;
+pub mod evasion;
 mod flows;
 mod kills;
 mod ledger;

@@ -31,7 +31,7 @@ fn the_types_have_the_sizes_that_the_header_asserts() {
         ("half_open", size_of::<half_open>(), 32),
         ("opening", size_of::<opening>(), 8),
         ("fragment_key", size_of::<fragment_key>(), 40),
-        ("fragment", size_of::<fragment>(), 16),
+        ("fragment", size_of::<fragment>(), 24),
         ("ledger_key", size_of::<ledger_key>(), 12),
         ("ledger_row", size_of::<ledger_row>(), 80),
         ("counter", size_of::<counter>(), 16),
@@ -74,7 +74,7 @@ fn the_fields_of_tables_stand_where_the_header_puts_them() {
     offsets!(half_open: opened_ns = 0, generation = 8, rule = 12, sequence = 16, sequence_end = 24,
         syn_acks = 28);
     offsets!(fragment_key: source = 0, destination = 16, id = 32, protocol = 36, zero = 37);
-    offsets!(fragment: passed_ns = 0, rule = 8, generation = 12);
+    offsets!(fragment: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
-use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, raw_ip, tcp, udp};
+use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, padded, raw_ip, tcp, udp};
 
 #[test]
 fn a_kind_of_drop_is_one_row_that_grows() {
@@ -174,4 +174,12 @@ fn a_thousand_answers_leave_no_row() {
     let counters = bench.gate.counters(false).unwrap();
     let replies = counters.iter().find(|(reason, _, _)| *reason == Reason::Reply).unwrap();
     assert_eq!(replies.1, 1_001);
+}
+
+#[test]
+fn padding_in_another_buffer_counts_as_bytes_of_the_drop() {
+    let bench = Bench::dmz();
+    let frame = padded(&udp((V4.web, 40_000), (V4.peer, 9)), 9000);
+    bench.drops(&frame, Reason::NewFlow);
+    assert_eq!(bench.ledger_total(), (1, 9000));
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod contract;
+mod evasion;
 mod fragments;
 mod icmp_errors;
 mod ledger;
