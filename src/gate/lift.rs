@@ -1,5 +1,6 @@
 //! Puts the gate down in front of the servers, and lifts it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,10 +9,10 @@ use libbpf_rs::MapHandle;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
-use super::contract::{layout, settings_flag, state};
+use super::contract::{layout, reason, settings_flag, share, share_key, state};
 use super::error::GateError;
 use super::place::{Place, check_mounts, ensure_bpffs};
-use super::program::{OBJECT, load, map_names, pin};
+use super::program::{self, OBJECT, load, map_names, pin};
 use super::system::{self, XdpMode, clsact};
 use super::{Gate, check_complete, check_layout, check_privilege};
 use crate::compile::Tables;
@@ -92,6 +93,7 @@ impl Gate {
             check_layout(place, &maps)?;
             check_complete(place, &maps)?;
             let gate = load(OBJECT, &policy.tables, Some(&maps))?;
+            gate.add_shares(&maps)?;
             warnings.extend(gate.sizes_not_in_force(policy));
             gate
         } else {
@@ -157,6 +159,23 @@ impl Gate {
         self.write_state(state::STATE_PICKUP_UNTIL_NS, until)
     }
 
+    /// Gives a gate of a version that had no shares its map of them, with the rows there are.
+    fn add_shares(&self, maps: &Path) -> Result<(), GateError> {
+        let path = maps.join(program::SHARES);
+        let Some(shares) = self.ledger_shares.as_ref().filter(|_| !path.exists()) else {
+            return Ok(());
+        };
+        let mut rows: HashMap<u32, share> = HashMap::new();
+        for (key, _) in self.ledger.entries()? {
+            let spoofed = u32::from(key.reason) == reason::REASON_SPOOFED.0;
+            let owner = if spoofed { share_key::SHARE_UNKNOWN.0 } else { key.server };
+            rows.entry(owner).or_default().rows += 1;
+        }
+        let rows: Vec<(u32, share)> = rows.into_iter().collect();
+        shares.put_all(&rows)?;
+        pin(shares.handle().as_fd(), &path)
+    }
+
     fn pin_all(&self, place: &Place) -> Result<(), GateError> {
         let staging = place.staging();
         // what an attach that was killed has left: nothing refers to it
@@ -168,7 +187,7 @@ impl Gate {
         for folder in ["maps", "programs", "links"] {
             fs::create_dir_all(staging.join(folder)).map_err(made)?;
         }
-        for name in map_names() {
+        for name in map_names().chain([program::SHARES]) {
             let map: &MapHandle = self.map(name);
             pin(map.as_fd(), &staging.join("maps").join(name))?;
         }
@@ -333,6 +352,10 @@ impl Gate {
             "fragments" => self.fragments.handle(),
             "ledger" => self.ledger.handle(),
             "ledger_rest" => self.ledger_rest.handle(),
+            program::SHARES => match &self.ledger_shares {
+                Some(shares) => shares.handle(),
+                None => self.ledger_rest.handle(),
+            },
             "counters" => self.counters.handle(),
             "tallies" => self.tallies.handle(),
             "samples" => &self.samples,

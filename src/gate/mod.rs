@@ -27,7 +27,7 @@ use crate::policy::Policy;
 pub use address::{from_address, to_address};
 use contract::{
     counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row, limit,
-    limit_key, name, opening, quarantine, settings, state,
+    limit_key, name, opening, quarantine, settings, share, state,
 };
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
@@ -60,6 +60,8 @@ pub struct Gate {
     fragments: Table<fragment_key, fragment>,
     ledger: Table<ledger_key, ledger_row>,
     ledger_rest: Table<ledger_key, ledger_row>,
+    /// `None`: put down by a version that had none, and not replaced since.
+    ledger_shares: Option<Table<u32, share>>,
     counters: Table<u32, counter>,
     tallies: Table<u32, u64>,
     samples: MapHandle,
@@ -93,6 +95,10 @@ impl Gate {
             fragments: table!("fragments"),
             ledger: table!("ledger"),
             ledger_rest: table!("ledger_rest"),
+            ledger_shares: match find(program::SHARES) {
+                Ok(handle) => Some(Table::new(program::SHARES, handle)?),
+                Err(_) => None,
+            },
             counters: table!("counters"),
             tallies: table!("tallies"),
             samples: find("samples")?,

@@ -94,10 +94,16 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
     ])
 }
 
+/// A map that came after the first version, and that the filter alone uses. A gate without it is
+/// whole; its programs get one when they are replaced.
+pub(super) const SHARES: &str = "ledger_shares";
+
 /// The size that the policy asks for, for the maps that have one.
 fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
     let size = match name {
         "names" | "quarantines" => &sizes.servers,
+        // one for each server, and those of enum share_key
+        SHARES => return Some(sizes.servers.value.saturating_add(2)),
         "limits" => &sizes.limits,
         "established" => &sizes.established,
         "half_open" => &sizes.half_open,
@@ -131,7 +137,8 @@ pub(super) fn load(object: &[u8], sizes: &TableSizes, reuse: Option<&Path>) -> R
         .map_err(|error| failed(&error))?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
-        if let Some(folder) = reuse {
+        let reused = reuse.filter(|folder| name != SHARES || folder.join(&name).exists());
+        if let Some(folder) = reused {
             let pinned = open_pinned(&folder.join(&name)).map_err(|errno| GateError::Kernelside {
                 what: format!("could not open the pinned map `{name}`"),
                 errno,

@@ -247,7 +247,8 @@ impl Gate {
         }
         if events.ledger_full > 0 {
             warnings.push(format!(
-                "the ledger is full: {} drops are counted by server and reason only; raise [tables] ledger",
+                "the ledger, or a server's share of it, is full: {} drops are counted by server and reason \
+                 only; raise [tables] ledger",
                 events.ledger_full
             ));
         }
@@ -443,6 +444,14 @@ impl Gate {
             fill!(names),
             fill!(quarantines),
         ];
+        if let Some(shares) = &self.ledger_shares {
+            fills.push(Fill {
+                table: shares.name(),
+                entries: shares.entries()?.len(),
+                size: shares.capacity(),
+                bytes: shares.memory_bytes(),
+            });
+        }
         for (outer, table) in OUTER_MAPS.into_iter().enumerate() {
             fills.push(self.fill_of_slots(outer, table)?);
         }
