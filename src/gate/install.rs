@@ -19,6 +19,7 @@ use super::contract::{
     rule, rule_flag, server, server_flag, settings, settings_flag, state,
 };
 use super::error::GateError;
+use super::fault;
 use super::map::Table;
 use super::{Gate, OUTER_MAPS};
 use crate::compile::{Cell, NeedRow, ServerRow, Tables};
@@ -209,6 +210,7 @@ impl Gate {
                 .map(|((name, outer), inner)| {
                     scope.spawn(move || {
                         let fd = inner.as_fd().as_raw_fd();
+                        fault::point();
                         outer.update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY).map_err(|error| {
                             GateError::from_libbpf(format!("could not put a new table into `{name}`"), &error)
                         })

@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::contract::{layout, reason, settings_flag, share, share_key, state};
 use super::error::GateError;
+use super::fault;
 use super::place::{Place, check_mounts, ensure_bpffs};
 use super::program::{self, OBJECT, load, map_names, pin};
 use super::system::{self, XdpMode, clsact};
@@ -185,6 +186,7 @@ impl Gate {
             why: error.to_string(),
         };
         for folder in ["maps", "programs", "links"] {
+            fault::point();
             fs::create_dir_all(staging.join(folder)).map_err(made)?;
         }
         for name in map_names().chain([program::SHARES]) {
@@ -192,6 +194,7 @@ impl Gate {
             pin(map.as_fd(), &staging.join("maps").join(name))?;
         }
         self.programs.pin(&staging.join("programs"))?;
+        fault::point();
         fs::rename(&staging, &place.pins).map_err(made)
     }
 
@@ -211,6 +214,7 @@ impl Gate {
             return Ok(filter_mode(place, program_id(program)?));
         }
         // a link whose interface is gone holds nothing but its name
+        fault::point();
         let _ = fs::remove_file(&path);
         self.begin_pickup(pickup_s)?;
         let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
@@ -248,6 +252,7 @@ impl Gate {
         let path = link_path(place, LINK_TRACK);
         let program = self.programs.track.as_fd();
         if !wanted {
+            fault::point();
             let _ = fs::remove_file(&path);
             clsact::detach(program, place.ifindex);
             return Ok(Hook::No);
@@ -259,6 +264,7 @@ impl Gate {
             })?;
             return Ok(Hook::Tcx);
         }
+        fault::point();
         let _ = fs::remove_file(&path);
         match system::link_tcx_egress(program, place.ifindex) {
             Ok(link) => {
@@ -398,8 +404,23 @@ pub fn is_pinned(place: &Place) -> bool {
     place.pins.exists() || place.staging().exists()
 }
 
+/// One pin after the other, for each is a moment of its own.
+fn remove_all(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_all(&entry.path())?;
+        } else {
+            fault::point();
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fault::point();
+    fs::remove_dir(path)
+}
+
 fn remove_tree(path: &Path) -> Result<bool, GateError> {
-    match fs::remove_dir_all(path) {
+    match remove_all(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(GateError::Other {

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use plain::Plain;
 
 use super::error::GateError;
+use super::fault;
 
 /// Entries moved by one system call.
 const BATCH: usize = 4096;
@@ -87,6 +88,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// Writes an entry. `NO_EXIST` in `flags` leaves an existing one be, which is no error.
     pub fn put(&self, key: &K, value: &V, flags: MapFlags) -> Result<(), GateError> {
+        fault::point();
         match self.handle.update(bytes_of(key), bytes_of(value), flags) {
             Ok(()) => Ok(()),
             Err(error)
@@ -110,6 +112,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
                 keys.extend_from_slice(bytes_of(key));
                 values.extend_from_slice(bytes_of(value));
             }
+            fault::point();
             self.handle
                 .update_batch(&keys, &values, batch.len() as u32, MapFlags::ANY, MapFlags::ANY)
                 .map_err(|error| self.failed("fill", &error))?;
@@ -119,6 +122,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// Removes an entry; returns whether it was there.
     pub fn remove(&self, key: &K) -> Result<bool, GateError> {
+        fault::point();
         match self.handle.delete(bytes_of(key)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),

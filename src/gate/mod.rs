@@ -4,6 +4,7 @@ mod address;
 pub mod contract;
 mod error;
 mod explain;
+mod fault;
 mod install;
 mod lift;
 mod map;
@@ -186,7 +187,11 @@ impl Gate {
 
 /// Refuses a gate of which a pin is missing.
 fn check_complete(place: &Place, folder: &Path) -> Result<(), GateError> {
-    match program::map_names().find(|name| !folder.join(name).exists()) {
+    let maps = program::map_names().find(|name| !folder.join(name).exists());
+    // a detach that was killed takes them in any order
+    let missing =
+        maps.or_else(|| ["programs", "links"].into_iter().find(|name| !place.pins.join(name).exists()));
+    match missing {
         None => Ok(()),
         Some(missing) => Err(GateError::BrokenPins {
             interface: place.interface.clone(),

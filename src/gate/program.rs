@@ -8,6 +8,7 @@ use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
 use super::error::GateError;
+use super::fault;
 use super::map::open_pinned;
 use super::system;
 use super::{Gate, OUTER_MAPS};
@@ -47,6 +48,7 @@ impl Programs {
             let fresh = folder.join(format!("{name}:new"));
             let _ = fs::remove_file(&fresh);
             pin(program.as_fd(), &fresh)?;
+            fault::point();
             fs::rename(&fresh, &path).map_err(|error| GateError::Other {
                 what: format!("could not pin {}", path.display()),
                 why: error.to_string(),

@@ -4,18 +4,18 @@
 //!
 //! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test puts into force.
 
-mod command;
+pub(crate) mod command;
 mod commands;
 mod daemon;
 mod flows;
-mod kills;
+pub(crate) mod kills;
 mod ledger;
 mod modes;
-mod policies;
+pub(crate) mod policies;
 mod refusals;
 mod services;
-mod socket;
+pub(crate) mod socket;
 mod swaps;
-mod tap;
-mod traffic;
-mod world;
+pub(crate) mod tap;
+pub(crate) mod traffic;
+pub(crate) mod world;
