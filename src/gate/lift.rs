@@ -181,9 +181,8 @@ impl Gate {
         let staging = place.staging();
         // what an attach that was killed has left: nothing refers to it
         remove_tree(&staging)?;
-        let made = |error: std::io::Error| GateError::Other {
-            what: format!("could not make the folder {}", staging.display()),
-            why: error.to_string(),
+        let made = |error: std::io::Error| {
+            GateError::from_io(format!("could not make the folder {}", staging.display()), &error)
         };
         for folder in ["maps", "programs", "links"] {
             fault::point();
@@ -379,6 +378,14 @@ impl Gate {
 pub fn lift(place: &Place) -> Result<bool, GateError> {
     check_privilege()?;
     check_mounts()?;
+    // before anything is taken off: a gate that is lifted by half is no gate
+    match nix::unistd::access(&place.pins, nix::unistd::AccessFlags::W_OK) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => {
+            let what = format!("could not remove {}", place.pins.display());
+            return Err(GateError::Kernelside { what, errno });
+        }
+    }
     if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
         clsact::detach(programs.track.as_fd(), place.ifindex);
     }
@@ -423,10 +430,7 @@ fn remove_tree(path: &Path) -> Result<bool, GateError> {
     match remove_all(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(GateError::Other {
-            what: format!("could not remove {}", path.display()),
-            why: format!("{error}\nhelp: run it as root"),
-        }),
+        Err(error) => Err(GateError::from_io(format!("could not remove {}", path.display()), &error)),
     }
 }
 

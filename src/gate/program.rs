@@ -49,10 +49,8 @@ impl Programs {
             let _ = fs::remove_file(&fresh);
             pin(program.as_fd(), &fresh)?;
             fault::point();
-            fs::rename(&fresh, &path).map_err(|error| GateError::Other {
-                what: format!("could not pin {}", path.display()),
-                why: error.to_string(),
-            })?;
+            fs::rename(&fresh, &path)
+                .map_err(|error| GateError::from_io(format!("could not pin {}", path.display()), &error))?;
         }
         Ok(())
     }

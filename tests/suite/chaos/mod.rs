@@ -4,6 +4,6 @@
 //! programs; the default tries some of them, for each costs the verifier's time.
 
 mod fault_points;
-//mod mounts;
-//mod nics;
-//mod unread;
+mod mounts;
+mod nics;
+mod unread;
