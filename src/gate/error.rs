@@ -147,6 +147,11 @@ fn errno_of(error: &libbpf_rs::Error) -> Option<Errno> {
         Kind::NotFound => Some(Errno::ENOENT),
         Kind::AlreadyExists => Some(Errno::EEXIST),
         Kind::InvalidInput => Some(Errno::EINVAL),
-        _ => None,
+        // libbpf-rs keeps the number to itself, but for its text
+        _ => {
+            let text = format!("{error:#}");
+            let (_, rest) = text.rsplit_once("(os error ")?;
+            rest.split(')').next()?.parse().ok().map(Errno::from_raw)
+        }
     }
 }

@@ -362,7 +362,15 @@ impl Gate {
         };
         // The hint first: without it the filter does not look.
         self.write_state(state::STATE_QUARANTINES, 1)?;
-        self.quarantines.put(&id, &row, MapFlags::ANY)
+        self.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
+            // as large as the table of servers
+            GateError::Kernelside { errno: Errno::E2BIG | Errno::ENOSPC, .. } => GateError::TableFull {
+                table: "servers",
+                size: self.quarantines.capacity(),
+                wanted: self.quarantines.capacity() as usize + 1,
+            },
+            error => error,
+        })
     }
 
     /// Ends a quarantine; returns whether there was one. The caller holds the lock.

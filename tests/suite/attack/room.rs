@@ -197,7 +197,7 @@ fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
         map.update(&(500 + id).to_ne_bytes(), &[0; 16], MapFlags::ANY).expect("a row");
     }
     let text = bench.gate.quarantine("web1", None).expect_err("a refusal").to_string();
-    assert!(text.contains("quarantines") && text.contains("help:") && text.contains("servers"), "{text}");
+    assert!(text.contains("raise `servers` under [tables]") && text.contains("help:"), "{text}");
     bench.establish((V4.web, 80), (V4.peer, 50_000));
     assert!(bench.has_flow(FlowTable::Established, (V4.web, 80), (V4.peer, 50_000)));
 }
