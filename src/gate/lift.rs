@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::contract::{layout, settings_flag, state};
 use super::error::GateError;
+use super::fault;
 use super::place::{Place, check_mounts, ensure_bpffs};
 use super::program::{OBJECT, load, map_names, pin};
 use super::surroundings::warn_of_surroundings;
@@ -180,11 +181,11 @@ impl Gate {
         let staging = place.staging();
         // what an attach that was killed has left: nothing refers to it
         remove_tree(&staging)?;
-        let made = |error: std::io::Error| GateError::Other {
-            what: format!("could not make the folder {}", staging.display()),
-            why: error.to_string(),
+        let made = |error: std::io::Error| {
+            GateError::from_io(format!("could not make the folder {}", staging.display()), &error)
         };
         for folder in ["maps", "programs", "links"] {
+            fault::point();
             fs::create_dir_all(staging.join(folder)).map_err(made)?;
         }
         for name in map_names() {
@@ -192,6 +193,7 @@ impl Gate {
             pin(map.as_fd(), &staging.join("maps").join(name))?;
         }
         self.programs.pin(&staging.join("programs"))?;
+        fault::point();
         fs::rename(&staging, &place.pins).map_err(made)
     }
 
@@ -211,6 +213,7 @@ impl Gate {
             return Ok(filter_mode(place, program_id(program)?));
         }
         // a link whose interface is gone holds nothing but its name
+        fault::point();
         let _ = fs::remove_file(&path);
         self.begin_pickup(pickup_s)?;
         let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
@@ -249,6 +252,7 @@ impl Gate {
         let path = link_path(place, LINK_TRACK);
         let program = self.programs.track.as_fd();
         if !wanted {
+            fault::point();
             let _ = fs::remove_file(&path);
             clsact::detach(program, place.ifindex);
             return Ok(Hook::No);
@@ -260,6 +264,7 @@ impl Gate {
             })?;
             return Ok(Hook::Tcx);
         }
+        fault::point();
         let _ = fs::remove_file(&path);
         match system::link_tcx_egress(program, place.ifindex) {
             Ok(link) => {
@@ -353,6 +358,7 @@ impl Gate {
             "fragments" => self.fragments.handle(),
             "ledger" => self.ledger.handle(),
             "ledger_rest" => self.ledger_rest.handle(),
+            "ledger_shares" => self.ledger_shares.handle(),
             "counters" => self.counters.handle(),
             "tallies" => self.tallies.handle(),
             "samples" => &self.samples,
@@ -370,6 +376,14 @@ impl Gate {
 pub fn lift(place: &Place) -> Result<bool, GateError> {
     check_privilege()?;
     check_mounts()?;
+    // before anything is taken off: a gate that is lifted by half is no gate
+    match nix::unistd::access(&place.pins, nix::unistd::AccessFlags::W_OK) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => {
+            let what = format!("could not remove {}", place.pins.display());
+            return Err(GateError::Kernelside { what, errno });
+        }
+    }
     if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
         clsact::detach(programs.track.as_fd(), place.ifindex);
     }
@@ -395,14 +409,26 @@ pub fn is_pinned(place: &Place) -> bool {
     place.pins.exists() || place.staging().exists()
 }
 
+/// One pin after the other, for each is a moment of its own.
+fn remove_all(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_all(&entry.path())?;
+        } else {
+            fault::point();
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fault::point();
+    fs::remove_dir(path)
+}
+
 fn remove_tree(path: &Path) -> Result<bool, GateError> {
-    match fs::remove_dir_all(path) {
+    match remove_all(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(GateError::Other {
-            what: format!("could not remove {}", path.display()),
-            why: format!("{error}\nhelp: run it as root"),
-        }),
+        Err(error) => Err(GateError::from_io(format!("could not remove {}", path.display()), &error)),
     }
 }
 

@@ -4,6 +4,7 @@ mod address;
 pub mod contract;
 mod error;
 mod explain;
+mod fault;
 mod install;
 mod lift;
 mod map;
@@ -28,7 +29,7 @@ use crate::policy::Policy;
 pub use address::{from_address, to_address};
 use contract::{
     counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row, limit,
-    limit_key, name, opening, quarantine, settings, state,
+    limit_key, name, opening, quarantine, settings, share, state,
 };
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
@@ -62,6 +63,7 @@ pub struct Gate {
     fragments: Table<fragment_key, fragment>,
     ledger: Table<ledger_key, ledger_row>,
     ledger_rest: Table<ledger_key, ledger_row>,
+    ledger_shares: Table<u32, share>,
     counters: Table<u32, counter>,
     tallies: Table<u32, u64>,
     samples: MapHandle,
@@ -95,6 +97,7 @@ impl Gate {
             fragments: table!("fragments"),
             ledger: table!("ledger"),
             ledger_rest: table!("ledger_rest"),
+            ledger_shares: table!("ledger_shares"),
             counters: table!("counters"),
             tallies: table!("tallies"),
             samples: find("samples")?,
@@ -182,7 +185,11 @@ impl Gate {
 
 /// Refuses a gate of which a pin is missing.
 fn check_complete(place: &Place, folder: &Path) -> Result<(), GateError> {
-    match program::map_names().find(|name| !folder.join(name).exists()) {
+    let maps = program::map_names().find(|name| !folder.join(name).exists());
+    // a detach that was killed takes them in any order
+    let missing =
+        maps.or_else(|| ["programs", "links"].into_iter().find(|name| !place.pins.join(name).exists()));
+    match missing {
         None => Ok(()),
         Some(missing) => Err(GateError::BrokenPins {
             interface: place.interface.clone(),

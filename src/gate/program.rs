@@ -8,6 +8,7 @@ use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
 use super::error::GateError;
+use super::fault;
 use super::map::open_pinned;
 use super::system;
 use super::{Gate, OUTER_MAPS};
@@ -47,10 +48,9 @@ impl Programs {
             let fresh = folder.join(format!("{name}:new"));
             let _ = fs::remove_file(&fresh);
             pin(program.as_fd(), &fresh)?;
-            fs::rename(&fresh, &path).map_err(|error| GateError::Other {
-                what: format!("could not pin {}", path.display()),
-                why: error.to_string(),
-            })?;
+            fault::point();
+            fs::rename(&fresh, &path)
+                .map_err(|error| GateError::from_io(format!("could not pin {}", path.display()), &error))?;
         }
         Ok(())
     }
@@ -95,6 +95,7 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
         "fragments",
         "ledger",
         "ledger_rest",
+        "ledger_shares",
         "counters",
         "tallies",
         "samples",
@@ -105,6 +106,8 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
     let size = match name {
         "names" | "quarantines" => &sizes.servers,
+        // one for each server, and those of enum share_key
+        "ledger_shares" => return Some(sizes.servers.value.saturating_add(2)),
         "limits" => &sizes.limits,
         "established" => &sizes.established,
         "half_open" => &sizes.half_open,

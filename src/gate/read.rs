@@ -249,7 +249,8 @@ impl Gate {
         }
         if events.ledger_full > 0 {
             warnings.push(format!(
-                "the ledger is full: {} drops are counted by server and reason only; raise [tables] ledger",
+                "the ledger, or a server's share of it, is full: {} drops are counted by server and reason \
+                 only; raise [tables] ledger",
                 events.ledger_full
             ));
         }
@@ -364,7 +365,15 @@ impl Gate {
         };
         // The hint first: without it the filter does not look.
         self.write_state(state::STATE_QUARANTINES, 1)?;
-        self.quarantines.put(&id, &row, MapFlags::ANY)
+        self.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
+            // as large as the table of servers
+            GateError::Kernelside { errno: Errno::E2BIG | Errno::ENOSPC, .. } => GateError::TableFull {
+                table: "servers",
+                size: self.quarantines.capacity(),
+                wanted: self.quarantines.capacity() as usize + 1,
+            },
+            error => error,
+        })
     }
 
     /// Ends a quarantine; returns whether there was one. The caller holds the lock.
@@ -442,6 +451,7 @@ impl Gate {
             fill!(fragments),
             fill!(ledger),
             fill!(ledger_rest),
+            fill!(ledger_shares),
             fill!(limits),
             fill!(names),
             fill!(quarantines),

@@ -9,6 +9,8 @@ use std::path::Path;
 use libbpf_rs::libbpf_sys as sys;
 use nix::errno::Errno;
 
+use super::fault;
+
 /// How an XDP program sits on its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
@@ -42,6 +44,7 @@ pub fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
 /// Pins a map, a program or a link at `path`.
 pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     let path = c_path(path)?;
+    fault::point();
     // SAFETY: the descriptor is borrowed, the path NUL-terminated; both outlive the call.
     check(unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) }).map(drop)
 }
@@ -58,6 +61,7 @@ fn create_link(
         ..Default::default()
     };
     let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+    fault::point();
     // SAFETY: the options outlive the call and carry their own size.
     check(unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex, attach_type, &options) }).map(own)
 }
@@ -79,6 +83,7 @@ pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd,
 
 /// Puts another program into a link; no packet passes between the two.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    fault::point();
     // SAFETY: both descriptors are borrowed for the call; no options.
     check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) }).map(drop)
 }
@@ -86,6 +91,7 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), 
 /// Takes a link's program off its interface now; unpinning alone leaves that to a
 /// worker of the kernel.
 pub fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
+    fault::point();
     // SAFETY: the descriptor is borrowed for the call.
     check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }

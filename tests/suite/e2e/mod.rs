@@ -9,7 +9,7 @@ mod commands;
 mod daemon;
 pub mod evasion;
 mod flows;
-mod kills;
+pub(crate) mod kills;
 mod ledger;
 mod legitimate;
 mod modes;

@@ -402,6 +402,21 @@ impl World {
         self.wait_for_carrier();
     }
 
+    /// Brings the router's NIC up again, under a gate: going down has cost it its IPv6 addresses and neighbours.
+    pub fn restore_after_down(&self) {
+        self.router.ip(&format!("address flush dev {NIC}\n"));
+        self.wire_router_to_dmz(NIC);
+        // through a gate nothing comes back that would show it: what is dropped does
+        for (family, port) in [(V4, 4_998), (V6, 4_999)] {
+            let socket = super::socket::udp(&self.dmz, family.web, 0);
+            let before = self.dropped("web1", "udp", port, "new_flow");
+            eventually("packets come to the gate", || {
+                let _ = socket.send_to(&[], SocketAddr::new(ip(family.peer), port));
+                self.dropped("web1", "udp", port, "new_flow") > before
+            });
+        }
+    }
+
     /// The servers' addresses, and their way out.
     pub fn wire_dmz(&self, nic: &str) {
         let mut lines = up(nic);

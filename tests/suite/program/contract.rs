@@ -5,7 +5,7 @@ use std::mem::{offset_of, size_of};
 use portcullis::gate::contract::{
     address, cell, counter, decision, flow, flow_key, fragment, fragment_key, half_open, ledger_key,
     ledger_row, limit, limit_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, question,
-    range_key, rule, sample, server, settings,
+    range_key, rule, sample, server, settings, share,
 };
 use portcullis::reason::REASONS;
 
@@ -34,6 +34,7 @@ fn the_types_have_the_sizes_that_the_header_asserts() {
         ("fragment", size_of::<fragment>(), 24),
         ("ledger_key", size_of::<ledger_key>(), 12),
         ("ledger_row", size_of::<ledger_row>(), 80),
+        ("share", size_of::<share>(), 8),
         ("counter", size_of::<counter>(), 16),
         ("sample", size_of::<sample>(), 104),
         ("decision", size_of::<decision>(), 40),

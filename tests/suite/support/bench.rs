@@ -39,7 +39,7 @@ const FLOW_MAPS: [&str; 7] =
     ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "limits"];
 
 /// Tables that the control tool fills and that outlive a policy.
-const TOOL_MAPS: [&str; 4] = ["names", "quarantines", "ledger", "ledger_rest"];
+const TOOL_MAPS: [&str; 5] = ["names", "quarantines", "ledger", "ledger_rest", "ledger_shares"];
 
 /// Gates that tests have done with. The verifier takes a second for each, so they are emptied and
 /// used again: a test begins with a gate that is as good as new, and nobody else has it meanwhile.
