@@ -30,7 +30,7 @@ const TABLES: [(&str, u32); 9] = [
     ("icmp", 2048),
     ("unlisted", 2048),
     ("fragments", 2048),
-    ("ledger", 512),
+    ("ledger", 4096),
     ("limits", 64),
 ];
 
