@@ -34,6 +34,11 @@ fn an_icmp_error_about_an_answer_to_the_server_passes() {
         };
         assert_eq!(world.why(&about(53)), FlowError);
         assert_eq!(world.why(&about(54)), Backscatter);
+        // To whom did not send it, or about what another server got.
+        let answer = frame::udp((family.peer, 53), (family.ns, 5000));
+        assert_eq!(world.why(&frame::unreachable(family.ns, family.other, &answer[IP..])), Backscatter);
+        let elsewhere = frame::udp((family.peer, 53), (family.web, 5000));
+        assert_eq!(world.why(&frame::unreachable(family.ns, family.peer, &elsewhere[IP..])), Backscatter);
     }
 }
 

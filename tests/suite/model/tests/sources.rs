@@ -55,11 +55,19 @@ mode = "observe"
 
 #[test]
 fn the_longest_prefix_tells_the_server() {
-    let mut world = World::with(FARM);
+    // Wherever it stands in the file.
+    let (head, farm) = FARM.split_once("[servers.farm]").expect("two servers");
+    let (role, one) = head.split_once("[servers.one]").expect("a role");
+    let turned = format!("{role}[servers.farm]{farm}[servers.one]{one}");
+    check_longest_prefix(&mut World::with(FARM));
+    check_longest_prefix(&mut World::with(&turned));
+}
+
+fn check_longest_prefix(world: &mut World) {
     let server = |world: &mut World, address| world.sends(&frame::udp((ip(address), 9), (V4.peer, 9))).server;
-    assert_eq!(server(&mut world, "192.0.2.10").as_deref(), Some("one"));
-    assert_eq!(server(&mut world, "192.0.2.11").as_deref(), Some("farm"));
-    assert_eq!(server(&mut world, "198.51.100.1"), None);
+    assert_eq!(server(world, "192.0.2.10").as_deref(), Some("one"));
+    assert_eq!(server(world, "192.0.2.11").as_deref(), Some("farm"));
+    assert_eq!(server(world, "198.51.100.1"), None);
 }
 
 #[test]
