@@ -19,10 +19,8 @@ pub enum Effect {
     /// The flow is taken over.
     PickUp(FlowKey),
     Spend(PurseKey, Limit),
-    /// Later fragments follow this one; `management`: also in quarantine.
-    RememberFragment {
-        management: bool,
-    },
+    /// Later fragments follow this one.
+    RememberFragment,
 }
 
 /// What is found about a packet.
@@ -33,13 +31,23 @@ pub struct Decision {
     /// The port that counts, where it is not the destination's.
     pub port: Option<u16>,
     pub own_port: bool,
+    /// An answer to `management`: it stays in quarantine.
+    pub management: bool,
     pub needs: Vec<u32>,
     pub effects: Vec<Effect>,
 }
 
 impl Decision {
     pub fn pass(reason: Reason) -> Self {
-        Self { reason, quiet: false, port: None, own_port: false, needs: Vec::new(), effects: Vec::new() }
+        Self {
+            reason,
+            quiet: false,
+            port: None,
+            own_port: false,
+            management: false,
+            needs: Vec::new(),
+            effects: Vec::new(),
+        }
     }
 
     pub fn drop(reason: Reason) -> Self {
@@ -224,18 +232,10 @@ impl Model {
     /// Step 7: answers in management flows stay, and their later fragments.
     /// decided: ICMP errors about them don't.
     fn decide_quarantined(&self, case: &Case<'_>) -> Decision {
-        let (decision, management) = if let Piece::Later(_) = case.packet.piece {
-            let first = self.fragments.find_first(case.packet, self.generation, case.now_ns);
-            (self.decide_fragment(case), first.is_some_and(|first| first.management))
-        } else {
-            let reply = self.find_reply(case);
-            let management = reply.as_ref().is_some_and(is_management);
-            (reply, management)
-        };
-        match decision {
-            Some(decision) if management && !decision.reason.drops() => decision,
-            _ => Decision::drop(Reason::Quarantined),
-        }
+        self.decide_fragment(case)
+            .or_else(|| self.find_reply(case))
+            .filter(|decision| decision.management && !decision.reason.drops())
+            .unwrap_or_else(|| Decision::drop(Reason::Quarantined))
     }
 
     /// Step 8; none for a packet that is whole or has its transport header.
@@ -249,6 +249,7 @@ impl Model {
                     Some(first) => {
                         let mut decision = Decision::pass(Reason::LaterFragment);
                         decision.needs = first.needs.clone();
+                        decision.management = first.management;
                         decision
                     }
                     None => Decision::drop(Reason::Fragment),
@@ -259,11 +260,6 @@ impl Model {
             }
         }
     }
-}
-
-/// Whether a reply answers to `management`: its needs say so.
-fn is_management(decision: &Decision) -> bool {
-    decision.effects.iter().any(|effect| matches!(effect, Effect::RememberFragment { management: true }))
 }
 
 /// Step 6. decided: the VLAN's id counts, not which kind of tag carries it.
@@ -281,12 +277,10 @@ pub fn is_dhcp(packet: &Packet, source: u16, destination: u16) -> bool {
     }
 }
 
-/// A first fragment of a server that passes lets the later ones pass; nothing else is remembered.
-fn remember_fragment(case: &Case<'_>, mut decision: Decision) -> Decision {
-    let management = is_management(&decision);
-    decision.effects.retain(|effect| !matches!(effect, Effect::RememberFragment { .. }));
+/// A first fragment of a server that passes lets the later ones pass.
+fn remember_fragment(case: &Case<'_>, decision: Decision) -> Decision {
     if case.packet.piece == Piece::First && !decision.reason.drops() {
-        decision = decision.with(Effect::RememberFragment { management });
+        return decision.with(Effect::RememberFragment);
     }
     decision
 }

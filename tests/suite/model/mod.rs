@@ -11,8 +11,8 @@ mod ledger;
 mod limits;
 mod needs;
 mod packet;
+mod quote;
 mod steps;
-#[cfg(test)]
 mod tests;
 mod track;
 
@@ -71,6 +71,8 @@ pub struct Model {
     books: Books,
 }
 
+// `from` and `to` say which way a frame goes.
+#[allow(clippy::wrong_self_convention)]
 impl Model {
     /// A gate without a policy: every server is unknown.
     pub fn new() -> Self {
@@ -208,11 +210,11 @@ impl Model {
                     }
                 }
                 Effect::Spend(key, limit) => self.purses.spend(key.clone(), *limit, now_ns),
-                Effect::RememberFragment { management } => {
+                Effect::RememberFragment => {
                     let state = FragmentState {
                         passed_ns: now_ns,
                         generation: self.generation,
-                        management: *management,
+                        management: decision.management,
                         needs: decision.needs.clone(),
                     };
                     self.fragments.remember(packet, state);

@@ -347,7 +347,7 @@ fn check_fragment(piece: Piece, more: bool, length: usize) -> Option<()> {
         Piece::First => 0,
         Piece::Later(offset) => offset as usize,
     };
-    (offset + length <= 65_535 && !(more && length % 8 != 0)).then_some(())
+    (offset + length <= 65_535 && (!more || length.is_multiple_of(8))).then_some(())
 }
 
 /// The transport header: `Some(None)` where a fragment has none to be read, none where it is broken.
@@ -420,65 +420,14 @@ fn read_transport(
     }
 }
 
-fn ipv4_at(bytes: &[u8], at: usize) -> Option<IpAddr> {
+pub fn ipv4_at(bytes: &[u8], at: usize) -> Option<IpAddr> {
     u32_at(bytes, at).map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)))
 }
 
-fn ipv6_at(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
+pub fn ipv6_at(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
     let mut octets = [0; 16];
     octets.copy_from_slice(bytes.get(at..at + 16)?);
     Some(Ipv6Addr::from(octets))
-}
-
-/// The packet that an ICMP error quotes, as far as it is there.
-#[derive(Debug)]
-pub struct Quote {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub protocol: u8,
-    pub ends: QuotedEnds,
-}
-
-#[derive(Debug)]
-pub enum QuotedEnds {
-    Ports { source: u16, destination: u16 },
-    Icmp { kind: u8, identifier: u16 },
-    Portless,
-}
-
-/// Reads the packet that an ICMP error quotes. It may be cut anywhere behind the first eight bytes of
-/// its transport header (RFC 792); decided: its length fields are not judged, and a later fragment
-/// tells no flow.
-pub fn read_quote(bytes: &[u8], ipv6: bool) -> Option<Quote> {
-    let (source, destination, protocol, rest) = if ipv6 {
-        if bytes.first()? >> 4 != 6 {
-            return None;
-        }
-        let (source, destination) = (ipv6_at(bytes, 8)?, ipv6_at(bytes, 24)?);
-        let chain = read_extensions(bytes.get(40..)?, bytes[6], &mut 0)?;
-        if matches!(chain.piece, Piece::Later(_)) {
-            return None;
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination), chain.protocol, &bytes[40 + chain.length..])
-    } else {
-        let header_length = usize::from(bytes.first()? & 0x0f) * 4;
-        if bytes[0] >> 4 != 4 || header_length < 20 || u16_at(bytes, 6)? & 0x1fff != 0 {
-            return None;
-        }
-        (ipv4_at(bytes, 12)?, ipv4_at(bytes, 16)?, *bytes.get(9)?, bytes.get(header_length..)?)
-    };
-    let ends = match protocol {
-        TCP | UDP | SCTP => {
-            let header = rest.get(..8)?;
-            QuotedEnds::Ports { source: u16_at(header, 0)?, destination: u16_at(header, 2)? }
-        }
-        _ if protocol == icmp_of(ipv6) => {
-            let header = rest.get(..8)?;
-            QuotedEnds::Icmp { kind: header[0], identifier: u16_at(header, 4)? }
-        }
-        _ => QuotedEnds::Portless,
-    };
-    Some(Quote { source, destination, protocol, ends })
 }
 
 /// The ICMP of a family.

@@ -7,9 +7,8 @@ use super::decide::{Case, Decision, Effect, is_dhcp};
 use super::flows::{FlowKey, answered_flow};
 use super::limits::{PurseKey, most_generous};
 use super::needs::{self, Rule, Subject};
-use super::packet::{
-    ICMP, ICMPV6, IcmpKind, QuotedEnds, RST, SYN, TCP, Transport, UDP, icmp_kind, read_quote,
-};
+use super::packet::{ICMP, ICMPV6, IcmpKind, RST, SYN, TCP, Transport, UDP, icmp_kind};
+use super::quote::{QuotedEnds, read_quote};
 
 impl Model {
     pub fn decide_server(&self, case: &Case<'_>) -> Decision {
@@ -35,7 +34,7 @@ impl Model {
         if rules.is_empty() {
             return None;
         }
-        let decision = if !case.is_strict() {
+        let mut decision = if !case.is_strict() {
             Decision::pass(Reason::Reply)
         } else {
             let syn_ack = case.tcp().is_some_and(|tcp| tcp.is_syn_ack());
@@ -47,8 +46,8 @@ impl Model {
                 return None;
             }
         };
-        let management = rules.iter().any(|rule| rule.role.is_none());
-        Some(decision.by(&rules).with(Effect::RememberFragment { management }))
+        decision.management = rules.iter().any(|rule| rule.role.is_none());
+        Some(decision.by(&rules))
     }
 
     /// Step 10: what the server may open.
