@@ -160,7 +160,7 @@ static __always_inline void carry_out(const struct packet *packet,
 		fill_reply_key(&key, packet);
 		if (effects & EFFECT_OPEN_FLOW)
 			make_established(&key, decision->generation, decision->rule,
-					 FLOW_PICKED_UP, now_ns);
+					 FLOW_PICKED_UP | ended_by_server(packet), now_ns);
 		if (effects & EFFECT_NOTE_SYN_ACK)
 			note_syn_ack(&key, packet);
 		if (effects & EFFECT_TOUCH_FLOW)

@@ -6,7 +6,7 @@ use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
-use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, raw_ip, tcp, udp};
+use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, padded, raw_ip, tcp, udp};
 
 #[test]
 fn a_kind_of_drop_is_one_row_that_grows() {
@@ -174,4 +174,14 @@ fn a_thousand_answers_leave_no_row() {
     let counters = bench.gate.counters(false).unwrap();
     let replies = counters.iter().find(|(reason, _, _)| *reason == Reason::Reply).unwrap();
     assert_eq!(replies.1, 1_001);
+}
+
+#[test]
+fn a_frame_in_several_buffers_counts_whole_however_short_its_packet() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let frame = padded(&udp((family.web, 40_000), (family.peer, 6667)), 9000);
+        let row = bench.drops(&frame, Reason::NewFlow);
+        assert_eq!(row.row.bytes % 9000, 0);
+    }
 }
