@@ -1,6 +1,6 @@
 //! The verdict on one packet: the steps in their order, the first that applies decides.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use portcullis::policy::{Limit, Policy, Server, Tracking, UnknownSources};
 use portcullis::reason::Reason;
@@ -10,6 +10,8 @@ use super::flows::{FlowKey, Table};
 use super::limits::PurseKey;
 use super::needs::{self, Rule, Subject};
 use super::packet::{IcmpKind, Packet, Piece, TCP, Tcp, Transport, UDP, icmp_kind};
+
+const ROUTER_SOLICITATION: u8 = 133;
 
 /// What shall happen when a packet passes.
 #[derive(Clone, Debug)]
@@ -62,6 +64,12 @@ impl Decision {
     /// The server answered: its own port says what.
     pub fn at_own_port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self.own_port = true;
+        self
+    }
+
+    /// An answer of which the port is not the server's own number: a reset's, or an ICMP type.
+    pub fn answering(mut self) -> Self {
         self.own_port = true;
         self
     }
@@ -159,22 +167,23 @@ impl Model {
                 // decided: a fragment is none (RFC 6980); codes and what the message holds don't matter.
                 let good = packet.piece == Piece::Whole
                     && packet.hop_limit == hop_limit
-                    && self.stays_on_link(packet.source, packet.destination);
+                    && self.is_of_link(packet.source)
+                    // with a hop limit of 1 no router forwards it, wherever it goes
+                    && (kind == IcmpKind::MulticastReport
+                        || self.stays_on_link(packet.source, packet.destination, icmp.kind));
                 good.then(|| Decision::pass(Reason::Neighbour))
             }
             Transport::Ports { source, destination } => {
                 let dhcp = self.policy.as_ref().is_some_and(|policy| policy.settings.dhcp.value);
-                // decided: whatever the source, for the destination never leaves the link; fragments
-                // of it are none.
+                // decided: fragments of it are none.
                 let good = dhcp
+                    && self.is_of_link(packet.source)
                     && packet.protocol == UDP
                     && packet.piece == Piece::Whole
                     && is_dhcp(packet, *source, *destination)
                     && match packet.destination {
                         IpAddr::V4(destination) => destination.is_broadcast(),
-                        IpAddr::V6(destination) => {
-                            destination.is_multicast() && destination.octets()[1] & 0x0f == 2
-                        }
+                        IpAddr::V6(destination) => has_link_scope(destination),
                     };
                 good.then(|| Decision::pass(Reason::Dhcp))
             }
@@ -183,17 +192,20 @@ impl Model {
     }
 
     /// Whether neighbour discovery from here to there is what no router forwards.
-    fn stays_on_link(&self, source: IpAddr, destination: IpAddr) -> bool {
+    /// decided: a solicitation for routers has no business with one address of the link.
+    fn stays_on_link(&self, source: IpAddr, destination: IpAddr, kind: u8) -> bool {
         let (IpAddr::V6(from), IpAddr::V6(to)) = (source, destination) else { return false };
         if from.is_unspecified() || from.is_unicast_link_local() {
             return true;
         }
-        let is_server =
-            self.policy.as_ref().is_some_and(|policy| needs::find_server(policy, source).is_some());
-        // decided: of the multicast scopes only "link-local".
-        let link_scope = to.is_unicast_link_local() || (to.is_multicast() && to.octets()[1] & 0x0f == 2);
         let own_network = from.octets()[..8] == to.octets()[..8] && (self.link_routes)(destination);
-        is_server && (link_scope || own_network)
+        has_link_scope(to) || (kind != ROUTER_SOLICITATION && own_network)
+    }
+
+    /// Whether the source is link-local, unspecified or a server's.
+    fn is_of_link(&self, source: IpAddr) -> bool {
+        is_unroutable(source)
+            || self.policy.as_ref().is_some_and(|policy| needs::find_server(policy, source).is_some())
     }
 
     /// Step 5.
@@ -203,12 +215,9 @@ impl Model {
         if unknown_sources == UnknownSources::Allow {
             return Decision::pass(Reason::UnknownAllowed);
         }
-        let unroutable = match packet.source {
-            IpAddr::V4(source) => source.is_unspecified() || source.is_link_local(),
-            IpAddr::V6(source) => source.is_unspecified() || source.is_unicast_link_local(),
-        };
-        // decided: of a fragment without a transport header nothing tells that it is quiet.
-        let lines = if unroutable && packet.transport.is_some() {
+        // decided: of a later fragment nothing tells that it is quiet.
+        let later = matches!(packet.piece, Piece::Later(_));
+        let lines = if is_unroutable(packet.source) && !later {
             let port = packet.destination_port();
             let subject = Subject { protocol: packet.protocol, port, peer: packet.destination };
             needs::any_role_quiet(policy, subject)
@@ -283,4 +292,17 @@ fn remember_fragment(case: &Case<'_>, decision: Decision) -> Decision {
         return decision.with(Effect::RememberFragment);
     }
     decision
+}
+
+/// Link-local or unspecified.
+fn is_unroutable(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(source) => source.is_unspecified() || source.is_link_local(),
+        IpAddr::V6(source) => source.is_unspecified() || source.is_unicast_link_local(),
+    }
+}
+
+/// decided: multicast of a smaller scope than the link's is forwarded as little.
+fn has_link_scope(destination: Ipv6Addr) -> bool {
+    destination.is_unicast_link_local() || (destination.is_multicast() && destination.octets()[1] & 0x0f <= 2)
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::packet::{ACK, FIN, ICMP, ICMPV6, IcmpKind, Packet, RST, TCP, Tcp, Transport, UDP, icmp_kind};
+use super::packet::{
+    ACK, FIN, ICMP, ICMPV6, IcmpKind, Packet, RST, SYN, TCP, Tcp, Transport, UDP, icmp_kind,
+};
 
 pub const FIN_SERVER: u32 = 1;
 pub const FIN_PEER: u32 = 2;
@@ -22,7 +24,6 @@ pub enum Table {
     Datagrams,
     IcmpQueries,
     Unlisted,
-    Fragments,
 }
 
 /// A flow by its ends. ICMP: the server's port is the identifier, the peer's the type of the request.
@@ -52,8 +53,8 @@ pub struct HalfOpen {
     pub generation: u32,
     /// Sequence numbers of the last two distinct SYN+ACKs, the latest first.
     syn_acks: Vec<u32>,
-    /// How much data the server sent behind the latest of them.
-    data: u32,
+    /// Where what the server has sent after the latest of them ends.
+    end: u32,
 }
 
 #[derive(Default)]
@@ -130,16 +131,13 @@ impl Flows {
     }
 
     /// The table that holds a live flow to answer in. decided: where a peer opens the same four numbers
-    /// again while the old flow lives, the SYN+ACK answers the new one and all else the old one.
-    pub fn find(&self, key: &FlowKey, syn_ack: bool, now_ns: u64) -> Option<Table> {
+    /// again while the old flow lives, all is of the old one until the handshake is finished.
+    pub fn find(&self, key: &FlowKey, now_ns: u64) -> Option<Table> {
         match key.protocol {
             TCP => {
-                let half_open = self.lives_half_open(key, now_ns);
-                if half_open && syn_ack {
-                    Some(Table::HalfOpen)
-                } else if self.lives_established(key, now_ns) {
+                if self.lives_established(key, now_ns) {
                     Some(Table::Established)
-                } else if half_open {
+                } else if self.lives_half_open(key, now_ns) {
                     Some(Table::HalfOpen)
                 } else {
                     None
@@ -161,7 +159,7 @@ impl Flows {
     /// Whether a peer is known to have opened this. decided: be it unlisted, or a flow whose service
     /// was permitted when it was opened.
     pub fn is_opened(&self, key: &FlowKey, now_ns: u64) -> bool {
-        self.lives_unlisted(key, now_ns) || self.find(key, false, now_ns).is_some()
+        self.lives_unlisted(key, now_ns) || self.find(key, now_ns).is_some()
     }
 
     /// The server answers in a flow that [`Flows::find`] found.
@@ -176,11 +174,20 @@ impl Flows {
                     flow.flags |= server_flags(tcp);
                     flow.generation = generation;
                 }
+                // .. but a SYN+ACK is the new handshake's
+                if tcp.is_syn_ack()
+                    && let Some(flow) = self.half_open.get_mut(key)
+                {
+                    flow.note_syn_ack(tcp);
+                }
             }
             (Table::HalfOpen, Some(tcp)) => {
                 if let Some(flow) = self.half_open.get_mut(key) {
                     flow.generation = generation;
-                    flow.note(tcp);
+                    if tcp.is_syn_ack() {
+                        flow.note_syn_ack(tcp);
+                    }
+                    flow.note_data(tcp);
                 }
             }
             (Table::Datagrams | Table::IcmpQueries, _) => {
@@ -208,11 +215,11 @@ impl Flows {
         if self.lives_half_open(&key, now_ns) {
             if let Some(flow) = self.half_open.get_mut(&key) {
                 // decided: it counts as opened again.
-                refresh(&mut flow.opened_ns, now_ns);
+                flow.opened_ns = now_ns;
                 flow.generation = generation;
             }
         } else {
-            let flow = HalfOpen { opened_ns: now_ns, generation, syn_acks: Vec::new(), data: 0 };
+            let flow = HalfOpen { opened_ns: now_ns, generation, syn_acks: Vec::new(), end: 0 };
             self.half_open.insert(key, flow);
         }
     }
@@ -229,19 +236,31 @@ impl Flows {
             self.established.insert(*key, established);
             return;
         }
-        if !self.lives_established(key, now_ns) {
+        let Some(flow) = self.established.get_mut(key) else { return };
+        let lived = established_lives(flow, now_ns);
+        if tcp.has(RST) {
+            // decided: a reset is not the peer being heard: a picked-up flow stays so, and the ten
+            // seconds count from when the flow was last heard of.
+            flow.flags |= RST_PEER;
             return;
         }
-        if let Some(flow) = self.established.get_mut(key) {
-            refresh(&mut flow.last_ns, now_ns);
-            if tcp.has(RST) {
-                // decided: a reset is not the peer being heard: a picked-up flow stays so.
-                flow.flags |= RST_PEER;
-            } else {
-                flow.flags &= !(RST_PEER | PICKED_UP);
-            }
-            flow.flags |= fin;
+        // decided: a reset was forged if the peer is heard, however late.
+        flow.flags &= !RST_PEER;
+        if lived {
+            flow.flags &= !PICKED_UP;
         }
+        flow.flags |= fin;
+        if established_lives(flow, now_ns) {
+            refresh(&mut flow.last_ns, now_ns);
+        }
+    }
+
+    /// Ends the flows whose service is none any more.
+    pub fn end_revoked(&mut self, permits: impl Fn(&FlowKey) -> bool) {
+        self.established.retain(|key, _| permits(key));
+        self.half_open.retain(|key, _| permits(key));
+        self.datagrams.retain(|key, _| permits(key));
+        self.icmp_queries.retain(|key, _| permits(key));
     }
 
     /// A peer's datagram, query or packet of another protocol, to a service.
@@ -262,7 +281,7 @@ impl Flows {
 
     /// A peer's opening of what is no service of his.
     pub fn open_unlisted(&mut self, key: FlowKey, now_ns: u64) {
-        refresh(self.unlisted.entry(key).or_insert(now_ns), now_ns);
+        self.unlisted.insert(key, now_ns);
     }
 
     /// Everything the tables hold, dead flows too.
@@ -292,24 +311,23 @@ fn server_flags(tcp: &Tcp) -> u32 {
 }
 
 impl HalfOpen {
-    /// The server sends something before the peer has finished the handshake.
-    fn note(&mut self, tcp: &Tcp) {
-        if tcp.is_syn_ack() {
-            if self.syn_acks.first() != Some(&tcp.sequence) {
-                self.syn_acks.retain(|known| *known != tcp.sequence);
-                self.syn_acks.insert(0, tcp.sequence);
-                self.syn_acks.truncate(2);
-                self.data = 0;
-            }
-            // decided: data within the SYN+ACK itself (RFC 7413) may be acknowledged too.
-            self.data = self.data.max(tcp.data);
-        } else if let Some(latest) = self.syn_acks.first() {
-            let first_byte = latest.wrapping_add(1);
-            let end = tcp.sequence.wrapping_add(tcp.data).wrapping_sub(first_byte);
-            // What ends before the first byte is older than the handshake.
-            if end < 1 << 31 {
-                self.data = self.data.max(end);
-            }
+    /// The server answers the peer's SYN.
+    fn note_syn_ack(&mut self, tcp: &Tcp) {
+        if self.syn_acks.first() != Some(&tcp.sequence) {
+            self.syn_acks.retain(|known| *known != tcp.sequence);
+            self.syn_acks.insert(0, tcp.sequence);
+            self.syn_acks.truncate(2);
+            self.end = sequence_end(tcp);
+        }
+    }
+
+    /// The server sends something before the peer has finished the handshake. decided: data within the
+    /// SYN+ACK itself (RFC 7413) may be acknowledged too; a reset without an ACK says nothing.
+    fn note_data(&mut self, tcp: &Tcp) {
+        // what ends before is older
+        let further = sequence_end(tcp).wrapping_sub(self.end).cast_signed();
+        if !self.syn_acks.is_empty() && tcp.has(ACK) && further > 0 {
+            self.end = sequence_end(tcp);
         }
     }
 
@@ -317,12 +335,16 @@ impl HalfOpen {
         if !tcp.has(ACK) || tcp.has(RST) {
             return false;
         }
-        let latest = self
-            .syn_acks
-            .first()
-            .is_some_and(|sequence| tcp.acknowledgment.wrapping_sub(sequence.wrapping_add(1)) <= self.data);
-        let before =
-            self.syn_acks.get(1).is_some_and(|sequence| tcp.acknowledgment == sequence.wrapping_add(1));
-        latest || before
+        let latest = self.syn_acks.first().is_some_and(|sequence| {
+            let said = tcp.acknowledgment.wrapping_sub(*sequence);
+            said > 0 && said <= self.end.wrapping_sub(*sequence)
+        });
+        // decided: of the one before only itself, and of the latest always itself
+        latest || self.syn_acks.iter().skip(1).any(|sequence| tcp.acknowledgment == sequence.wrapping_add(1))
     }
+}
+
+/// What the acknowledgment of a segment would say.
+fn sequence_end(tcp: &Tcp) -> u32 {
+    tcp.sequence.wrapping_add(tcp.data).wrapping_add(u32::from(tcp.has(SYN)) + u32::from(tcp.has(FIN)))
 }

@@ -101,6 +101,14 @@ impl Model {
         }
         self.policy = Some(policy.clone());
         self.generation += 1;
+        self.flows.end_revoked(|key| {
+            let Some(server) = needs::find_server(policy, key.server) else { return false };
+            // of an ICMP flow, the service is the type of the request
+            let icmp = key.protocol == packet::ICMP || key.protocol == packet::ICMPV6;
+            let port = if icmp { key.peer_port } else { key.server_port };
+            let subject = needs::Subject { protocol: key.protocol, port, peer: key.peer };
+            !needs::matching(policy, &needs::inbound(policy, server), subject).is_empty()
+        });
     }
 
     pub fn set_pickup_until(&mut self, until_ns: u64) {

@@ -17,6 +17,7 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
+const NO_NEXT_HEADER: u8 = 59;
 const MAX_EXTENSIONS: usize = 8;
 
 /// Which way a frame goes: what leaves the router through the kernel may be a super-packet, whose
@@ -67,6 +68,8 @@ pub struct Packet {
     pub fragment: (u32, u8),
     /// None for a later fragment, and for a first one that is too short for it.
     pub transport: Option<Transport>,
+    /// The destination port as far as it could be read, even so.
+    pub port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +133,7 @@ impl Packet {
             Some(Transport::Tcp(tcp)) => tcp.destination,
             Some(Transport::Ports { destination, .. }) => *destination,
             Some(Transport::Icmp(icmp)) => u16::from(icmp.kind),
-            Some(Transport::Portless) | None => 0,
+            Some(Transport::Portless) | None => self.port,
         }
     }
 }
@@ -157,13 +160,16 @@ fn read_link(frame: &[u8], way: Way, known: &mut Known) -> Option<Frame> {
     let mut source_mac = [0; 6];
     source_mac.copy_from_slice(frame.get(6..12)?);
     let mut vlans = Vec::new();
+    let mut tags = 0;
     let mut at = 12;
     let mut ethertype = u16_at(frame, at)?;
     while ethertype == 0x8100 || ethertype == 0x88a8 {
-        if vlans.len() == 2 {
+        if tags == 2 {
             return None;
         }
-        vlans.push(u16_at(frame, at + 2)? & 0x0fff);
+        tags += 1;
+        // a priority tag names no VLAN
+        vlans.extend(Some(u16_at(frame, at + 2)? & 0x0fff).filter(|id| *id != 0));
         at += 4;
         ethertype = u16_at(frame, at)?;
     }
@@ -200,7 +206,8 @@ fn read_ipv4(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         return None;
     }
     let packet = bytes.get(..total)?;
-    let source_routed = read_ipv4_options(&packet[20..header_length])?;
+    // decided: what goes to a server is not judged by its options.
+    let source_routed = way == Way::FromServer && read_ipv4_options(&packet[20..header_length])?;
     let word = u16_at(packet, 6)?;
     let piece = piece_of(u32::from(word & 0x1fff) * 8, word & 0x2000 != 0);
     let payload = &packet[header_length..];
@@ -216,6 +223,7 @@ fn read_ipv4(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         piece,
         fragment: (u32::from(u16_at(packet, 4)?), protocol),
         transport: read_transport(payload, protocol, false, piece, known)?,
+        port: known.port,
     })
 }
 
@@ -247,16 +255,18 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
     let source = ipv6_at(bytes, 8)?;
     let destination = ipv6_at(bytes, 24)?;
     known.protocol = bytes[6];
-    if source.to_ipv4_mapped().is_some() {
+    // decided: then neither is believed
+    if source.to_ipv4_mapped().is_some() || destination.to_ipv4_mapped().is_some() {
         return None;
     }
     known.source = Some(IpAddr::V6(source));
-    if destination.to_ipv4_mapped().is_some() {
-        return None;
-    }
     let mut payload_length = usize::from(u16_at(bytes, 4)?);
     if payload_length == 0 && way == Way::ToServer {
         payload_length = bytes.len() - 40;
+    }
+    // A jumbogram. decided: or nothing behind the header, though it names something.
+    if payload_length == 0 && bytes[6] != NO_NEXT_HEADER {
+        return None;
     }
     let payload = bytes.get(40..40 + payload_length)?;
     let chain = read_extensions(payload, bytes[6], &mut known.protocol)?;
@@ -270,7 +280,12 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         source_routed: chain.source_routed,
         piece: chain.piece,
         fragment: chain.fragment,
-        transport: read_transport(&payload[chain.length..], chain.protocol, true, chain.piece, known)?,
+        transport: if chain.cut {
+            None
+        } else {
+            read_transport(&payload[chain.length..], chain.protocol, true, chain.piece, known)?
+        },
+        port: known.port,
     })
 }
 
@@ -281,14 +296,24 @@ pub struct Chain {
     source_routed: bool,
     pub piece: Piece,
     fragment: (u32, u8),
+    /// It goes on where the packet ends.
+    pub cut: bool,
+    pub headers: usize,
 }
 
 /// Walks the extension headers; `reached` is the kind of the header it stopped at.
 /// decided: AH, mobility, HIP and shim6 are protocols of their own and not looked through; options
 /// are not read one by one (a jumbogram is out of bounds by its payload length of 0).
 pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Chain> {
-    let mut chain =
-        Chain { length: 0, protocol: first, source_routed: false, piece: Piece::Whole, fragment: (0, 0) };
+    let mut chain = Chain {
+        length: 0,
+        protocol: first,
+        source_routed: false,
+        piece: Piece::Whole,
+        fragment: (0, 0),
+        cut: false,
+        headers: 0,
+    };
     let mut headers = 0;
     let mut fragments = 0;
     loop {
@@ -300,8 +325,12 @@ pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Ch
                 return None;
             }
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
-                let length = (usize::from(*header.get(1)?) + 1) * 8;
-                header.get(..length)?;
+                let length = header.get(1).map_or(8, |units| (usize::from(*units) + 1) * 8);
+                if header.len() < length {
+                    // The first fragment holds the whole chain (RFC 7112).
+                    chain.cut = true;
+                    return (chain.piece == Piece::First).then_some(chain);
+                }
                 // type 0, or segments left
                 chain.source_routed |= chain.protocol == ROUTING && (header[2] == 0 || header[3] != 0);
                 chain.protocol = header[0];
@@ -319,6 +348,7 @@ pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Ch
                 chain.fragment = (u32_at(header, 4)?, header[0]);
                 chain.protocol = header[0];
                 chain.length += 8;
+                *reached = chain.protocol;
                 check_fragment(chain.piece, more, payload.len() - chain.length)?;
                 if matches!(chain.piece, Piece::Later(_)) {
                     *reached = chain.protocol;
@@ -328,6 +358,7 @@ pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Ch
             _ => return Some(chain),
         }
         headers += 1;
+        chain.headers = headers;
     }
 }
 
@@ -347,7 +378,7 @@ fn check_fragment(piece: Piece, more: bool, length: usize) -> Option<()> {
         Piece::First => 0,
         Piece::Later(offset) => offset as usize,
     };
-    (offset + length <= 65_535 && (!more || length.is_multiple_of(8))).then_some(())
+    (length > 0 && offset + length <= 65_535 && (!more || length.is_multiple_of(8))).then_some(())
 }
 
 /// The transport header: `Some(None)` where a fragment has none to be read, none where it is broken.
@@ -381,15 +412,15 @@ fn read_transport(
             if header_length < 20 {
                 return None;
             }
-            if header_length > payload.len() {
-                return if piece == Piece::First { Some(None) } else { None };
-            }
             let has = |flag| flags & flag != 0;
             let sane = flags & (SYN | ACK | RST | FIN) != 0
                 && !(has(SYN) && has(FIN))
                 && !(has(SYN) && has(RST))
                 && (!has(FIN) || has(ACK));
             sane.then_some(())?;
+            if header_length > payload.len() {
+                return if piece == Piece::First { Some(None) } else { None };
+            }
             Some(Some(Transport::Tcp(Tcp {
                 source: first,
                 destination: second,

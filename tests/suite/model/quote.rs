@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::packet::{Piece, SCTP, TCP, UDP, icmp_of, ipv4_at, ipv6_at, read_extensions, u16_at};
 
+const MAX_EXTENSIONS: usize = 3;
+
 /// The packet that an ICMP error quotes, as far as it is there.
 #[derive(Debug)]
 pub struct Quote {
@@ -30,7 +32,8 @@ pub fn read_quote(bytes: &[u8], ipv6: bool) -> Option<Quote> {
         }
         let (source, destination) = (ipv6_at(bytes, 8)?, ipv6_at(bytes, 24)?);
         let chain = read_extensions(bytes.get(40..)?, bytes[6], &mut 0)?;
-        if matches!(chain.piece, Piece::Later(_)) {
+        // decided: as many extension headers as a healthy packet has
+        if matches!(chain.piece, Piece::Later(_)) || chain.headers > MAX_EXTENSIONS {
             return None;
         }
         (IpAddr::V6(source), IpAddr::V6(destination), chain.protocol, &bytes[40 + chain.length..])
@@ -41,13 +44,10 @@ pub fn read_quote(bytes: &[u8], ipv6: bool) -> Option<Quote> {
         }
         (ipv4_at(bytes, 12)?, ipv4_at(bytes, 16)?, *bytes.get(9)?, bytes.get(header_length..)?)
     };
+    let header = rest.get(..8)?;
     let ends = match protocol {
-        TCP | UDP | SCTP => {
-            let header = rest.get(..8)?;
-            QuotedEnds::Ports { source: u16_at(header, 0)?, destination: u16_at(header, 2)? }
-        }
+        TCP | UDP | SCTP => QuotedEnds::Ports { source: u16_at(header, 0)?, destination: u16_at(header, 2)? },
         _ if protocol == icmp_of(ipv6) => {
-            let header = rest.get(..8)?;
             QuotedEnds::Icmp { kind: header[0], identifier: u16_at(header, 4)? }
         }
         _ => QuotedEnds::Portless,

@@ -7,7 +7,7 @@ use super::decide::{Case, Decision, Effect, is_dhcp};
 use super::flows::{FlowKey, answered_flow};
 use super::limits::{PurseKey, most_generous};
 use super::needs::{self, Rule, Subject};
-use super::packet::{ICMP, ICMPV6, IcmpKind, RST, SYN, TCP, Transport, UDP, icmp_kind};
+use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
 use super::quote::{QuotedEnds, read_quote};
 
 impl Model {
@@ -37,8 +37,7 @@ impl Model {
         let mut decision = if !case.is_strict() {
             Decision::pass(Reason::Reply)
         } else {
-            let syn_ack = case.tcp().is_some_and(|tcp| tcp.is_syn_ack());
-            if let Some(table) = self.flows.find(&key, syn_ack, case.now_ns) {
+            if let Some(table) = self.flows.find(&key, case.now_ns) {
                 Decision::pass(Reason::Reply).with(Effect::Answer(table, key))
             } else if case.tcp().is_some_and(|tcp| !tcp.has(SYN)) && case.now_ns < self.pickup_until_ns {
                 Decision::pass(Reason::Pickup).with(Effect::PickUp(key))
@@ -120,7 +119,7 @@ impl Model {
                 server_port,
                 peer_port,
             };
-            if !case.is_strict() || self.flows.find(&key, false, case.now_ns).is_some() {
+            if !case.is_strict() || self.flows.find(&key, case.now_ns).is_some() {
                 rules.extend(needs::matching(case.policy, &case.inbound, subject(service)));
             }
         }
@@ -146,18 +145,29 @@ impl Model {
     /// Step 14: how a healthy server answers the noise.
     fn find_noise(&self, case: &Case<'_>) -> Option<Decision> {
         if case.tcp().is_some_and(|tcp| tcp.has(RST)) {
-            return Some(Decision::drop(Reason::Backscatter).at_port(0));
+            return Some(Decision::drop(Reason::Backscatter).at_own_port(0));
         }
-        if matches!(case.icmp_kind(), Some(IcmpKind::Error | IcmpKind::Reply(_))) {
-            return Some(Decision::drop(Reason::Backscatter));
+        if case.icmp_kind() == Some(IcmpKind::Error) {
+            return Some(Decision::drop(Reason::Backscatter).answering());
+        }
+        // decided: the answer to a request that is a service, but not for this peer, is to a stranger.
+        if let Some(IcmpKind::Reply(request)) = case.icmp_kind() {
+            let packet = case.packet;
+            let subject =
+                Subject { protocol: packet.protocol, port: request.into(), peer: packet.destination };
+            let services = needs::having_port(&case.inbound, subject);
+            let permitted = !needs::matching(case.policy, &case.inbound, subject).is_empty();
+            let reason =
+                if services.is_empty() || permitted { Reason::Backscatter } else { Reason::Stranger };
+            return Some(Decision::drop(reason).answering());
         }
         // decided: in strict tracking only what a peer is known to have opened has an answer, whatever
-        // segment or datagram it is; in service tracking every TCP segment from a service's port is
-        // one.
+        // segment or datagram it is; in service tracking a SYN+ACK from a service's port is one.
         let (key, service) = answered_flow(case.packet)?;
         let answers = match case.tcp() {
-            Some(tcp) => !tcp.is_bare_syn() && (!case.is_strict() || self.is_opened(case, &key)),
-            None => self.is_opened(case, &key),
+            Some(tcp) if case.is_strict() => !tcp.is_bare_syn() && self.is_opened(case, &key),
+            Some(tcp) => tcp.is_syn_ack(),
+            None => key.protocol == UDP && self.is_opened(case, &key),
         };
         let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
         let services = needs::having_port(&case.inbound, subject);
@@ -195,6 +205,7 @@ fn decide_new(case: &Case<'_>) -> Decision {
     // A renewal by unicast: the client will broadcast.
     let renewal = case.policy.settings.dhcp.value
         && opening.protocol == UDP
+        && case.packet.piece == Piece::Whole
         && matches!(&case.packet.transport, Some(Transport::Ports { source, destination })
             if is_dhcp(case.packet, *source, *destination));
     let rules: Vec<Rule<'_>> = elsewhere.iter().chain(&quiet).copied().collect();

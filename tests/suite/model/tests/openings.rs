@@ -20,7 +20,7 @@ fn a_need_has_protocol_port_and_destination() {
         assert_eq!(world.why(&frame::tcp((family.web, 5000), (family.loghost, 514), SYN)), NewFlow);
         assert_eq!(world.why(&frame::udp((family.ns, 5000), (family.loghost, 514))), NewFlow);
         assert_eq!(world.why(&frame::echo_request(family.web, family.peer, 9)), NewFlow);
-        assert_eq!(world.why(&frame::raw_ip(family.web, family.peer, 47, &[])), Protocol);
+        assert_eq!(world.why(&frame::raw_ip(family.web, family.peer, 47, &[0; 4])), Protocol);
     }
 }
 
@@ -128,7 +128,7 @@ fn every_drop_is_in_the_books_by_its_kind() {
     };
     let length = |frame: &[u8]| frame.len() as u64;
     let expected = [
-        (key(6, 0, Backscatter, false), (1, length(&reset))),
+        (key(6, 0, Backscatter, true), (1, length(&reset))),
         (key(6, 80, NoFlow, true), (1, length(&segment))),
         (key(17, 99, NewFlow, false), (2, 2 * length(&drop))),
     ];

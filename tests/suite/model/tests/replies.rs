@@ -84,21 +84,21 @@ fn a_revoked_service_ends_its_flows_at_once_and_a_kept_one_does_not() {
         assert_eq!(world.why(&frame::tcp((family.web, 80), (family.peer, 4000), RST)), Backscatter);
         assert_eq!(world.why(&frame::tcp((family.web, 443), (family.peer, 4000), ACK)), Reply);
         let syn_ack = frame::tcp((family.web, 80), (family.peer, 4001), SYN | ACK);
-        assert_eq!(world.why(&syn_ack), UnlistedService);
-        assert_eq!(world.why(&frame::udp((family.ns, 53), (family.peer, 4000))), UnlistedService);
-        // Permitted again, what still lives goes on.
+        assert_eq!(world.why(&syn_ack), NoFlow);
+        assert_eq!(world.why(&frame::udp((family.ns, 53), (family.peer, 4000))), NewFlow);
+        // Permitted again, they don't come back.
         world.apply(dmz::POLICY);
-        assert_eq!(world.why(&frame::tcp((family.web, 80), (family.peer, 4000), ACK)), Reply);
+        assert_eq!(world.why(&frame::tcp((family.web, 80), (family.peer, 4000), ACK)), NoFlow);
     }
 }
 
 #[test]
-fn a_flow_of_a_peer_that_may_no_longer_is_a_strangers() {
+fn a_flow_of_a_peer_that_may_no_longer_has_ended() {
     let mut world = World::new();
     let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
     world.establish(server, peer);
     world.apply(&dmz::POLICY.replace("\"tcp/80\"", "\"tcp/80 from @bastion\""));
-    assert_eq!(world.why(&frame::tcp(server, peer, ACK)), Stranger);
+    assert_eq!(world.why(&frame::tcp(server, peer, ACK)), NoFlow);
 }
 
 #[test]
@@ -154,7 +154,8 @@ fn under_service_tracking_the_port_alone_tells_an_answer() {
             world.why(&frame::tcp((family.web, 8080), (family.peer, 4000), SYN | ACK)),
             UnlistedService
         );
-        assert_eq!(world.why(&frame::tcp((family.web, 22), (family.peer, 4000), ACK)), Stranger);
+        assert_eq!(world.why(&frame::tcp((family.web, 22), (family.peer, 4000), ACK)), NoFlow);
+        assert_eq!(world.why(&frame::tcp((family.web, 22), (family.peer, 4000), SYN | ACK)), Stranger);
         assert_eq!(world.why(&frame::udp((family.web, 53), (family.peer, 4000))), NewFlow);
         world.gets(&frame::tcp((family.peer, 4000), (family.web, 80), SYN));
         assert!(world.model.flows().is_empty());

@@ -85,13 +85,14 @@ fn each_end_keeps_a_flow_alive_but_the_server_not_after_the_peers_reset() {
 }
 
 #[test]
-fn a_peers_segment_does_not_wake_a_dead_flow() {
+fn a_peer_that_is_heard_after_its_reset_never_sent_one() {
     let mut world = World::new();
     world.establish(SERVER, PEER);
     world.gets(&frame::tcp(PEER, SERVER, RST));
     world.wait(11);
-    world.gets(&frame::tcp(PEER, SERVER, ACK));
     assert_eq!(world.why(&frame::tcp(SERVER, PEER, ACK)), NoFlow);
+    world.gets(&frame::tcp(PEER, SERVER, ACK));
+    assert_eq!(world.why(&frame::tcp(SERVER, PEER, ACK)), Reply);
 }
 
 #[test]
