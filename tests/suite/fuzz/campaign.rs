@@ -12,12 +12,14 @@ use super::policies::{SERVERS, change_policy, make_policy};
 use super::rig::{Disagreement, Rig, read_policy};
 use super::shrink::shrink;
 
-/// Sequences that come one after the other, without forgetting, under one policy and its changes.
-const STORY: u64 = 500;
-/// Ledger and counters are compared after so many sequences, flows after each.
+/// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
+const POLICY: u64 = 1024;
+/// Flows are compared after so many sequences, ledger and counters more seldom; verdicts always.
+const FLOWS_EVERY: u64 = 4;
 const BOOKS_EVERY: u64 = 16;
-/// A story ends when a table has so many entries: soon one would push out another.
-const FULL: usize = 1000;
+/// All is forgotten when a table has so many entries: reading them takes the time, and none must push
+/// out another.
+const FULL: usize = 120;
 
 /// What is asked of a campaign.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +84,7 @@ fn work(shared: &Shared, worker: usize) {
     }
 }
 
-/// One story, which depends on the seed and its number alone.
+/// One policy's story, which depends on the seed and its number alone.
 fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
     let mut talk = Talk::new(Chance::part(shared.order.seed, number));
     let policy = loop {
@@ -99,7 +101,7 @@ fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
         let _ = rig.happen(&event);
         story.events.push(event);
     }
-    for count in 1..=STORY {
+    for count in 1..=POLICY {
         let mut events = invent_orders(talk.chance(), &mut live);
         events.extend(talk.invent());
         for event in events {
@@ -110,17 +112,25 @@ fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
                 return look_into(shared, rig, &story, Disagreement { at, what });
             }
         }
-        let end = count == STORY || (count % 8 == 0 && rig.fullest() > FULL);
-        let tables = if end || count % BOOKS_EVERY == 0 { rig.compare_tables() } else { rig.compare_flows() };
+        let books = count % BOOKS_EVERY == 0;
+        let tables = match count {
+            _ if books => rig.compare_tables(),
+            _ if count % FLOWS_EVERY == 0 => rig.compare_flows(),
+            _ => Ok(()),
+        };
         if let Err(what) = tables {
             return look_into(shared, rig, &story, Disagreement { at: story.events.len(), what });
         }
-        if count % BOOKS_EVERY == 0 || end {
-            let done = count - (count - 1) / BOOKS_EVERY * BOOKS_EVERY;
-            shared.outcome.lock().expect("the outcome").sequences += done;
+        if !books {
+            continue;
         }
-        if end || shared.stop.load(Ordering::Relaxed) {
+        shared.outcome.lock().expect("the outcome").sequences += BOOKS_EVERY;
+        if shared.stop.load(Ordering::Relaxed) {
             break;
+        }
+        if rig.fullest() > FULL {
+            story = Sequence { policy: live.clone(), events: Vec::new() };
+            assert!(rig.begin(&story.policy), "a policy that is live");
         }
     }
 }

@@ -6,12 +6,10 @@ use std::net::IpAddr;
 use super::chance::Chance;
 use super::event::Event;
 use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
-use super::world::{
-    PROTOCOLS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service,
-};
+use super::world::{PROTOCOLS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service};
 use crate::support::frame::{
-    ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet,
-    fragment, icmp_message, link_frame, octets, packet, tcp_header, udp_datagram,
+    ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet, fragment,
+    icmp_message, link_frame, octets, packet, tcp_header, udp_datagram,
 };
 
 /// Frames that later events come back to.
@@ -38,9 +36,9 @@ impl Talk {
 
     /// One sequence of events.
     pub fn invent(&mut self) -> Vec<Event> {
-        for _ in 0..self.chance.within(1..5) {
+        for _ in 0..self.chance.within(1..10) {
             self.converse();
-            if self.chance.percent(20) {
+            if self.chance.percent(7) {
                 self.wait();
             }
         }
@@ -58,8 +56,11 @@ impl Talk {
     }
 
     fn wait(&mut self) {
-        let seconds = self.chance.pick(&[0, 1, 2, 5, 9, 10, 15, 29, 30, 31, 45, 59, 60, 61, 90, 119, 120, 121, 300, 599, 600, 601]);
-        let seconds = if self.chance.percent(3) { self.chance.pick(&[431_998, 432_000, 90_000]) } else { seconds };
+        let seconds = self.chance.pick(&[
+            0, 1, 2, 5, 9, 10, 15, 29, 30, 31, 45, 59, 60, 61, 90, 119, 120, 121, 300, 599, 600, 601,
+        ]);
+        let seconds =
+            if self.chance.percent(3) { self.chance.pick(&[431_998, 432_000, 90_000]) } else { seconds };
         self.events.push(Event::Wait(seconds));
     }
 
@@ -84,7 +85,7 @@ impl Talk {
 
     // ---- frames ------------------------------------------------------------
 
-    fn from_server(&mut self, packet: Vec<u8>) {
+    fn leave(&mut self, packet: Vec<u8>) {
         self.hear(&packet);
         let mut frame = ethernet(&packet);
         if self.chance.percent(4) {
@@ -93,14 +94,13 @@ impl Talk {
         self.send_frame(frame, true);
     }
 
-    fn to_server(&mut self, packet: Vec<u8>) {
+    fn arrive(&mut self, packet: Vec<u8>) {
         self.hear(&packet);
         self.send_frame(ethernet(&packet), false);
     }
 
     fn send_frame(&mut self, frame: Vec<u8>, from: bool) {
-        let mut frame =
-            if self.chance.percent(MUTATED) { mutate(&mut self.chance, &frame) } else { frame };
+        let mut frame = if self.chance.percent(MUTATED) { mutate(&mut self.chance, &frame) } else { frame };
         if frame.len() < LEAST {
             frame.resize(LEAST, 0);
         }
@@ -132,7 +132,14 @@ impl Talk {
         (pick_server(&mut self.chance, v6), pick_peer(&mut self.chance, v6))
     }
 
-    fn segment(&mut self, from: Endpoint, to: Endpoint, flags: u8, numbers: (u32, u32), data: usize) -> Vec<u8> {
+    fn segment(
+        &mut self,
+        from: Endpoint,
+        to: Endpoint,
+        flags: u8,
+        numbers: (u32, u32),
+        data: usize,
+    ) -> Vec<u8> {
         let mut segment = tcp_header(from, to, flags, numbers);
         segment.extend(std::iter::repeat_n(0x64, data));
         packet(from.0, to.0, TCP, &segment)
@@ -151,31 +158,31 @@ impl Talk {
         }
         if self.chance.percent(92) {
             let packet = self.segment(peer, server, SYN, (mine, 0), 0);
-            self.to_server(packet);
+            self.arrive(packet);
         }
         if self.chance.percent(8) {
             // split handshake, simultaneous open
             let flags = self.chance.pick(&[ACK, SYN, SYN | ACK]);
             let packet = self.segment(server, peer, flags, (theirs, mine + 1), 0);
-            self.from_server(packet);
+            self.leave(packet);
         }
         let mut early = 0;
         if self.chance.percent(85) {
             let data = if self.chance.percent(8) { 16 } else { 0 };
             let packet = self.segment(server, peer, SYN | ACK, (theirs, mine + 1), data);
-            self.from_server(packet);
+            self.leave(packet);
             early += data as u32;
         }
         if self.chance.percent(10) {
             // sent again, perhaps with another number (SYN cookies)
             theirs = theirs.wrapping_add(self.chance.pick(&[0, 7000, 7000, 1]));
             let packet = self.segment(server, peer, SYN | ACK, (theirs, mine + 1), 0);
-            self.from_server(packet);
+            self.leave(packet);
             early = 0;
         }
         if self.chance.percent(10) {
             let packet = self.segment(server, peer, ACK, (theirs.wrapping_add(1), mine + 1), 24);
-            self.from_server(packet);
+            self.leave(packet);
             early += 24;
         }
         if self.chance.percent(88) {
@@ -199,7 +206,7 @@ impl Talk {
             };
             let data = if self.chance.percent(20) { 10 } else { 0 };
             let packet = self.segment(peer, server, flags, (mine + 1, acknowledged), data);
-            self.to_server(packet);
+            self.arrive(packet);
         }
         self.go_on(server, peer);
     }
@@ -219,10 +226,10 @@ impl Talk {
             let data = self.chance.pick(&[0, 0, 1, 100]);
             if self.chance.percent(60) {
                 let packet = self.segment(server, peer, flags, numbers, data);
-                self.from_server(packet);
+                self.leave(packet);
             } else {
                 let packet = self.segment(peer, server, flags, numbers, data);
-                self.to_server(packet);
+                self.arrive(packet);
             }
             if self.chance.percent(12) {
                 self.wait();
@@ -237,15 +244,15 @@ impl Talk {
         let peer = (peer, pick_service(&mut self.chance));
         for _ in 0..self.chance.pick(&[1, 1, 1, 2, 4]) {
             let packet = self.segment(server, peer, SYN, (1, 0), 0);
-            self.from_server(packet);
+            self.leave(packet);
         }
         if self.chance.percent(50) {
             let flags = self.chance.pick(&[SYN | ACK, SYN | ACK, RST | ACK]);
             let packet = self.segment(peer, server, flags, (9000, 2), 0);
-            self.to_server(packet);
+            self.arrive(packet);
             let flags = self.chance.pick(&[ACK, ACK | PSH, FIN | ACK, RST, SYN | ACK]);
             let packet = self.segment(server, peer, flags, (2, 9001), 0);
-            self.from_server(packet);
+            self.leave(packet);
         }
     }
 
@@ -267,14 +274,15 @@ impl Talk {
     fn ask_by_datagram(&mut self) {
         let (server, peer) = self.pick_pair();
         let server = (server, pick_service(&mut self.chance));
-        let peer = (peer, if self.chance.percent(20) { server.1 } else { pick_client_port(&mut self.chance) });
+        let peer =
+            (peer, if self.chance.percent(20) { server.1 } else { pick_client_port(&mut self.chance) });
         for _ in 0..self.chance.within(1..5) {
             if self.chance.percent(45) {
                 let datagram = self.datagram(peer, server);
-                self.to_server(datagram);
+                self.arrive(datagram);
             } else {
                 let datagram = self.datagram(server, peer);
-                self.from_server(datagram);
+                self.leave(datagram);
             }
             if self.chance.percent(15) {
                 self.wait();
@@ -289,11 +297,11 @@ impl Talk {
         for _ in 0..self.chance.within(1..5) {
             let to = (peer, pick_service(&mut self.chance));
             let datagram = self.datagram(from, to);
-            self.from_server(datagram);
+            self.leave(datagram);
         }
         if self.chance.percent(40) {
             let datagram = self.datagram((peer, 53), from);
-            self.to_server(datagram);
+            self.arrive(datagram);
         }
     }
 
@@ -308,25 +316,28 @@ impl Talk {
     fn ping(&mut self) {
         let (server, peer) = self.pick_pair();
         let id = self.chance.pick(&[1, 2, 0]);
-        let pairs: &[(u8, u8)] =
-            if server.is_ipv4() { &[(8, 0), (8, 0), (8, 0), (13, 14), (15, 16), (17, 18)] } else { &[(128, 129)] };
+        let pairs: &[(u8, u8)] = if server.is_ipv4() {
+            &[(8, 0), (8, 0), (8, 0), (13, 14), (15, 16), (17, 18)]
+        } else {
+            &[(128, 129)]
+        };
         let (request, reply) = self.chance.pick(pairs);
         if self.chance.percent(70) {
             if self.chance.percent(85) {
                 let message = self.message(peer, server, request, id);
-                self.to_server(message);
+                self.arrive(message);
             }
             if self.chance.percent(10) {
                 self.wait();
             }
             let id = if self.chance.percent(90) { id } else { id ^ 1 };
             let message = self.message(server, peer, reply, id);
-            self.from_server(message);
+            self.leave(message);
         } else {
             let message = self.message(server, peer, request, id);
-            self.from_server(message);
+            self.leave(message);
             let message = self.message(peer, server, reply, id);
-            self.to_server(message);
+            self.arrive(message);
         }
     }
 
@@ -345,7 +356,8 @@ impl Talk {
         }
         let Some((from, to)) = addresses_of(&quoted) else { return };
         // who complains is nearly always whom the packet went to
-        let complainer = if self.chance.percent(85) { to } else { pick_server(&mut self.chance, to.is_ipv6()) };
+        let complainer =
+            if self.chance.percent(85) { to } else { pick_server(&mut self.chance, to.is_ipv6()) };
         let kind = match from {
             IpAddr::V4(_) => self.chance.pick(&[3, 3, 3, 4, 11, 12, 5]),
             IpAddr::V6(_) => self.chance.pick(&[1, 1, 2, 3, 4, 5, 127]),
@@ -354,7 +366,7 @@ impl Talk {
         let code = self.chance.below(5) as u8;
         let message = icmp_message(complainer, from, (kind, code), [0; 4], &quoted);
         let error = packet(complainer, from, protocol, &message);
-        if self.chance.percent(85) { self.from_server(error) } else { self.to_server(error) }
+        if self.chance.percent(85) { self.leave(error) } else { self.arrive(error) }
     }
 
     // ---- fragments -------------------------------------------------------------
@@ -408,7 +420,11 @@ impl Talk {
             }
             2 => {
                 let protocol = if server.is_ipv4() { ICMP } else { ICMPV6 };
-                let kind = if server.is_ipv4() { self.chance.pick(&[0, 8, 3]) } else { self.chance.pick(&[128, 129, 1, 135]) };
+                let kind = if server.is_ipv4() {
+                    self.chance.pick(&[0, 8, 3])
+                } else {
+                    self.chance.pick(&[128, 129, 1, 135])
+                };
                 (protocol, icmp_message(server, peer, (kind, 0), [0, 1, 0, 1], &[9; 40]))
             }
             3 => (self.chance.pick(&PROTOCOLS), vec![3; 40]),
@@ -433,23 +449,32 @@ impl Talk {
         let kind = self.chance.pick(&[130, 131, 132, 133, 134, 135, 136, 137, 143, 135, 136]);
         let listener = matches!(kind, 130..=132 | 143);
         let right = if listener { 1 } else { 255 };
-        let hop_limit = if self.chance.percent(85) { right } else { self.chance.pick(&[0, 1, 2, 64, 254, 255]) };
+        let hop_limit =
+            if self.chance.percent(85) { right } else { self.chance.pick(&[0, 1, 2, 64, 254, 255]) };
         let message = icmp_message(from, to, (kind, 0), [0; 4], &[0xfe; 20]);
         let packet = Ipv6::new(from, to, ICMPV6, &message).hop_limit(hop_limit);
         let packet = if listener { packet.extension(HOP_BY_HOP, &[0, 5, 2, 0, 0, 1, 0]) } else { packet };
-        if self.chance.percent(90) { self.from_server(packet.packet()) } else { self.to_server(packet.packet()) }
+        if self.chance.percent(90) { self.leave(packet.packet()) } else { self.arrive(packet.packet()) }
     }
 
     /// A DHCP client.
     fn find_an_address(&mut self) {
         let v6 = self.chance.percent(50);
-        let from = if self.chance.percent(50) { pick_odd(&mut self.chance, v6) } else { pick_server(&mut self.chance, v6) };
-        let to = if self.chance.percent(70) { pick_odd(&mut self.chance, v6) } else { pick_peer(&mut self.chance, v6) };
+        let from = if self.chance.percent(50) {
+            pick_odd(&mut self.chance, v6)
+        } else {
+            pick_server(&mut self.chance, v6)
+        };
+        let to = if self.chance.percent(70) {
+            pick_odd(&mut self.chance, v6)
+        } else {
+            pick_peer(&mut self.chance, v6)
+        };
         let (client, server) = if v6 { (546, 547) } else { (68, 67) };
         let client = if self.chance.percent(90) { client } else { pick_port(&mut self.chance) };
         let server = if self.chance.percent(90) { server } else { pick_port(&mut self.chance) };
         let datagram = udp_datagram((from, client), (to, server), &[1; 30]);
-        self.from_server(packet(from, to, UDP, &datagram));
+        self.leave(packet(from, to, UDP, &datagram));
     }
 
     fn speak_another_protocol(&mut self) {
@@ -459,9 +484,9 @@ impl Talk {
         let count = self.chance.within(1..40);
         let payload = self.chance.bytes(count);
         if self.chance.percent(40) {
-            self.to_server(packet(peer, server, protocol, &payload));
+            self.arrive(packet(peer, server, protocol, &payload));
         }
-        self.from_server(packet(server, peer, protocol, &payload));
+        self.leave(packet(server, peer, protocol, &payload));
     }
 
     /// A packet between any two, of any sort.
@@ -485,7 +510,7 @@ impl Talk {
                 self.segment(from, to, flags, (1, 1), 0)
             }
         };
-        if self.chance.percent(75) { self.from_server(sent) } else { self.to_server(sent) }
+        if self.chance.percent(75) { self.leave(sent) } else { self.arrive(sent) }
     }
 
     /// Something that was heard before, either way.
@@ -504,7 +529,9 @@ impl Talk {
         let frame = if self.chance.percent(50) {
             noise(&mut self.chance)
         } else {
-            let kind = self.chance.pick(&[0x0806, 0x88cc, 0x888e, 0x8809, 0x0026, 0x05ff, 0x0600, 0x9000, 0x8847, 0x8863]);
+            let kind = self
+                .chance
+                .pick(&[0x0806, 0x88cc, 0x888e, 0x8809, 0x0026, 0x05ff, 0x0600, 0x9000, 0x8847, 0x8863]);
             let count = self.chance.below(60);
             link_frame(kind, &self.chance.bytes(count))
         };

@@ -42,8 +42,11 @@ fn two_hundred_thousand_sequences_agree_with_the_model() {
     let order = Order {
         seed,
         // a time alone is enough
-        sequences: read_variable("PORTCULLIS_SEQUENCES")
-            .unwrap_or(if minutes.is_some() { u64::MAX } else { 200_000 }),
+        sequences: read_variable("PORTCULLIS_SEQUENCES").unwrap_or(if minutes.is_some() {
+            u64::MAX
+        } else {
+            200_000
+        }),
         time: minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
         workers: read_variable("PORTCULLIS_WORKERS")
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(2)),
@@ -61,8 +64,8 @@ fn two_hundred_thousand_sequences_agree_with_the_model() {
         outcome.passing,
         outcome.packets as f64 / seconds,
     );
-    for (sequence, disagreement) in &outcome.found {
-        let path = keep(seed, sequence, disagreement);
+    for (number, (sequence, disagreement)) in outcome.found.iter().enumerate() {
+        let path = keep(&format!("found-{seed}-{number}.txt"), sequence, disagreement);
         println!("\n{}\nkept in {}", describe(sequence, disagreement), path.display());
     }
     assert!(outcome.found.is_empty(), "program and model disagree (seed {seed})");
@@ -98,8 +101,8 @@ fn play_file(rig: &mut Rig, path: &Path) -> Option<String> {
 }
 
 /// Into the corpus, for this disagreement must not come back.
-fn keep(seed: u64, sequence: &Sequence, disagreement: &Disagreement) -> PathBuf {
-    let path = Path::new(CORPUS).join(format!("found-{seed}.txt"));
+fn keep(name: &str, sequence: &Sequence, disagreement: &Disagreement) -> PathBuf {
+    let path = Path::new(CORPUS).join(name);
     let comment: String = disagreement.what.lines().map(|line| format!("# {line}\n")).collect();
     fs::write(&path, comment + &sequence.to_string()).expect("the corpus");
     path

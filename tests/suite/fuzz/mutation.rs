@@ -54,7 +54,8 @@ fn mutate_once(chance: &mut Chance, frame: Vec<u8>) -> Vec<u8> {
         }
         // close to a header's end
         5 => {
-            let length = (ip + chance.pick(&[0, 1, 19, 20, 24, 27, 28, 33, 39, 40, 41, 48, 52, 59, 60])).max(LEAST);
+            let length =
+                (ip + chance.pick(&[0, 1, 19, 20, 24, 27, 28, 33, 39, 40, 41, 48, 52, 59, 60])).max(LEAST);
             frame.get(..length).map_or_else(|| frame.clone(), <[u8]>::to_vec)
         }
         6 => padded(&frame, chance.pick(&[60, 64, 100, 1514])),
@@ -133,7 +134,8 @@ fn change_fragment_field(chance: &mut Chance, frame: Vec<u8>) -> Vec<u8> {
     if version(&frame) != 4 {
         return frame;
     }
-    let field = chance.pick(&[0x2000_u16, 0x2001, 0x0001, 0x0002, 0x4000, 0x6000, 0x1fff, 0x3fff, 0x8000, 0xa000]);
+    let field =
+        chance.pick(&[0x2000_u16, 0x2001, 0x0001, 0x0002, 0x4000, 0x6000, 0x1fff, 0x3fff, 0x8000, 0xa000]);
     let at = ip_offset(&frame) + 6;
     patch(frame, at, &field.to_be_bytes())
 }

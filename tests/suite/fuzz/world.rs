@@ -108,9 +108,7 @@ pub const VLANS: [u16; 2] = [7, 8];
 /// of the link's prefix lies behind another interface.
 pub fn stays_on_link(address: IpAddr) -> bool {
     match address {
-        IpAddr::V6(address) => {
-            address.to_bits() >> 63 != ((u128::from(LINK) << 64) | (1 << 63)) >> 63
-        }
+        IpAddr::V6(address) => address.to_bits() >> 63 != ((u128::from(LINK) << 64) | (1 << 63)) >> 63,
         IpAddr::V4(_) => true,
     }
 }
