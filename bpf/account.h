@@ -215,7 +215,7 @@ static __always_inline void carry_out(const struct packet *packet,
 		fill_reply_key(&key, packet);
 		if (effects & EFFECT_OPEN_FLOW)
 			make_established(&key, decision->generation, decision->rule,
-					 FLOW_PICKED_UP, now_ns);
+					 FLOW_PICKED_UP | ended_by_server(packet), now_ns);
 		if (effects & EFFECT_NOTE_SYN_ACK)
 			note_syn_ack(&key, packet);
 		if (effects & EFFECT_TOUCH_FLOW)
@@ -228,16 +228,11 @@ static __always_inline void carry_out(const struct packet *packet,
 }
 
 /* Global, so that the verifier proves it once. */
-__noinline int account(struct xdp_md *ctx, struct packet *packet,
+__noinline int account(struct xdp_md *ctx, const struct packet *packet,
 		       const struct decision *decision, __u64 now_ns)
 {
 	if (!packet || !decision)
 		return 0;
-	/* The parser stops at the packet's end, and padding may lie in further
-	 * buffers. Drops are exact; what passes does so without padding.
-	 */
-	if (decision->verdict != VERDICT_PASS)
-		packet->length = bpf_xdp_get_buff_len(ctx);
 	count_packet(packet, decision);
 	if (decision->verdict != VERDICT_PASS)
 		count_drop(ctx, packet, decision, now_ns);

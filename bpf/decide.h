@@ -54,7 +54,7 @@ static __always_inline void drop_own_port(struct decision *decision, enum reason
 
 static __always_inline bool is_link_layer(__u16 ethertype)
 {
-	return ethertype < ETHERTYPE_MIN || ethertype == ETH_P_ARP ||
+	return ethertype <= LENGTH_MAX || ethertype == ETH_P_ARP ||
 	       ethertype == ETHERTYPE_LLDP || ethertype == ETHERTYPE_EAPOL ||
 	       ethertype == ETHERTYPE_SLOW;
 }
@@ -67,12 +67,6 @@ static __always_inline bool is_link_local(const struct packet *packet)
 		return !word_be[3] || (word_be[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
 	return (word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
 	       (!word_be[0] && !word_be[1] && !word_be[2] && !word_be[3]);
-}
-
-/* ICMP of the other family is a protocol like any other, and none that a need can name. */
-static __always_inline bool is_foreign_icmp(const struct packet *packet)
-{
-	return packet->protocol == (packet->ip_version == 4 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
 }
 
 /* Is the destination an address that no router forwards, by its form alone? */
@@ -265,7 +259,7 @@ static __always_inline __u32 find_first_fragment(const struct matter *matter)
 	};
 	struct fragment *first;
 
-	if (packet->piece != PIECE_LATER)
+	if (packet->piece != PIECE_LATER || packet->bad_fragment)
 		return 0;
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S))
@@ -312,30 +306,36 @@ static __always_inline __u32 find_quoted_flow(const struct matter *matter)
 	const struct server *server = matter->server;
 	const struct need *need;
 	struct flow_key key;
-	__u16 service = quote->destination_port;
+	__u16 service = quote->destination_port, asked = quote->source_port;
 	__u32 rule = 0;
-	bool icmp, listed;
+	bool asks = true, answers = true, listed;
 
 	if (!quote->present || !same_address(&quote->destination, &packet->source) ||
 	    !same_address(&quote->source, &packet->destination))
 		return 0;
-	icmp = quote->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
-	if (!icmp && !has_ports(quote->protocol))
-		return 0;
+	if (quote->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		int request = answered_icmp_request(packet->ip_version, service);
 
-	if (icmp)
+		/* either a peer's request, or the answer to one of the server's */
+		asks = is_icmp_request(packet->ip_version, service);
+		answers = request >= 0;
+		asked = request;
 		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
 			      quote->source_port, quote->destination_port);
-	else
+	} else if (quote->protocol == IPPROTO_ICMP || quote->protocol == IPPROTO_ICMPV6) {
+		return 0; /* of the other family: none that a need can name */
+	} else {
 		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
 			      quote->destination_port, quote->source_port);
-	if (!(matter->policy.flags & SETTINGS_STRICT) || find_flow(&key, matter->now_ns).found)
+	}
+	if (asks &&
+	    (!(matter->policy.flags & SETTINGS_STRICT) || find_flow(&key, matter->now_ns).found))
 		rule = find_service(&matter->policy, server, quote->protocol, service,
 				    &quote->source, &listed);
-	if (rule || icmp)
+	if (rule || !answers)
 		return rule;
 	need = find_need(&matter->policy, server->profile, server->flags & SERVER_RANGES,
-			 quote->protocol, quote->source_port);
+			 quote->protocol, asked);
 	return need ? match_cell(&matter->policy, &need->outbound, &quote->source) : 0;
 }
 

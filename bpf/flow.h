@@ -212,6 +212,13 @@ static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
 		flow->last_ns = now_ns;
 }
 
+/* What a segment of the server says about the end of its flow. */
+static __always_inline __u32 ended_by_server(const struct packet *packet)
+{
+	return (packet->tcp_flags & TCP_FIN ? FLOW_FIN_SERVER : 0) |
+	       (packet->tcp_flags & TCP_RST ? FLOW_RST_SERVER : 0);
+}
+
 /* A reply went out: the flow lives on under the policy that let it. */
 static __always_inline void touch_flow(const struct flow_key *key, const struct packet *packet,
 				       const struct decision *decision, __u64 now_ns)
@@ -249,10 +256,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 		flow->generation = decision->generation;
 	}
 	if (key->protocol == IPPROTO_TCP) {
-		if (packet->tcp_flags & TCP_FIN)
-			add_flow_flags(flow, FLOW_FIN_SERVER);
-		if (packet->tcp_flags & TCP_RST)
-			add_flow_flags(flow, FLOW_RST_SERVER);
+		add_flow_flags(flow, ended_by_server(packet));
 		/* only the peer can prove that its reset was forged */
 		if (flow->flags & FLOW_RST_PEER)
 			return;

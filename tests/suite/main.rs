@@ -3,6 +3,8 @@
 mod attack;
 mod chaos;
 mod e2e;
+mod fuzz;
 mod kernel;
+mod model;
 mod program;
 mod support;

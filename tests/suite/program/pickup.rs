@@ -5,7 +5,7 @@ use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4};
-use crate::support::frame::{ACK, FIN, PSH, SYN, tcp, udp};
+use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp, udp};
 
 #[test]
 fn a_segment_from_a_service_opens_its_flow_while_the_gate_is_new() {
@@ -129,4 +129,18 @@ fn a_change_of_policy_starts_no_pickup() {
     bench.set_pickup(-1);
     bench.swap(&format!("{POLICY}\n# another text\n"));
     bench.drops(&tcp((V4.web, 80), (V4.peer, 51_000), ACK), Reason::NoFlow);
+}
+
+#[test]
+fn a_flow_that_the_server_ends_is_taken_over_as_ended() {
+    let bench = Bench::dmz();
+    for (flag, seconds) in [(FIN, 121), (RST, 11)] {
+        bench.set_pickup(60);
+        let (server, peer) = ((V4.web, 80), (V4.peer, 52_000));
+        bench.passes(&tcp(server, peer, flag | ACK), Reason::Pickup);
+        bench.set_pickup(-1);
+        bench.age("established", seconds);
+        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+        bench.forget_flows();
+    }
 }

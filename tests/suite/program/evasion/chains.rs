@@ -5,7 +5,8 @@ use portcullis::reason::Reason;
 use super::table::{Row, classes, drops, forbidden, passes, question};
 use crate::support::dmz::V6;
 use crate::support::frame::{
-    DESTINATION_OPTIONS, HOP_BY_HOP, IP, Ipv6, ROUTING, SYN, TCP, UDP, patched, tcp_header, udp_datagram,
+    DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IP, Ipv6, ROUTING, SYN, TCP, UDP, patched, tcp_header,
+    udp_datagram,
 };
 
 classes! {
@@ -30,18 +31,15 @@ fn behind(packet: Ipv6, kind: u8, headers: usize, units: u8) -> Ipv6 {
             let rest = [&[units, 2, 0, 0, 0, 0, 0][..], &vec![0; 8 * usize::from(units)]].concat();
             packet.extension(ROUTING, &rest)
         }
-        44 => packet.fragment(7, 0, false),
+        FRAGMENT => packet.fragment(7, 0, false),
         _ => packet.options(kind, units),
     })
 }
 
 fn list_chains() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (kind, name) in [
-        (DESTINATION_OPTIONS, "destination options"),
-        (ROUTING, "routing headers, used up"),
-        (44, "atomic fragment headers"),
-    ] {
+    for (kind, name) in [(DESTINATION_OPTIONS, "destination options"), (ROUTING, "routing headers, used up")]
+    {
         rows.push(Row::many(
             format!("0 to 8 {name}, then a SYN to a port that nobody needs"),
             "6",
@@ -60,6 +58,15 @@ fn list_chains() -> Vec<Row> {
             (9..=32)
                 .map(|headers| drops(behind(asks(), kind, headers, 0).frame(), Reason::Malformed))
                 .collect(),
+        ));
+    }
+    for (headers, outcome) in [
+        (1, passes(behind(asks(), FRAGMENT, 1, 0).frame(), Reason::Need)),
+        (2, drops(behind(asks(), FRAGMENT, 2, 0).frame(), Reason::Malformed)),
+    ] {
+        rows.push(Row::v6(
+            format!("{headers} atomic fragment headers, then a question that is needed"),
+            outcome,
         ));
     }
     rows.push(Row::many(
