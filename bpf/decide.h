@@ -199,7 +199,7 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 	__u16 service = packet->source_port;
 	struct found_flow found;
 	__u32 rule = 0;
-	bool listed;
+	bool listed, reset;
 
 	if (packet->piece == PIECE_LATER || packet->bad_fragment || is_foreign_icmp(packet))
 		return 0;
@@ -222,16 +222,18 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 	}
 
 	found = find_flow(&matter->key, matter->now_ns);
+	reset = packet->tcp_flags & TCP_RST;
 	/* The tracker may have seen the SYN just before the gate came down, and nobody
 	 * the SYN+ACK: such a flow would end as half-open ones do.
 	 */
-	if ((found.found ? found.unanswered : !(matter->assume & ASSUME_OPENED)) && protocol == IPPROTO_TCP &&
-	    !(packet->tcp_flags & TCP_SYN) &&
+	if ((found.found ? found.unanswered && !reset : !(matter->assume & ASSUME_OPENED)) &&
+	    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
 	    matter->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
 		rule = find_service(&matter->policy, matter->server, protocol, service,
 				    &packet->destination, &listed);
+		/* a closed port's answers to forged segments must not fill `established` */
 		if (rule)
-			pass(decision, REASON_PICKUP, rule, EFFECT_OPEN_FLOW);
+			pass(decision, REASON_PICKUP, rule, reset ? 0 : EFFECT_OPEN_FLOW);
 	} else if (found.found && found.generation == matter->policy.generation) {
 		rule = found.rule;
 		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
@@ -247,8 +249,10 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 	return rule;
 }
 
-/* A later fragment goes as its first one went. */
-static __always_inline __u32 find_first_fragment(const struct matter *matter)
+/* A later fragment goes as its first one went. `outdated` tells of a first one
+ * that passed under another policy.
+ */
+static __always_inline __u32 find_first_fragment(const struct matter *matter, bool *outdated)
 {
 	const struct packet *packet = matter->packet;
 	struct fragment_key key = {
@@ -265,8 +269,10 @@ static __always_inline __u32 find_first_fragment(const struct matter *matter)
 	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S))
 		return 0;
 	/* what let the first one pass may be gone with its policy */
-	if (first->generation != matter->policy.generation)
+	if (first->generation != matter->policy.generation) {
+		*outdated = true;
 		return 0;
+	}
 	/* it would write over what the first one was judged by */
 	if (packet->fragment_position < first->headers_bytes)
 		return 0;
@@ -489,6 +495,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 				  struct decision *decision)
 {
 	const struct packet *packet = matter->packet;
+	bool outdated = false;
 	__u32 reply, first;
 
 	if (packet->malformed) {
@@ -529,7 +536,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 
 	fill_reply_key(&matter->key, packet);
 	reply = find_reply(matter, decision);
-	first = find_first_fragment(matter);
+	first = find_first_fragment(matter, &outdated);
 	if (is_quarantined(matter->server->id, matter->now_ns) &&
 	    !((reply | first) & RULE_MANAGEMENT)) {
 		decision->effects = 0;
@@ -538,7 +545,8 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		return;
 	}
 	if (packet->bad_fragment || (packet->piece == PIECE_LATER && !first)) {
-		drop(decision, REASON_FRAGMENT, 0);
+		/* a datagram that was under way when the policy changed is no sign of anything */
+		drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
 		return;
 	}
 	if (first) {

@@ -252,9 +252,15 @@ impl Model {
         match case.packet.piece {
             // A TCP header begins within any first fragment, so its flags would be rewritten here.
             Piece::Later(8) if case.packet.protocol == TCP => Some(Decision::drop(Reason::Fragment)),
-            Piece::Later(_) => {
-                let first = self.fragments.find_first(case.packet, self.generation, case.now_ns);
+            Piece::Later(position) => {
+                let first = self.fragments.find_first(case.packet, case.now_ns);
                 Some(match first {
+                    // The datagram was under way when the policy changed: no sign of anything.
+                    Some(first) if first.generation != self.generation => {
+                        Decision::drop(Reason::Fragment).quiet_if(true)
+                    }
+                    // It would write over what the first one was judged by.
+                    Some(first) if position < first.headers => Decision::drop(Reason::Fragment),
                     Some(first) => {
                         let mut decision = Decision::pass(Reason::LaterFragment);
                         decision.needs = first.needs.clone();

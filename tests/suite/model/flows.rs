@@ -121,6 +121,11 @@ impl Flows {
         self.established.get(key).is_some_and(|flow| established_lives(flow, now_ns))
     }
 
+    /// Whether no SYN+ACK of a half-open flow was seen.
+    pub fn is_unanswered(&self, key: &FlowKey) -> bool {
+        self.half_open.get(key).is_some_and(|flow| flow.syn_acks.is_empty())
+    }
+
     fn lives_half_open(&self, key: &FlowKey, now_ns: u64) -> bool {
         self.half_open.get(key).is_some_and(|flow| now_ns - flow.opened_ns <= 60 * SECOND_NS)
     }

@@ -20,6 +20,8 @@ pub struct FragmentKey {
 pub struct FragmentState {
     pub passed_ns: u64,
     pub generation: u32,
+    /// How far the headers reach that it was judged by, bytes from its start.
+    pub headers: u32,
     /// Whether it was an answer to `management`.
     pub management: bool,
     /// Lines of the needs that let it pass.
@@ -39,15 +41,17 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// The first fragment of what this is a later fragment of, if it still counts.
-    pub fn find_first(&self, packet: &Packet, generation: u32, now_ns: u64) -> Option<&FragmentState> {
-        self.passed
-            .get(&FragmentKey::of(packet))
-            .filter(|first| first.generation == generation && now_ns - first.passed_ns <= TIMEOUT_NS)
+    /// The first fragment of what this is a later fragment of, under whatever policy it passed.
+    pub fn find_first(&self, packet: &Packet, now_ns: u64) -> Option<&FragmentState> {
+        self.passed.get(&FragmentKey::of(packet)).filter(|first| now_ns - first.passed_ns <= TIMEOUT_NS)
     }
 
-    /// decided: a first fragment that passes again counts from then.
-    pub fn remember(&mut self, packet: &Packet, state: FragmentState) {
+    /// decided: a first fragment that passes again counts from then, and never lays open headers that
+    /// an earlier one had.
+    pub fn remember(&mut self, packet: &Packet, mut state: FragmentState) {
+        if let Some(earlier) = self.find_first(packet, state.passed_ns) {
+            state.headers = state.headers.max(earlier.headers);
+        }
         self.passed.insert(FragmentKey::of(packet), state);
     }
 }

@@ -222,6 +222,7 @@ impl Model {
                     let state = FragmentState {
                         passed_ns: now_ns,
                         generation: self.generation,
+                        headers: packet.extensions as u32 + if tcp.is_some() { 16 } else { 8 },
                         management: decision.management,
                         needs: decision.needs.clone(),
                     };

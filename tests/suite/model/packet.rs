@@ -66,6 +66,8 @@ pub struct Packet {
     pub piece: Piece,
     /// What the fragments of one datagram have in common, besides the addresses: id and protocol.
     pub fragment: (u32, u8),
+    /// Bytes of extension headers behind the fragment header.
+    pub extensions: usize,
     /// None for a later fragment, and for a first one that is too short for it.
     pub transport: Option<Transport>,
     /// The destination port as far as it could be read, even so.
@@ -222,6 +224,7 @@ fn read_ipv4(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         source_routed,
         piece,
         fragment: (u32::from(u16_at(packet, 4)?), protocol),
+        extensions: 0,
         transport: read_transport(payload, protocol, false, piece, known)?,
         port: known.port,
     })
@@ -280,6 +283,7 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         source_routed: chain.source_routed,
         piece: chain.piece,
         fragment: chain.fragment,
+        extensions: chain.length - chain.fragment_end,
         transport: if chain.cut {
             None
         } else {
@@ -296,6 +300,8 @@ pub struct Chain {
     source_routed: bool,
     pub piece: Piece,
     fragment: (u32, u8),
+    /// Where the fragment header ends.
+    fragment_end: usize,
     /// It goes on where the packet ends.
     pub cut: bool,
     pub headers: usize,
@@ -311,6 +317,7 @@ pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Ch
         source_routed: false,
         piece: Piece::Whole,
         fragment: (0, 0),
+        fragment_end: 0,
         cut: false,
         headers: 0,
     };
@@ -348,6 +355,7 @@ pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Ch
                 chain.fragment = (u32_at(header, 4)?, header[0]);
                 chain.protocol = header[0];
                 chain.length += 8;
+                chain.fragment_end = chain.length;
                 *reached = chain.protocol;
                 check_fragment(chain.piece, more, payload.len() - chain.length)?;
                 if matches!(chain.piece, Piece::Later(_)) {

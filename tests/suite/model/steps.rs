@@ -4,7 +4,7 @@ use portcullis::reason::Reason;
 
 use super::Model;
 use super::decide::{Case, Decision, Effect, is_dhcp};
-use super::flows::{FlowKey, answered_flow};
+use super::flows::{FlowKey, Table, answered_flow};
 use super::limits::{PurseKey, most_generous};
 use super::needs::{self, Rule, Subject};
 use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
@@ -37,12 +37,18 @@ impl Model {
         let mut decision = if !case.is_strict() {
             Decision::pass(Reason::Reply)
         } else {
-            if let Some(table) = self.flows.find(&key, case.now_ns) {
-                Decision::pass(Reason::Reply).with(Effect::Answer(table, key))
-            } else if case.tcp().is_some_and(|tcp| !tcp.has(SYN)) && case.now_ns < self.pickup_until_ns {
-                Decision::pass(Reason::Pickup).with(Effect::PickUp(key))
-            } else {
-                return None;
+            let found = self.flows.find(&key, case.now_ns);
+            let taken_over = case.tcp().filter(|tcp| !tcp.has(SYN) && case.now_ns < self.pickup_until_ns);
+            match (found, taken_over) {
+                // The tracker was there before the filter, which has not seen the SYN+ACK.
+                (Some(Table::HalfOpen), Some(tcp)) if !tcp.has(RST) && self.flows.is_unanswered(&key) => {
+                    Decision::pass(Reason::Pickup).with(Effect::PickUp(key))
+                }
+                (Some(table), _) => Decision::pass(Reason::Reply).with(Effect::Answer(table, key)),
+                // What a reset ends needs no flow.
+                (None, Some(tcp)) if tcp.has(RST) => Decision::pass(Reason::Pickup),
+                (None, Some(_)) => Decision::pass(Reason::Pickup).with(Effect::PickUp(key)),
+                (None, None) => return None,
             }
         };
         decision.management = rules.iter().any(|rule| rule.role.is_none());

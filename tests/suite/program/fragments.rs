@@ -314,3 +314,19 @@ fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
     }
     bench.passes(&later(3), Reason::LaterFragment);
 }
+
+#[test]
+fn a_fragment_that_a_new_policy_overtakes_is_dropped_without_an_alarm() {
+    const QUIET: u8 = 1;
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let content = udp_datagram((family.ns, 40_000), (family.peer, 53), &[0; 64]);
+        let place = |offset: u16, more| (7, offset, more);
+        bench.passes(&fragment(family.ns, family.peer, UDP, place(0, true), &content[..40]), Reason::Need);
+        bench.swap(POLICY);
+        let late = fragment(family.ns, family.peer, UDP, place(5, false), &content[40..]);
+        assert_eq!(bench.drops(&late, Reason::Fragment).key.flags, QUIET);
+        let of_nothing = fragment(family.ns, family.peer, UDP, (8, 5, false), &content[40..]);
+        assert_eq!(bench.drops(&of_nothing, Reason::Fragment).key.flags, 0);
+    }
+}

@@ -134,13 +134,27 @@ fn a_change_of_policy_starts_no_pickup() {
 #[test]
 fn a_flow_that_the_server_ends_is_taken_over_as_ended() {
     let bench = Bench::dmz();
-    for (flag, seconds) in [(FIN, 121), (RST, 11)] {
-        bench.set_pickup(60);
-        let (server, peer) = ((V4.web, 80), (V4.peer, 52_000));
-        bench.passes(&tcp(server, peer, flag | ACK), Reason::Pickup);
-        bench.set_pickup(-1);
-        bench.age("established", seconds);
-        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
-        bench.forget_flows();
+    bench.set_pickup(60);
+    let (server, peer) = ((V4.web, 80), (V4.peer, 52_000));
+    bench.passes(&tcp(server, peer, FIN | ACK), Reason::Pickup);
+    bench.set_pickup(-1);
+    bench.age("established", 121);
+    bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+}
+
+#[test]
+fn a_reset_is_let_through_and_opens_nothing() {
+    // A closed port answers forged segments: they must not fill the table of the established.
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.passes(&tcp(server, peer, RST | ACK), Reason::Pickup);
+        bench.passes(&tcp(server, peer, RST), Reason::Pickup);
+        // nor do those that answer a SYN
+        bench.to_server(&tcp((family.peer, 51_001), server, SYN));
+        bench.passes(&tcp(server, (family.peer, 51_001), RST | ACK), Reason::Reply);
+        assert!(!bench.has_flow(FlowTable::Established, server, (family.peer, 51_001)));
+        assert!(!bench.has_flow(FlowTable::Established, server, peer));
     }
 }
