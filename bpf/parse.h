@@ -426,7 +426,9 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 
 		if (!is_extension(type))
 			return true;
-		if (i == EXTENSIONS_MAX || (type == IPPROTO_HOPOPTS && i > 0))
+		/* one fragment header for a packet, also where it is atomic */
+		if (i == EXTENSIONS_MAX || (type == IPPROTO_HOPOPTS && i > 0) ||
+		    (type == IPPROTO_FRAGMENT && fragmented))
 			break;
 		if (packet->left < sizeof(head)) {
 			/* RFC 7112: the first fragment holds the whole chain */
@@ -443,9 +445,6 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 			__u32 id = (__u32)head[4] << 24 | (__u32)head[5] << 16 |
 				   (__u32)head[6] << 8 | head[7];
 
-			/* one for a packet, also where it is atomic */
-			if (fragmented)
-				break;
 			fragmented = true;
 			packet->protocol = head[0];
 			packet->offset += sizeof(head);

@@ -102,8 +102,14 @@ fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
         story.events.push(event);
     }
     for count in 1..=POLICY {
-        let mut events = invent_orders(talk.chance(), &mut live);
-        events.extend(talk.invent());
+        let mut events = talk.invent();
+        let orders = invent_orders(talk.chance(), &mut live);
+        if !orders.is_empty() {
+            // in the middle of it
+            let at = talk.chance().below(events.len() + 1);
+            events.splice(at..at, orders);
+            events.extend(talk.say_again());
+        }
         for event in events {
             let result = rig.happen(&event);
             story.events.push(event);

@@ -8,8 +8,8 @@ use super::event::Event;
 use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
 use super::world::{PROTOCOLS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service};
 use crate::support::frame::{
-    ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet, fragment,
-    icmp_message, link_frame, octets, packet, tcp_header, udp_datagram,
+    ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, IP, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet,
+    fragment, icmp_message, link_frame, octets, packet, tcp_header, udp_datagram,
 };
 
 /// Frames that later events come back to.
@@ -53,6 +53,14 @@ impl Talk {
             }
         }
         events
+    }
+
+    /// What was said before, once more: for after something has changed.
+    pub fn say_again(&mut self) -> Vec<Event> {
+        for _ in 0..16 {
+            self.repeat();
+        }
+        std::mem::take(&mut self.events)
     }
 
     fn wait(&mut self) {
@@ -399,6 +407,7 @@ impl Talk {
         for (offset, more, bytes) in pieces {
             let protocol = if self.chance.percent(4) { self.chance.pick(&PROTOCOLS) } else { protocol };
             let frame = fragment(server, peer, protocol, (id, offset, more), &bytes);
+            self.hear(&frame[IP..]);
             self.send_frame(frame, outward);
             if self.chance.percent(3) {
                 self.wait();

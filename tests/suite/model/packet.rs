@@ -272,7 +272,7 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         return None;
     }
     let payload = bytes.get(40..40 + payload_length)?;
-    let chain = read_extensions(payload, bytes[6], &mut known.protocol)?;
+    let chain = read_extensions(payload, bytes[6], false, &mut known.protocol)?;
     Some(Packet {
         source_mac: [0; 6],
         vlans: Vec::new(),
@@ -307,10 +307,10 @@ pub struct Chain {
     pub headers: usize,
 }
 
-/// Walks the extension headers; `reached` is the kind of the header it stopped at.
+/// Walks the extension headers, of a packet whose end may be cut off; `reached` is the kind of the header it stopped at.
 /// decided: AH, mobility, HIP and shim6 are protocols of their own and not looked through; options
 /// are not read one by one (a jumbogram is out of bounds by its payload length of 0).
-pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Chain> {
+pub fn read_extensions(payload: &[u8], first: u8, cut_off: bool, reached: &mut u8) -> Option<Chain> {
     let mut chain = Chain {
         length: 0,
         protocol: first,
@@ -357,7 +357,9 @@ pub fn read_extensions(payload: &[u8], first: u8, reached: &mut u8) -> Option<Ch
                 chain.length += 8;
                 chain.fragment_end = chain.length;
                 *reached = chain.protocol;
-                check_fragment(chain.piece, more, payload.len() - chain.length)?;
+                if !cut_off {
+                    check_fragment(chain.piece, more, payload.len() - chain.length)?;
+                }
                 if matches!(chain.piece, Piece::Later(_)) {
                     *reached = chain.protocol;
                     return Some(chain);

@@ -177,8 +177,8 @@ impl Model {
         };
         let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
         let services = needs::having_port(&case.inbound, subject);
-        let permitted = !needs::matching(case.policy, &case.inbound, subject).is_empty();
-        (answers && !services.is_empty() && !permitted)
+        // decided: also where the policy has come to permit it since, for then it is no alarm either
+        (answers && !services.is_empty())
             .then(|| Decision::drop(Reason::Stranger).by(&services).at_own_port(service))
     }
 }
