@@ -32,7 +32,7 @@ const BATCH: u32 = 1024;
 const TOLERANCE_NS: u64 = SECOND_NS / 2;
 
 const SIZES: &str = "\n[tables]\nservers = 64\nestablished = 1024\nhalf_open = 1024\ndatagrams = 1024\n\
-    icmp = 1024\nunlisted = 1024\nfragments = 1024\nledger = 2048\nlimits = 1024\n";
+    icmp = 1024\nunlisted = 1024\nfragments = 1024\nledger = 16384\nlimits = 1024\n";
 
 /// Tables whose entries begin with a time.
 const TIMED: [&str; 6] = ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments"];
