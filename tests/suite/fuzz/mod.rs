@@ -50,6 +50,7 @@ fn two_hundred_thousand_sequences_agree_with_the_model() {
         time: minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
         workers: read_variable("PORTCULLIS_WORKERS")
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(2)),
+        look_into: std::env::var_os("PORTCULLIS_OBJECT").is_none(),
     };
     let begun = Instant::now();
     let outcome = run(order);
@@ -64,7 +65,7 @@ fn two_hundred_thousand_sequences_agree_with_the_model() {
         outcome.passing,
         outcome.packets as f64 / seconds,
     );
-    for (number, (sequence, disagreement)) in outcome.found.iter().enumerate() {
+    for (number, (sequence, disagreement)) in outcome.found.iter().enumerate().filter(|_| order.look_into) {
         let path = keep(&format!("found-{seed}-{number}.txt"), sequence, disagreement);
         println!("\n{}\nkept in {}", describe(sequence, disagreement), path.display());
     }

@@ -19,7 +19,7 @@ use portcullis::reason::{REASONS, Reason};
 use super::event::{Event, JUMP_PART_NS, Sequence};
 use super::world::stays_on_link;
 use crate::model::{self, FlowKey, FlowState, FragmentKey, LedgerKey, Model, Outcome, Table};
-use crate::support::bench::SECOND_NS;
+use crate::support::bench::{SECOND_NS, load_gate};
 use crate::support::frame::IP;
 
 const XDP_DROP: u32 = 1;
@@ -76,7 +76,7 @@ impl Rig {
     pub fn new() -> Rig {
         let text = "[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
         let (policy, tables) = read_policy(text).expect("a policy");
-        let gate = Gate::load(&policy, &tables).expect("a gate");
+        let gate = load_gate(&policy, &tables);
         let mut rig = Rig {
             gate,
             model: Model::new(),
