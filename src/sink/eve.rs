@@ -2,7 +2,6 @@
 //! closed schema once our one object, `portcullis`, is taken away. What Suricata has no word
 //! for stands in that object.
 
-mod file;
 #[cfg(test)]
 mod tests;
 
@@ -13,18 +12,53 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::escape::escape_json;
+use super::file::{LogFile, Rotation};
 use super::headers::Headers;
+use super::{Event, Sink, Takes};
 use crate::alarm::{Alarm, Change, Kind, Severity, Step};
 use crate::drops::{Cause, Drop, Verdict, show_hex};
 use crate::policy::show_mac;
 use crate::reason::Reason;
 
-pub use file::EveFile;
-
 /// `gid` of our alerts: not 1, which is that of rules, so that our numbers are nobody else's.
 const GENERATOR_ID: u32 = 9200;
 /// `rev` of our alerts; to be raised when a kind changes its meaning.
 const REVISION: u32 = 1;
+
+/// Appends EVE JSON to a file: a line per drop (not the quiet ones) and per change of an alarm.
+#[derive(Debug)]
+pub struct Eve {
+    name: String,
+    file: LogFile,
+}
+
+impl Eve {
+    /// The file is made when the first event comes.
+    pub fn new(path: &str, rotation: Rotation) -> Eve {
+        Eve { name: format!("eve {path}"), file: LogFile::new(path, rotation) }
+    }
+}
+
+impl Sink for Eve {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Everything
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        self.file.append_line(&match event {
+            Event::Drop(drop) => render_drop(drop)?,
+            Event::Alarm(change) => render_alarm(change)?,
+        })
+    }
+
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.file.reopen()
+    }
+}
 
 /// One line. Field names and types are those of Suricata's schema.
 #[derive(Serialize)]
