@@ -326,7 +326,7 @@ impl<'gate> Daemon<'gate> {
 fn open_outlet(alarms: &Alarms, colour: bool) -> Outlet {
     let mut outlet = Outlet::new();
     outlet.add(Box::new(Stderr::new(colour)));
-    if let Some((path, _)) = &alarms.eve {
+    if let Some(path) = &alarms.eve {
         // the file of a first run lies in a folder that nobody has made yet
         if let Some(folder) = Path::new(path).parent()
             && let Err(error) = std::fs::create_dir_all(folder)
