@@ -22,7 +22,7 @@ use crate::drops::{Context, Drop, Names, Sweep};
 use crate::gate::{Consumer, Gate, GateError, Mode, Place, lift, return_memory};
 use crate::policy::{Alarms, diff};
 use crate::sample::decode;
-use crate::sink::{Eve, Event, Outlet, Rotation, Stderr};
+use crate::sink::{Event, Outlet, open_outlet};
 use doorbell::Doorbell;
 use socket::Socket;
 
@@ -113,7 +113,7 @@ impl<'gate> Daemon<'gate> {
             place: place.clone(),
             gate,
             interface: place.interface.as_str().into(),
-            outlet: open_outlet(&alarms, colour),
+            outlet: open_outlet(&alarms, &place.interface, colour),
             alarms,
             mode,
             colour,
@@ -287,7 +287,7 @@ impl<'gate> Daemon<'gate> {
         let generation = self.gate.apply(&self.place, &policy, &tables)?;
         if policy.alarms != self.alarms {
             self.alarms = policy.alarms.clone();
-            self.outlet = open_outlet(&self.alarms, self.colour);
+            self.outlet = open_outlet(&self.alarms, &self.interface, self.colour);
         }
         self.learn_names()?;
         let mut text = super::apply::list(&changes);
@@ -321,19 +321,4 @@ impl<'gate> Daemon<'gate> {
     fn context(&self) -> Context<'_> {
         Context { interface: self.interface.clone(), clock: Clock::now(), names: &self.names }
     }
-}
-
-fn open_outlet(alarms: &Alarms, colour: bool) -> Outlet {
-    let mut outlet = Outlet::new();
-    outlet.add(Box::new(Stderr::new(colour)));
-    if let Some(path) = &alarms.eve {
-        // the file of a first run lies in a folder that nobody has made yet
-        if let Some(folder) = Path::new(path).parent()
-            && let Err(error) = std::fs::create_dir_all(folder)
-        {
-            warn!("could not make the folder {}: {error}", folder.display());
-        }
-        outlet.add(Box::new(Eve::new(path, Rotation { size: 0, keep: 0 })));
-    }
-    outlet
 }

@@ -2,23 +2,41 @@
 //! queue of its own ([`Outlet`]): one that fails, hangs or crawls is counted and retried, and
 //! never stops the consumer or another sink.
 
+mod alertmanager;
+mod cef;
+mod command;
+mod ecs;
 mod escape;
 mod eve;
 mod file;
 mod headers;
+mod journald;
+mod list;
 mod outlet;
+mod own;
+mod pcapng;
 mod stderr;
+mod syslog;
+mod tls;
 
 use std::time::Duration;
 
 use crate::alarm::Change;
 use crate::drops::Drop;
 
+pub use alertmanager::Alertmanager;
+pub use cef::Cef;
+pub use command::Command;
+pub use ecs::Ecs;
 pub use escape::escape;
 pub use eve::Eve;
 pub use file::{LogFile, Rotation};
+pub use journald::{JOURNAL, Journald};
+pub use list::open_outlet;
 pub use outlet::{Outlet, SinkStatus};
+pub use pcapng::Pcapng;
 pub use stderr::{Stderr, render_line};
+pub use syslog::Syslog;
 
 /// What sinks are given.
 #[derive(Clone, Debug, PartialEq, Eq)]

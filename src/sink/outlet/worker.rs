@@ -9,7 +9,7 @@ use log::{info, warn};
 use super::SinkStatus;
 use super::backoff::Backoff;
 use super::queue::{Queue, Ticket};
-use crate::sink::{Event, Refused, Sink, Takes};
+use crate::sink::{Event, Refused, Sink, Takes, escape};
 
 /// Tries at an event that the other side refuses.
 const TRIES: u32 = 3;
@@ -224,11 +224,13 @@ impl Shared {
             }
             Err(error) => {
                 state.failures += 1;
+                // Servers and names of files have their say in it.
+                let text = escape(&format!("{error:#}")).into_owned();
                 if state.error.is_none() {
                     // Once, and not with every event: the status has the count.
-                    warn!("sink {}: {error:#}; to be retried", sink.name());
+                    warn!("sink {}: {text}; to be retried", sink.name());
                 }
-                state.error = Some(format!("{error:#}"));
+                state.error = Some(text);
                 state.backoff.fail(Instant::now());
             }
         }
