@@ -194,6 +194,11 @@ impl<'gate> Daemon<'gate> {
             self.learn_names()?;
         }
         let mut sweep = std::mem::take(&mut self.sweep);
+        for glimpse in sweep.glimpse(&ledger, &self.context()) {
+            for change in self.engine.glimpse(&glimpse, Clock::now()) {
+                self.tell(change);
+            }
+        }
         let missed = sweep.step(&ledger, &self.context());
         self.sweep = sweep;
         for drop in missed {

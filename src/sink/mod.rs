@@ -39,7 +39,7 @@ pub use stderr::{Stderr, render_line};
 pub use syslog::Syslog;
 
 /// What sinks are given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A drop, as a sample or the ledger told it.
     Drop(Drop),

@@ -76,7 +76,7 @@ mod tests {
     fn a_line_says_who_did_what_and_what_to_do() {
         assert_eq!(
             render_line(&opened("web1"), false),
-            "2026-11-22T15:00:00Z alarm #1 opened: medium attempt: web1 tried tcp/445 to \
+            "2026-11-22T15:00:00Z alarm #1 opened: critical attempt: web1 tried tcp/445 to \
              198.51.100.7; 1 packet dropped since 2026-11-22T15:00:00Z; servers of a DMZ answer \
              and hardly ever call: this is the first sign that one was taken over (T1071 \
              Application Layer Protocol); next: portcullis quarantine -i dmz0 web1"
@@ -94,7 +94,7 @@ mod tests {
     fn colour_is_only_there_when_asked_for_and_says_how_grave_it_is() {
         let change = opened("web1");
         assert!(!render_line(&change, false).contains('\x1b'));
-        assert!(render_line(&change, true).starts_with("\x1b[33m"));
+        assert!(render_line(&change, true).starts_with("\x1b[1;31m"));
         assert_eq!(render_line(&change, true).matches('\x1b').count(), 2);
     }
 
