@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -30,13 +32,14 @@ pub struct Command {
     name: String,
     words: Vec<String>,
     limit: Duration,
+    brake: Arc<AtomicBool>,
 }
 
 impl Command {
     /// The program's path, its arguments, and how long it may run.
     pub fn new(words: &[String], limit: Duration) -> Command {
         let name = format!("command {}", words.first().map_or("", String::as_str));
-        Command { name, words: words.to_vec(), limit }
+        Command { name, words: words.to_vec(), limit, brake: Arc::default() }
     }
 
     fn start(&self, change: &Change) -> anyhow::Result<Child> {
@@ -62,6 +65,10 @@ impl Command {
                 return Ok(status);
             }
             let left = deadline.saturating_duration_since(Instant::now());
+            if self.brake.load(Ordering::Relaxed) {
+                end_group(child)?;
+                anyhow::bail!("the daemon ends, so it was killed");
+            }
             if left.is_zero() {
                 end_group(child)?;
                 let limit = self.limit.as_secs_f32();
@@ -76,6 +83,11 @@ impl Command {
 impl Sink for Command {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    /// It must not outlive the daemon: nobody would watch its time.
+    fn brake(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.brake))
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {

@@ -19,6 +19,8 @@ mod stderr;
 mod syslog;
 mod tls;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::alarm::Change;
@@ -85,6 +87,11 @@ pub trait Sink: Send {
     /// Opens its file anew, as log rotation asks for. What has no file has nothing to do.
     fn reopen(&mut self) -> anyhow::Result<()> {
         Ok(())
+    }
+
+    /// What breaks off a write that is under way, when all ends and it takes too long.
+    fn brake(&self) -> Option<Arc<AtomicBool>> {
+        None
     }
 
     /// How often [`Sink::beat`] is called.

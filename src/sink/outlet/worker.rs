@@ -1,6 +1,7 @@
 //! The thread of one sink.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,14 @@ use crate::sink::{Event, Refused, Sink, Takes, escape};
 /// Tries at an event that the other side refuses.
 const TRIES: u32 = 3;
 
+/// How long what was broken off may take to end.
+const BRAKING: Duration = Duration::from_secs(1);
+
 /// A sink in its thread, as the others see it.
 pub(super) struct Worker {
     name: String,
     takes: Takes,
+    brake: Option<Arc<AtomicBool>>,
     shared: Arc<Shared>,
 }
 
@@ -54,7 +59,7 @@ impl Worker {
     pub fn start(mut sink: Box<dyn Sink>) -> Worker {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, wake: Condvar::new(), done: Condvar::new() });
-        let (name, takes) = (sink.name().to_owned(), sink.takes());
+        let (name, takes, brake) = (sink.name().to_owned(), sink.takes(), sink.brake());
         let work = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("sink".to_owned());
         let started = thread.spawn(move || work.run(&mut *sink));
@@ -64,7 +69,7 @@ impl Worker {
             state.error = Some(format!("no thread for it: {error}"));
             state.ended = true;
         }
-        Worker { name, takes, shared }
+        Worker { name, takes, brake, shared }
     }
 
     /// Never waits for the sink.
@@ -88,16 +93,30 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and pulls its brake if that takes too long.
     pub fn await_end(&self, deadline: Instant) {
+        if self.ends_by(deadline) {
+            return;
+        }
+        let pending = {
+            let mut state = self.shared.lock();
+            let pending = state.pending();
+            state.queue.lose_all();
+            pending
+        };
+        warn!("sink {}: did not end in time, {pending} events lost", self.name);
+        if let Some(brake) = &self.brake {
+            brake.store(true, Ordering::Relaxed);
+            self.ends_by(Instant::now() + BRAKING);
+        }
+    }
+
+    fn ends_by(&self, deadline: Instant) -> bool {
         let mut state = self.shared.lock();
-        while !state.ended {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let pending = state.pending();
-                state.queue.lose_all();
-                warn!("sink {}: did not end in time, {pending} events lost", self.name);
-                return;
+            if state.ended || left.is_zero() {
+                return state.ended;
             }
             let waited = self.shared.done.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);

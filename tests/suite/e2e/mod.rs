@@ -14,6 +14,7 @@ mod modes;
 mod policies;
 mod refusals;
 mod services;
+mod sinks;
 mod socket;
 mod swaps;
 mod tap;

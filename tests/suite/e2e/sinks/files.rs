@@ -1,0 +1,89 @@
+//! EVE, ECS, CEF and pcapng side by side.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{dmz_with_alarms, output_of};
+use crate::e2e::world::{World, eventually, share_machine};
+
+/// JSON lines of a file.
+fn json_lines(path: &str) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// What tshark reads of a capture: interface, seconds, port, comment.
+fn packets(path: &str) -> Vec<Vec<String>> {
+    let fields = ["frame.interface_name", "frame.time_epoch", "udp.dstport", "frame.comment"];
+    let mut arguments = vec!["-n", "-r", path, "-T", "fields", "-E", "separator=|"];
+    fields.iter().for_each(|field| arguments.extend(["-e", field]));
+    let text = output_of("tshark", &arguments);
+    text.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let path = |name: &str| world.folder.join("new-folder").join(name).display().to_string();
+    let (eve, ecs, cef, pcapng) = (path("eve.json"), path("ecs.json"), path("e.cef"), path("s.pcapng"));
+    let lines = format!("eve = \"{eve}\"\necs = \"{ecs}\"\ncef = \"{cef}\"\npcapng = \"{pcapng}\"\n");
+    let mut daemon = world.daemon(&dmz_with_alarms(&lines), &[]);
+    world.prove_drops(&tap, 5);
+    let told = || {
+        let of = |value: &Value| value["portcullis"]["drops"].as_u64().unwrap_or(0);
+        let sum = |path: &str| json_lines(path).iter().map(of).sum::<u64>();
+        (sum(&eve), sum(&ecs))
+    };
+    eventually("both files tell of all drops", || told() == (5, 5));
+    eventually("the samples are there", || fs::metadata(&pcapng).is_ok_and(|file| file.len() > 0));
+
+    let alert = |value: &&Value| value["event"]["kind"] == "alert";
+    let alerts = json_lines(&ecs);
+    let alert = alerts.iter().find(alert).expect("an alert");
+    assert_eq!(
+        (&alert["event"]["action"], &alert["rule"]["ruleset"]),
+        (&"opened".into(), &"portcullis".into())
+    );
+    assert_eq!((&alert["source"]["ip"], &alert["destination"]["port"]), (&"192.0.2.80".into(), &4000.into()));
+    let text = fs::read_to_string(&cef).expect("a file");
+    assert!(text.lines().all(|line| line.starts_with("CEF:0|portcullis|portcullis|")), "{text}");
+    for word in ["|drop/47|", "src=192.0.2.80 ", " dpt=4000 ", " act=blocked "] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+
+    // each sampled packet, its time to the nanosecond
+    let found = packets(&pcapng);
+    assert!(!found.is_empty());
+    for packet in &found {
+        assert_eq!((&*packet[0], &*packet[2]), ("dmz0", "4000"), "{packet:?}");
+        assert!(packet[3].starts_with("drop new_flow: web1 udp/4000"), "{packet:?}");
+        let fraction = packet[1].split_once('.').expect("a fraction").1;
+        assert_eq!(fraction.len(), 9, "{packet:?}");
+    }
+    let about = output_of("capinfos", &["-M", &pcapng]);
+    assert!(about.contains("nanoseconds (9)") && about.contains("Name = dmz0"), "{about}");
+
+    // log rotation by somebody else
+    for file in [&eve, &ecs, &cef, &pcapng] {
+        fs::rename(file, format!("{file}.old")).expect("a rename");
+    }
+    daemon.signal(Signal::SIGHUP);
+    daemon.hear(&["generation 2 is live"]);
+    world.prove_drops(&tap, 3);
+    eventually("the new files tell of the new drops", || told() == (3, 3));
+    eventually("the new samples are there", || fs::metadata(&pcapng).is_ok_and(|file| file.len() > 0));
+    assert!(!packets(&pcapng).is_empty());
+    assert_eq!(packets(&format!("{pcapng}.old")).len(), found.len());
+
+    // and the next daemon goes on in the same file
+    let before = packets(&pcapng).len();
+    daemon.end(Signal::SIGTERM);
+    let mut daemon = world.daemon(&dmz_with_alarms(&lines), &[]);
+    world.prove_drops(&tap, 1);
+    eventually("a packet more", || packets(&pcapng).len() > before);
+    daemon.end(Signal::SIGTERM);
+}
