@@ -8,7 +8,7 @@ use portcullis::alarm::Step;
 use portcullis::sink::{Alertmanager, Event, Sink as _};
 use serde_json::Value;
 
-use super::{HOSTILE, Process, dmz_with_alarms, life_of_a_worm, opened};
+use super::{HOSTILE, Process, dmz_with_alarms, life_of_a_worm, make_certificates, opened};
 use crate::e2e::world::{World, eventually, share_machine};
 
 const BASE: &str = "http://127.0.0.1:9093";
@@ -20,6 +20,12 @@ struct Server<'w> {
 
 impl<'w> Server<'w> {
     fn start(world: &'w World) -> Server<'w> {
+        let server = Server::start_with(world, &[]);
+        eventually("the Alertmanager answers", || server.ask("/-/ready").is_some());
+        server
+    }
+
+    fn start_with(world: &'w World, more: &[String]) -> Server<'w> {
         let config = world.write("alertmanager.yml", "route:\n  receiver: none\nreceivers:\n- name: none\n");
         let folder = world.folder.display();
         let mut command = world.router.command("prometheus-alertmanager");
@@ -29,10 +35,9 @@ impl<'w> Server<'w> {
             "--web.listen-address=127.0.0.1:9093",
             "--cluster.listen-address=",
         ]);
+        command.args(more);
         let process = Process::start(command, &format!("{folder}/alertmanager.out"));
-        let server = Server { world, _process: process };
-        eventually("the Alertmanager answers", || server.ask("/-/ready").is_some());
-        server
+        Server { world, _process: process }
     }
 
     /// The body of an answer that says 200.
@@ -122,4 +127,36 @@ fn a_hostile_name_is_one_label_and_is_taken() {
     eventually("it fires", || server.names().len() == 1);
     let text = server.alerts()[0]["labels"]["server"].as_str().expect("a name").to_owned();
     assert!(text.starts_with("w1\"]'=|\\\\\\u{a}<0>1") && !text.contains(char::is_control), "{text:?}");
+}
+
+#[test]
+fn an_alertmanager_behind_tls_is_told_if_the_right_authority_vouches_for_it() {
+    let _machine = share_machine();
+    let world = World::new();
+    make_certificates(&world.folder);
+    let folder = world.folder.display();
+    let config =
+        format!("tls_server_config:\n  cert_file: {folder}/server.pem\n  key_file: {folder}/server.key\n");
+    let config = world.write("web.yml", &config);
+    let _server = Server::start_with(&world, &[format!("--web.config.file={config}")]);
+    eventually("the Alertmanager listens", || {
+        world.router.enter(|| TcpStream::connect("127.0.0.1:9093").is_ok())
+    });
+    let tell = |ca: &str, name: &str| {
+        let ca = format!("{folder}/{ca}.pem");
+        let mut sink = Alertmanager::new("https://127.0.0.1:9093", Some(&ca));
+        world.router.enter(|| sink.write(&opened(name)))
+    };
+    let error = format!("{:#}", tell("other", "wrong").expect_err("a refusal"));
+    assert!(error.contains("certificate"), "{error}");
+    tell("ca", "right").expect("an answer");
+    let trust = world.write("client.yml", &format!("tls_config:\n  ca_file: {folder}/ca.pem\n"));
+    let mut amtool = world.router.command("amtool");
+    amtool.args(["--alertmanager.url=https://127.0.0.1:9093", &format!("--http.config.file={trust}")]);
+    let output = amtool.args(["alert", "query", "-o", "json"]).output().expect("amtool");
+    let alerts: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let servers: Vec<&Value> =
+        alerts.as_array().expect("a list").iter().map(|alert| &alert["labels"]["server"]).collect();
+    assert_eq!(servers, ["right"]);
 }

@@ -87,3 +87,27 @@ fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
     eventually("a packet more", || packets(&pcapng).len() > before);
     daemon.end(Signal::SIGTERM);
 }
+
+#[test]
+fn a_hangup_puts_changed_sinks_into_force_and_loses_nothing() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let path = |name: &str| world.folder.join(name).display().to_string();
+    let (first, second) = (path("first.json"), path("second.json"));
+    let mut daemon = world.daemon(&dmz_with_alarms(&format!("eve = \"{first}\"")), &[]);
+    world.prove_drops(&tap, 4);
+    let told = |path: &str| {
+        let of = |value: &Value| value["portcullis"]["drops"].as_u64().unwrap_or(0);
+        json_lines(path).iter().map(of).sum::<u64>()
+    };
+    eventually("the first file has them", || told(&first) == 4);
+    world.write("daemon.toml", &dmz_with_alarms(&format!("eve = \"{second}\"")));
+    daemon.signal(Signal::SIGHUP);
+    daemon.hear(&["alarms.eve", "second.json"]);
+    daemon.hear(&["generation 2 is live"]);
+    world.prove_drops(&tap, 3);
+    eventually("the second file has the rest", || told(&second) == 3);
+    assert_eq!(told(&first), 4);
+    daemon.end(Signal::SIGTERM);
+}

@@ -8,6 +8,7 @@ mod journal;
 mod syslog;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -67,6 +68,23 @@ fn output_of(program: &str, arguments: &[&str]) -> String {
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {told}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// An authority, its server, and an authority that nobody asked.
+fn make_certificates(folder: &Path) {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    for name in ["ca", "other"] {
+        let (key_file, file, subject) =
+            (path(&format!("{name}.key")), path(&format!("{name}.pem")), format!("/CN={name}"));
+        let files = ["-keyout", &key_file, "-out", &file, "-subj", &subject];
+        output_of("openssl", &[&["req", "-x509"], &key[..], &files].concat());
+    }
+    let (ca, ca_key, file, key_file) =
+        (path("ca.pem"), path("ca.key"), path("server.pem"), path("server.key"));
+    let files = ["-keyout", &key_file, "-out", &file, "-subj", "/CN=loghost", "-CA", &ca, "-CAkey", &ca_key];
+    let more = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
+    output_of("openssl", &[&["req", "-x509"], &key[..], &files, &more].concat());
 }
 
 /// A SYN of a server with this name.

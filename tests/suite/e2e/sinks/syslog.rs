@@ -1,13 +1,12 @@
 //! Syslog to a real rsyslog: local socket, UDP, TCP, TLS.
 
 use std::fs;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 use portcullis::policy::{Endpoint, Syslog as Target};
 use portcullis::sink::{Sink as _, Syslog};
 
-use super::{HOSTILE, Process, dmz_with_alarms, opened, output_of};
+use super::{HOSTILE, Process, dmz_with_alarms, make_certificates, opened};
 use crate::e2e::world::{World, eventually, share_machine, within};
 
 /// What the test waits for when it waits for nothing to come.
@@ -69,23 +68,6 @@ input(type="imtcp" address="127.0.0.1" port="6514" ruleset="tls"
         let text = fs::read_to_string(self.world.folder.join(format!("{way}.log"))).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
-}
-
-/// An authority, its server, and an authority that nobody asked.
-fn make_certificates(folder: &Path) {
-    let path = |name: &str| folder.join(name).display().to_string();
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-    for name in ["ca", "other"] {
-        let (key_file, file, subject) =
-            (path(&format!("{name}.key")), path(&format!("{name}.pem")), format!("/CN={name}"));
-        let files = ["-keyout", &key_file, "-out", &file, "-subj", &subject];
-        output_of("openssl", &[&["req", "-x509"], &key[..], &files].concat());
-    }
-    let (ca, ca_key, file, key_file) =
-        (path("ca.pem"), path("ca.key"), path("server.pem"), path("server.key"));
-    let files = ["-keyout", &key_file, "-out", &file, "-subj", "/CN=loghost", "-CA", &ca, "-CAkey", &ca_key];
-    let more = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
-    output_of("openssl", &[&["req", "-x509"], &key[..], &files, &more].concat());
 }
 
 fn local(port: u16) -> Endpoint {
