@@ -5,11 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use portcullis::sink::{Journald, Sink as _};
 use serde_json::Value;
 
-use super::{HOSTILE, Process, opened, output_of};
-use crate::e2e::world::{World, eventually, share_machine};
+use super::{HOSTILE, Process, dmz_with_alarms, opened, output_of};
+use crate::e2e::command::Daemon;
+use crate::e2e::world::{NIC, World, eventually, share_machine};
 
 /// Where Debian keeps it; it is no command.
 const JOURNALD: &str = "/usr/lib/systemd/systemd-journald";
@@ -22,7 +24,7 @@ impl Journal {
     fn start(world: &World) -> Journal {
         let script = format!(
             "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log && \
-             mkdir -p /run/systemd /var/log/journal && exec {JOURNALD} {NAME}"
+             mkdir -p /run/systemd /var/log/journal && ln -s journal.{NAME} /run/systemd/journal && exec {JOURNALD} {NAME}"
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
@@ -52,6 +54,42 @@ impl Journal {
         }
         entries
     }
+}
+
+#[test]
+fn a_daemon_that_is_told_to_writes_its_alarms_into_the_journal() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let journal = Journal::start(&world);
+    let policy = world.write("daemon.toml", &dmz_with_alarms("journald = true"));
+    // it has to see the journal's /run
+    let mut command = Command::new("nsenter");
+    command.args([
+        &format!("--net=/run/netns/{}", world.router.name()),
+        &format!("--mount=/proc/{}/ns/mnt", journal.0.pid()),
+        "--",
+        env!("CARGO_BIN_EXE_portcullis"),
+    ]);
+    let mut daemon = Daemon::start({
+        command.args(["run", "-i", NIC, "-p", &policy]);
+        command
+    });
+    daemon.hear(&["the gate on dmz0 is down"]);
+    world.prove_drops(&tap, 2);
+    let query = "PORTCULLIS_SERVICE=udp/4000";
+    eventually("the alarm is in the journal", || !journal.find(query).is_empty());
+    let entry = journal.find(query).remove(0);
+    for (field, value) in [
+        ("SYSLOG_IDENTIFIER", "portcullis"),
+        ("_COMM", "portcullis"),
+        ("PORTCULLIS_SERVER", "web1"),
+        ("PORTCULLIS_STEP", "opened"),
+        ("PORTCULLIS_INTERFACE", "dmz0"),
+    ] {
+        assert_eq!(entry[field], value, "{field}: {entry:#?}");
+    }
+    daemon.end(Signal::SIGTERM);
 }
 
 #[test]
