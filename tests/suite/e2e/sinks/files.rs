@@ -5,14 +5,8 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{dmz_with_alarms, output_of};
+use super::{count_told, dmz_with_alarms, json_lines, output_of};
 use crate::e2e::world::{World, eventually, share_machine};
-
-/// JSON lines of a file.
-fn json_lines(path: &str) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
-}
 
 /// What tshark reads of a capture: interface, seconds, port, comment.
 fn packets(path: &str) -> Vec<Vec<String>> {
@@ -33,11 +27,7 @@ fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
     let lines = format!("eve = \"{eve}\"\necs = \"{ecs}\"\ncef = \"{cef}\"\npcapng = \"{pcapng}\"\n");
     let mut daemon = world.daemon(&dmz_with_alarms(&lines), &[]);
     world.prove_drops(&tap, 5);
-    let told = || {
-        let of = |value: &Value| value["portcullis"]["drops"].as_u64().unwrap_or(0);
-        let sum = |path: &str| json_lines(path).iter().map(of).sum::<u64>();
-        (sum(&eve), sum(&ecs))
-    };
+    let told = || (count_told(&eve), count_told(&ecs));
     eventually("both files tell of all drops", || told() == (5, 5));
     eventually("the samples are there", || fs::metadata(&pcapng).is_ok_and(|file| file.len() > 0));
 
@@ -97,17 +87,13 @@ fn a_hangup_puts_changed_sinks_into_force_and_loses_nothing() {
     let (first, second) = (path("first.json"), path("second.json"));
     let mut daemon = world.daemon(&dmz_with_alarms(&format!("eve = \"{first}\"")), &[]);
     world.prove_drops(&tap, 4);
-    let told = |path: &str| {
-        let of = |value: &Value| value["portcullis"]["drops"].as_u64().unwrap_or(0);
-        json_lines(path).iter().map(of).sum::<u64>()
-    };
-    eventually("the first file has them", || told(&first) == 4);
+    eventually("the first file has them", || count_told(&first) == 4);
     world.write("daemon.toml", &dmz_with_alarms(&format!("eve = \"{second}\"")));
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["alarms.eve", "second.json"]);
     daemon.hear(&["generation 2 is live"]);
     world.prove_drops(&tap, 3);
-    eventually("the second file has the rest", || told(&second) == 3);
-    assert_eq!(told(&first), 4);
+    eventually("the second file has the rest", || count_told(&second) == 3);
+    assert_eq!(count_told(&first), 4);
     daemon.end(Signal::SIGTERM);
 }

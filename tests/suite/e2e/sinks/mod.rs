@@ -16,6 +16,7 @@ use portcullis::alarm::{Change, Engine};
 use portcullis::clock::Clock;
 use portcullis::drops::{Cause, Drop as DropEvent, Origin, Server, Verdict};
 use portcullis::sink::Event;
+use serde_json::Value;
 
 use super::policies::dmz;
 use super::world::ip;
@@ -26,6 +27,20 @@ const HOSTILE: &str = "w1\"]'=|\\\n<0>1 - - - - - - fake\nPRIORITY=0\n\u{1b}[2J\
 /// [`dmz`] with lines in `[alarms]`.
 fn dmz_with_alarms(lines: &str) -> String {
     format!("{}\n[alarms]\n{lines}\n", dmz())
+}
+
+/// The JSON lines of a file that somebody writes to: the last one may be under way.
+#[track_caller]
+fn json_lines(path: impl AsRef<Path>) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// How many drops they tell of.
+#[track_caller]
+fn count_told(path: impl AsRef<Path>) -> u64 {
+    json_lines(path).iter().map(|line| line["portcullis"]["drops"].as_u64().unwrap_or(0)).sum()
 }
 
 /// A server of the test's own, ended with it.
