@@ -54,7 +54,7 @@ static __always_inline void drop_own_port(struct decision *decision, enum reason
 
 static __always_inline bool is_link_layer(__u16 ethertype)
 {
-	return ethertype < ETHERTYPE_MIN || ethertype == ETH_P_ARP ||
+	return ethertype <= LENGTH_MAX || ethertype == ETH_P_ARP ||
 	       ethertype == ETHERTYPE_LLDP || ethertype == ETHERTYPE_EAPOL ||
 	       ethertype == ETHERTYPE_SLOW;
 }
@@ -67,12 +67,6 @@ static __always_inline bool is_link_local(const struct packet *packet)
 		return !word_be[3] || (word_be[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
 	return (word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
 	       (!word_be[0] && !word_be[1] && !word_be[2] && !word_be[3]);
-}
-
-/* ICMP of the other family is a protocol like any other, and none that a need can name. */
-static __always_inline bool is_foreign_icmp(const struct packet *packet)
-{
-	return packet->protocol == (packet->ip_version == 4 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
 }
 
 /* Is the destination an address that no router forwards, by its form alone? */
@@ -97,8 +91,6 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 	__u32 ifindex = ctx->ingress_ifindex;
 	long result;
 
-	if (is_link_scope(packet))
-		return true;
 	/* one load, here: a second one tempts clang to keep a pointer into the
 	 * context, which no verifier allows
 	 */
@@ -207,7 +199,7 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 	__u16 service = packet->source_port;
 	struct found_flow found;
 	__u32 rule = 0;
-	bool listed;
+	bool listed, reset;
 
 	if (packet->piece == PIECE_LATER || packet->bad_fragment || is_foreign_icmp(packet))
 		return 0;
@@ -230,7 +222,19 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 	}
 
 	found = find_flow(&matter->key, matter->now_ns);
-	if (found.found && found.generation == matter->policy.generation) {
+	reset = packet->tcp_flags & TCP_RST;
+	/* The tracker may have seen the SYN just before the gate came down, and nobody
+	 * the SYN+ACK: such a flow would end as half-open ones do.
+	 */
+	if ((found.found ? found.unanswered && !reset : !(matter->assume & ASSUME_OPENED)) &&
+	    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
+	    matter->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
+		rule = find_service(&matter->policy, matter->server, protocol, service,
+				    &packet->destination, &listed);
+		/* a closed port's answers to forged segments must not fill `established` */
+		if (rule)
+			pass(decision, REASON_PICKUP, rule, reset ? 0 : EFFECT_OPEN_FLOW);
+	} else if (found.found && found.generation == matter->policy.generation) {
 		rule = found.rule;
 		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
 	} else if (found.found || matter->assume & ASSUME_OPENED) {
@@ -239,20 +243,16 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 				    &packet->destination, &listed);
 		if (rule)
 			pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
-	} else if (protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
-		   matter->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
-		rule = find_service(&matter->policy, matter->server, protocol, service,
-				    &packet->destination, &listed);
-		if (rule)
-			pass(decision, REASON_PICKUP, rule, EFFECT_OPEN_FLOW);
 	}
 	if (rule && protocol == IPPROTO_TCP && is_syn_ack(packet))
 		decision->effects |= EFFECT_NOTE_SYN_ACK;
 	return rule;
 }
 
-/* A later fragment goes as its first one went. */
-static __always_inline __u32 find_first_fragment(const struct matter *matter)
+/* A later fragment goes as its first one went. `outdated` tells of a first one
+ * that passed under another policy.
+ */
+static __always_inline __u32 find_first_fragment(const struct matter *matter, bool *outdated)
 {
 	const struct packet *packet = matter->packet;
 	struct fragment_key key = {
@@ -263,13 +263,18 @@ static __always_inline __u32 find_first_fragment(const struct matter *matter)
 	};
 	struct fragment *first;
 
-	if (packet->piece != PIECE_LATER)
+	if (packet->piece != PIECE_LATER || packet->bad_fragment)
 		return 0;
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S))
 		return 0;
 	/* what let the first one pass may be gone with its policy */
-	if (first->generation != matter->policy.generation)
+	if (first->generation != matter->policy.generation) {
+		*outdated = true;
+		return 0;
+	}
+	/* it would write over what the first one was judged by */
+	if (packet->fragment_position < first->headers_bytes)
 		return 0;
 	return first->rule;
 }
@@ -307,30 +312,36 @@ static __always_inline __u32 find_quoted_flow(const struct matter *matter)
 	const struct server *server = matter->server;
 	const struct need *need;
 	struct flow_key key;
-	__u16 service = quote->destination_port;
+	__u16 service = quote->destination_port, asked = quote->source_port;
 	__u32 rule = 0;
-	bool icmp, listed;
+	bool asks = true, answers = true, listed;
 
 	if (!quote->present || !same_address(&quote->destination, &packet->source) ||
 	    !same_address(&quote->source, &packet->destination))
 		return 0;
-	icmp = quote->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
-	if (!icmp && !has_ports(quote->protocol))
-		return 0;
+	if (quote->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		int request = answered_icmp_request(packet->ip_version, service);
 
-	if (icmp)
+		/* either a peer's request, or the answer to one of the server's */
+		asks = is_icmp_request(packet->ip_version, service);
+		answers = request >= 0;
+		asked = request;
 		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
 			      quote->source_port, quote->destination_port);
-	else
+	} else if (quote->protocol == IPPROTO_ICMP || quote->protocol == IPPROTO_ICMPV6) {
+		return 0; /* of the other family: none that a need can name */
+	} else {
 		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
 			      quote->destination_port, quote->source_port);
-	if (!(matter->policy.flags & SETTINGS_STRICT) || find_flow(&key, matter->now_ns).found)
+	}
+	if (asks &&
+	    (!(matter->policy.flags & SETTINGS_STRICT) || find_flow(&key, matter->now_ns).found))
 		rule = find_service(&matter->policy, server, quote->protocol, service,
 				    &quote->source, &listed);
-	if (rule || icmp)
+	if (rule || !answers)
 		return rule;
 	need = find_need(&matter->policy, server->profile, server->flags & SERVER_RANGES,
-			 quote->protocol, quote->source_port);
+			 quote->protocol, asked);
 	return need ? match_cell(&matter->policy, &need->outbound, &quote->source) : 0;
 }
 
@@ -484,6 +495,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 				  struct decision *decision)
 {
 	const struct packet *packet = matter->packet;
+	bool outdated = false;
 	__u32 reply, first;
 
 	if (packet->malformed) {
@@ -524,7 +536,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 
 	fill_reply_key(&matter->key, packet);
 	reply = find_reply(matter, decision);
-	first = find_first_fragment(matter);
+	first = find_first_fragment(matter, &outdated);
 	if (is_quarantined(matter->server->id, matter->now_ns) &&
 	    !((reply | first) & RULE_MANAGEMENT)) {
 		decision->effects = 0;
@@ -533,7 +545,8 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		return;
 	}
 	if (packet->bad_fragment || (packet->piece == PIECE_LATER && !first)) {
-		drop(decision, REASON_FRAGMENT, 0);
+		/* a datagram that was under way when the policy changed is no sign of anything */
+		drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
 		return;
 	}
 	if (first) {

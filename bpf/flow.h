@@ -24,6 +24,9 @@ enum timeout {
 enum {
 	/* A flow is written at most once in this time while nothing else changes. */
 	TOUCH_NS = 1000000000,
+	/* What a verdict reads of a transport header, in units of fragments. */
+	PORTS_BYTES = 8,
+	TCP_HEAD_BYTES = 16,
 };
 
 static const __u64 SECOND_NS = 1000000000;
@@ -128,6 +131,7 @@ static __always_inline void fill_reply_key(struct flow_key *key, const struct pa
 /* What a table knows of a flow, wherever it lies. */
 struct found_flow {
 	bool found;
+	bool unanswered; /* half-open, and no SYN+ACK was seen */
 	__u32 rule;
 	__u32 generation;
 };
@@ -145,6 +149,7 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 			half = bpf_map_lookup_elem(&half_open, key);
 			if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
 				found.found = true;
+				found.unanswered = !half->syn_acks;
 				found.rule = half->rule;
 				found.generation = half->generation;
 			}
@@ -207,6 +212,13 @@ static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
 		flow->last_ns = now_ns;
 }
 
+/* What a segment of the server says about the end of its flow. */
+static __always_inline __u32 ended_by_server(const struct packet *packet)
+{
+	return (packet->tcp_flags & TCP_FIN ? FLOW_FIN_SERVER : 0) |
+	       (packet->tcp_flags & TCP_RST ? FLOW_RST_SERVER : 0);
+}
+
 /* A reply went out: the flow lives on under the policy that let it. */
 static __always_inline void touch_flow(const struct flow_key *key, const struct packet *packet,
 				       const struct decision *decision, __u64 now_ns)
@@ -244,10 +256,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 		flow->generation = decision->generation;
 	}
 	if (key->protocol == IPPROTO_TCP) {
-		if (packet->tcp_flags & TCP_FIN)
-			add_flow_flags(flow, FLOW_FIN_SERVER);
-		if (packet->tcp_flags & TCP_RST)
-			add_flow_flags(flow, FLOW_RST_SERVER);
+		add_flow_flags(flow, ended_by_server(packet));
 		/* only the peer can prove that its reset was forged */
 		if (flow->flags & FLOW_RST_PEER)
 			return;
@@ -294,7 +303,15 @@ static __always_inline void remember_fragment(const struct packet *packet,
 	};
 	struct fragment fragment = {
 		.passed_ns = now_ns, .rule = decision->rule, .generation = decision->generation,
+		.headers_bytes = packet->offset - packet->fragment_start +
+				 (packet->protocol == IPPROTO_TCP ? TCP_HEAD_BYTES : PORTS_BYTES),
 	};
+	struct fragment *earlier = bpf_map_lookup_elem(&fragments, &key);
+
+	/* a second first one, with a shorter chain, must not lay open the headers of this one */
+	if (earlier && is_within(earlier->passed_ns, now_ns, TIMEOUT_FRAGMENT_S) &&
+	    earlier->headers_bytes > fragment.headers_bytes)
+		fragment.headers_bytes = earlier->headers_bytes;
 
 	if (bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY))
 		add_tally(TALLY_FLOW_LOST, 1);

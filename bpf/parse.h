@@ -28,7 +28,7 @@ enum {
 	EXTENSIONS_MAX = 8,
 	QUOTED_EXTENSIONS_MAX = 3,
 	IPV4_OPTIONS_MAX = 40,
-	ETHERTYPE_MIN = 0x600, /* below: a length, IEEE 802.3 */
+	LENGTH_MAX = 1500, /* up to here a length, IEEE 802.3 */
 	IP_PACKET_MAX = 65535,
 };
 
@@ -109,6 +109,8 @@ struct packet {
 	__u16 ethertype;
 	__u16 vlan; /* TCI of the only tag with a VLAN id; 0: none */
 	__u16 icmp_id;
+	__u16 fragment_start;    /* where what it carries begins in the frame */
+	__u16 fragment_position; /* of that in the datagram, bytes */
 	__u8 vlans; /* tags with a VLAN id (priority tags have none) */
 	__u8 ip_version;
 	__u8 addressed; /* addresses below are the packet's */
@@ -124,8 +126,11 @@ struct packet {
 	__u8 bad_fragment; /* too short for its header, or overlaps one */
 	__u8 source_mac[ETH_ALEN];
 	__u8 destination_mac[ETH_ALEN];
-	__u8 zero[3];
+	__u8 zero[1];
 };
+
+/* On the stack of three programs, beside decide()'s own: 512 bytes are all there is. */
+_Static_assert(sizeof(struct packet) == 140, "packet");
 
 /* The first 8 bytes of ICMP (RFC 792) and ICMPv6 (RFC 4443) alike. */
 struct icmp_head {
@@ -175,20 +180,10 @@ static __always_inline int load_bytes(void *ctx, const enum hook hook, __u32 off
 	}
 }
 
-/* Length of the whole frame. The helper is only paid for when the IP packet
- * reaches beyond the linear part.
- */
-static __always_inline __u32 frame_length(void *ctx, const enum hook hook, __u32 wanted)
+/* Length of the whole frame, whatever its packet claims: the books are exact. */
+static __always_inline __u32 frame_length(void *ctx, const enum hook hook)
 {
-	if (hook == HOOK_SKB)
-		return ((struct __sk_buff *)ctx)->len;
-
-	struct xdp_md *xdp = ctx;
-	void *data = (void *)(long)xdp->data;
-	void *end = (void *)(long)xdp->data_end;
-	__u32 linear = end - data;
-
-	return wanted <= linear ? linear : bpf_xdp_get_buff_len(xdp);
+	return hook == HOOK_SKB ? ((struct __sk_buff *)ctx)->len : bpf_xdp_get_buff_len(ctx);
 }
 
 static __always_inline void map_ipv4(struct address *address, __be32 ipv4_be)
@@ -225,6 +220,12 @@ static __always_inline bool is_icmp_error(__u8 ip_version, __u8 type)
 static __always_inline bool is_icmp(const struct packet *packet)
 {
 	return packet->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+}
+
+/* ICMP of the other family is a protocol like any other, and none that a need can name. */
+static __always_inline bool is_foreign_icmp(const struct packet *packet)
+{
+	return packet->protocol == (packet->ip_version == 4 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
 }
 
 /* Extension headers that are looked through. AH and ESP are not among them: they
@@ -349,6 +350,8 @@ static __always_inline void note_fragment(struct packet *packet, __u32 id, __u32
 {
 	packet->fragment_id = id;
 	packet->fragment_protocol = protocol;
+	packet->fragment_start = packet->offset;
+	packet->fragment_position = position;
 	packet->piece = position ? PIECE_LATER : PIECE_FIRST;
 	if (!bytes || (more && bytes % 8) || position + bytes > IP_PACKET_MAX)
 		packet->malformed = 1;
@@ -381,7 +384,6 @@ static __always_inline bool parse_ipv4(void *ctx, const enum hook hook, struct p
 
 	header = ip.ihl * 4;
 	total = bpf_ntohs(ip.tot_len);
-	packet->length = frame_length(ctx, hook, packet->offset + total);
 	/* a super-packet of the kernel's own segmentation offload says 0 */
 	if (hook == HOOK_SKB && !total && packet->length > packet->offset)
 		total = packet->length - packet->offset;
@@ -401,13 +403,15 @@ static __always_inline bool parse_ipv4(void *ctx, const enum hook hook, struct p
 	if (fragment & 0x3fff)
 		note_fragment(packet, bpf_ntohs(ip.id), (fragment & 0x1fff) * 8, fragment & 0x2000,
 			      packet->left, ip.protocol);
-	return packet->piece != PIECE_LATER;
+	return packet->piece != PIECE_LATER && !packet->malformed;
 }
 
 /* The chain of extension headers (RFC 8200, 4). */
 static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 					     struct packet *packet)
 {
+	bool fragmented = false;
+
 	/* Unrolled: Linux 6.1 refuses a loop whose head is reached by falling
 	 * through, and where the head comes to lie is the compiler's choice.
 	 */
@@ -422,7 +426,9 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 
 		if (!is_extension(type))
 			return true;
-		if (i == EXTENSIONS_MAX || (type == IPPROTO_HOPOPTS && i > 0))
+		/* one fragment header for a packet, also where it is atomic */
+		if (i == EXTENSIONS_MAX || (type == IPPROTO_HOPOPTS && i > 0) ||
+		    (type == IPPROTO_FRAGMENT && fragmented))
 			break;
 		if (packet->left < sizeof(head)) {
 			/* RFC 7112: the first fragment holds the whole chain */
@@ -439,8 +445,7 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 			__u32 id = (__u32)head[4] << 24 | (__u32)head[5] << 16 |
 				   (__u32)head[6] << 8 | head[7];
 
-			if (packet->piece != PIECE_WHOLE)
-				break;
+			fragmented = true;
 			packet->protocol = head[0];
 			packet->offset += sizeof(head);
 			packet->left -= sizeof(head);
@@ -448,7 +453,7 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 			if (!(field & 0xfff9))
 				continue;
 			note_fragment(packet, id, field & 0xfff8, field & 1, packet->left, head[0]);
-			if (packet->piece == PIECE_LATER)
+			if (packet->piece == PIECE_LATER || packet->malformed)
 				return false;
 			continue;
 		}
@@ -494,7 +499,6 @@ static __always_inline bool parse_ipv6(void *ctx, const enum hook hook, struct p
 
 	payload = bpf_ntohs(ip.payload_len);
 	packet->offset += sizeof(ip);
-	packet->length = frame_length(ctx, hook, packet->offset + payload);
 	if (hook == HOOK_SKB && !payload && packet->length > packet->offset)
 		payload = packet->length - packet->offset;
 	if (is_mapped_ipv4(&packet->source) || is_mapped_ipv4(&packet->destination)) {
@@ -542,13 +546,13 @@ static __always_inline void parse_tcp(void *ctx, const enum hook hook, struct pa
 		note_short_header(packet);
 		return;
 	}
+	packet->source_port = bpf_ntohs(tcp.source);
+	packet->destination_port = bpf_ntohs(tcp.dest);
 	header = tcp.doff * 4;
 	if (header < sizeof(tcp)) {
 		packet->malformed = 1;
 		return;
 	}
-	packet->source_port = bpf_ntohs(tcp.source);
-	packet->destination_port = bpf_ntohs(tcp.dest);
 	packet->sequence = bpf_ntohl(tcp.seq);
 	packet->acknowledgment = bpf_ntohl(tcp.ack_seq);
 	packet->tcp_flags = ((__u8 *)&tcp)[13];
@@ -693,7 +697,7 @@ static __always_inline void parse_transport(void *ctx, const enum hook hook,
 /* To the transport header; false when there is none to read. */
 static __always_inline bool parse_network(void *ctx, const enum hook hook, struct packet *packet)
 {
-	packet->length = frame_length(ctx, hook, 0);
+	packet->length = frame_length(ctx, hook);
 	packet->offset = parse_link(ctx, hook, packet);
 	if (!packet->offset)
 		return false;

@@ -62,7 +62,8 @@ static __always_inline void track_segment(const struct policy *policy,
 	if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S) &&
 	    (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
 	    acknowledges(half, packet->acknowledgment)) {
-		make_established(key, half->generation, half->rule, 0, now_ns);
+		make_established(key, half->generation, half->rule,
+				 packet->tcp_flags & TCP_FIN ? FLOW_FIN_PEER : 0, now_ns);
 		bpf_map_delete_elem(&half_open, key);
 		return;
 	}
@@ -147,7 +148,7 @@ static __always_inline void track(const struct packet *packet, __u64 now_ns)
 	struct flow_key key;
 
 	if (!packet->addressed || packet->malformed || packet->bad_fragment ||
-	    packet->piece == PIECE_LATER || !(policy.flags & SETTINGS_STRICT))
+	    packet->piece == PIECE_LATER || is_foreign_icmp(packet) || !(policy.flags & SETTINGS_STRICT))
 		return;
 	server = find_server(&policy, &packet->destination);
 	if (!server)

@@ -3,7 +3,7 @@
 //! tables keeps them from coming back with their service.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use plain::Plain;
 
@@ -36,9 +36,10 @@ impl<'t> Index<'t> {
     }
 
     fn permits(&self, key: &flow_key) -> bool {
-        let (Some(server), Some(peer)) = (from_address(&key.server), from_address(&key.peer)) else {
-            return false;
-        };
+        // a flow has both: none is `::`, from which a packet may come
+        let unspecified = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let server = from_address(&key.server).unwrap_or(unspecified);
+        let peer = from_address(&key.peer).unwrap_or(unspecified);
         let covering =
             || self.prefixes.iter().find(|row| row.prefix.contains(&server)).map(|row| row.profile);
         let Some(profile) = self.hosts.get(&server).copied().or_else(covering) else {

@@ -4,19 +4,22 @@
 //!
 //! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test puts into force.
 
-mod command;
+pub mod command;
 mod commands;
 mod daemon;
+pub mod evasion;
 mod flows;
-mod kills;
+pub(crate) mod kills;
 mod ledger;
+mod legitimate;
 mod modes;
-mod policies;
+mod nics;
+pub mod policies;
 mod refusals;
 mod services;
 mod sinks;
-mod socket;
+pub mod socket;
 mod swaps;
-mod tap;
-mod traffic;
-mod world;
+pub mod tap;
+pub mod traffic;
+pub mod world;

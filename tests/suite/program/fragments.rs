@@ -296,3 +296,37 @@ fn a_ping_in_fragments_needs_a_need() {
         bench.drops(&tcp((family.ns, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
     }
 }
+
+#[test]
+fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
+    let bench = Bench::dmz();
+    let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
+    let begin = |units| {
+        let packet = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(7, 0, true);
+        packet.options(DESTINATION_OPTIONS, units).frame()
+    };
+    let later = |offset| fragment(V6.ns, V6.peer, DESTINATION_OPTIONS, (7, offset, false), &[0x5a; 16]);
+    bench.passes(&begin(1), Reason::Need);
+    // a second first fragment, with a shorter chain, lays nothing open
+    bench.passes(&begin(0), Reason::Need);
+    for offset in [1, 2] {
+        bench.drops(&later(offset), Reason::Fragment);
+    }
+    bench.passes(&later(3), Reason::LaterFragment);
+}
+
+#[test]
+fn a_fragment_that_a_new_policy_overtakes_is_dropped_without_an_alarm() {
+    const QUIET: u8 = 1;
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let content = udp_datagram((family.ns, 40_000), (family.peer, 53), &[0; 64]);
+        let place = |offset: u16, more| (7, offset, more);
+        bench.passes(&fragment(family.ns, family.peer, UDP, place(0, true), &content[..40]), Reason::Need);
+        bench.swap(POLICY);
+        let late = fragment(family.ns, family.peer, UDP, place(5, false), &content[40..]);
+        assert_eq!(bench.drops(&late, Reason::Fragment).key.flags, QUIET);
+        let of_nothing = fragment(family.ns, family.peer, UDP, (8, 5, false), &content[40..]);
+        assert_eq!(bench.drops(&of_nothing, Reason::Fragment).key.flags, 0);
+    }
+}

@@ -5,8 +5,8 @@ use portcullis::reason::Reason;
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, Family, POLICY, V4, V6};
 use crate::support::frame::{
-    ACK, DESTINATION_OPTIONS, Endpoint, IP, Ipv4, Ipv6, SYN, TCP, UDP, echo_request, fragment, icmp, padded,
-    patched, tcp, tcp_header, udp, udp_datagram, unreachable,
+    ACK, DESTINATION_OPTIONS, Endpoint, IP, Ipv4, Ipv6, SYN, TCP, UDP, echo_reply, echo_request, fragment,
+    icmp, padded, patched, raw_ip, tcp, tcp_header, udp, udp_datagram, unreachable,
 };
 
 /// The IP packet in a frame: what an error quotes.
@@ -251,5 +251,33 @@ fn an_error_about_a_revoked_service_is_backscatter() {
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.drops(&error_about(server, peer, &tcp(peer, server, ACK)), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn an_error_about_a_protocol_without_ports_is_about_its_flow() {
+    let bench = Bench::new(&POLICY.replace("[roles.web]\nin = [", "[roles.web]\nin = [\"gre\", "));
+    for family in FAMILIES {
+        let tunnelled = raw_ip(family.peer, family.web, 47, &[0; 12]);
+        let error = unreachable(family.web, family.peer, quote(&tunnelled));
+        bench.drops(&error, Reason::Backscatter);
+        bench.to_server(&tunnelled);
+        bench.passes(&error, Reason::FlowError);
+    }
+}
+
+#[test]
+fn an_error_about_the_answer_to_a_servers_own_ping_is_about_its_need() {
+    let policy = POLICY.replace(
+        "[roles.managed]\nout   = [",
+        "[roles.managed]\nout   = [\"icmp/echo-request\", \"icmpv6/echo-request\", ",
+    );
+    let bench = Bench::new(&policy);
+    for family in FAMILIES {
+        let answer = echo_reply(family.peer, family.web, 9);
+        bench.passes(&unreachable(family.web, family.peer, quote(&answer)), Reason::FlowError);
+        // ns1 has no such need
+        let answer = echo_reply(family.peer, family.ns, 9);
+        bench.drops(&unreachable(family.ns, family.peer, quote(&answer)), Reason::Backscatter);
     }
 }

@@ -27,6 +27,9 @@ fn a_frame_of_802_3_passes_up_to_the_largest_length() {
     let hello = [&[0x42, 0x42, 0x03][..], &[0; 35]].concat();
     bench.passes(&link_frame(38, &hello), Reason::LinkLayer);
     bench.passes(&link_frame(1500, &[0x42; 1500]), Reason::LinkLayer);
+    // from 1501 it is neither a length nor an EtherType
+    bench.drops(&link_frame(1501, &[0x42; 1501]), Reason::Ethertype);
+    bench.drops(&link_frame(0x05ff, &[0x42; 1501]), Reason::Ethertype);
     // 0x0600 is the first EtherType and no length
     bench.drops(&link_frame(0x0600, &[0x42; 46]), Reason::Ethertype);
 }

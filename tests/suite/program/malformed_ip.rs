@@ -284,3 +284,12 @@ fn an_ipv4_option_whose_length_lies_is_malformed() {
         bench.drops(&with(options), Reason::Malformed);
     }
 }
+
+#[test]
+fn a_packet_has_one_fragment_header_also_where_it_is_atomic() {
+    let bench = Bench::dmz();
+    let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), b"");
+    let packet = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(7, 0, false);
+    bench.passes(&packet.clone().frame(), Reason::Need);
+    bench.drops(&packet.fragment(7, 0, false).frame(), Reason::Malformed);
+}

@@ -5,7 +5,7 @@ use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4};
-use crate::support::frame::{ACK, FIN, PSH, SYN, tcp, udp};
+use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp, udp};
 
 #[test]
 fn a_segment_from_a_service_opens_its_flow_while_the_gate_is_new() {
@@ -92,9 +92,69 @@ fn a_flow_in_the_tables_is_no_pickup() {
 }
 
 #[test]
+fn a_handshake_that_began_just_before_the_gate_outlives_the_half_open() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.set_pickup(60);
+        // its SYN+ACK went out before the filter was there
+        bench.to_server(&tcp(peer, server, SYN));
+        bench.to_server(&tcp(peer, server, ACK));
+        bench.passes(&tcp(server, peer, ACK | PSH), Reason::Pickup);
+        bench.set_pickup(-1);
+        bench.to_server(&tcp(peer, server, ACK));
+        bench.age("half_open", 61);
+        bench.age("established", 121);
+        bench.passes(&tcp(server, peer, ACK | PSH), Reason::Reply);
+    }
+}
+
+#[test]
+fn a_handshake_that_the_gate_sees_is_no_pickup() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.to_server(&tcp(peer, server, SYN));
+        bench.passes(&tcp(server, peer, SYN | ACK), Reason::Reply);
+        bench.passes(&tcp(server, peer, ACK | PSH), Reason::Reply);
+        assert!(bench.has_flow(FlowTable::HalfOpen, server, peer));
+        assert!(!bench.has_flow(FlowTable::Established, server, peer));
+    }
+}
+
+#[test]
 fn a_change_of_policy_starts_no_pickup() {
     let bench = Bench::dmz();
     bench.set_pickup(-1);
     bench.swap(&format!("{POLICY}\n# another text\n"));
     bench.drops(&tcp((V4.web, 80), (V4.peer, 51_000), ACK), Reason::NoFlow);
+}
+
+#[test]
+fn a_flow_that_the_server_ends_is_taken_over_as_ended() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    let (server, peer) = ((V4.web, 80), (V4.peer, 52_000));
+    bench.passes(&tcp(server, peer, FIN | ACK), Reason::Pickup);
+    bench.set_pickup(-1);
+    bench.age("established", 121);
+    bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+}
+
+#[test]
+fn a_reset_is_let_through_and_opens_nothing() {
+    // A closed port answers forged segments: they must not fill the table of the established.
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.passes(&tcp(server, peer, RST | ACK), Reason::Pickup);
+        bench.passes(&tcp(server, peer, RST), Reason::Pickup);
+        // nor do those that answer a SYN
+        bench.to_server(&tcp((family.peer, 51_001), server, SYN));
+        bench.passes(&tcp(server, (family.peer, 51_001), RST | ACK), Reason::Reply);
+        assert!(!bench.has_flow(FlowTable::Established, server, (family.peer, 51_001)));
+        assert!(!bench.has_flow(FlowTable::Established, server, peer));
+    }
 }

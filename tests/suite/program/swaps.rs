@@ -4,7 +4,7 @@ use portcullis::gate::contract::flow;
 use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
-use crate::support::dmz::{FAMILIES, POLICY, V4};
+use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
 use crate::support::frame::{ACK, SYN, echo_reply, echo_request, tcp, udp};
 
 /// The policy with another text and the same meaning.
@@ -223,4 +223,13 @@ fn a_swap_writes_into_no_flow() {
     let before = times();
     bench.swap(&reworded(1));
     assert_eq!((before.len(), times()), (1, before.clone()));
+}
+
+#[test]
+fn a_swap_that_keeps_a_service_keeps_the_flow_of_a_host_without_an_address() {
+    let bench = Bench::dmz();
+    let peer = crate::support::dmz::ip("::");
+    bench.to_server(&udp((peer, 51_000), (V6.ns, 53)));
+    bench.swap(&reworded(1));
+    bench.passes(&udp((V6.ns, 53), (peer, 51_000)), Reason::Reply);
 }

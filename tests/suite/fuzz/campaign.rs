@@ -1,0 +1,175 @@
+//! Many sequences, on as many processors as there are, until there were enough.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::chance::Chance;
+use super::conversation::Talk;
+use super::event::{Event, Sequence};
+use super::network::{enter_own_network, stay_on_cpu};
+use super::policies::{SERVERS, change_policy, make_policy};
+use super::rig::{Disagreement, Rig, read_policy};
+use super::shrink::shrink;
+
+/// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
+const POLICY: u64 = 1024;
+/// Flows are compared after so many sequences, ledger and counters more seldom; verdicts always.
+const FLOWS_EVERY: u64 = 4;
+const BOOKS_EVERY: u64 = 16;
+/// All is forgotten when a table has so many entries: reading them takes the time, and none must push
+/// out another.
+const FULL: usize = 120;
+
+/// What is asked of a campaign.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    pub seed: u64,
+    pub sequences: u64,
+    pub time: Option<Duration>,
+    pub workers: usize,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub packets: u64,
+    pub sequences: u64,
+    pub policies: u64,
+    /// Disagreements that did not come again: a clock ticked between two readings.
+    pub passing: u64,
+    pub found: Vec<(Sequence, Disagreement)>,
+}
+
+struct Shared {
+    order: Order,
+    begun: Instant,
+    next_story: AtomicU64,
+    stop: AtomicBool,
+    outcome: Mutex<Outcome>,
+}
+
+/// Runs until the order is done or a disagreement was found.
+pub fn run(order: Order) -> Outcome {
+    let shared = Shared {
+        order,
+        begun: Instant::now(),
+        next_story: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        outcome: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        for worker in 0..order.workers {
+            let shared = &shared;
+            scope.spawn(move || work(shared, worker));
+        }
+    });
+    shared.outcome.into_inner().expect("the outcome")
+}
+
+fn work(shared: &Shared, worker: usize) {
+    enter_own_network();
+    stay_on_cpu(worker);
+    let mut rig = Rig::new();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let story = shared.next_story.fetch_add(1, Ordering::Relaxed);
+        tell(shared, &mut rig, story);
+        let mut outcome = shared.outcome.lock().expect("the outcome");
+        outcome.packets += std::mem::take(&mut rig.packets);
+        outcome.policies += 1;
+        let late = shared.order.time.is_some_and(|time| shared.begun.elapsed() >= time);
+        if outcome.sequences >= shared.order.sequences || late {
+            shared.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One policy's story, which depends on the seed and its number alone.
+fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
+    let mut talk = Talk::new(Chance::part(shared.order.seed, number));
+    let policy = loop {
+        let policy = make_policy(talk.chance());
+        if read_policy(&policy).is_some() {
+            break policy;
+        }
+    };
+    let mut live = policy.clone();
+    let mut story = Sequence { policy, events: Vec::new() };
+    assert!(rig.begin(&story.policy), "a policy that was read before");
+    if talk.chance().percent(25) {
+        let event = Event::Pickup(120);
+        let _ = rig.happen(&event);
+        story.events.push(event);
+    }
+    for count in 1..=POLICY {
+        let mut events = talk.invent();
+        let orders = invent_orders(talk.chance(), &mut live);
+        if !orders.is_empty() {
+            // in the middle of it
+            let at = talk.chance().below(events.len() + 1);
+            events.splice(at..at, orders);
+            events.extend(talk.say_again());
+        }
+        for event in events {
+            let result = rig.happen(&event);
+            story.events.push(event);
+            if let Some(Err(what)) = result {
+                let at = story.events.len() - 1;
+                return look_into(shared, rig, &story, Disagreement { at, what });
+            }
+        }
+        let books = count % BOOKS_EVERY == 0;
+        let tables = match count {
+            _ if books => rig.compare_tables(),
+            _ if count % FLOWS_EVERY == 0 => rig.compare_flows(),
+            _ => Ok(()),
+        };
+        if let Err(what) = tables {
+            return look_into(shared, rig, &story, Disagreement { at: story.events.len(), what });
+        }
+        if !books {
+            continue;
+        }
+        shared.outcome.lock().expect("the outcome").sequences += BOOKS_EVERY;
+        if shared.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if rig.fullest() > FULL {
+            story = Sequence { policy: live.clone(), events: Vec::new() };
+            assert!(rig.begin(&story.policy), "a policy that is live");
+        }
+    }
+}
+
+/// What an administrator does, now and then.
+fn invent_orders(chance: &mut Chance, live: &mut String) -> Vec<Event> {
+    let server = chance.pick(&SERVERS).to_owned();
+    match chance.below(400) {
+        0..2 => {
+            let policy = change_policy(chance, live);
+            if read_policy(&policy).is_none() {
+                return Vec::new();
+            }
+            policy.clone_into(live);
+            vec![Event::Swap(policy)]
+        }
+        2..10 => vec![Event::Quarantine(server, chance.pick(&[None, Some(60), Some(3600), Some(20)]))],
+        10..16 => vec![Event::Release(server)],
+        16 => vec![Event::Pickup(chance.pick(&[0, 60, 120]))],
+        _ => Vec::new(),
+    }
+}
+
+/// A disagreement: is it one, and what is the least that shows it?
+fn look_into(shared: &Shared, rig: &mut Rig, story: &Sequence, first: Disagreement) {
+    match shrink(rig, story) {
+        Some(found) => {
+            shared.stop.store(true, Ordering::Relaxed);
+            shared.outcome.lock().expect("the outcome").found.push(found);
+        }
+        None => {
+            eprintln!("did not come again: {}", first.what);
+            shared.outcome.lock().expect("the outcome").passing += 1;
+        }
+    }
+}

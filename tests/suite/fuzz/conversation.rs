@@ -1,0 +1,586 @@
+//! What servers and peers say to each other, and what else is on the link: events by chance, most
+//! of them well-formed and in an order that makes sense.
+
+use std::net::IpAddr;
+
+use super::chance::Chance;
+use super::event::Event;
+use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
+use super::world::{PROTOCOLS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service};
+use crate::support::frame::{
+    ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, IP, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet,
+    fragment, icmp_message, link_frame, octets, packet, tcp_header, udp_datagram,
+};
+
+/// Frames that later events come back to.
+const MEMORY: usize = 24;
+/// So many frames of a hundred are tampered with.
+const MUTATED: usize = 18;
+
+/// Invents events.
+pub struct Talk {
+    chance: Chance,
+    /// The last IP packets, both ways.
+    heard: Vec<Vec<u8>>,
+    events: Vec<Event>,
+}
+
+impl Talk {
+    pub fn new(chance: Chance) -> Talk {
+        Talk { chance, heard: Vec::new(), events: Vec::new() }
+    }
+
+    pub fn chance(&mut self) -> &mut Chance {
+        &mut self.chance
+    }
+
+    /// One sequence of events.
+    pub fn invent(&mut self) -> Vec<Event> {
+        for _ in 0..self.chance.within(1..10) {
+            self.converse();
+            if self.chance.percent(7) {
+                self.wait();
+            }
+        }
+        let mut events = std::mem::take(&mut self.events);
+        // two conversations at once
+        if self.chance.percent(15) {
+            for _ in 0..events.len() / 2 {
+                let at = self.chance.below(events.len().max(2) - 1);
+                if at + 1 < events.len() {
+                    events.swap(at, at + 1);
+                }
+            }
+        }
+        events
+    }
+
+    /// What was said before, once more: for after something has changed.
+    pub fn say_again(&mut self) -> Vec<Event> {
+        for _ in 0..16 {
+            self.repeat();
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    fn wait(&mut self) {
+        let seconds = self.chance.pick(&[
+            0, 1, 2, 5, 9, 10, 15, 29, 30, 31, 45, 59, 60, 61, 90, 119, 120, 121, 300, 599, 600, 601,
+        ]);
+        let seconds =
+            if self.chance.percent(3) { self.chance.pick(&[431_998, 432_000, 90_000]) } else { seconds };
+        self.events.push(Event::Wait(seconds));
+    }
+
+    fn converse(&mut self) {
+        match self.chance.below(40) {
+            0..10 => self.shake_hands(),
+            10..14 => self.call_out(),
+            14..19 => self.ask_by_datagram(),
+            19..22 => self.ping(),
+            22..25 => self.complain(),
+            25..28 => self.send_in_pieces(),
+            28..30 => self.talk_to_the_link(),
+            30..32 => self.speak_another_protocol(),
+            32..34 => self.say_anything(),
+            34..36 => self.repeat(),
+            36 => self.find_an_address(),
+            37 => self.make_noise(),
+            38 => self.shout_out(),
+            _ => self.shake_hands(),
+        }
+    }
+
+    // ---- frames ------------------------------------------------------------
+
+    fn leave(&mut self, packet: Vec<u8>) {
+        self.hear(&packet);
+        let mut frame = ethernet(&packet);
+        if self.chance.percent(4) {
+            frame[11] = 0x11;
+        }
+        self.send_frame(frame, true);
+    }
+
+    fn arrive(&mut self, packet: Vec<u8>) {
+        self.hear(&packet);
+        self.send_frame(ethernet(&packet), false);
+    }
+
+    fn send_frame(&mut self, frame: Vec<u8>, from: bool) {
+        let mut frame = if self.chance.percent(MUTATED) { mutate(&mut self.chance, &frame) } else { frame };
+        if frame.len() < LEAST {
+            frame.resize(LEAST, 0);
+        }
+        if from {
+            self.events.push(Event::From(frame));
+        } else {
+            frame.truncate(MOST_TO_SERVER);
+            self.events.push(Event::To(frame));
+        }
+        // the network duplicates
+        if self.chance.percent(4)
+            && let Some(last) = self.events.last()
+        {
+            self.events.push(last.clone());
+        }
+    }
+
+    fn hear(&mut self, packet: &[u8]) {
+        if self.heard.len() >= MEMORY {
+            let at = self.chance.below(MEMORY);
+            self.heard.swap_remove(at);
+        }
+        self.heard.push(packet.to_vec());
+    }
+
+    /// A server and a peer of one family.
+    fn pick_pair(&mut self) -> (IpAddr, IpAddr) {
+        let v6 = self.chance.percent(45);
+        (pick_server(&mut self.chance, v6), pick_peer(&mut self.chance, v6))
+    }
+
+    fn segment(
+        &mut self,
+        from: Endpoint,
+        to: Endpoint,
+        flags: u8,
+        numbers: (u32, u32),
+        data: usize,
+    ) -> Vec<u8> {
+        let mut segment = tcp_header(from, to, flags, numbers);
+        segment.extend(std::iter::repeat_n(0x64, data));
+        packet(from.0, to.0, TCP, &segment)
+    }
+
+    // ---- TCP ---------------------------------------------------------------
+
+    /// A peer opens a connection to a server, and it goes on for a while. Any step may be missing.
+    fn shake_hands(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_service(&mut self.chance));
+        let peer = (peer, pick_client_port(&mut self.chance));
+        let (mine, mut theirs) = (1000_u32, 5000_u32);
+        if self.chance.percent(10) {
+            theirs = u32::MAX - self.chance.below(3) as u32;
+        }
+        if self.chance.percent(92) {
+            let packet = self.segment(peer, server, SYN, (mine, 0), 0);
+            self.arrive(packet);
+        }
+        if self.chance.percent(8) {
+            // split handshake, simultaneous open
+            let flags = self.chance.pick(&[ACK, SYN, SYN | ACK]);
+            let packet = self.segment(server, peer, flags, (theirs, mine + 1), 0);
+            self.leave(packet);
+        }
+        let mut early = 0;
+        if self.chance.percent(85) {
+            let data = if self.chance.percent(8) { 16 } else { 0 };
+            let packet = self.segment(server, peer, SYN | ACK, (theirs, mine + 1), data);
+            self.leave(packet);
+            early += data as u32;
+        }
+        if self.chance.percent(10) {
+            // sent again, perhaps with another number (SYN cookies)
+            theirs = theirs.wrapping_add(self.chance.pick(&[0, 7000, 7000, 1]));
+            let packet = self.segment(server, peer, SYN | ACK, (theirs, mine + 1), 0);
+            self.leave(packet);
+            early = 0;
+        }
+        if self.chance.percent(10) {
+            let packet = self.segment(server, peer, ACK, (theirs.wrapping_add(1), mine + 1), 24);
+            self.leave(packet);
+            early += 24;
+        }
+        if self.chance.percent(88) {
+            let right = theirs.wrapping_add(1);
+            let acknowledged = match self.chance.below(20) {
+                0 => right.wrapping_add(1),
+                1 => right.wrapping_sub(1),
+                2 => right.wrapping_sub(2),
+                3 => self.chance.next() as u32,
+                4 => right.wrapping_add(early),
+                5 => right.wrapping_add(early + 1),
+                6 => 5001,
+                _ => right,
+            };
+            let flags = match self.chance.below(20) {
+                0 => ACK | RST,
+                1 => ACK | FIN,
+                2 => RST,
+                3 => ACK | PSH,
+                _ => ACK,
+            };
+            let data = if self.chance.percent(20) { 10 } else { 0 };
+            let packet = self.segment(peer, server, flags, (mine + 1, acknowledged), data);
+            self.arrive(packet);
+        }
+        self.go_on(server, peer);
+    }
+
+    /// Segments of a connection, both ways.
+    fn go_on(&mut self, server: Endpoint, peer: Endpoint) {
+        for _ in 0..self.chance.below(6) {
+            let flags = match self.chance.below(14) {
+                0 => FIN | ACK,
+                1 => RST,
+                2 => RST | ACK,
+                3 => SYN,
+                4 => SYN | ACK,
+                _ => ACK | PSH,
+            };
+            let numbers = (self.chance.pick(&[5001, 1001, 6000]), self.chance.pick(&[1001, 5001, 5010]));
+            let data = self.chance.pick(&[0, 0, 1, 100]);
+            if self.chance.percent(60) {
+                let packet = self.segment(server, peer, flags, numbers, data);
+                self.leave(packet);
+            } else {
+                let packet = self.segment(peer, server, flags, numbers, data);
+                self.arrive(packet);
+            }
+            if self.chance.percent(12) {
+                self.wait();
+            }
+        }
+    }
+
+    /// A server opens a connection.
+    fn call_out(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_client_port(&mut self.chance));
+        let peer = (peer, pick_service(&mut self.chance));
+        for _ in 0..self.chance.pick(&[1, 1, 1, 2, 4]) {
+            let packet = self.segment(server, peer, SYN, (1, 0), 0);
+            self.leave(packet);
+        }
+        if self.chance.percent(50) {
+            let flags = self.chance.pick(&[SYN | ACK, SYN | ACK, RST | ACK]);
+            let packet = self.segment(peer, server, flags, (9000, 2), 0);
+            self.arrive(packet);
+            let flags = self.chance.pick(&[ACK, ACK | PSH, FIN | ACK, RST, SYN | ACK]);
+            let packet = self.segment(server, peer, flags, (2, 9001), 0);
+            self.leave(packet);
+        }
+    }
+
+    // ---- datagrams -----------------------------------------------------------
+
+    fn datagram(&mut self, from: Endpoint, to: Endpoint) -> Vec<u8> {
+        if self.chance.percent(12) {
+            let mut chunk = Vec::new();
+            chunk.extend_from_slice(&from.1.to_be_bytes());
+            chunk.extend_from_slice(&to.1.to_be_bytes());
+            chunk.extend_from_slice(&[0; 12]);
+            return packet(from.0, to.0, SCTP, &chunk);
+        }
+        let count = self.chance.below(40);
+        let data = self.chance.bytes(count);
+        packet(from.0, to.0, UDP, &udp_datagram(from, to, &data))
+    }
+
+    fn ask_by_datagram(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_service(&mut self.chance));
+        let peer =
+            (peer, if self.chance.percent(20) { server.1 } else { pick_client_port(&mut self.chance) });
+        for _ in 0..self.chance.within(1..5) {
+            if self.chance.percent(45) {
+                let datagram = self.datagram(peer, server);
+                self.arrive(datagram);
+            } else {
+                let datagram = self.datagram(server, peer);
+                self.leave(datagram);
+            }
+            if self.chance.percent(15) {
+                self.wait();
+            }
+        }
+    }
+
+    /// A server sends to a service of somebody.
+    fn shout_out(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let from = (server, pick_client_port(&mut self.chance));
+        for _ in 0..self.chance.within(1..5) {
+            let to = (peer, pick_service(&mut self.chance));
+            let datagram = self.datagram(from, to);
+            self.leave(datagram);
+        }
+        if self.chance.percent(40) {
+            let datagram = self.datagram((peer, 53), from);
+            self.arrive(datagram);
+        }
+    }
+
+    // ---- ICMP ----------------------------------------------------------------
+
+    fn message(&mut self, from: IpAddr, to: IpAddr, kind: u8, id: u16) -> Vec<u8> {
+        let [high, low] = id.to_be_bytes();
+        let protocol = if from.is_ipv4() { ICMP } else { ICMPV6 };
+        packet(from, to, protocol, &icmp_message(from, to, (kind, 0), [high, low, 0, 1], b"ping"))
+    }
+
+    fn ping(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let id = self.chance.pick(&[1, 2, 0]);
+        let pairs: &[(u8, u8)] = if server.is_ipv4() {
+            &[(8, 0), (8, 0), (8, 0), (13, 14), (15, 16), (17, 18)]
+        } else {
+            &[(128, 129)]
+        };
+        let (request, reply) = self.chance.pick(pairs);
+        if self.chance.percent(70) {
+            if self.chance.percent(85) {
+                let message = self.message(peer, server, request, id);
+                self.arrive(message);
+            }
+            if self.chance.percent(10) {
+                self.wait();
+            }
+            let id = if self.chance.percent(90) { id } else { id ^ 1 };
+            let message = self.message(server, peer, reply, id);
+            self.leave(message);
+        } else {
+            let message = self.message(server, peer, request, id);
+            self.leave(message);
+            let message = self.message(peer, server, reply, id);
+            self.arrive(message);
+        }
+    }
+
+    /// An ICMP error about something that was heard.
+    fn complain(&mut self) {
+        if self.heard.is_empty() {
+            return self.ping();
+        }
+        let at = self.chance.below(self.heard.len());
+        let mut quoted = self.heard[at].clone();
+        let length = self.chance.pick(&[28, 48, 60, 100, 2000]);
+        quoted.truncate(length);
+        if self.chance.percent(10) {
+            let at = self.chance.below(quoted.len());
+            quoted[at] ^= 1 << self.chance.below(8);
+        }
+        let Some((from, to)) = addresses_of(&quoted) else { return };
+        // who complains is nearly always whom the packet went to
+        let complainer =
+            if self.chance.percent(85) { to } else { pick_server(&mut self.chance, to.is_ipv6()) };
+        let kind = match from {
+            IpAddr::V4(_) => self.chance.pick(&[3, 3, 3, 4, 11, 12, 5]),
+            IpAddr::V6(_) => self.chance.pick(&[1, 1, 2, 3, 4, 5, 127]),
+        };
+        let protocol = if from.is_ipv4() { ICMP } else { ICMPV6 };
+        let code = self.chance.below(5) as u8;
+        let message = icmp_message(complainer, from, (kind, code), [0; 4], &quoted);
+        let error = packet(complainer, from, protocol, &message);
+        if self.chance.percent(85) { self.leave(error) } else { self.arrive(error) }
+    }
+
+    // ---- fragments -------------------------------------------------------------
+
+    fn send_in_pieces(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let (protocol, payload) = self.make_payload(server, peer);
+        let id = self.chance.pick(&[1_u16, 2, 3, 0]);
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while at < payload.len() {
+            let units = self.chance.pick(&[1, 1, 2, 3, 4, 8]);
+            let end = (at + units * 8).min(payload.len());
+            pieces.push(((at / 8) as u16, end < payload.len(), payload[at..end].to_vec()));
+            at = end;
+        }
+        if self.chance.percent(20) {
+            pieces.reverse();
+        }
+        if self.chance.percent(15) && !pieces.is_empty() {
+            let gone = self.chance.below(pieces.len());
+            pieces.remove(gone);
+        }
+        if self.chance.percent(10)
+            && let Some(first) = pieces.first().cloned()
+        {
+            pieces.push(first);
+        }
+        let outward = self.chance.percent(85);
+        for (offset, more, bytes) in pieces {
+            let protocol = if self.chance.percent(4) { self.chance.pick(&PROTOCOLS) } else { protocol };
+            let frame = fragment(server, peer, protocol, (id, offset, more), &bytes);
+            self.hear(&frame[IP..]);
+            self.send_frame(frame, outward);
+            if self.chance.percent(3) {
+                self.wait();
+            }
+        }
+    }
+
+    /// What a datagram that is sent in pieces has in it.
+    fn make_payload(&mut self, server: IpAddr, peer: IpAddr) -> (u8, Vec<u8>) {
+        let outward = self.chance.percent(50);
+        let (a, b) = (pick_service(&mut self.chance), pick_client_port(&mut self.chance));
+        let (from, to) = if outward { ((server, b), (peer, a)) } else { ((server, a), (peer, b)) };
+        match self.chance.below(8) {
+            0 | 1 => {
+                let flags = self.chance.pick(&[SYN, ACK, SYN | ACK, RST]);
+                let mut segment = tcp_header(from, to, flags, (5000, 1001));
+                segment.extend_from_slice(&[7; 30]);
+                (TCP, segment)
+            }
+            2 => {
+                let protocol = if server.is_ipv4() { ICMP } else { ICMPV6 };
+                let kind = if server.is_ipv4() {
+                    self.chance.pick(&[0, 8, 3])
+                } else {
+                    self.chance.pick(&[128, 129, 1, 135])
+                };
+                (protocol, icmp_message(server, peer, (kind, 0), [0, 1, 0, 1], &[9; 40]))
+            }
+            3 => (self.chance.pick(&PROTOCOLS), vec![3; 40]),
+            _ => (UDP, udp_datagram(from, to, &[5; 50])),
+        }
+    }
+
+    // ---- the rest ---------------------------------------------------------------
+
+    /// Neighbour discovery and MLD.
+    fn talk_to_the_link(&mut self) {
+        let from = match self.chance.below(4) {
+            0 => pick_odd(&mut self.chance, true),
+            1 => crate::support::dmz::ip("fe80::10"),
+            _ => pick_server(&mut self.chance, true),
+        };
+        let to = match self.chance.below(4) {
+            0 => pick_server(&mut self.chance, true),
+            1 => pick_peer(&mut self.chance, true),
+            _ => pick_odd(&mut self.chance, true),
+        };
+        let kind = self.chance.pick(&[130, 131, 132, 133, 134, 135, 136, 137, 143, 135, 136]);
+        let listener = matches!(kind, 130..=132 | 143);
+        let right = if listener { 1 } else { 255 };
+        let hop_limit =
+            if self.chance.percent(85) { right } else { self.chance.pick(&[0, 1, 2, 64, 254, 255]) };
+        let message = icmp_message(from, to, (kind, 0), [0; 4], &[0xfe; 20]);
+        let packet = Ipv6::new(from, to, ICMPV6, &message).hop_limit(hop_limit);
+        let packet = if listener { packet.extension(HOP_BY_HOP, &[0, 5, 2, 0, 0, 1, 0]) } else { packet };
+        if self.chance.percent(90) { self.leave(packet.packet()) } else { self.arrive(packet.packet()) }
+    }
+
+    /// A DHCP client.
+    fn find_an_address(&mut self) {
+        let v6 = self.chance.percent(50);
+        let from = if self.chance.percent(50) {
+            pick_odd(&mut self.chance, v6)
+        } else {
+            pick_server(&mut self.chance, v6)
+        };
+        let to = if self.chance.percent(70) {
+            pick_odd(&mut self.chance, v6)
+        } else {
+            pick_peer(&mut self.chance, v6)
+        };
+        let (client, server) = if v6 { (546, 547) } else { (68, 67) };
+        let client = if self.chance.percent(90) { client } else { pick_port(&mut self.chance) };
+        let server = if self.chance.percent(90) { server } else { pick_port(&mut self.chance) };
+        let datagram = udp_datagram((from, client), (to, server), &[1; 30]);
+        self.leave(packet(from, to, UDP, &datagram));
+    }
+
+    fn speak_another_protocol(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let protocol =
+            if self.chance.percent(85) { self.chance.pick(&PROTOCOLS) } else { self.chance.byte() };
+        let count = self.chance.within(1..40);
+        let payload = self.chance.bytes(count);
+        if self.chance.percent(40) {
+            self.arrive(packet(peer, server, protocol, &payload));
+        }
+        self.leave(packet(server, peer, protocol, &payload));
+    }
+
+    /// A packet between any two, of any sort.
+    fn say_anything(&mut self) {
+        let v6 = self.chance.percent(50);
+        let any = |chance: &mut Chance| match chance.below(4) {
+            0 => pick_odd(chance, v6),
+            1 => pick_peer(chance, v6),
+            _ => pick_server(chance, v6),
+        };
+        let (from, to) = (any(&mut self.chance), any(&mut self.chance));
+        let (from, to) = ((from, pick_port(&mut self.chance)), (to, pick_port(&mut self.chance)));
+        let sent = match self.chance.below(4) {
+            0 => self.datagram(from, to),
+            1 => {
+                let kind = self.chance.byte();
+                self.message(from.0, to.0, kind, 1)
+            }
+            _ => {
+                let flags = self.chance.byte();
+                self.segment(from, to, flags, (1, 1), 0)
+            }
+        };
+        if self.chance.percent(75) { self.leave(sent) } else { self.arrive(sent) }
+    }
+
+    /// Something that was heard before, either way.
+    fn repeat(&mut self) {
+        if self.heard.is_empty() {
+            return;
+        }
+        let at = self.chance.below(self.heard.len());
+        let frame = ethernet(&self.heard[at]);
+        let from = self.chance.percent(70);
+        self.send_frame(frame, from);
+    }
+
+    /// What is no IP, and what is nothing.
+    fn make_noise(&mut self) {
+        let frame = if self.chance.percent(50) {
+            noise(&mut self.chance)
+        } else {
+            let kind = self
+                .chance
+                .pick(&[0x0806, 0x88cc, 0x888e, 0x8809, 0x0026, 0x05ff, 0x0600, 0x9000, 0x8847, 0x8863]);
+            let count = self.chance.below(60);
+            link_frame(kind, &self.chance.bytes(count))
+        };
+        let from = self.chance.percent(80);
+        self.send_frame(frame, from);
+    }
+}
+
+/// Source and destination of an IP packet.
+fn addresses_of(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let frame = ethernet(packet);
+    let at = ip_offset(&frame);
+    match version(&frame) {
+        4 => {
+            let octets: [u8; 8] = frame.get(at + 12..at + 20)?.try_into().ok()?;
+            let (from, to) = octets.split_at(4);
+            let of = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+            Some((of(from)?, of(to)?))
+        }
+        6 => {
+            let of = |at: usize| {
+                frame.get(at..at + 16).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok()).map(IpAddr::from)
+            };
+            Some((of(at + 8)?, of(at + 24)?))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::dmz::{V4, V6};
+
+    #[test]
+    fn the_addresses_of_a_packet_are_read_back() {
+        for family in [V4, V6] {
+            let packet = packet(family.web, family.peer, 50, &[0; 8]);
+            assert_eq!(addresses_of(&packet), Some((family.web, family.peer)));
+            assert_eq!(octets(family.web).len(), if family.web.is_ipv4() { 4 } else { 16 });
+        }
+    }
+}

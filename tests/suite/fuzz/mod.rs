@@ -1,0 +1,125 @@
+//! The loaded programs against the model: policies, sequences of frames both ways, and what an
+//! administrator does, all by chance. Both must say the same of every frame and have the same flows,
+//! counters and ledger afterwards.
+//!
+//! `PORTCULLIS_SEQUENCES` (200,000), `PORTCULLIS_MINUTES` (no limit) and `PORTCULLIS_SEED` (the time)
+//! say how much. What was found once lies in `tests/corpus/sequences/` and is played each time.
+
+mod campaign;
+mod chance;
+mod conversation;
+mod event;
+mod mutation;
+mod network;
+mod policies;
+mod rig;
+mod shrink;
+mod world;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use campaign::{Order, run};
+use event::{Sequence, read_sequence};
+use network::enter_own_network;
+use rig::{Disagreement, Rig};
+
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/sequences");
+
+fn read_variable<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+#[test]
+fn two_hundred_thousand_sequences_agree_with_the_model() {
+    let minutes: Option<f64> = read_variable("PORTCULLIS_MINUTES");
+    let seed = read_variable("PORTCULLIS_SEED").unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    });
+    let order = Order {
+        seed,
+        // a time alone is enough
+        sequences: read_variable("PORTCULLIS_SEQUENCES").unwrap_or(if minutes.is_some() {
+            u64::MAX
+        } else {
+            200_000
+        }),
+        time: minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+        workers: read_variable("PORTCULLIS_WORKERS")
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(2)),
+    };
+    let begun = Instant::now();
+    let outcome = run(order);
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "fuzz: seed {seed}: {} packets in {} sequences under {} policies, {} disagreements \
+         ({} did not come again), {seconds:.0} s, {:.0} packets/s",
+        outcome.packets,
+        outcome.sequences,
+        outcome.policies,
+        outcome.found.len(),
+        outcome.passing,
+        outcome.packets as f64 / seconds,
+    );
+    for (number, (sequence, disagreement)) in outcome.found.iter().enumerate() {
+        let path = keep(&format!("found-{seed}-{number}.txt"), sequence, disagreement);
+        println!("\n{}\nkept in {}", describe(sequence, disagreement), path.display());
+    }
+    assert!(outcome.found.is_empty(), "program and model disagree (seed {seed})");
+    assert!(outcome.packets > 0, "not one packet");
+    // a clock that ticks at the wrong moment is rare
+    assert!(outcome.passing <= 1 + outcome.policies / 100, "too many that did not come again");
+}
+
+#[test]
+fn the_corpus_of_past_disagreements_agrees() {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(CORPUS).expect("the corpus").map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "the corpus is empty");
+    let disagreements: Vec<String> = std::thread::scope(|scope| {
+        // in a thread, for the network namespace is the thread's
+        let playing = scope.spawn(|| {
+            enter_own_network();
+            let mut rig = Rig::new();
+            paths.iter().filter_map(|path| play_file(&mut rig, path)).collect()
+        });
+        playing.join().expect("the corpus")
+    });
+    assert!(disagreements.is_empty(), "{}", disagreements.join("\n\n"));
+}
+
+fn play_file(rig: &mut Rig, path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).expect("a file");
+    let sequence = read_sequence(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let result = rig.play(&sequence).unwrap_or_else(|| panic!("{}: no policy", path.display()));
+    let disagreement = result.err()?;
+    Some(format!("{}:\n{}", path.display(), describe(&sequence, &disagreement)))
+}
+
+/// Into the corpus, for this disagreement must not come back.
+fn keep(name: &str, sequence: &Sequence, disagreement: &Disagreement) -> PathBuf {
+    let path = Path::new(CORPUS).join(name);
+    let comment: String = disagreement.what.lines().map(|line| format!("# {line}\n")).collect();
+    fs::write(&path, comment + &sequence.to_string()).expect("the corpus");
+    path
+}
+
+/// The sequence, with the opinions beside the event that parted them.
+fn describe(sequence: &Sequence, disagreement: &Disagreement) -> String {
+    let mut text = format!("{}", Sequence { policy: sequence.policy.clone(), events: Vec::new() });
+    let opinions = format!("--> {}\n", disagreement.what.replace('\n', "\n    "));
+    for (at, event) in sequence.events.iter().enumerate() {
+        text.push_str(&format!("{event}\n"));
+        if at == disagreement.at {
+            text.push_str(&opinions);
+        }
+    }
+    if disagreement.at >= sequence.events.len() {
+        text.push_str(&opinions);
+    }
+    text
+}

@@ -1,0 +1,184 @@
+//! Policies by chance, as text: what the tool's own parser and compiler make of them is part of
+//! what is tested.
+
+use std::fmt::Write as _;
+
+use super::chance::Chance;
+use super::world::{HOMES, PEER_PREFIXES, SERVER_MACS, VLANS, pick_port, pick_service};
+
+pub const SERVERS: [&str; 7] = ["web", "dns", "mail", "app", "farm", "nest", "lone"];
+const ROLES: [&str; 5] = ["red", "green", "blue", "white", "black"];
+const SETS: [&str; 3] = ["near", "far", "both"];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Direction {
+    In,
+    Out,
+    Quiet,
+}
+
+/// A policy; nearly always one that the tool takes.
+pub fn make_policy(chance: &mut Chance) -> String {
+    let mut text = String::from("[policy]\n");
+    let mut line = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    if chance.percent(15) {
+        line("mode = \"observe\"");
+    }
+    if chance.percent(25) {
+        line("tracking = \"service\"");
+    }
+    match chance.below(10) {
+        0..3 => line("unknown_sources = \"quiet\""),
+        3 => line("unknown_sources = \"allow\""),
+        _ => {}
+    }
+    if chance.percent(40) {
+        line("dhcp = true");
+    }
+    if chance.percent(70) {
+        let count = chance.within(1..3);
+        line(&list_of(chance, "management", count, |chance| make_need(chance, Direction::In)));
+    }
+    line("[sets]");
+    for set in SETS {
+        let count = chance.within(1..5);
+        line(&list_of(chance, set, count, |chance| chance.pick(&PEER_PREFIXES).to_owned()));
+    }
+    for role in ROLES {
+        line(&format!("[roles.{role}]"));
+        for (key, direction, most) in
+            [("in", Direction::In, 6), ("out", Direction::Out, 5), ("quiet", Direction::Quiet, 4)]
+        {
+            let count = chance.below(most);
+            if count > 0 {
+                line(&list_of(chance, key, count, |chance| make_need(chance, direction)));
+            }
+        }
+    }
+    let servers = make_servers(chance);
+    text.push_str(&servers);
+    text
+}
+
+/// The same policy without some of its lines, as an administrator revokes things; or with another
+/// value somewhere.
+pub fn change_policy(chance: &mut Chance, policy: &str) -> String {
+    let needs: Vec<usize> = policy
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.starts_with("    \"") && line.contains('/'))
+        .map(|(at, _)| at)
+        .collect();
+    if needs.is_empty() || chance.percent(10) {
+        return make_policy(chance);
+    }
+    let gone: Vec<usize> = (0..chance.within(1..4)).map(|_| chance.pick(&needs)).collect();
+    let lines = policy.lines().enumerate().filter(|(at, _)| !gone.contains(at));
+    lines.fold(String::new(), |text, (_, line)| text + line + "\n")
+}
+
+/// One element a line, so that shrinking can take it away.
+fn list_of(chance: &mut Chance, key: &str, count: usize, make: impl Fn(&mut Chance) -> String) -> String {
+    let mut text = format!("{key} = [\n");
+    for _ in 0..count {
+        let _ = writeln!(text, "    \"{}\",", make(chance));
+    }
+    text + "]"
+}
+
+fn make_servers(chance: &mut Chance) -> String {
+    let mut text = String::new();
+    let mut homes: Vec<&str> = HOMES.iter().map(|(home, _)| *home).collect();
+    for server in SERVERS {
+        if homes.is_empty() {
+            break;
+        }
+        let count = chance.within(1..4).min(homes.len());
+        let mine: Vec<String> =
+            (0..count).map(|_| format!("\"{}\"", homes.swap_remove(chance.below(homes.len())))).collect();
+        let _ = writeln!(text, "[servers.{server}]\naddresses = [{}]", mine.join(", "));
+        let roles: Vec<&str> = ROLES.into_iter().filter(|_| chance.percent(45)).collect();
+        text.push_str("roles = [\n");
+        for role in roles {
+            let _ = writeln!(text, "    \"{role}\",");
+        }
+        text.push_str("]\n");
+        if chance.percent(15) {
+            let mac = chance.pick(&SERVER_MACS).map(|byte| format!("{byte:02x}")).join(":");
+            let _ = writeln!(text, "mac = \"{mac}\"");
+        }
+        if chance.percent(12) {
+            let _ = writeln!(text, "vlan = {}", chance.pick(&VLANS));
+        }
+        match chance.below(12) {
+            0 | 1 => text.push_str("mode = \"observe\"\n"),
+            2 => text.push_str("mode = \"enforce\"\n"),
+            _ => {}
+        }
+    }
+    text
+}
+
+fn make_need(chance: &mut Chance, direction: Direction) -> String {
+    let mut text = match chance.below(20) {
+        0..9 => format!("tcp{}", make_ports(chance)),
+        9..14 => format!("udp{}", make_ports(chance)),
+        14 => format!("sctp{}", make_ports(chance)),
+        15 => chance.pick(&["icmp", "icmp/echo-request", "icmp/13", "icmp/0", "icmp/3"]).to_owned(),
+        16 => chance.pick(&["icmpv6", "icmpv6/echo-request", "icmpv6/129", "icmpv6/1"]).to_owned(),
+        17 => chance.pick(&["gre", "esp", "ah", "ipip", "sit", "igmp"]).to_owned(),
+        18 => chance.pick(&["253", "50", "59", "0", "6", "17"]).to_owned(),
+        _ => format!("tcp/{}", chance.pick(&["http", "https", "smtp", "domain", "ssh"])),
+    };
+    if chance.percent(45) {
+        text.push_str(if direction == Direction::In { " from " } else { " to " });
+        let peers: Vec<String> = (0..chance.within(1..4))
+            .map(|_| match chance.percent(30) {
+                true => format!("@{}", chance.pick(&SETS)),
+                false => chance.pick(&PEER_PREFIXES).to_owned(),
+            })
+            .collect();
+        text.push_str(&peers.join(", "));
+    }
+    if direction == Direction::Out && chance.percent(25) {
+        let _ = write!(text, " limit {}", chance.pick(&["1/m", "2/m", "3/m", "6/m", "2/s", "1/s"]));
+    }
+    text
+}
+
+fn make_ports(chance: &mut Chance) -> String {
+    match chance.below(12) {
+        0 => String::new(),
+        1 => "/6000-6063".to_owned(),
+        2 => "/1024-65535".to_owned(),
+        3 => "/0-1023".to_owned(),
+        4 => {
+            let (a, b) = (pick_port(chance), pick_port(chance));
+            format!("/{}-{}", a.min(b), a.max(b))
+        }
+        5 => "/137-138".to_owned(),
+        _ => format!("/{}", pick_service(chance)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis::policy::parse;
+
+    use super::*;
+
+    #[test]
+    fn nearly_every_policy_made_by_chance_is_one_that_the_tool_takes() {
+        let mut chance = Chance::new(1);
+        let mut taken = 0;
+        for _ in 0..200 {
+            let policy = make_policy(&mut chance);
+            let changed = change_policy(&mut chance, &policy);
+            taken += [policy, changed].iter().filter(|text| parse(text, "test.toml").is_ok()).count();
+        }
+        assert!(taken > 300, "only {taken} of 400");
+    }
+}

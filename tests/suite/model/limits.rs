@@ -1,0 +1,62 @@
+//! The purses of limited needs: GCRA, as ITU-T I.371 has it.
+
+use std::collections::BTreeMap;
+
+use portcullis::policy::{Limit, Need};
+
+use super::needs::Rule;
+
+/// Whose purse: the server's name, the role's, and the need as it is written canonically. It outlives
+/// a policy as long as these stay.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PurseKey {
+    server: String,
+    role: String,
+    need: String,
+}
+
+impl PurseKey {
+    pub fn new(server: &str, rule: &Rule<'_>) -> Self {
+        let need: &Need = rule.need;
+        Self {
+            server: server.to_owned(),
+            role: rule.role.unwrap_or_default().to_owned(),
+            need: need.to_string(),
+        }
+    }
+}
+
+/// When, at the permitted rate, the next flow of each purse would be due.
+#[derive(Default)]
+pub struct Purses {
+    due_ns: BTreeMap<PurseKey, u64>,
+}
+
+fn interval_ns(limit: Limit) -> u64 {
+    u64::from(limit.per_seconds) * 1_000_000_000 / u64::from(limit.count)
+}
+
+impl Purses {
+    /// Whether one more flow is within the limit.
+    pub fn allows(&self, key: &PurseKey, limit: Limit, now_ns: u64) -> bool {
+        let ahead_ns = self.due_ns.get(key).copied().unwrap_or(0).saturating_sub(now_ns);
+        // N flows may come at once: the first is due now, the last runs N - 1 intervals ahead.
+        ahead_ns <= (u64::from(limit.count) - 1) * interval_ns(limit)
+    }
+
+    pub fn spend(&mut self, key: PurseKey, limit: Limit, now_ns: u64) {
+        let due_ns = self.due_ns.entry(key).or_insert(0);
+        *due_ns = (*due_ns).max(now_ns) + interval_ns(limit);
+    }
+}
+
+/// Of the needs that hold, those that count: without a limit if there is one, otherwise those of the
+/// highest rate. decided: of equal rates the larger burst (60/m before 1/s), then the first written.
+pub fn most_generous<'p>(rules: &[Rule<'p>]) -> Vec<Rule<'p>> {
+    let generosity = |rule: &Rule<'_>| match rule.need.limit {
+        None => (u64::MAX, u32::MAX),
+        Some(limit) => (limit.per_minute(), limit.count),
+    };
+    let most = rules.iter().map(generosity).max();
+    rules.iter().copied().filter(|rule| Some(generosity(rule)) == most).collect()
+}

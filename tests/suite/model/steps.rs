@@ -1,0 +1,219 @@
+//! Steps 8 to 18: what a server that is what it says it is may send.
+
+use portcullis::reason::Reason;
+
+use super::Model;
+use super::decide::{Case, Decision, Effect, is_dhcp};
+use super::flows::{FlowKey, Table, answered_flow};
+use super::limits::{PurseKey, most_generous};
+use super::needs::{self, Rule, Subject};
+use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
+use super::quote::{QuotedEnds, read_quote};
+
+impl Model {
+    pub fn decide_server(&self, case: &Case<'_>) -> Decision {
+        self.decide_fragment(case)
+            .or_else(|| self.find_reply(case))
+            .or_else(|| self.find_need(case))
+            .or_else(|| self.find_own_connection(case))
+            .or_else(|| self.find_flow_error(case))
+            .or_else(|| self.find_unlisted_service(case))
+            .or_else(|| self.find_noise(case))
+            .or_else(|| find_no_flow(case))
+            .unwrap_or_else(|| decide_new(case))
+    }
+
+    /// Step 9: an answer in a flow that a peer opened to a service that is still one.
+    pub fn find_reply(&self, case: &Case<'_>) -> Option<Decision> {
+        let (key, service) = answered_flow(case.packet)?;
+        if case.tcp().is_some_and(|tcp| tcp.is_bare_syn()) {
+            return None;
+        }
+        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let rules = needs::matching(case.policy, &case.inbound, subject);
+        if rules.is_empty() {
+            return None;
+        }
+        let mut decision = if !case.is_strict() {
+            Decision::pass(Reason::Reply)
+        } else {
+            let found = self.flows.find(&key, case.now_ns);
+            let taken_over = case.tcp().filter(|tcp| !tcp.has(SYN) && case.now_ns < self.pickup_until_ns);
+            match (found, taken_over) {
+                // The tracker was there before the filter, which has not seen the SYN+ACK.
+                (Some(Table::HalfOpen), Some(tcp)) if !tcp.has(RST) && self.flows.is_unanswered(&key) => {
+                    Decision::pass(Reason::Pickup).with(Effect::PickUp(key))
+                }
+                (Some(table), _) => Decision::pass(Reason::Reply).with(Effect::Answer(table, key)),
+                // What a reset ends needs no flow.
+                (None, Some(tcp)) if tcp.has(RST) => Decision::pass(Reason::Pickup),
+                (None, Some(_)) => Decision::pass(Reason::Pickup).with(Effect::PickUp(key)),
+                (None, None) => return None,
+            }
+        };
+        decision.management = rules.iter().any(|rule| rule.role.is_none());
+        Some(decision.by(&rules))
+    }
+
+    /// Step 10: what the server may open.
+    fn find_need(&self, case: &Case<'_>) -> Option<Decision> {
+        if case.tcp().is_some_and(|tcp| !tcp.is_bare_syn()) {
+            return None;
+        }
+        let rules = needs::matching(case.policy, &case.outbound, case.opening());
+        let rules = most_generous(&rules);
+        let first = rules.first()?;
+        let Some(limit) = first.need.limit else { return Some(Decision::pass(Reason::Need).by(&rules)) };
+        let purse = PurseKey::new(&case.server.name, first);
+        Some(if self.purses.allows(&purse, limit, case.now_ns) {
+            Decision::pass(Reason::Need).by(&rules).with(Effect::Spend(purse, limit))
+        } else {
+            Decision::drop(Reason::Rate).by(&rules)
+        })
+    }
+
+    /// Step 11: other segments of what the server may open.
+    fn find_own_connection(&self, case: &Case<'_>) -> Option<Decision> {
+        let tcp = case.tcp()?;
+        let (key, _) = answered_flow(case.packet)?;
+        if tcp.is_bare_syn() || (tcp.is_syn_ack() && self.is_opened(case, &key)) {
+            return None;
+        }
+        let rules = needs::matching(case.policy, &case.outbound, case.opening());
+        (!rules.is_empty()).then(|| Decision::pass(Reason::OwnConnection).by(&rules))
+    }
+
+    /// Whether a peer is known to have opened the flow; service tracking knows nothing.
+    fn is_opened(&self, case: &Case<'_>, key: &FlowKey) -> bool {
+        case.is_strict() && self.flows.is_opened(key, case.now_ns)
+    }
+
+    /// Step 12: an ICMP error about a packet of a flow of 9 or 10, to whom sent that packet.
+    /// decided: from the address that the packet was sent to, and never about a flow that could only
+    /// be picked up.
+    fn find_flow_error(&self, case: &Case<'_>) -> Option<Decision> {
+        let packet = case.packet;
+        let Some(Transport::Icmp(icmp)) = &packet.transport else { return None };
+        let ipv6 = packet.source.is_ipv6();
+        if icmp_kind(ipv6, icmp.kind) != IcmpKind::Error {
+            return None;
+        }
+        let quote = read_quote(&icmp.body, ipv6)?;
+        if quote.source != packet.destination || quote.destination != packet.source {
+            return None;
+        }
+        // The quoted packet came from the peer: to a service (its ports, or its request's type) ..
+        let (ports, service, asked) = match quote.ends {
+            QuotedEnds::Ports { source, destination } => {
+                (Some((destination, source)), Some(destination), Some(source))
+            }
+            QuotedEnds::Icmp { kind, identifier } => match icmp_kind(ipv6, kind) {
+                IcmpKind::Request => (Some((identifier, u16::from(kind))), Some(u16::from(kind)), None),
+                // .. or as an answer to what the server asked.
+                IcmpKind::Reply(request) => (None, None, Some(u16::from(request))),
+                _ => (None, None, None),
+            },
+            QuotedEnds::Portless => (Some((0, 0)), Some(0), Some(0)),
+        };
+        let subject = |port| Subject { protocol: quote.protocol, port, peer: quote.source };
+        let mut rules: Vec<Rule<'_>> = Vec::new();
+        if let (Some((server_port, peer_port)), Some(service)) = (ports, service) {
+            let key = FlowKey {
+                server: packet.source,
+                peer: packet.destination,
+                protocol: quote.protocol,
+                server_port,
+                peer_port,
+            };
+            if !case.is_strict() || self.flows.find(&key, case.now_ns).is_some() {
+                rules.extend(needs::matching(case.policy, &case.inbound, subject(service)));
+            }
+        }
+        if let Some(port) = asked {
+            rules.extend(needs::matching(case.policy, &case.outbound, subject(port)));
+        }
+        (!rules.is_empty()).then(|| Decision::pass(Reason::FlowError).by(&rules))
+    }
+
+    /// Step 13: something listens that should not.
+    fn find_unlisted_service(&self, case: &Case<'_>) -> Option<Decision> {
+        let (key, service) = answered_flow(case.packet)?;
+        let answers = match (case.tcp(), key.protocol) {
+            (Some(tcp), _) => tcp.is_syn_ack() && (!case.is_strict() || self.is_opened(case, &key)),
+            (None, UDP) => self.is_opened(case, &key),
+            _ => false,
+        };
+        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let listed = !needs::having_port(&case.inbound, subject).is_empty();
+        (answers && !listed).then(|| Decision::drop(Reason::UnlistedService).at_own_port(service))
+    }
+
+    /// Step 14: how a healthy server answers the noise.
+    fn find_noise(&self, case: &Case<'_>) -> Option<Decision> {
+        if case.tcp().is_some_and(|tcp| tcp.has(RST)) {
+            return Some(Decision::drop(Reason::Backscatter).at_own_port(0));
+        }
+        if case.icmp_kind() == Some(IcmpKind::Error) {
+            return Some(Decision::drop(Reason::Backscatter).answering());
+        }
+        // decided: the answer to a request that is a service, but not for this peer, is to a stranger.
+        if let Some(IcmpKind::Reply(request)) = case.icmp_kind() {
+            let packet = case.packet;
+            let subject =
+                Subject { protocol: packet.protocol, port: request.into(), peer: packet.destination };
+            let services = needs::having_port(&case.inbound, subject);
+            let permitted = !needs::matching(case.policy, &case.inbound, subject).is_empty();
+            let reason =
+                if services.is_empty() || permitted { Reason::Backscatter } else { Reason::Stranger };
+            return Some(Decision::drop(reason).answering());
+        }
+        // decided: in strict tracking only what a peer is known to have opened has an answer, whatever
+        // segment or datagram it is; in service tracking a SYN+ACK from a service's port is one.
+        let (key, service) = answered_flow(case.packet)?;
+        let answers = match case.tcp() {
+            Some(tcp) if case.is_strict() => !tcp.is_bare_syn() && self.is_opened(case, &key),
+            Some(tcp) => tcp.is_syn_ack(),
+            None => key.protocol == UDP && self.is_opened(case, &key),
+        };
+        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let services = needs::having_port(&case.inbound, subject);
+        // decided: also where the policy has come to permit it since, for then it is no alarm either
+        (answers && !services.is_empty())
+            .then(|| Decision::drop(Reason::Stranger).by(&services).at_own_port(service))
+    }
+}
+
+/// Step 15: a segment of nothing.
+fn find_no_flow(case: &Case<'_>) -> Option<Decision> {
+    let tcp = case.tcp().filter(|tcp| !tcp.is_bare_syn())?;
+    let subject = Subject { protocol: TCP, port: tcp.source, peer: case.packet.destination };
+    let decision = Decision::drop(Reason::NoFlow);
+    Some(match needs::having_port(&case.inbound, subject) {
+        services if services.is_empty() => decision,
+        services => decision.by(&services).at_own_port(tcp.source),
+    })
+}
+
+/// Steps 16 to 18: something new.
+/// decided: another protocol is `protocol` unless an `out` need has protocol and port.
+fn decide_new(case: &Case<'_>) -> Decision {
+    let opening = case.opening();
+    let elsewhere = needs::having_port(&case.outbound, opening);
+    let own_family = if case.packet.source.is_ipv6() { ICMPV6 } else { ICMP };
+    let reason = if !elsewhere.is_empty() {
+        Reason::Destination
+    } else if [TCP, UDP, own_family].contains(&opening.protocol) {
+        Reason::NewFlow
+    } else {
+        Reason::Protocol
+    };
+    let quiet = needs::matching(case.policy, &needs::quiet(case.policy, case.server), opening);
+    // A renewal by unicast: the client will broadcast.
+    let renewal = case.policy.settings.dhcp.value
+        && opening.protocol == UDP
+        && case.packet.piece == Piece::Whole
+        && matches!(&case.packet.transport, Some(Transport::Ports { source, destination })
+            if is_dhcp(case.packet, *source, *destination));
+    let rules: Vec<Rule<'_>> = elsewhere.iter().chain(&quiet).copied().collect();
+    Decision::drop(reason).by(&rules).quiet_if(!quiet.is_empty() || renewal)
+}

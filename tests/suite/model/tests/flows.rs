@@ -1,0 +1,109 @@
+//! What the tracker remembers of what goes to the servers.
+
+use portcullis::reason::Reason::Reply;
+
+use super::World;
+use crate::model::{FlowKey, Table};
+use crate::support::dmz::{FAMILIES, V4, V6};
+use crate::support::frame::{self, ACK, FIN, RST, SYN, TCP, UDP};
+
+fn tables(world: &World) -> Vec<Table> {
+    world.model.flows().into_keys().map(|(table, _)| table).collect()
+}
+
+fn after(frame: &[u8]) -> Vec<Table> {
+    let mut world = World::new();
+    world.gets(frame);
+    tables(&world)
+}
+
+#[test]
+fn an_opening_goes_to_the_table_of_its_kind() {
+    for family in FAMILIES {
+        let (web, ns, peer) = (family.web, family.ns, family.peer);
+        assert_eq!(after(&frame::tcp((peer, 4000), (web, 80), SYN)), [Table::HalfOpen]);
+        assert_eq!(after(&frame::tcp((peer, 4000), (web, 8080), SYN)), [Table::Unlisted]);
+        assert_eq!(after(&frame::tcp((peer, 4000), (web, 22), SYN)), [Table::Unlisted]);
+        assert_eq!(after(&frame::tcp((family.bastion, 4000), (web, 22), SYN)), [Table::HalfOpen]);
+        assert_eq!(after(&frame::udp((peer, 4000), (ns, 53))), [Table::Datagrams]);
+        assert_eq!(after(&frame::udp((peer, 4000), (web, 53))), [Table::Unlisted]);
+        assert_eq!(after(&frame::echo_request(peer, web, 9)), [Table::IcmpQueries]);
+        assert_eq!(after(&frame::echo_request(peer, ns, 9)), []);
+    }
+}
+
+#[test]
+fn what_opens_nothing_is_not_remembered() {
+    for family in FAMILIES {
+        let (web, ns, peer) = (family.web, family.ns, family.peer);
+        assert_eq!(after(&frame::tcp((peer, 4000), (web, 80), ACK)), []);
+        assert_eq!(after(&frame::tcp((peer, 4000), (web, 80), SYN | FIN)), []);
+        assert_eq!(after(&frame::tcp((peer, 53), (ns, 4000), SYN | ACK)), []);
+        // From where the server may ask, a datagram is an answer.
+        assert_eq!(after(&frame::udp((peer, 53), (ns, 4000))), []);
+        assert_eq!(after(&frame::udp((peer, 54), (ns, 4000))), [Table::Unlisted]);
+        assert_eq!(after(&frame::echo_reply(peer, web, 9)), []);
+        assert_eq!(after(&frame::raw_ip(peer, web, 47, &[])), []);
+        assert_eq!(after(&frame::tcp((peer, 4000), (family.unknown, 80), SYN)), []);
+        let segment = frame::tcp_header((peer, 4000), (web, 80), SYN, (1, 0));
+        assert_eq!(after(&frame::fragment(peer, web, TCP, (1, 0, true), &segment[..16])), []);
+        assert_eq!(after(&frame::fragment(peer, web, UDP, (1, 2, false), &[0; 9])), []);
+    }
+}
+
+#[test]
+fn a_super_packet_of_the_kernel_reaches_to_the_end_of_its_frame() {
+    let v4 = frame::patched(&frame::tcp((V4.peer, 4000), (V4.web, 80), SYN), frame::IP + 2, &[0, 0]);
+    let v6 = frame::patched(&frame::tcp((V6.peer, 4000), (V6.web, 80), SYN), frame::IP + 4, &[0, 0]);
+    for frame in [v4, v6] {
+        assert_eq!(after(&frame), [Table::HalfOpen]);
+    }
+}
+
+#[test]
+fn tags_do_not_hide_an_opening() {
+    let frame = frame::tagged(&frame::tcp((V4.peer, 4000), (V4.web, 80), SYN), 0x8100, 7);
+    assert_eq!(after(&frame), [Table::HalfOpen]);
+}
+
+#[test]
+fn each_end_leaves_its_flags() {
+    let mut world = World::new();
+    let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
+    world.establish(server, peer);
+    let flags = |world: &World| world.model.flows().values().next().expect("a flow").flags;
+    assert_eq!(flags(&world), 0);
+    world.gets(&frame::tcp(peer, server, FIN | ACK));
+    assert_eq!(flags(&world), 2);
+    world.why(&frame::tcp(server, peer, FIN | ACK));
+    assert_eq!(flags(&world), 3);
+    world.gets(&frame::tcp(peer, server, RST));
+    assert_eq!(flags(&world), 11);
+    world.gets(&frame::tcp(peer, server, ACK));
+    assert_eq!(flags(&world), 3, "a reset can be forged");
+    world.why(&frame::tcp(server, peer, RST));
+    assert_eq!(flags(&world), 7);
+}
+
+#[test]
+fn icmp_flows_are_named_by_identifier_and_type() {
+    let mut world = World::new();
+    world.gets(&frame::echo_request(V4.peer, V4.web, 9));
+    let key = FlowKey { server: V4.web, peer: V4.peer, protocol: 1, server_port: 9, peer_port: 8 };
+    assert!(world.model.flows().contains_key(&(Table::IcmpQueries, key)));
+}
+
+#[test]
+fn a_new_handshake_of_the_same_four_numbers_replaces_the_old_flow_only_when_complete() {
+    let mut world = World::new();
+    let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
+    world.establish(server, peer);
+    world.gets(&frame::tcp(peer, server, FIN | ACK));
+    world.gets(&frame::tcp(peer, server, SYN));
+    assert_eq!(tables(&world), [Table::Established, Table::HalfOpen]);
+    // The old one goes on, for the SYN may be forged.
+    assert_eq!(world.why(&frame::tcp(server, peer, ACK)), Reply);
+    world.establish(server, peer);
+    assert_eq!(tables(&world), [Table::Established]);
+    assert_eq!(world.model.flows().values().next().expect("a flow").flags, 0);
+}
