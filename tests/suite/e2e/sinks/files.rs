@@ -1,12 +1,13 @@
 //! EVE, ECS, CEF and pcapng side by side.
 
 use std::fs;
+use std::net::{Ipv6Addr, UdpSocket};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{count_told, dmz_with_alarms, json_lines, output_of};
-use crate::e2e::world::{World, eventually, share_machine};
+use crate::e2e::world::{V6, World, eventually, share_machine};
 
 /// What tshark reads of a capture: interface, seconds, port, comment.
 fn packets(path: &str) -> Vec<Vec<String>> {
@@ -95,5 +96,40 @@ fn a_hangup_puts_changed_sinks_into_force_and_loses_nothing() {
     world.prove_drops(&tap, 3);
     eventually("the second file has the rest", || count_told(&second) == 3);
     assert_eq!(count_told(&first), 4);
+    daemon.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_worm_that_samples_show_little_of_is_found_out_by_a_few_of_them() {
+    let _machine = share_machine();
+    let world = World::new();
+    let eve = world.folder.join("eve.json").display().to_string();
+    let mut daemon = world.daemon(&dmz_with_alarms(&format!("eve = \"{eve}\"")), &[]);
+    let socket = world.dmz.enter(|| UdpSocket::bind((V6.web, 0)).expect("a socket"));
+    let escalated = || {
+        let is_spread = |line: &Value| line["portcullis"]["kind"] == "spread";
+        json_lines(&eve).into_iter().find(is_spread)
+    };
+    let mut hosts = 0_u16;
+    eventually("it is called a spread", || {
+        for _ in 0..100 {
+            hosts = hosts.wrapping_add(1);
+            let host = Ipv6Addr::new(0x2001, 0xdb8, 0x2, 0, 0, 0, 0, hosts);
+            // a queue that is full on the way is no matter
+            let _ = socket.send_to(b"worm", (host, 8291));
+        }
+        escalated().is_some()
+    });
+    let alert = escalated().expect("an alert");
+    let own = &alert["portcullis"];
+    assert_eq!(
+        (&own["change"], &own["was"], &own["severity"]),
+        (&"escalated".into(), &"attempt".into(), &"critical".into())
+    );
+    // One sample a second, and each shows one destination: the others are the ledger's last ones.
+    let count = |value: &Value| value.as_u64().expect("a count");
+    assert!(count(&own["destinations"]["count"]) > count(&own["events"]), "{own}");
+    assert!(count(&own["packets"]) > 50, "{own}");
+    assert_eq!(alert["alert"]["metadata"]["mitre_technique_id"][0], "T1210");
     daemon.end(Signal::SIGTERM);
 }
