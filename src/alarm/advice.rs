@@ -123,10 +123,10 @@ impl Alarm {
         let named: Vec<String> = named.map(IpAddr::to_string).collect();
         let rest = self.destinations.len() - named.len();
         let text = named.join(", ");
-        match (rest, self.destinations.more()) {
+        match (rest, self.destinations.is_estimate()) {
             (0, false) => text,
             (rest, false) => format!("{text} and {rest} more"),
-            (rest, true) => format!("{text} and more than {rest} others"),
+            (rest, true) => format!("{text} and about {rest} more"),
         }
     }
 
@@ -136,8 +136,8 @@ impl Alarm {
     }
 
     fn count_ports(&self) -> String {
-        let at_least = if self.ports.more() { "more than " } else { "" };
-        format!("{at_least}{} ports", self.ports.len())
+        let about = if self.ports.is_estimate() { "about " } else { "" };
+        format!("{about}{} ports", self.ports.len())
     }
 
     fn name_some(&self, names: Vec<String>) -> String {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::watch::{Finding, Recent, Watch};
+use jiff::Timestamp;
+
+use super::watch::{Finding, Recent, Watch, is_glimpse};
 use super::{Alarm, Change, Distinct, Kind, Scope, Severity, Step};
 use crate::clock::Clock;
 use crate::drops::{Drop, Origin};
@@ -11,14 +13,16 @@ use crate::reason::Reason;
 
 const S: u64 = 1_000_000_000;
 
-/// Caps of what one alarm remembers.
-const DESTINATIONS: usize = 64;
-const PORTS: usize = 64;
+/// How many of each one alarm remembers; the rest is counted.
+const DESTINATIONS: usize = 32;
+const PORTS: usize = 32;
 const SOURCES: usize = 16;
 const MACS: usize = 8;
 
 /// Servers whose tries are followed at a time.
-const SERVERS_WATCHED: usize = 1024;
+const SERVERS_WATCHED: usize = 512;
+/// By so much the clocks have to part before it is a step and no slow correction, nanoseconds.
+const STEP_NS: u128 = 500_000_000;
 /// Room beyond `max_open` for the alarms that fold the rest of a server.
 const MAX_FOLDED: usize = 256;
 
@@ -28,7 +32,7 @@ pub struct Settings {
     /// The id of the first alarm.
     pub first_id: u64,
     /// So many distinct destinations at one port, within `spread_window_ns`, are a spread.
-    /// (More than 16 count as 16.)
+    /// (More than 16 count as 16. A server that calls fast is found out sooner: `watch.rs`.)
     pub spread_destinations: usize,
     /// Nanoseconds.
     pub spread_window_ns: u64,
@@ -59,7 +63,7 @@ impl Default for Settings {
             callback_tries: 5,
             update_interval_ns: 10 * S,
             quiet_ns: 300 * S,
-            max_open: 4096,
+            max_open: 2048,
             max_open_by_server: 64,
         }
     }
@@ -131,6 +135,8 @@ pub struct Engine {
     /// How many are open by server.
     by_server: HashMap<u32, usize>,
     watches: Recent<u32, Watch>,
+    /// Between the two clocks, as they were read last.
+    offset_ns: Option<i128>,
 }
 
 impl Default for Engine {
@@ -148,11 +154,34 @@ impl Engine {
             open: HashMap::new(),
             by_server: HashMap::new(),
             watches: Recent::new(SERVERS_WATCHED),
+            offset_ns: None,
         }
+    }
+
+    /// Takes note of the last packet of a kind, as the ledger shows it ([`Sweep::glimpse`]):
+    /// where it went. Its count comes by other ways, so it opens nothing.
+    ///
+    /// [`Sweep::glimpse`]: crate::drops::Sweep::glimpse
+    pub fn glimpse(&mut self, drop: &Drop, now: Clock) -> Vec<Change> {
+        self.follow_clock(now);
+        let Some(kind) = Kind::of(drop) else {
+            return Vec::new();
+        };
+        let finding = self.watch(drop, now);
+        let kind = promote(kind, finding);
+        let (own, ports) = (Key::of(drop, kind), Key::Ports { server: drop.server_id() });
+        let is_open = |key: &Key| self.open.contains_key(key);
+        let Some(key) = [own, ports].into_iter().find(is_open) else {
+            return Vec::new();
+        };
+        let mut changes = Vec::new();
+        self.record(key, kind, finding, drop, now, &mut changes);
+        changes
     }
 
     /// Takes note of a drop, and yields what has to be told at once.
     pub fn observe(&mut self, drop: &Drop, now: Clock) -> Vec<Change> {
+        self.follow_clock(now);
         let Some(kind) = Kind::of(drop) else {
             return Vec::new();
         };
@@ -178,6 +207,7 @@ impl Engine {
     /// Closes what has been quiet, and yields the updates that had to wait. To be called about
     /// once a second.
     pub fn tick(&mut self, now: Clock) -> Vec<Change> {
+        self.follow_clock(now);
         let quiet_ns = self.settings.quiet_ns;
         let is_over = |last_ns: u64| now.mono_ns.saturating_sub(last_ns) >= quiet_ns;
         let mut changes = Vec::new();
@@ -207,6 +237,23 @@ impl Engine {
     /// The id that the next alarm gets.
     pub fn next_id(&self) -> u64 {
         self.next_id
+    }
+
+    /// When the wall clock was stepped, the times of what is open go with it: else an alarm
+    /// would have ended before it began, or lie in the future for as long as the step was wide.
+    fn follow_clock(&mut self, now: Clock) {
+        let offset_ns = now.wall.as_nanosecond() - i128::from(now.mono_ns);
+        let step_ns = offset_ns - *self.offset_ns.get_or_insert(offset_ns);
+        if step_ns.unsigned_abs() < STEP_NS {
+            return;
+        }
+        self.offset_ns = Some(offset_ns);
+        let shift =
+            |time: Timestamp| Timestamp::from_nanosecond(time.as_nanosecond() + step_ns).unwrap_or(time);
+        for open in self.open.values_mut() {
+            let alarm = &mut open.alarm;
+            (alarm.first, alarm.last) = (shift(alarm.first), shift(alarm.last));
+        }
     }
 
     fn watch(&mut self, drop: &Drop, now: Clock) -> Finding {
@@ -324,7 +371,7 @@ impl Open {
             id,
             kind,
             opened_as: kind,
-            severity: Severity::of(kind, drop.reason),
+            severity: Severity::of(kind, drop),
             scope: key.scope(),
             interface: drop.interface.clone(),
             server,
@@ -359,7 +406,7 @@ impl Open {
         self.untold = true;
         let alarm = &mut self.alarm;
         alarm.packets = alarm.packets.saturating_add(drop.drops);
-        alarm.events = alarm.events.saturating_add(1);
+        alarm.events = alarm.events.saturating_add(u64::from(!is_glimpse(drop)));
         // Ledger rows come after samples, and times are those of the drops.
         alarm.first = alarm.first.min(drop.since);
         alarm.last = alarm.last.max(drop.time);
@@ -390,13 +437,13 @@ impl Open {
             alarm.sample = Arc::new(drop.clone());
         }
 
-        let severity = Severity::of(kind, drop.reason);
-        if (severity, kind) <= (alarm.severity, alarm.kind) {
+        let severity = Severity::of(kind, drop);
+        if severity <= alarm.severity && kind <= alarm.kind {
             return Step::Updated;
         }
         let from = alarm.kind;
-        alarm.severity = severity;
-        alarm.kind = kind;
+        alarm.severity = alarm.severity.max(severity);
+        alarm.kind = alarm.kind.max(kind);
         Step::Escalated { from }
     }
 

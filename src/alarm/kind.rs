@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::distance::weigh_try;
 use crate::drops::{Cause, Drop, TCP, UDP};
 use crate::reason::Reason;
 
@@ -142,13 +143,13 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Of a kind of alarm that a drop for this reason belongs to.
-    pub fn of(kind: Kind, reason: Cause) -> Severity {
+    /// Of a kind of alarm that this drop belongs to.
+    pub fn of(kind: Kind, drop: &Drop) -> Severity {
         match kind {
             Kind::Stray => Severity::Low,
-            Kind::Attempt => Severity::Medium,
+            Kind::Attempt => weigh_try(drop),
             Kind::Burst | Kind::Fetch | Kind::Callback | Kind::Scan => Severity::High,
-            Kind::Spoof => match reason.known() {
+            Kind::Spoof => match drop.reason.known() {
                 // another server's address is the gravest
                 Some(Reason::Spoofed) => Severity::Critical,
                 Some(Reason::UnknownSource) => Severity::Medium,
@@ -233,7 +234,11 @@ mod tests {
 
     #[test]
     fn another_servers_address_is_the_gravest_spoof() {
-        let of = |reason: Reason| Severity::of(Kind::Spoof, reason.into());
+        let of = |reason: Reason| {
+            let mut drop = syn();
+            drop.reason = reason.into();
+            Severity::of(Kind::Spoof, &drop)
+        };
         for reason in [Reason::UnknownSource, Reason::RogueRouter, Reason::SourceRoute] {
             assert!(of(Reason::Spoofed) > of(reason));
         }

@@ -2,9 +2,11 @@
 //! [`Kind`] says what each means, and an [`Alarm`] explains itself (`advice.rs`).
 //!
 //! One worm is one alarm, whatever it sends, and memory is bounded whatever anybody sends.
-//! Counts of packets are exact; what is distinct is counted up to a cap (`distinct.rs`).
+//! Counts of packets are exact; distinct addresses and ports, of those packets that were looked
+//! at, are estimated beyond the first few (`distinct.rs`).
 
 mod advice;
+mod distance;
 mod distinct;
 mod engine;
 mod kind;
@@ -42,7 +44,7 @@ pub enum Scope {
 }
 
 /// An alarm as it stood at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Alarm {
     /// Counts up from the engine's first.
     pub id: u64,
@@ -118,7 +120,7 @@ impl Step {
 }
 
 /// A change of an alarm: what sinks write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// When.
     pub time: Timestamp,

@@ -1,5 +1,6 @@
 //! An alarm as JSON, for programs: the same object in EVE lines and in `show alarms -j`.
 
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
@@ -42,11 +43,11 @@ struct Record<'a> {
     frame: String,
 }
 
-/// Distinct things: how many, whether that is a lower bound, and the first ones themselves.
+/// Distinct things: how many, whether that is an estimate, and the first ones themselves.
 #[derive(Serialize)]
 struct Listed<T> {
     count: usize,
-    at_least: bool,
+    estimate: bool,
     first: Vec<T>,
 }
 
@@ -57,10 +58,10 @@ struct TechniqueRecord {
 }
 
 impl<T> Listed<T> {
-    fn new<U: PartialEq + Copy>(distinct: &Distinct<U>, show: impl Fn(&U) -> T) -> Listed<T> {
+    fn new<U: PartialEq + Copy + Hash>(distinct: &Distinct<U>, show: impl Fn(&U) -> T) -> Listed<T> {
         Listed {
             count: distinct.len(),
-            at_least: distinct.more(),
+            estimate: distinct.is_estimate(),
             first: distinct.iter().take(LISTED).map(show).collect(),
         }
     }

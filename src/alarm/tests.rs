@@ -1,5 +1,7 @@
 //! Sequences of drops, and what is told of them.
 
+mod pressure;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
@@ -37,6 +39,11 @@ fn server(id: u32) -> Option<Server> {
     Some(Server { id, name: format!("server{id}").into() })
 }
 
+/// Five times the usual error of the sketch, whose hash has another key in every run.
+fn is_about(count: usize, wanted: usize) -> bool {
+    (wanted * 17 / 20..=wanted * 23 / 20).contains(&count)
+}
+
 fn steps(changes: &[Change]) -> Vec<(&'static str, u64, Kind)> {
     let step = |change: &Change| (change.step.name(), change.alarm.id, change.alarm.kind);
     changes.iter().map(step).collect()
@@ -49,7 +56,7 @@ fn the_first_drop_opens_an_alarm_at_once() {
     assert_eq!(steps(&changes), [("opened", 1, Kind::Attempt)]);
     let alarm = &changes[0].alarm;
     assert_eq!((alarm.packets, alarm.events), (1, 1));
-    assert_eq!(alarm.severity, Severity::Medium);
+    assert_eq!(alarm.severity, Severity::Critical);
     assert_eq!(alarm.destinations.len(), 1);
     assert_eq!(alarm.next_commands()[0], "portcullis quarantine -i dmz0 web1");
     assert_eq!(
@@ -125,8 +132,9 @@ fn a_worm_is_one_alarm_that_escalates_once() {
     assert_eq!(escalated.alarm.severity, Severity::Critical);
     assert_eq!(escalated.alarm.technique().id, "T1210");
     let alarm = engine.open_alarms()[0];
-    assert_eq!((alarm.destinations.len(), alarm.destinations.more()), (64, true));
-    assert!(alarm.seen().contains("and more than 61 others"), "{}", alarm.seen());
+    assert!(alarm.destinations.is_estimate() && is_about(alarm.destinations.len(), 5000));
+    let rest = alarm.destinations.len() - 3;
+    assert!(alarm.seen().contains(&format!("and about {rest} more")), "{}", alarm.seen());
 }
 
 #[test]
@@ -172,9 +180,10 @@ fn a_scan_takes_the_place_of_its_single_tries() {
     let open = engine.open_alarms();
     assert_eq!(open.len(), 1);
     assert_eq!((open[0].packets, open[0].scope), (2000, Scope::Ports));
-    assert!(open[0].ports.more());
+    assert!(open[0].ports.is_estimate() && is_about(open[0].ports.len(), 2000));
     assert_eq!(open[0].technique().id, "T1046");
-    assert!(open[0].seen().contains("more than 64 ports"), "{}", open[0].seen());
+    let told = format!("about {} ports", open[0].ports.len());
+    assert!(open[0].seen().contains(&told), "{}", open[0].seen());
 }
 
 #[test]
@@ -271,7 +280,7 @@ fn addresses_that_nobody_has_are_one_alarm() {
     }
     let open = engine.open_alarms();
     assert_eq!(open.len(), 1);
-    assert_eq!((open[0].sources.len(), open[0].sources.more()), (16, true));
+    assert!(open[0].sources.is_estimate() && is_about(open[0].sources.len(), 1000));
     assert_eq!(open[0].server, None);
 }
 
@@ -361,12 +370,12 @@ fn alarms_are_bounded_whatever_a_thousand_servers_send() {
         }
     }
     let open = engine.open_alarms();
-    assert!(open.len() <= 4096 + 256 + 1, "{}", open.len());
+    assert!(open.len() <= 2048 + 256 + 1, "{}", open.len());
     assert!(open.iter().any(|alarm| alarm.scope == Scope::Everything));
     assert_eq!(open.iter().map(|alarm| alarm.packets).sum::<u64>(), sent);
     let closed = engine.tick(at(400));
     assert!(engine.open_alarms().is_empty());
-    assert!(closed.len() <= 4096 + 256 + 1);
+    assert!(closed.len() <= 2048 + 256 + 1);
     assert_eq!(engine.by_server_len(), 0);
 }
 

@@ -8,19 +8,30 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::Settings;
-use crate::drops::{Drop, TCP};
+use crate::drops::{Drop, Origin, TCP};
 
 /// Destinations that are remembered of one port. More than it takes to call it a spread, so
 /// that one destination that is called among others is found as well.
 const DESTINATIONS: usize = 16;
 /// Ports of one server that are followed at a time.
-const PORTS_FOLLOWED: usize = 64;
+const PORTS_FOLLOWED: usize = 32;
 /// Two tries at the same destination are apart by this, nanoseconds: connections that are
 /// opened together count once, and so does what a browser or a resolver does in a hurry.
 const TRY_GAP_NS: u64 = 900_000_000;
 /// Within this, nanoseconds, a SYN from the same port is the same try: Linux sends one SYN
 /// seven times in 127 s.
 const RETRANSMISSION_NS: u64 = 130_000_000_000;
+
+/// A worm that calls a thousand hosts a second shows only one or two of them a second: samples
+/// and glimpses. So many in a row, none of them seen before, that stand for so many packets,
+/// can hardly come from fewer destinations than it takes to call it a spread.
+const ROW: u32 = 5;
+const ROW_PACKETS: u64 = 50;
+
+/// Is it the last packet of a kind, seen in the ledger, that counts by other ways?
+pub(super) fn is_glimpse(drop: &Drop) -> bool {
+    drop.drops == 0 && drop.from == Origin::Ledger
+}
 
 /// A map of what was used lately, bounded to `cap` entries. Two generations: when the young
 /// one is half the cap, it becomes the old one, and what was old and has not been asked for
@@ -74,7 +85,7 @@ pub(super) struct Finding {
 /// The tries of one server.
 #[derive(Debug)]
 pub(super) struct Watch {
-    services: Recent<(u8, u16), Vec<Target>>,
+    services: Recent<(u8, u16), Calls>,
     /// The last distinct services, the newest last, with the time of the last try.
     tried: Vec<((u8, u16), u64)>,
     /// Of the last try.
@@ -85,6 +96,17 @@ impl Default for Watch {
     fn default() -> Watch {
         Watch { services: Recent::new(PORTS_FOLLOWED), tried: Vec::new(), last_ns: 0 }
     }
+}
+
+/// What was called at one port.
+#[derive(Debug, Default)]
+struct Calls {
+    targets: Vec<Target>,
+    /// The last destination, and how many there were in a row of which none had been seen before.
+    latest: Option<IpAddr>,
+    row: u32,
+    row_packets: u64,
+    row_ns: u64,
 }
 
 /// One destination at one port.
@@ -107,14 +129,16 @@ impl Watch {
         let Some(destination) = drop.destination else {
             return finding;
         };
-        let targets = self.services.entry(service);
+        let calls = self.services.entry(service);
+        let since_ns = now_ns.saturating_sub(settings.spread_window_ns);
+        let in_a_row = calls.see_row(destination, drop.drops, now_ns, since_ns);
+        let targets = &mut calls.targets;
         let target = see_target(targets, destination, drop, now_ns);
         if target.tries >= settings.callback_tries {
             finding.callback = Some(destination);
         }
-        let since_ns = now_ns.saturating_sub(settings.spread_window_ns);
         let lately = targets.iter().filter(|target| target.last_ns >= since_ns).count();
-        finding.spread = lately >= settings.spread_destinations.min(DESTINATIONS);
+        finding.spread = in_a_row || lately >= settings.spread_destinations.min(DESTINATIONS);
         finding
     }
 
@@ -130,12 +154,26 @@ impl Watch {
     }
 }
 
+impl Calls {
+    /// Do the last destinations, each another one, stand for many more?
+    fn see_row(&mut self, destination: IpAddr, packets: u64, now_ns: u64, since_ns: u64) -> bool {
+        let is_known = self.targets.iter().any(|target| target.address == destination);
+        let is_same = self.latest.replace(destination) == Some(destination);
+        if (is_known && !is_same) || self.row_ns < since_ns {
+            (self.row, self.row_packets, self.row_ns) = (0, 0, now_ns);
+        }
+        self.row += u32::from(!is_known);
+        self.row_packets = self.row_packets.saturating_add(packets);
+        self.row >= ROW && self.row_packets >= ROW_PACKETS
+    }
+}
+
 fn see_target<'a>(targets: &'a mut Vec<Target>, address: IpAddr, drop: &Drop, now_ns: u64) -> &'a Target {
     let place = match targets.iter().position(|target| target.address == address) {
         Some(place) => {
             let target = &mut targets[place];
             target.last_ns = now_ns;
-            if is_new_try(target, drop, now_ns) {
+            if !is_glimpse(drop) && is_new_try(target, drop, now_ns) {
                 target.tries = target.tries.saturating_add(1);
                 target.try_ns = now_ns;
                 target.source_port = drop.source_port;
@@ -156,9 +194,9 @@ fn see_target<'a>(targets: &'a mut Vec<Target>, address: IpAddr, drop: &Drop, no
             targets.push(Target {
                 address,
                 last_ns: now_ns,
-                try_ns: now_ns,
+                try_ns: if is_glimpse(drop) { 0 } else { now_ns },
                 source_port: drop.source_port,
-                tries: 1,
+                tries: u32::from(!is_glimpse(drop)),
             });
             targets.len() - 1
         }
@@ -255,7 +293,7 @@ mod tests {
         }
         assert!(watch.services.len() <= PORTS_FOLLOWED);
         assert!(watch.tried.len() <= settings().scan_ports);
-        let targets = watch.services.entry((6, 65_535)).len();
+        let targets = watch.services.entry((6, 65_535)).targets.len();
         assert!(targets <= DESTINATIONS);
     }
 }

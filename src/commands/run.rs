@@ -22,7 +22,7 @@ use crate::drops::{Context, Drop, Names, Sweep};
 use crate::gate::{Consumer, Gate, GateError, Mode, Place, lift, return_memory};
 use crate::policy::{Alarms, diff};
 use crate::sample::decode;
-use crate::sink::{EveFile, Event, Outlet, Stderr};
+use crate::sink::{Event, Outlet, open_outlet};
 use doorbell::Doorbell;
 use socket::Socket;
 
@@ -35,6 +35,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const MOST_DROPS_TOLD: u32 = 500;
 /// Between two looks at how full the baseline on disk is behind.
 const KEEP: Duration = Duration::from_secs(10);
+/// How long the sinks may take to write what waits for them when the daemon ends.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 pub fn run(interface: &str, path: &Path, raise_on_exit: bool, output: &Output) -> anyhow::Result<Exit> {
     let Compiled { policy, tables } = load(path, output)?;
@@ -111,7 +113,7 @@ impl<'gate> Daemon<'gate> {
             place: place.clone(),
             gate,
             interface: place.interface.as_str().into(),
-            outlet: open_outlet(&alarms, colour),
+            outlet: open_outlet(&alarms, &place.interface, colour),
             alarms,
             mode,
             colour,
@@ -160,7 +162,7 @@ impl<'gate> Daemon<'gate> {
 
     fn stop(&mut self) {
         baseline::write(&self.place, &self.sweep.baseline());
-        self.outlet.tick(Clock::now());
+        std::mem::take(&mut self.outlet).close(LAST_WRITES);
     }
 
     fn take_samples(&mut self, consumer: &Consumer<'_>) -> anyhow::Result<()> {
@@ -192,6 +194,11 @@ impl<'gate> Daemon<'gate> {
             self.learn_names()?;
         }
         let mut sweep = std::mem::take(&mut self.sweep);
+        for glimpse in sweep.glimpse(&ledger, &self.context()) {
+            for change in self.engine.glimpse(&glimpse, Clock::now()) {
+                self.tell(change);
+            }
+        }
         let missed = sweep.step(&ledger, &self.context());
         self.sweep = sweep;
         for drop in missed {
@@ -204,9 +211,8 @@ impl<'gate> Daemon<'gate> {
         }
         let now = Clock::now();
         for change in self.engine.tick(now) {
-            self.tell(change, now);
+            self.tell(change);
         }
-        self.outlet.tick(now);
         Ok(())
     }
 
@@ -268,7 +274,7 @@ impl<'gate> Daemon<'gate> {
             Ok(text) => eprintln!("{text}"),
             Err(error) => eprintln!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
         }
-        self.outlet.reopen(Clock::now());
+        self.outlet.reopen();
         return_memory();
     }
 
@@ -286,7 +292,7 @@ impl<'gate> Daemon<'gate> {
         let generation = self.gate.apply(&self.place, &policy, &tables)?;
         if policy.alarms != self.alarms {
             self.alarms = policy.alarms.clone();
-            self.outlet = open_outlet(&self.alarms, self.colour);
+            self.outlet = open_outlet(&self.alarms, &self.interface, self.colour);
         }
         self.learn_names()?;
         let mut text = super::apply::list(&changes);
@@ -300,16 +306,16 @@ impl<'gate> Daemon<'gate> {
         let told = self.told.entry(drop.server_id()).or_default();
         *told = told.saturating_add(1);
         if *told <= MOST_DROPS_TOLD {
-            self.outlet.send(Event::Drop(drop), now);
+            self.outlet.send(Event::Drop(drop));
         }
         for change in changes {
-            self.tell(change, now);
+            self.tell(change);
         }
     }
 
-    fn tell(&mut self, change: Change, now: Clock) {
+    fn tell(&mut self, change: Change) {
         info!("alarm #{} {}", change.alarm.id, change.step.name());
-        self.outlet.send(Event::Alarm(change), now);
+        self.outlet.send(Event::Alarm(change));
     }
 
     fn learn_names(&mut self) -> anyhow::Result<()> {
@@ -320,19 +326,4 @@ impl<'gate> Daemon<'gate> {
     fn context(&self) -> Context<'_> {
         Context { interface: self.interface.clone(), clock: Clock::now(), names: &self.names }
     }
-}
-
-fn open_outlet(alarms: &Alarms, colour: bool) -> Outlet {
-    let mut outlet = Outlet::new();
-    outlet.add(Box::new(Stderr::new(colour)));
-    if let Some((path, _)) = &alarms.eve {
-        // the file of a first run lies in a folder that nobody has made yet
-        if let Some(folder) = Path::new(path).parent()
-            && let Err(error) = std::fs::create_dir_all(folder)
-        {
-            warn!("could not make the folder {}: {error}", folder.display());
-        }
-        outlet.add(Box::new(EveFile::new(path)));
-    }
-    outlet
 }

@@ -6,13 +6,17 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::to_drop;
-use super::{Context, Drop, Ledger, LedgerEntry, LedgerKey};
+use super::{Cause, Context, Drop, Ledger, LedgerEntry, LedgerKey};
 use crate::gate::contract::drop_flag;
+use crate::reason::Reason;
 
 /// How long a row must be idle before drops that no sample covers yet are reported from the
 /// ledger, nanoseconds. The kernel samples a kind once a second, so until then the next
 /// sample may still come and tell more than a count.
 const SETTLED_NS: u64 = 2_000_000_000;
+
+/// A scan of all ports makes tens of thousands of rows a second; it is found out without them.
+const MAX_GLIMPSES: usize = 1024;
 
 /// What had been reported of each kind of drop, to be kept while no daemon runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +89,24 @@ impl Sweep {
         known.unsampled = known.unsampled.saturating_sub(drops);
         known.packets = known.packets.saturating_add(fresh);
         fresh
+    }
+
+    /// The last packets of the kinds that went on since the last step, to be asked for before it:
+    /// where they went, with no count. Between two samples of a worm's many packets that is one
+    /// destination more. Only of tries to reach something, and at most [`MAX_GLIMPSES`].
+    pub fn glimpse(&self, ledger: &Ledger, context: &Context<'_>) -> Vec<Drop> {
+        let is_try = |key: &LedgerKey| {
+            let reason = Cause::from(key.reason).known();
+            matches!(reason, Some(Reason::NewFlow | Reason::Destination))
+                && !key.rest
+                && !key.has(drop_flag::DROP_QUIET)
+        };
+        let went_on = |key: &LedgerKey, entry: &LedgerEntry| {
+            self.known.get(key).is_some_and(|known| entry.last_ns > known.last_ns)
+        };
+        let rows = ledger.iter().filter(|(key, entry)| is_try(key) && went_on(key, entry));
+        let glimpses = rows.map(|(key, entry)| to_drop(key, entry, 0, entry.last_ns, context));
+        glimpses.take(MAX_GLIMPSES).collect()
     }
 
     /// Compares with the ledger, to be read after the perf buffer was emptied, and yields what
@@ -175,7 +197,6 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::drops::{Origin, example};
-    use crate::reason::Reason;
 
     const S: u64 = 1_000_000_000;
 
@@ -381,5 +402,33 @@ mod tests {
         }
         sweep.step(&ledger(&[(key(1), entry(1, 1, 10))]), &at(60));
         assert_eq!(sweep.known.len(), 1);
+    }
+
+    #[test]
+    fn a_kind_that_goes_on_shows_its_last_destination_and_one_that_rests_does_not() {
+        let mut quiet = key(137);
+        quiet.flags = drop_flag::DROP_QUIET.0 as u8;
+        let rows = |last_s| {
+            ledger(&[
+                (key(445), entry(5, 5, last_s)),
+                (key(80), entry(5, 5, 10)),
+                (quiet, entry(1, 0, last_s)),
+            ])
+        };
+        let (mut sweep, _) = Sweep::starting(&rows(20), &Baseline::default(), &at(100));
+        assert!(sweep.glimpse(&rows(20), &at(101)).is_empty());
+        let glimpses = sweep.glimpse(&rows(101), &at(101));
+        assert_eq!(counts(&glimpses), [(445, 0)]);
+        assert_eq!(glimpses[0].destination, entry(1, 1, 1).last_destination);
+        sweep.step(&rows(101), &at(101));
+        assert!(sweep.glimpse(&rows(101), &at(102)).is_empty());
+    }
+
+    #[test]
+    fn glimpses_are_bounded_whatever_a_scan_leaves_in_the_ledger() {
+        let rows =
+            |last_s| ledger(&(0..5000).map(|port| (key(port), entry(1, 1, last_s))).collect::<Vec<_>>());
+        let (sweep, _) = Sweep::starting(&rows(20), &Baseline::default(), &at(100));
+        assert_eq!(sweep.glimpse(&rows(101), &at(101)).len(), MAX_GLIMPSES);
     }
 }

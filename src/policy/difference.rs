@@ -252,17 +252,16 @@ fn show_addresses(server: &Server) -> BTreeSet<String> {
 /// All settings as words, in the same order for every policy.
 fn settings_of(policy: &Policy) -> Vec<(String, String)> {
     let settings = &policy.settings;
-    let eve = policy.alarms.eve.as_ref().map_or("none", |(path, _)| path.as_str());
     let mut list: Vec<(String, String)> = [
         ("mode", settings.mode.value.word()),
         ("tracking", settings.tracking.value.word()),
         ("unknown_sources", settings.unknown_sources.value.word()),
         ("pickup", &settings.pickup_s.value.to_string()),
         ("dhcp", if settings.dhcp.value { "true" } else { "false" }),
-        ("alarms.eve", eve),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
+    list.extend(policy.alarms.entries().into_iter().map(|(key, value)| (format!("alarms.{key}"), value)));
     let sizes = policy.tables.entries();
     list.extend(sizes.into_iter().map(|(key, size)| (format!("tables.{key}"), size.value.to_string())));
     list

@@ -195,6 +195,16 @@ impl<'d, 'r> Table<'d, 'r> {
         text
     }
 
+    /// The text of an entry, if it is one.
+    pub fn text_of_entry(&self, entry: &Entry<'d>) -> Option<Text<'d>> {
+        self.text_of(entry.value)
+    }
+
+    /// Reports a mistake in the value of an entry.
+    pub fn refuse_entry(&self, entry: &Entry<'_>, message: &str) {
+        self.report.add(Finding::new(entry.value.span(), message));
+    }
+
     /// The list of texts under a key; what isn't text is reported and left out.
     pub fn list(&self, key: &str) -> Option<Vec<Text<'d>>> {
         Some(self.list_of(&self.entry(key)?)?.0)

@@ -21,7 +21,7 @@ mod tables;
 mod tests;
 
 pub use address::show_mac;
-pub use alarms::Alarms;
+pub use alarms::{Alarms, Endpoint, Syslog};
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Placed};
 pub use difference::{Change, diff};
 pub use model::{Keyword, Mode, Policy, Role, Server, Set, Settings, Tracking, UnknownSources};

@@ -2,7 +2,6 @@
 //! closed schema once our one object, `portcullis`, is taken away. What Suricata has no word
 //! for stands in that object.
 
-mod file;
 #[cfg(test)]
 mod tests;
 
@@ -13,18 +12,54 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::escape::escape_json;
+use super::file::{LogFile, Rotation};
 use super::headers::Headers;
-use crate::alarm::{Alarm, Change, Kind, Severity, Step};
-use crate::drops::{Cause, Drop, Verdict, show_hex};
+use super::own::{OwnAlarm, OwnDrop, category, own_alarm, own_drop, signature, signature_id};
+use super::{Event, Sink, Takes};
+use crate::alarm::{Alarm, Change, Severity};
+use crate::drops::{Cause, Drop, Verdict};
 use crate::policy::show_mac;
 use crate::reason::Reason;
-
-pub use file::EveFile;
 
 /// `gid` of our alerts: not 1, which is that of rules, so that our numbers are nobody else's.
 const GENERATOR_ID: u32 = 9200;
 /// `rev` of our alerts; to be raised when a kind changes its meaning.
 const REVISION: u32 = 1;
+
+/// Appends EVE JSON to a file: a line per drop (not the quiet ones) and per change of an alarm.
+#[derive(Debug)]
+pub struct Eve {
+    name: String,
+    file: LogFile,
+}
+
+impl Eve {
+    /// The file is made when the first event comes.
+    pub fn new(path: &str, rotation: Rotation) -> Eve {
+        Eve { name: format!("eve {path}"), file: LogFile::new(path, rotation) }
+    }
+}
+
+impl Sink for Eve {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Everything
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        self.file.append_line(&match event {
+            Event::Drop(drop) => render_drop(drop)?,
+            Event::Alarm(change) => render_alarm(change)?,
+        })
+    }
+
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.file.reopen()
+    }
+}
 
 /// One line. Field names and types are those of Suricata's schema.
 #[derive(Serialize)]
@@ -108,34 +143,6 @@ enum Own<'a> {
     Alarm(OwnAlarm<'a>),
 }
 
-#[derive(Serialize)]
-struct OwnDrop<'a> {
-    server: Option<&'a str>,
-    reason: Cause,
-    verdict: Verdict,
-    service: String,
-    drops: u64,
-    since: String,
-    from: &'static str,
-    own_port: bool,
-    while_away: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    length: Option<u32>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    frame: String,
-}
-
-#[derive(Serialize)]
-struct OwnAlarm<'a> {
-    change: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    was: Option<Kind>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    folded_into: Option<u64>,
-    #[serde(flatten)]
-    alarm: &'a Alarm,
-}
-
 /// The line of a drop, without its end.
 fn render_drop(drop: &Drop) -> serde_json::Result<String> {
     let mut line = line_of("drop", drop.time, drop, Own::Drop(own_drop(drop)));
@@ -190,37 +197,6 @@ fn ether(drop: &Drop) -> Option<Ether> {
     })
 }
 
-fn own_drop(drop: &Drop) -> OwnDrop<'_> {
-    OwnDrop {
-        server: drop.server_name(),
-        reason: drop.reason,
-        verdict: drop.verdict,
-        service: drop.service(),
-        drops: drop.drops,
-        since: drop.since.to_string(),
-        from: drop.from.name(),
-        own_port: drop.own_port,
-        while_away: drop.while_away,
-        length: drop.length,
-        frame: show_hex(&drop.frame),
-    }
-}
-
-fn own_alarm(change: &Change) -> OwnAlarm<'_> {
-    OwnAlarm {
-        change: change.step.name(),
-        was: match change.step {
-            Step::Escalated { from } => Some(from),
-            _ => None,
-        },
-        folded_into: match change.step {
-            Step::Closed { folded_into } => folded_into,
-            _ => None,
-        },
-        alarm: &change.alarm,
-    }
-}
-
 fn alert(alarm: &Alarm) -> AlertPart {
     let technique = alarm.technique();
     AlertPart {
@@ -231,7 +207,7 @@ fn alert(alarm: &Alarm) -> AlertPart {
         gid: GENERATOR_ID,
         signature_id: signature_id(alarm.kind),
         rev: REVISION,
-        signature: format!("portcullis {}: {}", alarm.kind, alarm.kind.describe()),
+        signature: signature(alarm.kind),
         category: category(alarm.kind),
         severity: priority(alarm.severity),
         metadata: Metadata {
@@ -244,33 +220,6 @@ fn alert(alarm: &Alarm) -> AlertPart {
                 Severity::Critical => "Critical",
             }],
         },
-    }
-}
-
-/// Never reused: rules of a SIEM rely on them.
-fn signature_id(kind: Kind) -> u32 {
-    match kind {
-        Kind::Attempt => 1,
-        Kind::Spread => 2,
-        Kind::Scan => 3,
-        Kind::Callback => 4,
-        Kind::Fetch => 5,
-        Kind::Backdoor => 6,
-        Kind::Spoof => 7,
-        Kind::Burst => 8,
-        Kind::Stray => 9,
-    }
-}
-
-/// Descriptions of Suricata's `classification.config`, which SIEMs group by.
-fn category(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Attempt | Kind::Spoof => "Potentially Bad Traffic",
-        Kind::Spread | Kind::Fetch | Kind::Backdoor => "A Network Trojan was detected",
-        Kind::Scan => "Detection of a Network Scan",
-        Kind::Callback => "Malware Command and Control Activity Detected",
-        Kind::Burst => "Attempted Denial of Service",
-        Kind::Stray => "Misc activity",
     }
 }
 

@@ -1,22 +1,47 @@
-//! Where events go: one event model, one file per rendering. A sink that fails is counted and
-//! retried later, and never stops another one ([`Outlet`]).
+//! Where events go: one event model, one file per rendering. Every sink has a thread and a
+//! queue of its own ([`Outlet`]): one that fails, hangs or crawls is counted and retried, and
+//! never stops the consumer or another sink.
 
+mod alertmanager;
+mod cef;
+mod command;
+mod ecs;
 mod escape;
 mod eve;
+mod file;
 mod headers;
+mod journald;
+mod list;
 mod outlet;
+mod own;
+mod pcapng;
 mod stderr;
+mod syslog;
+mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::alarm::Change;
 use crate::drops::Drop;
 
+pub use alertmanager::Alertmanager;
+pub use cef::Cef;
+pub use command::Command;
+pub use ecs::Ecs;
 pub use escape::escape;
-pub use eve::EveFile;
+pub use eve::Eve;
+pub use file::{LogFile, Rotation};
+pub use journald::{JOURNAL, Journald};
+pub use list::open_outlet;
 pub use outlet::{Outlet, SinkStatus};
+pub use pcapng::Pcapng;
 pub use stderr::{Stderr, render_line};
+pub use syslog::Syslog;
 
 /// What sinks are given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A drop, as a sample or the ledger told it.
     Drop(Drop),
@@ -24,17 +49,64 @@ pub enum Event {
     Alarm(Change),
 }
 
-/// One place that events go to.
+/// What a sink wants to be given; the rest never enters its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Changes of alarms.
+    Alarms,
+    /// Drops, but not the quiet ones.
+    Drops,
+    /// Both.
+    Everything,
+}
+
+impl Takes {
+    fn wants(self, event: &Event) -> bool {
+        match event {
+            Event::Drop(drop) => self != Takes::Alarms && !drop.quiet,
+            Event::Alarm(_) => self != Takes::Drops,
+        }
+    }
+}
+
+/// One place that events go to. It lives in a thread of its own, so it may wait, but not for
+/// ever: whatever it waits for has a time limit.
 pub trait Sink: Send {
     /// What it is called in messages and metrics, such as `eve /var/log/portcullis/eve.json`.
     fn name(&self) -> &str;
 
-    /// Writes an event, or ignores it if it is none of its business. An event that fails is
-    /// offered again later, so it should leave nothing half-written behind.
+    /// What it wants to be given.
+    fn takes(&self) -> Takes {
+        Takes::Alarms
+    }
+
+    /// Writes an event. One that fails is offered again later, so it should leave nothing
+    /// half-written behind. The error [`Refused`] says that it is the event's fault.
     fn write(&mut self, event: &Event) -> anyhow::Result<()>;
 
     /// Opens its file anew, as log rotation asks for. What has no file has nothing to do.
     fn reopen(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
+
+    /// What breaks off a write that is under way, when all ends and it takes too long.
+    fn brake(&self) -> Option<Arc<AtomicBool>> {
+        None
+    }
+
+    /// How often [`Sink::beat`] is called.
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does what is due without an event.
+    fn beat(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
+
+/// The other side works, and does not take this very event: it is tried a few times and then
+/// left out, for else it would hold up all that come after it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use super::{Event, Sink, escape};
+use super::own::describe;
+use super::{Event, Sink};
 use crate::alarm::{Change, Severity, Step};
 
 const RESET: &str = "\x1b[0m";
@@ -40,26 +41,22 @@ impl Sink for Stderr {
 /// The line of a change, without its end: time, what happened, severity and kind, and what
 /// the alarm says for itself.
 pub fn render_line(change: &Change, colour: bool) -> String {
-    let alarm = &change.alarm;
-    let kind = match change.step {
-        Step::Escalated { from } if from != alarm.kind => format!("{} (was {from})", alarm.kind),
-        _ => alarm.kind.to_string(),
-    };
-    let head =
-        format!("{:.0} alarm #{} {}: {} {kind}:", change.time, alarm.id, change.step.name(), alarm.severity,);
-    let text = alarm.tell(change.step);
-    let text = escape(&text);
+    let (time, text) = (change.time, describe(change));
+    let text = format!("{time:.0} {text}");
     if !colour {
-        return format!("{head} {text}");
+        return text;
     }
-    let paint = match (change.step, alarm.severity) {
+    let paint = match (change.step, change.alarm.severity) {
         (Step::Closed { .. }, _) => "\x1b[2m",
         (_, Severity::Critical) => "\x1b[1;31m",
         (_, Severity::High) => "\x1b[31m",
         (_, Severity::Medium) => "\x1b[33m",
         (_, Severity::Low) => "\x1b[36m",
     };
-    format!("{paint}{head}{RESET} {text}")
+    // The head ends at the second colon that a space follows: `TIME alarm #1 opened: low stray:`.
+    let end = text.match_indices(": ").nth(1).map_or(text.len(), |(at, _)| at + 1);
+    let (head, rest) = text.split_at(end);
+    format!("{paint}{head}{RESET}{rest}")
 }
 
 #[cfg(test)]
@@ -79,7 +76,7 @@ mod tests {
     fn a_line_says_who_did_what_and_what_to_do() {
         assert_eq!(
             render_line(&opened("web1"), false),
-            "2026-11-22T15:00:00Z alarm #1 opened: medium attempt: web1 tried tcp/445 to \
+            "2026-11-22T15:00:00Z alarm #1 opened: critical attempt: web1 tried tcp/445 to \
              198.51.100.7; 1 packet dropped since 2026-11-22T15:00:00Z; servers of a DMZ answer \
              and hardly ever call: this is the first sign that one was taken over (T1071 \
              Application Layer Protocol); next: portcullis quarantine -i dmz0 web1"
@@ -97,7 +94,7 @@ mod tests {
     fn colour_is_only_there_when_asked_for_and_says_how_grave_it_is() {
         let change = opened("web1");
         assert!(!render_line(&change, false).contains('\x1b'));
-        assert!(render_line(&change, true).starts_with("\x1b[33m"));
+        assert!(render_line(&change, true).starts_with("\x1b[1;31m"));
         assert_eq!(render_line(&change, true).matches('\x1b').count(), 2);
     }
 

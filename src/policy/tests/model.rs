@@ -51,7 +51,7 @@ fn a_full_policy_is_read_as_it_is_written() {
     assert_eq!(names, ["web1", "a"], "servers keep the order of the file");
     assert_eq!(policy.servers[0].mac.unwrap().0, [2, 0, 0, 0, 0, 0x10]);
     assert_eq!(policy.servers[0].vlan.unwrap().0, 7);
-    assert_eq!(policy.alarms.eve.as_ref().unwrap().0, "/var/log/eve.json");
+    assert_eq!(policy.alarms.eve.as_deref(), Some("/var/log/eve.json"));
     assert_eq!((policy.tables.established.value, policy.tables.half_open.value), (1000, 65_536));
 }
 
@@ -181,4 +181,37 @@ fn a_summary_is_json() {
     assert_eq!(json["servers"][0]["mac"], "02:00:00:00:00:10");
     assert_eq!(json["servers"][1]["mode"], "observe");
     assert_eq!(json["management"], serde_json::json!(["tcp/22 from @bastion"]));
+}
+
+#[test]
+fn every_sink_has_a_key_and_without_any_there_is_only_standard_error() {
+    use crate::policy::{Alarms, Endpoint, Syslog};
+    let alarms = |lines: &str| {
+        super::parse(&format!("[servers.a]\naddresses = [\"192.0.2.1\"]\n[alarms]\n{lines}"), "x")
+            .unwrap()
+            .alarms
+    };
+    assert_eq!(alarms(""), Alarms::default());
+    let all = alarms(
+        "eve = \"/e\"\necs = \"/f\"\ncef = \"/c\"\npcapng = \"/p\"\nrotate_mib = 0\nrotate_keep = 9\n\
+         journald = true\nsyslog = \"tls://[2001:db8::5]\"\nalertmanager = \"https://am:9093/prefix/\"\n\
+         command = [\"/bin/page\", \"-x y\"]\ncommand_timeout = 5\ntls_ca = \"/ca.pem\"\n",
+    );
+    assert_eq!(all.syslog, Some(Syslog::Tls(Endpoint { host: "2001:db8::5".into(), port: 6514 })));
+    assert_eq!(all.alertmanager.as_deref(), Some("https://am:9093/prefix"));
+    let words: Vec<String> = all.entries().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(
+        words.join(" "),
+        "eve=/e ecs=/f cef=/c pcapng=/p rotate_mib=0 rotate_keep=9 journald=true \
+         syslog=tls://[2001:db8::5]:6514 alertmanager=https://am:9093/prefix command=/bin/page -x y \
+         command_timeout=5 tls_ca=/ca.pem"
+    );
+    for (text, shown) in [
+        ("unix:/dev/log", "unix:/dev/log"),
+        ("udp://loghost", "udp://loghost:514"),
+        ("tcp://198.51.100.20:1514", "tcp://198.51.100.20:1514"),
+    ] {
+        let parsed = alarms(&format!("syslog = \"{text}\"")).syslog;
+        assert_eq!(parsed.map(|syslog| syslog.to_string()).as_deref(), Some(shown));
+    }
 }

@@ -338,3 +338,34 @@ fn a_name_has_plain_characters_and_at_most_63() {
 fn an_alarm_file_needs_a_path() {
     assert_eq!(complaints(&with("[alarms]\neve = \"\"")), ["9:7: `eve` must be the path of a file"]);
 }
+
+#[test]
+fn a_sink_that_can_not_be_is_refused_at_its_place() {
+    let of = |line: &str| complaints(&with(&format!("[alarms]\n{line}")));
+    for (line, complaint) in [
+        ("syslog = \"loghost\"", "9:11: no syslog server"),
+        ("syslog = \"upd://loghost\"", "9:11: syslog does not go over `upd`"),
+        ("syslog = \"udp://\"", "9:17: a host's name or address is missing here"),
+        ("syslog = \"udp://a b\"", "9:17: a host's name or address is missing here"),
+        ("syslog = \"udp://loghost:99999\"", "9:25: a port must be a number from 1 to 65535"),
+        ("syslog = \"tcp://2001:db8::1\"", "9:17: an IPv6 address must stand in brackets"),
+        ("syslog = \"tcp://[2001:db8::1\"", "9:17: this address has no closing `]`"),
+        ("syslog = \"tcp://[loghost]\"", "9:18: `loghost` is no IPv6 address"),
+        (
+            "syslog = \"unix:log\"",
+            "9:16: the path of a local socket must be a whole one, of at most 107 bytes",
+        ),
+        ("alertmanager = \"192.0.2.9:9093\"", "9:17: no address of an Alertmanager"),
+        ("alertmanager = \"http://me@host\"", "9:24: a host's name or address is missing here"),
+        ("alertmanager = \"http://host/a?b\"", "9:30: `?` can't stand in this path"),
+        ("command = []", "9:11: `command` must be a program and its arguments"),
+        ("command = [\"page\"]", "9:13: the program must be given by its whole path"),
+        ("command = [\"/bin/page\", \"a\\u0000\"]", "9:25: an argument can't have a NUL"),
+        ("command_timeout = 0", "9:19: `command_timeout` must be from 1 to 3600"),
+        ("journald = \"yes\"", "9:12: `journald` must be true or false, without quotes, not text"),
+        ("rotate_keep = 0", "9:15: `rotate_keep` must be from 1 to 999"),
+        ("eve = \"/a\"\ncef = \"/a\"", "10:8: `cef` is the same file as `eve`"),
+    ] {
+        assert_eq!(of(line), [complaint], "{line}");
+    }
+}

@@ -264,7 +264,7 @@ fn an_alert_says_what_to_do() {
     let change = Engine::default().observe(&framed_syn(), after_ms(0)).remove(0);
     let value = checked(&render_alarm(&change).unwrap());
     assert_eq!(value["alert"]["action"], "blocked");
-    assert_eq!(value["alert"]["severity"], 2);
+    assert_eq!(value["alert"]["severity"], 1);
     assert_eq!(value["alert"]["metadata"]["mitre_technique_id"][0], "T1071");
     let own = &value["portcullis"];
     assert_eq!((&own["kind"], &own["change"]), (&"attempt".into(), &"opened".into()));

@@ -17,6 +17,7 @@ mod nics;
 pub mod policies;
 mod refusals;
 mod services;
+mod sinks;
 pub mod socket;
 mod swaps;
 pub mod tap;

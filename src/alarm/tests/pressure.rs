@@ -1,0 +1,132 @@
+//! What samples show little of, clocks that are stepped, and servers that try everything.
+
+use super::*;
+
+/// The last packet of a kind, as the ledger shows it.
+fn glimpse_of(drop: &Drop) -> Drop {
+    let unknown = Drop { source_port: None, tcp_flags: None, source_mac: None, ..drop.clone() };
+    Drop { drops: 0, from: Origin::Ledger, ..unknown }
+}
+
+#[test]
+fn a_fast_worm_that_is_sampled_once_a_second_is_found_out_within_three() {
+    let mut engine = Engine::default();
+    let mut found_ms = None;
+    for ms in (0..10_000).step_by(500) {
+        let now = after_ms(ms);
+        let mut drop = try_at(8291, ms as u32, 40000, now);
+        let changes = if ms % 1000 == 0 {
+            drop.drops = if ms == 0 { 1 } else { 1000 };
+            engine.observe(&drop, now)
+        } else {
+            engine.glimpse(&glimpse_of(&drop), now)
+        };
+        if changes.iter().any(|change| change.alarm.kind == Kind::Spread) {
+            found_ms = found_ms.or(Some(ms));
+        }
+    }
+    assert!(found_ms.is_some_and(|ms| ms <= 3000), "{found_ms:?}");
+    assert_eq!(engine.open_alarms()[0].packets, 9001, "a glimpse counts nothing");
+}
+
+#[test]
+fn a_server_that_floods_three_places_is_no_worm() {
+    let mut engine = Engine::default();
+    for second in 0..60 {
+        let mut drop = try_at(8291, second % 3, 40000, at(u64::from(second)));
+        drop.drops = 1000;
+        engine.observe(&drop, at(u64::from(second)));
+        let glimpse = glimpse_of(&try_at(8291, (second + 1) % 3, 40000, at(u64::from(second))));
+        engine.glimpse(&glimpse, at(u64::from(second)));
+    }
+    assert_ne!(engine.open_alarms()[0].kind, Kind::Spread);
+}
+
+#[test]
+fn a_glimpse_opens_nothing_and_one_syn_that_is_sent_again_stays_one_try() {
+    let mut engine = Engine::default();
+    assert!(engine.glimpse(&glimpse_of(&syn()), at(0)).is_empty());
+    assert!(engine.open_alarms().is_empty());
+    for seconds in [0, 1, 3, 7, 15, 31, 63] {
+        let drop = try_at(4444, 7, 40000, at(seconds));
+        engine.observe(&drop, at(seconds));
+        engine.glimpse(&glimpse_of(&drop), after_ms(seconds * 1000 + 950));
+    }
+    let alarm = engine.open_alarms()[0];
+    assert_eq!((alarm.kind, alarm.events), (Kind::Attempt, 7));
+}
+
+#[test]
+fn neither_kind_nor_severity_ever_falls_and_each_rise_is_told_once() {
+    let mut engine = Engine::default();
+    let mut told = Vec::new();
+    // a login at one place again and again: critical as a try, less so as a callback
+    for number in 0..8_u16 {
+        let now = at(u64::from(number) * 30);
+        let changes = engine.observe(&try_at(22, 7, 40000 + number, now), now);
+        told.extend(
+            changes.into_iter().map(|change| (change.step.name(), change.alarm.kind, change.alarm.severity)),
+        );
+    }
+    told.retain(|(step, ..)| *step != "updated");
+    let critical = Severity::Critical;
+    assert_eq!(told, [("opened", Kind::Attempt, critical), ("escalated", Kind::Callback, critical)]);
+}
+
+#[test]
+fn a_critical_try_inside_a_scan_makes_the_scan_critical() {
+    let mut engine = Engine::default();
+    for port in 40_000..40_030_u16 {
+        engine.observe(&try_at(port, 7, 40000, at(1)), at(1));
+    }
+    assert_eq!(engine.open_alarms()[0].severity, Severity::High);
+    let changes = engine.observe(&try_at(22, 7, 40000, at(2)), at(2));
+    assert_eq!(steps(&changes), [("escalated", 20, Kind::Scan)]);
+    assert_eq!(changes[0].alarm.severity, Severity::Critical);
+}
+
+#[test]
+fn the_times_of_an_alarm_follow_a_clock_that_is_stepped() {
+    let mut engine = Engine::default();
+    engine.observe(&try_at(445, 7, 40000, at(0)), at(0));
+    for step_s in [-7200_i64, 86_400 * 400] {
+        let step =
+            |clock: Clock| Clock { wall: clock.wall + jiff::SignedDuration::from_secs(step_s), ..clock };
+        let now = step(at(10));
+        engine.observe(&try_at(445, 7, 40000, now), now);
+        let alarm = engine.open_alarms()[0];
+        assert_eq!((alarm.first, alarm.last), (step(at(0)).wall, step(at(10)).wall));
+    }
+    // timers run on the other clock, and a slow correction is none
+    assert!(engine.tick(at(20)).iter().all(|change| change.step == Step::Updated));
+    let before = engine.open_alarms()[0].first;
+    let mut slewed = at(21);
+    slewed.wall += jiff::SignedDuration::from_millis(100);
+    engine.tick(slewed);
+    assert_eq!(engine.open_alarms()[0].first, before);
+    assert_eq!(engine.tick(at(400)).len(), 1);
+}
+
+#[test]
+fn every_port_at_any_number_of_destinations_takes_no_more_memory_than_a_few() {
+    // Each at another place; a million do as well, and take a debug build half a minute.
+    const MANY: u32 = 200_000;
+    let mut engine = Engine::default();
+    let mut changes = 0;
+    for number in 0..MANY {
+        let now = after_ms(u64::from(number) / 100);
+        // every port, and addresses in no order
+        let mut drop = try_at((number % 65_536) as u16, 0, 40000, now);
+        drop.destination = Some(Ipv4Addr::from(number.wrapping_mul(2_654_435_761)).into());
+        changes += engine.observe(&drop, now).len();
+        if number % 100 == 0 {
+            changes += engine.tick(now).len();
+        }
+    }
+    let open = engine.open_alarms();
+    assert_eq!(open.len(), 1);
+    assert_eq!((open[0].kind, open[0].packets), (Kind::Scan, u64::from(MANY)));
+    assert!(is_about(open[0].destinations.len(), MANY as usize), "{}", open[0].destinations.len());
+    assert!(is_about(open[0].ports.len(), 65_536), "{}", open[0].ports.len());
+    assert!(changes < 60, "{changes} changes");
+}

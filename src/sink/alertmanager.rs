@@ -1,0 +1,357 @@
+//! Alarms in an Alertmanager (API v2): firing while they are open, resolved when they are
+//! closed. It has no memory of its own across restarts and expects to be told again and again.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Serialize, Serializer};
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::escape::{escape, escape_json};
+use super::{Event, Refused, Sink, tls};
+use crate::alarm::{Alarm, Change, Scope, Step};
+
+/// For a whole request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is told again what is open.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// An alarm that it hears nothing of for so long is resolved without us, seconds.
+const EXPIRES_S: i64 = 300;
+/// An alarm that changes no more has been closed long ago: we were never told.
+const FORGOTTEN: Duration = Duration::from_secs(900);
+/// Alerts of one request.
+const BATCH: usize = 256;
+/// What is read of an answer that refuses, bytes.
+const ANSWER: u64 = 512;
+
+/// An Alertmanager.
+pub struct Alertmanager {
+    name: String,
+    url: String,
+    ca: Option<String>,
+    agent: Option<Agent>,
+    /// What is firing there, by the alarm's id.
+    firing: BTreeMap<u64, Firing>,
+}
+
+struct Firing {
+    alert: Alert,
+    heard: Instant,
+}
+
+/// As the API has it.
+#[derive(Clone, Debug, Serialize)]
+struct Alert {
+    labels: BTreeMap<&'static str, String>,
+    annotations: BTreeMap<&'static str, String>,
+    #[serde(rename = "startsAt", serialize_with = "write_time")]
+    starts_at: Timestamp,
+    #[serde(rename = "endsAt", serialize_with = "write_time")]
+    ends_at: Timestamp,
+}
+
+fn write_time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+impl Alertmanager {
+    /// `base` is its address, without `/api/v2/alerts`; `ca` is for `https`.
+    pub fn new(base: &str, ca: Option<&str>) -> Alertmanager {
+        Alertmanager {
+            name: format!("alertmanager {base}"),
+            url: format!("{base}/api/v2/alerts"),
+            ca: ca.map(str::to_owned),
+            agent: None,
+            firing: BTreeMap::new(),
+        }
+    }
+
+    /// Labels are what an alert is known by, so one that has become graver is another one: the
+    /// old one is resolved in the same request.
+    ///
+    /// An end in the future would be none yet, and a change that had to wait for a long time
+    /// must not be over when it arrives: so it is not the time of the change that counts.
+    fn plan(&self, change: &Change, now: Timestamp) -> Vec<Alert> {
+        let end = change.time.min(now);
+        let mut alert = make_alert(&change.alarm, now);
+        if matches!(change.step, Step::Closed { .. }) {
+            alert.end(end);
+        }
+        let before = self.firing.get(&change.alarm.id).map(|firing| &firing.alert);
+        let replaced = before.filter(|before| before.labels != alert.labels).cloned();
+        let mut alerts: Vec<Alert> = replaced.into_iter().collect();
+        alerts.iter_mut().for_each(|before| before.end(end));
+        alerts.push(alert);
+        alerts
+    }
+
+    fn tell(&mut self, change: &Change, now: Timestamp) -> anyhow::Result<()> {
+        let alerts = self.plan(change, now);
+        self.post(&alerts)?;
+        let id = change.alarm.id;
+        match (change.step, alerts.into_iter().next_back()) {
+            (Step::Closed { .. }, _) | (_, None) => {
+                self.firing.remove(&id);
+            }
+            (_, Some(alert)) => {
+                self.firing.insert(id, Firing { alert, heard: Instant::now() });
+            }
+        }
+        Ok(())
+    }
+
+    fn post(&mut self, alerts: &[Alert]) -> anyhow::Result<()> {
+        let body = escape_json(serde_json::to_string(alerts)?);
+        let agent = match &self.agent {
+            Some(agent) => agent,
+            None => self.agent.insert(open_agent(self.url.starts_with("https:"), self.ca.as_deref())?),
+        };
+        let request = agent.post(&self.url).header("content-type", "application/json");
+        let mut answer = request.send(body)?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        let _ = answer.body_mut().as_reader().take(ANSWER).read_to_end(&mut text);
+        let text = escape(String::from_utf8_lossy(&text).trim()).into_owned();
+        let message = format!("it answered {status}: {text}");
+        if status.is_client_error() {
+            return Err(Refused(message).into());
+        }
+        anyhow::bail!(message)
+    }
+}
+
+impl Sink for Alertmanager {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        match event {
+            Event::Alarm(change) => self.tell(change, Timestamp::now()),
+            Event::Drop(_) => Ok(()),
+        }
+    }
+
+    /// Certificates may be others by now.
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.agent = None;
+        Ok(())
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(INTERVAL)
+    }
+
+    fn beat(&mut self) -> anyhow::Result<()> {
+        self.firing.retain(|_, firing| firing.heard.elapsed() < FORGOTTEN);
+        let now = Timestamp::now();
+        let mut alerts: Vec<Alert> = self.firing.values().map(|firing| firing.alert.clone()).collect();
+        alerts.iter_mut().for_each(|alert| alert.prolong(now));
+        alerts.chunks(BATCH).try_for_each(|batch| self.post(batch))
+    }
+}
+
+impl Alert {
+    /// Resolved at `time`.
+    fn end(&mut self, time: Timestamp) {
+        self.ends_at = time;
+        self.starts_at = self.starts_at.min(time);
+    }
+
+    fn prolong(&mut self, now: Timestamp) {
+        let later = now.saturating_add(SignedDuration::from_secs(EXPIRES_S));
+        self.ends_at = later.unwrap_or(Timestamp::MAX);
+    }
+}
+
+fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
+    let mut labels = BTreeMap::from([
+        ("alertname", format!("portcullis_{}", alarm.kind)),
+        ("severity", alarm.severity.to_string()),
+        ("kind", alarm.kind.to_string()),
+        ("reason", alarm.reason.to_string()),
+        ("interface", alarm.interface.to_string()),
+        ("server", alarm.server.as_ref().map_or_else(|| "none".to_owned(), |server| server.name.to_string())),
+    ]);
+    // Of what stands for many services, the last one would make a new alert of every update.
+    let service = match alarm.scope {
+        Scope::Service => alarm.sample.service(),
+        Scope::Reason => "any".to_owned(),
+        Scope::Ports => "many".to_owned(),
+        Scope::Server | Scope::Everything => "everything else".to_owned(),
+    };
+    labels.insert("service", service);
+    if alarm.scope != Scope::Service && alarm.scope != Scope::Reason {
+        labels.remove("reason");
+    }
+    let technique = alarm.technique();
+    let annotations = BTreeMap::from([
+        ("summary", alarm.seen()),
+        ("description", alarm.why().to_owned()),
+        ("technique", format!("{} {}", technique.id, technique.name)),
+        ("next", alarm.next_commands().join("\n")),
+        ("alarm", alarm.id.to_string()),
+        ("packets", alarm.packets.to_string()),
+    ]);
+    let escaped = |(name, value): (&'static str, String)| match name {
+        // the line ends are ours
+        "next" => (name, value.lines().map(escape).collect::<Vec<_>>().join("\n")),
+        _ => (name, escape(&value).into_owned()),
+    };
+    let mut alert = Alert {
+        labels: labels.into_iter().map(escaped).collect(),
+        annotations: annotations.into_iter().map(escaped).collect(),
+        starts_at: alarm.first.min(now),
+        ends_at: now,
+    };
+    alert.prolong(now);
+    alert
+}
+
+fn open_agent(is_encrypted: bool, ca: Option<&str>) -> anyhow::Result<Agent> {
+    let mut config = Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+    if is_encrypted {
+        let roots = tls::load_roots(ca)?;
+        let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(provider)
+            .root_certs(RootCerts::Specific(Arc::new(roots.collect())));
+        config = config.tls_config(tls.build());
+    }
+    Ok(config.build().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Drop;
+    use crate::drops::example::{after_ms, syn};
+
+    /// Answers requests, one a connection, and keeps their bodies.
+    fn serve(answers: Vec<&'static str>) -> (String, JoinHandle<Vec<serde_json::Value>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let answer = |status| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let body = read_request(&mut stream);
+                let answer =
+                    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 3\r\n\r\n\x1b[m");
+                stream.write_all(answer.as_bytes()).unwrap();
+                body
+            };
+            answers.into_iter().map(answer).collect()
+        });
+        (base, server)
+    }
+
+    fn read_request(stream: &mut TcpStream) -> serde_json::Value {
+        let mut text = Vec::new();
+        let mut bytes = [0; 4096];
+        loop {
+            let length = stream.read(&mut bytes).unwrap();
+            text.extend_from_slice(&bytes[..length]);
+            let all = String::from_utf8_lossy(&text);
+            if let Some((head, body)) = all.split_once("\r\n\r\n") {
+                assert!(head.starts_with("POST /api/v2/alerts HTTP/1.1\r\n"), "{head}");
+                if let Ok(value) = serde_json::from_str(body) {
+                    return value;
+                }
+            }
+        }
+    }
+
+    fn to(host: u8) -> Drop {
+        let mut drop = syn();
+        drop.destination = Some(std::net::Ipv4Addr::new(198, 51, 100, host).into());
+        drop
+    }
+
+    /// A worm from its first packet to its end.
+    fn worm() -> Vec<Event> {
+        let mut engine = Engine::default();
+        let mut changes = Vec::new();
+        for host in 0..12 {
+            changes.extend(engine.observe(&to(host), after_ms(u64::from(host) * 1000)));
+        }
+        changes.extend(engine.tick(after_ms(900_000)));
+        changes.retain(|change| change.step != Step::Updated);
+        changes.into_iter().map(Event::Alarm).collect()
+    }
+
+    #[test]
+    fn an_alarm_fires_is_replaced_when_it_becomes_graver_and_is_resolved() {
+        let (base, server) = serve(vec!["200 OK"; 3]);
+        let mut sink = Alertmanager::new(&base, None);
+        let mut open = Vec::new();
+        let mut times = Vec::new();
+        for event in worm() {
+            let Event::Alarm(change) = event else { panic!() };
+            // it had to wait for a minute
+            let now = change.time + SignedDuration::from_secs(60);
+            sink.tell(&change, now).unwrap();
+            open.push(sink.firing.len());
+            times.push((change.time.to_string(), (now + SignedDuration::from_secs(EXPIRES_S)).to_string()));
+        }
+        assert_eq!(open, [1, 1, 0]);
+        let told = server.join().unwrap();
+        let name = |alert: &serde_json::Value| alert["labels"]["alertname"].as_str().unwrap().to_owned();
+        assert_eq!(name(&told[0][0]), "portcullis_attempt");
+        assert_eq!(told[0][0]["startsAt"], "2026-11-22T15:00:00Z");
+        assert_eq!(told[0][0]["endsAt"], *times[0].1);
+        assert_eq!(
+            (name(&told[1][0]), name(&told[1][1])),
+            ("portcullis_attempt".into(), "portcullis_spread".into())
+        );
+        assert_eq!(
+            (&told[1][0]["endsAt"], &told[1][1]["endsAt"]),
+            (&(*times[1].0).into(), &(*times[1].1).into())
+        );
+        assert_eq!((told[2].as_array().unwrap().len(), &told[2][0]["endsAt"]), (1, &(*times[2].0).into()));
+        assert!(told[2][0]["annotations"]["next"].as_str().unwrap().contains("portcullis quarantine"));
+    }
+
+    #[test]
+    fn what_fires_is_told_again_and_what_was_never_closed_is_forgotten() {
+        let (base, server) = serve(vec!["200 OK"; 2]);
+        let mut sink = Alertmanager::new(&base, None);
+        sink.write(&worm()[0]).unwrap();
+        sink.beat().unwrap();
+        assert_eq!(server.join().unwrap()[1].as_array().unwrap().len(), 1);
+        for firing in sink.firing.values_mut() {
+            firing.heard -= FORGOTTEN;
+        }
+        sink.beat().unwrap(); // nobody listens any more, and there is nothing to say
+        assert!(sink.firing.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_is_the_alarms_fault_and_a_failure_is_not_and_answers_are_escaped() {
+        let (base, server) = serve(vec!["400 Bad Request", "503 Unavailable"]);
+        let mut sink = Alertmanager::new(&base, None);
+        let refused = sink.write(&worm()[0]).unwrap_err();
+        assert!(refused.is::<Refused>());
+        assert!(refused.to_string().contains(r"400 Bad Request: \u{1b}[m"), "{refused}");
+        assert!(!sink.write(&worm()[0]).unwrap_err().is::<Refused>());
+        assert!(sink.firing.is_empty());
+        server.join().unwrap();
+    }
+}

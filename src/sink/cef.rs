@@ -1,0 +1,281 @@
+//! Lines in the Common Event Format (version 0), that many SIEMs read.
+
+use std::fmt::{Display, Write as _};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::escape::escape;
+use super::file::{LogFile, Rotation};
+use super::own::{category, signature, signature_id};
+use super::{Event, Sink, Takes};
+use crate::alarm::{Change, Severity};
+use crate::drops::{Drop, Verdict};
+use crate::policy::show_mac;
+
+/// What drops have in the place of a kind's number: `drop/` and the number of the reason.
+const DROP_CLASS: &str = "drop";
+
+/// Appends CEF to a file: a line per drop (not the quiet ones) and per change of an alarm.
+#[derive(Debug)]
+pub struct Cef {
+    name: String,
+    file: LogFile,
+}
+
+impl Cef {
+    /// The file is made when the first event comes.
+    pub fn new(path: &str, rotation: Rotation) -> Cef {
+        Cef { name: format!("cef {path}"), file: LogFile::new(path, rotation) }
+    }
+}
+
+impl Sink for Cef {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Everything
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        self.file.append_line(&match event {
+            Event::Drop(drop) => render_drop(drop),
+            Event::Alarm(change) => render_alarm(change),
+        })
+    }
+
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.file.reopen()
+    }
+}
+
+/// A line under way.
+struct Line(String);
+
+impl Line {
+    fn new(class: &str, name: &str, severity: u8) -> Line {
+        let (class, name) = (escape_header(class), escape_header(name));
+        let version = env!("CARGO_PKG_VERSION");
+        Line(format!("CEF:0|portcullis|portcullis|{version}|{class}|{name}|{severity}|"))
+    }
+
+    fn add(&mut self, key: &str, value: impl Display) {
+        if !self.0.ends_with('|') {
+            self.0.push(' ');
+        }
+        let value = escape_value(&value.to_string());
+        // writing to a String can't fail
+        let _ = write!(self.0, "{key}={value}");
+    }
+
+    fn add_some(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.add(key, value);
+        }
+    }
+
+    fn add_labelled(&mut self, key: &str, label: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.add(key, value);
+            self.add(&format!("{key}Label"), label);
+        }
+    }
+
+    /// CEF has other keys for IPv6.
+    fn add_address(&mut self, v4: &str, v6: &str, label: &str, address: Option<IpAddr>) {
+        match address {
+            Some(IpAddr::V4(address)) => self.add(v4, address),
+            Some(IpAddr::V6(address)) => self.add_labelled(v6, label, Some(address)),
+            None => {}
+        }
+    }
+
+    fn add_packet(&mut self, drop: &Drop) {
+        self.add("deviceInboundInterface", &drop.interface);
+        self.add_address("src", "c6a2", "Source IPv6 Address", drop.source);
+        self.add_address("dst", "c6a3", "Destination IPv6 Address", drop.destination);
+        self.add_some("spt", drop.source_port);
+        self.add_some("dpt", drop.destination_port);
+        self.add("proto", drop.protocol_name());
+        self.add_some("smac", drop.source_mac.map(|mac| show_mac(&mac)));
+        self.add_some("dmac", drop.destination_mac.map(|mac| show_mac(&mac)));
+    }
+}
+
+/// The line of a drop, without its end.
+fn render_drop(drop: &Drop) -> String {
+    let class = format!("{DROP_CLASS}/{}", drop.reason.number());
+    let mut line = Line::new(&class, &format!("portcullis drop: {}", drop.reason), 3);
+    line.add("rt", millis(drop.time));
+    line.add("start", millis(drop.since));
+    line.add("end", millis(drop.time));
+    line.add("act", act(drop.verdict));
+    line.add("cnt", drop.drops);
+    line.add("reason", drop.reason);
+    line.add_packet(drop);
+    line.add_labelled("cs1", "server", drop.server_name());
+    line.add_labelled("cs2", "service", Some(drop.service()));
+    line.0
+}
+
+/// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
+fn render_alarm(change: &Change) -> String {
+    let alarm = &change.alarm;
+    let class = signature_id(alarm.kind).to_string();
+    let mut line = Line::new(&class, &signature(alarm.kind), severity(alarm.severity));
+    line.add("rt", millis(change.time));
+    line.add("start", millis(alarm.first));
+    line.add("end", millis(alarm.last));
+    line.add("act", act(alarm.verdict));
+    line.add("cnt", alarm.packets);
+    line.add("cat", category(alarm.kind));
+    line.add("externalId", alarm.id);
+    line.add("reason", alarm.reason);
+    line.add_packet(&alarm.sample);
+    line.add_labelled("cs1", "server", alarm.server.as_ref().map(|server| &server.name));
+    line.add_labelled("cs2", "service", Some(alarm.sample.service()));
+    line.add_labelled("cs3", "step", Some(change.step.name()));
+    line.add_labelled("cs4", "technique", Some(alarm.technique().id));
+    line.add_labelled("cs5", "next", alarm.next_commands().first());
+    line.add("msg", alarm.tell(change.step));
+    line.0
+}
+
+fn act(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Drop => "blocked",
+        Verdict::WouldDrop => "allowed",
+    }
+}
+
+/// 0 to 10.
+fn severity(severity: Severity) -> u8 {
+    match severity {
+        Severity::Low => 3,
+        Severity::Medium => 5,
+        Severity::High => 8,
+        Severity::Critical => 10,
+    }
+}
+
+fn millis(time: Timestamp) -> i64 {
+    time.as_millisecond()
+}
+
+/// In the head a bar ends a field. [`escape`] leaves no line end.
+fn escape_header(text: &str) -> String {
+    escape(text).replace('\\', "\\\\").replace('|', "\\|")
+}
+
+/// Behind it an equals sign ends a key.
+fn escape_value(text: &str) -> String {
+    escape(text).replace('\\', "\\\\").replace('=', "\\=")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Server;
+    use crate::drops::example::{after_ms, syn};
+
+    /// Reads a line as a SIEM does: seven fields, then keys and values.
+    fn read(line: &str) -> (Vec<String>, HashMap<String, String>) {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let mut head = vec![String::new()];
+        let mut letters = line.chars();
+        while head.len() < 8 {
+            match letters.next().expect("seven bars") {
+                '\\' => head.last_mut().unwrap().extend(letters.next()),
+                '|' => head.push(String::new()),
+                letter => head.last_mut().unwrap().push(letter),
+            }
+        }
+        head.pop();
+        // a key is the word before an equals sign that is not escaped
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut text = String::new();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '\\' => text.extend(letters.next()),
+                '=' => {
+                    let (value, key) = text.rsplit_once(' ').unwrap_or(("", &text));
+                    if let Some(last) = pairs.last_mut() {
+                        last.1 = value.to_owned();
+                    }
+                    pairs.push((key.to_owned(), String::new()));
+                    text.clear();
+                }
+                letter => text.push(letter),
+            }
+        }
+        pairs.last_mut().unwrap().1 = text;
+        let count = pairs.len();
+        let pairs: HashMap<String, String> = pairs.into_iter().collect();
+        assert_eq!(pairs.len(), count, "a key stands twice");
+        (head, pairs)
+    }
+
+    #[test]
+    fn a_drop_has_the_keys_of_the_dictionary() {
+        let (head, pairs) = read(&render_drop(&syn()));
+        assert_eq!(head[..3], ["CEF:0", "portcullis", "portcullis"]);
+        assert_eq!(head[4..], ["drop/47", "portcullis drop: new_flow", "3"]);
+        for (key, value) in [
+            ("rt", "1795359600000"),
+            ("act", "blocked"),
+            ("src", "192.0.2.10"),
+            ("spt", "40000"),
+            ("dst", "198.51.100.7"),
+            ("dpt", "445"),
+            ("proto", "tcp"),
+            ("smac", "02:00:00:00:00:10"),
+            ("deviceInboundInterface", "dmz0"),
+            ("cnt", "1"),
+            ("cs1", "web1"),
+            ("cs1Label", "server"),
+        ] {
+            assert_eq!(pairs[key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn ipv6_addresses_have_keys_of_their_own() {
+        let mut drop = syn();
+        drop.source = Some("2001:db8:1::10".parse().unwrap());
+        drop.destination = Some("2001:db8::7".parse().unwrap());
+        let (_, pairs) = read(&render_drop(&drop));
+        assert!(!pairs.contains_key("src") && !pairs.contains_key("dst"));
+        assert_eq!((&*pairs["c6a2"], &*pairs["c6a2Label"]), ("2001:db8:1::10", "Source IPv6 Address"));
+        assert_eq!(pairs["c6a3"], "2001:db8::7");
+    }
+
+    #[test]
+    fn an_alarm_says_what_was_seen_and_what_to_do() {
+        let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        let (head, pairs) = read(&render_alarm(&change));
+        assert_eq!(head[4], "1");
+        assert_eq!((&*pairs["externalId"], &*pairs["cs3"]), ("1", "opened"));
+        assert!(pairs["msg"].starts_with("web1 tried tcp/445 to 198.51.100.7"));
+        assert_eq!(pairs["cs5"], "portcullis quarantine -i dmz0 web1");
+    }
+
+    #[test]
+    fn a_hostile_name_adds_no_field_and_no_line() {
+        let mut drop = syn();
+        let name = "w\n\rCEF:0|x|y|1|2|z|10|act=allowed \u{1b}[2J \\=| src=203.0.113.9";
+        drop.server = Some(Server { id: 1, name: name.into() });
+        drop.interface = "a|b=c".into();
+        let (_, pairs) = read(&render_drop(&drop));
+        assert_eq!((&*pairs["act"], &*pairs["src"]), ("blocked", "192.0.2.10"));
+        assert_eq!(pairs["deviceInboundInterface"], "a|b=c");
+        assert_eq!(pairs["cs1"], r"w\u{a}\u{d}CEF:0|x|y|1|2|z|10|act=allowed \u{1b}[2J \\=| src=203.0.113.9");
+        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+        let (_, pairs) = read(&render_alarm(&change));
+        assert_eq!((&*pairs["act"], &*pairs["src"]), ("blocked", "192.0.2.10"));
+    }
+}

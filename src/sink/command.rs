@@ -1,0 +1,217 @@
+//! A program that is run for each alarm that is opened, escalated or closed, with the alarm as
+//! JSON on its standard input. No shell, a clean environment, a time limit.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command as Process, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::escape::escape_json;
+use super::own::own_alarm;
+use super::{Event, Refused, Sink};
+use crate::alarm::{Change, Step};
+
+/// All that it finds in its environment.
+const ENVIRONMENT: [(&str, &str); 2] =
+    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
+/// Between two looks whether it has ended: short at first, for most end soon.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// A program.
+#[derive(Debug)]
+pub struct Command {
+    name: String,
+    words: Vec<String>,
+    limit: Duration,
+    brake: Arc<AtomicBool>,
+}
+
+impl Command {
+    /// The program's path, its arguments, and how long it may run.
+    pub fn new(words: &[String], limit: Duration) -> Command {
+        let name = format!("command {}", words.first().map_or("", String::as_str));
+        Command { name, words: words.to_vec(), limit, brake: Arc::default() }
+    }
+
+    fn start(&self, change: &Change) -> anyhow::Result<Child> {
+        let (program, arguments) = self.words.split_first().context("there is no command")?;
+        Process::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(ENVIRONMENT)
+            .current_dir("/")
+            // so that what it starts can be ended with it
+            .process_group(0)
+            .stdin(write_down(&render(change)?)?)
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot run {program}"))
+    }
+
+    fn await_end(&self, child: &mut Child) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + self.limit;
+        let mut look = FIRST_LOOK;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.brake.load(Ordering::Relaxed) {
+                end_group(child)?;
+                anyhow::bail!("the daemon ends, so it was killed");
+            }
+            if left.is_zero() {
+                end_group(child)?;
+                let limit = self.limit.as_secs_f32();
+                return Err(Refused(format!("did not end within {limit} s and was killed")).into());
+            }
+            std::thread::sleep(look.min(left));
+            look = (look * 2).min(LAST_LOOK);
+        }
+    }
+}
+
+impl Sink for Command {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// It must not outlive the daemon: nobody would watch its time.
+    fn brake(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.brake))
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        let Event::Alarm(change) = event else {
+            return Ok(());
+        };
+        // Updates come every few seconds, for as long as an intruder likes.
+        if change.step == Step::Updated {
+            return Ok(());
+        }
+        let mut child = self.start(change)?;
+        let status = self.await_end(&mut child)?;
+        if !status.success() {
+            return Err(Refused(format!("{} ended with {status}", self.name)).into());
+        }
+        Ok(())
+    }
+}
+
+/// What the program reads: the alarm as in EVE's object `portcullis`, one line.
+fn render(change: &Change) -> serde_json::Result<String> {
+    serde_json::to_string(&own_alarm(change)).map(escape_json)
+}
+
+/// A file in memory and no pipe: a program that reads nothing holds nobody up.
+fn write_down(text: &str) -> anyhow::Result<Stdio> {
+    let mut file = File::from(memfd_create("alarm", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.rewind()?;
+    Ok(Stdio::from(file))
+}
+
+/// Kills the program and all of its group.
+fn end_group(child: &mut Child) -> anyhow::Result<()> {
+    let group = Pid::from_raw(i32::try_from(child.id())?);
+    // It has not been waited for, so its number is nobody else's yet.
+    let _ = killpg(group, Signal::SIGKILL);
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Server;
+    use crate::drops::example::{after_ms, syn};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn event(name: &str) -> Event {
+        let mut drop = syn();
+        drop.server = Some(Server { id: 1, name: name.into() });
+        Event::Alarm(Engine::default().observe(&drop, after_ms(0)).remove(0))
+    }
+
+    fn note(test: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("portcullis-command-{test}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        path
+    }
+
+    /// A shell of the test's own, whose script is an argument.
+    fn shell(script: &str, path: &std::path::Path, limit: Duration) -> Command {
+        let path = path.display().to_string();
+        Command::new(&["/bin/sh", "-c", script, "sh", &path].map(str::to_owned), limit)
+    }
+
+    #[test]
+    fn the_program_reads_the_alarm_and_finds_a_clean_environment() {
+        let path = note("reads");
+        shell("cat >\"$1\"; env | sort >>\"$1\"; pwd >>\"$1\"", &path, LIMIT)
+            .write(&event("w$(id)`id`"))
+            .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (line, rest) = text.split_once('\n').unwrap();
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&value["kind"], &value["change"]), (&"attempt".into(), &"opened".into()));
+        assert_eq!(value["server"], "w$(id)`id`");
+        let names: Vec<&str> = rest.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        let ours = ["LANG", "PATH", "PWD", "SHLVL", "_"];
+        assert!(names.contains(&"PATH") && names.iter().all(|name| ours.contains(name)), "{names:?}");
+        assert_eq!(rest.lines().last(), Some("/"));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_never_ends_is_killed_with_all_it_started() {
+        let path = note("ends");
+        let mut command = shell("sleep 1000 & echo $! >\"$1\"; wait", &path, Duration::from_millis(300));
+        let error = command.write(&event("web1")).unwrap_err();
+        assert!(error.is::<Refused>() && error.to_string().contains("was killed"), "{error}");
+        let pid = std::fs::read_to_string(&path).unwrap();
+        // killed; nobody may have collected it yet
+        let ended = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        let deadline = Instant::now() + LIMIT;
+        while !ended() {
+            assert!(Instant::now() < deadline, "its child lives on");
+            std::thread::yield_now();
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_fails_or_is_not_there_is_an_error() {
+        let mut fails = Command::new(&["/bin/false".to_owned()], LIMIT);
+        assert!(fails.write(&event("web1")).unwrap_err().is::<Refused>());
+        let mut missing = Command::new(&["/nowhere/page".to_owned()], LIMIT);
+        let error = missing.write(&event("web1")).unwrap_err();
+        assert!(!error.is::<Refused>() && format!("{error:#}").contains("cannot run /nowhere/page"));
+    }
+
+    #[test]
+    fn a_program_that_reads_nothing_is_no_failure_and_updates_start_none() {
+        Command::new(&["/bin/true".to_owned()], LIMIT).write(&event("web1")).unwrap();
+        let Event::Alarm(mut change) = event("web1") else { panic!() };
+        change.step = Step::Updated;
+        Command::new(&["/bin/false".to_owned()], LIMIT).write(&Event::Alarm(change)).unwrap();
+    }
+}

@@ -1,0 +1,265 @@
+//! JSON lines in the Elastic Common Schema. What it has no word for stands in our one object,
+//! `portcullis`, as in EVE.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::escape::{escape, escape_json};
+use super::file::{LogFile, Rotation};
+use super::own::{category, describe, own_alarm, own_drop, signature, signature_id};
+use super::{Event, Sink, Takes};
+use crate::alarm::{Change, Severity};
+use crate::drops::{Cause, Drop, Verdict, has_ports, is_icmp};
+use crate::reason::Reason;
+
+/// Of the schema.
+const VERSION: &str = "8.17.0";
+
+/// Appends ECS JSON to a file: a line per drop (not the quiet ones) and per change of an alarm.
+#[derive(Debug)]
+pub struct Ecs {
+    name: String,
+    file: LogFile,
+}
+
+impl Ecs {
+    /// The file is made when the first event comes.
+    pub fn new(path: &str, rotation: Rotation) -> Ecs {
+        Ecs { name: format!("ecs {path}"), file: LogFile::new(path, rotation) }
+    }
+}
+
+impl Sink for Ecs {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Everything
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        self.file.append_line(&match event {
+            Event::Drop(drop) => render_drop(drop)?,
+            Event::Alarm(change) => render_alarm(change)?,
+        })
+    }
+
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.file.reopen()
+    }
+}
+
+/// The line of a drop, without its end.
+fn render_drop(drop: &Drop) -> serde_json::Result<String> {
+    let mut line = line_of(drop.time, drop);
+    let server = escape(drop.server_name().unwrap_or("no known server")).into_owned();
+    line["message"] = format!("{server}: {} {}, {}", drop.service(), drop.verdict.name(), drop.reason).into();
+    line["event"] = json!({
+        "kind": "event",
+        "category": ["network"],
+        "type": ["connection", of_verdict(drop.verdict)],
+        "action": drop.verdict,
+        "module": "portcullis",
+        "dataset": "portcullis.drop",
+        "provider": "portcullis",
+        "reason": drop.reason,
+        "start": drop.since.to_string(),
+        "end": drop.time.to_string(),
+    });
+    line["network"]["packets"] = drop.drops.into();
+    line["portcullis"] = serde_json::to_value(own_drop(drop))?;
+    finish(line)
+}
+
+/// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
+fn render_alarm(change: &Change) -> serde_json::Result<String> {
+    let alarm = &change.alarm;
+    let technique = alarm.technique();
+    let mut line = line_of(change.time, &alarm.sample);
+    line["message"] = describe(change).into();
+    line["event"] = json!({
+        "kind": "alert",
+        "category": ["network", "intrusion_detection"],
+        "type": [of_verdict(alarm.verdict)],
+        "action": change.step.name(),
+        "module": "portcullis",
+        "dataset": "portcullis.alarm",
+        "provider": "portcullis",
+        "code": signature_id(alarm.kind).to_string(),
+        "severity": severity(alarm.severity),
+        "reason": alarm.reason,
+        "start": alarm.first.to_string(),
+        "end": alarm.last.to_string(),
+    });
+    line["rule"] = json!({
+        "id": signature_id(alarm.kind).to_string(),
+        "name": signature(alarm.kind),
+        "category": category(alarm.kind),
+        "ruleset": "portcullis",
+    });
+    line["threat"] = json!({
+        "framework": "MITRE ATT&CK",
+        "technique": {"id": [technique.id], "name": [technique.name]},
+    });
+    line["network"]["packets"] = alarm.packets.into();
+    line["portcullis"] = serde_json::to_value(own_alarm(change))?;
+    finish(line)
+}
+
+fn line_of(time: Timestamp, drop: &Drop) -> Value {
+    let related: Vec<IpAddr> = drop.source.into_iter().chain(drop.destination).collect();
+    let is_ip = !drop.any_protocol && drop.reason != Cause::Known(Reason::Ethertype);
+    let is_named = is_ip && (has_ports(drop.protocol) || is_icmp(drop.protocol));
+    json!({
+        "@timestamp": time.to_string(),
+        "ecs": {"version": VERSION},
+        "observer": {
+            "vendor": "portcullis",
+            "product": "portcullis",
+            "type": "firewall",
+            "version": env!("CARGO_PKG_VERSION"),
+            "ingress": {"interface": {"name": &*drop.interface}},
+        },
+        "source": end_of(drop.source, drop.source_port, drop.source_mac),
+        "destination": end_of(drop.destination, drop.destination_port, drop.destination_mac),
+        "network": {
+            "type": drop.source.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
+            "transport": is_named.then(|| transport(drop.protocol)),
+            "iana_number": is_ip.then(|| drop.protocol.to_string()),
+            "vlan": {"id": drop.vlan.map(|id| id.to_string())},
+        },
+        "related": {"ip": related},
+    })
+}
+
+/// The words that the schema has; it knows ICMPv6 by its IANA name.
+fn transport(protocol: u8) -> &'static str {
+    match protocol {
+        1 => "icmp",
+        6 => "tcp",
+        17 => "udp",
+        58 => "ipv6-icmp",
+        _ => "sctp",
+    }
+}
+
+fn end_of(ip: Option<IpAddr>, port: Option<u16>, mac: Option<[u8; 6]>) -> Value {
+    json!({
+        "address": ip,
+        "ip": ip,
+        "port": port,
+        // upper case and hyphens
+        "mac": mac.map(|mac| mac.map(|byte| format!("{byte:02X}")).join("-")),
+    })
+}
+
+fn of_verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Drop => "denied",
+        Verdict::WouldDrop => "allowed",
+    }
+}
+
+/// The numbers that Elastic's own rules have for these words.
+fn severity(severity: Severity) -> u8 {
+    match severity {
+        Severity::Low => 21,
+        Severity::Medium => 47,
+        Severity::High => 73,
+        Severity::Critical => 99,
+    }
+}
+
+/// Leaves out what is unknown: a field that is there has a value.
+fn finish(mut line: Value) -> serde_json::Result<String> {
+    let own = line.as_object_mut().and_then(|line| line.remove("portcullis"));
+    prune(&mut line);
+    line["portcullis"] = own.unwrap_or_default();
+    serde_json::to_string(&line).map(escape_json)
+}
+
+fn prune(value: &mut Value) {
+    let Some(object) = value.as_object_mut() else { return };
+    object.values_mut().for_each(prune);
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Object(object) => object.is_empty(),
+        Value::Array(array) => array.is_empty(),
+        _ => false,
+    };
+    object.retain(|_, value| !is_empty(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Server;
+    use crate::drops::example::{after_ms, syn};
+
+    fn parsed(line: &str) -> Value {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        serde_json::from_str(line).unwrap()
+    }
+
+    #[test]
+    fn a_drop_is_a_denied_connection_in_the_words_of_the_schema() {
+        let value = parsed(&render_drop(&syn()).unwrap());
+        assert_eq!(value["@timestamp"], "2026-11-22T15:00:00Z");
+        assert_eq!(value["event"]["kind"], "event");
+        assert_eq!(value["event"]["type"], json!(["connection", "denied"]));
+        assert_eq!(value["event"]["reason"], "new_flow");
+        assert_eq!(value["source"]["ip"], "192.0.2.10");
+        assert_eq!(value["source"]["mac"], "02-00-00-00-00-10");
+        assert_eq!(value["destination"]["port"], 445);
+        assert_eq!(
+            value["network"],
+            json!({"type": "ipv4", "transport": "tcp", "iana_number": "6", "packets": 1})
+        );
+        assert_eq!(value["related"]["ip"], json!(["192.0.2.10", "198.51.100.7"]));
+        assert_eq!(value["observer"]["ingress"]["interface"]["name"], "dmz0");
+        assert_eq!(value["portcullis"]["server"], "web1");
+    }
+
+    #[test]
+    fn an_alarm_is_an_alert_with_its_rule_and_technique() {
+        let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        let value = parsed(&render_alarm(&change).unwrap());
+        assert_eq!(value["event"]["kind"], "alert");
+        assert_eq!(value["event"]["category"], json!(["network", "intrusion_detection"]));
+        assert_eq!((&value["event"]["action"], &value["event"]["code"]), (&json!("opened"), &json!("1")));
+        assert_eq!(value["rule"]["category"], "Potentially Bad Traffic");
+        assert_eq!(value["threat"]["technique"]["id"][0], "T1071");
+        assert!(value["message"].as_str().unwrap().contains("portcullis quarantine -i dmz0 web1"));
+        assert_eq!(value["portcullis"]["kind"], "attempt");
+    }
+
+    #[test]
+    fn what_passed_is_not_called_denied_and_what_is_unknown_is_left_out() {
+        let mut drop = syn();
+        drop.verdict = Verdict::WouldDrop;
+        (drop.source, drop.destination, drop.server) = (None, None, None);
+        (drop.source_port, drop.destination_port) = (None, None);
+        (drop.source_mac, drop.destination_mac) = (None, None);
+        drop.reason = Reason::Ethertype.into();
+        let value = parsed(&render_drop(&drop).unwrap());
+        assert_eq!(value["event"]["type"][1], "allowed");
+        for key in ["source", "destination", "related"] {
+            assert!(value.get(key).is_none(), "{key}");
+        }
+        assert_eq!(value["network"], json!({"packets": 1}));
+    }
+
+    #[test]
+    fn a_hostile_name_stays_in_its_value() {
+        let mut drop = syn();
+        drop.server = Some(Server { id: 1, name: "w\u{1b}[2J\n\",\"a\":\"\u{9b}".into() });
+        let value = parsed(&render_drop(&drop).unwrap());
+        assert_eq!(value["portcullis"]["server"], "w\u{1b}[2J\n\",\"a\":\"\u{9b}");
+        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+        parsed(&render_alarm(&change).unwrap());
+    }
+}

@@ -1,0 +1,195 @@
+//! Files that move, fill up, are torn, or are none.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+const NEVER: Rotation = Rotation { size: 0, keep: 0 };
+
+/// A folder of one test, removed with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Folder {
+        let name = format!("portcullis-file-{test}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl std::ops::Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn lines_are_appended_and_what_was_there_stays() {
+    let folder = Folder::new("append");
+    let path = folder.0.join("log");
+    for line in ["one", "two"] {
+        LogFile::new(&path, NEVER).append_line(line).unwrap();
+    }
+    assert_eq!(read(&path), "one\ntwo\n");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o007, 0);
+}
+
+#[test]
+fn after_a_rotation_by_others_reopen_goes_on_in_the_new_file() {
+    let folder = Folder::new("reopen");
+    let (path, old) = (folder.0.join("log"), folder.0.join("moved"));
+    let mut log = LogFile::new(&path, NEVER);
+    log.append_line("one").unwrap();
+    fs::rename(&path, &old).unwrap();
+    log.append_line("two").unwrap();
+    log.reopen().unwrap();
+    log.append_line("three").unwrap();
+    assert_eq!((read(&old).as_str(), read(&path).as_str()), ("one\ntwo\n", "three\n"));
+}
+
+#[test]
+fn a_reopen_that_fails_leaves_the_old_file_in_use() {
+    let folder = Folder::new("keep");
+    let (place, moved) = (folder.0.join("place"), folder.0.join("moved"));
+    fs::create_dir(&place).unwrap();
+    let mut log = LogFile::new(place.join("log"), NEVER);
+    log.append_line("one").unwrap();
+    fs::rename(&place, &moved).unwrap();
+    assert!(log.reopen().is_err());
+    log.append_line("two").unwrap();
+    assert_eq!(read(moved.join("log")), "one\ntwo\n");
+    // and as soon as the folder is there, the new file is used
+    fs::create_dir(&place).unwrap();
+    log.append_line("three").unwrap();
+    assert_eq!(read(place.join("log")), "three\n");
+}
+
+#[test]
+fn a_file_that_is_too_long_is_put_aside_and_the_oldest_one_goes() {
+    let folder = Folder::new("size");
+    let path = folder.0.join("log");
+    let mut log = LogFile::new(&path, Rotation { size: 12, keep: 2 });
+    for line in ["one", "two", "three", "four", "five", "six", "seven", "eight"] {
+        log.append_line(line).unwrap();
+    }
+    let aside = |number: u32| read(folder.0.join(format!("log.{number}")));
+    assert_eq!(read(&path), "seven\neight\n");
+    assert_eq!((aside(1).as_str(), aside(2).as_str()), ("five\nsix\n", "three\nfour\n"));
+    assert!(!folder.0.join("log.3").exists());
+}
+
+#[test]
+fn a_record_longer_than_a_file_may_be_is_written_all_the_same() {
+    let folder = Folder::new("long");
+    let path = folder.0.join("log");
+    let mut log = LogFile::new(&path, Rotation { size: 4, keep: 1 });
+    log.append_line("longer than that").unwrap();
+    log.append_line("and again").unwrap();
+    assert_eq!(read(&path), "and again\n");
+}
+
+#[test]
+fn a_file_that_somebody_else_moved_is_not_moved_once_more() {
+    let folder = Folder::new("both");
+    let (path, moved) = (folder.0.join("log"), folder.0.join("moved"));
+    let mut log = LogFile::new(&path, Rotation { size: 8, keep: 3 });
+    log.append_line("one").unwrap();
+    fs::rename(&path, &moved).unwrap();
+    fs::write(&path, "new\n").unwrap();
+    log.append_line("long line").unwrap();
+    assert_eq!((read(&moved).as_str(), read(&path).as_str()), ("one\n", "new\nlong line\n"));
+    assert!(!folder.0.join("log.1").exists());
+}
+
+#[test]
+fn a_rotation_that_fails_loses_no_line() {
+    let folder = Folder::new("stuck");
+    let path = folder.0.join("log");
+    // a folder that is not empty can't be replaced by a file
+    fs::create_dir_all(folder.0.join("log.1/full")).unwrap();
+    let mut log = LogFile::new(&path, Rotation { size: 8, keep: 1 });
+    for line in ["one", "two", "three"] {
+        log.append_line(line).unwrap();
+    }
+    assert_eq!(read(&path), "one\ntwo\nthree\n");
+}
+
+#[test]
+fn every_file_begins_with_the_preamble_and_so_does_what_a_reopen_adds() {
+    let folder = Folder::new("preamble");
+    let path = folder.0.join("log");
+    let rotation = Rotation { size: 12, keep: 1 };
+    let mut log = LogFile::new(&path, rotation).with_preamble(b"[head]".to_vec());
+    for record in [b"abcd", b"efgh", b"ijkl"] {
+        log.append(record).unwrap();
+    }
+    assert_eq!(read(folder.0.join("log.1")), "[head]efgh");
+    assert_eq!(read(&path), "[head]ijkl");
+    log.reopen().unwrap();
+    log.append(b"mn").unwrap();
+    assert_eq!(read(&path), "[head]ijkl[head]mn");
+}
+
+#[test]
+fn a_missing_folder_is_an_error_that_says_so_and_may_be_mended() {
+    let folder = Folder::new("missing");
+    let place = folder.0.join("later");
+    let mut log = LogFile::new(place.join("log"), NEVER);
+    let error = format!("{:#}", log.append_line("one").unwrap_err());
+    assert!(error.contains("does its folder exist"), "{error}");
+    fs::create_dir(&place).unwrap();
+    log.append_line("two").unwrap();
+    assert_eq!(read(place.join("log")), "two\n");
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_no_panic() {
+    let mut log = LogFile::new("/dev/full", Rotation { size: 1, keep: 1 });
+    let error = format!("{:#}", log.append_line("one").unwrap_err());
+    assert!(error.contains("No space left"), "{error}");
+}
+
+#[test]
+fn a_fifo_without_a_reader_does_not_hang() {
+    let folder = Folder::new("fifo");
+    let path = folder.0.join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(LogFile::new(&path, NEVER).append_line("one").is_err());
+}
+
+#[test]
+fn half_a_record_is_taken_back() {
+    let folder = Folder::new("half");
+    let path = folder.0.join("log");
+    fs::write(&path, "{}\n{\"half").unwrap();
+    let file = open(&path).unwrap();
+    take_back(&file, 3, 6).unwrap();
+    assert_eq!(read(&path), "{}\n");
+    assert!(take_back(&file, 3, 6).is_err(), "what is not ours stays");
+}
+
+#[test]
+fn a_line_after_half_a_line_begins_on_its_own_and_other_records_wait() {
+    let folder = Folder::new("torn");
+    let path = folder.0.join("log");
+    fs::write(&path, "half").unwrap();
+    let mut log = LogFile::new(&path, NEVER);
+    log.reopen().unwrap();
+    log.torn = Some((1, 9));
+    log.append_line("one").unwrap();
+    assert_eq!((read(&path).as_str(), log.torn), ("half\none\n", None));
+
+    let mut records = LogFile::new(&path, NEVER).with_preamble(b"[head]".to_vec());
+    records.reopen().unwrap();
+    records.torn = Some((1, 99));
+    assert!(records.append(b"two").unwrap_err().to_string().contains("half a record"));
+    records.torn = Some((5, 4));
+    records.append(b"two").unwrap();
+    assert_eq!(read(&path), "half\n[head]two");
+}

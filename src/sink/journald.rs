@@ -1,0 +1,158 @@
+//! Changes of alarms as entries of systemd's journal, with fields to search by: its native
+//! protocol, a datagram an entry.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::own::{describe, fields, level};
+use super::{Event, Sink};
+use crate::alarm::Change;
+
+/// Where the journal listens.
+pub const JOURNAL: &str = "/run/systemd/journal/socket";
+/// What `journalctl -t` finds.
+const IDENTIFIER: &str = "portcullis";
+/// What all our entries have, and nobody else's: for `journalctl MESSAGE_ID=…`.
+const MESSAGE_ID: &str = "6d1f0b7c5a1e4c0f9d5c3be2a97f4410";
+/// For the journal to take an entry.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The journal.
+#[derive(Debug)]
+pub struct Journald {
+    path: PathBuf,
+    socket: Option<UnixDatagram>,
+}
+
+impl Journald {
+    /// Connects when the first entry comes; [`JOURNAL`] is where.
+    pub fn new(path: impl AsRef<Path>) -> Journald {
+        Journald { path: path.as_ref().to_owned(), socket: None }
+    }
+
+    fn connect(&self) -> std::io::Result<UnixDatagram> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.connect(&self.path)?;
+        Ok(socket)
+    }
+}
+
+impl Sink for Journald {
+    fn name(&self) -> &str {
+        "journald"
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        let Event::Alarm(change) = event else {
+            return Ok(());
+        };
+        let complain = || format!("cannot reach the journal at {}", self.path.display());
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => self.connect().with_context(complain)?,
+        };
+        // one that failed is closed: the journal was started anew
+        socket.send(&render(change)).with_context(complain)?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+}
+
+/// An entry.
+fn render(change: &Change) -> Vec<u8> {
+    let mut entry = Vec::new();
+    add(&mut entry, "MESSAGE", &describe(change));
+    add(&mut entry, "MESSAGE_ID", MESSAGE_ID);
+    add(&mut entry, "PRIORITY", &level(change).to_string());
+    add(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
+    for (name, value) in fields(change) {
+        add(&mut entry, &format!("PORTCULLIS_{}", name.to_ascii_uppercase()), &value);
+    }
+    entry
+}
+
+/// A field with its length before it: a value can't end it, whatever is in it.
+fn add(entry: &mut Vec<u8>, name: &str, value: &str) {
+    entry.extend_from_slice(name.as_bytes());
+    entry.push(b'\n');
+    entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
+    entry.extend_from_slice(value.as_bytes());
+    entry.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Server;
+    use crate::drops::example::{after_ms, syn};
+
+    /// Reads an entry as the journal does.
+    fn read(mut entry: &[u8]) -> HashMap<String, String> {
+        let mut fields = HashMap::new();
+        while !entry.is_empty() {
+            let end = entry.iter().position(|byte| *byte == b'\n').unwrap();
+            let name = String::from_utf8(entry[..end].to_vec()).unwrap();
+            assert!(name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'), "{name}");
+            let length = u64::from_le_bytes(entry[end + 1..end + 9].try_into().unwrap()) as usize;
+            let value = &entry[end + 9..end + 9 + length];
+            assert_eq!(entry[end + 9 + length], b'\n');
+            assert!(fields.insert(name, String::from_utf8(value.to_vec()).unwrap()).is_none());
+            entry = &entry[end + 10 + length..];
+        }
+        fields
+    }
+
+    #[test]
+    fn an_entry_has_fields_to_search_by() {
+        let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        let fields = read(&render(&change));
+        for (name, value) in [
+            ("SYSLOG_IDENTIFIER", "portcullis"),
+            ("MESSAGE_ID", MESSAGE_ID),
+            ("PORTCULLIS_ALARM", "1"),
+            ("PORTCULLIS_KIND", "attempt"),
+            ("PORTCULLIS_SERVER", "web1"),
+            ("PORTCULLIS_SERVICE", "tcp/445"),
+            ("PORTCULLIS_DESTINATION", "198.51.100.7"),
+            ("PORTCULLIS_NEXT", "portcullis quarantine -i dmz0 web1"),
+        ] {
+            assert_eq!(fields[name], value, "{name}");
+        }
+        assert!(fields["MESSAGE"].starts_with("alarm #1 opened: "));
+    }
+
+    #[test]
+    fn a_hostile_name_adds_no_field() {
+        let mut drop = syn();
+        drop.server = Some(Server { id: 1, name: "w\nPRIORITY=7\n\u{1b}[2J".into() });
+        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+        let fields = read(&render(&change));
+        assert_eq!(fields["PORTCULLIS_SERVER"], r"w\u{a}PRIORITY=7\u{a}\u{1b}[2J");
+        assert!(fields.values().all(|value| !value.contains(char::is_control)));
+    }
+
+    #[test]
+    fn a_journal_that_is_started_anew_is_found_again() {
+        let path = std::env::temp_dir().join(format!("portcullis-journal-{}", std::process::id()));
+        let event = Event::Alarm(Engine::default().observe(&syn(), after_ms(0)).remove(0));
+        let mut sink = Journald::new(&path);
+        assert!(sink.write(&event).unwrap_err().to_string().contains("cannot reach the journal"));
+        for _ in 0..2 {
+            let _ = std::fs::remove_file(&path);
+            let journal = UnixDatagram::bind(&path).unwrap();
+            let _ = sink.write(&event); // to the socket of before
+            sink.write(&event).unwrap();
+            let mut heard = [0; 8192];
+            let length = journal.recv(&mut heard).unwrap();
+            read(&heard[..length]);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}

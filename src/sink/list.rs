@@ -1,0 +1,67 @@
+//! The sinks that a policy asks for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use log::warn;
+
+use super::alertmanager::Alertmanager;
+use super::cef::Cef;
+use super::command::Command;
+use super::ecs::Ecs;
+use super::eve::Eve;
+use super::journald::{JOURNAL, Journald};
+use super::outlet::Outlet;
+use super::pcapng::Pcapng;
+use super::stderr::Stderr;
+use super::syslog::Syslog;
+use super::{Rotation, Sink};
+use crate::policy::Alarms;
+
+/// Standard error, and every sink that is named in `[alarms]`. What can't be opened is retried
+/// like all that fails: an alarm that can't go everywhere goes where it can.
+pub fn open_outlet(alarms: &Alarms, interface: &str, colour: bool) -> Outlet {
+    let rotation = Rotation { size: u64::from(alarms.rotate_mib) << 20, keep: alarms.rotate_keep };
+    let ca = alarms.tls_ca.as_deref();
+    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(Stderr::new(colour))];
+    for path in [&alarms.eve, &alarms.ecs, &alarms.cef, &alarms.pcapng].into_iter().flatten() {
+        make_folder(path);
+    }
+    if let Some(path) = &alarms.eve {
+        sinks.push(Box::new(Eve::new(path, rotation)));
+    }
+    if let Some(path) = &alarms.ecs {
+        sinks.push(Box::new(Ecs::new(path, rotation)));
+    }
+    if let Some(path) = &alarms.cef {
+        sinks.push(Box::new(Cef::new(path, rotation)));
+    }
+    if let Some(path) = &alarms.pcapng {
+        sinks.push(Box::new(Pcapng::new(path, interface, rotation)));
+    }
+    if alarms.journald {
+        sinks.push(Box::new(Journald::new(JOURNAL)));
+    }
+    if let Some(target) = &alarms.syslog {
+        sinks.push(Box::new(Syslog::new(target, ca)));
+    }
+    if let Some(base) = &alarms.alertmanager {
+        sinks.push(Box::new(Alertmanager::new(base, ca)));
+    }
+    if !alarms.command.is_empty() {
+        let limit = Duration::from_secs(u64::from(alarms.command_timeout_s));
+        sinks.push(Box::new(Command::new(&alarms.command, limit)));
+    }
+    let mut outlet = Outlet::new();
+    sinks.into_iter().for_each(|sink| outlet.add(sink));
+    outlet
+}
+
+/// The file of a first run lies in a folder that nobody has made yet.
+fn make_folder(path: &str) {
+    if let Some(folder) = Path::new(path).parent()
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        warn!("could not make the folder {}: {error}", folder.display());
+    }
+}

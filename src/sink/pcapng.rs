@@ -1,0 +1,165 @@
+//! Sampled packets as pcapng, to be opened with Wireshark: their beginnings, to the nanosecond,
+//! each with the reason as its comment.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use pcap_file::pcapng::PcapNgWriter;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
+use pcap_file::pcapng::blocks::interface_description::{
+    InterfaceDescriptionBlock, InterfaceDescriptionOption,
+};
+use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
+use pcap_file::{DataLink, Endianness};
+
+use super::escape::escape;
+use super::file::{LogFile, Rotation};
+use super::{Event, Sink, Takes};
+use crate::drops::Drop;
+
+/// Timestamps count nanoseconds.
+const TIMESTAMP_DIGITS: u8 = 9;
+
+/// Appends packets to a file. Each daemon, and each reopening, adds a section of its own.
+#[derive(Debug)]
+pub struct Pcapng {
+    name: String,
+    interface: String,
+    file: LogFile,
+}
+
+impl Pcapng {
+    /// The file is made when the first sample comes.
+    pub fn new(path: &str, interface: &str, rotation: Rotation) -> Pcapng {
+        let file = LogFile::new(path, rotation);
+        // Writing to memory can't fail; if it did, there would be no packets without a section.
+        let preamble = start_section(interface).map(PcapNgWriter::into_inner).unwrap_or_default();
+        Pcapng {
+            name: format!("pcapng {path}"),
+            interface: interface.to_owned(),
+            file: file.with_preamble(preamble),
+        }
+    }
+}
+
+impl Sink for Pcapng {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Drops
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        match event {
+            // what the ledger alone has told of has no packet
+            Event::Drop(drop) if !drop.frame.is_empty() => self.file.append(&render(drop, &self.interface)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.file.reopen()
+    }
+}
+
+/// What stands before packets: who wrote them, and the interface they came by.
+fn start_section(interface: &str) -> pcap_file::PcapResult<PcapNgWriter<Vec<u8>>> {
+    let section = SectionHeaderBlock {
+        endianness: Endianness::Little,
+        major_version: 1,
+        minor_version: 0,
+        section_length: -1,
+        options: vec![SectionHeaderOption::UserApplication(Cow::Borrowed(concat!(
+            "portcullis ",
+            env!("CARGO_PKG_VERSION")
+        )))],
+    };
+    let mut writer = PcapNgWriter::with_section_header(Vec::new(), section)?;
+    writer.write_pcapng_block(InterfaceDescriptionBlock {
+        linktype: DataLink::ETHERNET,
+        snaplen: 0,
+        options: vec![
+            InterfaceDescriptionOption::IfName(Cow::Owned(escape(interface).into_owned())),
+            InterfaceDescriptionOption::IfTsResol(TIMESTAMP_DIGITS),
+        ],
+    })?;
+    Ok(writer)
+}
+
+/// The block of one packet.
+fn render(drop: &Drop, interface: &str) -> anyhow::Result<Vec<u8>> {
+    // The writer insists on the interface; what stands before the packet is cut off again.
+    let mut writer = start_section(interface)?;
+    let before = writer.get_ref().len();
+    let captured = u32::try_from(drop.frame.len())?;
+    writer.write_pcapng_block(EnhancedPacketBlock {
+        interface_id: 0,
+        timestamp: Duration::from_nanos(u64::try_from(drop.time.as_nanosecond()).unwrap_or(0)),
+        original_len: drop.length.unwrap_or(captured).max(captured),
+        data: Cow::Borrowed(&drop.frame),
+        options: vec![EnhancedPacketOption::Comment(Cow::Owned(comment(drop)))],
+    })?;
+    Ok(writer.into_inner().split_off(before))
+}
+
+fn comment(drop: &Drop) -> String {
+    let server = escape(drop.server_name().unwrap_or("no known server")).into_owned();
+    let more = match drop.drops {
+        0 | 1 => String::new(),
+        drops => format!(", {drops} of this kind since the last sample"),
+    };
+    format!("{} {}: {server} {}{more}", drop.verdict.name(), drop.reason, drop.service())
+}
+
+#[cfg(test)]
+mod tests {
+    use pcap_file::pcapng::{Block, PcapNgReader};
+
+    use super::*;
+    use crate::drops::Server;
+    use crate::drops::example::syn;
+
+    #[test]
+    fn packets_of_two_sections_are_read_back_with_interface_time_and_reason() {
+        let mut drop = syn();
+        drop.frame = vec![0xab; 61];
+        drop.length = Some(1500);
+        drop.time = "2026-11-22T15:00:00.123456789Z".parse().unwrap();
+        drop.drops = 7;
+        drop.server = Some(Server { id: 1, name: "w\n\u{1b}1".into() });
+        let section = start_section("dmz0").unwrap().into_inner();
+        let packet = render(&drop, "dmz0").unwrap();
+        let file = [&section[..], &packet, &packet, &section, &packet].concat();
+
+        let mut reader = PcapNgReader::new(&file[..]).unwrap();
+        let mut packets = 0;
+        while let Some(block) = reader.next_block() {
+            match block.unwrap() {
+                Block::InterfaceDescription(interface) => {
+                    assert!(interface.options.contains(&InterfaceDescriptionOption::IfName("dmz0".into())));
+                }
+                Block::EnhancedPacket(found) => {
+                    packets += 1;
+                    assert_eq!(found.timestamp, Duration::new(1_795_359_600, 123_456_789));
+                    assert_eq!((found.original_len, &*found.data), (1500, &drop.frame[..]));
+                    let comment =
+                        r"drop new_flow: w\u{a}\u{1b}1 tcp/445, 7 of this kind since the last sample";
+                    assert_eq!(found.options, [EnhancedPacketOption::Comment(comment.into())]);
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(packets, 3);
+    }
+
+    #[test]
+    fn a_time_before_1970_and_a_wrong_length_do_no_harm() {
+        let mut drop = syn();
+        drop.frame = vec![0; 128];
+        drop.length = Some(1);
+        drop.time = jiff::Timestamp::MIN;
+        assert!(!render(&drop, "dmz0").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! Changes of alarms as syslog messages (RFC 5424) with structured data: to the local socket,
+//! by UDP, TCP or TLS.
+
+mod transport;
+
+use super::escape::escape;
+use super::own::{describe, fields, level};
+use super::{Event, Sink};
+use crate::alarm::Change;
+use crate::policy::Syslog as Target;
+use transport::Transport;
+
+/// `daemon`.
+const FACILITY: u8 = 3;
+/// No number of ours: this one is kept for documentation, and can't be anybody's.
+const STRUCTURE: &str = "portcullis@32473";
+/// What fits into a datagram that no network has to take apart twice, bytes.
+const MAX_DATAGRAM: usize = 2048;
+/// What receivers take in a stream, bytes.
+const MAX_STREAMED: usize = 8192;
+
+/// A syslog server.
+pub struct Syslog {
+    name: String,
+    transport: Transport,
+    limit: usize,
+    host: String,
+}
+
+impl Syslog {
+    /// Connects when the first message comes. `ca` is for TLS.
+    pub fn new(target: &Target, ca: Option<&str>) -> Syslog {
+        let limit = match target {
+            Target::Unix(_) | Target::Udp(_) => MAX_DATAGRAM,
+            Target::Tcp(_) | Target::Tls(_) => MAX_STREAMED,
+        };
+        Syslog {
+            name: format!("syslog {target}"),
+            transport: Transport::new(target, ca),
+            limit,
+            host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default(),
+        }
+    }
+}
+
+impl Sink for Syslog {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        let Event::Alarm(change) = event else {
+            return Ok(());
+        };
+        self.transport.send(cut(&render(change, &self.host), self.limit).as_bytes())
+    }
+}
+
+/// One message. No BOM before the text: receivers show it.
+fn render(change: &Change, host: &str) -> String {
+    let priority = FACILITY * 8 + level(change);
+    let time = change.time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
+    let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(255).collect();
+    let host = if host.is_empty() { "-" } else { &host };
+    let process = std::process::id();
+    let kind = change.alarm.kind;
+    let pairs = fields(change);
+    let pairs: String =
+        pairs.iter().map(|(name, value)| format!(" {name}=\"{}\"", escape_value(value))).collect();
+    let text = describe(change);
+    format!("<{priority}>1 {time} {host} portcullis {process} {kind} [{STRUCTURE}{pairs}] {text}")
+}
+
+/// Values end with a quotation mark; [`escape`] has left no control character.
+fn escape_value(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for letter in escape_once(value).chars() {
+        if matches!(letter, '"' | '\\' | ']') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
+/// The fields are escaped already; this is for the day when one is not.
+fn escape_once(value: &str) -> std::borrow::Cow<'_, str> {
+    if value.chars().any(super::escape::is_active) { escape(value) } else { value.into() }
+}
+
+/// No longer than `limit` bytes, and whole letters.
+fn cut(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::{Engine, Step};
+    use crate::drops::Server;
+    use crate::drops::example::{after_ms, syn};
+
+    fn opened(name: &str) -> Change {
+        let mut drop = syn();
+        drop.server = Some(Server { id: 1, name: name.into() });
+        Engine::default().observe(&drop, after_ms(0)).remove(0)
+    }
+
+    #[test]
+    fn a_message_has_header_structured_data_and_text() {
+        let text = render(&opened("web1"), "gate.example\n");
+        let pid = std::process::id();
+        let (head, rest) = text.split_once(" [").unwrap();
+        assert_eq!(
+            head.split_once('>').unwrap().1,
+            format!("1 2026-11-22T15:00:00.000000Z gate.example portcullis {pid} attempt")
+        );
+        let (data, message) = rest.split_once("] ").unwrap();
+        assert!(data.starts_with("portcullis@32473 alarm=\"1\" step=\"opened\" kind=\"attempt\""));
+        assert!(data.contains("server=\"web1\"") && data.contains("destination=\"198.51.100.7\""));
+        assert!(message.starts_with("alarm #1 opened: "), "{message}");
+    }
+
+    #[test]
+    fn the_level_says_how_grave_it_is_and_an_end_is_a_notice() {
+        let mut change = opened("web1");
+        let priority = |change: &Change| {
+            let text = render(change, "");
+            text[1..].split_once('>').unwrap().0.parse::<u8>().unwrap()
+        };
+        change.alarm.severity = crate::alarm::Severity::Critical;
+        assert_eq!(priority(&change), 25);
+        change.alarm.severity = crate::alarm::Severity::Low;
+        assert_eq!(priority(&change), 29);
+        change.alarm.severity = crate::alarm::Severity::Critical;
+        change.step = Step::Closed { folded_into: None };
+        assert_eq!(priority(&change), 29);
+    }
+
+    #[test]
+    fn a_hostile_name_ends_neither_its_value_nor_the_line() {
+        let text = render(&opened("w\"] x=\"1\n<0>1 - - - - - - \\ \u{1b}[2J"), "a b\nc");
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.contains(r#"server="w\"\] x=\"1\\u{a}<0>1 - - - - - - \\\\ \\u{1b}[2J""#), "{text}");
+        assert!(text.contains("Z abc portcullis "), "a host name has no spaces");
+    }
+
+    #[test]
+    fn a_message_is_cut_between_letters() {
+        assert_eq!(cut("aä€", 5), "aä");
+        assert_eq!(cut("aä€", 6), "aä€");
+        assert_eq!(cut("", 6), "");
+    }
+}
