@@ -253,6 +253,10 @@ fn show_addresses(server: &Server) -> BTreeSet<String> {
 fn settings_of(policy: &Policy) -> Vec<(String, String)> {
     let settings = &policy.settings;
     let eve = policy.alarms.eve.as_ref().map_or("none", |(path, _)| path.as_str());
+    let response = &policy.alarms.response;
+    let kinds: Vec<&str> = response.quarantine_on.iter().map(|kind| kind.name()).collect();
+    let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
+    let quarantine_for = response.quarantine_s.map_or("released".to_owned(), |seconds| format!("{seconds}s"));
     let mut list: Vec<(String, String)> = [
         ("mode", settings.mode.value.word()),
         ("tracking", settings.tracking.value.word()),
@@ -260,6 +264,9 @@ fn settings_of(policy: &Policy) -> Vec<(String, String)> {
         ("pickup", &settings.pickup_s.value.to_string()),
         ("dhcp", if settings.dhcp.value { "true" } else { "false" }),
         ("alarms.eve", eve),
+        ("alarms.quarantine_on", &kinds),
+        ("alarms.quarantine_for", &quarantine_for),
+        ("alarms.history_days", &response.history_days.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
