@@ -80,6 +80,20 @@ impl AlarmEntry {
         self.text(key).parse().ok()
     }
 
+    /// As it stands when no daemon runs.
+    pub fn cut_off(&self) -> AlarmEntry {
+        let state = if self.state == State::Open { State::CutOff } else { self.state };
+        AlarmEntry { state, ..self.clone() }
+    }
+
+    /// Back from [`AlarmEntry::to_value`].
+    pub fn from_value(alarm: serde_json::Value) -> AlarmEntry {
+        let state = serde_json::from_value(alarm["state"].clone()).unwrap_or(State::Open);
+        let changed = alarm["changed"].as_str().and_then(|text| text.parse().ok());
+        let id = alarm["id"].as_u64().unwrap_or(0);
+        AlarmEntry { id, state, changed: changed.unwrap_or(Timestamp::UNIX_EPOCH), alarm }
+    }
+
     /// As programs read it: the record with `state` and `changed` in it.
     pub fn to_value(&self) -> serde_json::Value {
         let mut value = self.alarm.clone();

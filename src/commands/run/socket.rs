@@ -1,36 +1,52 @@
-//! The daemon's socket: whoever connects is told the open alarms, one JSON
-//! value a line, and the connection is closed.
+//! The daemon's socket. Whoever connects sends one line, a [`Request`] as JSON, and gets JSON
+//! lines back. Each client has a thread and a bounded queue: one that does not read is left.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use log::debug;
 
-use crate::alarm::{Change, Engine, Step};
+use super::board::{Board, count};
+use crate::alarm::{Alarm, Change, Engine, Step};
 use crate::clock::Clock;
+use crate::commands::request::{self, Request};
+use crate::history::{AlarmEntry, Filter, State, Store};
 use crate::sink::render_line;
 
-/// Connections served at a time; a further one waits to be accepted.
-const MOST_CLIENTS: usize = 8;
-/// A client that does not read is left.
+/// Clients at a time; a further one waits to be accepted.
+const MOST_CLIENTS: usize = 16;
+/// A client that does not write or read is left.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+/// A request is one line of at most this.
+const MOST_REQUEST_BYTES: u64 = 64 << 10;
+/// Changes that wait for a client that follows; beyond, it does not read, and is left.
+const MOST_WAITING: usize = 1024;
+/// How often a client that follows is looked at when nothing happens.
+const LOOK: Duration = Duration::from_millis(500);
 
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
     clients: Arc<AtomicUsize>,
+    followers: Followers,
+    board: Arc<Board>,
 }
+
+/// Clients that follow; each has a queue.
+type Followers = Arc<Mutex<Vec<SyncSender<Arc<str>>>>>;
 
 impl Socket {
     /// The daemon's lock is held, so what lies at `path` is a dead daemon's.
-    pub fn listen(path: &Path) -> anyhow::Result<Socket> {
+    pub fn listen(path: &Path, board: Arc<Board>) -> anyhow::Result<Socket> {
         let _ = fs::remove_file(path);
         let listener = UnixListener::bind(path)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -38,25 +54,57 @@ impl Socket {
         // alarms tell attackers what is seen: root's business
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("could not protect {}", path.display()))?;
-        Ok(Socket { listener, path: path.to_owned(), clients: Arc::default() })
+        let followers = Followers::default();
+        Ok(Socket { listener, path: path.to_owned(), clients: Arc::default(), followers, board })
     }
 
     /// Answers whoever is waiting; each in a thread, so that nobody holds up the daemon.
-    pub fn answer(&self, engine: &Engine) {
+    pub fn answer(&self, engine: &Engine, store: &Arc<Store>) {
         while self.clients.load(Ordering::SeqCst) < MOST_CLIENTS {
             let Ok((stream, _)) = self.listener.accept() else {
                 return;
             };
-            let text = list_alarms(engine);
-            let clients = Arc::clone(&self.clients);
+            let client = Client {
+                open: engine.open_alarms().into_iter().cloned().collect(),
+                store: Arc::clone(store),
+                followers: Arc::clone(&self.followers),
+            };
+            let (clients, board) = (Arc::clone(&self.clients), Arc::clone(&self.board));
             clients.fetch_add(1, Ordering::SeqCst);
             std::thread::spawn(move || {
-                if let Err(error) = send(stream, &text) {
+                if let Err(error) = client.serve(stream) {
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+                        count(&board.clients_left);
+                    }
                     debug!("a client left early: {error}");
                 }
                 clients.fetch_sub(1, Ordering::SeqCst);
             });
         }
+    }
+
+    /// Tells those who follow of a change.
+    pub fn tell(&self, change: &Change) {
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        if followers.is_empty() {
+            return;
+        }
+        let state = match change.step {
+            Step::Closed { .. } => State::Closed,
+            _ => State::Open,
+        };
+        let Some(text) = render(&change.alarm, change.step, state, change.time) else {
+            return;
+        };
+        let text: Arc<str> = text.into();
+        followers.retain(|follower| match follower.try_send(Arc::clone(&text)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                count(&self.board.clients_left);
+                false
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        });
     }
 }
 
@@ -66,23 +114,116 @@ impl Drop for Socket {
     }
 }
 
-fn send(mut stream: UnixStream, text: &str) -> std::io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
-    stream.write_all(text.as_bytes())
+/// What one client may ask for.
+struct Client {
+    open: Vec<Alarm>,
+    store: Arc<Store>,
+    followers: Followers,
 }
 
-fn list_alarms(engine: &Engine) -> String {
-    let now = Clock::now();
-    let mut text = String::new();
-    for alarm in engine.open_alarms() {
-        let change = Change { time: now.wall, step: Step::Updated, alarm: alarm.clone() };
-        let line = render_line(&change, false);
-        if let Ok(mut value) = serde_json::to_value(alarm) {
-            value["line"] = line.into();
-            text.push_str(&value.to_string());
-            text.push('\n');
+impl Client {
+    fn serve(self, mut stream: UnixStream) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
+        stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
+        let mut line = String::new();
+        BufReader::new((&stream).take(MOST_REQUEST_BYTES)).read_line(&mut line)?;
+        let request = match serde_json::from_str::<Request>(&line) {
+            Ok(request) => request,
+            Err(error) => return send_error(&mut stream, &format!("no such request: {error}")),
+        };
+        let outcome = match request {
+            Request::Open => self.send_open(&mut stream),
+            Request::Alarms(filter) => {
+                match request::merge_alarms(&self.store, self.open_entries(), &filter) {
+                    Ok(entries) => send_lines(&mut stream, entries.iter().map(AlarmEntry::to_value)),
+                    Err(error) => send_error(&mut stream, &error.to_string()),
+                }
+            }
+            Request::Report { from, to } => {
+                match request::collect(&self.store, self.open_entries(), from, to) {
+                    Ok(found) => send_lines(&mut stream, serde_json::to_value(&found).ok().into_iter()),
+                    Err(error) => send_error(&mut stream, &error.to_string()),
+                }
+            }
+            Request::Follow(filter) => self.follow(&mut stream, &filter),
+        };
+        match outcome {
+            // a reader that went away is no failure
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            outcome => outcome,
         }
     }
-    text
+
+    fn open_entries(&self) -> Vec<AlarmEntry> {
+        let now = Timestamp::now();
+        let entry = |alarm: &Alarm| {
+            let record = serde_json::to_value(alarm).ok()?;
+            Some(AlarmEntry { id: alarm.id, state: State::Open, changed: now, alarm: record })
+        };
+        self.open.iter().filter_map(entry).collect()
+    }
+
+    fn send_open(&self, stream: &mut UnixStream) -> io::Result<()> {
+        let now = Clock::now().wall;
+        let lines = self.open.iter().filter_map(|alarm| render(alarm, Step::Updated, State::Open, now));
+        for line in lines {
+            stream.write_all(line.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// First what is open, then every change.
+    fn follow(&self, stream: &mut UnixStream, filter: &Filter) -> io::Result<()> {
+        let (sender, receiver) = sync_channel(MOST_WAITING);
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        let entries = self.open_entries();
+        send_lines(stream, entries.iter().filter(|entry| filter.takes(entry)).map(AlarmEntry::to_value))?;
+        pass_on(stream, &receiver, filter)
+    }
+}
+
+/// Passes changes on until the client goes or the daemon leaves it.
+fn pass_on(stream: &mut UnixStream, receiver: &Receiver<Arc<str>>, filter: &Filter) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(line) if passes(&line, filter) => stream.write_all(line.as_bytes())?,
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                // nobody writes after the request: an end of the stream is the client's end
+                if matches!((&*stream).read(&mut [0; 64]), Ok(0)) {
+                    return Ok(());
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+fn passes(line: &str, filter: &Filter) -> bool {
+    // one that is over is told as well: whoever follows has seen it open
+    let filter = Filter { open: false, ..filter.clone() };
+    serde_json::from_str::<serde_json::Value>(line)
+        .is_ok_and(|alarm| filter.takes(&AlarmEntry::from_value(alarm)))
+}
+
+fn send_lines(stream: &mut UnixStream, values: impl Iterator<Item = serde_json::Value>) -> io::Result<()> {
+    for value in values {
+        stream.write_all(format!("{value}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn send_error(stream: &mut UnixStream, error: &str) -> io::Result<()> {
+    send_lines(stream, std::iter::once(serde_json::json!({ "error": error })))
+}
+
+/// One line: the alarm's record, what happened, and how it reads.
+fn render(alarm: &Alarm, step: Step, state: State, time: Timestamp) -> Option<String> {
+    let record = serde_json::to_value(alarm).ok()?;
+    let mut value = AlarmEntry { id: alarm.id, state, changed: time, alarm: record }.to_value();
+    value["step"] = step.name().into();
+    value["line"] = render_line(&Change { time, step, alarm: alarm.clone() }, false).into();
+    Some(format!("{value}\n"))
 }
