@@ -64,6 +64,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let _daemon = place.lock_daemon()?;
     let doorbell = Doorbell::install()?;
     let mut notifier = Notifier::from_env();
+    let listener = metrics.map(metrics::listen).transpose()?;
     let (gate, attachment) = {
         let _lock = place.lock()?;
         Gate::put_down(&place, &policy, &tables)?
@@ -81,9 +82,8 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
 
     let consumer = gate.consume_samples()?;
     let mut daemon = Daemon::start(&place, &gate, &policy, &attachment, output)?;
-    if let Some(address) = metrics {
-        let address = metrics::serve(address, &place, Arc::clone(&daemon.board))?;
-        info!("metrics are at http://{address}/metrics");
+    if let Some(listener) = listener {
+        metrics::serve(listener, &place, Arc::clone(&daemon.board))?;
     }
     // A policy of thousands of servers takes more memory than all the rest: the kernel has it now.
     drop((policy, tables));

@@ -23,21 +23,30 @@ const MOST_REQUEST_BYTES: usize = 8 << 10;
 /// The maps are read no more often than this, however many ask.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// Starts the server. It ends with the process.
+/// Takes the address, before anything else is done.
 ///
 /// # Errors
 /// When the address can't be had.
-pub fn serve(address: SocketAddr, place: &Place, board: Arc<Board>) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).with_context(|| {
-        format!("could not serve metrics at {address}\nhelp: is the port in use, and the address one of this machine's?")
-    })?;
-    let bound = listener.local_addr().unwrap_or(address);
+pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| {
+        format!(
+            "could not serve metrics at {address}\n\
+             help: is the port in use, and the address one of this machine's?"
+        )
+    })
+}
+
+/// Starts the server. It ends with the process.
+///
+/// # Errors
+/// When there can be no thread.
+pub fn serve(listener: TcpListener, place: &Place, board: Arc<Board>) -> anyhow::Result<()> {
     let page = Arc::new(Page { place: place.clone(), board, last: Mutex::default() });
     std::thread::Builder::new()
         .name("metrics".to_owned())
         .spawn(move || accept(&listener, &page))
         .context("could not start the thread of the metrics")?;
-    Ok(bound)
+    Ok(())
 }
 
 fn accept(listener: &TcpListener, page: &Arc<Page>) {

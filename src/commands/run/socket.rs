@@ -227,3 +227,33 @@ fn render(alarm: &Alarm, step: Step, state: State, time: Timestamp) -> Option<St
     value["line"] = render_line(&Change { time, step, alarm: alarm.clone() }, false).into();
     Some(format!("{value}\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drops::example::{after_ms, syn};
+
+    #[test]
+    fn a_client_that_never_reads_is_left_and_the_daemon_never_waits_for_it() {
+        let folder = std::env::temp_dir().join(format!("portcullis-socket-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let board = Arc::new(Board::default());
+        let socket = Socket::listen(&folder.join("test.sock"), Arc::clone(&board)).unwrap();
+        let mut client = UnixStream::connect(&socket.path).unwrap();
+        client.write_all(b"{\"want\":\"follow\"}\n").unwrap();
+        let mut engine = Engine::default();
+        let change = engine.observe(&syn(), after_ms(0)).remove(0);
+        let store = Arc::new(Store::new(&folder));
+        while socket.followers.lock().unwrap().is_empty() {
+            socket.answer(&engine, &store);
+            std::thread::yield_now();
+        }
+        // far more than the kernel and the queue hold
+        for _ in 0..20 * MOST_WAITING {
+            socket.tell(&change);
+        }
+        assert!(socket.followers.lock().unwrap().is_empty());
+        assert!(board.clients_left.load(Ordering::SeqCst) >= 1);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
