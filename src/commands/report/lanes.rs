@@ -1,4 +1,4 @@
-//! The timeline: a lane for each server and port, time from left to right. A cell is the darker
+//! The timeline: a lane for each server and port, time from left to right. A cell is the stronger
 //! the more was dropped, by the logarithm: one packet is seen beside a million.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub fn draw(rows: &[TallyRow], from: Timestamp, to: Timestamp) -> String {
     let step = STEPS.into_iter().find(|step| (end - begin) / step < CELLS).unwrap_or(end - begin);
     let begin = begin.div_euclid(step) * step;
     let cells = ((end - begin) / step + 1).max(1);
-    let cell = ((WIDTH - LEFT - RIGHT) as f64 / cells as f64).min(40.0);
+    let cell = (WIDTH - LEFT - RIGHT) as f64 / cells as f64;
 
     let key = |row: &TallyRow| (server_of(row).to_owned(), row.service.clone());
     let mut shown: Vec<(String, String)> =
@@ -98,7 +98,7 @@ pub fn draw(rows: &[TallyRow], from: Timestamp, to: Timestamp) -> String {
     svg.push_str("</svg>\n");
     let _ = writeln!(
         svg,
-        "<p class=\"note\">One cell is {}; the darker, the more packets (by the logarithm; the darkest: {}).</p>",
+        "<p class=\"note\">One cell is {}; the stronger, the more packets (by the logarithm; the strongest: {}).</p>",
         name_step(step),
         number(most)
     );

@@ -6,6 +6,7 @@
 
 mod command;
 mod commands;
+mod console;
 mod daemon;
 mod flows;
 mod history;
