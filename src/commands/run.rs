@@ -1,7 +1,6 @@
 //! `portcullis run`: the daemon. It puts the gate down, reads the perf buffer,
 //! sweeps the ledger, raises alarms. When it ends, the gate stays.
 
-mod baseline;
 mod board;
 mod doorbell;
 mod exposition;
@@ -25,7 +24,7 @@ use super::output::Output;
 use super::policy_file::{Compiled, examine, load};
 use crate::alarm::{Change, Engine, Settings};
 use crate::clock::Clock;
-use crate::drops::{Context, Drop, Names, Sweep};
+use crate::drops::{Baseline, Context, Drop, Names, Sweep};
 use crate::gate::contract::settings_flag;
 use crate::gate::{Attachment, Consumer, Gate, GateError, Hook, Mode, Place, lift, return_memory};
 use crate::history::{Keeper, Limits};
@@ -47,8 +46,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 const MOST_DROPS_TOLD: u32 = 500;
 /// Quarantines that wait for another command to leave the gate.
 const MOST_WANTED: usize = 256;
-/// Between two looks at how full the baseline on disk is behind.
-const KEEP: Duration = Duration::from_secs(10);
+/// Between two notes of what has been reported, when that is much or a sink lags behind.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Kinds of drops that are noted every second.
+const FEW_KINDS: usize = 2048;
 
 /// What the daemon is told on its command line.
 pub struct Options<'o> {
@@ -119,6 +120,8 @@ struct Daemon<'gate> {
     names: Names,
     engine: Engine,
     sweep: Sweep,
+    /// What was last noted as reported.
+    settled: Baseline,
     outlet: Outlet,
     keeper: Keeper,
     board: Arc<Board>,
@@ -161,6 +164,7 @@ impl<'gate> Daemon<'gate> {
             names: Names::new(),
             engine: Engine::new(settings),
             sweep: Sweep::default(),
+            settled: Baseline::default(),
             keeper,
             board,
             socket,
@@ -169,7 +173,7 @@ impl<'gate> Daemon<'gate> {
         };
         daemon.learn_names()?;
         let ledger = gate.ledger_snapshot()?;
-        let baseline = baseline::read(place);
+        let baseline = daemon.keeper.baseline();
         let (sweep, missed) = Sweep::starting(&ledger, &baseline, &daemon.context());
         daemon.sweep = sweep;
         for drop in missed {
@@ -187,7 +191,7 @@ impl<'gate> Daemon<'gate> {
         notifier: &mut Notifier,
     ) -> anyhow::Result<()> {
         let mut swept = Instant::now();
-        let mut kept = Instant::now();
+        let mut settled = Instant::now();
         while !doorbell.asked_to_stop() {
             self.take_samples(consumer)?;
             self.respond();
@@ -205,10 +209,11 @@ impl<'gate> Daemon<'gate> {
                 self.look_at_gate()?;
                 self.look_at_standing();
                 notifier.status(&self.describe());
-            }
-            if kept.elapsed() >= KEEP {
-                kept = Instant::now();
-                baseline::write(&self.place, &self.sweep.baseline());
+                let at_once = self.sweep.len() <= FEW_KINDS && self.have_sinks_caught_up();
+                if at_once || settled.elapsed() >= SETTLE {
+                    settled = Instant::now();
+                    self.settle();
+                }
             }
         }
         // what came between the last poll and the signal
@@ -217,8 +222,8 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn stop(&mut self) {
-        baseline::write(&self.place, &self.sweep.baseline());
         self.outlet.tick(Clock::now());
+        self.settle();
     }
 
     fn take_samples(&mut self, consumer: &Consumer<'_>) -> anyhow::Result<()> {
@@ -348,6 +353,21 @@ impl<'gate> Daemon<'gate> {
                 self.tell(change, now);
             }
         }
+    }
+
+    /// Notes what has been reported, for the next daemon.
+    fn settle(&mut self) {
+        let baseline = self.sweep.baseline();
+        if baseline != self.settled {
+            self.settled = baseline.clone();
+            self.keeper.settle(baseline);
+        }
+    }
+
+    /// What a sink has not been given is not called reported, as long as the sink works: after a
+    /// kill the next daemon reports it. Rather twice than never.
+    fn have_sinks_caught_up(&self) -> bool {
+        self.outlet.status().iter().all(|sink| sink.error.is_some() || sink.pending == 0)
     }
 
     /// For metrics, and for `systemctl status`.

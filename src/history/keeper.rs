@@ -10,7 +10,7 @@ use log::{info, warn};
 
 use super::{Filter, Limits, Pending, Store};
 use crate::alarm::{Change, Step};
-use crate::drops::Drop as Dropped;
+use crate::drops::{Baseline, Drop as Dropped};
 
 /// Between two writes when nothing presses.
 const CALM: Duration = Duration::from_secs(1);
@@ -111,6 +111,19 @@ impl Keeper {
             desk.pressed = true;
             self.shared.bell.notify_all();
         }
+    }
+
+    /// What has been reported until now, which accounts for every drop that was noted.
+    pub fn settle(&self, baseline: Baseline) {
+        self.shared.desk().pending.settle(baseline);
+    }
+
+    /// What the daemon before had reported.
+    pub fn baseline(&self) -> Baseline {
+        self.store.baseline().unwrap_or_else(|error| {
+            warn!("{error}; what an earlier daemon has reported is reported once more");
+            Baseline::default()
+        })
     }
 
     /// For whoever reads: the database may be read while it is written.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{AlarmEntry, SampleRow, State, TallyRow};
 use crate::alarm::{Change, Step};
-use crate::drops::{Cause, Drop, Verdict, name_service, show_hex};
+use crate::drops::{Baseline, Cause, Drop, Verdict, name_service, show_hex};
 
 /// Kinds of drops that are told apart by destination and service; beyond, by server and reason.
 const MOST_TALLIES: usize = 4096;
@@ -106,7 +106,12 @@ impl Tallies {
 /// What waits to be written.
 #[derive(Debug, Default)]
 pub struct Pending {
+    /// Counts that `baseline` accounts for. Both are written together or not at all: after a kill
+    /// the next daemon counts from there, so that each drop is in the history once.
     pub(super) tallies: Tallies,
+    pub(super) baseline: Option<Baseline>,
+    /// Counts since then. A kill takes them; the ledger has them.
+    loose: Tallies,
     pub(super) alarms: BTreeMap<u64, AlarmEntry>,
     pub(super) samples: VecDeque<SampleRow>,
     /// Samples taken in this minute, by server's id.
@@ -119,7 +124,7 @@ pub struct Pending {
 impl Pending {
     /// Takes note of a drop.
     pub fn add_drop(&mut self, drop: &Drop) {
-        self.tallies.add(drop);
+        self.loose.add(drop);
         if drop.frame.is_empty() || drop.quiet {
             return;
         }
@@ -158,14 +163,28 @@ impl Pending {
         self.push_alarm(AlarmEntry { id: change.alarm.id, state, changed: change.time, alarm });
     }
 
+    /// What has been reported until now: it accounts for every drop that was added.
+    pub fn settle(&mut self, baseline: Baseline) {
+        let loose = std::mem::take(&mut self.loose);
+        self.tallies.merge(loose);
+        self.baseline = Some(baseline);
+    }
+
     /// Nothing to write?
     pub fn is_empty(&self) -> bool {
-        self.tallies.counts.is_empty() && self.alarms.is_empty() && self.samples.is_empty()
+        self.tallies.counts.is_empty()
+            && self.baseline.is_none()
+            && self.alarms.is_empty()
+            && self.samples.is_empty()
     }
 
     /// Adds what came later.
     pub(super) fn merge(&mut self, later: Pending) {
         self.tallies.merge(later.tallies);
+        self.loose.merge(later.loose);
+        if later.baseline.is_some() {
+            self.baseline = later.baseline;
+        }
         self.lost = self.lost.saturating_add(later.lost);
         for (_, alarm) in later.alarms {
             self.push_alarm(alarm);
@@ -175,10 +194,14 @@ impl Pending {
         }
     }
 
-    /// Leaves what it knows of the current minute.
+    /// Leaves what no baseline accounts for yet, and what it knows of the current minute.
     pub(super) fn take(&mut self) -> Pending {
-        let fresh =
-            Pending { taken: std::mem::take(&mut self.taken), minute: self.minute, ..Pending::default() };
+        let fresh = Pending {
+            taken: std::mem::take(&mut self.taken),
+            loose: std::mem::take(&mut self.loose),
+            minute: self.minute,
+            ..Pending::default()
+        };
         std::mem::replace(self, fresh)
     }
 
@@ -223,6 +246,7 @@ mod tests {
             drop.frame = vec![0; 64];
             pending.add_drop(&drop);
         }
+        pending.settle(Baseline::default());
         assert_eq!(sum(&pending.tallies), 300_000);
         assert!(pending.tallies.counts.len() <= MOST_FOLDED + 1, "{}", pending.tallies.counts.len());
         assert_eq!(pending.samples.len(), MOST_SAMPLES);
@@ -235,8 +259,10 @@ mod tests {
     fn what_a_full_disk_left_is_added_to_what_comes_later() {
         let mut first = Pending::default();
         first.add_drop(&syn());
+        first.settle(Baseline::default());
         let mut later = Pending::default();
         later.add_drop(&syn());
+        later.settle(Baseline::default());
         let mut engine = Engine::default();
         let opened = engine.observe(&syn(), after_ms(0)).remove(0);
         first.add_alarm(&opened);
@@ -255,6 +281,7 @@ mod tests {
         drop.drops = 0;
         drop.frame = vec![0xab, 0xcd];
         pending.add_drop(&drop);
+        pending.settle(Baseline::default());
         assert!(pending.tallies.rows().is_empty());
         assert_eq!(pending.samples[0].frame, "abcd");
     }
@@ -275,5 +302,19 @@ mod tests {
         drop.time = after_ms(60_000).wall;
         pending.add_drop(&drop);
         assert_eq!(pending.samples.len(), 1);
+    }
+
+    #[test]
+    fn what_no_baseline_accounts_for_stays_behind() {
+        let mut pending = Pending::default();
+        pending.add_drop(&syn());
+        assert!(pending.take().is_empty());
+        pending.settle(Baseline::default());
+        pending.add_drop(&syn());
+        let written = pending.take();
+        assert_eq!(written.tallies.rows()[0].packets, 1);
+        assert!(written.baseline.is_some());
+        pending.settle(Baseline::default());
+        assert_eq!(pending.take().tallies.rows()[0].packets, 1);
     }
 }

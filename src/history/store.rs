@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::pending::Pending;
 use super::{AlarmEntry, Filter, Limits, SampleRow, State, TallyRow};
+use crate::drops::Baseline;
 
 /// By id; JSON.
 const ALARMS: TableDefinition<u64, &str> = TableDefinition::new("alarms");
@@ -24,6 +25,10 @@ const ALARMS: TableDefinition<u64, &str> = TableDefinition::new("alarms");
 const TALLIES: TableDefinition<(i64, &str), u64> = TableDefinition::new("tallies");
 /// By time, nanoseconds, and a number that tells apart what came at once; JSON.
 const SAMPLES: TableDefinition<(i64, u32), &str> = TableDefinition::new("samples");
+
+/// What had been reported when the counts were written; JSON.
+const REPORTED: TableDefinition<&str, &str> = TableDefinition::new("reported");
+const BASELINE: &str = "baseline";
 
 /// redb takes 1 GiB unless told otherwise; the daemon is to stay small.
 const CACHE_BYTES: usize = 4 << 20;
@@ -133,6 +138,20 @@ impl Store {
             self.forget_database();
         }
         begun
+    }
+
+    /// What the daemon before had reported; empty where there was none.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn baseline(&self) -> Result<Baseline, StoreError> {
+        let database = self.database()?;
+        let reading = database.begin_read().map_err(failed("read"))?;
+        let Some(table) = found(reading.open_table(REPORTED))? else {
+            return Ok(Baseline::default());
+        };
+        let text = table.get(BASELINE).map_err(failed("read"))?;
+        Ok(text.and_then(|text| serde_json::from_str(text.value()).ok()).unwrap_or_default())
     }
 
     /// Alarms that pass a filter, the oldest first.
@@ -304,6 +323,10 @@ fn write_to(
         }
         let oldest_ns = oldest.saturating_mul(1_000_000_000);
         prune(&mut table, limits.samples, |(time, _), _| time < oldest_ns)?;
+    }
+    if let Some(baseline) = &pending.baseline {
+        let mut table = writing.open_table(REPORTED).map_err(failed("write"))?;
+        table.insert(BASELINE, &*to_json(baseline)).map_err(&write)?;
     }
     writing.commit().map_err(failed("write"))
 }

@@ -32,6 +32,7 @@ fn drop_at(port: u16, ms: u64) -> Pending {
     drop.frame = vec![port as u8];
     let mut pending = Pending::default();
     pending.add_drop(&drop);
+    pending.settle(Baseline::default());
     pending
 }
 
@@ -73,6 +74,7 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
     drop.server = Some(crate::drops::Server { id: 9, name: hostile.into() });
     let mut pending = Pending::default();
     pending.add_drop(&drop);
+    pending.settle(Baseline::default());
     store.write(&pending, &LIMITS, now()).unwrap();
     let rows = store.tallies(now(), now()).unwrap();
     assert!(rows.iter().any(|row| row.server.as_deref() == Some(hostile)));
@@ -141,6 +143,7 @@ fn a_full_history_stays_below_its_bound() {
             drop.server = Some(crate::drops::Server { id: number, name: "a-name-of-usual-length".into() });
             pending.add_drop(&drop);
         }
+        pending.settle(Baseline::default());
         for id in 0..400 {
             let mut change = change.clone();
             change.alarm.id = round * 400 + id;
