@@ -75,19 +75,72 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
 	return 0;
 }
 
-/* The ledger's row of a key, made when there is none. */
-static __always_inline struct ledger_row *open_row(void *table, const struct ledger_key *key,
-						   __u64 now_ns)
+static __always_inline struct share *find_share(__u32 key)
 {
-	struct ledger_row *row = bpf_map_lookup_elem(table, key);
-	struct ledger_row fresh = {};
+	struct share *share = bpf_map_lookup_elem(&ledger_shares, &key);
+	struct share fresh = {};
+
+	if (share)
+		return share;
+	/* another CPU may have been first: then its share is ours too */
+	bpf_map_update_elem(&ledger_shares, &key, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&ledger_shares, &key);
+}
+
+/* One row more; false when that would be one too many. Taken first and given
+ * back, so that two CPUs can't both have the last one.
+ */
+static __always_inline bool take_row(struct share *share, __u64 most, __u64 *before)
+{
+	if (share->rows >= most)
+		return false;
+	*before = __sync_fetch_and_add(&share->rows, 1);
+	if (*before < most)
+		return true;
+	__sync_fetch_and_add(&share->rows, -1);
+	return false;
+}
+
+/* The ledger's row of a kind that has none yet. Each server has rows that
+ * nobody can take from it, and some of those that all have in common: so one
+ * that calls every port spends its own share and never another's.
+ */
+static __always_inline struct ledger_row *make_row(const struct ledger_key *key, __u64 now_ns)
+{
+	/* whoever borrows an address must not spend its owner's share */
+	__u32 owner = key->reason == REASON_SPOOFED ? SHARE_UNKNOWN : key->server;
+	struct ledger_row fresh = { .first_ns = now_ns };
+	struct share *share = find_share(owner), *common = NULL;
+	__u64 own = read_state(STATE_LEDGER_OWN), before = 0, ignored;
+
+	if (!share || !take_row(share, read_state(STATE_LEDGER_MOST), &before))
+		return NULL;
+	if (before >= own) {
+		common = find_share(SHARE_COMMON);
+		if (!common || !take_row(common, read_state(STATE_LEDGER_COMMON), &ignored)) {
+			__sync_fetch_and_add(&share->rows, -1);
+			return NULL;
+		}
+	}
+	if (bpf_map_update_elem(&ledger, key, &fresh, BPF_NOEXIST)) {
+		/* full, or another CPU was first: then its row is ours too */
+		__sync_fetch_and_add(&share->rows, -1);
+		if (common)
+			__sync_fetch_and_add(&common->rows, -1);
+	}
+	return bpf_map_lookup_elem(&ledger, key);
+}
+
+/* The row that counts for a kind when the ledger has no room for it. */
+static __always_inline struct ledger_row *open_rest(const struct ledger_key *key, __u64 now_ns)
+{
+	struct ledger_row *row = bpf_map_lookup_elem(&ledger_rest, key);
+	struct ledger_row fresh = { .first_ns = now_ns };
 
 	if (row)
 		return row;
-	fresh.first_ns = now_ns;
-	/* another CPU may have been first: then its row is ours too */
-	bpf_map_update_elem(table, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(table, key);
+	bpf_map_update_elem(&ledger_rest, key, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&ledger_rest, key);
 }
 
 static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
@@ -100,14 +153,16 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 		.reason = decision->reason,
 		.flags = decision->flags,
 	};
-	struct ledger_row *row = open_row(&ledger, &key, now_ns);
+	struct ledger_row *row = bpf_map_lookup_elem(&ledger, &key);
 	__u64 packets, sampled_ns, sampled_packets;
 
+	if (!row)
+		row = make_row(&key, now_ns);
 	if (!row) {
 		add_tally(TALLY_LEDGER_FULL, 1);
 		key.port = 0;
 		key.protocol = 0;
-		row = open_row(&ledger_rest, &key, now_ns);
+		row = open_rest(&key, now_ns);
 	}
 	if (!row) {
 		add_tally(TALLY_LEDGER_REST_FULL, 1);
@@ -173,11 +228,16 @@ static __always_inline void carry_out(const struct packet *packet,
 }
 
 /* Global, so that the verifier proves it once. */
-__noinline int account(struct xdp_md *ctx, const struct packet *packet,
+__noinline int account(struct xdp_md *ctx, struct packet *packet,
 		       const struct decision *decision, __u64 now_ns)
 {
 	if (!packet || !decision)
 		return 0;
+	/* The parser stops at the packet's end, and padding may lie in further
+	 * buffers. Drops are exact; what passes does so without padding.
+	 */
+	if (decision->verdict != VERDICT_PASS)
+		packet->length = bpf_xdp_get_buff_len(ctx);
 	count_packet(packet, decision);
 	if (decision->verdict != VERDICT_PASS)
 		count_drop(ctx, packet, decision, now_ns);

@@ -13,9 +13,9 @@
 
 enum layout {
 	/* Raised by every change to a pinned map's key, value, type or meaning.
-	 * 1: the first.
+	 * 1: the first. 2: headers_bytes of struct fragment; ledger_shares.
 	 */
-	LAYOUT_VERSION = 1,
+	LAYOUT_VERSION = 2,
 	/* Policy slots. The live one, the one before it (a packet may still be
 	 * reading it) and the one being written: see docs/architecture.md.
 	 */
@@ -104,6 +104,12 @@ enum state {
 	STATE_PICKUP_UNTIL_NS = 2, /* CLOCK_MONOTONIC */
 	STATE_QUARANTINES = 3,     /* not 0: `quarantine` may hold an entry */
 	STATE_SERVER_ID = 4,       /* last id given to a server's name */
+	/* Rows of the ledger: what each server may always have, what one may have
+	 * at most, and how many all together may have beyond the first number.
+	 */
+	STATE_LEDGER_OWN = 5,
+	STATE_LEDGER_MOST = 6,
+	STATE_LEDGER_COMMON = 7,
 	STATE_COUNT = 8,
 };
 
@@ -112,7 +118,7 @@ enum tally {
 	TALLY_SAMPLES_SENT = 0,
 	TALLY_SAMPLES_LOST = 1,     /* the perf buffer was full */
 	TALLY_SAMPLES_UNHEARD = 2,  /* no daemon had the perf buffer open */
-	TALLY_LEDGER_FULL = 3,      /* drops counted in `ledger_rest` */
+	TALLY_LEDGER_FULL = 3,      /* drops counted in `ledger_rest`, for want of room or of a share */
 	TALLY_LEDGER_REST_FULL = 4, /* drops counted in `counters` only */
 	TALLY_FLOW_LOST = 5,        /* a flow could not be recorded */
 	TALLY_COUNT = 8,
@@ -282,6 +288,8 @@ struct fragment {
 	__u64 passed_ns;
 	__u32 rule;
 	__u32 generation; /* policy that let it pass */
+	__u32 headers_bytes; /* from its start on, which no later one may write over */
+	__u32 zero;
 };
 
 /* A kind of drop. */
@@ -292,6 +300,16 @@ struct ledger_key {
 	__u8 reason;
 	__u8 flags; /* enum drop_flag */
 	__u8 zero[3];
+};
+
+/* Keys of `ledger_shares` beside the ids of servers. */
+enum share_key {
+	SHARE_UNKNOWN = 0,         /* source addresses of no server, and borrowed ones */
+	SHARE_COMMON = 0x7fffffff, /* rows beyond STATE_LEDGER_OWN, of all servers */
+};
+
+struct share {
+	__u64 rows; /* of `ledger`; for a moment more, while a CPU finds that it may not */
 };
 
 struct ledger_row {
@@ -381,6 +399,7 @@ _Static_assert(sizeof(struct flow) == 24, "flow");
 _Static_assert(sizeof(struct half_open) == 32, "half_open");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
+_Static_assert(sizeof(struct share) == 8, "share");
 _Static_assert(sizeof(struct ledger_row) == 80, "ledger_row");
 _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 40, "decision");

@@ -97,8 +97,6 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 	__u32 ifindex = ctx->ingress_ifindex;
 	long result;
 
-	if (is_link_scope(packet))
-		return true;
 	/* one load, here: a second one tempts clang to keep a pointer into the
 	 * context, which no verifier allows
 	 */
@@ -230,7 +228,17 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 	}
 
 	found = find_flow(&matter->key, matter->now_ns);
-	if (found.found && found.generation == matter->policy.generation) {
+	/* The tracker may have seen the SYN just before the gate came down, and nobody
+	 * the SYN+ACK: such a flow would end as half-open ones do.
+	 */
+	if ((found.found ? found.unanswered : !(matter->assume & ASSUME_OPENED)) && protocol == IPPROTO_TCP &&
+	    !(packet->tcp_flags & TCP_SYN) &&
+	    matter->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
+		rule = find_service(&matter->policy, matter->server, protocol, service,
+				    &packet->destination, &listed);
+		if (rule)
+			pass(decision, REASON_PICKUP, rule, EFFECT_OPEN_FLOW);
+	} else if (found.found && found.generation == matter->policy.generation) {
 		rule = found.rule;
 		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
 	} else if (found.found || matter->assume & ASSUME_OPENED) {
@@ -239,12 +247,6 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 				    &packet->destination, &listed);
 		if (rule)
 			pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
-	} else if (protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
-		   matter->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
-		rule = find_service(&matter->policy, matter->server, protocol, service,
-				    &packet->destination, &listed);
-		if (rule)
-			pass(decision, REASON_PICKUP, rule, EFFECT_OPEN_FLOW);
 	}
 	if (rule && protocol == IPPROTO_TCP && is_syn_ack(packet))
 		decision->effects |= EFFECT_NOTE_SYN_ACK;
@@ -270,6 +272,9 @@ static __always_inline __u32 find_first_fragment(const struct matter *matter)
 		return 0;
 	/* what let the first one pass may be gone with its policy */
 	if (first->generation != matter->policy.generation)
+		return 0;
+	/* it would write over what the first one was judged by */
+	if (packet->fragment_position < first->headers_bytes)
 		return 0;
 	return first->rule;
 }

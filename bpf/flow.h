@@ -24,6 +24,9 @@ enum timeout {
 enum {
 	/* A flow is written at most once in this time while nothing else changes. */
 	TOUCH_NS = 1000000000,
+	/* What a verdict reads of a transport header, in units of fragments. */
+	PORTS_BYTES = 8,
+	TCP_HEAD_BYTES = 16,
 };
 
 static const __u64 SECOND_NS = 1000000000;
@@ -128,6 +131,7 @@ static __always_inline void fill_reply_key(struct flow_key *key, const struct pa
 /* What a table knows of a flow, wherever it lies. */
 struct found_flow {
 	bool found;
+	bool unanswered; /* half-open, and no SYN+ACK was seen */
 	__u32 rule;
 	__u32 generation;
 };
@@ -145,6 +149,7 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 			half = bpf_map_lookup_elem(&half_open, key);
 			if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
 				found.found = true;
+				found.unanswered = !half->syn_acks;
 				found.rule = half->rule;
 				found.generation = half->generation;
 			}
@@ -294,7 +299,15 @@ static __always_inline void remember_fragment(const struct packet *packet,
 	};
 	struct fragment fragment = {
 		.passed_ns = now_ns, .rule = decision->rule, .generation = decision->generation,
+		.headers_bytes = packet->offset - packet->fragment_start +
+				 (packet->protocol == IPPROTO_TCP ? TCP_HEAD_BYTES : PORTS_BYTES),
 	};
+	struct fragment *earlier = bpf_map_lookup_elem(&fragments, &key);
+
+	/* a second first one, with a shorter chain, must not lay open the headers of this one */
+	if (earlier && is_within(earlier->passed_ns, now_ns, TIMEOUT_FRAGMENT_S) &&
+	    earlier->headers_bytes > fragment.headers_bytes)
+		fragment.headers_bytes = earlier->headers_bytes;
 
 	if (bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY))
 		add_tally(TALLY_FLOW_LOST, 1);

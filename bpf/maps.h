@@ -253,7 +253,8 @@ struct {
 } fragments SEC(".maps");
 
 /* The drop ledger. Written by the filter, read by the tool. A hash and no LRU:
- * a count must not be pushed out. Full: `ledger_rest` counts on.
+ * a count must not be pushed out. Full, or a server's share of it used up:
+ * `ledger_rest` counts on.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -262,8 +263,23 @@ struct {
 	__type(value, struct ledger_row);
 } ledger SEC(".maps");
 
-/* Drops that found the ledger full, by server and reason; protocol and port
- * are 0. As `ledger`. Full: `counters` still has them.
+/* How many rows of the ledger each server has, so that none takes the room of
+ * the others. Written and read by the filter, when a row is made and never
+ * else. A hash whose entries come with a server's first drop; server ids are
+ * the policy's, so it can't fill. Without its entry a drop counts in
+ * `ledger_rest`.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65538);
+	__type(key, __u32);
+	__type(value, struct share);
+} ledger_shares SEC(".maps");
+
+/* Drops that found the ledger full, or their server's share of it, by server
+ * and reason; protocol and port are 0. As `ledger`. Full: `counters` still has
+ * them.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

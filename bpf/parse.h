@@ -101,6 +101,8 @@ struct packet {
 	__u32 offset; /* where the parser stands in the frame */
 	__u32 left;   /* of the IP packet from there */
 	__u32 fragment_id;
+	__u32 fragment_start;    /* where what it carries begins in the frame */
+	__u32 fragment_position; /* of that in the datagram, bytes */
 	__u32 sequence;
 	__u32 sequence_end; /* of the segment: what its acknowledgment would say */
 	__u32 acknowledgment;
@@ -349,6 +351,8 @@ static __always_inline void note_fragment(struct packet *packet, __u32 id, __u32
 {
 	packet->fragment_id = id;
 	packet->fragment_protocol = protocol;
+	packet->fragment_start = packet->offset;
+	packet->fragment_position = position;
 	packet->piece = position ? PIECE_LATER : PIECE_FIRST;
 	if (!bytes || (more && bytes % 8) || position + bytes > IP_PACKET_MAX)
 		packet->malformed = 1;

@@ -86,6 +86,7 @@ struct carried_types {
 	enum settings_flag settings_flag;
 	enum server_flag server_flag;
 	enum rule_flag rule_flag;
+	enum share_key share_key;
 	enum flow_flag flow_flag;
 	enum assumption assumption;
 };

@@ -2,7 +2,8 @@
 """A mail server on aiosmtpd: receives on tcp/25 and relays on tcp/25, and needs no service of
 the machine's and no account.
 
-maild.py DOMAIN SPOOL RESOLVER   mail for DOMAIN goes into the file SPOOL; for any other domain it
+maild.py DOMAIN SPOOL RESOLVER [ADDRESS]
+                                 mail for DOMAIN goes into the file SPOOL; for any other domain it
                                  goes to the MX that RESOLVER names; with RESOLVER `none` it is refused
 
 A packaged mail server would take the place of the one that the machine has (they conflict), and
@@ -58,12 +59,12 @@ class Mailer:
         return answer.splitlines()[0]
 
 
-async def main(domain, spool, resolver):
+async def main(domain, spool, resolver, address="0.0.0.0"):
     mailer = Mailer(domain, spool, resolver)
     await asyncio.get_running_loop().create_server(
         # Without a name of its own it would ask the machine's resolver, which is not reachable here.
         lambda: SMTP(mailer, hostname=f"mail.{domain}", enable_SMTPUTF8=False),
-        "0.0.0.0",
+        address,
         25,
     )
     await asyncio.Event().wait()

@@ -36,3 +36,17 @@ run_cargo() {
         settings+=("RUSTUP_HOME=${cargo%/.cargo/bin/cargo}/.rustup")
     (cd "$ROOT" && exec runuser -u "$user" -- env "${settings[@]}" "$cargo" "$@" </dev/null)
 }
+
+# print_test_binaries PATTERN: builds the tests; those whose line of cargo's list matches, one a line.
+# None at all is an error.
+print_test_binaries() {
+    local binaries
+    run_cargo test --locked --no-run -q || return 1
+    binaries=$(run_cargo test --locked --no-run 2>&1 | sed 's/^ *\(Executable\|Running\) /Running /' |
+        grep -E "$1" | sed -nE 's/.*\((.*)\)$/\1/p')
+    [[ -n $binaries ]] || {
+        echo "no test binary matches $1" >&2
+        return 1
+    }
+    awk -v root="$ROOT" '{ print /^\// ? $0 : root "/" $0 }' <<<"$binaries"
+}

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Exit;
 use super::output::Output;
 use super::policy_file::load;
-use crate::gate::{Gate, Mode, Place};
+use crate::gate::{Gate, Mode, Place, warn_of_surroundings};
 use crate::policy::{Change, diff};
 
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
@@ -20,8 +20,9 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
         None => Vec::new(),
     };
     let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
-    for warning in gate.sizes_not_in_force(&compiled.policy) {
-        output.warn(&warning);
+    let surroundings = warn_of_surroundings(&place, &compiled.policy);
+    for warning in gate.sizes_not_in_force(&compiled.policy).iter().chain(&surroundings) {
+        output.warn(warning);
     }
     output
         .either(&json!({ "interface": interface, "generation": generation, "changes": changes }), || {

@@ -22,5 +22,5 @@ macro_rules! plain {
 plain! {
     address settings server prefix_key need_key range_key cell need peer_key rule
     limit_key limit name quarantine flow_key flow half_open opening fragment_key fragment
-    ledger_key ledger_row counter decision question
+    ledger_key ledger_row share counter decision question
 }

@@ -101,6 +101,10 @@ fn remedy(errno: Errno) -> &'static str {
         Errno::EPERM | Errno::EACCES => {
             "\nhelp: run it as root; in a container, it needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
         }
+        Errno::EROFS => {
+            "\nhelp: the file system is mounted read-only: `mount | grep /sys/fs/bpf` shows it, \
+             mount -o remount,rw /sys/fs/bpf changes that"
+        }
         Errno::ENOMEM => "\nhelp: the kernel has no memory for the tables; make them smaller under [tables]",
         Errno::ENOSPC | Errno::E2BIG => "\nhelp: a table is full; `portcullis show -i IF status` tells which",
         Errno::EINVAL | Errno::EOPNOTSUPP => {
@@ -111,6 +115,14 @@ fn remedy(errno: Errno) -> &'static str {
 }
 
 impl GateError {
+    /// An error of a file system, with what was being done.
+    pub fn from_io(what: String, error: &std::io::Error) -> GateError {
+        match error.raw_os_error() {
+            Some(number) => GateError::Kernelside { what, errno: Errno::from_raw(number) },
+            None => GateError::Other { what, why: error.to_string() },
+        }
+    }
+
     /// An error of libbpf-rs, with what was being done.
     pub fn from_libbpf(what: impl Into<String>, error: &libbpf_rs::Error) -> GateError {
         let what = what.into();
@@ -135,6 +147,11 @@ fn errno_of(error: &libbpf_rs::Error) -> Option<Errno> {
         Kind::NotFound => Some(Errno::ENOENT),
         Kind::AlreadyExists => Some(Errno::EEXIST),
         Kind::InvalidInput => Some(Errno::EINVAL),
-        _ => None,
+        // libbpf-rs keeps the number to itself, but for its text
+        _ => {
+            let text = format!("{error:#}");
+            let (_, rest) = text.rsplit_once("(os error ")?;
+            rest.split(')').next()?.parse().ok().map(Errno::from_raw)
+        }
     }
 }

@@ -19,6 +19,7 @@ use super::contract::{
     rule, rule_flag, server, server_flag, settings, settings_flag, state,
 };
 use super::error::GateError;
+use super::fault;
 use super::map::Table;
 use super::{Gate, OUTER_MAPS};
 use crate::compile::{Cell, NeedRow, ServerRow, Tables};
@@ -31,6 +32,9 @@ const PORT_BITS: u32 = 16;
 /// Bits of a need key before the port: profile, protocol, padding.
 const NEED_BITS: u32 = 48;
 const SET_BITS: u32 = 32;
+
+/// One server gets at most one in so many of the ledger's rows that all have in common.
+const COMMON_PART: u64 = 8;
 
 /// One piece of policy text, as `sources` holds it.
 #[repr(C)]
@@ -68,6 +72,10 @@ impl Gate {
         let ids = self.give_ids(&tables.names)?;
         let generation = Generation::build(policy, tables, &ids);
         self.make_purses(&generation.purses)?;
+        let shares = Shares::of(self.ledger.capacity(), tables.names.len());
+        self.write_state(state::STATE_LEDGER_OWN, shares.own)?;
+        self.write_state(state::STATE_LEDGER_COMMON, shares.common)?;
+        self.write_state(state::STATE_LEDGER_MOST, shares.most)?;
 
         let active = self.read_state(state::STATE_ACTIVE)?;
         let number = self.live_settings()?.map_or(0, |live| live.generation) + 1;
@@ -202,6 +210,7 @@ impl Gate {
                 .map(|((name, outer), inner)| {
                     scope.spawn(move || {
                         let fd = inner.as_fd().as_raw_fd();
+                        fault::point();
                         outer.update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY).map_err(|error| {
                             GateError::from_libbpf(format!("could not put a new table into `{name}`"), &error)
                         })
@@ -217,6 +226,29 @@ impl Gate {
                 })
             })
         })
+    }
+}
+
+/// How the rows of the ledger are shared out, so that a server that calls every port takes no
+/// other's room.
+#[derive(Debug, PartialEq, Eq)]
+struct Shares {
+    /// What each server has, whatever the others do. Half of the ledger goes to these.
+    own: u64,
+    /// What is left for all of them.
+    common: u64,
+    /// What one may have, its own included.
+    most: u64,
+}
+
+impl Shares {
+    fn of(rows: u32, servers: usize) -> Shares {
+        let rows = u64::from(rows);
+        // and whoever has no server's address
+        let owners = servers as u64 + 1;
+        let own = rows / 2 / owners;
+        let common = rows - own * owners;
+        Shares { own, common, most: own + (common / COMMON_PART).max(1) }
     }
 }
 
@@ -500,6 +532,18 @@ mod tests {
             (32767, 32768),
         ] {
             covers(first, last);
+        }
+    }
+
+    #[test]
+    fn what_servers_own_of_the_ledger_and_what_they_share_is_all_of_it() {
+        assert_eq!(Shares::of(65_536, 19), Shares { own: 1638, common: 32_776, most: 1638 + 4097 });
+        for rows in [1, 2, 7, 512, 65_536, 1 << 24] {
+            for servers in [0, 1, 3, 100, 65_536] {
+                let Shares { own, common, most } = Shares::of(rows, servers);
+                assert_eq!(own * (servers as u64 + 1) + common, u64::from(rows));
+                assert!(most > own && most <= u64::from(rows), "{servers} servers, {rows} rows: {most}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libbpf_rs::MapHandle;
 use nix::errno::Errno;
@@ -10,12 +11,18 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::contract::{layout, settings_flag, state};
 use super::error::GateError;
+use super::fault;
 use super::place::{Place, check_mounts, ensure_bpffs};
 use super::program::{OBJECT, load, map_names, pin};
+use super::surroundings::warn_of_surroundings;
 use super::system::{self, XdpMode, clsact};
 use super::{Gate, check_complete, check_layout, check_privilege};
 use crate::compile::Tables;
 use crate::policy::Policy;
+
+/// For so long the tracker listens before the first filter judges: longer than a name server or
+/// a host that is pinged usually takes to answer. Datagrams are not taken over otherwise.
+const QUESTION: Duration = Duration::from_secs(1);
 
 /// How the filter is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +107,11 @@ impl Gate {
             gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
             gate
         };
+        // A gate that tracked by service has recorded no flow: as in `apply`.
+        if replaced && tables.settings.strict && gate.find_tracker(place) == Hook::No {
+            gate.set_tracker(place, true)?;
+            gate.begin_pickup(tables.settings.pickup_s)?;
+        }
         let generation = gate.install(policy, tables)?;
         if replaced {
             gate.programs.pin(&place.pins.join("programs"))?;
@@ -107,9 +119,16 @@ impl Gate {
             gate.pin_all(place)?;
         }
 
-        // The tracker first: a flow must not begin between the two unseen.
+        // The tracker first: a flow must not begin between the two unseen. Nor may the answers be
+        // lost to what is being asked just now, when flows already open are to be taken over.
         let attached = gate
             .set_tracker(place, tables.settings.strict)
+            .inspect(|_| {
+                if !replaced && tables.settings.strict {
+                    let whole = Duration::from_secs(u64::from(tables.settings.pickup_s));
+                    std::thread::sleep(whole.min(QUESTION));
+                }
+            })
             .and_then(|hook| Ok((hook, gate.attach_filter(place, tables.settings.pickup_s, &mut warnings)?)));
         let (hook, mode) = match attached {
             Ok(attached) => attached,
@@ -120,6 +139,7 @@ impl Gate {
                 return Err(error);
             }
         };
+        warnings.extend(warn_of_surroundings(place, policy));
         Ok((gate, Attachment { mode, hook, generation, replaced, warnings }))
     }
 
@@ -161,11 +181,11 @@ impl Gate {
         let staging = place.staging();
         // what an attach that was killed has left: nothing refers to it
         remove_tree(&staging)?;
-        let made = |error: std::io::Error| GateError::Other {
-            what: format!("could not make the folder {}", staging.display()),
-            why: error.to_string(),
+        let made = |error: std::io::Error| {
+            GateError::from_io(format!("could not make the folder {}", staging.display()), &error)
         };
         for folder in ["maps", "programs", "links"] {
+            fault::point();
             fs::create_dir_all(staging.join(folder)).map_err(made)?;
         }
         for name in map_names() {
@@ -173,6 +193,7 @@ impl Gate {
             pin(map.as_fd(), &staging.join("maps").join(name))?;
         }
         self.programs.pin(&staging.join("programs"))?;
+        fault::point();
         fs::rename(&staging, &place.pins).map_err(made)
     }
 
@@ -192,6 +213,7 @@ impl Gate {
             return Ok(filter_mode(place, program_id(program)?));
         }
         // a link whose interface is gone holds nothing but its name
+        fault::point();
         let _ = fs::remove_file(&path);
         self.begin_pickup(pickup_s)?;
         let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
@@ -213,9 +235,10 @@ impl Gate {
                         },
                     )?;
                 warnings.push(format!(
-                    "{} refuses native XDP ({native}): the gate runs in generic mode, which is \
+                    "{} has no native XDP ({}): the gate runs in generic mode, which is \
                      slower and comes after the kernel has made a buffer of the packet",
-                    place.interface
+                    place.interface,
+                    why_not_native(native)
                 ));
                 (link, Mode::Generic)
             }
@@ -229,6 +252,7 @@ impl Gate {
         let path = link_path(place, LINK_TRACK);
         let program = self.programs.track.as_fd();
         if !wanted {
+            fault::point();
             let _ = fs::remove_file(&path);
             clsact::detach(program, place.ifindex);
             return Ok(Hook::No);
@@ -240,6 +264,7 @@ impl Gate {
             })?;
             return Ok(Hook::Tcx);
         }
+        fault::point();
         let _ = fs::remove_file(&path);
         match system::link_tcx_egress(program, place.ifindex) {
             Ok(link) => {
@@ -333,6 +358,7 @@ impl Gate {
             "fragments" => self.fragments.handle(),
             "ledger" => self.ledger.handle(),
             "ledger_rest" => self.ledger_rest.handle(),
+            "ledger_shares" => self.ledger_shares.handle(),
             "counters" => self.counters.handle(),
             "tallies" => self.tallies.handle(),
             "samples" => &self.samples,
@@ -350,6 +376,14 @@ impl Gate {
 pub fn lift(place: &Place) -> Result<bool, GateError> {
     check_privilege()?;
     check_mounts()?;
+    // before anything is taken off: a gate that is lifted by half is no gate
+    match nix::unistd::access(&place.pins, nix::unistd::AccessFlags::W_OK) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => {
+            let what = format!("could not remove {}", place.pins.display());
+            return Err(GateError::Kernelside { what, errno });
+        }
+    }
     if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
         clsact::detach(programs.track.as_fd(), place.ifindex);
     }
@@ -375,14 +409,26 @@ pub fn is_pinned(place: &Place) -> bool {
     place.pins.exists() || place.staging().exists()
 }
 
+/// One pin after the other, for each is a moment of its own.
+fn remove_all(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_all(&entry.path())?;
+        } else {
+            fault::point();
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fault::point();
+    fs::remove_dir(path)
+}
+
 fn remove_tree(path: &Path) -> Result<bool, GateError> {
-    match fs::remove_dir_all(path) {
+    match remove_all(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(GateError::Other {
-            what: format!("could not remove {}", path.display()),
-            why: format!("{error}\nhelp: run it as root"),
-        }),
+        Err(error) => Err(GateError::from_io(format!("could not remove {}", path.display()), &error)),
     }
 }
 
@@ -409,6 +455,17 @@ fn filter_mode(place: &Place, program_id: u32) -> Mode {
             XdpMode::Generic => Mode::Generic,
         },
         _ => Mode::No,
+    }
+}
+
+/// What the kernel means when it refuses a program in the driver.
+fn why_not_native(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EOPNOTSUPP => "its driver can't, or not as it is set now: `dmesg | tail` may say more",
+        Errno::ENOMEM => "no memory for its queues",
+        _ => {
+            "its driver refuses as it is set now, by its MTU, queues or offloads: `dmesg | tail` may say more"
+        }
     }
 }
 

@@ -10,9 +10,12 @@ use nix::errno::Errno;
 use plain::Plain;
 
 use super::error::GateError;
+use super::fault;
 
 /// Entries moved by one system call.
 const BATCH: usize = 4096;
+/// Beyond this, no bucket of a hash is that large.
+const MOST_AT_ONCE: usize = 1 << 24;
 
 /// A map whose keys are `K` and whose values are `V`, both types of the contract.
 pub struct Table<K, V> {
@@ -87,6 +90,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// Writes an entry. `NO_EXIST` in `flags` leaves an existing one be, which is no error.
     pub fn put(&self, key: &K, value: &V, flags: MapFlags) -> Result<(), GateError> {
+        fault::point();
         match self.handle.update(bytes_of(key), bytes_of(value), flags) {
             Ok(()) => Ok(()),
             Err(error)
@@ -110,6 +114,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
                 keys.extend_from_slice(bytes_of(key));
                 values.extend_from_slice(bytes_of(value));
             }
+            fault::point();
             self.handle
                 .update_batch(&keys, &values, batch.len() as u32, MapFlags::ANY, MapFlags::ANY)
                 .map_err(|error| self.failed("fill", &error))?;
@@ -119,6 +124,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// Removes an entry; returns whether it was there.
     pub fn remove(&self, key: &K) -> Result<bool, GateError> {
+        fault::point();
         match self.handle.delete(bytes_of(key)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),
@@ -128,11 +134,54 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// A snapshot of all entries. Entries that come or go meanwhile may be in it or not.
     pub fn entries(&self) -> Result<Vec<(K, V)>, GateError> {
-        let iterator = self
-            .handle
-            .lookup_batch(BATCH as u32, MapFlags::ANY, MapFlags::ANY)
-            .map_err(|error| self.failed("read", &error))?;
-        Ok(iterator.filter_map(|(key, value)| Some((from_bytes(&key)?, from_bytes(&value)?))).collect())
+        // Not libbpf-rs's iterator: it takes a batch that is not full for the last one, and of a
+        // hash the kernel hands out whole buckets, so that nearly none is full.
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut room = BATCH;
+        let mut entries = Vec::new();
+        // where the kernel goes on: a number, or a key
+        let (mut from, mut next) = (vec![0_u8; size_of::<K>().max(8)], vec![0_u8; size_of::<K>().max(8)]);
+        let mut begun = false;
+        loop {
+            keys.resize(room, K::default());
+            values.resize(room, V::default());
+            let mut count = room as u32;
+            let start = if begun { from.as_mut_ptr().cast() } else { std::ptr::null_mut() };
+            // SAFETY: keys and values are plain, have room for `count` of each, and the positions
+            // for a key or a number; all outlive the call. No options.
+            let result = unsafe {
+                libbpf_sys::bpf_map_lookup_batch(
+                    self.handle.as_fd().as_raw_fd(),
+                    start,
+                    next.as_mut_ptr().cast(),
+                    keys.as_mut_ptr().cast(),
+                    values.as_mut_ptr().cast(),
+                    &mut count,
+                    std::ptr::null(),
+                )
+            };
+            match Errno::from_raw(-result) {
+                // a bucket that is larger than the room
+                Errno::ENOSPC if room < MOST_AT_ONCE => {
+                    room *= 2;
+                    continue;
+                }
+                Errno::EINTR => continue,
+                _ if result == 0 => {}
+                Errno::ENOENT => {}
+                errno => {
+                    let what = format!("could not read the table `{}`", self.name);
+                    return Err(GateError::Kernelside { what, errno });
+                }
+            }
+            let count = (count as usize).min(room);
+            entries.extend(keys[..count].iter().copied().zip(values[..count].iter().copied()));
+            if result != 0 {
+                return Ok(entries);
+            }
+            begun = true;
+            std::mem::swap(&mut from, &mut next);
+        }
     }
 
     /// The sum over all CPUs, for per-CPU maps.

@@ -4,6 +4,7 @@ mod address;
 pub mod contract;
 mod error;
 mod explain;
+mod fault;
 mod install;
 mod lift;
 mod map;
@@ -13,6 +14,7 @@ mod program;
 mod read;
 mod revoke;
 mod samples;
+mod surroundings;
 mod system;
 
 use std::collections::HashMap;
@@ -28,7 +30,7 @@ use crate::policy::Policy;
 pub use address::{from_address, to_address};
 use contract::{
     counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row, limit,
-    limit_key, name, opening, quarantine, settings, state,
+    limit_key, name, opening, quarantine, settings, share, state,
 };
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
@@ -40,6 +42,7 @@ pub use place::{Lock, Place};
 pub use program::{OBJECT, Programs, route_messages};
 pub use read::{Fill, FlowRow, FlowTable, Status, Tally};
 pub use samples::{Consumer, Received};
+pub use surroundings::warn_of_surroundings;
 pub use system::{TestRun, return_memory};
 
 /// The maps of which each slot holds an inner map of one policy generation.
@@ -62,6 +65,7 @@ pub struct Gate {
     fragments: Table<fragment_key, fragment>,
     ledger: Table<ledger_key, ledger_row>,
     ledger_rest: Table<ledger_key, ledger_row>,
+    ledger_shares: Table<u32, share>,
     counters: Table<u32, counter>,
     tallies: Table<u32, u64>,
     samples: MapHandle,
@@ -95,6 +99,7 @@ impl Gate {
             fragments: table!("fragments"),
             ledger: table!("ledger"),
             ledger_rest: table!("ledger_rest"),
+            ledger_shares: table!("ledger_shares"),
             counters: table!("counters"),
             tallies: table!("tallies"),
             samples: find("samples")?,
@@ -182,7 +187,11 @@ impl Gate {
 
 /// Refuses a gate of which a pin is missing.
 fn check_complete(place: &Place, folder: &Path) -> Result<(), GateError> {
-    match program::map_names().find(|name| !folder.join(name).exists()) {
+    let maps = program::map_names().find(|name| !folder.join(name).exists());
+    // a detach that was killed takes them in any order
+    let missing =
+        maps.or_else(|| ["programs", "links"].into_iter().find(|name| !place.pins.join(name).exists()));
+    match missing {
         None => Ok(()),
         Some(missing) => Err(GateError::BrokenPins {
             interface: place.interface.clone(),

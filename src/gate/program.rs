@@ -8,6 +8,7 @@ use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
 use super::error::GateError;
+use super::fault;
 use super::map::open_pinned;
 use super::system;
 use super::{Gate, OUTER_MAPS};
@@ -47,12 +48,18 @@ impl Programs {
             let fresh = folder.join(format!("{name}:new"));
             let _ = fs::remove_file(&fresh);
             pin(program.as_fd(), &fresh)?;
-            fs::rename(&fresh, &path).map_err(|error| GateError::Other {
-                what: format!("could not pin {}", path.display()),
-                why: error.to_string(),
-            })?;
+            fault::point();
+            fs::rename(&fresh, &path)
+                .map_err(|error| GateError::from_io(format!("could not pin {}", path.display()), &error))?;
         }
         Ok(())
+    }
+
+    /// What each cost the verifier, in instructions processed.
+    pub fn verifier_work(&self) -> Result<Vec<(&'static str, u32)>, Errno> {
+        let ask =
+            |(name, program): (_, &OwnedFd)| Ok((name, system::verified_instructions(program.as_fd())?));
+        self.list().into_iter().map(ask).collect()
     }
 
     /// Runs the filter on a frame, with all its consequences.
@@ -88,6 +95,7 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
         "fragments",
         "ledger",
         "ledger_rest",
+        "ledger_shares",
         "counters",
         "tallies",
         "samples",
@@ -98,6 +106,8 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
     let size = match name {
         "names" | "quarantines" => &sizes.servers,
+        // one for each server, and those of enum share_key
+        "ledger_shares" => return Some(sizes.servers.value.saturating_add(2)),
         "limits" => &sizes.limits,
         "established" => &sizes.established,
         "half_open" => &sizes.half_open,

@@ -15,6 +15,7 @@ use super::error::GateError;
 use super::lift::{Hook, Mode, now_ns};
 use super::map::{Table, memory_bytes};
 use super::place::Place;
+use super::surroundings::warn_of_surroundings;
 use super::{Chunk, Gate, OUTER_MAPS, text_of};
 use crate::drops::{Ledger, LedgerEntry, LedgerKey};
 use crate::policy::{Policy, parse};
@@ -194,7 +195,8 @@ impl Gate {
     /// Seconds that the live pickup goes on.
     fn pickup_left_s(&self) -> Result<u64, GateError> {
         let until = self.read_state(state::STATE_PICKUP_UNTIL_NS)?;
-        Ok(until.saturating_sub(now_ns()) / 1_000_000_000)
+        // rounded up: 0 says that it is over
+        Ok(until.saturating_sub(now_ns()).div_ceil(1_000_000_000))
     }
 
     /// Everything that `show status` tells.
@@ -247,12 +249,14 @@ impl Gate {
         }
         if events.ledger_full > 0 {
             warnings.push(format!(
-                "the ledger is full: {} drops are counted by server and reason only; raise [tables] ledger",
+                "the ledger, or a server's share of it, is full: {} drops are counted by server and reason \
+                 only; raise [tables] ledger",
                 events.ledger_full
             ));
         }
         if let Some(policy) = &policy {
             warnings.extend(self.sizes_not_in_force(policy));
+            warnings.extend(warn_of_surroundings(place, policy));
         }
         Ok(Status {
             interface: place.interface.clone(),
@@ -361,7 +365,15 @@ impl Gate {
         };
         // The hint first: without it the filter does not look.
         self.write_state(state::STATE_QUARANTINES, 1)?;
-        self.quarantines.put(&id, &row, MapFlags::ANY)
+        self.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
+            // as large as the table of servers
+            GateError::Kernelside { errno: Errno::E2BIG | Errno::ENOSPC, .. } => GateError::TableFull {
+                table: "servers",
+                size: self.quarantines.capacity(),
+                wanted: self.quarantines.capacity() as usize + 1,
+            },
+            error => error,
+        })
     }
 
     /// Ends a quarantine; returns whether there was one. The caller holds the lock.
@@ -439,6 +451,7 @@ impl Gate {
             fill!(fragments),
             fill!(ledger),
             fill!(ledger_rest),
+            fill!(ledger_shares),
             fill!(limits),
             fill!(names),
             fill!(quarantines),

@@ -9,6 +9,8 @@ use std::path::Path;
 use libbpf_rs::libbpf_sys as sys;
 use nix::errno::Errno;
 
+use super::fault;
+
 /// How an XDP program sits on its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
@@ -42,6 +44,7 @@ pub fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
 /// Pins a map, a program or a link at `path`.
 pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     let path = c_path(path)?;
+    fault::point();
     // SAFETY: the descriptor is borrowed, the path NUL-terminated; both outlive the call.
     check(unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) }).map(drop)
 }
@@ -58,6 +61,7 @@ fn create_link(
         ..Default::default()
     };
     let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+    fault::point();
     // SAFETY: the options outlive the call and carry their own size.
     check(unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex, attach_type, &options) }).map(own)
 }
@@ -79,6 +83,7 @@ pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd,
 
 /// Puts another program into a link; no packet passes between the two.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    fault::point();
     // SAFETY: both descriptors are borrowed for the call; no options.
     check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) }).map(drop)
 }
@@ -86,6 +91,7 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), 
 /// Takes a link's program off its interface now; unpinning alone leaves that to a
 /// worker of the kernel.
 pub fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
+    fault::point();
     // SAFETY: the descriptor is borrowed for the call.
     check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }
@@ -118,11 +124,20 @@ pub fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
 
 /// The id of a program.
 pub fn program_id(program: BorrowedFd<'_>) -> Result<u32, Errno> {
+    program_info(program).map(|info| info.id)
+}
+
+/// How many instructions the verifier processed to accept a program.
+pub fn verified_instructions(program: BorrowedFd<'_>) -> Result<u32, Errno> {
+    program_info(program).map(|info| info.verified_insns)
+}
+
+fn program_info(program: BorrowedFd<'_>) -> Result<sys::bpf_prog_info, Errno> {
     let mut info = sys::bpf_prog_info::default();
     let mut size = mem::size_of::<sys::bpf_prog_info>() as u32;
     // SAFETY: `info` is as large as `size` says, and its zeroed pointers ask for no arrays.
     check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut size) })?;
-    Ok(info.id)
+    Ok(info)
 }
 
 /// Which XDP program is on the interface, and how.
@@ -141,6 +156,33 @@ pub fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
     } else {
         Ok(None)
     }
+}
+
+/// Whether the NIC takes VLAN tags out of the frames that it receives; `None` when it can't be asked.
+pub fn strips_vlan_tags(interface: &str) -> Option<bool> {
+    // struct ethtool_value and its numbers, of linux/ethtool.h
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))
+        .or_else(|_| std::net::UdpSocket::bind(("0.0.0.0", 0)))
+        .ok()?;
+    let mut value = EthtoolValue { command: ETHTOOL_GFLAGS, data: 0 };
+    // SAFETY: its members are integers and a union of integers and pointers; all zero is valid.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(room)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: the kernel reads and writes `request`, and `value` behind its pointer, which is as large as
+    // this command says; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    (result == 0).then_some(value.data & ETH_FLAG_RXVLAN != 0)
 }
 
 /// A test run's outcome.

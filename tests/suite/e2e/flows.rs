@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::policies::{dmz, dmz_with, dmz_with_web};
 use super::socket::{ARRIVES, NEVER, TcpServer, connect, echoes, tcp_talks};
 use super::tap::{TCP, Tap};
-use super::world::{FAMILIES, Family, V4, World, eventually, ip, share_machine};
+use super::world::{FAMILIES, Family, V4, World, eventually, ip, share_machine, tracker_hook};
 
 /// Opens a connection to the web server.
 fn open(world: &World, family: &Family, port: u16) -> TcpStream {
@@ -155,7 +155,7 @@ fn a_peer_that_opens_in_service_tracking_is_answered_without_a_tracker() {
     // a connection of now lives on when the tracking becomes strict, for it is taken over
     let strict = dmz().replacen("pickup = 0", "pickup = 60", 1);
     world.apply(&strict);
-    assert_eq!(world.show("status")["tracker"], "tcx");
+    assert_eq!(world.show("status")["tracker"], tracker_hook());
     assert!(echoes(&mut early));
     early.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     world.apply(&dmz_with("tracking = \"service\""));

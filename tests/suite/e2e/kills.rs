@@ -8,17 +8,17 @@ use portcullis::gate::{Gate, Mode, Place, Verdict};
 use super::command::Running;
 use super::policies::twin;
 use super::traffic::{Traffic, syn};
-use super::world::{NIC, V4, World, eventually, own_machine};
+use super::world::{NIC, V4, World, eventually, own_machine, tracker_hook};
 
 const APPLY_KILLS: u32 = 120;
 /// Of each command that loads the programs, which takes the kernel most of a second.
 const LOAD_KILLS: u32 = 12;
 
 /// Moments that are the same in every run (xorshift32).
-struct Dice(u32);
+pub struct Dice(pub u32);
 
 impl Dice {
-    fn up_to(&mut self, most: Duration) -> Duration {
+    pub fn up_to(&mut self, most: Duration) -> Duration {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 17;
         self.0 ^= self.0 << 5;
@@ -27,7 +27,7 @@ impl Dice {
 }
 
 /// Starts a command and kills it after a time; returns whether it was still at work.
-fn kill_after(world: &World, args: &[&str], time: Duration) -> bool {
+pub fn kill_after(world: &World, args: &[&str], time: Duration) -> bool {
     let running = Running::start(world.router.prepare(args));
     // the moment is what this is about
     std::thread::sleep(time);
@@ -35,7 +35,7 @@ fn kill_after(world: &World, args: &[&str], time: Duration) -> bool {
 }
 
 /// How long a command takes, and a little more: in this time it is killed.
-fn time_command(world: &World, args: &[&str]) -> Duration {
+pub fn time_command(world: &World, args: &[&str]) -> Duration {
     let start = Instant::now();
     world.router.portcullis(args).done();
     start.elapsed() * 6 / 5
@@ -43,7 +43,7 @@ fn time_command(world: &World, args: &[&str]) -> Duration {
 
 /// Which of the twins is in force; its text and its verdicts agree, and it is attached.
 #[track_caller]
-fn find_twin(world: &World, place: &Place) -> usize {
+pub fn find_twin(world: &World, place: &Place) -> usize {
     let (gate, mode) = world.router.enter(|| {
         let gate = Gate::open(place).expect("a gate");
         let mode = gate.find_mode(place);
@@ -152,7 +152,7 @@ fn a_first_attach_that_is_killed_is_in_nobodys_way() {
         kill_after(&world, &["attach", "-i", NIC, "-p", &path], dice.up_to(whole));
         world.run("attach", &["-p", &path]).done();
         let status = world.show("status");
-        assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &"tcx".into()));
+        assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &tracker_hook().into()));
         assert_eq!(status["warnings"], serde_json::json!([]));
         world.prove_drops(&tap, 2);
         world.detach();

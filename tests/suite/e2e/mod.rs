@@ -4,22 +4,25 @@
 //!
 //! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test puts into force.
 
-mod command;
+pub mod command;
 mod commands;
 mod console;
 mod daemon;
+pub mod evasion;
 mod flows;
 mod history;
-mod kills;
+pub(crate) mod kills;
 mod ledger;
+mod legitimate;
 mod metrics;
 mod modes;
-mod policies;
+mod nics;
+pub mod policies;
 mod refusals;
 mod service;
 mod services;
-mod socket;
+pub mod socket;
 mod swaps;
-mod tap;
-mod traffic;
-mod world;
+pub mod tap;
+pub mod traffic;
+pub mod world;

@@ -6,7 +6,7 @@ use super::policies::{dmz, dmz_with};
 use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use super::tap::UDP;
 use super::traffic::FORBIDDEN;
-use super::world::{FAMILIES, Plug, V4, World, eventually, ip, share_machine};
+use super::world::{FAMILIES, Plug, V4, World, eventually, ip, share_machine, tracker_hook};
 
 fn warnings(world: &World) -> String {
     world.show("status")["warnings"].to_string()
@@ -21,7 +21,7 @@ fn a_cable_has_the_gate_in_its_driver() {
     let status = world.show("status");
     assert_eq!(status["attached"], "native");
     assert_eq!(status["enforcing"], true);
-    assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &"tcx".into()));
+    assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &tracker_hook().into()));
     assert_eq!(status["warnings"], serde_json::json!([]));
     assert_eq!(world.xdp_of(), "xdp");
 }
@@ -61,15 +61,15 @@ fn service_tracking_is_reported_with_its_weakness_and_strict_tracking_without_it
 
     world.apply(&dmz());
     let status = world.show("status");
-    assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &"tcx".into()));
+    assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &tracker_hook().into()));
     assert_eq!(status["warnings"], serde_json::json!([]));
 
-    std::fs::remove_file(world.pins().join("links/track")).expect("the tracker's link");
+    world.remove_tracker();
     eventually("the tracker is off", || world.show("status")["tracker"] == "no");
     assert!(warnings(&world).contains("strict tracking without its tracker"));
     let path = world.write("policy.toml", &dmz());
     world.run("attach", &["-p", &path]).done();
-    assert_eq!(world.show("status")["tracker"], "tcx");
+    assert_eq!(world.show("status")["tracker"], tracker_hook());
     assert_eq!(world.show("status")["warnings"], serde_json::json!([]));
 }
 
@@ -164,7 +164,11 @@ fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     daemon.hear(&[&format!("generation {} is live", generation + 1)]);
     let status = world.show("status");
-    assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &"tcx".into()), "{status:#}");
+    assert_eq!(
+        (&status["attached"], &status["tracker"]),
+        (&"native".into(), &tracker_hook().into()),
+        "{status:#}"
+    );
     let _server = TcpServer::start(&world.dmz, 80);
     let web = SocketAddr::new(ip(V4.web), 80);
     assert!(tcp_talks(&world.internet, ip(V4.peer), web, ARRIVES), "new flows of peers are not seen");

@@ -11,13 +11,18 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::world::Namespace;
+use super::world::{Namespace, stretch};
 
 /// How long a packet may take that is expected to come.
 pub const ARRIVES: Duration = Duration::from_secs(5);
 /// How long is waited for one that is not. The proof is a counter and a tap, not this; less
 /// than a second, so that TCP does not send a second SYN.
 pub const NEVER: Duration = Duration::from_millis(300);
+
+/// A slow machine is waited for longer, but not for what shall never come.
+fn bound(patience: Duration) -> Duration {
+    if patience > NEVER { stretch(patience) } else { patience }
+}
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -86,6 +91,7 @@ pub fn connect(
     to: SocketAddr,
     patience: Duration,
 ) -> io::Result<TcpStream> {
+    let patience = bound(patience);
     let family = if from.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let stream = TcpStream::from(machine.enter(|| open(family, libc::SOCK_STREAM, 0))?);
     // SO_SNDTIMEO bounds connect(2) as well (socket(7))
@@ -116,14 +122,14 @@ pub fn echoes(stream: &mut TcpStream) -> bool {
 pub fn udp(machine: &Namespace, address: &str, port: u16) -> UdpSocket {
     let address: IpAddr = address.parse().expect("an address");
     let socket = machine.enter(|| UdpSocket::bind((address, port))).expect("a free port");
-    socket.set_read_timeout(Some(ARRIVES)).expect("a timeout");
+    socket.set_read_timeout(Some(bound(ARRIVES))).expect("a timeout");
     socket
 }
 
 /// Sends a datagram from a fresh port and has it echoed.
 pub fn udp_talks(machine: &Namespace, from: &str, to: SocketAddr, patience: Duration) -> bool {
     let socket = udp(machine, from, 0);
-    socket.set_read_timeout(Some(patience)).expect("a timeout");
+    socket.set_read_timeout(Some(bound(patience))).expect("a timeout");
     let mut answer = [0; 16];
     socket.send_to(b"ping", to).is_ok()
         && socket.recv_from(&mut answer).is_ok_and(|(length, sender)| (length, sender) == (4, to))

@@ -84,6 +84,16 @@ impl Tap {
 
     /// Keeps what `keep` picks, and markers: for long runs.
     pub fn keeping(machine: &Namespace, nic: &str, keep: impl Fn(&Seen) -> bool + Send + 'static) -> Tap {
+        Tap::watching(machine, nic, |_| (), keep)
+    }
+
+    /// Shows every frame, whatever it is, to `look` besides.
+    pub fn watching(
+        machine: &Namespace,
+        nic: &str,
+        look: impl Fn(&[u8]) + Send + 'static,
+        keep: impl Fn(&Seen) -> bool + Send + 'static,
+    ) -> Tap {
         let socket = File::from(machine.enter(|| open_raw(nic)));
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
@@ -95,6 +105,7 @@ impl Tap {
                 let Ok(length) = reader.read(&mut frame) else {
                     continue; // the timeout
                 };
+                look(&frame[..length]);
                 if let Some(one) = Seen::read(&frame[..length])
                     && (keep(&one) || is_marker(&one))
                 {
@@ -153,7 +164,8 @@ fn is_marker(seen: &Seen) -> bool {
     seen.protocol == UDP && seen.destination_port == MARKER_PORT && seen.payload_bytes == 0
 }
 
-fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
+/// A raw socket on a NIC of this thread's namespace.
+pub fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
     // Protocol 0 until it is bound, so that it sees nothing of other NICs.
     let socket = open(libc::AF_PACKET, libc::SOCK_RAW, 0).expect("a raw socket");
     set_option(&socket, libc::SO_RCVBUFFORCE, BUFFER_BYTES).expect("a large buffer");

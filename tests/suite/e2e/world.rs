@@ -17,12 +17,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use portcullis::gate::{Gate, Place};
 
+use super::nics::{Pair, move_pair};
 use super::socket::{UdpServer, udp_talks};
 
 /// The router's NIC in front of the servers.
@@ -117,9 +118,18 @@ pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(within(PATIENCE, condition), "not so after {PATIENCE:?}: {what}");
 }
 
-/// Whether something becomes so within a time.
+/// A time, stretched for a slow machine: `PORTCULLIS_PATIENCE` times as long.
+pub fn stretch(patience: Duration) -> Duration {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| {
+        let factor = std::env::var("PORTCULLIS_PATIENCE").ok();
+        factor.map_or(1, |factor| factor.parse().expect("PORTCULLIS_PATIENCE is a whole number"))
+    });
+    patience * *FACTOR
+}
+
+/// Whether something becomes so within a time, which is stretched.
 pub fn within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + stretch(patience);
     loop {
         if condition() {
             return true;
@@ -129,6 +139,20 @@ pub fn within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Version and patch level of the running kernel.
+pub fn kernel() -> (u32, u32) {
+    let name = nix::sys::utsname::uname().expect("the kernel's name");
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|char: char| !char.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().expect("a version"), numbers.next().expect("a patch level"))
+}
+
+/// Where this kernel has the tracker.
+pub fn tracker_hook() -> &'static str {
+    if kernel() >= (6, 6) { "tcx" } else { "clsact" }
 }
 
 // ---- one namespace -------------------------------------------------------------------------
@@ -181,7 +205,8 @@ impl Namespace {
         feed(command, lines);
     }
 
-    fn set_sysctl(&self, key: &str, value: &str) {
+    /// Sets a key below /proc/sys/net.
+    pub fn set_sysctl(&self, key: &str, value: &str) {
         self.enter(|| fs::write(Path::new("/proc/sys/net").join(key), value).expect(key));
     }
 
@@ -200,7 +225,7 @@ fn feed(mut command: Command, lines: &str) {
 }
 
 #[track_caller]
-fn feed_ip(lines: &str) {
+pub fn feed_ip(lines: &str) {
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]);
     feed(command, lines);
@@ -215,6 +240,16 @@ pub enum Plug {
     Cable,
     /// A bridge, which has none.
     Bridge,
+    /// Two NICs of a virtual machine that are joined outside of it, by the name of the pair in
+    /// `PORTCULLIS_NICS`. The router's is of the driver of that name.
+    Nics(&'static str),
+}
+
+/// A cable that something can be put into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    Dmz,
+    Internet,
 }
 
 /// A DMZ behind its router.
@@ -224,6 +259,9 @@ pub struct World {
     pub dmz: Namespace,
     /// For policies and what the daemon writes.
     pub folder: PathBuf,
+    spliced: Mutex<Vec<String>>,
+    /// Last: NICs come back when nothing holds their namespaces any more.
+    _pair: Option<Pair>,
 }
 
 impl World {
@@ -246,7 +284,9 @@ impl World {
         let [internet, router, dmz] = names.map(Namespace::open);
         let folder = std::env::temp_dir().join(stem);
         fs::create_dir_all(&folder).expect("a folder");
-        let world = World { internet, router, dmz, folder };
+        let pair = if let Plug::Nics(pair) = plug { Some(Pair(pair)) } else { None };
+        let spliced = Mutex::default();
+        let world = World { internet, router, dmz, folder, spliced, _pair: pair };
         world.wire(plug);
         world.wait_for_carrier();
         world
@@ -254,13 +294,20 @@ impl World {
 
     fn wire(&self, plug: Plug) {
         let [internet, router, dmz] = [&self.internet, &self.router, &self.dmz].map(Namespace::name);
-        let port = if plug == Plug::Cable { NIC } else { "port0" };
         feed_ip(&format!(
             "link add wan0 address 02:00:00:00:00:02 netns {router} type veth \
-             peer name eth0 address 02:00:00:00:00:03 netns {internet}\n\
-             link add {port} address 02:00:00:00:00:01 netns {router} type veth \
-             peer name eth0 address 02:00:00:00:00:10 netns {dmz}\n"
+             peer name eth0 address 02:00:00:00:00:03 netns {internet}\n"
         ));
+        match plug {
+            Plug::Nics(pair) => move_pair(pair, router, dmz),
+            Plug::Cable | Plug::Bridge => {
+                let port = if plug == Plug::Cable { NIC } else { "port0" };
+                feed_ip(&format!(
+                    "link add {port} address 02:00:00:00:00:01 netns {router} type veth \
+                     peer name eth0 address 02:00:00:00:00:10 netns {dmz}\n"
+                ));
+            }
+        }
         for machine in [&self.internet, &self.router, &self.dmz] {
             machine.set_sysctl("ipv6/conf/all/accept_dad", "0");
             machine.set_sysctl("ipv6/conf/default/accept_ra", "0");
@@ -278,7 +325,7 @@ impl World {
                  link set port0 up\n"
             ));
         }
-        self.wire_router_to_dmz();
+        self.wire_router_to_dmz(NIC);
         self.router.ip("link set lo up\n\
              link set wan0 addrgenmode none\n\
              link set wan0 up\n\
@@ -289,7 +336,19 @@ impl World {
              route add default via 203.0.113.130\n\
              route add default via 2001:db8:ffff::2\n");
 
-        self.wire_dmz();
+        self.wire_dmz("eth0");
+        self.wire_internet();
+        let peers = FAMILIES.map(|family| family.peers()).concat();
+        let lines = peers.iter().map(|peer| {
+            // an address that is still tentative can't be bound to
+            let flag = if peer.contains(':') { "nodad" } else { "" };
+            format!("address add {peer} dev lo {flag}\n")
+        });
+        self.internet.ip(&lines.collect::<String>());
+    }
+
+    /// The way from the peers to the servers.
+    fn wire_internet(&self) {
         let mut lines = up("eth0");
         lines.push_str(
             "address add 203.0.113.130/30 dev eth0\n\
@@ -299,14 +358,11 @@ impl World {
              route add 192.0.2.0/24 via 203.0.113.129\n\
              route add 2001:db8:1::/64 via 2001:db8:ffff::1\n",
         );
-        for address in FAMILIES.map(|family| family.peers()).concat() {
-            lines.push_str(&format!("address add {address} dev lo\n"));
-        }
         self.internet.ip(&lines);
     }
 
     /// A NIC that has just come up swallows packets until the kernel has noticed its carrier.
-    fn wait_for_carrier(&self) {
+    pub fn wait_for_carrier(&self) {
         for family in FAMILIES {
             let _echo = UdpServer::start(&self.internet, family.peer, 7);
             let target = SocketAddr::new(ip(family.peer), 7);
@@ -317,15 +373,15 @@ impl World {
     }
 
     /// Addresses and neighbours of the router's NIC in front of the servers.
-    fn wire_router_to_dmz(&self) {
-        let mut lines = up(NIC);
+    pub fn wire_router_to_dmz(&self, nic: &str) {
+        let mut lines = up(nic);
         lines.push_str(&format!(
-            "address add {}/24 dev {NIC}\naddress add {}/64 dev {NIC} nodad\n",
+            "address add {}/24 dev {nic}\naddress add {}/64 dev {nic} nodad\n",
             V4.router, V6.router
         ));
         for server in FAMILIES.map(|family| family.servers()).concat() {
             lines.push_str(&format!(
-                "neighbour add {server} lladdr 02:00:00:00:00:10 dev {NIC} nud permanent\n"
+                "neighbour add {server} lladdr 02:00:00:00:00:10 dev {nic} nud permanent\n"
             ));
         }
         self.router.ip(&lines);
@@ -341,26 +397,75 @@ impl World {
             self.router.name(),
             self.dmz.name()
         ));
-        self.wire_router_to_dmz();
-        self.wire_dmz();
+        self.wire_router_to_dmz(NIC);
+        self.wire_dmz("eth0");
         self.wait_for_carrier();
     }
 
+    /// Brings the router's NIC up again, under a gate: going down has cost it its IPv6 addresses and neighbours.
+    pub fn restore_after_down(&self) {
+        self.router.ip(&format!("address flush dev {NIC}\n"));
+        self.wire_router_to_dmz(NIC);
+        // through a gate nothing comes back that would show it: what is dropped does
+        for (family, port) in [(V4, 4_998), (V6, 4_999)] {
+            let socket = super::socket::udp(&self.dmz, family.web, 0);
+            let before = self.dropped("web1", "udp", port, "new_flow");
+            eventually("packets come to the gate", || {
+                let _ = socket.send_to(&[], SocketAddr::new(ip(family.peer), port));
+                self.dropped("web1", "udp", port, "new_flow") > before
+            });
+        }
+    }
+
     /// The servers' addresses, and their way out.
-    fn wire_dmz(&self) {
-        let mut lines = up("eth0");
+    pub fn wire_dmz(&self, nic: &str) {
+        let mut lines = up(nic);
         for family in FAMILIES {
             let (bits, flag) = if family.web.contains(':') { (64, "nodad") } else { (24, "") };
             for server in family.servers() {
-                lines.push_str(&format!("address add {server}/{bits} dev eth0 {flag}\n"));
+                lines.push_str(&format!("address add {server}/{bits} dev {nic} {flag}\n"));
             }
             let router = family.router;
             lines.push_str(&format!(
-                "neighbour add {router} lladdr 02:00:00:00:00:01 dev eth0 nud permanent\n\
+                "neighbour add {router} lladdr 02:00:00:00:00:01 dev {nic} nud permanent\n\
                  route add default via {router}\n"
             ));
         }
         self.dmz.ip(&lines);
+    }
+
+    /// Puts a new machine into the cable of the DMZ or of the internet: `near` is its NIC towards
+    /// the router, `far` the one towards the others. It has no addresses, and copies nothing yet.
+    pub fn splice(&self, into: Cut) -> Namespace {
+        let (machine, mac, end) = match into {
+            Cut::Dmz => (&self.dmz, "02:00:00:00:00:10", "x"),
+            Cut::Internet => (&self.internet, "02:00:00:00:00:03", "y"),
+        };
+        let name = machine.name();
+        let name = format!("{}-{end}", name.rsplit_once('-').expect("a stem").0);
+        remove_namespace(&name);
+        feed_ip(&format!("netns add {name}\n"));
+        let between = Namespace::open(name);
+        machine.ip(&format!("link set eth0 netns {} name near\n", between.name()));
+        feed_ip(&format!(
+            "link add far netns {} type veth peer name eth0 address {mac} netns {}\n",
+            between.name(),
+            machine.name()
+        ));
+        between.set_sysctl("ipv6/conf/all/accept_dad", "0");
+        between.ip("link set lo up\nlink set near addrgenmode none\nlink set far addrgenmode none\n\
+             link set near up\nlink set far up\n");
+        match into {
+            Cut::Dmz => self.wire_dmz("eth0"),
+            Cut::Internet => self.wire_internet(),
+        }
+        self.spliced.lock().expect("a list").push(between.name().to_owned());
+        between
+    }
+
+    /// Waits until packets go from end to end again.
+    pub fn wait_for_splice(&self) {
+        self.wait_for_carrier();
     }
 
     /// Where the gate lives, for the library. It asks for the process's namespace; this is for
@@ -404,6 +509,17 @@ impl World {
         text.split_whitespace().find(|word| word.starts_with("xdp")).unwrap_or_default().to_owned()
     }
 
+    /// Takes the tracker off behind the program's back.
+    pub fn remove_tracker(&self) {
+        if tracker_hook() == "tcx" {
+            fs::remove_file(self.pins().join("links/track")).expect("the tracker's link");
+        } else {
+            let mut tc = self.router.command("tc");
+            let status = tc.args(["filter", "del", "dev", NIC, "egress"]).status().expect("tc, of iproute2");
+            assert!(status.success(), "the tracker's filter could not be removed");
+        }
+    }
+
     /// Writes a file of the test's own.
     pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.folder.join(name);
@@ -417,6 +533,8 @@ impl Drop for World {
         for machine in [&self.internet, &self.router, &self.dmz] {
             remove_namespace(machine.name());
         }
+        let spliced = self.spliced.lock().unwrap_or_else(PoisonError::into_inner);
+        spliced.iter().for_each(|name| remove_namespace(name));
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

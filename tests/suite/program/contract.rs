@@ -5,7 +5,7 @@ use std::mem::{offset_of, size_of};
 use portcullis::gate::contract::{
     address, cell, counter, decision, flow, flow_key, fragment, fragment_key, half_open, ledger_key,
     ledger_row, limit, limit_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, question,
-    range_key, rule, sample, server, settings,
+    range_key, rule, sample, server, settings, share,
 };
 use portcullis::reason::REASONS;
 
@@ -31,9 +31,10 @@ fn the_types_have_the_sizes_that_the_header_asserts() {
         ("half_open", size_of::<half_open>(), 32),
         ("opening", size_of::<opening>(), 8),
         ("fragment_key", size_of::<fragment_key>(), 40),
-        ("fragment", size_of::<fragment>(), 16),
+        ("fragment", size_of::<fragment>(), 24),
         ("ledger_key", size_of::<ledger_key>(), 12),
         ("ledger_row", size_of::<ledger_row>(), 80),
+        ("share", size_of::<share>(), 8),
         ("counter", size_of::<counter>(), 16),
         ("sample", size_of::<sample>(), 104),
         ("decision", size_of::<decision>(), 40),
@@ -74,7 +75,7 @@ fn the_fields_of_tables_stand_where_the_header_puts_them() {
     offsets!(half_open: opened_ns = 0, generation = 8, rule = 12, sequence = 16, sequence_end = 24,
         syn_acks = 28);
     offsets!(fragment_key: source = 0, destination = 16, id = 32, protocol = 36, zero = 37);
-    offsets!(fragment: passed_ns = 0, rule = 8, generation = 12);
+    offsets!(fragment: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16);
 }
 
 #[test]

@@ -296,3 +296,21 @@ fn a_ping_in_fragments_needs_a_need() {
         bench.drops(&tcp((family.ns, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
     }
 }
+
+#[test]
+fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
+    let bench = Bench::dmz();
+    let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
+    let begin = |units| {
+        let packet = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(7, 0, true);
+        packet.options(DESTINATION_OPTIONS, units).frame()
+    };
+    let later = |offset| fragment(V6.ns, V6.peer, DESTINATION_OPTIONS, (7, offset, false), &[0x5a; 16]);
+    bench.passes(&begin(1), Reason::Need);
+    // a second first fragment, with a shorter chain, lays nothing open
+    bench.passes(&begin(0), Reason::Need);
+    for offset in [1, 2] {
+        bench.drops(&later(offset), Reason::Fragment);
+    }
+    bench.passes(&later(3), Reason::LaterFragment);
+}

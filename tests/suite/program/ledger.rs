@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use portcullis::gate::contract::{ledger_key, ledger_row, share};
 use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
-use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, raw_ip, tcp, udp};
+use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, padded, raw_ip, tcp, udp};
 
 #[test]
 fn a_kind_of_drop_is_one_row_that_grows() {
@@ -101,8 +102,9 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
         sent = (sent.0 + 1, sent.1 + frame.len() as u64);
         (row, sent)
     };
-    for port in [1, 2] {
-        let (row, _) = send(&kind(V4.web, port), Reason::NewFlow);
+    // one of the two rows is the most that one server gets
+    for (server, port) in [(V4.web, 2), (V4.ns, 1)] {
+        let (row, _) = send(&kind(server, port), Reason::NewFlow);
         assert_eq!((row.key.port, row.key.protocol), (port, 6));
     }
     assert_eq!(bench.gate.tally().unwrap().ledger_full, 0);
@@ -123,8 +125,7 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
     assert_eq!(bench.ledger_total(), total, "every drop, exactly");
     assert_eq!(bench.gate.tally().unwrap().ledger_full, 5);
     assert_eq!(bench.gate.tally().unwrap().ledger_rest_full, 0);
-    let rows: Vec<(portcullis::gate::contract::ledger_key, portcullis::gate::contract::ledger_row)> =
-        bench.entries("ledger_rest");
+    let rows: Vec<(ledger_key, ledger_row)> = bench.entries("ledger_rest");
     assert_eq!(rows.len(), 3);
 }
 
@@ -145,6 +146,7 @@ fn drops_on_two_cpus_at_once_are_counted_exactly() {
     const THREADS: u64 = 4;
     const REPEAT: u32 = 20_000;
     let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+    // two rows, and one that finds the ledger full
     let frames = [kind(V4.web, 1), kind(V6.ns, 2), kind(V4.web, 3)];
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -174,4 +176,120 @@ fn a_thousand_answers_leave_no_row() {
     let counters = bench.gate.counters(false).unwrap();
     let replies = counters.iter().find(|(reason, _, _)| *reason == Reason::Reply).unwrap();
     assert_eq!(replies.1, 1_001);
+}
+
+#[test]
+fn padding_in_another_buffer_counts_as_bytes_of_the_drop() {
+    let bench = Bench::dmz();
+    let frame = padded(&udp((V4.web, 40_000), (V4.peer, 9)), 9000);
+    bench.drops(&frame, Reason::NewFlow);
+    assert_eq!(bench.ledger_total(), (1, 9000));
+}
+
+/// Rows that the ledger has of a server.
+fn rows_of(bench: &Bench, server: u32) -> usize {
+    let rows: Vec<(ledger_key, ledger_row)> = bench.entries("ledger");
+    rows.iter().filter(|(key, _)| key.server == server).count()
+}
+
+#[test]
+fn a_server_that_calls_every_port_leaves_the_others_their_rows() {
+    const ROWS: u32 = 512;
+    let bench = Bench::sized(POLICY, &[("ledger", ROWS)]);
+    let (web, ns) = (bench.id_of("web1"), bench.id_of("ns1"));
+    let servers = bench.gate.ids_by_name().unwrap().len();
+    let own = ROWS as usize / 2 / (servers + 1);
+    let most = own + (ROWS as usize - own * (servers + 1)) / 8;
+
+    let mut bytes = 0;
+    for port in 1..=4_000 {
+        let frame = kind(V4.web, port);
+        bytes += frame.len() as u64;
+        bench.gate.programs.run_filter(&frame, 1).unwrap();
+    }
+    assert_eq!(rows_of(&bench, web), most);
+    assert_eq!(bench.ledger_total(), (4_000, bytes), "every drop, exactly");
+    assert_eq!(bench.gate.tally().unwrap().ledger_full, 4_000 - most as u64);
+    let rest: Vec<(ledger_key, ledger_row)> = bench.entries("ledger_rest");
+    assert_eq!(rest.len(), 1);
+    assert_eq!((rest[0].0.server, rest[0].0.reason), (web, Reason::NewFlow.number()));
+    assert_eq!(rest[0].1.packets, 4_000 - most as u64);
+
+    // another server's kinds have port and protocol, as if nothing had been
+    for port in 1_001..=1_000 + own as u16 {
+        let row = bench.drops(&kind(V6.ns, port), Reason::NewFlow);
+        assert_eq!((row.key.server, row.key.port, row.key.protocol), (ns, port, 6));
+    }
+    // so have the kinds that the greedy one has already
+    assert_eq!(bench.drops(&kind(V4.web, 7), Reason::NewFlow).key.port, 7);
+}
+
+#[test]
+fn what_every_server_owns_of_the_ledger_it_gets_when_all_are_greedy() {
+    const ROWS: u32 = 512;
+    let mut policy = POLICY.to_owned();
+    for number in 0..40 {
+        policy.push_str(&format!(
+            "[servers.s{number}]\naddresses = [\"192.0.2.{}\"]\nroles = [\"web\"]\n",
+            150 + number
+        ));
+    }
+    let bench = Bench::sized(&policy, &[("ledger", ROWS)]);
+    let own = ROWS as usize / 2 / (bench.gate.ids_by_name().unwrap().len() + 1);
+    assert!(own > 3);
+    let greedy = |number: u8| IpAddr::from([192, 0, 2, 150 + number]);
+    for number in 0..39 {
+        for port in 1..=200 {
+            bench.gate.programs.run_filter(&kind(greedy(number), port), 1).unwrap();
+        }
+    }
+    let rows: Vec<(ledger_key, ledger_row)> = bench.entries("ledger");
+    assert!(rows.len() < ROWS as usize, "room is left for who has not been heard yet");
+    for number in 0..39 {
+        assert!(rows_of(&bench, bench.id_of(&format!("s{number}"))) >= own);
+    }
+    for port in 1..=own as u16 {
+        assert_eq!(bench.drops(&kind(greedy(39), port), Reason::NewFlow).key.port, port);
+    }
+    assert_eq!(bench.drops(&kind(greedy(39), 9_999), Reason::NewFlow).key.port, 0, "and no more");
+    assert_eq!(bench.ledger_total().0, 39 * 200 + own as u64 + 1);
+}
+
+#[test]
+fn who_borrows_an_address_spends_nothing_of_its_owner() {
+    let policy = POLICY.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:77\"");
+    let bench = Bench::sized(&policy, &[("ledger", 512)]);
+    for port in 1..=1_000 {
+        bench.gate.programs.run_filter(&kind(V4.ns, port), 1).unwrap();
+    }
+    let mut own = kind(V4.ns, 4_000);
+    own[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0x77]);
+    let row = bench.drops(&own, Reason::NewFlow);
+    assert_eq!((row.key.server, row.key.port), (bench.id_of("ns1"), 4_000));
+    let shares: Vec<(u32, share)> = bench.entries("ledger_shares");
+    let rows = shares.iter().find(|(owner, _)| *owner == bench.id_of("ns1")).map(|(_, share)| share.rows);
+    assert_eq!(rows, Some(1));
+}
+
+#[test]
+fn shares_are_exact_when_several_cpus_make_rows_at_once() {
+    const THREADS: u16 = 4;
+    let bench = Bench::sized(POLICY, &[("ledger", 512)]);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let bench = &bench;
+            scope.spawn(move || {
+                // each kind by all threads, so that they meet
+                for number in 0..3_000 {
+                    let server = if thread % 2 == 0 { V4.web } else { V6.web };
+                    bench.gate.programs.run_filter(&kind(server, 1 + number), 1).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(bench.ledger_total().0, u64::from(THREADS) * 3_000);
+    let shares: Vec<(u32, share)> = bench.entries("ledger_shares");
+    let web = bench.id_of("web1");
+    let share = shares.iter().find(|(owner, _)| *owner == web).expect("a share").1;
+    assert_eq!(share.rows as usize, rows_of(&bench, web), "what is counted, and what there is");
 }

@@ -2,11 +2,13 @@
 
 mod answers;
 mod contract;
+mod evasion;
 mod fragments;
 mod icmp_errors;
 mod ledger;
 mod limits;
 mod link_layer;
+mod link_scope;
 mod malformed_ip;
 mod malformed_transport;
 mod modes;
@@ -18,6 +20,7 @@ mod protocols;
 mod quarantine;
 mod replies;
 mod replies_other;
+mod routes;
 mod service;
 mod source_route;
 mod sources;

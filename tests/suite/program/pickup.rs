@@ -92,6 +92,38 @@ fn a_flow_in_the_tables_is_no_pickup() {
 }
 
 #[test]
+fn a_handshake_that_began_just_before_the_gate_outlives_the_half_open() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.set_pickup(60);
+        // its SYN+ACK went out before the filter was there
+        bench.to_server(&tcp(peer, server, SYN));
+        bench.to_server(&tcp(peer, server, ACK));
+        bench.passes(&tcp(server, peer, ACK | PSH), Reason::Pickup);
+        bench.set_pickup(-1);
+        bench.to_server(&tcp(peer, server, ACK));
+        bench.age("half_open", 61);
+        bench.age("established", 121);
+        bench.passes(&tcp(server, peer, ACK | PSH), Reason::Reply);
+    }
+}
+
+#[test]
+fn a_handshake_that_the_gate_sees_is_no_pickup() {
+    let bench = Bench::dmz();
+    bench.set_pickup(60);
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.to_server(&tcp(peer, server, SYN));
+        bench.passes(&tcp(server, peer, SYN | ACK), Reason::Reply);
+        bench.passes(&tcp(server, peer, ACK | PSH), Reason::Reply);
+        assert!(bench.has_flow(FlowTable::HalfOpen, server, peer));
+        assert!(!bench.has_flow(FlowTable::Established, server, peer));
+    }
+}
+
+#[test]
 fn a_change_of_policy_starts_no_pickup() {
     let bench = Bench::dmz();
     bench.set_pickup(-1);

@@ -30,7 +30,7 @@ const TABLES: [(&str, u32); 9] = [
     ("icmp", 2048),
     ("unlisted", 2048),
     ("fragments", 2048),
-    ("ledger", 512),
+    ("ledger", 4096),
     ("limits", 64),
 ];
 
@@ -39,7 +39,7 @@ const FLOW_MAPS: [&str; 7] =
     ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "limits"];
 
 /// Tables that the control tool fills and that outlive a policy.
-const TOOL_MAPS: [&str; 4] = ["names", "quarantines", "ledger", "ledger_rest"];
+const TOOL_MAPS: [&str; 5] = ["names", "quarantines", "ledger", "ledger_rest", "ledger_shares"];
 
 /// Gates that tests have done with. The verifier takes a second for each, so they are emptied and
 /// used again: a test begins with a gate that is as good as new, and nobody else has it meanwhile.
@@ -102,8 +102,8 @@ impl Bench {
     }
 
     /// A bench with a gate that was made elsewhere.
-    pub fn of(gate: Gate) -> Bench {
-        Bench { gate: Arc::new(gate), reusable: false }
+    pub fn of(gate: impl Into<Arc<Gate>>) -> Bench {
+        Bench { gate: gate.into(), reusable: false }
     }
 
     /// A gate with the policy that most tests use.
@@ -220,8 +220,11 @@ impl Bench {
             if time == 0 {
                 continue; // a limit of which nothing was spent
             }
-            // The clock counts from boot, and a router may have booted a minute ago: wrap.
-            value[..8].copy_from_slice(&time.wrapping_sub(by_ns).to_ne_bytes());
+            // The clock counts from boot, and a router may have booted a minute ago: wrap, as the
+            // difference of two times does. But a purse's time is compared, not subtracted.
+            let older =
+                if map == "limits" { time.saturating_sub(by_ns).max(1) } else { time.wrapping_sub(by_ns) };
+            value[..8].copy_from_slice(&older.to_ne_bytes());
             self.gate.map(map).update(&key, &value, MapFlags::EXIST).expect("an update");
         }
     }

@@ -1,0 +1,309 @@
+//! Every command dies before each of its changes of the kernel's state in turn, until it runs
+//! through. Each time one whole policy is in force, and the next command works.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::e2e::command::Outcome;
+use crate::e2e::kills::{Dice, find_twin, kill_after, time_command};
+use crate::e2e::policies::twin;
+use crate::e2e::tap::Tap;
+use crate::e2e::world::{NIC, PATIENCE, V4, World, ip, own_machine, share_machine};
+
+/// More changes than any command makes.
+const MOST_POINTS: usize = 1_000;
+/// Of commands that load the programs, every so many-th point is tried.
+const LOAD_STEP: usize = 9;
+
+fn load_step() -> usize {
+    std::env::var("PORTCULLIS_CHAOS_STEP").ok().and_then(|step| step.parse().ok()).unwrap_or(LOAD_STEP)
+}
+
+/// Runs a command that ends before its Nth change.
+fn die_at(world: &World, point: usize, args: &[&str]) -> Outcome {
+    let mut command = world.router.prepare(args);
+    command.env("PORTCULLIS_DIE_AT", point.to_string());
+    let output = command.output().expect("the program");
+    Outcome {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// Whether it died, as it was told to; whatever it said before that is no success.
+#[track_caller]
+fn died(outcome: &Outcome, point: usize) -> bool {
+    match outcome.code {
+        Some(0) => false,
+        // nsenter hands on the signal
+        None => {
+            assert_eq!(outcome.out, "", "point {point}: it spoke before it was done");
+            true
+        }
+        Some(_) => panic!("point {point}: {outcome:#?}"),
+    }
+}
+
+/// Everything that is pinned, and whatever is left beside it.
+fn list_pins(world: &World) -> BTreeSet<String> {
+    fn walk(folder: &Path, root: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else {
+                found.insert(path.strip_prefix(root).expect("below it").display().to_string());
+            }
+        }
+    }
+    let pins = world.pins();
+    let mut found = BTreeSet::new();
+    walk(&pins, &pins, &mut found);
+    let staging = format!("{}::new", pins.display());
+    assert!(!Path::new(&staging).exists(), "half a gate is left at {staging}");
+    found
+}
+
+/// What `show status` says is so: it may not say that the gate drops when it does not.
+#[track_caller]
+fn prove_status(world: &World, tap: &Tap) {
+    let outcome = world.run("show", &["status", "-j"]);
+    match outcome.code {
+        Some(0) => {
+            let status = outcome.json();
+            assert_eq!(status["enforcing"] == true, world.has_xdp(), "{status:#}");
+            assert_eq!(status["attached"] == "native", world.has_xdp(), "{status:#}");
+        }
+        // none, or one that was cut short: with the way out
+        _ => {
+            outcome.refused(&["help:"]);
+        }
+    }
+    if !world.has_xdp() {
+        world.prove_passes(tap, 1);
+    }
+}
+
+/// A gate with the first twin, both policies in files, and the tap.
+fn stage() -> (World, [String; 2], Tap) {
+    let world = World::new();
+    world.attach(&twin(0));
+    let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
+    let tap = world.tap_internet();
+    (world, paths, tap)
+}
+
+/// A half-open flow to a service that the second twin revokes: so there is something to do after
+/// the swap. Nobody listens there.
+fn open_what_only_the_first_allows(world: &World) {
+    let web = std::net::SocketAddr::new(ip(V4.web), 1500);
+    world.internet.enter(|| {
+        let refused = std::net::TcpStream::connect_timeout(&web, PATIENCE);
+        assert!(refused.is_err(), "somebody listens");
+    });
+    assert!(world.show("flows").to_string().contains("half_open"), "the flow is not there");
+}
+
+#[test]
+fn an_apply_that_dies_before_any_of_its_changes_leaves_one_whole_policy() {
+    let _machine = share_machine();
+    let (world, paths, tap) = stage();
+    let place = world.place();
+    let whole = list_pins(&world);
+    let mut changed = 0;
+    for point in 1..MOST_POINTS {
+        open_what_only_the_first_allows(&world);
+        let outcome = die_at(&world, point, &["apply", "-i", NIC, &paths[1]]);
+        if !died(&outcome, point) {
+            eprintln!("apply: {} points, {changed} of them after the swap", point - 1);
+            assert!(point > 20 && changed >= 1, "{point} points, {changed} after the swap");
+            assert_eq!(find_twin(&world, &place), 1);
+            return;
+        }
+        changed += find_twin(&world, &place);
+        if point % 4 == 0 {
+            world.prove_drops(&tap, 1);
+        }
+        world.run("apply", &[&paths[0]]).done();
+        assert_eq!(find_twin(&world, &place), 0, "point {point}");
+        assert_eq!(list_pins(&world), whole, "point {point}");
+    }
+    panic!("it never ran through");
+}
+
+#[test]
+fn an_upgrade_that_dies_before_any_of_its_changes_leaves_the_gate_down() {
+    let _machine = share_machine();
+    let (world, paths, tap) = stage();
+    let place = world.place();
+    let whole = list_pins(&world);
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        let outcome = die_at(&world, point, &["attach", "-i", NIC, "-p", &paths[1]]);
+        if !died(&outcome, point) {
+            eprintln!("attach on a gate: at most {} points", point - 1);
+            assert!(point > 20);
+            return;
+        }
+        assert!(world.has_xdp(), "point {point}");
+        find_twin(&world, &place);
+        world.prove_drops(&tap, 1);
+        world.run("attach", &["-p", &paths[0]]).done();
+        assert_eq!(find_twin(&world, &place), 0, "point {point}");
+        assert_eq!(list_pins(&world), whole, "point {point}");
+    }
+    panic!("it never ran through");
+}
+
+#[test]
+fn a_first_attach_that_dies_before_any_of_its_changes_claims_nothing_and_the_next_works() {
+    let _machine = share_machine();
+    let (world, paths, tap) = stage();
+    let whole = list_pins(&world);
+    world.detach();
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        let outcome = die_at(&world, point, &["attach", "-i", NIC, "-p", &paths[0]]);
+        if !died(&outcome, point) {
+            eprintln!("first attach: at most {} points", point - 1);
+            assert!(point > 50);
+            return;
+        }
+        prove_status(&world, &tap);
+        world.run("attach", &["-p", &paths[0]]).done();
+        assert_eq!(list_pins(&world), whole, "point {point}");
+        world.prove_drops(&tap, 1);
+        world.detach();
+        assert!(!world.pins().exists() && !world.has_xdp(), "point {point}");
+    }
+    panic!("it never ran through");
+}
+
+#[test]
+fn a_detach_that_dies_before_any_of_its_changes_is_finished_by_the_next() {
+    let _machine = share_machine();
+    let (world, paths, tap) = stage();
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        let outcome = die_at(&world, point, &["detach", "-i", NIC]);
+        if !died(&outcome, point) {
+            eprintln!("detach: at most {} points", point - 1);
+            assert!(point > 20);
+            return;
+        }
+        prove_status(&world, &tap);
+        // whoever does not know better tries to put it down again
+        let outcome = world.run("attach", &["-p", &paths[0]]);
+        if outcome.code == Some(0) {
+            world.prove_drops(&tap, 1);
+        } else {
+            outcome.refused(&["incomplete", "help:", "detach -i dmz0"]);
+        }
+        world.detach();
+        assert!(!world.pins().exists() && !world.has_xdp(), "point {point}");
+        list_pins(&world);
+        world.run("attach", &["-p", &paths[0]]).done();
+        world.prove_drops(&tap, 1);
+    }
+    panic!("it never ran through");
+}
+
+#[test]
+fn a_quarantine_or_release_that_dies_is_whole_or_not_there() {
+    let _machine = share_machine();
+    let (world, _, tap) = stage();
+    let is_quarantined = || {
+        let status = world.show("status");
+        let listed = status["quarantined"].to_string().contains("mx1");
+        let cut = world.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1 == "quarantined";
+        assert_eq!(listed, cut, "what is said and what is done: {status:#}");
+        cut
+    };
+    for (command, wanted) in [("quarantine", true), ("release", false)] {
+        let mut through = false;
+        for point in 1..MOST_POINTS {
+            let outcome = die_at(&world, point, &[command, "-i", NIC, "mx1"]);
+            through = !died(&outcome, point);
+            let now = is_quarantined();
+            if through {
+                assert_eq!(now, wanted);
+                break;
+            }
+            world.prove_drops(&tap, 1);
+            // a retry mends it, from wherever it stands
+            world.run(command, &["mx1"]);
+            assert_eq!(is_quarantined(), wanted, "{command}, point {point}");
+            world.run(if wanted { "release" } else { "quarantine" }, &["mx1"]).done();
+        }
+        assert!(through, "{command} never ran through");
+    }
+}
+
+#[test]
+fn a_daemon_that_dies_before_any_of_its_changes_leaves_a_gate_or_none_and_the_next_works() {
+    let _machine = share_machine();
+    let (world, paths, tap) = stage();
+    let place = world.place();
+    // more would let it come up, and it would never end
+    for point in (1..=20).step_by(load_step()) {
+        let outcome = die_at(&world, point, &["run", "-i", NIC, "-p", &paths[1]]);
+        assert!(died(&outcome, point), "the daemon ran through at point {point}");
+        assert!(world.has_xdp(), "point {point}");
+        find_twin(&world, &place);
+        world.prove_drops(&tap, 1);
+    }
+    // neither of its locks nor its socket is in the way
+    let mut daemon = world.daemon(&twin(0), &[]);
+    world.prove_drops(&tap, 1);
+    assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
+}
+
+#[test]
+fn small_commands_killed_at_random_moments_change_nothing_by_halves() {
+    const KILLS: usize = 10;
+    let _machine = own_machine();
+    let (world, paths, tap) = stage();
+    let place = world.place();
+    let mut dice = Dice(0x00c0_ffee);
+    let commands: [&[&str]; 6] = [
+        &["quarantine", "-i", NIC, "mx1"],
+        &["release", "-i", NIC, "mx1"],
+        &["diff", "-i", NIC, &paths[0]],
+        &["show", "-i", NIC, "status"],
+        &["show", "-i", NIC, "drops"],
+        &["explain", "-i", NIC, "--from", "192.0.2.80", "--to", "198.51.100.99", "tcp/80"],
+    ];
+    for args in commands {
+        let whole = time_command(&world, args);
+        for _ in 0..KILLS {
+            kill_after(&world, args, dice.up_to(whole));
+            assert_eq!(find_twin(&world, &place), 0);
+        }
+        world.prove_drops(&tap, 1);
+    }
+    // and whatever they left, the next ones mend
+    world.run("quarantine", &["mx1"]).done();
+    assert_eq!(world.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1, "quarantined");
+    world.run("release", &["mx1"]).done();
+    assert_eq!(world.verdict("192.0.2.25", "198.51.100.99", "udp/9000").0, "pass");
+}
+
+#[test]
+fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_in_force() {
+    let _machine = share_machine();
+    let (world, paths, tap) = stage();
+    let place = world.place();
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            for path in [&paths[0], &paths[1], &paths[0], &paths[1]] {
+                let world = &world;
+                scope.spawn(move || world.run("apply", &[path]).done());
+            }
+            let (world, path) = (&world, &paths[0]);
+            scope.spawn(move || world.run("quarantine", &["mx1"]).done());
+            scope.spawn(move || world.run("diff", &[path]));
+        });
+        find_twin(&world, &place);
+        world.run("release", &["mx1"]).done();
+    }
+    assert_eq!(world.show("status")["generation"], 21, "each apply counts");
+    world.prove_drops(&tap, 1);
+}

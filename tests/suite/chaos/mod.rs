@@ -1,0 +1,9 @@
+//! Whatever breaks around the gate, and whenever: it holds, or says plainly that it doesn't.
+//!
+//! Needs root. `PORTCULLIS_CHAOS_STEP=1` tries every fault point of the commands that load the
+//! programs; the default tries some of them, for each costs the verifier's time.
+
+mod fault_points;
+mod mounts;
+mod nics;
+mod unread;

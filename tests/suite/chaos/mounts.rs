@@ -1,0 +1,107 @@
+//! File systems that are full, missing or read-only.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::e2e::command::{Daemon, Running};
+use crate::e2e::policies::{dmz, dmz_with_eve};
+use crate::e2e::world::{NIC, World, eventually, share_machine};
+
+/// The program, on the router, in a mount namespace of its own that a script has prepared. Its
+/// mounts die with it, and nobody else sees them.
+fn behind(world: &World, script: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("set -e; {script}\nexec nsenter \"$@\"");
+    let netns = format!("--net=/run/netns/{}", world.router.name());
+    command.args(["--mount", "--propagation", "private", "bash", "-c", &script, "-", &netns, "--"]);
+    command.arg(env!("CARGO_BIN_EXE_portcullis")).args(args).env_remove("RUST_LOG");
+    command
+}
+
+#[test]
+fn a_bpffs_that_may_not_be_written_is_refused_in_words_and_leaves_no_gate() {
+    let _machine = share_machine();
+    let world = World::new();
+    let path = world.write("policy.toml", &dmz());
+    let tap = world.tap_internet();
+    let script = "mount -o remount,ro,bind /sys/fs/bpf 2>/dev/null || { mount --bind /sys/fs/bpf /sys/fs/bpf; mount -o remount,ro,bind /sys/fs/bpf; }";
+    for command in ["attach", "run"] {
+        let outcome = Running::start(behind(&world, script, &[command, "-i", NIC, "-p", &path])).outcome();
+        outcome.refused(&["/sys/fs/bpf", "ead-only file system", "help:", "remount,rw"]);
+        assert!(!world.pins().exists() && !world.has_xdp());
+    }
+    world.prove_passes(&tap, 1);
+    world.run("attach", &["-p", &path]).done();
+    world.prove_drops(&tap, 1);
+
+    // what is there can be looked at, is not lifted, and says so
+    let outcome = Running::start(behind(&world, script, &["detach", "-i", NIC])).outcome();
+    outcome.refused(&["ead-only file system", "help:", "remount,rw"]);
+    let status = world.show("status");
+    assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
+    world.prove_drops(&tap, 1);
+    world.detach();
+    assert!(!world.pins().exists() && !world.has_xdp());
+}
+
+#[test]
+fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let disk = world.folder.join("disk");
+    fs::create_dir_all(&disk).expect("a folder");
+    let eve = disk.join("eve.json");
+    let policy = world.write("policy.toml", &dmz_with_eve(&eve.display().to_string()));
+    // the events' disk has a page; the history's has none left
+    let script = format!(
+        "mount -t tmpfs -o size=4096 none {disk}; dd if=/dev/zero of={disk}/filler bs=4096 count=1 status=none; \
+         mkdir -p /var/lib/portcullis; mount -t tmpfs -o size=4096 none /var/lib/portcullis; \
+         dd if=/dev/zero of=/var/lib/portcullis/filler bs=4096 count=1 status=none",
+        disk = disk.display()
+    );
+    let mut daemon = Daemon::start(behind(&world, &script, &["run", "-i", NIC, "-p", &policy]));
+    daemon.hear(&["the gate on dmz0 is down"]);
+    world.prove_drops(&tap, 5);
+    daemon.hear(&["sink eve", "No space left on device", "to be retried"]);
+    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    // said once, not with each of its drops
+    world.prove_drops(&tap, 20);
+    assert_eq!(daemon.find(&["sink eve", "No space left"]).len(), 1, "{:#?}", daemon.said());
+
+    // room again, as the daemon sees it: what waited is written
+    let inside = format!("/proc/{}/root{}", daemon.pid(), disk.join("filler").display());
+    fs::write(&inside, b"").expect("the daemon's disk");
+    fs::remove_file(&inside).expect("the daemon's disk");
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    let seen = format!("/proc/{}/root{}", daemon.pid(), eve.display());
+    let told = || {
+        let text = fs::read_to_string(&seen).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["event_type"] == "drop").count()
+    };
+    eventually("an event that waited is in the file", || told() > 0);
+    assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
+    daemon.hear(&["could not write", "reported.json", "No space left", "once more"]);
+    world.prove_drops(&tap, 2);
+}
+
+#[test]
+fn a_history_of_nonsense_is_said_and_reported_anew() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    world.attach(&dmz());
+    world.prove_drops(&tap, 3);
+    let name = world.pins().file_name().expect("a name").to_owned();
+    let folder = Path::new("/var/lib/portcullis").join(name);
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("reported.json"), b"{\"rows\":[{\"key\":").expect("a file");
+    let mut daemon = world.daemon(&dmz(), &[]);
+    daemon.hear(&["reported.json", "damaged", "once more"]);
+    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
+}

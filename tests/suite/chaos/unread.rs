@@ -1,0 +1,64 @@
+//! A perf buffer that nobody reads: the samples are lost, and no drop goes unreported.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::e2e::policies::dmz_with_eve;
+use crate::e2e::socket::udp;
+use crate::e2e::world::{V4, World, eventually, ip, share_machine};
+
+/// Kinds of drops: more than the buffer holds samples.
+const KINDS: u16 = 3_000;
+const FIRST: u16 = 20_000;
+
+#[test]
+fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let path = world.folder.join("eve.json");
+    let mut daemon = world.daemon(&dmz_with_eve(&path.display().to_string()), &[]);
+    daemon.signal(Signal::SIGSTOP);
+    for round in 0..2 {
+        // of three servers, for one may not have so many rows of the ledger
+        for server in [V4.web, V4.mail, V4.dns] {
+            let socket = udp(&world.dmz, server, 0);
+            for port in 0..KINDS / 3 {
+                let to = std::net::SocketAddr::new(ip(V4.peer), FIRST + port);
+                socket.send_to(b"out", to).expect("a datagram");
+                if port % 16 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        let counted = || {
+            let drops = world.drops();
+            drops.iter().map(crate::e2e::command::Row::packets).sum::<u64>()
+        };
+        eventually("each drop is in the ledger", || counted() == u64::from(KINDS) * (round + 1));
+    }
+    world.catch_up(&tap);
+    assert_eq!(tap.count(|one| one.destination_port >= FIRST && one.destination_port < FIRST + KINDS), 0);
+    let events = world.show("status")["events"].clone();
+    let number = |key: &str| events[key].as_u64().expect("a count");
+    assert!(number("samples_lost") > 0, "the buffer holds more than {KINDS} samples: {events:#}");
+    assert_eq!(number("samples_unheard"), 0, "{events:#}");
+    assert_eq!(world.show("status")["events_lost"], events["samples_lost"]);
+
+    daemon.signal(Signal::SIGCONT);
+    // as events one by one as far as they go, and whole in the alarms
+    let alarmed = || {
+        let alarms = world.show("alarms");
+        alarms.as_array().into_iter().flatten().filter_map(|alarm| alarm["packets"].as_u64()).max()
+    };
+    eventually("the alarms know of them", || alarmed().is_some_and(|drops| drops >= 1_000));
+    let told = || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["event_type"] == "drop").count()
+    };
+    eventually("events are told", || told() >= 500);
+    assert!(daemon.end(Signal::SIGTERM).success());
+}

@@ -1,0 +1,197 @@
+//! A run of a tool, and the proof that it sends what the gate keeps in.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::catch::Catch;
+use super::{crafted, scans};
+use crate::e2e::policies::dmz;
+use crate::e2e::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
+use crate::e2e::world::{FAMILIES, Plug, V4, V6, World, eventually, ip, within};
+
+/// One line of a table of tools.
+pub struct Attack {
+    /// Program and arguments; WEB, DNS, PEER, OTHER and their like with a 6 are addresses.
+    pub line: &'static str,
+    pub shows: &'static str,
+}
+
+/// All of them, for the published table.
+pub fn list_attacks() -> impl Iterator<Item = (&'static str, &'static Attack)> {
+    scans::LIST
+        .iter()
+        .map(|attack| (scans::TEST, attack))
+        .chain(crafted::LIST.iter().map(|attack| (crafted::TEST, attack)))
+        .chain(crafted::LIST6.iter().map(|attack| (crafted::TEST6, attack)))
+}
+
+/// Longer than any of them needs; the floods among them never end by themselves.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// A process that is ended with its scope.
+pub struct Tool(Child);
+
+impl Tool {
+    pub fn start(mut command: Command) -> Tool {
+        Tool(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the tool"))
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_none()
+    }
+
+    /// Waits for its end, or makes one.
+    pub fn end_within(mut self, patience: Duration) {
+        within(patience, || !self.is_running());
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+            if !within(Duration::from_secs(2), || !self.is_running()) {
+                let _ = self.0.kill();
+            }
+        }
+        let _ = self.0.wait();
+    }
+}
+
+impl Attack {
+    fn run(&self, world: &World) {
+        let mut words = self.line.split(' ').map(|word| {
+            [("WEB6", V6.web), ("DNS6", V6.dns), ("PEER6", V6.peer), ("OTHER6", V6.resolver), ("WEB", V4.web)]
+                .into_iter()
+                .chain([("DNS", V4.dns), ("PEER", V4.peer), ("OTHER", V4.resolver), ("_", " ")])
+                .fold(word.to_owned(), |word, (name, address)| word.replace(name, address))
+        });
+        let mut command = world.dmz.command(words.next().expect("a program"));
+        command.args(words).current_dir(&world.folder);
+        Tool::start(command).end_within(DEADLINE);
+    }
+}
+
+/// A world in which something permitted can be tried.
+pub struct Stage {
+    pub world: World,
+    beyond: Catch,
+    inside: Catch,
+    _log: Vec<UdpServer>,
+    _web: TcpServer,
+}
+
+impl Stage {
+    pub fn new() -> Stage {
+        Stage::plugged(Plug::Cable)
+    }
+
+    pub fn plugged(plug: Plug) -> Stage {
+        let world = World::plugged(plug);
+        // a router that follows source routes, as those that one would attack do
+        world.router.enter(|| {
+            for nic in ["all", "dmz0", "wan0"] {
+                let path = format!("/proc/sys/net/ipv4/conf/{nic}/accept_source_route");
+                std::fs::write(path, "1").expect("a knob");
+            }
+        });
+        let (beyond, inside) = (Catch::beyond(&world), Catch::inside(&world));
+        let log = FAMILIES.map(|family| UdpServer::start(&world.internet, family.loghost, 514)).into();
+        let web = TcpServer::start(&world.dmz, 80);
+        Stage { world, beyond, inside, _log: log, _web: web }
+    }
+
+    /// What the web server has to do goes on.
+    #[track_caller]
+    pub fn prove_service(&self) {
+        for family in FAMILIES {
+            let (log, web) = (SocketAddr::new(ip(family.loghost), 514), SocketAddr::new(ip(family.web), 80));
+            eventually("the server logs", || {
+                udp_talks(&self.world.dmz, family.web, log, Duration::from_secs(1))
+            });
+            assert!(
+                tcp_talks(&self.world.internet, ip(family.exchanger), web, ARRIVES),
+                "the web server answers"
+            );
+        }
+    }
+
+    /// Does something, and tells how many frames the servers sent meanwhile and how many got out.
+    pub fn watch(&self, act: impl FnOnce()) -> (usize, usize) {
+        self.beyond.settle(&self.world);
+        self.beyond.forget();
+        self.inside.forget();
+        act();
+        let got_out = self.beyond.settle(&self.world);
+        (self.inside.count(), got_out)
+    }
+
+    /// The longest frames meanwhile, inside and beyond.
+    pub fn longest(&self) -> (usize, usize) {
+        (self.inside.longest(), self.beyond.longest())
+    }
+
+    pub fn count_drops(&self) -> u64 {
+        self.world.drops().iter().map(crate::e2e::command::Row::packets).sum()
+    }
+
+    /// Does something that the gate must keep in: nothing gets out, and drops are counted.
+    #[track_caller]
+    pub fn prove_kept_in(&self, what: &str, act: impl FnOnce()) -> usize {
+        let before = self.count_drops();
+        let (sent, got_out) = self.watch(act);
+        assert_eq!(got_out, 0, "{what}: frames got out, of {sent}: {:02x?}", self.beyond.heads());
+        assert!(sent > 0, "{what}: nothing was sent");
+        assert!(self.count_drops() > before, "{what}: {sent} frames, and no drop");
+        sent
+    }
+
+    pub fn lift(&self) {
+        self.world.detach();
+        eventually("the gate is lifted", || !self.world.has_xdp());
+    }
+}
+
+/// Plays a table: without the gate each tool's packets arrive, with it none does, and what is
+/// permitted passes before, meanwhile and afterwards.
+#[track_caller]
+pub fn play(list: &[Attack]) {
+    let stage = Stage::new();
+    stage.prove_service();
+    let mut harmless = Vec::new();
+    let mut total = [0; 3];
+    for attack in list {
+        let (sent, arrived) = stage.watch(|| attack.run(&stage.world));
+        println!("without the gate: {sent} sent, {arrived} arrived: {}", attack.line);
+        total[0] += arrived;
+        if arrived == 0 {
+            harmless.push(attack.line);
+        }
+    }
+    assert!(harmless.is_empty(), "nothing of these arrives even without a gate: {harmless:#?}");
+
+    stage.world.attach(&dmz());
+    stage.prove_service();
+    for attack in list {
+        let sent = stage.prove_kept_in(attack.line, || attack.run(&stage.world));
+        println!("with the gate: {sent} sent, none arrived: {}", attack.line);
+        total[1] += sent;
+    }
+    stage.prove_service();
+
+    stage.lift();
+    stage.prove_service();
+    let (_, arrived) = stage.watch(|| list[0].run(&stage.world));
+    assert!(arrived > 0, "it passes again");
+    println!(
+        "{} lines: {} frames arrived without the gate; with it {} were sent, {} arrived",
+        list.len(),
+        total[0],
+        total[1],
+        total[2]
+    );
+}

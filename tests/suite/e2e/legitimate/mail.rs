@@ -1,0 +1,93 @@
+//! Mail in and out: the demo's mail server, and curl as the one who brings it.
+
+use std::fs;
+
+use super::service::{Service, run_client};
+use super::site::Site;
+use super::website::bracketed;
+use crate::e2e::world::{FAMILIES, Family, Namespace, World, within};
+
+/// Debian's own, for its aiosmtpd.
+const PYTHON: &str = "/usr/bin/python3";
+const MAILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo.d/maild.py");
+
+struct Mailbox {
+    _server: Service,
+    spool: std::path::PathBuf,
+}
+
+impl Mailbox {
+    fn start(world: &World, machine: &Namespace, address: &str) -> Mailbox {
+        let name = format!("mail-{address}");
+        let spool = world.folder.join(format!("{name}.spool"));
+        let path = spool.display().to_string();
+        let command = [PYTHON, MAILD, "example.org", &path, "none", address];
+        let server = Service::start(world, machine, &name, &command, &[("tcp", address, 25)]);
+        Mailbox { _server: server, spool }
+    }
+
+    /// Brings a message, larger than a window; whether it lies in the spool.
+    fn take(
+        &self,
+        world: &World,
+        machine: &Namespace,
+        from: &str,
+        to: &str,
+        token: &str,
+        patience_s: u32,
+    ) -> bool {
+        let body = "All is well in the zone between the walls.\r\n".repeat(4000);
+        let text = format!("From: a@example.com\r\nTo: b@example.org\r\nSubject: {token}\r\n\r\n{body}");
+        let path = world.write(&format!("message-{token}"), &text);
+        let url = format!("smtp://{}", bracketed(to));
+        let sent = run_client(
+            machine,
+            patience_s,
+            &[
+                "curl",
+                "-q",
+                "-sS",
+                "--noproxy",
+                "*",
+                "--interface",
+                from,
+                &url,
+                "--mail-from",
+                "a@example.com",
+                "--mail-rcpt",
+                "b@example.org",
+                "--upload-file",
+                &path,
+            ],
+        );
+        let arrived = || fs::read_to_string(&self.spool).unwrap_or_default().contains(token);
+        sent.is_some() && within(crate::e2e::world::PATIENCE, arrived)
+    }
+}
+
+#[test]
+fn mail_comes_in_and_goes_out() {
+    let site = Site::new();
+    let world = &site.world;
+    let boxes = FAMILIES.map(|family| {
+        let inside = Mailbox::start(world, &world.dmz, family.mail);
+        (family, inside, Mailbox::start(world, &world.internet, family.exchanger))
+    });
+    let incoming = |family: &Family, mailbox: &Mailbox, token: &str, patience_s| {
+        mailbox.take(world, &world.internet, family.exchanger, family.mail, token, patience_s)
+    };
+    let outgoing = |family: &Family, mailbox: &Mailbox, token: &str, patience_s| {
+        mailbox.take(world, &world.dmz, family.mail, family.exchanger, token, patience_s)
+    };
+    for (family, inside, outside) in &boxes {
+        for number in 0..3 {
+            assert!(incoming(family, inside, &format!("in-{number}"), 40), "to {}", family.mail);
+            assert!(outgoing(family, outside, &format!("out-{number}"), 40), "from {}", family.mail);
+        }
+    }
+    site.assert_quiet();
+    for (family, inside, outside) in &boxes {
+        site.hangs_on("mx1", ("mail", "in", "tcp/25"), |s| incoming(family, inside, "hangs-in", s));
+        site.hangs_on("mx1", ("mail", "out", "tcp/25"), |s| outgoing(family, outside, "hangs-out", s));
+    }
+}

@@ -1,0 +1,19 @@
+//! Nothing legitimate breaks: real servers and real clients through the gate, in both families,
+//! and not one packet of theirs in the ledger, nor an alarm. Each protocol also shows that it
+//! hangs on its need: without it in the policy, the same client fails.
+
+mod changes;
+mod clocks;
+mod logins;
+mod mail;
+mod names;
+mod paths;
+mod pings;
+mod policy;
+mod relay;
+mod rough;
+mod service;
+mod site;
+mod takeover;
+mod web;
+mod website;

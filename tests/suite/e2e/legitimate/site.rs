@@ -1,0 +1,146 @@
+//! A DMZ with the gate, whose daemon tells every drop; the tests wait for it to say nothing.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLockReadGuard};
+
+use nix::sys::signal::Signal;
+
+use super::policy::{Need, policy};
+use super::service::{BRIEF_S, ENOUGH_S};
+use crate::e2e::command::{Daemon, Row};
+use crate::e2e::world::{NIC, World, eventually, share_machine};
+
+/// Seconds: every test outlives it.
+pub const PICKUP_S: u32 = 1;
+/// Enough to say a word in it on a busy machine.
+pub const LONG_PICKUP_S: u32 = 6;
+
+pub struct Site {
+    pub world: Arc<World>,
+    daemon: Option<Daemon>,
+    events: PathBuf,
+    _machine: RwLockReadGuard<'static, ()>,
+}
+
+impl Site {
+    /// With the gate down and its pickup over.
+    pub fn new() -> Site {
+        let mut site = Site::without_gate();
+        site.start_daemon();
+        site.outlast_pickup();
+        site
+    }
+
+    pub fn without_gate() -> Site {
+        let machine = share_machine();
+        let world = World::new();
+        wire_naturally(&world);
+        let events = world.folder.join("eve.json");
+        Site { world: Arc::new(world), daemon: None, events, _machine: machine }
+    }
+
+    pub fn start_daemon(&mut self) {
+        self.start_daemon_with(PICKUP_S);
+    }
+
+    /// With a pickup of so many seconds.
+    pub fn start_daemon_with(&mut self, pickup_s: u32) {
+        let text = policy(None, pickup_s);
+        self.daemon = Some(self.world.daemon(&self.with_events(&text), &[]));
+    }
+
+    pub fn outlast_pickup(&self) {
+        eventually("the pickup is over", || self.world.show("status")["pickup_s"] == 0);
+    }
+
+    /// Ends the daemon and starts the next one. What it had said is still checked.
+    pub fn restart_daemon(&mut self, signal: Signal) {
+        let mut daemon = self.daemon.take().expect("a daemon");
+        daemon.end(signal);
+        assert_silent(&daemon);
+        self.start_daemon();
+    }
+
+    fn with_events(&self, text: &str) -> String {
+        format!("{text}\n[alarms]\neve = \"{}\"\n", self.events.display())
+    }
+
+    /// Puts another policy into force.
+    #[track_caller]
+    pub fn apply(&self, text: &str) {
+        self.world.apply(&self.with_events(text));
+    }
+
+    /// Nothing was dropped, so nothing said.
+    #[track_caller]
+    pub fn assert_quiet(&self) {
+        let drops = self.world.drops();
+        assert!(drops.is_empty(), "legitimate packets were dropped: {drops:#?}");
+        assert_eq!(self.count_events("drop"), 0, "the event file tells of drops");
+        self.assert_silent();
+        let status = self.world.show("status");
+        assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{NIC}");
+    }
+
+    /// Nobody was told of anything.
+    #[track_caller]
+    pub fn assert_silent(&self) {
+        assert_silent(self.daemon.as_ref().expect("a daemon"));
+        assert_eq!(self.world.show("alarms"), serde_json::json!([]));
+        assert_eq!(self.count_events("alert"), 0, "false alarms in {}", self.events.display());
+    }
+
+    /// Lines of the event file, which is made for the first one.
+    fn count_events(&self, kind: &str) -> usize {
+        let kind = format!(r#""event_type":"{kind}""#);
+        let text = fs::read_to_string(&self.events).unwrap_or_default();
+        text.lines().filter(|line| line.contains(&kind)).count()
+    }
+
+    /// Packets of a server in the ledger.
+    pub fn count_drops(&self, server: &str) -> u64 {
+        let drops = self.world.drops();
+        drops.iter().filter(|row| row.0["server"] == server).map(Row::packets).sum()
+    }
+
+    /// The try succeeds, fails without this need, and succeeds again; the server's drops are the
+    /// cause. The try is told how many seconds it may take.
+    #[track_caller]
+    pub fn hangs_on(&self, server: &str, need: Need, attempt: impl Fn(u32) -> bool) {
+        assert!(attempt(ENOUGH_S), "before: {need:?}");
+        self.apply(&policy(Some(need), PICKUP_S));
+        let before = (self.count_drops(server), self.count_events("drop"));
+        assert!(!attempt(BRIEF_S), "went through without {need:?}");
+        eventually(&format!("drops for want of {need:?}"), || self.count_drops(server) > before.0);
+        // so silence elsewhere means something
+        eventually("the daemon tells of them", || self.count_events("drop") > before.1);
+        self.apply(&policy(None, PICKUP_S));
+        assert!(attempt(ENOUGH_S), "after: {need:?}");
+    }
+}
+
+#[track_caller]
+fn assert_silent(daemon: &Daemon) {
+    let lines = daemon.find(&["alarm #"]);
+    assert!(lines.is_empty(), "false alarms: {lines:#?}");
+}
+
+/// Neighbours are found as on any link, by ARP and neighbour discovery through the gate, and
+/// the NICs have link-local addresses that are made sure of.
+fn wire_naturally(world: &World) {
+    for (machine, nic, address) in [(&world.dmz, "eth0", "fe80::10"), (&world.router, NIC, "fe80::1")] {
+        machine.set_sysctl(&format!("ipv6/conf/{nic}/accept_dad"), "1");
+        machine.ip(&format!("neighbour flush dev {nic} nud permanent\naddress add {address}/64 dev {nic}\n"));
+    }
+}
+
+/// Is set when it goes, also by a panic: a scope waits for its threads.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

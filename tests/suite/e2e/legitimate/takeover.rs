@@ -1,0 +1,134 @@
+//! The gate comes down on a router that is at work.
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::policy::policy;
+use super::service::ENOUGH_S;
+use super::site::{LONG_PICKUP_S, Site, Stop};
+use super::website::{Website, every_way};
+use crate::e2e::socket::{ARRIVES, connect, udp};
+use crate::e2e::world::{FAMILIES, Family, World, eventually, ip};
+
+const BYTES: usize = 8 << 20;
+
+/// One request and its answer on a connection that stays.
+fn asks(stream: &mut TcpStream) -> bool {
+    let mut bytes = [0; 4096];
+    stream.write_all(b"HEAD /large HTTP/1.1\r\nHost: www.dmz.example\r\n\r\n").is_ok()
+        && stream.read(&mut bytes).is_ok_and(|length| bytes[..length].starts_with(b"HTTP/1.1 200"))
+}
+
+#[test]
+fn transfers_and_idle_connections_outlive_the_pickup() {
+    let mut site = Site::without_gate();
+    let web = Website::start(&site.world, BYTES);
+    let world = Arc::clone(&site.world);
+    let mut idle = FAMILIES.map(|family| {
+        let to = SocketAddr::new(ip(family.web), 80);
+        connect(&world.internet, ip(family.peer), to, ARRIVES).expect("a connection")
+    });
+    assert!(idle.iter_mut().all(asks));
+    std::thread::scope(|scope| {
+        let transfers: Vec<_> = every_way()
+            .map(|(family, protocol)| {
+                let (web, world) = (&web, &world);
+                scope.spawn(move || web.download_slowly(world, &family, protocol, ENOUGH_S, "2M"))
+            })
+            .collect();
+        eventually("transfers are under way", || web.count_scratch() >= 4);
+        site.start_daemon_with(LONG_PICKUP_S);
+        assert!(idle.iter_mut().all(asks), "within the pickup");
+        site.outlast_pickup();
+        assert!(transfers.into_iter().all(|transfer| transfer.join().expect("a transfer")));
+    });
+    assert!(idle.iter_mut().all(asks), "after the pickup");
+    drop(idle);
+    site.assert_quiet();
+}
+
+/// How long the name server has to ask around for an answer.
+const RECURSION: Duration = Duration::from_millis(500);
+
+/// Answers each question after a while, in its turn.
+fn answer_slowly(socket: &UdpSocket, stop: &AtomicBool) {
+    let mut waiting = VecDeque::new();
+    let mut bytes = [0; 16];
+    socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((_, peer)) = socket.recv_from(&mut bytes) {
+            waiting.push_back((Instant::now() + RECURSION, peer));
+        }
+        while waiting.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+            let Some((_, peer)) = waiting.pop_front() else { break };
+            socket.send_to(b"answer", peer).expect("a datagram");
+        }
+    }
+}
+
+/// Asks again and again, each time from a new port.
+fn ask_often(world: &World, family: &Family, stop: &AtomicBool, answered: &AtomicU32) {
+    let to = SocketAddr::new(ip(family.dns), 53);
+    while !stop.load(Ordering::Relaxed) {
+        let socket = udp(&world.internet, family.peer, 0);
+        socket.send_to(b"question", to).expect("a datagram");
+        assert!(socket.recv_from(&mut [0; 16]).is_ok(), "no answer from {to}");
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn questions_that_are_under_way_when_the_gate_comes_down_are_answered_without_an_alarm() {
+    let mut site = Site::without_gate();
+    let world = Arc::clone(&site.world);
+    let (stop, over, answered) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let (stop, over, answered, world) = (&stop, &over, &answered, &world);
+        let at_end = (Stop(stop), Stop(over));
+        let mut askers = Vec::new();
+        for family in FAMILIES {
+            let socket = udp(&world.dmz, family.dns, 53);
+            scope.spawn(move || answer_slowly(&socket, over));
+            // some question is always under way
+            askers.extend((0..8).map(|_| scope.spawn(move || ask_often(world, &family, stop, answered))));
+        }
+        let goes_on = || {
+            let before = answered.load(Ordering::Relaxed);
+            eventually("questions are answered", || answered.load(Ordering::Relaxed) > before + 100);
+        };
+        goes_on();
+        site.start_daemon_with(LONG_PICKUP_S);
+        goes_on();
+        stop.store(true, Ordering::Relaxed);
+        askers.into_iter().for_each(|asker| asker.join().expect("every question answered"));
+        drop(at_end);
+    });
+    site.assert_quiet();
+}
+
+#[test]
+fn connections_outlive_an_upgrade_that_begins_to_track_strictly() {
+    let site = Site::without_gate();
+    let world = &site.world;
+    let _web = Website::start(world, 4096);
+    let strict = policy(None, LONG_PICKUP_S);
+    world.attach(&strict.replacen("[policy]", "[policy]\ntracking = \"service\"", 1));
+    let mut open = FAMILIES.map(|family| {
+        let to = SocketAddr::new(ip(family.web), 80);
+        connect(&world.internet, ip(family.peer), to, ARRIVES).expect("a connection")
+    });
+    assert!(open.iter_mut().all(asks));
+    assert_eq!(world.show("status")["tracker"], "no");
+    // so that it is the upgrade's own pickup that helps
+    site.outlast_pickup();
+    world.attach(&strict);
+    assert_eq!(world.show("status")["tracker"], "tcx");
+    assert!(open.iter_mut().all(asks), "{:#?}", world.drops());
+    site.outlast_pickup();
+    assert!(open.iter_mut().all(asks), "{:#?}", world.drops());
+    assert!(world.drops().is_empty(), "{:#?}", world.drops());
+}

@@ -1,0 +1,170 @@
+//! What the suite is made of: classes of evasion, each with rows that are played against a gate.
+
+use portcullis::gate::Verdict;
+use portcullis::reason::Reason;
+
+use crate::support::bench::Bench;
+use crate::support::dmz::{FAMILIES, Family};
+use crate::support::frame::{ACK, Endpoint, SYN, tcp_numbered};
+
+/// One idea of how to get past a gate.
+pub struct Class {
+    pub name: &'static str,
+    /// The test that plays it.
+    pub test: &'static str,
+    pub rows: fn() -> Vec<Row>,
+}
+
+/// One kind of frame and what becomes of it.
+pub struct Row {
+    pub frame: String,
+    pub families: &'static str,
+    pub scripts: Vec<Script>,
+}
+
+/// What happens before the frame, and the frame. Each begins with a gate that knows no flow.
+#[derive(Clone, Default)]
+pub struct Script(Vec<Step>);
+
+#[derive(Clone)]
+enum Step {
+    /// Goes to a server.
+    Comes(Vec<u8>),
+    /// Comes from one, and must pass or be dropped for this reason.
+    Leaves(Vec<u8>, Verdict, Reason),
+}
+
+impl Script {
+    pub fn comes(mut self, frame: Vec<u8>) -> Script {
+        self.0.push(Step::Comes(frame));
+        self
+    }
+
+    pub fn passes(mut self, frame: Vec<u8>, reason: Reason) -> Script {
+        self.0.push(Step::Leaves(frame, Verdict::Pass, reason));
+        self
+    }
+
+    pub fn drops(mut self, frame: Vec<u8>, reason: Reason) -> Script {
+        self.0.push(Step::Leaves(frame, Verdict::Drop, reason));
+        self
+    }
+
+    /// A peer opens a connection to a server.
+    pub fn handshake(self, server: Endpoint, peer: Endpoint) -> Script {
+        self.comes(tcp_numbered(peer, server, SYN, (1000, 0)))
+            .passes(tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply)
+            .comes(tcp_numbered(peer, server, ACK, (1001, 5001)))
+    }
+
+    /// What becomes of its last frame.
+    fn outcome(&self) -> (Verdict, Reason) {
+        match self.0.last() {
+            Some(Step::Leaves(_, verdict, reason)) => (*verdict, *reason),
+            _ => panic!("a script ends with a frame that leaves"),
+        }
+    }
+
+    fn play(&self, bench: &Bench) {
+        bench.forget_flows();
+        for step in &self.0 {
+            match step {
+                Step::Comes(frame) => bench.to_server(frame),
+                Step::Leaves(frame, Verdict::Pass, reason) => bench.passes(frame, *reason),
+                Step::Leaves(frame, _, reason) => _ = bench.drops(frame, *reason),
+            }
+        }
+    }
+}
+
+pub fn passes(frame: Vec<u8>, reason: Reason) -> Script {
+    Script::default().passes(frame, reason)
+}
+
+pub fn drops(frame: Vec<u8>, reason: Reason) -> Script {
+    Script::default().drops(frame, reason)
+}
+
+impl Row {
+    pub fn both(frame: impl Into<String>, script: impl Fn(Family) -> Script) -> Row {
+        Row { frame: frame.into(), families: "4, 6", scripts: FAMILIES.map(script).into() }
+    }
+
+    /// One row of many frames.
+    pub fn both_many(frame: impl Into<String>, scripts: impl Fn(Family) -> Vec<Script>) -> Row {
+        Row { frame: frame.into(), families: "4, 6", scripts: FAMILIES.map(scripts).concat() }
+    }
+
+    pub fn v4(frame: impl Into<String>, script: Script) -> Row {
+        Row::many(frame, "4", vec![script])
+    }
+
+    pub fn v6(frame: impl Into<String>, script: Script) -> Row {
+        Row::many(frame, "6", vec![script])
+    }
+
+    /// A frame that is not IP.
+    pub fn link(frame: impl Into<String>, script: Script) -> Row {
+        Row::many(frame, "", vec![script])
+    }
+
+    pub fn many(frame: impl Into<String>, families: &'static str, scripts: Vec<Script>) -> Row {
+        Row { frame: frame.into(), families, scripts }
+    }
+
+    /// What becomes of the frame, in every script the same.
+    #[track_caller]
+    pub fn outcome(&self) -> (Verdict, Reason) {
+        let first = self.scripts[0].outcome();
+        assert!(self.scripts.iter().all(|script| script.outcome() == first), "{}: two outcomes", self.frame);
+        first
+    }
+}
+
+/// Plays every row of a class. A class shows both: what gets stopped, and what looks like it and
+/// is in order.
+#[track_caller]
+pub fn play(class: &Class) {
+    let rows = (class.rows)();
+    for verdict in [Verdict::Pass, Verdict::Drop] {
+        assert!(rows.iter().any(|row| row.outcome().0 == verdict), "{}: no {verdict:?}", class.name);
+    }
+    let bench = Bench::dmz();
+    for row in rows {
+        println!("{}: {}", class.name, row.frame); // shown when what follows fails
+        row.scripts.iter().for_each(|script| script.play(&bench));
+    }
+}
+
+/// The classes of a module: a test for each, and the list of them.
+macro_rules! classes {
+    ($($test:ident: $name:literal, $rows:path;)*) => {
+        pub const CLASSES: &[super::table::Class] = &[$(super::table::Class {
+            name: $name,
+            test: concat!(module_path!(), "::", stringify!($test)),
+            rows: $rows,
+        }),*];
+        $(#[test]
+        fn $test() {
+            let test = concat!("::", stringify!($test));
+            let class = CLASSES.iter().find(|class| class.test.ends_with(test)).expect("the class");
+            super::table::play(class);
+        })*
+    };
+}
+pub(super) use classes;
+
+/// The web server's port and one of a peer.
+pub fn web(family: Family) -> (Endpoint, Endpoint) {
+    ((family.web, 80), (family.peer, 51_000))
+}
+
+/// What the name server may ask: anybody's port 53.
+pub fn question(family: Family) -> (Endpoint, Endpoint) {
+    ((family.ns, 40_000), (family.peer, 53))
+}
+
+/// What it may not: any other port.
+pub fn forbidden(family: Family) -> (Endpoint, Endpoint) {
+    ((family.ns, 40_000), (family.peer, 445))
+}
