@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Exit;
 use super::output::{Output, align};
-use super::request::{Request, ask_daemon, follow_daemon, merge_alarms, no_daemon, open_history};
+use super::request::{Request, ask_daemon, follow_daemon, no_daemon, open_history};
 use crate::cli::Alarms;
 use crate::gate::Place;
 use crate::history::{AlarmEntry, Filter};
@@ -29,7 +29,7 @@ pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
         Some(values) => values,
         None => {
             let store = open_history(&place)?;
-            let entries = merge_alarms(&store, Vec::new(), &filter).map_err(anyhow::Error::from)?;
+            let entries = store.alarms(&filter)?;
             // nothing is open without a daemon
             let past = entries.iter().map(AlarmEntry::cut_off).filter(|entry| filter.takes(entry));
             past.map(|entry| entry.to_value()).collect()

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::Exit;
 use super::output::Output;
-use super::request::{Request, ask_daemon, collect, open_history};
+use super::request::{Piece, Request, ask_daemon, each_piece, open_history};
 use crate::cli::Report;
 use crate::gate::Place;
 use crate::history::{AlarmEntry, Found};
@@ -52,12 +52,19 @@ pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
 }
 
 fn find(place: &Place, from: Timestamp, to: Timestamp) -> anyhow::Result<Found> {
-    if let Some(mut values) = ask_daemon(place, &Request::Report { from, to })? {
-        let value = values.pop().context("the daemon broke off\nhelp: try again")?;
-        return serde_json::from_value(value).context("the daemon speaks another version");
+    let mut found = Found::default();
+    if let Some(values) = ask_daemon(place, &Request::Report { from, to })? {
+        for value in values {
+            let piece: Piece = serde_json::from_value(value).context("the daemon speaks another version")?;
+            piece.add_to(&mut found);
+        }
+        return Ok(found);
     }
     let store = open_history(place)?;
-    let mut found = collect(&store, Vec::new(), from, to)?;
+    each_piece(&store, Vec::new(), (from, to), |piece| {
+        piece.add_to(&mut found);
+        Ok(())
+    })?;
     found.alarms = found.alarms.iter().map(AlarmEntry::cut_off).collect();
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! What commands ask of the daemon, or of the history where no daemon runs.
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::gate::Place;
-use crate::history::{AlarmEntry, Filter, Found, Store, StoreError};
+use crate::history::{AlarmEntry, Filter, Found, SampleRow, Store, StoreError, TallyRow};
 
 /// The daemon answers from memory, or from a database on a disk that is busy.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
@@ -35,6 +36,29 @@ pub enum Request {
         /// Until when.
         to: Timestamp,
     },
+}
+
+/// A line of the answer to [`Request::Report`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Piece {
+    /// An alarm.
+    Alarm(AlarmEntry),
+    /// A count.
+    Tally(TallyRow),
+    /// A sample.
+    Sample(SampleRow),
+}
+
+impl Piece {
+    /// Puts it where it belongs.
+    pub fn add_to(self, found: &mut Found) {
+        match self {
+            Piece::Alarm(entry) => found.alarms.push(entry),
+            Piece::Tally(row) => found.tallies.push(row),
+            Piece::Sample(row) => found.samples.push(row),
+        }
+    }
 }
 
 /// Sends a request; `None` when no daemon runs.
@@ -97,36 +121,41 @@ fn read_line(line: &str) -> anyhow::Result<Value> {
     Ok(value)
 }
 
-/// Alarms of the history, and those that are open as they stand now.
-pub fn merge_alarms(
+/// Alarms of the history, and those that are open as they stand now, by id, one at a time.
+pub fn each_alarm(
     store: &Store,
     open: Vec<AlarmEntry>,
     filter: &Filter,
-) -> Result<Vec<AlarmEntry>, StoreError> {
-    let mut alarms = store.alarms(filter)?;
-    for entry in open {
-        alarms.retain(|known| known.id != entry.id);
-        if filter.takes(&entry) {
-            alarms.push(entry);
+    mut each: impl FnMut(&AlarmEntry) -> io::Result<()>,
+) -> Result<(), StoreError> {
+    let mut open: BTreeMap<u64, AlarmEntry> = open.into_iter().map(|entry| (entry.id, entry)).collect();
+    let mut pass = |entry: &AlarmEntry| if filter.takes(entry) { each(entry) } else { Ok(()) };
+    store.each_alarm(|known| {
+        while let Some(first) = open.first_entry().filter(|first| *first.key() < known.id) {
+            pass(&first.remove())?;
         }
+        pass(open.remove(&known.id).as_ref().unwrap_or(&known))
+    })?;
+    for entry in open.values() {
+        pass(entry)?;
     }
-    alarms.sort_by_key(|entry| entry.id);
-    Ok(alarms)
+    Ok(())
 }
 
-/// What a report is made of.
-pub fn collect(
+/// What a report is made of, one piece at a time.
+pub fn each_piece(
     store: &Store,
     open: Vec<AlarmEntry>,
-    from: Timestamp,
-    to: Timestamp,
-) -> Result<Found, StoreError> {
+    (from, to): (Timestamp, Timestamp),
+    mut each: impl FnMut(Piece) -> io::Result<()>,
+) -> Result<(), StoreError> {
     let filter = Filter { from: Some(from), to: Some(to), ..Filter::default() };
-    Ok(Found {
-        alarms: merge_alarms(store, open, &filter)?,
-        tallies: store.tallies(from, to)?,
-        samples: store.samples(from, to, MOST_SAMPLES)?,
-    })
+    each_alarm(store, open, &filter, |entry| each(Piece::Alarm(entry.clone())))?;
+    store.each_tally(from, to, |row| each(Piece::Tally(row)))?;
+    for sample in store.samples(from, to, MOST_SAMPLES)? {
+        each(Piece::Sample(sample))?;
+    }
+    Ok(())
 }
 
 /// The history of an interface whose daemon does not run.

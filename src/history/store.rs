@@ -48,6 +48,9 @@ pub enum StoreError {
         /// A daemon has it.
         taken: bool,
     },
+    /// What was read could not be passed on.
+    #[error("could not pass the history on: {0}")]
+    Passing(#[from] io::Error),
     /// The database could not be written or read.
     #[error("could not {verb} the history: {source}")]
     Database {
@@ -159,19 +162,34 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub fn alarms(&self, filter: &Filter) -> Result<Vec<AlarmEntry>, StoreError> {
+        let mut alarms = Vec::new();
+        self.each_alarm(|entry| {
+            if filter.takes(&entry) {
+                alarms.push(entry);
+            }
+            Ok(())
+        })?;
+        Ok(alarms)
+    }
+
+    /// Every alarm, the oldest first, one at a time: ten thousand at once are much memory.
+    ///
+    /// # Errors
+    /// When it can't be read, or with what `each` fails with.
+    pub fn each_alarm(&self, mut each: impl FnMut(AlarmEntry) -> io::Result<()>) -> Result<(), StoreError> {
         let database = self.database()?;
         let read = failed("read");
         let reading = database.begin_read().map_err(failed("read"))?;
         let Some(table) = found(reading.open_table(ALARMS))? else {
-            return Ok(Vec::new());
+            return Ok(());
         };
-        let mut alarms = Vec::new();
         for row in table.iter().map_err(&read)? {
             let (_, value) = row.map_err(&read)?;
-            let entry = serde_json::from_str::<AlarmEntry>(value.value()).ok();
-            alarms.extend(entry.filter(|entry| filter.takes(entry)));
+            if let Ok(entry) = serde_json::from_str(value.value()) {
+                each(entry)?;
+            }
         }
-        Ok(alarms)
+        Ok(())
     }
 
     /// Counts of drops from one moment to another, in order.
@@ -179,20 +197,39 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub fn tallies(&self, from: Timestamp, to: Timestamp) -> Result<Vec<TallyRow>, StoreError> {
+        let mut rows = Vec::new();
+        self.each_tally(from, to, |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// As [`Store::tallies`], one at a time.
+    ///
+    /// # Errors
+    /// When it can't be read, or with what `each` fails with.
+    pub fn each_tally(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        mut each: impl FnMut(TallyRow) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
         let database = self.database()?;
         let read = failed("read");
         let reading = database.begin_read().map_err(failed("read"))?;
         let Some(table) = found(reading.open_table(TALLIES))? else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let first = from.as_second().div_euclid(60) * 60;
-        let mut rows = Vec::new();
         for row in table.range((first, "")..(to.as_second().saturating_add(1), "")).map_err(&read)? {
             let (key, packets) = row.map_err(&read)?;
             let (minute, kind) = key.value();
-            rows.extend(read_tally(minute, kind, packets.value()));
+            if let Some(row) = read_tally(minute, kind, packets.value()) {
+                each(row)?;
+            }
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// Samples from one moment to another, in order, and no more than `most`.

@@ -31,7 +31,7 @@ pub fn sum_by<K: Ord + Clone>(rows: &[TallyRow], key: impl Fn(&TallyRow) -> K) -
         *sum = sum.saturating_add(row.packets);
     }
     let mut sums: Vec<(K, u64)> = sums.into_iter().collect();
-    sums.sort_by(|a, b| b.1.cmp(&a.1));
+    sums.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
     sums
 }
 

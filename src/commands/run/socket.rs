@@ -2,14 +2,14 @@
 //! lines back. Each client has a thread and a bounded queue: one that does not read is left.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -19,13 +19,16 @@ use super::board::{Board, count};
 use crate::alarm::{Alarm, Change, Engine, Step};
 use crate::clock::Clock;
 use crate::commands::request::{self, Request};
-use crate::history::{AlarmEntry, Filter, State, Store};
+use crate::gate::return_memory;
+use crate::history::{AlarmEntry, Filter, State, Store, StoreError};
 use crate::sink::render_line;
 
 /// Clients at a time; a further one waits to be accepted.
 const MOST_CLIENTS: usize = 16;
 /// A client that does not write or read is left.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+/// A whole answer must be taken within this, but for those who follow.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// A request is one line of at most this.
 const MOST_REQUEST_BYTES: u64 = 64 << 10;
 /// Changes that wait for a client that follows; beyond, it does not read, and is left.
@@ -78,6 +81,7 @@ impl Socket {
                     }
                     debug!("a client left early: {error}");
                 }
+                return_memory();
                 clients.fetch_sub(1, Ordering::SeqCst);
             });
         }
@@ -132,23 +136,30 @@ impl Client {
             Ok(request) => request,
             Err(error) => return send_error(&mut stream, &format!("no such request: {error}")),
         };
+        let mut writer =
+            BufWriter::new(Deadline { stream: &stream, until: Instant::now() + ANSWER_PATIENCE });
         let outcome = match request {
-            Request::Open => self.send_open(&mut stream),
+            Request::Open => self.send_open(&mut writer),
             Request::Alarms(filter) => {
-                match request::merge_alarms(&self.store, self.open_entries(), &filter) {
-                    Ok(entries) => send_lines(&mut stream, entries.iter().map(AlarmEntry::to_value)),
-                    Err(error) => send_error(&mut stream, &error.to_string()),
-                }
+                let open = self.open_entries();
+                let sent = request::each_alarm(&self.store, open, &filter, |entry| {
+                    send_line(&mut writer, &entry.to_value())
+                });
+                settle(&mut writer, sent)
             }
             Request::Report { from, to } => {
-                match request::collect(&self.store, self.open_entries(), from, to) {
-                    Ok(found) => send_lines(&mut stream, serde_json::to_value(&found).ok().into_iter()),
-                    Err(error) => send_error(&mut stream, &error.to_string()),
-                }
+                let open = self.open_entries();
+                let sent = request::each_piece(&self.store, open, (from, to), |piece| {
+                    send_line(&mut writer, &piece)
+                });
+                settle(&mut writer, sent)
             }
-            Request::Follow(filter) => self.follow(&mut stream, &filter),
+            Request::Follow(filter) => {
+                drop(writer);
+                return self.follow(&mut stream, &filter);
+            }
         };
-        match outcome {
+        match outcome.and_then(|()| writer.flush()) {
             // a reader that went away is no failure
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
@@ -164,7 +175,7 @@ impl Client {
         self.open.iter().filter_map(entry).collect()
     }
 
-    fn send_open(&self, stream: &mut UnixStream) -> io::Result<()> {
+    fn send_open(&self, stream: &mut impl Write) -> io::Result<()> {
         let now = Clock::now().wall;
         let lines = self.open.iter().filter_map(|alarm| render(alarm, Step::Updated, State::Open, now));
         for line in lines {
@@ -178,7 +189,9 @@ impl Client {
         let (sender, receiver) = sync_channel(MOST_WAITING);
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         let entries = self.open_entries();
-        send_lines(stream, entries.iter().filter(|entry| filter.takes(entry)).map(AlarmEntry::to_value))?;
+        for entry in entries.iter().filter(|entry| filter.takes(entry)) {
+            send_line(stream, &entry.to_value())?;
+        }
         pass_on(stream, &receiver, filter)
     }
 }
@@ -208,15 +221,42 @@ fn passes(line: &str, filter: &Filter) -> bool {
         .is_ok_and(|alarm| filter.takes(&AlarmEntry::from_value(alarm)))
 }
 
-fn send_lines(stream: &mut UnixStream, values: impl Iterator<Item = serde_json::Value>) -> io::Result<()> {
-    for value in values {
-        stream.write_all(format!("{value}\n").as_bytes())?;
-    }
-    Ok(())
+fn send_line(writer: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *writer, value)?;
+    writer.write_all(b"\n")
 }
 
-fn send_error(stream: &mut UnixStream, error: &str) -> io::Result<()> {
-    send_lines(stream, std::iter::once(serde_json::json!({ "error": error })))
+fn send_error(writer: &mut impl Write, error: &str) -> io::Result<()> {
+    send_line(writer, &serde_json::json!({ "error": error }))
+}
+
+/// A history that can't be read is said; a client that can't be written to is left.
+fn settle(writer: &mut impl Write, sent: Result<(), StoreError>) -> io::Result<()> {
+    match sent {
+        Ok(()) => Ok(()),
+        Err(StoreError::Passing(error)) => Err(error),
+        Err(error) => send_error(writer, &error.to_string()),
+    }
+}
+
+/// A stream that must have taken everything by then: who reads a byte at a time would keep the
+/// database from using its pages again.
+struct Deadline<'s> {
+    stream: &'s UnixStream,
+    until: Instant,
+}
+
+impl Write for Deadline<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if Instant::now() >= self.until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// One line: the alarm's record, what happened, and how it reads.

@@ -102,7 +102,7 @@ impl Model {
                 })
                 .filter(|(risen, _)| *risen > 0)
                 .collect();
-            risen.sort_by(|a, b| b.0.cmp(&a.0));
+            risen.sort_by_key(|(risen, _)| std::cmp::Reverse(*risen));
             if !risen.is_empty() {
                 known.reasons = risen.into_iter().map(|(_, reason)| reason.clone()).collect();
             }
@@ -223,7 +223,7 @@ pub mod tests {
     fn nobody_can_be_cut_off_whom_no_policy_knows() {
         let mut model = Model::new("dmz0");
         model.update(measure(&[("", Reason::UnknownSource, 9)]), None, Duration::from_secs(1));
-        while &*model.lines()[model.selected(&model.lines()).unwrap()].name != "" {
+        while !model.lines()[model.selected(&model.lines()).unwrap()].name.is_empty() {
             model.select(-1);
         }
         model.ask(|server| Question { text: server.to_owned(), act: Act::Release(server.to_owned()) });
