@@ -66,6 +66,10 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let doorbell = Doorbell::install()?;
     let mut notifier = Notifier::from_env();
     let listener = metrics.map(metrics::listen).transpose()?;
+    // Before the gate is put down: what comes between that and the first look at the ledger is
+    // told as if no daemon had listened, and a disk may be slow.
+    let days = policy.alarms.response.history_days;
+    let keeper = Keeper::start(&place.history(), Limits::of_days(days));
     let (gate, attachment) = {
         let _lock = place.lock()?;
         Gate::put_down(&place, &policy, &tables)?
@@ -82,7 +86,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     );
 
     let consumer = gate.consume_samples()?;
-    let mut daemon = Daemon::start(&place, &gate, &policy, &attachment, output)?;
+    let mut daemon = Daemon::start(&place, &gate, &policy, &attachment, keeper, output)?;
     if let Some(listener) = listener {
         metrics::serve(listener, &place, Arc::clone(&daemon.board))?;
     }
@@ -139,6 +143,7 @@ impl<'gate> Daemon<'gate> {
         gate: &'gate Gate,
         policy: &Policy,
         attachment: &Attachment,
+        keeper: Keeper,
         output: &Output,
     ) -> anyhow::Result<Self> {
         let board = Arc::new(Board::default());
@@ -148,7 +153,6 @@ impl<'gate> Daemon<'gate> {
             .ok();
         let colour = output.colours_stderr();
         let alarms = policy.alarms.clone();
-        let keeper = Keeper::start(&place.history(), Limits::of_days(alarms.response.history_days));
         let settings = Settings { first_id: keeper.last_id() + 1, ..Settings::default() };
         let mut daemon = Daemon {
             place: place.clone(),

@@ -172,6 +172,7 @@ fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
     let world = World::new();
     let tap = world.tap_internet();
     let mut daemon = world.daemon(&dmz(), &[]);
+    world.wait_for_consumer();
     world.prove_drops(&tap, 25);
     // one port of many, many ports of one, a download with a hostile payload
     let socket = udp(&world.dmz, V4.web, 0);

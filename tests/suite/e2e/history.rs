@@ -22,6 +22,12 @@ impl World {
         value.as_array().expect("a list").clone()
     }
 
+    /// Waits until the daemon's loop runs: what is dropped from then on is seen live.
+    #[track_caller]
+    pub fn wait_for_consumer(&self) {
+        eventually("the daemon answers", || self.run("show", &["alarms"]).code == Some(0));
+    }
+
     /// Packets of the forbidden datagrams that a report tells of.
     pub fn reported(&self) -> u64 {
         let page = self.folder.join("count.html").display().to_string();
@@ -301,6 +307,7 @@ fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
         "roles = [\"mail\", \"managed\"]\nmode = \"observe\"\n",
     );
     let daemon = world.daemon(&format!("{observed}{asked}"), &[]);
+    world.wait_for_consumer();
     // the mail server is only observed: an alarm, and nothing is done
     let socket = super::socket::udp(&world.dmz, super::world::V4.mail, 0);
     socket.send_to(b"out", (super::world::V4.peer, FORBIDDEN)).expect("a datagram");
