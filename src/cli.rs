@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::clock::parse_time;
+use jiff::Timestamp;
 
 /// The gate on a DMZ router.
 ///
@@ -58,6 +61,9 @@ pub enum Command {
         /// Lift the gate when the daemon stops
         #[arg(long)]
         raise_on_exit: bool,
+        /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: off]
+        #[arg(long, value_name = "ADDR:PORT")]
+        metrics: Option<SocketAddr>,
     },
 
     /// Put the gate down, without a daemon
@@ -113,6 +119,18 @@ pub enum Command {
         time: Option<Duration>,
     },
 
+    /// Show open and past alarms
+    Alarms(Alarms),
+
+    /// Watch servers, rates, reasons and alarms; quarantine and release by key
+    Top {
+        #[command(flatten)]
+        interface: Interface,
+    },
+
+    /// Write one self-contained page for the incident file: who tried what where
+    Report(Report),
+
     /// End a server's quarantine
     Release {
         #[command(flatten)]
@@ -143,6 +161,59 @@ pub enum Subject {
     Drops,
     /// Open alarms, asked of the daemon
     Alarms,
+}
+
+#[derive(Debug, Args)]
+pub struct Alarms {
+    #[command(flatten)]
+    pub interface: Interface,
+
+    /// Go on with what happens from now on, until stopped
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Only those that are open
+    #[arg(long)]
+    pub open: bool,
+
+    /// Only of this server; may be given several times
+    #[arg(long = "server", value_name = "NAME")]
+    pub servers: Vec<String>,
+
+    /// Only of this kind (spread, backdoor, ...); may be given several times
+    #[arg(long = "kind", value_name = "KIND", value_parser = parse_kind)]
+    pub kinds: Vec<String>,
+
+    /// At least as grave as this: low, medium, high, critical
+    #[arg(long, value_name = "SEVERITY", value_parser = parse_severity)]
+    pub severity: Option<String>,
+
+    /// Not over before this: 2h (ago), 2026-11-22, "2026-11-22 15:00", or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub from: Option<Timestamp>,
+
+    /// Not begun after this; as --from
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub to: Option<Timestamp>,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The DMZ-facing interface [default: the only one with a history]
+    #[arg(short, long = "interface", value_name = "IF")]
+    pub interface: Option<String>,
+
+    /// From when on: 2h (ago), 2026-11-22, "2026-11-22 15:00", or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_moment, default_value = "24h")]
+    pub from: Timestamp,
+
+    /// Until when; as --from [default: now]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub to: Option<Timestamp>,
+
+    /// The page; - is standard output
+    #[arg(short, long, value_name = "FILE.html")]
+    pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -179,27 +250,42 @@ pub struct Explain {
     pub vlan: Option<u16>,
 }
 
-/// A time as `90`, `30s`, `10m`, `1h` or `2d`; at least a second, at most a year.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    const YEAR_S: u64 = 365 * 86_400;
-    let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
-        Some(end) => text.split_at(end),
-        None => (text, "s"),
-    };
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(format!("`{unit}` is no unit of time: write 30s, 10m, 1h or 2d")),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(seconds))
-        .filter(|total| (1..=YEAR_S).contains(total))
-        .map(Duration::from_secs)
-        .ok_or_else(|| "a time is from 1s to 365d".to_owned())
+/// A moment: a time ago, a date or a time in the system's time zone, or RFC 3339.
+fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = parse_time(text)
+        && let Ok(moment) = Timestamp::now().checked_sub(ago)
+    {
+        return Ok(moment);
+    }
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment);
+    }
+    let civil = text.parse::<jiff::civil::DateTime>().or_else(|_| {
+        let date = text.parse::<jiff::civil::Date>()?;
+        Ok(date.to_datetime(jiff::civil::Time::midnight()))
+    });
+    civil
+        .and_then(|time: jiff::civil::DateTime| time.to_zoned(jiff::tz::TimeZone::system()))
+        .map(|zoned| zoned.timestamp())
+        .map_err(|_: jiff::Error| {
+            "a time is as 2h (ago), 2026-11-22, \"2026-11-22 15:00\" or 2026-11-22T15:00:00Z".to_owned()
+        })
+}
+
+fn parse_kind(text: &str) -> Result<String, String> {
+    let names: Vec<&str> = crate::alarm::KINDS.iter().map(|kind| kind.name()).collect();
+    if names.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("it is one of {}", names.join(", ")))
+    }
+}
+
+fn parse_severity(text: &str) -> Result<String, String> {
+    match crate::history::severity_from_name(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("it is one of low, medium, high, critical".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -213,12 +299,17 @@ mod tests {
     }
 
     #[test]
-    fn times_have_units_and_bounds() {
-        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_time("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(parse_time("2d"), Ok(Duration::from_secs(172_800)));
-        for bad in ["", "0", "m", "1w", "366d", "-1s", "99999999999999999999"] {
-            assert!(parse_time(bad).is_err(), "{bad}");
+    fn a_moment_is_a_time_ago_a_date_or_a_timestamp() {
+        let exact = "2026-11-22T15:00:00Z".parse().unwrap();
+        assert_eq!(parse_moment("2026-11-22T15:00:00Z"), Ok(exact));
+        assert_eq!(parse_moment("2026-11-22T16:00:00+01:00"), Ok(exact));
+        let noon = parse_moment("2026-11-22 12:00").unwrap();
+        let midnight = parse_moment("2026-11-22").unwrap();
+        assert_eq!(noon.as_second() - midnight.as_second(), 12 * 3600);
+        let ago = parse_moment("2h").unwrap();
+        assert!((7_190..7_300).contains(&(Timestamp::now().as_second() - ago.as_second())));
+        for bad in ["", "yesterday", "25:00", "2026-13-01", "1w"] {
+            assert!(parse_moment(bad).is_err(), "{bad}");
         }
     }
 }

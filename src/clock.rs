@@ -4,10 +4,38 @@
 //! wrong from then on. A [`Clock`] is one reading of both clocks, taken anew whenever something
 //! is converted: a moment is as long before `wall` as it is before `mono_ns`.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 const NS_PER_S: u64 = 1_000_000_000;
+
+/// A time as `90`, `30s`, `10m`, `1h` or `2d`; at least a second, at most a year.
+///
+/// # Errors
+/// Says what a time looks like.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    const YEAR_S: u64 = 365 * 86_400;
+    let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
+        Some(end) => text.split_at(end),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(format!("`{unit}` is no unit of time: write 30s, 10m, 1h or 2d")),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(seconds))
+        .filter(|total| (1..=YEAR_S).contains(total))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "a time is from 1s to 365d".to_owned())
+}
 
 /// What both clocks said at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,5 +124,15 @@ mod tests {
         let first = Clock::now();
         let second = Clock::now();
         assert!(second.mono_ns >= first.mono_ns);
+    }
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_time("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_time("2d"), Ok(Duration::from_secs(172_800)));
+        for bad in ["", "0", "m", "1w", "366d", "-1s", "99999999999999999999"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
     }
 }

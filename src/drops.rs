@@ -242,18 +242,23 @@ impl Drop {
     /// What was called, in the words of a need: `tcp/80`, `icmp/echo-request`, `gre`; for
     /// frames that are not IP `ethernet/0x88b5`.
     pub fn service(&self) -> String {
-        let protocol = self.protocol_name();
-        if self.any_protocol {
-            protocol.into_owned()
-        } else if self.reason == Cause::Known(Reason::Ethertype) {
-            format!("{protocol}/{:#06x}", self.port)
-        } else if is_icmp(self.protocol) {
-            format!("{protocol}/{}", name_icmp_type(self.protocol, self.port))
-        } else if has_ports(self.protocol) {
-            format!("{protocol}/{}", self.port)
-        } else {
-            protocol.into_owned()
-        }
+        name_service(self.reason, self.protocol, self.port, self.any_protocol)
+    }
+}
+
+/// As [`Drop::service`].
+pub(crate) fn name_service(reason: Cause, protocol: u8, port: u16, any: bool) -> String {
+    let name = protocol_name(reason, protocol, any);
+    if any {
+        name.into_owned()
+    } else if reason == Cause::Known(Reason::Ethertype) {
+        format!("{name}/{port:#06x}")
+    } else if is_icmp(protocol) {
+        format!("{name}/{}", name_icmp_type(protocol, port))
+    } else if has_ports(protocol) {
+        format!("{name}/{port}")
+    } else {
+        name.into_owned()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod drops;
 pub mod frame;
 pub mod gate;
+pub mod history;
 pub mod policy;
 pub mod reason;
 pub mod sample;

@@ -39,6 +39,9 @@ impl Alarm {
             Verdict::WouldDrop => "NOT dropped (mode observe)",
         };
         text.push_str(&format!("; {times} {fate} since {:.0}", self.first));
+        if !self.response.is_empty() {
+            text.push_str(&format!("; {}", self.response));
+        }
         text
     }
 

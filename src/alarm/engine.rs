@@ -234,6 +234,13 @@ impl Engine {
         alarms
     }
 
+    /// Notes what was done about an open alarm, and yields what has to be told of it.
+    pub fn note_response(&mut self, id: u64, response: &str, now: Clock) -> Option<Change> {
+        let open = self.open.values_mut().find(|open| open.alarm.id == id)?;
+        open.alarm.response = response.to_owned();
+        Some(open.tell(Step::Updated, now))
+    }
+
     /// The id that the next alarm gets.
     pub fn next_id(&self) -> u64 {
         self.next_id
@@ -388,6 +395,7 @@ impl Open {
             called: None,
             sample: Arc::new(drop.clone()),
             while_away: false,
+            response: String::new(),
         };
         let mut open = Open {
             server: alarm.server.as_ref().map_or(0, |server| server.id),

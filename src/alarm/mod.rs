@@ -86,6 +86,8 @@ pub struct Alarm {
     pub sample: Arc<Drop>,
     /// Some of it came while no daemon listened.
     pub while_away: bool,
+    /// What the daemon did about it by itself, in words; empty: nothing.
+    pub response: String,
 }
 
 /// What happened to an alarm.

@@ -34,6 +34,8 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     called: Option<IpAddr>,
     while_away: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    response: &'a str,
     seen: String,
     why: &'static str,
     technique: TechniqueRecord,
@@ -89,6 +91,7 @@ impl Serialize for Alarm {
             source_macs: Listed::new(&self.source_macs, show_mac),
             called: self.called,
             while_away: self.while_away,
+            response: &self.response,
             seen: self.seen(),
             why: self.why(),
             technique: TechniqueRecord { id: technique.id, name: technique.name },

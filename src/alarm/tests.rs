@@ -420,3 +420,15 @@ fn every_reason_and_kind_has_its_words() {
         }
     }
 }
+
+#[test]
+fn what_was_done_about_an_alarm_is_told_at_once_and_stays_in_it() {
+    let mut engine = Engine::default();
+    let opened = engine.observe(&syn(), after_ms(0)).remove(0);
+    let noted = engine.note_response(opened.alarm.id, "put into quarantine", after_ms(1)).unwrap();
+    assert_eq!(noted.step, Step::Updated);
+    assert!(noted.alarm.seen().ends_with("; put into quarantine"), "{}", noted.alarm.seen());
+    assert_eq!(engine.note_response(99, "nothing", after_ms(1)), None);
+    let closed = engine.tick(after_ms(10_000_000)).remove(0);
+    assert_eq!(closed.alarm.response, "put into quarantine");
+}

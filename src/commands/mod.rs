@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod alarms;
 mod apply;
 mod attach;
 mod check;
@@ -10,8 +11,11 @@ mod init;
 mod output;
 mod policy_file;
 mod quarantine;
+mod report;
+mod request;
 mod run;
 mod show;
+mod top;
 
 use std::process::ExitCode;
 
@@ -48,9 +52,13 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Init => init::run(&output),
         Command::Check { policy } => check::run(policy, &output),
-        Command::Run { interface, policy, raise_on_exit } => {
-            run::run(&interface.interface, policy, *raise_on_exit, &output)
+        Command::Run { interface, policy, raise_on_exit, metrics } => {
+            let options = run::Options { path: policy, raise_on_exit: *raise_on_exit, metrics: *metrics };
+            run::run(&interface.interface, &options, &output)
         }
+        Command::Alarms(question) => alarms::run(question, &output),
+        Command::Top { interface } => top::run(&interface.interface),
+        Command::Report(question) => report::run(question, &output),
         Command::Attach { interface, policy } => attach::run(&interface.interface, policy, &output),
         Command::Detach { interface } => detach::run(&interface.interface, &output),
         Command::Apply { interface, policy } => apply::run(&interface.interface, policy, &output),

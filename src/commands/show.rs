@@ -1,22 +1,15 @@
 //! `portcullis show`
 
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
-
 use anyhow::Context;
 
 use super::Exit;
 use super::output::{Output, align};
+use super::request::{Request, ask_daemon, no_daemon};
 use crate::cli::Subject;
 use crate::clock::Clock;
 use crate::drops::{Context as Seen, LedgerRow, Verdict};
 use crate::gate::{FlowTable, Gate, Place, Status};
 use crate::policy::{Policy, describe, name_protocol, summarize};
-
-/// The daemon answers from memory.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
-const MOST_ALARM_BYTES: u64 = 64 << 20;
 
 pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
     let place = Place::of(interface)?;
@@ -136,31 +129,16 @@ fn describe_row(row: &LedgerRow) -> Vec<String> {
 }
 
 fn show_alarms(place: &Place, output: &Output) -> anyhow::Result<Exit> {
-    let socket = place.socket();
-    let stream = UnixStream::connect(&socket).with_context(|| {
-        format!(
-            "no daemon answers at {}\nhelp: alarms are raised by `portcullis run -i {} -p POLICY`; \
-             what was dropped meanwhile is in `portcullis show -i {1} drops`",
-            socket.display(),
-            place.interface
-        )
-    })?;
-    stream.set_read_timeout(Some(DAEMON_PATIENCE))?;
-    let mut lines = Vec::new();
-    for line in BufReader::new(stream.take(MOST_ALARM_BYTES)).lines() {
-        lines.push(line.context("the daemon broke off\nhelp: try again")?);
-    }
+    let alarms = ask_daemon(place, &Request::Open)?.with_context(|| no_daemon(place))?;
     if output.json {
-        output.text(&format!("[{}]\n", lines.join(",")))?;
+        output.value(&alarms)?;
         return Ok(Exit::Done);
     }
-    if lines.is_empty() {
+    if alarms.is_empty() {
         output.text("no alarm is open\n")?;
     }
-    for line in &lines {
-        let alarm: serde_json::Value =
-            serde_json::from_str(line).context("the daemon speaks another version")?;
-        output.text(&format!("{}\n", alarm["line"].as_str().unwrap_or(line)))?;
+    for alarm in &alarms {
+        output.text(&format!("{}\n", alarm["line"].as_str().unwrap_or_default()))?;
     }
     Ok(Exit::Done)
 }

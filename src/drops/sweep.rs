@@ -137,6 +137,16 @@ impl Sweep {
         Baseline { rows }
     }
 
+    /// How many kinds of drops are known: what a baseline has to say.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// Yields, oldest first, what `due` says has to be reported of a row and was not.
     fn compare(
         &mut self,

@@ -112,6 +112,14 @@ impl Place {
         })
     }
 
+    /// As [`Place::lock`], without waiting: for whoever has something else to do meanwhile.
+    pub fn try_lock(&self) -> Result<Lock, GateError> {
+        self.take("lock", Duration::ZERO).map_err(|holder| match holder {
+            Taken::By(holder) => GateError::Locked { interface: self.interface.clone(), holder },
+            Taken::Error(error) => error,
+        })
+    }
+
     /// Takes the daemon's lock: the perf buffer has one reader.
     pub fn lock_daemon(&self) -> Result<Lock, GateError> {
         self.take("daemon", Duration::ZERO).map_err(|holder| match holder {

@@ -431,7 +431,7 @@ impl Gate {
         Ok(rows)
     }
 
-    fn fills(&self) -> Result<Vec<Fill>, GateError> {
+    pub(super) fn fills(&self) -> Result<Vec<Fill>, GateError> {
         macro_rules! fill {
             ($table:ident) => {
                 Fill {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::address::Mistake;
 use super::document::{Table, Text};
+use super::response::{self, Response, read_response};
 
 /// The sinks of a policy; each is optional.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Alarms {
     pub command_timeout_s: u32,
     /// File of the certificates (PEM) that a TLS server's must lead back to; none: the system's.
     pub tls_ca: Option<String>,
+    /// What the daemon does by itself.
+    pub response: Response,
 }
 
 impl Default for Alarms {
@@ -50,6 +53,7 @@ impl Default for Alarms {
             command: Vec::new(),
             command_timeout_s: 30,
             tls_ca: None,
+            response: Response::default(),
         }
     }
 }
@@ -137,7 +141,7 @@ const KEYS: &[&str] = &[
 
 /// Reads `[alarms]`. A new sink takes a field above, its key in `KEYS`, and a line here.
 pub(super) fn read_alarms(table: &Table<'_, '_>) -> Alarms {
-    table.check_keys(KEYS);
+    table.check_keys(&[KEYS, response::KEYS].concat());
     refuse_shared_files(table);
     let default = Alarms::default();
     let path = |key: &str| table.path(key).map(|(path, _)| path);
@@ -155,6 +159,7 @@ pub(super) fn read_alarms(table: &Table<'_, '_>) -> Alarms {
         command: read_command(table),
         command_timeout_s: table.integer("command_timeout", 1..=3600, default.command_timeout_s).value,
         tls_ca: path("tls_ca"),
+        response: read_response(table),
     }
 }
 

@@ -252,12 +252,19 @@ fn show_addresses(server: &Server) -> BTreeSet<String> {
 /// All settings as words, in the same order for every policy.
 fn settings_of(policy: &Policy) -> Vec<(String, String)> {
     let settings = &policy.settings;
+    let response = &policy.alarms.response;
+    let kinds: Vec<&str> = response.quarantine_on.iter().map(|kind| kind.name()).collect();
+    let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
+    let quarantine_for = response.quarantine_s.map_or("released".to_owned(), |seconds| format!("{seconds}s"));
     let mut list: Vec<(String, String)> = [
         ("mode", settings.mode.value.word()),
         ("tracking", settings.tracking.value.word()),
         ("unknown_sources", settings.unknown_sources.value.word()),
         ("pickup", &settings.pickup_s.value.to_string()),
         ("dhcp", if settings.dhcp.value { "true" } else { "false" }),
+        ("alarms.quarantine_on", &kinds),
+        ("alarms.quarantine_for", &quarantine_for),
+        ("alarms.history_days", &response.history_days.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();

@@ -12,6 +12,7 @@ mod model;
 mod need;
 mod parse;
 mod protocol;
+mod response;
 mod services;
 mod suggestion;
 mod summary;
@@ -28,6 +29,7 @@ pub use model::{Keyword, Mode, Policy, Role, Server, Set, Settings, Tracking, Un
 pub use need::{Direction, Limit, Need, Peer, parse_need};
 pub use parse::parse;
 pub use protocol::{Selector, find_icmp_type, find_protocol, name_icmp_type, name_protocol};
+pub use response::Response;
 pub use services::find_port;
 pub use summary::{Summary, describe, summarize};
 pub use tables::{MAX_ENTRIES, TableSizes};

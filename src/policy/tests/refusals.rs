@@ -369,3 +369,28 @@ fn a_sink_that_can_not_be_is_refused_at_its_place() {
         assert_eq!(of(line), [complaint], "{line}");
     }
 }
+
+#[test]
+fn a_quarantine_by_itself_names_kinds_that_there_are_and_that_its_server_can_be_blamed_for() {
+    let on = |kinds: &str| with(&format!("[alarms]\nquarantine_on = [{kinds}]"));
+    assert_eq!(complaints(&on("\"spread\", \"sprad\"")), ["9:29: there is no kind of alarm `sprad`"]);
+    assert_eq!(help(&on("\"sprad\"")), "did you mean `spread`?");
+    assert_eq!(
+        help(&on("\"everything\"")),
+        "it is one of attempt, burst, fetch, callback, scan, backdoor, spread"
+    );
+    assert_eq!(complaints(&on("\"spoof\"")), ["9:19: `spoof` can't lead to a quarantine"]);
+    assert_eq!(complaints(&on("\"stray\"")), ["9:19: `stray` can't lead to a quarantine"]);
+    assert_eq!(
+        complaints(&with("[alarms]\nquarantine_on = \"spread\"")),
+        ["9:17: `quarantine_on` must be a list"]
+    );
+    assert_eq!(
+        complaints(&with("[alarms]\nquarantine_for = \"1 week\"")),
+        ["9:19: `quarantine_for`: ` week` is no unit of time: write 30s, 10m, 1h or 2d"]
+    );
+    assert_eq!(
+        complaints(&with("[alarms]\nhistory_days = 0")),
+        ["9:16: `history_days` must be from 1 to 3650"]
+    );
+}

@@ -6,16 +6,20 @@
 
 pub mod command;
 mod commands;
+mod console;
 mod daemon;
 pub mod evasion;
 mod flows;
+mod history;
 pub(crate) mod kills;
 mod ledger;
 mod legitimate;
+mod metrics;
 mod modes;
 mod nics;
 pub mod policies;
 mod refusals;
+mod service;
 mod services;
 mod sinks;
 pub mod socket;

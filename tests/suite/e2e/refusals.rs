@@ -11,6 +11,8 @@ use portcullis::gate::Gate;
 use portcullis::policy::parse;
 
 use super::command::{Daemon, Running};
+use portcullis::gate::contract::layout;
+
 use super::policies::{TABLES, dmz, twin};
 use super::world::{NIC, World, eventually, share_machine};
 
@@ -121,8 +123,8 @@ fn maps_of_another_layout_are_touched_by_nothing_but_detach() {
     world.attach(&dmz());
     let tap = world.tap_internet();
     let state = MapHandle::from_pinned_path(world.pins().join("maps/state")).expect("the map");
-    let write = |layout: u64| {
-        state.update(&0_u32.to_ne_bytes(), &layout.to_ne_bytes(), MapFlags::ANY).expect("a write");
+    let write = |version: u64| {
+        state.update(&0_u32.to_ne_bytes(), &version.to_ne_bytes(), MapFlags::ANY).expect("a write");
     };
     write(99);
     let path = world.write("policy.toml", &dmz());
@@ -137,7 +139,7 @@ fn maps_of_another_layout_are_touched_by_nothing_but_detach() {
     assert!(world.has_xdp());
 
     // the gate itself holds, untouched
-    write(1);
+    write(u64::from(layout::LAYOUT_VERSION.0));
     world.prove_drops(&tap, 3);
     assert_eq!(world.show("status")["generation"], 1);
     write(99);

@@ -481,6 +481,11 @@ impl World {
         Path::new(PINS).join(format!("{NIC}::{}", self.router.inode()))
     }
 
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        Path::new(LOCKS).join(format!("{NIC}::{}.sock", self.router.inode()))
+    }
+
     /// The lock of those who change the gate.
     pub fn lock(&self) -> PathBuf {
         Path::new(LOCKS).join(format!("{NIC}::{}.lock", self.router.inode()))

@@ -1,0 +1,144 @@
+//! `portcullis alarms`
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::Exit;
+use super::output::{Output, align};
+use super::request::{Request, ask_daemon, follow_daemon, no_daemon, open_history};
+use crate::cli::Alarms;
+use crate::gate::Place;
+use crate::history::{AlarmEntry, Filter};
+use crate::sink::escape;
+
+pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
+    let filter = Filter {
+        open: question.open,
+        servers: question.servers.clone(),
+        kinds: question.kinds.clone(),
+        severity: question.severity.clone(),
+        from: question.from,
+        to: question.to,
+    };
+    if question.follow {
+        return follow(&Place::of(&question.interface.interface)?, filter, output);
+    }
+    // a NIC that is gone has its history all the same
+    let place = Place::of_any(&question.interface.interface)?;
+    let alarms: Vec<Value> = match ask_daemon(&place, &Request::Alarms(filter.clone()))? {
+        Some(values) => values,
+        None => {
+            let store = open_history(&place)?;
+            let entries = store.alarms(&filter)?;
+            // nothing is open without a daemon
+            let past = entries.iter().map(AlarmEntry::cut_off).filter(|entry| filter.takes(entry));
+            past.map(|entry| entry.to_value()).collect()
+        }
+    };
+    output.either(&alarms, || describe(&alarms))?;
+    Ok(Exit::Done)
+}
+
+fn follow(place: &Place, filter: Filter, output: &Output) -> anyhow::Result<Exit> {
+    let ran = follow_daemon(place, filter, |alarm| match alarm["line"].as_str() {
+        _ if output.json => output.value(&alarm),
+        Some(line) => output.text(&format!("{line}\n")),
+        None => output.text(&describe_open(&alarm)),
+    })?;
+    if !ran {
+        return Err(anyhow::anyhow!(no_daemon(place)));
+    }
+    // the socket was closed: by the daemon's end, or because we were too slow
+    Err(anyhow::anyhow!("the daemon has ended, or this terminal took its lines too slowly"))
+        .context("no more alarms are told")
+}
+
+/// An alarm that was open when following began.
+fn describe_open(alarm: &Value) -> String {
+    let text = |key: &str| escape(alarm[key].as_str().unwrap_or("-")).into_owned();
+    format!(
+        "{} alarm #{} open: {} {}: {}\n",
+        text("last"),
+        alarm["id"],
+        text("severity"),
+        text("kind"),
+        text("seen")
+    )
+}
+
+fn describe(alarms: &[Value]) -> String {
+    if alarms.is_empty() {
+        return "no such alarm\n".to_owned();
+    }
+    let heads = ["ID", "STATE", "SEVERITY", "KIND", "SERVER", "WHAT", "TO", "PACKETS", "FIRST", "LAST"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(alarms.iter().map(describe_row));
+    let mut text = align(&rows);
+    for alarm in alarms.iter().filter(|alarm| alarm["state"] == "open") {
+        if let Some(command) = alarm["next"][0].as_str() {
+            text.push_str(&format!("next for #{}: {}\n", alarm["id"], escape(command)));
+        }
+    }
+    text
+}
+
+fn describe_row(alarm: &Value) -> Vec<String> {
+    let text = |key: &str| escape(alarm[key].as_str().unwrap_or("-")).into_owned();
+    let time = |key: &str| match text(key).parse::<jiff::Timestamp>() {
+        Ok(time) => format!("{time:.0}"),
+        Err(_) => "-".to_owned(),
+    };
+    let mut state = text("state").replace('_', " ");
+    if alarm["while_away"] == true {
+        state.push_str(", while away");
+    }
+    let mut packets = alarm["packets"].to_string();
+    if alarm["verdict"] == "would_drop" {
+        packets.push_str(" (would drop)");
+    }
+    vec![
+        alarm["id"].to_string(),
+        state,
+        text("severity"),
+        text("kind"),
+        text("server"),
+        text("service"),
+        describe_destinations(&alarm["destinations"]),
+        packets,
+        time("since"),
+        time("last"),
+    ]
+}
+
+fn describe_destinations(destinations: &Value) -> String {
+    let first = destinations["first"][0].as_str().unwrap_or("-");
+    let first = escape(first);
+    match destinations["count"].as_u64().unwrap_or(0) {
+        0 | 1 => first.into_owned(),
+        count if destinations["estimate"] == true => format!("{first} and about {} more", count - 1),
+        count => format!("{first} and {} more", count - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Server;
+    use crate::drops::example::{after_ms, syn};
+    use crate::history::State;
+
+    #[test]
+    fn a_table_has_who_what_and_the_next_command_and_no_escapes_of_a_hostile_name() {
+        let mut drop = syn();
+        drop.server = Some(Server { id: 1, name: "web\u{1b}[2J\n1".into() });
+        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+        let alarm = serde_json::to_value(&change.alarm).unwrap();
+        let entry = AlarmEntry { id: 1, state: State::Open, changed: change.time, alarm };
+        let text = describe(&[entry.to_value()]);
+        assert!(text.contains("web\\u{1b}[2J\\u{a}1  tcp/445  198.51.100.7"), "{text}");
+        assert!(text.contains("next for #1: portcullis quarantine -i dmz0"), "{text}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
+        assert_eq!(text.lines().count(), 3, "{text}");
+    }
+}

@@ -1,0 +1,103 @@
+//! `portcullis report`: one page for the incident file. It stands alone: no script, no font, no
+//! picture from elsewhere, and a policy in its head that lets a browser fetch none.
+
+mod lanes;
+mod map;
+mod page;
+mod samples;
+mod tally;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+
+use super::Exit;
+use super::output::Output;
+use super::request::{Piece, Request, ask_daemon, each_piece, open_history};
+use crate::cli::Report;
+use crate::gate::Place;
+use crate::history::{AlarmEntry, Found};
+
+pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
+    let now = Timestamp::now();
+    let (from, to) = (question.from, question.to.unwrap_or(now));
+    if from >= to {
+        bail!("--from {from:.0} is not before --to {to:.0}");
+    }
+    let place = match &question.interface {
+        Some(interface) => Place::of_any(interface)?,
+        None => find_place()?,
+    };
+    let found = find(&place, from, to)?;
+    let page = page::render(&page::Cover { interface: &place.interface, from, to, made: now }, &found);
+    if question.output == Path::new("-") {
+        output.text(&page)?;
+        return Ok(Exit::Done);
+    }
+    write(&question.output, &page)?;
+    let path = question.output.display().to_string();
+    let drops: u64 = found.tallies.iter().map(|row| row.packets).sum();
+    let told = serde_json::json!({
+        "file": path, "from": from.to_string(), "to": to.to_string(),
+        "alarms": found.alarms.len(), "drops": drops, "samples": found.samples.len(),
+    });
+    output.either(&told, || {
+        format!("{path}: {} alarms and {drops} drops from {from:.0} to {to:.0}\n", found.alarms.len())
+    })?;
+    Ok(Exit::Done)
+}
+
+fn find(place: &Place, from: Timestamp, to: Timestamp) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    if let Some(values) = ask_daemon(place, &Request::Report { from, to })? {
+        for value in values {
+            let piece: Piece = serde_json::from_value(value).context("the daemon speaks another version")?;
+            piece.add_to(&mut found);
+        }
+        return Ok(found);
+    }
+    let store = open_history(place)?;
+    each_piece(&store, Vec::new(), (from, to), |piece| {
+        piece.add_to(&mut found);
+        Ok(())
+    })?;
+    found.alarms = found.alarms.iter().map(AlarmEntry::cut_off).collect();
+    Ok(found)
+}
+
+/// Replaces the file in one step. It tells attackers what was seen: its owner's business.
+fn write(path: &Path, page: &str) -> anyhow::Result<()> {
+    let fresh = path.with_added_extension("new");
+    let _ = fs::remove_file(&fresh);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)
+        .and_then(|mut file| file.write_all(page.as_bytes()))
+        .and_then(|()| fs::rename(&fresh, path));
+    written.inspect_err(|_| drop(fs::remove_file(&fresh))).with_context(|| {
+        format!("could not write {}\nhelp: is there room, and may you write there?", path.display())
+    })
+}
+
+/// The only interface of this network namespace that has a history.
+fn find_place() -> anyhow::Result<Place> {
+    let interfaces = nix::net::if_::if_nameindex().context("could not list the interfaces")?;
+    let names: Vec<String> = (&interfaces)
+        .into_iter()
+        .filter_map(|interface| interface.name().to_str().ok().map(str::to_owned))
+        .filter(|name| {
+            Place::of_any(name).is_ok_and(|place| place.history().join(crate::history::FILE).exists())
+        })
+        .collect();
+    match &names[..] {
+        [name] => Ok(Place::of_any(name)?),
+        [] => bail!("no interface has a history\nhelp: name one that is gone with -i IF"),
+        names => bail!("several interfaces have a history: {}\nhelp: -i IF", names.join(", ")),
+    }
+}

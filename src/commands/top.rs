@@ -1,0 +1,128 @@
+//! `portcullis top`: who is dropped how fast, for what, and which alarms are open. It reads the
+//! maps itself, and works without a daemon; only the alarms are the daemon's.
+
+mod model;
+mod view;
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::Exit;
+use super::request::{Request, ask_daemon};
+use crate::gate::{Gate, Place, PolicyFacts};
+use model::{Act, Model, Question};
+
+/// Between two readings of the maps.
+const READ: Duration = Duration::from_secs(1);
+/// How long one wait for a key lasts.
+const POLL: Duration = Duration::from_millis(100);
+/// By key: short enough to be noticed, long enough to look.
+const QUARANTINE_S: u64 = 3_600;
+
+pub fn run(interface: &str) -> anyhow::Result<Exit> {
+    let place = Place::of(interface)?;
+    let gate = Gate::open(&place)?;
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        bail!("`top` needs a terminal\nhelp: portcullis show -i {interface} drops -j, for programs");
+    }
+    // it restores the terminal also after a panic
+    let mut terminal = ratatui::try_init().context("could not take over the terminal")?;
+    let watched = watch(&place, &gate, &mut terminal);
+    ratatui::restore();
+    watched?;
+    Ok(Exit::Done)
+}
+
+fn watch(place: &Place, gate: &Gate, terminal: &mut DefaultTerminal) -> anyhow::Result<()> {
+    let mut model = Model::new(&place.interface);
+    let mut facts = PolicyFacts::default();
+    let mut read: Option<Instant> = None;
+    loop {
+        if read.is_none_or(|read| read.elapsed() >= READ) {
+            if !gate.is_pinned_at(place) {
+                bail!("the gate on {} was lifted by another command", place.interface);
+            }
+            let measure = gate.measure(place, &facts)?;
+            facts = measure.facts.clone();
+            let alarms = ask_daemon(place, &Request::Open).unwrap_or_else(|error| {
+                model.say(format!("the daemon: {error}"));
+                None
+            });
+            let passed = read.map_or(READ, |read| read.elapsed());
+            read = Some(Instant::now());
+            model.update(measure, alarms, passed);
+        }
+        terminal.draw(|frame| view::draw(frame, &model)).context("could not draw")?;
+        if !event::poll(POLL).context("could not wait for a key")? {
+            continue;
+        }
+        let Event::Key(key) = event::read().context("could not read a key")? else {
+            continue;
+        };
+        if key.kind == KeyEventKind::Press {
+            match press(&mut model, key) {
+                Press::Quit => return Ok(()),
+                Press::Do(act) => {
+                    let said = perform(place, gate, &act);
+                    model.say(said.unwrap_or_else(|error| format!("{error:#}")));
+                    read = None;
+                }
+                Press::Nothing => {}
+            }
+        }
+    }
+}
+
+enum Press {
+    Quit,
+    Do(Act),
+    Nothing,
+}
+
+/// What a key does. Nothing is done to a server before a `y`.
+fn press(model: &mut Model, key: KeyEvent) -> Press {
+    let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    if is_interrupt {
+        return Press::Quit;
+    }
+    if let Some(question) = model.question.take() {
+        return match key.code {
+            KeyCode::Char('y' | 'Y') => Press::Do(question.act),
+            _ => {
+                model.say("nothing was done".to_owned());
+                Press::Nothing
+            }
+        };
+    }
+    match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => return Press::Quit,
+        KeyCode::Down | KeyCode::Char('j') => model.select(1),
+        KeyCode::Up | KeyCode::Char('k') => model.select(-1),
+        KeyCode::Char('x') => model.ask(|server| Question {
+            text: format!("cut {server} off for an hour, but for its management?"),
+            act: Act::Quarantine(server.to_owned()),
+        }),
+        KeyCode::Char('r') => model.ask(|server| Question {
+            text: format!("release {server}?"),
+            act: Act::Release(server.to_owned()),
+        }),
+        _ => {}
+    }
+    Press::Nothing
+}
+
+fn perform(place: &Place, gate: &Gate, act: &Act) -> anyhow::Result<String> {
+    let _lock = place.lock()?;
+    Ok(match act {
+        Act::Quarantine(server) => {
+            gate.quarantine(server, Some(QUARANTINE_S))?;
+            format!("{server} is in quarantine for an hour")
+        }
+        Act::Release(server) if gate.release(server)? => format!("{server} is released"),
+        Act::Release(server) => format!("{server} was not in quarantine"),
+    })
+}

@@ -1,0 +1,233 @@
+//! What `top` shows, without a terminal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::gate::Measure;
+
+/// Readings in a sparkline.
+const HISTORY: usize = 60;
+
+/// What is asked before anything is done.
+pub struct Question {
+    pub text: String,
+    pub act: Act,
+}
+
+/// What can be done to a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    Quarantine(String),
+    Release(String),
+}
+
+/// One line of the table of servers. Drops include those that `observe` let pass.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// Empty: no server has the source address.
+    pub name: Arc<str>,
+    pub total: u64,
+    /// Packets a second, by the last reading.
+    pub rate: f64,
+    /// Rates, the latest last.
+    pub rates: VecDeque<u64>,
+    /// Why the last ones were dropped, the most frequent first.
+    pub reasons: Vec<String>,
+    pub quarantined: bool,
+}
+
+/// What is known of one server.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    by_reason: BTreeMap<String, u64>,
+    rates: VecDeque<u64>,
+    total: u64,
+    rate: f64,
+    reasons: Vec<String>,
+}
+
+pub struct Model {
+    pub interface: String,
+    pub measure: Option<Measure>,
+    /// `None`: no daemon runs.
+    pub alarms: Option<Vec<Value>>,
+    known: BTreeMap<Arc<str>, Known>,
+    selected: Option<Arc<str>>,
+    pub question: Option<Question>,
+    pub said: String,
+    has_first: bool,
+}
+
+impl Model {
+    pub fn new(interface: &str) -> Model {
+        Model {
+            interface: interface.to_owned(),
+            measure: None,
+            alarms: None,
+            known: BTreeMap::new(),
+            selected: None,
+            question: None,
+            said: String::new(),
+            has_first: false,
+        }
+    }
+
+    /// A new reading; `passed` since the one before.
+    pub fn update(&mut self, measure: Measure, alarms: Option<Vec<Value>>, passed: Duration) {
+        let mut sums: BTreeMap<Arc<str>, BTreeMap<String, u64>> = BTreeMap::new();
+        for ((server, reason, _), (packets, _)) in &measure.drops {
+            *sums.entry(server.clone()).or_default().entry(reason.to_string()).or_default() += packets;
+        }
+        for server in &measure.quarantined {
+            sums.entry(server.as_str().into()).or_default();
+        }
+        self.known.retain(|name, _| sums.contains_key(name));
+        for (name, by_reason) in sums {
+            let known = self.known.entry(name).or_default();
+            let total = by_reason.values().sum::<u64>();
+            // at the first reading nothing is known of what was just now
+            let fresh = if self.has_first { total.saturating_sub(known.total) } else { 0 };
+            known.rate = fresh as f64 / passed.as_secs_f64().max(0.1);
+            known.rates.push_back(known.rate.round() as u64);
+            if known.rates.len() > HISTORY {
+                known.rates.pop_front();
+            }
+            let mut risen: Vec<(u64, &String)> = by_reason
+                .iter()
+                .map(|(reason, now)| {
+                    (now - known.by_reason.get(reason).copied().unwrap_or(0).min(*now), reason)
+                })
+                .filter(|(risen, _)| *risen > 0)
+                .collect();
+            risen.sort_by_key(|(risen, _)| std::cmp::Reverse(*risen));
+            if !risen.is_empty() {
+                known.reasons = risen.into_iter().map(|(_, reason)| reason.clone()).collect();
+            }
+            (known.total, known.by_reason) = (total, by_reason);
+        }
+        self.has_first = true;
+        self.alarms = alarms;
+        self.measure = Some(measure);
+        let is_known = self.selected.as_ref().is_some_and(|name| self.known.contains_key(name));
+        if !is_known {
+            self.selected = self.lines().first().map(|line| line.name.clone());
+        }
+    }
+
+    /// The servers, the fastest first.
+    pub fn lines(&self) -> Vec<Line> {
+        let quarantined = self.measure.as_ref().map(|measure| &measure.quarantined);
+        let mut lines: Vec<Line> = self
+            .known
+            .iter()
+            .map(|(name, known)| Line {
+                name: name.clone(),
+                total: known.total,
+                rate: known.rate,
+                rates: known.rates.clone(),
+                reasons: known.reasons.clone(),
+                quarantined: quarantined.is_some_and(|list| list.iter().any(|other| **other == **name)),
+            })
+            .collect();
+        let recent = |line: &Line| line.rates.iter().sum::<u64>();
+        lines.sort_by(|a, b| {
+            let by_rate = b.rate.total_cmp(&a.rate);
+            by_rate.then(recent(b).cmp(&recent(a))).then(b.total.cmp(&a.total)).then(a.name.cmp(&b.name))
+        });
+        lines
+    }
+
+    /// Index of the selected line.
+    pub fn selected(&self, lines: &[Line]) -> Option<usize> {
+        let selected = self.selected.as_ref()?;
+        lines.iter().position(|line| line.name == *selected)
+    }
+
+    /// Moves the selection.
+    pub fn select(&mut self, by: isize) {
+        let lines = self.lines();
+        let at = self.selected(&lines).unwrap_or(0);
+        let at = at.saturating_add_signed(by).min(lines.len().saturating_sub(1));
+        self.selected = lines.get(at).map(|line| line.name.clone());
+    }
+
+    /// Asks about the selected server.
+    pub fn ask(&mut self, question: impl FnOnce(&str) -> Question) {
+        match self.selected.as_deref() {
+            Some("") => self.say("that is no server: no server has these source addresses".to_owned()),
+            Some(server) => self.question = Some(question(server)),
+            None => self.say("no server is selected".to_owned()),
+        }
+    }
+
+    pub fn say(&mut self, text: String) {
+        self.said = text;
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::gate::{Hook, Mode, PolicyFacts, Tally};
+    use crate::reason::Reason;
+
+    /// A reading in which these servers had so many drops.
+    pub fn measure(drops: &[(&str, Reason, u64)]) -> Measure {
+        let key = |name: &str, reason: Reason| (Arc::from(name), reason.into(), false);
+        Measure {
+            mode: Mode::Native,
+            tracker: Hook::Tcx,
+            strict: true,
+            observe: false,
+            facts: PolicyFacts { generation: 3, servers: 2, observing: 0 },
+            hash: "ab".repeat(32),
+            file: "dmz.toml".to_owned(),
+            applied_s: 0,
+            drops: drops.iter().map(|(name, reason, count)| (key(name, *reason), (*count, 0))).collect(),
+            passes: Vec::new(),
+            events: Tally::default(),
+            quarantined: vec!["mx1".to_owned()],
+            tables: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_fastest_server_is_first_and_the_selection_stays_with_its_server() {
+        let mut model = Model::new("dmz0");
+        let second = Duration::from_secs(1);
+        model.update(measure(&[("web1", Reason::NewFlow, 900), ("dns1", Reason::NoFlow, 5)]), None, second);
+        assert!(model.lines().iter().all(|line| line.rate == 0.0), "the past is no rate");
+        model.select(1);
+        let selected = model.lines()[model.selected(&model.lines()).unwrap()].name.clone();
+        model.update(measure(&[("web1", Reason::NewFlow, 910), ("dns1", Reason::NoFlow, 105)]), None, second);
+        let lines = model.lines();
+        assert_eq!((&*lines[0].name, lines[0].rate), ("dns1", 100.0));
+        assert_eq!(lines[0].reasons, ["no_flow"]);
+        assert_eq!(lines[model.selected(&lines).unwrap()].name, selected);
+        assert!(lines.iter().any(|line| &*line.name == "mx1" && line.quarantined));
+    }
+
+    #[test]
+    fn a_ledger_that_began_anew_is_no_negative_rate() {
+        let mut model = Model::new("dmz0");
+        let second = Duration::from_secs(1);
+        model.update(measure(&[("web1", Reason::NewFlow, 900)]), None, second);
+        model.update(measure(&[("web1", Reason::NewFlow, 3)]), None, second);
+        assert_eq!(model.lines().iter().find(|line| &*line.name == "web1").unwrap().rate, 0.0);
+    }
+
+    #[test]
+    fn nobody_can_be_cut_off_whom_no_policy_knows() {
+        let mut model = Model::new("dmz0");
+        model.update(measure(&[("", Reason::UnknownSource, 9)]), None, Duration::from_secs(1));
+        while !model.lines()[model.selected(&model.lines()).unwrap()].name.is_empty() {
+            model.select(-1);
+        }
+        model.ask(|server| Question { text: server.to_owned(), act: Act::Release(server.to_owned()) });
+        assert!(model.question.is_none());
+        assert!(model.said.contains("no server"));
+    }
+}

@@ -1,0 +1,320 @@
+//! What waits to be written. Everything in here is bounded, however long the disk is full.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{AlarmEntry, SampleRow, State, TallyRow};
+use crate::alarm::{Change, Step};
+use crate::drops::{Baseline, Cause, Drop, Verdict, name_service, show_hex};
+
+/// Kinds of drops that are told apart by destination and service; beyond, by server and reason.
+const MOST_TALLIES: usize = 4096;
+/// Kinds that are told apart at all; beyond, by reason only, of which there are few.
+const MOST_FOLDED: usize = 2 * MOST_TALLIES;
+/// Alarms that wait: as many as can be open.
+const MOST_ALARMS: usize = 8192;
+/// Samples that wait.
+const MOST_SAMPLES: usize = 512;
+/// Samples of one server in a minute: the first of a kind tell, later ones repeat.
+const SAMPLES_PER_MINUTE: u32 = 16;
+
+/// A kind of drop in one minute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    minute: i64,
+    server: Option<Arc<str>>,
+    protocol: u8,
+    port: u16,
+    any: bool,
+    reason: Cause,
+    verdict: Verdict,
+    quiet: bool,
+    while_away: bool,
+    destination: Option<IpAddr>,
+}
+
+/// Counts of drops by kind and minute. Beyond its bounds kinds are told apart less and less;
+/// the sum stays exact.
+#[derive(Debug, Default)]
+pub struct Tallies {
+    counts: HashMap<Key, u64>,
+}
+
+impl Tallies {
+    /// Takes note of a drop.
+    pub fn add(&mut self, drop: &Drop) {
+        if drop.drops == 0 {
+            return;
+        }
+        let key = Key {
+            minute: drop.time.as_second().div_euclid(60) * 60,
+            server: drop.server.as_ref().map(|server| server.name.clone()),
+            protocol: drop.protocol,
+            port: drop.port,
+            any: drop.any_protocol,
+            reason: drop.reason,
+            verdict: drop.verdict,
+            quiet: drop.quiet,
+            while_away: drop.while_away,
+            destination: drop.destination,
+        };
+        self.count(key, drop.drops);
+    }
+
+    fn count(&mut self, mut key: Key, packets: u64) {
+        if !self.counts.contains_key(&key) {
+            if self.counts.len() >= MOST_TALLIES {
+                key = Key { protocol: 0, port: 0, any: true, destination: None, ..key };
+            }
+            if self.counts.len() >= MOST_FOLDED && !self.counts.contains_key(&key) {
+                key = Key { minute: key.minute.div_euclid(3600) * 3600, server: None, ..key };
+            }
+        }
+        let count = self.counts.entry(key).or_default();
+        *count = count.saturating_add(packets);
+    }
+
+    fn merge(&mut self, other: Tallies) {
+        for (key, packets) in other.counts {
+            self.count(key, packets);
+        }
+    }
+
+    /// The rows, in order.
+    pub fn rows(&self) -> Vec<TallyRow> {
+        let mut rows: Vec<TallyRow> = self
+            .counts
+            .iter()
+            .map(|(key, packets)| TallyRow {
+                minute: key.minute,
+                server: key.server.as_deref().map(str::to_owned),
+                service: name_service(key.reason, key.protocol, key.port, key.any),
+                reason: key.reason.to_string(),
+                verdict: key.verdict.name().to_owned(),
+                quiet: key.quiet,
+                while_away: key.while_away,
+                destination: key.destination,
+                packets: *packets,
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+}
+
+/// What waits to be written.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Counts that `baseline` accounts for. Both are written together or not at all: after a kill
+    /// the next daemon counts from there, so that each drop is in the history once.
+    pub(super) tallies: Tallies,
+    pub(super) baseline: Option<Baseline>,
+    /// Counts since then. A kill takes them; the ledger has them.
+    loose: Tallies,
+    pub(super) alarms: BTreeMap<u64, AlarmEntry>,
+    pub(super) samples: VecDeque<SampleRow>,
+    /// Samples taken in this minute, by server's id.
+    taken: HashMap<u32, u32>,
+    minute: i64,
+    /// Alarms and samples that there was no room for.
+    pub(super) lost: u64,
+}
+
+impl Pending {
+    /// Takes note of a drop.
+    pub fn add_drop(&mut self, drop: &Drop) {
+        self.loose.add(drop);
+        if drop.frame.is_empty() || drop.quiet {
+            return;
+        }
+        let minute = drop.time.as_second().div_euclid(60);
+        if minute != self.minute {
+            self.minute = minute;
+            self.taken.clear();
+        }
+        let taken = self.taken.entry(drop.server_id()).or_default();
+        if *taken >= SAMPLES_PER_MINUTE {
+            return;
+        }
+        *taken += 1;
+        self.push_sample(SampleRow {
+            time: drop.time,
+            server: drop.server_name().map(str::to_owned),
+            source: drop.source,
+            destination: drop.destination,
+            service: drop.service(),
+            reason: drop.reason.to_string(),
+            verdict: drop.verdict.name().to_owned(),
+            length: drop.length,
+            frame: show_hex(&drop.frame),
+        });
+    }
+
+    /// Takes note of how an alarm stands now.
+    pub fn add_alarm(&mut self, change: &Change) {
+        let Ok(alarm) = serde_json::to_value(&change.alarm) else {
+            return;
+        };
+        let state = match change.step {
+            Step::Closed { .. } => State::Closed,
+            _ => State::Open,
+        };
+        self.push_alarm(AlarmEntry { id: change.alarm.id, state, changed: change.time, alarm });
+    }
+
+    /// What has been reported until now: it accounts for every drop that was added.
+    pub fn settle(&mut self, baseline: Baseline) {
+        let loose = std::mem::take(&mut self.loose);
+        self.tallies.merge(loose);
+        self.baseline = Some(baseline);
+    }
+
+    /// Nothing to write?
+    pub fn is_empty(&self) -> bool {
+        self.tallies.counts.is_empty()
+            && self.baseline.is_none()
+            && self.alarms.is_empty()
+            && self.samples.is_empty()
+    }
+
+    /// Adds what came later.
+    pub(super) fn merge(&mut self, later: Pending) {
+        self.tallies.merge(later.tallies);
+        self.loose.merge(later.loose);
+        if later.baseline.is_some() {
+            self.baseline = later.baseline;
+        }
+        self.lost = self.lost.saturating_add(later.lost);
+        for (_, alarm) in later.alarms {
+            self.push_alarm(alarm);
+        }
+        for sample in later.samples {
+            self.push_sample(sample);
+        }
+    }
+
+    /// Leaves what no baseline accounts for yet, and what it knows of the current minute.
+    pub(super) fn take(&mut self) -> Pending {
+        let fresh = Pending {
+            taken: std::mem::take(&mut self.taken),
+            loose: std::mem::take(&mut self.loose),
+            minute: self.minute,
+            ..Pending::default()
+        };
+        std::mem::replace(self, fresh)
+    }
+
+    fn push_alarm(&mut self, alarm: AlarmEntry) {
+        if self.alarms.len() >= MOST_ALARMS && !self.alarms.contains_key(&alarm.id) {
+            self.alarms.pop_first();
+            self.lost += 1;
+        }
+        self.alarms.insert(alarm.id, alarm);
+    }
+
+    /// The first ones are worth more than the last: they show how it began.
+    fn push_sample(&mut self, sample: SampleRow) {
+        if self.samples.len() >= MOST_SAMPLES {
+            self.lost += 1;
+            return;
+        }
+        self.samples.push_back(sample);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Server;
+    use crate::drops::example::{after_ms, syn};
+
+    fn sum(tallies: &Tallies) -> u64 {
+        tallies.counts.values().sum()
+    }
+
+    #[test]
+    fn a_flood_of_destinations_is_folded_and_its_sum_stays_exact() {
+        let mut pending = Pending::default();
+        let mut drop = syn();
+        for number in 0..100_000_u32 {
+            drop.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + number).into());
+            drop.port = number as u16;
+            drop.server = Some(Server { id: number, name: format!("server{number}").into() });
+            drop.drops = 3;
+            drop.frame = vec![0; 64];
+            pending.add_drop(&drop);
+        }
+        pending.settle(Baseline::default());
+        assert_eq!(sum(&pending.tallies), 300_000);
+        assert!(pending.tallies.counts.len() <= MOST_FOLDED + 1, "{}", pending.tallies.counts.len());
+        assert_eq!(pending.samples.len(), MOST_SAMPLES);
+        let rows = pending.tallies.rows();
+        assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 300_000);
+        assert!(rows.iter().any(|row| row.service == "any" && row.server.is_none()));
+    }
+
+    #[test]
+    fn what_a_full_disk_left_is_added_to_what_comes_later() {
+        let mut first = Pending::default();
+        first.add_drop(&syn());
+        first.settle(Baseline::default());
+        let mut later = Pending::default();
+        later.add_drop(&syn());
+        later.settle(Baseline::default());
+        let mut engine = Engine::default();
+        let opened = engine.observe(&syn(), after_ms(0)).remove(0);
+        first.add_alarm(&opened);
+        let closed = engine.tick(after_ms(10_000_000)).remove(0);
+        later.add_alarm(&closed);
+        first.merge(later);
+        assert_eq!(first.tallies.rows()[0].packets, 2);
+        assert_eq!(first.alarms.len(), 1);
+        assert_eq!(first.alarms[&1].state, State::Closed, "the later state counts");
+    }
+
+    #[test]
+    fn a_sample_that_the_ledger_has_told_is_kept_and_not_counted() {
+        let mut pending = Pending::default();
+        let mut drop = syn();
+        drop.drops = 0;
+        drop.frame = vec![0xab, 0xcd];
+        pending.add_drop(&drop);
+        pending.settle(Baseline::default());
+        assert!(pending.tallies.rows().is_empty());
+        assert_eq!(pending.samples[0].frame, "abcd");
+    }
+
+    #[test]
+    fn one_server_takes_no_more_than_its_share_of_samples_in_a_minute() {
+        let mut pending = Pending::default();
+        let mut drop = syn();
+        drop.frame = vec![1];
+        for _ in 0..100 {
+            pending.add_drop(&drop);
+        }
+        assert_eq!(pending.samples.len(), SAMPLES_PER_MINUTE as usize);
+        let written = pending.take();
+        pending.add_drop(&drop);
+        assert!(pending.samples.is_empty(), "writing begins no new minute");
+        assert_eq!(written.samples.len(), SAMPLES_PER_MINUTE as usize);
+        drop.time = after_ms(60_000).wall;
+        pending.add_drop(&drop);
+        assert_eq!(pending.samples.len(), 1);
+    }
+
+    #[test]
+    fn what_no_baseline_accounts_for_stays_behind() {
+        let mut pending = Pending::default();
+        pending.add_drop(&syn());
+        assert!(pending.take().is_empty());
+        pending.settle(Baseline::default());
+        pending.add_drop(&syn());
+        let written = pending.take();
+        assert_eq!(written.tallies.rows()[0].packets, 1);
+        assert!(written.baseline.is_some());
+        pending.settle(Baseline::default());
+        assert_eq!(pending.take().tallies.rows()[0].packets, 1);
+    }
+}

@@ -1,0 +1,439 @@
+//! The database: three tables, each pruned by rows and by age.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use log::warn;
+use redb::backends::FileBackend;
+use redb::{
+    Database, DatabaseError, Durability, Key, ReadableDatabase as _, ReadableTable,
+    ReadableTableMetadata as _, StorageError, Table, TableDefinition, Value,
+};
+use thiserror::Error;
+
+use super::pending::Pending;
+use super::{AlarmEntry, Filter, Limits, SampleRow, State, TallyRow};
+use crate::drops::Baseline;
+
+/// By id; JSON.
+const ALARMS: TableDefinition<u64, &str> = TableDefinition::new("alarms");
+/// By minute and kind (JSON, so that no name can be taken for two); packets.
+const TALLIES: TableDefinition<(i64, &str), u64> = TableDefinition::new("tallies");
+/// By time, nanoseconds, and a number that tells apart what came at once; JSON.
+const SAMPLES: TableDefinition<(i64, u32), &str> = TableDefinition::new("samples");
+
+/// What had been reported when the counts were written; JSON.
+const REPORTED: TableDefinition<&str, &str> = TableDefinition::new("reported");
+const BASELINE: &str = "baseline";
+
+/// redb takes 1 GiB unless told otherwise; the daemon is to stay small.
+const CACHE_BYTES: usize = 4 << 20;
+/// Rows that one write removes at most: the rest goes with the next.
+const MOST_PRUNED: u64 = 20_000;
+
+/// What went wrong with the history.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The database could not be opened.
+    #[error("could not open the history {path}: {why}")]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// In words.
+        why: String,
+        /// A daemon has it.
+        taken: bool,
+    },
+    /// What was read could not be passed on.
+    #[error("could not pass the history on: {0}")]
+    Passing(#[from] io::Error),
+    /// The database could not be written or read.
+    #[error("could not {verb} the history: {source}")]
+    Database {
+        /// `write` or `read`.
+        verb: &'static str,
+        /// What redb says.
+        #[source]
+        source: Box<redb::Error>,
+    },
+}
+
+fn failed<E: Into<redb::Error>>(verb: &'static str) -> impl Fn(E) -> StoreError {
+    move |error| StoreError::Database { verb, source: Box::new(error.into()) }
+}
+
+/// A kind of drops as the table's key has it.
+type TallyKey = (Option<String>, String, String, String, bool, bool, Option<std::net::IpAddr>);
+
+/// An opened history.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// `None` after a failure: redb refuses to go on with a database that it could not write.
+    database: Mutex<Option<Arc<Database>>>,
+}
+
+impl Store {
+    /// The history in a folder, to be opened when it is first needed.
+    pub fn new(folder: &Path) -> Store {
+        Store { path: folder.join(super::FILE), database: Mutex::new(None) }
+    }
+
+    /// Opens the history in a folder, and makes both where they are missing. A damaged one is put
+    /// aside: alarms to come are worth more.
+    ///
+    /// # Errors
+    /// When the folder can't be made, or another process has the history open.
+    pub fn open(folder: &Path) -> Result<Store, StoreError> {
+        let store = Store::new(folder);
+        store.database()?;
+        Ok(store)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = &*slot {
+            return Ok(Arc::clone(database));
+        }
+        let database = Arc::new(open_database(&self.path)?);
+        *slot = Some(Arc::clone(&database));
+        Ok(database)
+    }
+
+    fn forget_database(&self) {
+        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Writes all of it or nothing, and removes what is too old or too much.
+    ///
+    /// # Errors
+    /// On a full disk, for one; what was there before stays.
+    pub fn write(&self, pending: &Pending, limits: &Limits, now: Timestamp) -> Result<(), StoreError> {
+        let database = self.database()?;
+        let written = write_to(&database, pending, limits, now);
+        if written.is_err() {
+            // its lock on the file must be gone before it is opened again
+            drop(database);
+            self.forget_database();
+        }
+        written
+    }
+
+    /// The highest id that an alarm has had; alarms that are open belong to a daemon that is no
+    /// more, and are marked so.
+    ///
+    /// # Errors
+    /// When it can't be read or written.
+    pub fn begin(&self) -> Result<u64, StoreError> {
+        let database = self.database()?;
+        let begun = begin_in(&database);
+        if begun.is_err() {
+            drop(database);
+            self.forget_database();
+        }
+        begun
+    }
+
+    /// What the daemon before had reported; empty where there was none.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn baseline(&self) -> Result<Baseline, StoreError> {
+        let database = self.database()?;
+        let reading = database.begin_read().map_err(failed("read"))?;
+        let Some(table) = found(reading.open_table(REPORTED))? else {
+            return Ok(Baseline::default());
+        };
+        let text = table.get(BASELINE).map_err(failed("read"))?;
+        Ok(text.and_then(|text| serde_json::from_str(text.value()).ok()).unwrap_or_default())
+    }
+
+    /// Alarms that pass a filter, the oldest first.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn alarms(&self, filter: &Filter) -> Result<Vec<AlarmEntry>, StoreError> {
+        let mut alarms = Vec::new();
+        self.each_alarm(|entry| {
+            if filter.takes(&entry) {
+                alarms.push(entry);
+            }
+            Ok(())
+        })?;
+        Ok(alarms)
+    }
+
+    /// Every alarm, the oldest first, one at a time: ten thousand at once are much memory.
+    ///
+    /// # Errors
+    /// When it can't be read, or with what `each` fails with.
+    pub fn each_alarm(&self, mut each: impl FnMut(AlarmEntry) -> io::Result<()>) -> Result<(), StoreError> {
+        let database = self.database()?;
+        let read = failed("read");
+        let reading = database.begin_read().map_err(failed("read"))?;
+        let Some(table) = found(reading.open_table(ALARMS))? else {
+            return Ok(());
+        };
+        for row in table.iter().map_err(&read)? {
+            let (_, value) = row.map_err(&read)?;
+            if let Ok(entry) = serde_json::from_str(value.value()) {
+                each(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts of drops from one moment to another, in order.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn tallies(&self, from: Timestamp, to: Timestamp) -> Result<Vec<TallyRow>, StoreError> {
+        let mut rows = Vec::new();
+        self.each_tally(from, to, |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// As [`Store::tallies`], one at a time.
+    ///
+    /// # Errors
+    /// When it can't be read, or with what `each` fails with.
+    pub fn each_tally(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        mut each: impl FnMut(TallyRow) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let database = self.database()?;
+        let read = failed("read");
+        let reading = database.begin_read().map_err(failed("read"))?;
+        let Some(table) = found(reading.open_table(TALLIES))? else {
+            return Ok(());
+        };
+        let first = from.as_second().div_euclid(60) * 60;
+        for row in table.range((first, "")..(to.as_second().saturating_add(1), "")).map_err(&read)? {
+            let (key, packets) = row.map_err(&read)?;
+            let (minute, kind) = key.value();
+            if let Some(row) = read_tally(minute, kind, packets.value()) {
+                each(row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Samples from one moment to another, in order, and no more than `most`.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn samples(&self, from: Timestamp, to: Timestamp, most: usize) -> Result<Vec<SampleRow>, StoreError> {
+        let database = self.database()?;
+        let read = failed("read");
+        let reading = database.begin_read().map_err(failed("read"))?;
+        let Some(table) = found(reading.open_table(SAMPLES))? else {
+            return Ok(Vec::new());
+        };
+        let mut rows = Vec::new();
+        for row in table.range((to_ns(from), 0)..=(to_ns(to), u32::MAX)).map_err(&read)?.take(most) {
+            let (_, value) = row.map_err(&read)?;
+            rows.extend(serde_json::from_str::<SampleRow>(value.value()).ok());
+        }
+        Ok(rows)
+    }
+}
+
+/// `None` for a table that nobody has written yet.
+fn found<T>(table: Result<T, redb::TableError>) -> Result<Option<T>, StoreError> {
+    match table {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(failed("read")(error)),
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let refused = |why: String, taken: bool| StoreError::Open { path: path.to_owned(), why, taken };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| refused(error.to_string(), false))?;
+    }
+    match try_open(path) {
+        Ok(database) => Ok(database),
+        Err(DatabaseError::DatabaseAlreadyOpen) => {
+            Err(refused("another process has it open".to_owned(), true))
+        }
+        Err(error) if is_damage(&error) => {
+            let aside = path.with_added_extension("damaged");
+            warn!(
+                "the history {} is damaged ({error}); it goes on anew, and the old one is {}",
+                path.display(),
+                aside.display()
+            );
+            fs::rename(path, &aside).map_err(|error| refused(error.to_string(), false))?;
+            try_open(path).map_err(|error| refused(error.to_string(), false))
+        }
+        Err(error) => Err(refused(error.to_string(), false)),
+    }
+}
+
+fn try_open(path: &Path) -> Result<Database, DatabaseError> {
+    // Who tried what is root's business.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| DatabaseError::Storage(StorageError::Io(error)))?;
+    Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)
+}
+
+fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
+        // redb says so of a file that is none of its own, or was cut short
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            let error = io::Error::from(error.kind());
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+fn write_to(
+    database: &Database,
+    pending: &Pending,
+    limits: &Limits,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let write = failed("write");
+    let mut writing = database.begin_write().map_err(failed("write"))?;
+    writing.set_durability(Durability::Immediate).map_err(failed("write"))?;
+    let oldest = now.as_second().saturating_sub(limits.age_s);
+    {
+        let mut table = writing.open_table(ALARMS).map_err(failed("write"))?;
+        for (id, entry) in &pending.alarms {
+            table.insert(id, &*to_json(entry)).map_err(&write)?;
+        }
+        prune(&mut table, limits.alarms, |_, value| {
+            let entry = serde_json::from_str::<AlarmEntry>(value).ok();
+            entry.is_none_or(|entry| entry.changed.as_second() < oldest)
+        })?;
+    }
+    {
+        let mut table = writing.open_table(TALLIES).map_err(failed("write"))?;
+        for row in pending.tallies.rows() {
+            let kind: TallyKey = (
+                row.server,
+                row.service,
+                row.reason,
+                row.verdict,
+                row.quiet,
+                row.while_away,
+                row.destination,
+            );
+            let kind = to_json(&kind);
+            let before = table.get((row.minute, &*kind)).map_err(&write)?.map_or(0, |count| count.value());
+            table.insert((row.minute, &*kind), before.saturating_add(row.packets)).map_err(&write)?;
+        }
+        prune(&mut table, limits.tallies, |(minute, _), _| minute < oldest)?;
+    }
+    {
+        let mut table = writing.open_table(SAMPLES).map_err(failed("write"))?;
+        for sample in &pending.samples {
+            let time = to_ns(sample.time);
+            let mut number = 0;
+            while table.get((time, number)).map_err(&write)?.is_some() {
+                number += 1;
+            }
+            table.insert((time, number), &*to_json(sample)).map_err(&write)?;
+        }
+        let oldest_ns = oldest.saturating_mul(1_000_000_000);
+        prune(&mut table, limits.samples, |(time, _), _| time < oldest_ns)?;
+    }
+    if let Some(baseline) = &pending.baseline {
+        let mut table = writing.open_table(REPORTED).map_err(failed("write"))?;
+        table.insert(BASELINE, &*to_json(baseline)).map_err(&write)?;
+    }
+    writing.commit().map_err(failed("write"))
+}
+
+/// Removes rows from the front: while there are too many, or the first is `old`.
+fn prune<K: Key + 'static, V: Value + 'static>(
+    table: &mut Table<'_, K, V>,
+    most: u64,
+    old: impl Fn(K::SelfType<'_>, V::SelfType<'_>) -> bool,
+) -> Result<(), StoreError> {
+    let mut surplus = table.len().map_err(failed("write"))?.saturating_sub(most);
+    for _ in 0..MOST_PRUNED {
+        if surplus == 0 {
+            let first = table.first().map_err(failed("write"))?;
+            if !first.is_some_and(|(key, value)| old(key.value(), value.value())) {
+                return Ok(());
+            }
+        }
+        if table.pop_first().map_err(failed("write"))?.is_none() {
+            return Ok(());
+        }
+        surplus = surplus.saturating_sub(1);
+    }
+    Ok(())
+}
+
+fn begin_in(database: &Database) -> Result<u64, StoreError> {
+    let write = failed("write");
+    let writing = database.begin_write().map_err(failed("write"))?;
+    let mut last = 0;
+    {
+        let mut table = writing.open_table(ALARMS).map_err(failed("write"))?;
+        let mut left = Vec::new();
+        for row in table.iter().map_err(&write)? {
+            let (id, value) = row.map_err(&write)?;
+            last = id.value();
+            let Ok(mut entry) = serde_json::from_str::<AlarmEntry>(value.value()) else {
+                continue;
+            };
+            if entry.state == State::Open {
+                entry.state = State::CutOff;
+                left.push((last, to_json(&entry)));
+            }
+        }
+        for (id, text) in left {
+            table.insert(id, &*text).map_err(&write)?;
+        }
+    }
+    writing.commit().map_err(failed("write"))?;
+    Ok(last)
+}
+
+fn read_tally(minute: i64, kind: &str, packets: u64) -> Option<TallyRow> {
+    let (server, service, reason, verdict, quiet, while_away, destination): TallyKey =
+        serde_json::from_str(kind).ok()?;
+    Some(TallyRow { minute, server, service, reason, verdict, quiet, while_away, destination, packets })
+}
+
+fn to_json(value: &impl serde::Serialize) -> String {
+    // texts, numbers and lists: nothing that JSON can't say
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn to_ns(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(if time < Timestamp::UNIX_EPOCH {
+        i64::MIN
+    } else {
+        i64::MAX
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use super::*;
+use crate::alarm::Engine;
+use crate::drops::example::{after_ms, syn};
+
+/// A folder that is gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("portcullis-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const LIMITS: Limits = Limits { alarms: 3, tallies: 5, samples: 4, age_s: 3600 };
+
+fn now() -> Timestamp {
+    after_ms(0).wall
+}
+
+fn drop_at(port: u16, ms: u64) -> Pending {
+    let mut drop = syn();
+    drop.port = port;
+    drop.time = after_ms(ms).wall;
+    drop.frame = vec![port as u8];
+    let mut pending = Pending::default();
+    pending.add_drop(&drop);
+    pending.settle(Baseline::default());
+    pending
+}
+
+#[test]
+fn what_was_written_is_read_by_the_next_one_who_opens_it() {
+    let folder = Folder::new("reopened");
+    {
+        let store = Store::open(&folder.0).unwrap();
+        assert_eq!(store.begin().unwrap(), 0);
+        let mut pending = drop_at(445, 0);
+        let mut engine = Engine::default();
+        pending.add_alarm(&engine.observe(&syn(), after_ms(0))[0]);
+        store.write(&pending, &LIMITS, now()).unwrap();
+        assert!(matches!(Store::open(&folder.0), Err(StoreError::Open { taken: true, .. })));
+    }
+    let store = Store::open(&folder.0).unwrap();
+    assert_eq!(store.begin().unwrap(), 1);
+    let alarms = store.alarms(&Filter::default()).unwrap();
+    assert_eq!((alarms.len(), alarms[0].state), (1, State::CutOff), "its daemon is no more");
+    assert_eq!(alarms[0].text("server"), "web1");
+    let rows = store.tallies(now(), now()).unwrap();
+    assert_eq!((rows[0].packets, &*rows[0].service), (1, "tcp/445"));
+    assert_eq!(store.samples(now(), now(), 10).unwrap()[0].frame, "bd");
+}
+
+#[test]
+fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
+    let folder = Folder::new("counts");
+    let store = Store::open(&folder.0).unwrap();
+    for (port, ms) in [(445, 0), (445, 59_000), (445, 60_000), (80, 0)] {
+        store.write(&drop_at(port, ms), &LIMITS, now()).unwrap();
+    }
+    let rows = store.tallies(now(), after_ms(120_000).wall).unwrap();
+    let counts: Vec<(&str, u64)> = rows.iter().map(|row| (&*row.service, row.packets)).collect();
+    assert_eq!(counts, [("tcp/445", 2), ("tcp/80", 1), ("tcp/445", 1)]);
+    assert_eq!(store.tallies(after_ms(60_000).wall, after_ms(60_000).wall).unwrap().len(), 1);
+    let hostile = "a\",\"b";
+    let mut drop = syn();
+    drop.server = Some(crate::drops::Server { id: 9, name: hostile.into() });
+    let mut pending = Pending::default();
+    pending.add_drop(&drop);
+    pending.settle(Baseline::default());
+    store.write(&pending, &LIMITS, now()).unwrap();
+    let rows = store.tallies(now(), now()).unwrap();
+    assert!(rows.iter().any(|row| row.server.as_deref() == Some(hostile)));
+}
+
+#[test]
+fn it_is_bounded_in_rows_and_the_oldest_go() {
+    let folder = Folder::new("rows");
+    let store = Store::open(&folder.0).unwrap();
+    for number in 0..20_u64 {
+        store.write(&drop_at(number as u16, number * 60_000), &LIMITS, now()).unwrap();
+    }
+    let end = after_ms(3_600_000).wall;
+    let rows = store.tallies(now(), end).unwrap();
+    assert_eq!(
+        rows.iter().map(|row| &*row.service).collect::<Vec<_>>(),
+        ["tcp/15", "tcp/16", "tcp/17", "tcp/18", "tcp/19"]
+    );
+    assert_eq!(store.samples(now(), end, 100).unwrap().len(), 4);
+}
+
+#[test]
+fn what_is_too_old_goes() {
+    let folder = Folder::new("age");
+    let store = Store::open(&folder.0).unwrap();
+    let mut pending = drop_at(445, 0);
+    pending.add_alarm(&Engine::default().observe(&syn(), after_ms(0))[0]);
+    store.write(&pending, &LIMITS, now()).unwrap();
+    assert_eq!(store.alarms(&Filter::default()).unwrap().len(), 1);
+    let later = after_ms(2 * 3_600_000).wall;
+    store.write(&drop_at(80, 2 * 3_600_000), &LIMITS, later).unwrap();
+    assert!(store.alarms(&Filter::default()).unwrap().is_empty());
+    let rows = store.tallies(now(), later).unwrap();
+    assert_eq!((rows.len(), &*rows[0].service), (1, "tcp/80"));
+    assert_eq!(store.samples(now(), later, 100).unwrap().len(), 1);
+}
+
+#[test]
+fn a_damaged_file_is_put_aside() {
+    let folder = Folder::new("damaged");
+    fs::create_dir_all(&folder.0).unwrap();
+    fs::write(
+        folder.0.join(super::super::FILE),
+        "this is no database, and long enough for a header ".repeat(100),
+    )
+    .unwrap();
+    let store = Store::open(&folder.0).unwrap();
+    store.write(&drop_at(445, 0), &LIMITS, now()).unwrap();
+    assert_eq!(store.tallies(now(), now()).unwrap().len(), 1);
+    assert!(folder.0.join("history.redb.damaged").exists());
+}
+
+#[test]
+fn a_full_history_stays_below_its_bound() {
+    let folder = Folder::new("full");
+    let store = Store::open(&folder.0).unwrap();
+    let limits = Limits::of_days(90);
+    let mut drop = syn();
+    drop.frame = vec![0xa5; 128];
+    let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+    for round in 0..30_u64 {
+        let mut pending = Pending::default();
+        for number in 0..4096_u32 {
+            drop.time = after_ms(round * 60_000 + u64::from(number)).wall;
+            drop.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + number).into());
+            drop.server = Some(crate::drops::Server { id: number, name: "a-name-of-usual-length".into() });
+            pending.add_drop(&drop);
+        }
+        pending.settle(Baseline::default());
+        for id in 0..400 {
+            let mut change = change.clone();
+            change.alarm.id = round * 400 + id;
+            pending.add_alarm(&change);
+        }
+        store.write(&pending, &limits, now()).unwrap();
+    }
+    let bytes = fs::metadata(store.path()).unwrap().len();
+    println!("{bytes} bytes, {} alarms", store.alarms(&Filter::default()).unwrap().len());
+    assert!(bytes < 128 << 20, "{bytes}");
+    assert_eq!(store.alarms(&Filter::default()).unwrap().len(), 10_000);
+}

@@ -1,0 +1,229 @@
+//! `top` on a terminal, `report` in a browser.
+//!
+//! `PORTCULLIS_PICTURES` names a folder where pictures and screens are left to be looked at.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::policies::dmz;
+use super::socket::udp;
+use super::world::{NIC, V4, World, eventually, share_machine};
+
+/// A terminal of its own, in which the program runs on the router.
+struct Terminal {
+    socket: PathBuf,
+}
+
+impl Terminal {
+    fn start(world: &World, args: &[&str]) -> Terminal {
+        let terminal = Terminal { socket: world.folder.join("tmux") };
+        let program = world.router.prepare(args);
+        let mut command = terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "30"]);
+        command.arg(program.get_program()).args(program.get_args());
+        assert!(command.status().expect("tmux, of the package tmux").success());
+        terminal
+    }
+
+    fn tmux(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("tmux");
+        command.arg("-S").arg(&self.socket).args(args);
+        command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+        command
+    }
+
+    fn screen(&self) -> String {
+        let output = self.tmux(&["capture-pane", "-p"]).output().expect("tmux");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[track_caller]
+    fn see(&self, words: &[&str]) -> String {
+        let sees = || {
+            let screen = self.screen();
+            words.iter().all(|word| screen.contains(word))
+        };
+        assert!(super::world::within(super::world::PATIENCE, sees), "no {words:?} in\n{}", self.screen());
+        self.screen()
+    }
+
+    fn press(&self, keys: &str) {
+        assert!(self.tmux(&["send-keys", keys]).status().expect("tmux").success());
+    }
+
+    fn is_over(&self) -> bool {
+        !self.tmux(&["has-session"]).stderr(Stdio::null()).status().expect("tmux").success()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.tmux(&["kill-server"]).stderr(Stdio::null()).status();
+    }
+}
+
+/// Leaves something to be looked at, where that is asked for.
+fn keep(name: &str, from: &Path) {
+    if let Some(folder) = std::env::var_os("PORTCULLIS_PICTURES") {
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::copy(from, Path::new(&folder).join(name)).expect("a copy");
+    }
+}
+
+fn quarantined(world: &World) -> serde_json::Value {
+    world.show("status")["quarantined"].clone()
+}
+
+#[test]
+fn top_shows_who_is_dropped_and_cuts_off_only_after_a_yes() {
+    let _machine = share_machine();
+    let world = World::new();
+    world.run("top", &[]).refused(&["no gate", "help:"]);
+    world.attach(&dmz());
+    world.run("top", &[]).refused(&["needs a terminal", "help:"]);
+    let terminal = Terminal::start(&world, &["top", "-i", NIC]);
+    terminal.see(&["native, strict, enforcing", "no daemon runs", "3 servers"]);
+    let _daemon = world.daemon(&dmz(), &[]);
+    let tap = world.tap_internet();
+    world.prove_drops(&tap, 40);
+    let screen = terminal.see(&["web1", "new_flow", "open alarms: 1", "udp/4000"]);
+    let text = world.write("top.txt", &screen);
+    keep("top.txt", Path::new(&text));
+
+    terminal.press("x");
+    terminal.see(&["sure?", "cut web1 off for an hour"]);
+    terminal.press("n");
+    terminal.see(&["nothing was done"]);
+    assert_eq!(quarantined(&world), serde_json::json!([]));
+    terminal.press("x");
+    terminal.see(&["sure?"]);
+    terminal.press("y");
+    terminal.see(&["web1 is in quarantine for an hour", "web1 (quarantine)"]);
+    assert_eq!(quarantined(&world), serde_json::json!(["web1"]));
+    terminal.press("r");
+    terminal.see(&["release web1?"]);
+    terminal.press("y");
+    terminal.see(&["web1 is released"]);
+    assert_eq!(quarantined(&world), serde_json::json!([]));
+    terminal.press("q");
+    eventually("it has ended", || terminal.is_over());
+}
+
+#[test]
+fn top_ends_when_the_gate_is_lifted() {
+    let _machine = share_machine();
+    let world = World::new();
+    world.attach(&dmz());
+    let terminal = Terminal::start(&world, &["top", "-i", NIC]);
+    terminal.see(&["enforcing"]);
+    world.detach();
+    eventually("it has ended", || terminal.is_over());
+}
+
+/// A headless browser, which may load nothing from anywhere.
+fn browse(world: &World, page: &str, more: &[&str]) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // one that has ended may still hold its profile
+    let profile = world.folder.join(format!("browser{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    let mut command = Command::new("unshare");
+    // no network at all: a page that wants something from elsewhere is seen
+    command.args([
+        "--net",
+        "--",
+        "timeout",
+        "120",
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+    ]);
+    command.args([
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--hide-scrollbars",
+    ]);
+    command.args(["--disable-dev-shm-usage", "--enable-logging=stderr", "--window-size=1240,2300"]);
+    command.arg(format!("--user-data-dir={}", profile.display())).args(more).arg(format!("file://{page}"));
+    command.env("HOME", &world.folder).stdin(Stdio::null());
+    let output = command.output().expect("chromium, of the package chromium");
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // what the page itself is told off for: a refused script, style or address
+    // (the browser's own pages have complaints of their own)
+    let of_page = |line: &&str| line.contains("CONSOLE") && line.contains("source: file://");
+    let told_off: Vec<&str> = said.lines().filter(of_page).collect();
+    assert!(told_off.is_empty(), "{told_off:#?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Width and height of a PNG; panics for anything else.
+fn size_of_png(path: &str) -> (u32, u32) {
+    let bytes = fs::read(path).expect("a picture");
+    assert_eq!(&bytes[..8], b"\x89PNG\r\n\x1a\n");
+    let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    (number(16), number(20))
+}
+
+#[test]
+fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let mut daemon = world.daemon(&dmz(), &[]);
+    world.wait_for_consumer();
+    world.prove_drops(&tap, 25);
+    // one port of many, many ports of one, a download with a hostile payload
+    let socket = udp(&world.dmz, V4.web, 0);
+    for host in 1..=30_u8 {
+        socket.send_to(b"worm", (format!("198.51.100.{host}"), 445_u16)).expect("a datagram");
+    }
+    let mail = udp(&world.dmz, V4.mail, 0);
+    for port in 8000..8040_u16 {
+        mail.send_to(b"scan", (V4.peer, port)).expect("a datagram");
+    }
+    let name = udp(&world.dmz, V4.dns, 0);
+    for _ in 0..3 {
+        name.send_to(b"<script>&<b><b><b><b><b><b>", (V4.exchanger, 69_u16)).expect("a datagram");
+    }
+    daemon.hear(&["scan"]);
+    daemon.hear(&["fetch"]);
+    eventually("all is written", || world.reported() == 98);
+    let path = world.folder.join("report.html").display().to_string();
+    let told = world.run("report", &["--from", "1h", "-o", &path]).done();
+    assert!(told.out.contains("98 drops"), "{told:#?}");
+    // the interface is found, and the same page comes without the daemon, from the file
+    daemon.end(nix::sys::signal::Signal::SIGTERM);
+    let again = world.router.portcullis(&["report", "--from", "1h", "-o", "-"]).done().out;
+    let page = fs::read_to_string(&path).expect("the page");
+    for words in ["What dmz0 kept in", "web1", "mx1", "ns1", "udp/445", "T1046", "198.51.100.25", "&lt;b&gt;"]
+    {
+        assert!(page.contains(words) && again.contains(words), "{words}");
+    }
+    for foreign in ["<script", "http://", "https://", "url(", "@import", "<link", "<img", "<b><b>"] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    keep("report.html", Path::new(&path));
+
+    let document = browse(&world, &path, &["--dump-dom"]);
+    assert!(
+        document.contains("<svg class=\"lanes\"") && document.contains("<svg class=\"map\""),
+        "{document}"
+    );
+    let mut pictures = Vec::new();
+    for (scheme, flag) in [("light", "1"), ("dark", "0")] {
+        let picture = world.folder.join(format!("{scheme}.png")).display().to_string();
+        let shot = format!("--screenshot={picture}");
+        let scheme_flag = format!("--blink-settings=preferredColorScheme={flag}");
+        browse(&world, &path, &[&shot, &scheme_flag]);
+        assert_eq!(size_of_png(&picture), (1240, 2300));
+        keep(&format!("report-{scheme}.png"), Path::new(&picture));
+        pictures.push(fs::read(&picture).expect("a picture"));
+    }
+    assert_ne!(pictures[0], pictures[1], "light and dark look the same");
+    world
+        .run("report", &["--from", "2020-01-02", "--to", "2020-01-01", "-o", &path])
+        .refused(&["is not before"]);
+    world.run("report", &["-o", "/nowhere/report.html"]).refused(&["could not write", "help:"]);
+}

@@ -1,0 +1,332 @@
+//! What the daemon remembers: through a kill, and through a full disk.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::command::Daemon;
+use super::policies::dmz;
+use super::traffic::FORBIDDEN;
+use super::world::{NIC, World, eventually, share_machine};
+
+impl World {
+    /// `alarms -j` with these arguments.
+    #[track_caller]
+    pub fn alarms(&self, args: &[&str]) -> Vec<Value> {
+        let value = self.run("alarms", &[args, &["-j"]].concat()).done().json();
+        value.as_array().expect("a list").clone()
+    }
+
+    /// Waits until the daemon's loop runs: what is dropped from then on is seen live.
+    #[track_caller]
+    pub fn wait_for_consumer(&self) {
+        eventually("the daemon answers", || self.run("show", &["alarms"]).code == Some(0));
+    }
+
+    /// Packets of the forbidden datagrams that a report tells of.
+    pub fn reported(&self) -> u64 {
+        let page = self.folder.join("count.html").display().to_string();
+        let outcome = self.run("report", &["-o", &page, "-j"]);
+        if outcome.code == Some(0) { outcome.json()["drops"].as_u64().expect("a count") } else { 0 }
+    }
+}
+
+fn packets(alarm: &Value) -> u64 {
+    alarm["packets"].as_u64().expect("a count")
+}
+
+#[test]
+fn alarms_and_drops_survive_the_daemon_and_are_told_with_and_without_one() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    world.run("alarms", &[]).refused(&["no history", NIC, "help:"]);
+    let mut daemon = world.daemon(&dmz(), &[]);
+    world.prove_drops(&tap, 7);
+    eventually("the alarm is told", || {
+        let alarms = world.alarms(&[]);
+        alarms.len() == 1 && alarms[0]["state"] == "open" && packets(&alarms[0]) == 7
+    });
+    // and is on disk: a kill right now loses nothing but what the next daemon tells again
+    eventually("the drops are written", || world.reported() == 7);
+    daemon.end(Signal::SIGKILL);
+    let alarms = world.alarms(&[]);
+    assert_eq!((alarms.len(), &alarms[0]["state"]), (1, &"cut_off".into()));
+    assert!(world.alarms(&["--open"]).is_empty(), "without a daemon nothing is open");
+    assert_eq!(alarms[0]["server"], "web1");
+    assert_eq!(world.reported(), 7);
+
+    // while no daemon runs
+    world.prove_drops(&tap, 5);
+    let mut daemon = world.daemon(&dmz(), &[]);
+    eventually("what came meanwhile is told as such", || {
+        world.alarms(&["--open"]).iter().any(|alarm| alarm["while_away"] == true && packets(alarm) >= 5)
+    });
+    let alarms = world.alarms(&[]);
+    let ids: Vec<u64> = alarms.iter().map(|alarm| alarm["id"].as_u64().expect("an id")).collect();
+    assert_eq!(ids, [1, 2], "ids go on where the last daemon's ended");
+    assert_eq!((&alarms[0]["state"], &alarms[1]["state"]), (&"cut_off".into(), &"open".into()));
+    let table = world.run("alarms", &[]).done().out;
+    assert!(table.contains("cut off") && table.contains("open, while away"), "{table}");
+    assert!(table.contains("next for #2: portcullis quarantine -i dmz0 web1"), "{table}");
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let past = world.alarms(&[]);
+    assert_eq!(past.len(), 2);
+    assert_eq!(world.reported(), 12, "each drop is in the history once, kill or no kill");
+}
+
+#[test]
+fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    const ROUNDS: u64 = 8;
+    for round in 0..ROUNDS {
+        let mut daemon = world.daemon(&dmz(), &[]);
+        world.prove_drops(&tap, 3);
+        // at once, when the alarm is told, when it is written
+        match round % 3 {
+            0 => {}
+            1 => eventually("it is told", || !world.alarms(&["--open"]).is_empty()),
+            _ => eventually("it is written", || world.reported() == 3 * (round + 1)),
+        }
+        daemon.end(Signal::SIGKILL);
+    }
+    let mut daemon = world.daemon(&dmz(), &[]);
+    eventually("what the last one left is told", || world.reported() >= 3 * ROUNDS);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    assert_eq!(world.reported(), 3 * ROUNDS);
+    let alarms = world.alarms(&[]);
+    assert!(!alarms.is_empty() && alarms.iter().all(|alarm| alarm["server"] == "web1"), "{alarms:#?}");
+}
+
+/// A mount namespace in which the history lies on a small disk.
+struct SmallDisk {
+    holder: Child,
+}
+
+impl SmallDisk {
+    fn new(kilobytes: u32) -> SmallDisk {
+        let script = format!(
+            "mkdir -p /var/lib/portcullis && mount -t tmpfs -o size={kilobytes}k tmpfs /var/lib/portcullis \
+             && echo mounted && exec cat"
+        );
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare, of the package util-linux");
+        let mut line = String::new();
+        BufReader::new(holder.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a word");
+        assert_eq!(line, "mounted\n");
+        SmallDisk { holder }
+    }
+
+    fn folder(&self) -> PathBuf {
+        Path::new("/proc").join(self.holder.id().to_string()).join("root/var/lib/portcullis")
+    }
+
+    /// The program on the router, with this disk.
+    fn prepare(&self, world: &World, args: &[&str]) -> Command {
+        let mut command = world.router.command("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
+        command.arg("--").arg(env!("CARGO_BIN_EXE_portcullis")).args(args);
+        command.env_remove("RUST_LOG").env_remove("NO_COLOR");
+        command
+    }
+
+    /// Writes until nothing more fits.
+    fn fill(&self) {
+        let path = self.folder().join("ballast");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).expect("a file");
+        for size in [4096, 512, 1] {
+            while file.write_all(&vec![0_u8; size]).is_ok() {}
+        }
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.folder().join("ballast")).expect("the ballast");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let disk = SmallDisk::new(8192);
+    let path = world.write("daemon.toml", &dmz());
+    let start = || {
+        let daemon = Daemon::start(disk.prepare(&world, &["run", "-i", NIC, "-p", &path]));
+        daemon.hear(&["the gate on dmz0 is down"]);
+        daemon
+    };
+    let mut daemon = start();
+    world.prove_drops(&tap, 4);
+    eventually("it is written", || world.reported() == 4);
+    disk.fill();
+    world.prove_drops(&tap, 6);
+    daemon.hear(&["could not write the history", "tried again"]);
+    // the alarm itself went out, and the daemon answers
+    daemon.hear(&["alarm #1", "web1", "udp/4000"]);
+    eventually("the open alarm is told from memory", || {
+        world.show("alarms").as_array().is_some_and(|alarms| alarms.iter().any(|alarm| packets(alarm) >= 10))
+    });
+    disk.empty();
+    eventually("what was refused is written, exactly", || world.reported() == 10);
+
+    // killed on a full disk: what was written stays, and the next daemon does its work
+    disk.fill();
+    world.prove_drops(&tap, 2);
+    daemon.end(Signal::SIGKILL);
+    let mut daemon = start();
+    world.prove_drops(&tap, 3);
+    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    disk.empty();
+    eventually("the history has the old and the new", || world.reported() >= 15);
+    let alarms = world.alarms(&[]);
+    assert!(alarms.iter().any(|alarm| alarm["state"] == "cut_off"), "{alarms:#?}");
+    assert!(alarms.iter().any(|alarm| alarm["state"] == "open"), "{alarms:#?}");
+    assert!(daemon.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn whoever_follows_is_told_what_happens_and_filters_hold() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    world.run("alarms", &["--follow"]).refused(&["no daemon answers", "help:"]);
+    let mut daemon = world.daemon(&dmz(), &[]);
+    let follow = |args: &[&str]| {
+        let mut command = world.router.prepare(&[&["alarms", "-i", NIC, "--follow"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program");
+        let out = child.stdout.take().expect("a pipe");
+        (Guard(child), BufReader::new(out))
+    };
+    let (_all, mut all) = follow(&["-j"]);
+    let (_mail, mut mail) = follow(&["--server", "mx1"]);
+    // until both are known to the daemon
+    eventually("the followers are connected", || count_clients(&world, &daemon) >= 2);
+    world.prove_drops(&tap, 2);
+    let mut line = String::new();
+    all.read_line(&mut line).expect("a line");
+    let alarm: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((&alarm["server"], &alarm["state"]), (&"web1".into(), &"open".into()));
+    eventually("it is in the history", || !world.alarms(&[]).is_empty());
+    for (args, found) in [
+        (&["--server", "web1"][..], 1),
+        (&["--server", "mx1"], 0),
+        (&["--server", "mx1", "--server", "web1"], 1),
+        (&["--kind", "attempt"], 1),
+        (&["--kind", "spread"], 0),
+        (&["--severity", "medium"], 1),
+        (&["--severity", "critical"], 0),
+        (&["--from", "1h"], 1),
+        (&["--to", "1h"], 0),
+        (&["--from", "2020-01-01", "--to", "2020-01-02 12:00"], 0),
+    ] {
+        assert_eq!(world.alarms(args).len(), found, "{args:?}");
+    }
+    let outcome = world.run("alarms", &["--kind", "sprad"]);
+    assert_eq!(outcome.code, Some(2), "{outcome:#?}");
+    daemon.end(Signal::SIGTERM);
+    let mut rest = String::new();
+    mail.read_to_string(&mut rest).expect("an end");
+    assert_eq!(rest, "", "the mail server did nothing");
+}
+
+/// Ended with the test.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Connections to the daemon's socket.
+fn count_clients(world: &World, daemon: &Daemon) -> usize {
+    let path = world.socket().display().to_string();
+    let table = fs::read_to_string(format!("/proc/{}/net/unix", daemon.pid())).unwrap_or_default();
+    // one line is the listener's
+    table.lines().filter(|line| line.ends_with(&path)).count().saturating_sub(1)
+}
+
+#[test]
+fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let mut daemon = world.daemon(&dmz(), &[]);
+    let connect = || UnixStream::connect(world.socket()).expect("the daemon's socket");
+    let mute: Vec<UnixStream> = (0..4).map(|_| connect()).collect();
+    let deaf: Vec<UnixStream> = (0..4)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"{\"want\":\"follow\"}\n").expect("a listener");
+            stream
+        })
+        .collect();
+    let mut rude = connect();
+    rude.write_all(b"\xff\xfe{{{{\n").expect("a listener");
+    let mut answer = String::new();
+    rude.read_to_string(&mut answer).expect("an answer or an end");
+    // many alarms for those who do not read
+    for port in 0..60_u16 {
+        world.send_from_web(FORBIDDEN + 10 + port, 1);
+    }
+    world.prove_drops(&tap, 3);
+    daemon.hear(&["alarm #", "web1"]);
+    eventually("whoever reads is answered", || !world.alarms(&["--open"]).is_empty());
+    drop((mute, deaf));
+    assert!(daemon.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let asked = "\n[alarms]\nquarantine_on = [\"attempt\"]\nquarantine_for = \"5m\"\n";
+    let observed = dmz().replace(
+        "roles = [\"mail\", \"managed\"]\n",
+        "roles = [\"mail\", \"managed\"]\nmode = \"observe\"\n",
+    );
+    let daemon = world.daemon(&format!("{observed}{asked}"), &[]);
+    world.wait_for_consumer();
+    // the mail server is only observed: an alarm, and nothing is done
+    let socket = super::socket::udp(&world.dmz, super::world::V4.mail, 0);
+    socket.send_to(b"out", (super::world::V4.peer, FORBIDDEN)).expect("a datagram");
+    daemon.hear(&["alarm #1", "mx1", "NOT dropped"]);
+    world.prove_drops(&tap, 1);
+    daemon.hear(&["web1 was put into quarantine for 300 s by this alarm", "portcullis release -i dmz0 web1"]);
+    let status = world.show("status");
+    assert_eq!(status["quarantined"], serde_json::json!(["web1"]));
+    // every sink is told, and the history
+    daemon.hear(&["alarm #2 updated", "web1 was put into quarantine for 300 s"]);
+    eventually("the history has it", || {
+        world
+            .alarms(&[])
+            .iter()
+            .any(|alarm| alarm["response"].as_str().is_some_and(|text| text.contains("put into quarantine")))
+    });
+    // released by hand, it stays released until another alarm turns up
+    world.run("release", &["web1"]).done();
+    assert_eq!(world.show("status")["quarantined"], serde_json::json!([]));
+    world.prove_drops(&tap, 1);
+    assert_eq!(world.show("status")["quarantined"], serde_json::json!([]));
+}
