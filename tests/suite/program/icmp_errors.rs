@@ -281,3 +281,16 @@ fn an_error_about_the_answer_to_a_servers_own_ping_is_about_its_need() {
         bench.drops(&unreachable(family.ns, family.peer, quote(&answer)), Reason::Backscatter);
     }
 }
+
+#[test]
+fn an_error_about_an_error_is_backscatter_even_where_every_type_is_a_service() {
+    let policy = "[policy]\ntracking = \"service\"\n[roles.open]\nin = [\"icmp\", \"icmpv6\"]\n\
+                  [servers.web1]\naddresses = [\"192.0.2.10\", \"2001:db8:1::10\"]\nroles = [\"open\"]\n";
+    let bench = Bench::new(policy);
+    for family in FAMILIES {
+        let request = echo_request(family.peer, family.web, 7);
+        bench.passes(&unreachable(family.web, family.peer, quote(&request)), Reason::FlowError);
+        let error = unreachable(family.peer, family.web, quote(&request));
+        bench.drops(&unreachable(family.web, family.peer, quote(&error)), Reason::Backscatter);
+    }
+}

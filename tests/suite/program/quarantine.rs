@@ -163,3 +163,21 @@ fn quarantine_lives_through_a_change_of_policy() {
     assert!(bench.gate.release("ns1").unwrap());
     bench.passes(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Need);
 }
+
+#[test]
+fn a_fragment_over_the_header_of_a_management_flow_is_quarantined() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 22), (family.bastion, 50_000));
+        bench.establish(server, peer);
+        bench.gate.quarantine("web1", None).unwrap();
+        let segment = tcp_header(server, peer, ACK, (1, 1));
+        bench.passes(
+            &fragment(server.0, peer.0, TCP, (9, 0, true), &[&segment[..], &[0; 4]].concat()),
+            Reason::Reply,
+        );
+        bench.drops(&fragment(server.0, peer.0, TCP, (9, 1, false), &[0; 16]), Reason::Quarantined);
+        bench.passes(&fragment(server.0, peer.0, TCP, (9, 3, false), &[0; 16]), Reason::LaterFragment);
+        bench.gate.release("web1").unwrap();
+    }
+}

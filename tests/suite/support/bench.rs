@@ -148,6 +148,9 @@ impl Bench {
         let run = self.gate.programs.run_filter(frame, 1).expect("a run");
         let after = self.take_snapshot();
         assert_eq!((answer.verdict, answer.reason), (verdict, Some(reason)), "for\n{}", hex(frame));
+        if verdict == Verdict::Pass {
+            assert_eq!(answer.rule != 0, is_by_need(reason), "the need that it names, for\n{}", hex(frame));
+        }
         let action = if verdict == Verdict::Drop { XDP_DROP } else { XDP_PASS };
         assert_eq!(run.action, action, "the filter decided otherwise, for\n{}", hex(frame));
         assert_eq!(run.data, frame, "the filter changed the frame");
@@ -273,6 +276,14 @@ impl Bench {
             flows: FLOW_MAPS.iter().map(|name| dump(self.gate.map(name))).collect(),
             tally: self.gate.tally().expect("the tally"),
         }
+    }
+}
+
+/// Whether what passes for this reason does so by a need, which `explain` then names.
+fn is_by_need(reason: Reason) -> bool {
+    match reason {
+        Reason::LinkLayer | Reason::Neighbour | Reason::Dhcp | Reason::UnknownAllowed => false,
+        _ => true,
     }
 }
 
