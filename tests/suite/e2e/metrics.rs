@@ -69,7 +69,7 @@ fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault
         value(&scrape(&world), "portcullis_drops_total", &drops) == Some(9.0)
     });
     eventually("the alarm is open", || {
-        value(&scrape(&world), "portcullis_alarms_open", &["severity=\"medium\""]) == Some(1.0)
+        value(&scrape(&world), "portcullis_alarms_open", &["severity=\"high\""]) == Some(1.0)
     });
     let page = scrape(&world);
     for (family, labels, expected) in [
@@ -78,7 +78,7 @@ fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault
         ("portcullis_mode_info", &["attached=\"native\"", "tracking=\"strict\"", "tracker=\"tcx\""], 1.0),
         ("portcullis_policy_generation", &[], 1.0),
         ("portcullis_servers", &[], 3.0),
-        ("portcullis_alarms_total", &["kind=\"attempt\"", "severity=\"medium\""], 1.0),
+        ("portcullis_alarms_total", &["kind=\"attempt\"", "severity=\"high\""], 1.0),
         ("portcullis_events_lost_total", &[], 0.0),
         ("portcullis_sink_failures_total", &["sink=\"stderr\""], 0.0),
         ("portcullis_history_failures_total", &[], 0.0),
