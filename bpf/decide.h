@@ -255,27 +255,24 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 static __always_inline __u32 find_first_fragment(const struct matter *matter, bool *outdated)
 {
 	const struct packet *packet = matter->packet;
-	struct fragment_key key = {
-		.source = packet->source,
-		.destination = packet->destination,
-		.id = packet->fragment_id,
-		.protocol = packet->fragment_protocol,
-	};
+	struct fragment_key key;
 	struct fragment *first;
 
 	if (packet->piece != PIECE_LATER || packet->bad_fragment)
 		return 0;
+	fill_fragment_key(&key, packet);
 	first = bpf_map_lookup_elem(&fragments, &key);
-	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S))
+	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S) ||
+	    first->protocol != packet->fragment_protocol)
+		return 0;
+	/* it would write over what the first one was judged by */
+	if (packet->fragment_position < first->headers_bytes)
 		return 0;
 	/* what let the first one pass may be gone with its policy */
 	if (first->generation != matter->policy.generation) {
 		*outdated = true;
 		return 0;
 	}
-	/* it would write over what the first one was judged by */
-	if (packet->fragment_position < first->headers_bytes)
-		return 0;
 	return first->rule;
 }
 

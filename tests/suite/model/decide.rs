@@ -255,12 +255,12 @@ impl Model {
             Piece::Later(position) => {
                 let first = self.fragments.find_first(case.packet, case.now_ns);
                 Some(match first {
+                    // It would write over what the first one was judged by.
+                    Some(first) if position < first.headers => Decision::drop(Reason::Fragment),
                     // The datagram was under way when the policy changed: no sign of anything.
                     Some(first) if first.generation != self.generation => {
                         Decision::drop(Reason::Fragment).quiet_if(true)
                     }
-                    // It would write over what the first one was judged by.
-                    Some(first) if position < first.headers => Decision::drop(Reason::Fragment),
                     Some(first) => {
                         let mut decision = Decision::pass(Reason::LaterFragment);
                         decision.needs = first.needs.clone();

@@ -225,6 +225,7 @@ impl Model {
                 Effect::RememberFragment => {
                     let state = FragmentState {
                         passed_ns: now_ns,
+                        protocol: packet.fragment.1,
                         generation: self.generation,
                         headers: packet.extensions as u32 + if tcp.is_some() { 16 } else { 8 },
                         management: decision.management,
