@@ -95,7 +95,7 @@ impl Rig {
     /// Begins anew: no flow, no drop, this policy. False when the tool refuses the policy.
     pub fn begin(&mut self, policy: &str) -> bool {
         let Some((parsed, tables)) = read_policy(policy) else { return false };
-        for name in TIMED.iter().chain(&["ledger", "ledger_rest", "quarantines"]) {
+        for name in TIMED.iter().chain(&["ledger", "ledger_rest", "ledger_shares", "quarantines"]) {
             for (key, _) in self.dump(name) {
                 self.gate.map(name).delete(&key).expect("a deletion");
             }
