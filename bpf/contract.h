@@ -305,7 +305,7 @@ struct ledger_key {
 
 /* Keys of `ledger_shares` beside the ids of servers. */
 enum share_key {
-	SHARE_UNKNOWN = 0,         /* source addresses of no server, and borrowed ones */
+	SHARE_UNKNOWN = 0,         /* sources of no server, borrowed ones, and unjudged ones */
 	SHARE_COMMON = 0x7fffffff, /* rows beyond STATE_LEDGER_OWN, of all servers */
 };
 
