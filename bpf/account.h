@@ -107,8 +107,10 @@ static __always_inline bool take_row(struct share *share, __u64 most, __u64 *bef
  */
 static __always_inline struct ledger_row *make_row(const struct ledger_key *key, __u64 now_ns)
 {
-	/* whoever borrows an address must not spend its owner's share */
-	__u32 owner = key->reason == REASON_SPOOFED ? SHARE_UNKNOWN : key->server;
+	/* Whoever borrows an address must not spend its owner's share: these reasons are
+	 * found before it is known whose the frame is.
+	 */
+	__u32 owner = key->reason <= REASON_SPOOFED ? SHARE_UNKNOWN : key->server;
 	struct ledger_row fresh = { .first_ns = now_ns };
 	struct share *share = find_share(owner), *common = NULL;
 	__u64 own = read_state(STATE_LEDGER_OWN), before = 0, ignored;

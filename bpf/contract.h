@@ -280,7 +280,7 @@ struct fragment_key {
 	struct address source;
 	struct address destination;
 	__u32 id;
-	__u8 protocol; /* as the fragment's own IP or fragment header has it */
+	__u8 protocol; /* IPv4: of the datagram; IPv6: 0, for there it makes no other one */
 	__u8 zero[3];
 };
 
@@ -289,7 +289,8 @@ struct fragment {
 	__u32 rule;
 	__u32 generation; /* policy that let it pass */
 	__u32 headers_bytes; /* from its start on, which no later one may write over */
-	__u32 zero;
+	__u8 protocol; /* as its IP or fragment header has it */
+	__u8 zero[3];
 };
 
 /* A kind of drop. */
@@ -304,7 +305,7 @@ struct ledger_key {
 
 /* Keys of `ledger_shares` beside the ids of servers. */
 enum share_key {
-	SHARE_UNKNOWN = 0,         /* source addresses of no server, and borrowed ones */
+	SHARE_UNKNOWN = 0,         /* sources of no server, borrowed ones, and unjudged ones */
 	SHARE_COMMON = 0x7fffffff, /* rows beyond STATE_LEDGER_OWN, of all servers */
 };
 

@@ -255,27 +255,24 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 static __always_inline __u32 find_first_fragment(const struct matter *matter, bool *outdated)
 {
 	const struct packet *packet = matter->packet;
-	struct fragment_key key = {
-		.source = packet->source,
-		.destination = packet->destination,
-		.id = packet->fragment_id,
-		.protocol = packet->fragment_protocol,
-	};
+	struct fragment_key key;
 	struct fragment *first;
 
 	if (packet->piece != PIECE_LATER || packet->bad_fragment)
 		return 0;
+	fill_fragment_key(&key, packet);
 	first = bpf_map_lookup_elem(&fragments, &key);
-	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S))
+	if (!first || !is_within(first->passed_ns, matter->now_ns, TIMEOUT_FRAGMENT_S) ||
+	    first->protocol != packet->fragment_protocol)
+		return 0;
+	/* it would write over what the first one was judged by */
+	if (packet->fragment_position < first->headers_bytes)
 		return 0;
 	/* what let the first one pass may be gone with its policy */
 	if (first->generation != matter->policy.generation) {
 		*outdated = true;
 		return 0;
 	}
-	/* it would write over what the first one was judged by */
-	if (packet->fragment_position < first->headers_bytes)
-		return 0;
 	return first->rule;
 }
 
@@ -559,12 +556,26 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		decision->effects |= EFFECT_REMEMBER_FRAGMENT;
 }
 
+/* Does a drop only count as one? A quarantine is an order about one server and holds
+ * in observe too, whatever the drop is named after. A frame that by MAC or VLAN is
+ * not that server's, malformed or not, has no part in its mode.
+ */
+static __always_inline bool is_observed(const struct matter *matter)
+{
+	const struct server *server = matter->server;
+
+	if (server && is_quarantined(server->id, matter->now_ns))
+		return false;
+	if (server && !is_spoofed(server, matter->packet))
+		return server->flags & SERVER_OBSERVE;
+	return matter->policy.flags & SETTINGS_OBSERVE;
+}
+
 /* `assume` is 0 but for `explain`. Global, so that the verifier proves it once. */
 __noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now_ns, __u32 assume,
 		      struct decision *decision)
 {
 	struct matter matter = {};
-	bool observe;
 
 	if (!packet || !decision)
 		return 0;
@@ -587,14 +598,7 @@ __noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now
 
 	judge(ctx, &matter, decision);
 
-	/* A quarantine is an order about one server and holds in observe too. A
-	 * spoofed frame is not that server's, so its own mode has no say.
-	 */
-	observe = matter.server && decision->reason != REASON_SPOOFED ?
-			  matter.server->flags & SERVER_OBSERVE :
-			  matter.policy.flags & SETTINGS_OBSERVE;
-	if (observe && decision->verdict == VERDICT_DROP &&
-	    decision->reason != REASON_QUARANTINED) {
+	if (decision->verdict == VERDICT_DROP && is_observed(&matter)) {
 		decision->verdict = VERDICT_WOULD_DROP;
 		decision->flags |= DROP_WOULD;
 		decision->effects = 0;

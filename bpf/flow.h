@@ -292,22 +292,32 @@ static __always_inline bool acknowledges(const struct half_open *half, __u32 ack
 	       acknowledgment == half->sequence[1] + 1;
 }
 
+/* What receivers put fragments together by: in IPv6 not the protocol (RFC 8200, 4.5). */
+static __always_inline void fill_fragment_key(struct fragment_key *key,
+					      const struct packet *packet)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->source = packet->source;
+	key->destination = packet->destination;
+	key->id = packet->fragment_id;
+	if (packet->ip_version == 4)
+		key->protocol = packet->fragment_protocol;
+}
+
 static __always_inline void remember_fragment(const struct packet *packet,
 					      const struct decision *decision, __u64 now_ns)
 {
-	struct fragment_key key = {
-		.source = packet->source,
-		.destination = packet->destination,
-		.id = packet->fragment_id,
-		.protocol = packet->fragment_protocol,
-	};
+	struct fragment_key key;
 	struct fragment fragment = {
 		.passed_ns = now_ns, .rule = decision->rule, .generation = decision->generation,
 		.headers_bytes = packet->offset - packet->fragment_start +
 				 (packet->protocol == IPPROTO_TCP ? TCP_HEAD_BYTES : PORTS_BYTES),
+		.protocol = packet->fragment_protocol,
 	};
-	struct fragment *earlier = bpf_map_lookup_elem(&fragments, &key);
+	struct fragment *earlier;
 
+	fill_fragment_key(&key, packet);
+	earlier = bpf_map_lookup_elem(&fragments, &key);
 	/* a second first one, with a shorter chain, must not lay open the headers of this one */
 	if (earlier && is_within(earlier->passed_ns, now_ns, TIMEOUT_FRAGMENT_S) &&
 	    earlier->headers_bytes > fragment.headers_bytes)

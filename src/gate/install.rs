@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::address::{prefix_bits, to_address};
 use super::contract::{
     self, address, cell, layout, limit, limit_key, name, need, need_key, peer_key, prefix_key, range_key,
-    rule, rule_flag, server, server_flag, settings, settings_flag, state,
+    rule, rule_flag, server, server_flag, settings, settings_flag, share_key, state,
 };
 use super::error::GateError;
 use super::fault;
@@ -74,7 +74,7 @@ impl Gate {
         self.make_purses(&generation.purses)?;
         let shares = Shares::of(self.ledger.capacity(), tables.names.len());
         self.write_state(state::STATE_LEDGER_OWN, shares.own)?;
-        self.write_state(state::STATE_LEDGER_COMMON, shares.common)?;
+        self.write_state(state::STATE_LEDGER_COMMON, self.limit_common(&shares, &ids)?)?;
         self.write_state(state::STATE_LEDGER_MOST, shares.most)?;
 
         let active = self.read_state(state::STATE_ACTIVE)?;
@@ -92,6 +92,21 @@ impl Gate {
             log::warn!("flows of revoked services stay in their tables until they are idle: {error}");
         }
         Ok(number)
+    }
+
+    /// How far the count of common rows may go. Rows outlive policies: what servers took as their own
+    /// when they owned more, or that servers took who are gone, is nobody else's now.
+    fn limit_common(&self, shares: &Shares, ids: &[u32]) -> Result<u64, GateError> {
+        let ids: HashSet<u32> = ids.iter().copied().chain([share_key::SHARE_UNKNOWN.0]).collect();
+        let (mut counted, mut beyond) = (0, 0);
+        for (owner, share) in self.ledger_shares.entries()? {
+            match owner {
+                owner if owner == share_key::SHARE_COMMON.0 => counted = share.rows,
+                owner if ids.contains(&owner) => beyond += share.rows.saturating_sub(shares.own),
+                _ => beyond += share.rows,
+            }
+        }
+        Ok((shares.common + counted).saturating_sub(beyond))
     }
 
     /// Ids of the servers' names: old names keep theirs, for the ledger's sake.

@@ -311,7 +311,7 @@ impl Rig {
                     source: to_ip(&key.source),
                     destination: to_ip(&key.destination),
                     id: key.id,
-                    protocol: key.protocol,
+                    protocol: to_ip(&key.source).is_ipv4().then_some(key.protocol),
                 };
                 (key, (self.to_model_time(value.passed_ns), self.to_model_generation(value.generation)))
             })

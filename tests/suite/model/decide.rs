@@ -140,7 +140,7 @@ impl Model {
             .as_ref()
             .and_then(|policy| needs::find_server(policy, packet.source).map(|server| (policy, server)));
         let Some((policy, server)) = known else { return self.decide_unknown(packet) };
-        if is_spoofed(server, packet) {
+        if is_spoofed(server, packet.source_mac, &packet.vlans) {
             return Decision::drop(Reason::Spoofed);
         }
         let (inbound, outbound) = (needs::inbound(policy, server), needs::outbound(policy, server));
@@ -230,7 +230,7 @@ impl Model {
         decision
     }
 
-    fn is_quarantined(&self, server: &Server, now_ns: u64) -> bool {
+    pub fn is_quarantined(&self, server: &Server, now_ns: u64) -> bool {
         match self.quarantines.get(&server.name) {
             None => false,
             Some(None) => true,
@@ -255,12 +255,12 @@ impl Model {
             Piece::Later(position) => {
                 let first = self.fragments.find_first(case.packet, case.now_ns);
                 Some(match first {
+                    // It would write over what the first one was judged by.
+                    Some(first) if position < first.headers => Decision::drop(Reason::Fragment),
                     // The datagram was under way when the policy changed: no sign of anything.
                     Some(first) if first.generation != self.generation => {
                         Decision::drop(Reason::Fragment).quiet_if(true)
                     }
-                    // It would write over what the first one was judged by.
-                    Some(first) if position < first.headers => Decision::drop(Reason::Fragment),
                     Some(first) => {
                         let mut decision = Decision::pass(Reason::LaterFragment);
                         decision.needs = first.needs.clone();
@@ -278,9 +278,9 @@ impl Model {
 }
 
 /// Step 6. decided: the VLAN's id counts, not which kind of tag carries it.
-fn is_spoofed(server: &Server, packet: &Packet) -> bool {
-    let other_mac = server.mac.is_some_and(|(mac, _)| mac != packet.source_mac);
-    let other_vlan = server.vlan.is_some_and(|(vlan, _)| packet.vlans != [vlan]);
+pub fn is_spoofed(server: &Server, source_mac: [u8; 6], vlans: &[u16]) -> bool {
+    let other_mac = server.mac.is_some_and(|(mac, _)| mac != source_mac);
+    let other_vlan = server.vlan.is_some_and(|(vlan, _)| vlans != [vlan]);
     other_mac || other_vlan
 }
 

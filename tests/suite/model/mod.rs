@@ -152,10 +152,12 @@ impl Model {
             }
             Frame::Malformed(known) => {
                 let decision = Decision::drop(Reason::Malformed).at_port(known.port);
-                (Known { source: known.source, protocol: known.protocol, port: known.port }, decision)
+                (known.clone(), decision)
             }
             Frame::Packet(packet) => {
                 let known = Known {
+                    source_mac: packet.source_mac,
+                    vlans: packet.vlans.clone(),
                     source: Some(packet.source),
                     protocol: packet.protocol,
                     port: packet.destination_port(),
@@ -170,7 +172,7 @@ impl Model {
             .and_then(|(policy, source)| needs::find_server(policy, source))
             .map(|server| server.name.clone());
         let outcome = Outcome {
-            verdict: self.find_verdict(&decision, server.as_deref()),
+            verdict: self.find_verdict(&decision, server.as_deref(), &known, now_ns),
             reason: decision.reason,
             quiet: decision.quiet,
             server,
@@ -186,17 +188,19 @@ impl Model {
         outcome
     }
 
-    fn find_verdict(&self, decision: &Decision, server: Option<&str>) -> Verdict {
+    fn find_verdict(&self, decision: &Decision, server: Option<&str>, known: &Known, now_ns: u64) -> Verdict {
         if !decision.reason.drops() {
             return Verdict::Pass;
         }
         let Some(policy) = &self.policy else { return Verdict::Drop };
-        let mode = match (decision.reason, server.and_then(|name| policy.find_server(name))) {
+        let mode = match server.and_then(|name| policy.find_server(name)) {
             // An order about one server is followed in any mode.
-            (Reason::Quarantined, _) => Mode::Enforce,
-            // The frame is not the server's.
-            (Reason::Spoofed, _) | (_, None) => policy.settings.mode.value,
-            (_, Some(server)) => policy.mode_of(server),
+            Some(server) if self.is_quarantined(server, now_ns) => Mode::Enforce,
+            // A frame from elsewhere is not the server's, whatever it is dropped for.
+            Some(server) if !decide::is_spoofed(server, known.source_mac, &known.vlans) => {
+                policy.mode_of(server)
+            }
+            _ => policy.settings.mode.value,
         };
         match mode {
             Mode::Enforce => Verdict::Drop,
@@ -221,6 +225,7 @@ impl Model {
                 Effect::RememberFragment => {
                     let state = FragmentState {
                         passed_ns: now_ns,
+                        protocol: packet.fragment.1,
                         generation: self.generation,
                         headers: packet.extensions as u32 + if tcp.is_some() { 16 } else { 8 },
                         management: decision.management,

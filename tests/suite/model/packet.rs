@@ -43,8 +43,11 @@ pub enum Frame {
 /// What of a broken packet is known: all that comes before its first flaw.
 /// decided: the addresses and the protocol, once the fixed IP header lies within the frame; the
 /// destination port (ICMP: type), once the fixed transport header does; otherwise 0.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Known {
+    pub source_mac: [u8; 6],
+    /// VLAN ids, outermost first.
+    pub vlans: Vec<u16>,
     pub source: Option<IpAddr>,
     pub protocol: u8,
     pub port: u16,
@@ -176,6 +179,7 @@ fn read_link(frame: &[u8], way: Way, known: &mut Known) -> Option<Frame> {
         ethertype = u16_at(frame, at)?;
     }
     let rest = &frame[at + 2..];
+    (known.source_mac, known.vlans) = (source_mac, vlans.clone());
     let mut packet = match ethertype {
         0x0800 => read_ipv4(rest, way, known)?,
         0x86dd => read_ipv6(rest, way, known)?,

@@ -75,7 +75,7 @@ fn the_fields_of_tables_stand_where_the_header_puts_them() {
     offsets!(half_open: opened_ns = 0, generation = 8, rule = 12, sequence = 16, sequence_end = 24,
         syn_acks = 28);
     offsets!(fragment_key: source = 0, destination = 16, id = 32, protocol = 36, zero = 37);
-    offsets!(fragment: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16);
+    offsets!(fragment: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16, protocol = 20);
 }
 
 #[test]

@@ -330,3 +330,36 @@ fn a_fragment_that_a_new_policy_overtakes_is_dropped_without_an_alarm() {
         assert_eq!(bench.drops(&of_nothing, Reason::Fragment).key.flags, 0);
     }
 }
+
+#[test]
+fn no_new_policy_makes_an_overlap_quiet() {
+    let bench = Bench::dmz();
+    let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
+    let first = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(7, 0, true);
+    bench.passes(&first.options(DESTINATION_OPTIONS, 0).frame(), Reason::Need);
+    bench.swap(POLICY);
+    let overlap = fragment(V6.ns, V6.peer, DESTINATION_OPTIONS, (7, 1, false), &[0x5a; 16]);
+    assert_eq!(bench.drops(&overlap, Reason::Fragment).key.flags, 0);
+    let next = fragment(V6.ns, V6.peer, DESTINATION_OPTIONS, (7, 4, false), &[0x5a; 16]);
+    assert_eq!(bench.drops(&next, Reason::Fragment).key.flags, 1);
+}
+
+#[test]
+fn another_protocol_in_the_fragment_header_lays_no_ipv6_headers_open() {
+    // RFC 8200, 4.5: what puts IPv6 together goes by addresses and id alone.
+    let bench = Bench::dmz();
+    let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
+    let whole = Ipv6::new(V6.ns, V6.peer, UDP, &datagram);
+    let long = whole.clone().fragment(7, 0, true).options(DESTINATION_OPTIONS, 0).frame();
+    let short = whole.fragment(7, 0, true).frame();
+    let later = |protocol, offset| fragment(V6.ns, V6.peer, protocol, (7, offset, false), &[0x5a; 16]);
+    for (one, other) in [(&long, &short), (&short, &long)] {
+        bench.forget_flows();
+        bench.passes(one, Reason::Need);
+        bench.passes(other, Reason::Need);
+        for protocol in [UDP, DESTINATION_OPTIONS] {
+            bench.drops(&later(protocol, 1), Reason::Fragment);
+        }
+    }
+    bench.passes(&later(DESTINATION_OPTIONS, 2), Reason::LaterFragment);
+}

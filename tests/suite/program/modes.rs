@@ -5,7 +5,7 @@ use portcullis::reason::Reason;
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, ip};
 use crate::support::frame::{
-    ACK, SYN, echo_request, fragment, icmp, link_frame, raw_ip, tcp, udp, udp_datagram,
+    ACK, Ipv4, SYN, echo_request, fragment, from_mac, icmp, link_frame, raw_ip, tcp, udp, udp_datagram,
 };
 
 /// `DROP_QUIET`, `DROP_WOULD`.
@@ -201,5 +201,13 @@ roles = ["web"]
 mode = "observe"
 "#,
     );
-    bench.drops(&tcp((ip("192.0.2.130"), 40_000), (V4.peer, 4444), SYN), Reason::Spoofed);
+    let server = ip("192.0.2.130");
+    bench.drops(&tcp((server, 40_000), (V4.peer, 4444), SYN), Reason::Spoofed);
+    // nor by what is judged before its source is
+    let odd = tcp((server, 40_000), (V4.peer, 4444), 0);
+    bench.drops(&odd, Reason::Malformed);
+    let routed = Ipv4::new(server, V4.peer, 47, &[0; 8]).options(&[131, 7, 4, 198, 51, 100, 1, 0]);
+    bench.drops(&routed.frame(), Reason::SourceRoute);
+    bench.drops(&icmp(server, V4.peer, (5, 0), [0; 4], &[0; 28]), Reason::RogueRouter);
+    bench.would_drop(&from_mac(&odd, [2, 0, 0, 0, 0, 0x99]), Reason::Malformed);
 }

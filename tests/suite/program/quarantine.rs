@@ -155,6 +155,27 @@ fn quarantine_is_enforced_where_everything_else_is_only_observed() {
 }
 
 #[test]
+fn no_drop_of_a_server_in_quarantine_is_only_observed() {
+    let text = POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
+    let bench = Bench::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
+    for family in FAMILIES {
+        let odd = |from| tcp((from, 40_000), (family.peer, 80), 0);
+        let elsewhere = tcp((family.web, 40_000), (family.peer, 80), SYN);
+        bench.would_drop(&odd(family.ns), Reason::Malformed);
+        bench.would_drop(&elsewhere, Reason::Spoofed);
+        bench.gate.quarantine("ns1", None).unwrap();
+        bench.gate.quarantine("web1", None).unwrap();
+        // neither an odd form nor another place on the link is a way out
+        bench.drops(&odd(family.ns), Reason::Malformed);
+        bench.drops(&elsewhere, Reason::Spoofed);
+        bench.drops(&odd(family.web), Reason::Malformed);
+        bench.would_drop(&odd(family.unknown), Reason::Malformed);
+        assert!(bench.gate.release("ns1").unwrap() && bench.gate.release("web1").unwrap());
+        bench.would_drop(&odd(family.ns), Reason::Malformed);
+    }
+}
+
+#[test]
 fn quarantine_lives_through_a_change_of_policy() {
     let bench = Bench::dmz();
     bench.gate.quarantine("ns1", None).unwrap();

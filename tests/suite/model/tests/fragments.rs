@@ -89,8 +89,8 @@ fn a_tcp_fragment_that_would_rewrite_the_flags_is_dropped() {
         assert_eq!(world.why(&frame::fragment(from, to, TCP, (1, 1, false), &[0; 8])), Fragment);
         assert_eq!(world.why(&frame::fragment(from, to, TCP, (1, 3, false), &[0; 8])), LaterFragment);
         // Of UDP, the header ends there.
-        assert_eq!(world.why(&first(&family, 1, 53)), Need);
-        assert_eq!(world.why(&frame::fragment(from, to, UDP, (1, 1, false), &[0; 8])), LaterFragment);
+        assert_eq!(world.why(&first(&family, 2, 53)), Need);
+        assert_eq!(world.why(&frame::fragment(from, to, UDP, (2, 1, false), &[0; 8])), LaterFragment);
     }
 }
 
