@@ -1,12 +1,19 @@
 //! Tests of the policy language as a whole.
 
 mod changes;
+mod claims;
+mod hostile;
 mod model;
 mod needs;
 mod refusals;
 mod together;
 
 use super::*;
+use crate::policy;
+
+#[path = "../../../tests/suite/fuzz/chance.rs"]
+#[allow(dead_code)] // the suite uses all of it
+mod chance;
 
 /// A policy that is valid as it stands, to be spoiled by tests: seven lines, then what is added.
 const BASE: &str = "\
