@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use super::chance::Chance;
 use super::claims::{check_diagnostics, check_need, check_policy, print_policy};
 use super::*;
+use crate::chance::Chance;
 
 /// What policies are made of, so that chance gets past the first line.
 const PIECES: &[&str] = &[
@@ -198,6 +198,23 @@ fn refuse_soon(text: &str) -> Diagnostics {
     // A screen or some, however large the file is.
     assert!(diagnostics.to_string().len() < 1 << 20, "{} bytes", diagnostics.to_string().len());
     diagnostics
+}
+
+#[test]
+fn help_steers_no_cursor() {
+    let text = format!("{BASE}[roles.r]\nin = \"\\u001b[2J\"\n");
+    assert_eq!(help(&text), "write [\"\u{fffd}[2J\"]");
+}
+
+#[test]
+fn a_long_name_is_quoted_by_its_beginning_and_its_end() {
+    let errors = parse(&format!("{BASE}first{}last = 1\n", "x".repeat(9999)), "dmz.toml").unwrap_err();
+    let message = &errors.iter().next().unwrap().message;
+    assert!(
+        message.starts_with("unknown key `first") && message.contains("last` in [servers.web1]"),
+        "{message}"
+    );
+    assert!(message.chars().count() < 500, "{message}");
 }
 
 #[test]

@@ -11,10 +11,6 @@ mod together;
 use super::*;
 use crate::policy;
 
-#[path = "../../../tests/suite/fuzz/chance.rs"]
-#[allow(dead_code)] // the suite uses all of it
-mod chance;
-
 /// A policy that is valid as it stands, to be spoiled by tests: seven lines, then what is added.
 const BASE: &str = "\
 [sets]
