@@ -13,3 +13,9 @@ pub mod policy;
 pub mod reason;
 pub mod sample;
 pub mod sink;
+
+/// Test cases by chance; the suite has its own copy of the module, and uses all of it.
+#[cfg(test)]
+#[path = "../tests/suite/fuzz/chance.rs"]
+#[allow(dead_code)]
+mod chance;

@@ -213,6 +213,7 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::Chance;
     use crate::clock::Clock;
     use crate::reason::Reason;
 
@@ -352,6 +353,56 @@ mod tests {
                 let drop = sample.to_drop(sample.drops, &context());
                 assert!(drop.frame.len() <= MAX_FRAME_BYTES);
                 assert!(!drop.service().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_by_chance_comes_out_as_it_went_in_and_spoilt_it_is_still_a_value() {
+        let needed = size_of::<contract::sample>();
+        for seed in 0..20_000 {
+            let mut chance = Chance::part(0x73_61_6d, seed);
+            let frame_bytes = chance.below(MAX_FRAME_BYTES + 1);
+            let frame = chance.bytes(frame_bytes);
+            // Any bytes at all, but for what it says of its frame.
+            let mut wanted = contract::sample::default();
+            wanted.copy_from_bytes(&chance.bytes(needed)).unwrap();
+            wanted.frame_bytes = frame_bytes as u16;
+            let mut whole = bytes(&wanted, &frame, chance.below(16));
+            let sample = decode(&whole).unwrap();
+            assert_eq!(sample.frame, frame, "seed {seed}");
+            assert_eq!((sample.time_ns, sample.drops), (wanted.time_ns, wanted.drops), "seed {seed}");
+            assert_eq!(
+                (sample.interface, sample.server, sample.rule, sample.length, sample.port),
+                (wanted.interface, wanted.server, wanted.rule, wanted.length, wanted.port)
+            );
+            assert_eq!(
+                (sample.source_port, sample.destination_port, sample.ethertype, sample.vlan),
+                (wanted.source_port, wanted.destination_port, wanted.ethertype, wanted.vlan)
+            );
+            assert_eq!(
+                (sample.verdict, sample.reason.number(), sample.flags, sample.protocol),
+                (wanted.verdict, wanted.reason, wanted.flags, wanted.protocol)
+            );
+            assert_eq!(
+                (sample.tcp_flags, sample.icmp_type, sample.icmp_code, sample.ip_version),
+                (wanted.tcp_flags, wanted.icmp_type, wanted.icmp_code, wanted.ip_version)
+            );
+            assert_eq!(
+                (sample.source_mac, sample.destination_mac),
+                (wanted.source_mac, wanted.destination_mac)
+            );
+
+            let at = chance.below(whole.len());
+            whole[at] ^= 1 << chance.below(8);
+            whole.truncate(chance.below(whole.len() + 1));
+            match decode(&whole) {
+                Err(error) => assert_eq!(error, DecodeError::TooShort { length: whole.len(), needed }),
+                Ok(sample) => {
+                    assert!(sample.frame.len() <= (whole.len() - needed).min(MAX_FRAME_BYTES));
+                    assert!(whole[needed..].starts_with(&sample.frame), "seed {seed}");
+                    assert!(!sample.to_drop(sample.drops, &context()).service().is_empty());
+                }
             }
         }
     }

@@ -14,6 +14,12 @@ const EXCERPT: usize = 120;
 /// Characters kept to the left of the caret where a line is too long to be shown whole.
 const LEAD: usize = 40;
 
+/// How many mistakes are shown of a file that has more. Whoever has mended these asks again.
+pub const MAX_DIAGNOSTICS: usize = 200;
+
+/// The longest message or help, in characters: both quote the file.
+const MAX_MESSAGE: usize = 480;
+
 /// Bytes between two entries of [`Source::continuations`].
 const BLOCK: usize = 128;
 
@@ -72,7 +78,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All that is wrong with a policy: never empty, sorted by position.
+/// All that is wrong with a policy: never empty, sorted by position. Behind the first
+/// [`MAX_DIAGNOSTICS`] there is only one more, which says that there are more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct Diagnostics {
@@ -89,6 +96,10 @@ impl Diagnostics {
         }
         findings.sort_by(|a, b| (a.span.start, &a.message).cmp(&(b.span.start, &b.message)));
         findings.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        if findings.len() > MAX_DIAGNOSTICS {
+            findings.truncate(MAX_DIAGNOSTICS);
+            findings.extend(findings.last().map(Finding::more_behind));
+        }
         Self { list: findings.into_iter().map(|finding| source.render(finding)).collect() }
     }
 
@@ -151,6 +162,13 @@ pub(crate) enum Cause {
 impl Finding {
     pub fn new(span: Range<usize>, message: impl Into<String>) -> Self {
         Self { span, message: message.into(), help: None, cause: Cause::Text }
+    }
+
+    /// What stands behind the last one that is shown.
+    pub fn more_behind(last: &Finding) -> Self {
+        Self::new(last.span.clone(), "there are more mistakes than are shown")
+            .with_help("mend these, then check the file again")
+            .with_cause(Cause::Syntax)
     }
 
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -250,10 +268,10 @@ impl<'t> Source<'t> {
             file: self.file.chars().map(printable).collect(),
             line: place.line,
             column: place.column,
-            message: finding.message.chars().map(printable).collect(),
+            message: shorten(&finding.message),
             source,
             marker,
-            help: finding.help,
+            help: finding.help.as_deref().map(shorten),
         }
     }
 }
@@ -266,6 +284,18 @@ fn count_continuations(bytes: &[u8]) -> usize {
 /// cursor.
 fn printable(character: char) -> char {
     if character.is_control() && character != '\t' { '\u{fffd}' } else { character }
+}
+
+/// A message that a terminal may be given; of a very long one, the beginning and the end.
+fn shorten(message: &str) -> String {
+    let length = message.chars().count();
+    if length <= MAX_MESSAGE {
+        return message.chars().map(printable).collect();
+    }
+    let half = MAX_MESSAGE / 2;
+    let start = message.chars().take(half);
+    let end = message.chars().skip(length - half);
+    start.chain(" ... ".chars()).chain(end).map(printable).collect()
 }
 
 /// The part of a line around a column (from 0), and the marker that goes beneath it. Tabs are

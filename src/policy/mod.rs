@@ -23,7 +23,7 @@ mod tests;
 
 pub use address::show_mac;
 pub use alarms::{Alarms, Endpoint, Syslog};
-pub use diagnostic::{Diagnostic, Diagnostics, Place, Placed};
+pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS, Place, Placed};
 pub use difference::{Change, diff};
 pub use model::{Keyword, Mode, Policy, Role, Server, Set, Settings, Tracking, UnknownSources};
 pub use need::{Direction, Limit, Need, Peer, parse_need};

@@ -1,7 +1,13 @@
 //! What was probably meant by a name that doesn't exist.
 
+/// The longest name that is compared with others, in bytes: that takes the square of its length.
+const MAX_COMPARED: usize = 256;
+
 /// The candidate that is closest to `name`, unless none is close.
 pub(crate) fn find_closest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    if name.len() > MAX_COMPARED {
+        return None;
+    }
     let wanted = name.to_lowercase();
     // A third of the letters may be wrong, and one always may.
     let reach = (wanted.chars().count() / 3).max(1);

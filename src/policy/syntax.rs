@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Cause, Finding};
+use super::diagnostic::{Cause, Finding, MAX_DIAGNOSTICS};
 
 /// Mends per file. Each costs a parse, so a file of garbage must not have as many as it likes.
 const MENDS: usize = 32;
@@ -17,6 +17,8 @@ pub(super) struct Mended {
     pub text: String,
     pub findings: Vec<Finding>,
     insertions: Insertions,
+    /// Whether there were more than are in `findings`.
+    more: bool,
 }
 
 /// What was inserted into the copy: offset in the original, and length; sorted by offset.
@@ -54,10 +56,18 @@ struct Mend {
 
 impl Mended {
     pub fn new(original: &str) -> Self {
-        let mut mended =
-            Self { text: original.to_owned(), findings: Vec::new(), insertions: Insertions::default() };
+        let mut mended = Self {
+            text: original.to_owned(),
+            findings: Vec::new(),
+            insertions: Insertions::default(),
+            more: false,
+        };
         for _ in 0..MENDS {
             let (table, errors) = DeTable::parse_recoverable(&mended.text);
+            // Such a file has no slips that hide something; and each error costs a look around.
+            if errors.len() > MAX_DIAGNOSTICS {
+                break;
+            }
             let Some(mend) = find_mend(&mended.text, table.get_ref(), &errors) else {
                 break;
             };
@@ -66,7 +76,12 @@ impl Mended {
             mended.text.insert_str(mend.at, mend.text);
             mended.insertions.add(offset, mend.text.len());
         }
-        let (_, errors) = DeTable::parse_recoverable(&mended.text);
+        let (_, mut errors) = DeTable::parse_recoverable(&mended.text);
+        if errors.len() > MAX_DIAGNOSTICS {
+            errors.sort_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
+            errors.truncate(MAX_DIAGNOSTICS);
+            mended.more = true;
+        }
         let rest: Vec<Finding> = describe_errors(&mended.text, &errors);
         let rest: Vec<Finding> = rest.into_iter().map(|finding| mended.relocate(finding)).collect();
         mended.findings.extend(rest);
@@ -81,8 +96,13 @@ impl Mended {
     }
 
     /// Leaves out the findings that a syntax error explains, and adds the syntax errors themselves.
-    pub fn join(self, original: &str, semantic: Vec<Finding>) -> Vec<Finding> {
+    pub fn join(mut self, original: &str, mut semantic: Vec<Finding>) -> Vec<Finding> {
         let mut all: Vec<Finding> = Vec::new();
+        if semantic.len() > MAX_DIAGNOSTICS {
+            semantic.sort_by_key(|finding| finding.span.start);
+            semantic.truncate(MAX_DIAGNOSTICS);
+            self.more = true;
+        }
         for finding in semantic {
             let finding = self.relocate(finding);
             if !self.findings.iter().any(|error| explains(error, &finding, original)) {
@@ -90,6 +110,11 @@ impl Mended {
             }
         }
         all.extend(thin_out(self.findings, original));
+        if self.more {
+            let last = all.iter().max_by_key(|finding| finding.span.start);
+            let note = last.map(Finding::more_behind);
+            all.extend(note);
+        }
         all
     }
 }

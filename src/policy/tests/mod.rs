@@ -1,12 +1,15 @@
 //! Tests of the policy language as a whole.
 
 mod changes;
+mod claims;
+mod hostile;
 mod model;
 mod needs;
 mod refusals;
 mod together;
 
 use super::*;
+use crate::policy;
 
 /// A policy that is valid as it stands, to be spoiled by tests: seven lines, then what is added.
 const BASE: &str = "\

@@ -1,0 +1,15 @@
+//! Any bytes as a need on the command line: see `src/policy/tests/claims.rs` for what is claimed of them.
+
+#![no_main]
+
+use portcullis::policy;
+
+#[path = "../../src/policy/tests/claims.rs"]
+#[allow(dead_code)] // the target of policies uses the rest
+mod claims;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(data) {
+        claims::check_need(text);
+    }
+});
