@@ -45,7 +45,8 @@ static __always_inline __u32 flow_timeout_s(const struct flow *flow, __u8 protoc
 	case IPPROTO_TCP:
 		if (flags & (FLOW_RST_SERVER | FLOW_RST_PEER))
 			return TIMEOUT_RESET_S;
-		if (flags & (FLOW_FIN_SERVER | FLOW_FIN_PEER))
+		/* the peer's alone may be forged, and the server answers a real one */
+		if (flags & FLOW_FIN_SERVER)
 			return TIMEOUT_CLOSING_S;
 		/* only the server says so; its peer has yet to be heard */
 		if (flags & FLOW_PICKED_UP)

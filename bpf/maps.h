@@ -188,7 +188,8 @@ struct {
 
 /* TCP flows whose handshake is complete. Written by both programs, read by the
  * filter. LRU: full, the flow idle for longest goes. Only a peer that got the
- * server's SYN+ACK adds to it, so a flood of spoofed SYNs can't fill it; during the
+ * server's SYN+ACK adds to it, so a flood of spoofed SYNs can't fill it unless a server
+ * tells the numbers; during the
  * pickup servers do, for two minutes a flow unless the peer is heard.
  */
 struct {

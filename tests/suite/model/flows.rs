@@ -98,7 +98,7 @@ fn refresh(last_ns: &mut u64, now_ns: u64) {
 fn established_lives(flow: &FlowState, now_ns: u64) -> bool {
     let seconds = if flow.flags & (RST_SERVER | RST_PEER) != 0 {
         10
-    } else if flow.flags & (FIN_SERVER | FIN_PEER | PICKED_UP) != 0 {
+    } else if flow.flags & (FIN_SERVER | PICKED_UP) != 0 {
         120
     } else {
         432_000

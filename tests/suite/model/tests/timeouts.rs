@@ -31,7 +31,7 @@ fn tcp_flows_end_as_their_state_has_it() {
         lives_for(seconds, opening, &answer, Reply, NoFlow);
     };
     lives(432_000, &|world| world.establish(SERVER, PEER));
-    lives(120, &|world| {
+    lives(432_000, &|world| {
         world.establish(SERVER, PEER);
         world.gets(&peer(FIN | ACK));
     });
