@@ -361,7 +361,7 @@ mod tests {
     fn a_sample_by_chance_comes_out_as_it_went_in_and_spoilt_it_is_still_a_value() {
         let needed = size_of::<contract::sample>();
         for seed in 0..20_000 {
-            let mut chance = Chance::part(0x73_61_6d, seed);
+            let mut chance = Chance::part(0x73_616d, seed);
             let frame_bytes = chance.below(MAX_FRAME_BYTES + 1);
             let frame = chance.bytes(frame_bytes);
             // Any bytes at all, but for what it says of its frame.
