@@ -2,7 +2,8 @@
 //! claim it of texts by chance, the coverage-guided fuzzers in `fuzz/` of those they find.
 
 use super::policy::{
-    Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Set, parse, parse_need, show_mac, summarize,
+    Alarms, Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Set, parse, parse_need, show_mac,
+    summarize,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -101,12 +102,43 @@ pub fn print_policy(policy: &Policy) -> String {
             line(format!("mode = \"{mode}\""));
         }
     }
-    if let Some((path, _)) = &policy.alarms.eve {
-        line(format!("[alarms]\neve = {}", print_text(path)));
-    }
+    line(print_alarms(&policy.alarms));
     line("[tables]".into());
     for (key, size) in policy.tables.entries() {
         line(format!("{key} = {}", size.value));
+    }
+    text
+}
+
+fn print_alarms(alarms: &Alarms) -> String {
+    let syslog = alarms.syslog.as_ref().map(ToString::to_string);
+    let texts = [
+        ("eve", &alarms.eve),
+        ("ecs", &alarms.ecs),
+        ("cef", &alarms.cef),
+        ("pcapng", &alarms.pcapng),
+        ("syslog", &syslog),
+        ("alertmanager", &alarms.alertmanager),
+        ("tls_ca", &alarms.tls_ca),
+    ];
+    let mut text = format!(
+        "[alarms]\nrotate_mib = {}\nrotate_keep = {}\njournald = {}\ncommand_timeout = {}\n\
+         quarantine_on = {}\nquarantine_for = \"{}\"\nhistory_days = {}\n",
+        alarms.rotate_mib,
+        alarms.rotate_keep,
+        alarms.journald,
+        alarms.command_timeout_s,
+        print_list(alarms.response.quarantine_on.iter().map(|kind| kind.name())),
+        alarms.response.quarantine_s.map_or("released".to_owned(), |seconds| format!("{seconds}s")),
+        alarms.response.history_days,
+    );
+    for (key, value) in texts {
+        if let Some(value) = value {
+            text.push_str(&format!("{key} = {}\n", print_text(value)));
+        }
+    }
+    if !alarms.command.is_empty() {
+        text.push_str(&format!("command = {}\n", print_list(&alarms.command)));
     }
     text
 }

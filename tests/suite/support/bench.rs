@@ -281,10 +281,7 @@ impl Bench {
 
 /// Whether what passes for this reason does so by a need, which `explain` then names.
 fn is_by_need(reason: Reason) -> bool {
-    match reason {
-        Reason::LinkLayer | Reason::Neighbour | Reason::Dhcp | Reason::UnknownAllowed => false,
-        _ => true,
-    }
+    !matches!(reason, Reason::LinkLayer | Reason::Neighbour | Reason::Dhcp | Reason::UnknownAllowed)
 }
 
 /// A gate with the programs that are built in, or with those of the object file that
