@@ -313,6 +313,10 @@ fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
         bench.drops(&later(offset), Reason::Fragment);
     }
     bench.passes(&later(3), Reason::LaterFragment);
+    // what is long over says nothing about another datagram of the same number
+    bench.age("fragments", 31);
+    bench.passes(&begin(0), Reason::Need);
+    bench.passes(&later(2), Reason::LaterFragment);
 }
 
 #[test]

@@ -295,3 +295,18 @@ fn a_peer_outside_of_from_opens_nothing() {
         assert!(!bench.has_flow(FlowTable::HalfOpen, (family.web, 22), (family.peer, 50_000)));
     }
 }
+
+#[test]
+fn a_single_byte_behind_the_syn_ack_may_be_acknowledged() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        let mut segment = tcp_header(server, peer, ACK | PSH, (5001, 1001));
+        segment.push(0x5a);
+        bench.passes(&raw_ip(server.0, peer.0, TCP, &segment), Reason::Reply);
+        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 5002)));
+        assert!(bench.has_flow(FlowTable::Established, server, peer));
+    }
+}

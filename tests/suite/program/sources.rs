@@ -4,7 +4,7 @@ use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6, ip};
-use crate::support::frame::{SYN, from_mac, link_frame, tagged, tcp, udp};
+use crate::support::frame::{SYN, UDP, fragment, from_mac, link_frame, tagged, tcp, udp};
 
 fn with_unknown_sources(word: &str) -> Bench {
     Bench::new(&POLICY.replace("[policy]", &format!("[policy]\nunknown_sources = \"{word}\"")))
@@ -187,5 +187,16 @@ fn the_ledger_knows_the_last_source_and_destination() {
             assert_eq!(address(&row.row.last_source), Some(family.web));
             assert_eq!(address(&row.row.last_destination), Some(to));
         }
+    }
+}
+
+#[test]
+fn a_later_fragment_of_the_links_own_has_no_port_to_be_quiet_by() {
+    let bench = Bench::new(&POLICY.replace("\"udp/137-138\"", "\"udp\""));
+    for (source, peer) in [(ip("0.0.0.0"), V4.peer), (ip("fe80::1"), V6.peer)] {
+        let whole = bench.drops(&udp((source, 5353), (peer, 5353)), Reason::UnknownSource);
+        assert_eq!(whole.key.flags, 1);
+        let later = bench.drops(&fragment(source, peer, UDP, (3, 9, false), &[0; 16]), Reason::UnknownSource);
+        assert_eq!(later.key.flags, 0);
     }
 }

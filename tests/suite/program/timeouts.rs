@@ -2,9 +2,12 @@
 
 use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
+use crate::support::bench::{Bench, SECOND_NS};
 use crate::support::dmz::{FAMILIES, Family};
-use crate::support::frame::{ACK, Endpoint, FIN, RST, SYN, echo_reply, echo_request, tcp, tcp_numbered, udp};
+use crate::support::frame::{
+    ACK, Endpoint, FIN, RST, SYN, UDP, echo_reply, echo_request, fragment, raw_ip, tcp, tcp_numbered, udp,
+    udp_datagram,
+};
 
 fn ends(family: Family) -> (Endpoint, Endpoint) {
     ((family.web, 80), (family.peer, 51_000))
@@ -197,5 +200,46 @@ fn a_ping_can_be_answered_for_thirty_seconds() {
                 false => drop(bench.drops(&reply, Reason::Backscatter)),
             }
         }
+    }
+}
+
+/// Ages that are a hundredth of a second beyond: more can only make it older, so nothing here hangs on time.
+#[test]
+fn what_is_idle_ends_with_the_second_that_is_documented() {
+    const GRE: u8 = 47;
+    const JUST_NS: u64 = SECOND_NS / 100;
+    let policy = "[roles.open]\nin = [\"udp/53\", \"gre\", \"icmp/echo-request\", \"icmpv6/echo-request\"]\n\
+                  out = [\"udp/123\"]\n[servers.web1]\naddresses = [\"192.0.2.10\", \"2001:db8:1::10\"]\n\
+                  roles = [\"open\"]\n";
+    let bench = Bench::new(policy);
+    for family in FAMILIES {
+        let (web, peer) = (family.web, family.peer);
+        let datagram = udp_datagram((web, 123), (peer, 123), &[0; 32]);
+        let first = fragment(web, peer, UDP, (5, 0, true), &datagram[..24]);
+        let later = fragment(web, peer, UDP, (5, 3, false), &datagram[24..]);
+        let gre = |from, to| raw_ip(from, to, GRE, &[0; 16]);
+        for (table, seconds, opening, answer, gone) in [
+            ("datagrams", 30, udp((peer, 9000), (web, 53)), udp((web, 53), (peer, 9000)), Reason::NewFlow),
+            ("datagrams", 600, gre(peer, web), gre(web, peer), Reason::Protocol),
+            ("icmp_queries", 30, echo_request(peer, web, 3), echo_reply(web, peer, 3), Reason::Backscatter),
+        ] {
+            for late in [false, true] {
+                bench.forget_flows();
+                bench.to_server(&opening);
+                bench.age_ns(
+                    table,
+                    if late { seconds * SECOND_NS + JUST_NS } else { (seconds - 2) * SECOND_NS },
+                );
+                match late {
+                    false => bench.passes(&answer, Reason::Reply),
+                    true => drop(bench.drops(&answer, gone)),
+                }
+            }
+        }
+        bench.passes(&first, Reason::Need);
+        bench.age_ns("fragments", 28 * SECOND_NS);
+        bench.passes(&later, Reason::LaterFragment);
+        bench.age_ns("fragments", 2 * SECOND_NS + JUST_NS);
+        bench.drops(&later, Reason::Fragment);
     }
 }
