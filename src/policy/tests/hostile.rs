@@ -1,7 +1,6 @@
 //! Texts that nobody writes by hand: by chance, by design, and too large.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
 
 use super::claims::{check_diagnostics, check_need, check_policy, print_policy};
 use super::*;
@@ -188,12 +187,10 @@ fn the_starter_printed_from_its_model_means_the_same() {
     assert_eq!(again.tables.entries().len(), policy.tables.entries().len());
 }
 
-/// Refused before anybody loses patience. The limit is far above what it takes (well under a second,
-/// optimised); squared work on five megabytes takes hours.
-fn refuse_soon(text: &str) -> Diagnostics {
-    let begun = Instant::now();
+/// Refused in few words. Nothing is asserted of the time, but work that grows with the square of five
+/// megabytes takes hours, and then this does not end.
+fn refuse_briefly(text: &str) -> Diagnostics {
     let diagnostics = parse(text, "dmz.toml").expect_err("this policy should be refused");
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     check_diagnostics(text, &diagnostics);
     // A screen or some, however large the file is.
     assert!(diagnostics.to_string().len() < 1 << 20, "{} bytes", diagnostics.to_string().len());
@@ -220,25 +217,25 @@ fn a_long_name_is_quoted_by_its_beginning_and_its_end() {
 #[test]
 fn a_deep_nest_of_anything_is_refused() {
     let deep = 10_000;
-    refuse_soon(&format!("{BASE}x = {}{}\n", "[".repeat(deep), "]".repeat(deep)));
-    refuse_soon(&format!("{BASE}x = {}\n", "[".repeat(deep)));
-    refuse_soon(&format!("{BASE}x = {}1{}\n", "{a = ".repeat(deep), "}".repeat(deep)));
-    refuse_soon(&format!("{BASE}{}x = 1\n", "a.".repeat(deep)));
-    refuse_soon(&format!("{BASE}[{}x]\ny = 1\n", "a.".repeat(deep)));
-    refuse_soon(&"[".repeat(deep));
+    refuse_briefly(&format!("{BASE}x = {}{}\n", "[".repeat(deep), "]".repeat(deep)));
+    refuse_briefly(&format!("{BASE}x = {}\n", "[".repeat(deep)));
+    refuse_briefly(&format!("{BASE}x = {}1{}\n", "{a = ".repeat(deep), "}".repeat(deep)));
+    refuse_briefly(&format!("{BASE}{}x = 1\n", "a.".repeat(deep)));
+    refuse_briefly(&format!("{BASE}[{}x]\ny = 1\n", "a.".repeat(deep)));
+    refuse_briefly(&"[".repeat(deep));
 }
 
 #[test]
 fn a_line_of_five_megabytes_is_refused_in_few_words() {
     let long = 5 << 20;
-    refuse_soon(&"x".repeat(long));
-    refuse_soon(&format!("{BASE}mac = \"{}\"\n", "x".repeat(long)));
-    refuse_soon(&format!("{BASE}{} = 1\n", "x".repeat(long)));
-    refuse_soon(&format!("{BASE}[roles.r]\nin = [\"tcp/{}\"]\n", "9".repeat(long)));
-    refuse_soon(&format!("{BASE}[roles.r]\nin = [\"tcp to {}\"]\n", "@one, ".repeat(long / 6)));
-    refuse_soon(&format!("{BASE}mac = {}\n", "x".repeat(long)));
-    refuse_soon(&format!("{BASE}[servers.b]\naddresses = [{}]\n", "\"x\",".repeat(long / 4)));
-    refuse_soon(&"= ".repeat(long / 2));
+    refuse_briefly(&"x".repeat(long));
+    refuse_briefly(&format!("{BASE}mac = \"{}\"\n", "x".repeat(long)));
+    refuse_briefly(&format!("{BASE}{} = 1\n", "x".repeat(long)));
+    refuse_briefly(&format!("{BASE}[roles.r]\nin = [\"tcp/{}\"]\n", "9".repeat(long)));
+    refuse_briefly(&format!("{BASE}[roles.r]\nin = [\"tcp to {}\"]\n", "@one, ".repeat(long / 6)));
+    refuse_briefly(&format!("{BASE}mac = {}\n", "x".repeat(long)));
+    refuse_briefly(&format!("{BASE}[servers.b]\naddresses = [{}]\n", "\"x\",".repeat(long / 4)));
+    refuse_briefly(&"= ".repeat(long / 2));
 }
 
 #[test]
@@ -252,7 +249,7 @@ fn a_hundred_thousand_mistakes_are_counted_and_some_are_shown() {
         writeln!(files[4], "[servers.s{number}]\nroles = [\"nobody\"]\nx y").unwrap();
     }
     for file in &files {
-        let diagnostics = refuse_soon(file);
+        let diagnostics = refuse_briefly(file);
         // Some of the first ones follow from others, and are left out.
         assert!(diagnostics.len() > 1 && diagnostics.len() <= MAX_DIAGNOSTICS + 1);
         let last = diagnostics.iter().last().unwrap();
