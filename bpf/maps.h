@@ -213,7 +213,8 @@ struct {
 } half_open SEC(".maps");
 
 /* Flows of UDP, SCTP and protocols without ports. Written by the tracker and
- * refreshed by the filter. LRU: full, the flow idle for longest goes.
+ * refreshed by the filter. LRU: full, the flow idle for longest goes, so a flood of
+ * datagrams to a service can push out quiet flows of SCTP too.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

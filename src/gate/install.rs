@@ -67,7 +67,8 @@ impl Gate {
     /// Makes `policy` the live one. The caller holds the lock.
     ///
     /// # Errors
-    /// Nothing has changed when this fails.
+    /// The live policy is what it was when this fails; names, purses and shares of the ledger may have
+    /// been added to.
     pub fn install(&self, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
         let ids = self.give_ids(&tables.names)?;
         let generation = Generation::build(policy, tables, &ids);
