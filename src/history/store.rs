@@ -286,6 +286,16 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 }
 
 fn try_open(path: &Path) -> Result<Database, DatabaseError> {
+    let fresh = fs::metadata(path).map_or(true, |file| file.len() == 0);
+    let opened = create_or_open(path);
+    // Half of a new one, for which the disk had no room, would be taken for a damaged one.
+    if fresh && opened.as_ref().is_err_and(|error| !matches!(error, DatabaseError::DatabaseAlreadyOpen)) {
+        let _ = fs::remove_file(path);
+    }
+    opened
+}
+
+fn create_or_open(path: &Path) -> Result<Database, DatabaseError> {
     // Who tried what is root's business.
     let file = OpenOptions::new()
         .read(true)

@@ -85,7 +85,13 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
     };
     eventually("an event that waited is in the file", || told() > 0);
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
-    daemon.hear(&["could not write", "reported.json", "No space left", "once more"]);
+    daemon.hear(&[
+        "could not open the history",
+        "history.redb",
+        "No space left",
+        "nothing is lost until then",
+    ]);
+    assert!(daemon.find(&["damaged"]).is_empty(), "{:#?}", daemon.said());
     world.prove_drops(&tap, 2);
 }
 
@@ -99,9 +105,9 @@ fn a_history_of_nonsense_is_said_and_reported_anew() {
     let name = world.pins().file_name().expect("a name").to_owned();
     let folder = Path::new("/var/lib/portcullis").join(name);
     fs::create_dir_all(&folder).expect("a folder");
-    fs::write(folder.join("reported.json"), b"{\"rows\":[{\"key\":").expect("a file");
+    fs::write(folder.join("history.redb"), b"this is no database, and was never one").expect("a file");
     let mut daemon = world.daemon(&dmz(), &[]);
-    daemon.hear(&["reported.json", "damaged", "once more"]);
+    daemon.hear(&["history.redb", "damaged", "goes on anew"]);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
 }
