@@ -5,10 +5,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::Event;
 use super::escape::escape;
-use super::file::{LogFile, Rotation};
 use super::own::{category, signature, signature_id};
-use super::{Event, Sink, Takes};
 use crate::alarm::{Change, Severity};
 use crate::drops::{Drop, Verdict};
 use crate::policy::show_mac;
@@ -16,39 +15,12 @@ use crate::policy::show_mac;
 /// What drops have in the place of a kind's number: `drop/` and the number of the reason.
 const DROP_CLASS: &str = "drop";
 
-/// Appends CEF to a file: a line per drop (not the quiet ones) and per change of an alarm.
-#[derive(Debug)]
-pub struct Cef {
-    name: String,
-    file: LogFile,
-}
-
-impl Cef {
-    /// The file is made when the first event comes.
-    pub fn new(path: &str, rotation: Rotation) -> Cef {
-        Cef { name: format!("cef {path}"), file: LogFile::new(path, rotation) }
-    }
-}
-
-impl Sink for Cef {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn takes(&self) -> Takes {
-        Takes::Everything
-    }
-
-    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        self.file.append_line(&match event {
-            Event::Drop(drop) => render_drop(drop),
-            Event::Alarm(change) => render_alarm(change),
-        })
-    }
-
-    fn reopen(&mut self) -> anyhow::Result<()> {
-        self.file.reopen()
-    }
+/// The line of an event, without its end: a drop or a change of an alarm.
+pub(super) fn render(event: &Event) -> anyhow::Result<String> {
+    Ok(match event {
+        Event::Drop(drop) => render_drop(drop),
+        Event::Alarm(change) => render_alarm(change),
+    })
 }
 
 /// A line under way.

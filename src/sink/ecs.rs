@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::Event;
 use super::escape::{escape, escape_json};
-use super::file::{LogFile, Rotation};
 use super::own::{category, describe, own_alarm, own_drop, signature, signature_id};
-use super::{Event, Sink, Takes};
 use crate::alarm::{Change, Severity};
 use crate::drops::{Cause, Drop, Verdict, has_ports, is_icmp};
 use crate::reason::Reason;
@@ -17,39 +16,12 @@ use crate::reason::Reason;
 /// Of the schema.
 const VERSION: &str = "8.17.0";
 
-/// Appends ECS JSON to a file: a line per drop (not the quiet ones) and per change of an alarm.
-#[derive(Debug)]
-pub struct Ecs {
-    name: String,
-    file: LogFile,
-}
-
-impl Ecs {
-    /// The file is made when the first event comes.
-    pub fn new(path: &str, rotation: Rotation) -> Ecs {
-        Ecs { name: format!("ecs {path}"), file: LogFile::new(path, rotation) }
-    }
-}
-
-impl Sink for Ecs {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn takes(&self) -> Takes {
-        Takes::Everything
-    }
-
-    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        self.file.append_line(&match event {
-            Event::Drop(drop) => render_drop(drop)?,
-            Event::Alarm(change) => render_alarm(change)?,
-        })
-    }
-
-    fn reopen(&mut self) -> anyhow::Result<()> {
-        self.file.reopen()
-    }
+/// The line of an event, without its end: a drop or a change of an alarm.
+pub(super) fn render(event: &Event) -> anyhow::Result<String> {
+    Ok(match event {
+        Event::Drop(drop) => render_drop(drop)?,
+        Event::Alarm(change) => render_alarm(change)?,
+    })
 }
 
 /// The line of a drop, without its end.

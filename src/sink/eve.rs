@@ -11,11 +11,10 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::Event;
 use super::escape::escape_json;
-use super::file::{LogFile, Rotation};
 use super::headers::Headers;
 use super::own::{OwnAlarm, OwnDrop, category, own_alarm, own_drop, signature, signature_id};
-use super::{Event, Sink, Takes};
 use crate::alarm::{Alarm, Change, Severity};
 use crate::drops::{Cause, Drop, Verdict};
 use crate::policy::show_mac;
@@ -26,39 +25,12 @@ const GENERATOR_ID: u32 = 9200;
 /// `rev` of our alerts; to be raised when a kind changes its meaning.
 const REVISION: u32 = 1;
 
-/// Appends EVE JSON to a file: a line per drop (not the quiet ones) and per change of an alarm.
-#[derive(Debug)]
-pub struct Eve {
-    name: String,
-    file: LogFile,
-}
-
-impl Eve {
-    /// The file is made when the first event comes.
-    pub fn new(path: &str, rotation: Rotation) -> Eve {
-        Eve { name: format!("eve {path}"), file: LogFile::new(path, rotation) }
-    }
-}
-
-impl Sink for Eve {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn takes(&self) -> Takes {
-        Takes::Everything
-    }
-
-    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        self.file.append_line(&match event {
-            Event::Drop(drop) => render_drop(drop)?,
-            Event::Alarm(change) => render_alarm(change)?,
-        })
-    }
-
-    fn reopen(&mut self) -> anyhow::Result<()> {
-        self.file.reopen()
-    }
+/// The line of an event, without its end: a drop or a change of an alarm.
+pub(super) fn render(event: &Event) -> anyhow::Result<String> {
+    Ok(match event {
+        Event::Drop(drop) => render_drop(drop)?,
+        Event::Alarm(change) => render_alarm(change)?,
+    })
 }
 
 /// One line. Field names and types are those of Suricata's schema.

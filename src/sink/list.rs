@@ -6,16 +6,14 @@ use std::time::Duration;
 use log::warn;
 
 use super::alertmanager::Alertmanager;
-use super::cef::Cef;
 use super::command::Command;
-use super::ecs::Ecs;
-use super::eve::Eve;
 use super::journald::{JOURNAL, Journald};
+use super::lines::Lines;
 use super::outlet::Outlet;
 use super::pcapng::Pcapng;
 use super::stderr::Stderr;
 use super::syslog::Syslog;
-use super::{Rotation, Sink};
+use super::{Rotation, Sink, cef, ecs, eve};
 use crate::policy::Alarms;
 
 /// Standard error, and every sink that is named in `[alarms]`. What can't be opened is retried
@@ -28,13 +26,13 @@ pub fn open_outlet(alarms: &Alarms, interface: &str, colour: bool) -> Outlet {
         make_folder(path);
     }
     if let Some(path) = &alarms.eve {
-        sinks.push(Box::new(Eve::new(path, rotation)));
+        sinks.push(Box::new(Lines::new("eve", path, rotation, eve::render)));
     }
     if let Some(path) = &alarms.ecs {
-        sinks.push(Box::new(Ecs::new(path, rotation)));
+        sinks.push(Box::new(Lines::new("ecs", path, rotation, ecs::render)));
     }
     if let Some(path) = &alarms.cef {
-        sinks.push(Box::new(Cef::new(path, rotation)));
+        sinks.push(Box::new(Lines::new("cef", path, rotation, cef::render)));
     }
     if let Some(path) = &alarms.pcapng {
         sinks.push(Box::new(Pcapng::new(path, interface, rotation)));

@@ -1,0 +1,40 @@
+//! A file of lines, one an event: what EVE, ECS and CEF have in common.
+
+use super::file::{LogFile, Rotation};
+use super::{Event, Sink, Takes};
+
+/// Makes the line of an event, without its end.
+pub type Render = fn(&Event) -> anyhow::Result<String>;
+
+/// Appends a line per drop (not the quiet ones) and per change of an alarm.
+#[derive(Debug)]
+pub struct Lines {
+    name: String,
+    file: LogFile,
+    render: Render,
+}
+
+impl Lines {
+    /// `format` begins its name. The file is made when the first event comes.
+    pub fn new(format: &str, path: &str, rotation: Rotation, render: Render) -> Lines {
+        Lines { name: format!("{format} {path}"), file: LogFile::new(path, rotation), render }
+    }
+}
+
+impl Sink for Lines {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Everything
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        self.file.append_line(&(self.render)(event)?)
+    }
+
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        self.file.reopen()
+    }
+}
