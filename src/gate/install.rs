@@ -103,6 +103,7 @@ impl Gate {
         for (owner, share) in self.ledger_shares.entries()? {
             match owner {
                 owner if owner == share_key::SHARE_COMMON.0 => counted = share.rows,
+                owner if owner == share_key::SHARE_ROWS.0 => {}
                 owner if ids.contains(&owner) => beyond += share.rows.saturating_sub(shares.own),
                 _ => beyond += share.rows,
             }
@@ -159,7 +160,7 @@ impl Gate {
             .entries()?
             .iter()
             .chain(&self.ledger_rest.entries()?)
-            .map(|(key, _)| key.server)
+            .map(|(kind, _)| kind.server)
             .collect();
         used.extend(self.live_server_ids()?);
         for (id, name) in known {
@@ -380,6 +381,9 @@ impl Generation {
         set(tables.settings.unknown_sources == UnknownSources::Quiet, settings_flag::SETTINGS_UNKNOWN_QUIET);
         set(!prefixes.is_empty(), settings_flag::SETTINGS_PREFIXES);
         set(ranged.contains(&0), settings_flag::SETTINGS_RANGES);
+        let binds = server_flag::SERVER_MAC.0 | server_flag::SERVER_VLAN.0;
+        let bound = hosts.iter().map(|(_, row)| row).chain(prefixes.iter().map(|(_, row)| row));
+        set(bound.into_iter().any(|row| row.flags & binds != 0), settings_flag::SETTINGS_BOUND);
 
         Generation {
             hosts,

@@ -9,7 +9,7 @@ use libbpf_rs::MapHandle;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
-use super::contract::{layout, settings_flag, state};
+use super::contract::{settings_flag, state};
 use super::error::GateError;
 use super::fault;
 use super::place::{Place, check_mounts, ensure_bpffs};
@@ -104,7 +104,7 @@ impl Gate {
         } else {
             refuse_other_program(place)?;
             let gate = load(OBJECT, &policy.tables, None)?;
-            gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
+            gate.describe_maps()?;
             gate
         };
         // A gate that tracked by service has recorded no flow: as in `apply`.
@@ -358,6 +358,9 @@ impl Gate {
             "fragments" => self.fragments.handle(),
             "ledger" => self.ledger.handle(),
             "ledger_rest" => self.ledger_rest.handle(),
+            "ledger_rows" => self.ledger_rows.handle(),
+            "known_drops" => &self.known_drops,
+            "clocks" => &self.clocks,
             "ledger_shares" => self.ledger_shares.handle(),
             "counters" => self.counters.handle(),
             "tallies" => self.tallies.handle(),

@@ -134,6 +134,12 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// A snapshot of all entries. Entries that come or go meanwhile may be in it or not.
     pub fn entries(&self) -> Result<Vec<(K, V)>, GateError> {
+        self.first_entries(usize::MAX)
+    }
+
+    /// As [`entries`](Self::entries), but of an array no more than this many.
+    pub fn first_entries(&self, most: usize) -> Result<Vec<(K, V)>, GateError> {
+        let array = self.handle.map_type() == MapType::Array;
         // Not libbpf-rs's iterator: it takes a batch that is not full for the last one, and of a
         // hash the kernel hands out whole buckets, so that nearly none is full.
         let (mut keys, mut values) = (Vec::new(), Vec::new());
@@ -143,6 +149,12 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
         let (mut from, mut next) = (vec![0_u8; size_of::<K>().max(8)], vec![0_u8; size_of::<K>().max(8)]);
         let mut begun = false;
         loop {
+            if array {
+                room = room.min(most - entries.len());
+            }
+            if room == 0 {
+                return Ok(entries);
+            }
             keys.resize(room, K::default());
             values.resize(room, V::default());
             let mut count = room as u32;

@@ -21,6 +21,12 @@ const FILTER: &str = "portcullis_filter";
 const EXPLAIN: &str = "portcullis_explain";
 const TRACK: &str = "portcullis_track";
 
+/// Entries of `ledger_rest`, as `bpf/maps.h` has it.
+const REST_ROWS: u32 = 16_384;
+/// Entries of `known_drops`, 64 bytes each: for all CPUs, and for one of them.
+const KNOWN_DROPS_MOST: u32 = 1 << 18;
+const KNOWN_DROPS_LEAST: u32 = 1024;
+
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
@@ -95,11 +101,29 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
         "fragments",
         "ledger",
         "ledger_rest",
+        "ledger_rows",
         "ledger_shares",
         "counters",
         "tallies",
         "samples",
+        "known_drops",
+        "clocks",
     ])
+}
+
+/// Verdicts that each CPU keeps in `known_drops`: a power of two.
+///
+/// Twice as many as there may be addresses, so that a worm on all of them finds its place free more often
+/// than not; but no more than 16 MiB for all CPUs, unless there are so many that 1,024 each are more.
+fn known_drops_of_cpu(sizes: &TableSizes) -> u32 {
+    let most = (KNOWN_DROPS_MOST / possible_cpus()).max(KNOWN_DROPS_LEAST);
+    let wanted = sizes.servers.value.saturating_mul(2).clamp(KNOWN_DROPS_LEAST, most);
+    1 << wanted.ilog2()
+}
+
+/// CPUs that the kernel may ever have. When it does not say, one: then only the first keeps verdicts.
+pub(super) fn possible_cpus() -> u32 {
+    libbpf_rs::num_possible_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
 }
 
 /// The size that the policy asks for, for the maps that have one.
@@ -107,7 +131,13 @@ fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
     let size = match name {
         "names" | "quarantines" => &sizes.servers,
         // one for each server, and those of enum share_key
-        "ledger_shares" => return Some(sizes.servers.value.saturating_add(2)),
+        "ledger_shares" => return Some(sizes.servers.value.saturating_add(3)),
+        // one for each kind, and some to spare for those that two CPUs make at once
+        "ledger_rows" => {
+            let ledger = sizes.ledger.value;
+            return Some(ledger.saturating_add(REST_ROWS).saturating_add(ledger / 8 + 64));
+        }
+        "known_drops" => return Some(known_drops_of_cpu(sizes).saturating_mul(possible_cpus())),
         "limits" => &sizes.limits,
         "established" => &sizes.established,
         "half_open" => &sizes.half_open,
