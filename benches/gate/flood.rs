@@ -1,0 +1,101 @@
+//! `scripts/bench flood`: the traffic generator alone.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns};
+
+use crate::cpu::pin_to;
+use crate::traffic::{Generator, Kind, Macs, Traffic, Version};
+use crate::workshop::Workshop;
+
+/// Sends frames out of a NIC as fast as one core can, or at a rate
+#[derive(Args, Debug)]
+pub struct Flood {
+    /// A network namespace to send from: a name, or a path
+    #[arg(long)]
+    netns: Option<PathBuf>,
+    /// The NIC to send out of; its other end, if it is a veth, must have an XDP program
+    #[arg(short, long)]
+    interface: String,
+    /// The MAC address of who receives
+    #[arg(long, value_parser = parse_mac)]
+    mac: [u8; 6],
+    #[arg(long, value_enum, default_value = "worm")]
+    kind: Kind,
+    /// IPv6 in place of IPv4
+    #[arg(short = '6')]
+    v6: bool,
+    /// Addresses of servers, from 198.18.0.0 or 2001:db8:5::1
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    servers: u32,
+    /// Flows that replies belong to
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    flows: u32,
+    /// Where worms go
+    #[arg(long, default_value_t = 80)]
+    port: u16,
+    /// What servers offer
+    #[arg(long, default_value_t = 80)]
+    service: u16,
+    /// What servers may open
+    #[arg(long, default_value_t = 25)]
+    need: u16,
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// So many frames instead, in one go: flow by flow from the first
+    #[arg(long)]
+    frames: Option<u32>,
+    /// Frames a second, at most
+    #[arg(long)]
+    rate: Option<u32>,
+    /// The CPU to send on
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+pub fn run(flood: &Flood) -> Result<()> {
+    let workshop = Workshop::open()?;
+    let mut generator = Generator::load(&workshop)?;
+    if let Some(name) = &flood.netns {
+        let path = Path::new("/run/netns").join(name); // an absolute path stays what it is
+        let file = File::open(&path).with_context(|| format!("no namespace {}", path.display()))?;
+        setns(&file, CloneFlags::CLONE_NEWNET).context("could not enter the namespace")?;
+    }
+    if let Some(cpu) = flood.cpu {
+        pin_to(cpu)?;
+    }
+    let interface = if_nametoindex(flood.interface.as_str())
+        .with_context(|| format!("no NIC {} in here", flood.interface))?;
+    let traffic = Traffic {
+        kind: flood.kind,
+        version: if flood.v6 { Version::V6 } else { Version::V4 },
+        servers: flood.servers,
+        flows: flood.flows,
+        port: flood.port,
+        service: flood.service,
+        need: flood.need,
+        ..Traffic::default()
+    };
+    let macs = Macs { destination: flood.mac, source: [2, 0, 0, 0, 0, 1] };
+    generator.aim(&traffic, macs, interface)?;
+    let start = Instant::now();
+    match flood.frames {
+        Some(frames) => generator.send(frames)?,
+        None => {
+            generator.send_for(Duration::from_secs_f64(flood.seconds), flood.rate)?;
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{}", serde_json::json!({ "sent": generator.sent()?, "seconds": seconds }));
+    Ok(())
+}
+
+fn parse_mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| "six bytes, as 02:00:00:00:00:01".to_owned())
+}

@@ -1,0 +1,178 @@
+//! The traffic generator: frames that the kernel takes from a program of ours and sends on.
+//!
+//! `BPF_PROG_TEST_RUN` in live-frames mode runs `benches/bpf/live.bpf.c` for each frame and obeys
+//! its verdict, which is to hand the frame to a NIC. Ten million frames a second come of one core,
+//! where a sender in user space has a fiftieth. All of it happens in the caller's thread: in its
+//! network namespace, and on its CPU the other end of a veth works as well.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::engine::{Engine, Turn};
+use crate::workshop::Workshop;
+
+/// `linux/bpf.h`
+pub const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+
+/// Kinds of traffic, as `enum kind` of `benches/bpf/traffic.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Kind {
+    /// a server's SYNs to one port of all the world
+    Worm,
+    /// a server's datagrams to any port of all the world
+    Scatter,
+    /// a server's SYNs to any port of all the world
+    RandomPort,
+    /// a server's segments in open flows
+    Reply,
+    /// peers' SYNs, flow by flow
+    Opening,
+    /// the server's SYN+ACKs, flow by flow
+    Answer,
+    /// the peers' ACKs of those, flow by flow
+    Completion,
+    /// SYNs that a server may send
+    Outbound,
+    /// replies, with worms among them
+    Mix,
+}
+
+impl Kind {
+    /// Its name in the programs.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Kind::Worm => "KIND_WORM",
+            Kind::Scatter => "KIND_SCATTER",
+            Kind::RandomPort => "KIND_RANDOM_PORT",
+            Kind::Reply => "KIND_REPLY",
+            Kind::Opening => "KIND_OPENING",
+            Kind::Answer => "KIND_ANSWER",
+            Kind::Completion => "KIND_COMPLETION",
+            Kind::Outbound => "KIND_OUTBOUND",
+            Kind::Mix => "KIND_MIX",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    V4,
+    V6,
+}
+
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic {
+    pub kind: Kind,
+    pub version: Version,
+    /// Addresses of servers, at most 65,536.
+    pub servers: u32,
+    /// Flows that replies belong to.
+    pub flows: u32,
+    /// Where worms go.
+    pub port: u16,
+    /// What servers offer.
+    pub service: u16,
+    /// What servers may open.
+    pub need: u16,
+    /// Of 1024 frames of a mix, how many are a worm's.
+    pub worms_in_1024: u32,
+}
+
+impl Default for Traffic {
+    fn default() -> Traffic {
+        Traffic {
+            kind: Kind::Worm,
+            version: Version::V4,
+            servers: 1,
+            flows: 1,
+            port: 80,
+            service: 80,
+            need: 25,
+            worms_in_1024: 51, // 5 %
+        }
+    }
+}
+
+impl Traffic {
+    pub fn of(kind: Kind) -> Traffic {
+        Traffic { kind, ..Traffic::default() }
+    }
+
+    /// The shortest Ethernet frame, or the shortest that holds the headers.
+    pub fn frame_bytes(&self) -> usize {
+        match self.version {
+            Version::V4 => 60,
+            Version::V6 => 74,
+        }
+    }
+
+    /// A frame of the right length and type, for a program to write over.
+    pub fn blank_frame(&self) -> Vec<u8> {
+        let mut frame = vec![0; self.frame_bytes()];
+        let ethertype: u16 = if self.version == Version::V4 { 0x0800 } else { 0x86dd };
+        frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        frame
+    }
+}
+
+/// Who sends a frame, and who receives it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Macs {
+    pub destination: [u8; 6],
+    pub source: [u8; 6],
+}
+
+/// The traffic generator, alone: `scripts/bench flood`.
+pub struct Generator {
+    engine: Engine,
+    frame: Vec<u8>,
+}
+
+impl Generator {
+    pub fn load(workshop: &Workshop) -> Result<Generator> {
+        Ok(Generator { engine: Engine::load(workshop, "live", |_| ())?, frame: Vec::new() })
+    }
+
+    /// What [`Generator::send`] shall send from now on, and out of which NIC of its namespace.
+    pub fn aim(&mut self, traffic: &Traffic, macs: Macs, interface: u32) -> Result<()> {
+        self.frame = traffic.blank_frame();
+        self.engine.plan(&[*traffic], macs)?;
+        self.engine.schedule_one(Turn { target: interface, plan: 0 })
+    }
+
+    /// Sends so many frames, from this thread's network namespace; they have been received when
+    /// it returns, but for what the kernel left to ksoftirqd.
+    pub fn send(&self, frames: u32) -> Result<()> {
+        self.engine.run("generate", &self.frame, BPF_F_TEST_XDP_LIVE_FRAMES, frames).map(drop)
+    }
+
+    /// Sends for a while, at most so many frames a second if there is a limit; how many were sent.
+    pub fn send_for(&self, time: Duration, frames_per_second: Option<u32>) -> Result<u64> {
+        // A call costs 20 ms of its own: the kernel waits until nobody runs the program any more.
+        const MOST_AT_ONCE: u64 = 1 << 18;
+        let start = Instant::now();
+        let mut sent = 0;
+        while start.elapsed() < time {
+            let due = match frames_per_second {
+                Some(rate) => (start.elapsed().as_secs_f64() * f64::from(rate)) as u64 - sent,
+                None => MOST_AT_ONCE,
+            };
+            if due == 0 {
+                std::thread::sleep(Duration::from_micros(200));
+                continue;
+            }
+            let frames = due.min(MOST_AT_ONCE);
+            self.send(frames as u32)?;
+            sent += frames;
+        }
+        Ok(sent)
+    }
+
+    /// How many frames were written since the last [`Generator::aim`].
+    pub fn sent(&self) -> Result<u64> {
+        self.engine.sent(0)
+    }
+}
