@@ -312,6 +312,17 @@ impl Gate {
             .collect()
     }
 
+    /// How many packets were dropped, or would have been, of any reason.
+    pub fn count_dropped(&self) -> Result<u64, GateError> {
+        let mut dropped = 0;
+        for would in [false, true] {
+            let counters = self.counters(would)?;
+            let drops = counters.iter().filter(|(reason, ..)| would || reason.drops());
+            dropped += drops.map(|(_, packets, _)| packets).sum::<u64>();
+        }
+        Ok(dropped)
+    }
+
     /// Every row of the ledger, those counted without port among them.
     pub fn ledger(&self) -> Result<Vec<(ledger_key, ledger_row)>, GateError> {
         let mut rows = self.ledger.entries()?;
