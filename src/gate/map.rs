@@ -134,11 +134,17 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// A snapshot of all entries. Entries that come or go meanwhile may be in it or not.
     pub fn entries(&self) -> Result<Vec<(K, V)>, GateError> {
+        let mut entries = Vec::new();
+        self.visit(|key, value| entries.push((*key, *value)))?;
+        Ok(entries)
+    }
+
+    /// As [`Table::entries`], one by one: a large table is not kept whole.
+    pub fn visit(&self, mut look: impl FnMut(&K, &V)) -> Result<(), GateError> {
         // Not libbpf-rs's iterator: it takes a batch that is not full for the last one, and of a
         // hash the kernel hands out whole buckets, so that nearly none is full.
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         let mut room = BATCH;
-        let mut entries = Vec::new();
         // where the kernel goes on: a number, or a key
         let (mut from, mut next) = (vec![0_u8; size_of::<K>().max(8)], vec![0_u8; size_of::<K>().max(8)]);
         let mut begun = false;
@@ -175,9 +181,9 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
                 }
             }
             let count = (count as usize).min(room);
-            entries.extend(keys[..count].iter().copied().zip(values[..count].iter().copied()));
+            keys[..count].iter().zip(&values[..count]).for_each(|(key, value)| look(key, value));
             if result != 0 {
-                return Ok(entries);
+                return Ok(());
             }
             begun = true;
             std::mem::swap(&mut from, &mut next);

@@ -334,8 +334,7 @@ impl Gate {
     pub fn ledger_snapshot(&self) -> Result<Ledger, GateError> {
         let mut ledger = Ledger::new();
         for (rest, table) in [(false, &self.ledger), (true, &self.ledger_rest)] {
-            let rows = table.entries()?;
-            ledger.extend(rows.iter().map(|(key, row)| (LedgerKey::new(key, rest), LedgerEntry::from(row))));
+            table.visit(|key, row| ledger.push((LedgerKey::new(key, rest), LedgerEntry::from(row))))?;
         }
         Ok(ledger)
     }
