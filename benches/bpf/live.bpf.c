@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The traffic generator: run by BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES. */
-#include "traffic.h"
+#include "slices.h"
 
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
-	struct plan *plan = find_plan();
+	struct slice *slice = write_next((void *)(long)ctx->data, (void *)(long)ctx->data_end);
 
-	if (!plan || !write_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end, plan))
-		return XDP_ABORTED;
-	return bpf_redirect(plan->interface, 0);
+	return slice ? bpf_redirect(slice->target, 0) : XDP_ABORTED;
 }
 
 /* Called by nobody: brings the enum into BTF. */
-int carry_types(enum kind *kind)
+int carry_types(enum kind *kind, enum engine_limit *limit)
 {
-	return kind != NULL;
+	return kind != NULL && limit != NULL;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -23,7 +23,6 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-/* `from_server` in user space is computed from these: see traffic.rs. */
 enum kind {
 	KIND_WORM = 0,	       /* a server's SYN to `port` of any peer */
 	KIND_SCATTER = 1,      /* a server's UDP datagram to any port of any peer */
@@ -44,7 +43,7 @@ enum {
 	PORTS = 64000,
 };
 
-/* What to send. The tool fills it in; `random` and `next` go on by themselves. */
+/* What to send. User space fills it in; `random`, `sent` and `next` go on by themselves. */
 struct plan {
 	__u64 random; /* never 0 */
 	__u64 sent;
@@ -53,22 +52,14 @@ struct plan {
 	__u32 version; /* 4 or 6 */
 	__u32 servers;
 	__u32 flows;
-	__u32 interface; /* where live frames go */
 	__u32 worms_in_1024;
 	__u16 port; /* the worm's */
 	__u16 service;
 	__u16 need;
 	__u8 destination_mac[ETH_ALEN];
 	__u8 source_mac[ETH_ALEN];
-	__u8 padding[2];
+	__u8 padding[6];
 };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct plan);
-} plans SEC(".maps");
 
 /* One packet's choices, before they are bytes. */
 struct choice {
@@ -329,13 +320,6 @@ static __always_inline bool write_frame(void *data, void *end, struct plan *plan
 	}
 	plan->sent++;
 	return choice.udp ? write_udp(l4, end, &choice, sum) : write_tcp(l4, end, &choice, sum);
-}
-
-static __always_inline struct plan *find_plan(void)
-{
-	__u32 key = 0;
-
-	return bpf_map_lookup_elem(&plans, &key);
 }
 
 #endif

@@ -1,12 +1,35 @@
 //! The CPU that a measurement has to itself.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+static TAKEN: AtomicUsize = AtomicUsize::new(usize::MAX);
+
 /// Keeps this thread on one CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
+    TAKEN.store(cpu, Ordering::Relaxed);
+    stay_on(&[cpu])
+}
+
+/// Lets this thread run anywhere but on the CPU of [`pin_to`], if there is another.
+pub fn leave_to_others() -> Result<()> {
+    let taken = TAKEN.load(Ordering::Relaxed);
+    let others: Vec<usize> = (0..count()).filter(|cpu| *cpu != taken).collect();
+    if others.is_empty() { Ok(()) } else { stay_on(&others) }
+}
+
+/// How many the machine has.
+pub fn count() -> usize {
+    libbpf_rs::num_possible_cpus().unwrap_or(1)
+}
+
+fn stay_on(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu).with_context(|| format!("no CPU {cpu}"))?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("could not stay on CPU {cpu}"))
+    for cpu in cpus {
+        set.set(*cpu).with_context(|| format!("no CPU {cpu}"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("could not stay on CPU {cpus:?}"))
 }

@@ -10,7 +10,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 
 use crate::cpu::pin_to;
-use crate::traffic::{Generator, Kind, Target, Traffic, Version};
+use crate::traffic::{Generator, Kind, Macs, Traffic, Version};
 use crate::workshop::Workshop;
 
 /// Sends frames out of a NIC as fast as one core can, or at a rate
@@ -81,8 +81,8 @@ pub fn run(flood: &Flood) -> Result<()> {
         need: flood.need,
         ..Traffic::default()
     };
-    let target = Target { interface, destination_mac: flood.mac, source_mac: [2, 0, 0, 0, 0, 1] };
-    generator.aim(&traffic, &target)?;
+    let macs = Macs { destination: flood.mac, source: [2, 0, 0, 0, 0, 1] };
+    generator.aim(&traffic, macs, interface)?;
     let start = Instant::now();
     match flood.frames {
         Some(frames) => generator.send(frames)?,

@@ -1,19 +1,42 @@
 //! What `scripts/bench` runs: how much the gate costs, next to other filters and to the limit.
 
 mod cpu;
+mod engine;
+mod filters;
 mod flood;
+mod policy;
+mod report;
+mod statistics;
 mod traffic;
+mod wire;
 mod workshop;
+mod world;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use report::Report;
+
+/// Measures the gate
 #[derive(Parser, Debug)]
-#[command(name = "scripts/bench", about = "Measures the gate")]
-struct Arguments {
+#[command(name = "scripts/bench", args_conflicts_with_subcommands = true)]
+pub struct Options {
+    /// Rounds, of which the table has the medians
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// One group alone
+    #[arg(long, value_name = "GROUP")]
+    only: Option<String>,
+    /// Three rounds, for a look
+    #[arg(long)]
+    quick: bool,
+    /// The CPU to measure on: the last one, unless told
+    #[arg(long)]
+    cpu: Option<usize>,
     /// What `cargo bench` adds
-    #[arg(long, hide = true, global = true)]
+    #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
     command: Option<Command>,
@@ -24,11 +47,17 @@ enum Command {
     Flood(flood::Flood),
 }
 
+/// A group measures something and adds its sections to the report.
+type Group = fn(&Options, &mut Report) -> Result<()>;
+
+/// In the order in which they run.
+const GROUPS: &[(&str, Group)] = &[("wire", wire::run)];
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match &arguments.command {
+    let mut options = Options::parse();
+    let result = match &options.command {
         Some(Command::Flood(flood)) => flood::run(flood),
-        None => Ok(()),
+        None => measure(&mut options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,4 +66,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn measure(options: &mut Options) -> Result<()> {
+    if options.quick {
+        options.rounds = options.rounds.min(3);
+    }
+    let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+    if let Some(only) = &options.only
+        && !names.contains(&only.as_str())
+    {
+        anyhow::bail!("no group `{only}`\nhelp: there are: {}", names.join(", "));
+    }
+    cpu::pin_to(options.cpu.unwrap_or(cpu::count() - 1))?;
+    let mut report = Report::default();
+    for (name, run) in GROUPS {
+        if options.only.as_deref().is_none_or(|only| only == *name) {
+            eprintln!("measuring: {name}");
+            run(options, &mut report)?;
+        }
+    }
+    println!("{}", report.print_text());
+    Ok(())
 }

@@ -5,17 +5,16 @@
 //! where a sender in user space has a fiftieth. All of it happens in the caller's thread: in its
 //! network namespace, and on its CPU the other end of a veth works as well.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
-use libbpf_rs::{MapCore as _, MapFlags, Object, ProgramInput};
 
-use crate::workshop::{Record, Workshop, read_enum};
+use crate::engine::{Engine, Turn};
+use crate::workshop::Workshop;
 
 /// `linux/bpf.h`
-const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+pub const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 
 /// Kinds of traffic, as `enum kind` of `benches/bpf/traffic.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -42,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// Its name in the programs.
-    fn symbol(self) -> &'static str {
+    pub fn symbol(self) -> &'static str {
         match self {
             Kind::Worm => "KIND_WORM",
             Kind::Scatter => "KIND_SCATTER",
@@ -119,93 +118,39 @@ impl Traffic {
     }
 }
 
-/// Where to send it.
+/// Who sends a frame, and who receives it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Target {
-    /// The index of a NIC in the namespace of the thread that sends.
-    pub interface: u32,
-    pub destination_mac: [u8; 6],
-    pub source_mac: [u8; 6],
+pub struct Macs {
+    pub destination: [u8; 6],
+    pub source: [u8; 6],
 }
 
-/// What the programs read, laid out as they have it.
-pub struct Plan {
-    record: Record,
-    kinds: HashMap<String, u32>,
-    seed: u64,
-}
-
-impl Plan {
-    pub fn of(object: &std::path::Path) -> Result<Plan> {
-        Ok(Plan { record: Record::of(object, "plan")?, kinds: read_enum(object, "kind")?, seed: 0 })
-    }
-
-    /// The plan's bytes; each has another beginning of the random numbers.
-    pub fn fill(&mut self, traffic: &Traffic, target: &Target) -> &[u8] {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let version: u32 = if traffic.version == Version::V4 { 4 } else { 6 };
-        let record = &mut self.record;
-        record.bytes.fill(0);
-        record.set("random", &(self.seed | 1).to_ne_bytes());
-        record.set("kind", &self.kinds[traffic.kind.symbol()].to_ne_bytes());
-        record.set("version", &version.to_ne_bytes());
-        record.set("servers", &traffic.servers.to_ne_bytes());
-        record.set("flows", &traffic.flows.to_ne_bytes());
-        record.set("interface", &target.interface.to_ne_bytes());
-        record.set("worms_in_1024", &traffic.worms_in_1024.to_ne_bytes());
-        record.set("port", &traffic.port.to_ne_bytes());
-        record.set("service", &traffic.service.to_ne_bytes());
-        record.set("need", &traffic.need.to_ne_bytes());
-        record.set("destination_mac", &target.destination_mac);
-        record.set("source_mac", &target.source_mac);
-        &record.bytes
-    }
-
-    /// How many frames were written since [`Plan::fill`], from the plan as the kernel has it.
-    pub fn sent(&self, bytes: Vec<u8>) -> u64 {
-        let mut record = self.record.clone();
-        record.bytes = bytes;
-        record.read_u64("sent")
-    }
-}
-
-/// The loaded generator.
+/// The traffic generator, alone: `scripts/bench flood`.
 pub struct Generator {
-    object: Object,
-    plan: Plan,
+    engine: Engine,
     frame: Vec<u8>,
 }
 
 impl Generator {
     pub fn load(workshop: &Workshop) -> Result<Generator> {
-        let path = workshop.compile("live")?;
-        let object = workshop.load("live", |_| ())?;
-        Ok(Generator { object, plan: Plan::of(&path)?, frame: Vec::new() })
+        Ok(Generator { engine: Engine::load(workshop, "live", |_| ())?, frame: Vec::new() })
     }
 
-    /// What [`Generator::send`] shall send from now on, and where.
-    pub fn aim(&mut self, traffic: &Traffic, target: &Target) -> Result<()> {
-        let bytes = self.plan.fill(traffic, target).to_vec();
+    /// What [`Generator::send`] shall send from now on, and out of which NIC of its namespace.
+    pub fn aim(&mut self, traffic: &Traffic, macs: Macs, interface: u32) -> Result<()> {
         self.frame = traffic.blank_frame();
-        self.map()?.update(&0u32.to_ne_bytes(), &bytes, MapFlags::ANY).context("the plan")
+        self.engine.plan(&[*traffic], macs)?;
+        self.engine.schedule_one(Turn { target: interface, plan: 0 })
     }
 
     /// Sends so many frames, from this thread's network namespace; they have been received when
     /// it returns, but for what the kernel left to ksoftirqd.
-    pub fn send(&mut self, frames: u32) -> Result<()> {
-        let program = self.object.progs_mut().find(|program| program.name() == "generate");
-        let input = ProgramInput {
-            data_in: Some(&self.frame),
-            flags: BPF_F_TEST_XDP_LIVE_FRAMES,
-            repeat: frames,
-            ..ProgramInput::default()
-        };
-        program.context("no program `generate`")?.test_run(input).context("a test run of live frames")?;
-        Ok(())
+    pub fn send(&self, frames: u32) -> Result<()> {
+        self.engine.run("generate", &self.frame, BPF_F_TEST_XDP_LIVE_FRAMES, frames).map(drop)
     }
 
     /// Sends for a while, at most so many frames a second if there is a limit; how many were sent.
-    pub fn send_for(&mut self, time: Duration, frames_per_second: Option<u32>) -> Result<u64> {
+    pub fn send_for(&self, time: Duration, frames_per_second: Option<u32>) -> Result<u64> {
         // A call costs 20 ms of its own: the kernel waits until nobody runs the program any more.
         const MOST_AT_ONCE: u64 = 1 << 18;
         let start = Instant::now();
@@ -228,11 +173,6 @@ impl Generator {
 
     /// How many frames were written since the last [`Generator::aim`].
     pub fn sent(&self) -> Result<u64> {
-        let bytes = self.map()?.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?.context("the plan")?;
-        Ok(self.plan.sent(bytes))
-    }
-
-    fn map(&self) -> Result<libbpf_rs::Map<'_>> {
-        self.object.maps().find(|map| map.name() == "plans").context("no map `plans`")
+        self.engine.sent(0)
     }
 }

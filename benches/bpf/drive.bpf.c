@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Drivers: each writes a frame and calls the program under test, which sees it
+ * as if it had come in, and which is not changed for it. Run by
+ * BPF_PROG_TEST_RUN; that repeats one frame, so the driver makes it another one.
+ */
+#include "slices.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u32);
+} filters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u32);
+} trackers SEC(".maps");
+
+SEC("xdp.frags")
+int drive_filter(struct xdp_md *ctx)
+{
+	struct slice *slice = write_next((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+
+	if (slice)
+		bpf_tail_call(ctx, &filters, slice->target);
+	return XDP_ABORTED; /* nobody there */
+}
+
+SEC("tc")
+int drive_tracker(struct __sk_buff *skb)
+{
+	struct slice *slice = write_next((void *)(long)skb->data, (void *)(long)skb->data_end);
+
+	if (slice)
+		bpf_tail_call(skb, &trackers, slice->target);
+	return -2; /* no verdict that there is */
+}
+
+int carry_types(enum kind *kind, enum engine_limit *limit)
+{
+	return kind != NULL && limit != NULL;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,179 @@
+//! What runs our programs: plans of traffic, and slices of a run that take turns.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, bail};
+use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, ProgramInput};
+
+use crate::traffic::{Macs, Traffic, Version};
+use crate::workshop::{Record, Workshop, read_enum};
+
+/// Frames of a slice. A multiple of the 64 that the kernel sends at once.
+pub const FRAMES_PER_SLICE: u32 = 2048;
+/// Those at its beginning, of which the time is not taken: they warm the caches.
+const WARM_FRAMES: u32 = 256;
+
+/// What one slice runs: a target of the program's, with the traffic of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub target: u32,
+    pub plan: u32,
+}
+
+/// A loaded object of ours that includes `slices.h`.
+pub struct Engine {
+    object: Object,
+    plan: Record,
+    slice: Record,
+    progress: Record,
+    kinds: HashMap<String, u32>,
+    limits: HashMap<String, u32>,
+    random: u64,
+}
+
+impl Engine {
+    pub fn load(workshop: &Workshop, name: &str, prepare: impl FnOnce(&mut OpenObject)) -> Result<Engine> {
+        let path = workshop.compile(name)?;
+        Ok(Engine {
+            object: workshop.load(name, prepare)?,
+            plan: Record::of(&path, "plan")?,
+            slice: Record::of(&path, "slice")?,
+            progress: Record::of(&path, "progress")?,
+            kinds: read_enum(&path, "kind")?,
+            limits: read_enum(&path, "engine_limit")?,
+            random: 0x9e37_79b9_7f4a_7c15,
+        })
+    }
+
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// Sets the plans that turns name by their numbers.
+    pub fn plan(&mut self, plans: &[Traffic], macs: Macs) -> Result<()> {
+        if plans.len() > self.limits["PLANS_MOST"] as usize {
+            bail!("{} plans are more than there is room for", plans.len());
+        }
+        for (number, traffic) in plans.iter().enumerate() {
+            let version: u32 = if traffic.version == Version::V4 { 4 } else { 6 };
+            let random = self.next_random() | 1;
+            let record = &mut self.plan;
+            record.bytes.fill(0);
+            record.set("random", &random.to_ne_bytes());
+            record.set("kind", &self.kinds[traffic.kind.symbol()].to_ne_bytes());
+            record.set("version", &version.to_ne_bytes());
+            record.set("servers", &traffic.servers.to_ne_bytes());
+            record.set("flows", &traffic.flows.to_ne_bytes());
+            record.set("worms_in_1024", &traffic.worms_in_1024.to_ne_bytes());
+            record.set("port", &traffic.port.to_ne_bytes());
+            record.set("service", &traffic.service.to_ne_bytes());
+            record.set("need", &traffic.need.to_ne_bytes());
+            record.set("destination_mac", &macs.destination);
+            record.set("source_mac", &macs.source);
+            let bytes = self.plan.bytes.clone();
+            self.put("plans", number as u32, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// How many frames of a plan were written.
+    pub fn sent(&self, plan: u32) -> Result<u64> {
+        let mut record = self.plan.clone();
+        record.bytes = self.get("plans", plan)?;
+        Ok(record.read_u64("sent"))
+    }
+
+    /// All frames to one target.
+    pub fn schedule_one(&mut self, turn: Turn) -> Result<()> {
+        self.schedule(&[turn], u32::MAX)
+    }
+
+    fn schedule(&mut self, turns: &[Turn], frames_per_slice: u32) -> Result<()> {
+        if turns.len() > self.limits["SLICES_MOST"] as usize {
+            bail!("{} slices are more than there is room for", turns.len());
+        }
+        let last = turns.last().context("no slice")?;
+        for (number, turn) in turns.iter().chain([last]).enumerate() {
+            self.slice.bytes.fill(0);
+            self.slice.set("target", &turn.target.to_ne_bytes());
+            self.slice.set("plan", &turn.plan.to_ne_bytes());
+            let bytes = self.slice.bytes.clone();
+            self.put("slices", number as u32, &bytes)?;
+        }
+        self.progress.bytes.fill(0);
+        self.progress.set("frames_per_slice", &frames_per_slice.to_ne_bytes());
+        self.progress.set("warm_frames", &WARM_FRAMES.to_ne_bytes());
+        let bytes = self.progress.bytes.clone();
+        self.put("progresses", 0, &bytes)
+    }
+
+    /// Runs a program of the object so many times; what it returned at last.
+    pub fn run(&self, program: &str, frame: &[u8], flags: u32, repeat: u32) -> Result<u32> {
+        let found = self.object.progs_mut().find(|found| found.name() == program);
+        let input = ProgramInput { data_in: Some(frame), flags, repeat, ..ProgramInput::default() };
+        let output = found.with_context(|| format!("no program `{program}`"))?.test_run(input);
+        Ok(output.with_context(|| format!("a test run of `{program}`"))?.return_value)
+    }
+
+    /// Lets turns take turns, each so many times, in an order that is another each time. For each
+    /// of them, the nanoseconds of a frame, slice by slice.
+    pub fn interleave(
+        &mut self,
+        program: &str,
+        frame: &[u8],
+        flags: u32,
+        turns: &[Turn],
+        slices_each: u32,
+    ) -> Result<Vec<Vec<f64>>> {
+        let mut times = vec![Vec::new(); turns.len()];
+        let at_once = (self.limits["SLICES_MOST"] as usize / turns.len()).min(slices_each as usize).max(1);
+        let mut left = slices_each as usize;
+        while left > 0 {
+            let rotations = left.min(at_once);
+            let mut order = Vec::new();
+            for _ in 0..rotations {
+                let begin = order.len();
+                order.extend(0..turns.len());
+                self.shuffle(&mut order[begin..]);
+            }
+            let slices: Vec<Turn> = order.iter().map(|turn| turns[*turn]).collect();
+            self.schedule(&slices, FRAMES_PER_SLICE)?;
+            // the one frame more ends the last slice
+            self.run(program, frame, flags, slices.len() as u32 * FRAMES_PER_SLICE + 1)?;
+            for (number, turn) in order.iter().enumerate() {
+                let mut record = self.slice.clone();
+                record.bytes = self.get("slices", number as u32)?;
+                let ns = record.read_u64("ns") as f64 / f64::from(FRAMES_PER_SLICE - WARM_FRAMES);
+                times[*turn].push(ns);
+            }
+            left -= rotations;
+        }
+        Ok(times)
+    }
+
+    fn shuffle(&mut self, list: &mut [usize]) {
+        for end in (1..list.len()).rev() {
+            let other = self.next_random() % (end as u64 + 1);
+            list.swap(end, other as usize);
+        }
+    }
+
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    pub fn put(&self, map: &str, key: u32, value: &[u8]) -> Result<()> {
+        let found = self.object.maps().find(|found| found.name() == map);
+        let found = found.with_context(|| format!("no map `{map}`"))?;
+        found.update(&key.to_ne_bytes(), value, MapFlags::ANY).with_context(|| format!("an entry of `{map}`"))
+    }
+
+    fn get(&self, map: &str, key: u32) -> Result<Vec<u8>> {
+        let found = self.object.maps().find(|found| found.name() == map);
+        let found = found.with_context(|| format!("no map `{map}`"))?;
+        found.lookup(&key.to_ne_bytes(), MapFlags::ANY)?.with_context(|| format!("no entry {key} in `{map}`"))
+    }
+}

@@ -1,0 +1,103 @@
+//! What a run found: series of numbers round by round, and tables made of them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::statistics::Spread;
+
+/// A field of a table.
+#[derive(Clone, Debug)]
+pub enum Cell {
+    /// Times something.
+    Ratio(Spread),
+    /// Nanoseconds.
+    Ns(Spread),
+    Text(String),
+    Nothing,
+}
+
+impl Cell {
+    fn render(&self) -> String {
+        match self {
+            Cell::Ratio(spread) => {
+                format!("{:.2} ({:.2} to {:.2})", spread.median, spread.low, spread.high)
+            }
+            Cell::Ns(spread) => format!("{:+.0} ({:+.0} to {:+.0})", spread.median, spread.low, spread.high),
+            Cell::Text(text) => text.clone(),
+            Cell::Nothing => "–".to_owned(),
+        }
+    }
+}
+
+/// A part of the table.
+pub struct Section {
+    /// One word, for `--only` and for the plots.
+    pub key: &'static str,
+    pub title: String,
+    /// What the reader must know to read it.
+    pub note: String,
+    pub columns: Vec<&'static str>,
+    pub lines: Vec<Vec<Cell>>,
+}
+
+/// Everything.
+#[derive(Default)]
+pub struct Report {
+    pub sections: Vec<Section>,
+    /// By `SECTION/NAME`, a number a round.
+    series: BTreeMap<String, Vec<f64>>,
+}
+
+impl Report {
+    pub fn record(&mut self, key: impl Into<String>, values: Vec<f64>) {
+        self.series.insert(key.into(), values);
+    }
+
+    pub fn series(&self, key: &str) -> Option<&[f64]> {
+        self.series.get(key).map(Vec::as_slice)
+    }
+
+    /// The tables for a terminal.
+    pub fn print_text(&self) -> String {
+        let mut text = String::new();
+        for section in &self.sections {
+            let _ = writeln!(text, "\n{}\n{}\n", section.title, section.note);
+            let rows = section.rows();
+            let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let widths: Vec<usize> = (0..section.columns.len()).map(width).collect();
+            for row in &rows {
+                let fields: Vec<String> = row
+                    .iter()
+                    .zip(&widths)
+                    .map(|(field, width)| format!("{field}{}", " ".repeat(width - field.chars().count())))
+                    .collect();
+                let _ = writeln!(text, "  {}", fields.join("  ").trim_end());
+            }
+        }
+        text
+    }
+
+    /// The tables for Markdown.
+    pub fn print_markdown(&self) -> String {
+        let mut text = String::new();
+        for section in &self.sections {
+            let _ = writeln!(text, "### {}\n\n{}\n", section.title, section.note);
+            for (number, row) in section.rows().iter().enumerate() {
+                let _ = writeln!(text, "| {} |", row.join(" | "));
+                if number == 0 {
+                    let _ = writeln!(text, "|{}", " --- |".repeat(row.len()));
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl Section {
+    fn rows(&self) -> Vec<Vec<String>> {
+        let head = self.columns.iter().map(|column| (*column).to_owned()).collect();
+        let lines = self.lines.iter().map(|line| line.iter().map(Cell::render).collect());
+        std::iter::once(head).chain(lines).collect()
+    }
+}

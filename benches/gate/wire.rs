@@ -1,0 +1,215 @@
+//! On the wire of veth: what a filter adds to a packet that it drops, and to one that is forwarded.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::Options;
+use crate::engine::{Engine, FRAMES_PER_SLICE, Turn};
+use crate::filters::{
+    DROP, Duty, FILTERS, Filter, Filters, Listener, PASS, SERVICE, STRICT, fill_ports, tear_down,
+};
+use crate::report::{Cell, Report, Section};
+use crate::statistics::{Spread, median, zip};
+use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
+use crate::workshop::Workshop;
+use crate::world::{FROM_OUTSIDE, FROM_SERVERS, Lane, World};
+
+/// Flows that the permitted packets belong to, taken at random.
+const FLOWS: u32 = 1000;
+/// As the policy has, and the flows.
+const SERVERS: u32 = 256;
+/// Frames by which each filter is proved before it is measured.
+const PROOF: u32 = 20_000;
+/// Slices of each lane in a round.
+const SLICES: u32 = 12;
+
+struct Wire {
+    world: World,
+    engine: Engine,
+    frame: Vec<u8>,
+    _listeners: Vec<Listener>,
+}
+
+pub fn run(options: &Options, report: &mut Report) -> Result<()> {
+    let workshop = Workshop::open()?;
+    let reference = workshop.load("reference", |open| {
+        for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
+            let _ = map.set_max_entries(1); // not looked up here
+        }
+    })?;
+    fill_ports(&reference)?;
+    let mut wire = Wire::build(&workshop, &reference)?;
+    wire.open_flows()?;
+    for number in 0..FILTERS.len() {
+        wire.prove(&FILTERS[number], number)?;
+    }
+    let dropped = wire.measure(options, DROP, Duty::Drop)?;
+    let passed = wire.measure(options, PASS, Duty::Pass)?;
+    for number in 0..FILTERS.len() {
+        wire.prove(&FILTERS[number], number)?; // still
+    }
+    write_section(report, &dropped, &passed);
+    Ok(())
+}
+
+/// By filter, the nanoseconds of a packet, round by round.
+type Times = Vec<(&'static str, Vec<f64>)>;
+
+impl Wire {
+    fn build(workshop: &Workshop, reference: &libbpf_rs::Object) -> Result<Wire> {
+        let names: Vec<&'static str> = FILTERS.iter().map(|filter| filter.name).collect();
+        let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
+        let world = World::make(&names, sink.context("no program `bare_shot`")?.as_fd())?;
+        let engine = Engine::load(workshop, "live", |_| ())?;
+        let frame = Traffic::default().blank_frame();
+        let mut wire = Wire { world, engine, frame, _listeners: Vec::new() };
+        let filters = Filters { reference, folder: workshop.folder() };
+        for (filter, lane) in FILTERS.iter().zip(&wire.world.lanes) {
+            wire._listeners.extend(filter.set_up(&filters, lane)?);
+        }
+        Ok(wire)
+    }
+
+    /// Every filter sees the handshakes of the flows that it shall let through.
+    fn open_flows(&mut self) -> Result<()> {
+        for number in 0..self.world.lanes.len() {
+            for kind in [Kind::Opening, Kind::Answer, Kind::Completion] {
+                let traffic = Traffic { kind, servers: SERVERS, flows: FLOWS, ..Traffic::default() };
+                self.send(number, &traffic, FLOWS)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends frames through one lane only.
+    fn send(&mut self, lane: usize, traffic: &Traffic, frames: u32) -> Result<()> {
+        let from_outside = matches!(traffic.kind, Kind::Opening | Kind::Completion);
+        let (space, macs, target) = match from_outside {
+            true => (&self.world.outside, FROM_OUTSIDE, self.world.lanes[lane].from_outside),
+            false => (&self.world.dmz, FROM_SERVERS, self.world.lanes[lane].from_servers),
+        };
+        space.visit()?;
+        self.engine.plan(&[*traffic], macs)?;
+        self.engine.schedule_one(Turn { target, plan: 0 })?;
+        self.engine.run("generate", &self.frame, LIVE, frames)?;
+        Ok(())
+    }
+
+    /// Proves that a filter drops all that is forbidden and passes all that is permitted.
+    fn prove(&mut self, filter: &Filter, lane: usize) -> Result<()> {
+        let permitted = Traffic { kind: Kind::Reply, servers: SERVERS, flows: FLOWS, ..Traffic::default() };
+        if filter.duty != Duty::Drop {
+            self.prove_kind(filter, lane, &permitted, PROOF)?;
+        }
+        if filter.duty == Duty::Pass {
+            return Ok(());
+        }
+        let kinds: &[Kind] =
+            if filter.knows_all { &[Kind::Worm, Kind::Scatter, Kind::RandomPort] } else { &[Kind::Worm] };
+        for kind in kinds {
+            self.prove_kind(filter, lane, &Traffic { servers: SERVERS, ..Traffic::of(*kind) }, 0)?;
+        }
+        Ok(())
+    }
+
+    fn prove_kind(&mut self, filter: &Filter, lane: usize, traffic: &Traffic, passes: u32) -> Result<()> {
+        let before = self.world.lanes[lane].count()?;
+        self.send(lane, traffic, PROOF)?;
+        let after = self.world.lanes[lane].count()?;
+        let (came, went) = (after.came_in - before.came_in, after.went_out - before.went_out);
+        if came != u64::from(PROOF) || went != u64::from(passes) {
+            bail!(
+                "the filter `{}` is not what it should be: of {PROOF} frames ({:?}) {came} came in and {went} \
+                 went out, where it should be {passes}",
+                filter.name,
+                traffic.kind
+            );
+        }
+        Ok(())
+    }
+
+    /// Lets all filters of a duty take turns.
+    fn measure(&mut self, options: &Options, base: &str, duty: Duty) -> Result<Times> {
+        let traffic = match duty {
+            Duty::Drop => Traffic::of(Kind::Worm),
+            _ => Traffic { kind: Kind::Reply, servers: SERVERS, flows: FLOWS, ..Traffic::default() },
+        };
+        let lanes: Vec<&Lane> = FILTERS
+            .iter()
+            .zip(&self.world.lanes)
+            .filter(|(filter, _)| filter.duty == Duty::Both || filter.duty == duty)
+            .map(|(_, lane)| lane)
+            .collect();
+        let turns: Vec<Turn> = lanes.iter().map(|lane| Turn { target: lane.from_servers, plan: 0 }).collect();
+        let mut times: Times = lanes.iter().map(|lane| (lane.name, Vec::new())).collect();
+        self.world.dmz.visit()?;
+        self.engine.plan(&[traffic], FROM_SERVERS)?;
+        let before: Vec<u64> = lanes.iter().map(|lane| Ok(lane.count()?.came_in)).collect::<Result<_>>()?;
+        for _ in 0..options.rounds {
+            let round = self.engine.interleave("generate", &self.frame, LIVE, &turns, SLICES)?;
+            for (slot, slices) in times.iter_mut().zip(&round) {
+                slot.1.push(median(slices));
+            }
+        }
+        let expected = u64::from(FRAMES_PER_SLICE) * u64::from(SLICES) * u64::from(options.rounds);
+        for (lane, before) in lanes.iter().zip(before) {
+            let came = lane.count()?.came_in - before;
+            // the frame that ends a round is one more, somewhere
+            if came < expected {
+                eprintln!("warning: {} of {expected} frames never came to `{}`", expected - came, lane.name);
+            }
+        }
+        debug_assert!(times.iter().any(|(name, _)| *name == base));
+        Ok(times)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self._listeners.clear();
+        for lane in &self.world.lanes {
+            tear_down(lane);
+        }
+    }
+}
+
+fn write_section(report: &mut Report, dropped: &Times, passed: &Times) {
+    let find = |times: &Times, name: &str| {
+        times.iter().find(|(other, _)| *other == name).map(|(_, series)| series.clone())
+    };
+    let (drop_base, pass_base) =
+        (find(dropped, DROP).unwrap_or_default(), find(passed, PASS).unwrap_or_default());
+    let mut lines = Vec::new();
+    for filter in FILTERS.iter() {
+        let mut line = vec![Cell::Text(filter.name.to_owned())];
+        for (key, times, base) in [("drop", dropped, &drop_base), ("pass", passed, &pass_base)] {
+            let Some(series) = find(times, filter.name) else {
+                line.extend([Cell::Nothing, Cell::Nothing]);
+                continue;
+            };
+            let (ratio, added) =
+                (zip(&series, base, |own, base| own / base), zip(&series, base, |own, base| own - base));
+            line.push(Cell::Ratio(Spread::of(&ratio)));
+            line.push(Cell::Ns(Spread::of(&added)));
+            report.record(format!("wire/{key}/{}", filter.name), added);
+            report.record(format!("wire/{key} ratio/{}", filter.name), ratio);
+        }
+        lines.push(line);
+    }
+    let at = |series: &[f64]| Spread::of(series).median;
+    report.sections.push(Section {
+        key: "wire",
+        title: "On the wire".to_owned(),
+        note: format!(
+            "Veth between three namespaces, one core, frames of 60 bytes. Dropped: a worm's SYNs from one server, \
+             each to another peer from another port; a bare drop takes {:.0} ns from the generator on. Passed: \
+             segments of {FLOWS} warm flows of {SERVERS} servers, forwarded by the kernel; with a bare pass that \
+             takes {:.0} ns. `{STRICT}` and `{SERVICE}` count in the ledger, and their samples are read.",
+            at(&drop_base),
+            at(&pass_base)
+        ),
+        columns: vec!["filter", "drop, ratio", "drop adds ns", "pass, ratio", "pass adds ns"],
+        lines,
+    });
+}
