@@ -9,7 +9,8 @@
 #include "flow.h"
 
 enum {
-	SAMPLE_INTERVAL_NS = 1000000000, /* of one kind of drop */
+	SAMPLE_INTERVAL_NS = 1000000000, /* of one kind of drop, at least */
+	ROWS_PER_SAMPLE = 32,            /* a second, of the rows that a server owns */
 	ERROR_NO_SPACE = 28,             /* ENOSPC: the perf buffer is full */
 };
 
@@ -161,16 +162,38 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 	return find_row(table, kind);
 }
 
+/* Whose share a kind spends. Whoever borrows an address must not spend its
+ * owner's: these reasons are found before it is known whose the frame is.
+ */
+static __always_inline __u32 find_owner(const struct ledger_key *kind)
+{
+	return kind->reason <= REASON_SPOOFED ? SHARE_UNKNOWN : kind->server;
+}
+
+/* How much longer than SAMPLE_INTERVAL_NS a kind is silent after a sample. Of
+ * a server that calls every port each row would have its sample a second: tens
+ * of thousands, that tell the daemon nothing more and cost it a core. So its
+ * rows take turns; what is dropped meanwhile is in the ledger. The first
+ * sample of a kind never waits.
+ */
+static __always_inline __u64 find_silence(const struct ledger_key *kind)
+{
+	__u64 turns = read_state(STATE_LEDGER_OWN) / ROWS_PER_SAMPLE ?: 1;
+	__u32 owner = find_owner(kind);
+	struct share *share = bpf_map_lookup_elem(&ledger_shares, &owner);
+
+	if (!share || share->rows <= turns)
+		return 0;
+	return (share->rows - turns) * SAMPLE_INTERVAL_NS / turns;
+}
+
 /* The ledger's row of a kind that has none yet. Each server has rows that
  * nobody can take from it, and some of those that all have in common: so one
  * that calls every port spends its own share and never another's.
  */
 static __always_inline struct ledger_row *make_row(const struct ledger_key *kind, __u64 now_ns)
 {
-	/* Whoever borrows an address must not spend its owner's share: these reasons are
-	 * found before it is known whose the frame is.
-	 */
-	__u32 owner = kind->reason <= REASON_SPOOFED ? SHARE_UNKNOWN : kind->server;
+	__u32 owner = find_owner(kind);
 	struct share *share = find_share(owner), *common = NULL;
 	__u64 own = read_state(STATE_LEDGER_OWN), before = 0, ignored;
 	struct ledger_row *row;
@@ -275,8 +298,9 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	sampled_ns = row->sampled_ns;
 	if (sampled_ns && now_ns < sampled_ns + SAMPLE_INTERVAL_NS)
 		return;
-	/* one CPU wins the right to speak for this second */
-	if (__sync_val_compare_and_swap(&row->sampled_ns, sampled_ns, now_ns) != sampled_ns)
+	/* one CPU wins the right to speak for this second, or for longer */
+	if (__sync_val_compare_and_swap(&row->sampled_ns, sampled_ns,
+					now_ns + find_silence(&kind)) != sampled_ns)
 		return;
 	sampled_packets = row->sampled_packets;
 	row->sampled_packets = packets;

@@ -328,7 +328,7 @@ struct ledger_row {
 	__u64 bytes;
 	__u64 first_ns; /* CLOCK_MONOTONIC */
 	__u64 last_ns;
-	__u64 sampled_ns;      /* last sample */
+	__u64 sampled_ns;      /* last sample; later, while the server has many rows */
 	__u64 sampled_packets; /* `packets` at that time */
 	/* Of the last drop. Two CPUs may write at once: then each word is one of theirs. */
 	struct address last_source;

@@ -1,12 +1,17 @@
 //! What `scripts/bench` runs: how much the gate costs, next to other filters and to the limit.
 
+mod burden;
+mod control;
 mod cpu;
+mod daemon;
+mod delay;
 mod engine;
 mod filters;
 mod flood;
 mod policy;
 mod report;
 mod statistics;
+mod throughput;
 mod traffic;
 mod wire;
 mod workshop;
@@ -51,7 +56,13 @@ enum Command {
 type Group = fn(&Options, &mut Report) -> Result<()>;
 
 /// In the order in which they run.
-const GROUPS: &[(&str, Group)] = &[("wire", wire::run)];
+const GROUPS: &[(&str, Group)] = &[
+    ("wire", wire::run),
+    ("policies", control::run),
+    ("daemon", burden::run),
+    ("delay", delay::run),
+    ("iperf", throughput::run),
+];
 
 fn main() -> ExitCode {
     let mut options = Options::parse();

@@ -4,6 +4,7 @@
 mod board;
 mod doorbell;
 mod exposition;
+mod ledger;
 mod metrics;
 mod notify;
 mod response;
@@ -33,6 +34,7 @@ use crate::sample::decode;
 use crate::sink::{Event, Outlet, open_outlet};
 use board::{Board, count};
 use doorbell::Doorbell;
+use ledger::Glance;
 use notify::Notifier;
 use response::{Outcome, Responder};
 use socket::Socket;
@@ -41,9 +43,15 @@ use socket::Socket;
 const POLL: Duration = Duration::from_millis(100);
 /// Between two sweeps of the ledger.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Drops of one server that are told one by one between two sweeps; the rest is in the ledger and
-/// in its alarms. A server that calls every port must not fill the disk.
-const MOST_DROPS_TOLD: u32 = 500;
+/// Drops that are told one by one between two sweeps; the rest is in the ledger and in its alarms.
+/// Servers that call every port must fill neither the disk nor a core.
+const MANY_DROPS_TOLD: u32 = 256;
+/// Beyond those, of servers that had few so far: one that calls every port must not hide the others.
+const FEW_DROPS_TOLD: u32 = 8;
+const MOST_DROPS_TOLD: u32 = 512;
+/// How long samples are left to gather when some have just been taken: of thousands a second, each
+/// would wake the daemon for itself.
+const GATHER: Duration = Duration::from_millis(4);
 /// How long the sinks may take to write what waits for them when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 /// Quarantines that wait for another command to leave the gate.
@@ -134,8 +142,12 @@ struct Daemon<'gate> {
     socket: Option<Socket>,
     /// Quarantines to be made: alarm and server.
     wanted: Vec<(u64, String)>,
-    /// Drops told since the last sweep, by server.
+    /// Drops since the last sweep, by server.
     told: HashMap<u32, u32>,
+    /// Of those, the ones that the sinks were given.
+    told_of_all: u32,
+    /// What the ledger held when it was last looked at.
+    glance: Glance,
 }
 
 impl<'gate> Daemon<'gate> {
@@ -176,6 +188,8 @@ impl<'gate> Daemon<'gate> {
             socket,
             wanted: Vec::new(),
             told: HashMap::new(),
+            told_of_all: 0,
+            glance: Glance::default(),
         };
         daemon.learn_names()?;
         let ledger = gate.ledger_snapshot()?;
@@ -224,7 +238,9 @@ impl<'gate> Daemon<'gate> {
         }
         // what came between the last poll and the signal
         self.take_samples(consumer)?;
-        self.look_at_ledger()
+        self.read_ledger()?;
+        self.end_round();
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -235,6 +251,7 @@ impl<'gate> Daemon<'gate> {
     fn take_samples(&mut self, consumer: &Consumer<'_>) -> anyhow::Result<()> {
         let received = consumer.poll(POLL)?;
         if received.lost > 0 {
+            self.glance.is_lossy = true;
             debug!("the perf buffer lost {} samples; the ledger has their drops", received.lost);
         }
         self.board.samples.fetch_add(received.samples.len() as u64, Ordering::Relaxed);
@@ -243,6 +260,7 @@ impl<'gate> Daemon<'gate> {
                 Ok(sample) => sample,
                 Err(error) => {
                     count(&self.board.undecoded);
+                    self.glance.is_lossy = true;
                     warn!("{error}");
                     continue;
                 }
@@ -254,33 +272,8 @@ impl<'gate> Daemon<'gate> {
             let drop = sample.to_drop(fresh, &self.context());
             self.report(drop);
         }
-        Ok(())
-    }
-
-    fn look_at_ledger(&mut self) -> anyhow::Result<()> {
-        let ledger = self.gate.ledger_snapshot()?;
-        if ledger.keys().any(|key| key.server != 0 && !self.names.contains_key(&key.server)) {
-            self.learn_names()?;
-        }
-        let mut sweep = std::mem::take(&mut self.sweep);
-        for glimpse in sweep.glimpse(&ledger, &self.context()) {
-            for change in self.engine.glimpse(&glimpse, Clock::now()) {
-                self.tell(change);
-            }
-        }
-        let missed = sweep.step(&ledger, &self.context());
-        self.sweep = sweep;
-        for drop in missed {
-            self.report(drop);
-        }
-        for (server, told) in self.told.drain() {
-            if told > MOST_DROPS_TOLD {
-                info!("{} events of server {server} were left to the ledger", told - MOST_DROPS_TOLD);
-            }
-        }
-        let now = Clock::now();
-        for change in self.engine.tick(now) {
-            self.tell(change);
+        if !received.samples.is_empty() {
+            std::thread::sleep(GATHER);
         }
         Ok(())
     }
@@ -468,7 +461,9 @@ impl<'gate> Daemon<'gate> {
         self.keeper.note_drop(&drop);
         let told = self.told.entry(drop.server_id()).or_default();
         *told = told.saturating_add(1);
-        if *told <= MOST_DROPS_TOLD {
+        let most = if *told <= FEW_DROPS_TOLD { MOST_DROPS_TOLD } else { MANY_DROPS_TOLD };
+        if self.told_of_all < most {
+            self.told_of_all += 1;
             self.outlet.send(Event::Drop(drop));
         }
         for change in changes {

@@ -312,26 +312,42 @@ impl Gate {
             .collect()
     }
 
+    /// How many packets were dropped, or would have been, of any reason.
+    pub fn count_dropped(&self) -> Result<u64, GateError> {
+        let mut dropped = 0;
+        for would in [false, true] {
+            let counters = self.counters(would)?;
+            let drops = counters.iter().filter(|(reason, ..)| would || reason.drops());
+            dropped += drops.map(|(_, packets, _)| packets).sum::<u64>();
+        }
+        Ok(dropped)
+    }
+
     /// Every row of the ledger, those counted without port among them.
     pub fn ledger(&self) -> Result<Vec<(ledger_key, ledger_row)>, GateError> {
-        Ok(self.ledger_rows()?.iter().map(|row| (row.kind, *row)).collect())
+        let mut rows = Vec::new();
+        self.visit_ledger(|row| rows.push((row.kind, *row)))?;
+        Ok(rows)
     }
 
     /// Both parts of the ledger, for [`Sweep`](crate::drops::Sweep) and `show drops`.
     pub fn ledger_snapshot(&self) -> Result<Ledger, GateError> {
-        let rows = self.ledger_rows()?;
-        Ok(rows
-            .iter()
-            .map(|row| (LedgerKey::new(&row.kind, row.rest != 0), LedgerEntry::from(row)))
-            .collect())
+        let mut ledger = Ledger::new();
+        self.visit_ledger(|row| {
+            ledger.push((LedgerKey::new(&row.kind, row.rest != 0), LedgerEntry::from(row)));
+        })?;
+        Ok(ledger)
     }
 
-    fn ledger_rows(&self) -> Result<Vec<ledger_row>, GateError> {
+    fn visit_ledger(&self, mut look: impl FnMut(&ledger_row)) -> Result<(), GateError> {
         let given = self.ledger_shares.get(&share_key::SHARE_ROWS.0)?.map_or(0, |given| given.rows);
         let given = usize::try_from(given).unwrap_or(usize::MAX);
-        let rows = self.ledger_rows.first_entries(given)?;
-        // one that was given back has counted nothing
-        Ok(rows.into_iter().map(|(_, row)| row).filter(|row| row.packets > 0).collect())
+        self.ledger_rows.visit(given, |_, row| {
+            // one that was given back has counted nothing
+            if row.packets > 0 {
+                look(row);
+            }
+        })
     }
 
     /// Servers in quarantine, with the seconds left; `None` is until released.
@@ -465,7 +481,7 @@ impl Gate {
             fill!(fragments),
             fill!(ledger),
             fill!(ledger_rest),
-            self.fill_of_array("ledger_rows", self.ledger_rows.handle(), self.ledger_rows()?.len()),
+            self.fill_of_array("ledger_rows", self.ledger_rows.handle(), self.ledger()?.len()),
             self.fill_of_array("known_drops", &self.known_drops, self.known_drops.max_entries() as usize),
             fill!(ledger_shares),
             fill!(limits),
