@@ -31,11 +31,17 @@ use crate::history::{Keeper, Limits};
 use crate::policy::{Alarms, Policy, Tracking, diff};
 use crate::sample::decode;
 use crate::sink::{Event, Outlet, open_outlet};
+use crate::voice;
 use board::{Board, count};
 use doorbell::Doorbell;
 use notify::Notifier;
 use response::{Outcome, Responder};
 use socket::Socket;
+
+/// Says a line and waits for nobody.
+macro_rules! say {
+    ($($text:tt)*) => { crate::voice::say(format_args!($($text)*)) };
+}
 
 /// How long one wait for samples lasts: a signal is answered as fast.
 const POLL: Duration = Duration::from_millis(100);
@@ -66,6 +72,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let place = Place::of(interface)?;
     let _daemon = place.lock_daemon()?;
     let doorbell = Doorbell::install()?;
+    voice::leave_to_thread();
     let mut notifier = Notifier::from_env();
     let listener = metrics.map(metrics::listen).transpose()?;
     // Before the gate is put down: what comes between that and the first look at the ledger is
@@ -80,7 +87,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
         output.warn(warning);
     }
     // Where people look, so that they see it came up; no alarm, so no sink has it.
-    eprintln!(
+    say!(
         "portcullis: the gate on {interface} is down: {}, {}, generation {}",
         attachment.mode.name(),
         policy.settings.tracking.value,
@@ -105,9 +112,9 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
         if gate.is_pinned_at(&place) {
             lift(&place)?;
         }
-        eprintln!("portcullis: the gate on {interface} is lifted: nothing is dropped any more");
+        say!("portcullis: the gate on {interface} is lifted: nothing is dropped any more");
     } else {
-        eprintln!("portcullis: the daemon ends, the gate on {interface} stays down and enforcing");
+        say!("portcullis: the daemon ends, the gate on {interface} stays down and enforcing");
     }
     Ok(Exit::Done)
 }
@@ -301,7 +308,7 @@ impl<'gate> Daemon<'gate> {
                 Mode::Generic => "slower, and after the kernel has made a buffer of the packet",
                 Mode::Native => "in the driver again",
             };
-            eprintln!(
+            say!(
                 "portcullis: warning: the gate on {} went from {} to {}: {consequence}",
                 self.interface,
                 self.mode.name(),
@@ -324,7 +331,7 @@ impl<'gate> Daemon<'gate> {
                 (Hook::No, false) => "none is needed in service tracking",
                 (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
             };
-            eprintln!(
+            say!(
                 "portcullis: warning: the tracker on {} went from {} to {}: {consequence}",
                 self.interface,
                 self.tracker.name(),
@@ -345,7 +352,7 @@ impl<'gate> Daemon<'gate> {
             let text = match self.responder.quarantine(self.gate, &self.place, alarm, &server) {
                 Outcome::Done(text) => {
                     count(&self.board.quarantines);
-                    eprintln!(
+                    say!(
                         "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {server}",
                         self.interface
                     );
@@ -406,10 +413,10 @@ impl<'gate> Daemon<'gate> {
         match restored {
             Ok((mode, warnings)) => {
                 for warning in warnings {
-                    eprintln!("portcullis: warning: {warning}");
+                    say!("portcullis: warning: {warning}");
                 }
                 let tracker = self.gate.find_tracker(&place);
-                eprintln!(
+                say!(
                     "portcullis: the gate on {} is down again: {}, tracker {}",
                     self.interface,
                     mode.name(),
@@ -431,8 +438,8 @@ impl<'gate> Daemon<'gate> {
     /// SIGHUP: the policy anew. A bad one changes nothing. Log rotation asks for it as well.
     fn reload(&mut self, path: &Path) {
         match self.try_reload(path) {
-            Ok(text) => eprintln!("{text}"),
-            Err(error) => eprintln!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
+            Ok(text) => say!("{text}"),
+            Err(error) => say!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
         }
         self.outlet.reopen();
         return_memory();

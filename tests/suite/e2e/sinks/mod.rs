@@ -5,6 +5,7 @@ mod alertmanager;
 mod files;
 mod hostile;
 mod journal;
+mod stuck;
 mod syslog;
 
 use std::fs;
