@@ -186,7 +186,7 @@ impl<'gate> Daemon<'gate> {
         };
         daemon.learn_names()?;
         let ledger = gate.ledger_snapshot()?;
-        let baseline = daemon.keeper.baseline();
+        let baseline = daemon.keeper.take_baseline();
         let (sweep, missed) = Sweep::starting(&ledger, &baseline, &daemon.context());
         daemon.sweep = sweep;
         for drop in missed {
