@@ -104,9 +104,13 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     return_memory();
     notifier.ready(&daemon.describe());
     let ended = daemon.watch(&consumer, &doorbell, path, &mut notifier);
+    let lifted = daemon.lifted;
     notifier.stopping();
     daemon.stop();
     ended?;
+    if lifted {
+        return Ok(Exit::Done);
+    }
     if raise_on_exit {
         let _lock = place.lock()?;
         if gate.is_pinned_at(&place) {
@@ -129,6 +133,8 @@ struct Daemon<'gate> {
     mode: Mode,
     tracker: Hook,
     strict: bool,
+    /// Somebody typed `detach`.
+    lifted: bool,
     colour: bool,
     names: Names,
     engine: Engine,
@@ -173,6 +179,7 @@ impl<'gate> Daemon<'gate> {
             mode: attachment.mode,
             tracker: attachment.hook,
             strict: policy.settings.tracking.value == Tracking::Strict,
+            lifted: false,
             colour,
             names: Names::new(),
             engine: Engine::new(settings),
@@ -205,7 +212,7 @@ impl<'gate> Daemon<'gate> {
     ) -> anyhow::Result<()> {
         let mut swept = Instant::now();
         let mut settled = Instant::now();
-        while !doorbell.asked_to_stop() {
+        while !doorbell.asked_to_stop() && !self.lifted {
             self.take_samples(consumer)?;
             self.respond();
             self.board.beat();
@@ -295,8 +302,17 @@ impl<'gate> Daemon<'gate> {
     /// The mode never changes silently, and a gate that somebody lifted has no daemon.
     fn look_at_gate(&mut self) -> anyhow::Result<()> {
         if !self.gate.is_pinned_at(&self.place) {
+            if self.place.is_lifted_by_order() {
+                say!(
+                    "portcullis: the gate on {} was lifted by another command; the daemon ends\n\
+                     help: portcullis run -i {0} -p POLICY puts it down again",
+                    self.interface
+                );
+                self.lifted = true;
+                return Ok(());
+            }
             anyhow::bail!(
-                "the gate on {} was lifted by another command; the daemon ends\n\
+                "the pins of the gate on {} are gone, and nobody typed `detach`; the daemon ends\n\
                  help: portcullis run -i {0} -p POLICY puts it down again",
                 self.interface
             );
