@@ -473,7 +473,7 @@ impl<'gate> Daemon<'gate> {
             None => Vec::new(),
         };
         let generation = self.gate.apply(&self.place, &policy, &tables)?;
-        self.responder = Responder::new(&policy);
+        self.responder.follow(&policy);
         self.keeper.set_limits(Limits::of_days(policy.alarms.response.history_days));
         if policy.alarms != self.alarms {
             self.alarms = policy.alarms.clone();
