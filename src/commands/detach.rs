@@ -13,7 +13,9 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
         Place::of(interface)?;
     }
     let _lock = place.lock()?;
-    let lifted = lift(&place)?;
+    // first, or the daemon could miss it
+    place.note_order_to_lift(true);
+    let lifted = lift(&place).inspect_err(|_| place.note_order_to_lift(false))?;
     output.either(&json!({ "interface": interface, "lifted": lifted }), || {
         if lifted {
             format!("the gate on {interface} is lifted: nothing is dropped any more\n")

@@ -32,12 +32,18 @@ use crate::history::{Keeper, Limits};
 use crate::policy::{Alarms, Policy, Tracking, diff};
 use crate::sample::decode;
 use crate::sink::{Event, Outlet, open_outlet};
+use crate::voice;
 use board::{Board, count};
 use doorbell::Doorbell;
 use ledger::Glance;
 use notify::Notifier;
 use response::{Outcome, Responder};
 use socket::Socket;
+
+/// Says a line and waits for nobody.
+macro_rules! say {
+    ($($text:tt)*) => { crate::voice::say(format_args!($($text)*)) };
+}
 
 /// How long one wait for samples lasts: a signal is answered as fast.
 const POLL: Duration = Duration::from_millis(100);
@@ -74,6 +80,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let place = Place::of(interface)?;
     let _daemon = place.lock_daemon()?;
     let doorbell = Doorbell::install()?;
+    voice::leave_to_thread();
     let mut notifier = Notifier::from_env();
     let listener = metrics.map(metrics::listen).transpose()?;
     // Before the gate is put down: what comes between that and the first look at the ledger is
@@ -88,7 +95,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
         output.warn(warning);
     }
     // Where people look, so that they see it came up; no alarm, so no sink has it.
-    eprintln!(
+    say!(
         "portcullis: the gate on {interface} is down: {}, {}, generation {}",
         attachment.mode.name(),
         policy.settings.tracking.value,
@@ -105,17 +112,21 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     return_memory();
     notifier.ready(&daemon.describe());
     let ended = daemon.watch(&consumer, &doorbell, path, &mut notifier);
+    let lifted = daemon.lifted;
     notifier.stopping();
     daemon.stop();
     ended?;
+    if lifted {
+        return Ok(Exit::Done);
+    }
     if raise_on_exit {
         let _lock = place.lock()?;
         if gate.is_pinned_at(&place) {
             lift(&place)?;
         }
-        eprintln!("portcullis: the gate on {interface} is lifted: nothing is dropped any more");
+        say!("portcullis: the gate on {interface} is lifted: nothing is dropped any more");
     } else {
-        eprintln!("portcullis: the daemon ends, the gate on {interface} stays down and enforcing");
+        say!("portcullis: the daemon ends, the gate on {interface} stays down and enforcing");
     }
     Ok(Exit::Done)
 }
@@ -130,6 +141,8 @@ struct Daemon<'gate> {
     mode: Mode,
     tracker: Hook,
     strict: bool,
+    /// Somebody typed `detach`.
+    lifted: bool,
     colour: bool,
     names: Names,
     engine: Engine,
@@ -178,6 +191,7 @@ impl<'gate> Daemon<'gate> {
             mode: attachment.mode,
             tracker: attachment.hook,
             strict: policy.settings.tracking.value == Tracking::Strict,
+            lifted: false,
             colour,
             names: Names::new(),
             engine: Engine::new(settings),
@@ -193,7 +207,7 @@ impl<'gate> Daemon<'gate> {
         };
         daemon.learn_names()?;
         let ledger = gate.ledger_snapshot()?;
-        let baseline = daemon.keeper.baseline();
+        let baseline = daemon.keeper.take_baseline();
         let (sweep, missed) = Sweep::starting(&ledger, &baseline, &daemon.context());
         daemon.sweep = sweep;
         for drop in missed {
@@ -212,7 +226,7 @@ impl<'gate> Daemon<'gate> {
     ) -> anyhow::Result<()> {
         let mut swept = Instant::now();
         let mut settled = Instant::now();
-        while !doorbell.asked_to_stop() {
+        while !doorbell.asked_to_stop() && !self.lifted {
             self.take_samples(consumer)?;
             self.respond();
             self.board.beat();
@@ -281,8 +295,17 @@ impl<'gate> Daemon<'gate> {
     /// The mode never changes silently, and a gate that somebody lifted has no daemon.
     fn look_at_gate(&mut self) -> anyhow::Result<()> {
         if !self.gate.is_pinned_at(&self.place) {
+            if self.place.is_lifted_by_order() {
+                say!(
+                    "portcullis: the gate on {} was lifted by another command; the daemon ends\n\
+                     help: portcullis run -i {0} -p POLICY puts it down again",
+                    self.interface
+                );
+                self.lifted = true;
+                return Ok(());
+            }
             anyhow::bail!(
-                "the gate on {} was lifted by another command; the daemon ends\n\
+                "the pins of the gate on {} are gone, and nobody typed `detach`; the daemon ends\n\
                  help: portcullis run -i {0} -p POLICY puts it down again",
                 self.interface
             );
@@ -294,7 +317,7 @@ impl<'gate> Daemon<'gate> {
                 Mode::Generic => "slower, and after the kernel has made a buffer of the packet",
                 Mode::Native => "in the driver again",
             };
-            eprintln!(
+            say!(
                 "portcullis: warning: the gate on {} went from {} to {}: {consequence}",
                 self.interface,
                 self.mode.name(),
@@ -317,7 +340,7 @@ impl<'gate> Daemon<'gate> {
                 (Hook::No, false) => "none is needed in service tracking",
                 (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
             };
-            eprintln!(
+            say!(
                 "portcullis: warning: the tracker on {} went from {} to {}: {consequence}",
                 self.interface,
                 self.tracker.name(),
@@ -338,7 +361,7 @@ impl<'gate> Daemon<'gate> {
             let text = match self.responder.quarantine(self.gate, &self.place, alarm, &server) {
                 Outcome::Done(text) => {
                     count(&self.board.quarantines);
-                    eprintln!(
+                    say!(
                         "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {server}",
                         self.interface
                     );
@@ -399,10 +422,10 @@ impl<'gate> Daemon<'gate> {
         match restored {
             Ok((mode, warnings)) => {
                 for warning in warnings {
-                    eprintln!("portcullis: warning: {warning}");
+                    say!("portcullis: warning: {warning}");
                 }
                 let tracker = self.gate.find_tracker(&place);
-                eprintln!(
+                say!(
                     "portcullis: the gate on {} is down again: {}, tracker {}",
                     self.interface,
                     mode.name(),
@@ -424,8 +447,8 @@ impl<'gate> Daemon<'gate> {
     /// SIGHUP: the policy anew. A bad one changes nothing. Log rotation asks for it as well.
     fn reload(&mut self, path: &Path) {
         match self.try_reload(path) {
-            Ok(text) => eprintln!("{text}"),
-            Err(error) => eprintln!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
+            Ok(text) => say!("{text}"),
+            Err(error) => say!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
         }
         self.outlet.reopen();
         return_memory();
@@ -443,7 +466,7 @@ impl<'gate> Daemon<'gate> {
             None => Vec::new(),
         };
         let generation = self.gate.apply(&self.place, &policy, &tables)?;
-        self.responder = Responder::new(&policy);
+        self.responder.follow(&policy);
         self.keeper.set_limits(Limits::of_days(policy.alarms.response.history_days));
         if policy.alarms != self.alarms {
             self.alarms = policy.alarms.clone();

@@ -111,16 +111,27 @@ impl Sweep {
 
     /// Takes note of a sample and returns how many of its drops nobody has reported yet.
     pub fn hear(&mut self, key: LedgerKey, time_ns: u64, drops: u64) -> u64 {
-        let known = self.known.entry(key).or_default();
-        if known.first_ns.is_some() && time_ns <= known.last_ns {
+        let row = self.row_of(key);
+        let counted = self.known.entry(row).or_default();
+        if counted.first_ns.is_some() && time_ns <= counted.last_ns {
             // It waited in the buffer while a sweep read the ledger, which has it.
             return 0;
         }
-        let fresh = drops.saturating_sub(known.unsampled);
-        known.unsampled = known.unsampled.saturating_sub(drops);
+        let fresh = drops.saturating_sub(counted.unsampled);
+        counted.unsampled = counted.unsampled.saturating_sub(drops);
+        // Under its own name even so: whether it has a row by now, the next sweep finds out.
+        let known = self.known.entry(key).or_default();
         known.packets = known.packets.saturating_add(fresh);
         known.told_ns = known.told_ns.max(time_ns);
         fresh
+    }
+
+    /// Where a kind's drops are counted, as far as the last sweep could see: a kind without a row
+    /// in a ledger that is full counts for the rest.
+    fn row_of(&self, key: LedgerKey) -> LedgerKey {
+        let has_row = |key: &LedgerKey| self.known.get(key).is_some_and(|known| known.first_ns.is_some());
+        let rest = rest_of(key);
+        if !has_row(&key) && has_row(&rest) { rest } else { key }
     }
 
     /// The last packets of the kinds that went on since the last step, to be asked for before it:
@@ -264,13 +275,17 @@ impl Sweep {
             .map(|(key, known)| (key, known.packets))
             .collect();
         for (key, packets) in homeless {
-            let rest = LedgerKey { port: 0, protocol: 0, rest: true, ..key };
+            let rest = rest_of(key);
             if rests.contains(&rest) {
                 let known = self.known.entry(rest).or_default();
                 known.packets = known.packets.saturating_add(packets);
             }
         }
     }
+}
+
+fn rest_of(key: LedgerKey) -> LedgerKey {
+    LedgerKey { port: 0, protocol: 0, rest: true, ..key }
 }
 
 /// Leaves at most `most`, the oldest first: of each server as many as of any other, what was never

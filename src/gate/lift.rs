@@ -92,6 +92,7 @@ impl Gate {
     ) -> Result<(Gate, Attachment), GateError> {
         check_privilege()?;
         ensure_bpffs()?;
+        place.note_order_to_lift(false);
         let maps = place.pins.join("maps");
         let replaced = maps.exists();
         let mut warnings = Vec::new();

@@ -104,6 +104,30 @@ impl Place {
         name.into()
     }
 
+    /// Whether `detach` was the last that had to do with the gate here: who finds it gone then
+    /// leaves it so.
+    pub fn is_lifted_by_order(&self) -> bool {
+        self.order().exists()
+    }
+
+    /// Notes that the gate is lifted by order, or that it is not any more. To be called with the
+    /// writers' lock held. Without the note a service would put the gate down again, no worse.
+    pub fn note_order_to_lift(&self, lifted: bool) {
+        let noted = match lifted {
+            true => fs::write(self.order(), ""),
+            false => fs::remove_file(self.order()),
+        };
+        if let Err(error) = noted
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::debug!("{}: {error}", self.order().display());
+        }
+    }
+
+    fn order(&self) -> PathBuf {
+        self.stem.with_added_extension("lifted")
+    }
+
     /// Takes the writers' lock, waiting a little for another writer.
     pub fn lock(&self) -> Result<Lock, GateError> {
         self.take("lock", LOCK_PATIENCE).map_err(|holder| match holder {

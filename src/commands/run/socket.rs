@@ -74,7 +74,8 @@ impl Socket {
             };
             let (clients, board) = (Arc::clone(&self.clients), Arc::clone(&self.board));
             clients.fetch_add(1, Ordering::SeqCst);
-            std::thread::spawn(move || {
+            let leaving = Arc::clone(&clients);
+            let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
                 if let Err(error) = client.serve(stream) {
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
                         count(&board.clients_left);
@@ -82,8 +83,12 @@ impl Socket {
                     debug!("a client left early: {error}");
                 }
                 return_memory();
-                clients.fetch_sub(1, Ordering::SeqCst);
+                leaving.fetch_sub(1, Ordering::SeqCst);
             });
+            if let Err(error) = started {
+                debug!("no thread for a client: {error}");
+                clients.fetch_sub(1, Ordering::SeqCst);
+            }
         }
     }
 

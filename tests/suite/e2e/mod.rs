@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod daemon;
 pub mod evasion;
+mod flood;
 mod flows;
 mod history;
 pub(crate) mod kills;
