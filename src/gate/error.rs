@@ -23,9 +23,9 @@ pub enum GateError {
 
     #[error(
         "there is no interface `{interface}` in this network namespace\n\
-         help: `ip link` lists them; for another namespace: nsenter --net=/run/netns/NAME portcullis …"
+         help: `ip link` lists them; for another namespace: nsenter --net=/run/netns/NAME portcullis …{hint}"
     )]
-    NoInterface { interface: String },
+    NoInterface { interface: String, hint: String },
 
     #[error("`{interface}` can't be an interface's name: {why}")]
     BadInterfaceName { interface: String, why: &'static str },
@@ -35,6 +35,25 @@ pub enum GateError {
          help: portcullis attach -i {interface} -p POLICY, or portcullis run -i {interface} -p POLICY"
     )]
     NotAttached { interface: String },
+
+    #[error(
+        "no gate is pinned as `{name}`\n\
+         help: `portcullis show gates` lists those of every network namespace"
+    )]
+    NoSuchPins { name: String },
+
+    #[error(
+        "{name} is no orphan: its network namespace lives\n\
+         help: lift it from there: nsenter --net=/run/netns/NAME (or --target PID --net) \
+         portcullis detach -i {interface}"
+    )]
+    NamespaceLives { name: String, interface: String },
+
+    #[error(
+        "whether the network namespace of {name} lives can't be told from here: not every process can be seen\n\
+         help: run it as root on the host itself, outside of any container"
+    )]
+    NamespaceUnknown { name: String },
 
     #[error(
         "no bpffs at {path}, and this is a private mount namespace: what is pinned here would vanish \

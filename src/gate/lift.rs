@@ -79,8 +79,10 @@ fn link_path(place: &Place, name: &str) -> PathBuf {
     place.pins.join("links").join(name)
 }
 
-const LINK_FILTER: &str = "filter";
+pub(super) const LINK_FILTER: &str = "filter";
 const LINK_TRACK: &str = "track";
+/// Names of the pins of links.
+pub(super) const LINKS: [&str; 2] = [LINK_FILTER, LINK_TRACK];
 
 impl Gate {
     /// Puts the gate down at `place` with `policy`, or replaces the programs of
@@ -387,7 +389,7 @@ pub fn lift(place: &Place) -> Result<bool, GateError> {
     if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
         clsact::detach(programs.track.as_fd(), place.ifindex);
     }
-    for name in [LINK_FILTER, LINK_TRACK] {
+    for name in LINKS {
         if let Ok(link) = system::open_pin(&link_path(place, name)) {
             // of an interface that is gone there is nothing to take off
             let _ = system::detach_link(link.as_fd());

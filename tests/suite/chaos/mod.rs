@@ -6,4 +6,5 @@
 mod fault_points;
 mod mounts;
 mod nics;
+mod orphans;
 mod unread;
