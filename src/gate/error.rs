@@ -110,6 +110,12 @@ pub enum GateError {
     #[error("{what}: {errno}{}", remedy(*.errno))]
     Kernelside { what: String, errno: Errno },
 
+    #[error("{what}: {errno}{}", remedy_for_pins(*.errno))]
+    NotPinned { what: String, errno: Errno },
+
+    #[error("generation {generation} of the policy is live, but {state}: {error}\nthen attach again")]
+    HalfDone { generation: u64, state: String, error: Box<GateError> },
+
     #[error("{what}: {why}")]
     Other { what: String, why: String },
 }
@@ -133,7 +139,26 @@ fn remedy(errno: Errno) -> &'static str {
     }
 }
 
+/// As [`remedy`], of what is pinned: a bpffs has no size, its inodes are the kernel's memory.
+fn remedy_for_pins(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT | Errno::ENOMEM => {
+            "\nhelp: the kernel has no room for another pin. Make some: `free -m` shows the machine's memory, \
+             `systemd-cgls` and MemoryMax= a unit's or container's; `find /sys/fs/bpf | wc -l` counts what is pinned"
+        }
+        errno => remedy(errno),
+    }
+}
+
 impl GateError {
+    /// An error of the bpffs, with what was being done.
+    pub fn not_pinned(what: String, error: &std::io::Error) -> GateError {
+        match GateError::from_io(what, error) {
+            GateError::Kernelside { what, errno } => GateError::NotPinned { what, errno },
+            other => other,
+        }
+    }
+
     /// An error of a file system, with what was being done.
     pub fn from_io(what: String, error: &std::io::Error) -> GateError {
         match error.raw_os_error() {

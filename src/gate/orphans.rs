@@ -16,7 +16,8 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::error::GateError;
-use super::lift::{LINK_FILTER, LINKS, lift};
+use super::lift::{LINK_FILTER, LINKS};
+use super::pins::lift;
 use super::place::{PINS, Place, check_mounts};
 use super::{check_privilege, system};
 

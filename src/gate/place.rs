@@ -204,6 +204,7 @@ pub fn ensure_bpffs() -> Result<(), GateError> {
         return Ok(());
     }
     check_mounts()?;
+    super::fault::point();
     mount(
         Some("bpf"),
         path,
