@@ -122,6 +122,8 @@ struct Daemon<'gate> {
     mode: Mode,
     tracker: Hook,
     strict: bool,
+    /// Why the gate could not be put down again, as it was last said.
+    refusal: String,
     colour: bool,
     names: Names,
     engine: Engine,
@@ -166,6 +168,7 @@ impl<'gate> Daemon<'gate> {
             mode: attachment.mode,
             tracker: attachment.hook,
             strict: policy.settings.tracking.value == Tracking::Strict,
+            refusal: String::new(),
             colour,
             names: Names::new(),
             engine: Engine::new(settings),
@@ -423,8 +426,17 @@ impl<'gate> Daemon<'gate> {
                 }
                 (self.mode, self.tracker) = (mode, tracker);
                 self.place = place;
+                self.refusal.clear();
             }
-            Err(error) => debug!("{error}"),
+            // whoever holds the lock changes what this is about
+            Err(error @ (GateError::Locked { .. } | GateError::NotAttached { .. })) => debug!("{error}"),
+            Err(error) => {
+                let refusal = error.to_string();
+                if refusal != self.refusal {
+                    eprintln!("portcullis: warning: tried every second: {refusal}");
+                    self.refusal = refusal;
+                }
+            }
         }
     }
 
