@@ -11,11 +11,11 @@ use crate::e2e::tap::Tap;
 use crate::e2e::world::{NIC, PATIENCE, V4, World, ip, own_machine, share_machine};
 
 /// More changes than any command makes.
-const MOST_POINTS: usize = 1_000;
+pub const MOST_POINTS: usize = 1_000;
 /// Of commands that load the programs, every so many-th point is tried.
 const LOAD_STEP: usize = 9;
 
-fn load_step() -> usize {
+pub fn load_step() -> usize {
     std::env::var("PORTCULLIS_CHAOS_STEP").ok().and_then(|step| step.parse().ok()).unwrap_or(LOAD_STEP)
 }
 
@@ -33,7 +33,7 @@ fn die_at(world: &World, point: usize, args: &[&str]) -> Outcome {
 
 /// Whether it died, as it was told to; whatever it said before that is no success.
 #[track_caller]
-fn died(outcome: &Outcome, point: usize) -> bool {
+pub fn died(outcome: &Outcome, point: usize) -> bool {
     match outcome.code {
         Some(0) => false,
         // nsenter hands on the signal
@@ -46,7 +46,7 @@ fn died(outcome: &Outcome, point: usize) -> bool {
 }
 
 /// Everything that is pinned, and whatever is left beside it.
-fn list_pins(world: &World) -> BTreeSet<String> {
+pub fn list_pins(world: &World) -> BTreeSet<String> {
     fn walk(folder: &Path, root: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -67,7 +67,7 @@ fn list_pins(world: &World) -> BTreeSet<String> {
 
 /// What `show status` says is so: it may not say that the gate drops when it does not.
 #[track_caller]
-fn prove_status(world: &World, tap: &Tap) {
+pub fn prove_status(world: &World, tap: &Tap) {
     let outcome = world.run("show", &["status", "-j"]);
     match outcome.code {
         Some(0) => {
@@ -86,7 +86,7 @@ fn prove_status(world: &World, tap: &Tap) {
 }
 
 /// A gate with the first twin, both policies in files, and the tap.
-fn stage() -> (World, [String; 2], Tap) {
+pub fn stage() -> (World, [String; 2], Tap) {
     let world = World::new();
     world.attach(&twin(0));
     let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];

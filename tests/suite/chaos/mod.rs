@@ -4,6 +4,7 @@
 //! programs; the default tries some of them, for each costs the verifier's time.
 
 mod fault_points;
+mod lacks;
 mod mounts;
 mod nics;
 mod orphans;
