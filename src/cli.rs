@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::clock::parse_time;
+use crate::clock::{parse_time, wall_now};
 use jiff::Timestamp;
 
 /// The gate on a DMZ router.
@@ -267,7 +267,7 @@ pub struct Explain {
 /// A moment: a time ago, a date or a time in the system's time zone, or RFC 3339.
 fn parse_moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = parse_time(text)
-        && let Ok(moment) = Timestamp::now().checked_sub(ago)
+        && let Ok(moment) = wall_now().checked_sub(ago)
     {
         return Ok(moment);
     }
