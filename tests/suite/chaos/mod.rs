@@ -5,6 +5,7 @@
 
 mod clocks;
 mod fault_points;
+mod kills;
 mod lacks;
 mod mounts;
 mod nics;
