@@ -307,3 +307,20 @@ fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_in_force() {
     assert_eq!(world.show("status")["generation"], 21, "each apply counts");
     world.prove_drops(&tap, 1);
 }
+
+#[test]
+fn the_fault_points_are_in_builds_with_debug_assertions_and_in_no_release() {
+    // run by `cargo test --release`, this proves that they are not there
+    let program = std::fs::read(env!("CARGO_BIN_EXE_portcullis")).expect("the program");
+    let names: [&[u8]; 4] =
+        [b"PORTCULLIS_DIE_AT", b"PORTCULLIS_NO_ROOM_AT", b"PORTCULLIS_NO_TCX", b"PORTCULLIS_CLOCK_OFFSET"];
+    for name in names {
+        let is_there = program.windows(name.len()).any(|window| window == name);
+        assert_eq!(is_there, cfg!(debug_assertions), "{}", String::from_utf8_lossy(name));
+    }
+    // what people install has no debug assertions, nor can the manifest put them in
+    let manifest = include_str!("../../../Cargo.toml");
+    let release = manifest.split_once("[profile.release]").expect("a release profile").1;
+    let release = release.split("\n[").next().unwrap_or_default();
+    assert!(!release.contains("debug-assertions"), "{release}");
+}
