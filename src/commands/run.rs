@@ -143,6 +143,8 @@ struct Daemon<'gate> {
     strict: bool,
     /// Somebody typed `detach`.
     lifted: bool,
+    /// Why the gate could not be put down again, as it was last said.
+    refusal: String,
     colour: bool,
     names: Names,
     engine: Engine,
@@ -192,6 +194,7 @@ impl<'gate> Daemon<'gate> {
             tracker: attachment.hook,
             strict: policy.settings.tracking.value == Tracking::Strict,
             lifted: false,
+            refusal: String::new(),
             colour,
             names: Names::new(),
             engine: Engine::new(settings),
@@ -439,8 +442,17 @@ impl<'gate> Daemon<'gate> {
                 }
                 (self.mode, self.tracker) = (mode, tracker);
                 self.place = place;
+                self.refusal.clear();
             }
-            Err(error) => debug!("{error}"),
+            // whoever holds the lock changes what this is about
+            Err(error @ (GateError::Locked { .. } | GateError::NotAttached { .. })) => debug!("{error}"),
+            Err(error) => {
+                let refusal = error.to_string();
+                if refusal != self.refusal {
+                    eprintln!("portcullis: warning: tried every second: {refusal}");
+                    self.refusal = refusal;
+                }
+            }
         }
     }
 

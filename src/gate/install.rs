@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use plain::Plain;
@@ -22,6 +21,7 @@ use super::error::GateError;
 use super::fault;
 use super::map::Table;
 use super::{Gate, OUTER_MAPS};
+use crate::clock::wall_now;
 use crate::compile::{Cell, NeedRow, ServerRow, Tables};
 use crate::policy::{Policy, UnknownSources};
 
@@ -491,7 +491,7 @@ fn cut_into_blocks(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
 }
 
 fn describe_settings(policy: &Policy, tables: &Tables, generation: &Generation, number: u64) -> settings {
-    let applied_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
     let mut file = [0; layout::FILE_BYTES.0 as usize];
     let room = file.len() - 1;
     for (to, from) in file.iter_mut().zip(policy.file.bytes().take(room)) {

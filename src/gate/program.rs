@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
@@ -46,17 +46,36 @@ impl Programs {
         Ok(Programs { filter: open(FILTER)?, explain: open(EXPLAIN)?, track: open(TRACK)? })
     }
 
-    /// Pins them, in the place of earlier ones if there are any.
-    pub(super) fn pin(&self, folder: &Path) -> Result<(), GateError> {
+    /// Pins them beside those of before; [`Programs::put_in_force`] takes those away. Whatever a bpffs
+    /// may refuse is done now.
+    pub(super) fn pin_beside(&self, folder: &Path) -> Result<(), GateError> {
         for (name, program) in self.list() {
-            let path = folder.join(name);
-            // bpffs has no overwriting pin, but it has rename
-            let fresh = folder.join(format!("{name}:new"));
+            let fresh = fresh_path(folder, name);
             let _ = fs::remove_file(&fresh);
-            pin(program.as_fd(), &fresh)?;
+            if let Err(error) = pin(program.as_fd(), &fresh) {
+                self.unpin_beside(folder);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Programs::pin_beside`].
+    pub(super) fn unpin_beside(&self, folder: &Path) {
+        for (name, _) in self.list() {
+            let _ = fs::remove_file(fresh_path(folder, name));
+        }
+    }
+
+    /// Puts what was pinned beside into the place of earlier ones, if there are any.
+    pub(super) fn put_in_force(&self, folder: &Path) -> Result<(), GateError> {
+        for (name, _) in self.list() {
+            let path = folder.join(name);
             fault::point();
-            fs::rename(&fresh, &path)
-                .map_err(|error| GateError::from_io(format!("could not pin {}", path.display()), &error))?;
+            // bpffs has no overwriting pin, but it has rename
+            fs::rename(fresh_path(folder, name), &path).map_err(|error| {
+                GateError::not_pinned(format!("could not pin {}", path.display()), &error)
+            })?;
         }
         Ok(())
     }
@@ -82,7 +101,11 @@ impl Programs {
 /// Pins anything at `path`.
 pub(super) fn pin(fd: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), GateError> {
     system::pin(fd, path)
-        .map_err(|errno| GateError::Kernelside { what: format!("could not pin {}", path.display()), errno })
+        .map_err(|errno| GateError::NotPinned { what: format!("could not pin {}", path.display()), errno })
+}
+
+fn fresh_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}:new"))
 }
 
 /// Every map of the object, by the name of its pin.

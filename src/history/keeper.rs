@@ -6,11 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use log::{info, warn};
 
+use super::ageing::Ageing;
 use super::{Filter, Limits, Pending, Store};
 use crate::alarm::{Change, Step};
+use crate::clock::Clock;
 use crate::drops::{Baseline, Drop as Dropped};
 
 /// Between two writes when nothing presses.
@@ -94,7 +95,7 @@ impl Found {
 
     /// No alarm of an earlier daemon may have the next id, or it would be overwritten.
     fn nothing() -> Found {
-        let last_id = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+        let last_id = u64::try_from(Clock::now().wall.as_second()).unwrap_or(0);
         Found { begun: false, last_id, baseline: Baseline::default() }
     }
 }
@@ -200,20 +201,23 @@ impl Drop for Keeper {
 /// Writes what waits, until the end.
 fn keep(shared: &Shared, store: &Store, mut begun: bool) {
     let mut backlog = Pending::default();
+    let mut ageing = Ageing::default();
     let mut delay = FIRST_DELAY;
     let mut pause = CALM;
     loop {
         let (fresh, limits, ending) = wait(shared, pause);
         backlog.merge(fresh);
+        let now = Clock::now();
+        let limits = ageing.judge(limits, now);
         let lost = std::mem::take(&mut backlog.lost);
         let outcome = match backlog.is_empty() {
             true => Ok(()),
             // before anything of this daemon is in it
             false if !begun => store.begin().and_then(|_| {
                 begun = true;
-                store.write(&backlog, &limits, Timestamp::now())
+                store.write(&backlog, &limits, now.wall)
             }),
-            false => store.write(&backlog, &limits, Timestamp::now()),
+            false => store.write(&backlog, &limits, now.wall),
         };
         let mut desk = shared.desk();
         desk.status.lost = desk.status.lost.saturating_add(lost);

@@ -172,7 +172,7 @@ impl Client {
     }
 
     fn open_entries(&self) -> Vec<AlarmEntry> {
-        let now = Timestamp::now();
+        let now = Clock::now().wall;
         let entry = |alarm: &Alarm| {
             let record = serde_json::to_value(alarm).ok()?;
             Some(AlarmEntry { id: alarm.id, state: State::Open, changed: now, alarm: record })

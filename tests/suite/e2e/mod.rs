@@ -6,7 +6,7 @@
 
 pub mod command;
 mod commands;
-mod console;
+pub mod console;
 mod daemon;
 pub mod evasion;
 mod flood;
