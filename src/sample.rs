@@ -7,7 +7,7 @@ use plain::Plain;
 use thiserror::Error;
 
 use crate::drops::{Cause, Context, Drop, LedgerKey, Origin, TCP, Verdict, has_ports, is_icmp};
-use crate::gate::contract::{self, address, drop_flag, layout};
+use crate::gate::contract::{self, address, drop_flag, layout, rule_flag};
 
 // SAFETY: `repr(C)` of integers and arrays of integers, without padding (the contract header
 // asserts its size): any bytes will do.
@@ -106,7 +106,7 @@ pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
         destination,
         interface: header.interface,
         server: header.server,
-        rule: header.rule,
+        rule: header.rule & rule_flag::RULE_ID_MASK.0,
         length: header.length,
         source_port: header.source_port,
         destination_port: header.destination_port,
@@ -374,7 +374,7 @@ mod tests {
             assert_eq!((sample.time_ns, sample.drops), (wanted.time_ns, wanted.drops), "seed {seed}");
             assert_eq!(
                 (sample.interface, sample.server, sample.rule, sample.length, sample.port),
-                (wanted.interface, wanted.server, wanted.rule, wanted.length, wanted.port)
+                (wanted.interface, wanted.server, wanted.rule & 0x1fff_ffff, wanted.length, wanted.port)
             );
             assert_eq!(
                 (sample.source_port, sample.destination_port, sample.ethertype, sample.vlan),
