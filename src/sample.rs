@@ -445,6 +445,19 @@ mod tests {
     }
 
     #[test]
+    fn each_flag_of_a_sample_says_one_thing_of_its_event() {
+        for flags in 0..8_u32 {
+            let mut flagged = header();
+            flagged.flags = flags as u8;
+            let drop = decode(&bytes(&flagged, &[], 0)).unwrap().to_drop(1, &context());
+            let has = |flag: drop_flag| flags & flag.0 != 0;
+            assert_eq!(drop.quiet, has(drop_flag::DROP_QUIET), "{flags}");
+            assert_eq!(drop.own_port, has(drop_flag::DROP_OWN_PORT), "{flags}");
+            assert_eq!(drop.verdict == Verdict::WouldDrop, has(drop_flag::DROP_WOULD), "{flags}");
+        }
+    }
+
+    #[test]
     fn a_later_fragment_has_no_ports_to_show() {
         let mut fragment = header();
         fragment.source_port = 0;
