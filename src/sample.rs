@@ -7,7 +7,7 @@ use plain::Plain;
 use thiserror::Error;
 
 use crate::drops::{Cause, Context, Drop, LedgerKey, Origin, TCP, Verdict, has_ports, is_icmp};
-use crate::gate::contract::{self, address, drop_flag, layout};
+use crate::gate::contract::{self, address, drop_flag, layout, rule_flag};
 
 // SAFETY: `repr(C)` of integers and arrays of integers, without padding (the contract header
 // asserts its size): any bytes will do.
@@ -106,7 +106,7 @@ pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
         destination,
         interface: header.interface,
         server: header.server,
-        rule: header.rule,
+        rule: header.rule & rule_flag::RULE_ID_MASK.0,
         length: header.length,
         source_port: header.source_port,
         destination_port: header.destination_port,
@@ -374,7 +374,7 @@ mod tests {
             assert_eq!((sample.time_ns, sample.drops), (wanted.time_ns, wanted.drops), "seed {seed}");
             assert_eq!(
                 (sample.interface, sample.server, sample.rule, sample.length, sample.port),
-                (wanted.interface, wanted.server, wanted.rule, wanted.length, wanted.port)
+                (wanted.interface, wanted.server, wanted.rule & 0x1fff_ffff, wanted.length, wanted.port)
             );
             assert_eq!(
                 (sample.source_port, sample.destination_port, sample.ethertype, sample.vlan),
@@ -442,6 +442,19 @@ mod tests {
         assert_eq!((drop.tcp_flags, drop.icmp_type), (Some(2), None));
         assert_eq!((drop.drops, drop.from), (2, Origin::Sample));
         assert_eq!(drop.verdict, Verdict::Drop);
+    }
+
+    #[test]
+    fn each_flag_of_a_sample_says_one_thing_of_its_event() {
+        for flags in 0..8_u32 {
+            let mut flagged = header();
+            flagged.flags = flags as u8;
+            let drop = decode(&bytes(&flagged, &[], 0)).unwrap().to_drop(1, &context());
+            let has = |flag: drop_flag| flags & flag.0 != 0;
+            assert_eq!(drop.quiet, has(drop_flag::DROP_QUIET), "{flags}");
+            assert_eq!(drop.own_port, has(drop_flag::DROP_OWN_PORT), "{flags}");
+            assert_eq!(drop.verdict == Verdict::WouldDrop, has(drop_flag::DROP_WOULD), "{flags}");
+        }
     }
 
     #[test]

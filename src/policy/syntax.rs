@@ -390,6 +390,13 @@ mod tests {
     }
 
     #[test]
+    fn each_key_that_stands_twice_is_reported() {
+        let text = "[t]\na = 1\na = 2\nb = 1\nb = 2\n[u]\n";
+        let found: Vec<String> = messages(text).into_iter().map(|(_, message)| message).collect();
+        assert_eq!(found, ["`a` is defined twice", "`b` is defined twice"]);
+    }
+
+    #[test]
     fn a_key_that_stands_twice_names_the_line_of_the_first() {
         let findings = Mended::new("[a]\nx = 1\ny = 1\n\nx = 2\n").findings;
         assert_eq!(findings[0].help.as_deref(), Some("the first one is in line 2"));

@@ -106,6 +106,14 @@ fn all_32_bits_of_an_ipv6_identification_count() {
         bench.drops(&packet(id, 3, false), Reason::Fragment);
     }
     bench.passes(&packet(0x1234_5678, 3, false), Reason::LaterFragment);
+    for bit in 0..32 {
+        bench.forget_flows();
+        bench.passes(&packet(1 << bit, 0, true), Reason::Need);
+        for id in [0, 1_u32.rotate_left(bit + 1), 1_u32.rotate_left(bit + 31)] {
+            bench.drops(&packet(id, 3, false), Reason::Fragment);
+        }
+        bench.passes(&packet(1 << bit, 3, false), Reason::LaterFragment);
+    }
 }
 
 #[test]

@@ -192,6 +192,23 @@ fn a_quoted_packet_may_have_options_or_extension_headers() {
 }
 
 #[test]
+fn a_quoted_packet_has_no_more_extension_headers_than_a_healthy_one() {
+    let bench = Bench::dmz();
+    let (server, peer) = ((V6.web, 80), (V6.peer, 51_000));
+    bench.establish(server, peer);
+    let header = tcp_header(peer, server, ACK, (1, 1));
+    let mut quoted = Ipv6::new(peer.0, server.0, TCP, &header);
+    for count in 1..=5 {
+        quoted = quoted.options(DESTINATION_OPTIONS, 0);
+        let error = unreachable(server.0, peer.0, &quoted.packet());
+        match count <= 3 {
+            true => bench.passes(&error, Reason::FlowError),
+            false => _ = bench.drops(&error, Reason::Backscatter),
+        }
+    }
+}
+
+#[test]
 fn a_quoted_later_fragment_has_no_ports_to_be_known_by() {
     let bench = Bench::dmz();
     for family in FAMILIES {

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use portcullis::gate::contract::{share, share_key};
+use libbpf_rs::{MapCore, MapFlags};
+use plain::Plain;
+use portcullis::gate::contract::{ledger_key, share, share_key};
 use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
@@ -325,4 +327,59 @@ fn a_server_that_owned_more_once_leaves_the_new_ones_theirs() {
         }
     }
     assert_eq!(bench.drops(&kind(IpAddr::from([192, 0, 2, 189]), 77), Reason::NewFlow).key.port, 77);
+}
+
+/// The value as the kernel has it.
+fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: what the tables hold are integers without padding.
+    unsafe { plain::as_bytes(value) }
+}
+
+/// Fills a table with kinds of a server that is none.
+fn fill(bench: &Bench, table: &str) {
+    let map = bench.gate.map(table);
+    for port in 0..map.max_entries() as u16 {
+        let key = ledger_key { server: 4_000_000_000, port, ..ledger_key::default() };
+        map.update(bytes_of(&key), &u32::MAX.to_ne_bytes(), MapFlags::ANY).unwrap();
+    }
+}
+
+#[test]
+fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
+    let bench = Bench::sized(POLICY, &[("ledger", 64)]);
+    let web = bench.id_of("web1");
+    fill(&bench, "ledger");
+    let rows_by_owner = || -> Vec<(u32, u64)> {
+        let mut shares: Vec<(u32, share)> = bench.entries("ledger_shares");
+        shares.sort_unstable_by_key(|(owner, _)| *owner);
+        shares.iter().map(|(owner, share)| (*owner, u64::from(share.rows))).collect()
+    };
+    let row = bench.drops(&kind(V4.web, 1), Reason::NewFlow);
+    assert_eq!((row.key.server, row.key.port, row.key.protocol), (web, 0, 0), "counted in the rest");
+    // the one row that was given out is the rest's
+    let given = (share_key::SHARE_ROWS.0, 1);
+    assert_eq!(rows_by_owner(), [(web, 0), given]);
+    // and nothing of what all have in common: its own rows are gone
+    let mut spent = share::default();
+    spent.rows = 10;
+    bench.gate.map("ledger_shares").update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
+    bench.drops(&kind(V4.web, 2), Reason::NewFlow);
+    assert_eq!(rows_by_owner(), [(web, 10), given, (share_key::SHARE_COMMON.0, 0)]);
+    assert_eq!(bench.gate.tally().unwrap().ledger_full, 2);
+}
+
+#[test]
+fn what_not_even_the_rest_of_the_ledger_has_room_for_is_counted_and_told() {
+    let bench = Bench::sized(POLICY, &[("ledger", 64)]);
+    fill(&bench, "ledger");
+    fill(&bench, "ledger_rest");
+    for count in 1..=3 {
+        let run = bench.gate.programs.run_filter(&kind(V4.web, 1), 1).unwrap();
+        assert_eq!(run.action, 1, "XDP_DROP");
+        let tally = bench.gate.tally().unwrap();
+        assert_eq!((tally.ledger_full, tally.ledger_rest_full, tally.samples_unheard), (count, count, 0));
+    }
+    let counters = bench.gate.counters(false).unwrap();
+    assert!(counters.iter().any(|(reason, packets, _)| (*reason, *packets) == (Reason::NewFlow, 3)));
+    assert_eq!(bench.ledger_total(), (0, 0));
 }

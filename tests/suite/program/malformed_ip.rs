@@ -116,7 +116,12 @@ fn an_ipv6_packet_with_an_ipv4_mapped_address_is_malformed() {
     bench.drops(&patched(&whole, IP + 8, &mapped("::ffff:192.0.2.53")), Reason::Malformed);
     bench.drops(&patched(&whole, IP + 24, &mapped("::ffff:203.0.113.50")), Reason::Malformed);
     // the neighbours of ::ffff:0:0/96 are addresses as any other
-    for near in ["::fffe:203.0.113.50", "::1:ffff:203.0.113.50"] {
+    for near in [
+        "::fffe:203.0.113.50",
+        "::1:ffff:203.0.113.50",
+        "::1:0:ffff:203.0.113.50",
+        "2001:db8::ffff:203.0.113.50",
+    ] {
         let frame = udp((V6.ns, 40_000), (ip(near), 53));
         bench.passes(&frame, Reason::Need);
     }

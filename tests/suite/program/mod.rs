@@ -21,6 +21,7 @@ mod quarantine;
 mod replies;
 mod replies_other;
 mod routes;
+mod samples;
 mod service;
 mod shortcut;
 mod source_route;

@@ -116,6 +116,38 @@ fn a_timestamp_reply_answers_a_timestamp_request() {
     bench.drops(&echo_reply(family.web, family.peer, 77), Reason::Backscatter);
 }
 
+#[test]
+fn every_kind_of_icmp_reply_answers_its_own_request_and_no_other() {
+    // echo, timestamp, information, address mask
+    let kinds = [(8, 0), (13, 14), (15, 16), (17, 18)];
+    let bench = Bench::new(
+        r#"
+        [roles.asked]
+        in = ["icmp/8", "icmp/13", "icmp/15", "icmp/17"]
+        [servers.gw]
+        addresses = ["192.0.2.10"]
+        roles = ["asked"]
+        "#,
+    );
+    let family = crate::support::dmz::V4;
+    let reply = |kind| icmp(family.web, family.peer, (kind, 0), [0, 77, 0, 1], &[0; 12]);
+    for (request, _) in kinds {
+        bench.forget_flows();
+        bench.to_server(&icmp(family.peer, family.web, (request, 0), [0, 77, 0, 1], &[0; 12]));
+        for (other, kind) in kinds {
+            match other == request {
+                true => bench.passes(&reply(kind), Reason::Reply),
+                false => assert_eq!(bench.drops(&reply(kind), Reason::Backscatter).key.port, u16::from(kind)),
+            }
+        }
+    }
+    for kind in (0..=255).filter(|kind| !kinds.iter().any(|(request, _)| kind == request)) {
+        bench.forget_flows();
+        bench.to_server(&icmp(family.peer, family.web, (kind, 0), [0, 77, 0, 1], &[0; 12]));
+        assert!(bench.gate.flows().unwrap().is_empty(), "type {kind} asks for nothing");
+    }
+}
+
 /// Both sides of a range's ends, and of the whole of a protocol.
 #[test]
 fn a_range_of_services_ends_where_it_says() {

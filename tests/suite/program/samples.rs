@@ -1,0 +1,250 @@
+//! What the perf buffer gets: of each kind of drop one sample a second, with all that an alarm says.
+
+use std::time::Duration;
+
+use libbpf_rs::{MapCore, MapFlags};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use portcullis::drops::Cause;
+use portcullis::gate::contract::{drop_flag, ledger_row, verdict};
+use portcullis::gate::{Consumer, Tally, now_ns};
+use portcullis::reason::Reason;
+use portcullis::sample::{Sample, decode};
+
+use crate::support::bench::{Bench, SECOND_NS};
+use crate::support::dmz::{FAMILIES, POLICY, V4};
+use crate::support::frame::{
+    PSH, ROUTER_MAC, SERVER_MAC, SYN, TCP, UDP, icmp, icmp_protocol, link_frame, packet, tagged, tcp, udp,
+};
+use crate::support::frame::{ethernet, udp_datagram};
+
+/// The loopback of the namespace, which a test run takes for the interface.
+const LOOPBACK: u32 = 1;
+/// `SAMPLE_FRAME_BYTES`
+const MOST_OF_A_FRAME: usize = 128;
+
+/// What has arrived. An event is in the buffer when the program that wrote it has ended.
+fn take(consumer: &Consumer<'_>) -> Vec<Sample> {
+    let received = consumer.poll(Duration::ZERO).expect("a poll");
+    assert_eq!(received.lost, 0, "of a buffer that is nearly empty");
+    received.samples.iter().map(|bytes| decode(bytes).expect("a sample")).collect()
+}
+
+/// The one sample of a frame that is dropped or would be.
+#[track_caller]
+fn sample_of(bench: &Bench, consumer: &Consumer<'_>, frame: &[u8]) -> Sample {
+    let before_ns = now_ns();
+    bench.gate.programs.run_filter(frame, 1).expect("a run");
+    let mut samples = take(consumer);
+    assert_eq!(samples.len(), 1, "{samples:?}");
+    let sample = samples.remove(0);
+    // the coarse clock is some milliseconds behind
+    assert!(sample.time_ns + SECOND_NS > before_ns && sample.time_ns <= now_ns());
+    sample
+}
+
+/// What a sample has of a frame that has neither addresses nor a server.
+fn bare(frame: &[u8], reason: Reason) -> Sample {
+    Sample {
+        time_ns: 0,
+        drops: 1,
+        source: None,
+        destination: None,
+        interface: LOOPBACK,
+        server: 0,
+        rule: 0,
+        length: frame.len() as u32,
+        source_port: 0,
+        destination_port: 0,
+        ethertype: 0,
+        vlan: 0,
+        port: 0,
+        verdict: verdict::VERDICT_DROP.0 as u8,
+        reason: Cause::Known(reason),
+        flags: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        ip_version: 0,
+        source_mac: SERVER_MAC,
+        destination_mac: ROUTER_MAC,
+        frame: frame[..frame.len().min(MOST_OF_A_FRAME)].to_vec(),
+    }
+}
+
+#[track_caller]
+fn assert_sample(bench: &Bench, consumer: &Consumer<'_>, frame: &[u8], expected: Sample) {
+    let sample = sample_of(bench, consumer, frame);
+    assert_eq!(sample, Sample { time_ns: sample.time_ns, ..expected });
+}
+
+#[test]
+fn a_sample_says_all_that_there_is_to_say_of_a_frame() {
+    let bench = Bench::dmz();
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let web = bench.id_of("web1");
+    for family in FAMILIES {
+        let version = if family.web.is_ipv4() { 4 } else { 6 };
+        let ethertype = if family.web.is_ipv4() { 0x0800 } else { 0x86dd };
+        // a port for each family: they share their kinds
+        let port = 6660 + u16::from(version);
+        let frame = tagged(&tcp((family.web, 40_000), (family.peer, port), SYN | PSH), 0x8100, 0x6123);
+        let expected = Sample {
+            source: Some(family.web),
+            destination: Some(family.peer),
+            server: web,
+            source_port: 40_000,
+            destination_port: port,
+            ethertype,
+            vlan: 0x6123,
+            port,
+            protocol: TCP,
+            tcp_flags: SYN | PSH,
+            ip_version: version,
+            ..bare(&frame, Reason::NewFlow)
+        };
+        assert_sample(&bench, &consumer, &frame, expected);
+
+        let frame = icmp(family.web, family.peer, (200, 7), [1, 2, 3, 4], &[]);
+        let expected = Sample {
+            source: Some(family.web),
+            destination: Some(family.peer),
+            server: web,
+            ethertype,
+            port: 200,
+            protocol: icmp_protocol(family.web),
+            icmp_type: 200,
+            icmp_code: 7,
+            ip_version: version,
+            ..bare(&frame, Reason::NewFlow)
+        };
+        assert_sample(&bench, &consumer, &frame, expected);
+    }
+    let frame = link_frame(0x9000, &[7; 46]);
+    let expected = Sample { ethertype: 0x9000, port: 0x9000, ..bare(&frame, Reason::Ethertype) };
+    assert_sample(&bench, &consumer, &frame, expected);
+}
+
+#[test]
+fn a_sample_names_the_need_whose_limit_a_packet_was_over() {
+    let bench = Bench::new(&POLICY.replace("out   = [", "out   = [\"udp/123\", \"udp/700 limit 1/m\", "));
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let frame = udp((V4.web, 700), (V4.peer, 700));
+    bench.passes(&frame, Reason::Need);
+    let rule = bench.gate.explain(&frame, false, None).expect("an answer").rule;
+    let sample = sample_of(&bench, &consumer, &frame);
+    assert_eq!((sample.reason, sample.protocol), (Cause::Known(Reason::Rate), UDP));
+    assert!(rule != 0);
+    assert_eq!(sample.rule, rule);
+}
+
+#[test]
+fn a_sample_has_the_first_128_bytes_of_a_frame_or_all_of_it() {
+    let bench = Bench::dmz();
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    for (length, port) in [(60, 1), (127, 2), (128, 3), (129, 4), (1514, 5), (4_000, 6)] {
+        let payload: Vec<u8> = (0..length - 42).map(|at| at as u8).collect();
+        let datagram = udp_datagram((V4.web, 40_000), (V4.peer, port), &payload);
+        let frame = ethernet(&packet(V4.web, V4.peer, UDP, &datagram));
+        let sample = sample_of(&bench, &consumer, &frame);
+        assert_eq!((sample.length as usize, sample.frame.len()), (length, length.min(MOST_OF_A_FRAME)));
+        assert_eq!(sample.frame[..], frame[..sample.frame.len()]);
+    }
+}
+
+#[test]
+fn a_sample_tells_a_drop_from_what_is_only_observed() {
+    let bench = Bench::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let sample = sample_of(&bench, &consumer, &tcp((V4.web, 40_000), (V4.peer, 6667), SYN));
+    assert_eq!(u32::from(sample.verdict), verdict::VERDICT_WOULD_DROP.0);
+    assert_eq!(u32::from(sample.flags), drop_flag::DROP_WOULD.0);
+}
+
+/// Puts the last samples of all kinds at another time.
+fn move_samples(bench: &Bench, to_ns: u64) {
+    for (_, mut row) in bench.gate.ledger().expect("the ledger") {
+        row.sampled_ns = to_ns;
+        let number = row.number.to_ne_bytes();
+        // SAFETY: rows are integers without padding.
+        let row: &[u8] = unsafe { plain::as_bytes(&row) };
+        assert_eq!(row.len(), size_of::<ledger_row>());
+        bench.gate.map("ledger_rows").update(&number, row, MapFlags::EXIST).expect("an update");
+    }
+}
+
+#[test]
+fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
+    let bench = Bench::dmz();
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let frame = tcp((V4.web, 40_000), (V4.peer, 6667), SYN);
+    let send = || _ = bench.gate.programs.run_filter(&frame, 1).expect("a run");
+    assert_eq!(sample_of(&bench, &consumer, &frame).drops, 1);
+    // a machine that hesitates must not let the second go by
+    move_samples(&bench, now_ns() + 60 * SECOND_NS);
+    for _ in 0..3 {
+        send();
+    }
+    assert_eq!(take(&consumer), [], "another one within a second");
+    // another kind waits for nobody
+    assert_eq!(sample_of(&bench, &consumer, &tcp((V4.web, 40_000), (V4.peer, 6668), SYN)).drops, 1);
+    move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
+    assert_eq!(sample_of(&bench, &consumer, &frame).drops, 4);
+    move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
+    assert_eq!(sample_of(&bench, &consumer, &frame).drops, 1);
+}
+
+#[test]
+fn what_is_quiet_and_what_passes_is_no_sample() {
+    let bench = Bench::dmz();
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    for family in FAMILIES {
+        bench.drops(&udp((family.web, 40_000), (family.peer, 5353)), Reason::NewFlow);
+        bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
+    }
+    assert_eq!(take(&consumer), []);
+    assert_eq!(bench.gate.tally().expect("a tally"), Tally::default());
+}
+
+#[test]
+fn samples_are_counted_as_sent_or_as_unheard() {
+    let bench = Bench::dmz();
+    let frame = |port| tcp((V4.web, 40_000), (V4.peer, port), SYN);
+    bench.gate.programs.run_filter(&frame(1), 1).expect("a run");
+    let tally = Tally { samples_unheard: 1, ..Tally::default() };
+    assert_eq!(bench.gate.tally().expect("a tally"), tally);
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    sample_of(&bench, &consumer, &frame(2));
+    assert_eq!(bench.gate.tally().expect("a tally"), Tally { samples_sent: 1, ..tally });
+    drop(consumer);
+    bench.gate.programs.run_filter(&frame(3), 1).expect("a run");
+    let tally = Tally { samples_sent: 1, samples_unheard: 2, ..Tally::default() };
+    assert_eq!(bench.gate.tally().expect("a tally"), tally);
+}
+
+#[test]
+fn samples_for_which_there_is_no_room_are_counted_as_lost() {
+    const KINDS: u16 = 3_000;
+    let bench = Bench::sized(POLICY, &[("ledger", 32_768)]);
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    std::thread::scope(|scope| {
+        // in a thread of its own, for it stays on one CPU, whose buffer fills up
+        let sending = scope.spawn(|| {
+            let mut cpus = CpuSet::new();
+            cpus.set(0).expect("a CPU");
+            sched_setaffinity(Pid::from_raw(0), &cpus).expect("a CPU to stay on");
+            for port in 1..=KINDS {
+                let frame = tcp((V4.web, 40_000), (V4.peer, 10_000 + port), SYN);
+                bench.gate.programs.run_filter(&frame, 1).expect("a run");
+            }
+        });
+        sending.join().expect("the frames");
+    });
+    let tally = bench.gate.tally().expect("a tally");
+    assert_eq!((tally.samples_unheard, tally.ledger_full), (0, 0));
+    assert!(tally.samples_lost > 0, "{tally:?}");
+    assert_eq!(tally.samples_sent + tally.samples_lost, u64::from(KINDS));
+    let received = consumer.poll(Duration::ZERO).expect("a poll");
+    assert_eq!(received.samples.len() as u64, tally.samples_sent);
+}
