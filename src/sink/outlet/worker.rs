@@ -15,7 +15,7 @@ use crate::sink::{Event, Refused, Sink, Takes, escape};
 /// Tries at an event that the other side refuses.
 const TRIES: u32 = 3;
 
-/// How long events are left to gather behind those that were written: of hundreds a second each
+/// How long drops are left to gather behind those that were written: of hundreds a second each
 /// would wake the thread for itself.
 const GATHER: Duration = Duration::from_millis(3);
 
@@ -43,6 +43,8 @@ struct State {
     queue: Queue,
     /// One is being written.
     in_flight: bool,
+    /// Drops are left to gather: nobody has to be woken for one more.
+    gathering: bool,
     written: u64,
     failures: u64,
     error: Option<String>,
@@ -79,8 +81,11 @@ impl Worker {
     /// Never waits for the sink.
     pub fn push(&self, event: &Arc<Event>) {
         if self.takes.wants(event) {
-            self.shared.lock().queue.push(Arc::clone(event));
-            self.shared.wake.notify_one();
+            let mut state = self.shared.lock();
+            state.queue.push(Arc::clone(event));
+            if !state.gathering || matches!(**event, Event::Alarm(_)) {
+                self.shared.wake.notify_one();
+            }
         }
     }
 
@@ -179,9 +184,7 @@ impl Shared {
                     tried = refused.then_some((ticket.0, tries));
                     self.settle(ticket, result.is_ok(), refused && tries >= TRIES);
                     self.finish(sink, result);
-                    if self.is_idle() {
-                        std::thread::sleep(GATHER);
-                    }
+                    self.gather();
                 }
             }
         }
@@ -191,10 +194,15 @@ impl Shared {
         self.done.notify_all();
     }
 
-    /// Whether there is nothing to do now.
-    fn is_idle(&self) -> bool {
-        let state = self.lock();
-        state.queue.len() == 0 && !state.reopen && !state.stopping
+    /// Waits a little when all is written. An alarm ends that, and whatever else presses.
+    fn gather(&self) {
+        let mut state = self.lock();
+        if state.queue.len() > 0 || state.reopen || state.stopping {
+            return;
+        }
+        state.gathering = true;
+        let (mut state, _) = self.wake.wait_timeout(state, GATHER).unwrap_or_else(PoisonError::into_inner);
+        state.gathering = false;
     }
 
     fn next_task(&self, beat: Option<Instant>) -> Task {
