@@ -125,7 +125,8 @@ impl Filters<'_> {
         std::fs::write(&path, write_policy(&Shape { strict, ..Shape::default() }))?;
         let mut command = lane.router.command(env!("CARGO_BIN_EXE_portcullis"));
         run(command.args(["attach", "-i", "dmz0", "-p"]).arg(&path))?;
-        let place = lane.router.enter(|| Ok(Place::of("dmz0")?))?;
+        lane.router.visit()?; // a place is where the process's first thread is
+        let place = Place::of("dmz0")?;
         Ok(Some(Listener::start(move || Ok(Gate::open(&place)?))))
     }
 }
@@ -199,7 +200,7 @@ fn list_ports() -> String {
 
 /// 512 ports that servers may call, of which the worm's is none.
 fn list_needs() -> String {
-    (0..511).fold("25".to_owned(), |mut text, number| {
+    (0..511).fold("587".to_owned(), |mut text, number| {
         let _ = write!(text, ", {}", 65_024 + number);
         text
     })

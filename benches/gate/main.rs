@@ -1,12 +1,19 @@
 //! What `scripts/bench` runs: how much the gate costs, next to other filters and to the limit.
 
+mod cases;
+mod cost;
 mod cpu;
+mod document;
 mod engine;
 mod filters;
 mod flood;
+mod laboratory;
+mod machine;
+mod plot;
 mod policy;
 mod report;
 mod statistics;
+mod targets;
 mod traffic;
 mod wire;
 mod workshop;
@@ -32,6 +39,9 @@ pub struct Options {
     /// Three rounds, for a look
     #[arg(long)]
     quick: bool,
+    /// Write the tables into docs/performance.md, and the plots beside it
+    #[arg(long)]
+    record: bool,
     /// The CPU to measure on: the last one, unless told
     #[arg(long)]
     cpu: Option<usize>,
@@ -51,7 +61,7 @@ enum Command {
 type Group = fn(&Options, &mut Report) -> Result<()>;
 
 /// In the order in which they run.
-const GROUPS: &[(&str, Group)] = &[("wire", wire::run)];
+const GROUPS: &[(&str, Group)] = &[("wire", wire::run), ("cost", cost::run)];
 
 fn main() -> ExitCode {
     let mut options = Options::parse();
@@ -80,12 +90,17 @@ fn measure(options: &mut Options) -> Result<()> {
     }
     cpu::pin_to(options.cpu.unwrap_or(cpu::count() - 1))?;
     let mut report = Report::default();
+    report.facts = machine::describe(options.rounds);
     for (name, run) in GROUPS {
         if options.only.as_deref().is_none_or(|only| only == *name) {
             eprintln!("measuring: {name}");
             run(options, &mut report)?;
         }
     }
+    targets::judge(&mut report);
     println!("{}", report.print_text());
+    if options.record {
+        document::write(&report)?;
+    }
     Ok(())
 }

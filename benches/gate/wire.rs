@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, Result, bail};
 
 use crate::Options;
-use crate::engine::{Engine, FRAMES_PER_SLICE, Turn};
+use crate::engine::{Engine, Pace, Turn};
 use crate::filters::{
     DROP, Duty, FILTERS, Filter, Filters, Listener, PASS, SERVICE, STRICT, fill_ports, tear_down,
 };
@@ -21,8 +21,9 @@ const FLOWS: u32 = 1000;
 const SERVERS: u32 = 256;
 /// Frames by which each filter is proved before it is measured.
 const PROOF: u32 = 20_000;
-/// Slices of each lane in a round.
-const SLICES: u32 = 12;
+/// Slices of each lane in a round, and how long: a thousand flows become warm.
+const SLICES: u32 = 5;
+const PACE: Pace = Pace { frames: 8192, warm: 3072 };
 
 struct Wire {
     world: World,
@@ -147,12 +148,12 @@ impl Wire {
         self.engine.plan(&[traffic], FROM_SERVERS)?;
         let before: Vec<u64> = lanes.iter().map(|lane| Ok(lane.count()?.came_in)).collect::<Result<_>>()?;
         for _ in 0..options.rounds {
-            let round = self.engine.interleave("generate", &self.frame, LIVE, &turns, SLICES)?;
+            let round = self.engine.interleave("generate", &self.frame, LIVE, &turns, PACE, SLICES)?;
             for (slot, slices) in times.iter_mut().zip(&round) {
                 slot.1.push(median(slices));
             }
         }
-        let expected = u64::from(FRAMES_PER_SLICE) * u64::from(SLICES) * u64::from(options.rounds);
+        let expected = u64::from(PACE.frames) * u64::from(SLICES) * u64::from(options.rounds);
         for (lane, before) in lanes.iter().zip(before) {
             let came = lane.count()?.came_in - before;
             // the frame that ends a round is one more, somewhere
