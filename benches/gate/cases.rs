@@ -18,10 +18,18 @@ pub struct Case {
     pub title: &'static str,
     pub traffic: Traffic,
     pub verdict: Verdict,
-    /// Names of gates or of reference programs.
+    /// Names of gates or of reference programs; the first is the gate that it is about.
     pub programs: &'static [&'static str],
     /// Ratios are to this one's cost.
     pub beside: &'static str,
+}
+
+impl Case {
+    /// Its programs, with the variant beside the gate that it is one of.
+    pub fn programs(&self, has_variant: bool) -> Vec<&'static str> {
+        let variant = has_variant && self.programs.contains(&MAIN);
+        variant.then_some(VARIANT).into_iter().chain(self.programs.iter().copied()).collect()
+    }
 }
 
 /// A gate with its policy.
@@ -33,6 +41,8 @@ pub struct GateCase {
 }
 
 pub const MAIN: &str = "portcullis, strict";
+/// The same gate of another object file, which `--variant` names.
+pub const VARIANT: &str = "portcullis, variant";
 pub const SERVICE: &str = "portcullis, service";
 pub const PARSE: &str = "parse only";
 pub const HASH: &str = "one hash of 512 + counter";
@@ -45,6 +55,12 @@ pub const MILLION: u32 = 1_000_000;
 pub const WARM: u32 = 1000;
 pub const SERVERS: u32 = 256;
 
+/// The gate that most cases are about.
+pub fn main_gate(name: &'static str) -> GateCase {
+    let shape = Shape { established: 1 << 21, ..Shape::default() };
+    GateCase { name, shape, flows: [MILLION, WARM] }
+}
+
 /// The gates, each with what makes it another one.
 pub fn gates() -> Vec<GateCase> {
     let sized = |name, servers, addresses_each, needs_each, own_roles| GateCase {
@@ -53,11 +69,7 @@ pub fn gates() -> Vec<GateCase> {
         flows: [WARM, 0],
     };
     vec![
-        GateCase {
-            name: MAIN,
-            shape: Shape { established: 1 << 21, ..Shape::default() },
-            flows: [MILLION, WARM],
-        },
+        main_gate(MAIN),
         GateCase { name: SERVICE, shape: Shape { strict: false, ..Shape::default() }, flows: [0, 0] },
         sized("4 servers", 4, 1, 16, true),
         sized("4,096 servers", 4096, 1, 16, true),

@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::Options;
-use crate::cases::{ADDRESSES, Case, LRU, MAIN, SERVERS, Verdict, cases};
+use crate::cases::{ADDRESSES, Case, LRU, MAIN, SERVERS, VARIANT, Verdict, cases};
 use crate::engine::{Pace, Turn};
 use crate::laboratory::{BASE, Driver, LRU_INSERT, Laboratory};
 use crate::report::{Cell, Report, Section};
@@ -34,10 +34,10 @@ struct Item {
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let workshop = Workshop::open()?;
-    let mut laboratory = Laboratory::build(&workshop)?;
+    let mut laboratory = Laboratory::build(&workshop, options.variant.as_deref())?;
     let cases = cases();
     for case in &cases {
-        for program in case.programs {
+        for program in &case.programs(options.variant.is_some()) {
             // a lookup alone says that it hit
             let verdict = if [ADDRESSES, LRU].contains(program) { Verdict::Pass } else { case.verdict };
             laboratory.prove(program, &case.traffic, verdict)?;
@@ -62,7 +62,7 @@ fn measure_filters(
         };
         add(Driver::Filter, BASE, BASE)?;
         add(Driver::Filter, AGAIN, BASE)?;
-        for program in case.programs {
+        for program in case.programs(options.variant.is_some()) {
             let driver = laboratory.find(program)?.0;
             add(driver, program, program)?;
             if driver == Driver::Plain {
@@ -91,7 +91,7 @@ fn measure_filters(
             Ok(zip(&own.series, &base.series, |own, base| own - base))
         };
         let beside = cost(case.beside)?;
-        for program in case.programs.iter().chain([&AGAIN]) {
+        for program in case.programs(options.variant.is_some()).iter().chain([&AGAIN]) {
             let cost = cost(program)?;
             let ratio = match *program == case.beside || *program == AGAIN {
                 true => Cell::Nothing,
@@ -129,10 +129,11 @@ fn measure_tracker(options: &Options, report: &mut Report, laboratory: &mut Labo
         ("opening", "new inbound connections, at egress", opening, &[MAIN, LRU_INSERT]),
         ("inbound", "segments of 1,000 flows, at egress", warm, &[MAIN]),
     ];
+    let variant = options.variant.is_some().then_some(VARIANT);
     let mut items = Vec::new();
     let mut plans = Vec::new();
     for (number, (_, _, traffic, programs)) in cases.iter().enumerate() {
-        for program in [BASE].iter().chain(*programs) {
+        for program in [BASE].into_iter().chain(variant).chain(programs.iter().copied()) {
             // a plan of its own for each, or they would see every third flow only
             let turn =
                 Turn { target: laboratory.find_at(Driver::Tracker, program)?, plan: plans.len() as u32 };
@@ -150,16 +151,16 @@ fn measure_tracker(options: &Options, report: &mut Report, laboratory: &mut Labo
             item.map(|item| item.series.clone()).unwrap_or_default()
         };
         let cost = |program: &str| zip(&find(program), &find(BASE), |own, base| own - base);
-        for program in *programs {
+        for program in variant.into_iter().chain(programs.iter().copied()) {
             let own = cost(program);
-            let beside = programs.contains(&LRU_INSERT) && *program != LRU_INSERT;
+            let beside = programs.contains(&LRU_INSERT) && program != LRU_INSERT;
             let ratio = match beside {
                 true => Cell::Ratio(Spread::of(&zip(&own, &cost(LRU_INSERT), |own, insert| own / insert))),
                 false => Cell::Nothing,
             };
             lines.push(vec![
                 Cell::Text((*title).to_owned()),
-                Cell::Text((*program).to_owned()),
+                Cell::Text(program.to_owned()),
                 ratio,
                 Cell::Text(if beside { LRU_INSERT.to_owned() } else { String::new() }),
                 Cell::Ns(Spread::of(&own)),

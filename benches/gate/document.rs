@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::cases::{MAIN, cases};
+use crate::cases::{Case, MAIN, cases};
 use crate::filters::{FILTERS, SERVICE, STRICT};
 use crate::plot::{Bar, draw_bars};
 use crate::report::Report;
@@ -50,21 +50,28 @@ fn plots(report: &Report) -> Vec<(&'static str, &'static str, Vec<Bar>)> {
             })
             .collect::<Vec<Bar>>()
     };
-    let cost = cases()
-        .iter()
-        .flat_map(|case| {
-            [(case.programs[0], true), (case.beside, false)].map(|one| (case.key, case.title, one))
-        })
-        .filter(|(_, _, (program, ours))| *ours == (*program == MAIN))
-        .filter_map(|(key, title, (program, ours))| {
-            let label = if ours { title.to_owned() } else { format!("({program})") };
-            bar(&label, format!("cost/{key}/{program}"), ours)
-        })
-        .collect::<Vec<Bar>>();
+    let cost = |sizes: bool| {
+        let mut bars = Vec::new();
+        for case in cases().iter().filter(|case| is_about_size(case) == sizes) {
+            let ours = case.programs[0];
+            bars.extend(bar(case.title, format!("cost/{}/{ours}", case.key), true));
+            if case.beside != ours {
+                let label = format!("({})", case.beside);
+                bars.extend(bar(&label, format!("cost/{}/{}", case.key, case.beside), false));
+            }
+        }
+        bars
+    };
     let all = vec![
         ("drop", "Nanoseconds added to a packet that is dropped, on the wire", wire("drop")),
         ("pass", "Nanoseconds added to a packet that is forwarded, on the wire", wire("pass")),
-        ("cost", "Nanoseconds of the gate by test run (and of what it is compared with)", cost),
+        ("cost", "Nanoseconds of a program by test run (and of what it is compared with)", cost(false)),
+        ("sizes", "Nanoseconds by test run, policies of all sizes", cost(true)),
     ];
     all.into_iter().filter(|(_, _, bars)| !bars.is_empty()).collect()
+}
+
+/// Whether a case compares policies, and not programs.
+fn is_about_size(case: &Case) -> bool {
+    case.programs[0] != MAIN
 }

@@ -1,17 +1,20 @@
 //! Everything that a test run needs: the drivers, the gates with their flows, the references.
 
+use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{Object, Program, Xdp, XdpFlags};
 use nix::net::if_::if_nametoindex;
 use portcullis::compile::compile;
-use portcullis::gate::Gate;
+use portcullis::gate::{Gate, OBJECT};
 use portcullis::policy::parse;
 
 use crate::cases::{
-    ADDRESSES, GateCase, HASH, LRU, MILLION, PARSE, SERVERS, Verdict, XDP_FILTER, XDP_FILTER_DENY, gates,
+    ADDRESSES, GateCase, HASH, LRU, MILLION, PARSE, SERVERS, VARIANT, Verdict, XDP_FILTER, XDP_FILTER_DENY,
+    gates, main_gate,
 };
 use crate::engine::{Engine, Turn};
 use crate::filters::fill_ports;
@@ -68,7 +71,7 @@ pub struct Laboratory {
     /// Their order is that of the arrays that the drivers call.
     entries: Vec<Entry>,
     gates: Vec<(GateCase, Gate)>,
-    _reference: Object,
+    reference: Object,
     /// Holds the NICs that xdp-filter sits on.
     shelter: Namespace,
 }
@@ -79,13 +82,12 @@ pub const BASE: &str = "base";
 pub const LRU_INSERT: &str = "one LRU insert";
 
 impl Laboratory {
-    pub fn build(workshop: &Workshop) -> Result<Laboratory> {
+    pub fn build(workshop: &Workshop, variant: Option<&Path>) -> Result<Laboratory> {
         let reference = workshop.load("reference", |_| ())?;
         fill_ports(&reference)?;
         let shelter = Namespace::make("filters")?;
         let engine = Engine::load(workshop, "drive", |_| ())?;
-        let mut all =
-            Laboratory { engine, entries: Vec::new(), gates: Vec::new(), _reference: reference, shelter };
+        let mut all = Laboratory { engine, entries: Vec::new(), gates: Vec::new(), reference, shelter };
         use Driver::{Filter, Plain, Tracker};
         for (driver, name, program) in [
             (Filter, BASE, "bare_drop"),
@@ -99,12 +101,16 @@ impl Laboratory {
             (Tracker, BASE, "bare_next"),
             (Tracker, LRU_INSERT, "lru_insert"),
         ] {
-            let fd = all.find_reference(program)?;
+            let fd = all.findreference(program)?;
             all.entries.push(Entry { driver, name, fd });
         }
         all.add_xdp_filters()?;
         for gate in gates() {
-            all.add_gate(gate)?;
+            all.add_gate(gate, OBJECT)?;
+        }
+        if let Some(path) = variant {
+            let object = fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
+            all.add_gate(main_gate(VARIANT), &object)?;
         }
         for driver in Driver::ALL {
             let list = all.entries.iter().enumerate().filter(|(_, entry)| entry.driver == driver);
@@ -116,8 +122,8 @@ impl Laboratory {
         Ok(all)
     }
 
-    fn find_reference(&self, program: &str) -> Result<OwnedFd> {
-        let found = self._reference.progs_mut().find(|found| found.name() == program);
+    fn findreference(&self, program: &str) -> Result<OwnedFd> {
+        let found = self.reference.progs_mut().find(|found| found.name() == program);
         Ok(found.with_context(|| format!("no program `{program}`"))?.as_fd().try_clone_to_owned()?)
     }
 
@@ -148,11 +154,11 @@ impl Laboratory {
         Ok(())
     }
 
-    fn add_gate(&mut self, case: GateCase) -> Result<()> {
+    fn add_gate(&mut self, case: GateCase, object: &[u8]) -> Result<()> {
         let text = write_policy(&case.shape);
         let policy = parse(&text, "bench.toml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
         let tables = compile(&policy).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-        let gate = Gate::load(&policy, &tables)?;
+        let gate = Gate::load_object(object, &policy, &tables)?;
         let filter = gate.programs.filter.try_clone()?;
         let track = gate.programs.track.try_clone()?;
         self.entries.push(Entry { driver: Driver::Filter, name: case.name, fd: filter });
@@ -167,7 +173,6 @@ impl Laboratory {
             let (case, _) = &self.gates[number];
             let (name, flows) = (case.name, case.flows);
             let servers = (case.shape.servers * case.shape.addresses_each).min(65_536);
-            let servers = if case.name == crate::cases::MAIN { SERVERS } else { servers };
             for (version, flows) in [(Version::V4, flows[0]), (Version::V6, flows[1])] {
                 self.open_flows(name, servers, version, flows)?;
             }

@@ -19,6 +19,7 @@ mod wire;
 mod workshop;
 mod world;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -39,6 +40,9 @@ pub struct Options {
     /// Three rounds, for a look
     #[arg(long)]
     quick: bool,
+    /// Another object of the programs, measured beside: what is tried
+    #[arg(long, value_name = "OBJECT")]
+    variant: Option<PathBuf>,
     /// Write the tables into docs/performance.md, and the plots beside it
     #[arg(long)]
     record: bool,
@@ -57,7 +61,8 @@ enum Command {
     Flood(flood::Flood),
 }
 
-/// A group measures something and adds its sections to the report.
+/// A group measures something and adds its sections, series and targets to the report; it asserts
+/// nothing but that what it measures does its duty. A file of its own, and a line below.
 type Group = fn(&Options, &mut Report) -> Result<()>;
 
 /// In the order in which they run.
@@ -88,6 +93,8 @@ fn measure(options: &mut Options) -> Result<()> {
     {
         anyhow::bail!("no group `{only}`\nhelp: there are: {}", names.join(", "));
     }
+    // What is interrupted cleans up behind it: a test run ends at once, with an error.
+    ctrlc::set_handler(|| eprintln!("interrupted"))?;
     cpu::pin_to(options.cpu.unwrap_or(cpu::count() - 1))?;
     let mut report = Report::default();
     report.facts = machine::describe(options.rounds);

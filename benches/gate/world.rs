@@ -256,6 +256,14 @@ fn delete_leftovers() -> Result<()> {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.trim_start_matches('-').split('-').next());
         let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok()) else { continue };
         if !PathBuf::from(format!("/proc/{owner}")).exists() {
+            // what is pinned outlives a namespace
+            let inside = |program: &str, arguments: &[&str]| {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={NAMESPACES}/{name}")).arg("--").arg(program).args(arguments);
+                let _ = run(&mut command);
+            };
+            inside(env!("CARGO_BIN_EXE_portcullis"), &["detach", "-i", "dmz0"]);
+            inside("xdp-filter", &["unload", "dmz0"]);
             run(Command::new("ip").args(["netns", "delete", &name]))?;
         }
     }
