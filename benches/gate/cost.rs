@@ -90,23 +90,24 @@ fn measure_filters(
             let base = find(BASE, Some(own.driver))?;
             Ok(zip(&own.series, &base.series, |own, base| own - base))
         };
-        let beside = cost(case.beside)?;
         for program in case.programs(options.variant.is_some()).iter().chain([&AGAIN]) {
-            let cost = cost(program)?;
-            let ratio = match *program == case.beside || *program == AGAIN {
-                true => Cell::Nothing,
-                false => Cell::Ratio(Spread::of(&zip(&cost, &beside, |own, beside| own / beside))),
+            let own = cost(program)?;
+            let other = if *program == VARIANT { MAIN } else { case.beside };
+            let compared = *program != case.beside && *program != AGAIN;
+            let ratio = match compared {
+                true => Cell::Ratio(Spread::of(&zip(&own, &cost(other)?, |own, other| own / other))),
+                false => Cell::Nothing,
             };
             if *program != AGAIN || number == 0 {
                 lines.push(vec![
                     Cell::Text(case.title.to_owned()),
                     Cell::Text((*program).to_owned()),
                     ratio,
-                    Cell::Text(if *program == case.beside { String::new() } else { case.beside.to_owned() }),
-                    Cell::Ns(Spread::of(&cost)),
+                    Cell::Text(if compared { other.to_owned() } else { String::new() }),
+                    Cell::Ns(Spread::of(&own)),
                 ]);
             }
-            report.record(format!("cost/{}/{program}", case.key), cost);
+            report.record(format!("cost/{}/{program}", case.key), own);
         }
     }
     report.sections.push(Section {

@@ -101,7 +101,7 @@ impl Laboratory {
             (Tracker, BASE, "bare_next"),
             (Tracker, LRU_INSERT, "lru_insert"),
         ] {
-            let fd = all.findreference(program)?;
+            let fd = all.find_reference(program)?;
             all.entries.push(Entry { driver, name, fd });
         }
         all.add_xdp_filters()?;
@@ -122,7 +122,7 @@ impl Laboratory {
         Ok(all)
     }
 
-    fn findreference(&self, program: &str) -> Result<OwnedFd> {
+    fn find_reference(&self, program: &str) -> Result<OwnedFd> {
         let found = self.reference.progs_mut().find(|found| found.name() == program);
         Ok(found.with_context(|| format!("no program `{program}`"))?.as_fd().try_clone_to_owned()?)
     }
