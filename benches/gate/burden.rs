@@ -13,6 +13,7 @@ use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
 use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
+use crate::wire::PACE;
 use crate::workshop::Workshop;
 use crate::world::{FROM_SERVERS, World, run as run_command};
 
@@ -97,7 +98,7 @@ fn measure(
 
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..options.rounds {
-        let round = engine.interleave("generate", &frame, LIVE, &turns, SLICES)?;
+        let round = engine.interleave("generate", &frame, LIVE, &turns, PACE, SLICES)?;
         for (series, slices) in times.iter_mut().zip(&round) {
             // the mean, and not the median: the daemon comes seldom and then costs much
             series.push(slices.iter().sum::<f64>() / slices.len() as f64);
