@@ -333,3 +333,13 @@ fn a_policy_always_gives_the_same_tables() {
     let text = crate::policy::STARTER;
     assert_eq!(tables(text), tables(text));
 }
+
+#[test]
+fn counting_ends_beyond_the_largest_setting_and_not_at_it() {
+    let text = "[servers.x]\naddresses = [\"192.0.2.1\"]\nroles = []\n[tables]\npeers = 16777216\n";
+    let mut room = Room::new(&policy(text));
+    assert!(room.take_peers(crate::policy::MAX_ENTRIES as usize));
+    assert!(!room.is_exhausted());
+    assert!(!room.take_peers(1));
+    assert!(room.is_exhausted());
+}
