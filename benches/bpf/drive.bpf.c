@@ -13,6 +13,14 @@ struct {
 	__type(value, __u32);
 } filters SEC(".maps");
 
+/* Of programs that don't know frames in several buffers: an array has one sort only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u32);
+} plain_filters SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 64);
@@ -28,6 +36,16 @@ int drive_filter(struct xdp_md *ctx)
 	if (slice)
 		bpf_tail_call(ctx, &filters, slice->target);
 	return XDP_ABORTED; /* nobody there */
+}
+
+SEC("xdp")
+int drive_plain(struct xdp_md *ctx)
+{
+	struct slice *slice = write_next((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+
+	if (slice)
+		bpf_tail_call(ctx, &plain_filters, slice->target);
+	return XDP_ABORTED;
 }
 
 SEC("tc")

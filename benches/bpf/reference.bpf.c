@@ -157,6 +157,13 @@ int bare_drop(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* For who is compared with programs of one buffer. */
+SEC("xdp")
+int bare_drop_plain(struct xdp_md *ctx)
+{
+	return XDP_DROP;
+}
+
 SEC("xdp.frags")
 int bare_pass(struct xdp_md *ctx)
 {

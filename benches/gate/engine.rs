@@ -1,6 +1,7 @@
 //! What runs our programs: plans of traffic, and slices of a run that take turns.
 
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, ProgramInput};
@@ -8,10 +9,15 @@ use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, ProgramInput};
 use crate::traffic::{Macs, Traffic, Version};
 use crate::workshop::{Record, Workshop, read_enum};
 
-/// Frames of a slice. A multiple of the 64 that the kernel sends at once.
-pub const FRAMES_PER_SLICE: u32 = 2048;
-/// Those at its beginning, of which the time is not taken: they warm the caches.
-const WARM_FRAMES: u32 = 256;
+/// How long a slice is.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// A multiple of the 64 that the kernel sends at once.
+    pub frames: u32,
+    /// Those at the beginning, of which the time is not taken: they bring into the caches what
+    /// the programs before have pushed out.
+    pub warm: u32,
+}
 
 /// What one slice runs: a target of the program's, with the traffic of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +51,6 @@ impl Engine {
         })
     }
 
-    pub fn object(&self) -> &Object {
-        &self.object
-    }
-
     /// Sets the plans that turns name by their numbers.
     pub fn plan(&mut self, plans: &[Traffic], macs: Macs) -> Result<()> {
         if plans.len() > self.limits["PLANS_MOST"] as usize {
@@ -60,6 +62,7 @@ impl Engine {
             let record = &mut self.plan;
             record.bytes.fill(0);
             record.set("random", &random.to_ne_bytes());
+            record.set("next", &u64::from(traffic.first).to_ne_bytes());
             record.set("kind", &self.kinds[traffic.kind.symbol()].to_ne_bytes());
             record.set("version", &version.to_ne_bytes());
             record.set("servers", &traffic.servers.to_ne_bytes());
@@ -85,10 +88,10 @@ impl Engine {
 
     /// All frames to one target.
     pub fn schedule_one(&mut self, turn: Turn) -> Result<()> {
-        self.schedule(&[turn], u32::MAX)
+        self.schedule(&[turn], Pace { frames: u32::MAX, warm: 0 })
     }
 
-    fn schedule(&mut self, turns: &[Turn], frames_per_slice: u32) -> Result<()> {
+    fn schedule(&mut self, turns: &[Turn], pace: Pace) -> Result<()> {
         if turns.len() > self.limits["SLICES_MOST"] as usize {
             bail!("{} slices are more than there is room for", turns.len());
         }
@@ -101,10 +104,18 @@ impl Engine {
             self.put("slices", number as u32, &bytes)?;
         }
         self.progress.bytes.fill(0);
-        self.progress.set("frames_per_slice", &frames_per_slice.to_ne_bytes());
-        self.progress.set("warm_frames", &WARM_FRAMES.to_ne_bytes());
+        self.progress.set("frames_per_slice", &pace.frames.to_ne_bytes());
+        self.progress.set("warm_frames", &pace.warm.to_ne_bytes());
         let bytes = self.progress.bytes.clone();
         self.put("progresses", 0, &bytes)
+    }
+
+    /// Puts programs into an array of programs, at their numbers.
+    pub fn install(&self, map: &str, programs: &[(u32, BorrowedFd<'_>)]) -> Result<()> {
+        for (number, program) in programs {
+            self.put(map, *number, &program.as_raw_fd().to_ne_bytes())?;
+        }
+        Ok(())
     }
 
     /// Runs a program of the object so many times; what it returned at last.
@@ -123,6 +134,7 @@ impl Engine {
         frame: &[u8],
         flags: u32,
         turns: &[Turn],
+        pace: Pace,
         slices_each: u32,
     ) -> Result<Vec<Vec<f64>>> {
         let mut times = vec![Vec::new(); turns.len()];
@@ -137,13 +149,13 @@ impl Engine {
                 self.shuffle(&mut order[begin..]);
             }
             let slices: Vec<Turn> = order.iter().map(|turn| turns[*turn]).collect();
-            self.schedule(&slices, FRAMES_PER_SLICE)?;
+            self.schedule(&slices, pace)?;
             // the one frame more ends the last slice
-            self.run(program, frame, flags, slices.len() as u32 * FRAMES_PER_SLICE + 1)?;
+            self.run(program, frame, flags, slices.len() as u32 * pace.frames + 1)?;
             for (number, turn) in order.iter().enumerate() {
                 let mut record = self.slice.clone();
                 record.bytes = self.get("slices", number as u32)?;
-                let ns = record.read_u64("ns") as f64 / f64::from(FRAMES_PER_SLICE - WARM_FRAMES);
+                let ns = record.read_u64("ns") as f64 / f64::from(pace.frames - pace.warm);
                 times[*turn].push(ns);
             }
             left -= rotations;

@@ -101,7 +101,7 @@ impl Filters<'_> {
     fn xdp(&self, lane: &Lane, program: &str) -> Result<Option<Listener>> {
         let found = self.reference.progs_mut().find(|found| found.name() == program);
         let found = found.with_context(|| format!("no program `{program}`"))?;
-        let (fd, index) = (found.as_fd(), lane.router.index_of("dmz0")?);
+        let (fd, index) = (found.as_fd(), lane.router.index_of(&lane.nic)?);
         lane.router.enter(|| Ok(Xdp::new(fd).attach(index as i32, XdpFlags::DRV_MODE)?))?;
         Ok(None)
     }
@@ -109,7 +109,7 @@ impl Filters<'_> {
     fn tc(&self, lane: &Lane) -> Result<Option<Listener>> {
         let program = self.reference.progs_mut().find(|found| found.name() == "hash_ports_tc");
         let program = program.context("no program `hash_ports_tc`")?;
-        let (fd, index) = (program.as_fd(), lane.router.index_of("dmz0")?);
+        let (fd, index) = (program.as_fd(), lane.router.index_of(&lane.nic)?);
         lane.router.enter(|| {
             let mut hook = TcHookBuilder::new(fd);
             hook.ifindex(index as i32).replace(true).handle(1).priority(1);
@@ -124,8 +124,9 @@ impl Filters<'_> {
         let path = self.folder.join(if strict { "strict.toml" } else { "service.toml" });
         std::fs::write(&path, write_policy(&Shape { strict, ..Shape::default() }))?;
         let mut command = lane.router.command(env!("CARGO_BIN_EXE_portcullis"));
-        run(command.args(["attach", "-i", "dmz0", "-p"]).arg(&path))?;
-        let place = lane.router.enter(|| Ok(Place::of("dmz0")?))?;
+        run(command.args(["attach", "-i", &lane.nic, "-p"]).arg(&path))?;
+        lane.router.visit()?; // a place is where the process's first thread is
+        let place = Place::of(&lane.nic)?;
         Ok(Some(Listener::start(move || Ok(Gate::open(&place)?))))
     }
 }
@@ -133,9 +134,9 @@ impl Filters<'_> {
 /// Takes filters out again that outlive their namespace.
 pub fn tear_down(lane: &Lane) {
     if [STRICT, SERVICE].contains(&lane.name) {
-        let _ = run(lane.router.command(env!("CARGO_BIN_EXE_portcullis")).args(["detach", "-i", "dmz0"]));
+        let _ = run(lane.router.command(env!("CARGO_BIN_EXE_portcullis")).args(["detach", "-i", &lane.nic]));
     } else if lane.name.starts_with("xdp-filter") {
-        let _ = run(lane.router.command("xdp-filter").args(["unload", "dmz0"]));
+        let _ = run(lane.router.command("xdp-filter").args(["unload", &lane.nic]));
     }
 }
 
@@ -186,7 +187,7 @@ impl Drop for Listener {
 }
 
 fn set_up_xdp_filter(lane: &Lane, features: &str) -> Result<Option<Listener>> {
-    let arguments = ["load", "dmz0", "-m", "native", "-p", "allow", "-f", features];
+    let arguments = ["load", &lane.nic, "-m", "native", "-p", "allow", "-f", features];
     run(lane.router.command("xdp-filter").args(arguments))?;
     run(lane.router.command("xdp-filter").args(["port", "80", "-p", "tcp", "-m", "dst"]))?;
     Ok(None)
@@ -199,7 +200,7 @@ fn list_ports() -> String {
 
 /// 512 ports that servers may call, of which the worm's is none.
 fn list_needs() -> String {
-    (0..511).fold("25".to_owned(), |mut text, number| {
+    (0..511).fold("587".to_owned(), |mut text, number| {
         let _ = write!(text, ", {}", 65_024 + number);
         text
     })
@@ -209,9 +210,10 @@ fn set_up_nft_ingress(lane: &Lane) -> Result<Option<Listener>> {
     let rules = format!(
         "table netdev bench {{\n\
            set bad {{ type inet_service; elements = {{ {} }} }}\n\
-           chain in {{ type filter hook ingress device dmz0 priority 0; policy accept; tcp dport @bad drop; }}\n\
+           chain in {{ type filter hook ingress device {} priority 0; policy accept; tcp dport @bad drop; }}\n\
          }}\n",
-        list_ports()
+        list_ports(),
+        lane.nic
     );
     lane.router.feed("nft", &["-f", "-"], &rules)?;
     Ok(None)
@@ -226,11 +228,12 @@ fn set_up_nft_forward(lane: &Lane) -> Result<Option<Listener>> {
              type filter hook forward priority 0; policy drop;\n\
              ct state established,related accept\n\
              iifname out0 tcp dport @services ct state new accept\n\
-             iifname dmz0 tcp dport @needs ct state new accept\n\
+             iifname {} tcp dport @needs ct state new accept\n\
            }}\n\
          }}\n",
         list_ports(),
-        list_needs()
+        list_needs(),
+        lane.nic
     );
     lane.router.feed("nft", &["-f", "-"], &rules)?;
     Ok(None)
@@ -246,25 +249,23 @@ fn fill_ipset(lane: &Lane, name: &str, ports: &str) -> Result<()> {
 
 fn set_up_iptables_raw(lane: &Lane) -> Result<Option<Listener>> {
     fill_ipset(lane, "bad", &list_ports())?;
-    lane.router.feed(
-        "iptables-restore",
-        &[],
-        "*raw\n-A PREROUTING -i dmz0 -p tcp -m set --match-set bad dst -j DROP\nCOMMIT\n",
-    )?;
+    let rules =
+        format!("*raw\n-A PREROUTING -i {} -p tcp -m set --match-set bad dst -j DROP\nCOMMIT\n", lane.nic);
+    lane.router.feed("iptables-restore", &[], &rules)?;
     Ok(None)
 }
 
 fn set_up_iptables_forward(lane: &Lane) -> Result<Option<Listener>> {
     fill_ipset(lane, "services", &list_ports())?;
     fill_ipset(lane, "needs", &list_needs())?;
-    lane.router.feed(
-        "iptables-restore",
-        &[],
+    let rules = format!(
         "*filter\n:FORWARD DROP\n\
          -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n\
          -A FORWARD -i out0 -p tcp -m set --match-set services dst -m conntrack --ctstate NEW -j ACCEPT\n\
-         -A FORWARD -i dmz0 -p tcp -m set --match-set needs dst -m conntrack --ctstate NEW -j ACCEPT\n\
+         -A FORWARD -i {} -p tcp -m set --match-set needs dst -m conntrack --ctstate NEW -j ACCEPT\n\
          COMMIT\n",
-    )?;
+        lane.nic
+    );
+    lane.router.feed("iptables-restore", &[], &rules)?;
     Ok(None)
 }

@@ -43,7 +43,7 @@ pub struct Flood {
     #[arg(long, default_value_t = 80)]
     service: u16,
     /// What servers may open
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, default_value_t = 587)]
     need: u16,
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,

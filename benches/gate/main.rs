@@ -1,22 +1,30 @@
 //! What `scripts/bench` runs: how much the gate costs, next to other filters and to the limit.
 
 mod burden;
+mod cases;
 mod control;
+mod cost;
 mod cpu;
 mod daemon;
 mod delay;
+mod document;
 mod engine;
 mod filters;
 mod flood;
+mod laboratory;
+mod machine;
+mod plot;
 mod policy;
 mod report;
 mod statistics;
+mod targets;
 mod throughput;
 mod traffic;
 mod wire;
 mod workshop;
 mod world;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -37,6 +45,12 @@ pub struct Options {
     /// Three rounds, for a look
     #[arg(long)]
     quick: bool,
+    /// Another object of the programs, measured beside: what is tried
+    #[arg(long, value_name = "OBJECT")]
+    variant: Option<PathBuf>,
+    /// Write the tables into docs/performance.md, and the plots beside it
+    #[arg(long)]
+    record: bool,
     /// The CPU to measure on: the last one, unless told
     #[arg(long)]
     cpu: Option<usize>,
@@ -52,12 +66,14 @@ enum Command {
     Flood(flood::Flood),
 }
 
-/// A group measures something and adds its sections to the report.
+/// A group measures something and adds its sections, series and targets to the report; it asserts
+/// nothing but that what it measures does its duty. A file of its own, and a line below.
 type Group = fn(&Options, &mut Report) -> Result<()>;
 
 /// In the order in which they run.
 const GROUPS: &[(&str, Group)] = &[
     ("wire", wire::run),
+    ("cost", cost::run),
     ("policies", control::run),
     ("daemon", burden::run),
     ("delay", delay::run),
@@ -89,14 +105,21 @@ fn measure(options: &mut Options) -> Result<()> {
     {
         anyhow::bail!("no group `{only}`\nhelp: there are: {}", names.join(", "));
     }
+    // What is interrupted cleans up behind it: a test run ends at once, with an error.
+    ctrlc::set_handler(|| eprintln!("interrupted"))?;
     cpu::pin_to(options.cpu.unwrap_or(cpu::count() - 1))?;
     let mut report = Report::default();
+    report.facts = machine::describe(options.rounds);
     for (name, run) in GROUPS {
         if options.only.as_deref().is_none_or(|only| only == *name) {
             eprintln!("measuring: {name}");
             run(options, &mut report)?;
         }
     }
+    targets::judge(&mut report);
     println!("{}", report.print_text());
+    if options.record {
+        document::write(&report)?;
+    }
     Ok(())
 }

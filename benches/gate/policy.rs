@@ -30,7 +30,7 @@ impl Default for Shape {
     }
 }
 
-/// Every server answers at tcp/80 and may call tcp/25. Its other needs only take room: they are
+/// Every server answers at tcp/80 and may call tcp/587. Its other needs only take room: they are
 /// of SCTP, which no benchmark sends, and not in sequence, so that nothing is joined.
 pub fn write_policy(shape: &Shape) -> String {
     let tracking = if shape.strict { "strict" } else { "service" };
@@ -45,7 +45,7 @@ pub fn write_policy(shape: &Shape) -> String {
             })
         };
         let _ = writeln!(text, "[roles.r{role}]\nin = [\"tcp/80\"{}]", list(1000, more - more / 2));
-        let _ = writeln!(text, "out = [\"tcp/25\"{}]", list(20_000, more / 2));
+        let _ = writeln!(text, "out = [\"tcp/587\"{}]", list(20_000, more / 2));
     }
     for server in 0..shape.servers {
         let role = if shape.own_roles { server } else { 0 };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::statistics::Spread;
+use crate::targets::Target;
 
 /// A field of a table.
 #[derive(Clone, Debug)]
@@ -46,6 +47,10 @@ pub struct Report {
     pub sections: Vec<Section>,
     /// By `SECTION/NAME`, a number a round.
     series: BTreeMap<String, Vec<f64>>,
+    /// Targets beside those of `targets.rs`, which groups bring along.
+    pub targets: Vec<Target>,
+    /// Machine, kernel, compiler, time.
+    pub facts: Vec<String>,
 }
 
 impl Report {
@@ -59,7 +64,8 @@ impl Report {
 
     /// The tables for a terminal.
     pub fn print_text(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.facts.join("\n");
+        text.push('\n');
         for section in &self.sections {
             let _ = writeln!(text, "\n{}\n{}\n", section.title, section.note);
             let rows = section.rows();

@@ -71,6 +71,8 @@ pub struct Traffic {
     pub servers: u32,
     /// Flows that replies belong to.
     pub flows: u32,
+    /// The flow to begin with, for what goes flow by flow.
+    pub first: u32,
     /// Where worms go.
     pub port: u16,
     /// What servers offer.
@@ -88,9 +90,10 @@ impl Default for Traffic {
             version: Version::V4,
             servers: 1,
             flows: 1,
+            first: 0,
             port: 80,
             service: 80,
-            need: 25,
+            need: 587,
             worms_in_1024: 51, // 5 %
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   dmz  s0 ------- dmz0 router 0 out0 ------- o0  outside
-//!        s1 ------- dmz0 router 1 out0 ------- o1
+//!        s1 ------- dmz1 router 1 out0 ------- o1
 //! ```
 //!
 //! All of them are network namespaces of our own. Each router has its filter for the whole run,
@@ -126,7 +126,9 @@ fn feed(command: &mut Command, lines: &str) -> Result<()> {
 pub struct Lane {
     pub name: &'static str,
     pub router: Namespace,
-    /// Frames for `dmz0` go out of this NIC of the DMZ.
+    /// The NIC in front of the servers; another name in each lane, for xdp-filter pins by name.
+    pub nic: String,
+    /// Frames for that NIC go out of this NIC of the DMZ.
     pub from_servers: u32,
     /// Frames for `out0` go out of this NIC of the outside.
     pub from_outside: u32,
@@ -141,7 +143,7 @@ pub struct Count {
 }
 
 impl Lane {
-    /// Packets that came in at `dmz0`, and packets that left at `out0`.
+    /// Packets that came in from the servers, and packets that left at `out0`.
     pub fn count(&self) -> Result<Count> {
         let mut text = String::new();
         let mut file = self.counters.borrow_mut();
@@ -152,7 +154,7 @@ impl Lane {
             let field = line.and_then(|line| line.split_whitespace().nth(number)?.parse().ok());
             field.with_context(|| format!("no counters of {interface} in /proc/net/dev"))
         };
-        Ok(Count { came_in: field("dmz0:", 1)?, went_out: field("out0:", 9)? })
+        Ok(Count { came_in: field(&format!("{}:", self.nic), 1)?, went_out: field("out0:", 9)? })
     }
 }
 
@@ -181,18 +183,19 @@ impl World {
 
     fn make_lane(&self, number: usize, name: &'static str, sink: BorrowedFd<'_>) -> Result<Lane> {
         let router = Namespace::make(&format!("router{number}"))?;
+        let nic = format!("dmz{number}");
         silence(&router)?;
         let (dmz, outside, here) = (self.dmz.name(), self.outside.name(), router.name());
         let cables = format!(
             "link add s{number} address {SERVER_MAC} netns {dmz} \
-             type veth peer name dmz0 address {DMZ0_MAC} netns {here}\n\
+             type veth peer name {nic} address {DMZ0_MAC} netns {here}\n\
              link add out0 address {OUT0_MAC} netns {here} \
              type veth peer name o{number} address {OUTSIDE_MAC} netns {outside}\n"
         );
         feed(Command::new("ip").args(["-batch", "-"]), &cables)?;
         for (space, nic) in [
             (&self.dmz, format!("s{number}")),
-            (&router, "dmz0".to_owned()),
+            (&router, nic.clone()),
             (&router, "out0".to_owned()),
             (&self.outside, format!("o{number}")),
         ] {
@@ -203,12 +206,12 @@ impl World {
             Command::new("ip").args(["-n", here, "-batch", "-"]),
             &format!(
                 "link set lo up\n\
-                 address add 192.0.2.1/30 dev dmz0\naddress add 192.0.2.5/30 dev out0\n\
-                 address add 2001:db8:a::1/64 dev dmz0 nodad\n\
+                 address add 192.0.2.1/30 dev {nic}\naddress add 192.0.2.5/30 dev out0\n\
+                 address add 2001:db8:a::1/64 dev {nic} nodad\n\
                  address add 2001:db8:b::1/64 dev out0 nodad\n\
-                 neigh add 192.0.2.2 lladdr {SERVER_MAC} dev dmz0 nud permanent\n\
+                 neigh add 192.0.2.2 lladdr {SERVER_MAC} dev {nic} nud permanent\n\
                  neigh add 192.0.2.6 lladdr {OUTSIDE_MAC} dev out0 nud permanent\n\
-                 neigh add 2001:db8:a::2 lladdr {SERVER_MAC} dev dmz0 nud permanent\n\
+                 neigh add 2001:db8:a::2 lladdr {SERVER_MAC} dev {nic} nud permanent\n\
                  neigh add 2001:db8:b::2 lladdr {OUTSIDE_MAC} dev out0 nud permanent\n\
                  route add 198.18.0.0/16 via 192.0.2.2\nroute add 198.19.0.0/16 via 192.0.2.6\n\
                  route add 2001:db8:5::/64 via 2001:db8:a::2\n\
@@ -219,13 +222,13 @@ impl World {
             ("ipv4/ip_forward", "1"),
             ("ipv6/conf/all/forwarding", "1"),
             ("ipv4/conf/all/rp_filter", "0"),
-            ("ipv4/conf/dmz0/rp_filter", "0"),
+            (&format!("ipv4/conf/{nic}/rp_filter"), "0"),
             ("ipv4/conf/out0/rp_filter", "0"),
         ] {
             router.set(key, value)?;
         }
         // A veth takes redirected frames when it polls: with an XDP program, or with this.
-        for nic in ["dmz0", "out0"] {
+        for nic in [nic.as_str(), "out0"] {
             run(router.command("ethtool").args(["-K", nic, "gro", "on"]))?;
         }
         let index = self.outside.index_of(&format!("o{number}"))?;
@@ -238,7 +241,7 @@ impl World {
         })?;
         let counters = router.enter(|| Ok(File::open("/proc/thread-self/net/dev")?))?;
         let from_servers = self.dmz.index_of(&format!("s{number}"))?;
-        Ok(Lane { name, router, from_servers, from_outside: index, counters: counters.into() })
+        Ok(Lane { name, router, nic, from_servers, from_outside: index, counters: counters.into() })
     }
 }
 
@@ -256,6 +259,15 @@ fn delete_leftovers() -> Result<()> {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.trim_start_matches('-').split('-').next());
         let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok()) else { continue };
         if !PathBuf::from(format!("/proc/{owner}")).exists() {
+            // what is pinned outlives a namespace
+            let lane = name.rsplit_once("router").map_or("", |(_, number)| number);
+            let inside = |program: &str, arguments: &[&str]| {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={NAMESPACES}/{name}")).arg("--").arg(program).args(arguments);
+                let _ = run(&mut command);
+            };
+            inside(env!("CARGO_BIN_EXE_portcullis"), &["detach", "-i", &format!("dmz{lane}")]);
+            inside("xdp-filter", &["unload", &format!("dmz{lane}")]);
             run(Command::new("ip").args(["netns", "delete", &name]))?;
         }
     }
