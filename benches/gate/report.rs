@@ -62,6 +62,14 @@ impl Report {
         self.series.get(key).map(Vec::as_slice)
     }
 
+    /// Holds what was measured to a bound of its own kind; seconds to seconds, say.
+    pub fn hold(&mut self, title: &'static str, key: String, values: Vec<f64>, most: f64) {
+        let bound = format!("{key}/most");
+        self.record(bound.clone(), vec![most; values.len()]);
+        self.record(key.clone(), values);
+        self.targets.push(Target { title, left: key, right: bound, limit: 1.0 });
+    }
+
     /// The tables for a terminal.
     pub fn print_text(&self) -> String {
         let mut text = self.facts.join("\n");

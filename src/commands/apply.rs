@@ -8,17 +8,14 @@ use super::Exit;
 use super::output::Output;
 use super::policy_file::load;
 use crate::gate::{Gate, Mode, Place, warn_of_surroundings};
-use crate::policy::{Change, diff};
+use crate::policy::Change;
 
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load(policy, output)?;
     let place = Place::of(interface)?;
     let _lock = place.lock()?;
     let gate = Gate::open(&place)?;
-    let changes = match gate.live_policy()? {
-        Some(live) => diff(&live, &compiled.policy),
-        None => Vec::new(),
-    };
+    let changes = gate.changes_to(&compiled.policy)?;
     let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
     let surroundings = warn_of_surroundings(&place, &compiled.policy);
     for warning in gate.sizes_not_in_force(&compiled.policy).iter().chain(&surroundings) {

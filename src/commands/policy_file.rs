@@ -20,11 +20,16 @@ pub struct Compiled {
 
 /// Reads, parses and compiles; the diagnostics of a bad file are the inner error.
 pub fn examine(path: &Path) -> anyhow::Result<Result<Compiled, Diagnostics>> {
-    let (text, name) = read(path)?;
-    Ok(parse(&text, &name).and_then(|policy| {
+    Ok(read_policy(path)?.and_then(|policy| {
         let tables = compile(&policy)?;
         Ok(Compiled { policy, tables })
     }))
+}
+
+/// Reads and parses alone.
+pub fn read_policy(path: &Path) -> anyhow::Result<Result<Policy, Diagnostics>> {
+    let (text, name) = read(path)?;
+    Ok(parse(&text, &name))
 }
 
 /// As [`examine`], where a bad file ends the command.

@@ -22,14 +22,15 @@ use log::{debug, info, warn};
 
 use super::Exit;
 use super::output::Output;
-use super::policy_file::{Compiled, examine, load};
+use super::policy_file::{read_policy, refuse};
 use crate::alarm::{Change, Engine, Settings};
 use crate::clock::Clock;
+use crate::compile::compile;
 use crate::drops::{Baseline, Context, Drop, Names, Sweep};
 use crate::gate::contract::settings_flag;
 use crate::gate::{Attachment, Consumer, Gate, GateError, Hook, Mode, Place, lift, return_memory};
 use crate::history::{Keeper, Limits};
-use crate::policy::{Alarms, Policy, Tracking, diff};
+use crate::policy::{Alarms, Policy, Tracking};
 use crate::sample::decode;
 use crate::sink::{Event, Outlet, open_outlet};
 use crate::voice;
@@ -51,10 +52,10 @@ const POLL: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(1);
 /// Drops that are told one by one between two sweeps; the rest is in the ledger and in its alarms.
 /// Servers that call every port must fill neither the disk nor a core.
-const MANY_DROPS_TOLD: u32 = 256;
+const MANY_DROPS_TOLD: u32 = 128;
 /// Beyond those, of servers that had few so far: one that calls every port must not hide the others.
 const FEW_DROPS_TOLD: u32 = 8;
-const MOST_DROPS_TOLD: u32 = 512;
+const MOST_DROPS_TOLD: u32 = 256;
 /// How long samples are left to gather when some have just been taken: of thousands a second, each
 /// would wake the daemon for itself.
 const GATHER: Duration = Duration::from_millis(4);
@@ -76,7 +77,10 @@ pub struct Options<'o> {
 
 pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::Result<Exit> {
     let Options { path, raise_on_exit, metrics } = *options;
-    let Compiled { policy, tables } = load(path, output)?;
+    let policy = read_policy(path)?.map_err(|diagnostics| refuse(&diagnostics, output))?;
+    // Reading it needs as much for a while as compiling it.
+    return_memory();
+    let tables = compile(&policy).map_err(|diagnostics| refuse(&diagnostics, output))?;
     let place = Place::of(interface)?;
     let _daemon = place.lock_daemon()?;
     let doorbell = Doorbell::install()?;
@@ -467,16 +471,17 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn try_reload(&mut self, path: &Path) -> anyhow::Result<String> {
-        let Compiled { policy, tables } =
-            examine(path)?.map_err(|diagnostics| anyhow::anyhow!("the policy is bad\n{diagnostics}"))?;
+        let bad = |diagnostics| anyhow::anyhow!("the policy is bad\n{diagnostics}");
+        let policy = read_policy(path)?.map_err(bad)?;
         let _lock = self.place.lock()?;
         if !self.gate.is_pinned_at(&self.place) {
             anyhow::bail!("the gate on {} was lifted by another command", self.interface);
         }
-        let changes = match self.gate.live_policy()? {
-            Some(live) => diff(&live, &policy),
-            None => Vec::new(),
-        };
+        // Each of the steps needs much memory for a while: one after the other, and given back between.
+        return_memory();
+        let changes = self.gate.changes_to(&policy)?;
+        return_memory();
+        let tables = compile(&policy).map_err(bad)?;
         let generation = self.gate.apply(&self.place, &policy, &tables)?;
         self.responder.follow(&policy);
         self.keeper.set_limits(Limits::of_days(policy.alarms.response.history_days));

@@ -15,6 +15,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -117,7 +118,7 @@ pub struct RuleRow {
     /// Whom it lets start.
     pub direction: Direction,
     /// The role it belongs to; none for the management.
-    pub role: Option<String>,
+    pub role: Option<Arc<str>>,
     /// Line of the file, from 1; 0 for the placeholder.
     pub line: u32,
     /// Column in characters, from 1; 0 for the placeholder.

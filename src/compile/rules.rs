@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -26,7 +27,7 @@ pub(super) struct Rulebook<'p> {
 /// A need, whose it is, and how good.
 struct Rule<'p> {
     need: &'p Need,
-    role: Option<&'p str>,
+    role: Option<Arc<str>>,
     rank: Rank,
 }
 
@@ -49,12 +50,13 @@ impl<'p> Rulebook<'p> {
             by_role: vec![Vec::new(); policy.roles.len()],
             management: Vec::new(),
         };
+        let names: Vec<Arc<str>> = policy.roles.iter().map(|role| role.name.as_str().into()).collect();
         for (number, (need, role)) in (1u32..).zip(needs) {
             match role.and_then(|index| book.by_role.get_mut(index)) {
                 Some(rules) => rules.push(number),
                 None => book.management.push(number),
             }
-            let role = role.and_then(|index| policy.roles.get(index)).map(|role| role.name.as_str());
+            let role = role.and_then(|index| names.get(index)).cloned();
             book.rules.push(Rule { need, role, rank: 0 });
         }
         book.rank();
@@ -147,7 +149,7 @@ impl<'p> Rulebook<'p> {
         rows.extend(self.rules.iter().map(|rule| RuleRow {
             need: rule.need.to_string(),
             direction: rule.need.direction,
-            role: rule.role.map(str::to_owned),
+            role: rule.role.clone(),
             line: rule.need.place.line,
             column: rule.need.place.column,
             management: rule.role.is_none(),

@@ -37,11 +37,30 @@ pub struct Baseline {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Row", from = "Row")]
 struct Reported {
     key: LedgerKey,
     packets: u64,
     /// Tells the row from a later one with the same key: CLOCK_MONOTONIC, nanoseconds.
     first_ns: u64,
+}
+
+/// A [`Reported`] as a list without names, a third as long: a ledger may have 65,536 of them. Server,
+/// port, protocol, reason, flags, whether it is of the rest, packets, `first_ns`.
+type Row = (u32, u16, u8, u8, u8, bool, u64, u64);
+
+impl From<Reported> for Row {
+    fn from(Reported { key, packets, first_ns }: Reported) -> Row {
+        let LedgerKey { server, port, protocol, reason, flags, rest } = key;
+        (server, port, protocol, reason, flags, rest, packets, first_ns)
+    }
+}
+
+impl From<Row> for Reported {
+    fn from((server, port, protocol, reason, flags, rest, packets, first_ns): Row) -> Reported {
+        let key = LedgerKey { server, port, protocol, reason, flags, rest };
+        Reported { key, packets, first_ns }
+    }
 }
 
 /// What is known of one kind of drop.

@@ -18,7 +18,7 @@ use super::place::Place;
 use super::surroundings::warn_of_surroundings;
 use super::{Chunk, Gate, OUTER_MAPS, text_of};
 use crate::drops::{Ledger, LedgerEntry, LedgerKey};
-use crate::policy::{Policy, parse};
+use crate::policy::{Change, Policy, diff, parse};
 use crate::reason::{REASONS, Reason};
 
 /// How often a snapshot is tried again when a swap comes in between.
@@ -186,10 +186,19 @@ impl Gate {
         let Some((text, file)) = self.live_source()? else {
             return Ok(None);
         };
-        parse(&text, &file).map(Some).map_err(|diagnostics| GateError::Other {
-            what: "this version does not understand the live policy".to_owned(),
-            why: diagnostics.to_string(),
-        })
+        read_live(&text, &file).map(Some)
+    }
+
+    /// How the live policy differs from one; nothing when there is none.
+    pub fn changes_to(&self, policy: &Policy) -> Result<Vec<Change>, GateError> {
+        let Some((text, file)) = self.live_source()? else {
+            return Ok(Vec::new());
+        };
+        // What says the same needs no second reading: log rotation asks for the policy anew.
+        if text == policy.text {
+            return Ok(Vec::new());
+        }
+        Ok(diff(&read_live(&text, &file)?, policy))
     }
 
     /// Seconds that the live pickup goes on.
@@ -521,6 +530,13 @@ impl Gate {
         }
         Ok(fill)
     }
+}
+
+fn read_live(text: &str, file: &str) -> Result<Policy, GateError> {
+    parse(text, file).map_err(|diagnostics| GateError::Other {
+        what: "this version does not understand the live policy".to_owned(),
+        why: diagnostics.to_string(),
+    })
 }
 
 /// The errno of a failed test run, for callers outside.

@@ -332,8 +332,8 @@ fn write_to(
     let oldest = now.as_second().saturating_sub(limits.age_s);
     {
         let mut table = writing.open_table(ALARMS).map_err(failed("write"))?;
-        for (id, entry) in &pending.alarms {
-            table.insert(id, &*to_json(entry)).map_err(&write)?;
+        for (id, (_, text)) in &pending.alarms {
+            table.insert(id, &**text).map_err(&write)?;
         }
         prune(&mut table, limits.alarms, |_, value| {
             let entry = serde_json::from_str::<AlarmEntry>(value).ok();
