@@ -9,9 +9,16 @@
 #include "flow.h"
 
 enum {
-	SAMPLE_INTERVAL_NS = 1000000000, /* of one kind of drop */
+	SAMPLE_INTERVAL_NS = 1000000000, /* of one kind of drop, at least */
+	ROWS_PER_SAMPLE = 32,            /* a second, of the rows that a server owns */
 	ERROR_NO_SPACE = 28,             /* ENOSPC: the perf buffer is full */
 };
+
+static __always_inline void add_to_counter(struct counter *counter, __u32 bytes)
+{
+	counter->packets++;
+	counter->bytes += bytes;
+}
 
 static __always_inline void count_packet(const struct packet *packet,
 					 const struct decision *decision)
@@ -22,10 +29,21 @@ static __always_inline void count_packet(const struct packet *packet,
 	if (decision->verdict == VERDICT_WOULD_DROP)
 		index += REASON_COUNT;
 	counter = bpf_map_lookup_elem(&counters, &index);
-	if (counter) {
-		counter->packets++;
-		counter->bytes += packet->length;
-	}
+	if (counter)
+		add_to_counter(counter, packet->length);
+}
+
+static __always_inline void add_to_row(struct ledger_row *row, const struct address *source,
+				       const struct address *destination, __u32 bytes,
+				       __u64 now_ns)
+{
+	__sync_fetch_and_add(&row->packets, 1);
+	__sync_fetch_and_add(&row->bytes, bytes);
+	/* another CPU may have read its clock a tick later, or made the row then */
+	if (now_ns > row->last_ns)
+		row->last_ns = now_ns;
+	row->last_source = *source;
+	row->last_destination = *destination;
 }
 
 /* Global for its own stack: the sample is large. */
@@ -101,19 +119,85 @@ static __always_inline bool take_row(struct share *share, __u64 most, __u64 *bef
 	return false;
 }
 
+static __always_inline struct ledger_row *find_row(void *table, const struct ledger_key *kind)
+{
+	__u32 *number = bpf_map_lookup_elem(table, kind);
+
+	return number ? bpf_map_lookup_elem(&ledger_rows, number) : NULL;
+}
+
+/* A row for a kind that `table` does not have. `ours` is false when there is no
+ * room, or when another CPU was first: then its row is returned.
+ */
+static __always_inline struct ledger_row *add_row(void *table, const struct ledger_key *kind,
+						  __u32 rest, __u64 now_ns, bool *ours)
+{
+	struct share *given = find_share(SHARE_ROWS);
+	struct ledger_row *row;
+	__u64 before;
+	__u32 number;
+
+	*ours = false;
+	if (!given)
+		return NULL;
+	before = __sync_fetch_and_add(&given->rows, 1);
+	number = before;
+	row = bpf_map_lookup_elem(&ledger_rows, &number);
+	if (row) {
+		/* whole before anyone can find it */
+		row->first_ns = now_ns;
+		row->last_ns = now_ns;
+		row->kind = *kind;
+		row->number = number;
+		row->rest = rest;
+		if (!bpf_map_update_elem(table, kind, &number, BPF_NOEXIST)) {
+			*ours = true;
+			return row;
+		}
+	}
+	/* Given back, unless somebody has taken the next one meanwhile: such a row stays
+	 * empty. The table has some to spare.
+	 */
+	__sync_val_compare_and_swap(&given->rows, before + 1, before);
+	return find_row(table, kind);
+}
+
+/* Whose share a kind spends. Whoever borrows an address must not spend its
+ * owner's: these reasons are found before it is known whose the frame is.
+ */
+static __always_inline __u32 find_owner(const struct ledger_key *kind)
+{
+	return kind->reason <= REASON_SPOOFED ? SHARE_UNKNOWN : kind->server;
+}
+
+/* How much longer than SAMPLE_INTERVAL_NS a kind is silent after a sample. Of
+ * a server that calls every port each row would have its sample a second: tens
+ * of thousands, that tell the daemon nothing more and cost it a core. So its
+ * rows take turns; what is dropped meanwhile is in the ledger. The first
+ * sample of a kind never waits.
+ */
+static __always_inline __u64 find_silence(const struct ledger_key *kind)
+{
+	__u64 turns = read_state(STATE_LEDGER_OWN) / ROWS_PER_SAMPLE ?: 1;
+	__u32 owner = find_owner(kind);
+	struct share *share = bpf_map_lookup_elem(&ledger_shares, &owner);
+
+	if (!share || share->rows <= turns)
+		return 0;
+	return (share->rows - turns) * SAMPLE_INTERVAL_NS / turns;
+}
+
 /* The ledger's row of a kind that has none yet. Each server has rows that
  * nobody can take from it, and some of those that all have in common: so one
  * that calls every port spends its own share and never another's.
  */
-static __always_inline struct ledger_row *make_row(const struct ledger_key *key, __u64 now_ns)
+static __always_inline struct ledger_row *make_row(const struct ledger_key *kind, __u64 now_ns)
 {
-	/* Whoever borrows an address must not spend its owner's share: these reasons are
-	 * found before it is known whose the frame is.
-	 */
-	__u32 owner = key->reason <= REASON_SPOOFED ? SHARE_UNKNOWN : key->server;
-	struct ledger_row fresh = { .first_ns = now_ns };
+	__u32 owner = find_owner(kind);
 	struct share *share = find_share(owner), *common = NULL;
 	__u64 own = read_state(STATE_LEDGER_OWN), before = 0, ignored;
+	struct ledger_row *row;
+	bool ours;
 
 	if (!share || !take_row(share, read_state(STATE_LEDGER_MOST), &before))
 		return NULL;
@@ -124,65 +208,99 @@ static __always_inline struct ledger_row *make_row(const struct ledger_key *key,
 			return NULL;
 		}
 	}
-	if (bpf_map_update_elem(&ledger, key, &fresh, BPF_NOEXIST)) {
+	row = add_row(&ledger, kind, 0, now_ns, &ours);
+	if (!ours) {
 		/* full, or another CPU was first: then its row is ours too */
 		__sync_fetch_and_add(&share->rows, -1);
 		if (common)
 			__sync_fetch_and_add(&common->rows, -1);
 	}
-	return bpf_map_lookup_elem(&ledger, key);
+	return row;
 }
 
-/* The row that counts for a kind when the ledger has no room for it. */
-static __always_inline struct ledger_row *open_rest(const struct ledger_key *key, __u64 now_ns)
+/* Where a verdict on openings from this address to this port is kept, by this CPU. */
+static __always_inline struct known_drop *place_known_drop(const struct address *source,
+							   __u16 port)
 {
-	struct ledger_row *row = bpf_map_lookup_elem(&ledger_rest, key);
-	struct ledger_row fresh = { .first_ns = now_ns };
+	const __be32 *word_be = source->word_be;
+	__u32 mask = read_state(STATE_KNOWN_DROPS_MASK), index;
+	/* multiplied by the golden ratio, so that the upper bits depend on all */
+	__u64 hash = ((__u64)word_be[0] << 32 | word_be[1]) * 0x9e3779b97f4a7c15ULL;
 
-	if (row)
-		return row;
-	bpf_map_update_elem(&ledger_rest, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&ledger_rest, key);
+	hash = (hash ^ ((__u64)word_be[2] << 32 | word_be[3])) * 0x9e3779b97f4a7c15ULL;
+	hash = ((hash >> 32) ^ hash ^ port) * 0x9e3779b97f4a7c15ULL;
+	index = bpf_get_smp_processor_id() * (mask + 1) + ((hash >> 40) & mask);
+	return bpf_map_lookup_elem(&known_drops, &index);
+}
+
+/* For drop_again(). */
+static __always_inline void keep_known_drop(const struct packet *packet,
+					    const struct decision *decision, __u32 row)
+{
+	struct known_drop *known = place_known_drop(&packet->source, packet->destination_port);
+	union found_drop found = {};
+
+	if (!known)
+		return;
+	/* an interrupt must not find half of this one with half of the other */
+	known->generation = 0;
+	barrier();
+	known->source = packet->source;
+	__builtin_memcpy(known->source_mac, packet->source_mac, ETH_ALEN);
+	known->port = packet->destination_port;
+	known->quarantine_changes = decision->quarantine_changes;
+	known->until_ns = decision->time_ns;
+	found.row = row;
+	found.reason = decision->reason;
+	found.flags = decision->flags;
+	*(volatile __u64 *)&known->found.word = found.word;
+	barrier();
+	known->generation = decision->generation;
 }
 
 static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
 				       const struct decision *decision, __u64 now_ns)
 {
-	struct ledger_key key = {
+	struct ledger_key kind = {
 		.server = decision->server,
 		.port = decision->port,
 		.protocol = packet->protocol,
 		.reason = decision->reason,
 		.flags = decision->flags,
 	};
-	struct ledger_row *row = bpf_map_lookup_elem(&ledger, &key);
+	struct ledger_row *row = find_row(&ledger, &kind);
 	__u64 packets, sampled_ns, sampled_packets;
 
 	if (!row)
-		row = make_row(&key, now_ns);
+		row = make_row(&kind, now_ns);
 	if (!row) {
+		bool ours;
+
 		add_tally(TALLY_LEDGER_FULL, 1);
-		key.port = 0;
-		key.protocol = 0;
-		row = open_rest(&key, now_ns);
+		kind.port = 0;
+		kind.protocol = 0;
+		row = find_row(&ledger_rest, &kind);
+		if (!row)
+			row = add_row(&ledger_rest, &kind, 1, now_ns, &ours);
 	}
 	if (!row) {
 		add_tally(TALLY_LEDGER_REST_FULL, 1);
 		return;
 	}
-	packets = __sync_fetch_and_add(&row->packets, 1) + 1;
-	__sync_fetch_and_add(&row->bytes, packet->length);
-	row->last_ns = now_ns;
-	row->last_source = packet->source;
-	row->last_destination = packet->destination;
+	add_to_row(row, &packet->source, &packet->destination, packet->length, now_ns);
+	packets = row->packets;
+	if (packet->plain && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP &&
+	    packet->protocol == IPPROTO_TCP && is_bare_syn(packet))
+		keep_known_drop(packet, decision, row->number);
 
 	if (decision->flags & DROP_QUIET)
 		return;
 	sampled_ns = row->sampled_ns;
 	if (sampled_ns && now_ns < sampled_ns + SAMPLE_INTERVAL_NS)
 		return;
-	/* one CPU wins the right to speak for this second */
-	if (__sync_val_compare_and_swap(&row->sampled_ns, sampled_ns, now_ns) != sampled_ns)
+	/* one CPU wins the right to speak for this second, or for longer */
+	if (__sync_val_compare_and_swap(&row->sampled_ns, sampled_ns,
+					now_ns + find_silence(&kind)) != sampled_ns)
 		return;
 	sampled_packets = row->sampled_packets;
 	row->sampled_packets = packets;
@@ -200,10 +318,10 @@ static __always_inline void spend_limit(const struct decision *decision, __u64 n
 	old_ns = limit->arrival_ns;
 	if (old_ns < now_ns &&
 	    __sync_val_compare_and_swap(&limit->arrival_ns, old_ns,
-					now_ns + decision->limit_interval_ns) == old_ns)
+					now_ns + decision->time_ns) == old_ns)
 		return;
 	/* still ahead of now, or another CPU has just moved it there */
-	__sync_fetch_and_add(&limit->arrival_ns, decision->limit_interval_ns);
+	__sync_fetch_and_add(&limit->arrival_ns, decision->time_ns);
 }
 
 static __always_inline void carry_out(const struct packet *packet,
@@ -216,7 +334,7 @@ static __always_inline void carry_out(const struct packet *packet,
 
 		fill_reply_key(&key, packet);
 		if (effects & EFFECT_OPEN_FLOW)
-			make_established(&key, decision->generation, decision->rule,
+			make_established(&key, decision->generation, decision->rule, decision->server,
 					 FLOW_PICKED_UP | ended_by_server(packet), now_ns);
 		if (effects & EFFECT_NOTE_SYN_ACK)
 			note_syn_ack(&key, packet);

@@ -13,9 +13,10 @@
 
 enum layout {
 	/* Raised by every change to a pinned map's key, value, type or meaning.
-	 * 1: the first. 2: headers_bytes of struct fragment; ledger_shares.
+	 * 1: the first. 2: headers_bytes of struct fragment; ledger_shares. 3: the
+	 * ledger's rows in an array; the server of struct flow.
 	 */
-	LAYOUT_VERSION = 2,
+	LAYOUT_VERSION = 3,
 	/* Policy slots. The live one, the one before it (a packet may still be
 	 * reading it) and the one being written: see docs/architecture.md.
 	 */
@@ -110,7 +111,13 @@ enum state {
 	STATE_LEDGER_OWN = 5,
 	STATE_LEDGER_MOST = 6,
 	STATE_LEDGER_COMMON = 7,
-	STATE_COUNT = 8,
+	/* Counts up after every change to `quarantine`, so that what a program has
+	 * kept of an older one is known to be old. Never reset.
+	 */
+	STATE_QUARANTINE_CHANGES = 8,
+	/* Of each CPU's part of `known_drops` the last index. */
+	STATE_KNOWN_DROPS_MASK = 9,
+	STATE_COUNT = 10,
 };
 
 /* Indexes of the per-CPU map `tallies`. */
@@ -132,6 +139,7 @@ enum settings_flag {
 	SETTINGS_UNKNOWN_QUIET = 16,
 	SETTINGS_PREFIXES = 32, /* `prefixes` is not empty */
 	SETTINGS_RANGES = 64,   /* `ranges` holds rows of profile 0 */
+	SETTINGS_BOUND = 128,   /* a server has a `mac` or a `vlan` */
 };
 
 /* One policy generation, value of `policies`. */
@@ -256,7 +264,7 @@ struct flow {
 	__u32 generation; /* policy that last found its service permitted (low 32 bits) */
 	__u32 rule;
 	__u32 flags; /* enum flow_flag */
-	__u32 zero;
+	__u32 server; /* its id under that policy; 0: not known */
 };
 
 /* Value of `half_open`. A SYN+ACK that is sent again may carry another initial
@@ -306,6 +314,7 @@ struct ledger_key {
 /* Keys of `ledger_shares` beside the ids of servers. */
 enum share_key {
 	SHARE_UNKNOWN = 0,         /* sources of no server, borrowed ones, and unjudged ones */
+	SHARE_ROWS = 0x7ffffffe,   /* rows of `ledger_rows` that were ever given out */
 	SHARE_COMMON = 0x7fffffff, /* rows beyond STATE_LEDGER_OWN, of all servers */
 };
 
@@ -313,16 +322,21 @@ struct share {
 	__u64 rows; /* of `ledger`; for a moment more, while a CPU finds that it may not */
 };
 
+/* Value of `ledger_rows` and `ledger_rest`. */
 struct ledger_row {
-	__u64 packets;
+	__u64 packets; /* 0: no row yet */
 	__u64 bytes;
 	__u64 first_ns; /* CLOCK_MONOTONIC */
 	__u64 last_ns;
-	__u64 sampled_ns;      /* last sample */
+	__u64 sampled_ns;      /* last sample; later, while the server has many rows */
 	__u64 sampled_packets; /* `packets` at that time */
 	/* Of the last drop. Two CPUs may write at once: then each word is one of theirs. */
 	struct address last_source;
 	struct address last_destination;
+	struct ledger_key kind;
+	__u32 number; /* its own */
+	__u32 rest;   /* not 0: of `ledger_rest` */
+	__u32 zero;
 };
 
 struct counter {
@@ -364,7 +378,7 @@ struct decision {
 	__u8 verdict;
 	__u8 reason;
 	__u8 flags; /* enum drop_flag */
-	__u8 zero;
+	__u8 scope; /* enum scope */
 	__u32 effects; /* enum effect */
 	__u32 server;
 	__u32 rule; /* that permitted it, or that was nearest; 0: none */
@@ -372,12 +386,23 @@ struct decision {
 	__u16 port; /* as in struct ledger_key */
 	__u16 zero2;
 	__u32 limit_key;
-	__u32 zero3;
-	__u64 limit_interval_ns;
+	__u32 quarantine_changes; /* STATE_QUARANTINE_CHANGES before it was found */
+	/* Of a limit: between two flows at the permitted rate. Of `quarantined`: when that
+	 * ends (CLOCK_MONOTONIC), or 0.
+	 */
+	__u64 time_ns;
+};
+
+/* Of which packets a decision holds, besides the one it was found for. */
+enum scope {
+	SCOPE_PACKET = 0,
+	/* TCP openings from this address and MAC to this port, whatever their destination */
+	SCOPE_PORT = 1,
 };
 
 enum assumption {
-	ASSUME_OPENED = 1, /* as if the peer had opened the flow this frame belongs to */
+	ASSUME_OPENED = 1,  /* as if the peer had opened the flow this frame belongs to */
+	ASSUME_NO_FLOW = 2, /* its table was asked a moment ago; `half_open` was not */
 };
 
 /* Precedes the frame that `explain` is asked about. */
@@ -401,7 +426,7 @@ _Static_assert(sizeof(struct half_open) == 32, "half_open");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
 _Static_assert(sizeof(struct share) == 8, "share");
-_Static_assert(sizeof(struct ledger_row) == 80, "ledger_row");
+_Static_assert(sizeof(struct ledger_row) == 104, "ledger_row");
 _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 40, "decision");
 

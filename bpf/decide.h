@@ -179,11 +179,8 @@ static __always_inline bool is_dhcp(const struct matter *matter)
 
 static __always_inline bool is_spoofed(const struct server *server, const struct packet *packet)
 {
-	if (server->flags & SERVER_MAC) {
-		for (int i = 0; i < ETH_ALEN; i++)
-			if (server->mac[i] != packet->source_mac[i])
-				return true;
-	}
+	if (server->flags & SERVER_MAC && !same_mac(server->mac, packet->source_mac))
+		return true;
 	/* two tags with an id are a hop between VLANs, whatever they say */
 	return server->flags & SERVER_VLAN &&
 	       (packet->vlans != 1 || (packet->vlan & 0x0fff) != server->vlan);
@@ -221,7 +218,7 @@ static __always_inline __u32 find_reply(struct matter *matter, struct decision *
 		return rule;
 	}
 
-	found = find_flow(&matter->key, matter->now_ns);
+	found = find_flow(&matter->key, matter->now_ns, matter->assume & ASSUME_NO_FLOW);
 	reset = packet->tcp_flags & TCP_RST;
 	/* The tracker may have seen the SYN just before the gate came down, and nobody
 	 * the SYN+ACK: such a flow would end as half-open ones do.
@@ -294,7 +291,7 @@ static __always_inline bool is_over_limit(const struct matter *matter, struct de
 	if (limit->arrival_ns > matter->now_ns + rule->tolerance_ns)
 		return true;
 	decision->limit_key = rule->limit_key;
-	decision->limit_interval_ns = rule->interval_ns;
+	decision->time_ns = rule->interval_ns;
 	decision->effects |= EFFECT_SPEND_LIMIT;
 	return false;
 }
@@ -302,19 +299,19 @@ static __always_inline bool is_over_limit(const struct matter *matter, struct de
 /* An error about a packet that a peer sent, in its own flow or in answer to
  * what an `out` need lets the server ask.
  */
-static __always_inline __u32 find_quoted_flow(const struct matter *matter)
+static __always_inline __u32 find_quoted_flow(struct matter *matter)
 {
 	const struct packet *packet = matter->packet;
 	const struct quote *quote = &packet->quote;
 	const struct server *server = matter->server;
 	const struct need *need;
-	struct flow_key key;
+	/* its own has no more to tell, and stack is scarce */
+	struct flow_key *key = &matter->key;
 	__u16 service = quote->destination_port, asked = quote->source_port;
 	__u32 rule = 0;
 	bool asks = true, answers = true, listed;
 
-	if (!quote->present || !same_address(&quote->destination, &packet->source) ||
-	    !same_address(&quote->source, &packet->destination))
+	if (!quote->present)
 		return 0;
 	if (quote->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
 		int request = answered_icmp_request(packet->ip_version, service);
@@ -323,23 +320,23 @@ static __always_inline __u32 find_quoted_flow(const struct matter *matter)
 		asks = is_icmp_request(packet->ip_version, service);
 		answers = request >= 0;
 		asked = request;
-		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
+		fill_flow_key(key, &packet->source, &packet->destination, quote->protocol,
 			      quote->source_port, quote->destination_port);
 	} else if (quote->protocol == IPPROTO_ICMP || quote->protocol == IPPROTO_ICMPV6) {
 		return 0; /* of the other family: none that a need can name */
 	} else {
-		fill_flow_key(&key, &quote->destination, &quote->source, quote->protocol,
+		fill_flow_key(key, &packet->source, &packet->destination, quote->protocol,
 			      quote->destination_port, quote->source_port);
 	}
 	if (asks &&
-	    (!(matter->policy.flags & SETTINGS_STRICT) || find_flow(&key, matter->now_ns).found))
+	    (!(matter->policy.flags & SETTINGS_STRICT) || find_flow(key, matter->now_ns, false).found))
 		rule = find_service(&matter->policy, server, quote->protocol, service,
-				    &quote->source, &listed);
+				    &packet->destination, &listed);
 	if (rule || !answers)
 		return rule;
 	need = find_need(&matter->policy, server->profile, server->flags & SERVER_RANGES,
 			 quote->protocol, asked);
-	return need ? match_cell(&matter->policy, &need->outbound, &quote->source) : 0;
+	return need ? match_cell(&matter->policy, &need->outbound, &packet->destination) : 0;
 }
 
 /* A TCP segment that is no bare SYN and that nothing permits. */
@@ -458,6 +455,9 @@ static __always_inline void judge_flow(struct matter *matter, struct decision *d
 		drop(decision, REASON_PROTOCOL, 0);
 	else
 		drop(decision, REASON_NEW_FLOW, 0);
+	/* here no need permits the port to anyone; is it quiet whoever is called? */
+	if (decision->reason == REASON_NEW_FLOW && (!need || !need->quiet.set))
+		decision->scope = SCOPE_PORT;
 	if (need && match_cell(&matter->policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;
 	/* the renewal of a client that may broadcast is no sign of anything */
@@ -492,6 +492,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 				  struct decision *decision)
 {
 	const struct packet *packet = matter->packet;
+	const struct quarantine *quarantine;
 	bool outdated = false;
 	__u32 reply, first;
 
@@ -527,6 +528,7 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		return;
 	}
 	if (is_spoofed(matter->server, packet)) {
+		decision->scope = SCOPE_PORT;
 		drop(decision, REASON_SPOOFED, 0);
 		return;
 	}
@@ -534,10 +536,12 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 	fill_reply_key(&matter->key, packet);
 	reply = find_reply(matter, decision);
 	first = find_first_fragment(matter, &outdated);
-	if (is_quarantined(matter->server->id, matter->now_ns) &&
-	    !((reply | first) & RULE_MANAGEMENT)) {
+	quarantine = find_quarantine(matter->server->id, matter->now_ns);
+	if (quarantine && !((reply | first) & RULE_MANAGEMENT)) {
 		decision->effects = 0;
 		decision->rule = 0;
+		decision->scope = SCOPE_PORT;
+		decision->time_ns = quarantine->until_ns;
 		drop(decision, REASON_QUARANTINED, 0);
 		return;
 	}
@@ -564,7 +568,7 @@ static __always_inline bool is_observed(const struct matter *matter)
 {
 	const struct server *server = matter->server;
 
-	if (server && is_quarantined(server->id, matter->now_ns))
+	if (server && find_quarantine(server->id, matter->now_ns))
 		return false;
 	if (server && !is_spoofed(server, matter->packet))
 		return server->flags & SERVER_OBSERVE;
@@ -586,6 +590,8 @@ __noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now
 	if (packet->addressed)
 		matter.server = find_server(&matter.policy, &packet->source);
 
+	/* before anyone looks for a quarantine: one that comes later makes this old */
+	decision->quarantine_changes = read_state(STATE_QUARANTINE_CHANGES);
 	decision->generation = matter.policy.generation;
 	if (!packet->ip_version)
 		decision->port = packet->ethertype;

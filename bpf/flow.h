@@ -31,6 +31,24 @@ enum {
 
 static const __u64 SECOND_NS = 1000000000;
 
+/* CLOCK_MONOTONIC, as CLOCK_MONOTONIC_COARSE has it: up to two ticks old. */
+static __always_inline __u64 read_clock(void)
+{
+	__u32 only = 0;
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &only);
+	__u64 tick = bpf_jiffies64();
+
+	if (!clock)
+		return bpf_ktime_get_coarse_ns();
+	if (clock->tick != tick) {
+		clock->now_ns = bpf_ktime_get_coarse_ns();
+		/* in this order: what interrupts us here must not take the old time for new */
+		barrier();
+		clock->tick = tick;
+	}
+	return clock->now_ns;
+}
+
 static __always_inline bool is_within(__u64 since_ns, __u64 now_ns, __u32 seconds)
 {
 	/* signed: the coarse clock of another CPU may be a tick ahead */
@@ -137,7 +155,9 @@ struct found_flow {
 	__u32 generation;
 };
 
-static __always_inline struct found_flow find_flow(const struct flow_key *key, __u64 now_ns)
+/* `asked`: it is known that `established` or `datagrams` has none. */
+static __always_inline struct found_flow find_flow(const struct flow_key *key, __u64 now_ns,
+						   bool asked)
 {
 	struct found_flow found = {};
 	struct flow *flow;
@@ -145,7 +165,7 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 	if (key->protocol == IPPROTO_TCP) {
 		struct half_open *half;
 
-		flow = bpf_map_lookup_elem(&established, key);
+		flow = asked ? NULL : bpf_map_lookup_elem(&established, key);
 		if (!flow || !is_alive(flow, IPPROTO_TCP, now_ns)) {
 			half = bpf_map_lookup_elem(&half_open, key);
 			if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
@@ -159,7 +179,7 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 	} else if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6) {
 		flow = bpf_map_lookup_elem(&icmp_queries, key);
 	} else {
-		flow = bpf_map_lookup_elem(&datagrams, key);
+		flow = asked ? NULL : bpf_map_lookup_elem(&datagrams, key);
 	}
 	if (!flow || !is_alive(flow, key->protocol, now_ns))
 		return found;
@@ -190,10 +210,12 @@ static __always_inline void add_tally(__u32 index, __u64 count)
 }
 
 static __always_inline void make_established(const struct flow_key *key, __u32 generation,
-					     __u32 rule, __u32 flags, __u64 now_ns)
+					     __u32 rule, __u32 server, __u32 flags,
+					     __u64 now_ns)
 {
 	struct flow flow = {
 		.last_ns = now_ns, .generation = generation, .rule = rule, .flags = flags,
+		.server = server,
 	};
 
 	if (bpf_map_update_elem(&established, key, &flow, BPF_ANY))
@@ -253,9 +275,14 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 		return;
 	}
 	if (flow->generation != decision->generation) {
+		/* nobody may take the old server for one of the new policy */
+		flow->server = 0;
 		flow->rule = decision->rule;
+		barrier();
 		flow->generation = decision->generation;
 	}
+	if (!flow->server)
+		flow->server = decision->server;
 	if (key->protocol == IPPROTO_TCP) {
 		add_flow_flags(flow, ended_by_server(packet));
 		/* only the peer can prove that its reset was forged */

@@ -254,16 +254,76 @@ struct {
 	__type(value, struct fragment);
 } fragments SEC(".maps");
 
-/* The drop ledger. Written by the filter, read by the tool. A hash and no LRU:
- * a count must not be pushed out. Full, or a server's share of it used up:
- * `ledger_rest` counts on.
+/* The drop ledger: which row counts a kind of drop. Written by the filter, read
+ * by it and the tool. A hash and no LRU: a count must not be pushed out. Full, or a
+ * server's share of it used up: `ledger_rest` counts on.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct ledger_key);
-	__type(value, struct ledger_row);
+	__type(value, __u32);
 } ledger SEC(".maps");
+
+/* The rows themselves. Written by the filter, read by the tool. An array, so that
+ * `known_drops` can name a row by its number, and the tool reads those in use
+ * without a search. Its rows are given out in turn and never taken back; it
+ * has one for each kind in `ledger` and `ledger_rest`, and an eighth more, for those that
+ * two CPUs made for one kind. Full: as `ledger`.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 90112);
+	__type(key, __u32);
+	__type(value, struct ledger_row);
+} ledger_rows SEC(".maps");
+
+/* Verdicts that were found before: TCP openings to a port that the policy does
+ * not know, each CPU's in its own part of the array. Written and read by the
+ * filter alone. An array because its lookup is inlined, which a hash's is not: a
+ * worm costs no call. One place for a hash value, so the newer verdict takes the
+ * older one's; what is not there is found again by decide().
+ */
+union found_drop {
+	struct {
+		__u32 row;
+		__u8 reason;
+		__u8 flags; /* enum drop_flag */
+		__u16 zero;
+	};
+	__u64 word; /* read and written at once, see drop_again() */
+};
+struct known_drop {
+	struct address source;
+	__u8 source_mac[6];
+	__u16 port;
+	__u32 generation; /* 0: nothing here, or half of it */
+	__u32 quarantine_changes;
+	__u64 until_ns; /* CLOCK_MONOTONIC; 0: no end */
+	union found_drop found;
+	__u64 padding[2]; /* to a cache line */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct known_drop);
+} known_drops SEC(".maps");
+
+/* The time, asked once in a tick: CLOCK_MONOTONIC_COARSE moves no faster, and
+ * asking costs as much as half a lookup. Written and read by each CPU for itself, so
+ * per CPU. Can't fill.
+ */
+struct clock {
+	__u64 tick; /* jiffies */
+	__u64 now_ns;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct clock);
+} clocks SEC(".maps");
 
 /* How many rows of the ledger each server has, so that none takes the room of
  * the others. Written and read by the filter, when a row is made and never
@@ -280,14 +340,14 @@ struct {
 } ledger_shares SEC(".maps");
 
 /* Drops that found the ledger full, or their server's share of it, by server
- * and reason; protocol and port are 0. As `ledger`. Full: `counters` still has
+ * and reason; protocol and port are 0. As `ledger`, with the row in it. Full: `counters` still has
  * them.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct ledger_key);
-	__type(value, struct ledger_row);
+	__type(value, __u32);
 } ledger_rest SEC(".maps");
 
 /* Packets and bytes by reason: passes and drops at the reason's number,

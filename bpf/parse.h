@@ -82,10 +82,8 @@ enum icmp_type {
 	ICMP6_MLD2_REPORT = 143,
 };
 
-/* The packet that an ICMP error quotes. */
+/* The packet that an ICMP error quotes, if it went between the same two addresses. */
 struct quote {
-	struct address source;
-	struct address destination;
 	__u16 source_port; /* ICMP: the identifier */
 	__u16 destination_port; /* ICMP: the type */
 	__u8 protocol;
@@ -126,11 +124,11 @@ struct packet {
 	__u8 bad_fragment; /* too short for its header, or overlaps one */
 	__u8 source_mac[ETH_ALEN];
 	__u8 destination_mac[ETH_ALEN];
-	__u8 zero[1];
+	__u8 plain; /* see struct plain */
 };
 
 /* On the stack of three programs, beside decide()'s own: 512 bytes are all there is. */
-_Static_assert(sizeof(struct packet) == 140, "packet");
+_Static_assert(sizeof(struct packet) == 108, "packet");
 
 /* The first 8 bytes of ICMP (RFC 792) and ICMPv6 (RFC 4443) alike. */
 struct icmp_head {
@@ -200,10 +198,23 @@ static __always_inline bool is_mapped_ipv4(const struct address *address)
 	       address->word_be[2] == bpf_htonl(0xffff);
 }
 
+static __always_inline bool is_address(const struct address *a, const __be32 *word_be)
+{
+	return a->word_be[0] == word_be[0] && a->word_be[1] == word_be[1] &&
+	       a->word_be[2] == word_be[2] && a->word_be[3] == word_be[3];
+}
+
 static __always_inline bool same_address(const struct address *a, const struct address *b)
 {
-	return a->word_be[0] == b->word_be[0] && a->word_be[1] == b->word_be[1] &&
-	       a->word_be[2] == b->word_be[2] && a->word_be[3] == b->word_be[3];
+	return is_address(a, b->word_be);
+}
+
+static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
+{
+	for (int i = 0; i < ETH_ALEN; i++)
+		if (a[i] != b[i])
+			return false;
+	return true;
 }
 
 /* ICMP messages that quote the packet they are about. Redirects do too, but
@@ -615,8 +626,9 @@ static __always_inline void parse_quote(void *ctx, const enum hook hook, struct 
 		header = ip.ihl * 4;
 		if (ip.version != 4 || header < sizeof(ip) || (bpf_ntohs(ip.frag_off) & 0x1fff))
 			return;
-		map_ipv4(&quote->source, ip.saddr);
-		map_ipv4(&quote->destination, ip.daddr);
+		if (ip.saddr != packet->destination.word_be[3] ||
+		    ip.daddr != packet->source.word_be[3])
+			return;
 		quote->protocol = ip.protocol;
 	} else {
 		struct ipv6hdr ip;
@@ -627,8 +639,9 @@ static __always_inline void parse_quote(void *ctx, const enum hook hook, struct 
 		header = sizeof(ip);
 		if (ip.version != 6)
 			return;
-		__builtin_memcpy(&quote->source, &ip.saddr, sizeof(quote->source));
-		__builtin_memcpy(&quote->destination, &ip.daddr, sizeof(quote->destination));
+		if (!is_address(&packet->destination, ip.saddr.s6_addr32) ||
+		    !is_address(&packet->source, ip.daddr.s6_addr32))
+			return;
 		quote->protocol = ip.nexthdr;
 		/* as many extension headers as a healthy packet has */
 #pragma clang loop unroll(full)

@@ -134,14 +134,16 @@ static __always_inline const struct rule *find_limit(const struct policy *policy
 	return table ? bpf_map_lookup_elem(table, &rule) : NULL;
 }
 
-static __always_inline bool is_quarantined(__u32 server, __u64 now_ns)
+static __always_inline const struct quarantine *find_quarantine(__u32 server, __u64 now_ns)
 {
-	struct quarantine *quarantine;
+	const struct quarantine *quarantine;
 
 	if (!read_state(STATE_QUARANTINES))
-		return false;
+		return NULL;
 	quarantine = bpf_map_lookup_elem(&quarantines, &server);
-	return quarantine && (!quarantine->until_ns || quarantine->until_ns > now_ns);
+	if (quarantine && (!quarantine->until_ns || quarantine->until_ns > now_ns))
+		return quarantine;
+	return NULL;
 }
 
 #endif

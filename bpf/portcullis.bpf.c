@@ -9,19 +9,35 @@
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
+#include "shortcut.h"
 #include "track.h"
 
 /* From the servers: the gate itself. */
 SEC("xdp.frags")
 int portcullis_filter(struct xdp_md *ctx)
 {
-	struct packet packet = {};
+	/* one after the other in the same place: stack is scarce */
+	union {
+		struct shortcut shortcut;
+		struct packet packet;
+	} frame;
 	struct decision decision = {};
-	__u64 now_ns = bpf_ktime_get_coarse_ns();
+	__u64 now_ns = read_clock();
+	__u32 assume = 0;
+	bool plain;
 
-	parse_frame(ctx, &packet);
-	decide(ctx, &packet, now_ns, 0, &decision);
-	account(ctx, &packet, &decision, now_ns);
+	plain = read_plain(ctx, &frame.shortcut.plain);
+	if (plain) {
+		int action = take_shortcut(ctx, &frame.shortcut, now_ns, &assume);
+
+		if (action >= 0)
+			return action;
+	}
+	__builtin_memset(&frame.packet, 0, sizeof(frame.packet));
+	frame.packet.plain = plain;
+	parse_frame(ctx, &frame.packet);
+	decide(ctx, &frame.packet, now_ns, assume, &decision);
+	account(ctx, &frame.packet, &decision, now_ns);
 	/* anything but an outright pass or would-drop is a drop */
 	return decision.verdict == VERDICT_PASS || decision.verdict == VERDICT_WOULD_DROP ?
 		       XDP_PASS :
@@ -43,7 +59,8 @@ int portcullis_explain(struct xdp_md *ctx)
 	    bpf_xdp_adjust_head(ctx, sizeof(question)))
 		return XDP_ABORTED;
 	parse_frame(ctx, &packet);
-	decide(ctx, &packet, bpf_ktime_get_coarse_ns(), question.assume, &decision);
+	decide(ctx, &packet, bpf_ktime_get_coarse_ns(),
+	       question.assume & ASSUME_OPENED, &decision);
 	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(decision)))
 		return XDP_ABORTED;
 	data = (void *)(long)ctx->data;
@@ -61,7 +78,7 @@ int portcullis_track(struct __sk_buff *skb)
 	struct packet packet = {};
 
 	parse_skb(skb, &packet);
-	track(&packet, bpf_ktime_get_coarse_ns());
+	track(&packet, read_clock());
 	return -1; /* TCX_NEXT, TC_ACT_UNSPEC: whatever comes after decides */
 }
 

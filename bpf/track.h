@@ -37,19 +37,23 @@ static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_
 }
 
 static __always_inline void track_segment(const struct policy *policy,
-					  const struct server *server,
 					  const struct packet *packet, const struct flow_key *key,
 					  __u64 now_ns)
 {
+	const struct server *server;
 	struct half_open *half;
 	struct flow *flow;
 	__u32 proven; /* wrong by the peer's being heard */
 
 	if (is_bare_syn(packet)) {
 		bool listed;
-		__u32 rule = find_service(policy, server, IPPROTO_TCP, packet->destination_port,
-					  &packet->source, &listed);
+		__u32 rule;
 
+		server = find_server(policy, &packet->destination);
+		if (!server)
+			return;
+		rule = find_service(policy, server, IPPROTO_TCP, packet->destination_port,
+				    &packet->source, &listed);
 		if (rule)
 			open_half(key, policy->generation, rule, now_ns);
 		else
@@ -62,7 +66,11 @@ static __always_inline void track_segment(const struct policy *policy,
 	if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S) &&
 	    (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
 	    acknowledges(half, packet->acknowledgment)) {
+		server = find_server(policy, &packet->destination);
+		if (!server)
+			return;
 		make_established(key, half->generation, half->rule,
+				 half->generation == policy->generation ? server->id : 0,
 				 packet->tcp_flags & TCP_FIN ? FLOW_FIN_PEER : 0, now_ns);
 		bpf_map_delete_elem(&half_open, key);
 		return;
@@ -70,6 +78,9 @@ static __always_inline void track_segment(const struct policy *policy,
 
 	flow = bpf_map_lookup_elem(&established, key);
 	if (!flow)
+		return;
+	/* that the live policy has found it permitted says that its server has a name there */
+	if (flow->generation != policy->generation && !find_server(policy, &packet->destination))
 		return;
 	if (packet->tcp_flags & TCP_RST) {
 		add_flow_flags(flow, FLOW_RST_PEER);
@@ -150,6 +161,12 @@ static __always_inline void track(const struct packet *packet, __u64 now_ns)
 	if (!packet->addressed || packet->malformed || packet->bad_fragment ||
 	    packet->piece == PIECE_LATER || is_foreign_icmp(packet) || !(policy.flags & SETTINGS_STRICT))
 		return;
+	if (packet->protocol == IPPROTO_TCP) {
+		fill_flow_key(&key, &packet->destination, &packet->source, IPPROTO_TCP,
+			      packet->destination_port, packet->source_port);
+		track_segment(&policy, packet, &key, now_ns);
+		return;
+	}
 	server = find_server(&policy, &packet->destination);
 	if (!server)
 		return;
@@ -161,10 +178,7 @@ static __always_inline void track(const struct packet *packet, __u64 now_ns)
 	}
 	fill_flow_key(&key, &packet->destination, &packet->source, packet->protocol,
 		      packet->destination_port, packet->source_port);
-	if (packet->protocol == IPPROTO_TCP)
-		track_segment(&policy, server, packet, &key, now_ns);
-	else
-		track_datagram(&policy, server, packet, &key, now_ns);
+	track_datagram(&policy, server, packet, &key, now_ns);
 }
 
 #endif

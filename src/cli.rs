@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::clock::parse_time;
+use crate::clock::{parse_time, wall_now};
 use jiff::Timestamp;
 
 /// The gate on a DMZ router.
@@ -77,8 +77,12 @@ pub enum Command {
 
     /// Lift the gate and remove everything it pinned
     Detach {
-        #[command(flatten)]
-        interface: Interface,
+        /// The DMZ-facing interface, or a gate's name in `show gates` whose network namespace is gone
+        #[arg(short, long, value_name = "IF", required_unless_present = "orphans")]
+        interface: Option<String>,
+        /// Instead, remove the pins of all gates whose network namespace and NIC are gone
+        #[arg(long, conflicts_with = "interface")]
+        orphans: bool,
     },
 
     /// Make a policy the live one, atomically, and print the difference
@@ -99,8 +103,9 @@ pub enum Command {
 
     /// Read the live maps
     Show {
-        #[command(flatten)]
-        interface: Interface,
+        /// The DMZ-facing interface; `gates` needs none
+        #[arg(short, long, value_name = "IF", required_if_eq_any(Subject::of_one_gate()))]
+        interface: Option<String>,
         /// What to show
         subject: Subject,
     },
@@ -161,6 +166,15 @@ pub enum Subject {
     Drops,
     /// Open alarms, asked of the daemon
     Alarms,
+    /// The gates of every network namespace, and those left of one that is gone
+    Gates,
+}
+
+impl Subject {
+    /// Those that need an interface, as clap asks for them.
+    fn of_one_gate() -> impl Iterator<Item = (&'static str, &'static str)> {
+        ["status", "policy", "servers", "flows", "drops", "alarms"].map(|name| ("subject", name)).into_iter()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -253,7 +267,7 @@ pub struct Explain {
 /// A moment: a time ago, a date or a time in the system's time zone, or RFC 3339.
 fn parse_moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = parse_time(text)
-        && let Ok(moment) = Timestamp::now().checked_sub(ago)
+        && let Ok(moment) = wall_now().checked_sub(ago)
     {
         return Ok(moment);
     }

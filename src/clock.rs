@@ -37,6 +37,20 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a time is from 1s to 365d".to_owned())
 }
 
+/// Wall-clock time. All of it comes in here, so that a test can step the clock under a daemon:
+/// in builds with debug assertions `PORTCULLIS_CLOCK_OFFSET` names a file with the seconds that it is ahead.
+pub fn wall_now() -> Timestamp {
+    let now = Timestamp::now();
+    #[cfg(debug_assertions)]
+    if let Some(path) = std::env::var_os("PORTCULLIS_CLOCK_OFFSET")
+        && let Ok(text) = std::fs::read_to_string(path)
+        && let Ok(ahead_s) = text.trim().parse()
+    {
+        return now.saturating_add(jiff::SignedDuration::from_secs(ahead_s)).unwrap_or(now);
+    }
+    now
+}
+
 /// What both clocks said at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -55,7 +69,7 @@ impl Clock {
         let positive = |number: i64| u64::try_from(number).unwrap_or(0);
         Clock {
             mono_ns: positive(seconds).saturating_mul(NS_PER_S).saturating_add(positive(nanoseconds)),
-            wall: Timestamp::now(),
+            wall: wall_now(),
         }
     }
 

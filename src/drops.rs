@@ -1,6 +1,7 @@
 //! A drop as an event: what both a sample and a difference of the ledger become, and what
 //! alarms and sinks are made of. Pure: names and clocks are arguments.
 
+mod hash;
 mod ledger;
 mod sweep;
 

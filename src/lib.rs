@@ -13,6 +13,7 @@ pub mod policy;
 pub mod reason;
 pub mod sample;
 pub mod sink;
+pub mod voice;
 
 /// Test cases by chance; the suite has its own copy of the module, and uses all of it.
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! Parses the command line, runs one command, and says what went wrong.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use portcullis::cli::Cli;
 use portcullis::commands::{self, Exit};
+use portcullis::voice;
+
+/// How long a daemon that ends waits for whoever reads its standard error.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -14,13 +19,17 @@ fn main() -> ExitCode {
         2 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
-    env_logger::Builder::new().filter_level(level).format_timestamp(None).format_target(false).init();
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format_timestamp(None)
+        .format_target(false)
+        .target(env_logger::Target::Pipe(Box::new(voice::Log::default())))
+        .init();
 
-    match commands::run(&cli) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            eprintln!("portcullis: {error:#}");
-            Exit::Failed.into()
-        }
-    }
+    let exit = commands::run(&cli).unwrap_or_else(|error| {
+        voice::say(format_args!("portcullis: {error:#}"));
+        Exit::Failed
+    });
+    voice::finish(LAST_WORDS);
+    exit.into()
 }

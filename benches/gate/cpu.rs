@@ -21,6 +21,13 @@ pub fn leave_to_others() -> Result<()> {
     if others.is_empty() { Ok(()) } else { stay_on(&others) }
 }
 
+/// The CPUs of [`leave_to_others`], as taskset(1) wants them.
+pub fn name_others() -> String {
+    let taken = TAKEN.load(Ordering::Relaxed);
+    let others: Vec<String> = (0..count()).filter(|cpu| *cpu != taken).map(|cpu| cpu.to_string()).collect();
+    if others.is_empty() { "0".to_owned() } else { others.join(",") }
+}
+
 /// How many the machine has.
 pub fn count() -> usize {
     libbpf_rs::num_possible_cpus().unwrap_or(1)

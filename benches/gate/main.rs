@@ -1,8 +1,12 @@
 //! What `scripts/bench` runs: how much the gate costs, next to other filters and to the limit.
 
+mod burden;
 mod cases;
+mod control;
 mod cost;
 mod cpu;
+mod daemon;
+mod delay;
 mod document;
 mod engine;
 mod filters;
@@ -14,6 +18,7 @@ mod policy;
 mod report;
 mod statistics;
 mod targets;
+mod throughput;
 mod traffic;
 mod wire;
 mod workshop;
@@ -66,7 +71,14 @@ enum Command {
 type Group = fn(&Options, &mut Report) -> Result<()>;
 
 /// In the order in which they run.
-const GROUPS: &[(&str, Group)] = &[("wire", wire::run), ("cost", cost::run)];
+const GROUPS: &[(&str, Group)] = &[
+    ("wire", wire::run),
+    ("cost", cost::run),
+    ("policies", control::run),
+    ("daemon", burden::run),
+    ("delay", delay::run),
+    ("iperf", throughput::run),
+];
 
 fn main() -> ExitCode {
     let mut options = Options::parse();

@@ -400,6 +400,25 @@ fn a_clock_that_goes_backwards_does_no_harm() {
 }
 
 #[test]
+fn a_wall_clock_that_is_stepped_either_way_leaves_no_alarm_open_and_ends_none_early() {
+    for step_h in [-9_000, 9_000] {
+        let stepped = |seconds: u64| {
+            let now = at(seconds);
+            Clock { wall: now.wall.checked_add(jiff::SignedDuration::from_hours(step_h)).unwrap(), ..now }
+        };
+        let mut engine = Engine::default();
+        engine.observe(&syn(), at(0));
+        assert!(engine.tick(stepped(1)).iter().all(|change| !matches!(change.step, Step::Closed { .. })));
+        assert!(engine.tick(stepped(299)).iter().all(|change| !matches!(change.step, Step::Closed { .. })));
+        let closed = engine.tick(stepped(300)).remove(0);
+        assert!(matches!(closed.step, Step::Closed { .. }), "{step_h} h");
+        let alarm = closed.alarm;
+        assert_eq!(closed.time.duration_since(alarm.last).as_secs(), 300, "the time by which it was quiet");
+        assert!(alarm.first <= alarm.last && engine.open_alarms().is_empty());
+    }
+}
+
+#[test]
 fn what_was_let_through_in_observe_is_said_to_have_left() {
     let mut drop = syn();
     drop.verdict = Verdict::WouldDrop;

@@ -19,7 +19,7 @@ mod top;
 
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Subject};
 use output::Output;
 
 /// Exit status. Clap itself leaves with 2.
@@ -60,10 +60,14 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Top { interface } => top::run(&interface.interface),
         Command::Report(question) => report::run(question, &output),
         Command::Attach { interface, policy } => attach::run(&interface.interface, policy, &output),
-        Command::Detach { interface } => detach::run(&interface.interface, &output),
+        Command::Detach { interface: Some(interface), .. } => detach::run(interface, &output),
+        Command::Detach { interface: None, .. } => detach::run_on_orphans(&output),
         Command::Apply { interface, policy } => apply::run(&interface.interface, policy, &output),
         Command::Diff { interface, policy } => diff::run(&interface.interface, policy, &output),
-        Command::Show { interface, subject } => show::run(&interface.interface, *subject, &output),
+        Command::Show { interface: Some(interface), subject } if *subject != Subject::Gates => {
+            show::run(interface, *subject, &output)
+        }
+        Command::Show { .. } => show::run_on_all(&output),
         Command::Explain(question) => explain::run(question, &output),
         Command::Quarantine { interface, server, time } => {
             quarantine::run(&interface.interface, server, *time, &output)

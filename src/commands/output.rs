@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::cli::Color;
+use crate::voice;
 
 /// How to print.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,7 @@ impl Output {
 
     /// What the user should know but did not ask for.
     pub fn warn(&self, warning: &str) {
-        eprintln!("portcullis: warning: {warning}");
+        voice::say(format_args!("portcullis: warning: {warning}"));
     }
 }
 

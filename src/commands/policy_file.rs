@@ -39,7 +39,7 @@ pub fn refuse(diagnostics: &Diagnostics, output: &Output) -> anyhow::Error {
             return error;
         }
     } else {
-        eprintln!("{diagnostics}");
+        crate::voice::say(diagnostics);
     }
     let count = diagnostics.len();
     let plural = if count == 1 { "" } else { "s" };

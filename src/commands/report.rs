@@ -19,11 +19,12 @@ use super::Exit;
 use super::output::Output;
 use super::request::{Piece, Request, ask_daemon, each_piece, open_history};
 use crate::cli::Report;
+use crate::clock::wall_now;
 use crate::gate::Place;
 use crate::history::{AlarmEntry, Found};
 
 pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
-    let now = Timestamp::now();
+    let now = wall_now();
     let (from, to) = (question.from, question.to.unwrap_or(now));
     if from >= to {
         bail!("--from {from:.0} is not before --to {to:.0}");

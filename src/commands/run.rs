@@ -4,6 +4,7 @@
 mod board;
 mod doorbell;
 mod exposition;
+mod ledger;
 mod metrics;
 mod notify;
 mod response;
@@ -31,19 +32,32 @@ use crate::history::{Keeper, Limits};
 use crate::policy::{Alarms, Policy, Tracking, diff};
 use crate::sample::decode;
 use crate::sink::{Event, Outlet, open_outlet};
+use crate::voice;
 use board::{Board, count};
 use doorbell::Doorbell;
+use ledger::Glance;
 use notify::Notifier;
 use response::{Outcome, Responder};
 use socket::Socket;
+
+/// Says a line and waits for nobody.
+macro_rules! say {
+    ($($text:tt)*) => { crate::voice::say(format_args!($($text)*)) };
+}
 
 /// How long one wait for samples lasts: a signal is answered as fast.
 const POLL: Duration = Duration::from_millis(100);
 /// Between two sweeps of the ledger.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Drops of one server that are told one by one between two sweeps; the rest is in the ledger and
-/// in its alarms. A server that calls every port must not fill the disk.
-const MOST_DROPS_TOLD: u32 = 500;
+/// Drops that are told one by one between two sweeps; the rest is in the ledger and in its alarms.
+/// Servers that call every port must fill neither the disk nor a core.
+const MANY_DROPS_TOLD: u32 = 256;
+/// Beyond those, of servers that had few so far: one that calls every port must not hide the others.
+const FEW_DROPS_TOLD: u32 = 8;
+const MOST_DROPS_TOLD: u32 = 512;
+/// How long samples are left to gather when some have just been taken: of thousands a second, each
+/// would wake the daemon for itself.
+const GATHER: Duration = Duration::from_millis(4);
 /// How long the sinks may take to write what waits for them when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 /// Quarantines that wait for another command to leave the gate.
@@ -66,6 +80,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let place = Place::of(interface)?;
     let _daemon = place.lock_daemon()?;
     let doorbell = Doorbell::install()?;
+    voice::leave_to_thread();
     let mut notifier = Notifier::from_env();
     let listener = metrics.map(metrics::listen).transpose()?;
     // Before the gate is put down: what comes between that and the first look at the ledger is
@@ -80,7 +95,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
         output.warn(warning);
     }
     // Where people look, so that they see it came up; no alarm, so no sink has it.
-    eprintln!(
+    say!(
         "portcullis: the gate on {interface} is down: {}, {}, generation {}",
         attachment.mode.name(),
         policy.settings.tracking.value,
@@ -97,17 +112,21 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     return_memory();
     notifier.ready(&daemon.describe());
     let ended = daemon.watch(&consumer, &doorbell, path, &mut notifier);
+    let lifted = daemon.lifted;
     notifier.stopping();
     daemon.stop();
     ended?;
+    if lifted {
+        return Ok(Exit::Done);
+    }
     if raise_on_exit {
         let _lock = place.lock()?;
         if gate.is_pinned_at(&place) {
             lift(&place)?;
         }
-        eprintln!("portcullis: the gate on {interface} is lifted: nothing is dropped any more");
+        say!("portcullis: the gate on {interface} is lifted: nothing is dropped any more");
     } else {
-        eprintln!("portcullis: the daemon ends, the gate on {interface} stays down and enforcing");
+        say!("portcullis: the daemon ends, the gate on {interface} stays down and enforcing");
     }
     Ok(Exit::Done)
 }
@@ -122,6 +141,10 @@ struct Daemon<'gate> {
     mode: Mode,
     tracker: Hook,
     strict: bool,
+    /// Somebody typed `detach`.
+    lifted: bool,
+    /// Why the gate could not be put down again, as it was last said.
+    refusal: String,
     colour: bool,
     names: Names,
     engine: Engine,
@@ -134,8 +157,12 @@ struct Daemon<'gate> {
     socket: Option<Socket>,
     /// Quarantines to be made: alarm and server.
     wanted: Vec<(u64, String)>,
-    /// Drops told since the last sweep, by server.
+    /// Drops since the last sweep, by server.
     told: HashMap<u32, u32>,
+    /// Of those, the ones that the sinks were given.
+    told_of_all: u32,
+    /// What the ledger held when it was last looked at.
+    glance: Glance,
 }
 
 impl<'gate> Daemon<'gate> {
@@ -166,6 +193,8 @@ impl<'gate> Daemon<'gate> {
             mode: attachment.mode,
             tracker: attachment.hook,
             strict: policy.settings.tracking.value == Tracking::Strict,
+            lifted: false,
+            refusal: String::new(),
             colour,
             names: Names::new(),
             engine: Engine::new(settings),
@@ -176,10 +205,12 @@ impl<'gate> Daemon<'gate> {
             socket,
             wanted: Vec::new(),
             told: HashMap::new(),
+            told_of_all: 0,
+            glance: Glance::default(),
         };
         daemon.learn_names()?;
         let ledger = gate.ledger_snapshot()?;
-        let baseline = daemon.keeper.baseline();
+        let baseline = daemon.keeper.take_baseline();
         let (sweep, missed) = Sweep::starting(&ledger, &baseline, &daemon.context());
         daemon.sweep = sweep;
         for drop in missed {
@@ -198,7 +229,7 @@ impl<'gate> Daemon<'gate> {
     ) -> anyhow::Result<()> {
         let mut swept = Instant::now();
         let mut settled = Instant::now();
-        while !doorbell.asked_to_stop() {
+        while !doorbell.asked_to_stop() && !self.lifted {
             self.take_samples(consumer)?;
             self.respond();
             self.board.beat();
@@ -224,7 +255,9 @@ impl<'gate> Daemon<'gate> {
         }
         // what came between the last poll and the signal
         self.take_samples(consumer)?;
-        self.look_at_ledger()
+        self.read_ledger()?;
+        self.end_round();
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -235,6 +268,7 @@ impl<'gate> Daemon<'gate> {
     fn take_samples(&mut self, consumer: &Consumer<'_>) -> anyhow::Result<()> {
         let received = consumer.poll(POLL)?;
         if received.lost > 0 {
+            self.glance.is_lossy = true;
             debug!("the perf buffer lost {} samples; the ledger has their drops", received.lost);
         }
         self.board.samples.fetch_add(received.samples.len() as u64, Ordering::Relaxed);
@@ -243,6 +277,7 @@ impl<'gate> Daemon<'gate> {
                 Ok(sample) => sample,
                 Err(error) => {
                     count(&self.board.undecoded);
+                    self.glance.is_lossy = true;
                     warn!("{error}");
                     continue;
                 }
@@ -254,33 +289,8 @@ impl<'gate> Daemon<'gate> {
             let drop = sample.to_drop(fresh, &self.context());
             self.report(drop);
         }
-        Ok(())
-    }
-
-    fn look_at_ledger(&mut self) -> anyhow::Result<()> {
-        let ledger = self.gate.ledger_snapshot()?;
-        if ledger.keys().any(|key| key.server != 0 && !self.names.contains_key(&key.server)) {
-            self.learn_names()?;
-        }
-        let mut sweep = std::mem::take(&mut self.sweep);
-        for glimpse in sweep.glimpse(&ledger, &self.context()) {
-            for change in self.engine.glimpse(&glimpse, Clock::now()) {
-                self.tell(change);
-            }
-        }
-        let missed = sweep.step(&ledger, &self.context());
-        self.sweep = sweep;
-        for drop in missed {
-            self.report(drop);
-        }
-        for (server, told) in self.told.drain() {
-            if told > MOST_DROPS_TOLD {
-                info!("{} events of server {server} were left to the ledger", told - MOST_DROPS_TOLD);
-            }
-        }
-        let now = Clock::now();
-        for change in self.engine.tick(now) {
-            self.tell(change);
+        if !received.samples.is_empty() {
+            std::thread::sleep(GATHER);
         }
         Ok(())
     }
@@ -288,8 +298,17 @@ impl<'gate> Daemon<'gate> {
     /// The mode never changes silently, and a gate that somebody lifted has no daemon.
     fn look_at_gate(&mut self) -> anyhow::Result<()> {
         if !self.gate.is_pinned_at(&self.place) {
+            if self.place.is_lifted_by_order() {
+                say!(
+                    "portcullis: the gate on {} was lifted by another command; the daemon ends\n\
+                     help: portcullis run -i {0} -p POLICY puts it down again",
+                    self.interface
+                );
+                self.lifted = true;
+                return Ok(());
+            }
             anyhow::bail!(
-                "the gate on {} was lifted by another command; the daemon ends\n\
+                "the pins of the gate on {} are gone, and nobody typed `detach`; the daemon ends\n\
                  help: portcullis run -i {0} -p POLICY puts it down again",
                 self.interface
             );
@@ -301,7 +320,7 @@ impl<'gate> Daemon<'gate> {
                 Mode::Generic => "slower, and after the kernel has made a buffer of the packet",
                 Mode::Native => "in the driver again",
             };
-            eprintln!(
+            say!(
                 "portcullis: warning: the gate on {} went from {} to {}: {consequence}",
                 self.interface,
                 self.mode.name(),
@@ -324,7 +343,7 @@ impl<'gate> Daemon<'gate> {
                 (Hook::No, false) => "none is needed in service tracking",
                 (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
             };
-            eprintln!(
+            say!(
                 "portcullis: warning: the tracker on {} went from {} to {}: {consequence}",
                 self.interface,
                 self.tracker.name(),
@@ -345,7 +364,7 @@ impl<'gate> Daemon<'gate> {
             let text = match self.responder.quarantine(self.gate, &self.place, alarm, &server) {
                 Outcome::Done(text) => {
                     count(&self.board.quarantines);
-                    eprintln!(
+                    say!(
                         "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {server}",
                         self.interface
                     );
@@ -406,10 +425,10 @@ impl<'gate> Daemon<'gate> {
         match restored {
             Ok((mode, warnings)) => {
                 for warning in warnings {
-                    eprintln!("portcullis: warning: {warning}");
+                    say!("portcullis: warning: {warning}");
                 }
                 let tracker = self.gate.find_tracker(&place);
-                eprintln!(
+                say!(
                     "portcullis: the gate on {} is down again: {}, tracker {}",
                     self.interface,
                     mode.name(),
@@ -423,16 +442,25 @@ impl<'gate> Daemon<'gate> {
                 }
                 (self.mode, self.tracker) = (mode, tracker);
                 self.place = place;
+                self.refusal.clear();
             }
-            Err(error) => debug!("{error}"),
+            // whoever holds the lock changes what this is about
+            Err(error @ (GateError::Locked { .. } | GateError::NotAttached { .. })) => debug!("{error}"),
+            Err(error) => {
+                let refusal = error.to_string();
+                if refusal != self.refusal {
+                    eprintln!("portcullis: warning: tried every second: {refusal}");
+                    self.refusal = refusal;
+                }
+            }
         }
     }
 
     /// SIGHUP: the policy anew. A bad one changes nothing. Log rotation asks for it as well.
     fn reload(&mut self, path: &Path) {
         match self.try_reload(path) {
-            Ok(text) => eprintln!("{text}"),
-            Err(error) => eprintln!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
+            Ok(text) => say!("{text}"),
+            Err(error) => say!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
         }
         self.outlet.reopen();
         return_memory();
@@ -450,7 +478,7 @@ impl<'gate> Daemon<'gate> {
             None => Vec::new(),
         };
         let generation = self.gate.apply(&self.place, &policy, &tables)?;
-        self.responder = Responder::new(&policy);
+        self.responder.follow(&policy);
         self.keeper.set_limits(Limits::of_days(policy.alarms.response.history_days));
         if policy.alarms != self.alarms {
             self.alarms = policy.alarms.clone();
@@ -468,7 +496,9 @@ impl<'gate> Daemon<'gate> {
         self.keeper.note_drop(&drop);
         let told = self.told.entry(drop.server_id()).or_default();
         *told = told.saturating_add(1);
-        if *told <= MOST_DROPS_TOLD {
+        let most = if *told <= FEW_DROPS_TOLD { MOST_DROPS_TOLD } else { MANY_DROPS_TOLD };
+        if self.told_of_all < most {
+            self.told_of_all += 1;
             self.outlet.send(Event::Drop(drop));
         }
         for change in changes {

@@ -8,7 +8,7 @@ use super::request::{Request, ask_daemon, no_daemon};
 use crate::cli::Subject;
 use crate::clock::Clock;
 use crate::drops::{Context as Seen, LedgerRow, Verdict};
-use crate::gate::{FlowTable, Gate, Place, Status};
+use crate::gate::{Fate, FlowTable, Gate, Place, Status, list_gates};
 use crate::policy::{Policy, describe, name_protocol, summarize};
 
 pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
@@ -41,7 +41,31 @@ pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result
         }
         Subject::Flows => show_flows(&gate, output)?,
         Subject::Drops => show_drops(&gate, interface, output)?,
-        Subject::Alarms => {}
+        Subject::Alarms | Subject::Gates => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// `show gates`: of every network namespace.
+pub fn run_on_all(output: &Output) -> anyhow::Result<Exit> {
+    let gates = list_gates()?;
+    output.either(&gates, || {
+        if gates.is_empty() {
+            return "there is no gate in any network namespace\n".to_owned();
+        }
+        let mut rows = vec![["GATE", "INTERFACE", "NAMESPACE", "STATE"].map(str::to_owned).to_vec()];
+        rows.extend(gates.iter().map(|gate| {
+            vec![
+                gate.name.clone(),
+                gate.interface.clone(),
+                gate.namespace.map_or("initial".to_owned(), |inode| inode.to_string()),
+                gate.state.describe().to_owned(),
+            ]
+        }));
+        align(&rows)
+    })?;
+    if gates.iter().any(|gate| gate.state == Fate::Orphaned) {
+        output.warn("orphaned pins are left\nhelp: portcullis detach --orphans removes them");
     }
     Ok(Exit::Done)
 }

@@ -1,6 +1,6 @@
 //! Rows of the drop ledger, for programs (`show drops -j`) and for [`Sweep`](super::Sweep).
 
-use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use super::{Cause, Context, Drop, Origin, Verdict, has_ports, is_icmp, protocol_
 use crate::gate::contract::{drop_flag, ledger_key, ledger_row};
 use crate::sample::read_addresses;
 
-/// Everything that was counted at one time: both maps, `ledger` and `ledger_rest`.
-pub type Ledger = HashMap<LedgerKey, LedgerEntry>;
+/// A reading of the ledger: each kind of drops once, in no order.
+pub type Ledger = Vec<(LedgerKey, LedgerEntry)>;
 
 /// A kind of drop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LedgerKey {
     /// Id of the server; 0: no server has the source address.
     pub server: u32,
@@ -49,6 +49,15 @@ impl LedgerKey {
 
     pub(super) fn has(&self, flag: drop_flag) -> bool {
         u32::from(self.flags) & flag.0 != 0
+    }
+}
+
+impl Hash for LedgerKey {
+    /// In one word, but for what nearly never differs: a sweep asks for each row of the ledger.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let kind = u64::from(self.port) << 16 | u64::from(self.protocol) << 8 | u64::from(self.reason);
+        let marks = u64::from(self.flags) << 1 | u64::from(self.rest);
+        state.write_u64((u64::from(self.server) << 32 | kind) ^ marks.rotate_right(8));
     }
 }
 

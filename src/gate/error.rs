@@ -23,9 +23,9 @@ pub enum GateError {
 
     #[error(
         "there is no interface `{interface}` in this network namespace\n\
-         help: `ip link` lists them; for another namespace: nsenter --net=/run/netns/NAME portcullis …"
+         help: `ip link` lists them; for another namespace: nsenter --net=/run/netns/NAME portcullis …{hint}"
     )]
-    NoInterface { interface: String },
+    NoInterface { interface: String, hint: String },
 
     #[error("`{interface}` can't be an interface's name: {why}")]
     BadInterfaceName { interface: String, why: &'static str },
@@ -35,6 +35,25 @@ pub enum GateError {
          help: portcullis attach -i {interface} -p POLICY, or portcullis run -i {interface} -p POLICY"
     )]
     NotAttached { interface: String },
+
+    #[error(
+        "no gate is pinned as `{name}`\n\
+         help: `portcullis show gates` lists those of every network namespace"
+    )]
+    NoSuchPins { name: String },
+
+    #[error(
+        "{name} is no orphan: its network namespace lives\n\
+         help: lift it from there: nsenter --net=/run/netns/NAME (or --target PID --net) \
+         portcullis detach -i {interface}"
+    )]
+    NamespaceLives { name: String, interface: String },
+
+    #[error(
+        "whether the network namespace of {name} lives can't be told from here: not every process can be seen\n\
+         help: run it as root on the host itself, outside of any container"
+    )]
+    NamespaceUnknown { name: String },
 
     #[error(
         "no bpffs at {path}, and this is a private mount namespace: what is pinned here would vanish \
@@ -91,6 +110,12 @@ pub enum GateError {
     #[error("{what}: {errno}{}", remedy(*.errno))]
     Kernelside { what: String, errno: Errno },
 
+    #[error("{what}: {errno}{}", remedy_for_pins(*.errno))]
+    NotPinned { what: String, errno: Errno },
+
+    #[error("generation {generation} of the policy is live, but {state}: {error}\nthen attach again")]
+    HalfDone { generation: u64, state: String, error: Box<GateError> },
+
     #[error("{what}: {why}")]
     Other { what: String, why: String },
 }
@@ -114,7 +139,26 @@ fn remedy(errno: Errno) -> &'static str {
     }
 }
 
+/// As [`remedy`], of what is pinned: a bpffs has no size, its inodes are the kernel's memory.
+fn remedy_for_pins(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT | Errno::ENOMEM => {
+            "\nhelp: the kernel has no room for another pin. Make some: `free -m` shows the machine's memory, \
+             `systemd-cgls` and MemoryMax= a unit's or container's; `find /sys/fs/bpf | wc -l` counts what is pinned"
+        }
+        errno => remedy(errno),
+    }
+}
+
 impl GateError {
+    /// An error of the bpffs, with what was being done.
+    pub fn not_pinned(what: String, error: &std::io::Error) -> GateError {
+        match GateError::from_io(what, error) {
+            GateError::Kernelside { what, errno } => GateError::NotPinned { what, errno },
+            other => other,
+        }
+    }
+
     /// An error of a file system, with what was being done.
     pub fn from_io(what: String, error: &std::io::Error) -> GateError {
         match error.raw_os_error() {

@@ -1,27 +1,92 @@
-//! Where a test may end the process: before its Nth change of the kernel's state.
+//! Where a test may end the process, or have the kernel refuse: before a change of its state.
 //!
-//! `PORTCULLIS_DIE_AT=N` does what `kill -9` would do at that moment, so that each gap between two
-//! changes is tried, and not only those that chance hits. Builds without debug assertions, which
-//! is what people install, have none of this.
+//! `PORTCULLIS_DIE_AT=N` does what `kill -9` would do before the Nth change, so that each gap
+//! between two changes is tried, and not only those that chance hits. `PORTCULLIS_NO_ROOM_AT=N`
+//! is a bpffs that is full from the Nth new pin or folder on; no mount option makes one.
+//! `PORTCULLIS_NO_TCX=1` is a kernel before 6.6. Builds without debug assertions, which is what
+//! people install, have none of this.
 
-/// Stands before everything that changes maps, pins and links.
+use nix::errno::Errno;
+
 #[cfg(debug_assertions)]
-pub fn point() {
+mod asked {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use nix::sys::signal::{Signal, raise};
 
-    static DIE_AT: LazyLock<Option<u64>> =
-        LazyLock::new(|| std::env::var("PORTCULLIS_DIE_AT").ok()?.parse().ok());
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    if let Some(die_at) = *DIE_AT
-        && COUNT.fetch_add(1, Ordering::SeqCst) + 1 == die_at
-    {
-        let _ = raise(Signal::SIGKILL);
+    /// Counts up to a number that the environment names.
+    struct Countdown {
+        at: LazyLock<Option<u64>>,
+        count: AtomicU64,
+    }
+
+    impl Countdown {
+        /// Which call this is, and at which the environment wants something.
+        fn step(&self) -> Option<(u64, u64)> {
+            let at = (*self.at)?;
+            Some((self.count.fetch_add(1, Ordering::SeqCst) + 1, at))
+        }
+    }
+
+    macro_rules! countdown {
+        ($variable:literal) => {
+            Countdown {
+                at: LazyLock::new(|| std::env::var($variable).ok()?.parse().ok()),
+                count: AtomicU64::new(0),
+            }
+        };
+    }
+
+    static DEATH: Countdown = countdown!("PORTCULLIS_DIE_AT");
+    static LACK: Countdown = countdown!("PORTCULLIS_NO_ROOM_AT");
+
+    pub fn die_if_asked() {
+        if DEATH.step().is_some_and(|(now, at)| now == at) {
+            let _ = raise(Signal::SIGKILL);
+        }
+    }
+
+    pub fn is_room() -> bool {
+        LACK.step().is_none_or(|(now, at)| now < at)
+    }
+
+    pub fn is_tcx() -> bool {
+        std::env::var_os("PORTCULLIS_NO_TCX").is_none()
     }
 }
 
 #[cfg(not(debug_assertions))]
+mod asked {
+    #[inline(always)]
+    pub fn die_if_asked() {}
+
+    #[inline(always)]
+    pub fn is_room() -> bool {
+        true
+    }
+
+    #[inline(always)]
+    pub fn is_tcx() -> bool {
+        true
+    }
+}
+
+/// Stands before everything that changes maps, pins and links.
 #[inline(always)]
-pub fn point() {}
+pub fn point() {
+    asked::die_if_asked();
+}
+
+/// As [`point`], before everything that makes an inode in the bpffs.
+#[inline(always)]
+pub fn inode_point() -> Result<(), Errno> {
+    point();
+    if asked::is_room() { Ok(()) } else { Err(Errno::ENOSPC) }
+}
+
+/// Whether the kernel may be asked for TCX.
+#[inline(always)]
+pub fn is_tcx() -> bool {
+    asked::is_tcx()
+}

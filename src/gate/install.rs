@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use plain::Plain;
@@ -22,6 +21,7 @@ use super::error::GateError;
 use super::fault;
 use super::map::Table;
 use super::{Gate, OUTER_MAPS};
+use crate::clock::wall_now;
 use crate::compile::{Cell, NeedRow, ServerRow, Tables};
 use crate::policy::{Policy, UnknownSources};
 
@@ -103,6 +103,7 @@ impl Gate {
         for (owner, share) in self.ledger_shares.entries()? {
             match owner {
                 owner if owner == share_key::SHARE_COMMON.0 => counted = share.rows,
+                owner if owner == share_key::SHARE_ROWS.0 => {}
                 owner if ids.contains(&owner) => beyond += share.rows.saturating_sub(shares.own),
                 _ => beyond += share.rows,
             }
@@ -159,7 +160,7 @@ impl Gate {
             .entries()?
             .iter()
             .chain(&self.ledger_rest.entries()?)
-            .map(|(key, _)| key.server)
+            .map(|(kind, _)| kind.server)
             .collect();
         used.extend(self.live_server_ids()?);
         for (id, name) in known {
@@ -380,6 +381,9 @@ impl Generation {
         set(tables.settings.unknown_sources == UnknownSources::Quiet, settings_flag::SETTINGS_UNKNOWN_QUIET);
         set(!prefixes.is_empty(), settings_flag::SETTINGS_PREFIXES);
         set(ranged.contains(&0), settings_flag::SETTINGS_RANGES);
+        let binds = server_flag::SERVER_MAC.0 | server_flag::SERVER_VLAN.0;
+        let bound = hosts.iter().map(|(_, row)| row).chain(prefixes.iter().map(|(_, row)| row));
+        set(bound.into_iter().any(|row| row.flags & binds != 0), settings_flag::SETTINGS_BOUND);
 
         Generation {
             hosts,
@@ -487,7 +491,7 @@ fn cut_into_blocks(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
 }
 
 fn describe_settings(policy: &Policy, tables: &Tables, generation: &Generation, number: u64) -> settings {
-    let applied_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
     let mut file = [0; layout::FILE_BYTES.0 as usize];
     let room = file.len() - 1;
     for (to, from) in file.iter_mut().zip(policy.file.bytes().take(room)) {

@@ -1,4 +1,4 @@
-//! Puts the gate down in front of the servers, and lifts it.
+//! Puts the gate down in front of the servers.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,10 +9,11 @@ use libbpf_rs::MapHandle;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
-use super::contract::{layout, settings_flag, state};
+use super::contract::{settings_flag, state};
 use super::error::GateError;
 use super::fault;
-use super::place::{Place, check_mounts, ensure_bpffs};
+use super::pins::{check_writable, lift, remove_empty_parent, remove_tree};
+use super::place::{Place, ensure_bpffs};
 use super::program::{OBJECT, load, map_names, pin};
 use super::surroundings::warn_of_surroundings;
 use super::system::{self, XdpMode, clsact};
@@ -75,12 +76,14 @@ pub struct Attachment {
     pub warnings: Vec<String>,
 }
 
-fn link_path(place: &Place, name: &str) -> PathBuf {
+pub(super) fn link_path(place: &Place, name: &str) -> PathBuf {
     place.pins.join("links").join(name)
 }
 
-const LINK_FILTER: &str = "filter";
+/// Names of the pins of links.
+pub(super) const LINK_FILTER: &str = "filter";
 const LINK_TRACK: &str = "track";
+pub(super) const LINKS: [&str; 2] = [LINK_FILTER, LINK_TRACK];
 
 impl Gate {
     /// Puts the gate down at `place` with `policy`, or replaces the programs of
@@ -92,6 +95,7 @@ impl Gate {
     ) -> Result<(Gate, Attachment), GateError> {
         check_privilege()?;
         ensure_bpffs()?;
+        place.note_order_to_lift(false);
         let maps = place.pins.join("maps");
         let replaced = maps.exists();
         let mut warnings = Vec::new();
@@ -104,25 +108,21 @@ impl Gate {
         } else {
             refuse_other_program(place)?;
             let gate = load(OBJECT, &policy.tables, None)?;
-            gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
+            gate.describe_maps()?;
             gate
         };
-        // A gate that tracked by service has recorded no flow: as in `apply`.
-        if replaced && tables.settings.strict && gate.find_tracker(place) == Hook::No {
-            gate.set_tracker(place, true)?;
-            gate.begin_pickup(tables.settings.pickup_s)?;
-        }
-        let generation = gate.install(policy, tables)?;
-        if replaced {
-            gate.programs.pin(&place.pins.join("programs"))?;
+        let generation = if replaced {
+            gate.take_over(place, policy, tables)?
         } else {
+            let generation = gate.install(policy, tables)?;
             gate.pin_all(place)?;
-        }
+            generation
+        };
 
         // The tracker first: a flow must not begin between the two unseen. Nor may the answers be
         // lost to what is being asked just now, when flows already open are to be taken over.
         let attached = gate
-            .set_tracker(place, tables.settings.strict)
+            .put_in_force(place, replaced, tables.settings.strict)
             .inspect(|_| {
                 if !replaced && tables.settings.strict {
                     let whole = Duration::from_secs(u64::from(tables.settings.pickup_s));
@@ -135,28 +135,77 @@ impl Gate {
             Err(error) => {
                 if !replaced {
                     let _ = lift(place);
+                    return Err(error);
                 }
-                return Err(error);
+                let what_holds = match gate.find_mode(place) {
+                    Mode::No => format!("the filter is not on {}: NOTHING IS DROPPED", place.interface),
+                    _ => "the programs of before are in part still in place, and go by it".to_owned(),
+                };
+                return Err(GateError::HalfDone { generation, state: what_holds, error: Box::new(error) });
             }
         };
         warnings.extend(warn_of_surroundings(place, policy));
         Ok((gate, Attachment { mode, hook, generation, replaced, warnings }))
     }
 
+    /// Makes `policy` the live one of a gate that is there, for other programs. What may be refused comes
+    /// before the policy takes effect, and is undone when it is.
+    fn take_over(&self, place: &Place, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
+        let programs = place.pins.join("programs");
+        self.programs.pin_beside(&programs)?;
+        let had_tracker = self.find_tracker(place) != Hook::No;
+        // A gate that tracked by service has recorded no flow: as in `apply`.
+        let begun = match tables.settings.strict && !had_tracker {
+            true => self.begin_tracking(place, tables.settings.pickup_s),
+            false => Ok(()),
+        };
+        begun.and_then(|()| self.install(policy, tables)).inspect_err(|_| {
+            self.programs.unpin_beside(&programs);
+            self.end_vain_tracking(place, had_tracker);
+        })
+    }
+
+    /// The programs of a gate that is replaced, and the tracker of any.
+    fn put_in_force(&self, place: &Place, replaced: bool, strict: bool) -> Result<Hook, GateError> {
+        if replaced {
+            self.programs.put_in_force(&place.pins.join("programs"))?;
+        }
+        self.set_tracker(place, strict)
+    }
+
     /// Makes `policy` the live one of a gate that is down, tracker included.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
     pub fn apply(&self, place: &Place, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
         let had_tracker = self.find_tracker(place) != Hook::No;
-        if tables.settings.strict {
-            self.set_tracker(place, true)?;
-            if !had_tracker {
-                self.begin_pickup(tables.settings.pickup_s)?;
-            }
-        }
-        let generation = self.install(policy, tables)?;
-        if !tables.settings.strict {
-            self.set_tracker(place, false)?;
+        let ready = match (tables.settings.strict, had_tracker) {
+            (true, false) => self.begin_tracking(place, tables.settings.pickup_s),
+            (true, true) => self.set_tracker(place, true).map(drop),
+            (false, true) => check_writable(&place.pins.join("links")),
+            (false, false) => Ok(()),
+        };
+        let installed = ready.and_then(|()| self.install(policy, tables));
+        let generation = installed.inspect_err(|_| self.end_vain_tracking(place, had_tracker))?;
+        if !tables.settings.strict
+            && let Err(error) = self.set_tracker(place, false)
+        {
+            // it records flows that nobody asks for; `show status` says that it is there
+            log::warn!("the tracker stays on {}: {error}", place.interface);
         }
         Ok(generation)
+    }
+
+    fn begin_tracking(&self, place: &Place, pickup_s: u32) -> Result<(), GateError> {
+        self.set_tracker(place, true)?;
+        self.begin_pickup(pickup_s)
+    }
+
+    /// Takes off a tracker that was put there for a policy that did not come.
+    fn end_vain_tracking(&self, place: &Place, had_tracker: bool) {
+        if !had_tracker {
+            let _ = self.set_tracker(place, false);
+        }
     }
 
     /// Attaches to an interface that was deleted and made again. The caller holds the lock.
@@ -181,20 +230,29 @@ impl Gate {
         let staging = place.staging();
         // what an attach that was killed has left: nothing refers to it
         remove_tree(&staging)?;
+        self.pin_in(&staging, &place.pins).inspect_err(|_| {
+            let _ = remove_tree(&staging);
+            remove_empty_parent(place);
+        })
+    }
+
+    fn pin_in(&self, staging: &Path, pins: &Path) -> Result<(), GateError> {
         let made = |error: std::io::Error| {
-            GateError::from_io(format!("could not make the folder {}", staging.display()), &error)
+            GateError::not_pinned(format!("could not make the folder {}", staging.display()), &error)
         };
         for folder in ["maps", "programs", "links"] {
-            fault::point();
+            fault::inode_point().map_err(|errno| made(errno.into()))?;
             fs::create_dir_all(staging.join(folder)).map_err(made)?;
         }
         for name in map_names() {
             let map: &MapHandle = self.map(name);
             pin(map.as_fd(), &staging.join("maps").join(name))?;
         }
-        self.programs.pin(&staging.join("programs"))?;
+        let programs = staging.join("programs");
+        self.programs.pin_beside(&programs)?;
+        self.programs.put_in_force(&programs)?;
         fault::point();
-        fs::rename(&staging, &place.pins).map_err(made)
+        fs::rename(staging, pins).map_err(made)
     }
 
     fn attach_filter(
@@ -253,7 +311,15 @@ impl Gate {
         let program = self.programs.track.as_fd();
         if !wanted {
             fault::point();
-            let _ = fs::remove_file(&path);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(GateError::not_pinned(
+                        format!("could not remove {}", path.display()),
+                        &error,
+                    ));
+                }
+                _ => {}
+            }
             clsact::detach(program, place.ifindex);
             return Ok(Hook::No);
         }
@@ -358,6 +424,9 @@ impl Gate {
             "fragments" => self.fragments.handle(),
             "ledger" => self.ledger.handle(),
             "ledger_rest" => self.ledger_rest.handle(),
+            "ledger_rows" => self.ledger_rows.handle(),
+            "known_drops" => &self.known_drops,
+            "clocks" => &self.clocks,
             "ledger_shares" => self.ledger_shares.handle(),
             "counters" => self.counters.handle(),
             "tallies" => self.tallies.handle(),
@@ -367,68 +436,6 @@ impl Gate {
                 &self.outer[index.unwrap_or(0)]
             }
         }
-    }
-}
-
-/// Lifts the gate: takes both programs off and removes every pin. Also removes
-/// what is left of a gate of another layout or of one half made. Returns
-/// whether there was anything.
-pub fn lift(place: &Place) -> Result<bool, GateError> {
-    check_privilege()?;
-    check_mounts()?;
-    // before anything is taken off: a gate that is lifted by half is no gate
-    match nix::unistd::access(&place.pins, nix::unistd::AccessFlags::W_OK) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(errno) => {
-            let what = format!("could not remove {}", place.pins.display());
-            return Err(GateError::Kernelside { what, errno });
-        }
-    }
-    if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
-        clsact::detach(programs.track.as_fd(), place.ifindex);
-    }
-    for name in [LINK_FILTER, LINK_TRACK] {
-        if let Ok(link) = system::open_pin(&link_path(place, name)) {
-            // of an interface that is gone there is nothing to take off
-            let _ = system::detach_link(link.as_fd());
-        }
-    }
-    // the links first, so that a death in between leaves no program without its maps' names
-    let links = remove_tree(&place.pins.join("links"))?;
-    let rest = remove_tree(&place.pins)?;
-    let staging = remove_tree(&place.staging())?;
-    if let Some(parent) = place.pins.parent() {
-        // only when empty
-        let _ = fs::remove_dir(parent);
-    }
-    Ok(links || rest || staging)
-}
-
-/// Whether something of a gate is pinned, whole or not.
-pub fn is_pinned(place: &Place) -> bool {
-    place.pins.exists() || place.staging().exists()
-}
-
-/// One pin after the other, for each is a moment of its own.
-fn remove_all(path: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_all(&entry.path())?;
-        } else {
-            fault::point();
-            fs::remove_file(entry.path())?;
-        }
-    }
-    fault::point();
-    fs::remove_dir(path)
-}
-
-fn remove_tree(path: &Path) -> Result<bool, GateError> {
-    match remove_all(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(GateError::from_io(format!("could not remove {}", path.display()), &error)),
     }
 }
 

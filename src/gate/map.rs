@@ -134,15 +134,34 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 
     /// A snapshot of all entries. Entries that come or go meanwhile may be in it or not.
     pub fn entries(&self) -> Result<Vec<(K, V)>, GateError> {
+        self.first_entries(usize::MAX)
+    }
+
+    /// As [`Table::entries`], but of an array no more than this many.
+    pub fn first_entries(&self, most: usize) -> Result<Vec<(K, V)>, GateError> {
+        let mut entries = Vec::new();
+        self.visit(most, |key, value| entries.push((*key, *value)))?;
+        Ok(entries)
+    }
+
+    /// As [`Table::first_entries`], one by one: a large table is not kept whole.
+    pub fn visit(&self, most: usize, mut look: impl FnMut(&K, &V)) -> Result<(), GateError> {
+        let array = self.handle.map_type() == MapType::Array;
+        let mut seen = 0;
         // Not libbpf-rs's iterator: it takes a batch that is not full for the last one, and of a
         // hash the kernel hands out whole buckets, so that nearly none is full.
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         let mut room = BATCH;
-        let mut entries = Vec::new();
         // where the kernel goes on: a number, or a key
         let (mut from, mut next) = (vec![0_u8; size_of::<K>().max(8)], vec![0_u8; size_of::<K>().max(8)]);
         let mut begun = false;
         loop {
+            if array {
+                room = room.min(most.saturating_sub(seen));
+            }
+            if room == 0 {
+                return Ok(());
+            }
             keys.resize(room, K::default());
             values.resize(room, V::default());
             let mut count = room as u32;
@@ -175,9 +194,10 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
                 }
             }
             let count = (count as usize).min(room);
-            entries.extend(keys[..count].iter().copied().zip(values[..count].iter().copied()));
+            keys[..count].iter().zip(&values[..count]).for_each(|(key, value)| look(key, value));
+            seen += count;
             if result != 0 {
-                return Ok(entries);
+                return Ok(());
             }
             begun = true;
             std::mem::swap(&mut from, &mut next);

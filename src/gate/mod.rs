@@ -9,6 +9,8 @@ mod install;
 mod lift;
 mod map;
 mod measure;
+mod orphans;
+mod pins;
 mod place;
 mod program;
 mod read;
@@ -35,9 +37,11 @@ use contract::{
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
 use install::{Chunk, text_of};
-pub use lift::{Attachment, Hook, Mode, is_pinned, lift, now_ns};
+pub use lift::{Attachment, Hook, Mode, now_ns};
 use map::{Table, open_pinned};
 pub use measure::{DropKey, Measure, PolicyFacts};
+pub use orphans::{Fate, PinnedGate, hint_at_orphans, lift_by_name, list_gates};
+pub use pins::{is_pinned, lift};
 pub use place::{Lock, Place};
 pub use program::{OBJECT, Programs, route_messages};
 pub use read::{Fill, FlowRow, FlowTable, Status, Tally};
@@ -63,12 +67,15 @@ pub struct Gate {
     icmp_queries: Table<flow_key, flow>,
     unlisted: Table<flow_key, opening>,
     fragments: Table<fragment_key, fragment>,
-    ledger: Table<ledger_key, ledger_row>,
-    ledger_rest: Table<ledger_key, ledger_row>,
+    ledger: Table<ledger_key, u32>,
+    ledger_rest: Table<ledger_key, u32>,
+    ledger_rows: Table<u32, ledger_row>,
     ledger_shares: Table<u32, share>,
     counters: Table<u32, counter>,
     tallies: Table<u32, u64>,
     samples: MapHandle,
+    known_drops: MapHandle,
+    clocks: MapHandle,
     pub programs: Programs,
 }
 
@@ -99,10 +106,13 @@ impl Gate {
             fragments: table!("fragments"),
             ledger: table!("ledger"),
             ledger_rest: table!("ledger_rest"),
+            ledger_rows: table!("ledger_rows"),
             ledger_shares: table!("ledger_shares"),
             counters: table!("counters"),
             tallies: table!("tallies"),
             samples: find("samples")?,
+            known_drops: find("known_drops")?,
+            clocks: find("clocks")?,
             programs,
         })
     }
@@ -146,7 +156,7 @@ impl Gate {
     pub fn load_object(object: &[u8], policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
         check_privilege()?;
         let gate = program::load(object, &policy.tables, None)?;
-        gate.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))?;
+        gate.describe_maps()?;
         gate.install(policy, tables)?;
         Ok(gate)
     }
@@ -160,6 +170,13 @@ impl Gate {
 
     pub(crate) fn read_state(&self, index: state) -> Result<u64, GateError> {
         Ok(self.state.get(&index.0)?.unwrap_or(0))
+    }
+
+    /// What maps that were just made say of themselves.
+    fn describe_maps(&self) -> Result<(), GateError> {
+        let mask = self.known_drops.max_entries() / program::possible_cpus() - 1;
+        self.write_state(state::STATE_KNOWN_DROPS_MASK, u64::from(mask))?;
+        self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))
     }
 
     pub(crate) fn write_state(&self, index: state, value: u64) -> Result<(), GateError> {

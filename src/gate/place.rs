@@ -15,6 +15,8 @@ use nix::sys::statfs::fstatfs;
 use super::error::GateError;
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// The folder of all gates.
+pub const PINS: &str = "/sys/fs/bpf/portcullis";
 const RUN: &str = "/run/portcullis";
 const HISTORY: &str = "/var/lib/portcullis";
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -48,7 +50,10 @@ impl Place {
     pub fn of(interface: &str) -> Result<Place, GateError> {
         let place = Place::of_any(interface)?;
         match place.ifindex {
-            0 => Err(GateError::NoInterface { interface: interface.to_owned() }),
+            0 => Err(GateError::NoInterface {
+                interface: interface.to_owned(),
+                hint: super::orphans::hint_at_orphans(interface),
+            }),
             _ => Ok(place),
         }
     }
@@ -80,9 +85,19 @@ impl Place {
         Ok(Place {
             interface: interface.to_owned(),
             ifindex: nix::net::if_::if_nametoindex(interface).unwrap_or(0),
-            pins: Path::new(BPFFS).join("portcullis").join(&folder),
+            pins: Path::new(PINS).join(&folder),
             stem: Path::new(RUN).join(folder),
         })
+    }
+
+    /// The place of a gate of another network namespace, whose NIC is out of reach: its index is 0.
+    pub fn of_folder(interface: &str, folder: &str) -> Place {
+        Place {
+            interface: interface.to_owned(),
+            ifindex: 0,
+            pins: Path::new(PINS).join(folder),
+            stem: Path::new(RUN).join(folder),
+        }
     }
 
     /// The socket of the daemon.
@@ -102,6 +117,30 @@ impl Place {
         // two colons: no interface's name becomes that
         name.push("::new");
         name.into()
+    }
+
+    /// Whether `detach` was the last that had to do with the gate here: who finds it gone then
+    /// leaves it so.
+    pub fn is_lifted_by_order(&self) -> bool {
+        self.order().exists()
+    }
+
+    /// Notes that the gate is lifted by order, or that it is not any more. To be called with the
+    /// writers' lock held. Without the note a service would put the gate down again, no worse.
+    pub fn note_order_to_lift(&self, lifted: bool) {
+        let noted = match lifted {
+            true => fs::write(self.order(), ""),
+            false => fs::remove_file(self.order()),
+        };
+        if let Err(error) = noted
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::debug!("{}: {error}", self.order().display());
+        }
+    }
+
+    fn order(&self) -> PathBuf {
+        self.stem.with_added_extension("lifted")
     }
 
     /// Takes the writers' lock, waiting a little for another writer.
@@ -189,6 +228,7 @@ pub fn ensure_bpffs() -> Result<(), GateError> {
         return Ok(());
     }
     check_mounts()?;
+    super::fault::point();
     mount(
         Some("bpf"),
         path,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
@@ -20,6 +20,12 @@ pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis.b
 const FILTER: &str = "portcullis_filter";
 const EXPLAIN: &str = "portcullis_explain";
 const TRACK: &str = "portcullis_track";
+
+/// Entries of `ledger_rest`, as `bpf/maps.h` has it.
+const REST_ROWS: u32 = 16_384;
+/// Entries of `known_drops`, 64 bytes each: for all CPUs, and for one of them.
+const KNOWN_DROPS_MOST: u32 = 1 << 18;
+const KNOWN_DROPS_LEAST: u32 = 1024;
 
 /// The loaded programs.
 #[derive(Debug)]
@@ -40,17 +46,36 @@ impl Programs {
         Ok(Programs { filter: open(FILTER)?, explain: open(EXPLAIN)?, track: open(TRACK)? })
     }
 
-    /// Pins them, in the place of earlier ones if there are any.
-    pub(super) fn pin(&self, folder: &Path) -> Result<(), GateError> {
+    /// Pins them beside those of before; [`Programs::put_in_force`] takes those away. Whatever a bpffs
+    /// may refuse is done now.
+    pub(super) fn pin_beside(&self, folder: &Path) -> Result<(), GateError> {
         for (name, program) in self.list() {
-            let path = folder.join(name);
-            // bpffs has no overwriting pin, but it has rename
-            let fresh = folder.join(format!("{name}:new"));
+            let fresh = fresh_path(folder, name);
             let _ = fs::remove_file(&fresh);
-            pin(program.as_fd(), &fresh)?;
+            if let Err(error) = pin(program.as_fd(), &fresh) {
+                self.unpin_beside(folder);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Programs::pin_beside`].
+    pub(super) fn unpin_beside(&self, folder: &Path) {
+        for (name, _) in self.list() {
+            let _ = fs::remove_file(fresh_path(folder, name));
+        }
+    }
+
+    /// Puts what was pinned beside into the place of earlier ones, if there are any.
+    pub(super) fn put_in_force(&self, folder: &Path) -> Result<(), GateError> {
+        for (name, _) in self.list() {
+            let path = folder.join(name);
             fault::point();
-            fs::rename(&fresh, &path)
-                .map_err(|error| GateError::from_io(format!("could not pin {}", path.display()), &error))?;
+            // bpffs has no overwriting pin, but it has rename
+            fs::rename(fresh_path(folder, name), &path).map_err(|error| {
+                GateError::not_pinned(format!("could not pin {}", path.display()), &error)
+            })?;
         }
         Ok(())
     }
@@ -76,7 +101,11 @@ impl Programs {
 /// Pins anything at `path`.
 pub(super) fn pin(fd: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), GateError> {
     system::pin(fd, path)
-        .map_err(|errno| GateError::Kernelside { what: format!("could not pin {}", path.display()), errno })
+        .map_err(|errno| GateError::NotPinned { what: format!("could not pin {}", path.display()), errno })
+}
+
+fn fresh_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}:new"))
 }
 
 /// Every map of the object, by the name of its pin.
@@ -95,11 +124,29 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
         "fragments",
         "ledger",
         "ledger_rest",
+        "ledger_rows",
         "ledger_shares",
         "counters",
         "tallies",
         "samples",
+        "known_drops",
+        "clocks",
     ])
+}
+
+/// Verdicts that each CPU keeps in `known_drops`: a power of two.
+///
+/// Twice as many as there may be addresses, so that a worm on all of them finds its place free more often
+/// than not; but no more than 16 MiB for all CPUs, unless there are so many that 1,024 each are more.
+fn known_drops_of_cpu(sizes: &TableSizes) -> u32 {
+    let most = (KNOWN_DROPS_MOST / possible_cpus()).max(KNOWN_DROPS_LEAST);
+    let wanted = sizes.servers.value.saturating_mul(2).clamp(KNOWN_DROPS_LEAST, most);
+    1 << wanted.ilog2()
+}
+
+/// CPUs that the kernel may ever have. When it does not say, one: then only the first keeps verdicts.
+pub(super) fn possible_cpus() -> u32 {
+    libbpf_rs::num_possible_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
 }
 
 /// The size that the policy asks for, for the maps that have one.
@@ -107,7 +154,13 @@ fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
     let size = match name {
         "names" | "quarantines" => &sizes.servers,
         // one for each server, and those of enum share_key
-        "ledger_shares" => return Some(sizes.servers.value.saturating_add(2)),
+        "ledger_shares" => return Some(sizes.servers.value.saturating_add(3)),
+        // one for each kind, and some to spare for those that two CPUs make at once
+        "ledger_rows" => {
+            let ledger = sizes.ledger.value;
+            return Some(ledger.saturating_add(REST_ROWS).saturating_add(ledger / 8 + 64));
+        }
+        "known_drops" => return Some(known_drops_of_cpu(sizes).saturating_mul(possible_cpus())),
         "limits" => &sizes.limits,
         "established" => &sizes.established,
         "half_open" => &sizes.half_open,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::address::from_address;
 use super::contract::{
     counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, settings, settings_flag,
-    state, tally,
+    share_key, state, tally,
 };
 use super::error::GateError;
 use super::lift::{Hook, Mode, now_ns};
@@ -312,21 +312,42 @@ impl Gate {
             .collect()
     }
 
+    /// How many packets were dropped, or would have been, of any reason.
+    pub fn count_dropped(&self) -> Result<u64, GateError> {
+        let mut dropped = 0;
+        for would in [false, true] {
+            let counters = self.counters(would)?;
+            let drops = counters.iter().filter(|(reason, ..)| would || reason.drops());
+            dropped += drops.map(|(_, packets, _)| packets).sum::<u64>();
+        }
+        Ok(dropped)
+    }
+
     /// Every row of the ledger, those counted without port among them.
     pub fn ledger(&self) -> Result<Vec<(ledger_key, ledger_row)>, GateError> {
-        let mut rows = self.ledger.entries()?;
-        rows.extend(self.ledger_rest.entries()?);
+        let mut rows = Vec::new();
+        self.visit_ledger(|row| rows.push((row.kind, *row)))?;
         Ok(rows)
     }
 
     /// Both parts of the ledger, for [`Sweep`](crate::drops::Sweep) and `show drops`.
     pub fn ledger_snapshot(&self) -> Result<Ledger, GateError> {
         let mut ledger = Ledger::new();
-        for (rest, table) in [(false, &self.ledger), (true, &self.ledger_rest)] {
-            let rows = table.entries()?;
-            ledger.extend(rows.iter().map(|(key, row)| (LedgerKey::new(key, rest), LedgerEntry::from(row))));
-        }
+        self.visit_ledger(|row| {
+            ledger.push((LedgerKey::new(&row.kind, row.rest != 0), LedgerEntry::from(row)));
+        })?;
         Ok(ledger)
+    }
+
+    fn visit_ledger(&self, mut look: impl FnMut(&ledger_row)) -> Result<(), GateError> {
+        let given = self.ledger_shares.get(&share_key::SHARE_ROWS.0)?.map_or(0, |given| given.rows);
+        let given = usize::try_from(given).unwrap_or(usize::MAX);
+        self.ledger_rows.visit(given, |_, row| {
+            // one that was given back has counted nothing
+            if row.packets > 0 {
+                look(row);
+            }
+        })
     }
 
     /// Servers in quarantine, with the seconds left; `None` is until released.
@@ -373,7 +394,14 @@ impl Gate {
                 wanted: self.quarantines.capacity() as usize + 1,
             },
             error => error,
-        })
+        })?;
+        self.outdate_known_drops()
+    }
+
+    /// What the programs keep of verdicts is now older than the quarantines.
+    fn outdate_known_drops(&self) -> Result<(), GateError> {
+        let changes = self.read_state(state::STATE_QUARANTINE_CHANGES)?;
+        self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1)
     }
 
     /// Ends a quarantine; returns whether there was one. The caller holds the lock.
@@ -389,6 +417,8 @@ impl Gate {
         if self.quarantines.entries()?.is_empty() {
             self.write_state(state::STATE_QUARANTINES, 0)?;
         }
+        // also when there was none: a release that was cut short may have ended it
+        self.outdate_known_drops()?;
         Ok(removed)
     }
 
@@ -451,6 +481,8 @@ impl Gate {
             fill!(fragments),
             fill!(ledger),
             fill!(ledger_rest),
+            self.fill_of_array("ledger_rows", self.ledger_rows.handle(), self.ledger()?.len()),
+            self.fill_of_array("known_drops", &self.known_drops, self.known_drops.max_entries() as usize),
             fill!(ledger_shares),
             fill!(limits),
             fill!(names),
@@ -460,6 +492,11 @@ impl Gate {
             fills.push(self.fill_of_slots(outer, table)?);
         }
         Ok(fills)
+    }
+
+    fn fill_of_array(&self, table: &'static str, map: &MapHandle, entries: usize) -> Fill {
+        use std::os::fd::AsFd;
+        Fill { table, entries, size: map.max_entries(), bytes: memory_bytes(map.as_fd()) }
     }
 
     /// An outer map: the live slot's size, and the memory of all slots.

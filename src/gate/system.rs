@@ -44,7 +44,7 @@ pub fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
 /// Pins a map, a program or a link at `path`.
 pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     let path = c_path(path)?;
-    fault::point();
+    fault::inode_point()?;
     // SAFETY: the descriptor is borrowed, the path NUL-terminated; both outlive the call.
     check(unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) }).map(drop)
 }
@@ -77,6 +77,9 @@ pub fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> Result<
 
 /// Attaches a program at TCX egress by a link (Linux 6.6 and newer).
 pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd, Errno> {
+    if !fault::is_tcx() {
+        return Err(Errno::EINVAL);
+    }
     // first, so that no other program ends the chain before it
     create_link(program, ifindex, sys::BPF_TCX_EGRESS, sys::BPF_F_BEFORE)
 }
@@ -252,7 +255,9 @@ pub mod clsact {
     pub fn attach(program: BorrowedFd<'_>, ifindex: u32) -> Result<(), libbpf_rs::Error> {
         let mut hook =
             hook(program, ifindex).map_err(|errno| libbpf_rs::Error::from_raw_os_error(errno as i32))?;
+        fault::point();
         hook.create()?;
+        fault::point();
         hook.attach()?;
         Ok(())
     }
@@ -267,6 +272,7 @@ pub mod clsact {
         if let Ok(mut hook) = hook(program, ifindex)
             && hook.query().is_ok_and(|id| id != 0)
         {
+            fault::point();
             let _ = hook.detach();
         }
     }

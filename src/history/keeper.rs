@@ -1,15 +1,17 @@
 //! The thread that writes. The consumer never waits for the disk.
 
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use log::{info, warn};
 
+use super::ageing::Ageing;
 use super::{Filter, Limits, Pending, Store};
 use crate::alarm::{Change, Step};
+use crate::clock::Clock;
 use crate::drops::{Baseline, Drop as Dropped};
 
 /// Between two writes when nothing presses.
@@ -19,6 +21,8 @@ const PRESSED: Duration = Duration::from_millis(100);
 /// Between two tries at a disk that refuses: doubled up to the second.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LAST_DELAY: Duration = Duration::from_secs(30);
+/// How long the start of the daemon waits for the disk.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end of the daemon waits for the last write.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -64,28 +68,67 @@ pub struct Keeper {
     store: Arc<Store>,
     thread: Option<JoinHandle<()>>,
     last_id: u64,
+    baseline: Baseline,
 }
 
-impl Keeper {
-    /// Opens the history in a folder and starts the thread. What fails now is tried again: a
-    /// daemon without a history is better than none.
-    pub fn start(folder: &Path, limits: Limits) -> Keeper {
-        let store = Arc::new(Store::new(folder));
+/// What the daemon before has left.
+struct Found {
+    /// Its alarms are marked as cut off.
+    begun: bool,
+    last_id: u64,
+    baseline: Baseline,
+}
+
+impl Found {
+    fn look(store: &Store) -> Found {
         let begun = store.begin().inspect_err(|error| warn!("{error}; tried again")).ok();
         let last_id = begun.unwrap_or_else(|| match store.alarms(&Filter::default()) {
             Ok(alarms) => alarms.last().map_or(0, |entry| entry.id),
-            // no alarm of an earlier daemon may have this id, or it would be overwritten
-            Err(_) => u64::try_from(Timestamp::now().as_second()).unwrap_or(0),
+            Err(_) => Found::nothing().last_id,
         });
+        let baseline = store.baseline().unwrap_or_else(|error| {
+            warn!("{error}; what an earlier daemon has reported is reported once more");
+            Baseline::default()
+        });
+        Found { begun: begun.is_some(), last_id, baseline }
+    }
+
+    /// No alarm of an earlier daemon may have the next id, or it would be overwritten.
+    fn nothing() -> Found {
+        let last_id = u64::try_from(Clock::now().wall.as_second()).unwrap_or(0);
+        Found { begun: false, last_id, baseline: Baseline::default() }
+    }
+}
+
+impl Keeper {
+    /// Starts the thread, which opens the history in a folder. What fails now is tried again, and
+    /// a disk that hangs is waited for no longer than a moment: a daemon without a history is
+    /// better than none.
+    pub fn start(folder: &Path, limits: Limits) -> Keeper {
+        let store = Arc::new(Store::new(folder));
         let shared = Arc::new(Shared::default());
         shared.desk().limits = Some(limits);
         let (desk, writer) = (Arc::clone(&shared), Arc::clone(&store));
+        let (answer, question) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || keep(&desk, &writer, begun.is_some()))
+            .spawn(move || {
+                let found = Found::look(&writer);
+                let begun = found.begun;
+                let _ = answer.send(found);
+                keep(&desk, &writer, begun);
+            })
             .inspect_err(|error| warn!("no thread for the history: {error}"))
             .ok();
-        Keeper { shared, store, thread, last_id }
+        let found = question.recv_timeout(FIRST_PATIENCE).unwrap_or_else(|_| {
+            warn!(
+                "the history {} does not answer; the daemon goes on, and what an earlier one has \
+                 reported is reported once more",
+                store.path().display()
+            );
+            Found::nothing()
+        });
+        Keeper { shared, store, thread, last_id: found.last_id, baseline: found.baseline }
     }
 
     /// The highest id that an alarm of a daemon before has had.
@@ -119,11 +162,8 @@ impl Keeper {
     }
 
     /// What the daemon before had reported.
-    pub fn baseline(&self) -> Baseline {
-        self.store.baseline().unwrap_or_else(|error| {
-            warn!("{error}; what an earlier daemon has reported is reported once more");
-            Baseline::default()
-        })
+    pub fn take_baseline(&mut self) -> Baseline {
+        std::mem::take(&mut self.baseline)
     }
 
     /// For whoever reads: the database may be read while it is written.
@@ -161,20 +201,23 @@ impl Drop for Keeper {
 /// Writes what waits, until the end.
 fn keep(shared: &Shared, store: &Store, mut begun: bool) {
     let mut backlog = Pending::default();
+    let mut ageing = Ageing::default();
     let mut delay = FIRST_DELAY;
     let mut pause = CALM;
     loop {
         let (fresh, limits, ending) = wait(shared, pause);
         backlog.merge(fresh);
+        let now = Clock::now();
+        let limits = ageing.judge(limits, now);
         let lost = std::mem::take(&mut backlog.lost);
         let outcome = match backlog.is_empty() {
             true => Ok(()),
             // before anything of this daemon is in it
             false if !begun => store.begin().and_then(|_| {
                 begun = true;
-                store.write(&backlog, &limits, Timestamp::now())
+                store.write(&backlog, &limits, now.wall)
             }),
-            false => store.write(&backlog, &limits, Timestamp::now()),
+            false => store.write(&backlog, &limits, now.wall),
         };
         let mut desk = shared.desk();
         desk.status.lost = desk.status.lost.saturating_add(lost);

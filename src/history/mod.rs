@@ -5,6 +5,7 @@
 //! well; a thread of its own ([`Keeper`]) writes them. What a full disk refuses waits there and
 //! is written when there is room: counts of drops are folded meanwhile, and stay exact.
 
+mod ageing;
 mod keeper;
 mod pending;
 mod query;

@@ -14,6 +14,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use super::escape::{escape, escape_json};
 use super::{Event, Refused, Sink, tls};
 use crate::alarm::{Alarm, Change, Scope, Step};
+use crate::clock::wall_now;
 
 /// For a whole request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -134,7 +135,7 @@ impl Sink for Alertmanager {
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
         match event {
-            Event::Alarm(change) => self.tell(change, Timestamp::now()),
+            Event::Alarm(change) => self.tell(change, wall_now()),
             Event::Drop(_) => Ok(()),
         }
     }
@@ -151,7 +152,7 @@ impl Sink for Alertmanager {
 
     fn beat(&mut self) -> anyhow::Result<()> {
         self.firing.retain(|_, firing| firing.heard.elapsed() < FORGOTTEN);
-        let now = Timestamp::now();
+        let now = wall_now();
         let mut alerts: Vec<Alert> = self.firing.values().map(|firing| firing.alert.clone()).collect();
         alerts.iter_mut().for_each(|alert| alert.prolong(now));
         alerts.chunks(BATCH).try_for_each(|batch| self.post(batch))

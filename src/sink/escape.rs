@@ -16,6 +16,9 @@ pub(super) fn is_active(c: char) -> bool {
 /// The text with every active character as `\u{..}`, and every backslash doubled, so that
 /// what is shown can't be mistaken for what was escaped.
 pub fn escape(text: &str) -> Cow<'_, str> {
+    if is_printable_ascii(text) && !text.contains('\\') {
+        return Cow::Borrowed(text); // nearly always, and a line is several hundred bytes
+    }
     if !text.chars().any(|c| c == '\\' || is_active(c)) {
         return Cow::Borrowed(text);
     }
@@ -35,7 +38,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// JSON that is safe to print: serializers leave DEL, the second table of control characters
 /// and the like as they are. The value stays the same.
 pub(super) fn escape_json(json: String) -> String {
-    if !json.chars().any(is_active) {
+    if is_printable_ascii(&json) || !json.chars().any(is_active) {
         return json;
     }
     let mut escaped = String::with_capacity(json.len() + 16);
@@ -51,6 +54,11 @@ pub(super) fn escape_json(json: String) -> String {
         }
     }
     escaped
+}
+
+/// Told byte by byte: none of those is active.
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 #[cfg(test)]
@@ -69,6 +77,15 @@ mod tests {
     fn what_looks_escaped_is_told_from_what_was() {
         assert_eq!(escape("\\u{1b}"), "\\\\u{1b}");
         assert!(matches!(escape("plain ü 日本"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn what_is_taken_for_plain_byte_by_byte_has_nothing_active() {
+        for byte in 0..=0x7f_u8 {
+            let text = char::from(byte).to_string();
+            assert_eq!(is_printable_ascii(&text), !text.chars().any(is_active), "{byte:#x}");
+        }
+        assert!(!is_printable_ascii("\u{9b}") && !is_printable_ascii("\u{202e}"));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct LogFile {
     /// Half a record that could not be taken back: what the length was before, and its own.
     torn: Option<(u64, u64)>,
     rotation_fails: bool,
+    /// Its folder is made with it.
+    makes_folder: bool,
 }
 
 impl LogFile {
@@ -55,12 +57,18 @@ impl LogFile {
             bare: false,
             torn: None,
             rotation_fails: false,
+            makes_folder: false,
         }
     }
 
     /// A file whose records can't be read without what stands before them.
     pub fn with_preamble(self, preamble: Vec<u8>) -> LogFile {
         LogFile { preamble, ..self }
+    }
+
+    /// The file of a first run lies in a folder that nobody has made yet.
+    pub fn with_folder(self) -> LogFile {
+        LogFile { makes_folder: true, ..self }
     }
 
     /// Where it is.
@@ -116,6 +124,12 @@ impl LogFile {
     }
 
     fn open_anew(&mut self) -> anyhow::Result<()> {
+        if self.makes_folder
+            && let Some(folder) = self.path.parent()
+        {
+            // what is wrong with it, opening the file tells
+            let _ = fs::create_dir_all(folder);
+        }
         let file = open(&self.path)?;
         // Half a record stays where it is, unless this is another file.
         if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {

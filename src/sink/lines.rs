@@ -17,7 +17,7 @@ pub struct Lines {
 impl Lines {
     /// `format` begins its name. The file is made when the first event comes.
     pub fn new(format: &str, path: &str, rotation: Rotation, render: Render) -> Lines {
-        Lines { name: format!("{format} {path}"), file: LogFile::new(path, rotation), render }
+        Lines { name: format!("{format} {path}"), file: LogFile::new(path, rotation).with_folder(), render }
     }
 }
 

@@ -1,9 +1,6 @@
 //! The sinks that a policy asks for.
 
-use std::path::Path;
 use std::time::Duration;
-
-use log::warn;
 
 use super::alertmanager::Alertmanager;
 use super::command::Command;
@@ -16,15 +13,12 @@ use super::syslog::Syslog;
 use super::{Rotation, Sink, cef, ecs, eve};
 use crate::policy::Alarms;
 
-/// Standard error, and every sink that is named in `[alarms]`. What can't be opened is retried
-/// like all that fails: an alarm that can't go everywhere goes where it can.
+/// Standard error, and every sink that is named in `[alarms]`. Nothing is opened here, for a disk
+/// may hang; what can't be opened is retried like all that fails.
 pub fn open_outlet(alarms: &Alarms, interface: &str, colour: bool) -> Outlet {
     let rotation = Rotation { size: u64::from(alarms.rotate_mib) << 20, keep: alarms.rotate_keep };
     let ca = alarms.tls_ca.as_deref();
     let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(Stderr::new(colour))];
-    for path in [&alarms.eve, &alarms.ecs, &alarms.cef, &alarms.pcapng].into_iter().flatten() {
-        make_folder(path);
-    }
     if let Some(path) = &alarms.eve {
         sinks.push(Box::new(Lines::new("eve", path, rotation, eve::render)));
     }
@@ -53,13 +47,4 @@ pub fn open_outlet(alarms: &Alarms, interface: &str, colour: bool) -> Outlet {
     let mut outlet = Outlet::new();
     sinks.into_iter().for_each(|sink| outlet.add(sink));
     outlet
-}
-
-/// The file of a first run lies in a folder that nobody has made yet.
-fn make_folder(path: &str) {
-    if let Some(folder) = Path::new(path).parent()
-        && let Err(error) = std::fs::create_dir_all(folder)
-    {
-        warn!("could not make the folder {}: {error}", folder.display());
-    }
 }

@@ -31,7 +31,7 @@ pub struct Pcapng {
 impl Pcapng {
     /// The file is made when the first sample comes.
     pub fn new(path: &str, interface: &str, rotation: Rotation) -> Pcapng {
-        let file = LogFile::new(path, rotation);
+        let file = LogFile::new(path, rotation).with_folder();
         // Writing to memory can't fail; if it did, there would be no packets without a section.
         let preamble = start_section(interface).map(PcapNgWriter::into_inner).unwrap_or_default();
         Pcapng {

@@ -1,10 +1,17 @@
 //! One line per change of an alarm, for people. Drops are not shown: there are too many.
 
-use std::io::Write as _;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use anyhow::Context as _;
 
 use super::own::describe;
 use super::{Event, Sink};
 use crate::alarm::{Change, Severity, Step};
+use crate::voice;
+
+/// For whoever reads it to take a line.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const RESET: &str = "\x1b[0m";
 
@@ -32,9 +39,11 @@ impl Sink for Stderr {
         };
         let mut line = render_line(change, self.colour);
         line.push('\n');
-        // One write, so that lines of several writers don't mix.
-        std::io::stderr().lock().write_all(line.as_bytes())?;
-        Ok(())
+        match voice::write_out(line.as_bytes(), Some(PATIENCE)) {
+            Ok(()) => Ok(()),
+            Err(ErrorKind::TimedOut) => anyhow::bail!("nobody reads standard error"),
+            Err(kind) => Err(std::io::Error::from(kind)).context("cannot write to standard error"),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! What the daemon does by itself: it puts the server of a grave alarm into quarantine.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use log::warn;
 
-use crate::alarm::{Change, Step};
+use crate::alarm::{Change, Kind, Step};
 use crate::drops::Verdict;
 use crate::gate::{Gate, GateError, Place};
 use crate::policy::{Mode, Policy, Response};
+use crate::reason::Reason;
 
 /// What became of a quarantine.
 pub enum Outcome {
@@ -26,32 +27,41 @@ pub struct Responder {
     response: Response,
     /// Servers that are only observed: nothing is done to them.
     observing: HashSet<String>,
+    /// Open alarms that have had their answer, and what they were then.
+    answered: HashMap<u64, Kind>,
 }
 
 impl Responder {
     /// As the policy says.
     pub fn new(policy: &Policy) -> Responder {
-        let is_observing = |name: &&crate::policy::Server| policy.mode_of(name) == Mode::Observe;
-        let observing = match policy.alarms.response.quarantine_on.is_empty() {
-            true => HashSet::new(),
-            false => policy.servers.iter().filter(is_observing).map(|server| server.name.clone()).collect(),
-        };
-        Responder { response: policy.alarms.response.clone(), observing }
+        let (response, observing) = read(policy);
+        Responder { response, observing, answered: HashMap::new() }
     }
 
-    /// The server to be put into quarantine for this change, if any: an alarm has just become one
-    /// of the kinds that the policy names, by what was seen live.
-    pub fn find_culprit<'c>(&self, change: &'c Change) -> Option<&'c str> {
+    /// Another policy. What has had its answer is not answered again.
+    pub fn follow(&mut self, policy: &Policy) {
+        (self.response, self.observing) = read(policy);
+    }
+
+    /// The server to be put into quarantine for this change, if any: an alarm is one of the kinds
+    /// that the policy names, by what was seen live, and has not been answered as such. (It may
+    /// have been opened by what happened while no daemon ran, or in another mode.)
+    pub fn find_culprit<'c>(&mut self, change: &'c Change) -> Option<&'c str> {
         let alarm = &change.alarm;
-        let turned = match change.step {
-            Step::Opened => true,
-            Step::Escalated { from } => from != alarm.kind,
-            Step::Updated | Step::Closed { .. } => false,
-        };
+        if matches!(change.step, Step::Closed { .. }) {
+            self.answered.remove(&alarm.id);
+            return None;
+        }
         let live = alarm.verdict == Verdict::Drop && !alarm.sample.while_away;
+        // Before that step nobody knows whose frame it is: it may be borrowed to cut its owner off.
+        let owned = alarm.reason.number() > Reason::Spoofed.number();
         let server = &*alarm.server.as_ref()?.name;
         let asked = self.response.quarantine_on.contains(&alarm.kind);
-        (turned && live && asked && !self.observing.contains(server)).then_some(server)
+        if !(live && owned && asked) || self.observing.contains(server) {
+            return None;
+        }
+        let before = self.answered.insert(alarm.id, alarm.kind);
+        (before != Some(alarm.kind)).then_some(server)
     }
 
     /// Does it. It does not wait for another command that is at the gate.
@@ -77,10 +87,19 @@ impl Responder {
     }
 }
 
+fn read(policy: &Policy) -> (Response, HashSet<String>) {
+    let is_observing = |name: &&crate::policy::Server| policy.mode_of(name) == Mode::Observe;
+    let observing = match policy.alarms.response.quarantine_on.is_empty() {
+        true => HashSet::new(),
+        false => policy.servers.iter().filter(is_observing).map(|server| server.name.clone()).collect(),
+    };
+    (policy.alarms.response.clone(), observing)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::{Engine, Kind};
+    use crate::alarm::Engine;
     use crate::drops::example::{after_ms, syn};
     use crate::policy::parse;
 
@@ -97,14 +116,58 @@ mod tests {
 
     #[test]
     fn an_alarm_that_becomes_what_the_policy_names_has_a_culprit_once() {
+        let mut responder = responder("");
         let mut change = opened();
-        assert_eq!(responder("").find_culprit(&change), Some("web1"));
+        assert_eq!(responder.find_culprit(&change), Some("web1"));
         change.step = Step::Updated;
-        assert_eq!(responder("").find_culprit(&change), None);
-        change.step = Step::Escalated { from: Kind::Stray };
-        assert_eq!(responder("").find_culprit(&change), Some("web1"));
+        assert_eq!(responder.find_culprit(&change), None);
         change.alarm.kind = Kind::Scan;
-        assert_eq!(responder("").find_culprit(&change), None);
+        change.step = Step::Escalated { from: Kind::Attempt };
+        assert_eq!(responder.find_culprit(&change), None, "no kind of the policy's");
+        change.step = Step::Closed { folded_into: None };
+        assert_eq!(responder.find_culprit(&change), None);
+        assert!(responder.answered.is_empty());
+        assert_eq!(responder.find_culprit(&opened()), Some("web1"), "the next alarm");
+    }
+
+    #[test]
+    fn an_alarm_of_a_time_without_a_daemon_is_answered_when_it_goes_on() {
+        let mut engine = Engine::default();
+        let mut responder = responder("");
+        let mut drop = syn();
+        (drop.while_away, drop.from) = (true, crate::drops::Origin::Ledger);
+        assert_eq!(responder.find_culprit(&engine.observe(&drop, after_ms(0))[0]), None);
+        let change = engine.observe(&syn(), after_ms(11_000)).remove(0);
+        assert_eq!(change.step, Step::Updated);
+        assert_eq!(responder.find_culprit(&change), Some("web1"));
+    }
+
+    #[test]
+    fn an_alarm_that_is_open_is_answered_when_a_policy_asks_for_it_and_not_twice() {
+        let policy = |extra: &str| {
+            let text = format!("[servers.web1]\naddresses = [\"192.0.2.10\"]\n{extra}");
+            parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        let asks = policy("[alarms]\nquarantine_on = [\"attempt\"]\n");
+        let mut responder = Responder::new(&policy(""));
+        let mut change = opened();
+        assert_eq!(responder.find_culprit(&change), None);
+        responder.follow(&asks);
+        change.step = Step::Updated;
+        assert_eq!(responder.find_culprit(&change), Some("web1"));
+        responder.follow(&asks);
+        assert_eq!(responder.find_culprit(&change), None);
+    }
+
+    #[test]
+    fn nobody_is_cut_off_for_a_frame_that_may_have_borrowed_its_address() {
+        let mut drop = syn();
+        for (reason, culprit) in [(Reason::Malformed, None), (Reason::Protocol, Some("web1"))] {
+            drop.reason = reason.into();
+            let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+            assert_eq!(change.alarm.kind, Kind::Attempt);
+            assert_eq!(responder("").find_culprit(&change), culprit, "{reason:?}");
+        }
     }
 
     #[test]

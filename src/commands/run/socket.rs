@@ -74,7 +74,8 @@ impl Socket {
             };
             let (clients, board) = (Arc::clone(&self.clients), Arc::clone(&self.board));
             clients.fetch_add(1, Ordering::SeqCst);
-            std::thread::spawn(move || {
+            let leaving = Arc::clone(&clients);
+            let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
                 if let Err(error) = client.serve(stream) {
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
                         count(&board.clients_left);
@@ -82,8 +83,12 @@ impl Socket {
                     debug!("a client left early: {error}");
                 }
                 return_memory();
-                clients.fetch_sub(1, Ordering::SeqCst);
+                leaving.fetch_sub(1, Ordering::SeqCst);
             });
+            if let Err(error) = started {
+                debug!("no thread for a client: {error}");
+                clients.fetch_sub(1, Ordering::SeqCst);
+            }
         }
     }
 
@@ -167,7 +172,7 @@ impl Client {
     }
 
     fn open_entries(&self) -> Vec<AlarmEntry> {
-        let now = Timestamp::now();
+        let now = Clock::now().wall;
         let entry = |alarm: &Alarm| {
             let record = serde_json::to_value(alarm).ok()?;
             Some(AlarmEntry { id: alarm.id, state: State::Open, changed: now, alarm: record })

@@ -15,6 +15,10 @@ use crate::sink::{Event, Refused, Sink, Takes, escape};
 /// Tries at an event that the other side refuses.
 const TRIES: u32 = 3;
 
+/// How long events are left to gather behind those that were written: of hundreds a second each
+/// would wake the thread for itself.
+const GATHER: Duration = Duration::from_millis(3);
+
 /// How long what was broken off may take to end.
 const BRAKING: Duration = Duration::from_secs(1);
 
@@ -175,6 +179,9 @@ impl Shared {
                     tried = refused.then_some((ticket.0, tries));
                     self.settle(ticket, result.is_ok(), refused && tries >= TRIES);
                     self.finish(sink, result);
+                    if self.is_idle() {
+                        std::thread::sleep(GATHER);
+                    }
                 }
             }
         }
@@ -182,6 +189,12 @@ impl Shared {
         state.queue.lose_all();
         state.ended = true;
         self.done.notify_all();
+    }
+
+    /// Whether there is nothing to do now.
+    fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.queue.len() == 0 && !state.reopen && !state.stopping
     }
 
     fn next_task(&self, beat: Option<Instant>) -> Task {

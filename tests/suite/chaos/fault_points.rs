@@ -11,11 +11,11 @@ use crate::e2e::tap::Tap;
 use crate::e2e::world::{NIC, PATIENCE, V4, World, ip, own_machine, share_machine};
 
 /// More changes than any command makes.
-const MOST_POINTS: usize = 1_000;
+pub const MOST_POINTS: usize = 1_000;
 /// Of commands that load the programs, every so many-th point is tried.
 const LOAD_STEP: usize = 9;
 
-fn load_step() -> usize {
+pub fn load_step() -> usize {
     std::env::var("PORTCULLIS_CHAOS_STEP").ok().and_then(|step| step.parse().ok()).unwrap_or(LOAD_STEP)
 }
 
@@ -33,7 +33,7 @@ fn die_at(world: &World, point: usize, args: &[&str]) -> Outcome {
 
 /// Whether it died, as it was told to; whatever it said before that is no success.
 #[track_caller]
-fn died(outcome: &Outcome, point: usize) -> bool {
+pub fn died(outcome: &Outcome, point: usize) -> bool {
     match outcome.code {
         Some(0) => false,
         // nsenter hands on the signal
@@ -46,7 +46,7 @@ fn died(outcome: &Outcome, point: usize) -> bool {
 }
 
 /// Everything that is pinned, and whatever is left beside it.
-fn list_pins(world: &World) -> BTreeSet<String> {
+pub fn list_pins(world: &World) -> BTreeSet<String> {
     fn walk(folder: &Path, root: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -67,7 +67,7 @@ fn list_pins(world: &World) -> BTreeSet<String> {
 
 /// What `show status` says is so: it may not say that the gate drops when it does not.
 #[track_caller]
-fn prove_status(world: &World, tap: &Tap) {
+pub fn prove_status(world: &World, tap: &Tap) {
     let outcome = world.run("show", &["status", "-j"]);
     match outcome.code {
         Some(0) => {
@@ -86,7 +86,7 @@ fn prove_status(world: &World, tap: &Tap) {
 }
 
 /// A gate with the first twin, both policies in files, and the tap.
-fn stage() -> (World, [String; 2], Tap) {
+pub fn stage() -> (World, [String; 2], Tap) {
     let world = World::new();
     world.attach(&twin(0));
     let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
@@ -306,4 +306,21 @@ fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_in_force() {
     }
     assert_eq!(world.show("status")["generation"], 21, "each apply counts");
     world.prove_drops(&tap, 1);
+}
+
+#[test]
+fn the_fault_points_are_in_builds_with_debug_assertions_and_in_no_release() {
+    // run by `cargo test --release`, this proves that they are not there
+    let program = std::fs::read(env!("CARGO_BIN_EXE_portcullis")).expect("the program");
+    let names: [&[u8]; 4] =
+        [b"PORTCULLIS_DIE_AT", b"PORTCULLIS_NO_ROOM_AT", b"PORTCULLIS_NO_TCX", b"PORTCULLIS_CLOCK_OFFSET"];
+    for name in names {
+        let is_there = program.windows(name.len()).any(|window| window == name);
+        assert_eq!(is_there, cfg!(debug_assertions), "{}", String::from_utf8_lossy(name));
+    }
+    // what people install has no debug assertions, nor can the manifest put them in
+    let manifest = include_str!("../../../Cargo.toml");
+    let release = manifest.split_once("[profile.release]").expect("a release profile").1;
+    let release = release.split("\n[").next().unwrap_or_default();
+    assert!(!release.contains("debug-assertions"), "{release}");
 }

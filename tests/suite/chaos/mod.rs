@@ -3,7 +3,11 @@
 //! Needs root. `PORTCULLIS_CHAOS_STEP=1` tries every fault point of the commands that load the
 //! programs; the default tries some of them, for each costs the verifier's time.
 
+mod clocks;
 mod fault_points;
+mod kills;
+mod lacks;
 mod mounts;
 mod nics;
+mod orphans;
 mod unread;

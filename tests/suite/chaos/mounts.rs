@@ -7,8 +7,10 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::e2e::command::{Daemon, Running};
-use crate::e2e::policies::{dmz, dmz_with_eve};
-use crate::e2e::world::{NIC, World, eventually, share_machine};
+use crate::e2e::policies::{dmz, dmz_with, dmz_with_eve};
+use crate::e2e::world::{NIC, World, eventually, share_machine, tracker_hook};
+
+use super::fault_points::list_pins;
 
 /// The program, on the router, in a mount namespace of its own that a script has prepared. Its
 /// mounts die with it, and nobody else sees them.
@@ -37,7 +39,24 @@ fn a_bpffs_that_may_not_be_written_is_refused_in_words_and_leaves_no_gate() {
     world.run("attach", &["-p", &path]).done();
     world.prove_drops(&tap, 1);
 
-    // what is there can be looked at, is not lifted, and says so
+    // what is there is not replaced by half, nor is its tracker left to nobody
+    let whole = list_pins(&world);
+    let before = world.show("policy");
+    let other = world.write("other.toml", &dmz_with("tracking = \"service\""));
+    for args in [vec!["attach", "-i", NIC, "-p", &other], vec!["apply", "-i", NIC, &other]] {
+        let outcome = Running::start(behind(&world, script, &args)).outcome();
+        outcome.refused(&["ead-only file system", "help:", "remount,rw"]);
+        assert_eq!((world.show("policy"), list_pins(&world)), (before.clone(), whole.clone()), "{args:?}");
+        let status = world.show("status");
+        assert_eq!(
+            (&status["generation"], &status["tracker"]),
+            (&1.into(), &tracker_hook().into()),
+            "{status:#}"
+        );
+        world.prove_drops(&tap, 1);
+    }
+
+    // it can be looked at, is not lifted, and says so
     let outcome = Running::start(behind(&world, script, &["detach", "-i", NIC])).outcome();
     outcome.refused(&["ead-only file system", "help:", "remount,rw"]);
     let status = world.show("status");

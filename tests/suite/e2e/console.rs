@@ -12,12 +12,12 @@ use super::socket::udp;
 use super::world::{NIC, V4, World, eventually, share_machine};
 
 /// A terminal of its own, in which the program runs on the router.
-struct Terminal {
+pub struct Terminal {
     socket: PathBuf,
 }
 
 impl Terminal {
-    fn start(world: &World, args: &[&str]) -> Terminal {
+    pub fn start(world: &World, args: &[&str]) -> Terminal {
         let terminal = Terminal { socket: world.folder.join("tmux") };
         let program = world.router.prepare(args);
         let mut command = terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "30"]);
@@ -26,7 +26,7 @@ impl Terminal {
         terminal
     }
 
-    fn tmux(&self, args: &[&str]) -> Command {
+    pub fn tmux(&self, args: &[&str]) -> Command {
         let mut command = Command::new("tmux");
         command.arg("-S").arg(&self.socket).args(args);
         command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
@@ -39,7 +39,7 @@ impl Terminal {
     }
 
     #[track_caller]
-    fn see(&self, words: &[&str]) -> String {
+    pub fn see(&self, words: &[&str]) -> String {
         let sees = || {
             let screen = self.screen();
             words.iter().all(|word| screen.contains(word))
@@ -52,7 +52,7 @@ impl Terminal {
         assert!(self.tmux(&["send-keys", keys]).status().expect("tmux").success());
     }
 
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         !self.tmux(&["has-session"]).stderr(Stdio::null()).status().expect("tmux").success()
     }
 }

@@ -187,10 +187,23 @@ fn there_is_one_daemon_at_a_time_and_none_without_a_gate() {
 
     world.detach();
     let status = daemon.wait();
-    assert_eq!(status.code(), Some(1));
+    // a service must not be started again, which would put the gate down
+    assert_eq!(status.code(), Some(0));
     assert!(!daemon.find(&["lifted by another command"]).is_empty(), "{:#?}", daemon.said());
     assert!(!world.pins().exists(), "the daemon put something back");
     world.run("show", &["alarms"]).refused(&["no daemon answers", "help:"]);
+}
+
+#[test]
+fn a_gate_that_is_gone_without_an_order_is_a_failure_of_its_daemon() {
+    let _machine = share_machine();
+    let world = World::new();
+    world.attach(&dmz());
+    world.detach();
+    let mut daemon = world.daemon(&dmz(), &[]);
+    fs::remove_dir_all(world.pins()).expect("the pins");
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(!daemon.find(&["pins of the gate", "nobody typed"]).is_empty(), "{:#?}", daemon.said());
 }
 
 #[test]

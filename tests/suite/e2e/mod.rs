@@ -6,9 +6,10 @@
 
 pub mod command;
 mod commands;
-mod console;
+pub mod console;
 mod daemon;
 pub mod evasion;
+mod flood;
 mod flows;
 mod history;
 pub(crate) mod kills;

@@ -19,7 +19,7 @@ use portcullis::reason::{REASONS, Reason};
 use super::event::{Event, JUMP_PART_NS, Sequence};
 use super::world::stays_on_link;
 use crate::model::{self, FlowKey, FlowState, FragmentKey, LedgerKey, Model, Outcome, Table};
-use crate::support::bench::{SECOND_NS, load_gate};
+use crate::support::bench::{SECOND_NS, clear_ledger, load_gate};
 use crate::support::frame::IP;
 
 const XDP_DROP: u32 = 1;
@@ -95,11 +95,13 @@ impl Rig {
     /// Begins anew: no flow, no drop, this policy. False when the tool refuses the policy.
     pub fn begin(&mut self, policy: &str) -> bool {
         let Some((parsed, tables)) = read_policy(policy) else { return false };
-        for name in TIMED.iter().chain(&["ledger", "ledger_rest", "ledger_shares", "quarantines"]) {
+        clear_ledger(&self.gate);
+        for name in TIMED.iter().chain(&["quarantines"]) {
             for (key, _) in self.dump(name) {
                 self.gate.map(name).delete(&key).expect("a deletion");
             }
         }
+        self.outdate_known_drops();
         self.write_state(state::STATE_QUARANTINES, 0);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
         // as good as a purse that has just been made
@@ -266,8 +268,15 @@ impl Rig {
         self.shift_times("limits", |time| time.saturating_sub(by_ns));
         // 0 is a quarantine without an end
         self.shift_times("quarantines", |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
+        self.outdate_known_drops();
         let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
+    }
+
+    /// What the filter keeps of verdicts holds no more.
+    fn outdate_known_drops(&self) {
+        let changes = self.read_state(state::STATE_QUARANTINE_CHANGES);
+        self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1);
     }
 
     fn shift_times(&self, name: &str, shift: impl Fn(u64) -> u64) {

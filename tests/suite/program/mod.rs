@@ -22,6 +22,7 @@ mod replies;
 mod replies_other;
 mod routes;
 mod service;
+mod shortcut;
 mod source_route;
 mod sources;
 mod swaps;

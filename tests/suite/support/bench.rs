@@ -39,7 +39,7 @@ const FLOW_MAPS: [&str; 7] =
     ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "limits"];
 
 /// Tables that the control tool fills and that outlive a policy.
-const TOOL_MAPS: [&str; 5] = ["names", "quarantines", "ledger", "ledger_rest", "ledger_shares"];
+const TOOL_MAPS: [&str; 2] = ["names", "quarantines"];
 
 /// Gates that tests have done with. The verifier takes a second for each, so they are emptied and
 /// used again: a test begins with a gate that is as good as new, and nobody else has it meanwhile.
@@ -253,6 +253,12 @@ impl Bench {
         dump(self.gate.map(map)).iter().map(|(key, value)| (read(key), read(value))).collect()
     }
 
+    /// Rows of the ledger: those of one kind each, or those of what found no room.
+    pub fn ledger_rows(&self, rest: bool) -> Vec<ledger_row> {
+        let rows = self.gate.ledger().expect("the ledger");
+        rows.into_iter().map(|(_, row)| row).filter(|row| (row.rest != 0) == rest).collect()
+    }
+
     /// All packets and bytes of the ledger.
     pub fn ledger_total(&self) -> (u64, u64) {
         let rows = self.gate.ledger().expect("the ledger");
@@ -313,6 +319,7 @@ pub fn read_policy(
 
 /// Makes a gate as good as new: without policy, server, flow or count.
 fn empty(gate: &Gate) {
+    clear_ledger(gate);
     for name in FLOW_MAPS.iter().chain(&TOOL_MAPS) {
         for key in dump(gate.map(name)).keys() {
             gate.map(name).delete(key).expect("a deletion");
@@ -325,9 +332,29 @@ fn empty(gate: &Gate) {
             map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
         }
     }
-    for key in (0..state::STATE_COUNT.0).filter(|key| *key != state::STATE_LAYOUT.0) {
+    // the first two tell of the maps; of the last the filter may remember an older value
+    let kept =
+        [state::STATE_LAYOUT, state::STATE_KNOWN_DROPS_MASK, state::STATE_QUARANTINE_CHANGES].map(|it| it.0);
+    for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {
         gate.map("state").update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
     }
+}
+
+/// Forgets every drop. What the filter keeps of verdicts names rows, so that is outdated.
+pub fn clear_ledger(gate: &Gate) {
+    let zeros = vec![0; gate.map("ledger_rows").value_size() as usize];
+    for (_, number) in dump(gate.map("ledger")).iter().chain(&dump(gate.map("ledger_rest"))) {
+        gate.map("ledger_rows").update(number, &zeros, MapFlags::ANY).expect("an update");
+    }
+    for name in ["ledger", "ledger_rest", "ledger_shares"] {
+        for key in dump(gate.map(name)).keys() {
+            gate.map(name).delete(key).expect("a deletion");
+        }
+    }
+    let key = state::STATE_QUARANTINE_CHANGES.0.to_ne_bytes();
+    let changes = gate.map("state").lookup(&key, MapFlags::ANY).expect("a word").expect("a word");
+    let changes = u64::from_ne_bytes(changes.try_into().expect("eight bytes")) + 1;
+    gate.map("state").update(&key, &changes.to_ne_bytes(), MapFlags::ANY).expect("an update");
 }
 
 /// The one row that has grown, by one packet of this length; `None` when none has.

@@ -2,9 +2,11 @@
 //! and against what hangs, never ends and is full. All of it in the test's own namespaces.
 
 mod alertmanager;
+mod disk;
 mod files;
 mod hostile;
 mod journal;
+mod stuck;
 mod syslog;
 
 use std::fs;

@@ -1,0 +1,133 @@
+//! What the daemon costs in the flood, every sink on: its share of a core, its memory, and what it
+//! takes from the program's rate of drops.
+
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::Options;
+use crate::daemon::{Daemon, PORTCULLIS, detach};
+use crate::engine::{Engine, Pace, Turn};
+use crate::policy::{Shape, write_policy};
+use crate::report::{Cell, Report, Section};
+use crate::statistics::{Spread, zip};
+use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
+use crate::workshop::Workshop;
+use crate::world::{FROM_SERVERS, World, run as run_command};
+
+/// As the largest of the floods has.
+const SERVERS: u32 = 256;
+/// Slices of each lane in a round.
+const SLICES: u32 = 24;
+const PACE: Pace = Pace { frames: 2048, warm: 256 };
+/// A flood goes on for so long before it is measured: what is new in it is not what it costs.
+const SETTLE: Duration = Duration::from_secs(12);
+const FLOOD: Duration = Duration::from_secs(20);
+const AT_ONCE: u32 = 1 << 18;
+
+const FLOODS: &[(&str, Kind, u32)] = &[
+    ("a worm on one server", Kind::Worm, 1),
+    ("a worm on 256 servers", Kind::Worm, 256),
+    ("one server calls every port", Kind::RandomPort, 1),
+    ("16 servers call every port", Kind::RandomPort, 16),
+    ("256 servers call every port", Kind::RandomPort, 256),
+];
+
+pub fn run(options: &Options, report: &mut Report) -> Result<()> {
+    let workshop = Workshop::open()?;
+    let reference = workshop.load("reference", |open| {
+        for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
+            let _ = map.set_max_entries(1); // not looked up here
+        }
+    })?;
+    let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
+    let sink = sink.context("no program `bare_shot`")?;
+    let mut lines = Vec::new();
+    for (number, flood) in FLOODS.iter().enumerate() {
+        lines.push(measure(options, &workshop, sink.as_fd(), number, flood, report)?);
+    }
+    report.sections.push(Section {
+        key: "daemon",
+        title: "The daemon in the flood".to_owned(),
+        note: format!(
+            "Two routers with the same policy of {SERVERS} servers; only one has a daemon, with all its sinks \
+             on and somebody behind each. The rate of drops: how much longer a frame takes where it runs, both in \
+             turns. Its share of a core while all frames are its router's, {} s into the flood and for {} s.",
+            SETTLE.as_secs(),
+            FLOOD.as_secs()
+        ),
+        columns: vec!["flood", "Mpps", "share of a core", "RSS MiB", "peak MiB", "time of a drop, ratio"],
+        lines,
+    });
+    Ok(())
+}
+
+fn measure(
+    options: &Options,
+    workshop: &Workshop,
+    sink: std::os::fd::BorrowedFd<'_>,
+    number: usize,
+    flood: &(&str, Kind, u32),
+    report: &mut Report,
+) -> Result<Vec<Cell>> {
+    let (name, kind, servers) = *flood;
+    let world = World::make(&["watched", "alone"], sink)?;
+    let mut engine = Engine::load(workshop, "live", |_| ())?;
+    let traffic = Traffic { kind, servers, ..Traffic::default() };
+    let frame = traffic.blank_frame();
+    let policy = write_policy(&Shape { servers: SERVERS, ..Shape::default() });
+    let [watched, alone] = [&world.lanes[0], &world.lanes[1]];
+    let folder = workshop.folder().join(format!("flood{number}"));
+    let daemon = Daemon::start(&watched.router, &folder, &policy, true)?;
+    let path = folder.join("alone.toml");
+    std::fs::write(&path, &policy)?;
+    run_command(alone.router.command(PORTCULLIS).args(["attach", "-i", "dmz0", "-p"]).arg(&path))?;
+
+    world.dmz.visit()?;
+    engine.plan(&[traffic], FROM_SERVERS)?;
+    let turns = [watched, alone].map(|lane| Turn { target: lane.from_servers, plan: 0 });
+    engine.schedule_one(turns[0])?;
+    flood_for(&engine, &frame, SETTLE)?;
+    let before = daemon.taken()?;
+    let start = Instant::now();
+    let sent = flood_for(&engine, &frame, FLOOD)?;
+    let mpps = sent as f64 / start.elapsed().as_secs_f64() / 1e6;
+    let share = before.share_until(daemon.taken()?);
+    let (rss, peak) = daemon.memory_mib()?;
+
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..options.rounds {
+        let round = engine.interleave("generate", &frame, LIVE, &turns, PACE, SLICES)?;
+        for (series, slices) in times.iter_mut().zip(&round) {
+            // the mean, and not the median: the daemon comes seldom and then costs much
+            series.push(slices.iter().sum::<f64>() / slices.len() as f64);
+        }
+    }
+    drop(daemon);
+    for lane in &world.lanes {
+        detach(&lane.router);
+    }
+    let ratio = zip(&times[0], &times[1], |watched, alone| watched / alone);
+    let line = vec![
+        Cell::Text(name.to_owned()),
+        Cell::Text(format!("{mpps:.2}")),
+        Cell::Text(format!("{:.1} %", share * 100.0)),
+        Cell::Text(format!("{rss:.0}")),
+        Cell::Text(format!("{peak:.0}")),
+        Cell::Ratio(Spread::of(&ratio)),
+    ];
+    report.record(format!("daemon/share/{name}"), vec![share]);
+    report.record(format!("daemon/ratio/{name}"), ratio);
+    Ok(line)
+}
+
+fn flood_for(engine: &Engine, frame: &[u8], time: Duration) -> Result<u64> {
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < time {
+        engine.run("generate", frame, LIVE, AT_ONCE)?;
+        sent += u64::from(AT_ONCE);
+    }
+    Ok(sent)
+}

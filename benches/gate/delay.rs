@@ -1,0 +1,202 @@
+//! How long after a drop its alarm is on standard error and in EVE, idle and in the flood.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::daemon::{Daemon, detach};
+use crate::policy::{Shape, write_policy};
+use crate::report::{Cell, Report, Section};
+use crate::traffic::{Generator, Kind, Traffic};
+use crate::workshop::Workshop;
+use crate::world::{FROM_SERVERS, Namespace, World};
+use crate::{Options, cpu};
+
+/// Alarms that are waited for, each of a server that had none.
+const TRIES: u32 = 300;
+/// Servers that make the flood; the others try once each.
+const FLOODING: u32 = 16;
+const SERVERS: u32 = FLOODING + TRIES;
+/// Where each sends a datagram.
+const PORT: u16 = 4444;
+/// How long one alarm is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at the files.
+const LOOK: Duration = Duration::from_micros(200);
+/// A flood has gone on for so long when the first try comes.
+const SETTLE: Duration = Duration::from_secs(5);
+
+const SITUATIONS: &[(&str, Option<(Kind, u32)>)] = &[
+    ("idle", None),
+    ("a worm on 16 servers", Some((Kind::Worm, FLOODING))),
+    ("16 servers call every port", Some((Kind::RandomPort, FLOODING))),
+];
+
+pub fn run(options: &Options, report: &mut Report) -> Result<()> {
+    let workshop = Workshop::open()?;
+    let reference = workshop.load("reference", |open| {
+        for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
+            let _ = map.set_max_entries(1); // not looked up here
+        }
+    })?;
+    let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
+    let sink = sink.context("no program `bare_shot`")?;
+    let tries = if options.quick { TRIES / 6 } else { TRIES };
+    let mut lines = Vec::new();
+    for (number, (name, flood)) in SITUATIONS.iter().enumerate() {
+        let world = World::make(&["watched"], std::os::fd::AsFd::as_fd(&sink))?;
+        let policy = write_policy(&Shape { servers: SERVERS, ..Shape::default() });
+        let router = &world.lanes[0].router;
+        route(&world.dmz)?;
+        let folder = workshop.folder().join(format!("delay{number}"));
+        let daemon = Daemon::start(router, &folder, &policy, true)?;
+        let delays = measure(&workshop, &world, &daemon, *flood, tries)?;
+        drop(daemon);
+        detach(router);
+        for (sink, delays) in ["standard error", "EVE"].iter().zip(&delays) {
+            lines.push(vec![
+                Cell::Text((*name).to_owned()),
+                Cell::Text((*sink).to_owned()),
+                Cell::Text(format!("{:.1}", percentile(delays, 50))),
+                Cell::Text(format!("{:.1}", percentile(delays, 99))),
+                Cell::Text(format!("{:.1}", percentile(delays, 100))),
+            ]);
+            report.record(format!("delay/{name}/{sink}"), delays.clone());
+        }
+    }
+    report.sections.push(Section {
+        key: "delay",
+        title: "From the drop to the alarm".to_owned(),
+        note: format!(
+            "Milliseconds from before a datagram is sent to the line of its alarm, {tries} tries, each of another server. \
+             All sinks are on. In the flood other servers send all that one core can."
+        ),
+        columns: vec!["meanwhile", "where", "p50 ms", "p99 ms", "most ms"],
+        lines,
+    });
+    Ok(())
+}
+
+/// Delays in standard error and in EVE, milliseconds.
+fn measure(
+    workshop: &Workshop,
+    world: &World,
+    daemon: &Daemon,
+    flood: Option<(Kind, u32)>,
+    tries: u32,
+) -> Result<[Vec<f64>; 2]> {
+    let (over, interface) = (AtomicBool::new(false), world.lanes[0].from_servers);
+    let dmz = &world.dmz;
+    let (stderr, eve) = (daemon.stderr(), daemon.eve());
+    std::thread::scope(|scope| {
+        let trying = scope.spawn(|| {
+            let result = try_all(dmz, [&stderr, &eve], flood.is_some(), tries);
+            over.store(true, Ordering::Relaxed);
+            result
+        });
+        if let Some((kind, servers)) = flood {
+            world.dmz.visit()?;
+            let mut generator = Generator::load(workshop)?;
+            generator.aim(&Traffic { kind, servers, ..Traffic::default() }, FROM_SERVERS, interface)?;
+            while !over.load(Ordering::Relaxed) {
+                generator.send(1 << 17)?;
+            }
+        }
+        trying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn try_all(dmz: &Namespace, files: [&Path; 2], flood: bool, tries: u32) -> Result<[Vec<f64>; 2]> {
+    cpu::leave_to_others()?;
+    if flood {
+        std::thread::sleep(SETTLE);
+    }
+    dmz.visit()?;
+    let mut tails = files.map(Tail::new);
+    let mut delays = [Vec::new(), Vec::new()];
+    for number in 0..tries {
+        let server = FLOODING + number;
+        // not in step with anything of the daemon's
+        std::thread::sleep(Duration::from_millis(5 + u64::from(number * 7 % 43)));
+        let marks = [format!(": s{server} "), format!("\"server\":\"s{server}\"")];
+        let start = call(server)?;
+        let mut found = [None, None];
+        while found.iter().any(Option::is_none) {
+            if start.elapsed() > PATIENCE {
+                bail!("no alarm of s{server} within {} s: {found:?}", PATIENCE.as_secs());
+            }
+            for ((tail, mark), found) in tails.iter_mut().zip(&marks).zip(&mut found) {
+                if tail.has(mark)? {
+                    found.get_or_insert_with(|| start.elapsed());
+                }
+            }
+            std::thread::sleep(LOOK);
+        }
+        for (delays, found) in delays.iter_mut().zip(found) {
+            delays.push(found.unwrap_or_default().as_secs_f64() * 1000.0);
+        }
+    }
+    Ok(delays)
+}
+
+/// Every server's address is one of this namespace, and the router is the way to the world.
+fn route(dmz: &Namespace) -> Result<()> {
+    dmz.feed(
+        "ip",
+        &["-batch", "-"],
+        "link set lo up\naddress add 192.0.2.2/30 dev s0\nroute add local 198.18.0.0/16 dev lo\n\
+         neigh add 192.0.2.1 lladdr 02:00:00:00:00:02 dev s0 nud permanent\n\
+         route add 198.19.0.0/16 via 192.0.2.1\n",
+    )
+}
+
+/// A server's first call to somebody.
+fn call(server: u32) -> Result<Instant> {
+    let address = |net: u32| Ipv4Addr::from(net + server);
+    let socket = UdpSocket::bind((address(0xc612_0000), 40_000))?;
+    let start = Instant::now();
+    socket.send_to(b"?", (address(0xc613_0000), PORT))?;
+    Ok(start)
+}
+
+/// What is appended to a file, in whole lines.
+struct Tail<'p> {
+    path: &'p Path,
+    file: Option<File>,
+    rest: String,
+}
+
+impl<'p> Tail<'p> {
+    fn new(path: &'p Path) -> Tail<'p> {
+        Tail { path, file: None, rest: String::new() }
+    }
+
+    /// Whether a line that is new has this in it, and is of an alarm.
+    fn has(&mut self, mark: &str) -> Result<bool> {
+        if self.file.is_none() {
+            self.file = File::open(self.path).ok();
+        }
+        let Some(file) = &mut self.file else { return Ok(false) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        self.rest.push_str(&String::from_utf8_lossy(&bytes));
+        let end = self.rest.rfind('\n').map_or(0, |at| at + 1);
+        let is_alarm = |line: &str| line.contains(" alarm #") || line.contains("\"event_type\":\"alert\"");
+        let found = self.rest[..end].lines().any(|line| line.contains(mark) && is_alarm(line));
+        self.rest.drain(..end);
+        Ok(found)
+    }
+}
+
+/// The `part`-th of a hundred parts, from below.
+fn percentile(values: &[f64], part: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * part).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+}

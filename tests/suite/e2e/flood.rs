@@ -1,0 +1,201 @@
+//! One violation in the middle of a flood, and one while no daemon lives: each is told once, by
+//! every sink, and soon.
+//!
+//! `PORTCULLIS_FLOOD` says how many packets the flood has; ten million take about a minute.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use portcullis::frame::Probe;
+use portcullis::gate::Gate;
+use serde_json::Value;
+
+use super::command::Daemon;
+use super::policies::dmz;
+use super::tap::TCP;
+use super::traffic::FORBIDDEN;
+use super::world::{V4, World, eventually, ip, own_machine, stretch};
+
+const FLOOD: u64 = 400_000;
+/// Packets of one run: the kernel repeats it by itself.
+const REPEAT: u32 = 8;
+/// The contract is a second. This machine has two CPUs that the flood has both of, and a program
+/// that nobody has optimized.
+const SOON: Duration = Duration::from_secs(5);
+/// Alarms that a flood may open: the tries before it is known for a scan, and that.
+const MOST_ALARMS: usize = 70;
+
+/// The mail server, taken over: SYNs to every port of everybody, from every CPU, and as fast as
+/// the filter can judge them.
+struct Flood<'g> {
+    gate: &'g Gate,
+    sent: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// Ends the flood's threads also when a test fails.
+struct Stop<'f>(&'f AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Flood<'_> {
+    fn new(gate: &Gate) -> Flood<'_> {
+        Flood { gate, sent: AtomicU64::new(0), stop: AtomicBool::new(false) }
+    }
+
+    fn pour(&self, mut dice: u64) {
+        let probe = Probe {
+            source: ip(V4.mail),
+            destination: ip(V4.peer),
+            protocol: TCP,
+            source_port: 50_000,
+            destination_port: 1,
+            tcp_flags: 2,
+            source_mac: [2, 0, 0, 0, 0, 0x10],
+            vlan: None,
+        };
+        let mut frame = probe.to_frame().expect("a frame");
+        while !self.stop.load(Ordering::Relaxed) {
+            // xorshift: the same in every run
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            let bytes = dice.to_le_bytes();
+            // below 256 it has its needs
+            frame[36..38].copy_from_slice(&[bytes[0] | 1, bytes[1]]);
+            // 198.51.100.0/24 and 203.0.113.0/24
+            let network: [u8; 3] = if bytes[2] & 1 == 0 { [198, 51, 100] } else { [203, 0, 113] };
+            frame[30..33].copy_from_slice(&network);
+            frame[33] = bytes[3];
+            self.gate.programs.run_filter(&frame, REPEAT).expect("a run");
+            self.sent.fetch_add(u64::from(REPEAT), Ordering::Relaxed);
+        }
+    }
+
+    #[track_caller]
+    fn reaches(&self, count: u64) {
+        // as long as it gets on
+        while self.sent.load(Ordering::Relaxed) < count {
+            let before = self.sent.load(Ordering::Relaxed);
+            eventually("the flood goes on", || self.sent.load(Ordering::Relaxed) > before);
+        }
+    }
+}
+
+fn flood_size() -> u64 {
+    std::env::var("PORTCULLIS_FLOOD").ok().and_then(|count| count.parse().ok()).unwrap_or(FLOOD)
+}
+
+/// Where alarms are told.
+struct Places {
+    eve: PathBuf,
+    pages: PathBuf,
+}
+
+impl Places {
+    fn policy(&self) -> String {
+        format!(
+            "{}\n[alarms]\neve = \"{}\"\ncommand = [\"/bin/sh\", \"-c\", \"cat >>{}\"]\n",
+            dmz(),
+            self.eve.display(),
+            self.pages.display()
+        )
+    }
+
+    /// What a file says of the web server: the rest is the flood.
+    fn lines(path: &PathBuf) -> Vec<Value> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let ours = text.lines().filter(|line| line.contains("web1"));
+        ours.filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// How often each has told of an alarm of the web server at this port that was opened.
+    fn told(&self, daemon: &Daemon, port: u16) -> [usize; 3] {
+        let service = format!("udp/{port}");
+        let is_it = |alarm: &Value| {
+            alarm["server"] == "web1" && alarm["service"] == *service && alarm["change"] == "opened"
+        };
+        let alerts = Places::lines(&self.eve);
+        let alerts = alerts.iter().filter(|line| line["event_type"] == "alert");
+        [
+            daemon.find(&["alarm #", " opened: ", "web1", &service]).len(),
+            alerts.filter(|line| is_it(&line["portcullis"])).count(),
+            Places::lines(&self.pages).iter().filter(|line| is_it(line)).count(),
+        ]
+    }
+
+    /// Sends one violation, waits until each has told of it, and says how long that took.
+    #[track_caller]
+    fn time_violation(&self, world: &World, daemon: &Daemon, port: u16) -> [Duration; 3] {
+        let sent = Instant::now();
+        world.send_from_web(port, 1);
+        let mut times = [None; 3];
+        eventually("each sink has told of it", || {
+            for (time, told) in times.iter_mut().zip(self.told(daemon, port)) {
+                if told > 0 && time.is_none() {
+                    *time = Some(sent.elapsed());
+                }
+            }
+            times.iter().all(Option::is_some)
+        });
+        times.map(|time| time.expect("a time"))
+    }
+}
+
+#[test]
+fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_without_a_daemon() {
+    let _machine = own_machine();
+    let world = World::new();
+    let places = Places { eve: world.folder.join("eve.json"), pages: world.folder.join("pages") };
+    let mut daemon = world.daemon(&places.policy(), &[]);
+    let size = flood_size();
+    let gate = world.open_gate();
+    let flood = Flood::new(&gate);
+    std::thread::scope(|scope| {
+        let _stop = Stop(&flood.stop);
+        for seed in [0x9e37_79b9_7f4a_7c15, 0x2545_f491_4f6c_dd1d] {
+            let flood = &flood;
+            scope.spawn(move || flood.pour(seed));
+        }
+        flood.reaches(size / 2);
+        let times = places.time_violation(&world, &daemon, FORBIDDEN);
+        eprintln!(
+            "{} drops into the flood: told on stderr, in EVE and to the command after {times:?}",
+            flood.sent.load(Ordering::Relaxed)
+        );
+        assert!(times.iter().all(|time| *time < stretch(SOON)), "{times:?}");
+        flood.reaches(size);
+        daemon.end(Signal::SIGKILL);
+        // and the flood goes on
+        world.send_from_web(FORBIDDEN + 1, 1);
+        eventually("the ledger has it", || world.dropped("web1", "udp", FORBIDDEN + 1, "new_flow") == 1);
+        let told = flood.sent.load(Ordering::Relaxed);
+        flood.reaches(told + size / 10);
+    });
+    let sent = flood.sent.load(Ordering::Relaxed);
+    let counted: u64 =
+        world.drops().iter().filter(|row| row.0["server"] == "mx1").map(super::command::Row::packets).sum();
+    assert_eq!(counted, sent, "the ledger is not exact");
+    assert_eq!(places.told(&daemon, FORBIDDEN), [1, 1, 1], "not once");
+    let opened = daemon.find(&["alarm #", " opened: "]).len();
+    assert!(opened <= MOST_ALARMS, "{opened} alarms bury the reader");
+
+    let mut next = world.daemon(&places.policy(), &[]);
+    eventually("each sink of the next daemon has told of it", || {
+        places.told(&next, FORBIDDEN + 1).iter().all(|told| *told > 0)
+    });
+    let away = Places::lines(&places.pages);
+    let away = away.iter().find(|line| line["service"] == format!("udp/{}", FORBIDDEN + 1)).expect("a page");
+    assert_eq!(away["while_away"], true);
+    // one more round of the sweep, and what it could tell twice is told
+    places.time_violation(&world, &next, FORBIDDEN + 2);
+    assert!(next.end(Signal::SIGTERM).success());
+    assert_eq!(places.told(&next, FORBIDDEN + 1), [1, 1, 1], "not once");
+}

@@ -1,0 +1,66 @@
+//! A disk that hangs: a file system whose server never answers. Whoever touches it waits for ever.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+
+use super::{count_told, dmz_with_alarms};
+use crate::e2e::command::Daemon;
+use crate::e2e::world::{NIC, World, eventually, share_machine};
+
+/// A mount of FUSE without a server.
+struct HangingDisk {
+    path: PathBuf,
+    _device: File,
+}
+
+impl HangingDisk {
+    fn new(path: &Path) -> HangingDisk {
+        fs::create_dir_all(path).expect("a folder");
+        let device =
+            OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("FUSE in this kernel");
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        mount(Some("hangs"), path, Some("fuse"), MsFlags::empty(), Some(&*options)).expect("a mount");
+        HangingDisk { path: path.to_owned(), _device: device }
+    }
+}
+
+impl Drop for HangingDisk {
+    fn drop(&mut self) {
+        // ends every wait: what was mounted is gone
+        let _ = umount2(&self.path, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_neither_the_gate_nor_the_daemon_nor_another_sink() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let disk = HangingDisk::new(&world.folder.join("disk"));
+    let history =
+        HangingDisk::new(&Path::new("/var/lib/portcullis").join(world.pins().file_name().expect("a name")));
+    let ecs = world.folder.join("ecs.json");
+    let lines = format!(
+        "eve = \"{0}/logs/eve.json\"\npcapng = \"{0}/logs/drops.pcapng\"\necs = \"{1}\"",
+        disk.path.display(),
+        ecs.display()
+    );
+    let path = world.write("daemon.toml", &dmz_with_alarms(&lines));
+    let mut daemon = Daemon::start(world.router.prepare(&["run", "-i", NIC, "-p", &path]));
+    daemon.hear(&["the history", "does not answer"]);
+    daemon.hear(&["the gate on dmz0 is down"]);
+    for round in 1..=2 {
+        world.prove_drops(&tap, 2);
+        eventually("the sink that works has all", || count_told(&ecs) == round * 2);
+        daemon.signal(Signal::SIGHUP);
+        daemon.hear(&[&format!("generation {} is live", round + 1)]);
+    }
+    daemon.hear(&["alarm #", "opened", "udp/4000"]);
+    assert_eq!(world.show("alarms").as_array().map(Vec::len), Some(1), "the daemon answers");
+    assert!(daemon.end(Signal::SIGTERM).success());
+    drop(history);
+}
