@@ -21,6 +21,7 @@ use crate::world::{FROM_SERVERS, World, run as run_command};
 const SERVERS: u32 = 256;
 /// Slices of each lane in a round.
 const SLICES: u32 = 24;
+const PACE: Pace = Pace { frames: 2048, warm: 256 };
 /// A flood goes on for so long before it is measured: what is new in it is not what it costs.
 const SETTLE: Duration = Duration::from_secs(12);
 const FLOOD: Duration = Duration::from_secs(20);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   dmz  s0 ------- dmz0 router 0 out0 ------- o0  outside
-//!        s1 ------- dmz1 router 1 out0 ------- o1
+//!        s1 ------- dmz0 router 1 out0 ------- o1
 //! ```
 //!
 //! All of them are network namespaces of our own. Each router has its filter for the whole run,
@@ -126,7 +126,7 @@ fn feed(command: &mut Command, lines: &str) -> Result<()> {
 pub struct Lane {
     pub name: &'static str,
     pub router: Namespace,
-    /// The NIC in front of the servers; another name in each lane, for xdp-filter pins by name.
+    /// The NIC in front of the servers.
     pub nic: String,
     /// Frames for that NIC go out of this NIC of the DMZ.
     pub from_servers: u32,
@@ -183,7 +183,8 @@ impl World {
 
     fn make_lane(&self, number: usize, name: &'static str, sink: BorrowedFd<'_>) -> Result<Lane> {
         let router = Namespace::make(&format!("router{number}"))?;
-        let nic = format!("dmz{number}");
+        // xdp-filter pins by the name of the NIC alone: two of them would take each other's pins
+        let nic = format!("dmz{}", if name.starts_with("xdp-filter") { number } else { 0 });
         silence(&router)?;
         let (dmz, outside, here) = (self.dmz.name(), self.outside.name(), router.name());
         let cables = format!(
@@ -266,7 +267,7 @@ fn delete_leftovers() -> Result<()> {
                 command.arg(format!("--net={NAMESPACES}/{name}")).arg("--").arg(program).args(arguments);
                 let _ = run(&mut command);
             };
-            inside(env!("CARGO_BIN_EXE_portcullis"), &["detach", "-i", &format!("dmz{lane}")]);
+            inside(env!("CARGO_BIN_EXE_portcullis"), &["detach", "-i", "dmz0"]);
             inside("xdp-filter", &["unload", &format!("dmz{lane}")]);
             run(Command::new("ip").args(["netns", "delete", &name]))?;
         }
