@@ -351,14 +351,13 @@ fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
     fill(&bench, "ledger");
     let rows_by_owner = || -> Vec<(u32, u64)> {
         let shares: Vec<(u32, share)> = bench.entries("ledger_shares");
-        shares.iter().map(|(owner, share)| (*owner, u64::from(share.rows))).collect()
+        shares.iter().map(|(owner, share)| (*owner, share.rows)).collect()
     };
     let row = bench.drops(&kind(V4.web, 1), Reason::NewFlow);
     assert_eq!((row.key.server, row.key.port, row.key.protocol), (web, 0, 0), "counted in the rest");
     assert_eq!(rows_by_owner(), [(web, 0)]);
     // and nothing of what all have in common: its own rows are gone
-    let mut spent = share::default();
-    spent.rows = 10;
+    let spent = share { rows: 10 };
     bench.gate.map("ledger_shares").update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
     bench.drops(&kind(V4.web, 2), Reason::NewFlow);
     let mut owners = rows_by_owner();
