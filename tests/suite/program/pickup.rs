@@ -158,3 +158,18 @@ fn a_reset_is_let_through_and_opens_nothing() {
         assert!(!bench.has_flow(FlowTable::Established, server, peer));
     }
 }
+
+#[test]
+fn a_flow_that_was_taken_over_and_has_ended_is_not_woken_by_its_peer() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.forget_flows();
+        bench.set_pickup(60);
+        bench.passes(&tcp(server, peer, ACK), Reason::Pickup);
+        bench.set_pickup(-1);
+        bench.age("established", 121);
+        bench.to_server(&tcp(peer, server, ACK));
+        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+    }
+}

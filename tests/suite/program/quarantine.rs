@@ -202,3 +202,50 @@ fn a_fragment_over_the_header_of_a_management_flow_is_quarantined() {
         bench.gate.release("web1").unwrap();
     }
 }
+
+/// A flow is management's or not by the policy under which it was asked for or answered last.
+#[test]
+fn a_flow_is_managements_as_long_as_the_live_policy_says_so() {
+    let managed = POLICY.replace(
+        "management = [\"tcp/22 from @bastion\"]",
+        "management = [\"tcp/22 from @bastion\", \"udp/161 from @bastion\"]",
+    );
+    let unmanaged = POLICY
+        .replace("management = [\"tcp/22 from @bastion\"]", "management = [\"tcp/2222 from @bastion\"]")
+        .replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"udp/161\", \"tcp/80\"");
+    let bench = Bench::new(&managed);
+    for (before, after, stays_open) in [(&managed, &unmanaged, false), (&unmanaged, &managed, true)] {
+        for family in FAMILIES {
+            let (ssh, snmp) = ((family.web, 22), (family.web, 161));
+            let peer = |port| (family.bastion, port);
+            bench.swap(before);
+            bench.forget_flows();
+            bench.to_server(&tcp(peer(1), ssh, SYN));
+            bench.to_server(&tcp(peer(2), ssh, SYN));
+            bench.establish(ssh, peer(3));
+            bench.to_server(&udp(peer(4), snmp));
+            bench.to_server(&udp(peer(5), snmp));
+            bench.swap(after);
+            // asked again, or answered
+            bench.to_server(&tcp(peer(1), ssh, SYN));
+            bench.passes(&tcp(ssh, peer(2), SYN | ACK), Reason::Reply);
+            bench.passes(&tcp(ssh, peer(3), ACK), Reason::Reply);
+            bench.to_server(&udp(peer(4), snmp));
+            bench.passes(&udp(snmp, peer(5)), Reason::Reply);
+            bench.gate.quarantine("web1", None).unwrap();
+            for answer in [
+                tcp(ssh, peer(1), SYN | ACK),
+                tcp(ssh, peer(2), SYN | ACK),
+                tcp(ssh, peer(3), ACK),
+                udp(snmp, peer(4)),
+                udp(snmp, peer(5)),
+            ] {
+                match stays_open {
+                    true => bench.passes(&answer, Reason::Reply),
+                    false => _ = bench.drops(&answer, Reason::Quarantined),
+                }
+            }
+            assert!(bench.gate.release("web1").unwrap());
+        }
+    }
+}

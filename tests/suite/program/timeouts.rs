@@ -1,5 +1,6 @@
 //! Idle flows end as nf_conntrack's would. Time is not waited for: entries are made older.
 
+use portcullis::gate::FlowTable;
 use portcullis::reason::Reason;
 
 use crate::support::bench::{Bench, SECOND_NS};
@@ -146,6 +147,20 @@ fn a_half_open_flow_lives_for_a_minute() {
         // a new try is a new flow
         bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+    }
+}
+
+#[test]
+fn a_handshake_begun_anew_after_its_minute_knows_nothing_of_the_old_one() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ends(family);
+        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        bench.age("half_open", 61);
+        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 5001)));
+        assert!(!bench.has_flow(FlowTable::Established, server, peer), "the old SYN+ACK's number");
     }
 }
 
