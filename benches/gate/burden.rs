@@ -13,7 +13,6 @@ use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
 use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
-use crate::wire::PACE;
 use crate::workshop::Workshop;
 use crate::world::{FROM_SERVERS, World, run as run_command};
 
@@ -21,7 +20,6 @@ use crate::world::{FROM_SERVERS, World, run as run_command};
 const SERVERS: u32 = 256;
 /// Slices of each lane in a round.
 const SLICES: u32 = 24;
-const PACE: Pace = Pace { frames: 2048, warm: 256 };
 /// A flood goes on for so long before it is measured: what is new in it is not what it costs.
 const SETTLE: Duration = Duration::from_secs(12);
 const FLOOD: Duration = Duration::from_secs(20);
