@@ -2,6 +2,7 @@
 //! alarms and sinks are made of. Pure: names and clocks are arguments.
 
 mod ledger;
+mod peek;
 mod sweep;
 
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use crate::policy::{name_icmp_type, name_protocol};
 use crate::reason::Reason;
 
 pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow};
+pub use peek::{Glimpse, Peek};
 pub use sweep::{Baseline, Sweep};
 
 pub(crate) const ICMP: u8 = 1;

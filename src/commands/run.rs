@@ -24,7 +24,7 @@ use super::output::Output;
 use super::policy_file::{Compiled, examine, load};
 use crate::alarm::{Change, Engine, Settings};
 use crate::clock::Clock;
-use crate::drops::{Baseline, Context, Drop, Names, Sweep};
+use crate::drops::{Baseline, Context, Drop, Names, Peek, Sweep};
 use crate::gate::contract::settings_flag;
 use crate::gate::{Attachment, Consumer, Gate, GateError, Hook, Mode, Place, lift, return_memory};
 use crate::history::{Keeper, Limits};
@@ -139,6 +139,9 @@ struct Daemon<'gate> {
     names: Names,
     engine: Engine,
     sweep: Sweep,
+    peek: Peek,
+    /// When it was last asked.
+    peeked: Instant,
     /// What was last noted as reported.
     settled: Baseline,
     outlet: Outlet,
@@ -184,6 +187,8 @@ impl<'gate> Daemon<'gate> {
             names: Names::new(),
             engine: Engine::new(settings),
             sweep: Sweep::default(),
+            peek: Peek::default(),
+            peeked: Instant::now(),
             settled: Baseline::default(),
             keeper,
             board,
@@ -214,6 +219,7 @@ impl<'gate> Daemon<'gate> {
         let mut settled = Instant::now();
         while !doorbell.asked_to_stop() && !self.lifted {
             self.take_samples(consumer)?;
+            self.look_at_tries();
             self.respond();
             self.board.beat();
             notifier.alive();
@@ -264,11 +270,38 @@ impl<'gate> Daemon<'gate> {
             if sample.server != 0 && !self.names.contains_key(&sample.server) {
                 self.learn_names()?;
             }
+            self.peek.note(sample.key(), sample.time_ns);
             let fresh = self.sweep.hear(sample.key(), sample.time_ns, sample.drops);
             let drop = sample.to_drop(fresh, &self.context());
             self.report(drop);
         }
         Ok(())
+    }
+
+    /// Where tries go on to, between two sweeps.
+    fn look_at_tries(&mut self) {
+        if self.peeked.elapsed() < POLL {
+            return;
+        }
+        self.peeked = Instant::now();
+        let mut peek = std::mem::take(&mut self.peek);
+        // the daemon is changed while they are read
+        let names = std::mem::take(&mut self.names);
+        let context = self.context_of(&names);
+        for seen in peek.look(&context, |key| self.gate.ledger_row(key).ok().flatten()) {
+            let (sweep, mut counted) = (&mut self.sweep, None);
+            let claim = || {
+                counted = sweep.claim(seen.key, &seen.entry, &context);
+                counted.clone()
+            };
+            let changes = self.engine.peek(&seen.drop, Some(seen.since), claim, Clock::now());
+            if let Some(drop) = counted {
+                self.pass_on(drop);
+            }
+            changes.into_iter().for_each(|change| self.tell(change));
+        }
+        self.names = names;
+        self.peek = peek;
     }
 
     fn look_at_ledger(&mut self) -> anyhow::Result<()> {
@@ -488,14 +521,19 @@ impl<'gate> Daemon<'gate> {
     fn report(&mut self, drop: Drop) {
         let now = Clock::now();
         let changes = self.engine.observe(&drop, now);
+        self.pass_on(drop);
+        for change in changes {
+            self.tell(change);
+        }
+    }
+
+    /// To the history and the sinks.
+    fn pass_on(&mut self, drop: Drop) {
         self.keeper.note_drop(&drop);
         let told = self.told.entry(drop.server_id()).or_default();
         *told = told.saturating_add(1);
         if *told <= MOST_DROPS_TOLD {
             self.outlet.send(Event::Drop(drop));
-        }
-        for change in changes {
-            self.tell(change);
         }
     }
 
@@ -520,6 +558,10 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn context(&self) -> Context<'_> {
-        Context { interface: self.interface.clone(), clock: Clock::now(), names: &self.names }
+        self.context_of(&self.names)
+    }
+
+    fn context_of<'n>(&self, names: &'n Names) -> Context<'n> {
+        Context { interface: self.interface.clone(), clock: Clock::now(), names }
     }
 }

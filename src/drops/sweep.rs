@@ -46,6 +46,30 @@ struct Known {
     last_ns: u64,
 }
 
+impl Known {
+    /// Takes note that `due` packets of a row have been reported, and yields those that were not.
+    fn report(
+        &mut self,
+        key: &LedgerKey,
+        entry: &LedgerEntry,
+        due: u64,
+        context: &Context<'_>,
+    ) -> Option<Drop> {
+        if self.first_ns.is_some_and(|first_ns| first_ns != entry.first_ns) {
+            // The gate was lifted in between: another row, which counts from 0 again.
+            *self = Known::default();
+        }
+        let drops = due.saturating_sub(self.packets);
+        let since_ns = if self.packets == 0 { entry.first_ns } else { entry.last_ns };
+        self.packets = self.packets.max(due);
+        // What is reported now beyond the kernel's last sample, its next one will repeat.
+        self.unsampled = self.packets.saturating_sub(entry.sampled_packets);
+        self.first_ns = Some(entry.first_ns);
+        self.last_ns = entry.last_ns;
+        (drops > 0).then(|| to_drop(key, entry, drops, since_ns, context))
+    }
+}
+
 /// Keeps what was reported of each kind of drop, so that each drop is reported once.
 ///
 /// A small race is allowed to be wrong for a moment: a count that one side got too high or
@@ -106,12 +130,6 @@ impl Sweep {
     /// where they went, with no count. Between two samples of a worm's many packets that is one
     /// destination more. Only of tries to reach something, and at most [`MAX_GLIMPSES`].
     pub fn glimpse(&self, ledger: &Ledger, context: &Context<'_>) -> Vec<Drop> {
-        let is_try = |key: &LedgerKey| {
-            let reason = Cause::from(key.reason).known();
-            matches!(reason, Some(Reason::NewFlow | Reason::Destination))
-                && !key.rest
-                && !key.has(drop_flag::DROP_QUIET)
-        };
         let went_on = |key: &LedgerKey, entry: &LedgerEntry| {
             self.known.get(key).is_some_and(|known| entry.last_ns > known.last_ns)
         };
@@ -133,6 +151,14 @@ impl Sweep {
                 entry.sampled_packets.min(entry.packets)
             }
         })
+    }
+
+    /// What nobody has reported of one row yet, now: for an alarm that can't wait for the next step.
+    pub fn claim(&mut self, key: LedgerKey, entry: &LedgerEntry, context: &Context<'_>) -> Option<Drop> {
+        let mut known = self.known.get(&key).copied().unwrap_or_default();
+        let drop = known.report(&key, entry, entry.packets, context);
+        self.known.insert(key, known);
+        drop
     }
 
     /// What has been reported so far, to be given to `starting` by the next daemon.
@@ -169,22 +195,9 @@ impl Sweep {
         let mut found: Vec<(u64, LedgerKey, Drop)> = Vec::new();
         for (key, entry) in ledger {
             let mut known = self.known.get(key).copied().unwrap_or_default();
-            if known.first_ns.is_some_and(|first_ns| first_ns != entry.first_ns) {
-                // The gate was lifted in between: another row, which counts from 0 again.
-                known = Known::default();
-            }
-            let due = due(key, entry);
-            let drops = due.saturating_sub(known.packets);
-            if drops > 0 {
-                let since_ns = if known.packets == 0 { entry.first_ns } else { entry.last_ns };
-                let drop = to_drop(key, entry, drops, since_ns, context);
+            if let Some(drop) = known.report(key, entry, due(key, entry), context) {
                 found.push((entry.last_ns, *key, drop));
             }
-            known.packets = known.packets.max(due);
-            // What is reported now beyond the kernel's last sample, its next one will repeat.
-            known.unsampled = known.packets.saturating_sub(entry.sampled_packets);
-            known.first_ns = Some(entry.first_ns);
-            known.last_ns = entry.last_ns;
             self.known.insert(*key, known);
         }
         self.known.retain(|key, _| ledger.contains_key(key));
@@ -211,6 +224,14 @@ impl Sweep {
             }
         }
     }
+}
+
+/// A try to reach something, of which the ledger says where it went.
+pub(super) fn is_try(key: &LedgerKey) -> bool {
+    let reason = Cause::from(key.reason).known();
+    matches!(reason, Some(Reason::NewFlow | Reason::Destination))
+        && !key.rest
+        && !key.has(drop_flag::DROP_QUIET)
 }
 
 fn rest_of(key: LedgerKey) -> LedgerKey {
@@ -418,6 +439,9 @@ mod tests {
                     for drop in sweep.step(&rows, &at(second)) {
                         reported += drop.drops;
                     }
+                }
+                if !is_rest && random(7) == 0 && row.packets > 0 {
+                    reported += sweep.claim(place, &row, &at(second)).map_or(0, |drop| drop.drops);
                 }
                 assert!(reported <= row.packets);
             }
