@@ -1,6 +1,11 @@
 //! `portcullis run`: the daemon. It puts the gate down, reads the perf buffer,
 //! sweeps the ledger, raises alarms. When it ends, the gate stays.
 
+/// Says a line on standard error, and waits for nobody.
+macro_rules! say {
+    ($($text:tt)*) => { crate::voice::say(format_args!($($text)*)) };
+}
+
 mod board;
 mod doorbell;
 mod exposition;
@@ -8,6 +13,7 @@ mod metrics;
 mod notify;
 mod response;
 mod socket;
+mod standing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +31,6 @@ use super::policy_file::{Compiled, examine, load};
 use crate::alarm::{Change, Engine, Settings};
 use crate::clock::Clock;
 use crate::drops::{Baseline, Context, Drop, Names, Peek, Sweep};
-use crate::gate::contract::settings_flag;
 use crate::gate::{Attachment, Consumer, Gate, GateError, Hook, Mode, Place, lift, return_memory};
 use crate::history::{Keeper, Limits};
 use crate::policy::{Alarms, Policy, Tracking, diff};
@@ -38,11 +43,6 @@ use notify::Notifier;
 use response::{Outcome, Responder};
 use socket::Socket;
 
-/// Says a line and waits for nobody.
-macro_rules! say {
-    ($($text:tt)*) => { crate::voice::say(format_args!($($text)*)) };
-}
-
 /// How long one wait for samples lasts: a signal is answered as fast.
 const POLL: Duration = Duration::from_millis(100);
 /// Between two sweeps of the ledger.
@@ -52,6 +52,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const MOST_DROPS_TOLD: u32 = 500;
 /// How long the sinks may take to write what waits for them when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+/// How long SIGHUP waits for another command that is at the gate.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Quarantines that wait for another command to leave the gate.
 const MOST_WANTED: usize = 256;
 /// Between two notes of what has been reported, when that is much or a sink lags behind.
@@ -135,6 +137,8 @@ struct Daemon<'gate> {
     strict: bool,
     /// Somebody typed `detach`.
     lifted: bool,
+    /// When SIGHUP came that has not been obeyed yet.
+    asked_to_reload: Option<Instant>,
     colour: bool,
     names: Names,
     engine: Engine,
@@ -183,6 +187,7 @@ impl<'gate> Daemon<'gate> {
             tracker: attachment.hook,
             strict: policy.settings.tracking.value == Tracking::Strict,
             lifted: false,
+            asked_to_reload: None,
             colour,
             names: Names::new(),
             engine: Engine::new(settings),
@@ -224,8 +229,10 @@ impl<'gate> Daemon<'gate> {
             self.board.beat();
             notifier.alive();
             if doorbell.asked_to_reload() {
-                self.reload(path);
+                self.asked_to_reload = Some(Instant::now());
+                self.outlet.reopen();
             }
+            self.reload(path);
             if let Some(socket) = &self.socket {
                 socket.answer(&self.engine, &self.keeper.store());
             }
@@ -332,69 +339,6 @@ impl<'gate> Daemon<'gate> {
         Ok(())
     }
 
-    /// The mode never changes silently, and a gate that somebody lifted has no daemon.
-    fn look_at_gate(&mut self) -> anyhow::Result<()> {
-        if !self.gate.is_pinned_at(&self.place) {
-            if self.place.is_lifted_by_order() {
-                say!(
-                    "portcullis: the gate on {} was lifted by another command; the daemon ends\n\
-                     help: portcullis run -i {0} -p POLICY puts it down again",
-                    self.interface
-                );
-                self.lifted = true;
-                return Ok(());
-            }
-            anyhow::bail!(
-                "the pins of the gate on {} are gone, and nobody typed `detach`; the daemon ends\n\
-                 help: portcullis run -i {0} -p POLICY puts it down again",
-                self.interface
-            );
-        }
-        let mode = self.gate.find_mode(&self.place);
-        if mode != self.mode {
-            let consequence = match mode {
-                Mode::No => "NOTHING IS DROPPED; was the interface deleted, or its program taken off?",
-                Mode::Generic => "slower, and after the kernel has made a buffer of the packet",
-                Mode::Native => "in the driver again",
-            };
-            say!(
-                "portcullis: warning: the gate on {} went from {} to {}: {consequence}",
-                self.interface,
-                self.mode.name(),
-                mode.name()
-            );
-            self.mode = mode;
-            count(&self.board.filter_changes);
-        }
-        // asked of the kernel: `apply` may have changed it
-        if let Some(settings) = self.gate.live_settings()? {
-            self.strict = settings.flags & settings_flag::SETTINGS_STRICT.0 != 0;
-        }
-        let tracker = self.gate.find_tracker(&self.place);
-        if tracker != self.tracker {
-            let consequence = match (tracker, self.strict) {
-                (Hook::No, true) => {
-                    "NEW FLOWS OF PEERS ARE NOT SEEN, and what servers answer is dropped; \
-                     was its program taken off?"
-                }
-                (Hook::No, false) => "none is needed in service tracking",
-                (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
-            };
-            say!(
-                "portcullis: warning: the tracker on {} went from {} to {}: {consequence}",
-                self.interface,
-                self.tracker.name(),
-                tracker.name()
-            );
-            self.tracker = tracker;
-            count(&self.board.tracker_changes);
-        }
-        if mode == Mode::No || self.strict && tracker == Hook::No {
-            self.try_to_reattach();
-        }
-        Ok(())
-    }
-
     /// Puts servers of grave alarms into quarantine, where the policy asks for it.
     fn respond(&mut self) {
         for (alarm, server) in std::mem::take(&mut self.wanted) {
@@ -441,63 +385,28 @@ impl<'gate> Daemon<'gate> {
         self.board.note_standing(&self.engine, self.outlet.status(), self.keeper.status());
     }
 
-    fn describe(&self) -> String {
-        let holds = match (self.mode, self.strict && self.tracker == Hook::No) {
-            (Mode::No, _) => "NOT ATTACHED, nothing is dropped".to_owned(),
-            (mode, true) => format!("{}, WITHOUT ITS TRACKER", mode.name()),
-            (mode, false) => mode.name().to_owned(),
-        };
-        format!("gate on {}: {holds}; {} alarms open", self.interface, self.board.count_open())
-    }
-
-    /// An interface that was deleted and made again gets its gate back.
-    fn try_to_reattach(&mut self) {
-        let Ok(place) = Place::of(&self.interface) else {
+    /// SIGHUP: the policy anew, as soon as no other command is at the gate. A bad one changes
+    /// nothing. Log rotation asks for it as well.
+    fn reload(&mut self, path: &Path) {
+        let Some(asked) = self.asked_to_reload else {
             return;
         };
-        let restored = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(&place) {
-            true => self.gate.reattach(&place),
-            false => Err(GateError::NotAttached { interface: place.interface.clone() }),
-        });
-        match restored {
-            Ok((mode, warnings)) => {
-                for warning in warnings {
-                    say!("portcullis: warning: {warning}");
-                }
-                let tracker = self.gate.find_tracker(&place);
-                say!(
-                    "portcullis: the gate on {} is down again: {}, tracker {}",
-                    self.interface,
-                    mode.name(),
-                    tracker.name()
-                );
-                if mode != self.mode {
-                    count(&self.board.filter_changes);
-                }
-                if tracker != self.tracker {
-                    count(&self.board.tracker_changes);
-                }
-                (self.mode, self.tracker) = (mode, tracker);
-                self.place = place;
-            }
-            Err(error) => debug!("{error}"),
-        }
-    }
-
-    /// SIGHUP: the policy anew. A bad one changes nothing. Log rotation asks for it as well.
-    fn reload(&mut self, path: &Path) {
-        match self.try_reload(path) {
+        let lock = match self.place.try_lock() {
+            Err(GateError::Locked { .. }) if asked.elapsed() < LOCK_PATIENCE => return,
+            lock => lock,
+        };
+        self.asked_to_reload = None;
+        match lock.map_err(anyhow::Error::from).and_then(|_lock| self.try_reload(path)) {
             Ok(text) => say!("{text}"),
             Err(error) => say!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
         }
-        self.outlet.reopen();
         return_memory();
     }
 
+    /// The caller holds the lock.
     fn try_reload(&mut self, path: &Path) -> anyhow::Result<String> {
         let Compiled { policy, tables } =
             examine(path)?.map_err(|diagnostics| anyhow::anyhow!("the policy is bad\n{diagnostics}"))?;
-        let _lock = self.place.lock()?;
         if !self.gate.is_pinned_at(&self.place) {
             anyhow::bail!("the gate on {} was lifted by another command", self.interface);
         }
