@@ -9,6 +9,8 @@ use super::{Context, Drop, LedgerEntry, LedgerKey};
 
 /// Kinds that are looked at. A server that calls more ports at a time is found out by that.
 const MOST: usize = 64;
+/// Of those, of one server: none may take the room of the others.
+const MOST_BY_SERVER: usize = 8;
 /// What has been idle for this long is left to the sweep, nanoseconds.
 const IDLE_NS: u64 = 2_000_000_000;
 
@@ -42,8 +44,11 @@ struct Seen {
 impl Peek {
     /// Takes note of a sample: its kind goes on.
     pub fn note(&mut self, key: LedgerKey, time_ns: u64) {
-        if is_try(&key) && (self.kinds.len() < MOST || self.kinds.contains_key(&key)) {
-            self.kinds.entry(key).or_insert(Seen { last_ns: time_ns, packets: None });
+        if !is_try(&key) || self.kinds.contains_key(&key) || self.kinds.len() >= MOST {
+            return;
+        }
+        if self.kinds.keys().filter(|known| known.server == key.server).count() < MOST_BY_SERVER {
+            self.kinds.insert(key, Seen { last_ns: time_ns, packets: None });
         }
     }
 
@@ -115,10 +120,14 @@ mod tests {
     #[test]
     fn a_row_that_is_gone_and_kinds_beyond_the_bound_are_left_to_the_sweep() {
         let mut peek = Peek::default();
+        peek.note(LedgerKey { reason: Reason::NoFlow.number(), ..key(0) }, MS);
         for port in 0..1000 {
             peek.note(key(port), MS);
         }
-        peek.note(LedgerKey { reason: Reason::NoFlow.number(), ..key(0) }, MS);
+        assert_eq!(peek.kinds.len(), MOST_BY_SERVER);
+        for server in 2..1000 {
+            peek.note(LedgerKey { server, ..key(445) }, MS);
+        }
         assert_eq!(peek.kinds.len(), MOST);
         look(&mut peek, 2, None);
         assert!(peek.kinds.is_empty());
