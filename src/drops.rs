@@ -3,6 +3,7 @@
 
 mod hash;
 mod ledger;
+mod peek;
 mod sweep;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use crate::policy::{name_icmp_type, name_protocol};
 use crate::reason::Reason;
 
 pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow};
+pub use peek::{Glimpse, Peek};
 pub use sweep::{Baseline, Sweep};
 
 pub(crate) const ICMP: u8 = 1;

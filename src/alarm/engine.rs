@@ -163,19 +163,34 @@ impl Engine {
     ///
     /// [`Sweep::glimpse`]: crate::drops::Sweep::glimpse
     pub fn glimpse(&mut self, drop: &Drop, now: Clock) -> Vec<Change> {
+        self.peek(drop, None, || None, now)
+    }
+
+    /// As [`Engine::glimpse`], between two sweeps. `since` is how many packets came since the last
+    /// look; `claim` is asked for those that nobody has reported yet, if an alarm becomes graver
+    /// and is to be told with its count.
+    pub fn peek(
+        &mut self,
+        drop: &Drop,
+        since: Option<u64>,
+        claim: impl FnOnce() -> Option<Drop>,
+        now: Clock,
+    ) -> Vec<Change> {
         self.follow_clock(now);
         let Some(kind) = Kind::of(drop) else {
             return Vec::new();
         };
-        let finding = self.watch(drop, now);
+        let finding = self.watch(drop, since, now);
         let kind = promote(kind, finding);
         let (own, ports) = (Key::of(drop, kind), Key::Ports { server: drop.server_id() });
         let is_open = |key: &Key| self.open.contains_key(key);
         let Some(key) = [own, ports].into_iter().find(is_open) else {
             return Vec::new();
         };
+        let rises = self.open.get(&key).is_some_and(|open| open.alarm.kind < kind);
+        let counted = if rises { claim() } else { None };
         let mut changes = Vec::new();
-        self.record(key, kind, finding, drop, now, &mut changes);
+        self.record(key, kind, finding, counted.as_ref().unwrap_or(drop), now, &mut changes);
         changes
     }
 
@@ -186,7 +201,7 @@ impl Engine {
             return Vec::new();
         };
         let mut changes = Vec::new();
-        let finding = self.watch(drop, now);
+        let finding = self.watch(drop, None, now);
         let mut kind = promote(kind, finding);
         let mut key = Key::of(drop, kind);
         if is_single_try(key, kind) && !self.open.contains_key(&key) {
@@ -263,14 +278,14 @@ impl Engine {
         }
     }
 
-    fn watch(&mut self, drop: &Drop, now: Clock) -> Finding {
+    fn watch(&mut self, drop: &Drop, since: Option<u64>, now: Clock) -> Finding {
         let is_try = matches!(drop.reason.known(), Some(Reason::NewFlow | Reason::Destination));
         // A row that was found at start is one count for all the time before.
         if !is_try || drop.while_away || drop.server.is_none() {
             return Finding::default();
         }
         let watch = self.watches.entry(drop.server_id());
-        watch.see(drop, now.mono_ns, &self.settings)
+        watch.see(drop, since, now.mono_ns, &self.settings)
     }
 
     /// The key itself, or that of an alarm that folds what there is no room for.

@@ -24,9 +24,12 @@ const RETRANSMISSION_NS: u64 = 130_000_000_000;
 
 /// A worm that calls a thousand hosts a second shows only one or two of them a second: samples
 /// and glimpses. So many in a row, none of them seen before, that stand for so many packets,
-/// can hardly come from fewer destinations than it takes to call it a spread.
+/// can hardly come from fewer destinations than it takes to call it a spread. Looks that follow
+/// each other faster count only where several packets came in between: else they would show
+/// all destinations there are, and stand for none but themselves.
 const ROW: u32 = 5;
 const ROW_PACKETS: u64 = 50;
+const LOOK_PACKETS: u64 = ROW_PACKETS / ROW as u64;
 
 /// Is it the last packet of a kind, seen in the ledger, that counts by other ways?
 pub(super) fn is_glimpse(drop: &Drop) -> bool {
@@ -105,7 +108,8 @@ struct Calls {
     /// The last destination, and how many there were in a row of which none had been seen before.
     latest: Option<IpAddr>,
     row: u32,
-    row_packets: u64,
+    /// As samples told of them, and as looks did.
+    row_packets: (u64, u64),
     row_ns: u64,
 }
 
@@ -122,7 +126,13 @@ struct Target {
 
 impl Watch {
     /// Takes note of a try, at `now_ns`.
-    pub(super) fn see(&mut self, drop: &Drop, now_ns: u64, settings: &Settings) -> Finding {
+    pub(super) fn see(
+        &mut self,
+        drop: &Drop,
+        since: Option<u64>,
+        now_ns: u64,
+        settings: &Settings,
+    ) -> Finding {
         self.last_ns = now_ns;
         let service = (drop.protocol, drop.port);
         let mut finding = Finding { scan: self.see_port(service, now_ns, settings), ..Finding::default() };
@@ -131,7 +141,7 @@ impl Watch {
         };
         let calls = self.services.entry(service);
         let since_ns = now_ns.saturating_sub(settings.spread_window_ns);
-        let in_a_row = calls.see_row(destination, drop.drops, now_ns, since_ns);
+        let in_a_row = calls.see_row(destination, (drop.drops, since), now_ns, since_ns);
         let targets = &mut calls.targets;
         let target = see_target(targets, destination, drop, now_ns);
         if target.tries >= settings.callback_tries {
@@ -156,15 +166,23 @@ impl Watch {
 
 impl Calls {
     /// Do the last destinations, each another one, stand for many more?
-    fn see_row(&mut self, destination: IpAddr, packets: u64, now_ns: u64, since_ns: u64) -> bool {
+    fn see_row(
+        &mut self,
+        destination: IpAddr,
+        (told, looked): (u64, Option<u64>),
+        now_ns: u64,
+        since_ns: u64,
+    ) -> bool {
         let is_known = self.targets.iter().any(|target| target.address == destination);
         let is_same = self.latest.replace(destination) == Some(destination);
         if (is_known && !is_same) || self.row_ns < since_ns {
-            (self.row, self.row_packets, self.row_ns) = (0, 0, now_ns);
+            (self.row, self.row_packets, self.row_ns) = (0, (0, 0), now_ns);
         }
-        self.row += u32::from(!is_known);
-        self.row_packets = self.row_packets.saturating_add(packets);
-        self.row >= ROW && self.row_packets >= ROW_PACKETS
+        let is_telling = looked.is_none_or(|packets| packets >= LOOK_PACKETS);
+        self.row += u32::from(!is_known && is_telling);
+        self.row_packets.0 = self.row_packets.0.saturating_add(told);
+        self.row_packets.1 = self.row_packets.1.saturating_add(looked.unwrap_or(0));
+        self.row >= ROW && self.row_packets.0.max(self.row_packets.1) >= ROW_PACKETS
     }
 }
 
@@ -237,7 +255,7 @@ mod tests {
     fn one_syn_sent_seven_times_is_one_try() {
         let mut watch = Watch::default();
         for seconds in [0, 1, 3, 7, 15, 31, 63] {
-            let finding = watch.see(&syn(), 1000 * S + seconds * S, &settings());
+            let finding = watch.see(&syn(), None, 1000 * S + seconds * S, &settings());
             assert_eq!(finding.callback, None);
         }
     }
@@ -248,7 +266,7 @@ mod tests {
         for number in 0..5_u16 {
             let mut drop = syn();
             drop.source_port = Some(40000 + number);
-            let finding = watch.see(&drop, (1000 + u64::from(number) * 10) * S, &settings());
+            let finding = watch.see(&drop, None, (1000 + u64::from(number) * 10) * S, &settings());
             assert_eq!(finding.callback.is_some(), number == 4);
         }
     }
@@ -259,7 +277,7 @@ mod tests {
         for number in 0..100_u16 {
             let mut drop = syn();
             drop.source_port = Some(40000 + number);
-            let finding = watch.see(&drop, 1000 * S + u64::from(number), &settings());
+            let finding = watch.see(&drop, None, 1000 * S + u64::from(number), &settings());
             assert_eq!(finding.callback, None);
         }
     }
@@ -275,7 +293,7 @@ mod tests {
                 drop.destination = Some(std::net::Ipv4Addr::from(u32::from(number)).into());
             }
             // so slowly that it is no spread
-            let finding = watch.see(&drop, (1000 + u64::from(number) * 20) * S, &settings());
+            let finding = watch.see(&drop, None, (1000 + u64::from(number) * 20) * S, &settings());
             assert!(!finding.spread);
             found |= finding.callback == syn().destination;
         }
@@ -289,7 +307,7 @@ mod tests {
             let mut drop = syn();
             drop.port = (number % 65_536) as u16;
             drop.destination = Some(std::net::Ipv4Addr::from(number.wrapping_mul(77)).into());
-            watch.see(&drop, 1000 * S + u64::from(number), &settings());
+            watch.see(&drop, None, 1000 * S + u64::from(number), &settings());
         }
         assert!(watch.services.len() <= PORTS_FOLLOWED);
         assert!(watch.tried.len() <= settings().scan_ports);

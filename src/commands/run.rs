@@ -1,6 +1,11 @@
 //! `portcullis run`: the daemon. It puts the gate down, reads the perf buffer,
 //! sweeps the ledger, raises alarms. When it ends, the gate stays.
 
+/// Says a line on standard error, and waits for nobody.
+macro_rules! say {
+    ($($text:tt)*) => { crate::voice::say(format_args!($($text)*)) };
+}
+
 mod board;
 mod doorbell;
 mod exposition;
@@ -9,6 +14,7 @@ mod metrics;
 mod notify;
 mod response;
 mod socket;
+mod standing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -26,8 +32,7 @@ use super::policy_file::{read_policy, refuse};
 use crate::alarm::{Change, Engine, Settings};
 use crate::clock::Clock;
 use crate::compile::compile;
-use crate::drops::{Baseline, Context, Drop, Names, Sweep};
-use crate::gate::contract::settings_flag;
+use crate::drops::{Baseline, Context, Drop, Names, Peek, Sweep};
 use crate::gate::{Attachment, Consumer, Gate, GateError, Hook, Mode, Place, lift, return_memory};
 use crate::history::{Keeper, Limits};
 use crate::policy::{Alarms, Policy, Tracking};
@@ -40,11 +45,6 @@ use ledger::Glance;
 use notify::Notifier;
 use response::{Outcome, Responder};
 use socket::Socket;
-
-/// Says a line and waits for nobody.
-macro_rules! say {
-    ($($text:tt)*) => { crate::voice::say(format_args!($($text)*)) };
-}
 
 /// How long one wait for samples lasts: a signal is answered as fast.
 const POLL: Duration = Duration::from_millis(100);
@@ -61,6 +61,8 @@ const MOST_DROPS_TOLD: u32 = 256;
 const GATHER: Duration = Duration::from_millis(4);
 /// How long the sinks may take to write what waits for them when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+/// How long SIGHUP waits for another command that is at the gate.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Quarantines that wait for another command to leave the gate.
 const MOST_WANTED: usize = 256;
 /// Between two notes of what has been reported, when that is much or a sink lags behind.
@@ -149,10 +151,15 @@ struct Daemon<'gate> {
     lifted: bool,
     /// Why the gate could not be put down again, as it was last said.
     refusal: String,
+    /// When SIGHUP came that has not been obeyed yet.
+    asked_to_reload: Option<Instant>,
     colour: bool,
     names: Names,
     engine: Engine,
     sweep: Sweep,
+    peek: Peek,
+    /// When it was last asked.
+    peeked: Instant,
     /// What was last noted as reported.
     settled: Baseline,
     outlet: Outlet,
@@ -199,10 +206,13 @@ impl<'gate> Daemon<'gate> {
             strict: policy.settings.tracking.value == Tracking::Strict,
             lifted: false,
             refusal: String::new(),
+            asked_to_reload: None,
             colour,
             names: Names::new(),
             engine: Engine::new(settings),
             sweep: Sweep::default(),
+            peek: Peek::default(),
+            peeked: Instant::now(),
             settled: Baseline::default(),
             keeper,
             board,
@@ -235,12 +245,15 @@ impl<'gate> Daemon<'gate> {
         let mut settled = Instant::now();
         while !doorbell.asked_to_stop() && !self.lifted {
             self.take_samples(consumer)?;
+            self.look_at_tries();
             self.respond();
             self.board.beat();
             notifier.alive();
             if doorbell.asked_to_reload() {
-                self.reload(path);
+                self.asked_to_reload = Some(Instant::now());
+                self.outlet.reopen();
             }
+            self.reload(path);
             if let Some(socket) = &self.socket {
                 socket.answer(&self.engine, &self.keeper.store());
             }
@@ -289,6 +302,7 @@ impl<'gate> Daemon<'gate> {
             if sample.server != 0 && !self.names.contains_key(&sample.server) {
                 self.learn_names()?;
             }
+            self.peek.note(sample.key(), sample.time_ns);
             let fresh = self.sweep.hear(sample.key(), sample.time_ns, sample.drops);
             let drop = sample.to_drop(fresh, &self.context());
             self.report(drop);
@@ -299,67 +313,30 @@ impl<'gate> Daemon<'gate> {
         Ok(())
     }
 
-    /// The mode never changes silently, and a gate that somebody lifted has no daemon.
-    fn look_at_gate(&mut self) -> anyhow::Result<()> {
-        if !self.gate.is_pinned_at(&self.place) {
-            if self.place.is_lifted_by_order() {
-                say!(
-                    "portcullis: the gate on {} was lifted by another command; the daemon ends\n\
-                     help: portcullis run -i {0} -p POLICY puts it down again",
-                    self.interface
-                );
-                self.lifted = true;
-                return Ok(());
+    /// Where tries go on to, between two sweeps.
+    fn look_at_tries(&mut self) {
+        if self.peeked.elapsed() < POLL {
+            return;
+        }
+        self.peeked = Instant::now();
+        let mut peek = std::mem::take(&mut self.peek);
+        // the daemon is changed while they are read
+        let names = std::mem::take(&mut self.names);
+        let context = self.context_of(&names);
+        for seen in peek.look(&context, |key| self.gate.ledger_row(key).ok().flatten()) {
+            let (sweep, mut counted) = (&mut self.sweep, None);
+            let claim = || {
+                counted = sweep.claim(seen.key, &seen.entry, &context);
+                counted.clone()
+            };
+            let changes = self.engine.peek(&seen.drop, Some(seen.since), claim, Clock::now());
+            if let Some(drop) = counted {
+                self.pass_on(drop);
             }
-            anyhow::bail!(
-                "the pins of the gate on {} are gone, and nobody typed `detach`; the daemon ends\n\
-                 help: portcullis run -i {0} -p POLICY puts it down again",
-                self.interface
-            );
+            changes.into_iter().for_each(|change| self.tell(change));
         }
-        let mode = self.gate.find_mode(&self.place);
-        if mode != self.mode {
-            let consequence = match mode {
-                Mode::No => "NOTHING IS DROPPED; was the interface deleted, or its program taken off?",
-                Mode::Generic => "slower, and after the kernel has made a buffer of the packet",
-                Mode::Native => "in the driver again",
-            };
-            say!(
-                "portcullis: warning: the gate on {} went from {} to {}: {consequence}",
-                self.interface,
-                self.mode.name(),
-                mode.name()
-            );
-            self.mode = mode;
-            count(&self.board.filter_changes);
-        }
-        // asked of the kernel: `apply` may have changed it
-        if let Some(settings) = self.gate.live_settings()? {
-            self.strict = settings.flags & settings_flag::SETTINGS_STRICT.0 != 0;
-        }
-        let tracker = self.gate.find_tracker(&self.place);
-        if tracker != self.tracker {
-            let consequence = match (tracker, self.strict) {
-                (Hook::No, true) => {
-                    "NEW FLOWS OF PEERS ARE NOT SEEN, and what servers answer is dropped; \
-                     was its program taken off?"
-                }
-                (Hook::No, false) => "none is needed in service tracking",
-                (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
-            };
-            say!(
-                "portcullis: warning: the tracker on {} went from {} to {}: {consequence}",
-                self.interface,
-                self.tracker.name(),
-                tracker.name()
-            );
-            self.tracker = tracker;
-            count(&self.board.tracker_changes);
-        }
-        if mode == Mode::No || self.strict && tracker == Hook::No {
-            self.try_to_reattach();
-        }
-        Ok(())
+        self.names = names;
+        self.peek = peek;
     }
 
     /// Puts servers of grave alarms into quarantine, where the policy asks for it.
@@ -408,72 +385,28 @@ impl<'gate> Daemon<'gate> {
         self.board.note_standing(&self.engine, self.outlet.status(), self.keeper.status());
     }
 
-    fn describe(&self) -> String {
-        let holds = match (self.mode, self.strict && self.tracker == Hook::No) {
-            (Mode::No, _) => "NOT ATTACHED, nothing is dropped".to_owned(),
-            (mode, true) => format!("{}, WITHOUT ITS TRACKER", mode.name()),
-            (mode, false) => mode.name().to_owned(),
-        };
-        format!("gate on {}: {holds}; {} alarms open", self.interface, self.board.count_open())
-    }
-
-    /// An interface that was deleted and made again gets its gate back.
-    fn try_to_reattach(&mut self) {
-        let Ok(place) = Place::of(&self.interface) else {
+    /// SIGHUP: the policy anew, as soon as no other command is at the gate. A bad one changes
+    /// nothing. Log rotation asks for it as well.
+    fn reload(&mut self, path: &Path) {
+        let Some(asked) = self.asked_to_reload else {
             return;
         };
-        let restored = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(&place) {
-            true => self.gate.reattach(&place),
-            false => Err(GateError::NotAttached { interface: place.interface.clone() }),
-        });
-        match restored {
-            Ok((mode, warnings)) => {
-                for warning in warnings {
-                    say!("portcullis: warning: {warning}");
-                }
-                let tracker = self.gate.find_tracker(&place);
-                say!(
-                    "portcullis: the gate on {} is down again: {}, tracker {}",
-                    self.interface,
-                    mode.name(),
-                    tracker.name()
-                );
-                if mode != self.mode {
-                    count(&self.board.filter_changes);
-                }
-                if tracker != self.tracker {
-                    count(&self.board.tracker_changes);
-                }
-                (self.mode, self.tracker) = (mode, tracker);
-                self.place = place;
-                self.refusal.clear();
-            }
-            // whoever holds the lock changes what this is about
-            Err(error @ (GateError::Locked { .. } | GateError::NotAttached { .. })) => debug!("{error}"),
-            Err(error) => {
-                let refusal = error.to_string();
-                if refusal != self.refusal {
-                    eprintln!("portcullis: warning: tried every second: {refusal}");
-                    self.refusal = refusal;
-                }
-            }
-        }
-    }
-
-    /// SIGHUP: the policy anew. A bad one changes nothing. Log rotation asks for it as well.
-    fn reload(&mut self, path: &Path) {
-        match self.try_reload(path) {
+        let lock = match self.place.try_lock() {
+            Err(GateError::Locked { .. }) if asked.elapsed() < LOCK_PATIENCE => return,
+            lock => lock,
+        };
+        self.asked_to_reload = None;
+        match lock.map_err(anyhow::Error::from).and_then(|_lock| self.try_reload(path)) {
             Ok(text) => say!("{text}"),
             Err(error) => say!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
         }
-        self.outlet.reopen();
         return_memory();
     }
 
+    /// The caller holds the lock.
     fn try_reload(&mut self, path: &Path) -> anyhow::Result<String> {
         let bad = |diagnostics| anyhow::anyhow!("the policy is bad\n{diagnostics}");
         let policy = read_policy(path)?.map_err(bad)?;
-        let _lock = self.place.lock()?;
         if !self.gate.is_pinned_at(&self.place) {
             anyhow::bail!("the gate on {} was lifted by another command", self.interface);
         }
@@ -498,6 +431,14 @@ impl<'gate> Daemon<'gate> {
     fn report(&mut self, drop: Drop) {
         let now = Clock::now();
         let changes = self.engine.observe(&drop, now);
+        self.pass_on(drop);
+        for change in changes {
+            self.tell(change);
+        }
+    }
+
+    /// To the history and the sinks.
+    fn pass_on(&mut self, drop: Drop) {
         self.keeper.note_drop(&drop);
         let told = self.told.entry(drop.server_id()).or_default();
         *told = told.saturating_add(1);
@@ -505,9 +446,6 @@ impl<'gate> Daemon<'gate> {
         if self.told_of_all < most {
             self.told_of_all += 1;
             self.outlet.send(Event::Drop(drop));
-        }
-        for change in changes {
-            self.tell(change);
         }
     }
 
@@ -532,6 +470,10 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn context(&self) -> Context<'_> {
-        Context { interface: self.interface.clone(), clock: Clock::now(), names: &self.names }
+        self.context_of(&self.names)
+    }
+
+    fn context_of<'n>(&self, names: &'n Names) -> Context<'n> {
+        Context { interface: self.interface.clone(), clock: Clock::now(), names }
     }
 }

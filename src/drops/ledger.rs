@@ -47,6 +47,18 @@ impl LedgerKey {
         }
     }
 
+    /// As the map `ledger` has it.
+    pub(crate) fn to_raw(self) -> ledger_key {
+        ledger_key {
+            server: self.server,
+            port: self.port,
+            protocol: self.protocol,
+            reason: self.reason,
+            flags: self.flags,
+            ..ledger_key::default()
+        }
+    }
+
     pub(super) fn has(&self, flag: drop_flag) -> bool {
         u32::from(self.flags) & flag.0 != 0
     }

@@ -91,6 +91,30 @@ struct Found {
     told_ns: u64,
 }
 
+impl Known {
+    /// Takes note that `due` packets of a row have been reported, and yields those that were not.
+    fn report(
+        &mut self,
+        key: &LedgerKey,
+        entry: &LedgerEntry,
+        due: u64,
+        context: &Context<'_>,
+    ) -> Option<Drop> {
+        if self.first_ns.is_some_and(|first_ns| first_ns != entry.first_ns) {
+            // The gate was lifted in between: another row, which counts from 0 again.
+            *self = Known::default();
+        }
+        let drops = due.saturating_sub(self.packets);
+        let since_ns = if self.packets == 0 { entry.first_ns } else { entry.last_ns };
+        self.packets = self.packets.max(due);
+        // What is reported now beyond the kernel's last sample, its next one will repeat.
+        self.unsampled = self.packets.saturating_sub(entry.sampled_packets);
+        self.first_ns = Some(entry.first_ns);
+        self.last_ns = entry.last_ns;
+        (drops > 0).then(|| to_drop(key, entry, drops, since_ns, context))
+    }
+}
+
 /// Keeps what was reported of each kind of drop, so that each drop is reported once.
 ///
 /// A small race is allowed to be wrong for a moment: a count that one side got too high or
@@ -158,12 +182,6 @@ impl Sweep {
     /// destination more. Only of tries to reach something, and at most [`MAX_GLIMPSES`]; where
     /// there are more, others the next time.
     pub fn glimpse(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<Drop> {
-        let is_try = |key: &LedgerKey| {
-            let reason = Cause::from(key.reason).known();
-            matches!(reason, Some(Reason::NewFlow | Reason::Destination))
-                && !key.rest
-                && !key.has(drop_flag::DROP_QUIET)
-        };
         let went_on = |key: &LedgerKey, entry: &LedgerEntry| {
             self.known.get(key).is_some_and(|known| entry.last_ns > known.last_ns)
         };
@@ -197,6 +215,15 @@ impl Sweep {
                 entry.sampled_packets.min(entry.packets)
             }
         })
+    }
+
+    /// What nobody has reported of one row yet, now: for an alarm that can't wait for the next step.
+    pub fn claim(&mut self, key: LedgerKey, entry: &LedgerEntry, context: &Context<'_>) -> Option<Drop> {
+        let mut known = self.known.get(&key).copied().unwrap_or_default();
+        known.told_ns = context.clock.mono_ns;
+        let drop = known.report(&key, entry, entry.packets, context);
+        self.known.insert(key, known);
+        drop
     }
 
     /// What has been reported so far, to be given to `starting` by the next daemon.
@@ -301,6 +328,14 @@ impl Sweep {
             }
         }
     }
+}
+
+/// A try to reach something, of which the ledger says where it went.
+pub(super) fn is_try(key: &LedgerKey) -> bool {
+    let reason = Cause::from(key.reason).known();
+    matches!(reason, Some(Reason::NewFlow | Reason::Destination))
+        && !key.rest
+        && !key.has(drop_flag::DROP_QUIET)
 }
 
 fn rest_of(key: LedgerKey) -> LedgerKey {

@@ -359,6 +359,17 @@ impl Gate {
         })
     }
 
+    /// What the ledger has of one kind of drop; `None` where it has no row of its own.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn ledger_row(&self, key: &LedgerKey) -> Result<Option<LedgerEntry>, GateError> {
+        let Some(number) = self.ledger.get(&key.to_raw())? else {
+            return Ok(None);
+        };
+        Ok(self.ledger_rows.get(&number)?.map(|row| LedgerEntry::from(&row)))
+    }
+
     /// Servers in quarantine, with the seconds left; `None` is until released.
     pub fn quarantined(&self) -> Result<Vec<(String, Option<u64>)>, GateError> {
         let names = self.names_by_id()?;

@@ -29,6 +29,48 @@ fn a_fast_worm_that_is_sampled_once_a_second_is_found_out_within_three() {
     assert_eq!(engine.open_alarms()[0].packets, 9001, "a glimpse counts nothing");
 }
 
+/// Looked at ten times a second, with so many packets in between.
+fn look_at_calls(packets: u64, destination: impl Fn(u32) -> u32) -> Option<u64> {
+    let mut engine = Engine::default();
+    engine.observe(&try_at(8291, destination(0), 40000, at(0)), at(0));
+    (1..100).find_map(|look| {
+        let now = after_ms(look * 100);
+        let drop = try_at(8291, destination(look as u32), 40000, now);
+        let changes = engine.peek(&glimpse_of(&drop), Some(packets), || None, now);
+        changes.iter().any(|change| change.alarm.kind == Kind::Spread).then_some(look * 100)
+    })
+}
+
+#[test]
+fn a_fast_worm_that_is_looked_at_is_found_out_within_a_second_and_single_calls_are_none() {
+    assert_eq!(look_at_calls(20, |look| look), Some(400));
+    // a slow one by its ten destinations
+    assert_eq!(look_at_calls(2, |look| look), Some(900));
+    // nine places by turns, or one for long and then others
+    assert_eq!(look_at_calls(1, |look| look % 9), None);
+    assert_eq!(look_at_calls(1, |look| if look < 90 { 0 } else { (look - 90).min(8) }), None);
+    assert_eq!(look_at_calls(1000, |look| look % 4), None);
+}
+
+#[test]
+fn an_alarm_that_a_look_makes_graver_is_told_with_its_count_and_no_other_is_counted() {
+    let mut engine = Engine::default();
+    engine.observe(&try_at(8291, 0, 40000, at(0)), at(0));
+    let mut claims = 0;
+    for look in 1..20 {
+        let now = after_ms(look * 100);
+        let glimpse = glimpse_of(&try_at(8291, look as u32, 40000, now));
+        let claim = || {
+            claims += 1;
+            Some(Drop { drops: 99, ..glimpse.clone() })
+        };
+        for change in engine.peek(&glimpse, Some(20), claim, now) {
+            assert_eq!((change.alarm.kind, change.alarm.packets), (Kind::Spread, 100));
+        }
+    }
+    assert_eq!((claims, engine.open_alarms()[0].packets), (1, 100));
+}
+
 #[test]
 fn a_server_that_floods_three_places_is_no_worm() {
     let mut engine = Engine::default();

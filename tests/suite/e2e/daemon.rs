@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -172,6 +173,29 @@ fn a_hangup_puts_the_file_into_force_and_a_bad_file_changes_nothing() {
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["+ web1 may accept tcp/443"]);
     assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
+    assert!(daemon.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn a_command_that_keeps_the_gate_to_itself_holds_up_a_hangup_and_not_the_daemon() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let (policy, path) = with_events(&world);
+    let mut daemon = world.daemon(&policy, &[]);
+    let file = fs::File::options().write(true).open(world.lock()).expect("the lock");
+    let held = Flock::lock(file, FlockArg::LockExclusive).expect("the lock");
+    daemon.signal(Signal::SIGHUP);
+    world.prove_drops(&tap, 3);
+    eventually("the drops are told", || count_told(&path) == 3);
+    assert_eq!(world.show("status")["generation"], 1, "the lock was held");
+    drop(held);
+    daemon.hear(&["generation 2 is live"]);
+    // and one that is never done with it is named
+    let file = fs::File::options().write(true).open(world.lock()).expect("the lock");
+    let _held = Flock::lock(file, FlockArg::LockExclusive).expect("the lock");
+    daemon.signal(Signal::SIGHUP);
+    daemon.hear(&["the live policy stays as it was"]);
     assert!(daemon.end(Signal::SIGTERM).success());
 }
 

@@ -36,6 +36,21 @@ struct Flood<'g> {
     stop: AtomicBool,
 }
 
+/// A SYN of a server to a port of a peer.
+fn syn_of(server: &str, port: u16) -> Vec<u8> {
+    let probe = Probe {
+        source: ip(server),
+        destination: ip(V4.peer),
+        protocol: TCP,
+        source_port: 50_000,
+        destination_port: port,
+        tcp_flags: 2,
+        source_mac: [2, 0, 0, 0, 0, 0x10],
+        vlan: None,
+    };
+    probe.to_frame().expect("a frame")
+}
+
 /// Ends the flood's threads also when a test fails.
 struct Stop<'f>(&'f AtomicBool);
 
@@ -51,17 +66,7 @@ impl Flood<'_> {
     }
 
     fn pour(&self, mut dice: u64) {
-        let probe = Probe {
-            source: ip(V4.mail),
-            destination: ip(V4.peer),
-            protocol: TCP,
-            source_port: 50_000,
-            destination_port: 1,
-            tcp_flags: 2,
-            source_mac: [2, 0, 0, 0, 0, 0x10],
-            vlan: None,
-        };
-        let mut frame = probe.to_frame().expect("a frame");
+        let mut frame = syn_of(V4.mail, 1);
         while !self.stop.load(Ordering::Relaxed) {
             // xorshift: the same in every run
             dice ^= dice << 13;
@@ -198,4 +203,28 @@ fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_wit
     places.time_violation(&world, &next, FORBIDDEN + 2);
     assert!(next.end(Signal::SIGTERM).success());
     assert_eq!(places.told(&next, FORBIDDEN + 1), [1, 1, 1], "not once");
+}
+
+#[test]
+fn a_worm_is_told_from_a_try_soon_after_its_first_packet() {
+    let _machine = own_machine();
+    let world = World::new();
+    let daemon = world.daemon(&dmz(), &[]);
+    world.wait_for_consumer();
+    let gate = world.open_gate();
+    let mut frame = syn_of(V4.mail, 445);
+    let start = Instant::now();
+    let mut told = None;
+    let mut hosts = 0_u16;
+    while told.is_none() && start.elapsed() < stretch(SOON) {
+        hosts += 1;
+        frame[32..34].copy_from_slice(&hosts.to_be_bytes());
+        gate.programs.run_filter(&frame, 1).expect("a run");
+        // a worm that is in no hurry
+        std::thread::sleep(Duration::from_millis(2));
+        told = daemon.find(&["spread", "mx1", "tcp/445"]).pop();
+    }
+    eprintln!("a worm was called one after {:?} and {hosts} destinations", start.elapsed());
+    let told = told.expect("a spread, and soon");
+    assert!(told.contains("alarm #1 escalated") || told.contains("alarm #1 opened"), "{told}");
 }
