@@ -50,12 +50,13 @@ use socket::Socket;
 const POLL: Duration = Duration::from_millis(100);
 /// Between two sweeps of the ledger.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Drops that are told one by one between two sweeps; the rest is in the ledger and in its alarms.
-/// Servers that call every port must fill neither the disk nor a core.
-const MANY_DROPS_TOLD: u32 = 128;
-/// Beyond those, of servers that had few so far: one that calls every port must not hide the others.
+/// Drops that are told one by one: so many at once, and then so many a second; the rest is in the
+/// ledger and in its alarms. Servers that call every port must fill neither the disk nor a core.
+const DROPS_TOLD_AT_ONCE: u32 = 1024;
+const DROPS_TOLD_A_SECOND: u32 = 128;
+/// Beyond those, so many again of servers that had few in this second: one that calls every port must
+/// not hide the others.
 const FEW_DROPS_TOLD: u32 = 8;
-const MOST_DROPS_TOLD: u32 = 256;
 /// How long samples are left to gather when some have just been taken: of thousands a second, each
 /// would wake the daemon for itself.
 const GATHER: Duration = Duration::from_millis(4);
@@ -168,10 +169,13 @@ struct Daemon<'gate> {
     socket: Option<Socket>,
     /// Quarantines to be made: alarm and server.
     wanted: Vec<(u64, String)>,
-    /// Drops since the last sweep, by server.
+    /// Drops in this second, by server.
     told: HashMap<u32, u32>,
-    /// Of those, the ones that the sinks were given.
-    told_of_all: u32,
+    /// How many more may be told, and how many more of servers that had few.
+    allowance: u32,
+    reserve: u32,
+    /// Those that were not.
+    untold: u32,
     /// What the ledger held when it was last looked at.
     glance: Glance,
 }
@@ -219,7 +223,9 @@ impl<'gate> Daemon<'gate> {
             socket,
             wanted: Vec::new(),
             told: HashMap::new(),
-            told_of_all: 0,
+            allowance: DROPS_TOLD_AT_ONCE,
+            reserve: DROPS_TOLD_A_SECOND,
+            untold: 0,
             glance: Glance::default(),
         };
         daemon.learn_names()?;
@@ -442,10 +448,15 @@ impl<'gate> Daemon<'gate> {
         self.keeper.note_drop(&drop);
         let told = self.told.entry(drop.server_id()).or_default();
         *told = told.saturating_add(1);
-        let most = if *told <= FEW_DROPS_TOLD { MOST_DROPS_TOLD } else { MANY_DROPS_TOLD };
-        if self.told_of_all < most {
-            self.told_of_all += 1;
+        let left = match self.allowance {
+            0 if *told <= FEW_DROPS_TOLD => &mut self.reserve,
+            _ => &mut self.allowance,
+        };
+        if *left > 0 {
+            *left -= 1;
             self.outlet.send(Event::Drop(drop));
+        } else {
+            self.untold += 1;
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::Daemon;
+use super::{DROPS_TOLD_A_SECOND, DROPS_TOLD_AT_ONCE, Daemon};
 use crate::clock::Clock;
 use crate::drops::LedgerKey;
 
@@ -53,11 +53,13 @@ impl Daemon<'_> {
 
     /// Counts begin anew, and what the alarms have waited with is told.
     pub(super) fn end_round(&mut self) {
-        let all = self.told.drain().map(|(_, drops)| drops).sum::<u32>();
-        if all > self.told_of_all {
-            info!("{} events were left to the ledger", all - self.told_of_all);
+        if self.untold > 0 {
+            info!("{} events were left to the ledger", self.untold);
         }
-        self.told_of_all = 0;
+        self.told.clear();
+        self.untold = 0;
+        self.reserve = DROPS_TOLD_A_SECOND;
+        self.allowance = (self.allowance + DROPS_TOLD_A_SECOND).min(DROPS_TOLD_AT_ONCE);
         for change in self.engine.tick(Clock::now()) {
             self.tell(change);
         }

@@ -382,3 +382,23 @@ fn what_not_even_the_rest_of_the_ledger_has_room_for_is_counted_and_told() {
     assert!(counters.iter().any(|(reason, packets, _)| (*reason, *packets) == (Reason::NewFlow, 3)));
     assert_eq!(bench.ledger_total(), (0, 0));
 }
+
+#[test]
+fn kinds_of_a_server_that_has_many_take_turns_in_being_sampled() {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let bench = Bench::sized(POLICY, &[("ledger", 4096)]);
+    let names = bench.gate.ids_by_name().unwrap().len() as u64;
+    // a 32nd of the rows that each owns: servers share half of all with those who are none
+    let turns = 4096 / 2 / (names + 1) / 32;
+    let call = |server: IpAddr, port: u16| {
+        let row = bench.drops(&tcp((server, 40_000), (V4.peer, port), SYN), Reason::NewFlow).row;
+        // each is sampled at once, for it is the first of its kind
+        assert_eq!((row.packets, row.sampled_packets), (1, 1));
+        row.sampled_ns - row.last_ns
+    };
+    for number in 1..=4 * turns {
+        let silence = call(V4.web, 7000 + number as u16);
+        assert_eq!(silence, number.saturating_sub(turns) * SECOND_NS / turns, "{number} of {turns}");
+    }
+    assert_eq!(call(V4.ns, 7000), 0, "another server is heard as ever");
+}
