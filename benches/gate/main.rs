@@ -39,9 +39,9 @@ pub struct Options {
     /// Rounds, of which the table has the medians
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// One group alone
-    #[arg(long, value_name = "GROUP")]
-    only: Option<String>,
+    /// These groups alone: GROUP[,GROUP...]
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
+    only: Vec<String>,
     /// Three rounds, for a look
     #[arg(long)]
     quick: bool,
@@ -100,9 +100,7 @@ fn measure(options: &mut Options) -> Result<()> {
         options.rounds = options.rounds.min(3);
     }
     let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
-    if let Some(only) = &options.only
-        && !names.contains(&only.as_str())
-    {
+    if let Some(only) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
         anyhow::bail!("no group `{only}`\nhelp: there are: {}", names.join(", "));
     }
     // What is interrupted cleans up behind it: a test run ends at once, with an error.
@@ -111,7 +109,7 @@ fn measure(options: &mut Options) -> Result<()> {
     let mut report = Report::default();
     report.facts = machine::describe(options.rounds);
     for (name, run) in GROUPS {
-        if options.only.as_deref().is_none_or(|only| only == *name) {
+        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
             eprintln!("measuring: {name}");
             run(options, &mut report)?;
         }

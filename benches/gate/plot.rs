@@ -18,8 +18,8 @@ pub struct Bar {
 
 /// Horizontal bars with a whisker from the lowest to the highest round, and the median beside.
 pub fn draw_bars(title: &str, bars: &[Bar]) -> String {
-    const LABELS: f64 = 250.0;
-    const WIDTH: f64 = 640.0;
+    const LABELS: f64 = 280.0;
+    const WIDTH: f64 = 670.0;
     const ROW: f64 = 20.0;
     const TOP: f64 = 30.0;
     let most = bars.iter().map(|bar| bar.value.high).fold(1.0, f64::max);
