@@ -1,7 +1,7 @@
 //! What each table does when it is full, as `bpf/maps.h` and `docs/policy.md` have it.
 
 use libbpf_rs::{MapCore as _, MapFlags};
-use portcullis::gate::contract::{ledger_key, ledger_row};
+use portcullis::gate::contract::{ledger_key, ledger_row, share_key};
 use portcullis::gate::{FlowTable, GateError};
 use portcullis::reason::Reason;
 
@@ -136,8 +136,9 @@ fn ledger_rest_full_the_counters_still_have_every_drop() {
         let key =
             ledger_key { server: 1_000 + server, reason: Reason::NewFlow.number(), ..Default::default() };
         // SAFETY: integers without padding.
-        let (key, row) = unsafe { (plain::as_bytes(&key), [0_u8; size_of::<ledger_row>()]) };
-        rest.update(key, &row, MapFlags::ANY).expect("a row");
+        let key = unsafe { plain::as_bytes(&key) };
+        // a row that there is not
+        rest.update(key, &u32::MAX.to_ne_bytes(), MapFlags::ANY).expect("a row");
     }
     let counted = || {
         let counters = bench.gate.counters(false).expect("counters");
@@ -205,15 +206,22 @@ fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
 #[test]
 fn a_table_of_many_batches_is_read_to_its_end() {
     const ROWS: u32 = 30_000;
-    let bench = Bench::sized(POLICY, &[("ledger", 65_536)]);
-    let map = bench.gate.map("ledger");
+    let bench = Bench::sized(POLICY, &[("ledger", 65_536), ("servers", 65_536)]);
+    let before = bench.gate.names_by_id().expect("names").len();
     for number in 0..ROWS {
-        let key = ledger_key { server: number, reason: Reason::NewFlow.number(), ..Default::default() };
-        let row = ledger_row { packets: 1, bytes: 60, ..Default::default() };
+        let kind = ledger_key { server: number, reason: Reason::NewFlow.number(), ..Default::default() };
+        let row = ledger_row { kind, packets: 1, bytes: 60, ..Default::default() };
         // SAFETY: integers without padding.
-        let (key, row) = unsafe { (plain::as_bytes(&key), plain::as_bytes(&row)) };
-        map.update(key, row, MapFlags::ANY).expect("a row");
+        let row = unsafe { plain::as_bytes(&row) };
+        bench.gate.map("ledger_rows").update(&number.to_ne_bytes(), row, MapFlags::ANY).expect("a row");
+        // and a hash, of which the kernel hands out whole buckets
+        let id = (1_000_000 + number).to_ne_bytes();
+        bench.gate.map("names").update(&id, &[b'x'; 64], MapFlags::ANY).expect("a name");
     }
+    let given = u64::from(ROWS).to_ne_bytes();
+    let key = share_key::SHARE_ROWS.0.to_ne_bytes();
+    bench.gate.map("ledger_shares").update(&key, &given, MapFlags::ANY).expect("a share");
     assert_eq!(bench.gate.ledger().expect("the ledger").len(), ROWS as usize);
+    assert_eq!(bench.gate.names_by_id().expect("names").len(), before + ROWS as usize);
     assert_eq!(bench.ledger_total(), (u64::from(ROWS), u64::from(ROWS) * 60));
 }
