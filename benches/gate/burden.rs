@@ -83,7 +83,7 @@ fn measure(
     let daemon = Daemon::start(&watched.router, &folder, &policy, true)?;
     let path = folder.join("alone.toml");
     std::fs::write(&path, &policy)?;
-    run_command(alone.router.command(PORTCULLIS).args(["attach", "-i", "dmz0", "-p"]).arg(&path))?;
+    run_command(alone.router.command(PORTCULLIS).args(["attach", "-i", &alone.nic, "-p"]).arg(&path))?;
 
     world.dmz.visit()?;
     engine.plan(&[traffic], FROM_SERVERS)?;
@@ -107,7 +107,7 @@ fn measure(
     }
     drop(daemon);
     for lane in &world.lanes {
-        detach(&lane.router);
+        detach(&lane.router, &lane.nic);
     }
     let ratio = zip(&times[0], &times[1], |watched, alone| watched / alone);
     let line = vec![

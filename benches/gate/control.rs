@@ -83,7 +83,7 @@ fn measure(
     for round in 0..options.rounds {
         checks.push(take(router, &["check"], &first)?.0);
         if round < 3 {
-            detach(router);
+            detach(router, "dmz0");
             attaches.push(take(router, &["attach", "-i", "dmz0", "-p"], &first)?.0);
         }
         for path in [&second, &first] {
@@ -92,13 +92,13 @@ fn measure(
             peak = peak.max(mib);
         }
     }
-    detach(router);
+    detach(router, "dmz0");
     let daemon = Daemon::start(router, &workshop.folder().join("daemon"), &text, false)?;
     // it gives back what it needed to begin just after it said so
     std::thread::sleep(Duration::from_secs(2));
     let (rss, most) = daemon.memory_mib()?;
     drop(daemon);
-    detach(router);
+    detach(router, "dmz0");
     let both: Vec<f64> = vec![median(&checks) + median(&applies)];
     let key = format!("policies/check and apply/{name}");
     if shape.own_roles {

@@ -128,8 +128,8 @@ pub fn ordinary(space: &Namespace, program: &str) -> Command {
 }
 
 /// Takes the gate away that a daemon leaves behind.
-pub fn detach(space: &Namespace) {
-    let _ = run(space.command(PORTCULLIS).args(["detach", "-i", "dmz0"]));
+pub fn detach(space: &Namespace, nic: &str) {
+    let _ = run(space.command(PORTCULLIS).args(["detach", "-i", nic]));
 }
 
 fn describe_sinks(folder: &Path) -> String {

@@ -57,7 +57,7 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         let daemon = Daemon::start(router, &folder, &policy, true)?;
         let delays = measure(&workshop, &world, &daemon, *flood, tries)?;
         drop(daemon);
-        detach(router);
+        detach(router, "dmz0");
         for (sink, delays) in ["standard error", "EVE"].iter().zip(&delays) {
             lines.push(vec![
                 Cell::Text((*name).to_owned()),

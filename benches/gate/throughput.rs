@@ -48,7 +48,7 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
                 slot.push(spaces.transfer(direction)?);
             }
             match WAYS[way] {
-                "portcullis" => detach(&spaces.router),
+                "portcullis" => detach(&spaces.router, "dmz0"),
                 "bare XDP pass" => {
                     run_command(spaces.router.command("ip").args(["link", "set", "dmz0", "xdpdrv", "off"]))?;
                 }
