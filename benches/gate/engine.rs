@@ -2,12 +2,20 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, ProgramInput};
 
 use crate::traffic::{Macs, Traffic, Version};
 use crate::workshop::{Record, Workshop, read_enum};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Lets no test run begin any more. The signal itself need not reach the thread that is in one.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
 
 /// How long a slice is.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +128,9 @@ impl Engine {
 
     /// Runs a program of the object so many times; what it returned at last.
     pub fn run(&self, program: &str, frame: &[u8], flags: u32, repeat: u32) -> Result<u32> {
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
         let found = self.object.progs_mut().find(|found| found.name() == program);
         let input = ProgramInput { data_in: Some(frame), flags, repeat, ..ProgramInput::default() };
         let output = found.with_context(|| format!("no program `{program}`"))?.test_run(input);

@@ -103,8 +103,14 @@ fn measure(options: &mut Options) -> Result<()> {
     if let Some(only) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
         anyhow::bail!("no group `{only}`\nhelp: there are: {}", names.join(", "));
     }
-    // What is interrupted cleans up behind it: a test run ends at once, with an error.
-    ctrlc::set_handler(|| eprintln!("interrupted"))?;
+    // What is interrupted cleans up behind it, at its next test run; what does not come to one is
+    // ended all the same, and the next run cleans up.
+    ctrlc::set_handler(|| {
+        eprintln!("interrupted");
+        engine::interrupt();
+        std::thread::sleep(std::time::Duration::from_secs(10));
+        std::process::exit(1);
+    })?;
     cpu::pin_to(options.cpu.unwrap_or(cpu::count() - 1))?;
     let mut report = Report::default();
     report.facts = machine::describe(options.rounds);
