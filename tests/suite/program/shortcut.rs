@@ -283,3 +283,70 @@ fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
         }
     });
 }
+
+#[test]
+fn a_place_that_another_address_has_taken_is_not_believed() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            bench.drops(&opening(family.ns, family.peer, 6667), Reason::NewFlow);
+            let (place, _) = known(&bench).remove(0);
+            bench.drops(&opening(family.web, family.peer, 6667), Reason::NewFlow);
+            let others = known(&bench);
+            let (_, web) = others.iter().find(|(key, _)| *key != place).expect("another place");
+            // as if the two had the same place
+            bench.gate.map("known_drops").update(&place, web, MapFlags::ANY).unwrap();
+            let row = bench.drops(&opening(family.ns, family.peer, 6667), Reason::NewFlow);
+            assert_eq!((row.key.server, row.row.packets), (bench.id_of("ns1"), 2));
+        }
+    });
+}
+
+#[test]
+fn a_mapped_address_is_malformed_whatever_is_known_of_its_ipv4_one() {
+    on_one_cpu(|| {
+        let bench = Bench::dmz();
+        thrice(&bench, V4.web, 6667, Reason::NewFlow);
+        let IpAddr::V4(web) = V4.web else { panic!("an IPv4 address") };
+        let mapped = IpAddr::V6(web.to_ipv6_mapped());
+        bench.drops(&opening(mapped, V6.peer, 6667), Reason::Malformed);
+        thrice(&bench, V6.web, 6667, Reason::NewFlow);
+        bench.drops(&opening(V6.web, mapped, 6667), Reason::Malformed);
+    });
+}
+
+#[test]
+fn a_datagram_that_lies_about_its_length_is_no_answer() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+            bench.to_server(&udp(peer, server));
+            let answer = udp(server, peer);
+            for _ in 0..3 {
+                bench.passes(&answer, Reason::Reply);
+            }
+            let length = l4_of(family.ns) + 4;
+            for lie in [[0, 7], [0xff, 0xff]] {
+                bench.drops(&patched(&answer, length, &lie), Reason::Malformed);
+            }
+        }
+    });
+}
+
+#[test]
+fn an_answer_does_not_wake_a_flow_that_its_peer_has_reset() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+            bench.establish(server, peer);
+            bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+            bench.to_server(&tcp(peer, server, RST));
+            bench.age("established", 6);
+            bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+            bench.age("established", 5);
+            bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+        }
+    });
+}
