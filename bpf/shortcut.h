@@ -115,7 +115,7 @@ static __always_inline bool drop_again(struct xdp_md *ctx, const struct plain *p
 	union found_drop found;
 	struct counter *counter;
 	struct ledger_row *row;
-	__u32 index;
+	__u32 index, bytes;
 
 	if (!known)
 		return false;
@@ -143,8 +143,9 @@ static __always_inline bool drop_again(struct xdp_md *ctx, const struct plain *p
 		return false;
 	if (row->rest)
 		add_tally(TALLY_LEDGER_FULL, 1);
-	add_to_row(row, &plain->source, &plain->destination, frame_length(ctx, HOOK_XDP), now_ns);
-	add_to_counter(counter, frame_length(ctx, HOOK_XDP));
+	bytes = frame_length(ctx, HOOK_XDP);
+	add_to_row(row, &plain->source, &plain->destination, bytes, now_ns);
+	add_to_counter(counter, bytes);
 	return true;
 }
 
