@@ -92,6 +92,13 @@ struct Found {
 }
 
 impl Known {
+    /// Begins anew where the gate was lifted in between: another row, which counts from 0 again.
+    fn meet(&mut self, entry: &LedgerEntry) {
+        if self.first_ns.is_some_and(|first_ns| first_ns != entry.first_ns) {
+            *self = Known::default();
+        }
+    }
+
     /// Takes note that `due` packets of a row have been reported, and yields those that were not.
     fn report(
         &mut self,
@@ -100,10 +107,7 @@ impl Known {
         due: u64,
         context: &Context<'_>,
     ) -> Option<Drop> {
-        if self.first_ns.is_some_and(|first_ns| first_ns != entry.first_ns) {
-            // The gate was lifted in between: another row, which counts from 0 again.
-            *self = Known::default();
-        }
+        self.meet(entry);
         let drops = due.saturating_sub(self.packets);
         let since_ns = if self.packets == 0 { entry.first_ns } else { entry.last_ns };
         self.packets = self.packets.max(due);
@@ -272,10 +276,7 @@ impl Sweep {
             }
             for (index, (key, entry)) in ledger.iter().enumerate().filter(|(_, (key, _))| key.rest == rest) {
                 let known = self.known.entry(*key).or_default();
-                if known.first_ns.is_some_and(|first_ns| first_ns != entry.first_ns) {
-                    // The gate was lifted in between: another row, which counts from 0 again.
-                    *known = Known::default();
-                }
+                known.meet(entry);
                 let due = due(key, entry, known);
                 if due > known.packets {
                     let told_ns = if known.packets == 0 { 0 } else { known.told_ns };
@@ -299,13 +300,10 @@ impl Sweep {
     fn tell(&mut self, found: &Found, ledger: &Ledger, context: &Context<'_>) -> Option<Drop> {
         let (key, entry) = ledger.get(found.index)?;
         let known = self.known.get_mut(key)?;
-        let since_ns = if known.packets == 0 { entry.first_ns } else { entry.last_ns };
-        let drops = found.due.saturating_sub(known.packets);
-        known.packets = found.due;
-        known.unsampled = found.due.saturating_sub(entry.sampled_packets);
         known.told_ns = context.clock.mono_ns;
+        let drop = known.report(key, entry, found.due, context);
         self.behind -= usize::from(known.packets >= entry.packets);
-        Some(to_drop(key, entry, drops, since_ns, context))
+        drop
     }
 
     /// Samples name protocol and port also when the ledger is full and their drops are
