@@ -4,7 +4,7 @@
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::Options;
 use crate::daemon::{Daemon, PORTCULLIS, detach};
@@ -13,7 +13,7 @@ use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
 use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
-use crate::workshop::Workshop;
+use crate::workshop::{Workshop, find_sink};
 use crate::world::{FROM_SERVERS, World, run as run_command};
 
 /// As the largest of the floods has.
@@ -37,13 +37,8 @@ const FLOODS: &[(&str, Kind, u32)] = &[
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let workshop = Workshop::open()?;
-    let reference = workshop.load("reference", |open| {
-        for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
-            let _ = map.set_max_entries(1); // not looked up here
-        }
-    })?;
-    let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
-    let sink = sink.context("no program `bare_shot`")?;
+    let reference = workshop.load_reference()?;
+    let sink = find_sink(&reference)?;
     let mut lines = Vec::new();
     for (number, flood) in FLOODS.iter().enumerate() {
         lines.push(measure(options, &workshop, sink.as_fd(), number, flood, report)?);

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::daemon::{Daemon, detach};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::traffic::{Generator, Kind, Traffic};
-use crate::workshop::Workshop;
+use crate::workshop::{Workshop, find_sink};
 use crate::world::{FROM_SERVERS, Namespace, World};
 use crate::{Options, cpu};
 
@@ -39,13 +39,8 @@ const SITUATIONS: &[(&str, Option<(Kind, u32)>)] = &[
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let workshop = Workshop::open()?;
-    let reference = workshop.load("reference", |open| {
-        for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
-            let _ = map.set_max_entries(1); // not looked up here
-        }
-    })?;
-    let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
-    let sink = sink.context("no program `bare_shot`")?;
+    let reference = workshop.load_reference()?;
+    let sink = find_sink(&reference)?;
     let tries = if options.quick { TRIES / 6 } else { TRIES };
     let mut lines = Vec::new();
     for (number, (name, flood)) in SITUATIONS.iter().enumerate() {

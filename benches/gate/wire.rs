@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::Options;
 use crate::engine::{Engine, Pace, Turn};
@@ -13,7 +13,7 @@ use crate::filters::{
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, median, zip};
 use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
-use crate::workshop::Workshop;
+use crate::workshop::{Workshop, find_sink};
 use crate::world::{FROM_OUTSIDE, FROM_SERVERS, Lane, World};
 
 /// Flows that the permitted packets belong to, taken at random.
@@ -35,11 +35,7 @@ struct Wire {
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let workshop = Workshop::open()?;
-    let reference = workshop.load("reference", |open| {
-        for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
-            let _ = map.set_max_entries(1); // not looked up here
-        }
-    })?;
+    let reference = workshop.load_reference()?;
     fill_ports(&reference)?;
     let mut wire = Wire::build(&workshop, &reference)?;
     wire.open_flows()?;
@@ -61,8 +57,7 @@ type Times = Vec<(&'static str, Vec<f64>)>;
 impl Wire {
     fn build(workshop: &Workshop, reference: &libbpf_rs::Object) -> Result<Wire> {
         let names: Vec<&'static str> = FILTERS.iter().map(|filter| filter.name).collect();
-        let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
-        let world = World::make(&names, sink.context("no program `bare_shot`")?.as_fd())?;
+        let world = World::make(&names, find_sink(reference)?.as_fd())?;
         let engine = Engine::load(workshop, "live", |_| ())?;
         let frame = Traffic::default().blank_frame();
         let mut wire = Wire { world, engine, frame, listeners: Vec::new() };

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::btf::types::{Enum, MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize as _};
-use libbpf_rs::{Object, ObjectBuilder};
+use libbpf_rs::{Object, ObjectBuilder, ProgramMut};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bpf");
 
@@ -67,6 +67,21 @@ impl Workshop {
         prepare(&mut open);
         open.load().with_context(|| format!("the kernel refused {name}.bpf.c"))
     }
+
+    /// The programs that the gate is compared with, for a run that looks up no flow of theirs.
+    pub fn load_reference(&self) -> Result<Object> {
+        self.load("reference", |open| {
+            for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
+                let _ = map.set_max_entries(1);
+            }
+        })
+    }
+}
+
+/// The program of the reference that takes what a router sends on.
+pub fn find_sink(reference: &Object) -> Result<ProgramMut<'_>> {
+    let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
+    sink.context("no program `bare_shot`")
 }
 
 impl Drop for Workshop {
