@@ -9,15 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use portcullis::frame::Probe;
 use portcullis::gate::Gate;
 use serde_json::Value;
 
 use super::command::Daemon;
 use super::policies::dmz;
-use super::tap::TCP;
-use super::traffic::FORBIDDEN;
-use super::world::{V4, World, eventually, ip, own_machine, stretch};
+use super::traffic::{FORBIDDEN, syn_of};
+use super::world::{V4, World, eventually, own_machine, stretch};
 
 const FLOOD: u64 = 400_000;
 /// Packets of one run: the kernel repeats it by itself.
@@ -34,21 +32,6 @@ struct Flood<'g> {
     gate: &'g Gate,
     sent: AtomicU64,
     stop: AtomicBool,
-}
-
-/// A SYN of a server to a port of a peer.
-fn syn_of(server: &str, port: u16) -> Vec<u8> {
-    let probe = Probe {
-        source: ip(server),
-        destination: ip(V4.peer),
-        protocol: TCP,
-        source_port: 50_000,
-        destination_port: port,
-        tcp_flags: 2,
-        source_mac: [2, 0, 0, 0, 0, 0x10],
-        vlan: None,
-    };
-    probe.to_frame().expect("a frame")
 }
 
 /// Ends the flood's threads also when a test fails.

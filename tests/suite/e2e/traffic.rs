@@ -59,8 +59,13 @@ impl World {
 
 /// A SYN of the web server to this port.
 pub fn syn(port: u16) -> Vec<u8> {
+    syn_of(V4.web, port)
+}
+
+/// A SYN of a server to a port of a peer.
+pub fn syn_of(server: &str, port: u16) -> Vec<u8> {
     let probe = Probe {
-        source: ip(V4.web),
+        source: ip(server),
         destination: ip(V4.peer),
         protocol: TCP,
         source_port: 50_000,
