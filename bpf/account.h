@@ -150,6 +150,8 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 		row->kind = *kind;
 		row->number = number;
 		row->rest = rest;
+		if (!rest)
+			mark_kind(kind);
 		if (!bpf_map_update_elem(table, kind, &number, BPF_NOEXIST)) {
 			*ours = true;
 			return row;
@@ -218,48 +220,43 @@ static __always_inline struct ledger_row *make_row(const struct ledger_key *kind
 	return row;
 }
 
-/* Where a verdict on openings from this address to this port is kept, by this CPU. */
-static __always_inline struct known_drop *place_known_drop(const struct address *source,
-							   __u16 port)
+/* For judge_again(). `number` is of the row that counts it, or of the server that may. */
+static __always_inline void keep_verdict(const struct packet *packet,
+					 const struct decision *decision, __u32 number, bool rest,
+					 __u32 epoch)
 {
-	const __be32 *word_be = source->word_be;
-	__u32 mask = read_state(STATE_KNOWN_DROPS_MASK), index;
-	/* multiplied by the golden ratio, so that the upper bits depend on all */
-	__u64 hash = ((__u64)word_be[0] << 32 | word_be[1]) * 0x9e3779b97f4a7c15ULL;
+	union found_opening found = {
+		.number = number,
+		.reason = decision->reason,
+		.quiet = !!(decision->flags & DROP_QUIET),
+		.rest = rest,
+	};
 
-	hash = (hash ^ ((__u64)word_be[2] << 32 | word_be[3])) * 0x9e3779b97f4a7c15ULL;
-	hash = ((hash >> 32) ^ hash ^ port) * 0x9e3779b97f4a7c15ULL;
-	index = bpf_get_smp_processor_id() * (mask + 1) + ((hash >> 40) & mask);
-	return bpf_map_lookup_elem(&known_drops, &index);
+	if (found.number == number)
+		keep_opening(packet, epoch, found.word);
 }
 
-/* For drop_again(). */
-static __always_inline void keep_known_drop(const struct packet *packet,
-					    const struct decision *decision, __u32 row)
+/* For drop_as_rest(): the ledger has no room for any further kind of this server, and
+ * never gives a row back.
+ */
+static __always_inline void note_spent_share(const struct packet *packet,
+					     const struct decision *decision, __u32 row,
+					     __u32 epoch)
 {
-	struct known_drop *known = place_known_drop(&packet->source, packet->destination_port);
-	union found_drop found = {};
+	struct policy policy = live_policy();
+	const struct server *server;
 
-	if (!known)
+	if (decision->reason != REASON_NEW_FLOW || decision->flags ||
+	    policy.generation != decision->generation)
 		return;
-	/* an interrupt must not find half of this one with half of the other */
-	known->generation = 0;
-	barrier();
-	known->source = packet->source;
-	__builtin_memcpy(known->source_mac, packet->source_mac, ETH_ALEN);
-	known->port = packet->destination_port;
-	known->quarantine_changes = decision->quarantine_changes;
-	known->until_ns = decision->time_ns;
-	found.row = row;
-	found.reason = decision->reason;
-	found.flags = decision->flags;
-	*(volatile __u64 *)&known->found.word = found.word;
-	barrier();
-	known->generation = decision->generation;
+	server = find_server(&policy, &packet->source);
+	/* whose it is would have to be looked at again for each frame */
+	if (server && !(server->flags & (SERVER_MAC | SERVER_VLAN)))
+		keep_spent_share(&packet->source, server, row, epoch);
 }
 
 static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
-				       const struct decision *decision, __u64 now_ns)
+				       const struct decision *decision, __u64 now_ns, __u32 epoch)
 {
 	struct ledger_key kind = {
 		.server = decision->server,
@@ -270,6 +267,8 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	};
 	struct ledger_row *row = find_row(&ledger, &kind);
 	__u64 packets, sampled_ns, sampled_packets;
+	/* of the next ones too, and outright */
+	bool lasting = epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP;
 
 	if (!row)
 		row = make_row(&kind, now_ns);
@@ -289,9 +288,10 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	}
 	add_to_row(row, &packet->source, &packet->destination, packet->length, now_ns);
 	packets = row->packets;
-	if (packet->plain && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP &&
-	    packet->protocol == IPPROTO_TCP && is_bare_syn(packet))
-		keep_known_drop(packet, decision, row->number);
+	if (lasting && row->rest)
+		note_spent_share(packet, decision, row->number, epoch);
+	if (lasting)
+		keep_verdict(packet, decision, row->number, row->rest, epoch);
 
 	if (decision->flags & DROP_QUIET)
 		return;
@@ -318,10 +318,10 @@ static __always_inline void spend_limit(const struct decision *decision, __u64 n
 	old_ns = limit->arrival_ns;
 	if (old_ns < now_ns &&
 	    __sync_val_compare_and_swap(&limit->arrival_ns, old_ns,
-					now_ns + decision->time_ns) == old_ns)
+					now_ns + decision->interval_ns) == old_ns)
 		return;
 	/* still ahead of now, or another CPU has just moved it there */
-	__sync_fetch_and_add(&limit->arrival_ns, decision->time_ns);
+	__sync_fetch_and_add(&limit->arrival_ns, decision->interval_ns);
 }
 
 static __always_inline void carry_out(const struct packet *packet,
@@ -347,17 +347,21 @@ static __always_inline void carry_out(const struct packet *packet,
 		remember_fragment(packet, decision, now_ns);
 }
 
-/* Global, so that the verifier proves it once. */
+/* `epoch` is that of a plain TCP opening, and else 0. Global, so that the verifier
+ * proves it once.
+ */
 __noinline int account(struct xdp_md *ctx, const struct packet *packet,
-		       const struct decision *decision, __u64 now_ns)
+		       const struct decision *decision, __u64 now_ns, __u32 epoch)
 {
 	if (!packet || !decision)
 		return 0;
 	count_packet(packet, decision);
 	if (decision->verdict != VERDICT_PASS)
-		count_drop(ctx, packet, decision, now_ns);
+		count_drop(ctx, packet, decision, now_ns, epoch);
 	else if (decision->effects)
 		carry_out(packet, decision, now_ns);
+	else if (epoch && decision->scope == SCOPE_PORT)
+		keep_verdict(packet, decision, decision->server, false, epoch);
 	return 0;
 }
 

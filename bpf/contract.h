@@ -14,9 +14,10 @@
 enum layout {
 	/* Raised by every change to a pinned map's key, value, type or meaning.
 	 * 1: the first. 2: headers_bytes of struct fragment; ledger_shares. 3: the
-	 * ledger's rows in an array; the server of struct flow.
+	 * ledger's rows in an array; the server of struct flow. 4: the order in struct
+	 * ledger_row; ledger_marks, spent_shares and cpus; known_openings.
 	 */
-	LAYOUT_VERSION = 3,
+	LAYOUT_VERSION = 4,
 	/* Policy slots. The live one, the one before it (a packet may still be
 	 * reading it) and the one being written: see docs/architecture.md.
 	 */
@@ -25,6 +26,8 @@ enum layout {
 	NAME_BYTES = 64,
 	FILE_BYTES = 256,
 	SOURCE_CHUNK_BYTES = 4096,
+	OPENINGS_OF_HASH = 4,       /* verdicts in one entry of `known_openings`, a power of two */
+	SPENT_SHARES_OF_CPU = 4096, /* entries of `spent_shares`, a power of two */
 };
 
 /* IPv6 in network byte order; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). A
@@ -115,9 +118,14 @@ enum state {
 	 * kept of an older one is known to be old. Never reset.
 	 */
 	STATE_QUARANTINE_CHANGES = 8,
-	/* Of each CPU's part of `known_drops` the last index. */
-	STATE_KNOWN_DROPS_MASK = 9,
-	STATE_COUNT = 10,
+	/* Entries of each CPU's part of `known_openings` (upper 32 bits), and the last
+	 * index that the live policy takes of them: a power of two, less one. With few
+	 * servers all of it stays in the cache.
+	 */
+	STATE_KNOWN_OPENINGS = 9,
+	/* The last word of `ledger_marks`: a power of two, less one. */
+	STATE_LEDGER_MARKS_MASK = 10,
+	STATE_COUNT = 11,
 };
 
 /* Indexes of the per-CPU map `tallies`. */
@@ -322,21 +330,21 @@ struct share {
 	__u64 rows; /* of `ledger`; for a moment more, while a CPU finds that it may not */
 };
 
-/* Value of `ledger_rows` and `ledger_rest`. */
+/* Value of `ledger_rows`. What every drop touches fills the first cache line. */
 struct ledger_row {
 	__u64 packets; /* 0: no row yet */
 	__u64 bytes;
-	__u64 first_ns; /* CLOCK_MONOTONIC */
-	__u64 last_ns;
-	__u64 sampled_ns;      /* last sample; later, while the server has many rows */
-	__u64 sampled_packets; /* `packets` at that time */
+	__u64 last_ns; /* CLOCK_MONOTONIC */
+	__u64 sampled_ns; /* last sample; later, while the server has many rows */
 	/* Of the last drop. Two CPUs may write at once: then each word is one of theirs. */
 	struct address last_source;
 	struct address last_destination;
+	__u64 first_ns;
+	__u64 sampled_packets; /* `packets` at sampled_ns */
 	struct ledger_key kind;
 	__u32 number; /* its own */
 	__u32 rest;   /* not 0: of `ledger_rest` */
-	__u32 zero;
+	__u32 zero[7]; /* to a second one */
 };
 
 struct counter {
@@ -386,11 +394,8 @@ struct decision {
 	__u16 port; /* as in struct ledger_key */
 	__u16 zero2;
 	__u32 limit_key;
-	__u32 quarantine_changes; /* STATE_QUARANTINE_CHANGES before it was found */
-	/* Of a limit: between two flows at the permitted rate. Of `quarantined`: when that
-	 * ends (CLOCK_MONOTONIC), or 0.
-	 */
-	__u64 time_ns;
+	__u32 zero3;
+	__u64 interval_ns; /* of a limit: between two flows at the permitted rate */
 };
 
 /* Of which packets a decision holds, besides the one it was found for. */
@@ -426,7 +431,8 @@ _Static_assert(sizeof(struct half_open) == 32, "half_open");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
 _Static_assert(sizeof(struct share) == 8, "share");
-_Static_assert(sizeof(struct ledger_row) == 104, "ledger_row");
+_Static_assert(sizeof(struct ledger_row) == 128, "ledger_row");
+_Static_assert(__builtin_offsetof(struct ledger_row, first_ns) == 64, "ledger_row");
 _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 40, "decision");
 

@@ -291,7 +291,7 @@ static __always_inline bool is_over_limit(const struct matter *matter, struct de
 	if (limit->arrival_ns > matter->now_ns + rule->tolerance_ns)
 		return true;
 	decision->limit_key = rule->limit_key;
-	decision->time_ns = rule->interval_ns;
+	decision->interval_ns = rule->interval_ns;
 	decision->effects |= EFFECT_SPEND_LIMIT;
 	return false;
 }
@@ -431,8 +431,14 @@ static __always_inline void judge_flow(struct matter *matter, struct decision *d
 		rule = 0;
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule, 0);
-		if (opening && rule & RULE_LIMITED && is_over_limit(matter, decision))
-			drop(decision, REASON_RATE, 0);
+		if (!opening)
+			return;
+		if (rule & RULE_LIMITED) {
+			if (is_over_limit(matter, decision))
+				drop(decision, REASON_RATE, 0);
+		} else if (!need->outbound.set) {
+			decision->scope = SCOPE_PORT;
+		}
 		return;
 	}
 	if (!opening) {
@@ -541,7 +547,6 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		decision->effects = 0;
 		decision->rule = 0;
 		decision->scope = SCOPE_PORT;
-		decision->time_ns = quarantine->until_ns;
 		drop(decision, REASON_QUARANTINED, 0);
 		return;
 	}
@@ -590,8 +595,6 @@ __noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now
 	if (packet->addressed)
 		matter.server = find_server(&matter.policy, &packet->source);
 
-	/* before anyone looks for a quarantine: one that comes later makes this old */
-	decision->quarantine_changes = read_state(STATE_QUARANTINE_CHANGES);
 	decision->generation = matter.policy.generation;
 	if (!packet->ip_version)
 		decision->port = packet->ethertype;

@@ -6,7 +6,7 @@
 #ifndef PORTCULLIS_FLOW_H
 #define PORTCULLIS_FLOW_H
 
-#include "policy.h"
+#include "known.h"
 
 /* As nf_conntrack_proto_*.c (Linux 6.1) has them; seconds. */
 enum timeout {
@@ -30,24 +30,6 @@ enum {
 };
 
 static const __u64 SECOND_NS = 1000000000;
-
-/* CLOCK_MONOTONIC, as CLOCK_MONOTONIC_COARSE has it: up to two ticks old. */
-static __always_inline __u64 read_clock(void)
-{
-	__u32 only = 0;
-	struct clock *clock = bpf_map_lookup_elem(&clocks, &only);
-	__u64 tick = bpf_jiffies64();
-
-	if (!clock)
-		return bpf_ktime_get_coarse_ns();
-	if (clock->tick != tick) {
-		clock->now_ns = bpf_ktime_get_coarse_ns();
-		/* in this order: what interrupts us here must not take the old time for new */
-		barrier();
-		clock->tick = tick;
-	}
-	return clock->now_ns;
-}
 
 static __always_inline bool is_within(__u64 since_ns, __u64 now_ns, __u32 seconds)
 {
@@ -235,6 +217,21 @@ static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
 		flow->last_ns = now_ns;
 }
 
+/* The live policy permits it, by this rule and to this server. */
+static __always_inline void renew_flow(struct flow *flow, __u32 generation, __u32 rule,
+				       __u32 server)
+{
+	if (flow->generation != generation) {
+		/* nobody may take the old server for one of the new policy */
+		flow->server = 0;
+		flow->rule = rule;
+		barrier();
+		flow->generation = generation;
+	}
+	if (!flow->server)
+		flow->server = server;
+}
+
 /* What a segment of the server says about the end of its flow. */
 static __always_inline __u32 ended_by_server(const struct packet *packet)
 {
@@ -274,15 +271,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 			half->sequence_end = packet->sequence_end;
 		return;
 	}
-	if (flow->generation != decision->generation) {
-		/* nobody may take the old server for one of the new policy */
-		flow->server = 0;
-		flow->rule = decision->rule;
-		barrier();
-		flow->generation = decision->generation;
-	}
-	if (!flow->server)
-		flow->server = decision->server;
+	renew_flow(flow, decision->generation, decision->rule, decision->server);
 	if (key->protocol == IPPROTO_TCP) {
 		add_flow_flags(flow, ended_by_server(packet));
 		/* only the peer can prove that its reset was forged */

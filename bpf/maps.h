@@ -266,64 +266,107 @@ struct {
 } ledger SEC(".maps");
 
 /* The rows themselves. Written by the filter, read by the tool. An array, so that
- * `known_drops` can name a row by its number, and the tool reads those in use
- * without a search. Its rows are given out in turn and never taken back; it
+ * `known_openings` can name a row by its number, and the tool reads those in use
+ * without a search; to be mapped, because such an array begins at a page and its rows
+ * at cache lines. Its rows are given out in turn and never taken back; it
  * has one for each kind in `ledger` and `ledger_rest`, and an eighth more, for those that
  * two CPUs made for one kind. Full: as `ledger`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 90112);
 	__type(key, __u32);
 	__type(value, struct ledger_row);
 } ledger_rows SEC(".maps");
 
-/* Verdicts that were found before: TCP openings to a port that the policy does
- * not know, each CPU's in its own part of the array. Written and read by the
- * filter alone. An array because its lookup is inlined, which a hash's is not: a
- * worm costs no call. One place for a hash value, so the newer verdict takes the
- * older one's; what is not there is found again by decide().
+/* Which kinds `ledger` may have: two bits of a word for each, set before the row can be
+ * found and never cleared (a Bloom filter). Written and read by the filter. An array, so that of a
+ * kind that has no row this is known without a search. Can't fill; the more bits
+ * are set, the more often the search is made in vain.
  */
-union found_drop {
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} ledger_marks SEC(".maps");
+
+/* Verdicts that were found before: TCP openings to a port that the policy does
+ * not know, or that it permits to be called on anybody. Each CPU has its own part of
+ * the array. Written and read by the filter alone. An array because its lookup is
+ * inlined, which a hash's is not: a worm costs no call. Four places for a hash value,
+ * in two cache lines (mapped, for that: as `ledger_rows`). Full: the newer verdict
+ * takes an older one's place; what is not there is found again by decide().
+ */
+union found_opening {
 	struct {
-		__u32 row;
-		__u8 reason;
-		__u8 flags; /* enum drop_flag */
-		__u16 zero;
+		__u32 number : 24; /* of the row; REASON_NEED: of the server */
+		__u32 reason : 6;
+		__u32 quiet : 1;
+		__u32 rest : 1; /* the row is of `ledger_rest` */
 	};
-	__u64 word; /* read and written at once, see drop_again() */
+	__u32 word; /* read and written at once, see match_opening() */
 };
-struct known_drop {
+struct known_opening {
 	struct address source;
-	__u8 source_mac[6];
-	__u16 port;
-	__u32 generation; /* 0: nothing here, or half of it */
-	__u32 quarantine_changes;
-	__u64 until_ns; /* CLOCK_MONOTONIC; 0: no end */
-	union found_drop found;
-	__u64 padding[2]; /* to a cache line */
+	__u64 sender; /* MAC and, in the last 16 bits, the port that it calls */
+	__u32 epoch; /* of struct cpu; 0: nothing here, or half of it */
+	union found_opening found;
+};
+struct known_openings {
+	struct known_opening places[OPENINGS_OF_HASH];
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1024);
 	__type(key, __u32);
-	__type(value, struct known_drop);
-} known_drops SEC(".maps");
+	__type(value, struct known_openings);
+} known_openings SEC(".maps");
 
-/* The time, asked once in a tick: CLOCK_MONOTONIC_COARSE moves no faster, and
- * asking costs as much as half a lookup. Written and read by each CPU for itself, so
- * per CPU. Can't fill.
+/* Servers that found the ledger full, or their share of it used up, by address: their openings
+ * to ports without a need count in this row, unless `ledger_marks` knows better. Each
+ * CPU has its own part. Written and read by the filter alone. An array, for its
+ * inlined lookup. Full: as `known_openings`.
  */
-struct clock {
+struct spent_share {
+	struct address source;
+	__u32 epoch; /* of struct cpu; 0: nothing here, or half of it */
+	__u32 row;
+	__u32 server;
+	__u32 profile;
+	__u32 ranges; /* not 0: the profile has rows in `ranges` */
+	__u32 zero;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SPENT_SHARES_OF_CPU);
+	__type(key, __u32);
+	__type(value, struct spent_share);
+} spent_shares SEC(".maps");
+
+/* What each CPU has found out for itself. The time, asked once in a tick:
+ * CLOCK_MONOTONIC_COARSE moves no faster, and asking costs as much as half a lookup.
+ * And an epoch, which counts up when policy or quarantines are others than before: what
+ * was kept in an older one is known to be old. Written and read by
+ * each CPU for itself, so per CPU. Can't fill.
+ */
+struct cpu {
 	__u64 tick; /* jiffies */
 	__u64 now_ns;
+	__u32 generation;
+	__u32 quarantine_changes;
+	__u32 epoch;
+	__u32 zero;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct clock);
-} clocks SEC(".maps");
+	__type(value, struct cpu);
+} cpus SEC(".maps");
 
 /* How many rows of the ledger each server has, so that none takes the room of
  * the others. Written and read by the filter, when a row is made and never

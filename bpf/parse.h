@@ -124,7 +124,6 @@ struct packet {
 	__u8 bad_fragment; /* too short for its header, or overlaps one */
 	__u8 source_mac[ETH_ALEN];
 	__u8 destination_mac[ETH_ALEN];
-	__u8 plain; /* see struct plain */
 };
 
 /* On the stack of three programs, beside decide()'s own: 512 bytes are all there is. */

@@ -6,6 +6,7 @@
 #include "contract.h"
 #include "decide.h"
 #include "flow.h"
+#include "known.h"
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
@@ -22,22 +23,20 @@ int portcullis_filter(struct xdp_md *ctx)
 		struct packet packet;
 	} frame;
 	struct decision decision = {};
-	__u64 now_ns = read_clock();
-	__u32 assume = 0;
-	bool plain;
+	struct cpu *cpu = find_cpu();
+	__u64 now_ns = read_clock(cpu);
+	__u32 assume = 0, epoch = 0;
 
-	plain = read_plain(ctx, &frame.shortcut.plain);
-	if (plain) {
-		int action = take_shortcut(ctx, &frame.shortcut, now_ns, &assume);
+	if (read_plain(ctx, &frame.shortcut.plain)) {
+		int action = take_shortcut(ctx, &frame.shortcut, cpu, now_ns, &assume, &epoch);
 
 		if (action >= 0)
 			return action;
 	}
 	__builtin_memset(&frame.packet, 0, sizeof(frame.packet));
-	frame.packet.plain = plain;
 	parse_frame(ctx, &frame.packet);
 	decide(ctx, &frame.packet, now_ns, assume, &decision);
-	account(ctx, &frame.packet, &decision, now_ns);
+	account(ctx, &frame.packet, &decision, now_ns, epoch);
 	/* anything but an outright pass or would-drop is a drop */
 	return decision.verdict == VERDICT_PASS || decision.verdict == VERDICT_WOULD_DROP ?
 		       XDP_PASS :
@@ -78,7 +77,7 @@ int portcullis_track(struct __sk_buff *skb)
 	struct packet packet = {};
 
 	parse_skb(skb, &packet);
-	track(&packet, read_clock());
+	track(&packet, read_clock(find_cpu()));
 	return -1; /* TCX_NEXT, TC_ACT_UNSPEC: whatever comes after decides */
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The short way through, for what a busy day is made of: a worm that opens
- * connections to the same ports again and again, and answers in flows that peers
+ * The short way through, for what a busy day is made of: connections that a server opens, or a
+ * worm on it, to the same ports again and again, and answers in flows that peers
  * have opened. Whatever is found here is what parse_frame() and decide() would
  * find, and everything else is left to them. docs/performance.md says what it is worth.
  */
@@ -13,7 +13,7 @@
 /* A TCP segment or UDP datagram without tags, options, extension headers or
  * fragments, all of its headers in the linear part.
  */
-struct plain {
+struct plain_frame {
 	struct address source;
 	struct address destination;
 	__be16 source_port_be;
@@ -24,13 +24,14 @@ struct plain {
 };
 
 struct shortcut {
-	struct plain plain;
+	struct plain_frame plain;
 	struct flow_key key;
+	struct policy policy;
 };
 
 /* The transport header at `from`, with `left` bytes of the IP packet from there on. */
 static __always_inline bool read_plain_transport(void *from, void *end, __u32 left,
-						 struct plain *plain)
+						 struct plain_frame *plain)
 {
 	if (plain->protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = from;
@@ -63,7 +64,7 @@ static __always_inline bool read_plain_transport(void *from, void *end, __u32 le
 	return false;
 }
 
-static __always_inline bool read_plain(struct xdp_md *ctx, struct plain *plain)
+static __always_inline bool read_plain(struct xdp_md *ctx, struct plain_frame *plain)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 linear = end - data;
@@ -104,49 +105,98 @@ static __always_inline bool read_plain(struct xdp_md *ctx, struct plain *plain)
 	return false;
 }
 
-/* The verdict on an opening that was found before. False: not known, or its row
- * is due for a sample, which is decide()'s and account()'s to do.
- */
-static __always_inline bool drop_again(struct xdp_md *ctx, const struct plain *plain,
-				       const struct policy *policy, __u64 now_ns)
+/* Counts a drop in its row. False: the row is due for a sample, which is account()'s to send. */
+static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_frame *plain,
+					struct ledger_row *row, union found_opening found,
+					__u64 now_ns)
 {
-	__u16 port = bpf_ntohs(plain->destination_port_be);
-	struct known_drop *known = place_known_drop(&plain->source, port);
-	union found_drop found;
-	struct counter *counter;
-	struct ledger_row *row;
-	__u32 index, bytes;
+	__u32 index = found.reason, bytes;
+	struct counter *counter = bpf_map_lookup_elem(&counters, &index);
 
-	if (!known)
+	if (!counter || (!found.quiet && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS))
 		return false;
-	/* Read before the key is compared and again behind that: should another
-	 * packet on this CPU have interrupted us and taken the place, they differ.
-	 */
-	found.word = *(volatile __u64 *)&known->found.word;
-	barrier();
-	if (known->generation != policy->generation || known->port != port ||
-	    !same_address(&known->source, &plain->source) ||
-	    !same_mac(known->source_mac, plain->source_mac) ||
-	    known->quarantine_changes != (__u32)read_state(STATE_QUARANTINE_CHANGES) ||
-	    (known->until_ns && known->until_ns <= now_ns))
-		return false;
-	barrier();
-	if (found.word != *(volatile __u64 *)&known->found.word)
-		return false;
-
-	row = bpf_map_lookup_elem(&ledger_rows, &found.row);
-	index = found.reason;
-	counter = bpf_map_lookup_elem(&counters, &index);
-	if (!row || !counter)
-		return false;
-	if (!(found.flags & DROP_QUIET) && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS)
-		return false;
-	if (row->rest)
+	if (found.rest)
 		add_tally(TALLY_LEDGER_FULL, 1);
 	bytes = frame_length(ctx, HOOK_XDP);
 	add_to_row(row, &plain->source, &plain->destination, bytes, now_ns);
 	add_to_counter(counter, bytes);
 	return true;
+}
+
+/* An opening to a port that no need of its server knows, by a server for which the ledger
+ * has no further row? False: that is not known. On a stack of its own: the filter's is full.
+ */
+static __noinline bool drop_as_rest(struct xdp_md *ctx, const struct plain_frame *plain,
+					 const struct policy *policy, __u32 epoch, __u64 now_ns)
+{
+	struct ledger_key kind = {
+		.port = bpf_ntohs(plain->destination_port_be),
+		.protocol = IPPROTO_TCP,
+		.reason = REASON_NEW_FLOW,
+	};
+	union found_opening found = { .reason = REASON_NEW_FLOW, .rest = 1 };
+	const struct spent_share *spent = place_spent_share(&plain->source);
+	struct ledger_row *row;
+	__u32 number, profile, ranges;
+
+	if (!spent)
+		return false;
+	number = *(volatile __u32 *)&spent->row;
+	kind.server = spent->server;
+	profile = spent->profile;
+	ranges = spent->ranges;
+	barrier();
+	if (spent->epoch != epoch || !same_address(&spent->source, &plain->source))
+		return false;
+	barrier();
+	if (*(volatile __u32 *)&spent->row != number)
+		return false;
+
+	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
+		return false;
+	row = bpf_map_lookup_elem(&ledger_rows, &number);
+	return row && count_again(ctx, plain, row, found, now_ns);
+}
+
+/* The verdict on an opening that was found before, or -1. */
+static __always_inline int judge_again(struct xdp_md *ctx, const struct plain_frame *plain,
+				       const struct policy *policy, __u32 epoch, __u64 now_ns)
+{
+	__u16 port = bpf_ntohs(plain->destination_port_be);
+	union found_opening found;
+	struct ledger_row *row;
+	__u32 number;
+
+	if (!find_opening(&plain->source, plain->source_mac, port, epoch, &found)) {
+		/* first, for who calls every port is seldom found in the other places */
+		if (drop_as_rest(ctx, plain, policy, epoch, now_ns))
+			return XDP_DROP;
+		found.word = search_places(&plain->source, plain->source_mac, port, epoch);
+		if (!found.word)
+			return -1;
+	}
+
+	if (found.reason == REASON_NEED) {
+		__u32 index = REASON_NEED;
+		struct counter *counter = bpf_map_lookup_elem(&counters, &index);
+
+		/* asked each time: a quarantine counts from its first write on, and the
+		 * epoch changes with its last
+		 */
+		if (!counter || find_quarantine(found.number, now_ns))
+			return -1;
+		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
+		return XDP_PASS;
+	}
+
+	number = found.number;
+	row = bpf_map_lookup_elem(&ledger_rows, &number);
+	if (!row)
+		return -1;
+	/* it may have run out */
+	if (found.reason == REASON_QUARANTINED && !find_quarantine(row->kind.server, now_ns))
+		return -1;
+	return count_again(ctx, plain, row, found, now_ns) ? XDP_DROP : -1;
 }
 
 /* Is it an answer in a flow that the live policy permits, as it stands in the
@@ -156,7 +206,7 @@ static __always_inline bool drop_again(struct xdp_md *ctx, const struct plain *p
 static __always_inline bool pass_reply(struct xdp_md *ctx, struct shortcut *shortcut,
 				       const struct policy *policy, __u64 now_ns, __u32 *assume)
 {
-	const struct plain *plain = &shortcut->plain;
+	const struct plain_frame *plain = &shortcut->plain;
 	struct flow_key *key = &shortcut->key;
 	bool tcp = plain->protocol == IPPROTO_TCP;
 	__u32 index = REASON_REPLY;
@@ -193,25 +243,28 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct shortcut *shor
 	return true;
 }
 
-/* XDP_DROP or XDP_PASS, or -1: the long way. `assume` is for decide(). */
+/* XDP_DROP or XDP_PASS, or -1: the long way. `assume` is for decide(), `epoch` for account(). */
 static __always_inline int take_shortcut(struct xdp_md *ctx, struct shortcut *shortcut,
-					 __u64 now_ns, __u32 *assume)
+					 struct cpu *cpu, __u64 now_ns, __u32 *assume,
+					 __u32 *epoch)
 {
-	const struct plain *plain = &shortcut->plain;
-	struct policy policy = live_policy();
+	const struct plain_frame *plain = &shortcut->plain;
+	struct policy *policy = &shortcut->policy;
 
-	if (!policy.generation)
+	*policy = live_policy();
+	if (!policy->generation)
 		return -1;
-	if (plain->protocol == IPPROTO_TCP && plain->tcp_flags & TCP_SYN)
-		return !(plain->tcp_flags & TCP_ACK) &&
-				       drop_again(ctx, plain, &policy, now_ns) ?
-			       XDP_DROP :
-			       -1;
+	if (plain->protocol == IPPROTO_TCP && plain->tcp_flags & TCP_SYN) {
+		if (plain->tcp_flags & TCP_ACK)
+			return -1;
+		*epoch = read_epoch(cpu, policy);
+		return *epoch ? judge_again(ctx, plain, policy, *epoch, now_ns) : -1;
+	}
 	/* what a server's MAC and VLAN are is the server's to say; ends of flows are rare */
-	if (!(policy.flags & SETTINGS_STRICT) || policy.flags & SETTINGS_BOUND ||
+	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    plain->tcp_flags & (TCP_FIN | TCP_RST))
 		return -1;
-	return pass_reply(ctx, shortcut, &policy, now_ns, assume) ? XDP_PASS : -1;
+	return pass_reply(ctx, shortcut, policy, now_ns, assume) ? XDP_PASS : -1;
 }
 
 #endif

@@ -99,14 +99,16 @@ static __always_inline void track_segment(const struct policy *policy,
 
 /* One table, one service: refreshed while it lives, made when it does not. */
 static __always_inline void open_datagram_flow(void *table, const struct flow_key *key,
-					       __u32 generation, __u32 rule, __u64 now_ns)
+					       __u32 generation, __u32 rule, __u32 server,
+					       __u64 now_ns)
 {
-	struct flow fresh = { .last_ns = now_ns, .generation = generation, .rule = rule };
+	struct flow fresh = {
+		.last_ns = now_ns, .generation = generation, .rule = rule, .server = server,
+	};
 	struct flow *flow = bpf_map_lookup_elem(table, key);
 
 	if (flow && is_alive(flow, key->protocol, now_ns)) {
-		flow->generation = generation;
-		flow->rule = rule;
+		renew_flow(flow, generation, rule, server);
 		refresh_flow(flow, now_ns);
 		return;
 	}
@@ -125,7 +127,7 @@ static __always_inline void track_datagram(const struct policy *policy,
 				  &packet->source, &listed);
 
 	if (rule) {
-		open_datagram_flow(&datagrams, key, policy->generation, rule, now_ns);
+		open_datagram_flow(&datagrams, key, policy->generation, rule, server->id, now_ns);
 		return;
 	}
 	if (packet->protocol != IPPROTO_UDP)
@@ -149,7 +151,7 @@ static __always_inline void track_icmp(const struct policy *policy, const struct
 	rule = find_service(policy, server, packet->protocol, packet->icmp_type, &packet->source,
 			    &listed);
 	if (rule)
-		open_datagram_flow(&icmp_queries, key, policy->generation, rule, now_ns);
+		open_datagram_flow(&icmp_queries, key, policy->generation, rule, server->id, now_ns);
 }
 
 static __always_inline void track(const struct packet *packet, __u64 now_ns)

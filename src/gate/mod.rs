@@ -74,8 +74,10 @@ pub struct Gate {
     counters: Table<u32, counter>,
     tallies: Table<u32, u64>,
     samples: MapHandle,
-    known_drops: MapHandle,
-    clocks: MapHandle,
+    known_openings: MapHandle,
+    ledger_marks: MapHandle,
+    spent_shares: MapHandle,
+    cpus: MapHandle,
     pub programs: Programs,
 }
 
@@ -111,8 +113,10 @@ impl Gate {
             counters: table!("counters"),
             tallies: table!("tallies"),
             samples: find("samples")?,
-            known_drops: find("known_drops")?,
-            clocks: find("clocks")?,
+            known_openings: find("known_openings")?,
+            ledger_marks: find("ledger_marks")?,
+            spent_shares: find("spent_shares")?,
+            cpus: find("cpus")?,
             programs,
         })
     }
@@ -174,8 +178,8 @@ impl Gate {
 
     /// What maps that were just made say of themselves.
     fn describe_maps(&self) -> Result<(), GateError> {
-        let mask = self.known_drops.max_entries() / program::possible_cpus() - 1;
-        self.write_state(state::STATE_KNOWN_DROPS_MASK, u64::from(mask))?;
+        let marks = self.ledger_marks.max_entries();
+        self.write_state(state::STATE_LEDGER_MARKS_MASK, u64::from(marks - 1))?;
         self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))
     }
 

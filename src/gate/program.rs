@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
+use super::contract::layout;
 use super::error::GateError;
 use super::fault;
 use super::map::open_pinned;
@@ -23,9 +24,12 @@ const TRACK: &str = "portcullis_track";
 
 /// Entries of `ledger_rest`, as `bpf/maps.h` has it.
 const REST_ROWS: u32 = 16_384;
-/// Entries of `known_drops`, 64 bytes each: for all CPUs, and for one of them.
-const KNOWN_DROPS_MOST: u32 = 1 << 18;
-const KNOWN_DROPS_LEAST: u32 = 1024;
+/// Bits of `ledger_marks` for each row of the ledger: when it is full, one kind in 60 that has no row is
+/// looked for.
+const MARKS_PER_ROW: u32 = 16;
+/// Entries of `known_openings`, 128 bytes each: for all CPUs, and for one of them.
+const KNOWN_OPENINGS_MOST: u32 = 1 << 17;
+const KNOWN_OPENINGS_LEAST: u32 = 256;
 
 /// The loaded programs.
 #[derive(Debug)]
@@ -129,19 +133,33 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
         "counters",
         "tallies",
         "samples",
-        "known_drops",
-        "clocks",
+        "known_openings",
+        "ledger_marks",
+        "spent_shares",
+        "cpus",
     ])
 }
 
-/// Verdicts that each CPU keeps in `known_drops`: a power of two.
+/// Entries that each CPU has in `known_openings`: a power of two.
 ///
-/// Twice as many as there may be addresses, so that a worm on all of them finds its place free more often
-/// than not; but no more than 16 MiB for all CPUs, unless there are so many that 1,024 each are more.
-fn known_drops_of_cpu(sizes: &TableSizes) -> u32 {
-    let most = (KNOWN_DROPS_MOST / possible_cpus()).max(KNOWN_DROPS_LEAST);
-    let wanted = sizes.servers.value.saturating_mul(2).clamp(KNOWN_DROPS_LEAST, most);
+/// As many as there may be addresses, for each has four places: so a worm on all of them finds one free
+/// nearly always. But no more than 16 MiB for all CPUs, unless there are so many that 256 entries each
+/// are more.
+fn known_openings_of_cpu(sizes: &TableSizes) -> u32 {
+    let most = (KNOWN_OPENINGS_MOST / possible_cpus()).max(KNOWN_OPENINGS_LEAST);
+    let wanted = sizes.servers.value.clamp(KNOWN_OPENINGS_LEAST, most);
     1 << wanted.ilog2()
+}
+
+/// How many of `part` entries of a CPU a policy takes that has so many single `addresses`, and perhaps
+/// `prefixes`: a power of two, as `part` is. The fewer, the nearer to the CPU they stay; four for an
+/// address, so that most openings stand in their first place, where the CPU expects them.
+pub(super) fn known_openings_in_use(part: u32, addresses: usize, prefixes: bool) -> u32 {
+    let wanted = u32::try_from(addresses).unwrap_or(u32::MAX).saturating_mul(4).max(KNOWN_OPENINGS_LEAST);
+    match wanted.checked_next_power_of_two() {
+        Some(wanted) if !prefixes => wanted.min(part),
+        _ => part,
+    }
 }
 
 /// CPUs that the kernel may ever have. When it does not say, one: then only the first keeps verdicts.
@@ -160,7 +178,13 @@ fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
             let ledger = sizes.ledger.value;
             return Some(ledger.saturating_add(REST_ROWS).saturating_add(ledger / 8 + 64));
         }
-        "known_drops" => return Some(known_drops_of_cpu(sizes).saturating_mul(possible_cpus())),
+        "known_openings" => return Some(known_openings_of_cpu(sizes).saturating_mul(possible_cpus())),
+        "spent_shares" => return Some(layout::SPENT_SHARES_OF_CPU.0.saturating_mul(possible_cpus())),
+        // words of 64 bits; the mask that a hash is cut by wants a power of two
+        "ledger_marks" => {
+            let bits = u64::from(sizes.ledger.value) * u64::from(MARKS_PER_ROW);
+            return Some(u32::try_from(bits.next_power_of_two() / 64).unwrap_or(u32::MAX).max(1));
+        }
         "limits" => &sizes.limits,
         "established" => &sizes.established,
         "half_open" => &sizes.half_open,

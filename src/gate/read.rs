@@ -415,11 +415,11 @@ impl Gate {
             },
             error => error,
         })?;
-        self.outdate_known_drops()
+        self.outdate_known_openings()
     }
 
     /// What the programs keep of verdicts is now older than the quarantines.
-    fn outdate_known_drops(&self) -> Result<(), GateError> {
+    fn outdate_known_openings(&self) -> Result<(), GateError> {
         let changes = self.read_state(state::STATE_QUARANTINE_CHANGES)?;
         self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1)
     }
@@ -438,7 +438,7 @@ impl Gate {
             self.write_state(state::STATE_QUARANTINES, 0)?;
         }
         // also when there was none: a release that was cut short may have ended it
-        self.outdate_known_drops()?;
+        self.outdate_known_openings()?;
         Ok(removed)
     }
 
@@ -502,7 +502,13 @@ impl Gate {
             fill!(ledger),
             fill!(ledger_rest),
             self.fill_of_array("ledger_rows", self.ledger_rows.handle(), self.ledger()?.len()),
-            self.fill_of_array("known_drops", &self.known_drops, self.known_drops.max_entries() as usize),
+            self.fill_of_array(
+                "known_openings",
+                &self.known_openings,
+                self.known_openings.max_entries() as usize,
+            ),
+            self.fill_of_array("ledger_marks", &self.ledger_marks, self.ledger_marks.max_entries() as usize),
+            self.fill_of_array("spent_shares", &self.spent_shares, self.spent_shares.max_entries() as usize),
             fill!(ledger_shares),
             fill!(limits),
             fill!(names),

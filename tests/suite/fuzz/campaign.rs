@@ -9,7 +9,7 @@ use super::conversation::Talk;
 use super::event::{Event, Sequence};
 use super::network::{enter_own_network, stay_on_cpu};
 use super::policies::{SERVERS, change_policy, make_policy};
-use super::rig::{Disagreement, Rig, read_policy};
+use super::rig::{Disagreement, Ledger, Rig, read_policy};
 use super::shrink::shrink;
 
 /// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
@@ -72,10 +72,12 @@ pub fn run(order: Order) -> Outcome {
 fn work(shared: &Shared, worker: usize) {
     enter_own_network();
     stay_on_cpu(worker);
-    let mut rig = Rig::new();
+    // each story has its rig by its number, so that a seed tells the same whoever tells it
+    let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Rig::new);
     while !shared.stop.load(Ordering::Relaxed) {
         let story = shared.next_story.fetch_add(1, Ordering::Relaxed);
-        tell(shared, &mut rig, story);
+        let rig = &mut rigs[(story % 4 / 3) as usize];
+        tell(shared, rig, story);
         let mut outcome = shared.outcome.lock().expect("the outcome");
         outcome.packets += std::mem::take(&mut rig.packets);
         outcome.policies += 1;
@@ -91,7 +93,7 @@ fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
     let mut talk = Talk::new(Chance::part(shared.order.seed, number));
     let policy = loop {
         let policy = make_policy(talk.chance());
-        if read_policy(&policy).is_some() {
+        if read_policy(&policy, Ledger::Roomy).is_some() {
             break policy;
         }
     };
@@ -149,7 +151,7 @@ fn invent_orders(chance: &mut Chance, live: &mut String) -> Vec<Event> {
     match chance.below(400) {
         0..2 => {
             let policy = change_policy(chance, live);
-            if read_policy(&policy).is_none() {
+            if read_policy(&policy, Ledger::Roomy).is_none() {
                 return Vec::new();
             }
             policy.clone_into(live);

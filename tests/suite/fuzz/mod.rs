@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use campaign::{Order, run};
 use event::{Sequence, read_sequence};
 use network::enter_own_network;
-use rig::{Disagreement, Rig};
+use rig::{Disagreement, Ledger, Rig};
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/sequences");
 
@@ -85,8 +85,9 @@ fn the_corpus_of_past_disagreements_agrees() {
         // in a thread, for the network namespace is the thread's
         let playing = scope.spawn(|| {
             enter_own_network();
-            let mut rig = Rig::new();
-            paths.iter().filter_map(|path| play_file(&mut rig, path)).collect()
+            let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Rig::new);
+            let plays = paths.iter().flat_map(|path| [0, 1].map(|rig| (rig, path)));
+            plays.filter_map(|(rig, path)| play_file(&mut rigs[rig], path)).collect()
         });
         playing.join().expect("the corpus")
     });

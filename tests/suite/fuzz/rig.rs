@@ -9,8 +9,8 @@ use nix::time::{ClockId, clock_gettime};
 use plain::Plain;
 use portcullis::compile::compile;
 use portcullis::gate::contract::{
-    address, drop_flag, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row, opening,
-    quarantine, state,
+    address, drop_flag, flow, flow_key, fragment, fragment_key, half_open, ledger_key, opening, quarantine,
+    state,
 };
 use portcullis::gate::{Answer, Gate, Verdict};
 use portcullis::policy::{Policy, parse};
@@ -32,7 +32,25 @@ const BATCH: u32 = 1024;
 const TOLERANCE_NS: u64 = SECOND_NS / 2;
 
 const SIZES: &str = "\n[tables]\nservers = 64\nestablished = 1024\nhalf_open = 1024\ndatagrams = 1024\n\
-    icmp = 1024\nunlisted = 1024\nfragments = 1024\nledger = 16384\nlimits = 1024\n";
+    icmp = 1024\nunlisted = 1024\nfragments = 1024\nlimits = 1024\n";
+
+/// How much room a rig's ledger has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ledger {
+    /// For every kind of drop.
+    Roomy,
+    /// For some: the rest is counted by server and reason alone.
+    Tight,
+}
+
+impl Ledger {
+    fn rows(self) -> u32 {
+        match self {
+            Ledger::Roomy => 16_384,
+            Ledger::Tight => 32,
+        }
+    }
+}
 
 /// Tables whose entries begin with a time.
 const TIMED: [&str; 6] = ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments"];
@@ -48,6 +66,7 @@ pub struct Disagreement {
 /// A gate that nobody else has, and the model of it.
 pub struct Rig {
     gate: Gate,
+    ledger: Ledger,
     model: Model,
     /// The text of the live policy.
     live: String,
@@ -59,26 +78,32 @@ pub struct Rig {
     /// The gate's generation before the model's first policy.
     generation_before: u32,
     counters_before: Counters,
+    /// Of drops without a row of their own, before.
+    rest_before: u64,
+    /// A swap may give a server rows that it did not have.
+    swapped: bool,
     pub packets: u64,
 }
 
 type Counters = BTreeMap<(Reason, bool), (u64, u64)>;
+type Drops = BTreeMap<LedgerKey, (u64, u64)>;
 
-/// Reads a policy as the rig takes it; `None` for one that the tool refuses.
-pub fn read_policy(text: &str) -> Option<(Policy, portcullis::compile::Tables)> {
-    let policy = parse(&format!("{text}{SIZES}"), "fuzz.toml").ok()?;
+/// Reads a policy as a rig takes it; `None` for one that the tool refuses.
+pub fn read_policy(text: &str, ledger: Ledger) -> Option<(Policy, portcullis::compile::Tables)> {
+    let policy = parse(&format!("{text}{SIZES}ledger = {}\n", ledger.rows()), "fuzz.toml").ok()?;
     let tables = compile(&policy).ok()?;
     Some((policy, tables))
 }
 
 impl Rig {
     /// A gate; the calling thread is in a network namespace of its own.
-    pub fn new() -> Rig {
+    pub fn new(ledger: Ledger) -> Rig {
         let text = "[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
-        let (policy, tables) = read_policy(text).expect("a policy");
+        let (policy, tables) = read_policy(text, ledger).expect("a policy");
         let gate = load_gate(&policy, &tables);
         let mut rig = Rig {
             gate,
+            ledger,
             model: Model::new(),
             live: text.to_owned(),
             offset_ns: 0,
@@ -86,6 +111,8 @@ impl Rig {
             names: HashMap::new(),
             generation_before: 0,
             counters_before: Counters::new(),
+            rest_before: 0,
+            swapped: false,
             packets: 0,
         };
         rig.read_names(&tables);
@@ -94,14 +121,14 @@ impl Rig {
 
     /// Begins anew: no flow, no drop, this policy. False when the tool refuses the policy.
     pub fn begin(&mut self, policy: &str) -> bool {
-        let Some((parsed, tables)) = read_policy(policy) else { return false };
+        let Some((parsed, tables)) = read_policy(policy, self.ledger) else { return false };
         clear_ledger(&self.gate);
         for name in TIMED.iter().chain(&["quarantines"]) {
             for (key, _) in self.dump(name) {
                 self.gate.map(name).delete(&key).expect("a deletion");
             }
         }
-        self.outdate_known_drops();
+        self.outdate_known_openings();
         self.write_state(state::STATE_QUARANTINES, 0);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
         // as good as a purse that has just been made
@@ -120,6 +147,8 @@ impl Rig {
         let settings = self.gate.live_settings().expect("settings").expect("a policy");
         self.generation_before = settings.generation as u32 - 1;
         self.counters_before = self.read_counters();
+        self.rest_before = self.gate.tally().expect("the tally").ledger_full;
+        self.swapped = false;
         true
     }
 
@@ -145,9 +174,10 @@ impl Rig {
             Event::To(frame) => return Some(self.deliver(frame)),
             Event::Wait(seconds) => self.wait(seconds * SECOND_NS + JUMP_PART_NS),
             Event::Swap(policy) => {
-                let (parsed, tables) = read_policy(policy)?;
+                let (parsed, tables) = read_policy(policy, self.ledger)?;
                 self.gate.install(&parsed, &tables).expect("a swap");
                 policy.clone_into(&mut self.live);
+                self.swapped = true;
                 self.read_names(&tables);
                 let now = self.now();
                 self.model.apply(&parsed, now);
@@ -268,13 +298,13 @@ impl Rig {
         self.shift_times("limits", |time| time.saturating_sub(by_ns));
         // 0 is a quarantine without an end
         self.shift_times("quarantines", |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
-        self.outdate_known_drops();
+        self.outdate_known_openings();
         let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
     }
 
     /// What the filter keeps of verdicts holds no more.
-    fn outdate_known_drops(&self) {
+    fn outdate_known_openings(&self) {
         let changes = self.read_state(state::STATE_QUARANTINE_CHANGES);
         self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1);
     }
@@ -367,26 +397,23 @@ impl Rig {
 
     /// Ledger and counters, exactly.
     pub fn compare_books(&self) -> Result<(), String> {
-        let ledger: BTreeMap<LedgerKey, (u64, u64)> = self
-            .gate
-            .ledger()
-            .expect("the ledger")
-            .iter()
-            .map(|(key, row): &(ledger_key, ledger_row)| {
-                let has = |flag: drop_flag| u32::from(key.flags) & flag.0 != 0;
-                let key = LedgerKey {
-                    server: self.names.get(&key.server).cloned(),
-                    protocol: key.protocol,
-                    port: key.port,
-                    reason: Reason::from_number(key.reason).expect("a reason"),
-                    quiet: has(drop_flag::DROP_QUIET),
-                    would: has(drop_flag::DROP_WOULD),
-                    own_port: has(drop_flag::DROP_OWN_PORT),
-                };
-                (key, (row.packets, row.bytes))
-            })
-            .collect();
-        compare(ledger, self.model.ledger(), "row of the ledger", |program, model| program == model)?;
+        let (mut own, mut rest) = (Drops::new(), Drops::new());
+        for (key, row) in self.gate.ledger().expect("the ledger") {
+            let part = if row.rest == 0 { &mut own } else { &mut rest };
+            part.insert(self.to_model_kind(&key), (row.packets, row.bytes));
+        }
+        let tally = self.gate.tally().expect("the tally");
+        if tally.flows_lost + tally.ledger_rest_full > 0 {
+            return Err(format!("something did not fit: {tally:?}"));
+        }
+        let beyond: u64 = rest.values().map(|(packets, _)| packets).sum();
+        if beyond != tally.ledger_full - self.rest_before {
+            return Err(format!("{beyond} drops without a row of their own, {tally:?} counted"));
+        }
+        if self.ledger == Ledger::Roomy && beyond > 0 {
+            return Err(format!("{beyond} drops did not fit"));
+        }
+        self.compare_ledger(own, rest)?;
 
         let mut counters = self.read_counters();
         counters.retain(|key, sum| {
@@ -394,13 +421,43 @@ impl Rig {
             *sum = (sum.0 - before.0, sum.1 - before.1);
             *sum != (0, 0)
         });
-        compare(counters, self.model.counters(), "counter", |program, model| program == model)?;
+        compare(counters, self.model.counters(), "counter", |program, model| program == model)
+    }
 
-        let tally = self.gate.tally().expect("the tally");
-        if tally.flows_lost + tally.ledger_full + tally.ledger_rest_full > 0 {
-            return Err(format!("something did not fit: {tally:?}"));
+    /// Each kind that has a row has all its drops there; the others, and what of a kind was before
+    /// a swap made room for it, are counted by server and reason.
+    fn compare_ledger(&self, own: Drops, rest: Drops) -> Result<(), String> {
+        let mut expected = Drops::new();
+        let mut beyond = Drops::new();
+        for (kind, (packets, bytes)) in self.model.ledger() {
+            let here = match own.get(&kind) {
+                Some(row) if self.swapped && row.0 <= packets && row.1 <= bytes => *row,
+                Some(_) => (packets, bytes),
+                None => (0, 0),
+            };
+            if here.0 > 0 {
+                expected.insert(kind.clone(), here);
+            }
+            if packets > here.0 {
+                let sum = beyond.entry(LedgerKey { protocol: 0, port: 0, ..kind }).or_default();
+                *sum = (sum.0 + packets - here.0, sum.1 + bytes - here.1);
+            }
         }
-        Ok(())
+        compare(own, expected, "row of the ledger", |program, model| program == model)?;
+        compare(rest, beyond, "row of its rest", |program, model| program == model)
+    }
+
+    fn to_model_kind(&self, key: &ledger_key) -> LedgerKey {
+        let has = |flag: drop_flag| u32::from(key.flags) & flag.0 != 0;
+        LedgerKey {
+            server: self.names.get(&key.server).cloned(),
+            protocol: key.protocol,
+            port: key.port,
+            reason: Reason::from_number(key.reason).expect("a reason"),
+            quiet: has(drop_flag::DROP_QUIET),
+            would: has(drop_flag::DROP_WOULD),
+            own_port: has(drop_flag::DROP_OWN_PORT),
+        }
     }
 
     fn read_counters(&self) -> Counters {

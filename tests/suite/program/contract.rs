@@ -33,7 +33,7 @@ fn the_types_have_the_sizes_that_the_header_asserts() {
         ("fragment_key", size_of::<fragment_key>(), 40),
         ("fragment", size_of::<fragment>(), 24),
         ("ledger_key", size_of::<ledger_key>(), 12),
-        ("ledger_row", size_of::<ledger_row>(), 104),
+        ("ledger_row", size_of::<ledger_row>(), 128),
         ("share", size_of::<share>(), 8),
         ("counter", size_of::<counter>(), 16),
         ("sample", size_of::<sample>(), 104),
@@ -81,12 +81,12 @@ fn the_fields_of_tables_stand_where_the_header_puts_them() {
 #[test]
 fn the_fields_of_what_comes_back_stand_where_the_header_puts_them() {
     offsets!(ledger_key: server = 0, port = 4, protocol = 6, reason = 7, flags = 8, zero = 9);
-    offsets!(ledger_row: packets = 0, bytes = 8, first_ns = 16, last_ns = 24, sampled_ns = 32,
-        sampled_packets = 40, last_source = 48, last_destination = 64, kind = 80, number = 92, rest = 96,
+    offsets!(ledger_row: packets = 0, bytes = 8, last_ns = 16, sampled_ns = 24, last_source = 32,
+        last_destination = 48, first_ns = 64, sampled_packets = 72, kind = 80, number = 92, rest = 96,
         zero = 100);
     offsets!(counter: packets = 0, bytes = 8);
     offsets!(decision: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8, rule = 12,
-        generation = 16, port = 20, zero2 = 22, limit_key = 24, quarantine_changes = 28, time_ns = 32);
+        generation = 16, port = 20, zero2 = 22, limit_key = 24, zero3 = 28, interval_ns = 32);
     offsets!(question: assume = 0, zero = 4);
     offsets!(sample: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48, server = 52,
         rule = 56, length = 60, source_port = 64, destination_port = 66, ethertype = 68, vlan = 70,

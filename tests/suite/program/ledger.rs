@@ -362,7 +362,7 @@ fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
     // and nothing of what all have in common: its own rows are gone
     let spent = share { rows: 10 };
     bench.gate.map("ledger_shares").update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
-    bench.drops(&kind(V4.web, 2), Reason::NewFlow);
+    bench.drops(&udp((V4.web, 40_000), (V4.peer, 2)), Reason::NewFlow);
     assert_eq!(rows_by_owner(), [(web, 10), given, (share_key::SHARE_COMMON.0, 0)]);
     assert_eq!(bench.gate.tally().unwrap().ledger_full, 2);
 }

@@ -1,9 +1,10 @@
 //! The short way through: what was found before holds until something changes, and not longer.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
-use portcullis::gate::contract::{ledger_row, state};
+use portcullis::gate::contract::{layout, ledger_row, state};
 use portcullis::reason::Reason;
 
 use crate::support::bench::{Bench, Row};
@@ -30,18 +31,55 @@ fn on_one_cpu(test: impl FnOnce() + Send) {
     });
 }
 
-/// What the filter keeps: the place and bytes of each verdict of the live policy.
-fn known(bench: &Bench) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let generation = bench.gate.live_settings().unwrap().unwrap().generation as u32;
-    let map = bench.gate.map("known_drops");
-    let changes_key = state::STATE_QUARANTINE_CHANGES.0.to_ne_bytes();
-    let changes = bench.gate.map("state").lookup(&changes_key, MapFlags::ANY).unwrap().unwrap();
-    (0..map.max_entries())
-        .map(|index| index.to_ne_bytes().to_vec())
-        .map(|key| (map.lookup(&key, MapFlags::ANY).unwrap().unwrap(), key))
-        .filter(|(value, _)| value[24..28] == generation.to_ne_bytes() && value[28..32] == changes[..4])
-        .map(|(value, key)| (key, value))
-        .collect()
+/// Bytes of `struct known_opening`: address, MAC and port, epoch, what was found.
+const OPENING: usize = 32;
+
+/// The epoch of the calling thread's CPU, as its last opening left it.
+fn epoch(bench: &Bench) -> [u8; 4] {
+    let cpu = nix::sched::sched_getcpu().expect("a processor");
+    let cpus = bench.gate.map("cpus").lookup_percpu(&[0; 4], MapFlags::ANY).unwrap().unwrap();
+    cpus[cpu][24..28].try_into().unwrap()
+}
+
+/// A verdict that the filter keeps, and where.
+#[derive(Clone, Debug, PartialEq)]
+struct Known {
+    key: Vec<u8>,
+    at: usize,
+    bytes: Vec<u8>,
+}
+
+/// What the filter keeps of the live policy, where it keeps it: in the first entries of this CPU's part.
+fn known(bench: &Bench) -> Vec<Known> {
+    let (map, epoch) = (bench.gate.map("known_openings"), epoch(bench));
+    let words: HashMap<u32, u64> = bench.entries("state").into_iter().collect();
+    let word = words[&state::STATE_KNOWN_OPENINGS.0];
+    let first = nix::sched::sched_getcpu().expect("a processor") as u32 * (word >> 32) as u32;
+    let mut found = Vec::new();
+    for key in (first..=first + word as u32).map(|index| index.to_ne_bytes().to_vec()) {
+        let places = map.lookup(&key, MapFlags::ANY).unwrap().unwrap();
+        let kept = places.chunks(OPENING).enumerate().filter(|(_, bytes)| bytes[24..28] == epoch);
+        found.extend(kept.map(|(place, bytes)| Known {
+            key: key.clone(),
+            at: place * OPENING,
+            bytes: bytes.to_vec(),
+        }));
+    }
+    found
+}
+
+/// Makes the filter believe something else.
+fn put(bench: &Bench, place: &Known, bytes: &[u8]) {
+    let map = bench.gate.map("known_openings");
+    let mut places = map.lookup(&place.key, MapFlags::ANY).unwrap().unwrap();
+    places[place.at..place.at + OPENING].copy_from_slice(bytes);
+    map.update(&place.key, &places, MapFlags::ANY).unwrap();
+}
+
+/// Passes and drops by this reason so far.
+fn count(bench: &Bench, reason: Reason) -> u64 {
+    let counters = bench.gate.counters(false).unwrap();
+    counters.iter().find(|count| count.0 == reason).map_or(0, |count| count.1)
 }
 
 #[test]
@@ -50,20 +88,137 @@ fn a_verdict_that_is_known_is_not_found_again() {
         for family in FAMILIES {
             let bench = Bench::dmz();
             let first = bench.drops(&opening(family.web, family.peer, 6667), Reason::NewFlow);
-            let [(key, value)] = &known(&bench)[..] else { panic!("one verdict") };
+            let found = known(&bench);
+            let [place] = &found[..] else { panic!("one verdict: {found:?}") };
             // were it found again, this word would not be believed
-            let mut lie = value.clone();
-            lie[44] = Reason::Spoofed.number();
-            bench.gate.map("known_drops").update(key, &lie, MapFlags::ANY).unwrap();
+            let mut lie = place.bytes.clone();
+            assert_eq!(lie[31], Reason::NewFlow.number());
+            lie[31] = Reason::Spoofed.number();
+            put(&bench, place, &lie);
             bench.gate.programs.run_filter(&opening(family.web, family.other, 6667), 1).unwrap();
-            let counters = bench.gate.counters(false).unwrap();
-            assert!(counters.iter().any(|count| (count.0, count.1) == (Reason::Spoofed, 1)));
+            assert_eq!(count(&bench, Reason::Spoofed), 1);
             // and the row is the one that it was
             let rows = bench.ledger_rows(false);
             assert_eq!((rows.len(), rows[0].packets, rows[0].kind.port), (1, 2, 6667));
             assert_eq!(rows[0].number, first.row.number);
             assert_eq!(rows[0].bytes, 2 * opening(family.web, family.peer, 6667).len() as u64);
         }
+    });
+}
+
+#[test]
+fn an_opening_that_was_permitted_is_known_as_well() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            let frame = opening(family.ns, family.peer, 53);
+            bench.passes(&frame, Reason::Need);
+            let found = known(&bench);
+            let [place] = &found[..] else { panic!("one verdict: {found:?}") };
+            for peer in [family.peer, family.other] {
+                bench.passes(&opening(family.ns, peer, 53), Reason::Need);
+            }
+            assert_eq!(known(&bench), [place.clone()]);
+            // another port of it, and another server's same port, are not
+            bench.drops(&opening(family.ns, family.peer, 54), Reason::NewFlow);
+            bench.drops(&opening(family.web, family.peer, 53), Reason::NewFlow);
+            // found again, it would pass
+            let mut lie = place.bytes.clone();
+            lie[28..32].copy_from_slice(&[0, 0, 0, Reason::Spoofed.number()]);
+            put(&bench, place, &lie);
+            bench.gate.programs.run_filter(&frame, 1).unwrap();
+            assert_eq!(count(&bench, Reason::Spoofed), 1);
+            assert_eq!(count(&bench, Reason::Need), 3);
+        }
+    });
+}
+
+#[test]
+fn a_permission_that_is_known_ends_with_its_policy_and_at_a_quarantine() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            let frame = opening(family.ns, family.peer, 53);
+            let pass = || (0..3).for_each(|_| bench.passes(&frame, Reason::Need));
+            pass();
+            bench.swap(&POLICY.replace("out = [\"udp/53\", \"tcp/53\"]", "out = [\"udp/53\"]"));
+            thrice(&bench, family.ns, 53, Reason::NewFlow);
+            bench.swap(POLICY);
+            pass();
+            bench.gate.quarantine("ns1", None).unwrap();
+            thrice(&bench, family.ns, 53, Reason::Quarantined);
+            bench.gate.release("ns1").unwrap();
+            pass();
+            // bound to a MAC that it does not have
+            bench.swap(&POLICY.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:77\""));
+            thrice(&bench, family.ns, 53, Reason::Spoofed);
+        }
+    });
+}
+
+#[test]
+fn a_quarantine_that_was_cut_short_after_its_first_write_stops_what_was_permitted() {
+    on_one_cpu(|| {
+        let bench = Bench::dmz();
+        let frame = opening(V4.ns, V4.peer, 53);
+        bench.passes(&frame, Reason::Need);
+        bench.passes(&frame, Reason::Need);
+        let changes = bench.entries::<u32, u64>("state");
+        bench.gate.quarantine("ns1", None).unwrap();
+        // as if the command had been killed before it told that something has changed
+        let key = state::STATE_QUARANTINE_CHANGES.0;
+        let (_, before) = changes.iter().find(|(index, _)| *index == key).unwrap();
+        bench.gate.map("state").update(&key.to_ne_bytes(), &before.to_ne_bytes(), MapFlags::ANY).unwrap();
+        bench.drops(&frame, Reason::Quarantined);
+    });
+}
+
+#[test]
+fn what_a_limit_counts_or_a_destination_changes_is_not_known() {
+    on_one_cpu(|| {
+        let limited = POLICY.replace("out = [\"udp/53\", \"tcp/53\"]", "out = [\"tcp/53 limit 2/m\"]");
+        let bench = Bench::new(&limited);
+        let frame = opening(V4.ns, V4.peer, 53);
+        bench.passes(&frame, Reason::Need);
+        bench.passes(&frame, Reason::Need);
+        bench.drops(&frame, Reason::Rate);
+        bench.passes(&opening(V4.web, V4.loghost, 6514), Reason::Need);
+        assert_eq!(known(&bench), []);
+        // whoever is called, but not all without a limit
+        bench.swap(&POLICY.replace("out   = [", "out   = [\"tcp/6514 limit 2/m\", "));
+        for _ in 0..3 {
+            bench.passes(&opening(V4.web, V4.loghost, 6514), Reason::Need);
+        }
+        bench.passes(&opening(V4.web, V4.peer, 6514), Reason::Need);
+        bench.passes(&opening(V4.web, V4.peer, 6514), Reason::Need);
+        bench.drops(&opening(V4.web, V4.peer, 6514), Reason::Rate);
+        // segments and datagrams of what may be opened are judged each
+        bench.passes(&tcp((V4.ns, 40_000), (V4.peer, 53), ACK), Reason::OwnConnection);
+        assert_eq!(known(&bench), []);
+    });
+}
+
+#[test]
+fn four_verdicts_that_meet_are_all_known_and_a_fifth_takes_the_place_of_one() {
+    on_one_cpu(|| {
+        let bench = Bench::sized(POLICY, &[("ledger", 16_384)]);
+        let ports = 1000..3000;
+        for port in ports.clone() {
+            bench.gate.programs.run_filter(&opening(V4.web, V4.peer, port), 1).unwrap();
+        }
+        let mut filled = std::collections::BTreeMap::<_, usize>::new();
+        for place in known(&bench) {
+            *filled.entry(place.key).or_default() += 1;
+        }
+        let full = filled.values().filter(|places| **places == 4).count();
+        let gone = ports.len() - filled.values().sum::<usize>();
+        assert!(full > 0 && gone > 0 && gone < ports.len() / 2, "{full} full, {gone} gone");
+        for port in ports.clone() {
+            bench.gate.programs.run_filter(&opening(V4.web, V4.other, port), 1).unwrap();
+        }
+        let rows = bench.ledger_rows(false);
+        assert_eq!(rows.len(), ports.len());
+        assert!(rows.iter().all(|row| row.packets == 2), "each in its own row");
     });
 }
 
@@ -154,18 +309,13 @@ fn a_quarantine_that_has_run_out_is_over() {
         let bench = Bench::dmz();
         bench.gate.quarantine("ns1", Some(60)).unwrap();
         thrice(&bench, V4.ns, 53, Reason::Quarantined);
-        // the table of quarantines and what the filter keeps, a minute older
+        // a minute later, as far as the table of quarantines knows
         let ended = bench.entries::<u32, portcullis::gate::contract::quarantine>("quarantines");
         for (id, mut row) in ended {
-            row.until_ns -= 60_000_000_000;
+            row.until_ns -= 61_000_000_000;
             // SAFETY: plain data, without padding
             let bytes = unsafe { plain::as_bytes(&row) };
             bench.gate.map("quarantines").update(&id.to_ne_bytes(), bytes, MapFlags::ANY).unwrap();
-        }
-        for (key, mut value) in known(&bench) {
-            let until = u64::from_ne_bytes(value[32..40].try_into().unwrap());
-            value[32..40].copy_from_slice(&(until - 60_000_000_000).to_ne_bytes());
-            bench.gate.map("known_drops").update(&key, &value, MapFlags::ANY).unwrap();
         }
         bench.passes(&opening(V4.ns, V4.peer, 53), Reason::Need);
     });
@@ -249,6 +399,129 @@ fn what_found_no_row_of_its_own_is_known_and_counted_as_such() {
     });
 }
 
+/// What the filter keeps of servers without further rows, of this epoch: place and bytes.
+fn spent(bench: &Bench) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let (map, epoch) = (bench.gate.map("spent_shares"), epoch(bench));
+    let of_cpu = layout::SPENT_SHARES_OF_CPU.0;
+    let first = nix::sched::sched_getcpu().expect("a processor") as u32 * of_cpu;
+    (first..first + of_cpu)
+        .map(|index| index.to_ne_bytes().to_vec())
+        .map(|key| (map.lookup(&key, MapFlags::ANY).unwrap().unwrap(), key))
+        .filter(|(value, _)| value[16..20] == epoch)
+        .map(|(value, key)| (key, value))
+        .collect()
+}
+
+#[test]
+fn a_server_without_further_rows_is_known_and_its_other_ports_count_as_the_rest() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+            bench.drops(&opening(family.web, family.peer, 1001), Reason::NewFlow);
+            assert_eq!(spent(&bench), []);
+            let rest = bench.drops(&opening(family.web, family.peer, 1002), Reason::NewFlow);
+            assert_eq!(rest.key.port, 0);
+            let found = spent(&bench);
+            let [(key, bytes)] = &found[..] else { panic!("one server: {found:?}") };
+            for port in 1003..1020 {
+                let row = bench.drops(&opening(family.web, family.other, port), Reason::NewFlow);
+                assert_eq!((row.key.port, row.row.packets), (0, u64::from(port) - 1001));
+                assert_eq!(bench.gate.tally().unwrap().ledger_full, u64::from(port) - 1001);
+            }
+            // the one that has a row goes on in it, though its place may have been taken
+            for place in known(&bench) {
+                put(&bench, &place, &[0; OPENING]);
+            }
+            let row = bench.drops(&opening(family.web, family.peer, 1001), Reason::NewFlow);
+            assert_eq!((row.key.port, row.row.packets), (1001, 2));
+            // found again, it would be counted where it belongs
+            let mut lie = bytes.clone();
+            lie[20..24].copy_from_slice(&row.row.number.to_ne_bytes());
+            bench.gate.map("spent_shares").update(key, &lie, MapFlags::ANY).unwrap();
+            bench.gate.programs.run_filter(&opening(family.web, family.peer, 1030), 1).unwrap();
+            let rows = bench.ledger_rows(false);
+            assert_eq!((rows.len(), rows[0].kind.port, rows[0].packets), (1, 1001, 3));
+        }
+    });
+}
+
+#[test]
+fn what_is_known_of_a_server_without_further_rows_says_nothing_of_its_needs() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let needs = "out   = [\"tcp/7000-7999\", \"tcp/6514 to @loghosts\", ";
+            let policy = POLICY.replace("out   = [", needs).replace(", \"tcp/6514 to @loghosts\"]", "]");
+            let bench = Bench::sized(&policy, &[("ledger", 2)]);
+            for port in [1001, 1002, 1003] {
+                bench.drops(&opening(family.web, family.peer, port), Reason::NewFlow);
+            }
+            assert_eq!(spent(&bench).len(), 1);
+            bench.passes(&opening(family.web, family.peer, 7500), Reason::Need);
+            bench.passes(&opening(family.web, family.loghost, 6514), Reason::Need);
+            bench.drops(&opening(family.web, family.peer, 6514), Reason::Destination);
+            // a port that it serves itself has a need, if none to call
+            bench.drops(&opening(family.web, family.peer, 80), Reason::NewFlow);
+            // another server at the same
+            bench.drops(&opening(family.ns, family.peer, 1003), Reason::NewFlow);
+            bench.passes(&opening(family.ns, family.peer, 53), Reason::Need);
+        }
+    });
+}
+
+#[test]
+fn what_is_known_of_a_server_without_further_rows_ends_with_policy_and_quarantine() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+            let spend = |ports: std::ops::Range<u16>| {
+                for port in ports {
+                    bench.drops(&opening(family.web, family.peer, port), Reason::NewFlow);
+                }
+                assert_eq!(spent(&bench).len(), 1);
+            };
+            spend(1001..1004);
+            bench.gate.quarantine("web1", None).unwrap();
+            bench.drops(&opening(family.web, family.peer, 1005), Reason::Quarantined);
+            bench.gate.release("web1").unwrap();
+            spend(1006..1008);
+            bench.swap(&POLICY.replace("quiet = [\"udp", "quiet = [\"tcp/1009\", \"udp"));
+            assert_eq!(bench.drops(&opening(family.web, family.peer, 1009), Reason::NewFlow).key.flags, 1);
+            spend(1010..1012);
+            bench.swap(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+            bench.would_drop(&opening(family.web, family.peer, 1013), Reason::NewFlow);
+            bench.would_drop(&opening(family.web, family.peer, 1014), Reason::NewFlow);
+            // whose it is has to be looked at each time
+            bench.swap(&POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:01\""));
+            for port in 1015..1018 {
+                let frame = opening(family.web, family.peer, port);
+                bench.drops(&from_mac(&frame, [2, 0, 0, 0, 0, 1]), Reason::NewFlow);
+                bench.drops(&from_mac(&frame, [2, 0, 0, 0, 0, 2]), Reason::Spoofed);
+            }
+            assert_eq!(spent(&bench), []);
+        }
+    });
+}
+
+#[test]
+fn the_row_of_the_rest_is_sampled_once_in_a_second() {
+    on_one_cpu(|| {
+        let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+        let scan = |ports: std::ops::Range<u16>| {
+            let rows = ports.map(|port| bench.drops(&opening(V4.web, V4.peer, port), Reason::NewFlow));
+            rows.last().unwrap().row
+        };
+        let row = scan(1001..1010);
+        assert_eq!((row.packets, row.sampled_packets), (8, 1));
+        let number = row.number.to_ne_bytes();
+        let earlier = ledger_row { sampled_ns: row.sampled_ns - 1_000_000_001, ..row };
+        // SAFETY: plain data, without padding
+        let bytes = unsafe { plain::as_bytes(&earlier) };
+        bench.gate.map("ledger_rows").update(&number, bytes, MapFlags::ANY).unwrap();
+        let row = scan(1010..1020);
+        assert_eq!((row.packets, row.sampled_packets), (18, 9));
+    });
+}
+
 #[test]
 fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
     on_one_cpu(|| {
@@ -290,12 +563,12 @@ fn a_place_that_another_address_has_taken_is_not_believed() {
         for family in FAMILIES {
             let bench = Bench::dmz();
             bench.drops(&opening(family.ns, family.peer, 6667), Reason::NewFlow);
-            let (place, _) = known(&bench).remove(0);
+            let place = known(&bench).remove(0);
             bench.drops(&opening(family.web, family.peer, 6667), Reason::NewFlow);
             let others = known(&bench);
-            let (_, web) = others.iter().find(|(key, _)| *key != place).expect("another place");
+            let web = others.iter().find(|other| **other != place).expect("another place");
             // as if the two had the same place
-            bench.gate.map("known_drops").update(&place, web, MapFlags::ANY).unwrap();
+            put(&bench, &place, &web.bytes);
             let row = bench.drops(&opening(family.ns, family.peer, 6667), Reason::NewFlow);
             assert_eq!((row.key.server, row.row.packets), (bench.id_of("ns1"), 2));
         }

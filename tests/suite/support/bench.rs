@@ -334,7 +334,7 @@ fn empty(gate: &Gate) {
     }
     // the first two tell of the maps; of the last the filter may remember an older value
     let kept =
-        [state::STATE_LAYOUT, state::STATE_KNOWN_DROPS_MASK, state::STATE_QUARANTINE_CHANGES].map(|it| it.0);
+        [state::STATE_LAYOUT, state::STATE_LEDGER_MARKS_MASK, state::STATE_QUARANTINE_CHANGES].map(|it| it.0);
     for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {
         gate.map("state").update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
     }
@@ -351,6 +351,10 @@ pub fn clear_ledger(gate: &Gate) {
             gate.map(name).delete(key).expect("a deletion");
         }
     }
+    let marks = gate.map("ledger_marks");
+    let words: Vec<u8> = (0..marks.max_entries()).flat_map(u32::to_ne_bytes).collect();
+    let zeros = vec![0; 2 * words.len()];
+    marks.update_batch(&words, &zeros, marks.max_entries(), MapFlags::ANY, MapFlags::ANY).expect("an update");
     let key = state::STATE_QUARANTINE_CHANGES.0.to_ne_bytes();
     let changes = gate.map("state").lookup(&key, MapFlags::ANY).expect("a word").expect("a word");
     let changes = u64::from_ne_bytes(changes.try_into().expect("eight bytes")) + 1;

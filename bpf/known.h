@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What each CPU has found out before and need not find again, as long as policy and
+ * quarantines are what they were. shortcut.h reads it, account.h writes it.
+ *
+ * A packet may be interrupted by another one on its CPU (a test run is, by the
+ * network). Hence the order of reads and writes here: an entry is written between
+ * two writes of its epoch, and what it says is read before its key and again after it.
+ */
+#ifndef PORTCULLIS_KNOWN_H
+#define PORTCULLIS_KNOWN_H
+
+#include "policy.h"
+
+static const __u64 GOLDEN_RATIO = 0x9e3779b97f4a7c15ULL;
+
+static __always_inline struct cpu *find_cpu(void)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&cpus, &only);
+}
+
+/* CLOCK_MONOTONIC, as CLOCK_MONOTONIC_COARSE has it: up to two ticks old. */
+static __always_inline __u64 read_clock(struct cpu *cpu)
+{
+	__u64 tick = bpf_jiffies64();
+
+	if (!cpu)
+		return bpf_ktime_get_coarse_ns();
+	if (cpu->tick != tick) {
+		cpu->now_ns = bpf_ktime_get_coarse_ns();
+		/* in this order: what interrupts us here must not take the old time for new */
+		barrier();
+		cpu->tick = tick;
+	}
+	return cpu->now_ns;
+}
+
+/* The epoch of this CPU: another one whenever policy or quarantines are not those that
+ * it was for. 0: nothing can be known. To be read before anything is asked that
+ * shall be kept under it.
+ */
+static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *policy)
+{
+	__u32 changes = read_state(STATE_QUARANTINE_CHANGES), epoch;
+
+	if (!cpu || !policy->generation)
+		return 0;
+	epoch = *(volatile __u32 *)&cpu->epoch;
+	barrier();
+	if (cpu->generation == policy->generation && cpu->quarantine_changes == changes)
+		return epoch;
+	epoch = *(volatile __u32 *)&cpu->epoch + 1;
+	*(volatile __u32 *)&cpu->epoch = epoch;
+	barrier();
+	cpu->generation = policy->generation;
+	cpu->quarantine_changes = changes;
+	return epoch;
+}
+
+static __always_inline __u64 hash_address(const struct address *address)
+{
+	const __be32 *word_be = address->word_be;
+	/* multiplied by the golden ratio, so that the upper bits depend on all */
+	__u64 hash = ((__u64)word_be[0] << 32 | word_be[1]) * GOLDEN_RATIO;
+
+	hash = (hash ^ ((__u64)word_be[2] << 32 | word_be[3])) * GOLDEN_RATIO;
+	return hash ^ hash >> 32;
+}
+
+/* ---- openings --------------------------------------------------------- */
+
+static __always_inline __u64 hash_opening(const struct address *source, __u16 port)
+{
+	return (hash_address(source) ^ port) * GOLDEN_RATIO;
+}
+
+static __always_inline struct known_openings *place_openings(__u64 hash)
+{
+	__u64 part = read_state(STATE_KNOWN_OPENINGS);
+	__u32 index = bpf_get_smp_processor_id() * (__u32)(part >> 32) +
+		      ((__u32)(hash >> 40) & (__u32)part);
+
+	return bpf_map_lookup_elem(&known_openings, &index);
+}
+
+static __always_inline __u64 join_sender(const __u8 *source_mac, __u16 port)
+{
+	__u64 mac = 0;
+
+	__builtin_memcpy(&mac, source_mac, ETH_ALEN);
+	return mac << 16 | port;
+}
+
+static __always_inline bool match_opening(const struct known_opening *known,
+					  const struct address *source, __u64 sender,
+					  __u32 epoch, union found_opening *found)
+{
+	found->word = *(volatile __u32 *)&known->found.word;
+	barrier();
+	if (known->epoch != epoch || known->sender != sender ||
+	    !same_address(&known->source, source))
+		return false;
+	barrier();
+	return found->word == *(volatile __u32 *)&known->found.word;
+}
+
+/* The places of an entry in the order in which an opening looks for its own: each
+ * begins at another one, and nearly always ends there.
+ */
+static __always_inline struct known_opening *next_place(struct known_openings *known, __u64 hash,
+							__u32 step)
+{
+	return &known->places[((__u32)(hash >> 32) + step) & (OPENINGS_OF_HASH - 1)];
+}
+
+/* What is found behind the first place, or 0. On a stack of its own: the filter's is full. */
+static __noinline __u32 search_places(const struct address *source, const __u8 *source_mac,
+				      __u16 port, __u32 epoch)
+{
+	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
+	struct known_openings *known = place_openings(hash);
+	union found_opening found;
+
+	if (!known)
+		return 0;
+	for (__u32 step = 1; step < OPENINGS_OF_HASH; step++)
+		if (match_opening(next_place(known, hash, step), source, sender, epoch, &found))
+			return found.word;
+	return 0;
+}
+
+/* Only in the first place: search_places() is for the others. */
+static __always_inline bool find_opening(const struct address *source, const __u8 *source_mac,
+					 __u16 port, __u32 epoch, union found_opening *found)
+{
+	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
+	struct known_openings *known = place_openings(hash);
+
+	return known && match_opening(next_place(known, hash, 0), source, sender, epoch, found);
+}
+
+/* `found` as union found_opening has it. On a stack of its own, as above. */
+static __noinline int keep_opening(const struct packet *packet, __u32 epoch, __u32 found)
+{
+	__u64 hash = hash_opening(&packet->source, packet->destination_port);
+	__u64 sender = join_sender(packet->source_mac, packet->destination_port);
+	struct known_openings *known = place_openings(hash);
+	struct known_opening *place;
+	union found_opening before;
+
+	if (!known)
+		return 0;
+	/* the first that is free, and where none is, the first */
+	place = next_place(known, hash, 0);
+	for (int step = OPENINGS_OF_HASH - 1; step >= 0; step--) {
+		struct known_opening *other = next_place(known, hash, step);
+
+		if (match_opening(other, &packet->source, sender, epoch, &before))
+			return 0;
+		if (other->epoch != epoch)
+			place = other;
+	}
+	*(volatile __u32 *)&place->epoch = 0;
+	barrier();
+	place->source = packet->source;
+	place->sender = sender;
+	*(volatile __u32 *)&place->found.word = found;
+	barrier();
+	*(volatile __u32 *)&place->epoch = epoch;
+	return 0;
+}
+
+/* ---- shares of the ledger --------------------------------------------- */
+
+static __always_inline struct spent_share *place_spent_share(const struct address *source)
+{
+	__u32 index = bpf_get_smp_processor_id() * SPENT_SHARES_OF_CPU +
+		      ((hash_address(source) >> 40) & (SPENT_SHARES_OF_CPU - 1));
+
+	return bpf_map_lookup_elem(&spent_shares, &index);
+}
+
+static __always_inline void keep_spent_share(const struct address *source,
+					     const struct server *server, __u32 row, __u32 epoch)
+{
+	struct spent_share *spent = place_spent_share(source);
+
+	if (!spent)
+		return;
+	*(volatile __u32 *)&spent->epoch = 0;
+	barrier();
+	spent->source = *source;
+	spent->server = server->id;
+	spent->profile = server->profile;
+	spent->ranges = server->flags & SERVER_RANGES;
+	*(volatile __u32 *)&spent->row = row;
+	barrier();
+	*(volatile __u32 *)&spent->epoch = epoch;
+}
+
+/* ---- kinds that have a row -------------------------------------------- */
+
+static __always_inline __u64 *place_marks(const struct ledger_key *kind, __u64 *bits)
+{
+	__u64 hash = (__u64)kind->server << 32 | (__u32)kind->port << 16 |
+		     (__u32)kind->protocol << 8 | kind->reason;
+	__u32 index;
+
+	hash = (hash ^ (__u64)kind->flags << 56) * GOLDEN_RATIO;
+	*bits = 1ULL << (hash >> 58) | 1ULL << ((hash >> 52) & 63);
+	index = (hash >> 20) & read_state(STATE_LEDGER_MARKS_MASK);
+	return bpf_map_lookup_elem(&ledger_marks, &index);
+}
+
+static __always_inline void mark_kind(const struct ledger_key *kind)
+{
+	__u64 bits, *word = place_marks(kind, &bits);
+
+	if (word)
+		__sync_fetch_and_or(word, bits);
+}
+
+/* False: it has no row for certain. */
+static __always_inline bool may_have_row(const struct ledger_key *kind)
+{
+	__u64 bits, *word = place_marks(kind, &bits);
+
+	return !word || (*word & bits) == bits;
+}
+
+#endif
