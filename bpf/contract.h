@@ -90,7 +90,7 @@ enum drop_flag {
 	DROP_OWN_PORT = 4,    /* the port is the server's own: it answered */
 };
 
-/* What accounting has to write when a verdict stands; decide() only names it. */
+/* What accounting has to write for a packet that passes; decide() only names it. */
 enum effect {
 	EFFECT_REMEMBER_FRAGMENT = 1, /* later fragments follow this one */
 	EFFECT_TOUCH_FLOW = 2,        /* a reply: refresh and advance its flow */

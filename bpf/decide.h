@@ -83,7 +83,8 @@ static __always_inline bool is_link_scope(const struct packet *packet)
 
 /* Would the router keep this IPv6 packet on the link or to itself? What passes
  * before the server is known must not be a way out, so where the form of the
- * address does not tell, the routing table does.
+ * address does not tell, the routing table does. Not to be asked of a multicast
+ * destination: of that another table tells.
  */
 static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *packet)
 {
@@ -96,9 +97,6 @@ static __noinline bool stays_on_link(struct xdp_md *ctx, const struct packet *pa
 	 */
 	barrier_var(ifindex);
 	route.ifindex = ifindex;
-	/* multicast of wider scope: the table that tells is another one */
-	if (bpf_ntohl(packet->destination.word_be[0]) >> 24 == 0xff)
-		return false;
 	route.family = FAMILY_IPV6;
 	__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
 	__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
@@ -544,7 +542,6 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 	first = find_first_fragment(matter, &outdated);
 	quarantine = find_quarantine(matter->server->id, matter->now_ns);
 	if (quarantine && !((reply | first) & RULE_MANAGEMENT)) {
-		decision->effects = 0;
 		decision->rule = 0;
 		decision->scope = SCOPE_PORT;
 		drop(decision, REASON_QUARANTINED, 0);
@@ -610,7 +607,6 @@ __noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now
 	if (decision->verdict == VERDICT_DROP && is_observed(&matter)) {
 		decision->verdict = VERDICT_WOULD_DROP;
 		decision->flags |= DROP_WOULD;
-		decision->effects = 0;
 	}
 	return 0;
 }

@@ -75,6 +75,10 @@ fn a_fragment_that_ends_past_the_largest_packet_is_malformed() {
         bench.passes(&first(family, 53, 7), Reason::Need);
         bench.drops(&later(family, 7, 8191, false), Reason::Malformed);
         bench.passes(&later(family, 7, LAST_OFFSET, false), Reason::LaterFragment);
+        // to the last byte that a length of 16 bits can say, and one more
+        let end = |bytes| fragment(family.ns, family.peer, UDP, (7, 8191, false), &vec![0x5a; bytes]);
+        bench.passes(&end(7), Reason::LaterFragment);
+        bench.drops(&end(8), Reason::Malformed);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Row 10: the `limit` of an `out` need.
 
+use libbpf_rs::MapCore;
 use portcullis::gate::contract::{limit, limit_key};
 use portcullis::gate::now_ns;
 use portcullis::reason::Reason;
@@ -48,6 +49,19 @@ fn as_many_flows_as_the_limit_says_pass_and_the_next_is_dropped() {
     // what has no limit goes on, and so does another need's
     bench.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);
     bench.passes(&udp((V4.web, 40_000), (V4.peer, 53)), Reason::Need);
+}
+
+#[test]
+fn a_purse_that_is_missing_is_empty() {
+    let bench = Bench::new(POLICY);
+    bench.passes(&mail(V4.web, 40_000), Reason::Need);
+    for (key, _) in bench.entries::<limit_key, limit>("limits") {
+        // SAFETY: plain data, without padding
+        let key = unsafe { plain::as_bytes(&key) };
+        bench.gate.map("limits").delete(key).unwrap();
+    }
+    bench.drops(&mail(V4.web, 40_001), Reason::Rate);
+    bench.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);
 }
 
 #[test]

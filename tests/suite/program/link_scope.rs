@@ -6,7 +6,7 @@ use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
 use crate::support::dmz::{POLICY, V4, V6, ip};
-use crate::support::frame::{ICMPV6, Ipv6, icmp_message, udp};
+use crate::support::frame::{ICMPV6, IP, Ipv6, icmp, icmp_message, udp};
 
 const QUIET: u8 = 1;
 
@@ -45,13 +45,25 @@ fn what_is_quiet_is_quiet_from_an_address_of_the_link_and_from_no_neighbour_of_t
 #[test]
 fn a_server_finds_its_neighbours_by_link_scope_multicast_and_by_no_wider_one() {
     let bench = Bench::dmz();
-    for to in ["ff01::1", "ff02::1", "ff12::1", "ff00::1", "fe80::1", "febf::1"] {
+    for to in ["ff01::1", "ff02::1", "ff12::1", "ff00::1", "ff02:1::1", "fe80::1", "febf::1", "fe80:1::1"] {
         bench.passes(&solicitation(V6.web, ip(to)), Reason::Neighbour);
     }
     for to in
         ["ff03::1", "ff04::1", "ff05::1", "ff0e::1", "ff13::1", "fe00::1", "7f02::1", "fec0::1", "fe7f::1"]
     {
         bench.drops(&solicitation(V6.web, ip(to)), Reason::NewFlow);
+    }
+}
+
+#[test]
+fn the_numbers_of_neighbour_discovery_mean_nothing_in_ipv4() {
+    let bench = Bench::dmz();
+    for kind in [131, 132, 133, 135, 136, 143] {
+        for hops in [255, 1] {
+            let mut frame = icmp(V4.web, ip("255.255.255.255"), (kind, 0), [0; 4], &[0xfe; 16]);
+            frame[IP + 8] = hops;
+            bench.drops(&frame, Reason::NewFlow);
+        }
     }
 }
 

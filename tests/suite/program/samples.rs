@@ -14,7 +14,8 @@ use portcullis::sample::{Sample, decode};
 use crate::support::bench::{Bench, SECOND_NS};
 use crate::support::dmz::{FAMILIES, POLICY, V4};
 use crate::support::frame::{
-    PSH, ROUTER_MAC, SERVER_MAC, SYN, TCP, UDP, icmp, icmp_protocol, link_frame, packet, tagged, tcp, udp,
+    ACK, PSH, ROUTER_MAC, SERVER_MAC, SYN, TCP, UDP, icmp, icmp_protocol, link_frame, packet, tagged, tcp,
+    udp,
 };
 use crate::support::frame::{ethernet, udp_datagram};
 
@@ -77,6 +78,17 @@ fn bare(frame: &[u8], reason: Reason) -> Sample {
 fn assert_sample(bench: &Bench, consumer: &Consumer<'_>, frame: &[u8], expected: Sample) {
     let sample = sample_of(bench, consumer, frame);
     assert_eq!(sample, Sample { time_ns: sample.time_ns, ..expected });
+}
+
+#[test]
+fn an_answer_that_only_a_quarantine_forbids_names_no_line() {
+    let bench = Bench::dmz();
+    let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
+    bench.establish(server, peer);
+    bench.gate.quarantine("web1", None).unwrap();
+    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let sample = sample_of(&bench, &consumer, &tcp(server, peer, ACK));
+    assert_eq!((sample.reason, sample.rule), (Cause::Known(Reason::Quarantined), 0));
 }
 
 #[test]

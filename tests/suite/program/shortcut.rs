@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
-use portcullis::gate::contract::{layout, ledger_row, state};
+use portcullis::gate::contract::{flow, flow_key, layout, ledger_row, state};
 use portcullis::reason::Reason;
 
 use crate::support::bench::{Bench, Row};
@@ -334,6 +334,7 @@ fn it_holds_for_one_address_one_mac_and_one_port() {
                 bench.drops(&own(&frame), Reason::NewFlow);
                 bench.drops(&borrowed(&frame), Reason::Spoofed);
             }
+            assert_eq!(known(&bench).len(), 2, "both are known");
             for port in [6666, 6668, 6667 ^ 0x100, 6667 ^ 0x8000] {
                 let row = bench.drops(&own(&opening(family.web, family.peer, port)), Reason::NewFlow);
                 assert_eq!((row.key.port, row.row.packets), (port, 1));
@@ -533,6 +534,8 @@ fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
             for _ in 0..3 {
                 bench.passes(&answer, Reason::Reply);
             }
+            let flows = bench.entries::<flow_key, flow>("established");
+            assert_eq!((flows.len(), flows[0].1.server), (1, bench.id_of("web1")));
             bench.drops(&tcp(server, (family.peer, 51_001), ACK), Reason::NoFlow);
             bench.drops(&tcp(server, (family.other, 51_000), ACK), Reason::NoFlow);
             bench.drops(&tcp((family.web, 443), peer, ACK), Reason::NoFlow);
@@ -545,6 +548,8 @@ fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
             for _ in 0..2 {
                 bench.passes(&answer, Reason::Reply);
             }
+            let flows = bench.entries::<flow_key, flow>("established");
+            assert_eq!((flows.len(), flows[0].1.server), (1, bench.id_of("web9")));
             bench.gate.quarantine("web9", None).unwrap();
             bench.drops(&answer, Reason::Quarantined);
             bench.gate.release("web9").unwrap();
@@ -585,6 +590,26 @@ fn a_mapped_address_is_malformed_whatever_is_known_of_its_ipv4_one() {
         bench.drops(&opening(mapped, V6.peer, 6667), Reason::Malformed);
         thrice(&bench, V6.web, 6667, Reason::NewFlow);
         bench.drops(&opening(V6.web, mapped, 6667), Reason::Malformed);
+    });
+}
+
+#[test]
+fn the_flow_of_a_datagram_has_its_server_before_the_first_answer() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            let question = udp((family.peer, 51_000), (family.ns, 53));
+            let server = || {
+                let flows = bench.entries::<flow_key, flow>("datagrams");
+                assert_eq!(flows.len(), 1);
+                flows[0].1.server
+            };
+            bench.to_server(&question);
+            assert_eq!(server(), bench.id_of("ns1"));
+            bench.swap(&POLICY.replace("servers.ns1", "servers.ns9"));
+            bench.to_server(&question);
+            assert_eq!(server(), bench.id_of("ns9"));
+        }
     });
 }
 

@@ -213,6 +213,20 @@ fn tracking_can_change_with_the_policy() {
 }
 
 #[test]
+fn service_tracking_believes_nothing_that_strict_tracking_has_seen() {
+    let bench = Bench::dmz();
+    let service = POLICY.replace("[policy]", "[policy]\ntracking = \"service\"");
+    for family in FAMILIES {
+        let answer = tcp((family.ns, 40_000), (family.peer, 53), SYN | ACK);
+        bench.to_server(&tcp((family.peer, 53), (family.ns, 40_000), SYN));
+        bench.drops(&answer, Reason::UnlistedService);
+        bench.swap(&service);
+        bench.passes(&answer, Reason::OwnConnection);
+        bench.swap(POLICY);
+    }
+}
+
+#[test]
 fn a_swap_writes_into_no_flow() {
     let bench = Bench::dmz();
     bench.establish((V4.web, 80), (V4.peer, 51_000));
