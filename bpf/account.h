@@ -243,11 +243,20 @@ static __always_inline void note_spent_share(const struct packet *packet,
 					     const struct decision *decision, __u32 row,
 					     __u32 epoch)
 {
+	__u32 owner = decision->server, all = SHARE_COMMON;
+	const struct share *share, *common;
 	struct policy policy = live_policy();
 	const struct server *server;
 
 	if (decision->reason != REASON_NEW_FLOW || decision->flags ||
 	    policy.generation != decision->generation)
+		return;
+	/* that it got no row this time may have other reasons, which pass */
+	share = bpf_map_lookup_elem(&ledger_shares, &owner);
+	common = bpf_map_lookup_elem(&ledger_shares, &all);
+	if (!share || (share->rows < read_state(STATE_LEDGER_MOST) &&
+		       (share->rows < read_state(STATE_LEDGER_OWN) || !common ||
+			common->rows < read_state(STATE_LEDGER_COMMON))))
 		return;
 	server = find_server(&policy, &packet->source);
 	/* whose it is would have to be looked at again for each frame */

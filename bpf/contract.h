@@ -269,10 +269,11 @@ enum flow_flag {
 /* Value of `established`, `datagrams` and `icmp_queries`. */
 struct flow {
 	__u64 last_ns;
+	/* These two are written at once, see renew_flow(). */
 	__u32 generation; /* policy that last found its service permitted (low 32 bits) */
+	__u32 server; /* its id under that policy; 0: not known */
 	__u32 rule;
 	__u32 flags; /* enum flow_flag */
-	__u32 server; /* its id under that policy; 0: not known */
 };
 
 /* Value of `half_open`. A SYN+ACK that is sent again may carry another initial
@@ -427,6 +428,8 @@ _Static_assert(sizeof(struct peer_key) == 24, "peer_key");
 _Static_assert(sizeof(struct rule) == 24, "rule");
 _Static_assert(sizeof(struct flow_key) == 40, "flow_key");
 _Static_assert(sizeof(struct flow) == 24, "flow");
+_Static_assert(__builtin_offsetof(struct flow, generation) == 8, "flow");
+_Static_assert(__builtin_offsetof(struct flow, server) == 12, "flow");
 _Static_assert(sizeof(struct half_open) == 32, "half_open");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");

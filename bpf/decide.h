@@ -532,7 +532,9 @@ static __always_inline void judge(struct xdp_md *ctx, struct matter *matter,
 		return;
 	}
 	if (is_spoofed(matter->server, packet)) {
-		decision->scope = SCOPE_PORT;
+		/* in observe the quarantine of the address's owner decides whether it only counts */
+		if (!(matter->policy.flags & SETTINGS_OBSERVE))
+			decision->scope = SCOPE_PORT;
 		drop(decision, REASON_SPOOFED, 0);
 		return;
 	}

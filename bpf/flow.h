@@ -221,15 +221,20 @@ static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
 static __always_inline void renew_flow(struct flow *flow, __u32 generation, __u32 rule,
 				       __u32 server)
 {
-	if (flow->generation != generation) {
-		/* nobody may take the old server for one of the new policy */
-		flow->server = 0;
-		flow->rule = rule;
-		barrier();
-		flow->generation = generation;
-	}
-	if (!flow->server)
-		flow->server = server;
+	/* as one word: nobody may take an old policy's server for one of the new */
+	union {
+		struct {
+			__u32 generation;
+			__u32 server;
+		};
+		__u64 word;
+	} permit = { .generation = generation, .server = server };
+
+	if (flow->generation == generation && flow->server)
+		return;
+	flow->rule = rule;
+	barrier();
+	*(volatile __u64 *)&flow->generation = permit.word;
 }
 
 /* What a segment of the server says about the end of its flow. */

@@ -5,7 +5,8 @@
  *
  * A packet may be interrupted by another one on its CPU (a test run is, by the
  * network). Hence the order of reads and writes here: an entry is written between
- * two writes of its epoch, and what it says is read before its key and again after it.
+ * two writes of its epoch, what it says is read before its key and again after it, and who
+ * finds another one at writing writes nothing.
  */
 #ifndef PORTCULLIS_KNOWN_H
 #define PORTCULLIS_KNOWN_H
@@ -49,14 +50,34 @@ static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *po
 		return 0;
 	epoch = *(volatile __u32 *)&cpu->epoch;
 	barrier();
-	if (cpu->generation == policy->generation && cpu->quarantine_changes == changes)
-		return epoch;
+	if (cpu->generation == policy->generation && cpu->quarantine_changes == changes) {
+		barrier();
+		/* unless a packet in between has begun the one that it compares with */
+		if (*(volatile __u32 *)&cpu->epoch == epoch)
+			return epoch;
+	}
 	epoch = *(volatile __u32 *)&cpu->epoch + 1;
 	*(volatile __u32 *)&cpu->epoch = epoch;
 	barrier();
 	cpu->generation = policy->generation;
 	cpu->quarantine_changes = changes;
 	return epoch;
+}
+
+/* False: a packet that this one interrupts is writing. */
+static __always_inline bool begin_write(struct cpu *cpu)
+{
+	if (*(volatile __u32 *)&cpu->writes)
+		return false;
+	*(volatile __u32 *)&cpu->writes = 1;
+	barrier();
+	return true;
+}
+
+static __always_inline void end_write(struct cpu *cpu)
+{
+	barrier();
+	*(volatile __u32 *)&cpu->writes = 0;
 }
 
 static __always_inline __u64 hash_address(const struct address *address)
@@ -85,11 +106,17 @@ static __always_inline struct known_openings *place_openings(__u64 hash)
 	return bpf_map_lookup_elem(&known_openings, &index);
 }
 
-static __always_inline __u64 join_sender(const __u8 *source_mac, __u16 port)
+static __always_inline __u64 read_mac(const __u8 *bytes)
 {
 	__u64 mac = 0;
 
-	__builtin_memcpy(&mac, source_mac, ETH_ALEN);
+	for (int i = 0; i < ETH_ALEN; i++)
+		mac = mac << 8 | bytes[i];
+	return mac;
+}
+
+static __always_inline __u64 join_sender(__u64 mac, __u16 port)
+{
 	return mac << 16 | port;
 }
 
@@ -116,8 +143,8 @@ static __always_inline struct known_opening *next_place(struct known_openings *k
 }
 
 /* What is found behind the first place, or 0. On a stack of its own: the filter's is full. */
-static __noinline __u32 search_places(const struct address *source, const __u8 *source_mac,
-				      __u16 port, __u32 epoch)
+static __noinline __u32 search_places(const struct address *source, __u64 source_mac, __u16 port,
+				      __u32 epoch)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
 	struct known_openings *known = place_openings(hash);
@@ -132,8 +159,8 @@ static __noinline __u32 search_places(const struct address *source, const __u8 *
 }
 
 /* Only in the first place: search_places() is for the others. */
-static __always_inline bool find_opening(const struct address *source, const __u8 *source_mac,
-					 __u16 port, __u32 epoch, union found_opening *found)
+static __always_inline bool find_opening(const struct address *source, __u64 source_mac, __u16 port,
+					 __u32 epoch, union found_opening *found)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
 	struct known_openings *known = place_openings(hash);
@@ -145,21 +172,26 @@ static __always_inline bool find_opening(const struct address *source, const __u
 static __noinline int keep_opening(const struct packet *packet, __u32 epoch, __u32 found)
 {
 	__u64 hash = hash_opening(&packet->source, packet->destination_port);
-	__u64 sender = join_sender(packet->source_mac, packet->destination_port);
+	__u64 sender = join_sender(read_mac(packet->source_mac), packet->destination_port);
 	struct known_openings *known = place_openings(hash);
 	struct known_opening *place;
+	struct cpu *cpu = find_cpu();
 	union found_opening before;
 
-	if (!known)
+	if (!known || !cpu || !begin_write(cpu))
 		return 0;
-	/* the first that is free, and where none is, the first */
+	/* its own; else the first that is free, and where none is, the first */
 	place = next_place(known, hash, 0);
 	for (int step = OPENINGS_OF_HASH - 1; step >= 0; step--) {
 		struct known_opening *other = next_place(known, hash, step);
 
-		if (match_opening(other, &packet->source, sender, epoch, &before))
-			return 0;
 		if (other->epoch != epoch)
+			place = other;
+	}
+	for (int step = 0; step < OPENINGS_OF_HASH; step++) {
+		struct known_opening *other = next_place(known, hash, step);
+
+		if (match_opening(other, &packet->source, sender, epoch, &before))
 			place = other;
 	}
 	*(volatile __u32 *)&place->epoch = 0;
@@ -169,6 +201,7 @@ static __noinline int keep_opening(const struct packet *packet, __u32 epoch, __u
 	*(volatile __u32 *)&place->found.word = found;
 	barrier();
 	*(volatile __u32 *)&place->epoch = epoch;
+	end_write(cpu);
 	return 0;
 }
 
@@ -186,8 +219,9 @@ static __always_inline void keep_spent_share(const struct address *source,
 					     const struct server *server, __u32 row, __u32 epoch)
 {
 	struct spent_share *spent = place_spent_share(source);
+	struct cpu *cpu = find_cpu();
 
-	if (!spent)
+	if (!spent || !cpu || !begin_write(cpu))
 		return;
 	*(volatile __u32 *)&spent->epoch = 0;
 	barrier();
@@ -198,6 +232,7 @@ static __always_inline void keep_spent_share(const struct address *source,
 	*(volatile __u32 *)&spent->row = row;
 	barrier();
 	*(volatile __u32 *)&spent->epoch = epoch;
+	end_write(cpu);
 }
 
 /* ---- kinds that have a row -------------------------------------------- */

@@ -359,7 +359,7 @@ struct cpu {
 	__u32 generation;
 	__u32 quarantine_changes;
 	__u32 epoch;
-	__u32 zero;
+	__u32 writes; /* not 0: an entry of this CPU is being written */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -16,11 +16,11 @@
 struct plain_frame {
 	struct address source;
 	struct address destination;
+	__u64 source_mac; /* see read_mac() */
 	__be16 source_port_be;
 	__be16 destination_port_be;
 	__u8 protocol;
 	__u8 tcp_flags;
-	__u8 source_mac[ETH_ALEN];
 };
 
 struct shortcut {
@@ -73,7 +73,7 @@ static __always_inline bool read_plain(struct xdp_md *ctx, struct plain_frame *p
 
 	if (data + sizeof(*eth) + sizeof(struct iphdr) > end)
 		return false;
-	__builtin_memcpy(plain->source_mac, eth->h_source, ETH_ALEN);
+	plain->source_mac = read_mac(eth->h_source);
 
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + sizeof(*eth);
@@ -142,6 +142,7 @@ static __noinline bool drop_as_rest(struct xdp_md *ctx, const struct plain_frame
 	if (!spent)
 		return false;
 	number = *(volatile __u32 *)&spent->row;
+	barrier();
 	kind.server = spent->server;
 	profile = spent->profile;
 	ranges = spent->ranges;

@@ -20,7 +20,7 @@ use super::contract::{
 use super::error::GateError;
 use super::fault;
 use super::map::Table;
-use super::{Gate, OUTER_MAPS, program};
+use super::{Gate, OUTER_MAPS};
 use crate::clock::wall_now;
 use crate::compile::{Cell, NeedRow, ServerRow, Tables};
 use crate::policy::{Policy, UnknownSources};
@@ -77,11 +77,9 @@ impl Gate {
         self.write_state(state::STATE_LEDGER_OWN, shares.own)?;
         self.write_state(state::STATE_LEDGER_COMMON, self.limit_common(&shares, &ids)?)?;
         self.write_state(state::STATE_LEDGER_MOST, shares.most)?;
-
-        let part = self.known_openings.max_entries() / program::possible_cpus();
-        let (addresses, prefixes) = (generation.hosts.len(), !generation.prefixes.is_empty());
-        let used = program::known_openings_in_use(part, addresses, prefixes);
-        self.write_state(state::STATE_KNOWN_OPENINGS, u64::from(part) << 32 | u64::from(used - 1))?;
+        self.use_known_openings(generation.hosts.len(), !generation.prefixes.is_empty())?;
+        // a server that had no further rows may have some now
+        self.outdate_known_openings()?;
 
         let active = self.read_state(state::STATE_ACTIVE)?;
         let number = self.live_settings()?.map_or(0, |live| live.generation) + 1;

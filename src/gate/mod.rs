@@ -178,9 +178,19 @@ impl Gate {
 
     /// What maps that were just made say of themselves.
     fn describe_maps(&self) -> Result<(), GateError> {
+        let part = self.known_openings.max_entries() / program::possible_cpus();
+        self.write_state(state::STATE_KNOWN_OPENINGS, program::describe_known_openings(part, part))?;
         let marks = self.ledger_marks.max_entries();
         self.write_state(state::STATE_LEDGER_MARKS_MASK, u64::from(marks - 1))?;
         self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))
+    }
+
+    /// Lets the filter take as much of `known_openings` as so many single addresses need, and perhaps
+    /// prefixes. Each CPU's part stays where it was when the map was made.
+    fn use_known_openings(&self, addresses: usize, prefixes: bool) -> Result<(), GateError> {
+        let part = (self.read_state(state::STATE_KNOWN_OPENINGS)? >> 32) as u32;
+        let used = program::known_openings_in_use(part, addresses, prefixes);
+        self.write_state(state::STATE_KNOWN_OPENINGS, program::describe_known_openings(part, used))
     }
 
     pub(crate) fn write_state(&self, index: state, value: u64) -> Result<(), GateError> {

@@ -151,6 +151,11 @@ fn known_openings_of_cpu(sizes: &TableSizes) -> u32 {
     1 << wanted.ilog2()
 }
 
+/// The word `STATE_KNOWN_OPENINGS`: entries of a CPU's part, and the last index of those in use.
+pub(super) fn describe_known_openings(part: u32, used: u32) -> u64 {
+    u64::from(part) << 32 | u64::from(used.saturating_sub(1))
+}
+
 /// How many of `part` entries of a CPU a policy takes that has so many single `addresses`, and perhaps
 /// `prefixes`: a power of two, as `part` is. The fewer, the nearer to the CPU they stay; four for an
 /// address, so that most openings stand in their first place, where the CPU expects them.
@@ -248,4 +253,49 @@ pub(super) fn load(object: &[u8], sizes: &TableSizes, reuse: Option<&Path>) -> R
         })?;
         MapHandle::try_from(&map).map_err(|error| failed(&error))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_policy_uses_of_the_known_openings_is_a_power_of_two_and_no_more_than_there_is() {
+        for part in [256, 1024, 65_536] {
+            for addresses in [0, 1, 63, 64, 65, 4096, 65_536, usize::MAX] {
+                let used = known_openings_in_use(part, addresses, false);
+                assert!(used.is_power_of_two() && used <= part, "{addresses} of {part}: {used}");
+                assert!(used == part || used as usize >= 4 * addresses.max(64), "{addresses}: {used}");
+            }
+            assert_eq!(known_openings_in_use(part, 1, true), part, "a prefix may have any number");
+        }
+        assert_eq!(known_openings_in_use(65_536, 64, false), 256);
+        assert_eq!(known_openings_in_use(65_536, 65, false), 512);
+    }
+
+    #[test]
+    fn the_word_of_the_known_openings_has_the_part_and_the_last_index() {
+        assert_eq!(describe_known_openings(65_536, 256), 65_536 << 32 | 255);
+        assert_eq!(describe_known_openings(0, 0), 0);
+    }
+
+    #[test]
+    fn tables_that_follow_from_others_have_sizes_that_a_mask_can_cut() {
+        let mut sizes = TableSizes::default();
+        for ledger in [1, 2, 64, 65_536, 16_777_216] {
+            sizes.ledger.value = ledger;
+            let marks = size_of_map("ledger_marks", &sizes).unwrap();
+            assert!(marks.is_power_of_two() && u64::from(marks) * 64 >= u64::from(ledger) * 16, "{ledger}");
+            let rows = size_of_map("ledger_rows", &sizes).unwrap();
+            assert!(rows > ledger + REST_ROWS);
+        }
+        for servers in [1, 64, 65_536, 16_777_216] {
+            sizes.servers.value = servers;
+            let all = size_of_map("known_openings", &sizes).unwrap();
+            let part = all / possible_cpus();
+            assert_eq!(all % possible_cpus(), 0);
+            assert!(part.is_power_of_two() && part >= KNOWN_OPENINGS_LEAST, "{servers}");
+            assert!(all <= KNOWN_OPENINGS_MOST.max(KNOWN_OPENINGS_LEAST * possible_cpus()));
+        }
+    }
 }

@@ -406,6 +406,8 @@ impl Gate {
         };
         // The hint first: without it the filter does not look.
         self.write_state(state::STATE_QUARANTINES, 1)?;
+        // before and after: what was known is forgotten even if this is cut short in between
+        self.outdate_known_openings()?;
         self.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
             // as large as the table of servers
             GateError::Kernelside { errno: Errno::E2BIG | Errno::ENOSPC, .. } => GateError::TableFull {
@@ -419,7 +421,7 @@ impl Gate {
     }
 
     /// What the programs keep of verdicts is now older than the quarantines.
-    fn outdate_known_openings(&self) -> Result<(), GateError> {
+    pub(super) fn outdate_known_openings(&self) -> Result<(), GateError> {
         let changes = self.read_state(state::STATE_QUARANTINE_CHANGES)?;
         self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1)
     }
@@ -427,6 +429,7 @@ impl Gate {
     /// Ends a quarantine; returns whether there was one. The caller holds the lock.
     pub fn release(&self, name: &str) -> Result<bool, GateError> {
         let id = self.find_server_id(name)?;
+        self.outdate_known_openings()?;
         let removed = self.quarantines.remove(&id)?;
         let now = now_ns();
         for (id, row) in self.quarantines.entries()? {

@@ -298,7 +298,6 @@ impl Rig {
         self.shift_times("limits", |time| time.saturating_sub(by_ns));
         // 0 is a quarantine without an end
         self.shift_times("quarantines", |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
-        self.outdate_known_openings();
         let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
     }

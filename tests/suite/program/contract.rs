@@ -71,7 +71,7 @@ fn the_fields_of_tables_stand_where_the_header_puts_them() {
     offsets!(limit_key: server = 0, limit_key = 4);
     offsets!(quarantine: until_ns = 0, since_ns = 8);
     offsets!(flow_key: server = 0, peer = 16, server_port_be = 32, peer_port_be = 34, protocol = 36, zero = 37);
-    offsets!(flow: last_ns = 0, generation = 8, rule = 12, flags = 16, server = 20);
+    offsets!(flow: last_ns = 0, generation = 8, server = 12, rule = 16, flags = 20);
     offsets!(half_open: opened_ns = 0, generation = 8, rule = 12, sequence = 16, sequence_end = 24,
         syn_acks = 28);
     offsets!(fragment_key: source = 0, destination = 16, id = 32, protocol = 36, zero = 37);

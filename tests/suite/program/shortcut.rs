@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
-use portcullis::gate::contract::{flow, flow_key, layout, ledger_row, state};
+use portcullis::gate::contract::{flow, flow_key, layout, ledger_row, quarantine, state};
 use portcullis::reason::Reason;
 
 use crate::support::bench::{Bench, Row};
@@ -16,19 +16,38 @@ fn opening(server: IpAddr, peer: IpAddr, port: u16) -> Vec<u8> {
     tcp((server, 40_000), (peer, port), SYN)
 }
 
-/// As `drops`, on a processor of its own, for each has verdicts of its own.
-fn on_one_cpu(test: impl FnOnce() + Send) {
+/// Processors that this thread may run on.
+fn allowed_cpus() -> Vec<usize> {
+    let own = nix::unistd::Pid::from_raw(0);
+    let allowed = nix::sched::sched_getaffinity(own).expect("the affinity");
+    (0..nix::sched::CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect()
+}
+
+fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let working = scope.spawn(|| {
             let mut set = nix::sched::CpuSet::new();
-            let own = nix::unistd::Pid::from_raw(0);
-            let allowed = nix::sched::sched_getaffinity(own).expect("the affinity");
-            let first = (0..nix::sched::CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true));
-            set.set(first.expect("a processor")).expect("a processor");
-            nix::sched::sched_setaffinity(own, &set).expect("the affinity");
-            test();
+            set.set(cpu).expect("a processor");
+            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).expect("the affinity");
+            work()
         });
-    });
+        working.join().expect("the work")
+    })
+}
+
+/// On one processor from beginning to end, for each has verdicts of its own.
+fn on_one_cpu(test: impl FnOnce() + Send) {
+    on_cpu(allowed_cpus()[0], test);
+}
+
+/// Makes the quarantines older than they may be, without a word to the filter.
+fn end_quarantines(bench: &Bench) {
+    for (id, mut row) in bench.entries::<u32, quarantine>("quarantines") {
+        row.until_ns -= 61_000_000_000;
+        // SAFETY: plain data, without padding
+        let bytes = unsafe { plain::as_bytes(&row) };
+        bench.gate.map("quarantines").update(&id.to_ne_bytes(), bytes, MapFlags::ANY).unwrap();
+    }
 }
 
 /// Bytes of `struct known_opening`: address, MAC and port, epoch, what was found.
@@ -222,6 +241,143 @@ fn four_verdicts_that_meet_are_all_known_and_a_fifth_takes_the_place_of_one() {
     });
 }
 
+#[test]
+fn a_verdict_is_found_in_each_of_its_four_places() {
+    on_one_cpu(|| {
+        let bench = Bench::dmz();
+        bench.drops(&opening(V4.web, V4.peer, 6667), Reason::NewFlow);
+        let first = known(&bench).remove(0);
+        for (times, at) in [0, 1, 2, 3].map(|place| place * OPENING).into_iter().enumerate() {
+            put(&bench, &known(&bench).remove(0), &[0; OPENING]);
+            let mut lie = first.bytes.clone();
+            lie[31] = Reason::Spoofed.number();
+            put(&bench, &Known { at, ..first.clone() }, &lie);
+            bench.gate.programs.run_filter(&opening(V4.web, V4.peer, 6667), 1).unwrap();
+            assert_eq!(count(&bench, Reason::Spoofed), times as u64 + 1, "at {at}");
+        }
+    });
+}
+
+#[test]
+fn what_is_half_written_or_of_another_sender_is_not_believed() {
+    on_one_cpu(|| {
+        let bench = Bench::dmz();
+        bench.drops(&opening(V4.web, V4.peer, 6667), Reason::NewFlow);
+        let place = known(&bench).remove(0);
+        // address, MAC, port, epoch
+        for byte in [15, 16, 17, 22, 23, 24] {
+            let mut other = place.bytes.clone();
+            other[byte] ^= 1;
+            other[31] = Reason::Spoofed.number();
+            put(&bench, &place, &other);
+            bench.drops(&opening(V4.web, V4.peer, 6667), Reason::NewFlow);
+            for place in known(&bench) {
+                put(&bench, &place, &[0; OPENING]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_verdict_that_has_changed_takes_the_place_of_the_old_one() {
+    on_one_cpu(|| {
+        let bench = Bench::dmz();
+        bench.gate.quarantine("ns1", Some(60)).unwrap();
+        thrice(&bench, V4.ns, 53, Reason::Quarantined);
+        end_quarantines(&bench);
+        bench.passes(&opening(V4.ns, V4.peer, 53), Reason::Need);
+        let [place] = &known(&bench)[..] else { panic!("one verdict") };
+        assert_eq!(place.bytes[31], Reason::Need.number());
+    });
+}
+
+#[test]
+fn a_borrowed_address_is_only_observed_when_its_owners_quarantine_has_run_out() {
+    on_one_cpu(|| {
+        let observe = POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
+        let policy = observe.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:01\"");
+        let bench = Bench::new(&policy);
+        let borrowed = from_mac(&opening(V4.web, V4.peer, 6667), [2, 0, 0, 0, 0, 2]);
+        bench.gate.quarantine("web1", Some(60)).unwrap();
+        bench.drops(&borrowed, Reason::Spoofed);
+        bench.drops(&borrowed, Reason::Spoofed);
+        end_quarantines(&bench);
+        bench.would_drop(&borrowed, Reason::Spoofed);
+    });
+}
+
+#[test]
+fn each_cpu_knows_its_own_verdicts_by_its_own_epoch() {
+    let [first, .., last] = allowed_cpus()[..] else { panic!("two processors are needed") };
+    // a gate that nobody had before: both begin with the same number
+    let bench = Bench::sized(POLICY, &[("ledger", 128)]);
+    let opened = |cpu, reason| {
+        on_cpu(cpu, || match reason {
+            Reason::Need => bench.passes(&opening(V4.ns, V4.peer, 53), reason),
+            _ => drop(bench.drops(&opening(V4.ns, V4.peer, 53), reason)),
+        });
+        on_cpu(cpu, || epoch(&bench))
+    };
+    let permitted = opened(first, Reason::Need);
+    bench.swap(&POLICY.replace("out = [\"udp/53\", \"tcp/53\"]", "out = [\"udp/53\"]"));
+    // the last one's first policy has the number that the first one had for another policy
+    assert_eq!(opened(last, Reason::NewFlow), permitted);
+    opened(first, Reason::NewFlow);
+    opened(last, Reason::NewFlow);
+    assert_ne!(on_cpu(first, || known(&bench)), on_cpu(last, || known(&bench)));
+}
+
+#[test]
+fn a_server_by_its_prefix_is_known_by_each_of_its_addresses() {
+    on_one_cpu(|| {
+        let policy = POLICY.replace("[\"192.0.2.10\",", "[\"192.0.2.0/27\", \"192.0.2.10\",");
+        let bench = Bench::new(&policy);
+        for host in [1, 2] {
+            let server = IpAddr::from([192, 0, 2, host]);
+            let row = thrice(&bench, server, 6667, Reason::NewFlow)[2];
+            assert_eq!((row.key.server, row.row.packets), (bench.id_of("web1"), 3 * u64::from(host)));
+        }
+        thrice(&bench, IpAddr::from([192, 0, 2, 33]), 6667, Reason::UnknownSource);
+        thrice(&bench, V4.ns, 6667, Reason::NewFlow);
+        // one of its addresses becomes another's
+        bench.swap(&policy.replace("[\"192.0.2.53\",", "[\"192.0.2.53\", \"192.0.2.2\","));
+        let row = bench.drops(&opening(IpAddr::from([192, 0, 2, 2]), V4.peer, 6667), Reason::NewFlow);
+        assert_eq!(row.key.server, bench.id_of("ns1"));
+        bench.passes(&opening(IpAddr::from([192, 0, 2, 2]), V4.peer, 53), Reason::Need);
+    });
+}
+
+#[test]
+fn a_permission_is_one_macs_where_the_server_has_one() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench =
+                Bench::new(&POLICY.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:01\""));
+            let frame = opening(family.ns, family.peer, 53);
+            for _ in 0..3 {
+                bench.passes(&from_mac(&frame, [2, 0, 0, 0, 0, 1]), Reason::Need);
+                bench.drops(&from_mac(&frame, [2, 0, 0, 0, 0, 2]), Reason::Spoofed);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_whose_number_has_no_room_is_not_known() {
+    on_one_cpu(|| {
+        let bench = Bench::dmz();
+        let most = (1_u64 << 24) - 1;
+        let last = state::STATE_SERVER_ID.0.to_ne_bytes();
+        bench.gate.map("state").update(&last, &(most - 1).to_ne_bytes(), MapFlags::ANY).unwrap();
+        bench.swap(&POLICY.replace("servers.ns1", "servers.ns8"));
+        bench.passes(&opening(V4.ns, V4.peer, 53), Reason::Need);
+        assert_eq!((u64::from(bench.id_of("ns8")), known(&bench).len()), (most, 1));
+        bench.swap(&POLICY.replace("servers.ns1", "servers.ns9"));
+        bench.passes(&opening(V4.ns, V4.peer, 53), Reason::Need);
+        assert_eq!((u64::from(bench.id_of("ns9")), known(&bench).len()), (most + 1, 0));
+    });
+}
+
 /// Sends it three times: found, known, and known with another destination.
 fn thrice(bench: &Bench, server: IpAddr, port: u16, reason: Reason) -> [Row; 3] {
     let family = if server.is_ipv4() { V4 } else { V6 };
@@ -309,14 +465,7 @@ fn a_quarantine_that_has_run_out_is_over() {
         let bench = Bench::dmz();
         bench.gate.quarantine("ns1", Some(60)).unwrap();
         thrice(&bench, V4.ns, 53, Reason::Quarantined);
-        // a minute later, as far as the table of quarantines knows
-        let ended = bench.entries::<u32, portcullis::gate::contract::quarantine>("quarantines");
-        for (id, mut row) in ended {
-            row.until_ns -= 61_000_000_000;
-            // SAFETY: plain data, without padding
-            let bytes = unsafe { plain::as_bytes(&row) };
-            bench.gate.map("quarantines").update(&id.to_ne_bytes(), bytes, MapFlags::ANY).unwrap();
-        }
+        end_quarantines(&bench);
         bench.passes(&opening(V4.ns, V4.peer, 53), Reason::Need);
     });
 }
@@ -462,8 +611,12 @@ fn what_is_known_of_a_server_without_further_rows_says_nothing_of_its_needs() {
             bench.drops(&opening(family.web, family.peer, 6514), Reason::Destination);
             // a port that it serves itself has a need, if none to call
             bench.drops(&opening(family.web, family.peer, 80), Reason::NewFlow);
-            // another server at the same
-            bench.drops(&opening(family.ns, family.peer, 1003), Reason::NewFlow);
+            // another server at the same; it becomes one of the kind as well
+            for port in [1003, 1004, 1005] {
+                let row = bench.drops(&opening(family.ns, family.peer, port), Reason::NewFlow);
+                assert_eq!(row.key.server, bench.id_of("ns1"));
+            }
+            assert_eq!(spent(&bench).len(), 2);
             bench.passes(&opening(family.ns, family.peer, 53), Reason::Need);
         }
     });

@@ -332,9 +332,14 @@ fn empty(gate: &Gate) {
             map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
         }
     }
-    // the first two tell of the maps; of the last the filter may remember an older value
-    let kept =
-        [state::STATE_LAYOUT, state::STATE_LEDGER_MARKS_MASK, state::STATE_QUARANTINE_CHANGES].map(|it| it.0);
+    // the first three tell of the maps; of the last the filter may remember an older value
+    let kept = [
+        state::STATE_LAYOUT,
+        state::STATE_KNOWN_OPENINGS,
+        state::STATE_LEDGER_MARKS_MASK,
+        state::STATE_QUARANTINE_CHANGES,
+    ]
+    .map(|it| it.0);
     for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {
         gate.map("state").update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
     }
