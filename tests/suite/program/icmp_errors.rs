@@ -5,8 +5,8 @@ use portcullis::reason::Reason;
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, Family, POLICY, V4, V6};
 use crate::support::frame::{
-    ACK, DESTINATION_OPTIONS, Endpoint, IP, Ipv4, Ipv6, SYN, TCP, UDP, echo_reply, echo_request, fragment,
-    icmp, padded, patched, raw_ip, tcp, tcp_header, udp, udp_datagram, unreachable,
+    ACK, DESTINATION_OPTIONS, Endpoint, FRAGMENT, IP, Ipv4, Ipv6, SYN, TCP, UDP, echo_reply, echo_request,
+    fragment, icmp, padded, patched, raw_ip, tcp, tcp_header, udp, udp_datagram, unreachable,
 };
 
 /// The IP packet in a frame: what an error quotes.
@@ -187,8 +187,30 @@ fn a_quoted_packet_may_have_options_or_extension_headers() {
     let (server, peer) = ((V6.web, 80), (V6.peer, 51_000));
     bench.establish(server, peer);
     let header = tcp_header(peer, server, ACK, (1, 1));
-    let quoted = Ipv6::new(peer.0, server.0, TCP, &header).options(DESTINATION_OPTIONS, 0).packet();
-    bench.passes(&unreachable(server.0, peer.0, &quoted), Reason::FlowError);
+    for units in [0, 1, 3] {
+        let quoted = Ipv6::new(peer.0, server.0, TCP, &header).options(DESTINATION_OPTIONS, units).packet();
+        bench.passes(&unreachable(server.0, peer.0, &quoted), Reason::FlowError);
+    }
+    // the second byte of a fragment header is no length, whatever stands there (RFC 8200, 4.5)
+    let atomic = Ipv6::new(peer.0, server.0, TCP, &header).extension(FRAGMENT, &[9, 0, 0, 0, 0, 0, 7]);
+    bench.passes(&unreachable(server.0, peer.0, &atomic.packet()), Reason::FlowError);
+}
+
+#[test]
+fn what_is_quoted_is_an_ip_packet_of_the_same_family() {
+    let bench = Bench::dmz();
+    for family in FAMILIES {
+        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        bench.establish(server, peer);
+        let quoted = tcp(peer, server, ACK);
+        let quoted = quote(&quoted);
+        for version in [0, 1, 5, 7, if family.web.is_ipv4() { 6 } else { 4 }] {
+            let mut other = quoted.to_vec();
+            other[0] = version << 4 | other[0] & 0x0f;
+            bench.drops(&unreachable(server.0, peer.0, &other), Reason::Backscatter);
+        }
+        bench.passes(&unreachable(server.0, peer.0, quoted), Reason::FlowError);
+    }
 }
 
 #[test]
