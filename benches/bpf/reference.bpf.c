@@ -35,7 +35,7 @@ struct tuple {
 	__u8 padding[2];
 };
 
-/* As large as the gate's own key and value of a flow. */
+/* As large as the gate's own key and value of an established flow. */
 struct flow_key {
 	__u32 source[4];
 	__u32 destination[4];

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{Object, Program, Xdp, XdpFlags};
 use nix::net::if_::if_nametoindex;
 use portcullis::compile::compile;
-use portcullis::gate::{Gate, OBJECT};
+use portcullis::gate::{Consumer, Gate, OBJECT};
 use portcullis::policy::parse;
 
 use crate::cases::{
@@ -70,7 +71,10 @@ pub struct Laboratory {
     pub engine: Engine,
     /// Their order is that of the arrays that the drivers call.
     entries: Vec<Entry>,
-    gates: Vec<(GateCase, Gate)>,
+    /// For as long as the program runs: who reads their samples borrows them.
+    gates: Vec<(GateCase, &'static Gate)>,
+    /// As with a daemon: a sample that nobody reads is no cost to measure.
+    consumers: Vec<Consumer<'static>>,
     reference: Object,
     /// Holds the NICs that xdp-filter sits on.
     shelter: Namespace,
@@ -87,7 +91,8 @@ impl Laboratory {
         fill_ports(&reference)?;
         let shelter = Namespace::make("filters")?;
         let engine = Engine::load(workshop, "drive", |_| ())?;
-        let mut all = Laboratory { engine, entries: Vec::new(), gates: Vec::new(), reference, shelter };
+        let (entries, gates, consumers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Laboratory { engine, entries, gates, consumers, reference, shelter };
         use Driver::{Filter, Plain, Tracker};
         for (driver, name, program) in [
             (Filter, BASE, "bare_drop"),
@@ -158,11 +163,12 @@ impl Laboratory {
         let text = write_policy(&case.shape);
         let policy = parse(&text, "bench.toml").map_err(|errors| anyhow::anyhow!("{errors}"))?;
         let tables = compile(&policy).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-        let gate = Gate::load_object(object, &policy, &tables)?;
+        let gate: &'static Gate = Box::leak(Box::new(Gate::load_object(object, &policy, &tables)?));
         let filter = gate.programs.filter.try_clone()?;
         let track = gate.programs.track.try_clone()?;
         self.entries.push(Entry { driver: Driver::Filter, name: case.name, fd: filter });
         self.entries.push(Entry { driver: Driver::Tracker, name: case.name, fd: track });
+        self.consumers.push(gate.consume_samples()?);
         self.gates.push((case, gate));
         Ok(())
     }
@@ -192,6 +198,14 @@ impl Laboratory {
             self.run(Driver::Filter, gate, &traffic(Kind::Answer), end - first)?;
             self.run(Driver::Tracker, gate, &traffic(Kind::Completion), end - first)?;
             first = end;
+        }
+        Ok(())
+    }
+
+    /// Reads the samples that have come.
+    pub fn drain(&self) -> Result<()> {
+        for consumer in &self.consumers {
+            consumer.poll(Duration::ZERO)?;
         }
         Ok(())
     }

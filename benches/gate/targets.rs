@@ -76,6 +76,12 @@ fn targets() -> Vec<Target> {
             1.3,
         ),
         target(
+            "4,096 needs for 4, replies: 1.3 times",
+            cost("reply 4096 needs", "4,096 needs"),
+            cost("reply 4 needs", "4 needs"),
+            1.3,
+        ),
+        target(
             "4,096 needs for 4, permitted SYNs: 1.3 times",
             cost("outbound 4096 needs", "4,096 needs"),
             cost("outbound 4 needs", "4 needs"),
@@ -94,6 +100,12 @@ fn targets() -> Vec<Target> {
             1.3,
         ),
         target("IPv6 for IPv4, a worm's SYNs: 1.25 times", cost("worm v6", MAIN), cost("worm", MAIN), 1.25),
+        target(
+            "IPv6 for IPv4, SYNs to random ports: 1.25 times",
+            cost("ports v6", MAIN),
+            cost("ports", MAIN),
+            1.25,
+        ),
         target("IPv6 for IPv4, replies: 1.25 times", cost("reply v6", MAIN), cost("reply 1k", MAIN), 1.25),
         target(
             "IPv6 for IPv4, permitted SYNs: 1.25 times",

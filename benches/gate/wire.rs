@@ -102,6 +102,10 @@ impl Wire {
         if filter.duty == Duty::Pass {
             return Ok(());
         }
+        if filter.knows_all && filter.duty == Duty::Both {
+            let permitted = Traffic { servers: SERVERS, ..Traffic::of(Kind::Outbound) };
+            self.prove_kind(filter, lane, &permitted, PROOF)?;
+        }
         let kinds: &[Kind] =
             if filter.knows_all { &[Kind::Worm, Kind::Scatter, Kind::RandomPort] } else { &[Kind::Worm] };
         for kind in kinds {

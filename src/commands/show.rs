@@ -194,7 +194,8 @@ fn describe_status(status: &Status) -> String {
     let heads = ["TABLE", "ENTRIES", "SIZE", "MEMORY"];
     let mut table = vec![heads.map(str::to_owned).to_vec()];
     table.extend(status.tables.iter().map(|fill| {
-        vec![fill.table.to_owned(), fill.entries.to_string(), fill.size.to_string(), mebibytes(fill.bytes)]
+        let entries = fill.entries.map_or_else(|| "–".to_owned(), |entries| entries.to_string());
+        vec![fill.table.to_owned(), entries, fill.size.to_string(), mebibytes(fill.bytes)]
     }));
     text.push('\n');
     text.push_str(&align(&table));

@@ -151,7 +151,7 @@ impl Gate {
     }
 
     /// Loads a gate that nothing pins or attaches: it is gone with the value.
-    /// For `replay`, and for tests.
+    /// For tests and measurements.
     pub fn load(policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
         Gate::load_object(OBJECT, policy, tables)
     }

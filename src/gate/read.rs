@@ -46,7 +46,8 @@ pub struct Tally {
 #[derive(Clone, Debug, Serialize)]
 pub struct Fill {
     pub table: &'static str,
-    pub entries: usize,
+    /// `None`: what it holds is each CPU's own business, and never too much.
+    pub entries: Option<usize>,
     pub size: u32,
     /// Kernel memory.
     pub bytes: u64,
@@ -489,7 +490,7 @@ impl Gate {
             ($table:ident) => {
                 Fill {
                     table: self.$table.name(),
-                    entries: self.$table.entries()?.len(),
+                    entries: Some(self.$table.entries()?.len()),
                     size: self.$table.capacity(),
                     bytes: self.$table.memory_bytes(),
                 }
@@ -504,14 +505,10 @@ impl Gate {
             fill!(fragments),
             fill!(ledger),
             fill!(ledger_rest),
-            self.fill_of_array("ledger_rows", self.ledger_rows.handle(), self.ledger()?.len()),
-            self.fill_of_array(
-                "known_openings",
-                &self.known_openings,
-                self.known_openings.max_entries() as usize,
-            ),
-            self.fill_of_array("ledger_marks", &self.ledger_marks, self.ledger_marks.max_entries() as usize),
-            self.fill_of_array("spent_shares", &self.spent_shares, self.spent_shares.max_entries() as usize),
+            fill_of_array("ledger_rows", self.ledger_rows.handle(), Some(self.ledger()?.len())),
+            fill_of_array("known_openings", &self.known_openings, None),
+            fill_of_array("ledger_marks", &self.ledger_marks, None),
+            fill_of_array("spent_shares", &self.spent_shares, None),
             fill!(ledger_shares),
             fill!(limits),
             fill!(names),
@@ -523,15 +520,10 @@ impl Gate {
         Ok(fills)
     }
 
-    fn fill_of_array(&self, table: &'static str, map: &MapHandle, entries: usize) -> Fill {
-        use std::os::fd::AsFd;
-        Fill { table, entries, size: map.max_entries(), bytes: memory_bytes(map.as_fd()) }
-    }
-
     /// An outer map: the live slot's size, and the memory of all slots.
     fn fill_of_slots(&self, outer: usize, table: &'static str) -> Result<Fill, GateError> {
         let active = self.read_state(state::STATE_ACTIVE)?;
-        let mut fill = Fill { table, entries: 0, size: 0, bytes: 0 };
+        let mut fill = Fill { table, entries: Some(0), size: 0, bytes: 0 };
         for slot in 0..layout::SLOTS.0 {
             // an empty slot, or one that a swap has just taken
             let Ok(inner) = self.open_inner(outer, slot) else {
@@ -541,15 +533,19 @@ impl Gate {
             fill.bytes += memory_bytes(inner.as_fd());
             if u64::from(slot) + 1 == active {
                 fill.size = inner.max_entries();
-                fill.entries = if inner.map_type() == MapType::Array {
-                    inner.max_entries() as usize
-                } else {
-                    inner.keys().count()
-                };
+                fill.entries = Some(match inner.map_type() {
+                    MapType::Array => inner.max_entries() as usize,
+                    _ => inner.keys().count(),
+                });
             }
         }
         Ok(fill)
     }
+}
+
+fn fill_of_array(table: &'static str, map: &MapHandle, entries: Option<usize>) -> Fill {
+    use std::os::fd::AsFd;
+    Fill { table, entries, size: map.max_entries(), bytes: memory_bytes(map.as_fd()) }
 }
 
 fn read_live(text: &str, file: &str) -> Result<Policy, GateError> {

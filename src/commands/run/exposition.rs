@@ -121,16 +121,20 @@ fn render_gate(page: &mut Text<'_>, measure: &Measure) {
     for server in &measure.quarantined {
         page.sample("portcullis_quarantined", &[("server", server)], 1);
     }
-    type Number = fn(&crate::gate::Fill) -> u64;
+    type Number = fn(&crate::gate::Fill) -> Option<u64>;
     let of_tables: [(&str, &str, Number); 3] = [
-        ("portcullis_table_entries", "Entries of the kernel's tables.", |fill| fill.entries as u64),
-        ("portcullis_table_size", "Entries that there is room for.", |fill| fill.size.into()),
-        ("portcullis_table_bytes", "Kernel memory of the tables.", |fill| fill.bytes),
+        ("portcullis_table_entries", "Entries of the kernel's tables.", |fill| {
+            fill.entries.map(|entries| entries as u64)
+        }),
+        ("portcullis_table_size", "Entries that there is room for.", |fill| Some(fill.size.into())),
+        ("portcullis_table_bytes", "Kernel memory of the tables.", |fill| Some(fill.bytes)),
     ];
     for (name, help, number) in of_tables {
         page.family(name, "gauge", help);
         for fill in &measure.tables {
-            page.sample(name, &[("table", fill.table)], number(fill));
+            if let Some(number) = number(fill) {
+                page.sample(name, &[("table", fill.table)], number);
+            }
         }
     }
 }

@@ -152,6 +152,34 @@ fn maps_of_another_layout_are_touched_by_nothing_but_detach() {
 }
 
 #[test]
+fn a_gate_of_an_earlier_build_has_other_maps_and_is_refused_all_the_same() {
+    let _machine = share_machine();
+    let world = World::new();
+    world.attach(&dmz());
+    let tap = world.tap_internet();
+    let maps = world.pins().join("maps");
+    let state = MapHandle::from_pinned_path(maps.join("state")).expect("the map");
+    state.update(&0_u32.to_ne_bytes(), &3_u64.to_ne_bytes(), MapFlags::ANY).expect("a write");
+    // as layout 3 had them
+    std::fs::rename(maps.join("known_openings"), maps.join("known_drops")).expect("another name");
+    std::fs::rename(maps.join("cpus"), maps.join("clocks")).expect("another name");
+    for fresh in ["spent_shares", "ledger_marks"] {
+        std::fs::remove_file(maps.join(fresh)).expect("one map fewer");
+    }
+    let path = world.write("policy.toml", &dmz());
+    let words = ["layout 3", "help:", "portcullis detach -i dmz0"];
+    world.run("attach", &["-p", &path]).refused(&words);
+    world.run("apply", &[&path]).refused(&words);
+    world.run("show", &["status"]).refused(&words);
+    assert!(world.has_xdp());
+    world.detach();
+    assert!(!world.pins().exists());
+    eventually("the gate is lifted", || !world.has_xdp());
+    world.attach(&dmz());
+    world.prove_drops(&tap, 3);
+}
+
+#[test]
 fn half_a_gate_is_told_from_a_whole_one_and_detach_removes_it() {
     let _machine = share_machine();
     let world = World::new();

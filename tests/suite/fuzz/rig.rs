@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags};
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
@@ -75,6 +76,8 @@ pub struct Rig {
     /// Lines of the live policy's rules, and the names of ids.
     lines: Vec<u32>,
     names: HashMap<u32, String>,
+    /// Whose the live policy's addresses are.
+    owners: Vec<(IpNet, String)>,
     /// The gate's generation before the model's first policy.
     generation_before: u32,
     counters_before: Counters,
@@ -109,6 +112,7 @@ impl Rig {
             offset_ns: 0,
             lines: Vec::new(),
             names: HashMap::new(),
+            owners: Vec::new(),
             generation_before: 0,
             counters_before: Counters::new(),
             rest_before: 0,
@@ -226,7 +230,7 @@ impl Rig {
             let server = self.names.get(&answer.server).map_or("nobody", String::as_str);
             return Err(format!(
                 "program: {:?} {reason}, action {}, server {server}, port {}, quiet {}, need of line {}{}\n\
-                 model:   {:?} {}, server {}, port {}, quiet {}, needs of lines {:?}",
+                 model:   {:?} {}, server {}, port {}, quiet {}, needs of lines {:?}{}",
                 answer.verdict,
                 run.action,
                 answer.port,
@@ -239,9 +243,41 @@ impl Rig {
                 outcome.port,
                 outcome.quiet,
                 outcome.needs,
+                self.describe_borders(now),
             ));
         }
         Ok(())
+    }
+
+    /// What is, to some ticks of the clock, as old as a timeout: there the programs' clocks may
+    /// differ from the model's, and from each other's.
+    fn describe_borders(&self, now: u64) -> String {
+        const TICKS_NS: i64 = 25_000_000;
+        const TIMEOUTS_S: [i64; 6] = [10, 30, 60, 120, 600, 432_000];
+        let now = now.wrapping_sub(self.offset_ns) as i64;
+        let mut text = String::new();
+        for table in TIMED {
+            for (_, value) in self.dump(table) {
+                let since = u64::from_ne_bytes(*value.first_chunk().expect("a time")) as i64;
+                let age = now.wrapping_sub(since);
+                let border =
+                    TIMEOUTS_S.iter().find(|timeout| (age - *timeout * SECOND_NS as i64).abs() < TICKS_NS);
+                if let Some(timeout) = border {
+                    let beyond = age - timeout * SECOND_NS as i64;
+                    text.push_str(&format!(
+                        "\nborder:  an entry of {table} is {timeout} s old, and {beyond} ns"
+                    ));
+                }
+            }
+        }
+        let until = self.dump("quarantines").into_iter().map(|(_, value)| {
+            ("a quarantine", u64::from_ne_bytes(*value.first_chunk().expect("a time")) as i64)
+        });
+        let pickup = ("the pickup", self.read_state(state::STATE_PICKUP_UNTIL_NS) as i64);
+        for (what, until) in until.chain([pickup]).filter(|(_, until)| (now - until).abs() < TICKS_NS) {
+            text.push_str(&format!("\nborder:  {what} ended {} ns ago", now - until));
+        }
+        text
     }
 
     /// Whether the two say different things about a frame.
@@ -337,6 +373,7 @@ impl Rig {
     }
 
     pub fn compare_flows(&self) -> Result<(), String> {
+        self.check_servers_of_flows()?;
         compare(self.read_flows(), self.model.flows(), "flow", |program, model| {
             program.flags == model.flags
                 && program.generation == model.generation
@@ -357,6 +394,26 @@ impl Rig {
         compare(fragments, self.model.fragments(), "first fragment", |program, model| {
             program.1 == model.1 && program.0.abs_diff(model.0) < TOLERANCE_NS
         })
+    }
+
+    /// The quarantine of the server that a flow names is asked for its answers.
+    fn check_servers_of_flows(&self) -> Result<(), String> {
+        let live = self.gate.live_settings().expect("settings").expect("a policy").generation as u32;
+        for table in ["established", "datagrams", "icmp_queries"] {
+            for (key, flow) in self.entries::<flow_key, flow>(table) {
+                if flow.server == 0 || flow.generation != live {
+                    continue;
+                }
+                let address = to_ip(&key.server);
+                let owners = self.owners.iter().filter(|(prefix, _)| prefix.contains(&address));
+                let owner = owners.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, name)| name);
+                if self.names.get(&flow.server) != owner {
+                    let name = self.names.get(&flow.server);
+                    return Err(format!("a flow of {address} in {table} names {name:?}, not {owner:?}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read_flows(&self) -> BTreeMap<(Table, FlowKey), FlowState> {
@@ -477,6 +534,8 @@ impl Rig {
         self.lines = tables.rules.iter().map(|rule| rule.line).collect();
         let names = self.gate.names_by_id().expect("names");
         self.names = names.iter().map(|(id, name)| (*id, name.to_string())).collect();
+        self.owners =
+            tables.servers.iter().map(|row| (row.prefix, tables.names[row.server].clone())).collect();
     }
 
     fn read_state(&self, index: state) -> u64 {

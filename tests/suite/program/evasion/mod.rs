@@ -11,4 +11,5 @@ mod link;
 mod protocols;
 mod publish;
 mod routes;
+mod servers;
 mod table;

@@ -6,7 +6,7 @@ use std::path::Path;
 use portcullis::gate::Verdict;
 
 use super::table::{Class, Row};
-use super::{answers, chains, fragments, handshakes, large, lengths, link, protocols, routes};
+use super::{answers, chains, fragments, handshakes, large, lengths, link, protocols, routes, servers};
 use crate::e2e::evasion::list_attacks;
 
 const HEAD: &str = "\
@@ -68,6 +68,7 @@ fn list_classes() -> impl Iterator<Item = &'static Class> {
         fragments::CLASSES,
         chains::CLASSES,
         routes::CLASSES,
+        servers::CLASSES,
         handshakes::CLASSES,
         answers::CLASSES,
         protocols::CLASSES,

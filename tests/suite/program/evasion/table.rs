@@ -4,7 +4,7 @@ use portcullis::gate::Verdict;
 use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
-use crate::support::dmz::{FAMILIES, Family};
+use crate::support::dmz::{FAMILIES, Family, POLICY};
 use crate::support::frame::{ACK, Endpoint, SYN, tcp_numbered};
 
 /// One idea of how to get past a gate.
@@ -28,6 +28,10 @@ pub struct Script(Vec<Step>);
 
 #[derive(Clone)]
 enum Step {
+    /// Another policy is live from here on.
+    Under(String),
+    /// A server is in quarantine from here on.
+    Quarantined(&'static str),
     /// Goes to a server.
     Comes(Vec<u8>),
     /// Comes from one, and must pass or be dropped for this reason.
@@ -35,6 +39,16 @@ enum Step {
 }
 
 impl Script {
+    pub fn under(mut self, policy: String) -> Script {
+        self.0.push(Step::Under(policy));
+        self
+    }
+
+    pub fn quarantined(mut self, server: &'static str) -> Script {
+        self.0.push(Step::Quarantined(server));
+        self
+    }
+
     pub fn comes(mut self, frame: Vec<u8>) -> Script {
         self.0.push(Step::Comes(frame));
         self
@@ -69,9 +83,18 @@ impl Script {
         bench.forget_flows();
         for step in &self.0 {
             match step {
+                Step::Under(policy) => bench.swap(policy),
+                Step::Quarantined(server) => bench.gate.quarantine(server, None).expect("a quarantine"),
                 Step::Comes(frame) => bench.to_server(frame),
                 Step::Leaves(frame, Verdict::Pass, reason) => bench.passes(frame, *reason),
                 Step::Leaves(frame, _, reason) => _ = bench.drops(frame, *reason),
+            }
+        }
+        for step in &self.0 {
+            match step {
+                Step::Under(_) => bench.swap(POLICY),
+                Step::Quarantined(server) => _ = bench.gate.release(server).expect("a release"),
+                Step::Comes(_) | Step::Leaves(..) => {}
             }
         }
     }
