@@ -91,8 +91,14 @@ impl Laboratory {
         fill_ports(&reference)?;
         let shelter = Namespace::make("filters")?;
         let engine = Engine::load(workshop, "drive", |_| ())?;
-        let (entries, gates, consumers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut all = Laboratory { engine, entries, gates, consumers, reference, shelter };
+        let mut all = Laboratory {
+            engine,
+            entries: Vec::new(),
+            gates: Vec::new(),
+            consumers: Vec::new(),
+            reference,
+            shelter,
+        };
         use Driver::{Filter, Plain, Tracker};
         for (driver, name, program) in [
             (Filter, BASE, "bare_drop"),

@@ -137,7 +137,7 @@ fn an_opening_that_was_permitted_is_known_as_well() {
             for peer in [family.peer, family.other] {
                 bench.passes(&opening(family.ns, peer, 53), Reason::Need);
             }
-            assert_eq!(known(&bench), [place.clone()]);
+            assert_eq!(known(&bench), std::slice::from_ref(place));
             // another port of it, and another server's same port, are not
             bench.drops(&opening(family.ns, family.peer, 54), Reason::NewFlow);
             bench.drops(&opening(family.web, family.peer, 53), Reason::NewFlow);
@@ -661,8 +661,8 @@ fn the_row_of_the_rest_is_sampled_once_in_a_second() {
     on_one_cpu(|| {
         let bench = Bench::sized(POLICY, &[("ledger", 2)]);
         let scan = |ports: std::ops::Range<u16>| {
-            let rows = ports.map(|port| bench.drops(&opening(V4.web, V4.peer, port), Reason::NewFlow));
-            rows.last().unwrap().row
+            let each = ports.map(|port| bench.drops(&opening(V4.web, V4.peer, port), Reason::NewFlow).row);
+            each.collect::<Vec<_>>().pop().unwrap()
         };
         let row = scan(1001..1010);
         assert_eq!((row.packets, row.sampled_packets), (8, 1));
