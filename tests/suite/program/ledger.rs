@@ -240,8 +240,13 @@ fn what_every_server_owns_of_the_ledger_it_gets_when_all_are_greedy() {
         }
     }
     assert!(bench.ledger_rows(false).len() < ROWS as usize, "room is left for who has not been heard yet");
+    let shares: Vec<(u32, share)> = bench.entries("ledger_shares");
     for number in 0..39 {
-        assert!(rows_of(&bench, bench.id_of(&format!("s{number}"))) >= own);
+        let server = bench.id_of(&format!("s{number}"));
+        assert!(rows_of(&bench, server) >= own);
+        // who got no row from what all have in common has not spent one
+        let counted = shares.iter().find(|(owner, _)| *owner == server).expect("a share").1.rows;
+        assert_eq!(counted as usize, rows_of(&bench, server));
     }
     for port in 1..=own as u16 {
         assert_eq!(bench.drops(&kind(greedy(39), port), Reason::NewFlow).key.port, port);

@@ -190,21 +190,25 @@ fn move_samples(bench: &Bench, to_ns: u64) {
 fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
     let bench = Bench::dmz();
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
-    let frame = tcp((V4.web, 40_000), (V4.peer, 6667), SYN);
-    let send = || _ = bench.gate.programs.run_filter(&frame, 1).expect("a run");
-    assert_eq!(sample_of(&bench, &consumer, &frame).drops, 1);
-    // a machine that hesitates must not let the second go by
-    move_samples(&bench, now_ns() + 60 * SECOND_NS);
-    for _ in 0..3 {
-        send();
+    // what is known and what takes the long way, each with a kind beside it
+    let kinds = |port| [tcp((V4.web, 40_000), (V4.peer, port), SYN), udp((V4.web, 40_000), (V4.peer, port))];
+    for (frame, beside) in kinds(6667).iter().zip(&kinds(6668)) {
+        assert_eq!(sample_of(&bench, &consumer, frame).drops, 1);
+        for later_ns in [60 * SECOND_NS, SECOND_NS / 2] {
+            // a machine that hesitates must not let the second go by
+            move_samples(&bench, now_ns() + later_ns);
+            for _ in 0..2 {
+                bench.gate.programs.run_filter(frame, 1).expect("a run");
+            }
+            assert_eq!(take(&consumer), [], "another one within a second");
+        }
+        // another kind waits for nobody
+        assert_eq!(sample_of(&bench, &consumer, beside).drops, 1);
+        move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
+        assert_eq!(sample_of(&bench, &consumer, frame).drops, 5);
+        move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
+        assert_eq!(sample_of(&bench, &consumer, frame).drops, 1);
     }
-    assert_eq!(take(&consumer), [], "another one within a second");
-    // another kind waits for nobody
-    assert_eq!(sample_of(&bench, &consumer, &tcp((V4.web, 40_000), (V4.peer, 6668), SYN)).drops, 1);
-    move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
-    assert_eq!(sample_of(&bench, &consumer, &frame).drops, 4);
-    move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
-    assert_eq!(sample_of(&bench, &consumer, &frame).drops, 1);
 }
 
 #[test]

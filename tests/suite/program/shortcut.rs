@@ -629,13 +629,17 @@ fn what_is_known_of_a_server_without_further_rows_ends_with_policy_and_quarantin
             let bench = Bench::sized(POLICY, &[("ledger", 2)]);
             let spend = |ports: std::ops::Range<u16>| {
                 for port in ports {
-                    bench.drops(&opening(family.web, family.peer, port), Reason::NewFlow);
+                    let row = bench.drops(&opening(family.web, family.peer, port), Reason::NewFlow);
+                    assert_eq!(row.key.flags, 0);
                 }
                 assert_eq!(spent(&bench).len(), 1);
             };
             spend(1001..1004);
             bench.gate.quarantine("web1", None).unwrap();
-            bench.drops(&opening(family.web, family.peer, 1005), Reason::Quarantined);
+            for port in [1005, 1006, 1007] {
+                bench.drops(&opening(family.web, family.peer, port), Reason::Quarantined);
+            }
+            assert_eq!(spent(&bench), []);
             bench.gate.release("web1").unwrap();
             spend(1006..1008);
             bench.swap(&POLICY.replace("quiet = [\"udp", "quiet = [\"tcp/1009\", \"udp"));
