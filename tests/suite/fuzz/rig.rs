@@ -35,6 +35,10 @@ const TOLERANCE_NS: u64 = SECOND_NS / 2;
 const SIZES: &str = "\n[tables]\nservers = 64\nestablished = 1024\nhalf_open = 1024\ndatagrams = 1024\n\
     icmp = 1024\nunlisted = 1024\nfragments = 1024\nlimits = 1024\n";
 
+fn read_time(value: &[u8]) -> u64 {
+    u64::from_ne_bytes(*value.first_chunk().expect("a time"))
+}
+
 /// How much room a rig's ledger has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ledger {
@@ -132,7 +136,6 @@ impl Rig {
                 self.gate.map(name).delete(&key).expect("a deletion");
             }
         }
-        self.outdate_known_openings();
         self.write_state(state::STATE_QUARANTINES, 0);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
         // as good as a purse that has just been made
@@ -258,8 +261,7 @@ impl Rig {
         let mut text = String::new();
         for table in TIMED {
             for (_, value) in self.dump(table) {
-                let since = u64::from_ne_bytes(*value.first_chunk().expect("a time")) as i64;
-                let age = now.wrapping_sub(since);
+                let age = now.wrapping_sub(read_time(&value) as i64);
                 let border =
                     TIMEOUTS_S.iter().find(|timeout| (age - *timeout * SECOND_NS as i64).abs() < TICKS_NS);
                 if let Some(timeout) = border {
@@ -270,9 +272,8 @@ impl Rig {
                 }
             }
         }
-        let until = self.dump("quarantines").into_iter().map(|(_, value)| {
-            ("a quarantine", u64::from_ne_bytes(*value.first_chunk().expect("a time")) as i64)
-        });
+        let until =
+            self.dump("quarantines").into_iter().map(|(_, value)| ("a quarantine", read_time(&value) as i64));
         let pickup = ("the pickup", self.read_state(state::STATE_PICKUP_UNTIL_NS) as i64);
         for (what, until) in until.chain([pickup]).filter(|(_, until)| (now - until).abs() < TICKS_NS) {
             text.push_str(&format!("\nborder:  {what} ended {} ns ago", now - until));
@@ -338,12 +339,6 @@ impl Rig {
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
     }
 
-    /// What the filter keeps of verdicts holds no more.
-    fn outdate_known_openings(&self) {
-        let changes = self.read_state(state::STATE_QUARANTINE_CHANGES);
-        self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1);
-    }
-
     fn shift_times(&self, name: &str, shift: impl Fn(u64) -> u64) {
         const { assert!(std::mem::offset_of!(quarantine, until_ns) == 0) };
         let entries = self.dump(name);
@@ -352,7 +347,7 @@ impl Rig {
         }
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for (key, mut value) in entries.iter().cloned() {
-            let time = u64::from_ne_bytes(*value.first_chunk().expect("a time"));
+            let time = read_time(&value);
             value[..8].copy_from_slice(&shift(time).to_ne_bytes());
             keys.extend(key);
             values.extend(value);

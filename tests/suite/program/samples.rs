@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use libbpf_rs::{MapCore, MapFlags};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use portcullis::drops::Cause;
-use portcullis::gate::contract::{drop_flag, ledger_row, verdict};
+use portcullis::gate::contract::{drop_flag, verdict};
 use portcullis::gate::{Consumer, Tally, now_ns};
 use portcullis::reason::Reason;
 use portcullis::sample::{Sample, decode};
@@ -174,18 +173,6 @@ fn a_sample_tells_a_drop_from_what_is_only_observed() {
     assert_eq!(u32::from(sample.flags), drop_flag::DROP_WOULD.0);
 }
 
-/// Puts the last samples of all kinds at another time.
-fn move_samples(bench: &Bench, to_ns: u64) {
-    for (_, mut row) in bench.gate.ledger().expect("the ledger") {
-        row.sampled_ns = to_ns;
-        let number = row.number.to_ne_bytes();
-        // SAFETY: rows are integers without padding.
-        let row: &[u8] = unsafe { plain::as_bytes(&row) };
-        assert_eq!(row.len(), size_of::<ledger_row>());
-        bench.gate.map("ledger_rows").update(&number, row, MapFlags::EXIST).expect("an update");
-    }
-}
-
 #[test]
 fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
     let bench = Bench::dmz();
@@ -196,7 +183,7 @@ fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
         assert_eq!(sample_of(&bench, &consumer, frame).drops, 1);
         for later_ns in [60 * SECOND_NS, SECOND_NS / 2] {
             // a machine that hesitates must not let the second go by
-            move_samples(&bench, now_ns() + later_ns);
+            bench.move_samples(now_ns() + later_ns);
             for _ in 0..2 {
                 bench.gate.programs.run_filter(frame, 1).expect("a run");
             }
@@ -204,9 +191,9 @@ fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
         }
         // another kind waits for nobody
         assert_eq!(sample_of(&bench, &consumer, beside).drops, 1);
-        move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
+        bench.move_samples(now_ns() - 3 * SECOND_NS / 2);
         assert_eq!(sample_of(&bench, &consumer, frame).drops, 5);
-        move_samples(&bench, now_ns() - 3 * SECOND_NS / 2);
+        bench.move_samples(now_ns() - 3 * SECOND_NS / 2);
         assert_eq!(sample_of(&bench, &consumer, frame).drops, 1);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
-use portcullis::gate::contract::{flow, flow_key, layout, ledger_row, quarantine, state};
+use portcullis::gate::contract::{flow, flow_key, layout, quarantine, state};
 use portcullis::reason::Reason;
 
 use crate::support::bench::{Bench, Row};
@@ -279,7 +279,7 @@ fn what_is_half_written_or_of_another_sender_is_not_believed() {
 }
 
 #[test]
-fn a_verdict_that_has_changed_takes_the_place_of_the_old_one() {
+fn a_quarantine_that_has_run_out_is_over_and_its_verdict_gives_up_its_place() {
     on_one_cpu(|| {
         let bench = Bench::dmz();
         bench.gate.quarantine("ns1", Some(60)).unwrap();
@@ -406,11 +406,7 @@ fn a_second_later_it_is_sampled_again() {
     on_one_cpu(|| {
         let bench = Bench::dmz();
         let [.., row] = thrice(&bench, V4.web, 6667, Reason::NewFlow);
-        let number = row.row.number.to_ne_bytes();
-        let earlier = ledger_row { sampled_ns: row.row.sampled_ns - 1_000_000_001, ..row.row };
-        // SAFETY: plain data, without padding
-        let bytes = unsafe { plain::as_bytes(&earlier) };
-        bench.gate.map("ledger_rows").update(&number, bytes, MapFlags::ANY).unwrap();
+        bench.move_samples(row.row.sampled_ns - 1_000_000_001);
         let [next, _, last] = thrice(&bench, V4.web, 6667, Reason::NewFlow);
         assert_eq!((next.row.sampled_packets, last.row.sampled_packets), (4, 4));
     });
@@ -456,17 +452,6 @@ fn a_quarantine_and_its_end_are_seen_at_once() {
             assert!(bench.gate.release("ns1").unwrap());
             bench.passes(&opening(family.ns, family.peer, 53), Reason::Need);
         }
-    });
-}
-
-#[test]
-fn a_quarantine_that_has_run_out_is_over() {
-    on_one_cpu(|| {
-        let bench = Bench::dmz();
-        bench.gate.quarantine("ns1", Some(60)).unwrap();
-        thrice(&bench, V4.ns, 53, Reason::Quarantined);
-        end_quarantines(&bench);
-        bench.passes(&opening(V4.ns, V4.peer, 53), Reason::Need);
     });
 }
 
@@ -670,11 +655,7 @@ fn the_row_of_the_rest_is_sampled_once_in_a_second() {
         };
         let row = scan(1001..1010);
         assert_eq!((row.packets, row.sampled_packets), (8, 1));
-        let number = row.number.to_ne_bytes();
-        let earlier = ledger_row { sampled_ns: row.sampled_ns - 1_000_000_001, ..row };
-        // SAFETY: plain data, without padding
-        let bytes = unsafe { plain::as_bytes(&earlier) };
-        bench.gate.map("ledger_rows").update(&number, bytes, MapFlags::ANY).unwrap();
+        bench.move_samples(row.sampled_ns - 1_000_000_001);
         let row = scan(1010..1020);
         assert_eq!((row.packets, row.sampled_packets), (18, 9));
     });

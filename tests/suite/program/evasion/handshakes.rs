@@ -3,7 +3,7 @@
 use portcullis::reason::Reason;
 
 use super::table::{Row, Script, classes, drops, forbidden, passes, question, web};
-use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp, tcp_numbered};
+use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp, tcp_numbered, udp};
 
 classes! {
     a_handshake_turned_round_does_not_leave: "Split handshake, simultaneous open", list_handshakes;
@@ -56,6 +56,10 @@ fn list_handshakes() -> Vec<Row> {
             Script::default()
                 .comes(tcp(peer, server, SYN))
                 .drops(tcp(server, peer, SYN | ACK), Reason::UnlistedService)
+        }),
+        Row::both("a datagram from a port that is no service, to a peer that asked", |family| {
+            let (server, peer) = ((family.web, 31_337), (family.peer, 51_000));
+            Script::default().comes(udp(peer, server)).drops(udp(server, peer), Reason::UnlistedService)
         }),
     ]
 }

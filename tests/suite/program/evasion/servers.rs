@@ -14,7 +14,6 @@ classes! {
     a_server_in_quarantine_answers_its_administrator_only: "A server in quarantine", list_quarantined;
     a_limit_is_no_invitation: "More than a limit, elsewhere than a need says", list_needs;
     dhcp_is_for_the_link: "DHCP as a way out", list_dhcp;
-    the_answer_of_a_listener_that_nobody_permits_does_not_leave: "Listeners that no need names", list_listeners;
 }
 
 fn with(line: &str) -> String {
@@ -121,33 +120,5 @@ fn list_dhcp() -> Vec<Row> {
         Row::v6("to a host beyond", on().drops(v6(V6.peer), Reason::NewFlow)),
         Row::v6("to all servers of the site", on().drops(v6(ip("ff05::1:3")), Reason::NewFlow)),
         Row::v4("where the policy has no DHCP", drops(v4(ip("255.255.255.255")), Reason::NewFlow)),
-    ]
-}
-
-fn list_listeners() -> Vec<Row> {
-    let ends = |family: Family, port| ((family.web, port), (family.peer, 51_000));
-    vec![
-        Row::both("a SYN+ACK from a port that is a service", |family| {
-            let (server, peer) = ends(family, 80);
-            Script::default()
-                .comes(tcp(peer, server, SYN))
-                .passes(tcp(server, peer, SYN | ACK), Reason::Reply)
-        }),
-        Row::both("a SYN+ACK from one that is none", |family| {
-            let (server, peer) = ends(family, 31_337);
-            Script::default()
-                .comes(tcp(peer, server, SYN))
-                .drops(tcp(server, peer, SYN | ACK), Reason::UnlistedService)
-        }),
-        Row::both("a datagram from one that is none", |family| {
-            let (server, peer) = ends(family, 31_337);
-            Script::default().comes(udp(peer, server)).drops(udp(server, peer), Reason::UnlistedService)
-        }),
-        Row::both("to a peer that may not ask", |family| {
-            let (server, peer) = ((family.web, 22), (family.peer, 51_000));
-            Script::default()
-                .comes(tcp(peer, server, SYN))
-                .drops(tcp(server, peer, SYN | ACK), Reason::Stranger)
-        }),
     ]
 }
