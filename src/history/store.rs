@@ -90,8 +90,16 @@ impl Store {
     /// When the folder can't be made, or another process has the history open.
     pub fn open(folder: &Path) -> Result<Store, StoreError> {
         let store = Store::new(folder);
-        store.database()?;
+        store.try_open()?;
         Ok(store)
+    }
+
+    /// Opens it if it is not open yet.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn try_open(&self) -> Result<(), StoreError> {
+        self.database().map(drop)
     }
 
     /// Its file.
@@ -286,13 +294,21 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 }
 
 fn try_open(path: &Path) -> Result<Database, DatabaseError> {
-    let fresh = fs::metadata(path).map_or(true, |file| file.len() == 0);
-    let opened = create_or_open(path);
-    // Half of a new one, for which the disk had no room, would be taken for a damaged one.
-    if fresh && opened.as_ref().is_err_and(|error| !matches!(error, DatabaseError::DatabaseAlreadyOpen)) {
-        let _ = fs::remove_file(path);
+    if fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        return create_or_open(path);
     }
-    opened
+    // Half of a new one, for which the disk had no room or its daemon no time, would be taken for a
+    // damaged one: it gets its name when it is whole.
+    let fresh = path.with_added_extension("new");
+    let _ = fs::remove_file(&fresh);
+    let made = create_or_open(&fresh).and_then(|database| {
+        fs::rename(&fresh, path).map_err(|error| DatabaseError::Storage(StorageError::Io(error)))?;
+        Ok(database)
+    });
+    if made.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    made
 }
 
 fn create_or_open(path: &Path) -> Result<Database, DatabaseError> {

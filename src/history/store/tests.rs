@@ -113,6 +113,20 @@ fn what_is_too_old_goes() {
 }
 
 #[test]
+fn half_of_a_new_one_that_a_kill_left_is_neither_damaged_nor_in_the_way() {
+    let folder = Folder::new("half");
+    fs::create_dir_all(&folder.0).unwrap();
+    fs::write(folder.0.join("history.redb.new"), [0; 4096]).unwrap();
+    fs::write(folder.0.join("history.redb"), "").unwrap();
+    let store = Store::open(&folder.0).unwrap();
+    assert_eq!(store.begin().unwrap(), 0);
+    drop(store);
+    let names: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["history.redb"]);
+    assert_eq!(Store::open(&folder.0).unwrap().begin().unwrap(), 0);
+}
+
+#[test]
 fn a_damaged_file_is_put_aside() {
     let folder = Folder::new("damaged");
     fs::create_dir_all(&folder.0).unwrap();
