@@ -32,7 +32,7 @@ use super::policy_file::{read_policy, refuse};
 use crate::alarm::{Change, Engine, Settings};
 use crate::clock::Clock;
 use crate::compile::compile;
-use crate::drops::{Baseline, Context, Drop, Names, Peek, Sweep};
+use crate::drops::{Baseline, Context, Drop, Ledger, Names, Peek, Sweep};
 use crate::gate::{Attachment, Consumer, Gate, GateError, Hook, Mode, Place, lift, return_memory};
 use crate::history::{Keeper, Limits};
 use crate::policy::{Alarms, Policy, Tracking};
@@ -158,6 +158,8 @@ struct Daemon<'gate> {
     names: Names,
     engine: Engine,
     sweep: Sweep,
+    /// The ledger at the beginning, until it is known what of it was reported before.
+    found: Option<Ledger>,
     peek: Peek,
     /// When it was last asked.
     peeked: Instant,
@@ -215,6 +217,7 @@ impl<'gate> Daemon<'gate> {
             names: Names::new(),
             engine: Engine::new(settings),
             sweep: Sweep::default(),
+            found: None,
             peek: Peek::default(),
             peeked: Instant::now(),
             settled: Baseline::default(),
@@ -230,12 +233,9 @@ impl<'gate> Daemon<'gate> {
         };
         daemon.learn_names()?;
         let ledger = gate.ledger_snapshot()?;
-        let baseline = daemon.keeper.take_baseline();
-        let (sweep, missed) = Sweep::starting(&ledger, &baseline, &daemon.context());
-        daemon.sweep = sweep;
-        for drop in missed {
-            daemon.report(drop);
-        }
+        daemon.sweep = Sweep::starting(&ledger, &Baseline::default(), &daemon.context()).0;
+        daemon.found = Some(ledger);
+        daemon.report_found();
         daemon.look_at_standing();
         Ok(daemon)
     }
@@ -269,10 +269,10 @@ impl<'gate> Daemon<'gate> {
                 self.look_at_gate()?;
                 self.look_at_standing();
                 notifier.status(&self.describe());
+                self.report_found();
                 let at_once = self.sweep.len() <= FEW_KINDS && self.have_sinks_caught_up();
-                if at_once || settled.elapsed() >= SETTLE {
+                if (at_once || settled.elapsed() >= SETTLE) && self.settle() {
                     settled = Instant::now();
-                    self.settle();
                 }
             }
         }
@@ -371,13 +371,34 @@ impl<'gate> Daemon<'gate> {
         }
     }
 
-    /// Notes what has been reported, for the next daemon.
-    fn settle(&mut self) {
+    /// Reports what came before this daemon and was not reported by the one before, as soon as the
+    /// history says what was.
+    fn report_found(&mut self) {
+        if self.found.is_none() {
+            return;
+        }
+        if let Some(baseline) = self.keeper.take_baseline()
+            && let Some(ledger) = self.found.take()
+        {
+            for drop in Sweep::starting(&ledger, &baseline, &self.context()).1 {
+                self.report(drop);
+            }
+        }
+    }
+
+    /// Notes what has been reported, for the next daemon; not while that can't be said of every
+    /// drop: the next one would take for reported what this one has never told, or tell again what a
+    /// sample alone has told.
+    fn settle(&mut self) -> bool {
+        if self.found.is_some() || !self.sweep.has_seen_all() {
+            return false;
+        }
         let baseline = self.sweep.baseline();
         if baseline != self.settled {
             self.settled = baseline.clone();
             self.keeper.settle(baseline);
         }
+        true
     }
 
     /// What a sink has not been given is not called reported, as long as the sink works: after a

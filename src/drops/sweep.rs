@@ -243,6 +243,12 @@ impl Sweep {
         Baseline { rows }
     }
 
+    /// Whether each kind that a sample has told of was found in the ledger since: a baseline says
+    /// nothing of the others.
+    pub fn has_seen_all(&self) -> bool {
+        self.known.values().all(|known| known.first_ns.is_some())
+    }
+
     /// How many kinds of drops are known: what a baseline has to say.
     pub fn len(&self) -> usize {
         self.known.len()

@@ -1,7 +1,7 @@
 //! The thread that writes. The consumer never waits for the disk.
 
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::ageing::Ageing;
-use super::{Filter, Limits, Pending, Store};
+use super::{Filter, Limits, Pending, Store, StoreError};
 use crate::alarm::{Change, Step};
 use crate::clock::Clock;
 use crate::drops::{Baseline, Drop as Dropped};
@@ -23,6 +23,10 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LAST_DELAY: Duration = Duration::from_secs(30);
 /// How long the start of the daemon waits for the disk.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long what the daemon before had reported is waited for, while the daemon works.
+const LATE_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries at a history that another process has open.
+const TAKEN_PAUSE: Duration = Duration::from_millis(50);
 /// How long the end of the daemon waits for the last write.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -67,8 +71,10 @@ pub struct Keeper {
     shared: Arc<Shared>,
     store: Arc<Store>,
     thread: Option<JoinHandle<()>>,
+    started: Instant,
     last_id: u64,
-    baseline: Baseline,
+    baseline: Option<Baseline>,
+    answer: Receiver<Found>,
 }
 
 /// What the daemon before has left.
@@ -80,11 +86,12 @@ struct Found {
 }
 
 impl Found {
-    fn look(store: &Store) -> Found {
+    fn look(shared: &Shared, store: &Store) -> Found {
+        wait_for_others(shared, store);
         let begun = store.begin().inspect_err(|error| warn!("{error}; tried again")).ok();
         let last_id = begun.unwrap_or_else(|| match store.alarms(&Filter::default()) {
             Ok(alarms) => alarms.last().map_or(0, |entry| entry.id),
-            Err(_) => Found::nothing().last_id,
+            Err(_) => last_id_by_clock(),
         });
         let baseline = store.baseline().unwrap_or_else(|error| {
             warn!("{error}; what an earlier daemon has reported is reported once more");
@@ -92,11 +99,21 @@ impl Found {
         });
         Found { begun: begun.is_some(), last_id, baseline }
     }
+}
 
-    /// No alarm of an earlier daemon may have the next id, or it would be overwritten.
-    fn nothing() -> Found {
-        let last_id = u64::try_from(Clock::now().wall.as_second()).unwrap_or(0);
-        Found { begun: false, last_id, baseline: Baseline::default() }
+/// No alarm of an earlier daemon may have the next id, or it would be overwritten.
+fn last_id_by_clock() -> u64 {
+    u64::try_from(Clock::now().wall.as_second()).unwrap_or(0)
+}
+
+/// Whoever reads a history that no daemon has keeps the next one from it for a moment.
+fn wait_for_others(shared: &Shared, store: &Store) {
+    let begun = Instant::now();
+    while begun.elapsed() < LATE_PATIENCE && !shared.desk().ending {
+        match store.try_open() {
+            Err(StoreError::Open { taken: true, .. }) => std::thread::sleep(TAKEN_PAUSE),
+            _ => return,
+        }
     }
 }
 
@@ -109,26 +126,27 @@ impl Keeper {
         let shared = Arc::new(Shared::default());
         shared.desk().limits = Some(limits);
         let (desk, writer) = (Arc::clone(&shared), Arc::clone(&store));
-        let (answer, question) = sync_channel(1);
+        let (question, answer) = sync_channel(1);
+        let started = Instant::now();
         let thread = std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || {
-                let found = Found::look(&writer);
+                let found = Found::look(&desk, &writer);
                 let begun = found.begun;
-                let _ = answer.send(found);
+                let _ = question.send(found);
                 keep(&desk, &writer, begun);
             })
             .inspect_err(|error| warn!("no thread for the history: {error}"))
             .ok();
-        let found = question.recv_timeout(FIRST_PATIENCE).unwrap_or_else(|_| {
-            warn!(
-                "the history {} does not answer; the daemon goes on, and what an earlier one has \
-                 reported is reported once more",
-                store.path().display()
-            );
-            Found::nothing()
-        });
-        Keeper { shared, store, thread, last_id: found.last_id, baseline: found.baseline }
+        let (last_id, baseline) = match answer.recv_timeout(FIRST_PATIENCE) {
+            Ok(found) => (found.last_id, Some(found.baseline)),
+            Err(RecvTimeoutError::Timeout) => {
+                warn!("the history {} does not answer; the daemon goes on", store.path().display());
+                (last_id_by_clock(), None)
+            }
+            Err(RecvTimeoutError::Disconnected) => (last_id_by_clock(), Some(Baseline::default())),
+        };
+        Keeper { shared, store, thread, started, last_id, baseline, answer }
     }
 
     /// The highest id that an alarm of a daemon before has had.
@@ -161,9 +179,24 @@ impl Keeper {
         self.shared.desk().pending.settle(baseline);
     }
 
-    /// What the daemon before had reported.
-    pub fn take_baseline(&mut self) -> Baseline {
-        std::mem::take(&mut self.baseline)
+    /// What the daemon before had reported, once; `None` while the disk has not said so. After a
+    /// minute it is taken for nothing: rather told twice than never.
+    pub fn take_baseline(&mut self) -> Option<Baseline> {
+        if let Some(baseline) = self.baseline.take() {
+            return Some(baseline);
+        }
+        match self.answer.try_recv() {
+            Ok(found) => Some(found.baseline),
+            Err(TryRecvError::Empty) if self.started.elapsed() < LATE_PATIENCE => None,
+            Err(_) => {
+                warn!(
+                    "the history {} does not answer; what an earlier daemon has reported is \
+                     reported once more",
+                    self.store.path().display()
+                );
+                Some(Baseline::default())
+            }
+        }
     }
 
     /// For whoever reads: the database may be read while it is written.

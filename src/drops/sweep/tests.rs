@@ -63,6 +63,17 @@ fn a_baseline_takes_away_what_the_daemon_before_had_reported() {
 }
 
 #[test]
+fn a_kind_that_only_a_sample_has_told_of_is_in_no_baseline_yet() {
+    let mut sweep = Sweep::default();
+    assert_eq!(sweep.hear(key(445), 20 * S, 1), 1);
+    assert!(!sweep.has_seen_all());
+    assert_eq!(sweep.baseline(), Baseline::default());
+    assert!(sweep.step(&ledger(&[(key(445), entry(1, 1, 20))]), &at(21)).is_empty());
+    assert!(sweep.has_seen_all());
+    assert_ne!(sweep.baseline(), Baseline::default());
+}
+
+#[test]
 fn a_baseline_of_another_ledger_hides_nothing() {
     let before = ledger(&[(key(445), entry(500, 500, 20))]);
     let (sweep, _) = Sweep::starting(&before, &Baseline::default(), &at(100));

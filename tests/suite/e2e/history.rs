@@ -1,6 +1,6 @@
 //! What the daemon remembers: through a kill, and through a full disk.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::command::Daemon;
 use super::policies::dmz;
 use super::traffic::FORBIDDEN;
-use super::world::{NIC, World, eventually, share_machine};
+use super::world::{NIC, PATIENCE, World, eventually, share_machine, within};
 
 impl World {
     /// `alarms -j` with these arguments.
@@ -86,6 +86,15 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
     let world = World::new();
     let tap = world.tap_internet();
     const ROUNDS: u64 = 8;
+    let written = |daemon: &Daemon, round: u64, drops: u64| {
+        assert!(
+            within(PATIENCE, || world.reported() == drops),
+            "round {round}: {} of {drops} drops in the history; ledger {:#?}; the daemon said {:#?}",
+            world.reported(),
+            world.drops(),
+            daemon.said()
+        );
+    };
     for round in 0..ROUNDS {
         let mut daemon = world.daemon(&dmz(), &[]);
         world.prove_drops(&tap, 3);
@@ -93,16 +102,42 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
         match round % 3 {
             0 => {}
             1 => eventually("it is told", || !world.alarms(&["--open"]).is_empty()),
-            _ => eventually("it is written", || world.reported() == 3 * (round + 1)),
+            _ => written(&daemon, round, 3 * (round + 1)),
         }
         daemon.end(Signal::SIGKILL);
     }
     let mut daemon = world.daemon(&dmz(), &[]);
-    eventually("what the last one left is told", || world.reported() >= 3 * ROUNDS);
+    written(&daemon, ROUNDS, 3 * ROUNDS);
     assert!(daemon.end(Signal::SIGTERM).success());
     assert_eq!(world.reported(), 3 * ROUNDS);
     let alarms = world.alarms(&[]);
     assert!(!alarms.is_empty() && alarms.iter().all(|alarm| alarm["server"] == "web1"), "{alarms:#?}");
+}
+
+#[test]
+fn a_history_that_somebody_reads_while_the_daemon_starts_still_has_each_drop_once() {
+    let _machine = share_machine();
+    let world = World::new();
+    let tap = world.tap_internet();
+    let mut daemon = world.daemon(&dmz(), &[]);
+    world.prove_drops(&tap, 3);
+    eventually("the drops are written", || world.reported() == 3);
+    daemon.end(Signal::SIGKILL);
+    world.prove_drops(&tap, 2);
+    let name = world.pins().file_name().expect("a name").to_owned();
+    let reader = File::open(Path::new("/var/lib/portcullis").join(name).join("history.redb")).expect("it");
+    reader.lock().expect("a lock, as redb has it");
+    let mut daemon = world.daemon(&dmz(), &[]);
+    daemon.hear(&["the history", "does not answer", "the daemon goes on"]);
+    // what happens now is told at once, and what came before when it is known what was told of it
+    world.prove_drops(&tap, 4);
+    daemon.hear(&["alarm #", "opened", "udp/4000"]);
+    assert!(daemon.find(&["while away"]).is_empty(), "{:#?}", daemon.said());
+    drop(reader);
+    eventually("all drops are written", || world.reported() == 9);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    assert_eq!(world.reported(), 9);
+    assert!(daemon.find(&["once more"]).is_empty(), "{:#?}", daemon.said());
 }
 
 /// A mount namespace in which the history lies on a small disk.
