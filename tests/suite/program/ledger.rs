@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use libbpf_rs::{MapCore, MapFlags};
 use plain::Plain;
 use portcullis::gate::contract::{ledger_key, share, share_key};
+use portcullis::gate::now_ns;
 use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
+use crate::support::bench::{Bench, SECOND_NS};
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
 use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, padded, raw_ip, tcp, udp};
 
@@ -341,11 +342,35 @@ fn bytes_of<T: Plain>(value: &T) -> &[u8] {
 }
 
 /// Fills a table with kinds of a server that is none.
-fn fill(bench: &Bench, table: &str) {
+pub fn fill(bench: &Bench, table: &str) {
     let map = bench.gate.map(table);
     for port in 0..map.max_entries() as u16 {
         let key = ledger_key { server: 4_000_000_000, port, ..ledger_key::default() };
         map.update(bytes_of(&key), &u32::MAX.to_ne_bytes(), MapFlags::ANY).unwrap();
+    }
+}
+
+#[test]
+fn a_row_says_when_its_first_and_its_last_packet_came() {
+    for table in ["ledger", "ledger_rest"] {
+        let bench = Bench::sized(POLICY, &[("ledger", 64)]);
+        if table == "ledger_rest" {
+            fill(&bench, "ledger");
+        }
+        let before_ns = now_ns();
+        let first = bench.drops(&kind(V4.web, 1), Reason::NewFlow).row;
+        // the coarse clock is up to two ticks old, of 10 ms at most
+        assert!(first.first_ns + 20_000_000 >= before_ns && first.first_ns <= now_ns(), "{first:?}");
+        assert_eq!(first.last_ns, first.first_ns);
+        let last = loop {
+            let row = bench.drops(&kind(V4.web, 1), Reason::NewFlow).row;
+            if row.last_ns != first.last_ns {
+                break row;
+            }
+            assert!(now_ns() < before_ns + 20 * SECOND_NS, "the clock stands still");
+        };
+        assert_eq!(last.first_ns, first.first_ns);
+        assert!(last.last_ns > first.last_ns && last.last_ns <= now_ns());
     }
 }
 

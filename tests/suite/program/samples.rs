@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use portcullis::drops::Cause;
-use portcullis::gate::contract::{drop_flag, verdict};
+use portcullis::gate::contract::{self, drop_flag, verdict};
 use portcullis::gate::{Consumer, Tally, now_ns};
 use portcullis::reason::Reason;
 use portcullis::sample::{Sample, decode};
@@ -27,6 +27,12 @@ const MOST_OF_A_FRAME: usize = 128;
 fn take(consumer: &Consumer<'_>) -> Vec<Sample> {
     let received = consumer.poll(Duration::ZERO).expect("a poll");
     assert_eq!(received.lost, 0, "of a buffer that is nearly empty");
+    let whole = size_of::<contract::sample>() + MOST_OF_A_FRAME;
+    // the kernel rounds up to eight bytes, less the four of the length
+    assert!(
+        received.samples.iter().all(|bytes| bytes.len() <= whole + 8),
+        "more of a frame than a sample has"
+    );
     received.samples.iter().map(|bytes| decode(bytes).expect("a sample")).collect()
 }
 

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
-use portcullis::gate::contract::{flow, flow_key, layout, quarantine, state};
+use portcullis::gate::contract::{flow, flow_key, layout, quarantine, share_key, state};
 use portcullis::reason::Reason;
 
+use super::ledger::fill;
 use crate::support::bench::{Bench, Row};
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
 use crate::support::frame::{ACK, FIN, RST, SYN, from_mac, l4_of, padded, patched, tagged, tcp, udp};
+
+const XDP_PASS: u32 = 2;
 
 /// An opening to a port that no need of web1 knows.
 fn opening(server: IpAddr, peer: IpAddr, port: u16) -> Vec<u8> {
@@ -148,6 +151,25 @@ fn an_opening_that_was_permitted_is_known_as_well() {
             bench.gate.programs.run_filter(&frame, 1).unwrap();
             assert_eq!(count(&bench, Reason::Spoofed), 1);
             assert_eq!(count(&bench, Reason::Need), 3);
+        }
+    });
+}
+
+#[test]
+fn a_permission_that_is_known_is_not_asked_for_again() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            let frame = opening(family.web, family.peer, 6667);
+            bench.drops(&frame, Reason::NewFlow);
+            let place = known(&bench).remove(0);
+            // found again, it would be dropped
+            let mut lie = place.bytes.clone();
+            lie[28..31].copy_from_slice(&bench.id_of("web1").to_le_bytes()[..3]);
+            lie[31] = Reason::Need.number();
+            put(&bench, &place, &lie);
+            assert_eq!(bench.gate.programs.run_filter(&frame, 1).unwrap().action, XDP_PASS);
+            assert_eq!(count(&bench, Reason::Need), 1);
         }
     });
 }
@@ -469,6 +491,11 @@ fn it_holds_for_one_address_one_mac_and_one_port() {
                 bench.drops(&borrowed(&frame), Reason::Spoofed);
             }
             assert_eq!(known(&bench).len(), 2, "both are known");
+            for bit in 0..48 {
+                let mut mac = [2, 0, 0, 0, 0, 1];
+                mac[bit / 8] ^= 1 << (bit % 8);
+                bench.drops(&from_mac(&frame, mac), Reason::Spoofed);
+            }
             for port in [6666, 6668, 6667 ^ 0x100, 6667 ^ 0x8000] {
                 let row = bench.drops(&own(&opening(family.web, family.peer, port)), Reason::NewFlow);
                 assert_eq!((row.key.port, row.row.packets), (port, 1));
@@ -646,6 +673,40 @@ fn what_is_known_of_a_server_without_further_rows_ends_with_policy_and_quarantin
 }
 
 #[test]
+fn a_server_has_no_further_rows_when_its_own_and_the_common_ones_are_gone_and_not_before() {
+    let check = |full: bool| {
+        let bench = Bench::sized(POLICY, &[("ledger", 64)]);
+        if full {
+            // no room in the table itself, which may pass
+            fill(&bench, "ledger");
+        }
+        let web = bench.id_of("web1");
+        let words: HashMap<u32, u64> = bench.entries("state").into_iter().collect();
+        let limit = |word: state| words[&word.0];
+        let (own, common) = (limit(state::STATE_LEDGER_OWN), limit(state::STATE_LEDGER_COMMON));
+        let most = limit(state::STATE_LEDGER_MOST);
+        let mut port = 1000;
+        let mut is_spent = |rows: u64, common_rows: u64| {
+            for (owner, rows) in [(web, rows), (share_key::SHARE_COMMON.0, common_rows)] {
+                let shares = bench.gate.map("ledger_shares");
+                shares.update(&owner.to_ne_bytes(), &rows.to_ne_bytes(), MapFlags::ANY).unwrap();
+            }
+            for (key, value) in spent(&bench) {
+                bench.gate.map("spent_shares").update(&key, &vec![0; value.len()], MapFlags::ANY).unwrap();
+            }
+            port += 1;
+            bench.drops(&opening(V4.web, V4.peer, port), Reason::NewFlow);
+            !spent(&bench).is_empty()
+        };
+        assert!(!is_spent(own - 1, common));
+        assert!(!is_spent(own, common - 1));
+        assert!(is_spent(own, common));
+        assert!(is_spent(most, 0), "as many as one may have");
+    };
+    on_one_cpu(|| [false, true].into_iter().for_each(check));
+}
+
+#[test]
 fn the_row_of_the_rest_is_sampled_once_in_a_second() {
     on_one_cpu(|| {
         let bench = Bench::sized(POLICY, &[("ledger", 2)]);
@@ -696,6 +757,32 @@ fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
             bench.drops(&answer, Reason::Spoofed);
             bench.swap(&POLICY.replace("\"tcp/80\", ", ""));
             bench.drops(&answer, Reason::NoFlow);
+        }
+    });
+}
+
+#[test]
+fn an_answer_in_a_known_flow_is_not_asked_for_again() {
+    on_one_cpu(|| {
+        for family in FAMILIES {
+            let bench = Bench::dmz();
+            let peer = (family.peer, 51_000);
+            bench.establish((family.web, 80), peer);
+            bench.to_server(&udp(peer, (family.ns, 53)));
+            bench.passes(&udp((family.ns, 53), peer), Reason::Reply);
+            let plain = [tcp((family.unknown, 80), peer, ACK), udp((family.unknown, 53), peer)];
+            for (frame, map) in plain.iter().zip(["established", "datagrams"]) {
+                bench.drops(frame, Reason::UnknownSource);
+                // the flow of one who is no server: asked again, whose it is would be found out
+                let [(mut key, flow)] = bench.entries::<flow_key, flow>(map)[..] else { panic!("one flow") };
+                key.server = portcullis::gate::to_address(family.unknown);
+                // SAFETY: both are plain, without padding
+                let (key, flow) = unsafe { (plain::as_bytes(&key), plain::as_bytes(&flow)) };
+                bench.gate.map(map).update(key, flow, MapFlags::ANY).unwrap();
+                let before = count(&bench, Reason::Reply);
+                assert_eq!(bench.gate.programs.run_filter(frame, 1).unwrap().action, XDP_PASS);
+                assert_eq!(count(&bench, Reason::Reply), before + 1);
+            }
         }
     });
 }
