@@ -11,9 +11,9 @@ use portcullis::gate::now_ns;
 use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
-use crate::support::dmz::{POLICY, V4, v4};
+use crate::support::dmz::{FAMILIES, Family, POLICY, v4, v6};
 use crate::support::frame::{
-    ACK, L4_OF_V4, SYN, UDP, echo_reply, echo_request, fragment, tcp, tcp_numbered, udp, udp_datagram,
+    ACK, SYN, UDP, echo_reply, echo_request, fragment, l4_of, tcp, tcp_numbered, udp, udp_datagram,
 };
 
 const FLOOD: u64 = 150_000;
@@ -21,8 +21,6 @@ const FLOOD: u64 = 150_000;
 const CONNECTIONS: u32 = 1_000;
 /// Entries of every other table.
 const OTHERS: u32 = 200;
-const SOURCE: usize = 26;
-const IP_ID: usize = 18;
 /// In the order of [`Bench`]'s maps.
 const TABLES: [&str; 6] = ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments"];
 
@@ -31,8 +29,13 @@ fn flood_size() -> u64 {
 }
 
 /// A peer of its own for each number.
-fn peer(number: u32) -> (IpAddr, u16) {
-    (v4(203, 0, 113, (number % 200) as u8), 20_000 + (number / 200) as u16)
+fn peer(family: Family, number: u32) -> (IpAddr, u16) {
+    let host = number % 200;
+    let address = match family.web {
+        IpAddr::V4(_) => v4(203, 0, 113, host as u8),
+        IpAddr::V6(_) => v6(0x2001_0db8_0050_0000, host.into()),
+    };
+    (address, 20_000 + (number / 200) as u16)
 }
 
 /// Where the frame's changing bytes are drawn from: the same in every run (xorshift64).
@@ -53,13 +56,14 @@ fn keys(bench: &Bench, table: &str) -> BTreeSet<Vec<u8>> {
 
 /// A gate of the default sizes in whose tables legitimate peers and servers have something open.
 struct Scene {
+    family: Family,
     bench: Bench,
     before: Vec<BTreeSet<Vec<u8>>>,
     began_ns: u64,
 }
 
 impl Scene {
-    fn new() -> Scene {
+    fn new(family: Family) -> Scene {
         let sizes = [
             ("established", 262_144),
             ("half_open", 65_536),
@@ -69,7 +73,8 @@ impl Scene {
             ("fragments", 16_384),
         ];
         let bench = Bench::sized(POLICY, &sizes);
-        let (web, ns) = ((V4.web, 80), (V4.ns, 53));
+        let (web, ns) = ((family.web, 80), (family.ns, 53));
+        let peer = |number| peer(family, number);
         let track = |frame: &[u8]| bench.gate.programs.run_track(frame, 1).expect("a run");
         let filter = |frame: &[u8]| bench.gate.programs.run_filter(frame, 1).expect("a run");
         for number in 0..CONNECTIONS {
@@ -78,16 +83,16 @@ impl Scene {
             track(&tcp_numbered(peer(number), web, ACK, (1001, 5001)));
         }
         for number in 0..OTHERS {
-            track(&tcp(peer(number), (V4.web, 443), SYN));
+            track(&tcp(peer(number), (family.web, 443), SYN));
             track(&udp(peer(number), ns));
-            track(&echo_request(peer(number).0, V4.web, 500 + number as u16));
-            track(&tcp(peer(number), (V4.web, 4444), SYN));
-            filter(&first_fragment(number as u16));
+            track(&echo_request(peer(number).0, family.web, 500 + number as u16));
+            track(&tcp(peer(number), (family.web, 4444), SYN));
+            filter(&first_fragment(family, number as u16));
         }
         let before: Vec<_> = TABLES.iter().map(|table| keys(&bench, table)).collect();
         assert_eq!(before[0].len(), CONNECTIONS as usize);
         assert!(before[1..].iter().all(|keys| keys.len() == OTHERS as usize));
-        Scene { bench, before, began_ns: now_ns() }
+        Scene { family, bench, before, began_ns: now_ns() }
     }
 
     /// Sends a flood by the tracker, or by the filter, from both CPUs at once.
@@ -134,132 +139,177 @@ impl Scene {
             self.bench.age_ns(table, took_ns.wrapping_neg());
         }
         let filter = |frame: &[u8]| self.bench.gate.programs.run_filter(frame, 1).expect("a run").action;
-        let web = (V4.web, 80);
+        let family = self.family;
+        let web = (family.web, 80);
+        let peer = |number| peer(family, number);
         for number in 0..CONNECTIONS {
             assert_eq!(filter(&tcp(web, peer(number), ACK)), 2, "connection {number}");
         }
         self.bench.passes(&tcp(web, peer(7), ACK), Reason::Reply);
         if flooded != "datagrams" {
-            self.bench.passes(&udp((V4.ns, 53), peer(7)), Reason::Reply);
+            self.bench.passes(&udp((family.ns, 53), peer(7)), Reason::Reply);
         }
         if flooded != "icmp_queries" {
-            self.bench.passes(&echo_reply(V4.web, peer(7).0, 507), Reason::Reply);
+            self.bench.passes(&echo_reply(family.web, peer(7).0, 507), Reason::Reply);
         }
         if flooded != "unlisted" {
-            self.bench.drops(&tcp((V4.web, 4444), peer(7), SYN | ACK), Reason::UnlistedService);
+            self.bench.drops(&tcp((family.web, 4444), peer(7), SYN | ACK), Reason::UnlistedService);
         }
         if flooded != "fragments" {
-            let rest = fragment(V4.web, V4.loghost, UDP, (7, 3, false), &[0x5a; 16]);
+            let rest = fragment(family.web, family.loghost, UDP, (7, 3, false), &[0x5a; 16]);
             self.bench.passes(&rest, Reason::LaterFragment);
         }
         // and a new client comes in
-        self.bench.establish((V4.web, 443), (V4.peer, 61_000));
+        self.bench.establish((family.web, 443), (family.peer, 61_000));
         assert_eq!(self.bench.gate.tally().expect("the tally").flows_lost, 0);
     }
 }
 
-fn first_fragment(id: u16) -> Vec<u8> {
-    let datagram = udp_datagram((V4.web, 40_000), (V4.loghost, 514), &[0; 16]);
-    fragment(V4.web, V4.loghost, UDP, (id, 0, true), &datagram)
+fn first_fragment(family: Family, id: u16) -> Vec<u8> {
+    let datagram = udp_datagram((family.web, 40_000), (family.loghost, 514), &[0; 16]);
+    fragment(family.web, family.loghost, UDP, (id, 0, true), &datagram)
 }
 
-fn forge_sender(frame: &mut [u8], dice: [u8; 8]) {
-    // everybody but the documentation's peers of this test: 198.18.0.0/15 is for benchmarks
-    frame[SOURCE..SOURCE + 4].copy_from_slice(&[198, 18 + (dice[0] & 1), dice[1], dice[2]]);
-    frame[L4_OF_V4..L4_OF_V4 + 2].copy_from_slice(&dice[3..5]);
+/// Anybody but the documentation's peers of this test.
+fn forge_address(frame: &mut [u8], family: Family, dice: [u8; 8]) {
+    match family.web {
+        // 198.18.0.0/15 is for benchmarks
+        IpAddr::V4(_) => frame[26..30].copy_from_slice(&[198, 18 + (dice[0] & 1), dice[1], dice[2]]),
+        // 2001:db8:8000::/47
+        IpAddr::V6(_) => frame[26..30].copy_from_slice(&[0x80, dice[0] & 1, dice[1], dice[2]]),
+    }
+}
+
+fn forge_sender(frame: &mut [u8], family: Family, dice: [u8; 8]) {
+    forge_address(frame, family, dice);
+    let port = l4_of(family.web);
+    frame[port..port + 2].copy_from_slice(&dice[3..5]);
 }
 
 #[test]
 fn a_flood_of_syns_to_a_service_costs_no_connection_and_touches_no_other_table() {
-    let scene = Scene::new();
-    let each = scene.flood(&tcp((V4.other, 1), (V4.web, 80), SYN), true, forge_sender);
-    scene.prove_unharmed("half_open", each);
+    for family in FAMILIES {
+        let scene = Scene::new(family);
+        let syn = tcp((family.other, 1), (family.web, 80), SYN);
+        let each = scene.flood(&syn, true, |frame, dice| forge_sender(frame, family, dice));
+        scene.prove_unharmed("half_open", each);
+    }
 }
 
 #[test]
 fn a_flood_of_syns_that_the_server_answers_costs_no_connection_either() {
-    let scene = Scene::new();
-    scene.flood(&tcp((V4.other, 1), (V4.web, 80), SYN), true, forge_sender);
-    // its answers leave as replies while their handshake is remembered, and make nothing of it
-    let mut frame = tcp((V4.web, 80), (V4.other, 1), SYN | ACK);
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ 1);
-    for _ in 0..flood_size().min(50_000) {
-        let roll = dice.roll();
-        frame[SOURCE + 4..SOURCE + 8].copy_from_slice(&[198, 18 + (roll[0] & 1), roll[1], roll[2]]);
-        frame[L4_OF_V4 + 2..L4_OF_V4 + 4].copy_from_slice(&roll[3..5]);
-        scene.bench.gate.programs.run_filter(&frame, 1).expect("a run");
+    for family in FAMILIES {
+        let scene = Scene::new(family);
+        let syn = tcp((family.other, 1), (family.web, 80), SYN);
+        scene.flood(&syn, true, |frame, dice| forge_sender(frame, family, dice));
+        // its answers leave as replies while their handshake is remembered, and make nothing of it
+        let mut frame = tcp((family.web, 80), (family.other, 1), SYN | ACK);
+        // where the peer's address has the bytes that a forged sender's has
+        let (peer, port) = if family.web.is_ipv4() { (30, 36) } else { (42, 56) };
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ 1);
+        let mut forged = syn.clone();
+        for _ in 0..flood_size().min(50_000) {
+            let roll = dice.roll();
+            forge_address(&mut forged, family, roll);
+            frame[peer..peer + 4].copy_from_slice(&forged[26..30]);
+            frame[port..port + 2].copy_from_slice(&roll[3..5]);
+            scene.bench.gate.programs.run_filter(&frame, 1).expect("a run");
+        }
+        scene.prove_unharmed("half_open", 0);
     }
-    scene.prove_unharmed("half_open", 0);
 }
 
 #[test]
 fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
-    let scene = Scene::new();
-    let each = scene.flood(&tcp((V4.other, 1), (V4.web, 80), ACK), true, |frame, dice| {
-        forge_sender(frame, dice);
-        frame[L4_OF_V4 + 8..L4_OF_V4 + 12].copy_from_slice(&dice[4..8]);
-    });
-    eprintln!("{each} ns each");
-    for (table, before) in TABLES.iter().zip(&scene.before) {
-        assert!(keys(&scene.bench, table) == *before, "{table}");
+    for family in FAMILIES {
+        let scene = Scene::new(family);
+        let ack = tcp((family.other, 1), (family.web, 80), ACK);
+        let number = l4_of(family.web) + 8;
+        let each = scene.flood(&ack, true, |frame, dice| {
+            forge_sender(frame, family, dice);
+            frame[number..number + 4].copy_from_slice(&dice[4..8]);
+        });
+        eprintln!("{each} ns each");
+        for (table, before) in TABLES.iter().zip(&scene.before) {
+            assert!(keys(&scene.bench, table) == *before, "{table}");
+        }
     }
 }
 
 #[test]
 fn a_flood_of_datagrams_touches_no_other_table() {
-    let scene = Scene::new();
-    let each = scene.flood(&udp((V4.other, 1), (V4.ns, 53)), true, forge_sender);
-    scene.prove_unharmed("datagrams", each);
+    for family in FAMILIES {
+        let scene = Scene::new(family);
+        let datagram = udp((family.other, 1), (family.ns, 53));
+        let each = scene.flood(&datagram, true, |frame, dice| forge_sender(frame, family, dice));
+        scene.prove_unharmed("datagrams", each);
+    }
 }
 
 #[test]
 fn a_flood_of_pings_touches_no_other_table() {
-    let scene = Scene::new();
-    let each = scene.flood(&echo_request(V4.other, V4.web, 1), true, |frame, dice| {
-        frame[SOURCE..SOURCE + 4].copy_from_slice(&[198, 18 + (dice[0] & 1), dice[1], dice[2]]);
-        frame[L4_OF_V4 + 4..L4_OF_V4 + 6].copy_from_slice(&dice[3..5]);
-    });
-    scene.prove_unharmed("icmp_queries", each);
+    for family in FAMILIES {
+        let scene = Scene::new(family);
+        let id = l4_of(family.web) + 4;
+        let each = scene.flood(&echo_request(family.other, family.web, 1), true, |frame, dice| {
+            forge_address(frame, family, dice);
+            frame[id..id + 2].copy_from_slice(&dice[3..5]);
+        });
+        scene.prove_unharmed("icmp_queries", each);
+    }
 }
 
 #[test]
 fn a_flood_of_openings_to_what_is_no_service_touches_no_other_table() {
-    let scene = Scene::new();
-    let each = scene.flood(&tcp((V4.other, 1), (V4.web, 4444), SYN), true, |frame, dice| {
-        forge_sender(frame, dice);
-        // any port but a service's
-        frame[L4_OF_V4 + 2..L4_OF_V4 + 4].copy_from_slice(&[0x20 | dice[5] & 0x1f, dice[6]]);
-    });
-    scene.prove_unharmed("unlisted", each);
+    for family in FAMILIES {
+        let scene = Scene::new(family);
+        let syn = tcp((family.other, 1), (family.web, 4444), SYN);
+        let port = l4_of(family.web) + 2;
+        let each = scene.flood(&syn, true, |frame, dice| {
+            forge_sender(frame, family, dice);
+            // any port but a service's
+            frame[port..port + 2].copy_from_slice(&[0x20 | dice[5] & 0x1f, dice[6]]);
+        });
+        scene.prove_unharmed("unlisted", each);
+    }
 }
 
 #[test]
 fn a_server_s_flood_of_first_fragments_touches_no_other_table() {
-    let scene = Scene::new();
-    let each = scene.flood(&first_fragment(1), false, |frame, dice| {
-        // 65,536 ids, to two log hosts
-        frame[IP_ID..IP_ID + 2].copy_from_slice(&dice[..2]);
-        frame[SOURCE + 7] = 20 + (dice[2] & 1);
-    });
-    scene.prove_unharmed("fragments", each);
+    for family in FAMILIES {
+        let scene = Scene::new(family);
+        let each = scene.flood(&first_fragment(family, 1), false, |frame, dice| match family.web {
+            // 65,536 ids, to two log hosts
+            IpAddr::V4(_) => {
+                frame[18..20].copy_from_slice(&dice[..2]);
+                frame[33] = 20 + (dice[2] & 1);
+            }
+            IpAddr::V6(_) => frame[58..62].copy_from_slice(&dice[..4]),
+        });
+        scene.prove_unharmed("fragments", each);
+    }
 }
 
 #[test]
 fn a_new_client_gets_in_while_a_flood_turns_half_open_over_more_slowly_than_its_round_trip() {
     // Measured: how many forged SYNs may come between a client's SYN and its ACK.
-    let scene = Scene::new();
+    FAMILIES.into_iter().for_each(measure_half_open);
+}
+
+fn measure_half_open(family: Family) {
+    let scene = Scene::new(family);
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
-    let mut frame = tcp((V4.other, 1), (V4.web, 80), SYN);
+    let mut frame = tcp((family.other, 1), (family.web, 80), SYN);
     let mut survived = Vec::new();
     let long = flood_size() >= 1_000_000;
     let more: &[u32] = if long { &[128_000, 256_000, 512_000, 1_024_000] } else { &[] };
     for &between in [1_000, 64_000].iter().chain(more) {
         // a full table to begin with
-        let (server, client) = ((V4.web, 80), (V4.peer, 50_000));
+        let (server, client) = ((family.web, 80), (family.peer, 50_000));
         let programs = &scene.bench.gate.programs;
         let mut flood = |count: u32| {
             for _ in 0..count {
-                forge_sender(&mut frame, dice.roll());
+                forge_sender(&mut frame, family, dice.roll());
                 programs.run_track(&frame, 1).expect("a run");
             }
         };
@@ -270,18 +320,18 @@ fn a_new_client_gets_in_while_a_flood_turns_half_open_over_more_slowly_than_its_
         programs.run_track(&tcp_numbered(client, server, ACK, (1001, 5001)), 1).expect("a run");
         let in_it = scene.bench.has_flow(portcullis::gate::FlowTable::Established, server, client);
         survived.push((between, in_it));
-        scene.bench.gate.map("established").delete(&flow_key_of(client)).ok();
-        scene.bench.gate.map("half_open").delete(&flow_key_of(client)).ok();
+        scene.bench.gate.map("established").delete(&flow_key_of(server, client)).ok();
+        scene.bench.gate.map("half_open").delete(&flow_key_of(server, client)).ok();
     }
     eprintln!("forged SYNs between a client's SYN and its ACK, and whether it got in: {survived:?}");
     assert!(survived[0].1, "a table of 65,536 must hold a handshake for 1,000 SYNs");
 }
 
-fn flow_key_of(client: (IpAddr, u16)) -> Vec<u8> {
+fn flow_key_of(server: (IpAddr, u16), client: (IpAddr, u16)) -> Vec<u8> {
     let key = portcullis::gate::contract::flow_key {
-        server: portcullis::gate::to_address(V4.web),
+        server: portcullis::gate::to_address(server.0),
         peer: portcullis::gate::to_address(client.0),
-        server_port_be: 80_u16.to_be(),
+        server_port_be: server.1.to_be(),
         peer_port_be: client.1.to_be(),
         protocol: 6,
         ..Default::default()
