@@ -94,9 +94,11 @@ fn render(drop: &Drop, interface: &str) -> anyhow::Result<Vec<u8>> {
     let mut writer = start_section(interface)?;
     let before = writer.get_ref().len();
     let captured = u32::try_from(drop.frame.len())?;
+    // a sample of bytes that are none may say any time
+    let time_ns = drop.time.as_nanosecond().clamp(0, u64::MAX.into());
     writer.write_pcapng_block(EnhancedPacketBlock {
         interface_id: 0,
-        timestamp: Duration::from_nanos(u64::try_from(drop.time.as_nanosecond()).unwrap_or(0)),
+        timestamp: Duration::from_nanos(u64::try_from(time_ns)?),
         original_len: drop.length.unwrap_or(captured).max(captured),
         data: Cow::Borrowed(&drop.frame),
         options: vec![EnhancedPacketOption::Comment(Cow::Owned(comment(drop)))],
@@ -155,11 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn a_time_before_1970_and_a_wrong_length_do_no_harm() {
-        let mut drop = syn();
-        drop.frame = vec![0; 128];
-        drop.length = Some(1);
-        drop.time = jiff::Timestamp::MIN;
-        assert!(!render(&drop, "dmz0").unwrap().is_empty());
+    fn a_time_that_the_format_can_t_say_and_a_wrong_length_do_no_harm() {
+        for (time, told) in
+            [(jiff::Timestamp::MIN, Duration::ZERO), (jiff::Timestamp::MAX, Duration::from_nanos(u64::MAX))]
+        {
+            let mut drop = syn();
+            drop.frame = vec![0; 128];
+            drop.length = Some(1);
+            drop.time = time;
+            let packet = render(&drop, "dmz0").unwrap();
+            let file = [start_section("dmz0").unwrap().into_inner(), packet].concat();
+            let mut reader = PcapNgReader::new(&file[..]).unwrap();
+            reader.next_block().unwrap().unwrap();
+            let Block::EnhancedPacket(found) = reader.next_block().unwrap().unwrap() else {
+                panic!("a packet")
+            };
+            assert_eq!((found.timestamp, found.original_len), (told, 128));
+        }
     }
 }
