@@ -291,6 +291,9 @@ fn quote(word: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Drop;
+    use crate::drops::example::{after_ms, syn};
 
     #[test]
     fn a_name_is_one_word_to_the_shell() {
@@ -306,5 +309,29 @@ mod tests {
         assert_eq!(name_flags(0x12), "SA");
         assert_eq!(name_flags(0xc2), "S", "`explain` knows no ECN bits");
         assert_eq!(name_flags(0), "");
+    }
+
+    #[test]
+    fn each_reason_says_what_was_done_and_why_it_matters() {
+        let cases = [
+            (Reason::UnknownSource, "has the source address 192.0.2.10", "policy does not know"),
+            (Reason::Spoofed, "is not where its address 192.0.2.10 came from", "another server's address"),
+            (Reason::RogueRouter, "played router: tcp/445", "plays router on the link"),
+            (Reason::SourceRoute, "sent source-routed packets", "past the filters in between"),
+            (Reason::Malformed, "sent packets that no stack sends", "a way around filters"),
+            (Reason::Fragment, "sent fragments without a permitted beginning", "a way around filters"),
+            (Reason::Ethertype, "sent frames that are not IP (ethernet/0x01bd)", "nobody watches"),
+            (Reason::Protocol, "sent the protocol tcp/445", "nobody watches"),
+            (Reason::Quarantined, "is in quarantine and still sends tcp/445", "that it still runs"),
+            (Reason::Destination, "tried tcp/445, which it may do elsewhere", "used for another place"),
+            (Reason::NewFlow, "tried tcp/445 to 198.51.100.7", "hardly ever call"),
+        ];
+        for (reason, deed, why) in cases {
+            let drop = Drop { reason: reason.into(), ..syn() };
+            let changes = Engine::default().observe(&drop, after_ms(0));
+            let [opened] = &changes[..] else { panic!("{reason}: one alarm, not {changes:?}") };
+            let text = opened.alarm.tell(Step::Opened);
+            assert!(text.contains(deed) && text.contains(why), "{reason}: {text}");
+        }
     }
 }
