@@ -256,6 +256,11 @@ impl Engine {
         Some(open.tell(Step::Updated, now))
     }
 
+    /// No further alarm gets an id up to this one.
+    pub fn skip_ids(&mut self, last: u64) {
+        self.next_id = self.next_id.max(last.saturating_add(1));
+    }
+
     /// The id that the next alarm gets.
     pub fn next_id(&self) -> u64 {
         self.next_id
@@ -425,21 +430,25 @@ impl Open {
 
     /// Adds a drop, and says whether it makes the alarm graver.
     fn add(&mut self, kind: Kind, finding: Finding, drop: &Drop, now: Clock) -> Step {
-        self.last_ns = now.mono_ns;
         self.untold = true;
         let alarm = &mut self.alarm;
+        // A history may answer late, and what came before its daemon is told after what came since.
+        let is_older = drop.while_away && drop.time < alarm.last;
         alarm.packets = alarm.packets.saturating_add(drop.drops);
         alarm.events = alarm.events.saturating_add(u64::from(!is_glimpse(drop)));
         // Ledger rows come after samples, and times are those of the drops.
         alarm.first = alarm.first.min(drop.since);
         alarm.last = alarm.last.max(drop.time);
-        alarm.reason = drop.reason;
-        alarm.verdict = drop.verdict;
-        alarm.interface = drop.interface.clone();
         alarm.while_away |= drop.while_away;
-        if alarm.scope != Scope::Everything {
-            // A policy may have given the id's server another name.
-            alarm.server = drop.server.clone();
+        if !is_older {
+            self.last_ns = now.mono_ns;
+            alarm.reason = drop.reason;
+            alarm.verdict = drop.verdict;
+            alarm.interface = drop.interface.clone();
+            if alarm.scope != Scope::Everything {
+                // A policy may have given the id's server another name.
+                alarm.server = drop.server.clone();
+            }
         }
         if let Some(source) = drop.source {
             alarm.sources.insert(source);
@@ -456,7 +465,7 @@ impl Open {
         if finding.callback.is_some() {
             alarm.called = finding.callback;
         }
-        if drop.from == Origin::Sample || alarm.sample.from == Origin::Ledger {
+        if !is_older && (drop.from == Origin::Sample || alarm.sample.from == Origin::Ledger) {
             alarm.sample = Arc::new(drop.clone());
         }
 

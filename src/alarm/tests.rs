@@ -318,6 +318,37 @@ fn drops_from_before_the_daemon_tell_when_they_came_and_are_no_worm() {
 }
 
 #[test]
+fn what_is_told_late_adds_to_an_open_alarm_and_changes_nothing_that_it_says_of_now() {
+    let mut engine = Engine::default();
+    let opened = engine.observe(&syn(), at(1_000)).remove(0).alarm;
+    let mut away = syn();
+    away.from = Origin::Ledger;
+    away.while_away = true;
+    away.verdict = Verdict::WouldDrop;
+    away.drops = 900;
+    away.since = "2026-11-20T01:00:00Z".parse().unwrap();
+    away.time = "2026-11-21T01:00:00Z".parse().unwrap();
+    engine.observe(&away, at(300_000));
+    let [alarm] = engine.open_alarms()[..] else { panic!("one alarm") };
+    assert_eq!((alarm.packets, alarm.while_away, alarm.first), (901, true, away.since));
+    assert_eq!((alarm.verdict, alarm.last), (Verdict::Drop, opened.last));
+    assert_eq!(alarm.sample, opened.sample);
+    // nor does it keep it open
+    assert_eq!(engine.tick(at(1_000 + 300_000)).len(), 1);
+    assert!(engine.open_alarms().is_empty());
+}
+
+#[test]
+fn an_id_that_an_earlier_daemon_has_given_is_given_to_no_other_alarm() {
+    let mut engine = Engine::default();
+    engine.observe(&syn(), at(0));
+    engine.skip_ids(57);
+    engine.skip_ids(3);
+    let other = engine.observe(&Drop { port: 25, ..syn() }, at(0)).remove(0);
+    assert_eq!(other.alarm.id, 58);
+}
+
+#[test]
 fn a_sample_is_kept_when_the_ledger_adds_to_its_alarm() {
     let mut engine = Engine::default();
     let mut sampled = syn();

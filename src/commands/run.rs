@@ -90,8 +90,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     voice::leave_to_thread();
     let mut notifier = Notifier::from_env();
     let listener = metrics.map(metrics::listen).transpose()?;
-    // Before the gate is put down: what comes between that and the first look at the ledger is
-    // told as if no daemon had listened, and a disk may be slow.
+    // It opens while the gate is put down, which waits for no disk.
     let days = policy.alarms.response.history_days;
     let keeper = Keeper::start(&place.history(), Limits::of_days(days));
     let (gate, attachment) = {
@@ -121,7 +120,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let ended = daemon.watch(&consumer, &doorbell, path, &mut notifier);
     let lifted = daemon.lifted;
     notifier.stopping();
-    daemon.stop();
+    daemon.stop(raise_on_exit || !gate.is_pinned_at(&place));
     ended?;
     if lifted {
         return Ok(Exit::Done);
@@ -189,9 +188,11 @@ impl<'gate> Daemon<'gate> {
         gate: &'gate Gate,
         policy: &Policy,
         attachment: &Attachment,
-        keeper: Keeper,
+        mut keeper: Keeper,
         output: &Output,
     ) -> anyhow::Result<Self> {
+        // What comes from here on is live.
+        let ledger = gate.ledger_snapshot()?;
         let board = Arc::new(Board::default());
         board.beat();
         let socket = Socket::listen(&place.socket(), Arc::clone(&board))
@@ -199,7 +200,7 @@ impl<'gate> Daemon<'gate> {
             .ok();
         let colour = output.colours_stderr();
         let alarms = policy.alarms.clone();
-        let settings = Settings { first_id: keeper.last_id() + 1, ..Settings::default() };
+        let settings = Settings { first_id: keeper.wait() + 1, ..Settings::default() };
         let mut daemon = Daemon {
             place: place.clone(),
             gate,
@@ -232,7 +233,6 @@ impl<'gate> Daemon<'gate> {
             glance: Glance::default(),
         };
         daemon.learn_names()?;
-        let ledger = gate.ledger_snapshot()?;
         daemon.sweep = Sweep::starting(&ledger, &Baseline::default(), &daemon.context()).0;
         daemon.found = Some(ledger);
         daemon.report_found();
@@ -283,9 +283,22 @@ impl<'gate> Daemon<'gate> {
         Ok(())
     }
 
-    fn stop(&mut self) {
+    /// `last`: the ledger goes with its gate, and no daemon after this one can make up for anything.
+    fn stop(&mut self, last: bool) {
+        self.report_found();
+        if last {
+            self.report_unreported(&Baseline::default());
+            // the maps live as long as this process
+            if let Ok(ledger) = self.gate.ledger_snapshot() {
+                for drop in self.finish_sweep(&ledger) {
+                    self.report(drop);
+                }
+            }
+        }
         std::mem::take(&mut self.outlet).close(LAST_WRITES);
-        self.settle();
+        if !self.settle() && last {
+            self.note_reported();
+        }
     }
 
     fn take_samples(&mut self, consumer: &Consumer<'_>) -> anyhow::Result<()> {
@@ -377,13 +390,29 @@ impl<'gate> Daemon<'gate> {
         if self.found.is_none() {
             return;
         }
-        if let Some(baseline) = self.keeper.take_baseline()
-            && let Some(ledger) = self.found.take()
-        {
-            for drop in Sweep::starting(&ledger, &baseline, &self.context()).1 {
-                self.report(drop);
-            }
+        if let Some(heritage) = self.keeper.take_heritage() {
+            self.engine.skip_ids(heritage.last_id);
+            self.report_unreported(&heritage.baseline);
         }
+    }
+
+    fn finish_sweep(&mut self, ledger: &Ledger) -> Vec<Drop> {
+        let mut sweep = std::mem::take(&mut self.sweep);
+        let drops = sweep.finish(ledger, &self.context());
+        self.sweep = sweep;
+        drops
+    }
+
+    fn report_unreported(&mut self, baseline: &Baseline) {
+        let Some(ledger) = self.found.take() else {
+            return;
+        };
+        let unreported = Sweep::starting(&ledger, baseline, &self.context()).1;
+        drop(ledger);
+        for drop in unreported {
+            self.report(drop);
+        }
+        return_memory();
     }
 
     /// Notes what has been reported, for the next daemon; not while that can't be said of every
@@ -393,12 +422,16 @@ impl<'gate> Daemon<'gate> {
         if self.found.is_some() || !self.sweep.has_seen_all() {
             return false;
         }
+        self.note_reported();
+        true
+    }
+
+    fn note_reported(&mut self) {
         let baseline = self.sweep.baseline();
         if baseline != self.settled {
             self.settled = baseline.clone();
             self.keeper.settle(baseline);
         }
-        true
     }
 
     /// What a sink has not been given is not called reported, as long as the sink works: after a

@@ -149,7 +149,7 @@ impl Sweep {
             })
             .collect();
         let mut sweep = Sweep { known, ..Sweep::default() };
-        let mut drops = sweep.compare(ledger, context, usize::MAX, |_, entry, _| entry.packets);
+        let mut drops = sweep.finish(ledger, context);
         for drop in &mut drops {
             drop.while_away = true;
         }
@@ -219,6 +219,11 @@ impl Sweep {
                 entry.sampled_packets.min(entry.packets)
             }
         })
+    }
+
+    /// As [`Sweep::step`], when there will be no other: all that nobody has reported.
+    pub fn finish(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<Drop> {
+        self.compare(ledger, context, usize::MAX, |_, entry, _| entry.packets)
     }
 
     /// What nobody has reported of one row yet, now: for an alarm that can't wait for the next step.

@@ -72,44 +72,48 @@ pub struct Keeper {
     store: Arc<Store>,
     thread: Option<JoinHandle<()>>,
     started: Instant,
-    last_id: u64,
-    baseline: Option<Baseline>,
-    answer: Receiver<Found>,
+    answer: Receiver<Heritage>,
+    /// The answer, until somebody takes it.
+    heritage: Option<Heritage>,
 }
 
 /// What the daemon before has left.
-struct Found {
+#[derive(Debug)]
+pub struct Heritage {
     /// Its alarms are marked as cut off.
     begun: bool,
-    last_id: u64,
-    baseline: Baseline,
+    /// The highest id that an alarm has had.
+    pub last_id: u64,
+    /// What had been reported; empty if that can't be known.
+    pub baseline: Baseline,
 }
 
-impl Found {
-    fn look(shared: &Shared, store: &Store) -> Found {
-        wait_for_others(shared, store);
+impl Heritage {
+    fn look(store: &Store) -> Heritage {
+        wait_for_others(store);
         let begun = store.begin().inspect_err(|error| warn!("{error}; tried again")).ok();
         let last_id = begun.unwrap_or_else(|| match store.alarms(&Filter::default()) {
             Ok(alarms) => alarms.last().map_or(0, |entry| entry.id),
-            Err(_) => last_id_by_clock(),
+            Err(_) => Heritage::nothing().last_id,
         });
         let baseline = store.baseline().unwrap_or_else(|error| {
             warn!("{error}; what an earlier daemon has reported is reported once more");
             Baseline::default()
         });
-        Found { begun: begun.is_some(), last_id, baseline }
+        Heritage { begun: begun.is_some(), last_id, baseline }
+    }
+
+    /// No alarm of an earlier daemon may have the next id, or it would be overwritten.
+    fn nothing() -> Heritage {
+        let last_id = u64::try_from(Clock::now().wall.as_second()).unwrap_or(0);
+        Heritage { begun: false, last_id, baseline: Baseline::default() }
     }
 }
 
-/// No alarm of an earlier daemon may have the next id, or it would be overwritten.
-fn last_id_by_clock() -> u64 {
-    u64::try_from(Clock::now().wall.as_second()).unwrap_or(0)
-}
-
 /// Whoever reads a history that no daemon has keeps the next one from it for a moment.
-fn wait_for_others(shared: &Shared, store: &Store) {
+fn wait_for_others(store: &Store) {
     let begun = Instant::now();
-    while begun.elapsed() < LATE_PATIENCE && !shared.desk().ending {
+    while begun.elapsed() < LATE_PATIENCE {
         match store.try_open() {
             Err(StoreError::Open { taken: true, .. }) => std::thread::sleep(TAKEN_PAUSE),
             _ => return,
@@ -118,40 +122,68 @@ fn wait_for_others(shared: &Shared, store: &Store) {
 }
 
 impl Keeper {
-    /// Starts the thread, which opens the history in a folder. What fails now is tried again, and
-    /// a disk that hangs is waited for no longer than a moment: a daemon without a history is
-    /// better than none.
+    /// Starts the thread, which opens the history in a folder. What fails now is tried again.
     pub fn start(folder: &Path, limits: Limits) -> Keeper {
         let store = Arc::new(Store::new(folder));
         let shared = Arc::new(Shared::default());
         shared.desk().limits = Some(limits);
         let (desk, writer) = (Arc::clone(&shared), Arc::clone(&store));
         let (question, answer) = sync_channel(1);
-        let started = Instant::now();
         let thread = std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || {
-                let found = Found::look(&desk, &writer);
-                let begun = found.begun;
-                let _ = question.send(found);
+                let heritage = Heritage::look(&writer);
+                let begun = heritage.begun;
+                let _ = question.send(heritage);
                 keep(&desk, &writer, begun);
             })
             .inspect_err(|error| warn!("no thread for the history: {error}"))
             .ok();
-        let (last_id, baseline) = match answer.recv_timeout(FIRST_PATIENCE) {
-            Ok(found) => (found.last_id, Some(found.baseline)),
-            Err(RecvTimeoutError::Timeout) => {
-                warn!("the history {} does not answer; the daemon goes on", store.path().display());
-                (last_id_by_clock(), None)
-            }
-            Err(RecvTimeoutError::Disconnected) => (last_id_by_clock(), Some(Baseline::default())),
-        };
-        Keeper { shared, store, thread, started, last_id, baseline, answer }
+        Keeper { shared, store, thread, started: Instant::now(), answer, heritage: None }
     }
 
-    /// The highest id that an alarm of a daemon before has had.
-    pub fn last_id(&self) -> u64 {
-        self.last_id
+    /// Waits for what the daemon before has left, but no longer than a moment: a daemon without a
+    /// history is better than none. The highest id that an alarm has had, as far as known.
+    pub fn wait(&mut self) -> u64 {
+        let left = FIRST_PATIENCE.saturating_sub(self.started.elapsed());
+        self.heritage = match self.answer.recv_timeout(left) {
+            Ok(heritage) => Some(heritage),
+            Err(RecvTimeoutError::Timeout) => {
+                warn!("the history {} does not answer; the daemon goes on", self.store.path().display());
+                None
+            }
+            Err(RecvTimeoutError::Disconnected) => Some(self.give_up()),
+        };
+        self.heritage.as_ref().map_or_else(|| Heritage::nothing().last_id, |heritage| heritage.last_id)
+    }
+
+    /// What the daemon before has left, once; `None` while the disk has not said so. After a
+    /// minute it is taken for nothing: rather told twice than never.
+    pub fn take_heritage(&mut self) -> Option<Heritage> {
+        if let Some(heritage) = self.heritage.take() {
+            return Some(heritage);
+        }
+        match self.answer.try_recv() {
+            Ok(heritage) => Some(heritage),
+            Err(TryRecvError::Empty) if self.started.elapsed() < LATE_PATIENCE => None,
+            Err(TryRecvError::Empty) => {
+                warn!(
+                    "the history {} does not answer; what an earlier daemon has reported is \
+                     reported once more",
+                    self.store.path().display()
+                );
+                Some(Heritage::nothing())
+            }
+            Err(TryRecvError::Disconnected) => Some(self.give_up()),
+        }
+    }
+
+    /// There is no thread that could write.
+    fn give_up(&self) -> Heritage {
+        let error = format!("the history {} is not written: its thread is gone", self.store.path().display());
+        warn!("{error}; what an earlier daemon has reported is reported once more");
+        self.shared.desk().status.error = Some(error);
+        Heritage::nothing()
     }
 
     /// Another policy, another age.
@@ -177,26 +209,6 @@ impl Keeper {
     /// What has been reported until now, which accounts for every drop that was noted.
     pub fn settle(&self, baseline: Baseline) {
         self.shared.desk().pending.settle(baseline);
-    }
-
-    /// What the daemon before had reported, once; `None` while the disk has not said so. After a
-    /// minute it is taken for nothing: rather told twice than never.
-    pub fn take_baseline(&mut self) -> Option<Baseline> {
-        if let Some(baseline) = self.baseline.take() {
-            return Some(baseline);
-        }
-        match self.answer.try_recv() {
-            Ok(found) => Some(found.baseline),
-            Err(TryRecvError::Empty) if self.started.elapsed() < LATE_PATIENCE => None,
-            Err(_) => {
-                warn!(
-                    "the history {} does not answer; what an earlier daemon has reported is \
-                     reported once more",
-                    self.store.path().display()
-                );
-                Some(Baseline::default())
-            }
-        }
     }
 
     /// For whoever reads: the database may be read while it is written.

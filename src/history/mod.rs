@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use keeper::{Keeper, KeeperStatus};
+pub use keeper::{Heritage, Keeper, KeeperStatus};
 pub use pending::{Pending, Tallies};
 pub use query::{Filter, Found, severity_from_name};
 pub use store::{Store, StoreError};

@@ -294,21 +294,42 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 }
 
 fn try_open(path: &Path) -> Result<Database, DatabaseError> {
-    if fs::metadata(path).is_ok_and(|file| file.len() > 0) {
-        return create_or_open(path);
+    let failed = |error| DatabaseError::Storage(StorageError::Io(error));
+    let fresh = path.with_added_extension("new");
+    match fs::metadata(path) {
+        Ok(file) if file.len() > 0 => {
+            let database = create_or_open(path)?;
+            // another name of it, if it was made by one that was killed just then
+            let _ = fs::remove_file(&fresh);
+            return Ok(database);
+        }
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
     }
     // Half of a new one, for which the disk had no room or its daemon no time, would be taken for a
     // damaged one: it gets its name when it is whole.
-    let fresh = path.with_added_extension("new");
-    let _ = fs::remove_file(&fresh);
-    let made = create_or_open(&fresh).and_then(|database| {
-        fs::rename(&fresh, path).map_err(|error| DatabaseError::Storage(StorageError::Io(error)))?;
-        Ok(database)
+    let database = match create_or_open(&fresh) {
+        // nobody is at it: redb has asked for the lock first
+        Err(error) if is_damage(&error) => {
+            fs::remove_file(&fresh).map_err(failed)?;
+            create_or_open(&fresh)
+        }
+        other => other,
+    };
+    let named = database.and_then(|database| match fs::hard_link(&fresh, path) {
+        Ok(()) => Ok(database),
+        // another one was first, or a link leads nowhere yet
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            drop(database);
+            create_or_open(path)
+        }
+        Err(error) => Err(failed(error)),
     });
-    if made.is_err() {
+    if !matches!(named, Err(DatabaseError::DatabaseAlreadyOpen)) {
         let _ = fs::remove_file(&fresh);
     }
-    made
+    named
 }
 
 fn create_or_open(path: &Path) -> Result<Database, DatabaseError> {

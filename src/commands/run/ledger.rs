@@ -48,7 +48,7 @@ impl Daemon<'_> {
         (glance.dropped, glance.lost) = (dropped, lost);
         let is_old = glance.read.is_none_or(|read| read.elapsed() >= SLOW_SWEEP);
         let is_due = is_old || glance.is_lossy || glance.rows <= SMALL_LEDGER;
-        Ok(is_due && (glance.reads < 2 || !self.sweep.is_complete()))
+        Ok(is_due && (glance.reads < 2 || !self.sweep.is_complete() || !self.sweep.has_seen_all()))
     }
 
     /// Counts begin anew, and what the alarms have waited with is told.

@@ -74,6 +74,15 @@ fn a_kind_that_only_a_sample_has_told_of_is_in_no_baseline_yet() {
 }
 
 #[test]
+fn the_last_step_leaves_nothing_for_another_one() {
+    let mut sweep = Sweep::default();
+    let rows = ledger(&[(key(445), entry(4, 1, 5))]);
+    assert_eq!(counts(&sweep.step(&rows, &at(5))), [(445, 1)]);
+    assert_eq!(counts(&sweep.finish(&rows, &at(5))), [(445, 3)]);
+    assert!(sweep.finish(&rows, &at(5)).is_empty());
+}
+
+#[test]
 fn a_baseline_of_another_ledger_hides_nothing() {
     let before = ledger(&[(key(445), entry(500, 500, 20))]);
     let (sweep, _) = Sweep::starting(&before, &Baseline::default(), &at(100));

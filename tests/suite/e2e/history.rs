@@ -114,30 +114,80 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
     assert!(!alarms.is_empty() && alarms.iter().all(|alarm| alarm["server"] == "web1"), "{alarms:#?}");
 }
 
+/// A daemon has told of 3 drops and was killed; 2 came after it, and 4 while the next one waits for a
+/// history that somebody reads.
+struct Late {
+    world: World,
+    daemon: Daemon,
+    reader: File,
+}
+
+impl Late {
+    const DROPS: u64 = 3 + 2 + 4;
+
+    fn new() -> Late {
+        let world = World::new();
+        let tap = world.tap_internet();
+        let mut daemon = world.daemon(&dmz(), &[]);
+        world.prove_drops(&tap, 3);
+        eventually("the drops are written", || world.reported() == 3);
+        daemon.end(Signal::SIGKILL);
+        world.prove_drops(&tap, 2);
+        let name = world.pins().file_name().expect("a name").to_owned();
+        let reader =
+            File::open(Path::new("/var/lib/portcullis").join(name).join("history.redb")).expect("it");
+        reader.lock().expect("a lock, as redb has it");
+        let daemon = world.daemon(&dmz(), &[]);
+        daemon.hear(&["the history", "does not answer", "the daemon goes on"]);
+        world.prove_drops(&tap, 4);
+        // what happens now is told at once, and what came before when it is known what was told of it
+        daemon.hear(&["alarm #", "opened", "udp/4000"]);
+        assert!(daemon.find(&["while no daemon listened"]).is_empty(), "{:#?}", daemon.said());
+        Late { world, daemon, reader }
+    }
+
+    #[track_caller]
+    fn expect_all(&self) {
+        eventually("each drop is in the history once", || self.world.reported() == Late::DROPS);
+        assert!(self.daemon.find(&["once more"]).is_empty(), "{:#?}", self.daemon.said());
+    }
+}
+
 #[test]
 fn a_history_that_somebody_reads_while_the_daemon_starts_still_has_each_drop_once() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &[]);
-    world.prove_drops(&tap, 3);
-    eventually("the drops are written", || world.reported() == 3);
-    daemon.end(Signal::SIGKILL);
-    world.prove_drops(&tap, 2);
-    let name = world.pins().file_name().expect("a name").to_owned();
-    let reader = File::open(Path::new("/var/lib/portcullis").join(name).join("history.redb")).expect("it");
-    reader.lock().expect("a lock, as redb has it");
-    let mut daemon = world.daemon(&dmz(), &[]);
-    daemon.hear(&["the history", "does not answer", "the daemon goes on"]);
-    // what happens now is told at once, and what came before when it is known what was told of it
-    world.prove_drops(&tap, 4);
-    daemon.hear(&["alarm #", "opened", "udp/4000"]);
-    assert!(daemon.find(&["while away"]).is_empty(), "{:#?}", daemon.said());
-    drop(reader);
-    eventually("all drops are written", || world.reported() == 9);
-    assert!(daemon.end(Signal::SIGTERM).success());
-    assert_eq!(world.reported(), 9);
-    assert!(daemon.find(&["once more"]).is_empty(), "{:#?}", daemon.said());
+    let mut late = Late::new();
+    late.reader.unlock().expect("an end of it");
+    late.expect_all();
+    eventually("the alarm has what came before", || {
+        let alarms = late.world.alarms(&["--open"]);
+        alarms.len() == 1 && alarms[0]["while_away"] == true && packets(&alarms[0]) == 2 + 4
+    });
+    assert!(late.daemon.end(Signal::SIGTERM).success());
+    assert_eq!(late.world.reported(), Late::DROPS);
+}
+
+#[test]
+fn a_daemon_that_ends_before_the_history_answers_leaves_its_drops_to_the_next_one() {
+    let _machine = share_machine();
+    let mut late = Late::new();
+    assert!(late.daemon.end(Signal::SIGTERM).success());
+    late.reader.unlock().expect("an end of it");
+    late.daemon = late.world.daemon(&dmz(), &[]);
+    late.expect_all();
+}
+
+#[test]
+fn a_gate_that_is_lifted_before_the_history_answers_takes_no_drop_with_it() {
+    let _machine = share_machine();
+    let mut late = Late::new();
+    late.world.detach();
+    late.daemon.hear(&["was lifted by another command"]);
+    late.reader.unlock().expect("an end of it");
+    assert!(late.daemon.wait().success());
+    // if the answer came too late, what the daemon before had told is there twice, rather than never
+    let reported = late.world.reported();
+    assert!(reported == Late::DROPS || reported == Late::DROPS + 3, "{reported} drops");
 }
 
 /// A mount namespace in which the history lies on a small disk.
