@@ -268,6 +268,9 @@ fn a_chain_that_is_not_whole_in_the_first_fragment_hides_something() {
     bench.drops(&first.frame(), run.reason.unwrap());
     let rest = Ipv6::new(V6.ns, V6.peer, DESTINATION_OPTIONS, &[0; 16]).fragment(7, 1, false);
     bench.drops(&rest.frame(), Reason::Fragment);
+    // nothing at all of the options that it announces
+    let first = Ipv6::new(V6.ns, V6.peer, DESTINATION_OPTIONS, &[]).fragment(8, 0, true);
+    bench.drops(&first.frame(), Reason::Malformed);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use portcullis::reason::Reason;
 use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY};
 use crate::support::frame::{
-    ACK, FIN, PSH, RST, SYN, echo_reply, fragment, tcp, udp, udp_datagram, unreachable,
+    ACK, FIN, PSH, RST, SYN, echo_reply, fragment, packet, tcp, udp, udp_datagram, unreachable,
 };
 
 fn service() -> Bench {
@@ -96,6 +96,21 @@ fn an_error_about_what_came_for_a_service_passes() {
         bench.passes(&unreachable(server.0, peer.0, &udp(peer, server)[14..]), Reason::FlowError);
         let closed = udp(peer, (family.ns, 54));
         bench.drops(&unreachable(server.0, peer.0, &closed[14..]), Reason::Backscatter);
+    }
+}
+
+#[test]
+fn an_error_about_the_other_familys_ping_is_backscatter() {
+    let bench = service();
+    for family in FAMILIES {
+        // both are services, but in their own family
+        let (own, others) = if family.web.is_ipv4() { ((1, 8), (58, 128)) } else { ((58, 128), (1, 8)) };
+        let error = |(protocol, kind)| {
+            let quoted = packet(family.peer, family.web, protocol, &[kind, 0, 0, 0, 0, 1, 0, 1]);
+            unreachable(family.web, family.peer, &quoted)
+        };
+        bench.passes(&error(own), Reason::FlowError);
+        bench.drops(&error(others), Reason::Backscatter);
     }
 }
 

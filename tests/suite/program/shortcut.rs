@@ -346,7 +346,34 @@ fn each_cpu_knows_its_own_verdicts_by_its_own_epoch() {
     assert_eq!(opened(last, Reason::NewFlow), permitted);
     opened(first, Reason::NewFlow);
     opened(last, Reason::NewFlow);
-    assert_ne!(on_cpu(first, || known(&bench)), on_cpu(last, || known(&bench)));
+    let of = |cpu| on_cpu(cpu, || known(&bench).remove(0).bytes[..24].to_vec());
+    assert_eq!(of(first), of(last), "one opening that both know");
+}
+
+#[test]
+fn each_cpu_keeps_what_it_knows_in_its_own_part() {
+    let [first, .., last] = allowed_cpus()[..] else { panic!("two processors are needed") };
+    let bench = Bench::sized(POLICY, &[("ledger", 16_384)]);
+    let words: HashMap<u32, u64> = bench.entries("state").into_iter().collect();
+    let word = words[&state::STATE_KNOWN_OPENINGS.0];
+    let mut found = Vec::new();
+    for cpu in [first, last] {
+        for port in 1000..1100 {
+            on_cpu(cpu, || bench.gate.programs.run_filter(&opening(V4.web, V4.peer, port), 1)).unwrap();
+        }
+        let map = bench.gate.map("known_openings");
+        let taken = |key: &Vec<u8>| {
+            let places = map.lookup(key, MapFlags::ANY).unwrap().unwrap();
+            places.chunks(OPENING).any(|bytes| bytes[24..28] != [0; 4])
+        };
+        let indexes = map.keys().filter(taken);
+        found.push(indexes.map(|key| u32::from_ne_bytes(key[..].try_into().unwrap())).collect::<Vec<_>>());
+    }
+    let part = |cpu: usize| cpu as u32 * (word >> 32) as u32..=cpu as u32 * (word >> 32) as u32 + word as u32;
+    assert!(found[0].iter().all(|index| part(first).contains(index)) && !found[0].is_empty());
+    let mine = found[1].iter().filter(|index| !found[0].contains(index));
+    assert_eq!(mine.clone().count(), found[0].len());
+    assert!(mine.into_iter().all(|index| part(last).contains(index)));
 }
 
 #[test]
@@ -464,6 +491,7 @@ fn a_quarantine_and_its_end_are_seen_at_once() {
             thrice(&bench, family.ns, 6667, Reason::NewFlow);
             bench.gate.quarantine("web1", None).unwrap();
             thrice(&bench, family.web, 6667, Reason::Quarantined);
+            assert_eq!(known(&bench).len(), 1, "that is known as well");
             thrice(&bench, family.ns, 6667, Reason::NewFlow);
             assert!(bench.gate.release("web1").unwrap());
             thrice(&bench, family.web, 6667, Reason::NewFlow);
