@@ -195,15 +195,17 @@ fn a_syn_ack_sent_again_with_another_number_counts_as_well() {
 fn a_syn_ack_sent_again_unchanged_does_not_push_out_another() {
     let bench = Bench::dmz();
     for family in FAMILIES {
-        bench.forget_flows();
         let (server, peer) = ends(family);
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-        for sequence in [5000, 5000, 5000, 5000] {
-            bench.passes(&tcp_numbered(server, peer, SYN | ACK, (sequence, 1001)), Reason::Reply);
+        for sequences in [[5000, 5000, 5000, 5000], [5000, 7000, 7000, 7000]] {
+            bench.forget_flows();
+            bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+            for sequence in sequences {
+                bench.passes(&tcp_numbered(server, peer, SYN | ACK, (sequence, 1001)), Reason::Reply);
+            }
+            bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+            bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 5001)));
+            assert!(bench.has_flow(FlowTable::Established, server, peer), "{sequences:?}");
         }
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 5001)));
-        assert!(bench.has_flow(FlowTable::Established, server, peer));
     }
 }
 

@@ -100,6 +100,18 @@ fn an_error_about_what_came_for_a_service_passes() {
 }
 
 #[test]
+fn no_opening_is_supposed_of_a_datagram_where_none_is_recorded() {
+    let bench = service();
+    for family in FAMILIES {
+        let answer = udp((family.web, 4000), (family.peer, 51_000));
+        for opened in [false, true] {
+            let found = bench.gate.explain(&answer, opened, None).expect("an answer");
+            assert_eq!(found.reason, Some(Reason::NewFlow), "opened: {opened}");
+        }
+    }
+}
+
+#[test]
 fn an_error_about_the_other_familys_ping_is_backscatter() {
     let bench = service();
     for family in FAMILIES {
