@@ -384,6 +384,11 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_shown_by_two_digits_each() {
+        assert_eq!(show_hex(&[0x00, 0x0f, 0xa0]), "000fa0");
+    }
+
+    #[test]
     fn every_number_is_a_cause_and_leads_back() {
         for number in 0..=255 {
             assert_eq!(Cause::from(number).number(), number);

@@ -314,24 +314,30 @@ mod tests {
     #[test]
     fn each_reason_says_what_was_done_and_why_it_matters() {
         let cases = [
-            (Reason::UnknownSource, "has the source address 192.0.2.10", "policy does not know"),
-            (Reason::Spoofed, "is not where its address 192.0.2.10 came from", "another server's address"),
-            (Reason::RogueRouter, "played router: tcp/445", "plays router on the link"),
-            (Reason::SourceRoute, "sent source-routed packets", "past the filters in between"),
-            (Reason::Malformed, "sent packets that no stack sends", "a way around filters"),
-            (Reason::Fragment, "sent fragments without a permitted beginning", "a way around filters"),
-            (Reason::Ethertype, "sent frames that are not IP (ethernet/0x01bd)", "nobody watches"),
-            (Reason::Protocol, "sent the protocol tcp/445", "nobody watches"),
-            (Reason::Quarantined, "is in quarantine and still sends tcp/445", "that it still runs"),
-            (Reason::Destination, "tried tcp/445, which it may do elsewhere", "used for another place"),
-            (Reason::NewFlow, "tried tcp/445 to 198.51.100.7", "hardly ever call"),
+            (Reason::UnknownSource, "has the source address 192.0.2.10", "policy does not know", "T1498"),
+            (Reason::Spoofed, "is not where its address 192.0.2.10", "another server's address", "T1557"),
+            (Reason::RogueRouter, "played router: tcp/445", "plays router on the link", "T1557"),
+            (Reason::SourceRoute, "sent source-routed packets", "past the filters in between", "T1599"),
+            (Reason::Malformed, "sent packets that no stack sends", "a way around filters", "T1095"),
+            (Reason::Fragment, "sent fragments without a permitted", "a way around filters", "T1095"),
+            (Reason::Ethertype, "frames that are not IP (ethernet/0x01bd)", "nobody watches", "T1095"),
+            (Reason::Protocol, "sent the protocol tcp/445", "nobody watches", "T1095"),
+            (Reason::Quarantined, "is in quarantine and still sends tcp/445", "it still runs", "T1071"),
+            (Reason::Destination, "tried tcp/445, which it may do elsewhere", "another place", "T1071"),
+            (Reason::NewFlow, "tried tcp/445 to 198.51.100.7", "hardly ever call", "T1071"),
         ];
-        for (reason, deed, why) in cases {
+        for (reason, deed, why, technique) in cases {
             let drop = Drop { reason: reason.into(), ..syn() };
             let changes = Engine::default().observe(&drop, after_ms(0));
             let [opened] = &changes[..] else { panic!("{reason}: one alarm, not {changes:?}") };
             let text = opened.alarm.tell(Step::Opened);
             assert!(text.contains(deed) && text.contains(why), "{reason}: {text}");
+            assert!(
+                text.contains(&format!("({technique} ")) && text.contains("; next: portcullis "),
+                "{text}"
+            );
+            let text = opened.alarm.tell(Step::Updated);
+            assert!(text.contains(deed) && !text.contains(why) && !text.contains("next:"), "{text}");
         }
     }
 }

@@ -249,6 +249,13 @@ mod tests {
             assert!(recent.len() <= 8);
         }
         assert_eq!(*recent.entry(1), 0);
+        // half of the cap is sure to be kept, whatever else is asked for in between
+        for key in 2000..2004 {
+            *recent.entry(key) = key;
+        }
+        for key in 2000..2004 {
+            assert_eq!(*recent.entry(key), key);
+        }
     }
 
     #[test]
