@@ -290,6 +290,24 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_new_destinations_ends_with_an_older_one_and_not_with_the_last_one_again() {
+        let is_spread = |destinations: &[u8]| {
+            let mut watch = Watch::default();
+            let mut spread = false;
+            for (number, host) in destinations.iter().enumerate() {
+                let mut drop = syn();
+                drop.destination = Some([198, 51, 100, *host].into());
+                drop.drops = 20;
+                spread |= watch.see(&drop, None, 1000 * S + number as u64, &settings()).spread;
+            }
+            spread
+        };
+        assert!(is_spread(&[1, 2, 3, 4, 5]));
+        assert!(is_spread(&[1, 1, 2, 2, 3, 3, 4, 4, 5]));
+        assert!(!is_spread(&[1, 2, 3, 4, 1, 5, 6, 7, 8]));
+    }
+
+    #[test]
     fn a_callback_among_many_other_calls_is_found() {
         let mut watch = Watch::default();
         let mut found = false;
