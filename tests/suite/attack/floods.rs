@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::MapCore as _;
-use portcullis::gate::now_ns;
+use portcullis::gate::{FlowTable, now_ns};
 use portcullis::reason::Reason;
 
 use crate::support::bench::Bench;
@@ -234,17 +234,60 @@ fn a_flood_of_syns_that_the_server_answers_costs_no_connection_either() {
 #[test]
 fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
     for family in FAMILIES {
-        let scene = Scene::new(family);
-        let ack = tcp((family.other, 1), (family.web, 80), ACK);
-        let number = l4_of(family.web) + 8;
-        let each = scene.flood(&ack, true, |frame, dice| {
-            forge_sender(frame, family, dice);
-            frame[number..number + 4].copy_from_slice(&dice[4..8]);
+        let mut scene = Scene::new(family);
+        let (web, programs) = ((family.web, 80), &scene.bench.gate.programs);
+        let client = |number: u8| (family.other, 30_000 + u16::from(number));
+        // across the end of the numbers
+        let number_of = |number: u8| 0xffff_ff80_u32.wrapping_add(number.into());
+        let syn = |number: u8| tcp_numbered(client(number), web, SYN, (1000, 0));
+        let ack = |number: u8, right: u32| tcp_numbered(client(number), web, ACK, (1001, right));
+        for number in 0..=u8::MAX {
+            programs.run_track(&syn(number), 1).expect("a run");
+            let answer = tcp_numbered(web, client(number), SYN | ACK, (number_of(number), 1001));
+            assert_eq!(programs.run_filter(&answer, 1).expect("a run").action, 2, "answer {number}");
+        }
+        scene.before[1] = keys(&scene.bench, "half_open");
+        assert_eq!(scene.before[1].len(), OTHERS as usize + 256);
+
+        let (bench, programs) = (&scene.bench, &scene.bench.gate.programs);
+        let at = l4_of(family.web) + 8;
+        let each = scene.flood_by(|| {
+            let syns: Vec<_> = (0..=u8::MAX).map(syn).collect();
+            let mut acks: Vec<_> = (0..=u8::MAX).map(|number| ack(number, 0)).collect();
+            move |dice| {
+                let which = usize::from(dice[0]);
+                // the SYN+ACK carries nothing: only the number after its own acknowledges it
+                let server = number_of(dice[0]);
+                let mut guess = match dice[1] & 15 {
+                    0 => server,
+                    1 => server.wrapping_add(2),
+                    2 => 0,
+                    _ => u32::from_le_bytes(dice[4..].try_into().expect("four bytes")),
+                };
+                if guess == server.wrapping_add(1) {
+                    guess = !guess;
+                }
+                acks[which][at..at + 4].copy_from_slice(&guess.to_be_bytes());
+                // a long flood takes longer than a handshake lives: its client sends the SYN again
+                if dice[2] & 63 == 0 {
+                    programs.run_track(&syns[which], 1).expect("a run");
+                }
+                programs.run_track(&acks[which], 1).expect("a run");
+            }
         });
         eprintln!("{each} ns each");
         for (table, before) in TABLES.iter().zip(&scene.before) {
-            assert!(keys(&scene.bench, table) == *before, "{table}");
+            assert!(keys(bench, table) == *before, "{table}");
         }
+        // of these very handshakes the right number establishes each
+        let mut established = scene.before[0].clone();
+        for number in 0..=u8::MAX {
+            let right = number_of(number).wrapping_add(1);
+            programs.run_track(&ack(number, right), 1).expect("a run");
+            established.insert(flow_key_of(web, client(number)));
+        }
+        assert_eq!(established.len(), CONNECTIONS as usize + 256);
+        assert!(keys(bench, "established") == established, "not all of them are established");
     }
 }
 
@@ -330,7 +373,7 @@ fn measure_half_open(family: Family) {
         programs.run_filter(&tcp_numbered(server, client, SYN | ACK, (5000, 1001)), 1).expect("a run");
         flood(between);
         programs.run_track(&tcp_numbered(client, server, ACK, (1001, 5001)), 1).expect("a run");
-        let in_it = scene.bench.has_flow(portcullis::gate::FlowTable::Established, server, client);
+        let in_it = scene.bench.has_flow(FlowTable::Established, server, client);
         survived.push((between, in_it));
         scene.bench.gate.map("established").delete(&flow_key_of(server, client)).ok();
         scene.bench.gate.map("half_open").delete(&flow_key_of(server, client)).ok();
