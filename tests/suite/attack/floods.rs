@@ -379,7 +379,7 @@ fn measure_half_open(family: Family) {
         scene.bench.gate.map("half_open").delete(&flow_key_of(server, client)).ok();
     }
     eprintln!("forged SYNs between a client's SYN and its ACK, and whether it got in: {survived:?}");
-    assert!(survived[0].1, "a table of 65,536 must hold a handshake for 1,000 SYNs");
+    assert!(survived.iter().all(|(_, in_it)| *in_it), "a client was kept out: {survived:?}");
 }
 
 fn flow_key_of(server: (IpAddr, u16), client: (IpAddr, u16)) -> Vec<u8> {
