@@ -169,7 +169,6 @@ impl Scene {
         }
         // and a new client comes in
         self.bench.establish((family.web, 443), (family.peer, 61_000));
-        assert_eq!(self.bench.gate.tally().expect("the tally").flows_lost, 0);
     }
 }
 

@@ -55,7 +55,6 @@ fn established_full_the_idle_flow_goes_and_the_busy_one_stays() {
     bench.passes(&tcp(server, busy, ACK), Reason::Reply);
     bench.passes(&tcp(server, (V4.other, MANY - 1), ACK), Reason::Reply);
     bench.drops(&tcp(server, idle, ACK), Reason::NoFlow);
-    assert_eq!(bench.gate.tally().expect("the tally").flows_lost, 0);
 }
 
 #[test]
