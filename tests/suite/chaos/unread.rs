@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::e2e::policies::dmz_with_eve;
 use crate::e2e::socket::udp;
-use crate::e2e::world::{V4, World, eventually, ip, share_machine};
+use crate::e2e::world::{PATIENCE, V4, World, eventually, ip, share_machine, within};
 
 /// Kinds of drops: more than the buffer holds samples.
 const KINDS: u16 = 3_000;
@@ -52,7 +52,7 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
     assert_eq!(world.show("status")["events_lost"], events["samples_lost"]);
 
     daemon.signal(Signal::SIGCONT);
-    // as events one by one as far as they go, and whole in the alarms
+    // as events one by one as far as they go, and whole in the alarms and in the history
     let alarmed = || {
         let alarms = world.show("alarms");
         alarms.as_array().into_iter().flatten().filter_map(|alarm| alarm["packets"].as_u64()).max()
@@ -64,5 +64,10 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
         lines.filter(|line| line["event_type"] == "drop").count()
     };
     eventually("events are told", || told() >= 500);
+    // counts of so many kinds are told bit by bit, and written every ten seconds
+    let drops = u64::from(KINDS) * rounds;
+    let written = within(3 * PATIENCE, || world.reported() == drops);
+    assert!(written, "{} of {drops} drops are in the history", world.reported());
     assert!(daemon.end(Signal::SIGTERM).success());
+    assert_eq!(world.reported(), drops, "each drop is in the history once");
 }
