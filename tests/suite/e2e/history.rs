@@ -418,5 +418,11 @@ fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
     world.run("release", &["web1"]).done();
     assert_eq!(world.show("status")["quarantined"], serde_json::json!([]));
     world.prove_drops(&tap, 1);
+    // what is told can have an answer: the packet is told when the alarm is due again
+    daemon.hear(&["alarm #2 updated", "2 packets dropped"]);
+    // and is answered before the next who asks
+    let alarms = world.show("alarms");
+    let of_web = alarms.as_array().into_iter().flatten().find(|alarm| alarm["id"] == 2);
+    assert_eq!(of_web.map(packets), Some(2), "{alarms:#}");
     assert_eq!(world.show("status")["quarantined"], serde_json::json!([]));
 }
