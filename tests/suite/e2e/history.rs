@@ -300,20 +300,20 @@ fn whoever_follows_is_told_what_happens_and_filters_hold() {
     let tap = world.tap_internet();
     world.run("alarms", &["--follow"]).refused(&["no daemon answers", "help:"]);
     let mut daemon = world.daemon(&dmz(), &[]);
-    let follow = |args: &[&str]| {
+    let follow = |args: &[&str], name: &str| {
+        let path = world.folder.join(name);
         let mut command = world.router.prepare(&[&["alarms", "-i", NIC, "--follow"], args].concat());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program");
-        let out = child.stdout.take().expect("a pipe");
-        (Guard(child), BufReader::new(out))
+        let file = File::create(&path).expect("a file");
+        let child = command.stdout(file).stderr(Stdio::null()).spawn().expect("the program");
+        (Guard(child), move || fs::read_to_string(&path).expect("a file"))
     };
-    let (_all, mut all) = follow(&["-j"]);
-    let (_mail, mut mail) = follow(&["--server", "mx1"]);
+    let (_all, all) = follow(&["-j"], "all.json");
+    let (mut to_mail, mail) = follow(&["--server", "mx1"], "mail.txt");
     // until both are known to the daemon
     eventually("the followers are connected", || count_clients(&world, &daemon) >= 2);
     world.prove_drops(&tap, 2);
-    let mut line = String::new();
-    all.read_line(&mut line).expect("a line");
-    let alarm: Value = serde_json::from_str(&line).expect("JSON");
+    eventually("who follows all is told", || all().contains('\n'));
+    let alarm: Value = serde_json::from_str(all().lines().next().expect("a line")).expect("JSON");
     assert_eq!((&alarm["server"], &alarm["state"]), (&"web1".into(), &"open".into()));
     eventually("it is in the history", || !world.alarms(&[]).is_empty());
     for (args, found) in [
@@ -332,10 +332,22 @@ fn whoever_follows_is_told_what_happens_and_filters_hold() {
     }
     let outcome = world.run("alarms", &["--kind", "sprad"]);
     assert_eq!(outcome.code, Some(2), "{outcome:#?}");
+    // the mail server's follower is listened to, and what the web server does meanwhile passes it by
+    let socket = super::socket::udp(&world.dmz, V4.mail, 0);
+    let try_mail = |port: u16| {
+        socket.send_to(b"out", (V4.peer, port)).expect("a datagram");
+        let line = format!("mx1 tried udp/{port}");
+        eventually("who follows the mail server is told", || mail().contains(&line));
+    };
+    try_mail(FORBIDDEN);
+    world.send_from_web(FORBIDDEN + 1, 1);
+    eventually("who follows all is told", || all().contains("web1 tried udp/4001"));
+    // its lines come in their order: after this one the web server's would be there
+    try_mail(FORBIDDEN + 2);
     daemon.end(Signal::SIGTERM);
-    let mut rest = String::new();
-    mail.read_to_string(&mut rest).expect("an end");
-    assert_eq!(rest, "", "the mail server did nothing");
+    to_mail.0.wait().expect("an end");
+    let told = mail();
+    assert!(told.lines().all(|line| line.contains("mx1") && !line.contains("web1")), "{told}");
 }
 
 /// Ended with the test.
