@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::e2e::command::Outcome;
+use nix::sys::signal::Signal;
+
+use crate::e2e::command::{Daemon, Outcome};
 use crate::e2e::kills::{Dice, find_twin, kill_after, time_command};
 use crate::e2e::policies::twin;
 use crate::e2e::tap::Tap;
-use crate::e2e::world::{NIC, PATIENCE, V4, World, ip, own_machine, share_machine};
+use crate::e2e::world::{NIC, PATIENCE, V4, World, eventually, ip, own_machine, share_machine};
 
 /// More changes than any command makes.
 pub const MOST_POINTS: usize = 1_000;
@@ -237,23 +239,65 @@ fn a_quarantine_or_release_that_dies_is_whole_or_not_there() {
     }
 }
 
+/// Starts a daemon that ends before its Nth change; false: it came up, and was ended.
+fn daemon_dies_at(world: &World, point: usize, policy: &str) -> bool {
+    let mut command = world.router.prepare(&["run", "-i", NIC, "-p", policy]);
+    command.env("PORTCULLIS_DIE_AT", point.to_string());
+    let mut daemon = Daemon::start(command);
+    let mut is_up = false;
+    eventually("the daemon dies or comes up", || {
+        is_up = !daemon.find(&["the gate on dmz0 is down"]).is_empty();
+        is_up || !daemon.is_running()
+    });
+    if is_up {
+        assert!(daemon.end(Signal::SIGTERM).success(), "point {point}: {:#?}", daemon.said());
+    } else {
+        assert_eq!(daemon.wait().code(), None, "point {point}: {:#?}", daemon.said());
+    }
+    !is_up
+}
+
 #[test]
-fn a_daemon_that_dies_before_any_of_its_changes_leaves_a_gate_or_none_and_the_next_works() {
+fn a_daemon_that_dies_before_any_of_its_changes_leaves_the_gate_down_and_the_next_works() {
     let _machine = share_machine();
     let (world, paths, tap) = stage();
     let place = world.place();
-    // more would let it come up, and it would never end
-    for point in (1..=20).step_by(load_step()) {
-        let outcome = die_at(&world, point, &["run", "-i", NIC, "-p", &paths[1]]);
-        assert!(died(&outcome, point), "the daemon ran through at point {point}");
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        if !daemon_dies_at(&world, point, &paths[1]) {
+            eprintln!("run on a gate: at most {} points", point - 1);
+            assert!(point > 20);
+            // neither locks nor sockets of those before are in the way
+            let mut daemon = world.daemon(&twin(0), &[]);
+            world.prove_drops(&tap, 1);
+            assert!(daemon.end(Signal::SIGTERM).success());
+            return;
+        }
         assert!(world.has_xdp(), "point {point}");
         find_twin(&world, &place);
         world.prove_drops(&tap, 1);
     }
-    // neither of its locks nor its socket is in the way
-    let mut daemon = world.daemon(&twin(0), &[]);
-    world.prove_drops(&tap, 1);
-    assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
+    panic!("it never came up");
+}
+
+#[test]
+fn a_first_daemon_that_dies_before_any_of_its_changes_claims_nothing_and_the_next_works() {
+    let _machine = share_machine();
+    let (world, paths, tap) = stage();
+    world.detach();
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        if !daemon_dies_at(&world, point, &paths[0]) {
+            eprintln!("first run: at most {} points", point - 1);
+            assert!(point > 50);
+            return;
+        }
+        prove_status(&world, &tap);
+        let mut daemon = world.daemon(&twin(0), &[]);
+        world.prove_drops(&tap, 1);
+        assert!(daemon.end(Signal::SIGTERM).success());
+        world.detach();
+        assert!(!world.pins().exists() && !world.has_xdp(), "point {point}");
+    }
+    panic!("it never came up");
 }
 
 #[test]

@@ -210,6 +210,10 @@ impl Daemon {
         kill(pid, signal).expect("a running daemon");
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
     /// Sends a signal and waits for the end.
     #[track_caller]
     pub fn end(&mut self, signal: Signal) -> ExitStatus {
