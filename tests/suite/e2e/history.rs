@@ -5,11 +5,13 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::command::Daemon;
+use super::kills::{Dice, kill_after};
 use super::policies::dmz;
 use super::traffic::FORBIDDEN;
 use super::world::{NIC, PATIENCE, V4, World, eventually, share_machine, within};
@@ -95,7 +97,13 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
             daemon.said()
         );
     };
+    let path = world.write("policy.toml", &dmz());
+    let mut dice = Dice(0x0dd5_eed5);
     for round in 0..ROUNDS {
+        // while it comes up, in which it makes, opens and mends the database
+        for _ in 0..3 {
+            kill_after(&world, &["run", "-i", NIC, "-p", &path], dice.up_to(Duration::from_millis(700)));
+        }
         let mut daemon = world.daemon(&dmz(), &[]);
         world.prove_drops(&tap, 3);
         // at once, when the alarm is told, when it is written
@@ -112,6 +120,10 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
     assert_eq!(world.reported(), 3 * ROUNDS);
     let alarms = world.alarms(&[]);
     assert!(!alarms.is_empty() && alarms.iter().all(|alarm| alarm["server"] == "web1"), "{alarms:#?}");
+    let name = world.pins().file_name().expect("a name").to_owned();
+    let left = fs::read_dir(Path::new("/var/lib/portcullis").join(name)).expect("the history's folder");
+    let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert_eq!(left, ["history.redb"], "nothing is damaged, and no half of one is left");
 }
 
 /// A daemon has told of 3 drops and was killed; 2 came after it, and 4 while the next one waits for a
