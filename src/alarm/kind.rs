@@ -245,6 +245,12 @@ mod tests {
     }
 
     #[test]
+    fn severities_have_the_words_that_the_policy_and_the_sinks_use() {
+        let all = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+        assert_eq!(all.map(Severity::name), ["low", "medium", "high", "critical"]);
+    }
+
+    #[test]
     fn kinds_are_listed_once_each_and_in_order() {
         assert!(KINDS.is_sorted_by(|a, b| a < b));
         assert_eq!(KINDS.len(), Kind::Spread as usize + 1);

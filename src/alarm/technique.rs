@@ -71,3 +71,33 @@ impl Alarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::Drop;
+    use crate::drops::example::{after_ms, syn};
+
+    #[test]
+    fn the_channel_of_a_try_goes_by_its_port_and_of_a_shell_on_a_bare_socket_by_none() {
+        let cases = [
+            (TCP, 53, "T1071.004"),
+            (UDP, 5353, "T1071.004"),
+            (TCP, 25, "T1071.003"),
+            (TCP, 993, "T1071.003"),
+            (TCP, 8443, "T1071.001"),
+            (TCP, 4444, "T1071"),
+            (47, 0, "T1095"),
+        ];
+        for (protocol, port, id) in cases {
+            let drop = Drop { protocol, port, destination_port: Some(port), ..syn() };
+            let mut alarm = Engine::default().observe(&drop, after_ms(0)).remove(0).alarm;
+            alarm.kind = Kind::Attempt;
+            assert_eq!(alarm.technique().id, id, "{protocol}/{port}");
+            alarm.kind = Kind::Callback;
+            let id = if id == "T1071" { "T1095" } else { id };
+            assert_eq!(alarm.technique().id, id, "{protocol}/{port}, called again and again");
+        }
+    }
+}

@@ -311,6 +311,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_that_of_the_map_and_back() {
+        let key = LedgerKey { port: 0x1234, protocol: 17, flags: 5, ..key() };
+        assert_eq!(LedgerKey::new(&key.to_raw(), false), key);
+    }
+
+    #[test]
     fn rows_of_the_map_lose_nothing_on_the_way() {
         let raw = ledger_row {
             packets: 5,
