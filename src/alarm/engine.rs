@@ -449,6 +449,9 @@ impl Open {
                 // A policy may have given the id's server another name.
                 alarm.server = drop.server.clone();
             }
+            if drop.from == Origin::Sample || alarm.sample.from == Origin::Ledger {
+                alarm.sample = Arc::new(drop.clone());
+            }
         }
         if let Some(source) = drop.source {
             alarm.sources.insert(source);
@@ -464,9 +467,6 @@ impl Open {
         }
         if finding.callback.is_some() {
             alarm.called = finding.callback;
-        }
-        if !is_older && (drop.from == Origin::Sample || alarm.sample.from == Origin::Ledger) {
-            alarm.sample = Arc::new(drop.clone());
         }
 
         let severity = Severity::of(kind, drop);

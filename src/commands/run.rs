@@ -288,12 +288,7 @@ impl<'gate> Daemon<'gate> {
         self.report_found();
         if last {
             self.report_unreported(&Baseline::default());
-            // the maps live as long as this process
-            if let Ok(ledger) = self.gate.ledger_snapshot() {
-                for drop in self.finish_sweep(&ledger) {
-                    self.report(drop);
-                }
-            }
+            self.report_rest();
         }
         std::mem::take(&mut self.outlet).close(LAST_WRITES);
         if !self.settle() && last {
@@ -394,13 +389,6 @@ impl<'gate> Daemon<'gate> {
             self.engine.skip_ids(heritage.last_id);
             self.report_unreported(&heritage.baseline);
         }
-    }
-
-    fn finish_sweep(&mut self, ledger: &Ledger) -> Vec<Drop> {
-        let mut sweep = std::mem::take(&mut self.sweep);
-        let drops = sweep.finish(ledger, &self.context());
-        self.sweep = sweep;
-        drops
     }
 
     fn report_unreported(&mut self, baseline: &Baseline) {

@@ -65,6 +65,20 @@ impl Daemon<'_> {
         }
     }
 
+    /// All that nobody has reported: after the gate is gone too, for its maps live as long as this
+    /// process.
+    pub(super) fn report_rest(&mut self) {
+        let Ok(ledger) = self.gate.ledger_snapshot() else {
+            return;
+        };
+        let mut sweep = std::mem::take(&mut self.sweep);
+        let rest = sweep.finish(&ledger, &self.context());
+        self.sweep = sweep;
+        for drop in rest {
+            self.report(drop);
+        }
+    }
+
     pub(super) fn read_ledger(&mut self) -> anyhow::Result<()> {
         let ledger = self.gate.ledger_snapshot()?;
         let nameless = |key: &LedgerKey| key.server != 0 && !self.names.contains_key(&key.server);
