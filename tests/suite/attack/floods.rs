@@ -11,7 +11,7 @@ use libbpf_rs::MapCore as _;
 use portcullis::gate::{FlowTable, now_ns};
 use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
+use crate::support::bench::{Bench, XDP_PASS};
 use crate::support::dmz::{FAMILIES, Family, POLICY, v4, v6};
 use crate::support::frame::{
     ACK, SYN, UDP, echo_reply, echo_request, fragment, l4_of, tcp, tcp_numbered, udp, udp_datagram,
@@ -151,7 +151,7 @@ impl Scene {
         let web = (family.web, 80);
         let peer = |number| peer(family, number);
         for number in 0..CONNECTIONS {
-            assert_eq!(filter(&tcp(web, peer(number), ACK)), 2, "connection {number}");
+            assert_eq!(filter(&tcp(web, peer(number), ACK)), XDP_PASS, "connection {number}");
         }
         self.bench.passes(&tcp(web, peer(7), ACK), Reason::Reply);
         if flooded != "datagrams" {
@@ -221,7 +221,7 @@ fn a_flood_of_syns_that_the_server_answers_costs_no_connection_either() {
                 answer[port..port + 2].copy_from_slice(&dice[3..5]);
                 programs.run_track(&syn, 1).expect("a run");
                 let action = programs.run_filter(&answer, 1).expect("a run").action;
-                passed.fetch_add(u64::from(action == 2), Ordering::Relaxed);
+                passed.fetch_add(u64::from(action == XDP_PASS), Ordering::Relaxed);
             }
         });
         // each handshake is remembered for as long as its answer takes, and nothing is made of it
@@ -243,7 +243,7 @@ fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
         for number in 0..=u8::MAX {
             programs.run_track(&syn(number), 1).expect("a run");
             let answer = tcp_numbered(web, client(number), SYN | ACK, (number_of(number), 1001));
-            assert_eq!(programs.run_filter(&answer, 1).expect("a run").action, 2, "answer {number}");
+            assert_eq!(programs.run_filter(&answer, 1).expect("a run").action, XDP_PASS, "answer {number}");
         }
         scene.before[1] = keys(&scene.bench, "half_open");
         assert_eq!(scene.before[1].len(), OTHERS as usize + 256);

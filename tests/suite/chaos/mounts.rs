@@ -1,7 +1,6 @@
 //! File systems that are full, missing or read-only.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -121,8 +120,7 @@ fn a_history_of_nonsense_is_said_and_reported_anew() {
     let tap = world.tap_internet();
     world.attach(&dmz());
     world.prove_drops(&tap, 3);
-    let name = world.pins().file_name().expect("a name").to_owned();
-    let folder = Path::new("/var/lib/portcullis").join(name);
+    let folder = world.history();
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join("history.redb"), b"this is no database, and was never one").expect("a file");
     let mut daemon = world.daemon(&dmz(), &[]);

@@ -120,8 +120,7 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
     assert_eq!(world.reported(), 3 * ROUNDS);
     let alarms = world.alarms(&[]);
     assert!(!alarms.is_empty() && alarms.iter().all(|alarm| alarm["server"] == "web1"), "{alarms:#?}");
-    let name = world.pins().file_name().expect("a name").to_owned();
-    let left = fs::read_dir(Path::new("/var/lib/portcullis").join(name)).expect("the history's folder");
+    let left = fs::read_dir(world.history()).expect("the history's folder");
     let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
     assert_eq!(left, ["history.redb"], "nothing is damaged, and no half of one is left");
 }
@@ -145,9 +144,7 @@ impl Late {
         eventually("the drops are written", || world.reported() == 3);
         daemon.end(Signal::SIGKILL);
         world.prove_drops(&tap, 2);
-        let name = world.pins().file_name().expect("a name").to_owned();
-        let reader =
-            File::open(Path::new("/var/lib/portcullis").join(name).join("history.redb")).expect("it");
+        let reader = File::open(world.history().join("history.redb")).expect("it");
         reader.lock().expect("a lock, as redb has it");
         let daemon = world.daemon(&dmz(), &[]);
         daemon.hear(&["the history", "does not answer", "the daemon goes on"]);

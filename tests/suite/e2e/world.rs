@@ -479,6 +479,11 @@ impl World {
         place
     }
 
+    /// The folder of the daemon's history.
+    pub fn history(&self) -> PathBuf {
+        Path::new(HISTORY).join(self.pins().file_name().expect("a name"))
+    }
+
     /// The folder of the gate's pins.
     pub fn pins(&self) -> PathBuf {
         Path::new(PINS).join(format!("{NIC}::{}", self.router.inode()))

@@ -174,12 +174,13 @@ fn look_into(shared: &Shared, rig: &mut Rig, story: &Sequence, first: Disagreeme
             shared.outcome.lock().expect("the outcome").found.push(found);
         }
         None => {
+            let mut outcome = shared.outcome.lock().expect("the outcome");
+            outcome.passing += 1;
             // whole, for what it takes may lie far before it
-            let name = format!("passing-{}-{}.txt", shared.order.seed, std::process::id());
+            let name = format!("passing-{}-{}.txt", shared.order.seed, outcome.passing);
             let path = std::env::temp_dir().join(name);
             let _ = std::fs::write(&path, story.to_string());
             eprintln!("did not come again: {}\nthe whole story is in {}", first.what, path.display());
-            shared.outcome.lock().expect("the outcome").passing += 1;
         }
     }
 }

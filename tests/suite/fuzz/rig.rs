@@ -20,11 +20,10 @@ use portcullis::reason::{REASONS, Reason};
 use super::event::{Event, JUMP_PART_NS, Sequence};
 use super::world::stays_on_link;
 use crate::model::{self, FlowKey, FlowState, FragmentKey, LedgerKey, Model, Outcome, Table};
-use crate::support::bench::{SECOND_NS, clear_ledger, load_gate};
+use crate::support::bench::{SECOND_NS, XDP_PASS, clear_ledger, load_gate};
 use crate::support::frame::IP;
 
 const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
 const TC_NEXT: u32 = u32::MAX;
 
 /// Entries moved by one system call: the tables are small.

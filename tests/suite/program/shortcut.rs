@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use libbpf_rs::{MapCore, MapFlags};
 use portcullis::gate::contract::{flow, flow_key, layout, quarantine, share_key, state};
 use portcullis::reason::Reason;
 
 use super::ledger::fill;
-use crate::support::bench::{Bench, Row};
+use crate::support::bench::{Bench, Row, XDP_PASS};
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
 use crate::support::frame::{ACK, FIN, RST, SYN, from_mac, l4_of, padded, patched, tagged, tcp, udp};
-
-const XDP_PASS: u32 = 2;
 
 /// An opening to a port that no need of web1 knows.
 fn opening(server: IpAddr, peer: IpAddr, port: u16) -> Vec<u8> {
@@ -71,14 +70,25 @@ struct Known {
     bytes: Vec<u8>,
 }
 
-/// What the filter keeps of the live policy, where it keeps it: in the first entries of this CPU's part.
+/// What the tool has told the programs.
+fn read_state(bench: &Bench, word: state) -> u64 {
+    let words: HashMap<u32, u64> = bench.entries("state").into_iter().collect();
+    words[&word.0]
+}
+
+/// The entries of `known_openings` that this policy uses of a CPU's part: the first ones.
+fn part_of(bench: &Bench, cpu: usize) -> RangeInclusive<u32> {
+    let word = read_state(bench, state::STATE_KNOWN_OPENINGS);
+    let first = cpu as u32 * (word >> 32) as u32;
+    first..=first + word as u32
+}
+
+/// What the filter keeps of the live policy, where it keeps it.
 fn known(bench: &Bench) -> Vec<Known> {
     let (map, epoch) = (bench.gate.map("known_openings"), epoch(bench));
-    let words: HashMap<u32, u64> = bench.entries("state").into_iter().collect();
-    let word = words[&state::STATE_KNOWN_OPENINGS.0];
-    let first = nix::sched::sched_getcpu().expect("a processor") as u32 * (word >> 32) as u32;
+    let cpu = nix::sched::sched_getcpu().expect("a processor");
     let mut found = Vec::new();
-    for key in (first..=first + word as u32).map(|index| index.to_ne_bytes().to_vec()) {
+    for key in part_of(bench, cpu).map(|index| index.to_ne_bytes().to_vec()) {
         let places = map.lookup(&key, MapFlags::ANY).unwrap().unwrap();
         let kept = places.chunks(OPENING).enumerate().filter(|(_, bytes)| bytes[24..28] == epoch);
         found.extend(kept.map(|(place, bytes)| Known {
@@ -354,8 +364,6 @@ fn each_cpu_knows_its_own_verdicts_by_its_own_epoch() {
 fn each_cpu_keeps_what_it_knows_in_its_own_part() {
     let [first, .., last] = allowed_cpus()[..] else { panic!("two processors are needed") };
     let bench = Bench::sized(POLICY, &[("ledger", 16_384)]);
-    let words: HashMap<u32, u64> = bench.entries("state").into_iter().collect();
-    let word = words[&state::STATE_KNOWN_OPENINGS.0];
     let mut found = Vec::new();
     for cpu in [first, last] {
         for port in 1000..1100 {
@@ -369,11 +377,10 @@ fn each_cpu_keeps_what_it_knows_in_its_own_part() {
         let indexes = map.keys().filter(taken);
         found.push(indexes.map(|key| u32::from_ne_bytes(key[..].try_into().unwrap())).collect::<Vec<_>>());
     }
-    let part = |cpu: usize| cpu as u32 * (word >> 32) as u32..=cpu as u32 * (word >> 32) as u32 + word as u32;
-    assert!(found[0].iter().all(|index| part(first).contains(index)) && !found[0].is_empty());
+    assert!(found[0].iter().all(|index| part_of(&bench, first).contains(index)) && !found[0].is_empty());
     let mine = found[1].iter().filter(|index| !found[0].contains(index));
     assert_eq!(mine.clone().count(), found[0].len());
-    assert!(mine.into_iter().all(|index| part(last).contains(index)));
+    assert!(mine.into_iter().all(|index| part_of(&bench, last).contains(index)));
 }
 
 #[test]
@@ -711,10 +718,9 @@ fn a_server_has_no_further_rows_when_its_own_and_the_common_ones_are_gone_and_no
             fill(&bench, "ledger");
         }
         let web = bench.id_of("web1");
-        let words: HashMap<u32, u64> = bench.entries("state").into_iter().collect();
-        let limit = |word: state| words[&word.0];
-        let (own, common) = (limit(state::STATE_LEDGER_OWN), limit(state::STATE_LEDGER_COMMON));
-        let most = limit(state::STATE_LEDGER_MOST);
+        let own = read_state(&bench, state::STATE_LEDGER_OWN);
+        let common = read_state(&bench, state::STATE_LEDGER_COMMON);
+        let most = read_state(&bench, state::STATE_LEDGER_MOST);
         let mut port = 1000;
         let mut is_spent = |rows: u64, common_rows: u64| {
             for (owner, rows) in [(web, rows), (share_key::SHARE_COMMON.0, common_rows)] {

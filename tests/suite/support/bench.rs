@@ -15,7 +15,7 @@ use super::dmz;
 use super::frame::{ACK, Endpoint, SYN, tcp_numbered};
 
 const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
+pub const XDP_PASS: u32 = 2;
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: whatever comes next decides.
 const TC_NEXT: u32 = u32::MAX;
 

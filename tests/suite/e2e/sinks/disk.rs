@@ -41,8 +41,7 @@ fn a_disk_that_hangs_holds_up_neither_the_gate_nor_the_daemon_nor_another_sink()
     let world = World::new();
     let tap = world.tap_internet();
     let disk = HangingDisk::new(&world.folder.join("disk"));
-    let history =
-        HangingDisk::new(&Path::new("/var/lib/portcullis").join(world.pins().file_name().expect("a name")));
+    let history = HangingDisk::new(&world.history());
     let ecs = world.folder.join("ecs.json");
     let lines = format!(
         "eve = \"{0}/logs/eve.json\"\npcapng = \"{0}/logs/drops.pcapng\"\necs = \"{1}\"",
