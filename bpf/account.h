@@ -87,28 +87,28 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
 	result = bpf_perf_event_output(ctx, &samples, BPF_F_CURRENT_CPU | frame_bytes << 32,
 				       &sample, sizeof(sample));
 	if (!result)
-		add_tally(TALLY_SAMPLES_SENT, 1);
+		add_statistic(STATISTIC_SAMPLES_SENT, 1);
 	else
-		add_tally(result == -ERROR_NO_SPACE ? TALLY_SAMPLES_LOST : TALLY_SAMPLES_UNHEARD, 1);
+		add_statistic(result == -ERROR_NO_SPACE ? STATISTIC_SAMPLES_LOST : STATISTIC_SAMPLES_NO_READER, 1);
 	return 0;
 }
 
-static __always_inline struct share *find_share(__u32 key)
+static __always_inline struct row_quota *find_quota(__u32 key)
 {
-	struct share *share = bpf_map_lookup_elem(&ledger_shares, &key);
-	struct share fresh = {};
+	struct row_quota *share = bpf_map_lookup_elem(&ledger_quotas, &key);
+	struct row_quota fresh = {};
 
 	if (share)
 		return share;
 	/* another CPU may have been first: then its share is ours too */
-	bpf_map_update_elem(&ledger_shares, &key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&ledger_shares, &key);
+	bpf_map_update_elem(&ledger_quotas, &key, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&ledger_quotas, &key);
 }
 
 /* One row more; false when that would be one too many. Taken first and given
  * back, so that two CPUs can't both have the last one.
  */
-static __always_inline bool take_row(struct share *share, __u64 most, __u64 *before)
+static __always_inline bool take_row(struct row_quota *share, __u64 most, __u64 *before)
 {
 	if (share->rows >= most)
 		return false;
@@ -132,7 +132,7 @@ static __always_inline struct ledger_row *find_row(void *table, const struct led
 static __always_inline struct ledger_row *add_row(void *table, const struct ledger_key *kind,
 						  __u32 rest, __u64 now_ns, bool *ours)
 {
-	struct share *given = find_share(SHARE_ROWS);
+	struct row_quota *given = find_quota(QUOTA_ROWS);
 	struct ledger_row *row;
 	__u64 before;
 	__u32 number;
@@ -151,7 +151,7 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 		row->number = number;
 		row->rest = rest;
 		if (!rest)
-			mark_kind(kind);
+			add_to_bloom(kind);
 		if (!bpf_map_update_elem(table, kind, &number, BPF_NOEXIST)) {
 			*ours = true;
 			return row;
@@ -169,7 +169,7 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
  */
 static __always_inline __u32 find_owner(const struct ledger_key *kind)
 {
-	return kind->reason <= REASON_SPOOFED ? SHARE_UNKNOWN : kind->server;
+	return kind->reason <= REASON_SPOOFED ? QUOTA_UNKNOWN : kind->server;
 }
 
 /* How much longer than SAMPLE_INTERVAL_NS a kind is silent after a sample. Of
@@ -180,9 +180,9 @@ static __always_inline __u32 find_owner(const struct ledger_key *kind)
  */
 static __always_inline __u64 find_silence(const struct ledger_key *kind)
 {
-	__u64 turns = read_state(STATE_LEDGER_OWN) / ROWS_PER_SAMPLE ?: 1;
+	__u64 turns = read_state(STATE_QUOTA_OWN) / ROWS_PER_SAMPLE ?: 1;
 	__u32 owner = find_owner(kind);
-	struct share *share = bpf_map_lookup_elem(&ledger_shares, &owner);
+	struct row_quota *share = bpf_map_lookup_elem(&ledger_quotas, &owner);
 
 	if (!share || share->rows <= turns)
 		return 0;
@@ -196,16 +196,16 @@ static __always_inline __u64 find_silence(const struct ledger_key *kind)
 static __always_inline struct ledger_row *make_row(const struct ledger_key *kind, __u64 now_ns)
 {
 	__u32 owner = find_owner(kind);
-	struct share *share = find_share(owner), *common = NULL;
-	__u64 own = read_state(STATE_LEDGER_OWN), before = 0, ignored;
+	struct row_quota *share = find_quota(owner), *common = NULL;
+	__u64 own = read_state(STATE_QUOTA_OWN), before = 0, ignored;
 	struct ledger_row *row;
 	bool ours;
 
-	if (!share || !take_row(share, read_state(STATE_LEDGER_MOST), &before))
+	if (!share || !take_row(share, read_state(STATE_QUOTA_MOST), &before))
 		return NULL;
 	if (before >= own) {
-		common = find_share(SHARE_COMMON);
-		if (!common || !take_row(common, read_state(STATE_LEDGER_COMMON), &ignored)) {
+		common = find_quota(QUOTA_COMMON);
+		if (!common || !take_row(common, read_state(STATE_QUOTA_COMMON), &ignored)) {
 			__sync_fetch_and_add(&share->rows, -1);
 			return NULL;
 		}
@@ -220,12 +220,12 @@ static __always_inline struct ledger_row *make_row(const struct ledger_key *kind
 	return row;
 }
 
-/* For judge_again(). `number` is of the row that counts it, or of the server that may. */
-static __always_inline void keep_verdict(const struct packet *packet,
+/* For lookup_cached(). `number` is of the row that counts it, or of the server that may. */
+static __always_inline void cache_verdict(const struct packet *packet,
 					 const struct decision *decision, __u32 number, bool rest,
 					 __u32 epoch)
 {
-	union found_opening found = {
+	union cached_result found = {
 		.number = number,
 		.reason = decision->reason,
 		.quiet = !!(decision->flags & DROP_QUIET),
@@ -233,18 +233,18 @@ static __always_inline void keep_verdict(const struct packet *packet,
 	};
 
 	if (found.number == number)
-		keep_opening(packet, epoch, found.word);
+		store_cached(packet, epoch, found.word);
 }
 
-/* For drop_as_rest(): the ledger has no room for any further kind of this server, and
+/* For drop_over_quota(): the ledger has no room for any further kind of this server, and
  * never gives a row back.
  */
-static __always_inline void note_spent_share(const struct packet *packet,
+static __always_inline void note_spent_quota(const struct packet *packet,
 					     const struct decision *decision, __u32 row,
 					     __u32 epoch)
 {
-	__u32 owner = decision->server, all = SHARE_COMMON;
-	const struct share *share, *common;
+	__u32 owner = decision->server, all = QUOTA_COMMON;
+	const struct row_quota *share, *common;
 	struct policy policy = live_policy();
 	const struct server *server;
 
@@ -252,16 +252,16 @@ static __always_inline void note_spent_share(const struct packet *packet,
 	    policy.generation != decision->generation)
 		return;
 	/* that it got no row this time may have other reasons, which pass */
-	share = bpf_map_lookup_elem(&ledger_shares, &owner);
-	common = bpf_map_lookup_elem(&ledger_shares, &all);
-	if (!share || (share->rows < read_state(STATE_LEDGER_MOST) &&
-		       (share->rows < read_state(STATE_LEDGER_OWN) || !common ||
-			common->rows < read_state(STATE_LEDGER_COMMON))))
+	share = bpf_map_lookup_elem(&ledger_quotas, &owner);
+	common = bpf_map_lookup_elem(&ledger_quotas, &all);
+	if (!share || (share->rows < read_state(STATE_QUOTA_MOST) &&
+		       (share->rows < read_state(STATE_QUOTA_OWN) || !common ||
+			common->rows < read_state(STATE_QUOTA_COMMON))))
 		return;
 	server = find_server(&policy, &packet->source);
 	/* whose it is would have to be looked at again for each frame */
 	if (server && !(server->flags & (SERVER_MAC | SERVER_VLAN)))
-		keep_spent_share(&packet->source, server, row, epoch);
+		cache_spent_quota(&packet->source, server, row, epoch);
 }
 
 static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
@@ -284,23 +284,23 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	if (!row) {
 		bool ours;
 
-		add_tally(TALLY_LEDGER_FULL, 1);
+		add_statistic(STATISTIC_LEDGER_FULL, 1);
 		kind.port = 0;
 		kind.protocol = 0;
-		row = find_row(&ledger_rest, &kind);
+		row = find_row(&ledger_overflow, &kind);
 		if (!row)
-			row = add_row(&ledger_rest, &kind, 1, now_ns, &ours);
+			row = add_row(&ledger_overflow, &kind, 1, now_ns, &ours);
 	}
 	if (!row) {
-		add_tally(TALLY_LEDGER_REST_FULL, 1);
+		add_statistic(STATISTIC_LEDGER_OVERFLOW_FULL, 1);
 		return;
 	}
 	add_to_row(row, &packet->source, &packet->destination, packet->length, now_ns);
 	packets = row->packets;
 	if (lasting && row->rest)
-		note_spent_share(packet, decision, row->number, epoch);
+		note_spent_quota(packet, decision, row->number, epoch);
 	if (lasting)
-		keep_verdict(packet, decision, row->number, row->rest, epoch);
+		cache_verdict(packet, decision, row->number, row->rest, epoch);
 
 	if (decision->flags & DROP_QUIET)
 		return;
@@ -333,7 +333,7 @@ static __always_inline void spend_limit(const struct decision *decision, __u64 n
 	__sync_fetch_and_add(&limit->arrival_ns, decision->interval_ns);
 }
 
-static __always_inline void carry_out(const struct packet *packet,
+static __always_inline void apply_effects(const struct packet *packet,
 				      const struct decision *decision, __u64 now_ns)
 {
 	__u32 effects = decision->effects;
@@ -368,9 +368,9 @@ __noinline int account(struct xdp_md *ctx, const struct packet *packet,
 	if (decision->verdict != VERDICT_PASS)
 		count_drop(ctx, packet, decision, now_ns, epoch);
 	else if (decision->effects)
-		carry_out(packet, decision, now_ns);
+		apply_effects(packet, decision, now_ns);
 	else if (epoch && decision->scope == SCOPE_PORT)
-		keep_verdict(packet, decision, decision->server, false, epoch);
+		cache_verdict(packet, decision, decision->server, false, epoch);
 	return 0;
 }
 

@@ -13,9 +13,9 @@
 
 enum layout {
 	/* Raised by every change to a pinned map's key, value, type or meaning.
-	 * 1: the first. 2: headers_bytes of struct fragment; ledger_shares. 3: the
+	 * 1: the first. 2: headers_bytes of struct fragment; ledger_quotas. 3: the
 	 * ledger's rows in an array; the server of struct flow. 4: the order in struct
-	 * ledger_row; ledger_marks, spent_shares and cpus; known_openings.
+	 * ledger_row; ledger_bloom, quota_cache and cpus; verdict_cache.
 	 */
 	LAYOUT_VERSION = 4,
 	/* Policy slots. The live one, the one before it (a packet may still be
@@ -26,8 +26,8 @@ enum layout {
 	NAME_BYTES = 64,
 	FILE_BYTES = 256,
 	SOURCE_CHUNK_BYTES = 4096,
-	OPENINGS_OF_HASH = 4,       /* verdicts in one entry of `known_openings`, a power of two */
-	SPENT_SHARES_OF_CPU = 4096, /* entries of `spent_shares`, a power of two */
+	VERDICTS_PER_BUCKET = 4,       /* verdicts in one entry of `verdict_cache`, a power of two */
+	QUOTA_CACHE_PER_CPU = 4096, /* entries of `quota_cache`, a power of two */
 };
 
 /* IPv6 in network byte order; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). A
@@ -111,32 +111,32 @@ enum state {
 	/* Rows of the ledger: what each server may always have, what one may have
 	 * at most, and how many all together may have beyond the first number.
 	 */
-	STATE_LEDGER_OWN = 5,
-	STATE_LEDGER_MOST = 6,
-	STATE_LEDGER_COMMON = 7,
+	STATE_QUOTA_OWN = 5,
+	STATE_QUOTA_MOST = 6,
+	STATE_QUOTA_COMMON = 7,
 	/* Counts up after every change to `quarantine`, so that what a program has
 	 * kept of an older one is known to be old. Never reset.
 	 */
 	STATE_QUARANTINE_CHANGES = 8,
-	/* Entries of each CPU's part of `known_openings` (upper 32 bits), and the last
+	/* Entries of each CPU's part of `verdict_cache` (upper 32 bits), and the last
 	 * index that the live policy takes of them: a power of two, less one. With few
 	 * servers all of it stays in the cache.
 	 */
-	STATE_KNOWN_OPENINGS = 9,
-	/* The last word of `ledger_marks`: a power of two, less one. */
-	STATE_LEDGER_MARKS_MASK = 10,
+	STATE_VERDICT_CACHE = 9,
+	/* The last word of `ledger_bloom`: a power of two, less one. */
+	STATE_LEDGER_BLOOM_MASK = 10,
 	STATE_COUNT = 11,
 };
 
-/* Indexes of the per-CPU map `tallies`. */
-enum tally {
-	TALLY_SAMPLES_SENT = 0,
-	TALLY_SAMPLES_LOST = 1,     /* the perf buffer was full */
-	TALLY_SAMPLES_UNHEARD = 2,  /* no daemon had the perf buffer open */
-	TALLY_LEDGER_FULL = 3,      /* drops counted in `ledger_rest`, for want of room or of a share */
-	TALLY_LEDGER_REST_FULL = 4, /* drops counted in `counters` only */
-	TALLY_FLOW_LOST = 5,        /* a flow could not be recorded */
-	TALLY_COUNT = 8,
+/* Indexes of the per-CPU map `statistics`. */
+enum statistic {
+	STATISTIC_SAMPLES_SENT = 0,
+	STATISTIC_SAMPLES_LOST = 1,     /* the perf buffer was full */
+	STATISTIC_SAMPLES_NO_READER = 2,  /* no daemon had the perf buffer open */
+	STATISTIC_LEDGER_FULL = 3,      /* drops counted in `ledger_overflow`, for want of room or of a share */
+	STATISTIC_LEDGER_OVERFLOW_FULL = 4, /* drops counted in `counters` only */
+	STATISTIC_FLOW_LOST = 5,        /* a flow could not be recorded */
+	STATISTIC_COUNT = 8,
 };
 
 enum settings_flag {
@@ -198,15 +198,15 @@ struct range_key {
 };
 
 /* Who may be at the other end. Rule ids carry enum rule_flag. */
-struct cell {
+struct peer_match {
 	__u32 any; /* rule that holds for every peer; 0: none */
 	__u32 set; /* set to look the peer up in first; 0: none */
 };
 
 struct need {
-	struct cell inbound;
-	struct cell outbound;
-	struct cell quiet;
+	struct peer_match inbound;
+	struct peer_match outbound;
+	struct peer_match quiet;
 };
 
 struct peer_key {
@@ -320,14 +320,14 @@ struct ledger_key {
 	__u8 zero[3];
 };
 
-/* Keys of `ledger_shares` beside the ids of servers. */
-enum share_key {
-	SHARE_UNKNOWN = 0,         /* sources of no server, borrowed ones, and unjudged ones */
-	SHARE_ROWS = 0x7ffffffe,   /* rows of `ledger_rows` that were ever given out */
-	SHARE_COMMON = 0x7fffffff, /* rows beyond STATE_LEDGER_OWN, of all servers */
+/* Keys of `ledger_quotas` beside the ids of servers. */
+enum quota_key {
+	QUOTA_UNKNOWN = 0,         /* sources of no server, borrowed ones, and unjudged ones */
+	QUOTA_ROWS = 0x7ffffffe,   /* rows of `ledger_rows` that were ever given out */
+	QUOTA_COMMON = 0x7fffffff, /* rows beyond STATE_QUOTA_OWN, of all servers */
 };
 
-struct share {
+struct row_quota {
 	__u64 rows; /* of `ledger`; for a moment more, while a CPU finds that it may not */
 };
 
@@ -344,7 +344,7 @@ struct ledger_row {
 	__u64 sampled_packets; /* `packets` at sampled_ns */
 	struct ledger_key kind;
 	__u32 number; /* its own */
-	__u32 rest;   /* not 0: of `ledger_rest` */
+	__u32 rest;   /* not 0: of `ledger_overflow` */
 	__u32 zero[7]; /* to a second one */
 };
 
@@ -433,7 +433,7 @@ _Static_assert(__builtin_offsetof(struct flow, server) == 12, "flow");
 _Static_assert(sizeof(struct half_open) == 32, "half_open");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
-_Static_assert(sizeof(struct share) == 8, "share");
+_Static_assert(sizeof(struct row_quota) == 8, "share");
 _Static_assert(sizeof(struct ledger_row) == 128, "ledger_row");
 _Static_assert(__builtin_offsetof(struct ledger_row, first_ns) == 64, "ledger_row");
 _Static_assert(sizeof(struct sample) == 104, "sample");

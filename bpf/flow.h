@@ -6,7 +6,7 @@
 #ifndef PORTCULLIS_FLOW_H
 #define PORTCULLIS_FLOW_H
 
-#include "known.h"
+#include "verdict_cache.h"
 
 /* As nf_conntrack_proto_*.c (Linux 6.1) has them; seconds. */
 enum timeout {
@@ -183,12 +183,12 @@ static __always_inline bool was_opened_unlisted(const struct flow_key *key, __u6
 
 /* ---- writers ---------------------------------------------------------- */
 
-static __always_inline void add_tally(__u32 index, __u64 count)
+static __always_inline void add_statistic(__u32 index, __u64 count)
 {
-	__u64 *tally = bpf_map_lookup_elem(&tallies, &index);
+	__u64 *statistic = bpf_map_lookup_elem(&statistics, &index);
 
-	if (tally)
-		*tally += count;
+	if (statistic)
+		*statistic += count;
 }
 
 static __always_inline void make_established(const struct flow_key *key, __u32 generation,
@@ -201,7 +201,7 @@ static __always_inline void make_established(const struct flow_key *key, __u32 g
 	};
 
 	if (bpf_map_update_elem(&established, key, &flow, BPF_ANY))
-		add_tally(TALLY_FLOW_LOST, 1);
+		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
 static __always_inline void add_flow_flags(struct flow *flow, __u32 flags)
@@ -346,7 +346,7 @@ static __always_inline void remember_fragment(const struct packet *packet,
 		fragment.headers_bytes = earlier->headers_bytes;
 
 	if (bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY))
-		add_tally(TALLY_FLOW_LOST, 1);
+		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
 #endif

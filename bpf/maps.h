@@ -256,7 +256,7 @@ struct {
 
 /* The drop ledger: which row counts a kind of drop. Written by the filter, read
  * by it and the tool. A hash and no LRU: a count must not be pushed out. Full, or a
- * server's share of it used up: `ledger_rest` counts on.
+ * server's share of it used up: `ledger_overflow` counts on.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -266,10 +266,10 @@ struct {
 } ledger SEC(".maps");
 
 /* The rows themselves. Written by the filter, read by the tool. An array, so that
- * `known_openings` can name a row by its number, and the tool reads those in use
+ * `verdict_cache` can name a row by its number, and the tool reads those in use
  * without a search; to be mapped, because such an array begins at a page and its rows
  * at cache lines. Its rows are given out in turn and never taken back; it
- * has one for each kind in `ledger` and `ledger_rest`, and an eighth more, for those that
+ * has one for each kind in `ledger` and `ledger_overflow`, and an eighth more, for those that
  * two CPUs made for one kind. Full: as `ledger`.
  */
 struct {
@@ -291,7 +291,7 @@ struct {
 	__uint(max_entries, 16384);
 	__type(key, __u32);
 	__type(value, __u64);
-} ledger_marks SEC(".maps");
+} ledger_bloom SEC(".maps");
 
 /* Verdicts that were found before: TCP openings to a port that the policy does
  * not know, or that it permits to be called on anybody. Each CPU has its own part of
@@ -300,38 +300,38 @@ struct {
  * in two cache lines (mapped, for that: as `ledger_rows`). Full: the newer verdict
  * takes an older one's place; what is not there is found again by decide().
  */
-union found_opening {
+union cached_result {
 	struct {
 		__u32 number : 24; /* of the row; REASON_NEED: of the server */
 		__u32 reason : 6;
 		__u32 quiet : 1;
-		__u32 rest : 1; /* the row is of `ledger_rest` */
+		__u32 rest : 1; /* the row is of `ledger_overflow` */
 	};
 	__u32 word; /* read and written at once, see match_opening() */
 };
-struct known_opening {
+struct cached_verdict {
 	struct address source;
 	__u64 sender; /* MAC and, in the last 16 bits, the port that it calls */
 	__u32 epoch; /* of struct cpu; 0: nothing here, or half of it */
-	union found_opening found;
+	union cached_result found;
 };
-struct known_openings {
-	struct known_opening places[OPENINGS_OF_HASH];
+struct verdict_bucket {
+	struct cached_verdict places[VERDICTS_PER_BUCKET];
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1024);
 	__type(key, __u32);
-	__type(value, struct known_openings);
-} known_openings SEC(".maps");
+	__type(value, struct verdict_bucket);
+} verdict_cache SEC(".maps");
 
 /* Servers that found the ledger full, or their share of it used up, by address: their openings
- * to ports without a need count in this row, unless `ledger_marks` knows better. Each
+ * to ports without a need count in this row, unless `ledger_bloom` knows better. Each
  * CPU has its own part. Written and read by the filter alone. An array, for its
- * inlined lookup. Full: as `known_openings`.
+ * inlined lookup. Full: as `verdict_cache`.
  */
-struct spent_share {
+struct cached_quota {
 	struct address source;
 	__u32 epoch; /* of struct cpu; 0: nothing here, or half of it */
 	__u32 row;
@@ -342,10 +342,10 @@ struct spent_share {
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SPENT_SHARES_OF_CPU);
+	__uint(max_entries, QUOTA_CACHE_PER_CPU);
 	__type(key, __u32);
-	__type(value, struct spent_share);
-} spent_shares SEC(".maps");
+	__type(value, struct cached_quota);
+} quota_cache SEC(".maps");
 
 /* What each CPU has found out for itself. The time, asked once in a tick:
  * CLOCK_MONOTONIC_COARSE moves no faster, and asking costs as much as half a lookup.
@@ -372,15 +372,15 @@ struct {
  * the others. Written and read by the filter, when a row is made and never
  * else. A hash whose entries come with a server's first drop; server ids are
  * the policy's, so it can't fill. Without its entry a drop counts in
- * `ledger_rest`.
+ * `ledger_overflow`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65538);
 	__type(key, __u32);
-	__type(value, struct share);
-} ledger_shares SEC(".maps");
+	__type(value, struct row_quota);
+} ledger_quotas SEC(".maps");
 
 /* Drops that found the ledger full, or their server's share of it, by server
  * and reason; protocol and port are 0. As `ledger`, with the row in it. Full: `counters` still has
@@ -391,7 +391,7 @@ struct {
 	__uint(max_entries, 16384);
 	__type(key, struct ledger_key);
 	__type(value, __u32);
-} ledger_rest SEC(".maps");
+} ledger_overflow SEC(".maps");
 
 /* Packets and bytes by reason: passes and drops at the reason's number,
  * would-be drops REASON_COUNT higher. Written by the filter, read by the tool.
@@ -404,13 +404,13 @@ struct {
 	__type(value, struct counter);
 } counters SEC(".maps");
 
-/* Events inside the programs, enum tally. As `counters`. */
+/* Events inside the programs, enum statistic. As `counters`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, TALLY_COUNT);
+	__uint(max_entries, STATISTIC_COUNT);
 	__type(key, __u32);
 	__type(value, __u64);
-} tallies SEC(".maps");
+} statistics SEC(".maps");
 
 /* The perf buffer of samples. Written by the filter, read by the daemon and
  * nobody else: a second reader would take the first one's place. Full: the

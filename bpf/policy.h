@@ -90,7 +90,7 @@ static __always_inline const struct need *find_need(const struct policy *policy,
 }
 
 /* The rule by which this peer may be at the other end; 0: none. */
-static __always_inline __u32 match_cell(const struct policy *policy, const struct cell *cell,
+static __always_inline __u32 match_peer(const struct policy *policy, const struct peer_match *cell,
 					const struct address *peer)
 {
 	__u32 slot = policy->slot;
@@ -106,7 +106,7 @@ static __always_inline __u32 match_cell(const struct policy *policy, const struc
 	return cell->any;
 }
 
-static __always_inline bool is_listed(const struct cell *cell)
+static __always_inline bool is_listed(const struct peer_match *cell)
 {
 	return cell->any || cell->set;
 }
@@ -122,7 +122,7 @@ static __always_inline __u32 find_service(const struct policy *policy, const str
 					    server->flags & SERVER_RANGES, protocol, port);
 
 	*listed = need && is_listed(&need->inbound);
-	return need ? match_cell(policy, &need->inbound, peer) : 0;
+	return need ? match_peer(policy, &need->inbound, peer) : 0;
 }
 
 static __always_inline const struct rule *find_limit(const struct policy *policy, __u32 rule)

@@ -6,11 +6,11 @@
 #include "contract.h"
 #include "decide.h"
 #include "flow.h"
-#include "known.h"
+#include "verdict_cache.h"
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
-#include "shortcut.h"
+#include "fast_path.h"
 #include "track.h"
 
 /* From the servers: the gate itself. */
@@ -19,7 +19,7 @@ int portcullis_filter(struct xdp_md *ctx)
 {
 	/* one after the other in the same place: stack is scarce */
 	union {
-		struct shortcut shortcut;
+		struct fast_path fast;
 		struct packet packet;
 	} frame;
 	struct decision decision = {};
@@ -27,8 +27,8 @@ int portcullis_filter(struct xdp_md *ctx)
 	__u64 now_ns = read_clock(cpu);
 	__u32 assume = 0, epoch = 0;
 
-	if (read_plain(ctx, &frame.shortcut.plain)) {
-		int action = take_shortcut(ctx, &frame.shortcut, cpu, now_ns, &assume, &epoch);
+	if (read_plain(ctx, &frame.fast.plain)) {
+		int action = try_fast_path(ctx, &frame.fast, cpu, now_ns, &assume, &epoch);
 
 		if (action >= 0)
 			return action;
@@ -98,11 +98,11 @@ struct carried_types {
 	enum reason reason;
 	enum drop_flag drop_flag;
 	enum state state;
-	enum tally tally;
+	enum statistic statistic;
 	enum settings_flag settings_flag;
 	enum server_flag server_flag;
 	enum rule_flag rule_flag;
-	enum share_key share_key;
+	enum quota_key quota_key;
 	enum flow_flag flow_flag;
 	enum assumption assumption;
 };

@@ -22,7 +22,7 @@ static __always_inline void open_half(const struct flow_key *key, __u32 generati
 		return;
 	}
 	if (bpf_map_update_elem(&half_open, key, &fresh, BPF_ANY))
-		add_tally(TALLY_FLOW_LOST, 1);
+		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
 static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_ns)
@@ -33,7 +33,7 @@ static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_
 	if (opening)
 		opening->opened_ns = now_ns;
 	else if (bpf_map_update_elem(&unlisted, key, &fresh, BPF_ANY))
-		add_tally(TALLY_FLOW_LOST, 1);
+		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
 static __always_inline void track_segment(const struct policy *policy,
@@ -113,7 +113,7 @@ static __always_inline void open_datagram_flow(void *table, const struct flow_ke
 		return;
 	}
 	if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
-		add_tally(TALLY_FLOW_LOST, 1);
+		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
 static __always_inline void track_datagram(const struct policy *policy,
@@ -135,7 +135,7 @@ static __always_inline void track_datagram(const struct policy *policy,
 	/* Where the server may ask, this is most likely the answer. */
 	need = find_need(policy, server->profile, server->flags & SERVER_RANGES,
 			 packet->protocol, packet->source_port);
-	if (!need || !match_cell(policy, &need->outbound, &packet->source))
+	if (!need || !match_peer(policy, &need->outbound, &packet->source))
 		note_unlisted(key, now_ns);
 }
 

@@ -60,7 +60,7 @@ pub enum Command {
         policy: PathBuf,
         /// Lift the gate when the daemon stops
         #[arg(long)]
-        raise_on_exit: bool,
+        detach_on_exit: bool,
         /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: off]
         #[arg(long, value_name = "ADDR:PORT")]
         metrics: Option<SocketAddr>,

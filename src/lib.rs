@@ -1,19 +1,22 @@
 //! `portcullis`: the gate on a DMZ router. See `docs/architecture.md`.
 
+pub mod abi;
 pub mod alarm;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod compile;
+pub mod daemon;
 pub mod drops;
-pub mod frame;
+pub mod exit;
 pub mod gate;
 pub mod history;
+pub mod net;
+pub mod output;
 pub mod policy;
-pub mod reason;
-pub mod sample;
+pub mod policy_file;
 pub mod sink;
-pub mod voice;
+pub mod stderr;
 
 /// Test cases by chance; the suite has its own copy of the module, and uses all of it.
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use portcullis::cli::Cli;
-use portcullis::commands::{self, Exit};
-use portcullis::voice;
+use portcullis::commands;
+use portcullis::exit::Exit;
+use portcullis::stderr;
 
 /// How long a daemon that ends waits for whoever reads its standard error.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -23,13 +24,13 @@ fn main() -> ExitCode {
         .filter_level(level)
         .format_timestamp(None)
         .format_target(false)
-        .target(env_logger::Target::Pipe(Box::new(voice::Log::default())))
+        .target(env_logger::Target::Pipe(Box::new(stderr::Log::default())))
         .init();
 
     let exit = commands::run(&cli).unwrap_or_else(|error| {
-        voice::say(format_args!("portcullis: {error:#}"));
+        stderr::notice(format_args!("portcullis: {error:#}"));
         Exit::Failed
     });
-    voice::finish(LAST_WORDS);
+    stderr::finish(LAST_WORDS);
     exit.into()
 }

@@ -9,12 +9,12 @@ use anyhow::Result;
 use crate::Options;
 use crate::daemon::{Daemon, PORTCULLIS, detach};
 use crate::engine::{Engine, Pace, Turn};
+use crate::environment::{Environment, find_sink};
+use crate::network::{FROM_SERVERS, Network, run as run_command};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
 use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
-use crate::workshop::{Workshop, find_sink};
-use crate::world::{FROM_SERVERS, World, run as run_command};
 
 /// As the largest of the floods has.
 const SERVERS: u32 = 256;
@@ -36,12 +36,12 @@ const FLOODS: &[(&str, Kind, u32)] = &[
 ];
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let workshop = Workshop::open()?;
-    let reference = workshop.load_reference()?;
+    let environment = Environment::open()?;
+    let reference = environment.load_reference()?;
     let sink = find_sink(&reference)?;
     let mut lines = Vec::new();
     for (number, flood) in FLOODS.iter().enumerate() {
-        lines.push(measure(options, &workshop, sink.as_fd(), number, flood, report)?);
+        lines.push(measure(options, &environment, sink.as_fd(), number, flood, report)?);
     }
     report.sections.push(Section {
         key: "daemon",
@@ -61,20 +61,20 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
 
 fn measure(
     options: &Options,
-    workshop: &Workshop,
+    environment: &Environment,
     sink: std::os::fd::BorrowedFd<'_>,
     number: usize,
     flood: &(&str, Kind, u32),
     report: &mut Report,
 ) -> Result<Vec<Cell>> {
     let (name, kind, servers) = *flood;
-    let world = World::make(&["watched", "alone"], sink)?;
-    let mut engine = Engine::load(workshop, "live", |_| ())?;
+    let world = Network::make(&["watched", "alone"], sink)?;
+    let mut engine = Engine::load(environment, "live", |_| ())?;
     let traffic = Traffic { kind, servers, ..Traffic::default() };
     let frame = traffic.blank_frame();
     let policy = write_policy(&Shape { servers: SERVERS, ..Shape::default() });
     let [watched, alone] = [&world.lanes[0], &world.lanes[1]];
-    let folder = workshop.folder().join(format!("flood{number}"));
+    let folder = environment.folder().join(format!("flood{number}"));
     let daemon = Daemon::start(&watched.router, &folder, &policy, true)?;
     let path = folder.join("alone.toml");
     std::fs::write(&path, &policy)?;

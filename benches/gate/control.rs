@@ -10,11 +10,11 @@ use anyhow::{Result, bail};
 
 use crate::Options;
 use crate::daemon::{Daemon, PORTCULLIS, detach, ordinary, read_memory};
+use crate::environment::Environment;
+use crate::network::{Namespace, run as run_command};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::median;
-use crate::workshop::Workshop;
-use crate::world::{Namespace, run as run_command};
 
 /// A command is over sooner or later; how often its memory is looked at until then.
 const LOOK: Duration = Duration::from_millis(1);
@@ -36,12 +36,12 @@ const MANY: Shape = Shape {
 };
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let workshop = Workshop::open()?;
+    let environment = Environment::open()?;
     let router = Namespace::make("control")?;
     run_command(router.command("ip").args(["link", "add", "dmz0", "type", "veth", "peer", "name", "far0"]))?;
     let mut lines = Vec::new();
     for (name, shape) in POLICIES {
-        lines.push(measure(options, &workshop, &router, name, shape, report)?);
+        lines.push(measure(options, &environment, &router, name, shape, report)?);
     }
     report.sections.push(Section {
         key: "policies",
@@ -67,14 +67,14 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
 
 fn measure(
     options: &Options,
-    workshop: &Workshop,
+    environment: &Environment,
     router: &Namespace,
     name: &str,
     shape: &Shape,
     report: &mut Report,
 ) -> Result<Vec<Cell>> {
     let text = write_policy(shape);
-    let [first, second] = ["first.toml", "second.toml"].map(|file| workshop.folder().join(file));
+    let [first, second] = ["first.toml", "second.toml"].map(|file| environment.folder().join(file));
     fs::write(&first, &text)?;
     // what is the same is not compared
     fs::write(&second, text.replacen("[servers.s0]\n", "[servers.s0]\nmode = \"observe\"\n", 1))?;
@@ -93,7 +93,7 @@ fn measure(
         }
     }
     detach(router, "dmz0");
-    let daemon = Daemon::start(router, &workshop.folder().join("daemon"), &text, false)?;
+    let daemon = Daemon::start(router, &environment.folder().join("daemon"), &text, false)?;
     // it gives back what it needed to begin just after it said so
     std::thread::sleep(Duration::from_secs(2));
     let (rss, most) = daemon.memory_mib()?;

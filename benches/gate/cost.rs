@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result};
 use crate::Options;
 use crate::cases::{ADDRESSES, Case, LRU, MAIN, SERVERS, VARIANT, Verdict, cases};
 use crate::engine::{Pace, Turn};
-use crate::laboratory::{BASE, Driver, LRU_INSERT, Laboratory};
+use crate::environment::Environment;
+use crate::netns_lab::{BASE, Driver, LRU_INSERT, NetnsLab};
+use crate::network::{FROM_OUTSIDE, FROM_SERVERS};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, median, zip};
 use crate::traffic::{Kind, Traffic};
-use crate::workshop::Workshop;
-use crate::world::{FROM_OUTSIDE, FROM_SERVERS};
 
 /// Slices of each program in a round, and how long: the rows of 4,096 servers become warm.
 const SLICES: u32 = 3;
@@ -33,37 +33,37 @@ struct Item {
 }
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let workshop = Workshop::open()?;
-    let mut laboratory = Laboratory::build(&workshop, options.variant.as_deref())?;
+    let environment = Environment::open()?;
+    let mut netns_lab = NetnsLab::build(&environment, options.variant.as_deref())?;
     let cases = cases();
     for case in &cases {
         for program in &case.programs(options.variant.is_some()) {
             // a lookup alone says that it hit
             let verdict = if [ADDRESSES, LRU].contains(program) { Verdict::Pass } else { case.verdict };
-            laboratory.prove(program, &case.traffic, verdict)?;
+            netns_lab.prove(program, &case.traffic, verdict)?;
         }
     }
-    measure_filters(options, report, &mut laboratory, &cases)?;
-    measure_tracker(options, report, &mut laboratory)
+    measure_filters(options, report, &mut netns_lab, &cases)?;
+    measure_tracker(options, report, &mut netns_lab)
 }
 
 fn measure_filters(
     options: &Options,
     report: &mut Report,
-    laboratory: &mut Laboratory,
+    netns_lab: &mut NetnsLab,
     cases: &[Case],
 ) -> Result<()> {
     let mut items = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let mut add = |driver, program, name: &str| -> Result<()> {
-            let turn = Turn { target: laboratory.find_at(driver, name)?, plan: number as u32 };
+            let turn = Turn { target: netns_lab.find_at(driver, name)?, plan: number as u32 };
             items.push(Item { case: number, program, driver, turn, series: Vec::new() });
             Ok(())
         };
         add(Driver::Filter, BASE, BASE)?;
         add(Driver::Filter, AGAIN, BASE)?;
         for program in case.programs(options.variant.is_some()) {
-            let driver = laboratory.find(program)?.0;
+            let driver = netns_lab.find(program)?.0;
             add(driver, program, program)?;
             if driver == Driver::Plain {
                 add(driver, BASE, BASE)?;
@@ -71,9 +71,9 @@ fn measure_filters(
         }
     }
     let plans: Vec<Traffic> = cases.iter().map(|case| case.traffic).collect();
-    laboratory.engine.plan(&plans, FROM_SERVERS)?;
+    netns_lab.engine.plan(&plans, FROM_SERVERS)?;
     let frame = vec![0; 74]; // as long as the longest
-    measure_items(options, laboratory, &frame, &mut items)?;
+    measure_items(options, netns_lab, &frame, &mut items)?;
 
     let mut lines = Vec::new();
     for (number, case) in cases.iter().enumerate() {
@@ -125,7 +125,7 @@ fn measure_filters(
 }
 
 /// At the other hook: what comes in from outside.
-fn measure_tracker(options: &Options, report: &mut Report, laboratory: &mut Laboratory) -> Result<()> {
+fn measure_tracker(options: &Options, report: &mut Report, netns_lab: &mut NetnsLab) -> Result<()> {
     let opening = Traffic { servers: SERVERS, flows: NEW_FLOWS, ..Traffic::of(Kind::Opening) };
     let warm = Traffic { servers: SERVERS, flows: crate::cases::WARM, ..Traffic::of(Kind::Completion) };
     let cases: [(&'static str, &'static str, Traffic, &[&'static str]); 2] = [
@@ -139,13 +139,13 @@ fn measure_tracker(options: &Options, report: &mut Report, laboratory: &mut Labo
         for program in [BASE].into_iter().chain(variant).chain(programs.iter().copied()) {
             // a plan of its own for each, or they would see every third flow only
             let turn =
-                Turn { target: laboratory.find_at(Driver::Tracker, program)?, plan: plans.len() as u32 };
+                Turn { target: netns_lab.find_at(Driver::Tracker, program)?, plan: plans.len() as u32 };
             plans.push(*traffic);
             items.push(Item { case: number, program, driver: Driver::Tracker, turn, series: Vec::new() });
         }
     }
-    laboratory.engine.plan(&plans, FROM_OUTSIDE)?;
-    measure_items(options, laboratory, &opening.blank_frame(), &mut items)?;
+    netns_lab.engine.plan(&plans, FROM_OUTSIDE)?;
+    measure_items(options, netns_lab, &opening.blank_frame(), &mut items)?;
 
     let mut lines = Vec::new();
     for (number, (key, title, _, programs)) in cases.iter().enumerate() {
@@ -179,7 +179,7 @@ fn measure_tracker(options: &Options, report: &mut Report, laboratory: &mut Labo
 
 fn measure_items(
     options: &Options,
-    laboratory: &mut Laboratory,
+    netns_lab: &mut NetnsLab,
     frame: &[u8],
     items: &mut [Item],
 ) -> Result<()> {
@@ -190,11 +190,11 @@ fn measure_items(
                 continue;
             }
             let turns: Vec<Turn> = own.iter().map(|item| item.turn).collect();
-            let round = laboratory.engine.interleave(driver.program(), frame, 0, &turns, PACE, SLICES)?;
+            let round = netns_lab.engine.interleave(driver.program(), frame, 0, &turns, PACE, SLICES)?;
             for (item, slices) in own.iter_mut().zip(&round) {
                 item.series.push(median(slices));
             }
-            laboratory.drain()?;
+            netns_lab.drain()?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cpu;
-use crate::world::{Namespace, run};
+use crate::network::{Namespace, run};
 
 pub const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis");
 

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::daemon::{Daemon, detach};
+use crate::environment::{Environment, find_sink};
+use crate::network::{FROM_SERVERS, Namespace, Network};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::traffic::{Generator, Kind, Traffic};
-use crate::workshop::{Workshop, find_sink};
-use crate::world::{FROM_SERVERS, Namespace, World};
 use crate::{Options, cpu};
 
 /// Alarms that are waited for, each of a server that had none.
@@ -41,20 +41,20 @@ const SITUATIONS: &[(&str, Option<(Kind, u32)>)] = &[
 ];
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let workshop = Workshop::open()?;
-    let reference = workshop.load_reference()?;
+    let environment = Environment::open()?;
+    let reference = environment.load_reference()?;
     let sink = find_sink(&reference)?;
     let tries = if options.quick { TRIES / 6 } else { TRIES };
     let mut lines = Vec::new();
     let mut repeated = Vec::new();
     for (number, (name, flood)) in SITUATIONS.iter().enumerate() {
-        let world = World::make(&["watched"], std::os::fd::AsFd::as_fd(&sink))?;
+        let world = Network::make(&["watched"], std::os::fd::AsFd::as_fd(&sink))?;
         let policy = write_policy(&Shape { servers: SERVERS, ..Shape::default() });
         let router = &world.lanes[0].router;
         route(&world.dmz)?;
-        let folder = workshop.folder().join(format!("delay{number}"));
+        let folder = environment.folder().join(format!("delay{number}"));
         let daemon = Daemon::start(router, &folder, &policy, true)?;
-        let (delays, again) = measure(&workshop, &world, &daemon, *flood, tries)
+        let (delays, again) = measure(&environment, &world, &daemon, *flood, tries)
             .with_context(|| format!("meanwhile: {name}"))?;
         repeated.push(format!("{again} ({name})"));
         drop(daemon);
@@ -92,8 +92,8 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
 
 /// Delays in standard error and in EVE, milliseconds, and how many datagrams were sent again.
 fn measure(
-    workshop: &Workshop,
-    world: &World,
+    environment: &Environment,
+    world: &Network,
     daemon: &Daemon,
     flood: Option<(Kind, u32)>,
     tries: u32,
@@ -109,7 +109,7 @@ fn measure(
         });
         if let Some((kind, servers)) = flood {
             world.dmz.visit()?;
-            let mut generator = Generator::load(workshop)?;
+            let mut generator = Generator::load(environment)?;
             generator.aim(&Traffic { kind, servers, ..Traffic::default() }, FROM_SERVERS, interface)?;
             while !over.load(Ordering::Relaxed) {
                 generator.send(1 << 17)?;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, ProgramInput};
 
+use crate::environment::{Environment, Record, read_enum};
 use crate::traffic::{Macs, Traffic, Version};
-use crate::workshop::{Record, Workshop, read_enum};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -46,10 +46,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn load(workshop: &Workshop, name: &str, prepare: impl FnOnce(&mut OpenObject)) -> Result<Engine> {
-        let path = workshop.compile(name)?;
+    pub fn load(
+        environment: &Environment,
+        name: &str,
+        prepare: impl FnOnce(&mut OpenObject),
+    ) -> Result<Engine> {
+        let path = environment.compile(name)?;
         Ok(Engine {
-            object: workshop.load(name, prepare)?,
+            object: environment.load(name, prepare)?,
             plan: Record::of(&path, "plan")?,
             slice: Record::of(&path, "slice")?,
             progress: Record::of(&path, "progress")?,

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use libbpf_rs::{MapCore as _, MapFlags, Object, TC_INGRESS, TcHookBuilder, Xdp, XdpFlags};
-use portcullis::gate::{Gate, Place};
+use portcullis::gate::{Gate, GatePlace};
 
+use crate::network::{Lane, run};
 use crate::policy::{Shape, write_policy};
-use crate::world::{Lane, run};
 
 /// What a filter does with which traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Filters<'_> {
         let mut command = lane.router.command(env!("CARGO_BIN_EXE_portcullis"));
         run(command.args(["attach", "-i", &lane.nic, "-p"]).arg(&path))?;
         lane.router.visit()?; // a place is where the process's first thread is
-        let place = Place::of(&lane.nic)?;
+        let place = GatePlace::of(&lane.nic)?;
         Ok(Some(Listener::start(move || Ok(Gate::open(&place)?))))
     }
 }

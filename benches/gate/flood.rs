@@ -10,8 +10,8 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 
 use crate::cpu::pin_to;
+use crate::environment::Environment;
 use crate::traffic::{Generator, Kind, Macs, Traffic, Version};
-use crate::workshop::Workshop;
 
 /// Sends frames out of a NIC as fast as one core can, or at a rate
 #[derive(Args, Debug)]
@@ -59,8 +59,8 @@ pub struct Flood {
 }
 
 pub fn run(flood: &Flood) -> Result<()> {
-    let workshop = Workshop::open()?;
-    let mut generator = Generator::load(&workshop)?;
+    let environment = Environment::open()?;
+    let mut generator = Generator::load(&environment)?;
     if let Some(name) = &flood.netns {
         let path = Path::new("/run/netns").join(name); // an absolute path stays what it is
         let file = File::open(&path).with_context(|| format!("no namespace {}", path.display()))?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::cpu;
-use crate::workshop::clang;
+use crate::environment::clang;
 
 /// One line each.
 pub fn describe(rounds: u32) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use crate::cases::{ADDRESSES, LRU, MAIN, XDP_FILTER_DENY};
 use crate::filters::{NFT, STRICT, XDP_FILTER};
-use crate::laboratory::LRU_INSERT;
+use crate::netns_lab::LRU_INSERT;
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
 

@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result};
 
 use crate::Options;
 use crate::daemon::{PORTCULLIS, detach, ordinary};
+use crate::environment::Environment;
+use crate::network::{Namespace, run as run_command};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
-use crate::workshop::Workshop;
-use crate::world::{Namespace, run as run_command};
 
 /// Rounds, at most: each takes as many seconds as there are ways.
 const MOST_ROUNDS: u32 = 7;
@@ -22,11 +22,11 @@ const SECONDS: &str = "2";
 const WAYS: &[&str] = &["no program", "bare XDP pass", "portcullis"];
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let workshop = Workshop::open()?;
+    let environment = Environment::open()?;
     let spaces = Spaces::make()?;
-    let policy = workshop.folder().join("iperf.toml");
+    let policy = environment.folder().join("iperf.toml");
     std::fs::write(&policy, write_policy(&Shape::default()))?;
-    let bare = workshop.compile("reference")?;
+    let bare = environment.compile("reference")?;
     let _server = Server::start(&spaces.server)?;
     let mut series: Vec<[Vec<f64>; 2]> = vec![[Vec::new(), Vec::new()]; WAYS.len()];
     for round in 0..options.rounds.min(MOST_ROUNDS) as usize {

@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::engine::{Engine, Turn};
-use crate::workshop::Workshop;
+use crate::environment::Environment;
 
 /// `linux/bpf.h`
 pub const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
@@ -135,8 +135,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    pub fn load(workshop: &Workshop) -> Result<Generator> {
-        Ok(Generator { engine: Engine::load(workshop, "live", |_| ())?, frame: Vec::new() })
+    pub fn load(environment: &Environment) -> Result<Generator> {
+        Ok(Generator { engine: Engine::load(environment, "live", |_| ())?, frame: Vec::new() })
     }
 
     /// What [`Generator::send`] shall send from now on, and out of which NIC of its namespace.

@@ -6,15 +6,15 @@ use anyhow::{Result, bail};
 
 use crate::Options;
 use crate::engine::{Engine, Pace, Turn};
+use crate::environment::{Environment, find_sink};
 use crate::filters::{
     DROP, DROP_AGAIN, Duty, FILTERS, Filter, Filters, Listener, PASS, PASS_AGAIN, SERVICE, STRICT,
     fill_ports, tear_down,
 };
+use crate::network::{FROM_OUTSIDE, FROM_SERVERS, Lane, Network};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, median, zip};
 use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
-use crate::workshop::{Workshop, find_sink};
-use crate::world::{FROM_OUTSIDE, FROM_SERVERS, Lane, World};
 
 /// Flows that the permitted packets belong to, taken at random.
 const FLOWS: u32 = 1000;
@@ -27,17 +27,17 @@ const SLICES: u32 = 5;
 pub const PACE: Pace = Pace { frames: 8192, warm: 3072 };
 
 struct Wire {
-    world: World,
+    world: Network,
     engine: Engine,
     frame: Vec<u8>,
     listeners: Vec<Listener>,
 }
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let workshop = Workshop::open()?;
-    let reference = workshop.load_reference()?;
+    let environment = Environment::open()?;
+    let reference = environment.load_reference()?;
     fill_ports(&reference)?;
-    let mut wire = Wire::build(&workshop, &reference)?;
+    let mut wire = Wire::build(&environment, &reference)?;
     wire.open_flows()?;
     for (number, filter) in FILTERS.iter().enumerate() {
         wire.prove(filter, number)?;
@@ -55,13 +55,13 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
 type Times = Vec<(&'static str, Vec<f64>)>;
 
 impl Wire {
-    fn build(workshop: &Workshop, reference: &libbpf_rs::Object) -> Result<Wire> {
+    fn build(environment: &Environment, reference: &libbpf_rs::Object) -> Result<Wire> {
         let names: Vec<&'static str> = FILTERS.iter().map(|filter| filter.name).collect();
-        let world = World::make(&names, find_sink(reference)?.as_fd())?;
-        let engine = Engine::load(workshop, "live", |_| ())?;
+        let world = Network::make(&names, find_sink(reference)?.as_fd())?;
+        let engine = Engine::load(environment, "live", |_| ())?;
         let frame = Traffic::default().blank_frame();
         let mut wire = Wire { world, engine, frame, listeners: Vec::new() };
-        let filters = Filters { reference, folder: workshop.folder() };
+        let filters = Filters { reference, folder: environment.folder() };
         for (filter, lane) in FILTERS.iter().zip(&wire.world.lanes) {
             wire.listeners.extend(filter.set_up(&filters, lane)?);
         }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use portcullis::clock::Clock;
-use portcullis::drops::{Context, Drop};
-use portcullis::sample::decode;
+use portcullis::drops::{Context, DropEvent};
+use portcullis::drops::decode;
 use portcullis::sink::{Event, Pcapng, Rotation, Sink as _};
 
 const SECTION: u32 = 0x0a0d_0d0a;
@@ -45,7 +45,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for drop in &drops {
         sink.write(&Event::Drop(drop.clone())).expect("room in memory");
     }
-    let kept: Vec<&Drop> = drops.iter().filter(|drop| !drop.frame.is_empty()).collect();
+    let kept: Vec<&DropEvent> = drops.iter().filter(|drop| !drop.frame.is_empty()).collect();
     if kept.is_empty() {
         assert!(!FILE.exists(), "a capture of nothing");
         return;
@@ -72,7 +72,7 @@ fn half(bytes: &[u8]) -> u16 {
 }
 
 /// Every byte of the capture belongs to a block, and the packets are those of the drops.
-fn read(mut capture: &[u8], drops: &[&Drop]) {
+fn read(mut capture: &[u8], drops: &[&DropEvent]) {
     let (mut sections, mut interfaces, mut packets) = (0, 0, drops.iter());
     while !capture.is_empty() {
         let length = word(&capture[4..]) as usize;

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use portcullis::policy;
+use portcullis::{net, policy};
 
 #[path = "../../src/policy/tests/claims.rs"]
 #[allow(dead_code)] // the target of policies uses the rest

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use portcullis::clock::Clock;
 use portcullis::drops::Context;
-use portcullis::sample::decode;
+use portcullis::drops::decode;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(sample) = decode(data) else {

@@ -26,7 +26,7 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
         Distinct { seen: Vec::new(), cap, sketch: None }
     }
 
-    /// Takes note of one. Caps are small, so a scan costs less than a hash.
+    /// EventFilter note of one. Caps are small, so a scan costs less than a hash.
     pub fn insert(&mut self, item: T) {
         if self.seen.contains(&item) {
             return;
@@ -38,7 +38,7 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
         }
     }
 
-    /// Takes note of all that another one has seen.
+    /// EventFilter note of all that another one has seen.
     pub fn merge(&mut self, other: &Distinct<T>) {
         if let Some(theirs) = &other.sketch {
             self.sketch().merge(theirs);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::watch::{Finding, Recent, Watch, is_glimpse};
+use super::detector::{Finding, Recent, Watch, is_last_packet};
 use super::{Alarm, Change, Distinct, Kind, Scope, Severity, Step};
+use crate::abi::Reason;
 use crate::clock::Clock;
-use crate::drops::{Drop, Origin};
-use crate::reason::Reason;
+use crate::drops::{DropEvent, Origin};
 
 const S: u64 = 1_000_000_000;
 
@@ -80,7 +80,7 @@ enum Key {
 }
 
 impl Key {
-    fn of(drop: &Drop, kind: Kind) -> Key {
+    fn of(drop: &DropEvent, kind: Kind) -> Key {
         let server = drop.server_id();
         let reason = drop.reason.number();
         let by_service = match drop.reason.known() {
@@ -158,22 +158,22 @@ impl Engine {
         }
     }
 
-    /// Takes note of the last packet of a kind, as the ledger shows it ([`Sweep::glimpse`]):
+    /// EventFilter note of the last packet of a kind, as the ledger shows it ([`Reconciler::last_packet`]):
     /// where it went. Its count comes by other ways, so it opens nothing.
     ///
-    /// [`Sweep::glimpse`]: crate::drops::Sweep::glimpse
-    pub fn glimpse(&mut self, drop: &Drop, now: Clock) -> Vec<Change> {
+    /// [`Reconciler::last_packet`]: crate::drops::Reconciler::last_packet
+    pub fn last_packet(&mut self, drop: &DropEvent, now: Clock) -> Vec<Change> {
         self.peek(drop, None, || None, now)
     }
 
-    /// As [`Engine::glimpse`], between two sweeps. `since` is how many packets came since the last
+    /// As [`Engine::last_packet`], between two sweeps. `since` is how many packets came since the last
     /// look; `claim` is asked for those that nobody has reported yet, if an alarm becomes graver
     /// and is to be told with its count.
     pub fn peek(
         &mut self,
-        drop: &Drop,
+        drop: &DropEvent,
         since: Option<u64>,
-        claim: impl FnOnce() -> Option<Drop>,
+        claim: impl FnOnce() -> Option<DropEvent>,
         now: Clock,
     ) -> Vec<Change> {
         self.follow_clock(now);
@@ -194,8 +194,8 @@ impl Engine {
         changes
     }
 
-    /// Takes note of a drop, and yields what has to be told at once.
-    pub fn observe(&mut self, drop: &Drop, now: Clock) -> Vec<Change> {
+    /// EventFilter note of a drop, and yields what has to be told at once.
+    pub fn observe(&mut self, drop: &DropEvent, now: Clock) -> Vec<Change> {
         self.follow_clock(now);
         let Some(kind) = Kind::of(drop) else {
             return Vec::new();
@@ -283,7 +283,7 @@ impl Engine {
         }
     }
 
-    fn watch(&mut self, drop: &Drop, since: Option<u64>, now: Clock) -> Finding {
+    fn watch(&mut self, drop: &DropEvent, since: Option<u64>, now: Clock) -> Finding {
         let is_try = matches!(drop.reason.known(), Some(Reason::NewFlow | Reason::Destination));
         // A row that was found at start is one count for all the time before.
         if !is_try || drop.while_away || drop.server.is_none() {
@@ -311,7 +311,7 @@ impl Engine {
         key: Key,
         kind: Kind,
         finding: Finding,
-        drop: &Drop,
+        drop: &DropEvent,
         now: Clock,
         changes: &mut Vec<Change>,
     ) {
@@ -389,7 +389,7 @@ fn is_due(open: &Open, now: Clock, settings: &Settings) -> bool {
 }
 
 impl Open {
-    fn new(id: u64, key: Key, kind: Kind, finding: Finding, drop: &Drop, now: Clock) -> Open {
+    fn new(id: u64, key: Key, kind: Kind, finding: Finding, drop: &DropEvent, now: Clock) -> Open {
         let server = match key {
             Key::Everything => None,
             _ => drop.server.clone(),
@@ -429,13 +429,13 @@ impl Open {
     }
 
     /// Adds a drop, and says whether it makes the alarm graver.
-    fn add(&mut self, kind: Kind, finding: Finding, drop: &Drop, now: Clock) -> Step {
+    fn add(&mut self, kind: Kind, finding: Finding, drop: &DropEvent, now: Clock) -> Step {
         self.untold = true;
         let alarm = &mut self.alarm;
         // A history may answer late, and what came before its daemon is told after what came since.
         let is_older = drop.while_away && drop.time < alarm.last;
         alarm.packets = alarm.packets.saturating_add(drop.drops);
-        alarm.events = alarm.events.saturating_add(u64::from(!is_glimpse(drop)));
+        alarm.events = alarm.events.saturating_add(u64::from(!is_last_packet(drop)));
         // Ledger rows come after samples, and times are those of the drops.
         alarm.first = alarm.first.min(drop.since);
         alarm.last = alarm.last.max(drop.time);

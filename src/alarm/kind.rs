@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::distance::weigh_try;
-use crate::drops::{Cause, Drop, TCP, UDP};
-use crate::reason::Reason;
+use super::severity::rate_attempt;
+use crate::abi::Reason;
+use crate::drops::{DropEvent, ReasonCode};
+use crate::net::{TCP, UDP};
 
 /// What an alarm is taken for, the least telling first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,11 +77,11 @@ impl Kind {
     }
 
     /// What one drop is a sign of; `None` if it is never an alarm.
-    pub fn of(drop: &Drop) -> Option<Kind> {
+    pub fn of(drop: &DropEvent) -> Option<Kind> {
         if drop.quiet {
             return None;
         }
-        let Cause::Known(reason) = drop.reason else {
+        let ReasonCode::Known(reason) = drop.reason else {
             // A newer gate knows why, and it did drop.
             return Some(Kind::Attempt);
         };
@@ -108,7 +109,7 @@ impl Kind {
 }
 
 /// Where tools are fetched from: FTP, HTTP and what speaks it, TFTP, rsync, git, QUIC.
-fn is_download(drop: &Drop) -> bool {
+fn is_download(drop: &DropEvent) -> bool {
     let ports: &[u16] = match drop.protocol {
         TCP => &[20, 21, 80, 443, 873, 989, 990, 3128, 8000, 8080, 8443, 8888, 9418],
         UDP => &[69, 80, 443],
@@ -144,10 +145,10 @@ pub enum Severity {
 
 impl Severity {
     /// Of a kind of alarm that this drop belongs to.
-    pub fn of(kind: Kind, drop: &Drop) -> Severity {
+    pub fn of(kind: Kind, drop: &DropEvent) -> Severity {
         match kind {
             Kind::Stray => Severity::Low,
-            Kind::Attempt => weigh_try(drop),
+            Kind::Attempt => rate_attempt(drop),
             Kind::Burst | Kind::Fetch | Kind::Callback | Kind::Scan => Severity::High,
             Kind::Spoof => match drop.reason.known() {
                 // another server's address is the gravest
@@ -185,8 +186,8 @@ impl Serialize for Severity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::REASONS;
     use crate::drops::example::syn;
-    use crate::reason::REASONS;
 
     fn kind(reason: Reason, port: u16) -> Option<Kind> {
         let mut drop = syn();
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn a_reason_of_a_newer_gate_is_an_attempt() {
         let mut drop = syn();
-        drop.reason = Cause::Unknown(63);
+        drop.reason = ReasonCode::Unknown(63);
         assert_eq!(Kind::of(&drop), Some(Kind::Attempt));
     }
 

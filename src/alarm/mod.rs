@@ -1,27 +1,27 @@
 //! Alarms: what a person or a SIEM is told of drops. [`Engine`] folds drops into alarms,
-//! [`Kind`] says what each means, and an [`Alarm`] explains itself (`advice.rs`).
+//! [`Kind`] says what each means, and an [`Alarm`] explains itself (`describe.rs`).
 //!
 //! One worm is one alarm, whatever it sends, and memory is bounded whatever anybody sends.
 //! Counts of packets are exact; distinct addresses and ports, of those packets that were looked
 //! at, are estimated beyond the first few (`distinct.rs`).
 
-mod advice;
-mod distance;
+mod describe;
+mod detector;
 mod distinct;
 mod engine;
 mod kind;
 mod record;
+mod severity;
 mod technique;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::drops::{Cause, Drop, Server, Verdict};
+use crate::drops::{DropEvent, ReasonCode, Server, Verdict};
 
 pub use distinct::Distinct;
 pub use engine::{Engine, Settings};
@@ -61,7 +61,7 @@ pub struct Alarm {
     /// `None`: no server has the source address.
     pub server: Option<Server>,
     /// Why the last one was dropped.
-    pub reason: Cause,
+    pub reason: ReasonCode,
     /// What became of the last one.
     pub verdict: Verdict,
     /// Time of the first drop.
@@ -76,14 +76,14 @@ pub struct Alarm {
     pub sources: Distinct<IpAddr>,
     /// Where they were to go.
     pub destinations: Distinct<IpAddr>,
-    /// As [`Drop::port`].
+    /// As [`DropEvent::port`].
     pub ports: Distinct<u16>,
     /// Where they came from on the link: all that a spoofed address leaves.
     pub source_macs: Distinct<[u8; 6]>,
     /// The destination that was called again and again, of a `callback`.
     pub called: Option<IpAddr>,
     /// The last sample; the last difference of the ledger where there is none.
-    pub sample: Arc<Drop>,
+    pub sample: Arc<DropEvent>,
     /// Some of it came while no daemon listened.
     pub while_away: bool,
     /// What the daemon did about it by itself, in words; empty: nothing.

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::{Alarm, Distinct, Kind, Severity};
-use crate::drops::{Cause, Verdict, show_hex};
-use crate::policy::show_mac;
+use crate::drops::{ReasonCode, Verdict, show_hex};
+use crate::net::show_mac;
 
 /// How many of several are listed.
 const LISTED: usize = 16;
@@ -19,7 +19,7 @@ struct Record<'a> {
     opened_as: Kind,
     severity: Severity,
     server: Option<&'a str>,
-    reason: Cause,
+    reason: ReasonCode,
     verdict: Verdict,
     service: String,
     packets: u64,

@@ -1,8 +1,8 @@
 //! MITRE ATT&CK (Enterprise) techniques that alarms point to.
 
 use super::{Alarm, Kind};
-use crate::drops::{TCP, UDP};
-use crate::reason::Reason;
+use crate::abi::Reason;
+use crate::net::{TCP, UDP};
 
 /// A technique of MITRE ATT&CK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ impl Alarm {
 mod tests {
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Drop;
+    use crate::drops::DropEvent;
     use crate::drops::example::{after_ms, syn};
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             (47, 0, "T1095"),
         ];
         for (protocol, port, id) in cases {
-            let drop = Drop { protocol, port, destination_port: Some(port), ..syn() };
+            let drop = DropEvent { protocol, port, destination_port: Some(port), ..syn() };
             let mut alarm = Engine::default().observe(&drop, after_ms(0)).remove(0).alarm;
             alarm.kind = Kind::Attempt;
             assert_eq!(alarm.technique().id, id, "{protocol}/{port}");

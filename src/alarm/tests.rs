@@ -5,10 +5,10 @@ mod pressure;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
+use crate::abi::{REASONS, Reason};
 use crate::clock::Clock;
 use crate::drops::example::{after_ms, syn};
 use crate::drops::{Origin, Server};
-use crate::reason::{REASONS, Reason};
 
 fn at(seconds: u64) -> Clock {
     after_ms(seconds * 1000)
@@ -19,7 +19,7 @@ fn host(number: u32) -> Option<IpAddr> {
 }
 
 /// A SYN to a port of a host, from a port of its own.
-fn try_at(port: u16, destination: u32, source_port: u16, now: Clock) -> Drop {
+fn try_at(port: u16, destination: u32, source_port: u16, now: Clock) -> DropEvent {
     let mut drop = syn();
     drop.port = port;
     drop.destination_port = Some(port);
@@ -29,7 +29,7 @@ fn try_at(port: u16, destination: u32, source_port: u16, now: Clock) -> Drop {
     drop
 }
 
-fn because(reason: Reason) -> Drop {
+fn because(reason: Reason) -> DropEvent {
     let mut drop = syn();
     drop.reason = reason.into();
     drop
@@ -348,7 +348,7 @@ fn an_id_that_an_earlier_daemon_has_given_is_given_to_no_other_alarm() {
     engine.observe(&syn(), at(0));
     engine.skip_ids(57);
     engine.skip_ids(3);
-    let other = engine.observe(&Drop { port: 25, ..syn() }, at(0)).remove(0);
+    let other = engine.observe(&DropEvent { port: 25, ..syn() }, at(0)).remove(0);
     assert_eq!(other.alarm.id, 58);
 }
 

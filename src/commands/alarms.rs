@@ -3,12 +3,12 @@
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::Exit;
-use super::output::{Output, align};
-use super::request::{Request, ask_daemon, follow_daemon, no_daemon, open_history};
 use crate::cli::Alarms;
-use crate::gate::Place;
+use crate::daemon::control::{Request, ask_daemon, follow_daemon, no_daemon, open_history};
+use crate::exit::Exit;
+use crate::gate::GatePlace;
 use crate::history::{AlarmEntry, Filter};
+use crate::output::{Output, align};
 use crate::sink::escape;
 
 pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
@@ -21,10 +21,10 @@ pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
         to: question.to,
     };
     if question.follow {
-        return follow(&Place::of(&question.interface.interface)?, filter, output);
+        return follow(&GatePlace::of(&question.interface.interface)?, filter, output);
     }
     // a NIC that is gone has its history all the same
-    let place = Place::of_any(&question.interface.interface)?;
+    let place = GatePlace::of_any(&question.interface.interface)?;
     let alarms: Vec<Value> = match ask_daemon(&place, &Request::Alarms(filter.clone()))? {
         Some(values) => values,
         None => {
@@ -39,7 +39,7 @@ pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn follow(place: &Place, filter: Filter, output: &Output) -> anyhow::Result<Exit> {
+fn follow(place: &GatePlace, filter: Filter, output: &Output) -> anyhow::Result<Exit> {
     let ran = follow_daemon(place, filter, |alarm| match alarm["line"].as_str() {
         _ if output.json => output.value(&alarm),
         Some(line) => output.text(&format!("{line}\n")),

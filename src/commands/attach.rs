@@ -4,16 +4,16 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Exit;
-use super::output::Output;
-use super::policy_file::load;
-use crate::gate::{Gate, Place};
+use crate::exit::Exit;
+use crate::gate::{Gate, GatePlace};
+use crate::output::Output;
+use crate::policy_file::load;
 
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load(policy, output)?;
-    let place = Place::of(interface)?;
+    let place = GatePlace::of(interface)?;
     let _lock = place.lock()?;
-    let (_, attachment) = Gate::put_down(&place, &compiled.policy, &compiled.tables)?;
+    let (_, attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
     for warning in &attachment.warnings {
         output.warn(warning);
     }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::Exit;
-use super::output::Output;
-use super::policy_file::{examine, refuse};
+use crate::exit::Exit;
+use crate::output::Output;
 use crate::policy::{describe, summarize};
+use crate::policy_file::{examine, refuse};
 
 pub fn run(path: &Path, output: &Output) -> anyhow::Result<Exit> {
     match examine(path)? {

@@ -2,26 +2,28 @@
 
 use serde_json::json;
 
-use super::Exit;
-use super::output::Output;
-use crate::gate::{Fate, GateError, Place, hint_at_orphans, is_pinned, lift, lift_by_name, list_gates};
+use crate::exit::Exit;
+use crate::gate::{
+    GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned, list_gates,
+};
+use crate::output::Output;
 
 pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     // no interface's name has a colon, and that of a gate left behind has two
     if interface.contains("::") {
-        lift_by_name(interface)?;
+        detach_by_name(interface)?;
         output.either(&json!({ "gate": interface, "lifted": true }), || describe_lifted(interface))?;
         return Ok(Exit::Done);
     }
     // also behind an interface that is gone
-    let place = Place::of_any(interface)?;
+    let place = GatePlace::of_any(interface)?;
     if !is_pinned(&place) {
-        Place::of(interface)?;
+        GatePlace::of(interface)?;
     }
     let _lock = place.lock()?;
     // first, or the daemon could miss it
-    place.note_order_to_lift(true);
-    let lifted = lift(&place).inspect_err(|_| place.note_order_to_lift(false))?;
+    place.note_detach_order(true);
+    let lifted = detach(&place).inspect_err(|_| place.note_detach_order(false))?;
     output.either(&json!({ "interface": interface, "lifted": lifted }), || {
         if lifted {
             format!("the gate on {interface} is lifted: nothing is dropped any more\n")
@@ -36,8 +38,8 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
 pub fn run_on_orphans(output: &Output) -> anyhow::Result<Exit> {
     let mut lifted = Vec::new();
     let mut failed = 0;
-    for gate in list_gates()?.into_iter().filter(|gate| gate.state == Fate::Orphaned) {
-        match lift_by_name(&gate.name) {
+    for gate in list_gates()?.into_iter().filter(|gate| gate.state == GateState::Orphaned) {
+        match detach_by_name(&gate.name) {
             Ok(gate) => lifted.push(gate.name),
             // alive again, or removed by somebody else meanwhile
             Err(GateError::NamespaceLives { .. } | GateError::NoSuchPins { .. }) => {}

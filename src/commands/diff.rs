@@ -4,16 +4,16 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::Exit;
-use super::apply::list;
-use super::output::Output;
-use super::policy_file::load;
-use crate::gate::{Gate, Place};
+use crate::exit::Exit;
+use crate::gate::{Gate, GatePlace};
+use crate::output::Output;
 use crate::policy::diff;
+use crate::policy::list_changes;
+use crate::policy_file::load;
 
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load(policy, output)?;
-    let place = Place::of(interface)?;
+    let place = GatePlace::of(interface)?;
     let gate = Gate::open(&place)?;
     let live = gate
         .live_policy()?
@@ -22,7 +22,7 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     // `diff` is of what the file would do; a quarantine is not in any file
     let quarantined = gate.quarantined()?;
     output.either(&serde_json::json!({ "changes": changes, "quarantined": quarantined }), || {
-        let mut text = list(&changes);
+        let mut text = list_changes(&changes);
         for (server, left) in &quarantined {
             let until = left.map_or(String::new(), |seconds| format!(" for {seconds} s more"));
             text.push_str(&format!("! {server} is in quarantine{until}, whatever the file says\n"));

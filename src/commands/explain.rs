@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::Exit;
-use super::output::Output;
+use crate::abi::Reason;
 use crate::cli::Explain;
 use crate::compile::{Tables, compile};
-use crate::frame::{Probe, parse_flags};
-use crate::gate::{Answer, Gate, Place, Verdict};
+use crate::exit::Exit;
+use crate::gate::{Answer, Gate, GatePlace, Verdict};
+use crate::net::{Probe, parse_flags};
+use crate::output::Output;
 use crate::policy::{Direction, Need, Policy, Server, parse_need};
-use crate::reason::Reason;
 
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
@@ -50,7 +50,7 @@ struct Question {
 }
 
 pub fn run(asked: &Explain, output: &Output) -> anyhow::Result<Exit> {
-    let place = Place::of(&asked.interface.interface)?;
+    let place = GatePlace::of(&asked.interface.interface)?;
     let gate = Gate::open(&place)?;
     let policy = gate.live_policy()?.with_context(|| {
         format!("the gate on {} has no policy yet\nhelp: portcullis apply", place.interface)
@@ -210,7 +210,7 @@ fn covers(need: &Need, direction: Direction, question: &Question) -> bool {
     need.direction == direction && need.protocol == question.protocol && need.ports.contains(&question.port)
 }
 
-fn describe(explanation: &Explanation, question: &Question, place: &Place) -> String {
+fn describe(explanation: &Explanation, question: &Question, place: &GatePlace) -> String {
     let probe = &question.probe;
     let reason = explanation.reason.map_or("a reason that this version does not know", Reason::name);
     let quiet = if explanation.quiet { ", quietly" } else { "" };

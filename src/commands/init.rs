@@ -1,7 +1,7 @@
 //! `portcullis init`
 
-use super::Exit;
-use super::output::Output;
+use crate::exit::Exit;
+use crate::output::Output;
 use crate::policy::STARTER;
 
 pub fn run(output: &Output) -> anyhow::Result<Exit> {

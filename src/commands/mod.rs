@@ -8,39 +8,14 @@ mod detach;
 mod diff;
 mod explain;
 mod init;
-mod output;
-mod policy_file;
 mod quarantine;
 mod report;
-mod request;
-mod run;
 mod show;
 mod top;
 
-use std::process::ExitCode;
-
 use crate::cli::{Cli, Command, Subject};
-use output::Output;
-
-/// Exit status. Clap itself leaves with 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Done,
-    /// Failed, or differs.
-    Failed,
-    /// Wrong usage that only the command can see.
-    Usage,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-        })
-    }
-}
+use crate::exit::Exit;
+use crate::output::Output;
 
 /// Runs the command that was asked for.
 ///
@@ -52,9 +27,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Init => init::run(&output),
         Command::Check { policy } => check::run(policy, &output),
-        Command::Run { interface, policy, raise_on_exit, metrics } => {
-            let options = run::Options { path: policy, raise_on_exit: *raise_on_exit, metrics: *metrics };
-            run::run(&interface.interface, &options, &output)
+        Command::Run { interface, policy, detach_on_exit, metrics } => {
+            let options =
+                crate::daemon::Options { path: policy, detach_on_exit: *detach_on_exit, metrics: *metrics };
+            crate::daemon::run(&interface.interface, &options, &output)
         }
         Command::Alarms(question) => alarms::run(question, &output),
         Command::Top { interface } => top::run(&interface.interface),

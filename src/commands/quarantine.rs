@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Exit;
-use super::apply::is_down;
-use super::output::Output;
-use crate::gate::{Gate, Place};
+use super::apply::is_attached;
+use crate::exit::Exit;
+use crate::gate::{Gate, GatePlace};
+use crate::output::Output;
 
 pub fn run(interface: &str, server: &str, time: Option<Duration>, output: &Output) -> anyhow::Result<Exit> {
-    let place = Place::of(interface)?;
+    let place = GatePlace::of(interface)?;
     let _lock = place.lock()?;
     let gate = Gate::open(&place)?;
     let seconds = time.map(|time| time.as_secs());
@@ -25,11 +25,11 @@ pub fn run(interface: &str, server: &str, time: Option<Duration>, output: &Outpu
              next: portcullis release -i {interface} {server}\n"
         )
     })?;
-    Ok(if is_down(&gate, &place, output) { Exit::Done } else { Exit::Failed })
+    Ok(if is_attached(&gate, &place, output) { Exit::Done } else { Exit::Failed })
 }
 
 pub fn release(interface: &str, server: &str, output: &Output) -> anyhow::Result<Exit> {
-    let place = Place::of(interface)?;
+    let place = GatePlace::of(interface)?;
     let _lock = place.lock()?;
     let gate = Gate::open(&place)?;
     let released = gate.release(server)?;

@@ -15,13 +15,13 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 
-use super::Exit;
-use super::output::Output;
-use super::request::{Piece, Request, ask_daemon, each_piece, open_history};
 use crate::cli::Report;
 use crate::clock::wall_now;
-use crate::gate::Place;
+use crate::daemon::control::{Piece, Request, ask_daemon, each_piece, open_history};
+use crate::exit::Exit;
+use crate::gate::GatePlace;
 use crate::history::{AlarmEntry, Found};
+use crate::output::Output;
 
 pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
     let now = wall_now();
@@ -30,7 +30,7 @@ pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
         bail!("--from {from:.0} is not before --to {to:.0}");
     }
     let place = match &question.interface {
-        Some(interface) => Place::of_any(interface)?,
+        Some(interface) => GatePlace::of_any(interface)?,
         None => find_place()?,
     };
     let found = find(&place, from, to)?;
@@ -41,7 +41,7 @@ pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
     }
     write(&question.output, &page)?;
     let path = question.output.display().to_string();
-    let drops: u64 = found.tallies.iter().map(|row| row.packets).sum();
+    let drops: u64 = found.counts.iter().map(|row| row.packets).sum();
     let told = serde_json::json!({
         "file": path, "from": from.to_string(), "to": to.to_string(),
         "alarms": found.alarms.len(), "drops": drops, "samples": found.samples.len(),
@@ -52,7 +52,7 @@ pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn find(place: &Place, from: Timestamp, to: Timestamp) -> anyhow::Result<Found> {
+fn find(place: &GatePlace, from: Timestamp, to: Timestamp) -> anyhow::Result<Found> {
     let mut found = Found::default();
     if let Some(values) = ask_daemon(place, &Request::Report { from, to })? {
         for value in values {
@@ -87,17 +87,17 @@ fn write(path: &Path, page: &str) -> anyhow::Result<()> {
 }
 
 /// The only interface of this network namespace that has a history.
-fn find_place() -> anyhow::Result<Place> {
+fn find_place() -> anyhow::Result<GatePlace> {
     let interfaces = nix::net::if_::if_nameindex().context("could not list the interfaces")?;
     let names: Vec<String> = (&interfaces)
         .into_iter()
         .filter_map(|interface| interface.name().to_str().ok().map(str::to_owned))
         .filter(|name| {
-            Place::of_any(name).is_ok_and(|place| place.history().join(crate::history::FILE).exists())
+            GatePlace::of_any(name).is_ok_and(|place| place.history().join(crate::history::FILE).exists())
         })
         .collect();
     match &names[..] {
-        [name] => Ok(Place::of_any(name)?),
+        [name] => Ok(GatePlace::of_any(name)?),
         [] => bail!("no interface has a history\nhelp: name one that is gone with -i IF"),
         names => bail!("several interfaces have a history: {}\nhelp: -i IF", names.join(", ")),
     }

@@ -2,17 +2,18 @@
 
 use anyhow::Context;
 
-use super::Exit;
-use super::output::{Output, align};
-use super::request::{Request, ask_daemon, no_daemon};
 use crate::cli::Subject;
 use crate::clock::Clock;
+use crate::daemon::control::{Request, ask_daemon, no_daemon};
 use crate::drops::{Context as Seen, LedgerRow, Verdict};
-use crate::gate::{Fate, FlowTable, Gate, Place, Status, list_gates};
-use crate::policy::{Policy, describe, name_protocol, summarize};
+use crate::exit::Exit;
+use crate::gate::{FlowTable, Gate, GatePlace, GateState, Status, list_gates};
+use crate::net::name_protocol;
+use crate::output::{Output, align};
+use crate::policy::{Policy, describe, summarize};
 
 pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
-    let place = Place::of(interface)?;
+    let place = GatePlace::of(interface)?;
     if subject == Subject::Alarms {
         return show_alarms(&place, output);
     }
@@ -64,7 +65,7 @@ pub fn run_on_all(output: &Output) -> anyhow::Result<Exit> {
         }));
         align(&rows)
     })?;
-    if gates.iter().any(|gate| gate.state == Fate::Orphaned) {
+    if gates.iter().any(|gate| gate.state == GateState::Orphaned) {
         output.warn("orphaned pins are left\nhelp: portcullis detach --orphans removes them");
     }
     Ok(Exit::Done)
@@ -152,7 +153,7 @@ fn describe_row(row: &LedgerRow) -> Vec<String> {
     ]
 }
 
-fn show_alarms(place: &Place, output: &Output) -> anyhow::Result<Exit> {
+fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<Exit> {
     let alarms = ask_daemon(place, &Request::Open)?.with_context(|| no_daemon(place))?;
     if output.json {
         output.value(&alarms)?;

@@ -11,9 +11,9 @@ use anyhow::{Context as _, bail};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::Exit;
-use super::request::{Request, ask_daemon};
-use crate::gate::{Gate, Place, PolicyFacts};
+use crate::daemon::control::{Request, ask_daemon};
+use crate::exit::Exit;
+use crate::gate::{Gate, GatePlace, PolicyFacts};
 use model::{Act, Model, Question};
 
 /// Between two readings of the maps.
@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(100);
 const QUARANTINE_S: u64 = 3_600;
 
 pub fn run(interface: &str) -> anyhow::Result<Exit> {
-    let place = Place::of(interface)?;
+    let place = GatePlace::of(interface)?;
     let gate = Gate::open(&place)?;
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         bail!("`top` needs a terminal\nhelp: portcullis show -i {interface} drops -j, for programs");
@@ -37,7 +37,7 @@ pub fn run(interface: &str) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn watch(place: &Place, gate: &Gate, terminal: &mut DefaultTerminal) -> anyhow::Result<()> {
+fn watch(place: &GatePlace, gate: &Gate, terminal: &mut DefaultTerminal) -> anyhow::Result<()> {
     let mut model = Model::new(&place.interface);
     let mut facts = PolicyFacts::default();
     let mut read: Option<Instant> = None;
@@ -115,7 +115,7 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
     Press::Nothing
 }
 
-fn perform(place: &Place, gate: &Gate, act: &Act) -> anyhow::Result<String> {
+fn perform(place: &GatePlace, gate: &Gate, act: &Act) -> anyhow::Result<String> {
     let _lock = place.lock()?;
     Ok(match act {
         Act::Quarantine(server) => {

@@ -2,24 +2,24 @@
 
 use std::ops::Range;
 
-use crate::policy::{Finding, MAX_ENTRIES, Place, Placed, Policy};
+use crate::policy::{Finding, Located, Location, MAX_ENTRIES, Policy};
 
 /// What is taken of one table.
 struct Table {
     key: &'static str,
     what: &'static str,
-    size: Placed<u32>,
+    size: Located<u32>,
     taken: usize,
     /// What took the first row too many.
     culprit: Option<Range<usize>>,
 }
 
 impl Table {
-    fn new(key: &'static str, what: &'static str, size: Placed<u32>) -> Self {
+    fn new(key: &'static str, what: &'static str, size: Located<u32>) -> Self {
         Self { key, what, size, taken: 0, culprit: None }
     }
 
-    /// Takes rows; tells whether there was room for them.
+    /// EventFilter rows; tells whether there was room for them.
     fn take(&mut self, rows: usize) -> bool {
         self.taken = self.taken.saturating_add(rows);
         self.taken <= self.size.value as usize
@@ -75,7 +75,7 @@ impl Room {
         }
     }
 
-    pub fn take_server(&mut self, place: &Place) {
+    pub fn take_server(&mut self, place: &Location) {
         if !self.servers.take(1) {
             self.servers.blame(place.start..place.end);
         }

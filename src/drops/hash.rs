@@ -1,4 +1,4 @@
-//! A hash for the keys of the ledger, of which a sweep asks for tens of thousands a second. What an
+//! A hash for the keys of the ledger, of which a reconciler asks for tens of thousands a second. What an
 //! attacker chooses of them (port, protocol) is mixed with a number of this process, so that
 //! nobody can choose kinds that collide.
 

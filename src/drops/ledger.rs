@@ -1,4 +1,4 @@
-//! Rows of the drop ledger, for programs (`show drops -j`) and for [`Sweep`](super::Sweep).
+//! Rows of the drop ledger, for programs (`show drops -j`) and for [`Reconciler`](super::Reconciler).
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Cause, Context, Drop, Origin, Verdict, has_ports, is_icmp, protocol_name};
-use crate::gate::contract::{drop_flag, ledger_key, ledger_row};
-use crate::sample::read_addresses;
+use super::{Context, DropEvent, Origin, ReasonCode, Verdict, protocol_name};
+use crate::abi::{drop_flag, ledger_key, ledger_row};
+use crate::drops::read_addresses;
+use crate::net::{has_ports, is_icmp};
 
 /// A reading of the ledger: each kind of drops once, in no order.
 pub type Ledger = Vec<(LedgerKey, LedgerEntry)>;
@@ -20,7 +21,7 @@ pub type Ledger = Vec<(LedgerKey, LedgerEntry)>;
 pub struct LedgerKey {
     /// Id of the server; 0: no server has the source address.
     pub server: u32,
-    /// As [`Drop::port`].
+    /// As [`DropEvent::port`].
     pub port: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -28,14 +29,14 @@ pub struct LedgerKey {
     pub reason: u8,
     /// `enum drop_flag`.
     pub flags: u8,
-    /// From `ledger_rest`, where drops are counted that found the ledger full: protocol and
+    /// From `ledger_overflow`, where drops are counted that found the ledger full: protocol and
     /// port are 0 and stand for all of them. (The ledger proper may hold the same key, for
     /// packets whose protocol is 0.)
     pub rest: bool,
 }
 
 impl LedgerKey {
-    /// From a key of the map `ledger`, or of `ledger_rest`.
+    /// From a key of the map `ledger`, or of `ledger_overflow`.
     pub fn new(key: &ledger_key, rest: bool) -> LedgerKey {
         LedgerKey {
             server: key.server,
@@ -65,7 +66,7 @@ impl LedgerKey {
 }
 
 impl Hash for LedgerKey {
-    /// In one word, but for what nearly never differs: a sweep asks for each row of the ledger.
+    /// In one word, but for what nearly never differs: a reconciler asks for each row of the ledger.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let kind = u64::from(self.port) << 16 | u64::from(self.protocol) << 8 | u64::from(self.reason);
         let marks = u64::from(self.flags) << 1 | u64::from(self.rest);
@@ -145,8 +146,8 @@ impl LedgerRow {
     }
 
     /// Why.
-    pub fn reason(&self) -> Cause {
-        Cause::from(self.key.reason)
+    pub fn reason(&self) -> ReasonCode {
+        ReasonCode::from(self.key.reason)
     }
 
     /// Whether it was dropped.
@@ -164,7 +165,7 @@ impl LedgerRow {
         protocol_name(self.reason(), self.key.protocol, self.key.rest)
     }
 
-    /// As [`Drop::port`]; `None` in an overflowed ledger.
+    /// As [`DropEvent::port`]; `None` in an overflowed ledger.
     pub fn port(&self) -> Option<u16> {
         (!self.key.rest).then_some(self.key.port)
     }
@@ -196,15 +197,15 @@ pub(super) fn to_drop(
     drops: u64,
     since_ns: u64,
     context: &Context<'_>,
-) -> Drop {
+) -> DropEvent {
     let own_port = key.has(drop_flag::DROP_OWN_PORT);
     let port = (has_ports(key.protocol) && key.port != 0).then_some(key.port);
-    Drop {
+    DropEvent {
         time: context.clock.to_wall(entry.last_ns),
         since: context.clock.to_wall(since_ns),
         interface: context.interface.clone(),
         verdict: Verdict::from_flags(key.flags),
-        reason: Cause::from(key.reason),
+        reason: ReasonCode::from(key.reason),
         quiet: key.has(drop_flag::DROP_QUIET),
         own_port,
         server: context.server(key.server),
@@ -233,8 +234,8 @@ pub(super) fn to_drop(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::Reason;
     use crate::drops::example;
-    use crate::reason::Reason;
 
     fn context() -> Context<'static> {
         Context { interface: "dmz0".into(), clock: example::clock(), names: example::names() }

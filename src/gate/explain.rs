@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use plain::Plain;
 
 use super::Gate;
-use super::contract::{assumption, decision, drop_flag, question, rule_flag, verdict};
 use super::error::GateError;
 use super::read::as_error;
 use super::system;
-use crate::reason::Reason;
+use crate::abi::Reason;
+use crate::abi::{assumption, decision, drop_flag, question, rule_flag, verdict};
 
 /// What the program decided about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

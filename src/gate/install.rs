@@ -12,15 +12,15 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use plain::Plain;
 use sha2::{Digest, Sha256};
 
-use super::address::{prefix_bits, to_address};
-use super::contract::{
-    self, address, cell, layout, limit, limit_key, name, need, need_key, peer_key, prefix_key, range_key,
-    rule, rule_flag, server, server_flag, settings, settings_flag, share_key, state,
-};
 use super::error::GateError;
 use super::fault;
 use super::map::Table;
 use super::{Gate, OUTER_MAPS};
+use crate::abi::{
+    self, address, layout, limit, limit_key, name, need, need_key, peer_key, peer_match, prefix_key,
+    quota_key, range_key, rule, rule_flag, server, server_flag, settings, settings_flag, state,
+};
+use crate::abi::{prefix_bits, to_address};
 use crate::clock::wall_now;
 use crate::compile::{Cell, NeedRow, ServerRow, Tables};
 use crate::policy::{Policy, UnknownSources};
@@ -74,12 +74,12 @@ impl Gate {
         let generation = Generation::build(policy, tables, &ids);
         self.make_purses(&generation.purses)?;
         let shares = Shares::of(self.ledger.capacity(), tables.names.len());
-        self.write_state(state::STATE_LEDGER_OWN, shares.own)?;
-        self.write_state(state::STATE_LEDGER_COMMON, self.limit_common(&shares, &ids)?)?;
-        self.write_state(state::STATE_LEDGER_MOST, shares.most)?;
-        self.use_known_openings(generation.hosts.len(), !generation.prefixes.is_empty())?;
+        self.write_state(state::STATE_QUOTA_OWN, shares.own)?;
+        self.write_state(state::STATE_QUOTA_COMMON, self.limit_common(&shares, &ids)?)?;
+        self.write_state(state::STATE_QUOTA_MOST, shares.most)?;
+        self.use_verdict_cache(generation.hosts.len(), !generation.prefixes.is_empty())?;
         // a server that had no further rows may have some now
-        self.outdate_known_openings()?;
+        self.outdate_verdict_cache()?;
 
         let active = self.read_state(state::STATE_ACTIVE)?;
         let number = self.live_settings()?.map_or(0, |live| live.generation) + 1;
@@ -101,12 +101,12 @@ impl Gate {
     /// How far the count of common rows may go. Rows outlive policies: what servers took as their own
     /// when they owned more, or that servers took who are gone, is nobody else's now.
     fn limit_common(&self, shares: &Shares, ids: &[u32]) -> Result<u64, GateError> {
-        let ids: HashSet<u32> = ids.iter().copied().chain([share_key::SHARE_UNKNOWN.0]).collect();
+        let ids: HashSet<u32> = ids.iter().copied().chain([quota_key::QUOTA_UNKNOWN.0]).collect();
         let (mut counted, mut beyond) = (0, 0);
-        for (owner, share) in self.ledger_shares.entries()? {
+        for (owner, share) in self.ledger_quotas.entries()? {
             match owner {
-                owner if owner == share_key::SHARE_COMMON.0 => counted = share.rows,
-                owner if owner == share_key::SHARE_ROWS.0 => {}
+                owner if owner == quota_key::QUOTA_COMMON.0 => counted = share.rows,
+                owner if owner == quota_key::QUOTA_ROWS.0 => {}
                 owner if ids.contains(&owner) => beyond += share.rows.saturating_sub(shares.own),
                 _ => beyond += share.rows,
             }
@@ -162,7 +162,7 @@ impl Gate {
             .ledger
             .entries()?
             .iter()
-            .chain(&self.ledger_rest.entries()?)
+            .chain(&self.ledger_overflow.entries()?)
             .map(|(kind, _)| kind.server)
             .collect();
         used.extend(self.live_server_ids()?);
@@ -290,7 +290,7 @@ impl Generation {
             })
             .collect();
         let flagged = |rule: u32| flags.get(rule as usize).copied().unwrap_or(0);
-        let to_cell = |from: &Cell| cell { any: flagged(from.any), set: from.set };
+        let to_cell = |from: &Cell| peer_match { any: flagged(from.any), set: from.set };
 
         let mut needs = Vec::with_capacity(tables.needs.len());
         let mut ranges = Vec::new();
@@ -441,9 +441,9 @@ fn list_purses(tables: &Tables, ids: &[u32]) -> Vec<limit_key> {
     }
     let mut by_profile: HashMap<u32, BTreeSet<u32>> = HashMap::new();
     for row in &tables.needs {
-        let cell = &row.outbound;
-        let in_set = by_set.get(&cell.set).into_iter().flatten().copied();
-        let keys: Vec<u32> = limit_of(cell.any).into_iter().chain(in_set).collect();
+        let peer_match = &row.outbound;
+        let in_set = by_set.get(&peer_match.set).into_iter().flatten().copied();
+        let keys: Vec<u32> = limit_of(peer_match.any).into_iter().chain(in_set).collect();
         if !keys.is_empty() {
             by_profile.entry(row.profile).or_default().extend(keys);
         }
@@ -520,9 +520,9 @@ pub(super) fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-impl contract::name {
+impl abi::name {
     fn default_text() -> Self {
-        contract::name { text: [0; layout::NAME_BYTES.0 as usize] }
+        abi::name { text: [0; layout::NAME_BYTES.0 as usize] }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Table<K, V> {
 }
 
 impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
-    /// Takes a map, checking that its sizes are those of the types.
+    /// EventFilter a map, checking that its sizes are those of the types.
     pub fn new(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
         let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
         if (handle.key_size(), handle.value_size()) != (key, value) {

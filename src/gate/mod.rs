@@ -1,22 +1,20 @@
 //! The one module that touches libbpf: the maps, programs and links of a gate.
 
-mod address;
-pub mod contract;
+mod attach;
+mod caveats;
+mod detach;
 mod error;
 mod explain;
 mod fault;
 mod install;
-mod lift;
 mod map;
-mod measure;
 mod orphans;
-mod pins;
 mod place;
 mod program;
 mod read;
 mod revoke;
 mod samples;
-mod surroundings;
+mod statistics;
 mod system;
 
 use std::collections::HashMap;
@@ -26,27 +24,26 @@ use std::path::Path;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use nix::errno::Errno;
 
+use crate::abi::{
+    counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row, limit,
+    limit_key, name, opening, quarantine, row_quota, settings, state,
+};
 use crate::compile::Tables;
 use crate::drops::Names;
 use crate::policy::Policy;
-pub use address::{from_address, to_address};
-use contract::{
-    counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row, limit,
-    limit_key, name, opening, quarantine, settings, share, state,
-};
+pub use attach::{Attachment, Hook, Mode, now_ns};
+pub use caveats::find_caveats;
+pub use detach::{detach, is_pinned};
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
 use install::{Chunk, text_of};
-pub use lift::{Attachment, Hook, Mode, now_ns};
 use map::{Table, open_pinned};
-pub use measure::{DropKey, Measure, PolicyFacts};
-pub use orphans::{Fate, PinnedGate, hint_at_orphans, lift_by_name, list_gates};
-pub use pins::{is_pinned, lift};
-pub use place::{Lock, Place};
+pub use orphans::{GateState, PinnedGate, detach_by_name, hint_at_orphans, list_gates};
+pub use place::{GatePlace, Lock};
 pub use program::{OBJECT, Programs, route_messages};
-pub use read::{Fill, FlowRow, FlowTable, Status, Tally};
+pub use read::{FlowRow, FlowTable, ProgramStatistics, Status, TableUsage};
 pub use samples::{Consumer, Received};
-pub use surroundings::warn_of_surroundings;
+pub use statistics::{DropKey, GateStatistics, PolicyFacts};
 pub use system::{TestRun, return_memory};
 
 /// The maps of which each slot holds an inner map of one policy generation.
@@ -68,15 +65,15 @@ pub struct Gate {
     unlisted: Table<flow_key, opening>,
     fragments: Table<fragment_key, fragment>,
     ledger: Table<ledger_key, u32>,
-    ledger_rest: Table<ledger_key, u32>,
+    ledger_overflow: Table<ledger_key, u32>,
     ledger_rows: Table<u32, ledger_row>,
-    ledger_shares: Table<u32, share>,
+    ledger_quotas: Table<u32, row_quota>,
     counters: Table<u32, counter>,
-    tallies: Table<u32, u64>,
+    statistics: Table<u32, u64>,
     samples: MapHandle,
-    known_openings: MapHandle,
-    ledger_marks: MapHandle,
-    spent_shares: MapHandle,
+    verdict_cache: MapHandle,
+    ledger_bloom: MapHandle,
+    quota_cache: MapHandle,
     cpus: MapHandle,
     pub programs: Programs,
 }
@@ -107,15 +104,15 @@ impl Gate {
             unlisted: table!("unlisted"),
             fragments: table!("fragments"),
             ledger: table!("ledger"),
-            ledger_rest: table!("ledger_rest"),
+            ledger_overflow: table!("ledger_overflow"),
             ledger_rows: table!("ledger_rows"),
-            ledger_shares: table!("ledger_shares"),
+            ledger_quotas: table!("ledger_quotas"),
             counters: table!("counters"),
-            tallies: table!("tallies"),
+            statistics: table!("statistics"),
             samples: find("samples")?,
-            known_openings: find("known_openings")?,
-            ledger_marks: find("ledger_marks")?,
-            spent_shares: find("spent_shares")?,
+            verdict_cache: find("verdict_cache")?,
+            ledger_bloom: find("ledger_bloom")?,
+            quota_cache: find("quota_cache")?,
             cpus: find("cpus")?,
             programs,
         })
@@ -125,7 +122,7 @@ impl Gate {
     ///
     /// # Errors
     /// When there is none, when its maps have another layout, or when it may not be read.
-    pub fn open(place: &Place) -> Result<Gate, GateError> {
+    pub fn open(place: &GatePlace) -> Result<Gate, GateError> {
         let folder = place.pins.join("maps");
         check_privilege()?;
         if !folder.exists() {
@@ -166,7 +163,7 @@ impl Gate {
     }
 
     /// Whether what is pinned at `place` is this gate, and no later one that was put up in its stead.
-    pub fn is_pinned_at(&self, place: &Place) -> bool {
+    pub fn is_pinned_at(&self, place: &GatePlace) -> bool {
         let id = |handle: &MapHandle| handle.info().map(|info| info.info.id).ok();
         let pinned = open_pinned(&place.pins.join("maps/state")).ok();
         pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(self.state.handle()))
@@ -178,19 +175,19 @@ impl Gate {
 
     /// What maps that were just made say of themselves.
     fn describe_maps(&self) -> Result<(), GateError> {
-        let part = self.known_openings.max_entries() / program::possible_cpus();
-        self.write_state(state::STATE_KNOWN_OPENINGS, program::describe_known_openings(part, part))?;
-        let marks = self.ledger_marks.max_entries();
-        self.write_state(state::STATE_LEDGER_MARKS_MASK, u64::from(marks - 1))?;
+        let part = self.verdict_cache.max_entries() / program::possible_cpus();
+        self.write_state(state::STATE_VERDICT_CACHE, program::describe_verdict_cache(part, part))?;
+        let marks = self.ledger_bloom.max_entries();
+        self.write_state(state::STATE_LEDGER_BLOOM_MASK, u64::from(marks - 1))?;
         self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))
     }
 
-    /// Lets the filter take as much of `known_openings` as so many single addresses need, and perhaps
+    /// Lets the filter take as much of `verdict_cache` as so many single addresses need, and perhaps
     /// prefixes. Each CPU's part stays where it was when the map was made.
-    fn use_known_openings(&self, addresses: usize, prefixes: bool) -> Result<(), GateError> {
-        let part = (self.read_state(state::STATE_KNOWN_OPENINGS)? >> 32) as u32;
-        let used = program::known_openings_in_use(part, addresses, prefixes);
-        self.write_state(state::STATE_KNOWN_OPENINGS, program::describe_known_openings(part, used))
+    fn use_verdict_cache(&self, addresses: usize, prefixes: bool) -> Result<(), GateError> {
+        let part = (self.read_state(state::STATE_VERDICT_CACHE)? >> 32) as u32;
+        let used = program::verdict_cache_in_use(part, addresses, prefixes);
+        self.write_state(state::STATE_VERDICT_CACHE, program::describe_verdict_cache(part, used))
     }
 
     pub(crate) fn write_state(&self, index: state, value: u64) -> Result<(), GateError> {
@@ -217,7 +214,7 @@ impl Gate {
 }
 
 /// Refuses a gate of which a pin is missing.
-fn check_complete(place: &Place, folder: &Path) -> Result<(), GateError> {
+fn check_complete(place: &GatePlace, folder: &Path) -> Result<(), GateError> {
     let maps = program::map_names().find(|name| !folder.join(name).exists());
     // a detach that was killed takes them in any order
     let missing =
@@ -233,7 +230,7 @@ fn check_complete(place: &Place, folder: &Path) -> Result<(), GateError> {
 }
 
 /// Refuses maps that another version made with other meanings.
-fn check_layout(place: &Place, folder: &Path) -> Result<(), GateError> {
+fn check_layout(place: &GatePlace, folder: &Path) -> Result<(), GateError> {
     let broken = |missing: &str| GateError::BrokenPins {
         interface: place.interface.clone(),
         path: place.pins.clone(),

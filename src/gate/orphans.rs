@@ -15,10 +15,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::attach::{LINK_FILTER, LINKS};
+use super::detach::detach;
 use super::error::GateError;
-use super::lift::{LINK_FILTER, LINKS};
-use super::pins::lift;
-use super::place::{PINS, Place, check_mounts};
+use super::place::{GatePlace, PINS, check_mounts};
 use super::{check_privilege, system};
 
 /// `PROC_PID_INIT_INO` of the kernel: from any other PID namespace some processes can't be seen.
@@ -27,7 +27,7 @@ const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 /// What became of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub enum GateState {
     /// Its programs are on a NIC.
     Attached,
     /// They are on none: it was deleted, or an attach did not come to its end.
@@ -40,28 +40,28 @@ pub enum Fate {
     Unknown,
 }
 
-impl Fate {
-    fn of(namespace: Option<u64>, on_nic: bool, namespaces: &Namespaces) -> Fate {
+impl GateState {
+    fn of(namespace: Option<u64>, on_nic: bool, namespaces: &Namespaces) -> GateState {
         let lives = namespace.is_none_or(|inode| namespaces.seen.contains(&inode));
         match (on_nic, lives) {
-            (true, true) => Fate::Attached,
-            (false, true) => Fate::Detached,
-            (true, false) if namespaces.all => Fate::Moved,
-            (false, false) if namespaces.all => Fate::Orphaned,
+            (true, true) => GateState::Attached,
+            (false, true) => GateState::Detached,
+            (true, false) if namespaces.all => GateState::Moved,
+            (false, false) if namespaces.all => GateState::Orphaned,
             // whatever holds its namespace, it is at work
-            (true, false) => Fate::Attached,
-            (false, false) => Fate::Unknown,
+            (true, false) => GateState::Attached,
+            (false, false) => GateState::Unknown,
         }
     }
 
     /// A few words for people.
     pub const fn describe(self) -> &'static str {
         match self {
-            Fate::Attached => "attached",
-            Fate::Detached => "on no NIC",
-            Fate::Moved => "attached; its namespace is gone, its NIC is in another",
-            Fate::Orphaned => "orphaned: namespace and NIC are gone",
-            Fate::Unknown => "on no NIC; its namespace can't be seen from here",
+            GateState::Attached => "attached",
+            GateState::Detached => "on no NIC",
+            GateState::Moved => "attached; its namespace is gone, its NIC is in another",
+            GateState::Orphaned => "orphaned: namespace and NIC are gone",
+            GateState::Unknown => "on no NIC; its namespace can't be seen from here",
         }
     }
 }
@@ -74,7 +74,7 @@ pub struct PinnedGate {
     pub interface: String,
     /// Inode number of its network namespace; none is the initial one.
     pub namespace: Option<u64>,
-    pub state: Fate,
+    pub state: GateState,
 }
 
 /// Every gate that has pins, by name.
@@ -104,11 +104,11 @@ pub fn hint_at_orphans(interface: &str) -> String {
     let namespaces = Namespaces::look();
     let left = folders.iter().filter_map(|name| judge(name, &namespaces).ok());
     left.filter_map(|gate| match gate.state {
-        Fate::Orphaned => Some(format!(
+        GateState::Orphaned => Some(format!(
             "\nnote: the gate {0} is left of a network namespace that is gone; portcullis detach -i {0} removes it",
             gate.name
         )),
-        Fate::Moved => Some(format!(
+        GateState::Moved => Some(format!(
             "\nnote: the gate {0} is left of a network namespace that is gone, and still on its NIC, which is in \
              another one now; portcullis detach -i {0} lifts it",
             gate.name
@@ -122,11 +122,11 @@ pub fn hint_at_orphans(interface: &str) -> String {
 ///
 /// # Errors
 /// When there is none, or when it may be alive; then nothing is touched.
-pub fn lift_by_name(name: &str) -> Result<PinnedGate, GateError> {
+pub fn detach_by_name(name: &str) -> Result<PinnedGate, GateError> {
     check_privilege()?;
     check_mounts()?;
-    let place = split(name).map(|(interface, _)| Place::of_folder(&interface, name));
-    let there = |place: &Place| place.pins.exists() || place.staging().exists();
+    let place = split(name).map(|(interface, _)| GatePlace::of_folder(&interface, name));
+    let there = |place: &GatePlace| place.pins.exists() || place.staging().exists();
     let Some(mut place) = place.filter(there) else {
         return Err(GateError::NoSuchPins { name: name.escape_default().to_string() });
     };
@@ -138,9 +138,9 @@ pub fn lift_by_name(name: &str) -> Result<PinnedGate, GateError> {
         place.ifindex = index;
     }
     match gate.state {
-        Fate::Orphaned | Fate::Moved => lift(&place).map(|_| gate),
-        Fate::Unknown => Err(GateError::NamespaceUnknown { name: gate.name }),
-        Fate::Attached | Fate::Detached => {
+        GateState::Orphaned | GateState::Moved => detach(&place).map(|_| gate),
+        GateState::Unknown => Err(GateError::NamespaceUnknown { name: gate.name }),
+        GateState::Attached | GateState::Detached => {
             Err(GateError::NamespaceLives { name: gate.name, interface: gate.interface })
         }
     }
@@ -184,12 +184,12 @@ fn judge(name: &str, namespaces: &Namespaces) -> Result<PinnedGate, GateError> {
             GateError::Kernelside { what: format!("could not ask the link `{link}` of {name}"), errno }
         })?;
     }
-    let state = Fate::of(namespace, on_nic, namespaces);
+    let state = GateState::of(namespace, on_nic, namespaces);
     Ok(PinnedGate { name: name.to_owned(), interface, namespace, state })
 }
 
 /// The index of the gate's NIC, if that is in this namespace: an index says little, for each has its own.
-fn find_nic_here(place: &Place) -> Option<u32> {
+fn find_nic_here(place: &GatePlace) -> Option<u32> {
     let link = system::open_pin(&place.pins.join("links").join(LINK_FILTER)).ok()?;
     let facts = system::link_facts(link.as_fd()).ok()?;
     let (program, _) = system::query_xdp(facts.ifindex).ok()??;
@@ -279,16 +279,16 @@ mod tests {
         let some = Namespaces { seen: HashSet::from([7]), all: false };
         let table = [
             // namespace, on a NIC, fate when all are seen, fate when some are hidden
-            (None, true, Fate::Attached, Fate::Attached),
-            (None, false, Fate::Detached, Fate::Detached),
-            (Some(7), true, Fate::Attached, Fate::Attached),
-            (Some(7), false, Fate::Detached, Fate::Detached),
-            (Some(8), true, Fate::Moved, Fate::Attached),
-            (Some(8), false, Fate::Orphaned, Fate::Unknown),
+            (None, true, GateState::Attached, GateState::Attached),
+            (None, false, GateState::Detached, GateState::Detached),
+            (Some(7), true, GateState::Attached, GateState::Attached),
+            (Some(7), false, GateState::Detached, GateState::Detached),
+            (Some(8), true, GateState::Moved, GateState::Attached),
+            (Some(8), false, GateState::Orphaned, GateState::Unknown),
         ];
         for (namespace, on_nic, when_all, when_some) in table {
-            assert_eq!(Fate::of(namespace, on_nic, &all), when_all, "{namespace:?} {on_nic}");
-            assert_eq!(Fate::of(namespace, on_nic, &some), when_some, "{namespace:?} {on_nic}");
+            assert_eq!(GateState::of(namespace, on_nic, &all), when_all, "{namespace:?} {on_nic}");
+            assert_eq!(GateState::of(namespace, on_nic, &some), when_some, "{namespace:?} {on_nic}");
         }
     }
 

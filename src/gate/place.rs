@@ -30,7 +30,7 @@ const LAST_BOOT_INODE: u64 = 4_026_531_999;
 
 /// One interface in one network namespace.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct GatePlace {
     pub interface: String,
     /// Index of the interface in this network namespace.
     pub ifindex: u32,
@@ -40,15 +40,15 @@ pub struct Place {
     stem: PathBuf,
 }
 
-impl Place {
+impl GatePlace {
     /// The place of the gate on `interface`. In a network namespace other than
     /// the initial one its inode number is part of the name, so that two NICs
     /// of one name don't collide; bpffs reserves the dot, so `eth0.7` is `eth0:7`.
     ///
     /// # Errors
     /// When the interface isn't there.
-    pub fn of(interface: &str) -> Result<Place, GateError> {
-        let place = Place::of_any(interface)?;
+    pub fn of(interface: &str) -> Result<GatePlace, GateError> {
+        let place = GatePlace::of_any(interface)?;
         match place.ifindex {
             0 => Err(GateError::NoInterface {
                 interface: interface.to_owned(),
@@ -58,9 +58,9 @@ impl Place {
         }
     }
 
-    /// As [`Place::of`], also when the interface is gone: then its index is 0. For
+    /// As [`GatePlace::of`], also when the interface is gone: then its index is 0. For
     /// whoever cleans up behind it.
-    pub fn of_any(interface: &str) -> Result<Place, GateError> {
+    pub fn of_any(interface: &str) -> Result<GatePlace, GateError> {
         let why = match interface {
             "" => Some("it is empty"),
             "." | ".." => Some("it is a folder"),
@@ -82,7 +82,7 @@ impl Place {
             let inode = fs::metadata("/proc/self/ns/net").map_or(0, |ns| ns.ino());
             folder.push_str(&format!("::{inode}"));
         }
-        Ok(Place {
+        Ok(GatePlace {
             interface: interface.to_owned(),
             ifindex: nix::net::if_::if_nametoindex(interface).unwrap_or(0),
             pins: Path::new(PINS).join(&folder),
@@ -91,8 +91,8 @@ impl Place {
     }
 
     /// The place of a gate of another network namespace, whose NIC is out of reach: its index is 0.
-    pub fn of_folder(interface: &str, folder: &str) -> Place {
-        Place {
+    pub fn of_folder(interface: &str, folder: &str) -> GatePlace {
+        GatePlace {
             interface: interface.to_owned(),
             ifindex: 0,
             pins: Path::new(PINS).join(folder),
@@ -121,13 +121,13 @@ impl Place {
 
     /// Whether `detach` was the last that had to do with the gate here: who finds it gone then
     /// leaves it so.
-    pub fn is_lifted_by_order(&self) -> bool {
+    pub fn is_detach_ordered(&self) -> bool {
         self.order().exists()
     }
 
     /// Notes that the gate is lifted by order, or that it is not any more. To be called with the
     /// writers' lock held. Without the note a service would put the gate down again, no worse.
-    pub fn note_order_to_lift(&self, lifted: bool) {
+    pub fn note_detach_order(&self, lifted: bool) {
         let noted = match lifted {
             true => fs::write(self.order(), ""),
             false => fs::remove_file(self.order()),
@@ -143,7 +143,7 @@ impl Place {
         self.stem.with_added_extension("lifted")
     }
 
-    /// Takes the writers' lock, waiting a little for another writer.
+    /// EventFilter the writers' lock, waiting a little for another writer.
     pub fn lock(&self) -> Result<Lock, GateError> {
         self.take("lock", LOCK_PATIENCE).map_err(|holder| match holder {
             Taken::By(holder) => GateError::Locked { interface: self.interface.clone(), holder },
@@ -151,7 +151,7 @@ impl Place {
         })
     }
 
-    /// As [`Place::lock`], without waiting: for whoever has something else to do meanwhile.
+    /// As [`GatePlace::lock`], without waiting: for whoever has something else to do meanwhile.
     pub fn try_lock(&self) -> Result<Lock, GateError> {
         self.take("lock", Duration::ZERO).map_err(|holder| match holder {
             Taken::By(holder) => GateError::Locked { interface: self.interface.clone(), holder },
@@ -159,7 +159,7 @@ impl Place {
         })
     }
 
-    /// Takes the daemon's lock: the perf buffer has one reader.
+    /// EventFilter the daemon's lock: the perf buffer has one reader.
     pub fn lock_daemon(&self) -> Result<Lock, GateError> {
         self.take("daemon", Duration::ZERO).map_err(|holder| match holder {
             Taken::By(holder) => GateError::DaemonRuns { interface: self.interface.clone(), holder },

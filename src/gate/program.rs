@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
-use super::contract::layout;
 use super::error::GateError;
 use super::fault;
 use super::map::open_pinned;
 use super::system;
 use super::{Gate, OUTER_MAPS};
+use crate::abi::layout;
 use crate::policy::TableSizes;
 
 /// What `build.rs` made of `bpf/portcullis.bpf.c`.
@@ -22,12 +22,12 @@ const FILTER: &str = "portcullis_filter";
 const EXPLAIN: &str = "portcullis_explain";
 const TRACK: &str = "portcullis_track";
 
-/// Entries of `ledger_rest`, as `bpf/maps.h` has it.
+/// Entries of `ledger_overflow`, as `bpf/maps.h` has it.
 const REST_ROWS: u32 = 16_384;
-/// Bits of `ledger_marks` for each row of the ledger: when it is full, one kind in 60 that has no row is
+/// Bits of `ledger_bloom` for each row of the ledger: when it is full, one kind in 60 that has no row is
 /// looked for.
 const MARKS_PER_ROW: u32 = 16;
-/// Entries of `known_openings`, 128 bytes each: for all CPUs, and for one of them.
+/// Entries of `verdict_cache`, 128 bytes each: for all CPUs, and for one of them.
 const KNOWN_OPENINGS_MOST: u32 = 1 << 17;
 const KNOWN_OPENINGS_LEAST: u32 = 256;
 
@@ -50,29 +50,29 @@ impl Programs {
         Ok(Programs { filter: open(FILTER)?, explain: open(EXPLAIN)?, track: open(TRACK)? })
     }
 
-    /// Pins them beside those of before; [`Programs::put_in_force`] takes those away. Whatever a bpffs
+    /// Pins them beside those of before; [`Programs::activate`] takes those away. Whatever a bpffs
     /// may refuse is done now.
-    pub(super) fn pin_beside(&self, folder: &Path) -> Result<(), GateError> {
+    pub(super) fn stage_pins(&self, folder: &Path) -> Result<(), GateError> {
         for (name, program) in self.list() {
             let fresh = fresh_path(folder, name);
             let _ = fs::remove_file(&fresh);
             if let Err(error) = pin(program.as_fd(), &fresh) {
-                self.unpin_beside(folder);
+                self.unstage_pins(folder);
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    /// Undoes [`Programs::pin_beside`].
-    pub(super) fn unpin_beside(&self, folder: &Path) {
+    /// Undoes [`Programs::stage_pins`].
+    pub(super) fn unstage_pins(&self, folder: &Path) {
         for (name, _) in self.list() {
             let _ = fs::remove_file(fresh_path(folder, name));
         }
     }
 
     /// Puts what was pinned beside into the place of earlier ones, if there are any.
-    pub(super) fn put_in_force(&self, folder: &Path) -> Result<(), GateError> {
+    pub(super) fn activate(&self, folder: &Path) -> Result<(), GateError> {
         for (name, _) in self.list() {
             let path = folder.join(name);
             fault::point();
@@ -127,39 +127,39 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
         "unlisted",
         "fragments",
         "ledger",
-        "ledger_rest",
+        "ledger_overflow",
         "ledger_rows",
-        "ledger_shares",
+        "ledger_quotas",
         "counters",
-        "tallies",
+        "statistics",
         "samples",
-        "known_openings",
-        "ledger_marks",
-        "spent_shares",
+        "verdict_cache",
+        "ledger_bloom",
+        "quota_cache",
         "cpus",
     ])
 }
 
-/// Entries that each CPU has in `known_openings`: a power of two.
+/// Entries that each CPU has in `verdict_cache`: a power of two.
 ///
 /// As many as there may be addresses, for each has four places: so a worm on all of them finds one free
 /// nearly always. But no more than 16 MiB for all CPUs, unless there are so many that 256 entries each
 /// are more.
-fn known_openings_of_cpu(sizes: &TableSizes) -> u32 {
+fn verdict_cache_of_cpu(sizes: &TableSizes) -> u32 {
     let most = (KNOWN_OPENINGS_MOST / possible_cpus()).max(KNOWN_OPENINGS_LEAST);
     let wanted = sizes.servers.value.clamp(KNOWN_OPENINGS_LEAST, most);
     1 << wanted.ilog2()
 }
 
-/// The word `STATE_KNOWN_OPENINGS`: entries of a CPU's part, and the last index of those in use.
-pub(super) fn describe_known_openings(part: u32, used: u32) -> u64 {
+/// The word `STATE_VERDICT_CACHE`: entries of a CPU's part, and the last index of those in use.
+pub(super) fn describe_verdict_cache(part: u32, used: u32) -> u64 {
     u64::from(part) << 32 | u64::from(used.saturating_sub(1))
 }
 
 /// How many of `part` entries of a CPU a policy takes that has so many single `addresses`, and perhaps
 /// `prefixes`: a power of two, as `part` is. The fewer, the nearer to the CPU they stay; four for an
 /// address, so that most openings stand in their first place, where the CPU expects them.
-pub(super) fn known_openings_in_use(part: u32, addresses: usize, prefixes: bool) -> u32 {
+pub(super) fn verdict_cache_in_use(part: u32, addresses: usize, prefixes: bool) -> u32 {
     let wanted = u32::try_from(addresses).unwrap_or(u32::MAX).saturating_mul(4).max(KNOWN_OPENINGS_LEAST);
     match wanted.checked_next_power_of_two() {
         Some(wanted) if !prefixes => wanted.min(part),
@@ -176,17 +176,17 @@ pub(super) fn possible_cpus() -> u32 {
 fn size_of_map(name: &str, sizes: &TableSizes) -> Option<u32> {
     let size = match name {
         "names" | "quarantines" => &sizes.servers,
-        // one for each server, and those of enum share_key
-        "ledger_shares" => return Some(sizes.servers.value.saturating_add(3)),
+        // one for each server, and those of enum quota_key
+        "ledger_quotas" => return Some(sizes.servers.value.saturating_add(3)),
         // one for each kind, and some to spare for those that two CPUs make at once
         "ledger_rows" => {
             let ledger = sizes.ledger.value;
             return Some(ledger.saturating_add(REST_ROWS).saturating_add(ledger / 8 + 64));
         }
-        "known_openings" => return Some(known_openings_of_cpu(sizes).saturating_mul(possible_cpus())),
-        "spent_shares" => return Some(layout::SPENT_SHARES_OF_CPU.0.saturating_mul(possible_cpus())),
+        "verdict_cache" => return Some(verdict_cache_of_cpu(sizes).saturating_mul(possible_cpus())),
+        "quota_cache" => return Some(layout::QUOTA_CACHE_PER_CPU.0.saturating_mul(possible_cpus())),
         // words of 64 bits; the mask that a hash is cut by wants a power of two
-        "ledger_marks" => {
+        "ledger_bloom" => {
             let bits = u64::from(sizes.ledger.value) * u64::from(MARKS_PER_ROW);
             return Some(u32::try_from(bits.next_power_of_two() / 64).unwrap_or(u32::MAX).max(1));
         }
@@ -260,23 +260,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_policy_uses_of_the_known_openings_is_a_power_of_two_and_no_more_than_there_is() {
+    fn what_a_policy_uses_of_the_verdict_cache_is_a_power_of_two_and_no_more_than_there_is() {
         for part in [256, 1024, 65_536] {
             for addresses in [0, 1, 63, 64, 65, 4096, 65_536, usize::MAX] {
-                let used = known_openings_in_use(part, addresses, false);
+                let used = verdict_cache_in_use(part, addresses, false);
                 assert!(used.is_power_of_two() && used <= part, "{addresses} of {part}: {used}");
                 assert!(used == part || used as usize >= 4 * addresses.max(64), "{addresses}: {used}");
             }
-            assert_eq!(known_openings_in_use(part, 1, true), part, "a prefix may have any number");
+            assert_eq!(verdict_cache_in_use(part, 1, true), part, "a prefix may have any number");
         }
-        assert_eq!(known_openings_in_use(65_536, 64, false), 256);
-        assert_eq!(known_openings_in_use(65_536, 65, false), 512);
+        assert_eq!(verdict_cache_in_use(65_536, 64, false), 256);
+        assert_eq!(verdict_cache_in_use(65_536, 65, false), 512);
     }
 
     #[test]
-    fn the_word_of_the_known_openings_has_the_part_and_the_last_index() {
-        assert_eq!(describe_known_openings(65_536, 256), 65_536 << 32 | 255);
-        assert_eq!(describe_known_openings(0, 0), 0);
+    fn the_word_of_the_verdict_cache_has_the_part_and_the_last_index() {
+        assert_eq!(describe_verdict_cache(65_536, 256), 65_536 << 32 | 255);
+        assert_eq!(describe_verdict_cache(0, 0), 0);
     }
 
     #[test]
@@ -284,14 +284,14 @@ mod tests {
         let mut sizes = TableSizes::default();
         for ledger in [1, 2, 64, 65_536, 16_777_216] {
             sizes.ledger.value = ledger;
-            let marks = size_of_map("ledger_marks", &sizes).unwrap();
+            let marks = size_of_map("ledger_bloom", &sizes).unwrap();
             assert!(marks.is_power_of_two() && u64::from(marks) * 64 >= u64::from(ledger) * 16, "{ledger}");
             let rows = size_of_map("ledger_rows", &sizes).unwrap();
             assert!(rows > ledger + REST_ROWS);
         }
         for servers in [1, 64, 65_536, 16_777_216] {
             sizes.servers.value = servers;
-            let all = size_of_map("known_openings", &sizes).unwrap();
+            let all = size_of_map("verdict_cache", &sizes).unwrap();
             let part = all / possible_cpus();
             assert_eq!(all % possible_cpus(), 0);
             assert!(part.is_power_of_two() && part >= KNOWN_OPENINGS_LEAST, "{servers}");

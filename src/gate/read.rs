@@ -6,20 +6,20 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::address::from_address;
-use super::contract::{
-    counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, settings, settings_flag,
-    share_key, state, tally,
-};
+use super::attach::{Hook, Mode, now_ns};
+use super::caveats::find_caveats;
 use super::error::GateError;
-use super::lift::{Hook, Mode, now_ns};
 use super::map::{Table, memory_bytes};
-use super::place::Place;
-use super::surroundings::warn_of_surroundings;
+use super::place::GatePlace;
 use super::{Chunk, Gate, OUTER_MAPS, text_of};
+use crate::abi::from_address;
+use crate::abi::{REASONS, Reason};
+use crate::abi::{
+    counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, quota_key, settings,
+    settings_flag, state, statistic,
+};
 use crate::drops::{Ledger, LedgerEntry, LedgerKey};
 use crate::policy::{Change, Policy, diff, parse};
-use crate::reason::{REASONS, Reason};
 
 /// How often a snapshot is tried again when a swap comes in between.
 const SNAPSHOT_TRIES: usize = 8;
@@ -28,7 +28,7 @@ const SOURCES: usize = 6;
 
 /// Events inside the programs, summed over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct ProgramStatistics {
     pub samples_sent: u64,
     /// The perf buffer was full.
     pub samples_lost: u64,
@@ -44,7 +44,7 @@ pub struct Tally {
 
 /// How full a table is, and what it takes.
 #[derive(Clone, Debug, Serialize)]
-pub struct Fill {
+pub struct TableUsage {
     pub table: &'static str,
     /// `None`: what it holds is each CPU's own business, and never too much.
     pub entries: Option<usize>,
@@ -80,10 +80,10 @@ pub struct Status {
     pub quarantined: Vec<String>,
     /// Samples that the perf buffer lost.
     pub events_lost: u64,
-    pub events: Tally,
+    pub events: ProgramStatistics,
     /// Seconds for which flows already open are still taken over.
     pub pickup_s: u64,
-    pub tables: Vec<Fill>,
+    pub tables: Vec<TableUsage>,
     /// Kernel memory of all tables.
     pub bytes: u64,
     pub warnings: Vec<String>,
@@ -210,7 +210,7 @@ impl Gate {
     }
 
     /// Everything that `show status` tells.
-    pub fn status(&self, place: &Place) -> Result<Status, GateError> {
+    pub fn status(&self, place: &GatePlace) -> Result<Status, GateError> {
         let mode = self.find_mode(place);
         let tracker = self.find_tracker(place);
         let settings = self.live_settings()?.ok_or_else(|| GateError::Other {
@@ -231,7 +231,7 @@ impl Gate {
             .map(|(_, server)| server.name.clone())
             .collect();
         let servers = policy.as_ref().map_or(0, |policy| policy.servers.len());
-        let events = self.tally()?;
+        let events = self.statistic()?;
         let tables = self.fills()?;
         let bytes = tables.iter().map(|fill| fill.bytes).sum();
         let mut warnings = Vec::new();
@@ -266,7 +266,7 @@ impl Gate {
         }
         if let Some(policy) = &policy {
             warnings.extend(self.sizes_not_in_force(policy));
-            warnings.extend(warn_of_surroundings(place, policy));
+            warnings.extend(find_caveats(place, policy));
         }
         Ok(Status {
             interface: place.interface.clone(),
@@ -293,22 +293,23 @@ impl Gate {
     }
 
     /// Events inside the programs.
-    pub fn tally(&self) -> Result<Tally, GateError> {
-        let sum =
-            |index: tally| -> Result<u64, GateError> { Ok(self.tallies.get_per_cpu(&index.0)?.iter().sum()) };
-        Ok(Tally {
-            samples_sent: sum(tally::TALLY_SAMPLES_SENT)?,
-            samples_lost: sum(tally::TALLY_SAMPLES_LOST)?,
-            samples_unheard: sum(tally::TALLY_SAMPLES_UNHEARD)?,
-            ledger_full: sum(tally::TALLY_LEDGER_FULL)?,
-            ledger_rest_full: sum(tally::TALLY_LEDGER_REST_FULL)?,
-            flows_lost: sum(tally::TALLY_FLOW_LOST)?,
+    pub fn statistic(&self) -> Result<ProgramStatistics, GateError> {
+        let sum = |index: statistic| -> Result<u64, GateError> {
+            Ok(self.statistics.get_per_cpu(&index.0)?.iter().sum())
+        };
+        Ok(ProgramStatistics {
+            samples_sent: sum(statistic::STATISTIC_SAMPLES_SENT)?,
+            samples_lost: sum(statistic::STATISTIC_SAMPLES_LOST)?,
+            samples_unheard: sum(statistic::STATISTIC_SAMPLES_NO_READER)?,
+            ledger_full: sum(statistic::STATISTIC_LEDGER_FULL)?,
+            ledger_rest_full: sum(statistic::STATISTIC_LEDGER_OVERFLOW_FULL)?,
+            flows_lost: sum(statistic::STATISTIC_FLOW_LOST)?,
         })
     }
 
     /// Packets and bytes by reason; `would` picks the would-be drops of observe.
     pub fn counters(&self, would: bool) -> Result<Vec<(Reason, u64, u64)>, GateError> {
-        let offset = if would { super::contract::reason::REASON_COUNT.0 } else { 0 };
+        let offset = if would { crate::abi::reason::REASON_COUNT.0 } else { 0 };
         REASONS
             .iter()
             .map(|&reason| {
@@ -340,7 +341,7 @@ impl Gate {
         Ok(rows)
     }
 
-    /// Both parts of the ledger, for [`Sweep`](crate::drops::Sweep) and `show drops`.
+    /// Both parts of the ledger, for [`Reconciler`](crate::drops::Reconciler) and `show drops`.
     pub fn ledger_snapshot(&self) -> Result<Ledger, GateError> {
         let mut ledger = Ledger::new();
         self.visit_ledger(|row| {
@@ -350,7 +351,7 @@ impl Gate {
     }
 
     fn visit_ledger(&self, mut look: impl FnMut(&ledger_row)) -> Result<(), GateError> {
-        let given = self.ledger_shares.get(&share_key::SHARE_ROWS.0)?.map_or(0, |given| given.rows);
+        let given = self.ledger_quotas.get(&quota_key::QUOTA_ROWS.0)?.map_or(0, |given| given.rows);
         let given = usize::try_from(given).unwrap_or(usize::MAX);
         self.ledger_rows.visit(given, |_, row| {
             // one that was given back has counted nothing
@@ -408,7 +409,7 @@ impl Gate {
         // The hint first: without it the filter does not look.
         self.write_state(state::STATE_QUARANTINES, 1)?;
         // before and after: what was known is forgotten even if this is cut short in between
-        self.outdate_known_openings()?;
+        self.outdate_verdict_cache()?;
         self.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
             // as large as the table of servers
             GateError::Kernelside { errno: Errno::E2BIG | Errno::ENOSPC, .. } => GateError::TableFull {
@@ -418,11 +419,11 @@ impl Gate {
             },
             error => error,
         })?;
-        self.outdate_known_openings()
+        self.outdate_verdict_cache()
     }
 
     /// What the programs keep of verdicts is now older than the quarantines.
-    pub(super) fn outdate_known_openings(&self) -> Result<(), GateError> {
+    pub(super) fn outdate_verdict_cache(&self) -> Result<(), GateError> {
         let changes = self.read_state(state::STATE_QUARANTINE_CHANGES)?;
         self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1)
     }
@@ -430,7 +431,7 @@ impl Gate {
     /// Ends a quarantine; returns whether there was one. The caller holds the lock.
     pub fn release(&self, name: &str) -> Result<bool, GateError> {
         let id = self.find_server_id(name)?;
-        self.outdate_known_openings()?;
+        self.outdate_verdict_cache()?;
         let removed = self.quarantines.remove(&id)?;
         let now = now_ns();
         for (id, row) in self.quarantines.entries()? {
@@ -442,7 +443,7 @@ impl Gate {
             self.write_state(state::STATE_QUARANTINES, 0)?;
         }
         // also when there was none: a release that was cut short may have ended it
-        self.outdate_known_openings()?;
+        self.outdate_verdict_cache()?;
         Ok(removed)
     }
 
@@ -485,10 +486,10 @@ impl Gate {
         Ok(rows)
     }
 
-    pub(super) fn fills(&self) -> Result<Vec<Fill>, GateError> {
+    pub(super) fn fills(&self) -> Result<Vec<TableUsage>, GateError> {
         macro_rules! fill {
             ($table:ident) => {
-                Fill {
+                TableUsage {
                     table: self.$table.name(),
                     entries: Some(self.$table.entries()?.len()),
                     size: self.$table.capacity(),
@@ -504,12 +505,12 @@ impl Gate {
             fill!(unlisted),
             fill!(fragments),
             fill!(ledger),
-            fill!(ledger_rest),
+            fill!(ledger_overflow),
             fill_of_array("ledger_rows", self.ledger_rows.handle(), Some(self.ledger()?.len())),
-            fill_of_array("known_openings", &self.known_openings, None),
-            fill_of_array("ledger_marks", &self.ledger_marks, None),
-            fill_of_array("spent_shares", &self.spent_shares, None),
-            fill!(ledger_shares),
+            fill_of_array("verdict_cache", &self.verdict_cache, None),
+            fill_of_array("ledger_bloom", &self.ledger_bloom, None),
+            fill_of_array("quota_cache", &self.quota_cache, None),
+            fill!(ledger_quotas),
             fill!(limits),
             fill!(names),
             fill!(quarantines),
@@ -521,9 +522,9 @@ impl Gate {
     }
 
     /// An outer map: the live slot's size, and the memory of all slots.
-    fn fill_of_slots(&self, outer: usize, table: &'static str) -> Result<Fill, GateError> {
+    fn fill_of_slots(&self, outer: usize, table: &'static str) -> Result<TableUsage, GateError> {
         let active = self.read_state(state::STATE_ACTIVE)?;
-        let mut fill = Fill { table, entries: Some(0), size: 0, bytes: 0 };
+        let mut fill = TableUsage { table, entries: Some(0), size: 0, bytes: 0 };
         for slot in 0..layout::SLOTS.0 {
             // an empty slot, or one that a swap has just taken
             let Ok(inner) = self.open_inner(outer, slot) else {
@@ -543,9 +544,9 @@ impl Gate {
     }
 }
 
-fn fill_of_array(table: &'static str, map: &MapHandle, entries: Option<usize>) -> Fill {
+fn fill_of_array(table: &'static str, map: &MapHandle, entries: Option<usize>) -> TableUsage {
     use std::os::fd::AsFd;
-    Fill { table, entries, size: map.max_entries(), bytes: memory_bytes(map.as_fd()) }
+    TableUsage { table, entries, size: map.max_entries(), bytes: memory_bytes(map.as_fd()) }
 }
 
 fn read_live(text: &str, file: &str) -> Result<Policy, GateError> {

@@ -8,10 +8,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use plain::Plain;
 
 use super::Gate;
-use super::address::from_address;
-use super::contract::flow_key;
 use super::error::GateError;
 use super::map::Table;
+use crate::abi::flow_key;
+use crate::abi::from_address;
 use crate::compile::{ServerRow, Tables};
 use crate::policy::Direction;
 

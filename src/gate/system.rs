@@ -91,7 +91,7 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), 
     check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) }).map(drop)
 }
 
-/// Takes a link's program off its interface now; unpinning alone leaves that to a
+/// EventFilter a link's program off its interface now; unpinning alone leaves that to a
 /// worker of the kernel.
 pub fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
     fault::point();
@@ -267,7 +267,7 @@ pub mod clsact {
         hook(program, ifindex).ok()?.query().ok().filter(|id| *id != 0)
     }
 
-    /// Takes it away; the qdisc stays, for it may have other users.
+    /// EventFilter it away; the qdisc stays, for it may have other users.
     pub fn detach(program: BorrowedFd<'_>, ifindex: u32) {
         if let Ok(mut hook) = hook(program, ifindex)
             && hook.query().is_ok_and(|id| id != 0)

@@ -2,24 +2,24 @@
 //! that survives a kill and a full disk, bounded in rows and in age.
 //!
 //! The consumer only notes things down in memory ([`Pending`]), where everything is bounded as
-//! well; a thread of its own ([`Keeper`]) writes them. What a full disk refuses waits there and
+//! well; a thread of its own ([`Writer`]) writes them. What a full disk refuses waits there and
 //! is written when there is room: counts of drops are folded meanwhile, and stay exact.
 
-mod ageing;
-mod keeper;
 mod pending;
 mod query;
+mod retention;
 mod store;
+mod writer;
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use keeper::{Heritage, Keeper, KeeperStatus};
-pub use pending::{Pending, Tallies};
+pub use pending::{DropCounts, Pending};
 pub use query::{Filter, Found, severity_from_name};
 pub use store::{Store, StoreError};
+pub use writer::{PreviousRun, Writer, WriterStatus};
 
 /// Name of the database in `/var/lib/portcullis/IF/`.
 pub const FILE: &str = "history.redb";
@@ -31,7 +31,7 @@ pub struct Limits {
     /// Alarms that are kept; the oldest go.
     pub alarms: u64,
     /// Counts of drops: kinds of drops by minute.
-    pub tallies: u64,
+    pub counts: u64,
     /// Raw samples.
     pub samples: u64,
     /// What is older goes, seconds.
@@ -41,7 +41,7 @@ pub struct Limits {
 impl Limits {
     /// With an age in days, as the policy has it.
     pub fn of_days(days: u32) -> Limits {
-        Limits { alarms: 10_000, tallies: 100_000, samples: 10_000, age_s: i64::from(days) * 86_400 }
+        Limits { alarms: 10_000, counts: 100_000, samples: 10_000, age_s: i64::from(days) * 86_400 }
     }
 }
 
@@ -106,7 +106,7 @@ impl AlarmEntry {
 
 /// How many drops of one kind there were in one minute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TallyRow {
+pub struct CountRow {
     /// UNIX time of the minute's beginning.
     pub minute: i64,
     /// `None`: no server has the source address, or too many had drops in this minute.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{SampleRow, State, TallyRow};
+use super::{CountRow, SampleRow, State};
 use crate::alarm::{Alarm, Change, Step};
-use crate::drops::{Baseline, Cause, Drop, Verdict, name_service, show_hex};
+use crate::drops::{Baseline, DropEvent, ReasonCode, Verdict, name_service, show_hex};
 
 /// Kinds of drops that are told apart by destination and service; beyond, by server and reason.
 const MOST_TALLIES: usize = 4096;
@@ -30,7 +30,7 @@ struct Key {
     protocol: u8,
     port: u16,
     any: bool,
-    reason: Cause,
+    reason: ReasonCode,
     verdict: Verdict,
     quiet: bool,
     while_away: bool,
@@ -40,13 +40,13 @@ struct Key {
 /// Counts of drops by kind and minute. Beyond its bounds kinds are told apart less and less;
 /// the sum stays exact.
 #[derive(Debug, Default)]
-pub struct Tallies {
+pub struct DropCounts {
     counts: HashMap<Key, u64>,
 }
 
-impl Tallies {
-    /// Takes note of a drop.
-    pub fn add(&mut self, drop: &Drop) {
+impl DropCounts {
+    /// EventFilter note of a drop.
+    pub fn add(&mut self, drop: &DropEvent) {
         if drop.drops == 0 {
             return;
         }
@@ -78,18 +78,18 @@ impl Tallies {
         *count = count.saturating_add(packets);
     }
 
-    fn merge(&mut self, other: Tallies) {
+    fn merge(&mut self, other: DropCounts) {
         for (key, packets) in other.counts {
             self.count(key, packets);
         }
     }
 
     /// The rows, in order.
-    pub fn rows(&self) -> Vec<TallyRow> {
-        let mut rows: Vec<TallyRow> = self
+    pub fn rows(&self) -> Vec<CountRow> {
+        let mut rows: Vec<CountRow> = self
             .counts
             .iter()
-            .map(|(key, packets)| TallyRow {
+            .map(|(key, packets)| CountRow {
                 minute: key.minute,
                 server: key.server.as_deref().map(str::to_owned),
                 service: name_service(key.reason, key.protocol, key.port, key.any),
@@ -121,10 +121,10 @@ struct AlarmLine<'a> {
 pub struct Pending {
     /// Counts that `baseline` accounts for. Both are written together or not at all: after a kill
     /// the next daemon counts from there, so that each drop is in the history once.
-    pub(super) tallies: Tallies,
+    pub(super) counts: DropCounts,
     pub(super) baseline: Option<Baseline>,
     /// Counts since then. A kill takes them; the ledger has them.
-    loose: Tallies,
+    loose: DropCounts,
     pub(super) alarms: BTreeMap<u64, (State, String)>,
     pub(super) samples: VecDeque<SampleRow>,
     /// Samples taken in this minute, by server's id.
@@ -135,8 +135,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Takes note of a drop.
-    pub fn add_drop(&mut self, drop: &Drop) {
+    /// EventFilter note of a drop.
+    pub fn add_drop(&mut self, drop: &DropEvent) {
         self.loose.add(drop);
         if drop.frame.is_empty() || drop.quiet {
             return;
@@ -164,7 +164,7 @@ impl Pending {
         });
     }
 
-    /// Takes note of how an alarm stands now.
+    /// EventFilter note of how an alarm stands now.
     pub fn add_alarm(&mut self, change: &Change) {
         let state = match change.step {
             Step::Closed { .. } => State::Closed,
@@ -179,13 +179,13 @@ impl Pending {
     /// What has been reported until now: it accounts for every drop that was added.
     pub fn settle(&mut self, baseline: Baseline) {
         let loose = std::mem::take(&mut self.loose);
-        self.tallies.merge(loose);
+        self.counts.merge(loose);
         self.baseline = Some(baseline);
     }
 
     /// Nothing to write?
     pub fn is_empty(&self) -> bool {
-        self.tallies.counts.is_empty()
+        self.counts.counts.is_empty()
             && self.baseline.is_none()
             && self.alarms.is_empty()
             && self.samples.is_empty()
@@ -193,7 +193,7 @@ impl Pending {
 
     /// Adds what came later.
     pub(super) fn merge(&mut self, later: Pending) {
-        self.tallies.merge(later.tallies);
+        self.counts.merge(later.counts);
         self.loose.merge(later.loose);
         if later.baseline.is_some() {
             self.baseline = later.baseline;
@@ -243,8 +243,8 @@ mod tests {
     use crate::drops::Server;
     use crate::drops::example::{after_ms, syn};
 
-    fn sum(tallies: &Tallies) -> u64 {
-        tallies.counts.values().sum()
+    fn sum(counts: &DropCounts) -> u64 {
+        counts.counts.values().sum()
     }
 
     #[test]
@@ -260,10 +260,10 @@ mod tests {
             pending.add_drop(&drop);
         }
         pending.settle(Baseline::default());
-        assert_eq!(sum(&pending.tallies), 300_000);
-        assert!(pending.tallies.counts.len() <= MOST_FOLDED + 1, "{}", pending.tallies.counts.len());
+        assert_eq!(sum(&pending.counts), 300_000);
+        assert!(pending.counts.counts.len() <= MOST_FOLDED + 1, "{}", pending.counts.counts.len());
         assert_eq!(pending.samples.len(), MOST_SAMPLES);
-        let rows = pending.tallies.rows();
+        let rows = pending.counts.rows();
         assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 300_000);
         assert!(rows.iter().any(|row| row.service == "any" && row.server.is_none()));
     }
@@ -282,7 +282,7 @@ mod tests {
         let closed = engine.tick(after_ms(10_000_000)).remove(0);
         later.add_alarm(&closed);
         first.merge(later);
-        assert_eq!(first.tallies.rows()[0].packets, 2);
+        assert_eq!(first.counts.rows()[0].packets, 2);
         assert_eq!(first.alarms.len(), 1);
         assert_eq!(first.alarms[&1].0, State::Closed, "the later state counts");
     }
@@ -295,7 +295,7 @@ mod tests {
         drop.frame = vec![0xab, 0xcd];
         pending.add_drop(&drop);
         pending.settle(Baseline::default());
-        assert!(pending.tallies.rows().is_empty());
+        assert!(pending.counts.rows().is_empty());
         assert_eq!(pending.samples[0].frame, "abcd");
     }
 
@@ -325,9 +325,9 @@ mod tests {
         pending.settle(Baseline::default());
         pending.add_drop(&syn());
         let written = pending.take();
-        assert_eq!(written.tallies.rows()[0].packets, 1);
+        assert_eq!(written.counts.rows()[0].packets, 1);
         assert!(written.baseline.is_some());
         pending.settle(Baseline::default());
-        assert_eq!(pending.take().tallies.rows()[0].packets, 1);
+        assert_eq!(pending.take().counts.rows()[0].packets, 1);
     }
 }

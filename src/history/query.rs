@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmEntry, SampleRow, State, TallyRow};
+use super::{AlarmEntry, CountRow, SampleRow, State};
 
 /// How grave, the least grave first: as [`crate::alarm::Severity`] is ordered.
 const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
@@ -54,7 +54,7 @@ pub struct Found {
     /// Alarms that touch the time.
     pub alarms: Vec<AlarmEntry>,
     /// Counts of drops.
-    pub tallies: Vec<TallyRow>,
+    pub counts: Vec<CountRow>,
     /// Raw samples.
     pub samples: Vec<SampleRow>,
 }

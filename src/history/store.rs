@@ -16,13 +16,13 @@ use redb::{
 use thiserror::Error;
 
 use super::pending::Pending;
-use super::{AlarmEntry, Filter, Limits, SampleRow, State, TallyRow};
+use super::{AlarmEntry, CountRow, Filter, Limits, SampleRow, State};
 use crate::drops::Baseline;
 
 /// By id; JSON.
 const ALARMS: TableDefinition<u64, &str> = TableDefinition::new("alarms");
 /// By minute and kind (JSON, so that no name can be taken for two); packets.
-const TALLIES: TableDefinition<(i64, &str), u64> = TableDefinition::new("tallies");
+const TALLIES: TableDefinition<(i64, &str), u64> = TableDefinition::new("counts");
 /// By time, nanoseconds, and a number that tells apart what came at once; JSON.
 const SAMPLES: TableDefinition<(i64, u32), &str> = TableDefinition::new("samples");
 
@@ -204,7 +204,7 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn tallies(&self, from: Timestamp, to: Timestamp) -> Result<Vec<TallyRow>, StoreError> {
+    pub fn counts(&self, from: Timestamp, to: Timestamp) -> Result<Vec<CountRow>, StoreError> {
         let mut rows = Vec::new();
         self.each_tally(from, to, |row| {
             rows.push(row);
@@ -213,7 +213,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// As [`Store::tallies`], one at a time.
+    /// As [`Store::counts`], one at a time.
     ///
     /// # Errors
     /// When it can't be read, or with what `each` fails with.
@@ -221,7 +221,7 @@ impl Store {
         &self,
         from: Timestamp,
         to: Timestamp,
-        mut each: impl FnMut(TallyRow) -> io::Result<()>,
+        mut each: impl FnMut(CountRow) -> io::Result<()>,
     ) -> Result<(), StoreError> {
         let database = self.database()?;
         let read = failed("read");
@@ -379,7 +379,7 @@ fn write_to(
     }
     {
         let mut table = writing.open_table(TALLIES).map_err(failed("write"))?;
-        for row in pending.tallies.rows() {
+        for row in pending.counts.rows() {
             let kind: TallyKey = (
                 row.server,
                 row.service,
@@ -393,7 +393,7 @@ fn write_to(
             let before = table.get((row.minute, &*kind)).map_err(&write)?.map_or(0, |count| count.value());
             table.insert((row.minute, &*kind), before.saturating_add(row.packets)).map_err(&write)?;
         }
-        prune(&mut table, limits.tallies, |(minute, _), _| minute < oldest)?;
+        prune(&mut table, limits.counts, |(minute, _), _| minute < oldest)?;
     }
     {
         let mut table = writing.open_table(SAMPLES).map_err(failed("write"))?;
@@ -463,10 +463,10 @@ fn begin_in(database: &Database) -> Result<u64, StoreError> {
     Ok(last)
 }
 
-fn read_tally(minute: i64, kind: &str, packets: u64) -> Option<TallyRow> {
+fn read_tally(minute: i64, kind: &str, packets: u64) -> Option<CountRow> {
     let (server, service, reason, verdict, quiet, while_away, destination): TallyKey =
         serde_json::from_str(kind).ok()?;
-    Some(TallyRow { minute, server, service, reason, verdict, quiet, while_away, destination, packets })
+    Some(CountRow { minute, server, service, reason, verdict, quiet, while_away, destination, packets })
 }
 
 fn to_json(value: &impl serde::Serialize) -> String {

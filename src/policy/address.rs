@@ -166,14 +166,10 @@ pub(crate) fn parse_mac(text: &str) -> Result<[u8; 6], Mistake> {
     Ok(mac)
 }
 
-/// A MAC as it is printed everywhere.
-pub fn show_mac(mac: &[u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::show_mac;
 
     fn mistake(text: &str) -> (Range<usize>, String, String) {
         let mistake = parse_prefix(text).unwrap_err();

@@ -25,7 +25,7 @@ const BLOCK: usize = 128;
 
 /// Where something stands in the policy file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct Place {
+pub struct Location {
     /// Line, counted from 1.
     pub line: u32,
     /// Column in characters (not bytes), counted from 1.
@@ -40,11 +40,11 @@ pub struct Place {
 
 /// A value and, unless it is a default, the place it was read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Placed<T> {
+pub struct Located<T> {
     /// The value in force.
     pub value: T,
     /// Where the file says so; none for a default.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
 }
 
 /// One mistake in a policy file.
@@ -239,11 +239,11 @@ impl<'t> Source<'t> {
         at - before - count_continuations(block)
     }
 
-    pub fn place(&self, span: &Range<usize>) -> Place {
+    pub fn place(&self, span: &Range<usize>) -> Location {
         let line = self.find_line(span.start.min(self.text.len()));
         let line_start = self.line_starts.get(line).copied().unwrap_or(0);
         let column = self.count_characters(span.start) - self.count_characters(line_start) + 1;
-        Place {
+        Location {
             line: u32::try_from(line + 1).unwrap_or(u32::MAX),
             column: u32::try_from(column).unwrap_or(u32::MAX),
             start: span.start,

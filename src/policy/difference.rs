@@ -7,9 +7,10 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::address::{show_mac, show_prefix};
+use super::address::show_prefix;
 use super::model::{Keyword, Policy, Role, Server};
 use super::need::{Direction, Need};
+use crate::net::show_mac;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -316,4 +317,8 @@ fn join_ranges(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
         }
     }
     joined
+}
+/// One change a line.
+pub fn list_changes(changes: &[Change]) -> String {
+    changes.iter().map(|change| format!("{change}\n")).collect()
 }

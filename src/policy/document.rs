@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::address::Mistake;
-use super::diagnostic::{Cause, Finding, Place, Placed, Source};
+use super::diagnostic::{Cause, Finding, Located, Location, Source};
 use super::model::Keyword;
 use super::suggestion::{find_closest, suggest};
 
@@ -33,7 +33,7 @@ impl<'d> Report<'d> {
         self.findings.borrow_mut().push(finding);
     }
 
-    pub fn place(&self, span: &Range<usize>) -> Place {
+    pub fn place(&self, span: &Range<usize>) -> Location {
         self.source.place(span)
     }
 
@@ -233,14 +233,14 @@ impl<'d, 'r> Table<'d, 'r> {
     }
 
     /// The value of a keyword, or its default.
-    pub fn keyword<K: Keyword + Default>(&self, key: &str) -> Placed<K> {
+    pub fn keyword<K: Keyword + Default>(&self, key: &str) -> Located<K> {
         match self.optional_keyword(key) {
-            Some((value, place)) => Placed { value, place: Some(place) },
-            None => Placed::default(),
+            Some((value, place)) => Located { value, place: Some(place) },
+            None => Located::default(),
         }
     }
 
-    pub fn optional_keyword<K: Keyword>(&self, key: &str) -> Option<(K, Place)> {
+    pub fn optional_keyword<K: Keyword>(&self, key: &str) -> Option<(K, Location)> {
         let text = self.text(key)?;
         if let Some((_, value)) = K::WORDS.iter().find(|(word, _)| *word == text.value) {
             return Some((*value, self.report.place(&text.span)));
@@ -253,29 +253,29 @@ impl<'d, 'r> Table<'d, 'r> {
         None
     }
 
-    pub fn boolean(&self, key: &str) -> Placed<bool> {
+    pub fn boolean(&self, key: &str) -> Located<bool> {
         let Some(entry) = self.entry(key) else {
-            return Placed::default();
+            return Located::default();
         };
         match entry.value.get_ref() {
             DeValue::Boolean(value) => {
-                Placed { value: *value, place: Some(self.report.place(&entry.value.span())) }
+                Located { value: *value, place: Some(self.report.place(&entry.value.span())) }
             }
             _ => {
                 self.refuse_type(entry.value, key, "true or false, without quotes");
-                Placed::default()
+                Located::default()
             }
         }
     }
 
-    pub fn integer(&self, key: &str, range: RangeInclusive<u32>, default: u32) -> Placed<u32> {
+    pub fn integer(&self, key: &str, range: RangeInclusive<u32>, default: u32) -> Located<u32> {
         match self.optional_integer(key, range) {
-            Some((value, place)) => Placed { value, place: Some(place) },
-            None => Placed { value: default, place: None },
+            Some((value, place)) => Located { value, place: Some(place) },
+            None => Located { value: default, place: None },
         }
     }
 
-    pub fn optional_integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<(u32, Place)> {
+    pub fn optional_integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<(u32, Location)> {
         let entry = self.entry(key)?;
         let span = entry.value.span();
         let Some(integer) = entry.value.get_ref().as_integer() else {
@@ -293,7 +293,7 @@ impl<'d, 'r> Table<'d, 'r> {
     }
 
     /// The path of a file under a key.
-    pub fn path(&self, key: &str) -> Option<(String, Place)> {
+    pub fn path(&self, key: &str) -> Option<(String, Location)> {
         let text = self.text(key)?;
         if text.value.is_empty() || text.value.contains('\0') {
             self.report.add(Finding::new(text.span, format!("`{key}` must be the path of a file")));

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
 use super::address::{Mistake, parse_prefix};
-use super::diagnostic::{Cause, Finding, Place};
+use super::diagnostic::{Cause, Finding, Location};
 use super::model::Set;
 use super::need::{Direction, Limit, Need, Peer};
-use super::protocol::{self, Selector};
-use super::services;
 use super::suggestion::suggest;
+use crate::net::{self, Selector};
 
 /// The highest limit, in flows. It is far above what a NIC can carry, and low enough for the
 /// kernel's arithmetic.
@@ -47,7 +46,7 @@ pub(super) fn read_need(
     text: &str,
     direction: Direction,
     sets: &BTreeMap<String, Set>,
-    place: Place,
+    place: Location,
     report: &mut dyn FnMut(Finding),
 ) -> Option<Need> {
     let mut reader = Reader { direction, sets, sound: true, report };
@@ -257,23 +256,23 @@ fn parse_protocol(text: &str) -> Result<u8, Mistake> {
     if is_number(text) {
         return text.parse().map_err(|_| Mistake::new(whole, format!("protocol {text} is over 255")));
     }
-    if let Some(number) = protocol::find_protocol(text) {
+    if let Some(number) = net::find_protocol(text) {
         return Ok(number);
     }
     if text.is_empty() {
         return Err(Mistake::new(whole, "a protocol is missing here").with_help("write a need like `tcp/80`"));
     }
     let mistake = Mistake::new(whole, format!("no protocol is called `{text}`"));
-    let ports = services::find_protocols(text);
-    let mut services = ports.iter().map(|number| format!("`{}/{text}`", protocol::name_protocol(*number)));
-    let help = suggest(text, protocol::protocol_names())
+    let ports = net::find_protocols(text);
+    let mut services = ports.iter().map(|number| format!("`{}/{text}`", net::name_protocol(*number)));
+    let help = suggest(text, net::protocol_names())
         .or_else(|| services.next().map(|need| format!("did you mean {need}?")));
     Err(mistake.with_help(help.unwrap_or_else(|| "write its number, 0 to 255".to_owned())))
 }
 
 /// Parses what follows a protocol's `/`.
 fn parse_selection(protocol: u8, text: &str) -> Result<RangeInclusive<u16>, Mistake> {
-    let name = protocol::name_protocol(protocol);
+    let name = net::name_protocol(protocol);
     match Selector::of(protocol) {
         Selector::None => Err(Mistake::new(0..text.len(), format!("protocol `{name}` has no ports"))
             .with_help(format!("write `{name}` alone"))),
@@ -284,7 +283,7 @@ fn parse_selection(protocol: u8, text: &str) -> Result<RangeInclusive<u16>, Mist
 
 fn parse_icmp_type(protocol: u8, text: &str) -> Result<u16, Mistake> {
     let whole = 0..text.len();
-    let name = protocol::name_protocol(protocol);
+    let name = net::name_protocol(protocol);
     if is_number(text) {
         return match text.parse::<u8>() {
             Ok(number) => Ok(u16::from(number)),
@@ -294,14 +293,14 @@ fn parse_icmp_type(protocol: u8, text: &str) -> Result<u16, Mistake> {
     if text.is_empty() {
         return Err(Mistake::new(whole, "a type is missing after `/`"));
     }
-    if let Some(number) = protocol::find_icmp_type(protocol, text) {
+    if let Some(number) = net::find_icmp_type(protocol, text) {
         return Ok(u16::from(number));
     }
     let mistake = Mistake::new(whole, format!("no {name} type is called `{text}`"));
     if text.split('-').all(is_number) {
         return Err(mistake.with_help("types have no ranges: write a need for each"));
     }
-    Err(mistake.with_hint(suggest(text, protocol::icmp_type_names(protocol))))
+    Err(mistake.with_hint(suggest(text, net::icmp_type_names(protocol))))
 }
 
 fn parse_ports(protocol: u8, text: &str) -> Result<RangeInclusive<u16>, Mistake> {
@@ -335,14 +334,14 @@ fn parse_port(text: &str) -> Result<u16, Mistake> {
 }
 
 fn find_service(protocol: u8, text: &str) -> Result<u16, Mistake> {
-    if let Some(port) = services::find_port(protocol, text) {
+    if let Some(port) = net::find_port(protocol, text) {
         return Ok(port);
     }
-    let name = protocol::name_protocol(protocol);
+    let name = net::name_protocol(protocol);
     let mistake = Mistake::new(0..text.len(), format!("no {name} service is called `{text}`"));
-    let elsewhere: Vec<String> = services::find_protocols(text)
+    let elsewhere: Vec<String> = net::find_protocols(text)
         .into_iter()
-        .map(|other| format!("`{}/{text}`", protocol::name_protocol(other)))
+        .map(|other| format!("`{}/{text}`", net::name_protocol(other)))
         .collect();
     if !elsewhere.is_empty() {
         return Err(mistake.with_help(format!(
@@ -350,7 +349,7 @@ fn find_service(protocol: u8, text: &str) -> Result<u16, Mistake> {
             elsewhere.join(" or ")
         )));
     }
-    let help = suggest(text, services::service_names(protocol));
+    let help = suggest(text, net::service_names(protocol));
     Err(mistake.with_help(help.unwrap_or_else(|| "write the port's number".to_owned())))
 }
 

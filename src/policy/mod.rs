@@ -11,9 +11,7 @@ mod grammar;
 mod model;
 mod need;
 mod parse;
-mod protocol;
 mod response;
-mod services;
 mod suggestion;
 mod summary;
 mod syntax;
@@ -21,16 +19,13 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use address::show_mac;
 pub use alarms::{Alarms, Endpoint, Syslog};
-pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS, Place, Placed};
-pub use difference::{Change, diff};
+pub use diagnostic::{Diagnostic, Diagnostics, Located, Location, MAX_DIAGNOSTICS};
+pub use difference::{Change, diff, list_changes};
 pub use model::{Keyword, Mode, Policy, Role, Server, Set, Settings, Tracking, UnknownSources};
 pub use need::{Direction, Limit, Need, Peer, parse_need};
 pub use parse::parse;
-pub use protocol::{Selector, find_icmp_type, find_protocol, name_icmp_type, name_protocol};
 pub use response::Response;
-pub use services::find_port;
 pub use summary::{Summary, describe, summarize};
 pub use tables::{MAX_ENTRIES, TableSizes};
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::alarms::Alarms;
-use super::diagnostic::{Place, Placed};
+use super::diagnostic::{Located, Location};
 use super::need::Need;
 use super::tables::TableSizes;
 
@@ -34,7 +34,7 @@ pub struct Policy {
 
 impl Policy {
     /// A place of this policy as `FILE:LINE`.
-    pub fn locate(&self, place: &Place) -> String {
+    pub fn locate(&self, place: &Location) -> String {
         format!("{}:{}", self.file, place.line)
     }
 
@@ -58,28 +58,28 @@ impl Policy {
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Whether what is not allowed is dropped.
-    pub mode: Placed<Mode>,
+    pub mode: Located<Mode>,
     /// How the direction of a flow is known.
-    pub tracking: Placed<Tracking>,
+    pub tracking: Located<Tracking>,
     /// What becomes of a source address that no server has.
-    pub unknown_sources: Placed<UnknownSources>,
+    pub unknown_sources: Located<UnknownSources>,
     /// `in` needs of every server; they stay open in quarantine.
     pub management: Vec<Need>,
     /// Seconds, 0 to 86400, in which flows already open are taken over when the gate comes down.
-    pub pickup_s: Placed<u32>,
+    pub pickup_s: Located<u32>,
     /// Whether DHCP clients of the DMZ may talk to the link.
-    pub dhcp: Placed<bool>,
+    pub dhcp: Located<bool>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            mode: Placed::default(),
-            tracking: Placed::default(),
-            unknown_sources: Placed::default(),
+            mode: Located::default(),
+            tracking: Located::default(),
+            unknown_sources: Located::default(),
             management: Vec::new(),
-            pickup_s: Placed { value: 120, place: None },
-            dhcp: Placed::default(),
+            pickup_s: Located { value: 120, place: None },
+            dhcp: Located::default(),
         }
     }
 }
@@ -161,9 +161,9 @@ pub struct Set {
     /// Its name, without `@`.
     pub name: String,
     /// Addresses (prefixes of full length) and prefixes, in the order of the file.
-    pub members: Vec<(IpNet, Place)>,
+    pub members: Vec<(IpNet, Location)>,
     /// Where its name is.
-    pub place: Place,
+    pub place: Location,
     /// Whether all its members could be read: a set that lost some is not reported as empty as
     /// well.
     pub(super) sound: bool,
@@ -182,7 +182,7 @@ pub struct Role {
     /// Its name.
     pub name: String,
     /// Where its name is.
-    pub place: Place,
+    pub place: Location,
     /// Services that peers may open.
     pub inbound: Vec<Need>,
     /// What a server may open.
@@ -204,18 +204,18 @@ pub struct Server {
     /// Its name.
     pub name: String,
     /// Where its name is.
-    pub place: Place,
+    pub place: Location,
     /// Addresses (prefixes of full length) and prefixes, in the order of the file; never empty.
-    pub addresses: Vec<(IpNet, Place)>,
+    pub addresses: Vec<(IpNet, Location)>,
     /// The only MAC that may use these addresses.
-    pub mac: Option<([u8; 6], Place)>,
+    pub mac: Option<([u8; 6], Location)>,
     /// The only VLAN (1 to 4094) in which these addresses may be used.
-    pub vlan: Option<(u16, Place)>,
+    pub vlan: Option<(u16, Location)>,
     /// Names of roles, in the order of the file.
-    pub roles: Vec<(String, Place)>,
+    pub roles: Vec<(String, Location)>,
     /// Where `roles` is: the line that decides when no need does. Without the key, the server's
     /// name.
-    pub roles_place: Place,
+    pub roles_place: Location,
     /// Overrides the policy's mode.
-    pub mode: Option<(Mode, Place)>,
+    pub mode: Option<(Mode, Location)>,
 }

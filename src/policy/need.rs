@@ -8,10 +8,10 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::diagnostic::{Diagnostics, Place, Source};
+use super::diagnostic::{Diagnostics, Location, Source};
 use super::grammar::read_need;
 use super::model::Set;
-use super::protocol::{self, Selector};
+use crate::net::{self, Selector};
 
 /// Whom a need lets start: by direction of connection establishment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -107,7 +107,7 @@ pub struct Need {
     /// Only for `out`.
     pub limit: Option<Limit>,
     /// Where the file says so.
-    pub place: Place,
+    pub place: Location,
 }
 
 impl Need {
@@ -136,12 +136,12 @@ impl Need {
 
 impl fmt::Display for Need {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&protocol::name_protocol(self.protocol))?;
+        out.write_str(&net::name_protocol(self.protocol))?;
         let selector = Selector::of(self.protocol);
         let (first, last) = (*self.ports.start(), *self.ports.end());
         if self.ports != selector.whole() {
             match selector {
-                Selector::Type => write!(out, "/{}", protocol::name_icmp_type(self.protocol, first))?,
+                Selector::Type => write!(out, "/{}", net::name_icmp_type(self.protocol, first))?,
                 _ if first == last => write!(out, "/{first}")?,
                 _ => write!(out, "/{first}-{last}")?,
             }

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::address::{Mistake, find_objection, parse_mac, parse_prefix, show_prefix};
 use super::alarms::{Alarms, read_alarms};
-use super::diagnostic::{Cause, Diagnostics, Finding, Place, Source};
+use super::diagnostic::{Cause, Diagnostics, Finding, Location, Source};
 use super::document::{Entry, Report, Table, Text};
 use super::grammar::read_need;
 use super::model::{Policy, Role, Server, Set, Settings};
@@ -124,7 +124,7 @@ fn read_member(text: &Text<'_>) -> Result<IpNet, Mistake> {
 }
 
 /// Who holds a prefix, and where that is written.
-type Holders<'d> = HashMap<IpNet, (&'d str, Place)>;
+type Holders<'d> = HashMap<IpNet, (&'d str, Location)>;
 
 struct Reader<'d, 'r> {
     report: &'r Report<'d>,
@@ -224,7 +224,7 @@ impl<'d> Reader<'d, '_> {
         table: &Table<'d, '_>,
         name: &'d str,
         holders: &mut Holders<'d>,
-    ) -> Vec<(IpNet, Place)> {
+    ) -> Vec<(IpNet, Location)> {
         let Some(entry) = table.entry("addresses") else {
             table.miss("addresses", "a server has at least one address: addresses = [\"192.0.2.10\"]");
             return Vec::new();
@@ -265,7 +265,7 @@ impl<'d> Reader<'d, '_> {
         addresses
     }
 
-    fn read_mac(&self, table: &Table<'d, '_>) -> Option<([u8; 6], Place)> {
+    fn read_mac(&self, table: &Table<'d, '_>) -> Option<([u8; 6], Location)> {
         let text = table.text("mac")?;
         match parse_mac(text.value) {
             Ok(mac) => Some((mac, self.report.place(&text.span))),
@@ -281,7 +281,7 @@ impl<'d> Reader<'d, '_> {
         &self,
         table: &Table<'d, '_>,
         known: &HashSet<&str>,
-    ) -> (Vec<(String, Place)>, Option<Place>) {
+    ) -> (Vec<(String, Location)>, Option<Location>) {
         let Some(entry) = table.entry("roles") else {
             return (Vec::new(), None);
         };

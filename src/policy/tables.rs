@@ -1,6 +1,6 @@
 //! `[tables]`: how much room the kernel's tables have.
 
-use super::diagnostic::Placed;
+use super::diagnostic::Located;
 use super::document::Table;
 
 /// The most entries that any table may be given.
@@ -11,18 +11,18 @@ macro_rules! table_sizes {
         /// Sizes of the kernel's tables, in entries, 1 to [`MAX_ENTRIES`] each.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct TableSizes {
-            $($(#[$doc])* pub $key: Placed<u32>,)*
+            $($(#[$doc])* pub $key: Located<u32>,)*
         }
 
         impl Default for TableSizes {
             fn default() -> Self {
-                Self { $($key: Placed { value: $default, place: None },)* }
+                Self { $($key: Located { value: $default, place: None },)* }
             }
         }
 
         impl TableSizes {
             /// Every size with its key, in the order of the documentation.
-            pub fn entries(&self) -> Vec<(&'static str, Placed<u32>)> {
+            pub fn entries(&self) -> Vec<(&'static str, Located<u32>)> {
                 vec![$((stringify!($key), self.$key),)*]
             }
         }

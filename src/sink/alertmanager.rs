@@ -12,7 +12,7 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::escape::{escape, escape_json};
-use super::{Event, Refused, Sink, tls};
+use super::{Event, PermanentError, Sink, tls};
 use crate::alarm::{Alarm, Change, Scope, Step};
 use crate::clock::wall_now;
 
@@ -122,7 +122,7 @@ impl Alertmanager {
         let text = escape(String::from_utf8_lossy(&text).trim()).into_owned();
         let message = format!("it answered {status}: {text}");
         if status.is_client_error() {
-            return Err(Refused(message).into());
+            return Err(PermanentError(message).into());
         }
         anyhow::bail!(message)
     }
@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Drop;
+    use crate::drops::DropEvent;
     use crate::drops::example::{after_ms, syn};
 
     /// Answers requests, one a connection, and keeps their bodies.
@@ -280,7 +280,7 @@ mod tests {
         }
     }
 
-    fn to(host: u8) -> Drop {
+    fn to(host: u8) -> DropEvent {
         let mut drop = syn();
         drop.destination = Some(std::net::Ipv4Addr::new(198, 51, 100, host).into());
         drop
@@ -349,9 +349,9 @@ mod tests {
         let (base, server) = serve(vec!["400 Bad Request", "503 Unavailable"]);
         let mut sink = Alertmanager::new(&base, None);
         let refused = sink.write(&worm()[0]).unwrap_err();
-        assert!(refused.is::<Refused>());
+        assert!(refused.is::<PermanentError>());
         assert!(refused.to_string().contains(r"400 Bad Request: \u{1b}[m"), "{refused}");
-        assert!(!sink.write(&worm()[0]).unwrap_err().is::<Refused>());
+        assert!(!sink.write(&worm()[0]).unwrap_err().is::<PermanentError>());
         assert!(sink.firing.is_empty());
         server.join().unwrap();
     }

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::Event;
 use super::escape::escape;
-use super::own::{category, signature, signature_id};
+use super::fields::{category, signature, signature_id};
 use crate::alarm::{Change, Severity};
-use crate::drops::{Drop, Verdict};
-use crate::policy::show_mac;
+use crate::drops::{DropEvent, Verdict};
+use crate::net::show_mac;
 
 /// What drops have in the place of a kind's number: `drop/` and the number of the reason.
 const DROP_CLASS: &str = "drop";
@@ -64,7 +64,7 @@ impl Line {
         }
     }
 
-    fn add_packet(&mut self, drop: &Drop) {
+    fn add_packet(&mut self, drop: &DropEvent) {
         self.add("deviceInboundInterface", &drop.interface);
         self.add_address("src", "c6a2", "Source IPv6 Address", drop.source);
         self.add_address("dst", "c6a3", "Destination IPv6 Address", drop.destination);
@@ -77,7 +77,7 @@ impl Line {
 }
 
 /// The line of a drop, without its end.
-fn render_drop(drop: &Drop) -> String {
+fn render_drop(drop: &DropEvent) -> String {
     let class = format!("{DROP_CLASS}/{}", drop.reason.number());
     let mut line = Line::new(&class, &format!("portcullis drop: {}", drop.reason), 3);
     line.add("rt", millis(drop.time));

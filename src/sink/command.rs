@@ -15,8 +15,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::escape::escape_json;
-use super::own::own_alarm;
-use super::{Event, Refused, Sink};
+use super::fields::own_alarm;
+use super::{Event, PermanentError, Sink};
 use crate::alarm::{Change, Step};
 
 /// All that it finds in its environment.
@@ -32,14 +32,14 @@ pub struct Command {
     name: String,
     words: Vec<String>,
     limit: Duration,
-    brake: Arc<AtomicBool>,
+    cancel_flag: Arc<AtomicBool>,
 }
 
 impl Command {
     /// The program's path, its arguments, and how long it may run.
     pub fn new(words: &[String], limit: Duration) -> Command {
         let name = format!("command {}", words.first().map_or("", String::as_str));
-        Command { name, words: words.to_vec(), limit, brake: Arc::default() }
+        Command { name, words: words.to_vec(), limit, cancel_flag: Arc::default() }
     }
 
     fn start(&self, change: &Change) -> anyhow::Result<Child> {
@@ -65,14 +65,14 @@ impl Command {
                 return Ok(status);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if self.brake.load(Ordering::Relaxed) {
+            if self.cancel_flag.load(Ordering::Relaxed) {
                 end_group(child)?;
                 anyhow::bail!("the daemon ends, so it was killed");
             }
             if left.is_zero() {
                 end_group(child)?;
                 let limit = self.limit.as_secs_f32();
-                return Err(Refused(format!("did not end within {limit} s and was killed")).into());
+                return Err(PermanentError(format!("did not end within {limit} s and was killed")).into());
             }
             std::thread::sleep(look.min(left));
             look = (look * 2).min(LAST_LOOK);
@@ -86,8 +86,8 @@ impl Sink for Command {
     }
 
     /// It must not outlive the daemon: nobody would watch its time.
-    fn brake(&self) -> Option<Arc<AtomicBool>> {
-        Some(Arc::clone(&self.brake))
+    fn cancel_flag(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.cancel_flag))
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
@@ -101,7 +101,7 @@ impl Sink for Command {
         let mut child = self.start(change)?;
         let status = self.await_end(&mut child)?;
         if !status.success() {
-            return Err(Refused(format!("{} ended with {status}", self.name)).into());
+            return Err(PermanentError(format!("{} ended with {status}", self.name)).into());
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ mod tests {
         let path = note("ends");
         let mut command = shell("sleep 1000 & echo $! >\"$1\"; wait", &path, Duration::from_millis(300));
         let error = command.write(&event("web1")).unwrap_err();
-        assert!(error.is::<Refused>() && error.to_string().contains("was killed"), "{error}");
+        assert!(error.is::<PermanentError>() && error.to_string().contains("was killed"), "{error}");
         let pid = std::fs::read_to_string(&path).unwrap();
         // killed; nobody may have collected it yet
         let ended = || {
@@ -201,10 +201,10 @@ mod tests {
     #[test]
     fn a_program_that_fails_or_is_not_there_is_an_error() {
         let mut fails = Command::new(&["/bin/false".to_owned()], LIMIT);
-        assert!(fails.write(&event("web1")).unwrap_err().is::<Refused>());
+        assert!(fails.write(&event("web1")).unwrap_err().is::<PermanentError>());
         let mut missing = Command::new(&["/nowhere/page".to_owned()], LIMIT);
         let error = missing.write(&event("web1")).unwrap_err();
-        assert!(!error.is::<Refused>() && format!("{error:#}").contains("cannot run /nowhere/page"));
+        assert!(!error.is::<PermanentError>() && format!("{error:#}").contains("cannot run /nowhere/page"));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::Event;
 use super::escape::{escape, escape_json};
-use super::own::{category, describe, own_alarm, own_drop, signature, signature_id};
+use super::fields::{category, describe, own_alarm, own_drop, signature, signature_id};
+use crate::abi::Reason;
 use crate::alarm::{Change, Severity};
-use crate::drops::{Cause, Drop, Verdict, has_ports, is_icmp};
-use crate::reason::Reason;
+use crate::drops::{DropEvent, ReasonCode, Verdict};
+use crate::net::{has_ports, is_icmp};
 
 /// Of the schema.
 const VERSION: &str = "8.17.0";
@@ -25,7 +26,7 @@ pub(super) fn render(event: &Event) -> anyhow::Result<String> {
 }
 
 /// The line of a drop, without its end.
-fn render_drop(drop: &Drop) -> serde_json::Result<String> {
+fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
     let mut line = line_of(drop.time, drop);
     let server = escape(drop.server_name().unwrap_or("no known server")).into_owned();
     line["message"] = format!("{server}: {} {}, {}", drop.service(), drop.verdict.name(), drop.reason).into();
@@ -81,9 +82,9 @@ fn render_alarm(change: &Change) -> serde_json::Result<String> {
     finish(line)
 }
 
-fn line_of(time: Timestamp, drop: &Drop) -> Value {
+fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
     let related: Vec<IpAddr> = drop.source.into_iter().chain(drop.destination).collect();
-    let is_ip = !drop.any_protocol && drop.reason != Cause::Known(Reason::Ethertype);
+    let is_ip = !drop.any_protocol && drop.reason != ReasonCode::Known(Reason::Ethertype);
     let is_named = is_ip && (has_ports(drop.protocol) || is_icmp(drop.protocol));
     json!({
         "@timestamp": time.to_string(),

@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::Event;
 use super::escape::escape_json;
+use super::fields::{OwnAlarm, OwnDrop, category, own_alarm, own_drop, signature, signature_id};
 use super::headers::Headers;
-use super::own::{OwnAlarm, OwnDrop, category, own_alarm, own_drop, signature, signature_id};
+use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Severity};
-use crate::drops::{Cause, Drop, Verdict};
-use crate::policy::show_mac;
-use crate::reason::Reason;
+use crate::drops::{DropEvent, ReasonCode, Verdict};
+use crate::net::show_mac;
 
 /// `gid` of our alerts: not 1, which is that of rules, so that our numbers are nobody else's.
 const GENERATOR_ID: u32 = 9200;
@@ -78,7 +78,7 @@ struct Ether {
 struct DropPart {
     #[serde(flatten)]
     headers: Headers,
-    reason: Cause,
+    reason: ReasonCode,
     verdict: VerdictPart,
 }
 
@@ -116,7 +116,7 @@ enum Own<'a> {
 }
 
 /// The line of a drop, without its end.
-fn render_drop(drop: &Drop) -> serde_json::Result<String> {
+fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
     let mut line = line_of("drop", drop.time, drop, Own::Drop(own_drop(drop)));
     line.drop = Some(DropPart {
         headers: Headers::read(&drop.frame),
@@ -140,7 +140,7 @@ fn render_alarm(change: &Change) -> serde_json::Result<String> {
     serde_json::to_string(&line).map(escape_json)
 }
 
-fn line_of<'a>(event_type: &'static str, time: Timestamp, drop: &'a Drop, own: Own<'a>) -> Line<'a> {
+fn line_of<'a>(event_type: &'static str, time: Timestamp, drop: &'a DropEvent, own: Own<'a>) -> Line<'a> {
     Line {
         timestamp: show_time(time),
         event_type,
@@ -161,7 +161,7 @@ fn line_of<'a>(event_type: &'static str, time: Timestamp, drop: &'a Drop, own: O
     }
 }
 
-fn ether(drop: &Drop) -> Option<Ether> {
+fn ether(drop: &DropEvent) -> Option<Ether> {
     Some(Ether {
         ether_type: drop.ethertype,
         src_mac: show_mac(&drop.source_mac?),
@@ -205,8 +205,8 @@ fn priority(severity: Severity) -> u8 {
 }
 
 /// As Suricata names protocols; `None` for what is not IP or was not told apart.
-fn name_protocol(drop: &Drop) -> Option<Cow<'static, str>> {
-    if drop.any_protocol || drop.reason == Cause::Known(Reason::Ethertype) {
+fn name_protocol(drop: &DropEvent) -> Option<Cow<'static, str>> {
+    if drop.any_protocol || drop.reason == ReasonCode::Known(Reason::Ethertype) {
         return None;
     }
     let name = match drop.protocol {

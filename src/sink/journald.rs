@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::own::{describe, fields, level};
+use super::fields::{describe, fields, level};
 use super::{Event, Sink};
 use crate::alarm::Change;
 

@@ -1,7 +1,7 @@
 //! A file of lines, one an event: what EVE, ECS and CEF have in common.
 
 use super::file::{LogFile, Rotation};
-use super::{Event, Sink, Takes};
+use super::{Event, EventFilter, Sink};
 
 /// Makes the line of an event, without its end.
 pub type Render = fn(&Event) -> anyhow::Result<String>;
@@ -26,8 +26,8 @@ impl Sink for Lines {
         &self.name
     }
 
-    fn takes(&self) -> Takes {
-        Takes::Everything
+    fn takes(&self) -> EventFilter {
+        EventFilter::Everything
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {

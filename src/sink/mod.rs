@@ -1,20 +1,20 @@
 //! Where events go: one event model, one file per rendering. Every sink has a thread and a
-//! queue of its own ([`Outlet`]): one that fails, hangs or crawls is counted and retried, and
+//! queue of its own ([`Fanout`]): one that fails, hangs or crawls is counted and retried, and
 //! never stops the consumer or another sink.
 
 mod alertmanager;
+mod build;
 mod cef;
 mod command;
 mod ecs;
 mod escape;
 mod eve;
+mod fanout;
+mod fields;
 mod file;
 mod headers;
 mod journald;
 mod lines;
-mod list;
-mod outlet;
-mod own;
 mod pcapng;
 mod stderr;
 mod syslog;
@@ -25,16 +25,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::alarm::Change;
-use crate::drops::Drop;
+use crate::drops::DropEvent;
 
 pub use alertmanager::Alertmanager;
+pub use build::build_fanout;
 pub use command::Command;
 pub use escape::escape;
+pub use fanout::{Fanout, SinkStatus};
 pub use file::{LogFile, Rotation};
 pub use journald::{JOURNAL, Journald};
 pub use lines::Lines;
-pub use list::open_outlet;
-pub use outlet::{Outlet, SinkStatus};
 pub use pcapng::Pcapng;
 pub use stderr::{Stderr, render_line};
 pub use syslog::Syslog;
@@ -43,14 +43,14 @@ pub use syslog::Syslog;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A drop, as a sample or the ledger told it.
-    Drop(Drop),
+    Drop(DropEvent),
     /// A change of an alarm.
     Alarm(Change),
 }
 
 /// What a sink wants to be given; the rest never enters its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
+pub enum EventFilter {
     /// Changes of alarms.
     Alarms,
     /// Drops, but not the quiet ones.
@@ -59,11 +59,11 @@ pub enum Takes {
     Everything,
 }
 
-impl Takes {
+impl EventFilter {
     fn wants(self, event: &Event) -> bool {
         match event {
-            Event::Drop(drop) => self != Takes::Alarms && !drop.quiet,
-            Event::Alarm(_) => self != Takes::Drops,
+            Event::Drop(drop) => self != EventFilter::Alarms && !drop.quiet,
+            Event::Alarm(_) => self != EventFilter::Drops,
         }
     }
 }
@@ -75,12 +75,12 @@ pub trait Sink: Send {
     fn name(&self) -> &str;
 
     /// What it wants to be given.
-    fn takes(&self) -> Takes {
-        Takes::Alarms
+    fn takes(&self) -> EventFilter {
+        EventFilter::Alarms
     }
 
     /// Writes an event. One that fails is offered again later, so it should leave nothing
-    /// half-written behind. The error [`Refused`] says that it is the event's fault.
+    /// half-written behind. The error [`PermanentError`] says that it is the event's fault.
     fn write(&mut self, event: &Event) -> anyhow::Result<()>;
 
     /// Opens its file anew, as log rotation asks for. What has no file has nothing to do.
@@ -89,7 +89,7 @@ pub trait Sink: Send {
     }
 
     /// What breaks off a write that is under way, when all ends and it takes too long.
-    fn brake(&self) -> Option<Arc<AtomicBool>> {
+    fn cancel_flag(&self) -> Option<Arc<AtomicBool>> {
         None
     }
 
@@ -108,4 +108,4 @@ pub trait Sink: Send {
 /// left out, for else it would hold up all that come after it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Refused(pub String);
+pub struct PermanentError(pub String);

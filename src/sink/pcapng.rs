@@ -14,8 +14,8 @@ use pcap_file::{DataLink, Endianness};
 
 use super::escape::escape;
 use super::file::{LogFile, Rotation};
-use super::{Event, Sink, Takes};
-use crate::drops::Drop;
+use super::{Event, EventFilter, Sink};
+use crate::drops::DropEvent;
 
 /// Timestamps count nanoseconds.
 const TIMESTAMP_DIGITS: u8 = 9;
@@ -47,8 +47,8 @@ impl Sink for Pcapng {
         &self.name
     }
 
-    fn takes(&self) -> Takes {
-        Takes::Drops
+    fn takes(&self) -> EventFilter {
+        EventFilter::Drops
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
@@ -89,7 +89,7 @@ fn start_section(interface: &str) -> pcap_file::PcapResult<PcapNgWriter<Vec<u8>>
 }
 
 /// The block of one packet.
-fn render(drop: &Drop, interface: &str) -> anyhow::Result<Vec<u8>> {
+fn render(drop: &DropEvent, interface: &str) -> anyhow::Result<Vec<u8>> {
     // The writer insists on the interface; what stands before the packet is cut off again.
     let mut writer = start_section(interface)?;
     let before = writer.get_ref().len();
@@ -106,7 +106,7 @@ fn render(drop: &Drop, interface: &str) -> anyhow::Result<Vec<u8>> {
     Ok(writer.into_inner().split_off(before))
 }
 
-fn comment(drop: &Drop) -> String {
+fn comment(drop: &DropEvent) -> String {
     let server = escape(drop.server_name().unwrap_or("no known server")).into_owned();
     let more = match drop.drops {
         0 | 1 => String::new(),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::own::describe;
+use super::fields::describe;
 use super::{Event, Sink};
 use crate::alarm::{Change, Severity, Step};
-use crate::voice;
+use crate::stderr;
 
 /// For whoever reads it to take a line.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ impl Sink for Stderr {
         };
         let mut line = render_line(change, self.colour);
         line.push('\n');
-        match voice::write_out(line.as_bytes(), Some(PATIENCE)) {
+        match stderr::write_out(line.as_bytes(), Some(PATIENCE)) {
             Ok(()) => Ok(()),
             Err(ErrorKind::TimedOut) => anyhow::bail!("nobody reads standard error"),
             Err(kind) => Err(std::io::Error::from(kind)).context("cannot write to standard error"),

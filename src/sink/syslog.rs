@@ -4,7 +4,7 @@
 mod transport;
 
 use super::escape::escape;
-use super::own::{describe, fields, level};
+use super::fields::{describe, fields, level};
 use super::{Event, Sink};
 use crate::alarm::Change;
 use crate::policy::Syslog as Target;

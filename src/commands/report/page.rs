@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::tally::{destination_of, html, number, server_of, sum_by};
 use super::{lanes, map, samples};
-use crate::history::{AlarmEntry, Found, State, TallyRow, severity_from_name};
+use crate::history::{AlarmEntry, CountRow, Found, State, severity_from_name};
 
 const STYLE: &str = include_str!("style.css");
 /// What is shown; beyond, a note says how many more there are.
@@ -25,17 +25,17 @@ pub struct Cover<'c> {
 
 /// The whole page.
 pub fn render(cover: &Cover<'_>, found: &Found) -> String {
-    let dropped: Vec<TallyRow> = found.tallies.iter().filter(|row| row.verdict == "drop").cloned().collect();
+    let dropped: Vec<CountRow> = found.counts.iter().filter(|row| row.verdict == "drop").cloned().collect();
     let mut page = String::new();
     render_head(&mut page, cover, found);
     // quiet ones are the noise that the policy calls so: in the table, not in the pictures
-    let loud: Vec<TallyRow> = found.tallies.iter().filter(|row| !row.quiet).cloned().collect();
+    let loud: Vec<CountRow> = found.counts.iter().filter(|row| !row.quiet).cloned().collect();
     page.push_str("<h2>When: drops by server and port</h2>\n");
     card(&mut page, &lanes::draw(&loud, cover.from, cover.to), "Nothing was dropped in this time.");
     page.push_str("<h2>Who tried what where</h2>\n");
     card(&mut page, &map::draw(&loud), "Nobody tried anything in this time.");
     render_alarms(&mut page, &found.alarms);
-    render_rows(&mut page, &found.tallies);
+    render_rows(&mut page, &found.counts);
     render_reasons(&mut page, &dropped);
     render_samples(&mut page, found);
     page.push_str("</main></body></html>\n");
@@ -56,12 +56,12 @@ fn show(time: Timestamp) -> String {
 fn render_head(page: &mut String, cover: &Cover<'_>, found: &Found) {
     let interface = html(cover.interface);
     let sum = |verdict: &str| {
-        found.tallies.iter().filter(|row| row.verdict == verdict).map(|row| row.packets).sum::<u64>()
+        found.counts.iter().filter(|row| row.verdict == verdict).map(|row| row.packets).sum::<u64>()
     };
     let servers =
-        sum_by(&found.tallies, |row| row.server.clone()).into_iter().filter(|(name, _)| name.is_some());
+        sum_by(&found.counts, |row| row.server.clone()).into_iter().filter(|(name, _)| name.is_some());
     let destinations =
-        sum_by(&found.tallies, |row| row.destination).into_iter().filter(|(address, _)| address.is_some());
+        sum_by(&found.counts, |row| row.destination).into_iter().filter(|(address, _)| address.is_some());
     let grave = found.alarms.iter().filter(|alarm| alarm.text("severity") == "critical").count();
     let _ = write!(
         page,
@@ -132,7 +132,7 @@ fn render_alarm(page: &mut String, entry: &AlarmEntry) {
     page.push_str("</section>\n");
 }
 
-fn render_rows(page: &mut String, rows: &[TallyRow]) {
+fn render_rows(page: &mut String, rows: &[CountRow]) {
     page.push_str(
         "<h2>Drops in detail</h2>\n<div class=\"card\"><table><thead><tr><th>server</th><th>what</th>\
          <th>where</th><th>why</th><th>first</th><th>last</th><th class=\"number\">packets</th></tr></thead><tbody>\n",
@@ -171,7 +171,7 @@ struct Span {
     last: i64,
 }
 
-fn describe_reason(row: &TallyRow) -> String {
+fn describe_reason(row: &CountRow) -> String {
     let mut reason = row.reason.clone();
     let marks =
         [(row.verdict == "would_drop", "would drop"), (row.quiet, "quiet"), (row.while_away, "while away")];
@@ -181,7 +181,7 @@ fn describe_reason(row: &TallyRow) -> String {
     reason
 }
 
-fn render_reasons(page: &mut String, rows: &[TallyRow]) {
+fn render_reasons(page: &mut String, rows: &[CountRow]) {
     page.push_str(
         "<h2>Drops by reason</h2>\n<div class=\"card\"><table><thead><tr><th>server</th><th>why</th>\
          <th class=\"number\">packets</th></tr></thead><tbody>\n",
@@ -238,7 +238,7 @@ mod tests {
                     "technique": {"id": hostile, "name": hostile}, "next": [hostile],
                 }),
             }],
-            tallies: vec![TallyRow {
+            counts: vec![CountRow {
                 minute: time.as_second(),
                 server: Some(hostile.to_owned()),
                 service: hostile.to_owned(),
@@ -292,13 +292,13 @@ mod tests {
     #[test]
     fn a_page_has_bounds() {
         let mut found = found("web1");
-        let row = found.tallies[0].clone();
+        let row = found.counts[0].clone();
         for number in 0..20_000_u32 {
             let mut row = row.clone();
             row.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + number).into());
             row.service = format!("tcp/{number}");
             row.minute += i64::from(number) * 60;
-            found.tallies.push(row);
+            found.counts.push(row);
         }
         let sample = found.samples[0].clone();
         found.samples.resize(5_000, sample);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::gate::Measure;
+use crate::gate::GateStatistics;
 
 /// Readings in a sparkline.
 const HISTORY: usize = 60;
@@ -51,7 +51,7 @@ struct Known {
 
 pub struct Model {
     pub interface: String,
-    pub measure: Option<Measure>,
+    pub measure: Option<GateStatistics>,
     /// `None`: no daemon runs.
     pub alarms: Option<Vec<Value>>,
     known: BTreeMap<Arc<str>, Known>,
@@ -76,7 +76,7 @@ impl Model {
     }
 
     /// A new reading; `passed` since the one before.
-    pub fn update(&mut self, measure: Measure, alarms: Option<Vec<Value>>, passed: Duration) {
+    pub fn update(&mut self, measure: GateStatistics, alarms: Option<Vec<Value>>, passed: Duration) {
         let mut sums: BTreeMap<Arc<str>, BTreeMap<String, u64>> = BTreeMap::new();
         for ((server, reason, _), (packets, _)) in &measure.drops {
             *sums.entry(server.clone()).or_default().entry(reason.to_string()).or_default() += packets;
@@ -171,13 +171,13 @@ impl Model {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::gate::{Hook, Mode, PolicyFacts, Tally};
-    use crate::reason::Reason;
+    use crate::abi::Reason;
+    use crate::gate::{Hook, Mode, PolicyFacts, ProgramStatistics};
 
     /// A reading in which these servers had so many drops.
-    pub fn measure(drops: &[(&str, Reason, u64)]) -> Measure {
+    pub fn measure(drops: &[(&str, Reason, u64)]) -> GateStatistics {
         let key = |name: &str, reason: Reason| (Arc::from(name), reason.into(), false);
-        Measure {
+        GateStatistics {
             mode: Mode::Native,
             tracker: Hook::Tcx,
             strict: true,
@@ -188,7 +188,7 @@ pub mod tests {
             applied_s: 0,
             drops: drops.iter().map(|(name, reason, count)| (key(name, *reason), (*count, 0))).collect(),
             passes: Vec::new(),
-            events: Tally::default(),
+            events: ProgramStatistics::default(),
             quarantined: vec!["mx1".to_owned()],
             tables: Vec::new(),
         }

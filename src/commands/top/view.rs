@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Row, Table, TableState};
 use serde_json::Value;
 
 use super::model::{Line, Model};
-use crate::gate::{Hook, Measure, Mode};
+use crate::gate::{GateStatistics, Hook, Mode};
 use crate::sink::escape;
 
 const KEYS: &str = " up/down select   x quarantine   r release   q quit ";
@@ -61,7 +61,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn describe_state(measure: &Measure) -> (String, Style) {
+fn describe_state(measure: &GateStatistics) -> (String, Style) {
     let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
     let so_so = Style::new().fg(Color::Yellow);
     let tracking = if measure.strict { "strict" } else { "service" };
@@ -182,7 +182,7 @@ mod tests {
 
     use super::super::model::{Act, Question, tests::measure};
     use super::*;
-    use crate::reason::Reason;
+    use crate::abi::Reason;
 
     fn screen(model: &Model, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();

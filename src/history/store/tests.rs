@@ -19,7 +19,7 @@ impl Drop for Folder {
     }
 }
 
-const LIMITS: Limits = Limits { alarms: 3, tallies: 5, samples: 4, age_s: 3600 };
+const LIMITS: Limits = Limits { alarms: 3, counts: 5, samples: 4, age_s: 3600 };
 
 fn now() -> Timestamp {
     after_ms(0).wall
@@ -53,7 +53,7 @@ fn what_was_written_is_read_by_the_next_one_who_opens_it() {
     let alarms = store.alarms(&Filter::default()).unwrap();
     assert_eq!((alarms.len(), alarms[0].state), (1, State::CutOff), "its daemon is no more");
     assert_eq!(alarms[0].text("server"), "web1");
-    let rows = store.tallies(now(), now()).unwrap();
+    let rows = store.counts(now(), now()).unwrap();
     assert_eq!((rows[0].packets, &*rows[0].service), (1, "tcp/445"));
     assert_eq!(store.samples(now(), now(), 10).unwrap()[0].frame, "bd");
 }
@@ -65,10 +65,10 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
     for (port, ms) in [(445, 0), (445, 59_000), (445, 60_000), (80, 0)] {
         store.write(&drop_at(port, ms), &LIMITS, now()).unwrap();
     }
-    let rows = store.tallies(now(), after_ms(120_000).wall).unwrap();
+    let rows = store.counts(now(), after_ms(120_000).wall).unwrap();
     let counts: Vec<(&str, u64)> = rows.iter().map(|row| (&*row.service, row.packets)).collect();
     assert_eq!(counts, [("tcp/445", 2), ("tcp/80", 1), ("tcp/445", 1)]);
-    assert_eq!(store.tallies(after_ms(60_000).wall, after_ms(60_000).wall).unwrap().len(), 1);
+    assert_eq!(store.counts(after_ms(60_000).wall, after_ms(60_000).wall).unwrap().len(), 1);
     let hostile = "a\",\"b";
     let mut drop = syn();
     drop.server = Some(crate::drops::Server { id: 9, name: hostile.into() });
@@ -76,7 +76,7 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
     pending.add_drop(&drop);
     pending.settle(Baseline::default());
     store.write(&pending, &LIMITS, now()).unwrap();
-    let rows = store.tallies(now(), now()).unwrap();
+    let rows = store.counts(now(), now()).unwrap();
     assert!(rows.iter().any(|row| row.server.as_deref() == Some(hostile)));
 }
 
@@ -88,7 +88,7 @@ fn it_is_bounded_in_rows_and_the_oldest_go() {
         store.write(&drop_at(number as u16, number * 60_000), &LIMITS, now()).unwrap();
     }
     let end = after_ms(3_600_000).wall;
-    let rows = store.tallies(now(), end).unwrap();
+    let rows = store.counts(now(), end).unwrap();
     assert_eq!(
         rows.iter().map(|row| &*row.service).collect::<Vec<_>>(),
         ["tcp/15", "tcp/16", "tcp/17", "tcp/18", "tcp/19"]
@@ -107,7 +107,7 @@ fn what_is_too_old_goes() {
     let later = after_ms(2 * 3_600_000).wall;
     store.write(&drop_at(80, 2 * 3_600_000), &LIMITS, later).unwrap();
     assert!(store.alarms(&Filter::default()).unwrap().is_empty());
-    let rows = store.tallies(now(), later).unwrap();
+    let rows = store.counts(now(), later).unwrap();
     assert_eq!((rows.len(), &*rows[0].service), (1, "tcp/80"));
     assert_eq!(store.samples(now(), later, 100).unwrap().len(), 1);
 }
@@ -137,7 +137,7 @@ fn a_damaged_file_is_put_aside() {
     .unwrap();
     let store = Store::open(&folder.0).unwrap();
     store.write(&drop_at(445, 0), &LIMITS, now()).unwrap();
-    assert_eq!(store.tallies(now(), now()).unwrap().len(), 1);
+    assert_eq!(store.counts(now(), now()).unwrap().len(), 1);
     assert!(folder.0.join("history.redb.damaged").exists());
 }
 

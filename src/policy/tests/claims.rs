@@ -1,9 +1,9 @@
 //! What holds for every text that may be given as a policy or a need. The tests beside this file
 //! claim it of texts by chance, the coverage-guided fuzzers in `fuzz/` of those they find.
 
+use super::net::show_mac;
 use super::policy::{
-    Alarms, Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Set, parse, parse_need, show_mac,
-    summarize,
+    Alarms, Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Set, parse, parse_need, summarize,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -187,7 +187,7 @@ fn the_starter_printed_from_its_model_means_the_same() {
     assert_eq!(again.tables.entries().len(), policy.tables.entries().len());
 }
 
-/// Refused in few words. Nothing is asserted of the time, but work that grows with the square of five
+/// PermanentError in few words. Nothing is asserted of the time, but work that grows with the square of five
 /// megabytes takes hours, and then this does not end.
 fn refuse_briefly(text: &str) -> Diagnostics {
     let diagnostics = parse(text, "dmz.toml").expect_err("this policy should be refused");

@@ -9,7 +9,7 @@ mod refusals;
 mod together;
 
 use super::*;
-use crate::policy;
+use crate::{net, policy};
 
 /// A policy that is valid as it stands, to be spoiled by tests: seven lines, then what is added.
 const BASE: &str = "\

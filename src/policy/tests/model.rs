@@ -61,7 +61,7 @@ fn a_full_policy_is_read_as_it_is_written() {
 #[test]
 fn every_place_that_a_verdict_may_name_is_kept() {
     let policy = read(FULL);
-    let line = |place: Option<super::Place>| place.map(|place| policy.locate(&place));
+    let line = |place: Option<super::Location>| place.map(|place| policy.locate(&place));
     let at = |number: u32| Some(format!("dmz.toml:{number}"));
     assert_eq!(line(policy.settings.mode.place), at(2));
     assert_eq!(line(policy.settings.unknown_sources.place), at(4));

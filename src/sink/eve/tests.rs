@@ -121,7 +121,7 @@ fn checked(line: &str) -> Value {
 }
 
 /// A SYN with its frame, behind a VLAN tag.
-fn framed_syn() -> Drop {
+fn framed_syn() -> DropEvent {
     let mut drop = syn();
     drop.vlan = Some(7);
     drop.frame = [
@@ -134,7 +134,7 @@ fn framed_syn() -> Drop {
 }
 
 /// Drops of every sort that a line may have to be made of.
-fn every_sort() -> Vec<Drop> {
+fn every_sort() -> Vec<DropEvent> {
     let mut icmp = syn();
     (icmp.protocol, icmp.port) = (58, 128);
     (icmp.icmp_type, icmp.icmp_code, icmp.tcp_flags) = (Some(128), Some(0), None);
@@ -163,7 +163,7 @@ fn every_sort() -> Vec<Drop> {
     (other.source_port, other.destination_port) = (None, None);
 
     let mut newer = syn();
-    newer.reason = Cause::Unknown(63);
+    newer.reason = ReasonCode::Unknown(63);
     newer.verdict = Verdict::WouldDrop;
 
     let mut backdoor = syn();

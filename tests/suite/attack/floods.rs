@@ -8,21 +8,21 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::MapCore as _;
+use portcullis::abi::Reason;
 use portcullis::gate::{FlowTable, now_ns};
-use portcullis::reason::Reason;
 
-use crate::support::bench::{Bench, XDP_PASS};
 use crate::support::dmz::{FAMILIES, Family, POLICY, v4, v6};
 use crate::support::frame::{
     ACK, SYN, UDP, echo_reply, echo_request, fragment, l4_of, tcp, tcp_numbered, udp, udp_datagram,
 };
+use crate::support::test_gate::{TestGate, XDP_PASS};
 
 const FLOOD: u64 = 150_000;
 /// TCP connections that stay open.
 const CONNECTIONS: u32 = 1_000;
 /// Entries of every other table.
 const OTHERS: u32 = 200;
-/// In the order of [`Bench`]'s maps.
+/// In the order of [`TestGate`]'s maps.
 const TABLES: [&str; 6] = ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments"];
 
 fn flood_size() -> u64 {
@@ -51,14 +51,14 @@ impl Dice {
     }
 }
 
-fn keys(bench: &Bench, table: &str) -> BTreeSet<Vec<u8>> {
+fn keys(bench: &TestGate, table: &str) -> BTreeSet<Vec<u8>> {
     bench.gate.map(table).keys().collect()
 }
 
 /// A gate of the default sizes in whose tables legitimate peers and servers have something open.
 struct Scene {
     family: Family,
-    bench: Bench,
+    bench: TestGate,
     before: Vec<BTreeSet<Vec<u8>>>,
     began_ns: u64,
 }
@@ -73,7 +73,7 @@ impl Scene {
             ("unlisted", 65_536),
             ("fragments", 16_384),
         ];
-        let bench = Bench::sized(POLICY, &sizes);
+        let bench = TestGate::sized(POLICY, &sizes);
         let (web, ns) = ((family.web, 80), (family.ns, 53));
         let peer = |number| peer(family, number);
         let track = |frame: &[u8]| bench.gate.programs.run_track(frame, 1).expect("a run");
@@ -382,9 +382,9 @@ fn measure_half_open(family: Family) {
 }
 
 fn flow_key_of(server: (IpAddr, u16), client: (IpAddr, u16)) -> Vec<u8> {
-    let key = portcullis::gate::contract::flow_key {
-        server: portcullis::gate::to_address(server.0),
-        peer: portcullis::gate::to_address(client.0),
+    let key = portcullis::abi::flow_key {
+        server: portcullis::abi::to_address(server.0),
+        peer: portcullis::abi::to_address(client.0),
         server_port_be: server.1.to_be(),
         peer_port_be: client.1.to_be(),
         protocol: 6,

@@ -1,35 +1,35 @@
 //! What each table does when it is full, as `bpf/maps.h` and `docs/policy.md` have it.
 
 use libbpf_rs::{MapCore as _, MapFlags};
-use portcullis::gate::contract::{ledger_key, ledger_row, share_key};
+use portcullis::abi::Reason;
+use portcullis::abi::{ledger_key, ledger_row, quota_key};
 use portcullis::gate::{FlowTable, GateError};
-use portcullis::reason::Reason;
 
-use crate::support::bench::{Bench, read_policy};
 use crate::support::dmz::{POLICY, V4};
 use crate::support::frame::{
     ACK, SYN, UDP, echo_reply, echo_request, fragment, tcp, tcp_numbered, udp, udp_datagram,
 };
+use crate::support::test_gate::{TestGate, read_policy};
 
 /// Of the bench's tables.
 const ROOM: u16 = 2_048;
 /// As many as push out whatever is idle.
 const MANY: u16 = 20_000;
 
-fn track(bench: &Bench, frame: &[u8]) {
+fn track(bench: &TestGate, frame: &[u8]) {
     bench.gate.programs.run_track(frame, 1).expect("a run");
 }
 
-fn filter(bench: &Bench, frame: &[u8]) -> u32 {
+fn filter(bench: &TestGate, frame: &[u8]) -> u32 {
     bench.gate.programs.run_filter(frame, 1).expect("a run").action
 }
 
-fn count(bench: &Bench, map: &str) -> usize {
+fn count(bench: &TestGate, map: &str) -> usize {
     bench.gate.map(map).keys().count()
 }
 
 /// Handshakes of one peer with the web server, from these ports of its own.
-fn connect(bench: &Bench, ports: std::ops::Range<u16>, mut meanwhile: impl FnMut(u16)) {
+fn connect(bench: &TestGate, ports: std::ops::Range<u16>, mut meanwhile: impl FnMut(u16)) {
     for port in ports {
         let (server, peer) = ((V4.web, 80), (V4.other, port));
         track(bench, &tcp_numbered(peer, server, SYN, (1000, 0)));
@@ -41,7 +41,7 @@ fn connect(bench: &Bench, ports: std::ops::Range<u16>, mut meanwhile: impl FnMut
 
 #[test]
 fn established_full_the_idle_flow_goes_and_the_busy_one_stays() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let server = (V4.web, 80);
     let (idle, busy) = ((V4.peer, 1), (V4.peer, 2));
     bench.establish(server, idle);
@@ -59,7 +59,7 @@ fn established_full_the_idle_flow_goes_and_the_busy_one_stays() {
 
 #[test]
 fn half_open_full_the_oldest_handshake_goes_and_its_client_may_try_again() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let (server, client) = ((V4.web, 80), (V4.peer, 1));
     bench.to_server(&tcp_numbered(client, server, SYN, (1000, 0)));
     for port in 1..MANY {
@@ -72,7 +72,7 @@ fn half_open_full_the_oldest_handshake_goes_and_its_client_may_try_again() {
 
 #[test]
 fn datagrams_full_the_idle_flow_goes_and_the_newest_is_answered() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let server = (V4.ns, 53);
     for port in 1..MANY {
         track(&bench, &udp((V4.other, port), server));
@@ -84,7 +84,7 @@ fn datagrams_full_the_idle_flow_goes_and_the_newest_is_answered() {
 
 #[test]
 fn icmp_full_the_idle_query_goes_and_the_newest_is_answered() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for identifier in 1..MANY {
         track(&bench, &echo_request(V4.other, V4.web, identifier));
     }
@@ -95,7 +95,7 @@ fn icmp_full_the_idle_query_goes_and_the_newest_is_answered() {
 
 #[test]
 fn unlisted_full_the_answer_of_the_oldest_is_dropped_under_another_name() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for port in 1..MANY {
         track(&bench, &tcp((V4.other, port), (V4.web, 4444), SYN));
     }
@@ -114,7 +114,7 @@ fn unlisted_full_the_answer_of_the_oldest_is_dropped_under_another_name() {
 
 #[test]
 fn fragments_full_the_rest_of_the_oldest_datagram_is_dropped() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V4.web, 40_000), (V4.loghost, 514), &[0; 16]);
     for id in 1..MANY {
         filter(&bench, &fragment(V4.web, V4.loghost, UDP, (id, 0, true), &datagram));
@@ -127,10 +127,10 @@ fn fragments_full_the_rest_of_the_oldest_datagram_is_dropped() {
 
 #[test]
 fn ledger_rest_full_the_counters_still_have_every_drop() {
-    let bench = Bench::sized(POLICY, &[("ledger", 1)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 1)]);
     bench.drops(&tcp((V4.web, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow);
     // as many rows of other servers as it holds
-    let rest = bench.gate.map("ledger_rest");
+    let rest = bench.gate.map("ledger_overflow");
     for server in 0..rest.max_entries() {
         let key =
             ledger_key { server: 1_000 + server, reason: Reason::NewFlow.number(), ..Default::default() };
@@ -149,12 +149,12 @@ fn ledger_rest_full_the_counters_still_have_every_drop() {
     }
     assert_eq!(counted(), before + 5);
     assert_eq!(bench.ledger_total().0, ledger);
-    assert_eq!(bench.gate.tally().expect("the tally").ledger_rest_full, 5);
+    assert_eq!(bench.gate.statistic().expect("the statistic").ledger_rest_full, 5);
 }
 
 #[test]
 fn limits_full_the_policy_is_refused_and_the_live_one_stays() {
-    let bench = Bench::sized(POLICY, &[("limits", 2)]);
+    let bench = TestGate::sized(POLICY, &[("limits", 2)]);
     let mut greedy = POLICY.replace(r#""udp/514 to @loghosts""#, r#""udp/514 to @loghosts limit 5/s""#);
     for number in 0..3 {
         let row = format!(
@@ -174,7 +174,7 @@ fn limits_full_the_policy_is_refused_and_the_live_one_stays() {
 
 #[test]
 fn names_full_the_policy_is_refused_and_the_live_one_stays() {
-    let bench = Bench::sized(POLICY, &[("servers", 8)]);
+    let bench = TestGate::sized(POLICY, &[("servers", 8)]);
     let mut larger = POLICY.to_owned();
     for number in 0..12 {
         larger.push_str(&format!(
@@ -191,7 +191,7 @@ fn names_full_the_policy_is_refused_and_the_live_one_stays() {
 
 #[test]
 fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
-    let bench = Bench::sized(POLICY, &[("servers", 4)]);
+    let bench = TestGate::sized(POLICY, &[("servers", 4)]);
     let map = bench.gate.map("quarantines");
     for id in 0..map.max_entries() {
         map.update(&(500 + id).to_ne_bytes(), &[0; 16], MapFlags::ANY).expect("a row");
@@ -205,7 +205,7 @@ fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
 #[test]
 fn a_table_of_many_batches_is_read_to_its_end() {
     const ROWS: u32 = 30_000;
-    let bench = Bench::sized(POLICY, &[("ledger", 65_536), ("servers", 65_536)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 65_536), ("servers", 65_536)]);
     let before = bench.gate.names_by_id().expect("names").len();
     for number in 0..ROWS {
         let kind = ledger_key { server: number, reason: Reason::NewFlow.number(), ..Default::default() };
@@ -218,8 +218,8 @@ fn a_table_of_many_batches_is_read_to_its_end() {
         bench.gate.map("names").update(&id, &[b'x'; 64], MapFlags::ANY).expect("a name");
     }
     let given = u64::from(ROWS).to_ne_bytes();
-    let key = share_key::SHARE_ROWS.0.to_ne_bytes();
-    bench.gate.map("ledger_shares").update(&key, &given, MapFlags::ANY).expect("a share");
+    let key = quota_key::QUOTA_ROWS.0.to_ne_bytes();
+    bench.gate.map("ledger_quotas").update(&key, &given, MapFlags::ANY).expect("a share");
     assert_eq!(bench.gate.ledger().expect("the ledger").len(), ROWS as usize);
     assert_eq!(bench.gate.names_by_id().expect("names").len(), before + ROWS as usize);
     assert_eq!(bench.ledger_total(), (u64::from(ROWS), u64::from(ROWS) * 60));

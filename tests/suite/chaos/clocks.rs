@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::e2e::command::Daemon;
 use crate::e2e::policies::dmz_with_eve;
 use crate::e2e::socket::udp;
-use crate::e2e::world::{NIC, V4, World, eventually, ip, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, V4, eventually, ip, share_machine};
 
 const DAY_S: i64 = 86_400;
 /// More than the history keeps.
@@ -20,7 +20,7 @@ const STEP_S: i64 = 400 * DAY_S;
 const NEAR_S: i64 = 3_600;
 
 struct Stage {
-    world: World,
+    testbed: Testbed,
     eve: PathBuf,
     offset: PathBuf,
     policy: String,
@@ -28,16 +28,16 @@ struct Stage {
 
 impl Stage {
     fn new() -> Stage {
-        let world = World::new();
-        let (eve, offset) = (world.folder.join("eve.json"), world.folder.join("offset"));
-        let policy = world.write("policy.toml", &dmz_with_eve(&eve.display().to_string()));
-        let stage = Stage { world, eve, offset, policy };
+        let testbed = Testbed::new();
+        let (eve, offset) = (testbed.folder.join("eve.json"), testbed.folder.join("offset"));
+        let policy = testbed.write("policy.toml", &dmz_with_eve(&eve.display().to_string()));
+        let stage = Stage { testbed, eve, offset, policy };
         stage.step_to(0);
         stage
     }
 
     fn daemon(&self) -> Daemon {
-        let mut command = self.world.router.prepare(&["run", "-i", NIC, "-p", &self.policy]);
+        let mut command = self.testbed.router.prepare(&["run", "-i", NIC, "-p", &self.policy]);
         command.env("PORTCULLIS_CLOCK_OFFSET", &self.offset);
         let daemon = Daemon::start(command);
         daemon.hear(&["the gate on dmz0 is down"]);
@@ -54,7 +54,7 @@ impl Stage {
     /// A server tries something that is forbidden.
     fn attempt(&self, server: &str, port: u16) {
         let to = std::net::SocketAddr::new(ip(V4.peer), port);
-        udp(&self.world.dmz, server, 0).send_to(b"out", to).expect("a datagram");
+        udp(&self.testbed.dmz, server, 0).send_to(b"out", to).expect("a datagram");
     }
 
     /// Waits for an event of EVE about this port; how many seconds ahead its time is.
@@ -71,7 +71,7 @@ impl Stage {
 
     /// All alarms, open and past.
     fn alarms(&self) -> Vec<Value> {
-        let value = self.world.run("alarms", &["-j"]).done().json();
+        let value = self.testbed.run("alarms", &["-j"]).done().json();
         value.as_array().expect("a list").clone()
     }
 
@@ -86,7 +86,7 @@ impl Stage {
     }
 
     fn quarantine_left_s(&self) -> u64 {
-        let servers = self.world.show("servers");
+        let servers = self.testbed.show("servers");
         let list = servers["quarantined"].as_array().expect("a list").clone();
         assert_eq!(list.len(), 1, "{servers:#}");
         list[0].as_array().expect("a server and its time")[1].as_u64().expect("seconds")
@@ -110,7 +110,7 @@ fn a_wall_clock_that_is_stepped_under_a_daemon_moves_times_of_day_and_nothing_el
     let _machine = share_machine();
     let stage = Stage::new();
     let mut daemon = stage.daemon();
-    stage.world.run("quarantine", &["mx1", "--for", "2h"]).done();
+    stage.testbed.run("quarantine", &["mx1", "--for", "2h"]).done();
 
     let mut ids = Vec::new();
     // one server each, so that no alarm is folded into another one
@@ -124,7 +124,7 @@ fn a_wall_clock_that_is_stepped_under_a_daemon_moves_times_of_day_and_nothing_el
         stage.step_to(offset_s);
         if server.contains(':') {
             let to = std::net::SocketAddr::new(ip("2001:db8:2::99"), port);
-            udp(&stage.world.dmz, server, 0).send_to(b"out", to).expect("a datagram");
+            udp(&stage.testbed.dmz, server, 0).send_to(b"out", to).expect("a datagram");
         } else {
             stage.attempt(server, port);
         }
@@ -143,7 +143,7 @@ fn a_wall_clock_that_is_stepped_under_a_daemon_moves_times_of_day_and_nothing_el
         }
         // CLOCK_MONOTONIC decides
         assert!((3_600..=7_200).contains(&stage.quarantine_left_s()));
-        assert_eq!(stage.world.verdict(V4.mail, V4.peer, "udp/9000").1, "quarantined");
+        assert_eq!(stage.testbed.verdict(V4.mail, V4.peer, "udp/9000").1, "quarantined");
     }
     assert!(ids.is_sorted() && ids.len() == 4, "{ids:?}");
     let listed: Vec<u64> =

@@ -10,7 +10,7 @@ use crate::e2e::command::{Daemon, Outcome};
 use crate::e2e::kills::{Dice, find_twin, kill_after, time_command};
 use crate::e2e::policies::twin;
 use crate::e2e::tap::Tap;
-use crate::e2e::world::{NIC, PATIENCE, V4, World, eventually, ip, own_machine, share_machine};
+use crate::e2e::testbed::{NIC, PATIENCE, Testbed, V4, eventually, exclusive, ip, share_machine};
 
 /// More changes than any command makes.
 pub const MOST_POINTS: usize = 1_000;
@@ -22,8 +22,8 @@ pub fn load_step() -> usize {
 }
 
 /// Runs a command that ends before its Nth change.
-fn die_at(world: &World, point: usize, args: &[&str]) -> Outcome {
-    let mut command = world.router.prepare(args);
+fn die_at(testbed: &Testbed, point: usize, args: &[&str]) -> Outcome {
+    let mut command = testbed.router.prepare(args);
     command.env("PORTCULLIS_DIE_AT", point.to_string());
     let output = command.output().expect("the program");
     Outcome {
@@ -48,7 +48,7 @@ pub fn died(outcome: &Outcome, point: usize) -> bool {
 }
 
 /// Everything that is pinned, and whatever is left beside it.
-pub fn list_pins(world: &World) -> BTreeSet<String> {
+pub fn list_pins(testbed: &Testbed) -> BTreeSet<String> {
     fn walk(folder: &Path, root: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -59,7 +59,7 @@ pub fn list_pins(world: &World) -> BTreeSet<String> {
             }
         }
     }
-    let pins = world.pins();
+    let pins = testbed.pins();
     let mut found = BTreeSet::new();
     walk(&pins, &pins, &mut found);
     let staging = format!("{}::new", pins.display());
@@ -69,67 +69,67 @@ pub fn list_pins(world: &World) -> BTreeSet<String> {
 
 /// What `show status` says is so: it may not say that the gate drops when it does not.
 #[track_caller]
-pub fn prove_status(world: &World, tap: &Tap) {
-    let outcome = world.run("show", &["status", "-j"]);
+pub fn prove_status(testbed: &Testbed, tap: &Tap) {
+    let outcome = testbed.run("show", &["status", "-j"]);
     match outcome.code {
         Some(0) => {
             let status = outcome.json();
-            assert_eq!(status["enforcing"] == true, world.has_xdp(), "{status:#}");
-            assert_eq!(status["attached"] == "native", world.has_xdp(), "{status:#}");
+            assert_eq!(status["enforcing"] == true, testbed.has_xdp(), "{status:#}");
+            assert_eq!(status["attached"] == "native", testbed.has_xdp(), "{status:#}");
         }
         // none, or one that was cut short: with the way out
         _ => {
             outcome.refused(&["help:"]);
         }
     }
-    if !world.has_xdp() {
-        world.prove_passes(tap, 1);
+    if !testbed.has_xdp() {
+        testbed.prove_passes(tap, 1);
     }
 }
 
 /// A gate with the first twin, both policies in files, and the tap.
-pub fn stage() -> (World, [String; 2], Tap) {
-    let world = World::new();
-    world.attach(&twin(0));
-    let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
-    let tap = world.tap_internet();
-    (world, paths, tap)
+pub fn stage() -> (Testbed, [String; 2], Tap) {
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let paths = [testbed.write("0.toml", &twin(0)), testbed.write("1.toml", &twin(1))];
+    let tap = testbed.tap_internet();
+    (testbed, paths, tap)
 }
 
 /// A half-open flow to a service that the second twin revokes: so there is something to do after
 /// the swap. Nobody listens there.
-fn open_what_only_the_first_allows(world: &World) {
+fn open_what_only_the_first_allows(testbed: &Testbed) {
     let web = std::net::SocketAddr::new(ip(V4.web), 1500);
-    world.internet.enter(|| {
+    testbed.internet.enter(|| {
         let refused = std::net::TcpStream::connect_timeout(&web, PATIENCE);
         assert!(refused.is_err(), "somebody listens");
     });
-    assert!(world.show("flows").to_string().contains("half_open"), "the flow is not there");
+    assert!(testbed.show("flows").to_string().contains("half_open"), "the flow is not there");
 }
 
 #[test]
 fn an_apply_that_dies_before_any_of_its_changes_leaves_one_whole_policy() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
-    let place = world.place();
-    let whole = list_pins(&world);
+    let (testbed, paths, tap) = stage();
+    let place = testbed.place();
+    let whole = list_pins(&testbed);
     let mut changed = 0;
     for point in 1..MOST_POINTS {
-        open_what_only_the_first_allows(&world);
-        let outcome = die_at(&world, point, &["apply", "-i", NIC, &paths[1]]);
+        open_what_only_the_first_allows(&testbed);
+        let outcome = die_at(&testbed, point, &["apply", "-i", NIC, &paths[1]]);
         if !died(&outcome, point) {
             eprintln!("apply: {} points, {changed} of them after the swap", point - 1);
             assert!(point > 20 && changed >= 1, "{point} points, {changed} after the swap");
-            assert_eq!(find_twin(&world, &place), 1);
+            assert_eq!(find_twin(&testbed, &place), 1);
             return;
         }
-        changed += find_twin(&world, &place);
+        changed += find_twin(&testbed, &place);
         if point % 4 == 0 {
-            world.prove_drops(&tap, 1);
+            testbed.prove_drops(&tap, 1);
         }
-        world.run("apply", &[&paths[0]]).done();
-        assert_eq!(find_twin(&world, &place), 0, "point {point}");
-        assert_eq!(list_pins(&world), whole, "point {point}");
+        testbed.run("apply", &[&paths[0]]).done();
+        assert_eq!(find_twin(&testbed, &place), 0, "point {point}");
+        assert_eq!(list_pins(&testbed), whole, "point {point}");
     }
     panic!("it never ran through");
 }
@@ -137,22 +137,22 @@ fn an_apply_that_dies_before_any_of_its_changes_leaves_one_whole_policy() {
 #[test]
 fn an_upgrade_that_dies_before_any_of_its_changes_leaves_the_gate_down() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
-    let place = world.place();
-    let whole = list_pins(&world);
+    let (testbed, paths, tap) = stage();
+    let place = testbed.place();
+    let whole = list_pins(&testbed);
     for point in (1..MOST_POINTS).step_by(load_step()) {
-        let outcome = die_at(&world, point, &["attach", "-i", NIC, "-p", &paths[1]]);
+        let outcome = die_at(&testbed, point, &["attach", "-i", NIC, "-p", &paths[1]]);
         if !died(&outcome, point) {
             eprintln!("attach on a gate: at most {} points", point - 1);
             assert!(point > 20);
             return;
         }
-        assert!(world.has_xdp(), "point {point}");
-        find_twin(&world, &place);
-        world.prove_drops(&tap, 1);
-        world.run("attach", &["-p", &paths[0]]).done();
-        assert_eq!(find_twin(&world, &place), 0, "point {point}");
-        assert_eq!(list_pins(&world), whole, "point {point}");
+        assert!(testbed.has_xdp(), "point {point}");
+        find_twin(&testbed, &place);
+        testbed.prove_drops(&tap, 1);
+        testbed.run("attach", &["-p", &paths[0]]).done();
+        assert_eq!(find_twin(&testbed, &place), 0, "point {point}");
+        assert_eq!(list_pins(&testbed), whole, "point {point}");
     }
     panic!("it never ran through");
 }
@@ -160,22 +160,22 @@ fn an_upgrade_that_dies_before_any_of_its_changes_leaves_the_gate_down() {
 #[test]
 fn a_first_attach_that_dies_before_any_of_its_changes_claims_nothing_and_the_next_works() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
-    let whole = list_pins(&world);
-    world.detach();
+    let (testbed, paths, tap) = stage();
+    let whole = list_pins(&testbed);
+    testbed.detach();
     for point in (1..MOST_POINTS).step_by(load_step()) {
-        let outcome = die_at(&world, point, &["attach", "-i", NIC, "-p", &paths[0]]);
+        let outcome = die_at(&testbed, point, &["attach", "-i", NIC, "-p", &paths[0]]);
         if !died(&outcome, point) {
             eprintln!("first attach: at most {} points", point - 1);
             assert!(point > 50);
             return;
         }
-        prove_status(&world, &tap);
-        world.run("attach", &["-p", &paths[0]]).done();
-        assert_eq!(list_pins(&world), whole, "point {point}");
-        world.prove_drops(&tap, 1);
-        world.detach();
-        assert!(!world.pins().exists() && !world.has_xdp(), "point {point}");
+        prove_status(&testbed, &tap);
+        testbed.run("attach", &["-p", &paths[0]]).done();
+        assert_eq!(list_pins(&testbed), whole, "point {point}");
+        testbed.prove_drops(&tap, 1);
+        testbed.detach();
+        assert!(!testbed.pins().exists() && !testbed.has_xdp(), "point {point}");
     }
     panic!("it never ran through");
 }
@@ -183,27 +183,27 @@ fn a_first_attach_that_dies_before_any_of_its_changes_claims_nothing_and_the_nex
 #[test]
 fn a_detach_that_dies_before_any_of_its_changes_is_finished_by_the_next() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
+    let (testbed, paths, tap) = stage();
     for point in (1..MOST_POINTS).step_by(load_step()) {
-        let outcome = die_at(&world, point, &["detach", "-i", NIC]);
+        let outcome = die_at(&testbed, point, &["detach", "-i", NIC]);
         if !died(&outcome, point) {
             eprintln!("detach: at most {} points", point - 1);
             assert!(point > 20);
             return;
         }
-        prove_status(&world, &tap);
+        prove_status(&testbed, &tap);
         // whoever does not know better tries to put it down again
-        let outcome = world.run("attach", &["-p", &paths[0]]);
+        let outcome = testbed.run("attach", &["-p", &paths[0]]);
         if outcome.code == Some(0) {
-            world.prove_drops(&tap, 1);
+            testbed.prove_drops(&tap, 1);
         } else {
             outcome.refused(&["incomplete", "help:", "detach -i dmz0"]);
         }
-        world.detach();
-        assert!(!world.pins().exists() && !world.has_xdp(), "point {point}");
-        list_pins(&world);
-        world.run("attach", &["-p", &paths[0]]).done();
-        world.prove_drops(&tap, 1);
+        testbed.detach();
+        assert!(!testbed.pins().exists() && !testbed.has_xdp(), "point {point}");
+        list_pins(&testbed);
+        testbed.run("attach", &["-p", &paths[0]]).done();
+        testbed.prove_drops(&tap, 1);
     }
     panic!("it never ran through");
 }
@@ -211,37 +211,37 @@ fn a_detach_that_dies_before_any_of_its_changes_is_finished_by_the_next() {
 #[test]
 fn a_quarantine_or_release_that_dies_is_whole_or_not_there() {
     let _machine = share_machine();
-    let (world, _, tap) = stage();
+    let (testbed, _, tap) = stage();
     let is_quarantined = || {
-        let status = world.show("status");
+        let status = testbed.show("status");
         let listed = status["quarantined"].to_string().contains("mx1");
-        let cut = world.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1 == "quarantined";
+        let cut = testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1 == "quarantined";
         assert_eq!(listed, cut, "what is said and what is done: {status:#}");
         cut
     };
     for (command, wanted) in [("quarantine", true), ("release", false)] {
         let mut through = false;
         for point in 1..MOST_POINTS {
-            let outcome = die_at(&world, point, &[command, "-i", NIC, "mx1"]);
+            let outcome = die_at(&testbed, point, &[command, "-i", NIC, "mx1"]);
             through = !died(&outcome, point);
             let now = is_quarantined();
             if through {
                 assert_eq!(now, wanted);
                 break;
             }
-            world.prove_drops(&tap, 1);
+            testbed.prove_drops(&tap, 1);
             // a retry mends it, from wherever it stands
-            world.run(command, &["mx1"]);
+            testbed.run(command, &["mx1"]);
             assert_eq!(is_quarantined(), wanted, "{command}, point {point}");
-            world.run(if wanted { "release" } else { "quarantine" }, &["mx1"]).done();
+            testbed.run(if wanted { "release" } else { "quarantine" }, &["mx1"]).done();
         }
         assert!(through, "{command} never ran through");
     }
 }
 
 /// Starts a daemon that ends before its Nth change; false: it came up, and was ended.
-fn daemon_dies_at(world: &World, point: usize, policy: &str) -> bool {
-    let mut command = world.router.prepare(&["run", "-i", NIC, "-p", policy]);
+fn daemon_dies_at(testbed: &Testbed, point: usize, policy: &str) -> bool {
+    let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", policy]);
     command.env("PORTCULLIS_DIE_AT", point.to_string());
     let mut daemon = Daemon::start(command);
     let mut is_up = false;
@@ -260,21 +260,21 @@ fn daemon_dies_at(world: &World, point: usize, policy: &str) -> bool {
 #[test]
 fn a_daemon_that_dies_before_any_of_its_changes_leaves_the_gate_down_and_the_next_works() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
-    let place = world.place();
+    let (testbed, paths, tap) = stage();
+    let place = testbed.place();
     for point in (1..MOST_POINTS).step_by(load_step()) {
-        if !daemon_dies_at(&world, point, &paths[1]) {
+        if !daemon_dies_at(&testbed, point, &paths[1]) {
             eprintln!("run on a gate: at most {} points", point - 1);
             assert!(point > 20);
             // neither locks nor sockets of those before are in the way
-            let mut daemon = world.daemon(&twin(0), &[]);
-            world.prove_drops(&tap, 1);
+            let mut daemon = testbed.daemon(&twin(0), &[]);
+            testbed.prove_drops(&tap, 1);
             assert!(daemon.end(Signal::SIGTERM).success());
             return;
         }
-        assert!(world.has_xdp(), "point {point}");
-        find_twin(&world, &place);
-        world.prove_drops(&tap, 1);
+        assert!(testbed.has_xdp(), "point {point}");
+        find_twin(&testbed, &place);
+        testbed.prove_drops(&tap, 1);
     }
     panic!("it never came up");
 }
@@ -282,20 +282,20 @@ fn a_daemon_that_dies_before_any_of_its_changes_leaves_the_gate_down_and_the_nex
 #[test]
 fn a_first_daemon_that_dies_before_any_of_its_changes_claims_nothing_and_the_next_works() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
-    world.detach();
+    let (testbed, paths, tap) = stage();
+    testbed.detach();
     for point in (1..MOST_POINTS).step_by(load_step()) {
-        if !daemon_dies_at(&world, point, &paths[0]) {
+        if !daemon_dies_at(&testbed, point, &paths[0]) {
             eprintln!("first run: at most {} points", point - 1);
             assert!(point > 50);
             return;
         }
-        prove_status(&world, &tap);
-        let mut daemon = world.daemon(&twin(0), &[]);
-        world.prove_drops(&tap, 1);
+        prove_status(&testbed, &tap);
+        let mut daemon = testbed.daemon(&twin(0), &[]);
+        testbed.prove_drops(&tap, 1);
         assert!(daemon.end(Signal::SIGTERM).success());
-        world.detach();
-        assert!(!world.pins().exists() && !world.has_xdp(), "point {point}");
+        testbed.detach();
+        assert!(!testbed.pins().exists() && !testbed.has_xdp(), "point {point}");
     }
     panic!("it never came up");
 }
@@ -303,9 +303,9 @@ fn a_first_daemon_that_dies_before_any_of_its_changes_claims_nothing_and_the_nex
 #[test]
 fn small_commands_killed_at_random_moments_change_nothing_by_halves() {
     const KILLS: usize = 10;
-    let _machine = own_machine();
-    let (world, paths, tap) = stage();
-    let place = world.place();
+    let _machine = exclusive();
+    let (testbed, paths, tap) = stage();
+    let place = testbed.place();
     let mut dice = Dice(0x00c0_ffee);
     let commands: [&[&str]; 6] = [
         &["quarantine", "-i", NIC, "mx1"],
@@ -316,40 +316,40 @@ fn small_commands_killed_at_random_moments_change_nothing_by_halves() {
         &["explain", "-i", NIC, "--from", "192.0.2.80", "--to", "198.51.100.99", "tcp/80"],
     ];
     for args in commands {
-        let whole = time_command(&world, args);
+        let whole = time_command(&testbed, args);
         for _ in 0..KILLS {
-            kill_after(&world, args, dice.up_to(whole));
-            assert_eq!(find_twin(&world, &place), 0);
+            kill_after(&testbed, args, dice.up_to(whole));
+            assert_eq!(find_twin(&testbed, &place), 0);
         }
-        world.prove_drops(&tap, 1);
+        testbed.prove_drops(&tap, 1);
     }
     // and whatever they left, the next ones mend
-    world.run("quarantine", &["mx1"]).done();
-    assert_eq!(world.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1, "quarantined");
-    world.run("release", &["mx1"]).done();
-    assert_eq!(world.verdict("192.0.2.25", "198.51.100.99", "udp/9000").0, "pass");
+    testbed.run("quarantine", &["mx1"]).done();
+    assert_eq!(testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1, "quarantined");
+    testbed.run("release", &["mx1"]).done();
+    assert_eq!(testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").0, "pass");
 }
 
 #[test]
 fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_in_force() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
-    let place = world.place();
+    let (testbed, paths, tap) = stage();
+    let place = testbed.place();
     for _ in 0..5 {
         std::thread::scope(|scope| {
             for path in [&paths[0], &paths[1], &paths[0], &paths[1]] {
-                let world = &world;
-                scope.spawn(move || world.run("apply", &[path]).done());
+                let testbed = &testbed;
+                scope.spawn(move || testbed.run("apply", &[path]).done());
             }
-            let (world, path) = (&world, &paths[0]);
-            scope.spawn(move || world.run("quarantine", &["mx1"]).done());
-            scope.spawn(move || world.run("diff", &[path]));
+            let (testbed, path) = (&testbed, &paths[0]);
+            scope.spawn(move || testbed.run("quarantine", &["mx1"]).done());
+            scope.spawn(move || testbed.run("diff", &[path]));
         });
-        find_twin(&world, &place);
-        world.run("release", &["mx1"]).done();
+        find_twin(&testbed, &place);
+        testbed.run("release", &["mx1"]).done();
     }
-    assert_eq!(world.show("status")["generation"], 21, "each apply counts");
-    world.prove_drops(&tap, 1);
+    assert_eq!(testbed.show("status")["generation"], 21, "each apply counts");
+    testbed.prove_drops(&tap, 1);
 }
 
 #[test]

@@ -13,21 +13,22 @@ use crate::e2e::command::Daemon;
 use crate::e2e::console::Terminal;
 use crate::e2e::kills::{Dice, kill_after, time_command};
 use crate::e2e::policies::{dmz, dmz_with_eve};
-use crate::e2e::world::{NIC, World, eventually, own_machine};
+use crate::e2e::testbed::{NIC, Testbed, eventually, exclusive};
 
 const KILLS: usize = 8;
 
 #[test]
 fn commands_that_only_read_are_killed_at_random_moments_and_nobody_notices() {
-    let _machine = own_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &[]);
-    world.prove_drops(&tap, 5);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    testbed.prove_drops(&tap, 5);
     daemon.hear(&["alarm #1", "udp/4000"]);
-    let policy = world.write("policy.toml", &dmz());
-    let page = world.folder.join("report.html").display().to_string();
-    let state = || (world.show("status")["generation"].clone(), world.show("policy"), world.show("servers"));
+    let policy = testbed.write("policy.toml", &dmz());
+    let page = testbed.folder.join("report.html").display().to_string();
+    let state =
+        || (testbed.show("status")["generation"].clone(), testbed.show("policy"), testbed.show("servers"));
     let before = state();
     let mut dice = Dice(0x5eed_0001);
     let commands: [&[&str]; 11] = [
@@ -45,21 +46,21 @@ fn commands_that_only_read_are_killed_at_random_moments_and_nobody_notices() {
         &["detach", "--orphans"],
     ];
     for args in commands {
-        let whole = time_command(&world, args);
+        let whole = time_command(&testbed, args);
         for _ in 0..KILLS {
-            kill_after(&world, args, dice.up_to(whole));
+            kill_after(&testbed, args, dice.up_to(whole));
             if let Ok(text) = fs::read_to_string(&page) {
                 assert!(text.trim_end().ends_with("</html>"), "half a page");
             }
         }
         assert_eq!(state(), before, "{args:?}");
-        world.router.portcullis(args).done();
-        world.prove_drops(&tap, 1);
+        testbed.router.portcullis(args).done();
+        testbed.prove_drops(&tap, 1);
     }
     // two that do not end by themselves
     for _ in 0..KILLS {
-        kill_after(&world, &["alarms", "-i", NIC, "--follow"], dice.up_to(Duration::from_millis(200)));
-        let terminal = Terminal::start(&world, &["top", "-i", NIC]);
+        kill_after(&testbed, &["alarms", "-i", NIC, "--follow"], dice.up_to(Duration::from_millis(200)));
+        let terminal = Terminal::start(&testbed, &["top", "-i", NIC]);
         // the moment is what this is about
         std::thread::sleep(dice.up_to(Duration::from_millis(200)));
         let panes = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]).output().expect("tmux");
@@ -68,20 +69,20 @@ fn commands_that_only_read_are_killed_at_random_moments_and_nobody_notices() {
         eventually("top is gone", || terminal.is_over());
     }
     assert_eq!(state(), before);
-    Terminal::start(&world, &["top", "-i", NIC]).see(&["web1"]);
-    assert_eq!(world.run("alarms", &["-j"]).done().json().as_array().expect("a list").len(), 1);
-    world.prove_drops(&tap, 2);
+    Terminal::start(&testbed, &["top", "-i", NIC]).see(&["web1"]);
+    assert_eq!(testbed.run("alarms", &["-j"]).done().json().as_array().expect("a list").len(), 1);
+    testbed.prove_drops(&tap, 2);
     assert!(daemon.end(Signal::SIGTERM).success());
 }
 
 #[test]
 fn a_daemon_with_every_sink_is_killed_at_random_moments_and_leaves_whole_events() {
-    let _machine = own_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let file = |name: &str| world.folder.join(name);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let file = |name: &str| testbed.folder.join(name);
     // nobody reads what comes; that it is full is a test of the sinks' own
-    let syslog = world.router.enter(|| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+    let syslog = testbed.router.enter(|| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
     let text = format!(
         "{}ecs = \"{ecs}\"\ncef = \"{cef}\"\npcapng = \"{pcapng}\"\njournald = true\nsyslog = \"udp://{syslog}\"\n\
          alertmanager = \"http://127.0.0.1:9\"\ncommand = [\"/usr/bin/tee\", \"-a\", \"{told}\"]\n",
@@ -92,9 +93,9 @@ fn a_daemon_with_every_sink_is_killed_at_random_moments_and_leaves_whole_events(
         syslog = syslog.local_addr().expect("an address"),
         told = file("told.json").display(),
     );
-    let policy = world.write("policy.toml", &text);
+    let policy = testbed.write("policy.toml", &text);
     let start = || {
-        let daemon = Daemon::start(world.router.prepare(&["run", "-i", NIC, "-p", &policy]));
+        let daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &policy]));
         daemon.hear(&["the gate on dmz0 is down"]);
         daemon
     };
@@ -103,14 +104,14 @@ fn a_daemon_with_every_sink_is_killed_at_random_moments_and_leaves_whole_events(
         let mut daemon = start();
         // a new kind each round, so that alarms open as well
         let port = 4_300 + round as u16;
-        world.send_from_web(port, 20);
+        testbed.send_from_web(port, 20);
         std::thread::sleep(dice.up_to(Duration::from_millis(400)));
         daemon.end(Signal::SIGKILL);
-        assert!(world.has_xdp());
-        world.prove_drops(&tap, 1);
+        assert!(testbed.has_xdp());
+        testbed.prove_drops(&tap, 1);
     }
     let mut daemon = start();
-    world.prove_drops(&tap, 2);
+    testbed.prove_drops(&tap, 2);
     // what the dead ones did not tell the ledger told this one
     // by the field of the port: times and other numbers have such digits as well
     let has = |name: &str, line: &str, port: u16| {

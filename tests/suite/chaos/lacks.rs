@@ -8,43 +8,43 @@ use std::process::Command;
 use crate::e2e::command::{Daemon, Outcome, Running};
 use crate::e2e::kills::find_twin;
 use crate::e2e::policies::{dmz, dmz_with};
-use crate::e2e::world::{NIC, World, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, share_machine};
 
 use super::fault_points::{MOST_POINTS, died, list_pins, load_step, prove_status, stage};
 
 const NO_ROOM: [&str; 4] = ["could not", "No space left on device", "help:", "no room for another pin"];
 
 /// Runs a command with settings of its environment.
-fn run_with(world: &World, settings: &[(&str, &str)], args: &[&str]) -> Outcome {
-    let mut command = world.router.prepare(args);
+fn run_with(testbed: &Testbed, settings: &[(&str, &str)], args: &[&str]) -> Outcome {
+    let mut command = testbed.router.prepare(args);
     command.envs(settings.iter().copied());
     Running::start(command).outcome()
 }
 
 /// Runs a command for which the bpffs is full from the Nth pin or folder on.
-fn without_room(world: &World, number: usize, args: &[&str]) -> Outcome {
-    run_with(world, &[("PORTCULLIS_NO_ROOM_AT", &number.to_string())], args)
+fn without_room(testbed: &Testbed, number: usize, args: &[&str]) -> Outcome {
+    run_with(testbed, &[("PORTCULLIS_NO_ROOM_AT", &number.to_string())], args)
 }
 
 #[test]
 fn an_upgrade_without_room_for_a_pin_is_refused_and_the_old_policy_is_whole() {
     let _machine = share_machine();
-    let (world, paths, tap) = stage();
-    let place = world.place();
-    let whole = list_pins(&world);
+    let (testbed, paths, tap) = stage();
+    let place = testbed.place();
+    let whole = list_pins(&testbed);
     for number in 1..MOST_POINTS {
-        let outcome = without_room(&world, number, &["attach", "-i", NIC, "-p", &paths[1]]);
+        let outcome = without_room(&testbed, number, &["attach", "-i", NIC, "-p", &paths[1]]);
         if outcome.code == Some(0) {
             eprintln!("attach on a gate: {} pins", number - 1);
             assert!(number > 3);
-            assert_eq!(find_twin(&world, &place), 1);
+            assert_eq!(find_twin(&testbed, &place), 1);
             return;
         }
         outcome.refused(&NO_ROOM);
-        assert_eq!(find_twin(&world, &place), 0, "pin {number}");
-        assert_eq!(list_pins(&world), whole, "pin {number}");
-        assert_eq!(world.show("status")["generation"], 1, "pin {number}");
-        world.prove_drops(&tap, 1);
+        assert_eq!(find_twin(&testbed, &place), 0, "pin {number}");
+        assert_eq!(list_pins(&testbed), whole, "pin {number}");
+        assert_eq!(testbed.show("status")["generation"], 1, "pin {number}");
+        testbed.prove_drops(&tap, 1);
     }
     panic!("it never ran through");
 }
@@ -52,23 +52,23 @@ fn an_upgrade_without_room_for_a_pin_is_refused_and_the_old_policy_is_whole() {
 #[test]
 fn a_first_attach_or_a_daemon_without_room_for_a_pin_leaves_nothing_behind() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let tap = testbed.tap_internet();
     let nothing = |number: usize| {
-        assert!(!world.pins().exists() && !world.has_xdp(), "pin {number}");
-        assert!(list_pins(&world).is_empty(), "pin {number}");
-        world.run("show", &["status"]).refused(&["no gate on dmz0", "help:"]);
+        assert!(!testbed.pins().exists() && !testbed.has_xdp(), "pin {number}");
+        assert!(list_pins(&testbed).is_empty(), "pin {number}");
+        testbed.run("show", &["status"]).refused(&["no gate on dmz0", "help:"]);
     };
-    without_room(&world, 1, &["run", "-i", NIC, "-p", &path]).refused(&NO_ROOM);
+    without_room(&testbed, 1, &["run", "-i", NIC, "-p", &path]).refused(&NO_ROOM);
     nothing(1);
     // the last ones are the links'
     for number in (1..MOST_POINTS).step_by(load_step().min(4)) {
-        let outcome = without_room(&world, number, &["attach", "-i", NIC, "-p", &path]);
+        let outcome = without_room(&testbed, number, &["attach", "-i", NIC, "-p", &path]);
         if outcome.code == Some(0) {
             eprintln!("first attach: at most {} pins and folders", number - 1);
             assert!(number > 30);
-            world.prove_drops(&tap, 1);
+            testbed.prove_drops(&tap, 1);
             return;
         }
         outcome.refused(&NO_ROOM);
@@ -80,40 +80,40 @@ fn a_first_attach_or_a_daemon_without_room_for_a_pin_leaves_nothing_behind() {
 #[test]
 fn an_apply_that_needs_a_tracker_and_has_no_room_for_it_changes_nothing() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    world.attach(&dmz_with("tracking = \"service\""));
-    let (whole, before) = (list_pins(&world), world.show("policy"));
-    let strict = world.write("strict.toml", &dmz());
-    without_room(&world, 1, &["apply", "-i", NIC, &strict]).refused(&NO_ROOM);
-    assert_eq!((list_pins(&world), world.show("policy")), (whole, before));
-    let status = world.show("status");
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    testbed.attach(&dmz_with("tracking = \"service\""));
+    let (whole, before) = (list_pins(&testbed), testbed.show("policy"));
+    let strict = testbed.write("strict.toml", &dmz());
+    without_room(&testbed, 1, &["apply", "-i", NIC, &strict]).refused(&NO_ROOM);
+    assert_eq!((list_pins(&testbed), testbed.show("policy")), (whole, before));
+    let status = testbed.show("status");
     assert_eq!((&status["tracking"], &status["tracker"]), (&"service".into(), &"no".into()), "{status:#}");
     // one that fails for another reason takes off what it put there
     let crowd: String = (0..90)
         .map(|number| format!("\n[servers.s{number}]\naddresses = [\"2001:db8:5::{number}\"]\n"))
         .collect();
-    let crowd = world.write("crowd.toml", &format!("{}{crowd}", dmz()));
-    world.run("apply", &[&crowd]).refused(&["help:"]);
-    assert_eq!(world.show("status")["tracker"], "no");
-    world.prove_drops(&tap, 1);
-    world.run("apply", &[&strict]).done();
-    world.prove_drops(&tap, 1);
+    let crowd = testbed.write("crowd.toml", &format!("{}{crowd}", dmz()));
+    testbed.run("apply", &[&crowd]).refused(&["help:"]);
+    assert_eq!(testbed.show("status")["tracker"], "no");
+    testbed.prove_drops(&tap, 1);
+    testbed.run("apply", &[&strict]).done();
+    testbed.prove_drops(&tap, 1);
 }
 
 #[test]
 fn an_attach_that_cannot_pin_the_link_to_a_new_nic_says_what_is_in_force() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let path = world.write("policy.toml", &dmz());
-    world.attach(&dmz());
-    world.replace_cable();
-    let generation = || world.show("status")["generation"].clone();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.attach(&dmz());
+    testbed.replace_cable();
+    let generation = || testbed.show("status")["generation"].clone();
     // three programs, the tracker's link, then the filter's
-    without_room(&world, 4, &["attach", "-i", NIC, "-p", &path]).refused(&NO_ROOM);
+    without_room(&testbed, 4, &["attach", "-i", NIC, "-p", &path]).refused(&NO_ROOM);
     assert_eq!(generation(), 1);
-    let outcome = without_room(&world, 5, &["attach", "-i", NIC, "-p", &path]);
+    let outcome = without_room(&testbed, 5, &["attach", "-i", NIC, "-p", &path]);
     outcome.refused(&[
         "generation 2 of the policy is live, but",
         "NOTHING IS DROPPED",
@@ -121,30 +121,30 @@ fn an_attach_that_cannot_pin_the_link_to_a_new_nic_says_what_is_in_force() {
         NO_ROOM[3],
     ]);
     assert_eq!(generation(), 2);
-    assert!(!world.has_xdp());
-    prove_status(&world, &tap);
-    world.run("attach", &["-p", &path]).done();
-    world.prove_drops(&tap, 1);
+    assert!(!testbed.has_xdp());
+    prove_status(&testbed, &tap);
+    testbed.run("attach", &["-p", &path]).done();
+    testbed.prove_drops(&tap, 1);
 }
 
 #[test]
 fn a_daemon_that_cannot_put_the_gate_down_again_says_why_once() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let path = world.write("policy.toml", &dmz());
-    world.attach(&dmz());
-    let mut command = world.router.prepare(&["run", "-i", NIC, "-p", &path]);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.attach(&dmz());
+    let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", &path]);
     command.env("PORTCULLIS_NO_ROOM_AT", "4");
     let mut daemon = Daemon::start(command);
     daemon.hear(&["the gate on dmz0 is down"]);
-    world.replace_cable();
+    testbed.replace_cable();
     daemon.hear(&["NOTHING IS DROPPED"]);
     daemon.hear(&["warning", NO_ROOM[0], NO_ROOM[1]]);
     // another command has room
-    world.run("attach", &["-p", &path]).done();
+    testbed.run("attach", &["-p", &path]).done();
     daemon.hear(&["the gate on dmz0 is down again: native"]);
-    world.prove_drops(&tap, 1);
+    testbed.prove_drops(&tap, 1);
     assert_eq!(daemon.find(&[NO_ROOM[0]]).len(), 1, "{:#?}", daemon.said());
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
 }
@@ -154,8 +154,8 @@ fn a_daemon_that_cannot_put_the_gate_down_again_says_why_once() {
 #[test]
 fn an_attach_that_dies_before_or_after_it_mounts_a_bpffs_is_in_nobodys_way() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
     // a machine of its own as far as mounts and processes go, without a bpffs
     let script = r#"
         set -eu
@@ -180,14 +180,14 @@ fn an_attach_that_dies_before_or_after_it_mounts_a_bpffs_is_in_nobodys_way() {
         "-c",
         script,
     ]);
-    command.env("NETNS", format!("--net=/run/netns/{}", world.router.name()));
+    command.env("NETNS", format!("--net=/run/netns/{}", testbed.router.name()));
     command.env("PROGRAM", env!("CARGO_BIN_EXE_portcullis")).env("POLICY", &path);
     let outcome = Running::start(command).outcome().done();
     assert!(
         outcome.out.contains(r#""attached":"native""#) || outcome.out.contains(r#""attached": "native""#),
         "{outcome:#?}"
     );
-    assert!(!world.has_xdp() && !world.pins().exists());
+    assert!(!testbed.has_xdp() && !testbed.pins().exists());
 }
 
 // ---- no TCX --------------------------------------------------------------------------------
@@ -195,22 +195,22 @@ fn an_attach_that_dies_before_or_after_it_mounts_a_bpffs_is_in_nobodys_way() {
 const OLD: (&str, &str) = ("PORTCULLIS_NO_TCX", "1");
 
 /// Filters at clsact egress that are ours.
-fn has_filter(world: &World) -> bool {
+fn has_filter(testbed: &Testbed) -> bool {
     let output =
-        world.router.command("tc").args(["filter", "show", "dev", NIC, "egress"]).output().expect("tc");
+        testbed.router.command("tc").args(["filter", "show", "dev", NIC, "egress"]).output().expect("tc");
     String::from_utf8_lossy(&output.stdout).contains("bpf")
 }
 
 #[test]
 fn commands_that_die_around_clsact_leave_a_gate_or_none_and_the_next_works() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     let (strict, service) = (dmz(), dmz_with("tracking = \"service\""));
-    let paths = [world.write("strict.toml", &strict), world.write("service.toml", &service)];
-    let old = |args: &[&str]| run_with(&world, &[OLD], args);
+    let paths = [testbed.write("strict.toml", &strict), testbed.write("service.toml", &service)];
+    let old = |args: &[&str]| run_with(&testbed, &[OLD], args);
     let die = |point: usize, args: &[&str]| {
-        run_with(&world, &[OLD, ("PORTCULLIS_DIE_AT", &point.to_string())], args)
+        run_with(&testbed, &[OLD, ("PORTCULLIS_DIE_AT", &point.to_string())], args)
     };
 
     let mut through = 0;
@@ -219,12 +219,12 @@ fn commands_that_die_around_clsact_leave_a_gate_or_none_and_the_next_works() {
             through = point;
             break;
         }
-        prove_status(&world, &tap);
+        prove_status(&testbed, &tap);
         old(&["attach", "-i", NIC, "-p", &paths[0]]).done();
-        assert_eq!(world.show("status")["tracker"], "clsact", "point {point}");
-        world.prove_drops(&tap, 1);
-        world.detach();
-        assert!(!world.pins().exists() && !world.has_xdp() && !has_filter(&world), "point {point}");
+        assert_eq!(testbed.show("status")["tracker"], "clsact", "point {point}");
+        testbed.prove_drops(&tap, 1);
+        testbed.detach();
+        assert!(!testbed.pins().exists() && !testbed.has_xdp() && !has_filter(&testbed), "point {point}");
     }
     eprintln!("first attach with clsact: at most {} points", through - 1);
     assert!(through > 50);
@@ -234,22 +234,22 @@ fn commands_that_die_around_clsact_leave_a_gate_or_none_and_the_next_works() {
         let mut through = 0;
         for point in 1..MOST_POINTS {
             old(&["apply", "-i", NIC, &paths[from]]).done();
-            assert_eq!(has_filter(&world), from == 0, "point {point}");
+            assert_eq!(has_filter(&testbed), from == 0, "point {point}");
             if !died(&die(point, &["apply", "-i", NIC, &paths[to]]), point) {
                 through = point;
                 break;
             }
-            let status = world.show("status");
+            let status = testbed.show("status");
             // strict tracking is never without its tracker
             assert!(
                 status["tracking"] == "service" || status["tracker"] == "clsact",
                 "point {point}: {status:#}"
             );
             if point % 4 == 0 {
-                world.prove_drops(&tap, 1);
+                testbed.prove_drops(&tap, 1);
             }
         }
-        assert_eq!(has_filter(&world), to == 0);
+        assert_eq!(has_filter(&testbed), to == 0);
         eprintln!("apply with clsact: {} points", through - 1);
         assert!(through > 15);
     }
@@ -258,14 +258,14 @@ fn commands_that_die_around_clsact_leave_a_gate_or_none_and_the_next_works() {
     for point in (1..MOST_POINTS).step_by(load_step()) {
         if !died(&die(point, &["detach", "-i", NIC]), point) {
             eprintln!("detach with clsact: at most {} points", point - 1);
-            assert!(point > 20 && !has_filter(&world));
+            assert!(point > 20 && !has_filter(&testbed));
             return;
         }
-        prove_status(&world, &tap);
-        world.detach();
-        assert!(!world.pins().exists() && !world.has_xdp() && !has_filter(&world), "point {point}");
+        prove_status(&testbed, &tap);
+        testbed.detach();
+        assert!(!testbed.pins().exists() && !testbed.has_xdp() && !has_filter(&testbed), "point {point}");
         old(&["attach", "-i", NIC, "-p", &paths[0]]).done();
-        world.prove_drops(&tap, 1);
+        testbed.prove_drops(&tap, 1);
     }
     panic!("it never ran through");
 }

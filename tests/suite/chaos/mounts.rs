@@ -7,16 +7,16 @@ use serde_json::Value;
 
 use crate::e2e::command::{Daemon, Running};
 use crate::e2e::policies::{dmz, dmz_with, dmz_with_eve};
-use crate::e2e::world::{NIC, World, eventually, share_machine, tracker_hook};
+use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine, tracker_hook};
 
 use super::fault_points::list_pins;
 
 /// The program, on the router, in a mount namespace of its own that a script has prepared. Its
 /// mounts die with it, and nobody else sees them.
-fn behind(world: &World, script: &str, args: &[&str]) -> Command {
+fn behind(testbed: &Testbed, script: &str, args: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     let script = format!("set -e; {script}\nexec nsenter \"$@\"");
-    let netns = format!("--net=/run/netns/{}", world.router.name());
+    let netns = format!("--net=/run/netns/{}", testbed.router.name());
     command.args(["--mount", "--propagation", "private", "bash", "-c", &script, "-", &netns, "--"]);
     command.arg(env!("CARGO_BIN_EXE_portcullis")).args(args).env_remove("RUST_LOG");
     command
@@ -25,55 +25,59 @@ fn behind(world: &World, script: &str, args: &[&str]) -> Command {
 #[test]
 fn a_bpffs_that_may_not_be_written_is_refused_in_words_and_leaves_no_gate() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let tap = testbed.tap_internet();
     let script = "mount -o remount,ro,bind /sys/fs/bpf 2>/dev/null || { mount --bind /sys/fs/bpf /sys/fs/bpf; mount -o remount,ro,bind /sys/fs/bpf; }";
     for command in ["attach", "run"] {
-        let outcome = Running::start(behind(&world, script, &[command, "-i", NIC, "-p", &path])).outcome();
+        let outcome = Running::start(behind(&testbed, script, &[command, "-i", NIC, "-p", &path])).outcome();
         outcome.refused(&["/sys/fs/bpf", "ead-only file system", "help:", "remount,rw"]);
-        assert!(!world.pins().exists() && !world.has_xdp());
+        assert!(!testbed.pins().exists() && !testbed.has_xdp());
     }
-    world.prove_passes(&tap, 1);
-    world.run("attach", &["-p", &path]).done();
-    world.prove_drops(&tap, 1);
+    testbed.prove_passes(&tap, 1);
+    testbed.run("attach", &["-p", &path]).done();
+    testbed.prove_drops(&tap, 1);
 
     // what is there is not replaced by half, nor is its tracker left to nobody
-    let whole = list_pins(&world);
-    let before = world.show("policy");
-    let other = world.write("other.toml", &dmz_with("tracking = \"service\""));
+    let whole = list_pins(&testbed);
+    let before = testbed.show("policy");
+    let other = testbed.write("other.toml", &dmz_with("tracking = \"service\""));
     for args in [vec!["attach", "-i", NIC, "-p", &other], vec!["apply", "-i", NIC, &other]] {
-        let outcome = Running::start(behind(&world, script, &args)).outcome();
+        let outcome = Running::start(behind(&testbed, script, &args)).outcome();
         outcome.refused(&["ead-only file system", "help:", "remount,rw"]);
-        assert_eq!((world.show("policy"), list_pins(&world)), (before.clone(), whole.clone()), "{args:?}");
-        let status = world.show("status");
+        assert_eq!(
+            (testbed.show("policy"), list_pins(&testbed)),
+            (before.clone(), whole.clone()),
+            "{args:?}"
+        );
+        let status = testbed.show("status");
         assert_eq!(
             (&status["generation"], &status["tracker"]),
             (&1.into(), &tracker_hook().into()),
             "{status:#}"
         );
-        world.prove_drops(&tap, 1);
+        testbed.prove_drops(&tap, 1);
     }
 
     // it can be looked at, is not lifted, and says so
-    let outcome = Running::start(behind(&world, script, &["detach", "-i", NIC])).outcome();
+    let outcome = Running::start(behind(&testbed, script, &["detach", "-i", NIC])).outcome();
     outcome.refused(&["ead-only file system", "help:", "remount,rw"]);
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
-    world.prove_drops(&tap, 1);
-    world.detach();
-    assert!(!world.pins().exists() && !world.has_xdp());
+    testbed.prove_drops(&tap, 1);
+    testbed.detach();
+    assert!(!testbed.pins().exists() && !testbed.has_xdp());
 }
 
 #[test]
 fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let disk = world.folder.join("disk");
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let disk = testbed.folder.join("disk");
     fs::create_dir_all(&disk).expect("a folder");
     let eve = disk.join("eve.json");
-    let policy = world.write("policy.toml", &dmz_with_eve(&eve.display().to_string()));
+    let policy = testbed.write("policy.toml", &dmz_with_eve(&eve.display().to_string()));
     // the events' disk has a page; the history's has none left
     let script = format!(
         "mount -t tmpfs -o size=4096 none {disk}; dd if=/dev/zero of={disk}/filler bs=4096 count=1 status=none; \
@@ -81,13 +85,13 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
          dd if=/dev/zero of=/var/lib/portcullis/filler bs=4096 count=1 status=none",
         disk = disk.display()
     );
-    let mut daemon = Daemon::start(behind(&world, &script, &["run", "-i", NIC, "-p", &policy]));
+    let mut daemon = Daemon::start(behind(&testbed, &script, &["run", "-i", NIC, "-p", &policy]));
     daemon.hear(&["the gate on dmz0 is down"]);
-    world.prove_drops(&tap, 5);
+    testbed.prove_drops(&tap, 5);
     daemon.hear(&["sink eve", "No space left on device", "to be retried"]);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     // said once, not with each of its drops
-    world.prove_drops(&tap, 20);
+    testbed.prove_drops(&tap, 20);
     assert_eq!(daemon.find(&["sink eve", "No space left"]).len(), 1, "{:#?}", daemon.said());
 
     // room again, as the daemon sees it: what waited is written
@@ -110,20 +114,20 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
         "nothing is lost until then",
     ]);
     assert!(daemon.find(&["damaged"]).is_empty(), "{:#?}", daemon.said());
-    world.prove_drops(&tap, 2);
+    testbed.prove_drops(&tap, 2);
 }
 
 #[test]
 fn a_history_of_nonsense_is_said_and_reported_anew() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    world.attach(&dmz());
-    world.prove_drops(&tap, 3);
-    let folder = world.history();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    testbed.attach(&dmz());
+    testbed.prove_drops(&tap, 3);
+    let folder = testbed.history();
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join("history.redb"), b"this is no database, and was never one").expect("a file");
-    let mut daemon = world.daemon(&dmz(), &[]);
+    let mut daemon = testbed.daemon(&dmz(), &[]);
     daemon.hear(&["history.redb", "damaged", "goes on anew"]);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());

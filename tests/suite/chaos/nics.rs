@@ -5,47 +5,47 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::e2e::policies::{dmz, twin};
+use crate::e2e::testbed::{NIC, Testbed, eventually, exclusive, share_machine};
 use crate::e2e::traffic::Traffic;
-use crate::e2e::world::{NIC, World, eventually, own_machine, share_machine};
 
 #[test]
 fn a_nic_that_goes_down_and_up_again_keeps_its_gate() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    world.attach(&dmz());
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    testbed.attach(&dmz());
     for round in 0..3 {
-        world.router.ip(&format!("link set {NIC} down\n"));
-        let status = world.show("status");
+        testbed.router.ip(&format!("link set {NIC} down\n"));
+        let status = testbed.show("status");
         assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &"tcx".into()), "{round}");
-        world.restore_after_down();
-        world.prove_drops(&tap, 3);
+        testbed.restore_after_down();
+        testbed.prove_drops(&tap, 3);
     }
-    assert_eq!(world.show("status")["generation"], 1);
+    assert_eq!(testbed.show("status")["generation"], 1);
 }
 
 #[test]
 fn a_nic_made_again_has_no_gate_until_somebody_puts_it_down_and_everyone_says_so() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let path = world.write("policy.toml", &dmz());
-    world.attach(&dmz());
-    world.prove_drops(&tap, 2);
-    world.replace_cable();
-    let status = world.show("status");
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.attach(&dmz());
+    testbed.prove_drops(&tap, 2);
+    testbed.replace_cable();
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()), "{status:#}");
     assert!(status["warnings"].to_string().contains("nothing is dropped"), "{status:#}");
-    world.run("apply", &[&path]).refused(&["NOTHING IS DROPPED", "help: portcullis attach"]);
-    world.run("attach", &["-p", &path]).done();
-    world.prove_drops(&tap, 2);
+    testbed.run("apply", &[&path]).refused(&["NOTHING IS DROPPED", "help: portcullis attach"]);
+    testbed.run("attach", &["-p", &path]).done();
+    testbed.prove_drops(&tap, 2);
 
     // a daemon puts it down by itself
-    let mut daemon = world.daemon(&dmz(), &[]);
-    world.replace_cable();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    testbed.replace_cable();
     daemon.hear(&["warning", "NOTHING IS DROPPED"]);
     daemon.hear(&["the gate on dmz0 is down again: native"]);
-    world.prove_drops(&tap, 2);
+    testbed.prove_drops(&tap, 2);
     assert!(daemon.end(Signal::SIGTERM).success());
 }
 
@@ -53,60 +53,60 @@ fn a_nic_made_again_has_no_gate_until_somebody_puts_it_down_and_everyone_says_so
 fn a_larger_mtu_leaves_the_gate_in_the_driver_and_jumbo_frames_are_judged() {
     const JUMBO: usize = 8_000;
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
     for mtu in [3_600, 9_000, 1_500, 9_000] {
-        world.router.ip(&format!("link set {NIC} mtu {mtu}\nlink set wan0 mtu {mtu}\n"));
-        world.dmz.ip(&format!("link set eth0 mtu {mtu}\n"));
-        world.internet.ip(&format!("link set eth0 mtu {mtu}\n"));
-        let status = world.show("status");
+        testbed.router.ip(&format!("link set {NIC} mtu {mtu}\nlink set wan0 mtu {mtu}\n"));
+        testbed.dmz.ip(&format!("link set eth0 mtu {mtu}\n"));
+        testbed.internet.ip(&format!("link set eth0 mtu {mtu}\n"));
+        let status = testbed.show("status");
         assert_eq!(
             (&status["attached"], &status["enforcing"]),
             (&"native".into(), &true.into()),
             "mtu {mtu}"
         );
-        world.prove_drops(&tap, 2);
+        testbed.prove_drops(&tap, 2);
     }
     // one frame of several buffers: forbidden, then permitted
     let send = |from: &str, port: u16| {
-        let socket = crate::e2e::socket::udp(&world.dmz, from, 0);
-        let to = std::net::SocketAddr::new(crate::e2e::world::ip("198.51.100.99"), port);
+        let socket = crate::e2e::socket::udp(&testbed.dmz, from, 0);
+        let to = std::net::SocketAddr::new(crate::e2e::testbed::ip("198.51.100.99"), port);
         socket.send_to(&vec![0x5a; JUMBO], to).expect("a jumbo datagram");
     };
-    let before = world.dropped("web1", "udp", 4_001, "new_flow");
+    let before = testbed.dropped("web1", "udp", 4_001, "new_flow");
     send("192.0.2.80", 4_001);
     eventually("the jumbo frame is dropped", || {
-        world.dropped("web1", "udp", 4_001, "new_flow") == before + 1
+        testbed.dropped("web1", "udp", 4_001, "new_flow") == before + 1
     });
     send("192.0.2.53", 53);
     eventually("the permitted one passes", || tap.count(|one| one.payload_bytes == JUMBO) == 1);
-    world.catch_up(&tap);
+    testbed.catch_up(&tap);
     assert_eq!(tap.count(|one| one.destination_port == 4_001), 0);
 }
 
 #[test]
 fn policies_are_swapped_while_the_nic_goes_down_and_up() {
-    let _machine = own_machine();
-    let world = World::new();
-    world.attach(&twin(0));
-    let leak = world.tap_internet();
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let leak = testbed.tap_internet();
     for which in 1..=6 {
-        world.router.ip(&format!("link set {NIC} down\n"));
-        world.apply(&twin(which));
-        world.restore_after_down();
-        world.prove_drops(&leak, 1);
+        testbed.router.ip(&format!("link set {NIC} down\n"));
+        testbed.apply(&twin(which));
+        testbed.restore_after_down();
+        testbed.prove_drops(&leak, 1);
     }
     // and traffic goes on as before
-    let traffic = Traffic::start(&world);
+    let traffic = Traffic::start(&testbed);
     traffic.flow();
-    traffic.stop(&world);
+    traffic.stop(&testbed);
 }
 
 #[test]
 fn a_namespace_that_is_deleted_under_its_gate_ends_the_daemon_s_sight_and_no_other_gate() {
     let _machine = share_machine();
-    let (gone, stays) = (World::new(), World::new());
+    let (gone, stays) = (Testbed::new(), Testbed::new());
     let tap = stays.tap_internet();
     stays.attach(&dmz());
     let mut daemon = gone.daemon(&dmz(), &[]);

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::e2e::command::{Daemon, Outcome};
 use crate::e2e::policies::dmz;
-use crate::e2e::world::{NIC, World, eventually, own_machine};
+use crate::e2e::testbed::{NIC, Testbed, eventually, exclusive};
 
-/// The program outside of any world, as on a machine without a NIC of that name.
+/// The program outside of any testbed, as on a machine without a NIC of that name.
 fn outside(args: &[&str]) -> Outcome {
     let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(args).output().expect("the program");
     Outcome {
@@ -19,8 +19,8 @@ fn outside(args: &[&str]) -> Outcome {
     }
 }
 
-fn name(world: &World) -> String {
-    world.pins().file_name().expect("a name").to_string_lossy().into_owned()
+fn name(testbed: &Testbed) -> String {
+    testbed.pins().file_name().expect("a name").to_string_lossy().into_owned()
 }
 
 /// What `show gates` says of a gate.
@@ -31,30 +31,30 @@ fn state_of(name: &str) -> Option<String> {
     row.map(|row| row["state"].as_str().expect("a word").to_owned())
 }
 
-/// Deletes the names of a world's namespaces and leaves its pins; what else holds them is the test's.
-fn delete_namespaces(world: &World) {
-    for machine in [&world.internet, &world.router, &world.dmz] {
+/// Deletes the names of a testbed's namespaces and leaves its pins; what else holds them is the test's.
+fn delete_namespaces(testbed: &Testbed) {
+    for machine in [&testbed.internet, &testbed.router, &testbed.dmz] {
         let status = Command::new("ip").args(["netns", "delete", machine.name()]).status().expect("ip");
         assert!(status.success());
     }
 }
 
-/// The gate of a world that is no more, its own files closed.
-fn abandon(world: World) -> String {
-    let (name, pins) = (name(&world), world.pins());
-    delete_namespaces(&world);
-    drop(world);
+/// The gate of a testbed that is no more, its own files closed.
+fn abandon(testbed: Testbed) -> String {
+    let (name, pins) = (name(&testbed), testbed.pins());
+    delete_namespaces(&testbed);
+    drop(testbed);
     assert!(pins.exists(), "nothing is left to be found");
     name
 }
 
 #[test]
 fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_is_touched() {
-    let _machine = own_machine();
-    let stays = World::new();
+    let _machine = exclusive();
+    let stays = Testbed::new();
     let tap = stays.tap_internet();
     stays.attach(&dmz());
-    let (first, second) = (World::new(), World::new());
+    let (first, second) = (Testbed::new(), Testbed::new());
     first.attach(&dmz());
     second.attach(&dmz());
     let alive = name(&stays);
@@ -97,11 +97,11 @@ fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_
 
 #[test]
 fn a_namespace_that_a_process_a_file_or_a_mount_holds_is_no_orphan_though_its_nic_is_gone() {
-    let _machine = own_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let (name, pins) = (name(&world), world.pins());
-    world.router.ip(&format!("link delete {NIC}\n"));
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let (name, pins) = (name(&testbed), testbed.pins());
+    testbed.router.ip(&format!("link delete {NIC}\n"));
     let held = || {
         assert_eq!(state_of(&name).as_deref(), Some("detached"));
         outside(&["detach", "--orphans"]).done();
@@ -111,18 +111,18 @@ fn a_namespace_that_a_process_a_file_or_a_mount_holds_is_no_orphan_though_its_ni
     // by its name, which is a mount
     held();
     // by a mount that only a mount namespace of its own has
-    let path = format!("/run/netns/{}", world.router.name());
+    let path = format!("/run/netns/{}", testbed.router.name());
     let script =
         format!("mount -t tmpfs none /mnt; touch /mnt/n; mount --bind {path} /mnt/n; echo; read -r _");
     let mut mounted = Command::new("unshare");
     mounted.args(["--mount", "--propagation", "private", "bash", "-c", &script]);
     let mounted = hold(mounted);
-    let mut inside = world.router.command("bash");
+    let mut inside = testbed.router.command("bash");
     inside.args(["-c", "echo; read -r _"]);
     let inside = hold(inside);
     let file = File::open(&path).expect("the namespace");
-    delete_namespaces(&world);
-    drop(world);
+    delete_namespaces(&testbed);
+    drop(testbed);
     held();
     drop(file);
     held();
@@ -137,12 +137,12 @@ fn a_namespace_that_a_process_a_file_or_a_mount_holds_is_no_orphan_though_its_ni
 
 #[test]
 fn a_daemon_in_a_namespace_without_a_name_keeps_its_gate_and_the_pins_can_go_after_it() {
-    let _machine = own_machine();
-    let world = World::new();
-    let mut daemon: Daemon = world.daemon(&dmz(), &[]);
-    let (name, pins) = (name(&world), world.pins());
-    delete_namespaces(&world);
-    drop(world);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let mut daemon: Daemon = testbed.daemon(&dmz(), &[]);
+    let (name, pins) = (name(&testbed), testbed.pins());
+    delete_namespaces(&testbed);
+    drop(testbed);
     // its peer is gone with the DMZ, so its NIC is as well; the daemon is at work
     eventually("its NIC is gone", || state_of(&name).as_deref() == Some("detached"));
     outside(&["detach", "-i", &name]).refused(&["another daemon", "help:"]);
@@ -156,20 +156,20 @@ fn a_daemon_in_a_namespace_without_a_name_keeps_its_gate_and_the_pins_can_go_aft
 
 #[test]
 fn half_a_gate_of_a_namespace_that_is_gone_is_removed_as_well() {
-    let _machine = own_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
-    let (name, pins) = (name(&world), world.pins());
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let (name, pins) = (name(&testbed), testbed.pins());
     let staging = pins.with_file_name(format!("{name}::new"));
     let mut point = 20;
     while !staging.exists() {
         point += 1;
         assert!(point < 200, "no death leaves half a gate");
-        let mut attach = world.router.prepare(&["attach", "-i", NIC, "-p", &path]);
+        let mut attach = testbed.router.prepare(&["attach", "-i", NIC, "-p", &path]);
         attach.env("PORTCULLIS_DIE_AT", point.to_string()).output().expect("the program");
     }
-    delete_namespaces(&world);
-    drop(world);
+    delete_namespaces(&testbed);
+    drop(testbed);
     eventually("it is known for what it is", || state_of(&name).as_deref() == Some("orphaned"));
     outside(&["detach", "--orphans"]).done();
     assert!(!staging.exists() && !pins.exists());

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::e2e::policies::dmz_with_eve;
 use crate::e2e::socket::udp;
-use crate::e2e::world::{PATIENCE, V4, World, eventually, ip, share_machine, within};
+use crate::e2e::testbed::{PATIENCE, Testbed, V4, eventually, ip, share_machine, within};
 
 /// Kinds of drops: more than the buffer holds samples.
 const KINDS: u16 = 3_000;
@@ -16,12 +16,12 @@ const FIRST: u16 = 20_000;
 #[test]
 fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let path = world.folder.join("eve.json");
-    let mut daemon = world.daemon(&dmz_with_eve(&path.display().to_string()), &[]);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = testbed.folder.join("eve.json");
+    let mut daemon = testbed.daemon(&dmz_with_eve(&path.display().to_string()), &[]);
     daemon.signal(Signal::SIGSTOP);
-    let lost = || world.show("status")["events"]["samples_lost"].as_u64().expect("a count");
+    let lost = || testbed.show("status")["events"]["samples_lost"].as_u64().expect("a count");
     // a kind is sampled once a second at most: again, until the buffer is full
     let mut rounds = 0;
     while rounds < 2 || lost() == 0 {
@@ -29,7 +29,7 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
         rounds += 1;
         // of three servers, for one may not have so many rows of the ledger
         for server in [V4.web, V4.mail, V4.dns] {
-            let socket = udp(&world.dmz, server, 0);
+            let socket = udp(&testbed.dmz, server, 0);
             for port in 0..KINDS / 3 {
                 let to = std::net::SocketAddr::new(ip(V4.peer), FIRST + port);
                 socket.send_to(b"out", to).expect("a datagram");
@@ -39,22 +39,22 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
             }
         }
         let counted = || {
-            let drops = world.drops();
+            let drops = testbed.drops();
             drops.iter().map(crate::e2e::command::Row::packets).sum::<u64>()
         };
         eventually("each drop is in the ledger", || counted() == u64::from(KINDS) * rounds);
     }
-    world.catch_up(&tap);
+    testbed.catch_up(&tap);
     assert_eq!(tap.count(|one| one.destination_port >= FIRST && one.destination_port < FIRST + KINDS), 0);
-    let events = world.show("status")["events"].clone();
+    let events = testbed.show("status")["events"].clone();
     let number = |key: &str| events[key].as_u64().expect("a count");
     assert_eq!(number("samples_unheard"), 0, "{events:#}");
-    assert_eq!(world.show("status")["events_lost"], events["samples_lost"]);
+    assert_eq!(testbed.show("status")["events_lost"], events["samples_lost"]);
 
     daemon.signal(Signal::SIGCONT);
     // as events one by one as far as they go, and whole in the alarms and in the history
     let alarmed = || {
-        let alarms = world.show("alarms");
+        let alarms = testbed.show("alarms");
         alarms.as_array().into_iter().flatten().filter_map(|alarm| alarm["packets"].as_u64()).max()
     };
     eventually("the alarms know of them", || alarmed().is_some_and(|drops| drops >= 1_000));
@@ -66,8 +66,8 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
     eventually("events are told", || told() >= 500);
     // counts of so many kinds are told bit by bit, and written every ten seconds
     let drops = u64::from(KINDS) * rounds;
-    let written = within(3 * PATIENCE, || world.reported() == drops);
-    assert!(written, "{} of {drops} drops are in the history", world.reported());
+    let written = within(3 * PATIENCE, || testbed.reported() == drops);
+    assert!(written, "{} of {drops} drops are in the history", testbed.reported());
     assert!(daemon.end(Signal::SIGTERM).success());
-    assert_eq!(world.reported(), drops, "each drop is in the history once");
+    assert_eq!(testbed.reported(), drops, "each drop is in the history once");
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::world::{NIC, Namespace, World, eventually};
+use super::testbed::{NIC, Namespace, Testbed, eventually};
 
 /// What a command came to.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Row {
     }
 }
 
-impl World {
+impl Testbed {
     /// `portcullis COMMAND -i dmz0 ARGS...` on the router.
     #[track_caller]
     pub fn run(&self, command: &str, args: &[&str]) -> Outcome {
@@ -199,7 +199,7 @@ impl Daemon {
     /// Waits for a line with all these words.
     #[track_caller]
     pub fn hear(&self, words: &[&str]) -> String {
-        if !super::world::within(super::world::PATIENCE, || !self.find(words).is_empty()) {
+        if !super::testbed::within(super::testbed::PATIENCE, || !self.find(words).is_empty()) {
             panic!("the daemon never said {words:?}, but {:#?}", self.said());
         }
         self.find(words).remove(0)

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::command::Running;
 use super::policies::{dmz, dmz_with, dmz_with_web, twin};
 use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
+use super::testbed::{FAMILIES, NIC, Testbed, V4, V6, eventually, ip, share_machine};
 use super::traffic::FORBIDDEN;
-use super::world::{FAMILIES, NIC, V4, V6, World, eventually, ip, share_machine};
 
 /// The keys of an object, all of them.
 fn keys(value: &Value) -> Vec<&str> {
@@ -25,7 +25,7 @@ fn has_keys(value: &Value, wanted: &[&str]) {
 #[test]
 fn gates_of_two_namespaces_on_nics_of_one_name_are_strangers() {
     let _machine = share_machine();
-    let (one, two) = (World::new(), World::new());
+    let (one, two) = (Testbed::new(), Testbed::new());
     let observing = dmz_with("mode = \"observe\"");
     one.attach(&dmz());
     two.attach(&observing);
@@ -47,34 +47,34 @@ fn gates_of_two_namespaces_on_nics_of_one_name_are_strangers() {
 #[test]
 fn detach_lifts_the_gate_at_once_and_leaves_nothing() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     for _ in 0..10 {
-        world.attach(&dmz());
-        let lifted = world.run("detach", &["-j"]).done().json();
+        testbed.attach(&dmz());
+        let lifted = testbed.run("detach", &["-j"]).done().json();
         assert_eq!(lifted, json!({ "interface": NIC, "lifted": true }));
         // "nothing is dropped any more" is true from now on
-        assert!(!world.has_xdp(), "the program is still on the NIC when detach has ended");
-        assert!(!world.pins().exists(), "pins are left");
-        world.prove_passes(&tap, 1);
+        assert!(!testbed.has_xdp(), "the program is still on the NIC when detach has ended");
+        assert!(!testbed.pins().exists(), "pins are left");
+        testbed.prove_passes(&tap, 1);
     }
-    let again = world.run("detach", &["-j"]).done().json();
+    let again = testbed.run("detach", &["-j"]).done().json();
     assert_eq!(again, json!({ "interface": NIC, "lifted": false }));
-    assert!(world.detach().out.contains("there was no gate"));
-    world.run("show", &["status"]).refused(&["there is no gate on dmz0", "help: portcullis attach"]);
+    assert!(testbed.detach().out.contains("there was no gate"));
+    testbed.run("show", &["status"]).refused(&["there is no gate on dmz0", "help: portcullis attach"]);
 }
 
 #[test]
 fn a_bad_policy_is_refused_whole_with_its_lines_while_the_live_one_stays() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
     let bad = dmz().replacen("tcp/443", "tcp/99999", 1).replacen("\"managed\"]", "\"manged\"]", 1);
-    let path = world.write("bad.toml", &bad);
+    let path = testbed.write("bad.toml", &bad);
     let line = |word: &str| bad.lines().position(|line| line.contains(word)).expect("a line") + 1;
     for command in ["apply", "diff"] {
-        let refused = world.run(command, &[&path]).refused(&[
+        let refused = testbed.run(command, &[&path]).refused(&[
             &format!("{path}:{}:", line("tcp/99999")),
             &format!("{path}:{}:", line("manged")),
             "did you mean",
@@ -83,85 +83,85 @@ fn a_bad_policy_is_refused_whole_with_its_lines_while_the_live_one_stays() {
         assert!(refused.out.is_empty());
     }
     for command in ["attach", "run"] {
-        world
+        testbed
             .run(command, &["-p", &path])
             .refused(&[&format!("{path}:{}:", line("manged")), "nothing was changed"]);
     }
-    world.router.portcullis(&["check", &path]).refused(&[&format!("{path}:{}:", line("tcp/99999"))]);
-    assert_eq!(world.run("show", &["policy"]).done().out, dmz());
-    assert_eq!(world.show("status")["generation"], 1);
-    world.prove_drops(&tap, 2);
+    testbed.router.portcullis(&["check", &path]).refused(&[&format!("{path}:{}:", line("tcp/99999"))]);
+    assert_eq!(testbed.run("show", &["policy"]).done().out, dmz());
+    assert_eq!(testbed.show("status")["generation"], 1);
+    testbed.prove_drops(&tap, 2);
 
     // and a file that is not there
-    world.run("apply", &["/nonexistent/policy.toml"]).refused(&["/nonexistent/policy.toml"]);
-    assert_eq!(world.show("status")["generation"], 1);
+    testbed.run("apply", &["/nonexistent/policy.toml"]).refused(&["/nonexistent/policy.toml"]);
+    assert_eq!(testbed.show("status")["generation"], 1);
 }
 
 #[test]
 fn diff_tells_a_difference_by_its_status_and_apply_prints_what_it_changes() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let same = world.write("same.toml", &format!("# a remark\n{}", dmz()));
-    let outcome = world.run("diff", &[&same]).done();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let same = testbed.write("same.toml", &format!("# a remark\n{}", dmz()));
+    let outcome = testbed.run("diff", &[&same]).done();
     assert_eq!(outcome.out, "");
-    let other = world.write("other.toml", &dmz_with_web(r#""tcp/80", "tcp/8443""#));
-    let outcome = world.run("diff", &[&other]);
+    let other = testbed.write("other.toml", &dmz_with_web(r#""tcp/80", "tcp/8443""#));
+    let outcome = testbed.run("diff", &[&other]);
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     let changes = ["+ web1 may accept tcp/8443", "- web1 may no longer accept tcp/443"];
     assert!(changes.iter().all(|change| outcome.out.contains(change)), "{outcome:#?}");
-    assert_eq!(world.show("status")["generation"], 1, "diff changes nothing");
+    assert_eq!(testbed.show("status")["generation"], 1, "diff changes nothing");
 
-    let applied = world.run("apply", &[&other]).done();
+    let applied = testbed.run("apply", &[&other]).done();
     assert!(changes.iter().all(|change| applied.out.contains(change)), "{applied:#?}");
     assert!(applied.out.contains("generation 2 is live on dmz0"));
-    world.run("diff", &[&other]).done();
-    assert_eq!(world.run("diff", &[&same, "-j"]).code, Some(1));
+    testbed.run("diff", &[&other]).done();
+    assert_eq!(testbed.run("diff", &[&same, "-j"]).code, Some(1));
 
     // a quarantine is in no file, so it is a difference
-    world.run("quarantine", &["web1"]).done();
-    let outcome = world.run("diff", &[&other]);
+    testbed.run("quarantine", &["web1"]).done();
+    let outcome = testbed.run("diff", &[&other]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.out.contains("web1 is in quarantine"), "{outcome:#?}");
-    world.run("release", &["web1"]).done();
-    world.run("diff", &[&other]).done();
+    testbed.run("release", &["web1"]).done();
+    testbed.run("diff", &[&other]).done();
 
     // an empty command line and an unknown subject are wrong usage
-    assert_eq!(world.router.portcullis(&["apply", "-i", NIC]).code, Some(2));
-    assert_eq!(world.run("show", &["nothing"]).code, Some(2));
+    assert_eq!(testbed.router.portcullis(&["apply", "-i", NIC]).code, Some(2));
+    assert_eq!(testbed.run("show", &["nothing"]).code, Some(2));
 }
 
 #[test]
 fn the_live_policy_is_printed_as_a_file_that_can_be_applied() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let printed = world.run("show", &["policy"]).done().out;
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let printed = testbed.run("show", &["policy"]).done().out;
     assert_eq!(printed, dmz());
-    world.apply(&twin(0));
-    let path = world.write("printed.toml", &printed);
-    world.run("apply", &[&path]).done();
-    assert_eq!(world.run("show", &["policy"]).done().out, printed);
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
-    has_keys(&world.show("policy"), &["file", "policy"]);
+    testbed.apply(&twin(0));
+    let path = testbed.write("printed.toml", &printed);
+    testbed.run("apply", &[&path]).done();
+    assert_eq!(testbed.run("show", &["policy"]).done().out, printed);
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
+    has_keys(&testbed.show("policy"), &["file", "policy"]);
 
     // longer than a piece of it in the kernel, and not a multiple of one
     let long = format!("{printed}\n# {}\n", "x".repeat(3 * 4096 - 7));
-    world.apply(&long);
-    assert_eq!(world.run("show", &["policy"]).done().out, long);
-    let starter = world.router.portcullis(&["init"]).done().out;
-    world.apply(&starter);
-    assert_eq!(world.run("show", &["policy"]).done().out, starter);
+    testbed.apply(&long);
+    assert_eq!(testbed.run("show", &["policy"]).done().out, long);
+    let starter = testbed.router.portcullis(&["init"]).done().out;
+    testbed.apply(&starter);
+    assert_eq!(testbed.run("show", &["policy"]).done().out, starter);
 }
 
 #[test]
 fn what_programs_read_has_the_keys_that_they_were_promised() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    world.send_from_web(FORBIDDEN, 1);
-    eventually("the drop is counted", || world.drops().len() == 1);
-    let status = world.show("status");
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.send_from_web(FORBIDDEN, 1);
+    eventually("the drop is counted", || testbed.drops().len() == 1);
+    let status = testbed.show("status");
     has_keys(
         &status,
         &[
@@ -180,7 +180,7 @@ fn what_programs_read_has_the_keys_that_they_were_promised() {
         (&NIC.into(), &3.into(), &0.into())
     );
     assert_eq!(status["policy_hash"].as_str().map(str::len), Some(64));
-    let row = &world.drops()[0].0;
+    let row = &testbed.drops()[0].0;
     has_keys(
         row,
         &[
@@ -202,92 +202,93 @@ fn what_programs_read_has_the_keys_that_they_were_promised() {
     assert_eq!((&row["bytes"], &row["last_destination"]), (&45.into(), &V4.peer.into()));
 
     let line = |word: &str| dmz().lines().position(|line| line.contains(word)).expect("a line") + 1;
-    let file = world.folder.join("policy.toml").display().to_string();
-    let answer = world.explain(V4.mail, V4.exchanger, "tcp/25");
+    let file = testbed.folder.join("policy.toml").display().to_string();
+    let answer = testbed.explain(V4.mail, V4.exchanger, "tcp/25");
     has_keys(&answer, &["verdict", "reason", "server", "need", "source"]);
     assert_eq!((&answer["verdict"], &answer["reason"]), (&"pass".into(), &"need".into()));
     assert_eq!((&answer["server"], &answer["need"]), (&"mx1".into(), &"tcp/25".into()));
     assert_eq!(answer["source"], format!("{file}:{}", line(r#"out = ["tcp/25", "tcp/113"]"#)));
-    let answer = world.explain(V6.web, V6.peer, "tcp/80");
+    let answer = testbed.explain(V6.web, V6.peer, "tcp/80");
     assert_eq!((&answer["verdict"], &answer["reason"]), (&"drop".into(), &"new_flow".into()));
-    assert_eq!(world.verdict(V4.web, V4.peer, "udp/514"), ("drop".into(), "destination".into()));
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/80"), ("pass".into(), "reply".into()));
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/22"), ("drop".into(), "stranger".into()));
-    assert_eq!(world.drops().len(), 1, "a question is not counted");
-    assert_eq!(world.show("flows"), json!([]));
-    let servers = world.show("servers");
+    assert_eq!(testbed.verdict(V4.web, V4.peer, "udp/514"), ("drop".into(), "destination".into()));
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/80"), ("pass".into(), "reply".into()));
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/22"), ("drop".into(), "stranger".into()));
+    assert_eq!(testbed.drops().len(), 1, "a question is not counted");
+    assert_eq!(testbed.show("flows"), json!([]));
+    let servers = testbed.show("servers");
     assert!(servers.to_string().contains("web1"), "{servers:#}");
 }
 
 #[test]
 fn a_quarantined_server_answers_its_management_and_nobody_else() {
     let _machine = share_machine();
-    let world = World::new();
-    let _servers = [22, 80].map(|port| TcpServer::start(&world.dmz, port));
-    world.attach(&dmz());
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let _servers = [22, 80].map(|port| TcpServer::start(&testbed.dmz, port));
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
     let (web, mail) = (ip(V4.web), ip(V4.mail));
     let visit = |patience| {
         FAMILIES.map(|family| {
             let target = SocketAddr::new(ip(family.web), 80);
-            tcp_talks(&world.internet, ip(family.peer), target, patience)
+            tcp_talks(&testbed.internet, ip(family.peer), target, patience)
         })
     };
-    let log_in =
-        |server, patience| tcp_talks(&world.internet, ip(V4.bastion), SocketAddr::new(server, 22), patience);
+    let log_in = |server, patience| {
+        tcp_talks(&testbed.internet, ip(V4.bastion), SocketAddr::new(server, 22), patience)
+    };
     let quarantined = || {
-        let rows = world.drops();
+        let rows = testbed.drops();
         let ours = rows.iter().filter(|row| row.0["reason"] == "quarantined");
         ours.map(super::command::Row::packets).sum::<u64>()
     };
     assert_eq!(visit(ARRIVES), [true, true]);
 
-    let said = world.run("quarantine", &["web1"]).done();
+    let said = testbed.run("quarantine", &["web1"]).done();
     assert!(said.out.contains("release -i dmz0 web1"), "{said:#?}");
-    world.catch_up(&tap);
+    testbed.catch_up(&tap);
     let before = tap.count(|one| one.source == web && one.source_port == 80);
     assert_eq!(visit(NEVER), [false, false]);
     eventually("its answers are counted", || quarantined() >= 2);
-    world.send_from_web(FORBIDDEN, 2);
+    testbed.send_from_web(FORBIDDEN, 2);
     // what it may else: its own clock
-    let sent = world.tap_dmz();
-    world.send_from_web(123, 2);
+    let sent = testbed.tap_dmz();
+    testbed.send_from_web(123, 2);
     eventually("the server has sent", || sent.count_to(web, super::tap::UDP, 123) == 2);
     eventually("they are counted", || quarantined() >= 6);
-    world.catch_up(&tap);
+    testbed.catch_up(&tap);
     assert_eq!(tap.count(|one| one.source == web && one.source_port == 80), before);
     assert!(log_in(web, ARRIVES), "management stays open");
     assert!(log_in(mail, ARRIVES));
-    assert_eq!(world.show("status")["quarantined"], json!(["web1"]));
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/80"), ("drop".into(), "quarantined".into()));
-    assert_eq!(world.verdict(V4.exchanger, V4.mail, "tcp/25").0, "pass", "another server");
+    assert_eq!(testbed.show("status")["quarantined"], json!(["web1"]));
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/80"), ("drop".into(), "quarantined".into()));
+    assert_eq!(testbed.verdict(V4.exchanger, V4.mail, "tcp/25").0, "pass", "another server");
 
     // another policy does not end it
-    world.apply(&dmz_with_web(r#""tcp/80""#));
+    testbed.apply(&dmz_with_web(r#""tcp/80""#));
     assert_eq!(visit(NEVER), [false, false]);
-    world.run("release", &["web1"]).done();
+    testbed.run("release", &["web1"]).done();
     assert_eq!(visit(ARRIVES), [true, true]);
-    assert_eq!(world.show("status")["quarantined"], json!([]));
-    assert!(world.run("release", &["web1"]).done().out.contains("was not in quarantine"));
+    assert_eq!(testbed.show("status")["quarantined"], json!([]));
+    assert!(testbed.run("release", &["web1"]).done().out.contains("was not in quarantine"));
 
     // for a time: it ends by itself, without a daemon
-    world.run("quarantine", &["web1", "--for", "2s"]).done();
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/80").1, "quarantined");
-    eventually("the quarantine is over", || world.verdict(V4.peer, V4.web, "tcp/80").0 == "pass");
+    testbed.run("quarantine", &["web1", "--for", "2s"]).done();
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/80").1, "quarantined");
+    eventually("the quarantine is over", || testbed.verdict(V4.peer, V4.web, "tcp/80").0 == "pass");
     assert_eq!(visit(ARRIVES), [true, true]);
-    assert_eq!(world.show("status")["quarantined"], json!([]));
-    world.run("quarantine", &["wbe1"]).refused(&["no server is called `wbe1`", "did you mean `web1`"]);
+    assert_eq!(testbed.show("status")["quarantined"], json!([]));
+    testbed.run("quarantine", &["wbe1"]).refused(&["no server is called `wbe1`", "did you mean `web1`"]);
 }
 
 #[test]
 fn two_writers_wait_for_each_other() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&twin(0));
-    let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let paths = [testbed.write("0.toml", &twin(0)), testbed.write("1.toml", &twin(1))];
     for round in 0..10 {
         let writers = [0, 1]
-            .map(|which| Running::start(world.router.prepare(&["apply", "-i", NIC, &paths[which], "-j"])));
+            .map(|which| Running::start(testbed.router.prepare(&["apply", "-i", NIC, &paths[which], "-j"])));
         let mut generations: Vec<u64> = writers
             .into_iter()
             .map(|writer| writer.outcome().done().json()["generation"].as_u64().expect("a number"))
@@ -295,6 +296,6 @@ fn two_writers_wait_for_each_other() {
         let last = usize::from(generations[1] > generations[0]);
         generations.sort_unstable();
         assert_eq!(generations, [2 * round + 2, 2 * round + 3], "each has a generation of its own");
-        assert_eq!(world.run("show", &["policy"]).done().out, twin(last), "the later one is in force");
+        assert_eq!(testbed.run("show", &["policy"]).done().out, twin(last), "the later one is in force");
     }
 }

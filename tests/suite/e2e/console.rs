@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::policies::dmz;
 use super::socket::udp;
-use super::world::{NIC, V4, World, eventually, share_machine};
+use super::testbed::{NIC, Testbed, V4, eventually, share_machine};
 
 /// A terminal of its own, in which the program runs on the router.
 pub struct Terminal {
@@ -17,9 +17,9 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub fn start(world: &World, args: &[&str]) -> Terminal {
-        let terminal = Terminal { socket: world.folder.join("tmux") };
-        let program = world.router.prepare(args);
+    pub fn start(testbed: &Testbed, args: &[&str]) -> Terminal {
+        let terminal = Terminal { socket: testbed.folder.join("tmux") };
+        let program = testbed.router.prepare(args);
         let mut command = terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "30"]);
         command.arg(program.get_program()).args(program.get_args());
         assert!(command.status().expect("tmux, of the package tmux").success());
@@ -44,7 +44,7 @@ impl Terminal {
             let screen = self.screen();
             words.iter().all(|word| screen.contains(word))
         };
-        assert!(super::world::within(super::world::PATIENCE, sees), "no {words:?} in\n{}", self.screen());
+        assert!(super::testbed::within(super::testbed::PATIENCE, sees), "no {words:?} in\n{}", self.screen());
         self.screen()
     }
 
@@ -71,41 +71,41 @@ fn keep(name: &str, from: &Path) {
     }
 }
 
-fn quarantined(world: &World) -> serde_json::Value {
-    world.show("status")["quarantined"].clone()
+fn quarantined(testbed: &Testbed) -> serde_json::Value {
+    testbed.show("status")["quarantined"].clone()
 }
 
 #[test]
 fn top_shows_who_is_dropped_and_cuts_off_only_after_a_yes() {
     let _machine = share_machine();
-    let world = World::new();
-    world.run("top", &[]).refused(&["no gate", "help:"]);
-    world.attach(&dmz());
-    world.run("top", &[]).refused(&["needs a terminal", "help:"]);
-    let terminal = Terminal::start(&world, &["top", "-i", NIC]);
+    let testbed = Testbed::new();
+    testbed.run("top", &[]).refused(&["no gate", "help:"]);
+    testbed.attach(&dmz());
+    testbed.run("top", &[]).refused(&["needs a terminal", "help:"]);
+    let terminal = Terminal::start(&testbed, &["top", "-i", NIC]);
     terminal.see(&["native, strict, enforcing", "no daemon runs", "3 servers"]);
-    let _daemon = world.daemon(&dmz(), &[]);
-    let tap = world.tap_internet();
-    world.prove_drops(&tap, 40);
+    let _daemon = testbed.daemon(&dmz(), &[]);
+    let tap = testbed.tap_internet();
+    testbed.prove_drops(&tap, 40);
     let screen = terminal.see(&["web1", "new_flow", "open alarms: 1", "udp/4000"]);
-    let text = world.write("top.txt", &screen);
+    let text = testbed.write("top.txt", &screen);
     keep("top.txt", Path::new(&text));
 
     terminal.press("x");
     terminal.see(&["sure?", "cut web1 off for an hour"]);
     terminal.press("n");
     terminal.see(&["nothing was done"]);
-    assert_eq!(quarantined(&world), serde_json::json!([]));
+    assert_eq!(quarantined(&testbed), serde_json::json!([]));
     terminal.press("x");
     terminal.see(&["sure?"]);
     terminal.press("y");
     terminal.see(&["web1 is in quarantine for an hour", "web1 (quarantine)"]);
-    assert_eq!(quarantined(&world), serde_json::json!(["web1"]));
+    assert_eq!(quarantined(&testbed), serde_json::json!(["web1"]));
     terminal.press("r");
     terminal.see(&["release web1?"]);
     terminal.press("y");
     terminal.see(&["web1 is released"]);
-    assert_eq!(quarantined(&world), serde_json::json!([]));
+    assert_eq!(quarantined(&testbed), serde_json::json!([]));
     terminal.press("q");
     eventually("it has ended", || terminal.is_over());
 }
@@ -113,19 +113,19 @@ fn top_shows_who_is_dropped_and_cuts_off_only_after_a_yes() {
 #[test]
 fn top_ends_when_the_gate_is_lifted() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let terminal = Terminal::start(&world, &["top", "-i", NIC]);
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let terminal = Terminal::start(&testbed, &["top", "-i", NIC]);
     terminal.see(&["enforcing"]);
-    world.detach();
+    testbed.detach();
     eventually("it has ended", || terminal.is_over());
 }
 
 /// A headless browser, which may load nothing from anywhere.
-fn browse(world: &World, page: &str, more: &[&str]) -> String {
+fn browse(testbed: &Testbed, page: &str, more: &[&str]) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     // one that has ended may still hold its profile
-    let profile = world.folder.join(format!("browser{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    let profile = testbed.folder.join(format!("browser{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     let mut command = Command::new("unshare");
     // no network at all: a page that wants something from elsewhere is seen
     command.args([
@@ -146,7 +146,7 @@ fn browse(world: &World, page: &str, more: &[&str]) -> String {
     ]);
     command.args(["--disable-dev-shm-usage", "--enable-logging=stderr", "--window-size=1240,2300"]);
     command.arg(format!("--user-data-dir={}", profile.display())).args(more).arg(format!("file://{page}"));
-    command.env("HOME", &world.folder).stdin(Stdio::null());
+    command.env("HOME", &testbed.folder).stdin(Stdio::null());
     let output = command.output().expect("chromium, of the package chromium");
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -169,33 +169,33 @@ fn size_of_png(path: &str) -> (u32, u32) {
 #[test]
 fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &[]);
-    world.wait_for_consumer();
-    world.prove_drops(&tap, 25);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    testbed.wait_for_consumer();
+    testbed.prove_drops(&tap, 25);
     // one port of many, many ports of one, a download with a hostile payload
-    let socket = udp(&world.dmz, V4.web, 0);
+    let socket = udp(&testbed.dmz, V4.web, 0);
     for host in 1..=30_u8 {
         socket.send_to(b"worm", (format!("198.51.100.{host}"), 445_u16)).expect("a datagram");
     }
-    let mail = udp(&world.dmz, V4.mail, 0);
+    let mail = udp(&testbed.dmz, V4.mail, 0);
     for port in 8000..8040_u16 {
         mail.send_to(b"scan", (V4.peer, port)).expect("a datagram");
     }
-    let name = udp(&world.dmz, V4.dns, 0);
+    let name = udp(&testbed.dmz, V4.dns, 0);
     for _ in 0..3 {
         name.send_to(b"<script>&<b><b><b><b><b><b>", (V4.exchanger, 69_u16)).expect("a datagram");
     }
     daemon.hear(&["scan"]);
     daemon.hear(&["fetch"]);
-    eventually("all is written", || world.reported() == 98);
-    let path = world.folder.join("report.html").display().to_string();
-    let told = world.run("report", &["--from", "1h", "-o", &path]).done();
+    eventually("all is written", || testbed.reported() == 98);
+    let path = testbed.folder.join("report.html").display().to_string();
+    let told = testbed.run("report", &["--from", "1h", "-o", &path]).done();
     assert!(told.out.contains("98 drops"), "{told:#?}");
     // the interface is found, and the same page comes without the daemon, from the file
     daemon.end(nix::sys::signal::Signal::SIGTERM);
-    let again = world.router.portcullis(&["report", "--from", "1h", "-o", "-"]).done().out;
+    let again = testbed.router.portcullis(&["report", "--from", "1h", "-o", "-"]).done().out;
     let page = fs::read_to_string(&path).expect("the page");
     for words in ["What dmz0 kept in", "web1", "mx1", "ns1", "udp/445", "T1046", "198.51.100.25", "&lt;b&gt;"]
     {
@@ -206,24 +206,24 @@ fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
     }
     keep("report.html", Path::new(&path));
 
-    let document = browse(&world, &path, &["--dump-dom"]);
+    let document = browse(&testbed, &path, &["--dump-dom"]);
     assert!(
         document.contains("<svg class=\"lanes\"") && document.contains("<svg class=\"map\""),
         "{document}"
     );
     let mut pictures = Vec::new();
     for (scheme, flag) in [("light", "1"), ("dark", "0")] {
-        let picture = world.folder.join(format!("{scheme}.png")).display().to_string();
+        let picture = testbed.folder.join(format!("{scheme}.png")).display().to_string();
         let shot = format!("--screenshot={picture}");
         let scheme_flag = format!("--blink-settings=preferredColorScheme={flag}");
-        browse(&world, &path, &[&shot, &scheme_flag]);
+        browse(&testbed, &path, &[&shot, &scheme_flag]);
         assert_eq!(size_of_png(&picture), (1240, 2300));
         keep(&format!("report-{scheme}.png"), Path::new(&picture));
         pictures.push(fs::read(&picture).expect("a picture"));
     }
     assert_ne!(pictures[0], pictures[1], "light and dark look the same");
-    world
+    testbed
         .run("report", &["--from", "2020-01-02", "--to", "2020-01-01", "-o", &path])
         .refused(&["is not before"]);
-    world.run("report", &["-o", "/nowhere/report.html"]).refused(&["could not write", "help:"]);
+    testbed.run("report", &["-o", "/nowhere/report.html"]).refused(&["could not write", "help:"]);
 }

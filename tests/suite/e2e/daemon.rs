@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::command::Daemon;
 use super::policies::{dmz, dmz_with_eve, dmz_with_web, twin};
+use super::testbed::{NIC, Testbed, V4, eventually, exclusive, share_machine};
 use super::traffic::{FORBIDDEN, Traffic};
-use super::world::{NIC, V4, World, eventually, own_machine, share_machine};
 
 /// Lines of the event file that are of this type and about the forbidden datagrams.
 fn events(path: &Path, kind: &str) -> Vec<Value> {
@@ -24,84 +24,84 @@ fn count_told(path: &Path) -> u64 {
     events(path, "drop").iter().map(|line| line["portcullis"]["drops"].as_u64().expect("a count")).sum()
 }
 
-fn with_events(world: &World) -> (String, PathBuf) {
-    let path = world.folder.join("eve.json");
+fn with_events(testbed: &Testbed) -> (String, PathBuf) {
+    let path = testbed.folder.join("eve.json");
     (dmz_with_eve(&path.display().to_string()), path)
 }
 
 #[test]
 fn the_gate_holds_when_its_daemon_is_killed_and_when_it_is_stopped() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    world.prove_passes(&tap, 3);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    testbed.prove_passes(&tap, 3);
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
-        let mut daemon = world.daemon(&dmz(), &[]);
-        world.prove_drops(&tap, 5);
+        let mut daemon = testbed.daemon(&dmz(), &[]);
+        testbed.prove_drops(&tap, 5);
         let status = daemon.end(signal);
         if signal != Signal::SIGKILL {
             assert!(status.success(), "{status}");
             let last = daemon.said().pop().expect("a last word");
             assert!(last.contains("stays down") && last.contains(NIC), "{last}");
         }
-        world.prove_drops(&tap, 5);
-        let status = world.show("status");
+        testbed.prove_drops(&tap, 5);
+        let status = testbed.show("status");
         assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()));
     }
-    world.detach();
-    eventually("the gate is lifted", || !world.has_xdp());
-    world.prove_passes(&tap, 3);
+    testbed.detach();
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.prove_passes(&tap, 3);
 }
 
 #[test]
 fn a_daemon_that_was_told_to_lifts_the_gate_when_it_stops() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &["--raise-on-exit"]);
-    world.prove_drops(&tap, 5);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &["--detach-on-exit"]);
+    testbed.prove_drops(&tap, 5);
     assert!(daemon.end(Signal::SIGTERM).success());
     assert!(daemon.said().pop().expect("a last word").contains("lifted"));
-    assert!(!world.pins().exists());
-    eventually("the gate is lifted", || !world.has_xdp());
-    world.prove_passes(&tap, 5);
+    assert!(!testbed.pins().exists());
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.prove_passes(&tap, 5);
 
     // but not when it is killed
-    let mut daemon = world.daemon(&dmz(), &["--raise-on-exit"]);
+    let mut daemon = testbed.daemon(&dmz(), &["--detach-on-exit"]);
     daemon.end(Signal::SIGKILL);
-    world.prove_drops(&tap, 5);
+    testbed.prove_drops(&tap, 5);
 }
 
 #[test]
 fn an_upgrade_under_traffic_lets_nothing_through_and_loses_nothing() {
-    let _machine = own_machine();
-    let world = World::new();
-    world.attach(&twin(0));
-    let traffic = Traffic::start(&world);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let traffic = Traffic::start(&testbed);
     traffic.flow();
     for which in 1..=8 {
-        let path = world.write("policy.toml", &twin(which));
-        let outcome = world.run("attach", &["-p", &path, "-j"]).done().json();
+        let path = testbed.write("policy.toml", &twin(which));
+        let outcome = testbed.run("attach", &["-p", &path, "-j"]).done().json();
         assert_eq!((&outcome["replaced"], &outcome["attached"]), (&true.into(), &"native".into()));
         traffic.flow();
     }
-    let mut daemon = world.daemon(&twin(1), &[]);
+    let mut daemon = testbed.daemon(&twin(1), &[]);
     traffic.flow();
     daemon.end(Signal::SIGTERM);
     traffic.flow();
-    traffic.stop(&world);
+    traffic.stop(&testbed);
 }
 
 #[test]
 fn drops_while_no_daemon_ran_are_told_once() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let (policy, path) = with_events(&world);
-    world.attach(&policy);
-    world.prove_drops(&tap, 9);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let (policy, path) = with_events(&testbed);
+    testbed.attach(&policy);
+    testbed.prove_drops(&tap, 9);
 
-    let mut daemon = world.daemon(&policy, &[]);
+    let mut daemon = testbed.daemon(&policy, &[]);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     eventually("the drops are in the event file", || count_told(&path) == 9);
     assert!(events(&path, "drop").iter().all(|line| line["portcullis"]["while_away"] == true));
@@ -109,16 +109,16 @@ fn drops_while_no_daemon_ran_are_told_once() {
     daemon.end(Signal::SIGTERM);
 
     // the next daemon tells what came since, and only that
-    world.prove_drops(&tap, 4);
-    let mut daemon = world.daemon(&policy, &[]);
+    testbed.prove_drops(&tap, 4);
+    let mut daemon = testbed.daemon(&policy, &[]);
     eventually("the new drops are in the event file", || count_told(&path) >= 13);
     // and what comes while it listens
-    world.prove_drops(&tap, 2);
+    testbed.prove_drops(&tap, 2);
     eventually("the newest too", || count_told(&path) >= 15);
     daemon.end(Signal::SIGTERM);
     assert_eq!(count_told(&path), 15, "each drop is told once");
 
-    let mut daemon = world.daemon(&policy, &[]);
+    let mut daemon = testbed.daemon(&policy, &[]);
     daemon.end(Signal::SIGTERM);
     assert!(daemon.find(&["alarm"]).is_empty(), "{:#?}", daemon.said());
     assert_eq!(count_told(&path), 15, "nothing is told again");
@@ -127,19 +127,19 @@ fn drops_while_no_daemon_ran_are_told_once() {
 #[test]
 fn what_a_killed_daemon_may_not_have_told_the_next_one_tells() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let (policy, path) = with_events(&world);
-    let mut daemon = world.daemon(&policy, &[]);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let (policy, path) = with_events(&testbed);
+    let mut daemon = testbed.daemon(&policy, &[]);
     daemon.end(Signal::SIGKILL);
-    world.prove_drops(&tap, 6);
-    let mut daemon = world.daemon(&policy, &[]);
+    testbed.prove_drops(&tap, 6);
+    let mut daemon = testbed.daemon(&policy, &[]);
     eventually("the drops are told", || count_told(&path) == 6);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     daemon.end(Signal::SIGKILL);
     // rather twice than never
-    let mut daemon = world.daemon(&policy, &[]);
-    world.prove_drops(&tap, 1);
+    let mut daemon = testbed.daemon(&policy, &[]);
+    testbed.prove_drops(&tap, 1);
     eventually("the drop is told", || count_told(&path) >= 7);
     daemon.end(Signal::SIGTERM);
 }
@@ -147,52 +147,52 @@ fn what_a_killed_daemon_may_not_have_told_the_next_one_tells() {
 #[test]
 fn a_hangup_puts_the_file_into_force_and_a_bad_file_changes_nothing() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &[]);
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
 
-    world.write("daemon.toml", &dmz_with_web(r#""tcp/80""#));
+    testbed.write("daemon.toml", &dmz_with_web(r#""tcp/80""#));
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["- web1 may no longer accept tcp/443"]);
     daemon.hear(&["generation 2 is live"]);
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "drop");
-    world.prove_drops(&tap, 3);
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/443").0, "drop");
+    testbed.prove_drops(&tap, 3);
 
-    let good = world.run("show", &["policy"]).done().out;
-    world.write("daemon.toml", &dmz_with_web(r#""tcp/80", "tpc/443""#));
+    let good = testbed.run("show", &["policy"]).done().out;
+    testbed.write("daemon.toml", &dmz_with_web(r#""tcp/80", "tpc/443""#));
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["daemon.toml:"]);
     daemon.hear(&["the live policy stays"]);
-    assert_eq!(world.run("show", &["policy"]).done().out, good);
-    assert_eq!(world.show("status")["generation"], 2);
-    world.prove_drops(&tap, 3);
+    assert_eq!(testbed.run("show", &["policy"]).done().out, good);
+    assert_eq!(testbed.show("status")["generation"], 2);
+    testbed.prove_drops(&tap, 3);
 
     // it goes on, and the next good file counts again
-    world.write("daemon.toml", &dmz());
+    testbed.write("daemon.toml", &dmz());
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["+ web1 may accept tcp/443"]);
-    assert_eq!(world.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
+    assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
     assert!(daemon.end(Signal::SIGTERM).success());
 }
 
 #[test]
 fn a_command_that_keeps_the_gate_to_itself_holds_up_a_hangup_and_not_the_daemon() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let (policy, path) = with_events(&world);
-    let mut daemon = world.daemon(&policy, &[]);
-    let file = fs::File::options().write(true).open(world.lock()).expect("the lock");
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let (policy, path) = with_events(&testbed);
+    let mut daemon = testbed.daemon(&policy, &[]);
+    let file = fs::File::options().write(true).open(testbed.lock()).expect("the lock");
     let held = Flock::lock(file, FlockArg::LockExclusive).expect("the lock");
     daemon.signal(Signal::SIGHUP);
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
     eventually("the drops are told", || count_told(&path) == 3);
-    assert_eq!(world.show("status")["generation"], 1, "the lock was held");
+    assert_eq!(testbed.show("status")["generation"], 1, "the lock was held");
     drop(held);
     daemon.hear(&["generation 2 is live"]);
     // and one that is never done with it is named
-    let file = fs::File::options().write(true).open(world.lock()).expect("the lock");
+    let file = fs::File::options().write(true).open(testbed.lock()).expect("the lock");
     let _held = Flock::lock(file, FlockArg::LockExclusive).expect("the lock");
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["the live policy stays as it was"]);
@@ -202,30 +202,30 @@ fn a_command_that_keeps_the_gate_to_itself_holds_up_a_hangup_and_not_the_daemon(
 #[test]
 fn there_is_one_daemon_at_a_time_and_none_without_a_gate() {
     let _machine = share_machine();
-    let world = World::new();
-    let mut daemon = world.daemon(&dmz(), &[]);
-    let path = world.write("policy.toml", &dmz());
-    let second = world.run("run", &["-p", &path]);
+    let testbed = Testbed::new();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    let path = testbed.write("policy.toml", &dmz());
+    let second = testbed.run("run", &["-p", &path]);
     second.refused(&["another daemon", NIC, &format!("process {}", daemon.pid()), "help:"]);
-    assert_eq!(world.show("alarms"), Value::Array(Vec::new()));
+    assert_eq!(testbed.show("alarms"), Value::Array(Vec::new()));
 
-    world.detach();
+    testbed.detach();
     let status = daemon.wait();
     // a service must not be started again, which would put the gate down
     assert_eq!(status.code(), Some(0));
     assert!(!daemon.find(&["lifted by another command"]).is_empty(), "{:#?}", daemon.said());
-    assert!(!world.pins().exists(), "the daemon put something back");
-    world.run("show", &["alarms"]).refused(&["no daemon answers", "help:"]);
+    assert!(!testbed.pins().exists(), "the daemon put something back");
+    testbed.run("show", &["alarms"]).refused(&["no daemon answers", "help:"]);
 }
 
 #[test]
 fn a_gate_that_is_gone_without_an_order_is_a_failure_of_its_daemon() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    world.detach();
-    let mut daemon = world.daemon(&dmz(), &[]);
-    fs::remove_dir_all(world.pins()).expect("the pins");
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.detach();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    fs::remove_dir_all(testbed.pins()).expect("the pins");
     assert_eq!(daemon.wait().code(), Some(1));
     assert!(!daemon.find(&["pins of the gate", "nobody typed"]).is_empty(), "{:#?}", daemon.said());
 }
@@ -233,10 +233,10 @@ fn a_gate_that_is_gone_without_an_order_is_a_failure_of_its_daemon() {
 #[test]
 fn a_daemon_that_can_not_start_says_why_and_leaves_no_gate() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz_with_web(r#""tcp/80000""#));
-    let mut daemon = Daemon::start(world.router.prepare(&["run", "-i", NIC, "-p", &path]));
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz_with_web(r#""tcp/80000""#));
+    let mut daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &path]));
     assert_eq!(daemon.wait().code(), Some(1));
     assert!(!daemon.find(&["policy.toml:20:"]).is_empty(), "{:#?}", daemon.said());
-    assert!(!world.pins().exists());
+    assert!(!testbed.pins().exists());
 }

@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use super::command::Daemon;
 use super::policies::dmz;
+use super::testbed::{Testbed, V4, eventually, exclusive, stretch};
 use super::traffic::{FORBIDDEN, syn_of};
-use super::world::{V4, World, eventually, own_machine, stretch};
 
 const FLOOD: u64 = 400_000;
 /// Packets of one run: the kernel repeats it by itself.
@@ -121,9 +121,9 @@ impl Places {
 
     /// Sends one violation, waits until each has told of it, and says how long that took.
     #[track_caller]
-    fn time_violation(&self, world: &World, daemon: &Daemon, port: u16) -> [Duration; 3] {
+    fn time_violation(&self, testbed: &Testbed, daemon: &Daemon, port: u16) -> [Duration; 3] {
         let sent = Instant::now();
-        world.send_from_web(port, 1);
+        testbed.send_from_web(port, 1);
         let mut times = [None; 3];
         eventually("each sink has told of it", || {
             for (time, told) in times.iter_mut().zip(self.told(daemon, port)) {
@@ -139,12 +139,12 @@ impl Places {
 
 #[test]
 fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_without_a_daemon() {
-    let _machine = own_machine();
-    let world = World::new();
-    let places = Places { eve: world.folder.join("eve.json"), pages: world.folder.join("pages") };
-    let mut daemon = world.daemon(&places.policy(), &[]);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let places = Places { eve: testbed.folder.join("eve.json"), pages: testbed.folder.join("pages") };
+    let mut daemon = testbed.daemon(&places.policy(), &[]);
     let size = flood_size();
-    let gate = world.open_gate();
+    let gate = testbed.open_gate();
     let flood = Flood::new(&gate);
     std::thread::scope(|scope| {
         let _stop = Stop(&flood.stop);
@@ -153,7 +153,7 @@ fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_wit
             scope.spawn(move || flood.pour(seed));
         }
         flood.reaches(size / 2);
-        let times = places.time_violation(&world, &daemon, FORBIDDEN);
+        let times = places.time_violation(&testbed, &daemon, FORBIDDEN);
         eprintln!(
             "{} drops into the flood: told on stderr, in EVE and to the command after {times:?}",
             flood.sent.load(Ordering::Relaxed)
@@ -162,20 +162,20 @@ fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_wit
         flood.reaches(size);
         daemon.end(Signal::SIGKILL);
         // and the flood goes on
-        world.send_from_web(FORBIDDEN + 1, 1);
-        eventually("the ledger has it", || world.dropped("web1", "udp", FORBIDDEN + 1, "new_flow") == 1);
+        testbed.send_from_web(FORBIDDEN + 1, 1);
+        eventually("the ledger has it", || testbed.dropped("web1", "udp", FORBIDDEN + 1, "new_flow") == 1);
         let told = flood.sent.load(Ordering::Relaxed);
         flood.reaches(told + size / 10);
     });
     let sent = flood.sent.load(Ordering::Relaxed);
     let counted: u64 =
-        world.drops().iter().filter(|row| row.0["server"] == "mx1").map(super::command::Row::packets).sum();
+        testbed.drops().iter().filter(|row| row.0["server"] == "mx1").map(super::command::Row::packets).sum();
     assert_eq!(counted, sent, "the ledger is not exact");
     assert_eq!(places.told(&daemon, FORBIDDEN), [1, 1, 1], "not once");
     let opened = daemon.find(&["alarm #", " opened: "]).len();
     assert!(opened <= MOST_ALARMS, "{opened} alarms bury the reader");
 
-    let mut next = world.daemon(&places.policy(), &[]);
+    let mut next = testbed.daemon(&places.policy(), &[]);
     eventually("each sink of the next daemon has told of it", || {
         places.told(&next, FORBIDDEN + 1).iter().all(|told| *told > 0)
     });
@@ -183,18 +183,18 @@ fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_wit
     let away = away.iter().find(|line| line["service"] == format!("udp/{}", FORBIDDEN + 1)).expect("a page");
     assert_eq!(away["while_away"], true);
     // one more round of the sweep, and what it could tell twice is told
-    places.time_violation(&world, &next, FORBIDDEN + 2);
+    places.time_violation(&testbed, &next, FORBIDDEN + 2);
     assert!(next.end(Signal::SIGTERM).success());
     assert_eq!(places.told(&next, FORBIDDEN + 1), [1, 1, 1], "not once");
 }
 
 #[test]
 fn a_worm_is_told_from_a_try_soon_after_its_first_packet() {
-    let _machine = own_machine();
-    let world = World::new();
-    let daemon = world.daemon(&dmz(), &[]);
-    world.wait_for_consumer();
-    let gate = world.open_gate();
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let daemon = testbed.daemon(&dmz(), &[]);
+    testbed.wait_for_consumer();
+    let gate = testbed.open_gate();
     let mut frame = syn_of(V4.mail, 445);
     let start = Instant::now();
     let mut told = None;

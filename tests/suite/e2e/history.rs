@@ -13,10 +13,10 @@ use serde_json::Value;
 use super::command::Daemon;
 use super::kills::{Dice, kill_after};
 use super::policies::dmz;
+use super::testbed::{NIC, PATIENCE, Testbed, V4, eventually, share_machine, within};
 use super::traffic::FORBIDDEN;
-use super::world::{NIC, PATIENCE, V4, World, eventually, share_machine, within};
 
-impl World {
+impl Testbed {
     /// `alarms -j` with these arguments.
     #[track_caller]
     pub fn alarms(&self, args: &[&str]) -> Vec<Value> {
@@ -45,82 +45,82 @@ fn packets(alarm: &Value) -> u64 {
 #[test]
 fn alarms_and_drops_survive_the_daemon_and_are_told_with_and_without_one() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    world.run("alarms", &[]).refused(&["no history", NIC, "help:"]);
-    let mut daemon = world.daemon(&dmz(), &[]);
-    world.prove_drops(&tap, 7);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    testbed.run("alarms", &[]).refused(&["no history", NIC, "help:"]);
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    testbed.prove_drops(&tap, 7);
     eventually("the alarm is told", || {
-        let alarms = world.alarms(&[]);
+        let alarms = testbed.alarms(&[]);
         alarms.len() == 1 && alarms[0]["state"] == "open" && packets(&alarms[0]) == 7
     });
     // and is on disk: a kill right now loses nothing but what the next daemon tells again
-    eventually("the drops are written", || world.reported() == 7);
+    eventually("the drops are written", || testbed.reported() == 7);
     daemon.end(Signal::SIGKILL);
-    let alarms = world.alarms(&[]);
+    let alarms = testbed.alarms(&[]);
     assert_eq!((alarms.len(), &alarms[0]["state"]), (1, &"cut_off".into()));
-    assert!(world.alarms(&["--open"]).is_empty(), "without a daemon nothing is open");
+    assert!(testbed.alarms(&["--open"]).is_empty(), "without a daemon nothing is open");
     assert_eq!(alarms[0]["server"], "web1");
-    assert_eq!(world.reported(), 7);
+    assert_eq!(testbed.reported(), 7);
 
     // while no daemon runs
-    world.prove_drops(&tap, 5);
-    let mut daemon = world.daemon(&dmz(), &[]);
+    testbed.prove_drops(&tap, 5);
+    let mut daemon = testbed.daemon(&dmz(), &[]);
     eventually("what came meanwhile is told as such", || {
-        world.alarms(&["--open"]).iter().any(|alarm| alarm["while_away"] == true && packets(alarm) >= 5)
+        testbed.alarms(&["--open"]).iter().any(|alarm| alarm["while_away"] == true && packets(alarm) >= 5)
     });
-    let alarms = world.alarms(&[]);
+    let alarms = testbed.alarms(&[]);
     let ids: Vec<u64> = alarms.iter().map(|alarm| alarm["id"].as_u64().expect("an id")).collect();
     assert_eq!(ids, [1, 2], "ids go on where the last daemon's ended");
     assert_eq!((&alarms[0]["state"], &alarms[1]["state"]), (&"cut_off".into(), &"open".into()));
-    let table = world.run("alarms", &[]).done().out;
+    let table = testbed.run("alarms", &[]).done().out;
     assert!(table.contains("cut off") && table.contains("open, while away"), "{table}");
     assert!(table.contains("next for #2: portcullis quarantine -i dmz0 web1"), "{table}");
     assert!(daemon.end(Signal::SIGTERM).success());
-    let past = world.alarms(&[]);
+    let past = testbed.alarms(&[]);
     assert_eq!(past.len(), 2);
-    assert_eq!(world.reported(), 12, "each drop is in the history once, kill or no kill");
+    assert_eq!(testbed.reported(), 12, "each drop is in the history once, kill or no kill");
 }
 
 #[test]
 fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     const ROUNDS: u64 = 8;
     let written = |daemon: &Daemon, round: u64, drops: u64| {
         assert!(
-            within(PATIENCE, || world.reported() == drops),
+            within(PATIENCE, || testbed.reported() == drops),
             "round {round}: {} of {drops} drops in the history; ledger {:#?}; the daemon said {:#?}",
-            world.reported(),
-            world.drops(),
+            testbed.reported(),
+            testbed.drops(),
             daemon.said()
         );
     };
-    let path = world.write("policy.toml", &dmz());
+    let path = testbed.write("policy.toml", &dmz());
     let mut dice = Dice(0x0dd5_eed5);
     for round in 0..ROUNDS {
         // while it comes up, in which it makes, opens and mends the database
         for _ in 0..3 {
-            kill_after(&world, &["run", "-i", NIC, "-p", &path], dice.up_to(Duration::from_millis(700)));
+            kill_after(&testbed, &["run", "-i", NIC, "-p", &path], dice.up_to(Duration::from_millis(700)));
         }
-        let mut daemon = world.daemon(&dmz(), &[]);
-        world.prove_drops(&tap, 3);
+        let mut daemon = testbed.daemon(&dmz(), &[]);
+        testbed.prove_drops(&tap, 3);
         // at once, when the alarm is told, when it is written
         match round % 3 {
             0 => {}
-            1 => eventually("it is told", || !world.alarms(&["--open"]).is_empty()),
+            1 => eventually("it is told", || !testbed.alarms(&["--open"]).is_empty()),
             _ => written(&daemon, round, 3 * (round + 1)),
         }
         daemon.end(Signal::SIGKILL);
     }
-    let mut daemon = world.daemon(&dmz(), &[]);
+    let mut daemon = testbed.daemon(&dmz(), &[]);
     written(&daemon, ROUNDS, 3 * ROUNDS);
     assert!(daemon.end(Signal::SIGTERM).success());
-    assert_eq!(world.reported(), 3 * ROUNDS);
-    let alarms = world.alarms(&[]);
+    assert_eq!(testbed.reported(), 3 * ROUNDS);
+    let alarms = testbed.alarms(&[]);
     assert!(!alarms.is_empty() && alarms.iter().all(|alarm| alarm["server"] == "web1"), "{alarms:#?}");
-    let left = fs::read_dir(world.history()).expect("the history's folder");
+    let left = fs::read_dir(testbed.history()).expect("the history's folder");
     let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
     assert_eq!(left, ["history.redb"], "nothing is damaged, and no half of one is left");
 }
@@ -128,7 +128,7 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
 /// A daemon has told of 3 drops and was killed; 2 came after it, and 4 while the next one waits for a
 /// history that somebody reads.
 struct Late {
-    world: World,
+    testbed: Testbed,
     daemon: Daemon,
     reader: File,
 }
@@ -137,27 +137,27 @@ impl Late {
     const DROPS: u64 = 3 + 2 + 4;
 
     fn new() -> Late {
-        let world = World::new();
-        let tap = world.tap_internet();
-        let mut daemon = world.daemon(&dmz(), &[]);
-        world.prove_drops(&tap, 3);
-        eventually("the drops are written", || world.reported() == 3);
+        let testbed = Testbed::new();
+        let tap = testbed.tap_internet();
+        let mut daemon = testbed.daemon(&dmz(), &[]);
+        testbed.prove_drops(&tap, 3);
+        eventually("the drops are written", || testbed.reported() == 3);
         daemon.end(Signal::SIGKILL);
-        world.prove_drops(&tap, 2);
-        let reader = File::open(world.history().join("history.redb")).expect("it");
+        testbed.prove_drops(&tap, 2);
+        let reader = File::open(testbed.history().join("history.redb")).expect("it");
         reader.lock().expect("a lock, as redb has it");
-        let daemon = world.daemon(&dmz(), &[]);
+        let daemon = testbed.daemon(&dmz(), &[]);
         daemon.hear(&["the history", "does not answer", "the daemon goes on"]);
-        world.prove_drops(&tap, 4);
+        testbed.prove_drops(&tap, 4);
         // what happens now is told at once, and what came before when it is known what was told of it
         daemon.hear(&["alarm #", "opened", "udp/4000"]);
         assert!(daemon.find(&["while no daemon listened"]).is_empty(), "{:#?}", daemon.said());
-        Late { world, daemon, reader }
+        Late { testbed, daemon, reader }
     }
 
     #[track_caller]
     fn expect_all(&self) {
-        eventually("each drop is in the history once", || self.world.reported() == Late::DROPS);
+        eventually("each drop is in the history once", || self.testbed.reported() == Late::DROPS);
         assert!(self.daemon.find(&["once more"]).is_empty(), "{:#?}", self.daemon.said());
     }
 }
@@ -169,11 +169,11 @@ fn a_history_that_somebody_reads_while_the_daemon_starts_still_has_each_drop_onc
     late.reader.unlock().expect("an end of it");
     late.expect_all();
     eventually("the alarm has what came before", || {
-        let alarms = late.world.alarms(&["--open"]);
+        let alarms = late.testbed.alarms(&["--open"]);
         alarms.len() == 1 && alarms[0]["while_away"] == true && packets(&alarms[0]) == 2 + 4
     });
     assert!(late.daemon.end(Signal::SIGTERM).success());
-    assert_eq!(late.world.reported(), Late::DROPS);
+    assert_eq!(late.testbed.reported(), Late::DROPS);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_daemon_that_ends_before_the_history_answers_leaves_its_drops_to_the_next_on
     let mut late = Late::new();
     assert!(late.daemon.end(Signal::SIGTERM).success());
     late.reader.unlock().expect("an end of it");
-    late.daemon = late.world.daemon(&dmz(), &[]);
+    late.daemon = late.testbed.daemon(&dmz(), &[]);
     late.expect_all();
 }
 
@@ -190,12 +190,12 @@ fn a_daemon_that_ends_before_the_history_answers_leaves_its_drops_to_the_next_on
 fn a_gate_that_is_lifted_before_the_history_answers_takes_no_drop_with_it() {
     let _machine = share_machine();
     let mut late = Late::new();
-    late.world.detach();
+    late.testbed.detach();
     late.daemon.hear(&["was lifted by another command"]);
     late.reader.unlock().expect("an end of it");
     assert!(late.daemon.wait().success());
     // if the answer came too late, what the daemon before had told is there twice, rather than never
-    let reported = late.world.reported();
+    let reported = late.testbed.reported();
     assert!(reported == Late::DROPS || reported == Late::DROPS + 3, "{reported} drops");
 }
 
@@ -227,8 +227,8 @@ impl SmallDisk {
     }
 
     /// The program on the router, with this disk.
-    fn prepare(&self, world: &World, args: &[&str]) -> Command {
-        let mut command = world.router.command("nsenter");
+    fn prepare(&self, testbed: &Testbed, args: &[&str]) -> Command {
+        let mut command = testbed.router.command("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
         command.arg("--").arg(env!("CARGO_BIN_EXE_portcullis")).args(args);
         command.env_remove("RUST_LOG").env_remove("NO_COLOR");
@@ -259,45 +259,49 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     let disk = SmallDisk::new(8192);
-    let path = world.write("daemon.toml", &dmz());
+    let path = testbed.write("daemon.toml", &dmz());
     let start = || {
-        let daemon = Daemon::start(disk.prepare(&world, &["run", "-i", NIC, "-p", &path]));
+        let daemon = Daemon::start(disk.prepare(&testbed, &["run", "-i", NIC, "-p", &path]));
         daemon.hear(&["the gate on dmz0 is down"]);
         daemon
     };
     let mut daemon = start();
-    world.prove_drops(&tap, 4);
-    eventually("it is written", || world.reported() == 4);
+    testbed.prove_drops(&tap, 4);
+    eventually("it is written", || testbed.reported() == 4);
     disk.fill();
-    world.prove_drops(&tap, 6);
+    testbed.prove_drops(&tap, 6);
     daemon.hear(&["could not write the history", "tried again"]);
     // the alarm itself went out, and the daemon answers
     daemon.hear(&["alarm #1", "web1", "udp/4000"]);
     eventually("the open alarm is told from memory", || {
-        world.show("alarms").as_array().is_some_and(|alarms| alarms.iter().any(|alarm| packets(alarm) >= 10))
+        testbed
+            .show("alarms")
+            .as_array()
+            .is_some_and(|alarms| alarms.iter().any(|alarm| packets(alarm) >= 10))
     });
     disk.empty();
-    eventually("what was refused is written, exactly", || world.reported() == 10);
+    eventually("what was refused is written, exactly", || testbed.reported() == 10);
 
     // killed on a full disk: what was written stays, and the next daemon does its work
     disk.fill();
-    world.prove_drops(&tap, 2);
+    testbed.prove_drops(&tap, 2);
     daemon.end(Signal::SIGKILL);
     let mut daemon = start();
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     disk.empty();
-    eventually("the history has the old and the new", || world.reported() == 15);
-    let alarms = world.alarms(&[]);
+    eventually("the history has the old and the new", || testbed.reported() == 15);
+    let alarms = testbed.alarms(&[]);
     assert!(alarms.iter().any(|alarm| alarm["state"] == "cut_off"), "{alarms:#?}");
     assert!(alarms.iter().any(|alarm| alarm["state"] == "open"), "{alarms:#?}");
     assert!(daemon.end(Signal::SIGTERM).success());
     // no daemon answers any more: of the disk itself
-    let page = world.folder.join("count.html").display().to_string();
-    let output = disk.prepare(&world, &["report", "-i", NIC, "-o", &page, "-j"]).output().expect("a report");
+    let page = testbed.folder.join("count.html").display().to_string();
+    let output =
+        disk.prepare(&testbed, &["report", "-i", NIC, "-o", &page, "-j"]).output().expect("a report");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["drops"], 15, "each drop is in the history once, full disk or not");
 }
@@ -305,13 +309,13 @@ fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room
 #[test]
 fn whoever_follows_is_told_what_happens_and_filters_hold() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    world.run("alarms", &["--follow"]).refused(&["no daemon answers", "help:"]);
-    let mut daemon = world.daemon(&dmz(), &[]);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    testbed.run("alarms", &["--follow"]).refused(&["no daemon answers", "help:"]);
+    let mut daemon = testbed.daemon(&dmz(), &[]);
     let follow = |args: &[&str], name: &str| {
-        let path = world.folder.join(name);
-        let mut command = world.router.prepare(&[&["alarms", "-i", NIC, "--follow"], args].concat());
+        let path = testbed.folder.join(name);
+        let mut command = testbed.router.prepare(&[&["alarms", "-i", NIC, "--follow"], args].concat());
         let file = File::create(&path).expect("a file");
         let child = command.stdout(file).stderr(Stdio::null()).spawn().expect("the program");
         (Guard(child), move || fs::read_to_string(&path).expect("a file"))
@@ -319,12 +323,12 @@ fn whoever_follows_is_told_what_happens_and_filters_hold() {
     let (_all, all) = follow(&["-j"], "all.json");
     let (mut to_mail, mail) = follow(&["--server", "mx1"], "mail.txt");
     // until both are known to the daemon
-    eventually("the followers are connected", || count_clients(&world, &daemon) >= 2);
-    world.prove_drops(&tap, 2);
+    eventually("the followers are connected", || count_clients(&testbed, &daemon) >= 2);
+    testbed.prove_drops(&tap, 2);
     eventually("who follows all is told", || all().contains('\n'));
     let alarm: Value = serde_json::from_str(all().lines().next().expect("a line")).expect("JSON");
     assert_eq!((&alarm["server"], &alarm["state"]), (&"web1".into(), &"open".into()));
-    eventually("it is in the history", || !world.alarms(&[]).is_empty());
+    eventually("it is in the history", || !testbed.alarms(&[]).is_empty());
     for (args, found) in [
         (&["--server", "web1"][..], 1),
         (&["--server", "mx1"], 0),
@@ -337,19 +341,19 @@ fn whoever_follows_is_told_what_happens_and_filters_hold() {
         (&["--to", "1h"], 0),
         (&["--from", "2020-01-01", "--to", "2020-01-02 12:00"], 0),
     ] {
-        assert_eq!(world.alarms(args).len(), found, "{args:?}");
+        assert_eq!(testbed.alarms(args).len(), found, "{args:?}");
     }
-    let outcome = world.run("alarms", &["--kind", "sprad"]);
+    let outcome = testbed.run("alarms", &["--kind", "sprad"]);
     assert_eq!(outcome.code, Some(2), "{outcome:#?}");
     // the mail server's follower is listened to, and what the web server does meanwhile passes it by
-    let socket = super::socket::udp(&world.dmz, V4.mail, 0);
+    let socket = super::socket::udp(&testbed.dmz, V4.mail, 0);
     let try_mail = |port: u16| {
         socket.send_to(b"out", (V4.peer, port)).expect("a datagram");
         let line = format!("mx1 tried udp/{port}");
         eventually("who follows the mail server is told", || mail().contains(&line));
     };
     try_mail(FORBIDDEN);
-    world.send_from_web(FORBIDDEN + 1, 1);
+    testbed.send_from_web(FORBIDDEN + 1, 1);
     eventually("who follows all is told", || all().contains("web1 tried udp/4001"));
     // its lines come in their order: after this one the web server's would be there
     try_mail(FORBIDDEN + 2);
@@ -370,8 +374,8 @@ impl Drop for Guard {
 }
 
 /// Connections to the daemon's socket.
-fn count_clients(world: &World, daemon: &Daemon) -> usize {
-    let path = world.socket().display().to_string();
+fn count_clients(testbed: &Testbed, daemon: &Daemon) -> usize {
+    let path = testbed.socket().display().to_string();
     let table = fs::read_to_string(format!("/proc/{}/net/unix", daemon.pid())).unwrap_or_default();
     // one line is the listener's
     table.lines().filter(|line| line.ends_with(&path)).count().saturating_sub(1)
@@ -380,14 +384,14 @@ fn count_clients(world: &World, daemon: &Daemon) -> usize {
 #[test]
 fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &["--metrics", "127.0.0.1:9464"]);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &["--metrics", "127.0.0.1:9464"]);
     let left = || {
-        let page = super::metrics::scrape(&world);
+        let page = super::metrics::scrape(&testbed);
         super::metrics::value(&page, "portcullis_clients_left_total", &[])
     };
-    let connect = || UnixStream::connect(world.socket()).expect("the daemon's socket");
+    let connect = || UnixStream::connect(testbed.socket()).expect("the daemon's socket");
     let mute: Vec<UnixStream> = (0..4).map(|_| connect()).collect();
     let deaf: Vec<UnixStream> = (0..4)
         .map(|_| {
@@ -402,14 +406,14 @@ fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
     rude.read_to_string(&mut answer).expect("an answer or an end");
     // 39 changes by each server until its tries are one scan: the kernel keeps some 90 for who does not read
     for server in [V4.web, V4.mail, V4.dns] {
-        let socket = super::socket::udp(&world.dmz, server, 0);
+        let socket = super::socket::udp(&testbed.dmz, server, 0);
         for port in 0..60_u16 {
             socket.send_to(b"out", (V4.peer, FORBIDDEN + 10 + port)).expect("a datagram");
         }
     }
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
     daemon.hear(&["updated", "web1 tried", "63 packets dropped"]);
-    eventually("whoever reads is answered", || !world.alarms(&["--open"]).is_empty());
+    eventually("whoever reads is answered", || !testbed.alarms(&["--open"]).is_empty());
     eventually("all of them are left, and only they", || left() == Some(8.0));
     drop((mute, deaf));
     assert!(daemon.end(Signal::SIGTERM).success());
@@ -418,40 +422,40 @@ fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
 #[test]
 fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     let asked = "\n[alarms]\nquarantine_on = [\"attempt\"]\nquarantine_for = \"5m\"\n";
     let observed = dmz().replace(
         "roles = [\"mail\", \"managed\"]\n",
         "roles = [\"mail\", \"managed\"]\nmode = \"observe\"\n",
     );
-    let daemon = world.daemon(&format!("{observed}{asked}"), &[]);
-    world.wait_for_consumer();
+    let daemon = testbed.daemon(&format!("{observed}{asked}"), &[]);
+    testbed.wait_for_consumer();
     // the mail server is only observed: an alarm, and nothing is done
-    let socket = super::socket::udp(&world.dmz, V4.mail, 0);
+    let socket = super::socket::udp(&testbed.dmz, V4.mail, 0);
     socket.send_to(b"out", (V4.peer, FORBIDDEN)).expect("a datagram");
     daemon.hear(&["alarm #1", "mx1", "NOT dropped"]);
-    world.prove_drops(&tap, 1);
+    testbed.prove_drops(&tap, 1);
     daemon.hear(&["web1 was put into quarantine for 300 s by this alarm", "portcullis release -i dmz0 web1"]);
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!(status["quarantined"], serde_json::json!(["web1"]));
     // every sink is told, and the history
     daemon.hear(&["alarm #2 updated", "web1 was put into quarantine for 300 s"]);
     eventually("the history has it", || {
-        world
+        testbed
             .alarms(&[])
             .iter()
             .any(|alarm| alarm["response"].as_str().is_some_and(|text| text.contains("put into quarantine")))
     });
     // released by hand, it stays released until another alarm turns up
-    world.run("release", &["web1"]).done();
-    assert_eq!(world.show("status")["quarantined"], serde_json::json!([]));
-    world.prove_drops(&tap, 1);
+    testbed.run("release", &["web1"]).done();
+    assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
+    testbed.prove_drops(&tap, 1);
     // what is told can have an answer: the packet is told when the alarm is due again
     daemon.hear(&["alarm #2 updated", "2 packets dropped"]);
     // and is answered before the next who asks
-    let alarms = world.show("alarms");
+    let alarms = testbed.show("alarms");
     let of_web = alarms.as_array().into_iter().flatten().find(|alarm| alarm["id"] == 2);
     assert_eq!(of_web.map(packets), Some(2), "{alarms:#}");
-    assert_eq!(world.show("status")["quarantined"], serde_json::json!([]));
+    assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
 }

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::gate::{Gate, Mode, Place, Verdict};
+use portcullis::gate::{Gate, GatePlace, Mode, Verdict};
 
 use super::command::Running;
 use super::policies::twin;
+use super::testbed::{NIC, Testbed, V4, eventually, exclusive, tracker_hook};
 use super::traffic::{Traffic, syn};
-use super::world::{NIC, V4, World, eventually, own_machine, tracker_hook};
 
 const APPLY_KILLS: u32 = 120;
 /// Of each command that loads the programs, which takes the kernel most of a second.
@@ -27,24 +27,24 @@ impl Dice {
 }
 
 /// Starts a command and kills it after a time; returns whether it was still at work.
-pub fn kill_after(world: &World, args: &[&str], time: Duration) -> bool {
-    let running = Running::start(world.router.prepare(args));
+pub fn kill_after(testbed: &Testbed, args: &[&str], time: Duration) -> bool {
+    let running = Running::start(testbed.router.prepare(args));
     // the moment is what this is about
     std::thread::sleep(time);
     running.kill()
 }
 
 /// How long a command takes, and a little more: in this time it is killed.
-pub fn time_command(world: &World, args: &[&str]) -> Duration {
+pub fn time_command(testbed: &Testbed, args: &[&str]) -> Duration {
     let start = Instant::now();
-    world.router.portcullis(args).done();
+    testbed.router.portcullis(args).done();
     start.elapsed() * 6 / 5
 }
 
 /// Which of the twins is in force; its text and its verdicts agree, and it is attached.
 #[track_caller]
-pub fn find_twin(world: &World, place: &Place) -> usize {
-    let (gate, mode) = world.router.enter(|| {
+pub fn find_twin(testbed: &Testbed, place: &GatePlace) -> usize {
+    let (gate, mode) = testbed.router.enter(|| {
         let gate = Gate::open(place).expect("a gate");
         let mode = gate.find_mode(place);
         (gate, mode)
@@ -63,58 +63,58 @@ pub fn find_twin(world: &World, place: &Place) -> usize {
 
 /// As [`find_twin`], by what the commands say.
 #[track_caller]
-fn ask_twin(world: &World) -> usize {
-    let text = world.run("show", &["policy"]).done().out;
+fn ask_twin(testbed: &Testbed) -> usize {
+    let text = testbed.run("show", &["policy"]).done().out;
     let which = [0, 1].into_iter().find(|which| twin(*which) == text).expect("one of the policies");
     for (twin, port) in [(0, "tcp/9001"), (1, "tcp/9002")] {
-        let (verdict, _) = world.verdict(V4.web, V4.peer, port);
+        let (verdict, _) = testbed.verdict(V4.web, V4.peer, port);
         assert_eq!(verdict, if twin == which { "pass" } else { "drop" }, "{port} under policy {which}");
     }
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
     which
 }
 
 #[test]
 fn an_apply_that_is_killed_leaves_the_old_policy_or_the_new_one() {
-    let _machine = own_machine();
-    let world = World::new();
-    world.attach(&twin(0));
-    let place = world.place();
-    let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
-    let traffic = Traffic::start(&world);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let place = testbed.place();
+    let paths = [testbed.write("0.toml", &twin(0)), testbed.write("1.toml", &twin(1))];
+    let traffic = Traffic::start(&testbed);
     traffic.flow();
-    let whole = time_command(&world, &["apply", "-i", NIC, &paths[0]]);
+    let whole = time_command(&testbed, &["apply", "-i", NIC, &paths[0]]);
     let mut dice = Dice(0x9e37_79b9);
     let (mut old, mut at_work, mut changed) = (0, 0, 0);
     for number in 0..APPLY_KILLS {
         let time = dice.up_to(whole);
-        at_work += u32::from(kill_after(&world, &["apply", "-i", NIC, &paths[1 - old]], time));
-        let live = find_twin(&world, &place);
+        at_work += u32::from(kill_after(&testbed, &["apply", "-i", NIC, &paths[1 - old]], time));
+        let live = find_twin(&testbed, &place);
         if number % 10 == 0 {
-            assert_eq!(ask_twin(&world), live);
+            assert_eq!(ask_twin(&testbed), live);
         }
         changed += u32::from(live != old);
         // the next one works, whichever it is
         old = 1 - live;
-        world.run("apply", &[&paths[old]]).done();
-        assert_eq!(find_twin(&world, &place), old);
+        testbed.run("apply", &[&paths[old]]).done();
+        assert_eq!(find_twin(&testbed, &place), old);
     }
-    let report = traffic.stop(&world);
+    let report = traffic.stop(&testbed);
     eprintln!("{at_work} of {APPLY_KILLS} were killed at work, {changed} had changed the policy; {report:?}");
     assert!(at_work >= 10 && (1..APPLY_KILLS).contains(&changed), "the moments do not spread");
 }
 
 #[test]
 fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
-    let _machine = own_machine();
-    let world = World::new();
-    world.attach(&twin(0));
-    let place = world.place();
-    let paths = [world.write("0.toml", &twin(0)), world.write("1.toml", &twin(1))];
-    let traffic = Traffic::start(&world);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let place = testbed.place();
+    let paths = [testbed.write("0.toml", &twin(0)), testbed.write("1.toml", &twin(1))];
+    let traffic = Traffic::start(&testbed);
     traffic.flow();
-    let whole = time_command(&world, &["attach", "-i", NIC, "-p", &paths[0]]);
+    let whole = time_command(&testbed, &["attach", "-i", NIC, "-p", &paths[0]]);
     let mut dice = Dice(0x2545_f491);
     let mut old = 0;
     for command in ["attach", "run"] {
@@ -122,61 +122,61 @@ fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
         for number in 0..LOAD_KILLS {
             let time = dice.up_to(whole);
             let args = [command, "-i", NIC, "-p", &paths[1 - old]];
-            at_work += u32::from(kill_after(&world, &args, time));
-            let live = find_twin(&world, &place);
-            assert_eq!(ask_twin(&world), live);
+            at_work += u32::from(kill_after(&testbed, &args, time));
+            let live = find_twin(&testbed, &place);
+            assert_eq!(ask_twin(&testbed), live);
             old = 1 - live;
             if number % 4 == 0 {
-                world.run("attach", &["-p", &paths[old]]).done();
+                testbed.run("attach", &["-p", &paths[old]]).done();
             } else {
-                world.run("apply", &[&paths[old]]).done();
+                testbed.run("apply", &[&paths[old]]).done();
             }
-            assert_eq!(find_twin(&world, &place), old);
+            assert_eq!(find_twin(&testbed, &place), old);
         }
         eprintln!("{at_work} of {LOAD_KILLS} were killed at work: {command}");
         assert!(at_work >= 3, "{command} was killed at work {at_work} times");
     }
-    traffic.stop(&world);
+    traffic.stop(&testbed);
 }
 
 #[test]
 fn a_first_attach_that_is_killed_is_in_nobodys_way() {
-    let _machine = own_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &super::policies::dmz());
-    let tap = world.tap_internet();
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &super::policies::dmz());
+    let tap = testbed.tap_internet();
     let mut dice = Dice(0x1234_5678);
-    let whole = time_command(&world, &["attach", "-i", NIC, "-p", &path]);
-    world.detach();
+    let whole = time_command(&testbed, &["attach", "-i", NIC, "-p", &path]);
+    testbed.detach();
     for _ in 0..LOAD_KILLS {
-        kill_after(&world, &["attach", "-i", NIC, "-p", &path], dice.up_to(whole));
-        world.run("attach", &["-p", &path]).done();
-        let status = world.show("status");
+        kill_after(&testbed, &["attach", "-i", NIC, "-p", &path], dice.up_to(whole));
+        testbed.run("attach", &["-p", &path]).done();
+        let status = testbed.show("status");
         assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &tracker_hook().into()));
         assert_eq!(status["warnings"], serde_json::json!([]));
-        world.prove_drops(&tap, 2);
-        world.detach();
-        assert!(!world.pins().exists(), "pins are left");
-        eventually("the gate is lifted", || !world.has_xdp());
-        world.prove_passes(&tap, 1);
+        testbed.prove_drops(&tap, 2);
+        testbed.detach();
+        assert!(!testbed.pins().exists(), "pins are left");
+        eventually("the gate is lifted", || !testbed.has_xdp());
+        testbed.prove_passes(&tap, 1);
     }
 }
 
 #[test]
 fn a_detach_that_is_killed_is_finished_by_the_next_one() {
-    let _machine = own_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &super::policies::dmz());
-    let tap = world.tap_internet();
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &super::policies::dmz());
+    let tap = testbed.tap_internet();
     let mut dice = Dice(0x0bad_cafe);
-    world.attach(&super::policies::dmz());
-    let whole = time_command(&world, &["detach", "-i", NIC]);
+    testbed.attach(&super::policies::dmz());
+    let whole = time_command(&testbed, &["detach", "-i", NIC]);
     for _ in 0..LOAD_KILLS {
-        world.run("attach", &["-p", &path]).done();
-        kill_after(&world, &["detach", "-i", NIC], dice.up_to(whole));
-        world.run("detach", &[]).done();
-        assert!(!world.pins().exists(), "pins are left");
-        eventually("the gate is lifted", || !world.has_xdp());
-        world.prove_passes(&tap, 1);
+        testbed.run("attach", &["-p", &path]).done();
+        kill_after(&testbed, &["detach", "-i", NIC], dice.up_to(whole));
+        testbed.run("detach", &[]).done();
+        assert!(!testbed.pins().exists(), "pins are left");
+        eventually("the gate is lifted", || !testbed.has_xdp());
+        testbed.prove_passes(&tap, 1);
     }
 }

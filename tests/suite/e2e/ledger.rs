@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::policies::{dmz, dmz_with_eve};
 use super::socket::udp;
 use super::tap::UDP;
+use super::testbed::{FAMILIES, Testbed, V4, V6, eventually, exclusive, ip, share_machine};
 use super::traffic::FORBIDDEN;
-use super::world::{FAMILIES, V4, V6, World, eventually, ip, own_machine, share_machine};
 
 const THREADS: u64 = 4;
 const EACH: u64 = 5_000;
@@ -20,14 +20,14 @@ const BURST: u64 = 32;
 
 /// Sends forbidden datagrams from several threads and two addresses into the same row, no faster
 /// than the NIC takes them.
-fn flood(world: &World) {
-    let gate = world.open_gate();
+fn flood(testbed: &Testbed) {
+    let gate = testbed.open_gate();
     let sum = || gate.ledger().expect("the ledger").iter().map(|(_, row)| row.packets).sum::<u64>();
     let (before, sent) = (sum(), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let family = FAMILIES[thread as usize % 2];
-            let socket = udp(&world.dmz, family.web, 0);
+            let socket = udp(&testbed.dmz, family.web, 0);
             let (sum, sent) = (&sum, &sent);
             scope.spawn(move || {
                 for _ in 0..EACH.div_ceil(BURST) {
@@ -46,7 +46,7 @@ fn flood(world: &World) {
     let sent = sent.into_inner();
     assert!(sent >= THREADS * EACH);
     assert_eq!(sum() - before, sent, "the ledger");
-    let rows = world.drops();
+    let rows = testbed.drops();
     assert_eq!(rows.len(), 1, "one kind of drop: {rows:#?}");
     assert_eq!(rows[0].packets(), before + sent);
     let counters = gate.counters(false).expect("counters");
@@ -57,29 +57,29 @@ fn flood(world: &World) {
 
 #[test]
 fn the_ledger_counts_every_drop_of_several_senders_without_a_daemon() {
-    let _machine = own_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let (sent, left) = (world.tap_dmz(), world.tap_internet());
-    flood(&world);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let (sent, left) = (testbed.tap_dmz(), testbed.tap_internet());
+    flood(&testbed);
     let put_out = || FAMILIES.iter().map(|family| sent.count_to(ip(family.web), UDP, FORBIDDEN)).sum::<u64>();
-    let total = world.dropped("web1", "udp", FORBIDDEN, "new_flow");
+    let total = testbed.dropped("web1", "udp", FORBIDDEN, "new_flow");
     eventually("the tap has seen what was sent", || put_out() == total);
-    world.catch_up(&left);
+    testbed.catch_up(&left);
     assert_eq!(left.count(|one| one.destination_port == FORBIDDEN), 0);
-    let bytes = world.drops()[0].0["bytes"].as_u64().expect("bytes");
+    let bytes = testbed.drops()[0].0["bytes"].as_u64().expect("bytes");
     // Ethernet, IP, UDP, three bytes; half of them IPv4, half IPv6
     assert_eq!(bytes, total / 2 * (14 + 20 + 8 + 3) + total / 2 * (14 + 40 + 8 + 3));
 }
 
 #[test]
 fn a_daemon_tells_of_every_drop_though_it_hears_few_samples() {
-    let _machine = own_machine();
-    let world = World::new();
-    let path = world.folder.join("eve.json");
-    let mut daemon = world.daemon(&dmz_with_eve(&path.display().to_string()), &[]);
-    flood(&world);
-    let total = world.dropped("web1", "udp", FORBIDDEN, "new_flow");
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let path = testbed.folder.join("eve.json");
+    let mut daemon = testbed.daemon(&dmz_with_eve(&path.display().to_string()), &[]);
+    flood(&testbed);
+    let total = testbed.dropped("web1", "udp", FORBIDDEN, "new_flow");
     let told = || {
         let text = fs::read_to_string(&path).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -95,11 +95,11 @@ fn a_daemon_tells_of_every_drop_though_it_hears_few_samples() {
 #[test]
 fn each_kind_of_drop_has_a_row_of_its_own() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
     for (address, peer, count) in [(V4.web, V4.peer, 3), (V6.web, V6.peer, 4), (V4.mail, V4.peer, 5)] {
-        let socket = udp(&world.dmz, address, 0);
+        let socket = udp(&testbed.dmz, address, 0);
         for port in [4000, 4001] {
             for _ in 0..count {
                 socket.send_to(b"out", SocketAddr::new(ip(peer), port)).expect("a datagram");
@@ -109,24 +109,26 @@ fn each_kind_of_drop_has_a_row_of_its_own() {
         socket.send_to(b"log", SocketAddr::new(ip(peer), 514)).expect("a datagram");
     }
     eventually("all are counted", || {
-        world.drops().iter().map(super::command::Row::packets).sum::<u64>() == 27
+        testbed.drops().iter().map(super::command::Row::packets).sum::<u64>() == 27
     });
     for port in [4000, 4001] {
-        assert_eq!(world.dropped("web1", "udp", port, "new_flow"), 7);
-        assert_eq!(world.dropped("mx1", "udp", port, "new_flow"), 5);
+        assert_eq!(testbed.dropped("web1", "udp", port, "new_flow"), 7);
+        assert_eq!(testbed.dropped("mx1", "udp", port, "new_flow"), 5);
     }
-    assert_eq!(world.dropped("web1", "udp", 514, "destination"), 2);
-    assert_eq!(world.dropped("mx1", "udp", 514, "destination"), 1);
-    assert_eq!(world.drops().len(), 6);
-    world.catch_up(&tap);
+    assert_eq!(testbed.dropped("web1", "udp", 514, "destination"), 2);
+    assert_eq!(testbed.dropped("mx1", "udp", 514, "destination"), 1);
+    assert_eq!(testbed.drops().len(), 6);
+    testbed.catch_up(&tap);
     let servers = [V4.web, V6.web, V4.mail].map(ip);
     assert_eq!(tap.count(|one| servers.contains(&one.source)), 0);
 
     // nobody's address is nobody's row
-    world.dmz.ip("address add 192.0.2.99/24 dev eth0\n");
-    udp(&world.dmz, "192.0.2.99", 0).send_to(b"out", SocketAddr::new(ip(V4.peer), 4000)).expect("a datagram");
+    testbed.dmz.ip("address add 192.0.2.99/24 dev eth0\n");
+    udp(&testbed.dmz, "192.0.2.99", 0)
+        .send_to(b"out", SocketAddr::new(ip(V4.peer), 4000))
+        .expect("a datagram");
     eventually("the unknown source is counted", || {
-        world.drops().iter().any(|row| {
+        testbed.drops().iter().any(|row| {
             row.0["reason"] == "unknown_source"
                 && row.0["server"].is_null()
                 && row.0["address"] == "192.0.2.99"

@@ -13,21 +13,21 @@ use serde_json::Value;
 
 use super::command::Daemon;
 use super::policies::dmz;
-use super::world::{World, eventually, own_machine, share_machine};
+use super::testbed::{Testbed, eventually, exclusive, share_machine};
 
 /// On the router's loopback: a namespace of its own, so the port is free.
 const ADDRESS: &str = "127.0.0.1:9464";
 
-fn connect(world: &World) -> TcpStream {
+fn connect(testbed: &Testbed) -> TcpStream {
     let address: SocketAddr = ADDRESS.parse().expect("an address");
-    let stream = world.router.enter(|| TcpStream::connect(address)).expect("the metrics' port");
+    let stream = testbed.router.enter(|| TcpStream::connect(address)).expect("the metrics' port");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     stream
 }
 
 /// What the server says to these bytes, until it closes; nothing on an error.
-fn say(world: &World, bytes: &[u8]) -> String {
-    let mut stream = connect(world);
+fn say(testbed: &Testbed, bytes: &[u8]) -> String {
+    let mut stream = connect(testbed);
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
@@ -37,8 +37,8 @@ fn say(world: &World, bytes: &[u8]) -> String {
 
 /// The page of metrics.
 #[track_caller]
-pub fn scrape(world: &World) -> String {
-    let answer = say(world, b"GET /metrics HTTP/1.1\r\nHost: router\r\n\r\n");
+pub fn scrape(testbed: &Testbed) -> String {
+    let answer = say(testbed, b"GET /metrics HTTP/1.1\r\nHost: router\r\n\r\n");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
@@ -59,19 +59,19 @@ pub fn value(page: &str, family: &str, labels: &[&str]) -> Option<f64> {
 #[test]
 fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &["--metrics", ADDRESS]);
-    world.prove_drops(&tap, 9);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &["--metrics", ADDRESS]);
+    testbed.prove_drops(&tap, 9);
     daemon.hear(&["alarm #1"]);
     let drops = ["server=\"web1\"", "reason=\"new_flow\""];
     eventually("the drops are counted", || {
-        value(&scrape(&world), "portcullis_drops_total", &drops) == Some(9.0)
+        value(&scrape(&testbed), "portcullis_drops_total", &drops) == Some(9.0)
     });
     eventually("the alarm is open", || {
-        value(&scrape(&world), "portcullis_alarms_open", &["severity=\"high\""]) == Some(1.0)
+        value(&scrape(&testbed), "portcullis_alarms_open", &["severity=\"high\""]) == Some(1.0)
     });
-    let page = scrape(&world);
+    let page = scrape(&testbed);
     for (family, labels, expected) in [
         ("portcullis_enforcing", &[][..], 1.0),
         ("portcullis_consumer_up", &[], 1.0),
@@ -88,18 +88,18 @@ fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault
         assert_eq!(value(&page, family, labels), Some(expected), "{family} {labels:?}\n{page}");
     }
     assert!(value(&page, "portcullis_passes_total", &[]).is_some(), "{page}");
-    let hash = world.show("status")["policy_hash"].as_str().expect("a hash").to_owned();
+    let hash = testbed.show("status")["policy_hash"].as_str().expect("a hash").to_owned();
     assert!(page.contains(&format!("hash=\"{hash}\"")), "{page}");
 
     // what it does not drop it does not call dropped
     let observed = dmz().replace("[policy]\n", "[policy]\nmode = \"observe\"\n");
-    world.apply(&observed);
+    testbed.apply(&observed);
     eventually("observe is no enforcing", || {
-        value(&scrape(&world), "portcullis_enforcing", &[]) == Some(0.0)
+        value(&scrape(&testbed), "portcullis_enforcing", &[]) == Some(0.0)
     });
-    world.prove_passes(&tap, 4);
+    testbed.prove_passes(&tap, 4);
     eventually("would-be drops are counted apart", || {
-        let page = scrape(&world);
+        let page = scrape(&testbed);
         value(&page, "portcullis_would_drops_total", &drops) == Some(4.0)
             && value(&page, "portcullis_drops_total", &drops) == Some(9.0)
     });
@@ -111,7 +111,7 @@ fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool, of the package prometheus");
-    promtool.stdin.take().expect("a pipe").write_all(scrape(&world).as_bytes()).expect("a reader");
+    promtool.stdin.take().expect("a pipe").write_all(scrape(&testbed).as_bytes()).expect("a reader");
     let output = promtool.wait_with_output().expect("an end");
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
@@ -121,19 +121,19 @@ fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault
 #[test]
 fn whoever_asks_slowly_or_nonsense_holds_up_neither_the_consumer_nor_others() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon = world.daemon(&dmz(), &["--metrics", ADDRESS]);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &["--metrics", ADDRESS]);
     // some who never finish their request, and one who never reads
-    let mut slow: Vec<TcpStream> = (0..5).map(|_| connect(&world)).collect();
+    let mut slow: Vec<TcpStream> = (0..5).map(|_| connect(&testbed)).collect();
     for stream in &mut slow {
         stream.write_all(b"GET /metrics HT").expect("a listener");
     }
-    let mut deaf = connect(&world);
+    let mut deaf = connect(&testbed);
     deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("a listener");
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
     daemon.hear(&["alarm #1", "web1"]);
-    assert!(scrape(&world).contains("portcullis_consumer_up{interface=\"dmz0\"} 1\n"));
+    assert!(scrape(&testbed).contains("portcullis_consumer_up{interface=\"dmz0\"} 1\n"));
     for (request, status) in [
         (&b"GET /else HTTP/1.1\r\n\r\n"[..], "404"),
         (b"POST /metrics HTTP/1.1\r\n\r\n", "405"),
@@ -141,22 +141,22 @@ fn whoever_asks_slowly_or_nonsense_holds_up_neither_the_consumer_nor_others() {
         (b"\r\n\r\n", "400"),
         (b"GET /metrics\r\n\r\n", "400"),
     ] {
-        let answer = say(&world, request);
+        let answer = say(&testbed, request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
     }
-    let head = say(&world, b"HEAD /metrics HTTP/1.1\r\n\r\n");
+    let head = say(&testbed, b"HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     // a request that is too long is not read to its end
     let mut long = b"GET /metrics HTTP/1.1\r\n".to_vec();
     long.extend(std::iter::repeat_n(b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", 100_000).flatten());
-    let answer = say(&world, &long);
+    let answer = say(&testbed, &long);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
     // more than are served at a time: closed, and the rest goes on once the slow ones are left
-    let crowd: Vec<TcpStream> = (0..40).map(|_| connect(&world)).collect();
-    world.prove_drops(&tap, 3);
+    let crowd: Vec<TcpStream> = (0..40).map(|_| connect(&testbed)).collect();
+    testbed.prove_drops(&tap, 3);
     drop(crowd);
     eventually("the slow ones are left", || {
-        say(&world, b"GET /metrics HTTP/1.1\r\n\r\n")
+        say(&testbed, b"GET /metrics HTTP/1.1\r\n\r\n")
             .contains("portcullis_consumer_up{interface=\"dmz0\"} 1\n")
     });
     drop((slow, deaf));
@@ -166,20 +166,20 @@ fn whoever_asks_slowly_or_nonsense_holds_up_neither_the_consumer_nor_others() {
 #[test]
 fn a_port_that_is_taken_is_said_before_anything_is_done() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
-    let _taken = world.router.enter(|| std::net::TcpListener::bind(ADDRESS)).expect("a free port");
-    let outcome = world.run("run", &["-p", &path, "--metrics", ADDRESS]);
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let _taken = testbed.router.enter(|| std::net::TcpListener::bind(ADDRESS)).expect("a free port");
+    let outcome = testbed.run("run", &["-p", &path, "--metrics", ADDRESS]);
     outcome.refused(&["could not serve metrics", ADDRESS, "help:"]);
-    assert!(!world.pins().exists() && !world.has_xdp());
+    assert!(!testbed.pins().exists() && !testbed.has_xdp());
 }
 
 /// A Prometheus of the test's own, on the router's loopback.
 struct Prometheus(Child);
 
 impl Prometheus {
-    fn start(world: &World) -> Prometheus {
-        let config = world.write(
+    fn start(testbed: &Testbed) -> Prometheus {
+        let config = testbed.write(
             "prometheus.yml",
             &format!(
                 "global:\n  scrape_interval: 1s\n  evaluation_interval: 1s\nrule_files: [\"{}/packaging/prometheus-rules.yml\"]\n\
@@ -187,9 +187,9 @@ impl Prometheus {
                 env!("CARGO_MANIFEST_DIR")
             ),
         );
-        let data = world.folder.join("prometheus");
-        let log = fs::File::create(world.folder.join("prometheus.log")).expect("a file");
-        let mut command = world.router.command("prometheus");
+        let data = testbed.folder.join("prometheus");
+        let log = fs::File::create(testbed.folder.join("prometheus.log")).expect("a file");
+        let mut command = testbed.router.command("prometheus");
         command
             .arg(format!("--config.file={config}"))
             .arg(format!("--storage.tsdb.path={}", data.display()))
@@ -200,8 +200,8 @@ impl Prometheus {
     }
 
     /// The values of an instant query.
-    fn ask(world: &World, query: &str) -> Vec<Value> {
-        let Ok(mut stream) = world.router.enter(|| TcpStream::connect("127.0.0.1:9090")) else {
+    fn ask(testbed: &Testbed, query: &str) -> Vec<Value> {
+        let Ok(mut stream) = testbed.router.enter(|| TcpStream::connect("127.0.0.1:9090")) else {
             return Vec::new();
         };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
@@ -225,28 +225,28 @@ impl Drop for Prometheus {
 
 #[test]
 fn a_prometheus_scrapes_it_and_its_rules_fire() {
-    let _machine = own_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut daemon: Daemon = world.daemon(&dmz(), &["--metrics", ADDRESS]);
-    let _prometheus = Prometheus::start(&world);
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut daemon: Daemon = testbed.daemon(&dmz(), &["--metrics", ADDRESS]);
+    let _prometheus = Prometheus::start(&testbed);
     eventually("it is scraped", || {
-        Prometheus::ask(&world, "up").first().is_some_and(|up| up["value"][1] == "1")
+        Prometheus::ask(&testbed, "up").first().is_some_and(|up| up["value"][1] == "1")
     });
-    world.prove_drops(&tap, 11);
+    testbed.prove_drops(&tap, 11);
     eventually("the drops are in its database", || {
-        Prometheus::ask(&world, "portcullis_drops_total%7Bserver=%22web1%22%7D")
+        Prometheus::ask(&testbed, "portcullis_drops_total%7Bserver=%22web1%22%7D")
             .first()
             .is_some_and(|drops| drops["value"][1] == "11")
     });
     eventually("the rule for open alarms fires", || {
-        Prometheus::ask(&world, "ALERTS%7Balertname=%22PortcullisAlarmOpen%22,alertstate=%22firing%22%7D")
+        Prometheus::ask(&testbed, "ALERTS%7Balertname=%22PortcullisAlarmOpen%22,alertstate=%22firing%22%7D")
             .len()
             == 1
     });
     daemon.end(Signal::SIGTERM);
     eventually("it notices that nobody is there", || {
-        Prometheus::ask(&world, "up").first().is_some_and(|up| up["value"][1] == "0")
+        Prometheus::ask(&testbed, "up").first().is_some_and(|up| up["value"][1] == "0")
     });
 }
 
@@ -261,7 +261,7 @@ fn names_in(text: &str) -> BTreeSet<String> {
 #[test]
 fn rules_and_dashboard_ask_for_what_there_is_and_the_rules_keep_their_promises() {
     let _machine = share_machine();
-    let world = World::new();
+    let testbed = Testbed::new();
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
     let read = |name: &str| fs::read_to_string(packaging.join(name)).expect(name);
     let rules = read("prometheus-rules.yml");
@@ -273,8 +273,8 @@ fn rules_and_dashboard_ask_for_what_there_is_and_the_rules_keep_their_promises()
             expressions.push(' ');
         }
     }
-    let _daemon = world.daemon(&dmz(), &["--metrics", ADDRESS]);
-    let page = scrape(&world);
+    let _daemon = testbed.daemon(&dmz(), &["--metrics", ADDRESS]);
+    let page = scrape(&testbed);
     let known: BTreeSet<String> = page
         .lines()
         .filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned()))

@@ -26,5 +26,5 @@ mod sinks;
 pub mod socket;
 mod swaps;
 pub mod tap;
+pub mod testbed;
 pub mod traffic;
-pub mod world;

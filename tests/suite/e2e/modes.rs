@@ -5,89 +5,89 @@ use std::net::SocketAddr;
 use super::policies::{dmz, dmz_with};
 use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use super::tap::UDP;
+use super::testbed::{FAMILIES, Plug, Testbed, V4, eventually, ip, share_machine, tracker_hook};
 use super::traffic::FORBIDDEN;
-use super::world::{FAMILIES, Plug, V4, World, eventually, ip, share_machine, tracker_hook};
 
-fn warnings(world: &World) -> String {
-    world.show("status")["warnings"].to_string()
+fn warnings(testbed: &Testbed) -> String {
+    testbed.show("status")["warnings"].to_string()
 }
 
 #[test]
 fn a_cable_has_the_gate_in_its_driver() {
     let _machine = share_machine();
-    let world = World::new();
-    let attached = world.attach(&dmz());
+    let testbed = Testbed::new();
+    let attached = testbed.attach(&dmz());
     assert!(attached.out.contains("native") && attached.err.is_empty(), "{attached:#?}");
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!(status["attached"], "native");
     assert_eq!(status["enforcing"], true);
     assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &tracker_hook().into()));
     assert_eq!(status["warnings"], serde_json::json!([]));
-    assert_eq!(world.xdp_of(), "xdp");
+    assert_eq!(testbed.xdp_of(), "xdp");
 }
 
 #[test]
 fn a_nic_without_xdp_has_a_generic_gate_that_drops_all_the_same_and_says_so() {
     let _machine = share_machine();
-    let world = World::plugged(Plug::Bridge);
-    let tap = world.tap_internet();
-    let _server = TcpServer::start(&world.dmz, 80);
-    world.prove_passes(&tap, 3);
-    let attached = world.attach(&dmz());
+    let testbed = Testbed::plugged(Plug::Bridge);
+    let tap = testbed.tap_internet();
+    let _server = TcpServer::start(&testbed.dmz, 80);
+    testbed.prove_passes(&tap, 3);
+    let attached = testbed.attach(&dmz());
     assert!(attached.err.contains("warning") && attached.err.contains("generic"), "{attached:#?}");
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"generic".into(), &true.into()));
-    assert!(warnings(&world).contains("generic"), "{status:#}");
-    assert!(world.run("show", &["status"]).done().out.contains("warning: generic"));
-    assert_eq!(world.xdp_of(), "xdpgeneric");
-    world.prove_drops(&tap, 9);
+    assert!(warnings(&testbed).contains("generic"), "{status:#}");
+    assert!(testbed.run("show", &["status"]).done().out.contains("warning: generic"));
+    assert_eq!(testbed.xdp_of(), "xdpgeneric");
+    testbed.prove_drops(&tap, 9);
     for family in FAMILIES {
         let web = SocketAddr::new(ip(family.web), 80);
-        assert!(tcp_talks(&world.internet, ip(family.peer), web, ARRIVES));
+        assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES));
     }
-    world.detach();
-    eventually("the gate is lifted", || !world.has_xdp());
-    world.prove_passes(&tap, 3);
+    testbed.detach();
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.prove_passes(&tap, 3);
 }
 
 #[test]
 fn service_tracking_is_reported_with_its_weakness_and_strict_tracking_without_its_tracker_is_a_warning() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz_with("tracking = \"service\""));
-    let status = world.show("status");
+    let testbed = Testbed::new();
+    testbed.attach(&dmz_with("tracking = \"service\""));
+    let status = testbed.show("status");
     assert_eq!((&status["tracking"], &status["tracker"]), (&"service".into(), &"no".into()));
-    assert!(warnings(&world).contains("service tracking is weaker"), "{status:#}");
+    assert!(warnings(&testbed).contains("service tracking is weaker"), "{status:#}");
 
-    world.apply(&dmz());
-    let status = world.show("status");
+    testbed.apply(&dmz());
+    let status = testbed.show("status");
     assert_eq!((&status["tracking"], &status["tracker"]), (&"strict".into(), &tracker_hook().into()));
     assert_eq!(status["warnings"], serde_json::json!([]));
 
-    world.remove_tracker();
-    eventually("the tracker is off", || world.show("status")["tracker"] == "no");
-    assert!(warnings(&world).contains("strict tracking without its tracker"));
-    let path = world.write("policy.toml", &dmz());
-    world.run("attach", &["-p", &path]).done();
-    assert_eq!(world.show("status")["tracker"], tracker_hook());
-    assert_eq!(world.show("status")["warnings"], serde_json::json!([]));
+    testbed.remove_tracker();
+    eventually("the tracker is off", || testbed.show("status")["tracker"] == "no");
+    assert!(warnings(&testbed).contains("strict tracking without its tracker"));
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.run("attach", &["-p", &path]).done();
+    assert_eq!(testbed.show("status")["tracker"], tracker_hook());
+    assert_eq!(testbed.show("status")["warnings"], serde_json::json!([]));
 }
 
 #[test]
 fn observing_drops_nothing_counts_everything_and_is_never_called_enforcing() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     let left = || tap.count_to(ip(V4.web), UDP, FORBIDDEN);
-    world.attach(&dmz_with("mode = \"observe\""));
-    let status = world.show("status");
+    testbed.attach(&dmz_with("mode = \"observe\""));
+    let status = testbed.show("status");
     assert_eq!((&status["enforcing"], &status["mode"]), (&false.into(), &"observe".into()));
-    assert_eq!(world.verdict(V4.web, V4.peer, "udp/4000"), ("would_drop".into(), "new_flow".into()));
-    let _server = TcpServer::start(&world.internet, 80);
-    assert!(tcp_talks(&world.dmz, ip(V4.web), SocketAddr::new(ip(V4.peer), 80), ARRIVES));
-    world.prove_passes(&tap, 8);
+    assert_eq!(testbed.verdict(V4.web, V4.peer, "udp/4000"), ("would_drop".into(), "new_flow".into()));
+    let _server = TcpServer::start(&testbed.internet, 80);
+    assert!(tcp_talks(&testbed.dmz, ip(V4.web), SocketAddr::new(ip(V4.peer), 80), ARRIVES));
+    testbed.prove_passes(&tap, 8);
     let row = |port: u16, would: bool| {
-        let rows = world.drops();
+        let rows = testbed.drops();
         rows.iter()
             .filter(|row| row.0["port"] == port && row.0["would_drop"] == would)
             .map(super::command::Row::packets)
@@ -96,107 +96,107 @@ fn observing_drops_nothing_counts_everything_and_is_never_called_enforcing() {
     assert_eq!((row(FORBIDDEN, true), row(FORBIDDEN, false)), (8, 0));
 
     // enforcing, the same is dropped and counted apart
-    world.apply(&dmz());
-    assert_eq!(world.show("status")["enforcing"], true);
-    world.send_from_web(FORBIDDEN, 6);
+    testbed.apply(&dmz());
+    assert_eq!(testbed.show("status")["enforcing"], true);
+    testbed.send_from_web(FORBIDDEN, 6);
     eventually("the drops are counted", || row(FORBIDDEN, false) == 6);
-    world.catch_up(&tap);
+    testbed.catch_up(&tap);
     assert_eq!((left(), row(FORBIDDEN, true)), (8, 8));
-    assert!(!tcp_talks(&world.dmz, ip(V4.web), SocketAddr::new(ip(V4.peer), 80), NEVER));
+    assert!(!tcp_talks(&testbed.dmz, ip(V4.web), SocketAddr::new(ip(V4.peer), 80), NEVER));
 
     // one server that observes does not make the gate an observer
-    world.apply(&dmz().replacen(
+    testbed.apply(&dmz().replacen(
         "roles = [\"web\", \"managed\"]",
         "roles = [\"web\", \"managed\"]\nmode = \"observe\"",
         1,
     ));
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!((&status["enforcing"], &status["observing"]), (&true.into(), &serde_json::json!(["web1"])));
-    world.prove_passes(&tap, 2);
-    assert_eq!(world.verdict(V4.mail, V4.peer, "udp/4000").0, "drop");
+    testbed.prove_passes(&tap, 2);
+    assert_eq!(testbed.verdict(V4.mail, V4.peer, "udp/4000").0, "drop");
 }
 
 #[test]
 fn a_gate_whose_nic_went_away_is_reported_and_comes_back_with_it() {
     let _machine = share_machine();
-    let world = World::new();
-    let daemon = world.daemon(&dmz(), &[]);
-    world.replace_cable();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let daemon = testbed.daemon(&dmz(), &[]);
+    testbed.replace_cable();
+    let tap = testbed.tap_internet();
     daemon.hear(&["warning", "NOTHING IS DROPPED"]);
     daemon.hear(&["is down again: native"]);
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
 }
 
 #[test]
 fn a_gate_whose_nic_went_away_while_no_daemon_ran_says_so_until_it_is_attached() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    world.replace_cable();
-    let tap = world.tap_internet();
-    let status = world.show("status");
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.replace_cable();
+    let tap = testbed.tap_internet();
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()));
-    assert!(warnings(&world).contains("nothing is dropped"), "{status:#}");
-    world.prove_passes(&tap, 3);
+    assert!(warnings(&testbed).contains("nothing is dropped"), "{status:#}");
+    testbed.prove_passes(&tap, 3);
 
-    let path = world.write("policy.toml", &dmz());
-    world.run("attach", &["-p", &path]).done();
-    let status = world.show("status");
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.run("attach", &["-p", &path]).done();
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
     assert_eq!(status["warnings"], serde_json::json!([]));
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
 }
 
 #[test]
 fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
     let _machine = share_machine();
-    let world = World::new();
-    let daemon = world.daemon(&dmz(), &[]);
-    world.replace_cable();
+    let testbed = Testbed::new();
+    let daemon = testbed.daemon(&dmz(), &[]);
+    testbed.replace_cable();
     daemon.hear(&["warning", "NOTHING IS DROPPED"]);
-    let path = world.write("policy.toml", &dmz());
-    world.run("attach", &["-p", &path]).done();
-    let generation = world.show("status")["generation"].as_u64().expect("a number");
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.run("attach", &["-p", &path]).done();
+    let generation = testbed.show("status")["generation"].as_u64().expect("a number");
 
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     daemon.hear(&[&format!("generation {} is live", generation + 1)]);
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!(
         (&status["attached"], &status["tracker"]),
         (&"native".into(), &tracker_hook().into()),
         "{status:#}"
     );
-    let _server = TcpServer::start(&world.dmz, 80);
+    let _server = TcpServer::start(&testbed.dmz, 80);
     let web = SocketAddr::new(ip(V4.web), 80);
-    assert!(tcp_talks(&world.internet, ip(V4.peer), web, ARRIVES), "new flows of peers are not seen");
+    assert!(tcp_talks(&testbed.internet, ip(V4.peer), web, ARRIVES), "new flows of peers are not seen");
 }
 
 #[test]
 fn a_filter_that_was_taken_off_is_reported_and_attach_puts_it_back() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let tap = world.tap_internet();
-    world.prove_drops(&tap, 2);
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
+    testbed.prove_drops(&tap, 2);
     // `ip link set dev dmz0 xdp off` is no way: the link holds the program
     let off =
-        world.router.command("ip").args(["link", "set", "dev", "dmz0", "xdp", "off"]).output().expect("ip");
+        testbed.router.command("ip").args(["link", "set", "dev", "dmz0", "xdp", "off"]).output().expect("ip");
     assert!(!off.status.success(), "the link does not hold the program");
-    world.prove_drops(&tap, 2);
+    testbed.prove_drops(&tap, 2);
 
-    std::fs::remove_file(world.pins().join("links/filter")).expect("the filter's link");
-    eventually("the program is off", || !world.has_xdp());
-    let status = world.show("status");
+    std::fs::remove_file(testbed.pins().join("links/filter")).expect("the filter's link");
+    eventually("the program is off", || !testbed.has_xdp());
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()));
-    assert!(warnings(&world).contains("the filter is not on dmz0"), "{status:#}");
-    assert!(world.run("show", &["status"]).done().out.contains("NO"));
-    world.prove_passes(&tap, 2);
+    assert!(warnings(&testbed).contains("the filter is not on dmz0"), "{status:#}");
+    assert!(testbed.run("show", &["status"]).done().out.contains("NO"));
+    testbed.prove_passes(&tap, 2);
 
-    let path = world.write("policy.toml", &dmz());
-    world.run("attach", &["-p", &path]).done();
-    assert_eq!(world.show("status")["attached"], "native");
-    world.prove_drops(&tap, 2);
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.run("attach", &["-p", &path]).done();
+    assert_eq!(testbed.show("status")["attached"], "native");
+    testbed.prove_drops(&tap, 2);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::world::{NIC, PATIENCE, feed_ip, within};
+use super::testbed::{NIC, PATIENCE, feed_ip, within};
 
 /// The places of a pair's NICs, near and far.
 fn find_slots(pair: &str) -> [String; 2] {

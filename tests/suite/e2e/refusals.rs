@@ -11,23 +11,23 @@ use portcullis::gate::Gate;
 use portcullis::policy::parse;
 
 use super::command::{Daemon, Running};
-use portcullis::gate::contract::layout;
+use portcullis::abi::layout;
 
 use super::policies::{TABLES, dmz, twin};
-use super::world::{NIC, World, eventually, share_machine};
+use super::testbed::{NIC, Testbed, eventually, share_machine};
 
 /// Somebody else's XDP program on the router's NIC: one that lets everything through.
-struct OtherProgram<'w>(&'w World);
+struct OtherProgram<'w>(&'w Testbed);
 
 impl<'w> OtherProgram<'w> {
-    fn attach(world: &'w World) -> OtherProgram<'w> {
+    fn attach(testbed: &'w Testbed) -> OtherProgram<'w> {
         let text = format!(
             "[policy]\nunknown_sources = \"allow\"\n[servers.none]\naddresses = [\"192.0.2.254\"]\nroles = []\n{TABLES}"
         );
         let text = text.replace("roles = []", "roles = [\"none\"]") + "[roles.none]\nin = [\"tcp/1\"]\n";
         let policy = parse(&text, "other.toml").unwrap_or_else(|errors| panic!("{errors}"));
         let tables = compile(&policy).unwrap_or_else(|errors| panic!("{errors}"));
-        world.router.enter(|| {
+        testbed.router.enter(|| {
             let gate = Gate::load(&policy, &tables).expect("a program");
             let index = nix::net::if_::if_nametoindex(NIC).expect("a NIC");
             let program = gate.programs.filter.as_fd().as_raw_fd();
@@ -35,7 +35,7 @@ impl<'w> OtherProgram<'w> {
             let result = unsafe { libbpf_sys::bpf_xdp_attach(index as i32, program, 0, std::ptr::null()) };
             assert_eq!(result, 0, "attaching another program");
         });
-        OtherProgram(world)
+        OtherProgram(testbed)
     }
 }
 
@@ -49,52 +49,52 @@ impl Drop for OtherProgram<'_> {
 #[test]
 fn another_program_on_the_nic_is_left_alone_and_named() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let path = world.write("policy.toml", &dmz());
-    let other = OtherProgram::attach(&world);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = testbed.write("policy.toml", &dmz());
+    let other = OtherProgram::attach(&testbed);
     for command in ["attach", "run"] {
-        world.run(command, &["-p", &path]).refused(&[
+        testbed.run(command, &["-p", &path]).refused(&[
             "another XDP program is on dmz0 already",
             "help:",
             "ip link set dev dmz0 xdp off",
         ]);
-        assert!(world.has_xdp(), "the other program was taken off");
-        assert!(!world.pins().exists(), "something is pinned");
+        assert!(testbed.has_xdp(), "the other program was taken off");
+        assert!(!testbed.pins().exists(), "something is pinned");
     }
-    world.prove_passes(&tap, 2);
+    testbed.prove_passes(&tap, 2);
     drop(other);
-    eventually("the other program is off", || !world.has_xdp());
-    world.run("attach", &["-p", &path]).done();
-    world.prove_drops(&tap, 2);
+    eventually("the other program is off", || !testbed.has_xdp());
+    testbed.run("attach", &["-p", &path]).done();
+    testbed.prove_drops(&tap, 2);
 }
 
 #[test]
 fn a_program_that_took_the_place_of_a_gate_is_named_too() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    std::fs::remove_file(world.pins().join("links/filter")).expect("the filter's link");
-    eventually("the program is off", || !world.has_xdp());
-    let other = OtherProgram::attach(&world);
-    let status = world.show("status");
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    std::fs::remove_file(testbed.pins().join("links/filter")).expect("the filter's link");
+    eventually("the program is off", || !testbed.has_xdp());
+    let other = OtherProgram::attach(&testbed);
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()), "{status:#}");
-    let path = world.write("policy.toml", &dmz());
-    world.run("attach", &["-p", &path]).refused(&["another XDP program is on dmz0 already"]);
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.run("attach", &["-p", &path]).refused(&["another XDP program is on dmz0 already"]);
     drop(other);
-    eventually("the other program is off", || !world.has_xdp());
-    world.run("attach", &["-p", &path]).done();
-    assert_eq!(world.show("status")["attached"], "native");
+    eventually("the other program is off", || !testbed.has_xdp());
+    testbed.run("attach", &["-p", &path]).done();
+    assert_eq!(testbed.show("status")["attached"], "native");
 }
 
 #[test]
 fn an_interface_that_is_not_there_and_one_without_a_gate_have_their_own_words() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
     let missing = ["there is no interface `dmz7`", "help:", "nsenter"];
     let at = |command: &str, interface: &str, more: &[&str]| {
-        world.router.portcullis(&[&[command, "-i", interface], more].concat())
+        testbed.router.portcullis(&[&[command, "-i", interface], more].concat())
     };
     at("attach", "dmz7", &["-p", &path]).refused(&missing);
     at("run", "dmz7", &["-p", &path]).refused(&missing);
@@ -103,7 +103,7 @@ fn an_interface_that_is_not_there_and_one_without_a_gate_have_their_own_words() 
     at("apply", "dmz7", &[&path]).refused(&missing);
     at("show", "../../etc", &["status"]).refused(&["can't be an interface's name"]);
     // the NIC is another namespace's business
-    world.internet.portcullis(&["show", "-i", NIC, "status"]).refused(&["there is no interface `dmz0`"]);
+    testbed.internet.portcullis(&["show", "-i", NIC, "status"]).refused(&["there is no interface `dmz0`"]);
 
     let none = ["there is no gate on dmz0", "help: portcullis attach -i dmz0"];
     at("show", NIC, &["status"]).refused(&none);
@@ -112,106 +112,106 @@ fn an_interface_that_is_not_there_and_one_without_a_gate_have_their_own_words() 
     at("quarantine", NIC, &["web1"]).refused(&none);
     at("release", NIC, &["web1"]).refused(&none);
     at("explain", NIC, &["--from", "192.0.2.80", "--to", "198.51.100.99", "tcp/80"]).refused(&none);
-    assert!(!world.pins().exists());
-    assert!(!world.has_xdp());
+    assert!(!testbed.pins().exists());
+    assert!(!testbed.has_xdp());
 }
 
 #[test]
 fn maps_of_another_layout_are_touched_by_nothing_but_detach() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let tap = world.tap_internet();
-    let state = MapHandle::from_pinned_path(world.pins().join("maps/state")).expect("the map");
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
+    let state = MapHandle::from_pinned_path(testbed.pins().join("maps/state")).expect("the map");
     let write = |version: u64| {
         state.update(&0_u32.to_ne_bytes(), &version.to_ne_bytes(), MapFlags::ANY).expect("a write");
     };
     write(99);
-    let path = world.write("policy.toml", &dmz());
+    let path = testbed.write("policy.toml", &dmz());
     let words = ["layout 99", "help:", "portcullis detach -i dmz0"];
-    world.run("attach", &["-p", &path]).refused(&words);
-    world.run("run", &["-p", &path]).refused(&words);
-    world.run("apply", &[&path]).refused(&words);
-    world.run("diff", &[&path]).refused(&words);
-    world.run("show", &["status"]).refused(&words);
-    world.run("show", &["drops"]).refused(&words);
-    world.run("quarantine", &["web1"]).refused(&words);
-    assert!(world.has_xdp());
+    testbed.run("attach", &["-p", &path]).refused(&words);
+    testbed.run("run", &["-p", &path]).refused(&words);
+    testbed.run("apply", &[&path]).refused(&words);
+    testbed.run("diff", &[&path]).refused(&words);
+    testbed.run("show", &["status"]).refused(&words);
+    testbed.run("show", &["drops"]).refused(&words);
+    testbed.run("quarantine", &["web1"]).refused(&words);
+    assert!(testbed.has_xdp());
 
     // the gate itself holds, untouched
     write(u64::from(layout::LAYOUT_VERSION.0));
-    world.prove_drops(&tap, 3);
-    assert_eq!(world.show("status")["generation"], 1);
+    testbed.prove_drops(&tap, 3);
+    assert_eq!(testbed.show("status")["generation"], 1);
     write(99);
-    world.detach();
-    assert!(!world.pins().exists());
-    eventually("the gate is lifted", || !world.has_xdp());
-    world.prove_passes(&tap, 3);
-    world.attach(&dmz());
-    world.prove_drops(&tap, 3);
+    testbed.detach();
+    assert!(!testbed.pins().exists());
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.prove_passes(&tap, 3);
+    testbed.attach(&dmz());
+    testbed.prove_drops(&tap, 3);
 }
 
 #[test]
 fn a_gate_of_an_earlier_build_has_other_maps_and_is_refused_all_the_same() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let tap = world.tap_internet();
-    let maps = world.pins().join("maps");
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
+    let maps = testbed.pins().join("maps");
     let state = MapHandle::from_pinned_path(maps.join("state")).expect("the map");
     state.update(&0_u32.to_ne_bytes(), &3_u64.to_ne_bytes(), MapFlags::ANY).expect("a write");
     // as layout 3 had them
-    std::fs::rename(maps.join("known_openings"), maps.join("known_drops")).expect("another name");
+    std::fs::rename(maps.join("verdict_cache"), maps.join("known_drops")).expect("another name");
     std::fs::rename(maps.join("cpus"), maps.join("clocks")).expect("another name");
-    for fresh in ["spent_shares", "ledger_marks"] {
+    for fresh in ["quota_cache", "ledger_bloom"] {
         std::fs::remove_file(maps.join(fresh)).expect("one map fewer");
     }
-    let path = world.write("policy.toml", &dmz());
+    let path = testbed.write("policy.toml", &dmz());
     let words = ["layout 3", "help:", "portcullis detach -i dmz0"];
-    world.run("attach", &["-p", &path]).refused(&words);
-    world.run("apply", &[&path]).refused(&words);
-    world.run("show", &["status"]).refused(&words);
-    assert!(world.has_xdp());
-    world.detach();
-    assert!(!world.pins().exists());
-    eventually("the gate is lifted", || !world.has_xdp());
-    world.attach(&dmz());
-    world.prove_drops(&tap, 3);
+    testbed.run("attach", &["-p", &path]).refused(&words);
+    testbed.run("apply", &[&path]).refused(&words);
+    testbed.run("show", &["status"]).refused(&words);
+    assert!(testbed.has_xdp());
+    testbed.detach();
+    assert!(!testbed.pins().exists());
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.attach(&dmz());
+    testbed.prove_drops(&tap, 3);
 }
 
 #[test]
 fn half_a_gate_is_told_from_a_whole_one_and_detach_removes_it() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    std::fs::remove_file(world.pins().join("maps/ledger")).expect("a pin");
-    let path = world.write("policy.toml", &dmz());
-    world.run("show", &["status"]).refused(&["incomplete", "ledger", "portcullis detach -i dmz0"]);
-    world.run("apply", &[&path]).refused(&["incomplete", "ledger"]);
-    world.run("attach", &["-p", &path]).refused(&["ledger", "help:"]);
-    world.detach();
-    world.run("attach", &["-p", &path]).done();
-    assert_eq!(world.show("status")["generation"], 1);
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    std::fs::remove_file(testbed.pins().join("maps/ledger")).expect("a pin");
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.run("show", &["status"]).refused(&["incomplete", "ledger", "portcullis detach -i dmz0"]);
+    testbed.run("apply", &[&path]).refused(&["incomplete", "ledger"]);
+    testbed.run("attach", &["-p", &path]).refused(&["ledger", "help:"]);
+    testbed.detach();
+    testbed.run("attach", &["-p", &path]).done();
+    assert_eq!(testbed.show("status")["generation"], 1);
 }
 
 #[test]
 fn a_shell_of_ip_netns_exec_is_refused_for_its_pins_would_vanish() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
     let within = |args: &[&str]| {
         let mut command = std::process::Command::new("ip");
-        command.args(["netns", "exec", world.router.name(), env!("CARGO_BIN_EXE_portcullis")]);
+        command.args(["netns", "exec", testbed.router.name(), env!("CARGO_BIN_EXE_portcullis")]);
         command.args(args);
         Running::start(command).outcome()
     };
     let words = ["private mount namespace", "help:", "nsenter --net=/run/netns/"];
     within(&["attach", "-i", NIC, "-p", &path]).refused(&words);
     within(&["run", "-i", NIC, "-p", &path]).refused(&words);
-    assert!(!world.has_xdp());
+    assert!(!testbed.has_xdp());
 
     // There is a gate, and nobody in there may say that there is none.
-    world.attach(&dmz());
+    testbed.attach(&dmz());
     for args in [&["show", "-i", NIC, "status"][..], &["detach", "-i", NIC], &["apply", "-i", NIC, &path]] {
         let outcome = within(args);
         assert_eq!(outcome.code, Some(1), "{args:?}: {outcome:#?}");
@@ -219,15 +219,15 @@ fn a_shell_of_ip_netns_exec_is_refused_for_its_pins_would_vanish() {
         assert!(!said.contains("no gate on"), "{args:?}: {outcome:#?}");
         assert!(said.contains("private mount namespace"), "{args:?}: {outcome:#?}");
     }
-    assert_eq!(world.show("status")["attached"], "native");
+    assert_eq!(testbed.show("status")["attached"], "native");
 }
 
 #[test]
 fn without_a_bpffs_a_private_mount_namespace_is_refused_as_well() {
     let _machine = share_machine();
-    let world = World::new();
-    let path = world.write("policy.toml", &dmz());
-    let netns = format!("--net=/run/netns/{}", world.router.name());
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let netns = format!("--net=/run/netns/{}", testbed.router.name());
     let mut command = std::process::Command::new("unshare");
     // the host's own bpffs stays: what is unmounted here is a copy of the mount
     let script = "umount -l /sys/fs/bpf && exec nsenter \"$@\"";
@@ -238,54 +238,54 @@ fn without_a_bpffs_a_private_mount_namespace_is_refused_as_well() {
         "private mount namespace",
         "help:",
     ]);
-    assert!(!world.has_xdp());
-    assert!(Path::new("/sys/fs/bpf").exists() && !world.pins().exists());
-    world.run("attach", &["-p", &path]).done();
+    assert!(!testbed.has_xdp());
+    assert!(Path::new("/sys/fs/bpf").exists() && !testbed.pins().exists());
+    testbed.run("attach", &["-p", &path]).done();
 }
 
 #[test]
 fn a_writer_waits_for_another_one_and_names_it_when_it_takes_too_long() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&twin(0));
-    let path = world.write("1.toml", &twin(1));
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let path = testbed.write("1.toml", &twin(1));
     let lock = || {
-        let file = OpenOptions::new().read(true).write(true).open(world.lock()).expect("the lock");
+        let file = OpenOptions::new().read(true).write(true).open(testbed.lock()).expect("the lock");
         Flock::lock(file, FlockArg::LockExclusive).unwrap_or_else(|(_, errno)| panic!("{errno}"))
     };
     let is_waiting = |writer: &Running| {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", writer.pid())).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.path().read_link().ok()).any(|target| target == world.lock())
+        entries.filter_map(|entry| entry.path().read_link().ok()).any(|target| target == testbed.lock())
     };
 
     let held = lock();
-    let mut writer = Running::start(world.router.prepare(&["apply", "-i", NIC, &path]));
+    let mut writer = Running::start(testbed.router.prepare(&["apply", "-i", NIC, &path]));
     eventually("the writer has come to the lock", || is_waiting(&writer));
     // readers do not wait
-    assert_eq!(world.run("show", &["policy"]).done().out, twin(0));
-    assert_eq!(world.show("status")["generation"], 1);
+    assert_eq!(testbed.run("show", &["policy"]).done().out, twin(0));
+    assert_eq!(testbed.show("status")["generation"], 1);
     assert!(writer.is_running(), "the writer did not wait");
     drop(held);
     writer.outcome().done();
-    assert_eq!(world.run("show", &["policy"]).done().out, twin(1));
+    assert_eq!(testbed.run("show", &["policy"]).done().out, twin(1));
 
     // longer than any writer takes: then it says who is in the way
     let mut held = lock();
     std::io::Write::write_all(&mut *held, b"4711").expect("a write");
-    let path = world.write("0.toml", &twin(0));
-    let refused = world.run("apply", &[&path]);
+    let path = testbed.write("0.toml", &twin(0));
+    let refused = testbed.run("apply", &[&path]);
     refused.refused(&["another portcullis command is changing the gate on dmz0", "4711", "help:"]);
-    assert_eq!(world.run("show", &["policy"]).done().out, twin(1));
+    assert_eq!(testbed.run("show", &["policy"]).done().out, twin(1));
 }
 
 #[test]
 fn a_user_without_the_privilege_is_told_what_is_missing() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let path = world.write("policy.toml", &dmz());
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let path = testbed.write("policy.toml", &dmz());
     let as_nobody = |args: &[&str]| {
-        let mut command = world.router.command("setpriv");
+        let mut command = testbed.router.command("setpriv");
         command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"]);
         command.arg(env!("CARGO_BIN_EXE_portcullis")).args(args);
         Running::start(command).outcome()
@@ -299,25 +299,25 @@ fn a_user_without_the_privilege_is_told_what_is_missing() {
         as_nobody(args).refused(&["CAP_NET_ADMIN", "help:"]);
     }
     as_nobody(&["check", &path]).done();
-    assert_eq!(world.show("status")["attached"], "native");
+    assert_eq!(testbed.show("status")["attached"], "native");
 }
 
 #[test]
 fn tables_of_another_size_are_a_warning_until_the_gate_is_made_anew() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
     let larger = dmz().replacen("ledger = 4096", "ledger = 8192", 1);
-    let path = world.write("larger.toml", &larger);
+    let path = testbed.write("larger.toml", &larger);
     for (command, args) in [("apply", vec![path.as_str()]), ("attach", vec!["-p", path.as_str()])] {
-        let outcome = world.run(command, &args).done();
+        let outcome = testbed.run(command, &args).done();
         assert!(outcome.err.contains("warning") && outcome.err.contains("ledger = 8192"), "{outcome:#?}");
     }
-    assert!(world.show("status")["warnings"].to_string().contains("ledger = 8192"));
-    let mut daemon = Daemon::start(world.router.prepare(&["run", "-i", NIC, "-p", &path]));
+    assert!(testbed.show("status")["warnings"].to_string().contains("ledger = 8192"));
+    let mut daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &path]));
     daemon.hear(&["warning", "ledger = 8192"]);
     daemon.end(nix::sys::signal::Signal::SIGTERM);
-    world.detach();
-    assert!(world.attach(&larger).err.is_empty());
-    assert_eq!(world.show("status")["warnings"], serde_json::json!([]));
+    testbed.detach();
+    assert!(testbed.attach(&larger).err.is_empty());
+    assert_eq!(testbed.show("status")["warnings"], serde_json::json!([]));
 }

@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use super::command::Daemon;
 use super::policies::{dmz, dmz_with};
 use super::tap::UDP;
+use super::testbed::{NIC, Testbed, V4, eventually, ip, share_machine};
 use super::traffic::FORBIDDEN;
-use super::world::{NIC, V4, World, eventually, ip, share_machine};
 
 /// A service manager that listens.
 struct Manager {
@@ -23,8 +23,8 @@ struct Manager {
 }
 
 impl Manager {
-    fn new(world: &World) -> Manager {
-        let path = world.folder.join("notify.sock").display().to_string();
+    fn new(testbed: &Testbed) -> Manager {
+        let path = testbed.folder.join("notify.sock").display().to_string();
         let socket = UnixDatagram::bind(&path).expect("a socket");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
         Manager { socket, path, heard: Vec::new() }
@@ -46,20 +46,20 @@ impl Manager {
 #[test]
 fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let mut manager = Manager::new(&world);
-    let path = world.write("daemon.toml", &dmz());
-    let mut command = world.router.prepare(&["run", "-i", NIC, "-p", &path]);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let mut manager = Manager::new(&testbed);
+    let path = testbed.write("daemon.toml", &dmz());
+    let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", &path]);
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000");
     let mut daemon = Daemon::start(command);
     manager.hear("READY=1\nSTATUS=gate on dmz0: native; 0 alarms open");
-    assert!(world.has_xdp(), "ready means that the gate is down");
+    assert!(testbed.has_xdp(), "ready means that the gate is down");
     manager.heard.clear();
     manager.hear("WATCHDOG=1");
     manager.heard.clear();
     manager.hear("WATCHDOG=1");
-    world.prove_drops(&tap, 1);
+    testbed.prove_drops(&tap, 1);
     manager.hear("STATUS=gate on dmz0: native; 1 alarms open");
     // one that hangs is not called alive
     daemon.signal(Signal::SIGSTOP);
@@ -77,36 +77,36 @@ fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
 #[test]
 fn a_tracker_that_is_taken_off_is_said_counted_and_put_back() {
     let _machine = share_machine();
-    let world = World::new();
-    let mut daemon = world.daemon(&dmz(), &["--metrics", "127.0.0.1:9464"]);
-    assert_eq!(world.show("status")["tracker"], "tcx");
+    let testbed = Testbed::new();
+    let mut daemon = testbed.daemon(&dmz(), &["--metrics", "127.0.0.1:9464"]);
+    assert_eq!(testbed.show("status")["tracker"], "tcx");
     // the only thing that holds it
-    fs::remove_file(world.pins().join("links/track")).expect("the tracker's link");
+    fs::remove_file(testbed.pins().join("links/track")).expect("the tracker's link");
     daemon.hear(&["warning", "the tracker on dmz0 went from tcx to no", "NEW FLOWS OF PEERS ARE NOT SEEN"]);
     daemon.hear(&["the gate on dmz0 is down again: native, tracker tcx"]);
-    assert_eq!(world.show("status")["tracker"], "tcx");
+    assert_eq!(testbed.show("status")["tracker"], "tcx");
     let changes = || {
-        let page = super::metrics::scrape(&world);
+        let page = super::metrics::scrape(&testbed);
         super::metrics::value(&page, "portcullis_mode_changes_total", &["part=\"tracker\""])
     };
     assert_eq!(changes(), Some(2.0));
     // another command that asks for service tracking is no loss
-    world.apply(&dmz_with("tracking = \"service\""));
+    testbed.apply(&dmz_with("tracking = \"service\""));
     daemon.hear(&["the tracker on dmz0 went from tcx to no: none is needed"]);
     eventually("it stays off", || changes() == Some(3.0));
-    assert_eq!(world.show("status")["tracker"], "no");
+    assert_eq!(testbed.show("status")["tracker"], "no");
     assert!(daemon.end(Signal::SIGTERM).success());
 }
 
 /// Units of packaging/ with the program where the test has it.
-fn units(world: &World) -> Vec<String> {
+fn units(testbed: &Testbed) -> Vec<String> {
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
     ["portcullis@.service", "portcullis-gate@.service"]
         .iter()
         .map(|name| {
             let unit = fs::read_to_string(packaging.join(name)).expect("a unit");
             assert!(unit.contains("\nExecStart=portcullis "), "{unit}");
-            world.write(
+            testbed.write(
                 name,
                 &unit.replace("=portcullis ", &format!("={} ", env!("CARGO_BIN_EXE_portcullis"))),
             )
@@ -117,12 +117,12 @@ fn units(world: &World) -> Vec<String> {
 #[test]
 fn the_units_are_sound_and_what_they_leave_the_daemon_is_enough() {
     let _machine = share_machine();
-    let world = World::new();
-    for path in units(&world) {
+    let testbed = Testbed::new();
+    for path in units(&testbed) {
         let instance = path.replace("@.", "@dmz0.");
         let output = Command::new("systemd-analyze")
             .args(["verify", "--man=no", &instance])
-            .env("SYSTEMD_UNIT_PATH", format!("{}:", world.folder.display()))
+            .env("SYSTEMD_UNIT_PATH", format!("{}:", testbed.folder.display()))
             .output()
             .expect("systemd-analyze, of the package systemd");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -131,24 +131,24 @@ fn the_units_are_sound_and_what_they_leave_the_daemon_is_enough() {
     }
 
     // the same privileges, by hand: there is no systemd in a test
-    let unit = fs::read_to_string(units(&world)[0].as_str()).expect("a unit");
+    let unit = fs::read_to_string(units(&testbed)[0].as_str()).expect("a unit");
     let line =
         unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("capabilities");
     let mut bounds = "-all".to_owned();
     for capability in line.split(' ') {
         bounds.push_str(&format!(",+{}", capability.trim_start_matches("CAP_").to_lowercase()));
     }
-    let path = world.write("daemon.toml", &dmz());
-    let mut command = world.router.command("setpriv");
+    let path = testbed.write("daemon.toml", &dmz());
+    let mut command = testbed.router.command("setpriv");
     command.args(["--bounding-set", &bounds, "--no-new-privs", "--", env!("CARGO_BIN_EXE_portcullis")]);
     command.args(["run", "-i", NIC, "-p", &path, "--metrics", "127.0.0.1:9464"]);
-    let tap = world.tap_internet();
+    let tap = testbed.tap_internet();
     let mut daemon = Daemon::start(command);
     daemon.hear(&["the gate on dmz0 is down"]);
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
     daemon.hear(&["alarm #1", "web1"]);
-    eventually("the history is written", || world.reported() == 3);
-    assert!(super::metrics::scrape(&world).contains("portcullis_enforcing{interface=\"dmz0\"} 1\n"));
+    eventually("the history is written", || testbed.reported() == 3);
+    assert!(super::metrics::scrape(&testbed).contains("portcullis_enforcing{interface=\"dmz0\"} 1\n"));
     assert!(daemon.end(Signal::SIGTERM).success());
     assert_eq!(tap.count_to(ip(V4.web), UDP, FORBIDDEN), 0);
 }

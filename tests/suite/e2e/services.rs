@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use super::policies::{dmz, dmz_with_eve};
 use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, tcp_talks, udp, udp_talks};
 use super::tap::{TCP, Tap, UDP};
-use super::world::{FAMILIES, Family, World, eventually, ip, share_machine};
+use super::testbed::{FAMILIES, Family, Testbed, eventually, ip, share_machine};
 
 /// What becomes of one try.
 #[derive(Clone, Copy)]
-enum Fate {
+enum GateState {
     Passes,
     /// Dropped for this reason.
     Drops(&'static str),
 }
-use Fate::{Drops, Passes};
+use GateState::{Drops, Passes};
 
 /// Who opens it.
 #[derive(Clone, Copy, PartialEq)]
@@ -32,7 +32,7 @@ struct Line {
     port: u16,
     address: fn(&Family) -> &'static str,
     peer: fn(&Family) -> &'static str,
-    fate: Fate,
+    fate: GateState,
 }
 
 macro_rules! line {
@@ -90,12 +90,12 @@ fn table() -> Vec<Line> {
 }
 
 /// Servers at every port of the table, in the DMZ and beyond.
-fn start_servers(world: &World) -> (Vec<TcpServer>, Vec<TcpServer>, Vec<UdpServer>) {
-    let inside = [22, 25, 53, 80, 113, 443, 4444].map(|port| TcpServer::start(&world.dmz, port)).into();
-    let outside = [21, 22, 25, 53, 80, 113].map(|port| TcpServer::start(&world.internet, port)).into();
+fn start_servers(testbed: &Testbed) -> (Vec<TcpServer>, Vec<TcpServer>, Vec<UdpServer>) {
+    let inside = [22, 25, 53, 80, 113, 443, 4444].map(|port| TcpServer::start(&testbed.dmz, port)).into();
+    let outside = [21, 22, 25, 53, 80, 113].map(|port| TcpServer::start(&testbed.internet, port)).into();
     let mut datagrams = Vec::new();
     for family in FAMILIES {
-        datagrams.push(UdpServer::start(&world.dmz, family.dns, 53));
+        datagrams.push(UdpServer::start(&testbed.dmz, family.dns, 53));
         let beyond = [
             (family.resolver, 53),
             (family.loghost, 514),
@@ -104,17 +104,17 @@ fn start_servers(world: &World) -> (Vec<TcpServer>, Vec<TcpServer>, Vec<UdpServe
             (family.peer, 123),
             (family.resolver, 123),
         ];
-        datagrams.extend(beyond.map(|(address, port)| UdpServer::start(&world.internet, address, port)));
+        datagrams.extend(beyond.map(|(address, port)| UdpServer::start(&testbed.internet, address, port)));
     }
     (inside, outside, datagrams)
 }
 
 /// Tries one line and tells whether a word came back.
-fn attempt(world: &World, line: &Line, family: &Family, dropped: bool) -> bool {
+fn attempt(testbed: &Testbed, line: &Line, family: &Family, dropped: bool) -> bool {
     let (server, peer) = ((line.address)(family), (line.peer)(family));
     let (machine, from, to) = match line.opener {
-        Server => (&world.dmz, server, peer),
-        Peer => (&world.internet, peer, server),
+        Server => (&testbed.dmz, server, peer),
+        Peer => (&testbed.internet, peer, server),
     };
     let patience = if dropped { NEVER } else { ARRIVES };
     let target = SocketAddr::new(ip(to), line.port);
@@ -125,7 +125,7 @@ fn attempt(world: &World, line: &Line, family: &Family, dropped: bool) -> bool {
 }
 
 /// Tries every line in both families, all at once.
-fn attempt_all(world: &World, gate: bool) {
+fn attempt_all(testbed: &Testbed, gate: bool) {
     std::thread::scope(|scope| {
         for line in &table() {
             for family in FAMILIES {
@@ -133,7 +133,7 @@ fn attempt_all(world: &World, gate: bool) {
                 scope.spawn(move || {
                     let dropped = gate && matches!(line.fate, Drops(_));
                     assert_eq!(
-                        attempt(world, &line, &family, dropped),
+                        attempt(testbed, &line, &family, dropped),
                         !dropped,
                         "{} {}/{} opened by the {} with {}, gate: {gate}",
                         (line.address)(&family),
@@ -160,13 +160,13 @@ fn count_frames(tap: &Tap, line: &Line, family: &Family) -> u64 {
 #[test]
 fn every_server_does_what_it_needs_and_nothing_else_leaves() {
     let _machine = share_machine();
-    let world = World::new();
-    let _servers = start_servers(&world);
-    attempt_all(&world, false);
+    let testbed = Testbed::new();
+    let _servers = start_servers(&testbed);
+    attempt_all(&testbed, false);
 
-    world.attach(&dmz());
-    let (sent, left) = (world.tap_dmz(), world.tap_internet());
-    attempt_all(&world, true);
+    testbed.attach(&dmz());
+    let (sent, left) = (testbed.tap_dmz(), testbed.tap_internet());
+    attempt_all(&testbed, true);
     let table = table();
     let forbidden = table.iter().filter_map(|line| match line.fate {
         Drops(reason) => Some((line, reason)),
@@ -185,17 +185,17 @@ fn every_server_does_what_it_needs_and_nothing_else_leaves() {
             let frames = shared()
                 .flat_map(|(line, _)| FAMILIES.map(|family| count_frames(&sent, line, &family)))
                 .sum::<u64>();
-            frames >= 2 && world.dropped(line.server, proto, line.port, reason) == frames
+            frames >= 2 && testbed.dropped(line.server, proto, line.port, reason) == frames
         });
     }
-    world.catch_up(&left);
+    testbed.catch_up(&left);
     for (line, _) in forbidden {
         for family in FAMILIES {
             assert_eq!(count_frames(&left, line, &family), 0, "{} got out", line.port);
         }
     }
     let expected = ["new_flow", "unlisted_service", "destination", "stranger"];
-    let odd: Vec<_> = world
+    let odd: Vec<_> = testbed
         .drops()
         .into_iter()
         .filter(|row| !expected.iter().any(|reason| row.0["reason"] == *reason))
@@ -203,29 +203,29 @@ fn every_server_does_what_it_needs_and_nothing_else_leaves() {
     // a refused client resets what it no longer waits for; a server may answer that with a reset
     assert!(odd.iter().all(|row| row.0["reason"] == "backscatter"), "other drops: {odd:#?}");
 
-    world.detach();
-    eventually("the gate is lifted", || !world.has_xdp());
-    attempt_all(&world, false);
+    testbed.detach();
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    attempt_all(&testbed, false);
 }
 
 #[test]
 fn what_a_web_server_opens_is_told_to_people_and_to_the_siem_and_a_stranger_is_not() {
     let _machine = share_machine();
-    let world = World::new();
-    let _servers = start_servers(&world);
-    let events = world.folder.join("eve.json");
-    let daemon = world.daemon(&dmz_with_eve(&events.display().to_string()), &[]);
-    let (sent, left) = (world.tap_dmz(), world.tap_internet());
+    let testbed = Testbed::new();
+    let _servers = start_servers(&testbed);
+    let events = testbed.folder.join("eve.json");
+    let daemon = testbed.daemon(&dmz_with_eve(&events.display().to_string()), &[]);
+    let (sent, left) = (testbed.tap_dmz(), testbed.tap_internet());
 
     for family in FAMILIES {
-        assert!(tcp_talks(&world.internet, ip(family.peer), SocketAddr::new(ip(family.web), 80), ARRIVES));
+        assert!(tcp_talks(&testbed.internet, ip(family.peer), SocketAddr::new(ip(family.web), 80), ARRIVES));
         // the stranger first, so that its alarm would come before the others
-        assert!(!tcp_talks(&world.internet, ip(family.peer), SocketAddr::new(ip(family.web), 22), NEVER));
+        assert!(!tcp_talks(&testbed.internet, ip(family.peer), SocketAddr::new(ip(family.web), 22), NEVER));
         for port in [80, 21, 22] {
             let target = SocketAddr::new(ip(family.peer), port);
-            assert!(!tcp_talks(&world.dmz, ip(family.web), target, NEVER));
+            assert!(!tcp_talks(&testbed.dmz, ip(family.web), target, NEVER));
         }
-        let socket = udp(&world.dmz, family.web, 0);
+        let socket = udp(&testbed.dmz, family.web, 0);
         socket.send_to(b"log", SocketAddr::new(ip(family.clock), 514)).expect("a datagram");
     }
 
@@ -255,16 +255,16 @@ fn what_a_web_server_opens_is_told_to_people_and_to_the_siem_and_a_stranger_is_n
             assert!(sent.count_to(ip(family.web), TCP, port) > 0);
         }
     }
-    world.catch_up(&left);
+    testbed.catch_up(&left);
     let got_out = |one: &super::tap::Seen| {
         FAMILIES.iter().any(|family| one.source == ip(family.web))
             && (one.protocol == UDP || one.source_port != 80)
     };
     assert_eq!(left.count(got_out), 0, "something of the web server got out");
-    assert!(world.drops().iter().any(|row| row.0["reason"] == "stranger"), "the stranger was counted");
+    assert!(testbed.drops().iter().any(|row| row.0["reason"] == "stranger"), "the stranger was counted");
     let strangers = daemon.find(&["stranger"]);
     assert!(strangers.is_empty(), "an alarm for a stranger: {strangers:?}");
-    let alarms = world.show("alarms");
+    let alarms = testbed.show("alarms");
     let alarms = alarms.as_array().expect("a list");
     assert!(alarms.len() >= 4, "{alarms:#?}");
     assert!(alarms.iter().all(|alarm| alarm["reason"] != "stranger"), "{alarms:#?}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::world::{Namespace, stretch};
+use super::testbed::{Namespace, stretch};
 
 /// How long a packet may take that is expected to come.
 pub const ARRIVES: Duration = Duration::from_secs(5);

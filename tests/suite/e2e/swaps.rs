@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use portcullis::abi::Reason;
 use portcullis::compile::{Tables, compile};
 use portcullis::gate::Verdict;
 use portcullis::policy::{Policy, parse};
-use portcullis::reason::Reason;
 
 use super::policies::{dmz, dmz_with_web, twin};
+use super::testbed::{Testbed, eventually, exclusive, share_machine};
 use super::traffic::{FORBIDDEN, Traffic, syn};
-use super::world::{World, eventually, own_machine, share_machine};
 
 const DEFAULT_SWAPS: u64 = 10_000;
 /// Questions at a time, and the time between: the machine has others to serve.
@@ -55,17 +55,17 @@ fn read(text: &str) -> (Policy, Tables) {
 
 #[test]
 fn one_packet_sees_one_policy_however_often_it_is_swapped() {
-    let _machine = own_machine();
+    let _machine = exclusive();
     let swaps =
         std::env::var("PORTCULLIS_SWAPS").map_or(DEFAULT_SWAPS, |text| text.parse().expect("a number"));
-    let world = World::new();
-    world.attach(&twin(0));
-    let place = world.place();
-    let (gate, asker) = (world.open_gate(), world.open_gate());
+    let testbed = Testbed::new();
+    testbed.attach(&twin(0));
+    let place = testbed.place();
+    let (gate, asker) = (testbed.open_gate(), testbed.open_gate());
     let twins = [read(&twin(0)), read(&twin(1))];
     let first = gate.live_settings().expect("settings").expect("a policy").generation;
 
-    let traffic = Traffic::start(&world);
+    let traffic = Traffic::start(&testbed);
     traffic.flow();
     let hurry = Hurry::new();
     let done = AtomicBool::new(false);
@@ -95,7 +95,7 @@ fn one_packet_sees_one_policy_however_often_it_is_swapped() {
             }
             asked
         });
-        let seconds = world.router.enter(|| {
+        let seconds = testbed.router.enter(|| {
             let start = Instant::now();
             for number in 1..=swaps {
                 let (policy, tables) = &twins[number as usize % 2];
@@ -110,7 +110,7 @@ fn one_packet_sees_one_policy_however_often_it_is_swapped() {
     });
     drop(hurry);
 
-    let report = traffic.stop(&world);
+    let report = traffic.stop(&testbed);
     eprintln!(
         "{swaps} swaps in {seconds:.1} s ({:.0}/s); {} answers by one policy, {} by the other; {report:?}",
         swaps as f64 / seconds,
@@ -118,7 +118,7 @@ fn one_packet_sees_one_policy_however_often_it_is_swapped() {
         asked[1]
     );
     assert!(asked.iter().all(|count| *count > 0), "both policies were asked: {asked:?}");
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!(status["generation"], first + swaps);
     let counters = gate.counters(false).expect("counters");
     let new_flow = counters.iter().find(|(reason, ..)| *reason == Reason::NewFlow).expect("a counter");
@@ -128,11 +128,11 @@ fn one_packet_sees_one_policy_however_often_it_is_swapped() {
 #[test]
 fn counters_the_ledger_and_the_names_of_servers_survive_another_policy() {
     let _machine = share_machine();
-    let world = World::new();
-    world.attach(&dmz());
-    let tap = world.tap_internet();
-    world.prove_drops(&tap, 7);
-    let gate = world.open_gate();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
+    testbed.prove_drops(&tap, 7);
+    let gate = testbed.open_gate();
     let counters = gate.counters(false).expect("counters");
     assert_eq!(gate.ledger().expect("the ledger").len(), 1);
 
@@ -142,11 +142,11 @@ fn counters_the_ledger_and_the_names_of_servers_survive_another_policy() {
         "[servers.aaa]\naddresses = [\"192.0.2.7\"]\nroles = [\"web\"]\n\n[servers.ns1]",
         1,
     );
-    world.apply(&other);
+    testbed.apply(&other);
     assert_eq!(gate.counters(false).expect("counters"), counters);
-    assert_eq!(world.dropped("web1", "udp", FORBIDDEN, "new_flow"), 7);
-    world.prove_drops(&tap, 5);
-    assert_eq!(world.dropped("web1", "udp", FORBIDDEN, "new_flow"), 12);
+    assert_eq!(testbed.dropped("web1", "udp", FORBIDDEN, "new_flow"), 7);
+    testbed.prove_drops(&tap, 5);
+    assert_eq!(testbed.dropped("web1", "udp", FORBIDDEN, "new_flow"), 12);
 
     // a server that is gone keeps its row and its name
     let without = other.replacen(
@@ -155,12 +155,14 @@ fn counters_the_ledger_and_the_names_of_servers_survive_another_policy() {
         1,
     );
     assert_ne!(without, other);
-    world.apply(&without);
-    assert_eq!(world.dropped("web1", "udp", FORBIDDEN, "new_flow"), 12);
-    world.send_from_web(FORBIDDEN, 3);
-    eventually("the new name counts for itself", || world.dropped("www", "udp", FORBIDDEN, "new_flow") == 3);
-    assert_eq!(world.dropped("web1", "udp", FORBIDDEN, "new_flow"), 12);
-    world.detach();
-    eventually("the gate is lifted", || !world.has_xdp());
-    world.prove_passes(&tap, 4);
+    testbed.apply(&without);
+    assert_eq!(testbed.dropped("web1", "udp", FORBIDDEN, "new_flow"), 12);
+    testbed.send_from_web(FORBIDDEN, 3);
+    eventually("the new name counts for itself", || {
+        testbed.dropped("www", "udp", FORBIDDEN, "new_flow") == 3
+    });
+    assert_eq!(testbed.dropped("web1", "udp", FORBIDDEN, "new_flow"), 12);
+    testbed.detach();
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.prove_passes(&tap, 4);
 }

@@ -14,7 +14,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use nix::libc;
 
 use super::socket::{open, set_option, udp};
-use super::world::{Namespace, World, eventually};
+use super::testbed::{Namespace, Testbed, eventually};
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -188,7 +188,7 @@ pub fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
     socket
 }
 
-impl World {
+impl Testbed {
     /// A tap at the far end: what has left the router.
     pub fn tap_internet(&self) -> Tap {
         Tap::new(&self.internet, "eth0")

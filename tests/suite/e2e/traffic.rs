@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
-use portcullis::frame::Probe;
+use portcullis::net::Probe;
 
 use super::socket::{UdpServer, udp};
 use super::tap::{TCP, Tap, UDP};
-use super::world::{FAMILIES, PATIENCE, V4, World, eventually, ip, within};
+use super::testbed::{FAMILIES, PATIENCE, Testbed, V4, eventually, ip, within};
 
 /// No policy of these tests lets the web server send there.
 pub const FORBIDDEN: u16 = 4000;
@@ -24,7 +24,7 @@ const BURST: u64 = 16;
 /// Between two bursts, so that what happens to the gate meanwhile gets some of the machine.
 const PACE: Duration = Duration::from_micros(500);
 
-impl World {
+impl Testbed {
     /// Sends datagrams from the web server to a port beyond the router.
     pub fn send_from_web(&self, port: u16, count: u64) {
         let socket = udp(&self.dmz, V4.web, 0);
@@ -115,20 +115,20 @@ pub struct Report {
 
 impl Traffic {
     /// Starts it; the gate must be down with one of the twins.
-    pub fn start(world: &World) -> Traffic {
-        let dropped_before = count_dropped(world);
+    pub fn start(testbed: &Testbed) -> Traffic {
+        let dropped_before = count_dropped(testbed);
         let stop = Arc::new(AtomicBool::new(false));
         let counts = Arc::new(Counts::default());
-        let leak = Tap::keeping(&world.internet, "eth0", |one| {
+        let leak = Tap::keeping(&testbed.internet, "eth0", |one| {
             one.destination_port == POSTED && FAMILIES.iter().any(|family| one.source == ip(family.web))
         });
         let mut servers = Vec::new();
         let mut threads = Vec::new();
         for family in FAMILIES {
-            servers.push(UdpServer::start(&world.dmz, family.web, ASKED));
-            servers.push(UdpServer::start(&world.internet, family.peer, POSTED));
+            servers.push(UdpServer::start(&testbed.dmz, family.web, ASKED));
+            servers.push(UdpServer::start(&testbed.internet, family.peer, POSTED));
 
-            let peer = udp(&world.internet, family.peer, 0);
+            let peer = udp(&testbed.internet, family.peer, 0);
             let web = SocketAddr::new(ip(family.web), ASKED);
             let (asked, count) = (Arc::clone(&stop), Arc::clone(&counts));
             threads.push(std::thread::spawn(move || {
@@ -139,7 +139,7 @@ impl Traffic {
                 }
             }));
 
-            let (web, mail) = (udp(&world.dmz, family.web, 0), udp(&world.dmz, family.mail, 0));
+            let (web, mail) = (udp(&testbed.dmz, family.web, 0), udp(&testbed.dmz, family.mail, 0));
             let beyond = SocketAddr::new(ip(family.peer), POSTED);
             let (asked, count) = (Arc::clone(&stop), Arc::clone(&counts));
             threads.push(std::thread::spawn(move || {
@@ -172,23 +172,23 @@ impl Traffic {
     /// Stops it. Every permitted datagram must have arrived, and of the forbidden ones none;
     /// each of those must be in the ledger.
     #[track_caller]
-    pub fn stop(mut self, world: &World) -> Report {
+    pub fn stop(mut self, testbed: &Testbed) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().expect("a thread of the traffic");
         }
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let forbidden = count(&self.counts.forbidden);
-        let counted = within(PATIENCE, || count_dropped(world) >= self.dropped_before + forbidden);
-        assert!(counted, "of {forbidden} drops {:#?}", world.drops());
-        world.catch_up(&self.leak);
+        let counted = within(PATIENCE, || count_dropped(testbed) >= self.dropped_before + forbidden);
+        assert!(counted, "of {forbidden} drops {:#?}", testbed.drops());
+        testbed.catch_up(&self.leak);
         let report = Report {
             asked: count(&self.counts.asked),
             answered: count(&self.counts.answered),
             posted: count(&self.counts.posted),
             delivered: count(&self.counts.delivered),
             forbidden,
-            dropped: count_dropped(world) - self.dropped_before,
+            dropped: count_dropped(testbed) - self.dropped_before,
             leaked: self.leak.count(|one| one.destination_port == POSTED),
         };
         assert!(report.asked > 0 && report.posted > 0 && report.forbidden > 0, "{report:?}");
@@ -201,8 +201,8 @@ impl Traffic {
 }
 
 /// By all reasons: a wrong one would show as a row too many or too few.
-fn count_dropped(world: &World) -> u64 {
-    world.dropped("web1", "udp", POSTED, "new_flow")
+fn count_dropped(testbed: &Testbed) -> u64 {
+    testbed.dropped("web1", "udp", POSTED, "new_flow")
 }
 
 /// Sends a number and waits until it comes back.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::chance::Chance;
 use super::conversation::Talk;
+use super::differ::{Differ, Disagreement, Ledger, read_policy};
 use super::event::{Event, Sequence};
 use super::network::{enter_own_network, stay_on_cpu};
 use super::policies::{SERVERS, change_policy, make_policy};
-use super::rig::{Disagreement, Ledger, Rig, read_policy};
 use super::shrink::shrink;
 
 /// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
@@ -72,14 +72,14 @@ pub fn run(order: Order) -> Outcome {
 fn work(shared: &Shared, worker: usize) {
     enter_own_network();
     stay_on_cpu(worker);
-    // each story has its rig by its number, so that a seed tells the same whoever tells it
-    let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Rig::new);
+    // each story has its differ by its number, so that a seed tells the same whoever tells it
+    let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
     while !shared.stop.load(Ordering::Relaxed) {
         let story = shared.next_story.fetch_add(1, Ordering::Relaxed);
-        let rig = &mut rigs[(story % 4 / 3) as usize];
-        tell(shared, rig, story);
+        let differ = &mut rigs[(story % 4 / 3) as usize];
+        tell(shared, differ, story);
         let mut outcome = shared.outcome.lock().expect("the outcome");
-        outcome.packets += std::mem::take(&mut rig.packets);
+        outcome.packets += std::mem::take(&mut differ.packets);
         outcome.policies += 1;
         let late = shared.order.time.is_some_and(|time| shared.begun.elapsed() >= time);
         if outcome.sequences >= shared.order.sequences || late {
@@ -89,7 +89,7 @@ fn work(shared: &Shared, worker: usize) {
 }
 
 /// One policy's story, which depends on the seed and its number alone.
-fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
+fn tell(shared: &Shared, differ: &mut Differ, number: u64) {
     let mut talk = Talk::new(Chance::part(shared.order.seed, number));
     let policy = loop {
         let policy = make_policy(talk.chance());
@@ -99,10 +99,10 @@ fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
     };
     let mut live = policy.clone();
     let mut story = Sequence { policy, events: Vec::new() };
-    assert!(rig.begin(&story.policy), "a policy that was read before");
+    assert!(differ.begin(&story.policy), "a policy that was read before");
     if talk.chance().percent(25) {
         let event = Event::Pickup(120);
-        let _ = rig.happen(&event);
+        let _ = differ.happen(&event);
         story.events.push(event);
     }
     for count in 1..=POLICY {
@@ -115,21 +115,21 @@ fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
             events.extend(talk.say_again());
         }
         for event in events {
-            let result = rig.happen(&event);
+            let result = differ.happen(&event);
             story.events.push(event);
             if let Some(Err(what)) = result {
                 let at = story.events.len() - 1;
-                return look_into(shared, rig, &story, Disagreement { at, what });
+                return look_into(shared, differ, &story, Disagreement { at, what });
             }
         }
         let books = count % BOOKS_EVERY == 0;
         let tables = match count {
-            _ if books => rig.compare_tables(),
-            _ if count % FLOWS_EVERY == 0 => rig.compare_flows(),
+            _ if books => differ.compare_tables(),
+            _ if count % FLOWS_EVERY == 0 => differ.compare_flows(),
             _ => Ok(()),
         };
         if let Err(what) = tables {
-            return look_into(shared, rig, &story, Disagreement { at: story.events.len(), what });
+            return look_into(shared, differ, &story, Disagreement { at: story.events.len(), what });
         }
         if !books {
             continue;
@@ -138,9 +138,9 @@ fn tell(shared: &Shared, rig: &mut Rig, number: u64) {
         if shared.stop.load(Ordering::Relaxed) {
             break;
         }
-        if rig.fullest() > FULL {
+        if differ.fullest() > FULL {
             story = Sequence { policy: live.clone(), events: Vec::new() };
-            assert!(rig.begin(&story.policy), "a policy that is live");
+            assert!(differ.begin(&story.policy), "a policy that is live");
         }
     }
 }
@@ -165,9 +165,9 @@ fn invent_orders(chance: &mut Chance, live: &mut String) -> Vec<Event> {
 }
 
 /// A disagreement: is it one, and what is the least that shows it?
-fn look_into(shared: &Shared, rig: &mut Rig, story: &Sequence, first: Disagreement) {
+fn look_into(shared: &Shared, differ: &mut Differ, story: &Sequence, first: Disagreement) {
     let found =
-        if shared.order.look_into { shrink(rig, story) } else { Some((story.clone(), first.clone())) };
+        if shared.order.look_into { shrink(differ, story) } else { Some((story.clone(), first.clone())) };
     match found {
         Some(found) => {
             shared.stop.store(true, Ordering::Relaxed);

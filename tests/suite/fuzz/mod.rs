@@ -8,13 +8,13 @@
 mod campaign;
 mod chance;
 mod conversation;
+mod differ;
 mod event;
 mod mutation;
 mod network;
 mod policies;
-mod rig;
+mod setting;
 mod shrink;
-mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,9 @@ use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use campaign::{Order, run};
+use differ::{Differ, Disagreement, Ledger};
 use event::{Sequence, read_sequence};
 use network::enter_own_network;
-use rig::{Disagreement, Ledger, Rig};
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/sequences");
 
@@ -85,19 +85,19 @@ fn the_corpus_of_past_disagreements_agrees() {
         // in a thread, for the network namespace is the thread's
         let playing = scope.spawn(|| {
             enter_own_network();
-            let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Rig::new);
-            let plays = paths.iter().flat_map(|path| [0, 1].map(|rig| (rig, path)));
-            plays.filter_map(|(rig, path)| play_file(&mut rigs[rig], path)).collect()
+            let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
+            let plays = paths.iter().flat_map(|path| [0, 1].map(|differ| (differ, path)));
+            plays.filter_map(|(differ, path)| play_file(&mut rigs[differ], path)).collect()
         });
         playing.join().expect("the corpus")
     });
     assert!(disagreements.is_empty(), "{}", disagreements.join("\n\n"));
 }
 
-fn play_file(rig: &mut Rig, path: &Path) -> Option<String> {
+fn play_file(differ: &mut Differ, path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).expect("a file");
     let sequence = read_sequence(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let result = rig.play(&sequence).unwrap_or_else(|| panic!("{}: no policy", path.display()));
+    let result = differ.play(&sequence).unwrap_or_else(|| panic!("{}: no policy", path.display()));
     let disagreement = result.err()?;
     Some(format!("{}:\n{}", path.display(), describe(&sequence, &disagreement)))
 }

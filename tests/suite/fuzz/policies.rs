@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::chance::Chance;
-use super::world::{HOMES, PEER_PREFIXES, SERVER_MACS, VLANS, pick_port, pick_service};
+use super::setting::{HOMES, PEER_PREFIXES, SERVER_MACS, VLANS, pick_port, pick_service};
 
 pub const SERVERS: [&str; 7] = ["web", "dns", "mail", "app", "farm", "nest", "lone"];
 const ROLES: [&str; 5] = ["red", "green", "blue", "white", "black"];

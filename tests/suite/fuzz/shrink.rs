@@ -1,20 +1,20 @@
 //! From a long story to the few events that matter.
 
+use super::differ::{Differ, Disagreement};
 use super::event::{Event, Sequence};
-use super::rig::{Disagreement, Rig};
 
 /// What shrinking may cost: a long story is played in milliseconds.
 const PLAYS: usize = 4000;
 
 struct Shrinker<'r> {
-    rig: &'r mut Rig,
+    differ: &'r mut Differ,
     plays: usize,
 }
 
 /// The shortest sequence found that still shows a disagreement, and which; `None` when the story
 /// does not show one again.
-pub fn shrink(rig: &mut Rig, story: &Sequence) -> Option<(Sequence, Disagreement)> {
-    let mut shrinker = Shrinker { rig, plays: 0 };
+pub fn shrink(differ: &mut Differ, story: &Sequence) -> Option<(Sequence, Disagreement)> {
+    let mut shrinker = Shrinker { differ, plays: 0 };
     let mut best = shrinker.find_tail(story)?;
     loop {
         let before = size_of(&best);
@@ -36,7 +36,7 @@ fn size_of(sequence: &Sequence) -> usize {
 impl Shrinker<'_> {
     fn play(&mut self, sequence: &Sequence) -> Option<Disagreement> {
         self.plays += 1;
-        self.rig.play(sequence)?.err()
+        self.differ.play(sequence)?.err()
     }
 
     fn shows(&mut self, sequence: &Sequence) -> bool {

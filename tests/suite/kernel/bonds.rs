@@ -1,61 +1,61 @@
 //! Bonds: the gate belongs on the bond, not on a member.
 
 use crate::e2e::policies::dmz;
-use crate::e2e::world::{NIC, World, own_machine};
+use crate::e2e::testbed::{NIC, Testbed, exclusive};
 
 use super::prove_gate;
 
 /// Makes the router's NIC a member of a bond, under other names.
-fn bond(world: &World, member: &str, bond: &str) {
-    world.router.ip(&format!(
+fn bond(testbed: &Testbed, member: &str, bond: &str) {
+    testbed.router.ip(&format!(
         "address flush dev {NIC}\nlink set {NIC} down\n{}\
          link add {bond} address 02:00:00:00:00:01 type bond mode active-backup miimon 20\n\
          link set {member} master {bond}\nlink set {member} up\n",
         if member == NIC { String::new() } else { format!("link set {NIC} name {member}\n") }
     ));
-    world.wire_router_to_dmz(bond);
-    world.wait_for_carrier();
+    testbed.wire_router_to_dmz(bond);
+    testbed.wait_for_carrier();
 }
 
 #[test]
 fn a_gate_on_a_bond_is_in_the_driver_of_its_members() {
-    let _machine = own_machine();
-    let world = World::new();
-    bond(&world, "port0", NIC);
-    let tap = world.tap_internet();
-    let said = world.attach(&dmz());
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    bond(&testbed, "port0", NIC);
+    let tap = testbed.tap_internet();
+    let said = testbed.attach(&dmz());
     assert_eq!(said.err, "");
-    let status = world.show("status");
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
-    prove_gate(&world, &tap);
-    world.detach();
-    world.prove_passes(&tap, 2);
+    prove_gate(&testbed, &tap);
+    testbed.detach();
+    testbed.prove_passes(&tap, 2);
 }
 
 #[test]
 fn a_gate_on_a_member_of_a_bond_warns_of_the_others() {
-    let _machine = own_machine();
-    let world = World::new();
-    bond(&world, NIC, "bond0");
-    let tap = world.tap_internet();
-    let said = world.attach(&dmz());
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    bond(&testbed, NIC, "bond0");
+    let tap = testbed.tap_internet();
+    let said = testbed.attach(&dmz());
     assert!(said.err.contains("member of bond0"), "{said:#?}");
-    let warnings = world.show("status")["warnings"].to_string();
+    let warnings = testbed.show("status")["warnings"].to_string();
     assert!(warnings.contains("member of bond0"), "{warnings}");
     // what comes by this member is judged
-    prove_gate(&world, &tap);
+    prove_gate(&testbed, &tap);
 }
 
 #[test]
 fn a_member_of_a_bond_that_has_a_gate_takes_no_second_one_and_says_why() {
-    let _machine = own_machine();
-    let world = World::new();
-    bond(&world, "port0", NIC);
-    world.attach(&dmz());
-    let path = world.write("policy.toml", &dmz());
-    world
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    bond(&testbed, "port0", NIC);
+    testbed.attach(&dmz());
+    let path = testbed.write("policy.toml", &dmz());
+    testbed
         .router
         .portcullis(&["attach", "-i", "port0", "-p", &path])
         .refused(&["port0", "another XDP program"]);
-    assert_eq!(world.show("status")["attached"], "native");
+    assert_eq!(testbed.show("status")["attached"], "native");
 }

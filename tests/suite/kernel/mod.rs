@@ -13,39 +13,39 @@ use std::net::SocketAddr;
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use crate::e2e::tap::Tap;
-use crate::e2e::world::{FAMILIES, V4, World, eventually, ip};
+use crate::e2e::testbed::{FAMILIES, Testbed, V4, eventually, ip};
 
 /// Peers reach the web server in both families, which takes the filter and the tracker.
 #[track_caller]
-fn prove_service(world: &World) {
-    let _server = TcpServer::start(&world.dmz, 80);
+fn prove_service(testbed: &Testbed) {
+    let _server = TcpServer::start(&testbed.dmz, 80);
     for family in FAMILIES {
         let web = SocketAddr::new(ip(family.web), 80);
-        assert!(tcp_talks(&world.internet, ip(family.peer), web, ARRIVES), "{} is not served", family.peer);
+        assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES), "{} is not served", family.peer);
     }
 }
 
 /// The web server opens nothing, and nothing that it tries gets out.
 #[track_caller]
-fn prove_gate(world: &World, tap: &Tap) {
-    prove_service(world);
-    world.prove_drops(tap, 5);
-    let _beyond = TcpServer::start(&world.internet, 80);
+fn prove_gate(testbed: &Testbed, tap: &Tap) {
+    prove_service(testbed);
+    testbed.prove_drops(tap, 5);
+    let _beyond = TcpServer::start(&testbed.internet, 80);
     let target = SocketAddr::new(ip(V4.peer), 80);
-    assert!(!tcp_talks(&world.dmz, ip(V4.web), target, NEVER), "the web server got out");
+    assert!(!tcp_talks(&testbed.dmz, ip(V4.web), target, NEVER), "the web server got out");
 }
 
 /// Passes, drops, passes again; how the filter is attached meanwhile, and what `attach` said of it.
 #[track_caller]
-fn prove_cycle(world: &World) -> (String, String) {
-    let tap = world.tap_internet();
-    world.prove_passes(&tap, 3);
-    let said = world.attach(&dmz()).err;
-    prove_gate(world, &tap);
-    let status = world.show("status");
+fn prove_cycle(testbed: &Testbed) -> (String, String) {
+    let tap = testbed.tap_internet();
+    testbed.prove_passes(&tap, 3);
+    let said = testbed.attach(&dmz()).err;
+    prove_gate(testbed, &tap);
+    let status = testbed.show("status");
     assert_eq!(status["enforcing"], true, "{status:#}");
-    world.detach();
-    eventually("the gate is lifted", || !world.has_xdp());
-    world.prove_passes(&tap, 3);
+    testbed.detach();
+    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.prove_passes(&tap, 3);
     (status["attached"].as_str().expect("a word").to_owned(), said)
 }

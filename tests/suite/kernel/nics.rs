@@ -1,28 +1,28 @@
 //! Drivers with XDP of their own, and drivers without.
 
 use crate::e2e::policies::dmz;
-use crate::e2e::world::{Plug, World, kernel, own_machine};
+use crate::e2e::testbed::{Plug, Testbed, exclusive, kernel};
 
 use super::{prove_cycle, prove_gate};
 
 #[test]
 fn a_cable_has_the_gate_in_its_driver() {
-    let _machine = own_machine();
-    let (mode, said) = prove_cycle(&World::new());
+    let _machine = exclusive();
+    let (mode, said) = prove_cycle(&Testbed::new());
     assert_eq!((mode.as_str(), said.as_str()), ("native", ""));
 }
 
 #[test]
 fn a_virtio_nic_has_the_gate_in_its_driver() {
-    let _machine = own_machine();
-    let (mode, said) = prove_cycle(&World::plugged(Plug::Nics("virtio")));
+    let _machine = exclusive();
+    let (mode, said) = prove_cycle(&Testbed::plugged(Plug::Nics("virtio")));
     assert_eq!((mode.as_str(), said.as_str()), ("native", ""));
 }
 
 #[test]
 fn a_vmxnet3_nic_has_a_generic_gate_until_its_driver_knows_xdp() {
-    let _machine = own_machine();
-    let (mode, said) = prove_cycle(&World::plugged(Plug::Nics("vmxnet3")));
+    let _machine = exclusive();
+    let (mode, said) = prove_cycle(&Testbed::plugged(Plug::Nics("vmxnet3")));
     if kernel() >= (6, 6) {
         assert_eq!((mode.as_str(), said.as_str()), ("native", ""));
     } else {
@@ -33,21 +33,21 @@ fn a_vmxnet3_nic_has_a_generic_gate_until_its_driver_knows_xdp() {
 
 #[test]
 fn a_nic_whose_driver_has_no_xdp_gets_a_generic_gate_and_says_so_everywhere() {
-    let _machine = own_machine();
-    let world = World::plugged(Plug::Nics("e1000e"));
-    let (mode, said) = prove_cycle(&world);
+    let _machine = exclusive();
+    let testbed = Testbed::plugged(Plug::Nics("e1000e"));
+    let (mode, said) = prove_cycle(&testbed);
     assert_eq!(mode, "generic");
     says_why_generic(&said);
 
-    let tap = world.tap_internet();
-    let daemon = world.daemon(&dmz(), &[]);
+    let tap = testbed.tap_internet();
+    let daemon = testbed.daemon(&dmz(), &[]);
     daemon.hear(&["warning", "native XDP", "generic mode"]);
-    prove_gate(&world, &tap);
-    let status = world.show("status");
+    prove_gate(&testbed, &tap);
+    let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"generic".into(), &true.into()), "{status:#}");
     assert!(status["warnings"].to_string().contains("generic mode"), "{status:#}");
-    assert!(world.run("show", &["status"]).done().out.contains("warning: generic"));
-    assert_eq!(world.xdp_of(), "xdpgeneric");
+    assert!(testbed.run("show", &["status"]).done().out.contains("warning: generic"));
+    assert_eq!(testbed.xdp_of(), "xdpgeneric");
 }
 
 /// In words, without a bare number or name of an errno.

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use portcullis::abi::Reason;
 use portcullis::policy::{Limit, Policy, Server, Tracking, UnknownSources};
-use portcullis::reason::Reason;
 
 use super::Model;
 use super::flows::{FlowKey, Table};

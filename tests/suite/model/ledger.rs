@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::decide::Decision;
 use super::{Outcome, Verdict};

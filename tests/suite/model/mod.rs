@@ -19,8 +19,8 @@ mod track;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use portcullis::abi::Reason;
 use portcullis::policy::{Mode, Policy};
-use portcullis::reason::Reason;
 
 use decide::{Decision, Effect};
 use flows::Flows;

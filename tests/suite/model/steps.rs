@@ -1,6 +1,6 @@
 //! Steps 8 to 18: what a server that is what it says it is may send.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::Model;
 use super::decide::{Case, Decision, Effect, is_dhcp};

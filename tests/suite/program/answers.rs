@@ -1,17 +1,17 @@
 //! Rows 13 to 15: answers that should not be, and those that mean nothing.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4};
 use crate::support::frame::{ACK, FIN, PSH, RST, SYN, echo_reply, tcp, udp, unreachable};
+use crate::support::test_gate::TestGate;
 
 /// `DROP_OWN_PORT`.
 const OWN_PORT: u8 = 4;
 
 #[test]
 fn a_syn_ack_from_a_port_that_is_no_service_betrays_a_listener() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         let answer = tcp(server, peer, SYN | ACK);
@@ -29,7 +29,7 @@ fn a_syn_ack_from_a_port_that_is_no_service_betrays_a_listener() {
 
 #[test]
 fn a_datagram_from_a_port_that_is_no_service_betrays_a_listener() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         let answer = udp(server, peer);
@@ -49,7 +49,7 @@ fn a_datagram_from_a_port_that_is_no_service_betrays_a_listener() {
 
 #[test]
 fn a_closed_port_says_so_without_an_alarm() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         bench.to_server(&tcp(peer, server, SYN));
@@ -62,7 +62,7 @@ fn a_closed_port_says_so_without_an_alarm() {
 
 #[test]
 fn only_the_answer_to_an_opening_betrays_a_listener() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         bench.to_server(&tcp(peer, server, SYN));
@@ -76,7 +76,7 @@ fn only_the_answer_to_an_opening_betrays_a_listener() {
 #[test]
 fn a_listener_is_betrayed_to_whom_the_server_might_call() {
     // ns1 may send datagrams and SYNs to every port 53: no cover for a listener on 4444
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 4444), (family.peer, 53));
         bench.to_server(&tcp(peer, server, SYN));
@@ -87,9 +87,9 @@ fn a_listener_is_betrayed_to_whom_the_server_might_call() {
 }
 
 /// A service for the bastion alone, beside tcp/22.
-fn with_private_services() -> Bench {
+fn with_private_services() -> TestGate {
     let open = "\"tcp/80\"";
-    Bench::new(
+    TestGate::new(
         &POLICY.replace(open, &format!("\"udp/161 from @bastion\", \"icmp/13 from @bastion\", {open}")),
     )
 }
@@ -119,7 +119,7 @@ fn an_answer_to_a_peer_outside_of_from_goes_to_a_stranger() {
 
 #[test]
 fn resets_in_no_flow_are_backscatter_in_a_single_row() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for port in [80, 443, 22, 1, 4444, 65_535] {
             for flags in [RST, RST | ACK, RST | PSH] {
@@ -137,7 +137,7 @@ fn resets_in_no_flow_are_backscatter_in_a_single_row() {
 
 #[test]
 fn an_echo_reply_that_nobody_asked_for_is_backscatter() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for server in [family.web, family.ns] {
             let row = bench.drops(&echo_reply(server, family.peer, 1), Reason::Backscatter);
@@ -148,7 +148,7 @@ fn an_echo_reply_that_nobody_asked_for_is_backscatter() {
 
 #[test]
 fn a_segment_in_no_flow_is_a_stray() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for flags in [ACK, ACK | PSH, FIN | ACK, SYN | ACK, SYN | ACK | PSH] {
             // from a service: an idle connection has ended
@@ -165,7 +165,7 @@ fn a_segment_in_no_flow_is_a_stray() {
 
 #[test]
 fn the_question_whether_a_peer_has_opened_can_be_supposed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let segment = tcp((family.web, 80), (family.peer, 51_000), ACK);
         let ask = |frame: &[u8], opened| bench.gate.explain(frame, opened, None).unwrap().reason;

@@ -2,12 +2,12 @@
 
 use std::mem::{offset_of, size_of};
 
-use portcullis::gate::contract::{
-    address, cell, counter, decision, flow, flow_key, fragment, fragment_key, half_open, ledger_key,
-    ledger_row, limit, limit_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, question,
-    range_key, rule, sample, server, settings, share,
+use portcullis::abi::REASONS;
+use portcullis::abi::{
+    address, counter, decision, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row,
+    limit, limit_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, quarantine, question,
+    range_key, row_quota, rule, sample, server, settings,
 };
-use portcullis::reason::REASONS;
 
 #[test]
 fn the_types_have_the_sizes_that_the_header_asserts() {
@@ -18,7 +18,7 @@ fn the_types_have_the_sizes_that_the_header_asserts() {
         ("prefix_key", size_of::<prefix_key>(), 20),
         ("need_key", size_of::<need_key>(), 8),
         ("range_key", size_of::<range_key>(), 12),
-        ("cell", size_of::<cell>(), 8),
+        ("peer_match", size_of::<peer_match>(), 8),
         ("need", size_of::<need>(), 24),
         ("peer_key", size_of::<peer_key>(), 24),
         ("rule", size_of::<rule>(), 24),
@@ -34,7 +34,7 @@ fn the_types_have_the_sizes_that_the_header_asserts() {
         ("fragment", size_of::<fragment>(), 24),
         ("ledger_key", size_of::<ledger_key>(), 12),
         ("ledger_row", size_of::<ledger_row>(), 128),
-        ("share", size_of::<share>(), 8),
+        ("row_quota", size_of::<row_quota>(), 8),
         ("counter", size_of::<counter>(), 16),
         ("sample", size_of::<sample>(), 104),
         ("decision", size_of::<decision>(), 40),
@@ -64,7 +64,7 @@ fn the_fields_of_tables_stand_where_the_header_puts_them() {
     offsets!(prefix_key: prefix_bits = 0, address = 4);
     offsets!(need_key: profile = 0, protocol = 4, zero = 5, port_be = 6);
     offsets!(range_key: prefix_bits = 0, need = 4);
-    offsets!(cell: any = 0, set = 4);
+    offsets!(peer_match: any = 0, set = 4);
     offsets!(need: inbound = 0, outbound = 8, quiet = 16);
     offsets!(peer_key: prefix_bits = 0, set = 4, address = 8);
     offsets!(rule: limit_key = 0, zero = 4, interval_ns = 8, tolerance_ns = 16);

@@ -1,13 +1,13 @@
 //! Row 8: later fragments go the way of their first one.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, Family, POLICY, V6};
 use crate::support::frame::{
     ACK, DESTINATION_OPTIONS, HOP_BY_HOP, ICMPV6, Ipv6, SYN, TCP, UDP, echo_request, fragment, icmp_message,
     icmp_protocol, padded, tcp, tcp_header, udp, udp_datagram,
 };
+use crate::support::test_gate::TestGate;
 
 /// The last offset at which sixteen bytes still end within the 65,535 of a packet.
 const LAST_OFFSET: u16 = 8187;
@@ -24,7 +24,7 @@ fn later(family: Family, id: u16, offset: u16, more: bool) -> Vec<u8> {
 
 #[test]
 fn the_fragments_after_a_first_one_that_passed_pass() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.passes(&first(family, 53, 7), Reason::Need);
         bench.passes(&later(family, 7, 3, true), Reason::LaterFragment);
@@ -35,7 +35,7 @@ fn the_fragments_after_a_first_one_that_passed_pass() {
 
 #[test]
 fn a_later_fragment_without_a_first_one_is_dropped() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for (offset, more) in [(1, true), (1, false), (3, true), (LAST_OFFSET, false)] {
             let row = bench.drops(&later(family, 7, offset, more), Reason::Fragment);
@@ -49,7 +49,7 @@ fn a_later_fragment_without_a_first_one_is_dropped() {
 
 #[test]
 fn the_fragments_after_a_first_one_that_was_dropped_are_dropped() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.drops(&first(family, 80, 7), Reason::NewFlow);
         bench.drops(&later(family, 7, 3, false), Reason::Fragment);
@@ -58,7 +58,7 @@ fn the_fragments_after_a_first_one_that_was_dropped_are_dropped() {
 
 #[test]
 fn what_another_policy_let_begin_is_not_continued() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.swap(POLICY);
         bench.passes(&first(family, 53, 7), Reason::Need);
@@ -70,7 +70,7 @@ fn what_another_policy_let_begin_is_not_continued() {
 #[test]
 fn a_fragment_that_ends_past_the_largest_packet_is_malformed() {
     // the ping of death
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.passes(&first(family, 53, 7), Reason::Need);
         bench.drops(&later(family, 7, 8191, false), Reason::Malformed);
@@ -84,7 +84,7 @@ fn a_fragment_that_ends_past_the_largest_packet_is_malformed() {
 
 #[test]
 fn a_later_fragment_of_another_packet_is_dropped() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.passes(&first(family, 53, 7), Reason::Need);
         let other = |from, to, protocol, id| fragment(from, to, protocol, (id, 3, false), &[0x5a; 16]);
@@ -100,7 +100,7 @@ fn a_later_fragment_of_another_packet_is_dropped() {
 
 #[test]
 fn all_32_bits_of_an_ipv6_identification_count() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let packet = |id, offset, more| {
         let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
         Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(id, offset, more).frame()
@@ -122,7 +122,7 @@ fn all_32_bits_of_an_ipv6_identification_count() {
 
 #[test]
 fn a_first_fragment_is_remembered_for_thirty_seconds() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.forget_flows();
         bench.passes(&first(family, 53, 7), Reason::Need);
@@ -138,7 +138,7 @@ fn a_first_fragment_is_remembered_for_thirty_seconds() {
 
 #[test]
 fn a_first_fragment_too_short_for_its_header_is_dropped_with_all_that_follow() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (from, to) = ((family.ns, 40_000), (family.peer, 53));
         let header = tcp_header(from, to, ACK, (1, 1));
@@ -160,7 +160,7 @@ fn a_first_fragment_too_short_for_its_header_is_dropped_with_all_that_follow() {
 #[test]
 fn a_fragment_of_no_multiple_of_eight_bytes_is_malformed_unless_it_is_the_last() {
     // Of UDP and ICMP, every first fragment too short for its header is such a one.
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.passes(&first(family, 53, 7), Reason::Need);
         let content = [0x5a; 40];
@@ -179,7 +179,7 @@ fn a_fragment_of_no_multiple_of_eight_bytes_is_malformed_unless_it_is_the_last()
 
 #[test]
 fn a_tcp_fragment_at_offset_1_would_overwrite_the_flags_and_is_dropped() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let mut segment = tcp_header((family.ns, 40_000), (family.peer, 53), ACK, (1, 1));
         segment.extend_from_slice(&[0; 4]);
@@ -198,7 +198,7 @@ fn a_tcp_fragment_at_offset_1_would_overwrite_the_flags_and_is_dropped() {
 
 #[test]
 fn a_fragmented_answer_passes_whole() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         bench.to_server(&udp(peer, server));
@@ -210,7 +210,7 @@ fn a_fragmented_answer_passes_whole() {
 
 #[test]
 fn a_question_that_comes_in_fragments_opens_its_flow() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         let datagram = udp_datagram(peer, server, &[0; 16]);
@@ -223,7 +223,7 @@ fn a_question_that_comes_in_fragments_opens_its_flow() {
 
 #[test]
 fn an_ipv6_atomic_fragment_is_a_whole_packet() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let atomic = |port, id| {
         let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, port), b"");
         Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(id, 0, false).frame()
@@ -241,7 +241,7 @@ fn an_ipv6_atomic_fragment_is_a_whole_packet() {
 
 #[test]
 fn an_ipv6_fragments_protocol_is_what_its_own_header_says() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
     let first = Ipv6::new(V6.ns, V6.peer, UDP, &datagram)
         .options(HOP_BY_HOP, 0)
@@ -258,7 +258,7 @@ fn an_ipv6_fragments_protocol_is_what_its_own_header_says() {
 
 #[test]
 fn a_chain_that_is_not_whole_in_the_first_fragment_hides_something() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     // eight bytes of options announced as sixteen: the rest, and UDP, in the next fragment
     let first = Ipv6::new(V6.ns, V6.peer, UDP, &[])
         .fragment(7, 0, true)
@@ -276,7 +276,7 @@ fn a_chain_that_is_not_whole_in_the_first_fragment_hides_something() {
 #[test]
 fn neighbour_discovery_in_fragments_is_not_the_links() {
     // RFC 6980: no node takes it
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let from = crate::support::dmz::ip("fe80::10");
     let message = icmp_message(from, V6.peer, (135, 0), [0; 4], &[0; 16]);
     let packet = Ipv6::new(from, V6.peer, ICMPV6, &message).hop_limit(255);
@@ -286,7 +286,7 @@ fn neighbour_discovery_in_fragments_is_not_the_links() {
 
 #[test]
 fn the_first_fragment_of_an_advertisement_is_a_rogue_routers() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let from = crate::support::dmz::ip("fe80::10");
     let message = icmp_message(from, V6.peer, (134, 0), [0; 4], &[0; 16]);
     let packet = Ipv6::new(from, V6.peer, ICMPV6, &message).hop_limit(255);
@@ -295,7 +295,7 @@ fn the_first_fragment_of_an_advertisement_is_a_rogue_routers() {
 
 #[test]
 fn a_ping_in_fragments_needs_a_need() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let ping = echo_request(family.ns, family.peer, 1);
         bench.drops(&ping, Reason::NewFlow);
@@ -314,7 +314,7 @@ fn a_ping_in_fragments_needs_a_need() {
 
 #[test]
 fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
     let begin = |units| {
         let packet = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(7, 0, true);
@@ -337,7 +337,7 @@ fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
 #[test]
 fn a_fragment_that_a_new_policy_overtakes_is_dropped_without_an_alarm() {
     const QUIET: u8 = 1;
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let content = udp_datagram((family.ns, 40_000), (family.peer, 53), &[0; 64]);
         let place = |offset: u16, more| (7, offset, more);
@@ -352,7 +352,7 @@ fn a_fragment_that_a_new_policy_overtakes_is_dropped_without_an_alarm() {
 
 #[test]
 fn no_new_policy_makes_an_overlap_quiet() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
     let first = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(7, 0, true);
     bench.passes(&first.options(DESTINATION_OPTIONS, 0).frame(), Reason::Need);
@@ -366,7 +366,7 @@ fn no_new_policy_makes_an_overlap_quiet() {
 #[test]
 fn another_protocol_in_the_fragment_header_lays_no_ipv6_headers_open() {
     // RFC 8200, 4.5: what puts IPv6 together goes by addresses and id alone.
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), &[0; 16]);
     let whole = Ipv6::new(V6.ns, V6.peer, UDP, &datagram);
     let long = whole.clone().fragment(7, 0, true).options(DESTINATION_OPTIONS, 0).frame();

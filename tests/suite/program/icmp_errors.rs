@@ -1,13 +1,13 @@
 //! Row 12: ICMP errors, and what they quote.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, Family, POLICY, V4, V6};
 use crate::support::frame::{
     ACK, DESTINATION_OPTIONS, Endpoint, FRAGMENT, IP, Ipv4, Ipv6, SYN, TCP, UDP, echo_reply, echo_request,
     fragment, icmp, padded, patched, raw_ip, tcp, tcp_header, udp, udp_datagram, unreachable,
 };
+use crate::support::test_gate::TestGate;
 
 /// The IP packet in a frame: what an error quotes.
 fn quote(frame: &[u8]) -> &[u8] {
@@ -31,7 +31,7 @@ fn errors(family: Family) -> &'static [(u8, u8)] {
 
 #[test]
 fn every_kind_of_error_about_a_flow_that_a_peer_opened_passes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -44,7 +44,7 @@ fn every_kind_of_error_about_a_flow_that_a_peer_opened_passes() {
 
 #[test]
 fn every_kind_of_error_about_nothing_is_backscatter() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let quoted = tcp((family.peer, 51_000), (family.web, 80), ACK);
         for kind in errors(family) {
@@ -57,7 +57,7 @@ fn every_kind_of_error_about_nothing_is_backscatter() {
 
 #[test]
 fn an_error_about_a_handshake_passes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         let syn = tcp(peer, server, SYN);
@@ -69,7 +69,7 @@ fn an_error_about_a_handshake_passes() {
 
 #[test]
 fn an_error_about_a_datagram_or_a_ping_of_a_flow_passes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         let question = udp(peer, server);
@@ -87,7 +87,7 @@ fn an_error_about_a_datagram_or_a_ping_of_a_flow_passes() {
 
 #[test]
 fn an_error_about_a_flow_with_other_ends_is_backscatter() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -104,7 +104,7 @@ fn an_error_about_a_flow_with_other_ends_is_backscatter() {
 #[test]
 fn an_error_goes_to_nobody_but_the_sender_of_what_it_quotes() {
     // otherwise one flow would be a pass for errors, and their 500 bytes, to everybody
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -118,7 +118,7 @@ fn an_error_goes_to_nobody_but_the_sender_of_what_it_quotes() {
 
 #[test]
 fn an_error_about_the_answer_to_a_servers_own_question_passes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         // The name server asked, waited, closed its socket; then the answer came.
         let (server, peer) = ((family.ns, 40_000), (family.peer, 53));
@@ -138,7 +138,7 @@ fn an_error_about_the_answer_to_a_servers_own_question_passes() {
 
 #[test]
 fn eight_bytes_of_the_quoted_transport_header_are_enough_and_fewer_are_not() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -159,7 +159,7 @@ fn eight_bytes_of_the_quoted_transport_header_are_enough_and_fewer_are_not() {
 
 #[test]
 fn a_quoted_header_in_the_ethernet_padding_is_not_quoted() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -177,7 +177,7 @@ fn a_quoted_header_in_the_ethernet_padding_is_not_quoted() {
 
 #[test]
 fn a_quoted_packet_may_have_options_or_extension_headers() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
     bench.establish(server, peer);
     let header = tcp_header(peer, server, ACK, (1, 1));
@@ -198,7 +198,7 @@ fn a_quoted_packet_may_have_options_or_extension_headers() {
 
 #[test]
 fn what_is_quoted_is_an_ip_packet_of_the_same_family() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -215,7 +215,7 @@ fn what_is_quoted_is_an_ip_packet_of_the_same_family() {
 
 #[test]
 fn a_quoted_packet_has_no_more_extension_headers_than_a_healthy_one() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let (server, peer) = ((V6.web, 80), (V6.peer, 51_000));
     bench.establish(server, peer);
     let header = tcp_header(peer, server, ACK, (1, 1));
@@ -232,7 +232,7 @@ fn a_quoted_packet_has_no_more_extension_headers_than_a_healthy_one() {
 
 #[test]
 fn a_quoted_later_fragment_has_no_ports_to_be_known_by() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         bench.to_server(&udp(peer, server));
@@ -245,7 +245,7 @@ fn a_quoted_later_fragment_has_no_ports_to_be_known_by() {
 
 #[test]
 fn an_error_about_an_error_is_backscatter() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -256,7 +256,7 @@ fn an_error_about_an_error_is_backscatter() {
 
 #[test]
 fn an_error_about_what_a_peer_may_not_open_is_backscatter() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         // closed, and rejected rather than reset
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
@@ -269,7 +269,7 @@ fn an_error_about_what_a_peer_may_not_open_is_backscatter() {
 
 #[test]
 fn an_error_about_a_flow_that_has_ended_is_backscatter() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.forget_flows();
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
@@ -282,7 +282,7 @@ fn an_error_about_a_flow_that_has_ended_is_backscatter() {
 
 #[test]
 fn an_error_about_a_revoked_service_is_backscatter() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.establish((family.web, 80), (family.peer, 51_000));
     }
@@ -295,7 +295,7 @@ fn an_error_about_a_revoked_service_is_backscatter() {
 
 #[test]
 fn an_error_about_a_protocol_without_ports_is_about_its_flow() {
-    let bench = Bench::new(&POLICY.replace("[roles.web]\nin = [", "[roles.web]\nin = [\"gre\", "));
+    let bench = TestGate::new(&POLICY.replace("[roles.web]\nin = [", "[roles.web]\nin = [\"gre\", "));
     for family in FAMILIES {
         let tunnelled = raw_ip(family.peer, family.web, 47, &[0; 12]);
         let error = unreachable(family.web, family.peer, quote(&tunnelled));
@@ -311,7 +311,7 @@ fn an_error_about_the_answer_to_a_servers_own_ping_is_about_its_need() {
         "[roles.managed]\nout   = [",
         "[roles.managed]\nout   = [\"icmp/echo-request\", \"icmpv6/echo-request\", ",
     );
-    let bench = Bench::new(&policy);
+    let bench = TestGate::new(&policy);
     for family in FAMILIES {
         let answer = echo_reply(family.peer, family.web, 9);
         bench.passes(&unreachable(family.web, family.peer, quote(&answer)), Reason::FlowError);
@@ -325,7 +325,7 @@ fn an_error_about_the_answer_to_a_servers_own_ping_is_about_its_need() {
 fn an_error_about_an_error_is_backscatter_even_where_every_type_is_a_service() {
     let policy = "[policy]\ntracking = \"service\"\n[roles.open]\nin = [\"icmp\", \"icmpv6\"]\n\
                   [servers.web1]\naddresses = [\"192.0.2.10\", \"2001:db8:1::10\"]\nroles = [\"open\"]\n";
-    let bench = Bench::new(policy);
+    let bench = TestGate::new(policy);
     for family in FAMILIES {
         let request = echo_request(family.peer, family.web, 7);
         bench.passes(&unreachable(family.web, family.peer, quote(&request)), Reason::FlowError);

@@ -4,17 +4,17 @@ use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
 use plain::Plain;
-use portcullis::gate::contract::{ledger_key, share, share_key};
+use portcullis::abi::Reason;
+use portcullis::abi::{ledger_key, quota_key, row_quota};
 use portcullis::gate::now_ns;
-use portcullis::reason::Reason;
 
-use crate::support::bench::{Bench, SECOND_NS};
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
 use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, padded, raw_ip, tcp, udp};
+use crate::support::test_gate::{SECOND_NS, TestGate};
 
 #[test]
 fn a_kind_of_drop_is_one_row_that_grows() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let mut bytes = 0;
     let mut first_ns = 0;
     for number in 1..=5 {
@@ -27,7 +27,7 @@ fn a_kind_of_drop_is_one_row_that_grows() {
         assert_eq!((row.row.packets, row.row.bytes), (number as u64, bytes));
         first_ns = if number == 1 { row.row.first_ns } else { first_ns };
         assert_eq!(row.row.first_ns, first_ns);
-        let address = portcullis::gate::from_address;
+        let address = portcullis::abi::from_address;
         assert_eq!(
             (address(&row.row.last_source), address(&row.row.last_destination)),
             (Some(family.web), Some(to))
@@ -38,7 +38,7 @@ fn a_kind_of_drop_is_one_row_that_grows() {
 
 #[test]
 fn server_protocol_port_reason_and_flags_make_a_kind() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let frames = [
         (tcp((V4.web, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow),
         (tcp((V4.ns, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow),
@@ -62,7 +62,7 @@ fn server_protocol_port_reason_and_flags_make_a_kind() {
 
 #[test]
 fn the_port_is_what_the_flow_was_for() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let kind = if family.web.is_ipv4() { 13 } else { 139 };
         bench.to_server(&tcp((family.peer, 51_000), (family.web, 4444), SYN));
@@ -98,7 +98,7 @@ fn kind(from: IpAddr, port: u16) -> Vec<u8> {
 
 #[test]
 fn a_full_ledger_counts_on_by_server_and_reason() {
-    let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 2)]);
     let mut sent = (0, 0);
     let mut send = |frame: &[u8], reason| {
         let row = bench.drops(frame, reason);
@@ -110,7 +110,7 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
         let (row, _) = send(&kind(server, port), Reason::NewFlow);
         assert_eq!((row.key.port, row.key.protocol), (port, 6));
     }
-    assert_eq!(bench.gate.tally().unwrap().ledger_full, 0);
+    assert_eq!(bench.gate.statistic().unwrap().ledger_full, 0);
     for (count, port) in [(1, 3), (2, 4), (3, 5)] {
         let (row, _) = send(&kind(V6.web, port), Reason::NewFlow);
         assert_eq!((row.key.port, row.key.protocol, row.key.server), (0, 0, bench.id_of("web1")));
@@ -126,14 +126,14 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
     assert_eq!((row.key.port, row.row.packets), (2, 2));
 
     assert_eq!(bench.ledger_total(), total, "every drop, exactly");
-    assert_eq!(bench.gate.tally().unwrap().ledger_full, 5);
-    assert_eq!(bench.gate.tally().unwrap().ledger_rest_full, 0);
+    assert_eq!(bench.gate.statistic().unwrap().ledger_full, 5);
+    assert_eq!(bench.gate.statistic().unwrap().ledger_rest_full, 0);
     assert_eq!(bench.ledger_rows(true).len(), 3);
 }
 
 #[test]
 fn what_is_observed_counts_apart_in_a_full_ledger() {
-    let bench = Bench::sized(POLICY, &[("ledger", 1)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 1)]);
     bench.drops(&kind(V4.web, 1), Reason::NewFlow);
     bench.drops(&kind(V4.web, 2), Reason::NewFlow);
     bench.swap(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
@@ -147,7 +147,7 @@ fn what_is_observed_counts_apart_in_a_full_ledger() {
 fn drops_on_two_cpus_at_once_are_counted_exactly() {
     const THREADS: u64 = 4;
     const REPEAT: u32 = 20_000;
-    let bench = Bench::sized(POLICY, &[("ledger", 2)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 2)]);
     // two rows, and one that finds the ledger full
     let frames = [kind(V4.web, 1), kind(V6.ns, 2), kind(V4.web, 3)];
     // One makes the rows: who comes while the last of a share is being made counts in the rest.
@@ -174,7 +174,7 @@ fn drops_on_two_cpus_at_once_are_counted_exactly() {
 
 #[test]
 fn a_thousand_answers_leave_no_row() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
     bench.establish(server, peer);
     bench.gate.programs.run_filter(&tcp(server, peer, ACK), 1_000).unwrap();
@@ -185,14 +185,14 @@ fn a_thousand_answers_leave_no_row() {
 }
 
 /// Rows that the ledger has of a server.
-fn rows_of(bench: &Bench, server: u32) -> usize {
+fn rows_of(bench: &TestGate, server: u32) -> usize {
     bench.ledger_rows(false).iter().filter(|row| row.kind.server == server).count()
 }
 
 #[test]
 fn a_server_that_calls_every_port_leaves_the_others_their_rows() {
     const ROWS: u32 = 512;
-    let bench = Bench::sized(POLICY, &[("ledger", ROWS)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", ROWS)]);
     let (web, ns) = (bench.id_of("web1"), bench.id_of("ns1"));
     let servers = bench.gate.ids_by_name().unwrap().len();
     let own = ROWS as usize / 2 / (servers + 1);
@@ -206,7 +206,7 @@ fn a_server_that_calls_every_port_leaves_the_others_their_rows() {
     }
     assert_eq!(rows_of(&bench, web), most);
     assert_eq!(bench.ledger_total(), (4_000, bytes), "every drop, exactly");
-    assert_eq!(bench.gate.tally().unwrap().ledger_full, 4_000 - most as u64);
+    assert_eq!(bench.gate.statistic().unwrap().ledger_full, 4_000 - most as u64);
     let rest = bench.ledger_rows(true);
     assert_eq!(rest.len(), 1);
     assert_eq!((rest[0].kind.server, rest[0].kind.reason), (web, Reason::NewFlow.number()));
@@ -231,7 +231,7 @@ fn what_every_server_owns_of_the_ledger_it_gets_when_all_are_greedy() {
             150 + number
         ));
     }
-    let bench = Bench::sized(&policy, &[("ledger", ROWS)]);
+    let bench = TestGate::sized(&policy, &[("ledger", ROWS)]);
     let own = ROWS as usize / 2 / (bench.gate.ids_by_name().unwrap().len() + 1);
     assert!(own > 3);
     let greedy = |number: u8| IpAddr::from([192, 0, 2, 150 + number]);
@@ -241,7 +241,7 @@ fn what_every_server_owns_of_the_ledger_it_gets_when_all_are_greedy() {
         }
     }
     assert!(bench.ledger_rows(false).len() < ROWS as usize, "room is left for who has not been heard yet");
-    let shares: Vec<(u32, share)> = bench.entries("ledger_shares");
+    let shares: Vec<(u32, row_quota)> = bench.entries("ledger_quotas");
     for number in 0..39 {
         let server = bench.id_of(&format!("s{number}"));
         assert!(rows_of(&bench, server) >= own);
@@ -259,7 +259,7 @@ fn what_every_server_owns_of_the_ledger_it_gets_when_all_are_greedy() {
 #[test]
 fn who_borrows_an_address_spends_nothing_of_its_owner() {
     let policy = POLICY.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:77\"");
-    let bench = Bench::sized(&policy, &[("ledger", 512)]);
+    let bench = TestGate::sized(&policy, &[("ledger", 512)]);
     for port in 1..=1_000 {
         bench.gate.programs.run_filter(&kind(V4.ns, port), 1).unwrap();
         // broken ones are named before the source is judged
@@ -269,7 +269,7 @@ fn who_borrows_an_address_spends_nothing_of_its_owner() {
     own[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0x77]);
     let row = bench.drops(&own, Reason::NewFlow);
     assert_eq!((row.key.server, row.key.port), (bench.id_of("ns1"), 4_000));
-    let shares: Vec<(u32, share)> = bench.entries("ledger_shares");
+    let shares: Vec<(u32, row_quota)> = bench.entries("ledger_quotas");
     let rows = shares.iter().find(|(owner, _)| *owner == bench.id_of("ns1")).map(|(_, share)| share.rows);
     assert_eq!(rows, Some(1));
 }
@@ -277,7 +277,7 @@ fn who_borrows_an_address_spends_nothing_of_its_owner() {
 #[test]
 fn shares_are_exact_when_several_cpus_make_rows_at_once() {
     const THREADS: u16 = 4;
-    let bench = Bench::sized(POLICY, &[("ledger", 512)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 512)]);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let bench = &bench;
@@ -291,18 +291,18 @@ fn shares_are_exact_when_several_cpus_make_rows_at_once() {
         }
     });
     assert_eq!(bench.ledger_total().0, u64::from(THREADS) * 3_000);
-    let shares: Vec<(u32, share)> = bench.entries("ledger_shares");
+    let shares: Vec<(u32, row_quota)> = bench.entries("ledger_quotas");
     let web = bench.id_of("web1");
     let rows = |owner| shares.iter().find(|(other, _)| *other == owner).expect("a share").1.rows as usize;
     assert_eq!(rows(web), rows_of(&bench, web), "what is counted, and what there is");
     // a row that two made at once, and whose neighbour was given out before one could return it
-    let spare = rows(share_key::SHARE_ROWS.0) - bench.gate.ledger().unwrap().len();
+    let spare = rows(quota_key::QUOTA_ROWS.0) - bench.gate.ledger().unwrap().len();
     assert!(spare < 512 / 8, "{spare} rows are lost");
 }
 
 #[test]
 fn a_frame_in_several_buffers_counts_whole_however_short_its_packet() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let frame = padded(&udp((family.web, 40_000), (family.peer, 6667)), 9000);
         let row = bench.drops(&frame, Reason::NewFlow);
@@ -314,7 +314,7 @@ fn a_frame_in_several_buffers_counts_whole_however_short_its_packet() {
 fn a_server_that_owned_more_once_leaves_the_new_ones_theirs() {
     const ROWS: u32 = 512;
     let one = "[roles.web]\nin=[\"tcp/80\"]\n[servers.old]\naddresses=[\"192.0.2.140\"]\nroles=[\"web\"]\n";
-    let bench = Bench::sized(one, &[("ledger", ROWS)]);
+    let bench = TestGate::sized(one, &[("ledger", ROWS)]);
     let old = IpAddr::from([192, 0, 2, 140]);
     for port in 1..=4000 {
         bench.gate.programs.run_filter(&kind(old, port), 1).unwrap();
@@ -342,7 +342,7 @@ fn bytes_of<T: Plain>(value: &T) -> &[u8] {
 }
 
 /// Fills a table with kinds of a server that is none.
-pub fn fill(bench: &Bench, table: &str) {
+pub fn fill(bench: &TestGate, table: &str) {
     let map = bench.gate.map(table);
     for port in 0..map.max_entries() as u16 {
         let key = ledger_key { server: 4_000_000_000, port, ..ledger_key::default() };
@@ -352,9 +352,9 @@ pub fn fill(bench: &Bench, table: &str) {
 
 #[test]
 fn a_row_says_when_its_first_and_its_last_packet_came() {
-    for table in ["ledger", "ledger_rest"] {
-        let bench = Bench::sized(POLICY, &[("ledger", 64)]);
-        if table == "ledger_rest" {
+    for table in ["ledger", "ledger_overflow"] {
+        let bench = TestGate::sized(POLICY, &[("ledger", 64)]);
+        if table == "ledger_overflow" {
             fill(&bench, "ledger");
         }
         let before_ns = now_ns();
@@ -376,37 +376,40 @@ fn a_row_says_when_its_first_and_its_last_packet_came() {
 
 #[test]
 fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
-    let bench = Bench::sized(POLICY, &[("ledger", 64)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 64)]);
     let web = bench.id_of("web1");
     fill(&bench, "ledger");
     let rows_by_owner = || -> Vec<(u32, u64)> {
-        let mut shares: Vec<(u32, share)> = bench.entries("ledger_shares");
+        let mut shares: Vec<(u32, row_quota)> = bench.entries("ledger_quotas");
         shares.sort_unstable_by_key(|(owner, _)| *owner);
         shares.iter().map(|(owner, share)| (*owner, share.rows)).collect()
     };
     let row = bench.drops(&kind(V4.web, 1), Reason::NewFlow);
     assert_eq!((row.key.server, row.key.port, row.key.protocol), (web, 0, 0), "counted in the rest");
     // the one row that was given out is the rest's
-    let given = (share_key::SHARE_ROWS.0, 1);
+    let given = (quota_key::QUOTA_ROWS.0, 1);
     assert_eq!(rows_by_owner(), [(web, 0), given]);
     // and nothing of what all have in common: its own rows are gone
-    let spent = share { rows: 10 };
-    bench.gate.map("ledger_shares").update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
+    let spent = row_quota { rows: 10 };
+    bench.gate.map("ledger_quotas").update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
     bench.drops(&udp((V4.web, 40_000), (V4.peer, 2)), Reason::NewFlow);
-    assert_eq!(rows_by_owner(), [(web, 10), given, (share_key::SHARE_COMMON.0, 0)]);
-    assert_eq!(bench.gate.tally().unwrap().ledger_full, 2);
+    assert_eq!(rows_by_owner(), [(web, 10), given, (quota_key::QUOTA_COMMON.0, 0)]);
+    assert_eq!(bench.gate.statistic().unwrap().ledger_full, 2);
 }
 
 #[test]
 fn what_not_even_the_rest_of_the_ledger_has_room_for_is_counted_and_told() {
-    let bench = Bench::sized(POLICY, &[("ledger", 64)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 64)]);
     fill(&bench, "ledger");
-    fill(&bench, "ledger_rest");
+    fill(&bench, "ledger_overflow");
     for count in 1..=3 {
         let run = bench.gate.programs.run_filter(&kind(V4.web, 1), 1).unwrap();
         assert_eq!(run.action, 1, "XDP_DROP");
-        let tally = bench.gate.tally().unwrap();
-        assert_eq!((tally.ledger_full, tally.ledger_rest_full, tally.samples_unheard), (count, count, 0));
+        let statistic = bench.gate.statistic().unwrap();
+        assert_eq!(
+            (statistic.ledger_full, statistic.ledger_rest_full, statistic.samples_unheard),
+            (count, count, 0)
+        );
     }
     let counters = bench.gate.counters(false).unwrap();
     assert!(counters.iter().any(|(reason, packets, _)| (*reason, *packets) == (Reason::NewFlow, 3)));
@@ -416,7 +419,7 @@ fn what_not_even_the_rest_of_the_ledger_has_room_for_is_counted_and_told() {
 #[test]
 fn kinds_of_a_server_that_has_many_take_turns_in_being_sampled() {
     const SECOND_NS: u64 = 1_000_000_000;
-    let bench = Bench::sized(POLICY, &[("ledger", 4096)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 4096)]);
     let names = bench.gate.ids_by_name().unwrap().len() as u64;
     // a 32nd of the rows that each owns: servers share half of all with those who are none
     let turns = 4096 / 2 / (names + 1) / 32;

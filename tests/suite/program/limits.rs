@@ -1,13 +1,13 @@
 //! Row 10: the `limit` of an `out` need.
 
 use libbpf_rs::MapCore;
-use portcullis::gate::contract::{limit, limit_key};
+use portcullis::abi::Reason;
+use portcullis::abi::{limit, limit_key};
 use portcullis::gate::now_ns;
-use portcullis::reason::Reason;
 
-use crate::support::bench::{Bench, SECOND_NS};
 use crate::support::dmz::{FAMILIES, V4, V6, ip};
 use crate::support::frame::{ACK, RST, SYN, from_mac, tcp, udp};
+use crate::support::test_gate::{SECOND_NS, TestGate};
 
 const POLICY: &str = r#"
 [roles.mail]
@@ -38,7 +38,7 @@ fn mail(from: std::net::IpAddr, port: u16) -> Vec<u8> {
 
 #[test]
 fn as_many_flows_as_the_limit_says_pass_and_the_next_is_dropped() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for port in [40_000, 40_001, 40_002] {
         bench.passes(&mail(V4.web, port), Reason::Need);
     }
@@ -53,7 +53,7 @@ fn as_many_flows_as_the_limit_says_pass_and_the_next_is_dropped() {
 
 #[test]
 fn a_purse_that_is_missing_is_empty() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     bench.passes(&mail(V4.web, 40_000), Reason::Need);
     for (key, _) in bench.entries::<limit_key, limit>("limits") {
         // SAFETY: plain data, without padding
@@ -66,7 +66,7 @@ fn a_purse_that_is_missing_is_empty() {
 
 #[test]
 fn every_datagram_counts() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     let question = udp((V4.web, 40_000), (V4.peer, 53));
     bench.passes(&question, Reason::Need);
     bench.passes(&question, Reason::Need);
@@ -76,7 +76,7 @@ fn every_datagram_counts() {
 
 #[test]
 fn a_limit_is_each_servers_own_over_all_of_its_addresses() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     bench.passes(&mail(V4.web, 40_000), Reason::Need);
     bench.passes(&mail(V6.web, 40_000), Reason::Need);
     bench.passes(&mail(V4.web, 40_001), Reason::Need);
@@ -94,7 +94,7 @@ fn a_limit_is_each_servers_own_over_all_of_its_addresses() {
 
 #[test]
 fn only_what_opens_a_flow_counts() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for _ in 0..5 {
         for flags in [ACK, RST, SYN | ACK] {
             bench.passes(&tcp((V4.web, 40_000), (V4.peer, 25), flags), Reason::OwnConnection);
@@ -110,7 +110,7 @@ fn only_what_opens_a_flow_counts() {
 
 #[test]
 fn what_is_dropped_spends_nothing() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for family in FAMILIES {
         for _ in 0..3 {
             bench.drops(&from_mac(&mail(family.web, 40_000), [2, 0, 0, 0, 0, 0x66]), Reason::Spoofed);
@@ -133,7 +133,7 @@ fn what_is_dropped_spends_nothing() {
 
 #[test]
 fn a_limit_per_minute_gives_back_one_flow_at_a_time() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for port in [40_000, 40_001, 40_002] {
         bench.passes(&mail(V4.web, port), Reason::Need);
     }
@@ -151,7 +151,7 @@ fn a_limit_per_minute_gives_back_one_flow_at_a_time() {
 
 #[test]
 fn a_long_silence_saves_up_no_more_than_the_limit() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     bench.passes(&mail(V4.web, 40_000), Reason::Need);
     bench.age("limits", 1_000);
     for port in [40_001, 40_002, 40_003] {
@@ -165,7 +165,7 @@ const TICK_NS: u64 = 20_000_000;
 
 /// How far one new flow moves the time of the next, by the clock before and after it.
 fn spend(words: &str) -> (u64, u64) {
-    let bench = Bench::new(&POLICY.replace("3/m", words));
+    let bench = TestGate::new(&POLICY.replace("3/m", words));
     let before = now_ns();
     bench.passes(&mail(V4.web, 40_000), Reason::Need);
     let after = now_ns();
@@ -188,7 +188,7 @@ fn a_limit_is_in_flows_per_second_or_per_minute() {
 
 #[test]
 fn a_limit_lives_through_a_change_of_policy() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for port in [40_000, 40_001, 40_002] {
         bench.passes(&mail(V4.web, port), Reason::Need);
     }
@@ -205,7 +205,7 @@ fn a_limit_lives_through_a_change_of_policy() {
 
 #[test]
 fn a_limit_that_is_observed_is_counted() {
-    let bench = Bench::new(&format!("[policy]\nmode = \"observe\"\n{POLICY}"));
+    let bench = TestGate::new(&format!("[policy]\nmode = \"observe\"\n{POLICY}"));
     for port in [40_000, 40_001, 40_002] {
         bench.passes(&mail(V4.web, port), Reason::Need);
     }

@@ -1,10 +1,10 @@
 //! Row 1: Ethernet frames that are not IP, and what lies under VLAN tags.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, V4};
 use crate::support::frame::{SYN, cut, link_frame, tagged, tcp, udp};
+use crate::support::test_gate::TestGate;
 
 /// Who has 192.0.2.1? Tell 192.0.2.10.
 const ARP: [u8; 28] =
@@ -14,7 +14,7 @@ const LINK_PROTOCOLS: [u16; 4] = [0x0806, 0x88cc, 0x888e, 0x8809];
 
 #[test]
 fn the_protocols_that_a_link_lives_on_pass() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for ethertype in LINK_PROTOCOLS {
         bench.passes(&link_frame(ethertype, &ARP), Reason::LinkLayer);
     }
@@ -22,7 +22,7 @@ fn the_protocols_that_a_link_lives_on_pass() {
 
 #[test]
 fn a_frame_of_802_3_passes_up_to_the_largest_length() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     // a bridge's hello: length 38, LLC 42 42 03
     let hello = [&[0x42, 0x42, 0x03][..], &[0; 35]].concat();
     bench.passes(&link_frame(38, &hello), Reason::LinkLayer);
@@ -36,7 +36,7 @@ fn a_frame_of_802_3_passes_up_to_the_largest_length() {
 
 #[test]
 fn any_other_ethertype_is_dropped_and_named_in_the_ledger() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     // next to the permitted ones, and what smuggles: IPX, PPPoE, MPLS, MACsec, PTP, loopback test
     let others = [
         0x0805, 0x0807, 0x88cb, 0x88cd, 0x888d, 0x888f, 0x8808, 0x880a, 0x8137, 0x8863, 0x8864, 0x8847,
@@ -52,7 +52,7 @@ fn any_other_ethertype_is_dropped_and_named_in_the_ledger() {
 
 #[test]
 fn up_to_two_tags_are_looked_through() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let arp = link_frame(0x0806, &ARP);
     let ipx = link_frame(0x8137, &[0; 46]);
     for family in FAMILIES {
@@ -77,7 +77,7 @@ fn up_to_two_tags_are_looked_through() {
 
 #[test]
 fn a_third_tag_is_malformed_whatever_it_hides() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let frames =
         [udp((V4.ns, 40_000), (V4.peer, 53)), link_frame(0x0806, &ARP), link_frame(0x8137, &[0; 46])];
     for frame in frames {
@@ -90,7 +90,7 @@ fn a_third_tag_is_malformed_whatever_it_hides() {
 
 #[test]
 fn a_tag_of_any_other_kind_is_an_ethertype_that_nobody_needs() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let query = udp((V4.ns, 40_000), (V4.peer, 53));
     for tpid in [0x9100, 0x9200, 0x88a9, 0x8101] {
         let row = bench.drops(&tagged(&query, tpid, 7), Reason::Ethertype);
@@ -100,7 +100,7 @@ fn a_tag_of_any_other_kind_is_an_ethertype_that_nobody_needs() {
 
 #[test]
 fn a_frame_that_ends_within_a_tag_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let once = tagged(&udp((V4.ns, 40_000), (V4.peer, 53)), 0x8100, 7);
     for length in 14..18 {
         bench.drops(&cut(&once, length), Reason::Malformed);

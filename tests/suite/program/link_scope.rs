@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{POLICY, V4, V6, ip};
 use crate::support::frame::{ICMPV6, IP, Ipv6, icmp, icmp_message, udp};
+use crate::support::test_gate::TestGate;
 
 const QUIET: u8 = 1;
 
@@ -17,7 +17,7 @@ fn solicitation(from: IpAddr, to: IpAddr) -> Vec<u8> {
 
 #[test]
 fn what_is_quiet_is_quiet_from_an_address_of_the_link_and_from_no_neighbour_of_those() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let of_the_link = ["0.0.0.0", "169.254.0.0", "169.254.255.255", "fe80::", "febf:ffff::1", "::"];
     let of_no_link = [
         "0.0.0.1",
@@ -44,7 +44,7 @@ fn what_is_quiet_is_quiet_from_an_address_of_the_link_and_from_no_neighbour_of_t
 
 #[test]
 fn a_server_finds_its_neighbours_by_link_scope_multicast_and_by_no_wider_one() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for to in ["ff01::1", "ff02::1", "ff12::1", "ff00::1", "ff02:1::1", "fe80::1", "febf::1", "fe80:1::1"] {
         bench.passes(&solicitation(V6.web, ip(to)), Reason::Neighbour);
     }
@@ -57,7 +57,7 @@ fn a_server_finds_its_neighbours_by_link_scope_multicast_and_by_no_wider_one() {
 
 #[test]
 fn the_numbers_of_neighbour_discovery_mean_nothing_in_ipv4() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [131, 132, 133, 135, 136, 143] {
         for hops in [255, 1] {
             let mut frame = icmp(V4.web, ip("255.255.255.255"), (kind, 0), [0; 4], &[0xfe; 16]);
@@ -70,7 +70,7 @@ fn the_numbers_of_neighbour_discovery_mean_nothing_in_ipv4() {
 #[test]
 fn a_server_finds_its_neighbours_in_its_own_64_and_in_no_other() {
     // A test run comes from the loopback interface, which forwards nothing.
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.passes(&solicitation(V6.web, ip("2001:db8:1::99")), Reason::Neighbour);
     for to in ["2001:db8:1:1::99", "2001:db9:1::99", "2001:db8:2::99"] {
         bench.drops(&solicitation(V6.web, ip(to)), Reason::NewFlow);
@@ -79,7 +79,7 @@ fn a_server_finds_its_neighbours_in_its_own_64_and_in_no_other() {
 
 #[test]
 fn dhcp_goes_to_the_broadcast_address_and_to_no_other() {
-    let bench = Bench::new(&POLICY.replace("[policy]", "[policy]\ndhcp = true"));
+    let bench = TestGate::new(&POLICY.replace("[policy]", "[policy]\ndhcp = true"));
     let nobody = (ip("0.0.0.0"), 68);
     bench.passes(&udp(nobody, (ip("255.255.255.255"), 67)), Reason::Dhcp);
     for to in ["255.255.255.254", "127.255.255.255", "192.0.2.255"] {

@@ -1,13 +1,13 @@
 //! Row 2: IP headers that can't be understood.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, V4, V6, ip};
 use crate::support::frame::{
     DESTINATION_OPTIONS, HOP_BY_HOP, IP, Ipv4, Ipv6, SYN, TCP, UDP, cut, ethernet, l4_of, link_frame, octets,
     padded, patched, tcp_header, udp, udp_datagram,
 };
+use crate::support::test_gate::TestGate;
 
 /// A question of the name server, which may ask.
 fn question(family: crate::support::dmz::Family) -> Vec<u8> {
@@ -22,7 +22,7 @@ fn question_v6() -> Ipv6 {
 
 #[test]
 fn a_frame_cut_off_anywhere_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let whole = question(family);
         for length in IP..whole.len() {
@@ -34,7 +34,7 @@ fn a_frame_cut_off_anywhere_is_malformed() {
 
 #[test]
 fn a_version_that_the_ethertype_does_not_announce_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for (family, own) in [(V4, 4_u8), (V6, 6)] {
         let whole = question(family);
         for version in (0..16).filter(|version| *version != own) {
@@ -49,7 +49,7 @@ fn a_version_that_the_ethertype_does_not_announce_is_malformed() {
 
 #[test]
 fn an_ipv4_header_length_below_its_fields_or_past_the_packet_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let whole = question(V4); // 20 bytes of header, 16 of UDP: nine words
     for words in (0..16).filter(|words| *words != 5) {
         // six to nine words take the datagram, or a part of it, for options
@@ -61,7 +61,7 @@ fn an_ipv4_header_length_below_its_fields_or_past_the_packet_is_malformed() {
 
 #[test]
 fn an_ipv4_total_length_that_lies_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let whole = padded(&question(V4), 60);
     let says = |length: u16| patched(&whole, IP + 2, &length.to_be_bytes());
     for length in (0..36).chain([47, 100, 1500, 65_535]) {
@@ -72,7 +72,7 @@ fn an_ipv4_total_length_that_lies_is_malformed() {
 
 #[test]
 fn an_ipv6_payload_length_that_lies_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let whole = question(V6); // 16 bytes after the header
     let says = |length: u16| patched(&whole, IP + 4, &length.to_be_bytes());
     for length in (0..16).chain([17, 100, 1500, 65_535]) {
@@ -85,14 +85,14 @@ fn an_ipv6_payload_length_that_lies_is_malformed() {
 fn a_jumbogram_is_malformed() {
     // length 0 and the option 0xc2 that says more: nothing that a DMZ's link can carry
     let frame = question_v6().extension(HOP_BY_HOP, &[0, 0xc2, 4, 0, 1, 0, 0]).frame();
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.drops(&patched(&frame, IP + 4, &[0, 0]), Reason::Malformed);
     bench.passes(&question_v6().options(HOP_BY_HOP, 0).frame(), Reason::Need);
 }
 
 #[test]
 fn ethernet_padding_is_never_taken_for_a_header() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let whole = question(family);
         bench.passes(&padded(&whole, 100), Reason::Need);
@@ -109,7 +109,7 @@ fn ethernet_padding_is_never_taken_for_a_header() {
 
 #[test]
 fn an_ipv6_packet_with_an_ipv4_mapped_address_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let whole = question(V6);
     let mapped = |text: &str| octets(ip(text));
     // ns1 and its peer of the other family
@@ -129,7 +129,7 @@ fn an_ipv6_packet_with_an_ipv4_mapped_address_is_malformed() {
 
 #[test]
 fn a_chain_of_eight_extension_headers_is_read_and_one_of_nine_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let chain = |length: usize| {
         let mut packet = question_v6();
         for index in 0..length {
@@ -149,7 +149,7 @@ fn a_chain_of_eight_extension_headers_is_read_and_one_of_nine_is_malformed() {
 
 #[test]
 fn hop_by_hop_options_stand_first_or_are_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let behind = question_v6().options(DESTINATION_OPTIONS, 0).options(HOP_BY_HOP, 0);
     bench.drops(&behind.frame(), Reason::Malformed);
     bench.drops(&question_v6().options(HOP_BY_HOP, 0).options(HOP_BY_HOP, 0).frame(), Reason::Malformed);
@@ -159,7 +159,7 @@ fn hop_by_hop_options_stand_first_or_are_malformed() {
 
 #[test]
 fn what_lies_behind_a_chain_is_judged_as_without_it() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for units in [0, 1, 31] {
         for (port, reason) in [(53, None), (80, Some(Reason::NewFlow))] {
             let header = tcp_header((V6.ns, 40_000), (V6.peer, port), SYN, (1, 0));
@@ -178,7 +178,7 @@ fn what_lies_behind_a_chain_is_judged_as_without_it() {
 #[test]
 fn a_header_past_the_linear_part_of_a_frame_is_found() {
     // Three times 2,048 bytes of options: the rest of the frame is in other buffers.
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for (port, reason) in [(53, None), (80, Some(Reason::NewFlow))] {
         let header = tcp_header((V6.ns, 40_000), (V6.peer, port), SYN, (1, 0));
         let packet = Ipv6::new(V6.ns, V6.peer, TCP, &header)
@@ -197,7 +197,7 @@ fn a_header_past_the_linear_part_of_a_frame_is_found() {
 
 #[test]
 fn a_long_payload_does_not_hide_the_headers() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for (port, reason) in [(53, None), (80, Some(Reason::NewFlow))] {
             let (from, to) = ((family.ns, 40_000), (family.peer, port));
@@ -214,7 +214,7 @@ fn a_long_payload_does_not_hide_the_headers() {
 
 #[test]
 fn an_extension_header_that_runs_out_of_the_packet_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [HOP_BY_HOP, DESTINATION_OPTIONS] {
         let frame = question_v6().options(kind, 0).frame();
         bench.passes(&frame, Reason::Need);
@@ -238,7 +238,7 @@ fn an_extension_header_that_runs_out_of_the_packet_is_malformed() {
 
 #[test]
 fn a_fragment_header_that_is_cut_off_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let bare = Ipv6::new(V6.ns, V6.peer, UDP, &[]).fragment(1, 4, false).frame();
     for left in 0..8_u16 {
         let short = patched(&bare, IP + 4, &left.to_be_bytes());
@@ -251,7 +251,7 @@ fn a_fragment_header_that_is_cut_off_is_malformed() {
 
 #[test]
 fn ipv4_options_that_are_whole_are_looked_through() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V4.ns, 40_000), (V4.peer, 53), b"");
     let with = |options: &[u8]| Ipv4::new(V4.ns, V4.peer, UDP, &datagram).options(options).frame();
     let mut record_route = vec![7, 39, 4];
@@ -272,7 +272,7 @@ fn ipv4_options_that_are_whole_are_looked_through() {
 
 #[test]
 fn an_ipv4_option_whose_length_lies_is_malformed() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V4.ns, 40_000), (V4.peer, 53), b"");
     let with = |options: &[u8]| Ipv4::new(V4.ns, V4.peer, UDP, &datagram).options(options).frame();
     let lies: [&[u8]; 8] = [
@@ -292,7 +292,7 @@ fn an_ipv4_option_whose_length_lies_is_malformed() {
 
 #[test]
 fn a_packet_has_one_fragment_header_also_where_it_is_atomic() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let datagram = udp_datagram((V6.ns, 40_000), (V6.peer, 53), b"");
     let packet = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(7, 0, false);
     bench.passes(&packet.clone().frame(), Reason::Need);

@@ -1,13 +1,13 @@
 //! Row 2: TCP, UDP and ICMP headers that can't be understood.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, Family};
 use crate::support::frame::{
     ACK, FIN, IP, RST, SYN, TCP, UDP, icmp_message, icmp_protocol, l4_of, padded, patched, raw_ip, tcp,
     tcp_header, udp, udp_datagram,
 };
+use crate::support::test_gate::TestGate;
 
 /// `out`: everything of TCP, UDP and ICMP. What is dropped here is dropped for its form.
 const OPEN: &str = r#"
@@ -32,7 +32,7 @@ fn carry_in_padding(family: Family, protocol: u8, header: &[u8], length: usize) 
 
 #[test]
 fn a_truncated_transport_header_is_malformed() {
-    let bench = Bench::new(OPEN);
+    let bench = TestGate::new(OPEN);
     for family in FAMILIES {
         let (from, to) = ((family.web, 40_000), (family.peer, 80));
         let headers = [
@@ -62,7 +62,7 @@ fn a_truncated_transport_header_is_malformed() {
 
 #[test]
 fn a_tcp_data_offset_below_the_header_or_past_the_packet_is_malformed() {
-    let bench = Bench::new(OPEN);
+    let bench = TestGate::new(OPEN);
     for family in FAMILIES {
         let mut header = tcp_header((family.web, 40_000), (family.peer, 80), SYN, (1, 0));
         header.extend_from_slice(&[2, 4, 5, 0xb4]); // maximum segment size
@@ -82,7 +82,7 @@ fn a_tcp_data_offset_below_the_header_or_past_the_packet_is_malformed() {
 
 #[test]
 fn a_udp_length_below_the_header_or_past_the_packet_is_malformed() {
-    let bench = Bench::new(OPEN);
+    let bench = TestGate::new(OPEN);
     for family in FAMILIES {
         let frame = udp((family.web, 40_000), (family.peer, 80)); // 16 bytes
         for length in (0..8_u16).chain([17, 24, 1500, 65_535]) {
@@ -96,7 +96,7 @@ fn a_udp_length_below_the_header_or_past_the_packet_is_malformed() {
 
 #[test]
 fn every_combination_of_tcp_flags_is_taken_for_what_it_is() {
-    let bench = Bench::new(OPEN);
+    let bench = TestGate::new(OPEN);
     for family in FAMILIES {
         for flags in 0..=u8::MAX {
             let frame = tcp((family.web, 40_000), (family.peer, 80), flags);
@@ -118,7 +118,7 @@ fn every_combination_of_tcp_flags_is_taken_for_what_it_is() {
 #[test]
 fn form_comes_before_permission() {
     // what may be said to nobody, malformed: the form is named
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let frame = tcp((family.web, 40_000), (family.peer, 80), 0);
         bench.drops(&frame, Reason::Malformed);
@@ -131,7 +131,7 @@ fn form_comes_before_permission() {
 
 #[test]
 fn a_malformed_packet_is_booked_on_the_server_that_sent_it() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let row = bench.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
         assert_eq!(row.key.server, bench.id_of("web1"));

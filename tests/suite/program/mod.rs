@@ -3,6 +3,7 @@
 mod answers;
 mod contract;
 mod evasion;
+mod fast_path;
 mod fragments;
 mod icmp_errors;
 mod ledger;
@@ -23,7 +24,6 @@ mod replies_other;
 mod routes;
 mod samples;
 mod service;
-mod shortcut;
 mod source_route;
 mod sources;
 mod swaps;

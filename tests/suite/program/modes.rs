@@ -1,12 +1,12 @@
 //! `quiet` and `observe`: drops that raise no alarm, and drops that are none.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, ip};
 use crate::support::frame::{
     ACK, Ipv4, SYN, echo_request, fragment, from_mac, icmp, link_frame, raw_ip, tcp, udp, udp_datagram,
 };
+use crate::support::test_gate::TestGate;
 
 /// `DROP_QUIET`, `DROP_WOULD`.
 const QUIET: u8 = 1;
@@ -34,7 +34,7 @@ roles = ["web"]
 
 #[test]
 fn a_quiet_need_drops_and_counts_without_an_alarm() {
-    let bench = Bench::new(QUIET_POLICY);
+    let bench = TestGate::new(QUIET_POLICY);
     for family in FAMILIES {
         for (port, quiet) in [
             (136, 0),
@@ -69,7 +69,7 @@ fn a_quiet_need_drops_and_counts_without_an_alarm() {
 
 #[test]
 fn a_quiet_need_is_quiet_towards_its_destinations() {
-    let bench = Bench::new(QUIET_POLICY);
+    let bench = TestGate::new(QUIET_POLICY);
     for family in FAMILIES {
         let row = bench.drops(&tcp((family.web, 60_000), (family.peer, 7000), SYN), Reason::NewFlow);
         assert_eq!(row.key.flags, QUIET);
@@ -80,7 +80,7 @@ fn a_quiet_need_is_quiet_towards_its_destinations() {
 
 #[test]
 fn a_quiet_need_permits_nothing_and_forbids_no_answer() {
-    let bench = Bench::new(QUIET_POLICY);
+    let bench = TestGate::new(QUIET_POLICY);
     for family in FAMILIES {
         // an answer to a peer that comes from a quiet port
         bench.establish((family.web, 80), (family.peer, 7000));
@@ -91,7 +91,7 @@ fn a_quiet_need_permits_nothing_and_forbids_no_answer() {
 #[test]
 fn what_any_role_calls_quiet_is_quiet_from_an_address_that_says_nothing() {
     // a multicast name query: from fe80::/10, or before there is an address
-    let bench = Bench::new(QUIET_POLICY);
+    let bench = TestGate::new(QUIET_POLICY);
     for source in ["fe80::10", "::"] {
         let row = bench.drops(&udp((ip(source), 5353), (ip("ff02::fb"), 5353)), Reason::UnknownSource);
         assert_eq!(row.key.flags, QUIET);
@@ -107,7 +107,7 @@ fn what_any_role_calls_quiet_is_quiet_from_an_address_that_says_nothing() {
 
 #[test]
 fn a_gate_that_observes_counts_drops_and_lets_pass() {
-    let bench = Bench::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    let bench = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
     for family in FAMILIES {
         let datagram = udp_datagram((family.ns, 40_000), (family.peer, 80), &[0; 16]);
         let cases = [
@@ -143,9 +143,9 @@ fn a_gate_that_observes_counts_drops_and_lets_pass() {
 }
 
 /// The policy's mode, and a server with the other one.
-fn with_modes(policy: &str, web1: &str) -> Bench {
+fn with_modes(policy: &str, web1: &str) -> TestGate {
     let text = POLICY.replace("[policy]", &format!("[policy]\nmode = \"{policy}\""));
-    Bench::new(&text.replace("[servers.web1]", &format!("[servers.web1]\nmode = \"{web1}\"")))
+    TestGate::new(&text.replace("[servers.web1]", &format!("[servers.web1]\nmode = \"{web1}\"")))
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_server_may_be_kept_in_order_where_the_others_are_observed() {
 #[test]
 fn a_rogue_router_and_a_spoof_are_observed_as_well() {
     let text = POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
-    let bench = Bench::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
+    let bench = TestGate::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
     for family in FAMILIES {
         bench.would_drop(&tcp((family.web, 40_000), (family.peer, 80), SYN), Reason::Spoofed);
         // what it may do from its own place does not count here
@@ -190,7 +190,7 @@ fn a_rogue_router_and_a_spoof_are_observed_as_well() {
 #[test]
 fn who_borrows_an_observed_address_is_not_observed() {
     // The mode is the server's, and the frame is by its MAC not that server's.
-    let bench = Bench::new(
+    let bench = TestGate::new(
         r#"
 [roles.web]
 in = ["tcp/80"]

@@ -1,12 +1,12 @@
 //! Rows 10, 11, 17 and 18: what a server may open itself, and to whom.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, ip};
 use crate::support::frame::{
     ACK, FIN, PSH, RST, SYN, echo_reply, echo_request, icmp, tcp, tcp_numbered, udp,
 };
+use crate::support::test_gate::TestGate;
 
 /// Destinations of every form, in both families.
 const POLICY: &str = r#"
@@ -35,7 +35,7 @@ roles = ["client", "web"]
 
 #[test]
 fn what_a_server_needs_passes_and_anything_else_is_a_new_flow() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
         bench.passes(&tcp((family.ns, 40_000), (family.peer, 53), SYN), Reason::Need);
@@ -54,7 +54,7 @@ fn what_a_server_needs_passes_and_anything_else_is_a_new_flow() {
 
 #[test]
 fn an_in_service_is_no_permission_to_open() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.drops(&tcp((family.web, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
         bench.drops(&tcp((family.web, 80), (family.peer, 80), SYN), Reason::NewFlow);
@@ -64,7 +64,7 @@ fn an_in_service_is_no_permission_to_open() {
 
 #[test]
 fn one_server_calling_another_is_judged_as_any_other() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.passes(&udp((family.ns, 40_000), (family.web, 53)), Reason::Need);
         bench.drops(&tcp((family.ns, 40_000), (family.web, 80), SYN), Reason::NewFlow);
@@ -73,7 +73,7 @@ fn one_server_calling_another_is_judged_as_any_other() {
 
 #[test]
 fn a_permitted_port_is_permitted_to_its_destinations_only() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     let check = |port: u16, to: &str, permitted: bool| {
         let to = ip(to);
         let from = if to.is_ipv4() { ip("192.0.2.10") } else { ip("2001:db8:1::10") };
@@ -130,7 +130,7 @@ fn a_permitted_port_is_permitted_to_its_destinations_only() {
 
 #[test]
 fn a_permitted_port_of_another_protocol_is_a_new_flow() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     let from = (ip("192.0.2.10"), 40_000);
     bench.drops(&tcp(from, (ip("198.51.100.20"), 514), SYN), Reason::NewFlow);
     bench.drops(&udp(from, (ip("203.0.113.150"), 443)), Reason::NewFlow);
@@ -139,7 +139,7 @@ fn a_permitted_port_of_another_protocol_is_a_new_flow() {
 
 #[test]
 fn a_range_of_ports_ends_where_it_says() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for family in FAMILIES {
         for (port, permitted) in [
             (7_999, false),
@@ -165,7 +165,7 @@ fn a_range_of_ports_ends_where_it_says() {
 
 #[test]
 fn every_port_is_permitted_where_no_port_is_named() {
-    let bench = Bench::new(
+    let bench = TestGate::new(
         r#"
         [roles.open]
         out = ["tcp to 203.0.113.50, 2001:db8:50::50", "icmp", "icmpv6"]
@@ -186,7 +186,7 @@ fn every_port_is_permitted_where_no_port_is_named() {
 
 #[test]
 fn a_ping_passes_to_whom_the_server_may_ping() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for (from, to, elsewhere) in [
         (ip("192.0.2.10"), ip("198.51.100.30"), ip("198.51.100.20")),
         (ip("2001:db8:1::10"), ip("2001:db8:2::30"), ip("2001:db8:2::20")),
@@ -203,7 +203,7 @@ fn a_ping_passes_to_whom_the_server_may_ping() {
 
 #[test]
 fn the_segments_of_a_servers_own_connection_pass() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for (from, to) in [
         ((ip("192.0.2.10"), 40_000), (ip("203.0.113.150"), 443)),
         ((ip("2001:db8:1::10"), 40_000), (ip("2001:db8:3::1"), 443)),
@@ -217,7 +217,7 @@ fn the_segments_of_a_servers_own_connection_pass() {
 
 #[test]
 fn a_segment_to_another_port_or_destination_is_of_no_permitted_connection() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for (from, to, elsewhere) in [
         (ip("192.0.2.10"), ip("203.0.113.150"), ip("203.0.113.1")),
         (ip("2001:db8:1::10"), ip("2001:db8:3::1"), ip("2001:db8:4::1")),
@@ -233,7 +233,7 @@ fn a_segment_to_another_port_or_destination_is_of_no_permitted_connection() {
 #[test]
 fn an_answer_from_a_port_that_a_peer_probed_is_no_connection_of_the_servers_own() {
     // A bind shell on 4444, and a peer that comes from 443 because the server may go there.
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for (server, peer) in
         [(ip("192.0.2.10"), ip("203.0.113.150")), (ip("2001:db8:1::10"), ip("2001:db8:3::1"))]
     {
@@ -248,7 +248,7 @@ fn an_answer_from_a_port_that_a_peer_probed_is_no_connection_of_the_servers_own(
 #[test]
 fn an_answer_comes_before_the_need_of_the_same_port() {
     // ns1 may both be asked and ask: with both ports 53 it is an answer while it is in a flow
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 53));
         bench.passes(&udp(server, peer), Reason::Need);

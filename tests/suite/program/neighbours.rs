@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{POLICY, V4, V6, ip};
 use crate::support::frame::{
     HOP_BY_HOP, ICMPV6, Ipv6, UDP, ethernet, icmp, icmp_message, packet, udp, udp_datagram,
 };
+use crate::support::test_gate::TestGate;
 
 const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -39,7 +39,7 @@ fn listener(from: IpAddr, kind: u8, hop_limit: u8) -> Vec<u8> {
 
 #[test]
 fn neighbour_discovery_passes_from_a_link_local_an_unspecified_or_a_servers_address() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
         for source in [ip(LINK_LOCAL), ip("febf::1"), ip("::"), V6.web] {
             bench.passes(&discovery(source, kind, 255), Reason::Neighbour);
@@ -49,7 +49,7 @@ fn neighbour_discovery_passes_from_a_link_local_an_unspecified_or_a_servers_addr
 
 #[test]
 fn neighbour_discovery_that_may_have_been_forwarded_is_no_neighbours() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
         for hop_limit in [0, 1, 64, 254] {
             for source in [ip(LINK_LOCAL), ip("::")] {
@@ -62,7 +62,7 @@ fn neighbour_discovery_that_may_have_been_forwarded_is_no_neighbours() {
 
 #[test]
 fn neighbour_discovery_from_an_address_that_nobody_has_is_no_neighbours() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     // the first ones outside of fe80::/10 as well
     for source in [V6.unknown, ip("fec0::1"), ip("fe7f::1")] {
         bench.drops(&discovery(source, NEIGHBOUR_SOLICITATION, 255), Reason::UnknownSource);
@@ -72,7 +72,7 @@ fn neighbour_discovery_from_an_address_that_nobody_has_is_no_neighbours() {
 #[test]
 fn neighbour_discovery_stays_on_the_link() {
     // A router forwards what a global address sends to another one, whatever it is.
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
         let message = |from, to: IpAddr| {
             let message = icmp_message(from, to, (kind, 0), [0; 4], &[0xfe; 16]);
@@ -89,7 +89,7 @@ fn neighbour_discovery_stays_on_the_link() {
 
 #[test]
 fn listener_reports_pass_with_hop_limit_1_and_no_other() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [MLD_REPORT, MLD2_REPORT] {
         for source in [ip(LINK_LOCAL), ip("::"), V6.web] {
             bench.passes(&listener(source, kind, 1), Reason::Neighbour);
@@ -104,14 +104,14 @@ fn listener_reports_pass_with_hop_limit_1_and_no_other() {
 
 #[test]
 fn a_listener_query_is_the_routers_business() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.drops(&listener(ip(LINK_LOCAL), MLD_QUERY, 1), Reason::UnknownSource);
     bench.drops(&listener(V6.web, MLD_QUERY, 1), Reason::NewFlow);
 }
 
 #[test]
 fn whoever_plays_the_router_is_dropped_whatever_the_source_and_the_hop_limit() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
         for source in [ip(LINK_LOCAL), ip("::"), V6.web, V6.unknown] {
             for hop_limit in [1, 64, 255] {
@@ -128,7 +128,7 @@ fn whoever_plays_the_router_is_dropped_whatever_the_source_and_the_hop_limit() {
 
 #[test]
 fn an_ipv4_redirect_or_router_advertisement_is_a_rogue_routers_as_well() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for source in [V4.web, V4.unknown] {
         bench.drops(&icmp(source, V4.peer, (5, 1), [192, 0, 2, 1], &[0; 28]), Reason::RogueRouter);
         bench.drops(&icmp(source, V4.peer, (9, 0), [1, 2, 7, 8], &[0; 8]), Reason::RogueRouter);
@@ -139,15 +139,16 @@ fn an_ipv4_redirect_or_router_advertisement_is_a_rogue_routers_as_well() {
 
 #[test]
 fn neighbour_discovery_is_judged_before_mac_and_quarantine() {
-    let bench = Bench::new(&POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:99\""));
+    let bench =
+        TestGate::new(&POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:99\""));
     bench.gate.quarantine("ns1", None).unwrap();
     for source in [V6.web, V6.ns] {
         bench.passes(&discovery(source, NEIGHBOUR_SOLICITATION, 255), Reason::Neighbour);
     }
 }
 
-fn dhcp_on() -> Bench {
-    Bench::new(&POLICY.replace("[policy]", "[policy]\ndhcp = true"))
+fn dhcp_on() -> TestGate {
+    TestGate::new(&POLICY.replace("[policy]", "[policy]\ndhcp = true"))
 }
 
 /// Discover, or a request for the lease's renewal.
@@ -171,7 +172,7 @@ fn dhcp_clients_pass_where_dhcp_is_on() {
 
 #[test]
 fn dhcp_clients_are_strangers_where_dhcp_is_off() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let [discover, renewal] = dhcp4_frames();
     bench.drops(&discover, Reason::UnknownSource);
     bench.drops(&renewal, Reason::NewFlow);

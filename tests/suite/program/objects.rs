@@ -5,12 +5,12 @@ use std::env;
 use std::fs;
 use std::sync::{Arc, LazyLock};
 
+use portcullis::abi::Reason;
 use portcullis::gate::{Gate, OBJECT};
-use portcullis::reason::Reason;
 
-use crate::support::bench::{Bench, read_policy};
 use crate::support::dmz::{FAMILIES, POLICY};
 use crate::support::frame::{ACK, SYN, tcp, udp};
+use crate::support::test_gate::{TestGate, read_policy};
 
 /// Instructions that the verifier may process for one program. The kernel gives up at a million;
 /// this is about half more than the costliest pair of compiler and kernel took when it was set, so
@@ -48,7 +48,7 @@ static GATES: LazyLock<Vec<(String, Arc<Gate>)>> = LazyLock::new(|| {
 fn every_compilers_object_passes_what_must_pass_and_drops_what_must_not() {
     for (name, gate) in &*GATES {
         println!("{name}"); // shown when what follows fails
-        let bench = Bench::of(Arc::clone(gate));
+        let bench = TestGate::of(Arc::clone(gate));
         for family in FAMILIES {
             bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
             bench.drops(&udp((family.ns, 40_000), (family.peer, 54)), Reason::NewFlow);

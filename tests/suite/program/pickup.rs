@@ -1,15 +1,15 @@
 //! Flows already open when the gate comes down.
 
+use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
-use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4};
 use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp, udp};
+use crate::support::test_gate::TestGate;
 
 #[test]
 fn a_segment_from_a_service_opens_its_flow_while_the_gate_is_new() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     for family in FAMILIES {
         for (port, flags) in [(51_000, ACK), (51_001, ACK | PSH), (51_002, FIN | ACK)] {
@@ -23,7 +23,7 @@ fn a_segment_from_a_service_opens_its_flow_while_the_gate_is_new() {
 
 #[test]
 fn a_flow_that_was_taken_over_outlives_the_pickup() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.set_pickup(60);
@@ -36,7 +36,7 @@ fn a_flow_that_was_taken_over_outlives_the_pickup() {
 
 #[test]
 fn nothing_is_taken_over_after_the_pickup() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(-1);
     for family in FAMILIES {
         bench.drops(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
@@ -46,7 +46,7 @@ fn nothing_is_taken_over_after_the_pickup() {
 
 #[test]
 fn a_syn_is_nothing_that_was_open() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     for family in FAMILIES {
         bench.drops(&tcp((family.web, 80), (family.peer, 51_000), SYN), Reason::NewFlow);
@@ -56,7 +56,7 @@ fn a_syn_is_nothing_that_was_open() {
 
 #[test]
 fn only_the_port_of_a_service_is_taken_over() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     for family in FAMILIES {
         for port in [79, 81, 4444, 40_000] {
@@ -73,7 +73,7 @@ fn only_the_port_of_a_service_is_taken_over() {
 
 #[test]
 fn datagrams_are_not_taken_over() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     for family in FAMILIES {
         bench.drops(&udp((family.ns, 53), (family.peer, 51_000)), Reason::NewFlow);
@@ -82,7 +82,7 @@ fn datagrams_are_not_taken_over() {
 
 #[test]
 fn a_flow_in_the_tables_is_no_pickup() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
@@ -93,7 +93,7 @@ fn a_flow_in_the_tables_is_no_pickup() {
 
 #[test]
 fn a_handshake_that_began_just_before_the_gate_outlives_the_half_open() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.set_pickup(60);
@@ -111,7 +111,7 @@ fn a_handshake_that_began_just_before_the_gate_outlives_the_half_open() {
 
 #[test]
 fn a_handshake_that_the_gate_sees_is_no_pickup() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
@@ -125,7 +125,7 @@ fn a_handshake_that_the_gate_sees_is_no_pickup() {
 
 #[test]
 fn a_change_of_policy_starts_no_pickup() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(-1);
     bench.swap(&format!("{POLICY}\n# another text\n"));
     bench.drops(&tcp((V4.web, 80), (V4.peer, 51_000), ACK), Reason::NoFlow);
@@ -133,7 +133,7 @@ fn a_change_of_policy_starts_no_pickup() {
 
 #[test]
 fn a_flow_that_the_server_ends_is_taken_over_as_ended() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     let (server, peer) = ((V4.web, 80), (V4.peer, 52_000));
     bench.passes(&tcp(server, peer, FIN | ACK), Reason::Pickup);
@@ -145,7 +145,7 @@ fn a_flow_that_the_server_ends_is_taken_over_as_ended() {
 #[test]
 fn a_reset_is_let_through_and_opens_nothing() {
     // A closed port answers forged segments: they must not fill the table of the established.
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.set_pickup(60);
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
@@ -161,7 +161,7 @@ fn a_reset_is_let_through_and_opens_nothing() {
 
 #[test]
 fn a_flow_that_was_taken_over_and_has_ended_is_not_woken_by_its_peer() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.forget_flows();

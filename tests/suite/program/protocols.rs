@@ -1,10 +1,10 @@
 //! Row 16: protocols other than TCP, UDP and ICMP.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, V4};
 use crate::support::frame::{SCTP, TCP, UDP, fragment, raw_ip};
+use crate::support::test_gate::TestGate;
 
 const IGMP: u8 = 2;
 const IPIP: u8 = 4;
@@ -22,7 +22,7 @@ fn content() -> Vec<u8> {
 
 #[test]
 fn a_protocol_that_nobody_needs_is_dropped_and_named() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for protocol in [IGMP, IPIP, 8, SIT, GRE, ESP, AH, 89, 94, 103, 112, 115, SCTP, 136, 253, 254, 255] {
             let row = bench.drops(&raw_ip(family.ns, family.peer, protocol, &content()), Reason::Protocol);
@@ -52,7 +52,7 @@ roles = ["router"]
 
 #[test]
 fn a_protocol_that_a_server_needs_passes() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for family in FAMILIES {
         for protocol in [IGMP, IPIP, SIT, GRE, ESP, AH, 99] {
             bench.passes(&raw_ip(family.web, family.peer, protocol, &content()), Reason::Need);
@@ -65,7 +65,7 @@ fn a_protocol_that_a_server_needs_passes() {
 
 #[test]
 fn a_needed_protocol_to_another_destination_is_named_so() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for family in FAMILIES {
         bench.drops(&raw_ip(family.web, family.other, GRE, &content()), Reason::Destination);
         bench.passes(&raw_ip(family.web, family.other, ESP, &content()), Reason::Need);
@@ -74,7 +74,7 @@ fn a_needed_protocol_to_another_destination_is_named_so() {
 
 #[test]
 fn sctp_is_needed_by_its_ports() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     let sctp = |port: u16| {
         let mut packet = [40_000_u16.to_be_bytes(), port.to_be_bytes()].concat();
         packet.resize(16, 0);
@@ -90,7 +90,7 @@ fn sctp_is_needed_by_its_ports() {
 
 #[test]
 fn a_truncated_sctp_header_is_malformed() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     let packet = [&40_000_u16.to_be_bytes()[..], &3868_u16.to_be_bytes(), &[0; 8]].concat();
     for family in FAMILIES {
         for length in 0..12 {
@@ -103,7 +103,7 @@ fn a_truncated_sctp_header_is_malformed() {
 #[test]
 fn what_a_tunnel_carries_is_not_the_packets_own() {
     // a datagram that ns1 may send, within IP in IP
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let inner = crate::support::frame::udp((V4.ns, 40_000), (V4.peer, 53));
     bench.drops(&raw_ip(V4.ns, V4.peer, IPIP, &inner[14..]), Reason::Protocol);
     bench.passes(&inner, Reason::Need);
@@ -111,7 +111,7 @@ fn what_a_tunnel_carries_is_not_the_packets_own() {
 
 #[test]
 fn a_fragment_of_a_protocol_needs_its_need_too() {
-    let bench = Bench::new(POLICY);
+    let bench = TestGate::new(POLICY);
     for family in FAMILIES {
         let first = |protocol, id| fragment(family.web, family.peer, protocol, (id, 0, true), &content());
         let later = |protocol, id| fragment(family.web, family.peer, protocol, (id, 5, false), &content());

@@ -1,19 +1,19 @@
 //! Row 7: a server that is cut off, and its management that is not.
 
 use libbpf_rs::{MapCore, MapFlags};
-use portcullis::gate::contract::quarantine;
+use portcullis::abi::Reason;
+use portcullis::abi::quarantine;
 use portcullis::gate::now_ns;
-use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4};
 use crate::support::frame::{
     ACK, RST, SYN, TCP, UDP, echo_reply, fragment, raw_ip, tcp, tcp_header, udp, udp_datagram,
 };
+use crate::support::test_gate::TestGate;
 
 #[test]
 fn a_server_in_quarantine_may_do_nothing_that_it_may_do_otherwise() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -44,7 +44,7 @@ fn a_server_in_quarantine_may_do_nothing_that_it_may_do_otherwise() {
 
 #[test]
 fn quarantine_names_every_drop_of_its_server() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.gate.quarantine("web1", None).unwrap();
     for family in FAMILIES {
         let frames = [
@@ -65,7 +65,7 @@ fn quarantine_names_every_drop_of_its_server() {
 
 #[test]
 fn the_management_flow_of_a_server_in_quarantine_stays_open() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, bastion) = ((family.web, 22), (family.bastion, 50_000));
         bench.establish(server, bastion);
@@ -87,7 +87,7 @@ fn the_management_flow_of_a_server_in_quarantine_stays_open() {
 
 #[test]
 fn a_management_need_that_a_role_repeats_stays_open_in_quarantine() {
-    let bench = Bench::new(&POLICY.replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"tcp/80\""));
+    let bench = TestGate::new(&POLICY.replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"tcp/80\""));
     for family in FAMILIES {
         bench.establish((family.web, 22), (family.bastion, 50_000));
         bench.establish((family.web, 22), (family.peer, 50_000));
@@ -100,7 +100,7 @@ fn a_management_need_that_a_role_repeats_stays_open_in_quarantine() {
 
 #[test]
 fn the_fragments_of_a_management_flow_pass_and_no_others() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, bastion) = ((family.ns, 22), (family.bastion, 50_000));
         bench.establish(server, bastion);
@@ -122,7 +122,7 @@ fn the_fragments_of_a_management_flow_pass_and_no_others() {
 
 #[test]
 fn a_quarantine_for_a_time_ends_by_itself() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let question = udp((V4.ns, 40_000), (V4.peer, 53));
     bench.gate.quarantine("ns1", Some(3600)).unwrap();
     bench.drops(&question, Reason::Quarantined);
@@ -142,7 +142,7 @@ fn a_quarantine_for_a_time_ends_by_itself() {
 
 #[test]
 fn quarantine_is_enforced_where_everything_else_is_only_observed() {
-    let bench = Bench::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    let bench = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
     for family in FAMILIES {
         let frame = tcp((family.web, 40_000), (family.peer, 80), SYN);
         bench.would_drop(&frame, Reason::NewFlow);
@@ -157,7 +157,7 @@ fn quarantine_is_enforced_where_everything_else_is_only_observed() {
 #[test]
 fn no_drop_of_a_server_in_quarantine_is_only_observed() {
     let text = POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
-    let bench = Bench::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
+    let bench = TestGate::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
     for family in FAMILIES {
         let odd = |from| tcp((from, 40_000), (family.peer, 80), 0);
         let elsewhere = tcp((family.web, 40_000), (family.peer, 80), SYN);
@@ -177,7 +177,7 @@ fn no_drop_of_a_server_in_quarantine_is_only_observed() {
 
 #[test]
 fn quarantine_lives_through_a_change_of_policy() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.gate.quarantine("ns1", None).unwrap();
     bench.swap(&format!("{POLICY}\n# another text\n"));
     bench.drops(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Quarantined);
@@ -187,7 +187,7 @@ fn quarantine_lives_through_a_change_of_policy() {
 
 #[test]
 fn a_fragment_over_the_header_of_a_management_flow_is_quarantined() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 22), (family.bastion, 50_000));
         bench.establish(server, peer);
@@ -213,7 +213,7 @@ fn a_flow_is_managements_as_long_as_the_live_policy_says_so() {
     let unmanaged = POLICY
         .replace("management = [\"tcp/22 from @bastion\"]", "management = [\"tcp/2222 from @bastion\"]")
         .replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"udp/161\", \"tcp/80\"");
-    let bench = Bench::new(&managed);
+    let bench = TestGate::new(&managed);
     for (before, after, stays_open) in [(&managed, &unmanaged, false), (&unmanaged, &managed, true)] {
         for family in FAMILIES {
             let (ssh, snmp) = ((family.web, 22), (family.web, 161));

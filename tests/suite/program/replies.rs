@@ -1,13 +1,13 @@
 //! Row 9, TCP: answers in flows that peers opened.
 
+use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
-use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, Family};
 use crate::support::frame::{
     ACK, Endpoint, FIN, PSH, RST, SYN, TCP, raw_ip, tagged, tcp, tcp_header, tcp_numbered,
 };
+use crate::support::test_gate::TestGate;
 
 fn ends(family: Family) -> (Endpoint, Endpoint) {
     ((family.web, 80), (family.peer, 51_000))
@@ -15,7 +15,7 @@ fn ends(family: Family) -> (Endpoint, Endpoint) {
 
 #[test]
 fn a_connection_that_a_peer_opens_is_answered_from_the_first_packet_to_the_last() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.establish(server, peer);
@@ -28,7 +28,7 @@ fn a_connection_that_a_peer_opens_is_answered_from_the_first_packet_to_the_last(
 
 #[test]
 fn nothing_is_an_answer_before_the_peer_has_asked() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.drops(&tcp(server, peer, SYN | ACK), Reason::NoFlow);
@@ -41,7 +41,7 @@ fn nothing_is_an_answer_before_the_peer_has_asked() {
 
 #[test]
 fn only_a_syn_of_the_peer_opens_a_flow() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         for flags in [ACK, SYN | ACK, RST, FIN | ACK, ACK | PSH, 0, SYN | FIN, SYN | RST] {
@@ -54,7 +54,7 @@ fn only_a_syn_of_the_peer_opens_a_flow() {
 
 #[test]
 fn a_bare_syn_is_never_an_answer() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.to_server(&tcp(peer, server, SYN));
@@ -69,7 +69,7 @@ fn a_bare_syn_is_never_an_answer() {
 
 #[test]
 fn a_flow_is_its_addresses_and_its_ports() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.establish(server, peer);
@@ -84,7 +84,7 @@ fn a_flow_is_its_addresses_and_its_ports() {
 
 #[test]
 fn a_flow_is_half_open_until_the_peer_acknowledges_what_the_server_sent() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         let half_open = || {
@@ -112,7 +112,7 @@ fn a_flow_is_half_open_until_the_peer_acknowledges_what_the_server_sent() {
 
 #[test]
 fn an_acknowledgment_of_more_than_the_server_has_sent_establishes_nothing() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
@@ -127,7 +127,7 @@ fn an_acknowledgment_of_more_than_the_server_has_sent_establishes_nothing() {
 #[test]
 fn what_the_server_sends_before_it_is_acknowledged_can_be_acknowledged() {
     // TCP Fast Open: a hundred bytes right behind the SYN+ACK
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for (acknowledged, establishes) in [(5000, false), (5001, true), (5101, true), (5102, false)] {
             bench.forget_flows();
@@ -146,7 +146,7 @@ fn what_the_server_sends_before_it_is_acknowledged_can_be_acknowledged() {
 
 #[test]
 fn the_right_acknowledgment_establishes_a_flow() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.forget_flows();
         let (server, peer) = ends(family);
@@ -162,7 +162,7 @@ fn the_right_acknowledgment_establishes_a_flow() {
 
 #[test]
 fn the_first_data_establishes_a_flow_whose_acknowledgment_was_lost() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.forget_flows();
         let (server, peer) = ends(family);
@@ -175,7 +175,7 @@ fn the_first_data_establishes_a_flow_whose_acknowledgment_was_lost() {
 
 #[test]
 fn a_syn_ack_sent_again_with_another_number_counts_as_well() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     // of several the last two
     for (acknowledged, counts) in [(5001, true), (6001, true), (4001, false)] {
         for family in FAMILIES {
@@ -193,7 +193,7 @@ fn a_syn_ack_sent_again_with_another_number_counts_as_well() {
 
 #[test]
 fn a_syn_ack_sent_again_unchanged_does_not_push_out_another() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         for sequences in [[5000, 5000, 5000, 5000], [5000, 7000, 7000, 7000]] {
@@ -211,7 +211,7 @@ fn a_syn_ack_sent_again_unchanged_does_not_push_out_another() {
 
 #[test]
 fn a_service_that_refuses_says_so() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.to_server(&tcp(peer, server, SYN));
@@ -221,7 +221,7 @@ fn a_service_that_refuses_says_so() {
 
 #[test]
 fn a_flood_of_syns_pushes_out_no_established_flow() {
-    let bench = Bench::sized(crate::support::dmz::POLICY, &[("half_open", 64), ("unlisted", 64)]);
+    let bench = TestGate::sized(crate::support::dmz::POLICY, &[("half_open", 64), ("unlisted", 64)]);
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.establish(server, peer);
@@ -242,7 +242,7 @@ fn a_flood_of_syns_pushes_out_no_established_flow() {
 
 #[test]
 fn the_same_ports_can_be_opened_again() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.forget_flows();
         let (server, peer) = ends(family);
@@ -261,7 +261,7 @@ fn the_same_ports_can_be_opened_again() {
 
 #[test]
 fn the_tracker_looks_through_tags_too() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for (port, tags) in [(1, &[0x8100][..]), (2, &[0x8100, 0x88a8]), (3, &[0x88a8])] {
             let (server, peer) = ((family.web, 80), (family.peer, 51_000 + port));
@@ -274,7 +274,7 @@ fn the_tracker_looks_through_tags_too() {
 
 #[test]
 fn the_tracker_lets_everything_by() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let frames = [
         crate::support::frame::link_frame(0x0806, &[0; 28]),
         crate::support::frame::link_frame(0x8137, &[0; 46]),
@@ -291,7 +291,7 @@ fn the_tracker_lets_everything_by() {
 
 #[test]
 fn a_peer_outside_of_from_opens_nothing() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.establish((family.web, 22), (family.bastion, 50_000));
         bench.to_server(&tcp((family.peer, 50_000), (family.web, 22), SYN));
@@ -301,7 +301,7 @@ fn a_peer_outside_of_from_opens_nothing() {
 
 #[test]
 fn a_single_byte_behind_the_syn_ack_may_be_acknowledged() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));

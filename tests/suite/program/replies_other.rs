@@ -1,15 +1,15 @@
 //! Row 9 without TCP: answers to datagrams, to pings and to other protocols.
 
+use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
-use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::FAMILIES;
 use crate::support::frame::{Endpoint, SCTP, SYN, echo_reply, echo_request, icmp, raw_ip, tcp, udp};
+use crate::support::test_gate::TestGate;
 
 #[test]
 fn a_datagram_from_an_in_service_answers_the_peer_that_asked() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         let row = bench.drops(&udp(server, peer), Reason::NewFlow);
@@ -28,7 +28,7 @@ fn a_datagram_from_an_in_service_answers_the_peer_that_asked() {
 
 #[test]
 fn an_echo_reply_answers_the_request_of_its_identifier() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.drops(&echo_reply(family.web, family.peer, 77), Reason::Backscatter);
         bench.to_server(&echo_request(family.peer, family.web, 77));
@@ -44,7 +44,7 @@ fn an_echo_reply_answers_the_request_of_its_identifier() {
 
 #[test]
 fn an_echo_reply_without_the_need_for_it_is_backscatter_though_the_peer_asked() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.to_server(&echo_request(family.peer, family.ns, 77));
         bench.drops(&echo_reply(family.ns, family.peer, 77), Reason::Backscatter);
@@ -53,7 +53,7 @@ fn an_echo_reply_without_the_need_for_it_is_backscatter_though_the_peer_asked() 
 
 #[test]
 fn another_kind_of_reply_does_not_answer_a_ping() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let family = crate::support::dmz::V4;
     bench.to_server(&echo_request(family.peer, family.web, 77));
     let timestamp_reply = icmp(family.web, family.peer, (14, 0), [0, 77, 0, 1], &[0; 12]);
@@ -79,7 +79,7 @@ fn sctp(from: Endpoint, to: Endpoint) -> Vec<u8> {
 
 #[test]
 fn a_protocol_without_ports_is_answered_by_its_addresses() {
-    let bench = Bench::new(OTHERS);
+    let bench = TestGate::new(OTHERS);
     for family in FAMILIES {
         let answer = raw_ip(family.web, family.peer, GRE, &[0; 8]);
         bench.drops(&answer, Reason::Protocol);
@@ -95,7 +95,7 @@ fn a_protocol_without_ports_is_answered_by_its_addresses() {
 
 #[test]
 fn sctp_is_answered_by_its_ports() {
-    let bench = Bench::new(OTHERS);
+    let bench = TestGate::new(OTHERS);
     for family in FAMILIES {
         let (server, peer) = ((family.web, 3868), (family.peer, 51_000));
         bench.drops(&sctp(server, peer), Reason::Protocol);
@@ -108,7 +108,7 @@ fn sctp_is_answered_by_its_ports() {
 
 #[test]
 fn a_timestamp_reply_answers_a_timestamp_request() {
-    let bench = Bench::new(OTHERS);
+    let bench = TestGate::new(OTHERS);
     let family = crate::support::dmz::V4;
     let reply = icmp(family.web, family.peer, (14, 0), [0, 77, 0, 1], &[0; 12]);
     bench.to_server(&icmp(family.peer, family.web, (13, 0), [0, 77, 0, 1], &[0; 12]));
@@ -120,7 +120,7 @@ fn a_timestamp_reply_answers_a_timestamp_request() {
 fn every_kind_of_icmp_reply_answers_its_own_request_and_no_other() {
     // echo, timestamp, information, address mask
     let kinds = [(8, 0), (13, 14), (15, 16), (17, 18)];
-    let bench = Bench::new(
+    let bench = TestGate::new(
         r#"
         [roles.asked]
         in = ["icmp/8", "icmp/13", "icmp/15", "icmp/17"]
@@ -151,7 +151,7 @@ fn every_kind_of_icmp_reply_answers_its_own_request_and_no_other() {
 /// Both sides of a range's ends, and of the whole of a protocol.
 #[test]
 fn a_range_of_services_ends_where_it_says() {
-    let bench = Bench::new(
+    let bench = TestGate::new(
         r#"
         [roles.range]
         in = ["tcp/30000-40000", "udp/1000-1003"]

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
+use portcullis::abi::Reason;
 use portcullis::gate::Verdict;
-use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{V6, ip};
 use crate::support::frame::{ICMPV6, Ipv6, icmp_message};
+use crate::support::test_gate::TestGate;
 
 fn solicitation(from: IpAddr, to: IpAddr) -> Vec<u8> {
     let message = icmp_message(from, to, (135, 0), [0; 4], &[0xfe; 16]);
@@ -55,7 +55,7 @@ fn build_router() -> u32 {
 
 #[test]
 fn a_solicitation_passes_where_the_routing_table_keeps_it_and_nowhere_else() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let nic = build_router();

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use portcullis::drops::Cause;
-use portcullis::gate::contract::{self, drop_flag, verdict};
-use portcullis::gate::{Consumer, Tally, now_ns};
-use portcullis::reason::Reason;
-use portcullis::sample::{Sample, decode};
+use portcullis::abi::Reason;
+use portcullis::abi::{drop_flag, sample, verdict};
+use portcullis::drops::ReasonCode;
+use portcullis::drops::{Sample, decode};
+use portcullis::gate::{Consumer, ProgramStatistics, now_ns};
 
-use crate::support::bench::{Bench, SECOND_NS};
 use crate::support::dmz::{FAMILIES, POLICY, V4};
 use crate::support::frame::{
     ACK, PSH, ROUTER_MAC, SERVER_MAC, SYN, TCP, UDP, icmp, icmp_protocol, link_frame, packet, tagged, tcp,
     udp,
 };
 use crate::support::frame::{ethernet, udp_datagram};
+use crate::support::test_gate::{SECOND_NS, TestGate};
 
 /// The loopback of the namespace, which a test run takes for the interface.
 const LOOPBACK: u32 = 1;
@@ -27,7 +27,7 @@ const MOST_OF_A_FRAME: usize = 128;
 fn take(consumer: &Consumer<'_>) -> Vec<Sample> {
     let received = consumer.poll(Duration::ZERO).expect("a poll");
     assert_eq!(received.lost, 0, "of a buffer that is nearly empty");
-    let whole = size_of::<contract::sample>() + MOST_OF_A_FRAME;
+    let whole = size_of::<sample>() + MOST_OF_A_FRAME;
     // the kernel rounds up to eight bytes, less the four of the length
     assert!(
         received.samples.iter().all(|bytes| bytes.len() <= whole + 8),
@@ -38,7 +38,7 @@ fn take(consumer: &Consumer<'_>) -> Vec<Sample> {
 
 /// The one sample of a frame that is dropped or would be.
 #[track_caller]
-fn sample_of(bench: &Bench, consumer: &Consumer<'_>, frame: &[u8]) -> Sample {
+fn sample_of(bench: &TestGate, consumer: &Consumer<'_>, frame: &[u8]) -> Sample {
     let before_ns = now_ns();
     bench.gate.programs.run_filter(frame, 1).expect("a run");
     let mut samples = take(consumer);
@@ -66,7 +66,7 @@ fn bare(frame: &[u8], reason: Reason) -> Sample {
         vlan: 0,
         port: 0,
         verdict: verdict::VERDICT_DROP.0 as u8,
-        reason: Cause::Known(reason),
+        reason: ReasonCode::Known(reason),
         flags: 0,
         protocol: 0,
         tcp_flags: 0,
@@ -80,25 +80,25 @@ fn bare(frame: &[u8], reason: Reason) -> Sample {
 }
 
 #[track_caller]
-fn assert_sample(bench: &Bench, consumer: &Consumer<'_>, frame: &[u8], expected: Sample) {
+fn assert_sample(bench: &TestGate, consumer: &Consumer<'_>, frame: &[u8], expected: Sample) {
     let sample = sample_of(bench, consumer, frame);
     assert_eq!(sample, Sample { time_ns: sample.time_ns, ..expected });
 }
 
 #[test]
 fn an_answer_that_only_a_quarantine_forbids_names_no_line() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
     bench.establish(server, peer);
     bench.gate.quarantine("web1", None).unwrap();
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     let sample = sample_of(&bench, &consumer, &tcp(server, peer, ACK));
-    assert_eq!((sample.reason, sample.rule), (Cause::Known(Reason::Quarantined), 0));
+    assert_eq!((sample.reason, sample.rule), (ReasonCode::Known(Reason::Quarantined), 0));
 }
 
 #[test]
 fn a_sample_says_all_that_there_is_to_say_of_a_frame() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     let web = bench.id_of("web1");
     for family in FAMILIES {
@@ -145,20 +145,20 @@ fn a_sample_says_all_that_there_is_to_say_of_a_frame() {
 
 #[test]
 fn a_sample_names_the_need_whose_limit_a_packet_was_over() {
-    let bench = Bench::new(&POLICY.replace("out   = [", "out   = [\"udp/123\", \"udp/700 limit 1/m\", "));
+    let bench = TestGate::new(&POLICY.replace("out   = [", "out   = [\"udp/123\", \"udp/700 limit 1/m\", "));
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     let frame = udp((V4.web, 700), (V4.peer, 700));
     bench.passes(&frame, Reason::Need);
     let rule = bench.gate.explain(&frame, false, None).expect("an answer").rule;
     let sample = sample_of(&bench, &consumer, &frame);
-    assert_eq!((sample.reason, sample.protocol), (Cause::Known(Reason::Rate), UDP));
+    assert_eq!((sample.reason, sample.protocol), (ReasonCode::Known(Reason::Rate), UDP));
     assert!(rule != 0);
     assert_eq!(sample.rule, rule);
 }
 
 #[test]
 fn a_sample_has_the_first_128_bytes_of_a_frame_or_all_of_it() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     for (length, port) in [(60, 1), (127, 2), (128, 3), (129, 4), (1514, 5), (4_000, 6)] {
         let payload: Vec<u8> = (0..length - 42).map(|at| at as u8).collect();
@@ -172,7 +172,7 @@ fn a_sample_has_the_first_128_bytes_of_a_frame_or_all_of_it() {
 
 #[test]
 fn a_sample_tells_a_drop_from_what_is_only_observed() {
-    let bench = Bench::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    let bench = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     let sample = sample_of(&bench, &consumer, &tcp((V4.web, 40_000), (V4.peer, 6667), SYN));
     assert_eq!(u32::from(sample.verdict), verdict::VERDICT_WOULD_DROP.0);
@@ -181,7 +181,7 @@ fn a_sample_tells_a_drop_from_what_is_only_observed() {
 
 #[test]
 fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     // what is known and what takes the long way, each with a kind beside it
     let kinds = |port| [tcp((V4.web, 40_000), (V4.peer, port), SYN), udp((V4.web, 40_000), (V4.peer, port))];
@@ -206,36 +206,39 @@ fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
 
 #[test]
 fn what_is_quiet_and_what_passes_is_no_sample() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     for family in FAMILIES {
         bench.drops(&udp((family.web, 40_000), (family.peer, 5353)), Reason::NewFlow);
         bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
     }
     assert_eq!(take(&consumer), []);
-    assert_eq!(bench.gate.tally().expect("a tally"), Tally::default());
+    assert_eq!(bench.gate.statistic().expect("a statistic"), ProgramStatistics::default());
 }
 
 #[test]
 fn samples_are_counted_as_sent_or_as_unheard() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let frame = |port| tcp((V4.web, 40_000), (V4.peer, port), SYN);
     bench.gate.programs.run_filter(&frame(1), 1).expect("a run");
-    let tally = Tally { samples_unheard: 1, ..Tally::default() };
-    assert_eq!(bench.gate.tally().expect("a tally"), tally);
+    let statistic = ProgramStatistics { samples_unheard: 1, ..ProgramStatistics::default() };
+    assert_eq!(bench.gate.statistic().expect("a statistic"), statistic);
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     sample_of(&bench, &consumer, &frame(2));
-    assert_eq!(bench.gate.tally().expect("a tally"), Tally { samples_sent: 1, ..tally });
+    assert_eq!(
+        bench.gate.statistic().expect("a statistic"),
+        ProgramStatistics { samples_sent: 1, ..statistic }
+    );
     drop(consumer);
     bench.gate.programs.run_filter(&frame(3), 1).expect("a run");
-    let tally = Tally { samples_sent: 1, samples_unheard: 2, ..Tally::default() };
-    assert_eq!(bench.gate.tally().expect("a tally"), tally);
+    let statistic = ProgramStatistics { samples_sent: 1, samples_unheard: 2, ..ProgramStatistics::default() };
+    assert_eq!(bench.gate.statistic().expect("a statistic"), statistic);
 }
 
 #[test]
 fn samples_for_which_there_is_no_room_are_counted_as_lost() {
     const KINDS: u16 = 3_000;
-    let bench = Bench::sized(POLICY, &[("ledger", 32_768)]);
+    let bench = TestGate::sized(POLICY, &[("ledger", 32_768)]);
     let consumer = bench.gate.consume_samples().expect("a perf buffer");
     std::thread::scope(|scope| {
         // in a thread of its own, for it stays on one CPU, whose buffer fills up
@@ -250,10 +253,10 @@ fn samples_for_which_there_is_no_room_are_counted_as_lost() {
         });
         sending.join().expect("the frames");
     });
-    let tally = bench.gate.tally().expect("a tally");
-    assert_eq!((tally.samples_unheard, tally.ledger_full), (0, 0));
-    assert!(tally.samples_lost > 0, "{tally:?}");
-    assert_eq!(tally.samples_sent + tally.samples_lost, u64::from(KINDS));
+    let statistic = bench.gate.statistic().expect("a statistic");
+    assert_eq!((statistic.samples_unheard, statistic.ledger_full), (0, 0));
+    assert!(statistic.samples_lost > 0, "{statistic:?}");
+    assert_eq!(statistic.samples_sent + statistic.samples_lost, u64::from(KINDS));
     let received = consumer.poll(Duration::ZERO).expect("a poll");
-    assert_eq!(received.samples.len() as u64, tally.samples_sent);
+    assert_eq!(received.samples.len() as u64, statistic.samples_sent);
 }

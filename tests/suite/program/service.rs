@@ -1,15 +1,15 @@
 //! `tracking = "service"`: a flow's direction by the port alone, without a tracker.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY};
 use crate::support::frame::{
     ACK, FIN, PSH, RST, SYN, echo_reply, fragment, packet, tcp, udp, udp_datagram, unreachable,
 };
+use crate::support::test_gate::TestGate;
 
-fn service() -> Bench {
-    Bench::new(&POLICY.replace("[policy]", "[policy]\ntracking = \"service\""))
+fn service() -> TestGate {
+    TestGate::new(&POLICY.replace("[policy]", "[policy]\ntracking = \"service\""))
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Row 3: packets that say themselves which way they want to go.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{V4, V6};
 use crate::support::frame::{
     DESTINATION_OPTIONS, HOP_BY_HOP, Ipv4, Ipv6, ROUTING, TCP, UDP, octets, tcp_header, udp_datagram,
 };
+use crate::support::test_gate::TestGate;
 
 const LOOSE: u8 = 131;
 const STRICT: u8 = 137;
@@ -29,7 +29,7 @@ fn routing(packet: Ipv6, kind: u8, segments_left: u8) -> Ipv6 {
 
 #[test]
 fn a_loose_or_strict_source_route_is_dropped_wherever_it_stands_among_the_options() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for kind in [LOOSE, STRICT] {
         let route = [kind, 7, 4, 203, 0, 113, 51];
         let places = [
@@ -53,7 +53,7 @@ fn a_loose_or_strict_source_route_is_dropped_wherever_it_stands_among_the_option
 
 #[test]
 fn what_only_looks_like_a_source_route_passes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     // within another option, and after the end of all options
     bench.passes(&with_options(&[148, 4, LOOSE, STRICT]), Reason::Need);
     bench.passes(&with_options(&[0, LOOSE, 3, 4]), Reason::Need);
@@ -65,7 +65,7 @@ fn what_only_looks_like_a_source_route_passes() {
 
 #[test]
 fn an_ipv6_routing_header_of_type_0_is_dropped_even_when_it_is_used_up() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for segments_left in [0, 1, 2, 255] {
         bench.drops(&routing(question(), 0, segments_left).frame(), Reason::SourceRoute);
     }
@@ -73,7 +73,7 @@ fn an_ipv6_routing_header_of_type_0_is_dropped_even_when_it_is_used_up() {
 
 #[test]
 fn any_other_routing_header_passes_only_when_it_is_used_up() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     // mobility, RPL, segment routing, two experiments
     for kind in [1, 2, 3, 4, 253, 254] {
         bench.passes(&routing(question(), kind, 0).frame(), Reason::Need);
@@ -85,7 +85,7 @@ fn any_other_routing_header_passes_only_when_it_is_used_up() {
 
 #[test]
 fn a_routing_header_is_found_behind_others() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let mut packet = question().options(HOP_BY_HOP, 0);
     for _ in 0..6 {
         packet = packet.options(DESTINATION_OPTIONS, 0);
@@ -98,7 +98,7 @@ fn a_routing_header_is_found_behind_others() {
 
 #[test]
 fn a_routing_header_in_a_first_fragment_is_found() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let fragment = |kind| routing(question().fragment(7, 0, true), kind, 0).frame();
     bench.drops(&fragment(0), Reason::SourceRoute);
     bench.passes(&fragment(2), Reason::Need);
@@ -106,7 +106,7 @@ fn a_routing_header_in_a_first_fragment_is_found() {
 
 #[test]
 fn a_source_route_is_judged_after_the_form_and_before_the_source() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let route = [LOOSE, 7, 4, 203, 0, 113, 51, 0];
     let unknown = udp_datagram((V4.unknown, 40_000), (V4.peer, 53), b"");
     let packet = Ipv4::new(V4.unknown, V4.peer, UDP, &unknown);

@@ -1,18 +1,18 @@
 //! Rows 5 and 6: whose address it is, and whether the frame comes from there.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6, ip};
 use crate::support::frame::{SYN, UDP, fragment, from_mac, link_frame, tagged, tcp, udp};
+use crate::support::test_gate::TestGate;
 
-fn with_unknown_sources(word: &str) -> Bench {
-    Bench::new(&POLICY.replace("[policy]", &format!("[policy]\nunknown_sources = \"{word}\"")))
+fn with_unknown_sources(word: &str) -> TestGate {
+    TestGate::new(&POLICY.replace("[policy]", &format!("[policy]\nunknown_sources = \"{word}\"")))
 }
 
 #[test]
 fn a_source_that_no_server_has_is_dropped_by_default() {
-    for bench in [Bench::dmz(), with_unknown_sources("deny")] {
+    for bench in [TestGate::dmz(), with_unknown_sources("deny")] {
         for family in FAMILIES {
             let row =
                 bench.drops(&tcp((family.unknown, 40_000), (family.peer, 6667), SYN), Reason::UnknownSource);
@@ -26,7 +26,7 @@ fn a_source_that_no_server_has_is_dropped_by_default() {
 
 #[test]
 fn the_neighbours_of_a_servers_address_are_not_the_server() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for near in ["192.0.2.52", "192.0.2.54", "198.51.100.53", "0.0.0.0", "::ffff"] {
         let from = ip(near);
         let to = if from.is_ipv4() { V4.peer } else { V6.peer };
@@ -83,7 +83,7 @@ roles = ["three"]
 
 #[test]
 fn the_longest_prefix_that_holds_an_address_is_its_server() {
-    let bench = Bench::new(NESTED);
+    let bench = TestGate::new(NESTED);
     let cases = [
         ("192.0.2.128", "farm", 1),
         ("192.0.2.143", "farm", 1),
@@ -122,7 +122,7 @@ fn the_longest_prefix_that_holds_an_address_is_its_server() {
 
 #[test]
 fn a_bound_address_from_another_mac_is_a_spoof() {
-    let bench = Bench::new(&POLICY.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:10\""));
+    let bench = TestGate::new(&POLICY.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:10\""));
     for family in FAMILIES {
         let frame = udp((family.ns, 40_000), (family.peer, 53));
         bench.passes(&frame, Reason::Need);
@@ -140,7 +140,7 @@ fn a_bound_address_from_another_mac_is_a_spoof() {
 
 #[test]
 fn a_bound_address_from_another_vlan_is_a_spoof() {
-    let bench = Bench::new(&POLICY.replace("[servers.ns1]", "[servers.ns1]\nvlan = 7"));
+    let bench = TestGate::new(&POLICY.replace("[servers.ns1]", "[servers.ns1]\nvlan = 7"));
     for family in FAMILIES {
         let frame = udp((family.ns, 40_000), (family.peer, 53));
         bench.passes(&tagged(&frame, 0x8100, 7), Reason::Need);
@@ -162,7 +162,8 @@ fn a_bound_address_from_another_vlan_is_a_spoof() {
 
 #[test]
 fn a_spoof_is_found_before_anything_it_might_be_permitted() {
-    let bench = Bench::new(&POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:10\""));
+    let bench =
+        TestGate::new(&POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:10\""));
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -179,11 +180,11 @@ fn a_spoof_is_found_before_anything_it_might_be_permitted() {
 
 #[test]
 fn the_ledger_knows_the_last_source_and_destination() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for to in [family.peer, family.other] {
             let row = bench.drops(&tcp((family.web, 40_000), (to, 80), SYN), Reason::NewFlow);
-            let address = portcullis::gate::from_address;
+            let address = portcullis::abi::from_address;
             assert_eq!(address(&row.row.last_source), Some(family.web));
             assert_eq!(address(&row.row.last_destination), Some(to));
         }
@@ -192,7 +193,7 @@ fn the_ledger_knows_the_last_source_and_destination() {
 
 #[test]
 fn a_later_fragment_of_the_links_own_has_no_port_to_be_quiet_by() {
-    let bench = Bench::new(&POLICY.replace("\"udp/137-138\"", "\"udp\""));
+    let bench = TestGate::new(&POLICY.replace("\"udp/137-138\"", "\"udp\""));
     for (source, peer) in [(ip("0.0.0.0"), V4.peer), (ip("fe80::1"), V6.peer)] {
         let whole = bench.drops(&udp((source, 5353), (peer, 5353)), Reason::UnknownSource);
         assert_eq!(whole.key.flags, 1);

@@ -1,11 +1,11 @@
 //! What a change of the live policy keeps, and what it ends.
 
-use portcullis::gate::contract::flow;
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
+use portcullis::abi::flow;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6};
 use crate::support::frame::{ACK, SYN, echo_reply, echo_request, tcp, udp};
+use crate::support::test_gate::TestGate;
 
 /// The policy with another text and the same meaning.
 fn reworded(number: u32) -> String {
@@ -14,7 +14,7 @@ fn reworded(number: u32) -> String {
 
 #[test]
 fn a_swap_keeps_counters_and_ledger() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let syn = tcp((V4.web, 40_000), (V4.peer, 6667), SYN);
     let before = bench.drops(&syn, Reason::NewFlow);
     bench.passes(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Need);
@@ -33,7 +33,7 @@ fn a_swap_keeps_counters_and_ledger() {
 
 #[test]
 fn the_policy_that_decided_is_the_live_one() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let syn = tcp((V4.web, 40_000), (V4.peer, 6667), SYN);
     for number in 1..=5 {
         let answer = bench.gate.explain(&syn, false, None).unwrap();
@@ -45,7 +45,7 @@ fn the_policy_that_decided_is_the_live_one() {
 
 #[test]
 fn a_new_policy_holds_for_the_next_packet() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let syn = tcp((family.web, 40_000), (family.peer, 8443), SYN);
         bench.drops(&syn, Reason::NewFlow);
@@ -60,7 +60,7 @@ fn a_new_policy_holds_for_the_next_packet() {
 
 #[test]
 fn a_flow_lives_through_swaps_that_keep_its_service() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         bench.establish(server, peer);
@@ -81,7 +81,7 @@ fn a_flow_lives_through_swaps_that_keep_its_service() {
 
 #[test]
 fn a_handshake_may_span_a_swap() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.web, 80), (family.peer, 51_000));
         let numbered = crate::support::frame::tcp_numbered;
@@ -97,7 +97,7 @@ fn a_handshake_may_span_a_swap() {
 
 #[test]
 fn a_flow_lives_when_its_service_moves_to_another_role() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let moved = POLICY
         .replace("\"tcp/80\", ", "")
         .replace("[roles.managed]", "[roles.managed]\nin = [\"tcp/79-90\"]");
@@ -112,7 +112,7 @@ fn a_flow_lives_when_its_service_moves_to_another_role() {
 
 #[test]
 fn a_revoked_service_ends_its_flows_at_once() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.establish((family.web, 80), (family.peer, 51_000));
         bench.establish((family.web, 443), (family.peer, 51_000));
@@ -132,7 +132,7 @@ fn a_revoked_service_ends_its_flows_at_once() {
 
 #[test]
 fn a_revoked_service_of_datagrams_or_pings_ends_its_flows_at_once() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.to_server(&udp((family.peer, 51_000), (family.ns, 53)));
         bench.to_server(&echo_request(family.peer, family.web, 9));
@@ -152,7 +152,7 @@ fn a_revoked_service_of_datagrams_or_pings_ends_its_flows_at_once() {
 
 #[test]
 fn a_peer_that_from_no_longer_holds_loses_its_flows_at_once() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.establish((family.web, 22), (family.bastion, 50_000));
     }
@@ -166,7 +166,7 @@ fn a_peer_that_from_no_longer_holds_loses_its_flows_at_once() {
 
 #[test]
 fn a_flow_that_was_ended_does_not_come_back_with_its_service() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         bench.establish((family.web, 80), (family.peer, 51_000));
     }
@@ -183,7 +183,7 @@ fn a_flow_that_was_ended_does_not_come_back_with_its_service() {
 
 #[test]
 fn a_server_that_is_taken_out_is_an_unknown_source_and_keeps_its_id_if_it_returns() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let id = bench.id_of("ns1");
     let (start, _) = POLICY.split_once("[servers.ns1]").unwrap();
     bench.swap(start);
@@ -200,7 +200,7 @@ fn a_server_that_is_taken_out_is_an_unknown_source_and_keeps_its_id_if_it_return
 
 #[test]
 fn tracking_can_change_with_the_policy() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let service = POLICY.replace("[policy]", "[policy]\ntracking = \"service\"");
     for family in FAMILIES {
         let segment = tcp((family.web, 80), (family.peer, 51_000), ACK);
@@ -214,7 +214,7 @@ fn tracking_can_change_with_the_policy() {
 
 #[test]
 fn service_tracking_believes_nothing_that_strict_tracking_has_seen() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let service = POLICY.replace("[policy]", "[policy]\ntracking = \"service\"");
     for family in FAMILIES {
         let answer = tcp((family.ns, 40_000), (family.peer, 53), SYN | ACK);
@@ -228,10 +228,10 @@ fn service_tracking_believes_nothing_that_strict_tracking_has_seen() {
 
 #[test]
 fn a_swap_writes_into_no_flow() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     bench.establish((V4.web, 80), (V4.peer, 51_000));
     let times = || {
-        let flows: Vec<(portcullis::gate::contract::flow_key, flow)> = bench.entries("established");
+        let flows: Vec<(portcullis::abi::flow_key, flow)> = bench.entries("established");
         flows.iter().map(|(_, flow)| flow.last_ns).collect::<Vec<_>>()
     };
     let before = times();
@@ -241,7 +241,7 @@ fn a_swap_writes_into_no_flow() {
 
 #[test]
 fn a_swap_that_keeps_a_service_keeps_the_flow_of_a_host_without_an_address() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     let peer = crate::support::dmz::ip("::");
     bench.to_server(&udp((peer, 51_000), (V6.ns, 53)));
     bench.swap(&reworded(1));

@@ -1,14 +1,14 @@
 //! Idle flows end as nf_conntrack's would. Time is not waited for: entries are made older.
 
+use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
-use portcullis::reason::Reason;
 
-use crate::support::bench::{Bench, SECOND_NS};
 use crate::support::dmz::{FAMILIES, Family};
 use crate::support::frame::{
     ACK, Endpoint, FIN, RST, SYN, UDP, echo_reply, echo_request, fragment, raw_ip, tcp, tcp_numbered, udp,
     udp_datagram,
 };
+use crate::support::test_gate::{SECOND_NS, TestGate};
 
 fn ends(family: Family) -> (Endpoint, Endpoint) {
     ((family.web, 80), (family.peer, 51_000))
@@ -16,7 +16,7 @@ fn ends(family: Family) -> (Endpoint, Endpoint) {
 
 #[test]
 fn an_established_flow_lives_for_five_idle_days() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.forget_flows();
@@ -33,7 +33,7 @@ fn an_established_flow_lives_for_five_idle_days() {
 
 #[test]
 fn a_peers_packet_is_a_sign_of_life() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.forget_flows();
@@ -47,7 +47,7 @@ fn a_peers_packet_is_a_sign_of_life() {
 
 #[test]
 fn an_established_flow_that_has_ended_is_not_woken_by_its_peer() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.forget_flows();
@@ -60,7 +60,7 @@ fn an_established_flow_that_has_ended_is_not_woken_by_its_peer() {
 
 #[test]
 fn a_flow_that_its_server_has_finished_lives_for_two_minutes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         for (age, lives) in [(118, true), (121, false)] {
@@ -79,7 +79,7 @@ fn a_flow_that_its_server_has_finished_lives_for_two_minutes() {
 #[test]
 fn a_fin_in_a_peers_name_cuts_nothing_until_the_server_has_answered_it() {
     // Whoever guesses the ports can forge one, and nothing in it would tell.
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.forget_flows();
@@ -92,7 +92,7 @@ fn a_fin_in_a_peers_name_cuts_nothing_until_the_server_has_answered_it() {
 
 #[test]
 fn a_flow_that_was_reset_ends_within_two_minutes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         for by_server in [true, false] {
@@ -112,7 +112,7 @@ fn a_flow_that_was_reset_ends_within_two_minutes() {
 
 #[test]
 fn a_reset_flow_ends_after_ten_seconds() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         for by_server in [true, false] {
@@ -132,7 +132,7 @@ fn a_reset_flow_ends_after_ten_seconds() {
 
 #[test]
 fn a_half_open_flow_lives_for_a_minute() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.forget_flows();
@@ -152,7 +152,7 @@ fn a_half_open_flow_lives_for_a_minute() {
 
 #[test]
 fn a_handshake_begun_anew_after_its_minute_knows_nothing_of_the_old_one() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ends(family);
         bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
@@ -166,7 +166,7 @@ fn a_handshake_begun_anew_after_its_minute_knows_nothing_of_the_old_one() {
 
 #[test]
 fn a_datagram_can_be_answered_for_thirty_seconds() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         for (age, lives) in [(28, true), (31, false)] {
@@ -183,7 +183,7 @@ fn a_datagram_can_be_answered_for_thirty_seconds() {
 
 #[test]
 fn an_answered_datagram_flow_lives_for_two_minutes() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
         bench.forget_flows();
@@ -203,7 +203,7 @@ fn an_answered_datagram_flow_lives_for_two_minutes() {
 
 #[test]
 fn a_ping_can_be_answered_for_thirty_seconds() {
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for family in FAMILIES {
         for (age, lives) in [(28, true), (31, false)] {
             bench.forget_flows();
@@ -226,7 +226,7 @@ fn what_is_idle_ends_with_the_second_that_is_documented() {
     let policy = "[roles.open]\nin = [\"udp/53\", \"gre\", \"icmp/echo-request\", \"icmpv6/echo-request\"]\n\
                   out = [\"udp/123\"]\n[servers.web1]\naddresses = [\"192.0.2.10\", \"2001:db8:1::10\"]\n\
                   roles = [\"open\"]\n";
-    let bench = Bench::new(policy);
+    let bench = TestGate::new(policy);
     for family in FAMILIES {
         let (web, peer) = (family.web, family.peer);
         let datagram = udp_datagram((web, 123), (peer, 123), &[0; 32]);

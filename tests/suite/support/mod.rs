@@ -1,6 +1,6 @@
 //! What the tests of every tier stand on.
 
-pub mod bench;
 pub mod dmz;
 pub mod frame;
 pub mod layers;
+pub mod test_gate;

@@ -11,7 +11,7 @@ use super::catch::Catch;
 use super::{crafted, scans};
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
-use crate::e2e::world::{FAMILIES, Plug, V4, V6, World, eventually, ip, within};
+use crate::e2e::testbed::{FAMILIES, Plug, Testbed, V4, V6, eventually, ip, within};
 
 /// One line of a table of tools.
 pub struct Attack {
@@ -63,22 +63,22 @@ impl Drop for Tool {
 }
 
 impl Attack {
-    fn run(&self, world: &World) {
+    fn run(&self, testbed: &Testbed) {
         let mut words = self.line.split(' ').map(|word| {
             [("WEB6", V6.web), ("DNS6", V6.dns), ("PEER6", V6.peer), ("OTHER6", V6.resolver), ("WEB", V4.web)]
                 .into_iter()
                 .chain([("DNS", V4.dns), ("PEER", V4.peer), ("OTHER", V4.resolver), ("_", " ")])
                 .fold(word.to_owned(), |word, (name, address)| word.replace(name, address))
         });
-        let mut command = world.dmz.command(words.next().expect("a program"));
-        command.args(words).current_dir(&world.folder);
+        let mut command = testbed.dmz.command(words.next().expect("a program"));
+        command.args(words).current_dir(&testbed.folder);
         Tool::start(command).end_within(DEADLINE);
     }
 }
 
-/// A world in which something permitted can be tried.
+/// A testbed in which something permitted can be tried.
 pub struct Stage {
-    pub world: World,
+    pub testbed: Testbed,
     beyond: Catch,
     inside: Catch,
     _log: Vec<UdpServer>,
@@ -91,18 +91,18 @@ impl Stage {
     }
 
     pub fn plugged(plug: Plug) -> Stage {
-        let world = World::plugged(plug);
+        let testbed = Testbed::plugged(plug);
         // a router that follows source routes, as those that one would attack do
-        world.router.enter(|| {
+        testbed.router.enter(|| {
             for nic in ["all", "dmz0", "wan0"] {
                 let path = format!("/proc/sys/net/ipv4/conf/{nic}/accept_source_route");
                 std::fs::write(path, "1").expect("a knob");
             }
         });
-        let (beyond, inside) = (Catch::beyond(&world), Catch::inside(&world));
-        let log = FAMILIES.map(|family| UdpServer::start(&world.internet, family.loghost, 514)).into();
-        let web = TcpServer::start(&world.dmz, 80);
-        Stage { world, beyond, inside, _log: log, _web: web }
+        let (beyond, inside) = (Catch::beyond(&testbed), Catch::inside(&testbed));
+        let log = FAMILIES.map(|family| UdpServer::start(&testbed.internet, family.loghost, 514)).into();
+        let web = TcpServer::start(&testbed.dmz, 80);
+        Stage { testbed, beyond, inside, _log: log, _web: web }
     }
 
     /// What the web server has to do goes on.
@@ -111,10 +111,10 @@ impl Stage {
         for family in FAMILIES {
             let (log, web) = (SocketAddr::new(ip(family.loghost), 514), SocketAddr::new(ip(family.web), 80));
             eventually("the server logs", || {
-                udp_talks(&self.world.dmz, family.web, log, Duration::from_secs(1))
+                udp_talks(&self.testbed.dmz, family.web, log, Duration::from_secs(1))
             });
             assert!(
-                tcp_talks(&self.world.internet, ip(family.exchanger), web, ARRIVES),
+                tcp_talks(&self.testbed.internet, ip(family.exchanger), web, ARRIVES),
                 "the web server answers"
             );
         }
@@ -122,11 +122,11 @@ impl Stage {
 
     /// Does something, and tells how many frames the servers sent meanwhile and how many got out.
     pub fn watch(&self, act: impl FnOnce()) -> (usize, usize) {
-        self.beyond.settle(&self.world);
+        self.beyond.settle(&self.testbed);
         self.beyond.forget();
         self.inside.forget();
         act();
-        let got_out = self.beyond.settle(&self.world);
+        let got_out = self.beyond.settle(&self.testbed);
         (self.inside.count(), got_out)
     }
 
@@ -136,7 +136,7 @@ impl Stage {
     }
 
     pub fn count_drops(&self) -> u64 {
-        self.world.drops().iter().map(crate::e2e::command::Row::packets).sum()
+        self.testbed.drops().iter().map(crate::e2e::command::Row::packets).sum()
     }
 
     /// Does something that the gate must keep in: nothing gets out, and drops are counted.
@@ -151,8 +151,8 @@ impl Stage {
     }
 
     pub fn lift(&self) {
-        self.world.detach();
-        eventually("the gate is lifted", || !self.world.has_xdp());
+        self.testbed.detach();
+        eventually("the gate is lifted", || !self.testbed.has_xdp());
     }
 }
 
@@ -165,7 +165,7 @@ pub fn play(list: &[Attack]) {
     let mut harmless = Vec::new();
     let (mut arrived_before, mut sent_behind) = (0, 0);
     for attack in list {
-        let (sent, arrived) = stage.watch(|| attack.run(&stage.world));
+        let (sent, arrived) = stage.watch(|| attack.run(&stage.testbed));
         println!("without the gate: {sent} sent, {arrived} arrived: {}", attack.line);
         arrived_before += arrived;
         if arrived == 0 {
@@ -174,10 +174,10 @@ pub fn play(list: &[Attack]) {
     }
     assert!(harmless.is_empty(), "nothing of these arrives even without a gate: {harmless:#?}");
 
-    stage.world.attach(&dmz());
+    stage.testbed.attach(&dmz());
     stage.prove_service();
     for attack in list {
-        let sent = stage.prove_kept_in(attack.line, || attack.run(&stage.world));
+        let sent = stage.prove_kept_in(attack.line, || attack.run(&stage.testbed));
         println!("with the gate: {sent} sent, none arrived: {}", attack.line);
         sent_behind += sent;
     }
@@ -185,7 +185,7 @@ pub fn play(list: &[Attack]) {
 
     stage.lift();
     stage.prove_service();
-    let (_, arrived) = stage.watch(|| list[0].run(&stage.world));
+    let (_, arrived) = stage.watch(|| list[0].run(&stage.testbed));
     assert!(arrived > 0, "it passes again");
     println!(
         "{} lines: {arrived_before} frames arrived without the gate; with it {sent_behind} were sent, none arrived",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::e2e::tap::Tap;
-use crate::e2e::world::{FAMILIES, World, ip};
+use crate::e2e::testbed::{FAMILIES, Testbed, ip};
 
 /// The sender of what the router forwards to the internet.
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -22,13 +22,13 @@ struct Frame(usize, Vec<u8>);
 
 impl Catch {
     /// What has got out.
-    pub fn beyond(world: &World) -> Catch {
-        Catch::new(|look| Tap::watching(&world.internet, "eth0", look, |_| false), ROUTER)
+    pub fn beyond(testbed: &Testbed) -> Catch {
+        Catch::new(|look| Tap::watching(&testbed.internet, "eth0", look, |_| false), ROUTER)
     }
 
     /// What the servers have tried.
-    pub fn inside(world: &World) -> Catch {
-        Catch::new(|look| Tap::watching(&world.dmz, "eth0", look, |_| false), DMZ)
+    pub fn inside(testbed: &Testbed) -> Catch {
+        Catch::new(|look| Tap::watching(&testbed.dmz, "eth0", look, |_| false), DMZ)
     }
 
     fn new(open: impl FnOnce(Box<dyn Fn(&[u8]) + Send>) -> Tap, sender: [u8; 6]) -> Catch {
@@ -46,8 +46,8 @@ impl Catch {
 
     /// How many frames there are by now, once the tap has seen all that left before.
     #[track_caller]
-    pub fn settle(&self, world: &World) -> usize {
-        world.catch_up(&self.tap);
+    pub fn settle(&self, testbed: &Testbed) -> usize {
+        testbed.catch_up(&self.tap);
         self.count()
     }
 

@@ -1,7 +1,7 @@
 //! Packets by hand: hping3, socat and thc-ipv6.
 
 use super::attack::{Attack, play};
-use crate::e2e::world::share_machine;
+use crate::e2e::testbed::share_machine;
 
 pub const TEST: &str = "e2e::evasion::crafted::nothing_of_hping3_or_socat_gets_out";
 pub const TEST6: &str = "e2e::evasion::crafted::nothing_of_thc_ipv6_gets_out";

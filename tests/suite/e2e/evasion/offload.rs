@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::attack::Stage;
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, connect, udp};
-use crate::e2e::world::{FAMILIES, Family, Namespace, Plug, eventually, ip, share_machine};
+use crate::e2e::testbed::{FAMILIES, Family, Namespace, Plug, eventually, ip, share_machine};
 
 const BYTES: usize = 24 << 20;
 const MTU: usize = 1514;
@@ -50,10 +50,10 @@ fn listen(machine: &Namespace, port: u16) -> TcpListener {
 /// Up and down at once through the permitted port of the web server.
 #[track_caller]
 fn exchange_both_ways(stage: &Stage, family: &Family) {
-    let listener = listen(&stage.world.dmz, 443);
+    let listener = listen(&stage.testbed.dmz, 443);
     let server = std::thread::spawn(move || exchange(listener.accept().expect("a connection").0));
     let web = SocketAddr::new(ip(family.web), 443);
-    let client = connect(&stage.world.internet, ip(family.peer), web, ARRIVES).expect("a connection");
+    let client = connect(&stage.testbed.internet, ip(family.peer), web, ARRIVES).expect("a connection");
     let down = exchange(client);
     let expected = Sha256::digest(load()).to_vec();
     assert_eq!(down, expected, "what the server sent");
@@ -64,7 +64,7 @@ fn exchange_both_ways(stage: &Stage, family: &Family) {
 fn what_is_permitted_goes_both_ways_in_super_frames_and_arrives_as_it_was_sent() {
     let _machine = share_machine();
     let stage = Stage::plugged(Plug::Bridge);
-    stage.world.attach(&dmz());
+    stage.testbed.attach(&dmz());
     for family in FAMILIES {
         let (sent, arrived) = stage.watch(|| exchange_both_ways(&stage, &family));
         assert!(sent > 100 && arrived > 100, "{sent} sent, {arrived} arrived");
@@ -97,11 +97,11 @@ fn forbidden_super_frames_of_udp_stay_in() {
     let stage = Stage::plugged(Plug::Bridge);
     for family in FAMILIES {
         let target = SocketAddr::new(ip(family.peer), 4000);
-        let send = || assert!(send_segmented(&stage.world.dmz, family.web, target), "segmented datagrams");
+        let send = || assert!(send_segmented(&stage.testbed.dmz, family.web, target), "segmented datagrams");
         let (_, arrived) = stage.watch(send);
         assert!(arrived > 0, "without the gate");
         assert!(stage.longest().0 > 2 * MTU, "no super-frame: {:?}", stage.longest());
-        stage.world.attach(&dmz());
+        stage.testbed.attach(&dmz());
         stage.prove_service();
         stage.prove_kept_in("datagrams", send);
         stage.prove_service();
@@ -115,9 +115,9 @@ fn forbidden_super_frames_of_tcp_stay_in() {
     let _machine = share_machine();
     let stage = Stage::plugged(Plug::Bridge);
     for family in FAMILIES {
-        let listener = listen(&stage.world.internet, 8080);
+        let listener = listen(&stage.testbed.internet, 8080);
         let target = SocketAddr::new(ip(family.peer), 8080);
-        let mut out = connect(&stage.world.dmz, ip(family.web), target, ARRIVES).expect("a connection");
+        let mut out = connect(&stage.testbed.dmz, ip(family.web), target, ARRIVES).expect("a connection");
         let (mut sink, _) = listener.accept().expect("a connection");
         let mut push = |bytes: usize| out.write_all(&vec![0x5a; bytes]).expect("room");
         // its window opens while there is no gate
@@ -128,7 +128,7 @@ fn forbidden_super_frames_of_tcp_stay_in() {
             }
         });
         assert!(arrived > 0, "without the gate");
-        stage.world.attach(&dmz());
+        stage.testbed.attach(&dmz());
         let sent = stage.prove_kept_in("a connection of the server's own", || {
             let before = stage.count_drops();
             push(1 << 16);

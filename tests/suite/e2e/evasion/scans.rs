@@ -1,7 +1,7 @@
 //! nmap.
 
 use super::attack::{Attack, play};
-use crate::e2e::world::share_machine;
+use crate::e2e::testbed::share_machine;
 
 pub const TEST: &str = "e2e::evasion::scans::no_scan_of_nmap_gets_out";
 

@@ -9,7 +9,7 @@ use super::policy::policy;
 use super::service::ENOUGH_S;
 use super::site::{PICKUP_S, Site, Stop};
 use super::website::{Website, every_way};
-use crate::e2e::world::eventually;
+use crate::e2e::testbed::eventually;
 
 const BYTES: usize = 8 << 20;
 /// Each transfer lasts for some seconds, whatever the machine.
@@ -18,21 +18,21 @@ const SWAPS: u32 = 40;
 
 /// Downloads in every way and over and over while `change` works; how many there were.
 fn transfer_during(site: &mut Site, change: impl FnOnce(&mut Site, &dyn Fn())) -> u32 {
-    let web = Website::start(&site.world, BYTES);
+    let web = Website::start(&site.testbed, BYTES);
     let (stop, done) = (AtomicBool::new(false), AtomicU32::new(0));
-    let world = Arc::clone(&site.world);
+    let testbed = Arc::clone(&site.testbed);
     std::thread::scope(|scope| {
         let stop_at_end = Stop(&stop);
         for (family, protocol) in every_way() {
-            let (web, world, stop, done) = (&web, &world, &stop, &done);
+            let (web, testbed, stop, done) = (&web, &testbed, &stop, &done);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     assert!(
-                        web.download_slowly(world, &family, protocol, ENOUGH_S, RATE),
+                        web.download_slowly(testbed, &family, protocol, ENOUGH_S, RATE),
                         "{} {protocol:?}",
                         family.web
                     );
-                    assert!(web.visit(world, &family, protocol, ENOUGH_S));
+                    assert!(web.visit(testbed, &family, protocol, ENOUGH_S));
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             });

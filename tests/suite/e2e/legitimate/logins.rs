@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::service::{ENOUGH_S, Service, run_client};
 use super::site::{LONG_PICKUP_S, Site};
 use super::website::bracketed;
-use crate::e2e::world::{FAMILIES, Family, World, eventually};
+use crate::e2e::testbed::{FAMILIES, Family, Testbed, eventually};
 
 /// An sshd in mount and host name namespaces of its own, as the demo has it.
 const SSHD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo.d/sshd");
@@ -20,8 +20,8 @@ pub struct Login {
 }
 
 impl Login {
-    pub fn start(world: &World) -> Login {
-        let folder = world.folder.join("ssh");
+    pub fn start(testbed: &Testbed) -> Login {
+        let folder = testbed.folder.join("ssh");
         fs::create_dir_all(&folder).expect("a folder");
         let accounts = fs::read_to_string("/etc/passwd").expect("accounts");
         let admin = "admin:*:65533:65534:portcullis test:/:/bin/sh\n";
@@ -37,8 +37,13 @@ impl Login {
         fs::write(folder.join("known_hosts"), format!("* {public}")).expect("a file");
         let path = folder.display().to_string();
         let command = ["unshare", "--mount", "--uts", "--propagation", "private", SSHD, HOST, &path];
-        let sshd =
-            Service::start(world, &world.dmz, "sshd", &command, &[("tcp", "0.0.0.0", 22), ("tcp", "::", 22)]);
+        let sshd = Service::start(
+            testbed,
+            &testbed.dmz,
+            "sshd",
+            &command,
+            &[("tcp", "0.0.0.0", 22), ("tcp", "::", 22)],
+        );
         let options = [
             "-F".to_owned(),
             "/dev/null".to_owned(),
@@ -55,7 +60,7 @@ impl Login {
 
     fn run(
         &self,
-        world: &World,
+        testbed: &Testbed,
         family: &Family,
         patience_s: u32,
         program: &str,
@@ -63,31 +68,31 @@ impl Login {
     ) -> Option<String> {
         let bind = format!("-oBindAddress={}", family.bastion);
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        run_client(&world.internet, patience_s, &[&[program], &options[..], &[&bind], more].concat())
+        run_client(&testbed.internet, patience_s, &[&[program], &options[..], &[&bind], more].concat())
     }
 
-    pub fn logs_in(&self, world: &World, family: &Family, server: &str, patience_s: u32) -> bool {
-        let said = self.run(world, family, patience_s, "ssh", &[&format!("admin@{server}"), "hostname"]);
+    pub fn logs_in(&self, testbed: &Testbed, family: &Family, server: &str, patience_s: u32) -> bool {
+        let said = self.run(testbed, family, patience_s, "ssh", &[&format!("admin@{server}"), "hostname"]);
         said.is_some_and(|said| said.trim() == HOST)
     }
 
     /// Copies a file there and back; whether it is the same.
-    fn copies(&self, world: &World, family: &Family, server: &str) -> bool {
+    fn copies(&self, testbed: &Testbed, family: &Family, server: &str) -> bool {
         let (here, back) = (self.folder.join("large"), self.folder.join("back"));
         let bytes: Vec<u8> =
             (0..8_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         fs::write(&here, &bytes).expect("a file");
-        let there = format!("admin@{}:/tmp/{}", bracketed(server), world.dmz.name());
+        let there = format!("admin@{}:/tmp/{}", bracketed(server), testbed.dmz.name());
         let [here, back] = [here, back].map(|path| path.display().to_string());
-        let copied = self.run(world, family, ENOUGH_S, "scp", &["-q", &here, &there]).is_some()
-            && self.run(world, family, ENOUGH_S, "scp", &["-q", &there, &back]).is_some();
-        let _ = fs::remove_file(format!("/tmp/{}", world.dmz.name()));
+        let copied = self.run(testbed, family, ENOUGH_S, "scp", &["-q", &here, &there]).is_some()
+            && self.run(testbed, family, ENOUGH_S, "scp", &["-q", &there, &back]).is_some();
+        let _ = fs::remove_file(format!("/tmp/{}", testbed.dmz.name()));
         copied && fs::read(back).is_ok_and(|read| read == bytes)
     }
 
     /// A session whose far end says again what it is told.
-    pub fn open_session(&self, world: &World, family: &Family) -> Session {
-        let mut command = world.internet.command("ssh");
+    pub fn open_session(&self, testbed: &Testbed, family: &Family) -> Session {
+        let mut command = testbed.internet.command("ssh");
         command.args(&self.options).arg(format!("-oBindAddress={}", family.bastion));
         command.arg(format!("admin@{}", family.web)).arg("cat");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -116,7 +121,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.child.stdin.take();
-        if !crate::e2e::world::within(std::time::Duration::from_secs(5), || {
+        if !crate::e2e::testbed::within(std::time::Duration::from_secs(5), || {
             matches!(self.child.try_wait(), Ok(Some(_)))
         }) {
             let _ = self.child.kill();
@@ -128,17 +133,17 @@ impl Drop for Session {
 #[test]
 fn the_bastion_logs_in_and_copies_files() {
     let site = Site::new();
-    let login = Login::start(&site.world);
+    let login = Login::start(&site.testbed);
     for family in FAMILIES {
         for server in [family.web, family.mail, family.dns] {
-            assert!(login.logs_in(&site.world, &family, server, ENOUGH_S), "{server}");
+            assert!(login.logs_in(&site.testbed, &family, server, ENOUGH_S), "{server}");
         }
-        assert!(login.copies(&site.world, &family, family.web), "{}", family.web);
+        assert!(login.copies(&site.testbed, &family, family.web), "{}", family.web);
     }
     site.assert_quiet();
     for family in FAMILIES {
         site.hangs_on("web1", ("policy", "management", "tcp/22 from @bastion"), |patience_s| {
-            login.logs_in(&site.world, &family, family.web, patience_s)
+            login.logs_in(&site.testbed, &family, family.web, patience_s)
         });
     }
 }
@@ -146,22 +151,22 @@ fn the_bastion_logs_in_and_copies_files() {
 #[test]
 fn a_session_that_was_open_before_the_gate_stays_idle_for_longer_than_the_pickup_and_goes_on() {
     let mut site = Site::without_gate();
-    let login = Login::start(&site.world);
-    let mut sessions = FAMILIES.map(|family| login.open_session(&site.world, &family));
+    let login = Login::start(&site.testbed);
+    let mut sessions = FAMILIES.map(|family| login.open_session(&site.testbed, &family));
     assert!(sessions.iter_mut().all(|session| session.echoes("before")));
     site.start_daemon_with(LONG_PICKUP_S);
     // one word within the pickup takes it over
     assert!(sessions.iter_mut().all(|session| session.echoes("while it is new")));
     site.outlast_pickup();
     eventually("the sessions are known", || {
-        site.world
+        site.testbed
             .show("flows")
             .as_array()
             .is_some_and(|flows| flows.iter().filter(|flow| flow["table"] == "established").count() >= 2)
     });
     assert!(sessions.iter_mut().all(|session| session.echoes("afterwards")));
     // and one that the gate has seen from its beginning
-    let mut late = FAMILIES.map(|family| login.open_session(&site.world, &family));
+    let mut late = FAMILIES.map(|family| login.open_session(&site.testbed, &family));
     assert!(late.iter_mut().all(|session| session.echoes("late")));
     drop((sessions, late));
     site.assert_quiet();

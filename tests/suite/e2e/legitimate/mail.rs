@@ -5,7 +5,7 @@ use std::fs;
 use super::service::{Service, run_client};
 use super::site::Site;
 use super::website::bracketed;
-use crate::e2e::world::{FAMILIES, Family, Namespace, World, within};
+use crate::e2e::testbed::{FAMILIES, Family, Namespace, Testbed, within};
 
 /// Debian's own, for its aiosmtpd.
 const PYTHON: &str = "/usr/bin/python3";
@@ -17,19 +17,19 @@ struct Mailbox {
 }
 
 impl Mailbox {
-    fn start(world: &World, machine: &Namespace, address: &str) -> Mailbox {
+    fn start(testbed: &Testbed, machine: &Namespace, address: &str) -> Mailbox {
         let name = format!("mail-{address}");
-        let spool = world.folder.join(format!("{name}.spool"));
+        let spool = testbed.folder.join(format!("{name}.spool"));
         let path = spool.display().to_string();
         let command = [PYTHON, MAILD, "example.org", &path, "none", address];
-        let server = Service::start(world, machine, &name, &command, &[("tcp", address, 25)]);
+        let server = Service::start(testbed, machine, &name, &command, &[("tcp", address, 25)]);
         Mailbox { _server: server, spool }
     }
 
     /// Brings a message, larger than a window; whether it lies in the spool.
     fn take(
         &self,
-        world: &World,
+        testbed: &Testbed,
         machine: &Namespace,
         from: &str,
         to: &str,
@@ -38,7 +38,7 @@ impl Mailbox {
     ) -> bool {
         let body = "All is well in the zone between the walls.\r\n".repeat(4000);
         let text = format!("From: a@example.com\r\nTo: b@example.org\r\nSubject: {token}\r\n\r\n{body}");
-        let path = world.write(&format!("message-{token}"), &text);
+        let path = testbed.write(&format!("message-{token}"), &text);
         let url = format!("smtp://{}", bracketed(to));
         let sent = run_client(
             machine,
@@ -61,23 +61,23 @@ impl Mailbox {
             ],
         );
         let arrived = || fs::read_to_string(&self.spool).unwrap_or_default().contains(token);
-        sent.is_some() && within(crate::e2e::world::PATIENCE, arrived)
+        sent.is_some() && within(crate::e2e::testbed::PATIENCE, arrived)
     }
 }
 
 #[test]
 fn mail_comes_in_and_goes_out() {
     let site = Site::new();
-    let world = &site.world;
+    let testbed = &site.testbed;
     let boxes = FAMILIES.map(|family| {
-        let inside = Mailbox::start(world, &world.dmz, family.mail);
-        (family, inside, Mailbox::start(world, &world.internet, family.exchanger))
+        let inside = Mailbox::start(testbed, &testbed.dmz, family.mail);
+        (family, inside, Mailbox::start(testbed, &testbed.internet, family.exchanger))
     });
     let incoming = |family: &Family, mailbox: &Mailbox, token: &str, patience_s| {
-        mailbox.take(world, &world.internet, family.exchanger, family.mail, token, patience_s)
+        mailbox.take(testbed, &testbed.internet, family.exchanger, family.mail, token, patience_s)
     };
     let outgoing = |family: &Family, mailbox: &Mailbox, token: &str, patience_s| {
-        mailbox.take(world, &world.dmz, family.mail, family.exchanger, token, patience_s)
+        mailbox.take(testbed, &testbed.dmz, family.mail, family.exchanger, token, patience_s)
     };
     for (family, inside, outside) in &boxes {
         for number in 0..3 {

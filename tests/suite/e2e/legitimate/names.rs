@@ -2,7 +2,7 @@
 
 use super::service::{ENOUGH_S, Service, run_client};
 use super::site::Site;
-use crate::e2e::world::{FAMILIES, Family, World};
+use crate::e2e::testbed::{FAMILIES, Family, Testbed};
 
 /// What both servers have: in the foreground, as they were started, nothing of the machine's.
 const COMMON: &str = r#"
@@ -20,13 +20,13 @@ const COMMON: &str = r#"
 /// Strings of a TXT record: 250 bytes each.
 const LONG: usize = 12;
 
-fn start_unbound(world: &World, inside: bool, text: &str) -> Service {
+fn start_unbound(testbed: &Testbed, inside: bool, text: &str) -> Service {
     let (name, machine) =
-        if inside { ("unbound-dmz", &world.dmz) } else { ("unbound-internet", &world.internet) };
-    let path = world.write(&format!("{name}.conf"), text);
+        if inside { ("unbound-dmz", &testbed.dmz) } else { ("unbound-internet", &testbed.internet) };
+    let path = testbed.write(&format!("{name}.conf"), text);
     let at = |family: Family| if inside { family.dns } else { family.resolver };
     let listens = FAMILIES.map(|family| [("udp", at(family), 53), ("tcp", at(family), 53)]).concat();
-    Service::start(world, machine, name, &["unbound", "-d", "-c", &path], &listens)
+    Service::start(testbed, machine, name, &["unbound", "-d", "-c", &path], &listens)
 }
 
 /// `www`, and `long` that does not fit into one packet.
@@ -38,7 +38,7 @@ fn records(domain: &str) -> String {
     )
 }
 
-fn start_both(world: &World) -> [Service; 2] {
+fn start_both(testbed: &Testbed) -> [Service; 2] {
     let mut inside = format!("server:{COMMON}{}", records("dmz.example"));
     let mut outside = format!("server:{COMMON}    max-udp-size: 512\n");
     let mut forwards = String::new();
@@ -50,15 +50,22 @@ fn start_both(world: &World) -> [Service; 2] {
     }
     // nothing from a cache: each question goes out
     inside += "    max-udp-size: 4096\n    cache-max-ttl: 0\n";
-    [start_unbound(world, true, &(inside + &forwards)), start_unbound(world, false, &outside)]
+    [start_unbound(testbed, true, &(inside + &forwards)), start_unbound(testbed, false, &outside)]
 }
 
 /// Asks the name server of the DMZ; whether the answer is whole and came by this transport.
-fn ask(world: &World, family: &Family, patience_s: u32, more: &[&str], name: &str, transport: &str) -> bool {
+fn ask(
+    testbed: &Testbed,
+    family: &Family,
+    patience_s: u32,
+    more: &[&str],
+    name: &str,
+    transport: &str,
+) -> bool {
     let server = format!("@{}", family.dns);
     let kind = if name.starts_with("long") { "TXT" } else { "A" };
     let command = ["dig", "-r", "-b", family.peer, &server, "+time=3", "+tries=3", "+nocookie"];
-    let said = run_client(&world.internet, patience_s, &[&command, more, &[name, kind]].concat());
+    let said = run_client(&testbed.internet, patience_s, &[&command, more, &[name, kind]].concat());
     said.is_some_and(|said| {
         let whole = if kind == "TXT" {
             said.matches(&"0".repeat(250)).count() == LONG
@@ -72,8 +79,8 @@ fn ask(world: &World, family: &Family, patience_s: u32, more: &[&str], name: &st
 #[test]
 fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
     let site = Site::new();
-    let _servers = start_both(&site.world);
-    let world = &site.world;
+    let _servers = start_both(&site.testbed);
+    let testbed = &site.testbed;
     let ways: [(&[&str], &str, &str); 5] = [
         (&["+noedns"], "www.dmz.example", "UDP"),
         (&["+bufsize=1232"], "www.dmz.example", "UDP"),
@@ -85,12 +92,12 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
     ];
     for family in FAMILIES {
         for (more, name, transport) in ways {
-            assert!(ask(world, &family, ENOUGH_S, more, name, transport), "{} {more:?}", family.dns);
+            assert!(ask(testbed, &family, ENOUGH_S, more, name, transport), "{} {more:?}", family.dns);
         }
         for domain in ["four.example", "six.example"] {
             // asked beyond over UDP, and over TCP where the answer is too long for that
-            assert!(ask(world, &family, ENOUGH_S, &[], &format!("www.{domain}"), "UDP"), "{domain}");
-            assert!(ask(world, &family, ENOUGH_S, &["+tcp"], &format!("long.{domain}"), "TCP"), "{domain}");
+            assert!(ask(testbed, &family, ENOUGH_S, &[], &format!("www.{domain}"), "UDP"), "{domain}");
+            assert!(ask(testbed, &family, ENOUGH_S, &["+tcp"], &format!("long.{domain}"), "TCP"), "{domain}");
         }
     }
     site.assert_quiet();
@@ -105,7 +112,7 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
             site.hangs_on("ns1", ("dns", direction, need), |patience_s| {
                 // a forwarder that did not answer is left alone for a while: ask until it is not
                 let tries = if patience_s == ENOUGH_S { 8 } else { 1 };
-                (0..tries).any(|_| ask(world, &family, patience_s, more, name, transport))
+                (0..tries).any(|_| ask(testbed, &family, patience_s, more, name, transport))
             });
         }
     }
@@ -114,25 +121,25 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
 #[test]
 fn a_name_server_that_is_away_says_so_and_a_client_that_is_gone_too() {
     let site = Site::new();
-    let world = &site.world;
+    let testbed = &site.testbed;
     for family in FAMILIES {
         // nobody listens: the server's ICMP error about a peer's question passes
         let server = format!("@{}", family.dns);
         let command = ["dig", "-r", "-b", family.peer, &server, "+time=20", "+tries=1", "www.dmz.example"];
-        let mut program = world.internet.command("timeout");
+        let mut program = testbed.internet.command("timeout");
         let output = program.arg("40").args(command).output().expect("dig");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains("connection refused"), "{said}");
         // and its error about an answer for which it no longer waits
-        let late = crate::e2e::socket::udp(&world.internet, family.resolver, 53);
-        let asker = crate::e2e::socket::udp(&world.dmz, family.dns, 0);
-        let beyond = std::net::SocketAddr::new(crate::e2e::world::ip(family.resolver), 53);
+        let late = crate::e2e::socket::udp(&testbed.internet, family.resolver, 53);
+        let asker = crate::e2e::socket::udp(&testbed.dmz, family.dns, 0);
+        let beyond = std::net::SocketAddr::new(crate::e2e::testbed::ip(family.resolver), 53);
         asker.send_to(b"question", beyond).expect("a datagram");
         let (_, from) = late.recv_from(&mut [0; 16]).expect("the question");
         drop(asker);
         late.connect(from).expect("a peer");
         late.send(b"answer").expect("a datagram");
-        crate::e2e::world::eventually("the error has arrived", || {
+        crate::e2e::testbed::eventually("the error has arrived", || {
             late.take_error()
                 .expect("an error")
                 .is_some_and(|error| error.raw_os_error() == Some(nix::libc::ECONNREFUSED))

@@ -3,13 +3,13 @@
 use super::service::{ENOUGH_S, run_client};
 use super::site::Site;
 use super::website::{Website, every_way};
-use crate::e2e::world::{Cut, FAMILIES, Family, World};
+use crate::e2e::testbed::{Cut, FAMILIES, Family, Testbed};
 
 const BYTES: usize = 8 << 20;
 
 /// Makes the spliced machine a router with an MTU of 1280 towards the peers.
-fn add_narrow_hop(world: &World) {
-    let hop = world.splice(Cut::Internet);
+fn add_narrow_hop(testbed: &Testbed) {
+    let hop = testbed.splice(Cut::Internet);
     hop.set_sysctl("ipv4/ip_forward", "1");
     hop.set_sysctl("ipv6/conf/all/forwarding", "1");
     // the peers' next hop is this machine, by the router's addresses; likewise the other way
@@ -26,34 +26,34 @@ fn add_narrow_hop(world: &World) {
          route add 2001:db8:1::/64 via 2001:db8:ffff::1\n\
          route add default via 203.0.113.134\n\
          route add default via 2001:db8:fffe::2\n");
-    world.internet.ip("address flush dev eth0\n\
+    testbed.internet.ip("address flush dev eth0\n\
          address add 203.0.113.134/30 dev eth0\n\
          address add 2001:db8:fffe::2/64 dev eth0 nodad\n\
          neighbour add 203.0.113.133 lladdr 02:00:00:00:00:02 dev eth0 nud permanent\n\
          neighbour add 2001:db8:fffe::1 lladdr 02:00:00:00:00:02 dev eth0 nud permanent\n\
          route replace 192.0.2.0/24 via 203.0.113.133\n\
          route replace 2001:db8:1::/64 via 2001:db8:fffe::1\n");
-    world.wait_for_splice();
+    testbed.wait_for_splice();
 }
 
 /// What the server has learned of the path to the peer.
-fn knows_path(world: &World, family: &Family) -> bool {
+fn knows_path(testbed: &Testbed, family: &Family) -> bool {
     let command = ["ip", "route", "get", family.peer, "from", family.web];
-    run_client(&world.dmz, ENOUGH_S, &command).is_some_and(|said| said.contains("mtu 1280"))
+    run_client(&testbed.dmz, ENOUGH_S, &command).is_some_and(|said| said.contains("mtu 1280"))
 }
 
 #[test]
 fn a_server_learns_of_a_narrow_hop_and_transfers_arrive_whole() {
     let mut site = Site::without_gate();
-    add_narrow_hop(&site.world);
-    let web = Website::start(&site.world, BYTES);
+    add_narrow_hop(&site.testbed);
+    let web = Website::start(&site.testbed, BYTES);
     site.start_daemon();
     site.outlast_pickup();
-    assert!(FAMILIES.iter().all(|family| !knows_path(&site.world, family)), "known before");
+    assert!(FAMILIES.iter().all(|family| !knows_path(&site.testbed, family)), "known before");
     for (family, protocol) in every_way() {
-        assert!(web.download(&site.world, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
-        assert!(web.upload(&site.world, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
-        assert!(knows_path(&site.world, &family), "{}", family.web);
+        assert!(web.download(&site.testbed, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
+        assert!(web.upload(&site.testbed, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
+        assert!(knows_path(&site.testbed, &family), "{}", family.web);
     }
     site.assert_quiet();
 }

@@ -2,11 +2,11 @@
 
 use super::service::{ENOUGH_S, run_client};
 use super::site::Site;
-use crate::e2e::world::{FAMILIES, World};
+use crate::e2e::testbed::{FAMILIES, Testbed};
 
-fn pings(world: &World, from: &str, to: &str, patience_s: u32, size: &str) -> bool {
+fn pings(testbed: &Testbed, from: &str, to: &str, patience_s: u32, size: &str) -> bool {
     run_client(
-        &world.internet,
+        &testbed.internet,
         patience_s,
         &["ping", "-n", "-q", "-c", "3", "-i", "0.2", "-s", size, "-I", from, to],
     )
@@ -18,14 +18,14 @@ fn a_server_that_may_be_pinged_answers_in_fragments_too() {
     let site = Site::new();
     for family in FAMILIES {
         for size in ["0", "56", "1472", "4000", "20000"] {
-            assert!(pings(&site.world, family.peer, family.web, ENOUGH_S, size), "{} {size}", family.web);
+            assert!(pings(&site.testbed, family.peer, family.web, ENOUGH_S, size), "{} {size}", family.web);
         }
     }
     site.assert_quiet();
     for family in FAMILIES {
         let need = if family.web.contains(':') { "icmpv6/echo-request" } else { "icmp/echo-request" };
         site.hangs_on("web1", ("web", "in", need), |patience_s| {
-            pings(&site.world, family.peer, family.web, patience_s, "56")
+            pings(&site.testbed, family.peer, family.web, patience_s, "56")
         });
     }
 }
@@ -34,10 +34,10 @@ fn a_server_that_may_be_pinged_answers_in_fragments_too() {
 fn a_server_that_may_not_be_pinged_does_not_answer_and_that_is_no_alarm() {
     let site = Site::new();
     for family in FAMILIES {
-        assert!(pings(&site.world, family.peer, family.web, ENOUGH_S, "56"));
-        assert!(!pings(&site.world, family.peer, family.mail, 1, "56"));
+        assert!(pings(&site.testbed, family.peer, family.web, ENOUGH_S, "56"));
+        assert!(!pings(&site.testbed, family.peer, family.mail, 1, "56"));
     }
     site.assert_silent();
-    let drops = site.world.drops();
+    let drops = site.testbed.drops();
     assert!(!drops.is_empty() && drops.iter().all(|row| row.0["reason"] == "backscatter"), "{drops:#?}");
 }

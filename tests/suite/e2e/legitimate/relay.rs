@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::e2e::tap::open_raw;
-use crate::e2e::world::{Cut, World};
+use crate::e2e::testbed::{Cut, Testbed};
 
 /// One frame in so many is lost.
 const LOSS: u32 = 60;
@@ -41,8 +41,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub fn splice(world: &World, into: Cut) -> Relay {
-        let between = world.splice(into);
+    pub fn splice(testbed: &Testbed, into: Cut) -> Relay {
+        let between = testbed.splice(into);
         let (stop, counts): (Arc<AtomicBool>, Arc<Counts>) = Default::default();
         let [near, far] = ["near", "far"].map(|nic| between.enter(|| open(nic)));
         let copies = [

@@ -4,14 +4,14 @@ use super::relay::Relay;
 use super::service::ENOUGH_S;
 use super::site::Site;
 use super::website::{Website, every_way};
-use crate::e2e::world::Cut;
+use crate::e2e::testbed::Cut;
 
 const BYTES: usize = 12 << 20;
 
 fn transfer(cut: Cut) {
     let mut site = Site::without_gate();
-    let relay = Relay::splice(&site.world, cut);
-    let web = Website::start(&site.world, BYTES);
+    let relay = Relay::splice(&site.testbed, cut);
+    let web = Website::start(&site.testbed, BYTES);
     site.start_daemon();
     site.outlast_pickup();
     std::thread::scope(|scope| {
@@ -19,17 +19,21 @@ fn transfer(cut: Cut) {
             let (site, web) = (&site, &web);
             scope.spawn(move || {
                 assert!(
-                    web.download(&site.world, &family, protocol, ENOUGH_S),
+                    web.download(&site.testbed, &family, protocol, ENOUGH_S),
                     "{} {protocol:?}",
                     family.web
                 );
-                assert!(web.upload(&site.world, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
+                assert!(
+                    web.upload(&site.testbed, &family, protocol, ENOUGH_S),
+                    "{} {protocol:?}",
+                    family.web
+                );
             });
         }
     });
     // one connection after the other: handshakes and ends get lost as well
     for (family, protocol) in std::iter::repeat_n((), 12).flat_map(|()| every_way()) {
-        assert!(web.visit(&site.world, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
+        assert!(web.visit(&site.testbed, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
     }
     relay.assert_was_bad();
     site.assert_quiet();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::e2e::world::{Namespace, PATIENCE, World, within};
+use crate::e2e::testbed::{Namespace, PATIENCE, Testbed, within};
 
 /// A server with its children, which are a process group of their own.
 pub struct Service {
@@ -21,13 +21,13 @@ impl Service {
     /// Starts it and waits until each of these (protocol, address, port) is listened on.
     #[track_caller]
     pub fn start(
-        world: &World,
+        testbed: &Testbed,
         machine: &Namespace,
         name: &str,
         command: &[&str],
         listens: &[(&str, &str, u16)],
     ) -> Service {
-        let log = world.folder.join(format!("{name}.log"));
+        let log = testbed.folder.join(format!("{name}.log"));
         let file = File::create(&log).expect("a log");
         let mut program = machine.command(command[0]);
         program.args(&command[1..]).env("PATH", PATH).process_group(0);

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use super::policy::{Need, policy};
 use super::service::{BRIEF_S, ENOUGH_S};
 use crate::e2e::command::{Daemon, Row};
-use crate::e2e::world::{NIC, World, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
 
 /// Seconds: every test outlives it.
 pub const PICKUP_S: u32 = 1;
@@ -18,7 +18,7 @@ pub const PICKUP_S: u32 = 1;
 pub const LONG_PICKUP_S: u32 = 6;
 
 pub struct Site {
-    pub world: Arc<World>,
+    pub testbed: Arc<Testbed>,
     daemon: Option<Daemon>,
     events: PathBuf,
     _machine: RwLockReadGuard<'static, ()>,
@@ -35,10 +35,10 @@ impl Site {
 
     pub fn without_gate() -> Site {
         let machine = share_machine();
-        let world = World::new();
-        wire_naturally(&world);
-        let events = world.folder.join("eve.json");
-        Site { world: Arc::new(world), daemon: None, events, _machine: machine }
+        let testbed = Testbed::new();
+        wire_naturally(&testbed);
+        let events = testbed.folder.join("eve.json");
+        Site { testbed: Arc::new(testbed), daemon: None, events, _machine: machine }
     }
 
     pub fn start_daemon(&mut self) {
@@ -48,11 +48,11 @@ impl Site {
     /// With a pickup of so many seconds.
     pub fn start_daemon_with(&mut self, pickup_s: u32) {
         let text = policy(None, pickup_s);
-        self.daemon = Some(self.world.daemon(&self.with_events(&text), &[]));
+        self.daemon = Some(self.testbed.daemon(&self.with_events(&text), &[]));
     }
 
     pub fn outlast_pickup(&self) {
-        eventually("the pickup is over", || self.world.show("status")["pickup_s"] == 0);
+        eventually("the pickup is over", || self.testbed.show("status")["pickup_s"] == 0);
     }
 
     /// Ends the daemon and starts the next one. What it had said is still checked.
@@ -70,17 +70,17 @@ impl Site {
     /// Puts another policy into force.
     #[track_caller]
     pub fn apply(&self, text: &str) {
-        self.world.apply(&self.with_events(text));
+        self.testbed.apply(&self.with_events(text));
     }
 
     /// Nothing was dropped, so nothing said.
     #[track_caller]
     pub fn assert_quiet(&self) {
-        let drops = self.world.drops();
+        let drops = self.testbed.drops();
         assert!(drops.is_empty(), "legitimate packets were dropped: {drops:#?}");
         assert_eq!(self.count_events("drop"), 0, "the event file tells of drops");
         self.assert_silent();
-        let status = self.world.show("status");
+        let status = self.testbed.show("status");
         assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{NIC}");
     }
 
@@ -88,7 +88,7 @@ impl Site {
     #[track_caller]
     pub fn assert_silent(&self) {
         assert_silent(self.daemon.as_ref().expect("a daemon"));
-        assert_eq!(self.world.show("alarms"), serde_json::json!([]));
+        assert_eq!(self.testbed.show("alarms"), serde_json::json!([]));
         assert_eq!(self.count_events("alert"), 0, "false alarms in {}", self.events.display());
     }
 
@@ -101,7 +101,7 @@ impl Site {
 
     /// Packets of a server in the ledger.
     pub fn count_drops(&self, server: &str) -> u64 {
-        let drops = self.world.drops();
+        let drops = self.testbed.drops();
         drops.iter().filter(|row| row.0["server"] == server).map(Row::packets).sum()
     }
 
@@ -129,8 +129,8 @@ fn assert_silent(daemon: &Daemon) {
 
 /// Neighbours are found as on any link, by ARP and neighbour discovery through the gate, and
 /// the NICs have link-local addresses that are made sure of.
-fn wire_naturally(world: &World) {
-    for (machine, nic, address) in [(&world.dmz, "eth0", "fe80::10"), (&world.router, NIC, "fe80::1")] {
+fn wire_naturally(testbed: &Testbed) {
+    for (machine, nic, address) in [(&testbed.dmz, "eth0", "fe80::10"), (&testbed.router, NIC, "fe80::1")] {
         machine.set_sysctl(&format!("ipv6/conf/{nic}/accept_dad"), "1");
         machine.ip(&format!("neighbour flush dev {nic} nud permanent\naddress add {address}/64 dev {nic}\n"));
     }

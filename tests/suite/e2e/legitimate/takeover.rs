@@ -12,7 +12,7 @@ use super::service::ENOUGH_S;
 use super::site::{LONG_PICKUP_S, Site, Stop};
 use super::website::{Website, every_way};
 use crate::e2e::socket::{ARRIVES, connect, udp};
-use crate::e2e::world::{FAMILIES, Family, World, eventually, ip};
+use crate::e2e::testbed::{FAMILIES, Family, Testbed, eventually, ip};
 
 const BYTES: usize = 8 << 20;
 
@@ -26,18 +26,18 @@ fn asks(stream: &mut TcpStream) -> bool {
 #[test]
 fn transfers_and_idle_connections_outlive_the_pickup() {
     let mut site = Site::without_gate();
-    let web = Website::start(&site.world, BYTES);
-    let world = Arc::clone(&site.world);
+    let web = Website::start(&site.testbed, BYTES);
+    let testbed = Arc::clone(&site.testbed);
     let mut idle = FAMILIES.map(|family| {
         let to = SocketAddr::new(ip(family.web), 80);
-        connect(&world.internet, ip(family.peer), to, ARRIVES).expect("a connection")
+        connect(&testbed.internet, ip(family.peer), to, ARRIVES).expect("a connection")
     });
     assert!(idle.iter_mut().all(asks));
     std::thread::scope(|scope| {
         let transfers: Vec<_> = every_way()
             .map(|(family, protocol)| {
-                let (web, world) = (&web, &world);
-                scope.spawn(move || web.download_slowly(world, &family, protocol, ENOUGH_S, "2M"))
+                let (web, testbed) = (&web, &testbed);
+                scope.spawn(move || web.download_slowly(testbed, &family, protocol, ENOUGH_S, "2M"))
             })
             .collect();
         eventually("transfers are under way", || web.count_scratch() >= 4);
@@ -71,10 +71,10 @@ fn answer_slowly(socket: &UdpSocket, stop: &AtomicBool) {
 }
 
 /// Asks again and again, each time from a new port.
-fn ask_often(world: &World, family: &Family, stop: &AtomicBool, answered: &AtomicU32) {
+fn ask_often(testbed: &Testbed, family: &Family, stop: &AtomicBool, answered: &AtomicU32) {
     let to = SocketAddr::new(ip(family.dns), 53);
     while !stop.load(Ordering::Relaxed) {
-        let socket = udp(&world.internet, family.peer, 0);
+        let socket = udp(&testbed.internet, family.peer, 0);
         socket.send_to(b"question", to).expect("a datagram");
         assert!(socket.recv_from(&mut [0; 16]).is_ok(), "no answer from {to}");
         answered.fetch_add(1, Ordering::Relaxed);
@@ -84,17 +84,17 @@ fn ask_often(world: &World, family: &Family, stop: &AtomicBool, answered: &Atomi
 #[test]
 fn questions_that_are_under_way_when_the_gate_comes_down_are_answered_without_an_alarm() {
     let mut site = Site::without_gate();
-    let world = Arc::clone(&site.world);
+    let testbed = Arc::clone(&site.testbed);
     let (stop, over, answered) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
-        let (stop, over, answered, world) = (&stop, &over, &answered, &world);
+        let (stop, over, answered, testbed) = (&stop, &over, &answered, &testbed);
         let at_end = (Stop(stop), Stop(over));
         let mut askers = Vec::new();
         for family in FAMILIES {
-            let socket = udp(&world.dmz, family.dns, 53);
+            let socket = udp(&testbed.dmz, family.dns, 53);
             scope.spawn(move || answer_slowly(&socket, over));
             // some question is always under way
-            askers.extend((0..8).map(|_| scope.spawn(move || ask_often(world, &family, stop, answered))));
+            askers.extend((0..8).map(|_| scope.spawn(move || ask_often(testbed, &family, stop, answered))));
         }
         let goes_on = || {
             let before = answered.load(Ordering::Relaxed);
@@ -113,22 +113,22 @@ fn questions_that_are_under_way_when_the_gate_comes_down_are_answered_without_an
 #[test]
 fn connections_outlive_an_upgrade_that_begins_to_track_strictly() {
     let site = Site::without_gate();
-    let world = &site.world;
-    let _web = Website::start(world, 4096);
+    let testbed = &site.testbed;
+    let _web = Website::start(testbed, 4096);
     let strict = policy(None, LONG_PICKUP_S);
-    world.attach(&strict.replacen("[policy]", "[policy]\ntracking = \"service\"", 1));
+    testbed.attach(&strict.replacen("[policy]", "[policy]\ntracking = \"service\"", 1));
     let mut open = FAMILIES.map(|family| {
         let to = SocketAddr::new(ip(family.web), 80);
-        connect(&world.internet, ip(family.peer), to, ARRIVES).expect("a connection")
+        connect(&testbed.internet, ip(family.peer), to, ARRIVES).expect("a connection")
     });
     assert!(open.iter_mut().all(asks));
-    assert_eq!(world.show("status")["tracker"], "no");
+    assert_eq!(testbed.show("status")["tracker"], "no");
     // so that it is the upgrade's own pickup that helps
     site.outlast_pickup();
-    world.attach(&strict);
-    assert_eq!(world.show("status")["tracker"], "tcx");
-    assert!(open.iter_mut().all(asks), "{:#?}", world.drops());
+    testbed.attach(&strict);
+    assert_eq!(testbed.show("status")["tracker"], "tcx");
+    assert!(open.iter_mut().all(asks), "{:#?}", testbed.drops());
     site.outlast_pickup();
-    assert!(open.iter_mut().all(asks), "{:#?}", world.drops());
-    assert!(world.drops().is_empty(), "{:#?}", world.drops());
+    assert!(open.iter_mut().all(asks), "{:#?}", testbed.drops());
+    assert!(testbed.drops().is_empty(), "{:#?}", testbed.drops());
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 
 use super::service::{Service, run_client};
-use crate::e2e::world::{FAMILIES, Family, Namespace, World};
+use crate::e2e::testbed::{FAMILIES, Family, Namespace, Testbed};
 
 const SMALL: &str = "hello from the DMZ\n";
 const NAME: &str = "www.dmz.example";
@@ -35,8 +35,8 @@ pub const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 impl Website {
     /// With a file `large` of so many bytes.
-    pub fn start(world: &World, bytes: usize) -> Website {
-        let folder = world.folder.join("web");
+    pub fn start(testbed: &Testbed, bytes: usize) -> Website {
+        let folder = testbed.folder.join("web");
         fs::create_dir_all(folder.join("www/upload")).expect("a folder");
         make_certificate(&folder);
         fs::write(folder.join("www/small"), SMALL).expect("a file");
@@ -54,8 +54,13 @@ impl Website {
         fs::write(folder.join("nginx.conf"), text).expect("a file");
         let prefix = folder.display().to_string();
         let command = ["nginx", "-p", &prefix, "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"];
-        let nginx =
-            Service::start(world, &world.dmz, "nginx", &command, &[("tcp", "::", 80), ("tcp", "::", 443)]);
+        let nginx = Service::start(
+            testbed,
+            &testbed.dmz,
+            "nginx",
+            &command,
+            &[("tcp", "::", 80), ("tcp", "::", 443)],
+        );
         Website { nginx: std::sync::Mutex::new(Some(nginx)), folder }
     }
 
@@ -95,14 +100,14 @@ impl Website {
     }
 
     /// Fetches the large file; whether it arrived whole and by this protocol.
-    pub fn download(&self, world: &World, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
-        self.download_slowly(world, family, protocol, patience_s, "0")
+    pub fn download(&self, testbed: &Testbed, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
+        self.download_slowly(testbed, family, protocol, patience_s, "0")
     }
 
     /// At so many bytes a second, as `2M`.
     pub fn download_slowly(
         &self,
-        world: &World,
+        testbed: &Testbed,
         family: &Family,
         protocol: Protocol,
         patience_s: u32,
@@ -112,7 +117,7 @@ impl Website {
         let path = target.display().to_string();
         let url = url(protocol, "large");
         let said = self.curl(
-            &world.internet,
+            &testbed.internet,
             family,
             protocol,
             patience_s,
@@ -124,8 +129,8 @@ impl Website {
     }
 
     /// Fetches a small file; whether it arrived.
-    pub fn visit(&self, world: &World, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
-        let said = self.curl(&world.internet, family, protocol, patience_s, &[&url(protocol, "small")]);
+    pub fn visit(&self, testbed: &Testbed, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
+        let said = self.curl(&testbed.internet, family, protocol, patience_s, &[&url(protocol, "small")]);
         said.as_deref() == Some(SMALL)
     }
 
@@ -136,13 +141,13 @@ impl Website {
     }
 
     /// Sends the large file; whether it lies there whole.
-    pub fn upload(&self, world: &World, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
+    pub fn upload(&self, testbed: &Testbed, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
         let scratch = self.scratch();
         let name = scratch.file_name().expect("a name").to_string_lossy().into_owned();
         let source = self.folder.join("www/large").display().to_string();
         let url = url(protocol, &format!("upload/{name}"));
         let sent = self.curl(
-            &world.internet,
+            &testbed.internet,
             family,
             protocol,
             patience_s,

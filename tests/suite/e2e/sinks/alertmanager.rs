@@ -9,26 +9,27 @@ use portcullis::sink::{Alertmanager, Event, Sink as _};
 use serde_json::Value;
 
 use super::{HOSTILE, Process, dmz_with_alarms, life_of_a_worm, make_certificates, opened};
-use crate::e2e::world::{World, eventually, share_machine};
+use crate::e2e::testbed::{Testbed, eventually, share_machine};
 
 const BASE: &str = "http://127.0.0.1:9093";
 
 struct Server<'w> {
-    world: &'w World,
+    testbed: &'w Testbed,
     _process: Process,
 }
 
 impl<'w> Server<'w> {
-    fn start(world: &'w World) -> Server<'w> {
-        let server = Server::start_with(world, &[]);
+    fn start(testbed: &'w Testbed) -> Server<'w> {
+        let server = Server::start_with(testbed, &[]);
         eventually("the Alertmanager answers", || server.ask("/-/ready").is_some());
         server
     }
 
-    fn start_with(world: &'w World, more: &[String]) -> Server<'w> {
-        let config = world.write("alertmanager.yml", "route:\n  receiver: none\nreceivers:\n- name: none\n");
-        let folder = world.folder.display();
-        let mut command = world.router.command("prometheus-alertmanager");
+    fn start_with(testbed: &'w Testbed, more: &[String]) -> Server<'w> {
+        let config =
+            testbed.write("alertmanager.yml", "route:\n  receiver: none\nreceivers:\n- name: none\n");
+        let folder = testbed.folder.display();
+        let mut command = testbed.router.command("prometheus-alertmanager");
         command.args([
             &format!("--config.file={config}"),
             &format!("--storage.path={folder}/alertmanager"),
@@ -37,12 +38,12 @@ impl<'w> Server<'w> {
         ]);
         command.args(more);
         let process = Process::start(command, &format!("{folder}/alertmanager.out"));
-        Server { world, _process: process }
+        Server { testbed, _process: process }
     }
 
     /// The body of an answer that says 200.
     fn ask(&self, path: &str) -> Option<String> {
-        self.world.router.enter(|| {
+        self.testbed.router.enter(|| {
             let mut stream = TcpStream::connect("127.0.0.1:9093").ok()?;
             let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
             stream.write_all(request.as_bytes()).ok()?;
@@ -69,11 +70,11 @@ impl<'w> Server<'w> {
 #[test]
 fn an_alarm_of_the_daemon_fires_with_what_to_do() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let server = Server::start(&world);
-    let mut daemon = world.daemon(&dmz_with_alarms(&format!("alertmanager = \"{BASE}/\"")), &[]);
-    world.prove_drops(&tap, 3);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let server = Server::start(&testbed);
+    let mut daemon = testbed.daemon(&dmz_with_alarms(&format!("alertmanager = \"{BASE}/\"")), &[]);
+    testbed.prove_drops(&tap, 3);
     eventually("it fires", || server.names() == ["portcullis_attempt"]);
     let alert = &server.alerts()[0];
     for (label, value) in [
@@ -93,8 +94,8 @@ fn an_alarm_of_the_daemon_fires_with_what_to_do() {
 #[test]
 fn an_alarm_fires_is_updated_becomes_graver_and_is_resolved() {
     let _machine = share_machine();
-    let world = World::new();
-    let server = Server::start(&world);
+    let testbed = Testbed::new();
+    let server = Server::start(&testbed);
     let mut sink = Alertmanager::new(BASE, None);
     let mut steps = Vec::new();
     let mut told = Vec::new();
@@ -102,7 +103,7 @@ fn an_alarm_fires_is_updated_becomes_graver_and_is_resolved() {
         steps.push(change.step.name());
         let is_over = matches!(change.step, Step::Closed { .. });
         let packets = change.alarm.packets.to_string();
-        world.router.enter(|| sink.write(&Event::Alarm(change)).expect("an answer"));
+        testbed.router.enter(|| sink.write(&Event::Alarm(change)).expect("an answer"));
         match is_over {
             true => eventually("nothing fires any more", || server.names().is_empty()),
             false => eventually("the change has arrived", || {
@@ -120,10 +121,10 @@ fn an_alarm_fires_is_updated_becomes_graver_and_is_resolved() {
 #[test]
 fn a_hostile_name_is_one_label_and_is_taken() {
     let _machine = share_machine();
-    let world = World::new();
-    let server = Server::start(&world);
+    let testbed = Testbed::new();
+    let server = Server::start(&testbed);
     let mut sink = Alertmanager::new(BASE, None);
-    world.router.enter(|| sink.write(&opened(HOSTILE)).expect("an answer"));
+    testbed.router.enter(|| sink.write(&opened(HOSTILE)).expect("an answer"));
     eventually("it fires", || server.names().len() == 1);
     let text = server.alerts()[0]["labels"]["server"].as_str().expect("a name").to_owned();
     assert!(text.starts_with("w1\"]'=|\\\\\\u{a}<0>1") && !text.contains(char::is_control), "{text:?}");
@@ -132,26 +133,26 @@ fn a_hostile_name_is_one_label_and_is_taken() {
 #[test]
 fn an_alertmanager_behind_tls_is_told_if_the_right_authority_vouches_for_it() {
     let _machine = share_machine();
-    let world = World::new();
-    make_certificates(&world.folder);
-    let folder = world.folder.display();
+    let testbed = Testbed::new();
+    make_certificates(&testbed.folder);
+    let folder = testbed.folder.display();
     let config =
         format!("tls_server_config:\n  cert_file: {folder}/server.pem\n  key_file: {folder}/server.key\n");
-    let config = world.write("web.yml", &config);
-    let _server = Server::start_with(&world, &[format!("--web.config.file={config}")]);
+    let config = testbed.write("web.yml", &config);
+    let _server = Server::start_with(&testbed, &[format!("--web.config.file={config}")]);
     eventually("the Alertmanager listens", || {
-        world.router.enter(|| TcpStream::connect("127.0.0.1:9093").is_ok())
+        testbed.router.enter(|| TcpStream::connect("127.0.0.1:9093").is_ok())
     });
     let tell = |ca: &str, name: &str| {
         let ca = format!("{folder}/{ca}.pem");
         let mut sink = Alertmanager::new("https://127.0.0.1:9093", Some(&ca));
-        world.router.enter(|| sink.write(&opened(name)))
+        testbed.router.enter(|| sink.write(&opened(name)))
     };
     let error = format!("{:#}", tell("other", "wrong").expect_err("a refusal"));
     assert!(error.contains("certificate"), "{error}");
     tell("ca", "right").expect("an answer");
-    let trust = world.write("client.yml", &format!("tls_config:\n  ca_file: {folder}/ca.pem\n"));
-    let mut amtool = world.router.command("amtool");
+    let trust = testbed.write("client.yml", &format!("tls_config:\n  ca_file: {folder}/ca.pem\n"));
+    let mut amtool = testbed.router.command("amtool");
     amtool.args(["--alertmanager.url=https://127.0.0.1:9093", &format!("--http.config.file={trust}")]);
     let output = amtool.args(["alert", "query", "-o", "json"]).output().expect("amtool");
     let alerts: Value =

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::{count_told, dmz_with_alarms};
 use crate::e2e::command::Daemon;
-use crate::e2e::world::{NIC, World, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
 
 /// A mount of FUSE without a server.
 struct HangingDisk {
@@ -38,28 +38,28 @@ impl Drop for HangingDisk {
 #[test]
 fn a_disk_that_hangs_holds_up_neither_the_gate_nor_the_daemon_nor_another_sink() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let disk = HangingDisk::new(&world.folder.join("disk"));
-    let history = HangingDisk::new(&world.history());
-    let ecs = world.folder.join("ecs.json");
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let disk = HangingDisk::new(&testbed.folder.join("disk"));
+    let history = HangingDisk::new(&testbed.history());
+    let ecs = testbed.folder.join("ecs.json");
     let lines = format!(
         "eve = \"{0}/logs/eve.json\"\npcapng = \"{0}/logs/drops.pcapng\"\necs = \"{1}\"",
         disk.path.display(),
         ecs.display()
     );
-    let path = world.write("daemon.toml", &dmz_with_alarms(&lines));
-    let mut daemon = Daemon::start(world.router.prepare(&["run", "-i", NIC, "-p", &path]));
+    let path = testbed.write("daemon.toml", &dmz_with_alarms(&lines));
+    let mut daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &path]));
     daemon.hear(&["the history", "does not answer"]);
     daemon.hear(&["the gate on dmz0 is down"]);
     for round in 1..=2 {
-        world.prove_drops(&tap, 2);
+        testbed.prove_drops(&tap, 2);
         eventually("the sink that works has all", || count_told(&ecs) == round * 2);
         daemon.signal(Signal::SIGHUP);
         daemon.hear(&[&format!("generation {} is live", round + 1)]);
     }
     daemon.hear(&["alarm #", "opened", "udp/4000"]);
-    assert_eq!(world.show("alarms").as_array().map(Vec::len), Some(1), "the daemon answers");
+    assert_eq!(testbed.show("alarms").as_array().map(Vec::len), Some(1), "the daemon answers");
     assert!(daemon.end(Signal::SIGTERM).success());
     drop(history);
 }

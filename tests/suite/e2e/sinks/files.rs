@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{count_told, dmz_with_alarms, json_lines, output_of};
-use crate::e2e::world::{V6, World, eventually, share_machine};
+use crate::e2e::testbed::{Testbed, V6, eventually, share_machine};
 
 /// What tshark reads of a capture: interface, seconds, port, comment.
 fn packets(path: &str) -> Vec<Vec<String>> {
@@ -21,13 +21,13 @@ fn packets(path: &str) -> Vec<Vec<String>> {
 #[test]
 fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let path = |name: &str| world.folder.join("new-folder").join(name).display().to_string();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = |name: &str| testbed.folder.join("new-folder").join(name).display().to_string();
     let (eve, ecs, cef, pcapng) = (path("eve.json"), path("ecs.json"), path("e.cef"), path("s.pcapng"));
     let lines = format!("eve = \"{eve}\"\necs = \"{ecs}\"\ncef = \"{cef}\"\npcapng = \"{pcapng}\"\n");
-    let mut daemon = world.daemon(&dmz_with_alarms(&lines), &[]);
-    world.prove_drops(&tap, 5);
+    let mut daemon = testbed.daemon(&dmz_with_alarms(&lines), &[]);
+    testbed.prove_drops(&tap, 5);
     let told = || (count_told(&eve), count_told(&ecs));
     eventually("both files tell of all drops", || told() == (5, 5));
     eventually("the samples are there", || fs::metadata(&pcapng).is_ok_and(|file| file.len() > 0));
@@ -64,7 +64,7 @@ fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
     }
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["generation 2 is live"]);
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
     eventually("the new files tell of the new drops", || told() == (3, 3));
     eventually("the new samples are there", || fs::metadata(&pcapng).is_ok_and(|file| file.len() > 0));
     assert!(!packets(&pcapng).is_empty());
@@ -73,8 +73,8 @@ fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
     // and the next daemon goes on in the same file
     let before = packets(&pcapng).len();
     daemon.end(Signal::SIGTERM);
-    let mut daemon = world.daemon(&dmz_with_alarms(&lines), &[]);
-    world.prove_drops(&tap, 1);
+    let mut daemon = testbed.daemon(&dmz_with_alarms(&lines), &[]);
+    testbed.prove_drops(&tap, 1);
     eventually("a packet more", || packets(&pcapng).len() > before);
     daemon.end(Signal::SIGTERM);
 }
@@ -82,18 +82,18 @@ fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
 #[test]
 fn a_hangup_puts_changed_sinks_into_force_and_loses_nothing() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let path = |name: &str| world.folder.join(name).display().to_string();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = |name: &str| testbed.folder.join(name).display().to_string();
     let (first, second) = (path("first.json"), path("second.json"));
-    let mut daemon = world.daemon(&dmz_with_alarms(&format!("eve = \"{first}\"")), &[]);
-    world.prove_drops(&tap, 4);
+    let mut daemon = testbed.daemon(&dmz_with_alarms(&format!("eve = \"{first}\"")), &[]);
+    testbed.prove_drops(&tap, 4);
     eventually("the first file has them", || count_told(&first) == 4);
-    world.write("daemon.toml", &dmz_with_alarms(&format!("eve = \"{second}\"")));
+    testbed.write("daemon.toml", &dmz_with_alarms(&format!("eve = \"{second}\"")));
     daemon.signal(Signal::SIGHUP);
     daemon.hear(&["alarms.eve", "second.json"]);
     daemon.hear(&["generation 2 is live"]);
-    world.prove_drops(&tap, 3);
+    testbed.prove_drops(&tap, 3);
     eventually("the second file has the rest", || count_told(&second) == 3);
     assert_eq!(count_told(&first), 4);
     daemon.end(Signal::SIGTERM);
@@ -102,10 +102,10 @@ fn a_hangup_puts_changed_sinks_into_force_and_loses_nothing() {
 #[test]
 fn a_worm_that_samples_show_little_of_is_found_out_by_a_few_of_them() {
     let _machine = share_machine();
-    let world = World::new();
-    let eve = world.folder.join("eve.json").display().to_string();
-    let mut daemon = world.daemon(&dmz_with_alarms(&format!("eve = \"{eve}\"")), &[]);
-    let socket = world.dmz.enter(|| UdpSocket::bind((V6.web, 0)).expect("a socket"));
+    let testbed = Testbed::new();
+    let eve = testbed.folder.join("eve.json").display().to_string();
+    let mut daemon = testbed.daemon(&dmz_with_alarms(&format!("eve = \"{eve}\"")), &[]);
+    let socket = testbed.dmz.enter(|| UdpSocket::bind((V6.web, 0)).expect("a socket"));
     let escalated = || {
         let is_spread = |line: &Value| line["portcullis"]["kind"] == "spread";
         json_lines(&eve).into_iter().find(is_spread)

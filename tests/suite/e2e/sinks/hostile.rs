@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 
 use super::{count_told, dmz_with_alarms};
-use crate::e2e::world::{PATIENCE, World, eventually, share_machine};
+use crate::e2e::testbed::{PATIENCE, Testbed, eventually, share_machine};
 
 /// What a tmpfs counts in.
 const PAGE: usize = 4096;
@@ -49,15 +49,15 @@ impl Drop for Disk {
 #[test]
 fn what_hangs_never_ends_or_is_full_holds_up_neither_the_daemon_nor_another_sink() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let disk = Disk::new(world.folder.join("disk"));
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let disk = Disk::new(testbed.folder.join("disk"));
     disk.fill();
     // they take connections, as far as the kernel does that for them, and never answer
-    let hanging = |address| world.router.enter(|| TcpListener::bind(address).expect("a listener"));
+    let hanging = |address| testbed.router.enter(|| TcpListener::bind(address).expect("a listener"));
     let _hanging = [hanging("127.0.0.1:9093"), hanging("127.0.0.1:6514")];
-    let (eve, ecs) = (disk.0.join("eve.json"), world.folder.join("ecs.json"));
-    let pids = world.folder.join("pids");
+    let (eve, ecs) = (disk.0.join("eve.json"), testbed.folder.join("ecs.json"));
+    let pids = testbed.folder.join("pids");
     let lines = format!(
         "eve = \"{}\"\necs = \"{}\"\nalertmanager = \"http://127.0.0.1:9093\"\n\
          syslog = \"tls://127.0.0.1\"\n\
@@ -66,16 +66,16 @@ fn what_hangs_never_ends_or_is_full_holds_up_neither_the_daemon_nor_another_sink
         ecs.display(),
         pids.display()
     );
-    let mut daemon = world.daemon(&dmz_with_alarms(&lines), &[]);
+    let mut daemon = testbed.daemon(&dmz_with_alarms(&lines), &[]);
     for round in 1..=3_u64 {
-        world.prove_drops(&tap, 4);
+        testbed.prove_drops(&tap, 4);
         eventually("the sink that works has all", || count_told(&ecs) == round * 4);
     }
     daemon.hear(&["alarm #1 opened", "udp/4000"]);
     eventually("the command runs", || fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
     assert!(count_told(&eve) < 12, "the disk was not full");
     assert!(fs::metadata(&eve).is_ok_and(|file| file.len() > 0), "the disk had no room at all");
-    assert_eq!(world.show("alarms").as_array().map(Vec::len), Some(1), "the daemon answers");
+    assert_eq!(testbed.show("alarms").as_array().map(Vec::len), Some(1), "the daemon answers");
 
     // the disk has room again: nothing was lost
     fs::remove_file(disk.filler()).expect("a file");

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{HOSTILE, Process, dmz_with_alarms, opened, output_of};
 use crate::e2e::command::Daemon;
-use crate::e2e::world::{NIC, World, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
 
 /// Where Debian keeps it; it is no command.
 const JOURNALD: &str = "/usr/lib/systemd/systemd-journald";
@@ -21,14 +21,14 @@ const NAME: &str = "portcullistest";
 struct Journal(Process);
 
 impl Journal {
-    fn start(world: &World) -> Journal {
+    fn start(testbed: &Testbed) -> Journal {
         let script = format!(
             "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log && \
              mkdir -p /run/systemd /var/log/journal && ln -s journal.{NAME} /run/systemd/journal && exec {JOURNALD} {NAME}"
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-        let log = world.folder.join("journald.out").display().to_string();
+        let log = testbed.folder.join("journald.out").display().to_string();
         let journal = Journal(Process::start(command, &log));
         eventually("the journal listens", || journal.socket().exists());
         journal
@@ -59,14 +59,14 @@ impl Journal {
 #[test]
 fn a_daemon_that_is_told_to_writes_its_alarms_into_the_journal() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let journal = Journal::start(&world);
-    let policy = world.write("daemon.toml", &dmz_with_alarms("journald = true"));
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let journal = Journal::start(&testbed);
+    let policy = testbed.write("daemon.toml", &dmz_with_alarms("journald = true"));
     // it has to see the journal's /run
     let mut command = Command::new("nsenter");
     command.args([
-        &format!("--net=/run/netns/{}", world.router.name()),
+        &format!("--net=/run/netns/{}", testbed.router.name()),
         &format!("--mount=/proc/{}/ns/mnt", journal.0.pid()),
         "--",
         env!("CARGO_BIN_EXE_portcullis"),
@@ -76,7 +76,7 @@ fn a_daemon_that_is_told_to_writes_its_alarms_into_the_journal() {
         command
     });
     daemon.hear(&["the gate on dmz0 is down"]);
-    world.prove_drops(&tap, 2);
+    testbed.prove_drops(&tap, 2);
     let query = "PORTCULLIS_SERVICE=udp/4000";
     eventually("the alarm is in the journal", || !journal.find(query).is_empty());
     let entry = journal.find(query).remove(0);
@@ -95,8 +95,8 @@ fn a_daemon_that_is_told_to_writes_its_alarms_into_the_journal() {
 #[test]
 fn the_journal_finds_alarms_by_their_fields_and_a_hostile_name_adds_none() {
     let _machine = share_machine();
-    let world = World::new();
-    let journal = Journal::start(&world);
+    let testbed = Testbed::new();
+    let journal = Journal::start(&testbed);
     let mut sink = Journald::new(journal.socket());
     for name in ["web1", HOSTILE] {
         sink.write(&opened(name)).expect("an entry");

@@ -16,12 +16,12 @@ use std::sync::Arc;
 
 use portcullis::alarm::{Change, Engine};
 use portcullis::clock::Clock;
-use portcullis::drops::{Cause, Drop as DropEvent, Origin, Server, Verdict};
+use portcullis::drops::{DropEvent, Origin, ReasonCode, Server, Verdict};
 use portcullis::sink::Event;
 use serde_json::Value;
 
 use super::policies::dmz;
-use super::world::ip;
+use super::testbed::ip;
 
 /// A name that would be a line, a field, markup and an order to a terminal of its own.
 const HOSTILE: &str = "w1\"]'=|\\\n<0>1 - - - - - - fake\nPRIORITY=0\n\u{1b}[2J\u{9b}31m\u{202e}$(id)`id`";
@@ -112,7 +112,7 @@ fn drop_of(name: &str) -> DropEvent {
         since: now.wall,
         interface: "dmz0".into(),
         verdict: Verdict::Drop,
-        reason: Cause::from(47), // new_flow
+        reason: ReasonCode::from(47), // new_flow
         quiet: false,
         own_port: false,
         server: Some(Server { id: 1, name: Arc::from(name) }),

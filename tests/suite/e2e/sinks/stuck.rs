@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::{count_told, dmz_with_alarms};
 use crate::e2e::metrics::{scrape, value};
-use crate::e2e::world::{NIC, World, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
 
 /// A pipe that has room for nothing.
 fn full_pipe() -> (PipeReader, PipeWriter) {
@@ -25,12 +25,12 @@ struct Mute(Child);
 
 impl Mute {
     /// The most talkative daemon, and wherever it may serve its metrics.
-    fn start(world: &World, lines: &str, stderr: PipeWriter) -> Mute {
-        let path = world.write("daemon.toml", &dmz_with_alarms(lines));
+    fn start(testbed: &Testbed, lines: &str, stderr: PipeWriter) -> Mute {
+        let path = testbed.write("daemon.toml", &dmz_with_alarms(lines));
         let args = ["run", "-v", "-v", "-i", NIC, "-p", &path, "--metrics", "127.0.0.1:9464"];
-        let mut command = world.router.prepare(&args);
+        let mut command = testbed.router.prepare(&args);
         let child = command.stderr(Stdio::from(stderr)).stdout(Stdio::null()).spawn().expect("the program");
-        let listens = || world.run("show", &["alarms"]).code == Some(0);
+        let listens = || testbed.run("show", &["alarms"]).code == Some(0);
         eventually("the daemon answers", listens);
         Mute(child)
     }
@@ -60,25 +60,25 @@ impl Drop for Mute {
 #[test]
 fn a_standard_error_that_nobody_reads_holds_up_nothing_and_is_told_when_it_is_read_again() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     let (mut reader, writer) = full_pipe();
-    let ecs = world.folder.join("ecs.json");
+    let ecs = testbed.folder.join("ecs.json");
     // the second sink fails, and says so with its lock held
     let lines = format!("ecs = \"{}\"\nsyslog = \"unix:/nowhere/log\"", ecs.display());
-    let mut daemon = Mute::start(&world, &lines, writer);
+    let mut daemon = Mute::start(&testbed, &lines, writer);
     for round in 1..=3 {
-        world.prove_drops(&tap, 2);
+        testbed.prove_drops(&tap, 2);
         eventually("the sink that works has all", || count_told(&ecs) == round * 2);
         daemon.signal(Signal::SIGHUP);
-        eventually("the policy is put into force", || world.show("status")["generation"] == 1 + round);
+        eventually("the policy is put into force", || testbed.show("status")["generation"] == 1 + round);
     }
-    assert_eq!(world.show("alarms").as_array().map(Vec::len), Some(1));
-    let number = |name: &str, sink: &str| value(&scrape(&world), name, &[&format!("sink=\"{sink}\"")]);
+    assert_eq!(testbed.show("alarms").as_array().map(Vec::len), Some(1));
+    let number = |name: &str, sink: &str| value(&scrape(&testbed), name, &[&format!("sink=\"{sink}\"")]);
     eventually("the metrics say so", || {
         number("portcullis_sink_failures_total", "stderr").is_some_and(|count| count > 0.0)
     });
-    assert_eq!(value(&scrape(&world), "portcullis_consumer_up", &[]), Some(1.0));
+    assert_eq!(value(&scrape(&testbed), "portcullis_consumer_up", &[]), Some(1.0));
 
     let heard = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let ear = std::sync::Arc::clone(&heard);
@@ -98,26 +98,26 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing_and_is_told_when_it_is_re
 #[test]
 fn a_daemon_whose_standard_error_stays_full_ends_when_it_is_told_to() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     let (_reader, writer) = full_pipe();
-    let mut daemon = Mute::start(&world, "", writer);
-    world.prove_drops(&tap, 2);
+    let mut daemon = Mute::start(&testbed, "", writer);
+    testbed.prove_drops(&tap, 2);
     assert!(daemon.ends_well());
 }
 
 #[test]
 fn a_reader_of_standard_error_that_is_gone_is_no_end_of_the_daemon() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
-    let ecs = world.folder.join("ecs.json");
-    let mut daemon = Mute::start(&world, &format!("ecs = \"{}\"", ecs.display()), writer);
+    let ecs = testbed.folder.join("ecs.json");
+    let mut daemon = Mute::start(&testbed, &format!("ecs = \"{}\"", ecs.display()), writer);
     daemon.signal(Signal::SIGHUP);
-    eventually("the policy is put into force", || world.show("status")["generation"] == 2);
-    world.prove_drops(&tap, 2);
+    eventually("the policy is put into force", || testbed.show("status")["generation"] == 2);
+    testbed.prove_drops(&tap, 2);
     eventually("the sink that works has all", || count_told(&ecs) == 2);
     assert!(daemon.ends_well());
 }

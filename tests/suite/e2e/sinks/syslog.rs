@@ -7,21 +7,21 @@ use portcullis::policy::{Endpoint, Syslog as Target};
 use portcullis::sink::{Sink as _, Syslog};
 
 use super::{HOSTILE, Process, dmz_with_alarms, make_certificates, opened};
-use crate::e2e::world::{World, eventually, share_machine, within};
+use crate::e2e::testbed::{Testbed, eventually, share_machine, within};
 
 /// What the test waits for when it waits for nothing to come.
 const MOMENT: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// An rsyslog on the router that writes down, by way of arrival, what it understood.
 struct Rsyslog<'w> {
-    world: &'w World,
+    testbed: &'w Testbed,
     process: Process,
 }
 
 impl<'w> Rsyslog<'w> {
-    fn start(world: &'w World) -> Rsyslog<'w> {
-        make_certificates(&world.folder);
-        let folder = world.folder.display();
+    fn start(testbed: &'w Testbed) -> Rsyslog<'w> {
+        make_certificates(&testbed.folder);
+        let folder = testbed.folder.display();
         let config = format!(
             r#"
 global(workDirectory="{folder}" net.enableDNS="off" maxMessageSize="16k"
@@ -48,13 +48,13 @@ input(type="imtcp" address="127.0.0.1" port="6514" ruleset="tls"
                 )
             })
             .concat();
-        let path = world.write("rsyslog.conf", &(config + &rulesets));
-        let mut command = world.router.command("rsyslogd");
+        let path = testbed.write("rsyslog.conf", &(config + &rulesets));
+        let mut command = testbed.router.command("rsyslogd");
         command.args(["-n", "-f", &path, "-i", &format!("{folder}/rsyslog.pid")]);
         let process = Process::start(command, &format!("{folder}/rsyslog.out"));
-        let rsyslog = Rsyslog { world, process };
+        let rsyslog = Rsyslog { testbed, process };
         eventually("rsyslog listens", || {
-            world.folder.join("log").exists() && [514, 6514].iter().all(|port| rsyslog.listens(*port))
+            testbed.folder.join("log").exists() && [514, 6514].iter().all(|port| rsyslog.listens(*port))
         });
         assert_eq!(rsyslog.process.said(), "", "rsyslog complains");
         rsyslog
@@ -62,7 +62,7 @@ input(type="imtcp" address="127.0.0.1" port="6514" ruleset="tls"
 
     /// Asked of the kernel: a connection without TLS would make it complain.
     fn listens(&self, port: u16) -> bool {
-        let table = self.world.router.enter(|| fs::read_to_string("/proc/thread-self/net/tcp"));
+        let table = self.testbed.router.enter(|| fs::read_to_string("/proc/thread-self/net/tcp"));
         let local = format!("0100007F:{port:04X}");
         table.expect("a table").lines().any(|line| {
             let mut words = line.split_whitespace().skip(1);
@@ -71,7 +71,7 @@ input(type="imtcp" address="127.0.0.1" port="6514" ruleset="tls"
     }
 
     fn lines(&self, way: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.world.folder.join(format!("{way}.log"))).unwrap_or_default();
+        let text = fs::read_to_string(self.testbed.folder.join(format!("{way}.log"))).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 }
@@ -83,10 +83,10 @@ fn local(port: u16) -> Endpoint {
 #[test]
 fn an_alarm_reaches_rsyslog_over_every_transport_with_its_structured_data() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let rsyslog = Rsyslog::start(&world);
-    let folder = world.folder.display();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let rsyslog = Rsyslog::start(&testbed);
+    let folder = testbed.folder.display();
     for (way, target) in [
         ("unix", format!("unix:{folder}/log")),
         ("udp", "udp://127.0.0.1".to_owned()),
@@ -94,8 +94,8 @@ fn an_alarm_reaches_rsyslog_over_every_transport_with_its_structured_data() {
         ("tls", "tls://127.0.0.1".to_owned()),
     ] {
         let policy = dmz_with_alarms(&format!("syslog = \"{target}\"\ntls_ca = \"{folder}/ca.pem\""));
-        let mut daemon = world.daemon(&policy, &[]);
-        world.prove_drops(&tap, 2);
+        let mut daemon = testbed.daemon(&policy, &[]);
+        testbed.prove_drops(&tap, 2);
         eventually("rsyslog has the alarm", || !rsyslog.lines(way).is_empty());
         daemon.end(Signal::SIGTERM);
         let lines = rsyslog.lines(way);
@@ -113,16 +113,16 @@ fn an_alarm_reaches_rsyslog_over_every_transport_with_its_structured_data() {
 #[test]
 fn a_hostile_name_is_one_message_over_every_transport() {
     let _machine = share_machine();
-    let world = World::new();
-    let rsyslog = Rsyslog::start(&world);
-    let ca = world.folder.join("ca.pem").display().to_string();
+    let testbed = Testbed::new();
+    let rsyslog = Rsyslog::start(&testbed);
+    let ca = testbed.folder.join("ca.pem").display().to_string();
     for (way, target) in [
-        ("unix", Target::Unix(world.folder.join("log").display().to_string())),
+        ("unix", Target::Unix(testbed.folder.join("log").display().to_string())),
         ("udp", Target::Udp(local(514))),
         ("tcp", Target::Tcp(local(514))),
         ("tls", Target::Tls(local(6514))),
     ] {
-        world.router.enter(|| {
+        testbed.router.enter(|| {
             let mut sink = Syslog::new(&target, Some(&ca));
             for name in [HOSTILE, "last"] {
                 sink.write(&opened(name)).expect("a message on its way");
@@ -142,10 +142,10 @@ fn a_hostile_name_is_one_message_over_every_transport() {
 #[test]
 fn a_tls_server_that_the_wrong_authority_vouches_for_gets_nothing() {
     let _machine = share_machine();
-    let world = World::new();
-    let rsyslog = Rsyslog::start(&world);
-    let other = world.folder.join("other.pem").display().to_string();
-    let error = world.router.enter(|| {
+    let testbed = Testbed::new();
+    let rsyslog = Rsyslog::start(&testbed);
+    let other = testbed.folder.join("other.pem").display().to_string();
+    let error = testbed.router.enter(|| {
         let mut sink = Syslog::new(&Target::Tls(local(6514)), Some(&other));
         format!("{:#}", sink.write(&opened("web1")).expect_err("a refusal"))
     });
@@ -159,18 +159,18 @@ fn a_tls_server_that_the_wrong_authority_vouches_for_gets_nothing() {
 #[test]
 fn a_log_server_that_is_started_anew_gets_what_was_said_meanwhile() {
     let _machine = share_machine();
-    let world = World::new();
-    let tap = world.tap_internet();
-    let rsyslog = Rsyslog::start(&world);
-    let mut daemon = world.daemon(&dmz_with_alarms("syslog = \"tcp://127.0.0.1\""), &[]);
-    world.prove_drops(&tap, 1);
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let rsyslog = Rsyslog::start(&testbed);
+    let mut daemon = testbed.daemon(&dmz_with_alarms("syslog = \"tcp://127.0.0.1\""), &[]);
+    testbed.prove_drops(&tap, 1);
     eventually("the first alarm is there", || !rsyslog.lines("tcp").is_empty());
     drop(rsyslog);
-    let _ = fs::remove_file(world.folder.join("log"));
+    let _ = fs::remove_file(testbed.folder.join("log"));
     // another kind of drop, so another alarm
-    world.send_from_web(4001, 1);
+    testbed.send_from_web(4001, 1);
     daemon.hear(&["alarm #2 opened"]);
-    let rsyslog = Rsyslog::start(&world);
+    let rsyslog = Rsyslog::start(&testbed);
     let is_second = |line: &String| line.contains("alarm=\"2\"") && line.contains("step=\"opened\"");
     eventually("the second alarm is there", || rsyslog.lines("tcp").iter().any(is_second));
     daemon.end(Signal::SIGTERM);

@@ -1,20 +1,20 @@
 //! What the tracker remembers of what goes to the servers.
 
-use portcullis::reason::Reason::Reply;
+use portcullis::abi::Reason::Reply;
 
-use super::World;
+use super::Testbed;
 use crate::model::{FlowKey, Table};
 use crate::support::dmz::{FAMILIES, V4, V6};
 use crate::support::frame::{self, ACK, FIN, RST, SYN, TCP, UDP};
 
-fn tables(world: &World) -> Vec<Table> {
-    world.model.flows().into_keys().map(|(table, _)| table).collect()
+fn tables(testbed: &Testbed) -> Vec<Table> {
+    testbed.model.flows().into_keys().map(|(table, _)| table).collect()
 }
 
 fn after(frame: &[u8]) -> Vec<Table> {
-    let mut world = World::new();
-    world.gets(frame);
-    tables(&world)
+    let mut testbed = Testbed::new();
+    testbed.gets(frame);
+    tables(&testbed)
 }
 
 #[test]
@@ -68,42 +68,42 @@ fn tags_do_not_hide_an_opening() {
 
 #[test]
 fn each_end_leaves_its_flags() {
-    let mut world = World::new();
+    let mut testbed = Testbed::new();
     let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
-    world.establish(server, peer);
-    let flags = |world: &World| world.model.flows().values().next().expect("a flow").flags;
-    assert_eq!(flags(&world), 0);
-    world.gets(&frame::tcp(peer, server, FIN | ACK));
-    assert_eq!(flags(&world), 2);
-    world.why(&frame::tcp(server, peer, FIN | ACK));
-    assert_eq!(flags(&world), 3);
-    world.gets(&frame::tcp(peer, server, RST));
-    assert_eq!(flags(&world), 11);
-    world.gets(&frame::tcp(peer, server, ACK));
-    assert_eq!(flags(&world), 3, "a reset can be forged");
-    world.why(&frame::tcp(server, peer, RST));
-    assert_eq!(flags(&world), 7);
+    testbed.establish(server, peer);
+    let flags = |testbed: &Testbed| testbed.model.flows().values().next().expect("a flow").flags;
+    assert_eq!(flags(&testbed), 0);
+    testbed.gets(&frame::tcp(peer, server, FIN | ACK));
+    assert_eq!(flags(&testbed), 2);
+    testbed.why(&frame::tcp(server, peer, FIN | ACK));
+    assert_eq!(flags(&testbed), 3);
+    testbed.gets(&frame::tcp(peer, server, RST));
+    assert_eq!(flags(&testbed), 11);
+    testbed.gets(&frame::tcp(peer, server, ACK));
+    assert_eq!(flags(&testbed), 3, "a reset can be forged");
+    testbed.why(&frame::tcp(server, peer, RST));
+    assert_eq!(flags(&testbed), 7);
 }
 
 #[test]
 fn icmp_flows_are_named_by_identifier_and_type() {
-    let mut world = World::new();
-    world.gets(&frame::echo_request(V4.peer, V4.web, 9));
+    let mut testbed = Testbed::new();
+    testbed.gets(&frame::echo_request(V4.peer, V4.web, 9));
     let key = FlowKey { server: V4.web, peer: V4.peer, protocol: 1, server_port: 9, peer_port: 8 };
-    assert!(world.model.flows().contains_key(&(Table::IcmpQueries, key)));
+    assert!(testbed.model.flows().contains_key(&(Table::IcmpQueries, key)));
 }
 
 #[test]
 fn a_new_handshake_of_the_same_four_numbers_replaces_the_old_flow_only_when_complete() {
-    let mut world = World::new();
+    let mut testbed = Testbed::new();
     let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
-    world.establish(server, peer);
-    world.gets(&frame::tcp(peer, server, FIN | ACK));
-    world.gets(&frame::tcp(peer, server, SYN));
-    assert_eq!(tables(&world), [Table::Established, Table::HalfOpen]);
+    testbed.establish(server, peer);
+    testbed.gets(&frame::tcp(peer, server, FIN | ACK));
+    testbed.gets(&frame::tcp(peer, server, SYN));
+    assert_eq!(tables(&testbed), [Table::Established, Table::HalfOpen]);
     // The old one goes on, for the SYN may be forged.
-    assert_eq!(world.why(&frame::tcp(server, peer, ACK)), Reply);
-    world.establish(server, peer);
-    assert_eq!(tables(&world), [Table::Established]);
-    assert_eq!(world.model.flows().values().next().expect("a flow").flags, 0);
+    assert_eq!(testbed.why(&frame::tcp(server, peer, ACK)), Reply);
+    testbed.establish(server, peer);
+    assert_eq!(tables(&testbed), [Table::Established]);
+    assert_eq!(testbed.model.flows().values().next().expect("a flow").flags, 0);
 }

@@ -1,8 +1,8 @@
 //! Step 10's limits.
 
-use portcullis::reason::Reason::{Need, Rate};
+use portcullis::abi::Reason::{Need, Rate};
 
-use super::World;
+use super::Testbed;
 use crate::model::Verdict;
 use crate::support::dmz::{V4, ip};
 use crate::support::frame::{self, ACK, SYN};
@@ -15,11 +15,11 @@ fn mail(needs: &str) -> String {
 }
 
 /// How many SYNs pass before one is over the limit.
-fn burst(world: &mut World, from: &str) -> usize {
+fn burst(testbed: &mut Testbed, from: &str) -> usize {
     let syn = frame::tcp((ip(from), 5000), (V4.peer, 25), SYN);
     let mut passed = 0;
     while passed < 1000 {
-        match world.why(&syn) {
+        match testbed.why(&syn) {
             Need => passed += 1,
             reason => {
                 assert_eq!(reason, Rate);
@@ -32,64 +32,64 @@ fn burst(world: &mut World, from: &str) -> usize {
 
 #[test]
 fn a_burst_of_n_comes_at_once_and_then_n_per_second() {
-    let mut world = World::with(&mail("\"tcp/25 limit 20/s\""));
-    assert_eq!(burst(&mut world, "192.0.2.10"), 20);
-    world.now += super::SECOND / 10;
-    assert_eq!(burst(&mut world, "192.0.2.10"), 2);
-    world.wait(10);
-    assert_eq!(burst(&mut world, "192.0.2.10"), 20);
+    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 20/s\""));
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 20);
+    testbed.now += super::SECOND / 10;
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 2);
+    testbed.wait(10);
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 20);
 }
 
 #[test]
 fn per_minute_means_per_minute() {
-    let mut world = World::with(&mail("\"tcp/25 limit 2/m\""));
-    assert_eq!(burst(&mut world, "192.0.2.10"), 2);
-    world.wait(29);
-    assert_eq!(burst(&mut world, "192.0.2.10"), 0);
-    world.wait(1);
-    assert_eq!(burst(&mut world, "192.0.2.10"), 1);
+    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 2/m\""));
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 2);
+    testbed.wait(29);
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 0);
+    testbed.wait(1);
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 1);
 }
 
 #[test]
 fn a_purse_is_one_servers_and_outlives_the_policy() {
-    let mut world = World::with(&mail("\"tcp/25 limit 5/m\""));
-    assert_eq!(burst(&mut world, "192.0.2.10"), 5);
-    assert_eq!(burst(&mut world, "192.0.2.11"), 0, "the same server");
-    assert_eq!(burst(&mut world, "192.0.2.12"), 5, "another one");
-    world.apply(&mail("\"udp/53\", \"tcp/25 limit 5/m\""));
-    assert_eq!(burst(&mut world, "192.0.2.10"), 0);
-    world.apply(&mail("\"tcp/25 limit 6/m\""));
-    assert_eq!(burst(&mut world, "192.0.2.10"), 6, "another need");
+    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 5/m\""));
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 5);
+    assert_eq!(burst(&mut testbed, "192.0.2.11"), 0, "the same server");
+    assert_eq!(burst(&mut testbed, "192.0.2.12"), 5, "another one");
+    testbed.apply(&mail("\"udp/53\", \"tcp/25 limit 5/m\""));
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 0);
+    testbed.apply(&mail("\"tcp/25 limit 6/m\""));
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 6, "another need");
 }
 
 #[test]
 fn of_several_needs_the_most_generous_counts() {
-    let mut world = World::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24 limit 3/s\""));
-    assert_eq!(burst(&mut world, "192.0.2.10"), 3);
-    let mut world = World::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24\""));
-    assert_eq!(burst(&mut world, "192.0.2.10"), 1000);
+    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24 limit 3/s\""));
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 3);
+    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24\""));
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 1000);
 }
 
 #[test]
 fn segments_of_an_open_connection_cost_nothing() {
-    let mut world = World::with(&mail("\"tcp/25 limit 1/m\""));
+    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 1/m\""));
     for _ in 0..5 {
-        assert!(!world.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
+        assert!(!testbed.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
     }
-    assert_eq!(burst(&mut world, "192.0.2.10"), 1);
-    assert!(!world.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
+    assert_eq!(burst(&mut testbed, "192.0.2.10"), 1);
+    assert!(!testbed.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
 }
 
 #[test]
 fn what_is_over_the_limit_in_observe_spends_nothing() {
     let observing = format!("[policy]\nmode = \"observe\"\n{}", mail("\"tcp/25 limit 1/s\""));
-    let mut world = World::with(&observing);
+    let mut testbed = Testbed::with(&observing);
     let syn = frame::tcp((V4.web, 5000), (V4.peer, 25), SYN);
-    assert_eq!(world.sends(&syn).reason, Need);
+    assert_eq!(testbed.sends(&syn).reason, Need);
     for _ in 0..5 {
-        let outcome = world.sends(&syn);
+        let outcome = testbed.sends(&syn);
         assert_eq!((outcome.reason, outcome.verdict), (Rate, Verdict::WouldDrop));
     }
-    world.wait(1);
-    assert_eq!(world.sends(&syn).reason, Need);
+    testbed.wait(1);
+    assert_eq!(testbed.sends(&syn).reason, Need);
 }

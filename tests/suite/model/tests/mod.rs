@@ -10,8 +10,8 @@ mod replies;
 mod sources;
 mod timeouts;
 
+use portcullis::abi::Reason;
 use portcullis::policy::{Policy, parse};
-use portcullis::reason::Reason;
 
 use super::{Model, Outcome, Verdict};
 use crate::support::dmz;
@@ -23,7 +23,7 @@ pub const SECOND: u64 = 1_000_000_000;
 pub const SERVER_NUMBER: u32 = 0xffff_fffe;
 
 /// A model and its clock.
-pub struct World {
+pub struct Testbed {
     pub model: Model,
     pub now: u64,
 }
@@ -32,22 +32,22 @@ pub fn policy(text: &str) -> Policy {
     parse(text, "test.toml").expect("a policy")
 }
 
-impl World {
+impl Testbed {
     /// The usual DMZ, long after the gate came down.
-    pub fn new() -> World {
-        World::with(dmz::POLICY)
+    pub fn new() -> Testbed {
+        Testbed::with(dmz::POLICY)
     }
 
     /// The usual DMZ with one more line in `[policy]`.
-    pub fn setting(line: &str) -> World {
-        World::with(&dmz::POLICY.replacen("[policy]", &format!("[policy]\n{line}"), 1))
+    pub fn setting(line: &str) -> Testbed {
+        Testbed::with(&dmz::POLICY.replacen("[policy]", &format!("[policy]\n{line}"), 1))
     }
 
-    pub fn with(text: &str) -> World {
-        let mut world = World { model: Model::new(), now: 1_000_000 * SECOND };
-        world.apply(text);
-        world.wait(100_000);
-        world
+    pub fn with(text: &str) -> Testbed {
+        let mut testbed = Testbed { model: Model::new(), now: 1_000_000 * SECOND };
+        testbed.apply(text);
+        testbed.wait(100_000);
+        testbed
     }
 
     pub fn apply(&mut self, text: &str) {

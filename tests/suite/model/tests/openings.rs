@@ -1,10 +1,10 @@
 //! Steps 10, 11 and 16 to 18: what servers open, and the books.
 
-use portcullis::reason::Reason::{
+use portcullis::abi::Reason::{
     Backscatter, Destination, Need, NewFlow, NoFlow, OwnConnection, Protocol, Reply, UnlistedService,
 };
 
-use super::{World, policy};
+use super::{Testbed, policy};
 use crate::model::LedgerKey;
 use crate::support::dmz::{self, FAMILIES, V4, V6};
 use crate::support::frame::{self, ACK, ICMP, ICMPV6, RST, SYN};
@@ -12,79 +12,79 @@ use crate::support::frame::{self, ACK, ICMP, ICMPV6, RST, SYN};
 #[test]
 fn a_need_has_protocol_port_and_destination() {
     for family in FAMILIES {
-        let mut world = World::new();
-        assert_eq!(world.why(&frame::udp((family.web, 5000), (family.loghost, 514))), Need);
-        assert_eq!(world.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), SYN)), Need);
-        assert_eq!(world.why(&frame::udp((family.web, 5000), (family.peer, 514))), Destination);
-        assert_eq!(world.why(&frame::udp((family.web, 5000), (family.loghost, 515))), NewFlow);
-        assert_eq!(world.why(&frame::tcp((family.web, 5000), (family.loghost, 514), SYN)), NewFlow);
-        assert_eq!(world.why(&frame::udp((family.ns, 5000), (family.loghost, 514))), NewFlow);
-        assert_eq!(world.why(&frame::echo_request(family.web, family.peer, 9)), NewFlow);
-        assert_eq!(world.why(&frame::raw_ip(family.web, family.peer, 47, &[0; 4])), Protocol);
+        let mut testbed = Testbed::new();
+        assert_eq!(testbed.why(&frame::udp((family.web, 5000), (family.loghost, 514))), Need);
+        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), SYN)), Need);
+        assert_eq!(testbed.why(&frame::udp((family.web, 5000), (family.peer, 514))), Destination);
+        assert_eq!(testbed.why(&frame::udp((family.web, 5000), (family.loghost, 515))), NewFlow);
+        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.loghost, 514), SYN)), NewFlow);
+        assert_eq!(testbed.why(&frame::udp((family.ns, 5000), (family.loghost, 514))), NewFlow);
+        assert_eq!(testbed.why(&frame::echo_request(family.web, family.peer, 9)), NewFlow);
+        assert_eq!(testbed.why(&frame::raw_ip(family.web, family.peer, 47, &[0; 4])), Protocol);
     }
 }
 
 #[test]
 fn a_servers_own_connection_goes_on_towards_its_needs_port() {
     for family in FAMILIES {
-        let mut world = World::new();
+        let mut testbed = Testbed::new();
         for flags in [ACK, RST, SYN | ACK] {
             let segment = frame::tcp((family.ns, 5000), (family.peer, 53), flags);
-            assert_eq!(world.why(&segment), OwnConnection);
+            assert_eq!(testbed.why(&segment), OwnConnection);
         }
-        assert_eq!(world.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), ACK)), OwnConnection);
-        assert_eq!(world.why(&frame::tcp((family.web, 5000), (family.peer, 6514), ACK)), NoFlow);
+        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), ACK)), OwnConnection);
+        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.peer, 6514), ACK)), NoFlow);
     }
 }
 
 #[test]
 fn a_bind_shell_does_not_hide_behind_a_needs_port() {
     for family in FAMILIES {
-        let mut world = World::new();
-        world.gets(&frame::tcp((family.peer, 53), (family.ns, 5000), SYN));
+        let mut testbed = Testbed::new();
+        testbed.gets(&frame::tcp((family.peer, 53), (family.ns, 5000), SYN));
         let answer = frame::tcp((family.ns, 5000), (family.peer, 53), SYN | ACK);
-        assert_eq!(world.why(&answer), UnlistedService);
+        assert_eq!(testbed.why(&answer), UnlistedService);
     }
 }
 
 #[test]
 fn a_reply_comes_before_a_need() {
-    let mut world = World::new();
-    world.gets(&frame::udp((V4.peer, 53), (V4.ns, 53)));
-    assert_eq!(world.why(&frame::udp((V4.ns, 53), (V4.peer, 53))), Reply);
+    let mut testbed = Testbed::new();
+    testbed.gets(&frame::udp((V4.peer, 53), (V4.ns, 53)));
+    assert_eq!(testbed.why(&frame::udp((V4.ns, 53), (V4.peer, 53))), Reply);
 }
 
 #[test]
 fn needs_of_other_protocols_and_icmp_types_hold() {
-    let mut world = World::with(
+    let mut testbed = Testbed::with(
         "[roles.vpn]\nout = [\"gre to 203.0.113.0/24\", \"icmp/echo-request\", \"icmpv6\", \"sctp/7\"]\n\
          [servers.one]\naddresses = [\"192.0.2.10\", \"2001:db8:1::10\"]\nroles = [\"vpn\"]\n",
     );
-    assert_eq!(world.why(&frame::raw_ip(V4.web, V4.peer, 47, &[])), Need);
-    assert_eq!(world.why(&frame::raw_ip(V4.web, V4.loghost, 47, &[])), Destination);
-    assert_eq!(world.why(&frame::raw_ip(V4.web, V4.peer, 50, &[])), Protocol);
-    assert_eq!(world.why(&frame::echo_request(V4.web, V4.peer, 1)), Need);
-    assert_eq!(world.why(&frame::icmp(V4.web, V4.peer, (13, 0), [0; 4], &[])), NewFlow);
-    assert_eq!(world.why(&frame::echo_request(V6.web, V6.peer, 1)), Need);
+    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 47, &[])), Need);
+    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.loghost, 47, &[])), Destination);
+    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 50, &[])), Protocol);
+    assert_eq!(testbed.why(&frame::echo_request(V4.web, V4.peer, 1)), Need);
+    assert_eq!(testbed.why(&frame::icmp(V4.web, V4.peer, (13, 0), [0; 4], &[])), NewFlow);
+    assert_eq!(testbed.why(&frame::echo_request(V6.web, V6.peer, 1)), Need);
     // The ICMP of the other family is nobody's.
-    assert_eq!(world.why(&frame::raw_ip(V4.web, V4.peer, ICMPV6, &[0; 8])), Protocol);
-    assert_eq!(world.why(&frame::raw_ip(V6.web, V6.peer, ICMP, &[8, 0, 0, 0, 0, 0, 0, 0])), Protocol);
+    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, ICMPV6, &[0; 8])), Protocol);
+    assert_eq!(testbed.why(&frame::raw_ip(V6.web, V6.peer, ICMP, &[8, 0, 0, 0, 0, 0, 0, 0])), Protocol);
     let sctp = |port: u8| [0, 9, 0, port, 0, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(world.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(7))), Need);
-    assert_eq!(world.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(8))), Protocol);
+    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(7))), Need);
+    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(8))), Protocol);
 }
 
 #[test]
 fn a_quiet_need_raises_no_alarm_about_what_is_new() {
     for family in FAMILIES {
-        let mut world = World::new();
+        let mut testbed = Testbed::new();
         for (port, quiet) in [(137, true), (138, true), (139, false), (5353, true)] {
-            let outcome = world.sends(&frame::udp((family.web, port), (family.peer, port)));
+            let outcome = testbed.sends(&frame::udp((family.web, port), (family.peer, port)));
             assert_eq!((outcome.reason, outcome.quiet), (NewFlow, quiet), "{port}");
         }
-        let outcome = world.sends(&frame::udp((family.ns, 137), (family.peer, 137)));
+        let outcome = testbed.sends(&frame::udp((family.ns, 137), (family.peer, 137)));
         assert!(!outcome.quiet, "another server's role");
-        let outcome = world.sends(&frame::tcp((family.web, 137), (family.peer, 137), SYN));
+        let outcome = testbed.sends(&frame::tcp((family.web, 137), (family.peer, 137), SYN));
         assert!(!outcome.quiet, "another protocol");
     }
 }
@@ -93,29 +93,29 @@ fn a_quiet_need_raises_no_alarm_about_what_is_new() {
 fn the_deciding_needs_are_named_by_their_lines() {
     let line =
         |text: &str| 1 + dmz::POLICY.lines().position(|line| line.contains(text)).expect("a line") as u32;
-    let mut world = World::new();
-    let outcome = world.sends(&frame::udp((V4.web, 5000), (V4.loghost, 514)));
+    let mut testbed = Testbed::new();
+    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.loghost, 514)));
     assert_eq!(outcome.needs, [line("udp/514")]);
-    let outcome = world.sends(&frame::udp((V4.web, 5000), (V4.peer, 514)));
+    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.peer, 514)));
     assert_eq!(outcome.needs, [line("udp/514")]);
-    let outcome = world.sends(&frame::udp((V4.web, 5000), (V4.peer, 137)));
+    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.peer, 137)));
     assert_eq!(outcome.needs, [line("quiet")]);
-    let outcome = world.sends(&frame::udp((V4.web, 5000), (V4.peer, 99)));
+    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.peer, 99)));
     assert!(outcome.needs.is_empty());
-    world.half_open((V4.web, 22), (V4.bastion, 4000));
-    let outcome = world.sends(&frame::tcp((V4.web, 22), (V4.bastion, 4000), ACK));
+    testbed.half_open((V4.web, 22), (V4.bastion, 4000));
+    let outcome = testbed.sends(&frame::tcp((V4.web, 22), (V4.bastion, 4000), ACK));
     assert_eq!(outcome.needs, [line("management")]);
 }
 
 #[test]
 fn every_drop_is_in_the_books_by_its_kind() {
-    let mut world = World::new();
+    let mut testbed = Testbed::new();
     let drop = frame::udp((V4.web, 5000), (V4.peer, 99));
     let pass = frame::udp((V4.web, 5000), (V4.loghost, 514));
     let reset = frame::tcp((V4.web, 80), (V4.peer, 4000), RST);
     let segment = frame::tcp((V4.web, 80), (V4.peer, 4000), ACK);
     for frame in [&drop, &drop, &pass, &reset, &segment] {
-        world.sends(frame);
+        testbed.sends(frame);
     }
     let key = |protocol, port, reason, own_port| LedgerKey {
         server: Some("web1".into()),
@@ -132,10 +132,10 @@ fn every_drop_is_in_the_books_by_its_kind() {
         (key(6, 80, NoFlow, true), (1, length(&segment))),
         (key(17, 99, NewFlow, false), (2, 2 * length(&drop))),
     ];
-    assert_eq!(world.model.ledger(), expected.into());
-    assert_eq!(world.model.counters()[&(NewFlow, false)], (2, 2 * length(&drop)));
-    assert_eq!(world.model.counters()[&(Need, false)], (1, length(&pass)));
+    assert_eq!(testbed.model.ledger(), expected.into());
+    assert_eq!(testbed.model.counters()[&(NewFlow, false)], (2, 2 * length(&drop)));
+    assert_eq!(testbed.model.counters()[&(Need, false)], (1, length(&pass)));
     // A new policy keeps them.
-    world.model.apply(&policy(dmz::POLICY), world.now);
-    assert_eq!(world.model.ledger().len(), 3);
+    testbed.model.apply(&policy(dmz::POLICY), testbed.now);
+    assert_eq!(testbed.model.ledger().len(), 3);
 }

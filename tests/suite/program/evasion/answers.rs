@@ -1,6 +1,6 @@
 //! ICMP: errors whose quotes are forged, and answers to nothing.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, passes, web};
 use crate::support::dmz::{Family, V4, V6, ip};

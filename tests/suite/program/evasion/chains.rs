@@ -1,6 +1,6 @@
 //! IPv6 extension headers: chains of every length, in every order.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, classes, drops, forbidden, passes, question};
 use crate::support::dmz::V6;

@@ -1,6 +1,6 @@
 //! Fragments: ports read where there are none, and headers rewritten by what overlaps them.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, forbidden, passes, question, web};
 use crate::support::dmz::{Family, V4, V6};
@@ -18,7 +18,7 @@ classes! {
     a_fragment_of_no_possible_place_is_malformed: "Impossible places", list_places;
 }
 
-type Place = (u16, u16, bool);
+type GatePlace = (u16, u16, bool);
 
 fn datagram((from, to): (Endpoint, Endpoint)) -> Vec<u8> {
     udp_datagram(from, to, &[0; 16])
@@ -29,7 +29,7 @@ fn segment((from, to): (Endpoint, Endpoint), flags: u8) -> Vec<u8> {
 }
 
 /// A fragment of the name server's to a peer.
-fn piece(family: Family, protocol: u8, place: Place, content: &[u8]) -> Vec<u8> {
+fn piece(family: Family, protocol: u8, place: GatePlace, content: &[u8]) -> Vec<u8> {
     fragment(family.ns, family.peer, protocol, place, content)
 }
 

@@ -1,6 +1,6 @@
 //! TCP from the wrong end.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, forbidden, passes, question, web};
 use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp, tcp_numbered, udp};

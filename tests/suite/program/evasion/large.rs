@@ -1,6 +1,6 @@
 //! Frames of more than one buffer: what a test run gives in pieces when they are larger than a page.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, forbidden, passes, question, web};
 use crate::support::dmz::V6;

@@ -1,6 +1,6 @@
 //! Lengths that lie, and padding that is no header.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, forbidden, passes, question, web};
 use crate::support::dmz::{Family, V4, V6};

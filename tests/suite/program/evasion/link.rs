@@ -1,6 +1,6 @@
 //! Below IP: EtherTypes, and what lies under tags.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, classes, drops, forbidden, passes, question};
 use crate::support::dmz::{V4, V6};

@@ -1,6 +1,6 @@
 //! Every protocol number, and what carries packets within packets.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, passes, question};
 use crate::support::dmz::{Family, V4, V6};

@@ -1,6 +1,6 @@
 //! Packets that say themselves which way they want to go, and sources that are not the sender's.
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, forbidden, passes, question, web};
 use crate::support::dmz::{V4, V6, ip};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portcullis::reason::Reason;
+use portcullis::abi::Reason;
 
 use super::table::{Row, Script, classes, drops, passes, web};
 use crate::support::dmz::{Family, POLICY, V4, V6, ip};

@@ -1,11 +1,11 @@
 //! What the suite is made of: classes of evasion, each with rows that are played against a gate.
 
+use portcullis::abi::Reason;
 use portcullis::gate::Verdict;
-use portcullis::reason::Reason;
 
-use crate::support::bench::Bench;
 use crate::support::dmz::{FAMILIES, Family, POLICY};
 use crate::support::frame::{ACK, Endpoint, SYN, tcp_numbered};
+use crate::support::test_gate::TestGate;
 
 /// One idea of how to get past a gate.
 pub struct Class {
@@ -79,7 +79,7 @@ impl Script {
         }
     }
 
-    fn play(&self, bench: &Bench) {
+    fn play(&self, bench: &TestGate) {
         bench.forget_flows();
         for step in &self.0 {
             match step {
@@ -152,7 +152,7 @@ pub fn play(class: &Class) {
     for verdict in [Verdict::Pass, Verdict::Drop] {
         assert!(rows.iter().any(|row| row.outcome().0 == verdict), "{}: no {verdict:?}", class.name);
     }
-    let bench = Bench::dmz();
+    let bench = TestGate::dmz();
     for row in rows {
         println!("{}: {}", class.name, row.frame); // shown when what follows fails
         row.scripts.iter().for_each(|script| script.play(&bench));

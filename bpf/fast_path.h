@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The short way through, for what a busy day is made of: connections that a server opens, or a
+ * worm on it, to the same ports again and again, and answers in flows that peers
+ * have opened. Whatever is found here is what parse_frame() and decide() would
+ * find, and everything else is left to them. docs/performance.md says what it is worth.
+ */
+#ifndef PORTCULLIS_FAST_PATH_H
+#define PORTCULLIS_FAST_PATH_H
+
+#include "account.h"
+
+/* A TCP segment or UDP datagram without tags, options, extension headers or
+ * fragments, all of its headers in the linear part.
+ */
+struct plain_frame {
+	struct address source;
+	struct address destination;
+	__u64 source_mac; /* see read_mac() */
+	__be16 source_port_be;
+	__be16 destination_port_be;
+	__u8 protocol;
+	__u8 tcp_flags;
+};
+
+struct fast_path {
+	struct plain_frame plain;
+	struct flow_key key;
+	struct policy policy;
+};
+
+/* The transport header at `from`, with `left` bytes of the IP packet from there on. */
+static __always_inline bool read_plain_transport(void *from, void *end, __u32 left,
+						 struct plain_frame *plain)
+{
+	if (plain->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = from;
+		__u32 header;
+
+		if (from + sizeof(*tcp) > end)
+			return false;
+		header = tcp->doff * 4;
+		plain->tcp_flags = ((__u8 *)tcp)[13];
+		if (header < sizeof(*tcp) || header > left || are_bogus_tcp_flags(plain->tcp_flags))
+			return false;
+		plain->source_port_be = tcp->source;
+		plain->destination_port_be = tcp->dest;
+		return true;
+	}
+	if (plain->protocol == IPPROTO_UDP) {
+		struct udphdr *udp = from;
+		__u32 length;
+
+		if (from + sizeof(*udp) > end)
+			return false;
+		length = bpf_ntohs(udp->len);
+		if (length < sizeof(*udp) || length > left)
+			return false;
+		plain->tcp_flags = 0;
+		plain->source_port_be = udp->source;
+		plain->destination_port_be = udp->dest;
+		return true;
+	}
+	return false;
+}
+
+static __always_inline bool read_plain(struct xdp_md *ctx, struct plain_frame *plain)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 linear = end - data;
+	struct ethhdr *eth = data;
+	__u32 bytes;
+
+	if (data + sizeof(*eth) + sizeof(struct iphdr) > end)
+		return false;
+	plain->source_mac = read_mac(eth->h_source);
+
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data + sizeof(*eth);
+
+		bytes = bpf_ntohs(ip->tot_len);
+		if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(0x3fff) ||
+		    bytes < sizeof(*ip) || sizeof(*eth) + bytes > linear)
+			return false;
+		map_ipv4(&plain->source, ip->saddr);
+		map_ipv4(&plain->destination, ip->daddr);
+		plain->protocol = ip->protocol;
+		return read_plain_transport(ip + 1, end, bytes - sizeof(*ip), plain);
+	}
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data + sizeof(*eth);
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		bytes = bpf_ntohs(ip->payload_len);
+		if (ip->version != 6 || sizeof(*eth) + sizeof(*ip) + bytes > linear)
+			return false;
+		__builtin_memcpy(&plain->source, &ip->saddr, sizeof(plain->source));
+		__builtin_memcpy(&plain->destination, &ip->daddr, sizeof(plain->destination));
+		if (is_mapped_ipv4(&plain->source) || is_mapped_ipv4(&plain->destination))
+			return false;
+		plain->protocol = ip->nexthdr;
+		return read_plain_transport(ip + 1, end, bytes, plain);
+	}
+	return false;
+}
+
+/* Counts a drop in its row. False: the row is due for a sample, which is account()'s to send. */
+static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_frame *plain,
+					struct ledger_row *row, union cached_result found,
+					__u64 now_ns)
+{
+	__u32 index = found.reason, bytes;
+	struct counter *counter = bpf_map_lookup_elem(&counters, &index);
+
+	if (!counter || (!found.quiet && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS))
+		return false;
+	if (found.rest)
+		add_statistic(STATISTIC_LEDGER_FULL, 1);
+	bytes = frame_length(ctx, HOOK_XDP);
+	add_to_row(row, &plain->source, &plain->destination, bytes, now_ns);
+	add_to_counter(counter, bytes);
+	return true;
+}
+
+/* An opening to a port that no need of its server knows, by a server for which the ledger
+ * has no further row? False: that is not known. On a stack of its own: the filter's is full.
+ */
+static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_frame *plain,
+					 const struct policy *policy, __u32 epoch, __u64 now_ns)
+{
+	struct ledger_key kind = {
+		.port = bpf_ntohs(plain->destination_port_be),
+		.protocol = IPPROTO_TCP,
+		.reason = REASON_NEW_FLOW,
+	};
+	union cached_result found = { .reason = REASON_NEW_FLOW, .rest = 1 };
+	const struct cached_quota *spent = locate_cached_quota(&plain->source);
+	struct ledger_row *row;
+	__u32 number, profile, ranges;
+
+	if (!spent)
+		return false;
+	number = *(volatile __u32 *)&spent->row;
+	barrier();
+	kind.server = spent->server;
+	profile = spent->profile;
+	ranges = spent->ranges;
+	barrier();
+	if (spent->epoch != epoch || !same_address(&spent->source, &plain->source))
+		return false;
+	barrier();
+	if (*(volatile __u32 *)&spent->row != number)
+		return false;
+
+	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
+		return false;
+	row = bpf_map_lookup_elem(&ledger_rows, &number);
+	return row && count_again(ctx, plain, row, found, now_ns);
+}
+
+/* The verdict on an opening that was found before, or -1. */
+static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_frame *plain,
+				       const struct policy *policy, __u32 epoch, __u64 now_ns)
+{
+	__u16 port = bpf_ntohs(plain->destination_port_be);
+	union cached_result found;
+	struct ledger_row *row;
+	__u32 number;
+
+	if (!find_cached(&plain->source, plain->source_mac, port, epoch, &found)) {
+		/* first, for who calls every port is seldom found in the other places */
+		if (drop_over_quota(ctx, plain, policy, epoch, now_ns))
+			return XDP_DROP;
+		found.word = search_places(&plain->source, plain->source_mac, port, epoch);
+		if (!found.word)
+			return -1;
+	}
+
+	if (found.reason == REASON_NEED) {
+		__u32 index = REASON_NEED;
+		struct counter *counter = bpf_map_lookup_elem(&counters, &index);
+
+		/* asked each time: a quarantine counts from its first write on, and the
+		 * epoch changes with its last
+		 */
+		if (!counter || find_quarantine(found.number, now_ns))
+			return -1;
+		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
+		return XDP_PASS;
+	}
+
+	number = found.number;
+	row = bpf_map_lookup_elem(&ledger_rows, &number);
+	if (!row)
+		return -1;
+	/* it may have run out */
+	if (found.reason == REASON_QUARANTINED && !find_quarantine(row->kind.server, now_ns))
+		return -1;
+	return count_again(ctx, plain, row, found, now_ns) ? XDP_DROP : -1;
+}
+
+/* Is it an answer in a flow that the live policy permits, as it stands in the
+ * table? Then the flow has been touched, as touch_flow() would. `assume` learns
+ * when there is none.
+ */
+static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *fast,
+				       const struct policy *policy, __u64 now_ns, __u32 *assume)
+{
+	const struct plain_frame *plain = &fast->plain;
+	struct flow_key *key = &fast->key;
+	bool tcp = plain->protocol == IPPROTO_TCP;
+	__u32 index = REASON_REPLY;
+	struct counter *counter;
+	struct flow *flow;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->server = plain->source;
+	key->peer = plain->destination;
+	key->server_port_be = plain->source_port_be;
+	key->peer_port_be = plain->destination_port_be;
+	key->protocol = plain->protocol;
+	if (tcp)
+		flow = bpf_map_lookup_elem(&established, key);
+	else
+		flow = bpf_map_lookup_elem(&datagrams, key);
+	if (!flow) {
+		*assume = ASSUME_NO_FLOW;
+		return false;
+	}
+	if (!is_alive(flow, plain->protocol, now_ns) || flow->generation != policy->generation ||
+	    !flow->server)
+		return false;
+	if (!(flow->rule & RULE_MANAGEMENT) && find_quarantine(flow->server, now_ns))
+		return false;
+	counter = bpf_map_lookup_elem(&counters, &index);
+	if (!counter)
+		return false;
+	add_to_counter(counter, frame_length(ctx, HOOK_XDP));
+	if (!tcp)
+		add_flow_flags(flow, FLOW_ANSWERED);
+	if (!tcp || !(flow->flags & FLOW_RST_PEER))
+		refresh_flow(flow, now_ns);
+	return true;
+}
+
+/* XDP_DROP or XDP_PASS, or -1: the long way. `assume` is for decide(), `epoch` for account(). */
+static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *fast,
+					 struct cpu *cpu, __u64 now_ns, __u32 *assume,
+					 __u32 *epoch)
+{
+	const struct plain_frame *plain = &fast->plain;
+	struct policy *policy = &fast->policy;
+
+	*policy = live_policy();
+	if (!policy->generation)
+		return -1;
+	if (plain->protocol == IPPROTO_TCP && plain->tcp_flags & TCP_SYN) {
+		if (plain->tcp_flags & TCP_ACK)
+			return -1;
+		*epoch = read_epoch(cpu, policy);
+		return *epoch ? lookup_cached(ctx, plain, policy, *epoch, now_ns) : -1;
+	}
+	/* what a server's MAC and VLAN are is the server's to say; ends of flows are rare */
+	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
+	    plain->tcp_flags & (TCP_FIN | TCP_RST))
+		return -1;
+	return pass_reply(ctx, fast, policy, now_ns, assume) ? XDP_PASS : -1;
+}
+
+#endif

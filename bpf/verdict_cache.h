@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What each CPU has found out before and need not find again, as long as policy and
+ * quarantines are what they were. fast_path.h reads it, account.h writes it.
+ *
+ * A packet may be interrupted by another one on its CPU (a test run is, by the
+ * network). Hence the order of reads and writes here: an entry is written between
+ * two writes of its epoch, what it says is read before its key and again after it, and who
+ * finds another one at writing writes nothing.
+ */
+#ifndef PORTCULLIS_VERDICT_CACHE_H
+#define PORTCULLIS_VERDICT_CACHE_H
+
+#include "policy.h"
+
+static const __u64 GOLDEN_RATIO = 0x9e3779b97f4a7c15ULL;
+
+static __always_inline struct cpu *find_cpu(void)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&cpus, &only);
+}
+
+/* CLOCK_MONOTONIC, as CLOCK_MONOTONIC_COARSE has it: up to two ticks old. */
+static __always_inline __u64 read_clock(struct cpu *cpu)
+{
+	__u64 tick = bpf_jiffies64();
+
+	if (!cpu)
+		return bpf_ktime_get_coarse_ns();
+	if (cpu->tick != tick) {
+		cpu->now_ns = bpf_ktime_get_coarse_ns();
+		/* in this order: what interrupts us here must not take the old time for new */
+		barrier();
+		cpu->tick = tick;
+	}
+	return cpu->now_ns;
+}
+
+/* The epoch of this CPU: another one whenever policy or quarantines are not those that
+ * it was for. 0: nothing can be known. To be read before anything is asked that
+ * shall be kept under it.
+ */
+static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *policy)
+{
+	__u32 changes = read_state(STATE_QUARANTINE_CHANGES), epoch;
+
+	if (!cpu || !policy->generation)
+		return 0;
+	epoch = *(volatile __u32 *)&cpu->epoch;
+	barrier();
+	if (cpu->generation == policy->generation && cpu->quarantine_changes == changes) {
+		barrier();
+		/* unless a packet in between has begun the one that it compares with */
+		if (*(volatile __u32 *)&cpu->epoch == epoch)
+			return epoch;
+	}
+	epoch = *(volatile __u32 *)&cpu->epoch + 1;
+	*(volatile __u32 *)&cpu->epoch = epoch;
+	barrier();
+	cpu->generation = policy->generation;
+	cpu->quarantine_changes = changes;
+	return epoch;
+}
+
+/* False: a packet that this one interrupts is writing. */
+static __always_inline bool begin_write(struct cpu *cpu)
+{
+	if (*(volatile __u32 *)&cpu->writes)
+		return false;
+	*(volatile __u32 *)&cpu->writes = 1;
+	barrier();
+	return true;
+}
+
+static __always_inline void end_write(struct cpu *cpu)
+{
+	barrier();
+	*(volatile __u32 *)&cpu->writes = 0;
+}
+
+static __always_inline __u64 hash_address(const struct address *address)
+{
+	const __be32 *word_be = address->word_be;
+	/* multiplied by the golden ratio, so that the upper bits depend on all */
+	__u64 hash = ((__u64)word_be[0] << 32 | word_be[1]) * GOLDEN_RATIO;
+
+	hash = (hash ^ ((__u64)word_be[2] << 32 | word_be[3])) * GOLDEN_RATIO;
+	return hash ^ hash >> 32;
+}
+
+/* ---- openings --------------------------------------------------------- */
+
+static __always_inline __u64 hash_opening(const struct address *source, __u16 port)
+{
+	return (hash_address(source) ^ port) * GOLDEN_RATIO;
+}
+
+static __always_inline struct verdict_bucket *locate_bucket(__u64 hash)
+{
+	__u64 part = read_state(STATE_VERDICT_CACHE);
+	__u32 index = bpf_get_smp_processor_id() * (__u32)(part >> 32) +
+		      ((__u32)(hash >> 40) & (__u32)part);
+
+	return bpf_map_lookup_elem(&verdict_cache, &index);
+}
+
+static __always_inline __u64 read_mac(const __u8 *bytes)
+{
+	__u64 mac = 0;
+
+	for (int i = 0; i < ETH_ALEN; i++)
+		mac = mac << 8 | bytes[i];
+	return mac;
+}
+
+static __always_inline __u64 join_sender(__u64 mac, __u16 port)
+{
+	return mac << 16 | port;
+}
+
+static __always_inline bool match_opening(const struct cached_verdict *known,
+					  const struct address *source, __u64 sender,
+					  __u32 epoch, union cached_result *found)
+{
+	found->word = *(volatile __u32 *)&known->found.word;
+	barrier();
+	if (known->epoch != epoch || known->sender != sender ||
+	    !same_address(&known->source, source))
+		return false;
+	barrier();
+	return found->word == *(volatile __u32 *)&known->found.word;
+}
+
+/* The places of an entry in the order in which an opening looks for its own: each
+ * begins at another one, and nearly always ends there.
+ */
+static __always_inline struct cached_verdict *next_place(struct verdict_bucket *known, __u64 hash,
+							__u32 step)
+{
+	return &known->places[((__u32)(hash >> 32) + step) & (VERDICTS_PER_BUCKET - 1)];
+}
+
+/* What is found behind the first place, or 0. On a stack of its own: the filter's is full. */
+static __noinline __u32 search_places(const struct address *source, __u64 source_mac, __u16 port,
+				      __u32 epoch)
+{
+	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
+	struct verdict_bucket *known = locate_bucket(hash);
+	union cached_result found;
+
+	if (!known)
+		return 0;
+	for (__u32 step = 1; step < VERDICTS_PER_BUCKET; step++)
+		if (match_opening(next_place(known, hash, step), source, sender, epoch, &found))
+			return found.word;
+	return 0;
+}
+
+/* Only in the first place: search_places() is for the others. */
+static __always_inline bool find_cached(const struct address *source, __u64 source_mac, __u16 port,
+					 __u32 epoch, union cached_result *found)
+{
+	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
+	struct verdict_bucket *known = locate_bucket(hash);
+
+	return known && match_opening(next_place(known, hash, 0), source, sender, epoch, found);
+}
+
+/* `found` as union cached_result has it. On a stack of its own, as above. */
+static __noinline int store_cached(const struct packet *packet, __u32 epoch, __u32 found)
+{
+	__u64 hash = hash_opening(&packet->source, packet->destination_port);
+	__u64 sender = join_sender(read_mac(packet->source_mac), packet->destination_port);
+	struct verdict_bucket *known = locate_bucket(hash);
+	struct cached_verdict *place;
+	struct cpu *cpu = find_cpu();
+	union cached_result before;
+
+	if (!known || !cpu || !begin_write(cpu))
+		return 0;
+	/* its own; else the first that is free, and where none is, the first */
+	place = next_place(known, hash, 0);
+	for (int step = VERDICTS_PER_BUCKET - 1; step >= 0; step--) {
+		struct cached_verdict *other = next_place(known, hash, step);
+
+		if (other->epoch != epoch)
+			place = other;
+	}
+	for (int step = 0; step < VERDICTS_PER_BUCKET; step++) {
+		struct cached_verdict *other = next_place(known, hash, step);
+
+		if (match_opening(other, &packet->source, sender, epoch, &before))
+			place = other;
+	}
+	*(volatile __u32 *)&place->epoch = 0;
+	barrier();
+	place->source = packet->source;
+	place->sender = sender;
+	*(volatile __u32 *)&place->found.word = found;
+	barrier();
+	*(volatile __u32 *)&place->epoch = epoch;
+	end_write(cpu);
+	return 0;
+}
+
+/* ---- shares of the ledger --------------------------------------------- */
+
+static __always_inline struct cached_quota *locate_cached_quota(const struct address *source)
+{
+	__u32 index = bpf_get_smp_processor_id() * QUOTA_CACHE_PER_CPU +
+		      ((hash_address(source) >> 40) & (QUOTA_CACHE_PER_CPU - 1));
+
+	return bpf_map_lookup_elem(&quota_cache, &index);
+}
+
+static __always_inline void cache_spent_quota(const struct address *source,
+					     const struct server *server, __u32 row, __u32 epoch)
+{
+	struct cached_quota *spent = locate_cached_quota(source);
+	struct cpu *cpu = find_cpu();
+
+	if (!spent || !cpu || !begin_write(cpu))
+		return;
+	*(volatile __u32 *)&spent->epoch = 0;
+	barrier();
+	spent->source = *source;
+	spent->server = server->id;
+	spent->profile = server->profile;
+	spent->ranges = server->flags & SERVER_RANGES;
+	*(volatile __u32 *)&spent->row = row;
+	barrier();
+	*(volatile __u32 *)&spent->epoch = epoch;
+	end_write(cpu);
+}
+
+/* ---- kinds that have a row -------------------------------------------- */
+
+static __always_inline __u64 *locate_bloom_word(const struct ledger_key *kind, __u64 *bits)
+{
+	__u64 hash = (__u64)kind->server << 32 | (__u32)kind->port << 16 |
+		     (__u32)kind->protocol << 8 | kind->reason;
+	__u32 index;
+
+	hash = (hash ^ (__u64)kind->flags << 56) * GOLDEN_RATIO;
+	*bits = 1ULL << (hash >> 58) | 1ULL << ((hash >> 52) & 63);
+	index = (hash >> 20) & read_state(STATE_LEDGER_BLOOM_MASK);
+	return bpf_map_lookup_elem(&ledger_bloom, &index);
+}
+
+static __always_inline void add_to_bloom(const struct ledger_key *kind)
+{
+	__u64 bits, *word = locate_bloom_word(kind, &bits);
+
+	if (word)
+		__sync_fetch_and_or(word, bits);
+}
+
+/* False: it has no row for certain. */
+static __always_inline bool may_have_row(const struct ledger_key *kind)
+{
+	__u64 bits, *word = locate_bloom_word(kind, &bits);
+
+	return !word || (*word & bits) == bits;
+}
+
+#endif

@@ -1,0 +1,64 @@
+//! Addresses as the maps have them: IPv6 in network byte order, IPv4 mapped into it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::types::address;
+
+/// The bits of `::ffff:0:0/96`, before an IPv4 prefix.
+const MAPPED_BITS: u32 = 96;
+
+pub fn to_address(ip: IpAddr) -> address {
+    let octets = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    let mut address = address::default();
+    for (word, bytes) in address.word_be.iter_mut().zip(octets.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    address
+}
+
+/// The address that a map holds; `None` for the all-zero one of a frame without addresses.
+pub fn from_address(address: &address) -> Option<IpAddr> {
+    let mut octets = [0_u8; 16];
+    for (bytes, word) in octets.chunks_exact_mut(4).zip(address.word_be) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    let ip = Ipv6Addr::from(octets);
+    match ip.to_ipv4_mapped() {
+        Some(ip) => Some(IpAddr::V4(ip)),
+        None if ip.is_unspecified() => None,
+        None => Some(IpAddr::V6(ip)),
+    }
+}
+
+/// The bits of a prefix, IPv4 mapped.
+pub fn prefix_bits(prefix: &IpNet) -> u32 {
+    match prefix {
+        IpNet::V4(prefix) => MAPPED_BITS + u32::from(prefix.prefix_len()),
+        IpNet::V6(prefix) => u32::from(prefix.prefix_len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_comes_back_as_it_went_in() {
+        for text in ["192.0.2.10", "0.0.0.0", "2001:db8:1::10", "fe80::1"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(from_address(&to_address(ip)), Some(ip));
+        }
+        assert_eq!(from_address(&address::default()), None);
+    }
+
+    #[test]
+    fn an_ipv4_prefix_counts_the_mapping() {
+        assert_eq!(prefix_bits(&"192.0.2.128/26".parse().unwrap()), 122);
+        assert_eq!(prefix_bits(&"2001:db8::/32".parse().unwrap()), 32);
+    }
+}

@@ -1,0 +1,11 @@
+//! What crosses the border between the programs in `bpf/` and this tool: the types of
+//! `bpf/contract.h` as the object's BTF has them, addresses in their byte order, and the reasons.
+//! Below everything else: nothing in here imports another room.
+
+mod ip;
+mod reasons;
+mod types;
+
+pub use ip::{from_address, prefix_bits, to_address};
+pub use reasons::{REASONS, Reason};
+pub use types::*;

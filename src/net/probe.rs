@@ -1,0 +1,179 @@
+//! Frames to ask the program about.
+
+use std::net::IpAddr;
+
+use etherparse::{
+    EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, SingleVlanHeader, TcpHeader,
+    UdpHeader, VlanId,
+};
+use thiserror::Error;
+
+use super::protocol::{TCP, UDP};
+
+/// Enough of any protocol's header for the parser.
+const PAYLOAD_BYTES: usize = 20;
+const HOP_LIMIT: u8 = 64;
+
+/// The facts of a packet.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port, or ICMP identifier.
+    pub source_port: u16,
+    /// Port, or ICMP type.
+    pub destination_port: u16,
+    /// As in the header's 14th byte: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32.
+    pub tcp_flags: u8,
+    pub source_mac: [u8; 6],
+    pub vlan: Option<u16>,
+}
+
+/// Why a probe makes no frame.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ProbeError {
+    #[error("one address is IPv4 and the other IPv6\nhelp: give both of one family")]
+    Families,
+    #[error("`{0}` is no TCP flag\nhelp: write letters of FSRPAU, as in SA")]
+    Flag(char),
+}
+
+/// TCP flags from letters, in any order: F S R P A U.
+pub fn parse_flags(text: &str) -> Result<u8, ProbeError> {
+    text.chars().try_fold(0, |flags, letter| {
+        let flag = match letter.to_ascii_uppercase() {
+            'F' => 0x01,
+            'S' => 0x02,
+            'R' => 0x04,
+            'P' => 0x08,
+            'A' => 0x10,
+            'U' => 0x20,
+            _ => return Err(ProbeError::Flag(letter)),
+        };
+        Ok(flags | flag)
+    })
+}
+
+impl Probe {
+    /// The Ethernet frame. Checksums are left out: the program does not look at them.
+    pub fn to_frame(&self) -> Result<Vec<u8>, ProbeError> {
+        let transport = self.transport();
+        let length = transport.len() as u16;
+        let protocol = IpNumber(self.protocol);
+        let (ether_type, mut packet) = match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                // 20 bytes of header and less than 100 of payload fit
+                let header =
+                    Ipv4Header::new(length, HOP_LIMIT, protocol, source.octets(), destination.octets())
+                        .unwrap_or_default();
+                (EtherType::IPV4, header.to_bytes().to_vec())
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    traffic_class: 0,
+                    flow_label: Ipv6FlowLabel::ZERO,
+                    payload_length: length,
+                    next_header: protocol,
+                    hop_limit: HOP_LIMIT,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                };
+                (EtherType::IPV6, header.to_bytes().to_vec())
+            }
+            _ => return Err(ProbeError::Families),
+        };
+        packet.extend_from_slice(&transport);
+
+        let vlan = self.vlan.and_then(|id| VlanId::try_new(id).ok());
+        let ethernet = Ethernet2Header {
+            source: self.source_mac,
+            destination: [0x02, 0, 0, 0, 0, 0xfe],
+            ether_type: if vlan.is_some() { EtherType::VLAN_TAGGED_FRAME } else { ether_type },
+        };
+        let mut frame = ethernet.to_bytes().to_vec();
+        if let Some(vlan_id) = vlan {
+            let tag = SingleVlanHeader { vlan_id, ether_type, ..Default::default() };
+            frame.extend_from_slice(&tag.to_bytes());
+        }
+        frame.extend_from_slice(&packet);
+        Ok(frame)
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        match self.protocol {
+            TCP => {
+                let mut header =
+                    TcpHeader::new(self.source_port, self.destination_port, 1, 65_535).to_bytes();
+                header[13] = self.tcp_flags;
+                header.to_vec()
+            }
+            UDP => {
+                let length = (UdpHeader::LEN + PAYLOAD_BYTES) as u16;
+                let header = UdpHeader {
+                    source_port: self.source_port,
+                    destination_port: self.destination_port,
+                    length,
+                    checksum: 0,
+                };
+                [&header.to_bytes()[..], &[0; PAYLOAD_BYTES]].concat()
+            }
+            1 | 58 => {
+                let mut message = vec![0; UdpHeader::LEN + PAYLOAD_BYTES];
+                message[0] = self.destination_port as u8;
+                message[4..6].copy_from_slice(&self.source_port.to_be_bytes());
+                message
+            }
+            _ => {
+                let mut header = vec![0; PAYLOAD_BYTES];
+                header[..2].copy_from_slice(&self.source_port.to_be_bytes());
+                header[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
+                header
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(source: &str, destination: &str) -> Probe {
+        Probe {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: TCP,
+            source_port: 40000,
+            destination_port: 80,
+            tcp_flags: 2,
+            source_mac: [2, 0, 0, 0, 0, 1],
+            vlan: None,
+        }
+    }
+
+    #[test]
+    fn a_probe_becomes_a_frame_that_parses_back() {
+        for (a, b) in [("192.0.2.10", "198.51.100.1"), ("2001:db8::1", "2001:db8::2")] {
+            for protocol in [1, TCP, UDP, 47, 58, 132] {
+                let frame = Probe { protocol, vlan: Some(7), ..probe(a, b) }.to_frame().unwrap();
+                etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
+            }
+        }
+        let frame = probe("192.0.2.10", "198.51.100.1").to_frame().unwrap();
+        assert_eq!(&frame[34..38], &[0x9c, 0x40, 0, 80]);
+        assert_eq!(frame[47], 2);
+    }
+
+    #[test]
+    fn two_families_make_no_packet() {
+        assert_eq!(probe("192.0.2.10", "2001:db8::2").to_frame(), Err(ProbeError::Families));
+    }
+
+    #[test]
+    fn flags_are_letters() {
+        assert_eq!(parse_flags("SA"), Ok(0x12));
+        assert_eq!(parse_flags(""), Ok(0));
+        assert_eq!(parse_flags("sx"), Err(ProbeError::Flag('x')));
+    }
+}

@@ -1,0 +1,95 @@
+//! Standard output, as text or as JSON.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::cli::Color;
+use crate::stderr;
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    pub json: bool,
+    color: Color,
+}
+
+impl Output {
+    pub fn new(json: bool, color: Color) -> Output {
+        Output { json, color }
+    }
+
+    /// Whether what goes to standard error may carry colour.
+    pub fn colours_stderr(&self) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            // https://no-color.org
+            Color::Auto => {
+                io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            }
+        }
+    }
+
+    /// Prints text for people.
+    pub fn text(&self, text: &str) -> anyhow::Result<()> {
+        write_out(text)
+    }
+
+    /// Prints one JSON value on one line.
+    pub fn value(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        let mut line = serde_json::to_string(value).context("could not write JSON")?;
+        line.push('\n');
+        write_out(&line)
+    }
+
+    /// Prints the value as JSON or the text, whichever was asked for.
+    pub fn either(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        if self.json { self.value(value) } else { self.text(&text()) }
+    }
+
+    /// What the user should know but did not ask for.
+    pub fn warn(&self, warning: &str) {
+        stderr::notice(format_args!("portcullis: warning: {warning}"));
+    }
+}
+
+/// A reader that went away (`| head`) is no failure.
+fn write_out(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("could not write to standard output"),
+    }
+}
+
+/// Columns as wide as their widest cell; the last one is not padded.
+pub fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_have_no_tail() {
+        let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
+        assert_eq!(align(&rows), "a    bb\nccc  d\n");
+    }
+}

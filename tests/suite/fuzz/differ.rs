@@ -1,0 +1,595 @@
+//! The loaded programs and the model, side by side: every event happens to both.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+use libbpf_rs::{MapCore, MapFlags};
+use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
+use plain::Plain;
+use portcullis::abi::{REASONS, Reason};
+use portcullis::abi::{
+    address, drop_flag, flow, flow_key, fragment, fragment_key, half_open, ledger_key, opening, quarantine,
+    state,
+};
+use portcullis::compile::compile;
+use portcullis::gate::{Answer, Gate, Verdict};
+use portcullis::policy::{Policy, parse};
+
+use super::event::{Event, JUMP_PART_NS, Sequence};
+use super::setting::stays_on_link;
+use crate::model::{self, FlowKey, FlowState, FragmentKey, LedgerKey, Model, Outcome, Table};
+use crate::support::frame::IP;
+use crate::support::test_gate::{SECOND_NS, XDP_PASS, clear_ledger, load_gate};
+
+const XDP_DROP: u32 = 1;
+const TC_NEXT: u32 = u32::MAX;
+
+/// Entries moved by one system call: the tables are small.
+const BATCH: u32 = 1024;
+/// The programs' clock ticks this coarsely at worst, and the machine has other work.
+const TOLERANCE_NS: u64 = SECOND_NS / 2;
+
+const SIZES: &str = "\n[tables]\nservers = 64\nestablished = 1024\nhalf_open = 1024\ndatagrams = 1024\n\
+    icmp = 1024\nunlisted = 1024\nfragments = 1024\nlimits = 1024\n";
+
+fn read_time(value: &[u8]) -> u64 {
+    u64::from_ne_bytes(*value.first_chunk().expect("a time"))
+}
+
+/// How much room a differ's ledger has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ledger {
+    /// For every kind of drop.
+    Roomy,
+    /// For some: the rest is counted by server and reason alone.
+    Tight,
+}
+
+impl Ledger {
+    fn rows(self) -> u32 {
+        match self {
+            Ledger::Roomy => 16_384,
+            Ledger::Tight => 32,
+        }
+    }
+}
+
+/// Tables whose entries begin with a time.
+const TIMED: [&str; 6] = ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments"];
+
+/// A difference of opinion.
+#[derive(Clone, Debug)]
+pub struct Disagreement {
+    /// The event that showed it; as many as there are: the tables afterwards.
+    pub at: usize,
+    pub what: String,
+}
+
+/// A gate that nobody else has, and the model of it.
+pub struct Differ {
+    gate: Gate,
+    ledger: Ledger,
+    model: Model,
+    /// The text of the live policy.
+    live: String,
+    /// What waiting has added to the model's clock.
+    offset_ns: u64,
+    /// Lines of the live policy's rules, and the names of ids.
+    lines: Vec<u32>,
+    names: HashMap<u32, String>,
+    /// Whose the live policy's addresses are.
+    owners: Vec<(IpNet, String)>,
+    /// The gate's generation before the model's first policy.
+    generation_before: u32,
+    counters_before: Counters,
+    /// Of drops without a row of their own, before.
+    rest_before: u64,
+    /// A swap may give a server rows that it did not have.
+    swapped: bool,
+    pub packets: u64,
+}
+
+type Counters = BTreeMap<(Reason, bool), (u64, u64)>;
+type Drops = BTreeMap<LedgerKey, (u64, u64)>;
+
+/// Reads a policy as a differ takes it; `None` for one that the tool refuses.
+pub fn read_policy(text: &str, ledger: Ledger) -> Option<(Policy, portcullis::compile::Tables)> {
+    let policy = parse(&format!("{text}{SIZES}ledger = {}\n", ledger.rows()), "fuzz.toml").ok()?;
+    let tables = compile(&policy).ok()?;
+    Some((policy, tables))
+}
+
+impl Differ {
+    /// A gate; the calling thread is in a network namespace of its own.
+    pub fn new(ledger: Ledger) -> Differ {
+        let text = "[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
+        let (policy, tables) = read_policy(text, ledger).expect("a policy");
+        let gate = load_gate(&policy, &tables);
+        let mut differ = Differ {
+            gate,
+            ledger,
+            model: Model::new(),
+            live: text.to_owned(),
+            offset_ns: 0,
+            lines: Vec::new(),
+            names: HashMap::new(),
+            owners: Vec::new(),
+            generation_before: 0,
+            counters_before: Counters::new(),
+            rest_before: 0,
+            swapped: false,
+            packets: 0,
+        };
+        differ.read_names(&tables);
+        differ
+    }
+
+    /// Begins anew: no flow, no drop, this policy. False when the tool refuses the policy.
+    pub fn begin(&mut self, policy: &str) -> bool {
+        let Some((parsed, tables)) = read_policy(policy, self.ledger) else { return false };
+        clear_ledger(&self.gate);
+        for name in TIMED.iter().chain(&["quarantines"]) {
+            for (key, _) in self.dump(name) {
+                self.gate.map(name).delete(&key).expect("a deletion");
+            }
+        }
+        self.write_state(state::STATE_QUARANTINES, 0);
+        self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
+        // as good as a purse that has just been made
+        self.shift_times("limits", |_| 0);
+        // a swap waits for all that runs, and what is live already can stay
+        if self.live != policy {
+            self.gate.install(&parsed, &tables).expect("a policy");
+        }
+        policy.clone_into(&mut self.live);
+        self.read_names(&tables);
+        self.offset_ns = 0;
+        self.model = Model::new();
+        self.model.set_link_routes(stays_on_link);
+        self.model.apply(&parsed, self.now());
+        self.model.set_pickup_until(0);
+        let settings = self.gate.live_settings().expect("settings").expect("a policy");
+        self.generation_before = settings.generation as u32 - 1;
+        self.counters_before = self.read_counters();
+        self.rest_before = self.gate.statistic().expect("the statistic").ledger_full;
+        self.swapped = false;
+        true
+    }
+
+    /// Everything that a sequence has, and the tables afterwards; `None` when it has no say, for the
+    /// tool refuses a policy of it.
+    pub fn play(&mut self, sequence: &Sequence) -> Option<Result<(), Disagreement>> {
+        if !self.begin(&sequence.policy) {
+            return None;
+        }
+        for (at, event) in sequence.events.iter().enumerate() {
+            if let Err(what) = self.happen(event)? {
+                return Some(Err(Disagreement { at, what }));
+            }
+        }
+        let at = sequence.events.len();
+        Some(self.compare_tables().map_err(|what| Disagreement { at, what }))
+    }
+
+    /// One event; `None` when it is a policy that the tool refuses.
+    pub fn happen(&mut self, event: &Event) -> Option<Result<(), String>> {
+        match event {
+            Event::From(frame) => return Some(self.send(frame)),
+            Event::To(frame) => return Some(self.deliver(frame)),
+            Event::Wait(seconds) => self.wait(seconds * SECOND_NS + JUMP_PART_NS),
+            Event::Swap(policy) => {
+                let (parsed, tables) = read_policy(policy, self.ledger)?;
+                self.gate.install(&parsed, &tables).expect("a swap");
+                policy.clone_into(&mut self.live);
+                self.swapped = true;
+                self.read_names(&tables);
+                let now = self.now();
+                self.model.apply(&parsed, now);
+            }
+            Event::Quarantine(server, seconds) => {
+                // of a server that the live policy does not have, it is refused
+                if self.gate.quarantine(server, seconds.map(u64::from)).is_ok() {
+                    let until = seconds.map(|seconds| self.now() + u64::from(seconds) * SECOND_NS);
+                    self.model.quarantine(server, until);
+                }
+            }
+            Event::Release(server) => {
+                // a name that never was has no id
+                let _ = self.gate.release(server);
+                self.model.release(server);
+            }
+            Event::Pickup(seconds) => {
+                let until = self.now() + u64::from(*seconds) * SECOND_NS;
+                self.write_state(state::STATE_PICKUP_UNTIL_NS, until - self.offset_ns);
+                self.model.set_pickup_until(until);
+            }
+        }
+        Some(Ok(()))
+    }
+
+    /// How many entries the fullest of the tables has, that must not push any out.
+    pub fn fullest(&self) -> usize {
+        let mut counts = BTreeMap::<Table, usize>::new();
+        for (table, _) in self.model.flows().keys() {
+            *counts.entry(*table).or_default() += 1;
+        }
+        let flows = counts.values().copied().max().unwrap_or(0);
+        flows.max(self.model.fragments().len()).max(self.model.ledger().len() / 3)
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Result<(), String> {
+        self.packets += 1;
+        let now = self.now();
+        let answer = self.gate.explain(frame, false, None).map_err(|error| error.to_string())?;
+        let outcome = self.model.from_server(frame, now);
+        let run = self.gate.programs.run_filter(frame, 1).map_err(|errno| errno.to_string())?;
+        let differs = self.compare_answer(&answer, &outcome);
+        let action = if answer.verdict == Verdict::Drop { XDP_DROP } else { XDP_PASS };
+        if differs || run.action != action || run.data != frame {
+            let reason = answer.reason.map_or("none", |reason| reason.name());
+            let server = self.names.get(&answer.server).map_or("nobody", String::as_str);
+            return Err(format!(
+                "program: {:?} {reason}, action {}, server {server}, port {}, quiet {}, need of line {}{}\n\
+                 model:   {:?} {}, server {}, port {}, quiet {}, needs of lines {:?}{}",
+                answer.verdict,
+                run.action,
+                answer.port,
+                answer.quiet,
+                self.line_of(answer.rule),
+                if run.data == frame { "" } else { ", and it changed the frame" },
+                outcome.verdict,
+                outcome.reason,
+                outcome.server.as_deref().unwrap_or("nobody"),
+                outcome.port,
+                outcome.quiet,
+                outcome.needs,
+                self.describe_borders(now),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is, to some ticks of the clock, as old as a timeout: there the programs' clocks may
+    /// differ from the model's, and from each other's.
+    fn describe_borders(&self, now: u64) -> String {
+        const TICKS_NS: i64 = 25_000_000;
+        const TIMEOUTS_S: [i64; 6] = [10, 30, 60, 120, 600, 432_000];
+        let now = now.wrapping_sub(self.offset_ns) as i64;
+        let mut text = String::new();
+        for table in TIMED {
+            for (_, value) in self.dump(table) {
+                let age = now.wrapping_sub(read_time(&value) as i64);
+                let border =
+                    TIMEOUTS_S.iter().find(|timeout| (age - *timeout * SECOND_NS as i64).abs() < TICKS_NS);
+                if let Some(timeout) = border {
+                    let beyond = age - timeout * SECOND_NS as i64;
+                    text.push_str(&format!(
+                        "\nborder:  an entry of {table} is {timeout} s old, and {beyond} ns"
+                    ));
+                }
+            }
+        }
+        let until =
+            self.dump("quarantines").into_iter().map(|(_, value)| ("a quarantine", read_time(&value) as i64));
+        let pickup = ("the pickup", self.read_state(state::STATE_PICKUP_UNTIL_NS) as i64);
+        for (what, until) in until.chain([pickup]).filter(|(_, until)| (now - until).abs() < TICKS_NS) {
+            text.push_str(&format!("\nborder:  {what} ended {} ns ago", now - until));
+        }
+        text
+    }
+
+    /// Whether the two say different things about a frame.
+    fn compare_answer(&self, answer: &Answer, outcome: &Outcome) -> bool {
+        let verdict = match answer.verdict {
+            Verdict::Pass => model::Verdict::Pass,
+            Verdict::Drop => model::Verdict::Drop,
+            Verdict::WouldDrop => model::Verdict::WouldDrop,
+        };
+        let passes = answer.verdict == Verdict::Pass;
+        let server = self.names.get(&answer.server);
+        verdict != outcome.verdict
+            || answer.reason != Some(outcome.reason)
+            || answer.quiet != outcome.quiet
+            || server != outcome.server.as_ref()
+            // what passes is in no ledger, so its port is nobody's concern
+            || (!passes && answer.port != outcome.port)
+            || (passes && !outcome.needs.is_empty() && !outcome.needs.contains(&self.line_of(answer.rule)))
+    }
+
+    fn line_of(&self, rule: u32) -> u32 {
+        self.lines.get(rule as usize).copied().unwrap_or(0)
+    }
+
+    fn deliver(&mut self, frame: &[u8]) -> Result<(), String> {
+        let now = self.now();
+        let run = match self.gate.programs.run_track(frame, 1) {
+            // the kernel makes no socket buffer of less than an IP header, and so no test run
+            Err(Errno::EINVAL) if frame.len() < IP + 40 => return Ok(()),
+            run => run.map_err(|errno| errno.to_string())?,
+        };
+        self.packets += 1;
+        self.model.to_server(frame, now);
+        if run.action != TC_NEXT || run.data != frame {
+            return Err(format!("the tracker's action is {}, or it changed the frame", run.action));
+        }
+        Ok(())
+    }
+
+    /// The model's time: what the programs' clock says, and what was waited for.
+    fn now(&self) -> u64 {
+        let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("the clock");
+        time.tv_sec() as u64 * SECOND_NS + time.tv_nsec() as u64 + self.offset_ns
+    }
+
+    /// Time goes by: in the model by its clock, in the kernel by all entries growing older.
+    fn wait(&mut self, by_ns: u64) {
+        self.offset_ns += by_ns;
+        for name in TIMED {
+            // the clock counts from boot, which may have been a minute ago: wrap
+            self.shift_times(name, |time| time.wrapping_sub(by_ns));
+        }
+        // 0 is a purse of which nothing was spent
+        self.shift_times("limits", |time| time.saturating_sub(by_ns));
+        // 0 is a quarantine without an end
+        self.shift_times("quarantines", |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
+        let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
+        self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
+    }
+
+    fn shift_times(&self, name: &str, shift: impl Fn(u64) -> u64) {
+        const { assert!(std::mem::offset_of!(quarantine, until_ns) == 0) };
+        let entries = self.dump(name);
+        if entries.is_empty() {
+            return;
+        }
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (key, mut value) in entries.iter().cloned() {
+            let time = read_time(&value);
+            value[..8].copy_from_slice(&shift(time).to_ne_bytes());
+            keys.extend(key);
+            values.extend(value);
+        }
+        let count = entries.len() as u32;
+        self.gate
+            .map(name)
+            .update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY)
+            .expect("an update");
+    }
+
+    // ---- tables ------------------------------------------------------------
+
+    /// Compares all that outlives a packet.
+    pub fn compare_tables(&self) -> Result<(), String> {
+        self.compare_flows()?;
+        self.compare_books()
+    }
+
+    pub fn compare_flows(&self) -> Result<(), String> {
+        self.check_servers_of_flows()?;
+        compare(self.read_flows(), self.model.flows(), "flow", |program, model| {
+            program.flags == model.flags
+                && program.generation == model.generation
+                && program.last_ns.abs_diff(model.last_ns) < TOLERANCE_NS
+        })?;
+        let fragments: BTreeMap<FragmentKey, (u64, u32)> = self
+            .entries::<fragment_key, fragment>("fragments")
+            .map(|(key, value)| {
+                let key = FragmentKey {
+                    source: to_ip(&key.source),
+                    destination: to_ip(&key.destination),
+                    id: key.id,
+                    protocol: to_ip(&key.source).is_ipv4().then_some(key.protocol),
+                };
+                (key, (self.to_model_time(value.passed_ns), self.to_model_generation(value.generation)))
+            })
+            .collect();
+        compare(fragments, self.model.fragments(), "first fragment", |program, model| {
+            program.1 == model.1 && program.0.abs_diff(model.0) < TOLERANCE_NS
+        })
+    }
+
+    /// The quarantine of the server that a flow names is asked for its answers.
+    fn check_servers_of_flows(&self) -> Result<(), String> {
+        let live = self.gate.live_settings().expect("settings").expect("a policy").generation as u32;
+        for table in ["established", "datagrams", "icmp_queries"] {
+            for (key, flow) in self.entries::<flow_key, flow>(table) {
+                if flow.server == 0 || flow.generation != live {
+                    continue;
+                }
+                let address = to_ip(&key.server);
+                let owners = self.owners.iter().filter(|(prefix, _)| prefix.contains(&address));
+                let owner = owners.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, name)| name);
+                if self.names.get(&flow.server) != owner {
+                    let name = self.names.get(&flow.server);
+                    return Err(format!("a flow of {address} in {table} names {name:?}, not {owner:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_flows(&self) -> BTreeMap<(Table, FlowKey), FlowState> {
+        let mut flows = BTreeMap::new();
+        let tables = [
+            (Table::Established, "established"),
+            (Table::Datagrams, "datagrams"),
+            (Table::IcmpQueries, "icmp_queries"),
+        ];
+        for (table, name) in tables {
+            flows.extend(self.entries::<flow_key, flow>(name).map(|(key, flow)| {
+                ((table, to_flow_key(&key)), self.to_state(flow.last_ns, flow.flags, flow.generation))
+            }));
+        }
+        flows.extend(self.entries::<flow_key, half_open>("half_open").map(|(key, half)| {
+            ((Table::HalfOpen, to_flow_key(&key)), self.to_state(half.opened_ns, 0, half.generation))
+        }));
+        flows.extend(self.entries::<flow_key, opening>("unlisted").map(|(key, opening)| {
+            let last_ns = self.to_model_time(opening.opened_ns);
+            ((Table::Unlisted, to_flow_key(&key)), FlowState { last_ns, flags: 0, generation: 0 })
+        }));
+        flows
+    }
+
+    fn to_state(&self, last_ns: u64, flags: u32, generation: u32) -> FlowState {
+        let generation = self.to_model_generation(generation);
+        FlowState { last_ns: self.to_model_time(last_ns), flags, generation }
+    }
+
+    fn to_model_time(&self, ns: u64) -> u64 {
+        ns.wrapping_add(self.offset_ns)
+    }
+
+    fn to_model_generation(&self, generation: u32) -> u32 {
+        generation.wrapping_sub(self.generation_before)
+    }
+
+    /// Ledger and counters, exactly.
+    pub fn compare_books(&self) -> Result<(), String> {
+        let (mut own, mut rest) = (Drops::new(), Drops::new());
+        for (key, row) in self.gate.ledger().expect("the ledger") {
+            let part = if row.rest == 0 { &mut own } else { &mut rest };
+            part.insert(self.to_model_kind(&key), (row.packets, row.bytes));
+        }
+        let statistic = self.gate.statistic().expect("the statistic");
+        if statistic.flows_lost + statistic.ledger_rest_full > 0 {
+            return Err(format!("something did not fit: {statistic:?}"));
+        }
+        let beyond: u64 = rest.values().map(|(packets, _)| packets).sum();
+        if beyond != statistic.ledger_full - self.rest_before {
+            return Err(format!("{beyond} drops without a row of their own, {statistic:?} counted"));
+        }
+        if self.ledger == Ledger::Roomy && beyond > 0 {
+            return Err(format!("{beyond} drops did not fit"));
+        }
+        self.compare_ledger(own, rest)?;
+
+        let mut counters = self.read_counters();
+        counters.retain(|key, sum| {
+            let before = self.counters_before.get(key).copied().unwrap_or_default();
+            *sum = (sum.0 - before.0, sum.1 - before.1);
+            *sum != (0, 0)
+        });
+        compare(counters, self.model.counters(), "counter", |program, model| program == model)
+    }
+
+    /// Each kind that has a row has all its drops there; the others, and what of a kind was before
+    /// a swap made room for it, are counted by server and reason.
+    fn compare_ledger(&self, own: Drops, rest: Drops) -> Result<(), String> {
+        let mut expected = Drops::new();
+        let mut beyond = Drops::new();
+        for (kind, (packets, bytes)) in self.model.ledger() {
+            let here = match own.get(&kind) {
+                Some(row) if self.swapped && row.0 <= packets && row.1 <= bytes => *row,
+                Some(_) => (packets, bytes),
+                None => (0, 0),
+            };
+            if here.0 > 0 {
+                expected.insert(kind.clone(), here);
+            }
+            if packets > here.0 {
+                let sum = beyond.entry(LedgerKey { protocol: 0, port: 0, ..kind }).or_default();
+                *sum = (sum.0 + packets - here.0, sum.1 + bytes - here.1);
+            }
+        }
+        compare(own, expected, "row of the ledger", |program, model| program == model)?;
+        compare(rest, beyond, "row of its rest", |program, model| program == model)
+    }
+
+    fn to_model_kind(&self, key: &ledger_key) -> LedgerKey {
+        let has = |flag: drop_flag| u32::from(key.flags) & flag.0 != 0;
+        LedgerKey {
+            server: self.names.get(&key.server).cloned(),
+            protocol: key.protocol,
+            port: key.port,
+            reason: Reason::from_number(key.reason).expect("a reason"),
+            quiet: has(drop_flag::DROP_QUIET),
+            would: has(drop_flag::DROP_WOULD),
+            own_port: has(drop_flag::DROP_OWN_PORT),
+        }
+    }
+
+    fn read_counters(&self) -> Counters {
+        let mut counters = Counters::new();
+        for would in [false, true] {
+            let values = self.gate.counters(would).expect("counters");
+            counters.extend(
+                values.into_iter().map(|(reason, packets, bytes)| ((reason, would), (packets, bytes))),
+            );
+        }
+        assert_eq!(counters.len(), 2 * REASONS.len());
+        counters
+    }
+
+    // ---- the gate's maps --------------------------------------------------------
+
+    fn read_names(&mut self, tables: &portcullis::compile::Tables) {
+        self.lines = tables.rules.iter().map(|rule| rule.line).collect();
+        let names = self.gate.names_by_id().expect("names");
+        self.names = names.iter().map(|(id, name)| (*id, name.to_string())).collect();
+        self.owners =
+            tables.servers.iter().map(|row| (row.prefix, tables.names[row.server].clone())).collect();
+    }
+
+    fn read_state(&self, index: state) -> u64 {
+        let word = self.gate.map("state").lookup(&index.0.to_ne_bytes(), MapFlags::ANY);
+        word.expect("a word").map_or(0, |word| u64::from_ne_bytes(*word.first_chunk().expect("eight bytes")))
+    }
+
+    fn write_state(&self, index: state, value: u64) {
+        let map = self.gate.map("state");
+        map.update(&index.0.to_ne_bytes(), &value.to_ne_bytes(), MapFlags::ANY).expect("an update");
+    }
+
+    fn dump(&self, name: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.gate.map(name).lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY).expect("a table").collect()
+    }
+
+    fn entries<K: Plain + Copy + Default, V: Plain + Copy + Default>(
+        &self,
+        name: &str,
+    ) -> impl Iterator<Item = (K, V)> {
+        self.dump(name).into_iter().map(|(key, value)| (read(&key), read(&value)))
+    }
+}
+
+/// Says which entry is in one table only, or differs.
+fn compare<K: Ord + std::fmt::Debug, V: std::fmt::Debug>(
+    program: BTreeMap<K, V>,
+    model: BTreeMap<K, V>,
+    what: &str,
+    same: impl Fn(&V, &V) -> bool,
+) -> Result<(), String> {
+    for (key, value) in &program {
+        match model.get(key) {
+            Some(other) if same(value, other) => {}
+            Some(other) => return Err(format!("{what} {key:?}\nprogram: {value:?}\nmodel:   {other:?}")),
+            None => return Err(format!("{what} {key:?}\nprogram: {value:?}\nmodel:   has none")),
+        }
+    }
+    match model.iter().find(|(key, _)| !program.contains_key(key)) {
+        Some((key, value)) => Err(format!("{what} {key:?}\nprogram: has none\nmodel:   {value:?}")),
+        None => Ok(()),
+    }
+}
+
+fn to_flow_key(key: &flow_key) -> FlowKey {
+    FlowKey {
+        server: to_ip(&key.server),
+        peer: to_ip(&key.peer),
+        protocol: key.protocol,
+        server_port: u16::from_be(key.server_port_be),
+        peer_port: u16::from_be(key.peer_port_be),
+    }
+}
+
+fn to_ip(address: &address) -> IpAddr {
+    portcullis::abi::from_address(address).unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+}
+
+fn read<T: Plain + Copy + Default>(bytes: &[u8]) -> T {
+    let mut value = T::default();
+    plain::copy_from_bytes(&mut value, bytes).expect("a value of its type");
+    value
+}

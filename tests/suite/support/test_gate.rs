@@ -1,0 +1,413 @@
+//! A gate of its own for each test, and the checks that every packet through it undergoes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use libbpf_rs::{MapCore, MapFlags};
+use plain::Plain;
+use portcullis::abi::Reason;
+use portcullis::abi::{flow, half_open, ledger_key, ledger_row, state};
+use portcullis::compile::compile;
+use portcullis::gate::{FlowTable, Gate, Verdict, now_ns};
+use portcullis::policy::parse;
+
+use super::dmz;
+use super::frame::{ACK, Endpoint, SYN, tcp_numbered};
+
+const XDP_DROP: u32 = 1;
+pub const XDP_PASS: u32 = 2;
+/// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: whatever comes next decides.
+const TC_NEXT: u32 = u32::MAX;
+
+pub const SECOND_NS: u64 = 1_000_000_000;
+
+/// Small tables, but not too small for an LRU: each CPU takes up to 128 entries for itself.
+const TABLES: [(&str, u32); 9] = [
+    ("servers", 64),
+    ("established", 2048),
+    ("half_open", 2048),
+    ("datagrams", 2048),
+    ("icmp", 2048),
+    ("unlisted", 2048),
+    ("fragments", 2048),
+    ("ledger", 4096),
+    ("limits", 64),
+];
+
+/// Tables that packets change. Per-CPU ones are read through the gate.
+const FLOW_MAPS: [&str; 7] =
+    ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "limits"];
+
+/// Tables that the control tool fills and that outlive a policy.
+const TOOL_MAPS: [&str; 2] = ["names", "quarantines"];
+
+/// Gates that tests have done with. The verifier takes a second for each, so they are emptied and
+/// used again: a test begins with a gate that is as good as new, and nobody else has it meanwhile.
+static POOL: Mutex<Vec<Arc<Gate>>> = Mutex::new(Vec::new());
+
+/// A gate that is attached nowhere, and the only user of its tables.
+pub struct TestGate {
+    pub gate: Arc<Gate>,
+    /// Whether another test may have the gate afterwards.
+    reusable: bool,
+}
+
+impl Drop for TestGate {
+    fn drop(&mut self) {
+        if self.reusable && !std::thread::panicking() {
+            POOL.lock().expect("the pool").push(self.gate.clone());
+        }
+    }
+}
+
+/// A row of the ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub key: ledger_key,
+    pub row: ledger_row,
+}
+
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Everything that a packet may change, byte for byte.
+#[derive(Clone, Debug, PartialEq)]
+struct Snapshot {
+    /// By reason: packets and bytes; the would-be drops of observe second.
+    counters: [Vec<(Reason, u64, u64)>; 2],
+    ledger: Entries,
+    flows: Vec<Entries>,
+    statistic: portcullis::gate::ProgramStatistics,
+}
+
+impl TestGate {
+    /// A gate with this policy and small tables.
+    pub fn new(policy: &str) -> TestGate {
+        let (policy, tables) = read_policy(policy, &[]);
+        let used = POOL.lock().expect("the pool").pop();
+        let gate = match used {
+            Some(gate) => {
+                empty(&gate);
+                gate.install(&policy, &tables).expect("a policy");
+                gate
+            }
+            None => Arc::new(load_gate(&policy, &tables)),
+        };
+        TestGate { gate, reusable: true }
+    }
+
+    /// A gate with this policy and tables of which some have other sizes.
+    pub fn sized(policy: &str, sizes: &[(&str, u32)]) -> TestGate {
+        let (policy, tables) = read_policy(policy, sizes);
+        TestGate::of(load_gate(&policy, &tables))
+    }
+
+    /// A bench with a gate that was made elsewhere.
+    pub fn of(gate: impl Into<Arc<Gate>>) -> TestGate {
+        TestGate { gate: gate.into(), reusable: false }
+    }
+
+    /// A gate with the policy that most tests use.
+    pub fn dmz() -> TestGate {
+        TestGate::new(dmz::POLICY)
+    }
+
+    /// Makes another policy the live one.
+    pub fn swap(&self, policy: &str) {
+        let (policy, tables) = read_policy(policy, &[]);
+        self.gate.install(&policy, &tables).expect("a swap");
+    }
+
+    /// Sends a frame from the DMZ that must pass, for this reason.
+    #[track_caller]
+    pub fn passes(&self, frame: &[u8], reason: Reason) {
+        let row = self.send(frame, Verdict::Pass, reason);
+        assert!(row.is_none(), "a row of the ledger for a pass: {row:?}");
+    }
+
+    /// Sends a frame from the DMZ that must be dropped, for this reason.
+    #[track_caller]
+    pub fn drops(&self, frame: &[u8], reason: Reason) -> Row {
+        self.send(frame, Verdict::Drop, reason).expect("a row of the ledger")
+    }
+
+    /// Sends a frame from the DMZ that must be counted as a drop, and pass.
+    #[track_caller]
+    pub fn would_drop(&self, frame: &[u8], reason: Reason) -> Row {
+        self.send(frame, Verdict::WouldDrop, reason).expect("a row of the ledger")
+    }
+
+    /// Asks what would become of a frame, then sends it, and checks that both agree, that the
+    /// question changed nothing, and that the verdict left its marks and no other.
+    #[track_caller]
+    fn send(&self, frame: &[u8], verdict: Verdict, reason: Reason) -> Option<Row> {
+        let before = self.take_snapshot();
+        let answer = self.gate.explain(frame, false, None).expect("an answer");
+        let between = self.take_snapshot();
+        assert_eq!(before, between, "the question left marks, for\n{}", hex(frame));
+
+        let run = self.gate.programs.run_filter(frame, 1).expect("a run");
+        let after = self.take_snapshot();
+        assert_eq!((answer.verdict, answer.reason), (verdict, Some(reason)), "for\n{}", hex(frame));
+        if verdict == Verdict::Pass {
+            assert_eq!(answer.rule != 0, is_by_need(reason), "the need that it names, for\n{}", hex(frame));
+        }
+        let action = if verdict == Verdict::Drop { XDP_DROP } else { XDP_PASS };
+        assert_eq!(run.action, action, "the filter decided otherwise, for\n{}", hex(frame));
+        assert_eq!(run.data, frame, "the filter changed the frame");
+
+        let length = frame.len() as u64;
+        let would = usize::from(verdict == Verdict::WouldDrop);
+        let mut expected = before.counters.clone();
+        for counter in expected[would].iter_mut().filter(|counter| counter.0 == reason) {
+            counter.1 += 1;
+            counter.2 += length;
+        }
+        assert_eq!(after.counters, expected, "the counters, for\n{}", hex(frame));
+
+        let row = find_growth(&before.ledger, &after.ledger, length)?;
+        assert_eq!(row.key.reason, reason.number(), "the reason in the ledger, for\n{}", hex(frame));
+        assert_eq!(row.key.server, answer.server, "the server in the ledger");
+        let in_rest = row.key.port == 0 && row.key.protocol == 0;
+        assert!(in_rest || row.key.port == answer.port, "the port in the ledger");
+        let flags = u32::from(row.key.flags);
+        assert_eq!(flags & 1 != 0, answer.quiet, "the flag DROP_QUIET");
+        assert_eq!(flags & 2 != 0, verdict == Verdict::WouldDrop, "the flag DROP_WOULD");
+        Some(row)
+    }
+
+    /// Lets the tracker see a frame on its way to a server. It must leave everything be but flows.
+    #[track_caller]
+    pub fn to_server(&self, frame: &[u8]) {
+        let before = self.take_snapshot();
+        let run = self.gate.programs.run_track(frame, 1).expect("a run");
+        assert_eq!(run.action, TC_NEXT, "the tracker decided about\n{}", hex(frame));
+        assert_eq!(run.data, frame, "the tracker changed the frame");
+        let after = self.take_snapshot();
+        assert_eq!(before.counters, after.counters, "the tracker counted");
+        assert_eq!(before.ledger, after.ledger, "the tracker wrote to the ledger");
+    }
+
+    /// A peer and a server shake hands: afterwards the flow is established.
+    #[track_caller]
+    pub fn establish(&self, server: Endpoint, peer: Endpoint) {
+        self.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        self.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        self.to_server(&tcp_numbered(peer, server, ACK, (1001, 5001)));
+        assert!(self.has_flow(FlowTable::Established, server, peer), "the flow is not established");
+        assert!(!self.has_flow(FlowTable::HalfOpen, server, peer), "the flow is half-open as well");
+    }
+
+    /// Whether a table of flows holds this one.
+    pub fn has_flow(&self, table: FlowTable, server: Endpoint, peer: Endpoint) -> bool {
+        self.gate.flows().expect("flows").iter().any(|row| {
+            row.table == table
+                && (row.server, row.server_port) == (Some(server.0), server.1)
+                && (row.peer, row.peer_port) == (Some(peer.0), peer.1)
+        })
+    }
+
+    /// Makes every entry of a table this much older, as if nothing had come for so long.
+    pub fn age(&self, map: &str, seconds: u64) {
+        self.age_ns(map, seconds * SECOND_NS);
+    }
+
+    /// As [`TestGate::age`], in nanoseconds. Every one of these types begins with its time.
+    pub fn age_ns(&self, map: &str, by_ns: u64) {
+        const { assert!(std::mem::offset_of!(flow, last_ns) == 0) };
+        const { assert!(std::mem::offset_of!(half_open, opened_ns) == 0) };
+        assert!(FLOW_MAPS.contains(&map), "{map} has no times");
+        let entries = dump(self.gate.map(map));
+        assert!(!entries.is_empty(), "nothing to age in {map}");
+        for (key, mut value) in entries {
+            let time = u64::from_ne_bytes(value[..8].try_into().expect("eight bytes"));
+            if time == 0 {
+                continue; // a limit of which nothing was spent
+            }
+            // The clock counts from boot, and a router may have booted a minute ago: wrap, as the
+            // difference of two times does. But a purse's time is compared, not subtracted.
+            let older =
+                if map == "limits" { time.saturating_sub(by_ns).max(1) } else { time.wrapping_sub(by_ns) };
+            value[..8].copy_from_slice(&older.to_ne_bytes());
+            self.gate.map(map).update(&key, &value, MapFlags::EXIST).expect("an update");
+        }
+    }
+
+    /// Puts every row's last sample at this time.
+    pub fn move_samples(&self, to_ns: u64) {
+        for (_, mut row) in self.gate.ledger().expect("the ledger") {
+            row.sampled_ns = to_ns;
+            // SAFETY: rows are integers without padding.
+            let bytes: &[u8] = unsafe { plain::as_bytes(&row) };
+            assert_eq!(bytes.len(), size_of::<ledger_row>());
+            let number = row.number.to_ne_bytes();
+            self.gate.map("ledger_rows").update(&number, bytes, MapFlags::EXIST).expect("an update");
+        }
+    }
+
+    /// Forgets every flow, as if none had ever been: for tests that begin more than once.
+    pub fn forget_flows(&self) {
+        for name in FLOW_MAPS.iter().filter(|name| **name != "limits") {
+            for key in dump(self.gate.map(name)).keys() {
+                self.gate.map(name).delete(key).expect("a deletion");
+            }
+        }
+    }
+
+    /// Lets the time in which flows are taken over end so many seconds from now, or before.
+    pub fn set_pickup(&self, seconds: i64) {
+        let until = now_ns().checked_add_signed(seconds * SECOND_NS as i64).expect("a time");
+        let key = state::STATE_PICKUP_UNTIL_NS.0.to_ne_bytes();
+        self.gate.map("state").update(&key, &until.to_ne_bytes(), MapFlags::ANY).expect("an update");
+    }
+
+    /// The typed entries of a table.
+    pub fn entries<K: Plain + Copy + Default, V: Plain + Copy + Default>(&self, map: &str) -> Vec<(K, V)> {
+        dump(self.gate.map(map)).iter().map(|(key, value)| (read(key), read(value))).collect()
+    }
+
+    /// Rows of the ledger: those of one kind each, or those of what found no room.
+    pub fn ledger_rows(&self, rest: bool) -> Vec<ledger_row> {
+        let rows = self.gate.ledger().expect("the ledger");
+        rows.into_iter().map(|(_, row)| row).filter(|row| (row.rest != 0) == rest).collect()
+    }
+
+    /// All packets and bytes of the ledger.
+    pub fn ledger_total(&self) -> (u64, u64) {
+        let rows = self.gate.ledger().expect("the ledger");
+        rows.iter().fold((0, 0), |sum, (_, row)| (sum.0 + row.packets, sum.1 + row.bytes))
+    }
+
+    /// The id of a server's name.
+    pub fn id_of(&self, name: &str) -> u32 {
+        self.gate.ids_by_name().expect("names")[name]
+    }
+
+    fn take_snapshot(&self) -> Snapshot {
+        let ledger = self.gate.ledger().expect("the ledger");
+        // SAFETY: keys and rows are integers without padding.
+        let bytes = |(key, row): &(ledger_key, ledger_row)| unsafe {
+            (plain::as_bytes(key).to_vec(), plain::as_bytes(row).to_vec())
+        };
+        Snapshot {
+            counters: [false, true].map(|would| self.gate.counters(would).expect("counters")),
+            ledger: ledger.iter().map(bytes).collect(),
+            flows: FLOW_MAPS.iter().map(|name| dump(self.gate.map(name))).collect(),
+            statistic: self.gate.statistic().expect("the statistic"),
+        }
+    }
+}
+
+/// Whether what passes for this reason does so by a need, which `explain` then names.
+fn is_by_need(reason: Reason) -> bool {
+    !matches!(reason, Reason::LinkLayer | Reason::Neighbour | Reason::Dhcp | Reason::UnknownAllowed)
+}
+
+/// A gate with the programs that are built in, or with those of the object file that
+/// `PORTCULLIS_OBJECT` names: `scripts/mutate` breaks them one by one.
+pub fn load_gate(policy: &portcullis::policy::Policy, tables: &portcullis::compile::Tables) -> Gate {
+    match std::env::var_os("PORTCULLIS_OBJECT") {
+        Some(path) => {
+            let object = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            Gate::load_object(&object, policy, tables).expect("a gate of that object")
+        }
+        None => Gate::load(policy, tables).expect("a gate"),
+    }
+}
+
+/// Parses and compiles a policy, with tables as small as a test needs them.
+pub fn read_policy(
+    text: &str,
+    sizes: &[(&str, u32)],
+) -> (portcullis::policy::Policy, portcullis::compile::Tables) {
+    let mut text = format!("{text}\n[tables]\n");
+    for (name, default) in TABLES {
+        let size = sizes.iter().find(|(other, _)| *other == name).map_or(default, |(_, size)| *size);
+        text.push_str(&format!("{name} = {size}\n"));
+    }
+    let policy = parse(&text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let tables = compile(&policy).unwrap_or_else(|errors| panic!("{errors}"));
+    (policy, tables)
+}
+
+/// Makes a gate as good as new: without policy, server, flow or count.
+fn empty(gate: &Gate) {
+    clear_ledger(gate);
+    for name in FLOW_MAPS.iter().chain(&TOOL_MAPS) {
+        for key in dump(gate.map(name)).keys() {
+            gate.map(name).delete(key).expect("a deletion");
+        }
+    }
+    let cpus = libbpf_rs::num_possible_cpus().expect("CPUs");
+    for map in ["counters", "statistics"].map(|name| gate.map(name)) {
+        let zeros = vec![vec![0; map.value_size() as usize]; cpus];
+        for key in 0..map.max_entries() {
+            map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
+        }
+    }
+    // the first three tell of the maps; of the last the filter may remember an older value
+    let kept = [
+        state::STATE_LAYOUT,
+        state::STATE_VERDICT_CACHE,
+        state::STATE_LEDGER_BLOOM_MASK,
+        state::STATE_QUARANTINE_CHANGES,
+    ]
+    .map(|it| it.0);
+    for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {
+        gate.map("state").update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
+    }
+}
+
+/// Forgets every drop. What the filter keeps of verdicts names rows, so that is outdated.
+pub fn clear_ledger(gate: &Gate) {
+    let zeros = vec![0; gate.map("ledger_rows").value_size() as usize];
+    for (_, number) in dump(gate.map("ledger")).iter().chain(&dump(gate.map("ledger_overflow"))) {
+        gate.map("ledger_rows").update(number, &zeros, MapFlags::ANY).expect("an update");
+    }
+    for name in ["ledger", "ledger_overflow", "ledger_quotas"] {
+        for key in dump(gate.map(name)).keys() {
+            gate.map(name).delete(key).expect("a deletion");
+        }
+    }
+    let marks = gate.map("ledger_bloom");
+    let words: Vec<u8> = (0..marks.max_entries()).flat_map(u32::to_ne_bytes).collect();
+    let zeros = vec![0; 2 * words.len()];
+    marks.update_batch(&words, &zeros, marks.max_entries(), MapFlags::ANY, MapFlags::ANY).expect("an update");
+    let key = state::STATE_QUARANTINE_CHANGES.0.to_ne_bytes();
+    let changes = gate.map("state").lookup(&key, MapFlags::ANY).expect("a word").expect("a word");
+    let changes = u64::from_ne_bytes(changes.try_into().expect("eight bytes")) + 1;
+    gate.map("state").update(&key, &changes.to_ne_bytes(), MapFlags::ANY).expect("an update");
+}
+
+/// The one row that has grown, by one packet of this length; `None` when none has.
+#[track_caller]
+fn find_growth(before: &Entries, after: &Entries, length: u64) -> Option<Row> {
+    assert!(before.keys().all(|key| after.contains_key(key)), "a row of the ledger has gone");
+    let mut grown = after.iter().filter(|(key, row)| before.get(*key) != Some(row));
+    let (key, row) = grown.next()?;
+    assert!(grown.next().is_none(), "one packet, and more than one row of the ledger");
+    let old: ledger_row = before.get(key).map(|row| read(row)).unwrap_or_default();
+    let row: ledger_row = read(row);
+    assert_eq!((row.packets, row.bytes), (old.packets + 1, old.bytes + length), "the ledger");
+    assert!(row.first_ns <= row.last_ns && row.last_ns <= now_ns(), "the times in the ledger");
+    Some(Row { key: read(key), row })
+}
+
+/// Every entry of a map, as bytes.
+fn dump(map: &libbpf_rs::MapHandle) -> Entries {
+    map.lookup_batch(4096, MapFlags::ANY, MapFlags::ANY).expect("a table").collect()
+}
+
+fn read<T: Plain + Copy + Default>(bytes: &[u8]) -> T {
+    let mut value = T::default();
+    plain::copy_from_bytes(&mut value, bytes).expect("a value of its type");
+    value
+}
+
+/// The frame as `text2pcap` and Wireshark take it.
+fn hex(frame: &[u8]) -> String {
+    let lines = frame.chunks(16).enumerate().map(|(line, bytes)| {
+        let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{:04x}  {}", line * 16, bytes.join(" "))
+    });
+    lines.take(40).collect::<Vec<_>>().join("\n")
+}
