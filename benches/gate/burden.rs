@@ -10,11 +10,12 @@ use crate::Options;
 use crate::daemon::{Daemon, PORTCULLIS, detach};
 use crate::engine::{Engine, Pace, Turn};
 use crate::environment::{Environment, find_sink};
+use crate::generator::BPF_F_TEST_XDP_LIVE_FRAMES as LIVE;
 use crate::network::{FROM_SERVERS, Network, run as run_command};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
-use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
+use crate::traffic::{Kind, Traffic};
 
 /// As the largest of the floods has.
 const SERVERS: u32 = 256;

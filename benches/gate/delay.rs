@@ -11,10 +11,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::daemon::{Daemon, detach};
 use crate::environment::{Environment, find_sink};
+use crate::generator::Generator;
 use crate::network::{FROM_SERVERS, Namespace, Network};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
-use crate::traffic::{Generator, Kind, Traffic};
+use crate::traffic::{Kind, Traffic};
 use crate::{Options, cpu};
 
 /// Alarms that are waited for, each of a server that had none.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, ProgramInput};
 
-use crate::environment::{Environment, Record, read_enum};
+use crate::btf::{Record, read_enum};
+use crate::environment::Environment;
 use crate::traffic::{Macs, Traffic, Version};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

@@ -11,7 +11,8 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::cpu::pin_to;
 use crate::environment::Environment;
-use crate::traffic::{Generator, Kind, Macs, Traffic, Version};
+use crate::generator::Generator;
+use crate::traffic::{Kind, Macs, Traffic, Version};
 
 /// Sends frames out of a NIC as fast as one core can, or at a rate
 #[derive(Args, Debug)]

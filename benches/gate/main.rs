@@ -1,5 +1,6 @@
 //! What `scripts/bench` runs: how much the gate costs, next to other filters and to the limit.
 
+mod btf;
 mod burden;
 mod cases;
 mod control;
@@ -12,6 +13,7 @@ mod engine;
 mod environment;
 mod filters;
 mod flood;
+mod generator;
 mod machine;
 mod netns_lab;
 mod network;

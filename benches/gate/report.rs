@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::statistics::Spread;
-use crate::targets::Target;
 
 /// A field of a table.
 #[derive(Clone, Debug)]
@@ -39,6 +38,15 @@ pub struct Section {
     pub note: String,
     pub columns: Vec<&'static str>,
     pub lines: Vec<Vec<Cell>>,
+}
+
+/// One line: `left` over `right` shall be at most `limit`.
+pub struct Target {
+    pub title: &'static str,
+    /// Series of the report.
+    pub left: String,
+    pub right: String,
+    pub limit: f64,
 }
 
 /// Everything.

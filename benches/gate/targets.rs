@@ -3,17 +3,8 @@
 use crate::cases::{ADDRESSES, LRU, MAIN, XDP_FILTER_DENY};
 use crate::filters::{NFT, STRICT, XDP_FILTER};
 use crate::netns_lab::LRU_INSERT;
-use crate::report::{Cell, Report, Section};
+use crate::report::{Cell, Report, Section, Target};
 use crate::statistics::{Spread, zip};
-
-/// One line: `left` over `right` shall be at most `limit`.
-pub struct Target {
-    pub title: &'static str,
-    /// Series of the report.
-    pub left: String,
-    pub right: String,
-    pub limit: f64,
-}
 
 /// Those of this benchmark's own groups.
 fn targets() -> Vec<Target> {

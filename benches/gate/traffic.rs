@@ -1,20 +1,6 @@
-//! The traffic generator: frames that the kernel takes from a program of ours and sends on.
-//!
-//! `BPF_PROG_TEST_RUN` in live-frames mode runs `benches/bpf/live.bpf.c` for each frame and obeys
-//! its verdict, which is to hand the frame to a NIC. Ten million frames a second come of one core,
-//! where a sender in user space has a fiftieth. All of it happens in the caller's thread: in its
-//! network namespace, and on its CPU the other end of a veth works as well.
+//! Kinds of traffic, and what a run sends of each.
 
-use std::time::{Duration, Instant};
-
-use anyhow::Result;
 use clap::ValueEnum;
-
-use crate::engine::{Engine, Turn};
-use crate::environment::Environment;
-
-/// `linux/bpf.h`
-pub const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 
 /// Kinds of traffic, as `enum kind` of `benches/bpf/traffic.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -126,56 +112,4 @@ impl Traffic {
 pub struct Macs {
     pub destination: [u8; 6],
     pub source: [u8; 6],
-}
-
-/// The traffic generator, alone: `scripts/bench flood`.
-pub struct Generator {
-    engine: Engine,
-    frame: Vec<u8>,
-}
-
-impl Generator {
-    pub fn load(environment: &Environment) -> Result<Generator> {
-        Ok(Generator { engine: Engine::load(environment, "live", |_| ())?, frame: Vec::new() })
-    }
-
-    /// What [`Generator::send`] shall send from now on, and out of which NIC of its namespace.
-    pub fn aim(&mut self, traffic: &Traffic, macs: Macs, interface: u32) -> Result<()> {
-        self.frame = traffic.blank_frame();
-        self.engine.plan(&[*traffic], macs)?;
-        self.engine.schedule_one(Turn { target: interface, plan: 0 })
-    }
-
-    /// Sends so many frames, from this thread's network namespace; they have been received when
-    /// it returns, but for what the kernel left to ksoftirqd.
-    pub fn send(&self, frames: u32) -> Result<()> {
-        self.engine.run("generate", &self.frame, BPF_F_TEST_XDP_LIVE_FRAMES, frames).map(drop)
-    }
-
-    /// Sends for a while, at most so many frames a second if there is a limit; how many were sent.
-    pub fn send_for(&self, time: Duration, frames_per_second: Option<u32>) -> Result<u64> {
-        // A call costs 20 ms of its own: the kernel waits until nobody runs the program any more.
-        const MOST_AT_ONCE: u64 = 1 << 18;
-        let start = Instant::now();
-        let mut sent = 0;
-        while start.elapsed() < time {
-            let due = match frames_per_second {
-                Some(rate) => (start.elapsed().as_secs_f64() * f64::from(rate)) as u64 - sent,
-                None => MOST_AT_ONCE,
-            };
-            if due == 0 {
-                std::thread::sleep(Duration::from_micros(200));
-                continue;
-            }
-            let frames = due.min(MOST_AT_ONCE);
-            self.send(frames as u32)?;
-            sent += frames;
-        }
-        Ok(sent)
-    }
-
-    /// How many frames were written since the last [`Generator::aim`].
-    pub fn sent(&self) -> Result<u64> {
-        self.engine.sent(0)
-    }
 }

@@ -11,10 +11,11 @@ use crate::filters::{
     DROP, DROP_AGAIN, Duty, FILTERS, Filter, Filters, Listener, PASS, PASS_AGAIN, SERVICE, STRICT,
     fill_ports, tear_down,
 };
+use crate::generator::BPF_F_TEST_XDP_LIVE_FRAMES as LIVE;
 use crate::network::{FROM_OUTSIDE, FROM_SERVERS, Lane, Network};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, median, zip};
-use crate::traffic::{BPF_F_TEST_XDP_LIVE_FRAMES as LIVE, Kind, Traffic};
+use crate::traffic::{Kind, Traffic};
 
 /// Flows that the permitted packets belong to, taken at random.
 const FLOWS: u32 = 1000;

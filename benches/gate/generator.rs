@@ -1,0 +1,69 @@
+//! The traffic generator: the kernel takes each frame from a program of ours and sends it on.
+//!
+//! `BPF_PROG_TEST_RUN` in live-frames mode runs `benches/bpf/live.bpf.c` for each frame and obeys its
+//! verdict, which hands the frame to a NIC. One core makes ten million frames a second in this way. A
+//! sender in user space makes a fiftieth of that. The calling thread does all the work: in its network
+//! namespace, and on its CPU, where the other end of a veth runs as well.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::engine::{Engine, Turn};
+use crate::environment::Environment;
+use crate::traffic::{Macs, Traffic};
+
+/// `linux/bpf.h`
+pub const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+
+/// The traffic generator, alone: `scripts/bench flood`.
+pub struct Generator {
+    engine: Engine,
+    frame: Vec<u8>,
+}
+
+impl Generator {
+    pub fn load(environment: &Environment) -> Result<Generator> {
+        Ok(Generator { engine: Engine::load(environment, "live", |_| ())?, frame: Vec::new() })
+    }
+
+    /// What [`Generator::send`] shall send from now on, and out of which NIC of its namespace.
+    pub fn aim(&mut self, traffic: &Traffic, macs: Macs, interface: u32) -> Result<()> {
+        self.frame = traffic.blank_frame();
+        self.engine.plan(&[*traffic], macs)?;
+        self.engine.schedule_one(Turn { target: interface, plan: 0 })
+    }
+
+    /// Sends so many frames, from this thread's network namespace; they have been received when
+    /// it returns, but for what the kernel left to ksoftirqd.
+    pub fn send(&self, frames: u32) -> Result<()> {
+        self.engine.run("generate", &self.frame, BPF_F_TEST_XDP_LIVE_FRAMES, frames).map(drop)
+    }
+
+    /// Sends for a while, at most so many frames a second if there is a limit; how many were sent.
+    pub fn send_for(&self, time: Duration, frames_per_second: Option<u32>) -> Result<u64> {
+        // A call costs 20 ms of its own: the kernel waits until nobody runs the program any more.
+        const MOST_AT_ONCE: u64 = 1 << 18;
+        let start = Instant::now();
+        let mut sent = 0;
+        while start.elapsed() < time {
+            let due = match frames_per_second {
+                Some(rate) => (start.elapsed().as_secs_f64() * f64::from(rate)) as u64 - sent,
+                None => MOST_AT_ONCE,
+            };
+            if due == 0 {
+                std::thread::sleep(Duration::from_micros(200));
+                continue;
+            }
+            let frames = due.min(MOST_AT_ONCE);
+            self.send(frames as u32)?;
+            sent += frames;
+        }
+        Ok(sent)
+    }
+
+    /// How many frames were written since the last [`Generator::aim`].
+    pub fn sent(&self) -> Result<u64> {
+        self.engine.sent(0)
+    }
+}
