@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Context, DropEvent, Origin, ReasonCode, Verdict, protocol_name};
+use super::event::protocol_name;
+use super::{Context, DropEvent, Origin, ReasonCode, Verdict};
 use crate::abi::{drop_flag, ledger_key, ledger_row};
 use crate::drops::read_addresses;
 use crate::net::{has_ports, is_icmp};

@@ -1,0 +1,224 @@
+//! [`DropEvent`]: what a sample becomes, and what a difference of the ledger becomes. Alarms and sinks
+//! read nothing else. Pure: names and clocks are arguments.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{ReasonCode, Verdict};
+use crate::abi::Reason;
+use crate::clock::Clock;
+use crate::net::{has_ports, is_icmp, name_icmp_type, name_protocol};
+
+/// A server of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its id in the maps.
+    pub id: u32,
+    /// Its name in the policy; `#ID` where the maps have lost it.
+    pub name: Arc<str>,
+}
+
+/// Where a drop was learnt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A sample: one packet, with all its fields.
+    Sample,
+    /// A difference of the ledger: a count, with the addresses of its last packet.
+    Ledger,
+}
+
+impl Origin {
+    /// The word that users read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Origin::Sample => "sample",
+            Origin::Ledger => "ledger",
+        }
+    }
+}
+
+/// Names by the servers' ids.
+pub type Names = HashMap<u32, Arc<str>>;
+
+/// What the bytes of a sample or a ledger row don't say themselves.
+pub struct Context<'a> {
+    /// Name of the interface.
+    pub interface: Arc<str>,
+    /// Read when the sample or the ledger was.
+    pub clock: Clock,
+    /// Names of the servers' ids.
+    pub names: &'a Names,
+}
+
+impl Context<'_> {
+    /// The server with this id; `None` for 0, which is nobody's.
+    pub fn server(&self, id: u32) -> Option<Server> {
+        (id != 0).then(|| Server {
+            id,
+            name: self.names.get(&id).cloned().unwrap_or_else(|| format!("#{id}").into()),
+        })
+    }
+}
+
+/// One drop, or several of one kind that were learnt of together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropEvent {
+    /// When the packet came; of several the last one.
+    pub time: Timestamp,
+    /// When the first of them came, as far as known.
+    pub since: Timestamp,
+    /// Name of the interface.
+    pub interface: Arc<str>,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: ReasonCode,
+    /// Denied without an alarm.
+    pub quiet: bool,
+    /// `port` is the server's own: it answered.
+    pub own_port: bool,
+    /// The server that has the source address.
+    pub server: Option<Server>,
+    /// `None` for a frame without addresses.
+    pub source: Option<IpAddr>,
+    /// As `source`.
+    pub destination: Option<IpAddr>,
+    /// `None` where unknown, or where the protocol has none.
+    pub source_port: Option<u16>,
+    /// As `source_port`.
+    pub destination_port: Option<u16>,
+    /// As in the ledger's key: the flow's destination port (see `own_port`), an ICMP type,
+    /// or, for the reason `ethertype`, the EtherType.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The ledger was full: `protocol` and `port` are 0 and stand for all of them.
+    pub any_protocol: bool,
+    /// `None` for what is not TCP, and where unknown.
+    pub tcp_flags: Option<u8>,
+    /// `None` for what is not ICMP, and where unknown.
+    pub icmp_type: Option<u8>,
+    /// As `icmp_type`.
+    pub icmp_code: Option<u8>,
+    /// Of the frame, bytes.
+    pub length: Option<u32>,
+    /// Behind the VLAN tags.
+    pub ethertype: Option<u16>,
+    /// VLAN id of the outer tag.
+    pub vlan: Option<u16>,
+    /// `None` where unknown.
+    pub source_mac: Option<[u8; 6]>,
+    /// As `source_mac`.
+    pub destination_mac: Option<[u8; 6]>,
+    /// The beginning of the frame; empty where unknown.
+    pub frame: Vec<u8>,
+    /// How many of this kind it stands for. 0: a sample whose drops the ledger has already
+    /// reported; it adds what was in the packet.
+    pub drops: u64,
+    /// Where it was learnt from.
+    pub from: Origin,
+    /// It came while no daemon listened.
+    pub while_away: bool,
+}
+
+impl DropEvent {
+    /// The server's name.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server.as_ref().map(|server| &*server.name)
+    }
+
+    /// Id of the server; 0: no server has the source address.
+    pub fn server_id(&self) -> u32 {
+        self.server.as_ref().map_or(0, |server| server.id)
+    }
+
+    /// The protocol by name: `tcp`, `icmpv6`, `89`, `ethernet`, `any`.
+    pub fn protocol_name(&self) -> Cow<'static, str> {
+        protocol_name(self.reason, self.protocol, self.any_protocol)
+    }
+
+    /// What was called, in the words of a need: `tcp/80`, `icmp/echo-request`, `gre`; for
+    /// frames that are not IP `ethernet/0x88b5`.
+    pub fn service(&self) -> String {
+        name_service(self.reason, self.protocol, self.port, self.any_protocol)
+    }
+}
+
+/// As [`DropEvent::service`].
+pub(crate) fn name_service(reason: ReasonCode, protocol: u8, port: u16, any: bool) -> String {
+    let name = protocol_name(reason, protocol, any);
+    if any {
+        name.into_owned()
+    } else if reason == ReasonCode::Known(Reason::Ethertype) {
+        format!("{name}/{port:#06x}")
+    } else if is_icmp(protocol) {
+        format!("{name}/{}", name_icmp_type(protocol, port))
+    } else if has_ports(protocol) {
+        format!("{name}/{port}")
+    } else {
+        name.into_owned()
+    }
+}
+
+/// Two digits a byte.
+pub(crate) fn show_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn protocol_name(reason: ReasonCode, protocol: u8, any: bool) -> Cow<'static, str> {
+    if any {
+        Cow::Borrowed("any")
+    } else if reason == ReasonCode::Known(Reason::Ethertype) {
+        // Not IP, so protocol 0 would name one that it is not.
+        Cow::Borrowed("ethernet")
+    } else {
+        name_protocol(protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drops::example;
+    use crate::net::{ICMP, ICMPV6};
+
+    #[test]
+    fn what_was_called_reads_like_a_need() {
+        let mut drop = example::syn();
+        assert_eq!(drop.service(), "tcp/445");
+        (drop.protocol, drop.port) = (ICMP, 8);
+        assert_eq!(drop.service(), "icmp/echo-request");
+        (drop.protocol, drop.port) = (ICMPV6, 128);
+        assert_eq!(drop.service(), "icmpv6/echo-request");
+        (drop.protocol, drop.port) = (47, 0);
+        assert_eq!(drop.service(), "gre");
+        (drop.protocol, drop.port) = (89, 0);
+        assert_eq!(drop.service(), "89");
+        drop.any_protocol = true;
+        assert_eq!(drop.service(), "any");
+    }
+
+    #[test]
+    fn a_frame_that_is_not_ip_is_called_by_its_ethertype() {
+        let mut drop = example::syn();
+        drop.reason = Reason::Ethertype.into();
+        (drop.protocol, drop.port) = (0, 0x88b5);
+        assert_eq!(drop.service(), "ethernet/0x88b5");
+    }
+
+    #[test]
+    fn a_server_whose_name_is_lost_is_called_by_its_id() {
+        let context = Context { interface: "dmz0".into(), clock: example::clock(), names: &Names::new() };
+        assert_eq!(context.server(0), None);
+        assert_eq!(&*context.server(7).unwrap().name, "#7");
+    }
+
+    #[test]
+    fn bytes_are_shown_by_two_digits_each() {
+        assert_eq!(show_hex(&[0x00, 0x0f, 0xa0]), "000fa0");
+    }
+}
