@@ -95,12 +95,12 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
 
 static __always_inline struct row_quota *find_quota(__u32 key)
 {
-	struct row_quota *share = bpf_map_lookup_elem(&ledger_quotas, &key);
+	struct row_quota *quota = bpf_map_lookup_elem(&ledger_quotas, &key);
 	struct row_quota fresh = {};
 
-	if (share)
-		return share;
-	/* another CPU may have been first: then its share is ours too */
+	if (quota)
+		return quota;
+	/* another CPU may have been first: then its quota is ours too */
 	bpf_map_update_elem(&ledger_quotas, &key, &fresh, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&ledger_quotas, &key);
 }
@@ -108,14 +108,14 @@ static __always_inline struct row_quota *find_quota(__u32 key)
 /* One row more; false when that would be one too many. Taken first and given
  * back, so that two CPUs can't both have the last one.
  */
-static __always_inline bool take_row(struct row_quota *share, __u64 most, __u64 *before)
+static __always_inline bool take_row(struct row_quota *quota, __u64 most, __u64 *before)
 {
-	if (share->rows >= most)
+	if (quota->rows >= most)
 		return false;
-	*before = __sync_fetch_and_add(&share->rows, 1);
+	*before = __sync_fetch_and_add(&quota->rows, 1);
 	if (*before < most)
 		return true;
-	__sync_fetch_and_add(&share->rows, -1);
+	__sync_fetch_and_add(&quota->rows, -1);
 	return false;
 }
 
@@ -130,17 +130,17 @@ static __always_inline struct ledger_row *find_row(void *table, const struct led
  * room, or when another CPU was first: then its row is returned.
  */
 static __always_inline struct ledger_row *add_row(void *table, const struct ledger_key *kind,
-						  __u32 rest, __u64 now_ns, bool *ours)
+						  __u32 overflow, __u64 now_ns, bool *ours)
 {
-	struct row_quota *given = find_quota(QUOTA_ROWS);
+	struct row_quota *issued = find_quota(QUOTA_ROWS_ISSUED);
 	struct ledger_row *row;
 	__u64 before;
 	__u32 number;
 
 	*ours = false;
-	if (!given)
+	if (!issued)
 		return NULL;
-	before = __sync_fetch_and_add(&given->rows, 1);
+	before = __sync_fetch_and_add(&issued->rows, 1);
 	number = before;
 	row = bpf_map_lookup_elem(&ledger_rows, &number);
 	if (row) {
@@ -149,8 +149,8 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 		row->last_ns = now_ns;
 		row->kind = *kind;
 		row->number = number;
-		row->rest = rest;
-		if (!rest)
+		row->overflow = overflow;
+		if (!overflow)
 			add_to_bloom(kind);
 		if (!bpf_map_update_elem(table, kind, &number, BPF_NOEXIST)) {
 			*ours = true;
@@ -160,11 +160,11 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 	/* Given back, unless somebody has taken the next one meanwhile: such a row stays
 	 * empty. The table has some to spare.
 	 */
-	__sync_val_compare_and_swap(&given->rows, before + 1, before);
+	__sync_val_compare_and_swap(&issued->rows, before + 1, before);
 	return find_row(table, kind);
 }
 
-/* Whose share a kind spends. Whoever borrows an address must not spend its
+/* Whose quota a kind spends. Whoever borrows an address must not spend its
  * owner's: these reasons are found before it is known whose the frame is.
  */
 static __always_inline __u32 find_owner(const struct ledger_key *kind)
@@ -180,56 +180,56 @@ static __always_inline __u32 find_owner(const struct ledger_key *kind)
  */
 static __always_inline __u64 find_silence(const struct ledger_key *kind)
 {
-	__u64 turns = read_state(STATE_QUOTA_OWN) / ROWS_PER_SAMPLE ?: 1;
+	__u64 turns = read_state(STATE_QUOTA_GUARANTEED) / ROWS_PER_SAMPLE ?: 1;
 	__u32 owner = find_owner(kind);
-	struct row_quota *share = bpf_map_lookup_elem(&ledger_quotas, &owner);
+	struct row_quota *quota = bpf_map_lookup_elem(&ledger_quotas, &owner);
 
-	if (!share || share->rows <= turns)
+	if (!quota || quota->rows <= turns)
 		return 0;
-	return (share->rows - turns) * SAMPLE_INTERVAL_NS / turns;
+	return (quota->rows - turns) * SAMPLE_INTERVAL_NS / turns;
 }
 
 /* The ledger's row of a kind that has none yet. Each server has rows that
  * nobody can take from it, and some of those that all have in common: so one
- * that calls every port spends its own share and never another's.
+ * that calls every port spends its own quota and never another's.
  */
 static __always_inline struct ledger_row *make_row(const struct ledger_key *kind, __u64 now_ns)
 {
 	__u32 owner = find_owner(kind);
-	struct row_quota *share = find_quota(owner), *common = NULL;
-	__u64 own = read_state(STATE_QUOTA_OWN), before = 0, ignored;
+	struct row_quota *quota = find_quota(owner), *shared = NULL;
+	__u64 own = read_state(STATE_QUOTA_GUARANTEED), before = 0, ignored;
 	struct ledger_row *row;
 	bool ours;
 
-	if (!share || !take_row(share, read_state(STATE_QUOTA_MOST), &before))
+	if (!quota || !take_row(quota, read_state(STATE_QUOTA_MAX), &before))
 		return NULL;
 	if (before >= own) {
-		common = find_quota(QUOTA_COMMON);
-		if (!common || !take_row(common, read_state(STATE_QUOTA_COMMON), &ignored)) {
-			__sync_fetch_and_add(&share->rows, -1);
+		shared = find_quota(QUOTA_SHARED);
+		if (!shared || !take_row(shared, read_state(STATE_QUOTA_SHARED), &ignored)) {
+			__sync_fetch_and_add(&quota->rows, -1);
 			return NULL;
 		}
 	}
 	row = add_row(&ledger, kind, 0, now_ns, &ours);
 	if (!ours) {
 		/* full, or another CPU was first: then its row is ours too */
-		__sync_fetch_and_add(&share->rows, -1);
-		if (common)
-			__sync_fetch_and_add(&common->rows, -1);
+		__sync_fetch_and_add(&quota->rows, -1);
+		if (shared)
+			__sync_fetch_and_add(&shared->rows, -1);
 	}
 	return row;
 }
 
 /* For lookup_cached(). `number` is of the row that counts it, or of the server that may. */
 static __always_inline void cache_verdict(const struct packet *packet,
-					 const struct decision *decision, __u32 number, bool rest,
+					 const struct decision *decision, __u32 number, bool overflow,
 					 __u32 epoch)
 {
 	union cached_result found = {
 		.number = number,
 		.reason = decision->reason,
 		.quiet = !!(decision->flags & DROP_QUIET),
-		.rest = rest,
+		.overflow = overflow,
 	};
 
 	if (found.number == number)
@@ -239,12 +239,12 @@ static __always_inline void cache_verdict(const struct packet *packet,
 /* For drop_over_quota(): the ledger has no room for any further kind of this server, and
  * never gives a row back.
  */
-static __always_inline void note_spent_quota(const struct packet *packet,
+static __always_inline void note_exhausted_quota(const struct packet *packet,
 					     const struct decision *decision, __u32 row,
 					     __u32 epoch)
 {
-	__u32 owner = decision->server, all = QUOTA_COMMON;
-	const struct row_quota *share, *common;
+	__u32 owner = decision->server, all = QUOTA_SHARED;
+	const struct row_quota *quota, *shared;
 	struct policy policy = live_policy();
 	const struct server *server;
 
@@ -252,16 +252,16 @@ static __always_inline void note_spent_quota(const struct packet *packet,
 	    policy.generation != decision->generation)
 		return;
 	/* that it got no row this time may have other reasons, which pass */
-	share = bpf_map_lookup_elem(&ledger_quotas, &owner);
-	common = bpf_map_lookup_elem(&ledger_quotas, &all);
-	if (!share || (share->rows < read_state(STATE_QUOTA_MOST) &&
-		       (share->rows < read_state(STATE_QUOTA_OWN) || !common ||
-			common->rows < read_state(STATE_QUOTA_COMMON))))
+	quota = bpf_map_lookup_elem(&ledger_quotas, &owner);
+	shared = bpf_map_lookup_elem(&ledger_quotas, &all);
+	if (!quota || (quota->rows < read_state(STATE_QUOTA_MAX) &&
+		       (quota->rows < read_state(STATE_QUOTA_GUARANTEED) || !shared ||
+			shared->rows < read_state(STATE_QUOTA_SHARED))))
 		return;
 	server = find_server(&policy, &packet->source);
 	/* whose it is would have to be looked at again for each frame */
 	if (server && !(server->flags & (SERVER_MAC | SERVER_VLAN)))
-		cache_spent_quota(&packet->source, server, row, epoch);
+		cache_exhausted_quota(&packet->source, server, row, epoch);
 }
 
 static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
@@ -297,10 +297,10 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	}
 	add_to_row(row, &packet->source, &packet->destination, packet->length, now_ns);
 	packets = row->packets;
-	if (lasting && row->rest)
-		note_spent_quota(packet, decision, row->number, epoch);
+	if (lasting && row->overflow)
+		note_exhausted_quota(packet, decision, row->number, epoch);
 	if (lasting)
-		cache_verdict(packet, decision, row->number, row->rest, epoch);
+		cache_verdict(packet, decision, row->number, row->overflow, epoch);
 
 	if (decision->flags & DROP_QUIET)
 		return;

@@ -12,12 +12,15 @@
 #include <linux/types.h>
 
 enum layout {
-	/* Raised by every change to a pinned map's key, value, type or meaning.
-	 * 1: the first. 2: headers_bytes of struct fragment; ledger_quotas. 3: the
-	 * ledger's rows in an array; the server of struct flow. 4: the order in struct
-	 * ledger_row; ledger_bloom, quota_cache and cpus; verdict_cache.
+	/* Counts up with every change to a pinned map's name, key, value, type or meaning.
+	 * 1: the first.
+	 * 2: headers_bytes of struct fragment; a map of the rows that each server has.
+	 * 3: the ledger's rows in an array; the server of struct flow.
+	 * 4: the order in struct ledger_row; the caches, the Bloom filter and cpus.
+	 * 5: new names of maps: ledger_quotas, ledger_overflow, ledger_bloom, verdict_cache,
+	 *    quota_cache, statistics.
 	 */
-	LAYOUT_VERSION = 4,
+	LAYOUT_VERSION = 5,
 	/* Policy slots. The live one, the one before it (a packet may still be
 	 * reading it) and the one being written: see docs/architecture.md.
 	 */
@@ -111,9 +114,9 @@ enum state {
 	/* Rows of the ledger: what each server may always have, what one may have
 	 * at most, and how many all together may have beyond the first number.
 	 */
-	STATE_QUOTA_OWN = 5,
-	STATE_QUOTA_MOST = 6,
-	STATE_QUOTA_COMMON = 7,
+	STATE_QUOTA_GUARANTEED = 5,
+	STATE_QUOTA_MAX = 6,
+	STATE_QUOTA_SHARED = 7,
 	/* Counts up after every change to `quarantine`, so that what a program has
 	 * kept of an older one is known to be old. Never reset.
 	 */
@@ -323,8 +326,8 @@ struct ledger_key {
 /* Keys of `ledger_quotas` beside the ids of servers. */
 enum quota_key {
 	QUOTA_UNKNOWN = 0,         /* sources of no server, borrowed ones, and unjudged ones */
-	QUOTA_ROWS = 0x7ffffffe,   /* rows of `ledger_rows` that were ever given out */
-	QUOTA_COMMON = 0x7fffffff, /* rows beyond STATE_QUOTA_OWN, of all servers */
+	QUOTA_ROWS_ISSUED = 0x7ffffffe,   /* rows of `ledger_rows` that were ever given out */
+	QUOTA_SHARED = 0x7fffffff, /* rows beyond STATE_QUOTA_GUARANTEED, of all servers */
 };
 
 struct row_quota {
@@ -344,7 +347,7 @@ struct ledger_row {
 	__u64 sampled_packets; /* `packets` at sampled_ns */
 	struct ledger_key kind;
 	__u32 number; /* its own */
-	__u32 rest;   /* not 0: of `ledger_overflow` */
+	__u32 overflow;   /* not 0: of `ledger_overflow` */
 	__u32 zero[7]; /* to a second one */
 };
 

@@ -116,14 +116,14 @@ static __always_inline bool shares_prefix(const struct packet *packet)
 }
 
 /* Neighbour discovery (RFC 4861: hop limit 255) and MLD (RFC 3810: hop limit 1). */
-static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx, const struct verdict_context *verdict)
+static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx, const struct verdict_context *context)
 {
-	const struct packet *packet = verdict->packet;
+	const struct packet *packet = context->packet;
 	__u8 type = packet->icmp_type;
 
-	if (packet->ip_version != 6 || !is_icmp(packet) || packet->piece != PIECE_WHOLE)
+	if (packet->ip_version != 6 || !is_icmp(packet) || packet->fragment_position != FRAGMENT_NONE)
 		return false;
-	if (!verdict->server && !is_link_local(packet))
+	if (!context->server && !is_link_local(packet))
 		return false;
 	if (type == ICMP6_MLD_REPORT || type == ICMP6_MLD_DONE || type == ICMP6_MLD2_REPORT)
 		return packet->hop_limit == 1;
@@ -144,7 +144,7 @@ static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx, const str
 
 static __always_inline bool is_rogue_router(const struct packet *packet)
 {
-	if (!is_icmp(packet) || packet->piece == PIECE_LATER)
+	if (!is_icmp(packet) || packet->fragment_position == FRAGMENT_LATER)
 		return false;
 	if (packet->ip_version == 4)
 		return packet->icmp_type == ICMP4_REDIRECT ||
@@ -161,18 +161,18 @@ static __always_inline bool is_dhcp_client(const struct packet *packet)
 		client = PORT_DHCP4_CLIENT;
 		server = PORT_DHCP4_SERVER;
 	}
-	return packet->protocol == IPPROTO_UDP && packet->piece == PIECE_WHOLE &&
+	return packet->protocol == IPPROTO_UDP && packet->fragment_position == FRAGMENT_NONE &&
 	       packet->source_port == client && packet->destination_port == server;
 }
 
 /* Only where the destination's form keeps it on the link: a renewal by unicast
  * takes an `out` need, or its client broadcasts in the end.
  */
-static __always_inline bool is_dhcp(const struct verdict_context *verdict)
+static __always_inline bool is_dhcp(const struct verdict_context *context)
 {
-	return verdict->policy.flags & SETTINGS_DHCP && is_dhcp_client(verdict->packet) &&
-	       (verdict->server || is_link_local(verdict->packet)) &&
-	       is_link_scope(verdict->packet);
+	return context->policy.flags & SETTINGS_DHCP && is_dhcp_client(context->packet) &&
+	       (context->server || is_link_local(context->packet)) &&
+	       is_link_scope(context->packet);
 }
 
 static __always_inline bool is_spoofed(const struct server *server, const struct packet *packet)
@@ -187,16 +187,16 @@ static __always_inline bool is_spoofed(const struct server *server, const struct
 /* An answer in a flow that a peer opened to a service that the live policy
  * has? Then the rule, and the decision is filled in; otherwise 0.
  */
-static __always_inline __u32 find_reply(struct verdict_context *verdict, struct decision *decision)
+static __always_inline __u32 find_reply(struct verdict_context *context, struct decision *decision)
 {
-	const struct packet *packet = verdict->packet;
+	const struct packet *packet = context->packet;
 	__u8 protocol = packet->protocol;
 	__u16 service = packet->source_port;
 	struct found_flow found;
 	__u32 rule = 0;
 	bool listed, reset;
 
-	if (packet->piece == PIECE_LATER || packet->bad_fragment || is_foreign_icmp(packet))
+	if (packet->fragment_position == FRAGMENT_LATER || packet->bad_fragment || is_foreign_icmp(packet))
 		return 0;
 	if (protocol == IPPROTO_TCP && is_bare_syn(packet))
 		return 0;
@@ -208,33 +208,33 @@ static __always_inline __u32 find_reply(struct verdict_context *verdict, struct 
 		service = request;
 	}
 
-	if (!(verdict->policy.flags & SETTINGS_STRICT)) {
-		rule = find_service(&verdict->policy, verdict->server, protocol, service,
+	if (!(context->policy.flags & SETTINGS_STRICT)) {
+		rule = find_service(&context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);
 		if (rule)
 			pass(decision, REASON_REPLY, rule, 0);
 		return rule;
 	}
 
-	found = find_flow(&verdict->key, verdict->now_ns, verdict->assume & ASSUME_NO_FLOW);
+	found = find_flow(&context->key, context->now_ns, context->assume & ASSUME_NO_FLOW);
 	reset = packet->tcp_flags & TCP_RST;
 	/* The tracker may have seen the SYN just before the gate came down, and nobody
 	 * the SYN+ACK: such a flow would end as half-open ones do.
 	 */
-	if ((found.found ? found.unanswered && !reset : !(verdict->assume & ASSUME_OPENED)) &&
+	if ((found.found ? found.unanswered && !reset : !(context->assume & ASSUME_OPENED)) &&
 	    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
-	    verdict->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
-		rule = find_service(&verdict->policy, verdict->server, protocol, service,
+	    context->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
+		rule = find_service(&context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);
 		/* a closed port's answers to forged segments must not fill `established` */
 		if (rule)
 			pass(decision, REASON_PICKUP, rule, reset ? 0 : EFFECT_OPEN_FLOW);
-	} else if (found.found && found.generation == verdict->policy.generation) {
+	} else if (found.found && found.generation == context->policy.generation) {
 		rule = found.rule;
 		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
-	} else if (found.found || verdict->assume & ASSUME_OPENED) {
+	} else if (found.found || context->assume & ASSUME_OPENED) {
 		/* not yet asked under this policy: the service may have been revoked */
-		rule = find_service(&verdict->policy, verdict->server, protocol, service,
+		rule = find_service(&context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);
 		if (rule)
 			pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
@@ -247,24 +247,24 @@ static __always_inline __u32 find_reply(struct verdict_context *verdict, struct 
 /* A later fragment goes as its first one went. `outdated` tells of a first one
  * that passed under another policy.
  */
-static __always_inline __u32 find_first_fragment(const struct verdict_context *verdict, bool *outdated)
+static __always_inline __u32 find_first_fragment(const struct verdict_context *context, bool *outdated)
 {
-	const struct packet *packet = verdict->packet;
+	const struct packet *packet = context->packet;
 	struct fragment_key key;
 	struct fragment *first;
 
-	if (packet->piece != PIECE_LATER || packet->bad_fragment)
+	if (packet->fragment_position != FRAGMENT_LATER || packet->bad_fragment)
 		return 0;
 	fill_fragment_key(&key, packet);
 	first = bpf_map_lookup_elem(&fragments, &key);
-	if (!first || !is_within(first->passed_ns, verdict->now_ns, TIMEOUT_FRAGMENT_S) ||
+	if (!first || !is_within(first->passed_ns, context->now_ns, TIMEOUT_FRAGMENT_S) ||
 	    first->protocol != packet->fragment_protocol)
 		return 0;
 	/* it would write over what the first one was judged by */
-	if (packet->fragment_position < first->headers_bytes)
+	if (packet->fragment_offset < first->headers_bytes)
 		return 0;
 	/* what let the first one pass may be gone with its policy */
-	if (first->generation != verdict->policy.generation) {
+	if (first->generation != context->policy.generation) {
 		*outdated = true;
 		return 0;
 	}
@@ -274,10 +274,10 @@ static __always_inline __u32 find_first_fragment(const struct verdict_context *v
 /* One token, if the rule's purse has one (GCRA). The tool makes the purse; a
  * missing one is an empty one.
  */
-static __always_inline bool is_over_limit(const struct verdict_context *verdict, struct decision *decision)
+static __always_inline bool is_over_limit(const struct verdict_context *context, struct decision *decision)
 {
-	const struct rule *rule = find_limit(&verdict->policy, decision->rule);
-	struct limit_key key = { .server = verdict->server->id };
+	const struct rule *rule = find_limit(&context->policy, decision->rule);
+	struct limit_key key = { .server = context->server->id };
 	struct limit *limit;
 
 	if (!rule)
@@ -286,7 +286,7 @@ static __always_inline bool is_over_limit(const struct verdict_context *verdict,
 	limit = bpf_map_lookup_elem(&limits, &key);
 	if (!limit)
 		return true;
-	if (limit->arrival_ns > verdict->now_ns + rule->tolerance_ns)
+	if (limit->arrival_ns > context->now_ns + rule->tolerance_ns)
 		return true;
 	decision->limit_key = rule->limit_key;
 	decision->interval_ns = rule->interval_ns;
@@ -297,14 +297,14 @@ static __always_inline bool is_over_limit(const struct verdict_context *verdict,
 /* An error about a packet that a peer sent, in its own flow or in answer to
  * what an `out` need lets the server ask.
  */
-static __always_inline __u32 find_quoted_flow(struct verdict_context *verdict)
+static __always_inline __u32 find_quoted_flow(struct verdict_context *context)
 {
-	const struct packet *packet = verdict->packet;
+	const struct packet *packet = context->packet;
 	const struct quote *quote = &packet->quote;
-	const struct server *server = verdict->server;
+	const struct server *server = context->server;
 	const struct need *need;
 	/* its own has no more to tell, and stack is scarce */
-	struct flow_key *key = &verdict->key;
+	struct flow_key *key = &context->key;
 	__u16 service = quote->destination_port, asked = quote->source_port;
 	__u32 rule = 0;
 	bool asks = true, answers = true, listed;
@@ -327,26 +327,26 @@ static __always_inline __u32 find_quoted_flow(struct verdict_context *verdict)
 			      quote->destination_port, quote->source_port);
 	}
 	if (asks &&
-	    (!(verdict->policy.flags & SETTINGS_STRICT) || find_flow(key, verdict->now_ns, false).found))
-		rule = find_service(&verdict->policy, server, quote->protocol, service,
+	    (!(context->policy.flags & SETTINGS_STRICT) || find_flow(key, context->now_ns, false).found))
+		rule = find_service(&context->policy, server, quote->protocol, service,
 				    &packet->destination, &listed);
 	if (rule || !answers)
 		return rule;
-	need = find_need(&verdict->policy, server->profile, server->flags & SERVER_RANGES,
+	need = find_need(&context->policy, server->profile, server->flags & SERVER_RANGES,
 			 quote->protocol, asked);
-	return need ? match_peer(&verdict->policy, &need->outbound, &packet->destination) : 0;
+	return need ? match_peer(&context->policy, &need->outbound, &packet->destination) : 0;
 }
 
 /* A TCP segment that is no bare SYN and that nothing permits. */
-static __always_inline void name_stray_segment(const struct verdict_context *verdict,
+static __always_inline void drop_stray_segment(const struct verdict_context *context,
 					       struct decision *decision)
 {
-	const struct packet *packet = verdict->packet;
-	bool strict = verdict->policy.flags & SETTINGS_STRICT;
+	const struct packet *packet = context->packet;
+	bool strict = context->policy.flags & SETTINGS_STRICT;
 	bool syn_ack = is_syn_ack(packet);
 	bool opened, listed;
 
-	find_service(&verdict->policy, verdict->server, IPPROTO_TCP, packet->source_port,
+	find_service(&context->policy, context->server, IPPROTO_TCP, packet->source_port,
 		     &packet->destination, &listed);
 	if (packet->tcp_flags & TCP_RST) {
 		/* port 0: whoever scans us must not fill the ledger */
@@ -354,8 +354,8 @@ static __always_inline void name_stray_segment(const struct verdict_context *ver
 		return;
 	}
 	/* in service tracking a SYN+ACK alone is the sign that somebody opened */
-	opened = strict ? verdict->assume & ASSUME_OPENED ||
-				  was_opened_unlisted(&verdict->key, verdict->now_ns) :
+	opened = strict ? context->assume & ASSUME_OPENED ||
+				  was_opened_unlisted(&context->key, context->now_ns) :
 			  syn_ack;
 	if (opened && listed)
 		drop_own_port(decision, REASON_STRANGER, packet->source_port);
@@ -370,18 +370,18 @@ static __always_inline void name_stray_segment(const struct verdict_context *ver
 /* A UDP datagram or ICMP message that answers, permitted by nothing. Returns
  * whether it had a name.
  */
-static __always_inline bool name_stray_answer(const struct verdict_context *verdict,
+static __always_inline bool drop_stray_answer(const struct verdict_context *context,
 					      struct decision *decision)
 {
-	const struct packet *packet = verdict->packet;
+	const struct packet *packet = context->packet;
 	bool listed;
 
 	if (packet->protocol == IPPROTO_UDP) {
-		if (!(verdict->policy.flags & SETTINGS_STRICT) ||
-		    !(verdict->assume & ASSUME_OPENED ||
-		      was_opened_unlisted(&verdict->key, verdict->now_ns)))
+		if (!(context->policy.flags & SETTINGS_STRICT) ||
+		    !(context->assume & ASSUME_OPENED ||
+		      was_opened_unlisted(&context->key, context->now_ns)))
 			return false;
-		find_service(&verdict->policy, verdict->server, IPPROTO_UDP, packet->source_port,
+		find_service(&context->policy, context->server, IPPROTO_UDP, packet->source_port,
 			     &packet->destination, &listed);
 		drop_own_port(decision, listed ? REASON_STRANGER : REASON_UNLISTED_SERVICE,
 			      packet->source_port);
@@ -391,7 +391,7 @@ static __always_inline bool name_stray_answer(const struct verdict_context *verd
 		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
 
 		if (request >= 0) {
-			__u32 rule = find_service(&verdict->policy, verdict->server,
+			__u32 rule = find_service(&context->policy, context->server,
 						  packet->protocol, request,
 						  &packet->destination, &listed);
 
@@ -408,31 +408,31 @@ static __always_inline bool name_stray_answer(const struct verdict_context *verd
 }
 
 /* Steps 9 to 18: a packet of a known server that is its own. */
-static __always_inline void judge_flow(struct verdict_context *verdict, struct decision *decision)
+static __always_inline void decide_flow(struct verdict_context *context, struct decision *decision)
 {
-	const struct packet *packet = verdict->packet;
-	const struct server *server = verdict->server;
+	const struct packet *packet = context->packet;
+	const struct server *server = context->server;
 	bool tcp = packet->protocol == IPPROTO_TCP;
 	bool opening = !tcp || is_bare_syn(packet);
 	const struct need *need = NULL;
 	__u32 rule = 0;
 
 	if (!is_foreign_icmp(packet))
-		need = find_need(&verdict->policy, server->profile, server->flags & SERVER_RANGES,
+		need = find_need(&context->policy, server->profile, server->flags & SERVER_RANGES,
 				 packet->protocol, decision->port);
 	if (need)
-		rule = match_peer(&verdict->policy, &need->outbound, &packet->destination);
+		rule = match_peer(&context->policy, &need->outbound, &packet->destination);
 
 	/* A connection that the peer is known to have opened is not the server's own. */
-	if (rule && tcp && is_syn_ack(packet) && verdict->policy.flags & SETTINGS_STRICT &&
-	    was_opened_unlisted(&verdict->key, verdict->now_ns))
+	if (rule && tcp && is_syn_ack(packet) && context->policy.flags & SETTINGS_STRICT &&
+	    was_opened_unlisted(&context->key, context->now_ns))
 		rule = 0;
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule, 0);
 		if (!opening)
 			return;
 		if (rule & RULE_LIMITED) {
-			if (is_over_limit(verdict, decision))
+			if (is_over_limit(context, decision))
 				drop(decision, REASON_RATE, 0);
 		} else if (!need->outbound.set) {
 			decision->scope = SCOPE_PORT;
@@ -440,17 +440,17 @@ static __always_inline void judge_flow(struct verdict_context *verdict, struct d
 		return;
 	}
 	if (!opening) {
-		name_stray_segment(verdict, decision);
+		drop_stray_segment(context, decision);
 		return;
 	}
 	if (is_icmp(packet) && is_icmp_error(packet->ip_version, packet->icmp_type)) {
-		rule = find_quoted_flow(verdict);
+		rule = find_quoted_flow(context);
 		if (rule) {
 			pass(decision, REASON_FLOW_ERROR, rule, 0);
 			return;
 		}
 	}
-	if (name_stray_answer(verdict, decision))
+	if (drop_stray_answer(context, decision))
 		return;
 
 	if (need && is_listed(&need->outbound))
@@ -462,40 +462,40 @@ static __always_inline void judge_flow(struct verdict_context *verdict, struct d
 	/* here no need permits the port to anyone; is it quiet whoever is called? */
 	if (decision->reason == REASON_NEW_FLOW && (!need || !need->quiet.set))
 		decision->scope = SCOPE_PORT;
-	if (need && match_peer(&verdict->policy, &need->quiet, &packet->destination))
+	if (need && match_peer(&context->policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;
 	/* the renewal of a client that may broadcast is no sign of anything */
-	if (verdict->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
+	if (context->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
 		decision->flags |= DROP_QUIET;
 }
 
 /* Step 5. A link-local source names no server; what every server's `quiet`
  * has is quiet from there too (mDNS over IPv6 comes that way).
  */
-static __always_inline void judge_unknown_source(const struct verdict_context *verdict,
+static __always_inline void decide_unknown_source(const struct verdict_context *context,
 						 struct decision *decision)
 {
-	const struct packet *packet = verdict->packet;
+	const struct packet *packet = context->packet;
 	const struct need *need;
 
-	if (verdict->policy.flags & SETTINGS_UNKNOWN_ALLOW) {
+	if (context->policy.flags & SETTINGS_UNKNOWN_ALLOW) {
 		pass(decision, REASON_UNKNOWN_ALLOWED, 0, 0);
 		return;
 	}
 	drop(decision, REASON_UNKNOWN_SOURCE,
-	     verdict->policy.flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
-	if (!is_link_local(packet) || packet->piece == PIECE_LATER || is_foreign_icmp(packet))
+	     context->policy.flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
+	if (!is_link_local(packet) || packet->fragment_position == FRAGMENT_LATER || is_foreign_icmp(packet))
 		return;
-	need = find_need(&verdict->policy, 0, verdict->policy.flags & SETTINGS_RANGES,
+	need = find_need(&context->policy, 0, context->policy.flags & SETTINGS_RANGES,
 			 packet->protocol, decision->port);
-	if (need && match_peer(&verdict->policy, &need->quiet, &packet->destination))
+	if (need && match_peer(&context->policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;
 }
 
-static __always_inline void judge(struct xdp_md *ctx, struct verdict_context *verdict,
+static __always_inline void decide_steps(struct xdp_md *ctx, struct verdict_context *context,
 				  struct decision *decision)
 {
-	const struct packet *packet = verdict->packet;
+	const struct packet *packet = context->packet;
 	const struct quarantine *quarantine;
 	bool outdated = false;
 	__u32 reply, first;
@@ -519,37 +519,37 @@ static __always_inline void judge(struct xdp_md *ctx, struct verdict_context *ve
 		drop(decision, REASON_ROGUE_ROUTER, 0);
 		return;
 	}
-	if (is_neighbour_discovery(ctx, verdict)) {
+	if (is_neighbour_discovery(ctx, context)) {
 		pass(decision, REASON_NEIGHBOUR, 0, 0);
 		return;
 	}
-	if (is_dhcp(verdict)) {
+	if (is_dhcp(context)) {
 		pass(decision, REASON_DHCP, 0, 0);
 		return;
 	}
-	if (!verdict->server) {
-		judge_unknown_source(verdict, decision);
+	if (!context->server) {
+		decide_unknown_source(context, decision);
 		return;
 	}
-	if (is_spoofed(verdict->server, packet)) {
+	if (is_spoofed(context->server, packet)) {
 		/* in observe the quarantine of the address's owner decides whether it only counts */
-		if (!(verdict->policy.flags & SETTINGS_OBSERVE))
+		if (!(context->policy.flags & SETTINGS_OBSERVE))
 			decision->scope = SCOPE_PORT;
 		drop(decision, REASON_SPOOFED, 0);
 		return;
 	}
 
-	fill_reply_key(&verdict->key, packet);
-	reply = find_reply(verdict, decision);
-	first = find_first_fragment(verdict, &outdated);
-	quarantine = find_quarantine(verdict->server->id, verdict->now_ns);
+	fill_reply_key(&context->key, packet);
+	reply = find_reply(context, decision);
+	first = find_first_fragment(context, &outdated);
+	quarantine = find_quarantine(context->server->id, context->now_ns);
 	if (quarantine && !((reply | first) & RULE_MANAGEMENT)) {
 		decision->rule = 0;
 		decision->scope = SCOPE_PORT;
 		drop(decision, REASON_QUARANTINED, 0);
 		return;
 	}
-	if (packet->bad_fragment || (packet->piece == PIECE_LATER && !first)) {
+	if (packet->bad_fragment || (packet->fragment_position == FRAGMENT_LATER && !first)) {
 		/* a datagram that was under way when the policy changed is no sign of anything */
 		drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
 		return;
@@ -559,8 +559,8 @@ static __always_inline void judge(struct xdp_md *ctx, struct verdict_context *ve
 		return;
 	}
 	if (!reply)
-		judge_flow(verdict, decision);
-	if (packet->piece == PIECE_FIRST && decision->verdict == VERDICT_PASS)
+		decide_flow(context, decision);
+	if (packet->fragment_position == FRAGMENT_FIRST && decision->verdict == VERDICT_PASS)
 		decision->effects |= EFFECT_REMEMBER_FRAGMENT;
 }
 
@@ -568,45 +568,45 @@ static __always_inline void judge(struct xdp_md *ctx, struct verdict_context *ve
  * in observe too, whatever the drop is named after. A frame that by MAC or VLAN is
  * not that server's, malformed or not, has no part in its mode.
  */
-static __always_inline bool is_observed(const struct verdict_context *verdict)
+static __always_inline bool is_observed(const struct verdict_context *context)
 {
-	const struct server *server = verdict->server;
+	const struct server *server = context->server;
 
-	if (server && find_quarantine(server->id, verdict->now_ns))
+	if (server && find_quarantine(server->id, context->now_ns))
 		return false;
-	if (server && !is_spoofed(server, verdict->packet))
+	if (server && !is_spoofed(server, context->packet))
 		return server->flags & SERVER_OBSERVE;
-	return verdict->policy.flags & SETTINGS_OBSERVE;
+	return context->policy.flags & SETTINGS_OBSERVE;
 }
 
 /* `assume` is 0 but for `explain`. Global, so that the verifier proves it once. */
 __noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now_ns, __u32 assume,
 		      struct decision *decision)
 {
-	struct verdict_context verdict = {};
+	struct verdict_context context = {};
 
 	if (!packet || !decision)
 		return 0;
-	verdict.packet = packet;
-	verdict.now_ns = now_ns;
-	verdict.assume = assume;
-	verdict.policy = live_policy();
+	context.packet = packet;
+	context.now_ns = now_ns;
+	context.assume = assume;
+	context.policy = live_policy();
 	if (packet->addressed)
-		verdict.server = find_server(&verdict.policy, &packet->source);
+		context.server = find_server(&context.policy, &packet->source);
 
-	decision->generation = verdict.policy.generation;
+	decision->generation = context.policy.generation;
 	if (!packet->ip_version)
 		decision->port = packet->ethertype;
 	else if (is_icmp(packet))
 		decision->port = packet->icmp_type;
 	else
 		decision->port = packet->destination_port;
-	if (verdict.server)
-		decision->server = verdict.server->id;
+	if (context.server)
+		decision->server = context.server->id;
 
-	judge(ctx, &verdict, decision);
+	decide_steps(ctx, &context, decision);
 
-	if (decision->verdict == VERDICT_DROP && is_observed(&verdict)) {
+	if (decision->verdict == VERDICT_DROP && is_observed(&context)) {
 		decision->verdict = VERDICT_WOULD_DROP;
 		decision->flags |= DROP_WOULD;
 	}

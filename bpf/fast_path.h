@@ -24,30 +24,30 @@ struct plain_frame {
 };
 
 struct fast_path {
-	struct plain_frame plain;
+	struct plain_frame frame;
 	struct flow_key key;
 	struct policy policy;
 };
 
 /* The transport header at `from`, with `left` bytes of the IP packet from there on. */
 static __always_inline bool read_plain_transport(void *from, void *end, __u32 left,
-						 struct plain_frame *plain)
+						 struct plain_frame *frame)
 {
-	if (plain->protocol == IPPROTO_TCP) {
+	if (frame->protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = from;
 		__u32 header;
 
 		if (from + sizeof(*tcp) > end)
 			return false;
 		header = tcp->doff * 4;
-		plain->tcp_flags = ((__u8 *)tcp)[13];
-		if (header < sizeof(*tcp) || header > left || are_bogus_tcp_flags(plain->tcp_flags))
+		frame->tcp_flags = ((__u8 *)tcp)[13];
+		if (header < sizeof(*tcp) || header > left || are_bogus_tcp_flags(frame->tcp_flags))
 			return false;
-		plain->source_port_be = tcp->source;
-		plain->destination_port_be = tcp->dest;
+		frame->source_port_be = tcp->source;
+		frame->destination_port_be = tcp->dest;
 		return true;
 	}
-	if (plain->protocol == IPPROTO_UDP) {
+	if (frame->protocol == IPPROTO_UDP) {
 		struct udphdr *udp = from;
 		__u32 length;
 
@@ -56,15 +56,15 @@ static __always_inline bool read_plain_transport(void *from, void *end, __u32 le
 		length = bpf_ntohs(udp->len);
 		if (length < sizeof(*udp) || length > left)
 			return false;
-		plain->tcp_flags = 0;
-		plain->source_port_be = udp->source;
-		plain->destination_port_be = udp->dest;
+		frame->tcp_flags = 0;
+		frame->source_port_be = udp->source;
+		frame->destination_port_be = udp->dest;
 		return true;
 	}
 	return false;
 }
 
-static __always_inline bool read_plain(struct xdp_md *ctx, struct plain_frame *plain)
+static __always_inline bool read_plain_frame(struct xdp_md *ctx, struct plain_frame *frame)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 linear = end - data;
@@ -73,7 +73,7 @@ static __always_inline bool read_plain(struct xdp_md *ctx, struct plain_frame *p
 
 	if (data + sizeof(*eth) + sizeof(struct iphdr) > end)
 		return false;
-	plain->source_mac = read_mac(eth->h_source);
+	frame->source_mac = read_mac(eth->h_source);
 
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + sizeof(*eth);
@@ -82,10 +82,10 @@ static __always_inline bool read_plain(struct xdp_md *ctx, struct plain_frame *p
 		if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(0x3fff) ||
 		    bytes < sizeof(*ip) || sizeof(*eth) + bytes > linear)
 			return false;
-		map_ipv4(&plain->source, ip->saddr);
-		map_ipv4(&plain->destination, ip->daddr);
-		plain->protocol = ip->protocol;
-		return read_plain_transport(ip + 1, end, bytes - sizeof(*ip), plain);
+		map_ipv4(&frame->source, ip->saddr);
+		map_ipv4(&frame->destination, ip->daddr);
+		frame->protocol = ip->protocol;
+		return read_plain_transport(ip + 1, end, bytes - sizeof(*ip), frame);
 	}
 	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + sizeof(*eth);
@@ -95,18 +95,18 @@ static __always_inline bool read_plain(struct xdp_md *ctx, struct plain_frame *p
 		bytes = bpf_ntohs(ip->payload_len);
 		if (ip->version != 6 || sizeof(*eth) + sizeof(*ip) + bytes > linear)
 			return false;
-		__builtin_memcpy(&plain->source, &ip->saddr, sizeof(plain->source));
-		__builtin_memcpy(&plain->destination, &ip->daddr, sizeof(plain->destination));
-		if (is_mapped_ipv4(&plain->source) || is_mapped_ipv4(&plain->destination))
+		__builtin_memcpy(&frame->source, &ip->saddr, sizeof(frame->source));
+		__builtin_memcpy(&frame->destination, &ip->daddr, sizeof(frame->destination));
+		if (is_mapped_ipv4(&frame->source) || is_mapped_ipv4(&frame->destination))
 			return false;
-		plain->protocol = ip->nexthdr;
-		return read_plain_transport(ip + 1, end, bytes, plain);
+		frame->protocol = ip->nexthdr;
+		return read_plain_transport(ip + 1, end, bytes, frame);
 	}
 	return false;
 }
 
 /* Counts a drop in its row. False: the row is due for a sample, which is account()'s to send. */
-static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_frame *plain,
+static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_frame *frame,
 					struct ledger_row *row, union cached_result found,
 					__u64 now_ns)
 {
@@ -115,10 +115,10 @@ static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_f
 
 	if (!counter || (!found.quiet && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS))
 		return false;
-	if (found.rest)
+	if (found.overflow)
 		add_statistic(STATISTIC_LEDGER_FULL, 1);
 	bytes = frame_length(ctx, HOOK_XDP);
-	add_to_row(row, &plain->source, &plain->destination, bytes, now_ns);
+	add_to_row(row, &frame->source, &frame->destination, bytes, now_ns);
 	add_to_counter(counter, bytes);
 	return true;
 }
@@ -126,53 +126,53 @@ static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_f
 /* An opening to a port that no need of its server knows, by a server for which the ledger
  * has no further row? False: that is not known. On a stack of its own: the filter's is full.
  */
-static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_frame *plain,
+static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_frame *frame,
 					 const struct policy *policy, __u32 epoch, __u64 now_ns)
 {
 	struct ledger_key kind = {
-		.port = bpf_ntohs(plain->destination_port_be),
+		.port = bpf_ntohs(frame->destination_port_be),
 		.protocol = IPPROTO_TCP,
 		.reason = REASON_NEW_FLOW,
 	};
-	union cached_result found = { .reason = REASON_NEW_FLOW, .rest = 1 };
-	const struct cached_quota *spent = locate_cached_quota(&plain->source);
+	union cached_result found = { .reason = REASON_NEW_FLOW, .overflow = 1 };
+	const struct cached_quota *entry = locate_cached_quota(&frame->source);
 	struct ledger_row *row;
 	__u32 number, profile, ranges;
 
-	if (!spent)
+	if (!entry)
 		return false;
-	number = *(volatile __u32 *)&spent->row;
+	number = *(volatile __u32 *)&entry->row;
 	barrier();
-	kind.server = spent->server;
-	profile = spent->profile;
-	ranges = spent->ranges;
+	kind.server = entry->server;
+	profile = entry->profile;
+	ranges = entry->ranges;
 	barrier();
-	if (spent->epoch != epoch || !same_address(&spent->source, &plain->source))
+	if (entry->epoch != epoch || !same_address(&entry->source, &frame->source))
 		return false;
 	barrier();
-	if (*(volatile __u32 *)&spent->row != number)
+	if (*(volatile __u32 *)&entry->row != number)
 		return false;
 
 	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
 		return false;
 	row = bpf_map_lookup_elem(&ledger_rows, &number);
-	return row && count_again(ctx, plain, row, found, now_ns);
+	return row && count_again(ctx, frame, row, found, now_ns);
 }
 
 /* The verdict on an opening that was found before, or -1. */
-static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_frame *plain,
+static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_frame *frame,
 				       const struct policy *policy, __u32 epoch, __u64 now_ns)
 {
-	__u16 port = bpf_ntohs(plain->destination_port_be);
+	__u16 port = bpf_ntohs(frame->destination_port_be);
 	union cached_result found;
 	struct ledger_row *row;
 	__u32 number;
 
-	if (!find_cached(&plain->source, plain->source_mac, port, epoch, &found)) {
+	if (!probe_bucket(&frame->source, frame->source_mac, port, epoch, &found)) {
 		/* first, for who calls every port is seldom found in the other places */
-		if (drop_over_quota(ctx, plain, policy, epoch, now_ns))
+		if (drop_over_quota(ctx, frame, policy, epoch, now_ns))
 			return XDP_DROP;
-		found.word = search_places(&plain->source, plain->source_mac, port, epoch);
+		found.word = search_bucket(&frame->source, frame->source_mac, port, epoch);
 		if (!found.word)
 			return -1;
 	}
@@ -197,29 +197,29 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 	/* it may have run out */
 	if (found.reason == REASON_QUARANTINED && !find_quarantine(row->kind.server, now_ns))
 		return -1;
-	return count_again(ctx, plain, row, found, now_ns) ? XDP_DROP : -1;
+	return count_again(ctx, frame, row, found, now_ns) ? XDP_DROP : -1;
 }
 
 /* Is it an answer in a flow that the live policy permits, as it stands in the
  * table? Then the flow has been touched, as touch_flow() would. `assume` learns
  * when there is none.
  */
-static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *fast,
+static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *path,
 				       const struct policy *policy, __u64 now_ns, __u32 *assume)
 {
-	const struct plain_frame *plain = &fast->plain;
-	struct flow_key *key = &fast->key;
-	bool tcp = plain->protocol == IPPROTO_TCP;
+	const struct plain_frame *frame = &path->frame;
+	struct flow_key *key = &path->key;
+	bool tcp = frame->protocol == IPPROTO_TCP;
 	__u32 index = REASON_REPLY;
 	struct counter *counter;
 	struct flow *flow;
 
 	__builtin_memset(key, 0, sizeof(*key));
-	key->server = plain->source;
-	key->peer = plain->destination;
-	key->server_port_be = plain->source_port_be;
-	key->peer_port_be = plain->destination_port_be;
-	key->protocol = plain->protocol;
+	key->server = frame->source;
+	key->peer = frame->destination;
+	key->server_port_be = frame->source_port_be;
+	key->peer_port_be = frame->destination_port_be;
+	key->protocol = frame->protocol;
 	if (tcp)
 		flow = bpf_map_lookup_elem(&established, key);
 	else
@@ -228,7 +228,7 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *fas
 		*assume = ASSUME_NO_FLOW;
 		return false;
 	}
-	if (!is_alive(flow, plain->protocol, now_ns) || flow->generation != policy->generation ||
+	if (!is_alive(flow, frame->protocol, now_ns) || flow->generation != policy->generation ||
 	    !flow->server)
 		return false;
 	if (!(flow->rule & RULE_MANAGEMENT) && find_quarantine(flow->server, now_ns))
@@ -245,27 +245,27 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *fas
 }
 
 /* XDP_DROP or XDP_PASS, or -1: the long way. `assume` is for decide(), `epoch` for account(). */
-static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *fast,
+static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *path,
 					 struct cpu *cpu, __u64 now_ns, __u32 *assume,
 					 __u32 *epoch)
 {
-	const struct plain_frame *plain = &fast->plain;
-	struct policy *policy = &fast->policy;
+	const struct plain_frame *frame = &path->frame;
+	struct policy *policy = &path->policy;
 
 	*policy = live_policy();
 	if (!policy->generation)
 		return -1;
-	if (plain->protocol == IPPROTO_TCP && plain->tcp_flags & TCP_SYN) {
-		if (plain->tcp_flags & TCP_ACK)
+	if (frame->protocol == IPPROTO_TCP && frame->tcp_flags & TCP_SYN) {
+		if (frame->tcp_flags & TCP_ACK)
 			return -1;
 		*epoch = read_epoch(cpu, policy);
-		return *epoch ? lookup_cached(ctx, plain, policy, *epoch, now_ns) : -1;
+		return *epoch ? lookup_cached(ctx, frame, policy, *epoch, now_ns) : -1;
 	}
 	/* what a server's MAC and VLAN are is the server's to say; ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
-	    plain->tcp_flags & (TCP_FIN | TCP_RST))
+	    frame->tcp_flags & (TCP_FIN | TCP_RST))
 		return -1;
-	return pass_reply(ctx, fast, policy, now_ns, assume) ? XDP_PASS : -1;
+	return pass_reply(ctx, path, policy, now_ns, assume) ? XDP_PASS : -1;
 }
 
 #endif

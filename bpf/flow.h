@@ -332,7 +332,7 @@ static __always_inline void remember_fragment(const struct packet *packet,
 	struct fragment_key key;
 	struct fragment fragment = {
 		.passed_ns = now_ns, .rule = decision->rule, .generation = decision->generation,
-		.headers_bytes = packet->offset - packet->fragment_start +
+		.headers_bytes = packet->offset - packet->fragment_data_offset +
 				 (packet->protocol == IPPROTO_TCP ? TCP_HEAD_BYTES : PORTS_BYTES),
 		.protocol = packet->fragment_protocol,
 	};

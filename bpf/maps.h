@@ -305,7 +305,7 @@ union cached_result {
 		__u32 number : 24; /* of the row; REASON_NEED: of the server */
 		__u32 reason : 6;
 		__u32 quiet : 1;
-		__u32 rest : 1; /* the row is of `ledger_overflow` */
+		__u32 overflow : 1; /* the row is of `ledger_overflow` */
 	};
 	__u32 word; /* read and written at once, see match_opening() */
 };
@@ -313,10 +313,10 @@ struct cached_verdict {
 	struct address source;
 	__u64 sender; /* MAC and, in the last 16 bits, the port that it calls */
 	__u32 epoch; /* of struct cpu; 0: nothing here, or half of it */
-	union cached_result found;
+	union cached_result result;
 };
 struct verdict_bucket {
-	struct cached_verdict places[VERDICTS_PER_BUCKET];
+	struct cached_verdict verdicts[VERDICTS_PER_BUCKET];
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

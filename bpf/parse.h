@@ -37,10 +37,10 @@ enum hook {
 	HOOK_SKB,
 };
 
-enum piece {
-	PIECE_WHOLE = 0,
-	PIECE_FIRST = 1,
-	PIECE_LATER = 2,
+enum fragment_position {
+	FRAGMENT_NONE = 0,
+	FRAGMENT_FIRST = 1,
+	FRAGMENT_LATER = 2,
 };
 
 enum tcp_flag {
@@ -107,14 +107,14 @@ struct packet {
 	__u16 ethertype;
 	__u16 vlan; /* TCI of the only tag with a VLAN id; 0: none */
 	__u16 icmp_id;
-	__u16 fragment_start;    /* where what it carries begins in the frame */
-	__u16 fragment_position; /* of that in the datagram, bytes */
+	__u16 fragment_data_offset;    /* where what it carries begins in the frame */
+	__u16 fragment_offset; /* of that in the datagram, bytes */
 	__u8 vlans; /* tags with a VLAN id (priority tags have none) */
 	__u8 ip_version;
 	__u8 addressed; /* addresses below are the packet's */
 	__u8 protocol;
 	__u8 fragment_protocol; /* protocol as all fragments of a datagram carry it */
-	__u8 piece; /* enum piece */
+	__u8 fragment_position; /* enum fragment_position */
 	__u8 hop_limit;
 	__u8 tcp_flags;
 	__u8 icmp_type;
@@ -360,9 +360,9 @@ static __always_inline void note_fragment(struct packet *packet, __u32 id, __u32
 {
 	packet->fragment_id = id;
 	packet->fragment_protocol = protocol;
-	packet->fragment_start = packet->offset;
-	packet->fragment_position = position;
-	packet->piece = position ? PIECE_LATER : PIECE_FIRST;
+	packet->fragment_data_offset = packet->offset;
+	packet->fragment_offset = position;
+	packet->fragment_position = position ? FRAGMENT_LATER : FRAGMENT_FIRST;
 	if (!bytes || (more && bytes % 8) || position + bytes > IP_PACKET_MAX)
 		packet->malformed = 1;
 	/* RFC 1858: it would write over the flags of the TCP header before it */
@@ -413,7 +413,7 @@ static __always_inline bool parse_ipv4(void *ctx, const enum hook hook, struct p
 	if (fragment & 0x3fff)
 		note_fragment(packet, bpf_ntohs(ip.id), (fragment & 0x1fff) * 8, fragment & 0x2000,
 			      packet->left, ip.protocol);
-	return packet->piece != PIECE_LATER && !packet->malformed;
+	return packet->fragment_position != FRAGMENT_LATER && !packet->malformed;
 }
 
 /* The chain of extension headers (RFC 8200, 4). */
@@ -442,7 +442,7 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 			break;
 		if (packet->left < sizeof(head)) {
 			/* RFC 7112: the first fragment holds the whole chain */
-			if (packet->piece != PIECE_FIRST)
+			if (packet->fragment_position != FRAGMENT_FIRST)
 				break;
 			packet->bad_fragment = 1;
 			return false;
@@ -463,14 +463,14 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook,
 			if (!(field & 0xfff9))
 				continue;
 			note_fragment(packet, id, field & 0xfff8, field & 1, packet->left, head[0]);
-			if (packet->piece == PIECE_LATER || packet->malformed)
+			if (packet->fragment_position == FRAGMENT_LATER || packet->malformed)
 				return false;
 			continue;
 		}
 
 		bytes = (head[1] + 1) * 8;
 		if (bytes > packet->left) {
-			if (packet->piece != PIECE_FIRST)
+			if (packet->fragment_position != FRAGMENT_FIRST)
 				break;
 			packet->bad_fragment = 1;
 			return false;
@@ -541,7 +541,7 @@ static __always_inline bool are_bogus_tcp_flags(__u8 flags)
 /* A header that does not fit: the fault of a first fragment or of the packet. */
 static __always_inline void note_short_header(struct packet *packet)
 {
-	if (packet->piece == PIECE_FIRST)
+	if (packet->fragment_position == FRAGMENT_FIRST)
 		packet->bad_fragment = 1;
 	else
 		packet->malformed = 1;
@@ -589,7 +589,7 @@ static __always_inline void parse_udp(void *ctx, const enum hook hook, struct pa
 	packet->source_port = bpf_ntohs(udp.source);
 	packet->destination_port = bpf_ntohs(udp.dest);
 	/* of a first fragment it counts the bytes that follow in later ones */
-	if (length < sizeof(udp) || (packet->piece == PIECE_WHOLE && length > packet->left))
+	if (length < sizeof(udp) || (packet->fragment_position == FRAGMENT_NONE && length > packet->left))
 		packet->malformed = 1;
 }
 

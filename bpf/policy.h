@@ -90,25 +90,25 @@ static __always_inline const struct need *find_need(const struct policy *policy,
 }
 
 /* The rule by which this peer may be at the other end; 0: none. */
-static __always_inline __u32 match_peer(const struct policy *policy, const struct peer_match *cell,
+static __always_inline __u32 match_peer(const struct policy *policy, const struct peer_match *match,
 					const struct address *peer)
 {
 	__u32 slot = policy->slot;
 
-	if (cell->set) {
-		struct peer_key key = { .prefix_bits = 160, .set = cell->set, .address = *peer };
+	if (match->set) {
+		struct peer_key key = { .prefix_bits = 160, .set = match->set, .address = *peer };
 		void *table = bpf_map_lookup_elem(&peers, &slot);
 		__u32 *rule = table ? bpf_map_lookup_elem(table, &key) : NULL;
 
 		if (rule)
 			return *rule;
 	}
-	return cell->any;
+	return match->any;
 }
 
-static __always_inline bool is_listed(const struct peer_match *cell)
+static __always_inline bool is_listed(const struct peer_match *match)
 {
-	return cell->any || cell->set;
+	return match->any || match->set;
 }
 
 /* The rule of an `in` service of the server that this peer may open; 0: none.

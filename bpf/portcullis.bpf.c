@@ -19,24 +19,24 @@ int portcullis_filter(struct xdp_md *ctx)
 {
 	/* one after the other in the same place: stack is scarce */
 	union {
-		struct fast_path fast;
+		struct fast_path fast_path;
 		struct packet packet;
-	} frame;
+	} scratch;
 	struct decision decision = {};
 	struct cpu *cpu = find_cpu();
 	__u64 now_ns = read_clock(cpu);
 	__u32 assume = 0, epoch = 0;
 
-	if (read_plain(ctx, &frame.fast.plain)) {
-		int action = try_fast_path(ctx, &frame.fast, cpu, now_ns, &assume, &epoch);
+	if (read_plain_frame(ctx, &scratch.fast_path.frame)) {
+		int action = try_fast_path(ctx, &scratch.fast_path, cpu, now_ns, &assume, &epoch);
 
 		if (action >= 0)
 			return action;
 	}
-	__builtin_memset(&frame.packet, 0, sizeof(frame.packet));
-	parse_frame(ctx, &frame.packet);
-	decide(ctx, &frame.packet, now_ns, assume, &decision);
-	account(ctx, &frame.packet, &decision, now_ns, epoch);
+	__builtin_memset(&scratch.packet, 0, sizeof(scratch.packet));
+	parse_frame(ctx, &scratch.packet);
+	decide(ctx, &scratch.packet, now_ns, assume, &decision);
+	account(ctx, &scratch.packet, &decision, now_ns, epoch);
 	/* anything but an outright pass or would-drop is a drop */
 	return decision.verdict == VERDICT_PASS || decision.verdict == VERDICT_WOULD_DROP ?
 		       XDP_PASS :
@@ -84,7 +84,7 @@ int portcullis_track(struct __sk_buff *skb)
 /* Types that only inner maps and test runs carry. Called by nobody: a global
  * function's parameter is what brings them into BTF, where user space finds them.
  */
-struct carried_types {
+struct exported_types {
 	struct server server;
 	struct prefix_key prefix_key;
 	struct range_key range_key;
@@ -107,7 +107,7 @@ struct carried_types {
 	enum assumption assumption;
 };
 
-int carry_types(struct carried_types *types)
+int export_types(struct exported_types *types)
 {
 	return types != NULL;
 }

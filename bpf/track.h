@@ -8,7 +8,7 @@
 
 #include "flow.h"
 
-static __always_inline void open_half(const struct flow_key *key, __u32 generation, __u32 rule,
+static __always_inline void add_half_open(const struct flow_key *key, __u32 generation, __u32 rule,
 				      __u64 now_ns)
 {
 	struct half_open fresh = { .opened_ns = now_ns, .generation = generation, .rule = rule };
@@ -55,7 +55,7 @@ static __always_inline void track_segment(const struct policy *policy,
 		rule = find_service(policy, server, IPPROTO_TCP, packet->destination_port,
 				    &packet->source, &listed);
 		if (rule)
-			open_half(key, policy->generation, rule, now_ns);
+			add_half_open(key, policy->generation, rule, now_ns);
 		else
 			note_unlisted(key, now_ns);
 		return;
@@ -161,7 +161,7 @@ static __always_inline void track(const struct packet *packet, __u64 now_ns)
 	struct flow_key key;
 
 	if (!packet->addressed || packet->malformed || packet->bad_fragment ||
-	    packet->piece == PIECE_LATER || is_foreign_icmp(packet) || !(policy.flags & SETTINGS_STRICT))
+	    packet->fragment_position == FRAGMENT_LATER || is_foreign_icmp(packet) || !(policy.flags & SETTINGS_STRICT))
 		return;
 	if (packet->protocol == IPPROTO_TCP) {
 		fill_flow_key(&key, &packet->destination, &packet->source, IPPROTO_TCP,

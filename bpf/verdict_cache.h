@@ -120,52 +120,52 @@ static __always_inline __u64 join_sender(__u64 mac, __u16 port)
 	return mac << 16 | port;
 }
 
-static __always_inline bool match_opening(const struct cached_verdict *known,
+static __always_inline bool match_opening(const struct cached_verdict *verdict,
 					  const struct address *source, __u64 sender,
-					  __u32 epoch, union cached_result *found)
+					  __u32 epoch, union cached_result *result)
 {
-	found->word = *(volatile __u32 *)&known->found.word;
+	result->word = *(volatile __u32 *)&verdict->result.word;
 	barrier();
-	if (known->epoch != epoch || known->sender != sender ||
-	    !same_address(&known->source, source))
+	if (verdict->epoch != epoch || verdict->sender != sender ||
+	    !same_address(&verdict->source, source))
 		return false;
 	barrier();
-	return found->word == *(volatile __u32 *)&known->found.word;
+	return result->word == *(volatile __u32 *)&verdict->result.word;
 }
 
 /* The places of an entry in the order in which an opening looks for its own: each
  * begins at another one, and nearly always ends there.
  */
-static __always_inline struct cached_verdict *next_place(struct verdict_bucket *known, __u64 hash,
+static __always_inline struct cached_verdict *find_candidate(struct verdict_bucket *bucket, __u64 hash,
 							__u32 step)
 {
-	return &known->places[((__u32)(hash >> 32) + step) & (VERDICTS_PER_BUCKET - 1)];
+	return &bucket->verdicts[((__u32)(hash >> 32) + step) & (VERDICTS_PER_BUCKET - 1)];
 }
 
-/* What is found behind the first place, or 0. On a stack of its own: the filter's is full. */
-static __noinline __u32 search_places(const struct address *source, __u64 source_mac, __u16 port,
+/* What is found behind the first candidate, or 0. On a stack of its own: the filter's is full. */
+static __noinline __u32 search_bucket(const struct address *source, __u64 source_mac, __u16 port,
 				      __u32 epoch)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
-	struct verdict_bucket *known = locate_bucket(hash);
+	struct verdict_bucket *bucket = locate_bucket(hash);
 	union cached_result found;
 
-	if (!known)
+	if (!bucket)
 		return 0;
 	for (__u32 step = 1; step < VERDICTS_PER_BUCKET; step++)
-		if (match_opening(next_place(known, hash, step), source, sender, epoch, &found))
+		if (match_opening(find_candidate(bucket, hash, step), source, sender, epoch, &found))
 			return found.word;
 	return 0;
 }
 
-/* Only in the first place: search_places() is for the others. */
-static __always_inline bool find_cached(const struct address *source, __u64 source_mac, __u16 port,
-					 __u32 epoch, union cached_result *found)
+/* Only in the first candidate: search_bucket() is for the others. */
+static __always_inline bool probe_bucket(const struct address *source, __u64 source_mac, __u16 port,
+					 __u32 epoch, union cached_result *result)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
-	struct verdict_bucket *known = locate_bucket(hash);
+	struct verdict_bucket *bucket = locate_bucket(hash);
 
-	return known && match_opening(next_place(known, hash, 0), source, sender, epoch, found);
+	return bucket && match_opening(find_candidate(bucket, hash, 0), source, sender, epoch, result);
 }
 
 /* `found` as union cached_result has it. On a stack of its own, as above. */
@@ -173,34 +173,34 @@ static __noinline int store_cached(const struct packet *packet, __u32 epoch, __u
 {
 	__u64 hash = hash_opening(&packet->source, packet->destination_port);
 	__u64 sender = join_sender(read_mac(packet->source_mac), packet->destination_port);
-	struct verdict_bucket *known = locate_bucket(hash);
-	struct cached_verdict *place;
+	struct verdict_bucket *bucket = locate_bucket(hash);
+	struct cached_verdict *victim;
 	struct cpu *cpu = find_cpu();
 	union cached_result before;
 
-	if (!known || !cpu || !begin_write(cpu))
+	if (!bucket || !cpu || !begin_write(cpu))
 		return 0;
 	/* its own; else the first that is free, and where none is, the first */
-	place = next_place(known, hash, 0);
+	victim = find_candidate(bucket, hash, 0);
 	for (int step = VERDICTS_PER_BUCKET - 1; step >= 0; step--) {
-		struct cached_verdict *other = next_place(known, hash, step);
+		struct cached_verdict *other = find_candidate(bucket, hash, step);
 
 		if (other->epoch != epoch)
-			place = other;
+			victim = other;
 	}
 	for (int step = 0; step < VERDICTS_PER_BUCKET; step++) {
-		struct cached_verdict *other = next_place(known, hash, step);
+		struct cached_verdict *other = find_candidate(bucket, hash, step);
 
 		if (match_opening(other, &packet->source, sender, epoch, &before))
-			place = other;
+			victim = other;
 	}
-	*(volatile __u32 *)&place->epoch = 0;
+	*(volatile __u32 *)&victim->epoch = 0;
 	barrier();
-	place->source = packet->source;
-	place->sender = sender;
-	*(volatile __u32 *)&place->found.word = found;
+	victim->source = packet->source;
+	victim->sender = sender;
+	*(volatile __u32 *)&victim->result.word = found;
 	barrier();
-	*(volatile __u32 *)&place->epoch = epoch;
+	*(volatile __u32 *)&victim->epoch = epoch;
 	end_write(cpu);
 	return 0;
 }
@@ -215,23 +215,23 @@ static __always_inline struct cached_quota *locate_cached_quota(const struct add
 	return bpf_map_lookup_elem(&quota_cache, &index);
 }
 
-static __always_inline void cache_spent_quota(const struct address *source,
+static __always_inline void cache_exhausted_quota(const struct address *source,
 					     const struct server *server, __u32 row, __u32 epoch)
 {
-	struct cached_quota *spent = locate_cached_quota(source);
+	struct cached_quota *entry = locate_cached_quota(source);
 	struct cpu *cpu = find_cpu();
 
-	if (!spent || !cpu || !begin_write(cpu))
+	if (!entry || !cpu || !begin_write(cpu))
 		return;
-	*(volatile __u32 *)&spent->epoch = 0;
+	*(volatile __u32 *)&entry->epoch = 0;
 	barrier();
-	spent->source = *source;
-	spent->server = server->id;
-	spent->profile = server->profile;
-	spent->ranges = server->flags & SERVER_RANGES;
-	*(volatile __u32 *)&spent->row = row;
+	entry->source = *source;
+	entry->server = server->id;
+	entry->profile = server->profile;
+	entry->ranges = server->flags & SERVER_RANGES;
+	*(volatile __u32 *)&entry->row = row;
 	barrier();
-	*(volatile __u32 *)&spent->epoch = epoch;
+	*(volatile __u32 *)&entry->epoch = epoch;
 	end_write(cpu);
 }
 

@@ -74,9 +74,9 @@ impl Gate {
         let generation = Generation::build(policy, tables, &ids);
         self.make_purses(&generation.purses)?;
         let shares = Shares::of(self.ledger.capacity(), tables.names.len());
-        self.write_state(state::STATE_QUOTA_OWN, shares.own)?;
-        self.write_state(state::STATE_QUOTA_COMMON, self.limit_common(&shares, &ids)?)?;
-        self.write_state(state::STATE_QUOTA_MOST, shares.most)?;
+        self.write_state(state::STATE_QUOTA_GUARANTEED, shares.own)?;
+        self.write_state(state::STATE_QUOTA_SHARED, self.limit_common(&shares, &ids)?)?;
+        self.write_state(state::STATE_QUOTA_MAX, shares.most)?;
         self.use_verdict_cache(generation.hosts.len(), !generation.prefixes.is_empty())?;
         // a server that had no further rows may have some now
         self.outdate_verdict_cache()?;
@@ -105,8 +105,8 @@ impl Gate {
         let (mut counted, mut beyond) = (0, 0);
         for (owner, share) in self.ledger_quotas.entries()? {
             match owner {
-                owner if owner == quota_key::QUOTA_COMMON.0 => counted = share.rows,
-                owner if owner == quota_key::QUOTA_ROWS.0 => {}
+                owner if owner == quota_key::QUOTA_SHARED.0 => counted = share.rows,
+                owner if owner == quota_key::QUOTA_ROWS_ISSUED.0 => {}
                 owner if ids.contains(&owner) => beyond += share.rows.saturating_sub(shares.own),
                 _ => beyond += share.rows,
             }

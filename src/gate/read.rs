@@ -345,13 +345,13 @@ impl Gate {
     pub fn ledger_snapshot(&self) -> Result<Ledger, GateError> {
         let mut ledger = Ledger::new();
         self.visit_ledger(|row| {
-            ledger.push((LedgerKey::new(&row.kind, row.rest != 0), LedgerEntry::from(row)));
+            ledger.push((LedgerKey::new(&row.kind, row.overflow != 0), LedgerEntry::from(row)));
         })?;
         Ok(ledger)
     }
 
     fn visit_ledger(&self, mut look: impl FnMut(&ledger_row)) -> Result<(), GateError> {
-        let given = self.ledger_quotas.get(&quota_key::QUOTA_ROWS.0)?.map_or(0, |given| given.rows);
+        let given = self.ledger_quotas.get(&quota_key::QUOTA_ROWS_ISSUED.0)?.map_or(0, |given| given.rows);
         let given = usize::try_from(given).unwrap_or(usize::MAX);
         self.ledger_rows.visit(given, |_, row| {
             // one that was given back has counted nothing

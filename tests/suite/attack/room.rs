@@ -218,7 +218,7 @@ fn a_table_of_many_batches_is_read_to_its_end() {
         bench.gate.map("names").update(&id, &[b'x'; 64], MapFlags::ANY).expect("a name");
     }
     let given = u64::from(ROWS).to_ne_bytes();
-    let key = quota_key::QUOTA_ROWS.0.to_ne_bytes();
+    let key = quota_key::QUOTA_ROWS_ISSUED.0.to_ne_bytes();
     bench.gate.map("ledger_quotas").update(&key, &given, MapFlags::ANY).expect("a share");
     assert_eq!(bench.gate.ledger().expect("the ledger").len(), ROWS as usize);
     assert_eq!(bench.gate.names_by_id().expect("names").len(), before + ROWS as usize);

@@ -449,7 +449,7 @@ impl Differ {
     pub fn compare_books(&self) -> Result<(), String> {
         let (mut own, mut rest) = (Drops::new(), Drops::new());
         for (key, row) in self.gate.ledger().expect("the ledger") {
-            let part = if row.rest == 0 { &mut own } else { &mut rest };
+            let part = if row.overflow == 0 { &mut own } else { &mut rest };
             part.insert(self.to_model_kind(&key), (row.packets, row.bytes));
         }
         let statistic = self.gate.statistic().expect("the statistic");

@@ -82,7 +82,7 @@ fn the_fields_of_tables_stand_where_the_header_puts_them() {
 fn the_fields_of_what_comes_back_stand_where_the_header_puts_them() {
     offsets!(ledger_key: server = 0, port = 4, protocol = 6, reason = 7, flags = 8, zero = 9);
     offsets!(ledger_row: packets = 0, bytes = 8, last_ns = 16, sampled_ns = 24, last_source = 32,
-        last_destination = 48, first_ns = 64, sampled_packets = 72, kind = 80, number = 92, rest = 96,
+        last_destination = 48, first_ns = 64, sampled_packets = 72, kind = 80, number = 92, overflow = 96,
         zero = 100);
     offsets!(counter: packets = 0, bytes = 8);
     offsets!(decision: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8, rule = 12,

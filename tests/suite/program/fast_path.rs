@@ -718,12 +718,12 @@ fn a_server_has_no_further_rows_when_its_own_and_the_common_ones_are_gone_and_no
             fill(&bench, "ledger");
         }
         let web = bench.id_of("web1");
-        let own = read_state(&bench, state::STATE_QUOTA_OWN);
-        let common = read_state(&bench, state::STATE_QUOTA_COMMON);
-        let most = read_state(&bench, state::STATE_QUOTA_MOST);
+        let own = read_state(&bench, state::STATE_QUOTA_GUARANTEED);
+        let common = read_state(&bench, state::STATE_QUOTA_SHARED);
+        let most = read_state(&bench, state::STATE_QUOTA_MAX);
         let mut port = 1000;
         let mut is_spent = |rows: u64, common_rows: u64| {
-            for (owner, rows) in [(web, rows), (quota_key::QUOTA_COMMON.0, common_rows)] {
+            for (owner, rows) in [(web, rows), (quota_key::QUOTA_SHARED.0, common_rows)] {
                 let shares = bench.gate.map("ledger_quotas");
                 shares.update(&owner.to_ne_bytes(), &rows.to_ne_bytes(), MapFlags::ANY).unwrap();
             }

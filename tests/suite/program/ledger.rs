@@ -296,7 +296,7 @@ fn shares_are_exact_when_several_cpus_make_rows_at_once() {
     let rows = |owner| shares.iter().find(|(other, _)| *other == owner).expect("a share").1.rows as usize;
     assert_eq!(rows(web), rows_of(&bench, web), "what is counted, and what there is");
     // a row that two made at once, and whose neighbour was given out before one could return it
-    let spare = rows(quota_key::QUOTA_ROWS.0) - bench.gate.ledger().unwrap().len();
+    let spare = rows(quota_key::QUOTA_ROWS_ISSUED.0) - bench.gate.ledger().unwrap().len();
     assert!(spare < 512 / 8, "{spare} rows are lost");
 }
 
@@ -387,13 +387,13 @@ fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
     let row = bench.drops(&kind(V4.web, 1), Reason::NewFlow);
     assert_eq!((row.key.server, row.key.port, row.key.protocol), (web, 0, 0), "counted in the rest");
     // the one row that was given out is the rest's
-    let given = (quota_key::QUOTA_ROWS.0, 1);
+    let given = (quota_key::QUOTA_ROWS_ISSUED.0, 1);
     assert_eq!(rows_by_owner(), [(web, 0), given]);
     // and nothing of what all have in common: its own rows are gone
     let spent = row_quota { rows: 10 };
     bench.gate.map("ledger_quotas").update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
     bench.drops(&udp((V4.web, 40_000), (V4.peer, 2)), Reason::NewFlow);
-    assert_eq!(rows_by_owner(), [(web, 10), given, (quota_key::QUOTA_COMMON.0, 0)]);
+    assert_eq!(rows_by_owner(), [(web, 10), given, (quota_key::QUOTA_SHARED.0, 0)]);
     assert_eq!(bench.gate.statistic().unwrap().ledger_full, 2);
 }
 

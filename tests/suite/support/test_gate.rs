@@ -268,7 +268,7 @@ impl TestGate {
     /// Rows of the ledger: those of one kind each, or those of what found no room.
     pub fn ledger_rows(&self, rest: bool) -> Vec<ledger_row> {
         let rows = self.gate.ledger().expect("the ledger");
-        rows.into_iter().map(|(_, row)| row).filter(|row| (row.rest != 0) == rest).collect()
+        rows.into_iter().map(|(_, row)| row).filter(|row| (row.overflow != 0) == rest).collect()
     }
 
     /// All packets and bytes of the ledger.
