@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::{Alarm, Kind, Scope, Step};
 use crate::abi::Reason;
-use crate::drops::Verdict;
+use crate::drops::DropVerdict;
 use crate::net::has_ports;
 use crate::net::show_mac;
 
@@ -36,8 +36,8 @@ impl Alarm {
             packets => format!("{packets} packets"),
         };
         let fate = match self.verdict {
-            Verdict::Drop => "dropped",
-            Verdict::WouldDrop => "NOT dropped (mode observe)",
+            DropVerdict::Drop => "dropped",
+            DropVerdict::WouldDrop => "NOT dropped (mode observe)",
         };
         text.push_str(&format!("; {times} {fate} since {:.0}", self.first));
         if !self.response.is_empty() {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::drops::{DropEvent, ReasonCode, Server, Verdict};
+use crate::drops::{DropEvent, DropVerdict, ReasonCode, ServerRef};
 
 pub use distinct::Distinct;
 pub use engine::{Engine, Settings};
@@ -59,11 +59,11 @@ pub struct Alarm {
     /// Name of the interface.
     pub interface: Arc<str>,
     /// `None`: no server has the source address.
-    pub server: Option<Server>,
+    pub server: Option<ServerRef>,
     /// Why the last one was dropped.
     pub reason: ReasonCode,
     /// What became of the last one.
-    pub verdict: Verdict,
+    pub verdict: DropVerdict,
     /// Time of the first drop.
     pub first: Timestamp,
     /// Time of the last drop.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::{Alarm, Distinct, Kind, Severity};
-use crate::drops::{ReasonCode, Verdict, show_hex};
+use crate::drops::{DropVerdict, ReasonCode, show_hex};
 use crate::net::show_mac;
 
 /// How many of several are listed.
@@ -20,7 +20,7 @@ struct Record<'a> {
     severity: Severity,
     server: Option<&'a str>,
     reason: ReasonCode,
-    verdict: Verdict,
+    verdict: DropVerdict,
     service: String,
     packets: u64,
     events: u64,

@@ -8,7 +8,7 @@ use super::*;
 use crate::abi::{REASONS, Reason};
 use crate::clock::Clock;
 use crate::drops::example::{after_ms, syn};
-use crate::drops::{Origin, Server};
+use crate::drops::{Origin, ServerRef};
 
 fn at(seconds: u64) -> Clock {
     after_ms(seconds * 1000)
@@ -35,8 +35,8 @@ fn because(reason: Reason) -> DropEvent {
     drop
 }
 
-fn server(id: u32) -> Option<Server> {
-    Some(Server { id, name: format!("server{id}").into() })
+fn server(id: u32) -> Option<ServerRef> {
+    Some(ServerRef { id, name: format!("server{id}").into() })
 }
 
 /// Five times the usual error of the sketch, whose hash has another key in every run.
@@ -328,14 +328,14 @@ fn what_is_told_late_adds_to_an_open_alarm_and_changes_nothing_that_it_says_of_n
     let mut away = syn();
     away.from = Origin::Ledger;
     away.while_away = true;
-    away.verdict = Verdict::WouldDrop;
+    away.verdict = DropVerdict::WouldDrop;
     away.drops = 900;
     away.since = "2026-11-20T01:00:00Z".parse().unwrap();
     away.time = "2026-11-21T01:00:00Z".parse().unwrap();
     engine.observe(&away, at(300_000));
     let [alarm] = engine.open_alarms()[..] else { panic!("one alarm") };
     assert_eq!((alarm.packets, alarm.while_away, alarm.first), (901, true, away.since));
-    assert_eq!((alarm.verdict, alarm.last), (Verdict::Drop, opened.last));
+    assert_eq!((alarm.verdict, alarm.last), (DropVerdict::Drop, opened.last));
     assert_eq!(alarm.sample, opened.sample);
     // nor does it keep it open
     assert_eq!(engine.tick(at(1_000 + 300_000)).len(), 1);
@@ -456,7 +456,7 @@ fn a_wall_clock_that_is_stepped_either_way_leaves_no_alarm_open_and_ends_none_ea
 #[test]
 fn what_was_let_through_in_observe_is_said_to_have_left() {
     let mut drop = syn();
-    drop.verdict = Verdict::WouldDrop;
+    drop.verdict = DropVerdict::WouldDrop;
     let changes = Engine::default().observe(&drop, at(0));
     assert!(changes[0].alarm.seen().contains("NOT dropped (mode observe)"));
 }

@@ -124,14 +124,14 @@ fn describe_destinations(destinations: &Value) -> String {
 mod tests {
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
     use crate::history::State;
 
     #[test]
     fn a_table_has_who_what_and_the_next_command_and_no_escapes_of_a_hostile_name() {
         let mut drop = syn();
-        drop.server = Some(Server { id: 1, name: "web\u{1b}[2J\n1".into() });
+        drop.server = Some(ServerRef { id: 1, name: "web\u{1b}[2J\n1".into() });
         let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
         let alarm = serde_json::to_value(&change.alarm).unwrap();
         let entry = AlarmEntry { id: 1, state: State::Open, changed: change.time, alarm };

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::exit::Exit;
-use crate::gate::{Gate, GatePlace, Mode, find_caveats};
+use crate::gate::{AttachMode, Gate, GatePlace, find_caveats};
 use crate::output::Output;
 use crate::policy::list_changes;
 use crate::policy_file::load;
@@ -30,7 +30,7 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
 
 /// Whether the filter is on its interface; says so when it is not, for then nothing holds.
 pub fn is_attached(gate: &Gate, place: &GatePlace, output: &Output) -> bool {
-    let down = gate.find_mode(place) != Mode::No;
+    let down = gate.find_mode(place) != AttachMode::No;
     if !down {
         output.warn(&format!(
             "the filter is not on {0}: NOTHING IS DROPPED\nhelp: portcullis attach -i {0} -p POLICY",

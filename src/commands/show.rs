@@ -5,7 +5,7 @@ use anyhow::Context;
 use crate::cli::Subject;
 use crate::clock::Clock;
 use crate::daemon::control::{Request, ask_daemon, no_daemon};
-use crate::drops::{Context as Seen, LedgerRow, Verdict};
+use crate::drops::{Context as Seen, DropVerdict, LedgerRow};
 use crate::exit::Exit;
 use crate::gate::{FlowTable, Gate, GatePlace, GateState, Status, list_gates};
 use crate::net::name_protocol;
@@ -132,7 +132,7 @@ fn show_drops(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<(
 fn describe_row(row: &LedgerRow) -> Vec<String> {
     let address = |ip: Option<std::net::IpAddr>| ip.map_or("-".to_owned(), |ip| ip.to_string());
     let mut reason = row.reason().to_string();
-    if row.verdict() == Verdict::WouldDrop {
+    if row.verdict() == DropVerdict::WouldDrop {
         reason.push_str(" (would drop)");
     }
     if row.quiet() {

@@ -30,7 +30,9 @@ use crate::compile::compile;
 use crate::drops::decode;
 use crate::drops::{Baseline, Context, DropEvent, HotRows, Ledger, Names, Reconciler};
 use crate::exit::Exit;
-use crate::gate::{Attachment, Consumer, Gate, GateError, GatePlace, Hook, Mode, detach, return_memory};
+use crate::gate::{
+    AttachMode, Attachment, Consumer, Gate, GateError, GatePlace, Hook, detach, return_memory,
+};
 use crate::history::{Limits, Writer};
 use crate::output::Output;
 use crate::policy::{Alarms, Policy, Tracking};
@@ -142,7 +144,7 @@ struct Daemon<'gate> {
     interface: Arc<str>,
     alarms: Alarms,
     responder: Responder,
-    mode: Mode,
+    mode: AttachMode,
     tracker: Hook,
     strict: bool,
     /// Somebody typed `detach`.

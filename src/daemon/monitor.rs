@@ -6,7 +6,7 @@ use log::debug;
 use super::Daemon;
 use super::metrics::snapshot::count;
 use crate::abi::settings_flag;
-use crate::gate::{GateError, GatePlace, Hook, Mode};
+use crate::gate::{AttachMode, GateError, GatePlace, Hook};
 
 impl Daemon<'_> {
     /// The mode never changes silently, and a gate that somebody lifted has no daemon.
@@ -30,9 +30,9 @@ impl Daemon<'_> {
         let mode = self.gate.find_mode(&self.place);
         if mode != self.mode {
             let consequence = match mode {
-                Mode::No => "NOTHING IS DROPPED; was the interface deleted, or its program taken off?",
-                Mode::Generic => "slower, and after the kernel has made a buffer of the packet",
-                Mode::Native => "in the driver again",
+                AttachMode::No => "NOTHING IS DROPPED; was the interface deleted, or its program taken off?",
+                AttachMode::Generic => "slower, and after the kernel has made a buffer of the packet",
+                AttachMode::Native => "in the driver again",
             };
             notice!(
                 "portcullis: warning: the gate on {} went from {} to {}: {consequence}",
@@ -66,7 +66,7 @@ impl Daemon<'_> {
             self.tracker = tracker;
             count(&self.board.tracker_changes);
         }
-        if mode == Mode::No || self.strict && tracker == Hook::No {
+        if mode == AttachMode::No || self.strict && tracker == Hook::No {
             self.try_to_reattach();
         }
         Ok(())
@@ -74,7 +74,7 @@ impl Daemon<'_> {
 
     pub(super) fn describe(&self) -> String {
         let holds = match (self.mode, self.strict && self.tracker == Hook::No) {
-            (Mode::No, _) => "NOT ATTACHED, nothing is dropped".to_owned(),
+            (AttachMode::No, _) => "NOT ATTACHED, nothing is dropped".to_owned(),
             (mode, true) => format!("{}, WITHOUT ITS TRACKER", mode.name()),
             (mode, false) => mode.name().to_owned(),
         };

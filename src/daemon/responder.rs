@@ -6,7 +6,7 @@ use log::warn;
 
 use crate::abi::Reason;
 use crate::alarm::{Change, Kind, Step};
-use crate::drops::Verdict;
+use crate::drops::DropVerdict;
 use crate::gate::{Gate, GateError, GatePlace};
 use crate::policy::{Mode, Policy, Response};
 
@@ -52,7 +52,7 @@ impl Responder {
             self.answered.remove(&alarm.id);
             return None;
         }
-        let live = alarm.verdict == Verdict::Drop && !alarm.sample.while_away;
+        let live = alarm.verdict == DropVerdict::Drop && !alarm.sample.while_away;
         // Before that step nobody knows whose frame it is: it may be borrowed to cut its owner off.
         let owned = alarm.reason.number() > Reason::Spoofed.number();
         let server = &*alarm.server.as_ref()?.name;
@@ -174,7 +174,7 @@ mod tests {
     fn a_server_in_observe_is_left_alone() {
         assert_eq!(responder("mode = \"observe\"").find_culprit(&opened()), None);
         let mut change = opened();
-        change.alarm.verdict = Verdict::WouldDrop;
+        change.alarm.verdict = DropVerdict::WouldDrop;
         assert_eq!(responder("").find_culprit(&change), None);
     }
 

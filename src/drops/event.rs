@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{ReasonCode, Verdict};
+use super::{DropVerdict, ReasonCode};
 use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::net::{has_ports, is_icmp, name_icmp_type, name_protocol};
 
 /// A server of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerRef {
     /// Its id in the maps.
     pub id: u32,
     /// Its name in the policy; `#ID` where the maps have lost it.
@@ -56,8 +56,8 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// The server with this id; `None` for 0, which is nobody's.
-    pub fn server(&self, id: u32) -> Option<Server> {
-        (id != 0).then(|| Server {
+    pub fn server(&self, id: u32) -> Option<ServerRef> {
+        (id != 0).then(|| ServerRef {
             id,
             name: self.names.get(&id).cloned().unwrap_or_else(|| format!("#{id}").into()),
         })
@@ -74,7 +74,7 @@ pub struct DropEvent {
     /// Name of the interface.
     pub interface: Arc<str>,
     /// What became of it.
-    pub verdict: Verdict,
+    pub verdict: DropVerdict,
     /// Why.
     pub reason: ReasonCode,
     /// Denied without an alarm.
@@ -82,7 +82,7 @@ pub struct DropEvent {
     /// `port` is the server's own: it answered.
     pub own_port: bool,
     /// The server that has the source address.
-    pub server: Option<Server>,
+    pub server: Option<ServerRef>,
     /// `None` for a frame without addresses.
     pub source: Option<IpAddr>,
     /// As `source`.

@@ -1,6 +1,6 @@
 //! Events for the tests of every part that reads events.
 
-use super::{DropEvent, Names, Origin, ReasonCode, Server, Verdict};
+use super::{DropEvent, DropVerdict, Names, Origin, ReasonCode, ServerRef};
 use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::net::TCP;
@@ -29,11 +29,11 @@ pub fn syn() -> DropEvent {
         time: clock().wall,
         since: clock().wall,
         interface: "dmz0".into(),
-        verdict: Verdict::Drop,
+        verdict: DropVerdict::Drop,
         reason: ReasonCode::Known(Reason::NewFlow),
         quiet: false,
         own_port: false,
-        server: Some(Server { id: 1, name: "web1".into() }),
+        server: Some(ServerRef { id: 1, name: "web1".into() }),
         source: Some("192.0.2.10".parse().unwrap()),
         destination: Some("198.51.100.7".parse().unwrap()),
         source_port: Some(40000),

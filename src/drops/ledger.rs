@@ -9,7 +9,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::event::protocol_name;
-use super::{Context, DropEvent, Origin, ReasonCode, Verdict};
+use super::{Context, DropEvent, DropVerdict, Origin, ReasonCode};
 use crate::abi::{drop_flag, ledger_key, ledger_row};
 use crate::drops::read_addresses;
 use crate::net::{has_ports, is_icmp};
@@ -152,8 +152,8 @@ impl LedgerRow {
     }
 
     /// Whether it was dropped.
-    pub fn verdict(&self) -> Verdict {
-        Verdict::from_flags(self.key.flags)
+    pub fn verdict(&self) -> DropVerdict {
+        DropVerdict::from_flags(self.key.flags)
     }
 
     /// Whether it never raises an alarm.
@@ -205,7 +205,7 @@ pub(super) fn to_drop(
         time: context.clock.to_wall(entry.last_ns),
         since: context.clock.to_wall(since_ns),
         interface: context.interface.clone(),
-        verdict: Verdict::from_flags(key.flags),
+        verdict: DropVerdict::from_flags(key.flags),
         reason: ReasonCode::from(key.reason),
         quiet: key.has(drop_flag::DROP_QUIET),
         own_port,

@@ -12,11 +12,11 @@ mod reason;
 mod reconcile;
 mod sample;
 
-pub use event::{Context, DropEvent, Names, Origin, Server};
+pub use event::{Context, DropEvent, Names, Origin, ServerRef};
 pub(crate) use event::{name_service, show_hex};
 pub use hot_rows::{HotRows, LastPacket};
 pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow};
-pub use reason::{ReasonCode, Verdict};
+pub use reason::{DropVerdict, ReasonCode};
 pub use reconcile::{Baseline, Reconciler};
 pub(crate) use sample::read_addresses;
 pub use sample::{DecodeError, Sample, decode};

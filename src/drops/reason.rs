@@ -62,29 +62,33 @@ impl Serialize for ReasonCode {
 
 /// What became of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum DropVerdict {
     /// It did not leave.
     Drop,
     /// Mode `observe`: it left, and would not have otherwise.
     WouldDrop,
 }
 
-impl Verdict {
+impl DropVerdict {
     /// From `enum drop_flag`, which ledger and samples share.
-    pub fn from_flags(flags: u8) -> Verdict {
-        if u32::from(flags) & drop_flag::DROP_WOULD.0 != 0 { Verdict::WouldDrop } else { Verdict::Drop }
+    pub fn from_flags(flags: u8) -> DropVerdict {
+        if u32::from(flags) & drop_flag::DROP_WOULD.0 != 0 {
+            DropVerdict::WouldDrop
+        } else {
+            DropVerdict::Drop
+        }
     }
 
     /// The word that users read.
     pub const fn name(self) -> &'static str {
         match self {
-            Verdict::Drop => "drop",
-            Verdict::WouldDrop => "would_drop",
+            DropVerdict::Drop => "drop",
+            DropVerdict::WouldDrop => "would_drop",
         }
     }
 }
 
-impl Serialize for Verdict {
+impl Serialize for DropVerdict {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }

@@ -7,7 +7,7 @@ use plain::Plain;
 use thiserror::Error;
 
 use crate::abi::{self, address, drop_flag, layout, rule_flag};
-use crate::drops::{Context, DropEvent, LedgerKey, Origin, ReasonCode, Verdict};
+use crate::drops::{Context, DropEvent, DropVerdict, LedgerKey, Origin, ReasonCode};
 use crate::net::{TCP, has_ports, is_icmp};
 
 // SAFETY: `repr(C)` of integers and arrays of integers, without padding (the contract header
@@ -183,7 +183,7 @@ impl Sample {
             time,
             since: time,
             interface: context.interface.clone(),
-            verdict: Verdict::from_flags(self.flags),
+            verdict: DropVerdict::from_flags(self.flags),
             reason: self.reason,
             quiet: flagged(drop_flag::DROP_QUIET),
             own_port: flagged(drop_flag::DROP_OWN_PORT),
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(drop.vlan, Some(7));
         assert_eq!((drop.tcp_flags, drop.icmp_type), (Some(2), None));
         assert_eq!((drop.drops, drop.from), (2, Origin::Sample));
-        assert_eq!(drop.verdict, Verdict::Drop);
+        assert_eq!(drop.verdict, DropVerdict::Drop);
     }
 
     #[test]
@@ -454,7 +454,7 @@ mod tests {
             let has = |flag: drop_flag| flags & flag.0 != 0;
             assert_eq!(drop.quiet, has(drop_flag::DROP_QUIET), "{flags}");
             assert_eq!(drop.own_port, has(drop_flag::DROP_OWN_PORT), "{flags}");
-            assert_eq!(drop.verdict == Verdict::WouldDrop, has(drop_flag::DROP_WOULD), "{flags}");
+            assert_eq!(drop.verdict == DropVerdict::WouldDrop, has(drop_flag::DROP_WOULD), "{flags}");
         }
     }
 

@@ -27,7 +27,7 @@ const QUESTION: Duration = Duration::from_secs(1);
 
 /// How the filter is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum AttachMode {
     /// In the driver.
     Native,
     /// In the stack: the driver has no XDP of its own.
@@ -36,12 +36,12 @@ pub enum Mode {
     No,
 }
 
-impl Mode {
+impl AttachMode {
     pub const fn name(self) -> &'static str {
         match self {
-            Mode::Native => "native",
-            Mode::Generic => "generic",
-            Mode::No => "no",
+            AttachMode::Native => "native",
+            AttachMode::Generic => "generic",
+            AttachMode::No => "no",
         }
     }
 }
@@ -67,7 +67,7 @@ impl Hook {
 /// What putting the gate down came to.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    pub mode: Mode,
+    pub mode: AttachMode,
     pub hook: Hook,
     pub generation: u64,
     /// The gate was there already, and its programs were replaced.
@@ -138,7 +138,7 @@ impl Gate {
                     return Err(error);
                 }
                 let what_holds = match gate.find_mode(place) {
-                    Mode::No => format!("the filter is not on {}: NOTHING IS DROPPED", place.interface),
+                    AttachMode::No => format!("the filter is not on {}: NOTHING IS DROPPED", place.interface),
                     _ => "the programs of before are in part still in place, and go by it".to_owned(),
                 };
                 return Err(GateError::HalfDone { generation, state: what_holds, error: Box::new(error) });
@@ -214,7 +214,7 @@ impl Gate {
     }
 
     /// Attaches to an interface that was deleted and made again. The caller holds the lock.
-    pub fn reattach(&self, place: &GatePlace) -> Result<(Mode, Vec<String>), GateError> {
+    pub fn reattach(&self, place: &GatePlace) -> Result<(AttachMode, Vec<String>), GateError> {
         let (strict, pickup_s) = self.live_settings()?.map_or((false, 0), |settings| {
             (settings.flags & settings_flag::SETTINGS_STRICT.0 != 0, settings.pickup_s)
         });
@@ -265,7 +265,7 @@ impl Gate {
         place: &GatePlace,
         pickup_s: u32,
         warnings: &mut Vec<String>,
-    ) -> Result<Mode, GateError> {
+    ) -> Result<AttachMode, GateError> {
         let path = link_path(place, LINK_FILTER);
         let program = self.programs.filter.as_fd();
         if let Some(link) = open_live_link(place, &path) {
@@ -280,7 +280,7 @@ impl Gate {
         let _ = fs::remove_file(&path);
         self.begin_pickup(pickup_s)?;
         let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
-            Ok(link) => (link, Mode::Native),
+            Ok(link) => (link, AttachMode::Native),
             Err(Errno::EBUSY | Errno::EEXIST) => {
                 return Err(GateError::OtherProgram { interface: place.interface.clone() });
             }
@@ -303,7 +303,7 @@ impl Gate {
                     place.interface,
                     why_not_native(native)
                 ));
-                (link, Mode::Generic)
+                (link, AttachMode::Generic)
             }
         };
         pin(link.as_fd(), &path)?;
@@ -363,13 +363,13 @@ impl Gate {
     }
 
     /// How the filter is attached now, asked of the kernel.
-    pub fn find_mode(&self, place: &GatePlace) -> Mode {
+    pub fn find_mode(&self, place: &GatePlace) -> AttachMode {
         // The pinned program, not a loaded one: this gate may be an older opening.
         match open_live_link(place, &link_path(place, LINK_FILTER))
             .and_then(|link| system::link_facts(link.as_fd()).ok())
         {
             Some(facts) => filter_mode(place, facts.program_id),
-            None => Mode::No,
+            None => AttachMode::No,
         }
     }
 
@@ -462,13 +462,13 @@ fn refuse_other_program(place: &GatePlace) -> Result<(), GateError> {
     }
 }
 
-fn filter_mode(place: &GatePlace, program_id: u32) -> Mode {
+fn filter_mode(place: &GatePlace, program_id: u32) -> AttachMode {
     match system::query_xdp(place.ifindex) {
         Ok(Some((id, mode))) if id == program_id => match mode {
-            XdpMode::Native => Mode::Native,
-            XdpMode::Generic => Mode::Generic,
+            XdpMode::Native => AttachMode::Native,
+            XdpMode::Generic => AttachMode::Generic,
         },
-        _ => Mode::No,
+        _ => AttachMode::No,
     }
 }
 

@@ -31,7 +31,7 @@ use crate::abi::{
 use crate::compile::Tables;
 use crate::drops::Names;
 use crate::policy::Policy;
-pub use attach::{Attachment, Hook, Mode, now_ns};
+pub use attach::{AttachMode, Attachment, Hook, now_ns};
 pub use caveats::find_caveats;
 pub use detach::{detach, is_pinned};
 pub use error::GateError;

@@ -6,7 +6,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::attach::{Hook, Mode, now_ns};
+use super::attach::{AttachMode, Hook, now_ns};
 use super::caveats::find_caveats;
 use super::error::GateError;
 use super::map::{Table, memory_bytes};
@@ -235,13 +235,13 @@ impl Gate {
         let tables = self.fills()?;
         let bytes = tables.iter().map(|fill| fill.bytes).sum();
         let mut warnings = Vec::new();
-        if mode == Mode::No {
+        if mode == AttachMode::No {
             warnings.push(format!(
                 "the filter is not on {}: nothing is dropped; portcullis attach -i {0} -p POLICY",
                 place.interface
             ));
         }
-        if mode == Mode::Generic {
+        if mode == AttachMode::Generic {
             warnings.push("generic mode: slower than in the driver".to_owned());
         }
         if strict && tracker == Hook::No {
@@ -271,7 +271,7 @@ impl Gate {
         Ok(Status {
             interface: place.interface.clone(),
             attached: mode.name(),
-            enforcing: mode != Mode::No && observing.len() < servers,
+            enforcing: mode != AttachMode::No && observing.len() < servers,
             mode: if observe { "observe" } else { "enforce" },
             tracking: if strict { "strict" } else { "service" },
             tracker: tracker.name(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::attach::{Hook, Mode};
+use super::attach::{AttachMode, Hook};
 use super::error::GateError;
 use super::place::GatePlace;
 use super::read::{ProgramStatistics, TableUsage};
@@ -31,7 +31,7 @@ pub type DropKey = (Arc<str>, ReasonCode, bool);
 #[derive(Clone, Debug)]
 pub struct GateStatistics {
     /// How the filter is attached.
-    pub mode: Mode,
+    pub mode: AttachMode,
     /// Where the tracker is.
     pub tracker: Hook,
     /// Tracking is strict.
@@ -61,7 +61,7 @@ pub struct GateStatistics {
 impl GateStatistics {
     /// Drops are drops.
     pub fn enforcing(&self) -> bool {
-        self.mode != Mode::No && self.facts.observing < self.facts.servers
+        self.mode != AttachMode::No && self.facts.observing < self.facts.servers
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{CountRow, SampleRow, State};
 use crate::alarm::{Alarm, Change, Step};
-use crate::drops::{Baseline, DropEvent, ReasonCode, Verdict, name_service, show_hex};
+use crate::drops::{Baseline, DropEvent, DropVerdict, ReasonCode, name_service, show_hex};
 
 /// Kinds of drops that are told apart by destination and service; beyond, by server and reason.
 const MOST_TALLIES: usize = 4096;
@@ -31,7 +31,7 @@ struct Key {
     port: u16,
     any: bool,
     reason: ReasonCode,
-    verdict: Verdict,
+    verdict: DropVerdict,
     quiet: bool,
     while_away: bool,
     destination: Option<IpAddr>,
@@ -240,7 +240,7 @@ impl Pending {
 mod tests {
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
 
     fn sum(counts: &DropCounts) -> u64 {
@@ -254,7 +254,7 @@ mod tests {
         for number in 0..100_000_u32 {
             drop.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + number).into());
             drop.port = number as u16;
-            drop.server = Some(Server { id: number, name: format!("server{number}").into() });
+            drop.server = Some(ServerRef { id: number, name: format!("server{number}").into() });
             drop.drops = 3;
             drop.frame = vec![0; 64];
             pending.add_drop(&drop);

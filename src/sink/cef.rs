@@ -9,7 +9,7 @@ use super::Event;
 use super::escape::escape;
 use super::fields::{category, signature, signature_id};
 use crate::alarm::{Change, Severity};
-use crate::drops::{DropEvent, Verdict};
+use crate::drops::{DropEvent, DropVerdict};
 use crate::net::show_mac;
 
 /// What drops have in the place of a kind's number: `drop/` and the number of the reason.
@@ -115,10 +115,10 @@ fn render_alarm(change: &Change) -> String {
     line.0
 }
 
-fn act(verdict: Verdict) -> &'static str {
+fn act(verdict: DropVerdict) -> &'static str {
     match verdict {
-        Verdict::Drop => "blocked",
-        Verdict::WouldDrop => "allowed",
+        DropVerdict::Drop => "blocked",
+        DropVerdict::WouldDrop => "allowed",
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
 
     /// Reads a line as a SIEM does: seven fields, then keys and values.
@@ -240,7 +240,7 @@ mod tests {
     fn a_hostile_name_adds_no_field_and_no_line() {
         let mut drop = syn();
         let name = "w\n\rCEF:0|x|y|1|2|z|10|act=allowed \u{1b}[2J \\=| src=203.0.113.9";
-        drop.server = Some(Server { id: 1, name: name.into() });
+        drop.server = Some(ServerRef { id: 1, name: name.into() });
         drop.interface = "a|b=c".into();
         let (_, pairs) = read(&render_drop(&drop));
         assert_eq!((&*pairs["act"], &*pairs["src"]), ("blocked", "192.0.2.10"));

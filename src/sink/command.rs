@@ -137,14 +137,14 @@ mod tests {
 
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
 
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn event(name: &str) -> Event {
         let mut drop = syn();
-        drop.server = Some(Server { id: 1, name: name.into() });
+        drop.server = Some(ServerRef { id: 1, name: name.into() });
         Event::Alarm(Engine::default().observe(&drop, after_ms(0)).remove(0))
     }
 

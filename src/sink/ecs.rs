@@ -11,7 +11,7 @@ use super::escape::{escape, escape_json};
 use super::fields::{category, describe, own_alarm, own_drop, signature, signature_id};
 use crate::abi::Reason;
 use crate::alarm::{Change, Severity};
-use crate::drops::{DropEvent, ReasonCode, Verdict};
+use crate::drops::{DropEvent, DropVerdict, ReasonCode};
 use crate::net::{has_ports, is_icmp};
 
 /// Of the schema.
@@ -129,10 +129,10 @@ fn end_of(ip: Option<IpAddr>, port: Option<u16>, mac: Option<[u8; 6]>) -> Value 
     })
 }
 
-fn of_verdict(verdict: Verdict) -> &'static str {
+fn of_verdict(verdict: DropVerdict) -> &'static str {
     match verdict {
-        Verdict::Drop => "denied",
-        Verdict::WouldDrop => "allowed",
+        DropVerdict::Drop => "denied",
+        DropVerdict::WouldDrop => "allowed",
     }
 }
 
@@ -170,7 +170,7 @@ fn prune(value: &mut Value) {
 mod tests {
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
 
     fn parsed(line: &str) -> Value {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_passed_is_not_called_denied_and_what_is_unknown_is_left_out() {
         let mut drop = syn();
-        drop.verdict = Verdict::WouldDrop;
+        drop.verdict = DropVerdict::WouldDrop;
         (drop.source, drop.destination, drop.server) = (None, None, None);
         (drop.source_port, drop.destination_port) = (None, None);
         (drop.source_mac, drop.destination_mac) = (None, None);
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_hostile_name_stays_in_its_value() {
         let mut drop = syn();
-        drop.server = Some(Server { id: 1, name: "w\u{1b}[2J\n\",\"a\":\"\u{9b}".into() });
+        drop.server = Some(ServerRef { id: 1, name: "w\u{1b}[2J\n\",\"a\":\"\u{9b}".into() });
         let value = parsed(&render_drop(&drop).unwrap());
         assert_eq!(value["portcullis"]["server"], "w\u{1b}[2J\n\",\"a\":\"\u{9b}");
         let change = Engine::default().observe(&drop, after_ms(0)).remove(0);

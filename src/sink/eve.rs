@@ -17,7 +17,7 @@ use super::fields::{OwnAlarm, OwnDrop, category, own_alarm, own_drop, signature,
 use super::headers::Headers;
 use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Severity};
-use crate::drops::{DropEvent, ReasonCode, Verdict};
+use crate::drops::{DropEvent, DropVerdict, ReasonCode};
 use crate::net::show_mac;
 
 /// `gid` of our alerts: not 1, which is that of rules, so that our numbers are nobody else's.
@@ -123,8 +123,8 @@ fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
         reason: drop.reason,
         verdict: VerdictPart {
             action: match drop.verdict {
-                Verdict::Drop => "drop",
-                Verdict::WouldDrop => "pass",
+                DropVerdict::Drop => "drop",
+                DropVerdict::WouldDrop => "pass",
             },
         },
     });
@@ -173,8 +173,8 @@ fn alert(alarm: &Alarm) -> AlertPart {
     let technique = alarm.technique();
     AlertPart {
         action: match alarm.verdict {
-            Verdict::Drop => "blocked",
-            Verdict::WouldDrop => "allowed",
+            DropVerdict::Drop => "blocked",
+            DropVerdict::WouldDrop => "allowed",
         },
         gid: GENERATOR_ID,
         signature_id: signature_id(alarm.kind),

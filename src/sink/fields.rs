@@ -5,13 +5,13 @@ use serde::Serialize;
 
 use super::escape::escape;
 use crate::alarm::{Alarm, Change, Kind, Severity, Step};
-use crate::drops::{DropEvent, ReasonCode, Verdict, show_hex};
+use crate::drops::{DropEvent, DropVerdict, ReasonCode, show_hex};
 
 #[derive(Serialize)]
 pub(super) struct OwnDrop<'a> {
     server: Option<&'a str>,
     reason: ReasonCode,
-    verdict: Verdict,
+    verdict: DropVerdict,
     service: String,
     drops: u64,
     since: String,

@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
 
     /// Reads an entry as the journal does.
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_hostile_name_adds_no_field() {
         let mut drop = syn();
-        drop.server = Some(Server { id: 1, name: "w\nPRIORITY=7\n\u{1b}[2J".into() });
+        drop.server = Some(ServerRef { id: 1, name: "w\nPRIORITY=7\n\u{1b}[2J".into() });
         let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
         let fields = read(&render(&change));
         assert_eq!(fields["PORTCULLIS_SERVER"], r"w\u{a}PRIORITY=7\u{a}\u{1b}[2J");

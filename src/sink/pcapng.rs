@@ -120,7 +120,7 @@ mod tests {
     use pcap_file::pcapng::{Block, PcapNgReader};
 
     use super::*;
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::syn;
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         drop.length = Some(1500);
         drop.time = "2026-11-22T15:00:00.123456789Z".parse().unwrap();
         drop.drops = 7;
-        drop.server = Some(Server { id: 1, name: "w\n\u{1b}1".into() });
+        drop.server = Some(ServerRef { id: 1, name: "w\n\u{1b}1".into() });
         let section = start_section("dmz0").unwrap().into_inner();
         let packet = render(&drop, "dmz0").unwrap();
         let file = [&section[..], &packet, &packet, &section, &packet].concat();

@@ -73,11 +73,11 @@ mod tests {
     use super::*;
     use crate::alarm::Engine;
     use crate::drops::example::{after_ms, syn};
-    use crate::drops::{Server, Verdict};
+    use crate::drops::{DropVerdict, ServerRef};
 
     fn opened(name: &str) -> Change {
         let mut drop = syn();
-        drop.server = Some(Server { id: 1, name: name.into() });
+        drop.server = Some(ServerRef { id: 1, name: name.into() });
         Engine::default().observe(&drop, after_ms(0)).remove(0)
     }
 
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_packet_that_passed_is_not_called_dropped() {
         let mut change = opened("web1");
-        change.alarm.verdict = Verdict::WouldDrop;
+        change.alarm.verdict = DropVerdict::WouldDrop;
         assert!(render_line(&change, false).contains("1 packet NOT dropped (mode observe)"));
     }
 }

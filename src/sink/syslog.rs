@@ -97,12 +97,12 @@ fn cut(text: &str, limit: usize) -> &str {
 mod tests {
     use super::*;
     use crate::alarm::{Engine, Step};
-    use crate::drops::Server;
+    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
 
     fn opened(name: &str) -> Change {
         let mut drop = syn();
-        drop.server = Some(Server { id: 1, name: name.into() });
+        drop.server = Some(ServerRef { id: 1, name: name.into() });
         Engine::default().observe(&drop, after_ms(0)).remove(0)
     }
 

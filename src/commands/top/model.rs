@@ -172,13 +172,13 @@ impl Model {
 pub mod tests {
     use super::*;
     use crate::abi::Reason;
-    use crate::gate::{Hook, Mode, PolicyFacts, ProgramStatistics};
+    use crate::gate::{AttachMode, Hook, PolicyFacts, ProgramStatistics};
 
     /// A reading in which these servers had so many drops.
     pub fn measure(drops: &[(&str, Reason, u64)]) -> GateStatistics {
         let key = |name: &str, reason: Reason| (Arc::from(name), reason.into(), false);
         GateStatistics {
-            mode: Mode::Native,
+            mode: AttachMode::Native,
             tracker: Hook::Tcx,
             strict: true,
             observe: false,

@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Row, Table, TableState};
 use serde_json::Value;
 
 use super::model::{Line, Model};
-use crate::gate::{GateStatistics, Hook, Mode};
+use crate::gate::{AttachMode, GateStatistics, Hook};
 use crate::sink::escape;
 
 const KEYS: &str = " up/down select   x quarantine   r release   q quit ";
@@ -65,7 +65,7 @@ fn describe_state(measure: &GateStatistics) -> (String, Style) {
     let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
     let so_so = Style::new().fg(Color::Yellow);
     let tracking = if measure.strict { "strict" } else { "service" };
-    if measure.mode == Mode::No {
+    if measure.mode == AttachMode::No {
         return ("NOT ATTACHED: nothing is dropped".to_owned(), bad);
     }
     if measure.strict && measure.tracker == Hook::No {
@@ -74,7 +74,7 @@ fn describe_state(measure: &GateStatistics) -> (String, Style) {
     if !measure.enforcing() {
         return (format!("{}, {tracking}, only observing", measure.mode.name()), so_so);
     }
-    let style = if measure.mode == Mode::Native { Style::new().fg(Color::Green) } else { so_so };
+    let style = if measure.mode == AttachMode::Native { Style::new().fg(Color::Green) } else { so_so };
     (format!("{}, {tracking}, enforcing", measure.mode.name()), style)
 }
 

@@ -71,7 +71,7 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
     assert_eq!(store.counts(after_ms(60_000).wall, after_ms(60_000).wall).unwrap().len(), 1);
     let hostile = "a\",\"b";
     let mut drop = syn();
-    drop.server = Some(crate::drops::Server { id: 9, name: hostile.into() });
+    drop.server = Some(crate::drops::ServerRef { id: 9, name: hostile.into() });
     let mut pending = Pending::default();
     pending.add_drop(&drop);
     pending.settle(Baseline::default());
@@ -154,7 +154,7 @@ fn a_full_history_stays_below_its_bound() {
         for number in 0..4096_u32 {
             drop.time = after_ms(round * 60_000 + u64::from(number)).wall;
             drop.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + number).into());
-            drop.server = Some(crate::drops::Server { id: number, name: "a-name-of-usual-length".into() });
+            drop.server = Some(crate::drops::ServerRef { id: number, name: "a-name-of-usual-length".into() });
             pending.add_drop(&drop);
         }
         pending.settle(Baseline::default());

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::alarm::Engine;
 use crate::drops::example::{after_ms, syn};
-use crate::drops::{Origin, Server};
+use crate::drops::{Origin, ServerRef};
 
 /// A key, and what its value has to be.
 type Allowed = (&'static str, fn(&Value) -> bool);
@@ -164,7 +164,7 @@ fn every_sort() -> Vec<DropEvent> {
 
     let mut newer = syn();
     newer.reason = ReasonCode::Unknown(63);
-    newer.verdict = Verdict::WouldDrop;
+    newer.verdict = DropVerdict::WouldDrop;
 
     let mut backdoor = syn();
     backdoor.reason = Reason::UnlistedService.into();
@@ -173,7 +173,7 @@ fn every_sort() -> Vec<DropEvent> {
     (backdoor.port, backdoor.tcp_flags) = (4444, Some(0x12));
 
     let mut hostile = syn();
-    hostile.server = Some(Server { id: 9, name: "w\u{1b}[0m\n\u{9b}\"1".into() });
+    hostile.server = Some(ServerRef { id: 9, name: "w\u{1b}[0m\n\u{9b}\"1".into() });
     vec![syn(), framed_syn(), icmp, ethertype, row, other, newer, backdoor, hostile]
 }
 
@@ -240,7 +240,7 @@ fn a_drop_has_suricatas_words_and_ours() {
 #[test]
 fn what_would_have_been_dropped_is_not_called_dropped() {
     let mut drop = syn();
-    drop.verdict = Verdict::WouldDrop;
+    drop.verdict = DropVerdict::WouldDrop;
     let value = checked(&render_drop(&drop).unwrap());
     assert_eq!(value["drop"]["verdict"]["action"], "pass");
     assert_eq!(value["portcullis"]["verdict"], "would_drop");

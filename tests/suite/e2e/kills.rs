@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::gate::{Gate, GatePlace, Mode, Verdict};
+use portcullis::gate::{AttachMode, Gate, GatePlace, Verdict};
 
 use super::command::Running;
 use super::policies::twin;
@@ -49,7 +49,7 @@ pub fn find_twin(testbed: &Testbed, place: &GatePlace) -> usize {
         let mode = gate.find_mode(place);
         (gate, mode)
     });
-    assert_eq!(mode, Mode::Native);
+    assert_eq!(mode, AttachMode::Native);
     let (text, _) = gate.live_source().expect("the live policy").expect("a policy");
     let which = [0, 1].into_iter().find(|which| twin(*which) == text);
     let which = which.unwrap_or_else(|| panic!("neither policy is in force, but:\n{text}"));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use portcullis::alarm::{Change, Engine};
 use portcullis::clock::Clock;
-use portcullis::drops::{DropEvent, Origin, ReasonCode, Server, Verdict};
+use portcullis::drops::{DropEvent, DropVerdict, Origin, ReasonCode, ServerRef};
 use portcullis::sink::Event;
 use serde_json::Value;
 
@@ -111,11 +111,11 @@ fn drop_of(name: &str) -> DropEvent {
         time: now.wall,
         since: now.wall,
         interface: "dmz0".into(),
-        verdict: Verdict::Drop,
+        verdict: DropVerdict::Drop,
         reason: ReasonCode::from(47), // new_flow
         quiet: false,
         own_port: false,
-        server: Some(Server { id: 1, name: Arc::from(name) }),
+        server: Some(ServerRef { id: 1, name: Arc::from(name) }),
         source: Some(ip("192.0.2.80")),
         destination: Some(ip("198.51.100.7")),
         source_port: Some(40000),
