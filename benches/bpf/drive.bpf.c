@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Drivers: each writes a frame and calls the program under test, which sees it
- * as if it had come in, and which is not changed for it. Run by
- * BPF_PROG_TEST_RUN; that repeats one frame, so the driver makes it another one.
+ * Drivers. Each writes a frame and calls the program under test, unchanged, which
+ * sees the frame as if it had arrived. BPF_PROG_TEST_RUN repeats one frame, so
+ * the driver makes a new one of it each time.
  */
 #include "slices.h"
 
@@ -13,7 +13,7 @@ struct {
 	__type(value, __u32);
 } filters SEC(".maps");
 
-/* Of programs that don't know frames in several buffers: an array has one sort only. */
+/* For programs without support for frames in several buffers: an array holds one type only. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 64);
@@ -35,7 +35,7 @@ int drive_filter(struct xdp_md *ctx)
 
 	if (slice)
 		bpf_tail_call(ctx, &filters, slice->target);
-	return XDP_ABORTED; /* nobody there */
+	return XDP_ABORTED; /* no program there */
 }
 
 SEC("xdp")
@@ -55,9 +55,10 @@ int drive_tracker(struct __sk_buff *skb)
 
 	if (slice)
 		bpf_tail_call(skb, &trackers, slice->target);
-	return -2; /* no verdict that there is */
+	return -2; /* no program there: a value that no verdict has */
 }
 
+/* Never called: brings the enums into BTF. */
 int carry_types(enum kind *kind, enum engine_limit *limit)
 {
 	return kind != NULL && limit != NULL;

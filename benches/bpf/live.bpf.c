@@ -10,7 +10,7 @@ int generate(struct xdp_md *ctx)
 	return slice ? bpf_redirect(slice->target, 0) : XDP_ABORTED;
 }
 
-/* Called by nobody: brings the enum into BTF. */
+/* Never called: brings the enums into BTF. */
 int carry_types(enum kind *kind, enum engine_limit *limit)
 {
 	return kind != NULL && limit != NULL;

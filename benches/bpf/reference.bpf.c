@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What the gate is compared with: nothing at all, parsing, and one table.
- * Those with a table parse first, as every filter must, and then do the one
- * thing that their name says.
+ * Programs that the gate is compared with: no work at all, parsing, and one table
+ * lookup. Those with a table parse first, as every filter must.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -19,7 +18,7 @@
 enum {
 	HASH_PORTS = 512,
 	HASH_ADDRESSES = 65536,
-	LRU_FLOWS = 1 << 21, /* for a million, as the gate's own table in that run */
+	LRU_FLOWS = 1 << 21, /* for a million flows, as the gate's own table in that run */
 	LRU_OPENINGS = 65536,
 	FLAG_SYN = 0x02,
 	FLAG_ACK = 0x10,
@@ -35,7 +34,7 @@ struct tuple {
 	__u8 padding[2];
 };
 
-/* As large as the gate's own key and value of an established flow. */
+/* As large as the key and the value of an established flow of the gate. */
 struct flow_key {
 	__u32 source[4];
 	__u32 destination[4];
@@ -157,7 +156,7 @@ int bare_drop(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
-/* For who is compared with programs of one buffer. */
+/* The base of programs without support for frames in several buffers. */
 SEC("xdp")
 int bare_drop_plain(struct xdp_md *ctx)
 {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A run is cut into slices of a fraction of a millisecond, each with a plan and
- * a target of its own and timed by itself. So filters and what they are compared
- * with take turns on one core within one call, and whatever slows the machine
- * down slows all of them.
+ * A run is cut into slices of a fraction of a millisecond. Each has its own plan
+ * and target and is timed by itself. So filters and references take turns on one
+ * core within one call, and a machine that slows down slows all of them.
  *
  * A slice that is a multiple of 64 frames ends when the kernel has delivered
  * the last of them: it sends live frames in batches of 64, and softirqs run
@@ -20,8 +19,8 @@ enum engine_limit {
 };
 
 struct slice {
-	__u64 ns; /* what its frames took but for the first few, which warm the caches */
-	__u32 target; /* an interface, or a place in the array of programs */
+	__u64 ns; /* time of its frames, without the first few, which warm the caches */
+	__u32 target; /* an interface, or an index into the array of programs */
 	__u32 plan;
 };
 
@@ -40,7 +39,7 @@ struct {
 	__type(value, struct plan);
 } plans SEC(".maps");
 
-/* One more than a run can use: the frame that ends the last slice goes somewhere too. */
+/* One more than a run can use, for the frame that ends the last slice. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SLICES_MOST + 1);
@@ -77,7 +76,7 @@ static __always_inline struct slice *advance(void)
 	return bpf_map_lookup_elem(&slices, &progress->slice);
 }
 
-/* Writes the next frame; the target it is for, or NULL. */
+/* Writes the next frame and returns its slice, or NULL. */
 static __always_inline struct slice *write_next(void *data, void *end)
 {
 	struct slice *slice = advance();

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Frames of every kind of traffic, written from a plan. The frame that a test
- * run hands in is overwritten whole: the kernel gives frames out again as the
- * last receiver left them.
+ * Writes frames of every kind of traffic from a plan. Each frame is overwritten
+ * whole, because the kernel reuses frames as the last receiver left them.
  *
- * Addresses of version 4 are those kept for benchmarks (RFC 2544): servers in
- * 198.18.0.0/16, peers in 198.19.0.0/16. Those of version 6 are kept for
+ * IPv4 addresses are those reserved for benchmarks (RFC 2544): servers in
+ * 198.18.0.0/16, peers in 198.19.0.0/16. IPv6 addresses are those reserved for
  * documentation: servers in 2001:db8:5::/64, peers in 2001:db8:6::/64.
  */
 #ifndef BENCH_TRAFFIC_H
@@ -27,7 +26,7 @@ enum kind {
 	KIND_WORM = 0,	       /* a server's SYN to `port` of any peer */
 	KIND_SCATTER = 1,      /* a server's UDP datagram to any port of any peer */
 	KIND_RANDOM_PORT = 2,  /* a server's SYN to any port of any peer */
-	KIND_REPLY = 3,	       /* a server's segment in a flow that is open */
+	KIND_REPLY = 3,	       /* a server's segment in an open flow */
 	KIND_OPENING = 4,      /* a peer's SYN, flow by flow */
 	KIND_ANSWER = 5,       /* the server's SYN+ACK, flow by flow */
 	KIND_COMPLETION = 6,   /* the peer's ACK of it, flow by flow */
@@ -43,11 +42,11 @@ enum {
 	PORTS = 64000,
 };
 
-/* What to send. User space fills it in; `random`, `sent` and `next` go on by themselves. */
+/* What to send. User space fills it in. `random`, `sent` and `next` advance with each frame. */
 struct plan {
 	__u64 random; /* never 0 */
 	__u64 sent;
-	__u64 next; /* the next flow, for what goes flow by flow */
+	__u64 next; /* the next flow, for kinds that go flow by flow */
 	__u32 kind;
 	__u32 version; /* 4 or 6 */
 	__u32 servers;
@@ -69,7 +68,7 @@ struct choice {
 	__u16 destination_port;
 	__u32 sequence;
 	__u32 acknowledgment;
-	__u8 tcp_flags; /* as byte 13 of the header has them */
+	__u8 tcp_flags; /* byte 13 of the header */
 	bool udp;
 	bool to_server;
 };
@@ -79,7 +78,7 @@ enum {
 	FLAG_ACK = 0x10,
 };
 
-/* xorshift64: an instruction here and there, where the helper is a call. */
+/* xorshift64: a few instructions, where the helper would be a call. */
 static __always_inline __u64 next_random(struct plan *plan)
 {
 	__u64 word = plan->random;
@@ -91,13 +90,13 @@ static __always_inline __u64 next_random(struct plan *plan)
 	return word;
 }
 
-/* `below` times a fraction that 32 random bits are. */
+/* Maps 32 random bits to a number less than `below`. */
 static __always_inline __u32 scale(__u32 random, __u32 below)
 {
 	return ((__u64)random * below) >> 32;
 }
 
-/* Flow number N always has the same ends, and no other flow has both. */
+/* Flow number N always has the same two ends, and no other flow has both of them. */
 static __always_inline void choose_flow(const struct plan *plan, __u32 flow, struct choice *choice)
 {
 	choice->server = flow % (plan->servers ?: 1);
@@ -183,7 +182,7 @@ static __always_inline void choose(struct plan *plan, struct choice *choice)
 	case KIND_OUTBOUND:
 		choose_worm(plan, random, plan->need, choice);
 		break;
-	default: /* KIND_MIX; the high bits choose the flow */
+	default: /* KIND_MIX: the high bits choose the flow */
 		if ((random & 1023) < plan->worms_in_1024)
 			choose_worm(plan, next_random(plan), plan->port, choice);
 		else
@@ -191,7 +190,7 @@ static __always_inline void choose(struct plan *plan, struct choice *choice)
 	}
 }
 
-/* One's complement, of what fits many times into 32 bits. */
+/* Folds a sum into 16 bits and complements it. */
 static __always_inline __u16 fold(__u64 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -204,7 +203,7 @@ static __always_inline __u32 sum_of(__be32 word)
 	return (word & 0xffff) + (word >> 16);
 }
 
-/* The sum of everything that the checksum covers but ports, flags and numbers: addresses. */
+/* Sets `sum` to the part of the transport checksum that covers the addresses. */
 static __always_inline bool write_ipv4(void *at, void *end, const struct choice *choice,
 				       __u16 l4_bytes, __u64 *sum)
 {
@@ -236,7 +235,7 @@ static __always_inline void write_ipv6_address(struct in6_addr *address, __u16 s
 	address->s6_addr32[0] = bpf_htonl(0x20010db8);
 	address->s6_addr32[1] = bpf_htonl((__u32)subnet << 16);
 	address->s6_addr32[2] = 0;
-	address->s6_addr32[3] = bpf_htonl(host + 1); /* ::0 is every router's */
+	address->s6_addr32[3] = bpf_htonl(host + 1); /* ::0 is the anycast address of routers */
 }
 
 static __always_inline bool write_ipv6(void *at, void *end, const struct choice *choice,
@@ -292,7 +291,7 @@ static __always_inline bool write_udp(void *at, void *end, const struct choice *
 	return true;
 }
 
-/* Writes the plan's next frame; false when the frame that was handed in is too short. */
+/* Writes the plan's next frame. False if the frame handed in is too short. */
 static __always_inline bool write_frame(void *data, void *end, struct plan *plan)
 {
 	struct ethhdr *ethernet = data;

@@ -7,8 +7,7 @@ use anyhow::{Context as _, Result};
 use libbpf_rs::btf::types::{Enum, MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize as _};
 
-/// A struct of a program, byte for byte, its fields found by name in the object's BTF: nothing
-/// of it is written down a second time.
+/// The bytes of one struct. Fields are found by name in the object's BTF, so no layout is written down twice.
 #[derive(Clone)]
 pub struct Record {
     offsets: HashMap<String, usize>,
@@ -39,7 +38,7 @@ impl Record {
     }
 }
 
-/// The values of an enum of an object.
+/// The values of an enum, by name.
 pub fn read_enum(object: &Path, name: &str) -> Result<HashMap<String, u32>> {
     let btf = Btf::from_path(object)?;
     let list = btf.type_by_name::<Enum<'_>>(name).with_context(|| format!("no enum {name}"))?;

@@ -1,5 +1,5 @@
-//! What the daemon costs in the flood, every sink on: its share of a core, its memory, and what it
-//! takes from the program's rate of drops.
+//! The cost of the daemon in a flood, with every sink on: its share of a core, its memory, and how much it slows
+//! the program down.
 
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -7,25 +7,26 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::Options;
-use crate::daemon::{Daemon, PORTCULLIS, detach};
+use crate::daemon::Daemon;
 use crate::engine::{Engine, Pace, Turn};
 use crate::environment::{Environment, find_sink};
 use crate::generator::BPF_F_TEST_XDP_LIVE_FRAMES as LIVE;
-use crate::network::{FROM_SERVERS, Network, run as run_command};
+use crate::network::{FROM_SERVERS, Network};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
+use crate::tool;
 use crate::traffic::{Kind, Traffic};
 
-/// As the largest of the floods has.
+/// As many as the largest flood has.
 const SERVERS: u32 = 256;
 /// Slices of each lane in a round.
 const SLICES: u32 = 24;
-/// A flood goes on for so long before it is measured: what is new in it is not what it costs.
+/// A flood runs for this long before it is measured, so that its first alarms are not counted.
 const SETTLE: Duration = Duration::from_secs(12);
 const FLOOD: Duration = Duration::from_secs(20);
 const AT_ONCE: u32 = 1 << 18;
-/// Long, for the daemon wakes but now and then.
+/// Long slices, because the daemon wakes seldom.
 const PACE: Pace = Pace { frames: 65_536, warm: 4096 };
 
 const FLOODS: &[(&str, Kind, u32)] = &[
@@ -48,9 +49,9 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         key: "daemon",
         title: "The daemon in the flood".to_owned(),
         note: format!(
-            "Two routers with the same policy of {SERVERS} servers; only one has a daemon, with all its sinks \
-             on and somebody behind each. The rate of drops: how much longer a frame takes where it runs, both in \
-             turns. Its share of a core while all frames are its router's, {} s into the flood and for {} s.",
+            "Two routers have the same policy of {SERVERS} servers. Only one of them has a daemon, with every sink \
+             on and a receiver behind each. The share of a core is measured while this router gets all frames, {} s \
+             into the flood and for {} s. The ratio is that of the time of a drop on the two routers, which take turns.",
             SETTLE.as_secs(),
             FLOOD.as_secs()
         ),
@@ -69,41 +70,41 @@ fn measure(
     report: &mut Report,
 ) -> Result<Vec<Cell>> {
     let (name, kind, servers) = *flood;
-    let world = Network::make(&["watched", "alone"], sink)?;
+    let network = Network::make(&["watched", "alone"], sink)?;
     let mut engine = Engine::load(environment, "live", |_| ())?;
     let traffic = Traffic { kind, servers, ..Traffic::default() };
     let frame = traffic.blank_frame();
     let policy = write_policy(&Shape { servers: SERVERS, ..Shape::default() });
-    let [watched, alone] = [&world.lanes[0], &world.lanes[1]];
+    let [watched, alone] = [&network.lanes[0], &network.lanes[1]];
     let folder = environment.folder().join(format!("flood{number}"));
     let daemon = Daemon::start(&watched.router, &folder, &policy, true)?;
     let path = folder.join("alone.toml");
     std::fs::write(&path, &policy)?;
-    run_command(alone.router.command(PORTCULLIS).args(["attach", "-i", &alone.nic, "-p"]).arg(&path))?;
+    tool::attach(&alone.router, &alone.nic, &path)?;
 
-    world.dmz.visit()?;
+    network.dmz.visit()?;
     engine.plan(&[traffic], FROM_SERVERS)?;
     let turns = [watched, alone].map(|lane| Turn { target: lane.from_servers, plan: 0 });
     engine.schedule_one(turns[0])?;
     flood_for(&engine, &frame, SETTLE)?;
-    let before = daemon.taken()?;
+    let before = daemon.cpu_time()?;
     let start = Instant::now();
     let sent = flood_for(&engine, &frame, FLOOD)?;
     let mpps = sent as f64 / start.elapsed().as_secs_f64() / 1e6;
-    let share = before.share_until(daemon.taken()?);
+    let share = before.share_until(daemon.cpu_time()?);
     let (rss, peak) = daemon.memory_mib()?;
 
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..options.rounds {
         let round = engine.interleave("generate", &frame, LIVE, &turns, PACE, SLICES)?;
         for (series, slices) in times.iter_mut().zip(&round) {
-            // the mean, and not the median: the daemon comes seldom and then costs much
+            // the mean, not the median: the daemon runs seldom and then costs much
             series.push(slices.iter().sum::<f64>() / slices.len() as f64);
         }
     }
     drop(daemon);
-    for lane in &world.lanes {
-        detach(&lane.router, &lane.nic);
+    for lane in &network.lanes {
+        tool::detach(&lane.router, &lane.nic);
     }
     let ratio = zip(&times[0], &times[1], |watched, alone| watched / alone);
     let line = vec![
@@ -117,7 +118,7 @@ fn measure(
     report.hold("the daemon in a flood: 5 % of a core", format!("daemon/share/{name}"), vec![share], 0.05);
     report.hold("the daemon in a flood: 64 MiB", format!("daemon/peak/{name}"), vec![peak], 64.0);
     report.hold(
-        "a drop where a daemon runs, for one where none does: 1.02 times",
+        "a drop with a daemon, to one without: 1.02 times",
         format!("daemon/ratio/{name}"),
         ratio,
         1.02,

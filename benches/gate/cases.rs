@@ -1,47 +1,47 @@
-//! What is measured by test run: which traffic meets which programs.
+//! The cases that are measured by test run: which traffic meets which programs.
 
 use crate::policy::Shape;
 use crate::traffic::{Kind, Traffic, Version};
 
-/// What must become of every frame of a case.
+/// The verdict that every frame of a case must get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Drop,
     Pass,
-    /// Some of these, some of those.
+    /// Some frames pass, some are dropped.
     Either,
 }
 
-/// One kind of traffic, the programs that see it, and the one that they are compared with.
+/// One kind of traffic, the programs that get it, and the program that they are compared with.
 pub struct Case {
     pub key: &'static str,
     pub title: &'static str,
     pub traffic: Traffic,
     pub verdict: Verdict,
-    /// Names of gates or of reference programs; the first is the gate that it is about.
+    /// Names of gates or of reference programs. The first is the gate that the case is about.
     pub programs: &'static [&'static str],
-    /// Ratios are to this one's cost.
+    /// The program whose cost ratios refer to.
     pub beside: &'static str,
 }
 
 impl Case {
-    /// Its programs, with the variant beside the gate that it is one of.
+    /// Its programs, preceded by the variant if the case has the main gate.
     pub fn programs(&self, has_variant: bool) -> Vec<&'static str> {
         let variant = has_variant && self.programs.contains(&MAIN);
         variant.then_some(VARIANT).into_iter().chain(self.programs.iter().copied()).collect()
     }
 }
 
-/// A gate with its policy.
+/// A gate, its policy, and its open flows.
 pub struct GateCase {
     pub name: &'static str,
     pub shape: Shape,
-    /// Flows that are open, of each version; 0 for none.
+    /// Number of open flows, IPv4 and IPv6.
     pub flows: [u32; 2],
 }
 
 pub const MAIN: &str = "portcullis, strict";
-/// The same gate of another object file, which `--variant` names.
+/// The main gate, loaded from the object that `--variant` names.
 pub const VARIANT: &str = "portcullis, variant";
 pub const SERVICE: &str = "portcullis, service";
 pub const PARSE: &str = "parse only";
@@ -61,7 +61,7 @@ pub fn main_gate(name: &'static str) -> GateCase {
     GateCase { name, shape, flows: [MILLION, WARM] }
 }
 
-/// The gates, each with what makes it another one.
+/// All gates. Each differs from the main one in one respect.
 pub fn gates() -> Vec<GateCase> {
     let sized = |name, servers, addresses_each, needs_each, own_roles| GateCase {
         name,
@@ -79,7 +79,7 @@ pub fn gates() -> Vec<GateCase> {
     ]
 }
 
-/// Everything that runs through the filter.
+/// All cases of the filter.
 pub fn cases() -> Vec<Case> {
     let base = Traffic { servers: SERVERS, flows: WARM, ..Traffic::default() };
     let of = |kind| Traffic { kind, ..base };
@@ -95,7 +95,7 @@ pub fn cases() -> Vec<Case> {
     };
     const DROPPING: &[&str] = &[MAIN, PARSE, HASH, XDP_FILTER];
     const PASSING: &[&str] = &[MAIN, PARSE, HASH, XDP_FILTER];
-    // a parser alone takes every SYN for a worm's
+    // without the parser, which drops every SYN
     const CALLING: &[&str] = &[MAIN, HASH, XDP_FILTER];
     use Verdict::{Drop, Either, Pass};
     vec![

@@ -1,5 +1,4 @@
-//! What a policy costs that is not a packet's: time and memory to check it, to put the gate down and
-//! to change it, and what the daemon keeps of it.
+//! The cost of a policy: time and memory to check it, attach it and change it, and the memory of the daemon.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::Options;
-use crate::daemon::{Daemon, PORTCULLIS, detach, ordinary, read_memory};
+use crate::daemon::{Daemon, ordinary, read_memory};
 use crate::environment::Environment;
 use crate::network::{Namespace, run as run_command};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::median;
+use crate::tool::{PORTCULLIS, detach};
 
-/// A command is over sooner or later; how often its memory is looked at until then.
+/// How often the memory of a running command is read.
 const LOOK: Duration = Duration::from_millis(1);
 
 const POLICIES: &[(&str, Shape)] = &[
@@ -46,8 +46,8 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     report.sections.push(Section {
         key: "policies",
         title: "Policies".to_owned(),
-        note: "Seconds, medians; memory in MiB, the most that was seen. Each apply follows a policy that differs \
-               in one server. The daemon: what it keeps, and its most, at its start."
+        note: "Times are medians in seconds, memory is the peak in MiB. Each apply replaces a policy that differs in \
+               one server. The daemon's memory is taken after its start."
             .to_owned(),
         columns: vec![
             "policy",
@@ -76,7 +76,7 @@ fn measure(
     let text = write_policy(shape);
     let [first, second] = ["first.toml", "second.toml"].map(|file| environment.folder().join(file));
     fs::write(&first, &text)?;
-    // what is the same is not compared
+    // an equal policy would be recognised and not compared
     fs::write(&second, text.replacen("[servers.s0]\n", "[servers.s0]\nmode = \"observe\"\n", 1))?;
     let (mut checks, mut attaches, mut applies) = (Vec::new(), Vec::new(), Vec::new());
     let mut peak = 0.0_f64;
@@ -94,7 +94,7 @@ fn measure(
     }
     detach(router, "dmz0");
     let daemon = Daemon::start(router, &environment.folder().join("daemon"), &text, false)?;
-    // it gives back what it needed to begin just after it said so
+    // it gives memory back shortly after its first message
     std::thread::sleep(Duration::from_secs(2));
     let (rss, most) = daemon.memory_mib()?;
     drop(daemon);
@@ -103,7 +103,7 @@ fn measure(
     let key = format!("policies/check and apply/{name}");
     if shape.own_roles {
         report.hold("checking and applying 4,096 servers with 32 needs each: 0.5 s", key, both.clone(), 0.5);
-        let title = "the daemon's most memory, for 131,072 needs: 64 MiB";
+        let title = "peak memory of the daemon, with 131,072 needs: 64 MiB";
         report.hold(title, format!("policies/peak/{name}"), vec![most], 64.0);
     } else {
         report.record(key, both.clone());
@@ -121,7 +121,7 @@ fn measure(
     ])
 }
 
-/// Runs a command of the tool; seconds, and the most memory that was seen.
+/// Runs a command of the tool. Returns seconds and peak memory, MiB.
 fn take(router: &Namespace, arguments: &[&str], policy: &Path) -> Result<(f64, f64)> {
     let mut command = ordinary(router, PORTCULLIS);
     command.args(arguments).arg(policy).stdout(Stdio::null()).stderr(Stdio::piped());

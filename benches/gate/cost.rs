@@ -1,26 +1,26 @@
-//! What programs cost by test run, next to programs that do one thing.
+//! The cost of programs by test run, beside reference programs that do one thing each.
 //!
-//! A driver writes each frame and calls the program under test; what it takes to call one that
-//! only says drop is subtracted. All of it takes turns within one call.
+//! A driver writes each frame and calls the program under test. The time of a program that only drops is
+//! subtracted. All programs take turns within one call.
 
 use anyhow::{Context as _, Result};
 
 use crate::Options;
+use crate::candidates::{BASE, Candidates, Driver, LRU_INSERT};
 use crate::cases::{ADDRESSES, Case, LRU, MAIN, SERVERS, VARIANT, Verdict, cases};
 use crate::engine::{Pace, Turn};
 use crate::environment::Environment;
-use crate::netns_lab::{BASE, Driver, LRU_INSERT, NetnsLab};
 use crate::network::{FROM_OUTSIDE, FROM_SERVERS};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, median, zip};
 use crate::traffic::{Kind, Traffic};
 
-/// Slices of each program in a round, and how long: the rows of 4,096 servers become warm.
+/// Slices of each program in a round. They are long enough to warm the rows of 4,096 servers.
 const SLICES: u32 = 3;
 const PACE: Pace = Pace { frames: 16_384, warm: 8192 };
-/// A second time the base: the difference is the noise.
+/// The base a second time. The difference between the two is the noise.
 const AGAIN: &str = "base again (noise)";
-/// New flows at egress: more than any table holds, so that each is new.
+/// Flows of new connections at egress. No table holds as many, so each is new.
 const NEW_FLOWS: u32 = 4_000_000;
 
 /// One program with the traffic of one case.
@@ -34,36 +34,36 @@ struct Item {
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let environment = Environment::open()?;
-    let mut netns_lab = NetnsLab::build(&environment, options.variant.as_deref())?;
+    let mut candidates = Candidates::build(&environment, options.variant.as_deref())?;
     let cases = cases();
     for case in &cases {
         for program in &case.programs(options.variant.is_some()) {
-            // a lookup alone says that it hit
+            // a lookup passes every frame that it finds
             let verdict = if [ADDRESSES, LRU].contains(program) { Verdict::Pass } else { case.verdict };
-            netns_lab.prove(program, &case.traffic, verdict)?;
+            candidates.prove(program, &case.traffic, verdict)?;
         }
     }
-    measure_filters(options, report, &mut netns_lab, &cases)?;
-    measure_tracker(options, report, &mut netns_lab)
+    measure_filters(options, report, &mut candidates, &cases)?;
+    measure_tracker(options, report, &mut candidates)
 }
 
 fn measure_filters(
     options: &Options,
     report: &mut Report,
-    netns_lab: &mut NetnsLab,
+    candidates: &mut Candidates,
     cases: &[Case],
 ) -> Result<()> {
     let mut items = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let mut add = |driver, program, name: &str| -> Result<()> {
-            let turn = Turn { target: netns_lab.find_at(driver, name)?, plan: number as u32 };
+            let turn = Turn { target: candidates.find_at(driver, name)?, plan: number as u32 };
             items.push(Item { case: number, program, driver, turn, series: Vec::new() });
             Ok(())
         };
         add(Driver::Filter, BASE, BASE)?;
         add(Driver::Filter, AGAIN, BASE)?;
         for program in case.programs(options.variant.is_some()) {
-            let driver = netns_lab.find(program)?.0;
+            let driver = candidates.find(program)?.0;
             add(driver, program, program)?;
             if driver == Driver::Plain {
                 add(driver, BASE, BASE)?;
@@ -71,9 +71,9 @@ fn measure_filters(
         }
     }
     let plans: Vec<Traffic> = cases.iter().map(|case| case.traffic).collect();
-    netns_lab.engine.plan(&plans, FROM_SERVERS)?;
-    let frame = vec![0; 74]; // as long as the longest
-    measure_items(options, netns_lab, &frame, &mut items)?;
+    candidates.engine.plan(&plans, FROM_SERVERS)?;
+    let frame = vec![0; 74]; // the longest of them
+    measure_items(options, candidates, &frame, &mut items)?;
 
     let mut lines = Vec::new();
     for (number, case) in cases.iter().enumerate() {
@@ -112,11 +112,11 @@ fn measure_filters(
     }
     report.sections.push(Section {
         key: "cost",
-        title: "What programs cost".to_owned(),
-        note: "By test run on one core: nanoseconds over a program that only says drop, which sees the same \
-               frames. References parse the frame before they do the one thing that they are called by. \
-               The gates count in the ledger, and their samples are read. `xdp-filter, all but ports` denies \
-               what its list does not have, as a policy does."
+        title: "The cost of programs".to_owned(),
+        note: "Measured by test run on one core, in nanoseconds above a program that drops the same frames without \
+               a look. References parse the frame and then do the one thing in their name. Gates count in the \
+               ledger, and their samples are read. `xdp-filter, all but ports` drops every port that its list \
+               lacks, as a policy does."
             .to_owned(),
         columns: vec!["traffic", "program", "ratio", "to", "ns"],
         lines,
@@ -124,8 +124,8 @@ fn measure_filters(
     Ok(())
 }
 
-/// At the other hook: what comes in from outside.
-fn measure_tracker(options: &Options, report: &mut Report, netns_lab: &mut NetnsLab) -> Result<()> {
+/// Measures the tracker, which sees packets from outside.
+fn measure_tracker(options: &Options, report: &mut Report, candidates: &mut Candidates) -> Result<()> {
     let opening = Traffic { servers: SERVERS, flows: NEW_FLOWS, ..Traffic::of(Kind::Opening) };
     let warm = Traffic { servers: SERVERS, flows: crate::cases::WARM, ..Traffic::of(Kind::Completion) };
     let cases: [(&'static str, &'static str, Traffic, &[&'static str]); 2] = [
@@ -137,15 +137,15 @@ fn measure_tracker(options: &Options, report: &mut Report, netns_lab: &mut Netns
     let mut plans = Vec::new();
     for (number, (_, _, traffic, programs)) in cases.iter().enumerate() {
         for program in [BASE].into_iter().chain(variant).chain(programs.iter().copied()) {
-            // a plan of its own for each, or they would see every third flow only
+            // a plan of its own for each: with a shared one each would get every third flow only
             let turn =
-                Turn { target: netns_lab.find_at(Driver::Tracker, program)?, plan: plans.len() as u32 };
+                Turn { target: candidates.find_at(Driver::Tracker, program)?, plan: plans.len() as u32 };
             plans.push(*traffic);
             items.push(Item { case: number, program, driver: Driver::Tracker, turn, series: Vec::new() });
         }
     }
-    netns_lab.engine.plan(&plans, FROM_OUTSIDE)?;
-    measure_items(options, netns_lab, &opening.blank_frame(), &mut items)?;
+    candidates.engine.plan(&plans, FROM_OUTSIDE)?;
+    measure_items(options, candidates, &opening.blank_frame(), &mut items)?;
 
     let mut lines = Vec::new();
     for (number, (key, title, _, programs)) in cases.iter().enumerate() {
@@ -179,7 +179,7 @@ fn measure_tracker(options: &Options, report: &mut Report, netns_lab: &mut Netns
 
 fn measure_items(
     options: &Options,
-    netns_lab: &mut NetnsLab,
+    candidates: &mut Candidates,
     frame: &[u8],
     items: &mut [Item],
 ) -> Result<()> {
@@ -190,11 +190,11 @@ fn measure_items(
                 continue;
             }
             let turns: Vec<Turn> = own.iter().map(|item| item.turn).collect();
-            let round = netns_lab.engine.interleave(driver.program(), frame, 0, &turns, PACE, SLICES)?;
+            let round = candidates.engine.interleave(driver.program(), frame, 0, &turns, PACE, SLICES)?;
             for (item, slices) in own.iter_mut().zip(&round) {
                 item.series.push(median(slices));
             }
-            netns_lab.drain()?;
+            candidates.drain()?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The CPU that a measurement has to itself.
+//! The CPU that is kept free for the measurement.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,21 +14,21 @@ pub fn pin_to(cpu: usize) -> Result<()> {
     stay_on(&[cpu])
 }
 
-/// Lets this thread run anywhere but on the CPU of [`pin_to`], if there is another.
-pub fn leave_to_others() -> Result<()> {
+/// Moves this thread off the CPU of [`pin_to`], if there is another.
+pub fn avoid_pinned() -> Result<()> {
     let taken = TAKEN.load(Ordering::Relaxed);
     let others: Vec<usize> = (0..count()).filter(|cpu| *cpu != taken).collect();
     if others.is_empty() { Ok(()) } else { stay_on(&others) }
 }
 
-/// The CPUs of [`leave_to_others`], as taskset(1) wants them.
-pub fn name_others() -> String {
+/// The CPUs of [`avoid_pinned`], as taskset(1) reads them.
+pub fn list_others() -> String {
     let taken = TAKEN.load(Ordering::Relaxed);
     let others: Vec<String> = (0..count()).filter(|cpu| *cpu != taken).map(|cpu| cpu.to_string()).collect();
     if others.is_empty() { "0".to_owned() } else { others.join(",") }
 }
 
-/// How many the machine has.
+/// Number of CPUs of the machine.
 pub fn count() -> usize {
     libbpf_rs::num_possible_cpus().unwrap_or(1)
 }

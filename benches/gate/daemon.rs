@@ -1,4 +1,4 @@
-//! The daemon of a router, with every sink on, and what it takes.
+//! The daemon of a router, with or without sinks, and the CPU time and memory that it takes.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -10,40 +10,39 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cpu;
-use crate::network::{Namespace, run};
+use crate::network::Namespace;
+use crate::tool::PORTCULLIS;
 
-pub const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis");
-
-/// How long the daemon may take to put the gate down.
+/// How long the daemon may take to attach the gate.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Of `/proc/PID/stat`, on every Linux.
+/// The unit of times in `/proc/PID/stat`, the same on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// A running daemon, ended with the value.
+/// A running daemon, terminated on drop.
 pub struct Daemon {
     child: Child,
     folder: PathBuf,
-    /// Where syslog messages go; nobody has to read them.
+    /// Receives the syslog messages. Nobody reads them.
     _syslog: Option<UdpSocket>,
 }
 
-/// What the daemon has taken until now.
+/// CPU time that the daemon has taken until now.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken {
+pub struct CpuTime {
     pub cpu_seconds: f64,
     pub at: Instant,
 }
 
-impl Taken {
-    /// The share of one core since then.
-    pub fn share_until(self, later: Taken) -> f64 {
+impl CpuTime {
+    /// The share of one core from `self` to `later`.
+    pub fn share_until(self, later: CpuTime) -> f64 {
         (later.cpu_seconds - self.cpu_seconds) / later.at.duration_since(self.at).as_secs_f64()
     }
 }
 
 impl Daemon {
-    /// Puts the gate of `dmz0` down and keeps watch, beside the CPU that is measured on. `sinks`: all
-    /// that this machine can have, each with somebody at its other end.
+    /// Starts a daemon on `dmz0` and waits until its gate is attached. It does not run on the CPU that is measured
+    /// on. `sinks` turns on all that this machine can have, each with a receiver.
     pub fn start(space: &Namespace, folder: &Path, policy: &str, sinks: bool) -> Result<Daemon> {
         fs::create_dir_all(folder)?;
         let mut policy = policy.to_owned();
@@ -68,36 +67,37 @@ impl Daemon {
     fn await_start(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            let said = fs::read_to_string(self.stderr())?;
-            if said.contains("is down") {
+            let messages = fs::read_to_string(self.stderr())?;
+            if ["is down", "attached to dmz0"].iter().any(|sign| messages.contains(sign)) {
                 return Ok(());
             }
             if self.child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
-                bail!("the daemon did not start:\n{said}");
+                bail!("the daemon did not start:\n{messages}");
             }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// What it says for people: alarms.
+    /// The file of its standard error, with the alarms for people.
     pub fn stderr(&self) -> PathBuf {
         self.folder.join("stderr")
     }
 
+    /// The file of its EVE sink.
     pub fn eve(&self) -> PathBuf {
         self.folder.join("eve.json")
     }
 
-    pub fn taken(&self) -> Result<Taken> {
+    pub fn cpu_time(&self) -> Result<CpuTime> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // the name may hold spaces; behind it, user and system time are the 12th and 13th field
+        // the process name may hold spaces; user and system time are the 12th and 13th field after it
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<f64>().ok());
         let ticks = ticks(11).zip(ticks(12)).context("/proc/PID/stat")?;
-        Ok(Taken { cpu_seconds: (ticks.0 + ticks.1) / TICKS_A_SECOND, at: Instant::now() })
+        Ok(CpuTime { cpu_seconds: (ticks.0 + ticks.1) / TICKS_A_SECOND, at: Instant::now() })
     }
 
-    /// Resident memory now, and at most, MiB.
+    /// Resident memory and its peak, MiB.
     pub fn memory_mib(&self) -> Result<(f64, f64)> {
         let read = |key| read_memory(self.child.id(), key).with_context(|| format!("no {key} of the daemon"));
         Ok((read("VmRSS:")?, read("VmHWM:")?))
@@ -112,7 +112,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A line of a process's status, MiB; `None` once it has ended.
+/// A value of `/proc/PID/status`, MiB. `None` once the process has ended.
 pub fn read_memory(pid: u32, key: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -120,16 +120,12 @@ pub fn read_memory(pid: u32, key: &str) -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-/// A command that has neither our priority nor our CPU: whoever is measured has no favours.
+/// A command with ordinary priority, off the CPU that is measured on. It gains nothing from the benchmark's own
+/// priority.
 pub fn ordinary(space: &Namespace, program: &str) -> Command {
     let mut command = space.command("taskset");
-    command.args(["--cpu-list", &cpu::name_others()]).args(["chrt", "--other", "0", program]);
+    command.args(["--cpu-list", &cpu::list_others()]).args(["chrt", "--other", "0", program]);
     command
-}
-
-/// Takes the gate away that a daemon leaves behind.
-pub fn detach(space: &Namespace, nic: &str) {
-    let _ = run(space.command(PORTCULLIS).args(["detach", "-i", nic]));
 }
 
 fn describe_sinks(folder: &Path) -> String {
@@ -142,9 +138,9 @@ fn describe_sinks(folder: &Path) -> String {
     )
 }
 
-/// An Alertmanager that is content with everything, until its process ends.
+/// An Alertmanager that accepts everything, until its process ends.
 fn answer_all(listener: &TcpListener) {
-    let _ = cpu::leave_to_others();
+    let _ = cpu::avoid_pinned();
     for stream in listener.incoming().flatten() {
         let _ = answer(stream);
     }

@@ -1,4 +1,4 @@
-//! How long after a drop its alarm is on standard error and in EVE, idle and in the flood.
+//! The time from a drop to its alarm on standard error and in EVE, idle and in a flood.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -9,30 +9,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::daemon::{Daemon, detach};
+use crate::daemon::Daemon;
 use crate::environment::{Environment, find_sink};
 use crate::generator::Generator;
 use crate::network::{FROM_SERVERS, Namespace, Network};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
+use crate::tool::detach;
 use crate::traffic::{Kind, Traffic};
 use crate::{Options, cpu};
 
-/// Alarms that are waited for, each of a server that had none.
-const TRIES: u32 = 300;
-/// Servers that make the flood; the others try once each.
+/// Number of alarms that are timed, each about a server that had none before.
+const ATTEMPTS: u32 = 300;
+/// Servers that make the flood. Each other server makes one attempt.
 const FLOODING: u32 = 16;
-const SERVERS: u32 = FLOODING + TRIES;
-/// Where each sends a datagram.
+const SERVERS: u32 = FLOODING + ATTEMPTS;
+/// The port that each sends a datagram to.
 const PORT: u16 = 4444;
-/// How long one alarm is waited for.
+/// How long to wait for one alarm.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// After so long a datagram is sent once more: the flood fills the ring that it has to take, so it may
-/// have been lost before the gate. How many were, the note says: an alarm that is later would be among them.
+/// After this time a datagram is sent again, for the flood fills the ring before the gate and the first one may
+/// be lost there. The note of the table says how often, because an alarm that was only late is among them.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Between two looks at the files.
+/// Pause between two reads of the files.
 const LOOK: Duration = Duration::from_micros(200);
-/// A flood has gone on for so long when the first try comes.
+/// How long a flood runs before the first attempt.
 const SETTLE: Duration = Duration::from_secs(5);
 
 const SITUATIONS: &[(&str, Option<(Kind, u32)>)] = &[
@@ -45,19 +46,19 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let environment = Environment::open()?;
     let reference = environment.load_reference()?;
     let sink = find_sink(&reference)?;
-    let tries = if options.quick { TRIES / 6 } else { TRIES };
+    let attempts = if options.quick { ATTEMPTS / 6 } else { ATTEMPTS };
     let mut lines = Vec::new();
     let mut repeated = Vec::new();
     for (number, (name, flood)) in SITUATIONS.iter().enumerate() {
-        let world = Network::make(&["watched"], std::os::fd::AsFd::as_fd(&sink))?;
+        let network = Network::make(&["watched"], std::os::fd::AsFd::as_fd(&sink))?;
         let policy = write_policy(&Shape { servers: SERVERS, ..Shape::default() });
-        let router = &world.lanes[0].router;
-        route(&world.dmz)?;
+        let router = &network.lanes[0].router;
+        route(&network.dmz)?;
         let folder = environment.folder().join(format!("delay{number}"));
         let daemon = Daemon::start(router, &folder, &policy, true)?;
-        let (delays, again) = measure(&environment, &world, &daemon, *flood, tries)
-            .with_context(|| format!("meanwhile: {name}"))?;
-        repeated.push(format!("{again} ({name})"));
+        let (delays, again) = measure(&environment, &network, &daemon, *flood, attempts)
+            .with_context(|| format!("traffic: {name}"))?;
+        repeated.push(format!("{again} times ({name})"));
         drop(daemon);
         detach(router, "dmz0");
         for (sink, delays) in ["standard error", "EVE"].iter().zip(&delays) {
@@ -80,36 +81,37 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         key: "delay",
         title: "From the drop to the alarm".to_owned(),
         note: format!(
-            "Milliseconds from before a datagram is sent to the line of its alarm, {tries} tries, each of another server. \
-             All sinks are on. In the flood other servers send all that one core can. Datagrams of which nothing \
-             was heard for a second, and that were sent again, for the flood fills the ring before the gate: {}.",
+            "Milliseconds from just before a datagram is sent to the line of its alarm. There are {attempts} attempts, \
+             each by another server, and all sinks are on. In a flood, other servers send as fast as one core can. \
+             A flood also fills the ring before the gate, so a datagram without an alarm after a second was sent \
+             again. This happened: {}.",
             repeated.join(", ")
         ),
-        columns: vec!["meanwhile", "where", "p50 ms", "p99 ms", "most ms"],
+        columns: vec!["traffic", "sink", "p50 ms", "p99 ms", "max ms"],
         lines,
     });
     Ok(())
 }
 
-/// Delays in standard error and in EVE, milliseconds, and how many datagrams were sent again.
+/// Delays on standard error and in EVE, milliseconds, and the number of datagrams that were sent again.
 fn measure(
     environment: &Environment,
-    world: &Network,
+    network: &Network,
     daemon: &Daemon,
     flood: Option<(Kind, u32)>,
-    tries: u32,
+    attempts: u32,
 ) -> Result<([Vec<f64>; 2], u32)> {
-    let (over, interface) = (AtomicBool::new(false), world.lanes[0].from_servers);
-    let dmz = &world.dmz;
+    let (over, interface) = (AtomicBool::new(false), network.lanes[0].from_servers);
+    let dmz = &network.dmz;
     let (stderr, eve) = (daemon.stderr(), daemon.eve());
     std::thread::scope(|scope| {
         let trying = scope.spawn(|| {
-            let result = try_all(dmz, [&stderr, &eve], flood.is_some(), tries);
+            let result = try_all(dmz, [&stderr, &eve], flood.is_some(), attempts);
             over.store(true, Ordering::Relaxed);
             result
         });
         if let Some((kind, servers)) = flood {
-            world.dmz.visit()?;
+            network.dmz.visit()?;
             let mut generator = Generator::load(environment)?;
             generator.aim(&Traffic { kind, servers, ..Traffic::default() }, FROM_SERVERS, interface)?;
             while !over.load(Ordering::Relaxed) {
@@ -120,8 +122,8 @@ fn measure(
     })
 }
 
-fn try_all(dmz: &Namespace, files: [&Path; 2], flood: bool, tries: u32) -> Result<([Vec<f64>; 2], u32)> {
-    cpu::leave_to_others()?;
+fn try_all(dmz: &Namespace, files: [&Path; 2], flood: bool, attempts: u32) -> Result<([Vec<f64>; 2], u32)> {
+    cpu::avoid_pinned()?;
     if flood {
         std::thread::sleep(SETTLE);
     }
@@ -129,9 +131,9 @@ fn try_all(dmz: &Namespace, files: [&Path; 2], flood: bool, tries: u32) -> Resul
     let mut tails = files.map(Tail::new);
     let mut delays = [Vec::new(), Vec::new()];
     let mut again = 0;
-    for number in 0..tries {
+    for number in 0..attempts {
         let server = FLOODING + number;
-        // not in step with anything of the daemon's
+        // out of step with the daemon's timers
         std::thread::sleep(Duration::from_millis(5 + u64::from(number * 7 % 43)));
         let marks = [format!(": s{server} "), format!("\"server\":\"s{server}\"")];
         let begun = call(server)?;
@@ -159,7 +161,7 @@ fn try_all(dmz: &Namespace, files: [&Path; 2], flood: bool, tries: u32) -> Resul
     Ok((delays, again))
 }
 
-/// Every server's address is one of this namespace, and the router is the way to the world.
+/// Gives the namespace the address of every server, and a route to the peers through the router.
 fn route(dmz: &Namespace) -> Result<()> {
     dmz.feed(
         "ip",
@@ -170,7 +172,7 @@ fn route(dmz: &Namespace) -> Result<()> {
     )
 }
 
-/// A server's first call to somebody.
+/// Sends a server's first datagram to a peer.
 fn call(server: u32) -> Result<Instant> {
     let address = |net: u32| Ipv4Addr::from(net + server);
     let socket = UdpSocket::bind((address(0xc612_0000), 40_000))?;
@@ -179,7 +181,7 @@ fn call(server: u32) -> Result<Instant> {
     Ok(start)
 }
 
-/// What is appended to a file, in whole lines.
+/// Follows a file, line by line.
 struct Tail<'p> {
     path: &'p Path,
     file: Option<File>,
@@ -191,7 +193,7 @@ impl<'p> Tail<'p> {
         Tail { path, file: None, rest: String::new() }
     }
 
-    /// Whether a line that is new has this in it, and is of an alarm.
+    /// Whether a new line is of an alarm and contains the mark.
     fn has(&mut self, mark: &str) -> Result<bool> {
         if self.file.is_none() {
             self.file = File::open(self.path).ok();
@@ -208,7 +210,7 @@ impl<'p> Tail<'p> {
     }
 }
 
-/// The `part`-th of a hundred parts, from below.
+/// The value that `part` percent of the values do not exceed.
 fn percentile(values: &[f64], part: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

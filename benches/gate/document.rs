@@ -1,4 +1,4 @@
-//! `docs/performance.md`: numbers and plots between two marks, whatever stands around them.
+//! Writes numbers and plots into `docs/performance.md`, between two marks. The text around them stays.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const PLOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance");
 const BEGIN: &str = "<!-- scripts/bench writes from here -->";
 const END: &str = "<!-- to here -->";
 
-/// Writes what was found into the document, and its plots beside it.
+/// Writes the tables into the document, and the plots beside it.
 pub fn write(report: &Report) -> Result<()> {
     let path = Path::new(DOCUMENT);
     let old = fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
@@ -71,7 +71,7 @@ fn plots(report: &Report) -> Vec<(&'static str, &'static str, Vec<Bar>)> {
     all.into_iter().filter(|(_, _, bars)| !bars.is_empty()).collect()
 }
 
-/// Whether a case compares policies, and not programs.
+/// Whether a case compares policies, not programs.
 fn is_about_size(case: &Case) -> bool {
     case.programs[0] != MAIN
 }

@@ -1,4 +1,4 @@
-//! What runs our programs: plans of traffic, and slices of a run that take turns.
+//! Runs the programs of `benches/bpf`: plans say what is sent, slices let programs take turns.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -8,34 +8,33 @@ use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, ProgramInput};
 
 use crate::btf::{Record, read_enum};
-use crate::environment::Environment;
+use crate::environment::{Environment, find_program};
 use crate::traffic::{Macs, Traffic, Version};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Lets no test run begin any more. The signal itself need not reach the thread that is in one.
+/// Makes the next test run fail. The signal itself may reach another thread than the one that is in a test run.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// How long a slice is.
+/// The length of a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// A multiple of the 64 that the kernel sends at once.
     pub frames: u32,
-    /// Those at the beginning, of which the time is not taken: they bring into the caches what
-    /// the programs before have pushed out.
+    /// The first frames, which are not timed. They refill the caches after the programs before them.
     pub warm: u32,
 }
 
-/// What one slice runs: a target of the program's, with the traffic of a plan.
+/// What one slice runs: a target of the program, with the traffic of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     pub target: u32,
     pub plan: u32,
 }
 
-/// A loaded object of ours that includes `slices.h`.
+/// A loaded object that includes `slices.h`.
 pub struct Engine {
     object: Object,
     plan: Record,
@@ -64,10 +63,10 @@ impl Engine {
         })
     }
 
-    /// Sets the plans that turns name by their numbers.
+    /// Sets the plans. Turns refer to them by their index.
     pub fn plan(&mut self, plans: &[Traffic], macs: Macs) -> Result<()> {
         if plans.len() > self.limits["PLANS_MOST"] as usize {
-            bail!("{} plans are more than there is room for", plans.len());
+            bail!("{} plans do not fit", plans.len());
         }
         for (number, traffic) in plans.iter().enumerate() {
             let version: u32 = if traffic.version == Version::V4 { 4 } else { 6 };
@@ -92,21 +91,21 @@ impl Engine {
         Ok(())
     }
 
-    /// How many frames of a plan were written.
+    /// Number of frames that were written from a plan.
     pub fn sent(&self, plan: u32) -> Result<u64> {
         let mut record = self.plan.clone();
         record.bytes = self.get("plans", plan)?;
         Ok(record.read_u64("sent"))
     }
 
-    /// All frames to one target.
+    /// Sends all frames to one target.
     pub fn schedule_one(&mut self, turn: Turn) -> Result<()> {
         self.schedule(&[turn], Pace { frames: u32::MAX, warm: 0 })
     }
 
     fn schedule(&mut self, turns: &[Turn], pace: Pace) -> Result<()> {
         if turns.len() > self.limits["SLICES_MOST"] as usize {
-            bail!("{} slices are more than there is room for", turns.len());
+            bail!("{} slices do not fit", turns.len());
         }
         let last = turns.last().context("no slice")?;
         for (number, turn) in turns.iter().chain([last]).enumerate() {
@@ -123,7 +122,7 @@ impl Engine {
         self.put("progresses", 0, &bytes)
     }
 
-    /// Puts programs into an array of programs, at their numbers.
+    /// Fills an array of programs.
     pub fn install(&self, map: &str, programs: &[(u32, BorrowedFd<'_>)]) -> Result<()> {
         for (number, program) in programs {
             self.put(map, *number, &program.as_raw_fd().to_ne_bytes())?;
@@ -131,19 +130,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs a program of the object so many times; what it returned at last.
+    /// Runs a program of the object `repeat` times and returns its last return value.
     pub fn run(&self, program: &str, frame: &[u8], flags: u32, repeat: u32) -> Result<u32> {
         if INTERRUPTED.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
-        let found = self.object.progs_mut().find(|found| found.name() == program);
         let input = ProgramInput { data_in: Some(frame), flags, repeat, ..ProgramInput::default() };
-        let output = found.with_context(|| format!("no program `{program}`"))?.test_run(input);
+        let output = find_program(&self.object, program)?.test_run(input);
         Ok(output.with_context(|| format!("a test run of `{program}`"))?.return_value)
     }
 
-    /// Lets turns take turns, each so many times, in an order that is another each time. For each
-    /// of them, the nanoseconds of a frame, slice by slice.
+    /// Runs each turn `slices_each` times, in an order that is shuffled anew each time. Returns nanoseconds a
+    /// frame, for each turn slice by slice.
     pub fn interleave(
         &mut self,
         program: &str,
@@ -166,7 +164,7 @@ impl Engine {
             }
             let slices: Vec<Turn> = order.iter().map(|turn| turns[*turn]).collect();
             self.schedule(&slices, pace)?;
-            // the one frame more ends the last slice
+            // one more frame ends the last slice
             self.run(program, frame, flags, slices.len() as u32 * pace.frames + 1)?;
             for (number, turn) in order.iter().enumerate() {
                 let mut record = self.slice.clone();

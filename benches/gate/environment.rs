@@ -1,4 +1,5 @@
-//! Where the programs of `benches/bpf` are compiled, when a run begins and never in a build.
+//! A folder for one run, and the programs of `benches/bpf` in it. They are compiled when a run begins, so the
+//! build of the project never sees them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +11,7 @@ use libbpf_rs::{Object, ObjectBuilder, ProgramMut};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bpf");
 
-/// A folder for object files, gone with the value.
+/// A temporary folder for objects and policies, deleted on drop.
 pub struct Environment {
     folder: PathBuf,
 }
@@ -22,12 +23,12 @@ impl Environment {
         Ok(Environment { folder })
     }
 
-    /// Where other files of a run may lie.
+    /// Its path, for other files of the run.
     pub fn folder(&self) -> PathBuf {
         self.folder.clone()
     }
 
-    /// Compiles `benches/bpf/NAME.bpf.c`, with the compiler that `build.rs` takes.
+    /// Compiles `benches/bpf/NAME.bpf.c` with the compiler of `build.rs`, once a run.
     pub fn compile(&self, name: &str) -> Result<PathBuf> {
         let object = self.folder.join(format!("{name}.bpf.o"));
         if object.exists() {
@@ -57,7 +58,7 @@ impl Environment {
         Ok(object)
     }
 
-    /// Compiles and loads; `prepare` sees the object before.
+    /// Compiles and loads an object. `prepare` may change it before it is loaded.
     pub fn load(&self, name: &str, prepare: impl FnOnce(&mut libbpf_rs::OpenObject)) -> Result<Object> {
         let path = self.compile(name)?;
         let mut open = ObjectBuilder::default().open_file(&path)?;
@@ -65,7 +66,7 @@ impl Environment {
         open.load().with_context(|| format!("the kernel refused {name}.bpf.c"))
     }
 
-    /// The programs that the gate is compared with, for a run that looks up no flow of theirs.
+    /// Loads the reference programs for runs that never look up their flows, with a table of one flow.
     pub fn load_reference(&self) -> Result<Object> {
         self.load("reference", |open| {
             for mut map in open.maps_mut().filter(|map| map.name() == "flows") {
@@ -75,10 +76,15 @@ impl Environment {
     }
 }
 
-/// The program of the reference that takes what a router sends on.
+/// The reference program that drops the packets that a router has forwarded.
 pub fn find_sink(reference: &Object) -> Result<ProgramMut<'_>> {
-    let sink = reference.progs_mut().find(|program| program.name() == "bare_shot");
-    sink.context("no program `bare_shot`")
+    find_program(reference, "bare_shot")
+}
+
+/// A program of an object, by its name.
+pub fn find_program<'o>(object: &'o Object, name: &str) -> Result<ProgramMut<'o>> {
+    let program = object.progs_mut().find(|program| program.name() == name);
+    program.with_context(|| format!("no program `{name}`"))
 }
 
 impl Drop for Environment {
@@ -92,9 +98,9 @@ pub fn clang() -> OsString {
     std::env::var_os("CLANG").unwrap_or_else(|| "clang".into())
 }
 
-/// libbpf's headers, as its crate has laid them out beside our own build script's output.
+/// libbpf's headers, which its crate leaves beside the output of our build script.
 fn find_headers() -> Result<PathBuf> {
-    let builds = Path::new(env!("OUT_DIR")).ancestors().nth(2).context("the folder of builds")?;
+    let builds = Path::new(env!("OUT_DIR")).ancestors().nth(2).context("no folder of builds")?;
     let entries = fs::read_dir(builds).with_context(|| format!("could not read {}", builds.display()))?;
     let mut headers = entries
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -1,7 +1,7 @@
-//! The filters that are compared, each as its own documentation would have it written.
+//! The filters that are compared, each set up as its own documentation says.
 //!
-//! What is forbidden is a server's SYN to tcp/80; what is permitted are its answers from tcp/80.
-//! Lists have 512 entries. A policy of the gate has 256 servers with 16 needs each.
+//! A server's SYN to tcp/80 is forbidden. Its answers from tcp/80 are permitted. Lists have 512 entries. The
+//! policy of a gate has 256 servers with 16 needs each.
 
 use std::fmt::Write as _;
 use std::os::fd::AsFd as _;
@@ -15,13 +15,15 @@ use anyhow::{Context as _, Result};
 use libbpf_rs::{MapCore as _, MapFlags, Object, TC_INGRESS, TcHookBuilder, Xdp, XdpFlags};
 use portcullis::gate::{Gate, GatePlace};
 
+use crate::environment::find_program;
 use crate::network::{Lane, run};
 use crate::policy::{Shape, write_policy};
+use crate::tool;
 
-/// What a filter does with which traffic.
+/// What a filter must drop and pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
-    /// Drops what is forbidden, passes what is permitted.
+    /// Drops the forbidden packets and passes the permitted ones.
     Both,
     /// Drops everything.
     Drop,
@@ -34,7 +36,7 @@ pub enum Duty {
 pub struct Filter {
     pub name: &'static str,
     pub duty: Duty,
-    /// Knows UDP and any port, and not only the port of the worm.
+    /// Whether it drops forbidden packets of UDP and of any port, and not only those to the worm's port.
     pub knows_all: bool,
     set_up: fn(&Filters, &Lane) -> Result<Option<Listener>>,
 }
@@ -46,7 +48,7 @@ pub const XDP_FILTER: &str = "xdp-filter, ports";
 pub const NFT: &str = "nft forward, conntrack + set";
 pub const STRICT: &str = "portcullis, strict";
 pub const SERVICE: &str = "portcullis, service";
-/// A second lane of the same: the difference is the noise.
+/// A second lane of the same filter. The difference between the two is the noise.
 pub const DROP_AGAIN: &str = "XDP, bare drop again (noise)";
 pub const PASS_AGAIN: &str = "XDP, bare pass again (noise)";
 
@@ -83,15 +85,15 @@ const fn both(name: &'static str, set_up: fn(&Filters, &Lane) -> Result<Option<L
     Filter { name, duty: Duty::Both, knows_all: false, set_up }
 }
 
-/// What filters are made of.
+/// The materials of filters.
 pub struct Filters<'all> {
     pub reference: &'all Object,
-    /// A folder for policies.
+    /// The folder for policies.
     pub folder: PathBuf,
 }
 
 impl Filter {
-    /// Puts it into a lane. What it returns stays as long as the lane is used.
+    /// Sets the filter up in a lane. The listener must live as long as the lane is used.
     pub fn set_up(&self, all: &Filters, lane: &Lane) -> Result<Option<Listener>> {
         (self.set_up)(all, lane).with_context(|| format!("could not set up: {}", self.name))
     }
@@ -99,16 +101,14 @@ impl Filter {
 
 impl Filters<'_> {
     fn xdp(&self, lane: &Lane, program: &str) -> Result<Option<Listener>> {
-        let found = self.reference.progs_mut().find(|found| found.name() == program);
-        let found = found.with_context(|| format!("no program `{program}`"))?;
+        let found = find_program(self.reference, program)?;
         let (fd, index) = (found.as_fd(), lane.router.index_of(&lane.nic)?);
         lane.router.enter(|| Ok(Xdp::new(fd).attach(index as i32, XdpFlags::DRV_MODE)?))?;
         Ok(None)
     }
 
     fn tc(&self, lane: &Lane) -> Result<Option<Listener>> {
-        let program = self.reference.progs_mut().find(|found| found.name() == "hash_ports_tc");
-        let program = program.context("no program `hash_ports_tc`")?;
+        let program = find_program(self.reference, "hash_ports_tc")?;
         let (fd, index) = (program.as_fd(), lane.router.index_of(&lane.nic)?);
         lane.router.enter(|| {
             let mut hook = TcHookBuilder::new(fd);
@@ -119,28 +119,27 @@ impl Filters<'_> {
         Ok(None)
     }
 
-    /// The program itself, put down by its own command, with a reader of its samples.
+    /// A gate, attached by its own command, with a reader of its samples.
     fn gate(&self, lane: &Lane, strict: bool) -> Result<Option<Listener>> {
         let path = self.folder.join(if strict { "strict.toml" } else { "service.toml" });
         std::fs::write(&path, write_policy(&Shape { strict, ..Shape::default() }))?;
-        let mut command = lane.router.command(env!("CARGO_BIN_EXE_portcullis"));
-        run(command.args(["attach", "-i", &lane.nic, "-p"]).arg(&path))?;
-        lane.router.visit()?; // a place is where the process's first thread is
+        tool::attach(&lane.router, &lane.nic, &path)?;
+        lane.router.visit()?; // GatePlace takes the namespace of the main thread, which is this one
         let place = GatePlace::of(&lane.nic)?;
         Ok(Some(Listener::start(move || Ok(Gate::open(&place)?))))
     }
 }
 
-/// Takes filters out again that outlive their namespace.
+/// Removes filters that would outlive their namespace.
 pub fn tear_down(lane: &Lane) {
     if [STRICT, SERVICE].contains(&lane.name) {
-        let _ = run(lane.router.command(env!("CARGO_BIN_EXE_portcullis")).args(["detach", "-i", &lane.nic]));
+        tool::detach(&lane.router, &lane.nic);
     } else if lane.name.starts_with("xdp-filter") {
         let _ = run(lane.router.command("xdp-filter").args(["unload", &lane.nic]));
     }
 }
 
-/// Fills what the reference programs look up.
+/// Fills the list of ports that the reference programs look up.
 pub fn fill_ports(reference: &Object) -> Result<()> {
     let map = reference.maps().find(|map| map.name() == "ports").context("no map `ports`")?;
     for port in 1..=512u16 {
@@ -150,7 +149,7 @@ pub fn fill_ports(reference: &Object) -> Result<()> {
     Ok(())
 }
 
-/// Who reads the samples of a gate, as its daemon would.
+/// Reads the samples of a gate in a thread, as its daemon would.
 pub struct Listener {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -159,17 +158,17 @@ pub struct Listener {
 impl Listener {
     pub fn start(open: impl FnOnce() -> Result<Gate> + Send + 'static) -> Listener {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let stopped = Arc::clone(&stop);
         let listen = move || -> Result<()> {
             let gate = open()?;
             let consumer = gate.consume_samples()?;
-            while !told.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 consumer.poll(Duration::from_millis(50))?;
             }
             Ok(())
         };
         let thread = std::thread::spawn(move || {
-            if let Err(error) = crate::cpu::leave_to_others().and_then(|()| listen()) {
+            if let Err(error) = crate::cpu::avoid_pinned().and_then(|()| listen()) {
                 eprintln!("warning: nobody reads the samples: {error:#}");
             }
         });
@@ -193,12 +192,12 @@ fn set_up_xdp_filter(lane: &Lane, features: &str) -> Result<Option<Listener>> {
     Ok(None)
 }
 
-/// 512 ports, of which the worm's is one.
+/// 512 ports, the worm's among them.
 fn list_ports() -> String {
     (1..=512).map(|port| port.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// 512 ports that servers may call, of which the worm's is none.
+/// 512 ports that servers may call, without the worm's.
 fn list_needs() -> String {
     (0..511).fold("587".to_owned(), |mut text, number| {
         let _ = write!(text, ", {}", 65_024 + number);

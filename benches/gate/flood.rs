@@ -1,4 +1,4 @@
-//! `scripts/bench flood`: the traffic generator alone.
+//! `scripts/bench flood`: the traffic generator by itself.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,47 +14,48 @@ use crate::environment::Environment;
 use crate::generator::Generator;
 use crate::traffic::{Kind, Macs, Traffic, Version};
 
-/// Sends frames out of a NIC as fast as one core can, or at a rate
+/// Send frames out of a NIC, as fast as one core can or at a rate
 #[derive(Args, Debug)]
 pub struct Flood {
-    /// A network namespace to send from: a name, or a path
+    /// Network namespace to send from: a name or a path
     #[arg(long)]
     netns: Option<PathBuf>,
-    /// The NIC to send out of; its other end, if it is a veth, must have an XDP program
+    /// NIC to send out of; the other end of a veth needs an XDP program
     #[arg(short, long)]
     interface: String,
-    /// The MAC address of who receives
+    /// Destination MAC address
     #[arg(long, value_parser = parse_mac)]
     mac: [u8; 6],
     #[arg(long, value_enum, default_value = "worm")]
     kind: Kind,
-    /// IPv6 in place of IPv4
+    /// Send IPv6
     #[arg(short = '6')]
     v6: bool,
-    /// Addresses of servers, from 198.18.0.0 or 2001:db8:5::1
+    /// Number of server addresses, from 198.18.0.0 or 2001:db8:5::1 up
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     servers: u32,
-    /// Flows that replies belong to
+    /// Number of flows that replies belong to
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     flows: u32,
-    /// Where worms go
+    /// Destination port of worms
     #[arg(long, default_value_t = 80)]
     port: u16,
-    /// What servers offer
+    /// Port of the service that servers offer
     #[arg(long, default_value_t = 80)]
     service: u16,
-    /// What servers may open
+    /// Destination port that servers may open
     #[arg(long, default_value_t = 587)]
     need: u16,
+    /// How long to send
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// So many frames instead, in one go: flow by flow from the first
+    /// Send this number of frames at once instead, flow by flow from the first
     #[arg(long)]
     frames: Option<u32>,
-    /// Frames a second, at most
+    /// Limit, in frames a second
     #[arg(long)]
     rate: Option<u32>,
-    /// The CPU to send on
+    /// CPU to send on
     #[arg(long)]
     cpu: Option<usize>,
 }
@@ -71,7 +72,7 @@ pub fn run(flood: &Flood) -> Result<()> {
         pin_to(cpu)?;
     }
     let interface = if_nametoindex(flood.interface.as_str())
-        .with_context(|| format!("no NIC {} in here", flood.interface))?;
+        .with_context(|| format!("no NIC {} in this namespace", flood.interface))?;
     let traffic = Traffic {
         kind: flood.kind,
         version: if flood.v6 { Version::V6 } else { Version::V4 },
@@ -98,5 +99,7 @@ pub fn run(flood: &Flood) -> Result<()> {
 
 fn parse_mac(text: &str) -> Result<[u8; 6], String> {
     let bytes: Option<Vec<u8>> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
-    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| "six bytes, as 02:00:00:00:00:01".to_owned())
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "expected six bytes, such as 02:00:00:00:00:01".to_owned())
 }

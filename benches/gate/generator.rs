@@ -16,7 +16,7 @@ use crate::traffic::{Macs, Traffic};
 /// `linux/bpf.h`
 pub const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 
-/// The traffic generator, alone: `scripts/bench flood`.
+/// Sends the traffic of one plan out of one NIC.
 pub struct Generator {
     engine: Engine,
     frame: Vec<u8>,
@@ -27,22 +27,22 @@ impl Generator {
         Ok(Generator { engine: Engine::load(environment, "live", |_| ())?, frame: Vec::new() })
     }
 
-    /// What [`Generator::send`] shall send from now on, and out of which NIC of its namespace.
+    /// Sets what [`Generator::send`] sends, and the index of the NIC in the caller's namespace.
     pub fn aim(&mut self, traffic: &Traffic, macs: Macs, interface: u32) -> Result<()> {
         self.frame = traffic.blank_frame();
         self.engine.plan(&[*traffic], macs)?;
         self.engine.schedule_one(Turn { target: interface, plan: 0 })
     }
 
-    /// Sends so many frames, from this thread's network namespace; they have been received when
-    /// it returns, but for what the kernel left to ksoftirqd.
+    /// Sends frames from this thread's network namespace. On return they have been received, except for those
+    /// that the kernel left to ksoftirqd.
     pub fn send(&self, frames: u32) -> Result<()> {
         self.engine.run("generate", &self.frame, BPF_F_TEST_XDP_LIVE_FRAMES, frames).map(drop)
     }
 
-    /// Sends for a while, at most so many frames a second if there is a limit; how many were sent.
+    /// Sends for a while, with or without a limit. Returns the number of frames sent.
     pub fn send_for(&self, time: Duration, frames_per_second: Option<u32>) -> Result<u64> {
-        // A call costs 20 ms of its own: the kernel waits until nobody runs the program any more.
+        // A call alone takes 20 ms, for the kernel waits until no CPU runs the program any more.
         const MOST_AT_ONCE: u64 = 1 << 18;
         let start = Instant::now();
         let mut sent = 0;
@@ -62,7 +62,7 @@ impl Generator {
         Ok(sent)
     }
 
-    /// How many frames were written since the last [`Generator::aim`].
+    /// Number of frames written since the last [`Generator::aim`].
     pub fn sent(&self) -> Result<u64> {
         self.engine.sent(0)
     }

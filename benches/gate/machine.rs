@@ -1,4 +1,4 @@
-//! Where and of what a run was made: no number means anything without.
+//! Describes the machine and the build of a run. No number means anything without them.
 
 use std::fs;
 use std::process::Command;
@@ -6,13 +6,13 @@ use std::process::Command;
 use crate::cpu;
 use crate::environment::clang;
 
-/// One line each.
+/// The facts, one line each.
 pub fn describe(rounds: u32) -> Vec<String> {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let compiler = say(Command::new(clang()).arg("--version"));
-    let commit = say(Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args([
+    let compiler = read_first_line(Command::new(clang()).arg("--version"));
+    let commit = read_first_line(Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args([
         "-c",
         "safe.directory=*", // run by root in somebody's checkout
         "describe",
@@ -36,14 +36,14 @@ pub fn describe(rounds: u32) -> Vec<String> {
             jiff::Zoned::now().strftime("%Y-%m-%d")
         ),
         format!(
-            "{rounds} rounds: medians, and from where to where. Load of the machine before: {}",
+            "{rounds} rounds: medians, with the lowest and the highest in brackets. Load of the machine before: {}",
             load.split(' ').next().unwrap_or_default()
         ),
     ]
 }
 
-/// The first line of what a command says.
-fn say(command: &mut Command) -> Option<String> {
+/// The first line of a command's output.
+fn read_first_line(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
 }

@@ -1,7 +1,9 @@
-//! What `scripts/bench` runs: how much the gate costs, next to other filters and to the limit.
+//! The program that `scripts/bench` runs. It measures what the gate costs, beside other filters and beside the
+//! least that any filter costs.
 
 mod btf;
 mod burden;
+mod candidates;
 mod cases;
 mod control;
 mod cost;
@@ -15,7 +17,6 @@ mod filters;
 mod flood;
 mod generator;
 mod machine;
-mod netns_lab;
 mod network;
 mod plot;
 mod policy;
@@ -23,6 +24,7 @@ mod report;
 mod statistics;
 mod targets;
 mod throughput;
+mod tool;
 mod traffic;
 mod wire;
 
@@ -38,25 +40,25 @@ use report::Report;
 #[derive(Parser, Debug)]
 #[command(name = "scripts/bench", args_conflicts_with_subcommands = true)]
 pub struct Options {
-    /// Rounds, of which the table has the medians
+    /// Number of rounds; the tables show medians over them
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// These groups alone: GROUP[,GROUP...]
+    /// Run only these groups: GROUP[,GROUP...]
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     only: Vec<String>,
-    /// Three rounds, for a look
+    /// Run three rounds, for a first look
     #[arg(long)]
     quick: bool,
-    /// Another object of the programs, measured beside: what is tried
+    /// Measure another build of the programs beside this one
     #[arg(long, value_name = "OBJECT")]
     variant: Option<PathBuf>,
     /// Write the tables into docs/performance.md, and the plots beside it
     #[arg(long)]
     record: bool,
-    /// The CPU to measure on: the last one, unless told
+    /// The CPU to measure on [default: the last one]
     #[arg(long)]
     cpu: Option<usize>,
-    /// What `cargo bench` adds
+    /// `cargo bench` adds this
     #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
@@ -68,11 +70,11 @@ enum Command {
     Flood(flood::Flood),
 }
 
-/// A group measures something and adds its sections, series and targets to the report; it asserts
-/// nothing but that what it measures does its duty. A file of its own, and a line below.
+/// A group measures one thing and adds sections, series and targets to the report. It fails only where a
+/// filter passes or drops the wrong packet, never because of a time. To add one: a file, and a row below.
 type Group = fn(&Options, &mut Report) -> Result<()>;
 
-/// In the order in which they run.
+/// The groups, in the order in which they run.
 const GROUPS: &[(&str, Group)] = &[
     ("wire", wire::run),
     ("cost", cost::run),
@@ -105,8 +107,8 @@ fn measure(options: &mut Options) -> Result<()> {
     if let Some(only) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
         anyhow::bail!("no group `{only}`\nhelp: there are: {}", names.join(", "));
     }
-    // What is interrupted cleans up behind it, at its next test run; what does not come to one is
-    // ended all the same, and the next run cleans up.
+    // After an interrupt the next test run fails, and the values on the stack clean up. A group that reaches
+    // no test run within ten seconds is ended, and the next run removes its leftovers.
     ctrlc::set_handler(|| {
         eprintln!("interrupted");
         engine::interrupt();

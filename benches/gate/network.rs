@@ -5,9 +5,9 @@
 //!        s1 ------- dmz0 router 1 out0 ------- o1
 //! ```
 //!
-//! All of them are network namespaces of our own. Each router has its filter for the whole run,
-//! so that filters can take turns within a millisecond, and nothing is put up or down in between.
-//! What leaves a router is dropped as soon as it is outside.
+//! All hosts are network namespaces of this run. Each router keeps its filter for the whole run, so filters can
+//! take turns within a millisecond and nothing is attached or detached in between. A packet that leaves a
+//! router is dropped as soon as it is outside.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -23,7 +23,7 @@ use std::os::fd::BorrowedFd;
 use crate::traffic::Macs;
 
 const NAMESPACES: &str = "/run/netns";
-/// Begins the name of every namespace; the process's number follows.
+/// The beginning of every namespace's name. The process id follows.
 const PREFIX: &str = "pc-bench";
 
 const SERVER_MAC: &str = "02:00:00:00:00:01";
@@ -36,7 +36,7 @@ pub const FROM_SERVERS: Macs = Macs { destination: [2, 0, 0, 0, 0, 2], source: [
 /// The MAC addresses of frames from outside.
 pub const FROM_OUTSIDE: Macs = Macs { destination: [2, 0, 0, 0, 0, 3], source: [2, 0, 0, 0, 0, 4] };
 
-/// A network namespace, gone with the value.
+/// A network namespace, deleted on drop.
 pub struct Namespace {
     name: String,
     file: File,
@@ -54,7 +54,7 @@ impl Namespace {
         &self.name
     }
 
-    /// Does something in a thread that lives in here.
+    /// Runs a function in a thread of its own, inside the namespace.
     pub fn enter<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let joined = std::thread::scope(|scope| {
             let inside = || {
@@ -66,12 +66,12 @@ impl Namespace {
         joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Moves this thread in here.
+    /// Moves this thread into the namespace.
     pub fn visit(&self) -> Result<()> {
         setns(&self.file, CloneFlags::CLONE_NEWNET).context("could not enter a namespace")
     }
 
-    /// A command in here. Not by `ip netns exec`, which hides the pins behind a /sys of its own.
+    /// A command inside the namespace. `ip netns exec` would mount another /sys, which hides the pins.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={NAMESPACES}/{}", self.name)).arg("--").arg(program);
@@ -79,12 +79,12 @@ impl Namespace {
         command
     }
 
-    /// Feeds lines to a program in here.
+    /// Runs a program inside the namespace, with lines on its standard input.
     pub fn feed(&self, program: &str, arguments: &[&str], lines: &str) -> Result<()> {
         feed(self.command(program).args(arguments), lines)
     }
 
-    /// Sets what lies below `/proc/sys/net`.
+    /// Sets a key below `/proc/sys/net`.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         self.enter(|| {
             fs::write(format!("/proc/sys/net/{key}"), value).with_context(|| format!("sysctl {key}"))
@@ -102,7 +102,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs a command that must succeed.
+/// Runs a command that must succeed. Returns its standard output.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("could not run {command:?}"))?;
     if !output.status.success() {
@@ -122,20 +122,20 @@ fn feed(command: &mut Command, lines: &str) -> Result<()> {
     Ok(())
 }
 
-/// One router with what leads to it.
+/// One router and its two links.
 pub struct Lane {
     pub name: &'static str,
     pub router: Namespace,
-    /// The NIC in front of the servers.
+    /// The router's NIC that faces the servers.
     pub nic: String,
-    /// Frames for that NIC go out of this NIC of the DMZ.
+    /// Index of the NIC in the DMZ that sends to `nic`.
     pub from_servers: u32,
-    /// Frames for `out0` go out of this NIC of the outside.
+    /// Index of the NIC outside that sends to `out0`.
     pub from_outside: u32,
     counters: std::cell::RefCell<File>,
 }
 
-/// What a router has counted at its two NICs.
+/// Packet counters of a router's two NICs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
     pub came_in: u64,
@@ -158,7 +158,7 @@ impl Lane {
     }
 }
 
-/// All of it.
+/// The DMZ, the outside, and a lane for each filter between them.
 pub struct Network {
     pub dmz: Namespace,
     pub outside: Namespace,
@@ -166,24 +166,24 @@ pub struct Network {
 }
 
 impl Network {
-    /// A router for each name. `sink` drops what arrives outside.
+    /// Makes a router for each name. `sink` drops the packets that arrive outside.
     pub fn make(names: &[&'static str], sink: BorrowedFd<'_>) -> Result<Network> {
         delete_leftovers()?;
         let (dmz, outside) = (Namespace::make("dmz")?, Namespace::make("outside")?);
         for space in [&dmz, &outside] {
             silence(space)?;
         }
-        let mut world = Network { dmz, outside, lanes: Vec::new() };
+        let mut network = Network { dmz, outside, lanes: Vec::new() };
         for (number, name) in names.iter().enumerate() {
-            let lane = world.make_lane(number, name, sink)?;
-            world.lanes.push(lane);
+            let lane = network.make_lane(number, name, sink)?;
+            network.lanes.push(lane);
         }
-        Ok(world)
+        Ok(network)
     }
 
     fn make_lane(&self, number: usize, name: &'static str, sink: BorrowedFd<'_>) -> Result<Lane> {
         let router = Namespace::make(&format!("router{number}"))?;
-        // xdp-filter pins by the name of the NIC alone: two of them would take each other's pins
+        // xdp-filter pins by the name of the NIC alone, so two of them need different names
         let nic = format!("dmz{}", if name.starts_with("xdp-filter") { number } else { 0 });
         silence(&router)?;
         let (dmz, outside, here) = (self.dmz.name(), self.outside.name(), router.name());
@@ -228,7 +228,7 @@ impl Network {
         ] {
             router.set(key, value)?;
         }
-        // A veth takes redirected frames when it polls: with an XDP program, or with this.
+        // A veth takes redirected frames only while NAPI is on: with an XDP program, or with GRO.
         for nic in [nic.as_str(), "out0"] {
             run(router.command("ethtool").args(["-K", nic, "gro", "on"]))?;
         }
@@ -246,7 +246,7 @@ impl Network {
     }
 }
 
-/// Nothing talks by itself.
+/// Keeps the kernel from sending packets of its own.
 fn silence(space: &Namespace) -> Result<()> {
     space.set("ipv6/conf/default/router_solicitations", "0")?;
     space.set("ipv6/conf/default/accept_ra", "0")
@@ -260,7 +260,7 @@ fn delete_leftovers() -> Result<()> {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.trim_start_matches('-').split('-').next());
         let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok()) else { continue };
         if !PathBuf::from(format!("/proc/{owner}")).exists() {
-            // what is pinned outlives a namespace
+            // pins outlive a namespace
             let lane = name.rsplit_once("router").map_or("", |(_, number)| number);
             let inside = |program: &str, arguments: &[&str]| {
                 let mut command = Command::new("nsenter");

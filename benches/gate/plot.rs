@@ -1,4 +1,4 @@
-//! Bars, as SVG. Their colours can be read on a white page and on a black one.
+//! Bar charts as SVG, in colours that are legible on white and on black.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ const THEIRS: &str = "#5b8dbf";
 pub struct Bar {
     pub label: String,
     pub value: Spread,
-    /// Is it the gate?
+    /// Whether the bar is about the gate.
     pub ours: bool,
 }
 

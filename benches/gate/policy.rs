@@ -2,18 +2,18 @@
 
 use std::fmt::Write as _;
 
-/// How large a policy is.
+/// The size of a policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub servers: u32,
-    /// Of each server, one after the other; IPv6 only where there is one of each.
+    /// IPv4 addresses of each server, one after the other. With one, it also has one IPv6 address.
     pub addresses_each: u32,
     /// Needs of each server.
     pub needs_each: u32,
-    /// Whether each server has a role of its own, or all have the same.
+    /// Whether each server has a role of its own. Otherwise all share one.
     pub own_roles: bool,
     pub strict: bool,
-    /// Room for flows.
+    /// Room for established flows.
     pub established: u32,
 }
 
@@ -30,8 +30,8 @@ impl Default for Shape {
     }
 }
 
-/// Every server answers at tcp/80 and may call tcp/587. Its other needs only take room: they are
-/// of SCTP, which no benchmark sends, and not in sequence, so that nothing is joined.
+/// Writes a policy in which every server offers tcp/80 and may open tcp/587. Its other needs only take room. They
+/// are SCTP ports, which no benchmark uses, with gaps, so that none are merged into ranges.
 pub fn write_policy(shape: &Shape) -> String {
     let tracking = if shape.strict { "strict" } else { "service" };
     let mut text = format!("[policy]\npickup = 0\ntracking = \"{tracking}\"\n");

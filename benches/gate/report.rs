@@ -1,4 +1,4 @@
-//! What a run found: series of numbers round by round, and tables made of them.
+//! The results of a run: series with one number a round, and tables made of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use crate::statistics::Spread;
 /// A field of a table.
 #[derive(Clone, Debug)]
 pub enum Cell {
-    /// Times something.
+    /// A factor.
     Ratio(Spread),
     /// Nanoseconds.
     Ns(Spread),
@@ -29,18 +29,18 @@ impl Cell {
     }
 }
 
-/// A part of the table.
+/// One table.
 pub struct Section {
     /// One word, for `--only` and for the plots.
     pub key: &'static str,
     pub title: String,
-    /// What the reader must know to read it.
+    /// What the reader needs to understand the table.
     pub note: String,
     pub columns: Vec<&'static str>,
     pub lines: Vec<Vec<Cell>>,
 }
 
-/// One line: `left` over `right` shall be at most `limit`.
+/// A bound: `left` divided by `right` is to be at most `limit`.
 pub struct Target {
     pub title: &'static str,
     /// Series of the report.
@@ -49,13 +49,13 @@ pub struct Target {
     pub limit: f64,
 }
 
-/// Everything.
+/// All results of a run.
 #[derive(Default)]
 pub struct Report {
     pub sections: Vec<Section>,
-    /// By `SECTION/NAME`, a number a round.
+    /// One number a round, by `SECTION/NAME`.
     series: BTreeMap<String, Vec<f64>>,
-    /// Targets beside those of `targets.rs`, which groups bring along.
+    /// Targets that groups add to those of `targets.rs`.
     pub targets: Vec<Target>,
     /// Machine, kernel, compiler, time.
     pub facts: Vec<String>,
@@ -70,7 +70,7 @@ impl Report {
         self.series.get(key).map(Vec::as_slice)
     }
 
-    /// Holds what was measured to a bound of its own kind; seconds to seconds, say.
+    /// Records a series and adds the target that it stays below `most`, in the unit of the series.
     pub fn hold(&mut self, title: &'static str, key: String, values: Vec<f64>, most: f64) {
         let bound = format!("{key}/most");
         self.record(bound.clone(), vec![most; values.len()]);
@@ -78,7 +78,7 @@ impl Report {
         self.targets.push(Target { title, left: key, right: bound, limit: 1.0 });
     }
 
-    /// The tables for a terminal.
+    /// The tables, for a terminal.
     pub fn print_text(&self) -> String {
         let mut text = self.facts.join("\n");
         text.push('\n');
@@ -99,7 +99,7 @@ impl Report {
         text
     }
 
-    /// The tables for Markdown.
+    /// The tables, as Markdown.
     pub fn print_markdown(&self) -> String {
         let mut text = String::new();
         for section in &self.sections {

@@ -1,6 +1,6 @@
-//! Medians, and from where to where.
+//! Medians and spreads.
 
-/// The middle of a list; NaN of none.
+/// The median. NaN if there are no values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -11,7 +11,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// What a number was over the rounds.
+/// The distribution of a number over the rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     pub median: f64,
@@ -29,7 +29,7 @@ impl Spread {
     }
 }
 
-/// Two lists, round by round.
+/// Combines two series, round by round.
 pub fn zip(left: &[f64], right: &[f64], act: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     left.iter().zip(right).map(|(left, right)| act(*left, *right)).collect()
 }

@@ -1,12 +1,12 @@
-//! What the gate is held to, each target a ratio of two costs of the same run.
+//! The bounds that the gate is held to. Each is a ratio of two costs of the same run.
 
+use crate::candidates::LRU_INSERT;
 use crate::cases::{ADDRESSES, LRU, MAIN, XDP_FILTER_DENY};
 use crate::filters::{NFT, STRICT, XDP_FILTER};
-use crate::netns_lab::LRU_INSERT;
 use crate::report::{Cell, Report, Section, Target};
 use crate::statistics::{Spread, zip};
 
-/// Those of this benchmark's own groups.
+/// The targets that compare series of two groups or programs.
 fn targets() -> Vec<Target> {
     let target = |title, left: String, right: String, limit| Target { title, left, right, limit };
     let wire = |kind: &str, filter: &str| format!("wire/{kind}/{filter}");
@@ -107,7 +107,7 @@ fn targets() -> Vec<Target> {
     ]
 }
 
-/// Adds the lines to the report, for those targets whose groups have run.
+/// Adds the table of targets to the report, with a line for each target whose groups have run.
 pub fn judge(report: &mut Report) {
     let mut lines = Vec::new();
     for target in targets().iter().chain(&report.targets) {
@@ -129,8 +129,9 @@ pub fn judge(report: &mut Report) {
     let section = Section {
         key: "targets",
         title: "Targets".to_owned(),
-        note: "Each is a ratio of two costs that were taken in turns, round by round.".to_owned(),
-        columns: vec!["ratio", "at most", "", "what is added"],
+        note: "Each target is a ratio of two costs. Both sides were measured in turns, round by round."
+            .to_owned(),
+        columns: vec!["ratio", "at most", "", "target"],
         lines,
     };
     report.sections.insert(0, section);

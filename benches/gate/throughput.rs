@@ -1,4 +1,4 @@
-//! TCP through the router, by iperf3, with the gate and without.
+//! TCP throughput of the router, by iperf3, with and without the gate.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -6,20 +6,21 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::Options;
-use crate::daemon::{PORTCULLIS, detach, ordinary};
+use crate::daemon::ordinary;
 use crate::environment::Environment;
 use crate::network::{Namespace, run as run_command};
 use crate::policy::{Shape, write_policy};
 use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, zip};
+use crate::tool;
 
-/// Rounds, at most: each takes as many seconds as there are ways.
+/// Limit of rounds: each takes four seconds for each of [`SETUPS`].
 const MOST_ROUNDS: u32 = 7;
 const SECONDS: &str = "2";
 
-/// What is at `dmz0` meanwhile. A bare pass as well: a veth with any XDP program has the kernel give
-/// up its large segments, which no NIC with native XDP does.
-const WAYS: &[&str] = &["no program", "bare XDP pass", "portcullis"];
+/// The programs at `dmz0`. A bare pass is among them, because on a veth any XDP program makes the kernel give up
+/// large segments. A NIC with native XDP does not.
+const SETUPS: &[&str] = &["no program", "bare XDP pass", "portcullis"];
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let environment = Environment::open()?;
@@ -28,14 +29,13 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     std::fs::write(&policy, write_policy(&Shape::default()))?;
     let bare = environment.compile("reference")?;
     let _server = Server::start(&spaces.server)?;
-    let mut series: Vec<[Vec<f64>; 2]> = vec![[Vec::new(), Vec::new()]; WAYS.len()];
+    let mut series: Vec<[Vec<f64>; 2]> = vec![[Vec::new(), Vec::new()]; SETUPS.len()];
     for round in 0..options.rounds.min(MOST_ROUNDS) as usize {
-        for step in 0..WAYS.len() {
-            let way = (round + step) % WAYS.len();
-            match WAYS[way] {
+        for step in 0..SETUPS.len() {
+            let way = (round + step) % SETUPS.len();
+            match SETUPS[way] {
                 "portcullis" => {
-                    let mut command = spaces.router.command(PORTCULLIS);
-                    run_command(command.args(["attach", "-i", "dmz0", "-p"]).arg(&policy))?;
+                    tool::attach(&spaces.router, "dmz0", &policy)?;
                 }
                 "bare XDP pass" => {
                     let mut command = spaces.router.command("ip");
@@ -47,8 +47,8 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
             for (direction, slot) in [&[][..], &["--reverse"]].iter().zip(&mut series[way]) {
                 slot.push(spaces.transfer(direction)?);
             }
-            match WAYS[way] {
-                "portcullis" => detach(&spaces.router, "dmz0"),
+            match SETUPS[way] {
+                "portcullis" => tool::detach(&spaces.router, "dmz0"),
                 "bare XDP pass" => {
                     run_command(spaces.router.command("ip").args(["link", "set", "dmz0", "xdpdrv", "off"]))?;
                 }
@@ -57,7 +57,7 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         }
     }
     let mut lines = Vec::new();
-    for (way, name) in WAYS.iter().enumerate() {
+    for (way, name) in SETUPS.iter().enumerate() {
         let mut line = vec![Cell::Text((*name).to_owned())];
         for (direction, own) in series[way].iter().enumerate() {
             let ratio = |base: usize| Spread::of(&zip(own, &series[base][direction], |own, base| own / base));
@@ -71,8 +71,8 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     report.sections.push(Section {
         key: "iperf",
         title: "TCP through the router".to_owned(),
-        note: "iperf3 from a peer to a server behind the gate (`in`) and back (`out`), one connection, Gbit/s; all \
-               three hosts share this machine's cores. The ratios are to no program, and to a bare pass."
+        note: "One connection of iperf3 from a peer to a server behind the gate (`in`) and back (`out`), in Gbit/s. \
+               All three hosts share the cores of this machine. Ratios are to no program and to a bare pass."
             .to_owned(),
         columns: vec!["at dmz0", "in", "to none", "to bare", "out", "to none", "to bare"],
         lines,
@@ -80,7 +80,7 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A server, a router, a peer.
+/// A server, a router and a peer, connected by veth.
 struct Spaces {
     server: Namespace,
     router: Namespace,
@@ -121,7 +121,7 @@ impl Spaces {
         Ok(spaces)
     }
 
-    /// Gbit/s of one connection.
+    /// Transfers for two seconds over one connection. Returns Gbit/s.
     fn transfer(&self, more: &[&str]) -> Result<f64> {
         let mut command = ordinary(&self.peer, "iperf3");
         command.args(["-c", "198.18.0.1", "-p", "80", "-B", "198.19.0.1", "-t", SECONDS, "-J"]).args(more);
@@ -131,7 +131,7 @@ impl Spaces {
     }
 }
 
-/// iperf3 on the server, at the port that its role has.
+/// iperf3 on the server, at the port that its role offers.
 struct Server(Child);
 
 impl Server {

@@ -2,14 +2,14 @@
 
 use clap::ValueEnum;
 
-/// Kinds of traffic, as `enum kind` of `benches/bpf/traffic.h`.
+/// Kinds of traffic: `enum kind` of `benches/bpf/traffic.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Kind {
-    /// a server's SYNs to one port of all the world
+    /// a server's SYNs to one port of random peers
     Worm,
-    /// a server's datagrams to any port of all the world
+    /// a server's datagrams to any port of random peers
     Scatter,
-    /// a server's SYNs to any port of all the world
+    /// a server's SYNs to any port of random peers
     RandomPort,
     /// a server's segments in open flows
     Reply,
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in the programs.
+    /// Its name in `enum kind`.
     pub fn symbol(self) -> &'static str {
         match self {
             Kind::Worm => "KIND_WORM",
@@ -53,19 +53,19 @@ pub enum Version {
 pub struct Traffic {
     pub kind: Kind,
     pub version: Version,
-    /// Addresses of servers, at most 65,536.
+    /// Number of server addresses, at most 65,536.
     pub servers: u32,
-    /// Flows that replies belong to.
+    /// Number of flows that replies belong to.
     pub flows: u32,
-    /// The flow to begin with, for what goes flow by flow.
+    /// The first flow, for kinds that go flow by flow.
     pub first: u32,
-    /// Where worms go.
+    /// Destination port of worms.
     pub port: u16,
-    /// What servers offer.
+    /// Port of the service that servers offer.
     pub service: u16,
-    /// What servers may open.
+    /// Destination port that servers may open.
     pub need: u16,
-    /// Of 1024 frames of a mix, how many are a worm's.
+    /// Frames of a worm in each 1024 of a mix.
     pub worms_in_1024: u32,
 }
 
@@ -98,7 +98,7 @@ impl Traffic {
         }
     }
 
-    /// A frame of the right length and type, for a program to write over.
+    /// A frame of the right length and type. The program overwrites the rest.
     pub fn blank_frame(&self) -> Vec<u8> {
         let mut frame = vec![0; self.frame_bytes()];
         let ethertype: u16 = if self.version == Version::V4 { 0x0800 } else { 0x86dd };
@@ -107,7 +107,7 @@ impl Traffic {
     }
 }
 
-/// Who sends a frame, and who receives it.
+/// The two MAC addresses of a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Macs {
     pub destination: [u8; 6],

@@ -1,4 +1,4 @@
-//! On the wire of veth: what a filter adds to a packet that it drops, and to one that is forwarded.
+//! The time that a filter adds to a packet that it drops, and to one that is forwarded, over veth.
 
 use std::os::fd::AsFd as _;
 
@@ -17,18 +17,18 @@ use crate::report::{Cell, Report, Section};
 use crate::statistics::{Spread, median, zip};
 use crate::traffic::{Kind, Traffic};
 
-/// Flows that the permitted packets belong to, taken at random.
+/// Number of flows that permitted packets belong to. Each packet takes one at random.
 const FLOWS: u32 = 1000;
-/// As the policy has, and the flows.
+/// Number of servers in the policy and in the flows.
 const SERVERS: u32 = 256;
-/// Frames by which each filter is proved before it is measured.
+/// Frames that each filter is checked with, before and after it is measured.
 const PROOF: u32 = 20_000;
-/// Slices of each lane in a round, and how long: a thousand flows become warm.
+/// Slices of each lane in a round. They are long enough to warm a thousand flows.
 const SLICES: u32 = 5;
-pub const PACE: Pace = Pace { frames: 8192, warm: 3072 };
+const PACE: Pace = Pace { frames: 8192, warm: 3072 };
 
 struct Wire {
-    world: Network,
+    network: Network,
     engine: Engine,
     frame: Vec<u8>,
     listeners: Vec<Listener>,
@@ -46,32 +46,32 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let dropped = wire.measure(options, Duty::Drop)?;
     let passed = wire.measure(options, Duty::Pass)?;
     for (number, filter) in FILTERS.iter().enumerate() {
-        wire.prove(filter, number)?; // still
+        wire.prove(filter, number)?; // nothing has changed meanwhile
     }
     write_section(report, &dropped, &passed);
     Ok(())
 }
 
-/// By filter, the nanoseconds of a packet, round by round.
+/// Nanoseconds a packet, by filter and round by round.
 type Times = Vec<(&'static str, Vec<f64>)>;
 
 impl Wire {
     fn build(environment: &Environment, reference: &libbpf_rs::Object) -> Result<Wire> {
         let names: Vec<&'static str> = FILTERS.iter().map(|filter| filter.name).collect();
-        let world = Network::make(&names, find_sink(reference)?.as_fd())?;
+        let network = Network::make(&names, find_sink(reference)?.as_fd())?;
         let engine = Engine::load(environment, "live", |_| ())?;
         let frame = Traffic::default().blank_frame();
-        let mut wire = Wire { world, engine, frame, listeners: Vec::new() };
+        let mut wire = Wire { network, engine, frame, listeners: Vec::new() };
         let filters = Filters { reference, folder: environment.folder() };
-        for (filter, lane) in FILTERS.iter().zip(&wire.world.lanes) {
+        for (filter, lane) in FILTERS.iter().zip(&wire.network.lanes) {
             wire.listeners.extend(filter.set_up(&filters, lane)?);
         }
         Ok(wire)
     }
 
-    /// Every filter sees the handshakes of the flows that it shall let through.
+    /// Sends the handshakes of all flows through every filter.
     fn open_flows(&mut self) -> Result<()> {
-        for number in 0..self.world.lanes.len() {
+        for number in 0..self.network.lanes.len() {
             for kind in [Kind::Opening, Kind::Answer, Kind::Completion] {
                 let traffic = Traffic { kind, servers: SERVERS, flows: FLOWS, ..Traffic::default() };
                 self.send(number, &traffic, FLOWS)?;
@@ -80,12 +80,12 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends frames through one lane only.
+    /// Sends frames through one lane.
     fn send(&mut self, lane: usize, traffic: &Traffic, frames: u32) -> Result<()> {
         let from_outside = matches!(traffic.kind, Kind::Opening | Kind::Completion);
         let (space, macs, target) = match from_outside {
-            true => (&self.world.outside, FROM_OUTSIDE, self.world.lanes[lane].from_outside),
-            false => (&self.world.dmz, FROM_SERVERS, self.world.lanes[lane].from_servers),
+            true => (&self.network.outside, FROM_OUTSIDE, self.network.lanes[lane].from_outside),
+            false => (&self.network.dmz, FROM_SERVERS, self.network.lanes[lane].from_servers),
         };
         space.visit()?;
         self.engine.plan(&[*traffic], macs)?;
@@ -94,7 +94,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Proves that a filter drops all that is forbidden and passes all that is permitted.
+    /// Checks that a filter drops every forbidden packet and passes every permitted one.
     fn prove(&mut self, filter: &Filter, lane: usize) -> Result<()> {
         let permitted = Traffic { kind: Kind::Reply, servers: SERVERS, flows: FLOWS, ..Traffic::default() };
         if filter.duty != Duty::Drop {
@@ -116,14 +116,13 @@ impl Wire {
     }
 
     fn prove_kind(&mut self, filter: &Filter, lane: usize, traffic: &Traffic, passes: u32) -> Result<()> {
-        let before = self.world.lanes[lane].count()?;
+        let before = self.network.lanes[lane].count()?;
         self.send(lane, traffic, PROOF)?;
-        let after = self.world.lanes[lane].count()?;
+        let after = self.network.lanes[lane].count()?;
         let (came, went) = (after.came_in - before.came_in, after.went_out - before.went_out);
         if came != u64::from(PROOF) || went != u64::from(passes) {
             bail!(
-                "the filter `{}` is not what it should be: of {PROOF} frames ({:?}) {came} came in and {went} \
-                 went out, where it should be {passes}",
+                "the filter `{}` passed {went} of {came} frames that came in ({:?}), expected: {passes} of {PROOF}",
                 filter.name,
                 traffic.kind
             );
@@ -131,7 +130,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Lets all filters of a duty take turns.
+    /// Measures all filters of a duty, in turns.
     fn measure(&mut self, options: &Options, duty: Duty) -> Result<Times> {
         let traffic = match duty {
             Duty::Drop => Traffic::of(Kind::Worm),
@@ -139,13 +138,13 @@ impl Wire {
         };
         let lanes: Vec<&Lane> = FILTERS
             .iter()
-            .zip(&self.world.lanes)
+            .zip(&self.network.lanes)
             .filter(|(filter, _)| filter.duty == Duty::Both || filter.duty == duty)
             .map(|(_, lane)| lane)
             .collect();
         let turns: Vec<Turn> = lanes.iter().map(|lane| Turn { target: lane.from_servers, plan: 0 }).collect();
         let mut times: Times = lanes.iter().map(|lane| (lane.name, Vec::new())).collect();
-        self.world.dmz.visit()?;
+        self.network.dmz.visit()?;
         self.engine.plan(&[traffic], FROM_SERVERS)?;
         let before: Vec<u64> = lanes.iter().map(|lane| Ok(lane.count()?.came_in)).collect::<Result<_>>()?;
         for _ in 0..options.rounds {
@@ -157,9 +156,9 @@ impl Wire {
         let expected = u64::from(PACE.frames) * u64::from(SLICES) * u64::from(options.rounds);
         for (lane, before) in lanes.iter().zip(before) {
             let came = lane.count()?.came_in - before;
-            // the frame that ends a round is one more, somewhere
+            // one more frame ends each round, in some lane
             if came < expected {
-                eprintln!("warning: {} of {expected} frames never came to `{}`", expected - came, lane.name);
+                eprintln!("warning: {} of {expected} frames did not reach `{}`", expected - came, lane.name);
             }
         }
         Ok(times)
@@ -169,7 +168,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.listeners.clear();
-        for lane in &self.world.lanes {
+        for lane in &self.network.lanes {
             tear_down(lane);
         }
     }
@@ -208,11 +207,11 @@ fn write_section(report: &mut Report, dropped: &Times, passed: &Times) {
         key: "wire",
         title: "On the wire".to_owned(),
         note: format!(
-            "Veth between three namespaces, one core, frames of 60 bytes. Dropped: a worm's SYNs from one server, \
-             each to another peer from another port; a bare drop takes {:.0} ns from the generator on. Passed: \
-             segments of {FLOWS} warm flows of {SERVERS} servers, forwarded by the kernel; with a bare pass that \
-             takes {:.0} ns. `{STRICT}` and `{SERVICE}` count in the ledger, and their samples are read. \
-             Noise, the base against itself at its worst: {:.1} % of a drop, {:.1} % of a pass.",
+            "Veth between three namespaces, one core, frames of 60 bytes. The dropped packets are a worm's SYNs from \
+             one server, each to another peer from another port. A bare drop takes {:.0} ns, the generator \
+             included. The passed packets are segments of {FLOWS} warm flows of {SERVERS} servers, which the kernel \
+             forwards. With a bare pass that takes {:.0} ns. `{STRICT}` and `{SERVICE}` count in the ledger, and \
+             their samples are read. The base differs from itself by {:.1} % of a drop and {:.1} % of a pass at most.",
             at(&drop_base),
             at(&pass_base),
             noise[0],

@@ -1,4 +1,4 @@
-//! Everything that a test run needs: the drivers, the gates with their flows, the references.
+//! The programs that test runs measure: gates with open flows, xdp-filter, and references.
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use crate::cases::{
     gates, main_gate,
 };
 use crate::engine::{Engine, Turn};
-use crate::environment::Environment;
+use crate::environment::{Environment, find_program};
 use crate::filters::fill_ports;
 use crate::network::{FROM_OUTSIDE, FROM_SERVERS, Namespace, run};
 use crate::policy::write_policy;
@@ -27,18 +27,18 @@ use crate::traffic::{Kind, Traffic, Version};
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 
-/// Openings that a gate has room for are some more; so many flows are opened at once.
+/// Flows that are opened at once. A gate has room for somewhat more openings.
 const FLOWS_AT_ONCE: u32 = 32_768;
-/// Frames whose verdicts are looked at one by one.
+/// Frames whose verdicts are checked one by one.
 const SINGLES: u32 = 200;
-/// Frames that bring tables to where they stay, and whose verdicts the gate itself has counted.
+/// Frames whose verdicts are checked by the counters of the gate. They also bring its tables to their steady state.
 const BULK: u32 = 500_000;
 
-/// A driver, which calls programs of one sort.
+/// A driver of `drive.bpf.c`. It calls programs of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     Filter,
-    /// For filters that don't know frames in several buffers.
+    /// For filters that were built without support for frames in several buffers.
     Plain,
     Tracker,
 }
@@ -46,7 +46,7 @@ pub enum Driver {
 impl Driver {
     pub const ALL: [Driver; 3] = [Driver::Filter, Driver::Plain, Driver::Tracker];
 
-    /// The program, and the array of those that it calls.
+    /// The driver's program, and the array of the programs that it calls.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Driver::Filter => ("drive_filter", "filters"),
@@ -60,44 +60,45 @@ impl Driver {
     }
 }
 
-/// A program by its name in the tables of the report.
+/// A program under the name that the report gives it.
 struct Entry {
     driver: Driver,
     name: &'static str,
     fd: OwnedFd,
 }
 
-pub struct NetnsLab {
+/// The programs, loaded and ready to run.
+pub struct Candidates {
     pub engine: Engine,
-    /// Their order is that of the arrays that the drivers call.
+    /// In the order of the arrays that the drivers call.
     entries: Vec<Entry>,
-    /// For as long as the program runs: who reads their samples borrows them.
+    /// Leaked, because the readers of their samples borrow them.
     gates: Vec<(GateCase, &'static Gate)>,
-    /// As with a daemon: a sample that nobody reads is no cost to measure.
+    /// Read the samples, as a daemon does. Samples that nobody reads would cost less.
     consumers: Vec<Consumer<'static>>,
     reference: Object,
-    /// Holds the NICs that xdp-filter sits on.
-    shelter: Namespace,
+    /// The namespace of the NICs that xdp-filter is loaded on.
+    xdp_filter_space: Namespace,
 }
 
-/// What is subtracted from every time.
+/// A program that only returns a verdict. Its time is subtracted from every other.
 pub const BASE: &str = "base";
-/// At egress.
+/// The reference at egress.
 pub const LRU_INSERT: &str = "one LRU insert";
 
-impl NetnsLab {
-    pub fn build(environment: &Environment, variant: Option<&Path>) -> Result<NetnsLab> {
+impl Candidates {
+    pub fn build(environment: &Environment, variant: Option<&Path>) -> Result<Candidates> {
         let reference = environment.load("reference", |_| ())?;
         fill_ports(&reference)?;
-        let shelter = Namespace::make("filters")?;
+        let xdp_filter_space = Namespace::make("filters")?;
         let engine = Engine::load(environment, "drive", |_| ())?;
-        let mut all = NetnsLab {
+        let mut all = Candidates {
             engine,
             entries: Vec::new(),
             gates: Vec::new(),
             consumers: Vec::new(),
             reference,
-            shelter,
+            xdp_filter_space,
         };
         use Driver::{Filter, Plain, Tracker};
         for (driver, name, program) in [
@@ -134,33 +135,35 @@ impl NetnsLab {
     }
 
     fn find_reference(&self, program: &str) -> Result<OwnedFd> {
-        let found = self.reference.progs_mut().find(|found| found.name() == program);
-        Ok(found.with_context(|| format!("no program `{program}`"))?.as_fd().try_clone_to_owned()?)
+        Ok(find_program(&self.reference, program)?.as_fd().try_clone_to_owned()?)
     }
 
-    /// The programs of xdp-filter as its own command loads them, but alone: a dispatcher in front
-    /// can't be called by another program.
+    /// Loads the programs of xdp-filter by its own command, without its dispatcher, which another program cannot
+    /// call.
     fn add_xdp_filters(&mut self) -> Result<()> {
-        // one mode at a time; a program that has gone from its NIC is still ours, and its tables
+        // xdp-filter loads one mode at a time. Our descriptor keeps the program and its tables after the unload.
         for (name, nic, policy) in [(XDP_FILTER_DENY, "f0", "deny"), (XDP_FILTER, "f1", "allow")] {
-            let add = ["link", "add", nic, "netns", self.shelter.name(), "type", "veth"];
+            let add = ["link", "add", nic, "netns", self.xdp_filter_space.name(), "type", "veth"];
             run(Command::new("ip")
                 .args(add)
                 .args(["peer", "name", &format!("{nic}-far")])
-                .args(["netns", self.shelter.name()]))?;
-            let mut load = self.shelter.command("xdp-filter");
+                .args(["netns", self.xdp_filter_space.name()]))?;
+            let mut load = self.xdp_filter_space.command("xdp-filter");
             load.env("LIBXDP_SKIP_DISPATCHER", "1");
             run(load.args(["load", nic, "-m", "native", "-p", policy, "-f", "tcp,udp"]))?;
             if policy == "allow" {
-                run(self.shelter.command("xdp-filter").args(["port", "80", "-p", "tcp", "-m", "dst"]))?;
+                run(self
+                    .xdp_filter_space
+                    .command("xdp-filter")
+                    .args(["port", "80", "-p", "tcp", "-m", "dst"]))?;
             }
             let any = self.entries[0].fd.as_fd();
-            let id = self.shelter.enter(|| {
+            let id = self.xdp_filter_space.enter(|| {
                 let index = if_nametoindex(nic)?;
                 Ok(Xdp::new(any).query_id(index as i32, XdpFlags::DRV_MODE)?)
             })?;
             self.entries.push(Entry { driver: Driver::Plain, name, fd: Program::fd_from_id(id)? });
-            run(self.shelter.command("xdp-filter").args(["unload", nic]))?;
+            run(self.xdp_filter_space.command("xdp-filter").args(["unload", nic]))?;
         }
         Ok(())
     }
@@ -179,7 +182,7 @@ impl NetnsLab {
         Ok(())
     }
 
-    /// Opens the flows, and fills what the references look up.
+    /// Opens the flows of the gates, and fills the tables of the references.
     fn fill(&mut self) -> Result<()> {
         for number in 0..self.gates.len() {
             let (case, _) = &self.gates[number];
@@ -208,7 +211,7 @@ impl NetnsLab {
         Ok(())
     }
 
-    /// Reads the samples that have come.
+    /// Reads the samples that have arrived.
     pub fn drain(&self) -> Result<()> {
         for consumer in &self.consumers {
             consumer.poll(Duration::ZERO)?;
@@ -216,7 +219,7 @@ impl NetnsLab {
         Ok(())
     }
 
-    /// Who calls a program, and its number there.
+    /// The driver that calls a program, and its number there.
     pub fn find(&self, name: &str) -> Result<(Driver, u32)> {
         let found = [Driver::Filter, Driver::Plain].iter().find_map(|driver| {
             let target = self.find_at(*driver, name).ok()?;
@@ -239,7 +242,7 @@ impl NetnsLab {
         self.engine.run(driver.program(), &traffic.blank_frame(), 0, frames)
     }
 
-    /// Proves that a program does with every frame of some traffic what it should.
+    /// Checks that a program returns the right verdict for every frame of some traffic.
     pub fn prove(&mut self, name: &str, traffic: &Traffic, verdict: Verdict) -> Result<()> {
         let (driver, target) = self.find(name)?;
         self.engine.plan(&[*traffic], FROM_SERVERS)?;
@@ -254,8 +257,7 @@ impl NetnsLab {
             };
             if !right {
                 bail!(
-                    "`{name}` is not what it should be: of {:?} ({:?}), frame {number} got verdict {action}, \
-                       where all should get {verdict:?}",
+                    "`{name}` returned {action} for frame {number} of {:?} ({:?}), expected: {verdict:?}",
                     traffic.kind,
                     traffic.version
                 );
@@ -274,13 +276,12 @@ impl NetnsLab {
         let right = match verdict {
             Verdict::Drop => (passed, dropped) == (0, all),
             Verdict::Pass => (passed, dropped) == (all, 0),
-            // 5 % are a worm's
+            // 5 % belong to a worm
             Verdict::Either => passed + dropped == all && dropped > all * 4 / 100 && dropped < all * 6 / 100,
         };
         if !right {
             bail!(
-                "`{name}` is not what it should be: of {BULK} frames ({:?}, {:?}) {passed} passed and {dropped} \
-                   were dropped, where it should be {verdict:?}",
+                "`{name}` passed {passed} and dropped {dropped} of {BULK} frames ({:?}, {:?}), expected: {verdict:?}",
                 traffic.kind,
                 traffic.version
             );
@@ -288,7 +289,7 @@ impl NetnsLab {
         Ok(())
     }
 
-    /// Packets that a gate has passed and dropped.
+    /// Numbers of packets that a gate has passed and dropped.
     fn count(&self, number: usize) -> Result<(u64, u64)> {
         let counters = self.gates[number].1.counters(false)?;
         Ok(counters.iter().fold((0, 0), |sum, (reason, packets, _)| match reason.drops() {
