@@ -2,21 +2,32 @@
 # Finds cargo where sudo hides it, and runs it as the person behind sudo, so that target/ stays
 # theirs. Sourced after say.sh, never run; ROOT is the checkout.
 
-# pick_builder: SUDO_USER, where they may write here at all.
+# pick_builder: SUDO_USER, where they may write here at all. Whoever is not root builds for themselves.
 pick_builder() {
     local user=${SUDO_USER:-root}
+    ((EUID == 0)) || {
+        id -un
+        return
+    }
     runuser -u "$user" -- test -w "$ROOT" 2>/dev/null || user=root
     echo "$user"
 }
 
-home_of() { getent passwd "$1" | cut -d: -f6; }
+# run_as USER COMMAND...
+run_as() {
+    if ((EUID == 0)); then runuser -u "$1" -- "${@:2}"; else "${@:2}"; fi
+}
+
+home_of() {
+    if ((EUID == 0)); then getent passwd "$1" | cut -d: -f6; else echo "$HOME"; fi
+}
 
 # find_cargo USER: one that USER may execute.
 find_cargo() {
     local candidate
     for candidate in "$(home_of "${SUDO_USER:-$1}")/.cargo/bin/cargo" "$(command -v cargo || true)" \
         /root/.cargo/bin/cargo /usr/local/cargo/bin/cargo; do
-        if [[ -n $candidate ]] && runuser -u "$1" -- test -x "$candidate"; then
+        if [[ -n $candidate ]] && run_as "$1" test -x "$candidate"; then
             echo "$candidate"
             return
         fi
@@ -34,15 +45,15 @@ run_cargo() {
     # rustup looks for its toolchains at home, which is the builder's and not always the one it lives in.
     [[ ! -d ${cargo%/.cargo/bin/cargo}/.rustup ]] ||
         settings+=("RUSTUP_HOME=${cargo%/.cargo/bin/cargo}/.rustup")
-    (cd "$ROOT" && exec runuser -u "$user" -- env "${settings[@]}" "$cargo" "$@" </dev/null)
+    (cd "$ROOT" && run_as "$user" env "${settings[@]}" "$cargo" "$@" </dev/null)
 }
 
-# print_test_binaries PATTERN: builds the tests; those whose line of cargo's list matches, one a line.
-# None at all is an error.
+# print_test_binaries PATTERN [ARGUMENT]...: builds the tests, with arguments for cargo; those whose line of
+# cargo's list matches, one a line. None at all is an error.
 print_test_binaries() {
     local binaries
-    run_cargo test --locked --no-run -q || return 1
-    binaries=$(run_cargo test --locked --no-run 2>&1 | sed 's/^ *\(Executable\|Running\) /Running /' |
+    run_cargo test --locked --no-run -q "${@:2}" || return 1
+    binaries=$(run_cargo test --locked --no-run "${@:2}" 2>&1 | sed 's/^ *\(Executable\|Running\) /Running /' |
         grep -E "$1" | sed -nE 's/.*\((.*)\)$/\1/p')
     [[ -n $binaries ]] || {
         echo "no test binary matches $1" >&2

@@ -25,6 +25,19 @@ print_missing_packages() {
     done | sort -u
 }
 
+# install_missing_packages NEED...: root has them installed, anybody else is told.
+install_missing_packages() {
+    local missing log
+    mapfile -t missing < <(print_missing_packages "$@")
+    ((${#missing[@]} > 0)) || return 0
+    ((EUID == 0)) || die "these packages are missing: ${missing[*]}" "sudo apt-get install ${missing[*]}"
+    log=$(mktemp)
+    trap allow_service_start EXIT
+    say_note "installing ${missing[*]}" >&2
+    install_packages "$log" "${missing[@]}"
+    rm -f "$log"
+}
+
 # install_packages LOG PACKAGE...: what apt-get says goes into LOG.
 install_packages() {
     local log=$1 status=0 before new
