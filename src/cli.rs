@@ -296,7 +296,7 @@ fn parse_kind(text: &str) -> Result<String, String> {
 }
 
 fn parse_severity(text: &str) -> Result<String, String> {
-    match crate::history::severity_from_name(text) {
+    match crate::alarm::Severity::from_name(text) {
         Some(_) => Ok(text.to_owned()),
         None => Err("it is one of low, medium, high, critical".to_owned()),
     }

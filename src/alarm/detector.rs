@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use super::Settings;
+use super::Thresholds;
 use crate::drops::{DropEvent, Origin};
 use crate::net::TCP;
 
@@ -132,7 +132,7 @@ impl Watch {
         drop: &DropEvent,
         since: Option<u64>,
         now_ns: u64,
-        settings: &Settings,
+        settings: &Thresholds,
     ) -> Finding {
         self.last_ns = now_ns;
         let service = (drop.protocol, drop.port);
@@ -154,7 +154,7 @@ impl Watch {
     }
 
     /// Are there many distinct services among the last tries?
-    fn see_port(&mut self, service: (u8, u16), now_ns: u64, settings: &Settings) -> bool {
+    fn see_port(&mut self, service: (u8, u16), now_ns: u64, settings: &Thresholds) -> bool {
         self.tried.retain(|(known, _)| *known != service);
         self.tried.push((service, now_ns));
         if self.tried.len() > settings.scan_ports {
@@ -241,8 +241,8 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
-    fn settings() -> Settings {
-        Settings::default()
+    fn settings() -> Thresholds {
+        Thresholds::default()
     }
 
     #[test]

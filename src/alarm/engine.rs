@@ -28,7 +28,7 @@ const MAX_FOLDED: usize = 256;
 
 /// Thresholds and bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct Thresholds {
     /// The id of the first alarm.
     pub first_id: u64,
     /// So many distinct destinations at one port, within `spread_window_ns`, are a spread.
@@ -52,9 +52,9 @@ pub struct Settings {
     pub max_open_by_server: usize,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for Thresholds {
+    fn default() -> Thresholds {
+        Thresholds {
             first_id: 1,
             spread_destinations: 10,
             spread_window_ns: 60 * S,
@@ -129,7 +129,7 @@ struct Open {
 /// Folds drops into alarms.
 #[derive(Debug)]
 pub struct Engine {
-    settings: Settings,
+    settings: Thresholds,
     next_id: u64,
     open: HashMap<Key, Open>,
     /// How many are open by server.
@@ -141,13 +141,13 @@ pub struct Engine {
 
 impl Default for Engine {
     fn default() -> Engine {
-        Engine::new(Settings::default())
+        Engine::new(Thresholds::default())
     }
 }
 
 impl Engine {
     /// An engine that has seen nothing.
-    pub fn new(settings: Settings) -> Engine {
+    pub fn new(settings: Thresholds) -> Engine {
         Engine {
             next_id: settings.first_id,
             settings,
@@ -162,14 +162,14 @@ impl Engine {
     /// where it went. Its count comes by other ways, so it opens nothing.
     ///
     /// [`Reconciler::last_packet`]: crate::drops::Reconciler::last_packet
-    pub fn last_packet(&mut self, drop: &DropEvent, now: Clock) -> Vec<Change> {
-        self.peek(drop, None, || None, now)
+    pub fn observe_last_packet(&mut self, drop: &DropEvent, now: Clock) -> Vec<Change> {
+        self.observe_hot_row(drop, None, || None, now)
     }
 
     /// As [`Engine::last_packet`], between two sweeps. `since` is how many packets came since the last
     /// look; `claim` is asked for those that nobody has reported yet, if an alarm becomes graver
     /// and is to be told with its count.
-    pub fn peek(
+    pub fn observe_hot_row(
         &mut self,
         drop: &DropEvent,
         since: Option<u64>,
@@ -384,7 +384,7 @@ fn is_single_try(key: Key, kind: Kind) -> bool {
     tried && matches!(kind, Kind::Attempt | Kind::Fetch)
 }
 
-fn is_due(open: &Open, now: Clock, settings: &Settings) -> bool {
+fn is_due(open: &Open, now: Clock, settings: &Thresholds) -> bool {
     now.mono_ns.saturating_sub(open.told_ns) >= settings.update_interval_ns
 }
 

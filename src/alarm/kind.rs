@@ -143,6 +143,9 @@ pub enum Severity {
     Critical,
 }
 
+/// Every severity, the least severe first.
+pub const SEVERITIES: [Severity; 4] = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+
 impl Severity {
     /// Of a kind of alarm that this drop belongs to.
     pub fn of(kind: Kind, drop: &DropEvent) -> Severity {
@@ -168,6 +171,11 @@ impl Severity {
             Severity::High => "high",
             Severity::Critical => "critical",
         }
+    }
+
+    /// The severity with this name.
+    pub fn from_name(name: &str) -> Option<Severity> {
+        SEVERITIES.iter().copied().find(|severity| severity.name() == name)
     }
 }
 
@@ -247,8 +255,12 @@ mod tests {
 
     #[test]
     fn severities_have_the_words_that_the_policy_and_the_sinks_use() {
-        let all = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
-        assert_eq!(all.map(Severity::name), ["low", "medium", "high", "critical"]);
+        assert_eq!(SEVERITIES.map(Severity::name), ["low", "medium", "high", "critical"]);
+        assert!(SEVERITIES.is_sorted_by(|a, b| a < b));
+        for severity in SEVERITIES {
+            assert_eq!(Severity::from_name(severity.name()), Some(severity));
+        }
+        assert_eq!(Severity::from_name("grave"), None);
     }
 
     #[test]

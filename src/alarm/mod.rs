@@ -24,8 +24,8 @@ use jiff::Timestamp;
 use crate::drops::{DropEvent, DropVerdict, ReasonCode, ServerRef};
 
 pub use distinct::Distinct;
-pub use engine::{Engine, Settings};
-pub use kind::{KINDS, Kind, Severity};
+pub use engine::{Engine, Thresholds};
+pub use kind::{KINDS, Kind, SEVERITIES, Severity};
 pub use technique::Technique;
 
 /// What one alarm stands for.

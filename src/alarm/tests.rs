@@ -416,7 +416,7 @@ fn alarms_are_bounded_whatever_a_thousand_servers_send() {
 
 #[test]
 fn an_alarm_for_the_rest_takes_the_gravest_kind_that_it_folds() {
-    let mut engine = Engine::new(Settings { max_open_by_server: 1, ..Settings::default() });
+    let mut engine = Engine::new(Thresholds { max_open_by_server: 1, ..Thresholds::default() });
     engine.observe(&because(Reason::NoFlow), at(0));
     let opened = engine.observe(&because(Reason::Malformed), at(0));
     assert_eq!(opened[0].alarm.scope, Scope::Server);

@@ -7,12 +7,12 @@ use crate::cli::Alarms;
 use crate::daemon::control::{Request, ask_daemon, follow_daemon, no_daemon, open_history};
 use crate::exit::Exit;
 use crate::gate::GatePlace;
-use crate::history::{AlarmEntry, Filter};
+use crate::history::{AlarmEntry, AlarmFilter};
 use crate::output::{Output, align};
 use crate::sink::escape;
 
 pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
-    let filter = Filter {
+    let filter = AlarmFilter {
         open: question.open,
         servers: question.servers.clone(),
         kinds: question.kinds.clone(),
@@ -31,7 +31,7 @@ pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
             let store = open_history(&place)?;
             let entries = store.alarms(&filter)?;
             // nothing is open without a daemon
-            let past = entries.iter().map(AlarmEntry::cut_off).filter(|entry| filter.takes(entry));
+            let past = entries.iter().map(AlarmEntry::cut_off).filter(|entry| filter.matches(entry));
             past.map(|entry| entry.to_value()).collect()
         }
     };
@@ -39,7 +39,7 @@ pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn follow(place: &GatePlace, filter: Filter, output: &Output) -> anyhow::Result<Exit> {
+fn follow(place: &GatePlace, filter: AlarmFilter, output: &Output) -> anyhow::Result<Exit> {
     let ran = follow_daemon(place, filter, |alarm| match alarm["line"].as_str() {
         _ if output.json => output.value(&alarm),
         Some(line) => output.text(&format!("{line}\n")),
@@ -126,7 +126,7 @@ mod tests {
     use crate::alarm::Engine;
     use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
-    use crate::history::State;
+    use crate::history::AlarmState;
 
     #[test]
     fn a_table_has_who_what_and_the_next_command_and_no_escapes_of_a_hostile_name() {
@@ -134,7 +134,7 @@ mod tests {
         drop.server = Some(ServerRef { id: 1, name: "web\u{1b}[2J\n1".into() });
         let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
         let alarm = serde_json::to_value(&change.alarm).unwrap();
-        let entry = AlarmEntry { id: 1, state: State::Open, changed: change.time, alarm };
+        let entry = AlarmEntry { id: 1, state: AlarmState::Open, changed: change.time, alarm };
         let text = describe(&[entry.to_value()]);
         assert!(text.contains("web\\u{1b}[2J\\u{a}1  tcp/445  198.51.100.7"), "{text}");
         assert!(text.contains("next for #1: portcullis quarantine -i dmz0"), "{text}");

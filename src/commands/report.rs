@@ -20,7 +20,7 @@ use crate::clock::wall_now;
 use crate::daemon::control::{Piece, Request, ask_daemon, each_piece, open_history};
 use crate::exit::Exit;
 use crate::gate::GatePlace;
-use crate::history::{AlarmEntry, Found};
+use crate::history::{AlarmEntry, ReportData};
 use crate::output::Output;
 
 pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
@@ -52,8 +52,8 @@ pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn find(place: &GatePlace, from: Timestamp, to: Timestamp) -> anyhow::Result<Found> {
-    let mut found = Found::default();
+fn find(place: &GatePlace, from: Timestamp, to: Timestamp) -> anyhow::Result<ReportData> {
+    let mut found = ReportData::default();
     if let Some(values) = ask_daemon(place, &Request::Report { from, to })? {
         for value in values {
             let piece: Piece = serde_json::from_value(value).context("the daemon speaks another version")?;

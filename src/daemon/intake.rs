@@ -72,7 +72,7 @@ impl Daemon<'_> {
             return;
         };
         let mut reconciler = std::mem::take(&mut self.reconciler);
-        let rest = reconciler.finish(&ledger, &self.context());
+        let rest = reconciler.reconcile_all(&ledger, &self.context());
         self.reconciler = reconciler;
         for drop in rest {
             self.report(drop);
@@ -95,12 +95,12 @@ impl Daemon<'_> {
             ..self.glance
         };
         let mut reconciler = std::mem::take(&mut self.reconciler);
-        for last_packet in reconciler.last_packet(&ledger, &self.context()) {
-            for change in self.engine.last_packet(&last_packet, Clock::now()) {
+        for last_packet in reconciler.last_packets(&ledger, &self.context()) {
+            for change in self.engine.observe_last_packet(&last_packet, Clock::now()) {
                 self.tell(change);
             }
         }
-        let missed = reconciler.step(&ledger, &self.context());
+        let missed = reconciler.reconcile(&ledger, &self.context());
         self.reconciler = reconciler;
         for drop in missed {
             self.report(drop);

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use log::{debug, info, warn};
 
-use crate::alarm::{Change, Engine, Settings};
+use crate::alarm::{Change, Engine, Thresholds};
 use crate::clock::Clock;
 use crate::compile::compile;
 use crate::drops::decode;
@@ -33,7 +33,7 @@ use crate::exit::Exit;
 use crate::gate::{
     AttachMode, Attachment, Consumer, Gate, GateError, GatePlace, Hook, detach, return_memory,
 };
-use crate::history::{Limits, Writer};
+use crate::history::{HistoryWriter, Limits};
 use crate::output::Output;
 use crate::policy::{Alarms, Policy, Tracking};
 use crate::policy_file::{read_policy, refuse};
@@ -92,7 +92,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let listener = metrics.map(metrics::listen).transpose()?;
     // It opens while the gate is put down, which waits for no disk.
     let days = policy.alarms.response.history_days;
-    let writer = Writer::start(&place.history(), Limits::of_days(days));
+    let writer = HistoryWriter::start(&place.history(), Limits::of_days(days));
     let (gate, attachment) = {
         let _lock = place.lock()?;
         Gate::attach(&place, &policy, &tables)?
@@ -165,7 +165,7 @@ struct Daemon<'gate> {
     /// What was last noted as reported.
     settled: Baseline,
     fanout: Fanout,
-    writer: Writer,
+    writer: HistoryWriter,
     board: Arc<Snapshot>,
     socket: Option<Socket>,
     /// Quarantines to be made: alarm and server.
@@ -188,7 +188,7 @@ impl<'gate> Daemon<'gate> {
         gate: &'gate Gate,
         policy: &Policy,
         attachment: &Attachment,
-        mut writer: Writer,
+        mut writer: HistoryWriter,
         output: &Output,
     ) -> anyhow::Result<Self> {
         // What comes from here on is live.
@@ -200,7 +200,7 @@ impl<'gate> Daemon<'gate> {
             .ok();
         let colour = output.colours_stderr();
         let alarms = policy.alarms.clone();
-        let settings = Settings { first_id: writer.wait() + 1, ..Settings::default() };
+        let settings = Thresholds { first_id: writer.wait_for_previous_run() + 1, ..Thresholds::default() };
         let mut daemon = Daemon {
             place: place.clone(),
             gate,
@@ -316,7 +316,7 @@ impl<'gate> Daemon<'gate> {
             if sample.server != 0 && !self.names.contains_key(&sample.server) {
                 self.learn_names()?;
             }
-            self.peek.note(sample.key(), sample.time_ns);
+            self.peek.note_sample(sample.key(), sample.time_ns);
             let fresh = self.reconciler.note_sample(sample.key(), sample.time_ns, sample.drops);
             let drop = sample.to_drop(fresh, &self.context());
             self.report(drop);
@@ -337,13 +337,13 @@ impl<'gate> Daemon<'gate> {
         // the daemon is changed while they are read
         let names = std::mem::take(&mut self.names);
         let context = self.context_of(&names);
-        for seen in peek.look(&context, |key| self.gate.ledger_row(key).ok().flatten()) {
+        for seen in peek.poll(&context, |key| self.gate.ledger_row(key).ok().flatten()) {
             let (reconciler, mut counted) = (&mut self.reconciler, None);
             let claim = || {
                 counted = reconciler.take_unreported(seen.key, &seen.entry, &context);
                 counted.clone()
             };
-            let changes = self.engine.peek(&seen.drop, Some(seen.since), claim, Clock::now());
+            let changes = self.engine.observe_hot_row(&seen.drop, Some(seen.since), claim, Clock::now());
             if let Some(drop) = counted {
                 self.pass_on(drop);
             }
@@ -385,7 +385,7 @@ impl<'gate> Daemon<'gate> {
         if self.found.is_none() {
             return;
         }
-        if let Some(previous_run) = self.writer.take_heritage() {
+        if let Some(previous_run) = self.writer.take_previous_run() {
             self.engine.skip_ids(previous_run.last_id);
             self.report_unreported(&previous_run.baseline);
         }
@@ -418,7 +418,7 @@ impl<'gate> Daemon<'gate> {
         let baseline = self.reconciler.baseline();
         if baseline != self.settled {
             self.settled = baseline.clone();
-            self.writer.settle(baseline);
+            self.writer.checkpoint(baseline);
         }
     }
 

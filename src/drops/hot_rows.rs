@@ -43,7 +43,7 @@ struct Seen {
 
 impl HotRows {
     /// EventFilter note of a sample: its kind goes on.
-    pub fn note(&mut self, key: LedgerKey, time_ns: u64) {
+    pub fn note_sample(&mut self, key: LedgerKey, time_ns: u64) {
         if !is_try(&key) || self.kinds.contains_key(&key) || self.kinds.len() >= MOST {
             return;
         }
@@ -54,7 +54,7 @@ impl HotRows {
 
     /// Those that went on since the last look, and their rows: where their last packets went.
     /// `read` reads a row of the ledger; one that can't be read is left to the reconciler.
-    pub fn look(
+    pub fn poll(
         &mut self,
         context: &Context<'_>,
         mut read: impl FnMut(&LedgerKey) -> Option<LedgerEntry>,
@@ -92,44 +92,44 @@ mod tests {
         LedgerEntry { packets, last_ns: last_ms * MS, ..LedgerEntry::default() }
     }
 
-    fn look(peek: &mut HotRows, now_ms: u64, entry: Option<LedgerEntry>) -> Vec<u64> {
+    fn look(hot_rows: &mut HotRows, now_ms: u64, entry: Option<LedgerEntry>) -> Vec<u64> {
         let clock = crate::clock::Clock { mono_ns: now_ms * MS, wall: clock().wall };
         let context = Context { interface: "dmz0".into(), clock, names: names() };
-        peek.look(&context, |_| entry).into_iter().map(|last_packet| last_packet.since).collect()
+        hot_rows.poll(&context, |_| entry).into_iter().map(|last_packet| last_packet.since).collect()
     }
 
     #[test]
     fn what_goes_on_is_seen_at_each_look_with_what_came_since_and_what_rests_is_not() {
-        let mut peek = HotRows::default();
-        peek.note(key(445), 1000 * MS);
-        assert_eq!(look(&mut peek, 1001, Some(entry(900, 1000))), [0; 0], "the sample has told of it");
-        assert_eq!(look(&mut peek, 1100, Some(entry(950, 1099))), [50]);
-        assert_eq!(look(&mut peek, 1200, Some(entry(950, 1099))), [0; 0]);
-        assert_eq!(look(&mut peek, 1300, Some(entry(951, 1250))), [1]);
-        assert_eq!(look(&mut peek, 4000, Some(entry(951, 1250))), [0; 0]);
-        assert!(peek.kinds.is_empty());
+        let mut hot_rows = HotRows::default();
+        hot_rows.note_sample(key(445), 1000 * MS);
+        assert_eq!(look(&mut hot_rows, 1001, Some(entry(900, 1000))), [0; 0], "the sample has told of it");
+        assert_eq!(look(&mut hot_rows, 1100, Some(entry(950, 1099))), [50]);
+        assert_eq!(look(&mut hot_rows, 1200, Some(entry(950, 1099))), [0; 0]);
+        assert_eq!(look(&mut hot_rows, 1300, Some(entry(951, 1250))), [1]);
+        assert_eq!(look(&mut hot_rows, 4000, Some(entry(951, 1250))), [0; 0]);
+        assert!(hot_rows.kinds.is_empty());
     }
 
     #[test]
     fn what_was_counted_before_anybody_looked_is_nothing_new() {
-        let mut peek = HotRows::default();
-        peek.note(key(445), 1000 * MS);
-        assert_eq!(look(&mut peek, 1100, Some(entry(9_000, 1050))), [0]);
+        let mut hot_rows = HotRows::default();
+        hot_rows.note_sample(key(445), 1000 * MS);
+        assert_eq!(look(&mut hot_rows, 1100, Some(entry(9_000, 1050))), [0]);
     }
 
     #[test]
     fn a_row_that_is_gone_and_kinds_beyond_the_bound_are_left_to_the_sweep() {
-        let mut peek = HotRows::default();
-        peek.note(LedgerKey { reason: Reason::NoFlow.number(), ..key(0) }, MS);
+        let mut hot_rows = HotRows::default();
+        hot_rows.note_sample(LedgerKey { reason: Reason::NoFlow.number(), ..key(0) }, MS);
         for port in 0..1000 {
-            peek.note(key(port), MS);
+            hot_rows.note_sample(key(port), MS);
         }
-        assert_eq!(peek.kinds.len(), MOST_BY_SERVER);
+        assert_eq!(hot_rows.kinds.len(), MOST_BY_SERVER);
         for server in 2..1000 {
-            peek.note(LedgerKey { server, ..key(445) }, MS);
+            hot_rows.note_sample(LedgerKey { server, ..key(445) }, MS);
         }
-        assert_eq!(peek.kinds.len(), MOST);
-        look(&mut peek, 2, None);
-        assert!(peek.kinds.is_empty());
+        assert_eq!(hot_rows.kinds.len(), MOST);
+        look(&mut hot_rows, 2, None);
+        assert!(hot_rows.kinds.is_empty());
     }
 }

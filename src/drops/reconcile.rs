@@ -153,7 +153,7 @@ impl Reconciler {
             })
             .collect();
         let mut reconciler = Reconciler { known, ..Reconciler::default() };
-        let mut drops = reconciler.finish(ledger, context);
+        let mut drops = reconciler.reconcile_all(ledger, context);
         for drop in &mut drops {
             drop.while_away = true;
         }
@@ -189,7 +189,7 @@ impl Reconciler {
     /// where they went, with no count. Between two samples of a worm's many packets that is one
     /// destination more. Only of tries to reach something, and at most [`MAX_LAST_PACKETS`]; where
     /// there are more, others the next time.
-    pub fn last_packet(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
+    pub fn last_packets(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
         let went_on = |key: &LedgerKey, entry: &LedgerEntry| {
             self.known.get(key).is_some_and(|known| entry.last_ns > known.last_ns)
         };
@@ -211,7 +211,7 @@ impl Reconciler {
 
     /// Compares with the ledger, to be read after the perf buffer was emptied, and yields what
     /// nobody has reported: kinds of which no sample came, and counts that samples missed.
-    pub fn step(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
+    pub fn reconcile(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
         let now_ns = context.clock.mono_ns;
         self.compare(ledger, context, MAX_DROPS, |key, entry, known| {
             let settled = now_ns.saturating_sub(entry.last_ns) >= SETTLED_NS;
@@ -225,8 +225,8 @@ impl Reconciler {
         })
     }
 
-    /// As [`Reconciler::step`], when there will be no other: all that nobody has reported.
-    pub fn finish(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
+    /// As [`Reconciler::reconcile`], when there will be no other: all that nobody has reported.
+    pub fn reconcile_all(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
         self.compare(ledger, context, usize::MAX, |_, entry, _| entry.packets)
     }
 

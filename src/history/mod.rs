@@ -2,7 +2,7 @@
 //! that survives a kill and a full disk, bounded in rows and in age.
 //!
 //! The consumer only notes things down in memory ([`Pending`]), where everything is bounded as
-//! well; a thread of its own ([`Writer`]) writes them. What a full disk refuses waits there and
+//! well; a thread of its own ([`HistoryWriter`]) writes them. What a full disk refuses waits there and
 //! is written when there is room: counts of drops are folded meanwhile, and stay exact.
 
 mod pending;
@@ -16,10 +16,10 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use pending::{DropCounts, Pending};
-pub use query::{Filter, Found, severity_from_name};
+pub use pending::{MinuteCounts, Pending};
+pub use query::{AlarmFilter, ReportData};
 pub use store::{Store, StoreError};
-pub use writer::{PreviousRun, Writer, WriterStatus};
+pub use writer::{HistoryStatus, HistoryWriter, PreviousRun};
 
 /// Name of the database in `/var/lib/portcullis/IF/`.
 pub const FILE: &str = "history.redb";
@@ -48,7 +48,7 @@ impl Limits {
 /// How an alarm stands in the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum AlarmState {
     /// More may come.
     Open,
     /// Nothing more came.
@@ -63,7 +63,7 @@ pub struct AlarmEntry {
     /// Counts up, also across daemons.
     pub id: u64,
     /// How it stands.
-    pub state: State,
+    pub state: AlarmState,
     /// When it last changed.
     pub changed: Timestamp,
     /// The alarm's own record.
@@ -83,13 +83,13 @@ impl AlarmEntry {
 
     /// As it stands when no daemon runs.
     pub fn cut_off(&self) -> AlarmEntry {
-        let state = if self.state == State::Open { State::CutOff } else { self.state };
+        let state = if self.state == AlarmState::Open { AlarmState::CutOff } else { self.state };
         AlarmEntry { state, ..self.clone() }
     }
 
     /// Back from [`AlarmEntry::to_value`].
     pub fn from_value(alarm: serde_json::Value) -> AlarmEntry {
-        let state = serde_json::from_value(alarm["state"].clone()).unwrap_or(State::Open);
+        let state = serde_json::from_value(alarm["state"].clone()).unwrap_or(AlarmState::Open);
         let changed = alarm["changed"].as_str().and_then(|text| text.parse().ok());
         let id = alarm["id"].as_u64().unwrap_or(0);
         AlarmEntry { id, state, changed: changed.unwrap_or(Timestamp::UNIX_EPOCH), alarm }
@@ -106,7 +106,7 @@ impl AlarmEntry {
 
 /// How many drops of one kind there were in one minute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CountRow {
+pub struct MinuteCount {
     /// UNIX time of the minute's beginning.
     pub minute: i64,
     /// `None`: no server has the source address, or too many had drops in this minute.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{CountRow, SampleRow, State};
+use super::{AlarmState, MinuteCount, SampleRow};
 use crate::alarm::{Alarm, Change, Step};
 use crate::drops::{Baseline, DropEvent, DropVerdict, ReasonCode, name_service, show_hex};
 
 /// Kinds of drops that are told apart by destination and service; beyond, by server and reason.
-const MOST_TALLIES: usize = 4096;
+const MAX_COUNTS: usize = 4096;
 /// Kinds that are told apart at all; beyond, by reason only, of which there are few.
-const MOST_FOLDED: usize = 2 * MOST_TALLIES;
+const MOST_FOLDED: usize = 2 * MAX_COUNTS;
 /// Alarms that wait: as many as can be open.
 const MOST_ALARMS: usize = 8192;
 /// Samples that wait.
@@ -40,11 +40,11 @@ struct Key {
 /// Counts of drops by kind and minute. Beyond its bounds kinds are told apart less and less;
 /// the sum stays exact.
 #[derive(Debug, Default)]
-pub struct DropCounts {
+pub struct MinuteCounts {
     counts: HashMap<Key, u64>,
 }
 
-impl DropCounts {
+impl MinuteCounts {
     /// EventFilter note of a drop.
     pub fn add(&mut self, drop: &DropEvent) {
         if drop.drops == 0 {
@@ -67,7 +67,7 @@ impl DropCounts {
 
     fn count(&mut self, mut key: Key, packets: u64) {
         if !self.counts.contains_key(&key) {
-            if self.counts.len() >= MOST_TALLIES {
+            if self.counts.len() >= MAX_COUNTS {
                 key = Key { protocol: 0, port: 0, any: true, destination: None, ..key };
             }
             if self.counts.len() >= MOST_FOLDED && !self.counts.contains_key(&key) {
@@ -78,18 +78,18 @@ impl DropCounts {
         *count = count.saturating_add(packets);
     }
 
-    fn merge(&mut self, other: DropCounts) {
+    fn merge(&mut self, other: MinuteCounts) {
         for (key, packets) in other.counts {
             self.count(key, packets);
         }
     }
 
     /// The rows, in order.
-    pub fn rows(&self) -> Vec<CountRow> {
-        let mut rows: Vec<CountRow> = self
+    pub fn rows(&self) -> Vec<MinuteCount> {
+        let mut rows: Vec<MinuteCount> = self
             .counts
             .iter()
-            .map(|(key, packets)| CountRow {
+            .map(|(key, packets)| MinuteCount {
                 minute: key.minute,
                 server: key.server.as_deref().map(str::to_owned),
                 service: name_service(key.reason, key.protocol, key.port, key.any),
@@ -111,7 +111,7 @@ impl DropCounts {
 #[derive(Serialize)]
 struct AlarmLine<'a> {
     id: u64,
-    state: State,
+    state: AlarmState,
     changed: Timestamp,
     alarm: &'a Alarm,
 }
@@ -121,11 +121,11 @@ struct AlarmLine<'a> {
 pub struct Pending {
     /// Counts that `baseline` accounts for. Both are written together or not at all: after a kill
     /// the next daemon counts from there, so that each drop is in the history once.
-    pub(super) counts: DropCounts,
+    pub(super) counts: MinuteCounts,
     pub(super) baseline: Option<Baseline>,
     /// Counts since then. A kill takes them; the ledger has them.
-    loose: DropCounts,
-    pub(super) alarms: BTreeMap<u64, (State, String)>,
+    loose: MinuteCounts,
+    pub(super) alarms: BTreeMap<u64, (AlarmState, String)>,
     pub(super) samples: VecDeque<SampleRow>,
     /// Samples taken in this minute, by server's id.
     taken: HashMap<u32, u32>,
@@ -167,8 +167,8 @@ impl Pending {
     /// EventFilter note of how an alarm stands now.
     pub fn add_alarm(&mut self, change: &Change) {
         let state = match change.step {
-            Step::Closed { .. } => State::Closed,
-            _ => State::Open,
+            Step::Closed { .. } => AlarmState::Closed,
+            _ => AlarmState::Open,
         };
         let line = AlarmLine { id: change.alarm.id, state, changed: change.time, alarm: &change.alarm };
         if let Ok(text) = serde_json::to_string(&line) {
@@ -177,7 +177,7 @@ impl Pending {
     }
 
     /// What has been reported until now: it accounts for every drop that was added.
-    pub fn settle(&mut self, baseline: Baseline) {
+    pub fn checkpoint(&mut self, baseline: Baseline) {
         let loose = std::mem::take(&mut self.loose);
         self.counts.merge(loose);
         self.baseline = Some(baseline);
@@ -218,7 +218,7 @@ impl Pending {
         std::mem::replace(self, fresh)
     }
 
-    fn push_alarm(&mut self, id: u64, state: State, text: String) {
+    fn push_alarm(&mut self, id: u64, state: AlarmState, text: String) {
         if self.alarms.len() >= MOST_ALARMS && !self.alarms.contains_key(&id) {
             self.alarms.pop_first();
             self.lost += 1;
@@ -243,7 +243,7 @@ mod tests {
     use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
 
-    fn sum(counts: &DropCounts) -> u64 {
+    fn sum(counts: &MinuteCounts) -> u64 {
         counts.counts.values().sum()
     }
 
@@ -259,7 +259,7 @@ mod tests {
             drop.frame = vec![0; 64];
             pending.add_drop(&drop);
         }
-        pending.settle(Baseline::default());
+        pending.checkpoint(Baseline::default());
         assert_eq!(sum(&pending.counts), 300_000);
         assert!(pending.counts.counts.len() <= MOST_FOLDED + 1, "{}", pending.counts.counts.len());
         assert_eq!(pending.samples.len(), MOST_SAMPLES);
@@ -272,10 +272,10 @@ mod tests {
     fn what_a_full_disk_left_is_added_to_what_comes_later() {
         let mut first = Pending::default();
         first.add_drop(&syn());
-        first.settle(Baseline::default());
+        first.checkpoint(Baseline::default());
         let mut later = Pending::default();
         later.add_drop(&syn());
-        later.settle(Baseline::default());
+        later.checkpoint(Baseline::default());
         let mut engine = Engine::default();
         let opened = engine.observe(&syn(), after_ms(0)).remove(0);
         first.add_alarm(&opened);
@@ -284,7 +284,7 @@ mod tests {
         first.merge(later);
         assert_eq!(first.counts.rows()[0].packets, 2);
         assert_eq!(first.alarms.len(), 1);
-        assert_eq!(first.alarms[&1].0, State::Closed, "the later state counts");
+        assert_eq!(first.alarms[&1].0, AlarmState::Closed, "the later state counts");
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
         drop.drops = 0;
         drop.frame = vec![0xab, 0xcd];
         pending.add_drop(&drop);
-        pending.settle(Baseline::default());
+        pending.checkpoint(Baseline::default());
         assert!(pending.counts.rows().is_empty());
         assert_eq!(pending.samples[0].frame, "abcd");
     }
@@ -322,12 +322,12 @@ mod tests {
         let mut pending = Pending::default();
         pending.add_drop(&syn());
         assert!(pending.take().is_empty());
-        pending.settle(Baseline::default());
+        pending.checkpoint(Baseline::default());
         pending.add_drop(&syn());
         let written = pending.take();
         assert_eq!(written.counts.rows()[0].packets, 1);
         assert!(written.baseline.is_some());
-        pending.settle(Baseline::default());
+        pending.checkpoint(Baseline::default());
         assert_eq!(pending.take().counts.rows()[0].packets, 1);
     }
 }

@@ -3,20 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmEntry, CountRow, SampleRow, State};
-
-/// How grave, the least grave first: as [`crate::alarm::Severity`] is ordered.
-const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
-
-/// How grave a word is; `None` for one that is none of them.
-pub fn severity_from_name(name: &str) -> Option<usize> {
-    SEVERITIES.iter().position(|known| *known == name)
-}
+use super::{AlarmEntry, AlarmState, MinuteCount, SampleRow};
+use crate::alarm::Severity;
 
 /// What an alarm must be to be shown. Empty: all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Filter {
+pub struct AlarmFilter {
     /// Only those that are open.
     pub open: bool,
     /// Only of these servers.
@@ -31,15 +24,15 @@ pub struct Filter {
     pub to: Option<Timestamp>,
 }
 
-impl Filter {
+impl AlarmFilter {
     /// Whether an alarm is asked for.
-    pub fn takes(&self, entry: &AlarmEntry) -> bool {
+    pub fn matches(&self, entry: &AlarmEntry) -> bool {
         let one_of =
             |list: &[String], key: &str| list.is_empty() || list.iter().any(|name| name == entry.text(key));
-        let grave = |name: &str| severity_from_name(name).unwrap_or(0);
+        let severity = |name: &str| Severity::from_name(name).unwrap_or(Severity::Low);
         let severe =
-            self.severity.as_deref().is_none_or(|least| grave(entry.text("severity")) >= grave(least));
-        (!self.open || entry.state == State::Open)
+            self.severity.as_deref().is_none_or(|least| severity(entry.text("severity")) >= severity(least));
+        (!self.open || entry.state == AlarmState::Open)
             && one_of(&self.servers, "server")
             && one_of(&self.kinds, "kind")
             && severe
@@ -50,11 +43,11 @@ impl Filter {
 
 /// Everything that a report is made of.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Found {
+pub struct ReportData {
     /// Alarms that touch the time.
     pub alarms: Vec<AlarmEntry>,
     /// Counts of drops.
-    pub counts: Vec<CountRow>,
+    pub counts: Vec<MinuteCount>,
     /// Raw samples.
     pub samples: Vec<SampleRow>,
 }
@@ -62,12 +55,11 @@ pub struct Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::Severity;
 
     fn entry() -> AlarmEntry {
         AlarmEntry {
             id: 3,
-            state: State::Closed,
+            state: AlarmState::Closed,
             changed: "2026-11-22T16:00:00Z".parse().unwrap(),
             alarm: serde_json::json!({
                 "server": "web1", "kind": "spread", "severity": "high",
@@ -78,10 +70,10 @@ mod tests {
 
     #[test]
     fn every_filter_takes_and_refuses() {
-        let takes = |change: fn(&mut Filter)| {
-            let mut filter = Filter::default();
+        let takes = |change: fn(&mut AlarmFilter)| {
+            let mut filter = AlarmFilter::default();
             change(&mut filter);
-            filter.takes(&entry())
+            filter.matches(&entry())
         };
         assert!(takes(|_| {}));
         assert!(!takes(|filter| filter.open = true));
@@ -96,12 +88,5 @@ mod tests {
         assert!(!takes(|filter| filter.from = "2026-11-22T15:30:01Z".parse().ok()));
         assert!(takes(|filter| filter.to = "2026-11-22T15:00:00Z".parse().ok()));
         assert!(!takes(|filter| filter.to = "2026-11-22T14:59:59Z".parse().ok()));
-    }
-
-    #[test]
-    fn severities_are_ordered_as_alarms_order_them() {
-        let all = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
-        assert!(all.is_sorted());
-        assert_eq!(all.map(Severity::name), SEVERITIES);
     }
 }

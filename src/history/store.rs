@@ -16,13 +16,13 @@ use redb::{
 use thiserror::Error;
 
 use super::pending::Pending;
-use super::{AlarmEntry, CountRow, Filter, Limits, SampleRow, State};
+use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, SampleRow};
 use crate::drops::Baseline;
 
 /// By id; JSON.
 const ALARMS: TableDefinition<u64, &str> = TableDefinition::new("alarms");
 /// By minute and kind (JSON, so that no name can be taken for two); packets.
-const TALLIES: TableDefinition<(i64, &str), u64> = TableDefinition::new("counts");
+const COUNTS: TableDefinition<(i64, &str), u64> = TableDefinition::new("counts");
 /// By time, nanoseconds, and a number that tells apart what came at once; JSON.
 const SAMPLES: TableDefinition<(i64, u32), &str> = TableDefinition::new("samples");
 
@@ -67,7 +67,7 @@ fn failed<E: Into<redb::Error>>(verb: &'static str) -> impl Fn(E) -> StoreError 
 }
 
 /// A kind of drops as the table's key has it.
-type TallyKey = (Option<String>, String, String, String, bool, bool, Option<std::net::IpAddr>);
+type CountKey = (Option<String>, String, String, String, bool, bool, Option<std::net::IpAddr>);
 
 /// An opened history.
 #[derive(Debug)]
@@ -169,10 +169,10 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn alarms(&self, filter: &Filter) -> Result<Vec<AlarmEntry>, StoreError> {
+    pub fn alarms(&self, filter: &AlarmFilter) -> Result<Vec<AlarmEntry>, StoreError> {
         let mut alarms = Vec::new();
         self.each_alarm(|entry| {
-            if filter.takes(&entry) {
+            if filter.matches(&entry) {
                 alarms.push(entry);
             }
             Ok(())
@@ -204,9 +204,9 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn counts(&self, from: Timestamp, to: Timestamp) -> Result<Vec<CountRow>, StoreError> {
+    pub fn counts(&self, from: Timestamp, to: Timestamp) -> Result<Vec<MinuteCount>, StoreError> {
         let mut rows = Vec::new();
-        self.each_tally(from, to, |row| {
+        self.each_count(from, to, |row| {
             rows.push(row);
             Ok(())
         })?;
@@ -217,23 +217,23 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be read, or with what `each` fails with.
-    pub fn each_tally(
+    pub fn each_count(
         &self,
         from: Timestamp,
         to: Timestamp,
-        mut each: impl FnMut(CountRow) -> io::Result<()>,
+        mut each: impl FnMut(MinuteCount) -> io::Result<()>,
     ) -> Result<(), StoreError> {
         let database = self.database()?;
         let read = failed("read");
         let reading = database.begin_read().map_err(failed("read"))?;
-        let Some(table) = found(reading.open_table(TALLIES))? else {
+        let Some(table) = found(reading.open_table(COUNTS))? else {
             return Ok(());
         };
         let first = from.as_second().div_euclid(60) * 60;
         for row in table.range((first, "")..(to.as_second().saturating_add(1), "")).map_err(&read)? {
             let (key, packets) = row.map_err(&read)?;
             let (minute, kind) = key.value();
-            if let Some(row) = read_tally(minute, kind, packets.value()) {
+            if let Some(row) = read_count(minute, kind, packets.value()) {
                 each(row)?;
             }
         }
@@ -378,9 +378,9 @@ fn write_to(
         })?;
     }
     {
-        let mut table = writing.open_table(TALLIES).map_err(failed("write"))?;
+        let mut table = writing.open_table(COUNTS).map_err(failed("write"))?;
         for row in pending.counts.rows() {
-            let kind: TallyKey = (
+            let kind: CountKey = (
                 row.server,
                 row.service,
                 row.reason,
@@ -450,8 +450,8 @@ fn begin_in(database: &Database) -> Result<u64, StoreError> {
             let Ok(mut entry) = serde_json::from_str::<AlarmEntry>(value.value()) else {
                 continue;
             };
-            if entry.state == State::Open {
-                entry.state = State::CutOff;
+            if entry.state == AlarmState::Open {
+                entry.state = AlarmState::CutOff;
                 left.push((last, to_json(&entry)));
             }
         }
@@ -463,10 +463,10 @@ fn begin_in(database: &Database) -> Result<u64, StoreError> {
     Ok(last)
 }
 
-fn read_tally(minute: i64, kind: &str, packets: u64) -> Option<CountRow> {
-    let (server, service, reason, verdict, quiet, while_away, destination): TallyKey =
+fn read_count(minute: i64, kind: &str, packets: u64) -> Option<MinuteCount> {
+    let (server, service, reason, verdict, quiet, while_away, destination): CountKey =
         serde_json::from_str(kind).ok()?;
-    Some(CountRow { minute, server, service, reason, verdict, quiet, while_away, destination, packets })
+    Some(MinuteCount { minute, server, service, reason, verdict, quiet, while_away, destination, packets })
 }
 
 fn to_json(value: &impl serde::Serialize) -> String {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::retention::Retention;
-use super::{Filter, Limits, Pending, Store, StoreError};
+use super::{AlarmFilter, Limits, Pending, Store, StoreError};
 use crate::alarm::{Change, Step};
 use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
@@ -32,7 +32,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the history does, for metrics and messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WriterStatus {
+pub struct HistoryStatus {
     /// Writes that succeeded.
     pub written: u64,
     /// Tries that failed.
@@ -50,7 +50,7 @@ struct State {
     ending: bool,
     ended: bool,
     limits: Option<Limits>,
-    status: WriterStatus,
+    status: HistoryStatus,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl Shared {
 
 /// The history of a running daemon.
 #[derive(Debug)]
-pub struct Writer {
+pub struct HistoryWriter {
     shared: Arc<Shared>,
     store: Arc<Store>,
     thread: Option<JoinHandle<()>>,
@@ -92,7 +92,7 @@ impl PreviousRun {
     fn look(store: &Store) -> PreviousRun {
         wait_for_others(store);
         let begun = store.begin().inspect_err(|error| warn!("{error}; tried again")).ok();
-        let last_id = begun.unwrap_or_else(|| match store.alarms(&Filter::default()) {
+        let last_id = begun.unwrap_or_else(|| match store.alarms(&AlarmFilter::default()) {
             Ok(alarms) => alarms.last().map_or(0, |entry| entry.id),
             Err(_) => PreviousRun::nothing().last_id,
         });
@@ -121,9 +121,9 @@ fn wait_for_others(store: &Store) {
     }
 }
 
-impl Writer {
+impl HistoryWriter {
     /// Starts the thread, which opens the history in a folder. What fails now is tried again.
-    pub fn start(folder: &Path, limits: Limits) -> Writer {
+    pub fn start(folder: &Path, limits: Limits) -> HistoryWriter {
         let store = Arc::new(Store::new(folder));
         let shared = Arc::new(Shared::default());
         shared.state().limits = Some(limits);
@@ -139,12 +139,12 @@ impl Writer {
             })
             .inspect_err(|error| warn!("no thread for the history: {error}"))
             .ok();
-        Writer { shared, store, thread, started: Instant::now(), answer, previous_run: None }
+        HistoryWriter { shared, store, thread, started: Instant::now(), answer, previous_run: None }
     }
 
     /// Waits for what the daemon before has left, but no longer than a moment: a daemon without a
     /// history is better than none. The highest id that an alarm has had, as far as known.
-    pub fn wait(&mut self) -> u64 {
+    pub fn wait_for_previous_run(&mut self) -> u64 {
         let left = FIRST_PATIENCE.saturating_sub(self.started.elapsed());
         self.previous_run = match self.answer.recv_timeout(left) {
             Ok(previous_run) => Some(previous_run),
@@ -161,7 +161,7 @@ impl Writer {
 
     /// What the daemon before has left, once; `None` while the disk has not said so. After a
     /// minute it is taken for nothing: rather told twice than never.
-    pub fn take_heritage(&mut self) -> Option<PreviousRun> {
+    pub fn take_previous_run(&mut self) -> Option<PreviousRun> {
         if let Some(previous_run) = self.previous_run.take() {
             return Some(previous_run);
         }
@@ -209,8 +209,8 @@ impl Writer {
     }
 
     /// What has been reported until now, which accounts for every drop that was noted.
-    pub fn settle(&self, baseline: Baseline) {
-        self.shared.state().pending.settle(baseline);
+    pub fn checkpoint(&self, baseline: Baseline) {
+        self.shared.state().pending.checkpoint(baseline);
     }
 
     /// For whoever reads: the database may be read while it is written.
@@ -219,12 +219,12 @@ impl Writer {
     }
 
     /// How it does.
-    pub fn status(&self) -> WriterStatus {
+    pub fn status(&self) -> HistoryStatus {
         self.shared.state().status.clone()
     }
 }
 
-impl Drop for Writer {
+impl Drop for HistoryWriter {
     /// Writes what waits; a disk that hangs is left.
     fn drop(&mut self) {
         let mut state = self.shared.state();

@@ -146,11 +146,11 @@ impl Sink for Alertmanager {
         Ok(())
     }
 
-    fn interval(&self) -> Option<Duration> {
+    fn tick_interval(&self) -> Option<Duration> {
         Some(INTERVAL)
     }
 
-    fn beat(&mut self) -> anyhow::Result<()> {
+    fn tick(&mut self) -> anyhow::Result<()> {
         self.firing.retain(|_, firing| firing.heard.elapsed() < FORGOTTEN);
         let now = wall_now();
         let mut alerts: Vec<Alert> = self.firing.values().map(|firing| firing.alert.clone()).collect();
@@ -335,12 +335,12 @@ mod tests {
         let (base, server) = serve(vec!["200 OK"; 2]);
         let mut sink = Alertmanager::new(&base, None);
         sink.write(&worm()[0]).unwrap();
-        sink.beat().unwrap();
+        sink.tick().unwrap();
         assert_eq!(server.join().unwrap()[1].as_array().unwrap().len(), 1);
         for firing in sink.firing.values_mut() {
             firing.heard -= FORGOTTEN;
         }
-        sink.beat().unwrap(); // nobody listens any more, and there is nothing to say
+        sink.tick().unwrap(); // nobody listens any more, and there is nothing to say
         assert!(sink.firing.is_empty());
     }
 

@@ -26,7 +26,7 @@ impl Sink for Lines {
         &self.name
     }
 
-    fn takes(&self) -> EventFilter {
+    fn filter(&self) -> EventFilter {
         EventFilter::Everything
     }
 

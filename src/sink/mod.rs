@@ -75,7 +75,7 @@ pub trait Sink: Send {
     fn name(&self) -> &str;
 
     /// What it wants to be given.
-    fn takes(&self) -> EventFilter {
+    fn filter(&self) -> EventFilter {
         EventFilter::Alarms
     }
 
@@ -93,13 +93,13 @@ pub trait Sink: Send {
         None
     }
 
-    /// How often [`Sink::beat`] is called.
-    fn interval(&self) -> Option<Duration> {
+    /// How often [`Sink::tick`] is called.
+    fn tick_interval(&self) -> Option<Duration> {
         None
     }
 
     /// Does what is due without an event.
-    fn beat(&mut self) -> anyhow::Result<()> {
+    fn tick(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 }

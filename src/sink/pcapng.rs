@@ -47,7 +47,7 @@ impl Sink for Pcapng {
         &self.name
     }
 
-    fn takes(&self) -> EventFilter {
+    fn filter(&self) -> EventFilter {
         EventFilter::Drops
     }
 

@@ -19,7 +19,7 @@ fn a_fast_worm_that_is_sampled_once_a_second_is_found_out_within_three() {
             drop.drops = if ms == 0 { 1 } else { 1000 };
             engine.observe(&drop, now)
         } else {
-            engine.last_packet(&last_packet_of(&drop), now)
+            engine.observe_last_packet(&last_packet_of(&drop), now)
         };
         if changes.iter().any(|change| change.alarm.kind == Kind::Spread) {
             found_ms = found_ms.or(Some(ms));
@@ -36,7 +36,7 @@ fn look_at_calls(packets: u64, destination: impl Fn(u32) -> u32) -> Option<u64> 
     (1..100).find_map(|look| {
         let now = after_ms(look * 100);
         let drop = try_at(8291, destination(look as u32), 40000, now);
-        let changes = engine.peek(&last_packet_of(&drop), Some(packets), || None, now);
+        let changes = engine.observe_hot_row(&last_packet_of(&drop), Some(packets), || None, now);
         changes.iter().any(|change| change.alarm.kind == Kind::Spread).then_some(look * 100)
     })
 }
@@ -64,7 +64,7 @@ fn an_alarm_that_a_look_makes_graver_is_told_with_its_count_and_no_other_is_coun
             claims += 1;
             Some(DropEvent { drops: 99, ..last_packet.clone() })
         };
-        for change in engine.peek(&last_packet, Some(20), claim, now) {
+        for change in engine.observe_hot_row(&last_packet, Some(20), claim, now) {
             assert_eq!((change.alarm.kind, change.alarm.packets), (Kind::Spread, 100));
         }
     }
@@ -79,7 +79,7 @@ fn a_server_that_floods_three_places_is_no_worm() {
         drop.drops = 1000;
         engine.observe(&drop, at(u64::from(second)));
         let last_packet = last_packet_of(&try_at(8291, (second + 1) % 3, 40000, at(u64::from(second))));
-        engine.last_packet(&last_packet, at(u64::from(second)));
+        engine.observe_last_packet(&last_packet, at(u64::from(second)));
     }
     assert_ne!(engine.open_alarms()[0].kind, Kind::Spread);
 }
@@ -87,12 +87,12 @@ fn a_server_that_floods_three_places_is_no_worm() {
 #[test]
 fn a_glimpse_opens_nothing_and_one_syn_that_is_sent_again_stays_one_try() {
     let mut engine = Engine::default();
-    assert!(engine.last_packet(&last_packet_of(&syn()), at(0)).is_empty());
+    assert!(engine.observe_last_packet(&last_packet_of(&syn()), at(0)).is_empty());
     assert!(engine.open_alarms().is_empty());
     for seconds in [0, 1, 3, 7, 15, 31, 63] {
         let drop = try_at(4444, 7, 40000, at(seconds));
         engine.observe(&drop, at(seconds));
-        engine.last_packet(&last_packet_of(&drop), after_ms(seconds * 1000 + 950));
+        engine.observe_last_packet(&last_packet_of(&drop), after_ms(seconds * 1000 + 950));
     }
     let alarm = engine.open_alarms()[0];
     assert_eq!((alarm.kind, alarm.events), (Kind::Attempt, 7));

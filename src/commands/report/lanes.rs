@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::tally::{OTHERS, html, number, server_of, sum_by};
-use crate::history::CountRow;
+use crate::history::MinuteCount;
 
 /// Lanes that are drawn; the rest is one more.
 const LANES: usize = 24;
@@ -22,7 +22,7 @@ const STEPS: [i64; 14] =
     [60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800, 2_592_000];
 
 /// The drawing; empty without rows.
-pub fn draw(rows: &[CountRow], from: Timestamp, to: Timestamp) -> String {
+pub fn draw(rows: &[MinuteCount], from: Timestamp, to: Timestamp) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -32,7 +32,7 @@ pub fn draw(rows: &[CountRow], from: Timestamp, to: Timestamp) -> String {
     let cells = ((end - begin) / step + 1).max(1);
     let cell = (WIDTH - LEFT - RIGHT) as f64 / cells as f64;
 
-    let key = |row: &CountRow| (server_of(row).to_owned(), row.service.clone());
+    let key = |row: &MinuteCount| (server_of(row).to_owned(), row.service.clone());
     let mut shown: Vec<(String, String)> =
         sum_by(rows, key).into_iter().take(LANES).map(|(key, _)| key).collect();
     shown.sort();
@@ -106,7 +106,7 @@ pub fn draw(rows: &[CountRow], from: Timestamp, to: Timestamp) -> String {
 }
 
 /// What was asked for, without the emptiness at both ends.
-fn find_span(rows: &[CountRow], from: i64, to: i64) -> (i64, i64) {
+fn find_span(rows: &[MinuteCount], from: i64, to: i64) -> (i64, i64) {
     let minutes = || rows.iter().map(|row| row.minute);
     let first = minutes().min().unwrap_or(from);
     let last = minutes().max().unwrap_or(to);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::lanes::shorten;
 use super::tally::{OTHERS, destination_of, html, number, server_of, sum_by};
-use crate::history::CountRow;
+use crate::history::MinuteCount;
 
 /// Nodes of a column; the rest is one more.
 const NODES: [usize; 3] = [12, 14, 18];
@@ -15,11 +15,11 @@ const ROW: f64 = 30.0;
 const TOP: f64 = 34.0;
 
 /// The drawing; empty without rows.
-pub fn draw(rows: &[CountRow]) -> String {
+pub fn draw(rows: &[MinuteCount]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    type Name = fn(&CountRow) -> String;
+    type Name = fn(&MinuteCount) -> String;
     let names: [Name; 3] = [|row| server_of(row).to_owned(), |row| row.service.clone(), destination_of];
     let columns: Vec<Vec<(String, u64)>> =
         names.iter().zip(NODES).map(|(name, most)| list_nodes(rows, *name, most)).collect();
@@ -58,7 +58,11 @@ pub fn draw(rows: &[CountRow]) -> String {
     svg
 }
 
-fn list_nodes(rows: &[CountRow], name: impl Fn(&CountRow) -> String, most: usize) -> Vec<(String, u64)> {
+fn list_nodes(
+    rows: &[MinuteCount],
+    name: impl Fn(&MinuteCount) -> String,
+    most: usize,
+) -> Vec<(String, u64)> {
     let mut nodes = sum_by(rows, name);
     if nodes.len() > most {
         let rest = nodes.split_off(most - 1);

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::tally::{destination_of, html, number, server_of, sum_by};
 use super::{lanes, map, samples};
-use crate::history::{AlarmEntry, CountRow, Found, State, severity_from_name};
+use crate::alarm::Severity;
+use crate::history::{AlarmEntry, AlarmState, MinuteCount, ReportData};
 
 const STYLE: &str = include_str!("style.css");
 /// What is shown; beyond, a note says how many more there are.
@@ -24,12 +25,13 @@ pub struct Cover<'c> {
 }
 
 /// The whole page.
-pub fn render(cover: &Cover<'_>, found: &Found) -> String {
-    let dropped: Vec<CountRow> = found.counts.iter().filter(|row| row.verdict == "drop").cloned().collect();
+pub fn render(cover: &Cover<'_>, found: &ReportData) -> String {
+    let dropped: Vec<MinuteCount> =
+        found.counts.iter().filter(|row| row.verdict == "drop").cloned().collect();
     let mut page = String::new();
     render_head(&mut page, cover, found);
     // quiet ones are the noise that the policy calls so: in the table, not in the pictures
-    let loud: Vec<CountRow> = found.counts.iter().filter(|row| !row.quiet).cloned().collect();
+    let loud: Vec<MinuteCount> = found.counts.iter().filter(|row| !row.quiet).cloned().collect();
     page.push_str("<h2>When: drops by server and port</h2>\n");
     card(&mut page, &lanes::draw(&loud, cover.from, cover.to), "Nothing was dropped in this time.");
     page.push_str("<h2>Who tried what where</h2>\n");
@@ -53,7 +55,7 @@ fn show(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-fn render_head(page: &mut String, cover: &Cover<'_>, found: &Found) {
+fn render_head(page: &mut String, cover: &Cover<'_>, found: &ReportData) {
     let interface = html(cover.interface);
     let sum = |verdict: &str| {
         found.counts.iter().filter(|row| row.verdict == verdict).map(|row| row.packets).sum::<u64>()
@@ -92,7 +94,7 @@ fn render_alarms(page: &mut String, alarms: &[AlarmEntry]) {
         page.push_str("<p class=\"note\">None.</p>\n");
     }
     let mut alarms: Vec<&AlarmEntry> = alarms.iter().collect();
-    alarms.sort_by_key(|alarm| (std::cmp::Reverse(severity_from_name(alarm.text("severity"))), alarm.id));
+    alarms.sort_by_key(|alarm| (std::cmp::Reverse(Severity::from_name(alarm.text("severity"))), alarm.id));
     for alarm in alarms.iter().take(MOST_ALARMS) {
         render_alarm(page, alarm);
     }
@@ -102,11 +104,11 @@ fn render_alarms(page: &mut String, alarms: &[AlarmEntry]) {
 fn render_alarm(page: &mut String, entry: &AlarmEntry) {
     // a class of our own words only
     let severity = entry.text("severity");
-    let class = severity_from_name(severity).map_or("", |_| severity);
+    let class = Severity::from_name(severity).map_or("", |_| severity);
     let state = match entry.state {
-        State::Open => "open",
-        State::Closed => "closed",
-        State::CutOff => "its daemon ended before it did",
+        AlarmState::Open => "open",
+        AlarmState::Closed => "closed",
+        AlarmState::CutOff => "its daemon ended before it did",
     };
     let away = if entry.alarm["while_away"] == true { "; in part while no daemon listened" } else { "" };
     let time = |key: &str| entry.time(key).map_or("?".to_owned(), show);
@@ -132,7 +134,7 @@ fn render_alarm(page: &mut String, entry: &AlarmEntry) {
     page.push_str("</section>\n");
 }
 
-fn render_rows(page: &mut String, rows: &[CountRow]) {
+fn render_rows(page: &mut String, rows: &[MinuteCount]) {
     page.push_str(
         "<h2>Drops in detail</h2>\n<div class=\"card\"><table><thead><tr><th>server</th><th>what</th>\
          <th>where</th><th>why</th><th>first</th><th>last</th><th class=\"number\">packets</th></tr></thead><tbody>\n",
@@ -171,7 +173,7 @@ struct Span {
     last: i64,
 }
 
-fn describe_reason(row: &CountRow) -> String {
+fn describe_reason(row: &MinuteCount) -> String {
     let mut reason = row.reason.clone();
     let marks =
         [(row.verdict == "would_drop", "would drop"), (row.quiet, "quiet"), (row.while_away, "while away")];
@@ -181,7 +183,7 @@ fn describe_reason(row: &CountRow) -> String {
     reason
 }
 
-fn render_reasons(page: &mut String, rows: &[CountRow]) {
+fn render_reasons(page: &mut String, rows: &[MinuteCount]) {
     page.push_str(
         "<h2>Drops by reason</h2>\n<div class=\"card\"><table><thead><tr><th>server</th><th>why</th>\
          <th class=\"number\">packets</th></tr></thead><tbody>\n",
@@ -200,7 +202,7 @@ fn render_reasons(page: &mut String, rows: &[CountRow]) {
     note_rest(page, kinds.len(), MOST_ROWS, "rows");
 }
 
-fn render_samples(page: &mut String, found: &Found) {
+fn render_samples(page: &mut String, found: &ReportData) {
     page.push_str("<h2>Raw samples</h2>\n");
     if found.samples.is_empty() {
         page.push_str("<p class=\"note\">None was kept.</p>\n");
@@ -225,12 +227,12 @@ mod tests {
     use super::*;
     use crate::history::SampleRow;
 
-    fn found(hostile: &str) -> Found {
+    fn found(hostile: &str) -> ReportData {
         let time: Timestamp = "2026-11-22T15:00:00Z".parse().unwrap();
-        Found {
+        ReportData {
             alarms: vec![AlarmEntry {
                 id: 1,
-                state: State::Closed,
+                state: AlarmState::Closed,
                 changed: time,
                 alarm: serde_json::json!({
                     "severity": hostile, "kind": hostile, "seen": hostile, "why": hostile,
@@ -238,7 +240,7 @@ mod tests {
                     "technique": {"id": hostile, "name": hostile}, "next": [hostile],
                 }),
             }],
-            counts: vec![CountRow {
+            counts: vec![MinuteCount {
                 minute: time.as_second(),
                 server: Some(hostile.to_owned()),
                 service: hostile.to_owned(),
@@ -285,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_empty_time_is_a_page_all_the_same() {
-        let page = render(&cover("dmz0"), &Found::default());
+        let page = render(&cover("dmz0"), &ReportData::default());
         assert!(page.contains("Nothing was dropped in this time.") && page.ends_with("</html>\n"));
     }
 

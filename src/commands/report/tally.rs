@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::history::CountRow;
+use crate::history::MinuteCount;
 use crate::sink::escape;
 
 /// What stands for a source address that no server has.
@@ -14,17 +14,17 @@ pub const OTHERS: &str = "(others)";
 pub const UNKNOWN: &str = "(not kept)";
 
 /// A row's server, to be read.
-pub fn server_of(row: &CountRow) -> &str {
+pub fn server_of(row: &MinuteCount) -> &str {
     row.server.as_deref().unwrap_or(NOBODY)
 }
 
 /// A row's destination, to be read.
-pub fn destination_of(row: &CountRow) -> String {
+pub fn destination_of(row: &MinuteCount) -> String {
     row.destination.map_or(UNKNOWN.to_owned(), |address| address.to_string())
 }
 
 /// Packets by something, the most first.
-pub fn sum_by<K: Ord + Clone>(rows: &[CountRow], key: impl Fn(&CountRow) -> K) -> Vec<(K, u64)> {
+pub fn sum_by<K: Ord + Clone>(rows: &[MinuteCount], key: impl Fn(&MinuteCount) -> K) -> Vec<(K, u64)> {
     let mut sums: BTreeMap<K, u64> = BTreeMap::new();
     for row in rows {
         let sum = sums.entry(key(row)).or_default();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::gate::GatePlace;
-use crate::history::{AlarmEntry, CountRow, Filter, Found, SampleRow, Store, StoreError};
+use crate::history::{AlarmEntry, AlarmFilter, MinuteCount, ReportData, SampleRow, Store, StoreError};
 
 /// The daemon answers from memory, or from a database on a disk that is busy.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
@@ -26,9 +26,9 @@ pub enum Request {
     /// The alarms that are open, each with its line for people.
     Open,
     /// Open and past alarms.
-    Alarms(Filter),
+    Alarms(AlarmFilter),
     /// The open alarms, then every change.
-    Follow(Filter),
+    Follow(AlarmFilter),
     /// What a report is made of.
     Report {
         /// From when on.
@@ -45,14 +45,14 @@ pub enum Piece {
     /// An alarm.
     Alarm(AlarmEntry),
     /// A count.
-    ProgramStatistics(CountRow),
+    ProgramStatistics(MinuteCount),
     /// A sample.
     Sample(SampleRow),
 }
 
 impl Piece {
     /// Puts it where it belongs.
-    pub fn add_to(self, found: &mut Found) {
+    pub fn add_to(self, found: &mut ReportData) {
         match self {
             Piece::Alarm(entry) => found.alarms.push(entry),
             Piece::ProgramStatistics(row) => found.counts.push(row),
@@ -100,7 +100,7 @@ pub fn ask_daemon(place: &GatePlace, request: &Request) -> anyhow::Result<Option
 /// no daemon runs.
 pub fn follow_daemon(
     place: &GatePlace,
-    filter: Filter,
+    filter: AlarmFilter,
     mut each: impl FnMut(Value) -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
     let Some(stream) = ask(place, &Request::Follow(filter))? else {
@@ -125,11 +125,11 @@ fn read_line(line: &str) -> anyhow::Result<Value> {
 pub fn each_alarm(
     store: &Store,
     open: Vec<AlarmEntry>,
-    filter: &Filter,
+    filter: &AlarmFilter,
     mut each: impl FnMut(&AlarmEntry) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let mut open: BTreeMap<u64, AlarmEntry> = open.into_iter().map(|entry| (entry.id, entry)).collect();
-    let mut pass = |entry: &AlarmEntry| if filter.takes(entry) { each(entry) } else { Ok(()) };
+    let mut pass = |entry: &AlarmEntry| if filter.matches(entry) { each(entry) } else { Ok(()) };
     store.each_alarm(|known| {
         while let Some(first) = open.first_entry().filter(|first| *first.key() < known.id) {
             pass(&first.remove())?;
@@ -149,9 +149,9 @@ pub fn each_piece(
     (from, to): (Timestamp, Timestamp),
     mut each: impl FnMut(Piece) -> io::Result<()>,
 ) -> Result<(), StoreError> {
-    let filter = Filter { from: Some(from), to: Some(to), ..Filter::default() };
+    let filter = AlarmFilter { from: Some(from), to: Some(to), ..AlarmFilter::default() };
     each_alarm(store, open, &filter, |entry| each(Piece::Alarm(entry.clone())))?;
-    store.each_tally(from, to, |row| each(Piece::ProgramStatistics(row)))?;
+    store.each_count(from, to, |row| each(Piece::ProgramStatistics(row)))?;
     for sample in store.samples(from, to, MOST_SAMPLES)? {
         each(Piece::Sample(sample))?;
     }

@@ -20,7 +20,7 @@ use crate::alarm::{Alarm, Change, Engine, Step};
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, count};
 use crate::gate::return_memory;
-use crate::history::{AlarmEntry, Filter, State, Store, StoreError};
+use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
 use crate::sink::render_line;
 
 /// Clients at a time; a further one waits to be accepted.
@@ -99,8 +99,8 @@ impl Socket {
             return;
         }
         let state = match change.step {
-            Step::Closed { .. } => State::Closed,
-            _ => State::Open,
+            Step::Closed { .. } => AlarmState::Closed,
+            _ => AlarmState::Open,
         };
         let Some(text) = render(&change.alarm, change.step, state, change.time) else {
             return;
@@ -174,14 +174,14 @@ impl Client {
         let now = Clock::now().wall;
         let entry = |alarm: &Alarm| {
             let record = serde_json::to_value(alarm).ok()?;
-            Some(AlarmEntry { id: alarm.id, state: State::Open, changed: now, alarm: record })
+            Some(AlarmEntry { id: alarm.id, state: AlarmState::Open, changed: now, alarm: record })
         };
         self.open.iter().filter_map(entry).collect()
     }
 
     fn send_open(&self, stream: &mut impl Write) -> io::Result<()> {
         let now = Clock::now().wall;
-        let lines = self.open.iter().filter_map(|alarm| render(alarm, Step::Updated, State::Open, now));
+        let lines = self.open.iter().filter_map(|alarm| render(alarm, Step::Updated, AlarmState::Open, now));
         for line in lines {
             stream.write_all(line.as_bytes())?;
         }
@@ -189,11 +189,11 @@ impl Client {
     }
 
     /// First what is open, then every change.
-    fn follow(&self, stream: &mut UnixStream, filter: &Filter) -> io::Result<()> {
+    fn follow(&self, stream: &mut UnixStream, filter: &AlarmFilter) -> io::Result<()> {
         let (sender, receiver) = sync_channel(MOST_WAITING);
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         let entries = self.open_entries();
-        for entry in entries.iter().filter(|entry| filter.takes(entry)) {
+        for entry in entries.iter().filter(|entry| filter.matches(entry)) {
             send_line(stream, &entry.to_value())?;
         }
         pass_on(stream, &receiver, filter)
@@ -201,7 +201,7 @@ impl Client {
 }
 
 /// Passes changes on until the client goes or the daemon leaves it.
-fn pass_on(stream: &mut UnixStream, receiver: &Receiver<Arc<str>>, filter: &Filter) -> io::Result<()> {
+fn pass_on(stream: &mut UnixStream, receiver: &Receiver<Arc<str>>, filter: &AlarmFilter) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_millis(1)))?;
     loop {
         match receiver.recv_timeout(LOOK) {
@@ -218,11 +218,11 @@ fn pass_on(stream: &mut UnixStream, receiver: &Receiver<Arc<str>>, filter: &Filt
     }
 }
 
-fn passes(line: &str, filter: &Filter) -> bool {
+fn passes(line: &str, filter: &AlarmFilter) -> bool {
     // one that is over is told as well: whoever follows has seen it open
-    let filter = Filter { open: false, ..filter.clone() };
+    let filter = AlarmFilter { open: false, ..filter.clone() };
     serde_json::from_str::<serde_json::Value>(line)
-        .is_ok_and(|alarm| filter.takes(&AlarmEntry::from_value(alarm)))
+        .is_ok_and(|alarm| filter.matches(&AlarmEntry::from_value(alarm)))
 }
 
 fn send_line(writer: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
@@ -264,7 +264,7 @@ impl Write for Deadline<'_> {
 }
 
 /// One line: the alarm's record, what happened, and how it reads.
-fn render(alarm: &Alarm, step: Step, state: State, time: Timestamp) -> Option<String> {
+fn render(alarm: &Alarm, step: Step, state: AlarmState, time: Timestamp) -> Option<String> {
     let record = serde_json::to_value(alarm).ok()?;
     let mut value = AlarmEntry { id: alarm.id, state, changed: time, alarm: record }.to_value();
     value["step"] = step.name().into();

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::alarm::{Change, Engine, Kind, Severity, Step};
 use crate::gate::now_ns;
-use crate::history::WriterStatus;
+use crate::history::HistoryStatus;
 use crate::sink::SinkStatus;
 
 /// A consumer that was not heard of for this long hangs, nanoseconds.
@@ -45,7 +45,7 @@ pub struct Told {
     /// Each sink.
     pub sinks: Vec<SinkStatus>,
     /// The history.
-    pub history: WriterStatus,
+    pub history: HistoryStatus,
 }
 
 impl Snapshot {
@@ -71,7 +71,7 @@ impl Snapshot {
     }
 
     /// How things stand, about once a second.
-    pub fn note_standing(&self, engine: &Engine, sinks: Vec<SinkStatus>, history: WriterStatus) {
+    pub fn note_standing(&self, engine: &Engine, sinks: Vec<SinkStatus>, history: HistoryStatus) {
         let mut open = BTreeMap::new();
         for alarm in engine.open_alarms() {
             *open.entry(alarm.severity).or_default() += 1;

@@ -46,7 +46,7 @@ fn what_is_in_the_ledger_at_start_came_while_away_and_is_told_once() {
     assert!(drops.iter().all(|drop| drop.while_away && drop.from == Origin::Ledger));
     assert_eq!(drops[0].since, at(100).clock.to_wall(S));
     assert_eq!(drops[0].time, at(100).clock.to_wall(10 * S));
-    assert!(reconciler.step(&rows, &at(200)).is_empty());
+    assert!(reconciler.reconcile(&rows, &at(200)).is_empty());
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_kind_that_only_a_sample_has_told_of_is_in_no_baseline_yet() {
     assert_eq!(reconciler.note_sample(key(445), 20 * S, 1), 1);
     assert!(!reconciler.has_seen_all());
     assert_eq!(reconciler.baseline(), Baseline::default());
-    assert!(reconciler.step(&ledger(&[(key(445), entry(1, 1, 20))]), &at(21)).is_empty());
+    assert!(reconciler.reconcile(&ledger(&[(key(445), entry(1, 1, 20))]), &at(21)).is_empty());
     assert!(reconciler.has_seen_all());
     assert_ne!(reconciler.baseline(), Baseline::default());
 }
@@ -77,9 +77,9 @@ fn a_kind_that_only_a_sample_has_told_of_is_in_no_baseline_yet() {
 fn the_last_step_leaves_nothing_for_another_one() {
     let mut reconciler = Reconciler::default();
     let rows = ledger(&[(key(445), entry(4, 1, 5))]);
-    assert_eq!(counts(&reconciler.step(&rows, &at(5))), [(445, 1)]);
-    assert_eq!(counts(&reconciler.finish(&rows, &at(5))), [(445, 3)]);
-    assert!(reconciler.finish(&rows, &at(5)).is_empty());
+    assert_eq!(counts(&reconciler.reconcile(&rows, &at(5))), [(445, 1)]);
+    assert_eq!(counts(&reconciler.reconcile_all(&rows, &at(5))), [(445, 3)]);
+    assert!(reconciler.reconcile_all(&rows, &at(5)).is_empty());
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn a_baseline_of_another_ledger_hides_nothing() {
 fn a_kind_whose_only_sample_was_lost_is_reported_by_the_sweep() {
     let mut reconciler = Reconciler::default();
     let rows = ledger(&[(key(445), entry(1, 1, 10))]);
-    let drops = reconciler.step(&rows, &at(10));
+    let drops = reconciler.reconcile(&rows, &at(10));
     assert_eq!(counts(&drops), [(445, 1)]);
     assert!(!drops[0].while_away);
-    assert!(reconciler.step(&rows, &at(20)).is_empty());
+    assert!(reconciler.reconcile(&rows, &at(20)).is_empty());
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn what_samples_reported_is_not_reported_again() {
     let mut reconciler = Reconciler::default();
     assert_eq!(reconciler.note_sample(key(445), 10 * S, 1), 1);
     assert_eq!(reconciler.note_sample(key(445), 11 * S, 6), 6);
-    assert!(reconciler.step(&ledger(&[(key(445), entry(7, 7, 11))]), &at(60)).is_empty());
+    assert!(reconciler.reconcile(&ledger(&[(key(445), entry(7, 7, 11))]), &at(60)).is_empty());
 }
 
 #[test]
@@ -115,28 +115,28 @@ fn drops_since_the_last_sample_wait_for_the_next_one_until_the_row_is_idle() {
     let mut reconciler = Reconciler::default();
     reconciler.note_sample(key(445), 10 * S, 1);
     let busy = ledger(&[(key(445), entry(40, 1, 10))]);
-    assert!(reconciler.step(&busy, &at(11)).is_empty());
-    assert_eq!(counts(&reconciler.step(&busy, &at(13))), [(445, 39)]);
-    assert!(reconciler.step(&busy, &at(14)).is_empty());
+    assert!(reconciler.reconcile(&busy, &at(11)).is_empty());
+    assert_eq!(counts(&reconciler.reconcile(&busy, &at(13))), [(445, 39)]);
+    assert!(reconciler.reconcile(&busy, &at(14)).is_empty());
 }
 
 #[test]
 fn a_sample_that_counts_swept_drops_once_more_adds_only_the_new_ones() {
     let mut reconciler = Reconciler::default();
     reconciler.note_sample(key(445), 10 * S, 1);
-    reconciler.step(&ledger(&[(key(445), entry(40, 1, 10))]), &at(13));
+    reconciler.reconcile(&ledger(&[(key(445), entry(40, 1, 10))]), &at(13));
     // the kernel's next sample: the 39 that were swept, and two more
     assert_eq!(reconciler.note_sample(key(445), 20 * S, 41), 2);
-    assert!(reconciler.step(&ledger(&[(key(445), entry(42, 42, 20))]), &at(60)).is_empty());
+    assert!(reconciler.reconcile(&ledger(&[(key(445), entry(42, 42, 20))]), &at(60)).is_empty());
 }
 
 #[test]
 fn a_sample_that_waited_while_the_ledger_was_read_adds_nothing() {
     let mut reconciler = Reconciler::default();
     let rows = ledger(&[(key(445), entry(3, 3, 10))]);
-    assert_eq!(counts(&reconciler.step(&rows, &at(10))), [(445, 3)]);
+    assert_eq!(counts(&reconciler.reconcile(&rows, &at(10))), [(445, 3)]);
     assert_eq!(reconciler.note_sample(key(445), 10 * S, 3), 0);
-    assert!(reconciler.step(&rows, &at(60)).is_empty());
+    assert!(reconciler.reconcile(&rows, &at(60)).is_empty());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn lost_samples_between_heard_ones_are_made_up_for() {
     reconciler.note_sample(key(445), 10 * S, 1);
     // a sample of 50 drops is lost, one of 20 is heard
     reconciler.note_sample(key(445), 12 * S, 20);
-    let drops = reconciler.step(&ledger(&[(key(445), entry(71, 71, 12))]), &at(12));
+    let drops = reconciler.reconcile(&ledger(&[(key(445), entry(71, 71, 12))]), &at(12));
     assert_eq!(counts(&drops), [(445, 50)]);
 }
 
@@ -153,10 +153,10 @@ fn lost_samples_between_heard_ones_are_made_up_for() {
 fn quiet_drops_are_never_sampled_and_come_from_the_ledger_alone() {
     let quiet = LedgerKey { flags: 1, ..key(137) };
     let mut reconciler = Reconciler::default();
-    let drops = reconciler.step(&ledger(&[(quiet, entry(4, 0, 10))]), &at(10));
+    let drops = reconciler.reconcile(&ledger(&[(quiet, entry(4, 0, 10))]), &at(10));
     assert_eq!(counts(&drops), [(137, 4)]);
     assert!(drops[0].quiet);
-    let drops = reconciler.step(&ledger(&[(quiet, entry(6, 0, 11))]), &at(11));
+    let drops = reconciler.reconcile(&ledger(&[(quiet, entry(6, 0, 11))]), &at(11));
     assert_eq!(counts(&drops), [(137, 2)]);
 }
 
@@ -167,10 +167,10 @@ fn samples_of_kinds_that_found_the_ledger_full_count_for_its_rest() {
     reconciler.note_sample(key(1000), 10 * S, 1);
     reconciler.note_sample(key(1001), 11 * S, 4);
     let rows = ledger(&[(rest, entry(8, 5, 11))]);
-    let drops = reconciler.step(&rows, &at(60));
+    let drops = reconciler.reconcile(&rows, &at(60));
     assert_eq!(counts(&drops), [(0, 3)]);
     assert!(drops[0].any_protocol);
-    assert!(reconciler.step(&rows, &at(90)).is_empty());
+    assert!(reconciler.reconcile(&rows, &at(90)).is_empty());
 }
 
 /// Whether the samples are of one kind, or each of another that counts for the rest.
@@ -214,7 +214,7 @@ fn report_all(is_rest: bool) {
             }
             if random(5) == 0 && row.packets > 0 {
                 let rows = ledger(&[(place, row)]);
-                for drop in reconciler.step(&rows, &at(second)) {
+                for drop in reconciler.reconcile(&rows, &at(second)) {
                     reported += drop.drops;
                 }
             }
@@ -223,7 +223,7 @@ fn report_all(is_rest: bool) {
         for (key, time_ns, drops) in waiting {
             reported += reconciler.note_sample(key, time_ns, drops);
         }
-        for drop in reconciler.step(&ledger(&[(place, row)]), &at(400)) {
+        for drop in reconciler.reconcile(&ledger(&[(place, row)]), &at(400)) {
             reported += drop.drops;
         }
         assert_eq!(reported, row.packets);
@@ -247,7 +247,7 @@ fn a_busy_row_that_is_seldom_sampled_is_reported_every_ten_seconds() {
     let mut told = 0;
     for second in 11..=100 {
         let busy = ledger(&[(key(445), entry(second * 100, 1, second))]);
-        told += counts(&reconciler.step(&busy, &at(second))).len();
+        told += counts(&reconciler.reconcile(&busy, &at(second))).len();
         assert!(!reconciler.is_complete() || second % 10 == 0);
     }
     assert_eq!(told, 9);
@@ -261,18 +261,18 @@ fn a_scan_is_reported_bit_by_bit_and_hides_no_other_server() {
     let quiet = LedgerKey { server: 2, ..key(445) };
     let rows: Ledger = scan.chain([(quiet, entry(7, 7, 11))]).collect();
     let mut reconciler = Reconciler::default();
-    let first = reconciler.step(&rows, &at(12));
+    let first = reconciler.reconcile(&rows, &at(12));
     assert_eq!(first.len(), MAX_DROPS);
     assert!(first.iter().any(|drop| drop.server_id() == 2));
     assert!(!reconciler.is_complete());
     let mut packets: u64 = first.iter().map(|drop| drop.drops).sum();
     let mut steps = 1;
     while !reconciler.is_complete() {
-        packets += reconciler.step(&rows, &at(12)).iter().map(|drop| drop.drops).sum::<u64>();
+        packets += reconciler.reconcile(&rows, &at(12)).iter().map(|drop| drop.drops).sum::<u64>();
         steps += 1;
     }
     assert_eq!((packets, steps), (30_007, 5));
-    assert!(reconciler.step(&rows, &at(60)).is_empty());
+    assert!(reconciler.reconcile(&rows, &at(60)).is_empty());
 }
 
 #[test]
@@ -280,10 +280,10 @@ fn what_was_never_reported_comes_first() {
     let scan = |packets, last_s| (0..4096).map(move |port| (key(port), entry(packets, packets, last_s)));
     let mut reconciler = Reconciler::default();
     while !reconciler.is_complete() || reconciler.is_empty() {
-        reconciler.step(&scan(1, 10).collect(), &at(10));
+        reconciler.reconcile(&scan(1, 10).collect(), &at(10));
     }
     let rows: Ledger = scan(2, 20).chain([(key(5000), entry(1, 1, 20))]).collect();
-    assert!(reconciler.step(&rows, &at(20)).iter().any(|drop| drop.port == 5000));
+    assert!(reconciler.reconcile(&rows, &at(20)).iter().any(|drop| drop.port == 5000));
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn memory_is_bounded_by_the_ledger() {
     for port in 0..10_000 {
         reconciler.note_sample(key(port), 10 * S, 1);
     }
-    reconciler.step(&ledger(&[(key(1), entry(1, 1, 10))]), &at(60));
+    reconciler.reconcile(&ledger(&[(key(1), entry(1, 1, 10))]), &at(60));
     assert_eq!(reconciler.known.len(), 1);
 }
 
@@ -304,12 +304,12 @@ fn a_kind_that_goes_on_shows_its_last_destination_and_one_that_rests_does_not() 
         ledger(&[(key(445), entry(5, 5, last_s)), (key(80), entry(5, 5, 10)), (quiet, entry(1, 0, last_s))])
     };
     let (mut reconciler, _) = Reconciler::starting(&rows(20), &Baseline::default(), &at(100));
-    assert!(reconciler.last_packet(&rows(20), &at(101)).is_empty());
-    let last_packets = reconciler.last_packet(&rows(101), &at(101));
+    assert!(reconciler.last_packets(&rows(20), &at(101)).is_empty());
+    let last_packets = reconciler.last_packets(&rows(101), &at(101));
     assert_eq!(counts(&last_packets), [(445, 0)]);
     assert_eq!(last_packets[0].destination, entry(1, 1, 1).last_destination);
-    reconciler.step(&rows(101), &at(101));
-    assert!(reconciler.last_packet(&rows(101), &at(102)).is_empty());
+    reconciler.reconcile(&rows(101), &at(101));
+    assert!(reconciler.last_packets(&rows(101), &at(102)).is_empty());
 }
 
 #[test]
@@ -318,8 +318,8 @@ fn glimpses_are_bounded_whatever_a_scan_leaves_in_the_ledger() {
     let (mut reconciler, _) = Reconciler::starting(&rows(20), &Baseline::default(), &at(100));
     let ports =
         |last_packets: Vec<DropEvent>| last_packets.iter().map(|drop| drop.port).collect::<HashSet<u16>>();
-    let first = ports(reconciler.last_packet(&rows(101), &at(101)));
-    let second = ports(reconciler.last_packet(&rows(101), &at(102)));
+    let first = ports(reconciler.last_packets(&rows(101), &at(101)));
+    let second = ports(reconciler.last_packets(&rows(101), &at(102)));
     assert_eq!((first.len(), second.len()), (MAX_LAST_PACKETS, MAX_LAST_PACKETS));
     assert!(first.is_disjoint(&second), "others the next time");
 }

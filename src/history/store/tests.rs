@@ -32,7 +32,7 @@ fn drop_at(port: u16, ms: u64) -> Pending {
     drop.frame = vec![port as u8];
     let mut pending = Pending::default();
     pending.add_drop(&drop);
-    pending.settle(Baseline::default());
+    pending.checkpoint(Baseline::default());
     pending
 }
 
@@ -50,8 +50,8 @@ fn what_was_written_is_read_by_the_next_one_who_opens_it() {
     }
     let store = Store::open(&folder.0).unwrap();
     assert_eq!(store.begin().unwrap(), 1);
-    let alarms = store.alarms(&Filter::default()).unwrap();
-    assert_eq!((alarms.len(), alarms[0].state), (1, State::CutOff), "its daemon is no more");
+    let alarms = store.alarms(&AlarmFilter::default()).unwrap();
+    assert_eq!((alarms.len(), alarms[0].state), (1, AlarmState::CutOff), "its daemon is no more");
     assert_eq!(alarms[0].text("server"), "web1");
     let rows = store.counts(now(), now()).unwrap();
     assert_eq!((rows[0].packets, &*rows[0].service), (1, "tcp/445"));
@@ -74,7 +74,7 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
     drop.server = Some(crate::drops::ServerRef { id: 9, name: hostile.into() });
     let mut pending = Pending::default();
     pending.add_drop(&drop);
-    pending.settle(Baseline::default());
+    pending.checkpoint(Baseline::default());
     store.write(&pending, &LIMITS, now()).unwrap();
     let rows = store.counts(now(), now()).unwrap();
     assert!(rows.iter().any(|row| row.server.as_deref() == Some(hostile)));
@@ -103,10 +103,10 @@ fn what_is_too_old_goes() {
     let mut pending = drop_at(445, 0);
     pending.add_alarm(&Engine::default().observe(&syn(), after_ms(0))[0]);
     store.write(&pending, &LIMITS, now()).unwrap();
-    assert_eq!(store.alarms(&Filter::default()).unwrap().len(), 1);
+    assert_eq!(store.alarms(&AlarmFilter::default()).unwrap().len(), 1);
     let later = after_ms(2 * 3_600_000).wall;
     store.write(&drop_at(80, 2 * 3_600_000), &LIMITS, later).unwrap();
-    assert!(store.alarms(&Filter::default()).unwrap().is_empty());
+    assert!(store.alarms(&AlarmFilter::default()).unwrap().is_empty());
     let rows = store.counts(now(), later).unwrap();
     assert_eq!((rows.len(), &*rows[0].service), (1, "tcp/80"));
     assert_eq!(store.samples(now(), later, 100).unwrap().len(), 1);
@@ -157,7 +157,7 @@ fn a_full_history_stays_below_its_bound() {
             drop.server = Some(crate::drops::ServerRef { id: number, name: "a-name-of-usual-length".into() });
             pending.add_drop(&drop);
         }
-        pending.settle(Baseline::default());
+        pending.checkpoint(Baseline::default());
         for id in 0..400 {
             let mut change = change.clone();
             change.alarm.id = round * 400 + id;
@@ -166,7 +166,7 @@ fn a_full_history_stays_below_its_bound() {
         store.write(&pending, &limits, now()).unwrap();
     }
     let bytes = fs::metadata(store.path()).unwrap().len();
-    println!("{bytes} bytes, {} alarms", store.alarms(&Filter::default()).unwrap().len());
+    println!("{bytes} bytes, {} alarms", store.alarms(&AlarmFilter::default()).unwrap().len());
     assert!(bytes < 128 << 20, "{bytes}");
-    assert_eq!(store.alarms(&Filter::default()).unwrap().len(), 10_000);
+    assert_eq!(store.alarms(&AlarmFilter::default()).unwrap().len(), 10_000);
 }

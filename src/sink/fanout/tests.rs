@@ -37,7 +37,7 @@ impl Sink for Notebook {
         self.name
     }
 
-    fn takes(&self) -> EventFilter {
+    fn filter(&self) -> EventFilter {
         EventFilter::Everything
     }
 

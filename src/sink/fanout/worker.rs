@@ -25,7 +25,7 @@ const BRAKING: Duration = Duration::from_secs(1);
 /// A sink in its thread, as the others see it.
 pub(super) struct Worker {
     name: String,
-    takes: EventFilter,
+    filter: EventFilter,
     cancel_flag: Option<Arc<AtomicBool>>,
     shared: Arc<Shared>,
 }
@@ -57,7 +57,7 @@ struct State {
 enum Task {
     Write(QueuedEvent),
     Reopen,
-    Beat,
+    Tick,
     End,
 }
 
@@ -65,7 +65,7 @@ impl Worker {
     pub fn start(mut sink: Box<dyn Sink>) -> Worker {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, wake: Condvar::new(), done: Condvar::new() });
-        let (name, takes, cancel_flag) = (sink.name().to_owned(), sink.takes(), sink.cancel_flag());
+        let (name, filter, cancel_flag) = (sink.name().to_owned(), sink.filter(), sink.cancel_flag());
         let work = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("sink".to_owned());
         let started = thread.spawn(move || work.run(&mut *sink));
@@ -75,12 +75,12 @@ impl Worker {
             state.error = Some(format!("no thread for it: {error}"));
             state.ended = true;
         }
-        Worker { name, takes, cancel_flag, shared }
+        Worker { name, filter, cancel_flag, shared }
     }
 
     /// Never waits for the sink.
     pub fn push(&self, event: &Arc<Event>) {
-        if self.takes.wants(event) {
+        if self.filter.wants(event) {
             let mut state = self.shared.lock();
             state.queue.push(Arc::clone(event));
             if !state.gathering || matches!(**event, Event::Alarm(_)) {
@@ -160,11 +160,11 @@ impl Shared {
         let mut tried: Option<(u64, u32)> = None;
         let mut beaten = Instant::now();
         loop {
-            match self.next_task(sink.interval().map(|interval| beaten + interval)) {
+            match self.next_task(sink.tick_interval().map(|interval| beaten + interval)) {
                 Task::End => break,
-                Task::Beat => {
+                Task::Tick => {
                     beaten = Instant::now();
-                    let result = attempt(|| sink.beat());
+                    let result = attempt(|| sink.tick());
                     self.finish(sink, result);
                 }
                 Task::Reopen => {
@@ -227,7 +227,7 @@ impl Shared {
                 return Task::End;
             }
             if wait.is_none() && beat.is_some_and(|beat| now >= beat) {
-                return Task::Beat;
+                return Task::Tick;
             }
             let beat = beat.map(|beat| beat.saturating_duration_since(now));
             state = match wait.or(beat) {
