@@ -35,7 +35,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         let (sample, rest) = rest.split_at(length);
         data = rest;
         if let Ok(sample) = decode(sample) {
-            drops.push(sample.to_drop(sample.drops, &context));
+            drops.push(sample.to_event(sample.drops, &context));
         }
     }
 

@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let names = HashMap::from([(1, "web1".into())]);
     let clock = Clock { mono_ns: 10_000_000_000, wall: "2026-11-22T15:00:00Z".parse().expect("a time") };
     let context = Context { interface: "dmz0".into(), clock, names: &names };
-    let drop = sample.to_drop(sample.drops, &context);
+    let drop = sample.to_event(sample.drops, &context);
     assert!(!drop.service().is_empty());
     assert_eq!(drop.frame, sample.frame);
 });

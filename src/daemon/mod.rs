@@ -318,7 +318,7 @@ impl<'gate> Daemon<'gate> {
             }
             self.peek.note_sample(sample.key(), sample.time_ns);
             let fresh = self.reconciler.note_sample(sample.key(), sample.time_ns, sample.drops);
-            let drop = sample.to_drop(fresh, &self.context());
+            let drop = sample.to_event(fresh, &self.context());
             self.report(drop);
         }
         if !received.samples.is_empty() {
@@ -343,7 +343,8 @@ impl<'gate> Daemon<'gate> {
                 counted = reconciler.take_unreported(seen.key, &seen.entry, &context);
                 counted.clone()
             };
-            let changes = self.engine.observe_hot_row(&seen.drop, Some(seen.since), claim, Clock::now());
+            let changes =
+                self.engine.observe_hot_row(&seen.drop, Some(seen.new_packets), claim, Clock::now());
             if let Some(drop) = counted {
                 self.pass_on(drop);
             }

@@ -1,5 +1,5 @@
-//! [`DropEvent`]: what a sample becomes, and what a difference of the ledger becomes. Alarms and sinks
-//! read nothing else. Pure: names and clocks are arguments.
+//! [`DropEvent`]: samples and ledger rows both become one. Alarms and sinks read nothing else. Pure:
+//! names and clocks are arguments.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 use super::{DropVerdict, ReasonCode};
 use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::net::{has_ports, is_icmp, name_icmp_type, name_protocol};
 
-/// A server of the policy.
+/// A server of the policy, as maps and events refer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerRef {
     /// Its id in the maps.
@@ -22,12 +23,12 @@ pub struct ServerRef {
     pub name: Arc<str>,
 }
 
-/// Where a drop was learnt from.
+/// How the daemon learnt of a drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A sample: one packet, with all its fields.
     Sample,
-    /// A difference of the ledger: a count, with the addresses of its last packet.
+    /// A row of the ledger: a count, with the addresses of its last packet.
     Ledger,
 }
 
@@ -41,21 +42,21 @@ impl Origin {
     }
 }
 
-/// Names by the servers' ids.
+/// Names of servers by their ids.
 pub type Names = HashMap<u32, Arc<str>>;
 
-/// What the bytes of a sample or a ledger row don't say themselves.
+/// What an event needs besides the bytes of a sample or a ledger row.
 pub struct Context<'a> {
     /// Name of the interface.
     pub interface: Arc<str>,
-    /// Read when the sample or the ledger was.
+    /// Both clocks, read when the sample or the ledger was.
     pub clock: Clock,
-    /// Names of the servers' ids.
+    /// Names of servers by their ids.
     pub names: &'a Names,
 }
 
 impl Context<'_> {
-    /// The server with this id; `None` for 0, which is nobody's.
+    /// The server with this id; `None` for 0, the id of no server.
     pub fn server(&self, id: u32) -> Option<ServerRef> {
         (id != 0).then(|| ServerRef {
             id,
@@ -64,64 +65,64 @@ impl Context<'_> {
     }
 }
 
-/// One drop, or several of one kind that were learnt of together.
+/// One drop, or several with the same ledger key that were learnt of together. Its JSON is the object
+/// `portcullis` of EVE and ECS lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropEvent {
-    /// When the packet came; of several the last one.
+    /// When the packet came. Of several packets, the last one.
     pub time: Timestamp,
-    /// When the first of them came, as far as known.
+    /// When the first packet came, as far as known.
     pub since: Timestamp,
     /// Name of the interface.
     pub interface: Arc<str>,
-    /// What became of it.
+    /// Whether it was dropped, or would have been.
     pub verdict: DropVerdict,
-    /// Why.
+    /// Why it was dropped.
     pub reason: ReasonCode,
-    /// Denied without an alarm.
+    /// The policy denies it without an alarm.
     pub quiet: bool,
-    /// `port` is the server's own: it answered.
+    /// `port` is the server's own: the packet is an answer.
     pub own_port: bool,
     /// The server that has the source address.
     pub server: Option<ServerRef>,
-    /// `None` for a frame without addresses.
+    /// Source address; `None` for a frame without addresses.
     pub source: Option<IpAddr>,
-    /// As `source`.
+    /// Destination address; `None` for a frame without addresses.
     pub destination: Option<IpAddr>,
-    /// `None` where unknown, or where the protocol has none.
+    /// Source port; `None` where unknown, or where the protocol has none.
     pub source_port: Option<u16>,
-    /// As `source_port`.
+    /// Destination port; `None` where unknown, or where the protocol has none.
     pub destination_port: Option<u16>,
-    /// As in the ledger's key: the flow's destination port (see `own_port`), an ICMP type,
-    /// or, for the reason `ethertype`, the EtherType.
+    /// As in the ledger's key: the flow's destination port (see `own_port`), an ICMP type, or for the
+    /// reason `ethertype` the EtherType.
     pub port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// The ledger was full: `protocol` and `port` are 0 and stand for all of them.
+    /// Counted in the ledger's overflow: `protocol` and `port` are 0 and stand for all of them.
     pub any_protocol: bool,
-    /// `None` for what is not TCP, and where unknown.
+    /// Flags of the TCP header; `None` for another protocol, and where unknown.
     pub tcp_flags: Option<u8>,
-    /// `None` for what is not ICMP, and where unknown.
+    /// `None` for a protocol that is not ICMP, and where unknown.
     pub icmp_type: Option<u8>,
-    /// As `icmp_type`.
+    /// `None` for a protocol that is not ICMP, and where unknown.
     pub icmp_code: Option<u8>,
-    /// Of the frame, bytes.
+    /// Length of the frame, bytes; `None` where unknown.
     pub length: Option<u32>,
-    /// Behind the VLAN tags.
+    /// EtherType behind the VLAN tags; `None` where unknown.
     pub ethertype: Option<u16>,
-    /// VLAN id of the outer tag.
+    /// VLAN id of the outer tag; `None` for an untagged frame, and where unknown.
     pub vlan: Option<u16>,
-    /// `None` where unknown.
+    /// Source MAC address; `None` where unknown.
     pub source_mac: Option<[u8; 6]>,
-    /// As `source_mac`.
+    /// Destination MAC address; `None` where unknown.
     pub destination_mac: Option<[u8; 6]>,
     /// The beginning of the frame; empty where unknown.
     pub frame: Vec<u8>,
-    /// How many of this kind it stands for. 0: a sample whose drops the ledger has already
-    /// reported; it adds what was in the packet.
+    /// How many drops it stands for. 0: they were reported before, and the event only adds the packet.
     pub drops: u64,
-    /// Where it was learnt from.
+    /// How the daemon learnt of it.
     pub from: Origin,
-    /// It came while no daemon listened.
+    /// It came while no daemon ran.
     pub while_away: bool,
 }
 
@@ -141,10 +142,47 @@ impl DropEvent {
         protocol_name(self.reason, self.protocol, self.any_protocol)
     }
 
-    /// What was called, in the words of a need: `tcp/80`, `icmp/echo-request`, `gre`; for
-    /// frames that are not IP `ethernet/0x88b5`.
+    /// The service in the words of a need: `tcp/80`, `icmp/echo-request`, `gre`. For frames that are not
+    /// IP it is `ethernet/0x88b5`.
     pub fn service(&self) -> String {
         name_service(self.reason, self.protocol, self.port, self.any_protocol)
+    }
+}
+
+/// The JSON of a [`DropEvent`].
+#[derive(Serialize)]
+struct Record<'a> {
+    server: Option<&'a str>,
+    reason: ReasonCode,
+    verdict: DropVerdict,
+    service: String,
+    drops: u64,
+    since: String,
+    from: &'static str,
+    own_port: bool,
+    while_away: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<u32>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    frame: String,
+}
+
+impl Serialize for DropEvent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let record = Record {
+            server: self.server_name(),
+            reason: self.reason,
+            verdict: self.verdict,
+            service: self.service(),
+            drops: self.drops,
+            since: self.since.to_string(),
+            from: self.from.name(),
+            own_port: self.own_port,
+            while_away: self.while_away,
+            length: self.length,
+            frame: show_hex(&self.frame),
+        };
+        record.serialize(serializer)
     }
 }
 
@@ -164,7 +202,7 @@ pub(crate) fn name_service(reason: ReasonCode, protocol: u8, port: u16, any: boo
     }
 }
 
-/// Two digits a byte.
+/// Bytes as hex digits, two for each byte.
 pub(crate) fn show_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -187,7 +225,7 @@ mod tests {
     use crate::net::{ICMP, ICMPV6};
 
     #[test]
-    fn what_was_called_reads_like_a_need() {
+    fn a_service_reads_like_a_need() {
         let mut drop = example::syn();
         assert_eq!(drop.service(), "tcp/445");
         (drop.protocol, drop.port) = (ICMP, 8);

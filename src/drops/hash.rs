@@ -1,14 +1,14 @@
-//! A hash for the keys of the ledger, of which a reconciler asks for tens of thousands a second. What an
-//! attacker chooses of them (port, protocol) is mixed with a number of this process, so that
-//! nobody can choose kinds that collide.
+//! A fast hash for ledger keys: the reconciler hashes tens of thousands a second. An attacker chooses
+//! port and protocol, so they are mixed with a number of this process. Nobody can choose keys that
+//! collide.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Odd, and their bits are as good as random: those of the golden ratio and of pi.
+/// Odd numbers whose bits are as good as random: those of the golden ratio and of pi.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 const PI: u64 = 0x2437_54a7_0a88_85a3;
 
-/// Makes hashers that all begin with the same number, another one for each table.
+/// Makes hashers that all begin with the same number. Each table has a number of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Seeded(u64);
 
@@ -64,11 +64,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_of_a_scan_spread_over_a_table_whatever_the_seed() {
+    fn keys_of_a_scan_spread_over_a_table_whatever_the_seed() {
         for _ in 0..20 {
             let seeded = Seeded::default();
             let buckets: HashSet<u64> = (0..=u16::MAX)
-                .map(|port| LedgerKey { server: 7, port, protocol: 6, reason: 47, flags: 0, rest: false })
+                .map(|port| LedgerKey { server: 7, port, protocol: 6, reason: 47, flags: 0, overflow: false })
                 .map(|key| seeded.hash_one(key) & 0x1_ffff)
                 .collect();
             // 65,536 keys at random over twice as many buckets leave 51,600 buckets used
@@ -79,14 +79,14 @@ mod tests {
     #[test]
     fn keys_that_differ_in_one_field_differ() {
         let seeded = Seeded::default();
-        let key = LedgerKey { server: 1, port: 2, protocol: 3, reason: 4, flags: 0, rest: false };
+        let key = LedgerKey { server: 1, port: 2, protocol: 3, reason: 4, flags: 0, overflow: false };
         let others = [
             LedgerKey { server: 2, ..key },
             LedgerKey { port: 3, ..key },
             LedgerKey { protocol: 4, ..key },
             LedgerKey { reason: 5, ..key },
             LedgerKey { flags: 1, ..key },
-            LedgerKey { rest: true, ..key },
+            LedgerKey { overflow: true, ..key },
         ];
         for other in others {
             assert_ne!(seeded.hash_one(other), seeded.hash_one(key), "{other:?}");

@@ -1,4 +1,4 @@
-//! Rows of the drop ledger, for programs (`show drops -j`) and for [`Reconciler`](super::Reconciler).
+//! Rows of the drop ledger, for `show drops` and for the [`Reconciler`](super::Reconciler).
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::ser::SerializeStruct as _;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use super::event::protocol_name;
 use super::{Context, DropEvent, DropVerdict, Origin, ReasonCode};
@@ -14,11 +14,11 @@ use crate::abi::{drop_flag, ledger_key, ledger_row};
 use crate::drops::read_addresses;
 use crate::net::{has_ports, is_icmp};
 
-/// A reading of the ledger: each kind of drops once, in no order.
+/// The ledger as it was read: each key once, in no order.
 pub type Ledger = Vec<(LedgerKey, LedgerEntry)>;
 
-/// A kind of drop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// What tells one row of the ledger from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LedgerKey {
     /// Id of the server; 0: no server has the source address.
     pub server: u32,
@@ -30,22 +30,21 @@ pub struct LedgerKey {
     pub reason: u8,
     /// `enum drop_flag`.
     pub flags: u8,
-    /// From `ledger_overflow`, where drops are counted that found the ledger full: protocol and
-    /// port are 0 and stand for all of them. (The ledger proper may hold the same key, for
-    /// packets whose protocol is 0.)
-    pub rest: bool,
+    /// A row of the overflow, which counts the drops that found the ledger full. Protocol and port are 0
+    /// and stand for all of them. (The ledger itself may hold the same key, for packets of protocol 0.)
+    pub overflow: bool,
 }
 
 impl LedgerKey {
-    /// From a key of the map `ledger`, or of `ledger_overflow`.
-    pub fn new(key: &ledger_key, rest: bool) -> LedgerKey {
+    /// From a key of the map `ledger`, or of the overflow.
+    pub fn new(key: &ledger_key, overflow: bool) -> LedgerKey {
         LedgerKey {
             server: key.server,
             port: key.port,
             protocol: key.protocol,
             reason: key.reason,
             flags: key.flags,
-            rest,
+            overflow,
         }
     }
 
@@ -67,30 +66,30 @@ impl LedgerKey {
 }
 
 impl Hash for LedgerKey {
-    /// In one word, but for what nearly never differs: a reconciler asks for each row of the ledger.
+    /// One word holds nearly all that ever differs: the reconciler hashes each row of the ledger.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let kind = u64::from(self.port) << 16 | u64::from(self.protocol) << 8 | u64::from(self.reason);
-        let marks = u64::from(self.flags) << 1 | u64::from(self.rest);
+        let marks = u64::from(self.flags) << 1 | u64::from(self.overflow);
         state.write_u64((u64::from(self.server) << 32 | kind) ^ marks.rotate_right(8));
     }
 }
 
-/// What was counted of one kind of drop.
+/// What a row of the ledger counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerEntry {
-    /// Exactly.
+    /// Dropped packets, exactly.
     pub packets: u64,
-    /// Of the frames, exactly.
+    /// Their frames' bytes, exactly.
     pub bytes: u64,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// Time of the first packet: CLOCK_MONOTONIC, nanoseconds.
     pub first_ns: u64,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// Time of the last packet: CLOCK_MONOTONIC, nanoseconds.
     pub last_ns: u64,
-    /// `packets` when the last sample was sent, whether or not anybody heard it.
+    /// `packets` when the last sample was sent, even if it was lost on the way.
     pub sampled_packets: u64,
-    /// Of the last packet; `None` for a frame without addresses.
+    /// Source of the last packet; `None` for a frame without addresses.
     pub last_source: Option<IpAddr>,
-    /// As `last_source`.
+    /// Destination of the last packet; `None` for a frame without addresses.
     pub last_destination: Option<IpAddr>,
 }
 
@@ -113,26 +112,26 @@ impl From<&ledger_row> for LedgerEntry {
 /// `show drops -j`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerRow {
-    /// The kind of drop.
+    /// The row's key.
     pub key: LedgerKey,
     /// Name of the server; `None`: no server has the source address.
     pub server: Option<Arc<str>>,
-    /// How many.
+    /// Dropped packets.
     pub packets: u64,
-    /// Of the frames.
+    /// Their frames' bytes.
     pub bytes: u64,
-    /// The first one.
+    /// Time of the first packet.
     pub first: Timestamp,
-    /// The last one.
+    /// Time of the last packet.
     pub last: Timestamp,
-    /// Of the last one.
+    /// Source of the last packet.
     pub last_source: Option<IpAddr>,
-    /// Of the last one.
+    /// Destination of the last packet.
     pub last_destination: Option<IpAddr>,
 }
 
 impl LedgerRow {
-    /// The row of a key.
+    /// The row of a key, with names and wall-clock times.
     pub fn new(key: LedgerKey, entry: &LedgerEntry, context: &Context<'_>) -> LedgerRow {
         LedgerRow {
             key,
@@ -146,29 +145,29 @@ impl LedgerRow {
         }
     }
 
-    /// Why.
+    /// Why the packets were dropped.
     pub fn reason(&self) -> ReasonCode {
         ReasonCode::from(self.key.reason)
     }
 
-    /// Whether it was dropped.
+    /// Whether they were dropped, or would have been.
     pub fn verdict(&self) -> DropVerdict {
         DropVerdict::from_flags(self.key.flags)
     }
 
-    /// Whether it never raises an alarm.
+    /// Whether the policy denies them without an alarm.
     pub fn quiet(&self) -> bool {
         self.key.has(drop_flag::DROP_QUIET)
     }
 
-    /// The protocol by name: `tcp`, `89`, `ethernet`; `any` in an overflowed ledger.
+    /// The protocol by name: `tcp`, `89`, `ethernet`; `any` in the overflow.
     pub fn protocol_name(&self) -> std::borrow::Cow<'static, str> {
-        protocol_name(self.reason(), self.key.protocol, self.key.rest)
+        protocol_name(self.reason(), self.key.protocol, self.key.overflow)
     }
 
-    /// As [`DropEvent::port`]; `None` in an overflowed ledger.
+    /// As [`DropEvent::port`]; `None` in the overflow.
     pub fn port(&self) -> Option<u16> {
-        (!self.key.rest).then_some(self.key.port)
+        (!self.key.overflow).then_some(self.key.port)
     }
 }
 
@@ -191,8 +190,8 @@ impl Serialize for LedgerRow {
     }
 }
 
-/// The event of `drops` packets that were found in the ledger.
-pub(super) fn to_drop(
+/// The event of `drops` packets of a row.
+pub(super) fn to_event(
     key: &LedgerKey,
     entry: &LedgerEntry,
     drops: u64,
@@ -216,7 +215,7 @@ pub(super) fn to_drop(
         destination_port: port.filter(|_| !own_port),
         port: key.port,
         protocol: key.protocol,
-        any_protocol: key.rest,
+        any_protocol: key.overflow,
         tcp_flags: None,
         icmp_type: is_icmp(key.protocol).then(|| u8::try_from(key.port).ok()).flatten(),
         icmp_code: None,
@@ -249,7 +248,7 @@ mod tests {
             protocol: 6,
             reason: Reason::NewFlow.number(),
             flags: 0,
-            rest: false,
+            overflow: false,
         }
     }
 
@@ -284,8 +283,8 @@ mod tests {
     }
 
     #[test]
-    fn nobodys_row_of_an_overflowed_ledger_says_any_and_no_port() {
-        let key = LedgerKey { server: 0, port: 0, protocol: 0, flags: 3, rest: true, ..key() };
+    fn a_row_of_the_overflow_without_a_server_says_any_and_no_port() {
+        let key = LedgerKey { server: 0, port: 0, protocol: 0, flags: 3, overflow: true, ..key() };
         let entry = LedgerEntry { last_source: None, last_destination: None, ..entry() };
         let value = json(&LedgerRow::new(key, &entry, &context()));
         assert_eq!(value["server"], serde_json::Value::Null);
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn protocol_0_of_a_ledger_with_room_is_protocol_0() {
+    fn protocol_0_outside_the_overflow_is_protocol_0() {
         let key = LedgerKey { port: 0, protocol: 0, ..key() };
         let value = json(&LedgerRow::new(key, &entry(), &context()));
         assert_eq!((&value["proto"], &value["port"]), (&"0".into(), &0.into()));
@@ -304,10 +303,10 @@ mod tests {
 
     #[test]
     fn an_own_port_is_the_source_port_of_the_event() {
-        let drop = to_drop(&key(), &entry(), 4, entry().first_ns, &context());
+        let drop = to_event(&key(), &entry(), 4, entry().first_ns, &context());
         assert_eq!((drop.source_port, drop.destination_port), (None, Some(445)));
         let own = LedgerKey { flags: 4, ..key() };
-        let drop = to_drop(&own, &entry(), 4, entry().first_ns, &context());
+        let drop = to_event(&own, &entry(), 4, entry().first_ns, &context());
         assert_eq!((drop.source_port, drop.destination_port), (Some(445), None));
         assert_eq!((drop.drops, drop.from), (4, Origin::Ledger));
     }

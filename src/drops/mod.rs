@@ -1,6 +1,6 @@
-//! Dropped packets. The kernel tells of them in two ways: a sample of some packets ([`Sample`]), and a
-//! count of all of them ([`Ledger`]). Both become a [`DropEvent`]. [`Reconciler`] makes sure that each
-//! drop is reported once, and [`HotRows`] shows where busy attempts go between two rounds of it.
+//! Dropped packets. The kernel reports them in two ways: samples of some packets ([`Sample`]), and a
+//! count of all packets ([`Ledger`]). Both become [`DropEvent`]s. The [`Reconciler`] makes sure that each
+//! drop is reported once. Between two of its rounds, [`HotRows`] shows where busy attempts go.
 
 mod event;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Why a packet was dropped, and whether it was: what samples and ledger rows carry as numbers.
+//! Why a packet was dropped, and whether it was. Samples and ledger rows carry both as numbers.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use crate::abi::{Reason, drop_flag};
 pub enum ReasonCode {
     /// A reason of this version.
     Known(Reason),
-    /// The number of another one.
+    /// The number of a reason of a newer version.
     Unknown(u8),
 }
 
 impl ReasonCode {
-    /// Its number in the ledger.
+    /// Its number in the ledger and in samples.
     pub fn number(self) -> u8 {
         match self {
             ReasonCode::Known(reason) => reason.number(),
@@ -60,17 +60,17 @@ impl Serialize for ReasonCode {
     }
 }
 
-/// What became of the packet.
+/// Whether a packet was dropped, or would have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropVerdict {
-    /// It did not leave.
+    /// It was dropped.
     Drop,
-    /// Mode `observe`: it left, and would not have otherwise.
+    /// It passed, because its server is in mode `observe`. In mode `enforce` it would have been dropped.
     WouldDrop,
 }
 
 impl DropVerdict {
-    /// From `enum drop_flag`, which ledger and samples share.
+    /// From a set of `enum drop_flag`, as ledger keys and samples have it.
     pub fn from_flags(flags: u8) -> DropVerdict {
         if u32::from(flags) & drop_flag::DROP_WOULD.0 != 0 {
             DropVerdict::WouldDrop

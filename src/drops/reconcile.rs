@@ -1,5 +1,5 @@
-//! Makes up for samples that nobody heard. The kernel counts every drop in the ledger and
-//! samples some; a reconciler compares the two and yields what no sample has reported.
+//! Makes up for lost samples. The kernel counts every drop in the ledger and samples some of them. The
+//! [`Reconciler`] compares the two and yields the drops that no sample has reported.
 
 #[cfg(test)]
 mod tests;
@@ -9,150 +9,152 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::hash::Seeded;
-use super::ledger::to_drop;
+use super::ledger::to_event;
 use super::{Context, DropEvent, Ledger, LedgerEntry, LedgerKey, ReasonCode};
-use crate::abi::Reason;
-use crate::abi::drop_flag;
+use crate::abi::{Reason, drop_flag};
 
-/// How long a row must be idle before drops that no sample covers yet are reported from the
-/// ledger, nanoseconds. The kernel samples a kind once a second, so until then the next
-/// sample may still come and tell more than a count.
+/// How long a row must be idle before its unsampled drops are reported from the ledger, nanoseconds.
+/// The kernel samples a key once a second. Until then the next sample may still come, and it says more
+/// than a count.
 const SETTLED_NS: u64 = 2_000_000_000;
 
-/// How long the drops of a busy row may go unreported, nanoseconds. Of a server that calls every
-/// port the kernel samples each kind but now and then.
+/// How long the drops of a busy row may go unreported, nanoseconds. When a server tries every port, the
+/// kernel samples each key only now and then.
 const OVERDUE_NS: u64 = 10_000_000_000;
 
-/// A scan of all ports makes tens of thousands of rows a second; it is found out without them.
+/// Last packets that one round yields at most. A scan of all ports makes tens of thousands of rows a
+/// second, and it is detected without them.
 const MAX_LAST_PACKETS: usize = 1024;
 
-/// What one step yields at most. More than that at once is a scan, whose alarm is open; the rest
-/// waits for the next steps, its counts with it.
-const MAX_DROPS: usize = 2048;
+/// Events that one round yields at most. More than that at once is a scan, whose alarm is open. The
+/// other rows wait for the next rounds, and their counts wait with them.
+const MAX_EVENTS: usize = 2048;
 
-/// What had been reported of each kind of drop, to be kept while no daemon runs.
+/// The drops of each ledger row that have been reported. The history keeps it while no daemon runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
-    rows: Vec<Reported>,
+    rows: Vec<BaselineRow>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Row", from = "Row")]
-struct Reported {
+#[serde(into = "CompactRow", from = "CompactRow")]
+struct BaselineRow {
     key: LedgerKey,
     packets: u64,
     /// Tells the row from a later one with the same key: CLOCK_MONOTONIC, nanoseconds.
     first_ns: u64,
 }
 
-/// A [`Reported`] as a list without names, a third as long: a ledger may have 65,536 of them. Server,
-/// port, protocol, reason, flags, whether it is of the rest, packets, `first_ns`.
-type Row = (u32, u16, u8, u8, u8, bool, u64, u64);
+/// A [`BaselineRow`] as a list without names, a third as long: a ledger may have 65,536 rows. Server,
+/// port, protocol, reason, flags, overflow, packets, `first_ns`.
+type CompactRow = (u32, u16, u8, u8, u8, bool, u64, u64);
 
-impl From<Reported> for Row {
-    fn from(Reported { key, packets, first_ns }: Reported) -> Row {
-        let LedgerKey { server, port, protocol, reason, flags, rest } = key;
-        (server, port, protocol, reason, flags, rest, packets, first_ns)
+impl From<BaselineRow> for CompactRow {
+    fn from(BaselineRow { key, packets, first_ns }: BaselineRow) -> CompactRow {
+        let LedgerKey { server, port, protocol, reason, flags, overflow } = key;
+        (server, port, protocol, reason, flags, overflow, packets, first_ns)
     }
 }
 
-impl From<Row> for Reported {
-    fn from((server, port, protocol, reason, flags, rest, packets, first_ns): Row) -> Reported {
-        let key = LedgerKey { server, port, protocol, reason, flags, rest };
-        Reported { key, packets, first_ns }
+impl From<CompactRow> for BaselineRow {
+    fn from(row: CompactRow) -> BaselineRow {
+        let (server, port, protocol, reason, flags, overflow, packets, first_ns) = row;
+        let key = LedgerKey { server, port, protocol, reason, flags, overflow };
+        BaselineRow { key, packets, first_ns }
     }
 }
 
-/// What is known of one kind of drop.
+/// What has been reported of one ledger key.
 #[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    /// Reported, by samples and sweeps together.
+struct Reported {
+    /// Packets, by samples and rounds together.
     packets: u64,
-    /// Of those, reported by a reconciler before the kernel's next sample, which will count them
+    /// Of those, packets that a round reported before the kernel's next sample, which will count them
     /// once more.
     unsampled: u64,
-    /// Of the row; `None` until a reconciler has seen it.
+    /// Of the row; `None` until a round has seen it.
     first_ns: Option<u64>,
-    /// Of the row when a reconciler last saw it.
+    /// Of the row when a round last saw it.
     last_ns: u64,
     /// When drops were last reported: CLOCK_MONOTONIC, nanoseconds.
-    told_ns: u64,
-    /// The round of the reconciler that last saw its row.
+    reported_ns: u64,
+    /// The round that last saw the row.
     round: u32,
 }
 
-/// A row with drops to be reported.
-struct Found {
+/// A row with unreported drops.
+struct DueRow {
     /// Index into the ledger.
     index: usize,
-    /// What will have been reported of the row then.
-    due: u64,
-    /// As in [`Known`]; 0: nothing was.
-    told_ns: u64,
+    /// Packets of the row that will have been reported.
+    packets: u64,
+    /// As in [`Reported`]; 0: never.
+    reported_ns: u64,
 }
 
-impl Known {
-    /// Begins anew where the gate was lifted in between: another row, which counts from 0 again.
-    fn meet(&mut self, entry: &LedgerEntry) {
+impl Reported {
+    /// Begins anew for another row with the same key: the gate was detached in between, and the row
+    /// counts from 0 again.
+    fn reset_for_new_row(&mut self, entry: &LedgerEntry) {
         if self.first_ns.is_some_and(|first_ns| first_ns != entry.first_ns) {
-            *self = Known::default();
+            *self = Reported::default();
         }
     }
 
-    /// EventFilter note that `due` packets of a row have been reported, and yields those that were not.
+    /// Notes that `packets` of the row have been reported, and yields those that had not been.
     fn report(
         &mut self,
         key: &LedgerKey,
         entry: &LedgerEntry,
-        due: u64,
+        packets: u64,
         context: &Context<'_>,
     ) -> Option<DropEvent> {
-        self.meet(entry);
-        let drops = due.saturating_sub(self.packets);
+        self.reset_for_new_row(entry);
+        let drops = packets.saturating_sub(self.packets);
         let since_ns = if self.packets == 0 { entry.first_ns } else { entry.last_ns };
-        self.packets = self.packets.max(due);
-        // What is reported now beyond the kernel's last sample, its next one will repeat.
+        self.packets = self.packets.max(packets);
+        // The kernel's next sample repeats what is reported now beyond its last one.
         self.unsampled = self.packets.saturating_sub(entry.sampled_packets);
         self.first_ns = Some(entry.first_ns);
         self.last_ns = entry.last_ns;
-        (drops > 0).then(|| to_drop(key, entry, drops, since_ns, context))
+        (drops > 0).then(|| to_event(key, entry, drops, since_ns, context))
     }
 }
 
-/// Keeps what was reported of each kind of drop, so that each drop is reported once.
+/// Keeps what has been reported of each ledger key, so that each drop is reported once.
 ///
-/// A small race is allowed to be wrong for a moment: a count that one side got too high or
-/// too low is made up for by the next reconciler, because it compares totals. Memory is bounded
-/// by the ledger's size and the samples between two sweeps.
+/// A sample and a round may race, and one count may be too high or too low for a moment. The next round
+/// makes up for it, because it compares totals. Memory is bounded by the ledger's size and by the
+/// samples between two rounds.
 #[derive(Debug, Default)]
 pub struct Reconciler {
-    known: HashMap<LedgerKey, Known, Seeded>,
+    reported: HashMap<LedgerKey, Reported, Seeded>,
     round: u32,
-    /// Rows that had drops beyond the reported ones when a step was last over.
-    behind: usize,
-    /// Where in the ledger the next last_packets begin.
-    next_glimpse: usize,
+    /// Rows that still had unreported drops after the last round.
+    incomplete_rows: usize,
+    /// Where in the ledger the next search for last packets begins.
+    next_row: usize,
 }
 
 impl Reconciler {
-    /// Begins with the ledger as a starting daemon finds it. What `baseline` (of the daemon
-    /// before, or an empty one) does not account for came while nobody listened: it is
-    /// yielded, once, with `while_away` set. To be called after the perf buffer was opened,
-    /// so that no drop falls between the two.
+    /// Begins with the ledger as a starting daemon finds it. `baseline` is that of the daemon before, or
+    /// an empty one. Drops that it does not account for came while no daemon ran. They are yielded once,
+    /// with `while_away` set. Call it after the perf buffer was opened, so that no drop falls between the
+    /// two.
     pub fn starting(
         ledger: &Ledger,
         baseline: &Baseline,
         context: &Context<'_>,
     ) -> (Reconciler, Vec<DropEvent>) {
-        let known = baseline
+        let reported = baseline
             .rows
             .iter()
             .map(|row| {
-                let known = Known { packets: row.packets, first_ns: Some(row.first_ns), ..Known::default() };
-                (row.key, known)
+                let first_ns = Some(row.first_ns);
+                (row.key, Reported { packets: row.packets, first_ns, ..Reported::default() })
             })
             .collect();
-        let mut reconciler = Reconciler { known, ..Reconciler::default() };
+        let mut reconciler = Reconciler { reported, ..Reconciler::default() };
         let mut drops = reconciler.reconcile_all(ledger, context);
         for drop in &mut drops {
             drop.while_away = true;
@@ -160,64 +162,64 @@ impl Reconciler {
         (reconciler, drops)
     }
 
-    /// EventFilter note of a sample and returns how many of its drops nobody has reported yet.
+    /// Notes a sample, and returns how many of its drops have not been reported yet.
     pub fn note_sample(&mut self, key: LedgerKey, time_ns: u64, drops: u64) -> u64 {
-        let row = self.row_of(key);
-        let counted = self.known.entry(row).or_default();
-        if counted.first_ns.is_some() && time_ns <= counted.last_ns {
-            // It waited in the buffer while a reconciler read the ledger, which has it.
+        let counting_key = self.find_counting_key(key);
+        let counting = self.reported.entry(counting_key).or_default();
+        if counting.first_ns.is_some() && time_ns <= counting.last_ns {
+            // It waited in the buffer while the ledger was read, so the last round has counted it.
             return 0;
         }
-        let fresh = drops.saturating_sub(counted.unsampled);
-        counted.unsampled = counted.unsampled.saturating_sub(drops);
-        // Under its own name even so: whether it has a row by now, the next reconciler finds out.
-        let known = self.known.entry(key).or_default();
-        known.packets = known.packets.saturating_add(fresh);
-        known.told_ns = known.told_ns.max(time_ns);
-        fresh
+        let unreported = drops.saturating_sub(counting.unsampled);
+        counting.unsampled = counting.unsampled.saturating_sub(drops);
+        // Counted under its own key even if that has no row yet: the next round looks for one.
+        let reported = self.reported.entry(key).or_default();
+        reported.packets = reported.packets.saturating_add(unreported);
+        reported.reported_ns = reported.reported_ns.max(time_ns);
+        unreported
     }
 
-    /// Where a kind's drops are counted, as far as the last reconciler could see: a kind without a row
-    /// in a ledger that is full counts for the rest.
-    fn row_of(&self, key: LedgerKey) -> LedgerKey {
-        let has_row = |key: &LedgerKey| self.known.get(key).is_some_and(|known| known.first_ns.is_some());
-        let rest = rest_of(key);
-        if !has_row(&key) && has_row(&rest) { rest } else { key }
+    /// The row that counts a key's drops, as far as the last round could see. A key without a row in a
+    /// full ledger is counted in the overflow.
+    fn find_counting_key(&self, key: LedgerKey) -> LedgerKey {
+        let has_row = |key: &LedgerKey| self.reported.get(key).is_some_and(|row| row.first_ns.is_some());
+        let overflow = overflow_of(key);
+        if !has_row(&key) && has_row(&overflow) { overflow } else { key }
     }
 
-    /// The last packets of the kinds that went on since the last step, to be asked for before it:
-    /// where they went, with no count. Between two samples of a worm's many packets that is one
-    /// destination more. Only of tries to reach something, and at most [`MAX_LAST_PACKETS`]; where
-    /// there are more, others the next time.
+    /// The last packets of the rows that have grown since the last round, without a count. Ask for them
+    /// before the next round. Between two samples of a worm each shows one destination more. Only of
+    /// attempts, and at most [`MAX_LAST_PACKETS`]. If there are more, the next call yields others.
     pub fn last_packets(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
-        let went_on = |key: &LedgerKey, entry: &LedgerEntry| {
-            self.known.get(key).is_some_and(|known| entry.last_ns > known.last_ns)
+        let has_grown = |key: &LedgerKey, entry: &LedgerEntry| {
+            self.reported.get(key).is_some_and(|row| entry.last_ns > row.last_ns)
         };
-        let (before, after) = ledger.split_at(self.next_glimpse.min(ledger.len()));
+        let (before, after) = ledger.split_at(self.next_row.min(ledger.len()));
         let mut last_packets = Vec::new();
-        let mut looked_at = 0;
+        let mut visited = 0;
         for (key, entry) in after.iter().chain(before) {
             if last_packets.len() >= MAX_LAST_PACKETS {
                 break;
             }
-            looked_at += 1;
-            if is_try(key) && went_on(key, entry) {
-                last_packets.push(to_drop(key, entry, 0, entry.last_ns, context));
+            visited += 1;
+            if is_attempt(key) && has_grown(key, entry) {
+                last_packets.push(to_event(key, entry, 0, entry.last_ns, context));
             }
         }
-        self.next_glimpse = (self.next_glimpse + looked_at) % ledger.len().max(1);
+        self.next_row = (self.next_row + visited) % ledger.len().max(1);
         last_packets
     }
 
-    /// Compares with the ledger, to be read after the perf buffer was emptied, and yields what
-    /// nobody has reported: kinds of which no sample came, and counts that samples missed.
+    /// One round: compares with the ledger, and yields the drops that have not been reported. Those are
+    /// keys without any sample, and counts that samples missed. Read the ledger after the perf buffer was
+    /// emptied.
     pub fn reconcile(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
         let now_ns = context.clock.mono_ns;
-        self.compare(ledger, context, MAX_DROPS, |key, entry, known| {
-            let settled = now_ns.saturating_sub(entry.last_ns) >= SETTLED_NS;
-            let overdue = now_ns.saturating_sub(known.told_ns.max(entry.first_ns)) >= OVERDUE_NS;
+        self.compare(ledger, context, MAX_EVENTS, |key, entry, reported| {
+            let is_settled = now_ns.saturating_sub(entry.last_ns) >= SETTLED_NS;
+            let is_overdue = now_ns.saturating_sub(reported.reported_ns.max(entry.first_ns)) >= OVERDUE_NS;
             // Quiet drops are never sampled.
-            if settled || overdue || key.has(drop_flag::DROP_QUIET) {
+            if is_settled || is_overdue || key.has(drop_flag::DROP_QUIET) {
                 entry.packets
             } else {
                 entry.sampled_packets.min(entry.packets)
@@ -225,163 +227,164 @@ impl Reconciler {
         })
     }
 
-    /// As [`Reconciler::reconcile`], when there will be no other: all that nobody has reported.
+    /// The last round: as [`Reconciler::reconcile`], but it leaves nothing for another one.
     pub fn reconcile_all(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
         self.compare(ledger, context, usize::MAX, |_, entry, _| entry.packets)
     }
 
-    /// What nobody has reported of one row yet, now: for an alarm that can't wait for the next step.
+    /// The unreported drops of one row, for an alarm that can't wait for the next round. They count as
+    /// reported from here on.
     pub fn take_unreported(
         &mut self,
         key: LedgerKey,
         entry: &LedgerEntry,
         context: &Context<'_>,
     ) -> Option<DropEvent> {
-        let mut known = self.known.get(&key).copied().unwrap_or_default();
-        known.told_ns = context.clock.mono_ns;
-        let drop = known.report(&key, entry, entry.packets, context);
-        self.known.insert(key, known);
-        drop
+        let reported = self.reported.entry(key).or_default();
+        reported.reported_ns = context.clock.mono_ns;
+        reported.report(&key, entry, entry.packets, context)
     }
 
-    /// What has been reported so far, to be given to `starting` by the next daemon.
+    /// What has been reported so far, for [`Reconciler::starting`] of the next daemon.
     pub fn baseline(&self) -> Baseline {
-        let mut rows: Vec<Reported> = self
-            .known
+        let mut rows: Vec<BaselineRow> = self
+            .reported
             .iter()
-            .filter_map(|(key, known)| {
-                Some(Reported { key: *key, packets: known.packets, first_ns: known.first_ns? })
+            .filter_map(|(key, reported)| {
+                let first_ns = reported.first_ns?;
+                Some(BaselineRow { key: *key, packets: reported.packets, first_ns })
             })
             .collect();
         rows.sort_by_key(|row| row.key);
         Baseline { rows }
     }
 
-    /// Whether each kind that a sample has told of was found in the ledger since: a baseline says
-    /// nothing of the others.
+    /// Whether a round has found each key of which a sample came. A baseline leaves the others out.
     pub fn has_seen_all(&self) -> bool {
-        self.known.values().all(|known| known.first_ns.is_some())
+        self.reported.values().all(|reported| reported.first_ns.is_some())
     }
 
-    /// How many kinds of drops are known: what a baseline has to say.
+    /// How many ledger keys are known: the length of a baseline.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.reported.len()
     }
 
-    /// Whether all drops that the last step saw have been reported. While nothing is dropped, there
-    /// is no need for another step then.
+    /// Whether all drops that the last round saw have been reported. While nothing is dropped, no other
+    /// round is needed then.
     pub fn is_complete(&self) -> bool {
-        self.behind == 0
+        self.incomplete_rows == 0
     }
 
-    /// Nothing is known.
+    /// Whether no ledger key is known.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.reported.is_empty()
     }
 
-    /// Yields, oldest first, what `due` says has to be reported of a row and was not.
+    /// Yields the unreported drops of at most `max_events` rows, the oldest first. `due` says how many
+    /// packets of a row have to be reported by now.
     fn compare(
         &mut self,
         ledger: &Ledger,
         context: &Context<'_>,
-        most: usize,
-        due: impl Fn(&LedgerKey, &LedgerEntry, &Known) -> u64,
+        max_events: usize,
+        due: impl Fn(&LedgerKey, &LedgerEntry, &Reported) -> u64,
     ) -> Vec<DropEvent> {
         self.round = self.round.wrapping_add(1);
-        self.behind = 0;
-        let mut found = Vec::new();
-        for rest in [false, true] {
-            if rest {
-                self.move_rest(ledger);
+        self.incomplete_rows = 0;
+        let mut due_rows = Vec::new();
+        for overflow in [false, true] {
+            if overflow {
+                self.move_to_overflow(ledger);
             }
-            for (index, (key, entry)) in ledger.iter().enumerate().filter(|(_, (key, _))| key.rest == rest) {
-                let known = self.known.entry(*key).or_default();
-                known.meet(entry);
-                let due = due(key, entry, known);
-                if due > known.packets {
-                    let told_ns = if known.packets == 0 { 0 } else { known.told_ns };
-                    found.push(Found { index, due, told_ns });
+            let rows = ledger.iter().enumerate().filter(|(_, (key, _))| key.overflow == overflow);
+            for (index, (key, entry)) in rows {
+                let reported = self.reported.entry(*key).or_default();
+                reported.reset_for_new_row(entry);
+                let packets = due(key, entry, reported);
+                if packets > reported.packets {
+                    let reported_ns = if reported.packets == 0 { 0 } else { reported.reported_ns };
+                    due_rows.push(DueRow { index, packets, reported_ns });
                 }
-                self.behind += usize::from(entry.packets > known.packets);
-                // What was reported beyond the kernel's last sample, its next one will repeat.
-                known.unsampled = known.packets.saturating_sub(entry.sampled_packets);
-                known.first_ns = Some(entry.first_ns);
-                known.last_ns = entry.last_ns;
-                known.round = self.round;
+                self.incomplete_rows += usize::from(entry.packets > reported.packets);
+                // The kernel's next sample repeats what was reported beyond its last one.
+                reported.unsampled = reported.packets.saturating_sub(entry.sampled_packets);
+                reported.first_ns = Some(entry.first_ns);
+                reported.last_ns = entry.last_ns;
+                reported.round = self.round;
             }
         }
         let round = self.round;
-        self.known.retain(|_, known| known.round == round);
-        choose_fairly(&mut found, ledger, most);
-        found.iter().filter_map(|found| self.tell(found, ledger, context)).collect()
+        self.reported.retain(|_, reported| reported.round == round);
+        choose_fairly(&mut due_rows, ledger, max_events);
+        due_rows.iter().filter_map(|row| self.report_row(row, ledger, context)).collect()
     }
 
     /// Notes the drops of a row as reported, and yields them.
-    fn tell(&mut self, found: &Found, ledger: &Ledger, context: &Context<'_>) -> Option<DropEvent> {
-        let (key, entry) = ledger.get(found.index)?;
-        let known = self.known.get_mut(key)?;
-        known.told_ns = context.clock.mono_ns;
-        let drop = known.report(key, entry, found.due, context);
-        self.behind -= usize::from(known.packets >= entry.packets);
+    fn report_row(&mut self, row: &DueRow, ledger: &Ledger, context: &Context<'_>) -> Option<DropEvent> {
+        let (key, entry) = ledger.get(row.index)?;
+        let reported = self.reported.get_mut(key)?;
+        reported.reported_ns = context.clock.mono_ns;
+        let drop = reported.report(key, entry, row.packets, context);
+        self.incomplete_rows -= usize::from(reported.packets >= entry.packets);
         drop
     }
 
-    /// Samples name protocol and port also when the ledger is full and their drops are
-    /// counted in `ledger_overflow`, without either. A kind that was heard of and has no row is
-    /// one of those. To be called when all rows but those of the rest were seen.
-    fn move_rest(&mut self, ledger: &Ledger) {
-        let rests = ledger.iter().map(|(key, _)| *key).filter(|key| key.rest);
-        let rests: HashSet<LedgerKey, Seeded> = rests.collect();
+    /// Moves what samples have reported to the overflow, for keys that turned out to have no row. Samples
+    /// name protocol and port even if the ledger is full and counts their drops in the overflow, which
+    /// has neither. Call it when all rows but the overflow's were seen.
+    fn move_to_overflow(&mut self, ledger: &Ledger) {
+        let overflows = ledger.iter().map(|(key, _)| *key).filter(|key| key.overflow);
+        let overflows: HashSet<LedgerKey, Seeded> = overflows.collect();
         let round = self.round;
-        let homeless: Vec<(LedgerKey, u64)> = self
-            .known
-            .extract_if(|key, known| known.first_ns.is_none() && known.round != round && !key.rest)
-            .map(|(key, known)| (key, known.packets))
+        let without_row: Vec<(LedgerKey, u64)> = self
+            .reported
+            .extract_if(|key, row| row.first_ns.is_none() && row.round != round && !key.overflow)
+            .map(|(key, row)| (key, row.packets))
             .collect();
-        for (key, packets) in homeless {
-            let rest = rest_of(key);
-            if rests.contains(&rest) {
-                let known = self.known.entry(rest).or_default();
-                known.packets = known.packets.saturating_add(packets);
+        for (key, packets) in without_row {
+            let overflow = overflow_of(key);
+            if overflows.contains(&overflow) {
+                let reported = self.reported.entry(overflow).or_default();
+                reported.packets = reported.packets.saturating_add(packets);
             }
         }
     }
 }
 
-/// A try to reach something, of which the ledger says where it went.
-pub(super) fn is_try(key: &LedgerKey) -> bool {
+/// Whether a row counts attempts to reach something: those whose destinations tell a worm.
+pub(super) fn is_attempt(key: &LedgerKey) -> bool {
     let reason = ReasonCode::from(key.reason).known();
     matches!(reason, Some(Reason::NewFlow | Reason::Destination))
-        && !key.rest
+        && !key.overflow
         && !key.has(drop_flag::DROP_QUIET)
 }
 
-fn rest_of(key: LedgerKey) -> LedgerKey {
-    LedgerKey { port: 0, protocol: 0, rest: true, ..key }
+fn overflow_of(key: LedgerKey) -> LedgerKey {
+    LedgerKey { port: 0, protocol: 0, overflow: true, ..key }
 }
 
-/// Leaves at most `most`, the oldest first: of each server as many as of any other, what was never
-/// reported before what was, and what was reported long ago before what was just now.
-fn choose_fairly(found: &mut Vec<Found>, ledger: &Ledger, most: usize) {
-    let place = |found: &Found| ledger.get(found.index).map(|(key, entry)| (entry.last_ns, *key));
-    if found.len() > most {
-        found.sort_unstable_by_key(|found| (found.told_ns, found.index));
+/// Leaves at most `max_rows`, and sorts them, the oldest first. Each server keeps as many rows as any
+/// other. Rows that were never reported go before rows that were, and those that were reported long ago
+/// before those of just now.
+fn choose_fairly(due_rows: &mut Vec<DueRow>, ledger: &Ledger, max_rows: usize) {
+    if due_rows.len() > max_rows {
+        due_rows.sort_unstable_by_key(|row| (row.reported_ns, row.index));
         let mut turns: HashMap<u32, usize> = HashMap::new();
-        let mut order: Vec<(usize, usize)> = Vec::with_capacity(found.len());
-        for (at, found) in found.iter().enumerate() {
-            let server = ledger.get(found.index).map_or(0, |(key, _)| key.server);
+        let mut order: Vec<(usize, usize)> = Vec::with_capacity(due_rows.len());
+        for (at, row) in due_rows.iter().enumerate() {
+            let server = ledger.get(row.index).map_or(0, |(key, _)| key.server);
             let turn = turns.entry(server).or_default();
             *turn += 1;
             order.push((*turn, at));
         }
         order.sort_unstable();
-        order.truncate(most);
+        order.truncate(max_rows);
         let chosen: HashSet<usize> = order.into_iter().map(|(_, at)| at).collect();
         let mut at = 0;
-        found.retain(|_| {
+        due_rows.retain(|_| {
             at += 1;
             chosen.contains(&(at - 1))
         });
     }
-    found.sort_by_key(place);
+    due_rows.sort_by_key(|row| ledger.get(row.index).map(|(key, entry)| (entry.last_ns, *key)));
 }

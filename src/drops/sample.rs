@@ -1,32 +1,31 @@
-//! Decodes the samples of the perf buffer. Pure: bytes in, a value or an error out, whatever
-//! the bytes are.
+//! Decodes the samples of the perf buffer. Pure: any bytes give a value or an error.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use plain::Plain;
 use thiserror::Error;
 
+use super::{Context, DropEvent, DropVerdict, LedgerKey, Origin, ReasonCode};
 use crate::abi::{self, address, drop_flag, layout, rule_flag};
-use crate::drops::{Context, DropEvent, DropVerdict, LedgerKey, Origin, ReasonCode};
 use crate::net::{TCP, has_ports, is_icmp};
 
 // SAFETY: `repr(C)` of integers and arrays of integers, without padding (the contract header
 // asserts its size): any bytes will do.
 unsafe impl Plain for abi::sample {}
 
-/// The longest piece of a frame that a sample carries, bytes.
+/// How much of a frame a sample carries at most, bytes.
 const MAX_FRAME_BYTES: usize = layout::SAMPLE_FRAME_BYTES.0 as usize;
 
-/// Bytes that are no sample.
+/// Why bytes are not a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// Shorter than the fixed part.
+    /// They are shorter than the fixed part.
     #[error(
         "a sample of {length} bytes is shorter than its fixed part of {needed}: \
          was the gate attached by another version?"
     )]
     TooShort {
-        /// What arrived, bytes.
+        /// How many arrived, bytes.
         length: usize,
         /// The fixed part, bytes.
         needed: usize,
@@ -38,7 +37,7 @@ pub enum DecodeError {
 pub struct Sample {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub time_ns: u64,
-    /// Drops of this kind since its last sample, this one included.
+    /// Drops with this ledger key since its last sample, this one included.
     pub drops: u64,
     /// `None` for a frame without addresses.
     pub source: Option<IpAddr>,
@@ -48,7 +47,7 @@ pub struct Sample {
     pub interface: u32,
     /// Id of the server; 0: no server has the source address.
     pub server: u32,
-    /// Id of the rule that was nearest; 0: none.
+    /// Id of the nearest rule; 0: none.
     pub rule: u32,
     /// Length of the frame, bytes.
     pub length: u32,
@@ -56,7 +55,7 @@ pub struct Sample {
     pub source_port: u16,
     /// As `source_port`.
     pub destination_port: u16,
-    /// Behind the VLAN tags.
+    /// EtherType behind the VLAN tags.
     pub ethertype: u16,
     /// Tag control information of the outer VLAN tag; 0: none.
     pub vlan: u16,
@@ -65,7 +64,7 @@ pub struct Sample {
     pub port: u16,
     /// `enum verdict`.
     pub verdict: u8,
-    /// Why; a number that this version does not know is kept.
+    /// Why it was dropped. A number that this version does not know is kept.
     pub reason: ReasonCode,
     /// `enum drop_flag`.
     pub flags: u8,
@@ -87,8 +86,10 @@ pub struct Sample {
     pub frame: Vec<u8>,
 }
 
-/// Decodes what the perf buffer delivered: a `struct sample`, the beginning of a frame, and
-/// padding.
+/// Decodes what the perf buffer delivered: a `struct sample`, the beginning of a frame, and padding.
+///
+/// # Errors
+/// When there are fewer bytes than the fixed part has.
 pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
     let needed = size_of::<abi::sample>();
     let too_short = DecodeError::TooShort { length: bytes.len(), needed };
@@ -97,7 +98,7 @@ pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
     header.copy_from_bytes(bytes).map_err(|_| too_short)?;
     let rest = bytes.get(needed..).ok_or(too_short)?;
 
-    // Neither what it says nor what arrived may be believed alone: perf pads at the end.
+    // Neither the length field nor the length of the bytes is enough alone: perf pads at the end.
     let frame_bytes = usize::from(header.frame_bytes).min(rest.len()).min(MAX_FRAME_BYTES);
     let (source, destination) = read_addresses(&header.source, &header.destination, header.ip_version);
     Ok(Sample {
@@ -128,10 +129,10 @@ pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
     })
 }
 
-/// A packet's addresses. No packet goes from `::` to `::`, so two empty ones are none at all;
-/// `::` as a source alone is an IPv6 host that has no address yet. `ip_version` is 0 where
-/// only the addresses are known. IPv6 keeps an address that looks like a mapped IPv4 one:
-/// that a server sent it is what has to be seen.
+/// A packet's addresses. No packet goes from `::` to `::`, so two empty ones mean a frame without
+/// addresses. `::` as the source alone is an IPv6 host that has no address yet. `ip_version` is 0 where
+/// only the addresses are known. In an IPv6 header an address that looks like a mapped IPv4 one stays
+/// IPv6, because a reader has to see that a server sent it.
 pub(crate) fn read_addresses(
     source: &address,
     destination: &address,
@@ -158,8 +159,8 @@ fn to_ipv6(address: &address) -> Ipv6Addr {
 }
 
 impl Sample {
-    /// The ledger's key of its kind of drop. (Where the ledger was full, its drops are counted
-    /// in `ledger_overflow`; [`Reconciler`](crate::drops::Reconciler) finds that out.)
+    /// The ledger key of the drop. (A full ledger counts it in the overflow, as the
+    /// [`Reconciler`](super::Reconciler) finds out.)
     pub fn key(&self) -> LedgerKey {
         LedgerKey {
             server: self.server,
@@ -167,13 +168,13 @@ impl Sample {
             protocol: self.protocol,
             reason: self.reason.number(),
             flags: self.flags,
-            rest: false,
+            overflow: false,
         }
     }
 
-    /// The event that it stands for. `drops` is how many of its drops nobody has reported yet
-    /// (see [`Reconciler::hear`](crate::drops::Reconciler::hear)).
-    pub fn to_drop(&self, drops: u64, context: &Context<'_>) -> DropEvent {
+    /// The event of this sample. `drops` is how many of its drops have not been reported yet, as
+    /// [`Reconciler::note_sample`](super::Reconciler::note_sample) says.
+    pub fn to_event(&self, drops: u64, context: &Context<'_>) -> DropEvent {
         let time = context.clock.to_wall(self.time_ns);
         let flagged = |flag: drop_flag| u32::from(self.flags) & flag.0 != 0;
         // Port 0 at both ends: a later fragment, which has no ports to show.
@@ -334,7 +335,7 @@ mod tests {
         newer.reason = 63;
         let sample = decode(&bytes(&newer, &[], 0)).unwrap();
         assert_eq!(sample.reason, ReasonCode::Unknown(63));
-        assert_eq!(sample.to_drop(1, &context()).reason.to_string(), "unknown_63");
+        assert_eq!(sample.to_event(1, &context()).reason.to_string(), "unknown_63");
     }
 
     #[test]
@@ -351,7 +352,7 @@ mod tests {
                 })
                 .collect();
             if let Ok(sample) = decode(&noise) {
-                let drop = sample.to_drop(sample.drops, &context());
+                let drop = sample.to_event(sample.drops, &context());
                 assert!(drop.frame.len() <= MAX_FRAME_BYTES);
                 assert!(!drop.service().is_empty());
             }
@@ -402,7 +403,7 @@ mod tests {
                 Ok(sample) => {
                     assert!(sample.frame.len() <= (whole.len() - needed).min(MAX_FRAME_BYTES));
                     assert!(whole[needed..].starts_with(&sample.frame), "seed {seed}");
-                    assert!(!sample.to_drop(sample.drops, &context()).service().is_empty());
+                    assert!(!sample.to_event(sample.drops, &context()).service().is_empty());
                 }
             }
         }
@@ -434,7 +435,7 @@ mod tests {
     #[test]
     fn a_sample_becomes_an_event() {
         let sample = decode(&bytes(&header(), &[1, 2, 3, 4], 2)).unwrap();
-        let drop = sample.to_drop(2, &context());
+        let drop = sample.to_event(2, &context());
         assert_eq!(drop.time, "2026-11-22T14:59:57Z".parse().unwrap());
         assert_eq!(drop.server_name(), Some("web1"));
         assert_eq!(drop.service(), "tcp/445");
@@ -450,7 +451,7 @@ mod tests {
         for flags in 0..8_u32 {
             let mut flagged = header();
             flagged.flags = flags as u8;
-            let drop = decode(&bytes(&flagged, &[], 0)).unwrap().to_drop(1, &context());
+            let drop = decode(&bytes(&flagged, &[], 0)).unwrap().to_event(1, &context());
             let has = |flag: drop_flag| flags & flag.0 != 0;
             assert_eq!(drop.quiet, has(drop_flag::DROP_QUIET), "{flags}");
             assert_eq!(drop.own_port, has(drop_flag::DROP_OWN_PORT), "{flags}");
@@ -463,7 +464,7 @@ mod tests {
         let mut fragment = header();
         fragment.source_port = 0;
         fragment.destination_port = 0;
-        let drop = decode(&bytes(&fragment, &[], 0)).unwrap().to_drop(1, &context());
+        let drop = decode(&bytes(&fragment, &[], 0)).unwrap().to_event(1, &context());
         assert_eq!((drop.source_port, drop.destination_port), (None, None));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Event;
 use super::escape::{escape, escape_json};
-use super::fields::{category, describe, own_alarm, own_drop, signature, signature_id};
+use super::fields::{category, describe, own_alarm, signature, signature_id};
 use crate::abi::Reason;
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
@@ -43,7 +43,7 @@ fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
         "end": drop.time.to_string(),
     });
     line["network"]["packets"] = drop.drops.into();
-    line["portcullis"] = serde_json::to_value(own_drop(drop))?;
+    line["portcullis"] = serde_json::to_value(drop)?;
     finish(line)
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Event;
 use super::escape::escape_json;
-use super::fields::{OwnAlarm, OwnDrop, category, own_alarm, own_drop, signature, signature_id};
+use super::fields::{OwnAlarm, category, own_alarm, signature, signature_id};
 use super::headers::Headers;
 use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Severity};
@@ -111,13 +111,13 @@ struct Metadata {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Own<'a> {
-    Drop(OwnDrop<'a>),
+    Drop(&'a DropEvent),
     Alarm(OwnAlarm<'a>),
 }
 
 /// The line of a drop, without its end.
 fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
-    let mut line = line_of("drop", drop.time, drop, Own::Drop(own_drop(drop)));
+    let mut line = line_of("drop", drop.time, drop, Own::Drop(drop));
     line.drop = Some(DropPart {
         headers: Headers::read(&drop.frame),
         reason: drop.reason,

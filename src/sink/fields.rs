@@ -5,24 +5,6 @@ use serde::Serialize;
 
 use super::escape::escape;
 use crate::alarm::{Alarm, Change, Kind, Severity, Step};
-use crate::drops::{DropEvent, DropVerdict, ReasonCode, show_hex};
-
-#[derive(Serialize)]
-pub(super) struct OwnDrop<'a> {
-    server: Option<&'a str>,
-    reason: ReasonCode,
-    verdict: DropVerdict,
-    service: String,
-    drops: u64,
-    since: String,
-    from: &'static str,
-    own_port: bool,
-    while_away: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    length: Option<u32>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    frame: String,
-}
 
 #[derive(Serialize)]
 pub(super) struct OwnAlarm<'a> {
@@ -33,22 +15,6 @@ pub(super) struct OwnAlarm<'a> {
     folded_into: Option<u64>,
     #[serde(flatten)]
     alarm: &'a Alarm,
-}
-
-pub(super) fn own_drop(drop: &DropEvent) -> OwnDrop<'_> {
-    OwnDrop {
-        server: drop.server_name(),
-        reason: drop.reason,
-        verdict: drop.verdict,
-        service: drop.service(),
-        drops: drop.drops,
-        since: drop.since.to_string(),
-        from: drop.from.name(),
-        own_port: drop.own_port,
-        while_away: drop.while_away,
-        length: drop.length,
-        frame: show_hex(&drop.frame),
-    }
 }
 
 pub(super) fn own_alarm(change: &Change) -> OwnAlarm<'_> {

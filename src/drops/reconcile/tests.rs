@@ -5,7 +5,7 @@ use crate::drops::{Origin, example};
 const S: u64 = 1_000_000_000;
 
 fn key(port: u16) -> LedgerKey {
-    LedgerKey { server: 1, port, protocol: 6, reason: Reason::NewFlow.number(), flags: 0, rest: false }
+    LedgerKey { server: 1, port, protocol: 6, reason: Reason::NewFlow.number(), flags: 0, overflow: false }
 }
 
 /// A row whose last packet came at `last_s`; `sampled` of its packets had samples sent.
@@ -39,7 +39,7 @@ fn counts(drops: &[DropEvent]) -> Vec<(u16, u64)> {
 }
 
 #[test]
-fn what_is_in_the_ledger_at_start_came_while_away_and_is_told_once() {
+fn rows_that_a_starting_daemon_finds_came_while_away_and_are_reported_once() {
     let rows = ledger(&[(key(445), entry(5, 5, 20)), (key(80), entry(9, 2, 10))]);
     let (mut reconciler, drops) = Reconciler::starting(&rows, &Baseline::default(), &at(100));
     assert_eq!(counts(&drops), [(80, 9), (445, 5)]);
@@ -50,7 +50,7 @@ fn what_is_in_the_ledger_at_start_came_while_away_and_is_told_once() {
 }
 
 #[test]
-fn a_baseline_takes_away_what_the_daemon_before_had_reported() {
+fn a_baseline_leaves_out_what_the_daemon_before_had_reported() {
     let before = ledger(&[(key(445), entry(5, 5, 20)), (key(80), entry(9, 9, 10))]);
     let (reconciler, _) = Reconciler::starting(&before, &Baseline::default(), &at(100));
     let text = serde_json::to_string(&reconciler.baseline()).unwrap();
@@ -63,7 +63,7 @@ fn a_baseline_takes_away_what_the_daemon_before_had_reported() {
 }
 
 #[test]
-fn a_kind_that_only_a_sample_has_told_of_is_in_no_baseline_yet() {
+fn a_key_that_only_a_sample_has_named_is_in_no_baseline_yet() {
     let mut reconciler = Reconciler::default();
     assert_eq!(reconciler.note_sample(key(445), 20 * S, 1), 1);
     assert!(!reconciler.has_seen_all());
@@ -74,7 +74,7 @@ fn a_kind_that_only_a_sample_has_told_of_is_in_no_baseline_yet() {
 }
 
 #[test]
-fn the_last_step_leaves_nothing_for_another_one() {
+fn the_last_round_leaves_nothing_for_another_one() {
     let mut reconciler = Reconciler::default();
     let rows = ledger(&[(key(445), entry(4, 1, 5))]);
     assert_eq!(counts(&reconciler.reconcile(&rows, &at(5))), [(445, 1)]);
@@ -93,7 +93,7 @@ fn a_baseline_of_another_ledger_hides_nothing() {
 }
 
 #[test]
-fn a_kind_whose_only_sample_was_lost_is_reported_by_the_sweep() {
+fn a_key_whose_only_sample_was_lost_is_reported_by_the_next_round() {
     let mut reconciler = Reconciler::default();
     let rows = ledger(&[(key(445), entry(1, 1, 10))]);
     let drops = reconciler.reconcile(&rows, &at(10));
@@ -103,7 +103,7 @@ fn a_kind_whose_only_sample_was_lost_is_reported_by_the_sweep() {
 }
 
 #[test]
-fn what_samples_reported_is_not_reported_again() {
+fn drops_that_samples_reported_are_not_reported_again() {
     let mut reconciler = Reconciler::default();
     assert_eq!(reconciler.note_sample(key(445), 10 * S, 1), 1);
     assert_eq!(reconciler.note_sample(key(445), 11 * S, 6), 6);
@@ -121,11 +121,11 @@ fn drops_since_the_last_sample_wait_for_the_next_one_until_the_row_is_idle() {
 }
 
 #[test]
-fn a_sample_that_counts_swept_drops_once_more_adds_only_the_new_ones() {
+fn a_sample_that_counts_reported_drops_once_more_adds_only_the_new_ones() {
     let mut reconciler = Reconciler::default();
     reconciler.note_sample(key(445), 10 * S, 1);
     reconciler.reconcile(&ledger(&[(key(445), entry(40, 1, 10))]), &at(13));
-    // the kernel's next sample: the 39 that were swept, and two more
+    // the kernel's next sample: the 39 that were reported, and two more
     assert_eq!(reconciler.note_sample(key(445), 20 * S, 41), 2);
     assert!(reconciler.reconcile(&ledger(&[(key(445), entry(42, 42, 20))]), &at(60)).is_empty());
 }
@@ -140,10 +140,10 @@ fn a_sample_that_waited_while_the_ledger_was_read_adds_nothing() {
 }
 
 #[test]
-fn lost_samples_between_heard_ones_are_made_up_for() {
+fn lost_samples_between_received_ones_are_made_up_for() {
     let mut reconciler = Reconciler::default();
     reconciler.note_sample(key(445), 10 * S, 1);
-    // a sample of 50 drops is lost, one of 20 is heard
+    // a sample of 50 drops is lost, one of 20 arrives
     reconciler.note_sample(key(445), 12 * S, 20);
     let drops = reconciler.reconcile(&ledger(&[(key(445), entry(71, 71, 12))]), &at(12));
     assert_eq!(counts(&drops), [(445, 50)]);
@@ -161,20 +161,21 @@ fn quiet_drops_are_never_sampled_and_come_from_the_ledger_alone() {
 }
 
 #[test]
-fn samples_of_kinds_that_found_the_ledger_full_count_for_its_rest() {
-    let rest = LedgerKey { port: 0, protocol: 0, rest: true, ..key(0) };
+fn samples_of_keys_that_found_the_ledger_full_count_for_its_overflow() {
+    let overflow = LedgerKey { port: 0, protocol: 0, overflow: true, ..key(0) };
     let mut reconciler = Reconciler::default();
     reconciler.note_sample(key(1000), 10 * S, 1);
     reconciler.note_sample(key(1001), 11 * S, 4);
-    let rows = ledger(&[(rest, entry(8, 5, 11))]);
+    let rows = ledger(&[(overflow, entry(8, 5, 11))]);
     let drops = reconciler.reconcile(&rows, &at(60));
     assert_eq!(counts(&drops), [(0, 3)]);
     assert!(drops[0].any_protocol);
     assert!(reconciler.reconcile(&rows, &at(90)).is_empty());
 }
 
-/// Whether the samples are of one kind, or each of another that counts for the rest.
-fn report_all(is_rest: bool) {
+/// Loses samples and rounds by chance. `is_overflow`: each sample has a key of its own, and all of them
+/// count in the overflow. Otherwise they have one key, with a row.
+fn report_all(is_overflow: bool) {
     // xorshift: a fixed sequence, so that a failure can be had again
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move |below: u64| {
@@ -183,7 +184,7 @@ fn report_all(is_rest: bool) {
         state ^= state << 17;
         state % below
     };
-    let place = if is_rest { rest_of(key(445)) } else { key(445) };
+    let row_key = if is_overflow { overflow_of(key(445)) } else { key(445) };
     for _ in 0..50 {
         let mut row = entry(0, 0, 1);
         let (mut reconciler, _) = Reconciler::starting(&Ledger::new(), &Baseline::default(), &at(1));
@@ -200,7 +201,7 @@ fn report_all(is_rest: bool) {
                         sampled_s = second;
                         let drops = row.packets - row.sampled_packets;
                         row.sampled_packets = row.packets;
-                        let port = if is_rest { second as u16 } else { 445 };
+                        let port = if is_overflow { second as u16 } else { 445 };
                         if random(4) > 0 {
                             waiting.push((key(port), second * S, drops));
                         }
@@ -213,7 +214,7 @@ fn report_all(is_rest: bool) {
                 }
             }
             if random(5) == 0 && row.packets > 0 {
-                let rows = ledger(&[(place, row)]);
+                let rows = ledger(&[(row_key, row)]);
                 for drop in reconciler.reconcile(&rows, &at(second)) {
                     reported += drop.drops;
                 }
@@ -223,7 +224,7 @@ fn report_all(is_rest: bool) {
         for (key, time_ns, drops) in waiting {
             reported += reconciler.note_sample(key, time_ns, drops);
         }
-        for drop in reconciler.reconcile(&ledger(&[(place, row)]), &at(400)) {
+        for drop in reconciler.reconcile(&ledger(&[(row_key, row)]), &at(400)) {
             reported += drop.drops;
         }
         assert_eq!(reported, row.packets);
@@ -231,12 +232,12 @@ fn report_all(is_rest: bool) {
 }
 
 #[test]
-fn every_drop_is_reported_exactly_once_whatever_is_lost_and_when_it_is_swept() {
+fn every_drop_is_reported_exactly_once_whatever_is_lost_and_whenever_rounds_come() {
     report_all(false);
 }
 
 #[test]
-fn so_is_every_drop_that_found_the_ledger_full() {
+fn every_drop_that_found_the_ledger_full_is_reported_exactly_once() {
     report_all(true);
 }
 
@@ -244,39 +245,39 @@ fn so_is_every_drop_that_found_the_ledger_full() {
 fn a_busy_row_that_is_seldom_sampled_is_reported_every_ten_seconds() {
     let mut reconciler = Reconciler::default();
     reconciler.note_sample(key(445), 10 * S, 1);
-    let mut told = 0;
+    let mut reported = 0;
     for second in 11..=100 {
         let busy = ledger(&[(key(445), entry(second * 100, 1, second))]);
-        told += counts(&reconciler.reconcile(&busy, &at(second))).len();
+        reported += counts(&reconciler.reconcile(&busy, &at(second))).len();
         assert!(!reconciler.is_complete() || second % 10 == 0);
     }
-    assert_eq!(told, 9);
+    assert_eq!(reported, 9);
     // the kernel's next sample has them all once more
     assert_eq!(reconciler.note_sample(key(445), 101 * S, 10_049), 50);
 }
 
 #[test]
-fn a_scan_is_reported_bit_by_bit_and_hides_no_other_server() {
+fn a_scan_is_reported_in_several_rounds_and_hides_no_other_server() {
     let scan = (0..10_000).map(|port| (key(port), entry(3, 3, 10)));
     let quiet = LedgerKey { server: 2, ..key(445) };
     let rows: Ledger = scan.chain([(quiet, entry(7, 7, 11))]).collect();
     let mut reconciler = Reconciler::default();
     let first = reconciler.reconcile(&rows, &at(12));
-    assert_eq!(first.len(), MAX_DROPS);
+    assert_eq!(first.len(), MAX_EVENTS);
     assert!(first.iter().any(|drop| drop.server_id() == 2));
     assert!(!reconciler.is_complete());
     let mut packets: u64 = first.iter().map(|drop| drop.drops).sum();
-    let mut steps = 1;
+    let mut rounds = 1;
     while !reconciler.is_complete() {
         packets += reconciler.reconcile(&rows, &at(12)).iter().map(|drop| drop.drops).sum::<u64>();
-        steps += 1;
+        rounds += 1;
     }
-    assert_eq!((packets, steps), (30_007, 5));
+    assert_eq!((packets, rounds), (30_007, 5));
     assert!(reconciler.reconcile(&rows, &at(60)).is_empty());
 }
 
 #[test]
-fn what_was_never_reported_comes_first() {
+fn keys_that_were_never_reported_come_first() {
     let scan = |packets, last_s| (0..4096).map(move |port| (key(port), entry(packets, packets, last_s)));
     let mut reconciler = Reconciler::default();
     while !reconciler.is_complete() || reconciler.is_empty() {
@@ -293,11 +294,11 @@ fn memory_is_bounded_by_the_ledger() {
         reconciler.note_sample(key(port), 10 * S, 1);
     }
     reconciler.reconcile(&ledger(&[(key(1), entry(1, 1, 10))]), &at(60));
-    assert_eq!(reconciler.known.len(), 1);
+    assert_eq!(reconciler.reported.len(), 1);
 }
 
 #[test]
-fn a_kind_that_goes_on_shows_its_last_destination_and_one_that_rests_does_not() {
+fn a_row_that_grows_shows_its_last_destination_and_an_idle_one_does_not() {
     let mut quiet = key(137);
     quiet.flags = drop_flag::DROP_QUIET.0 as u8;
     let rows = |last_s| {
@@ -313,7 +314,7 @@ fn a_kind_that_goes_on_shows_its_last_destination_and_one_that_rests_does_not() 
 }
 
 #[test]
-fn glimpses_are_bounded_whatever_a_scan_leaves_in_the_ledger() {
+fn last_packets_are_bounded_whatever_a_scan_leaves_in_the_ledger() {
     let rows = |last_s| ledger(&(0..5000).map(|port| (key(port), entry(1, 1, last_s))).collect::<Vec<_>>());
     let (mut reconciler, _) = Reconciler::starting(&rows(20), &Baseline::default(), &at(100));
     let ports =
