@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Runs tests by name. Sourced after say.sh and cargo.sh, never run; ROOT is the checkout.
 
+# As .cargo/config.toml has it for `cargo test`: a snapshot that differs is red, and is not written.
+export INSTA_UPDATE=${INSTA_UPDATE:-no} INSTA_FORCE_PASS=0
+
 # list_tests BINARY PREFIXES [FILTER]...: names that begin with one of the prefixes (words; none: any)
 # and contain one of the filters (none: any).
 list_tests() {
