@@ -91,7 +91,7 @@ pub fn run(interface: &str, options: &Options<'_>, output: &Output) -> anyhow::R
     let mut notifier = Notifier::from_env();
     let listener = metrics.map(metrics::listen).transpose()?;
     // It opens while the gate is put down, which waits for no disk.
-    let days = policy.alarms.response.history_days;
+    let days = policy.response.history_days;
     let writer = HistoryWriter::start(&place.history(), Limits::of_days(days));
     let (gate, attachment) = {
         let _lock = place.lock()?;
@@ -466,7 +466,7 @@ impl<'gate> Daemon<'gate> {
         let tables = compile(&policy).map_err(bad)?;
         let generation = self.gate.apply(&self.place, &policy, &tables)?;
         self.responder.follow(&policy);
-        self.writer.set_limits(Limits::of_days(policy.alarms.response.history_days));
+        self.writer.set_limits(Limits::of_days(policy.response.history_days));
         if policy.alarms != self.alarms {
             self.alarms = policy.alarms.clone();
             self.fanout = build_fanout(&self.alarms, &self.interface, self.colour);

@@ -70,10 +70,10 @@ impl Responder {
             if gate.quarantined()?.iter().any(|(name, _)| name == server) {
                 return Ok(false);
             }
-            gate.quarantine(server, self.response.quarantine_s).map(|()| true)
+            gate.quarantine(server, self.response.quarantine_for.seconds()).map(|()| true)
         });
         match done {
-            Ok(true) => Outcome::Done(match self.response.quarantine_s {
+            Ok(true) => Outcome::Done(match self.response.quarantine_for.seconds() {
                 Some(seconds) => format!("{server} was put into quarantine for {seconds} s by this alarm"),
                 None => format!("{server} was put into quarantine by this alarm until it is released"),
             }),
@@ -89,11 +89,11 @@ impl Responder {
 
 fn read(policy: &Policy) -> (Response, HashSet<String>) {
     let is_observing = |name: &&crate::policy::Server| policy.mode_of(name) == Mode::Observe;
-    let observing = match policy.alarms.response.quarantine_on.is_empty() {
+    let observing = match policy.response.quarantine_on.is_empty() {
         true => HashSet::new(),
         false => policy.servers.iter().filter(is_observing).map(|server| server.name.clone()).collect(),
     };
-    (policy.alarms.response.clone(), observing)
+    (policy.response.clone(), observing)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::system::{self, XdpMode, clsact};
 use super::{Gate, check_complete, check_layout, check_privilege};
 use crate::abi::{settings_flag, state};
 use crate::compile::Tables;
-use crate::policy::Policy;
+use crate::policy::{Policy, Value};
 
 /// For so long the tracker listens before the first filter judges: longer than a name server or
 /// a host that is pinged usually takes to answer. Datagrams are not taken over otherwise.
@@ -402,11 +402,10 @@ impl Gate {
             .iter()
             .filter_map(|(key, wanted)| {
                 let (_, live) = live.iter().find(|(name, _)| name == key)?;
-                (*live != wanted.value).then(|| {
+                (*wanted != Value::Number(*live)).then(|| {
                     format!(
-                        "[tables] {key} = {} takes effect when the gate is put up anew \
-                         (detach, attach); the live table has {live}",
-                        wanted.value
+                        "[tables] {key} = {wanted} takes effect when the gate is put up anew \
+                         (detach, attach); the live table has {live}"
                     )
                 })
             })

@@ -2,11 +2,13 @@
 //! services, MAC addresses, and frames to ask the programs about.
 
 mod mac;
+mod prefix;
 mod probe;
 mod protocol;
 mod services;
 
-pub use mac::show_mac;
+pub use mac::{is_host_mac, parse_mac, show_mac};
+pub use prefix::show_prefix;
 pub use probe::{Probe, ProbeError, parse_flags};
 pub use protocol::{
     ICMP, ICMPV6, SCTP, Selector, TCP, UDP, find_icmp_type, find_protocol, has_ports, icmp_type_names,

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::model::Location;
+
 /// The longest piece of a source line that is shown, in characters. A generated policy may hold
 /// thousands of addresses in one line; a terminal doesn't.
 const EXCERPT: usize = 120;
@@ -22,30 +24,6 @@ const MAX_MESSAGE: usize = 480;
 
 /// Bytes between two entries of [`Source::continuations`].
 const BLOCK: usize = 128;
-
-/// Where something stands in the policy file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct Location {
-    /// Line, counted from 1.
-    pub line: u32,
-    /// Column in characters (not bytes), counted from 1.
-    pub column: u32,
-    /// First byte, counted from 0.
-    #[serde(skip)]
-    pub start: usize,
-    /// The byte after the last one.
-    #[serde(skip)]
-    pub end: usize,
-}
-
-/// A value and, unless it is a default, the place it was read from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Located<T> {
-    /// The value in force.
-    pub value: T,
-    /// Where the file says so; none for a default.
-    pub place: Option<Location>,
-}
 
 /// One mistake in a policy file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -142,12 +120,12 @@ pub(crate) struct Finding {
     pub span: Range<usize>,
     pub message: String,
     pub help: Option<String>,
-    pub cause: Cause,
+    pub origin: Origin,
 }
 
 /// What a finding rests on; decides whether a syntax error elsewhere explains it away.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum Origin {
     /// The file isn't TOML here.
     Syntax,
     /// The text of the span alone.
@@ -161,14 +139,14 @@ pub(crate) enum Cause {
 
 impl Finding {
     pub fn new(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), help: None, cause: Cause::Text }
+        Self { span, message: message.into(), help: None, origin: Origin::Text }
     }
 
     /// What stands behind the last one that is shown.
     pub fn more_behind(last: &Finding) -> Self {
         Self::new(last.span.clone(), "there are more mistakes than are shown")
             .with_help("mend these, then check the file again")
-            .with_cause(Cause::Syntax)
+            .with_origin(Origin::Syntax)
     }
 
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -181,8 +159,8 @@ impl Finding {
         self
     }
 
-    pub fn with_cause(mut self, cause: Cause) -> Self {
-        self.cause = cause;
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
         self
     }
 }

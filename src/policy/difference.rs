@@ -7,10 +7,8 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::address::show_prefix;
-use super::model::{Keyword, Policy, Role, Server};
-use super::need::{Direction, Need};
-use crate::net::show_mac;
+use super::model::{Direction, Keyword, Need, Policy, Role, Server, Value};
+use crate::net::{show_mac, show_prefix};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -121,7 +119,7 @@ struct Meaning {
 
 impl<'p> Comparison<'p> {
     fn compare_settings(&mut self) {
-        let (old, new) = (settings_of(self.old), settings_of(self.new));
+        let (old, new) = (list_keys(self.old), list_keys(self.new));
         for ((name, old), (_, new)) in old.into_iter().zip(new).filter(|(old, new)| old.1 != new.1) {
             self.changes.push(Change::Setting { name, old, new });
         }
@@ -237,42 +235,27 @@ fn roles_by_name(policy: &Policy) -> HashMap<&str, &Role> {
 
 fn needs_of<'p>(server: &Server, roles: &HashMap<&str, &'p Role>, direction: Direction) -> Vec<&'p Need> {
     let roles = server.roles.iter().filter_map(|(name, _)| roles.get(name.as_str()));
-    roles
-        .flat_map(|role| match direction {
-            Direction::In => &role.inbound,
-            Direction::Out => &role.outbound,
-            Direction::Quiet => &role.quiet,
-        })
-        .collect()
+    roles.flat_map(|role| role.needs_of(direction)).collect()
 }
 
 fn show_addresses(server: &Server) -> BTreeSet<String> {
     server.addresses.iter().map(|(prefix, _)| show_prefix(prefix)).collect()
 }
 
-/// All settings as words, in the same order for every policy.
-fn settings_of(policy: &Policy) -> Vec<(String, String)> {
-    let settings = &policy.settings;
-    let response = &policy.alarms.response;
-    let kinds: Vec<&str> = response.quarantine_on.iter().map(|kind| kind.name()).collect();
-    let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
-    let quarantine_for = response.quarantine_s.map_or("released".to_owned(), |seconds| format!("{seconds}s"));
-    let mut list: Vec<(String, String)> = [
-        ("mode", settings.mode.value.word()),
-        ("tracking", settings.tracking.value.word()),
-        ("unknown_sources", settings.unknown_sources.value.word()),
-        ("pickup", &settings.pickup_s.value.to_string()),
-        ("dhcp", if settings.dhcp.value { "true" } else { "false" }),
-        ("alarms.quarantine_on", &kinds),
-        ("alarms.quarantine_for", &quarantine_for),
-        ("alarms.history_days", &response.history_days.to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    list.extend(policy.alarms.entries().into_iter().map(|(key, value)| (format!("alarms.{key}"), value)));
-    let sizes = policy.tables.entries();
-    list.extend(sizes.into_iter().map(|(key, size)| (format!("tables.{key}"), size.value.to_string())));
-    list
+/// All keys with their values in words, in the same order for every policy. Lists of needs are left out, for
+/// they are compared by what they mean.
+fn list_keys(policy: &Policy) -> Vec<(String, String)> {
+    let tables = [
+        ("", policy.settings.entries()),
+        ("alarms.", policy.alarms.entries()),
+        ("alarms.", policy.response.entries()),
+        ("tables.", policy.tables.entries()),
+    ];
+    let keys = tables.into_iter().flat_map(|(table, entries)| {
+        entries.into_iter().map(move |(key, value)| (format!("{table}{key}"), value))
+    });
+    let keys = keys.filter(|(_, value)| !matches!(value, Value::Needs(_)));
+    keys.map(|(key, value)| (key, value.to_string())).collect()
 }
 
 /// The meaning of needs of one direction: without sets, and with ports joined where nothing else

@@ -5,10 +5,8 @@ use std::fmt::Write;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::address::show_prefix;
-use super::model::{Keyword, Policy, Role, Server};
-use super::need::Need;
-use crate::net::show_mac;
+use super::model::{Keyword, Need, Policy, Role, Server};
+use crate::net::{show_mac, show_prefix};
 
 /// A policy in the words of its file, with each server's roles resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,7 +3,8 @@
 
 use super::net::show_mac;
 use super::policy::{
-    Alarms, Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Set, parse, parse_need, summarize,
+    Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Role, Server, Set, Value, parse, parse_need,
+    summarize,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -71,76 +72,48 @@ pub fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
 
 /// A policy as a file that means the same: every value written out, nothing left to a default.
 pub fn print_policy(policy: &Policy) -> String {
-    let mut text = String::new();
-    let settings = &policy.settings;
-    let mut line = |line: String| writeln!(text, "{line}").expect("a string takes everything");
-    line(format!("[policy]\nmode = \"{}\"", settings.mode.value));
-    line(format!("tracking = \"{}\"", settings.tracking.value));
-    line(format!("unknown_sources = \"{}\"", settings.unknown_sources.value));
-    line(format!("pickup = {}\ndhcp = {}", settings.pickup_s.value, settings.dhcp.value));
-    line(format!("management = {}", print_list(&settings.management)));
-    line("[sets]".into());
-    for set in policy.sets.values() {
-        line(format!("{} = {}", print_text(&set.name), print_list(set.prefixes())));
+    let Policy { file: _, text: _, settings, sets, roles, servers, alarms, response, tables } = policy;
+    let mut text = format!("[policy]\n{}[sets]\n", print_keys(settings.entries()));
+    for Set { name, members, .. } in sets.values() {
+        let members = print_list(members.iter().map(|(prefix, _)| prefix));
+        text += &format!("{} = {members}\n", print_text(name));
     }
-    for role in &policy.roles {
-        line(format!("[roles.{}]", print_text(&role.name)));
-        line(format!("in = {}\nout = {}", print_list(&role.inbound), print_list(&role.outbound)));
-        line(format!("quiet = {}", print_list(&role.quiet)));
-    }
-    for server in &policy.servers {
-        line(format!("[servers.{}]", print_text(&server.name)));
-        line(format!("addresses = {}", print_list(server.addresses.iter().map(|(prefix, _)| prefix))));
-        line(format!("roles = {}", print_list(server.roles.iter().map(|(role, _)| role))));
-        if let Some((mac, _)) = &server.mac {
-            line(format!("mac = \"{}\"", show_mac(mac)));
-        }
-        if let Some((vlan, _)) = server.vlan {
-            line(format!("vlan = {vlan}"));
-        }
-        if let Some((mode, _)) = server.mode {
-            line(format!("mode = \"{mode}\""));
+    for Role { name, place: _, inbound, outbound, quiet } in roles {
+        text += &format!("[roles.{}]\n", print_text(name));
+        for (key, needs) in [("in", inbound), ("out", outbound), ("quiet", quiet)] {
+            text += &format!("{key} = {}\n", print_list(needs));
         }
     }
-    line(print_alarms(&policy.alarms));
-    line("[tables]".into());
-    for (key, size) in policy.tables.entries() {
-        line(format!("{key} = {}", size.value));
-    }
+    text.extend(servers.iter().map(print_server));
+    text += &format!("[alarms]\n{}{}", print_keys(alarms.entries()), print_keys(response.entries()));
+    text + &format!("[tables]\n{}", print_keys(tables.entries()))
+}
+
+fn print_server(server: &Server) -> String {
+    let Server { name, place: _, addresses, mac, vlan, roles, roles_place: _, mode } = server;
+    let mut text = format!("[servers.{}]\n", print_text(name));
+    text += &format!("addresses = {}\n", print_list(addresses.iter().map(|(prefix, _)| prefix)));
+    text += &format!("roles = {}\n", print_list(roles.iter().map(|(role, _)| role)));
+    text.extend(mac.map(|(mac, _)| format!("mac = \"{}\"\n", show_mac(&mac))));
+    text.extend(vlan.map(|(vlan, _)| format!("vlan = {vlan}\n")));
+    text.extend(mode.map(|(mode, _)| format!("mode = \"{mode}\"\n")));
     text
 }
 
-fn print_alarms(alarms: &Alarms) -> String {
-    let syslog = alarms.syslog.as_ref().map(ToString::to_string);
-    let texts = [
-        ("eve", &alarms.eve),
-        ("ecs", &alarms.ecs),
-        ("cef", &alarms.cef),
-        ("pcapng", &alarms.pcapng),
-        ("syslog", &syslog),
-        ("alertmanager", &alarms.alertmanager),
-        ("tls_ca", &alarms.tls_ca),
-    ];
-    let mut text = format!(
-        "[alarms]\nrotate_mib = {}\nrotate_keep = {}\njournald = {}\ncommand_timeout = {}\n\
-         quarantine_on = {}\nquarantine_for = \"{}\"\nhistory_days = {}\n",
-        alarms.rotate_mib,
-        alarms.rotate_keep,
-        alarms.journald,
-        alarms.command_timeout_s,
-        print_list(alarms.response.quarantine_on.iter().map(|kind| kind.name())),
-        alarms.response.quarantine_s.map_or("released".to_owned(), |seconds| format!("{seconds}s")),
-        alarms.response.history_days,
-    );
-    for (key, value) in texts {
-        if let Some(value) = value {
-            text.push_str(&format!("{key} = {}\n", print_text(value)));
-        }
-    }
-    if !alarms.command.is_empty() {
-        text.push_str(&format!("command = {}\n", print_list(&alarms.command)));
-    }
-    text
+fn print_keys(entries: Vec<(&'static str, Value)>) -> String {
+    let print = |(key, value)| {
+        let value = match value {
+            Value::Unset => return String::new(),
+            // No program at all is what a file says by leaving the key out.
+            Value::Command(words) if words.is_empty() => return String::new(),
+            Value::Text(text) => print_text(&text),
+            Value::Number(number) => number.to_string(),
+            Value::Truth(truth) => truth.to_string(),
+            Value::List(list) | Value::Needs(list) | Value::Command(list) => print_list(list),
+        };
+        format!("{key} = {value}\n")
+    };
+    entries.into_iter().map(print).collect()
 }
 
 fn print_list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {

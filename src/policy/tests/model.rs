@@ -1,7 +1,7 @@
 //! What a policy is read as, and that every place is kept.
 
 use crate::alarm::Kind;
-use crate::policy::{Response, parse};
+use crate::policy::{QuarantineTime, Response, parse};
 
 use super::{BASE, Direction, Mode, Policy, STARTER, Tracking, UnknownSources, describe, read, summarize};
 
@@ -223,14 +223,14 @@ fn every_sink_has_a_key_and_without_any_there_is_only_standard_error() {
 fn the_daemon_does_nothing_by_itself_unless_it_is_asked_to() {
     let response = |lines: &str| {
         let text = format!("{BASE}[alarms]\n{lines}\n");
-        parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")).alarms.response
+        parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")).response
     };
     assert_eq!(response(""), Response::default());
     assert!(response("").quarantine_on.is_empty());
-    assert_eq!((response("").quarantine_s, response("").history_days), (Some(3600), 90));
+    assert_eq!((response("").quarantine_for.seconds(), response("").history_days), (Some(3600), 90));
     let asked =
         response("quarantine_on = [\"spread\", \"scan\"]\nquarantine_for = \"10m\"\nhistory_days = 7");
     assert_eq!(asked.quarantine_on, [Kind::Spread, Kind::Scan]);
-    assert_eq!((asked.quarantine_s, asked.history_days), (Some(600), 7));
-    assert_eq!(response("quarantine_for = \"released\"").quarantine_s, None);
+    assert_eq!((asked.quarantine_for.seconds(), asked.history_days), (Some(600), 7));
+    assert_eq!(response("quarantine_for = \"released\"").quarantine_for, QuarantineTime::UntilReleased);
 }

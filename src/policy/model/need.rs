@@ -8,10 +8,9 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::diagnostic::{Diagnostics, Location, Source};
-use super::grammar::read_need;
-use super::model::Set;
-use crate::net::{self, Selector};
+use super::location::Location;
+use super::set::Set;
+use crate::net::{self, Selector, show_prefix};
 
 /// Whom a need lets start: by direction of connection establishment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -62,8 +61,7 @@ pub enum Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Prefix(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => prefix.addr().fmt(out),
-            Self::Prefix(prefix) => prefix.fmt(out),
+            Self::Prefix(prefix) => out.write_str(&show_prefix(prefix)),
             Self::Set(name) => write!(out, "@{name}"),
         }
     }
@@ -156,23 +154,5 @@ impl fmt::Display for Need {
             Some(limit) => write!(out, " limit {limit}"),
             None => Ok(()),
         }
-    }
-}
-
-/// Parses one need outside of a file, as given on a command line; `sets` are those of the live
-/// policy. Positions in the diagnostics are those in `text`, and the file is called `need`.
-pub fn parse_need(
-    text: &str,
-    direction: Direction,
-    sets: &BTreeMap<String, Set>,
-) -> Result<Need, Diagnostics> {
-    let source = Source::new("need", text);
-    let mut findings = Vec::new();
-    let need = read_need(text, direction, sets, source.place(&(0..text.len())), &mut |finding| {
-        findings.push(finding)
-    });
-    match need {
-        Some(need) if findings.is_empty() => Ok(need),
-        _ => Err(Diagnostics::gather(findings, &source)),
     }
 }

@@ -6,24 +6,24 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::address::Mistake;
-use super::diagnostic::{Cause, Finding, Located, Location, Source};
-use super::model::Keyword;
+use super::mistake::Mistake;
 use super::suggestion::{find_closest, suggest};
+use crate::policy::diagnostic::{Finding, Origin, Source};
+use crate::policy::model::{Keyword, Location};
 
 /// Suggestions per file: each compares a name with all others, and a file may have tens of
 /// thousands of both.
 const SUGGESTIONS: usize = 200;
 
-/// What reading a file collects beside its values.
-pub(super) struct Report<'d> {
+/// The mistakes that reading a file finds.
+pub(super) struct Findings<'d> {
     source: Source<'d>,
     text: &'d str,
     findings: RefCell<Vec<Finding>>,
     suggestions: RefCell<usize>,
 }
 
-impl<'d> Report<'d> {
+impl<'d> Findings<'d> {
     pub fn new(file: &'d str, text: &'d str) -> Self {
         let source = Source::new(file, text);
         Self { source, text, findings: RefCell::default(), suggestions: RefCell::new(SUGGESTIONS) }
@@ -75,14 +75,14 @@ impl<'d> Text<'d> {
     }
 }
 
-/// A table of the file and what it is called.
-pub(super) struct Table<'d, 'r> {
+/// A table of the file, by its name.
+pub(super) struct Section<'d, 'f> {
     table: &'d DeTable<'d>,
     /// As it is written in a header: `policy`, `servers.web1`.
     pub name: String,
     /// The header or, for an inline table, the table.
     pub span: Range<usize>,
-    report: &'r Report<'d>,
+    findings: &'f Findings<'d>,
 }
 
 /// One entry of a table.
@@ -92,10 +92,10 @@ pub(super) struct Entry<'d> {
     value: &'d Spanned<DeValue<'d>>,
 }
 
-impl<'d, 'r> Table<'d, 'r> {
+impl<'d, 'f> Section<'d, 'f> {
     /// The whole file.
-    pub fn root(table: &'d DeTable<'d>, report: &'r Report<'d>) -> Self {
-        Self { table, name: String::new(), span: 0..0, report }
+    pub fn root(table: &'d DeTable<'d>, findings: &'f Findings<'d>) -> Self {
+        Self { table, name: String::new(), span: 0..0, findings }
     }
 
     /// The entries in the order of the file.
@@ -115,9 +115,9 @@ impl<'d, 'r> Table<'d, 'r> {
                 "" => format!("unknown table `{}`", entry.key),
                 name => format!("unknown key `{}` in [{name}]", entry.key),
             };
-            let help = self.report.suggest(entry.key, known.iter().copied());
+            let help = self.findings.suggest(entry.key, known.iter().copied());
             let help = help.unwrap_or_else(|| format!("there is {}", known.join(", ")));
-            self.report.add(Finding::new(entry.key_span, message).with_help(help));
+            self.findings.add(Finding::new(entry.key_span, message).with_help(help));
         }
     }
 
@@ -126,8 +126,8 @@ impl<'d, 'r> Table<'d, 'r> {
     }
 
     /// The table under a key, and those under what is only a slip of it: they are refused by
-    /// [`Table::check_keys`], and what they define is not missed as well.
-    pub fn tables_like(&self, key: &str, known: &[&str]) -> Vec<Table<'d, 'r>> {
+    /// [`Section::check_keys`], and what they define is not missed as well.
+    pub fn tables_like(&self, key: &str, known: &[&str]) -> Vec<Section<'d, 'f>> {
         let is_meant = |entry: &Entry<'d>| {
             let closest = || find_closest(entry.key, known.iter().copied());
             let slipped = entry.value.get_ref().is_table() && !known.contains(&entry.key);
@@ -150,30 +150,30 @@ impl<'d, 'r> Table<'d, 'r> {
             DeValue::Integer(_) | DeValue::Float(_) => "a number",
             DeValue::Datetime(_) => "a date",
         };
-        self.report.add(Finding::new(value.span(), format!("`{key}` must be {wanted}, not {found}")));
+        self.findings.add(Finding::new(value.span(), format!("`{key}` must be {wanted}, not {found}")));
     }
 
     pub fn text_of(&self, value: &'d Spanned<DeValue<'d>>) -> Option<Text<'d>> {
         match value.get_ref() {
-            DeValue::String(text) => Some(Text::new(text, value.span(), self.report.text)),
+            DeValue::String(text) => Some(Text::new(text, value.span(), self.findings.text)),
             _ => None,
         }
     }
 
     /// The table under a key.
-    pub fn table(&self, key: &str) -> Option<Table<'d, 'r>> {
+    pub fn table(&self, key: &str) -> Option<Section<'d, 'f>> {
         self.table_of(&self.entry(key)?)
     }
 
-    pub fn table_of(&self, entry: &Entry<'d>) -> Option<Table<'d, 'r>> {
+    pub fn table_of(&self, entry: &Entry<'d>) -> Option<Section<'d, 'f>> {
         let name = self.path_of(entry.key);
         match entry.value.get_ref() {
             DeValue::Table(table) => {
-                Some(Table { table, name, span: entry.value.span(), report: self.report })
+                Some(Section { table, name, span: entry.value.span(), findings: self.findings })
             }
             DeValue::Array(array) if array.iter().any(|element| element.get_ref().is_table()) => {
                 let message = format!("`{name}` must be a table, not a list of tables");
-                self.report.add(
+                self.findings.add(
                     Finding::new(entry.key_span.clone(), message).with_help(format!("write `[{name}]`")),
                 );
                 None
@@ -195,14 +195,16 @@ impl<'d, 'r> Table<'d, 'r> {
         text
     }
 
-    /// The text of an entry, if it is one.
-    pub fn text_of_entry(&self, entry: &Entry<'d>) -> Option<Text<'d>> {
-        self.text_of(entry.value)
+    /// The text under a key, if it is one; anything else is not reported.
+    pub fn text_if_any(&self, key: &str) -> Option<Text<'d>> {
+        self.text_of(self.entry(key)?.value)
     }
 
-    /// Reports a mistake in the value of an entry.
-    pub fn refuse_entry(&self, entry: &Entry<'_>, message: &str) {
-        self.report.add(Finding::new(entry.value.span(), message));
+    /// Reports a mistake in the value of a key.
+    pub fn refuse_value(&self, key: &str, message: String) {
+        if let Some(entry) = self.entry(key) {
+            self.findings.add(Finding::new(entry.value.span(), message));
+        }
     }
 
     /// The list of texts under a key; what isn't text is reported and left out.
@@ -215,7 +217,7 @@ impl<'d, 'r> Table<'d, 'r> {
         let DeValue::Array(array) = entry.value.get_ref() else {
             let lone = self.text_of(entry.value);
             let finding = Finding::new(entry.value.span(), format!("`{}` must be a list", entry.key));
-            self.report.add(match lone {
+            self.findings.add(match lone {
                 Some(text) => finding.with_help(format!("write [\"{}\"]", text.value)),
                 None => finding,
             });
@@ -232,50 +234,34 @@ impl<'d, 'r> Table<'d, 'r> {
         Some((texts, complete))
     }
 
-    /// The value of a keyword, or its default.
-    pub fn keyword<K: Keyword + Default>(&self, key: &str) -> Located<K> {
-        match self.optional_keyword(key) {
-            Some((value, place)) => Located { value, place: Some(place) },
-            None => Located::default(),
-        }
-    }
-
-    pub fn optional_keyword<K: Keyword>(&self, key: &str) -> Option<(K, Location)> {
+    /// The value of a keyword.
+    pub fn keyword<K: Keyword>(&self, key: &str) -> Option<(K, Location)> {
         let text = self.text(key)?;
         if let Some((_, value)) = K::WORDS.iter().find(|(word, _)| *word == text.value) {
-            return Some((*value, self.report.place(&text.span)));
+            return Some((*value, self.findings.place(&text.span)));
         }
         let words: Vec<&str> = K::WORDS.iter().map(|(word, _)| *word).collect();
-        let help = self.report.suggest(text.value, words.iter().copied());
+        let help = self.findings.suggest(text.value, words.iter().copied());
         let help = help.unwrap_or_else(|| format!("it is one of {}", words.join(", ")));
         let message = format!("`{key}` can't be `{}`", text.value);
-        self.report.add(Finding::new(text.span, message).with_help(help));
+        self.findings.add(Finding::new(text.span, message).with_help(help));
         None
     }
 
-    pub fn boolean(&self, key: &str) -> Located<bool> {
-        let Some(entry) = self.entry(key) else {
-            return Located::default();
-        };
+    /// `true` or `false`.
+    pub fn boolean(&self, key: &str) -> Option<(bool, Location)> {
+        let entry = self.entry(key)?;
         match entry.value.get_ref() {
-            DeValue::Boolean(value) => {
-                Located { value: *value, place: Some(self.report.place(&entry.value.span())) }
-            }
+            DeValue::Boolean(value) => Some((*value, self.findings.place(&entry.value.span()))),
             _ => {
                 self.refuse_type(entry.value, key, "true or false, without quotes");
-                Located::default()
+                None
             }
         }
     }
 
-    pub fn integer(&self, key: &str, range: RangeInclusive<u32>, default: u32) -> Located<u32> {
-        match self.optional_integer(key, range) {
-            Some((value, place)) => Located { value, place: Some(place) },
-            None => Located { value: default, place: None },
-        }
-    }
-
-    pub fn optional_integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<(u32, Location)> {
+    /// A whole number within a range.
+    pub fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<(u32, Location)> {
         let entry = self.entry(key)?;
         let span = entry.value.span();
         let Some(integer) = entry.value.get_ref().as_integer() else {
@@ -283,34 +269,44 @@ impl<'d, 'r> Table<'d, 'r> {
             return None;
         };
         match u32::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(value) if range.contains(&value) => Some((value, self.report.place(&span))),
+            Ok(value) if range.contains(&value) => Some((value, self.findings.place(&span))),
             _ => {
                 let message = format!("`{key}` must be from {} to {}", range.start(), range.end());
-                self.report.add(Finding::new(span, message));
+                self.findings.add(Finding::new(span, message));
                 None
             }
         }
     }
 
     /// The path of a file under a key.
-    pub fn path(&self, key: &str) -> Option<(String, Location)> {
+    pub fn path(&self, key: &str) -> Option<String> {
         let text = self.text(key)?;
         if text.value.is_empty() || text.value.contains('\0') {
-            self.report.add(Finding::new(text.span, format!("`{key}` must be the path of a file")));
+            self.findings.add(Finding::new(text.span, format!("`{key}` must be the path of a file")));
             return None;
         }
-        Some((text.value.to_owned(), self.report.place(&text.span)))
+        Some(text.value.to_owned())
+    }
+
+    /// The place of a span.
+    pub fn place(&self, span: &Range<usize>) -> Location {
+        self.findings.place(span)
+    }
+
+    /// Reports a finding.
+    pub fn add(&self, finding: Finding) {
+        self.findings.add(finding);
     }
 
     /// Reports a mistake in a string.
     pub fn refuse(&self, text: &Text<'_>, mistake: Mistake) {
-        self.report.add(Finding::new(text.part(mistake.span), mistake.message).with_hint(mistake.help));
+        self.findings.add(Finding::new(text.part(mistake.span), mistake.message).with_hint(mistake.help));
     }
 
     /// Reports a key that should be there.
     pub fn miss(&self, key: &str, help: &str) {
         let finding = Finding::new(self.span.clone(), format!("[{}] has no `{key}`", self.name));
-        self.report.add(finding.with_help(help).with_cause(Cause::Absent));
+        self.findings.add(finding.with_help(help).with_origin(Origin::Absent));
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Cause, Finding, MAX_DIAGNOSTICS};
+use crate::policy::diagnostic::{Finding, MAX_DIAGNOSTICS, Origin};
 
 /// Mends per file. Each costs a parse, so a file of garbage must not have as many as it likes.
 const MENDS: usize = 32;
@@ -150,14 +150,14 @@ fn is_remnant(line: &str) -> bool {
 
 /// Whether a finding is only there because of a syntax error.
 fn explains(error: &Finding, finding: &Finding, text: &str) -> bool {
-    match &finding.cause {
-        Cause::Syntax => false,
-        Cause::Text => error.span.start <= finding.span.end && finding.span.start <= error.span.end,
-        Cause::Undefined { table, name } => {
+    match &finding.origin {
+        Origin::Syntax => false,
+        Origin::Text => error.span.start <= finding.span.end && finding.span.start <= error.span.end,
+        Origin::Undefined { table, name } => {
             let line = line_around(text, error.span.start);
             line.contains(name.as_str()) && (line.contains(table) || !line.trim_start().starts_with('['))
         }
-        Cause::Absent => {
+        Origin::Absent => {
             (finding.span.start..find_body_end(text, finding.span.end)).contains(&error.span.start)
         }
     }
@@ -267,7 +267,7 @@ fn looks_like_statement(line: &str) -> bool {
 }
 
 fn complain(span: Range<usize>, message: impl Into<String>) -> Finding {
-    Finding::new(span, message).with_cause(Cause::Syntax)
+    Finding::new(span, message).with_origin(Origin::Syntax)
 }
 
 /// The parser's errors in our words.

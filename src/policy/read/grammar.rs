@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
-use super::address::{Mistake, parse_prefix};
-use super::diagnostic::{Cause, Finding, Location};
-use super::model::Set;
-use super::need::{Direction, Limit, Need, Peer};
+use super::address::parse_prefix;
+use super::document::{Section, Text};
+use super::mistake::Mistake;
 use super::suggestion::suggest;
 use crate::net::{self, Selector};
+use crate::policy::diagnostic::{Finding, Origin};
+use crate::policy::model::{Direction, Limit, Location, Need, Peer, Set};
 
 /// The highest limit, in flows. It is far above what a NIC can carry, and low enough for the
 /// kernel's arithmetic.
@@ -40,6 +41,23 @@ fn split_words(text: &str) -> Vec<Word<'_>> {
     words
 }
 
+/// Reads the list of needs under a key.
+pub(super) fn read_needs(
+    section: &Section<'_, '_>,
+    key: &str,
+    direction: Direction,
+    sets: &BTreeMap<String, Set>,
+) -> Option<Vec<Need>> {
+    let read = |text: Text<'_>| {
+        let place = section.place(&text.span);
+        read_need(text.value, direction, sets, place, &mut |finding| {
+            let span = text.part(finding.span.clone());
+            section.add(Finding { span, ..finding });
+        })
+    };
+    Some(section.list(key)?.into_iter().filter_map(read).collect())
+}
+
 /// Reads a need, reporting every mistake in it; `None` when there was one. Spans are bytes of
 /// `text`.
 pub(super) fn read_need(
@@ -49,7 +67,7 @@ pub(super) fn read_need(
     place: Location,
     report: &mut dyn FnMut(Finding),
 ) -> Option<Need> {
-    let mut reader = Reader { direction, sets, sound: true, report };
+    let mut reader = NeedReader { direction, sets, sound: true, report };
     let words = split_words(text);
     let Some((head, rest)) = words.split_first() else {
         reader.refuse(Mistake::new(0..text.len(), "this need is empty").with_help("write one like `tcp/80`"));
@@ -61,21 +79,23 @@ pub(super) fn read_need(
     reader.sound.then_some(Need { direction, protocol, ports, peers, limit, place })
 }
 
-struct Reader<'r> {
+struct NeedReader<'r> {
     direction: Direction,
     sets: &'r BTreeMap<String, Set>,
     sound: bool,
     report: &'r mut dyn FnMut(Finding),
 }
 
-impl Reader<'_> {
+impl NeedReader<'_> {
     fn refuse(&mut self, mistake: Mistake) {
-        self.refuse_because(mistake, Cause::Text);
+        self.refuse_because(mistake, Origin::Text);
     }
 
-    fn refuse_because(&mut self, mistake: Mistake, cause: Cause) {
+    fn refuse_because(&mut self, mistake: Mistake, origin: Origin) {
         self.sound = false;
-        (self.report)(Finding::new(mistake.span, mistake.message).with_hint(mistake.help).with_cause(cause));
+        (self.report)(
+            Finding::new(mistake.span, mistake.message).with_hint(mistake.help).with_origin(origin),
+        );
     }
 
     fn read_service(&mut self, word: &Word<'_>) -> Option<(u8, RangeInclusive<u16>)> {
@@ -200,7 +220,7 @@ impl Reader<'_> {
                     .map(|help| help.replacen('`', "`@", 1));
                 let mistake =
                     Mistake::new(word.span.clone(), format!("no set is called `{name}`")).with_hint(help);
-                self.refuse_because(mistake, Cause::Undefined { table: "sets", name: name.to_owned() });
+                self.refuse_because(mistake, Origin::Undefined { table: "sets", name: name.to_owned() });
                 None
             }
         }

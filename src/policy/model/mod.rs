@@ -1,0 +1,120 @@
+//! What a policy file says, as data. Everything that a verdict may have to name keeps its place in the file.
+
+mod alarms;
+pub(super) mod keys;
+mod location;
+mod need;
+mod set;
+mod settings;
+mod tables;
+mod values;
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+pub use alarms::{Alarms, Response};
+pub use keys::Value;
+pub use location::{Located, Location};
+pub use need::{Direction, Limit, Need, Peer};
+pub use set::Set;
+pub use settings::Settings;
+pub use tables::{MAX_ENTRIES, TableSizes};
+pub use values::{Endpoint, Keyword, Mode, QuarantineTime, Syslog, Tracking, UnknownSources};
+
+/// A policy: the whole of one file, checked.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The file as the user named it.
+    pub file: String,
+    /// The file's text.
+    pub text: String,
+    /// `[policy]`.
+    pub settings: Settings,
+    /// `[sets]` by name.
+    pub sets: BTreeMap<String, Set>,
+    /// `[roles.*]` in the order of the file.
+    pub roles: Vec<Role>,
+    /// `[servers.*]` in the order of the file; never empty.
+    pub servers: Vec<Server>,
+    /// `[alarms]`: where alarms go.
+    pub alarms: Alarms,
+    /// `[alarms]`: what the daemon does about them.
+    pub response: Response,
+    /// `[tables]`.
+    pub tables: TableSizes,
+}
+
+impl Policy {
+    /// A place of this policy as `FILE:LINE`.
+    pub fn locate(&self, place: &Location) -> String {
+        format!("{}:{}", self.file, place.line)
+    }
+
+    /// The role of this name.
+    pub fn find_role(&self, name: &str) -> Option<&Role> {
+        self.roles.iter().find(|role| role.name == name)
+    }
+
+    /// The server of this name.
+    pub fn find_server(&self, name: &str) -> Option<&Server> {
+        self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// The mode that holds for a server: its own, otherwise the policy's.
+    pub fn mode_of(&self, server: &Server) -> Mode {
+        server.mode.map_or(self.settings.mode.value, |mode| mode.0)
+    }
+}
+
+/// A named list of needs.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Where its name is.
+    pub place: Location,
+    /// `in`: services that peers may open.
+    pub inbound: Vec<Need>,
+    /// `out`: services that the server may open.
+    pub outbound: Vec<Need>,
+    /// `quiet`: denied without an alarm.
+    pub quiet: Vec<Need>,
+}
+
+impl Role {
+    /// All needs: `in`, `out`, `quiet`.
+    pub fn needs(&self) -> impl Iterator<Item = &Need> {
+        self.inbound.iter().chain(&self.outbound).chain(&self.quiet)
+    }
+
+    /// The needs of one direction.
+    pub fn needs_of(&self, direction: Direction) -> &[Need] {
+        match direction {
+            Direction::In => &self.inbound,
+            Direction::Out => &self.outbound,
+            Direction::Quiet => &self.quiet,
+        }
+    }
+}
+
+/// A named host, or a group of hosts alike.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// Where its name is.
+    pub place: Location,
+    /// Addresses (prefixes of full length) and prefixes, in the order of the file; never empty.
+    pub addresses: Vec<(IpNet, Location)>,
+    /// The only MAC that may use these addresses.
+    pub mac: Option<([u8; 6], Location)>,
+    /// The only VLAN (1 to 4094) in which these addresses may be used.
+    pub vlan: Option<(u16, Location)>,
+    /// Names of roles, in the order of the file.
+    pub roles: Vec<(String, Location)>,
+    /// Where `roles` is: the line that decides when no need does. Without the key, where the server's name is.
+    pub roles_place: Location,
+    /// Overrides the policy's mode.
+    pub mode: Option<(Mode, Location)>,
+}

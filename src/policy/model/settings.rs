@@ -1,0 +1,27 @@
+//! `[policy]`: what holds for every server.
+
+use super::keys::keys;
+use super::location::Located;
+use super::need::{Direction, Need};
+use super::values::{Mode, Tracking, UnknownSources};
+
+/// The longest `pickup`, in seconds: a day.
+const MAX_PICKUP_S: u32 = 86_400;
+
+keys! {
+    /// `[policy]`: what holds for every server.
+    Settings {
+        /// Whether what the policy does not allow is dropped.
+        "mode" mode: Located<Mode> = Located::default(), keyword();
+        /// How the direction of a flow is known.
+        "tracking" tracking: Located<Tracking> = Located::default(), keyword();
+        /// What happens to a packet whose source address no server has.
+        "unknown_sources" unknown_sources: Located<UnknownSources> = Located::default(), keyword();
+        /// `in` needs of every server. They stay open in quarantine.
+        "management" management: Vec<Need> = Vec::new(), needs(Direction::In);
+        /// Seconds after attach in which flows that are already open are taken over.
+        "pickup" pickup_s: Located<u32> = Located::unset(120), integer(0..=MAX_PICKUP_S);
+        /// Whether DHCP clients of the DMZ may talk to the link.
+        "dhcp" dhcp: Located<bool> = Located::default(), boolean();
+    }
+}

@@ -1,0 +1,120 @@
+//! `[alarms]`: texts that name sinks, kinds of alarms and times.
+
+use super::mistake::Mistake;
+use super::suggestion::suggest;
+use crate::alarm::{KINDS, Kind};
+use crate::clock::parse_time;
+use crate::policy::model::{Endpoint, QuarantineTime, Syslog};
+
+const SYSLOG_FORMS: &str =
+    "it is one of unix:/dev/log, udp://HOST[:PORT], tcp://HOST[:PORT], tls://HOST[:PORT]";
+
+pub(super) fn parse_syslog(text: &str) -> Result<Syslog, Mistake> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        if !path.starts_with('/') || path.contains('\0') || path.len() > 107 {
+            let message = "the path of a local socket must be a whole one, of at most 107 bytes";
+            return Err(Mistake::new(5..text.len(), message));
+        }
+        return Ok(Syslog::Unix(path.to_owned()));
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(Mistake::new(0..text.len(), "no syslog server").with_help(SYSLOG_FORMS));
+    };
+    let start = scheme.len() + 3;
+    let endpoint = |port: u16| parse_endpoint(rest, port).map_err(|mistake| mistake.shifted(start));
+    match scheme {
+        "udp" => Ok(Syslog::Udp(endpoint(514)?)),
+        "tcp" => Ok(Syslog::Tcp(endpoint(514)?)),
+        "tls" => Ok(Syslog::Tls(endpoint(6514)?)),
+        _ => {
+            let message = format!("syslog does not go over `{scheme}`");
+            Err(Mistake::new(0..scheme.len(), message).with_help(SYSLOG_FORMS))
+        }
+    }
+}
+
+pub(super) fn parse_alertmanager(text: &str) -> Result<String, Mistake> {
+    let help = "write http://HOST:9093, or https://";
+    let split = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
+    let Some((scheme, rest)) = split else {
+        return Err(Mistake::new(0..text.len(), "no address of an Alertmanager").with_help(help));
+    };
+    let start = scheme.len() + 3;
+    let authority = rest.split('/').next().unwrap_or_default();
+    parse_endpoint(authority, 80).map_err(|mistake| mistake.shifted(start))?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~%".contains(c);
+    let path = rest.get(authority.len()..).unwrap_or_default();
+    if let Some((at, wrong)) = path.char_indices().find(|(_, c)| !plain(*c)) {
+        let at = start + authority.len() + at;
+        let message = format!("`{}` can't stand in this path", wrong.escape_default());
+        return Err(Mistake::new(at..at + wrong.len_utf8(), message).with_help(help));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT`.
+fn parse_endpoint(text: &str, default_port: u16) -> Result<Endpoint, Mistake> {
+    let whole = 0..text.len();
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let Some((host, after)) = rest.split_once(']') else {
+                return Err(Mistake::new(whole, "this address has no closing `]`"));
+            };
+            if host.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(Mistake::new(1..1 + host.len(), format!("`{host}` is no IPv6 address")));
+            }
+            (host, after)
+        }
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    if host.is_empty() || !host.chars().all(is_name) {
+        return Err(Mistake::new(whole, "a host's name or address is missing here"));
+    }
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => default_port,
+        None => return Err(Mistake::new(whole, "only a port may follow the address")),
+        Some(digits) if digits.contains(':') => {
+            let message = "an IPv6 address must stand in brackets";
+            return Err(Mistake::new(whole, message).with_help(format!("write [{text}]")));
+        }
+        Some(digits) => match digits.parse::<u16>() {
+            Ok(port @ 1..) => port,
+            _ => {
+                let at = text.len() - digits.len()..text.len();
+                return Err(Mistake::new(at, "a port must be a number from 1 to 65535"));
+            }
+        },
+    };
+    Ok(Endpoint { host: host.to_owned(), port })
+}
+
+pub(super) fn parse_quarantine_time(text: &str) -> Result<QuarantineTime, Mistake> {
+    if text == "released" {
+        return Ok(QuarantineTime::UntilReleased);
+    }
+    parse_time(text).map(|time| QuarantineTime::Seconds(time.as_secs())).map_err(|why| {
+        Mistake::new(0..text.len(), format!("`quarantine_for`: {why}"))
+            .with_help("or \"released\": until `portcullis release`")
+    })
+}
+
+/// Parses a kind of alarm that may lead to a quarantine.
+pub(super) fn parse_kind(word: &str) -> Result<Kind, Mistake> {
+    let refuse = |message: String| Mistake::new(0..word.len(), message);
+    match KINDS.iter().find(|kind| kind.name() == word) {
+        Some(Kind::Spoof) => Err(refuse("`spoof` can't lead to a quarantine".to_owned())
+            .with_help("whoever forges a server's address could cut that server off")),
+        Some(Kind::Stray) => Err(refuse("`stray` can't lead to a quarantine".to_owned())
+            .with_help("idle connections of healthy servers end this way")),
+        Some(kind) => Ok(*kind),
+        None => {
+            let usable =
+                KINDS.iter().map(|kind| kind.name()).filter(|name| !["spoof", "stray"].contains(name));
+            let usable: Vec<&str> = usable.collect();
+            let help = suggest(word, usable.iter().copied());
+            let help = help.unwrap_or_else(|| format!("it is one of {}", usable.join(", ")));
+            Err(refuse(format!("there is no kind of alarm `{word}`")).with_help(help))
+        }
+    }
+}

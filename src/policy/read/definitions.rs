@@ -1,0 +1,234 @@
+//! What a policy defines by name: `[sets]`, `[roles.*]` and `[servers.*]`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use ipnet::IpNet;
+
+use super::address::{find_objection, parse_mac, parse_prefix};
+use super::document::{Entry, Findings, Section, Text};
+use super::grammar::read_needs;
+use super::mistake::Mistake;
+use crate::net::show_prefix;
+use crate::policy::diagnostic::{Finding, Origin};
+use crate::policy::model::{Direction, Location, Role, Server, Set};
+
+const ROLE_KEYS: &[&str] = &["in", "out", "quiet"];
+const SERVER_KEYS: &[&str] = &["addresses", "mac", "vlan", "roles", "mode"];
+
+/// The longest name of a server, role or set, in characters.
+const MAX_NAME: usize = 63;
+
+/// Checks the name of a server, role or set.
+fn check_name(entry: &Entry<'_>, kind: &str, findings: &Findings<'_>) {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
+    if entry.key.is_empty() {
+        // As a bare key this is a syntax error, and reported; `""` is not.
+        findings.add(Finding::new(entry.key_span.clone(), format!("a {kind} needs a name")));
+    } else if !entry.key.chars().all(plain) {
+        let message = format!("`{}` can't be the name of a {kind}", entry.key);
+        findings.add(
+            Finding::new(entry.key_span.clone(), message).with_help("use letters, digits, `_`, `-` and `.`"),
+        );
+    } else if entry.key.len() > MAX_NAME {
+        let message =
+            format!("the name of a {kind} has at most {MAX_NAME} characters, not {}", entry.key.len());
+        findings.add(Finding::new(entry.key_span.clone(), message));
+    }
+}
+
+/// The entries of several tables, each with its section.
+fn entries_of<'t, 'd, 'f>(
+    sections: &'t [Section<'d, 'f>],
+) -> impl Iterator<Item = (&'t Section<'d, 'f>, Entry<'d>)> {
+    sections.iter().flat_map(|section| section.entries().into_iter().map(move |entry| (section, entry)))
+}
+
+/// Reads all sets.
+pub(super) fn read_sets(sections: &[Section<'_, '_>], findings: &Findings<'_>) -> BTreeMap<String, Set> {
+    let mut sets = BTreeMap::new();
+    for (section, entry) in entries_of(sections) {
+        check_name(&entry, "set", findings);
+        let name = entry.key.to_owned();
+        let mut set = Set {
+            name: name.clone(),
+            members: Vec::new(),
+            place: findings.place(&entry.key_span),
+            sound: false,
+        };
+        if let Some((texts, complete)) = section.list_of(&entry) {
+            set.sound = complete;
+            for text in texts {
+                match read_member(&text) {
+                    Ok(prefix) => set.members.push((prefix, findings.place(&text.span))),
+                    Err(mistake) => {
+                        set.sound = false;
+                        section.refuse(&text, mistake);
+                    }
+                }
+            }
+        }
+        sets.insert(name, set);
+    }
+    sets
+}
+
+fn read_member(text: &Text<'_>) -> Result<IpNet, Mistake> {
+    if text.value.starts_with('@') {
+        let mistake = Mistake::new(0..text.value.len(), "a set can't hold another set");
+        return Err(mistake.with_help("a need may name both: `to @one, @other`"));
+    }
+    parse_prefix(text.value)
+}
+
+/// Reads all roles. Their needs may name `sets`.
+pub(super) fn read_roles(
+    sections: &[Section<'_, '_>],
+    sets: &BTreeMap<String, Set>,
+    findings: &Findings<'_>,
+) -> Vec<Role> {
+    let mut roles = Vec::new();
+    for (section, entry) in entries_of(sections) {
+        check_name(&entry, "role", findings);
+        let place = findings.place(&entry.key_span);
+        let name = entry.key.to_owned();
+        let mut role = Role { name, place, inbound: Vec::new(), outbound: Vec::new(), quiet: Vec::new() };
+        if let Some(section) = section.table_of(&entry) {
+            section.check_keys(ROLE_KEYS);
+            let needs = |direction: Direction| {
+                read_needs(&section, direction.key(), direction, sets).unwrap_or_default()
+            };
+            role.inbound = needs(Direction::In);
+            role.outbound = needs(Direction::Out);
+            role.quiet = needs(Direction::Quiet);
+        }
+        roles.push(role);
+    }
+    roles
+}
+
+/// Which server holds a prefix, and where the file says so.
+type Holders<'d> = HashMap<IpNet, (&'d str, Location)>;
+
+/// Reads all servers. They may have `roles`.
+pub(super) fn read_servers<'d>(
+    root: &Section<'d, '_>,
+    tables: &[&str],
+    roles: &[Role],
+    findings: &Findings<'d>,
+) -> Vec<Server> {
+    let sections = root.tables_like("servers", tables);
+    let roles = roles.iter().map(|role| role.name.as_str()).collect();
+    let mut reader = ServerReader { roles, holders: HashMap::new(), findings };
+    let mut servers = Vec::new();
+    for (section, entry) in entries_of(&sections) {
+        check_name(&entry, "server", findings);
+        if let Some(section) = section.table_of(&entry) {
+            servers.push(reader.read_server(&entry, &section));
+        }
+    }
+    if entries_of(&sections).next().is_none() {
+        let header = root.entry("servers").map(|entry| entry.key_span);
+        let finding = Finding::new(header.unwrap_or_default(), "this policy has no server")
+            .with_help("add one: [servers.NAME] with addresses and roles");
+        let (table, name) = ("servers", "servers".to_owned());
+        findings.add(finding.with_origin(Origin::Undefined { table, name }));
+    }
+    servers
+}
+
+struct ServerReader<'a, 'd> {
+    roles: HashSet<&'a str>,
+    holders: Holders<'d>,
+    findings: &'a Findings<'d>,
+}
+
+impl<'d> ServerReader<'_, 'd> {
+    fn read_server(&mut self, entry: &Entry<'d>, section: &Section<'d, '_>) -> Server {
+        section.check_keys(SERVER_KEYS);
+        let place = self.findings.place(&entry.key_span);
+        let (assigned, roles_place) = self.read_assigned(section);
+        Server {
+            name: entry.key.to_owned(),
+            place,
+            addresses: self.read_addresses(section, entry.key),
+            mac: self.read_mac(section),
+            // 4094 fits.
+            vlan: section.integer("vlan", 1..=4094).map(|(vlan, place)| (vlan as u16, place)),
+            roles: assigned,
+            roles_place: roles_place.unwrap_or(place),
+            mode: section.keyword("mode"),
+        }
+    }
+
+    fn read_addresses(&mut self, section: &Section<'d, '_>, name: &'d str) -> Vec<(IpNet, Location)> {
+        let Some(entry) = section.entry("addresses") else {
+            section.miss("addresses", "a server has at least one address: addresses = [\"192.0.2.10\"]");
+            return Vec::new();
+        };
+        let Some((texts, complete)) = section.list_of(&entry) else {
+            return Vec::new();
+        };
+        if texts.is_empty() && complete {
+            let finding = Finding::new(entry.key_span, format!("server `{name}` has no address"));
+            self.findings.add(finding.with_help("write at least one, or leave out the server"));
+        }
+        let mut addresses = Vec::with_capacity(texts.len());
+        for text in texts {
+            let whole = 0..text.value.len();
+            let prefix = match parse_prefix(text.value) {
+                Ok(prefix) => prefix,
+                Err(mistake) => {
+                    section.refuse(&text, mistake);
+                    continue;
+                }
+            };
+            if let Some(objection) = find_objection(&prefix) {
+                section.refuse(&text, Mistake::new(whole, format!("`{}` {objection}", text.value)));
+                continue;
+            }
+            let place = self.findings.place(&text.span);
+            if let Some((holder, first)) = self.holders.get(&prefix) {
+                let owner =
+                    if *holder == name { "this server".to_owned() } else { format!("server `{holder}`") };
+                let message = format!("{owner} already holds `{}`", show_prefix(&prefix));
+                let help = format!("the first one is in line {}, column {}", first.line, first.column);
+                section.refuse(&text, Mistake::new(whole, message).with_help(help));
+                continue;
+            }
+            self.holders.insert(prefix, (name, place));
+            addresses.push((prefix, place));
+        }
+        addresses
+    }
+
+    fn read_mac(&self, section: &Section<'d, '_>) -> Option<([u8; 6], Location)> {
+        let text = section.text("mac")?;
+        match parse_mac(text.value) {
+            Ok(mac) => Some((mac, self.findings.place(&text.span))),
+            Err(mistake) => {
+                section.refuse(&text, mistake);
+                None
+            }
+        }
+    }
+
+    /// The roles of a server, and where its `roles` is.
+    fn read_assigned(&self, section: &Section<'d, '_>) -> (Vec<(String, Location)>, Option<Location>) {
+        let Some(entry) = section.entry("roles") else {
+            return (Vec::new(), None);
+        };
+        let place = self.findings.place(&entry.key_span);
+        let mut assigned = Vec::new();
+        for text in section.list("roles").unwrap_or_default() {
+            if self.roles.contains(text.value) {
+                assigned.push((text.value.to_owned(), self.findings.place(&text.span)));
+                continue;
+            }
+            let help = self.findings.suggest(text.value, self.roles.iter().copied());
+            let origin = Origin::Undefined { table: "roles", name: text.value.to_owned() };
+            let finding = Finding::new(text.span, format!("no role is called `{}`", text.value));
+            self.findings.add(finding.with_hint(help).with_origin(origin));
+        }
+        (assigned, Some(place))
+    }
+}
