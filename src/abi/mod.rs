@@ -4,8 +4,10 @@
 
 mod ip;
 mod reasons;
+mod text;
 mod types;
 
 pub use ip::{from_address, prefix_bits, to_address};
 pub use reasons::{REASONS, Reason};
+pub use text::{read_text, write_text};
 pub use types::*;

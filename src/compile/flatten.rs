@@ -3,7 +3,7 @@
 use super::peers::PeerSets;
 use super::room::Room;
 use super::rules::{Rank, Rulebook};
-use super::{Cell, NeedRow, PeerRow, Profile};
+use super::{NeedRow, PeerMatch, PeerRow, Profile};
 use crate::policy::Direction;
 
 /// Where a rule starts or stops to hold. Ends are one past the last port, so they don't fit into a
@@ -92,7 +92,7 @@ fn cut_ports(
         let (Some(first), Some(next)) = (group.first(), groups.peek().and_then(|group| group.first())) else {
             break;
         };
-        let [inbound, outbound, quiet] = active.each_ref().map(|active| find_cell(active, book, sets, room));
+        let [inbound, outbound, quiet] = active.each_ref().map(|active| find_match(active, book, sets, room));
         let row =
             NeedRow { profile, proto, ports: port(first.at)..=port(next.at - 1), inbound, outbound, quiet };
         match &mut pending {
@@ -113,7 +113,7 @@ fn continues(last: &NeedRow, row: &NeedRow) -> bool {
 }
 
 fn keep(row: Option<NeedRow>, room: &mut Room, rows: &mut Vec<NeedRow>) {
-    let nothing = Cell::default();
+    let nothing = PeerMatch::default();
     if let Some(row) = row.filter(|row| [row.inbound, row.outbound, row.quiet] != [nothing; 3])
         && room.take_need()
     {
@@ -145,9 +145,14 @@ fn move_edge(edge: &Edge, book: &Rulebook<'_>, active: &mut [Active; 3]) {
     }
 }
 
-fn find_cell(active: &Active, book: &Rulebook<'_>, sets: &mut PeerSets<'_, '_>, room: &mut Room) -> Cell {
+fn find_match(
+    active: &Active,
+    book: &Rulebook<'_>,
+    sets: &mut PeerSets<'_, '_>,
+    room: &mut Room,
+) -> PeerMatch {
     let any = active.general.first().map_or(0, |rank| book.at_rank(*rank));
     let deciding = active.deciding();
     let set = if deciding.is_empty() { 0 } else { sets.find_or_build(deciding, room) };
-    Cell { any, set }
+    PeerMatch { any, set }
 }

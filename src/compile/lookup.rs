@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Cell, NeedRow, ServerRow, Tables};
+use super::{NeedRow, PeerMatch, ServerRow, Tables};
 use crate::policy::Direction;
 
 impl Tables {
@@ -21,13 +21,13 @@ impl Tables {
         (row.profile == profile && row.proto == proto && row.ports.contains(&port)).then_some(row)
     }
 
-    /// The rule of a cell for a peer; 0 for none.
-    pub fn find_rule(&self, cell: Cell, peer: IpAddr) -> u32 {
-        let start = self.peers.partition_point(|row| row.set < cell.set);
-        let of_set = self.peers.iter().skip(start).take_while(|row| row.set == cell.set);
+    /// The rule of a match for a peer; 0 for none.
+    pub fn find_rule(&self, peer_match: PeerMatch, peer: IpAddr) -> u32 {
+        let start = self.peers.partition_point(|row| row.set < peer_match.set);
+        let of_set = self.peers.iter().skip(start).take_while(|row| row.set == peer_match.set);
         let longest =
             of_set.filter(|row| row.prefix.contains(&peer)).max_by_key(|row| row.prefix.prefix_len());
-        longest.map_or(cell.any, |row| row.rule)
+        longest.map_or(peer_match.any, |row| row.rule)
     }
 
     /// The rule by which a profile has a need; 0 for none.
@@ -35,11 +35,11 @@ impl Tables {
         let Some(row) = self.find_need(profile, proto, port) else {
             return 0;
         };
-        let cell = match direction {
+        let peer_match = match direction {
             Direction::In => row.inbound,
             Direction::Out => row.outbound,
             Direction::Quiet => row.quiet,
         };
-        self.find_rule(cell, peer)
+        self.find_rule(peer_match, peer)
     }
 }

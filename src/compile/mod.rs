@@ -5,11 +5,16 @@
 //! What depends on the peer is a *set*: prefixes, of which the longest one that holds the peer
 //! decides.
 
+mod encode;
 mod flatten;
 mod lookup;
 mod peers;
+mod ports;
+mod quota;
 mod room;
 mod rules;
+mod services;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -19,16 +24,20 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::policy::{Diagnostics, Direction, Limit, Mode, Policy, Source, UnknownSources};
+use crate::policy::{Diagnostics, Direction, Limit, Mode, Policy, Source};
+pub use encode::{EncodedPolicy, SourceChunk, encode, encode_settings, list_token_buckets};
 use flatten::flatten_profiles;
+pub use quota::RowQuotas;
 use room::Room;
 use rules::Rulebook;
+pub use services::ServiceIndex;
+pub use settings::{CompiledSettings, describe_flags};
 
 /// A compiled policy. The same policy text always gives the same tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
     /// What holds for all packets.
-    pub settings: Settings,
+    pub settings: CompiledSettings,
     /// Names of the servers, in the order of the file; the index is a server's number.
     pub names: Vec<String>,
     /// Addresses of the servers, in the order of the file.
@@ -39,21 +48,6 @@ pub struct Tables {
     pub peers: Vec<PeerRow>,
     /// The index is a rule's number; rule 0 is a placeholder for none.
     pub rules: Vec<RuleRow>,
-}
-
-/// What holds for all packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Whether the policy's mode is `observe`; each server's row says what holds for it.
-    pub observe: bool,
-    /// Whether a second program tracks what peers open.
-    pub strict: bool,
-    /// What becomes of a source address that no server has.
-    pub unknown_sources: UnknownSources,
-    /// Seconds in which flows already open are taken over.
-    pub pickup_s: u32,
-    /// Whether DHCP clients may talk to the link.
-    pub dhcp: bool,
 }
 
 /// An address or prefix of a server.
@@ -83,16 +77,16 @@ pub struct NeedRow {
     /// Ports, ICMP types, or `0..=0` for protocols that have neither.
     pub ports: RangeInclusive<u16>,
     /// What peers may open on these ports of the server.
-    pub inbound: Cell,
+    pub inbound: PeerMatch,
     /// What the server may open to these ports of a peer.
-    pub outbound: Cell,
+    pub outbound: PeerMatch,
     /// What is dropped without an alarm.
-    pub quiet: Cell,
+    pub quiet: PeerMatch,
 }
 
 /// The rule for a peer: that of the longest prefix in `set` which holds the peer, otherwise `any`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Cell {
+pub struct PeerMatch {
     /// The rule that holds for every peer; 0 for none.
     pub any: u32,
     /// The set of peers to look at first; 0 for none.
@@ -159,13 +153,7 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
         return Err(Diagnostics::gather(findings, &Source::new(&policy.file, &policy.text)));
     }
     Ok(Tables {
-        settings: Settings {
-            observe: policy.settings.mode.value == Mode::Observe,
-            strict: policy.settings.tracking.value == crate::policy::Tracking::Strict,
-            unknown_sources: policy.settings.unknown_sources.value,
-            pickup_s: policy.settings.pickup_s.value,
-            dhcp: policy.settings.dhcp.value,
-        },
+        settings: CompiledSettings::of(policy),
         names: policy.servers.iter().map(|server| server.name.clone()).collect(),
         servers,
         needs,

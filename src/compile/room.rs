@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::policy::{Finding, Located, Location, MAX_ENTRIES, Policy};
 
 /// What is taken of one table.
-struct Table {
+struct TableRoom {
     key: &'static str,
     what: &'static str,
     size: Located<u32>,
@@ -14,12 +14,12 @@ struct Table {
     culprit: Option<Range<usize>>,
 }
 
-impl Table {
+impl TableRoom {
     fn new(key: &'static str, what: &'static str, size: Located<u32>) -> Self {
         Self { key, what, size, taken: 0, culprit: None }
     }
 
-    /// EventFilter rows; tells whether there was room for them.
+    /// Takes rows, and says whether there was room for them.
     fn take(&mut self, rows: usize) -> bool {
         self.taken = self.taken.saturating_add(rows);
         self.taken <= self.size.value as usize
@@ -60,18 +60,18 @@ impl Table {
 
 /// The tables that a policy fills by itself; the others fill with traffic.
 pub(super) struct Room {
-    servers: Table,
-    needs: Table,
-    peers: Table,
+    servers: TableRoom,
+    needs: TableRoom,
+    peers: TableRoom,
 }
 
 impl Room {
     pub fn new(policy: &Policy) -> Self {
         let sizes = &policy.tables;
         Self {
-            servers: Table::new("servers", "addresses and prefixes of servers", sizes.servers),
-            needs: Table::new("needs", "port ranges of needs", sizes.needs),
-            peers: Table::new("peers", "addresses and prefixes of peers", sizes.peers),
+            servers: TableRoom::new("servers", "addresses and prefixes of servers", sizes.servers),
+            needs: TableRoom::new("needs", "port ranges of needs", sizes.needs),
+            peers: TableRoom::new("peers", "addresses and prefixes of peers", sizes.peers),
         }
     }
 
@@ -104,6 +104,6 @@ impl Room {
 
     /// What doesn't fit.
     pub fn finish(self) -> Vec<Finding> {
-        [&self.servers, &self.needs, &self.peers].into_iter().filter_map(Table::find).collect()
+        [&self.servers, &self.needs, &self.peers].into_iter().filter_map(TableRoom::find).collect()
     }
 }

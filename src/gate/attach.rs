@@ -122,9 +122,9 @@ impl Gate {
         // The tracker first: a flow must not begin between the two unseen. Nor may the answers be
         // lost to what is being asked just now, when flows already open are to be taken over.
         let attached = gate
-            .activate(place, replaced, tables.settings.strict)
+            .activate(place, replaced, tables.settings.is_strict())
             .inspect(|_| {
-                if !replaced && tables.settings.strict {
+                if !replaced && tables.settings.is_strict() {
                     let whole = Duration::from_secs(u64::from(tables.settings.pickup_s));
                     std::thread::sleep(whole.min(QUESTION));
                 }
@@ -160,7 +160,7 @@ impl Gate {
         self.programs.stage_pins(&programs)?;
         let had_tracker = self.find_tracker(place) != Hook::No;
         // A gate that tracked by service has recorded no flow: as in `apply`.
-        let begun = match tables.settings.strict && !had_tracker {
+        let begun = match tables.settings.is_strict() && !had_tracker {
             true => self.begin_tracking(place, tables.settings.pickup_s),
             false => Ok(()),
         };
@@ -184,7 +184,7 @@ impl Gate {
     /// Then nothing has changed.
     pub fn apply(&self, place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
         let had_tracker = self.find_tracker(place) != Hook::No;
-        let ready = match (tables.settings.strict, had_tracker) {
+        let ready = match (tables.settings.is_strict(), had_tracker) {
             (true, false) => self.begin_tracking(place, tables.settings.pickup_s),
             (true, true) => self.set_tracker(place, true).map(drop),
             (false, true) => check_writable(&place.pins.join("links")),
@@ -192,7 +192,7 @@ impl Gate {
         };
         let installed = ready.and_then(|()| self.install(policy, tables));
         let generation = installed.inspect_err(|_| self.rollback_tracker(place, had_tracker))?;
-        if !tables.settings.strict
+        if !tables.settings.is_strict()
             && let Err(error) = self.set_tracker(place, false)
         {
             // it records flows that nobody asks for; `show status` says that it is there

@@ -151,6 +151,21 @@ fn remedy_for_pins(errno: Errno) -> &'static str {
 }
 
 impl GateError {
+    /// There is no such server, and perhaps one of the `known` names is meant.
+    pub(super) fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
+        let close = known
+            .map(|known| (strsim::damerau_levenshtein(known, name), known))
+            .min()
+            .filter(|(distance, _)| *distance <= 2);
+        GateError::NoServer {
+            name: name.to_owned(),
+            hint: match close {
+                Some((_, known)) => format!("\nhelp: did you mean `{known}`?"),
+                None => "\nhelp: `portcullis show -i IF servers` lists them".to_owned(),
+            },
+        }
+    }
+
     /// An error of the bpffs, with what was being done.
     pub fn not_pinned(what: String, error: &std::io::Error) -> GateError {
         match GateError::from_io(what, error) {

@@ -8,6 +8,7 @@ mod explain;
 mod fault;
 mod install;
 mod map;
+mod names;
 mod orphans;
 mod place;
 mod program;
@@ -16,8 +17,8 @@ mod revoke;
 mod samples;
 mod statistics;
 mod system;
+mod token_buckets;
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -29,14 +30,12 @@ use crate::abi::{
     limit_key, name, opening, quarantine, row_quota, settings, state,
 };
 use crate::compile::Tables;
-use crate::drops::Names;
 use crate::policy::Policy;
 pub use attach::{AttachMode, Attachment, Hook, now_ns};
 pub use caveats::find_caveats;
 pub use detach::{detach, is_pinned};
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
-use install::{Chunk, text_of};
 use map::{Table, open_pinned};
 pub use orphans::{GateState, PinnedGate, detach_by_name, hint_at_orphans, list_gates};
 pub use place::{GatePlace, Lock};
@@ -192,24 +191,6 @@ impl Gate {
 
     pub(crate) fn write_state(&self, index: state, value: u64) -> Result<(), GateError> {
         self.state.put(&index.0, &value, MapFlags::ANY)
-    }
-
-    /// Ids of all names that have one.
-    pub fn ids_by_name(&self) -> Result<HashMap<String, u32>, GateError> {
-        Ok(self.names.entries()?.iter().map(|(id, name)| (text_of(&name.text), *id)).collect())
-    }
-
-    /// Names of all ids that were ever given and are in use.
-    pub fn names_by_id(&self) -> Result<Names, GateError> {
-        Ok(self.names.entries()?.iter().map(|(id, name)| (*id, text_of(&name.text).into())).collect())
-    }
-
-    fn live_server_ids(&self) -> Result<Vec<u32>, GateError> {
-        let Some(policy) = self.live_policy()? else {
-            return Ok(Vec::new());
-        };
-        let ids = self.ids_by_name()?;
-        Ok(policy.servers.iter().filter_map(|server| ids.get(&server.name).copied()).collect())
     }
 }
 

@@ -11,13 +11,14 @@ use super::caveats::find_caveats;
 use super::error::GateError;
 use super::map::{Table, memory_bytes};
 use super::place::GatePlace;
-use super::{Chunk, Gate, OUTER_MAPS, text_of};
-use crate::abi::from_address;
+use super::{Gate, OUTER_MAPS};
 use crate::abi::{REASONS, Reason};
 use crate::abi::{
     counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, quota_key, settings,
     settings_flag, state, statistic,
 };
+use crate::abi::{from_address, read_text};
+use crate::compile::SourceChunk;
 use crate::drops::{Ledger, LedgerEntry, LedgerKey};
 use crate::policy::{Change, Policy, diff, parse};
 
@@ -133,7 +134,7 @@ impl Gate {
             // A swap in between may have taken the slot: then this is no snapshot.
             let still = self.live_settings()?;
             if still.is_some_and(|still| still.generation == settings.generation) {
-                return text.map(|text| Some((text, text_of(&settings.file))));
+                return text.map(|text| Some((text, read_text(&settings.file))));
             }
         }
         Err(GateError::Other {
@@ -145,7 +146,7 @@ impl Gate {
     fn read_source(&self, settings: &settings) -> Result<String, GateError> {
         let active = self.read_state(state::STATE_ACTIVE)?;
         let slot = u32::try_from(active).unwrap_or(0).saturating_sub(1);
-        let chunks: Table<u32, Chunk> = Table::new("sources", self.open_inner(SOURCES, slot)?)?;
+        let chunks: Table<u32, SourceChunk> = Table::new("sources", self.open_inner(SOURCES, slot)?)?;
         let length = settings.source_bytes as usize;
         let mut text = Vec::with_capacity(length);
         let mut index = 0;
@@ -277,7 +278,7 @@ impl Gate {
             tracker: tracker.name(),
             generation: settings.generation,
             policy_hash: settings.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            policy_file: text_of(&settings.file),
+            policy_file: read_text(&settings.file),
             applied_s: settings.applied_s,
             servers,
             addresses: settings.servers,
@@ -398,7 +399,7 @@ impl Gate {
             policy.iter().flat_map(|p| &p.servers).map(|server| server.name.as_str()).collect();
         // a name of an earlier policy has an id, and no addresses
         if !live.contains(&name) {
-            return Err(no_server(name, live.into_iter()));
+            return Err(GateError::no_server(name, live.into_iter()));
         }
         let id = self.find_server_id(name)?;
         let since_ns = now_ns();
@@ -445,14 +446,6 @@ impl Gate {
         // also when there was none: a release that was cut short may have ended it
         self.outdate_verdict_cache()?;
         Ok(removed)
-    }
-
-    fn find_server_id(&self, name: &str) -> Result<u32, GateError> {
-        let ids = self.ids_by_name()?;
-        if let Some(id) = ids.get(name) {
-            return Ok(*id);
-        }
-        Err(no_server(name, ids.keys().map(String::as_str)))
     }
 
     /// All flows that peers opened and that the tables hold.
@@ -559,18 +552,4 @@ fn read_live(text: &str, file: &str) -> Result<Policy, GateError> {
 /// The errno of a failed test run, for callers outside.
 pub(super) fn as_error(what: &str) -> impl Fn(Errno) -> GateError + '_ {
     move |errno| GateError::Kernelside { what: what.to_owned(), errno }
-}
-
-fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
-    let close = known
-        .map(|known| (strsim::damerau_levenshtein(known, name), known))
-        .min()
-        .filter(|(distance, _)| *distance <= 2);
-    GateError::NoServer {
-        name: name.to_owned(),
-        hint: match close {
-            Some((_, known)) => format!("\nhelp: did you mean `{known}`?"),
-            None => "\nhelp: `portcullis show -i IF servers` lists them".to_owned(),
-        },
-    }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Gate;
 use super::attach::{AttachMode, Hook};
 use super::error::GateError;
 use super::place::GatePlace;
 use super::read::{ProgramStatistics, TableUsage};
-use super::{Gate, install::text_of};
-use crate::abi::Reason;
+use crate::abi::{Reason, read_text};
 use crate::abi::{drop_flag, settings_flag};
 use crate::drops::ReasonCode;
 use crate::policy;
@@ -95,7 +95,7 @@ impl Gate {
             observe: has(settings_flag::SETTINGS_OBSERVE),
             facts,
             hash: settings.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            file: text_of(&settings.file),
+            file: read_text(&settings.file),
             applied_s: settings.applied_s,
             drops,
             passes: counters.into_iter().filter(|(reason, _, _)| !reason.drops()).collect(),

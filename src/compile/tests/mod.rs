@@ -5,6 +5,7 @@ mod agreement;
 use std::net::IpAddr;
 
 use super::*;
+use crate::abi::settings_flag;
 use crate::policy::parse;
 
 fn policy(text: &str) -> Policy {
@@ -23,11 +24,11 @@ fn tables_of_role(role: &str) -> Tables {
 /// Rows of profile 1 as `PROTO PORTS: needs`, with the needs of `in`, `out` and `quiet`.
 fn show(tables: &Tables) -> Vec<String> {
     let rule = |number: u32| tables.rules[number as usize].need.clone();
-    let cell = |cell: Cell| {
-        let of_set = tables.peers.iter().filter(|row| row.set == cell.set && cell.set != 0);
+    let show_match = |peer_match: PeerMatch| {
+        let of_set = tables.peers.iter().filter(|row| row.set == peer_match.set && peer_match.set != 0);
         let mut parts: Vec<String> =
             of_set.map(|row| format!("{}: {}", row.prefix, rule(row.rule))).collect();
-        parts.extend((cell.any != 0).then(|| rule(cell.any)));
+        parts.extend((peer_match.any != 0).then(|| rule(peer_match.any)));
         parts.join("; ")
     };
     let rows = tables.needs.iter().filter(|row| row.profile == 1);
@@ -36,9 +37,9 @@ fn show(tables: &Tables) -> Vec<String> {
         format!(
             "{} {first}-{last} | {} | {} | {}",
             row.proto,
-            cell(row.inbound),
-            cell(row.outbound),
-            cell(row.quiet)
+            show_match(row.inbound),
+            show_match(row.outbound),
+            show_match(row.quiet)
         )
     })
     .collect()
@@ -214,7 +215,7 @@ fn nobodys_profile_knows_what_is_quiet_for_any_role_and_nothing_else() {
         .map(|row| (row.proto, *row.ports.start()))
         .collect();
     assert_eq!(nobody, [(2, 0), (17, 1900), (17, 5353)]);
-    let empty = Cell::default();
+    let empty = PeerMatch::default();
     assert!(
         tables
             .needs
@@ -229,26 +230,19 @@ fn settings_are_handed_through() {
     let settings = |lines: &str| {
         tables(&format!("[servers.x]\naddresses = [\"192.0.2.1\"]\n[policy]\n{lines}\n")).settings
     };
-    let default = Settings {
-        observe: false,
-        strict: true,
-        unknown_sources: UnknownSources::Deny,
-        pickup_s: 120,
-        dhcp: false,
-    };
+    let flags = |flags: &[settings_flag]| flags.iter().fold(0, |all, flag| all | flag.0);
+    let default = CompiledSettings { flags: flags(&[settings_flag::SETTINGS_STRICT]), pickup_s: 120 };
     assert_eq!(settings(""), default);
-    assert_eq!(
-        settings(
-            "mode = \"observe\"\ntracking = \"service\"\nunknown_sources = \"allow\"\npickup = 0\ndhcp = true"
-        ),
-        Settings {
-            observe: true,
-            strict: false,
-            unknown_sources: UnknownSources::Allow,
-            pickup_s: 0,
-            dhcp: true
-        }
-    );
+    let all =
+        "mode = \"observe\"\ntracking = \"service\"\nunknown_sources = \"allow\"\npickup = 0\ndhcp = true";
+    let expected = [
+        settings_flag::SETTINGS_OBSERVE,
+        settings_flag::SETTINGS_UNKNOWN_ALLOW,
+        settings_flag::SETTINGS_DHCP,
+    ];
+    assert_eq!(settings(all), CompiledSettings { flags: flags(&expected), pickup_s: 0 });
+    let quiet = [settings_flag::SETTINGS_STRICT, settings_flag::SETTINGS_UNKNOWN_QUIET];
+    assert_eq!(settings("unknown_sources = \"quiet\"").flags, flags(&quiet));
 }
 
 #[test]
