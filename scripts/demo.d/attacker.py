@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Everything hostile or indifferent beyond the router: any web server that a worm finds, the host
-that holds the rootkit (FTP and TFTP), and the one that waits for a shell to call back.
+"""The hosts beyond the router: any web server that a worm finds, the host with the rootkit (FTP and
+TFTP), and the host that a reverse shell calls.
 
-attacker.py ADDRESS JOURNAL   one line in JOURNAL for each thing that worked
+attacker.py ADDRESS JOURNAL   writes a line to JOURNAL for each success
 """
 
 import asyncio

@@ -1,29 +1,29 @@
 # shellcheck shell=bash
-# The gate: its policy, its going down and its lifting, and what it reports. Sourced by scripts/demo.
+# The gate: its policy, attaching and detaching it, and its reports. Sourced by scripts/demo.
 
-# The gate of a namespace has the namespace's number in its name, so none of the machine's own is meant.
+# The gate of a namespace has the namespace's number in its name, so no gate of the machine is touched.
 PINS=/sys/fs/bpf/portcullis
 GATE_PID=''
 BAD_ROWS=0
 
-raise_gate() {
+attach_gate() {
     write_policy "$FOLDER/policy.toml"
     check "the policy is a starter of \`portcullis init\` with our addresses, and valid" \
         "$PORTCULLIS" check "$FOLDER/policy.toml"
-    # Before the gate, so that its witnesses see the permitted traffic too: a witness that
-    # counts no attack has been awake all the same.
-    start_witnesses gate
+    # Before the gate is attached, so that the captures also have the permitted traffic. This proves that they
+    # work even if they have no packet of the attack.
+    start_captures gate
     echo "$PORTCULLIS" >"$STATE/gate"
     start_in router "$LOGS/gate.log" "$PORTCULLIS" run -i dmz0 -p "$FOLDER/policy.toml"
     GATE_PID=$STARTED
-    wait_until 60 is_gate_down || {
+    wait_until 60 is_enforcing || {
         tail -n 10 "$LOGS/gate.log" >&2
-        die "the gate does not go down" "the whole output is in $LOGS/gate.log"
+        die "the gate is not attached" "the whole output is in $LOGS/gate.log"
     }
-    say_ok "in force on dmz0: $(ask_gate status | jq -r '"\(.attached) XDP, \(.tracking) tracking, \(.servers) servers"')"
+    say_ok "enforcing on dmz0: $(ask_gate status | jq -r '"\(.attached) XDP, \(.tracking) tracking, \(.servers) servers"')"
 }
 
-# write_policy FILE: the starter up to its servers, with our sets; then our servers.
+# write_policy FILE: the starter policy up to its servers, with the sets of the demo, then its servers.
 write_policy() {
     "$PORTCULLIS" init | sed -E \
         -e '/^\[servers\./,$d' \
@@ -53,13 +53,13 @@ TOML
 
 ask_gate() { in_namespace router "$PORTCULLIS" show -i dmz0 "$1" -j; }
 
-is_gate_down() {
+is_enforcing() {
     ask_gate status 2>/dev/null | jq -e '.attached != "no" and .enforcing' >/dev/null
 }
 
-# check_nothing_dropped: of what was permitted. Noise that no one asked for is counted apart.
+# check_nothing_dropped: apart from noise that is neither permitted nor an attack.
 check_nothing_dropped() {
-    check "none of it was dropped, and there is no alarm" is_calm
+    check "nothing of this was dropped, and there is no alarm" is_calm
 }
 
 is_calm() {
@@ -78,16 +78,16 @@ attack_with_gate() {
     local answers
     forget_successes
     infect_web gate 120 is_everything_alarmed
-    wait_until 20 do_books_agree || true # the table tells
+    wait_until 20 do_counts_agree || true # the table shows it
     answers=$(count_answers)
     check "the web server goes on serving its visitors" visit "http://$WEB4/"
-    # Packets keep their order: once its answer has come through, all that left before it has too.
-    wait_until 20 has_answered_since "$answers" || say_bad "the witness beyond the router is asleep"
-    stop_witnesses gate
+    # Packets keep their order: after this answer, everything that left before it has arrived too.
+    wait_until 20 has_answered_since "$answers" || say_bad "the capture beyond the router does not work"
+    stop_captures gate
     check "no host answered the worm" is_failure worm
-    check "no rootkit came, and no shell called home" is_failure '[fts]'
+    check "no rootkit was fetched, and no shell called home" is_failure '[fts]'
     check "the bind shell is out of reach" is_outside
-    check "all the internet got from the web server: $(count_answers) packets, answers every one" \
+    check "the internet got $(count_answers) packets from the web server, all of them answers" \
         has_nothing_but_answers
 }
 
@@ -108,8 +108,8 @@ count_drops() {
         '[.[] | select(.server == "web1" and .proto == $proto and .port == $port) | .packets] | add // 0'
 }
 
-# do_books_agree: every packet of the attack that went onto the wire is in the ledger.
-do_books_agree() {
+# do_counts_agree: the ledger has every packet of the attack that the server sent.
+do_counts_agree() {
     local row filter service
     for row in "${ROWS[@]}"; do
         IFS='|' read -r _ filter service _ <<<"$row"
@@ -139,8 +139,8 @@ is_everything_alarmed() {
     done
 }
 
-# print_alarms: the daemon's own words, of each alarm the line that says what to do next. What an
-# `updated` line adds, the counts, is in the table.
+# print_alarms: the last line of each alarm that says what to do, as the daemon wrote it. Lines with `updated`
+# only add counts, which the table has.
 print_alarms() {
     awk '/ updated: / { next }
         match($0, /alarm #[0-9]+/) {
@@ -154,7 +154,7 @@ print_alarms() {
         done
 }
 
-# Packets of the web server: put onto its wire, seen beyond the router, and in the ledger.
+# Packets of the web server: tried on its wire, left beyond the router, dropped in the ledger.
 print_table() {
     local row name filter service kind
     printf '\n  %-28s %17s %29s\n' '' 'without the gate' 'with the gate'
@@ -167,11 +167,11 @@ print_table() {
             "$(count_drops $service)" "$(name_alarm "${service/ //}")"
     done
     printf '\n'
-    ((BAD_ROWS == 0)) || say_bad "$BAD_ROWS rows are not as they should be"
+    ((BAD_ROWS == 0)) || say_bad "$BAD_ROWS rows are wrong"
 }
 
-# print_row NAME KIND TRIED-OPEN LEFT-OPEN TRIED LEFT DROPPED ALARM: everything got out without the
-# gate, nothing with it, and all of it is in the ledger and has its alarm.
+# print_row NAME KIND TRIED-OPEN LEFT-OPEN TRIED LEFT DROPPED ALARM: a row is right if all packets left
+# without the gate, none left with it, the ledger has all of them, and the alarm is there.
 print_row() {
     local mark=$GREEN
     if (($3 == 0 || $4 != $3 || $5 == 0 || $6 != 0 || $7 != $5)) || [[ $8 != "$2" ]]; then
@@ -181,13 +181,13 @@ print_row() {
     printf '  %-28s %9s %7s %10s %s%7s%s %10s  %s\n' "$1" "$3" "$4" "$5" "$mark" "$6" "$PLAIN" "$7" "$8"
 }
 
-lift_gate() {
+check_detach() {
     kill_group "$GATE_PID"
-    check "the gate outlives its daemon" is_gate_down
-    check "lifted, and nothing is left of it" detach_gate
+    check "the gate outlives its daemon" is_enforcing
+    check "the gate is detached, and nothing is left of it" detach_gate
 }
 
-# detach_gate: of this run, or of one that was killed; harmless at any time.
+# detach_gate: of this run, or of one that was killed. Safe at any time.
 detach_gate() {
     [[ -e $STATE/gate ]] || return 0
     local program inode
@@ -196,7 +196,7 @@ detach_gate() {
         stop_machine router
         in_namespace router "$program" detach -i dmz0 2>&1
         rm -rf "/run/portcullis/dmz0::$inode".* "/var/lib/portcullis/dmz0::$inode"
-        # The gate's folder carries the namespace's number, so it is ours and no one else's.
+        # The gate's folder has the namespace's number in its name, so it is the demo's own.
         [[ ! -e $PINS/dmz0::$inode ]] || { rm -rf "$PINS/dmz0::$inode" && return 1; }
     fi
     rm -f "$STATE/gate"

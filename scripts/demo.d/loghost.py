@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""The log host, which has the time as well: syslog on udp/514 and SNTP on udp/123.
+"""The log host and time server: syslog on udp/514 and SNTP on udp/123.
 
 loghost.py serve FILE     writes every syslog message to FILE, one a line
-loghost.py ask ADDRESS    asks for the time once; status 0 when it was told
+loghost.py ask ADDRESS    asks for the time once; status 0 if there is an answer
 
-A real ntpd would set the machine's own clock.
+A real ntpd would set the clock of the machine.
 """
 
 import asyncio

@@ -1,13 +1,12 @@
 #!/usr/bin/python3
-"""A mail server on aiosmtpd: receives on tcp/25 and relays on tcp/25, and needs no service of
-the machine's and no account.
+"""A mail server on aiosmtpd: receives on tcp/25 and relays on tcp/25. It needs no service and no
+account of the machine.
 
 maild.py DOMAIN SPOOL RESOLVER [ADDRESS]
                                  mail for DOMAIN goes into the file SPOOL; for any other domain it
                                  goes to the MX that RESOLVER names; with RESOLVER `none` it is refused
 
-A packaged mail server would take the place of the one that the machine has (they conflict), and
-keeps its queue where that one has it.
+A packaged mail server would replace the one that the machine has, and use its queue.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What the DMZ is for, done with the clients that people use. Sourced by scripts/demo.
+# The permitted traffic of the DMZ, with the clients that people use. Sourced by scripts/demo.
 
-# check NAME COMMAND...: one line with a tick or a cross; what the command said goes into a log.
+# check NAME COMMAND...: prints a line with a tick or a cross. The output of the command goes into a log.
 check() {
     local name=$1
     shift
@@ -14,11 +14,11 @@ check() {
 
 check_permitted() {
     check "a visitor reads the web site over http" visit "http://$WEB4/"
-    check "… and over https, 4 MB that arrive whole" visit_large
+    check "… and over https, with a file of 4 MB" visit_large
     ! has_ipv6 || check "… and over IPv6" visit "http://[$WEB6]/"
     check "the DNS server answers over UDP" ask_names inet +notcp www.dmz.example A "$WEB4"
     check "… and over TCP" ask_names inet +tcp dmz.example MX mail.dmz.example
-    check "… and asks others itself, over UDP" ask_names mail +notcp mail.friends.example A "$PEER_MAIL4"
+    check "… and asks other servers itself, over UDP" ask_names mail +notcp mail.friends.example A "$PEER_MAIL4"
     check "… and over TCP when the answer is long" ask_names mail +tcp long.friends.example TXT '^"000'
     check "mail comes in" send_mail inet "$MAIL4" someone@dmz.example "$FOLDER/mail-dmz.spool"
     check "mail goes out" send_mail mail 127.0.0.1 friend@friends.example "$FOLDER/mail-internet.spool"
@@ -28,7 +28,7 @@ check_permitted() {
     done
     for name in web mail dns; do
         check "$name logs to the log host" write_log "$name"
-        check "… and has the time from there" ask_time "$name"
+        check "… and gets the time from there" ask_time "$name"
     done
 }
 
@@ -51,7 +51,7 @@ ask_names() {
     in_namespace "$1" dig @"$DNS4" +time=3 +tries=2 "$2" +short "$3" "$4" | grep -e "$5"
 }
 
-# send_mail MACHINE SERVER TO SPOOL: and wait until it lies in SPOOL.
+# send_mail MACHINE SERVER TO SPOOL: and waits until it is in SPOOL.
 send_mail() {
     local token=$RANDOM$RANDOM$RANDOM
     printf 'From: someone@friends.example\r\nTo: %s\r\nSubject: %s\r\n\r\nhello\r\n' "$3" "$token" |
@@ -60,7 +60,7 @@ send_mail() {
     wait_until 10 grep -qs "$token" "$4"
 }
 
-# log_in NAME: the answer is the host name that only this server has.
+# log_in NAME: checks the host name, which only this server has.
 log_in() {
     in_namespace bastion ssh -F /dev/null -i "$FOLDER/ssh/bastion" -o IdentitiesOnly=yes \
         -o BatchMode=yes -o ConnectTimeout=10 -o StrictHostKeyChecking=yes \

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# The programs of the demo: real ones, each with a configuration of its own in $FOLDER.
+# The servers of the demo: real programs, each with its own configuration in $FOLDER.
 # Sourced by scripts/demo.
 
-PYTHON=/usr/bin/python3 # Debian's own, for its aiosmtpd; a pyenv's would not find it
+PYTHON=/usr/bin/python3 # Debian's own, which has aiosmtpd; another Python would not find it
 
 start_servers() {
     start_web
@@ -14,8 +14,8 @@ start_servers() {
     wait_for_servers
 }
 
-# unconfined COMMAND...: Debian's AppArmor profiles tie unbound and tcpdump to folders of their
-# own, and the demo keeps out of those.
+# unconfined COMMAND...: Debian's AppArmor profiles tie unbound and tcpdump to their own folders. The demo
+# does not write there.
 unconfined() {
     if grep -qs Y /sys/module/apparmor/parameters/enabled && command -v aa-exec >/dev/null; then
         UNCONFINED=(aa-exec -p unconfined -- "$@")
@@ -24,7 +24,7 @@ unconfined() {
     fi
 }
 
-# fill_in FILE TARGET: the lines with a bare IPv6 wildcard go where the kernel has no IPv6.
+# fill_in FILE TARGET: without IPv6 in the kernel, lines with an IPv6 wildcard are left out.
 fill_in() {
     local filler
     filler=$(printf '%0250d' 0)
@@ -39,7 +39,7 @@ start_web() {
         -subj /CN=www.dmz.example -addext "subjectAltName=DNS:www.dmz.example" \
         -keyout "$dir/web.key" -out "$dir/web.crt" 2>>"$LOGS/openssl.log"
     echo 'hello from the DMZ' >"$dir/www/index.html"
-    # Large enough for full-sized segments, retransmissions and a real congestion window.
+    # Large enough for full-sized segments, retransmissions and a growing congestion window.
     head -c 4000000 /dev/urandom >"$dir/www/large"
     fill_in "$HERE/demo.d/nginx.conf" "$dir/nginx.conf"
     chown -R www-data: "$dir/www"
@@ -78,7 +78,7 @@ start_attacker() {
         "$PYTHON" "$HERE/demo.d/attacker.py" "$ATTACKER4" "$FOLDER/attacker.journal"
 }
 
-# Keys, configuration and the account `admin` exist for this run only; /etc/ssh takes no part.
+# Keys, configuration and the account `admin` exist for this run only. /etc/ssh is not used.
 start_ssh() {
     local dir=$FOLDER/ssh name
     mkdir -p "$dir"
@@ -112,5 +112,5 @@ wait_for_servers() {
         wait_until 60 is_listening "$name" "$protocol" "$port" ||
             die "nothing listens on $protocol/$port of the machine '$name'" "see the logs in $LOGS"
     done
-    say_ok "nginx, unbound, aiosmtpd, sshd and the internet's other half are up"
+    say_ok "nginx, unbound, aiosmtpd, sshd and the hosts of the internet are running"
 }

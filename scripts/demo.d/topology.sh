@@ -5,17 +5,16 @@
 #                      |  |
 #            bastion --+  +-- loghost
 #
-# Documentation addresses only. The DMZ is a bridge, as behind a real router: what one server
-# sends to another never crosses the gate. `inet` is the end of the world: it answers on every
-# address of 198.51.100.0/24 and 2001:db8:2::/64, and has no way out, so whatever leaves
-# the DMZ stays in there.
+# All addresses are reserved for documentation. The DMZ is a bridge, as behind a real router: packets between
+# two servers never cross the gate. `inet` answers on every address of 198.51.100.0/24 and
+# 2001:db8:2::/64. It has no way out, so every packet that leaves the DMZ ends there.
 
 WEB4=192.0.2.80 WEB6=2001:db8:1::80
 MAIL4=192.0.2.25 MAIL6=2001:db8:1::25
 DNS4=192.0.2.53 DNS6=2001:db8:1::53
 DMZ4=192.0.2.0/24 DMZ6=2001:db8:1::/64
 BASTION4=203.0.113.7 BASTION6=2001:db8:f::7
-LOGHOST4=203.0.113.70 LOGHOST6=2001:db8:e::70 # also has the time
+LOGHOST4=203.0.113.70 LOGHOST6=2001:db8:e::70 # also the time server
 INET4=198.51.100.0/24 INET6=2001:db8:2::/64
 VISITOR4=198.51.100.9 VISITOR6=2001:db8:2::9
 PEER_DNS4=198.51.100.53
@@ -24,7 +23,7 @@ ATTACKER4=198.51.100.66
 
 MACHINES=(inet router switch web mail dns bastion loghost)
 
-# A machine that was booted with ipv6.disable=1 runs the IPv4 half.
+# On a machine booted with ipv6.disable=1, the demo runs its IPv4 half.
 has_ipv6() { [[ -e /proc/sys/net/ipv6 ]]; }
 
 build_topology() {
@@ -34,11 +33,11 @@ build_topology() {
     done
     make_router
     make_switch
-    attach_server web 80 "$WEB4" "$WEB6"
-    attach_server mail 25 "$MAIL4" "$MAIL6"
-    attach_server dns 53 "$DNS4" "$DNS6"
-    attach_leaf bastion bastion0 203.0.113.1/26 "$BASTION4/26" 2001:db8:f::1/64 "$BASTION6/64"
-    attach_leaf loghost loghost0 203.0.113.65/26 "$LOGHOST4/26" 2001:db8:e::1/64 "$LOGHOST6/64"
+    connect_server web 80 "$WEB4" "$WEB6"
+    connect_server mail 25 "$MAIL4" "$MAIL6"
+    connect_server dns 53 "$DNS4" "$DNS6"
+    connect_leaf bastion bastion0 203.0.113.1/26 "$BASTION4/26" 2001:db8:f::1/64 "$BASTION6/64"
+    connect_leaf loghost loghost0 203.0.113.65/26 "$LOGHOST4/26" 2001:db8:e::1/64 "$LOGHOST6/64"
     make_internet
 }
 
@@ -48,7 +47,7 @@ make_router() {
 }
 
 make_switch() {
-    # A switch has no addresses of its own, so it has nothing to say.
+    # A switch has no address, so it sends nothing.
     ! has_ipv6 || set_sysctl switch ipv6/conf/default/disable_ipv6 1
     ip -n "${NETNS_PREFIX}switch" link add br0 type bridge forward_delay 0
     ip -n "${NETNS_PREFIX}switch" link set br0 up
@@ -58,8 +57,8 @@ make_switch() {
     ! has_ipv6 || add_address router dmz0 2001:db8:1::1/64
 }
 
-# attach_server NAME NUMBER ADDRESS4 ADDRESS6: the number is the end of its MAC.
-attach_server() {
+# connect_server NAME NUMBER ADDRESS4 ADDRESS6: the MAC address ends with NUMBER.
+connect_server() {
     join_namespaces switch "$1" "$1" eth0
     ip -n "${NETNS_PREFIX}switch" link set "$1" master br0
     ip -n "$NETNS_PREFIX$1" link set eth0 address "02:00:00:00:00:$2"
@@ -70,8 +69,8 @@ attach_server() {
     ip -n "$NETNS_PREFIX$1" -6 route add default via 2001:db8:1::1
 }
 
-# attach_leaf NAME ROUTER-IF ROUTER4 ADDRESS4 ROUTER6 ADDRESS6
-attach_leaf() {
+# connect_leaf NAME ROUTER-IF ROUTER4 ADDRESS4 ROUTER6 ADDRESS6
+connect_leaf() {
     join_namespaces router "$2" "$1" eth0
     add_address router "$2" "$3"
     add_address "$1" eth0 "$4"
@@ -82,8 +81,7 @@ attach_leaf() {
     ip -n "$NETNS_PREFIX$1" -6 route add default via "${5%/*}"
 }
 
-# The router's default route ends here too, so that a packet to any address at all is seen
-# and counted when it leaves.
+# The router's default route leads here, so that a packet to any address is captured when it leaves.
 make_internet() {
     join_namespaces router inet0 inet eth0
     add_address router inet0 203.0.113.129/30

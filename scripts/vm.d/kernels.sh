@@ -17,7 +17,8 @@ list_kernels() {
     apt-cache pkgnames linux-image- | grep -E '^linux-image-[0-9]+\.[0-9]+\.[0-9].*-amd64$' |
         grep -vE -- '-(cloud|rt)-amd64$|unsigned' | sort -V |
         sed -E 's/^linux-image-([0-9]+\.[0-9]+)\..*/\1 &/' | while read -r series package; do
-        [[ -z $(apt-cache policy "$package" | grep -E 'Candidate: [0-9]') ]] || echo "$series $package"
+        # not grep -q, which would end apt-cache by SIGPIPE
+        if apt-cache policy "$package" | grep -E 'Candidate: [0-9]' >/dev/null; then echo "$series $package"; fi
     done | awk '{ newest[$1] = $2 } END { for (series in newest) print series, newest[series] }' | sort -V
 }
 
@@ -39,7 +40,7 @@ prepare_kernel() {
         depmod -b "$folder" "$version" &&
             extract_vmlinux "$(find_vmlinuz "$folder" "$version")" "$folder/vmlinux" &&
             make_image "$folder" "$version" || return 1
-        rm -rf "$folder/boot" "$folder/usr/share"
+        rm -rf "${folder:?}"/{boot,usr/share}
         echo "$version" >"$folder/version"
     fi
     # init may have changed since
