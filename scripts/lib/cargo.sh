@@ -35,16 +35,34 @@ find_cargo() {
     return 1
 }
 
+# print_toolchain RUSTUP_HOME: the name of an installed toolchain that has the compiler of rust-toolchain.toml,
+# `stable` perhaps. Nothing, if rustup knows that compiler by its version, or if no toolchain has it.
+print_toolchain() {
+    local version folder
+    version=$(sed -nE 's/^channel = "(.*)"$/\1/p' "$ROOT/rust-toolchain.toml")
+    ! compgen -G "$1/toolchains/$version-*" >/dev/null || return 0
+    for folder in "$1"/toolchains/*; do
+        if [[ $("$folder/bin/rustc" --version 2>/dev/null) == "rustc $version "* ]]; then
+            echo "${folder##*/}"
+            return
+        fi
+    done
+}
+
 # run_cargo ARGUMENT...: in the checkout.
 run_cargo() {
-    local user cargo settings
+    local user cargo settings rustup toolchain
     user=$(pick_builder)
     cargo=$(find_cargo "$user") ||
         die "cargo is neither in the PATH nor in ~/.cargo/bin" "install Rust: https://rustup.rs"
     settings=("HOME=$(home_of "$user")" "PATH=${cargo%/*}:$PATH" "CARGO_TARGET_DIR=$ROOT/target")
     # rustup looks for its toolchains at home, which is the builder's and not always the one it lives in.
-    [[ ! -d ${cargo%/.cargo/bin/cargo}/.rustup ]] ||
-        settings+=("RUSTUP_HOME=${cargo%/.cargo/bin/cargo}/.rustup")
+    rustup=${RUSTUP_HOME:-${cargo%/.cargo/bin/cargo}/.rustup}
+    if [[ -d $rustup ]]; then
+        settings+=("RUSTUP_HOME=$rustup")
+        toolchain=$(print_toolchain "$rustup")
+        [[ -z $toolchain ]] || settings+=("RUSTUP_TOOLCHAIN=$toolchain")
+    fi
     (cd "$ROOT" && run_as "$user" env "${settings[@]}" "$cargo" "$@" </dev/null)
 }
 
