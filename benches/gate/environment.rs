@@ -8,29 +8,29 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{Object, ObjectBuilder, ProgramMut};
+use tempfile::TempDir;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bpf");
 
 /// A temporary folder for objects and policies, deleted on drop.
 pub struct Environment {
-    folder: PathBuf,
+    folder: TempDir,
 }
 
 impl Environment {
     pub fn open() -> Result<Environment> {
-        let folder = std::env::temp_dir().join(format!("portcullis-bench-{}", std::process::id()));
-        fs::create_dir(&folder).with_context(|| format!("could not make {}", folder.display()))?;
+        let folder = tempfile::Builder::new().prefix("portcullis-bench-").tempdir()?;
         Ok(Environment { folder })
     }
 
     /// Its path, for other files of the run.
-    pub fn folder(&self) -> PathBuf {
-        self.folder.clone()
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Compiles `benches/bpf/NAME.bpf.c` with the compiler of `build.rs`, once a run.
     pub fn compile(&self, name: &str) -> Result<PathBuf> {
-        let object = self.folder.join(format!("{name}.bpf.o"));
+        let object = self.folder.path().join(format!("{name}.bpf.o"));
         if object.exists() {
             return Ok(object);
         }
@@ -85,12 +85,6 @@ pub fn find_sink(reference: &Object) -> Result<ProgramMut<'_>> {
 pub fn find_program<'o>(object: &'o Object, name: &str) -> Result<ProgramMut<'o>> {
     let program = object.progs_mut().find(|program| program.name() == name);
     program.with_context(|| format!("no program `{name}`"))
-}
-
-impl Drop for Environment {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
-    }
 }
 
 /// The compiler of `build.rs`.

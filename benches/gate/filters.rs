@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -89,7 +89,7 @@ const fn both(name: &'static str, set_up: fn(&Filters, &Lane) -> Result<Option<L
 pub struct Filters<'all> {
     pub reference: &'all Object,
     /// The folder for policies.
-    pub folder: PathBuf,
+    pub folder: &'all Path,
 }
 
 impl Filter {

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 
 use crate::statistics::Spread;
 
+/// As wide as the documents are.
+const COLUMNS: usize = 120;
+
 /// A field of a table.
 #[derive(Clone, Debug)]
 pub enum Cell {
@@ -83,7 +86,7 @@ impl Report {
         let mut text = self.facts.join("\n");
         text.push('\n');
         for section in &self.sections {
-            let _ = writeln!(text, "\n{}\n{}\n", section.title, section.note);
+            let _ = writeln!(text, "\n{}\n{}\n", section.title, wrap(&section.note));
             let rows = section.rows();
             let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
             let widths: Vec<usize> = (0..section.columns.len()).map(width).collect();
@@ -103,7 +106,7 @@ impl Report {
     pub fn print_markdown(&self) -> String {
         let mut text = String::new();
         for section in &self.sections {
-            let _ = writeln!(text, "### {}\n\n{}\n", section.title, section.note);
+            let _ = writeln!(text, "### {}\n\n{}\n", section.title, wrap(&section.note));
             for (number, row) in section.rows().iter().enumerate() {
                 let _ = writeln!(text, "| {} |", row.join(" | "));
                 if number == 0 {
@@ -122,4 +125,23 @@ impl Section {
         let lines = self.lines.iter().map(|line| line.iter().map(Cell::render).collect());
         std::iter::once(head).chain(lines).collect()
     }
+}
+
+/// Breaks a paragraph into lines of at most [`COLUMNS`] characters.
+fn wrap(paragraph: &str) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in paragraph.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > COLUMNS {
+            text.push('\n');
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text
 }
