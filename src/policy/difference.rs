@@ -1,6 +1,5 @@
 //! What a new policy changes, for those who have to answer for it.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
@@ -144,7 +143,7 @@ impl<'p> Comparison<'p> {
                     self.changes.push(Change::ServerAdded { server: server.name.clone(), addresses });
                 }
             }
-            for direction in [Direction::In, Direction::Out, Direction::Quiet] {
+            for direction in Direction::ALL {
                 let old = before.map(|before| needs_of(before, &old_roles, direction)).unwrap_or_default();
                 let new = needs_of(server, &new_roles, direction);
                 self.compare_needs(Some(&server.name), direction, &old, &new);
@@ -161,17 +160,13 @@ impl<'p> Comparison<'p> {
         for address in before.difference(&after) {
             self.changes.push(Change::AddressRemoved { server: server.clone(), address: address.clone() });
         }
-        let any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
-        let mac = |server: &Server| any(server.mac.map(|(mac, _)| show_mac(&mac)));
-        let vlan = |server: &Server| any(server.vlan.map(|(vlan, _)| vlan.to_string()));
-        let mut settings = vec![("mac", mac(old), mac(new)), ("vlan", vlan(old), vlan(new))];
         // A server that only follows the policy's mode is covered by the policy's change.
-        if old.mode.is_some() || new.mode.is_some() {
-            let mode = |policy: &Policy, server| policy.mode_of(server).word().to_owned();
-            settings.push(("mode", mode(self.old, old), mode(self.new, new)));
-        }
-        for (name, old, new) in settings.into_iter().filter(|(_, old, new)| old != new) {
-            self.changes.push(Change::ServerSetting { server: server.clone(), name, old, new });
+        let follows = old.mode.is_none() && new.mode.is_none();
+        let (old_keys, new_keys) = (list_server_keys(self.old, old), list_server_keys(self.new, new));
+        for ((name, old), (_, new)) in old_keys.into_iter().zip(new_keys) {
+            if old != new && !(follows && name == "mode") {
+                self.changes.push(Change::ServerSetting { server: server.clone(), name, old, new });
+            }
         }
     }
 
@@ -242,14 +237,30 @@ fn show_addresses(server: &Server) -> BTreeSet<String> {
     server.addresses.iter().map(|(prefix, _)| show_prefix(prefix)).collect()
 }
 
+/// The keys of a server with their values in words, in the same order for every server. Addresses and roles
+/// are compared by themselves.
+fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String); 3] {
+    // No `..`: a new key is to be thought of here.
+    let Server { name: _, place: _, addresses: _, mac, vlan, roles: _, roles_place: _, mode: _ } = server;
+    let any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
+    [
+        ("mac", any(mac.map(|(mac, _)| show_mac(&mac)))),
+        ("vlan", any(vlan.map(|(vlan, _)| vlan.to_string()))),
+        ("mode", policy.mode_of(server).word().to_owned()),
+    ]
+}
+
 /// All keys with their values in words, in the same order for every policy. Lists of needs are left out, for
 /// they are compared by what they mean.
 fn list_keys(policy: &Policy) -> Vec<(String, String)> {
+    // No `..`: a new table is to be thought of here. The others are compared by what they mean.
+    let Policy { file: _, text: _, settings, sets: _, roles: _, servers: _, alarms, response, tables } =
+        policy;
     let tables = [
-        ("", policy.settings.entries()),
-        ("alarms.", policy.alarms.entries()),
-        ("alarms.", policy.response.entries()),
-        ("tables.", policy.tables.entries()),
+        ("", settings.entries()),
+        ("alarms.", alarms.entries()),
+        ("alarms.", response.entries()),
+        ("tables.", tables.entries()),
     ];
     let keys = tables.into_iter().flat_map(|(table, entries)| {
         entries.into_iter().map(move |(key, value)| (format!("{table}{key}"), value))
@@ -261,32 +272,25 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
 /// The meaning of needs of one direction: without sets, and with ports joined where nothing else
 /// differs. Needs with a limit are left apart, for each has a bucket of its own.
 fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
-    let mut meanings: BTreeMap<(u8, Vec<IpNet>), Meaning> = BTreeMap::new();
-    let mut limited = BTreeSet::new();
+    let mut meanings = BTreeSet::new();
+    let mut unlimited: BTreeMap<(u8, Vec<IpNet>), Vec<(u16, u16)>> = BTreeMap::new();
     for need in needs {
+        // No `..`: what a new clause of needs means is to be thought of here.
+        let Need { direction: _, protocol, ports, peers: _, limit, place: _ } = need;
         let peers = IpNet::aggregate(&need.resolve_peers(&policy.sets));
-        let mut meaning = Meaning {
-            protocol: need.protocol,
-            peers: peers.clone(),
-            limit: need.limit.map(|limit| (limit.count, limit.per_seconds)),
-            ports: vec![(*need.ports.start(), *need.ports.end())],
-        };
-        if meaning.limit.is_some() {
-            limited.insert(meaning);
-        } else {
-            match meanings.entry((need.protocol, peers)) {
-                Entry::Occupied(mut known) => known.get_mut().ports.append(&mut meaning.ports),
-                Entry::Vacant(free) => {
-                    free.insert(meaning);
-                }
+        let range = (*ports.start(), *ports.end());
+        match limit {
+            Some(limit) => {
+                let limit = Some((limit.count, limit.per_seconds));
+                meanings.insert(Meaning { protocol: *protocol, peers, limit, ports: vec![range] });
             }
+            None => unlimited.entry((*protocol, peers)).or_default().push(range),
         }
     }
-    for mut meaning in meanings.into_values() {
-        meaning.ports = join_ranges(meaning.ports);
-        limited.insert(meaning);
+    for ((protocol, peers), ports) in unlimited {
+        meanings.insert(Meaning { protocol, peers, limit: None, ports: join_ranges(ports) });
     }
-    limited
+    meanings
 }
 
 /// Ranges in order, joined where they overlap or touch.
@@ -301,6 +305,7 @@ fn join_ranges(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     }
     joined
 }
+
 /// One change a line.
 pub fn list_changes(changes: &[Change]) -> String {
     changes.iter().map(|change| format!("{change}\n")).collect()

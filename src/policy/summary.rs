@@ -1,11 +1,12 @@
 //! What each server may do, for people and for tools.
 
-use std::fmt::Write;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Write};
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::model::{Keyword, Need, Policy, Role, Server};
+use super::model::{Direction, Keyword, Need, Policy, Role, Server, Settings, Value};
 use crate::net::{show_mac, show_prefix};
 
 /// A policy in the words of its file, with each server's roles resolved.
@@ -13,18 +14,9 @@ use crate::net::{show_mac, show_prefix};
 pub struct Summary {
     /// The file as the user named it.
     pub file: String,
-    /// `enforce` or `observe`.
-    pub mode: &'static str,
-    /// `strict` or `service`.
-    pub tracking: &'static str,
-    /// `deny`, `quiet` or `allow`.
-    pub unknown_sources: &'static str,
-    /// Seconds in which flows already open are taken over.
-    pub pickup: u32,
-    /// Whether DHCP clients of the DMZ may talk to the link.
-    pub dhcp: bool,
-    /// `in` needs of every server.
-    pub management: Vec<String>,
+    /// The keys of `[policy]`.
+    #[serde(flatten)]
+    pub settings: BTreeMap<&'static str, Value>,
     /// Sets by name.
     pub sets: Vec<SetSummary>,
     /// Servers in the order of the file.
@@ -65,43 +57,36 @@ pub struct ServerSummary {
 
 /// Sums up a policy.
 pub fn summarize(policy: &Policy) -> Summary {
-    let settings = &policy.settings;
+    let roles = policy.roles.iter().map(|role| (role.name.as_str(), role)).collect();
+    let sets = policy.sets.values();
     Summary {
         file: policy.file.clone(),
-        mode: settings.mode.value.word(),
-        tracking: settings.tracking.value.word(),
-        unknown_sources: settings.unknown_sources.value.word(),
-        pickup: settings.pickup_s.value,
-        dhcp: settings.dhcp.value,
-        management: settings.management.iter().map(Need::to_string).collect(),
-        sets: policy
-            .sets
-            .values()
+        settings: policy.settings.entries().into_iter().collect(),
+        sets: sets
             .map(|set| SetSummary { name: set.name.clone(), members: show_prefixes(set.prefixes()) })
             .collect(),
-        servers: summarize_servers(policy),
+        servers: policy.servers.iter().map(|server| summarize_server(policy, server, &roles)).collect(),
     }
 }
 
-fn summarize_servers(policy: &Policy) -> Vec<ServerSummary> {
-    let roles: std::collections::HashMap<&str, &Role> =
-        policy.roles.iter().map(|role| (role.name.as_str(), role)).collect();
-    let summarize = |server: &Server| {
-        let roles: Vec<&Role> =
-            server.roles.iter().filter_map(|(name, _)| roles.get(name.as_str()).copied()).collect();
-        ServerSummary {
-            name: server.name.clone(),
-            addresses: show_prefixes(server.addresses.iter().map(|(prefix, _)| *prefix)),
-            mac: server.mac.map(|(mac, _)| show_mac(&mac)),
-            vlan: server.vlan.map(|(vlan, _)| vlan),
-            mode: policy.mode_of(server).word(),
-            roles: server.roles.iter().map(|(name, _)| name.clone()).collect(),
-            accepts: list_needs(roles.iter().flat_map(|role| &role.inbound)),
-            opens: list_needs(roles.iter().flat_map(|role| &role.outbound)),
-            quiet: list_needs(roles.iter().flat_map(|role| &role.quiet)),
-        }
+fn summarize_server(policy: &Policy, server: &Server, roles: &HashMap<&str, &Role>) -> ServerSummary {
+    // No `..`: a new key is to be thought of here.
+    let Server { name, place: _, addresses, mac, vlan, roles: assigned, roles_place: _, mode: _ } = server;
+    let needs = |direction| {
+        let roles = assigned.iter().filter_map(|(name, _)| roles.get(name.as_str()));
+        list_needs(roles.flat_map(|role| role.needs_of(direction)))
     };
-    policy.servers.iter().map(summarize).collect()
+    ServerSummary {
+        name: name.clone(),
+        addresses: show_prefixes(addresses.iter().map(|(prefix, _)| *prefix)),
+        mac: mac.map(|(mac, _)| show_mac(&mac)),
+        vlan: vlan.map(|(vlan, _)| vlan),
+        mode: policy.mode_of(server).word(),
+        roles: assigned.iter().map(|(name, _)| name.clone()).collect(),
+        accepts: needs(Direction::In),
+        opens: needs(Direction::Out),
+        quiet: needs(Direction::Quiet),
+    }
 }
 
 fn show_prefixes(prefixes: impl Iterator<Item = IpNet>) -> Vec<String> {
@@ -119,25 +104,24 @@ fn list_needs<'p>(needs: impl Iterator<Item = &'p Need>) -> Vec<String> {
     list
 }
 
-/// Tells in plain lines what each server may do.
+/// Says in plain lines what each server may do.
 pub fn describe(policy: &Policy) -> String {
     let mut out = String::new();
     // Writing to a string can't fail.
-    let _ = write_summary(&mut out, &summarize(policy));
+    let _ = write_policy(&mut out, policy);
     out
 }
 
-fn write_summary(out: &mut String, summary: &Summary) -> std::fmt::Result {
-    let dhcp = if summary.dhcp { "allowed" } else { "not allowed" };
-    writeln!(
-        out,
-        "mode {}, tracking {}, unknown sources {}",
-        summary.mode, summary.tracking, summary.unknown_sources
-    )?;
-    writeln!(out, "open flows are taken over for {} s, DHCP is {dhcp}", summary.pickup)?;
-    write_list(out, "every server accepts", &summary.management)?;
+fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
+    // No `..`: a new key is to be thought of here.
+    let Settings { mode, tracking, unknown_sources, management, pickup_s, dhcp } = &policy.settings;
+    let (mode, summary) = (mode.value, summarize(policy));
+    writeln!(out, "mode {mode}, tracking {}, unknown sources {}", tracking.value, unknown_sources.value)?;
+    let dhcp = if dhcp.value { "allowed" } else { "not allowed" };
+    writeln!(out, "open flows are taken over for {} s, DHCP is {dhcp}", pickup_s.value)?;
+    write_list(out, "every server accepts", &list_needs(management.iter()))?;
     for server in &summary.servers {
-        write_server(out, server, summary.mode)?;
+        write_server(out, server, mode.word())?;
     }
     if !summary.sets.is_empty() {
         writeln!(out, "\nsets")?;
@@ -148,7 +132,7 @@ fn write_summary(out: &mut String, summary: &Summary) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_server(out: &mut String, server: &ServerSummary, mode: &str) -> std::fmt::Result {
+fn write_server(out: &mut String, server: &ServerSummary, mode: &str) -> fmt::Result {
     write!(out, "\n{}  {}", server.name, server.addresses.join(", "))?;
     if let Some(mac) = &server.mac {
         write!(out, "  mac {mac}")?;
@@ -170,7 +154,7 @@ fn write_server(out: &mut String, server: &ServerSummary, mode: &str) -> std::fm
 }
 
 /// A label, and beside it one need a line.
-fn write_list(out: &mut String, label: &str, needs: &[String]) -> std::fmt::Result {
+fn write_list(out: &mut String, label: &str, needs: &[String]) -> fmt::Result {
     let Some((first, rest)) = needs.split_first() else {
         return writeln!(out, "{label} nothing");
     };

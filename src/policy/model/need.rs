@@ -25,6 +25,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Every direction.
+    pub const ALL: [Self; 3] = [Self::In, Self::Out, Self::Quiet];
+
     /// The key of a role that holds needs of this direction.
     pub fn key(self) -> &'static str {
         match self {
@@ -134,23 +137,25 @@ impl Need {
 
 impl fmt::Display for Need {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&net::name_protocol(self.protocol))?;
-        let selector = Selector::of(self.protocol);
-        let (first, last) = (*self.ports.start(), *self.ports.end());
-        if self.ports != selector.whole() {
+        // No `..`: a new clause is to be printed.
+        let Self { direction, protocol, ports, peers, limit, place: _ } = self;
+        out.write_str(&net::name_protocol(*protocol))?;
+        let selector = Selector::of(*protocol);
+        let (first, last) = (*ports.start(), *ports.end());
+        if *ports != selector.whole() {
             match selector {
-                Selector::Type => write!(out, "/{}", net::name_icmp_type(self.protocol, first))?,
+                Selector::Type => write!(out, "/{}", net::name_icmp_type(*protocol, first))?,
                 _ if first == last => write!(out, "/{first}")?,
                 _ => write!(out, "/{first}-{last}")?,
             }
         }
-        for (index, peer) in self.peers.iter().enumerate() {
+        for (index, peer) in peers.iter().enumerate() {
             match index {
-                0 => write!(out, " {} {peer}", self.direction.preposition())?,
+                0 => write!(out, " {} {peer}", direction.preposition())?,
                 _ => write!(out, ", {peer}")?,
             }
         }
-        match self.limit {
+        match limit {
             Some(limit) => write!(out, " limit {limit}"),
             None => Ok(()),
         }

@@ -32,7 +32,7 @@ pub fn check_need(text: &str) {
     let policy =
         parse("[sets]\none = [\"192.0.2.1\"]\nnone = []\n[servers.a]\naddresses = [\"192.0.2.2\"]\n", "fuzz");
     let sets = policy.map(|policy| policy.sets).unwrap_or_else(|errors| panic!("{errors}"));
-    for direction in [Direction::In, Direction::Out, Direction::Quiet] {
+    for direction in Direction::ALL {
         match parse_need(text, direction, &sets) {
             Ok(need) => check_printed(&need, &sets),
             Err(diagnostics) => check_diagnostics(text, &diagnostics),

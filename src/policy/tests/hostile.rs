@@ -15,11 +15,6 @@ const PIECES: &[&str] = &[
     "[servers.\"b\"]\n",
     "[alarms]\n",
     "[tables]\n",
-    "mode = ",
-    "tracking = ",
-    "pickup = ",
-    "dhcp = ",
-    "management = ",
     "one = ",
     "in = ",
     "out = ",
@@ -28,8 +23,6 @@ const PIECES: &[&str] = &[
     "roles = ",
     "mac = ",
     "vlan = ",
-    "eve = ",
-    "ledger = ",
     "[",
     "]",
     "[[",
@@ -127,6 +120,12 @@ const WORDS: &[&str] = &[
     "\u{1b}",
 ];
 
+/// Every key of the language, as a line begins.
+fn key_pieces() -> Vec<String> {
+    let keys = [Settings::KEYS, Alarms::KEYS, Response::KEYS, TableSizes::KEYS].concat();
+    keys.into_iter().map(|key| format!("{key} = ")).collect()
+}
+
 fn compose(chance: &mut Chance, pieces: &[&str], most: usize) -> String {
     (0..chance.below(most + 1)).map(|_| chance.pick(pieces)).collect()
 }
@@ -153,6 +152,8 @@ fn spoil(chance: &mut Chance, text: &str) -> String {
 
 #[test]
 fn any_text_is_refused_within_itself_or_means_what_it_prints() {
+    let keys = key_pieces();
+    let pieces: Vec<&str> = PIECES.iter().copied().chain(keys.iter().map(String::as_str)).collect();
     for seed in 0..4_000 {
         let mut chance = Chance::part(0x70_6f6c, seed);
         let text = match chance.below(4) {
@@ -160,7 +161,7 @@ fn any_text_is_refused_within_itself_or_means_what_it_prints() {
                 let count = chance.below(200);
                 String::from_utf8_lossy(&chance.bytes(count)).into_owned()
             }
-            1 => compose(&mut chance, PIECES, 60),
+            1 => compose(&mut chance, &pieces, 60),
             2 => spoil(&mut chance, STARTER),
             _ => spoil(&mut chance, BASE),
         };

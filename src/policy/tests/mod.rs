@@ -3,6 +3,7 @@
 mod changes;
 mod claims;
 mod hostile;
+mod keys;
 mod model;
 mod needs;
 mod refusals;
