@@ -105,6 +105,9 @@ struct Comparison<'p> {
     sets: BTreeSet<&'p str>,
 }
 
+/// First and last port of each range.
+type Ranges = Vec<(u16, u16)>;
+
 /// What a need means, in a form in which equal meanings are equal.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Meaning {
@@ -112,8 +115,7 @@ struct Meaning {
     peers: Vec<IpNet>,
     /// Count, and per how many seconds.
     limit: Option<(u32, u32)>,
-    /// First and last port of each range.
-    ports: Vec<(u16, u16)>,
+    ports: Ranges,
 }
 
 impl<'p> Comparison<'p> {
@@ -273,7 +275,7 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
 /// differs. Needs with a limit are left apart, for each has a bucket of its own.
 fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
     let mut meanings = BTreeSet::new();
-    let mut unlimited: BTreeMap<(u8, Vec<IpNet>), Vec<(u16, u16)>> = BTreeMap::new();
+    let mut unlimited: BTreeMap<(u8, Vec<IpNet>), Ranges> = BTreeMap::new();
     for need in needs {
         // No `..`: what a new clause of needs means is to be thought of here.
         let Need { direction: _, protocol, ports, peers: _, limit, place: _ } = need;
@@ -294,9 +296,9 @@ fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
 }
 
 /// Ranges in order, joined where they overlap or touch.
-fn join_ranges(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
+fn join_ranges(mut ranges: Ranges) -> Ranges {
     ranges.sort_unstable();
-    let mut joined: Vec<(u16, u16)> = Vec::new();
+    let mut joined: Ranges = Vec::new();
     for (first, last) in ranges {
         match joined.last_mut() {
             Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
