@@ -34,7 +34,9 @@ impl Record {
 
     pub fn read_u64(&self, field: &str) -> u64 {
         let at = self.offsets[field];
-        u64::from_ne_bytes(self.bytes[at..at + 8].try_into().expect("eight bytes"))
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.bytes[at..at + 8]);
+        u64::from_ne_bytes(word)
     }
 }
 

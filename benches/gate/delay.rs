@@ -204,9 +204,8 @@ impl<'p> Tail<'p> {
         self.rest.push_str(&String::from_utf8_lossy(&bytes));
         let end = self.rest.rfind('\n').map_or(0, |at| at + 1);
         let is_alarm = |line: &str| line.contains(" alarm #") || line.contains("\"event_type\":\"alert\"");
-        let found = self.rest[..end].lines().any(|line| line.contains(mark) && is_alarm(line));
-        self.rest.drain(..end);
-        Ok(found)
+        let lines: String = self.rest.drain(..end).collect();
+        Ok(lines.lines().any(|line| line.contains(mark) && is_alarm(line)))
     }
 }
 

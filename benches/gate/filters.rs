@@ -38,7 +38,7 @@ pub struct Filter {
     pub duty: Duty,
     /// Whether it drops forbidden packets of UDP and of any port, and not only those to the worm's port.
     pub knows_all: bool,
-    set_up: fn(&Filters, &Lane) -> Result<Option<Listener>>,
+    set_up: fn(&Filters<'_>, &Lane) -> Result<Option<Listener>>,
 }
 
 pub const DROP: &str = "XDP, bare drop";
@@ -81,7 +81,7 @@ pub const FILTERS: &[Filter] = &[
     Filter { name: SERVICE, duty: Duty::Both, knows_all: true, set_up: |all, lane| all.gate(lane, false) },
 ];
 
-const fn both(name: &'static str, set_up: fn(&Filters, &Lane) -> Result<Option<Listener>>) -> Filter {
+const fn both(name: &'static str, set_up: fn(&Filters<'_>, &Lane) -> Result<Option<Listener>>) -> Filter {
     Filter { name, duty: Duty::Both, knows_all: false, set_up }
 }
 
@@ -94,7 +94,7 @@ pub struct Filters<'all> {
 
 impl Filter {
     /// Sets the filter up in a lane. The listener must live as long as the lane is used.
-    pub fn set_up(&self, all: &Filters, lane: &Lane) -> Result<Option<Listener>> {
+    pub fn set_up(&self, all: &Filters<'_>, lane: &Lane) -> Result<Option<Listener>> {
         (self.set_up)(all, lane).with_context(|| format!("could not set up: {}", self.name))
     }
 }

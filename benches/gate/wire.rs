@@ -134,7 +134,9 @@ impl Wire {
     fn measure(&mut self, options: &Options, duty: Duty) -> Result<Times> {
         let traffic = match duty {
             Duty::Drop => Traffic::of(Kind::Worm),
-            _ => Traffic { kind: Kind::Reply, servers: SERVERS, flows: FLOWS, ..Traffic::default() },
+            Duty::Both | Duty::Pass => {
+                Traffic { kind: Kind::Reply, servers: SERVERS, flows: FLOWS, ..Traffic::default() }
+            }
         };
         let lanes: Vec<&Lane> = FILTERS
             .iter()
@@ -181,7 +183,7 @@ fn write_section(report: &mut Report, dropped: &Times, passed: &Times) {
     let (drop_base, pass_base) =
         (find(dropped, DROP).unwrap_or_default(), find(passed, PASS).unwrap_or_default());
     let mut lines = Vec::new();
-    for filter in FILTERS.iter() {
+    for filter in FILTERS {
         let mut line = vec![Cell::Text(filter.name.to_owned())];
         for (key, times, base) in [("drop", dropped, &drop_base), ("pass", passed, &pass_base)] {
             let Some(series) = find(times, filter.name) else {
