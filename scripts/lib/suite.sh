@@ -38,12 +38,14 @@ run_tests() {
 }
 
 # run_suite PATTERN PREFIXES [FILTER]...: builds the tests as the user, and runs those of the binaries whose
-# line of cargo's list matches. None at all is red.
+# line of cargo's list matches; the prefixes are of names in tests/suite. None at all is red.
 run_suite() {
-    local binaries binary names ran=0
+    local binaries binary names prefixes ran=0
     binaries=$(print_test_binaries "$1") || return 1
     for binary in $binaries; do
-        mapfile -t names < <(list_tests "$binary" "${@:2}")
+        prefixes=$2
+        [[ ${binary##*/} == suite-* ]] || prefixes=''
+        mapfile -t names < <(list_tests "$binary" "$prefixes" "${@:3}")
         ((${#names[@]} > 0)) || continue
         run_tests "$binary" '' "${names[@]}" || return 1
         ran=1
