@@ -7,10 +7,11 @@
 
 ACCEL=${VM_ACCEL:-tcg,thread=single}
 MEMORY=${VM_MEMORY:-2G}
-# An emulated CPU is seven to eight times slower, and shares a host CPU: tests wait so much longer.
-GUEST_PATIENCE=10
+# An emulated CPU is seven to eight times slower, and shares a host CPU: tests wait so much longer, and longer
+# still while they find it even slower.
+GUEST_PATIENCE=${PORTCULLIS_PATIENCE:-10}
 # Of a run as a whole: many times what it takes.
-DEADLINE_S=${VM_DEADLINE:-900}
+DEADLINE_S=${VM_DEADLINE:-3600}
 
 # Pairs of NICs, each joined inside qemu: the first of a pair is the router's, the second is one
 # of a driver that adds nothing of its own. Tests find them by their place on the bus.

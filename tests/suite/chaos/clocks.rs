@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::e2e::command::Daemon;
 use crate::e2e::policies::dmz_with_eve;
 use crate::e2e::socket::udp;
-use crate::e2e::testbed::{NIC, Testbed, V4, eventually, ip, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, V4, ip, share_machine};
+use crate::support::patience::eventually;
 
 const DAY_S: i64 = 86_400;
 /// More than the history keeps.

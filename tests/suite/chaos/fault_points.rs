@@ -10,7 +10,8 @@ use crate::e2e::command::{Daemon, Outcome};
 use crate::e2e::kills::{Dice, find_twin, kill_after, time_command};
 use crate::e2e::policies::twin;
 use crate::e2e::tap::Tap;
-use crate::e2e::testbed::{NIC, PATIENCE, Testbed, V4, eventually, exclusive, ip, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, V4, exclusive, ip, share_machine};
+use crate::support::patience::{PATIENCE, deadline, eventually};
 
 /// More changes than any command makes.
 pub const MOST_POINTS: usize = 1_000;
@@ -101,7 +102,7 @@ pub fn stage() -> (Testbed, [String; 2], Tap) {
 fn open_what_only_the_first_allows(testbed: &Testbed) {
     let web = std::net::SocketAddr::new(ip(V4.web), 1500);
     testbed.internet.enter(|| {
-        let refused = std::net::TcpStream::connect_timeout(&web, PATIENCE);
+        let refused = std::net::TcpStream::connect_timeout(&web, deadline(PATIENCE));
         assert!(refused.is_err(), "somebody listens");
     });
     assert!(testbed.show("flows").to_string().contains("half_open"), "the flow is not there");

@@ -13,7 +13,8 @@ use crate::e2e::command::Daemon;
 use crate::e2e::console::Terminal;
 use crate::e2e::kills::{Dice, kill_after, time_command};
 use crate::e2e::policies::{dmz, dmz_with_eve};
-use crate::e2e::testbed::{NIC, Testbed, eventually, exclusive};
+use crate::e2e::testbed::{NIC, Testbed, exclusive};
+use crate::support::patience::eventually;
 
 const KILLS: usize = 8;
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::e2e::command::{Daemon, Running};
 use crate::e2e::policies::{dmz, dmz_with, dmz_with_eve};
-use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine, tracker_hook};
+use crate::e2e::testbed::{NIC, Testbed, share_machine, tracker_hook};
+use crate::support::patience::eventually;
 
 use super::fault_points::list_pins;
 

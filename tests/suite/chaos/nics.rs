@@ -5,8 +5,9 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::e2e::policies::{dmz, twin};
-use crate::e2e::testbed::{NIC, Testbed, eventually, exclusive, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, exclusive, share_machine};
 use crate::e2e::traffic::Traffic;
+use crate::support::patience::eventually;
 
 #[test]
 fn a_nic_that_goes_down_and_up_again_keeps_its_gate() {

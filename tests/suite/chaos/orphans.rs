@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::e2e::command::{Daemon, Outcome};
 use crate::e2e::policies::dmz;
-use crate::e2e::testbed::{NIC, Testbed, eventually, exclusive};
+use crate::e2e::testbed::{NIC, Testbed, exclusive};
+use crate::support::patience::eventually;
 
 /// The program outside of any testbed, as on a machine without a NIC of that name.
 fn outside(args: &[&str]) -> Outcome {

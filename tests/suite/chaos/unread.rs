@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::e2e::policies::dmz_with_eve;
 use crate::e2e::socket::udp;
-use crate::e2e::testbed::{PATIENCE, Testbed, V4, eventually, ip, share_machine, within};
+use crate::e2e::testbed::{Testbed, V4, ip, share_machine};
+use crate::support::patience::{PATIENCE, eventually, within};
 
 /// Kinds of drops: more than the buffer holds samples.
 const KINDS: u16 = 3_000;

@@ -9,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::testbed::{NIC, Namespace, Testbed, eventually};
+use super::testbed::{NIC, Namespace, Testbed};
+use crate::support::patience::{PATIENCE, eventually, within};
 
 /// What a command came to.
 #[derive(Debug)]
@@ -199,7 +200,7 @@ impl Daemon {
     /// Waits for a line with all these words.
     #[track_caller]
     pub fn hear(&self, words: &[&str]) -> String {
-        if !super::testbed::within(super::testbed::PATIENCE, || !self.find(words).is_empty()) {
+        if !within(PATIENCE, || !self.find(words).is_empty()) {
             panic!("the daemon never said {words:?}, but {:#?}", self.said());
         }
         self.find(words).remove(0)

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::command::Running;
 use super::policies::{dmz, dmz_with, dmz_with_web, twin};
 use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
-use super::testbed::{FAMILIES, NIC, Testbed, V4, V6, eventually, ip, share_machine};
+use super::testbed::{FAMILIES, NIC, Testbed, V4, V6, ip, share_machine};
 use super::traffic::FORBIDDEN;
+use crate::support::patience::eventually;
 
 /// The keys of an object, all of them.
 fn keys(value: &Value) -> Vec<&str> {
@@ -227,15 +228,14 @@ fn a_quarantined_server_answers_its_management_and_nobody_else() {
     testbed.attach(&dmz());
     let tap = testbed.tap_internet();
     let (web, mail) = (ip(V4.web), ip(V4.mail));
-    let visit = |patience| {
+    let visit = |wait| {
         FAMILIES.map(|family| {
             let target = SocketAddr::new(ip(family.web), 80);
-            tcp_talks(&testbed.internet, ip(family.peer), target, patience)
+            tcp_talks(&testbed.internet, ip(family.peer), target, wait)
         })
     };
-    let log_in = |server, patience| {
-        tcp_talks(&testbed.internet, ip(V4.bastion), SocketAddr::new(server, 22), patience)
-    };
+    let log_in =
+        |server, wait| tcp_talks(&testbed.internet, ip(V4.bastion), SocketAddr::new(server, 22), wait);
     let quarantined = || {
         let rows = testbed.drops();
         let ours = rows.iter().filter(|row| row.0["reason"] == "quarantined");

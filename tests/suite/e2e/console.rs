@@ -6,10 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::policies::dmz;
 use super::socket::udp;
-use super::testbed::{NIC, Testbed, V4, eventually, share_machine};
+use super::testbed::{NIC, Testbed, V4, share_machine};
+use crate::support::patience::{PATIENCE, deadline, eventually, within};
 
 /// A terminal of its own, in which the program runs on the router.
 pub struct Terminal {
@@ -44,7 +46,7 @@ impl Terminal {
             let screen = self.screen();
             words.iter().all(|word| screen.contains(word))
         };
-        assert!(super::testbed::within(super::testbed::PATIENCE, sees), "no {words:?} in\n{}", self.screen());
+        assert!(within(PATIENCE, sees), "no {words:?} in\n{}", self.screen());
         self.screen()
     }
 
@@ -128,11 +130,12 @@ fn browse(testbed: &Testbed, page: &str, more: &[&str]) -> String {
     let profile = testbed.folder.join(format!("browser{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     let mut command = Command::new("unshare");
     // no network at all: a page that wants something from elsewhere is seen
+    let limit_s = deadline(Duration::from_secs(120)).as_secs().to_string();
     command.args([
         "--net",
         "--",
         "timeout",
-        "120",
+        &limit_s,
         "chromium",
         "--headless",
         "--no-sandbox",

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::command::Daemon;
 use super::policies::{dmz, dmz_with_eve, dmz_with_web, twin};
-use super::testbed::{NIC, Testbed, V4, eventually, exclusive, share_machine};
+use super::testbed::{NIC, Testbed, V4, exclusive, share_machine};
 use super::traffic::{FORBIDDEN, Traffic};
+use crate::support::patience::eventually;
 
 /// Lines of the event file that are of this type and about the forbidden datagrams.
 fn events(path: &Path, kind: &str) -> Vec<Value> {

@@ -14,14 +14,16 @@ use serde_json::Value;
 
 use super::command::Daemon;
 use super::policies::dmz;
-use super::testbed::{Testbed, V4, eventually, exclusive, stretch};
+use super::testbed::{Testbed, V4, exclusive};
 use super::traffic::{FORBIDDEN, syn_of};
+use crate::support::patience::{deadline, eventually};
 
 const FLOOD: u64 = 400_000;
 /// Packets of one run: the kernel repeats it by itself.
 const REPEAT: u32 = 8;
 /// The contract is a second. This machine has two CPUs that the flood has both of, and a program
-/// that nobody has optimized.
+/// that nobody has optimized. How slow the machine is counts as it is before the flood: the flood's own load
+/// is no excuse.
 const SOON: Duration = Duration::from_secs(5);
 /// Alarms that a flood may open: the tries before it is known for a scan, and that.
 const MOST_ALARMS: usize = 70;
@@ -145,6 +147,7 @@ fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_wit
     let mut daemon = testbed.daemon(&places.policy(), &[]);
     let size = flood_size();
     let gate = testbed.open_gate();
+    let soon = deadline(SOON);
     let flood = Flood::new(&gate);
     std::thread::scope(|scope| {
         let _stop = Stop(&flood.stop);
@@ -158,7 +161,7 @@ fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_wit
             "{} drops into the flood: told on stderr, in EVE and to the command after {times:?}",
             flood.sent.load(Ordering::Relaxed)
         );
-        assert!(times.iter().all(|time| *time < stretch(SOON)), "{times:?}");
+        assert!(times.iter().all(|time| *time < soon), "{times:?}");
         flood.reaches(size);
         daemon.end(Signal::SIGKILL);
         // and the flood goes on
@@ -199,7 +202,8 @@ fn a_worm_is_told_from_a_try_soon_after_its_first_packet() {
     let start = Instant::now();
     let mut told = None;
     let mut hosts = 0_u16;
-    while told.is_none() && start.elapsed() < stretch(SOON) {
+    let soon = deadline(SOON);
+    while told.is_none() && start.elapsed() < soon {
         hosts += 1;
         frame[32..34].copy_from_slice(&hosts.to_be_bytes());
         gate.programs.run_filter(&frame, 1).expect("a run");

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::policies::{dmz, dmz_with, dmz_with_web};
 use super::socket::{ARRIVES, NEVER, TcpServer, connect, echoes, tcp_talks};
 use super::tap::{TCP, Tap};
-use super::testbed::{FAMILIES, Family, Testbed, V4, eventually, ip, share_machine, tracker_hook};
+use super::testbed::{FAMILIES, Family, Testbed, V4, ip, share_machine, tracker_hook};
+use crate::support::patience::{deadline, eventually};
 
 /// Opens a connection to the web server.
 fn open(testbed: &Testbed, family: &Family, port: u16) -> TcpStream {
@@ -45,7 +46,7 @@ fn a_revoked_service_ends_its_connections_at_once_and_a_kept_one_keeps_its_own()
         // no service any more, so the port in the ledger is the one it was sent to
         let port = revoked.local_addr().expect("an address").port();
         eventually("the server's data is dropped", || dropped(&testbed, port) > 0);
-        revoked.set_read_timeout(Some(NEVER)).expect("a timeout");
+        revoked.set_read_timeout(Some(NEVER.duration())).expect("a timeout");
         assert!(revoked.read(&mut [0; 4]).is_err(), "data of a revoked service came through");
         testbed.catch_up(&tap);
         assert_eq!(count_data(&tap, &family, 80), before.0, "data of a revoked service got out");
@@ -101,13 +102,13 @@ fn connections_that_were_open_before_the_gate_are_taken_over_while_it_is_new() {
         let before = count_data(&tap, &family, 80);
         server.last().write_all(b"late").expect("room");
         eventually("its data is dropped", || dropped(&testbed, 80) > 0);
-        early.set_read_timeout(Some(NEVER)).expect("a timeout");
+        early.set_read_timeout(Some(NEVER.duration())).expect("a timeout");
         assert!(early.read(&mut [0; 4]).is_err());
         testbed.catch_up(&tap);
         assert_eq!(count_data(&tap, &family, 80), before, "it got out");
         testbed.detach();
         eventually("the gate is lifted", || !testbed.has_xdp());
-        early.set_read_timeout(Some(ARRIVES)).expect("a timeout");
+        early.set_read_timeout(Some(ARRIVES.duration())).expect("a timeout");
         early.read_exact(&mut [0; 4]).expect("the data, sent again now that the gate is lifted");
     }
 }
@@ -126,7 +127,7 @@ fn taking_over_ends_with_its_time_and_is_for_services_only() {
     };
     assert_eq!(ask(), "pickup");
     for stream in [&backdoor, &late] {
-        stream.set_read_timeout(Some(NEVER)).expect("a timeout");
+        stream.set_read_timeout(Some(NEVER.duration())).expect("a timeout");
     }
     assert!(!echoes(&mut backdoor), "what is no service is not taken over");
     eventually("the time is over", || ask() == "no_flow");
@@ -157,7 +158,7 @@ fn a_peer_that_opens_in_service_tracking_is_answered_without_a_tracker() {
     testbed.apply(&strict);
     assert_eq!(testbed.show("status")["tracker"], tracker_hook());
     assert!(echoes(&mut early));
-    early.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    early.set_read_timeout(Some(deadline(Duration::from_secs(1)))).expect("a timeout");
     testbed.apply(&dmz_with("tracking = \"service\""));
     assert_eq!(testbed.show("status")["tracker"], "no");
     assert!(echoes(&mut early));

@@ -13,8 +13,9 @@ use serde_json::Value;
 use super::command::Daemon;
 use super::kills::{Dice, kill_after};
 use super::policies::dmz;
-use super::testbed::{NIC, PATIENCE, Testbed, V4, eventually, share_machine, within};
+use super::testbed::{NIC, Testbed, V4, share_machine};
 use super::traffic::FORBIDDEN;
+use crate::support::patience::{PATIENCE, eventually, within};
 
 impl Testbed {
     /// `alarms -j` with these arguments.

@@ -7,8 +7,9 @@ use portcullis::gate::{AttachMode, Gate, GatePlace, Verdict};
 
 use super::command::Running;
 use super::policies::twin;
-use super::testbed::{NIC, Testbed, V4, eventually, exclusive, tracker_hook};
+use super::testbed::{NIC, Testbed, V4, exclusive, tracker_hook};
 use super::traffic::{Traffic, syn};
+use crate::support::patience::eventually;
 
 const APPLY_KILLS: u32 = 120;
 /// Of each command that loads the programs, which takes the kernel most of a second.

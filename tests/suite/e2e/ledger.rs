@@ -10,8 +10,9 @@ use serde_json::Value;
 use super::policies::{dmz, dmz_with_eve};
 use super::socket::udp;
 use super::tap::UDP;
-use super::testbed::{FAMILIES, Testbed, V4, V6, eventually, exclusive, ip, share_machine};
+use super::testbed::{FAMILIES, Testbed, V4, V6, exclusive, ip, share_machine};
 use super::traffic::FORBIDDEN;
+use crate::support::patience::eventually;
 
 const THREADS: u64 = 4;
 const EACH: u64 = 5_000;

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use super::command::Daemon;
 use super::policies::dmz;
-use super::testbed::{Testbed, eventually, exclusive, share_machine};
+use super::testbed::{Testbed, exclusive, share_machine};
+use crate::support::patience::{PATIENCE, deadline, eventually};
 
 /// On the router's loopback: a namespace of its own, so the port is free.
 const ADDRESS: &str = "127.0.0.1:9464";
@@ -21,7 +22,7 @@ const ADDRESS: &str = "127.0.0.1:9464";
 fn connect(testbed: &Testbed) -> TcpStream {
     let address: SocketAddr = ADDRESS.parse().expect("an address");
     let stream = testbed.router.enter(|| TcpStream::connect(address)).expect("the metrics' port");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream.set_read_timeout(Some(deadline(PATIENCE))).expect("a timeout");
     stream
 }
 
@@ -204,7 +205,7 @@ impl Prometheus {
         let Ok(mut stream) = testbed.router.enter(|| TcpStream::connect("127.0.0.1:9090")) else {
             return Vec::new();
         };
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = stream.set_read_timeout(Some(deadline(Duration::from_secs(5))));
         let request = format!("GET /api/v1/query?query={query} HTTP/1.0\r\n\r\n");
         let mut answer = String::new();
         if stream.write_all(request.as_bytes()).is_err() || stream.read_to_string(&mut answer).is_err() {

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use super::policies::{dmz, dmz_with};
 use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use super::tap::UDP;
-use super::testbed::{FAMILIES, Plug, Testbed, V4, eventually, ip, share_machine, tracker_hook};
+use super::testbed::{FAMILIES, Plug, Testbed, V4, ip, share_machine, tracker_hook};
 use super::traffic::FORBIDDEN;
+use crate::support::patience::eventually;
 
 fn warnings(testbed: &Testbed) -> String {
     testbed.show("status")["warnings"].to_string()

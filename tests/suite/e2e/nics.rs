@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::testbed::{NIC, PATIENCE, feed_ip, within};
+use super::testbed::{NIC, feed_ip};
+use crate::support::patience::{PATIENCE, within};
 
 /// The places of a pair's NICs, near and far.
 fn find_slots(pair: &str) -> [String; 2] {

@@ -14,7 +14,8 @@ use super::command::{Daemon, Running};
 use portcullis::abi::layout;
 
 use super::policies::{TABLES, dmz, twin};
-use super::testbed::{NIC, Testbed, eventually, share_machine};
+use super::testbed::{NIC, Testbed, share_machine};
+use crate::support::patience::eventually;
 
 /// Somebody else's XDP program on the router's NIC: one that lets everything through.
 struct OtherProgram<'w>(&'w Testbed);

@@ -12,8 +12,9 @@ use nix::sys::signal::Signal;
 use super::command::Daemon;
 use super::policies::{dmz, dmz_with};
 use super::tap::UDP;
-use super::testbed::{NIC, Testbed, V4, eventually, ip, share_machine};
+use super::testbed::{NIC, Testbed, V4, ip, share_machine};
 use super::traffic::FORBIDDEN;
+use crate::support::patience::eventually;
 
 /// A service manager that listens.
 struct Manager {

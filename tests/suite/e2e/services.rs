@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use super::policies::{dmz, dmz_with_eve};
 use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, tcp_talks, udp, udp_talks};
 use super::tap::{TCP, Tap, UDP};
-use super::testbed::{FAMILIES, Family, Testbed, eventually, ip, share_machine};
+use super::testbed::{FAMILIES, Family, Testbed, ip, share_machine};
+use crate::support::patience::eventually;
 
 /// What becomes of one try.
 #[derive(Clone, Copy)]
@@ -116,11 +117,11 @@ fn attempt(testbed: &Testbed, line: &Line, family: &Family, dropped: bool) -> bo
         Server => (&testbed.dmz, server, peer),
         Peer => (&testbed.internet, peer, server),
     };
-    let patience = if dropped { NEVER } else { ARRIVES };
+    let wait = if dropped { NEVER } else { ARRIVES };
     let target = SocketAddr::new(ip(to), line.port);
     match line.protocol {
-        UDP => udp_talks(machine, from, target, patience),
-        _ => tcp_talks(machine, ip(from), target, patience),
+        UDP => udp_talks(machine, from, target, wait),
+        _ => tcp_talks(machine, ip(from), target, wait),
     }
 }
 

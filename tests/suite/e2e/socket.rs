@@ -11,18 +11,14 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::testbed::{Namespace, stretch};
+use super::testbed::Namespace;
+use crate::support::patience::Wait;
 
-/// How long a packet may take that is expected to come.
-pub const ARRIVES: Duration = Duration::from_secs(5);
-/// How long is waited for one that is not. The proof is a counter and a tap, not this; less
-/// than a second, so that TCP does not send a second SYN.
-pub const NEVER: Duration = Duration::from_millis(300);
-
-/// A slow machine is waited for longer, but not for what shall never come.
-fn bound(patience: Duration) -> Duration {
-    if patience > NEVER { stretch(patience) } else { patience }
-}
+/// For a packet that is expected to come.
+pub const ARRIVES: Wait = Wait::AtMost(Duration::from_secs(5));
+/// For one that is not. The proof is a counter and a tap, not this; less than a second, so that
+/// TCP does not send a second SYN.
+pub const NEVER: Wait = Wait::Exactly(Duration::from_millis(300));
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -83,20 +79,15 @@ fn to_raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     (storage, length as libc::socklen_t)
 }
 
-/// Opens a TCP connection from one of the machine's addresses. `patience` bounds the opening,
-/// and each read and write after it.
-pub fn connect(
-    machine: &Namespace,
-    from: IpAddr,
-    to: SocketAddr,
-    patience: Duration,
-) -> io::Result<TcpStream> {
-    let patience = bound(patience);
+/// Opens a TCP connection from one of the machine's addresses. `wait` bounds the opening, and each
+/// read and write after it.
+pub fn connect(machine: &Namespace, from: IpAddr, to: SocketAddr, wait: Wait) -> io::Result<TcpStream> {
+    let timeout = wait.duration();
     let family = if from.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let stream = TcpStream::from(machine.enter(|| open(family, libc::SOCK_STREAM, 0))?);
     // SO_SNDTIMEO bounds connect(2) as well (socket(7))
-    stream.set_write_timeout(Some(patience))?;
-    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.set_read_timeout(Some(timeout))?;
     let fd = stream.as_raw_fd();
     let (raw, length) = to_raw(SocketAddr::new(from, 0));
     // SAFETY: the address is as long as we say and outlives the call.
@@ -108,8 +99,8 @@ pub fn connect(
 }
 
 /// Opens a connection and has a word echoed.
-pub fn tcp_talks(machine: &Namespace, from: IpAddr, to: SocketAddr, patience: Duration) -> bool {
-    connect(machine, from, to, patience).is_ok_and(|mut stream| echoes(&mut stream))
+pub fn tcp_talks(machine: &Namespace, from: IpAddr, to: SocketAddr, wait: Wait) -> bool {
+    connect(machine, from, to, wait).is_ok_and(|mut stream| echoes(&mut stream))
 }
 
 /// Has a word echoed on a connection.
@@ -122,14 +113,14 @@ pub fn echoes(stream: &mut TcpStream) -> bool {
 pub fn udp(machine: &Namespace, address: &str, port: u16) -> UdpSocket {
     let address: IpAddr = address.parse().expect("an address");
     let socket = machine.enter(|| UdpSocket::bind((address, port))).expect("a free port");
-    socket.set_read_timeout(Some(bound(ARRIVES))).expect("a timeout");
+    socket.set_read_timeout(Some(ARRIVES.duration())).expect("a timeout");
     socket
 }
 
 /// Sends a datagram from a fresh port and has it echoed.
-pub fn udp_talks(machine: &Namespace, from: &str, to: SocketAddr, patience: Duration) -> bool {
+pub fn udp_talks(machine: &Namespace, from: &str, to: SocketAddr, wait: Wait) -> bool {
     let socket = udp(machine, from, 0);
-    socket.set_read_timeout(Some(bound(patience))).expect("a timeout");
+    socket.set_read_timeout(Some(wait.duration())).expect("a timeout");
     let mut answer = [0; 16];
     socket.send_to(b"ping", to).is_ok()
         && socket.recv_from(&mut answer).is_ok_and(|(length, sender)| (length, sender) == (4, to))

@@ -11,8 +11,9 @@ use portcullis::gate::Verdict;
 use portcullis::policy::{Policy, parse};
 
 use super::policies::{dmz, dmz_with_web, twin};
-use super::testbed::{Testbed, eventually, exclusive, share_machine};
+use super::testbed::{Testbed, exclusive, share_machine};
 use super::traffic::{FORBIDDEN, Traffic, syn};
+use crate::support::patience::eventually;
 
 const DEFAULT_SWAPS: u64 = 10_000;
 /// Questions at a time, and the time between: the machine has others to serve.

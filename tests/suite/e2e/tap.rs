@@ -14,7 +14,8 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use nix::libc;
 
 use super::socket::{open, set_option, udp};
-use super::testbed::{Namespace, Testbed, eventually};
+use super::testbed::{Namespace, Testbed};
+use crate::support::patience::eventually;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;

@@ -17,19 +17,18 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use portcullis::gate::{Gate, GatePlace};
 
 use super::nics::{Pair, move_pair};
 use super::socket::{UdpServer, udp_talks};
+use crate::support::patience::{Wait, eventually};
 
 /// The router's NIC in front of the servers.
 pub const NIC: &str = "dmz0";
-/// How long anything may take that must happen: far more than it needs.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const NAMESPACES: &str = "/run/netns";
 const PINS: &str = "/sys/fs/bpf/portcullis";
@@ -112,38 +111,6 @@ pub fn exclusive() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until something is so; panics with `what` when it does not become so.
-#[track_caller]
-pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    assert!(within(PATIENCE, condition), "not so after {PATIENCE:?}: {what}");
-}
-
-/// A time, stretched for a slow machine: `PORTCULLIS_PATIENCE` times as long.
-pub fn stretch(patience: Duration) -> Duration {
-    static FACTOR: LazyLock<u32> = LazyLock::new(|| {
-        let factor = std::env::var("PORTCULLIS_PATIENCE").ok();
-        factor.map_or(1, |factor| factor.parse().expect("PORTCULLIS_PATIENCE is a whole number"))
-    });
-    patience * *FACTOR
-}
-
-/// Whether something becomes so within a time, which is stretched.
-pub fn within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let mut spent = Duration::ZERO;
-    loop {
-        let begun = Instant::now();
-        if condition() {
-            return true;
-        }
-        if spent >= stretch(patience) {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-        // a machine that stood still gave nobody time
-        spent += begun.elapsed().min(Duration::from_secs(1));
-    }
-}
-
 /// Version and patch level of the running kernel.
 pub fn kernel() -> (u32, u32) {
     let name = nix::sys::utsname::uname().expect("the kernel's name");
@@ -198,6 +165,12 @@ impl Namespace {
         command.arg(format!("--net={NAMESPACES}/{}", self.name)).arg("--").arg(program);
         command.stdin(Stdio::null());
         command
+    }
+
+    /// Whether the kernel has noticed the carrier of a NIC in here, and so sends what it is given.
+    fn is_up(&self, nic: &str) -> bool {
+        let output = self.command("ip").args(["-o", "link", "show", "dev", nic]).output().expect("ip");
+        String::from_utf8_lossy(&output.stdout).contains(" state UP ")
     }
 
     /// Feeds lines to `ip` in here.
@@ -364,13 +337,14 @@ impl Testbed {
         self.internet.ip(&lines);
     }
 
-    /// A NIC that has just come up swallows packets until the kernel has noticed its carrier.
+    /// A NIC that has just come up swallows packets until the kernel has noticed its carrier. There must
+    /// be no gate: it would drop what goes from end to end here.
     pub fn wait_for_carrier(&self) {
         for family in FAMILIES {
             let _echo = UdpServer::start(&self.internet, family.peer, 7);
             let target = SocketAddr::new(ip(family.peer), 7);
             eventually("packets go from end to end", || {
-                udp_talks(&self.dmz, family.dns, target, Duration::from_millis(20))
+                udp_talks(&self.dmz, family.dns, target, Wait::AtMost(Duration::from_millis(20)))
             });
         }
     }
@@ -402,7 +376,11 @@ impl Testbed {
         ));
         self.wire_router_to_dmz(NIC);
         self.wire_dmz("eth0");
-        self.wait_for_carrier();
+        // A daemon attaches its gate to the new NIC within a second, and then no packet of this test
+        // goes from end to end. So ask the kernel.
+        for (machine, nic) in [(&self.router, NIC), (&self.dmz, "eth0")] {
+            eventually(&format!("{nic} is up"), || machine.is_up(nic));
+        }
     }
 
     /// Brings the router's NIC up again, under a gate: going down has cost it its IPv6 addresses and neighbours.
@@ -464,11 +442,6 @@ impl Testbed {
         }
         self.spliced.lock().expect("a list").push(between.name().to_owned());
         between
-    }
-
-    /// Waits until packets go from end to end again.
-    pub fn wait_for_splice(&self) {
-        self.wait_for_carrier();
     }
 
     /// Where the gate lives, for the library. It asks for the process's namespace; this is for

@@ -11,7 +11,8 @@ use portcullis::net::Probe;
 
 use super::socket::{UdpServer, udp};
 use super::tap::{TCP, Tap, UDP};
-use super::testbed::{FAMILIES, PATIENCE, Testbed, V4, eventually, ip, within};
+use super::testbed::{FAMILIES, Testbed, V4, ip};
+use crate::support::patience::{PATIENCE, eventually, within};
 
 /// No policy of these tests lets the web server send there.
 pub const FORBIDDEN: u16 = 4000;

@@ -13,7 +13,8 @@ use std::net::SocketAddr;
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use crate::e2e::tap::Tap;
-use crate::e2e::testbed::{FAMILIES, Testbed, V4, eventually, ip};
+use crate::e2e::testbed::{FAMILIES, Testbed, V4, ip};
+use crate::support::patience::eventually;
 
 /// Peers reach the web server in both families, which takes the filter and the tracker.
 #[track_caller]

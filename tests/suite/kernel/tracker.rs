@@ -5,7 +5,8 @@ use std::process::Stdio;
 use nix::sys::signal::Signal;
 
 use crate::e2e::policies::{dmz, dmz_with};
-use crate::e2e::testbed::{Testbed, eventually, exclusive, tracker_hook};
+use crate::e2e::testbed::{Testbed, exclusive, tracker_hook};
+use crate::support::patience::eventually;
 
 use super::{prove_gate, prove_service};
 

@@ -4,7 +4,8 @@
 use std::process::Stdio;
 
 use crate::e2e::policies::dmz;
-use crate::e2e::testbed::{NIC, Plug, Testbed, eventually, exclusive};
+use crate::e2e::testbed::{NIC, Plug, Testbed, exclusive};
+use crate::support::patience::eventually;
 
 use super::prove_gate;
 

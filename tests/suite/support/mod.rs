@@ -3,4 +3,5 @@
 pub mod dmz;
 pub mod frame;
 pub mod layers;
+pub mod patience;
 pub mod test_gate;

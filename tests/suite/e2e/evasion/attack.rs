@@ -11,7 +11,8 @@ use super::catch::Catch;
 use super::{crafted, scans};
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
-use crate::e2e::testbed::{FAMILIES, Plug, Testbed, V4, V6, eventually, ip, within};
+use crate::e2e::testbed::{FAMILIES, Plug, Testbed, V4, V6, ip};
+use crate::support::patience::{Wait, eventually, within};
 
 /// One line of a table of tools.
 pub struct Attack {
@@ -111,7 +112,7 @@ impl Stage {
         for family in FAMILIES {
             let (log, web) = (SocketAddr::new(ip(family.loghost), 514), SocketAddr::new(ip(family.web), 80));
             eventually("the server logs", || {
-                udp_talks(&self.testbed.dmz, family.web, log, Duration::from_secs(1))
+                udp_talks(&self.testbed.dmz, family.web, log, Wait::AtMost(Duration::from_secs(1)))
             });
             assert!(
                 tcp_talks(&self.testbed.internet, ip(family.exchanger), web, ARRIVES),

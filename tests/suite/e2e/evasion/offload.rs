@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use super::attack::Stage;
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, connect, udp};
-use crate::e2e::testbed::{FAMILIES, Family, Namespace, Plug, eventually, ip, share_machine};
+use crate::e2e::testbed::{FAMILIES, Family, Namespace, Plug, ip, share_machine};
+use crate::support::patience::{PATIENCE, deadline, eventually};
 
 const BYTES: usize = 24 << 20;
 const MTU: usize = 1514;
@@ -25,8 +26,8 @@ fn load() -> Vec<u8> {
 
 /// Sends the load and hashes what comes, both at once.
 fn exchange(mut stream: TcpStream) -> Vec<u8> {
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-    stream.set_write_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream.set_read_timeout(Some(deadline(Duration::from_secs(60)))).expect("a timeout");
+    stream.set_write_timeout(Some(deadline(Duration::from_secs(60)))).expect("a timeout");
     let mut writer = stream.try_clone().expect("a socket");
     let sender = std::thread::spawn(move || {
         writer.write_all(&load()).expect("the load goes out");
@@ -138,7 +139,7 @@ fn forbidden_super_frames_of_tcp_stay_in() {
         assert!(stage.longest().0 > 2 * MTU, "no super-frame: {:?}", stage.longest());
         stage.prove_service();
         stage.lift();
-        sink.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        sink.set_read_timeout(Some(deadline(PATIENCE))).expect("a timeout");
         sink.read_exact(&mut vec![0; 1 << 16]).expect("the load, once the gate is lifted");
     }
 }

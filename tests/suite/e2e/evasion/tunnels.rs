@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::attack::{Stage, Tool};
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{TcpServer, UdpServer, tcp_talks, udp_talks};
-use crate::e2e::testbed::{Namespace, PATIENCE, Testbed, V4, ip, share_machine, within};
+use crate::e2e::testbed::{Namespace, Testbed, V4, ip, share_machine};
+use crate::support::patience::{PATIENCE, Wait, within};
 
 /// The tunnel's far end; its server gives out the near ones.
 const FAR: &str = "203.0.113.193";
@@ -55,8 +56,9 @@ fn tunnels(testbed: &Testbed, server: &str, patience: Duration) -> bool {
     let _echo = UdpServer::start(&testbed.internet, FAR, 7);
     let target = SocketAddr::new(ip(FAR), 7);
     within(PATIENCE, || {
-        find_end(&testbed.dmz)
-            .is_some_and(|near| udp_talks(&testbed.dmz, &near, target, Duration::from_millis(500)))
+        find_end(&testbed.dmz).is_some_and(|near| {
+            udp_talks(&testbed.dmz, &near, target, Wait::AtMost(Duration::from_millis(500)))
+        })
     })
 }
 
@@ -109,7 +111,7 @@ fn start_ptunnel(testbed: &Testbed) -> Tool {
 fn pings_through(testbed: &Testbed, patience: Duration) -> bool {
     let _client = start_ptunnel(testbed);
     let near = SocketAddr::new(ip("127.0.0.1"), 2222);
-    within(patience, || tcp_talks(&testbed.dmz, ip("127.0.0.1"), near, Duration::from_secs(1)))
+    within(patience, || tcp_talks(&testbed.dmz, ip("127.0.0.1"), near, Wait::AtMost(Duration::from_secs(1))))
 }
 
 #[test]

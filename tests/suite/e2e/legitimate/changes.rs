@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use nix::sys::signal::Signal;
 
 use super::policy::policy;
-use super::service::ENOUGH_S;
+use super::service::ENOUGH;
 use super::site::{PICKUP_S, Site, Stop};
 use super::website::{Website, every_way};
-use crate::e2e::testbed::eventually;
+use crate::support::patience::eventually;
 
 const BYTES: usize = 8 << 20;
 /// Each transfer lasts for some seconds, whatever the machine.
@@ -28,11 +28,11 @@ fn transfer_during(site: &mut Site, change: impl FnOnce(&mut Site, &dyn Fn())) -
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     assert!(
-                        web.download_slowly(testbed, &family, protocol, ENOUGH_S, RATE),
+                        web.download_slowly(testbed, &family, protocol, ENOUGH, RATE),
                         "{} {protocol:?}",
                         family.web
                     );
-                    assert!(web.visit(testbed, &family, protocol, ENOUGH_S));
+                    assert!(web.visit(testbed, &family, protocol, ENOUGH));
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::service::{ENOUGH_S, Service, run_client};
+use super::service::{ENOUGH, Service, run_client};
 use super::site::Site;
-use crate::e2e::socket::udp;
+use crate::e2e::socket::{NEVER, udp};
 use crate::e2e::testbed::{FAMILIES, Family, Testbed};
+use crate::support::patience::{PATIENCE, Wait};
 
 fn start_clock(testbed: &Testbed, number: usize, family: &Family) -> Service {
     // -x: the machine's own clock is left alone
@@ -22,11 +23,12 @@ fn start_clock(testbed: &Testbed, number: usize, family: &Family) -> Service {
 }
 
 /// Asks for the time, and only prints by how much the machine is wrong.
-fn has_time(testbed: &Testbed, server: &str, family: &Family, patience_s: u32) -> bool {
+fn has_time(testbed: &Testbed, server: &str, family: &Family, wait: Wait) -> bool {
     let clock = format!("server {} iburst", family.clock);
     let source = format!("bindacqaddress {server}");
     let pid = format!("pidfile {}/ask-{server}.pid", testbed.folder.display());
-    let patience = patience_s.to_string();
+    let limit = wait.duration().as_secs_f64().ceil();
+    let limit_s = limit.to_string();
     let command = [
         "chronyd",
         "-Q",
@@ -35,14 +37,14 @@ fn has_time(testbed: &Testbed, server: &str, family: &Family, patience_s: u32) -
         "-F",
         "0",
         "-t",
-        &patience,
+        &limit_s,
         &clock,
         &source,
         &pid,
         "cmdport 0",
         "bindcmdaddress /",
     ];
-    run_client(&testbed.dmz, patience_s + 1, &command).is_some()
+    run_client(&testbed.dmz, Wait::Exactly(Duration::from_secs_f64(limit + 1.0)), &command).is_some()
 }
 
 #[test]
@@ -53,25 +55,25 @@ fn every_server_has_the_time_from_the_clock() {
         FAMILIES.iter().enumerate().map(|(number, family)| start_clock(testbed, number, family)).collect();
     for family in FAMILIES {
         for server in [family.web, family.mail, family.dns] {
-            assert!(has_time(testbed, server, &family, ENOUGH_S), "{server}");
+            assert!(has_time(testbed, server, &family, ENOUGH), "{server}");
         }
     }
     site.assert_quiet();
     for family in FAMILIES {
-        site.hangs_on("web1", ("managed", "out", "udp/123 to @clocks"), |patience_s| {
-            has_time(testbed, family.web, &family, patience_s)
+        site.hangs_on("web1", ("managed", "out", "udp/123 to @clocks"), |wait| {
+            has_time(testbed, family.web, &family, wait)
         });
     }
 }
 
 /// Whether a line of the log arrives at the log host.
-fn logs(testbed: &Testbed, family: &Family, patience: Duration) -> bool {
+fn logs(testbed: &Testbed, family: &Family, wait: Wait) -> bool {
     let host = udp(&testbed.internet, family.loghost, 514);
-    host.set_read_timeout(Some(patience)).expect("a timeout");
+    host.set_read_timeout(Some(wait.duration())).expect("a timeout");
     // longer than one frame, so in fragments
     let text = format!("all is well {}", "and so on ".repeat(250));
     let command = ["logger", "--udp", "--server", family.loghost, "--port", "514", "--size", "4096", &text];
-    assert!(run_client(&testbed.dmz, ENOUGH_S, &command).is_some(), "logger");
+    assert!(run_client(&testbed.dmz, ENOUGH, &command).is_some(), "logger");
     let mut bytes = [0; 8192];
     host.recv(&mut bytes).is_ok_and(|length| String::from_utf8_lossy(&bytes[..length]).contains(&text))
 }
@@ -82,7 +84,7 @@ fn the_log_arrives_at_the_log_host() {
     for family in FAMILIES {
         // logger has the source address from the route: which of the servers, is the kernel's choice
         for _ in 0..3 {
-            assert!(logs(&site.testbed, &family, Duration::from_secs(20)), "{}", family.loghost);
+            assert!(logs(&site.testbed, &family, Wait::AtMost(PATIENCE)), "{}", family.loghost);
         }
     }
     site.assert_quiet();
@@ -95,15 +97,14 @@ fn the_log_arrives_at_the_log_host() {
         } else {
             "ns1"
         };
-        site.hangs_on(server, ("managed", "out", "udp/514 to @loghosts"), |patience_s| {
-            let patience = if patience_s == ENOUGH_S { 20_000 } else { 300 };
-            logs(&site.testbed, &family, Duration::from_millis(patience))
+        site.hangs_on(server, ("managed", "out", "udp/514 to @loghosts"), |wait| {
+            logs(&site.testbed, &family, if wait == ENOUGH { Wait::AtMost(PATIENCE) } else { NEVER })
         });
     }
 }
 
 fn source_towards(testbed: &Testbed, peer: &str) -> String {
-    let said = run_client(&testbed.dmz, ENOUGH_S, &["ip", "-o", "route", "get", peer]).expect("a route");
+    let said = run_client(&testbed.dmz, ENOUGH, &["ip", "-o", "route", "get", peer]).expect("a route");
     let after = said.split("src ").nth(1).expect("a source");
     after.split_whitespace().next().expect("an address").to_owned()
 }

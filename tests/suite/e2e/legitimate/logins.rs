@@ -3,11 +3,13 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use super::service::{ENOUGH_S, Service, run_client};
+use super::service::{ENOUGH, Service, run_client};
 use super::site::{LONG_PICKUP_S, Site};
 use super::website::bracketed;
-use crate::e2e::testbed::{FAMILIES, Family, Testbed, eventually};
+use crate::e2e::testbed::{FAMILIES, Family, Testbed};
+use crate::support::patience::{Wait, eventually, within};
 
 /// An sshd in mount and host name namespaces of its own, as the demo has it.
 const SSHD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo.d/sshd");
@@ -62,17 +64,17 @@ impl Login {
         &self,
         testbed: &Testbed,
         family: &Family,
-        patience_s: u32,
+        wait: Wait,
         program: &str,
         more: &[&str],
     ) -> Option<String> {
         let bind = format!("-oBindAddress={}", family.bastion);
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        run_client(&testbed.internet, patience_s, &[&[program], &options[..], &[&bind], more].concat())
+        run_client(&testbed.internet, wait, &[&[program], &options[..], &[&bind], more].concat())
     }
 
-    pub fn logs_in(&self, testbed: &Testbed, family: &Family, server: &str, patience_s: u32) -> bool {
-        let said = self.run(testbed, family, patience_s, "ssh", &[&format!("admin@{server}"), "hostname"]);
+    pub fn logs_in(&self, testbed: &Testbed, family: &Family, server: &str, wait: Wait) -> bool {
+        let said = self.run(testbed, family, wait, "ssh", &[&format!("admin@{server}"), "hostname"]);
         said.is_some_and(|said| said.trim() == HOST)
     }
 
@@ -84,8 +86,8 @@ impl Login {
         fs::write(&here, &bytes).expect("a file");
         let there = format!("admin@{}:/tmp/{}", bracketed(server), testbed.dmz.name());
         let [here, back] = [here, back].map(|path| path.display().to_string());
-        let copied = self.run(testbed, family, ENOUGH_S, "scp", &["-q", &here, &there]).is_some()
-            && self.run(testbed, family, ENOUGH_S, "scp", &["-q", &there, &back]).is_some();
+        let copied = self.run(testbed, family, ENOUGH, "scp", &["-q", &here, &there]).is_some()
+            && self.run(testbed, family, ENOUGH, "scp", &["-q", &there, &back]).is_some();
         let _ = fs::remove_file(format!("/tmp/{}", testbed.dmz.name()));
         copied && fs::read(back).is_ok_and(|read| read == bytes)
     }
@@ -121,9 +123,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.child.stdin.take();
-        if !crate::e2e::testbed::within(std::time::Duration::from_secs(5), || {
-            matches!(self.child.try_wait(), Ok(Some(_)))
-        }) {
+        if !within(Duration::from_secs(5), || matches!(self.child.try_wait(), Ok(Some(_)))) {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
@@ -136,14 +136,14 @@ fn the_bastion_logs_in_and_copies_files() {
     let login = Login::start(&site.testbed);
     for family in FAMILIES {
         for server in [family.web, family.mail, family.dns] {
-            assert!(login.logs_in(&site.testbed, &family, server, ENOUGH_S), "{server}");
+            assert!(login.logs_in(&site.testbed, &family, server, ENOUGH), "{server}");
         }
         assert!(login.copies(&site.testbed, &family, family.web), "{}", family.web);
     }
     site.assert_quiet();
     for family in FAMILIES {
-        site.hangs_on("web1", ("policy", "management", "tcp/22 from @bastion"), |patience_s| {
-            login.logs_in(&site.testbed, &family, family.web, patience_s)
+        site.hangs_on("web1", ("policy", "management", "tcp/22 from @bastion"), |wait| {
+            login.logs_in(&site.testbed, &family, family.web, wait)
         });
     }
 }

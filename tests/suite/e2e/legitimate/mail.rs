@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use super::service::{Service, run_client};
+use super::service::{ENOUGH, Service, run_client};
 use super::site::Site;
 use super::website::bracketed;
-use crate::e2e::testbed::{FAMILIES, Family, Namespace, Testbed, within};
+use crate::e2e::testbed::{FAMILIES, Family, Namespace, Testbed};
+use crate::support::patience::{PATIENCE, Wait, within};
 
 /// Debian's own, for its aiosmtpd.
 const PYTHON: &str = "/usr/bin/python3";
@@ -34,7 +35,7 @@ impl Mailbox {
         from: &str,
         to: &str,
         token: &str,
-        patience_s: u32,
+        wait: Wait,
     ) -> bool {
         let body = "All is well in the zone between the walls.\r\n".repeat(4000);
         let text = format!("From: a@example.com\r\nTo: b@example.org\r\nSubject: {token}\r\n\r\n{body}");
@@ -42,7 +43,7 @@ impl Mailbox {
         let url = format!("smtp://{}", bracketed(to));
         let sent = run_client(
             machine,
-            patience_s,
+            wait,
             &[
                 "curl",
                 "-q",
@@ -61,7 +62,7 @@ impl Mailbox {
             ],
         );
         let arrived = || fs::read_to_string(&self.spool).unwrap_or_default().contains(token);
-        sent.is_some() && within(crate::e2e::testbed::PATIENCE, arrived)
+        sent.is_some() && within(PATIENCE, arrived)
     }
 }
 
@@ -73,16 +74,16 @@ fn mail_comes_in_and_goes_out() {
         let inside = Mailbox::start(testbed, &testbed.dmz, family.mail);
         (family, inside, Mailbox::start(testbed, &testbed.internet, family.exchanger))
     });
-    let incoming = |family: &Family, mailbox: &Mailbox, token: &str, patience_s| {
-        mailbox.take(testbed, &testbed.internet, family.exchanger, family.mail, token, patience_s)
+    let incoming = |family: &Family, mailbox: &Mailbox, token: &str, wait| {
+        mailbox.take(testbed, &testbed.internet, family.exchanger, family.mail, token, wait)
     };
-    let outgoing = |family: &Family, mailbox: &Mailbox, token: &str, patience_s| {
-        mailbox.take(testbed, &testbed.dmz, family.mail, family.exchanger, token, patience_s)
+    let outgoing = |family: &Family, mailbox: &Mailbox, token: &str, wait| {
+        mailbox.take(testbed, &testbed.dmz, family.mail, family.exchanger, token, wait)
     };
     for (family, inside, outside) in &boxes {
         for number in 0..3 {
-            assert!(incoming(family, inside, &format!("in-{number}"), 40), "to {}", family.mail);
-            assert!(outgoing(family, outside, &format!("out-{number}"), 40), "from {}", family.mail);
+            assert!(incoming(family, inside, &format!("in-{number}"), ENOUGH), "to {}", family.mail);
+            assert!(outgoing(family, outside, &format!("out-{number}"), ENOUGH), "from {}", family.mail);
         }
     }
     site.assert_quiet();

@@ -1,8 +1,11 @@
 //! A name server that answers and asks: unbound on both sides, and dig.
 
-use super::service::{ENOUGH_S, Service, run_client};
+use std::time::Duration;
+
+use super::service::{ENOUGH, Service, run_client};
 use super::site::Site;
 use crate::e2e::testbed::{FAMILIES, Family, Testbed};
+use crate::support::patience::{Wait, deadline, eventually};
 
 /// What both servers have: in the foreground, as they were started, nothing of the machine's.
 const COMMON: &str = r#"
@@ -53,19 +56,18 @@ fn start_both(testbed: &Testbed) -> [Service; 2] {
     [start_unbound(testbed, true, &(inside + &forwards)), start_unbound(testbed, false, &outside)]
 }
 
+/// How long dig waits for an answer that must come.
+fn time_of_dig(seconds: u64) -> String {
+    format!("+time={}", deadline(Duration::from_secs(seconds)).as_secs())
+}
+
 /// Asks the name server of the DMZ; whether the answer is whole and came by this transport.
-fn ask(
-    testbed: &Testbed,
-    family: &Family,
-    patience_s: u32,
-    more: &[&str],
-    name: &str,
-    transport: &str,
-) -> bool {
+fn ask(testbed: &Testbed, family: &Family, wait: Wait, more: &[&str], name: &str, transport: &str) -> bool {
     let server = format!("@{}", family.dns);
     let kind = if name.starts_with("long") { "TXT" } else { "A" };
-    let command = ["dig", "-r", "-b", family.peer, &server, "+time=3", "+tries=3", "+nocookie"];
-    let said = run_client(&testbed.internet, patience_s, &[&command, more, &[name, kind]].concat());
+    let limit = time_of_dig(3);
+    let command = ["dig", "-r", "-b", family.peer, &server, &limit, "+tries=3", "+nocookie"];
+    let said = run_client(&testbed.internet, wait, &[&command, more, &[name, kind]].concat());
     said.is_some_and(|said| {
         let whole = if kind == "TXT" {
             said.matches(&"0".repeat(250)).count() == LONG
@@ -92,12 +94,12 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
     ];
     for family in FAMILIES {
         for (more, name, transport) in ways {
-            assert!(ask(testbed, &family, ENOUGH_S, more, name, transport), "{} {more:?}", family.dns);
+            assert!(ask(testbed, &family, ENOUGH, more, name, transport), "{} {more:?}", family.dns);
         }
         for domain in ["four.example", "six.example"] {
             // asked beyond over UDP, and over TCP where the answer is too long for that
-            assert!(ask(testbed, &family, ENOUGH_S, &[], &format!("www.{domain}"), "UDP"), "{domain}");
-            assert!(ask(testbed, &family, ENOUGH_S, &["+tcp"], &format!("long.{domain}"), "TCP"), "{domain}");
+            assert!(ask(testbed, &family, ENOUGH, &[], &format!("www.{domain}"), "UDP"), "{domain}");
+            assert!(ask(testbed, &family, ENOUGH, &["+tcp"], &format!("long.{domain}"), "TCP"), "{domain}");
         }
     }
     site.assert_quiet();
@@ -109,10 +111,10 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
             ("out", "udp/53", &["+tcp"], &beyond[0], "TCP"),
             ("out", "tcp/53", &["+tcp"], &beyond[1], "TCP"),
         ] {
-            site.hangs_on("ns1", ("dns", direction, need), |patience_s| {
+            site.hangs_on("ns1", ("dns", direction, need), |wait| {
                 // a forwarder that did not answer is left alone for a while: ask until it is not
-                let tries = if patience_s == ENOUGH_S { 8 } else { 1 };
-                (0..tries).any(|_| ask(testbed, &family, patience_s, more, name, transport))
+                let tries = if wait == ENOUGH { 8 } else { 1 };
+                (0..tries).any(|_| ask(testbed, &family, wait, more, name, transport))
             });
         }
     }
@@ -125,9 +127,9 @@ fn a_name_server_that_is_away_says_so_and_a_client_that_is_gone_too() {
     for family in FAMILIES {
         // nobody listens: the server's ICMP error about a peer's question passes
         let server = format!("@{}", family.dns);
-        let command = ["dig", "-r", "-b", family.peer, &server, "+time=20", "+tries=1", "www.dmz.example"];
-        let mut program = testbed.internet.command("timeout");
-        let output = program.arg("40").args(command).output().expect("dig");
+        let limit = time_of_dig(20);
+        let command = ["-r", "-b", family.peer, &server, &limit, "+tries=1", "www.dmz.example"];
+        let output = testbed.internet.command("dig").args(command).output().expect("dig");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains("connection refused"), "{said}");
         // and its error about an answer for which it no longer waits
@@ -139,7 +141,7 @@ fn a_name_server_that_is_away_says_so_and_a_client_that_is_gone_too() {
         drop(asker);
         late.connect(from).expect("a peer");
         late.send(b"answer").expect("a datagram");
-        crate::e2e::testbed::eventually("the error has arrived", || {
+        eventually("the error has arrived", || {
             late.take_error()
                 .expect("an error")
                 .is_some_and(|error| error.raw_os_error() == Some(nix::libc::ECONNREFUSED))

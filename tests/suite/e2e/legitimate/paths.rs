@@ -1,6 +1,6 @@
 //! Path MTU discovery: a hop beyond the router has a smaller MTU.
 
-use super::service::{ENOUGH_S, run_client};
+use super::service::{ENOUGH, run_client};
 use super::site::Site;
 use super::website::{Website, every_way};
 use crate::e2e::testbed::{Cut, FAMILIES, Family, Testbed};
@@ -33,13 +33,13 @@ fn add_narrow_hop(testbed: &Testbed) {
          neighbour add 2001:db8:fffe::1 lladdr 02:00:00:00:00:02 dev eth0 nud permanent\n\
          route replace 192.0.2.0/24 via 203.0.113.133\n\
          route replace 2001:db8:1::/64 via 2001:db8:fffe::1\n");
-    testbed.wait_for_splice();
+    testbed.wait_for_carrier();
 }
 
 /// What the server has learned of the path to the peer.
 fn knows_path(testbed: &Testbed, family: &Family) -> bool {
     let command = ["ip", "route", "get", family.peer, "from", family.web];
-    run_client(&testbed.dmz, ENOUGH_S, &command).is_some_and(|said| said.contains("mtu 1280"))
+    run_client(&testbed.dmz, ENOUGH, &command).is_some_and(|said| said.contains("mtu 1280"))
 }
 
 #[test]
@@ -51,8 +51,8 @@ fn a_server_learns_of_a_narrow_hop_and_transfers_arrive_whole() {
     site.outlast_pickup();
     assert!(FAMILIES.iter().all(|family| !knows_path(&site.testbed, family)), "known before");
     for (family, protocol) in every_way() {
-        assert!(web.download(&site.testbed, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
-        assert!(web.upload(&site.testbed, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
+        assert!(web.download(&site.testbed, &family, protocol, ENOUGH), "{} {protocol:?}", family.web);
+        assert!(web.upload(&site.testbed, &family, protocol, ENOUGH), "{} {protocol:?}", family.web);
         assert!(knows_path(&site.testbed, &family), "{}", family.web);
     }
     site.assert_quiet();

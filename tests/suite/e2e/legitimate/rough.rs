@@ -1,7 +1,7 @@
 //! Links that lose frames and mix up their order, on either side of the gate.
 
 use super::relay::Relay;
-use super::service::ENOUGH_S;
+use super::service::ENOUGH;
 use super::site::Site;
 use super::website::{Website, every_way};
 use crate::e2e::testbed::Cut;
@@ -19,21 +19,17 @@ fn transfer(cut: Cut) {
             let (site, web) = (&site, &web);
             scope.spawn(move || {
                 assert!(
-                    web.download(&site.testbed, &family, protocol, ENOUGH_S),
+                    web.download(&site.testbed, &family, protocol, ENOUGH),
                     "{} {protocol:?}",
                     family.web
                 );
-                assert!(
-                    web.upload(&site.testbed, &family, protocol, ENOUGH_S),
-                    "{} {protocol:?}",
-                    family.web
-                );
+                assert!(web.upload(&site.testbed, &family, protocol, ENOUGH), "{} {protocol:?}", family.web);
             });
         }
     });
     // one connection after the other: handshakes and ends get lost as well
     for (family, protocol) in std::iter::repeat_n((), 12).flat_map(|()| every_way()) {
-        assert!(web.visit(&site.testbed, &family, protocol, ENOUGH_S), "{} {protocol:?}", family.web);
+        assert!(web.visit(&site.testbed, &family, protocol, ENOUGH), "{} {protocol:?}", family.web);
     }
     relay.assert_was_bad();
     site.assert_quiet();

@@ -9,7 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::e2e::testbed::{Namespace, PATIENCE, Testbed, within};
+use crate::e2e::testbed::{Namespace, Testbed};
+use crate::support::patience::{PATIENCE, Wait, within};
 
 /// A server with its children, which are a process group of their own.
 pub struct Service {
@@ -73,19 +74,21 @@ fn is_listening(machine: &Namespace, (protocol, address, port): &(&str, &str, u1
     !output.stdout.is_empty()
 }
 
-/// Runs a client for so many seconds at most; what it wrote to standard output if it succeeded.
-pub fn run_client(machine: &Namespace, patience_s: u32, command: &[&str]) -> Option<String> {
+/// Runs a client for so long at most; what it wrote to standard output if it succeeded.
+pub fn run_client(machine: &Namespace, wait: Wait, command: &[&str]) -> Option<String> {
     let mut program = machine.command("timeout");
-    program.args(["-k", "1"]).arg(patience_s.to_string()).args(command);
+    program.args(["-k", "1"]).arg(wait.duration().as_secs_f64().to_string()).args(command);
     // no proxy, no configuration of the user's
     let output = program.env_clear().env("PATH", PATH).env("HOME", "/nonexistent").output().expect("timeout");
-    if !output.status.success() && patience_s >= ENOUGH_S {
+    if !output.status.success() && matches!(wait, Wait::AtMost(_)) {
         eprintln!("{command:?}: {} {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// How long a client may take that must succeed.
-pub const ENOUGH_S: u32 = 40;
+pub const ENOUGH: Wait = Wait::AtMost(Duration::from_secs(40));
 /// How long one tries that must fail; the proof is in the ledger.
-pub const BRIEF_S: u32 = 2;
+pub const BRIEF: Wait = Wait::Exactly(Duration::from_secs(2));
+/// As [`BRIEF`], and for a client that is to leave with data under way.
+pub const A_SECOND: Wait = Wait::Exactly(Duration::from_secs(1));

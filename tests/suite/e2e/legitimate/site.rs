@@ -8,9 +8,10 @@ use std::sync::{Arc, RwLockReadGuard};
 use nix::sys::signal::Signal;
 
 use super::policy::{Need, policy};
-use super::service::{BRIEF_S, ENOUGH_S};
+use super::service::{BRIEF, ENOUGH};
 use crate::e2e::command::{Daemon, Row};
-use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, share_machine};
+use crate::support::patience::{Wait, eventually};
 
 /// Seconds: every test outlives it.
 pub const PICKUP_S: u32 = 1;
@@ -106,18 +107,18 @@ impl Site {
     }
 
     /// The try succeeds, fails without this need, and succeeds again; the server's drops are the
-    /// cause. The try is told how many seconds it may take.
+    /// cause. The try is told how long it may take.
     #[track_caller]
-    pub fn hangs_on(&self, server: &str, need: Need, attempt: impl Fn(u32) -> bool) {
-        assert!(attempt(ENOUGH_S), "before: {need:?}");
+    pub fn hangs_on(&self, server: &str, need: Need, attempt: impl Fn(Wait) -> bool) {
+        assert!(attempt(ENOUGH), "before: {need:?}");
         self.apply(&policy(Some(need), PICKUP_S));
         let before = (self.count_drops(server), self.count_events("drop"));
-        assert!(!attempt(BRIEF_S), "went through without {need:?}");
+        assert!(!attempt(BRIEF), "went through without {need:?}");
         eventually(&format!("drops for want of {need:?}"), || self.count_drops(server) > before.0);
         // so silence elsewhere means something
         eventually("the daemon tells of them", || self.count_events("drop") > before.1);
         self.apply(&policy(None, PICKUP_S));
-        assert!(attempt(ENOUGH_S), "after: {need:?}");
+        assert!(attempt(ENOUGH), "after: {need:?}");
     }
 }
 

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::policy::policy;
-use super::service::ENOUGH_S;
+use super::service::ENOUGH;
 use super::site::{LONG_PICKUP_S, Site, Stop};
 use super::website::{Website, every_way};
 use crate::e2e::socket::{ARRIVES, connect, udp};
-use crate::e2e::testbed::{FAMILIES, Family, Testbed, eventually, ip};
+use crate::e2e::testbed::{FAMILIES, Family, Testbed, ip};
+use crate::support::patience::eventually;
 
 const BYTES: usize = 8 << 20;
 
@@ -37,7 +38,7 @@ fn transfers_and_idle_connections_outlive_the_pickup() {
         let transfers: Vec<_> = every_way()
             .map(|(family, protocol)| {
                 let (web, testbed) = (&web, &testbed);
-                scope.spawn(move || web.download_slowly(testbed, &family, protocol, ENOUGH_S, "2M"))
+                scope.spawn(move || web.download_slowly(testbed, &family, protocol, ENOUGH, "2M"))
             })
             .collect();
         eventually("transfers are under way", || web.count_scratch() >= 4);

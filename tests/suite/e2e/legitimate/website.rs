@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::service::{Service, run_client};
 use crate::e2e::testbed::{FAMILIES, Family, Namespace, Testbed};
+use crate::support::patience::Wait;
 
 const SMALL: &str = "hello from the DMZ\n";
 const NAME: &str = "www.dmz.example";
@@ -69,7 +70,7 @@ impl Website {
         machine: &Namespace,
         family: &Family,
         protocol: Protocol,
-        patience_s: u32,
+        wait: Wait,
         more: &[&str],
     ) -> Option<String> {
         let authority = self.folder.join("ca.crt").display().to_string();
@@ -96,12 +97,12 @@ impl Website {
             family.peer,
             how,
         ];
-        run_client(machine, patience_s, &[&fixed, more].concat())
+        run_client(machine, wait, &[&fixed, more].concat())
     }
 
     /// Fetches the large file; whether it arrived whole and by this protocol.
-    pub fn download(&self, testbed: &Testbed, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
-        self.download_slowly(testbed, family, protocol, patience_s, "0")
+    pub fn download(&self, testbed: &Testbed, family: &Family, protocol: Protocol, wait: Wait) -> bool {
+        self.download_slowly(testbed, family, protocol, wait, "0")
     }
 
     /// At so many bytes a second, as `2M`.
@@ -110,7 +111,7 @@ impl Website {
         testbed: &Testbed,
         family: &Family,
         protocol: Protocol,
-        patience_s: u32,
+        wait: Wait,
         rate: &str,
     ) -> bool {
         let target = self.scratch();
@@ -120,7 +121,7 @@ impl Website {
             &testbed.internet,
             family,
             protocol,
-            patience_s,
+            wait,
             &["--limit-rate", rate, "-w", "%{http_version} %{http_code}", "-o", &path, &url],
         );
         let whole = fs::read(&target).is_ok_and(|bytes| hash(&bytes) == self.hash());
@@ -129,8 +130,8 @@ impl Website {
     }
 
     /// Fetches a small file; whether it arrived.
-    pub fn visit(&self, testbed: &Testbed, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
-        let said = self.curl(&testbed.internet, family, protocol, patience_s, &[&url(protocol, "small")]);
+    pub fn visit(&self, testbed: &Testbed, family: &Family, protocol: Protocol, wait: Wait) -> bool {
+        let said = self.curl(&testbed.internet, family, protocol, wait, &[&url(protocol, "small")]);
         said.as_deref() == Some(SMALL)
     }
 
@@ -141,18 +142,13 @@ impl Website {
     }
 
     /// Sends the large file; whether it lies there whole.
-    pub fn upload(&self, testbed: &Testbed, family: &Family, protocol: Protocol, patience_s: u32) -> bool {
+    pub fn upload(&self, testbed: &Testbed, family: &Family, protocol: Protocol, wait: Wait) -> bool {
         let scratch = self.scratch();
         let name = scratch.file_name().expect("a name").to_string_lossy().into_owned();
         let source = self.folder.join("www/large").display().to_string();
         let url = url(protocol, &format!("upload/{name}"));
-        let sent = self.curl(
-            &testbed.internet,
-            family,
-            protocol,
-            patience_s,
-            &["-T", &source, "-o", "/dev/null", &url],
-        );
+        let sent =
+            self.curl(&testbed.internet, family, protocol, wait, &["-T", &source, "-o", "/dev/null", &url]);
         let target = self.folder.join("www/upload").join(name);
         let whole = fs::read(&target).is_ok_and(|bytes| hash(&bytes) == self.hash());
         let _ = fs::remove_file(&target);

@@ -9,7 +9,8 @@ use portcullis::sink::{Alertmanager, Event, Sink as _};
 use serde_json::Value;
 
 use super::{HOSTILE, Process, dmz_with_alarms, life_of_a_worm, make_certificates, opened};
-use crate::e2e::testbed::{Testbed, eventually, share_machine};
+use crate::e2e::testbed::{Testbed, share_machine};
+use crate::support::patience::eventually;
 
 const BASE: &str = "http://127.0.0.1:9093";
 

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 
 use super::{count_told, dmz_with_alarms};
 use crate::e2e::command::Daemon;
-use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, share_machine};
+use crate::support::patience::eventually;
 
 /// A mount of FUSE without a server.
 struct HangingDisk {

@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{count_told, dmz_with_alarms, json_lines, output_of};
-use crate::e2e::testbed::{Testbed, V6, eventually, share_machine};
+use crate::e2e::testbed::{Testbed, V6, share_machine};
+use crate::support::patience::eventually;
 
 /// What tshark reads of a capture: interface, seconds, port, comment.
 fn packets(path: &str) -> Vec<Vec<String>> {

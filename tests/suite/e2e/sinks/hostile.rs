@@ -10,7 +10,8 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 
 use super::{count_told, dmz_with_alarms};
-use crate::e2e::testbed::{PATIENCE, Testbed, eventually, share_machine};
+use crate::e2e::testbed::{Testbed, share_machine};
+use crate::support::patience::{PATIENCE, deadline, eventually};
 
 /// What a tmpfs counts in.
 const PAGE: usize = 4096;
@@ -82,9 +83,10 @@ fn what_hangs_never_ends_or_is_full_holds_up_neither_the_daemon_nor_another_sink
     eventually("what waited is written", || count_told(&eve) == 12);
 
     // and it ends when it is told to, its command with it
+    let limit = deadline(PATIENCE);
     let began = Instant::now();
     assert!(daemon.end(Signal::SIGTERM).success());
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < limit);
     let pid = fs::read_to_string(&pids).expect("a number");
     eventually("the command is gone", || !Path::new("/proc").join(pid.trim()).exists());
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::{HOSTILE, Process, dmz_with_alarms, opened, output_of};
 use crate::e2e::command::Daemon;
-use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, share_machine};
+use crate::support::patience::eventually;
 
 /// Where Debian keeps it; it is no command.
 const JOURNALD: &str = "/usr/lib/systemd/systemd-journald";

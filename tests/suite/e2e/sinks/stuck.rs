@@ -9,7 +9,8 @@ use nix::unistd::Pid;
 
 use super::{count_told, dmz_with_alarms};
 use crate::e2e::metrics::{scrape, value};
-use crate::e2e::testbed::{NIC, Testbed, eventually, share_machine};
+use crate::e2e::testbed::{NIC, Testbed, share_machine};
+use crate::support::patience::eventually;
 
 /// A pipe that has room for nothing.
 fn full_pipe() -> (PipeReader, PipeWriter) {

@@ -7,7 +7,8 @@ use portcullis::policy::{Endpoint, Syslog as Target};
 use portcullis::sink::{Sink as _, Syslog};
 
 use super::{HOSTILE, Process, dmz_with_alarms, make_certificates, opened};
-use crate::e2e::testbed::{Testbed, eventually, share_machine, within};
+use crate::e2e::testbed::{Testbed, share_machine};
+use crate::support::patience::{eventually, within};
 
 /// What the test waits for when it waits for nothing to come.
 const MOMENT: std::time::Duration = std::time::Duration::from_millis(500);
