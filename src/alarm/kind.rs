@@ -1,121 +1,216 @@
-//! Kinds of alarms and how grave they are.
+//! The kinds of alarms: one table, with all that holds for every alarm of a kind. A kind's number and
+//! words are nowhere else. This file is vocabulary: policy and command line read it too, so it imports
+//! no other part of the program.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::severity::rate_attempt;
-use crate::abi::Reason;
-use crate::drops::{DropEvent, ReasonCode};
-use crate::net::{TCP, UDP};
+use super::severity::Severity;
+use super::technique::{
+    BELOW_APPLICATIONS, DISCOVERY, EXPLOITATION, HIJACKING, SERVER_COMPONENT, TOOL_TRANSFER, Technique,
+};
 
-/// What an alarm is taken for, the least telling first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Segments in no flow; idle connections end this way too.
-    Stray,
-    /// Single tries.
-    Attempt,
-    /// An `out` need beyond its limit.
-    Burst,
-    /// Web, FTP, TFTP and the like from a server that has no such need: a rootkit on its way.
-    Fetch,
-    /// An address that is not the sender's.
-    Spoof,
-    /// One destination again and again: a reverse shell.
-    Callback,
-    /// Many ports.
-    Scan,
-    /// Something listens that should not.
-    Backdoor,
-    /// One port, many destinations: a worm.
-    Spread,
+/// What holds for every alarm of a kind.
+struct Row {
+    /// The word in policies, commands and events.
+    name: &'static str,
+    /// A sentence without a full stop, for titles and for rules of a SIEM.
+    title: &'static str,
+    /// What the server did, to follow its name. The placeholders are those of `describe.rs`. `None`: the
+    /// reason of the drop says it.
+    action: Option<&'static str>,
+    /// Why it matters, without a full stop. `None`: the reason of the drop says it.
+    why: Option<&'static str>,
+    /// `None`: each drop has its own.
+    severity: Option<Severity>,
+    /// `None`: it depends on the port.
+    technique: Option<Technique>,
+    /// Number of the signature. Rules of a SIEM rely on it, so it is never given to another kind.
+    signature_id: u32,
+    /// A description of Suricata's `classification.config`, by which SIEMs group.
+    category: &'static str,
+    /// Why it may not lead to a quarantine. `None`: it may.
+    quarantine_refusal: Option<&'static str>,
 }
 
-/// Every kind, the least telling first.
-pub const KINDS: &[Kind] = &[
-    Kind::Stray,
-    Kind::Attempt,
-    Kind::Burst,
-    Kind::Fetch,
-    Kind::Spoof,
-    Kind::Callback,
-    Kind::Scan,
-    Kind::Backdoor,
-    Kind::Spread,
-];
+/// Makes the enum, the list and the table of one list of rows.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident: $row:expr,)*) => {
+        /// What an alarm is taken for, the least telling first.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        /// Every kind, the least telling first.
+        pub const KINDS: &[Kind] = &[$(Kind::$kind),*];
+
+        impl Kind {
+            const fn row(self) -> &'static Row {
+                match self {
+                    $(Kind::$kind => {
+                        const ROW: Row = $row;
+                        &ROW
+                    })*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Segments in no flow. Idle connections end this way too.
+    Stray: Row {
+        name: "stray",
+        title: "segments in no flow",
+        action: Some("sent segments that belong to no flow{to}"),
+        why: Some("Idle connections end this way, and so does a channel that hides outside of connections"),
+        severity: Some(Severity::Low),
+        technique: Some(BELOW_APPLICATIONS),
+        signature_id: 9,
+        category: "Misc activity",
+        quarantine_refusal: Some("idle connections of healthy servers end this way"),
+    },
+    /// Single attempts.
+    Attempt: Row {
+        name: "attempt",
+        title: "a server tried something outside its roles",
+        action: None,
+        why: None,
+        severity: None,
+        technique: None,
+        signature_id: 1,
+        category: "Potentially Bad Traffic",
+        quarantine_refusal: None,
+    },
+    /// An `out` need beyond its limit.
+    Burst: Row {
+        name: "burst",
+        title: "a server opens more flows than its limit",
+        action: Some("opened more {service} flows than its limit allows{to}"),
+        why: Some("A server that suddenly opens far more flows than usual probably sends spam or a flood"),
+        severity: Some(Severity::High),
+        technique: Some(HIJACKING),
+        signature_id: 8,
+        category: "Attempted Denial of Service",
+        quarantine_refusal: None,
+    },
+    /// Web, FTP, TFTP and the like from a server without such a need: a rootkit on its way.
+    Fetch: Row {
+        name: "fetch",
+        title: "a server tries to download",
+        action: Some("tried to download over {service}{from}"),
+        why: Some("A server without a need to download is probably fetching an intruder's tools"),
+        severity: Some(Severity::High),
+        technique: Some(TOOL_TRANSFER),
+        signature_id: 5,
+        category: "A Network Trojan was detected",
+        quarantine_refusal: None,
+    },
+    /// An address that is not the sender's.
+    Spoof: Row {
+        name: "spoof",
+        title: "an address that is not the sender's",
+        action: None,
+        why: None,
+        severity: None,
+        technique: None,
+        signature_id: 7,
+        category: "Potentially Bad Traffic",
+        quarantine_refusal: Some("an intruder who forges a server's address could cut that server off"),
+    },
+    /// One destination again and again: a reverse shell.
+    Callback: Row {
+        name: "callback",
+        title: "a server contacts one destination again and again",
+        action: Some("contacted {service}{contacted} again and again"),
+        why: Some("A program that contacts one place again and again waits for orders: a reverse shell"),
+        severity: Some(Severity::High),
+        technique: None,
+        signature_id: 4,
+        category: "Malware Command and Control Activity Detected",
+        quarantine_refusal: None,
+    },
+    /// Many ports.
+    Scan: Row {
+        name: "scan",
+        title: "a server tries many ports",
+        action: Some("tried {ports} at {destinations}"),
+        why: Some("A server that tries port after port looks for its next victim"),
+        severity: Some(Severity::High),
+        technique: Some(DISCOVERY),
+        signature_id: 3,
+        category: "Detection of a Network Scan",
+        quarantine_refusal: None,
+    },
+    /// Something listens that no role has.
+    Backdoor: Row {
+        name: "backdoor",
+        title: "a server answers on a port that no role has",
+        action: Some("sent answers from {service}, which none of its roles has{to}"),
+        why: Some("Something listens that no role has: a bind shell"),
+        severity: Some(Severity::Critical),
+        technique: Some(SERVER_COMPONENT),
+        signature_id: 6,
+        category: "A Network Trojan was detected",
+        quarantine_refusal: None,
+    },
+    /// One port, many destinations: a worm.
+    Spread: Row {
+        name: "spread",
+        title: "a server tries one port at many destinations",
+        action: Some("tried {service} at one destination after another: {destinations}"),
+        why: Some("One port at destination after destination is a worm that looks for its next host"),
+        severity: Some(Severity::Critical),
+        technique: Some(EXPLOITATION),
+        signature_id: 2,
+        category: "A Network Trojan was detected",
+        quarantine_refusal: None,
+    },
+}
 
 impl Kind {
-    /// The word that users read.
+    /// The word in policies, commands and events.
     pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Stray => "stray",
-            Kind::Attempt => "attempt",
-            Kind::Burst => "burst",
-            Kind::Fetch => "fetch",
-            Kind::Spoof => "spoof",
-            Kind::Callback => "callback",
-            Kind::Scan => "scan",
-            Kind::Backdoor => "backdoor",
-            Kind::Spread => "spread",
-        }
+        self.row().name
     }
 
-    /// In plain words, for titles.
-    pub const fn describe(self) -> &'static str {
-        match self {
-            Kind::Stray => "segments in no flow",
-            Kind::Attempt => "a server tried what it may not do",
-            Kind::Burst => "a server opens more than its limit",
-            Kind::Fetch => "a server tries to download",
-            Kind::Spoof => "an address that is not the sender's",
-            Kind::Callback => "a server calls one destination again and again",
-            Kind::Scan => "a server tries many ports",
-            Kind::Backdoor => "a server answers on a port that it should not have",
-            Kind::Spread => "a server tries one port on many destinations",
-        }
+    /// A sentence without a full stop, for titles and for rules of a SIEM.
+    pub const fn title(self) -> &'static str {
+        self.row().title
     }
 
-    /// What one drop is a sign of; `None` if it is never an alarm.
-    pub fn of(drop: &DropEvent) -> Option<Kind> {
-        if drop.quiet {
-            return None;
-        }
-        let ReasonCode::Known(reason) = drop.reason else {
-            // A newer gate knows why, and it did drop.
-            return Some(Kind::Attempt);
-        };
-        match reason {
-            Reason::Backscatter | Reason::Stranger => None,
-            Reason::UnlistedService => Some(Kind::Backdoor),
-            Reason::UnknownSource | Reason::Spoofed | Reason::RogueRouter | Reason::SourceRoute => {
-                Some(Kind::Spoof)
-            }
-            Reason::Rate => Some(Kind::Burst),
-            Reason::NoFlow => Some(Kind::Stray),
-            // `destination` has a need for the port, so a download is its business.
-            Reason::NewFlow if is_download(drop) => Some(Kind::Fetch),
-            Reason::NewFlow
-            | Reason::Destination
-            | Reason::Protocol
-            | Reason::Quarantined
-            | Reason::Malformed
-            | Reason::Fragment
-            | Reason::Ethertype => Some(Kind::Attempt),
-            passed if !passed.drops() => None,
-            _ => Some(Kind::Attempt),
-        }
+    /// Number of its signature: rules of a SIEM rely on it.
+    pub const fn signature_id(self) -> u32 {
+        self.row().signature_id
     }
-}
 
-/// Where tools are fetched from: FTP, HTTP and what speaks it, TFTP, rsync, git, QUIC.
-fn is_download(drop: &DropEvent) -> bool {
-    let ports: &[u16] = match drop.protocol {
-        TCP => &[20, 21, 80, 443, 873, 989, 990, 3128, 8000, 8080, 8443, 8888, 9418],
-        UDP => &[69, 80, 443],
-        _ => &[],
-    };
-    !drop.own_port && ports.contains(&drop.port)
+    /// A description of Suricata's `classification.config`, by which SIEMs group.
+    pub const fn category(self) -> &'static str {
+        self.row().category
+    }
+
+    /// Why it may not lead to a quarantine; `None` if it may.
+    pub const fn quarantine_refusal(self) -> Option<&'static str> {
+        self.row().quarantine_refusal
+    }
+
+    pub(super) const fn action(self) -> Option<&'static str> {
+        self.row().action
+    }
+
+    pub(super) const fn why(self) -> Option<&'static str> {
+        self.row().why
+    }
+
+    pub(super) const fn severity(self) -> Option<Severity> {
+        self.row().severity
+    }
+
+    pub(super) const fn technique(self) -> Option<Technique> {
+        self.row().technique
+    }
 }
 
 impl fmt::Display for Kind {
@@ -130,142 +225,50 @@ impl Serialize for Kind {
     }
 }
 
-/// How grave an alarm is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// To be looked at when there is time.
-    Low,
-    /// To be explained.
-    Medium,
-    /// Probably taken over.
-    High,
-    /// Taken over, and dangerous to others.
-    Critical,
-}
-
-/// Every severity, the least severe first.
-pub const SEVERITIES: [Severity; 4] = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
-
-impl Severity {
-    /// Of a kind of alarm that this drop belongs to.
-    pub fn of(kind: Kind, drop: &DropEvent) -> Severity {
-        match kind {
-            Kind::Stray => Severity::Low,
-            Kind::Attempt => rate_attempt(drop),
-            Kind::Burst | Kind::Fetch | Kind::Callback | Kind::Scan => Severity::High,
-            Kind::Spoof => match drop.reason.known() {
-                // another server's address is the gravest
-                Some(Reason::Spoofed) => Severity::Critical,
-                Some(Reason::UnknownSource) => Severity::Medium,
-                _ => Severity::High,
-            },
-            Kind::Backdoor | Kind::Spread => Severity::Critical,
-        }
-    }
-
-    /// The word that users read.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Severity::Low => "low",
-            Severity::Medium => "medium",
-            Severity::High => "high",
-            Severity::Critical => "critical",
-        }
-    }
-
-    /// The severity with this name.
-    pub fn from_name(name: &str) -> Option<Severity> {
-        SEVERITIES.iter().copied().find(|severity| severity.name() == name)
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl Serialize for Severity {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::abi::REASONS;
-    use crate::drops::example::syn;
-
-    fn kind(reason: Reason, port: u16) -> Option<Kind> {
-        let mut drop = syn();
-        drop.reason = reason.into();
-        drop.port = port;
-        Kind::of(&drop)
-    }
-
-    #[test]
-    fn every_reason_to_drop_is_an_alarm_but_noise_and_no_reason_to_pass_is() {
-        for &reason in REASONS {
-            let noise = matches!(reason, Reason::Backscatter | Reason::Stranger);
-            assert_eq!(kind(reason, 445).is_some(), reason.drops() && !noise, "{reason}");
-        }
-    }
-
-    #[test]
-    fn a_quiet_drop_is_never_an_alarm() {
-        for &reason in REASONS {
-            let mut drop = syn();
-            drop.reason = reason.into();
-            drop.quiet = true;
-            assert_eq!(Kind::of(&drop), None);
-        }
-    }
-
-    #[test]
-    fn a_download_without_a_need_is_a_fetch_and_one_to_the_wrong_place_is_an_attempt() {
-        for port in [20, 21, 80, 443, 873, 8080] {
-            assert_eq!(kind(Reason::NewFlow, port), Some(Kind::Fetch));
-            assert_eq!(kind(Reason::Destination, port), Some(Kind::Attempt));
-        }
-        assert_eq!(kind(Reason::NewFlow, 69), Some(Kind::Attempt));
-        let mut tftp = syn();
-        (tftp.protocol, tftp.port) = (UDP, 69);
-        assert_eq!(Kind::of(&tftp), Some(Kind::Fetch));
-    }
-
-    #[test]
-    fn a_reason_of_a_newer_gate_is_an_attempt() {
-        let mut drop = syn();
-        drop.reason = ReasonCode::Unknown(63);
-        assert_eq!(Kind::of(&drop), Some(Kind::Attempt));
-    }
-
-    #[test]
-    fn another_servers_address_is_the_gravest_spoof() {
-        let of = |reason: Reason| {
-            let mut drop = syn();
-            drop.reason = reason.into();
-            Severity::of(Kind::Spoof, &drop)
-        };
-        for reason in [Reason::UnknownSource, Reason::RogueRouter, Reason::SourceRoute] {
-            assert!(of(Reason::Spoofed) > of(reason));
-        }
-    }
-
-    #[test]
-    fn severities_have_the_words_that_the_policy_and_the_sinks_use() {
-        assert_eq!(SEVERITIES.map(Severity::name), ["low", "medium", "high", "critical"]);
-        assert!(SEVERITIES.is_sorted_by(|a, b| a < b));
-        for severity in SEVERITIES {
-            assert_eq!(Severity::from_name(severity.name()), Some(severity));
-        }
-        assert_eq!(Severity::from_name("grave"), None);
-    }
 
     #[test]
     fn kinds_are_listed_once_each_and_in_order() {
         assert!(KINDS.is_sorted_by(|a, b| a < b));
         assert_eq!(KINDS.len(), Kind::Spread as usize + 1);
+    }
+
+    #[test]
+    fn every_kind_has_a_name_a_title_and_a_signature_of_its_own() {
+        let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name()).collect();
+        let titles: BTreeSet<&str> = KINDS.iter().map(|kind| kind.title()).collect();
+        let ids: BTreeSet<u32> = KINDS.iter().map(|kind| kind.signature_id()).collect();
+        assert_eq!([names.len(), titles.len(), ids.len()], [KINDS.len(); 3]);
+        assert!(!ids.contains(&0), "0 is no signature");
+    }
+
+    #[test]
+    fn no_kind_loses_the_number_that_rules_know_it_by() {
+        let numbers: Vec<(u32, &str)> = KINDS.iter().map(|kind| (kind.signature_id(), kind.name())).collect();
+        for known in [
+            (1, "attempt"),
+            (2, "spread"),
+            (3, "scan"),
+            (4, "callback"),
+            (5, "fetch"),
+            (6, "backdoor"),
+            (7, "spoof"),
+            (8, "burst"),
+            (9, "stray"),
+        ] {
+            assert!(numbers.contains(&known), "{known:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_stands_in_the_documentation() {
+        let page = include_str!("../../docs/alarms.md");
+        for kind in KINDS {
+            assert!(page.contains(&format!("| `{kind}` |")), "docs/alarms.md has no line for `{kind}`");
+        }
     }
 }

@@ -1,15 +1,19 @@
-//! Alarms: what a person or a SIEM is told of drops. [`Engine`] folds drops into alarms,
-//! [`Kind`] says what each means, and an [`Alarm`] explains itself (`describe.rs`).
+//! Alarms: what a person or a SIEM is told of drops. The [`Engine`] folds drops into alarms. Two tables
+//! hold the words: `kind.rs` for kinds, `meaning.rs` for reasons.
 //!
-//! One worm is one alarm, whatever it sends, and memory is bounded whatever anybody sends.
-//! Counts of packets are exact; distinct addresses and ports, of those packets that were looked
-//! at, are estimated beyond the first few (`distinct.rs`).
+//! One worm is one alarm, whatever it sends, and memory is bounded whatever anybody sends. Counts of
+//! packets are exact. Distinct addresses and ports are those of the packets that were seen, and beyond the
+//! first few they are estimated (`distinct.rs`).
 
 mod describe;
 mod detector;
 mod distinct;
 mod engine;
+mod key;
 mod kind;
+mod meaning;
+mod open_alarm;
+mod recent;
 mod record;
 mod severity;
 mod technique;
@@ -25,21 +29,22 @@ use crate::drops::{DropEvent, DropVerdict, ReasonCode, ServerRef};
 
 pub use distinct::Distinct;
 pub use engine::{Engine, Thresholds};
-pub use kind::{KINDS, Kind, SEVERITIES, Severity};
+pub use kind::{KINDS, Kind};
+pub use severity::{SEVERITIES, Severity};
 pub use technique::Technique;
 
 /// What one alarm stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// One service (protocol and port) that a server called, or answered from.
+    /// One service (protocol and port) that a server tried, or answered from.
     Service,
-    /// Everything that was dropped for one reason.
+    /// All drops of one server for one reason.
     Reason,
     /// Many ports of one server: a scan.
     Ports,
-    /// Everything else of one server, which has too many alarms open.
+    /// The other drops of one server, which has too many alarms open.
     Server,
-    /// Everything else of everybody: too many alarms are open.
+    /// The other drops of all servers, when too many alarms are open.
     Everything,
 }
 
@@ -48,11 +53,11 @@ pub enum Scope {
 pub struct Alarm {
     /// Counts up from the engine's first.
     pub id: u64,
-    /// What it is taken for. It may become graver, never less grave.
+    /// What it is taken for. It only ever becomes more severe.
     pub kind: Kind,
     /// What it was taken for at first.
     pub opened_as: Kind,
-    /// How grave it is.
+    /// How severe it is. It only ever rises.
     pub severity: Severity,
     /// What it stands for.
     pub scope: Scope,
@@ -60,33 +65,33 @@ pub struct Alarm {
     pub interface: Arc<str>,
     /// `None`: no server has the source address.
     pub server: Option<ServerRef>,
-    /// Why the last one was dropped.
+    /// Why the last packet was dropped.
     pub reason: ReasonCode,
-    /// What became of the last one.
+    /// Whether the last packet was dropped, or would have been.
     pub verdict: DropVerdict,
     /// Time of the first drop.
     pub first: Timestamp,
     /// Time of the last drop.
     pub last: Timestamp,
-    /// Packets, exactly.
+    /// How many packets, exactly.
     pub packets: u64,
-    /// Events (samples, differences of the ledger) that told of them.
+    /// How many events (samples, ledger rows) reported them.
     pub events: u64,
-    /// Where they came from.
+    /// Their source addresses.
     pub sources: Distinct<IpAddr>,
-    /// Where they were to go.
+    /// Their destination addresses.
     pub destinations: Distinct<IpAddr>,
-    /// As [`DropEvent::port`].
+    /// Their ports, as [`DropEvent::port`].
     pub ports: Distinct<u16>,
-    /// Where they came from on the link: all that a spoofed address leaves.
+    /// Their source MAC addresses. For a spoofed address this is the only trace of the sender.
     pub source_macs: Distinct<[u8; 6]>,
-    /// The destination that was called again and again, of a `callback`.
-    pub called: Option<IpAddr>,
-    /// The last sample; the last difference of the ledger where there is none.
+    /// Of a `callback`: the destination that was contacted again and again.
+    pub contacted: Option<IpAddr>,
+    /// The last sample. Without any sample, the last event of a ledger row.
     pub sample: Arc<DropEvent>,
-    /// Some of it came while no daemon listened.
+    /// Some of the packets came while no daemon ran.
     pub while_away: bool,
-    /// What the daemon did about it by itself, in words; empty: nothing.
+    /// What the daemon did about it by itself, in words. Empty: nothing.
     pub response: String,
 }
 
@@ -97,14 +102,14 @@ pub enum Step {
     Opened,
     /// More of the same.
     Updated,
-    /// It turned out to be graver.
+    /// It turned out to be more severe.
     Escalated {
         /// What it was taken for until now.
         from: Kind,
     },
-    /// Nothing more came.
+    /// It ended.
     Closed {
-        /// The id of the alarm that goes on in its place.
+        /// The id of the alarm that goes on in its place; `None`: no more drops came.
         folded_into: Option<u64>,
     },
 }
@@ -121,10 +126,10 @@ impl Step {
     }
 }
 
-/// A change of an alarm: what sinks write.
+/// A change of an alarm, as sinks and history get it. Its JSON is the alarm's with the change in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// When.
+    /// When it changed.
     pub time: Timestamp,
     /// What happened.
     pub step: Step,

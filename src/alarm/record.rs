@@ -1,15 +1,16 @@
-//! An alarm as JSON, for programs: the same object in EVE lines and in `show alarms -j`.
+//! An alarm as JSON, for programs. `show alarms -j`, the history and the object `portcullis` of EVE and
+//! ECS lines all have it.
 
 use std::hash::Hash;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Alarm, Distinct, Kind, Severity};
+use super::{Alarm, Change, Distinct, Kind, Severity, Step};
 use crate::drops::{DropVerdict, ReasonCode, show_hex};
 use crate::net::show_mac;
 
-/// How many of several are listed.
+/// How many of several things are listed.
 const LISTED: usize = 16;
 
 #[derive(Serialize)]
@@ -32,7 +33,7 @@ struct Record<'a> {
     ports: Listed<u16>,
     source_macs: Listed<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    called: Option<IpAddr>,
+    contacted: Option<IpAddr>,
     while_away: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     response: &'a str,
@@ -40,7 +41,7 @@ struct Record<'a> {
     why: &'static str,
     technique: TechniqueRecord,
     next: Vec<String>,
-    /// Of the sample, in hex.
+    /// The frame of the sample, in hex.
     #[serde(skip_serializing_if = "String::is_empty")]
     frame: String,
 }
@@ -89,7 +90,7 @@ impl Serialize for Alarm {
             destinations: Listed::new(&self.destinations, IpAddr::to_string),
             ports: Listed::new(&self.ports, |port| *port),
             source_macs: Listed::new(&self.source_macs, show_mac),
-            called: self.called,
+            contacted: self.contacted,
             while_away: self.while_away,
             response: &self.response,
             seen: self.seen(),
@@ -98,6 +99,30 @@ impl Serialize for Alarm {
             next: self.next_commands(),
             frame: show_hex(&self.sample.frame),
         };
+        record.serialize(serializer)
+    }
+}
+
+/// A change of an alarm: the alarm's own fields, and what happened to it.
+#[derive(Serialize)]
+struct ChangeRecord<'a> {
+    change: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folded_into: Option<u64>,
+    #[serde(flatten)]
+    alarm: &'a Alarm,
+}
+
+impl Serialize for Change {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (was, folded_into) = match self.step {
+            Step::Escalated { from } => (Some(from), None),
+            Step::Closed { folded_into } => (None, folded_into),
+            Step::Opened | Step::Updated => (None, None),
+        };
+        let record = ChangeRecord { change: self.step.name(), was, folded_into, alarm: &self.alarm };
         record.serialize(serializer)
     }
 }

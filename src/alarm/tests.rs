@@ -1,4 +1,4 @@
-//! Sequences of drops, and what is told of them.
+//! Sequences of drops, and the changes that they become.
 
 mod pressure;
 
@@ -19,7 +19,7 @@ fn host(number: u32) -> Option<IpAddr> {
 }
 
 /// A SYN to a port of a host, from a port of its own.
-fn try_at(port: u16, destination: u32, source_port: u16, now: Clock) -> DropEvent {
+fn attempt_at(port: u16, destination: u32, source_port: u16, now: Clock) -> DropEvent {
     let mut drop = syn();
     drop.port = port;
     drop.destination_port = Some(port);
@@ -80,17 +80,17 @@ fn quiet_drops_and_noise_open_nothing() {
 #[test]
 fn updates_come_at_most_once_in_ten_seconds_and_lose_nothing() {
     let mut engine = Engine::default();
-    let mut told = engine.observe(&syn(), at(0));
+    let mut emitted = engine.observe(&syn(), at(0));
     for ms in 1..60_000 {
-        told.extend(engine.observe(&syn(), after_ms(ms)));
+        emitted.extend(engine.observe(&syn(), after_ms(ms)));
         if ms % 1000 == 0 {
-            told.extend(engine.tick(after_ms(ms)));
+            emitted.extend(engine.tick(after_ms(ms)));
         }
     }
-    assert_eq!(told.len(), 6);
-    told.extend(engine.tick(at(70)));
-    assert_eq!(told.last().unwrap().alarm.packets, 60_000);
-    assert!(engine.tick(at(80)).is_empty(), "there is nothing new to tell");
+    assert_eq!(emitted.len(), 6);
+    emitted.extend(engine.tick(at(70)));
+    assert_eq!(emitted.last().unwrap().alarm.packets, 60_000);
+    assert!(engine.tick(at(80)).is_empty(), "there is no news");
 }
 
 #[test]
@@ -121,11 +121,11 @@ fn a_worm_is_one_alarm_that_escalates_once() {
     let mut changes = Vec::new();
     for number in 0..5000 {
         let now = after_ms(u64::from(number) * 100);
-        changes.extend(engine.observe(&try_at(445, number, 40000, now), now));
+        changes.extend(engine.observe(&attempt_at(445, number, 40000, now), now));
     }
-    let told = |name: &str| changes.iter().filter(|change| change.step.name() == name).count();
-    assert_eq!((told("opened"), told("escalated"), told("closed")), (1, 1, 0));
-    assert!(told("updated") <= 50);
+    let count = |name: &str| changes.iter().filter(|change| change.step.name() == name).count();
+    assert_eq!((count("opened"), count("escalated"), count("closed")), (1, 1, 0));
+    assert!(count("updated") <= 50);
     let escalated = &changes[1];
     assert_eq!(escalated.step, Step::Escalated { from: Kind::Attempt });
     assert_eq!(escalated.alarm.events, 10);
@@ -142,7 +142,7 @@ fn ten_destinations_in_an_hour_are_no_worm() {
     let mut engine = Engine::default();
     for number in 0..10 {
         let now = at(u64::from(number) * 280);
-        engine.observe(&try_at(445, number, 40000, now), now);
+        engine.observe(&attempt_at(445, number, 40000, now), now);
     }
     assert_eq!(engine.open_alarms()[0].kind, Kind::Attempt);
 }
@@ -153,7 +153,7 @@ fn a_worm_at_a_download_port_escalates_the_fetch() {
     let mut kinds = Vec::new();
     for number in 0..12 {
         let now = at(u64::from(number));
-        for change in engine.observe(&try_at(80, number, 40000, now), now) {
+        for change in engine.observe(&attempt_at(80, number, 40000, now), now) {
             kinds.push((change.step.name(), change.alarm.kind));
         }
     }
@@ -161,12 +161,12 @@ fn a_worm_at_a_download_port_escalates_the_fetch() {
 }
 
 #[test]
-fn a_scan_takes_the_place_of_its_single_tries() {
+fn a_scan_takes_the_place_of_its_single_attempts() {
     let mut engine = Engine::default();
     let mut changes = Vec::new();
     for port in 1000..3000_u16 {
         let now = after_ms(u64::from(port) * 10);
-        let mut one = try_at(port, 7, 40000, now);
+        let mut one = attempt_at(port, 7, 40000, now);
         // the first one from before the daemon: its alarm takes that along
         one.while_away = port == 1000;
         changes.extend(engine.observe(&one, now));
@@ -179,15 +179,15 @@ fn a_scan_takes_the_place_of_its_single_tries() {
     let scan = scans[0].alarm.id;
     let folded = Step::Closed { folded_into: Some(scan) };
     let closed = changes.iter().filter(|change| change.step == folded).count();
-    assert_eq!(closed, 19 + 1, "those before the scan was one, and what nobody saw come");
+    assert_eq!(closed, 19 + 1, "those before the scan was one, and the one from before the daemon");
     let open = engine.open_alarms();
     assert_eq!(open.len(), 1);
     assert_eq!((open[0].packets, open[0].scope), (2000, Scope::Ports));
     assert!(open[0].while_away);
     assert!(open[0].ports.is_estimate() && is_about(open[0].ports.len(), 2000));
     assert_eq!(open[0].technique().id, "T1046");
-    let told = format!("about {} ports", open[0].ports.len());
-    assert!(open[0].seen().contains(&told), "{}", open[0].seen());
+    let ports = format!("tried about {} ports at 198.51.100.", open[0].ports.len());
+    assert!(open[0].seen().contains(&ports), "{}", open[0].seen());
 }
 
 #[test]
@@ -197,8 +197,8 @@ fn a_worm_is_found_during_a_scan() {
     for number in 0..600_u16 {
         let now = after_ms(u64::from(number) * 100);
         // a scan of one host, and among it a worm at one port
-        engine.observe(&try_at(1000 + number, 7, 40000, now), now);
-        let worm = try_at(445, 1000 + u32::from(number), 40000, now);
+        engine.observe(&attempt_at(1000 + number, 7, 40000, now), now);
+        let worm = attempt_at(445, 1000 + u32::from(number), 40000, now);
         opened.extend(engine.observe(&worm, now));
     }
     assert!(opened.iter().any(|change| change.alarm.kind == Kind::Spread));
@@ -212,22 +212,22 @@ fn one_destination_again_and_again_is_a_callback() {
     let mut changes = Vec::new();
     for number in 0..8_u16 {
         let now = at(u64::from(number) * 30);
-        changes.extend(engine.observe(&try_at(4444, 7, 40000 + number, now), now));
+        changes.extend(engine.observe(&attempt_at(4444, 7, 40000 + number, now), now));
     }
     let escalated: Vec<&Change> =
         changes.iter().filter(|change| matches!(change.step, Step::Escalated { .. })).collect();
     assert_eq!(escalated.len(), 1);
     let alarm = &escalated[0].alarm;
     assert_eq!((alarm.kind, alarm.events), (Kind::Callback, 5));
-    assert_eq!(alarm.called, host(7));
-    assert!(alarm.seen().contains("calls tcp/4444 at 198.51.100.7 again and again"));
+    assert_eq!(alarm.contacted, host(7));
+    assert!(alarm.seen().contains("contacted tcp/4444 at 198.51.100.7 again and again"));
 }
 
 #[test]
 fn a_syn_that_is_sent_again_is_no_callback() {
     let mut engine = Engine::default();
     for seconds in [0, 1, 3, 7, 15, 31, 63] {
-        engine.observe(&try_at(4444, 7, 40000, at(seconds)), at(seconds));
+        engine.observe(&attempt_at(4444, 7, 40000, at(seconds)), at(seconds));
     }
     assert_eq!(engine.open_alarms()[0].kind, Kind::Attempt);
 }
@@ -254,14 +254,14 @@ fn each_reason_becomes_the_kind_that_users_read_of() {
 fn a_quarantined_server_is_one_alarm_whatever_it_sends() {
     let mut engine = Engine::default();
     for port in 0..1000 {
-        let mut drop = try_at(port, u32::from(port), 40000, at(1));
+        let mut drop = attempt_at(port, u32::from(port), 40000, at(1));
         drop.reason = Reason::Quarantined.into();
         engine.observe(&drop, at(1));
     }
     let open = engine.open_alarms();
     assert_eq!((open.len(), open[0].packets), (1, 1000));
-    let advice = open[0].next_commands().join("\n");
-    assert!(!advice.contains("quarantine -i"), "it is there already: {advice}");
+    let commands = open[0].next_commands().join("\n");
+    assert!(!commands.contains("quarantine -i"), "it is there already: {commands}");
 }
 
 #[test]
@@ -296,16 +296,16 @@ fn the_answer_of_a_backdoor_is_explained_as_what_it_is() {
     (drop.source_port, drop.destination_port) = (Some(4444), Some(51000));
     drop.tcp_flags = Some(0x12);
     let changes = Engine::default().observe(&drop, at(0));
-    let advice = changes[0].alarm.next_commands();
+    let commands = changes[0].alarm.next_commands();
     assert_eq!(
-        advice[1],
+        commands[1],
         "portcullis explain -i dmz0 --from 192.0.2.10 --to 198.51.100.7 tcp/51000 \
          --sport 4444 --flags SA"
     );
 }
 
 #[test]
-fn drops_from_before_the_daemon_tell_when_they_came_and_are_no_worm() {
+fn drops_from_before_the_daemon_say_when_they_came_and_are_no_worm() {
     let mut engine = Engine::default();
     let mut away = syn();
     away.from = Origin::Ledger;
@@ -316,13 +316,13 @@ fn drops_from_before_the_daemon_tell_when_they_came_and_are_no_worm() {
     let changes = engine.observe(&away, at(0));
     let alarm = &changes[0].alarm;
     assert_eq!((alarm.packets, alarm.events, alarm.while_away), (900, 1, true));
-    assert!(alarm.seen().contains("while no daemon listened"));
+    assert!(alarm.seen().contains("in part while no daemon ran"));
     assert!(alarm.seen().contains("since 2026-11-20T01:00:00Z"));
     assert_eq!(alarm.last, away.time);
 }
 
 #[test]
-fn what_is_told_late_adds_to_an_open_alarm_and_changes_nothing_that_it_says_of_now() {
+fn a_drop_that_is_reported_late_adds_to_an_open_alarm_and_leaves_its_present_alone() {
     let mut engine = Engine::default();
     let opened = engine.observe(&syn(), at(1_000)).remove(0).alarm;
     let mut away = syn();
@@ -374,7 +374,7 @@ fn a_server_with_too_many_alarms_gets_one_for_the_rest_and_the_others_keep_their
     for number in 0..5_u16 {
         for port in 0..500_u16 {
             let now = after_ms(u64::from(number) * 2000 + u64::from(port % 40));
-            let mut drop = try_at(1000 + port, u32::from(port), 40000 + number, now);
+            let mut drop = attempt_at(1000 + port, u32::from(port), 40000 + number, now);
             drop.reason = Reason::UnlistedService.into();
             drop.own_port = true;
             engine.observe(&drop, now);
@@ -411,11 +411,11 @@ fn alarms_are_bounded_whatever_a_thousand_servers_send() {
     let closed = engine.tick(at(400));
     assert!(engine.open_alarms().is_empty());
     assert!(closed.len() <= 2048 + 256 + 1);
-    assert_eq!(engine.by_server_len(), 0);
+    assert_eq!(engine.open_by_server_len(), 0);
 }
 
 #[test]
-fn an_alarm_for_the_rest_takes_the_gravest_kind_that_it_folds() {
+fn an_alarm_for_the_rest_takes_the_most_severe_kind_that_it_folds() {
     let mut engine = Engine::new(Thresholds { max_open_by_server: 1, ..Thresholds::default() });
     engine.observe(&because(Reason::NoFlow), at(0));
     let opened = engine.observe(&because(Reason::Malformed), at(0));
@@ -454,11 +454,11 @@ fn a_wall_clock_that_is_stepped_either_way_leaves_no_alarm_open_and_ends_none_ea
 }
 
 #[test]
-fn what_was_let_through_in_observe_is_said_to_have_left() {
+fn a_packet_that_passed_in_observe_is_said_not_to_be_dropped() {
     let mut drop = syn();
     drop.verdict = DropVerdict::WouldDrop;
     let changes = Engine::default().observe(&drop, at(0));
-    assert!(changes[0].alarm.seen().contains("NOT dropped (mode observe)"));
+    assert!(changes[0].alarm.seen().contains("NOT dropped in mode observe"));
 }
 
 #[test]
@@ -469,6 +469,7 @@ fn every_reason_and_kind_has_its_words() {
             let alarm = &mut changes[0].alarm;
             (alarm.reason, alarm.kind) = (reason.into(), kind);
             assert!(alarm.seen().starts_with("web1 "));
+            assert!(!alarm.seen().contains(['{', '}']), "{}", alarm.seen());
             assert!(!alarm.why().is_empty() && !alarm.next_commands().is_empty());
             assert!(alarm.technique().id.starts_with('T'));
         }
@@ -476,12 +477,12 @@ fn every_reason_and_kind_has_its_words() {
 }
 
 #[test]
-fn what_was_done_about_an_alarm_is_told_at_once_and_stays_in_it() {
+fn a_response_to_an_alarm_is_emitted_at_once_and_stays_in_it() {
     let mut engine = Engine::default();
     let opened = engine.observe(&syn(), after_ms(0)).remove(0);
     let noted = engine.note_response(opened.alarm.id, "put into quarantine", after_ms(1)).unwrap();
     assert_eq!(noted.step, Step::Updated);
-    assert!(noted.alarm.seen().ends_with("; put into quarantine"), "{}", noted.alarm.seen());
+    assert!(noted.alarm.seen().ends_with(". put into quarantine"), "{}", noted.alarm.seen());
     assert_eq!(engine.note_response(99, "nothing", after_ms(1)), None);
     let closed = engine.tick(after_ms(10_000_000)).remove(0);
     assert_eq!(closed.alarm.response, "put into quarantine");

@@ -343,8 +343,7 @@ impl<'gate> Daemon<'gate> {
                 counted = reconciler.take_unreported(seen.key, &seen.entry, &context);
                 counted.clone()
             };
-            let changes =
-                self.engine.observe_hot_row(&seen.drop, Some(seen.new_packets), claim, Clock::now());
+            let changes = self.engine.observe_hot_row(&seen.drop, seen.new_packets, claim, Clock::now());
             if let Some(drop) = counted {
                 self.pass_on(drop);
             }

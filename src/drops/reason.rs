@@ -31,6 +31,11 @@ impl ReasonCode {
             ReasonCode::Unknown(_) => None,
         }
     }
+
+    /// Whether the packet was an attempt to open a flow: whose destinations tell a worm.
+    pub fn is_attempt(self) -> bool {
+        matches!(self.known(), Some(Reason::NewFlow | Reason::Destination))
+    }
 }
 
 impl From<u8> for ReasonCode {

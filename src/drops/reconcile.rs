@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::hash::Seeded;
 use super::ledger::to_event;
 use super::{Context, DropEvent, Ledger, LedgerEntry, LedgerKey, ReasonCode};
-use crate::abi::{Reason, drop_flag};
+use crate::abi::drop_flag;
 
 /// How long a row must be idle before its unsampled drops are reported from the ledger, nanoseconds.
 /// The kernel samples a key once a second. Until then the next sample may still come, and it says more
@@ -351,12 +351,9 @@ impl Reconciler {
     }
 }
 
-/// Whether a row counts attempts to reach something: those whose destinations tell a worm.
+/// Whether a row counts attempts that may raise an alarm, with a destination each.
 pub(super) fn is_attempt(key: &LedgerKey) -> bool {
-    let reason = ReasonCode::from(key.reason).known();
-    matches!(reason, Some(Reason::NewFlow | Reason::Destination))
-        && !key.overflow
-        && !key.has(drop_flag::DROP_QUIET)
+    ReasonCode::from(key.reason).is_attempt() && !key.overflow && !key.has(drop_flag::DROP_QUIET)
 }
 
 fn overflow_of(key: LedgerKey) -> LedgerKey {

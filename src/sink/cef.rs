@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Event;
 use super::escape::escape;
-use super::fields::{category, signature, signature_id};
+use super::fields::signature;
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict};
 use crate::net::show_mac;
@@ -95,14 +95,14 @@ fn render_drop(drop: &DropEvent) -> String {
 /// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
 fn render_alarm(change: &Change) -> String {
     let alarm = &change.alarm;
-    let class = signature_id(alarm.kind).to_string();
+    let class = alarm.kind.signature_id().to_string();
     let mut line = Line::new(&class, &signature(alarm.kind), severity(alarm.severity));
     line.add("rt", millis(change.time));
     line.add("start", millis(alarm.first));
     line.add("end", millis(alarm.last));
     line.add("act", act(alarm.verdict));
     line.add("cnt", alarm.packets);
-    line.add("cat", category(alarm.kind));
+    line.add("cat", alarm.kind.category());
     line.add("externalId", alarm.id);
     line.add("reason", alarm.reason);
     line.add_packet(&alarm.sample);
@@ -111,7 +111,7 @@ fn render_alarm(change: &Change) -> String {
     line.add_labelled("cs3", "step", Some(change.step.name()));
     line.add_labelled("cs4", "technique", Some(alarm.technique().id));
     line.add_labelled("cs5", "next", alarm.next_commands().first());
-    line.add("msg", alarm.tell(change.step));
+    line.add("msg", alarm.message(change.step));
     line.0
 }
 

@@ -15,7 +15,6 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::escape::escape_json;
-use super::fields::own_alarm;
 use super::{Event, PermanentError, Sink};
 use crate::alarm::{Change, Step};
 
@@ -109,7 +108,7 @@ impl Sink for Command {
 
 /// What the program reads: the alarm as in EVE's object `portcullis`, one line.
 fn render(change: &Change) -> serde_json::Result<String> {
-    serde_json::to_string(&own_alarm(change)).map(escape_json)
+    serde_json::to_string(change).map(escape_json)
 }
 
 /// A file in memory and no pipe: a program that reads nothing holds nobody up.

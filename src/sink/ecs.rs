@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Event;
 use super::escape::{escape, escape_json};
-use super::fields::{category, describe, own_alarm, signature, signature_id};
+use super::fields::{describe, signature};
 use crate::abi::Reason;
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
@@ -61,16 +61,16 @@ fn render_alarm(change: &Change) -> serde_json::Result<String> {
         "module": "portcullis",
         "dataset": "portcullis.alarm",
         "provider": "portcullis",
-        "code": signature_id(alarm.kind).to_string(),
+        "code": alarm.kind.signature_id().to_string(),
         "severity": severity(alarm.severity),
         "reason": alarm.reason,
         "start": alarm.first.to_string(),
         "end": alarm.last.to_string(),
     });
     line["rule"] = json!({
-        "id": signature_id(alarm.kind).to_string(),
+        "id": alarm.kind.signature_id().to_string(),
         "name": signature(alarm.kind),
-        "category": category(alarm.kind),
+        "category": alarm.kind.category(),
         "ruleset": "portcullis",
     });
     line["threat"] = json!({
@@ -78,7 +78,7 @@ fn render_alarm(change: &Change) -> serde_json::Result<String> {
         "technique": {"id": [technique.id], "name": [technique.name]},
     });
     line["network"]["packets"] = alarm.packets.into();
-    line["portcullis"] = serde_json::to_value(own_alarm(change))?;
+    line["portcullis"] = serde_json::to_value(change)?;
     finish(line)
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Event;
 use super::escape::escape_json;
-use super::fields::{OwnAlarm, category, own_alarm, signature, signature_id};
+use super::fields::signature;
 use super::headers::Headers;
 use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Severity};
@@ -112,7 +112,7 @@ struct Metadata {
 #[serde(untagged)]
 enum Own<'a> {
     Drop(&'a DropEvent),
-    Alarm(OwnAlarm<'a>),
+    Alarm(&'a Change),
 }
 
 /// The line of a drop, without its end.
@@ -134,7 +134,7 @@ fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
 /// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
 fn render_alarm(change: &Change) -> serde_json::Result<String> {
     let alarm = &change.alarm;
-    let own = Own::Alarm(own_alarm(change));
+    let own = Own::Alarm(change);
     let mut line = line_of("alert", change.time, &alarm.sample, own);
     line.alert = Some(alert(alarm));
     serde_json::to_string(&line).map(escape_json)
@@ -177,10 +177,10 @@ fn alert(alarm: &Alarm) -> AlertPart {
             DropVerdict::WouldDrop => "allowed",
         },
         gid: GENERATOR_ID,
-        signature_id: signature_id(alarm.kind),
+        signature_id: alarm.kind.signature_id(),
         rev: REVISION,
         signature: signature(alarm.kind),
-        category: category(alarm.kind),
+        category: alarm.kind.category(),
         severity: priority(alarm.severity),
         metadata: Metadata {
             mitre_technique_id: [technique.id],

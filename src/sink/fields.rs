@@ -1,67 +1,12 @@
 //! What several renderings share: our own object, numbers and names of kinds, the fields of an
 //! alarm.
 
-use serde::Serialize;
-
 use super::escape::escape;
 use crate::alarm::{Alarm, Change, Kind, Severity, Step};
 
-#[derive(Serialize)]
-pub(super) struct OwnAlarm<'a> {
-    change: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    was: Option<Kind>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    folded_into: Option<u64>,
-    #[serde(flatten)]
-    alarm: &'a Alarm,
-}
-
-pub(super) fn own_alarm(change: &Change) -> OwnAlarm<'_> {
-    OwnAlarm {
-        change: change.step.name(),
-        was: match change.step {
-            Step::Escalated { from } => Some(from),
-            _ => None,
-        },
-        folded_into: match change.step {
-            Step::Closed { folded_into } => folded_into,
-            _ => None,
-        },
-        alarm: &change.alarm,
-    }
-}
-
 /// What rules of a SIEM may match as text.
 pub(super) fn signature(kind: Kind) -> String {
-    format!("portcullis {kind}: {}", kind.describe())
-}
-
-/// Never reused: rules of a SIEM rely on them.
-pub(super) fn signature_id(kind: Kind) -> u32 {
-    match kind {
-        Kind::Attempt => 1,
-        Kind::Spread => 2,
-        Kind::Scan => 3,
-        Kind::Callback => 4,
-        Kind::Fetch => 5,
-        Kind::Backdoor => 6,
-        Kind::Spoof => 7,
-        Kind::Burst => 8,
-        Kind::Stray => 9,
-    }
-}
-
-/// Descriptions of Suricata's `classification.config`, which SIEMs group by.
-pub(super) fn category(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Attempt | Kind::Spoof => "Potentially Bad Traffic",
-        Kind::Spread | Kind::Fetch | Kind::Backdoor => "A Network Trojan was detected",
-        Kind::Scan => "Detection of a Network Scan",
-        Kind::Callback => "Malware Command and Control Activity Detected",
-        Kind::Burst => "Attempted Denial of Service",
-        Kind::Stray => "Misc activity",
-    }
+    format!("portcullis {kind}: {}", kind.title())
 }
 
 /// The line for people: what happened to which alarm, severity and kind, what was seen, why it
@@ -73,7 +18,7 @@ pub(super) fn describe(change: &Change) -> String {
         _ => alarm.kind.to_string(),
     };
     let head = format!("alarm #{} {}: {} {kind}:", alarm.id, change.step.name(), alarm.severity);
-    format!("{head} {}", escape(&alarm.tell(change.step)))
+    format!("{head} {}", escape(&alarm.message(change.step)))
 }
 
 /// The level that syslog and the journal sort by; 0 is the gravest.

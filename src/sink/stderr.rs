@@ -86,9 +86,9 @@ mod tests {
         assert_eq!(
             render_line(&opened("web1"), false),
             "2026-11-22T15:00:00Z alarm #1 opened: critical attempt: web1 tried tcp/445 to \
-             198.51.100.7; 1 packet dropped since 2026-11-22T15:00:00Z; servers of a DMZ answer \
-             and hardly ever call: this is the first sign that one was taken over (T1071 \
-             Application Layer Protocol); next: portcullis quarantine -i dmz0 web1"
+             198.51.100.7 (1 packet dropped since 2026-11-22T15:00:00Z). Servers in a DMZ answer and \
+             rarely open connections, so this is an early sign of a takeover (T1071 Application Layer \
+             Protocol). Next: portcullis quarantine -i dmz0 web1"
         );
     }
 
@@ -111,6 +111,6 @@ mod tests {
     fn a_packet_that_passed_is_not_called_dropped() {
         let mut change = opened("web1");
         change.alarm.verdict = DropVerdict::WouldDrop;
-        assert!(render_line(&change, false).contains("1 packet NOT dropped (mode observe)"));
+        assert!(render_line(&change, false).contains("(1 packet NOT dropped in mode observe since "));
     }
 }

@@ -1,20 +1,20 @@
-//! What samples show little of, clocks that are stepped, and servers that try everything.
+//! Worms that samples show little of, clocks that are stepped, and servers that try everything.
 
 use super::*;
 
-/// The last packet of a kind, as the ledger shows it.
+/// The last packet of a ledger row.
 fn last_packet_of(drop: &DropEvent) -> DropEvent {
     let unknown = DropEvent { source_port: None, tcp_flags: None, source_mac: None, ..drop.clone() };
     DropEvent { drops: 0, from: Origin::Ledger, ..unknown }
 }
 
 #[test]
-fn a_fast_worm_that_is_sampled_once_a_second_is_found_out_within_three() {
+fn a_fast_worm_that_is_sampled_once_a_second_is_detected_within_three() {
     let mut engine = Engine::default();
     let mut found_ms = None;
     for ms in (0..10_000).step_by(500) {
         let now = after_ms(ms);
-        let mut drop = try_at(8291, ms as u32, 40000, now);
+        let mut drop = attempt_at(8291, ms as u32, 40000, now);
         let changes = if ms % 1000 == 0 {
             drop.drops = if ms == 0 { 1 } else { 1000 };
             engine.observe(&drop, now)
@@ -26,71 +26,71 @@ fn a_fast_worm_that_is_sampled_once_a_second_is_found_out_within_three() {
         }
     }
     assert!(found_ms.is_some_and(|ms| ms <= 3000), "{found_ms:?}");
-    assert_eq!(engine.open_alarms()[0].packets, 9001, "a last_packet counts nothing");
+    assert_eq!(engine.open_alarms()[0].packets, 9001, "a last packet counts nothing");
 }
 
-/// Looked at ten times a second, with so many packets in between.
-fn look_at_calls(packets: u64, destination: impl Fn(u32) -> u32) -> Option<u64> {
+/// When a worm is detected whose row is polled ten times a second, with so many packets in between.
+fn poll_attempts(packets: u64, destination: impl Fn(u32) -> u32) -> Option<u64> {
     let mut engine = Engine::default();
-    engine.observe(&try_at(8291, destination(0), 40000, at(0)), at(0));
-    (1..100).find_map(|look| {
-        let now = after_ms(look * 100);
-        let drop = try_at(8291, destination(look as u32), 40000, now);
-        let changes = engine.observe_hot_row(&last_packet_of(&drop), Some(packets), || None, now);
-        changes.iter().any(|change| change.alarm.kind == Kind::Spread).then_some(look * 100)
+    engine.observe(&attempt_at(8291, destination(0), 40000, at(0)), at(0));
+    (1..100).find_map(|poll| {
+        let now = after_ms(poll * 100);
+        let drop = attempt_at(8291, destination(poll as u32), 40000, now);
+        let changes = engine.observe_hot_row(&last_packet_of(&drop), packets, || None, now);
+        changes.iter().any(|change| change.alarm.kind == Kind::Spread).then_some(poll * 100)
     })
 }
 
 #[test]
-fn a_fast_worm_that_is_looked_at_is_found_out_within_a_second_and_single_calls_are_none() {
-    assert_eq!(look_at_calls(20, |look| look), Some(400));
+fn a_fast_worm_that_is_polled_is_detected_within_a_second_and_single_attempts_are_no_worm() {
+    assert_eq!(poll_attempts(20, |poll| poll), Some(400));
     // a slow one by its ten destinations
-    assert_eq!(look_at_calls(2, |look| look), Some(900));
-    // nine places by turns, or one for long and then others
-    assert_eq!(look_at_calls(1, |look| look % 9), None);
-    assert_eq!(look_at_calls(1, |look| if look < 90 { 0 } else { (look - 90).min(8) }), None);
-    assert_eq!(look_at_calls(1000, |look| look % 4), None);
+    assert_eq!(poll_attempts(2, |poll| poll), Some(900));
+    // nine places in turn, or one for long and then others
+    assert_eq!(poll_attempts(1, |poll| poll % 9), None);
+    assert_eq!(poll_attempts(1, |poll| if poll < 90 { 0 } else { (poll - 90).min(8) }), None);
+    assert_eq!(poll_attempts(1000, |poll| poll % 4), None);
 }
 
 #[test]
-fn an_alarm_that_a_look_makes_graver_is_told_with_its_count_and_no_other_is_counted() {
+fn an_alarm_that_a_poll_escalates_is_emitted_with_its_count_and_no_other_poll_counts() {
     let mut engine = Engine::default();
-    engine.observe(&try_at(8291, 0, 40000, at(0)), at(0));
-    let mut claims = 0;
-    for look in 1..20 {
-        let now = after_ms(look * 100);
-        let last_packet = last_packet_of(&try_at(8291, look as u32, 40000, now));
-        let claim = || {
-            claims += 1;
+    engine.observe(&attempt_at(8291, 0, 40000, at(0)), at(0));
+    let mut taken = 0;
+    for poll in 1..20 {
+        let now = after_ms(poll * 100);
+        let last_packet = last_packet_of(&attempt_at(8291, poll as u32, 40000, now));
+        let take_unreported = || {
+            taken += 1;
             Some(DropEvent { drops: 99, ..last_packet.clone() })
         };
-        for change in engine.observe_hot_row(&last_packet, Some(20), claim, now) {
+        for change in engine.observe_hot_row(&last_packet, 20, take_unreported, now) {
             assert_eq!((change.alarm.kind, change.alarm.packets), (Kind::Spread, 100));
         }
     }
-    assert_eq!((claims, engine.open_alarms()[0].packets), (1, 100));
+    assert_eq!((taken, engine.open_alarms()[0].packets), (1, 100));
 }
 
 #[test]
 fn a_server_that_floods_three_places_is_no_worm() {
     let mut engine = Engine::default();
     for second in 0..60 {
-        let mut drop = try_at(8291, second % 3, 40000, at(u64::from(second)));
+        let mut drop = attempt_at(8291, second % 3, 40000, at(u64::from(second)));
         drop.drops = 1000;
         engine.observe(&drop, at(u64::from(second)));
-        let last_packet = last_packet_of(&try_at(8291, (second + 1) % 3, 40000, at(u64::from(second))));
+        let last_packet = last_packet_of(&attempt_at(8291, (second + 1) % 3, 40000, at(u64::from(second))));
         engine.observe_last_packet(&last_packet, at(u64::from(second)));
     }
     assert_ne!(engine.open_alarms()[0].kind, Kind::Spread);
 }
 
 #[test]
-fn a_glimpse_opens_nothing_and_one_syn_that_is_sent_again_stays_one_try() {
+fn a_last_packet_opens_nothing_and_one_syn_that_is_sent_again_stays_one_attempt() {
     let mut engine = Engine::default();
     assert!(engine.observe_last_packet(&last_packet_of(&syn()), at(0)).is_empty());
     assert!(engine.open_alarms().is_empty());
     for seconds in [0, 1, 3, 7, 15, 31, 63] {
-        let drop = try_at(4444, 7, 40000, at(seconds));
+        let drop = attempt_at(4444, 7, 40000, at(seconds));
         engine.observe(&drop, at(seconds));
         engine.observe_last_packet(&last_packet_of(&drop), after_ms(seconds * 1000 + 950));
     }
@@ -99,30 +99,30 @@ fn a_glimpse_opens_nothing_and_one_syn_that_is_sent_again_stays_one_try() {
 }
 
 #[test]
-fn neither_kind_nor_severity_ever_falls_and_each_rise_is_told_once() {
+fn neither_kind_nor_severity_ever_falls_and_each_escalation_is_emitted_once() {
     let mut engine = Engine::default();
-    let mut told = Vec::new();
-    // a login at one place again and again: critical as a try, less so as a callback
+    let mut emitted = Vec::new();
+    // a login at one place again and again: critical as an attempt, less so as a callback
     for number in 0..8_u16 {
         let now = at(u64::from(number) * 30);
-        let changes = engine.observe(&try_at(22, 7, 40000 + number, now), now);
-        told.extend(
+        let changes = engine.observe(&attempt_at(22, 7, 40000 + number, now), now);
+        emitted.extend(
             changes.into_iter().map(|change| (change.step.name(), change.alarm.kind, change.alarm.severity)),
         );
     }
-    told.retain(|(step, ..)| *step != "updated");
+    emitted.retain(|(step, ..)| *step != "updated");
     let critical = Severity::Critical;
-    assert_eq!(told, [("opened", Kind::Attempt, critical), ("escalated", Kind::Callback, critical)]);
+    assert_eq!(emitted, [("opened", Kind::Attempt, critical), ("escalated", Kind::Callback, critical)]);
 }
 
 #[test]
-fn a_critical_try_inside_a_scan_makes_the_scan_critical() {
+fn a_critical_attempt_inside_a_scan_makes_the_scan_critical() {
     let mut engine = Engine::default();
     for port in 40_000..40_030_u16 {
-        engine.observe(&try_at(port, 7, 40000, at(1)), at(1));
+        engine.observe(&attempt_at(port, 7, 40000, at(1)), at(1));
     }
     assert_eq!(engine.open_alarms()[0].severity, Severity::High);
-    let changes = engine.observe(&try_at(22, 7, 40000, at(2)), at(2));
+    let changes = engine.observe(&attempt_at(22, 7, 40000, at(2)), at(2));
     assert_eq!(steps(&changes), [("escalated", 20, Kind::Scan)]);
     assert_eq!(changes[0].alarm.severity, Severity::Critical);
 }
@@ -130,12 +130,12 @@ fn a_critical_try_inside_a_scan_makes_the_scan_critical() {
 #[test]
 fn the_times_of_an_alarm_follow_a_clock_that_is_stepped() {
     let mut engine = Engine::default();
-    engine.observe(&try_at(445, 7, 40000, at(0)), at(0));
+    engine.observe(&attempt_at(445, 7, 40000, at(0)), at(0));
     for step_s in [-7200_i64, 86_400 * 400] {
         let step =
             |clock: Clock| Clock { wall: clock.wall + jiff::SignedDuration::from_secs(step_s), ..clock };
         let now = step(at(10));
-        engine.observe(&try_at(445, 7, 40000, now), now);
+        engine.observe(&attempt_at(445, 7, 40000, now), now);
         let alarm = engine.open_alarms()[0];
         assert_eq!((alarm.first, alarm.last), (step(at(0)).wall, step(at(10)).wall));
     }
@@ -158,7 +158,7 @@ fn every_port_at_any_number_of_destinations_takes_no_more_memory_than_a_few() {
     for number in 0..MANY {
         let now = after_ms(u64::from(number) / 100);
         // every port, and addresses in no order
-        let mut drop = try_at((number % 65_536) as u16, 0, 40000, now);
+        let mut drop = attempt_at((number % 65_536) as u16, 0, 40000, now);
         drop.destination = Some(Ipv4Addr::from(number.wrapping_mul(2_654_435_761)).into());
         changes += engine.observe(&drop, now).len();
         if number % 100 == 0 {

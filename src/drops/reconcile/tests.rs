@@ -1,4 +1,5 @@
 use super::*;
+use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::drops::{Origin, example};
 

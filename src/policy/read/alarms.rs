@@ -102,16 +102,13 @@ pub(super) fn parse_quarantine_time(text: &str) -> Result<QuarantineTime, Mistak
 /// Parses a kind of alarm that may lead to a quarantine.
 pub(super) fn parse_kind(word: &str) -> Result<Kind, Mistake> {
     let refuse = |message: String| Mistake::new(0..word.len(), message);
-    match KINDS.iter().find(|kind| kind.name() == word) {
-        Some(Kind::Spoof) => Err(refuse("`spoof` can't lead to a quarantine".to_owned())
-            .with_help("whoever forges a server's address could cut that server off")),
-        Some(Kind::Stray) => Err(refuse("`stray` can't lead to a quarantine".to_owned())
-            .with_help("idle connections of healthy servers end this way")),
-        Some(kind) => Ok(*kind),
+    let found = KINDS.iter().find(|kind| kind.name() == word);
+    match found.map(|kind| (*kind, kind.quarantine_refusal())) {
+        Some((kind, None)) => Ok(kind),
+        Some((_, Some(why))) => Err(refuse(format!("`{word}` can't lead to a quarantine")).with_help(why)),
         None => {
-            let usable =
-                KINDS.iter().map(|kind| kind.name()).filter(|name| !["spoof", "stray"].contains(name));
-            let usable: Vec<&str> = usable.collect();
+            let usable = KINDS.iter().filter(|kind| kind.quarantine_refusal().is_none());
+            let usable: Vec<&str> = usable.map(|kind| kind.name()).collect();
             let help = suggest(word, usable.iter().copied());
             let help = help.unwrap_or_else(|| format!("it is one of {}", usable.join(", ")));
             Err(refuse(format!("there is no kind of alarm `{word}`")).with_help(help))

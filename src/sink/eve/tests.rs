@@ -283,12 +283,3 @@ fn no_line_has_a_character_that_a_terminal_obeys() {
         }
     }
 }
-
-#[test]
-fn every_kind_has_its_own_signature() {
-    use crate::alarm::KINDS;
-    let mut ids: Vec<u32> = KINDS.iter().map(|kind| signature_id(*kind)).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), KINDS.len());
-}
