@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libbpf_rs::MapHandle;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
@@ -14,12 +13,12 @@ use super::detach::{check_writable, detach, remove_empty_parent, remove_tree};
 use super::error::GateError;
 use super::fault;
 use super::place::{GatePlace, ensure_bpffs};
-use super::program::{OBJECT, load, map_names, pin};
+use super::program::{OBJECT, load, pin};
 use super::system::{self, XdpMode, clsact};
 use super::{Gate, check_complete, check_layout, check_privilege};
 use crate::abi::{settings_flag, state};
 use crate::compile::Tables;
-use crate::policy::{Policy, Value};
+use crate::policy::Policy;
 
 /// For so long the tracker listens before the first filter judges: longer than a name server or
 /// a host that is pinged usually takes to answer. Datagrams are not taken over otherwise.
@@ -249,8 +248,7 @@ impl Gate {
             fault::inode_point().map_err(|errno| made(errno.into()))?;
             fs::create_dir_all(staging.join(folder)).map_err(made)?;
         }
-        for name in map_names() {
-            let map: &MapHandle = self.map(name);
+        for (name, map) in self.maps.handles() {
             pin(map.as_fd(), &staging.join("maps").join(name))?;
         }
         let programs = staging.join("programs");
@@ -386,62 +384,14 @@ impl Gate {
 
     /// Sizes that the policy asks for and the live tables don't have.
     pub fn sizes_not_in_force(&self, policy: &Policy) -> Vec<String> {
-        let live = [
-            ("limits", self.limits.capacity()),
-            ("established", self.established.capacity()),
-            ("half_open", self.half_open.capacity()),
-            ("datagrams", self.datagrams.capacity()),
-            ("icmp", self.icmp_queries.capacity()),
-            ("unlisted", self.unlisted.capacity()),
-            ("fragments", self.fragments.capacity()),
-            ("ledger", self.ledger.capacity()),
-        ];
-        policy
-            .tables
-            .entries()
-            .iter()
-            .filter_map(|(key, wanted)| {
-                let (_, live) = live.iter().find(|(name, _)| name == key)?;
-                (*wanted != Value::Number(*live)).then(|| {
-                    format!(
-                        "[tables] {key} = {wanted} takes effect when the gate is put up anew \
-                         (detach, attach); the live table has {live}"
-                    )
-                })
-            })
-            .collect()
-    }
-
-    /// A map by the name of its pin, for tests and tools that look beneath.
-    pub fn map(&self, name: &str) -> &MapHandle {
-        match name {
-            "state" => self.state.handle(),
-            "policies" => self.policies.handle(),
-            "names" => self.names.handle(),
-            "quarantines" => self.quarantines.handle(),
-            "limits" => self.limits.handle(),
-            "established" => self.established.handle(),
-            "half_open" => self.half_open.handle(),
-            "datagrams" => self.datagrams.handle(),
-            "icmp_queries" => self.icmp_queries.handle(),
-            "unlisted" => self.unlisted.handle(),
-            "fragments" => self.fragments.handle(),
-            "ledger" => self.ledger.handle(),
-            "ledger_overflow" => self.ledger_overflow.handle(),
-            "ledger_rows" => self.ledger_rows.handle(),
-            "verdict_cache" => &self.verdict_cache,
-            "ledger_bloom" => &self.ledger_bloom,
-            "quota_cache" => &self.quota_cache,
-            "cpus" => &self.cpus,
-            "ledger_quotas" => self.ledger_quotas.handle(),
-            "counters" => self.counters.handle(),
-            "statistics" => self.statistics.handle(),
-            "samples" => &self.samples,
-            outer => {
-                let index = super::OUTER_MAPS.iter().position(|name| *name == outer);
-                &self.outer[index.unwrap_or(0)]
-            }
-        }
+        let differing = self.maps.differing_sizes(&policy.tables).into_iter();
+        let describe = |(key, wanted, live)| {
+            format!(
+                "[tables] {key} = {wanted} takes effect when the gate is put up anew \
+                 (detach, attach); the live table has {live}"
+            )
+        };
+        differing.map(describe).collect()
     }
 }
 

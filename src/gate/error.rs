@@ -151,6 +151,11 @@ fn remedy_for_pins(errno: Errno) -> &'static str {
 }
 
 impl GateError {
+    /// The object, or what is pinned, is not of this version.
+    pub(super) fn foreign_object(why: String) -> GateError {
+        GateError::Other { what: "the object file is not ours".to_owned(), why }
+    }
+
     /// There is no such server, and perhaps one of the `known` names is meant.
     pub(super) fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
         let close = known

@@ -4,15 +4,11 @@
 //! that is longest out of use, and go live by one 64-bit store. A death before that store leaves the old
 //! policy in force, a death after it the new one.
 
-use std::os::fd::{AsFd, AsRawFd};
+use libbpf_rs::MapFlags;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
-use plain::Plain;
-
+use super::Gate;
 use super::error::GateError;
-use super::fault;
-use super::map::Table;
-use super::{Gate, OUTER_MAPS};
+use super::outer_map::FilledSlot;
 use crate::abi::{layout, state};
 use crate::clock::wall_now;
 use crate::compile::{EncodedPolicy, RowQuotas, Tables, encode, encode_settings};
@@ -39,11 +35,10 @@ impl Gate {
         // packet can be reading any more.
         let slot = u32::try_from(active % u64::from(layout::SLOTS.0)).unwrap_or(0);
 
-        let inner = create_maps(&encoded)?;
-        self.fill_slot(slot, &inner)?;
+        fill_slot(slot, &self.create_inner_maps(&encoded)?)?;
         let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
         let settings = encode_settings(policy, tables, encoded.flags, generation, applied_s);
-        self.policies.put(&slot, &settings, MapFlags::ANY)?;
+        self.maps.policies.put(&slot, &settings, MapFlags::ANY)?;
         self.write_state(state::STATE_ACTIVE, u64::from(slot) + 1)?;
         if let Err(error) = self.end_revoked_flows(tables) {
             // the filter refuses their replies all the same
@@ -53,64 +48,39 @@ impl Gate {
     }
 
     fn set_row_quotas(&self, server_ids: &[u32]) -> Result<(), GateError> {
-        let quotas = RowQuotas::of(self.ledger.capacity(), server_ids.len());
-        let shared = quotas.limit_shared(&self.ledger_quotas.entries()?, server_ids);
+        let quotas = RowQuotas::of(self.maps.ledger.capacity(), server_ids.len());
+        let shared = quotas.limit_shared(&self.maps.ledger_quotas.entries()?, server_ids);
         self.write_state(state::STATE_QUOTA_GUARANTEED, quotas.guaranteed)?;
         self.write_state(state::STATE_QUOTA_SHARED, shared)?;
         self.write_state(state::STATE_QUOTA_MAX, quotas.max)
     }
 
-    /// Puts the inner maps into their slot of the outer ones. The kernel makes each of these wait until
-    /// no program runs that might have seen the old content. In threads, they wait for the same moment.
-    fn fill_slot(&self, slot: u32, inner: &[MapHandle]) -> Result<(), GateError> {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = OUTER_MAPS
-                .iter()
-                .zip(&self.outer)
-                .zip(inner)
-                .map(|((name, outer), inner)| {
-                    scope.spawn(move || {
-                        let fd = inner.as_fd().as_raw_fd();
-                        fault::point();
-                        outer.update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY).map_err(|error| {
-                            GateError::from_libbpf(format!("could not put a new table into `{name}`"), &error)
-                        })
-                    })
-                })
-                .collect();
-            threads.into_iter().try_for_each(|thread| {
-                thread.join().unwrap_or_else(|_| {
-                    Err(GateError::Other {
-                        what: "could not fill the new policy's slot".to_owned(),
-                        why: "a thread died".to_owned(),
-                    })
-                })
-            })
-        })
+    /// The inner maps of a generation, filled.
+    fn create_inner_maps(&self, policy: &EncodedPolicy) -> Result<Vec<FilledSlot<'_>>, GateError> {
+        Ok(vec![
+            self.maps.hosts.create_inner(&policy.hosts)?,
+            self.maps.prefixes.create_inner(&policy.prefixes)?,
+            self.maps.needs.create_inner(&policy.needs)?,
+            self.maps.ranges.create_inner(&policy.ranges)?,
+            self.maps.peers.create_inner(&policy.peers)?,
+            self.maps.rules.create_inner(&policy.rules)?,
+            self.maps.sources.create_inner(&policy.sources)?,
+        ])
     }
 }
 
-/// The inner maps, filled, in the order of [`OUTER_MAPS`].
-fn create_maps(policy: &EncodedPolicy) -> Result<Vec<MapHandle>, GateError> {
-    let trie = libbpf_sys::BPF_F_NO_PREALLOC;
-    Ok(vec![
-        fill("hosts", MapType::Hash, 0, &policy.hosts)?,
-        fill("prefixes", MapType::LpmTrie, trie, &policy.prefixes)?,
-        fill("needs", MapType::Hash, 0, &policy.needs)?,
-        fill("ranges", MapType::LpmTrie, trie, &policy.ranges)?,
-        fill("peers", MapType::LpmTrie, trie, &policy.peers)?,
-        fill("rules", MapType::Hash, 0, &policy.rules)?,
-        fill("sources", MapType::Array, libbpf_sys::BPF_F_INNER_MAP, &policy.sources)?,
-    ])
-}
-
-fn fill<K: Plain + Copy + Default, V: Plain + Copy + Default>(
-    name: &'static str,
-    map_type: MapType,
-    flags: u32,
-    entries: &[(K, V)],
-) -> Result<MapHandle, GateError> {
-    let table = Table::<K, V>::create(name, map_type, flags, entries.len())?;
-    table.put_all(entries)?;
-    Ok(table.into_handle())
+/// Puts inner maps into their slot. Each waits for the kernel, and in threads they all wait for the same
+/// moment.
+fn fill_slot(slot: u32, inner_maps: &[FilledSlot<'_>]) -> Result<(), GateError> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = inner_maps.iter().map(|inner| scope.spawn(move || inner.put(slot))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| {
+                Err(GateError::Other {
+                    what: "could not fill the new policy's slot".to_owned(),
+                    why: "a thread died".to_owned(),
+                })
+            })
+        })
+    })
 }

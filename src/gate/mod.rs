@@ -7,17 +7,21 @@ mod error;
 mod explain;
 mod fault;
 mod install;
-mod map;
+mod maps;
 mod names;
 mod orphans;
+mod outer_map;
 mod place;
 mod program;
 mod read;
 mod revoke;
 mod samples;
+mod sizes;
 mod statistics;
 mod system;
 mod token_buckets;
+mod typed_map;
+mod verdict_cache;
 
 use std::fs;
 use std::path::Path;
@@ -25,10 +29,7 @@ use std::path::Path;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use nix::errno::Errno;
 
-use crate::abi::{
-    counter, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key, ledger_row, limit,
-    limit_key, name, opening, quarantine, row_quota, settings, state,
-};
+use crate::abi::{layout, state};
 use crate::compile::Tables;
 use crate::policy::Policy;
 pub use attach::{AttachMode, Attachment, Hook, now_ns};
@@ -36,87 +37,27 @@ pub use caveats::find_caveats;
 pub use detach::{detach, is_pinned};
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
-use map::{Table, open_pinned};
+pub use maps::{Maps, TableUsage};
 pub use orphans::{GateState, PinnedGate, detach_by_name, hint_at_orphans, list_gates};
+pub use outer_map::OuterMap;
 pub use place::{GatePlace, Lock};
+use program::open_pinned;
 pub use program::{OBJECT, Programs, route_messages};
-pub use read::{FlowRow, FlowTable, ProgramStatistics, Status, TableUsage};
+pub use read::{FlowRow, FlowTable, ProgramStatistics, Status};
 pub use samples::{Consumer, Received};
 pub use statistics::{DropKey, GateStatistics, PolicyFacts};
 pub use system::{TestRun, return_memory};
-
-/// The maps of which each slot holds an inner map of one policy generation.
-const OUTER_MAPS: [&str; 7] = ["hosts", "prefixes", "needs", "ranges", "peers", "rules", "sources"];
+pub use typed_map::TypedMap;
 
 /// An opened gate: every map and program of it, whether attached or not.
 pub struct Gate {
-    state: Table<u32, u64>,
-    policies: Table<u32, settings>,
-    /// In the order of [`OUTER_MAPS`].
-    outer: Vec<MapHandle>,
-    names: Table<u32, name>,
-    quarantines: Table<u32, quarantine>,
-    limits: Table<limit_key, limit>,
-    established: Table<flow_key, flow>,
-    half_open: Table<flow_key, half_open>,
-    datagrams: Table<flow_key, flow>,
-    icmp_queries: Table<flow_key, flow>,
-    unlisted: Table<flow_key, opening>,
-    fragments: Table<fragment_key, fragment>,
-    ledger: Table<ledger_key, u32>,
-    ledger_overflow: Table<ledger_key, u32>,
-    ledger_rows: Table<u32, ledger_row>,
-    ledger_quotas: Table<u32, row_quota>,
-    counters: Table<u32, counter>,
-    statistics: Table<u32, u64>,
-    samples: MapHandle,
-    verdict_cache: MapHandle,
-    ledger_bloom: MapHandle,
-    quota_cache: MapHandle,
-    cpus: MapHandle,
+    /// Its maps.
+    pub maps: Maps,
+    /// Its programs.
     pub programs: Programs,
 }
 
 impl Gate {
-    /// Collects the maps by name, from wherever `find` has them.
-    fn collect(
-        programs: Programs,
-        mut find: impl FnMut(&'static str) -> Result<MapHandle, GateError>,
-    ) -> Result<Gate, GateError> {
-        macro_rules! table {
-            ($name:literal) => {
-                Table::new($name, find($name)?)?
-            };
-        }
-        let outer = OUTER_MAPS.into_iter().map(&mut find).collect::<Result<_, _>>()?;
-        Ok(Gate {
-            state: table!("state"),
-            policies: table!("policies"),
-            outer,
-            names: table!("names"),
-            quarantines: table!("quarantines"),
-            limits: table!("limits"),
-            established: table!("established"),
-            half_open: table!("half_open"),
-            datagrams: table!("datagrams"),
-            icmp_queries: table!("icmp_queries"),
-            unlisted: table!("unlisted"),
-            fragments: table!("fragments"),
-            ledger: table!("ledger"),
-            ledger_overflow: table!("ledger_overflow"),
-            ledger_rows: table!("ledger_rows"),
-            ledger_quotas: table!("ledger_quotas"),
-            counters: table!("counters"),
-            statistics: table!("statistics"),
-            samples: find("samples")?,
-            verdict_cache: find("verdict_cache")?,
-            ledger_bloom: find("ledger_bloom")?,
-            quota_cache: find("quota_cache")?,
-            cpus: find("cpus")?,
-            programs,
-        })
-    }
-
     /// Opens the gate whose pins are at `place`.
     ///
     /// # Errors
@@ -136,14 +77,15 @@ impl Gate {
             missing: name.to_owned(),
         };
         let programs = Programs::open(&place.pins.join("programs")).map_err(|name| broken(&name))?;
-        Gate::collect(programs, |name| {
+        let maps = Maps::collect(|name| {
             open_pinned(&folder.join(name)).map_err(|errno| match errno {
                 Errno::ENOENT => broken(name),
                 errno => {
                     GateError::Kernelside { what: format!("could not open the pinned map `{name}`"), errno }
                 }
             })
-        })
+        })?;
+        Ok(Gate { maps, programs })
     }
 
     /// Loads a gate that nothing pins or attaches: it is gone with the value.
@@ -165,38 +107,29 @@ impl Gate {
     pub fn is_pinned_at(&self, place: &GatePlace) -> bool {
         let id = |handle: &MapHandle| handle.info().map(|info| info.info.id).ok();
         let pinned = open_pinned(&place.pins.join("maps/state")).ok();
-        pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(self.state.handle()))
+        pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(self.maps.state.handle()))
     }
 
     pub(crate) fn read_state(&self, index: state) -> Result<u64, GateError> {
-        Ok(self.state.get(&index.0)?.unwrap_or(0))
+        Ok(self.maps.state.get(&index.0)?.unwrap_or(0))
     }
 
     /// What maps that were just made say of themselves.
     fn describe_maps(&self) -> Result<(), GateError> {
-        let part = self.verdict_cache.max_entries() / program::possible_cpus();
-        self.write_state(state::STATE_VERDICT_CACHE, program::describe_verdict_cache(part, part))?;
-        let marks = self.ledger_bloom.max_entries();
-        self.write_state(state::STATE_LEDGER_BLOOM_MASK, u64::from(marks - 1))?;
+        self.divide_verdict_cache(self.maps.verdict_cache.max_entries())?;
+        let words = self.maps.ledger_bloom.capacity();
+        self.write_state(state::STATE_LEDGER_BLOOM_MASK, u64::from(words - 1))?;
         self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))
     }
 
-    /// Lets the filter take as much of `verdict_cache` as so many single addresses need, and perhaps
-    /// prefixes. Each CPU's part stays where it was when the map was made.
-    fn use_verdict_cache(&self, addresses: usize, prefixes: bool) -> Result<(), GateError> {
-        let part = (self.read_state(state::STATE_VERDICT_CACHE)? >> 32) as u32;
-        let used = program::verdict_cache_in_use(part, addresses, prefixes);
-        self.write_state(state::STATE_VERDICT_CACHE, program::describe_verdict_cache(part, used))
-    }
-
     pub(crate) fn write_state(&self, index: state, value: u64) -> Result<(), GateError> {
-        self.state.put(&index.0, &value, MapFlags::ANY)
+        self.maps.state.put(&index.0, &value, MapFlags::ANY)
     }
 }
 
 /// Refuses a gate of which a pin is missing.
 fn check_complete(place: &GatePlace, folder: &Path) -> Result<(), GateError> {
-    let maps = program::map_names().find(|name| !folder.join(name).exists());
+    let maps = Maps::names().find(|name| !folder.join(name).exists());
     // a detach that was killed takes them in any order
     let missing =
         maps.or_else(|| ["programs", "links"].into_iter().find(|name| !place.pins.join(name).exists()));
@@ -218,7 +151,7 @@ fn check_layout(place: &GatePlace, folder: &Path) -> Result<(), GateError> {
         missing: missing.to_owned(),
     };
     let handle = open_pinned(&folder.join("state")).map_err(|_| broken("state"))?;
-    let words: Table<u32, u64> = Table::new("state", handle)?;
+    let words: TypedMap<u32, u64> = TypedMap::new("state", handle)?;
     let found = words.get(&state::STATE_LAYOUT.0)?.unwrap_or(0);
     if found == u64::from(layout::LAYOUT_VERSION.0) {
         return Ok(());

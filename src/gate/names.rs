@@ -14,7 +14,7 @@ impl Gate {
     /// # Errors
     /// When the kernel refuses to read.
     pub fn ids_by_name(&self) -> Result<HashMap<String, u32>, GateError> {
-        Ok(self.names.entries()?.iter().map(|(id, name)| (read_text(&name.text), *id)).collect())
+        Ok(self.maps.names.entries()?.iter().map(|(id, name)| (read_text(&name.text), *id)).collect())
     }
 
     /// Names by id, also of servers that the live policy no longer has.
@@ -22,7 +22,7 @@ impl Gate {
     /// # Errors
     /// When the kernel refuses to read.
     pub fn names_by_id(&self) -> Result<HashMap<u32, Arc<str>>, GateError> {
-        Ok(self.names.entries()?.iter().map(|(id, name)| (*id, read_text(&name.text).into())).collect())
+        Ok(self.maps.names.entries()?.iter().map(|(id, name)| (*id, read_text(&name.text).into())).collect())
     }
 
     /// The ids of these names, in their order. A new name gets a new id.
@@ -34,14 +34,14 @@ impl Gate {
         let mut known = self.names_by_id()?;
         let mut ids = invert(&known);
         let fresh = names.iter().filter(|name| !ids.contains_key(name.as_str())).count();
-        if known.len() + fresh > self.names.capacity() as usize {
+        if known.len() + fresh > self.maps.names.capacity() as usize {
             self.forget_names(&known, names)?;
             known = self.names_by_id()?;
             ids = invert(&known);
-            if known.len() + fresh > self.names.capacity() as usize {
+            if known.len() + fresh > self.maps.names.capacity() as usize {
                 return Err(GateError::TableFull {
                     table: "servers",
-                    size: self.names.capacity(),
+                    size: self.maps.names.capacity(),
                     wanted: known.len() + fresh,
                 });
             }
@@ -61,7 +61,7 @@ impl Gate {
         if !entries.is_empty() {
             // The number first: an id that is assigned twice would mix the drops of two servers.
             self.write_state(state::STATE_SERVER_ID, last)?;
-            self.names.put_all(&entries)?;
+            self.maps.names.put_all(&entries)?;
         }
         Ok(result)
     }
@@ -70,14 +70,14 @@ impl Gate {
     fn forget_names(&self, known: &HashMap<u32, Arc<str>>, wanted: &[String]) -> Result<(), GateError> {
         let wanted: HashSet<&str> = wanted.iter().map(String::as_str).collect();
         let mut used = HashSet::new();
-        self.ledger.visit(usize::MAX, |kind, _| used.extend([kind.server]))?;
-        self.ledger_overflow.visit(usize::MAX, |kind, _| used.extend([kind.server]))?;
+        self.maps.ledger.visit(|kind, _| used.extend([kind.server]))?;
+        self.maps.ledger_overflow.visit(|kind, _| used.extend([kind.server]))?;
         let live = self.live_policy()?;
         let live: HashSet<&str> =
             live.iter().flat_map(|policy| &policy.servers).map(|server| server.name.as_str()).collect();
         for (id, name) in known {
             if !used.contains(id) && !live.contains(&**name) && !wanted.contains(&**name) {
-                self.names.remove(id)?;
+                self.maps.names.remove(id)?;
             }
         }
         Ok(())

@@ -2,30 +2,28 @@
 
 use std::net::IpAddr;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::MapFlags;
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::Gate;
 use super::attach::{AttachMode, Hook, now_ns};
 use super::caveats::find_caveats;
 use super::error::GateError;
-use super::map::{Table, memory_bytes};
+use super::maps::{Live, TableUsage};
 use super::place::GatePlace;
-use super::{Gate, OUTER_MAPS};
+use super::typed_map::TypedMap;
 use crate::abi::{REASONS, Reason};
 use crate::abi::{
-    counter, flow, flow_key, half_open, layout, ledger_key, ledger_row, quarantine, quota_key, settings,
+    counter, flow, flow_key, half_open, ledger_key, ledger_row, quarantine, quota_key, settings,
     settings_flag, state, statistic,
 };
 use crate::abi::{from_address, read_text};
-use crate::compile::SourceChunk;
 use crate::drops::{Ledger, LedgerEntry, LedgerKey};
 use crate::policy::{Change, Policy, diff, parse};
 
 /// How often a snapshot is tried again when a swap comes in between.
 const SNAPSHOT_TRIES: usize = 8;
-/// Index of `sources` in [`OUTER_MAPS`].
-const SOURCES: usize = 6;
 
 /// Events inside the programs, summed over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,17 +39,6 @@ pub struct ProgramStatistics {
     pub ledger_rest_full: u64,
     /// Flows that could not be recorded.
     pub flows_lost: u64,
-}
-
-/// How full a table is, and what it takes.
-#[derive(Clone, Debug, Serialize)]
-pub struct TableUsage {
-    pub table: &'static str,
-    /// `None`: what it holds is each CPU's own business, and never too much.
-    pub entries: Option<usize>,
-    pub size: u32,
-    /// Kernel memory.
-    pub bytes: u64,
 }
 
 /// `show status`.
@@ -119,7 +106,7 @@ impl Gate {
     pub fn live_settings(&self) -> Result<Option<settings>, GateError> {
         let active = self.read_state(state::STATE_ACTIVE)?;
         match u32::try_from(active).unwrap_or(0).checked_sub(1) {
-            Some(slot) => self.policies.get(&slot),
+            Some(slot) => self.maps.policies.get(&slot),
             None => Ok(None),
         }
     }
@@ -146,7 +133,7 @@ impl Gate {
     fn read_source(&self, settings: &settings) -> Result<String, GateError> {
         let active = self.read_state(state::STATE_ACTIVE)?;
         let slot = u32::try_from(active).unwrap_or(0).saturating_sub(1);
-        let chunks: Table<u32, SourceChunk> = Table::new("sources", self.open_inner(SOURCES, slot)?)?;
+        let chunks = self.maps.sources.open_inner(slot)?;
         let length = settings.source_bytes as usize;
         let mut text = Vec::with_capacity(length);
         let mut index = 0;
@@ -163,24 +150,6 @@ impl Gate {
             what: "could not read the live policy".to_owned(),
             why: error.to_string(),
         })
-    }
-
-    /// The inner map that a slot of an outer one holds.
-    fn open_inner(&self, outer: usize, slot: u32) -> Result<MapHandle, GateError> {
-        let name = OUTER_MAPS[outer];
-        let failed = |error: &libbpf_rs::Error| {
-            GateError::from_libbpf(format!("could not read the table `{name}`"), error)
-        };
-        let id = self.outer[outer]
-            .lookup(&slot.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| failed(&error))?
-            .and_then(|id| id.try_into().ok())
-            .map(u32::from_ne_bytes)
-            .ok_or_else(|| GateError::Other {
-                what: format!("could not read the table `{name}`"),
-                why: "the slot is empty".to_owned(),
-            })?;
-        MapHandle::from_map_id(id).map_err(|error| failed(&error))
     }
 
     /// The live policy, parsed from its text in the kernel.
@@ -296,7 +265,7 @@ impl Gate {
     /// Events inside the programs.
     pub fn statistic(&self) -> Result<ProgramStatistics, GateError> {
         let sum = |index: statistic| -> Result<u64, GateError> {
-            Ok(self.statistics.get_per_cpu(&index.0)?.iter().sum())
+            Ok(self.maps.statistics.get_per_cpu(&index.0)?.iter().sum())
         };
         Ok(ProgramStatistics {
             samples_sent: sum(statistic::STATISTIC_SAMPLES_SENT)?,
@@ -314,7 +283,7 @@ impl Gate {
         REASONS
             .iter()
             .map(|&reason| {
-                let values = self.counters.get_per_cpu(&(u32::from(reason.number()) + offset))?;
+                let values = self.maps.counters.get_per_cpu(&(u32::from(reason.number()) + offset))?;
                 let total = values.iter().fold(counter::default(), |total, value| counter {
                     packets: total.packets + value.packets,
                     bytes: total.bytes + value.bytes,
@@ -352,9 +321,10 @@ impl Gate {
     }
 
     fn visit_ledger(&self, mut look: impl FnMut(&ledger_row)) -> Result<(), GateError> {
-        let given = self.ledger_quotas.get(&quota_key::QUOTA_ROWS_ISSUED.0)?.map_or(0, |given| given.rows);
+        let given =
+            self.maps.ledger_quotas.get(&quota_key::QUOTA_ROWS_ISSUED.0)?.map_or(0, |given| given.rows);
         let given = usize::try_from(given).unwrap_or(usize::MAX);
-        self.ledger_rows.visit(given, |_, row| {
+        self.maps.ledger_rows.visit_first(given, |_, row| {
             // one that was given back has counted nothing
             if row.packets > 0 {
                 look(row);
@@ -367,10 +337,10 @@ impl Gate {
     /// # Errors
     /// When the kernel refuses to read.
     pub fn ledger_row(&self, key: &LedgerKey) -> Result<Option<LedgerEntry>, GateError> {
-        let Some(number) = self.ledger.get(&key.to_raw())? else {
+        let Some(number) = self.maps.ledger.get(&key.to_raw())? else {
             return Ok(None);
         };
-        Ok(self.ledger_rows.get(&number)?.map(|row| LedgerEntry::from(&row)))
+        Ok(self.maps.ledger_rows.get(&number)?.map(|row| LedgerEntry::from(&row)))
     }
 
     /// Servers in quarantine, with the seconds left; `None` is until released.
@@ -378,6 +348,7 @@ impl Gate {
         let names = self.names_by_id()?;
         let now = now_ns();
         let mut rows: Vec<_> = self
+            .maps
             .quarantines
             .entries()?
             .into_iter()
@@ -411,36 +382,30 @@ impl Gate {
         self.write_state(state::STATE_QUARANTINES, 1)?;
         // before and after: what was known is forgotten even if this is cut short in between
         self.outdate_verdict_cache()?;
-        self.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
+        self.maps.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
             // as large as the table of servers
             GateError::Kernelside { errno: Errno::E2BIG | Errno::ENOSPC, .. } => GateError::TableFull {
                 table: "servers",
-                size: self.quarantines.capacity(),
-                wanted: self.quarantines.capacity() as usize + 1,
+                size: self.maps.quarantines.capacity(),
+                wanted: self.maps.quarantines.capacity() as usize + 1,
             },
             error => error,
         })?;
         self.outdate_verdict_cache()
     }
 
-    /// What the programs keep of verdicts is now older than the quarantines.
-    pub(super) fn outdate_verdict_cache(&self) -> Result<(), GateError> {
-        let changes = self.read_state(state::STATE_QUARANTINE_CHANGES)?;
-        self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1)
-    }
-
     /// Ends a quarantine; returns whether there was one. The caller holds the lock.
     pub fn release(&self, name: &str) -> Result<bool, GateError> {
         let id = self.find_server_id(name)?;
         self.outdate_verdict_cache()?;
-        let removed = self.quarantines.remove(&id)?;
+        let removed = self.maps.quarantines.remove(&id)?;
         let now = now_ns();
-        for (id, row) in self.quarantines.entries()? {
+        for (id, row) in self.maps.quarantines.entries()? {
             if row.until_ns != 0 && row.until_ns <= now {
-                self.quarantines.remove(&id)?;
+                self.maps.quarantines.remove(&id)?;
             }
         }
-        if self.quarantines.entries()?.is_empty() {
+        if self.maps.quarantines.entries()?.is_empty() {
             self.write_state(state::STATE_QUARANTINES, 0)?;
         }
         // also when there was none: a release that was cut short may have ended it
@@ -462,16 +427,17 @@ impl Gate {
             idle_s: idle(since_ns),
         };
         let mut rows = Vec::new();
-        let flows: [(FlowTable, &Table<flow_key, flow>); 3] = [
-            (FlowTable::Established, &self.established),
-            (FlowTable::Datagrams, &self.datagrams),
-            (FlowTable::Icmp, &self.icmp_queries),
+        let flows: [(FlowTable, &TypedMap<flow_key, flow>); 3] = [
+            (FlowTable::Established, &self.maps.established),
+            (FlowTable::Datagrams, &self.maps.datagrams),
+            (FlowTable::Icmp, &self.maps.icmp_queries),
         ];
         for (table, map) in flows {
             rows.extend(map.entries()?.iter().map(|(key, flow)| row(table, key, flow.last_ns)));
         }
         rows.extend(
-            self.half_open
+            self.maps
+                .half_open
                 .entries()?
                 .iter()
                 .map(|(key, half): &(flow_key, half_open)| row(FlowTable::HalfOpen, key, half.opened_ns)),
@@ -480,66 +446,9 @@ impl Gate {
     }
 
     pub(super) fn fills(&self) -> Result<Vec<TableUsage>, GateError> {
-        macro_rules! fill {
-            ($table:ident) => {
-                TableUsage {
-                    table: self.$table.name(),
-                    entries: Some(self.$table.entries()?.len()),
-                    size: self.$table.capacity(),
-                    bytes: self.$table.memory_bytes(),
-                }
-            };
-        }
-        let mut fills = vec![
-            fill!(established),
-            fill!(half_open),
-            fill!(datagrams),
-            fill!(icmp_queries),
-            fill!(unlisted),
-            fill!(fragments),
-            fill!(ledger),
-            fill!(ledger_overflow),
-            fill_of_array("ledger_rows", self.ledger_rows.handle(), Some(self.ledger()?.len())),
-            fill_of_array("verdict_cache", &self.verdict_cache, None),
-            fill_of_array("ledger_bloom", &self.ledger_bloom, None),
-            fill_of_array("quota_cache", &self.quota_cache, None),
-            fill!(ledger_quotas),
-            fill!(limits),
-            fill!(names),
-            fill!(quarantines),
-        ];
-        for (outer, table) in OUTER_MAPS.into_iter().enumerate() {
-            fills.push(self.fill_of_slots(outer, table)?);
-        }
-        Ok(fills)
+        let active = u32::try_from(self.read_state(state::STATE_ACTIVE)?).unwrap_or(0);
+        self.maps.usage(&Live { slot: active.checked_sub(1), ledger_rows: self.ledger()?.len() })
     }
-
-    /// An outer map: the live slot's size, and the memory of all slots.
-    fn fill_of_slots(&self, outer: usize, table: &'static str) -> Result<TableUsage, GateError> {
-        let active = self.read_state(state::STATE_ACTIVE)?;
-        let mut fill = TableUsage { table, entries: Some(0), size: 0, bytes: 0 };
-        for slot in 0..layout::SLOTS.0 {
-            // an empty slot, or one that a swap has just taken
-            let Ok(inner) = self.open_inner(outer, slot) else {
-                continue;
-            };
-            use std::os::fd::AsFd;
-            fill.bytes += memory_bytes(inner.as_fd());
-            if u64::from(slot) + 1 == active {
-                fill.size = inner.max_entries();
-                fill.entries = Some(match inner.map_type() {
-                    MapType::Array => inner.max_entries() as usize,
-                    _ => inner.keys().count(),
-                });
-            }
-        }
-        Ok(fill)
-    }
-}
-
-fn fill_of_array(table: &'static str, map: &MapHandle, entries: Option<usize>) -> TableUsage {
-    use std::os::fd::AsFd;
-    TableUsage { table, entries, size: map.max_entries(), bytes: memory_bytes(map.as_fd()) }
 }
 
 fn read_live(text: &str, file: &str) -> Result<Policy, GateError> {

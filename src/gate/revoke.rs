@@ -5,7 +5,7 @@ use plain::Plain;
 
 use super::Gate;
 use super::error::GateError;
-use super::map::Table;
+use super::typed_map::TypedMap;
 use crate::abi::flow_key;
 use crate::compile::{ServiceIndex, Tables};
 
@@ -13,15 +13,15 @@ impl Gate {
     /// To be called once `tables` are live.
     pub(super) fn end_revoked_flows(&self, tables: &Tables) -> Result<(), GateError> {
         let index = ServiceIndex::new(tables);
-        end_in(&self.established, &index)?;
-        end_in(&self.half_open, &index)?;
-        end_in(&self.datagrams, &index)?;
-        end_in(&self.icmp_queries, &index)
+        end_in(&self.maps.established, &index)?;
+        end_in(&self.maps.half_open, &index)?;
+        end_in(&self.maps.datagrams, &index)?;
+        end_in(&self.maps.icmp_queries, &index)
     }
 }
 
 fn end_in<V: Plain + Copy + Default>(
-    table: &Table<flow_key, V>,
+    table: &TypedMap<flow_key, V>,
     index: &ServiceIndex<'_>,
 ) -> Result<(), GateError> {
     for (key, _) in table.entries()? {

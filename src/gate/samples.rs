@@ -37,7 +37,7 @@ impl Gate {
         let received = Rc::new(RefCell::new(Received::default()));
         let (samples, losses) = (Rc::clone(&received), Rc::clone(&received));
         // Both are called from C, where a panic would abort: they copy, and no more.
-        let buffer = PerfBufferBuilder::new(&self.samples)
+        let buffer = PerfBufferBuilder::new(&self.maps.samples)
             .pages(PAGES_PER_CPU)
             .sample_cb(move |_cpu, bytes| {
                 if let Ok(mut received) = samples.try_borrow_mut() {

@@ -20,26 +20,26 @@ impl Gate {
             return Ok(());
         }
         let mut existing = HashSet::new();
-        self.limits.visit(usize::MAX, |key, _| existing.extend([to_pair(key)]))?;
+        self.maps.limits.visit(|key, _| existing.extend([to_pair(key)]))?;
         let wanted: HashSet<(u32, u32)> = keys.iter().map(to_pair).collect();
         let mut total = existing.union(&wanted).count();
-        if total > self.limits.capacity() as usize {
+        if total > self.maps.limits.capacity() as usize {
             let live = self.live_token_buckets()?;
             for key in existing.iter().filter(|key| !wanted.contains(*key) && !live.contains(*key)) {
-                self.limits.remove(&limit_key { server: key.0, limit_key: key.1 })?;
+                self.maps.limits.remove(&limit_key { server: key.0, limit_key: key.1 })?;
                 total -= 1;
             }
         }
-        if total > self.limits.capacity() as usize {
+        if total > self.maps.limits.capacity() as usize {
             return Err(GateError::TableFull {
                 table: "limits",
-                size: self.limits.capacity(),
+                size: self.maps.limits.capacity(),
                 wanted: total,
             });
         }
         for key in keys {
             if !existing.contains(&to_pair(key)) {
-                self.limits.put(key, &limit::default(), MapFlags::NO_EXIST)?;
+                self.maps.limits.put(key, &limit::default(), MapFlags::NO_EXIST)?;
             }
         }
         Ok(())

@@ -52,7 +52,7 @@ impl Dice {
 }
 
 fn keys(bench: &TestGate, table: &str) -> BTreeSet<Vec<u8>> {
-    bench.gate.map(table).keys().collect()
+    bench.gate.maps.find(table).expect("a map").keys().collect()
 }
 
 /// A gate of the default sizes in whose tables legitimate peers and servers have something open.
@@ -134,7 +134,7 @@ impl Scene {
         for (table, before) in TABLES.iter().zip(&self.before) {
             let now = keys(&self.bench, table);
             if *table == flooded {
-                let room = self.bench.gate.map(table).max_entries() as usize;
+                let room = self.bench.gate.maps.find(table).expect("a map").max_entries() as usize;
                 assert!(now.len() > before.len() && now.len() <= room, "{table}: {} of {room}", now.len());
                 eprintln!("{} packets, {ns_each} ns each: {} of {room} in {table}", flood_size(), now.len());
             } else {
@@ -374,8 +374,8 @@ fn measure_half_open(family: Family) {
         programs.run_track(&tcp_numbered(client, server, ACK, (1001, 5001)), 1).expect("a run");
         let in_it = scene.bench.has_flow(FlowTable::Established, server, client);
         survived.push((between, in_it));
-        scene.bench.gate.map("established").delete(&flow_key_of(server, client)).ok();
-        scene.bench.gate.map("half_open").delete(&flow_key_of(server, client)).ok();
+        scene.bench.gate.maps.established.handle().delete(&flow_key_of(server, client)).ok();
+        scene.bench.gate.maps.half_open.handle().delete(&flow_key_of(server, client)).ok();
     }
     eprintln!("forged SYNs between a client's SYN and its ACK, and whether it got in: {survived:?}");
     assert!(survived.iter().all(|(_, in_it)| *in_it), "a client was kept out: {survived:?}");

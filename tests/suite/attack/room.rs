@@ -25,7 +25,7 @@ fn filter(bench: &TestGate, frame: &[u8]) -> u32 {
 }
 
 fn count(bench: &TestGate, map: &str) -> usize {
-    bench.gate.map(map).keys().count()
+    bench.gate.maps.find(map).expect("a map").keys().count()
 }
 
 /// Handshakes of one peer with the web server, from these ports of its own.
@@ -130,7 +130,7 @@ fn ledger_rest_full_the_counters_still_have_every_drop() {
     let bench = TestGate::sized(POLICY, &[("ledger", 1)]);
     bench.drops(&tcp((V4.web, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow);
     // as many rows of other servers as it holds
-    let rest = bench.gate.map("ledger_overflow");
+    let rest = bench.gate.maps.ledger_overflow.handle();
     for server in 0..rest.max_entries() {
         let key =
             ledger_key { server: 1_000 + server, reason: Reason::NewFlow.number(), ..Default::default() };
@@ -192,7 +192,7 @@ fn names_full_the_policy_is_refused_and_the_live_one_stays() {
 #[test]
 fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
     let bench = TestGate::sized(POLICY, &[("servers", 4)]);
-    let map = bench.gate.map("quarantines");
+    let map = bench.gate.maps.quarantines.handle();
     for id in 0..map.max_entries() {
         map.update(&(500 + id).to_ne_bytes(), &[0; 16], MapFlags::ANY).expect("a row");
     }
@@ -212,14 +212,20 @@ fn a_table_of_many_batches_is_read_to_its_end() {
         let row = ledger_row { kind, packets: 1, bytes: 60, ..Default::default() };
         // SAFETY: integers without padding.
         let row = unsafe { plain::as_bytes(&row) };
-        bench.gate.map("ledger_rows").update(&number.to_ne_bytes(), row, MapFlags::ANY).expect("a row");
+        bench
+            .gate
+            .maps
+            .ledger_rows
+            .handle()
+            .update(&number.to_ne_bytes(), row, MapFlags::ANY)
+            .expect("a row");
         // and a hash, of which the kernel hands out whole buckets
         let id = (1_000_000 + number).to_ne_bytes();
-        bench.gate.map("names").update(&id, &[b'x'; 64], MapFlags::ANY).expect("a name");
+        bench.gate.maps.names.handle().update(&id, &[b'x'; 64], MapFlags::ANY).expect("a name");
     }
     let given = u64::from(ROWS).to_ne_bytes();
     let key = quota_key::QUOTA_ROWS_ISSUED.0.to_ne_bytes();
-    bench.gate.map("ledger_quotas").update(&key, &given, MapFlags::ANY).expect("a share");
+    bench.gate.maps.ledger_quotas.handle().update(&key, &given, MapFlags::ANY).expect("a share");
     assert_eq!(bench.gate.ledger().expect("the ledger").len(), ROWS as usize);
     assert_eq!(bench.gate.names_by_id().expect("names").len(), before + ROWS as usize);
     assert_eq!(bench.ledger_total(), (u64::from(ROWS), u64::from(ROWS) * 60));

@@ -132,7 +132,7 @@ impl Differ {
         clear_ledger(&self.gate);
         for name in TIMED.iter().chain(&["quarantines"]) {
             for (key, _) in self.dump(name) {
-                self.gate.map(name).delete(&key).expect("a deletion");
+                self.gate.maps.find(name).expect("a map").delete(&key).expect("a deletion");
             }
         }
         self.write_state(state::STATE_QUARANTINES, 0);
@@ -353,7 +353,9 @@ impl Differ {
         }
         let count = entries.len() as u32;
         self.gate
-            .map(name)
+            .maps
+            .find(name)
+            .expect("a map")
             .update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY)
             .expect("an update");
     }
@@ -533,17 +535,23 @@ impl Differ {
     }
 
     fn read_state(&self, index: state) -> u64 {
-        let word = self.gate.map("state").lookup(&index.0.to_ne_bytes(), MapFlags::ANY);
+        let word = self.gate.maps.state.handle().lookup(&index.0.to_ne_bytes(), MapFlags::ANY);
         word.expect("a word").map_or(0, |word| u64::from_ne_bytes(*word.first_chunk().expect("eight bytes")))
     }
 
     fn write_state(&self, index: state, value: u64) {
-        let map = self.gate.map("state");
+        let map = self.gate.maps.state.handle();
         map.update(&index.0.to_ne_bytes(), &value.to_ne_bytes(), MapFlags::ANY).expect("an update");
     }
 
     fn dump(&self, name: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.gate.map(name).lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY).expect("a table").collect()
+        self.gate
+            .maps
+            .find(name)
+            .expect("a map")
+            .lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)
+            .expect("a table")
+            .collect()
     }
 
     fn entries<K: Plain + Copy + Default, V: Plain + Copy + Default>(

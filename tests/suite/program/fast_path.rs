@@ -48,7 +48,7 @@ fn end_quarantines(bench: &TestGate) {
         row.until_ns -= 61_000_000_000;
         // SAFETY: plain data, without padding
         let bytes = unsafe { plain::as_bytes(&row) };
-        bench.gate.map("quarantines").update(&id.to_ne_bytes(), bytes, MapFlags::ANY).unwrap();
+        bench.gate.maps.quarantines.handle().update(&id.to_ne_bytes(), bytes, MapFlags::ANY).unwrap();
     }
 }
 
@@ -58,7 +58,7 @@ const OPENING: usize = 32;
 /// The epoch of the calling thread's CPU, as its last opening left it.
 fn epoch(bench: &TestGate) -> [u8; 4] {
     let cpu = nix::sched::sched_getcpu().expect("a processor");
-    let cpus = bench.gate.map("cpus").lookup_percpu(&[0; 4], MapFlags::ANY).unwrap().unwrap();
+    let cpus = bench.gate.maps.cpus.lookup_percpu(&[0; 4], MapFlags::ANY).unwrap().unwrap();
     cpus[cpu][24..28].try_into().unwrap()
 }
 
@@ -85,7 +85,7 @@ fn part_of(bench: &TestGate, cpu: usize) -> RangeInclusive<u32> {
 
 /// What the filter keeps of the live policy, where it keeps it.
 fn known(bench: &TestGate) -> Vec<Known> {
-    let (map, epoch) = (bench.gate.map("verdict_cache"), epoch(bench));
+    let (map, epoch) = (&bench.gate.maps.verdict_cache, epoch(bench));
     let cpu = nix::sched::sched_getcpu().expect("a processor");
     let mut found = Vec::new();
     for key in part_of(bench, cpu).map(|index| index.to_ne_bytes().to_vec()) {
@@ -102,7 +102,7 @@ fn known(bench: &TestGate) -> Vec<Known> {
 
 /// Makes the filter believe something else.
 fn put(bench: &TestGate, place: &Known, bytes: &[u8]) {
-    let map = bench.gate.map("verdict_cache");
+    let map = &bench.gate.maps.verdict_cache;
     let mut places = map.lookup(&place.key, MapFlags::ANY).unwrap().unwrap();
     places[place.at..place.at + OPENING].copy_from_slice(bytes);
     map.update(&place.key, &places, MapFlags::ANY).unwrap();
@@ -219,7 +219,13 @@ fn a_quarantine_that_was_cut_short_after_its_first_write_stops_what_was_permitte
         // as if the command had been killed before it told that something has changed
         let key = state::STATE_QUARANTINE_CHANGES.0;
         let (_, before) = changes.iter().find(|(index, _)| *index == key).unwrap();
-        bench.gate.map("state").update(&key.to_ne_bytes(), &before.to_ne_bytes(), MapFlags::ANY).unwrap();
+        bench
+            .gate
+            .maps
+            .state
+            .handle()
+            .update(&key.to_ne_bytes(), &before.to_ne_bytes(), MapFlags::ANY)
+            .unwrap();
         bench.drops(&frame, Reason::Quarantined);
     });
 }
@@ -369,7 +375,7 @@ fn each_cpu_keeps_what_it_knows_in_its_own_part() {
         for port in 1000..1100 {
             on_cpu(cpu, || bench.gate.programs.run_filter(&opening(V4.web, V4.peer, port), 1)).unwrap();
         }
-        let map = bench.gate.map("verdict_cache");
+        let map = &bench.gate.maps.verdict_cache;
         let taken = |key: &Vec<u8>| {
             let places = map.lookup(key, MapFlags::ANY).unwrap().unwrap();
             places.chunks(OPENING).any(|bytes| bytes[24..28] != [0; 4])
@@ -424,7 +430,7 @@ fn a_server_whose_number_has_no_room_is_not_known() {
         let bench = TestGate::dmz();
         let most = (1_u64 << 24) - 1;
         let last = state::STATE_SERVER_ID.0.to_ne_bytes();
-        bench.gate.map("state").update(&last, &(most - 1).to_ne_bytes(), MapFlags::ANY).unwrap();
+        bench.gate.maps.state.handle().update(&last, &(most - 1).to_ne_bytes(), MapFlags::ANY).unwrap();
         bench.swap(&POLICY.replace("servers.ns1", "servers.ns8"));
         bench.passes(&opening(V4.ns, V4.peer, 53), Reason::Need);
         assert_eq!((u64::from(bench.id_of("ns8")), known(&bench).len()), (most, 1));
@@ -600,7 +606,7 @@ fn what_found_no_row_of_its_own_is_known_and_counted_as_such() {
 
 /// What the filter keeps of servers without further rows, of this epoch: place and bytes.
 fn spent(bench: &TestGate) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let (map, epoch) = (bench.gate.map("quota_cache"), epoch(bench));
+    let (map, epoch) = (&bench.gate.maps.quota_cache, epoch(bench));
     let of_cpu = layout::QUOTA_CACHE_PER_CPU.0;
     let first = nix::sched::sched_getcpu().expect("a processor") as u32 * of_cpu;
     (first..first + of_cpu)
@@ -636,7 +642,7 @@ fn a_server_without_further_rows_is_known_and_its_other_ports_count_as_the_rest(
             // found again, it would be counted where it belongs
             let mut lie = bytes.clone();
             lie[20..24].copy_from_slice(&row.row.number.to_ne_bytes());
-            bench.gate.map("quota_cache").update(key, &lie, MapFlags::ANY).unwrap();
+            bench.gate.maps.quota_cache.update(key, &lie, MapFlags::ANY).unwrap();
             bench.gate.programs.run_filter(&opening(family.web, family.peer, 1030), 1).unwrap();
             let rows = bench.ledger_rows(false);
             assert_eq!((rows.len(), rows[0].kind.port, rows[0].packets), (1, 1001, 3));
@@ -724,11 +730,11 @@ fn a_server_has_no_further_rows_when_its_own_and_the_common_ones_are_gone_and_no
         let mut port = 1000;
         let mut is_spent = |rows: u64, common_rows: u64| {
             for (owner, rows) in [(web, rows), (quota_key::QUOTA_SHARED.0, common_rows)] {
-                let shares = bench.gate.map("ledger_quotas");
+                let shares = bench.gate.maps.ledger_quotas.handle();
                 shares.update(&owner.to_ne_bytes(), &rows.to_ne_bytes(), MapFlags::ANY).unwrap();
             }
             for (key, value) in spent(&bench) {
-                bench.gate.map("quota_cache").update(&key, &vec![0; value.len()], MapFlags::ANY).unwrap();
+                bench.gate.maps.quota_cache.update(&key, &vec![0; value.len()], MapFlags::ANY).unwrap();
             }
             port += 1;
             bench.drops(&opening(V4.web, V4.peer, port), Reason::NewFlow);
@@ -814,7 +820,7 @@ fn an_answer_in_a_known_flow_is_not_asked_for_again() {
                 key.server = portcullis::abi::to_address(family.unknown);
                 // SAFETY: both are plain, without padding
                 let (key, flow) = unsafe { (plain::as_bytes(&key), plain::as_bytes(&flow)) };
-                bench.gate.map(map).update(key, flow, MapFlags::ANY).unwrap();
+                bench.gate.maps.find(map).expect("a map").update(key, flow, MapFlags::ANY).unwrap();
                 let before = count(&bench, Reason::Reply);
                 assert_eq!(bench.gate.programs.run_filter(frame, 1).unwrap().action, XDP_PASS);
                 assert_eq!(count(&bench, Reason::Reply), before + 1);

@@ -343,7 +343,7 @@ fn bytes_of<T: Plain>(value: &T) -> &[u8] {
 
 /// Fills a table with kinds of a server that is none.
 pub fn fill(bench: &TestGate, table: &str) {
-    let map = bench.gate.map(table);
+    let map = bench.gate.maps.find(table).expect("a map");
     for port in 0..map.max_entries() as u16 {
         let key = ledger_key { server: 4_000_000_000, port, ..ledger_key::default() };
         map.update(bytes_of(&key), &u32::MAX.to_ne_bytes(), MapFlags::ANY).unwrap();
@@ -391,7 +391,13 @@ fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
     assert_eq!(rows_by_owner(), [(web, 0), given]);
     // and nothing of what all have in common: its own rows are gone
     let spent = row_quota { rows: 10 };
-    bench.gate.map("ledger_quotas").update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
+    bench
+        .gate
+        .maps
+        .ledger_quotas
+        .handle()
+        .update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY)
+        .unwrap();
     bench.drops(&udp((V4.web, 40_000), (V4.peer, 2)), Reason::NewFlow);
     assert_eq!(rows_by_owner(), [(web, 10), given, (quota_key::QUOTA_SHARED.0, 0)]);
     assert_eq!(bench.gate.statistic().unwrap().ledger_full, 2);

@@ -58,7 +58,7 @@ fn a_purse_that_is_missing_is_empty() {
     for (key, _) in bench.entries::<limit_key, limit>("limits") {
         // SAFETY: plain data, without padding
         let key = unsafe { plain::as_bytes(&key) };
-        bench.gate.map("limits").delete(key).unwrap();
+        bench.gate.maps.limits.handle().delete(key).unwrap();
     }
     bench.drops(&mail(V4.web, 40_001), Reason::Rate);
     bench.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);

@@ -132,7 +132,7 @@ fn a_quarantine_for_a_time_ends_by_itself() {
         // SAFETY: a quarantine is two integers.
         let value = unsafe { plain::as_bytes(&row) };
         let key = bench.id_of("ns1").to_ne_bytes();
-        bench.gate.map("quarantines").update(&key, value, MapFlags::EXIST).unwrap();
+        bench.gate.maps.quarantines.handle().update(&key, value, MapFlags::EXIST).unwrap();
     };
     ends_in(60);
     bench.drops(&question, Reason::Quarantined);

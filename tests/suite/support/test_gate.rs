@@ -216,7 +216,7 @@ impl TestGate {
         const { assert!(std::mem::offset_of!(flow, last_ns) == 0) };
         const { assert!(std::mem::offset_of!(half_open, opened_ns) == 0) };
         assert!(FLOW_MAPS.contains(&map), "{map} has no times");
-        let entries = dump(self.gate.map(map));
+        let entries = dump(self.gate.maps.find(map).expect("a map"));
         assert!(!entries.is_empty(), "nothing to age in {map}");
         for (key, mut value) in entries {
             let time = u64::from_ne_bytes(value[..8].try_into().expect("eight bytes"));
@@ -228,7 +228,12 @@ impl TestGate {
             let older =
                 if map == "limits" { time.saturating_sub(by_ns).max(1) } else { time.wrapping_sub(by_ns) };
             value[..8].copy_from_slice(&older.to_ne_bytes());
-            self.gate.map(map).update(&key, &value, MapFlags::EXIST).expect("an update");
+            self.gate
+                .maps
+                .find(map)
+                .expect("a map")
+                .update(&key, &value, MapFlags::EXIST)
+                .expect("an update");
         }
     }
 
@@ -240,15 +245,15 @@ impl TestGate {
             let bytes: &[u8] = unsafe { plain::as_bytes(&row) };
             assert_eq!(bytes.len(), size_of::<ledger_row>());
             let number = row.number.to_ne_bytes();
-            self.gate.map("ledger_rows").update(&number, bytes, MapFlags::EXIST).expect("an update");
+            self.gate.maps.ledger_rows.handle().update(&number, bytes, MapFlags::EXIST).expect("an update");
         }
     }
 
     /// Forgets every flow, as if none had ever been: for tests that begin more than once.
     pub fn forget_flows(&self) {
         for name in FLOW_MAPS.iter().filter(|name| **name != "limits") {
-            for key in dump(self.gate.map(name)).keys() {
-                self.gate.map(name).delete(key).expect("a deletion");
+            for key in dump(self.gate.maps.find(name).expect("a map")).keys() {
+                self.gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
             }
         }
     }
@@ -257,12 +262,15 @@ impl TestGate {
     pub fn set_pickup(&self, seconds: i64) {
         let until = now_ns().checked_add_signed(seconds * SECOND_NS as i64).expect("a time");
         let key = state::STATE_PICKUP_UNTIL_NS.0.to_ne_bytes();
-        self.gate.map("state").update(&key, &until.to_ne_bytes(), MapFlags::ANY).expect("an update");
+        self.gate.maps.state.handle().update(&key, &until.to_ne_bytes(), MapFlags::ANY).expect("an update");
     }
 
     /// The typed entries of a table.
     pub fn entries<K: Plain + Copy + Default, V: Plain + Copy + Default>(&self, map: &str) -> Vec<(K, V)> {
-        dump(self.gate.map(map)).iter().map(|(key, value)| (read(key), read(value))).collect()
+        dump(self.gate.maps.find(map).expect("a map"))
+            .iter()
+            .map(|(key, value)| (read(key), read(value)))
+            .collect()
     }
 
     /// Rows of the ledger: those of one kind each, or those of what found no room.
@@ -291,7 +299,7 @@ impl TestGate {
         Snapshot {
             counters: [false, true].map(|would| self.gate.counters(would).expect("counters")),
             ledger: ledger.iter().map(bytes).collect(),
-            flows: FLOW_MAPS.iter().map(|name| dump(self.gate.map(name))).collect(),
+            flows: FLOW_MAPS.iter().map(|name| dump(self.gate.maps.find(name).expect("a map"))).collect(),
             statistic: self.gate.statistic().expect("the statistic"),
         }
     }
@@ -333,12 +341,12 @@ pub fn read_policy(
 fn empty(gate: &Gate) {
     clear_ledger(gate);
     for name in FLOW_MAPS.iter().chain(&TOOL_MAPS) {
-        for key in dump(gate.map(name)).keys() {
-            gate.map(name).delete(key).expect("a deletion");
+        for key in dump(gate.maps.find(name).expect("a map")).keys() {
+            gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
         }
     }
     let cpus = libbpf_rs::num_possible_cpus().expect("CPUs");
-    for map in ["counters", "statistics"].map(|name| gate.map(name)) {
+    for map in ["counters", "statistics"].map(|name| gate.maps.find(name).expect("a map")) {
         let zeros = vec![vec![0; map.value_size() as usize]; cpus];
         for key in 0..map.max_entries() {
             map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
@@ -353,29 +361,30 @@ fn empty(gate: &Gate) {
     ]
     .map(|it| it.0);
     for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {
-        gate.map("state").update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
+        gate.maps.state.handle().update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
     }
 }
 
 /// Forgets every drop. What the filter keeps of verdicts names rows, so that is outdated.
 pub fn clear_ledger(gate: &Gate) {
-    let zeros = vec![0; gate.map("ledger_rows").value_size() as usize];
-    for (_, number) in dump(gate.map("ledger")).iter().chain(&dump(gate.map("ledger_overflow"))) {
-        gate.map("ledger_rows").update(number, &zeros, MapFlags::ANY).expect("an update");
+    let zeros = vec![0; gate.maps.ledger_rows.handle().value_size() as usize];
+    for (_, number) in dump(gate.maps.ledger.handle()).iter().chain(&dump(gate.maps.ledger_overflow.handle()))
+    {
+        gate.maps.ledger_rows.handle().update(number, &zeros, MapFlags::ANY).expect("an update");
     }
     for name in ["ledger", "ledger_overflow", "ledger_quotas"] {
-        for key in dump(gate.map(name)).keys() {
-            gate.map(name).delete(key).expect("a deletion");
+        for key in dump(gate.maps.find(name).expect("a map")).keys() {
+            gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
         }
     }
-    let marks = gate.map("ledger_bloom");
+    let marks = gate.maps.ledger_bloom.handle();
     let words: Vec<u8> = (0..marks.max_entries()).flat_map(u32::to_ne_bytes).collect();
     let zeros = vec![0; 2 * words.len()];
     marks.update_batch(&words, &zeros, marks.max_entries(), MapFlags::ANY, MapFlags::ANY).expect("an update");
     let key = state::STATE_QUARANTINE_CHANGES.0.to_ne_bytes();
-    let changes = gate.map("state").lookup(&key, MapFlags::ANY).expect("a word").expect("a word");
+    let changes = gate.maps.state.handle().lookup(&key, MapFlags::ANY).expect("a word").expect("a word");
     let changes = u64::from_ne_bytes(changes.try_into().expect("eight bytes")) + 1;
-    gate.map("state").update(&key, &changes.to_ne_bytes(), MapFlags::ANY).expect("an update");
+    gate.maps.state.handle().update(&key, &changes.to_ne_bytes(), MapFlags::ANY).expect("an update");
 }
 
 /// The one row that has grown, by one packet of this length; `None` when none has.

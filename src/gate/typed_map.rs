@@ -1,9 +1,8 @@
-//! Maps with typed keys and values.
+//! A map whose keys and values are types of the contract.
 
 use std::fs;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use nix::errno::Errno;
@@ -17,16 +16,16 @@ const BATCH: usize = 4096;
 /// Beyond this, no bucket of a hash is that large.
 const MOST_AT_ONCE: usize = 1 << 24;
 
-/// A map whose keys are `K` and whose values are `V`, both types of the contract.
-pub struct Table<K, V> {
+/// A map whose keys are `K` and whose values are `V`.
+pub struct TypedMap<K, V> {
     handle: MapHandle,
     name: &'static str,
     types: PhantomData<(K, V)>,
 }
 
-impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
-    /// EventFilter a map, checking that its sizes are those of the types.
-    pub fn new(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
+impl<K: Plain + Copy + Default, V: Plain + Copy + Default> TypedMap<K, V> {
+    /// Takes a map, and checks that its sizes are those of the types.
+    pub(super) fn new(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
         let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
         if (handle.key_size(), handle.value_size()) != (key, value) {
             return Err(GateError::Other {
@@ -41,8 +40,8 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
         Ok(Self { handle, name, types: PhantomData })
     }
 
-    /// Creates a map that nothing holds yet but this process.
-    pub fn create(
+    /// Makes a map that nothing holds yet but this process.
+    pub(super) fn create(
         name: &'static str,
         map_type: MapType,
         flags: u32,
@@ -68,15 +67,15 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
         Self::new(name, handle)
     }
 
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// The most entries it can hold.
     pub fn capacity(&self) -> u32 {
         self.handle.max_entries()
     }
 
+    /// The value of a key. `None`: the key is not there.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
     pub fn get(&self, key: &K) -> Result<Option<V>, GateError> {
         let mut value = V::default();
         // SAFETY: `V` is plain, so its bytes may be anything.
@@ -88,7 +87,10 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
         Ok(found.then_some(value))
     }
 
-    /// Writes an entry. `NO_EXIST` in `flags` leaves an existing one be, which is no error.
+    /// Writes an entry. With `NO_EXIST` in `flags` an existing entry stays as it is, without an error.
+    ///
+    /// # Errors
+    /// When the map is full, or the kernel refuses to write.
     pub fn put(&self, key: &K, value: &V, flags: MapFlags) -> Result<(), GateError> {
         fault::point();
         match self.handle.update(bytes_of(key), bytes_of(value), flags) {
@@ -104,6 +106,9 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
     }
 
     /// Writes many entries with few system calls.
+    ///
+    /// # Errors
+    /// When the map is full, or the kernel refuses to write. Some entries may be written then.
     pub fn put_all(&self, entries: &[(K, V)]) -> Result<(), GateError> {
         let mut keys = Vec::with_capacity(BATCH.min(entries.len()) * size_of::<K>());
         let mut values = Vec::with_capacity(BATCH.min(entries.len()) * size_of::<V>());
@@ -122,7 +127,10 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
         Ok(())
     }
 
-    /// Removes an entry; returns whether it was there.
+    /// Removes an entry, and returns whether it was there.
+    ///
+    /// # Errors
+    /// When the kernel refuses to delete.
     pub fn remove(&self, key: &K) -> Result<bool, GateError> {
         fault::point();
         match self.handle.delete(bytes_of(key)) {
@@ -133,38 +141,47 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
     }
 
     /// A snapshot of all entries. Entries that come or go meanwhile may be in it or not.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
     pub fn entries(&self) -> Result<Vec<(K, V)>, GateError> {
-        self.first_entries(usize::MAX)
-    }
-
-    /// As [`Table::entries`], but of an array no more than this many.
-    pub fn first_entries(&self, most: usize) -> Result<Vec<(K, V)>, GateError> {
         let mut entries = Vec::new();
-        self.visit(most, |key, value| entries.push((*key, *value)))?;
+        self.visit(|key, value| entries.push((*key, *value)))?;
         Ok(entries)
     }
 
-    /// As [`Table::first_entries`], one by one: a large table is not kept whole.
-    pub fn visit(&self, most: usize, mut look: impl FnMut(&K, &V)) -> Result<(), GateError> {
+    /// Shows `visitor` all entries, one by one: a large map is not kept whole.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read. Some entries may have been shown then.
+    pub fn visit(&self, visitor: impl FnMut(&K, &V)) -> Result<(), GateError> {
+        self.visit_first(usize::MAX, visitor)
+    }
+
+    /// As [`TypedMap::visit`], for the first `most` entries of an array. Of a hash it shows all.
+    ///
+    /// # Errors
+    /// As [`TypedMap::visit`].
+    pub fn visit_first(&self, most: usize, mut visitor: impl FnMut(&K, &V)) -> Result<(), GateError> {
         let array = self.handle.map_type() == MapType::Array;
         let mut seen = 0;
         // Not libbpf-rs's iterator: it takes a batch that is not full for the last one, and of a
         // hash the kernel hands out whole buckets, so that nearly none is full.
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        let mut room = BATCH;
+        let mut batch = BATCH;
         // where the kernel goes on: a number, or a key
         let (mut from, mut next) = (vec![0_u8; size_of::<K>().max(8)], vec![0_u8; size_of::<K>().max(8)]);
         let mut begun = false;
         loop {
             if array {
-                room = room.min(most.saturating_sub(seen));
+                batch = batch.min(most.saturating_sub(seen));
             }
-            if room == 0 {
+            if batch == 0 {
                 return Ok(());
             }
-            keys.resize(room, K::default());
-            values.resize(room, V::default());
-            let mut count = room as u32;
+            keys.resize(batch, K::default());
+            values.resize(batch, V::default());
+            let mut count = batch as u32;
             let start = if begun { from.as_mut_ptr().cast() } else { std::ptr::null_mut() };
             // SAFETY: keys and values are plain, have room for `count` of each, and the positions
             // for a key or a number; all outlive the call. No options.
@@ -181,8 +198,8 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
             };
             match Errno::from_raw(-result) {
                 // a bucket that is larger than the room
-                Errno::ENOSPC if room < MOST_AT_ONCE => {
-                    room *= 2;
+                Errno::ENOSPC if batch < MOST_AT_ONCE => {
+                    batch *= 2;
                     continue;
                 }
                 Errno::EINTR => continue,
@@ -193,8 +210,8 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
                     return Err(GateError::Kernelside { what, errno });
                 }
             }
-            let count = (count as usize).min(room);
-            keys[..count].iter().zip(&values[..count]).for_each(|(key, value)| look(key, value));
+            let count = (count as usize).min(batch);
+            keys[..count].iter().zip(&values[..count]).for_each(|(key, value)| visitor(key, value));
             seen += count;
             if result != 0 {
                 return Ok(());
@@ -204,7 +221,10 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
         }
     }
 
-    /// The sum over all CPUs, for per-CPU maps.
+    /// The values of all CPUs, for per-CPU maps. Empty: the key is not there.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
     pub fn get_per_cpu(&self, key: &K) -> Result<Vec<V>, GateError> {
         let values = self
             .handle
@@ -214,16 +234,12 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
         Ok(values.iter().filter_map(|value| from_bytes(value)).collect())
     }
 
-    /// Bytes of kernel memory, as the kernel accounts for them.
-    pub fn memory_bytes(&self) -> u64 {
-        memory_bytes(self.handle.as_fd())
-    }
-
+    /// The map itself, for what has no type.
     pub fn handle(&self) -> &MapHandle {
         &self.handle
     }
 
-    pub fn into_handle(self) -> MapHandle {
+    pub(super) fn into_handle(self) -> MapHandle {
         self.handle
     }
 
@@ -233,20 +249,11 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Table<K, V> {
 }
 
 /// `memlock` of a map's fdinfo: bytes of kernel memory.
-pub fn memory_bytes(map: BorrowedFd<'_>) -> u64 {
+pub(super) fn memory_bytes(map: BorrowedFd<'_>) -> u64 {
     fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))
         .ok()
         .and_then(|text| text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok()))
         .unwrap_or(0)
-}
-
-/// Opens a pinned map.
-pub fn open_pinned(path: &Path) -> Result<MapHandle, Errno> {
-    MapHandle::from_pinned_path(path).map_err(|error| match error.kind() {
-        libbpf_rs::ErrorKind::NotFound => Errno::ENOENT,
-        libbpf_rs::ErrorKind::PermissionDenied => Errno::EPERM,
-        _ => Errno::EIO,
-    })
 }
 
 fn bytes_of<T: Plain>(value: &T) -> &[u8] {

@@ -1,0 +1,323 @@
+//! The one table of maps. A map of `bpf/maps.h` is a row of [`maps!`] here: from the row follow the
+//! handle in [`Maps`], the pin, the size at attach, and the line in `show status` and in the metrics.
+
+use std::os::fd::AsFd;
+
+use libbpf_rs::{MapCore, MapHandle, MapType};
+use plain::Plain;
+use serde::Serialize;
+
+use super::error::GateError;
+use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
+use super::sizes;
+use super::typed_map::{TypedMap, memory_bytes};
+use crate::abi::{
+    address, counter, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row, limit,
+    limit_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, range_key, row_quota, rule,
+    server, settings,
+};
+use crate::compile::SourceChunk;
+use crate::policy::TableSizes;
+
+/// How full a table is, and how much memory it takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableUsage {
+    /// Name of the map.
+    pub table: &'static str,
+    /// Entries in use. `None`: each CPU uses its part by itself, and never too much of it.
+    pub entries: Option<usize>,
+    /// Entries that there is room for.
+    pub size: u32,
+    /// Kernel memory.
+    pub bytes: u64,
+}
+
+/// Where a map's number of entries comes from.
+enum Size {
+    /// `bpf/maps.h` gives it, or the live policy.
+    Fixed,
+    /// A key of `[tables]`, and its value.
+    Setting(&'static str, fn(&TableSizes) -> u32),
+    /// It follows from `[tables]` or from the machine.
+    Derived(fn(&TableSizes) -> u32),
+}
+
+/// What counts as an entry in use.
+enum Count {
+    /// Every entry of a hash.
+    Entries,
+    /// Rows of the ledger that have counted a drop.
+    LedgerRows,
+    /// None: see [`TableUsage::entries`].
+    Nothing,
+    /// Every entry of the live policy's inner map.
+    LivePolicy,
+    /// `show status` does not list the map.
+    Hidden,
+}
+
+/// What [`Maps::usage`] has to know from elsewhere.
+pub(super) struct Live {
+    /// The slot of the live policy.
+    pub slot: Option<u32>,
+    /// Rows of the ledger that have counted a drop.
+    pub ledger_rows: usize,
+}
+
+/// Any of the handles below.
+trait Handle: Sized {
+    fn take(name: &'static str, handle: MapHandle) -> Result<Self, GateError>;
+
+    fn handle(&self) -> &MapHandle;
+
+    /// `table` is the map's name.
+    fn usage(&self, table: &'static str, count: &Count, live: &Live) -> Result<TableUsage, GateError>;
+}
+
+impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Handle for TypedMap<K, V> {
+    fn take(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
+        TypedMap::new(name, handle)
+    }
+
+    fn handle(&self) -> &MapHandle {
+        self.handle()
+    }
+
+    fn usage(&self, table: &'static str, count: &Count, live: &Live) -> Result<TableUsage, GateError> {
+        let mut usage = self.handle().usage(table, count, live)?;
+        if matches!(count, Count::Entries) {
+            let mut entries = 0;
+            self.visit(|_, _| entries += 1)?;
+            usage.entries = Some(entries);
+        }
+        Ok(usage)
+    }
+}
+
+impl<T: InnerKind, K: Plain + Copy + Default, V: Plain + Copy + Default> Handle for OuterMap<T, K, V> {
+    fn take(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
+        Ok(OuterMap::new(name, handle))
+    }
+
+    fn handle(&self) -> &MapHandle {
+        self.handle()
+    }
+
+    /// Entries and size of the live policy's inner map, and the memory of all inner maps.
+    fn usage(&self, table: &'static str, _: &Count, live: &Live) -> Result<TableUsage, GateError> {
+        let mut usage = TableUsage { table, entries: Some(0), size: 0, bytes: 0 };
+        for (slot, inner) in self.inner_maps() {
+            let inner = inner.handle();
+            usage.bytes += memory_bytes(inner.as_fd());
+            if live.slot == Some(slot) {
+                usage.size = inner.max_entries();
+                usage.entries = Some(match inner.map_type() {
+                    MapType::Array => inner.max_entries() as usize,
+                    _ => inner.keys().count(),
+                });
+            }
+        }
+        Ok(usage)
+    }
+}
+
+/// A map whose types are the programs' own.
+impl Handle for MapHandle {
+    fn take(_: &'static str, handle: MapHandle) -> Result<Self, GateError> {
+        Ok(handle)
+    }
+
+    fn handle(&self) -> &MapHandle {
+        self
+    }
+
+    fn usage(&self, table: &'static str, count: &Count, live: &Live) -> Result<TableUsage, GateError> {
+        let entries = match count {
+            Count::LedgerRows => Some(live.ledger_rows),
+            Count::Entries | Count::Nothing | Count::LivePolicy | Count::Hidden => None,
+        };
+        Ok(TableUsage { table, entries, size: self.max_entries(), bytes: memory_bytes(self.as_fd()) })
+    }
+}
+
+/// A key of `[tables]` that is a map's size.
+macro_rules! setting {
+    ($key:ident) => {
+        Size::Setting(stringify!($key), |sizes| sizes.$key.value)
+    };
+}
+
+macro_rules! maps {
+    ($($(#[$doc:meta])* $map:ident: $handle:ty, $size:expr, $count:expr;)*) => {
+        /// Every map of a gate, by the name that it has in `bpf/maps.h` and as a pin.
+        pub struct Maps {
+            $($(#[$doc])* pub $map: $handle,)*
+        }
+
+        /// Names and sizes, in the order of the table.
+        const ROWS: &[(&str, Size)] = &[$((stringify!($map), $size),)*];
+
+        impl Maps {
+            /// Takes the maps from wherever `find` has them.
+            pub(super) fn collect(
+                mut find: impl FnMut(&'static str) -> Result<MapHandle, GateError>,
+            ) -> Result<Maps, GateError> {
+                Ok(Maps {
+                    $($map: Handle::take(stringify!($map), find(stringify!($map))?)?,)*
+                })
+            }
+
+            /// The maps with their names, in the order of the table.
+            pub(super) fn handles(&self) -> Vec<(&'static str, &MapHandle)> {
+                vec![$((stringify!($map), Handle::handle(&self.$map)),)*]
+            }
+
+            /// How full the tables are that `show status` lists, in the order of the table.
+            pub(super) fn usage(&self, live: &Live) -> Result<Vec<TableUsage>, GateError> {
+                let mut list = Vec::new();
+                $(match $count {
+                    Count::Hidden => {}
+                    count => list.push(Handle::usage(&self.$map, stringify!($map), &count, live)?),
+                })*
+                Ok(list)
+            }
+        }
+    };
+}
+
+maps! {
+    // name: handle, size, what `show status` counts
+
+    /// TCP flows after the handshake.
+    established: TypedMap<flow_key, flow>, setting!(established), Count::Entries;
+    /// TCP flows before that.
+    half_open: TypedMap<flow_key, half_open>, setting!(half_open), Count::Entries;
+    /// Flows of UDP, SCTP and protocols without ports.
+    datagrams: TypedMap<flow_key, flow>, setting!(datagrams), Count::Entries;
+    /// ICMP requests of peers.
+    icmp_queries: TypedMap<flow_key, flow>, setting!(icmp), Count::Entries;
+    /// What peers tried to open and no `in` service allows.
+    unlisted: TypedMap<flow_key, opening>, setting!(unlisted), Count::Entries;
+    /// First fragments that passed.
+    fragments: TypedMap<fragment_key, fragment>, setting!(fragments), Count::Entries;
+    /// The drop ledger: which row counts a kind of drop.
+    ledger: TypedMap<ledger_key, u32>, setting!(ledger), Count::Entries;
+    /// As `ledger`, by server and reason only, for drops that found it full.
+    ledger_overflow: TypedMap<ledger_key, u32>, Size::Fixed, Count::Entries;
+    /// The rows of both.
+    ledger_rows: TypedMap<u32, ledger_row>, Size::Derived(sizes::ledger_rows), Count::LedgerRows;
+    /// Verdicts that were found before.
+    verdict_cache: MapHandle, Size::Derived(sizes::verdict_cache), Count::Nothing;
+    /// Which kinds `ledger` may have.
+    ledger_bloom: TypedMap<u32, u64>, Size::Derived(sizes::ledger_bloom), Count::Nothing;
+    /// Servers that have used up their quota of the ledger.
+    quota_cache: MapHandle, Size::Derived(sizes::quota_cache), Count::Nothing;
+    /// How many rows of the ledger each server has.
+    ledger_quotas: TypedMap<u32, row_quota>, Size::Derived(sizes::ledger_quotas), Count::Entries;
+    /// Token buckets.
+    limits: TypedMap<limit_key, limit>, setting!(limits), Count::Entries;
+    /// Names of server ids.
+    names: TypedMap<u32, name>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
+    /// Servers in quarantine, by id.
+    quarantines: TypedMap<u32, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
+
+    /// Single addresses of servers.
+    hosts: OuterMap<Hash, address, server>, Size::Fixed, Count::LivePolicy;
+    /// Prefixes of servers.
+    prefixes: OuterMap<Trie, prefix_key, server>, Size::Fixed, Count::LivePolicy;
+    /// Needs on a single port.
+    needs: OuterMap<Hash, need_key, need>, Size::Fixed, Count::LivePolicy;
+    /// Needs on a range of ports.
+    ranges: OuterMap<Trie, range_key, need>, Size::Fixed, Count::LivePolicy;
+    /// Sets of peers, with the rule that holds for each prefix.
+    peers: OuterMap<Trie, peer_key, u32>, Size::Fixed, Count::LivePolicy;
+    /// Rules with a `limit`.
+    rules: OuterMap<Hash, u32, rule>, Size::Fixed, Count::LivePolicy;
+    /// The text of the policy.
+    sources: OuterMap<Array, u32, SourceChunk>, Size::Fixed, Count::LivePolicy;
+
+    /// Words that hold for every packet: `enum state`.
+    state: TypedMap<u32, u64>, Size::Fixed, Count::Hidden;
+    /// What each slot's policy is.
+    policies: TypedMap<u32, settings>, Size::Fixed, Count::Hidden;
+    /// Packets and bytes by reason, for each CPU.
+    counters: TypedMap<u32, counter>, Size::Fixed, Count::Hidden;
+    /// Events inside the programs, `enum statistic`, for each CPU.
+    statistics: TypedMap<u32, u64>, Size::Fixed, Count::Hidden;
+    /// The perf buffer of samples.
+    samples: MapHandle, Size::Fixed, Count::Hidden;
+    /// What each CPU has found out for itself.
+    cpus: MapHandle, Size::Fixed, Count::Hidden;
+}
+
+impl Maps {
+    /// The map of this name. `None`: there is no such map.
+    pub fn find(&self, name: &str) -> Option<&MapHandle> {
+        self.handles().into_iter().find(|(known, _)| *known == name).map(|(_, handle)| handle)
+    }
+
+    /// The maps' names, in the order of the table.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        ROWS.iter().map(|(name, _)| *name)
+    }
+
+    /// Keys of `[tables]` whose size is not that of their map: key, size wanted, size of the map.
+    pub(super) fn differing_sizes(&self, sizes: &TableSizes) -> Vec<(&'static str, u32, u32)> {
+        let sized = ROWS.iter().zip(self.handles()).filter_map(|((_, size), (_, handle))| match size {
+            Size::Setting(key, wanted) => Some((*key, wanted(sizes), handle.max_entries())),
+            Size::Fixed | Size::Derived(_) => None,
+        });
+        sized.filter(|(_, wanted, live)| wanted != live).collect()
+    }
+}
+
+/// The size that a policy asks for. `None`: that of `bpf/maps.h` holds.
+///
+/// # Errors
+/// When no map has this name: then the object is of another version.
+pub(super) fn size_of(name: &str, sizes: &TableSizes) -> Result<Option<u32>, GateError> {
+    match ROWS.iter().find(|(known, _)| *known == name) {
+        Some((_, Size::Fixed)) => Ok(None),
+        Some((_, Size::Setting(_, size) | Size::Derived(size))) => Ok(Some(size(sizes))),
+        None => Err(GateError::foreign_object(format!("it has a map `{name}`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libbpf_rs::ObjectBuilder;
+
+    use super::*;
+    use crate::gate::OBJECT;
+    use crate::policy::Value;
+
+    #[test]
+    fn the_table_has_every_map_of_the_object_and_no_other() {
+        let mut object = ObjectBuilder::default();
+        let object = object.open_memory(OBJECT).unwrap();
+        let mut expected: Vec<String> =
+            object.maps().map(|map| map.name().to_string_lossy().into_owned()).collect();
+        let mut known: Vec<&str> = Maps::names().collect();
+        expected.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(known, expected, "bpf/maps.h and the table in maps.rs differ");
+    }
+
+    #[test]
+    fn a_map_that_the_table_does_not_have_is_refused() {
+        let error = size_of("hosts2", &TableSizes::default()).unwrap_err().to_string();
+        assert!(error.contains("hosts2"), "{error}");
+    }
+
+    #[test]
+    fn keys_of_the_tables_that_are_sizes_of_maps_are_keys_of_the_policy() {
+        let sizes = TableSizes::default();
+        let keys = sizes.entries();
+        for (name, size) in ROWS {
+            if let Size::Setting(key, value) = size {
+                let found = keys.iter().find(|(known, _)| known == key).map(|(_, value)| value);
+                assert_eq!(found, Some(&Value::Number(value(&sizes))), "{name}");
+            }
+        }
+    }
+}

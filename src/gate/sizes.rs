@@ -1,0 +1,99 @@
+//! Sizes of maps that are no setting of their own, but follow from `[tables]` and from the machine.
+
+use crate::abi::layout;
+use crate::policy::TableSizes;
+
+/// Entries of `ledger_overflow`, as `bpf/maps.h` has it.
+const OVERFLOW_ROWS: u32 = 16_384;
+/// Bits of `ledger_bloom` for each row of the ledger: when the ledger is full, the filter looks in vain
+/// for one in 60 kinds that have no row.
+const BLOOM_BITS_PER_ROW: u32 = 16;
+/// Entries of `verdict_cache`, 128 bytes each: at most for all CPUs, and at least for one of them.
+const VERDICT_CACHE_MAX: u32 = 1 << 17;
+const VERDICT_CACHE_MIN_PER_CPU: u32 = 256;
+
+/// CPUs that the kernel may ever have. When it does not say, one: then only the first keeps verdicts.
+pub(super) fn possible_cpus() -> u32 {
+    libbpf_rs::num_possible_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
+}
+
+/// One entry for each server, and those of `enum quota_key`.
+pub(super) fn ledger_quotas(sizes: &TableSizes) -> u32 {
+    sizes.servers.value.saturating_add(3)
+}
+
+/// One row for each kind of drop, and some to spare for kinds that two CPUs make at once.
+pub(super) fn ledger_rows(sizes: &TableSizes) -> u32 {
+    let ledger = sizes.ledger.value;
+    ledger.saturating_add(OVERFLOW_ROWS).saturating_add(ledger / 8 + 64)
+}
+
+/// Words of 64 bits. Their number is a power of two, for a mask cuts the hash.
+pub(super) fn ledger_bloom(sizes: &TableSizes) -> u32 {
+    let bits = u64::from(sizes.ledger.value) * u64::from(BLOOM_BITS_PER_ROW);
+    u32::try_from(bits.next_power_of_two() / 64).unwrap_or(u32::MAX).max(1)
+}
+
+/// The parts of all CPUs.
+pub(super) fn quota_cache(_: &TableSizes) -> u32 {
+    layout::QUOTA_CACHE_PER_CPU.0.saturating_mul(possible_cpus())
+}
+
+/// The parts of all CPUs, each a power of two: as many entries as there may be addresses. Each entry has
+/// four places, so a worm on every address nearly always finds a free one. All parts together take at
+/// most 16 MiB, unless there are so many CPUs that 256 entries each are more.
+pub(super) fn verdict_cache(sizes: &TableSizes) -> u32 {
+    let max = (VERDICT_CACHE_MAX / possible_cpus()).max(VERDICT_CACHE_MIN_PER_CPU);
+    let wanted = sizes.servers.value.clamp(VERDICT_CACHE_MIN_PER_CPU, max);
+    (1_u32 << wanted.ilog2()).saturating_mul(possible_cpus())
+}
+
+/// How many of the `part` entries of a CPU a policy uses that has this many single `addresses`, and
+/// perhaps `prefixes`: a power of two, as `part` is. The fewer, the nearer to the CPU they stay. Four for
+/// an address, so that most openings stand in their first place, where the CPU expects them.
+pub(super) fn verdict_cache_in_use(part: u32, addresses: usize, prefixes: bool) -> u32 {
+    let wanted =
+        u32::try_from(addresses).unwrap_or(u32::MAX).saturating_mul(4).max(VERDICT_CACHE_MIN_PER_CPU);
+    match wanted.checked_next_power_of_two() {
+        Some(wanted) if !prefixes => wanted.min(part),
+        _ => part,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_policy_uses_of_the_verdict_cache_is_a_power_of_two_and_no_more_than_there_is() {
+        for part in [256, 1024, 65_536] {
+            for addresses in [0, 1, 63, 64, 65, 4096, 65_536, usize::MAX] {
+                let used = verdict_cache_in_use(part, addresses, false);
+                assert!(used.is_power_of_two() && used <= part, "{addresses} of {part}: {used}");
+                assert!(used == part || used as usize >= 4 * addresses.max(64), "{addresses}: {used}");
+            }
+            assert_eq!(verdict_cache_in_use(part, 1, true), part, "a prefix may have any number");
+        }
+        assert_eq!(verdict_cache_in_use(65_536, 64, false), 256);
+        assert_eq!(verdict_cache_in_use(65_536, 65, false), 512);
+    }
+
+    #[test]
+    fn tables_that_follow_from_others_have_sizes_that_a_mask_can_cut() {
+        let mut sizes = TableSizes::default();
+        for ledger in [1, 2, 64, 65_536, 16_777_216] {
+            sizes.ledger.value = ledger;
+            let words = ledger_bloom(&sizes);
+            assert!(words.is_power_of_two() && u64::from(words) * 64 >= u64::from(ledger) * 16, "{ledger}");
+            assert!(ledger_rows(&sizes) > ledger + OVERFLOW_ROWS);
+        }
+        for servers in [1, 64, 65_536, 16_777_216] {
+            sizes.servers.value = servers;
+            let all = verdict_cache(&sizes);
+            let part = all / possible_cpus();
+            assert_eq!(all % possible_cpus(), 0);
+            assert!(part.is_power_of_two() && part >= VERDICT_CACHE_MIN_PER_CPU, "{servers}");
+            assert!(all <= VERDICT_CACHE_MAX.max(VERDICT_CACHE_MIN_PER_CPU * possible_cpus()));
+        }
+    }
+}
