@@ -303,6 +303,8 @@ fn parse_severity(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
