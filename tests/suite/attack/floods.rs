@@ -11,7 +11,7 @@ use libbpf_rs::MapCore as _;
 use portcullis::abi::Reason;
 use portcullis::gate::{FlowTable, now_ns};
 
-use crate::support::dmz::{FAMILIES, Family, POLICY, v4, v6};
+use crate::support::dmz::{FAMILIES, Family, POLICY, in_both_families, v4, v6};
 use crate::support::frame::{
     ACK, SYN, UDP, echo_reply, echo_request, fragment, l4_of, tcp, tcp_numbered, udp, udp_datagram,
 };
@@ -51,14 +51,14 @@ impl Dice {
     }
 }
 
-fn keys(bench: &TestGate, table: &str) -> BTreeSet<Vec<u8>> {
-    bench.gate.maps.find(table).expect("a map").keys().collect()
+fn keys(gate: &TestGate, table: &str) -> BTreeSet<Vec<u8>> {
+    gate.maps.find(table).expect("a map").keys().collect()
 }
 
 /// A gate of the default sizes in whose tables legitimate peers and servers have something open.
 struct Scene {
     family: Family,
-    bench: TestGate,
+    gate: TestGate,
     before: Vec<BTreeSet<Vec<u8>>>,
     began_ns: u64,
 }
@@ -73,11 +73,11 @@ impl Scene {
             ("unlisted", 65_536),
             ("fragments", 16_384),
         ];
-        let bench = TestGate::sized(POLICY, &sizes);
+        let gate = TestGate::sized(POLICY, &sizes);
         let (web, ns) = ((family.web, 80), (family.ns, 53));
         let peer = |number| peer(family, number);
-        let track = |frame: &[u8]| bench.gate.programs.run_track(frame, 1).expect("a run");
-        let filter = |frame: &[u8]| bench.gate.programs.run_filter(frame, 1).expect("a run");
+        let track = |frame: &[u8]| gate.programs.run_track(frame, 1).expect("a run");
+        let filter = |frame: &[u8]| gate.programs.run_filter(frame, 1).expect("a run");
         for number in 0..CONNECTIONS {
             track(&tcp_numbered(peer(number), web, SYN, (1000, 0)));
             filter(&tcp_numbered(web, peer(number), SYN | ACK, (5000, 1001)));
@@ -90,15 +90,15 @@ impl Scene {
             track(&tcp(peer(number), (family.web, 4444), SYN));
             filter(&first_fragment(family, number as u16));
         }
-        let before: Vec<_> = TABLES.iter().map(|table| keys(&bench, table)).collect();
+        let before: Vec<_> = TABLES.iter().map(|table| keys(&gate, table)).collect();
         assert_eq!(before[0].len(), CONNECTIONS as usize);
         assert!(before[1..].iter().all(|keys| keys.len() == OTHERS as usize));
-        Scene { family, bench, before, began_ns: now_ns() }
+        Scene { family, gate, before, began_ns: now_ns() }
     }
 
     /// Sends a flood by the tracker, or by the filter, from both CPUs at once.
     fn flood(&self, template: &[u8], track: bool, forge: impl Fn(&mut [u8], [u8; 8]) + Sync) -> u64 {
-        let programs = &self.bench.gate.programs;
+        let programs = &self.gate.programs;
         self.flood_by(|| {
             let (forge, mut frame) = (&forge, template.to_vec());
             move |dice| {
@@ -132,9 +132,9 @@ impl Scene {
     #[track_caller]
     fn prove_unharmed(&self, flooded: &str, ns_each: u64) {
         for (table, before) in TABLES.iter().zip(&self.before) {
-            let now = keys(&self.bench, table);
+            let now = keys(&self.gate, table);
             if *table == flooded {
-                let room = self.bench.gate.maps.find(table).expect("a map").max_entries() as usize;
+                let room = self.gate.maps.find(table).expect("a map").max_entries() as usize;
                 assert!(now.len() > before.len() && now.len() <= room, "{table}: {} of {room}", now.len());
                 eprintln!("{} packets, {ns_each} ns each: {} of {room} in {table}", flood_size(), now.len());
             } else {
@@ -144,31 +144,31 @@ impl Scene {
         // a long flood takes longer than a datagram's flow lives: as if it had taken no time
         let took_ns = now_ns() - self.began_ns;
         for table in TABLES.iter().filter(|table| **table != flooded) {
-            self.bench.age_ns(table, took_ns.wrapping_neg());
+            self.gate.age_ns(table, took_ns.wrapping_neg());
         }
-        let filter = |frame: &[u8]| self.bench.gate.programs.run_filter(frame, 1).expect("a run").action;
+        let filter = |frame: &[u8]| self.gate.programs.run_filter(frame, 1).expect("a run").action;
         let family = self.family;
         let web = (family.web, 80);
         let peer = |number| peer(family, number);
         for number in 0..CONNECTIONS {
             assert_eq!(filter(&tcp(web, peer(number), ACK)), XDP_PASS, "connection {number}");
         }
-        self.bench.passes(&tcp(web, peer(7), ACK), Reason::Reply);
+        self.gate.passes(&tcp(web, peer(7), ACK), Reason::Reply);
         if flooded != "datagrams" {
-            self.bench.passes(&udp((family.ns, 53), peer(7)), Reason::Reply);
+            self.gate.passes(&udp((family.ns, 53), peer(7)), Reason::Reply);
         }
         if flooded != "icmp_queries" {
-            self.bench.passes(&echo_reply(family.web, peer(7).0, 507), Reason::Reply);
+            self.gate.passes(&echo_reply(family.web, peer(7).0, 507), Reason::Reply);
         }
         if flooded != "unlisted" {
-            self.bench.drops(&tcp((family.web, 4444), peer(7), SYN | ACK), Reason::UnlistedService);
+            self.gate.drops(&tcp((family.web, 4444), peer(7), SYN | ACK), Reason::UnlistedService);
         }
         if flooded != "fragments" {
             let rest = fragment(family.web, family.loghost, UDP, (7, 3, false), &[0x5a; 16]);
-            self.bench.passes(&rest, Reason::LaterFragment);
+            self.gate.passes(&rest, Reason::LaterFragment);
         }
         // and a new client comes in
-        self.bench.establish((family.web, 443), (family.peer, 61_000));
+        self.gate.establish((family.web, 443), (family.peer, 61_000));
     }
 }
 
@@ -195,19 +195,19 @@ fn forge_sender(frame: &mut [u8], family: Family, dice: [u8; 8]) {
 
 #[test]
 fn a_flood_of_syns_to_a_service_costs_no_connection_and_touches_no_other_table() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let scene = Scene::new(family);
         let syn = tcp((family.other, 1), (family.web, 80), SYN);
         let each = scene.flood(&syn, true, |frame, dice| forge_sender(frame, family, dice));
         scene.prove_unharmed("half_open", each);
-    }
+    });
 }
 
 #[test]
 fn a_flood_of_syns_that_the_server_answers_costs_no_connection_either() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let scene = Scene::new(family);
-        let (web, peer, programs) = ((family.web, 80), (family.other, 1), &scene.bench.gate.programs);
+        let (web, peer, programs) = ((family.web, 80), (family.other, 1), &scene.gate.programs);
         // where the peer's address has the bytes that a forged sender's has
         let (address, port) = if family.web.is_ipv4() { (30, 36) } else { (42, 56) };
         let passed = AtomicU64::new(0);
@@ -227,14 +227,14 @@ fn a_flood_of_syns_that_the_server_answers_costs_no_connection_either() {
         // each handshake is remembered for as long as its answer takes, and nothing is made of it
         assert_eq!(passed.into_inner(), flood_size() / 2 * 2, "answers that pass");
         scene.prove_unharmed("half_open", each);
-    }
+    });
 }
 
 #[test]
 fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let mut scene = Scene::new(family);
-        let (web, programs) = ((family.web, 80), &scene.bench.gate.programs);
+        let (web, programs) = ((family.web, 80), &scene.gate.programs);
         let client = |number: u8| (family.other, 30_000 + u16::from(number));
         // across the end of the numbers
         let number_of = |number: u8| 0xffff_ff80_u32.wrapping_add(number.into());
@@ -245,10 +245,10 @@ fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
             let answer = tcp_numbered(web, client(number), SYN | ACK, (number_of(number), 1001));
             assert_eq!(programs.run_filter(&answer, 1).expect("a run").action, XDP_PASS, "answer {number}");
         }
-        scene.before[1] = keys(&scene.bench, "half_open");
+        scene.before[1] = keys(&scene.gate, "half_open");
         assert_eq!(scene.before[1].len(), OTHERS as usize + 256);
 
-        let (bench, programs) = (&scene.bench, &scene.bench.gate.programs);
+        let (gate, programs) = (&scene.gate, &scene.gate.programs);
         let at = l4_of(family.web) + 8;
         let each = scene.flood_by(|| {
             let syns: Vec<_> = (0..=u8::MAX).map(syn).collect();
@@ -276,7 +276,7 @@ fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
         });
         eprintln!("{each} ns each");
         for (table, before) in TABLES.iter().zip(&scene.before) {
-            assert!(keys(bench, table) == *before, "{table}");
+            assert!(keys(gate, table) == *before, "{table}");
         }
         // of these very handshakes the right number establishes each
         let mut established = scene.before[0].clone();
@@ -286,23 +286,23 @@ fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
             established.insert(flow_key_of(web, client(number)));
         }
         assert_eq!(established.len(), CONNECTIONS as usize + 256);
-        assert!(keys(bench, "established") == established, "not all of them are established");
-    }
+        assert!(keys(gate, "established") == established, "not all of them are established");
+    });
 }
 
 #[test]
 fn a_flood_of_datagrams_touches_no_other_table() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let scene = Scene::new(family);
         let datagram = udp((family.other, 1), (family.ns, 53));
         let each = scene.flood(&datagram, true, |frame, dice| forge_sender(frame, family, dice));
         scene.prove_unharmed("datagrams", each);
-    }
+    });
 }
 
 #[test]
 fn a_flood_of_pings_touches_no_other_table() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let scene = Scene::new(family);
         let id = l4_of(family.web) + 4;
         let each = scene.flood(&echo_request(family.other, family.web, 1), true, |frame, dice| {
@@ -310,12 +310,12 @@ fn a_flood_of_pings_touches_no_other_table() {
             frame[id..id + 2].copy_from_slice(&dice[3..5]);
         });
         scene.prove_unharmed("icmp_queries", each);
-    }
+    });
 }
 
 #[test]
 fn a_flood_of_openings_to_what_is_no_service_touches_no_other_table() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let scene = Scene::new(family);
         let syn = tcp((family.other, 1), (family.web, 4444), SYN);
         let port = l4_of(family.web) + 2;
@@ -325,12 +325,12 @@ fn a_flood_of_openings_to_what_is_no_service_touches_no_other_table() {
             frame[port..port + 2].copy_from_slice(&[0x20 | dice[5] & 0x1f, dice[6]]);
         });
         scene.prove_unharmed("unlisted", each);
-    }
+    });
 }
 
 #[test]
 fn a_server_s_flood_of_first_fragments_touches_no_other_table() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let scene = Scene::new(family);
         let each = scene.flood(&first_fragment(family, 1), false, |frame, dice| match family.web {
             // 65,536 ids, to two log hosts
@@ -341,7 +341,7 @@ fn a_server_s_flood_of_first_fragments_touches_no_other_table() {
             IpAddr::V6(_) => frame[58..62].copy_from_slice(&dice[..4]),
         });
         scene.prove_unharmed("fragments", each);
-    }
+    });
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn measure_half_open(family: Family) {
     for &between in [1_000, 64_000].iter().chain(more) {
         // a full table to begin with
         let (server, client) = ((family.web, 80), (family.peer, 50_000));
-        let programs = &scene.bench.gate.programs;
+        let programs = &scene.gate.programs;
         let mut flood = |count: u32| {
             for _ in 0..count {
                 forge_sender(&mut frame, family, dice.roll());
@@ -372,10 +372,10 @@ fn measure_half_open(family: Family) {
         programs.run_filter(&tcp_numbered(server, client, SYN | ACK, (5000, 1001)), 1).expect("a run");
         flood(between);
         programs.run_track(&tcp_numbered(client, server, ACK, (1001, 5001)), 1).expect("a run");
-        let in_it = scene.bench.has_flow(FlowTable::Established, server, client);
+        let in_it = scene.gate.has_flow(FlowTable::Established, server, client);
         survived.push((between, in_it));
-        scene.bench.gate.maps.established.handle().delete(&flow_key_of(server, client)).ok();
-        scene.bench.gate.maps.half_open.handle().delete(&flow_key_of(server, client)).ok();
+        scene.gate.maps.established.handle().delete(&flow_key_of(server, client)).ok();
+        scene.gate.maps.half_open.handle().delete(&flow_key_of(server, client)).ok();
     }
     eprintln!("forged SYNs between a client's SYN and its ACK, and whether it got in: {survived:?}");
     assert!(survived.iter().all(|(_, in_it)| *in_it), "a client was kept out: {survived:?}");

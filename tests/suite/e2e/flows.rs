@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::policies::{dmz, dmz_with, dmz_with_web};
 use super::socket::{ARRIVES, NEVER, TcpServer, connect, echoes, tcp_talks};
 use super::tap::{TCP, Tap};
-use super::testbed::{FAMILIES, Family, Testbed, V4, ip, share_machine, tracker_hook};
+use super::testbed::{Family, Testbed, V4, in_both_families, ip, share_machine, tracker_hook};
 use crate::support::patience::{deadline, eventually};
 
 /// Opens a connection to the web server.
@@ -34,7 +34,7 @@ fn a_revoked_service_ends_its_connections_at_once_and_a_kept_one_keeps_its_own()
     let (plain, secure) = (TcpServer::start(&testbed.dmz, 80), TcpServer::start(&testbed.dmz, 443));
     testbed.attach(&dmz());
     let tap = testbed.tap_internet();
-    for family in FAMILIES {
+    in_both_families(|family| {
         testbed.apply(&dmz());
         let (mut revoked, mut kept) = (open(&testbed, &family, 80), open(&testbed, &family, 443));
         assert!(echoes(&mut revoked) && echoes(&mut kept));
@@ -63,7 +63,7 @@ fn a_revoked_service_ends_its_connections_at_once_and_a_kept_one_keeps_its_own()
         assert!(!tcp_talks(&testbed.internet, ip(family.peer), SocketAddr::new(ip(family.web), 80), NEVER));
         testbed.apply(&dmz());
         assert!(tcp_talks(&testbed.internet, ip(family.peer), SocketAddr::new(ip(family.web), 80), ARRIVES));
-    }
+    });
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn connections_that_were_open_before_the_gate_are_taken_over_while_it_is_new() {
     let testbed = Testbed::new();
     let server = TcpServer::start(&testbed.dmz, 80);
     let tap = testbed.tap_internet();
-    for family in FAMILIES {
+    in_both_families(|family| {
         let mut early = open(&testbed, &family, 80);
         assert!(echoes(&mut early));
         let count = server.accepted();
@@ -110,7 +110,7 @@ fn connections_that_were_open_before_the_gate_are_taken_over_while_it_is_new() {
         eventually("the gate is lifted", || !testbed.has_xdp());
         early.set_read_timeout(Some(ARRIVES.duration())).expect("a timeout");
         early.read_exact(&mut [0; 4]).expect("the data, sent again now that the gate is lifted");
-    }
+    });
 }
 
 #[test]
@@ -145,12 +145,12 @@ fn a_peer_that_opens_in_service_tracking_is_answered_without_a_tracker() {
     testbed.attach(&dmz_with("tracking = \"service\""));
     assert_eq!(testbed.show("status")["tracker"], "no");
     assert!(echoes(&mut early), "no flow needs to be known");
-    for family in FAMILIES {
+    in_both_families(|family| {
         let web = SocketAddr::new(ip(family.web), 80);
         assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES));
         let outside = SocketAddr::new(ip(family.peer), 80);
         assert!(!tcp_talks(&testbed.dmz, ip(family.web), outside, NEVER));
-    }
+    });
     eventually("both tries are counted", || testbed.dropped("web1", "tcp", 80, "new_flow") == 2);
 
     // a connection of now lives on when the tracking becomes strict, for it is taken over

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::policies::{dmz, dmz_with};
 use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use super::tap::UDP;
-use super::testbed::{FAMILIES, Plug, Testbed, V4, ip, share_machine, tracker_hook};
+use super::testbed::{Plug, Testbed, V4, in_both_families, ip, share_machine, tracker_hook};
 use super::traffic::FORBIDDEN;
 use crate::support::patience::eventually;
 
@@ -42,10 +42,10 @@ fn a_nic_without_xdp_has_a_generic_gate_that_drops_all_the_same_and_says_so() {
     assert!(testbed.run("show", &["status"]).done().out.contains("warning: generic"));
     assert_eq!(testbed.xdp_of(), "xdpgeneric");
     testbed.prove_drops(&tap, 9);
-    for family in FAMILIES {
+    in_both_families(|family| {
         let web = SocketAddr::new(ip(family.web), 80);
         assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES));
-    }
+    });
     testbed.detach();
     eventually("the gate is lifted", || !testbed.has_xdp());
     testbed.prove_passes(&tap, 3);

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +25,8 @@ use portcullis::gate::{Gate, GatePlace};
 
 use super::nics::{Pair, move_pair};
 use super::socket::{UdpServer, udp_talks};
+use crate::support::dmz::in_each;
+pub use crate::support::dmz::ip;
 use crate::support::patience::{Wait, eventually};
 
 /// The router's NIC in front of the servers.
@@ -82,6 +84,11 @@ pub const V6: Family = Family {
 
 pub const FAMILIES: [Family; 2] = [V4, V6];
 
+/// Does the same in both families, and says in which one it failed.
+pub fn in_both_families(test: impl FnMut(Family)) {
+    in_each(FAMILIES, |family| ip(family.web), test);
+}
+
 impl Family {
     fn servers(&self) -> [&'static str; 3] {
         [self.web, self.mail, self.dns]
@@ -90,11 +97,6 @@ impl Family {
     fn peers(&self) -> [&'static str; 6] {
         [self.bastion, self.peer, self.resolver, self.exchanger, self.loghost, self.clock]
     }
-}
-
-/// The address that `text` spells.
-pub fn ip(text: &str) -> IpAddr {
-    text.parse().expect("an address")
 }
 
 // ---- order among tests ---------------------------------------------------------------------

@@ -5,7 +5,7 @@ use portcullis::abi::Reason;
 use portcullis::abi::{limit, limit_key};
 use portcullis::gate::now_ns;
 
-use crate::support::dmz::{FAMILIES, V4, V6, ip};
+use crate::support::dmz::{V4, V6, in_both_families, ip};
 use crate::support::frame::{ACK, RST, SYN, from_mac, tcp, udp};
 use crate::support::test_gate::{SECOND_NS, TestGate};
 
@@ -38,126 +38,126 @@ fn mail(from: std::net::IpAddr, port: u16) -> Vec<u8> {
 
 #[test]
 fn as_many_flows_as_the_limit_says_pass_and_the_next_is_dropped() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for port in [40_000, 40_001, 40_002] {
-        bench.passes(&mail(V4.web, port), Reason::Need);
+        gate.passes(&mail(V4.web, port), Reason::Need);
     }
     for port in [40_003, 40_000] {
-        let row = bench.drops(&mail(V4.web, port), Reason::Rate);
-        assert_eq!((row.key.server, row.key.protocol, row.key.port), (bench.id_of("mx1"), 6, 25));
+        let row = gate.drops(&mail(V4.web, port), Reason::Rate);
+        assert_eq!((row.key.server, row.key.protocol, row.key.port), (gate.id_of("mx1"), 6, 25));
     }
     // what has no limit goes on, and so does another need's
-    bench.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);
-    bench.passes(&udp((V4.web, 40_000), (V4.peer, 53)), Reason::Need);
+    gate.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);
+    gate.passes(&udp((V4.web, 40_000), (V4.peer, 53)), Reason::Need);
 }
 
 #[test]
 fn a_purse_that_is_missing_is_empty() {
-    let bench = TestGate::new(POLICY);
-    bench.passes(&mail(V4.web, 40_000), Reason::Need);
-    for (key, _) in bench.entries::<limit_key, limit>("limits") {
+    let gate = TestGate::new(POLICY);
+    gate.passes(&mail(V4.web, 40_000), Reason::Need);
+    for (key, _) in gate.entries::<limit_key, limit>("limits") {
         // SAFETY: plain data, without padding
         let key = unsafe { plain::as_bytes(&key) };
-        bench.gate.maps.limits.handle().delete(key).unwrap();
+        gate.maps.limits.handle().delete(key).unwrap();
     }
-    bench.drops(&mail(V4.web, 40_001), Reason::Rate);
-    bench.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);
+    gate.drops(&mail(V4.web, 40_001), Reason::Rate);
+    gate.passes(&tcp((V4.web, 40_000), (V4.peer, 113), SYN), Reason::Need);
 }
 
 #[test]
 fn every_datagram_counts() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     let question = udp((V4.web, 40_000), (V4.peer, 53));
-    bench.passes(&question, Reason::Need);
-    bench.passes(&question, Reason::Need);
-    bench.drops(&question, Reason::Rate);
-    bench.passes(&mail(V4.web, 40_000), Reason::Need);
+    gate.passes(&question, Reason::Need);
+    gate.passes(&question, Reason::Need);
+    gate.drops(&question, Reason::Rate);
+    gate.passes(&mail(V4.web, 40_000), Reason::Need);
 }
 
 #[test]
 fn a_limit_is_each_servers_own_over_all_of_its_addresses() {
-    let bench = TestGate::new(POLICY);
-    bench.passes(&mail(V4.web, 40_000), Reason::Need);
-    bench.passes(&mail(V6.web, 40_000), Reason::Need);
-    bench.passes(&mail(V4.web, 40_001), Reason::Need);
-    bench.drops(&mail(V6.web, 40_001), Reason::Rate);
-    bench.drops(&mail(V4.web, 40_002), Reason::Rate);
+    let gate = TestGate::new(POLICY);
+    gate.passes(&mail(V4.web, 40_000), Reason::Need);
+    gate.passes(&mail(V6.web, 40_000), Reason::Need);
+    gate.passes(&mail(V4.web, 40_001), Reason::Need);
+    gate.drops(&mail(V6.web, 40_001), Reason::Rate);
+    gate.drops(&mail(V4.web, 40_002), Reason::Rate);
     for port in [40_000, 40_001, 40_002] {
-        bench.passes(&mail(V6.ns, port), Reason::Need);
+        gate.passes(&mail(V6.ns, port), Reason::Need);
     }
-    bench.drops(&mail(V4.ns, 40_003), Reason::Rate);
+    gate.drops(&mail(V4.ns, 40_003), Reason::Rate);
     for host in ["192.0.2.130", "192.0.2.131", "192.0.2.132"] {
-        bench.passes(&mail(ip(host), 40_000), Reason::Need);
+        gate.passes(&mail(ip(host), 40_000), Reason::Need);
     }
-    bench.drops(&mail(ip("192.0.2.133"), 40_000), Reason::Rate);
+    gate.drops(&mail(ip("192.0.2.133"), 40_000), Reason::Rate);
 }
 
 #[test]
 fn only_what_opens_a_flow_counts() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for _ in 0..5 {
         for flags in [ACK, RST, SYN | ACK] {
-            bench.passes(&tcp((V4.web, 40_000), (V4.peer, 25), flags), Reason::OwnConnection);
+            gate.passes(&tcp((V4.web, 40_000), (V4.peer, 25), flags), Reason::OwnConnection);
         }
     }
     for port in [40_000, 40_001, 40_002] {
-        bench.passes(&mail(V4.web, port), Reason::Need);
+        gate.passes(&mail(V4.web, port), Reason::Need);
     }
-    bench.drops(&mail(V4.web, 40_003), Reason::Rate);
+    gate.drops(&mail(V4.web, 40_003), Reason::Rate);
     // and the connections that are open stay so
-    bench.passes(&tcp((V4.web, 40_000), (V4.peer, 25), ACK), Reason::OwnConnection);
+    gate.passes(&tcp((V4.web, 40_000), (V4.peer, 25), ACK), Reason::OwnConnection);
 }
 
 #[test]
 fn what_is_dropped_spends_nothing() {
-    let bench = TestGate::new(POLICY);
-    for family in FAMILIES {
+    let gate = TestGate::new(POLICY);
+    in_both_families(|family| {
         for _ in 0..3 {
-            bench.drops(&from_mac(&mail(family.web, 40_000), [2, 0, 0, 0, 0, 0x66]), Reason::Spoofed);
-            bench.drops(&tcp((family.web, 40_000), (family.peer, 587), SYN), Reason::Destination);
+            gate.drops(&from_mac(&mail(family.web, 40_000), [2, 0, 0, 0, 0, 0x66]), Reason::Spoofed);
+            gate.drops(&tcp((family.web, 40_000), (family.peer, 587), SYN), Reason::Destination);
         }
-    }
-    bench.gate.quarantine("mx1", None).unwrap();
-    bench.drops(&mail(V4.web, 40_000), Reason::Quarantined);
-    bench.gate.release("mx1").unwrap();
+    });
+    gate.quarantine("mx1", None).unwrap();
+    gate.drops(&mail(V4.web, 40_000), Reason::Quarantined);
+    gate.release("mx1").unwrap();
     for port in [40_000, 40_001, 40_002] {
-        bench.passes(&mail(V4.web, port), Reason::Need);
+        gate.passes(&mail(V4.web, port), Reason::Need);
     }
     // being too fast does not make one wait any longer
     for _ in 0..20 {
-        bench.drops(&mail(V4.web, 40_003), Reason::Rate);
+        gate.drops(&mail(V4.web, 40_003), Reason::Rate);
     }
-    bench.age("limits", 20);
-    bench.passes(&mail(V4.web, 40_003), Reason::Need);
+    gate.age("limits", 20);
+    gate.passes(&mail(V4.web, 40_003), Reason::Need);
 }
 
 #[test]
 fn a_limit_per_minute_gives_back_one_flow_at_a_time() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for port in [40_000, 40_001, 40_002] {
-        bench.passes(&mail(V4.web, port), Reason::Need);
+        gate.passes(&mail(V4.web, port), Reason::Need);
     }
     // three a minute: one in twenty seconds; the test itself takes less than the second that is left
-    bench.age("limits", 10);
-    bench.drops(&mail(V4.web, 40_003), Reason::Rate);
-    bench.age("limits", 10);
-    bench.passes(&mail(V4.web, 40_003), Reason::Need);
-    bench.drops(&mail(V4.web, 40_004), Reason::Rate);
-    bench.age("limits", 40);
-    bench.passes(&mail(V4.web, 40_004), Reason::Need);
-    bench.passes(&mail(V4.web, 40_005), Reason::Need);
-    bench.drops(&mail(V4.web, 40_006), Reason::Rate);
+    gate.age("limits", 10);
+    gate.drops(&mail(V4.web, 40_003), Reason::Rate);
+    gate.age("limits", 10);
+    gate.passes(&mail(V4.web, 40_003), Reason::Need);
+    gate.drops(&mail(V4.web, 40_004), Reason::Rate);
+    gate.age("limits", 40);
+    gate.passes(&mail(V4.web, 40_004), Reason::Need);
+    gate.passes(&mail(V4.web, 40_005), Reason::Need);
+    gate.drops(&mail(V4.web, 40_006), Reason::Rate);
 }
 
 #[test]
 fn a_long_silence_saves_up_no_more_than_the_limit() {
-    let bench = TestGate::new(POLICY);
-    bench.passes(&mail(V4.web, 40_000), Reason::Need);
-    bench.age("limits", 1_000);
+    let gate = TestGate::new(POLICY);
+    gate.passes(&mail(V4.web, 40_000), Reason::Need);
+    gate.age("limits", 1_000);
     for port in [40_001, 40_002, 40_003] {
-        bench.passes(&mail(V4.web, port), Reason::Need);
+        gate.passes(&mail(V4.web, port), Reason::Need);
     }
-    bench.drops(&mail(V4.web, 40_004), Reason::Rate);
+    gate.drops(&mail(V4.web, 40_004), Reason::Rate);
 }
 
 /// The programs' clock may be the coarse one, which ticks at 100 Hz at least.
@@ -165,14 +165,14 @@ const TICK_NS: u64 = 20_000_000;
 
 /// How far one new flow moves the time of the next, by the clock before and after it.
 fn spend(words: &str) -> (u64, u64) {
-    let bench = TestGate::new(&POLICY.replace("3/m", words));
+    let gate = TestGate::new(&POLICY.replace("3/m", words));
     let before = now_ns();
-    bench.passes(&mail(V4.web, 40_000), Reason::Need);
+    gate.passes(&mail(V4.web, 40_000), Reason::Need);
     let after = now_ns();
-    let spent: Vec<(limit_key, limit)> = bench.entries("limits");
+    let spent: Vec<(limit_key, limit)> = gate.entries("limits");
     let spent: Vec<_> = spent.iter().filter(|(_, limit)| limit.arrival_ns != 0).collect();
     let [(key, limit)] = spent[..] else { panic!("not one purse: {spent:?}") };
-    assert_eq!(key.server, bench.id_of("mx1"));
+    assert_eq!(key.server, gate.id_of("mx1"));
     (limit.arrival_ns - after, limit.arrival_ns - before)
 }
 
@@ -188,26 +188,26 @@ fn a_limit_is_in_flows_per_second_or_per_minute() {
 
 #[test]
 fn a_limit_lives_through_a_change_of_policy() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for port in [40_000, 40_001, 40_002] {
-        bench.passes(&mail(V4.web, port), Reason::Need);
+        gate.passes(&mail(V4.web, port), Reason::Need);
     }
     for text in ["# the same\n", "[roles.more]\nout = [\"tcp/80 limit 9/s\"]\n", "# the same\n"] {
-        bench.swap(&format!("{text}{POLICY}"));
-        bench.drops(&mail(V4.web, 40_003), Reason::Rate);
+        gate.swap(&format!("{text}{POLICY}"));
+        gate.drops(&mail(V4.web, 40_003), Reason::Rate);
     }
     // another limit is another purse, and holds what it says
-    bench.swap(&POLICY.replace("3/m", "2/m"));
-    bench.passes(&mail(V6.ns, 40_000), Reason::Need);
-    bench.passes(&mail(V6.ns, 40_001), Reason::Need);
-    bench.drops(&mail(V6.ns, 40_002), Reason::Rate);
+    gate.swap(&POLICY.replace("3/m", "2/m"));
+    gate.passes(&mail(V6.ns, 40_000), Reason::Need);
+    gate.passes(&mail(V6.ns, 40_001), Reason::Need);
+    gate.drops(&mail(V6.ns, 40_002), Reason::Rate);
 }
 
 #[test]
 fn a_limit_that_is_observed_is_counted() {
-    let bench = TestGate::new(&format!("[policy]\nmode = \"observe\"\n{POLICY}"));
+    let gate = TestGate::new(&format!("[policy]\nmode = \"observe\"\n{POLICY}"));
     for port in [40_000, 40_001, 40_002] {
-        bench.passes(&mail(V4.web, port), Reason::Need);
+        gate.passes(&mail(V4.web, port), Reason::Need);
     }
-    bench.would_drop(&mail(V4.web, 40_003), Reason::Rate);
+    gate.would_drop(&mail(V4.web, 40_003), Reason::Rate);
 }

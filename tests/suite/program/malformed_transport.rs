@@ -2,7 +2,7 @@
 
 use portcullis::abi::Reason;
 
-use crate::support::dmz::{FAMILIES, Family};
+use crate::support::dmz::{Family, in_both_families};
 use crate::support::frame::{
     ACK, FIN, IP, RST, SYN, TCP, UDP, icmp_message, icmp_protocol, l4_of, padded, patched, raw_ip, tcp,
     tcp_header, udp, udp_datagram,
@@ -32,8 +32,8 @@ fn carry_in_padding(family: Family, protocol: u8, header: &[u8], length: usize) 
 
 #[test]
 fn a_truncated_transport_header_is_malformed() {
-    let bench = TestGate::new(OPEN);
-    for family in FAMILIES {
+    let gate = TestGate::new(OPEN);
+    in_both_families(|family| {
         let (from, to) = ((family.web, 40_000), (family.peer, 80));
         let headers = [
             (TCP, tcp_header(from, to, SYN, (1, 0))),
@@ -51,53 +51,53 @@ fn a_truncated_transport_header_is_malformed() {
         ];
         for (protocol, header) in headers {
             for length in 0..header.len() {
-                bench.drops(&carry(family, protocol, &header, length), Reason::Malformed);
-                bench.drops(&carry_in_padding(family, protocol, &header, length), Reason::Malformed);
+                gate.drops(&carry(family, protocol, &header, length), Reason::Malformed);
+                gate.drops(&carry_in_padding(family, protocol, &header, length), Reason::Malformed);
             }
-            bench.passes(&carry(family, protocol, &header, header.len()), Reason::Need);
-            bench.passes(&carry_in_padding(family, protocol, &header, header.len()), Reason::Need);
+            gate.passes(&carry(family, protocol, &header, header.len()), Reason::Need);
+            gate.passes(&carry_in_padding(family, protocol, &header, header.len()), Reason::Need);
         }
-    }
+    });
 }
 
 #[test]
 fn a_tcp_data_offset_below_the_header_or_past_the_packet_is_malformed() {
-    let bench = TestGate::new(OPEN);
-    for family in FAMILIES {
+    let gate = TestGate::new(OPEN);
+    in_both_families(|family| {
         let mut header = tcp_header((family.web, 40_000), (family.peer, 80), SYN, (1, 0));
         header.extend_from_slice(&[2, 4, 5, 0xb4]); // maximum segment size
         for words in 0..16_u8 {
             header[12] = words << 4;
             let frame = raw_ip(family.web, family.peer, TCP, &header);
             match words {
-                5 | 6 => bench.passes(&frame, Reason::Need),
+                5 | 6 => gate.passes(&frame, Reason::Need),
                 _ => {
-                    bench.drops(&frame, Reason::Malformed);
-                    bench.drops(&padded(&frame, 200), Reason::Malformed);
+                    gate.drops(&frame, Reason::Malformed);
+                    gate.drops(&padded(&frame, 200), Reason::Malformed);
                 }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn a_udp_length_below_the_header_or_past_the_packet_is_malformed() {
-    let bench = TestGate::new(OPEN);
-    for family in FAMILIES {
+    let gate = TestGate::new(OPEN);
+    in_both_families(|family| {
         let frame = udp((family.web, 40_000), (family.peer, 80)); // 16 bytes
         for length in (0..8_u16).chain([17, 24, 1500, 65_535]) {
             let lie = patched(&frame, l4_of(family.web) + 4, &length.to_be_bytes());
-            bench.drops(&lie, Reason::Malformed);
-            bench.drops(&padded(&lie, 200), Reason::Malformed);
+            gate.drops(&lie, Reason::Malformed);
+            gate.drops(&padded(&lie, 200), Reason::Malformed);
         }
-        bench.passes(&frame, Reason::Need);
-    }
+        gate.passes(&frame, Reason::Need);
+    });
 }
 
 #[test]
 fn every_combination_of_tcp_flags_is_taken_for_what_it_is() {
-    let bench = TestGate::new(OPEN);
-    for family in FAMILIES {
+    let gate = TestGate::new(OPEN);
+    in_both_families(|family| {
         for flags in 0..=u8::MAX {
             let frame = tcp((family.web, 40_000), (family.peer, 80), flags);
             let has = |flag: u8| flags & flag != 0;
@@ -105,38 +105,38 @@ fn every_combination_of_tcp_flags_is_taken_for_what_it_is() {
             let contradiction = has(SYN) && (has(FIN) || has(RST));
             let lone_fin = has(FIN) && !has(ACK);
             if nothing || contradiction || lone_fin {
-                bench.drops(&frame, Reason::Malformed);
+                gate.drops(&frame, Reason::Malformed);
             } else if has(SYN) && !has(ACK) {
-                bench.passes(&frame, Reason::Need);
+                gate.passes(&frame, Reason::Need);
             } else {
-                bench.passes(&frame, Reason::OwnConnection);
+                gate.passes(&frame, Reason::OwnConnection);
             }
         }
-    }
+    });
 }
 
 #[test]
 fn form_comes_before_permission() {
     // what may be said to nobody, malformed: the form is named
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let frame = tcp((family.web, 40_000), (family.peer, 80), 0);
-        bench.drops(&frame, Reason::Malformed);
+        gate.drops(&frame, Reason::Malformed);
         let fine = tcp((family.web, 40_000), (family.peer, 80), SYN);
-        bench.drops(&fine, Reason::NewFlow);
+        gate.drops(&fine, Reason::NewFlow);
         let unknown = tcp((family.unknown, 40_000), (family.peer, 80), SYN | FIN);
-        bench.drops(&unknown, Reason::Malformed);
-    }
+        gate.drops(&unknown, Reason::Malformed);
+    });
 }
 
 #[test]
 fn a_malformed_packet_is_booked_on_the_server_that_sent_it() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        let row = bench.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
-        assert_eq!(row.key.server, bench.id_of("web1"));
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        let row = gate.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
+        assert_eq!(row.key.server, gate.id_of("web1"));
         assert_eq!(row.key.protocol, TCP);
-        let row = bench.drops(&tcp((family.unknown, 40_000), (family.peer, 80), 0), Reason::Malformed);
+        let row = gate.drops(&tcp((family.unknown, 40_000), (family.peer, 80), 0), Reason::Malformed);
         assert_eq!(row.key.server, 0);
-    }
+    });
 }

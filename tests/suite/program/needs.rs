@@ -2,7 +2,7 @@
 
 use portcullis::abi::Reason;
 
-use crate::support::dmz::{FAMILIES, ip};
+use crate::support::dmz::{in_both_families, ip};
 use crate::support::frame::{
     ACK, FIN, PSH, RST, SYN, echo_reply, echo_request, icmp, tcp, tcp_numbered, udp,
 };
@@ -35,45 +35,45 @@ roles = ["client", "web"]
 
 #[test]
 fn what_a_server_needs_passes_and_anything_else_is_a_new_flow() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
-        bench.passes(&tcp((family.ns, 40_000), (family.peer, 53), SYN), Reason::Need);
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        gate.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
+        gate.passes(&tcp((family.ns, 40_000), (family.peer, 53), SYN), Reason::Need);
         for port in [0, 52, 54, 80, 443, 53 << 8, 65_535] {
-            let row = bench.drops(&udp((family.ns, 40_000), (family.peer, port)), Reason::NewFlow);
+            let row = gate.drops(&udp((family.ns, 40_000), (family.peer, port)), Reason::NewFlow);
             assert_eq!((row.key.protocol, row.key.port), (17, port));
-            assert_eq!(row.key.server, bench.id_of("ns1"));
-            let row = bench.drops(&tcp((family.ns, 40_000), (family.peer, port), SYN), Reason::NewFlow);
+            assert_eq!(row.key.server, gate.id_of("ns1"));
+            let row = gate.drops(&tcp((family.ns, 40_000), (family.peer, port), SYN), Reason::NewFlow);
             assert_eq!((row.key.protocol, row.key.port), (6, port));
         }
         // another server's need
-        bench.drops(&udp((family.web, 40_000), (family.peer, 53)), Reason::NewFlow);
-        bench.drops(&tcp((family.web, 40_000), (family.peer, 53), SYN), Reason::NewFlow);
-    }
+        gate.drops(&udp((family.web, 40_000), (family.peer, 53)), Reason::NewFlow);
+        gate.drops(&tcp((family.web, 40_000), (family.peer, 53), SYN), Reason::NewFlow);
+    });
 }
 
 #[test]
 fn an_in_service_is_no_permission_to_open() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        bench.drops(&tcp((family.web, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
-        bench.drops(&tcp((family.web, 80), (family.peer, 80), SYN), Reason::NewFlow);
-        bench.drops(&echo_request(family.web, family.peer, 1), Reason::NewFlow);
-    }
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        gate.drops(&tcp((family.web, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
+        gate.drops(&tcp((family.web, 80), (family.peer, 80), SYN), Reason::NewFlow);
+        gate.drops(&echo_request(family.web, family.peer, 1), Reason::NewFlow);
+    });
 }
 
 #[test]
 fn one_server_calling_another_is_judged_as_any_other() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        bench.passes(&udp((family.ns, 40_000), (family.web, 53)), Reason::Need);
-        bench.drops(&tcp((family.ns, 40_000), (family.web, 80), SYN), Reason::NewFlow);
-    }
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        gate.passes(&udp((family.ns, 40_000), (family.web, 53)), Reason::Need);
+        gate.drops(&tcp((family.ns, 40_000), (family.web, 80), SYN), Reason::NewFlow);
+    });
 }
 
 #[test]
 fn a_permitted_port_is_permitted_to_its_destinations_only() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     let check = |port: u16, to: &str, permitted: bool| {
         let to = ip(to);
         let from = if to.is_ipv4() { ip("192.0.2.10") } else { ip("2001:db8:1::10") };
@@ -82,9 +82,9 @@ fn a_permitted_port_is_permitted_to_its_destinations_only() {
             _ => udp((from, 40_000), (to, port)),
         };
         if permitted {
-            bench.passes(&frame, Reason::Need);
+            gate.passes(&frame, Reason::Need);
         } else {
-            let row = bench.drops(&frame, Reason::Destination);
+            let row = gate.drops(&frame, Reason::Destination);
             assert_eq!(row.key.port, port);
         }
     };
@@ -130,17 +130,17 @@ fn a_permitted_port_is_permitted_to_its_destinations_only() {
 
 #[test]
 fn a_permitted_port_of_another_protocol_is_a_new_flow() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     let from = (ip("192.0.2.10"), 40_000);
-    bench.drops(&tcp(from, (ip("198.51.100.20"), 514), SYN), Reason::NewFlow);
-    bench.drops(&udp(from, (ip("203.0.113.150"), 443)), Reason::NewFlow);
-    bench.drops(&tcp(from, (ip("203.0.113.1"), 514), SYN), Reason::NewFlow);
+    gate.drops(&tcp(from, (ip("198.51.100.20"), 514), SYN), Reason::NewFlow);
+    gate.drops(&udp(from, (ip("203.0.113.150"), 443)), Reason::NewFlow);
+    gate.drops(&tcp(from, (ip("203.0.113.1"), 514), SYN), Reason::NewFlow);
 }
 
 #[test]
 fn a_range_of_ports_ends_where_it_says() {
-    let bench = TestGate::new(POLICY);
-    for family in FAMILIES {
+    let gate = TestGate::new(POLICY);
+    in_both_families(|family| {
         for (port, permitted) in [
             (7_999, false),
             (8_000, true),
@@ -156,16 +156,16 @@ fn a_range_of_ports_ends_where_it_says() {
         ] {
             let frame = tcp((family.web, 40_000), (family.peer, port), SYN);
             match permitted {
-                true => bench.passes(&frame, Reason::Need),
-                false => drop(bench.drops(&frame, Reason::NewFlow)),
+                true => gate.passes(&frame, Reason::Need),
+                false => drop(gate.drops(&frame, Reason::NewFlow)),
             }
         }
-    }
+    });
 }
 
 #[test]
 fn every_port_is_permitted_where_no_port_is_named() {
-    let bench = TestGate::new(
+    let gate = TestGate::new(
         r#"
         [roles.open]
         out = ["tcp to 203.0.113.50, 2001:db8:50::50", "icmp", "icmpv6"]
@@ -174,89 +174,89 @@ fn every_port_is_permitted_where_no_port_is_named() {
         roles = ["open"]
         "#,
     );
-    for family in FAMILIES {
+    in_both_families(|family| {
         for port in [0, 1, 53, 80, 1024, 32_768, 65_535] {
-            bench.passes(&tcp((family.web, 40_000), (family.peer, port), SYN), Reason::Need);
-            bench.drops(&tcp((family.web, 40_000), (family.other, port), SYN), Reason::Destination);
-            bench.drops(&udp((family.web, 40_000), (family.peer, port)), Reason::NewFlow);
+            gate.passes(&tcp((family.web, 40_000), (family.peer, port), SYN), Reason::Need);
+            gate.drops(&tcp((family.web, 40_000), (family.other, port), SYN), Reason::Destination);
+            gate.drops(&udp((family.web, 40_000), (family.peer, port)), Reason::NewFlow);
         }
-        bench.passes(&echo_request(family.web, family.peer, 1), Reason::Need);
-    }
+        gate.passes(&echo_request(family.web, family.peer, 1), Reason::Need);
+    });
 }
 
 #[test]
 fn a_ping_passes_to_whom_the_server_may_ping() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for (from, to, elsewhere) in [
         (ip("192.0.2.10"), ip("198.51.100.30"), ip("198.51.100.20")),
         (ip("2001:db8:1::10"), ip("2001:db8:2::30"), ip("2001:db8:2::20")),
     ] {
-        bench.passes(&echo_request(from, to, 1), Reason::Need);
-        let row = bench.drops(&echo_request(from, elsewhere, 1), Reason::Destination);
+        gate.passes(&echo_request(from, to, 1), Reason::Need);
+        let row = gate.drops(&echo_request(from, elsewhere, 1), Reason::Destination);
         assert_eq!(row.key.port, if from.is_ipv4() { 8 } else { 128 });
         // another type of request, or none at all
-        bench.drops(&echo_reply(from, to, 1), Reason::Backscatter);
+        gate.drops(&echo_reply(from, to, 1), Reason::Backscatter);
         let other = icmp(from, to, (if from.is_ipv4() { 13 } else { 139 }, 0), [0; 4], &[0; 12]);
-        bench.drops(&other, Reason::NewFlow);
+        gate.drops(&other, Reason::NewFlow);
     }
 }
 
 #[test]
 fn the_segments_of_a_servers_own_connection_pass() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for (from, to) in [
         ((ip("192.0.2.10"), 40_000), (ip("203.0.113.150"), 443)),
         ((ip("2001:db8:1::10"), 40_000), (ip("2001:db8:3::1"), 443)),
     ] {
-        bench.passes(&tcp(from, to, SYN), Reason::Need);
+        gate.passes(&tcp(from, to, SYN), Reason::Need);
         for flags in [ACK, ACK | PSH, FIN | ACK, RST, RST | ACK, SYN | ACK] {
-            bench.passes(&tcp(from, to, flags), Reason::OwnConnection);
+            gate.passes(&tcp(from, to, flags), Reason::OwnConnection);
         }
     }
 }
 
 #[test]
 fn a_segment_to_another_port_or_destination_is_of_no_permitted_connection() {
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for (from, to, elsewhere) in [
         (ip("192.0.2.10"), ip("203.0.113.150"), ip("203.0.113.1")),
         (ip("2001:db8:1::10"), ip("2001:db8:3::1"), ip("2001:db8:4::1")),
     ] {
         for flags in [ACK, ACK | PSH, FIN | ACK, SYN | ACK] {
-            bench.drops(&tcp((from, 40_000), (to, 444), flags), Reason::NoFlow);
-            bench.drops(&tcp((from, 40_000), (elsewhere, 443), flags), Reason::NoFlow);
+            gate.drops(&tcp((from, 40_000), (to, 444), flags), Reason::NoFlow);
+            gate.drops(&tcp((from, 40_000), (elsewhere, 443), flags), Reason::NoFlow);
         }
-        bench.drops(&tcp((from, 40_000), (elsewhere, 443), RST), Reason::Backscatter);
+        gate.drops(&tcp((from, 40_000), (elsewhere, 443), RST), Reason::Backscatter);
     }
 }
 
 #[test]
 fn an_answer_from_a_port_that_a_peer_probed_is_no_connection_of_the_servers_own() {
     // A bind shell on 4444, and a peer that comes from 443 because the server may go there.
-    let bench = TestGate::new(POLICY);
+    let gate = TestGate::new(POLICY);
     for (server, peer) in
         [(ip("192.0.2.10"), ip("203.0.113.150")), (ip("2001:db8:1::10"), ip("2001:db8:3::1"))]
     {
-        bench.to_server(&tcp_numbered((peer, 443), (server, 4444), SYN, (1000, 0)));
-        let row = bench.drops(&tcp((server, 4444), (peer, 443), SYN | ACK), Reason::UnlistedService);
+        gate.to_server(&tcp_numbered((peer, 443), (server, 4444), SYN, (1000, 0)));
+        let row = gate.drops(&tcp((server, 4444), (peer, 443), SYN | ACK), Reason::UnlistedService);
         assert_eq!((row.key.port, row.key.flags & 4), (4444, 4));
         // from a port that nobody probed it is the server's own
-        bench.passes(&tcp((server, 4445), (peer, 443), SYN | ACK), Reason::OwnConnection);
+        gate.passes(&tcp((server, 4445), (peer, 443), SYN | ACK), Reason::OwnConnection);
     }
 }
 
 #[test]
 fn an_answer_comes_before_the_need_of_the_same_port() {
     // ns1 may both be asked and ask: with both ports 53 it is an answer while it is in a flow
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ((family.ns, 53), (family.peer, 53));
-        bench.passes(&udp(server, peer), Reason::Need);
-        bench.to_server(&udp(peer, server));
-        bench.passes(&udp(server, peer), Reason::Reply);
-        bench.passes(&tcp(server, peer, ACK), Reason::OwnConnection);
-        bench.establish(server, peer);
-        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
-        bench.passes(&tcp(server, peer, SYN), Reason::Need);
-    }
+        gate.passes(&udp(server, peer), Reason::Need);
+        gate.to_server(&udp(peer, server));
+        gate.passes(&udp(server, peer), Reason::Reply);
+        gate.passes(&tcp(server, peer, ACK), Reason::OwnConnection);
+        gate.establish(server, peer);
+        gate.passes(&tcp(server, peer, ACK), Reason::Reply);
+        gate.passes(&tcp(server, peer, SYN), Reason::Need);
+    });
 }

@@ -39,40 +39,40 @@ fn listener(from: IpAddr, kind: u8, hop_limit: u8) -> Vec<u8> {
 
 #[test]
 fn neighbour_discovery_passes_from_a_link_local_an_unspecified_or_a_servers_address() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for kind in [ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
         for source in [ip(LINK_LOCAL), ip("febf::1"), ip("::"), V6.web] {
-            bench.passes(&discovery(source, kind, 255), Reason::Neighbour);
+            gate.passes(&discovery(source, kind, 255), Reason::Neighbour);
         }
     }
 }
 
 #[test]
 fn neighbour_discovery_that_may_have_been_forwarded_is_no_neighbours() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for kind in [ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
         for hop_limit in [0, 1, 64, 254] {
             for source in [ip(LINK_LOCAL), ip("::")] {
-                bench.drops(&discovery(source, kind, hop_limit), Reason::UnknownSource);
+                gate.drops(&discovery(source, kind, hop_limit), Reason::UnknownSource);
             }
-            bench.drops(&discovery(V6.web, kind, hop_limit), Reason::NewFlow);
+            gate.drops(&discovery(V6.web, kind, hop_limit), Reason::NewFlow);
         }
     }
 }
 
 #[test]
 fn neighbour_discovery_from_an_address_that_nobody_has_is_no_neighbours() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     // the first ones outside of fe80::/10 as well
     for source in [V6.unknown, ip("fec0::1"), ip("fe7f::1")] {
-        bench.drops(&discovery(source, NEIGHBOUR_SOLICITATION, 255), Reason::UnknownSource);
+        gate.drops(&discovery(source, NEIGHBOUR_SOLICITATION, 255), Reason::UnknownSource);
     }
 }
 
 #[test]
 fn neighbour_discovery_stays_on_the_link() {
     // A router forwards what a global address sends to another one, whatever it is.
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for kind in [ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
         let message = |from, to: IpAddr| {
             let message = icmp_message(from, to, (kind, 0), [0; 4], &[0xfe; 16]);
@@ -80,42 +80,42 @@ fn neighbour_discovery_stays_on_the_link() {
         };
         // where the form of the address does not tell, the routing table does: see the e2e tier
         for to in ["ff02::1", "ff02::1:ff00:1", "fe80::1"] {
-            bench.passes(&message(V6.web, ip(to)), Reason::Neighbour);
+            gate.passes(&message(V6.web, ip(to)), Reason::Neighbour);
         }
-        bench.drops(&message(V6.web, ip("ff05::1")), Reason::NewFlow);
-        bench.drops(&message(V6.web, V6.peer), Reason::NewFlow);
+        gate.drops(&message(V6.web, ip("ff05::1")), Reason::NewFlow);
+        gate.drops(&message(V6.web, V6.peer), Reason::NewFlow);
     }
 }
 
 #[test]
 fn listener_reports_pass_with_hop_limit_1_and_no_other() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for kind in [MLD_REPORT, MLD2_REPORT] {
         for source in [ip(LINK_LOCAL), ip("::"), V6.web] {
-            bench.passes(&listener(source, kind, 1), Reason::Neighbour);
+            gate.passes(&listener(source, kind, 1), Reason::Neighbour);
         }
         for hop_limit in [0, 2, 64, 255] {
-            bench.drops(&listener(ip(LINK_LOCAL), kind, hop_limit), Reason::UnknownSource);
-            bench.drops(&listener(V6.web, kind, hop_limit), Reason::NewFlow);
+            gate.drops(&listener(ip(LINK_LOCAL), kind, hop_limit), Reason::UnknownSource);
+            gate.drops(&listener(V6.web, kind, hop_limit), Reason::NewFlow);
         }
-        bench.drops(&listener(V6.unknown, kind, 1), Reason::UnknownSource);
+        gate.drops(&listener(V6.unknown, kind, 1), Reason::UnknownSource);
     }
 }
 
 #[test]
 fn a_listener_query_is_the_routers_business() {
-    let bench = TestGate::dmz();
-    bench.drops(&listener(ip(LINK_LOCAL), MLD_QUERY, 1), Reason::UnknownSource);
-    bench.drops(&listener(V6.web, MLD_QUERY, 1), Reason::NewFlow);
+    let gate = TestGate::dmz();
+    gate.drops(&listener(ip(LINK_LOCAL), MLD_QUERY, 1), Reason::UnknownSource);
+    gate.drops(&listener(V6.web, MLD_QUERY, 1), Reason::NewFlow);
 }
 
 #[test]
 fn whoever_plays_the_router_is_dropped_whatever_the_source_and_the_hop_limit() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
         for source in [ip(LINK_LOCAL), ip("::"), V6.web, V6.unknown] {
             for hop_limit in [1, 64, 255] {
-                let row = bench.drops(&discovery(source, kind, hop_limit), Reason::RogueRouter);
+                let row = gate.drops(&discovery(source, kind, hop_limit), Reason::RogueRouter);
                 assert_eq!((row.key.protocol, row.key.port), (ICMPV6, u16::from(kind)));
             }
         }
@@ -123,27 +123,27 @@ fn whoever_plays_the_router_is_dropped_whatever_the_source_and_the_hop_limit() {
     // behind an extension header, the usual way around a filter
     let message = icmp_message(ip(LINK_LOCAL), ip(ALL_NODES), (ROUTER_ADVERTISEMENT, 0), [0; 4], &[0; 8]);
     let hidden = Ipv6::new(ip(LINK_LOCAL), ip(ALL_NODES), ICMPV6, &message).hop_limit(255);
-    bench.drops(&hidden.options(HOP_BY_HOP, 0).frame(), Reason::RogueRouter);
+    gate.drops(&hidden.options(HOP_BY_HOP, 0).frame(), Reason::RogueRouter);
 }
 
 #[test]
 fn an_ipv4_redirect_or_router_advertisement_is_a_rogue_routers_as_well() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for source in [V4.web, V4.unknown] {
-        bench.drops(&icmp(source, V4.peer, (5, 1), [192, 0, 2, 1], &[0; 28]), Reason::RogueRouter);
-        bench.drops(&icmp(source, V4.peer, (9, 0), [1, 2, 7, 8], &[0; 8]), Reason::RogueRouter);
+        gate.drops(&icmp(source, V4.peer, (5, 1), [192, 0, 2, 1], &[0; 28]), Reason::RogueRouter);
+        gate.drops(&icmp(source, V4.peer, (9, 0), [1, 2, 7, 8], &[0; 8]), Reason::RogueRouter);
     }
     // a solicitation asks for a router, and plays none
-    bench.drops(&icmp(V4.web, V4.peer, (10, 0), [0; 4], &[]), Reason::NewFlow);
+    gate.drops(&icmp(V4.web, V4.peer, (10, 0), [0; 4], &[]), Reason::NewFlow);
 }
 
 #[test]
 fn neighbour_discovery_is_judged_before_mac_and_quarantine() {
-    let bench =
+    let gate =
         TestGate::new(&POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:99\""));
-    bench.gate.quarantine("ns1", None).unwrap();
+    gate.quarantine("ns1", None).unwrap();
     for source in [V6.web, V6.ns] {
-        bench.passes(&discovery(source, NEIGHBOUR_SOLICITATION, 255), Reason::Neighbour);
+        gate.passes(&discovery(source, NEIGHBOUR_SOLICITATION, 255), Reason::Neighbour);
     }
 }
 
@@ -163,63 +163,63 @@ fn dhcp6_frame() -> Vec<u8> {
 
 #[test]
 fn dhcp_clients_pass_where_dhcp_is_on() {
-    let bench = dhcp_on();
+    let gate = dhcp_on();
     for frame in dhcp4_frames() {
-        bench.passes(&frame, Reason::Dhcp);
+        gate.passes(&frame, Reason::Dhcp);
     }
-    bench.passes(&dhcp6_frame(), Reason::Dhcp);
+    gate.passes(&dhcp6_frame(), Reason::Dhcp);
 }
 
 #[test]
 fn dhcp_clients_are_strangers_where_dhcp_is_off() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let [discover, renewal] = dhcp4_frames();
-    bench.drops(&discover, Reason::UnknownSource);
-    bench.drops(&renewal, Reason::NewFlow);
-    bench.drops(&dhcp6_frame(), Reason::UnknownSource);
+    gate.drops(&discover, Reason::UnknownSource);
+    gate.drops(&renewal, Reason::NewFlow);
+    gate.drops(&dhcp6_frame(), Reason::UnknownSource);
 }
 
 #[test]
 fn what_is_no_dhcp_client_gains_nothing_by_dhcp() {
-    let bench = dhcp_on();
+    let gate = dhcp_on();
     let (nobody, everybody) = (ip("0.0.0.0"), ip("255.255.255.255"));
     // a server's answers, and ports next to the right ones
     for (from, to) in [(67, 68), (68, 66), (67, 67), (69, 67), (68, 68), (546, 547)] {
-        bench.drops(&udp((nobody, from), (everybody, to)), Reason::UnknownSource);
+        gate.drops(&udp((nobody, from), (everybody, to)), Reason::UnknownSource);
     }
     for (from, to) in [(547, 546), (546, 546), (547, 547), (545, 547), (68, 67)] {
-        bench.drops(&udp((ip(LINK_LOCAL), from), (ip("ff02::1:2"), to)), Reason::UnknownSource);
+        gate.drops(&udp((ip(LINK_LOCAL), from), (ip("ff02::1:2"), to)), Reason::UnknownSource);
     }
     let tcp = crate::support::frame::tcp((nobody, 68), (everybody, 67), 2);
-    bench.drops(&tcp, Reason::UnknownSource);
+    gate.drops(&tcp, Reason::UnknownSource);
 }
 
 #[test]
 fn a_dhcp_client_without_an_address_talks_to_the_link_and_not_to_the_internet() {
-    let bench = dhcp_on();
-    bench.drops(&udp((V4.unknown, 68), (V4.peer, 67)), Reason::UnknownSource);
-    bench.drops(&udp((ip(LINK_LOCAL), 546), (ip("ff05::1:3"), 547)), Reason::UnknownSource);
-    bench.drops(&udp((ip("0.0.0.0"), 68), (V4.peer, 67)), Reason::UnknownSource);
-    bench.drops(&udp((ip(LINK_LOCAL), 546), (V6.peer, 547)), Reason::UnknownSource);
+    let gate = dhcp_on();
+    gate.drops(&udp((V4.unknown, 68), (V4.peer, 67)), Reason::UnknownSource);
+    gate.drops(&udp((ip(LINK_LOCAL), 546), (ip("ff05::1:3"), 547)), Reason::UnknownSource);
+    gate.drops(&udp((ip("0.0.0.0"), 68), (V4.peer, 67)), Reason::UnknownSource);
+    gate.drops(&udp((ip(LINK_LOCAL), 546), (V6.peer, 547)), Reason::UnknownSource);
 }
 
 #[test]
 fn a_dhcp_client_that_renews_by_unicast_is_dropped_without_an_alarm() {
     // Nothing in the packet tells whether it stays on the link; the client broadcasts in the end.
     const QUIET: u8 = 1;
-    let bench = dhcp_on();
-    assert_eq!(bench.drops(&udp((V4.web, 68), (V4.ns, 67)), Reason::NewFlow).key.flags, QUIET);
-    assert_eq!(bench.drops(&udp((V4.web, 68), (V4.ns, 68)), Reason::NewFlow).key.flags, 0);
-    bench.passes(&udp((V4.web, 68), (ip("255.255.255.255"), 67)), Reason::Dhcp);
-    bench.drops(&udp((V6.web, 546), (ip("ff05::1:3"), 547)), Reason::NewFlow);
+    let gate = dhcp_on();
+    assert_eq!(gate.drops(&udp((V4.web, 68), (V4.ns, 67)), Reason::NewFlow).key.flags, QUIET);
+    assert_eq!(gate.drops(&udp((V4.web, 68), (V4.ns, 68)), Reason::NewFlow).key.flags, 0);
+    gate.passes(&udp((V4.web, 68), (ip("255.255.255.255"), 67)), Reason::Dhcp);
+    gate.drops(&udp((V6.web, 546), (ip("ff05::1:3"), 547)), Reason::NewFlow);
 }
 
 #[test]
 fn a_fragment_is_no_dhcp_client() {
-    let bench = dhcp_on();
+    let gate = dhcp_on();
     let (from, to) = ((ip("0.0.0.0"), 68), (ip("255.255.255.255"), 67));
     let datagram = udp_datagram(from, to, &[0; 64]);
     let later = crate::support::frame::fragment(from.0, to.0, UDP, (1, 9, false), &datagram);
-    bench.drops(&later, Reason::UnknownSource);
-    bench.passes(&ethernet(&packet(from.0, to.0, UDP, &datagram)), Reason::Dhcp);
+    gate.drops(&later, Reason::UnknownSource);
+    gate.passes(&ethernet(&packet(from.0, to.0, UDP, &datagram)), Reason::Dhcp);
 }

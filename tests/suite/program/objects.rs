@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use portcullis::abi::Reason;
 use portcullis::gate::{Gate, OBJECT};
 
-use crate::support::dmz::{FAMILIES, POLICY};
+use crate::support::dmz::{POLICY, in_both_families};
 use crate::support::frame::{ACK, SYN, tcp, udp};
 use crate::support::test_gate::{TestGate, read_policy};
 
@@ -48,16 +48,16 @@ static GATES: LazyLock<Vec<(String, Arc<Gate>)>> = LazyLock::new(|| {
 fn every_compilers_object_passes_what_must_pass_and_drops_what_must_not() {
     for (name, gate) in &*GATES {
         println!("{name}"); // shown when what follows fails
-        let bench = TestGate::of(Arc::clone(gate));
-        for family in FAMILIES {
-            bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
-            bench.drops(&udp((family.ns, 40_000), (family.peer, 54)), Reason::NewFlow);
-            bench.drops(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
-            bench.establish((family.web, 80), (family.peer, 51_000));
-            bench.passes(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::Reply);
-            bench.drops(&tcp((family.web, 80), (family.peer, 51_000), SYN), Reason::NewFlow);
-            bench.drops(&tcp((family.unknown, 80), (family.peer, 51_000), SYN), Reason::UnknownSource);
-        }
+        let gate = TestGate::of(Arc::clone(gate));
+        in_both_families(|family| {
+            gate.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
+            gate.drops(&udp((family.ns, 40_000), (family.peer, 54)), Reason::NewFlow);
+            gate.drops(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::NoFlow);
+            gate.establish((family.web, 80), (family.peer, 51_000));
+            gate.passes(&tcp((family.web, 80), (family.peer, 51_000), ACK), Reason::Reply);
+            gate.drops(&tcp((family.web, 80), (family.peer, 51_000), SYN), Reason::NewFlow);
+            gate.drops(&tcp((family.unknown, 80), (family.peer, 51_000), SYN), Reason::UnknownSource);
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use portcullis::abi::Reason;
 use portcullis::abi::quarantine;
 use portcullis::gate::now_ns;
 
-use crate::support::dmz::{FAMILIES, POLICY, V4};
+use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{
     ACK, RST, SYN, TCP, UDP, echo_reply, fragment, raw_ip, tcp, tcp_header, udp, udp_datagram,
 };
@@ -13,11 +13,11 @@ use crate::support::test_gate::TestGate;
 
 #[test]
 fn a_server_in_quarantine_may_do_nothing_that_it_may_do_otherwise() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
-        bench.establish(server, peer);
-        bench.to_server(&udp(peer, server));
+        gate.establish(server, peer);
+        gate.to_server(&udp(peer, server));
         let permitted = [
             (tcp(server, peer, ACK), Reason::Reply),
             (udp(server, peer), Reason::Reply),
@@ -26,27 +26,27 @@ fn a_server_in_quarantine_may_do_nothing_that_it_may_do_otherwise() {
             (tcp((family.ns, 40_000), (family.peer, 53), ACK), Reason::OwnConnection),
         ];
         for (frame, reason) in &permitted {
-            bench.passes(frame, *reason);
+            gate.passes(frame, *reason);
         }
-        bench.gate.quarantine("ns1", None).unwrap();
+        gate.quarantine("ns1", None).unwrap();
         for (frame, _) in &permitted {
-            let row = bench.drops(frame, Reason::Quarantined);
-            assert_eq!(row.key.server, bench.id_of("ns1"));
+            let row = gate.drops(frame, Reason::Quarantined);
+            assert_eq!(row.key.server, gate.id_of("ns1"));
         }
         // the others go on
-        bench.passes(&udp((family.web, 40_000), (family.loghost, 514)), Reason::Need);
-        assert!(bench.gate.release("ns1").unwrap());
+        gate.passes(&udp((family.web, 40_000), (family.loghost, 514)), Reason::Need);
+        assert!(gate.release("ns1").unwrap());
         for (frame, reason) in &permitted {
-            bench.passes(frame, *reason);
+            gate.passes(frame, *reason);
         }
-    }
+    });
 }
 
 #[test]
 fn quarantine_names_every_drop_of_its_server() {
-    let bench = TestGate::dmz();
-    bench.gate.quarantine("web1", None).unwrap();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    gate.quarantine("web1", None).unwrap();
+    in_both_families(|family| {
         let frames = [
             tcp((family.web, 40_000), (family.peer, 80), SYN),
             tcp((family.web, 80), (family.peer, 51_000), RST),
@@ -55,152 +55,152 @@ fn quarantine_names_every_drop_of_its_server() {
             fragment(family.web, family.peer, UDP, (1, 4, false), &[0; 16]),
         ];
         for frame in frames {
-            bench.drops(&frame, Reason::Quarantined);
+            gate.drops(&frame, Reason::Quarantined);
         }
         // form and source come first
-        bench.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
-        bench.drops(&tcp((family.unknown, 40_000), (family.peer, 80), SYN), Reason::UnknownSource);
-    }
+        gate.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
+        gate.drops(&tcp((family.unknown, 40_000), (family.peer, 80), SYN), Reason::UnknownSource);
+    });
 }
 
 #[test]
 fn the_management_flow_of_a_server_in_quarantine_stays_open() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, bastion) = ((family.web, 22), (family.bastion, 50_000));
-        bench.establish(server, bastion);
-        bench.gate.quarantine("web1", None).unwrap();
-        bench.passes(&tcp(server, bastion, ACK), Reason::Reply);
+        gate.establish(server, bastion);
+        gate.quarantine("web1", None).unwrap();
+        gate.passes(&tcp(server, bastion, ACK), Reason::Reply);
         // and another can be opened
-        bench.establish(server, (family.bastion, 50_001));
+        gate.establish(server, (family.bastion, 50_001));
         // but only by the management, and only its service
-        bench.drops(&tcp(server, (family.bastion, 50_002), ACK), Reason::Quarantined);
-        bench.to_server(&tcp((family.bastion, 50_003), (family.web, 80), SYN));
-        bench.drops(&tcp((family.web, 80), (family.bastion, 50_003), SYN | ACK), Reason::Quarantined);
-        bench.to_server(&tcp((family.peer, 50_003), server, SYN));
-        bench.drops(&tcp(server, (family.peer, 50_003), SYN | ACK), Reason::Quarantined);
+        gate.drops(&tcp(server, (family.bastion, 50_002), ACK), Reason::Quarantined);
+        gate.to_server(&tcp((family.bastion, 50_003), (family.web, 80), SYN));
+        gate.drops(&tcp((family.web, 80), (family.bastion, 50_003), SYN | ACK), Reason::Quarantined);
+        gate.to_server(&tcp((family.peer, 50_003), server, SYN));
+        gate.drops(&tcp(server, (family.peer, 50_003), SYN | ACK), Reason::Quarantined);
         // a bare SYN is no answer, to nobody
-        bench.drops(&tcp(server, bastion, SYN), Reason::Quarantined);
-        bench.gate.release("web1").unwrap();
-    }
+        gate.drops(&tcp(server, bastion, SYN), Reason::Quarantined);
+        gate.release("web1").unwrap();
+    });
 }
 
 #[test]
 fn a_management_need_that_a_role_repeats_stays_open_in_quarantine() {
-    let bench = TestGate::new(&POLICY.replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"tcp/80\""));
-    for family in FAMILIES {
-        bench.establish((family.web, 22), (family.bastion, 50_000));
-        bench.establish((family.web, 22), (family.peer, 50_000));
-        bench.gate.quarantine("web1", None).unwrap();
-        bench.passes(&tcp((family.web, 22), (family.bastion, 50_000), ACK), Reason::Reply);
-        bench.drops(&tcp((family.web, 22), (family.peer, 50_000), ACK), Reason::Quarantined);
-        bench.gate.release("web1").unwrap();
-    }
+    let gate = TestGate::new(&POLICY.replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"tcp/80\""));
+    in_both_families(|family| {
+        gate.establish((family.web, 22), (family.bastion, 50_000));
+        gate.establish((family.web, 22), (family.peer, 50_000));
+        gate.quarantine("web1", None).unwrap();
+        gate.passes(&tcp((family.web, 22), (family.bastion, 50_000), ACK), Reason::Reply);
+        gate.drops(&tcp((family.web, 22), (family.peer, 50_000), ACK), Reason::Quarantined);
+        gate.release("web1").unwrap();
+    });
 }
 
 #[test]
 fn the_fragments_of_a_management_flow_pass_and_no_others() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, bastion) = ((family.ns, 22), (family.bastion, 50_000));
-        bench.establish(server, bastion);
+        gate.establish(server, bastion);
         let question = udp_datagram((family.ns, 40_000), (family.peer, 53), &[0; 16]);
         let first =
             |to, protocol, id, payload: &[u8]| fragment(family.ns, to, protocol, (id, 0, true), payload);
         let later = |to, protocol, id| fragment(family.ns, to, protocol, (id, 3, false), &[0; 16]);
-        bench.passes(&first(family.peer, UDP, 1, &question), Reason::Need);
-        bench.gate.quarantine("ns1", None).unwrap();
-        bench.drops(&later(family.peer, UDP, 1), Reason::Quarantined);
+        gate.passes(&first(family.peer, UDP, 1, &question), Reason::Need);
+        gate.quarantine("ns1", None).unwrap();
+        gate.drops(&later(family.peer, UDP, 1), Reason::Quarantined);
 
         let mut segment = tcp_header(server, bastion, ACK, (1, 1));
         segment.extend_from_slice(&[0; 4]);
-        bench.passes(&first(family.bastion, TCP, 2, &segment), Reason::Reply);
-        bench.passes(&later(family.bastion, TCP, 2), Reason::LaterFragment);
-        bench.gate.release("ns1").unwrap();
-    }
+        gate.passes(&first(family.bastion, TCP, 2, &segment), Reason::Reply);
+        gate.passes(&later(family.bastion, TCP, 2), Reason::LaterFragment);
+        gate.release("ns1").unwrap();
+    });
 }
 
 #[test]
 fn a_quarantine_for_a_time_ends_by_itself() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let question = udp((V4.ns, 40_000), (V4.peer, 53));
-    bench.gate.quarantine("ns1", Some(3600)).unwrap();
-    bench.drops(&question, Reason::Quarantined);
+    gate.quarantine("ns1", Some(3600)).unwrap();
+    gate.drops(&question, Reason::Quarantined);
     let ends_in = |seconds: i64| {
         let mut row = quarantine { since_ns: 1, ..Default::default() };
         row.until_ns = now_ns().checked_add_signed(seconds * 1_000_000_000).unwrap();
         // SAFETY: a quarantine is two integers.
         let value = unsafe { plain::as_bytes(&row) };
-        let key = bench.id_of("ns1").to_ne_bytes();
-        bench.gate.maps.quarantines.handle().update(&key, value, MapFlags::EXIST).unwrap();
+        let key = gate.id_of("ns1").to_ne_bytes();
+        gate.maps.quarantines.handle().update(&key, value, MapFlags::EXIST).unwrap();
     };
     ends_in(60);
-    bench.drops(&question, Reason::Quarantined);
+    gate.drops(&question, Reason::Quarantined);
     ends_in(-1);
-    bench.passes(&question, Reason::Need);
+    gate.passes(&question, Reason::Need);
 }
 
 #[test]
 fn quarantine_is_enforced_where_everything_else_is_only_observed() {
-    let bench = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
-    for family in FAMILIES {
+    let gate = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    in_both_families(|family| {
         let frame = tcp((family.web, 40_000), (family.peer, 80), SYN);
-        bench.would_drop(&frame, Reason::NewFlow);
-        bench.gate.quarantine("web1", None).unwrap();
-        bench.drops(&frame, Reason::Quarantined);
-        bench.would_drop(&tcp((family.ns, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
-        bench.gate.release("web1").unwrap();
-        bench.would_drop(&frame, Reason::NewFlow);
-    }
+        gate.would_drop(&frame, Reason::NewFlow);
+        gate.quarantine("web1", None).unwrap();
+        gate.drops(&frame, Reason::Quarantined);
+        gate.would_drop(&tcp((family.ns, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
+        gate.release("web1").unwrap();
+        gate.would_drop(&frame, Reason::NewFlow);
+    });
 }
 
 #[test]
 fn no_drop_of_a_server_in_quarantine_is_only_observed() {
     let text = POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
-    let bench = TestGate::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
-    for family in FAMILIES {
+    let gate = TestGate::new(&text.replace("[servers.web1]", "[servers.web1]\nvlan = 7"));
+    in_both_families(|family| {
         let odd = |from| tcp((from, 40_000), (family.peer, 80), 0);
         let elsewhere = tcp((family.web, 40_000), (family.peer, 80), SYN);
-        bench.would_drop(&odd(family.ns), Reason::Malformed);
-        bench.would_drop(&elsewhere, Reason::Spoofed);
-        bench.gate.quarantine("ns1", None).unwrap();
-        bench.gate.quarantine("web1", None).unwrap();
+        gate.would_drop(&odd(family.ns), Reason::Malformed);
+        gate.would_drop(&elsewhere, Reason::Spoofed);
+        gate.quarantine("ns1", None).unwrap();
+        gate.quarantine("web1", None).unwrap();
         // neither an odd form nor another place on the link is a way out
-        bench.drops(&odd(family.ns), Reason::Malformed);
-        bench.drops(&elsewhere, Reason::Spoofed);
-        bench.drops(&odd(family.web), Reason::Malformed);
-        bench.would_drop(&odd(family.unknown), Reason::Malformed);
-        assert!(bench.gate.release("ns1").unwrap() && bench.gate.release("web1").unwrap());
-        bench.would_drop(&odd(family.ns), Reason::Malformed);
-    }
+        gate.drops(&odd(family.ns), Reason::Malformed);
+        gate.drops(&elsewhere, Reason::Spoofed);
+        gate.drops(&odd(family.web), Reason::Malformed);
+        gate.would_drop(&odd(family.unknown), Reason::Malformed);
+        assert!(gate.release("ns1").unwrap() && gate.release("web1").unwrap());
+        gate.would_drop(&odd(family.ns), Reason::Malformed);
+    });
 }
 
 #[test]
 fn quarantine_lives_through_a_change_of_policy() {
-    let bench = TestGate::dmz();
-    bench.gate.quarantine("ns1", None).unwrap();
-    bench.swap(&format!("{POLICY}\n# another text\n"));
-    bench.drops(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Quarantined);
-    assert!(bench.gate.release("ns1").unwrap());
-    bench.passes(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Need);
+    let gate = TestGate::dmz();
+    gate.quarantine("ns1", None).unwrap();
+    gate.swap(&format!("{POLICY}\n# another text\n"));
+    gate.drops(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Quarantined);
+    assert!(gate.release("ns1").unwrap());
+    gate.passes(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Need);
 }
 
 #[test]
 fn a_fragment_over_the_header_of_a_management_flow_is_quarantined() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ((family.web, 22), (family.bastion, 50_000));
-        bench.establish(server, peer);
-        bench.gate.quarantine("web1", None).unwrap();
+        gate.establish(server, peer);
+        gate.quarantine("web1", None).unwrap();
         let segment = tcp_header(server, peer, ACK, (1, 1));
-        bench.passes(
+        gate.passes(
             &fragment(server.0, peer.0, TCP, (9, 0, true), &[&segment[..], &[0; 4]].concat()),
             Reason::Reply,
         );
-        bench.drops(&fragment(server.0, peer.0, TCP, (9, 1, false), &[0; 16]), Reason::Quarantined);
-        bench.passes(&fragment(server.0, peer.0, TCP, (9, 3, false), &[0; 16]), Reason::LaterFragment);
-        bench.gate.release("web1").unwrap();
-    }
+        gate.drops(&fragment(server.0, peer.0, TCP, (9, 1, false), &[0; 16]), Reason::Quarantined);
+        gate.passes(&fragment(server.0, peer.0, TCP, (9, 3, false), &[0; 16]), Reason::LaterFragment);
+        gate.release("web1").unwrap();
+    });
 }
 
 /// A flow is management's or not by the policy under which it was asked for or answered last.
@@ -213,26 +213,26 @@ fn a_flow_is_managements_as_long_as_the_live_policy_says_so() {
     let unmanaged = POLICY
         .replace("management = [\"tcp/22 from @bastion\"]", "management = [\"tcp/2222 from @bastion\"]")
         .replace("in = [\"tcp/80\"", "in = [\"tcp/22\", \"udp/161\", \"tcp/80\"");
-    let bench = TestGate::new(&managed);
+    let gate = TestGate::new(&managed);
     for (before, after, stays_open) in [(&managed, &unmanaged, false), (&unmanaged, &managed, true)] {
-        for family in FAMILIES {
+        in_both_families(|family| {
             let (ssh, snmp) = ((family.web, 22), (family.web, 161));
             let peer = |port| (family.bastion, port);
-            bench.swap(before);
-            bench.forget_flows();
-            bench.to_server(&tcp(peer(1), ssh, SYN));
-            bench.to_server(&tcp(peer(2), ssh, SYN));
-            bench.establish(ssh, peer(3));
-            bench.to_server(&udp(peer(4), snmp));
-            bench.to_server(&udp(peer(5), snmp));
-            bench.swap(after);
+            gate.swap(before);
+            gate.forget_flows();
+            gate.to_server(&tcp(peer(1), ssh, SYN));
+            gate.to_server(&tcp(peer(2), ssh, SYN));
+            gate.establish(ssh, peer(3));
+            gate.to_server(&udp(peer(4), snmp));
+            gate.to_server(&udp(peer(5), snmp));
+            gate.swap(after);
             // asked again, or answered
-            bench.to_server(&tcp(peer(1), ssh, SYN));
-            bench.passes(&tcp(ssh, peer(2), SYN | ACK), Reason::Reply);
-            bench.passes(&tcp(ssh, peer(3), ACK), Reason::Reply);
-            bench.to_server(&udp(peer(4), snmp));
-            bench.passes(&udp(snmp, peer(5)), Reason::Reply);
-            bench.gate.quarantine("web1", None).unwrap();
+            gate.to_server(&tcp(peer(1), ssh, SYN));
+            gate.passes(&tcp(ssh, peer(2), SYN | ACK), Reason::Reply);
+            gate.passes(&tcp(ssh, peer(3), ACK), Reason::Reply);
+            gate.to_server(&udp(peer(4), snmp));
+            gate.passes(&udp(snmp, peer(5)), Reason::Reply);
+            gate.quarantine("web1", None).unwrap();
             for answer in [
                 tcp(ssh, peer(1), SYN | ACK),
                 tcp(ssh, peer(2), SYN | ACK),
@@ -241,11 +241,11 @@ fn a_flow_is_managements_as_long_as_the_live_policy_says_so() {
                 udp(snmp, peer(5)),
             ] {
                 match stays_open {
-                    true => bench.passes(&answer, Reason::Reply),
-                    false => _ = bench.drops(&answer, Reason::Quarantined),
+                    true => gate.passes(&answer, Reason::Reply),
+                    false => _ = gate.drops(&answer, Reason::Quarantined),
                 }
             }
-            assert!(bench.gate.release("web1").unwrap());
-        }
+            assert!(gate.release("web1").unwrap());
+        });
     }
 }

@@ -3,7 +3,7 @@
 use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
 
-use crate::support::dmz::{FAMILIES, Family};
+use crate::support::dmz::{Family, in_both_families};
 use crate::support::frame::{
     ACK, Endpoint, FIN, PSH, RST, SYN, TCP, raw_ip, tagged, tcp, tcp_header, tcp_numbered,
 };
@@ -15,266 +15,266 @@ fn ends(family: Family) -> (Endpoint, Endpoint) {
 
 #[test]
 fn a_connection_that_a_peer_opens_is_answered_from_the_first_packet_to_the_last() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.establish(server, peer);
-        bench.to_server(&tcp(peer, server, ACK | PSH));
+        gate.establish(server, peer);
+        gate.to_server(&tcp(peer, server, ACK | PSH));
         for flags in [ACK, ACK | PSH, ACK | FIN, ACK, RST | ACK, RST] {
-            bench.passes(&tcp(server, peer, flags), Reason::Reply);
+            gate.passes(&tcp(server, peer, flags), Reason::Reply);
         }
-    }
+    });
 }
 
 #[test]
 fn nothing_is_an_answer_before_the_peer_has_asked() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.drops(&tcp(server, peer, SYN | ACK), Reason::NoFlow);
-        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
-        bench.drops(&tcp(server, peer, FIN | ACK), Reason::NoFlow);
-        bench.to_server(&tcp(peer, server, SYN));
-        bench.passes(&tcp(server, peer, SYN | ACK), Reason::Reply);
-    }
+        gate.drops(&tcp(server, peer, SYN | ACK), Reason::NoFlow);
+        gate.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+        gate.drops(&tcp(server, peer, FIN | ACK), Reason::NoFlow);
+        gate.to_server(&tcp(peer, server, SYN));
+        gate.passes(&tcp(server, peer, SYN | ACK), Reason::Reply);
+    });
 }
 
 #[test]
 fn only_a_syn_of_the_peer_opens_a_flow() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
         for flags in [ACK, SYN | ACK, RST, FIN | ACK, ACK | PSH, 0, SYN | FIN, SYN | RST] {
-            bench.to_server(&tcp(peer, server, flags));
-            assert!(bench.gate.flows().unwrap().is_empty(), "a flow of flags {flags:#04x}");
+            gate.to_server(&tcp(peer, server, flags));
+            assert!(gate.flows().unwrap().is_empty(), "a flow of flags {flags:#04x}");
         }
-        bench.drops(&tcp(server, peer, ACK), Reason::NoFlow);
-    }
+        gate.drops(&tcp(server, peer, ACK), Reason::NoFlow);
+    });
 }
 
 #[test]
 fn a_bare_syn_is_never_an_answer() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.to_server(&tcp(peer, server, SYN));
-        bench.drops(&tcp(server, peer, SYN), Reason::NewFlow);
-        bench.establish(server, peer);
-        bench.drops(&tcp(server, peer, SYN), Reason::NewFlow);
-        bench.drops(&tcp(server, peer, SYN | PSH), Reason::NewFlow);
-        bench.drops(&tcp(server, peer, SYN | 0xc0), Reason::NewFlow); // with ECN
-        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
-    }
+        gate.to_server(&tcp(peer, server, SYN));
+        gate.drops(&tcp(server, peer, SYN), Reason::NewFlow);
+        gate.establish(server, peer);
+        gate.drops(&tcp(server, peer, SYN), Reason::NewFlow);
+        gate.drops(&tcp(server, peer, SYN | PSH), Reason::NewFlow);
+        gate.drops(&tcp(server, peer, SYN | 0xc0), Reason::NewFlow); // with ECN
+        gate.passes(&tcp(server, peer, ACK), Reason::Reply);
+    });
 }
 
 #[test]
 fn a_flow_is_its_addresses_and_its_ports() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.establish(server, peer);
-        bench.drops(&tcp(server, (peer.0, 51_001), ACK), Reason::NoFlow);
-        bench.drops(&tcp(server, (family.other, peer.1), ACK), Reason::NoFlow);
-        bench.drops(&tcp((family.web, 443), peer, ACK), Reason::NoFlow);
-        bench.drops(&tcp((family.ns, 80), peer, ACK), Reason::NoFlow);
-        bench.drops(&tcp((family.web, peer.1), (peer.0, 80), ACK), Reason::NoFlow);
-        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
-    }
+        gate.establish(server, peer);
+        gate.drops(&tcp(server, (peer.0, 51_001), ACK), Reason::NoFlow);
+        gate.drops(&tcp(server, (family.other, peer.1), ACK), Reason::NoFlow);
+        gate.drops(&tcp((family.web, 443), peer, ACK), Reason::NoFlow);
+        gate.drops(&tcp((family.ns, 80), peer, ACK), Reason::NoFlow);
+        gate.drops(&tcp((family.web, peer.1), (peer.0, 80), ACK), Reason::NoFlow);
+        gate.passes(&tcp(server, peer, ACK), Reason::Reply);
+    });
 }
 
 #[test]
 fn a_flow_is_half_open_until_the_peer_acknowledges_what_the_server_sent() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
         let half_open = || {
-            bench.has_flow(FlowTable::HalfOpen, server, peer)
-                && !bench.has_flow(FlowTable::Established, server, peer)
+            gate.has_flow(FlowTable::HalfOpen, server, peer)
+                && !gate.has_flow(FlowTable::Established, server, peer)
         };
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         assert!(half_open());
         // an acknowledgment of what was not said yet
-        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 1)));
-        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 0)));
+        gate.to_server(&tcp_numbered(peer, server, ACK, (1001, 1)));
+        gate.to_server(&tcp_numbered(peer, server, ACK, (1001, 0)));
         assert!(half_open());
-        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
         assert!(half_open(), "the server alone can't establish it");
         for wrong in [0, 1, 4999, 5000, 5001 + 0x0100_0000, 5001 ^ 0x8000_0000] {
-            bench.to_server(&tcp_numbered(peer, server, ACK, (1001, wrong)));
+            gate.to_server(&tcp_numbered(peer, server, ACK, (1001, wrong)));
             assert!(half_open(), "acknowledgment {wrong} of 5001");
         }
         // the right number, without the flag that makes it one
-        bench.to_server(&tcp_numbered(peer, server, RST, (1001, 5001)));
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 5001)));
-        assert!(!bench.has_flow(FlowTable::Established, server, peer));
-    }
+        gate.to_server(&tcp_numbered(peer, server, RST, (1001, 5001)));
+        gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 5001)));
+        assert!(!gate.has_flow(FlowTable::Established, server, peer));
+    });
 }
 
 #[test]
 fn an_acknowledgment_of_more_than_the_server_has_sent_establishes_nothing() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
         for wrong in [5002, 6001, 5001 + 0xffff] {
-            bench.to_server(&tcp_numbered(peer, server, ACK, (1001, wrong)));
-            assert!(!bench.has_flow(FlowTable::Established, server, peer), "acknowledgment {wrong} of 5001");
+            gate.to_server(&tcp_numbered(peer, server, ACK, (1001, wrong)));
+            assert!(!gate.has_flow(FlowTable::Established, server, peer), "acknowledgment {wrong} of 5001");
         }
-    }
+    });
 }
 
 #[test]
 fn what_the_server_sends_before_it_is_acknowledged_can_be_acknowledged() {
     // TCP Fast Open: a hundred bytes right behind the SYN+ACK
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         for (acknowledged, establishes) in [(5000, false), (5001, true), (5101, true), (5102, false)] {
-            bench.forget_flows();
+            gate.forget_flows();
             let (server, peer) = ends(family);
-            bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-            bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+            gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+            gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
             let mut segment = tcp_header(server, peer, ACK | PSH, (5001, 1001));
             segment.resize(segment.len() + 100, 0x5a);
-            bench.passes(&raw_ip(server.0, peer.0, TCP, &segment), Reason::Reply);
-            bench.to_server(&tcp_numbered(peer, server, ACK, (1001, acknowledged)));
-            let established = bench.has_flow(FlowTable::Established, server, peer);
+            gate.passes(&raw_ip(server.0, peer.0, TCP, &segment), Reason::Reply);
+            gate.to_server(&tcp_numbered(peer, server, ACK, (1001, acknowledged)));
+            let established = gate.has_flow(FlowTable::Established, server, peer);
             assert_eq!(established, establishes, "acknowledgment {acknowledged} of 5001 to 5101");
         }
-    }
+    });
 }
 
 #[test]
 fn the_right_acknowledgment_establishes_a_flow() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        bench.forget_flows();
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        gate.forget_flows();
         let (server, peer) = ends(family);
         // sequence numbers wrap
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (u32::MAX, 1001)), Reason::Reply);
-        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 0)));
-        assert!(bench.has_flow(FlowTable::Established, server, peer));
-        assert!(!bench.has_flow(FlowTable::HalfOpen, server, peer));
-        bench.passes(&tcp(server, peer, ACK | PSH), Reason::Reply);
-    }
+        gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        gate.passes(&tcp_numbered(server, peer, SYN | ACK, (u32::MAX, 1001)), Reason::Reply);
+        gate.to_server(&tcp_numbered(peer, server, ACK, (1001, 0)));
+        assert!(gate.has_flow(FlowTable::Established, server, peer));
+        assert!(!gate.has_flow(FlowTable::HalfOpen, server, peer));
+        gate.passes(&tcp(server, peer, ACK | PSH), Reason::Reply);
+    });
 }
 
 #[test]
 fn the_first_data_establishes_a_flow_whose_acknowledgment_was_lost() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        bench.forget_flows();
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        gate.forget_flows();
         let (server, peer) = ends(family);
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
-        bench.to_server(&tcp_numbered(peer, server, ACK | PSH, (1001, 5001)));
-        assert!(bench.has_flow(FlowTable::Established, server, peer));
-    }
+        gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        gate.to_server(&tcp_numbered(peer, server, ACK | PSH, (1001, 5001)));
+        assert!(gate.has_flow(FlowTable::Established, server, peer));
+    });
 }
 
 #[test]
 fn a_syn_ack_sent_again_with_another_number_counts_as_well() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     // of several the last two
     for (acknowledged, counts) in [(5001, true), (6001, true), (4001, false)] {
-        for family in FAMILIES {
-            bench.forget_flows();
+        in_both_families(|family| {
+            gate.forget_flows();
             let (server, peer) = ends(family);
-            bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+            gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
             for sequence in [4000, 5000, 6000] {
-                bench.passes(&tcp_numbered(server, peer, SYN | ACK, (sequence, 1001)), Reason::Reply);
+                gate.passes(&tcp_numbered(server, peer, SYN | ACK, (sequence, 1001)), Reason::Reply);
             }
-            bench.to_server(&tcp_numbered(peer, server, ACK, (1001, acknowledged)));
-            assert_eq!(bench.has_flow(FlowTable::Established, server, peer), counts, "{acknowledged}");
-        }
+            gate.to_server(&tcp_numbered(peer, server, ACK, (1001, acknowledged)));
+            assert_eq!(gate.has_flow(FlowTable::Established, server, peer), counts, "{acknowledged}");
+        });
     }
 }
 
 #[test]
 fn a_syn_ack_sent_again_unchanged_does_not_push_out_another() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
         for sequences in [[5000, 5000, 5000, 5000], [5000, 7000, 7000, 7000]] {
-            bench.forget_flows();
-            bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+            gate.forget_flows();
+            gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
             for sequence in sequences {
-                bench.passes(&tcp_numbered(server, peer, SYN | ACK, (sequence, 1001)), Reason::Reply);
+                gate.passes(&tcp_numbered(server, peer, SYN | ACK, (sequence, 1001)), Reason::Reply);
             }
-            bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-            bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 5001)));
-            assert!(bench.has_flow(FlowTable::Established, server, peer), "{sequences:?}");
+            gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+            gate.to_server(&tcp_numbered(peer, server, ACK, (1001, 5001)));
+            assert!(gate.has_flow(FlowTable::Established, server, peer), "{sequences:?}");
         }
-    }
+    });
 }
 
 #[test]
 fn a_service_that_refuses_says_so() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.to_server(&tcp(peer, server, SYN));
-        bench.passes(&tcp(server, peer, RST | ACK), Reason::Reply);
-    }
+        gate.to_server(&tcp(peer, server, SYN));
+        gate.passes(&tcp(server, peer, RST | ACK), Reason::Reply);
+    });
 }
 
 #[test]
 fn a_flood_of_syns_pushes_out_no_established_flow() {
-    let bench = TestGate::sized(crate::support::dmz::POLICY, &[("half_open", 64), ("unlisted", 64)]);
-    for family in FAMILIES {
+    let gate = TestGate::sized(crate::support::dmz::POLICY, &[("half_open", 64), ("unlisted", 64)]);
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.establish(server, peer);
-        bench.to_server(&crate::support::frame::udp((family.peer, 51_000), (family.ns, 53)));
+        gate.establish(server, peer);
+        gate.to_server(&crate::support::frame::udp((family.peer, 51_000), (family.ns, 53)));
         for port in 1..2_000 {
             for to in [80, 443, 4444] {
                 let syn = tcp((family.other, port), (family.web, to), SYN);
-                bench.gate.programs.run_track(&syn, 1).unwrap();
+                gate.programs.run_track(&syn, 1).unwrap();
             }
         }
-        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
+        gate.passes(&tcp(server, peer, ACK), Reason::Reply);
         let answer = crate::support::frame::udp((family.ns, 53), (family.peer, 51_000));
-        bench.passes(&answer, Reason::Reply);
+        gate.passes(&answer, Reason::Reply);
         // and the gate still takes new ones
-        bench.establish((family.web, 443), (family.peer, 51_001));
-    }
+        gate.establish((family.web, 443), (family.peer, 51_001));
+    });
 }
 
 #[test]
 fn the_same_ports_can_be_opened_again() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        bench.forget_flows();
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        gate.forget_flows();
         let (server, peer) = ends(family);
-        bench.establish(server, peer);
-        bench.passes(&tcp(server, peer, FIN | ACK), Reason::Reply);
-        bench.to_server(&tcp(peer, server, FIN | ACK));
-        bench.to_server(&tcp_numbered(peer, server, SYN, (9000, 0)));
-        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (7000, 9001)), Reason::Reply);
-        bench.to_server(&tcp_numbered(peer, server, ACK, (9001, 7001)));
-        assert!(bench.has_flow(FlowTable::Established, server, peer));
+        gate.establish(server, peer);
+        gate.passes(&tcp(server, peer, FIN | ACK), Reason::Reply);
+        gate.to_server(&tcp(peer, server, FIN | ACK));
+        gate.to_server(&tcp_numbered(peer, server, SYN, (9000, 0)));
+        gate.passes(&tcp_numbered(server, peer, SYN | ACK, (7000, 9001)), Reason::Reply);
+        gate.to_server(&tcp_numbered(peer, server, ACK, (9001, 7001)));
+        assert!(gate.has_flow(FlowTable::Established, server, peer));
         // it is a new connection, and not the closed one
-        bench.age("established", 3600);
-        bench.passes(&tcp(server, peer, ACK), Reason::Reply);
-    }
+        gate.age("established", 3600);
+        gate.passes(&tcp(server, peer, ACK), Reason::Reply);
+    });
 }
 
 #[test]
 fn the_tracker_looks_through_tags_too() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         for (port, tags) in [(1, &[0x8100][..]), (2, &[0x8100, 0x88a8]), (3, &[0x88a8])] {
             let (server, peer) = ((family.web, 80), (family.peer, 51_000 + port));
             let wrap = |frame: Vec<u8>| tags.iter().fold(frame, |frame, tpid| tagged(&frame, *tpid, 7));
-            bench.to_server(&wrap(tcp(peer, server, SYN)));
-            bench.passes(&wrap(tcp(server, peer, SYN | ACK)), Reason::Reply);
+            gate.to_server(&wrap(tcp(peer, server, SYN)));
+            gate.passes(&wrap(tcp(server, peer, SYN | ACK)), Reason::Reply);
         }
-    }
+    });
 }
 
 #[test]
 fn the_tracker_lets_everything_by() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let frames = [
         crate::support::frame::link_frame(0x0806, &[0; 28]),
         crate::support::frame::link_frame(0x8137, &[0; 46]),
@@ -284,32 +284,32 @@ fn the_tracker_lets_everything_by() {
         vec![0; 14],
     ];
     for frame in frames {
-        bench.to_server(&frame);
+        gate.to_server(&frame);
     }
-    assert!(bench.gate.flows().unwrap().is_empty());
+    assert!(gate.flows().unwrap().is_empty());
 }
 
 #[test]
 fn a_peer_outside_of_from_opens_nothing() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
-        bench.establish((family.web, 22), (family.bastion, 50_000));
-        bench.to_server(&tcp((family.peer, 50_000), (family.web, 22), SYN));
-        assert!(!bench.has_flow(FlowTable::HalfOpen, (family.web, 22), (family.peer, 50_000)));
-    }
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
+        gate.establish((family.web, 22), (family.bastion, 50_000));
+        gate.to_server(&tcp((family.peer, 50_000), (family.web, 22), SYN));
+        assert!(!gate.has_flow(FlowTable::HalfOpen, (family.web, 22), (family.peer, 50_000)));
+    });
 }
 
 #[test]
 fn a_single_byte_behind_the_syn_ack_may_be_acknowledged() {
-    let bench = TestGate::dmz();
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    in_both_families(|family| {
         let (server, peer) = ends(family);
-        bench.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
-        bench.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
+        gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
+        gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
         let mut segment = tcp_header(server, peer, ACK | PSH, (5001, 1001));
         segment.push(0x5a);
-        bench.passes(&raw_ip(server.0, peer.0, TCP, &segment), Reason::Reply);
-        bench.to_server(&tcp_numbered(peer, server, ACK, (1001, 5002)));
-        assert!(bench.has_flow(FlowTable::Established, server, peer));
-    }
+        gate.passes(&raw_ip(server.0, peer.0, TCP, &segment), Reason::Reply);
+        gate.to_server(&tcp_numbered(peer, server, ACK, (1001, 5002)));
+        assert!(gate.has_flow(FlowTable::Established, server, peer));
+    });
 }

@@ -55,12 +55,12 @@ fn build_router() -> u32 {
 
 #[test]
 fn a_solicitation_passes_where_the_routing_table_keeps_it_and_nowhere_else() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let nic = build_router();
             let ask = |from: IpAddr, to: &str| {
-                let answer = bench.gate.explain(&solicitation(from, ip(to)), false, Some(nic)).unwrap();
+                let answer = gate.explain(&solicitation(from, ip(to)), false, Some(nic)).unwrap();
                 (answer.verdict, answer.reason)
             };
             let stays = (Verdict::Pass, Some(Reason::Neighbour));

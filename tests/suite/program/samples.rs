@@ -10,7 +10,7 @@ use portcullis::drops::ReasonCode;
 use portcullis::drops::{Sample, decode};
 use portcullis::gate::{Consumer, ProgramStatistics, now_ns};
 
-use crate::support::dmz::{FAMILIES, POLICY, V4};
+use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{
     ACK, PSH, ROUTER_MAC, SERVER_MAC, SYN, TCP, UDP, icmp, icmp_protocol, link_frame, packet, tagged, tcp,
     udp,
@@ -38,9 +38,9 @@ fn take(consumer: &Consumer<'_>) -> Vec<Sample> {
 
 /// The one sample of a frame that is dropped or would be.
 #[track_caller]
-fn sample_of(bench: &TestGate, consumer: &Consumer<'_>, frame: &[u8]) -> Sample {
+fn sample_of(gate: &TestGate, consumer: &Consumer<'_>, frame: &[u8]) -> Sample {
     let before_ns = now_ns();
-    bench.gate.programs.run_filter(frame, 1).expect("a run");
+    gate.programs.run_filter(frame, 1).expect("a run");
     let mut samples = take(consumer);
     assert_eq!(samples.len(), 1, "{samples:?}");
     let sample = samples.remove(0);
@@ -80,28 +80,28 @@ fn bare(frame: &[u8], reason: Reason) -> Sample {
 }
 
 #[track_caller]
-fn assert_sample(bench: &TestGate, consumer: &Consumer<'_>, frame: &[u8], expected: Sample) {
-    let sample = sample_of(bench, consumer, frame);
+fn assert_sample(gate: &TestGate, consumer: &Consumer<'_>, frame: &[u8], expected: Sample) {
+    let sample = sample_of(gate, consumer, frame);
     assert_eq!(sample, Sample { time_ns: sample.time_ns, ..expected });
 }
 
 #[test]
 fn an_answer_that_only_a_quarantine_forbids_names_no_line() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
-    bench.establish(server, peer);
-    bench.gate.quarantine("web1", None).unwrap();
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
-    let sample = sample_of(&bench, &consumer, &tcp(server, peer, ACK));
+    gate.establish(server, peer);
+    gate.quarantine("web1", None).unwrap();
+    let consumer = gate.consume_samples().expect("a perf buffer");
+    let sample = sample_of(&gate, &consumer, &tcp(server, peer, ACK));
     assert_eq!((sample.reason, sample.rule), (ReasonCode::Known(Reason::Quarantined), 0));
 }
 
 #[test]
 fn a_sample_says_all_that_there_is_to_say_of_a_frame() {
-    let bench = TestGate::dmz();
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
-    let web = bench.id_of("web1");
-    for family in FAMILIES {
+    let gate = TestGate::dmz();
+    let consumer = gate.consume_samples().expect("a perf buffer");
+    let web = gate.id_of("web1");
+    in_both_families(|family| {
         let version = if family.web.is_ipv4() { 4 } else { 6 };
         let ethertype = if family.web.is_ipv4() { 0x0800 } else { 0x86dd };
         // a port for each family: they share their kinds
@@ -121,7 +121,7 @@ fn a_sample_says_all_that_there_is_to_say_of_a_frame() {
             ip_version: version,
             ..bare(&frame, Reason::NewFlow)
         };
-        assert_sample(&bench, &consumer, &frame, expected);
+        assert_sample(&gate, &consumer, &frame, expected);
 
         let frame = icmp(family.web, family.peer, (200, 7), [1, 2, 3, 4], &[]);
         let expected = Sample {
@@ -136,21 +136,21 @@ fn a_sample_says_all_that_there_is_to_say_of_a_frame() {
             ip_version: version,
             ..bare(&frame, Reason::NewFlow)
         };
-        assert_sample(&bench, &consumer, &frame, expected);
-    }
+        assert_sample(&gate, &consumer, &frame, expected);
+    });
     let frame = link_frame(0x9000, &[7; 46]);
     let expected = Sample { ethertype: 0x9000, port: 0x9000, ..bare(&frame, Reason::Ethertype) };
-    assert_sample(&bench, &consumer, &frame, expected);
+    assert_sample(&gate, &consumer, &frame, expected);
 }
 
 #[test]
 fn a_sample_names_the_need_whose_limit_a_packet_was_over() {
-    let bench = TestGate::new(&POLICY.replace("out   = [", "out   = [\"udp/123\", \"udp/700 limit 1/m\", "));
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let gate = TestGate::new(&POLICY.replace("out   = [", "out   = [\"udp/123\", \"udp/700 limit 1/m\", "));
+    let consumer = gate.consume_samples().expect("a perf buffer");
     let frame = udp((V4.web, 700), (V4.peer, 700));
-    bench.passes(&frame, Reason::Need);
-    let rule = bench.gate.explain(&frame, false, None).expect("an answer").rule;
-    let sample = sample_of(&bench, &consumer, &frame);
+    gate.passes(&frame, Reason::Need);
+    let rule = gate.explain(&frame, false, None).expect("an answer").rule;
+    let sample = sample_of(&gate, &consumer, &frame);
     assert_eq!((sample.reason, sample.protocol), (ReasonCode::Known(Reason::Rate), UDP));
     assert!(rule != 0);
     assert_eq!(sample.rule, rule);
@@ -158,13 +158,13 @@ fn a_sample_names_the_need_whose_limit_a_packet_was_over() {
 
 #[test]
 fn a_sample_has_the_first_128_bytes_of_a_frame_or_all_of_it() {
-    let bench = TestGate::dmz();
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let gate = TestGate::dmz();
+    let consumer = gate.consume_samples().expect("a perf buffer");
     for (length, port) in [(60, 1), (127, 2), (128, 3), (129, 4), (1514, 5), (4_000, 6)] {
         let payload: Vec<u8> = (0..length - 42).map(|at| at as u8).collect();
         let datagram = udp_datagram((V4.web, 40_000), (V4.peer, port), &payload);
         let frame = ethernet(&packet(V4.web, V4.peer, UDP, &datagram));
-        let sample = sample_of(&bench, &consumer, &frame);
+        let sample = sample_of(&gate, &consumer, &frame);
         assert_eq!((sample.length as usize, sample.frame.len()), (length, length.min(MOST_OF_A_FRAME)));
         assert_eq!(sample.frame[..], frame[..sample.frame.len()]);
     }
@@ -172,74 +172,71 @@ fn a_sample_has_the_first_128_bytes_of_a_frame_or_all_of_it() {
 
 #[test]
 fn a_sample_tells_a_drop_from_what_is_only_observed() {
-    let bench = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
-    let sample = sample_of(&bench, &consumer, &tcp((V4.web, 40_000), (V4.peer, 6667), SYN));
+    let gate = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    let consumer = gate.consume_samples().expect("a perf buffer");
+    let sample = sample_of(&gate, &consumer, &tcp((V4.web, 40_000), (V4.peer, 6667), SYN));
     assert_eq!(u32::from(sample.verdict), verdict::VERDICT_WOULD_DROP.0);
     assert_eq!(u32::from(sample.flags), drop_flag::DROP_WOULD.0);
 }
 
 #[test]
 fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
-    let bench = TestGate::dmz();
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let gate = TestGate::dmz();
+    let consumer = gate.consume_samples().expect("a perf buffer");
     // what is known and what takes the long way, each with a kind beside it
     let kinds = |port| [tcp((V4.web, 40_000), (V4.peer, port), SYN), udp((V4.web, 40_000), (V4.peer, port))];
     for (frame, beside) in kinds(6667).iter().zip(&kinds(6668)) {
-        assert_eq!(sample_of(&bench, &consumer, frame).drops, 1);
+        assert_eq!(sample_of(&gate, &consumer, frame).drops, 1);
         for later_ns in [60 * SECOND_NS, SECOND_NS / 2] {
             // a machine that hesitates must not let the second go by
-            bench.move_samples(now_ns() + later_ns);
+            gate.move_samples(now_ns() + later_ns);
             for _ in 0..2 {
-                bench.gate.programs.run_filter(frame, 1).expect("a run");
+                gate.programs.run_filter(frame, 1).expect("a run");
             }
             assert_eq!(take(&consumer), [], "another one within a second");
         }
         // another kind waits for nobody
-        assert_eq!(sample_of(&bench, &consumer, beside).drops, 1);
-        bench.move_samples(now_ns() - 3 * SECOND_NS / 2);
-        assert_eq!(sample_of(&bench, &consumer, frame).drops, 5);
-        bench.move_samples(now_ns() - 3 * SECOND_NS / 2);
-        assert_eq!(sample_of(&bench, &consumer, frame).drops, 1);
+        assert_eq!(sample_of(&gate, &consumer, beside).drops, 1);
+        gate.move_samples(now_ns() - 3 * SECOND_NS / 2);
+        assert_eq!(sample_of(&gate, &consumer, frame).drops, 5);
+        gate.move_samples(now_ns() - 3 * SECOND_NS / 2);
+        assert_eq!(sample_of(&gate, &consumer, frame).drops, 1);
     }
 }
 
 #[test]
 fn what_is_quiet_and_what_passes_is_no_sample() {
-    let bench = TestGate::dmz();
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
-    for family in FAMILIES {
-        bench.drops(&udp((family.web, 40_000), (family.peer, 5353)), Reason::NewFlow);
-        bench.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
-    }
+    let gate = TestGate::dmz();
+    let consumer = gate.consume_samples().expect("a perf buffer");
+    in_both_families(|family| {
+        gate.drops(&udp((family.web, 40_000), (family.peer, 5353)), Reason::NewFlow);
+        gate.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
+    });
     assert_eq!(take(&consumer), []);
-    assert_eq!(bench.gate.statistic().expect("a statistic"), ProgramStatistics::default());
+    assert_eq!(gate.statistic().expect("a statistic"), ProgramStatistics::default());
 }
 
 #[test]
 fn samples_are_counted_as_sent_or_as_unheard() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let frame = |port| tcp((V4.web, 40_000), (V4.peer, port), SYN);
-    bench.gate.programs.run_filter(&frame(1), 1).expect("a run");
+    gate.programs.run_filter(&frame(1), 1).expect("a run");
     let statistic = ProgramStatistics { samples_unheard: 1, ..ProgramStatistics::default() };
-    assert_eq!(bench.gate.statistic().expect("a statistic"), statistic);
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
-    sample_of(&bench, &consumer, &frame(2));
-    assert_eq!(
-        bench.gate.statistic().expect("a statistic"),
-        ProgramStatistics { samples_sent: 1, ..statistic }
-    );
+    assert_eq!(gate.statistic().expect("a statistic"), statistic);
+    let consumer = gate.consume_samples().expect("a perf buffer");
+    sample_of(&gate, &consumer, &frame(2));
+    assert_eq!(gate.statistic().expect("a statistic"), ProgramStatistics { samples_sent: 1, ..statistic });
     drop(consumer);
-    bench.gate.programs.run_filter(&frame(3), 1).expect("a run");
+    gate.programs.run_filter(&frame(3), 1).expect("a run");
     let statistic = ProgramStatistics { samples_sent: 1, samples_unheard: 2, ..ProgramStatistics::default() };
-    assert_eq!(bench.gate.statistic().expect("a statistic"), statistic);
+    assert_eq!(gate.statistic().expect("a statistic"), statistic);
 }
 
 #[test]
 fn samples_for_which_there_is_no_room_are_counted_as_lost() {
     const KINDS: u16 = 3_000;
-    let bench = TestGate::sized(POLICY, &[("ledger", 32_768)]);
-    let consumer = bench.gate.consume_samples().expect("a perf buffer");
+    let gate = TestGate::sized(POLICY, &[("ledger", 32_768)]);
+    let consumer = gate.consume_samples().expect("a perf buffer");
     std::thread::scope(|scope| {
         // in a thread of its own, for it stays on one CPU, whose buffer fills up
         let sending = scope.spawn(|| {
@@ -248,12 +245,12 @@ fn samples_for_which_there_is_no_room_are_counted_as_lost() {
             sched_setaffinity(Pid::from_raw(0), &cpus).expect("a CPU to stay on");
             for port in 1..=KINDS {
                 let frame = tcp((V4.web, 40_000), (V4.peer, 10_000 + port), SYN);
-                bench.gate.programs.run_filter(&frame, 1).expect("a run");
+                gate.programs.run_filter(&frame, 1).expect("a run");
             }
         });
         sending.join().expect("the frames");
     });
-    let statistic = bench.gate.statistic().expect("a statistic");
+    let statistic = gate.statistic().expect("a statistic");
     assert_eq!((statistic.samples_unheard, statistic.ledger_full), (0, 0));
     assert!(statistic.samples_lost > 0, "{statistic:?}");
     assert_eq!(statistic.samples_sent + statistic.samples_lost, u64::from(KINDS));

@@ -29,7 +29,7 @@ fn routing(packet: Ipv6, kind: u8, segments_left: u8) -> Ipv6 {
 
 #[test]
 fn a_loose_or_strict_source_route_is_dropped_wherever_it_stands_among_the_options() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for kind in [LOOSE, STRICT] {
         let route = [kind, 7, 4, 203, 0, 113, 51];
         let places = [
@@ -44,75 +44,75 @@ fn a_loose_or_strict_source_route_is_dropped_wherever_it_stands_among_the_option
             [&[30, 2].repeat(18)[..], &[1, kind, 3, 4]].concat(),
         ];
         for options in places {
-            bench.drops(&with_options(&options), Reason::SourceRoute);
+            gate.drops(&with_options(&options), Reason::SourceRoute);
         }
     }
-    bench.passes(&with_options(&[1; 40]), Reason::Need);
-    bench.passes(&with_options(&[30, 2].repeat(20)), Reason::Need);
+    gate.passes(&with_options(&[1; 40]), Reason::Need);
+    gate.passes(&with_options(&[30, 2].repeat(20)), Reason::Need);
 }
 
 #[test]
 fn what_only_looks_like_a_source_route_passes() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     // within another option, and after the end of all options
-    bench.passes(&with_options(&[148, 4, LOOSE, STRICT]), Reason::Need);
-    bench.passes(&with_options(&[0, LOOSE, 3, 4]), Reason::Need);
+    gate.passes(&with_options(&[148, 4, LOOSE, STRICT]), Reason::Need);
+    gate.passes(&with_options(&[0, LOOSE, 3, 4]), Reason::Need);
     // their neighbours by number
     for kind in [LOOSE - 1, LOOSE + 1, STRICT - 1, STRICT + 1, 3, 9] {
-        bench.passes(&with_options(&[kind, 4, 0, 0]), Reason::Need);
+        gate.passes(&with_options(&[kind, 4, 0, 0]), Reason::Need);
     }
 }
 
 #[test]
 fn an_ipv6_routing_header_of_type_0_is_dropped_even_when_it_is_used_up() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for segments_left in [0, 1, 2, 255] {
-        bench.drops(&routing(question(), 0, segments_left).frame(), Reason::SourceRoute);
+        gate.drops(&routing(question(), 0, segments_left).frame(), Reason::SourceRoute);
     }
 }
 
 #[test]
 fn any_other_routing_header_passes_only_when_it_is_used_up() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     // mobility, RPL, segment routing, two experiments
     for kind in [1, 2, 3, 4, 253, 254] {
-        bench.passes(&routing(question(), kind, 0).frame(), Reason::Need);
+        gate.passes(&routing(question(), kind, 0).frame(), Reason::Need);
         for segments_left in [1, 255] {
-            bench.drops(&routing(question(), kind, segments_left).frame(), Reason::SourceRoute);
+            gate.drops(&routing(question(), kind, segments_left).frame(), Reason::SourceRoute);
         }
     }
 }
 
 #[test]
 fn a_routing_header_is_found_behind_others() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let mut packet = question().options(HOP_BY_HOP, 0);
     for _ in 0..6 {
         packet = packet.options(DESTINATION_OPTIONS, 0);
     }
-    bench.drops(&routing(packet.clone(), 0, 0).frame(), Reason::SourceRoute);
-    bench.passes(&routing(packet, 2, 0).frame(), Reason::Need);
+    gate.drops(&routing(packet.clone(), 0, 0).frame(), Reason::SourceRoute);
+    gate.passes(&routing(packet, 2, 0).frame(), Reason::Need);
     let second = routing(routing(question(), 2, 0), 0, 1);
-    bench.drops(&second.frame(), Reason::SourceRoute);
+    gate.drops(&second.frame(), Reason::SourceRoute);
 }
 
 #[test]
 fn a_routing_header_in_a_first_fragment_is_found() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let fragment = |kind| routing(question().fragment(7, 0, true), kind, 0).frame();
-    bench.drops(&fragment(0), Reason::SourceRoute);
-    bench.passes(&fragment(2), Reason::Need);
+    gate.drops(&fragment(0), Reason::SourceRoute);
+    gate.passes(&fragment(2), Reason::Need);
 }
 
 #[test]
 fn a_source_route_is_judged_after_the_form_and_before_the_source() {
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     let route = [LOOSE, 7, 4, 203, 0, 113, 51, 0];
     let unknown = udp_datagram((V4.unknown, 40_000), (V4.peer, 53), b"");
     let packet = Ipv4::new(V4.unknown, V4.peer, UDP, &unknown);
-    bench.drops(&packet.clone().options(&route).frame(), Reason::SourceRoute);
-    bench.drops(&packet.frame(), Reason::UnknownSource);
+    gate.drops(&packet.clone().options(&route).frame(), Reason::SourceRoute);
+    gate.drops(&packet.frame(), Reason::UnknownSource);
     let no_flags = tcp_header((V4.ns, 40_000), (V4.peer, 53), 0, (1, 0));
     let broken = Ipv4::new(V4.ns, V4.peer, TCP, &no_flags).options(&route);
-    bench.drops(&broken.frame(), Reason::Malformed);
+    gate.drops(&broken.frame(), Reason::Malformed);
 }

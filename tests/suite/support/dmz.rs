@@ -72,6 +72,27 @@ pub const V6: Family = Family {
 
 pub const FAMILIES: [Family; 2] = [V4, V6];
 
+/// Does the same in both families, and says in which one it failed.
+pub fn in_both_families(test: impl FnMut(Family)) {
+    in_each(FAMILIES, |family| family.web, test);
+}
+
+/// Does the same with both of two families' actors; `address` is one of theirs.
+pub fn in_each<F: Copy>(families: [F; 2], address: impl Fn(F) -> IpAddr, mut test: impl FnMut(F)) {
+    struct Told(&'static str);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("this was in {}", self.0);
+            }
+        }
+    }
+    for family in families {
+        let _told = Told(if address(family).is_ipv4() { "IPv4" } else { "IPv6" });
+        test(family);
+    }
+}
+
 /// An IPv4 address.
 pub const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(a, b, c, d))

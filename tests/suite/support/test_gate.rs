@@ -1,6 +1,7 @@
 //! A gate of its own for each test, and the checks that every packet through it undergoes.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 use libbpf_rs::{MapCore, MapFlags};
@@ -11,7 +12,7 @@ use portcullis::compile::compile;
 use portcullis::gate::{FlowTable, Gate, Verdict, now_ns};
 use portcullis::policy::parse;
 
-use super::dmz;
+use super::dmz::{self, Family, in_both_families};
 use super::frame::{ACK, Endpoint, SYN, tcp_numbered};
 
 const XDP_DROP: u32 = 1;
@@ -47,9 +48,17 @@ static POOL: Mutex<Vec<Arc<Gate>>> = Mutex::new(Vec::new());
 
 /// A gate that is attached nowhere, and the only user of its tables.
 pub struct TestGate {
-    pub gate: Arc<Gate>,
+    gate: Arc<Gate>,
     /// Whether another test may have the gate afterwards.
     reusable: bool,
+}
+
+impl Deref for TestGate {
+    type Target = Gate;
+
+    fn deref(&self) -> &Gate {
+        &self.gate
+    }
 }
 
 impl Drop for TestGate {
@@ -101,7 +110,7 @@ impl TestGate {
         TestGate::of(load_gate(&policy, &tables))
     }
 
-    /// A bench with a gate that was made elsewhere.
+    /// A gate that was made elsewhere.
     pub fn of(gate: impl Into<Arc<Gate>>) -> TestGate {
         TestGate { gate: gate.into(), reusable: false }
     }
@@ -224,7 +233,7 @@ impl TestGate {
                 continue; // a limit of which nothing was spent
             }
             // The clock counts from boot, and a router may have booted a minute ago: wrap, as the
-            // difference of two times does. But a purse's time is compared, not subtracted.
+            // difference of two times does. But a token bucket's time is compared, not subtracted.
             let older =
                 if map == "limits" { time.saturating_sub(by_ns).max(1) } else { time.wrapping_sub(by_ns) };
             value[..8].copy_from_slice(&older.to_ne_bytes());
@@ -303,6 +312,11 @@ impl TestGate {
             statistic: self.gate.statistic().expect("the statistic"),
         }
     }
+}
+
+/// Does the same in both families, each with a new [`TestGate::dmz`].
+pub fn with_dmz_in_both_families(mut test: impl FnMut(TestGate, Family)) {
+    in_both_families(|family| test(TestGate::dmz(), family));
 }
 
 /// Whether what passes for this reason does so by a need, which `explain` then names.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::attack::Stage;
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, connect, udp};
-use crate::e2e::testbed::{FAMILIES, Family, Namespace, Plug, ip, share_machine};
+use crate::e2e::testbed::{Family, Namespace, Plug, in_both_families, ip, share_machine};
 use crate::support::patience::{PATIENCE, deadline, eventually};
 
 const BYTES: usize = 24 << 20;
@@ -66,13 +66,13 @@ fn what_is_permitted_goes_both_ways_in_super_frames_and_arrives_as_it_was_sent()
     let _machine = share_machine();
     let stage = Stage::plugged(Plug::Bridge);
     stage.testbed.attach(&dmz());
-    for family in FAMILIES {
+    in_both_families(|family| {
         let (sent, arrived) = stage.watch(|| exchange_both_ways(&stage, &family));
         assert!(sent > 100 && arrived > 100, "{sent} sent, {arrived} arrived");
         let (inside, _) = stage.longest();
         println!("{sent} frames sent, the longest of {inside} bytes");
         assert!(inside > 2 * MTU, "no super-frame: {inside}");
-    }
+    });
 }
 
 /// Sends forty datagrams of 1,200 bytes by one call.
@@ -96,7 +96,7 @@ fn send_segmented(machine: &Namespace, from: &str, to: SocketAddr) -> bool {
 fn forbidden_super_frames_of_udp_stay_in() {
     let _machine = share_machine();
     let stage = Stage::plugged(Plug::Bridge);
-    for family in FAMILIES {
+    in_both_families(|family| {
         let target = SocketAddr::new(ip(family.peer), 4000);
         let send = || assert!(send_segmented(&stage.testbed.dmz, family.web, target), "segmented datagrams");
         let (_, arrived) = stage.watch(send);
@@ -108,14 +108,14 @@ fn forbidden_super_frames_of_udp_stay_in() {
         stage.prove_service();
         stage.lift();
         assert!(stage.watch(send).1 > 0, "it passes again");
-    }
+    });
 }
 
 #[test]
 fn forbidden_super_frames_of_tcp_stay_in() {
     let _machine = share_machine();
     let stage = Stage::plugged(Plug::Bridge);
-    for family in FAMILIES {
+    in_both_families(|family| {
         let listener = listen(&stage.testbed.internet, 8080);
         let target = SocketAddr::new(ip(family.peer), 8080);
         let mut out = connect(&stage.testbed.dmz, ip(family.web), target, ARRIVES).expect("a connection");
@@ -141,5 +141,5 @@ fn forbidden_super_frames_of_tcp_stay_in() {
         stage.lift();
         sink.set_read_timeout(Some(deadline(PATIENCE))).expect("a timeout");
         sink.read_exact(&mut vec![0; 1 << 16]).expect("the load, once the gate is lifted");
-    }
+    });
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::service::{ENOUGH, Service, run_client};
 use super::site::Site;
-use crate::e2e::testbed::{FAMILIES, Family, Testbed};
+use crate::e2e::testbed::{FAMILIES, Family, Testbed, in_both_families};
 use crate::support::patience::{Wait, deadline, eventually};
 
 /// What both servers have: in the foreground, as they were started, nothing of the machine's.
@@ -92,7 +92,7 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
         // three fragments
         (&["+bufsize=4096", "+ignore"], "long.dmz.example", "UDP"),
     ];
-    for family in FAMILIES {
+    in_both_families(|family| {
         for (more, name, transport) in ways {
             assert!(ask(testbed, &family, ENOUGH, more, name, transport), "{} {more:?}", family.dns);
         }
@@ -101,7 +101,7 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
             assert!(ask(testbed, &family, ENOUGH, &[], &format!("www.{domain}"), "UDP"), "{domain}");
             assert!(ask(testbed, &family, ENOUGH, &["+tcp"], &format!("long.{domain}"), "TCP"), "{domain}");
         }
-    }
+    });
     site.assert_quiet();
     for (family, domain) in FAMILIES.into_iter().zip(["four.example", "six.example"]) {
         let beyond = [format!("www.{domain}"), format!("long.{domain}")];
@@ -124,7 +124,7 @@ fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
 fn a_name_server_that_is_away_says_so_and_a_client_that_is_gone_too() {
     let site = Site::new();
     let testbed = &site.testbed;
-    for family in FAMILIES {
+    in_both_families(|family| {
         // nobody listens: the server's ICMP error about a peer's question passes
         let server = format!("@{}", family.dns);
         let limit = time_of_dig(20);
@@ -146,6 +146,6 @@ fn a_name_server_that_is_away_says_so_and_a_client_that_is_gone_too() {
                 .expect("an error")
                 .is_some_and(|error| error.raw_os_error() == Some(nix::libc::ECONNREFUSED))
         });
-    }
+    });
     site.assert_quiet();
 }

@@ -2,140 +2,140 @@
 
 use portcullis::abi::Reason::{Backscatter, FlowError, NewFlow, NoFlow, Stranger, UnlistedService};
 
-use super::Testbed;
-use crate::support::dmz::{self, FAMILIES, V4, V6};
+use super::TimedModel;
+use crate::support::dmz::{self, V4, V6, in_both_families};
 use crate::support::frame::{self, ACK, IP, Ipv6, RST, SYN, TCP, UDP};
 
 #[test]
 fn an_icmp_error_about_a_peers_flow_passes() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let (server, peer) = ((family.ns, 53), (family.peer, 4000));
         let query = frame::udp(peer, server);
         let error = frame::unreachable(family.ns, family.peer, &query[IP..]);
-        assert_eq!(testbed.why(&error), Backscatter);
-        testbed.gets(&query);
-        assert_eq!(testbed.why(&error), FlowError);
+        assert_eq!(timed.why(&error), Backscatter);
+        timed.gets(&query);
+        assert_eq!(timed.why(&error), FlowError);
         // To somebody else, or about somebody else's packet.
-        assert_eq!(testbed.why(&frame::unreachable(family.ns, family.other, &query[IP..])), Backscatter);
-        assert_eq!(testbed.why(&frame::unreachable(family.web, family.peer, &query[IP..])), Backscatter);
+        assert_eq!(timed.why(&frame::unreachable(family.ns, family.other, &query[IP..])), Backscatter);
+        assert_eq!(timed.why(&frame::unreachable(family.web, family.peer, &query[IP..])), Backscatter);
         let other = frame::udp((family.peer, 4001), server);
-        assert_eq!(testbed.why(&frame::unreachable(family.ns, family.peer, &other[IP..])), Backscatter);
-    }
+        assert_eq!(timed.why(&frame::unreachable(family.ns, family.peer, &other[IP..])), Backscatter);
+    });
 }
 
 #[test]
 fn an_icmp_error_about_an_answer_to_the_server_passes() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let about = |port| {
             let answer = frame::udp((family.peer, port), (family.ns, 5000));
             frame::unreachable(family.ns, family.peer, &answer[IP..])
         };
-        assert_eq!(testbed.why(&about(53)), FlowError);
-        assert_eq!(testbed.why(&about(54)), Backscatter);
+        assert_eq!(timed.why(&about(53)), FlowError);
+        assert_eq!(timed.why(&about(54)), Backscatter);
         // To whom did not send it, or about what another server got.
         let answer = frame::udp((family.peer, 53), (family.ns, 5000));
-        assert_eq!(testbed.why(&frame::unreachable(family.ns, family.other, &answer[IP..])), Backscatter);
+        assert_eq!(timed.why(&frame::unreachable(family.ns, family.other, &answer[IP..])), Backscatter);
         let elsewhere = frame::udp((family.peer, 53), (family.web, 5000));
-        assert_eq!(testbed.why(&frame::unreachable(family.ns, family.peer, &elsewhere[IP..])), Backscatter);
-    }
+        assert_eq!(timed.why(&frame::unreachable(family.ns, family.peer, &elsewhere[IP..])), Backscatter);
+    });
 }
 
 #[test]
 fn an_icmp_error_about_tcp_and_ping_passes_while_the_flow_is_a_services() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let segment = frame::tcp((family.peer, 4000), (family.web, 80), ACK);
         let ping = frame::echo_request(family.peer, family.web, 9);
-        testbed.establish((family.web, 80), (family.peer, 4000));
-        testbed.gets(&ping);
+        timed.establish((family.web, 80), (family.peer, 4000));
+        timed.gets(&ping);
         for frame in [&segment, &ping] {
             let error = frame::unreachable(family.web, family.peer, &frame[IP..]);
-            assert_eq!(testbed.why(&error), FlowError);
+            assert_eq!(timed.why(&error), FlowError);
         }
-        testbed.apply(&dmz::POLICY.replace("\"tcp/80\", ", ""));
+        timed.apply(&dmz::POLICY.replace("\"tcp/80\", ", ""));
         let error = frame::unreachable(family.web, family.peer, &segment[IP..]);
-        assert_eq!(testbed.why(&error), Backscatter);
-    }
+        assert_eq!(timed.why(&error), Backscatter);
+    });
 }
 
 #[test]
 fn a_quote_needs_its_headers_first_eight_bytes_and_no_more() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let segment = frame::tcp((family.peer, 4000), (family.web, 80), ACK);
-        testbed.establish((family.web, 80), (family.peer, 4000));
+        timed.establish((family.web, 80), (family.peer, 4000));
         let quoted = |length: usize| {
             let end = frame::l4_of(family.web) + length;
             frame::unreachable(family.web, family.peer, &segment[IP..end])
         };
-        assert_eq!(testbed.why(&quoted(8)), FlowError);
-        assert_eq!(testbed.why(&quoted(7)), Backscatter);
-    }
+        assert_eq!(timed.why(&quoted(8)), FlowError);
+        assert_eq!(timed.why(&quoted(7)), Backscatter);
+    });
     // A later fragment tells no ports.
-    let mut testbed = Testbed::new();
-    testbed.gets(&frame::udp((V6.peer, 4000), (V6.ns, 53)));
+    let mut timed = TimedModel::new();
+    timed.gets(&frame::udp((V6.peer, 4000), (V6.ns, 53)));
     let datagram = frame::udp_datagram((V6.peer, 4000), (V6.ns, 53), b"");
     for (offset, expected) in [(0, FlowError), (1, Backscatter)] {
         let quoted = Ipv6::new(V6.peer, V6.ns, UDP, &datagram).fragment(1, offset, false).packet();
-        assert_eq!(testbed.why(&frame::unreachable(V6.ns, V6.peer, &quoted)), expected);
+        assert_eq!(timed.why(&frame::unreachable(V6.ns, V6.peer, &quoted)), expected);
     }
 }
 
 #[test]
 fn an_answer_from_what_is_no_service_betrays_the_listener() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let (server, peer) = ((family.web, 8080), (family.peer, 4000));
-        assert_eq!(testbed.why(&frame::tcp(server, peer, SYN | ACK)), NoFlow);
-        assert_eq!(testbed.why(&frame::udp(server, peer)), NewFlow);
-        testbed.gets(&frame::tcp(peer, server, SYN));
-        testbed.gets(&frame::udp(peer, server));
+        assert_eq!(timed.why(&frame::tcp(server, peer, SYN | ACK)), NoFlow);
+        assert_eq!(timed.why(&frame::udp(server, peer)), NewFlow);
+        timed.gets(&frame::tcp(peer, server, SYN));
+        timed.gets(&frame::udp(peer, server));
         for frame in [frame::tcp(server, peer, SYN | ACK), frame::udp(server, peer)] {
-            let outcome = testbed.sends(&frame);
+            let outcome = timed.sends(&frame);
             assert_eq!((outcome.reason, outcome.port), (UnlistedService, 8080));
         }
-        assert!(testbed.model.ledger().keys().any(|key| key.reason == UnlistedService && key.own_port));
-        assert_eq!(testbed.why(&frame::tcp(server, peer, ACK)), NoFlow);
-        assert_eq!(testbed.why(&frame::tcp(server, peer, RST | ACK)), Backscatter);
-    }
+        assert!(timed.model.ledger().keys().any(|key| key.reason == UnlistedService && key.own_port));
+        assert_eq!(timed.why(&frame::tcp(server, peer, ACK)), NoFlow);
+        assert_eq!(timed.why(&frame::tcp(server, peer, RST | ACK)), Backscatter);
+    });
 }
 
 #[test]
 fn a_service_answers_a_stranger() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let (server, peer) = ((family.web, 22), (family.peer, 4000));
-        assert_eq!(testbed.why(&frame::tcp(server, peer, SYN | ACK)), NoFlow);
-        testbed.gets(&frame::tcp(peer, server, SYN));
-        let outcome = testbed.sends(&frame::tcp(server, peer, SYN | ACK));
+        assert_eq!(timed.why(&frame::tcp(server, peer, SYN | ACK)), NoFlow);
+        timed.gets(&frame::tcp(peer, server, SYN));
+        let outcome = timed.sends(&frame::tcp(server, peer, SYN | ACK));
         assert_eq!((outcome.reason, outcome.port, outcome.quiet), (Stranger, 22, false));
-        assert_eq!(testbed.why(&frame::tcp(server, peer, RST | ACK)), Backscatter);
-        testbed.apply(&dmz::POLICY.replace("in  = [\"udp/53\"", "in  = [\"udp/53 from @bastion\""));
-        testbed.gets(&frame::udp(peer, (family.ns, 53)));
-        assert_eq!(testbed.why(&frame::udp((family.ns, 53), peer)), Stranger);
-    }
+        assert_eq!(timed.why(&frame::tcp(server, peer, RST | ACK)), Backscatter);
+        timed.apply(&dmz::POLICY.replace("in  = [\"udp/53\"", "in  = [\"udp/53 from @bastion\""));
+        timed.gets(&frame::udp(peer, (family.ns, 53)));
+        assert_eq!(timed.why(&frame::udp((family.ns, 53), peer)), Stranger);
+    });
 }
 
 #[test]
 fn answers_to_the_internets_noise_are_backscatter() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
-        let outcome = testbed.sends(&frame::tcp((family.web, 7), (family.peer, 4000), RST | ACK));
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        let outcome = timed.sends(&frame::tcp((family.web, 7), (family.peer, 4000), RST | ACK));
         assert_eq!((outcome.reason, outcome.port), (Backscatter, 0));
-        let outcome = testbed.sends(&frame::unreachable(family.web, family.peer, &[]));
+        let outcome = timed.sends(&frame::unreachable(family.web, family.peer, &[]));
         let kind = if family.web.is_ipv4() { 3 } else { 1 };
         assert_eq!((outcome.reason, outcome.port), (Backscatter, kind));
-        assert_eq!(testbed.why(&frame::echo_reply(family.web, family.peer, 9)), Backscatter);
-    }
+        assert_eq!(timed.why(&frame::echo_reply(family.web, family.peer, 9)), Backscatter);
+    });
 }
 
 #[test]
 fn a_segment_of_nothing_is_no_flow_by_the_port_that_says_most() {
-    let mut testbed = Testbed::new();
-    let outcome = testbed.sends(&frame::tcp((V4.web, 80), (V4.peer, 4000), ACK));
+    let mut timed = TimedModel::new();
+    let outcome = timed.sends(&frame::tcp((V4.web, 80), (V4.peer, 4000), ACK));
     assert_eq!((outcome.reason, outcome.port), (NoFlow, 80));
-    let outcome = testbed.sends(&frame::tcp((V4.web, 5000), (V4.peer, 4000), ACK));
+    let outcome = timed.sends(&frame::tcp((V4.web, 5000), (V4.peer, 4000), ACK));
     assert_eq!((outcome.reason, outcome.port, outcome.protocol), (NoFlow, 4000, TCP));
 }

@@ -2,24 +2,24 @@
 
 use portcullis::abi::Reason::Reply;
 
-use super::Testbed;
+use super::TimedModel;
 use crate::model::{FlowKey, Table};
-use crate::support::dmz::{FAMILIES, V4, V6};
+use crate::support::dmz::{V4, V6, in_both_families};
 use crate::support::frame::{self, ACK, FIN, RST, SYN, TCP, UDP};
 
-fn tables(testbed: &Testbed) -> Vec<Table> {
-    testbed.model.flows().into_keys().map(|(table, _)| table).collect()
+fn tables(timed: &TimedModel) -> Vec<Table> {
+    timed.model.flows().into_keys().map(|(table, _)| table).collect()
 }
 
 fn after(frame: &[u8]) -> Vec<Table> {
-    let mut testbed = Testbed::new();
-    testbed.gets(frame);
-    tables(&testbed)
+    let mut timed = TimedModel::new();
+    timed.gets(frame);
+    tables(&timed)
 }
 
 #[test]
 fn an_opening_goes_to_the_table_of_its_kind() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let (web, ns, peer) = (family.web, family.ns, family.peer);
         assert_eq!(after(&frame::tcp((peer, 4000), (web, 80), SYN)), [Table::HalfOpen]);
         assert_eq!(after(&frame::tcp((peer, 4000), (web, 8080), SYN)), [Table::Unlisted]);
@@ -29,12 +29,12 @@ fn an_opening_goes_to_the_table_of_its_kind() {
         assert_eq!(after(&frame::udp((peer, 4000), (web, 53))), [Table::Unlisted]);
         assert_eq!(after(&frame::echo_request(peer, web, 9)), [Table::IcmpQueries]);
         assert_eq!(after(&frame::echo_request(peer, ns, 9)), []);
-    }
+    });
 }
 
 #[test]
 fn what_opens_nothing_is_not_remembered() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let (web, ns, peer) = (family.web, family.ns, family.peer);
         assert_eq!(after(&frame::tcp((peer, 4000), (web, 80), ACK)), []);
         assert_eq!(after(&frame::tcp((peer, 4000), (web, 80), SYN | FIN)), []);
@@ -48,7 +48,7 @@ fn what_opens_nothing_is_not_remembered() {
         let segment = frame::tcp_header((peer, 4000), (web, 80), SYN, (1, 0));
         assert_eq!(after(&frame::fragment(peer, web, TCP, (1, 0, true), &segment[..16])), []);
         assert_eq!(after(&frame::fragment(peer, web, UDP, (1, 2, false), &[0; 9])), []);
-    }
+    });
 }
 
 #[test]
@@ -68,42 +68,42 @@ fn tags_do_not_hide_an_opening() {
 
 #[test]
 fn each_end_leaves_its_flags() {
-    let mut testbed = Testbed::new();
+    let mut timed = TimedModel::new();
     let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
-    testbed.establish(server, peer);
-    let flags = |testbed: &Testbed| testbed.model.flows().values().next().expect("a flow").flags;
-    assert_eq!(flags(&testbed), 0);
-    testbed.gets(&frame::tcp(peer, server, FIN | ACK));
-    assert_eq!(flags(&testbed), 2);
-    testbed.why(&frame::tcp(server, peer, FIN | ACK));
-    assert_eq!(flags(&testbed), 3);
-    testbed.gets(&frame::tcp(peer, server, RST));
-    assert_eq!(flags(&testbed), 11);
-    testbed.gets(&frame::tcp(peer, server, ACK));
-    assert_eq!(flags(&testbed), 3, "a reset can be forged");
-    testbed.why(&frame::tcp(server, peer, RST));
-    assert_eq!(flags(&testbed), 7);
+    timed.establish(server, peer);
+    let flags = |timed: &TimedModel| timed.model.flows().values().next().expect("a flow").flags;
+    assert_eq!(flags(&timed), 0);
+    timed.gets(&frame::tcp(peer, server, FIN | ACK));
+    assert_eq!(flags(&timed), 2);
+    timed.why(&frame::tcp(server, peer, FIN | ACK));
+    assert_eq!(flags(&timed), 3);
+    timed.gets(&frame::tcp(peer, server, RST));
+    assert_eq!(flags(&timed), 11);
+    timed.gets(&frame::tcp(peer, server, ACK));
+    assert_eq!(flags(&timed), 3, "a reset can be forged");
+    timed.why(&frame::tcp(server, peer, RST));
+    assert_eq!(flags(&timed), 7);
 }
 
 #[test]
 fn icmp_flows_are_named_by_identifier_and_type() {
-    let mut testbed = Testbed::new();
-    testbed.gets(&frame::echo_request(V4.peer, V4.web, 9));
+    let mut timed = TimedModel::new();
+    timed.gets(&frame::echo_request(V4.peer, V4.web, 9));
     let key = FlowKey { server: V4.web, peer: V4.peer, protocol: 1, server_port: 9, peer_port: 8 };
-    assert!(testbed.model.flows().contains_key(&(Table::IcmpQueries, key)));
+    assert!(timed.model.flows().contains_key(&(Table::IcmpQueries, key)));
 }
 
 #[test]
 fn a_new_handshake_of_the_same_four_numbers_replaces_the_old_flow_only_when_complete() {
-    let mut testbed = Testbed::new();
+    let mut timed = TimedModel::new();
     let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
-    testbed.establish(server, peer);
-    testbed.gets(&frame::tcp(peer, server, FIN | ACK));
-    testbed.gets(&frame::tcp(peer, server, SYN));
-    assert_eq!(tables(&testbed), [Table::Established, Table::HalfOpen]);
+    timed.establish(server, peer);
+    timed.gets(&frame::tcp(peer, server, FIN | ACK));
+    timed.gets(&frame::tcp(peer, server, SYN));
+    assert_eq!(tables(&timed), [Table::Established, Table::HalfOpen]);
     // The old one goes on, for the SYN may be forged.
-    assert_eq!(testbed.why(&frame::tcp(server, peer, ACK)), Reply);
-    testbed.establish(server, peer);
-    assert_eq!(tables(&testbed), [Table::Established]);
-    assert_eq!(testbed.model.flows().values().next().expect("a flow").flags, 0);
+    assert_eq!(timed.why(&frame::tcp(server, peer, ACK)), Reply);
+    timed.establish(server, peer);
+    assert_eq!(tables(&timed), [Table::Established]);
+    assert_eq!(timed.model.flows().values().next().expect("a flow").flags, 0);
 }

@@ -6,9 +6,9 @@ use portcullis::abi::Reason::{
     Fragment, LaterFragment, Malformed, Need, NewFlow, Quarantined, Reply, UnknownSource,
 };
 
-use super::Testbed;
+use super::TimedModel;
 use crate::model::Verdict;
-use crate::support::dmz::{self, FAMILIES, Family, V4, V6};
+use crate::support::dmz::{self, Family, V4, V6, in_both_families};
 use crate::support::frame::{self, ACK, Ipv6, SYN, TCP, UDP};
 
 fn first(family: &Family, id: u16, port: u16) -> Vec<u8> {
@@ -22,130 +22,130 @@ fn later(family: &Family, id: u16) -> Vec<u8> {
 
 #[test]
 fn a_later_fragment_goes_as_its_first_one_went() {
-    for family in &FAMILIES {
-        let mut testbed = Testbed::new();
-        assert_eq!(testbed.why(&later(family, 1)), Fragment);
-        assert_eq!(testbed.why(&first(family, 1, 53)), Need);
-        assert_eq!(testbed.why(&later(family, 1)), LaterFragment);
-        assert_eq!(testbed.why(&later(family, 2)), Fragment);
-        assert_eq!(testbed.why(&first(family, 2, 54)), NewFlow);
-        assert_eq!(testbed.why(&later(family, 2)), Fragment);
-    }
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        assert_eq!(timed.why(&later(&family, 1)), Fragment);
+        assert_eq!(timed.why(&first(&family, 1, 53)), Need);
+        assert_eq!(timed.why(&later(&family, 1)), LaterFragment);
+        assert_eq!(timed.why(&later(&family, 2)), Fragment);
+        assert_eq!(timed.why(&first(&family, 2, 54)), NewFlow);
+        assert_eq!(timed.why(&later(&family, 2)), Fragment);
+    });
 }
 
 #[test]
 fn addresses_and_protocol_belong_to_the_fragments_name() {
-    for family in &FAMILIES {
-        let mut testbed = Testbed::new();
-        assert_eq!(testbed.why(&first(family, 1, 53)), Need);
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        assert_eq!(timed.why(&first(&family, 1, 53)), Need);
         let piece = |to: IpAddr, protocol| frame::fragment(family.ns, to, protocol, (1, 3, false), &[0; 9]);
-        assert_eq!(testbed.why(&piece(family.other, UDP)), Fragment);
-        assert_eq!(testbed.why(&piece(family.peer, 47)), Fragment);
+        assert_eq!(timed.why(&piece(family.other, UDP)), Fragment);
+        assert_eq!(timed.why(&piece(family.peer, 47)), Fragment);
         let stranger = frame::fragment(family.unknown, family.peer, UDP, (1, 3, false), &[0; 9]);
-        assert_eq!(testbed.why(&stranger), UnknownSource);
-        assert_eq!(testbed.why(&piece(family.peer, UDP)), LaterFragment);
-    }
+        assert_eq!(timed.why(&stranger), UnknownSource);
+        assert_eq!(timed.why(&piece(family.peer, UDP)), LaterFragment);
+    });
 }
 
 #[test]
 fn a_first_fragment_counts_for_thirty_seconds_and_one_policy() {
-    let mut testbed = Testbed::new();
-    testbed.why(&first(&V4, 1, 53));
-    testbed.wait(30);
-    assert_eq!(testbed.why(&later(&V4, 1)), LaterFragment);
-    testbed.wait(1);
-    assert_eq!(testbed.why(&later(&V4, 1)), Fragment);
-    testbed.why(&first(&V4, 1, 53));
-    testbed.apply(dmz::POLICY);
-    assert_eq!(testbed.why(&later(&V4, 1)), Fragment);
+    let mut timed = TimedModel::new();
+    timed.why(&first(&V4, 1, 53));
+    timed.wait(30);
+    assert_eq!(timed.why(&later(&V4, 1)), LaterFragment);
+    timed.wait(1);
+    assert_eq!(timed.why(&later(&V4, 1)), Fragment);
+    timed.why(&first(&V4, 1, 53));
+    timed.apply(dmz::POLICY);
+    assert_eq!(timed.why(&later(&V4, 1)), Fragment);
 }
 
 #[test]
 fn a_first_fragment_without_its_whole_header_is_dropped() {
-    let mut testbed = Testbed::new();
-    for family in FAMILIES {
+    let mut timed = TimedModel::new();
+    in_both_families(|family| {
         let (from, to) = (family.ns, family.peer);
         let mut segment = frame::tcp_header((from, 5000), (to, 53), SYN, (1, 0));
         segment.extend_from_slice(&[0; 4]);
         for (protocol, length) in [(TCP, 8), (TCP, 16), (132, 8)] {
             let short = frame::fragment(from, to, protocol, (1, 0, true), &segment[..length]);
-            assert_eq!(testbed.why(&short), Fragment, "{protocol} {length}");
+            assert_eq!(timed.why(&short), Fragment, "{protocol} {length}");
         }
-        assert_eq!(testbed.why(&frame::fragment(from, to, TCP, (1, 0, true), &segment)), Need);
+        assert_eq!(timed.why(&frame::fragment(from, to, TCP, (1, 0, true), &segment)), Need);
         // Its options are part of the header.
         segment[12] = 8 << 4;
-        assert_eq!(testbed.why(&frame::fragment(from, to, TCP, (2, 0, true), &segment)), Fragment);
-    }
+        assert_eq!(timed.why(&frame::fragment(from, to, TCP, (2, 0, true), &segment)), Fragment);
+    });
 }
 
 #[test]
 fn a_tcp_fragment_that_would_rewrite_the_flags_is_dropped() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let (from, to) = (family.ns, family.peer);
         let mut segment = frame::tcp_header((from, 5000), (to, 53), SYN, (1, 0));
         segment.extend_from_slice(&[0; 4]);
-        assert_eq!(testbed.why(&frame::fragment(from, to, TCP, (1, 0, true), &segment)), Need);
-        assert_eq!(testbed.why(&frame::fragment(from, to, TCP, (1, 1, false), &[0; 8])), Fragment);
-        assert_eq!(testbed.why(&frame::fragment(from, to, TCP, (1, 3, false), &[0; 8])), LaterFragment);
+        assert_eq!(timed.why(&frame::fragment(from, to, TCP, (1, 0, true), &segment)), Need);
+        assert_eq!(timed.why(&frame::fragment(from, to, TCP, (1, 1, false), &[0; 8])), Fragment);
+        assert_eq!(timed.why(&frame::fragment(from, to, TCP, (1, 3, false), &[0; 8])), LaterFragment);
         // Of UDP, the header ends there.
-        assert_eq!(testbed.why(&first(&family, 2, 53)), Need);
-        assert_eq!(testbed.why(&frame::fragment(from, to, UDP, (2, 1, false), &[0; 8])), LaterFragment);
-    }
+        assert_eq!(timed.why(&first(&family, 2, 53)), Need);
+        assert_eq!(timed.why(&frame::fragment(from, to, UDP, (2, 1, false), &[0; 8])), LaterFragment);
+    });
 }
 
 #[test]
 fn an_atomic_fragment_is_a_whole_packet() {
-    let mut testbed = Testbed::new();
+    let mut timed = TimedModel::new();
     let datagram = frame::udp_datagram((V6.ns, 5000), (V6.peer, 53), b"");
     let atomic = Ipv6::new(V6.ns, V6.peer, UDP, &datagram).fragment(1, 0, false);
-    assert_eq!(testbed.why(&atomic.frame()), Need);
-    assert_eq!(testbed.why(&later(&V6, 1)), Fragment);
+    assert_eq!(timed.why(&atomic.frame()), Need);
+    assert_eq!(timed.why(&later(&V6, 1)), Fragment);
     // Whole means that its header can't be short.
     let short = Ipv6::new(V6.ns, V6.peer, UDP, &datagram[..7]).fragment(1, 0, false);
-    assert_eq!(testbed.why(&short.frame()), Malformed);
-    assert_eq!(testbed.why(&atomic.fragment(1, 0, false).frame()), Malformed);
+    assert_eq!(timed.why(&short.frame()), Malformed);
+    assert_eq!(timed.why(&atomic.fragment(1, 0, false).frame()), Malformed);
 }
 
 #[test]
 fn fragments_that_contradict_themselves_are_malformed() {
-    let mut testbed = Testbed::new();
-    for family in FAMILIES {
+    let mut timed = TimedModel::new();
+    in_both_families(|family| {
         let piece =
             |place, length: usize| frame::fragment(family.ns, family.peer, UDP, place, &vec![0; length]);
-        assert_eq!(testbed.why(&piece((1, 8191, false), 7)), Fragment);
-        assert_eq!(testbed.why(&piece((1, 8191, false), 8)), Malformed);
-        assert_eq!(testbed.why(&piece((1, 4, true), 9)), Malformed);
-    }
+        assert_eq!(timed.why(&piece((1, 8191, false), 7)), Fragment);
+        assert_eq!(timed.why(&piece((1, 8191, false), 8)), Malformed);
+        assert_eq!(timed.why(&piece((1, 4, true), 9)), Malformed);
+    });
 }
 
 #[test]
 fn what_would_be_dropped_in_observe_lets_no_later_fragment_pass() {
-    let mut testbed = Testbed::setting("mode = \"observe\"");
-    assert_eq!(testbed.sends(&first(&V4, 1, 54)).verdict, Verdict::WouldDrop);
-    let outcome = testbed.sends(&later(&V4, 1));
+    let mut timed = TimedModel::setting("mode = \"observe\"");
+    assert_eq!(timed.sends(&first(&V4, 1, 54)).verdict, Verdict::WouldDrop);
+    let outcome = timed.sends(&later(&V4, 1));
     assert_eq!((outcome.reason, outcome.verdict), (Fragment, Verdict::WouldDrop));
-    assert!(testbed.model.fragments().is_empty());
+    assert!(timed.model.fragments().is_empty());
 }
 
 #[test]
 fn in_quarantine_the_fragments_of_management_answers_stay() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         let (web, bastion, peer) = (family.web, family.bastion, family.peer);
-        testbed.establish((web, 22), (bastion, 4000));
-        testbed.establish((web, 80), (peer, 4000));
-        let open = |testbed: &mut Testbed, from, to| {
+        timed.establish((web, 22), (bastion, 4000));
+        timed.establish((web, 80), (peer, 4000));
+        let open = |timed: &mut TimedModel, from, to| {
             let mut segment = frame::tcp_header(from, to, ACK, (1, 1));
             segment.extend_from_slice(&[0; 4]);
-            testbed.why(&frame::fragment(from.0, to.0, TCP, (1, 0, true), &segment))
+            timed.why(&frame::fragment(from.0, to.0, TCP, (1, 0, true), &segment))
         };
-        assert_eq!(open(&mut testbed, (web, 80), (peer, 4000)), Reply);
-        testbed.model.quarantine("web1", None);
-        assert_eq!(open(&mut testbed, (web, 22), (bastion, 4000)), Reply);
+        assert_eq!(open(&mut timed, (web, 80), (peer, 4000)), Reply);
+        timed.model.quarantine("web1", None);
+        assert_eq!(open(&mut timed, (web, 22), (bastion, 4000)), Reply);
         let piece = |to, offset| frame::fragment(web, to, TCP, (1, offset, false), &[0; 9]);
-        assert_eq!(testbed.why(&piece(bastion, 3)), LaterFragment);
-        assert_eq!(testbed.why(&piece(bastion, 1)), Quarantined);
-        assert_eq!(testbed.why(&piece(peer, 3)), Quarantined);
-    }
+        assert_eq!(timed.why(&piece(bastion, 3)), LaterFragment);
+        assert_eq!(timed.why(&piece(bastion, 1)), Quarantined);
+        assert_eq!(timed.why(&piece(peer, 3)), Quarantined);
+    });
 }

@@ -2,7 +2,7 @@
 
 use portcullis::abi::Reason::{Need, Rate};
 
-use super::Testbed;
+use super::TimedModel;
 use crate::model::Verdict;
 use crate::support::dmz::{V4, ip};
 use crate::support::frame::{self, ACK, SYN};
@@ -15,11 +15,11 @@ fn mail(needs: &str) -> String {
 }
 
 /// How many SYNs pass before one is over the limit.
-fn burst(testbed: &mut Testbed, from: &str) -> usize {
+fn burst(timed: &mut TimedModel, from: &str) -> usize {
     let syn = frame::tcp((ip(from), 5000), (V4.peer, 25), SYN);
     let mut passed = 0;
     while passed < 1000 {
-        match testbed.why(&syn) {
+        match timed.why(&syn) {
             Need => passed += 1,
             reason => {
                 assert_eq!(reason, Rate);
@@ -32,64 +32,64 @@ fn burst(testbed: &mut Testbed, from: &str) -> usize {
 
 #[test]
 fn a_burst_of_n_comes_at_once_and_then_n_per_second() {
-    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 20/s\""));
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 20);
-    testbed.now += super::SECOND / 10;
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 2);
-    testbed.wait(10);
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 20);
+    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 20/s\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 20);
+    timed.now += super::SECOND / 10;
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 2);
+    timed.wait(10);
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 20);
 }
 
 #[test]
 fn per_minute_means_per_minute() {
-    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 2/m\""));
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 2);
-    testbed.wait(29);
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 0);
-    testbed.wait(1);
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 1);
+    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 2/m\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 2);
+    timed.wait(29);
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 0);
+    timed.wait(1);
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 1);
 }
 
 #[test]
 fn a_purse_is_one_servers_and_outlives_the_policy() {
-    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 5/m\""));
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 5);
-    assert_eq!(burst(&mut testbed, "192.0.2.11"), 0, "the same server");
-    assert_eq!(burst(&mut testbed, "192.0.2.12"), 5, "another one");
-    testbed.apply(&mail("\"udp/53\", \"tcp/25 limit 5/m\""));
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 0);
-    testbed.apply(&mail("\"tcp/25 limit 6/m\""));
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 6, "another need");
+    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 5/m\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 5);
+    assert_eq!(burst(&mut timed, "192.0.2.11"), 0, "the same server");
+    assert_eq!(burst(&mut timed, "192.0.2.12"), 5, "another one");
+    timed.apply(&mail("\"udp/53\", \"tcp/25 limit 5/m\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 0);
+    timed.apply(&mail("\"tcp/25 limit 6/m\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 6, "another need");
 }
 
 #[test]
 fn of_several_needs_the_most_generous_counts() {
-    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24 limit 3/s\""));
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 3);
-    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24\""));
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 1000);
+    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24 limit 3/s\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 3);
+    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 1000);
 }
 
 #[test]
 fn segments_of_an_open_connection_cost_nothing() {
-    let mut testbed = Testbed::with(&mail("\"tcp/25 limit 1/m\""));
+    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 1/m\""));
     for _ in 0..5 {
-        assert!(!testbed.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
+        assert!(!timed.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
     }
-    assert_eq!(burst(&mut testbed, "192.0.2.10"), 1);
-    assert!(!testbed.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 1);
+    assert!(!timed.why(&frame::tcp((V4.web, 5000), (V4.peer, 25), ACK)).drops());
 }
 
 #[test]
 fn what_is_over_the_limit_in_observe_spends_nothing() {
     let observing = format!("[policy]\nmode = \"observe\"\n{}", mail("\"tcp/25 limit 1/s\""));
-    let mut testbed = Testbed::with(&observing);
+    let mut timed = TimedModel::with(&observing);
     let syn = frame::tcp((V4.web, 5000), (V4.peer, 25), SYN);
-    assert_eq!(testbed.sends(&syn).reason, Need);
+    assert_eq!(timed.sends(&syn).reason, Need);
     for _ in 0..5 {
-        let outcome = testbed.sends(&syn);
+        let outcome = timed.sends(&syn);
         assert_eq!((outcome.reason, outcome.verdict), (Rate, Verdict::WouldDrop));
     }
-    testbed.wait(1);
-    assert_eq!(testbed.sends(&syn).reason, Need);
+    timed.wait(1);
+    assert_eq!(timed.sends(&syn).reason, Need);
 }

@@ -23,7 +23,7 @@ pub const SECOND: u64 = 1_000_000_000;
 pub const SERVER_NUMBER: u32 = 0xffff_fffe;
 
 /// A model and its clock.
-pub struct Testbed {
+pub struct TimedModel {
     pub model: Model,
     pub now: u64,
 }
@@ -32,22 +32,22 @@ pub fn policy(text: &str) -> Policy {
     parse(text, "test.toml").expect("a policy")
 }
 
-impl Testbed {
+impl TimedModel {
     /// The usual DMZ, long after the gate came down.
-    pub fn new() -> Testbed {
-        Testbed::with(dmz::POLICY)
+    pub fn new() -> TimedModel {
+        TimedModel::with(dmz::POLICY)
     }
 
     /// The usual DMZ with one more line in `[policy]`.
-    pub fn setting(line: &str) -> Testbed {
-        Testbed::with(&dmz::POLICY.replacen("[policy]", &format!("[policy]\n{line}"), 1))
+    pub fn setting(line: &str) -> TimedModel {
+        TimedModel::with(&dmz::POLICY.replacen("[policy]", &format!("[policy]\n{line}"), 1))
     }
 
-    pub fn with(text: &str) -> Testbed {
-        let mut testbed = Testbed { model: Model::new(), now: 1_000_000 * SECOND };
-        testbed.apply(text);
-        testbed.wait(100_000);
-        testbed
+    pub fn with(text: &str) -> TimedModel {
+        let mut timed = TimedModel { model: Model::new(), now: 1_000_000 * SECOND };
+        timed.apply(text);
+        timed.wait(100_000);
+        timed
     }
 
     pub fn apply(&mut self, text: &str) {

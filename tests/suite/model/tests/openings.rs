@@ -4,118 +4,118 @@ use portcullis::abi::Reason::{
     Backscatter, Destination, Need, NewFlow, NoFlow, OwnConnection, Protocol, Reply, UnlistedService,
 };
 
-use super::{Testbed, policy};
+use super::{TimedModel, policy};
 use crate::model::LedgerKey;
-use crate::support::dmz::{self, FAMILIES, V4, V6};
+use crate::support::dmz::{self, V4, V6, in_both_families};
 use crate::support::frame::{self, ACK, ICMP, ICMPV6, RST, SYN};
 
 #[test]
 fn a_need_has_protocol_port_and_destination() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
-        assert_eq!(testbed.why(&frame::udp((family.web, 5000), (family.loghost, 514))), Need);
-        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), SYN)), Need);
-        assert_eq!(testbed.why(&frame::udp((family.web, 5000), (family.peer, 514))), Destination);
-        assert_eq!(testbed.why(&frame::udp((family.web, 5000), (family.loghost, 515))), NewFlow);
-        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.loghost, 514), SYN)), NewFlow);
-        assert_eq!(testbed.why(&frame::udp((family.ns, 5000), (family.loghost, 514))), NewFlow);
-        assert_eq!(testbed.why(&frame::echo_request(family.web, family.peer, 9)), NewFlow);
-        assert_eq!(testbed.why(&frame::raw_ip(family.web, family.peer, 47, &[0; 4])), Protocol);
-    }
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        assert_eq!(timed.why(&frame::udp((family.web, 5000), (family.loghost, 514))), Need);
+        assert_eq!(timed.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), SYN)), Need);
+        assert_eq!(timed.why(&frame::udp((family.web, 5000), (family.peer, 514))), Destination);
+        assert_eq!(timed.why(&frame::udp((family.web, 5000), (family.loghost, 515))), NewFlow);
+        assert_eq!(timed.why(&frame::tcp((family.web, 5000), (family.loghost, 514), SYN)), NewFlow);
+        assert_eq!(timed.why(&frame::udp((family.ns, 5000), (family.loghost, 514))), NewFlow);
+        assert_eq!(timed.why(&frame::echo_request(family.web, family.peer, 9)), NewFlow);
+        assert_eq!(timed.why(&frame::raw_ip(family.web, family.peer, 47, &[0; 4])), Protocol);
+    });
 }
 
 #[test]
 fn a_servers_own_connection_goes_on_towards_its_needs_port() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         for flags in [ACK, RST, SYN | ACK] {
             let segment = frame::tcp((family.ns, 5000), (family.peer, 53), flags);
-            assert_eq!(testbed.why(&segment), OwnConnection);
+            assert_eq!(timed.why(&segment), OwnConnection);
         }
-        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), ACK)), OwnConnection);
-        assert_eq!(testbed.why(&frame::tcp((family.web, 5000), (family.peer, 6514), ACK)), NoFlow);
-    }
+        assert_eq!(timed.why(&frame::tcp((family.web, 5000), (family.loghost, 6514), ACK)), OwnConnection);
+        assert_eq!(timed.why(&frame::tcp((family.web, 5000), (family.peer, 6514), ACK)), NoFlow);
+    });
 }
 
 #[test]
 fn a_bind_shell_does_not_hide_behind_a_needs_port() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
-        testbed.gets(&frame::tcp((family.peer, 53), (family.ns, 5000), SYN));
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        timed.gets(&frame::tcp((family.peer, 53), (family.ns, 5000), SYN));
         let answer = frame::tcp((family.ns, 5000), (family.peer, 53), SYN | ACK);
-        assert_eq!(testbed.why(&answer), UnlistedService);
-    }
+        assert_eq!(timed.why(&answer), UnlistedService);
+    });
 }
 
 #[test]
 fn a_reply_comes_before_a_need() {
-    let mut testbed = Testbed::new();
-    testbed.gets(&frame::udp((V4.peer, 53), (V4.ns, 53)));
-    assert_eq!(testbed.why(&frame::udp((V4.ns, 53), (V4.peer, 53))), Reply);
+    let mut timed = TimedModel::new();
+    timed.gets(&frame::udp((V4.peer, 53), (V4.ns, 53)));
+    assert_eq!(timed.why(&frame::udp((V4.ns, 53), (V4.peer, 53))), Reply);
 }
 
 #[test]
 fn needs_of_other_protocols_and_icmp_types_hold() {
-    let mut testbed = Testbed::with(
+    let mut timed = TimedModel::with(
         "[roles.vpn]\nout = [\"gre to 203.0.113.0/24\", \"icmp/echo-request\", \"icmpv6\", \"sctp/7\"]\n\
          [servers.one]\naddresses = [\"192.0.2.10\", \"2001:db8:1::10\"]\nroles = [\"vpn\"]\n",
     );
-    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 47, &[])), Need);
-    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.loghost, 47, &[])), Destination);
-    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 50, &[])), Protocol);
-    assert_eq!(testbed.why(&frame::echo_request(V4.web, V4.peer, 1)), Need);
-    assert_eq!(testbed.why(&frame::icmp(V4.web, V4.peer, (13, 0), [0; 4], &[])), NewFlow);
-    assert_eq!(testbed.why(&frame::echo_request(V6.web, V6.peer, 1)), Need);
+    assert_eq!(timed.why(&frame::raw_ip(V4.web, V4.peer, 47, &[])), Need);
+    assert_eq!(timed.why(&frame::raw_ip(V4.web, V4.loghost, 47, &[])), Destination);
+    assert_eq!(timed.why(&frame::raw_ip(V4.web, V4.peer, 50, &[])), Protocol);
+    assert_eq!(timed.why(&frame::echo_request(V4.web, V4.peer, 1)), Need);
+    assert_eq!(timed.why(&frame::icmp(V4.web, V4.peer, (13, 0), [0; 4], &[])), NewFlow);
+    assert_eq!(timed.why(&frame::echo_request(V6.web, V6.peer, 1)), Need);
     // The ICMP of the other family is nobody's.
-    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, ICMPV6, &[0; 8])), Protocol);
-    assert_eq!(testbed.why(&frame::raw_ip(V6.web, V6.peer, ICMP, &[8, 0, 0, 0, 0, 0, 0, 0])), Protocol);
+    assert_eq!(timed.why(&frame::raw_ip(V4.web, V4.peer, ICMPV6, &[0; 8])), Protocol);
+    assert_eq!(timed.why(&frame::raw_ip(V6.web, V6.peer, ICMP, &[8, 0, 0, 0, 0, 0, 0, 0])), Protocol);
     let sctp = |port: u8| [0, 9, 0, port, 0, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(7))), Need);
-    assert_eq!(testbed.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(8))), Protocol);
+    assert_eq!(timed.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(7))), Need);
+    assert_eq!(timed.why(&frame::raw_ip(V4.web, V4.peer, 132, &sctp(8))), Protocol);
 }
 
 #[test]
 fn a_quiet_need_raises_no_alarm_about_what_is_new() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
         for (port, quiet) in [(137, true), (138, true), (139, false), (5353, true)] {
-            let outcome = testbed.sends(&frame::udp((family.web, port), (family.peer, port)));
+            let outcome = timed.sends(&frame::udp((family.web, port), (family.peer, port)));
             assert_eq!((outcome.reason, outcome.quiet), (NewFlow, quiet), "{port}");
         }
-        let outcome = testbed.sends(&frame::udp((family.ns, 137), (family.peer, 137)));
+        let outcome = timed.sends(&frame::udp((family.ns, 137), (family.peer, 137)));
         assert!(!outcome.quiet, "another server's role");
-        let outcome = testbed.sends(&frame::tcp((family.web, 137), (family.peer, 137), SYN));
+        let outcome = timed.sends(&frame::tcp((family.web, 137), (family.peer, 137), SYN));
         assert!(!outcome.quiet, "another protocol");
-    }
+    });
 }
 
 #[test]
 fn the_deciding_needs_are_named_by_their_lines() {
     let line =
         |text: &str| 1 + dmz::POLICY.lines().position(|line| line.contains(text)).expect("a line") as u32;
-    let mut testbed = Testbed::new();
-    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.loghost, 514)));
+    let mut timed = TimedModel::new();
+    let outcome = timed.sends(&frame::udp((V4.web, 5000), (V4.loghost, 514)));
     assert_eq!(outcome.needs, [line("udp/514")]);
-    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.peer, 514)));
+    let outcome = timed.sends(&frame::udp((V4.web, 5000), (V4.peer, 514)));
     assert_eq!(outcome.needs, [line("udp/514")]);
-    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.peer, 137)));
+    let outcome = timed.sends(&frame::udp((V4.web, 5000), (V4.peer, 137)));
     assert_eq!(outcome.needs, [line("quiet")]);
-    let outcome = testbed.sends(&frame::udp((V4.web, 5000), (V4.peer, 99)));
+    let outcome = timed.sends(&frame::udp((V4.web, 5000), (V4.peer, 99)));
     assert!(outcome.needs.is_empty());
-    testbed.half_open((V4.web, 22), (V4.bastion, 4000));
-    let outcome = testbed.sends(&frame::tcp((V4.web, 22), (V4.bastion, 4000), ACK));
+    timed.half_open((V4.web, 22), (V4.bastion, 4000));
+    let outcome = timed.sends(&frame::tcp((V4.web, 22), (V4.bastion, 4000), ACK));
     assert_eq!(outcome.needs, [line("management")]);
 }
 
 #[test]
 fn every_drop_is_in_the_books_by_its_kind() {
-    let mut testbed = Testbed::new();
+    let mut timed = TimedModel::new();
     let drop = frame::udp((V4.web, 5000), (V4.peer, 99));
     let pass = frame::udp((V4.web, 5000), (V4.loghost, 514));
     let reset = frame::tcp((V4.web, 80), (V4.peer, 4000), RST);
     let segment = frame::tcp((V4.web, 80), (V4.peer, 4000), ACK);
     for frame in [&drop, &drop, &pass, &reset, &segment] {
-        testbed.sends(frame);
+        timed.sends(frame);
     }
     let key = |protocol, port, reason, own_port| LedgerKey {
         server: Some("web1".into()),
@@ -132,10 +132,10 @@ fn every_drop_is_in_the_books_by_its_kind() {
         (key(6, 80, NoFlow, true), (1, length(&segment))),
         (key(17, 99, NewFlow, false), (2, 2 * length(&drop))),
     ];
-    assert_eq!(testbed.model.ledger(), expected.into());
-    assert_eq!(testbed.model.counters()[&(NewFlow, false)], (2, 2 * length(&drop)));
-    assert_eq!(testbed.model.counters()[&(Need, false)], (1, length(&pass)));
+    assert_eq!(timed.model.ledger(), expected.into());
+    assert_eq!(timed.model.counters()[&(NewFlow, false)], (2, 2 * length(&drop)));
+    assert_eq!(timed.model.counters()[&(Need, false)], (1, length(&pass)));
     // A new policy keeps them.
-    testbed.model.apply(&policy(dmz::POLICY), testbed.now);
-    assert_eq!(testbed.model.ledger().len(), 3);
+    timed.model.apply(&policy(dmz::POLICY), timed.now);
+    assert_eq!(timed.model.ledger().len(), 3);
 }

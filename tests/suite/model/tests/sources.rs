@@ -2,42 +2,42 @@
 
 use portcullis::abi::Reason::{Need, NewFlow, Quarantined, Reply, Spoofed, UnknownAllowed, UnknownSource};
 
-use super::{SECOND, Testbed};
+use super::{SECOND, TimedModel};
 use crate::model::Verdict;
-use crate::support::dmz::{FAMILIES, V4, ip};
+use crate::support::dmz::{V4, in_both_families, ip};
 use crate::support::frame::{self, ACK, ROUTER_MAC, SYN};
 
 #[test]
 fn a_source_that_no_server_has_goes_by_unknown_sources() {
-    for family in FAMILIES {
+    in_both_families(|family| {
         let frame = frame::udp((family.unknown, 5000), (family.peer, 53));
-        let outcome = Testbed::new().sends(&frame);
+        let outcome = TimedModel::new().sends(&frame);
         assert_eq!((outcome.reason, outcome.quiet, outcome.server), (UnknownSource, false, None));
-        let outcome = Testbed::setting("unknown_sources = \"quiet\"").sends(&frame);
+        let outcome = TimedModel::setting("unknown_sources = \"quiet\"").sends(&frame);
         assert_eq!((outcome.reason, outcome.quiet), (UnknownSource, true));
-        assert_eq!(Testbed::setting("unknown_sources = \"allow\"").why(&frame), UnknownAllowed);
-    }
+        assert_eq!(TimedModel::setting("unknown_sources = \"allow\"").why(&frame), UnknownAllowed);
+    });
 }
 
 #[test]
 fn a_link_local_source_is_quiet_where_any_role_is() {
-    let mut testbed = Testbed::new();
+    let mut timed = TimedModel::new();
     for (source, port, quiet) in [
         ("169.254.1.1", 5353, true),
         ("0.0.0.0", 137, true),
         ("169.254.1.1", 5354, false),
         ("192.0.2.99", 5353, false),
     ] {
-        let outcome = testbed.sends(&frame::udp((ip(source), port), (V4.peer, port)));
+        let outcome = timed.sends(&frame::udp((ip(source), port), (V4.peer, port)));
         assert_eq!((outcome.reason, outcome.quiet), (UnknownSource, quiet), "{source} {port}");
     }
 }
 
 #[test]
 fn without_a_policy_every_server_is_unknown() {
-    let mut testbed = Testbed::new();
-    testbed.model = crate::model::Model::new();
-    assert_eq!(testbed.why(&frame::udp((V4.ns, 5000), (V4.peer, 53))), UnknownSource);
+    let mut timed = TimedModel::new();
+    timed.model = crate::model::Model::new();
+    assert_eq!(timed.why(&frame::udp((V4.ns, 5000), (V4.peer, 53))), UnknownSource);
 }
 
 const FARM: &str = r#"
@@ -59,26 +59,26 @@ fn the_longest_prefix_tells_the_server() {
     let (head, farm) = FARM.split_once("[servers.farm]").expect("two servers");
     let (role, one) = head.split_once("[servers.one]").expect("a role");
     let turned = format!("{role}[servers.farm]{farm}[servers.one]{one}");
-    check_longest_prefix(&mut Testbed::with(FARM));
-    check_longest_prefix(&mut Testbed::with(&turned));
+    check_longest_prefix(&mut TimedModel::with(FARM));
+    check_longest_prefix(&mut TimedModel::with(&turned));
 }
 
-fn check_longest_prefix(testbed: &mut Testbed) {
+fn check_longest_prefix(timed: &mut TimedModel) {
     let server =
-        |testbed: &mut Testbed, address| testbed.sends(&frame::udp((ip(address), 9), (V4.peer, 9))).server;
-    assert_eq!(server(testbed, "192.0.2.10").as_deref(), Some("one"));
-    assert_eq!(server(testbed, "192.0.2.11").as_deref(), Some("farm"));
-    assert_eq!(server(testbed, "198.51.100.1"), None);
+        |timed: &mut TimedModel, address| timed.sends(&frame::udp((ip(address), 9), (V4.peer, 9))).server;
+    assert_eq!(server(timed, "192.0.2.10").as_deref(), Some("one"));
+    assert_eq!(server(timed, "192.0.2.11").as_deref(), Some("farm"));
+    assert_eq!(server(timed, "198.51.100.1"), None);
 }
 
 #[test]
 fn another_mac_or_vlan_is_a_spoof() {
-    let mut testbed = Testbed::with(FARM);
+    let mut timed = TimedModel::with(FARM);
     let plain = frame::udp((V4.web, 5000), (V4.peer, 53));
     let good = frame::tagged(&plain, 0x8100, 7);
     // The priority is none of the VLAN's business.
     for frame in [&good, &frame::tagged(&plain, 0x8100, 0xe007)] {
-        assert_eq!(testbed.why(frame), Need);
+        assert_eq!(timed.why(frame), Need);
     }
     for frame in [
         plain.clone(),
@@ -87,7 +87,7 @@ fn another_mac_or_vlan_is_a_spoof() {
         frame::tagged(&plain, 0x8100, 0),
         frame::tagged(&good, 0x88a8, 7),
     ] {
-        assert_eq!(testbed.why(&frame), Spoofed);
+        assert_eq!(timed.why(&frame), Spoofed);
     }
 }
 
@@ -95,59 +95,59 @@ fn another_mac_or_vlan_is_a_spoof() {
 fn a_spoof_goes_by_the_policys_mode_and_not_the_servers() {
     let frame = frame::udp((V4.web, 5000), (V4.peer, 53));
     let observing = FARM.replace("vlan = 7", "vlan = 7\nmode = \"observe\"");
-    assert_eq!(Testbed::with(&observing).sends(&frame).verdict, Verdict::Drop);
+    assert_eq!(TimedModel::with(&observing).sends(&frame).verdict, Verdict::Drop);
     let policy = format!("[policy]\nmode = \"observe\"\n{}", FARM.replace("vlan = 7", "mode = \"enforce\""));
-    let outcome = Testbed::with(&policy).sends(&frame::from_mac(&frame, ROUTER_MAC));
+    let outcome = TimedModel::with(&policy).sends(&frame::from_mac(&frame, ROUTER_MAC));
     assert_eq!((outcome.reason, outcome.verdict), (Spoofed, Verdict::WouldDrop));
 }
 
 #[test]
 fn the_servers_mode_overrides_the_policys() {
-    let mut testbed = Testbed::with(FARM);
-    let outcome = testbed.sends(&frame::udp((ip("192.0.2.11"), 9), (V4.peer, 9)));
+    let mut timed = TimedModel::with(FARM);
+    let outcome = timed.sends(&frame::udp((ip("192.0.2.11"), 9), (V4.peer, 9)));
     assert_eq!((outcome.reason, outcome.verdict), (NewFlow, Verdict::WouldDrop));
-    let key = testbed.model.ledger().into_keys().next().expect("a row");
+    let key = timed.model.ledger().into_keys().next().expect("a row");
     assert!(key.would && key.server.as_deref() == Some("farm"));
-    assert_eq!(testbed.model.counters().into_keys().collect::<Vec<_>>(), [(NewFlow, true)]);
+    assert_eq!(timed.model.counters().into_keys().collect::<Vec<_>>(), [(NewFlow, true)]);
 }
 
 #[test]
 fn in_quarantine_only_management_gets_an_answer() {
-    for family in FAMILIES {
-        let mut testbed = Testbed::new();
-        testbed.establish((family.web, 80), (family.peer, 4000));
-        testbed.establish((family.web, 22), (family.bastion, 4000));
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        timed.establish((family.web, 80), (family.peer, 4000));
+        timed.establish((family.web, 22), (family.bastion, 4000));
         let web = frame::tcp((family.web, 80), (family.peer, 4000), ACK);
         let ssh = frame::tcp((family.web, 22), (family.bastion, 4000), ACK);
         let log = frame::udp((family.web, 5000), (family.loghost, 514));
-        testbed.model.quarantine("web1", None);
-        assert_eq!([&web, &ssh, &log].map(|frame| testbed.why(frame)), [Quarantined, Reply, Quarantined]);
+        timed.model.quarantine("web1", None);
+        assert_eq!([&web, &ssh, &log].map(|frame| timed.why(frame)), [Quarantined, Reply, Quarantined]);
         // New management flows open; other servers don't care.
-        testbed.establish((family.web, 22), (family.bastion, 4001));
-        assert_eq!(testbed.why(&frame::udp((family.ns, 5000), (family.peer, 53))), Need);
-        testbed.model.release("web1");
-        assert_eq!([&web, &ssh, &log].map(|frame| testbed.why(frame)), [Reply, Reply, Need]);
-    }
+        timed.establish((family.web, 22), (family.bastion, 4001));
+        assert_eq!(timed.why(&frame::udp((family.ns, 5000), (family.peer, 53))), Need);
+        timed.model.release("web1");
+        assert_eq!([&web, &ssh, &log].map(|frame| timed.why(frame)), [Reply, Reply, Need]);
+    });
 }
 
 #[test]
 fn a_quarantine_ends_at_its_time_and_holds_in_observe_and_across_policies() {
-    let mut testbed = Testbed::setting("mode = \"observe\"");
-    testbed.model.quarantine("web1", Some(testbed.now + 10 * SECOND));
-    testbed.apply(crate::support::dmz::POLICY);
-    testbed.apply(&crate::support::dmz::POLICY.replacen("[policy]", "[policy]\nmode = \"observe\"", 1));
+    let mut timed = TimedModel::setting("mode = \"observe\"");
+    timed.model.quarantine("web1", Some(timed.now + 10 * SECOND));
+    timed.apply(crate::support::dmz::POLICY);
+    timed.apply(&crate::support::dmz::POLICY.replacen("[policy]", "[policy]\nmode = \"observe\"", 1));
     let syn = frame::tcp((V4.web, 5000), (V4.peer, 25), SYN);
-    testbed.wait(9);
-    let outcome = testbed.sends(&syn);
+    timed.wait(9);
+    let outcome = timed.sends(&syn);
     assert_eq!((outcome.reason, outcome.verdict), (Quarantined, Verdict::Drop));
-    testbed.wait(2);
-    let outcome = testbed.sends(&syn);
+    timed.wait(2);
+    let outcome = timed.sends(&syn);
     assert_eq!((outcome.reason, outcome.verdict), (NewFlow, Verdict::WouldDrop));
 }
 
 #[test]
 fn a_spoof_in_quarantine_is_a_spoof() {
-    let mut testbed = Testbed::with(FARM);
-    testbed.model.quarantine("one", None);
-    assert_eq!(testbed.why(&frame::udp((V4.web, 5000), (V4.peer, 53))), Spoofed);
+    let mut timed = TimedModel::with(FARM);
+    timed.model.quarantine("one", None);
+    assert_eq!(timed.why(&frame::udp((V4.web, 5000), (V4.peer, 53))), Spoofed);
 }

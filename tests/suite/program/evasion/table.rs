@@ -79,21 +79,21 @@ impl Script {
         }
     }
 
-    fn play(&self, bench: &TestGate) {
-        bench.forget_flows();
+    fn play(&self, gate: &TestGate) {
+        gate.forget_flows();
         for step in &self.0 {
             match step {
-                Step::Under(policy) => bench.swap(policy),
-                Step::Quarantined(server) => bench.gate.quarantine(server, None).expect("a quarantine"),
-                Step::Comes(frame) => bench.to_server(frame),
-                Step::Leaves(frame, Verdict::Pass, reason) => bench.passes(frame, *reason),
-                Step::Leaves(frame, _, reason) => _ = bench.drops(frame, *reason),
+                Step::Under(policy) => gate.swap(policy),
+                Step::Quarantined(server) => gate.quarantine(server, None).expect("a quarantine"),
+                Step::Comes(frame) => gate.to_server(frame),
+                Step::Leaves(frame, Verdict::Pass, reason) => gate.passes(frame, *reason),
+                Step::Leaves(frame, _, reason) => _ = gate.drops(frame, *reason),
             }
         }
         for step in &self.0 {
             match step {
-                Step::Under(_) => bench.swap(POLICY),
-                Step::Quarantined(server) => _ = bench.gate.release(server).expect("a release"),
+                Step::Under(_) => gate.swap(POLICY),
+                Step::Quarantined(server) => _ = gate.release(server).expect("a release"),
                 Step::Comes(_) | Step::Leaves(..) => {}
             }
         }
@@ -152,10 +152,10 @@ pub fn play(class: &Class) {
     for verdict in [Verdict::Pass, Verdict::Drop] {
         assert!(rows.iter().any(|row| row.outcome().0 == verdict), "{}: no {verdict:?}", class.name);
     }
-    let bench = TestGate::dmz();
+    let gate = TestGate::dmz();
     for row in rows {
         println!("{}: {}", class.name, row.frame); // shown when what follows fails
-        row.scripts.iter().for_each(|script| script.play(&bench));
+        row.scripts.iter().for_each(|script| script.play(&gate));
     }
 }
 
