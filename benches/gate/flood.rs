@@ -98,8 +98,5 @@ pub fn run(flood: &Flood) -> Result<()> {
 }
 
 fn parse_mac(text: &str) -> Result<[u8; 6], String> {
-    let bytes: Option<Vec<u8>> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| "expected six bytes, such as 02:00:00:00:00:01".to_owned())
+    portcullis::net::parse_mac(text).ok_or_else(|| "expected six bytes, such as 02:00:00:00:00:01".to_owned())
 }

@@ -10,6 +10,7 @@ use super::meaning::{Meaning, UNKNOWN, meaning_of, name_channel};
 use super::{Alarm, Distinct, Kind, Scope, Step, Technique};
 use crate::abi::Reason;
 use crate::drops::DropVerdict;
+use crate::net::tcp_flags::show_flags;
 use crate::net::{has_ports, show_mac};
 
 /// How many of several are named in a text.
@@ -144,7 +145,7 @@ impl Alarm {
         if drop.own_port
             && let Some(flags) = drop.tcp_flags
         {
-            command.push_str(&format!(" --flags {}", name_flags(flags)));
+            command.push_str(&format!(" --flags {}", show_flags(flags)));
         }
         Some(command)
     }
@@ -180,13 +181,6 @@ fn list<T: PartialEq + Copy + Hash>(lead: &str, things: &Distinct<T>, show: impl
     }
 }
 
-/// The letters that `--flags` takes.
-fn name_flags(flags: u8) -> String {
-    let letters = ['F', 'S', 'R', 'P', 'A', 'U'];
-    let set = letters.iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0);
-    set.map(|(_, letter)| letter).collect()
-}
-
 /// A word that a shell takes as one, whatever is in it: people paste these commands.
 fn quote(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:@%+,/-".contains(c);
@@ -210,13 +204,6 @@ mod tests {
         assert_eq!(quote("a'; reboot"), r"'a'\''; reboot'");
         assert_eq!(quote("-rf"), "'-rf'");
         assert_eq!(quote(""), "''");
-    }
-
-    #[test]
-    fn flags_are_letters() {
-        assert_eq!(name_flags(0x12), "SA");
-        assert_eq!(name_flags(0xc2), "S", "`explain` knows no ECN bits");
-        assert_eq!(name_flags(0), "");
     }
 
     #[test]

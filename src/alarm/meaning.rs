@@ -10,11 +10,10 @@ use super::technique::{
 };
 use crate::abi::Reason;
 use crate::drops::DropEvent;
-use crate::net::{TCP, UDP};
+use crate::net::{AH, ESP, GRE, IGMP, IPIP, L2TP, SIT, TCP, UDP};
 
-const IGMP: u8 = 2;
-/// 6in4, IP in IP, GRE, ESP, AH, L2TP: packets that hide other packets.
-const TUNNELS: [u8; 6] = [4, 41, 47, 50, 51, 115];
+/// Packets that hide other packets.
+const TUNNELS: [u8; 6] = [IPIP, SIT, GRE, ESP, AH, L2TP];
 
 /// What machines say to their neighbours unasked: DHCP, NetBIOS, SSDP, mDNS, LLMNR.
 const CHATTER_UDP: [u16; 9] = [67, 68, 137, 138, 546, 547, 1900, 5353, 5355];

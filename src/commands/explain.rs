@@ -11,15 +11,11 @@ use crate::cli::Explain;
 use crate::compile::{Tables, compile};
 use crate::exit::Exit;
 use crate::gate::{Answer, Gate, GatePlace, Verdict};
-use crate::net::{Probe, parse_flags};
+use crate::net::tcp_flags::{ACK, SYN, parse_flags};
+use crate::net::{Probe, TCP, find_icmp_answer, is_icmp, parse_mac};
 use crate::output::Output;
 use crate::policy::{Direction, Need, Policy, Server, parse_need};
 
-const TCP: u8 = 6;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-const SYN: u8 = 0x02;
-const SYN_ACK: u8 = 0x12;
 /// First of the dynamic ports (RFC 6335).
 const EPHEMERAL: u16 = 49_152;
 
@@ -94,14 +90,17 @@ fn ask(asked: &Explain, policy: &Policy, tables: &Tables) -> anyhow::Result<Ques
     let tcp_flags = match &asked.flags {
         Some(_) if protocol != TCP => bail!("--flags goes with tcp"),
         Some(letters) => parse_flags(letters)?,
-        None if answer => SYN_ACK,
+        None if answer => SYN | ACK,
         None => SYN,
     };
-    let is_icmp = protocol == ICMP || protocol == ICMPV6;
-    let (source_port, destination_port) = match (answer, is_icmp) {
+    let (source_port, destination_port) = match (answer, is_icmp(protocol)) {
         (false, _) => (ephemeral, first),
         (true, false) => (first, ephemeral),
-        (true, true) => (ephemeral, icmp_reply(protocol, first)?),
+        (true, true) => {
+            let answer = find_icmp_answer(protocol, first)
+                .context("a server answers requests only\nhelp: ask about echo-request")?;
+            (ephemeral, answer)
+        }
     };
     Ok(Question {
         probe: Probe {
@@ -120,23 +119,12 @@ fn ask(asked: &Explain, policy: &Policy, tables: &Tables) -> anyhow::Result<Ques
     })
 }
 
-fn icmp_reply(protocol: u8, request: u16) -> anyhow::Result<u16> {
-    match (protocol, request) {
-        (ICMPV6, 128) => Ok(129),
-        (ICMP, 8) => Ok(0),
-        (ICMP, 13 | 15 | 17) => Ok(request + 1),
-        _ => bail!("a server answers requests only\nhelp: ask about echo-request"),
-    }
-}
-
 fn source_mac(asked: &Explain, server: Option<&Server>) -> anyhow::Result<[u8; 6]> {
     const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
     let Some(text) = &asked.mac else {
         return Ok(server.and_then(|server| server.mac.map(|(mac, _)| mac)).unwrap_or(NOBODY));
     };
-    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
+    parse_mac(text)
         .with_context(|| format!("`{}` is no MAC\nhelp: write 02:00:00:00:00:10", text.escape_default()))
 }
 

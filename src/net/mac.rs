@@ -5,6 +5,11 @@ pub fn show_mac(mac: &[u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// A MAC in the notation of IEEE 802, which the Elastic Common Schema wants: upper case and hyphens.
+pub fn show_mac_ieee(mac: &[u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02X}")).join("-")
+}
+
 /// Parses a MAC: six pairs of hexadecimal digits, separated by `:` or `-`, but not by both.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let separator = if text.contains('-') { '-' } else { ':' };
@@ -37,6 +42,7 @@ mod tests {
             parse_mac("02-00-5E-00-00-1f").map(|mac| show_mac(&mac)).as_deref(),
             Some("02:00:5e:00:00:1f")
         );
+        assert_eq!(show_mac_ieee(&[2, 0, 0x5e, 0, 0, 0x1f]), "02-00-5E-00-00-1F");
         for text in [
             "02:00:00:00:00",
             "02:00:00:00:00:00:00",

@@ -1,17 +1,20 @@
-//! The one home of what networks agree on: numbers and names of protocols, ICMP types and
-//! services, MAC addresses, and frames to ask the programs about.
+//! The one home of what networks agree on: numbers and names of protocols, ICMP types, services, EtherTypes
+//! and TCP flags, how addresses and MACs are written, and frames to ask the programs about.
 
+pub mod ethertype;
 mod mac;
 mod prefix;
 mod probe;
 mod protocol;
 mod services;
+pub mod tcp_flags;
 
-pub use mac::{is_host_mac, parse_mac, show_mac};
+pub use mac::{is_host_mac, parse_mac, show_mac, show_mac_ieee};
 pub use prefix::show_prefix;
-pub use probe::{Probe, ProbeError, parse_flags};
+pub use probe::{Probe, ProbeError};
 pub use protocol::{
-    ICMP, ICMPV6, SCTP, Selector, TCP, UDP, find_icmp_type, find_protocol, has_ports, icmp_type_names,
-    is_icmp, name_icmp_type, name_protocol, protocol_names,
+    AH, ESP, GRE, ICMP, ICMPV6, IGMP, IPIP, L2TP, SCTP, SIT, Selector, TCP, UDP, find_icmp_answer,
+    find_icmp_type, find_protocol, has_ports, icmp_type_names, is_icmp, name_icmp_type, name_protocol,
+    protocol_names,
 };
 pub use services::{find_port, find_protocols, service_names};

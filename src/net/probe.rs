@@ -1,4 +1,4 @@
-//! Frames to ask the program about.
+//! Frames to ask the programs about.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use etherparse::{
 };
 use thiserror::Error;
 
-use super::protocol::{TCP, UDP};
+use super::protocol::{ICMP, ICMPV6, TCP, UDP};
 
 /// Enough of any protocol's header for the parser.
 const PAYLOAD_BYTES: usize = 20;
@@ -25,7 +25,7 @@ pub struct Probe {
     pub source_port: u16,
     /// Port, or ICMP type.
     pub destination_port: u16,
-    /// As in the header's 14th byte: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32.
+    /// As in the header's 14th byte: see [`tcp_flags`](super::tcp_flags).
     pub tcp_flags: u8,
     pub source_mac: [u8; 6],
     pub vlan: Option<u16>,
@@ -36,24 +36,6 @@ pub struct Probe {
 pub enum ProbeError {
     #[error("one address is IPv4 and the other IPv6\nhelp: give both of one family")]
     Families,
-    #[error("`{0}` is no TCP flag\nhelp: write letters of FSRPAU, as in SA")]
-    Flag(char),
-}
-
-/// TCP flags from letters, in any order: F S R P A U.
-pub fn parse_flags(text: &str) -> Result<u8, ProbeError> {
-    text.chars().try_fold(0, |flags, letter| {
-        let flag = match letter.to_ascii_uppercase() {
-            'F' => 0x01,
-            'S' => 0x02,
-            'R' => 0x04,
-            'P' => 0x08,
-            'A' => 0x10,
-            'U' => 0x20,
-            _ => return Err(ProbeError::Flag(letter)),
-        };
-        Ok(flags | flag)
-    })
 }
 
 impl Probe {
@@ -119,7 +101,7 @@ impl Probe {
                 };
                 [&header.to_bytes()[..], &[0; PAYLOAD_BYTES]].concat()
             }
-            1 | 58 => {
+            ICMP | ICMPV6 => {
                 let mut message = vec![0; UdpHeader::LEN + PAYLOAD_BYTES];
                 message[0] = self.destination_port as u8;
                 message[4..6].copy_from_slice(&self.source_port.to_be_bytes());
@@ -138,6 +120,8 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tcp_flags::SYN;
+    use crate::net::{GRE, SCTP};
 
     fn probe(source: &str, destination: &str) -> Probe {
         Probe {
@@ -146,7 +130,7 @@ mod tests {
             protocol: TCP,
             source_port: 40000,
             destination_port: 80,
-            tcp_flags: 2,
+            tcp_flags: SYN,
             source_mac: [2, 0, 0, 0, 0, 1],
             vlan: None,
         }
@@ -155,25 +139,18 @@ mod tests {
     #[test]
     fn a_probe_becomes_a_frame_that_parses_back() {
         for (a, b) in [("192.0.2.10", "198.51.100.1"), ("2001:db8::1", "2001:db8::2")] {
-            for protocol in [1, TCP, UDP, 47, 58, 132] {
+            for protocol in [ICMP, TCP, UDP, GRE, ICMPV6, SCTP] {
                 let frame = Probe { protocol, vlan: Some(7), ..probe(a, b) }.to_frame().unwrap();
                 etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
             }
         }
         let frame = probe("192.0.2.10", "198.51.100.1").to_frame().unwrap();
         assert_eq!(&frame[34..38], &[0x9c, 0x40, 0, 80]);
-        assert_eq!(frame[47], 2);
+        assert_eq!(frame[47], SYN);
     }
 
     #[test]
     fn two_families_make_no_packet() {
         assert_eq!(probe("192.0.2.10", "2001:db8::2").to_frame(), Err(ProbeError::Families));
-    }
-
-    #[test]
-    fn flags_are_letters() {
-        assert_eq!(parse_flags("SA"), Ok(0x12));
-        assert_eq!(parse_flags(""), Ok(0));
-        assert_eq!(parse_flags("sx"), Err(ProbeError::Flag('x')));
     }
 }

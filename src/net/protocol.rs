@@ -5,37 +5,52 @@ use std::ops::RangeInclusive;
 
 /// ICMP for IPv4.
 pub const ICMP: u8 = 1;
+/// Multicast memberships of IPv4.
+pub const IGMP: u8 = 2;
+/// IPv4 in IP.
+pub const IPIP: u8 = 4;
 /// TCP.
 pub const TCP: u8 = 6;
 /// UDP.
 pub const UDP: u8 = 17;
+/// IPv6 in IP: 6in4.
+pub const SIT: u8 = 41;
+/// GRE.
+pub const GRE: u8 = 47;
+/// IPsec's encryption.
+pub const ESP: u8 = 50;
+/// IPsec's authentication.
+pub const AH: u8 = 51;
 /// ICMP for IPv6.
 pub const ICMPV6: u8 = 58;
+/// L2TP over IP.
+pub const L2TP: u8 = 115;
 /// SCTP.
 pub const SCTP: u8 = 132;
 
-/// Do packets of this protocol have ports?
+/// Whether packets of this protocol have ports.
 pub fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | SCTP)
 }
 
-/// ICMP of either family?
+/// Whether this is the ICMP of either family.
 pub fn is_icmp(protocol: u8) -> bool {
     matches!(protocol, ICMP | ICMPV6)
 }
 
+/// The names that the policy language has.
 const NAMES: &[(&str, u8)] = &[
     ("tcp", TCP),
     ("udp", UDP),
     ("sctp", SCTP),
     ("icmp", ICMP),
     ("icmpv6", ICMPV6),
-    ("igmp", 2),
-    ("ipip", 4),
-    ("sit", 41),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
+    ("igmp", IGMP),
+    ("ipip", IPIP),
+    ("sit", SIT),
+    ("gre", GRE),
+    ("esp", ESP),
+    ("ah", AH),
 ];
 
 /// Where several names share a number, the first one is canonical.
@@ -158,6 +173,16 @@ pub fn name_icmp_type(protocol: u8, number: u16) -> Cow<'static, str> {
     }
 }
 
+/// The type of the answer to an ICMP request; `None` for messages that ask nothing.
+pub fn find_icmp_answer(protocol: u8, request: u16) -> Option<u16> {
+    match (protocol, request) {
+        (ICMP, 8) => Some(0),
+        (ICMP, 13 | 15 | 17) => Some(request + 1),
+        (ICMPV6, 128) => Some(129),
+        _ => None,
+    }
+}
+
 /// All ICMP type names that a protocol knows.
 pub fn icmp_type_names(protocol: u8) -> impl Iterator<Item = &'static str> {
     icmp_types(protocol).iter().map(|(name, _)| *name)
@@ -193,6 +218,21 @@ mod tests {
         assert_eq!(name_icmp_type(ICMP, 8), "echo-request");
         assert_eq!(name_icmp_type(ICMPV6, 135), "neighbour-solicitation");
         assert_eq!(name_icmp_type(ICMP, 200), "200");
+    }
+
+    #[test]
+    fn an_icmp_request_and_its_answer_have_names_that_match() {
+        for protocol in [ICMP, ICMPV6] {
+            for request in 0..=255 {
+                if let Some(answer) = find_icmp_answer(protocol, request) {
+                    let (asked, answered) =
+                        (name_icmp_type(protocol, request), name_icmp_type(protocol, answer));
+                    assert_eq!(asked.replace("request", "reply"), answered);
+                }
+            }
+        }
+        assert_eq!(find_icmp_answer(ICMP, 3), None);
+        assert_eq!(find_icmp_answer(ICMPV6, 8), None);
     }
 
     #[test]

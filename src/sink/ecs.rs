@@ -12,7 +12,7 @@ use super::fields::{describe, signature};
 use crate::abi::Reason;
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
-use crate::net::{has_ports, is_icmp};
+use crate::net::{ICMP, ICMPV6, TCP, UDP, has_ports, is_icmp, show_mac_ieee};
 
 /// Of the schema.
 const VERSION: &str = "8.17.0";
@@ -111,10 +111,10 @@ fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
 /// The words that the schema has; it knows ICMPv6 by its IANA name.
 fn transport(protocol: u8) -> &'static str {
     match protocol {
-        1 => "icmp",
-        6 => "tcp",
-        17 => "udp",
-        58 => "ipv6-icmp",
+        ICMP => "icmp",
+        TCP => "tcp",
+        UDP => "udp",
+        ICMPV6 => "ipv6-icmp",
         _ => "sctp",
     }
 }
@@ -124,8 +124,7 @@ fn end_of(ip: Option<IpAddr>, port: Option<u16>, mac: Option<[u8; 6]>) -> Value 
         "address": ip,
         "ip": ip,
         "port": port,
-        // upper case and hyphens
-        "mac": mac.map(|mac| mac.map(|byte| format!("{byte:02X}")).join("-")),
+        "mac": mac.map(|mac| show_mac_ieee(&mac)),
     })
 }
 

@@ -18,7 +18,7 @@ use super::headers::Headers;
 use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
-use crate::net::show_mac;
+use crate::net::{self, show_mac};
 
 /// `gid` of our alerts: not 1, which is that of rules, so that our numbers are nobody else's.
 const GENERATOR_ID: u32 = 9200;
@@ -210,15 +210,15 @@ fn name_protocol(drop: &DropEvent) -> Option<Cow<'static, str>> {
         return None;
     }
     let name = match drop.protocol {
-        1 => "ICMP",
-        2 => "IGMP",
-        6 => "TCP",
-        17 => "UDP",
-        47 => "GRE",
-        50 => "ESP",
-        51 => "AH",
-        58 => "IPv6-ICMP",
-        132 => "SCTP",
+        net::ICMP => "ICMP",
+        net::IGMP => "IGMP",
+        net::TCP => "TCP",
+        net::UDP => "UDP",
+        net::GRE => "GRE",
+        net::ESP => "ESP",
+        net::AH => "AH",
+        net::ICMPV6 => "IPv6-ICMP",
+        net::SCTP => "SCTP",
         other => return Some(Cow::Owned(format!("{other:03}"))),
     };
     Some(Cow::Borrowed(name))

@@ -3,11 +3,12 @@
 
 use serde::Serialize;
 
-const VLAN_TAGS: [u16; 2] = [0x8100, 0x88a8];
+use crate::net::tcp_flags::{ACK, FIN, PSH, RST, SYN, URG};
+use crate::net::{ICMP, ICMPV6, TCP, UDP, ethertype};
+
+const VLAN_TAGS: [u16; 2] = [ethertype::VLAN, ethertype::QINQ];
 const MAX_VLAN_TAGS: usize = 2;
 const MAX_EXTENSIONS: usize = 8;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
 
 /// Header fields, by the names that EVE has for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -84,8 +85,8 @@ impl Headers {
         }
         let packet = frame.get(at + 2..)?;
         match (word(frame, at)?, byte(packet, 0)? >> 4) {
-            (IPV4, 4) => self.read_ipv4(packet),
-            (IPV6, 6) => self.read_ipv6(packet),
+            (ethertype::IPV4, 4) => self.read_ipv4(packet),
+            (ethertype::IPV6, 6) => self.read_ipv6(packet),
             _ => None,
         }
     }
@@ -127,12 +128,12 @@ impl Headers {
 
     fn read_transport(&mut self, protocol: u8, segment: &[u8]) -> Option<()> {
         match protocol {
-            6 => self.read_tcp(segment),
-            17 => {
+            TCP => self.read_tcp(segment),
+            UDP => {
                 self.udplen = Some(word(segment, 4)?);
                 Some(())
             }
-            1 | 58 => self.read_icmp(protocol, segment),
+            ICMP | ICMPV6 => self.read_icmp(protocol, segment),
             _ => None,
         }
     }
@@ -144,12 +145,12 @@ impl Headers {
             tcpseq: long(segment, 4)?,
             tcpack: long(segment, 8)?,
             tcpwin: word(segment, 14)?,
-            syn: is_set(0x02),
-            ack: is_set(0x10),
-            psh: is_set(0x08),
-            rst: is_set(0x04),
-            urg: is_set(0x20),
-            fin: is_set(0x01),
+            syn: is_set(SYN),
+            ack: is_set(ACK),
+            psh: is_set(PSH),
+            rst: is_set(RST),
+            urg: is_set(URG),
+            fin: is_set(FIN),
             tcpres: byte(segment, 12)? & 0x0f,
             tcpurgp: word(segment, 18)?,
         });
@@ -160,7 +161,7 @@ impl Headers {
     fn read_icmp(&mut self, protocol: u8, message: &[u8]) -> Option<()> {
         let kind = byte(message, 0)?;
         let asks = match protocol {
-            1 => matches!(kind, 0 | 8 | 13..=18),
+            ICMP => matches!(kind, 0 | 8 | 13..=18),
             _ => matches!(kind, 128 | 129),
         };
         if asks {
