@@ -1,5 +1,5 @@
-//! Alarms in an Alertmanager (API v2): firing while they are open, resolved when they are
-//! closed. It has no memory of its own across restarts and expects to be told again and again.
+//! Alarms in an Alertmanager (API v2): firing while they are open, resolved when they are closed. An
+//! Alertmanager forgets alerts that are not repeated, so open ones are sent again every minute.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -12,22 +12,29 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::escape::{escape, escape_json};
-use super::{Event, PermanentError, Sink, tls};
+use super::{Event, PermanentError, Sink, Site, tls};
 use crate::alarm::{Alarm, Change, Scope, Step};
 use crate::clock::wall_now;
+use crate::policy::Alarms;
 
-/// For a whole request.
+/// How long a whole request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is told again what is open.
+/// How often open alarms are sent again.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// An alarm that it hears nothing of for so long is resolved without us, seconds.
+/// An alert ends by itself if it is not repeated for this long, seconds.
 const EXPIRES_S: i64 = 300;
-/// An alarm that changes no more has been closed long ago: we were never told.
+/// An alarm without a change for this long must have been closed, and the change was lost.
 const FORGOTTEN: Duration = Duration::from_secs(900);
 /// Alerts of one request.
 const BATCH: usize = 256;
-/// What is read of an answer that refuses, bytes.
+/// How much of a refusal is read, bytes.
 const ANSWER: u64 = 512;
+
+/// The Alertmanager of the policy's key `alertmanager`.
+pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
+    let base = alarms.alertmanager.as_deref()?;
+    Some(Box::new(Alertmanager::new(base, alarms.tls_ca.as_deref())))
+}
 
 /// An Alertmanager.
 pub struct Alertmanager {
@@ -35,16 +42,16 @@ pub struct Alertmanager {
     url: String,
     ca: Option<String>,
     agent: Option<Agent>,
-    /// What is firing there, by the alarm's id.
+    /// The alerts that are firing there, by the alarm's id.
     firing: BTreeMap<u64, Firing>,
 }
 
 struct Firing {
     alert: Alert,
-    heard: Instant,
+    changed: Instant,
 }
 
-/// As the API has it.
+/// An alert as the API has it.
 #[derive(Clone, Debug, Serialize)]
 struct Alert {
     labels: BTreeMap<&'static str, String>,
@@ -60,7 +67,8 @@ fn write_time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S
 }
 
 impl Alertmanager {
-    /// `base` is its address, without `/api/v2/alerts`; `ca` is for `https`.
+    /// `base` is its URL without `/api/v2/alerts`. `ca` is a file of certificates for `https`; `None`: the
+    /// system's.
     pub fn new(base: &str, ca: Option<&str>) -> Alertmanager {
         Alertmanager {
             name: format!("alertmanager {base}"),
@@ -71,11 +79,11 @@ impl Alertmanager {
         }
     }
 
-    /// Labels are what an alert is known by, so one that has become graver is another one: the
-    /// old one is resolved in the same request.
+    /// The alerts of one request. Labels are the identity of an alert, so an alarm that became more severe is
+    /// another alert. The old one is resolved in the same request.
     ///
-    /// An end in the future would be none yet, and a change that had to wait for a long time
-    /// must not be over when it arrives: so it is not the time of the change that counts.
+    /// An end in the future is no end yet. And a change that waited for a long time must not be over when it
+    /// arrives. So `now` counts, not the time of the change.
     fn plan(&self, change: &Change, now: Timestamp) -> Vec<Alert> {
         let end = change.time.min(now);
         let mut alert = make_alert(&change.alarm, now);
@@ -90,7 +98,7 @@ impl Alertmanager {
         alerts
     }
 
-    fn tell(&mut self, change: &Change, now: Timestamp) -> anyhow::Result<()> {
+    fn send_change(&mut self, change: &Change, now: Timestamp) -> anyhow::Result<()> {
         let alerts = self.plan(change, now);
         self.post(&alerts)?;
         let id = change.alarm.id;
@@ -99,7 +107,7 @@ impl Alertmanager {
                 self.firing.remove(&id);
             }
             (_, Some(alert)) => {
-                self.firing.insert(id, Firing { alert, heard: Instant::now() });
+                self.firing.insert(id, Firing { alert, changed: Instant::now() });
             }
         }
         Ok(())
@@ -135,12 +143,12 @@ impl Sink for Alertmanager {
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
         match event {
-            Event::Alarm(change) => self.tell(change, wall_now()),
+            Event::Alarm(change) => self.send_change(change, wall_now()),
             Event::Drop(_) => Ok(()),
         }
     }
 
-    /// Certificates may be others by now.
+    /// The certificates may have changed, so they are read again.
     fn reopen(&mut self) -> anyhow::Result<()> {
         self.agent = None;
         Ok(())
@@ -151,10 +159,10 @@ impl Sink for Alertmanager {
     }
 
     fn tick(&mut self) -> anyhow::Result<()> {
-        self.firing.retain(|_, firing| firing.heard.elapsed() < FORGOTTEN);
+        self.firing.retain(|_, firing| firing.changed.elapsed() < FORGOTTEN);
         let now = wall_now();
         let mut alerts: Vec<Alert> = self.firing.values().map(|firing| firing.alert.clone()).collect();
-        alerts.iter_mut().for_each(|alert| alert.prolong(now));
+        alerts.iter_mut().for_each(|alert| alert.extend(now));
         alerts.chunks(BATCH).try_for_each(|batch| self.post(batch))
     }
 }
@@ -166,7 +174,7 @@ impl Alert {
         self.starts_at = self.starts_at.min(time);
     }
 
-    fn prolong(&mut self, now: Timestamp) {
+    fn extend(&mut self, now: Timestamp) {
         let later = now.saturating_add(SignedDuration::from_secs(EXPIRES_S));
         self.ends_at = later.unwrap_or(Timestamp::MAX);
     }
@@ -181,7 +189,7 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
         ("interface", alarm.interface.to_string()),
         ("server", alarm.server.as_ref().map_or_else(|| "none".to_owned(), |server| server.name.to_string())),
     ]);
-    // Of what stands for many services, the last one would make a new alert of every update.
+    // An alarm for many services has no single one. The last one would make a new alert of every update.
     let service = match alarm.scope {
         Scope::Service => alarm.sample.service(),
         Scope::Reason => "any".to_owned(),
@@ -202,7 +210,7 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
         ("packets", alarm.packets.to_string()),
     ]);
     let escaped = |(name, value): (&'static str, String)| match name {
-        // the line ends are ours
+        // its line ends are our own
         "next" => (name, value.lines().map(escape).collect::<Vec<_>>().join("\n")),
         _ => (name, escape(&value).into_owned()),
     };
@@ -212,7 +220,7 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
         starts_at: alarm.first.min(now),
         ends_at: now,
     };
-    alert.prolong(now);
+    alert.extend(now);
     alert
 }
 
@@ -299,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_fires_is_replaced_when_it_becomes_graver_and_is_resolved() {
+    fn an_alarm_fires_is_replaced_when_it_escalates_and_is_resolved() {
         let (base, server) = serve(vec!["200 OK"; 3]);
         let mut sink = Alertmanager::new(&base, None);
         let mut open = Vec::new();
@@ -308,44 +316,44 @@ mod tests {
             let Event::Alarm(change) = event else { panic!() };
             // it had to wait for a minute
             let now = change.time + SignedDuration::from_secs(60);
-            sink.tell(&change, now).unwrap();
+            sink.send_change(&change, now).unwrap();
             open.push(sink.firing.len());
             times.push((change.time.to_string(), (now + SignedDuration::from_secs(EXPIRES_S)).to_string()));
         }
         assert_eq!(open, [1, 1, 0]);
-        let told = server.join().unwrap();
+        let sent = server.join().unwrap();
         let name = |alert: &serde_json::Value| alert["labels"]["alertname"].as_str().unwrap().to_owned();
-        assert_eq!(name(&told[0][0]), "portcullis_attempt");
-        assert_eq!(told[0][0]["startsAt"], "2026-11-22T15:00:00Z");
-        assert_eq!(told[0][0]["endsAt"], *times[0].1);
+        assert_eq!(name(&sent[0][0]), "portcullis_attempt");
+        assert_eq!(sent[0][0]["startsAt"], "2026-11-22T15:00:00Z");
+        assert_eq!(sent[0][0]["endsAt"], *times[0].1);
         assert_eq!(
-            (name(&told[1][0]), name(&told[1][1])),
+            (name(&sent[1][0]), name(&sent[1][1])),
             ("portcullis_attempt".into(), "portcullis_spread".into())
         );
         assert_eq!(
-            (&told[1][0]["endsAt"], &told[1][1]["endsAt"]),
+            (&sent[1][0]["endsAt"], &sent[1][1]["endsAt"]),
             (&(*times[1].0).into(), &(*times[1].1).into())
         );
-        assert_eq!((told[2].as_array().unwrap().len(), &told[2][0]["endsAt"]), (1, &(*times[2].0).into()));
-        assert!(told[2][0]["annotations"]["next"].as_str().unwrap().contains("portcullis quarantine"));
+        assert_eq!((sent[2].as_array().unwrap().len(), &sent[2][0]["endsAt"]), (1, &(*times[2].0).into()));
+        assert!(sent[2][0]["annotations"]["next"].as_str().unwrap().contains("portcullis quarantine"));
     }
 
     #[test]
-    fn what_fires_is_told_again_and_what_was_never_closed_is_forgotten() {
+    fn firing_alerts_are_repeated_and_those_that_were_never_closed_are_forgotten() {
         let (base, server) = serve(vec!["200 OK"; 2]);
         let mut sink = Alertmanager::new(&base, None);
         sink.write(&worm()[0]).unwrap();
         sink.tick().unwrap();
         assert_eq!(server.join().unwrap()[1].as_array().unwrap().len(), 1);
         for firing in sink.firing.values_mut() {
-            firing.heard -= FORGOTTEN;
+            firing.changed -= FORGOTTEN;
         }
-        sink.tick().unwrap(); // nobody listens any more, and there is nothing to say
+        sink.tick().unwrap(); // nothing listens any more, and there is nothing to send
         assert!(sink.firing.is_empty());
     }
 
     #[test]
-    fn a_refusal_is_the_alarms_fault_and_a_failure_is_not_and_answers_are_escaped() {
+    fn a_refusal_is_permanent_and_a_failure_is_not_and_answers_are_escaped() {
         let (base, server) = serve(vec!["400 Bad Request", "503 Unavailable"]);
         let mut sink = Alertmanager::new(&base, None);
         let refused = sink.write(&worm()[0]).unwrap_err();

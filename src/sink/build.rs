@@ -1,50 +1,93 @@
-//! The sinks that a policy asks for.
+//! The list of sinks.
 
-use std::time::Duration;
-
-use super::alertmanager::Alertmanager;
-use super::command::Command;
 use super::fanout::Fanout;
-use super::journald::{JOURNAL, Journald};
-use super::lines::Lines;
-use super::pcapng::Pcapng;
-use super::stderr::Stderr;
-use super::syslog::Syslog;
-use super::{Rotation, Sink, cef, ecs, eve};
+use super::{Sink, Site, alertmanager, cef, command, ecs, eve, journald, pcapng, stderr, syslog};
 use crate::policy::Alarms;
 
-/// Standard error, and every sink that is named in `[alarms]`. Nothing is opened here, for a disk
-/// may hang; what can't be opened is retried like all that fails.
+/// Makes a sink if the policy asks for it.
+type FromPolicy = fn(&Alarms, Site<'_>) -> Option<Box<dyn Sink>>;
+
+/// Every sink, in the order in which metrics and messages name them.
+const SINKS: [FromPolicy; 9] = [
+    stderr::from_policy,
+    eve::from_policy,
+    ecs::from_policy,
+    cef::from_policy,
+    pcapng::from_policy,
+    journald::from_policy,
+    syslog::from_policy,
+    alertmanager::from_policy,
+    command::from_policy,
+];
+
+/// The sinks that a policy asks for, and standard error. Nothing is opened here, for a disk may hang. A file
+/// or a connection that can't be opened is retried like any other failure.
 pub fn build_fanout(alarms: &Alarms, interface: &str, colour: bool) -> Fanout {
-    let rotation = Rotation { size: u64::from(alarms.rotate_mib) << 20, keep: alarms.rotate_keep };
-    let ca = alarms.tls_ca.as_deref();
-    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(Stderr::new(colour))];
-    if let Some(path) = &alarms.eve {
-        sinks.push(Box::new(Lines::new("eve", path, rotation, eve::render)));
-    }
-    if let Some(path) = &alarms.ecs {
-        sinks.push(Box::new(Lines::new("ecs", path, rotation, ecs::render)));
-    }
-    if let Some(path) = &alarms.cef {
-        sinks.push(Box::new(Lines::new("cef", path, rotation, cef::render)));
-    }
-    if let Some(path) = &alarms.pcapng {
-        sinks.push(Box::new(Pcapng::new(path, interface, rotation)));
-    }
-    if alarms.journald {
-        sinks.push(Box::new(Journald::new(JOURNAL)));
-    }
-    if let Some(target) = &alarms.syslog {
-        sinks.push(Box::new(Syslog::new(target, ca)));
-    }
-    if let Some(base) = &alarms.alertmanager {
-        sinks.push(Box::new(Alertmanager::new(base, ca)));
-    }
-    if !alarms.command.is_empty() {
-        let limit = Duration::from_secs(u64::from(alarms.command_timeout_s));
-        sinks.push(Box::new(Command::new(&alarms.command, limit)));
-    }
     let mut fanout = Fanout::new();
-    sinks.into_iter().for_each(|sink| fanout.add(sink));
+    for sink in build_sinks(alarms, Site { interface, colour }) {
+        fanout.add(sink);
+    }
     fanout
+}
+
+fn build_sinks(alarms: &Alarms, site: Site<'_>) -> Vec<Box<dyn Sink>> {
+    SINKS.iter().filter_map(|from_policy| from_policy(alarms, site)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Syslog;
+
+    fn names(alarms: &Alarms) -> Vec<String> {
+        let sinks = build_sinks(alarms, Site { interface: "dmz0", colour: false });
+        sinks.iter().map(|sink| sink.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_sink_of_the_policy_is_built_once_and_no_other() {
+        assert_eq!(names(&Alarms::default()), ["stderr"]);
+        let all = Alarms {
+            eve: Some("/e".to_owned()),
+            ecs: Some("/c".to_owned()),
+            cef: Some("/f".to_owned()),
+            pcapng: Some("/p".to_owned()),
+            journald: true,
+            syslog: Some(Syslog::Unix("/dev/log".to_owned())),
+            alertmanager: Some("http://alerts:9093".to_owned()),
+            command: vec!["/bin/page".to_owned()],
+            ..Alarms::default()
+        };
+        // A new key does not compile here until somebody has said whether it is a sink.
+        let Alarms {
+            eve: _,
+            ecs: _,
+            cef: _,
+            pcapng: _,
+            journald: _,
+            syslog: _,
+            alertmanager: _,
+            command: _,
+            // no sinks of their own
+            rotate_mib: _,
+            rotate_keep: _,
+            command_timeout_s: _,
+            tls_ca: _,
+        } = &all;
+        assert_eq!(
+            names(&all),
+            [
+                "stderr",
+                "eve /e",
+                "ecs /c",
+                "cef /f",
+                "pcapng /p",
+                "journald",
+                "syslog unix:/dev/log",
+                "alertmanager http://alerts:9093",
+                "command /bin/page",
+            ]
+        );
+        assert_eq!(names(&all).len(), SINKS.len());
+    }
 }

@@ -1,29 +1,38 @@
-//! Lines in the Common Event Format (version 0), that many SIEMs read.
+//! Lines in the Common Event Format (version 0), which many SIEMs read.
 
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::Event;
 use super::escape::escape;
 use super::fields::signature;
+use super::file::Rotation;
+use super::lines::Lines;
+use super::{Event, Sink, Site};
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict};
 use crate::net::show_mac;
+use crate::policy::Alarms;
 
-/// What drops have in the place of a kind's number: `drop/` and the number of the reason.
+/// The signature of a drop: `drop/` and the number of the reason.
 const DROP_CLASS: &str = "drop";
 
+/// The file of the policy's key `cef`.
+pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
+    let path = alarms.cef.as_deref()?;
+    Some(Box::new(Lines::new("cef", path, Rotation::from_policy(alarms), render)))
+}
+
 /// The line of an event, without its end: a drop or a change of an alarm.
-pub(super) fn render(event: &Event) -> anyhow::Result<String> {
+fn render(event: &Event) -> anyhow::Result<String> {
     Ok(match event {
         Event::Drop(drop) => render_drop(drop),
         Event::Alarm(change) => render_alarm(change),
     })
 }
 
-/// A line under way.
+/// A line that is being written.
 struct Line(String);
 
 impl Line {
@@ -136,12 +145,12 @@ fn millis(time: Timestamp) -> i64 {
     time.as_millisecond()
 }
 
-/// In the head a bar ends a field. [`escape`] leaves no line end.
+/// In the header a bar ends a field. [`escape`] leaves no line end.
 fn escape_header(text: &str) -> String {
     escape(text).replace('\\', "\\\\").replace('|', "\\|")
 }
 
-/// Behind it an equals sign ends a key.
+/// After the header an equals sign ends a key.
 fn escape_value(text: &str) -> String {
     escape(text).replace('\\', "\\\\").replace('=', "\\=")
 }
@@ -227,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_says_what_was_seen_and_what_to_do() {
+    fn an_alarm_says_what_was_seen_and_what_to_type() {
         let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
         let (head, pairs) = read(&render_alarm(&change));
         assert_eq!(head[4], "1");

@@ -1,5 +1,5 @@
-//! A program that is run for each alarm that is opened, escalated or closed, with the alarm as
-//! JSON on its standard input. No shell, a clean environment, a time limit.
+//! A program that runs for each alarm that is opened, escalated or closed, with the alarm as JSON on its
+//! standard input. It runs without a shell, in a clean environment, and for a limited time.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -15,17 +15,27 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::escape::escape_json;
-use super::{Event, PermanentError, Sink};
+use super::{Event, PermanentError, Sink, Site};
 use crate::alarm::{Change, Step};
+use crate::policy::Alarms;
 
-/// All that it finds in its environment.
+/// Its whole environment.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
-/// Between two looks whether it has ended: short at first, for most end soon.
-const FIRST_LOOK: Duration = Duration::from_millis(2);
-const LAST_LOOK: Duration = Duration::from_millis(100);
+/// Between two checks whether it has ended: short at first, because most programs end soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LAST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A program.
+/// The program of the policy's key `command`.
+pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
+    if alarms.command.is_empty() {
+        return None;
+    }
+    let limit = Duration::from_secs(u64::from(alarms.command_timeout_s));
+    Some(Box::new(Command::new(&alarms.command, limit)))
+}
+
+/// A program that takes alarms.
 #[derive(Debug)]
 pub struct Command {
     name: String,
@@ -35,7 +45,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// The program's path, its arguments, and how long it may run.
+    /// `words` are the program's path and its arguments. It may run for `limit`.
     pub fn new(words: &[String], limit: Duration) -> Command {
         let name = format!("command {}", words.first().map_or("", String::as_str));
         Command { name, words: words.to_vec(), limit, cancel_flag: Arc::default() }
@@ -48,9 +58,9 @@ impl Command {
             .env_clear()
             .envs(ENVIRONMENT)
             .current_dir("/")
-            // so that what it starts can be ended with it
+            // a group of its own, so that its children can be killed with it
             .process_group(0)
-            .stdin(write_down(&render(change)?)?)
+            .stdin(to_stdin(&render(change)?)?)
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot run {program}"))
@@ -58,7 +68,7 @@ impl Command {
 
     fn await_end(&self, child: &mut Child) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + self.limit;
-        let mut look = FIRST_LOOK;
+        let mut pause = FIRST_PAUSE;
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
@@ -66,15 +76,15 @@ impl Command {
             let left = deadline.saturating_duration_since(Instant::now());
             if self.cancel_flag.load(Ordering::Relaxed) {
                 end_group(child)?;
-                anyhow::bail!("the daemon ends, so it was killed");
+                anyhow::bail!("it was killed because the daemon ends");
             }
             if left.is_zero() {
                 end_group(child)?;
                 let limit = self.limit.as_secs_f32();
-                return Err(PermanentError(format!("did not end within {limit} s and was killed")).into());
+                return Err(PermanentError(format!("it did not end within {limit} s and was killed")).into());
             }
-            std::thread::sleep(look.min(left));
-            look = (look * 2).min(LAST_LOOK);
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 }
@@ -84,7 +94,7 @@ impl Sink for Command {
         &self.name
     }
 
-    /// It must not outlive the daemon: nobody would watch its time.
+    /// It must not outlive the daemon, because nothing else limits its time.
     fn cancel_flag(&self) -> Option<Arc<AtomicBool>> {
         Some(Arc::clone(&self.cancel_flag))
     }
@@ -93,7 +103,7 @@ impl Sink for Command {
         let Event::Alarm(change) = event else {
             return Ok(());
         };
-        // Updates come every few seconds, for as long as an intruder likes.
+        // An intruder can cause updates every few seconds, for as long as he likes.
         if change.step == Step::Updated {
             return Ok(());
         }
@@ -106,13 +116,13 @@ impl Sink for Command {
     }
 }
 
-/// What the program reads: the alarm as in EVE's object `portcullis`, one line.
+/// The line that the program reads: the alarm as in EVE's object `portcullis`.
 fn render(change: &Change) -> serde_json::Result<String> {
     serde_json::to_string(change).map(escape_json)
 }
 
-/// A file in memory and no pipe: a program that reads nothing holds nobody up.
-fn write_down(text: &str) -> anyhow::Result<Stdio> {
+/// A file in memory. With a pipe, a program that reads nothing would hold up the sink.
+fn to_stdin(text: &str) -> anyhow::Result<Stdio> {
     let mut file = File::from(memfd_create("alarm", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
@@ -123,7 +133,7 @@ fn write_down(text: &str) -> anyhow::Result<Stdio> {
 /// Kills the program and all of its group.
 fn end_group(child: &mut Child) -> anyhow::Result<()> {
     let group = Pid::from_raw(i32::try_from(child.id())?);
-    // It has not been waited for, so its number is nobody else's yet.
+    // It has not been waited for, so no other process has its number yet.
     let _ = killpg(group, Signal::SIGKILL);
     child.kill()?;
     child.wait()?;
@@ -132,8 +142,6 @@ fn end_group(child: &mut Child) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::alarm::Engine;
     use crate::drops::ServerRef;
@@ -147,12 +155,6 @@ mod tests {
         Event::Alarm(Engine::default().observe(&drop, after_ms(0)).remove(0))
     }
 
-    fn note(test: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("portcullis-command-{test}-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        path
-    }
-
     /// A shell of the test's own, whose script is an argument.
     fn shell(script: &str, path: &std::path::Path, limit: Duration) -> Command {
         let path = path.display().to_string();
@@ -161,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_program_reads_the_alarm_and_finds_a_clean_environment() {
-        let path = note("reads");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reads");
         shell("cat >\"$1\"; env | sort >>\"$1\"; pwd >>\"$1\"", &path, LIMIT)
             .write(&event("w$(id)`id`"))
             .unwrap();
@@ -174,12 +177,12 @@ mod tests {
         let ours = ["LANG", "PATH", "PWD", "SHLVL", "_"];
         assert!(names.contains(&"PATH") && names.iter().all(|name| ours.contains(name)), "{names:?}");
         assert_eq!(rest.lines().last(), Some("/"));
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn a_program_that_never_ends_is_killed_with_all_it_started() {
-        let path = note("ends");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ends");
         let mut command = shell("sleep 1000 & echo $! >\"$1\"; wait", &path, Duration::from_millis(300));
         let error = command.write(&event("web1")).unwrap_err();
         assert!(error.is::<PermanentError>() && error.to_string().contains("was killed"), "{error}");
@@ -194,7 +197,6 @@ mod tests {
             assert!(Instant::now() < deadline, "its child lives on");
             std::thread::yield_now();
         }
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

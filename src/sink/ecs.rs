@@ -1,4 +1,4 @@
-//! JSON lines in the Elastic Common Schema. What it has no word for stands in our one object,
+//! JSON lines in the Elastic Common Schema. Fields that it does not have stand in one object of our own,
 //! `portcullis`, as in EVE.
 
 use std::net::IpAddr;
@@ -6,19 +6,28 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Event;
 use super::escape::{escape, escape_json};
 use super::fields::{describe, signature};
+use super::file::Rotation;
+use super::lines::Lines;
+use super::{Event, Sink, Site};
 use crate::abi::Reason;
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
 use crate::net::{ICMP, ICMPV6, TCP, UDP, has_ports, is_icmp, show_mac_ieee};
+use crate::policy::Alarms;
 
-/// Of the schema.
+/// Version of the schema.
 const VERSION: &str = "8.17.0";
 
+/// The file of the policy's key `ecs`.
+pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
+    let path = alarms.ecs.as_deref()?;
+    Some(Box::new(Lines::new("ecs", path, Rotation::from_policy(alarms), render)))
+}
+
 /// The line of an event, without its end: a drop or a change of an alarm.
-pub(super) fn render(event: &Event) -> anyhow::Result<String> {
+fn render(event: &Event) -> anyhow::Result<String> {
     Ok(match event {
         Event::Drop(drop) => render_drop(drop)?,
         Event::Alarm(change) => render_alarm(change)?,
@@ -28,7 +37,7 @@ pub(super) fn render(event: &Event) -> anyhow::Result<String> {
 /// The line of a drop, without its end.
 fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
     let mut line = line_of(drop.time, drop);
-    let server = escape(drop.server_name().unwrap_or("no known server")).into_owned();
+    let server = escape(drop.server_name().unwrap_or("an unknown host")).into_owned();
     line["message"] = format!("{server}: {} {}, {}", drop.service(), drop.verdict.name(), drop.reason).into();
     line["event"] = json!({
         "kind": "event",
@@ -108,7 +117,7 @@ fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
     })
 }
 
-/// The words that the schema has; it knows ICMPv6 by its IANA name.
+/// The schema's words. It has ICMPv6 by its IANA name.
 fn transport(protocol: u8) -> &'static str {
     match protocol {
         ICMP => "icmp",
@@ -135,7 +144,7 @@ fn of_verdict(verdict: DropVerdict) -> &'static str {
     }
 }
 
-/// The numbers that Elastic's own rules have for these words.
+/// The numbers that Elastic's own rules use for these severities.
 fn severity(severity: Severity) -> u8 {
     match severity {
         Severity::Low => 21,
@@ -145,7 +154,7 @@ fn severity(severity: Severity) -> u8 {
     }
 }
 
-/// Leaves out what is unknown: a field that is there has a value.
+/// Leaves out unknown fields: a field in the line has a value.
 fn finish(mut line: Value) -> serde_json::Result<String> {
     let own = line.as_object_mut().and_then(|line| line.remove("portcullis"));
     prune(&mut line);
@@ -210,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passed_is_not_called_denied_and_what_is_unknown_is_left_out() {
+    fn a_packet_that_passed_is_not_called_denied_and_unknown_fields_are_left_out() {
         let mut drop = syn();
         drop.verdict = DropVerdict::WouldDrop;
         (drop.source, drop.destination, drop.server) = (None, None, None);

@@ -1,10 +1,10 @@
-//! Escapes what came from the network or a policy, for terminals and logs.
+//! Escapes texts that came from the network or a policy, for terminals and logs.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Characters that do something to whoever reads them: control characters of both tables,
-/// and those that turn the direction of a text around, hide in it or break its line.
+/// Characters that act on a terminal or deceive a reader: control characters (C0 and C1), and characters
+/// that reverse the direction of a text, are invisible or break a line.
 pub(super) fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -13,8 +13,8 @@ pub(super) fn is_active(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The text with every active character as `\u{..}`, and every backslash doubled, so that
-/// what is shown can't be mistaken for what was escaped.
+/// The text with every active character as `\u{..}`. Every backslash is doubled, so that a text that looks
+/// escaped can be told from one that was.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if is_printable_ascii(text) && !text.contains('\\') {
         return Cow::Borrowed(text); // nearly always, and a line is several hundred bytes
@@ -35,8 +35,8 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// JSON that is safe to print: serializers leave DEL, the second table of control characters
-/// and the like as they are. The value stays the same.
+/// JSON that is safe to print. Serializers leave DEL, C1 control characters and the like as they are. The
+/// value stays the same.
 pub(super) fn escape_json(json: String) -> String {
     if is_printable_ascii(&json) || !json.chars().any(is_active) {
         return json;
@@ -56,7 +56,7 @@ pub(super) fn escape_json(json: String) -> String {
     escaped
 }
 
-/// Told byte by byte: none of those is active.
+/// Checks byte by byte: no such character is active.
 fn is_printable_ascii(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_told_nothing() {
+    fn no_text_acts_on_a_terminal() {
         let hostile = "web\u{1b}[2J\r\n\u{9b}31m\u{202e}\u{7f}\u{2028}1";
         let escaped = escape(hostile);
         assert!(!escaped.chars().any(is_active));
@@ -74,13 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_escaped_is_told_from_what_was() {
+    fn a_text_that_looks_escaped_differs_from_one_that_was() {
         assert_eq!(escape("\\u{1b}"), "\\\\u{1b}");
         assert!(matches!(escape("plain ü 日本"), Cow::Borrowed(_)));
     }
 
     #[test]
-    fn what_is_taken_for_plain_byte_by_byte_has_nothing_active() {
+    fn printable_ascii_has_no_active_character() {
         for byte in 0..=0x7f_u8 {
             let text = char::from(byte).to_string();
             assert_eq!(is_printable_ascii(&text), !text.chars().any(is_active), "{byte:#x}");

@@ -1,6 +1,6 @@
-//! EVE JSON lines, as Suricata writes them: `drop` and `alert` events that are valid under its
-//! closed schema once our one object, `portcullis`, is taken away. What Suricata has no word
-//! for stands in that object.
+//! EVE JSON lines, as Suricata writes them: `drop` and `alert` events. They are valid under its closed
+//! schema once our one object, `portcullis`, is taken away. Fields that Suricata does not have stand in that
+//! object.
 
 #[cfg(test)]
 mod tests;
@@ -11,22 +11,31 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Event;
 use super::escape::escape_json;
 use super::fields::signature;
+use super::file::Rotation;
 use super::headers::Headers;
+use super::lines::Lines;
+use super::{Event, Sink, Site};
 use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
 use crate::net::{self, show_mac};
+use crate::policy::Alarms;
 
-/// `gid` of our alerts: not 1, which is that of rules, so that our numbers are nobody else's.
+/// `gid` of our alerts. It is not 1, the one of Suricata's rules, so no rule has our numbers.
 const GENERATOR_ID: u32 = 9200;
-/// `rev` of our alerts; to be raised when a kind changes its meaning.
+/// `rev` of our alerts. Raise it when a kind changes its meaning.
 const REVISION: u32 = 1;
 
+/// The file of the policy's key `eve`.
+pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
+    let path = alarms.eve.as_deref()?;
+    Some(Box::new(Lines::new("eve", path, Rotation::from_policy(alarms), render)))
+}
+
 /// The line of an event, without its end: a drop or a change of an alarm.
-pub(super) fn render(event: &Event) -> anyhow::Result<String> {
+fn render(event: &Event) -> anyhow::Result<String> {
     Ok(match event {
         Event::Drop(drop) => render_drop(drop)?,
         Event::Alarm(change) => render_alarm(change)?,
@@ -99,7 +108,7 @@ struct AlertPart {
     metadata: Metadata,
 }
 
-/// Lists of strings, by the names that rule writers have agreed on.
+/// Lists of strings, by the names that rule writers use.
 #[derive(Serialize)]
 struct Metadata {
     mitre_technique_id: [&'static str; 1],
@@ -107,7 +116,7 @@ struct Metadata {
     signature_severity: [&'static str; 1],
 }
 
-/// Our own object.
+/// The object `portcullis`.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Own<'a> {
@@ -195,7 +204,7 @@ fn alert(alarm: &Alarm) -> AlertPart {
     }
 }
 
-/// Suricata counts from 1, the gravest.
+/// Suricata counts from 1, the most severe.
 fn priority(severity: Severity) -> u8 {
     match severity {
         Severity::Critical | Severity::High => 1,
@@ -204,7 +213,7 @@ fn priority(severity: Severity) -> u8 {
     }
 }
 
-/// As Suricata names protocols; `None` for what is not IP or was not told apart.
+/// Suricata's name of the protocol; `None` for a frame that is not IP, and for the ledger's overflow.
 fn name_protocol(drop: &DropEvent) -> Option<Cow<'static, str>> {
     if drop.any_protocol || drop.reason == ReasonCode::Known(Reason::Ethertype) {
         return None;

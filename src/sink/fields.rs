@@ -1,16 +1,15 @@
-//! What several renderings share: our own object, numbers and names of kinds, the fields of an
-//! alarm.
+//! Texts and fields that several sinks share.
 
 use super::escape::escape;
 use crate::alarm::{Alarm, Change, Kind, Severity, Step};
 
-/// What rules of a SIEM may match as text.
+/// The text that rules of a SIEM may match.
 pub(super) fn signature(kind: Kind) -> String {
     format!("portcullis {kind}: {}", kind.title())
 }
 
-/// The line for people: what happened to which alarm, severity and kind, what was seen, why it
-/// matters, what to type next. Nothing in it does anything to a terminal.
+/// The line for people: the alarm's number, the step, severity and kind, and the alarm's message. It is
+/// escaped.
 pub(super) fn describe(change: &Change) -> String {
     let alarm = &change.alarm;
     let kind = match change.step {
@@ -21,7 +20,7 @@ pub(super) fn describe(change: &Change) -> String {
     format!("{head} {}", escape(&alarm.message(change.step)))
 }
 
-/// The level that syslog and the journal sort by; 0 is the gravest.
+/// The level of syslog and the journal, from 0 (the most severe) to 7.
 pub(super) fn level(change: &Change) -> u8 {
     match (change.step, change.alarm.severity) {
         (Step::Closed { .. }, _) | (_, Severity::Low) => 5,
@@ -31,7 +30,7 @@ pub(super) fn level(change: &Change) -> u8 {
     }
 }
 
-/// The fields of a change, for what has flat ones; values are escaped.
+/// The fields of a change, for sinks without nested fields. The values are escaped.
 pub(super) fn fields(change: &Change) -> Vec<(&'static str, String)> {
     let alarm: &Alarm = &change.alarm;
     let sample = &alarm.sample;

@@ -13,16 +13,24 @@ use anyhow::Context as _;
 use log::{debug, warn};
 use nix::fcntl::OFlag;
 
-/// Owner and group: a log of attacks names addresses.
+use crate::policy::Alarms;
+
+/// For owner and group only: a log of attacks names addresses.
 const MODE: u32 = 0o640;
 
-/// When a file is put aside, and how many of those stay: `FILE.1` is the latest.
+/// When a file is rotated, and how many rotated files stay. `FILE.1` is the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// Beyond this many bytes; 0: never, that is somebody else's task.
+    /// A longer file is rotated, bytes. 0: never, because another program does it.
     pub size: u64,
-    /// So many old files.
+    /// Rotated files that stay.
     pub keep: u32,
+}
+
+impl Rotation {
+    pub(super) fn from_policy(alarms: &Alarms) -> Rotation {
+        Rotation { size: u64::from(alarms.rotate_mib) << 20, keep: alarms.rotate_keep }
+    }
 }
 
 /// A file that whole records are appended to.
@@ -30,15 +38,15 @@ pub struct Rotation {
 pub struct LogFile {
     path: PathBuf,
     rotation: Rotation,
-    /// What has to stand before the records, each time the file was opened.
+    /// Bytes that stand before the records each time the file was opened.
     preamble: Vec<u8>,
-    /// Opened by the first record, so that a missing folder is a failure that is retried.
+    /// Opened for the first record, so that a missing folder is a failure that is retried.
     file: Option<File>,
-    /// To be opened anew before the next record: asked for, or the last write failed.
+    /// It has to be opened anew before the next record: log rotation asked for it, or the last write failed.
     stale: bool,
-    /// The preamble is not there yet.
-    bare: bool,
-    /// Half a record that could not be taken back: what the length was before, and its own.
+    /// The preamble has not been written yet.
+    needs_preamble: bool,
+    /// Half a record that could not be cut off: the file's length before it, and its own.
     torn: Option<(u64, u64)>,
     rotation_fails: bool,
     /// Its folder is made with it.
@@ -54,35 +62,41 @@ impl LogFile {
             preamble: Vec::new(),
             file: None,
             stale: false,
-            bare: false,
+            needs_preamble: false,
             torn: None,
             rotation_fails: false,
             makes_folder: false,
         }
     }
 
-    /// A file whose records can't be read without what stands before them.
+    /// A file whose records can't be read without these bytes before them.
     pub fn with_preamble(self, preamble: Vec<u8>) -> LogFile {
         LogFile { preamble, ..self }
     }
 
-    /// The file of a first run lies in a folder that nobody has made yet.
+    /// A file whose folder is made with it, as at the first run.
     pub fn with_folder(self) -> LogFile {
         LogFile { makes_folder: true, ..self }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens it anew. If that fails, the old file goes on, and each record tries again.
+    /// Opens it anew.
+    ///
+    /// # Errors
+    /// If the file can't be opened. The old file stays in use then, and each record tries again.
     pub fn reopen(&mut self) -> anyhow::Result<()> {
         self.stale = true;
         self.open_anew()
     }
 
     /// Appends a line.
+    ///
+    /// # Errors
+    /// As [`LogFile::append`].
     pub fn append_line(&mut self, line: &str) -> anyhow::Result<()> {
         let mut bytes = Vec::with_capacity(line.len() + 1);
         bytes.extend_from_slice(line.as_bytes());
@@ -90,7 +104,10 @@ impl LogFile {
         self.append(&bytes)
     }
 
-    /// Appends a record: all of it or, as far as that can be had, nothing.
+    /// Appends a record: all of it or, as far as possible, nothing.
+    ///
+    /// # Errors
+    /// If it can't be written, on a full disk for example.
     pub fn append(&mut self, record: &[u8]) -> anyhow::Result<()> {
         if self.file.is_none() {
             self.open_anew()?;
@@ -100,9 +117,9 @@ impl LogFile {
             // The old file is better than no file.
             debug!("{error:#}");
         }
-        let mut bytes = self.mend()?;
+        let mut bytes = self.repair()?;
         let length = self.make_room(record.len() as u64);
-        if self.bare {
+        if self.needs_preamble {
             bytes.extend_from_slice(&self.preamble);
         }
         bytes.extend_from_slice(record);
@@ -111,12 +128,12 @@ impl LogFile {
         };
         let (written, result) = write_until_error(file, &bytes);
         match result {
-            Ok(()) => self.bare = false,
+            Ok(()) => self.needs_preamble = false,
             Err(_) if written == 0 => {}
-            // Half a record would spoil the next one as well, and comes again as a whole.
+            // Half a record would spoil the next one as well. The whole record comes again.
             Err(_) => {
                 let written = written as u64;
-                self.torn = take_back(file, length, written).err().map(|_| (length, written));
+                self.torn = cut_off(file, length, written).err().map(|_| (length, written));
             }
         }
         self.stale |= result.is_err();
@@ -127,7 +144,7 @@ impl LogFile {
         if self.makes_folder
             && let Some(folder) = self.path.parent()
         {
-            // what is wrong with it, opening the file tells
+            // opening the file says what is wrong
             let _ = fs::create_dir_all(folder);
         }
         let file = open(&self.path)?;
@@ -137,27 +154,27 @@ impl LogFile {
         }
         self.file = Some(file);
         self.stale = false;
-        self.bare = !self.preamble.is_empty();
+        self.needs_preamble = !self.preamble.is_empty();
         Ok(())
     }
 
-    /// What has to be written first because the last record is torn: lines can be ended, other
-    /// records must be taken back.
-    fn mend(&mut self) -> anyhow::Result<Vec<u8>> {
+    /// Cuts off a torn record, or yields the bytes that have to be written before the next one. A torn line
+    /// can be ended. Any other torn record must be cut off.
+    fn repair(&mut self) -> anyhow::Result<Vec<u8>> {
         let (Some((before, written)), Some(file)) = (self.torn, &self.file) else {
             return Ok(Vec::new());
         };
-        let is_back = take_back(file, before, written).is_ok();
+        let is_cut = cut_off(file, before, written).is_ok();
         anyhow::ensure!(
-            is_back || self.preamble.is_empty(),
-            "{} ends in half a record that can not be taken back: move the file away",
+            is_cut || self.preamble.is_empty(),
+            "{} ends in half a record that can't be cut off: move the file away",
             self.path.display()
         );
         self.torn = None;
-        Ok(if is_back { Vec::new() } else { b"\n".to_vec() })
+        Ok(if is_cut { Vec::new() } else { b"\n".to_vec() })
     }
 
-    /// Rotates if the record would make the file too long. Returns how long it is.
+    /// Rotates if the record would make the file too long. Returns the file's length, bytes.
     fn make_room(&mut self, record: u64) -> u64 {
         let Some(file) = &self.file else { return 0 };
         let Ok(metadata) = file.metadata() else { return 0 };
@@ -169,23 +186,23 @@ impl LogFile {
         {
             return length;
         }
-        // Somebody else may have moved it away already.
+        // Another program may have moved it away already.
         let is_ours = fs::metadata(&self.path)
             .is_ok_and(|there| (there.dev(), there.ino()) == (metadata.dev(), metadata.ino()));
-        let rotated = if is_ours { self.put_aside() } else { Ok(()) };
+        let rotated = if is_ours { self.move_aside() } else { Ok(()) };
         let rotated = rotated.map_err(anyhow::Error::from).and_then(|()| self.open_anew());
         if let Err(error) = &rotated
             && !self.rotation_fails
         {
             // A log that grows is better than none.
-            warn!("cannot rotate {}: {error:#}; it grows on", self.path.display());
+            warn!("cannot rotate {}, so it keeps growing: {error:#}", self.path.display());
         }
         self.rotation_fails = rotated.is_err();
         let metadata = self.file.as_ref().and_then(|file| file.metadata().ok());
         metadata.map_or(0, |metadata| metadata.len())
     }
 
-    fn put_aside(&self) -> io::Result<()> {
+    fn move_aside(&self) -> io::Result<()> {
         let aside = |number: u32| {
             let mut name = OsString::from(&self.path);
             name.push(format!(".{number}"));
@@ -206,7 +223,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
         .append(true)
         .create(true)
         .mode(MODE)
-        // A FIFO whose reader is away must not hold up the daemon; files don't care.
+        // A FIFO without a reader must not hold up the daemon. Regular files ignore the flag.
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(path)
         .with_context(|| {
@@ -217,7 +234,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
         })
 }
 
-/// Writes all of it, or as much as goes, and says how much that was.
+/// Writes all of it, or as much as possible, and says how much that was.
 fn write_until_error(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -232,7 +249,7 @@ fn write_until_error(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
 }
 
 /// Cuts off the last `written` bytes, if they still are the last.
-fn take_back(file: &File, before: u64, written: u64) -> io::Result<()> {
+fn cut_off(file: &File, before: u64, written: u64) -> io::Result<()> {
     if file.metadata()?.len() != before + written {
         return Err(ErrorKind::Other.into());
     }

@@ -1,5 +1,5 @@
-//! Changes of alarms as entries of systemd's journal, with fields to search by: its native
-//! protocol, a datagram an entry.
+//! Changes of alarms as entries of systemd's journal, with fields to search by. It speaks the journal's
+//! native protocol: one datagram for each entry.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,23 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::fields::{describe, fields, level};
-use super::{Event, Sink};
+use super::{Event, Sink, Site};
 use crate::alarm::Change;
+use crate::policy::Alarms;
 
-/// Where the journal listens.
+/// The socket of the journal.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
-/// What `journalctl -t` finds.
+/// The identifier of `journalctl -t`.
 const IDENTIFIER: &str = "portcullis";
-/// What all our entries have, and nobody else's: for `journalctl MESSAGE_ID=…`.
+/// All our entries have it, and no others: `journalctl MESSAGE_ID=…`.
 const MESSAGE_ID: &str = "6d1f0b7c5a1e4c0f9d5c3be2a97f4410";
-/// For the journal to take an entry.
+/// How long the journal may take to accept an entry.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The journal, if the policy's key `journald` is true.
+pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
+    alarms.journald.then(|| Box::new(Journald::new(JOURNAL)) as Box<dyn Sink>)
+}
 
 /// The journal.
 #[derive(Debug)]
@@ -28,7 +34,7 @@ pub struct Journald {
 }
 
 impl Journald {
-    /// Connects when the first entry comes; [`JOURNAL`] is where.
+    /// Connects to the socket at this path when the first entry comes.
     pub fn new(path: impl AsRef<Path>) -> Journald {
         Journald { path: path.as_ref().to_owned(), socket: None }
     }
@@ -50,19 +56,19 @@ impl Sink for Journald {
         let Event::Alarm(change) = event else {
             return Ok(());
         };
-        let complain = || format!("cannot reach the journal at {}", self.path.display());
+        let context = || format!("cannot reach the journal at {}", self.path.display());
         let socket = match self.socket.take() {
             Some(socket) => socket,
-            None => self.connect().with_context(complain)?,
+            None => self.connect().with_context(context)?,
         };
-        // one that failed is closed: the journal was started anew
-        socket.send(&render(change)).with_context(complain)?;
+        // a socket that failed stays closed: the journal may have been restarted
+        socket.send(&render(change)).with_context(context)?;
         self.socket = Some(socket);
         Ok(())
     }
 }
 
-/// An entry.
+/// Renders an entry.
 fn render(change: &Change) -> Vec<u8> {
     let mut entry = Vec::new();
     add(&mut entry, "MESSAGE", &describe(change));
@@ -75,7 +81,7 @@ fn render(change: &Change) -> Vec<u8> {
     entry
 }
 
-/// A field with its length before it: a value can't end it, whatever is in it.
+/// A field with its length before it. No value can end it, whatever is in it.
 fn add(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     entry.push(b'\n');
@@ -139,8 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_is_started_anew_is_found_again() {
-        let path = std::env::temp_dir().join(format!("portcullis-journal-{}", std::process::id()));
+    fn a_journal_that_is_restarted_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
         let event = Event::Alarm(Engine::default().observe(&syn(), after_ms(0)).remove(0));
         let mut sink = Journald::new(&path);
         assert!(sink.write(&event).unwrap_err().to_string().contains("cannot reach the journal"));
@@ -149,10 +156,9 @@ mod tests {
             let journal = UnixDatagram::bind(&path).unwrap();
             let _ = sink.write(&event); // to the socket of before
             sink.write(&event).unwrap();
-            let mut heard = [0; 8192];
-            let length = journal.recv(&mut heard).unwrap();
-            read(&heard[..length]);
+            let mut received = [0; 8192];
+            let length = journal.recv(&mut received).unwrap();
+            read(&received[..length]);
         }
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -1,12 +1,12 @@
-//! A file of lines, one an event: what EVE, ECS and CEF have in common.
+//! A file of lines, one for each event: what EVE, ECS and CEF have in common.
 
 use super::file::{LogFile, Rotation};
 use super::{Event, EventFilter, Sink};
 
-/// Makes the line of an event, without its end.
+/// Renders an event as a line, without its end.
 pub type Render = fn(&Event) -> anyhow::Result<String>;
 
-/// Appends a line per drop (not the quiet ones) and per change of an alarm.
+/// Appends a line for each drop that is not quiet, and for each change of an alarm.
 #[derive(Debug)]
 pub struct Lines {
     name: String,

@@ -1,6 +1,6 @@
-//! Where events go: one event model, one file per rendering. Every sink has a thread and a
-//! queue of its own ([`Fanout`]): one that fails, hangs or crawls is counted and retried, and
-//! never stops the consumer or another sink.
+//! Where events go: one event model, and one file for each sink. Every sink has a thread and a queue of its
+//! own ([`Fanout`]). One that fails, hangs or is slow is counted and retried, and it never holds up the
+//! daemon or another sink.
 
 mod alertmanager;
 mod build;
@@ -42,25 +42,25 @@ pub use syslog::Syslog;
 /// What sinks are given.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A drop, as a sample or the ledger told it.
+    /// A drop, as a sample or the ledger reported it.
     Drop(DropEvent),
     /// A change of an alarm.
     Alarm(Change),
 }
 
-/// What a sink wants to be given; the rest never enters its queue.
+/// Which events a sink is given. The others never enter its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventFilter {
     /// Changes of alarms.
     Alarms,
-    /// Drops, but not the quiet ones.
+    /// Drops, but no quiet ones.
     Drops,
     /// Both.
     Everything,
 }
 
 impl EventFilter {
-    fn wants(self, event: &Event) -> bool {
+    fn accepts(self, event: &Event) -> bool {
         match event {
             Event::Drop(drop) => self != EventFilter::Alarms && !drop.quiet,
             Event::Alarm(_) => self != EventFilter::Drops,
@@ -68,44 +68,66 @@ impl EventFilter {
     }
 }
 
-/// One place that events go to. It lives in a thread of its own, so it may wait, but not for
-/// ever: whatever it waits for has a time limit.
+/// One place that events go to. It has a thread of its own, so it may wait, but not for ever: each of its
+/// waits has a time limit.
+///
+/// A sink's file also has `from_policy`, which makes the sink if the policy asks for it. `build.rs` lists
+/// them.
 pub trait Sink: Send {
-    /// What it is called in messages and metrics, such as `eve /var/log/portcullis/eve.json`.
+    /// Its name in messages and metrics, such as `eve /var/log/portcullis/eve.json`.
     fn name(&self) -> &str;
 
-    /// What it wants to be given.
+    /// Which events it is given.
     fn filter(&self) -> EventFilter {
         EventFilter::Alarms
     }
 
-    /// Writes an event. One that fails is offered again later, so it should leave nothing
-    /// half-written behind. The error [`PermanentError`] says that it is the event's fault.
+    /// Writes an event. After a failure the event is offered again, so nothing should be left half-written.
+    ///
+    /// # Errors
+    /// [`PermanentError`] if another attempt at this event would fail as well. Any other error says that the
+    /// sink fails, and is retried until it works.
     fn write(&mut self, event: &Event) -> anyhow::Result<()>;
 
-    /// Opens its file anew, as log rotation asks for. What has no file has nothing to do.
+    /// Opens its file anew, as log rotation asks for. A sink without a file has nothing to do.
+    ///
+    /// # Errors
+    /// If the new file can't be opened.
     fn reopen(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 
-    /// What breaks off a write that is under way, when all ends and it takes too long.
+    /// A flag that ends a write that is under way. It is set when the daemon ends and the write takes too
+    /// long.
     fn cancel_flag(&self) -> Option<Arc<AtomicBool>> {
         None
     }
 
-    /// How often [`Sink::tick`] is called.
+    /// How often [`Sink::tick`] is called; `None`: never.
     fn tick_interval(&self) -> Option<Duration> {
         None
     }
 
-    /// Does what is due without an event.
+    /// Does work that is due without an event.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
     fn tick(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 }
 
-/// The other side works, and does not take this very event: it is tried a few times and then
-/// left out, for else it would hold up all that come after it.
+/// What a sink needs besides the policy.
+#[derive(Clone, Copy, Debug)]
+struct Site<'a> {
+    /// Name of the interface.
+    interface: &'a str,
+    /// Whether standard error shows colours.
+    colour: bool,
+}
+
+/// The other side works, and refuses this event. After a few attempts the event is left out. Otherwise it
+/// would hold up all later events.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PermanentError(pub String);

@@ -1,5 +1,5 @@
-//! Sampled packets as pcapng, to be opened with Wireshark: their beginnings, to the nanosecond,
-//! each with the reason as its comment.
+//! Sampled packets as pcapng, for Wireshark: the beginning of each frame, its time to the nanosecond, and
+//! the reason as its comment.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,11 +14,18 @@ use pcap_file::{DataLink, Endianness};
 
 use super::escape::escape;
 use super::file::{LogFile, Rotation};
-use super::{Event, EventFilter, Sink};
+use super::{Event, EventFilter, Sink, Site};
 use crate::drops::DropEvent;
+use crate::policy::Alarms;
 
 /// Timestamps count nanoseconds.
 const TIMESTAMP_DIGITS: u8 = 9;
+
+/// The file of the policy's key `pcapng`.
+pub(super) fn from_policy(alarms: &Alarms, site: Site<'_>) -> Option<Box<dyn Sink>> {
+    let path = alarms.pcapng.as_deref()?;
+    Some(Box::new(Pcapng::new(path, site.interface, Rotation::from_policy(alarms))))
+}
 
 /// Appends packets to a file. Each daemon, and each reopening, adds a section of its own.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ impl Pcapng {
     /// The file is made when the first sample comes.
     pub fn new(path: &str, interface: &str, rotation: Rotation) -> Pcapng {
         let file = LogFile::new(path, rotation).with_folder();
-        // Writing to memory can't fail; if it did, there would be no packets without a section.
+        // Writing to memory can't fail. If it did, no packet would be written without a section either.
         let preamble = start_section(interface).map(PcapNgWriter::into_inner).unwrap_or_default();
         Pcapng {
             name: format!("pcapng {path}"),
@@ -53,7 +60,7 @@ impl Sink for Pcapng {
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
         match event {
-            // what the ledger alone has told of has no packet
+            // an event of the ledger has no frame
             Event::Drop(drop) if !drop.frame.is_empty() => self.file.append(&render(drop, &self.interface)?),
             _ => Ok(()),
         }
@@ -64,7 +71,7 @@ impl Sink for Pcapng {
     }
 }
 
-/// What stands before packets: who wrote them, and the interface they came by.
+/// The blocks before packets: the program that writes, and the interface.
 fn start_section(interface: &str) -> pcap_file::PcapResult<PcapNgWriter<Vec<u8>>> {
     let section = SectionHeaderBlock {
         endianness: Endianness::Little,
@@ -90,11 +97,11 @@ fn start_section(interface: &str) -> pcap_file::PcapResult<PcapNgWriter<Vec<u8>>
 
 /// The block of one packet.
 fn render(drop: &DropEvent, interface: &str) -> anyhow::Result<Vec<u8>> {
-    // The writer insists on the interface; what stands before the packet is cut off again.
+    // The writer wants the interface first. The blocks before the packet are cut off again.
     let mut writer = start_section(interface)?;
     let before = writer.get_ref().len();
     let captured = u32::try_from(drop.frame.len())?;
-    // a sample of bytes that are none may say any time
+    // any bytes may have been decoded as a sample, with any time
     let time_ns = drop.time.as_nanosecond().clamp(0, u64::MAX.into());
     writer.write_pcapng_block(EnhancedPacketBlock {
         interface_id: 0,
@@ -107,10 +114,10 @@ fn render(drop: &DropEvent, interface: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 fn comment(drop: &DropEvent) -> String {
-    let server = escape(drop.server_name().unwrap_or("no known server")).into_owned();
+    let server = escape(drop.server_name().unwrap_or("an unknown host")).into_owned();
     let more = match drop.drops {
         0 | 1 => String::new(),
-        drops => format!(", {drops} of this kind since the last sample"),
+        drops => format!(", {drops} such drops since the last sample"),
     };
     format!("{} {}: {server} {}{more}", drop.verdict.name(), drop.reason, drop.service())
 }
@@ -146,8 +153,7 @@ mod tests {
                     packets += 1;
                     assert_eq!(found.timestamp, Duration::new(1_795_359_600, 123_456_789));
                     assert_eq!((found.original_len, &*found.data), (1500, &drop.frame[..]));
-                    let comment =
-                        r"drop new_flow: w\u{a}\u{1b}1 tcp/445, 7 of this kind since the last sample";
+                    let comment = r"drop new_flow: w\u{a}\u{1b}1 tcp/445, 7 such drops since the last sample";
                     assert_eq!(found.options, [EnhancedPacketOption::Comment(comment.into())]);
                 }
                 _ => {}
@@ -157,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_the_format_can_t_say_and_a_wrong_length_do_no_harm() {
-        for (time, told) in
+    fn a_time_beyond_the_format_and_a_wrong_length_do_no_harm() {
+        for (time, written) in
             [(jiff::Timestamp::MIN, Duration::ZERO), (jiff::Timestamp::MAX, Duration::from_nanos(u64::MAX))]
         {
             let mut drop = syn();
@@ -172,7 +178,7 @@ mod tests {
             let Block::EnhancedPacket(found) = reader.next_block().unwrap().unwrap() else {
                 panic!("a packet")
             };
-            assert_eq!((found.timestamp, found.original_len), (told, 128));
+            assert_eq!((found.timestamp, found.original_len), (written, 128));
         }
     }
 }

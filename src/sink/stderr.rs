@@ -1,4 +1,4 @@
-//! One line per change of an alarm, for people. Drops are not shown: there are too many.
+//! One line on standard error for each change of an alarm. Drops are not shown, because there are too many.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -6,14 +6,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::fields::describe;
-use super::{Event, Sink};
+use super::{Event, Sink, Site};
 use crate::alarm::{Change, Severity, Step};
+use crate::policy::Alarms;
 use crate::stderr;
 
-/// For whoever reads it to take a line.
+/// How long the reader may take for a line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const RESET: &str = "\x1b[0m";
+
+/// Every policy has it.
+pub(super) fn from_policy(_: &Alarms, site: Site<'_>) -> Option<Box<dyn Sink>> {
+    Some(Box::new(Stderr::new(site.colour)))
+}
 
 /// Standard error.
 #[derive(Debug)]
@@ -22,7 +28,7 @@ pub struct Stderr {
 }
 
 impl Stderr {
-    /// Whether there is colour is the caller's decision.
+    /// With colours or without.
     pub fn new(colour: bool) -> Stderr {
         Stderr { colour }
     }
@@ -41,14 +47,13 @@ impl Sink for Stderr {
         line.push('\n');
         match stderr::write_out(line.as_bytes(), Some(PATIENCE)) {
             Ok(()) => Ok(()),
-            Err(ErrorKind::TimedOut) => anyhow::bail!("nobody reads standard error"),
+            Err(ErrorKind::TimedOut) => anyhow::bail!("nothing reads standard error"),
             Err(kind) => Err(std::io::Error::from(kind)).context("cannot write to standard error"),
         }
     }
 }
 
-/// The line of a change, without its end: time, what happened, severity and kind, and what
-/// the alarm says for itself.
+/// The line of a change, without its end: time, step, severity and kind, and the alarm's message.
 pub fn render_line(change: &Change, colour: bool) -> String {
     let (time, text) = (change.time, describe(change));
     let text = format!("{time:.0} {text}");
@@ -100,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_is_only_there_when_asked_for_and_says_how_grave_it_is() {
+    fn colour_appears_only_when_asked_for_and_follows_the_severity() {
         let change = opened("web1");
         assert!(!render_line(&change, false).contains('\x1b'));
         assert!(render_line(&change, true).starts_with("\x1b[1;31m"));

@@ -1,23 +1,29 @@
-//! Changes of alarms as syslog messages (RFC 5424) with structured data: to the local socket,
-//! by UDP, TCP or TLS.
+//! Changes of alarms as syslog messages (RFC 5424) with structured data, over the local socket, UDP, TCP or
+//! TLS.
 
 mod transport;
 
 use super::escape::escape;
 use super::fields::{describe, fields, level};
-use super::{Event, Sink};
+use super::{Event, Sink, Site};
 use crate::alarm::Change;
-use crate::policy::Syslog as Target;
+use crate::policy::{Alarms, Syslog as Target};
 use transport::Transport;
 
-/// `daemon`.
+/// Facility `daemon`.
 const FACILITY: u8 = 3;
-/// No number of ours: this one is kept for documentation, and can't be anybody's.
+/// 32473 is the enterprise number that is reserved for documentation, so it is no other vendor's.
 const STRUCTURE: &str = "portcullis@32473";
-/// What fits into a datagram that no network has to take apart twice, bytes.
+/// The longest message in a datagram, bytes. Longer ones may be cut by a receiver (RFC 5424, 6.1).
 const MAX_DATAGRAM: usize = 2048;
-/// What receivers take in a stream, bytes.
+/// The longest message in a stream that receivers accept, bytes.
 const MAX_STREAMED: usize = 8192;
+
+/// The server of the policy's key `syslog`.
+pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
+    let target = alarms.syslog.as_ref()?;
+    Some(Box::new(Syslog::new(target, alarms.tls_ca.as_deref())))
+}
 
 /// A syslog server.
 pub struct Syslog {
@@ -28,7 +34,7 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    /// Connects when the first message comes. `ca` is for TLS.
+    /// Connects when the first message comes. `ca` is a file of certificates for TLS; `None`: the system's.
     pub fn new(target: &Target, ca: Option<&str>) -> Syslog {
         let limit = match target {
             Target::Unix(_) | Target::Udp(_) => MAX_DATAGRAM,
@@ -56,7 +62,7 @@ impl Sink for Syslog {
     }
 }
 
-/// One message. No BOM before the text: receivers show it.
+/// Renders a message. There is no BOM before the text, because receivers would show it.
 fn render(change: &Change, host: &str) -> String {
     let priority = FACILITY * 8 + level(change);
     let time = change.time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
@@ -71,7 +77,7 @@ fn render(change: &Change, host: &str) -> String {
     format!("<{priority}>1 {time} {host} portcullis {process} {kind} [{STRUCTURE}{pairs}] {text}")
 }
 
-/// Values end with a quotation mark; [`escape`] has left no control character.
+/// A value ends with a quotation mark. [`escape`] has left no control character.
 fn escape_value(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     for letter in escape_once(value).chars() {
@@ -83,12 +89,12 @@ fn escape_value(value: &str) -> String {
     escaped
 }
 
-/// The fields are escaped already; this is for the day when one is not.
+/// The fields are escaped already. This is for the day when one is not.
 fn escape_once(value: &str) -> std::borrow::Cow<'_, str> {
     if value.chars().any(super::escape::is_active) { escape(value) } else { value.into() }
 }
 
-/// No longer than `limit` bytes, and whole letters.
+/// At most `limit` bytes, cut between letters.
 fn cut(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit)).unwrap_or_default()
 }
@@ -122,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_says_how_grave_it_is_and_an_end_is_a_notice() {
+    fn the_level_follows_the_severity_and_an_end_is_a_notice() {
         let mut change = opened("web1");
         let priority = |change: &Change| {
             let text = render(change, "");

@@ -1,4 +1,4 @@
-//! Whom a TLS server must be vouched for by.
+//! The certificate authorities that TLS servers are checked against.
 
 use std::sync::Arc;
 
@@ -7,7 +7,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-/// The certificates of a file, or the system's. Read at every connection: they change.
+/// The certificates of a file (PEM), or the system's. They are read at every connection, because they change.
+///
+/// # Errors
+/// If the file can't be read, or there are none.
 pub(super) fn load_roots(ca: Option<&str>) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let roots = match ca {
         Some(path) => CertificateDer::pem_file_iter(path)
@@ -23,10 +26,13 @@ pub(super) fn load_roots(ca: Option<&str>) -> anyhow::Result<Vec<CertificateDer<
     Ok(roots)
 }
 
-/// A client that trusts them.
+/// A client that trusts these authorities.
+///
+/// # Errors
+/// As [`load_roots`].
 pub(super) fn configure(ca: Option<&str>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    // a system's store may have some that are of no use
+    // a system's store may have some that rustls can't use
     let (added, _) = roots.add_parsable_certificates(load_roots(ca)?);
     anyhow::ensure!(added > 0, "none of the certificates can be used");
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,23 +1,8 @@
+use tempfile::tempdir;
+
 use super::*;
 use crate::alarm::Engine;
 use crate::drops::example::{after_ms, syn};
-
-/// A folder that is gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("portcullis-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 const LIMITS: Limits = Limits { alarms: 3, counts: 5, samples: 4, age_s: 3600 };
 
@@ -38,17 +23,18 @@ fn drop_at(port: u16, ms: u64) -> Pending {
 
 #[test]
 fn what_was_written_is_read_by_the_next_one_who_opens_it() {
-    let folder = Folder::new("reopened");
+    let place = tempdir().unwrap();
+    let folder = place.path().join("not/made/yet");
     {
-        let store = Store::open(&folder.0).unwrap();
+        let store = Store::open(&folder).unwrap();
         assert_eq!(store.begin().unwrap(), 0);
         let mut pending = drop_at(445, 0);
         let mut engine = Engine::default();
         pending.add_alarm(&engine.observe(&syn(), after_ms(0))[0]);
         store.write(&pending, &LIMITS, now()).unwrap();
-        assert!(matches!(Store::open(&folder.0), Err(StoreError::Open { taken: true, .. })));
+        assert!(matches!(Store::open(&folder), Err(StoreError::Open { taken: true, .. })));
     }
-    let store = Store::open(&folder.0).unwrap();
+    let store = Store::open(&folder).unwrap();
     assert_eq!(store.begin().unwrap(), 1);
     let alarms = store.alarms(&AlarmFilter::default()).unwrap();
     assert_eq!((alarms.len(), alarms[0].state), (1, AlarmState::CutOff), "its daemon is no more");
@@ -60,8 +46,8 @@ fn what_was_written_is_read_by_the_next_one_who_opens_it() {
 
 #[test]
 fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
-    let folder = Folder::new("counts");
-    let store = Store::open(&folder.0).unwrap();
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
     for (port, ms) in [(445, 0), (445, 59_000), (445, 60_000), (80, 0)] {
         store.write(&drop_at(port, ms), &LIMITS, now()).unwrap();
     }
@@ -82,8 +68,8 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
 
 #[test]
 fn it_is_bounded_in_rows_and_the_oldest_go() {
-    let folder = Folder::new("rows");
-    let store = Store::open(&folder.0).unwrap();
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
     for number in 0..20_u64 {
         store.write(&drop_at(number as u16, number * 60_000), &LIMITS, now()).unwrap();
     }
@@ -98,8 +84,8 @@ fn it_is_bounded_in_rows_and_the_oldest_go() {
 
 #[test]
 fn what_is_too_old_goes() {
-    let folder = Folder::new("age");
-    let store = Store::open(&folder.0).unwrap();
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
     let mut pending = drop_at(445, 0);
     pending.add_alarm(&Engine::default().observe(&syn(), after_ms(0))[0]);
     store.write(&pending, &LIMITS, now()).unwrap();
@@ -114,37 +100,36 @@ fn what_is_too_old_goes() {
 
 #[test]
 fn half_of_a_new_one_that_a_kill_left_is_neither_damaged_nor_in_the_way() {
-    let folder = Folder::new("half");
-    fs::create_dir_all(&folder.0).unwrap();
-    fs::write(folder.0.join("history.redb.new"), [0; 4096]).unwrap();
-    fs::write(folder.0.join("history.redb"), "").unwrap();
-    let store = Store::open(&folder.0).unwrap();
+    let folder = tempdir().unwrap();
+    fs::write(folder.path().join("history.redb.new"), [0; 4096]).unwrap();
+    fs::write(folder.path().join("history.redb"), "").unwrap();
+    let store = Store::open(folder.path()).unwrap();
     assert_eq!(store.begin().unwrap(), 0);
     drop(store);
-    let names: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["history.redb"]);
-    assert_eq!(Store::open(&folder.0).unwrap().begin().unwrap(), 0);
+    assert_eq!(Store::open(folder.path()).unwrap().begin().unwrap(), 0);
 }
 
 #[test]
 fn a_damaged_file_is_put_aside() {
-    let folder = Folder::new("damaged");
-    fs::create_dir_all(&folder.0).unwrap();
+    let folder = tempdir().unwrap();
     fs::write(
-        folder.0.join(super::super::FILE),
+        folder.path().join(super::super::FILE),
         "this is no database, and long enough for a header ".repeat(100),
     )
     .unwrap();
-    let store = Store::open(&folder.0).unwrap();
+    let store = Store::open(folder.path()).unwrap();
     store.write(&drop_at(445, 0), &LIMITS, now()).unwrap();
     assert_eq!(store.counts(now(), now()).unwrap().len(), 1);
-    assert!(folder.0.join("history.redb.damaged").exists());
+    assert!(folder.path().join("history.redb.damaged").exists());
 }
 
 #[test]
 fn a_full_history_stays_below_its_bound() {
-    let folder = Folder::new("full");
-    let store = Store::open(&folder.0).unwrap();
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
     let limits = Limits::of_days(90);
     let mut drop = syn();
     drop.frame = vec![0xa5; 128];

@@ -1,8 +1,8 @@
-//! When a failing sink is tried again. Pure: time is an argument.
+//! When a failing sink is retried. Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Between two tries: doubled with each, up to the second.
+/// The delay between two attempts doubles from the first to the last.
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(60);
 
@@ -23,12 +23,12 @@ impl Backoff {
         *self = Backoff::default();
     }
 
-    /// The next try may come at once.
+    /// The next attempt may come at once.
     pub fn hurry(&mut self) {
         self.until = None;
     }
 
-    /// How long to wait yet.
+    /// How long to wait until the next attempt; `None`: it may come now.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_sink_is_tried_less_and_less_often_and_never_given_up() {
+    fn a_failing_sink_is_retried_less_and_less_often_and_never_given_up() {
         let mut now = Instant::now();
         let mut backoff = Backoff::default();
         let mut waits = Vec::new();

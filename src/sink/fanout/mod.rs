@@ -1,5 +1,5 @@
-//! Gives events to the sinks. Each has a thread and a bounded queue of its own, so whoever
-//! sends never waits.
+//! Gives events to the sinks. Each sink has a thread and a bounded queue of its own, so the sender never
+//! waits.
 
 mod backoff;
 mod queue;
@@ -13,32 +13,32 @@ use std::time::{Duration, Instant};
 use super::{Event, Sink};
 use worker::Worker;
 
-/// How a sink does, for metrics and messages.
+/// The state of a sink, for metrics and messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkStatus {
     /// [`Sink::name`].
     pub name: String,
-    /// Events that it took.
+    /// Events that it has written.
     pub written: u64,
-    /// Tries that failed.
+    /// Attempts that failed.
     pub failures: u64,
-    /// Events that it never got: too many were waiting, or it refused them.
+    /// Events that it lost: too many were waiting, or it refused them.
     pub lost: u64,
     /// Events that wait for it.
     pub pending: usize,
-    /// Why it fails; `None` if it doesn't.
+    /// Why it fails; `None` if it works.
     pub error: Option<String>,
 }
 
-/// All sinks of a daemon. When it goes, each sink still writes what waits for it, in the
-/// background; [`Fanout::close`] waits for that.
+/// All sinks of a daemon. When it is dropped, each sink still writes its waiting events in the background.
+/// [`Fanout::close`] waits for that.
 #[derive(Default)]
 pub struct Fanout {
     workers: Vec<Worker>,
 }
 
 impl Fanout {
-    /// Without sinks: events are dropped.
+    /// A fan-out without sinks, which ignores events.
     pub fn new() -> Fanout {
         Fanout::default()
     }
@@ -48,7 +48,7 @@ impl Fanout {
         self.workers.push(Worker::start(sink));
     }
 
-    /// Gives an event to every sink that wants it. One that fails gets it later.
+    /// Gives an event to every sink whose filter accepts it. A failing sink gets it later.
     pub fn send(&self, event: Event) {
         let event = Arc::new(event);
         for worker in &self.workers {
@@ -56,19 +56,20 @@ impl Fanout {
         }
     }
 
-    /// Opens the files of all sinks anew (log rotation), and tries failing ones at once.
+    /// Opens the files of all sinks anew, as log rotation asks for. Failing sinks are retried at once.
     pub fn reopen(&self) {
         for worker in &self.workers {
             worker.reopen();
         }
     }
 
-    /// How each sink does.
+    /// The state of each sink.
     pub fn status(&self) -> Vec<SinkStatus> {
         self.workers.iter().map(Worker::status).collect()
     }
 
-    /// Has every sink write what waits for it, and end. What takes longer is lost, and said to be.
+    /// Lets every sink write its waiting events, and end. Events of a sink that takes longer than `patience` are
+    /// lost, and a warning says so.
     pub fn close(self, patience: Duration) {
         for worker in &self.workers {
             worker.stop();

@@ -1,19 +1,23 @@
-//! What waits for a sink: bounded, and drops never push out an alarm.
+//! The events that wait for a sink. The queue is bounded, and drops never push out an alarm.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::sink::Event;
 
-/// Changes of alarms that are kept for a sink; beyond it the oldest are lost, and counted.
+/// Changes of alarms that wait for a sink at most. Beyond that the oldest are lost, and counted.
 pub(super) const MAX_ALARMS: usize = 1024;
-/// Drops, likewise: there are many of them, and the ledger has their counts.
+/// Drops that wait for a sink at most. There are many of them, and the ledger has their counts.
 pub(super) const MAX_DROPS: usize = 4096;
 
-/// An event and its place in the order of all.
-pub(super) type QueuedEvent = (u64, Arc<Event>);
+/// An event and its place in the order of all events.
+#[derive(Clone)]
+pub(super) struct QueuedEvent {
+    pub number: u64,
+    pub event: Arc<Event>,
+}
 
-/// Two lines with one order.
+/// One lane for alarms and one for drops, with one order.
 #[derive(Default)]
 pub(super) struct Queue {
     alarms: VecDeque<QueuedEvent>,
@@ -24,20 +28,20 @@ pub(super) struct Queue {
 
 impl Queue {
     pub fn push(&mut self, event: Arc<Event>) {
-        let ticket = (self.next, event);
+        let queued = QueuedEvent { number: self.next, event };
         self.next += 1;
-        let (line, cap) = self.line_of(&ticket.1);
-        let full = line.len() >= cap;
-        if full {
-            line.pop_front();
+        let (lane, cap) = self.lane_of(&queued.event);
+        let is_full = lane.len() >= cap;
+        if is_full {
+            lane.pop_front();
         }
-        line.push_back(ticket);
-        self.lost += u64::from(full);
+        lane.push_back(queued);
+        self.lost += u64::from(is_full);
     }
 
-    /// The oldest of all.
+    /// Takes the oldest event.
     pub fn pop(&mut self) -> Option<QueuedEvent> {
-        let number = |line: &VecDeque<QueuedEvent>| line.front().map_or(u64::MAX, |(number, _)| *number);
+        let number = |lane: &VecDeque<QueuedEvent>| lane.front().map_or(u64::MAX, |queued| queued.number);
         if number(&self.alarms) < number(&self.drops) {
             self.alarms.pop_front()
         } else {
@@ -45,23 +49,23 @@ impl Queue {
         }
     }
 
-    /// EventFilter back what could not be written. If its line is full by now, it is the oldest in it,
-    /// and lost.
-    pub fn put_back(&mut self, ticket: QueuedEvent) {
-        let (line, cap) = self.line_of(&ticket.1);
-        let full = line.len() >= cap;
-        if !full {
-            line.push_front(ticket);
+    /// Puts back an event that could not be written. If its lane is full by now, the event is the oldest in
+    /// it, and lost.
+    pub fn put_back(&mut self, queued: QueuedEvent) {
+        let (lane, cap) = self.lane_of(&queued.event);
+        let is_full = lane.len() >= cap;
+        if !is_full {
+            lane.push_front(queued);
         }
-        self.lost += u64::from(full);
+        self.lost += u64::from(is_full);
     }
 
-    /// Counts one that is given up.
-    pub fn lose(&mut self) {
+    /// Counts an event that is given up.
+    pub fn count_lost(&mut self) {
         self.lost += 1;
     }
 
-    /// Gives up everything.
+    /// Gives up all events.
     pub fn lose_all(&mut self) {
         self.lost += self.len() as u64;
         self.alarms.clear();
@@ -76,7 +80,7 @@ impl Queue {
         self.lost
     }
 
-    fn line_of(&mut self, event: &Event) -> (&mut VecDeque<QueuedEvent>, usize) {
+    fn lane_of(&mut self, event: &Event) -> (&mut VecDeque<QueuedEvent>, usize) {
         match event {
             Event::Alarm(_) => (&mut self.alarms, MAX_ALARMS),
             Event::Drop(_) => (&mut self.drops, MAX_DROPS),
@@ -99,7 +103,7 @@ mod tests {
     }
 
     fn numbers(queue: &mut Queue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.pop()).map(|(number, _)| number).collect()
+        std::iter::from_fn(|| queue.pop()).map(|queued| queued.number).collect()
     }
 
     #[test]
@@ -124,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_comes_first_again_and_is_lost_when_its_line_is_full() {
+    fn an_event_that_is_put_back_comes_first_again_and_is_lost_when_its_lane_is_full() {
         let mut queue = Queue::default();
         queue.push(drop());
         queue.push(drop());
         let first = queue.pop().unwrap();
         queue.put_back(first.clone());
-        assert_eq!(queue.pop().unwrap().0, 0);
+        assert_eq!(queue.pop().unwrap().number, 0);
         for _ in 0..MAX_DROPS {
             queue.push(drop());
         }

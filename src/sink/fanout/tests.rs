@@ -1,4 +1,4 @@
-//! Sinks that work, fail, hang, refuse and panic, side by side.
+//! Sinks that work, fail, hang, refuse and panic, beside each other.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard};
@@ -11,7 +11,7 @@ use crate::sink::{EventFilter, PermanentError};
 /// Far more than anything in here needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Writes down what it gets, and does what it is told to.
+/// Notes the events it gets, and behaves as its page says.
 struct Notebook {
     name: &'static str,
     page: Arc<Mutex<Page>>,
@@ -24,7 +24,7 @@ struct Page {
     hangs: Option<Receiver<()>>,
     refuses: Option<u64>,
     panics: bool,
-    tries: usize,
+    attempts: usize,
     got: Vec<u64>,
 }
 
@@ -48,7 +48,7 @@ impl Sink for Notebook {
             let _ = hangs.recv();
         }
         let mut page = open(&self.page);
-        page.tries += 1;
+        page.attempts += 1;
         anyhow::ensure!(!page.broken, "no space left");
         assert!(!page.panics, "a bug");
         if page.refuses == Some(drop.drops) {
@@ -123,7 +123,7 @@ fn a_sink_that_recovers_gets_everything_in_order() {
 }
 
 #[test]
-fn a_reopen_tries_a_failing_sink_at_once() {
+fn a_reopen_retries_a_failing_sink_at_once() {
     let (fanout, bad, _) = two_sinks();
     open(&bad).broken = true;
     fanout.send(event(1));
@@ -159,7 +159,7 @@ fn an_event_that_is_refused_three_times_is_left_out_and_counted() {
     open(&bad).refuses = Some(1);
     (1..4).for_each(|number| fanout.send(event(number)));
     eventually("the others are there", || open(&bad).got == [2, 3]);
-    assert_eq!(open(&bad).tries, 5);
+    assert_eq!(open(&bad).attempts, 5);
     eventually("all is counted", || fanout.status()[0].written == 2);
     let status = &fanout.status()[0];
     assert_eq!((status.failures, status.lost, status.pending), (3, 1, 0));
@@ -188,7 +188,7 @@ fn quiet_drops_reach_no_sink() {
 }
 
 #[test]
-fn closing_writes_what_waits_and_does_not_wait_for_what_hangs() {
+fn closing_writes_waiting_events_and_does_not_wait_for_a_sink_that_hangs() {
     let (fanout, bad, good) = two_sinks();
     let release = hang(&bad);
     (0..1000).for_each(|number| fanout.send(event(number)));
@@ -201,7 +201,7 @@ fn closing_writes_what_waits_and_does_not_wait_for_what_hangs() {
 }
 
 #[test]
-fn a_failing_sink_has_one_last_chance_when_all_ends() {
+fn a_failing_sink_has_one_last_attempt_when_the_daemon_ends() {
     let (fanout, bad, _) = two_sinks();
     open(&bad).broken = true;
     fanout.send(event(1));

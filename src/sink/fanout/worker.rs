@@ -12,17 +12,16 @@ use super::backoff::Backoff;
 use super::queue::{Queue, QueuedEvent};
 use crate::sink::{Event, EventFilter, PermanentError, Sink, escape};
 
-/// Tries at an event that the other side refuses.
-const TRIES: u32 = 3;
+/// Attempts at an event that the other side refuses.
+const MAX_ATTEMPTS: u32 = 3;
 
-/// How long drops are left to gather behind those that were written: of hundreds a second each
-/// would wake the thread for itself.
+/// How long drops gather after a write. Otherwise each of hundreds a second would wake the thread.
 const GATHER: Duration = Duration::from_millis(3);
 
-/// How long what was broken off may take to end.
-const BRAKING: Duration = Duration::from_secs(1);
+/// How long a cancelled write may take to end.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A sink in its thread, as the others see it.
+/// A sink in its thread, as the other threads see it.
 pub(super) struct Worker {
     name: String,
     filter: EventFilter,
@@ -41,9 +40,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: Queue,
-    /// One is being written.
+    /// An event is being written.
     in_flight: bool,
-    /// Drops are left to gather: nobody has to be woken for one more.
+    /// Drops gather: the thread need not be woken for one more.
     gathering: bool,
     written: u64,
     failures: u64,
@@ -70,9 +69,9 @@ impl Worker {
         let thread = std::thread::Builder::new().name("sink".to_owned());
         let started = thread.spawn(move || work.run(&mut *sink));
         if let Err(error) = started {
-            warn!("sink {name}: no thread for it: {error}");
+            warn!("sink {name} has no thread: {error}");
             let mut state = shared.lock();
-            state.error = Some(format!("no thread for it: {error}"));
+            state.error = Some(format!("it has no thread: {error}"));
             state.ended = true;
         }
         Worker { name, filter, cancel_flag, shared }
@@ -80,7 +79,7 @@ impl Worker {
 
     /// Never waits for the sink.
     pub fn push(&self, event: &Arc<Event>) {
-        if self.filter.wants(event) {
+        if self.filter.accepts(event) {
             let mut state = self.shared.lock();
             state.queue.push(Arc::clone(event));
             if !state.gathering || matches!(**event, Event::Alarm(_)) {
@@ -94,7 +93,7 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    /// Asks it to write what it can, once more, and to end.
+    /// Asks the sink to write what it can, once more, and to end.
     pub fn stop(&self) {
         let mut state = self.shared.lock();
         state.stopping = true;
@@ -102,7 +101,7 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    /// Waits for its end, and pulls its cancel_flag if that takes too long.
+    /// Waits for the sink to end. If that takes too long, its write is cancelled.
     pub fn await_end(&self, deadline: Instant) {
         if self.ends_by(deadline) {
             return;
@@ -113,10 +112,10 @@ impl Worker {
             state.queue.lose_all();
             pending
         };
-        warn!("sink {}: did not end in time, {pending} events lost", self.name);
+        warn!("sink {} did not end in time: {pending} events are lost", self.name);
         if let Some(cancel_flag) = &self.cancel_flag {
             cancel_flag.store(true, Ordering::Relaxed);
-            self.ends_by(Instant::now() + BRAKING);
+            self.ends_by(Instant::now() + CANCEL_PATIENCE);
         }
     }
 
@@ -157,33 +156,35 @@ impl Shared {
     }
 
     fn run(&self, sink: &mut dyn Sink) {
-        let mut tried: Option<(u64, u32)> = None;
-        let mut beaten = Instant::now();
+        // the event that was refused last, and how often
+        let mut refused: Option<(u64, u32)> = None;
+        let mut last_tick = Instant::now();
         loop {
-            match self.next_task(sink.tick_interval().map(|interval| beaten + interval)) {
+            match self.next_task(sink.tick_interval().map(|interval| last_tick + interval)) {
                 Task::End => break,
                 Task::Tick => {
-                    beaten = Instant::now();
+                    last_tick = Instant::now();
                     let result = attempt(|| sink.tick());
-                    self.finish(sink, result);
+                    self.note_result(sink, result);
                 }
                 Task::Reopen => {
-                    // A success tells nothing of what waits: it is tried at once.
+                    // A success says nothing of the waiting events: they are tried at once.
                     if let Err(error) = attempt(|| sink.reopen()) {
-                        self.finish(sink, Err(error));
+                        self.note_result(sink, Err(error));
                     }
                     self.lock().backoff.hurry();
                 }
-                Task::Write(ticket) => {
-                    let result = attempt(|| sink.write(&ticket.1));
-                    let refused = result.as_ref().is_err_and(|error| error.is::<PermanentError>());
-                    let tries = match tried {
-                        Some((number, tries)) if number == ticket.0 => tries + 1,
+                Task::Write(queued) => {
+                    let number = queued.number;
+                    let result = attempt(|| sink.write(&queued.event));
+                    let is_refused = result.as_ref().is_err_and(|error| error.is::<PermanentError>());
+                    let attempts = match refused {
+                        Some((last, attempts)) if last == number => attempts + 1,
                         _ => 1,
                     };
-                    tried = refused.then_some((ticket.0, tries));
-                    self.settle(ticket, result.is_ok(), refused && tries >= TRIES);
-                    self.finish(sink, result);
+                    refused = is_refused.then_some((number, attempts));
+                    self.put_away(queued, result.is_ok(), is_refused && attempts >= MAX_ATTEMPTS);
+                    self.note_result(sink, result);
                     self.gather();
                 }
             }
@@ -194,7 +195,7 @@ impl Shared {
         self.done.notify_all();
     }
 
-    /// Waits a little when all is written. An alarm ends that, and whatever else presses.
+    /// Waits a little when all events are written. An alarm ends the wait, and so does any other task.
     fn gather(&self) {
         let mut state = self.lock();
         if state.queue.len() > 0 || state.reopen || state.stopping {
@@ -205,7 +206,7 @@ impl Shared {
         state.gathering = false;
     }
 
-    fn next_task(&self, beat: Option<Instant>) -> Task {
+    fn next_task(&self, tick: Option<Instant>) -> Task {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
@@ -215,22 +216,22 @@ impl Shared {
             }
             let wait = state.backoff.left(now);
             if state.stopping && wait.is_some() {
-                return Task::End; // it had its last chance
+                return Task::End; // it had its last attempt
             }
             if wait.is_none()
-                && let Some(ticket) = state.queue.pop()
+                && let Some(queued) = state.queue.pop()
             {
                 state.in_flight = true;
-                return Task::Write(ticket);
+                return Task::Write(queued);
             }
             if state.stopping {
                 return Task::End;
             }
-            if wait.is_none() && beat.is_some_and(|beat| now >= beat) {
+            if wait.is_none() && tick.is_some_and(|tick| now >= tick) {
                 return Task::Tick;
             }
-            let beat = beat.map(|beat| beat.saturating_duration_since(now));
-            state = match wait.or(beat) {
+            let tick = tick.map(|tick| tick.saturating_duration_since(now));
+            state = match wait.or(tick) {
                 Some(left) => {
                     let left = left.max(Duration::from_millis(1));
                     self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
@@ -240,35 +241,35 @@ impl Shared {
         }
     }
 
-    /// What becomes of an event that was tried.
-    fn settle(&self, ticket: QueuedEvent, is_written: bool, is_given_up: bool) {
+    /// Counts an event that was written or is given up, and puts any other back.
+    fn put_away(&self, queued: QueuedEvent, is_written: bool, is_given_up: bool) {
         let mut state = self.lock();
         state.in_flight = false;
         if is_written {
             state.written += 1;
         } else if is_given_up {
-            state.queue.lose();
+            state.queue.count_lost();
         } else {
-            state.queue.put_back(ticket);
+            state.queue.put_back(queued);
         }
     }
 
-    fn finish(&self, sink: &dyn Sink, result: anyhow::Result<()>) {
+    fn note_result(&self, sink: &dyn Sink, result: anyhow::Result<()>) {
         let mut state = self.lock();
         match result {
             Ok(()) => {
                 state.backoff.succeed();
                 if state.error.take().is_some() {
-                    info!("sink {}: works again, {} events lost", sink.name(), state.queue.lost());
+                    info!("sink {} works again: {} events are lost", sink.name(), state.queue.lost());
                 }
             }
             Err(error) => {
                 state.failures += 1;
-                // Servers and names of files have their say in it.
+                // It may hold texts of servers, and names of files.
                 let text = escape(&format!("{error:#}")).into_owned();
                 if state.error.is_none() {
-                    // Once, and not with every event: the status has the count.
-                    warn!("sink {}: {text}; to be retried", sink.name());
+                    // Once, and not for every event: the status has the count.
+                    warn!("sink {} fails and is retried: {text}", sink.name());
                 }
                 state.error = Some(text);
                 state.backoff.fail(Instant::now());
@@ -277,7 +278,7 @@ impl Shared {
     }
 }
 
-/// A sink that panics has failed, no more.
+/// A panic of a sink is a failure like any other.
 fn attempt(act: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked")))
 }

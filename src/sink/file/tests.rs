@@ -1,29 +1,12 @@
-//! Files that move, fill up, are torn, or are none.
+//! Files that move, fill up or are torn, and paths that are no files.
 
 use std::os::unix::fs::PermissionsExt as _;
+
+use tempfile::tempdir;
 
 use super::*;
 
 const NEVER: Rotation = Rotation { size: 0, keep: 0 };
-
-/// A folder of one test, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(test: &str) -> Folder {
-        let name = format!("portcullis-file-{test}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl std::ops::Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
@@ -31,8 +14,8 @@ fn read(path: impl AsRef<Path>) -> String {
 
 #[test]
 fn lines_are_appended_and_what_was_there_stays() {
-    let folder = Folder::new("append");
-    let path = folder.0.join("log");
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
     for line in ["one", "two"] {
         LogFile::new(&path, NEVER).append_line(line).unwrap();
     }
@@ -42,8 +25,8 @@ fn lines_are_appended_and_what_was_there_stays() {
 
 #[test]
 fn after_a_rotation_by_others_reopen_goes_on_in_the_new_file() {
-    let folder = Folder::new("reopen");
-    let (path, old) = (folder.0.join("log"), folder.0.join("moved"));
+    let folder = tempdir().unwrap();
+    let (path, old) = (folder.path().join("log"), folder.path().join("moved"));
     let mut log = LogFile::new(&path, NEVER);
     log.append_line("one").unwrap();
     fs::rename(&path, &old).unwrap();
@@ -55,8 +38,8 @@ fn after_a_rotation_by_others_reopen_goes_on_in_the_new_file() {
 
 #[test]
 fn a_reopen_that_fails_leaves_the_old_file_in_use() {
-    let folder = Folder::new("keep");
-    let (place, moved) = (folder.0.join("place"), folder.0.join("moved"));
+    let folder = tempdir().unwrap();
+    let (place, moved) = (folder.path().join("place"), folder.path().join("moved"));
     fs::create_dir(&place).unwrap();
     let mut log = LogFile::new(place.join("log"), NEVER);
     log.append_line("one").unwrap();
@@ -71,23 +54,23 @@ fn a_reopen_that_fails_leaves_the_old_file_in_use() {
 }
 
 #[test]
-fn a_file_that_is_too_long_is_put_aside_and_the_oldest_one_goes() {
-    let folder = Folder::new("size");
-    let path = folder.0.join("log");
+fn a_file_that_is_too_long_is_rotated_and_the_oldest_one_goes() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
     let mut log = LogFile::new(&path, Rotation { size: 12, keep: 2 });
     for line in ["one", "two", "three", "four", "five", "six", "seven", "eight"] {
         log.append_line(line).unwrap();
     }
-    let aside = |number: u32| read(folder.0.join(format!("log.{number}")));
+    let aside = |number: u32| read(folder.path().join(format!("log.{number}")));
     assert_eq!(read(&path), "seven\neight\n");
     assert_eq!((aside(1).as_str(), aside(2).as_str()), ("five\nsix\n", "three\nfour\n"));
-    assert!(!folder.0.join("log.3").exists());
+    assert!(!folder.path().join("log.3").exists());
 }
 
 #[test]
 fn a_record_longer_than_a_file_may_be_is_written_all_the_same() {
-    let folder = Folder::new("long");
-    let path = folder.0.join("log");
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
     let mut log = LogFile::new(&path, Rotation { size: 4, keep: 1 });
     log.append_line("longer than that").unwrap();
     log.append_line("and again").unwrap();
@@ -95,24 +78,24 @@ fn a_record_longer_than_a_file_may_be_is_written_all_the_same() {
 }
 
 #[test]
-fn a_file_that_somebody_else_moved_is_not_moved_once_more() {
-    let folder = Folder::new("both");
-    let (path, moved) = (folder.0.join("log"), folder.0.join("moved"));
+fn a_file_that_another_program_moved_is_not_moved_once_more() {
+    let folder = tempdir().unwrap();
+    let (path, moved) = (folder.path().join("log"), folder.path().join("moved"));
     let mut log = LogFile::new(&path, Rotation { size: 8, keep: 3 });
     log.append_line("one").unwrap();
     fs::rename(&path, &moved).unwrap();
     fs::write(&path, "new\n").unwrap();
     log.append_line("long line").unwrap();
     assert_eq!((read(&moved).as_str(), read(&path).as_str()), ("one\n", "new\nlong line\n"));
-    assert!(!folder.0.join("log.1").exists());
+    assert!(!folder.path().join("log.1").exists());
 }
 
 #[test]
 fn a_rotation_that_fails_loses_no_line() {
-    let folder = Folder::new("stuck");
-    let path = folder.0.join("log");
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
     // a folder that is not empty can't be replaced by a file
-    fs::create_dir_all(folder.0.join("log.1/full")).unwrap();
+    fs::create_dir_all(folder.path().join("log.1/full")).unwrap();
     let mut log = LogFile::new(&path, Rotation { size: 8, keep: 1 });
     for line in ["one", "two", "three"] {
         log.append_line(line).unwrap();
@@ -122,14 +105,14 @@ fn a_rotation_that_fails_loses_no_line() {
 
 #[test]
 fn every_file_begins_with_the_preamble_and_so_does_what_a_reopen_adds() {
-    let folder = Folder::new("preamble");
-    let path = folder.0.join("log");
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
     let rotation = Rotation { size: 12, keep: 1 };
     let mut log = LogFile::new(&path, rotation).with_preamble(b"[head]".to_vec());
     for record in [b"abcd", b"efgh", b"ijkl"] {
         log.append(record).unwrap();
     }
-    assert_eq!(read(folder.0.join("log.1")), "[head]efgh");
+    assert_eq!(read(folder.path().join("log.1")), "[head]efgh");
     assert_eq!(read(&path), "[head]ijkl");
     log.reopen().unwrap();
     log.append(b"mn").unwrap();
@@ -137,9 +120,9 @@ fn every_file_begins_with_the_preamble_and_so_does_what_a_reopen_adds() {
 }
 
 #[test]
-fn a_missing_folder_is_an_error_that_says_so_and_may_be_mended() {
-    let folder = Folder::new("missing");
-    let place = folder.0.join("later");
+fn a_missing_folder_is_an_error_that_says_so_and_can_be_made_later() {
+    let folder = tempdir().unwrap();
+    let place = folder.path().join("later");
     let mut log = LogFile::new(place.join("log"), NEVER);
     let error = format!("{:#}", log.append_line("one").unwrap_err());
     assert!(error.contains("does its folder exist"), "{error}");
@@ -157,27 +140,27 @@ fn a_full_disk_is_an_error_and_no_panic() {
 
 #[test]
 fn a_fifo_without_a_reader_does_not_hang() {
-    let folder = Folder::new("fifo");
-    let path = folder.0.join("fifo");
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert!(LogFile::new(&path, NEVER).append_line("one").is_err());
 }
 
 #[test]
-fn half_a_record_is_taken_back() {
-    let folder = Folder::new("half");
-    let path = folder.0.join("log");
+fn half_a_record_is_cut_off() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
     fs::write(&path, "{}\n{\"half").unwrap();
     let file = open(&path).unwrap();
-    take_back(&file, 3, 6).unwrap();
+    cut_off(&file, 3, 6).unwrap();
     assert_eq!(read(&path), "{}\n");
-    assert!(take_back(&file, 3, 6).is_err(), "what is not ours stays");
+    assert!(cut_off(&file, 3, 6).is_err(), "bytes of others stay");
 }
 
 #[test]
 fn a_line_after_half_a_line_begins_on_its_own_and_other_records_wait() {
-    let folder = Folder::new("torn");
-    let path = folder.0.join("log");
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
     fs::write(&path, "half").unwrap();
     let mut log = LogFile::new(&path, NEVER);
     log.reopen().unwrap();

@@ -1,5 +1,5 @@
-//! How syslog messages travel. A stream counts octets (RFC 6587, RFC 5425): a message can't end
-//! another one, whatever is in it.
+//! How syslog messages travel. A stream counts octets (RFC 6587, RFC 5425), so no message can end another
+//! one, whatever is in it.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
@@ -14,7 +14,7 @@ use rustls::{ClientConnection, StreamOwned};
 use crate::policy::{Endpoint, Syslog as Target};
 use crate::sink::tls;
 
-/// For a connection to come about, and for a peer to take a message.
+/// How long a connection may take, and a peer to accept a message.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type TlsStream = StreamOwned<ClientConnection, TcpStream>;
@@ -81,7 +81,7 @@ impl Link {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         match self {
             Link::UnixDatagram(socket) => socket.send(message).map(drop),
-            // syslogd's own framing of its stream socket
+            // a stream socket of syslogd separates messages by line ends
             Link::UnixStream(stream) => stream.write_all(&[message, b"\n"].concat()),
             Link::Udp(socket) => socket.send(message).map(drop),
             Link::Tcp(stream) => stream.write_all(&count_octets(message)),
@@ -92,10 +92,10 @@ impl Link {
         }
     }
 
-    /// Whether the peer has hung up: what is written afterwards would be lost without an error.
+    /// Whether the peer has closed the connection. Later messages would be lost without an error.
     fn is_closed(&mut self) -> bool {
         match self {
-            Link::Tcp(stream) => hears_end(stream, |stream| stream.peek(&mut [0])),
+            Link::Tcp(stream) => is_at_end(stream, |stream| stream.peek(&mut [0])),
             Link::Tls(stream) => {
                 let mut drain = |socket: &TcpStream| {
                     let mut socket = socket;
@@ -105,14 +105,14 @@ impl Link {
                     stream.conn.reader().read_exact(&mut unwanted)?;
                     Ok(if state.peer_has_closed() { 0 } else { read })
                 };
-                hears_end(&stream.sock, &mut drain)
+                is_at_end(&stream.sock, &mut drain)
             }
             _ => false,
         }
     }
 }
 
-fn hears_end(socket: &TcpStream, read: impl FnOnce(&TcpStream) -> io::Result<usize>) -> bool {
+fn is_at_end(socket: &TcpStream, read: impl FnOnce(&TcpStream) -> io::Result<usize>) -> bool {
     if socket.set_nonblocking(true).is_err() {
         return true;
     }
@@ -132,7 +132,7 @@ fn connect_unix(path: &str) -> io::Result<Link> {
     socket.set_write_timeout(Some(PATIENCE))?;
     match socket.connect(path) {
         Ok(()) => Ok(Link::UnixDatagram(socket)),
-        // some daemons listen on a stream
+        // some syslog daemons listen on a stream socket
         Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
             let stream = UnixStream::connect(path)?;
             stream.set_write_timeout(Some(PATIENCE))?;
@@ -186,20 +186,20 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_tells_messages_apart_by_their_length() {
+    fn messages_in_a_stream_are_separated_by_their_length() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut transport = Transport::new(&Target::Tcp(endpoint(listener.local_addr().unwrap())), None);
         transport.send(b"one\n9 two").unwrap();
         transport.send("ä".as_bytes()).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         drop(transport);
-        let mut heard = Vec::new();
-        peer.read_to_end(&mut heard).unwrap();
-        assert_eq!(String::from_utf8(heard).unwrap(), "9 one\n9 two2 ä");
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        assert_eq!(String::from_utf8(received).unwrap(), "9 one\n9 two2 ä");
     }
 
     #[test]
-    fn a_peer_that_has_hung_up_is_called_again_before_anything_is_lost() {
+    fn a_peer_that_closed_the_connection_is_connected_again_before_anything_is_lost() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut transport = Transport::new(&Target::Tcp(endpoint(listener.local_addr().unwrap())), None);
         transport.send(b"one").unwrap();
@@ -211,13 +211,13 @@ mod tests {
         transport.send(b"two").unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         drop(transport);
-        let mut heard = String::new();
-        peer.read_to_string(&mut heard).unwrap();
-        assert_eq!(heard, "3 two");
+        let mut received = String::new();
+        peer.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "3 two");
     }
 
     #[test]
-    fn nobody_at_the_other_end_is_an_error_that_names_the_target() {
+    fn a_target_without_a_listener_is_an_error_that_names_it() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut transport = Transport::new(&Target::Tcp(endpoint(address)), None);
         let error = format!("{:#}", transport.send(b"one").unwrap_err());
@@ -227,22 +227,20 @@ mod tests {
     }
 
     #[test]
-    fn a_local_socket_may_be_of_either_sort() {
-        let folder = std::env::temp_dir().join(format!("portcullis-syslog-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("datagrams");
+    fn a_local_socket_may_be_for_datagrams_or_a_stream() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("datagrams");
         let socket = UnixDatagram::bind(&path).unwrap();
         Transport::new(&Target::Unix(path.display().to_string()), None).send(b"one").unwrap();
-        let mut heard = [0; 9];
-        let length = socket.recv(&mut heard).unwrap();
-        assert_eq!(&heard[..length], b"one");
+        let mut received = [0; 9];
+        let length = socket.recv(&mut received).unwrap();
+        assert_eq!(&received[..length], b"one");
 
-        let path = folder.join("stream");
+        let path = folder.path().join("stream");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         Transport::new(&Target::Unix(path.display().to_string()), None).send(b"two").unwrap();
         let mut text = String::new();
         listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
         assert_eq!(text, "two\n");
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

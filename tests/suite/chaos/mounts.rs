@@ -89,7 +89,7 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
     let mut daemon = Daemon::start(behind(&testbed, &script, &["run", "-i", NIC, "-p", &policy]));
     daemon.hear(&["the gate on dmz0 is down"]);
     testbed.prove_drops(&tap, 5);
-    daemon.hear(&["sink eve", "No space left on device", "to be retried"]);
+    daemon.hear(&["sink eve", "fails and is retried", "No space left on device"]);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     // said once, not with each of its drops
     testbed.prove_drops(&tap, 20);
