@@ -1,9 +1,9 @@
-//! What outlives the daemon: alarms, drops by the minute, raw samples. In an embedded database
-//! that survives a kill and a full disk, bounded in rows and in age.
+//! The records that outlive the daemon: alarms, drops by the minute, raw samples. They are in an embedded
+//! database that survives a kill and a full disk. It is bounded in rows and in age.
 //!
-//! The consumer only notes things down in memory ([`Pending`]), where everything is bounded as
-//! well; a thread of its own ([`HistoryWriter`]) writes them. What a full disk refuses waits there and
-//! is written when there is room: counts of drops are folded meanwhile, and stay exact.
+//! The daemon only notes records in memory ([`Pending`]), where everything is bounded as well. A thread of
+//! its own ([`HistoryWriter`]) writes them. If the disk is full, they wait in memory until there is room.
+//! Counts of drops are folded meanwhile, and stay exact.
 
 mod pending;
 mod query;
@@ -24,70 +24,70 @@ pub use writer::{HistoryStatus, HistoryWriter, PreviousRun};
 /// Name of the database in `/var/lib/portcullis/IF/`.
 pub const FILE: &str = "history.redb";
 
-/// Bounds of the database: with these its file stays below 128 MiB, whatever anybody sends.
-/// Alarms take some 2 KiB each, counts some 150 bytes, samples some 700.
+/// Bounds of the database. With these its file stays below 128 MiB, whatever anybody sends. An alarm takes
+/// some 2 KiB, a count some 150 bytes, a sample some 700.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Alarms that are kept; the oldest go.
+    /// How many alarms are kept. The oldest are removed first.
     pub alarms: u64,
-    /// Counts of drops: kinds of drops by minute.
+    /// How many [`MinuteCount`]s are kept.
     pub counts: u64,
-    /// Raw samples.
+    /// How many raw samples are kept.
     pub samples: u64,
-    /// What is older goes, seconds.
+    /// Older records are removed, seconds.
     pub age_s: i64,
 }
 
 impl Limits {
-    /// With an age in days, as the policy has it.
+    /// The bounds with an age in days, as the policy has it.
     pub fn of_days(days: u32) -> Limits {
         Limits { alarms: 10_000, counts: 100_000, samples: 10_000, age_s: i64::from(days) * 86_400 }
     }
 }
 
-/// How an alarm stands in the history.
+/// Whether an alarm in the history is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmState {
-    /// More may come.
+    /// It is open: more drops may come.
     Open,
-    /// Nothing more came.
+    /// It was closed after quiet minutes.
     Closed,
-    /// It was open when its daemon ended.
+    /// Its daemon ended while it was open.
     CutOff,
 }
 
-/// An alarm as the history keeps it: what `show alarms -j` says of it, and how it stands.
+/// An alarm as the history keeps it: its JSON record, and its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlarmEntry {
-    /// Counts up, also across daemons.
+    /// Counts up, across daemons too.
     pub id: u64,
-    /// How it stands.
+    /// Whether it is over.
     pub state: AlarmState,
     /// When it last changed.
     pub changed: Timestamp,
-    /// The alarm's own record.
+    /// The JSON of the [`Alarm`](crate::alarm::Alarm).
     pub alarm: serde_json::Value,
 }
 
 impl AlarmEntry {
-    /// A text of the record; empty where there is none.
+    /// A text field of the record; empty if there is none.
     pub fn text(&self, key: &str) -> &str {
         self.alarm[key].as_str().unwrap_or_default()
     }
 
-    /// A time of the record.
+    /// A time field of the record; `None` if there is none.
     pub fn time(&self, key: &str) -> Option<Timestamp> {
         self.text(key).parse().ok()
     }
 
-    /// As it stands when no daemon runs.
+    /// The entry as it is when no daemon runs: an open alarm is cut off.
     pub fn cut_off(&self) -> AlarmEntry {
         let state = if self.state == AlarmState::Open { AlarmState::CutOff } else { self.state };
         AlarmEntry { state, ..self.clone() }
     }
 
-    /// Back from [`AlarmEntry::to_value`].
+    /// Reads the JSON of [`AlarmEntry::to_value`].
     pub fn from_value(alarm: serde_json::Value) -> AlarmEntry {
         let state = serde_json::from_value(alarm["state"].clone()).unwrap_or(AlarmState::Open);
         let changed = alarm["changed"].as_str().and_then(|text| text.parse().ok());
@@ -95,7 +95,7 @@ impl AlarmEntry {
         AlarmEntry { id, state, changed: changed.unwrap_or(Timestamp::UNIX_EPOCH), alarm }
     }
 
-    /// As programs read it: the record with `state` and `changed` in it.
+    /// The JSON that programs read: the record with `state` and `changed` in it.
     pub fn to_value(&self) -> serde_json::Value {
         let mut value = self.alarm.clone();
         value["state"] = serde_json::to_value(self.state).unwrap_or_default();
@@ -104,26 +104,26 @@ impl AlarmEntry {
     }
 }
 
-/// How many drops of one kind there were in one minute.
+/// How many drops of one kind there were in one minute: same server, service, reason and destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MinuteCount {
-    /// UNIX time of the minute's beginning.
+    /// UNIX time of the minute's beginning, seconds.
     pub minute: i64,
-    /// `None`: no server has the source address, or too many had drops in this minute.
+    /// `None`: no server has the source address, or too many servers had drops in this minute.
     pub server: Option<String>,
-    /// What was called, as in a need; `any` where too much was.
+    /// The service in the words of a need; `any` if there were too many.
     pub service: String,
-    /// Why.
+    /// Name of the reason.
     pub reason: String,
     /// `drop` or `would_drop`.
     pub verdict: String,
-    /// Denied without an alarm.
+    /// The policy denies them without an alarm.
     pub quiet: bool,
-    /// It came while no daemon listened: the minute is that of the last one.
+    /// They came while no daemon ran. The minute is that of the last packet.
     pub while_away: bool,
-    /// `None` where unknown, or where there were too many.
+    /// `None` where unknown, or if there were too many.
     pub destination: Option<IpAddr>,
-    /// How many.
+    /// How many packets.
     pub packets: u64,
 }
 
@@ -134,18 +134,18 @@ pub struct SampleRow {
     pub time: Timestamp,
     /// `None`: no server has the source address.
     pub server: Option<String>,
-    /// Where it came from.
+    /// Source address; `None` for a frame without addresses.
     pub source: Option<IpAddr>,
-    /// Where it was to go.
+    /// Destination address; `None` for a frame without addresses.
     pub destination: Option<IpAddr>,
-    /// What was called.
+    /// The service in the words of a need.
     pub service: String,
-    /// Why it was dropped.
+    /// Name of the reason.
     pub reason: String,
     /// `drop` or `would_drop`.
     pub verdict: String,
-    /// Of the whole frame, bytes.
+    /// Length of the whole frame, bytes.
     pub length: Option<u32>,
-    /// In hex.
+    /// The beginning of the frame, in hex.
     pub frame: String,
 }

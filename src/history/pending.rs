@@ -1,4 +1,4 @@
-//! What waits to be written. Everything in here is bounded, however long the disk is full.
+//! Records that wait to be written. Everything in here is bounded, however long the disk is full.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -11,18 +11,18 @@ use super::{AlarmState, MinuteCount, SampleRow};
 use crate::alarm::{Alarm, Change, Step};
 use crate::drops::{Baseline, DropEvent, DropVerdict, ReasonCode, name_service, show_hex};
 
-/// Kinds of drops that are told apart by destination and service; beyond, by server and reason.
+/// Counts that have a destination and a service. Beyond that, drops are counted by server and reason.
 const MAX_COUNTS: usize = 4096;
-/// Kinds that are told apart at all; beyond, by reason only, of which there are few.
-const MOST_FOLDED: usize = 2 * MAX_COUNTS;
-/// Alarms that wait: as many as can be open.
-const MOST_ALARMS: usize = 8192;
+/// Counts that have a server. Beyond that, drops are counted by reason, of which there are few.
+const MAX_FOLDED_COUNTS: usize = 2 * MAX_COUNTS;
+/// Alarms that wait: more than can be open.
+const MAX_ALARMS: usize = 8192;
 /// Samples that wait.
-const MOST_SAMPLES: usize = 512;
-/// Samples of one server in a minute: the first of a kind tell, later ones repeat.
-const SAMPLES_PER_MINUTE: u32 = 16;
+const MAX_SAMPLES: usize = 512;
+/// Samples of one server in a minute. The first ones show what happens, and later ones repeat it.
+const MAX_SAMPLES_PER_MINUTE: u32 = 16;
 
-/// A kind of drop in one minute.
+/// The drops that are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     minute: i64,
@@ -37,15 +37,14 @@ struct Key {
     destination: Option<IpAddr>,
 }
 
-/// Counts of drops by kind and minute. Beyond its bounds kinds are told apart less and less;
-/// the sum stays exact.
+/// Counts of drops by kind and minute. Beyond its bounds the counts become coarser. Their sum stays exact.
 #[derive(Debug, Default)]
 pub struct MinuteCounts {
     counts: HashMap<Key, u64>,
 }
 
 impl MinuteCounts {
-    /// EventFilter note of a drop.
+    /// Notes a drop.
     pub fn add(&mut self, drop: &DropEvent) {
         if drop.drops == 0 {
             return;
@@ -70,7 +69,7 @@ impl MinuteCounts {
             if self.counts.len() >= MAX_COUNTS {
                 key = Key { protocol: 0, port: 0, any: true, destination: None, ..key };
             }
-            if self.counts.len() >= MOST_FOLDED && !self.counts.contains_key(&key) {
+            if self.counts.len() >= MAX_FOLDED_COUNTS && !self.counts.contains_key(&key) {
                 key = Key { minute: key.minute.div_euclid(3600) * 3600, server: None, ..key };
             }
         }
@@ -84,7 +83,7 @@ impl MinuteCounts {
         }
     }
 
-    /// The rows, in order.
+    /// The counts, sorted.
     pub fn rows(&self) -> Vec<MinuteCount> {
         let mut rows: Vec<MinuteCount> = self
             .counts
@@ -106,8 +105,8 @@ impl MinuteCounts {
     }
 }
 
-/// As [`AlarmEntry`](super::AlarmEntry) is read. Written at once: as text it takes a tenth of the
-/// memory that a tree of JSON takes.
+/// The text of an [`AlarmEntry`](super::AlarmEntry). It is rendered at once, because a text takes a tenth of
+/// the memory of a tree of JSON values.
 #[derive(Serialize)]
 struct AlarmLine<'a> {
     id: u64,
@@ -116,41 +115,41 @@ struct AlarmLine<'a> {
     alarm: &'a Alarm,
 }
 
-/// What waits to be written.
+/// Records that wait to be written.
 #[derive(Debug, Default)]
 pub struct Pending {
-    /// Counts that `baseline` accounts for. Both are written together or not at all: after a kill
-    /// the next daemon counts from there, so that each drop is in the history once.
+    /// Counts that `baseline` accounts for. Both are written together or not at all. After a kill the next
+    /// daemon counts from there, so that each drop is in the history once.
     pub(super) counts: MinuteCounts,
     pub(super) baseline: Option<Baseline>,
-    /// Counts since then. A kill takes them; the ledger has them.
-    loose: MinuteCounts,
+    /// Counts since the last checkpoint. A kill loses them, and the ledger still has them.
+    uncovered: MinuteCounts,
     pub(super) alarms: BTreeMap<u64, (AlarmState, String)>,
     pub(super) samples: VecDeque<SampleRow>,
-    /// Samples taken in this minute, by server's id.
-    taken: HashMap<u32, u32>,
+    /// Samples of this minute, by server's id.
+    sampled: HashMap<u32, u32>,
     minute: i64,
-    /// Alarms and samples that there was no room for.
+    /// Alarms and samples that had no room.
     pub(super) lost: u64,
 }
 
 impl Pending {
-    /// EventFilter note of a drop.
+    /// Notes a drop.
     pub fn add_drop(&mut self, drop: &DropEvent) {
-        self.loose.add(drop);
+        self.uncovered.add(drop);
         if drop.frame.is_empty() || drop.quiet {
             return;
         }
         let minute = drop.time.as_second().div_euclid(60);
         if minute != self.minute {
             self.minute = minute;
-            self.taken.clear();
+            self.sampled.clear();
         }
-        let taken = self.taken.entry(drop.server_id()).or_default();
-        if *taken >= SAMPLES_PER_MINUTE {
+        let sampled = self.sampled.entry(drop.server_id()).or_default();
+        if *sampled >= MAX_SAMPLES_PER_MINUTE {
             return;
         }
-        *taken += 1;
+        *sampled += 1;
         self.push_sample(SampleRow {
             time: drop.time,
             server: drop.server_name().map(str::to_owned),
@@ -164,7 +163,7 @@ impl Pending {
         });
     }
 
-    /// EventFilter note of how an alarm stands now.
+    /// Notes an alarm as it is after a change.
     pub fn add_alarm(&mut self, change: &Change) {
         let state = match change.step {
             Step::Closed { .. } => AlarmState::Closed,
@@ -176,14 +175,14 @@ impl Pending {
         }
     }
 
-    /// What has been reported until now: it accounts for every drop that was added.
+    /// Notes a checkpoint: `baseline` accounts for every drop that was added until now.
     pub fn checkpoint(&mut self, baseline: Baseline) {
-        let loose = std::mem::take(&mut self.loose);
-        self.counts.merge(loose);
+        let uncovered = std::mem::take(&mut self.uncovered);
+        self.counts.merge(uncovered);
         self.baseline = Some(baseline);
     }
 
-    /// Nothing to write?
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.counts.counts.is_empty()
             && self.baseline.is_none()
@@ -191,10 +190,10 @@ impl Pending {
             && self.samples.is_empty()
     }
 
-    /// Adds what came later.
+    /// Adds later records.
     pub(super) fn merge(&mut self, later: Pending) {
         self.counts.merge(later.counts);
-        self.loose.merge(later.loose);
+        self.uncovered.merge(later.uncovered);
         if later.baseline.is_some() {
             self.baseline = later.baseline;
         }
@@ -207,11 +206,12 @@ impl Pending {
         }
     }
 
-    /// Leaves what no baseline accounts for yet, and what it knows of the current minute.
+    /// Takes everything that may be written. The counts since the last checkpoint stay, and so does the number
+    /// of samples in this minute.
     pub(super) fn take(&mut self) -> Pending {
         let fresh = Pending {
-            taken: std::mem::take(&mut self.taken),
-            loose: std::mem::take(&mut self.loose),
+            sampled: std::mem::take(&mut self.sampled),
+            uncovered: std::mem::take(&mut self.uncovered),
             minute: self.minute,
             ..Pending::default()
         };
@@ -219,16 +219,16 @@ impl Pending {
     }
 
     fn push_alarm(&mut self, id: u64, state: AlarmState, text: String) {
-        if self.alarms.len() >= MOST_ALARMS && !self.alarms.contains_key(&id) {
+        if self.alarms.len() >= MAX_ALARMS && !self.alarms.contains_key(&id) {
             self.alarms.pop_first();
             self.lost += 1;
         }
         self.alarms.insert(id, (state, text));
     }
 
-    /// The first ones are worth more than the last: they show how it began.
+    /// The first samples show how it began, so they are worth more than the last.
     fn push_sample(&mut self, sample: SampleRow) {
-        if self.samples.len() >= MOST_SAMPLES {
+        if self.samples.len() >= MAX_SAMPLES {
             self.lost += 1;
             return;
         }
@@ -261,15 +261,15 @@ mod tests {
         }
         pending.checkpoint(Baseline::default());
         assert_eq!(sum(&pending.counts), 300_000);
-        assert!(pending.counts.counts.len() <= MOST_FOLDED + 1, "{}", pending.counts.counts.len());
-        assert_eq!(pending.samples.len(), MOST_SAMPLES);
+        assert!(pending.counts.counts.len() <= MAX_FOLDED_COUNTS + 1, "{}", pending.counts.counts.len());
+        assert_eq!(pending.samples.len(), MAX_SAMPLES);
         let rows = pending.counts.rows();
         assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 300_000);
         assert!(rows.iter().any(|row| row.service == "any" && row.server.is_none()));
     }
 
     #[test]
-    fn what_a_full_disk_left_is_added_to_what_comes_later() {
+    fn records_that_a_full_disk_refused_are_added_to_later_ones() {
         let mut first = Pending::default();
         first.add_drop(&syn());
         first.checkpoint(Baseline::default());
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_that_the_ledger_has_told_is_kept_and_not_counted() {
+    fn a_sample_whose_drops_were_reported_is_kept_and_not_counted() {
         let mut pending = Pending::default();
         let mut drop = syn();
         drop.drops = 0;
@@ -300,25 +300,25 @@ mod tests {
     }
 
     #[test]
-    fn one_server_takes_no_more_than_its_share_of_samples_in_a_minute() {
+    fn one_server_has_no_more_than_its_share_of_samples_in_a_minute() {
         let mut pending = Pending::default();
         let mut drop = syn();
         drop.frame = vec![1];
         for _ in 0..100 {
             pending.add_drop(&drop);
         }
-        assert_eq!(pending.samples.len(), SAMPLES_PER_MINUTE as usize);
+        assert_eq!(pending.samples.len(), MAX_SAMPLES_PER_MINUTE as usize);
         let written = pending.take();
         pending.add_drop(&drop);
         assert!(pending.samples.is_empty(), "writing begins no new minute");
-        assert_eq!(written.samples.len(), SAMPLES_PER_MINUTE as usize);
+        assert_eq!(written.samples.len(), MAX_SAMPLES_PER_MINUTE as usize);
         drop.time = after_ms(60_000).wall;
         pending.add_drop(&drop);
         assert_eq!(pending.samples.len(), 1);
     }
 
     #[test]
-    fn what_no_baseline_accounts_for_stays_behind() {
+    fn counts_that_no_baseline_accounts_for_stay_behind() {
         let mut pending = Pending::default();
         pending.add_drop(&syn());
         assert!(pending.take().is_empty());

@@ -1,4 +1,4 @@
-//! Which alarms are asked for.
+//! Questions to the history, and the records of a report.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 use super::{AlarmEntry, AlarmState, MinuteCount, SampleRow};
 use crate::alarm::Severity;
 
-/// What an alarm must be to be shown. Empty: all of them.
+/// Which alarms are asked for. The default asks for all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AlarmFilter {
-    /// Only those that are open.
+    /// Only open ones.
     pub open: bool,
-    /// Only of these servers.
+    /// Only of these servers; empty: of any.
     pub servers: Vec<String>,
-    /// Only of these kinds.
+    /// Only of these kinds; empty: of any.
     pub kinds: Vec<String>,
-    /// At least as grave as this.
+    /// At least of this severity.
     pub severity: Option<String>,
-    /// Not over before this.
+    /// Only those whose last drop came at this time or later.
     pub from: Option<Timestamp>,
-    /// Not begun after this.
+    /// Only those whose first drop came at this time or earlier.
     pub to: Option<Timestamp>,
 }
 
 impl AlarmFilter {
-    /// Whether an alarm is asked for.
+    /// Whether this alarm is asked for.
     pub fn matches(&self, entry: &AlarmEntry) -> bool {
         let one_of =
             |list: &[String], key: &str| list.is_empty() || list.iter().any(|name| name == entry.text(key));
@@ -41,10 +41,10 @@ impl AlarmFilter {
     }
 }
 
-/// Everything that a report is made of.
+/// The records that a report is made of.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ReportData {
-    /// Alarms that touch the time.
+    /// Alarms with a drop in the time of the report, or around it.
     pub alarms: Vec<AlarmEntry>,
     /// Counts of drops.
     pub counts: Vec<MinuteCount>,
@@ -69,24 +69,24 @@ mod tests {
     }
 
     #[test]
-    fn every_filter_takes_and_refuses() {
-        let takes = |change: fn(&mut AlarmFilter)| {
+    fn every_filter_accepts_and_rejects() {
+        let accepts = |change: fn(&mut AlarmFilter)| {
             let mut filter = AlarmFilter::default();
             change(&mut filter);
             filter.matches(&entry())
         };
-        assert!(takes(|_| {}));
-        assert!(!takes(|filter| filter.open = true));
-        assert!(takes(|filter| filter.servers = vec!["mx1".into(), "web1".into()]));
-        assert!(!takes(|filter| filter.servers = vec!["mx1".into()]));
-        assert!(takes(|filter| filter.kinds = vec!["spread".into()]));
-        assert!(!takes(|filter| filter.kinds = vec!["scan".into()]));
-        assert!(takes(|filter| filter.severity = Some("high".into())));
-        assert!(takes(|filter| filter.severity = Some("low".into())));
-        assert!(!takes(|filter| filter.severity = Some("critical".into())));
-        assert!(takes(|filter| filter.from = "2026-11-22T15:30:00Z".parse().ok()));
-        assert!(!takes(|filter| filter.from = "2026-11-22T15:30:01Z".parse().ok()));
-        assert!(takes(|filter| filter.to = "2026-11-22T15:00:00Z".parse().ok()));
-        assert!(!takes(|filter| filter.to = "2026-11-22T14:59:59Z".parse().ok()));
+        assert!(accepts(|_| {}));
+        assert!(!accepts(|filter| filter.open = true));
+        assert!(accepts(|filter| filter.servers = vec!["mx1".into(), "web1".into()]));
+        assert!(!accepts(|filter| filter.servers = vec!["mx1".into()]));
+        assert!(accepts(|filter| filter.kinds = vec!["spread".into()]));
+        assert!(!accepts(|filter| filter.kinds = vec!["scan".into()]));
+        assert!(accepts(|filter| filter.severity = Some("high".into())));
+        assert!(accepts(|filter| filter.severity = Some("low".into())));
+        assert!(!accepts(|filter| filter.severity = Some("critical".into())));
+        assert!(accepts(|filter| filter.from = "2026-11-22T15:30:00Z".parse().ok()));
+        assert!(!accepts(|filter| filter.from = "2026-11-22T15:30:01Z".parse().ok()));
+        assert!(accepts(|filter| filter.to = "2026-11-22T15:00:00Z".parse().ok()));
+        assert!(!accepts(|filter| filter.to = "2026-11-22T14:59:59Z".parse().ok()));
     }
 }

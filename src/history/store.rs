@@ -1,4 +1,5 @@
-//! The database: three tables, each pruned by rows and by age.
+//! The database. It has tables of alarms, counts and samples, each pruned by rows and by age, and the last
+//! baseline.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -19,23 +20,23 @@ use super::pending::Pending;
 use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, SampleRow};
 use crate::drops::Baseline;
 
-/// By id; JSON.
+/// JSON, by id.
 const ALARMS: TableDefinition<u64, &str> = TableDefinition::new("alarms");
-/// By minute and kind (JSON, so that no name can be taken for two); packets.
+/// Packets, by minute and kind. The kind is JSON, so that no name can be mistaken for two.
 const COUNTS: TableDefinition<(i64, &str), u64> = TableDefinition::new("counts");
-/// By time, nanoseconds, and a number that tells apart what came at once; JSON.
+/// JSON, by time in nanoseconds and a number that separates samples of one time.
 const SAMPLES: TableDefinition<(i64, u32), &str> = TableDefinition::new("samples");
 
-/// What had been reported when the counts were written; JSON.
+/// The baseline of the last checkpoint, JSON.
 const REPORTED: TableDefinition<&str, &str> = TableDefinition::new("reported");
 const BASELINE: &str = "baseline";
 
-/// redb takes 1 GiB unless told otherwise; the daemon is to stay small.
+/// redb takes 1 GiB by default, and the daemon has to stay small.
 const CACHE_BYTES: usize = 4 << 20;
-/// Rows that one write removes at most: the rest goes with the next.
-const MOST_PRUNED: u64 = 20_000;
+/// Rows that one write removes at most. The next write removes more.
+const MAX_PRUNED: u64 = 20_000;
 
-/// What went wrong with the history.
+/// Why the history could not be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The database could not be opened.
@@ -45,10 +46,10 @@ pub enum StoreError {
         path: PathBuf,
         /// In words.
         why: String,
-        /// A daemon has it.
+        /// Another process has it open.
         taken: bool,
     },
-    /// What was read could not be passed on.
+    /// A record was read, and the receiver failed.
     #[error("could not pass the history on: {0}")]
     Passing(#[from] io::Error),
     /// The database could not be written or read.
@@ -56,7 +57,7 @@ pub enum StoreError {
     Database {
         /// `write` or `read`.
         verb: &'static str,
-        /// What redb says.
+        /// The error of redb.
         #[source]
         source: Box<redb::Error>,
     },
@@ -66,25 +67,25 @@ fn failed<E: Into<redb::Error>>(verb: &'static str) -> impl Fn(E) -> StoreError 
     move |error| StoreError::Database { verb, source: Box::new(error.into()) }
 }
 
-/// A kind of drops as the table's key has it.
+/// A kind of drops as the table of counts has it in its key.
 type CountKey = (Option<String>, String, String, String, bool, bool, Option<std::net::IpAddr>);
 
 /// An opened history.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// `None` after a failure: redb refuses to go on with a database that it could not write.
+    /// `None` after a failure, because redb refuses to go on with a database that it could not write.
     database: Mutex<Option<Arc<Database>>>,
 }
 
 impl Store {
-    /// The history in a folder, to be opened when it is first needed.
+    /// The history in a folder. It is opened when it is first needed.
     pub fn new(folder: &Path) -> Store {
         Store { path: folder.join(super::FILE), database: Mutex::new(None) }
     }
 
-    /// Opens the history in a folder, and makes both where they are missing. A damaged one is put
-    /// aside: alarms to come are worth more.
+    /// Opens the history in a folder, and makes both if they are missing. A damaged history is moved aside,
+    /// because new alarms are worth more than old ones.
     ///
     /// # Errors
     /// When the folder can't be made, or another process has the history open.
@@ -102,7 +103,7 @@ impl Store {
         self.database().map(drop)
     }
 
-    /// Its file.
+    /// The path of its file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -121,23 +122,23 @@ impl Store {
         *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Writes all of it or nothing, and removes what is too old or too much.
+    /// Writes all records or none, and removes records beyond the limits.
     ///
     /// # Errors
-    /// On a full disk, for one; what was there before stays.
+    /// When it can't be written, on a full disk for example. The records of before stay.
     pub fn write(&self, pending: &Pending, limits: &Limits, now: Timestamp) -> Result<(), StoreError> {
         let database = self.database()?;
         let written = write_to(&database, pending, limits, now);
         if written.is_err() {
-            // its lock on the file must be gone before it is opened again
+            // the file's lock must be released before the file is opened again
             drop(database);
             self.forget_database();
         }
         written
     }
 
-    /// The highest id that an alarm has had; alarms that are open belong to a daemon that is no
-    /// more, and are marked so.
+    /// Begins another run of the daemon. Alarms that are open belong to the previous run, and are marked as
+    /// cut off. Returns the highest id that an alarm has had; 0 without alarms.
     ///
     /// # Errors
     /// When it can't be read or written.
@@ -151,7 +152,7 @@ impl Store {
         begun
     }
 
-    /// What the daemon before had reported; empty where there was none.
+    /// What the previous run had reported; empty if there was none.
     ///
     /// # Errors
     /// When it can't be read.
@@ -180,10 +181,10 @@ impl Store {
         Ok(alarms)
     }
 
-    /// Every alarm, the oldest first, one at a time: ten thousand at once are much memory.
+    /// Calls `each` with every alarm, the oldest first. Ten thousand at once would take much memory.
     ///
     /// # Errors
-    /// When it can't be read, or with what `each` fails with.
+    /// When it can't be read, and when `each` fails.
     pub fn each_alarm(&self, mut each: impl FnMut(AlarmEntry) -> io::Result<()>) -> Result<(), StoreError> {
         let database = self.database()?;
         let read = failed("read");
@@ -200,7 +201,7 @@ impl Store {
         Ok(())
     }
 
-    /// Counts of drops from one moment to another, in order.
+    /// Counts of drops from one time to another, in order.
     ///
     /// # Errors
     /// When it can't be read.
@@ -213,10 +214,10 @@ impl Store {
         Ok(rows)
     }
 
-    /// As [`Store::counts`], one at a time.
+    /// As [`Store::counts`], but calls `each` with one count at a time.
     ///
     /// # Errors
-    /// When it can't be read, or with what `each` fails with.
+    /// When it can't be read, and when `each` fails.
     pub fn each_count(
         &self,
         from: Timestamp,
@@ -240,7 +241,7 @@ impl Store {
         Ok(())
     }
 
-    /// Samples from one moment to another, in order, and no more than `most`.
+    /// Samples from one time to another, in order, and no more than `most`.
     ///
     /// # Errors
     /// When it can't be read.
@@ -260,7 +261,7 @@ impl Store {
     }
 }
 
-/// `None` for a table that nobody has written yet.
+/// `None` for a table that has not been written yet.
 fn found<T>(table: Result<T, redb::TableError>) -> Result<Option<T>, StoreError> {
     match table {
         Ok(table) => Ok(Some(table)),
@@ -282,7 +283,7 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         Err(error) if is_damage(&error) => {
             let aside = path.with_added_extension("damaged");
             warn!(
-                "the history {} is damaged ({error}); it goes on anew, and the old one is {}",
+                "the history {} is damaged ({error}). A new one begins, and the old one is {}",
                 path.display(),
                 aside.display()
             );
@@ -299,7 +300,7 @@ fn try_open(path: &Path) -> Result<Database, DatabaseError> {
     match fs::metadata(path) {
         Ok(file) if file.len() > 0 => {
             let database = create_or_open(path)?;
-            // another name of it, if it was made by one that was killed just then
+            // another name of the same file, if the process that made it was killed just then
             let _ = fs::remove_file(&fresh);
             return Ok(database);
         }
@@ -307,10 +308,10 @@ fn try_open(path: &Path) -> Result<Database, DatabaseError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    // Half of a new one, for which the disk had no room or its daemon no time, would be taken for a
-    // damaged one: it gets its name when it is whole.
+    // A full disk or a kill may leave half of a new database, which would be taken for a damaged one. So it
+    // gets its name when it is whole.
     let database = match create_or_open(&fresh) {
-        // nobody is at it: redb has asked for the lock first
+        // no other process has it open: redb asks for the lock first
         Err(error) if is_damage(&error) => {
             fs::remove_file(&fresh).map_err(failed)?;
             create_or_open(&fresh)
@@ -319,7 +320,7 @@ fn try_open(path: &Path) -> Result<Database, DatabaseError> {
     };
     let named = database.and_then(|database| match fs::hard_link(&fresh, path) {
         Ok(()) => Ok(database),
-        // another one was first, or a link leads nowhere yet
+        // another process was first, or the path is a dangling link
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             drop(database);
             create_or_open(path)
@@ -333,7 +334,7 @@ fn try_open(path: &Path) -> Result<Database, DatabaseError> {
 }
 
 fn create_or_open(path: &Path) -> Result<Database, DatabaseError> {
-    // Who tried what is root's business.
+    // Only root may read who tried what.
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -348,7 +349,7 @@ fn create_or_open(path: &Path) -> Result<Database, DatabaseError> {
 fn is_damage(error: &DatabaseError) -> bool {
     match error {
         DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
-        // redb says so of a file that is none of its own, or was cut short
+        // redb's errors for a file of another format, or one that was cut short
         DatabaseError::Storage(StorageError::Io(error)) => {
             let error = io::Error::from(error.kind());
             matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
@@ -415,17 +416,17 @@ fn write_to(
     writing.commit().map_err(failed("write"))
 }
 
-/// Removes rows from the front: while there are too many, or the first is `old`.
+/// Removes rows from the front while there are too many, or while `is_old` says so of the first.
 fn prune<K: Key + 'static, V: Value + 'static>(
     table: &mut Table<'_, K, V>,
     most: u64,
-    old: impl Fn(K::SelfType<'_>, V::SelfType<'_>) -> bool,
+    is_old: impl Fn(K::SelfType<'_>, V::SelfType<'_>) -> bool,
 ) -> Result<(), StoreError> {
     let mut surplus = table.len().map_err(failed("write"))?.saturating_sub(most);
-    for _ in 0..MOST_PRUNED {
+    for _ in 0..MAX_PRUNED {
         if surplus == 0 {
             let first = table.first().map_err(failed("write"))?;
-            if !first.is_some_and(|(key, value)| old(key.value(), value.value())) {
+            if !first.is_some_and(|(key, value)| is_old(key.value(), value.value())) {
                 return Ok(());
             }
         }
@@ -470,7 +471,7 @@ fn read_count(minute: i64, kind: &str, packets: u64) -> Option<MinuteCount> {
 }
 
 fn to_json(value: &impl serde::Serialize) -> String {
-    // texts, numbers and lists: nothing that JSON can't say
+    // texts, numbers and lists can't fail
     serde_json::to_string(value).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! The thread that writes. The consumer never waits for the disk.
+//! The thread that writes the history, so that the daemon never waits for the disk.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
@@ -14,41 +14,41 @@ use crate::alarm::{Change, Step};
 use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
 
-/// Between two writes when nothing presses.
-const CALM: Duration = Duration::from_secs(1);
-/// Between two writes when alarms have opened.
-const PRESSED: Duration = Duration::from_millis(100);
-/// Between two tries at a disk that refuses: doubled up to the second.
+/// Between two writes when nothing is urgent.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two writes when an alarm has opened, escalated or closed.
+const URGENT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two attempts at a disk that refuses. The delay doubles from the first to the last.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LAST_DELAY: Duration = Duration::from_secs(30);
 /// How long the start of the daemon waits for the disk.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
-/// How long what the daemon before had reported is waited for, while the daemon works.
+/// How long the daemon waits, while it works, to learn what the previous run had reported.
 const LATE_PATIENCE: Duration = Duration::from_secs(60);
-/// Between two tries at a history that another process has open.
+/// Between two attempts at a history that another process has open.
 const TAKEN_PAUSE: Duration = Duration::from_millis(50);
 /// How long the end of the daemon waits for the last write.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How the history does, for metrics and messages.
+/// The state of the history, for metrics and messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryStatus {
     /// Writes that succeeded.
     pub written: u64,
-    /// Tries that failed.
+    /// Attempts that failed.
     pub failures: u64,
     /// Alarms and samples that were never written, because too many waited.
     pub lost: u64,
-    /// Why it fails; `None` if it doesn't.
+    /// Why it fails; `None` if it works.
     pub error: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pending: Pending,
-    pressed: bool,
-    ending: bool,
-    ended: bool,
+    is_urgent: bool,
+    is_ending: bool,
+    has_ended: bool,
     limits: Option<Limits>,
     status: HistoryStatus,
 }
@@ -73,47 +73,48 @@ pub struct HistoryWriter {
     thread: Option<JoinHandle<()>>,
     started: Instant,
     answer: Receiver<PreviousRun>,
-    /// The answer, until somebody takes it.
+    /// The answer, until it is taken.
     previous_run: Option<PreviousRun>,
 }
 
-/// What the daemon before has left.
+/// The traces of the previous run of the daemon.
 #[derive(Debug)]
 pub struct PreviousRun {
-    /// Its alarms are marked as cut off.
-    begun: bool,
+    /// Its open alarms are marked as cut off.
+    has_begun: bool,
     /// The highest id that an alarm has had.
     pub last_id: u64,
-    /// What had been reported; empty if that can't be known.
+    /// What it had reported; empty if that is unknown.
     pub baseline: Baseline,
 }
 
 impl PreviousRun {
-    fn look(store: &Store) -> PreviousRun {
-        wait_for_others(store);
-        let begun = store.begin().inspect_err(|error| warn!("{error}; tried again")).ok();
+    fn load(store: &Store) -> PreviousRun {
+        wait_for_readers(store);
+        let begun = store.begin().inspect_err(|error| warn!("{error}. It is retried")).ok();
         let last_id = begun.unwrap_or_else(|| match store.alarms(&AlarmFilter::default()) {
             Ok(alarms) => alarms.last().map_or(0, |entry| entry.id),
-            Err(_) => PreviousRun::nothing().last_id,
+            Err(_) => PreviousRun::unknown().last_id,
         });
         let baseline = store.baseline().unwrap_or_else(|error| {
-            warn!("{error}; what an earlier daemon has reported is reported once more");
+            warn!("{error}. Drops that the previous run reported are reported again");
             Baseline::default()
         });
-        PreviousRun { begun: begun.is_some(), last_id, baseline }
+        PreviousRun { has_begun: begun.is_some(), last_id, baseline }
     }
 
-    /// No alarm of an earlier daemon may have the next id, or it would be overwritten.
-    fn nothing() -> PreviousRun {
+    /// Its id is the time, for the next alarm must not overwrite an alarm of an earlier run.
+    fn unknown() -> PreviousRun {
         let last_id = u64::try_from(Clock::now().wall.as_second()).unwrap_or(0);
-        PreviousRun { begun: false, last_id, baseline: Baseline::default() }
+        PreviousRun { has_begun: false, last_id, baseline: Baseline::default() }
     }
 }
 
-/// Whoever reads a history that no daemon has keeps the next one from it for a moment.
-fn wait_for_others(store: &Store) {
-    let begun = Instant::now();
-    while begun.elapsed() < LATE_PATIENCE {
+/// Waits until no other process has the history open. A command reads it itself when no daemon runs, and it
+/// keeps the next daemon out for that moment.
+fn wait_for_readers(store: &Store) {
+    let started = Instant::now();
+    while started.elapsed() < LATE_PATIENCE {
         match store.try_open() {
             Err(StoreError::Open { taken: true, .. }) => std::thread::sleep(TAKEN_PAUSE),
             _ => return,
@@ -122,45 +123,48 @@ fn wait_for_others(store: &Store) {
 }
 
 impl HistoryWriter {
-    /// Starts the thread, which opens the history in a folder. What fails now is tried again.
+    /// Starts the thread, which opens the history in a folder. A failure is retried.
     pub fn start(folder: &Path, limits: Limits) -> HistoryWriter {
         let store = Arc::new(Store::new(folder));
         let shared = Arc::new(Shared::default());
         shared.state().limits = Some(limits);
         let (state, writer) = (Arc::clone(&shared), Arc::clone(&store));
-        let (question, answer) = sync_channel(1);
+        let (sender, answer) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || {
-                let previous_run = PreviousRun::look(&writer);
-                let begun = previous_run.begun;
-                let _ = question.send(previous_run);
-                keep(&state, &writer, begun);
+                let previous_run = PreviousRun::load(&writer);
+                let has_begun = previous_run.has_begun;
+                let _ = sender.send(previous_run);
+                write_until_end(&state, &writer, has_begun);
             })
             .inspect_err(|error| warn!("no thread for the history: {error}"))
             .ok();
         HistoryWriter { shared, store, thread, started: Instant::now(), answer, previous_run: None }
     }
 
-    /// Waits for what the daemon before has left, but no longer than a moment: a daemon without a
-    /// history is better than none. The highest id that an alarm has had, as far as known.
+    /// Waits for the previous run's traces, but only for a moment: a daemon without a history is better than
+    /// none. Returns the highest id that an alarm has had, as far as known.
     pub fn wait_for_previous_run(&mut self) -> u64 {
         let left = FIRST_PATIENCE.saturating_sub(self.started.elapsed());
         self.previous_run = match self.answer.recv_timeout(left) {
             Ok(previous_run) => Some(previous_run),
             Err(RecvTimeoutError::Timeout) => {
-                warn!("the history {} does not answer; the daemon goes on", self.store.path().display());
+                warn!(
+                    "the history {} does not answer: the daemon goes on without it",
+                    self.store.path().display()
+                );
                 None
             }
             Err(RecvTimeoutError::Disconnected) => Some(self.give_up()),
         };
         self.previous_run
             .as_ref()
-            .map_or_else(|| PreviousRun::nothing().last_id, |previous_run| previous_run.last_id)
+            .map_or_else(|| PreviousRun::unknown().last_id, |previous_run| previous_run.last_id)
     }
 
-    /// What the daemon before has left, once; `None` while the disk has not said so. After a
-    /// minute it is taken for nothing: rather told twice than never.
+    /// The previous run's traces, once. `None` while the disk does not answer. After a minute they count as
+    /// unknown: it is better to report drops twice than never.
     pub fn take_previous_run(&mut self) -> Option<PreviousRun> {
         if let Some(previous_run) = self.previous_run.take() {
             return Some(previous_run);
@@ -170,11 +174,10 @@ impl HistoryWriter {
             Err(TryRecvError::Empty) if self.started.elapsed() < LATE_PATIENCE => None,
             Err(TryRecvError::Empty) => {
                 warn!(
-                    "the history {} does not answer; what an earlier daemon has reported is \
-                     reported once more",
+                    "the history {} does not answer: drops that the previous run reported are reported again",
                     self.store.path().display()
                 );
-                Some(PreviousRun::nothing())
+                Some(PreviousRun::unknown())
             }
             Err(TryRecvError::Disconnected) => Some(self.give_up()),
         }
@@ -183,61 +186,61 @@ impl HistoryWriter {
     /// There is no thread that could write.
     fn give_up(&self) -> PreviousRun {
         let error = format!("the history {} is not written: its thread is gone", self.store.path().display());
-        warn!("{error}; what an earlier daemon has reported is reported once more");
+        warn!("{error}. Drops that the previous run reported are reported again");
         self.shared.state().status.error = Some(error);
-        PreviousRun::nothing()
+        PreviousRun::unknown()
     }
 
-    /// Another policy, another age.
+    /// Sets the limits of another policy.
     pub fn set_limits(&self, limits: Limits) {
         self.shared.state().limits = Some(limits);
     }
 
-    /// EventFilter note of a drop.
+    /// Notes a drop.
     pub fn note_drop(&self, drop: &DropEvent) {
         self.shared.state().pending.add_drop(drop);
     }
 
-    /// EventFilter note of an alarm; one that opens or turns graver is written at once.
+    /// Notes a change of an alarm. It is written at once, unless it is an update.
     pub fn note_alarm(&self, change: &Change) {
         let mut state = self.shared.state();
         state.pending.add_alarm(change);
         if change.step != Step::Updated {
-            state.pressed = true;
+            state.is_urgent = true;
             self.shared.wake.notify_all();
         }
     }
 
-    /// What has been reported until now, which accounts for every drop that was noted.
+    /// Notes a checkpoint: `baseline` accounts for every drop that was noted until now.
     pub fn checkpoint(&self, baseline: Baseline) {
         self.shared.state().pending.checkpoint(baseline);
     }
 
-    /// For whoever reads: the database may be read while it is written.
+    /// The database, which may be read while it is written.
     pub fn store(&self) -> Arc<Store> {
         Arc::clone(&self.store)
     }
 
-    /// How it does.
+    /// The state of the history.
     pub fn status(&self) -> HistoryStatus {
         self.shared.state().status.clone()
     }
 }
 
 impl Drop for HistoryWriter {
-    /// Writes what waits; a disk that hangs is left.
+    /// Writes the waiting records. It does not wait for a disk that hangs.
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        state.ending = true;
+        state.is_ending = true;
         self.shared.wake.notify_all();
         let deadline = Instant::now() + LAST_PATIENCE;
-        while !state.ended && Instant::now() < deadline && self.thread.is_some() {
+        while !state.has_ended && Instant::now() < deadline && self.thread.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             let (back, _) =
                 self.shared.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             state = back;
         }
-        if state.ended {
+        if state.has_ended {
             drop(state);
             if let Some(thread) = self.thread.take() {
                 let _ = thread.join();
@@ -246,23 +249,23 @@ impl Drop for HistoryWriter {
     }
 }
 
-/// Writes what waits, until the end.
-fn keep(shared: &Shared, store: &Store, mut begun: bool) {
+/// Writes waiting records until the daemon ends.
+fn write_until_end(shared: &Shared, store: &Store, mut has_begun: bool) {
     let mut backlog = Pending::default();
-    let mut ageing = Retention::default();
+    let mut retention = Retention::default();
     let mut delay = FIRST_DELAY;
-    let mut pause = CALM;
+    let mut pause = PAUSE;
     loop {
-        let (fresh, limits, ending) = wait(shared, pause);
+        let (fresh, limits, is_ending) = wait(shared, pause);
         backlog.merge(fresh);
         let now = Clock::now();
-        let limits = ageing.judge(limits, now);
+        let limits = retention.current_limits(limits, now);
         let lost = std::mem::take(&mut backlog.lost);
         let outcome = match backlog.is_empty() {
             true => Ok(()),
-            // before anything of this daemon is in it
-            false if !begun => store.begin().and_then(|_| {
-                begun = true;
+            // before any record of this run is in it
+            false if !has_begun => store.begin().and_then(|_| {
+                has_begun = true;
                 store.write(&backlog, &limits, now.wall)
             }),
             false => store.write(&backlog, &limits, now.wall),
@@ -278,41 +281,41 @@ fn keep(shared: &Shared, store: &Store, mut begun: bool) {
                 if state.status.error.take().is_some() {
                     info!("the history is written again");
                 }
-                (delay, pause) = (FIRST_DELAY, CALM);
+                (delay, pause) = (FIRST_DELAY, PAUSE);
             }
             Err(error) => {
                 state.status.failures += 1;
                 if state.status.error.is_none() {
-                    // Once, and not with every try: the metrics have the count.
-                    warn!("{error}; tried again, and nothing is lost until then");
+                    // Once, and not for every attempt: the metrics have the count.
+                    warn!("{error}. The records wait, and the write is retried");
                 }
                 state.status.error = Some(error.to_string());
                 pause = delay;
                 delay = (delay * 2).min(LAST_DELAY);
             }
         }
-        if ending {
+        if is_ending {
             if !backlog.is_empty() {
-                warn!("the history misses what came last");
+                warn!("the last records are not in the history");
             }
-            state.ended = true;
+            state.has_ended = true;
             shared.wake.notify_all();
             return;
         }
     }
 }
 
-/// Waits for something to write, and takes it.
+/// Waits for records, and takes them.
 fn wait(shared: &Shared, pause: Duration) -> (Pending, Limits, bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut state = shared.state();
     loop {
-        let patience = if state.pressed && state.status.error.is_none() { PRESSED } else { pause };
-        let left = patience.saturating_sub(begun.elapsed());
-        if state.ending || left.is_zero() {
-            state.pressed = false;
+        let patience = if state.is_urgent && state.status.error.is_none() { URGENT_PAUSE } else { pause };
+        let left = patience.saturating_sub(started.elapsed());
+        if state.is_ending || left.is_zero() {
+            state.is_urgent = false;
             let limits = state.limits.unwrap_or(Limits::of_days(90));
-            return (state.pending.take(), limits, state.ending);
+            return (state.pending.take(), limits, state.is_ending);
         }
         let (back, _) = shared.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         state = back;

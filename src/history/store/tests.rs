@@ -22,7 +22,7 @@ fn drop_at(port: u16, ms: u64) -> Pending {
 }
 
 #[test]
-fn what_was_written_is_read_by_the_next_one_who_opens_it() {
+fn records_are_read_by_the_next_process_that_opens_the_history() {
     let place = tempdir().unwrap();
     let folder = place.path().join("not/made/yet");
     {
@@ -37,7 +37,7 @@ fn what_was_written_is_read_by_the_next_one_who_opens_it() {
     let store = Store::open(&folder).unwrap();
     assert_eq!(store.begin().unwrap(), 1);
     let alarms = store.alarms(&AlarmFilter::default()).unwrap();
-    assert_eq!((alarms.len(), alarms[0].state), (1, AlarmState::CutOff), "its daemon is no more");
+    assert_eq!((alarms.len(), alarms[0].state), (1, AlarmState::CutOff), "its daemon has ended");
     assert_eq!(alarms[0].text("server"), "web1");
     let rows = store.counts(now(), now()).unwrap();
     assert_eq!((rows[0].packets, &*rows[0].service), (1, "tcp/445"));
@@ -45,7 +45,7 @@ fn what_was_written_is_read_by_the_next_one_who_opens_it() {
 }
 
 #[test]
-fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
+fn counts_of_one_kind_in_one_minute_are_one_row_and_other_kinds_have_their_own() {
     let folder = tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     for (port, ms) in [(445, 0), (445, 59_000), (445, 60_000), (80, 0)] {
@@ -67,7 +67,7 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_kinds_are_told_apart() {
 }
 
 #[test]
-fn it_is_bounded_in_rows_and_the_oldest_go() {
+fn rows_are_bounded_and_the_oldest_are_removed() {
     let folder = tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     for number in 0..20_u64 {
@@ -83,7 +83,7 @@ fn it_is_bounded_in_rows_and_the_oldest_go() {
 }
 
 #[test]
-fn what_is_too_old_goes() {
+fn old_records_are_removed() {
     let folder = tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let mut pending = drop_at(445, 0);
@@ -99,7 +99,7 @@ fn what_is_too_old_goes() {
 }
 
 #[test]
-fn half_of_a_new_one_that_a_kill_left_is_neither_damaged_nor_in_the_way() {
+fn half_of_a_new_history_that_a_kill_left_is_neither_damaged_nor_in_the_way() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join("history.redb.new"), [0; 4096]).unwrap();
     fs::write(folder.path().join("history.redb"), "").unwrap();
@@ -113,7 +113,7 @@ fn half_of_a_new_one_that_a_kill_left_is_neither_damaged_nor_in_the_way() {
 }
 
 #[test]
-fn a_damaged_file_is_put_aside() {
+fn a_damaged_file_is_moved_aside() {
     let folder = tempdir().unwrap();
     fs::write(
         folder.path().join(super::super::FILE),

@@ -129,7 +129,7 @@ fn a_history_of_nonsense_is_said_and_reported_anew() {
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join("history.redb"), b"this is no database, and was never one").expect("a file");
     let mut daemon = testbed.daemon(&dmz(), &[]);
-    daemon.hear(&["history.redb", "damaged", "goes on anew"]);
+    daemon.hear(&["history.redb", "damaged", "A new one begins"]);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
 }

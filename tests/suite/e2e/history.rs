@@ -274,7 +274,7 @@ fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room
     eventually("it is written", || testbed.reported() == 4);
     disk.fill();
     testbed.prove_drops(&tap, 6);
-    daemon.hear(&["could not write the history", "tried again"]);
+    daemon.hear(&["could not write the history", "the write is retried"]);
     // the alarm itself went out, and the daemon answers
     daemon.hear(&["alarm #1", "web1", "udp/4000"]);
     eventually("the open alarm is told from memory", || {
