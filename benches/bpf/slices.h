@@ -19,7 +19,7 @@ enum engine_limit {
 };
 
 struct slice {
-	__u64 ns; /* time of its frames, without the first few, which warm the caches */
+	__u64 ns;     /* time of its frames, without the first few, which warm the caches */
 	__u32 target; /* an interface, or an index into the array of programs */
 	__u32 plan;
 };

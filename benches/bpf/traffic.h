@@ -23,15 +23,15 @@
 #include <bpf/bpf_helpers.h>
 
 enum kind {
-	KIND_WORM = 0,	       /* a server's SYN to `port` of any peer */
-	KIND_SCATTER = 1,      /* a server's UDP datagram to any port of any peer */
-	KIND_RANDOM_PORT = 2,  /* a server's SYN to any port of any peer */
-	KIND_REPLY = 3,	       /* a server's segment in an open flow */
-	KIND_OPENING = 4,      /* a peer's SYN, flow by flow */
-	KIND_ANSWER = 5,       /* the server's SYN+ACK, flow by flow */
-	KIND_COMPLETION = 6,   /* the peer's ACK of it, flow by flow */
-	KIND_OUTBOUND = 7,     /* a server's SYN to `need` of any peer */
-	KIND_MIX = 8,	       /* replies, and `worms_in_1024` of KIND_WORM */
+	KIND_WORM = 0,        /* a server's SYN to `port` of any peer */
+	KIND_SCATTER = 1,     /* a server's UDP datagram to any port of any peer */
+	KIND_RANDOM_PORT = 2, /* a server's SYN to any port of any peer */
+	KIND_REPLY = 3,       /* a server's segment in an open flow */
+	KIND_OPENING = 4,     /* a peer's SYN, flow by flow */
+	KIND_ANSWER = 5,      /* the server's SYN+ACK, flow by flow */
+	KIND_COMPLETION = 6,  /* the peer's ACK of it, flow by flow */
+	KIND_OUTBOUND = 7,    /* a server's SYN to `need` of any peer */
+	KIND_MIX = 8,         /* replies, and `worms_in_1024` of KIND_WORM */
 };
 
 enum {
