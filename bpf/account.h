@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a verdict leaves behind: counters, the drop ledger, samples, and the
- * effects that the decision named. It changes no verdict.
+ * The consequences of a verdict: counters, the drop ledger, samples, and the effects that the
+ * decision names. Accounting changes no verdict.
  */
 #ifndef PORTCULLIS_ACCOUNT_H
 #define PORTCULLIS_ACCOUNT_H
 
-#include "flow.h"
+#include "fragment.h"
+#include "ledger.h"
 
 enum {
-	SAMPLE_INTERVAL_NS = 1000000000, /* of one kind of drop, at least */
-	ROWS_PER_SAMPLE = 32,            /* a second, of the rows that a server owns */
-	ERROR_NO_SPACE = 28,             /* ENOSPC: the perf buffer is full */
+	SAMPLE_INTERVAL_NS = 1000000000, /* between two samples of one kind of drop, at least */
+	ROWS_PER_SAMPLE = 32, /* guaranteed rows of a server for each of its samples in a second */
+	ERROR_NO_SPACE = 28,  /* ENOSPC: the perf buffer is full */
 };
 
 static __always_inline void add_to_counter(struct counter *counter, __u32 bytes)
@@ -33,20 +34,7 @@ static __always_inline void count_packet(const struct packet *packet,
 		add_to_counter(counter, packet->length);
 }
 
-static __always_inline void add_to_row(struct ledger_row *row, const struct address *source,
-				       const struct address *destination, __u32 bytes,
-				       __u64 now_ns)
-{
-	__sync_fetch_and_add(&row->packets, 1);
-	__sync_fetch_and_add(&row->bytes, bytes);
-	/* another CPU may have read its clock a tick later, or made the row then */
-	if (now_ns > row->last_ns)
-		row->last_ns = now_ns;
-	row->last_source = *source;
-	row->last_destination = *destination;
-}
-
-/* Global for its own stack: the sample is large. */
+/* A global function, for its own stack: the sample is large. */
 __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
 			   const struct decision *decision, __u64 now_ns, __u64 drops)
 {
@@ -89,161 +77,54 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
 	if (!result)
 		add_statistic(STATISTIC_SAMPLES_SENT, 1);
 	else
-		add_statistic(result == -ERROR_NO_SPACE ? STATISTIC_SAMPLES_LOST : STATISTIC_SAMPLES_NO_READER, 1);
+		add_statistic(result == -ERROR_NO_SPACE ? STATISTIC_SAMPLES_LOST :
+							  STATISTIC_SAMPLES_NO_READER,
+			      1);
 	return 0;
 }
 
-static __always_inline struct row_quota *find_quota(__u32 key)
+/* The time that a kind waits for its next sample beyond SAMPLE_INTERVAL_NS. The first sample of a
+ * kind never waits.
+ *
+ * A server that calls every port has tens of thousands of kinds. A sample of each every second
+ * would cost the daemon a core and tell it nothing new. So the rows of such a server take turns,
+ * and the ledger counts the drops in between.
+ *
+ * Not inlined: it is called at most once a second for a kind, and the verifier has less to prove.
+ */
+static __noinline __u64 find_sample_delay_ns(const struct ledger_key *kind)
 {
+	__u64 samples = read_state(STATE_QUOTA_GUARANTEED) / ROWS_PER_SAMPLE ?: 1;
+	__u32 key = find_quota_key(kind);
 	struct row_quota *quota = bpf_map_lookup_elem(&ledger_quotas, &key);
-	struct row_quota fresh = {};
 
-	if (quota)
-		return quota;
-	/* another CPU may have been first: then its quota is ours too */
-	bpf_map_update_elem(&ledger_quotas, &key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&ledger_quotas, &key);
-}
-
-/* One row more; false when that would be one too many. Taken first and given
- * back, so that two CPUs can't both have the last one.
- */
-static __always_inline bool take_row(struct row_quota *quota, __u64 most, __u64 *before)
-{
-	if (quota->rows >= most)
-		return false;
-	*before = __sync_fetch_and_add(&quota->rows, 1);
-	if (*before < most)
-		return true;
-	__sync_fetch_and_add(&quota->rows, -1);
-	return false;
-}
-
-static __always_inline struct ledger_row *find_row(void *table, const struct ledger_key *kind)
-{
-	__u32 *number = bpf_map_lookup_elem(table, kind);
-
-	return number ? bpf_map_lookup_elem(&ledger_rows, number) : NULL;
-}
-
-/* A row for a kind that `table` does not have. `ours` is false when there is no
- * room, or when another CPU was first: then its row is returned.
- */
-static __always_inline struct ledger_row *add_row(void *table, const struct ledger_key *kind,
-						  __u32 overflow, __u64 now_ns, bool *ours)
-{
-	struct row_quota *issued = find_quota(QUOTA_ROWS_ISSUED);
-	struct ledger_row *row;
-	__u64 before;
-	__u32 number;
-
-	*ours = false;
-	if (!issued)
-		return NULL;
-	before = __sync_fetch_and_add(&issued->rows, 1);
-	number = before;
-	row = bpf_map_lookup_elem(&ledger_rows, &number);
-	if (row) {
-		/* whole before anyone can find it */
-		row->first_ns = now_ns;
-		row->last_ns = now_ns;
-		row->kind = *kind;
-		row->number = number;
-		row->overflow = overflow;
-		if (!overflow)
-			add_to_bloom(kind);
-		if (!bpf_map_update_elem(table, kind, &number, BPF_NOEXIST)) {
-			*ours = true;
-			return row;
-		}
-	}
-	/* Given back, unless somebody has taken the next one meanwhile: such a row stays
-	 * empty. The table has some to spare.
-	 */
-	__sync_val_compare_and_swap(&issued->rows, before + 1, before);
-	return find_row(table, kind);
-}
-
-/* Whose quota a kind spends. Whoever borrows an address must not spend its
- * owner's: these reasons are found before it is known whose the frame is.
- */
-static __always_inline __u32 find_owner(const struct ledger_key *kind)
-{
-	return kind->reason <= REASON_SPOOFED ? QUOTA_UNKNOWN : kind->server;
-}
-
-/* How much longer than SAMPLE_INTERVAL_NS a kind is silent after a sample. Of
- * a server that calls every port each row would have its sample a second: tens
- * of thousands, that tell the daemon nothing more and cost it a core. So its
- * rows take turns; what is dropped meanwhile is in the ledger. The first
- * sample of a kind never waits.
- */
-static __always_inline __u64 find_silence(const struct ledger_key *kind)
-{
-	__u64 turns = read_state(STATE_QUOTA_GUARANTEED) / ROWS_PER_SAMPLE ?: 1;
-	__u32 owner = find_owner(kind);
-	struct row_quota *quota = bpf_map_lookup_elem(&ledger_quotas, &owner);
-
-	if (!quota || quota->rows <= turns)
+	if (!quota || quota->rows <= samples)
 		return 0;
-	return (quota->rows - turns) * SAMPLE_INTERVAL_NS / turns;
+	return (quota->rows - samples) * SAMPLE_INTERVAL_NS / samples;
 }
 
-/* The ledger's row of a kind that has none yet. Each server has rows that
- * nobody can take from it, and some of those that all have in common: so one
- * that calls every port spends its own quota and never another's.
- */
-static __always_inline struct ledger_row *make_row(const struct ledger_key *kind, __u64 now_ns)
-{
-	__u32 owner = find_owner(kind);
-	struct row_quota *quota = find_quota(owner), *shared = NULL;
-	__u64 own = read_state(STATE_QUOTA_GUARANTEED), before = 0, ignored;
-	struct ledger_row *row;
-	bool ours;
-
-	if (!quota || !take_row(quota, read_state(STATE_QUOTA_MAX), &before))
-		return NULL;
-	if (before >= own) {
-		shared = find_quota(QUOTA_SHARED);
-		if (!shared || !take_row(shared, read_state(STATE_QUOTA_SHARED), &ignored)) {
-			__sync_fetch_and_add(&quota->rows, -1);
-			return NULL;
-		}
-	}
-	row = add_row(&ledger, kind, 0, now_ns, &ours);
-	if (!ours) {
-		/* full, or another CPU was first: then its row is ours too */
-		__sync_fetch_and_add(&quota->rows, -1);
-		if (shared)
-			__sync_fetch_and_add(&shared->rows, -1);
-	}
-	return row;
-}
-
-/* For lookup_cached(). `number` is of the row that counts it, or of the server that may. */
+/* For lookup_cached(). `number`: of the ledger's row for a drop, of the server for a pass. */
 static __always_inline void cache_verdict(const struct packet *packet,
-					 const struct decision *decision, __u32 number, bool overflow,
-					 __u32 epoch)
+					  const struct decision *decision, __u32 number,
+					  bool overflow, __u32 epoch)
 {
-	union cached_result found = {
+	union cached_result result = {
 		.number = number,
 		.reason = decision->reason,
 		.quiet = !!(decision->flags & DROP_QUIET),
 		.overflow = overflow,
 	};
 
-	if (found.number == number)
-		store_cached(packet, epoch, found.word);
+	if (result.number == number)
+		store_cached(packet, epoch, result.word);
 }
 
-/* For drop_over_quota(): the ledger has no room for any further kind of this server, and
- * never gives a row back.
- */
-static __always_inline void note_exhausted_quota(const struct packet *packet,
-					     const struct decision *decision, __u32 row,
-					     __u32 epoch)
+/* For drop_over_quota(). The ledger never takes a row back, so a quota that is used up stays so. */
+static __always_inline void note_used_up_quota(const struct packet *packet,
+					       const struct decision *decision, __u32 row,
+					       __u32 epoch)
 {
-	__u32 owner = decision->server, all = QUOTA_SHARED;
+	__u32 key = decision->server, shared_key = QUOTA_SHARED;
 	const struct row_quota *quota, *shared;
 	struct policy policy = live_policy();
 	const struct server *server;
@@ -251,17 +132,17 @@ static __always_inline void note_exhausted_quota(const struct packet *packet,
 	if (decision->reason != REASON_NEW_FLOW || decision->flags ||
 	    policy.generation != decision->generation)
 		return;
-	/* that it got no row this time may have other reasons, which pass */
-	quota = bpf_map_lookup_elem(&ledger_quotas, &owner);
-	shared = bpf_map_lookup_elem(&ledger_quotas, &all);
+	/* the kind may have got no row for another reason, which does not last */
+	quota = bpf_map_lookup_elem(&ledger_quotas, &key);
+	shared = bpf_map_lookup_elem(&ledger_quotas, &shared_key);
 	if (!quota || (quota->rows < read_state(STATE_QUOTA_MAX) &&
 		       (quota->rows < read_state(STATE_QUOTA_GUARANTEED) || !shared ||
 			shared->rows < read_state(STATE_QUOTA_SHARED))))
 		return;
 	server = find_server(&policy, &packet->source);
-	/* whose it is would have to be looked at again for each frame */
+	/* a server with a MAC or VLAN is left out: each frame has to be compared with them */
 	if (server && !(server->flags & (SERVER_MAC | SERVER_VLAN)))
-		cache_exhausted_quota(&packet->source, server, row, epoch);
+		cache_used_up_quota(&packet->source, server, row, epoch);
 }
 
 static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
@@ -276,20 +157,20 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	};
 	struct ledger_row *row = find_row(&ledger, &kind);
 	__u64 packets, sampled_ns, sampled_packets;
-	/* of the next ones too, and outright */
-	bool lasting = epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP;
+	bool cacheable =
+		epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP;
 
 	if (!row)
 		row = make_row(&kind, now_ns);
 	if (!row) {
-		bool ours;
+		bool created;
 
 		add_statistic(STATISTIC_LEDGER_FULL, 1);
 		kind.port = 0;
 		kind.protocol = 0;
 		row = find_row(&ledger_overflow, &kind);
 		if (!row)
-			row = add_row(&ledger_overflow, &kind, 1, now_ns, &ours);
+			row = add_row(&ledger_overflow, &kind, 1, now_ns, &created);
 	}
 	if (!row) {
 		add_statistic(STATISTIC_LEDGER_OVERFLOW_FULL, 1);
@@ -297,9 +178,9 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	}
 	add_to_row(row, &packet->source, &packet->destination, packet->length, now_ns);
 	packets = row->packets;
-	if (lasting && row->overflow)
-		note_exhausted_quota(packet, decision, row->number, epoch);
-	if (lasting)
+	if (cacheable && row->overflow)
+		note_used_up_quota(packet, decision, row->number, epoch);
+	if (cacheable)
 		cache_verdict(packet, decision, row->number, row->overflow, epoch);
 
 	if (decision->flags & DROP_QUIET)
@@ -307,9 +188,9 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	sampled_ns = row->sampled_ns;
 	if (sampled_ns && now_ns < sampled_ns + SAMPLE_INTERVAL_NS)
 		return;
-	/* one CPU wins the right to speak for this second, or for longer */
+	/* one CPU wins, and sends the sample of this interval */
 	if (__sync_val_compare_and_swap(&row->sampled_ns, sampled_ns,
-					now_ns + find_silence(&kind)) != sampled_ns)
+					now_ns + find_sample_delay_ns(&kind)) != sampled_ns)
 		return;
 	sampled_packets = row->sampled_packets;
 	row->sampled_packets = packets;
@@ -329,12 +210,12 @@ static __always_inline void spend_limit(const struct decision *decision, __u64 n
 	    __sync_val_compare_and_swap(&limit->arrival_ns, old_ns,
 					now_ns + decision->interval_ns) == old_ns)
 		return;
-	/* still ahead of now, or another CPU has just moved it there */
+	/* the bucket is still ahead of now, or another CPU has just moved it there */
 	__sync_fetch_and_add(&limit->arrival_ns, decision->interval_ns);
 }
 
 static __always_inline void apply_effects(const struct packet *packet,
-				      const struct decision *decision, __u64 now_ns)
+					  const struct decision *decision, __u64 now_ns)
 {
 	__u32 effects = decision->effects;
 
@@ -343,8 +224,9 @@ static __always_inline void apply_effects(const struct packet *packet,
 
 		fill_reply_key(&key, packet);
 		if (effects & EFFECT_OPEN_FLOW)
-			make_established(&key, decision->generation, decision->rule, decision->server,
-					 FLOW_PICKED_UP | ended_by_server(packet), now_ns);
+			make_established(&key, decision->generation, decision->rule,
+					 decision->server, FLOW_PICKED_UP | ended_by_server(packet),
+					 now_ns);
 		if (effects & EFFECT_NOTE_SYN_ACK)
 			note_syn_ack(&key, packet);
 		if (effects & EFFECT_TOUCH_FLOW)
@@ -356,8 +238,8 @@ static __always_inline void apply_effects(const struct packet *packet,
 		remember_fragment(packet, decision, now_ns);
 }
 
-/* `epoch` is that of a plain TCP opening, and else 0. Global, so that the verifier
- * proves it once.
+/* `epoch`: of a plain TCP opening, whose verdict may be cached; else 0. A global function: the
+ * verifier proves it once.
  */
 __noinline int account(struct xdp_md *ctx, const struct packet *packet,
 		       const struct decision *decision, __u64 now_ns, __u32 epoch)

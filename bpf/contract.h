@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The contract between the programs in this folder and the control tool: every
- * struct and number that crosses the border, and nothing else. User space takes
- * these types from the object's BTF (so only enums, never #define), and a test
- * holds sizes and offsets. Fields are in host byte order unless their name ends
- * in _be or their type is struct address (network byte order).
+ * The contract between the programs in this folder and the control tool: every struct and number
+ * that both sides use, and nothing else. User space takes these types from the object's BTF.
+ * Enums reach BTF and #defines don't, so numbers are enums here. A test compares sizes and
+ * offsets.
+ *
+ * Fields are in host byte order. A name that ends in _be and the type struct address mean network
+ * byte order. Units stand in names: _ns are of CLOCK_MONOTONIC, _s are UNIX time or a duration.
  */
 #ifndef PORTCULLIS_CONTRACT_H
 #define PORTCULLIS_CONTRACT_H
@@ -21,21 +23,20 @@ enum layout {
 	 *    quota_cache, statistics.
 	 */
 	LAYOUT_VERSION = 5,
-	/* Policy slots. The live one, the one before it (a packet may still be
-	 * reading it) and the one being written: see docs/architecture.md.
+	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
+	 * the one that is being written. See docs/architecture.md.
 	 */
 	SLOTS = 3,
 	SAMPLE_FRAME_BYTES = 128,
 	NAME_BYTES = 64,
 	FILE_BYTES = 256,
 	SOURCE_CHUNK_BYTES = 4096,
-	VERDICTS_PER_BUCKET = 4,       /* verdicts in one entry of `verdict_cache`, a power of two */
+	VERDICTS_PER_BUCKET = 4,    /* of `verdict_cache`, a power of two */
 	QUOTA_CACHE_PER_CPU = 4096, /* entries of `quota_cache`, a power of two */
 };
 
-/* IPv6 in network byte order; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). A
- * frame whose IPv6 header carries such an address is malformed, so the two
- * families never meet in one key.
+/* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
+ * with such an address is malformed, so the two families never meet in one key.
  */
 struct address {
 	__be32 word_be[4];
@@ -44,101 +45,103 @@ struct address {
 enum verdict {
 	VERDICT_DROP = 1,
 	VERDICT_PASS = 2,
-	VERDICT_WOULD_DROP = 3, /* observe: counted as a drop, passed */
+	VERDICT_WOULD_DROP = 3, /* mode observe: counted as a drop, and passed */
 };
 
 /*
- * Why. One list for counters, ledger, samples, `explain` and alarms. Numbers
- * are never reused, and the names are the words of user space, in lower case
- * and without the prefix. 1 to 31 pass, 32 to 63 drop.
+ * The reason of a verdict: one list for counters, ledger, samples, `explain` and alarms. A number
+ * is never given to another reason. The name in lower case, without the prefix, is the word that
+ * users read. Numbers from 1 to 31 are passes, from 32 to 63 drops.
+ *
+ * A new reason needs a row here and a case in reason.h. src/abi/reasons.rs then refuses to compile
+ * until it describes the reason.
  */
 enum reason {
 	REASON_NONE = 0,
 
 	REASON_LINK_LAYER = 1,      /* ARP, LLDP, 802.1X, slow protocols, 802.3 */
 	REASON_NEIGHBOUR = 2,       /* IPv6 neighbour discovery, MLD reports */
-	REASON_DHCP = 3,            /* a DHCP client talking to its link */
-	REASON_UNKNOWN_ALLOWED = 4, /* unknown source, unknown_sources = "allow" */
+	REASON_DHCP = 3,            /* a DHCP client that talks to its link */
+	REASON_UNKNOWN_ALLOWED = 4, /* unknown source, and unknown_sources = "allow" */
 	REASON_LATER_FRAGMENT = 5,  /* its first fragment passed */
-	REASON_REPLY = 6,           /* answer in a flow that a peer opened */
-	REASON_PICKUP = 7,          /* flow taken over while the gate was new */
+	REASON_REPLY = 6,           /* an answer in a flow that a peer opened */
+	REASON_PICKUP = 7,          /* a flow that was open before the gate was attached */
 	REASON_NEED = 8,            /* an `out` need */
 	REASON_OWN_CONNECTION = 9,  /* TCP of a connection that an `out` need permits */
-	REASON_FLOW_ERROR = 10,     /* ICMP error about a permitted flow */
+	REASON_FLOW_ERROR = 10,     /* an ICMP error about a permitted flow */
 
-	REASON_ETHERTYPE = 32,
-	REASON_MALFORMED = 33,
-	REASON_SOURCE_ROUTE = 34,
-	REASON_ROGUE_ROUTER = 35,
-	REASON_UNKNOWN_SOURCE = 36,
-	REASON_SPOOFED = 37,
-	REASON_QUARANTINED = 38,
-	REASON_FRAGMENT = 39,
-	REASON_RATE = 40,
-	REASON_UNLISTED_SERVICE = 41,
-	REASON_BACKSCATTER = 42,
-	REASON_STRANGER = 43,
-	REASON_NO_FLOW = 44,
-	REASON_PROTOCOL = 45,
-	REASON_DESTINATION = 46,
-	REASON_NEW_FLOW = 47,
+	REASON_ETHERTYPE = 32,        /* a protocol other than IP, and not of the link */
+	REASON_MALFORMED = 33,        /* a header is cut short or contradicts itself */
+	REASON_SOURCE_ROUTE = 34,     /* IPv4 source route, IPv6 routing header */
+	REASON_ROGUE_ROUTER = 35,     /* router advertisement or redirect */
+	REASON_UNKNOWN_SOURCE = 36,   /* no server has the source address */
+	REASON_SPOOFED = 37,          /* the frame has another MAC or VLAN than its server */
+	REASON_QUARANTINED = 38,      /* the server is in quarantine */
+	REASON_FRAGMENT = 39,         /* a fragment that follows no permitted first one */
+	REASON_RATE = 40,             /* over the `limit` of its `out` need */
+	REASON_UNLISTED_SERVICE = 41, /* an answer on a port that is no `in` service */
+	REASON_BACKSCATTER = 42,      /* a reset, ICMP error or ICMP reply of no flow */
+	REASON_STRANGER = 43,         /* an `in` service answers a peer outside its `from` */
+	REASON_NO_FLOW = 44,          /* a TCP segment of no flow */
+	REASON_PROTOCOL = 45,         /* an IP protocol that no `out` need has */
+	REASON_DESTINATION = 46,      /* an `out` need has the port, but for other peers */
+	REASON_NEW_FLOW = 47,         /* the server opens a flow that no `out` need has */
 
 	REASON_COUNT = 64,
 };
 
-/* Bits of a drop, in ledger rows, samples and decisions. */
+/* Flags of a drop, in ledger rows, samples and decisions. */
 enum drop_flag {
-	DROP_QUIET = 1,       /* a `quiet` need, or unknown_sources = "quiet": no alarm */
-	DROP_WOULD = 2,       /* mode observe: the packet passed */
-	DROP_OWN_PORT = 4,    /* the port is the server's own: it answered */
+	DROP_QUIET = 1,    /* raises no alarm: a `quiet` need, or unknown_sources = "quiet" */
+	DROP_WOULD = 2,    /* mode observe: the packet passed */
+	DROP_OWN_PORT = 4, /* the port is the server's own, for it answered */
 };
 
-/* What accounting has to write for a packet that passes; decide() only names it. */
+/* Writes that a passing packet causes. decide() names them, account() carries them out. */
 enum effect {
 	EFFECT_REMEMBER_FRAGMENT = 1, /* later fragments follow this one */
 	EFFECT_TOUCH_FLOW = 2,        /* a reply: refresh and advance its flow */
 	EFFECT_OPEN_FLOW = 4,         /* pickup: make the flow established */
 	EFFECT_NOTE_SYN_ACK = 8,      /* keep the sequence number for the peer's ACK */
-	EFFECT_SPEND_LIMIT = 16,      /* one token of a `limit` */
+	EFFECT_SPEND_LIMIT = 16,      /* take one token of a `limit` */
 };
 
-/* Indexes of the map `state`. Each is one aligned 64-bit word, so that a
- * reader sees the old value or the new one and never a mixture.
+/* Indexes of the map `state`. Each value is one aligned 64-bit word, so a reader sees the old
+ * value or the new one and never a mixture.
  */
 enum state {
-	STATE_LAYOUT = 0,          /* LAYOUT_VERSION of whoever made the maps */
-	STATE_ACTIVE = 1,          /* slot of the live policy plus one; 0: none yet */
-	STATE_PICKUP_UNTIL_NS = 2, /* CLOCK_MONOTONIC */
-	STATE_QUARANTINES = 3,     /* not 0: `quarantine` may hold an entry */
-	STATE_SERVER_ID = 4,       /* last id given to a server's name */
-	/* Rows of the ledger: what each server may always have, what one may have
-	 * at most, and how many all together may have beyond the first number.
+	STATE_LAYOUT = 0, /* LAYOUT_VERSION of the tool that made the maps */
+	STATE_ACTIVE = 1, /* slot of the live policy plus one; 0: no policy yet */
+	STATE_PICKUP_UNTIL_NS = 2,
+	STATE_QUARANTINES = 3, /* not 0: `quarantines` may hold an entry */
+	STATE_SERVER_ID = 4,   /* the last id that was given to a server's name */
+	/* The ledger's rows, see enum quota_key: how many each server is guaranteed, how many one
+	 * server may have at most, and how many all servers share beyond the guaranteed ones.
 	 */
 	STATE_QUOTA_GUARANTEED = 5,
 	STATE_QUOTA_MAX = 6,
 	STATE_QUOTA_SHARED = 7,
-	/* Counts up after every change to `quarantine`, so that what a program has
-	 * kept of an older one is known to be old. Never reset.
+	/* Counts up after every change to `quarantines`, and outdates the cached verdicts that
+	 * were found before the change. Never reset.
 	 */
 	STATE_QUARANTINE_CHANGES = 8,
-	/* Entries of each CPU's part of `verdict_cache` (upper 32 bits), and the last
-	 * index that the live policy takes of them: a power of two, less one. With few
-	 * servers all of it stays in the cache.
+	/* Upper 32 bits: entries of each CPU's part of `verdict_cache`. Lower 32 bits: the last
+	 * index of them that the live policy uses, a power of two less one. The fewer servers, the
+	 * fewer entries are used, and all of these stay in the CPU's own cache.
 	 */
 	STATE_VERDICT_CACHE = 9,
-	/* The last word of `ledger_bloom`: a power of two, less one. */
-	STATE_LEDGER_BLOOM_MASK = 10,
+	STATE_LEDGER_BLOOM_MASK = 10, /* last index of `ledger_bloom`, a power of two less one */
 	STATE_COUNT = 11,
 };
 
 /* Indexes of the per-CPU map `statistics`. */
 enum statistic {
 	STATISTIC_SAMPLES_SENT = 0,
-	STATISTIC_SAMPLES_LOST = 1,     /* the perf buffer was full */
-	STATISTIC_SAMPLES_NO_READER = 2,  /* no daemon had the perf buffer open */
-	STATISTIC_LEDGER_FULL = 3,      /* drops counted in `ledger_overflow`, for want of room or of a share */
+	STATISTIC_SAMPLES_LOST = 1,         /* the perf buffer was full */
+	STATISTIC_SAMPLES_NO_READER = 2,    /* no daemon had the perf buffer open */
+	STATISTIC_LEDGER_FULL = 3,          /* drops counted in `ledger_overflow` */
 	STATISTIC_LEDGER_OVERFLOW_FULL = 4, /* drops counted in `counters` only */
-	STATISTIC_FLOW_LOST = 5,        /* a flow could not be recorded */
+	STATISTIC_FLOW_LOST = 5,            /* a flow could not be recorded */
 	STATISTIC_COUNT = 8,
 };
 
@@ -153,18 +156,18 @@ enum settings_flag {
 	SETTINGS_BOUND = 128,   /* a server has a `mac` or a `vlan` */
 };
 
-/* One policy generation, value of `policies`. */
+/* One generation of the policy, value of `policies`. */
 struct settings {
-	__u64 generation; /* counts up from 1; 0: empty slot */
-	__u64 applied_s;  /* UNIX time */
-	__u32 flags;      /* enum settings_flag */
+	__u64 generation;   /* counts up from 1; 0: empty slot */
+	__u64 applied_s;    /* UNIX time */
+	__u32 flags;        /* enum settings_flag */
 	__u32 source_bytes; /* length of the policy text in `sources` */
-	__u32 servers;    /* rows, for `show status` */
+	__u32 servers;      /* rows of servers, needs and peers, for `show status` */
 	__u32 needs;
 	__u32 peers;
 	__u32 pickup_s;
-	__u8 hash[32];    /* SHA-256 of the policy text */
-	__u8 file[FILE_BYTES]; /* where the text came from, NUL-terminated */
+	__u8 hash[32];         /* SHA-256 of the policy text */
+	__u8 file[FILE_BYTES]; /* path of the text's file, NUL-terminated */
 };
 
 enum server_flag {
@@ -176,8 +179,8 @@ enum server_flag {
 
 /* Value of `hosts` and `prefixes`. */
 struct server {
-	__u32 id;      /* key of `names`; the same name keeps its id across policies */
-	__u32 profile; /* set of needs; 0 is nobody's */
+	__u32 id;      /* key of `names`; a name keeps its id across policies */
+	__u32 profile; /* set of needs; 0 belongs to no server */
 	__u16 vlan;
 	__u8 mac[6];
 	__u32 flags; /* enum server_flag */
@@ -192,18 +195,18 @@ struct need_key {
 	__u32 profile;
 	__u8 protocol;
 	__u8 zero;
-	__be16 port_be; /* ICMP: the type; protocols without ports: 0 */
+	__be16 port_be; /* ICMP: the type. Protocols without ports: 0 */
 };
 
 struct range_key {
-	__u32 prefix_bits; /* 48 plus the bits of the port that count */
+	__u32 prefix_bits; /* 48 plus the bits of the port's prefix */
 	struct need_key need;
 };
 
-/* Who may be at the other end. Rule ids carry enum rule_flag. */
+/* The peers that a need permits. Rule ids carry enum rule_flag. */
 struct peer_match {
-	__u32 any; /* rule that holds for every peer; 0: none */
-	__u32 set; /* set to look the peer up in first; 0: none */
+	__u32 any; /* the rule for every peer; 0: none */
+	__u32 set; /* the set in which the peer is looked up first; 0: none */
 };
 
 struct need {
@@ -213,7 +216,7 @@ struct need {
 };
 
 struct peer_key {
-	__u32 prefix_bits; /* 32 for the set, plus 0 to 128 */
+	__u32 prefix_bits; /* 32 for the set, plus 0 to 128 for the address */
 	__u32 set;
 	struct address address;
 };
@@ -224,12 +227,12 @@ enum rule_flag {
 	RULE_MANAGEMENT = 0x40000000, /* stays open in quarantine */
 };
 
-/* A limit as GCRA (ITU-T I.371) has it, value of `rules`. */
+/* A token bucket in the form of GCRA (ITU-T I.371), value of `rules`. */
 struct rule {
-	__u32 limit_key;    /* the same need keeps its tokens across policies */
+	__u32 limit_key; /* a need keeps its key, and with it its tokens, across policies */
 	__u32 zero;
 	__u64 interval_ns;  /* between two flows at the permitted rate */
-	__u64 tolerance_ns; /* how far ahead of that rate a burst may run */
+	__u64 tolerance_ns; /* by which a burst may run ahead of that rate */
 };
 
 struct limit_key {
@@ -246,11 +249,11 @@ struct name {
 };
 
 struct quarantine {
-	__u64 until_ns; /* CLOCK_MONOTONIC; 0: until released */
+	__u64 until_ns; /* 0: until released */
 	__u64 since_ns;
 };
 
-/* One flow that a peer opened: the server's end first. */
+/* One flow that a peer opened, seen from the server. */
 struct flow_key {
 	struct address server;
 	struct address peer;
@@ -272,23 +275,23 @@ enum flow_flag {
 /* Value of `established`, `datagrams` and `icmp_queries`. */
 struct flow {
 	__u64 last_ns;
-	/* These two are written at once, see renew_flow(). */
-	__u32 generation; /* policy that last found its service permitted (low 32 bits) */
-	__u32 server; /* its id under that policy; 0: not known */
+	/* These two are written as one word, see renew_flow(). */
+	__u32 generation; /* of the policy that last permitted the service (low 32 bits) */
+	__u32 server;     /* its id under that policy; 0: unknown */
 	__u32 rule;
 	__u32 flags; /* enum flow_flag */
 };
 
-/* Value of `half_open`. A SYN+ACK that is sent again may carry another initial
- * sequence number (SYN cookies), so the last two count.
+/* Value of `half_open`. A SYN+ACK that is sent again may carry another initial sequence number
+ * (SYN cookies), so the last two are kept.
  */
 struct half_open {
 	__u64 opened_ns;
 	__u32 generation;
 	__u32 rule;
 	__u32 sequence[2];
-	__u32 sequence_end; /* of what the server has sent after sequence[0] */
-	__u32 syn_acks; /* seen, so 0: `sequence` is empty */
+	__u32 sequence_end; /* end of the data that the server sent after sequence[0] */
+	__u32 syn_acks;     /* 0: none was seen yet, and `sequence` is empty */
 };
 
 /* Value of `unlisted`. */
@@ -300,23 +303,26 @@ struct fragment_key {
 	struct address source;
 	struct address destination;
 	__u32 id;
-	__u8 protocol; /* IPv4: of the datagram; IPv6: 0, for there it makes no other one */
+	__u8 protocol; /* IPv4: of the datagram. IPv6: 0, for receivers ignore it there */
 	__u8 zero[3];
 };
 
 struct fragment {
 	__u64 passed_ns;
 	__u32 rule;
-	__u32 generation; /* policy that let it pass */
-	__u32 headers_bytes; /* from its start on, which no later one may write over */
-	__u8 protocol; /* as its IP or fragment header has it */
+	__u32 generation;    /* of the policy that let it pass */
+	__u32 headers_bytes; /* at its start, which no later fragment may overwrite */
+	__u8 protocol;       /* from its IP or fragment header */
 	__u8 zero[3];
 };
 
 /* A kind of drop. */
 struct ledger_key {
 	__u32 server; /* 0: no server has the source address */
-	__u16 port;   /* the flow's destination port, see enum drop_flag; ICMP: type; `ethertype`: the EtherType */
+	/* The flow's destination port, or the server's own (DROP_OWN_PORT). ICMP: the type.
+	 * Reason `ethertype`: the EtherType.
+	 */
+	__u16 port;
 	__u8 protocol;
 	__u8 reason;
 	__u8 flags; /* enum drop_flag */
@@ -325,30 +331,30 @@ struct ledger_key {
 
 /* Keys of `ledger_quotas` beside the ids of servers. */
 enum quota_key {
-	QUOTA_UNKNOWN = 0,         /* sources of no server, borrowed ones, and unjudged ones */
-	QUOTA_ROWS_ISSUED = 0x7ffffffe,   /* rows of `ledger_rows` that were ever given out */
-	QUOTA_SHARED = 0x7fffffff, /* rows beyond STATE_QUOTA_GUARANTEED, of all servers */
+	QUOTA_UNKNOWN = 0, /* rows of drops that are attributed to no server, see reason.h */
+	QUOTA_ROWS_ISSUED = 0x7ffffffe, /* rows of `ledger_rows` that were ever given out */
+	QUOTA_SHARED = 0x7fffffff,      /* rows of all servers beyond STATE_QUOTA_GUARANTEED */
 };
 
 struct row_quota {
-	__u64 rows; /* of `ledger`; for a moment more, while a CPU finds that it may not */
+	__u64 rows; /* used; for a moment one too many, until a CPU gives it back */
 };
 
-/* Value of `ledger_rows`. What every drop touches fills the first cache line. */
+/* Value of `ledger_rows`. The fields that every drop writes fill the first cache line. */
 struct ledger_row {
-	__u64 packets; /* 0: no row yet */
+	__u64 packets; /* 0: unused */
 	__u64 bytes;
-	__u64 last_ns; /* CLOCK_MONOTONIC */
-	__u64 sampled_ns; /* last sample; later, while the server has many rows */
-	/* Of the last drop. Two CPUs may write at once: then each word is one of theirs. */
+	__u64 last_ns;
+	__u64 sampled_ns; /* of the last sample; postponed while the server has many rows */
+	/* Of the last drop. When two CPUs write at once, each word comes from one of them. */
 	struct address last_source;
 	struct address last_destination;
 	__u64 first_ns;
 	__u64 sampled_packets; /* `packets` at sampled_ns */
 	struct ledger_key kind;
-	__u32 number; /* its own */
-	__u32 overflow;   /* not 0: of `ledger_overflow` */
-	__u32 zero[7]; /* to a second one */
+	__u32 number;   /* its index in `ledger_rows` */
+	__u32 overflow; /* not 0: its kind stands in `ledger_overflow` */
+	__u32 zero[7];  /* fills the second cache line */
 };
 
 struct counter {
@@ -356,10 +362,12 @@ struct counter {
 	__u64 bytes;
 };
 
-/* Perf buffer: this, then up to SAMPLE_FRAME_BYTES of the frame. perf pads at the end. */
+/* The header of a sample in the perf buffer. Up to SAMPLE_FRAME_BYTES of the frame follow it, and
+ * perf pads the end.
+ */
 struct sample {
-	__u64 time_ns; /* CLOCK_MONOTONIC */
-	__u64 drops;   /* of this kind since its last sample, this one included */
+	__u64 time_ns;
+	__u64 drops; /* of this kind since its last sample, this one included */
 	struct address source;
 	struct address destination;
 	__u32 interface; /* index */
@@ -369,8 +377,8 @@ struct sample {
 	__u16 source_port;
 	__u16 destination_port;
 	__u16 ethertype;
-	__u16 vlan; /* tag control information; 0: none */
-	__u16 frame_bytes; /* of the frame that follow */
+	__u16 vlan;        /* tag control information; 0: none */
+	__u16 frame_bytes; /* that follow the header */
 	__u16 port;        /* as in struct ledger_key */
 	__u8 verdict;
 	__u8 reason;
@@ -385,36 +393,35 @@ struct sample {
 	__u8 zero[8];
 };
 
-/* What decide() finds. `explain` answers with it. */
+/* The result of decide(), and the answer to `explain`. */
 struct decision {
 	__u8 verdict;
 	__u8 reason;
-	__u8 flags; /* enum drop_flag */
-	__u8 scope; /* enum scope */
+	__u8 flags;    /* enum drop_flag */
+	__u8 scope;    /* enum scope */
 	__u32 effects; /* enum effect */
 	__u32 server;
-	__u32 rule; /* that permitted it, or that was nearest; 0: none */
+	__u32 rule; /* that permitted the packet, or that came nearest; 0: none */
 	__u32 generation;
 	__u16 port; /* as in struct ledger_key */
 	__u16 zero2;
 	__u32 limit_key;
 	__u32 zero3;
-	__u64 interval_ns; /* of a limit: between two flows at the permitted rate */
+	__u64 interval_ns; /* of struct rule, for EFFECT_SPEND_LIMIT */
 };
 
-/* Of which packets a decision holds, besides the one it was found for. */
+/* The packets for which a decision holds. */
 enum scope {
-	SCOPE_PACKET = 0,
-	/* TCP openings from this address and MAC to this port, whatever their destination */
-	SCOPE_PORT = 1,
+	SCOPE_PACKET = 0, /* the one that was asked about */
+	SCOPE_PORT = 1,   /* TCP openings from this address and MAC to this port of any peer */
 };
 
 enum assumption {
-	ASSUME_OPENED = 1,  /* as if the peer had opened the flow this frame belongs to */
-	ASSUME_NO_FLOW = 2, /* its table was asked a moment ago; `half_open` was not */
+	ASSUME_OPENED = 1,  /* that the peer opened the flow of this frame */
+	ASSUME_NO_FLOW = 2, /* that `established` or `datagrams` has no entry: just looked up */
 };
 
-/* Precedes the frame that `explain` is asked about. */
+/* Stands before the frame of a question to `explain`. */
 struct question {
 	__u32 assume; /* enum assumption */
 	__u32 zero;
@@ -436,7 +443,7 @@ _Static_assert(__builtin_offsetof(struct flow, server) == 12, "flow");
 _Static_assert(sizeof(struct half_open) == 32, "half_open");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
-_Static_assert(sizeof(struct row_quota) == 8, "share");
+_Static_assert(sizeof(struct row_quota) == 8, "row_quota");
 _Static_assert(sizeof(struct ledger_row) == 128, "ledger_row");
 _Static_assert(__builtin_offsetof(struct ledger_row, first_ns) == 64, "ledger_row");
 _Static_assert(sizeof(struct sample) == 104, "sample");

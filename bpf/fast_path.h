@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The short way through, for what a busy day is made of: connections that a server opens, or a
- * worm on it, to the same ports again and again, and answers in flows that peers
- * have opened. Whatever is found here is what parse_frame() and decide() would
- * find, and everything else is left to them. docs/performance.md says what it is worth.
+ * Two kinds of packets dominate on a busy day, and this path decides them without parse_frame() and
+ * decide(): answers in flows that peers opened, and TCP openings to the same ports again and again,
+ * by a server or by a worm on it. Its verdicts are those of the full path. Every other packet is
+ * left to that. docs/performance.md has the gain.
  */
 #ifndef PORTCULLIS_FAST_PATH_H
 #define PORTCULLIS_FAST_PATH_H
 
 #include "account.h"
 
-/* A TCP segment or UDP datagram without tags, options, extension headers or
- * fragments, all of its headers in the linear part.
+/* A TCP segment or UDP datagram without VLAN tags, IP options, extension headers or fragmentation.
+ * All its headers lie in the linear part.
  */
 struct plain_frame {
 	struct address source;
@@ -29,7 +29,7 @@ struct fast_path {
 	struct policy policy;
 };
 
-/* The transport header at `from`, with `left` bytes of the IP packet from there on. */
+/* Reads the transport header at `from`. `left`: bytes of the IP packet from there on. */
 static __always_inline bool read_plain_transport(void *from, void *end, __u32 left,
 						 struct plain_frame *frame)
 {
@@ -64,6 +64,7 @@ static __always_inline bool read_plain_transport(void *from, void *end, __u32 le
 	return false;
 }
 
+/* False: the frame is not plain. */
 static __always_inline bool read_plain_frame(struct xdp_md *ctx, struct plain_frame *frame)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -105,17 +106,17 @@ static __always_inline bool read_plain_frame(struct xdp_md *ctx, struct plain_fr
 	return false;
 }
 
-/* Counts a drop in its row. False: the row is due for a sample, which is account()'s to send. */
-static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_frame *frame,
-					struct ledger_row *row, union cached_result found,
-					__u64 now_ns)
+/* Counts a drop in its row. False: a sample is due, which only account() sends. */
+static __always_inline bool count_cached_drop(struct xdp_md *ctx, const struct plain_frame *frame,
+					      struct ledger_row *row, union cached_result result,
+					      __u64 now_ns)
 {
-	__u32 index = found.reason, bytes;
+	__u32 index = result.reason, bytes;
 	struct counter *counter = bpf_map_lookup_elem(&counters, &index);
 
-	if (!counter || (!found.quiet && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS))
+	if (!counter || (!result.quiet && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS))
 		return false;
-	if (found.overflow)
+	if (result.overflow)
 		add_statistic(STATISTIC_LEDGER_FULL, 1);
 	bytes = frame_length(ctx, HOOK_XDP);
 	add_to_row(row, &frame->source, &frame->destination, bytes, now_ns);
@@ -123,18 +124,19 @@ static __always_inline bool count_again(struct xdp_md *ctx, const struct plain_f
 	return true;
 }
 
-/* An opening to a port that no need of its server knows, by a server for which the ledger
- * has no further row? False: that is not known. On a stack of its own: the filter's is full.
+/* Drops an opening to a port that no need of its server has, if the server's quota of ledger rows
+ * is used up and the kind has no row. False: the full path decides. Not inlined, for its own stack:
+ * the filter's is full.
  */
 static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_frame *frame,
-					 const struct policy *policy, __u32 epoch, __u64 now_ns)
+				       const struct policy *policy, __u32 epoch, __u64 now_ns)
 {
 	struct ledger_key kind = {
 		.port = bpf_ntohs(frame->destination_port_be),
 		.protocol = IPPROTO_TCP,
 		.reason = REASON_NEW_FLOW,
 	};
-	union cached_result found = { .reason = REASON_NEW_FLOW, .overflow = 1 };
+	union cached_result result = { .reason = REASON_NEW_FLOW, .overflow = 1 };
 	const struct cached_quota *entry = locate_cached_quota(&frame->source);
 	struct ledger_row *row;
 	__u32 number, profile, ranges;
@@ -156,53 +158,53 @@ static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_fr
 	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
 		return false;
 	row = bpf_map_lookup_elem(&ledger_rows, &number);
-	return row && count_again(ctx, frame, row, found, now_ns);
+	return row && count_cached_drop(ctx, frame, row, result, now_ns);
 }
 
-/* The verdict on an opening that was found before, or -1. */
+/* The cached verdict on an opening, as an XDP action, or -1. */
 static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_frame *frame,
-				       const struct policy *policy, __u32 epoch, __u64 now_ns)
+					 const struct policy *policy, __u32 epoch, __u64 now_ns)
 {
 	__u16 port = bpf_ntohs(frame->destination_port_be);
-	union cached_result found;
+	union cached_result result;
 	struct ledger_row *row;
 	__u32 number;
 
-	if (!probe_bucket(&frame->source, frame->source_mac, port, epoch, &found)) {
-		/* first, for who calls every port is seldom found in the other places */
+	if (!probe_bucket(&frame->source, frame->source_mac, port, epoch, &result)) {
+		/* goes first: of a server that calls every port, few openings are cached */
 		if (drop_over_quota(ctx, frame, policy, epoch, now_ns))
 			return XDP_DROP;
-		found.word = search_bucket(&frame->source, frame->source_mac, port, epoch);
-		if (!found.word)
+		result.word = search_bucket(&frame->source, frame->source_mac, port, epoch);
+		if (!result.word)
 			return -1;
 	}
 
-	if (found.reason == REASON_NEED) {
+	if (result.reason == REASON_NEED) {
 		__u32 index = REASON_NEED;
 		struct counter *counter = bpf_map_lookup_elem(&counters, &index);
 
-		/* asked each time: a quarantine counts from its first write on, and the
-		 * epoch changes with its last
+		/* Looked up each time: a quarantine counts from its first write on, and the epoch
+		 * changes with its last.
 		 */
-		if (!counter || find_quarantine(found.number, now_ns))
+		if (!counter || find_quarantine(result.number, now_ns))
 			return -1;
 		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
 		return XDP_PASS;
 	}
 
-	number = found.number;
+	number = result.number;
 	row = bpf_map_lookup_elem(&ledger_rows, &number);
 	if (!row)
 		return -1;
-	/* it may have run out */
-	if (found.reason == REASON_QUARANTINED && !find_quarantine(row->kind.server, now_ns))
+	/* the quarantine may be over */
+	if (result.reason == REASON_QUARANTINED && !find_quarantine(row->kind.server, now_ns))
 		return -1;
-	return count_again(ctx, frame, row, found, now_ns) ? XDP_DROP : -1;
+	return count_cached_drop(ctx, frame, row, result, now_ns) ? XDP_DROP : -1;
 }
 
-/* Is it an answer in a flow that the live policy permits, as it stands in the
- * table? Then the flow has been touched, as touch_flow() would. `assume` learns
- * when there is none.
+/* Passes an answer in a flow that the live policy has permitted before, and refreshes the flow as
+ * touch_flow() does. False: the full path decides. `assume` then says whether the look-up of the
+ * flow can be left out.
  */
 static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *path,
 				       const struct policy *policy, __u64 now_ns, __u32 *assume)
@@ -244,10 +246,11 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	return true;
 }
 
-/* XDP_DROP or XDP_PASS, or -1: the long way. `assume` is for decide(), `epoch` for account(). */
+/* XDP_DROP or XDP_PASS, or -1: the full path decides. `assume` is for decide(), `epoch` for
+ * account().
+ */
 static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *path,
-					 struct cpu *cpu, __u64 now_ns, __u32 *assume,
-					 __u32 *epoch)
+					 struct cpu *cpu, __u64 now_ns, __u32 *assume, __u32 *epoch)
 {
 	const struct plain_frame *frame = &path->frame;
 	struct policy *policy = &path->policy;
@@ -261,7 +264,7 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 		*epoch = read_epoch(cpu, policy);
 		return *epoch ? lookup_cached(ctx, frame, policy, *epoch, now_ns) : -1;
 	}
-	/* what a server's MAC and VLAN are is the server's to say; ends of flows are rare */
+	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    frame->tcp_flags & (TCP_FIN | TCP_RST))
 		return -1;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Flows that peers open. The upper half asks and changes nothing; the lower
- * half writes, for accounting and for the tracker.
+ * Flows that peers open. The upper half reads, for the verdict. The lower half writes, for
+ * accounting and for the tracker.
  */
 #ifndef PORTCULLIS_FLOW_H
 #define PORTCULLIS_FLOW_H
 
 #include "verdict_cache.h"
 
-/* As nf_conntrack_proto_*.c (Linux 6.1) has them; seconds. */
+/* As in nf_conntrack_proto_*.c (Linux 6.1), seconds. */
 enum timeout {
 	TIMEOUT_ESTABLISHED_S = 432000,
 	TIMEOUT_CLOSING_S = 120, /* FIN_WAIT and TIME_WAIT */
@@ -22,11 +22,8 @@ enum timeout {
 };
 
 enum {
-	/* A flow is written at most once in this time while nothing else changes. */
+	/* The time of a flow is not written again within this time. */
 	TOUCH_NS = 1000000000,
-	/* What a verdict reads of a transport header, in units of fragments. */
-	PORTS_BYTES = 8,
-	TCP_HEAD_BYTES = 16,
 };
 
 static const __u64 SECOND_NS = 1000000000;
@@ -45,10 +42,10 @@ static __always_inline __u32 flow_timeout_s(const struct flow *flow, __u8 protoc
 	case IPPROTO_TCP:
 		if (flags & (FLOW_RST_SERVER | FLOW_RST_PEER))
 			return TIMEOUT_RESET_S;
-		/* the peer's alone may be forged, and the server answers a real one */
+		/* the peer's FIN alone may be forged, and the server answers a real one */
 		if (flags & FLOW_FIN_SERVER)
 			return TIMEOUT_CLOSING_S;
-		/* only the server says so; its peer has yet to be heard */
+		/* the server alone vouches for it until the peer is heard */
 		if (flags & FLOW_PICKED_UP)
 			return TIMEOUT_CLOSING_S;
 		return TIMEOUT_ESTABLISHED_S;
@@ -77,7 +74,7 @@ static __always_inline bool is_syn_ack(const struct packet *packet)
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 }
 
-/* The request that an ICMP message answers, or -1. */
+/* The type of the request that an ICMP message answers, or -1. */
 static __always_inline int answered_icmp_request(__u8 ip_version, __u8 type)
 {
 	if (ip_version == 6)
@@ -100,8 +97,8 @@ static __always_inline bool is_icmp_request(__u8 ip_version, __u8 type)
 {
 	if (ip_version == 6)
 		return type == ICMP6_ECHO_REQUEST;
-	return type == ICMP4_ECHO_REQUEST || type == ICMP4_TIMESTAMP_REQUEST || type == ICMP4_INFORMATION_REQUEST ||
-	       type == ICMP4_MASK_REQUEST;
+	return type == ICMP4_ECHO_REQUEST || type == ICMP4_TIMESTAMP_REQUEST ||
+	       type == ICMP4_INFORMATION_REQUEST || type == ICMP4_MASK_REQUEST;
 }
 
 static __always_inline void fill_flow_key(struct flow_key *key, const struct address *server,
@@ -116,7 +113,7 @@ static __always_inline void fill_flow_key(struct flow_key *key, const struct add
 	key->peer_port_be = bpf_htons(peer_port);
 }
 
-/* The key of the flow that a packet from a server would answer in. */
+/* The key of the flow in which a packet from a server would be an answer. */
 static __always_inline void fill_reply_key(struct flow_key *key, const struct packet *packet)
 {
 	__u16 server_port = packet->source_port, peer_port = packet->destination_port;
@@ -129,17 +126,17 @@ static __always_inline void fill_reply_key(struct flow_key *key, const struct pa
 		      peer_port);
 }
 
-/* What a table knows of a flow, wherever it lies. */
+/* A flow that lives, from any of the tables. */
 struct found_flow {
 	bool found;
-	bool unanswered; /* half-open, and no SYN+ACK was seen */
+	bool unanswered; /* half-open, and no SYN+ACK was seen yet */
 	__u32 rule;
 	__u32 generation;
 };
 
-/* `asked`: it is known that `established` or `datagrams` has none. */
+/* `absent`: a look-up in `established` or `datagrams` has just found nothing. */
 static __always_inline struct found_flow find_flow(const struct flow_key *key, __u64 now_ns,
-						   bool asked)
+						   bool absent)
 {
 	struct found_flow found = {};
 	struct flow *flow;
@@ -147,7 +144,7 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 	if (key->protocol == IPPROTO_TCP) {
 		struct half_open *half;
 
-		flow = asked ? NULL : bpf_map_lookup_elem(&established, key);
+		flow = absent ? NULL : bpf_map_lookup_elem(&established, key);
 		if (!flow || !is_alive(flow, IPPROTO_TCP, now_ns)) {
 			half = bpf_map_lookup_elem(&half_open, key);
 			if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
@@ -161,7 +158,7 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 	} else if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6) {
 		flow = bpf_map_lookup_elem(&icmp_queries, key);
 	} else {
-		flow = asked ? NULL : bpf_map_lookup_elem(&datagrams, key);
+		flow = absent ? NULL : bpf_map_lookup_elem(&datagrams, key);
 	}
 	if (!flow || !is_alive(flow, key->protocol, now_ns))
 		return found;
@@ -171,12 +168,12 @@ static __always_inline struct found_flow find_flow(const struct flow_key *key, _
 	return found;
 }
 
-/* Did the peer try to open this, though no service allows it? */
+/* Did the peer try to open this flow, although the port is no service for it? */
 static __always_inline bool was_opened_unlisted(const struct flow_key *key, __u64 now_ns)
 {
 	struct opening *opening = bpf_map_lookup_elem(&unlisted, key);
-	__u32 timeout_s = key->protocol == IPPROTO_TCP ? TIMEOUT_HALF_OPEN_S :
-							 TIMEOUT_DATAGRAM_ANSWERED_S;
+	__u32 timeout_s =
+		key->protocol == IPPROTO_TCP ? TIMEOUT_HALF_OPEN_S : TIMEOUT_DATAGRAM_ANSWERED_S;
 
 	return opening && is_within(opening->opened_ns, now_ns, timeout_s);
 }
@@ -192,11 +189,13 @@ static __always_inline void add_statistic(__u32 index, __u64 count)
 }
 
 static __always_inline void make_established(const struct flow_key *key, __u32 generation,
-					     __u32 rule, __u32 server, __u32 flags,
-					     __u64 now_ns)
+					     __u32 rule, __u32 server, __u32 flags, __u64 now_ns)
 {
 	struct flow flow = {
-		.last_ns = now_ns, .generation = generation, .rule = rule, .flags = flags,
+		.last_ns = now_ns,
+		.generation = generation,
+		.rule = rule,
+		.flags = flags,
 		.server = server,
 	};
 
@@ -217,11 +216,11 @@ static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
 		flow->last_ns = now_ns;
 }
 
-/* The live policy permits it, by this rule and to this server. */
+/* Notes that the policy of this generation permits the flow, by this rule and to this server. */
 static __always_inline void renew_flow(struct flow *flow, __u32 generation, __u32 rule,
 				       __u32 server)
 {
-	/* as one word: nobody may take an old policy's server for one of the new */
+	/* one word, so that no reader takes an old policy's server for the new policy's */
 	union {
 		struct {
 			__u32 generation;
@@ -237,14 +236,14 @@ static __always_inline void renew_flow(struct flow *flow, __u32 generation, __u3
 	*(volatile __u64 *)&flow->generation = permit.word;
 }
 
-/* What a segment of the server says about the end of its flow. */
+/* The flags of a flow that a segment of the server sets. */
 static __always_inline __u32 ended_by_server(const struct packet *packet)
 {
 	return (packet->tcp_flags & TCP_FIN ? FLOW_FIN_SERVER : 0) |
 	       (packet->tcp_flags & TCP_RST ? FLOW_RST_SERVER : 0);
 }
 
-/* A reply went out: the flow lives on under the policy that let it. */
+/* A reply passed: its flow lives on under the policy that permitted it. */
 static __always_inline void touch_flow(const struct flow_key *key, const struct packet *packet,
 				       const struct decision *decision, __u64 now_ns)
 {
@@ -257,7 +256,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 	else
 		flow = bpf_map_lookup_elem(&datagrams, key);
 
-	/* an idle one is not woken: then it was the half-open flow that let this pass */
+	/* a flow whose time is over stays so: then the half-open flow let the reply pass */
 	if (!flow || !is_alive(flow, key->protocol, now_ns)) {
 		struct half_open *half;
 
@@ -270,7 +269,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 			half->rule = decision->rule;
 			half->generation = decision->generation;
 		}
-		/* data right after the SYN+ACK (RFC 7413): the first ACK may cover it */
+		/* data right after the SYN+ACK (RFC 7413), which the first ACK may cover */
 		if (half->syn_acks && packet->tcp_flags & TCP_ACK &&
 		    (__s32)(packet->sequence_end - half->sequence_end) > 0)
 			half->sequence_end = packet->sequence_end;
@@ -279,7 +278,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 	renew_flow(flow, decision->generation, decision->rule, decision->server);
 	if (key->protocol == IPPROTO_TCP) {
 		add_flow_flags(flow, ended_by_server(packet));
-		/* only the peer can prove that its reset was forged */
+		/* only a segment of the peer proves that its reset was forged */
 		if (flow->flags & FLOW_RST_PEER)
 			return;
 	} else {
@@ -288,7 +287,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 	refresh_flow(flow, now_ns);
 }
 
-/* Which SYN+ACK the peer has to acknowledge before the flow counts as real. */
+/* Keeps the number that the peer has to acknowledge before its flow is established. */
 static __always_inline void note_syn_ack(const struct flow_key *key, const struct packet *packet)
 {
 	struct half_open *half = bpf_map_lookup_elem(&half_open, key);
@@ -302,7 +301,9 @@ static __always_inline void note_syn_ack(const struct flow_key *key, const struc
 	half->syn_acks = 1;
 }
 
-/* Only who got a SYN+ACK can say its number: its own, or up to what followed it. */
+/* Does the peer's ACK prove that it received a SYN+ACK? It may acknowledge that one, or data that
+ * followed it.
+ */
 static __always_inline bool acknowledges(const struct half_open *half, __u32 acknowledgment)
 {
 	__u32 sent = half->sequence_end - half->sequence[0];
@@ -312,41 +313,6 @@ static __always_inline bool acknowledges(const struct half_open *half, __u32 ack
 		return false;
 	return (acknowledged > 0 && acknowledged <= sent) ||
 	       acknowledgment == half->sequence[1] + 1;
-}
-
-/* What receivers put fragments together by: in IPv6 not the protocol (RFC 8200, 4.5). */
-static __always_inline void fill_fragment_key(struct fragment_key *key,
-					      const struct packet *packet)
-{
-	__builtin_memset(key, 0, sizeof(*key));
-	key->source = packet->source;
-	key->destination = packet->destination;
-	key->id = packet->fragment_id;
-	if (packet->ip_version == 4)
-		key->protocol = packet->fragment_protocol;
-}
-
-static __always_inline void remember_fragment(const struct packet *packet,
-					      const struct decision *decision, __u64 now_ns)
-{
-	struct fragment_key key;
-	struct fragment fragment = {
-		.passed_ns = now_ns, .rule = decision->rule, .generation = decision->generation,
-		.headers_bytes = packet->offset - packet->fragment_data_offset +
-				 (packet->protocol == IPPROTO_TCP ? TCP_HEAD_BYTES : PORTS_BYTES),
-		.protocol = packet->fragment_protocol,
-	};
-	struct fragment *earlier;
-
-	fill_fragment_key(&key, packet);
-	earlier = bpf_map_lookup_elem(&fragments, &key);
-	/* a second first one, with a shorter chain, must not lay open the headers of this one */
-	if (earlier && is_within(earlier->passed_ns, now_ns, TIMEOUT_FRAGMENT_S) &&
-	    earlier->headers_bytes > fragment.headers_bytes)
-		fragment.headers_bytes = earlier->headers_bytes;
-
-	if (bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY))
-		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
 #endif

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Every map, with its four facts: who writes it, who reads it, why this type,
- * and what happens when it is full. "The tool" is the control tool; the sizes
- * given here are defaults, which [tables] of the policy overrides at attach.
+ * Every map, with four facts: who writes it, who reads it, why it has this type, and what happens
+ * when it is full. "The tool" is the control tool. The sizes given here are defaults, which
+ * [tables] of the policy overrides when the gate is attached.
  *
- * One policy generation is a set of inner maps, built and filled before any
- * packet can see them and put into the same slot of each outer map below. The
- * word state[STATE_ACTIVE] then moves to that slot, so one packet, which reads
- * it once, sees one policy. (Inner maps give sizes and not types: clang reduces
- * a type that is only named in there to a forward declaration.)
+ * One generation of the policy is a set of inner maps. The tool builds and fills them before any
+ * packet can see them, and puts them into the same slot of each outer map below. Then it writes the
+ * slot into the word state[STATE_ACTIVE]. A packet reads that word once, so it sees one policy.
+ *
+ * Inner maps give the sizes of keys and values instead of their types, because clang reduces a type
+ * that is only named there to a forward declaration.
  */
 #ifndef PORTCULLIS_MAPS_H
 #define PORTCULLIS_MAPS_H
@@ -17,8 +18,8 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* Written by the tool, read by every program for each packet. An array of
- * words: single-copy atomic, and its lookup is inlined. Can't fill.
+/* Words of enum state. Written by the tool, read by every program for each packet. An array of
+ * words: each is read and written at once, and the lookup is inlined. Can't fill.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -27,8 +28,8 @@ struct {
 	__type(value, __u64);
 } state SEC(".maps");
 
-/* Written by the tool while the slot is not live, read by every program. An
- * array for its inlined lookup. Can't fill.
+/* The settings of each slot's policy. Written by the tool while the slot is not live, read by every
+ * program. An array for its inlined lookup. Can't fill.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -37,9 +38,9 @@ struct {
 	__type(value, struct settings);
 } policies SEC(".maps");
 
-/* The text of each slot's policy, in chunks. Written and read by the tool
- * alone: kept in the kernel so that what is live can be shown and explained
- * without trusting a file that has been edited since. Sized by the text.
+/* The text of each slot's policy, in chunks. Written and read by the tool alone. The kernel keeps
+ * it so that `show` and `explain` speak of the live policy, although its file may have been edited
+ * since. An array, because chunks are read in order. Sized by the text, so it can't fill.
  */
 struct inner_sources {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -55,9 +56,9 @@ struct {
 	__array(values, struct inner_sources);
 } sources SEC(".maps");
 
-/* Single addresses of servers. Written by the tool before its slot goes live,
- * read by every program. A hash, for one lookup whatever the number of
- * servers. Sized by the policy, so it can't fill.
+/* Single addresses of servers. Written by the tool before the slot goes live, read by every
+ * program. A hash: one lookup costs the same for any number of servers. Sized by the policy, so it
+ * can't fill.
  */
 struct inner_hosts {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -72,8 +73,8 @@ struct {
 	__array(values, struct inner_hosts);
 } hosts SEC(".maps");
 
-/* Prefixes of servers, asked only when `hosts` has no answer and the policy
- * has prefixes. As `hosts`, but a trie, for the longest prefix wins.
+/* Prefixes of servers, looked up after `hosts` when the policy has prefixes. As `hosts`, but a
+ * trie, because the longest prefix wins.
  */
 struct inner_prefixes {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -103,9 +104,8 @@ struct {
 	__array(values, struct inner_needs);
 } needs SEC(".maps");
 
-/* Needs on a range of ports, cut into aligned blocks: a block is a prefix of
- * the port, so a trie finds it. Asked only when `needs` has no answer and the
- * profile has ranges. As `hosts`.
+/* Needs on a range of ports, looked up after `needs` when the profile has ranges. As `hosts`, but a
+ * trie: a range is cut into aligned blocks, and each block is a prefix of the port.
  */
 struct inner_ranges {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -121,8 +121,8 @@ struct {
 	__array(values, struct inner_ranges);
 } ranges SEC(".maps");
 
-/* Sets of peers, named by a cell; the value is the rule that holds for the
- * prefix. As `prefixes`.
+/* Sets of peers, which struct peer_match names. The value is the rule that holds for the prefix. As
+ * `prefixes`.
  */
 struct inner_peers {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -152,8 +152,8 @@ struct {
 	__array(values, struct inner_rules);
 } rules SEC(".maps");
 
-/* Names of server ids. Written and read by the tool alone; kept apart from the
- * slots because ledger rows outlive policies. Full: the policy is refused.
+/* Names of server ids. Written and read by the tool alone. A hash outside the slots, because the
+ * ledger's rows outlive policies. Full: the policy is refused.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -164,7 +164,7 @@ struct {
 } names SEC(".maps");
 
 /* Servers in quarantine, by id. Written by the tool, read by the filter when
- * state[STATE_QUARANTINES] is set. A hash. Full: the command is refused.
+ * state[STATE_QUARANTINES] is set. A hash, because ids are sparse. Full: the command is refused.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -174,10 +174,9 @@ struct {
 	__type(value, struct quarantine);
 } quarantines SEC(".maps");
 
-/* Tokens spent. Written and read by the filter. A hash and no LRU: an entry
- * that is pushed out would be a full purse again. The tool makes room for what
- * the live policy can need; should it be full all the same, the new flow is
- * dropped as `rate`.
+/* Token buckets of limits. Made by the tool, written and read by the filter. A hash and no LRU:
+ * evicting an entry would refill its token bucket. The tool makes room for every bucket of the live
+ * policy. Full all the same: a new flow whose bucket is missing is dropped as `rate`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -186,11 +185,11 @@ struct {
 	__type(value, struct limit);
 } limits SEC(".maps");
 
-/* TCP flows whose handshake is complete. Written by both programs, read by the
- * filter. LRU: full, the flow idle for longest goes. Only a peer that got the
- * server's SYN+ACK adds to it, so a flood of spoofed SYNs can't fill it unless a server
- * tells the numbers; during the
- * pickup servers do, for two minutes a flow unless the peer is heard.
+/* TCP flows whose handshake is complete. Written and read by filter and tracker. An LRU. Full: the
+ * flow that was idle longest is evicted.
+ * Only a peer that received the server's SYN+ACK adds an entry, so a flood of spoofed SYNs can't
+ * fill the table, unless a server tells the flooder its sequence numbers. During the pickup servers
+ * add entries too. Such an entry lasts two minutes, or longer once its peer is heard.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -199,11 +198,11 @@ struct {
 	__type(value, struct flow);
 } established SEC(".maps");
 
-/* TCP flows before that. Written by both programs, read by both. LRU: full,
- * the oldest handshake goes: its client tries again, or is
- * dropped as `no_flow` if it already has the server's SYN+ACK. A flood that turns
- * the table over within a round trip keeps new clients out; [tables] half_open
- * is the knob.
+/* TCP flows whose handshake has begun. Written and read by filter and tracker. An LRU. Full: the
+ * oldest handshake is evicted. Its client tries again. If it already has the SYN+ACK, the server's
+ * next segments are dropped as `no_flow`.
+ * A flood that replaces the whole table within a round trip keeps new clients out. [tables]
+ * half_open makes the table larger.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -212,9 +211,9 @@ struct {
 	__type(value, struct half_open);
 } half_open SEC(".maps");
 
-/* Flows of UDP, SCTP and protocols without ports. Written by the tracker and
- * refreshed by the filter. LRU: full, the flow idle for longest goes, so a flood of
- * datagrams to a service can push out quiet flows of SCTP too.
+/* Flows of UDP, SCTP and protocols without ports. Written by the tracker, read and refreshed by the
+ * filter. An LRU. Full: the flow that was idle longest is evicted, so a flood of datagrams to a
+ * service can evict idle flows of SCTP too.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -223,8 +222,8 @@ struct {
 	__type(value, struct flow);
 } datagrams SEC(".maps");
 
-/* ICMP requests of peers. As `datagrams`; a table of its own, so that neither
- * flood touches the other.
+/* ICMP requests of peers. As `datagrams`, but a table of its own: a flood of one kind evicts
+ * nothing of the other.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -233,9 +232,9 @@ struct {
 	__type(value, struct flow);
 } icmp_queries SEC(".maps");
 
-/* What peers tried to open and no `in` service allows: the answer betrays a
- * listener. Written by the tracker, read by the filter. LRU: full, the oldest
- * goes, and its answer is dropped all the same under another name.
+/* Flows that peers tried to open to ports that are no `in` service. An answer to one reveals a
+ * listener that the policy does not know. Written by the tracker, read by the filter. An LRU. Full:
+ * the oldest is evicted, and its answer is dropped for another reason.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -244,8 +243,8 @@ struct {
 	__type(value, struct opening);
 } unlisted SEC(".maps");
 
-/* First fragments that passed. Written and read by the filter. LRU: full, the
- * oldest goes, and the rest of its datagram is dropped.
+/* First fragments that passed. Written and read by the filter. An LRU. Full: the oldest is evicted,
+ * and the later fragments of its datagram are dropped.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -254,9 +253,9 @@ struct {
 	__type(value, struct fragment);
 } fragments SEC(".maps");
 
-/* The drop ledger: which row counts a kind of drop. Written by the filter, read
- * by it and the tool. A hash and no LRU: a count must not be pushed out. Full, or a
- * server's share of it used up: `ledger_overflow` counts on.
+/* The drop ledger: which row counts a kind of drop. Written and read by the filter, read by the
+ * tool. A hash and no LRU: no count may be evicted. Full, or the server's quota used up: further
+ * kinds are counted in `ledger_overflow`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -265,12 +264,11 @@ struct {
 	__type(value, __u32);
 } ledger SEC(".maps");
 
-/* The rows themselves. Written by the filter, read by the tool. An array, so that
- * `verdict_cache` can name a row by its number, and the tool reads those in use
- * without a search; to be mapped, because such an array begins at a page and its rows
- * at cache lines. Its rows are given out in turn and never taken back; it
- * has one for each kind in `ledger` and `ledger_overflow`, and an eighth more, for those that
- * two CPUs made for one kind. Full: as `ledger`.
+/* The rows themselves. Written by the filter, read by the tool. An array: `verdict_cache` names a
+ * row by its index, and the tool reads the used rows without a search. Mappable, because such an
+ * array begins at a page, which puts its rows at cache lines. Rows are given out in order and never
+ * taken back. There is one for each kind in `ledger` and `ledger_overflow`, and an eighth more, for
+ * rows that two CPUs made for one kind. Full: as `ledger`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -280,10 +278,10 @@ struct {
 	__type(value, struct ledger_row);
 } ledger_rows SEC(".maps");
 
-/* Which kinds `ledger` may have: two bits of a word for each, set before the row can be
- * found and never cleared (a Bloom filter). Written and read by the filter. An array, so that of a
- * kind that has no row this is known without a search. Can't fill; the more bits
- * are set, the more often the search is made in vain.
+/* A Bloom filter of the kinds in `ledger`: two bits of one word each, set before the row can be
+ * found and never cleared. Written and read by the filter. An array for its inlined lookup: most
+ * kinds without a row are recognised without a search in the hash. Can't fill. The more bits are
+ * set, the more searches find no row.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -293,26 +291,27 @@ struct {
 	__type(value, __u64);
 } ledger_bloom SEC(".maps");
 
-/* Verdicts that were found before: TCP openings to a port that the policy does
- * not know, or that it permits to be called on anybody. Each CPU has its own part of
- * the array. Written and read by the filter alone. An array because its lookup is
- * inlined, which a hash's is not: a worm costs no call. Four places for a hash value,
- * in two cache lines (mapped, for that: as `ledger_rows`). Full: the newer verdict
- * takes an older one's place; what is not there is found again by decide().
+/* Verdicts on TCP openings that hold for every destination of a port, see SCOPE_PORT. A cached drop
+ * stores its reason and ledger row, and a cached pass stores the server. Each CPU has its own part
+ * of the array. Written and read by the filter alone. An array, because its lookup is inlined while
+ * a hash's is a call. A bucket holds four verdicts in two cache lines, and the array is mappable to
+ * begin at one, as `ledger_rows`. Full: a newer verdict replaces an older one, and decide() finds
+ * the older one again.
  */
 union cached_result {
 	struct {
 		__u32 number : 24; /* of the row; REASON_NEED: of the server */
 		__u32 reason : 6;
 		__u32 quiet : 1;
-		__u32 overflow : 1; /* the row is of `ledger_overflow` */
+		__u32 overflow : 1; /* the row's kind stands in `ledger_overflow` */
 	};
 	__u32 word; /* read and written at once, see match_opening() */
 };
+_Static_assert(REASON_COUNT <= 64, "cached_result.reason has 6 bits");
 struct cached_verdict {
 	struct address source;
-	__u64 sender; /* MAC and, in the last 16 bits, the port that it calls */
-	__u32 epoch; /* of struct cpu; 0: nothing here, or half of it */
+	__u64 sender; /* the MAC, and in the lower 16 bits the port that it calls */
+	__u32 epoch;  /* of struct cpu; 0: empty, or being written */
 	union cached_result result;
 };
 struct verdict_bucket {
@@ -326,14 +325,14 @@ struct {
 	__type(value, struct verdict_bucket);
 } verdict_cache SEC(".maps");
 
-/* Servers that found the ledger full, or their share of it used up, by address: their openings
- * to ports without a need count in this row, unless `ledger_bloom` knows better. Each
- * CPU has its own part. Written and read by the filter alone. An array, for its
- * inlined lookup. Full: as `verdict_cache`.
+/* Servers whose quota of ledger rows is used up, by address. Their openings to ports without a need
+ * are counted in this row, unless `ledger_bloom` says that the kind may have its own. Each CPU has
+ * its own part of the array. Written and read by the filter alone. An array for its inlined lookup.
+ * Full: as `verdict_cache`.
  */
 struct cached_quota {
 	struct address source;
-	__u32 epoch; /* of struct cpu; 0: nothing here, or half of it */
+	__u32 epoch; /* of struct cpu; 0: empty, or being written */
 	__u32 row;
 	__u32 server;
 	__u32 profile;
@@ -347,11 +346,11 @@ struct {
 	__type(value, struct cached_quota);
 } quota_cache SEC(".maps");
 
-/* What each CPU has found out for itself. The time, asked once in a tick:
- * CLOCK_MONOTONIC_COARSE moves no faster, and asking costs as much as half a lookup.
- * And an epoch, which counts up when policy or quarantines are others than before: what
- * was kept in an older one is known to be old. Written and read by
- * each CPU for itself, so per CPU. Can't fill.
+/* The state of each CPU. It has the time, which is read once a tick: CLOCK_MONOTONIC_COARSE moves
+ * no faster, and reading it costs half as much as a lookup. It also has an epoch, which counts up
+ * whenever the policy or a quarantine changes: cached verdicts of an older epoch don't count.
+ * Written and read by the filter, the time by the tracker too. Per CPU, because no CPU needs
+ * another's. Can't fill.
  */
 struct cpu {
 	__u64 tick; /* jiffies */
@@ -359,7 +358,7 @@ struct cpu {
 	__u32 generation;
 	__u32 quarantine_changes;
 	__u32 epoch;
-	__u32 writes; /* not 0: an entry of this CPU is being written */
+	__u32 writes; /* not 0: a packet on this CPU is writing a cache entry */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -368,11 +367,10 @@ struct {
 	__type(value, struct cpu);
 } cpus SEC(".maps");
 
-/* How many rows of the ledger each server has, so that none takes the room of
- * the others. Written and read by the filter, when a row is made and never
- * else. A hash whose entries come with a server's first drop; server ids are
- * the policy's, so it can't fill. Without its entry a drop counts in
- * `ledger_overflow`.
+/* How many rows of the ledger each server has, so that no server takes the room of the others.
+ * Written by the filter when it makes a row, read by filter and tool. A hash, because ids are
+ * sparse. A server's entry comes with its first drop. Sized by the number of servers, so it can't
+ * fill. Were an entry missing, the drop would be counted in `ledger_overflow`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -382,9 +380,9 @@ struct {
 	__type(value, struct row_quota);
 } ledger_quotas SEC(".maps");
 
-/* Drops that found the ledger full, or their server's share of it, by server
- * and reason; protocol and port are 0. As `ledger`, with the row in it. Full: `counters` still has
- * them.
+/* Drops whose kind got no row in the ledger, because it or the server's quota was full. Counted by
+ * server and reason: protocol and port are 0. As `ledger`. Full: the drops are counted in
+ * `counters` alone.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -393,9 +391,9 @@ struct {
 	__type(value, __u32);
 } ledger_overflow SEC(".maps");
 
-/* Packets and bytes by reason: passes and drops at the reason's number,
- * would-be drops REASON_COUNT higher. Written by the filter, read by the tool.
- * Per CPU: counted for each packet, without a shared cache line. Can't fill.
+/* Packets and bytes by reason: passes and drops at the reason's number, would-be drops at
+ * REASON_COUNT plus that. Written by the filter, read by the tool. Per CPU, because every packet is
+ * counted, and a shared cache line would slow all CPUs down. Can't fill.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -412,9 +410,10 @@ struct {
 	__type(value, __u64);
 } statistics SEC(".maps");
 
-/* The perf buffer of samples. Written by the filter, read by the daemon and
- * nobody else: a second reader would take the first one's place. Full: the
- * sample is counted as lost, and the ledger makes up for it.
+/* The perf buffer of samples. Written by the filter, read by the daemon alone: a second reader
+ * would replace the first. A perf event array, because its helper appends the frame's bytes, also
+ * of a frame in several buffers. Full: the sample is counted as lost, and the daemon reports the
+ * drop from the ledger.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Questions to the live policy. A program reads the active slot once, into a
- * struct policy, and asks everything through that: one packet, one policy.
+ * Look-ups in the live policy. A program reads the active slot once, into a struct policy, and
+ * makes all look-ups through that. So one packet sees one policy.
  */
 #ifndef PORTCULLIS_POLICY_H
 #define PORTCULLIS_POLICY_H
@@ -19,11 +19,11 @@ static __always_inline __u64 read_state(__u32 index)
 {
 	__u64 *word = bpf_map_lookup_elem(&state, &index);
 
-	/* volatile: one load, so that the value can't change between two uses */
+	/* volatile makes it one load, so the value can't change between two uses */
 	return word ? *(volatile __u64 *)word : 0;
 }
 
-/* Before the first policy there is none: every table is empty, every server unknown. */
+/* Before the first policy its generation is 0: every table is empty, and no server is known. */
 static __always_inline struct policy live_policy(void)
 {
 	struct policy policy = {};
@@ -43,12 +43,12 @@ static __always_inline struct policy live_policy(void)
 	return policy;
 }
 
-/* The server that has this address: a single address before the longest prefix. */
+/* The server of an address, or NULL. A single address goes before the longest prefix. */
 static __always_inline const struct server *find_server(const struct policy *policy,
 							const struct address *address)
 {
 	__u32 slot = policy->slot;
-	/* a copy: to Linux 6.1 the key has to lie on the stack */
+	/* a copy: Linux 6.1 wants the key on the stack */
 	struct prefix_key key = { .prefix_bits = 128, .address = *address };
 	struct server *server;
 	void *table;
@@ -65,7 +65,9 @@ static __always_inline const struct server *find_server(const struct policy *pol
 	return table ? bpf_map_lookup_elem(table, &key) : NULL;
 }
 
-/* Everything a profile has about one port (ICMP: type) of one protocol. */
+/* The needs of a profile for one port (ICMP: type) of one protocol, or NULL. `ranged`: the profile
+ * has rows in `ranges`.
+ */
 static __always_inline const struct need *find_need(const struct policy *policy, __u32 profile,
 						    bool ranged, __u8 protocol, __u16 port)
 {
@@ -89,7 +91,7 @@ static __always_inline const struct need *find_need(const struct policy *policy,
 	return table ? bpf_map_lookup_elem(table, &key) : NULL;
 }
 
-/* The rule by which this peer may be at the other end; 0: none. */
+/* The rule that permits this peer, or 0. */
 static __always_inline __u32 match_peer(const struct policy *policy, const struct peer_match *match,
 					const struct address *peer)
 {
@@ -111,15 +113,15 @@ static __always_inline bool is_listed(const struct peer_match *match)
 	return match->any || match->set;
 }
 
-/* The rule of an `in` service of the server that this peer may open; 0: none.
- * `listed` tells whether the port is a service for anyone.
+/* The rule that permits this peer to open an `in` service of the server, or 0. `listed`: the port
+ * is an `in` service, perhaps of other peers only.
  */
 static __always_inline __u32 find_service(const struct policy *policy, const struct server *server,
 					  __u8 protocol, __u16 port, const struct address *peer,
 					  bool *listed)
 {
-	const struct need *need = find_need(policy, server->profile,
-					    server->flags & SERVER_RANGES, protocol, port);
+	const struct need *need =
+		find_need(policy, server->profile, server->flags & SERVER_RANGES, protocol, port);
 
 	*listed = need && is_listed(&need->inbound);
 	return need ? match_peer(policy, &need->inbound, peer) : 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The entry points. Each is a table of contents: parse, decide, account.
+ * The programs. Each reads as a table of contents: parse, decide, account.
  */
 #include "account.h"
 #include "contract.h"
@@ -13,11 +13,11 @@
 #include "fast_path.h"
 #include "track.h"
 
-/* From the servers: the gate itself. */
+/* The filter: packets from the servers. */
 SEC("xdp.frags")
 int portcullis_filter(struct xdp_md *ctx)
 {
-	/* one after the other in the same place: stack is scarce */
+	/* the two are never in use at the same time, and stack is scarce */
 	union {
 		struct fast_path fast_path;
 		struct packet packet;
@@ -37,14 +37,14 @@ int portcullis_filter(struct xdp_md *ctx)
 	parse_frame(ctx, &scratch.packet);
 	decide(ctx, &scratch.packet, now_ns, assume, &decision);
 	account(ctx, &scratch.packet, &decision, now_ns, epoch);
-	/* anything but an outright pass or would-drop is a drop */
+	/* fails closed: any other verdict is a drop */
 	return decision.verdict == VERDICT_PASS || decision.verdict == VERDICT_WOULD_DROP ?
 		       XDP_PASS :
 		       XDP_DROP;
 }
 
-/* The same question without consequences, by test run: a struct question and
- * the frame go in, a struct decision and the frame come out.
+/* The same decision without its consequences, for test runs. A struct question and the frame go in,
+ * a struct decision and the frame come out.
  */
 SEC("xdp.frags")
 int portcullis_explain(struct xdp_md *ctx)
@@ -58,8 +58,7 @@ int portcullis_explain(struct xdp_md *ctx)
 	    bpf_xdp_adjust_head(ctx, sizeof(question)))
 		return XDP_ABORTED;
 	parse_frame(ctx, &packet);
-	decide(ctx, &packet, bpf_ktime_get_coarse_ns(),
-	       question.assume & ASSUME_OPENED, &decision);
+	decide(ctx, &packet, bpf_ktime_get_coarse_ns(), question.assume & ASSUME_OPENED, &decision);
 	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(decision)))
 		return XDP_ABORTED;
 	data = (void *)(long)ctx->data;
@@ -70,7 +69,7 @@ int portcullis_explain(struct xdp_md *ctx)
 	return decision.verdict == VERDICT_DROP ? XDP_DROP : XDP_PASS;
 }
 
-/* To the servers: strict tracking's record of who opened what. */
+/* The tracker: packets to the servers, for strict tracking. */
 SEC("tc")
 int portcullis_track(struct __sk_buff *skb)
 {
@@ -78,11 +77,11 @@ int portcullis_track(struct __sk_buff *skb)
 
 	parse_skb(skb, &packet);
 	track(&packet, read_clock(find_cpu()));
-	return -1; /* TCX_NEXT, TC_ACT_UNSPEC: whatever comes after decides */
+	return -1; /* TCX_NEXT and TC_ACT_UNSPEC: the next program decides */
 }
 
-/* Types that only inner maps and test runs carry. Called by nobody: a global
- * function's parameter is what brings them into BTF, where user space finds them.
+/* Types that no map definition names, so that user space finds them in BTF. The parameter of a
+ * global function brings them there. Nothing calls it.
  */
 struct exported_types {
 	struct server server;

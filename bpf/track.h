@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What goes to the servers: records the flows that peers open, for strict
- * tracking. It judges nothing and drops nothing.
+ * The tracker: records the flows that peers open to the servers, for strict tracking. It gives no
+ * verdict and drops nothing.
  */
 #ifndef PORTCULLIS_TRACK_H
 #define PORTCULLIS_TRACK_H
@@ -9,12 +9,12 @@
 #include "flow.h"
 
 static __always_inline void add_half_open(const struct flow_key *key, __u32 generation, __u32 rule,
-				      __u64 now_ns)
+					  __u64 now_ns)
 {
 	struct half_open fresh = { .opened_ns = now_ns, .generation = generation, .rule = rule };
 	struct half_open *half = bpf_map_lookup_elem(&half_open, key);
 
-	/* A SYN sent again must not forget the SYN+ACK that is under way. */
+	/* a SYN that is sent again must not discard the SYN+ACK that is under way */
 	if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S)) {
 		half->opened_ns = now_ns;
 		half->generation = generation;
@@ -36,14 +36,13 @@ static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
-static __always_inline void track_segment(const struct policy *policy,
-					  const struct packet *packet, const struct flow_key *key,
-					  __u64 now_ns)
+static __always_inline void track_segment(const struct policy *policy, const struct packet *packet,
+					  const struct flow_key *key, __u64 now_ns)
 {
 	const struct server *server;
 	struct half_open *half;
 	struct flow *flow;
-	__u32 proven; /* wrong by the peer's being heard */
+	__u32 disproved; /* flags that a segment of the peer disproves */
 
 	if (is_bare_syn(packet)) {
 		bool listed;
@@ -61,7 +60,7 @@ static __always_inline void track_segment(const struct policy *policy,
 		return;
 	}
 
-	/* A handshake first: its four numbers may be those of an older connection. */
+	/* goes first: an older connection may have had the same addresses and ports */
 	half = bpf_map_lookup_elem(&half_open, key);
 	if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S) &&
 	    (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
@@ -79,31 +78,34 @@ static __always_inline void track_segment(const struct policy *policy,
 	flow = bpf_map_lookup_elem(&established, key);
 	if (!flow)
 		return;
-	/* that the live policy has found it permitted says that its server has a name there */
+	/* a flow that the live policy has permitted has a server there */
 	if (flow->generation != policy->generation && !find_server(policy, &packet->destination))
 		return;
 	if (packet->tcp_flags & TCP_RST) {
 		add_flow_flags(flow, FLOW_RST_PEER);
 		return;
 	}
-	proven = flow->flags & FLOW_RST_PEER;
+	disproved = flow->flags & FLOW_RST_PEER;
 	if (flow->flags & FLOW_PICKED_UP && is_alive(flow, IPPROTO_TCP, now_ns))
-		proven |= FLOW_PICKED_UP;
-	if (proven)
-		__sync_fetch_and_and(&flow->flags, ~proven);
+		disproved |= FLOW_PICKED_UP;
+	if (disproved)
+		__sync_fetch_and_and(&flow->flags, ~disproved);
 	if (packet->tcp_flags & TCP_FIN)
 		add_flow_flags(flow, FLOW_FIN_PEER);
 	if (is_alive(flow, IPPROTO_TCP, now_ns))
 		refresh_flow(flow, now_ns);
 }
 
-/* One table, one service: refreshed while it lives, made when it does not. */
+/* Refreshes the flow while it lives, and else makes it. */
 static __always_inline void open_datagram_flow(void *table, const struct flow_key *key,
 					       __u32 generation, __u32 rule, __u32 server,
 					       __u64 now_ns)
 {
 	struct flow fresh = {
-		.last_ns = now_ns, .generation = generation, .rule = rule, .server = server,
+		.last_ns = now_ns,
+		.generation = generation,
+		.rule = rule,
+		.server = server,
 	};
 	struct flow *flow = bpf_map_lookup_elem(table, key);
 
@@ -116,10 +118,9 @@ static __always_inline void open_datagram_flow(void *table, const struct flow_ke
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
-static __always_inline void track_datagram(const struct policy *policy,
-					   const struct server *server,
-					   const struct packet *packet,
-					   const struct flow_key *key, __u64 now_ns)
+static __always_inline void track_datagram(const struct policy *policy, const struct server *server,
+					   const struct packet *packet, const struct flow_key *key,
+					   __u64 now_ns)
 {
 	const struct need *need;
 	bool listed;
@@ -132,9 +133,9 @@ static __always_inline void track_datagram(const struct policy *policy,
 	}
 	if (packet->protocol != IPPROTO_UDP)
 		return;
-	/* Where the server may ask, this is most likely the answer. */
-	need = find_need(policy, server->profile, server->flags & SERVER_RANGES,
-			 packet->protocol, packet->source_port);
+	/* where the server may open the flow itself, this is most likely an answer */
+	need = find_need(policy, server->profile, server->flags & SERVER_RANGES, packet->protocol,
+			 packet->source_port);
 	if (!need || !match_peer(policy, &need->outbound, &packet->source))
 		note_unlisted(key, now_ns);
 }
@@ -151,7 +152,8 @@ static __always_inline void track_icmp(const struct policy *policy, const struct
 	rule = find_service(policy, server, packet->protocol, packet->icmp_type, &packet->source,
 			    &listed);
 	if (rule)
-		open_datagram_flow(&icmp_queries, key, policy->generation, rule, server->id, now_ns);
+		open_datagram_flow(&icmp_queries, key, policy->generation, rule, server->id,
+				   now_ns);
 }
 
 static __always_inline void track(const struct packet *packet, __u64 now_ns)
@@ -161,7 +163,8 @@ static __always_inline void track(const struct packet *packet, __u64 now_ns)
 	struct flow_key key;
 
 	if (!packet->addressed || packet->malformed || packet->bad_fragment ||
-	    packet->fragment_position == FRAGMENT_LATER || is_foreign_icmp(packet) || !(policy.flags & SETTINGS_STRICT))
+	    packet->fragment_position == FRAGMENT_LATER || is_foreign_icmp(packet) ||
+	    !(policy.flags & SETTINGS_STRICT))
 		return;
 	if (packet->protocol == IPPROTO_TCP) {
 		fill_flow_key(&key, &packet->destination, &packet->source, IPPROTO_TCP,

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What each CPU has found out before and need not find again, as long as policy and
- * quarantines are what they were. fast_path.h reads it, account.h writes it.
+ * Verdicts that each CPU keeps while the policy and the quarantines stay the same. fast_path.h
+ * reads them, account.h writes them.
  *
- * A packet may be interrupted by another one on its CPU (a test run is, by the
- * network). Hence the order of reads and writes here: an entry is written between
- * two writes of its epoch, what it says is read before its key and again after it, and who
- * finds another one at writing writes nothing.
+ * A packet may be interrupted by another packet on its CPU (the network interrupts a test run). So
+ * the order of reads and writes matters here:
+ * - A writer clears the epoch of an entry, writes the entry, and then writes the new epoch.
+ * - A reader reads the result, compares the key, and reads the result again.
+ * - A writer that interrupts another writer writes nothing.
  */
 #ifndef PORTCULLIS_VERDICT_CACHE_H
 #define PORTCULLIS_VERDICT_CACHE_H
@@ -17,12 +18,12 @@ static const __u64 GOLDEN_RATIO = 0x9e3779b97f4a7c15ULL;
 
 static __always_inline struct cpu *find_cpu(void)
 {
-	__u32 only = 0;
+	__u32 index = 0;
 
-	return bpf_map_lookup_elem(&cpus, &only);
+	return bpf_map_lookup_elem(&cpus, &index);
 }
 
-/* CLOCK_MONOTONIC, as CLOCK_MONOTONIC_COARSE has it: up to two ticks old. */
+/* CLOCK_MONOTONIC_COARSE, which is CLOCK_MONOTONIC up to two ticks ago. */
 static __always_inline __u64 read_clock(struct cpu *cpu)
 {
 	__u64 tick = bpf_jiffies64();
@@ -31,16 +32,15 @@ static __always_inline __u64 read_clock(struct cpu *cpu)
 		return bpf_ktime_get_coarse_ns();
 	if (cpu->tick != tick) {
 		cpu->now_ns = bpf_ktime_get_coarse_ns();
-		/* in this order: what interrupts us here must not take the old time for new */
+		/* in this order: a packet that interrupts here must not take an old time for new */
 		barrier();
 		cpu->tick = tick;
 	}
 	return cpu->now_ns;
 }
 
-/* The epoch of this CPU: another one whenever policy or quarantines are not those that
- * it was for. 0: nothing can be known. To be read before anything is asked that
- * shall be kept under it.
+/* The epoch of this CPU. It changes whenever the policy or a quarantine changes. 0: there is no
+ * policy, and nothing may be cached. Read before the decision that is to be cached under it.
  */
 static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *policy)
 {
@@ -52,7 +52,7 @@ static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *po
 	barrier();
 	if (cpu->generation == policy->generation && cpu->quarantine_changes == changes) {
 		barrier();
-		/* unless a packet in between has begun the one that it compares with */
+		/* a packet that interrupted the comparison may have begun a new epoch */
 		if (*(volatile __u32 *)&cpu->epoch == epoch)
 			return epoch;
 	}
@@ -64,7 +64,7 @@ static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *po
 	return epoch;
 }
 
-/* False: a packet that this one interrupts is writing. */
+/* False: this packet interrupted another one that was writing. */
 static __always_inline bool begin_write(struct cpu *cpu)
 {
 	if (*(volatile __u32 *)&cpu->writes)
@@ -83,14 +83,14 @@ static __always_inline void end_write(struct cpu *cpu)
 static __always_inline __u64 hash_address(const struct address *address)
 {
 	const __be32 *word_be = address->word_be;
-	/* multiplied by the golden ratio, so that the upper bits depend on all */
+	/* multiplied by the golden ratio, so that the upper bits depend on all bits */
 	__u64 hash = ((__u64)word_be[0] << 32 | word_be[1]) * GOLDEN_RATIO;
 
 	hash = (hash ^ ((__u64)word_be[2] << 32 | word_be[3])) * GOLDEN_RATIO;
 	return hash ^ hash >> 32;
 }
 
-/* ---- openings --------------------------------------------------------- */
+/* ---- verdicts on openings --------------------------------------------- */
 
 static __always_inline __u64 hash_opening(const struct address *source, __u16 port)
 {
@@ -99,9 +99,9 @@ static __always_inline __u64 hash_opening(const struct address *source, __u16 po
 
 static __always_inline struct verdict_bucket *locate_bucket(__u64 hash)
 {
-	__u64 part = read_state(STATE_VERDICT_CACHE);
-	__u32 index = bpf_get_smp_processor_id() * (__u32)(part >> 32) +
-		      ((__u32)(hash >> 40) & (__u32)part);
+	__u64 sizes = read_state(STATE_VERDICT_CACHE);
+	__u32 index = bpf_get_smp_processor_id() * (__u32)(sizes >> 32) +
+		      ((__u32)(hash >> 40) & (__u32)sizes);
 
 	return bpf_map_lookup_elem(&verdict_cache, &index);
 }
@@ -121,8 +121,8 @@ static __always_inline __u64 join_sender(__u64 mac, __u16 port)
 }
 
 static __always_inline bool match_opening(const struct cached_verdict *verdict,
-					  const struct address *source, __u64 sender,
-					  __u32 epoch, union cached_result *result)
+					  const struct address *source, __u64 sender, __u32 epoch,
+					  union cached_result *result)
 {
 	result->word = *(volatile __u32 *)&verdict->result.word;
 	barrier();
@@ -133,54 +133,58 @@ static __always_inline bool match_opening(const struct cached_verdict *verdict,
 	return result->word == *(volatile __u32 *)&verdict->result.word;
 }
 
-/* The places of an entry in the order in which an opening looks for its own: each
- * begins at another one, and nearly always ends there.
+/* The verdicts of a bucket in the order in which an opening looks for its own. Each opening begins
+ * at another verdict, and nearly always finds its own there.
  */
-static __always_inline struct cached_verdict *find_candidate(struct verdict_bucket *bucket, __u64 hash,
-							__u32 step)
+static __always_inline struct cached_verdict *find_candidate(struct verdict_bucket *bucket,
+							     __u64 hash, __u32 step)
 {
 	return &bucket->verdicts[((__u32)(hash >> 32) + step) & (VERDICTS_PER_BUCKET - 1)];
 }
 
-/* What is found behind the first candidate, or 0. On a stack of its own: the filter's is full. */
+/* Looks for an opening in all verdicts of its bucket but the first. Returns the word of union
+ * cached_result, or 0. Not inlined, for its own stack: the filter's is full.
+ */
 static __noinline __u32 search_bucket(const struct address *source, __u64 source_mac, __u16 port,
 				      __u32 epoch)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
 	struct verdict_bucket *bucket = locate_bucket(hash);
-	union cached_result found;
+	union cached_result result;
 
 	if (!bucket)
 		return 0;
 	for (__u32 step = 1; step < VERDICTS_PER_BUCKET; step++)
-		if (match_opening(find_candidate(bucket, hash, step), source, sender, epoch, &found))
-			return found.word;
+		if (match_opening(find_candidate(bucket, hash, step), source, sender, epoch,
+				  &result))
+			return result.word;
 	return 0;
 }
 
-/* Only in the first candidate: search_bucket() is for the others. */
+/* Looks for an opening in the first verdict of its bucket. search_bucket() has the others. */
 static __always_inline bool probe_bucket(const struct address *source, __u64 source_mac, __u16 port,
 					 __u32 epoch, union cached_result *result)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
 	struct verdict_bucket *bucket = locate_bucket(hash);
 
-	return bucket && match_opening(find_candidate(bucket, hash, 0), source, sender, epoch, result);
+	return bucket &&
+	       match_opening(find_candidate(bucket, hash, 0), source, sender, epoch, result);
 }
 
-/* `found` as union cached_result has it. On a stack of its own, as above. */
-static __noinline int store_cached(const struct packet *packet, __u32 epoch, __u32 found)
+/* `word`: of union cached_result. Not inlined, for its own stack. */
+static __noinline int store_cached(const struct packet *packet, __u32 epoch, __u32 word)
 {
 	__u64 hash = hash_opening(&packet->source, packet->destination_port);
 	__u64 sender = join_sender(read_mac(packet->source_mac), packet->destination_port);
 	struct verdict_bucket *bucket = locate_bucket(hash);
 	struct cached_verdict *victim;
 	struct cpu *cpu = find_cpu();
-	union cached_result before;
+	union cached_result result;
 
 	if (!bucket || !cpu || !begin_write(cpu))
 		return 0;
-	/* its own; else the first that is free, and where none is, the first */
+	/* replaces the verdict on this opening, or else the first free one, or else the first */
 	victim = find_candidate(bucket, hash, 0);
 	for (int step = VERDICTS_PER_BUCKET - 1; step >= 0; step--) {
 		struct cached_verdict *other = find_candidate(bucket, hash, step);
@@ -191,21 +195,21 @@ static __noinline int store_cached(const struct packet *packet, __u32 epoch, __u
 	for (int step = 0; step < VERDICTS_PER_BUCKET; step++) {
 		struct cached_verdict *other = find_candidate(bucket, hash, step);
 
-		if (match_opening(other, &packet->source, sender, epoch, &before))
+		if (match_opening(other, &packet->source, sender, epoch, &result))
 			victim = other;
 	}
 	*(volatile __u32 *)&victim->epoch = 0;
 	barrier();
 	victim->source = packet->source;
 	victim->sender = sender;
-	*(volatile __u32 *)&victim->result.word = found;
+	*(volatile __u32 *)&victim->result.word = word;
 	barrier();
 	*(volatile __u32 *)&victim->epoch = epoch;
 	end_write(cpu);
 	return 0;
 }
 
-/* ---- shares of the ledger --------------------------------------------- */
+/* ---- quotas that are used up ------------------------------------------ */
 
 static __always_inline struct cached_quota *locate_cached_quota(const struct address *source)
 {
@@ -215,8 +219,8 @@ static __always_inline struct cached_quota *locate_cached_quota(const struct add
 	return bpf_map_lookup_elem(&quota_cache, &index);
 }
 
-static __always_inline void cache_exhausted_quota(const struct address *source,
-					     const struct server *server, __u32 row, __u32 epoch)
+static __always_inline void cache_used_up_quota(const struct address *source,
+						const struct server *server, __u32 row, __u32 epoch)
 {
 	struct cached_quota *entry = locate_cached_quota(source);
 	struct cpu *cpu = find_cpu();
@@ -233,36 +237,6 @@ static __always_inline void cache_exhausted_quota(const struct address *source,
 	barrier();
 	*(volatile __u32 *)&entry->epoch = epoch;
 	end_write(cpu);
-}
-
-/* ---- kinds that have a row -------------------------------------------- */
-
-static __always_inline __u64 *locate_bloom_word(const struct ledger_key *kind, __u64 *bits)
-{
-	__u64 hash = (__u64)kind->server << 32 | (__u32)kind->port << 16 |
-		     (__u32)kind->protocol << 8 | kind->reason;
-	__u32 index;
-
-	hash = (hash ^ (__u64)kind->flags << 56) * GOLDEN_RATIO;
-	*bits = 1ULL << (hash >> 58) | 1ULL << ((hash >> 52) & 63);
-	index = (hash >> 20) & read_state(STATE_LEDGER_BLOOM_MASK);
-	return bpf_map_lookup_elem(&ledger_bloom, &index);
-}
-
-static __always_inline void add_to_bloom(const struct ledger_key *kind)
-{
-	__u64 bits, *word = locate_bloom_word(kind, &bits);
-
-	if (word)
-		__sync_fetch_and_or(word, bits);
-}
-
-/* False: it has no row for certain. */
-static __always_inline bool may_have_row(const struct ledger_key *kind)
-{
-	__u64 bits, *word = locate_bloom_word(kind, &bits);
-
-	return !word || (*word & bits) == bits;
 }
 
 #endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Answers in flows that peers opened, and ICMP errors about them.
+ */
+#ifndef PORTCULLIS_ANSWER_H
+#define PORTCULLIS_ANSWER_H
+
+#include "flow.h"
+#include "verdict.h"
+
+/* The rule that permits the packet as an answer in a flow that a peer opened to a service of the
+ * live policy, with the decision filled in. 0: it is none.
+ */
+static __always_inline __u32 find_reply(struct verdict_context *context, struct decision *decision)
+{
+	const struct packet *packet = context->packet;
+	__u8 protocol = packet->protocol;
+	__u16 service = packet->source_port;
+	struct found_flow found;
+	__u32 rule = 0;
+	bool listed, reset;
+
+	if (packet->fragment_position == FRAGMENT_LATER || packet->bad_fragment ||
+	    is_foreign_icmp(packet))
+		return 0;
+	if (protocol == IPPROTO_TCP && is_bare_syn(packet))
+		return 0;
+	if (is_icmp(packet)) {
+		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
+
+		if (request < 0)
+			return 0;
+		service = request;
+	}
+
+	if (!(context->policy.flags & SETTINGS_STRICT)) {
+		rule = find_service(&context->policy, context->server, protocol, service,
+				    &packet->destination, &listed);
+		if (rule)
+			pass(decision, REASON_REPLY, rule, 0);
+		return rule;
+	}
+
+	found = find_flow(&context->key, context->now_ns, context->assume & ASSUME_NO_FLOW);
+	reset = packet->tcp_flags & TCP_RST;
+	/* The tracker may have seen the SYN just before the filter was attached, so that the
+	 * SYN+ACK was seen by neither. Such a flow would time out as half-open. The pickup takes it
+	 * over.
+	 */
+	if ((found.found ? found.unanswered && !reset : !(context->assume & ASSUME_OPENED)) &&
+	    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
+	    context->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
+		rule = find_service(&context->policy, context->server, protocol, service,
+				    &packet->destination, &listed);
+		/* anybody can provoke resets of a closed port: these must not fill the table */
+		if (rule)
+			pass(decision, REASON_PICKUP, rule, reset ? 0 : EFFECT_OPEN_FLOW);
+	} else if (found.found && found.generation == context->policy.generation) {
+		rule = found.rule;
+		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
+	} else if (found.found || context->assume & ASSUME_OPENED) {
+		/* first packet under this policy, which may have revoked the service */
+		rule = find_service(&context->policy, context->server, protocol, service,
+				    &packet->destination, &listed);
+		if (rule)
+			pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
+	}
+	if (rule && protocol == IPPROTO_TCP && is_syn_ack(packet))
+		decision->effects |= EFFECT_NOTE_SYN_ACK;
+	return rule;
+}
+
+/* The rule that permits an ICMP error: it is about a peer's packet, either in a flow that the peer
+ * opened or in answer to a flow that an `out` need permits. 0: there is none.
+ */
+static __always_inline __u32 find_quoted_flow(struct verdict_context *context)
+{
+	const struct packet *packet = context->packet;
+	const struct quote *quote = &packet->quote;
+	const struct server *server = context->server;
+	const struct need *need;
+	/* reused: the packet's own flow is no longer needed, and stack is scarce */
+	struct flow_key *key = &context->key;
+	__u16 service = quote->destination_port, asked = quote->source_port;
+	__u32 rule = 0;
+	bool asks = true, answers = true, listed;
+
+	if (!quote->present)
+		return 0;
+	if (quote->protocol == (packet->ip_version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		int request = answered_icmp_request(packet->ip_version, service);
+
+		/* either a peer's request, or the answer to a request of the server */
+		asks = is_icmp_request(packet->ip_version, service);
+		answers = request >= 0;
+		asked = request;
+		fill_flow_key(key, &packet->source, &packet->destination, quote->protocol,
+			      quote->source_port, quote->destination_port);
+	} else if (quote->protocol == IPPROTO_ICMP || quote->protocol == IPPROTO_ICMPV6) {
+		return 0; /* of the other IP version, which no need can name */
+	} else {
+		fill_flow_key(key, &packet->source, &packet->destination, quote->protocol,
+			      quote->destination_port, quote->source_port);
+	}
+	if (asks && (!(context->policy.flags & SETTINGS_STRICT) ||
+		     find_flow(key, context->now_ns, false).found))
+		rule = find_service(&context->policy, server, quote->protocol, service,
+				    &packet->destination, &listed);
+	if (rule || !answers)
+		return rule;
+	need = find_need(&context->policy, server->profile, server->flags & SERVER_RANGES,
+			 quote->protocol, asked);
+	return need ? match_peer(&context->policy, &need->outbound, &packet->destination) : 0;
+}
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Properties of reasons. src/abi/reasons.rs has the same ones, and a test compares the two.
+ */
+#ifndef PORTCULLIS_REASON_H
+#define PORTCULLIS_REASON_H
+
+#include "contract.h"
+#include <stdbool.h>
+
+/* Can a drop be attributed to the server that has the source address? Not while the frame may come
+ * from another machine: these reasons are found before the MAC and the VLAN are compared, or
+ * because they differ. A pass is attributed to nobody.
+ *
+ * Without a default, so that a reason that is missing here does not compile.
+ */
+static __always_inline bool is_attributable(enum reason reason)
+{
+	switch (reason) {
+	case REASON_NONE:
+	case REASON_COUNT:
+	case REASON_LINK_LAYER:
+	case REASON_NEIGHBOUR:
+	case REASON_DHCP:
+	case REASON_UNKNOWN_ALLOWED:
+	case REASON_LATER_FRAGMENT:
+	case REASON_REPLY:
+	case REASON_PICKUP:
+	case REASON_NEED:
+	case REASON_OWN_CONNECTION:
+	case REASON_FLOW_ERROR:
+		return false;
+	case REASON_ETHERTYPE:
+	case REASON_MALFORMED:
+	case REASON_SOURCE_ROUTE:
+	case REASON_ROGUE_ROUTER:
+	case REASON_UNKNOWN_SOURCE:
+	case REASON_SPOOFED:
+		return false;
+	case REASON_QUARANTINED:
+	case REASON_FRAGMENT:
+	case REASON_RATE:
+	case REASON_UNLISTED_SERVICE:
+	case REASON_BACKSCATTER:
+	case REASON_STRANGER:
+	case REASON_NO_FLOW:
+	case REASON_PROTOCOL:
+	case REASON_DESTINATION:
+	case REASON_NEW_FLOW:
+		return true;
+	}
+	return false;
+}
+
+#endif
