@@ -1,5 +1,5 @@
-//! What the program says on standard error. A daemon must not wait for whoever reads that: once
-//! [`spawn_writer`] was called, what is said waits in a bounded line and a thread writes it.
+//! Standard error. A daemon must not wait for whoever reads it: after [`spawn_writer`] messages wait in a
+//! bounded queue, and a thread writes them. Until then each message is written at once.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -11,161 +11,170 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What waits to be said at most, bytes. Beyond, it is left out and counted.
-const MOST_WAITING: usize = 256 << 10;
-/// A pipe that is ready takes as much without waiting (`PIPE_BUF`).
-const PIECE: usize = 4096;
-/// How long a text that waits is tried in one go.
+/// Bytes of messages that may wait. A message beyond is dropped and counted.
+const MOST_WAITING_BYTES: usize = 256 << 10;
+/// A pipe that is ready takes this many bytes without blocking (`PIPE_BUF`).
+const MOST_AT_ONCE_BYTES: usize = 4096;
+/// How long one attempt to write a waiting message lasts.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two looks at what another writer has left half said.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often an idle writer looks for a message that another thread has written only in part.
+const REST_CHECK: Duration = Duration::from_secs(5);
 
-static VOICE: StderrWriter = StderrWriter { line: Mutex::new(Line::new()), bell: Condvar::new() };
-/// Whoever writes has it, so that texts don't mix: what is left of one that was broken off.
-static SPEAKER: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+static WRITER: StderrWriter = StderrWriter { queue: Mutex::new(Queue::new()), wake: Condvar::new() };
+/// Held while a message is written, so that messages don't mix. It has the rest of one that was written
+/// only in part.
+static UNWRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 struct StderrWriter {
-    line: Mutex<Line>,
-    bell: Condvar,
+    queue: Mutex<Queue>,
+    wake: Condvar,
 }
 
-struct Line {
-    texts: VecDeque<String>,
+/// The messages that wait to be written.
+struct Queue {
+    messages: VecDeque<String>,
     bytes: usize,
-    /// Texts for which there was no room.
-    lost: u64,
-    /// A thread writes.
-    threaded: bool,
-    /// It has one in its hands.
-    busy: bool,
+    /// Messages for which there was no room.
+    dropped: u64,
+    /// A thread writes the messages.
+    has_thread: bool,
+    /// The thread is writing one.
+    is_busy: bool,
 }
 
-impl Line {
-    const fn new() -> Line {
-        Line { texts: VecDeque::new(), bytes: 0, lost: 0, threaded: false, busy: false }
+impl Queue {
+    const fn new() -> Queue {
+        Queue { messages: VecDeque::new(), bytes: 0, dropped: 0, has_thread: false, is_busy: false }
     }
 
-    fn push(&mut self, text: String) {
-        if self.bytes + text.len() > MOST_WAITING {
-            self.lost += 1;
+    fn push(&mut self, message: String) {
+        if self.bytes + message.len() > MOST_WAITING_BYTES {
+            self.dropped += 1;
             return;
         }
-        self.bytes += text.len();
-        self.texts.push_back(text);
+        self.bytes += message.len();
+        self.messages.push_back(message);
     }
 
-    /// The next one, and before it how many are missing.
-    fn take(&mut self) -> Option<String> {
-        let text = self.texts.pop_front()?;
-        self.bytes -= text.len();
-        if self.texts.is_empty() && self.lost > 0 {
-            let lost = std::mem::take(&mut self.lost);
+    /// The next message. The last one is followed by how many were dropped.
+    fn pop(&mut self) -> Option<String> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.len();
+        if self.messages.is_empty() && self.dropped > 0 {
+            let dropped = std::mem::take(&mut self.dropped);
             return Some(format!(
-                "{text}portcullis: warning: {lost} messages were left out, for nobody read standard error\n"
+                "{message}portcullis: warning: {dropped} messages were dropped, because nobody read standard error\n"
             ));
         }
-        Some(text)
+        Some(message)
     }
 }
 
-fn line() -> MutexGuard<'static, Line> {
-    VOICE.line.lock().unwrap_or_else(PoisonError::into_inner)
+fn queue() -> MutexGuard<'static, Queue> {
+    WRITER.queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says a text, which becomes a line. That nobody hears it is no failure.
-pub fn notice(text: impl Display) {
-    enqueue(format!("{text}\n"));
+/// `notice!`: formats a message as `format!` does, and writes it as the function [`notice`] does.
+macro_rules! notice_formatted {
+    ($($text:tt)*) => { $crate::stderr::notice(format_args!($($text)*)) };
+}
+pub(crate) use notice_formatted as notice;
+
+/// Writes a message as a line. It is no failure when nobody reads it.
+pub fn notice(message: impl Display) {
+    enqueue(format!("{message}\n"));
 }
 
-fn enqueue(text: String) {
-    let mut line = line();
-    if line.threaded {
-        line.push(text);
-        VOICE.bell.notify_all();
+fn enqueue(message: String) {
+    let mut queue = queue();
+    if queue.has_thread {
+        queue.push(message);
+        WRITER.wake.notify_all();
         return;
     }
-    drop(line);
-    let _ = write_out(text.as_bytes(), None);
+    drop(queue);
+    let _ = write_out(message.as_bytes(), None);
 }
 
-/// From now on a thread says what is to be said, and nobody waits for it.
+/// Starts the thread that writes messages from now on. Nobody waits for it.
 pub fn spawn_writer() {
-    let mut line = line();
-    if !line.threaded {
-        let started = std::thread::Builder::new().name("voice".to_owned()).spawn(speak_for_ever);
-        line.threaded = started.is_ok();
+    let mut queue = queue();
+    if !queue.has_thread {
+        let started = std::thread::Builder::new().name("stderr".to_owned()).spawn(write_messages);
+        queue.has_thread = started.is_ok();
     }
 }
 
-fn speak_for_ever() {
-    let mut line = line();
+/// The thread.
+fn write_messages() {
+    let mut queue = queue();
     loop {
-        let Some(text) = line.take() else {
-            drop(line);
+        let Some(message) = queue.pop() else {
+            drop(queue);
             let _ = write_out(b"", Some(PATIENCE));
-            line = self::line();
-            if line.texts.is_empty() {
-                line = VOICE.bell.wait_timeout(line, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            queue = self::queue();
+            if queue.messages.is_empty() {
+                queue = WRITER.wake.wait_timeout(queue, REST_CHECK).unwrap_or_else(PoisonError::into_inner).0;
             }
             continue;
         };
-        line.busy = true;
-        drop(line);
-        while write_out(text.as_bytes(), Some(PATIENCE)) == Err(ErrorKind::TimedOut) {}
-        line = self::line();
-        line.busy = false;
-        VOICE.bell.notify_all();
+        queue.is_busy = true;
+        drop(queue);
+        while write_out(message.as_bytes(), Some(PATIENCE)) == Err(ErrorKind::TimedOut) {}
+        queue = self::queue();
+        queue.is_busy = false;
+        WRITER.wake.notify_all();
     }
 }
 
-/// Waits until all has been said, but no longer than `patience`.
+/// Waits until every message is written, but no longer than `patience`.
 pub fn finish(patience: Duration) {
     let deadline = Instant::now() + patience;
-    let mut line = line();
-    while line.threaded && (line.busy || !line.texts.is_empty()) {
+    let mut queue = queue();
+    while queue.has_thread && (queue.is_busy || !queue.messages.is_empty()) {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;
         }
-        line = VOICE.bell.wait_timeout(line, left).unwrap_or_else(PoisonError::into_inner).0;
+        queue = WRITER.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
-/// Writes a text to standard error, all of it or nothing, and waits for room no longer than
-/// `patience`; `None` is for ever. What it has begun then is ended before anything else is
-/// written. A standard error that is closed takes everything.
+/// Writes a text to standard error, all of it or nothing, and waits for room no longer than `patience`;
+/// `None` is without end. When the time is over in the middle of a text, the rest of it is written before
+/// anything else. A closed standard error takes everything.
 ///
 /// # Errors
-/// `TimedOut` when nobody reads it, and others.
+/// `TimedOut` when nobody reads it, and those of the kernel.
 pub fn write_out(text: &[u8], patience: Option<Duration>) -> Result<(), ErrorKind> {
-    let mut left = SPEAKER.lock().unwrap_or_else(PoisonError::into_inner);
-    write_whole(io::stderr().as_fd(), &mut left, text, patience)
+    let mut unwritten = UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    write_whole(io::stderr().as_fd(), &mut unwritten, text, patience)
 }
 
 fn write_whole(
     file: BorrowedFd<'_>,
-    left: &mut Vec<u8>,
+    unwritten: &mut Vec<u8>,
     text: &[u8],
     patience: Option<Duration>,
 ) -> Result<(), ErrorKind> {
     let deadline = patience.map(|patience| Instant::now() + patience);
-    let (written, outcome) = write_until(file, left, deadline);
-    left.drain(..written);
+    let (written, outcome) = write_until(file, unwritten, deadline);
+    unwritten.drain(..written);
     if outcome == Err(ErrorKind::TimedOut) {
         return outcome;
     }
-    // half a line that nobody can take is not worth the next one
-    left.clear();
+    // The rest of a line that can't be written must not cost the next line.
+    unwritten.clear();
     match write_until(file, text, deadline) {
         (written, Err(ErrorKind::TimedOut)) if written > 0 => {
-            left.extend_from_slice(&text[written..]);
+            unwritten.extend_from_slice(&text[written..]);
             Ok(())
         }
         (_, outcome) => outcome,
     }
 }
 
-/// How much was written, and why no more.
+/// How many bytes were written, and why no more.
 fn write_until(
     file: BorrowedFd<'_>,
     bytes: &[u8],
@@ -183,10 +192,10 @@ fn write_until(
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return (written, Err(io::Error::from(error).kind())),
         }
-        let piece = &bytes[written..bytes.len().min(written + PIECE)];
+        let piece = &bytes[written..bytes.len().min(written + MOST_AT_ONCE_BYTES)];
         match nix::unistd::write(file, piece) {
             Ok(count) => written += count,
-            // somebody else was faster
+            // Another writer took the room first.
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(Errno::EBADF) => return (bytes.len(), Ok(())),
             Err(error) => return (written, Err(io::Error::from(error).kind())),
@@ -195,7 +204,7 @@ fn write_until(
     (written, Ok(()))
 }
 
-/// Where the log goes: each record is said as a whole.
+/// Where the log goes. Each record becomes one message.
 #[derive(Debug, Default)]
 pub struct Log {
     record: Vec<u8>,
@@ -222,39 +231,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_there_is_no_room_for_is_left_out_and_counted() {
-        let mut line = Line::new();
+    fn messages_beyond_the_room_are_dropped_and_counted() {
+        let mut queue = Queue::new();
         for _ in 0..10 {
-            line.push("x".repeat(MOST_WAITING / 4));
+            queue.push("x".repeat(MOST_WAITING_BYTES / 4));
         }
-        let mut said = Vec::new();
-        while let Some(text) = line.take() {
-            said.push(text);
+        let mut written = Vec::new();
+        while let Some(message) = queue.pop() {
+            written.push(message);
         }
-        assert_eq!(said.len(), 4);
-        assert!(said[3].ends_with("6 messages were left out, for nobody read standard error\n"));
-        assert_eq!((line.bytes, line.lost), (0, 0));
-        line.push("again".to_owned());
-        assert_eq!(line.take().as_deref(), Some("again"));
+        assert_eq!(written.len(), 4);
+        assert!(written[3].ends_with("6 messages were dropped, because nobody read standard error\n"));
+        assert_eq!((queue.bytes, queue.dropped), (0, 0));
+        queue.push("again".to_owned());
+        assert_eq!(queue.pop().as_deref(), Some("again"));
     }
 
     #[test]
-    fn a_text_that_a_full_pipe_broke_off_is_ended_before_another_begins() {
+    fn a_text_that_a_full_pipe_cut_short_is_finished_before_the_next_begins() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut left = Vec::new();
+        let mut unwritten = Vec::new();
         let soon = Some(Duration::from_millis(20));
         let long = vec![b'a'; 1 << 20];
-        write_whole(writer.as_fd(), &mut left, &long, soon).unwrap();
-        assert!(!left.is_empty() && left.len() < long.len());
-        assert_eq!(write_whole(writer.as_fd(), &mut left, b"b", soon), Err(ErrorKind::TimedOut));
+        write_whole(writer.as_fd(), &mut unwritten, &long, soon).unwrap();
+        assert!(!unwritten.is_empty() && unwritten.len() < long.len());
+        assert_eq!(write_whole(writer.as_fd(), &mut unwritten, b"b", soon), Err(ErrorKind::TimedOut));
         let thread = std::thread::spawn(move || {
-            write_whole(writer.as_fd(), &mut left, b"c", None).unwrap();
-            assert!(left.is_empty());
+            write_whole(writer.as_fd(), &mut unwritten, b"c", None).unwrap();
+            assert!(unwritten.is_empty());
         });
-        let mut heard = Vec::new();
-        reader.read_to_end(&mut heard).unwrap();
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).unwrap();
         thread.join().unwrap();
-        assert_eq!((heard.len(), heard.last()), (long.len() + 1, Some(&b'c')));
+        assert_eq!((read.len(), read.last()), (long.len() + 1, Some(&b'c')));
     }
 
     #[test]
