@@ -4,6 +4,7 @@
 
 mod diagnostic;
 mod difference;
+mod enforcement;
 mod model;
 mod read;
 mod summary;
@@ -12,6 +13,7 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS};
 pub use difference::{Change, diff, list_changes};
+pub use enforcement::Enforcement;
 pub use model::{
     Alarms, Direction, Endpoint, Keyword, Limit, Located, Location, MAX_ENTRIES, Mode, Need, Peer, Policy,
     QuarantineTime, Response, Role, Server, Set, Settings, Syslog, TableSizes, Tracking, UnknownSources,
