@@ -1,26 +1,30 @@
-//! The command line.
+//! The command line: every command, its flags and how their values are read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use crate::clock::{parse_time, wall_now};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
-/// The gate on a DMZ router.
+use crate::clock::{parse_duration, wall_now};
+use crate::output::Color;
+
+/// The gate on a DMZ router
 ///
-/// Servers in a DMZ answer; they hardly ever call. portcullis drops what a
-/// server must not start, in the driver of the DMZ-facing NIC, and raises the
-/// alarm. Start with `portcullis init`.
+/// Servers in a DMZ answer. They hardly ever start a connection themselves. portcullis drops the
+/// packets that a server must not start, in the driver of the DMZ-facing NIC, and raises an alarm.
+/// Begin with `portcullis init`.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, max_term_width = 100, infer_subcommands = false)]
 pub struct Cli {
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 
-    /// Print one JSON value instead of text for people
+    /// Print JSON instead of text
     #[arg(short, long, global = true)]
     pub json: bool,
 
@@ -28,82 +32,67 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
 
-    /// Say more; twice: what libbpf says as well
+    /// Print more. Give it twice for the messages of libbpf as well
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    Auto,
-    Always,
-    Never,
-}
-
+/// The commands, in the order of `portcullis --help`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print a commented starter policy: the roles dns, mail, web, managed
+    /// Print a commented starter policy with the roles dns, mail, web and managed
     Init,
 
-    /// Validate a policy and print what each server may do; needs no privilege
+    /// Check a policy file and print what each server may do. Needs no privilege
     Check {
-        /// The policy file, or - for standard input
+        /// The policy file. - reads standard input
         policy: PathBuf,
     },
 
-    /// Put the gate down and raise alarms until stopped; the gate stays down
-    Run {
-        #[command(flatten)]
-        interface: Interface,
-        /// The policy file; read again on SIGHUP
-        #[arg(short, long)]
-        policy: PathBuf,
-        /// Lift the gate when the daemon stops
-        #[arg(long)]
-        detach_on_exit: bool,
-        /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: off]
-        #[arg(long, value_name = "ADDR:PORT")]
-        metrics: Option<SocketAddr>,
-    },
+    /// Attach the gate and raise alarms until stopped. The gate stays attached
+    Run(RunArgs),
 
-    /// Put the gate down, without a daemon
+    /// Attach the gate without a daemon
     Attach {
+        /// Where.
         #[command(flatten)]
-        interface: Interface,
+        interface: InterfaceArg,
         /// The policy file
         #[arg(short, long)]
         policy: PathBuf,
     },
 
-    /// Lift the gate and remove everything it pinned
+    /// Detach the gate and remove everything it pinned
     Detach {
-        /// The DMZ-facing interface, or a gate's name in `show gates` whose network namespace is gone
+        /// The DMZ-facing interface, or the name of an orphaned gate as `show gates` prints it
         #[arg(short, long, value_name = "IF", required_unless_present = "orphans")]
         interface: Option<String>,
-        /// Instead, remove the pins of all gates whose network namespace and NIC are gone
+        /// Remove the pins of every gate whose network namespace and NIC are gone
         #[arg(long, conflicts_with = "interface")]
         orphans: bool,
     },
 
-    /// Make a policy the live one, atomically, and print the difference
+    /// Make a policy the live one in one atomic step, and print what changed
     Apply {
+        /// Where.
         #[command(flatten)]
-        interface: Interface,
+        interface: InterfaceArg,
         /// The policy file
         policy: PathBuf,
     },
 
-    /// Compare a policy file with the live one; exit status 1 when they differ
+    /// Compare a policy file with the live policy. Exit status 1 means that they differ
     Diff {
+        /// Where.
         #[command(flatten)]
-        interface: Interface,
+        interface: InterfaceArg,
         /// The policy file
         policy: PathBuf,
     },
 
-    /// Read the live maps
+    /// Show the live state of the gate: policy, servers, flows, drops, open alarms
     Show {
-        /// The DMZ-facing interface; `gates` needs none
+        /// The DMZ-facing interface. `show gates` needs none
         #[arg(short, long, value_name = "IF", required_if_eq_any(Subject::of_one_gate()))]
         interface: Option<String>,
         /// What to show
@@ -111,129 +100,159 @@ pub enum Command {
     },
 
     /// Ask the loaded program what it would do with a packet, and why
-    Explain(Explain),
+    Explain(ExplainArgs),
 
-    /// Cut a server off, but for its management
+    /// Cut off a server. Only its management still gets an answer
     Quarantine {
+        /// Where.
         #[command(flatten)]
-        interface: Interface,
+        interface: InterfaceArg,
         /// The server's name in the policy
         server: String,
-        /// End it by itself after this time (30s, 10m, 1h, 2d)
-        #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+        /// End the quarantine after this time: 30s, 10m, 1h, 2d [default: until `release`]
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         time: Option<Duration>,
     },
 
-    /// Show open and past alarms
-    Alarms(Alarms),
+    /// List open and past alarms, or follow them live
+    Alarms(AlarmsArgs),
 
-    /// Watch servers, rates, reasons and alarms; quarantine and release by key
+    /// Watch servers, drop rates and alarms live. Keys quarantine and release a server
     Top {
+        /// Where.
         #[command(flatten)]
-        interface: Interface,
+        interface: InterfaceArg,
     },
 
-    /// Write one self-contained page for the incident file: who tried what where
-    Report(Report),
+    /// Write one self-contained HTML page for the incident file: who tried what, where and when
+    Report(ReportArgs),
 
-    /// End a server's quarantine
+    /// End the quarantine of a server
     Release {
+        /// Where.
         #[command(flatten)]
-        interface: Interface,
+        interface: InterfaceArg,
         /// The server's name in the policy
         server: String,
     },
 }
 
+/// `-i IF`, of the commands that need one gate.
 #[derive(Debug, Args)]
-pub struct Interface {
+pub struct InterfaceArg {
     /// The DMZ-facing interface
-    #[arg(short, long = "interface", value_name = "IF")]
-    pub interface: String,
+    #[arg(short = 'i', long = "interface", value_name = "IF")]
+    pub name: String,
 }
 
+/// What `show` can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
-    /// Mode, tracking, generation, table fill and memory
+    /// Mode, tracking, generation, table usage and memory
     Status,
     /// The live policy, as a file that `apply` takes
     Policy,
     /// The servers and what each may do
     Servers,
-    /// Flows that peers have opened
+    /// The flows that peers have opened
     Flows,
-    /// The drop ledger
+    /// The ledger of drops
     Drops,
-    /// Open alarms, asked of the daemon
+    /// The open alarms, from the running daemon
     Alarms,
-    /// The gates of every network namespace, and those left of one that is gone
+    /// The gates of every network namespace, and what is left of namespaces that are gone
     Gates,
 }
 
 impl Subject {
-    /// Those that need an interface, as clap asks for them.
+    /// The subjects that need an interface, as clap wants them.
     fn of_one_gate() -> impl Iterator<Item = (&'static str, &'static str)> {
         ["status", "policy", "servers", "flows", "drops", "alarms"].map(|name| ("subject", name)).into_iter()
     }
 }
 
+/// The flags of `run`.
 #[derive(Debug, Args)]
-pub struct Alarms {
+pub struct RunArgs {
+    /// Where.
     #[command(flatten)]
-    pub interface: Interface,
+    pub interface: InterfaceArg,
 
-    /// Go on with what happens from now on, until stopped
+    /// The policy file. SIGHUP reads it again
+    #[arg(short, long)]
+    pub policy: PathBuf,
+
+    /// Detach the gate when the daemon stops
+    #[arg(long)]
+    pub detach_on_exit: bool,
+
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The flags of `alarms`.
+#[derive(Debug, Args)]
+pub struct AlarmsArgs {
+    /// Where.
+    #[command(flatten)]
+    pub interface: InterfaceArg,
+
+    /// Print the open alarms, then each change as it happens, until stopped
     #[arg(short, long)]
     pub follow: bool,
 
-    /// Only those that are open
+    /// Only alarms that are open
     #[arg(long)]
     pub open: bool,
 
-    /// Only of this server; may be given several times
+    /// Only alarms of this server. May be given several times
     #[arg(long = "server", value_name = "NAME")]
     pub servers: Vec<String>,
 
-    /// Only of this kind (spread, backdoor, ...); may be given several times
+    /// Only alarms of this kind (spread, backdoor, ...). May be given several times
     #[arg(long = "kind", value_name = "KIND", value_parser = parse_kind)]
     pub kinds: Vec<String>,
 
-    /// At least as grave as this: low, medium, high, critical
+    /// Only alarms of at least this severity: low, medium, high, critical
     #[arg(long, value_name = "SEVERITY", value_parser = parse_severity)]
     pub severity: Option<String>,
 
-    /// Not over before this: 2h (ago), 2026-11-22, "2026-11-22 15:00", or RFC 3339
+    /// Only alarms that went on after this: 2h (ago), 2026-11-22, "2026-11-22 15:00", or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     pub from: Option<Timestamp>,
 
-    /// Not begun after this; as --from
+    /// Only alarms that began before this. Written as in --from
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     pub to: Option<Timestamp>,
 }
 
+/// The flags of `report`.
 #[derive(Debug, Args)]
-pub struct Report {
+pub struct ReportArgs {
     /// The DMZ-facing interface [default: the only one with a history]
     #[arg(short, long = "interface", value_name = "IF")]
     pub interface: Option<String>,
 
-    /// From when on: 2h (ago), 2026-11-22, "2026-11-22 15:00", or RFC 3339
+    /// Where the report begins: 2h (ago), 2026-11-22, "2026-11-22 15:00", or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_moment, default_value = "24h")]
     pub from: Timestamp,
 
-    /// Until when; as --from [default: now]
+    /// Where it ends. Written as in --from [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     pub to: Option<Timestamp>,
 
-    /// The page; - is standard output
+    /// The file to write. - is standard output
     #[arg(short, long, value_name = "FILE.html")]
     pub output: PathBuf,
 }
 
+/// The flags of `explain`.
 #[derive(Debug, Args)]
-pub struct Explain {
+pub struct ExplainArgs {
+    /// Where.
     #[command(flatten)]
-    pub interface: Interface,
+    pub interface: InterfaceArg,
 
     /// Source address
     #[arg(long, value_name = "A")]
@@ -251,22 +270,23 @@ pub struct Explain {
     #[arg(long, value_name = "N")]
     pub sport: Option<u16>,
 
-    /// TCP flags: letters of FSRPAU, as S, SA, A [default: S]
+    /// TCP flags, by the letters FSRPAU: S, SA, A [default: S]
     #[arg(long, value_name = "S")]
     pub flags: Option<String>,
 
-    /// Source MAC of the frame [default: the one the policy binds the server to]
+    /// Source MAC of the frame [default: the one that the policy binds the server to]
     #[arg(long, value_name = "MAC")]
     pub mac: Option<String>,
 
-    /// VLAN id of the frame [default: the one the policy binds the server to]
+    /// VLAN id of the frame [default: the one that the policy binds the server to]
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(0..=4094))]
     pub vlan: Option<u16>,
 }
 
-/// A moment: a time ago, a date or a time in the system's time zone, or RFC 3339.
+/// Reads a point in time: a length of time ago, a date or a local time, or RFC 3339. A date alone is its
+/// midnight.
 fn parse_moment(text: &str) -> Result<Timestamp, String> {
-    if let Ok(ago) = parse_time(text)
+    if let Ok(ago) = parse_duration(text)
         && let Ok(moment) = wall_now().checked_sub(ago)
     {
         return Ok(moment);
@@ -274,15 +294,12 @@ fn parse_moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(moment);
     }
-    let civil = text.parse::<jiff::civil::DateTime>().or_else(|_| {
-        let date = text.parse::<jiff::civil::Date>()?;
-        Ok(date.to_datetime(jiff::civil::Time::midnight()))
-    });
-    civil
-        .and_then(|time: jiff::civil::DateTime| time.to_zoned(jiff::tz::TimeZone::system()))
+    text.parse::<DateTime>()
+        .and_then(|time| time.to_zoned(TimeZone::system()))
         .map(|zoned| zoned.timestamp())
-        .map_err(|_: jiff::Error| {
-            "a time is as 2h (ago), 2026-11-22, \"2026-11-22 15:00\" or 2026-11-22T15:00:00Z".to_owned()
+        .map_err(|_| {
+            "a time is written as 2h (ago), 2026-11-22, \"2026-11-22 15:00\" or 2026-11-22T15:00:00Z"
+                .to_owned()
         })
 }
 

@@ -1,44 +1,43 @@
-//! Two clocks. The kernel stamps drops with CLOCK_MONOTONIC, people read wall-clock time.
+//! Two clocks. The kernel stamps drops with CLOCK_MONOTONIC, and people read wall-clock time.
 //!
-//! Wall-clock time steps (NTP, an operator), so a time of boot that was computed once would be
-//! wrong from then on. A [`Clock`] is one reading of both clocks, taken anew whenever something
-//! is converted: a moment is as long before `wall` as it is before `mono_ns`.
+//! Wall-clock time steps (NTP, an operator), so a time of boot that is computed once would be wrong after
+//! a step. A [`Clock`] is one reading of both clocks, taken anew for each conversion: a moment is as long
+//! before `wall` as it is before `mono_ns`.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// A time as `90`, `30s`, `10m`, `1h` or `2d`; at least a second, at most a year.
+/// Reads a length of time: `90` (seconds), `30s`, `10m`, `1h`, `2d`, or several units as in `1h30m`. It is
+/// at least a second and at most a year. Jiff reads all but the plain number. Its units above a day are
+/// refused, because a month has no length of its own and the policy language has never had weeks.
 ///
 /// # Errors
-/// Says what a time looks like.
-pub fn parse_time(text: &str) -> Result<Duration, String> {
-    const YEAR_S: u64 = 365 * 86_400;
-    let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
-        Some(end) => text.split_at(end),
-        None => (text, "s"),
+/// Says how a length of time is written.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const YEAR_S: i64 = 365 * 86_400;
+    let refused = || format!("`{text}` is no length of time: write 30s, 10m, 1h, 2d or 1h30m");
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = if is_number {
+        text.parse().unwrap_or(i64::MAX)
+    } else {
+        let span: Span = text.parse().map_err(|_| refused())?;
+        if (span.get_years(), span.get_months(), span.get_weeks()) != (0, 0, 0) {
+            return Err(refused());
+        }
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| refused())?.as_secs()
     };
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(format!("`{unit}` is no unit of time: write 30s, 10m, 1h or 2d")),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(seconds))
-        .filter(|total| (1..=YEAR_S).contains(total))
-        .map(Duration::from_secs)
-        .ok_or_else(|| "a time is from 1s to 365d".to_owned())
+    match (1..=YEAR_S).contains(&seconds) {
+        true => Ok(Duration::from_secs(seconds.unsigned_abs())),
+        false => Err("a length of time is from 1s to 365d".to_owned()),
+    }
 }
 
-/// Wall-clock time. All of it comes in here, so that a test can step the clock under a daemon:
-/// in builds with debug assertions `PORTCULLIS_CLOCK_OFFSET` names a file with the seconds that it is ahead.
+/// Wall-clock time. Everybody asks here, so that a test can step the clock under a daemon: in builds with
+/// debug assertions `PORTCULLIS_CLOCK_OFFSET` names a file that says by how many seconds it is ahead.
 pub fn wall_now() -> Timestamp {
     let now = Timestamp::now();
     #[cfg(debug_assertions)]
@@ -63,7 +62,7 @@ pub struct Clock {
 impl Clock {
     /// Reads both clocks.
     pub fn now() -> Clock {
-        // The kernel refuses clocks that it does not have, and every kernel has this one.
+        // This fails for a clock that the kernel does not have, and every kernel has this one.
         let (seconds, nanoseconds) =
             clock_gettime(ClockId::CLOCK_MONOTONIC).map_or((0, 0), |time| (time.tv_sec(), time.tv_nsec()));
         let positive = |number: i64| u64::try_from(number).unwrap_or(0);
@@ -73,8 +72,8 @@ impl Clock {
         }
     }
 
-    /// The wall-clock time of a moment of CLOCK_MONOTONIC, as seen from this reading. A moment
-    /// that no calendar has (a corrupt sample) becomes the nearest that it does.
+    /// The wall-clock time of a moment of CLOCK_MONOTONIC, as seen from this reading. A moment beyond the
+    /// calendar (a corrupt sample) becomes the first or the last of it.
     pub fn to_wall(&self, mono_ns: u64) -> Timestamp {
         let offset_ns = i128::from(mono_ns) - i128::from(self.mono_ns);
         let wall_ns = self.wall.as_nanosecond() + offset_ns;
@@ -141,12 +140,34 @@ mod tests {
     }
 
     #[test]
-    fn times_have_units_and_bounds() {
-        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_time("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(parse_time("2d"), Ok(Duration::from_secs(172_800)));
-        for bad in ["", "0", "m", "1w", "366d", "-1s", "99999999999999999999"] {
-            assert!(parse_time(bad).is_err(), "{bad}");
+    fn lengths_of_time_have_units_and_bounds() {
+        for (text, seconds) in [
+            ("90", 90),
+            ("30s", 30),
+            ("10m", 600),
+            ("1h", 3_600),
+            ("2d", 172_800),
+            ("1h30m", 5_400),
+            ("1h 30m", 5_400),
+            ("365d", 31_536_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in
+            ["", "0", "m", "1w", "366d", "-1s", "99999999999999999999", "1mo", "1y", "1 week", "1h ago"]
+        {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_length_of_time_says_how_it_is_written() {
+        for bad in ["", "1x", "1w", "soon"] {
+            let error = parse_duration(bad).unwrap_err();
+            assert_eq!(error, format!("`{bad}` is no length of time: write 30s, 10m, 1h, 2d or 1h30m"));
+        }
+        for bad in ["0", "-1s", "366d", "99999999999999999999"] {
+            assert_eq!(parse_duration(bad).unwrap_err(), "a length of time is from 1s to 365d", "{bad}");
         }
     }
 }

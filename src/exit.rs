@@ -1,15 +1,15 @@
-//! Exit statuses.
+//! The exit statuses of every command.
 
 use std::process::ExitCode;
 
-/// Exit status of a command. Clap itself leaves with 2.
+/// How a command ended. Clap itself exits with 2 when the command line is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// 0: the command did what it was asked for.
     Done,
-    /// Failed, or differs.
+    /// 1: it failed, or it compared two things and they differ.
     Failed,
-    /// Wrong usage that only the command can see.
+    /// 2: the command line is wrong in a way that only the command can see.
     Usage,
 }
 

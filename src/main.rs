@@ -1,20 +1,34 @@
-//! Parses the command line, runs one command, and says what went wrong.
+//! Parses the command line, runs one command and reports what went wrong.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-use portcullis::cli::Cli;
-use portcullis::commands;
+use clap::Parser as _;
+use portcullis::cli::{Cli, Command, Subject};
+use portcullis::commands::{
+    alarms, apply, attach, check, detach, diff, explain, init, quarantine, report, run, show, top,
+};
 use portcullis::exit::Exit;
-use portcullis::stderr;
+use portcullis::output::Output;
+use portcullis::{gate, stderr};
 
-/// How long a daemon that ends waits for whoever reads its standard error.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the last messages may take to reach standard error.
+const LAST_MESSAGES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = match cli.verbose {
+    start_log(cli.verbose);
+    gate::route_messages();
+    let exit = dispatch(&cli).unwrap_or_else(|error| {
+        stderr::notice(format_args!("portcullis: {error:#}"));
+        Exit::Failed
+    });
+    stderr::finish(LAST_MESSAGES);
+    exit.into()
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
         0 => log::LevelFilter::Warn,
         1 => log::LevelFilter::Info,
         2 => log::LevelFilter::Debug,
@@ -26,11 +40,30 @@ fn main() -> ExitCode {
         .format_target(false)
         .target(env_logger::Target::Pipe(Box::new(stderr::Log::default())))
         .init();
+}
 
-    let exit = commands::run(&cli).unwrap_or_else(|error| {
-        stderr::notice(format_args!("portcullis: {error:#}"));
-        Exit::Failed
-    });
-    stderr::finish(LAST_WORDS);
-    exit.into()
+fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
+    let output = Output::new(cli.json, cli.color);
+    match &cli.command {
+        Command::Init => init::run(&output),
+        Command::Check { policy } => check::run(policy, &output),
+        Command::Run(arguments) => run::run(arguments, &output),
+        Command::Attach { interface, policy } => attach::run(&interface.name, policy, &output),
+        Command::Detach { interface: Some(interface), .. } => detach::run(interface, &output),
+        Command::Detach { interface: None, .. } => detach::run_on_orphans(&output),
+        Command::Apply { interface, policy } => apply::run(&interface.name, policy, &output),
+        Command::Diff { interface, policy } => diff::run(&interface.name, policy, &output),
+        Command::Show { interface: Some(interface), subject } if *subject != Subject::Gates => {
+            show::run(interface, *subject, &output)
+        }
+        Command::Show { .. } => show::run_on_all_gates(&output),
+        Command::Explain(arguments) => explain::run(arguments, &output),
+        Command::Quarantine { interface, server, time } => {
+            quarantine::run(&interface.name, server, *time, &output)
+        }
+        Command::Release { interface, server } => quarantine::release(&interface.name, server, &output),
+        Command::Alarms(arguments) => alarms::run(arguments, &output),
+        Command::Top { interface } => top::run(&interface.name),
+        Command::Report(arguments) => report::run(arguments, &output),
+    }
 }

@@ -1,26 +1,39 @@
-//! Standard output, as text or as JSON.
+//! What commands print: text or JSON on standard output, warnings on standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal as _, Write as _};
 
-use anyhow::Context;
+use anyhow::Context as _;
+use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::Color;
 use crate::stderr;
 
-/// How to print.
+/// When to colour the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How a command prints.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
+    /// JSON was asked for.
     pub json: bool,
     color: Color,
 }
 
 impl Output {
+    /// As the flags of the command line say.
     pub fn new(json: bool, color: Color) -> Output {
         Output { json, color }
     }
 
-    /// Whether what goes to standard error may carry colour.
+    /// Whether text on standard error is coloured.
     pub fn colours_stderr(&self) -> bool {
         match self.color {
             Color::Always => true,
@@ -33,29 +46,38 @@ impl Output {
     }
 
     /// Prints text for people.
+    ///
+    /// # Errors
+    /// When standard output can't be written to. A reader that went away is no error.
     pub fn text(&self, text: &str) -> anyhow::Result<()> {
         write_out(text)
     }
 
     /// Prints one JSON value on one line.
+    ///
+    /// # Errors
+    /// As [`Output::text`].
     pub fn value(&self, value: &impl Serialize) -> anyhow::Result<()> {
         let mut line = serde_json::to_string(value).context("could not write JSON")?;
         line.push('\n');
         write_out(&line)
     }
 
-    /// Prints the value as JSON or the text, whichever was asked for.
+    /// Prints the value as JSON if JSON was asked for, otherwise the text.
+    ///
+    /// # Errors
+    /// As [`Output::text`].
     pub fn either(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         if self.json { self.value(value) } else { self.text(&text()) }
     }
 
-    /// What the user should know but did not ask for.
+    /// Prints a warning on standard error.
     pub fn warn(&self, warning: &str) {
         stderr::notice(format_args!("portcullis: warning: {warning}"));
     }
 }
 
-/// A reader that went away (`| head`) is no failure.
+/// A reader that went away (`| head`) is no error.
 fn write_out(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -64,7 +86,7 @@ fn write_out(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Columns as wide as their widest cell; the last one is not padded.
+/// Aligns a table: each column is as wide as its widest cell, and the last one is not padded.
 pub fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -88,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_lines_have_no_tail() {
+    fn columns_line_up_and_lines_do_not_end_in_spaces() {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
         assert_eq!(align(&rows), "a    bb\nccc  d\n");
     }

@@ -1,54 +1,43 @@
-//! Reading and compiling a policy file: a bad one is refused before anything live is touched.
+//! Reads and compiles a policy file. A bad one is refused before anything live is touched.
 
-use std::io::Read;
+use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
 
 use crate::compile::{Tables, compile};
-use crate::output::Output;
 use crate::policy::{Diagnostics, Policy, parse};
 
 /// Larger than any sane policy: 65,536 servers of a hundred bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// A policy and what it compiles to.
-pub struct Compiled {
+/// A policy and the tables that it compiles to.
+#[derive(Debug)]
+pub struct CompiledPolicy {
+    /// The policy.
     pub policy: Policy,
+    /// The rows for the kernel.
     pub tables: Tables,
 }
 
-/// Reads, parses and compiles; the diagnostics of a bad file are the inner error.
-pub fn examine(path: &Path) -> anyhow::Result<Result<Compiled, Diagnostics>> {
+/// Reads, parses and compiles a policy file; `-` is standard input.
+///
+/// # Errors
+/// The outer error says that the file can't be read, the inner one everything that is wrong in it.
+pub fn read_and_compile(path: &Path) -> anyhow::Result<Result<CompiledPolicy, Diagnostics>> {
     Ok(read_policy(path)?.and_then(|policy| {
         let tables = compile(&policy)?;
-        Ok(Compiled { policy, tables })
+        Ok(CompiledPolicy { policy, tables })
     }))
 }
 
-/// Reads and parses alone.
+/// Reads and parses a policy file without compiling it.
+///
+/// # Errors
+/// As [`read_and_compile`].
 pub fn read_policy(path: &Path) -> anyhow::Result<Result<Policy, Diagnostics>> {
     let (text, name) = read(path)?;
     Ok(parse(&text, &name))
-}
-
-/// As [`examine`], where a bad file ends the command.
-pub fn load(path: &Path, output: &Output) -> anyhow::Result<Compiled> {
-    examine(path)?.map_err(|diagnostics| refuse(&diagnostics, output))
-}
-
-/// Prints what is wrong with a file and makes the error that ends the command.
-pub fn refuse(diagnostics: &Diagnostics, output: &Output) -> anyhow::Error {
-    if output.json {
-        if let Err(error) = output.value(diagnostics) {
-            return error;
-        }
-    } else {
-        crate::stderr::notice(diagnostics);
-    }
-    let count = diagnostics.len();
-    let plural = if count == 1 { "" } else { "s" };
-    anyhow::anyhow!("{count} error{plural} in the policy; nothing was changed")
 }
 
 fn read(path: &Path) -> anyhow::Result<(String, String)> {

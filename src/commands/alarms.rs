@@ -1,40 +1,35 @@
-//! `portcullis alarms`
+//! `portcullis alarms`: lists open and past alarms, or follows them.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
-use crate::cli::Alarms;
-use crate::daemon::control::{Request, ask_daemon, follow_daemon, no_daemon, open_history};
+use crate::cli::AlarmsArgs;
+use crate::daemon::control::{find_alarms, follow_daemon, no_daemon};
 use crate::exit::Exit;
 use crate::gate::GatePlace;
-use crate::history::{AlarmEntry, AlarmFilter};
+use crate::history::AlarmFilter;
 use crate::output::{Output, align};
 use crate::sink::escape;
 
-pub fn run(question: &Alarms, output: &Output) -> anyhow::Result<Exit> {
+/// Prints the alarms that the flags ask for.
+///
+/// # Errors
+/// When there is neither a daemon nor a history. A follower also ends with its daemon.
+pub fn run(arguments: &AlarmsArgs, output: &Output) -> anyhow::Result<Exit> {
     let filter = AlarmFilter {
-        open: question.open,
-        servers: question.servers.clone(),
-        kinds: question.kinds.clone(),
-        severity: question.severity.clone(),
-        from: question.from,
-        to: question.to,
+        open: arguments.open,
+        servers: arguments.servers.clone(),
+        kinds: arguments.kinds.clone(),
+        severity: arguments.severity.clone(),
+        from: arguments.from,
+        to: arguments.to,
     };
-    if question.follow {
-        return follow(&GatePlace::of(&question.interface.interface)?, filter, output);
+    let interface = &arguments.interface.name;
+    if arguments.follow {
+        return follow(&GatePlace::of(interface)?, filter, output);
     }
-    // a NIC that is gone has its history all the same
-    let place = GatePlace::of_any(&question.interface.interface)?;
-    let alarms: Vec<Value> = match ask_daemon(&place, &Request::Alarms(filter.clone()))? {
-        Some(values) => values,
-        None => {
-            let store = open_history(&place)?;
-            let entries = store.alarms(&filter)?;
-            // nothing is open without a daemon
-            let past = entries.iter().map(AlarmEntry::cut_off).filter(|entry| filter.matches(entry));
-            past.map(|entry| entry.to_value()).collect()
-        }
-    };
+    // An interface that is gone has its history all the same.
+    let alarms = find_alarms(&GatePlace::of_any(interface)?, &filter)?;
     output.either(&alarms, || describe(&alarms))?;
     Ok(Exit::Done)
 }
@@ -46,14 +41,14 @@ fn follow(place: &GatePlace, filter: AlarmFilter, output: &Output) -> anyhow::Re
         None => output.text(&describe_open(&alarm)),
     })?;
     if !ran {
-        return Err(anyhow::anyhow!(no_daemon(place)));
+        return Err(anyhow!(no_daemon(place)));
     }
-    // the socket was closed: by the daemon's end, or because we were too slow
-    Err(anyhow::anyhow!("the daemon has ended, or this terminal took its lines too slowly"))
-        .context("no more alarms are told")
+    // The daemon has closed the connection: at its end, or because its lines were not read.
+    Err(anyhow!("the daemon has stopped, or this terminal took its lines too slowly"))
+        .context("the alarms can't be followed any more")
 }
 
-/// An alarm that was open when following began.
+/// The line of an alarm that was open before.
 fn describe_open(alarm: &Value) -> String {
     let text = |key: &str| escape(alarm[key].as_str().unwrap_or("-")).into_owned();
     format!(
@@ -126,7 +121,7 @@ mod tests {
     use crate::alarm::Engine;
     use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
-    use crate::history::AlarmState;
+    use crate::history::{AlarmEntry, AlarmState};
 
     #[test]
     fn a_table_has_who_what_and_the_next_command_and_no_escapes_of_a_hostile_name() {

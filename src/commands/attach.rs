@@ -1,33 +1,37 @@
-//! `portcullis attach`
+//! `portcullis attach`: attaches the gate without a daemon.
 
 use std::path::Path;
 
 use serde_json::json;
 
+use super::shared::load_policy;
+use crate::daemon::describe_attachment;
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace};
 use crate::output::Output;
-use crate::policy_file::load;
 
+/// Attaches the gate, or replaces the programs of one that is attached, without a gap.
+///
+/// # Errors
+/// When the policy is bad or the gate can't be attached.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
-    let compiled = load(policy, output)?;
+    let compiled = load_policy(policy, output)?;
     let place = GatePlace::of(interface)?;
     let _lock = place.lock()?;
     let (_, attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
     for warning in &attachment.warnings {
         output.warn(warning);
     }
-    let mode = attachment.mode.name();
     let value = json!({
         "interface": interface,
-        "attached": mode,
+        "attached": attachment.mode.name(),
         "tracker": attachment.hook.name(),
         "generation": attachment.generation,
         "replaced": attachment.replaced,
     });
     output.either(&value, || {
-        let done = if attachment.replaced { "replaced without a gap" } else { "down" };
-        format!("the gate on {interface} is {done}: {mode}, generation {}\n", attachment.generation)
+        let how = if attachment.replaced { " (replaced without a gap)" } else { "" };
+        format!("{}{how}\n", describe_attachment(interface, &attachment, &compiled.policy))
     })?;
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! `portcullis detach`
+//! `portcullis detach`: detaches the gate and removes its pins.
 
 use serde_json::json;
 
@@ -8,25 +8,29 @@ use crate::gate::{
 };
 use crate::output::Output;
 
+/// Detaches the gate of an interface, or removes an orphaned gate by its name.
+///
+/// # Errors
+/// When the interface is not there, or something pinned can't be removed.
 pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
-    // no interface's name has a colon, and that of a gate left behind has two
+    // No interface's name has a colon, and that of an orphaned gate has two.
     if interface.contains("::") {
         detach_by_name(interface)?;
-        output.either(&json!({ "gate": interface, "lifted": true }), || describe_lifted(interface))?;
+        output.either(&json!({ "gate": interface, "detached": true }), || describe_orphan(interface))?;
         return Ok(Exit::Done);
     }
-    // also behind an interface that is gone
+    // The gate of an interface that is gone can be detached too.
     let place = GatePlace::of_any(interface)?;
     if !is_pinned(&place) {
         GatePlace::of(interface)?;
     }
     let _lock = place.lock()?;
-    // first, or the daemon could miss it
+    // The note comes first: a daemon that finds the gate gone looks for it.
     place.note_detach_order(true);
-    let lifted = detach(&place).inspect_err(|_| place.note_detach_order(false))?;
-    output.either(&json!({ "interface": interface, "lifted": lifted }), || {
-        if lifted {
-            format!("the gate on {interface} is lifted: nothing is dropped any more\n")
+    let detached = detach(&place).inspect_err(|_| place.note_detach_order(false))?;
+    output.either(&json!({ "interface": interface, "detached": detached }), || {
+        if detached {
+            format!("detached from {interface}: nothing is dropped any more\n")
         } else {
             format!("there was no gate on {interface}{}\n", hint_at_orphans(interface))
         }
@@ -34,14 +38,17 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// `detach --orphans`
+/// `detach --orphans`: removes every orphaned gate.
+///
+/// # Errors
+/// When the gates can't be listed. A gate that can't be removed is a warning and a failed exit.
 pub fn run_on_orphans(output: &Output) -> anyhow::Result<Exit> {
-    let mut lifted = Vec::new();
+    let mut detached = Vec::new();
     let mut failed = 0;
     for gate in list_gates()?.into_iter().filter(|gate| gate.state == GateState::Orphaned) {
         match detach_by_name(&gate.name) {
-            Ok(gate) => lifted.push(gate.name),
-            // alive again, or removed by somebody else meanwhile
+            Ok(gate) => detached.push(gate.name),
+            // Its namespace is there after all, or somebody else has removed it.
             Err(GateError::NamespaceLives { .. } | GateError::NoSuchPins { .. }) => {}
             Err(error) => {
                 failed += 1;
@@ -49,13 +56,13 @@ pub fn run_on_orphans(output: &Output) -> anyhow::Result<Exit> {
             }
         }
     }
-    output.either(&json!({ "lifted": lifted }), || match lifted.is_empty() {
+    output.either(&json!({ "detached": detached }), || match detached.is_empty() {
         true => "there is no orphaned gate\n".to_owned(),
-        false => lifted.iter().map(|name| describe_lifted(name)).collect(),
+        false => detached.iter().map(|name| describe_orphan(name)).collect(),
     })?;
     Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
 }
 
-fn describe_lifted(name: &str) -> String {
-    format!("the pins of {name}, left of a network namespace that is gone, are removed\n")
+fn describe_orphan(name: &str) -> String {
+    format!("removed the pins of {name}, whose network namespace is gone\n")
 }

@@ -1,30 +1,29 @@
-//! `portcullis diff`
+//! `portcullis diff`: compares a policy file with the live policy.
 
 use std::path::Path;
 
-use anyhow::Context;
+use serde_json::json;
 
+use super::shared::{live_policy, load_policy};
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace};
 use crate::output::Output;
-use crate::policy::diff;
-use crate::policy::list_changes;
-use crate::policy_file::load;
+use crate::policy::{diff, list_changes};
 
+/// Prints what the file would change. A quarantine is a difference too, because no file has it.
+///
+/// # Errors
+/// When the policy is bad or there is no gate.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
-    let compiled = load(policy, output)?;
+    let compiled = load_policy(policy, output)?;
     let place = GatePlace::of(interface)?;
     let gate = Gate::open(&place)?;
-    let live = gate
-        .live_policy()?
-        .with_context(|| format!("the gate on {interface} has no policy yet\nhelp: portcullis apply"))?;
-    let changes = diff(&live, &compiled.policy);
-    // `diff` is of what the file would do; a quarantine is not in any file
+    let changes = diff(&live_policy(&gate, interface)?, &compiled.policy);
     let quarantined = gate.quarantined()?;
-    output.either(&serde_json::json!({ "changes": changes, "quarantined": quarantined }), || {
+    output.either(&json!({ "changes": changes, "quarantined": quarantined }), || {
         let mut text = list_changes(&changes);
-        for (server, left) in &quarantined {
-            let until = left.map_or(String::new(), |seconds| format!(" for {seconds} s more"));
+        for (server, left_s) in &quarantined {
+            let until = left_s.map_or(String::new(), |seconds| format!(" for {seconds} s more"));
             text.push_str(&format!("! {server} is in quarantine{until}, whatever the file says\n"));
         }
         text

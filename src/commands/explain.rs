@@ -1,13 +1,14 @@
-//! `portcullis explain`: the verdict of the loaded program, and the line of
-//! the policy that decides.
+//! `portcullis explain`: asks the loaded program for its verdict, and names the line of the policy
+//! that decides.
 
 use std::net::IpAddr;
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
+use super::shared::live_policy;
 use crate::abi::Reason;
-use crate::cli::Explain;
+use crate::cli::ExplainArgs;
 use crate::compile::{Tables, compile};
 use crate::exit::Exit;
 use crate::gate::{Answer, Gate, GatePlace, Verdict};
@@ -24,37 +25,40 @@ const EPHEMERAL: u16 = 49_152;
 struct Explanation {
     verdict: Verdict,
     reason: Option<Reason>,
-    /// Name of the server whose packet it is.
+    /// Name of the server that sends the packet.
     server: Option<String>,
-    /// The need that permits it, or that comes nearest.
+    /// The need that permits the packet, or the nearest one.
     need: Option<String>,
     /// FILE:LINE
     source: Option<String>,
     quiet: bool,
-    /// The packet that was asked about is the server's answer.
+    /// The packet is a server's answer.
     answer: bool,
 }
 
-/// What is asked: the frame of a server, or of nobody known.
+/// The packet that the user asks about.
 struct Question {
     probe: Probe,
-    /// The peer opened, and this answers.
+    /// A peer opened the flow, and this packet answers.
     answer: bool,
-    /// Number and port as the user wrote them.
+    /// Protocol and port as the user wrote them.
     protocol: u8,
     port: u16,
 }
 
-pub fn run(asked: &Explain, output: &Output) -> anyhow::Result<Exit> {
-    let place = GatePlace::of(&asked.interface.interface)?;
+/// Asks the loaded program about one packet, in a test run without side effects.
+///
+/// # Errors
+/// When there is no gate, or the question is not one packet.
+pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
+    let place = GatePlace::of(&asked.interface.name)?;
     let gate = Gate::open(&place)?;
-    let policy = gate.live_policy()?.with_context(|| {
-        format!("the gate on {} has no policy yet\nhelp: portcullis apply", place.interface)
-    })?;
+    let policy = live_policy(&gate, &place.interface)?;
     let tables = compile(&policy).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
     let question = ask(asked, &policy, &tables)?;
     let frame = question.probe.to_frame()?;
-    // as if it came from there; a test run from an interface that is down is refused
+    // The frame counts as received on the interface. The kernel refuses that while the interface is
+    // down, so then the frame comes from nowhere.
     let answer = gate
         .explain(&frame, question.answer, Some(place.ifindex))
         .or_else(|_| gate.explain(&frame, question.answer, None))?;
@@ -64,7 +68,7 @@ pub fn run(asked: &Explain, output: &Output) -> anyhow::Result<Exit> {
 }
 
 /// Turns the command line into a frame.
-fn ask(asked: &Explain, policy: &Policy, tables: &Tables) -> anyhow::Result<Question> {
+fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<Question> {
     let need = parse_need(&asked.what, Direction::Out, &policy.sets)
         .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
     if !need.peers.is_empty() || need.limit.is_some() {
@@ -82,7 +86,7 @@ fn ask(asked: &Explain, policy: &Policy, tables: &Tables) -> anyhow::Result<Ques
     }
     let protocol = need.protocol;
     let sender = find_server(policy, tables, asked.from);
-    // A packet towards a server is not filtered: what the gate decides is the answer.
+    // The gate does not filter packets towards a server. It decides about the answer.
     let answer = sender.is_none() && find_server(policy, tables, asked.to).is_some();
     let (source, destination) = if answer { (asked.to, asked.from) } else { (asked.from, asked.to) };
     let server = if answer { find_server(policy, tables, asked.to) } else { sender };
@@ -119,7 +123,7 @@ fn ask(asked: &Explain, policy: &Policy, tables: &Tables) -> anyhow::Result<Ques
     })
 }
 
-fn source_mac(asked: &Explain, server: Option<&Server>) -> anyhow::Result<[u8; 6]> {
+fn source_mac(asked: &ExplainArgs, server: Option<&Server>) -> anyhow::Result<[u8; 6]> {
     const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
     let Some(text) = &asked.mac else {
         return Ok(server.and_then(|server| server.mac.map(|(mac, _)| mac)).unwrap_or(NOBODY));
@@ -133,13 +137,13 @@ fn find_server<'p>(policy: &'p Policy, tables: &Tables, address: IpAddr) -> Opti
     policy.servers.get(row.server)
 }
 
-/// Adds to the program's answer what the policy's text has to say.
+/// Adds to the program's answer the need and the line of the policy that decide.
 fn explain(question: &Question, answer: &Answer, policy: &Policy, tables: &Tables) -> Explanation {
     let server = find_server(policy, tables, question.probe.source);
     let rule = (answer.rule != 0).then(|| tables.rules.get(answer.rule as usize)).flatten();
     let (need, line) = match rule {
         Some(rule) => (Some(rule.need.clone()), Some(rule.line)),
-        None => nearest(question, answer.reason, server, policy),
+        None => find_nearest(question, answer.reason, server, policy),
     };
     Explanation {
         verdict: answer.verdict,
@@ -152,8 +156,8 @@ fn explain(question: &Question, answer: &Answer, policy: &Policy, tables: &Table
     }
 }
 
-/// For a packet that no rule permits: the need that almost did, or the line to change.
-fn nearest(
+/// For a packet that no rule permits: the need that nearly does, or the line to change.
+fn find_nearest(
     question: &Question,
     reason: Option<Reason>,
     server: Option<&Server>,
@@ -206,7 +210,7 @@ fn describe(explanation: &Explanation, question: &Question, place: &GatePlace) -
     let who = explanation.server.as_deref().unwrap_or("no server of the policy");
     text.push_str(&format!("  packet   {} ({who}) to {}", probe.source, probe.destination));
     if explanation.answer {
-        text.push_str(", answering; packets towards a server are not filtered");
+        text.push_str(" (an answer: the gate does not filter packets towards a server)");
     }
     text.push('\n');
     if let Some(need) = &explanation.need {
@@ -231,27 +235,27 @@ fn meaning(reason: Reason) -> Option<&'static str> {
     Some(match reason {
         Reason::LinkLayer => "ARP, LLDP, 802.1X, slow protocols and 802.3 belong to the link",
         Reason::Neighbour => "IPv6 neighbour discovery and MLD belong to the link",
-        Reason::Dhcp => "`dhcp` is on, and this stays on the link",
+        Reason::Dhcp => "`dhcp` is on, and this packet stays on the link",
         Reason::UnknownAllowed => "no server has this source address, and unknown_sources is \"allow\"",
         Reason::LaterFragment => "the first fragment of this packet passed",
-        Reason::Reply => "it answers what a peer opened to an `in` service",
-        Reason::Pickup => "flows already open are taken over while the gate is new",
+        Reason::Reply => "it answers a flow that a peer opened to an `in` service",
+        Reason::Pickup => "flows that were open when the gate was attached are taken over",
         Reason::Need => "an `out` need of the server permits it",
         Reason::OwnConnection => "it belongs to a connection that an `out` need permits",
         Reason::FlowError => "the ICMP error is about a permitted flow",
-        Reason::Ethertype => "nothing but IP and what the link needs may come from the DMZ",
+        Reason::Ethertype => "the DMZ may send IP and the protocols of the link, and this is neither",
         Reason::Malformed => "a header is cut short or contradicts itself",
         Reason::SourceRoute => "a source route sends the packet elsewhere than its address says",
-        Reason::RogueRouter => "no server announces routers or redirects",
+        Reason::RogueRouter => "a server must not announce routers or redirects",
         Reason::UnknownSource => "no server has this source address",
         Reason::Spoofed => "the policy binds the address to another MAC or VLAN",
         Reason::Quarantined => "the server is in quarantine; only its management gets an answer",
         Reason::Fragment => "its first fragment was not seen or did not pass, or it hides a header",
         Reason::Rate => "the server has used up the `limit` of this need",
         Reason::UnlistedService => "something on the server listens where the policy lists no `in` service",
-        Reason::Backscatter => "the answer of a healthy server to noise; dropped, never an alarm",
+        Reason::Backscatter => "a healthy server answers noise like this; dropped, never an alarm",
         Reason::Stranger => "the service is not for this peer",
-        Reason::NoFlow => "no flow that a peer opened is known here",
+        Reason::NoFlow => "the gate knows no flow that a peer opened here",
         Reason::Protocol => "no need names this protocol",
         Reason::Destination => "an `out` need has this port, but not this destination",
         Reason::NewFlow => "no `out` need permits the server to start this",

@@ -1,14 +1,18 @@
-//! `portcullis quarantine` and `portcullis release`
+//! `portcullis quarantine` and `portcullis release`: cut off a server and end that.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::apply::is_attached;
+use super::shared::exit_by_attachment;
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace};
 use crate::output::Output;
 
+/// Cuts off a server but for its management, for a time or until it is released.
+///
+/// # Errors
+/// When there is no gate, or no such server in its policy.
 pub fn run(interface: &str, server: &str, time: Option<Duration>, output: &Output) -> anyhow::Result<Exit> {
     let place = GatePlace::of(interface)?;
     let _lock = place.lock()?;
@@ -25,9 +29,13 @@ pub fn run(interface: &str, server: &str, time: Option<Duration>, output: &Outpu
              next: portcullis release -i {interface} {server}\n"
         )
     })?;
-    Ok(if is_attached(&gate, &place, output) { Exit::Done } else { Exit::Failed })
+    Ok(exit_by_attachment(&gate, &place, output))
 }
 
+/// Ends a quarantine.
+///
+/// # Errors
+/// As [`run`].
 pub fn release(interface: &str, server: &str, output: &Output) -> anyhow::Result<Exit> {
     let place = GatePlace::of(interface)?;
     let _lock = place.lock()?;

@@ -13,17 +13,15 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use jiff::Timestamp;
 
-use crate::cli::Report;
+use crate::cli::ReportArgs;
 use crate::clock::wall_now;
-use crate::daemon::control::{Piece, Request, ask_daemon, each_piece, open_history};
+use crate::daemon::control::collect_report;
 use crate::exit::Exit;
 use crate::gate::GatePlace;
-use crate::history::{AlarmEntry, ReportData};
 use crate::output::Output;
 
-pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
+pub fn run(question: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
     let now = wall_now();
     let (from, to) = (question.from, question.to.unwrap_or(now));
     if from >= to {
@@ -33,7 +31,7 @@ pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
         Some(interface) => GatePlace::of_any(interface)?,
         None => find_place()?,
     };
-    let found = find(&place, from, to)?;
+    let found = collect_report(&place, from, to)?;
     let page = page::render(&page::Cover { interface: &place.interface, from, to, made: now }, &found);
     if question.output == Path::new("-") {
         output.text(&page)?;
@@ -50,24 +48,6 @@ pub fn run(question: &Report, output: &Output) -> anyhow::Result<Exit> {
         format!("{path}: {} alarms and {drops} drops from {from:.0} to {to:.0}\n", found.alarms.len())
     })?;
     Ok(Exit::Done)
-}
-
-fn find(place: &GatePlace, from: Timestamp, to: Timestamp) -> anyhow::Result<ReportData> {
-    let mut found = ReportData::default();
-    if let Some(values) = ask_daemon(place, &Request::Report { from, to })? {
-        for value in values {
-            let piece: Piece = serde_json::from_value(value).context("the daemon speaks another version")?;
-            piece.add_to(&mut found);
-        }
-        return Ok(found);
-    }
-    let store = open_history(place)?;
-    each_piece(&store, Vec::new(), (from, to), |piece| {
-        piece.add_to(&mut found);
-        Ok(())
-    })?;
-    found.alarms = found.alarms.iter().map(AlarmEntry::cut_off).collect();
-    Ok(found)
 }
 
 /// Replaces the file in one step. It tells attackers what was seen: its owner's business.

@@ -1,17 +1,22 @@
-//! `portcullis show`
+//! `portcullis show`: prints the live state of a gate.
 
-use anyhow::Context;
+use anyhow::Context as _;
 
+use super::shared::{live_policy, no_policy};
 use crate::cli::Subject;
 use crate::clock::Clock;
 use crate::daemon::control::{Request, ask_daemon, no_daemon};
-use crate::drops::{Context as Seen, DropVerdict, LedgerRow};
+use crate::drops::{Context, DropVerdict, LedgerRow};
 use crate::exit::Exit;
 use crate::gate::{FlowTable, Gate, GatePlace, GateState, Status, list_gates};
 use crate::net::name_protocol;
 use crate::output::{Output, align};
-use crate::policy::{Policy, describe, summarize};
+use crate::policy::{describe, summarize};
 
+/// Prints one subject of one gate.
+///
+/// # Errors
+/// When there is no gate, and for `alarms` when no daemon runs.
 pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
     let place = GatePlace::of(interface)?;
     if subject == Subject::Alarms {
@@ -24,22 +29,7 @@ pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result
             output.either(&status, || describe_status(&status))?;
         }
         Subject::Policy => show_policy(&gate, interface, output)?,
-        Subject::Servers => {
-            let policy = live(&gate, interface)?;
-            let quarantined = gate.quarantined()?;
-            if output.json {
-                let mut value = serde_json::to_value(summarize(&policy))?;
-                value["quarantined"] = serde_json::to_value(&quarantined)?;
-                output.value(&value)?;
-            } else {
-                let mut text = describe(&policy);
-                for (server, left) in &quarantined {
-                    let until = left.map_or(String::new(), |seconds| format!(", {seconds} s more"));
-                    text.push_str(&format!("\n{server} is in quarantine{until}\n"));
-                }
-                output.text(&text)?;
-            }
-        }
+        Subject::Servers => show_servers(&gate, interface, output)?,
         Subject::Flows => show_flows(&gate, output)?,
         Subject::Drops => show_drops(&gate, interface, output)?,
         Subject::Alarms | Subject::Gates => {}
@@ -47,8 +37,11 @@ pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result
     Ok(Exit::Done)
 }
 
-/// `show gates`: of every network namespace.
-pub fn run_on_all(output: &Output) -> anyhow::Result<Exit> {
+/// `show gates`: prints the gates of every network namespace.
+///
+/// # Errors
+/// When the pins can't be read.
+pub fn run_on_all_gates(output: &Output) -> anyhow::Result<Exit> {
     let gates = list_gates()?;
     output.either(&gates, || {
         if gates.is_empty() {
@@ -66,22 +59,31 @@ pub fn run_on_all(output: &Output) -> anyhow::Result<Exit> {
         align(&rows)
     })?;
     if gates.iter().any(|gate| gate.state == GateState::Orphaned) {
-        output.warn("orphaned pins are left\nhelp: portcullis detach --orphans removes them");
+        output.warn("some gates are orphaned\nhelp: portcullis detach --orphans removes them");
     }
     Ok(Exit::Done)
 }
 
-fn live(gate: &Gate, interface: &str) -> anyhow::Result<Policy> {
-    gate.live_policy()?
-        .with_context(|| format!("the gate on {interface} has no policy yet\nhelp: portcullis apply"))
+/// Prints the policy's text as it was applied, so that it can be applied again.
+fn show_policy(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
+    let (text, file) = gate.live_source()?.with_context(|| no_policy(interface))?;
+    output.either(&serde_json::json!({ "file": file, "policy": text }), || text.clone())
 }
 
-/// The text as it was applied, so that it can be applied again.
-fn show_policy(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
-    let (text, file) = gate
-        .live_source()?
-        .with_context(|| format!("the gate on {interface} has no policy yet\nhelp: portcullis apply"))?;
-    output.either(&serde_json::json!({ "file": file, "policy": text }), || text.clone())
+fn show_servers(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
+    let policy = live_policy(gate, interface)?;
+    let quarantined = gate.quarantined()?;
+    if output.json {
+        let mut value = serde_json::to_value(summarize(&policy))?;
+        value["quarantined"] = serde_json::to_value(&quarantined)?;
+        return output.value(&value);
+    }
+    let mut text = describe(&policy);
+    for (server, left_s) in &quarantined {
+        let until = left_s.map_or(String::new(), |seconds| format!(", {seconds} s more"));
+        text.push_str(&format!("\n{server} is in quarantine{until}\n"));
+    }
+    output.text(&text)
 }
 
 fn show_flows(gate: &Gate, output: &Output) -> anyhow::Result<()> {
@@ -113,7 +115,7 @@ fn show_flows(gate: &Gate, output: &Output) -> anyhow::Result<()> {
 
 fn show_drops(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
     let names = gate.names_by_id()?;
-    let context = Seen { interface: interface.into(), clock: Clock::now(), names: &names };
+    let context = Context { interface: interface.into(), clock: Clock::now(), names: &names };
     let ledger = gate.ledger_snapshot()?;
     let mut rows: Vec<LedgerRow> =
         ledger.iter().map(|(key, entry)| LedgerRow::new(*key, entry, &context)).collect();

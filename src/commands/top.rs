@@ -1,5 +1,5 @@
-//! `portcullis top`: who is dropped how fast, for what, and which alarms are open. It reads the
-//! maps itself, and works without a daemon; only the alarms are the daemon's.
+//! `portcullis top`: a live view of drops by server and of open alarms. It reads the maps itself and works
+//! without a daemon. Only the alarms come from the daemon.
 
 mod model;
 mod view;
@@ -14,22 +14,26 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use crate::daemon::control::{Request, ask_daemon};
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace, PolicyFacts};
-use model::{Act, Model, Question};
+use model::{Action, Model, Question};
 
 /// Between two readings of the maps.
 const READ: Duration = Duration::from_secs(1);
 /// How long one wait for a key lasts.
 const POLL: Duration = Duration::from_millis(100);
-/// By key: short enough to be noticed, long enough to look.
+/// A quarantine by key. It is long enough to look into the matter, and it ends if it is forgotten.
 const QUARANTINE_S: u64 = 3_600;
 
+/// Shows the live view until the user quits.
+///
+/// # Errors
+/// When there is no gate or no terminal, or when the gate is detached.
 pub fn run(interface: &str) -> anyhow::Result<Exit> {
     let place = GatePlace::of(interface)?;
     let gate = Gate::open(&place)?;
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         bail!("`top` needs a terminal\nhelp: portcullis show -i {interface} drops -j, for programs");
     }
-    // it restores the terminal also after a panic
+    // This also restores the terminal after a panic.
     let mut terminal = ratatui::try_init().context("could not take over the terminal")?;
     let watched = watch(&place, &gate, &mut terminal);
     ratatui::restore();
@@ -44,17 +48,17 @@ fn watch(place: &GatePlace, gate: &Gate, terminal: &mut DefaultTerminal) -> anyh
     loop {
         if read.is_none_or(|read| read.elapsed() >= READ) {
             if !gate.is_pinned_at(place) {
-                bail!("the gate on {} was lifted by another command", place.interface);
+                bail!("another command has detached the gate from {}", place.interface);
             }
-            let measure = gate.measure(place, &facts)?;
-            facts = measure.facts.clone();
+            let statistics = gate.measure(place, &facts)?;
+            facts = statistics.facts.clone();
             let alarms = ask_daemon(place, &Request::Open).unwrap_or_else(|error| {
-                model.say(format!("the daemon: {error}"));
+                model.message = format!("the daemon: {error}");
                 None
             });
             let passed = read.map_or(READ, |read| read.elapsed());
             read = Some(Instant::now());
-            model.update(measure, alarms, passed);
+            model.update(statistics, alarms, passed);
         }
         terminal.draw(|frame| view::draw(frame, &model)).context("could not draw")?;
         if !event::poll(POLL).context("could not wait for a key")? {
@@ -66,9 +70,9 @@ fn watch(place: &GatePlace, gate: &Gate, terminal: &mut DefaultTerminal) -> anyh
         if key.kind == KeyEventKind::Press {
             match press(&mut model, key) {
                 Press::Quit => return Ok(()),
-                Press::Do(act) => {
-                    let said = perform(place, gate, &act);
-                    model.say(said.unwrap_or_else(|error| format!("{error:#}")));
+                Press::Do(action) => {
+                    let done = perform(place, gate, &action);
+                    model.message = done.unwrap_or_else(|error| format!("{error:#}"));
                     read = None;
                 }
                 Press::Nothing => {}
@@ -79,11 +83,11 @@ fn watch(place: &GatePlace, gate: &Gate, terminal: &mut DefaultTerminal) -> anyh
 
 enum Press {
     Quit,
-    Do(Act),
+    Do(Action),
     Nothing,
 }
 
-/// What a key does. Nothing is done to a server before a `y`.
+/// What a key does. A server is only touched after a `y`.
 fn press(model: &mut Model, key: KeyEvent) -> Press {
     let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
     if is_interrupt {
@@ -91,9 +95,9 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
     }
     if let Some(question) = model.question.take() {
         return match key.code {
-            KeyCode::Char('y' | 'Y') => Press::Do(question.act),
+            KeyCode::Char('y' | 'Y') => Press::Do(question.action),
             _ => {
-                model.say("nothing was done".to_owned());
+                model.message = "nothing was done".to_owned();
                 Press::Nothing
             }
         };
@@ -104,25 +108,25 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
         KeyCode::Up | KeyCode::Char('k') => model.select(-1),
         KeyCode::Char('x') => model.ask(|server| Question {
             text: format!("cut {server} off for an hour, but for its management?"),
-            act: Act::Quarantine(server.to_owned()),
+            action: Action::Quarantine(server.to_owned()),
         }),
         KeyCode::Char('r') => model.ask(|server| Question {
             text: format!("release {server}?"),
-            act: Act::Release(server.to_owned()),
+            action: Action::Release(server.to_owned()),
         }),
         _ => {}
     }
     Press::Nothing
 }
 
-fn perform(place: &GatePlace, gate: &Gate, act: &Act) -> anyhow::Result<String> {
+fn perform(place: &GatePlace, gate: &Gate, action: &Action) -> anyhow::Result<String> {
     let _lock = place.lock()?;
-    Ok(match act {
-        Act::Quarantine(server) => {
+    Ok(match action {
+        Action::Quarantine(server) => {
             gate.quarantine(server, Some(QUARANTINE_S))?;
             format!("{server} is in quarantine for an hour")
         }
-        Act::Release(server) if gate.release(server)? => format!("{server} is released"),
-        Act::Release(server) => format!("{server} was not in quarantine"),
+        Action::Release(server) if gate.release(server)? => format!("{server} is released"),
+        Action::Release(server) => format!("{server} was not in quarantine"),
     })
 }

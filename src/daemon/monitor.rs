@@ -1,89 +1,144 @@
-//! How the gate is attached, as the daemon sees it every second: what changes is said and counted,
-//! and what was taken off is put back.
+//! Monitor: looks every second how the gate is attached. The user reads every change, the metrics count
+//! it, and a program that was removed is attached again.
 
+use std::sync::Arc;
+
+use anyhow::bail;
 use log::debug;
 
-use super::Daemon;
-use super::metrics::snapshot::count;
+use super::announcement::describe_rest;
+use super::metrics::snapshot::{Snapshot, increment};
 use crate::abi::settings_flag;
-use crate::gate::{AttachMode, GateError, GatePlace, Hook};
+use crate::gate::{AttachMode, Attachment, Gate, GateError, GatePlace, Hook};
+use crate::policy::{Enforcement, Policy, Tracking};
+use crate::stderr::notice;
 
-impl Daemon<'_> {
-    /// The mode never changes silently, and a gate that somebody lifted has no daemon.
-    pub(super) fn check_attachment(&mut self) -> anyhow::Result<()> {
+/// The gate on its interface.
+pub(super) struct Monitor<'gate> {
+    gate: &'gate Gate,
+    place: GatePlace,
+    mode: AttachMode,
+    tracker: Hook,
+    /// Strict tracking, which needs the tracker.
+    is_strict: bool,
+    /// Of the policy with this generation, the last one that the daemon has read.
+    enforcement: (u64, Enforcement),
+    is_detached: bool,
+    /// Why the gate could not be attached again, as the user last read it.
+    last_refusal: String,
+    snapshot: Arc<Snapshot>,
+}
+
+impl<'gate> Monitor<'gate> {
+    /// Of a gate that was just attached.
+    pub(super) fn new(
+        gate: &'gate Gate,
+        place: &GatePlace,
+        policy: &Policy,
+        attachment: &Attachment,
+        snapshot: Arc<Snapshot>,
+    ) -> Monitor<'gate> {
+        Monitor {
+            gate,
+            place: place.clone(),
+            mode: attachment.mode,
+            tracker: attachment.hook,
+            is_strict: policy.settings.tracking.value == Tracking::Strict,
+            enforcement: (attachment.generation, Enforcement::of(policy)),
+            is_detached: false,
+            last_refusal: String::new(),
+            snapshot,
+        }
+    }
+
+    /// Where the gate is. The interface has another index after it was deleted and made again.
+    pub(super) fn place(&self) -> &GatePlace {
+        &self.place
+    }
+
+    /// Whether somebody typed `detach`.
+    pub(super) fn is_detached(&self) -> bool {
+        self.is_detached
+    }
+
+    /// Goes by another policy, which has just become the live one.
+    pub(super) fn follow(&mut self, policy: &Policy, generation: u64) {
+        self.enforcement = (generation, Enforcement::of(policy));
+    }
+
+    /// Looks how the gate is attached. The mode never changes silently, and without a gate there is
+    /// no daemon.
+    ///
+    /// # Errors
+    /// When the gate's pins are gone without `detach`, or the gate can't be read.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        let interface = &self.place.interface;
         if !self.gate.is_pinned_at(&self.place) {
-            if self.place.is_detach_ordered() {
-                notice!(
-                    "portcullis: the gate on {} was lifted by another command; the daemon ends\n\
-                     help: portcullis run -i {0} -p POLICY puts it down again",
-                    self.interface
+            let help = format!("help: portcullis run -i {interface} -p POLICY attaches it again");
+            if !self.place.is_detach_ordered() {
+                bail!(
+                    "the pins of the gate on {interface} are gone, and nobody typed `detach`; \
+                     the daemon stops\n{help}"
                 );
-                self.lifted = true;
-                return Ok(());
             }
-            anyhow::bail!(
-                "the pins of the gate on {} are gone, and nobody typed `detach`; the daemon ends\n\
-                 help: portcullis run -i {0} -p POLICY puts it down again",
-                self.interface
+            notice!(
+                "portcullis: another command has detached the gate from {interface}; the daemon stops\n{help}"
             );
+            self.is_detached = true;
+            return Ok(());
         }
         let mode = self.gate.find_mode(&self.place);
         if mode != self.mode {
-            let consequence = match mode {
-                AttachMode::No => "NOTHING IS DROPPED; was the interface deleted, or its program taken off?",
-                AttachMode::Generic => "slower, and after the kernel has made a buffer of the packet",
-                AttachMode::Native => "in the driver again",
-            };
-            notice!(
-                "portcullis: warning: the gate on {} went from {} to {}: {consequence}",
-                self.interface,
-                self.mode.name(),
-                mode.name()
-            );
+            notice!("portcullis: warning: {}", describe_mode_change(interface, self.mode, mode));
             self.mode = mode;
-            count(&self.board.filter_changes);
+            increment(&self.snapshot.filter_changes);
         }
-        // asked of the kernel: `apply` may have changed it
+        // From the kernel, because `apply` may have changed it.
         if let Some(settings) = self.gate.live_settings()? {
-            self.strict = settings.flags & settings_flag::SETTINGS_STRICT.0 != 0;
+            self.is_strict = settings.flags & settings_flag::SETTINGS_STRICT.0 != 0;
         }
         let tracker = self.gate.find_tracker(&self.place);
         if tracker != self.tracker {
-            let consequence = match (tracker, self.strict) {
-                (Hook::No, true) => {
-                    "NEW FLOWS OF PEERS ARE NOT SEEN, and what servers answer is dropped; \
-                     was its program taken off?"
-                }
-                (Hook::No, false) => "none is needed in service tracking",
-                (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
-            };
             notice!(
-                "portcullis: warning: the tracker on {} went from {} to {}: {consequence}",
-                self.interface,
-                self.tracker.name(),
-                tracker.name()
+                "portcullis: warning: {}",
+                describe_tracker_change(interface, self.tracker, tracker, self.is_strict)
             );
             self.tracker = tracker;
-            count(&self.board.tracker_changes);
+            increment(&self.snapshot.tracker_changes);
         }
-        if mode == AttachMode::No || self.strict && tracker == Hook::No {
+        if mode == AttachMode::No || self.is_strict && tracker == Hook::No {
             self.try_to_reattach();
         }
         Ok(())
     }
 
+    /// One line for `systemctl status`.
     pub(super) fn describe(&self) -> String {
-        let holds = match (self.mode, self.strict && self.tracker == Hook::No) {
-            (AttachMode::No, _) => "NOT ATTACHED, nothing is dropped".to_owned(),
-            (mode, true) => format!("{}, WITHOUT ITS TRACKER", mode.name()),
-            (mode, false) => mode.name().to_owned(),
-        };
-        format!("gate on {}: {holds}; {} alarms open", self.interface, self.board.count_open())
+        let attached = describe_state(&self.place.interface, self.mode, self.is_strict, self.tracker);
+        let open = self.snapshot.count_open();
+        format!("{attached}; {open} {} open", if open == 1 { "alarm" } else { "alarms" })
     }
 
-    /// An interface that was deleted and made again gets its gate back.
+    /// The last sentence of a daemon that leaves its gate attached.
+    pub(super) fn describe_rest(&self) -> String {
+        describe_rest(&self.place.interface, self.gate.find_mode(&self.place), self.find_enforcement())
+    }
+
+    /// Reads the live policy only if another command has applied it.
+    fn find_enforcement(&self) -> Enforcement {
+        let (generation, enforcement) = self.enforcement;
+        match self.gate.live_settings() {
+            Ok(Some(settings)) if settings.generation != generation => {
+                self.gate.live_policy().ok().flatten().map_or(enforcement, |live| Enforcement::of(&live))
+            }
+            _ => enforcement,
+        }
+    }
+
+    /// Attaches what is missing. This also brings the gate back to an interface that was deleted and
+    /// made again.
     fn try_to_reattach(&mut self) {
-        let Ok(place) = GatePlace::of(&self.interface) else {
+        let Ok(place) = GatePlace::of(&self.place.interface) else {
             return;
         };
         let restored = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(&place) {
@@ -97,30 +152,97 @@ impl Daemon<'_> {
                 }
                 let tracker = self.gate.find_tracker(&place);
                 notice!(
-                    "portcullis: the gate on {} is down again: {}, tracker {}",
-                    self.interface,
+                    "portcullis: attached to {} again: {}, tracker {}",
+                    place.interface,
                     mode.name(),
                     tracker.name()
                 );
                 if mode != self.mode {
-                    count(&self.board.filter_changes);
+                    increment(&self.snapshot.filter_changes);
                 }
                 if tracker != self.tracker {
-                    count(&self.board.tracker_changes);
+                    increment(&self.snapshot.tracker_changes);
                 }
                 (self.mode, self.tracker) = (mode, tracker);
                 self.place = place;
-                self.refusal.clear();
+                self.last_refusal.clear();
             }
-            // whoever holds the lock changes what this is about
+            // The command that holds the lock is changing just this.
             Err(error @ (GateError::Locked { .. } | GateError::NotAttached { .. })) => debug!("{error}"),
             Err(error) => {
                 let refusal = error.to_string();
-                if refusal != self.refusal {
-                    notice!("portcullis: warning: tried every second: {refusal}");
-                    self.refusal = refusal;
+                if refusal != self.last_refusal {
+                    notice!("portcullis: warning: the daemon tries every second to attach again: {refusal}");
+                    self.last_refusal = refusal;
                 }
             }
         }
+    }
+}
+
+fn describe_mode_change(interface: &str, before: AttachMode, now: AttachMode) -> String {
+    let consequence = match now {
+        AttachMode::No => {
+            return format!(
+                "the gate on {interface} is NOT ATTACHED any more: nothing is dropped; \
+                 was the interface deleted, or the program removed?"
+            );
+        }
+        AttachMode::Generic => "it is slower, because the kernel first makes a buffer of each packet",
+        AttachMode::Native => "it runs in the driver again",
+    };
+    format!("the gate on {interface} went from {} to {}: {consequence}", before.name(), now.name())
+}
+
+fn describe_tracker_change(interface: &str, before: Hook, now: Hook, is_strict: bool) -> String {
+    let consequence = match (now, is_strict) {
+        (Hook::No, true) => {
+            "NEW FLOWS OF PEERS ARE NOT SEEN, and the answers of servers are dropped; \
+             was the program removed?"
+        }
+        (Hook::No, false) => "service tracking needs none",
+        (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
+    };
+    format!("the tracker on {interface} went from {} to {}: {consequence}", before.name(), now.name())
+}
+
+fn describe_state(interface: &str, mode: AttachMode, is_strict: bool, tracker: Hook) -> String {
+    match (mode, is_strict && tracker == Hook::No) {
+        (AttachMode::No, _) => format!("NOT ATTACHED to {interface}, nothing is dropped"),
+        (mode, true) => format!("attached to {interface}: {}, WITHOUT ITS TRACKER", mode.name()),
+        (mode, false) => format!("attached to {interface}: {}", mode.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_that_is_off_its_interface_is_said_to_drop_nothing() {
+        let change = describe_mode_change("dmz0", AttachMode::Native, AttachMode::No);
+        assert!(change.starts_with("the gate on dmz0 is NOT ATTACHED any more: nothing is dropped"));
+        let change = describe_mode_change("dmz0", AttachMode::No, AttachMode::Generic);
+        assert!(change.starts_with("the gate on dmz0 went from no to generic: it is slower"), "{change}");
+    }
+
+    #[test]
+    fn a_missing_tracker_is_a_danger_in_strict_tracking_alone() {
+        let strict = describe_tracker_change("dmz0", Hook::Tcx, Hook::No, true);
+        assert!(strict.contains("from tcx to no: NEW FLOWS OF PEERS ARE NOT SEEN"), "{strict}");
+        let service = describe_tracker_change("dmz0", Hook::Tcx, Hook::No, false);
+        assert_eq!(service, "the tracker on dmz0 went from tcx to no: service tracking needs none");
+    }
+
+    #[test]
+    fn the_state_names_what_is_missing() {
+        let state = |mode, strict, tracker| describe_state("dmz0", mode, strict, tracker);
+        assert_eq!(state(AttachMode::Native, true, Hook::Tcx), "attached to dmz0: native");
+        assert_eq!(
+            state(AttachMode::Native, true, Hook::No),
+            "attached to dmz0: native, WITHOUT ITS TRACKER"
+        );
+        assert_eq!(state(AttachMode::Generic, false, Hook::No), "attached to dmz0: generic");
+        assert_eq!(state(AttachMode::No, true, Hook::No), "NOT ATTACHED to dmz0, nothing is dropped");
     }
 }

@@ -1,89 +1,169 @@
-//! What the daemon does by itself: it puts the server of a grave alarm into quarantine.
+//! Responder: puts the server of an alarm into quarantine, where the policy asks for that.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use log::warn;
 
+use super::metrics::snapshot::{Snapshot, increment};
 use crate::abi::Reason;
 use crate::alarm::{Change, Kind, Step};
-use crate::drops::DropVerdict;
+use crate::drops::{DropVerdict, ReasonCode};
 use crate::gate::{Gate, GateError, GatePlace};
 use crate::policy::{Mode, Policy, Response};
+use crate::stderr::notice;
 
-/// What became of a quarantine.
-pub enum Outcome {
-    /// In words.
-    Done(String),
-    /// The server was in quarantine.
-    Already,
-    /// Somebody else is at the gate.
-    Later,
-    /// In words.
-    Failed(String),
+/// Quarantines that may be pending, while another command is changing the gate.
+const MOST_PENDING: usize = 256;
+
+/// A quarantine to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PendingQuarantine {
+    /// Id of the alarm.
+    pub alarm: u64,
+    server: String,
 }
 
-/// When to respond, and how.
-pub struct Responder {
+/// Decides which alarms are answered with a quarantine, and makes it.
+pub(super) struct Responder {
+    interface: Arc<str>,
     response: Response,
-    /// Servers that are only observed: nothing is done to them.
+    /// Servers in observe. They are left alone.
     observing: HashSet<String>,
-    /// Open alarms that have had their answer, and what they were then.
+    /// Open alarms that were answered, and their kind then.
     answered: HashMap<u64, Kind>,
+    pending: Vec<PendingQuarantine>,
+    snapshot: Arc<Snapshot>,
 }
 
 impl Responder {
-    /// As the policy says.
-    pub fn new(policy: &Policy) -> Responder {
+    /// Goes by a policy.
+    pub(super) fn new(interface: Arc<str>, policy: &Policy, snapshot: Arc<Snapshot>) -> Responder {
         let (response, observing) = read(policy);
-        Responder { response, observing, answered: HashMap::new() }
+        let (answered, pending) = (HashMap::new(), Vec::new());
+        Responder { interface, response, observing, answered, pending, snapshot }
     }
 
-    /// Another policy. What has had its answer is not answered again.
-    pub fn follow(&mut self, policy: &Policy) {
+    /// Goes by another policy. An alarm that was answered is not answered again.
+    pub(super) fn follow(&mut self, policy: &Policy) {
         (self.response, self.observing) = read(policy);
     }
 
-    /// The server to be put into quarantine for this change, if any: an alarm is one of the kinds
-    /// that the policy names, by what was seen live, and has not been answered as such. (It may
-    /// have been opened by what happened while no daemon ran, or in another mode.)
-    pub fn find_culprit<'c>(&mut self, change: &'c Change) -> Option<&'c str> {
+    /// Looks at a change of an alarm. If it asks for a quarantine, that becomes pending.
+    pub(super) fn consider(&mut self, change: &Change) {
+        let Some(server) = self.find_culprit(change) else {
+            return;
+        };
+        if self.pending.len() < MOST_PENDING {
+            let server = server.to_owned();
+            self.pending.push(PendingQuarantine { alarm: change.alarm.id, server });
+        }
+    }
+
+    /// The server to put into quarantine for this change. The alarm must be of a kind that the policy
+    /// names, show live drops, and not be answered as this kind. (It may have been opened by drops
+    /// from before the start, or in observe.)
+    fn find_culprit<'c>(&mut self, change: &'c Change) -> Option<&'c str> {
         let alarm = &change.alarm;
         if matches!(change.step, Step::Closed { .. }) {
             self.answered.remove(&alarm.id);
             return None;
         }
-        let live = alarm.verdict == DropVerdict::Drop && !alarm.sample.while_away;
-        // Before that step nobody knows whose frame it is: it may be borrowed to cut its owner off.
-        let owned = alarm.reason.number() > Reason::Spoofed.number();
+        let is_live = alarm.verdict == DropVerdict::Drop && !alarm.sample.while_away;
         let server = &*alarm.server.as_ref()?.name;
-        let asked = self.response.quarantine_on.contains(&alarm.kind);
-        if !(live && owned && asked) || self.observing.contains(server) {
+        let is_asked = self.response.quarantine_on.contains(&alarm.kind);
+        if !(is_live && proves_sender(alarm.reason) && is_asked) || self.observing.contains(server) {
             return None;
         }
         let before = self.answered.insert(alarm.id, alarm.kind);
         (before != Some(alarm.kind)).then_some(server)
     }
 
-    /// Does it. It does not wait for another command that is at the gate.
-    pub fn quarantine(&self, gate: &Gate, place: &GatePlace, alarm: u64, server: &str) -> Outcome {
-        let done = place.try_lock().and_then(|_lock| {
+    /// The pending quarantines. They are pending no more.
+    pub(super) fn take_pending(&mut self) -> Vec<PendingQuarantine> {
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Makes a quarantine, and returns what the alarm is to say of it. `None` if there is nothing to
+    /// say: the server is in quarantine already, or another command is changing the gate and this one
+    /// becomes pending again.
+    pub(super) fn answer(
+        &mut self,
+        pending: PendingQuarantine,
+        gate: &Gate,
+        place: &GatePlace,
+    ) -> Option<String> {
+        let PendingQuarantine { alarm, server } = &pending;
+        let made = place.try_lock().and_then(|_lock| {
             if gate.quarantined()?.iter().any(|(name, _)| name == server) {
                 return Ok(false);
             }
             gate.quarantine(server, self.response.quarantine_for.seconds()).map(|()| true)
         });
-        match done {
-            Ok(true) => Outcome::Done(match self.response.quarantine_for.seconds() {
-                Some(seconds) => format!("{server} was put into quarantine for {seconds} s by this alarm"),
-                None => format!("{server} was put into quarantine by this alarm until it is released"),
-            }),
-            Ok(false) => Outcome::Already,
-            Err(GateError::Locked { .. }) => Outcome::Later,
+        match made {
+            Ok(true) => {
+                increment(&self.snapshot.quarantines);
+                let text = match self.response.quarantine_for.seconds() {
+                    Some(seconds) => {
+                        format!("{server} was put into quarantine for {seconds} s by this alarm")
+                    }
+                    None => format!("{server} was put into quarantine by this alarm until it is released"),
+                };
+                notice!(
+                    "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {server}",
+                    self.interface
+                );
+                Some(text)
+            }
+            Ok(false) => None,
+            Err(GateError::Locked { .. }) => {
+                self.pending.push(pending);
+                None
+            }
             Err(error) => {
                 warn!("alarm #{alarm} asks for a quarantine of {server}: {error}");
-                Outcome::Failed(format!("{server} could NOT be put into quarantine: {error}"))
+                Some(format!("{server} could NOT be put into quarantine: {error}"))
             }
         }
+    }
+}
+
+/// Whether a packet that was dropped for this reason is its sender's own. The other reasons are found
+/// before the source address is checked, or by that check: another machine may have borrowed the address
+/// to have its owner cut off. Nobody is cut off for a reason that this version does not know.
+fn proves_sender(reason: ReasonCode) -> bool {
+    match reason.known() {
+        None
+        | Some(
+            Reason::LinkLayer
+            | Reason::Neighbour
+            | Reason::Dhcp
+            | Reason::UnknownAllowed
+            | Reason::LaterFragment
+            | Reason::Reply
+            | Reason::Pickup
+            | Reason::Need
+            | Reason::OwnConnection
+            | Reason::FlowError
+            | Reason::Ethertype
+            | Reason::Malformed
+            | Reason::SourceRoute
+            | Reason::RogueRouter
+            | Reason::UnknownSource
+            | Reason::Spoofed,
+        ) => false,
+        Some(
+            Reason::Quarantined
+            | Reason::Fragment
+            | Reason::Rate
+            | Reason::UnlistedService
+            | Reason::Backscatter
+            | Reason::Stranger
+            | Reason::NoFlow
+            | Reason::Protocol
+            | Reason::Destination
+            | Reason::NewFlow,
+        ) => true,
     }
 }
 
@@ -103,11 +183,15 @@ mod tests {
     use crate::drops::example::{after_ms, syn};
     use crate::policy::parse;
 
+    fn by_policy(policy: &Policy) -> Responder {
+        Responder::new("dmz0".into(), policy, Arc::default())
+    }
+
     fn responder(extra: &str) -> Responder {
         let text = format!(
             "[servers.web1]\naddresses = [\"192.0.2.10\"]\n{extra}\n[alarms]\nquarantine_on = [\"attempt\"]\n"
         );
-        Responder::new(&parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")))
+        by_policy(&parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")))
     }
 
     fn opened() -> Change {
@@ -149,7 +233,7 @@ mod tests {
             parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}"))
         };
         let asks = policy("[alarms]\nquarantine_on = [\"attempt\"]\n");
-        let mut responder = Responder::new(&policy(""));
+        let mut responder = by_policy(&policy(""));
         let mut change = opened();
         assert_eq!(responder.find_culprit(&change), None);
         responder.follow(&asks);
@@ -187,5 +271,28 @@ mod tests {
         let mut change = opened();
         change.alarm.server = None;
         assert_eq!(responder("").find_culprit(&change), None);
+    }
+
+    #[test]
+    fn pending_quarantines_are_bounded_and_taken_in_their_order() {
+        let mut responder = responder("");
+        let mut change = opened();
+        for id in 1..=MOST_PENDING as u64 + 10 {
+            change.alarm.id = id;
+            responder.consider(&change);
+        }
+        let pending = responder.take_pending();
+        let ids: Vec<u64> = pending.iter().map(|pending| pending.alarm).collect();
+        assert_eq!(ids, (1..=MOST_PENDING as u64).collect::<Vec<_>>());
+        assert!(responder.take_pending().is_empty());
+    }
+
+    #[test]
+    fn no_reason_that_is_found_before_the_sender_is_known_proves_it() {
+        let order = |reason: &Reason| reason.number() > Reason::Spoofed.number();
+        for reason in crate::abi::REASONS.iter().filter(|reason| reason.drops()) {
+            assert_eq!(proves_sender((*reason).into()), order(reason), "{reason}");
+        }
+        assert!(!proves_sender(ReasonCode::Unknown(63)));
     }
 }

@@ -1,4 +1,4 @@
-//! What `top` shows, without a terminal.
+//! The data that `top` shows, without a terminal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,35 +11,35 @@ use crate::gate::GateStatistics;
 /// Readings in a sparkline.
 const HISTORY: usize = 60;
 
-/// What is asked before anything is done.
-pub struct Question {
+/// The question before an action.
+pub(super) struct Question {
     pub text: String,
-    pub act: Act,
+    pub action: Action,
 }
 
-/// What can be done to a server.
+/// What a key can do to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub(super) enum Action {
     Quarantine(String),
     Release(String),
 }
 
-/// One line of the table of servers. Drops include those that `observe` let pass.
+/// One line of the table of servers. Its drops include the packets that passed because of observe.
 #[derive(Clone, Debug, Default)]
-pub struct Line {
+pub(super) struct Line {
     /// Empty: no server has the source address.
     pub name: Arc<str>,
     pub total: u64,
-    /// Packets a second, by the last reading.
+    /// Packets a second at the last reading.
     pub rate: f64,
     /// Rates, the latest last.
     pub rates: VecDeque<u64>,
-    /// Why the last ones were dropped, the most frequent first.
+    /// The reasons of the last drops, the most frequent first.
     pub reasons: Vec<String>,
     pub quarantined: bool,
 }
 
-/// What is known of one server.
+/// One server over several readings.
 #[derive(Clone, Debug, Default)]
 struct Known {
     by_reason: BTreeMap<String, u64>,
@@ -49,15 +49,16 @@ struct Known {
     reasons: Vec<String>,
 }
 
-pub struct Model {
+/// Everything on the screen.
+pub(super) struct Model {
     pub interface: String,
-    pub measure: Option<GateStatistics>,
+    pub statistics: Option<GateStatistics>,
     /// `None`: no daemon runs.
     pub alarms: Option<Vec<Value>>,
     known: BTreeMap<Arc<str>, Known>,
     selected: Option<Arc<str>>,
     pub question: Option<Question>,
-    pub said: String,
+    pub message: String,
     has_first: bool,
 }
 
@@ -65,30 +66,30 @@ impl Model {
     pub fn new(interface: &str) -> Model {
         Model {
             interface: interface.to_owned(),
-            measure: None,
+            statistics: None,
             alarms: None,
             known: BTreeMap::new(),
             selected: None,
             question: None,
-            said: String::new(),
+            message: String::new(),
             has_first: false,
         }
     }
 
-    /// A new reading; `passed` since the one before.
-    pub fn update(&mut self, measure: GateStatistics, alarms: Option<Vec<Value>>, passed: Duration) {
+    /// Takes a new reading, and how long the one before is ago.
+    pub fn update(&mut self, statistics: GateStatistics, alarms: Option<Vec<Value>>, passed: Duration) {
         let mut sums: BTreeMap<Arc<str>, BTreeMap<String, u64>> = BTreeMap::new();
-        for ((server, reason, _), (packets, _)) in &measure.drops {
+        for ((server, reason, _), (packets, _)) in &statistics.drops {
             *sums.entry(server.clone()).or_default().entry(reason.to_string()).or_default() += packets;
         }
-        for server in &measure.quarantined {
+        for server in &statistics.quarantined {
             sums.entry(server.as_str().into()).or_default();
         }
         self.known.retain(|name, _| sums.contains_key(name));
         for (name, by_reason) in sums {
             let known = self.known.entry(name).or_default();
             let total = by_reason.values().sum::<u64>();
-            // at the first reading nothing is known of what was just now
+            // The first reading alone says nothing of the last second.
             let fresh = if self.has_first { total.saturating_sub(known.total) } else { 0 };
             known.rate = fresh as f64 / passed.as_secs_f64().max(0.1);
             known.rates.push_back(known.rate.round() as u64);
@@ -110,7 +111,7 @@ impl Model {
         }
         self.has_first = true;
         self.alarms = alarms;
-        self.measure = Some(measure);
+        self.statistics = Some(statistics);
         let is_known = self.selected.as_ref().is_some_and(|name| self.known.contains_key(name));
         if !is_known {
             self.selected = self.lines().first().map(|line| line.name.clone());
@@ -119,7 +120,7 @@ impl Model {
 
     /// The servers, the fastest first.
     pub fn lines(&self) -> Vec<Line> {
-        let quarantined = self.measure.as_ref().map(|measure| &measure.quarantined);
+        let quarantined = self.statistics.as_ref().map(|now| &now.quarantined);
         let mut lines: Vec<Line> = self
             .known
             .iter()
@@ -157,25 +158,21 @@ impl Model {
     /// Asks about the selected server.
     pub fn ask(&mut self, question: impl FnOnce(&str) -> Question) {
         match self.selected.as_deref() {
-            Some("") => self.say("that is no server: no server has these source addresses".to_owned()),
+            Some("") => self.message = "that is no server: no server has these source addresses".to_owned(),
             Some(server) => self.question = Some(question(server)),
-            None => self.say("no server is selected".to_owned()),
+            None => self.message = "no server is selected".to_owned(),
         }
-    }
-
-    pub fn say(&mut self, text: String) {
-        self.said = text;
     }
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::abi::Reason;
     use crate::gate::{AttachMode, Hook, PolicyFacts, ProgramStatistics};
 
     /// A reading in which these servers had so many drops.
-    pub fn measure(drops: &[(&str, Reason, u64)]) -> GateStatistics {
+    pub(in crate::commands::top) fn reading(drops: &[(&str, Reason, u64)]) -> GateStatistics {
         let key = |name: &str, reason: Reason| (Arc::from(name), reason.into(), false);
         GateStatistics {
             mode: AttachMode::Native,
@@ -198,11 +195,11 @@ pub mod tests {
     fn the_fastest_server_is_first_and_the_selection_stays_with_its_server() {
         let mut model = Model::new("dmz0");
         let second = Duration::from_secs(1);
-        model.update(measure(&[("web1", Reason::NewFlow, 900), ("dns1", Reason::NoFlow, 5)]), None, second);
+        model.update(reading(&[("web1", Reason::NewFlow, 900), ("dns1", Reason::NoFlow, 5)]), None, second);
         assert!(model.lines().iter().all(|line| line.rate == 0.0), "the past is no rate");
         model.select(1);
         let selected = model.lines()[model.selected(&model.lines()).unwrap()].name.clone();
-        model.update(measure(&[("web1", Reason::NewFlow, 910), ("dns1", Reason::NoFlow, 105)]), None, second);
+        model.update(reading(&[("web1", Reason::NewFlow, 910), ("dns1", Reason::NoFlow, 105)]), None, second);
         let lines = model.lines();
         assert_eq!((&*lines[0].name, lines[0].rate), ("dns1", 100.0));
         assert_eq!(lines[0].reasons, ["no_flow"]);
@@ -214,20 +211,20 @@ pub mod tests {
     fn a_ledger_that_began_anew_is_no_negative_rate() {
         let mut model = Model::new("dmz0");
         let second = Duration::from_secs(1);
-        model.update(measure(&[("web1", Reason::NewFlow, 900)]), None, second);
-        model.update(measure(&[("web1", Reason::NewFlow, 3)]), None, second);
+        model.update(reading(&[("web1", Reason::NewFlow, 900)]), None, second);
+        model.update(reading(&[("web1", Reason::NewFlow, 3)]), None, second);
         assert_eq!(model.lines().iter().find(|line| &*line.name == "web1").unwrap().rate, 0.0);
     }
 
     #[test]
     fn nobody_can_be_cut_off_whom_no_policy_knows() {
         let mut model = Model::new("dmz0");
-        model.update(measure(&[("", Reason::UnknownSource, 9)]), None, Duration::from_secs(1));
+        model.update(reading(&[("", Reason::UnknownSource, 9)]), None, Duration::from_secs(1));
         while !model.lines()[model.selected(&model.lines()).unwrap()].name.is_empty() {
             model.select(-1);
         }
-        model.ask(|server| Question { text: server.to_owned(), act: Act::Release(server.to_owned()) });
+        model.ask(|server| Question { text: server.to_owned(), action: Action::Release(server.to_owned()) });
         assert!(model.question.is_none());
-        assert!(model.said.contains("no server"));
+        assert!(model.message.contains("no server"));
     }
 }

@@ -1,4 +1,4 @@
-//! Draws the model.
+//! Draws the model on the screen.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -9,14 +9,15 @@ use serde_json::Value;
 
 use super::model::{Line, Model};
 use crate::gate::{AttachMode, GateStatistics, Hook};
+use crate::policy::Enforcement;
 use crate::sink::escape;
 
 const KEYS: &str = " up/down select   x quarantine   r release   q quit ";
 /// Eighths of a cell, the lowest first.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The whole screen.
-pub fn draw(frame: &mut Frame<'_>, model: &Model) {
+/// Draws the whole screen.
+pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let alarms = model.alarms.as_ref().map_or(1, |alarms| alarms.len().clamp(1, 12)) as u16 + 2;
     let areas = Layout::vertical([
         Constraint::Length(2),
@@ -28,22 +29,22 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model) {
     draw_head(frame, areas[0], model);
     draw_servers(frame, areas[1], model);
     draw_alarms(frame, areas[2], model);
-    let said = if model.said.is_empty() {
+    let bottom = if model.message.is_empty() {
         TextLine::from(KEYS).dim()
     } else {
-        TextLine::from(vec![Span::from(KEYS).dim(), Span::from(escape(&model.said).into_owned()).bold()])
+        TextLine::from(vec![Span::from(KEYS).dim(), Span::from(escape(&model.message).into_owned()).bold()])
     };
-    frame.render_widget(Paragraph::new(said), areas[3]);
+    frame.render_widget(Paragraph::new(bottom), areas[3]);
     if let Some(question) = &model.question {
         ask(frame, &question.text);
     }
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
-    let Some(measure) = &model.measure else {
+    let Some(statistics) = &model.statistics else {
         return;
     };
-    let (text, style) = describe_state(measure);
+    let (text, style) = describe_state(statistics);
     let rate: f64 = model.lines().iter().map(|line| line.rate).sum();
     let lines = vec![
         TextLine::from(vec![
@@ -51,31 +52,32 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
             Span::styled(text, style),
             Span::from(format!(
                 "  {} servers, generation {}, policy {}",
-                measure.facts.servers,
-                measure.facts.generation,
-                measure.hash.get(..12).unwrap_or_default()
+                statistics.facts.servers,
+                statistics.facts.generation,
+                statistics.hash.get(..12).unwrap_or_default()
             )),
         ]),
-        TextLine::from(format!(" {rate:.0} drops/s, {} events lost", measure.events.samples_lost)),
+        TextLine::from(format!(" {rate:.0} drops/s, {} events lost", statistics.events.samples_lost)),
     ];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn describe_state(measure: &GateStatistics) -> (String, Style) {
+fn describe_state(statistics: &GateStatistics) -> (String, Style) {
     let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
-    let so_so = Style::new().fg(Color::Yellow);
-    let tracking = if measure.strict { "strict" } else { "service" };
-    if measure.mode == AttachMode::No {
+    let not_all = Style::new().fg(Color::Yellow);
+    let tracking = if statistics.strict { "strict" } else { "service" };
+    if statistics.mode == AttachMode::No {
         return ("NOT ATTACHED: nothing is dropped".to_owned(), bad);
     }
-    if measure.strict && measure.tracker == Hook::No {
-        return (format!("{}, WITHOUT ITS TRACKER", measure.mode.name()), bad);
+    if statistics.strict && statistics.tracker == Hook::No {
+        return (format!("{}, WITHOUT ITS TRACKER", statistics.mode.name()), bad);
     }
-    if !measure.enforcing() {
-        return (format!("{}, {tracking}, only observing", measure.mode.name()), so_so);
-    }
-    let style = if measure.mode == AttachMode::Native { Style::new().fg(Color::Green) } else { so_so };
-    (format!("{}, {tracking}, enforcing", measure.mode.name()), style)
+    let enforcement = Enforcement::by_servers(statistics.facts.observing, statistics.facts.servers);
+    let style = match (enforcement, statistics.mode) {
+        (Enforcement::Enforcing, AttachMode::Native) => Style::new().fg(Color::Green),
+        _ => not_all,
+    };
+    (format!("{}, {tracking}, {}", statistics.mode.name(), enforcement.name()), style)
 }
 
 fn draw_servers(frame: &mut Frame<'_>, area: Rect, model: &Model) {
@@ -121,7 +123,7 @@ fn name_of(line: &Line) -> String {
     if line.quarantined { format!("{name} (quarantine)") } else { name }
 }
 
-/// The same scale for all, so that the eye compares servers.
+/// All servers have the same scale, so that the eye can compare them.
 fn draw_sparkline(line: &Line, most: u64, width: usize) -> String {
     let skipped = line.rates.len().saturating_sub(width);
     let bar = |rate: &u64| match *rate {
@@ -137,7 +139,7 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let lines: Vec<TextLine<'_>> = match &model.alarms {
         None => vec![TextLine::from("no daemon runs: nobody raises alarms").red()],
         Some(alarms) if alarms.is_empty() => vec![TextLine::from("none").dim()],
-        // the latest first
+        // The latest comes first.
         Some(alarms) => alarms
             .iter()
             .rev()
@@ -161,7 +163,7 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// A box in the middle that asks.
+/// Draws a question in the middle of the screen.
 fn ask(frame: &mut Frame<'_>, text: &str) {
     let text = format!(" {} ", escape(text));
     let screen = frame.area();
@@ -180,7 +182,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::model::{Act, Question, tests::measure};
+    use super::super::model::{Action, Question, tests::reading};
     use super::*;
     use crate::abi::Reason;
 
@@ -192,11 +194,11 @@ mod tests {
 
     fn model() -> Model {
         let mut model = Model::new("dmz0");
-        model.update(measure(&[("web1", Reason::NewFlow, 1)]), None, Duration::from_secs(1));
+        model.update(reading(&[("web1", Reason::NewFlow, 1)]), None, Duration::from_secs(1));
         let alarms = vec![serde_json::json!({
             "id": 7, "severity": "critical", "kind": "spread", "seen": "web1\u{1b}[2J tried tcp/445"
         })];
-        model.update(measure(&[("web1", Reason::NewFlow, 81)]), Some(alarms), Duration::from_secs(1));
+        model.update(reading(&[("web1", Reason::NewFlow, 81)]), Some(alarms), Duration::from_secs(1));
         model
     }
 
@@ -214,8 +216,10 @@ mod tests {
     #[test]
     fn a_question_is_in_front_of_everything_on_any_screen() {
         let mut model = model();
-        model.question =
-            Some(Question { text: "cut web1 off?".to_owned(), act: Act::Quarantine("web1".to_owned()) });
+        model.question = Some(Question {
+            text: "cut web1 off?".to_owned(),
+            action: Action::Quarantine("web1".to_owned()),
+        });
         assert!(screen(&model, 80, 24).contains("cut web1 off?"));
         for (width, height) in [(1, 1), (10, 3), (24, 5), (300, 80)] {
             screen(&model, width, height);

@@ -1,6 +1,12 @@
-//! The control protocol: how commands ask a running daemon.
+//! The control protocol: how commands speak to a running daemon, over its Unix socket.
 
+mod answers;
 mod client;
-pub(super) mod server;
+mod followers;
+mod protocol;
+mod server;
 
-pub use client::*;
+pub use client::{ask_daemon, collect_report, find_alarms, follow_daemon, no_daemon};
+pub(super) use followers::Followers;
+pub use protocol::{Request, VERSION};
+pub(super) use server::ControlServer;

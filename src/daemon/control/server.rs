@@ -1,68 +1,73 @@
-//! The daemon's socket. Whoever connects sends one line, a [`Request`] as JSON, and gets JSON
-//! lines back. Each client has a thread and a bounded queue: one that does not read is left.
+//! The server: answers the clients of the daemon's socket. Each client has a thread, and a bounded
+//! queue if it follows. A client that does not read is dropped.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use jiff::Timestamp;
 use log::debug;
 
-use super::client::{self, Request};
-use crate::alarm::{Alarm, Change, Engine, Step};
+use super::answers::{each_alarm, each_report_part, render_change};
+use super::followers::Followers;
+use super::protocol::{Failure, Request};
+use crate::alarm::{Alarm, Engine, Step};
 use crate::clock::Clock;
-use crate::daemon::metrics::snapshot::{Snapshot, count};
+use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::gate::return_memory;
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
-use crate::sink::render_line;
 
-/// Clients at a time; a further one waits to be accepted.
+/// Clients at a time. A further one waits to be accepted.
 const MOST_CLIENTS: usize = 16;
-/// A client that does not write or read is left.
+/// How long one read or write may take. A client that needs longer is dropped.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
-/// A whole answer must be taken within this, but for those who follow.
+/// How long a client may take to read a whole answer, unless it follows.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
-/// A request is one line of at most this.
+/// The length of a request, which is one line.
 const MOST_REQUEST_BYTES: u64 = 64 << 10;
-/// Changes that wait for a client that follows; beyond, it does not read, and is left.
-const MOST_WAITING: usize = 1024;
-/// How often a client that follows is looked at when nothing happens.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the server looks whether a client that follows is still there.
+const CLIENT_CHECK: Duration = Duration::from_millis(500);
 
-pub struct Socket {
+/// The daemon's socket.
+pub(in crate::daemon) struct ControlServer {
     listener: UnixListener,
     path: PathBuf,
     clients: Arc<AtomicUsize>,
     followers: Followers,
-    board: Arc<Snapshot>,
+    snapshot: Arc<Snapshot>,
 }
 
-/// Clients that follow; each has a queue.
-type Followers = Arc<Mutex<Vec<SyncSender<Arc<str>>>>>;
-
-impl Socket {
-    /// The daemon's lock is held, so what lies at `path` is a dead daemon's.
-    pub fn listen(path: &Path, board: Arc<Snapshot>) -> anyhow::Result<Socket> {
+impl ControlServer {
+    /// Listens at `path`. The caller holds the daemon's lock, so a socket at `path` is that of a dead
+    /// daemon.
+    ///
+    /// # Errors
+    /// When there can be no socket, or its mode can't be set.
+    pub(in crate::daemon) fn listen(path: &Path, snapshot: Arc<Snapshot>) -> anyhow::Result<ControlServer> {
         let _ = fs::remove_file(path);
         let listener = UnixListener::bind(path)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .with_context(|| format!("could not listen at {}", path.display()))?;
-        // alarms tell attackers what is seen: root's business
+        // Alarms tell an attacker what is seen, so only root may read them.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("could not protect {}", path.display()))?;
-        let followers = Followers::default();
-        Ok(Socket { listener, path: path.to_owned(), clients: Arc::default(), followers, board })
+        let followers = Followers::new(Arc::clone(&snapshot));
+        Ok(ControlServer { listener, path: path.to_owned(), clients: Arc::default(), followers, snapshot })
     }
 
-    /// Answers whoever is waiting; each in a thread, so that nobody holds up the daemon.
-    pub fn answer(&self, engine: &Engine, store: &Arc<Store>) {
+    /// The clients that follow the alarms.
+    pub(in crate::daemon) fn followers(&self) -> Followers {
+        self.followers.clone()
+    }
+
+    /// Answers the clients that wait, each in a thread, so that none holds up the daemon.
+    pub(in crate::daemon) fn answer_clients(&self, engine: &Engine, store: &Arc<Store>) {
         while self.clients.load(Ordering::SeqCst) < MOST_CLIENTS {
             let Ok((stream, _)) = self.listener.accept() else {
                 return;
@@ -70,15 +75,15 @@ impl Socket {
             let client = Client {
                 open: engine.open_alarms().into_iter().cloned().collect(),
                 store: Arc::clone(store),
-                followers: Arc::clone(&self.followers),
+                followers: self.followers.clone(),
             };
-            let (clients, board) = (Arc::clone(&self.clients), Arc::clone(&self.board));
+            let (clients, snapshot) = (Arc::clone(&self.clients), Arc::clone(&self.snapshot));
             clients.fetch_add(1, Ordering::SeqCst);
             let leaving = Arc::clone(&clients);
             let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
                 if let Err(error) = client.serve(stream) {
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-                        count(&board.clients_left);
+                        increment(&snapshot.clients_left);
                     }
                     debug!("a client left early: {error}");
                 }
@@ -91,39 +96,15 @@ impl Socket {
             }
         }
     }
-
-    /// Tells those who follow of a change.
-    pub fn tell(&self, change: &Change) {
-        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        if followers.is_empty() {
-            return;
-        }
-        let state = match change.step {
-            Step::Closed { .. } => AlarmState::Closed,
-            _ => AlarmState::Open,
-        };
-        let Some(text) = render(&change.alarm, change.step, state, change.time) else {
-            return;
-        };
-        let text: Arc<str> = text.into();
-        followers.retain(|follower| match follower.try_send(Arc::clone(&text)) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                count(&self.board.clients_left);
-                false
-            }
-            Err(TrySendError::Disconnected(_)) => false,
-        });
-    }
 }
 
-impl Drop for Socket {
+impl Drop for ControlServer {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// What one client may ask for.
+/// One client, and what it may ask for.
 struct Client {
     open: Vec<Alarm>,
     store: Arc<Store>,
@@ -137,26 +118,25 @@ impl Client {
         stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
         let mut line = String::new();
         BufReader::new((&stream).take(MOST_REQUEST_BYTES)).read_line(&mut line)?;
-        let request = match serde_json::from_str::<Request>(&line) {
+        let request = match Request::from_line(&line) {
             Ok(request) => request,
-            Err(error) => return send_error(&mut stream, &format!("no such request: {error}")),
+            Err(error) => return send_failure(&mut stream, error.to_string()),
         };
         let mut writer =
             BufWriter::new(Deadline { stream: &stream, until: Instant::now() + ANSWER_PATIENCE });
         let outcome = match request {
             Request::Open => self.send_open(&mut writer),
             Request::Alarms(filter) => {
-                let open = self.open_entries();
-                let sent = client::each_alarm(&self.store, open, &filter, |entry| {
+                let sent = each_alarm(&self.store, self.open_entries(), &filter, |entry| {
                     send_line(&mut writer, &entry.to_value())
                 });
-                settle(&mut writer, sent)
+                finish_answer(&mut writer, sent)
             }
             Request::Report { from, to } => {
-                let open = self.open_entries();
-                let sent =
-                    client::each_piece(&self.store, open, (from, to), |piece| send_line(&mut writer, &piece));
-                settle(&mut writer, sent)
+                let sent = each_report_part(&self.store, self.open_entries(), (from, to), |part| {
+                    send_line(&mut writer, &part)
+                });
+                finish_answer(&mut writer, sent)
             }
             Request::Follow(filter) => {
                 drop(writer);
@@ -164,7 +144,7 @@ impl Client {
             }
         };
         match outcome.and_then(|()| writer.flush()) {
-            // a reader that went away is no failure
+            // A reader that went away is no failure.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
         }
@@ -181,34 +161,37 @@ impl Client {
 
     fn send_open(&self, stream: &mut impl Write) -> io::Result<()> {
         let now = Clock::now().wall;
-        let lines = self.open.iter().filter_map(|alarm| render(alarm, Step::Updated, AlarmState::Open, now));
-        for line in lines {
+        let render = |alarm| render_change(alarm, Step::Updated, AlarmState::Open, now);
+        for line in self.open.iter().filter_map(render) {
             stream.write_all(line.as_bytes())?;
         }
         Ok(())
     }
 
-    /// First what is open, then every change.
+    /// Sends the open alarms, then every change.
     fn follow(&self, stream: &mut UnixStream, filter: &AlarmFilter) -> io::Result<()> {
-        let (sender, receiver) = sync_channel(MOST_WAITING);
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        let changes = self.followers.add();
         let entries = self.open_entries();
         for entry in entries.iter().filter(|entry| filter.matches(entry)) {
             send_line(stream, &entry.to_value())?;
         }
-        pass_on(stream, &receiver, filter)
+        forward_changes(stream, &changes, filter)
     }
 }
 
-/// Passes changes on until the client goes or the daemon leaves it.
-fn pass_on(stream: &mut UnixStream, receiver: &Receiver<Arc<str>>, filter: &AlarmFilter) -> io::Result<()> {
+/// Forwards changes until the client goes away or the daemon drops it.
+fn forward_changes(
+    stream: &mut UnixStream,
+    changes: &Receiver<Arc<str>>,
+    filter: &AlarmFilter,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_millis(1)))?;
     loop {
-        match receiver.recv_timeout(LOOK) {
-            Ok(line) if passes(&line, filter) => stream.write_all(line.as_bytes())?,
+        match changes.recv_timeout(CLIENT_CHECK) {
+            Ok(line) if matches_filter(&line, filter) => stream.write_all(line.as_bytes())?,
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => {
-                // nobody writes after the request: an end of the stream is the client's end
+                // A client sends nothing after its request, so the end of the stream is its end.
                 if matches!((&*stream).read(&mut [0; 64]), Ok(0)) {
                     return Ok(());
                 }
@@ -218,8 +201,8 @@ fn pass_on(stream: &mut UnixStream, receiver: &Receiver<Arc<str>>, filter: &Alar
     }
 }
 
-fn passes(line: &str, filter: &AlarmFilter) -> bool {
-    // one that is over is told as well: whoever follows has seen it open
+fn matches_filter(line: &str, filter: &AlarmFilter) -> bool {
+    // A closed alarm is sent even if only open ones are asked for: the client has seen it open.
     let filter = AlarmFilter { open: false, ..filter.clone() };
     serde_json::from_str::<serde_json::Value>(line)
         .is_ok_and(|alarm| filter.matches(&AlarmEntry::from_value(alarm)))
@@ -230,21 +213,21 @@ fn send_line(writer: &mut impl Write, value: &impl serde::Serialize) -> io::Resu
     writer.write_all(b"\n")
 }
 
-fn send_error(writer: &mut impl Write, error: &str) -> io::Result<()> {
-    send_line(writer, &serde_json::json!({ "error": error }))
+fn send_failure(writer: &mut impl Write, error: String) -> io::Result<()> {
+    send_line(writer, &Failure { error })
 }
 
-/// A history that can't be read is said; a client that can't be written to is left.
-fn settle(writer: &mut impl Write, sent: Result<(), StoreError>) -> io::Result<()> {
+/// Tells the client when the history can't be read. A client that can't be written to is dropped.
+fn finish_answer(writer: &mut impl Write, sent: Result<(), StoreError>) -> io::Result<()> {
     match sent {
         Ok(()) => Ok(()),
         Err(StoreError::Passing(error)) => Err(error),
-        Err(error) => send_error(writer, &error.to_string()),
+        Err(error) => send_failure(writer, error.to_string()),
     }
 }
 
-/// A stream that must have taken everything by then: who reads a byte at a time would keep the
-/// database from using its pages again.
+/// A stream that fails once its time is over. A client that reads one byte at a time would otherwise
+/// keep the database from using its pages again.
 struct Deadline<'s> {
     stream: &'s UnixStream,
     until: Instant,
@@ -263,41 +246,58 @@ impl Write for Deadline<'_> {
     }
 }
 
-/// One line: the alarm's record, what happened, and how it reads.
-fn render(alarm: &Alarm, step: Step, state: AlarmState, time: Timestamp) -> Option<String> {
-    let record = serde_json::to_value(alarm).ok()?;
-    let mut value = AlarmEntry { id: alarm.id, state, changed: time, alarm: record }.to_value();
-    value["step"] = step.name().into();
-    value["line"] = render_line(&Change { time, step, alarm: alarm.clone() }, false).into();
-    Some(format!("{value}\n"))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::followers::MOST_WAITING;
     use super::*;
     use crate::drops::example::{after_ms, syn};
 
-    #[test]
-    fn a_client_that_never_reads_is_left_and_the_daemon_never_waits_for_it() {
-        let folder = std::env::temp_dir().join(format!("portcullis-socket-{}", std::process::id()));
+    /// A server at a path of its own, and its folder.
+    fn server(name: &str) -> (ControlServer, Arc<Snapshot>, Arc<Store>, PathBuf) {
+        let folder = std::env::temp_dir().join(format!("portcullis-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let board = Arc::new(Snapshot::default());
-        let socket = Socket::listen(&folder.join("test.sock"), Arc::clone(&board)).unwrap();
-        let mut client = UnixStream::connect(&socket.path).unwrap();
-        client.write_all(b"{\"want\":\"follow\"}\n").unwrap();
+        let snapshot = Arc::new(Snapshot::default());
+        let server = ControlServer::listen(&folder.join("test.sock"), Arc::clone(&snapshot)).unwrap();
+        let store = Arc::new(Store::new(&folder));
+        (server, snapshot, store, folder)
+    }
+
+    fn connect(server: &ControlServer, line: &str) -> UnixStream {
+        let mut client = UnixStream::connect(&server.path).unwrap();
+        client.write_all(line.as_bytes()).unwrap();
+        client
+    }
+
+    #[test]
+    fn a_client_that_never_reads_is_dropped_and_the_daemon_never_waits_for_it() {
+        let (server, snapshot, store, folder) = server("socket");
+        let _client = connect(&server, &Request::Follow(AlarmFilter::default()).to_line().unwrap());
         let mut engine = Engine::default();
         let change = engine.observe(&syn(), after_ms(0)).remove(0);
-        let store = Arc::new(Store::new(&folder));
-        while socket.followers.lock().unwrap().is_empty() {
-            socket.answer(&engine, &store);
+        while server.followers.is_empty() {
+            server.answer_clients(&engine, &store);
             std::thread::yield_now();
         }
         // far more than the kernel and the queue hold
         for _ in 0..20 * MOST_WAITING {
-            socket.tell(&change);
+            server.followers.send(&change);
         }
-        assert!(socket.followers.lock().unwrap().is_empty());
-        assert!(board.clients_left.load(Ordering::SeqCst) >= 1);
+        assert!(server.followers.is_empty());
+        assert!(snapshot.clients_left.load(Ordering::SeqCst) >= 1);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_client_of_another_version_reads_which_one_the_daemon_speaks() {
+        let (server, _, store, folder) = server("version");
+        let mut client = connect(&server, "{\"version\":99,\"want\":\"open\"}\n");
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        server.answer_clients(&Engine::default(), &store);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        let failure: Failure = serde_json::from_str(&answer).unwrap();
+        assert!(failure.error.starts_with("this daemon speaks version 1 of"), "{answer}");
+        assert!(failure.error.contains("the request has version 99"), "{answer}");
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use super::mistake::Mistake;
 use super::suggestion::suggest;
 use crate::alarm::{KINDS, Kind};
-use crate::clock::parse_time;
+use crate::clock::parse_duration;
 use crate::policy::model::{Endpoint, QuarantineTime, Syslog};
 
 const SYSLOG_FORMS: &str =
@@ -93,7 +93,7 @@ pub(super) fn parse_quarantine_time(text: &str) -> Result<QuarantineTime, Mistak
     if text == "released" {
         return Ok(QuarantineTime::UntilReleased);
     }
-    parse_time(text).map(|time| QuarantineTime::Seconds(time.as_secs())).map_err(|why| {
+    parse_duration(text).map(|time| QuarantineTime::Seconds(time.as_secs())).map_err(|why| {
         Mistake::new(0..text.len(), format!("`quarantine_for`: {why}"))
             .with_help("or \"released\": until `portcullis release`")
     })

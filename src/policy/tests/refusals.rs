@@ -387,7 +387,7 @@ fn a_quarantine_by_itself_names_kinds_that_there_are_and_that_its_server_can_be_
     );
     assert_eq!(
         complaints(&with("[alarms]\nquarantine_for = \"1 week\"")),
-        ["9:19: `quarantine_for`: ` week` is no unit of time: write 30s, 10m, 1h or 2d"]
+        ["9:19: `quarantine_for`: `1 week` is no length of time: write 30s, 10m, 1h, 2d or 1h30m"]
     );
     assert_eq!(
         complaints(&with("[alarms]\nhistory_days = 0")),

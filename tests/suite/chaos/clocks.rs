@@ -41,7 +41,7 @@ impl Stage {
         let mut command = self.testbed.router.prepare(&["run", "-i", NIC, "-p", &self.policy]);
         command.env("PORTCULLIS_CLOCK_OFFSET", &self.offset);
         let daemon = Daemon::start(command);
-        daemon.hear(&["the gate on dmz0 is down"]);
+        daemon.hear(&["attached to dmz0: "]);
         daemon
     }
 
@@ -153,7 +153,7 @@ fn a_wall_clock_that_is_stepped_under_a_daemon_moves_times_of_day_and_nothing_el
     assert!(daemon.end(Signal::SIGTERM).success());
     // each drop is in the history once
     let mut daemon = stage.daemon();
-    daemon.hear(&["the gate on dmz0 is down"]);
+    daemon.hear(&["attached to dmz0: "]);
     assert_eq!(stage.alarms().len(), 4);
     assert!(daemon.end(Signal::SIGTERM).success());
 }

@@ -247,7 +247,7 @@ fn daemon_dies_at(testbed: &Testbed, point: usize, policy: &str) -> bool {
     let mut daemon = Daemon::start(command);
     let mut is_up = false;
     eventually("the daemon dies or comes up", || {
-        is_up = !daemon.find(&["the gate on dmz0 is down"]).is_empty();
+        is_up = !daemon.find(&["attached to dmz0: "]).is_empty();
         is_up || !daemon.is_running()
     });
     if is_up {

@@ -97,7 +97,7 @@ fn a_daemon_with_every_sink_is_killed_at_random_moments_and_leaves_whole_events(
     let policy = testbed.write("policy.toml", &text);
     let start = || {
         let daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &policy]));
-        daemon.hear(&["the gate on dmz0 is down"]);
+        daemon.hear(&["attached to dmz0: "]);
         daemon
     };
     let mut dice = Dice(0x5eed_0002);

@@ -137,13 +137,13 @@ fn a_daemon_that_cannot_put_the_gate_down_again_says_why_once() {
     let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", &path]);
     command.env("PORTCULLIS_NO_ROOM_AT", "4");
     let mut daemon = Daemon::start(command);
-    daemon.hear(&["the gate on dmz0 is down"]);
+    daemon.hear(&["attached to dmz0: "]);
     testbed.replace_cable();
-    daemon.hear(&["NOTHING IS DROPPED"]);
+    daemon.hear(&["NOT ATTACHED any more: nothing is dropped"]);
     daemon.hear(&["warning", NO_ROOM[0], NO_ROOM[1]]);
     // another command has room
     testbed.run("attach", &["-p", &path]).done();
-    daemon.hear(&["the gate on dmz0 is down again: native"]);
+    daemon.hear(&["attached to dmz0 again: native"]);
     testbed.prove_drops(&tap, 1);
     assert_eq!(daemon.find(&[NO_ROOM[0]]).len(), 1, "{:#?}", daemon.said());
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());

@@ -87,7 +87,7 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
         disk = disk.display()
     );
     let mut daemon = Daemon::start(behind(&testbed, &script, &["run", "-i", NIC, "-p", &policy]));
-    daemon.hear(&["the gate on dmz0 is down"]);
+    daemon.hear(&["attached to dmz0: "]);
     testbed.prove_drops(&tap, 5);
     daemon.hear(&["sink eve", "fails and is retried", "No space left on device"]);
     daemon.hear(&["alarm #", "web1", "udp/4000"]);

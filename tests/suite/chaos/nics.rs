@@ -37,15 +37,15 @@ fn a_nic_made_again_has_no_gate_until_somebody_puts_it_down_and_everyone_says_so
     let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()), "{status:#}");
     assert!(status["warnings"].to_string().contains("nothing is dropped"), "{status:#}");
-    testbed.run("apply", &[&path]).refused(&["NOTHING IS DROPPED", "help: portcullis attach"]);
+    testbed.run("apply", &[&path]).refused(&["NOT ATTACHED: nothing is dropped", "help: portcullis attach"]);
     testbed.run("attach", &["-p", &path]).done();
     testbed.prove_drops(&tap, 2);
 
     // a daemon puts it down by itself
     let mut daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
-    daemon.hear(&["warning", "NOTHING IS DROPPED"]);
-    daemon.hear(&["the gate on dmz0 is down again: native"]);
+    daemon.hear(&["warning", "NOT ATTACHED any more: nothing is dropped"]);
+    daemon.hear(&["attached to dmz0 again: native"]);
     testbed.prove_drops(&tap, 2);
     assert!(daemon.end(Signal::SIGTERM).success());
 }
@@ -114,7 +114,7 @@ fn a_namespace_that_is_deleted_under_its_gate_ends_the_daemon_s_sight_and_no_oth
     let pins = gone.pins();
     // the daemon lives in it, so the kernel keeps it; its NICs go
     gone.router.ip(&format!("link delete {NIC}\n"));
-    daemon.hear(&["warning", "NOTHING IS DROPPED"]);
+    daemon.hear(&["warning", "NOT ATTACHED any more: nothing is dropped"]);
     assert!(daemon.end(Signal::SIGTERM).success());
     gone.run("show", &["status"]).refused(&["no interface `dmz0`"]);
     // what is pinned can be removed without its NIC

@@ -86,7 +86,7 @@ fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_
     outside(&["detach", "-i", &first]).refused(&["no gate is pinned", "show gates"]);
     // the others at once
     let done = outside(&["detach", "--orphans", "-j"]).done().json();
-    assert!(done["lifted"].as_array().expect("a list").contains(&second.as_str().into()), "{done:#}");
+    assert!(done["detached"].as_array().expect("a list").contains(&second.as_str().into()), "{done:#}");
     assert_eq!(state_of(&second), None);
     let done = outside(&["detach", "--orphans"]).done();
     assert!(done.out.contains("there is no orphaned gate"), "{done:#?}");

@@ -156,7 +156,7 @@ impl Testbed {
         let path = self.write("daemon.toml", policy);
         let args = [&["run", "-i", NIC, "-p", &path], more].concat();
         let daemon = Daemon::start(self.router.prepare(&args));
-        daemon.hear(&["the gate on dmz0 is down"]);
+        daemon.hear(&["attached to dmz0: "]);
         daemon
     }
 }

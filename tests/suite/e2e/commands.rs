@@ -52,15 +52,15 @@ fn detach_lifts_the_gate_at_once_and_leaves_nothing() {
     let tap = testbed.tap_internet();
     for _ in 0..10 {
         testbed.attach(&dmz());
-        let lifted = testbed.run("detach", &["-j"]).done().json();
-        assert_eq!(lifted, json!({ "interface": NIC, "lifted": true }));
+        let detached = testbed.run("detach", &["-j"]).done().json();
+        assert_eq!(detached, json!({ "interface": NIC, "detached": true }));
         // "nothing is dropped any more" is true from now on
         assert!(!testbed.has_xdp(), "the program is still on the NIC when detach has ended");
         assert!(!testbed.pins().exists(), "pins are left");
         testbed.prove_passes(&tap, 1);
     }
     let again = testbed.run("detach", &["-j"]).done().json();
-    assert_eq!(again, json!({ "interface": NIC, "lifted": false }));
+    assert_eq!(again, json!({ "interface": NIC, "detached": false }));
     assert!(testbed.detach().out.contains("there was no gate"));
     testbed.run("show", &["status"]).refused(&["there is no gate on dmz0", "help: portcullis attach"]);
 }

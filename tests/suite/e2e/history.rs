@@ -192,7 +192,7 @@ fn a_gate_that_is_lifted_before_the_history_answers_takes_no_drop_with_it() {
     let _machine = share_machine();
     let mut late = Late::new();
     late.testbed.detach();
-    late.daemon.hear(&["was lifted by another command"]);
+    late.daemon.hear(&["another command has detached the gate from dmz0"]);
     late.reader.unlock().expect("an end of it");
     assert!(late.daemon.wait().success());
     // if the answer came too late, what the daemon before had told is there twice, rather than never
@@ -266,7 +266,7 @@ fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room
     let path = testbed.write("daemon.toml", &dmz());
     let start = || {
         let daemon = Daemon::start(disk.prepare(&testbed, &["run", "-i", NIC, "-p", &path]));
-        daemon.hear(&["the gate on dmz0 is down"]);
+        daemon.hear(&["attached to dmz0: "]);
         daemon
     };
     let mut daemon = start();
@@ -397,7 +397,7 @@ fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
     let deaf: Vec<UnixStream> = (0..4)
         .map(|_| {
             let mut stream = connect();
-            stream.write_all(b"{\"want\":\"follow\"}\n").expect("a listener");
+            stream.write_all(b"{\"version\":1,\"want\":\"follow\"}\n").expect("a listener");
             stream
         })
         .collect();

@@ -124,8 +124,8 @@ fn a_gate_whose_nic_went_away_is_reported_and_comes_back_with_it() {
     let daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
     let tap = testbed.tap_internet();
-    daemon.hear(&["warning", "NOTHING IS DROPPED"]);
-    daemon.hear(&["is down again: native"]);
+    daemon.hear(&["warning", "NOT ATTACHED any more: nothing is dropped"]);
+    daemon.hear(&["attached to dmz0 again: native"]);
     let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
     testbed.prove_drops(&tap, 3);
@@ -157,7 +157,7 @@ fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
     let testbed = Testbed::new();
     let daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
-    daemon.hear(&["warning", "NOTHING IS DROPPED"]);
+    daemon.hear(&["warning", "NOT ATTACHED any more: nothing is dropped"]);
     let path = testbed.write("policy.toml", &dmz());
     testbed.run("attach", &["-p", &path]).done();
     let generation = testbed.show("status")["generation"].as_u64().expect("a number");

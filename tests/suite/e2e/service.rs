@@ -54,14 +54,14 @@ fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
     let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", &path]);
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000");
     let mut daemon = Daemon::start(command);
-    manager.hear("READY=1\nSTATUS=gate on dmz0: native; 0 alarms open");
+    manager.hear("READY=1\nSTATUS=attached to dmz0: native; 0 alarms open");
     assert!(testbed.has_xdp(), "ready means that the gate is down");
     manager.heard.clear();
     manager.hear("WATCHDOG=1");
     manager.heard.clear();
     manager.hear("WATCHDOG=1");
     testbed.prove_drops(&tap, 1);
-    manager.hear("STATUS=gate on dmz0: native; 1 alarms open");
+    manager.hear("STATUS=attached to dmz0: native; 1 alarm open");
     // one that hangs is not called alive
     daemon.signal(Signal::SIGSTOP);
     while manager.socket.recv(&mut [0; 4096]).is_ok() {}
@@ -84,7 +84,7 @@ fn a_tracker_that_is_taken_off_is_said_counted_and_put_back() {
     // the only thing that holds it
     fs::remove_file(testbed.pins().join("links/track")).expect("the tracker's link");
     daemon.hear(&["warning", "the tracker on dmz0 went from tcx to no", "NEW FLOWS OF PEERS ARE NOT SEEN"]);
-    daemon.hear(&["the gate on dmz0 is down again: native, tracker tcx"]);
+    daemon.hear(&["attached to dmz0 again: native, tracker tcx"]);
     assert_eq!(testbed.show("status")["tracker"], "tcx");
     let changes = || {
         let page = super::metrics::scrape(&testbed);
@@ -93,7 +93,7 @@ fn a_tracker_that_is_taken_off_is_said_counted_and_put_back() {
     assert_eq!(changes(), Some(2.0));
     // another command that asks for service tracking is no loss
     testbed.apply(&dmz_with("tracking = \"service\""));
-    daemon.hear(&["the tracker on dmz0 went from tcx to no: none is needed"]);
+    daemon.hear(&["the tracker on dmz0 went from tcx to no: service tracking needs none"]);
     eventually("it stays off", || changes() == Some(3.0));
     assert_eq!(testbed.show("status")["tracker"], "no");
     assert!(daemon.end(Signal::SIGTERM).success());
@@ -145,7 +145,7 @@ fn the_units_are_sound_and_what_they_leave_the_daemon_is_enough() {
     command.args(["run", "-i", NIC, "-p", &path, "--metrics", "127.0.0.1:9464"]);
     let tap = testbed.tap_internet();
     let mut daemon = Daemon::start(command);
-    daemon.hear(&["the gate on dmz0 is down"]);
+    daemon.hear(&["attached to dmz0: "]);
     testbed.prove_drops(&tap, 3);
     daemon.hear(&["alarm #1", "web1"]);
     eventually("the history is written", || testbed.reported() == 3);

@@ -93,7 +93,7 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing_and_is_told_when_it_is_re
     eventually("what waited is told", || hears("alarm #1 opened: ") && hears("generation 4 is live"));
     assert!(daemon.ends_well());
     thread.join().expect("a reader");
-    assert!(hears("the daemon ends, the gate on dmz0 stays down"));
+    assert!(hears("the daemon has stopped; the gate on dmz0 stays attached and enforcing"));
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! What several commands do in the same way.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::exit::Exit;
+use crate::gate::{AttachMode, Gate, GatePlace};
+use crate::output::Output;
+use crate::policy::{Diagnostics, Policy};
+use crate::policy_file::{CompiledPolicy, read_and_compile};
+use crate::stderr;
+
+/// Reads and compiles a policy file. A bad one ends the command.
+pub(super) fn load_policy(path: &Path, output: &Output) -> anyhow::Result<CompiledPolicy> {
+    read_and_compile(path)?.map_err(|diagnostics| refuse_policy(&diagnostics, output))
+}
+
+/// Prints everything that is wrong with a policy, and makes the error that ends the command.
+pub(super) fn refuse_policy(diagnostics: &Diagnostics, output: &Output) -> anyhow::Error {
+    if output.json {
+        if let Err(error) = output.value(diagnostics) {
+            return error;
+        }
+    } else {
+        stderr::notice(diagnostics);
+    }
+    let count = diagnostics.len();
+    let plural = if count == 1 { "" } else { "s" };
+    anyhow::anyhow!("{count} error{plural} in the policy; nothing was changed")
+}
+
+/// The policy that is live on an interface.
+pub(super) fn live_policy(gate: &Gate, interface: &str) -> anyhow::Result<Policy> {
+    gate.live_policy()?.with_context(|| no_policy(interface))
+}
+
+/// The error for a gate whose attaching was cut short.
+pub(super) fn no_policy(interface: &str) -> String {
+    format!("the gate on {interface} has no policy yet\nhelp: portcullis apply -i {interface} POLICY")
+}
+
+/// The exit status of a command that changed the gate's tables. They have no effect while the filter
+/// is off its interface, so that is a failure, and the user reads why.
+pub(super) fn exit_by_attachment(gate: &Gate, place: &GatePlace, output: &Output) -> Exit {
+    if gate.find_mode(place) != AttachMode::No {
+        return Exit::Done;
+    }
+    output.warn(&format!(
+        "the gate on {0} is NOT ATTACHED: nothing is dropped\nhelp: portcullis attach -i {0} -p POLICY",
+        place.interface
+    ));
+    Exit::Failed
+}

@@ -1,0 +1,35 @@
+//! What the daemon reads of a gate to learn of drops. The unit tests of [`Intake`](super::intake::Intake)
+//! have a source of their own, without a kernel.
+
+use crate::drops::{Ledger, LedgerEntry, LedgerKey, Names};
+use crate::gate::{Gate, GateError};
+
+/// Where drops are counted.
+pub(super) trait DropSource {
+    /// Names of the servers' ids.
+    fn names(&self) -> Result<Names, GateError>;
+    /// How many packets were dropped, and how many samples were lost.
+    fn counters(&self) -> Result<(u64, u64), GateError>;
+    /// The whole ledger.
+    fn ledger(&self) -> Result<Ledger, GateError>;
+    /// One row of the ledger. `None` if there is none, or if it can't be read now.
+    fn row(&self, key: &LedgerKey) -> Option<LedgerEntry>;
+}
+
+impl DropSource for Gate {
+    fn names(&self) -> Result<Names, GateError> {
+        self.names_by_id()
+    }
+
+    fn counters(&self) -> Result<(u64, u64), GateError> {
+        Ok((self.count_dropped()?, self.statistic()?.samples_lost))
+    }
+
+    fn ledger(&self) -> Result<Ledger, GateError> {
+        self.ledger_snapshot()
+    }
+
+    fn row(&self, key: &LedgerKey) -> Option<LedgerEntry> {
+        self.ledger_row(key).ok().flatten()
+    }
+}

@@ -1,0 +1,312 @@
+//! The event loop. It alone connects the parts of the daemon: what one of them finds, the others are
+//! given here.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use log::{debug, warn};
+
+use super::control::ControlServer;
+use super::dispatch::Dispatch;
+use super::intake::{Intake, LedgerReading};
+use super::metrics::snapshot::Snapshot;
+use super::monitor::Monitor;
+use super::reload::Reload;
+use super::responder::Responder;
+use super::service_manager::ServiceManager;
+use super::signals::Signals;
+use crate::alarm::{Change, Engine, Thresholds};
+use crate::clock::Clock;
+use crate::drops::{Baseline, DropEvent};
+use crate::gate::{Attachment, Consumer, Gate, GatePlace, return_memory};
+use crate::history::HistoryWriter;
+use crate::policy::Policy;
+use crate::stderr::notice;
+
+/// How long one wait for samples lasts. A signal is answered within this time.
+const POLL: Duration = Duration::from_millis(100);
+/// How long samples gather after some were taken. Each of thousands a second would wake the daemon.
+const GATHER: Duration = Duration::from_millis(4);
+/// Between two rounds of everything that is done once a second.
+const ROUND: Duration = Duration::from_secs(1);
+/// Between two checkpoints when there is much to note or a sink lags behind.
+const CHECKPOINT: Duration = Duration::from_secs(10);
+
+/// What a daemon starts from.
+pub(super) struct Start<'gate, 's> {
+    pub place: &'s GatePlace,
+    pub gate: &'gate Gate,
+    pub policy: &'s Policy,
+    pub attachment: &'s Attachment,
+    pub policy_file: &'s Path,
+    pub colour: bool,
+    pub snapshot: &'s Arc<Snapshot>,
+}
+
+/// A running daemon.
+pub(super) struct Daemon<'gate> {
+    gate: &'gate Gate,
+    /// The perf buffer.
+    consumer: Consumer<'gate>,
+    intake: Intake<'gate>,
+    engine: Engine,
+    dispatch: Dispatch,
+    responder: Responder,
+    monitor: Monitor<'gate>,
+    reload: Reload,
+    control: Option<ControlServer>,
+    signals: Signals,
+    service_manager: ServiceManager,
+    snapshot: Arc<Snapshot>,
+}
+
+impl<'gate> Daemon<'gate> {
+    /// Opens the perf buffer and everything else, and reports the drops from before the start, if the
+    /// history already says which ones were reported.
+    pub(super) fn start(
+        start: &Start<'gate, '_>,
+        mut history: HistoryWriter,
+        signals: Signals,
+        service_manager: ServiceManager,
+    ) -> anyhow::Result<Daemon<'gate>> {
+        let Start { place, gate, policy, attachment, policy_file, colour, snapshot } = *start;
+        let interface: Arc<str> = place.interface.as_str().into();
+        // Every drop from here on is live.
+        let consumer = gate.consume_samples()?;
+        let intake = Intake::start(gate, Arc::clone(&interface), Arc::clone(snapshot))?;
+        snapshot.note_heartbeat();
+        let control = ControlServer::listen(&place.socket(), Arc::clone(snapshot))
+            .inspect_err(|error| warn!("{error:#}; `show alarms` will not work"))
+            .ok();
+        let followers = control.as_ref().map(ControlServer::followers);
+        let first_id = history.wait_for_previous_run() + 1;
+        let dispatch = Dispatch::start(
+            Arc::clone(&interface),
+            colour,
+            &policy.alarms,
+            history,
+            followers,
+            Arc::clone(snapshot),
+        );
+        let mut daemon = Daemon {
+            gate,
+            consumer,
+            intake,
+            engine: Engine::new(Thresholds { first_id, ..Thresholds::default() }),
+            dispatch,
+            responder: Responder::new(interface, policy, Arc::clone(snapshot)),
+            monitor: Monitor::new(gate, place, policy, attachment, Arc::clone(snapshot)),
+            reload: Reload::new(policy_file),
+            control,
+            signals,
+            service_manager,
+            snapshot: Arc::clone(snapshot),
+        };
+        daemon.report_startup_drops();
+        daemon.dispatch.publish(&daemon.engine);
+        Ok(daemon)
+    }
+
+    /// Tells the service manager that the daemon is ready, and runs until a signal or `detach`.
+    ///
+    /// # Errors
+    /// When the gate is gone without `detach`, or can't be read any more.
+    pub(super) fn watch(&mut self) -> anyhow::Result<()> {
+        self.service_manager.notify_ready(&self.monitor.describe());
+        let mut last_round = Instant::now();
+        let mut last_checkpoint = Instant::now();
+        while !self.signals.asked_to_stop() && !self.monitor.is_detached() {
+            self.take_samples()?;
+            self.poll_hot_rows();
+            self.make_quarantines();
+            self.snapshot.note_heartbeat();
+            self.service_manager.keep_alive();
+            self.reload_if_asked();
+            if let Some(control) = &self.control {
+                control.answer_clients(&self.engine, &self.dispatch.store());
+            }
+            if last_round.elapsed() >= ROUND {
+                last_round = Instant::now();
+                let reading = self.intake.read_ledger_if_due()?;
+                self.report_reading(reading);
+                self.end_second();
+                self.monitor.check()?;
+                self.dispatch.publish(&self.engine);
+                self.service_manager.notify_status(&self.monitor.describe());
+                self.report_startup_drops();
+                let is_cheap = self.intake.has_few_kinds() && self.dispatch.has_caught_up();
+                if (is_cheap || last_checkpoint.elapsed() >= CHECKPOINT) && self.checkpoint() {
+                    last_checkpoint = Instant::now();
+                }
+            }
+        }
+        // Whatever came between the last poll and the signal.
+        self.take_samples()?;
+        let reading = self.intake.read_ledger()?;
+        self.report_reading(reading);
+        self.end_second();
+        Ok(())
+    }
+
+    /// Reports what is left and closes the sinks. With the gate its ledger goes, so then every drop is
+    /// reported now: no later daemon can.
+    pub(super) fn stop(&mut self, detach_on_exit: bool) {
+        self.service_manager.notify_stopping();
+        let is_last = detach_on_exit || !self.gate.is_pinned_at(self.monitor.place());
+        self.report_startup_drops();
+        if is_last {
+            self.report_startup_drops_beyond(&Baseline::default());
+            for drop in self.intake.read_rest() {
+                self.report(drop);
+            }
+        }
+        self.dispatch.close_sinks();
+        if !self.checkpoint() && is_last {
+            self.note_checkpoint();
+        }
+    }
+
+    /// How the gate is attached.
+    pub(super) fn monitor(&self) -> &Monitor<'gate> {
+        &self.monitor
+    }
+
+    fn take_samples(&mut self) -> anyhow::Result<()> {
+        let received = self.consumer.poll(POLL)?;
+        if received.lost > 0 {
+            self.intake.note_lost_samples();
+            debug!("the perf buffer lost {} samples; the ledger has their drops", received.lost);
+        }
+        self.snapshot.samples.fetch_add(received.samples.len() as u64, Ordering::Relaxed);
+        for bytes in &received.samples {
+            if let Some(drop) = self.intake.read_sample(bytes)? {
+                self.report(drop);
+            }
+        }
+        if !received.samples.is_empty() {
+            std::thread::sleep(GATHER);
+        }
+        Ok(())
+    }
+
+    /// Follows attempts between two readings of the ledger.
+    fn poll_hot_rows(&mut self) {
+        for row in self.intake.poll_hot_rows() {
+            let mut unreported = None;
+            let intake = &mut self.intake;
+            let claim = || {
+                unreported = intake.take_unreported(&row);
+                unreported.clone()
+            };
+            let changes = self.engine.observe_hot_row(&row.drop, row.new_packets, claim, Clock::now());
+            if let Some(drop) = unreported {
+                self.dispatch.send_drop(drop);
+            }
+            self.publish(changes);
+        }
+    }
+
+    /// Puts servers into quarantine whose alarms ask for it.
+    fn make_quarantines(&mut self) {
+        for pending in self.responder.take_pending() {
+            let alarm = pending.alarm;
+            if let Some(text) = self.responder.answer(pending, self.gate, self.monitor.place()) {
+                let change = self.engine.note_response(alarm, &text, Clock::now());
+                self.publish(change);
+            }
+        }
+    }
+
+    /// SIGHUP: opens the files of the sinks anew, and makes the policy file the live policy as soon as
+    /// no other command is changing the gate.
+    fn reload_if_asked(&mut self) {
+        if self.signals.asked_to_reload() {
+            self.reload.ask(Instant::now());
+            self.dispatch.reopen();
+        }
+        let place = self.monitor.place();
+        let Some(lock) = self.reload.take_turn(Instant::now(), || place.try_lock()) else {
+            return;
+        };
+        match lock.map_err(anyhow::Error::from).and_then(|_lock| self.apply_policy_file()) {
+            Ok(text) => notice!("{text}"),
+            Err(error) => notice!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
+        }
+        return_memory();
+    }
+
+    fn apply_policy_file(&mut self) -> anyhow::Result<String> {
+        let reloaded = self.reload.apply(self.gate, self.monitor.place())?;
+        self.responder.follow(&reloaded.policy);
+        self.dispatch.follow(&reloaded.policy);
+        self.monitor.follow(&reloaded.policy, reloaded.generation);
+        self.intake.learn_names()?;
+        Ok(reloaded.text)
+    }
+
+    /// Reports the drops from before the start, as soon as the history says which ones were reported.
+    fn report_startup_drops(&mut self) {
+        if self.intake.has_startup_ledger()
+            && let Some(previous_run) = self.dispatch.take_previous_run()
+        {
+            self.engine.skip_ids(previous_run.last_id);
+            self.report_startup_drops_beyond(&previous_run.baseline);
+        }
+    }
+
+    fn report_startup_drops_beyond(&mut self, baseline: &Baseline) {
+        if self.intake.has_startup_ledger() {
+            for drop in self.intake.take_startup_drops(baseline) {
+                self.report(drop);
+            }
+            return_memory();
+        }
+    }
+
+    fn report_reading(&mut self, reading: LedgerReading) {
+        for packet in &reading.last_packets {
+            let changes = self.engine.observe_last_packet(packet, Clock::now());
+            self.publish(changes);
+        }
+        for drop in reading.unreported {
+            self.report(drop);
+        }
+    }
+
+    /// Begins the next second of budgets, and publishes the updates that alarms have waited with.
+    fn end_second(&mut self) {
+        self.dispatch.end_second();
+        let changes = self.engine.tick(Clock::now());
+        self.publish(changes);
+    }
+
+    fn report(&mut self, drop: DropEvent) {
+        let changes = self.engine.observe(&drop, Clock::now());
+        self.dispatch.send_drop(drop);
+        self.publish(changes);
+    }
+
+    fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            self.responder.consider(&change);
+            self.dispatch.send_change(change);
+        }
+    }
+
+    /// Notes what was reported, for the next daemon. `false` if that can't be said of every drop yet.
+    fn checkpoint(&mut self) -> bool {
+        let is_true = self.intake.can_checkpoint();
+        if is_true {
+            self.note_checkpoint();
+        }
+        is_true
+    }
+
+    fn note_checkpoint(&mut self) {
+        if let Some(baseline) = self.intake.take_checkpoint() {
+            self.dispatch.checkpoint(baseline);
+        }
+    }
+}

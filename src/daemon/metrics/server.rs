@@ -1,0 +1,197 @@
+//! `--metrics`: a small HTTP server with one page. It has threads of its own and reads the maps itself.
+//! Every request has a deadline and a bound, so a slow or hostile client holds up nobody.
+//!
+//! HTTP crates of this size were rejected: their timeouts start anew with every byte.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use log::debug;
+
+use super::exposition::render;
+use super::snapshot::{Snapshot, increment};
+use crate::gate::{Gate, GateError, GatePlace, GateStatistics, PolicyFacts, return_memory};
+
+/// Connections at a time. A further one is closed at once.
+const MOST_CLIENTS: usize = 8;
+/// For the whole request, and again for reading the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The length of a request with all its headers.
+const MOST_REQUEST_BYTES: usize = 8 << 10;
+/// How long one reading of the maps is served again, however many ask.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// Binds the address, before anything is attached.
+///
+/// # Errors
+/// When the address can't be bound.
+pub(in crate::daemon) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| {
+        format!(
+            "could not serve metrics at {address}\n\
+             help: another program may use the port, or the address may not be this machine's"
+        )
+    })
+}
+
+/// Starts the server. It ends with the process.
+///
+/// # Errors
+/// When its thread can't be started.
+pub(in crate::daemon) fn serve(
+    listener: TcpListener,
+    place: &GatePlace,
+    snapshot: Arc<Snapshot>,
+) -> anyhow::Result<()> {
+    let page = Arc::new(Page { place: place.clone(), snapshot, last: Mutex::default() });
+    std::thread::Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || accept(&listener, &page))
+        .context("could not start the thread of the metrics")?;
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, page: &Arc<Page>) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                debug!("metrics: {error}");
+                // When descriptors have run out, accept fails at once: do not spin.
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
+        if clients.load(Ordering::SeqCst) >= MOST_CLIENTS {
+            continue;
+        }
+        clients.fetch_add(1, Ordering::SeqCst);
+        let (page, leaving) = (Arc::clone(page), Arc::clone(&clients));
+        let started = std::thread::Builder::new().name("scrape".to_owned()).spawn(move || {
+            if let Err(error) = answer(stream, &page) {
+                debug!("a scrape failed: {error}");
+            }
+            leaving.fetch_sub(1, Ordering::SeqCst);
+        });
+        if started.is_err() {
+            clients.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream, page: &Page) -> std::io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let request = read_request(&mut stream, deadline)?;
+    let (status, body) = match request.as_deref().map(|text| text.split(' ').collect::<Vec<_>>()).as_deref() {
+        Some(["GET" | "HEAD", path, version]) if version.starts_with("HTTP/1.") => {
+            match path.split('?').next() {
+                Some("/metrics") => {
+                    increment(&page.snapshot.scrapes);
+                    ("200 OK", page.text())
+                }
+                Some("/") => ("200 OK", "portcullis: metrics are at /metrics\n".to_owned()),
+                _ => ("404 Not Found", "only /metrics is here\n".to_owned()),
+            }
+        }
+        Some([_, _, version]) if version.starts_with("HTTP/1.") => {
+            ("405 Method Not Allowed", "only GET and HEAD are served\n".to_owned())
+        }
+        _ => ("400 Bad Request", "not an HTTP request, or one that is too long\n".to_owned()),
+    };
+    let is_head = request.is_some_and(|line| line.starts_with("HEAD "));
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    send(&mut stream, head.as_bytes(), deadline)?;
+    if !is_head {
+        send(&mut stream, body.as_bytes(), Instant::now() + PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// The first line of a request, once all its headers are there. `None` if it is no request.
+fn read_request(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        let length = stream.read(&mut chunk)?;
+        bytes.extend_from_slice(&chunk[..length]);
+        let is_whole =
+            bytes.windows(4).any(|end| end == b"\r\n\r\n") || bytes.windows(2).any(|end| end == b"\n\n");
+        if is_whole {
+            let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            return Ok(std::str::from_utf8(line).ok().map(|line| line.trim_end().to_owned()));
+        }
+        if length == 0 || bytes.len() >= MOST_REQUEST_BYTES {
+            return Ok(None);
+        }
+    }
+}
+
+/// Sends everything by the deadline. The timeout of a socket alone starts anew with every byte.
+fn send(stream: &mut TcpStream, mut bytes: &[u8], deadline: Instant) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        stream.set_write_timeout(Some(left(deadline)?))?;
+        match stream.write(&bytes[..bytes.len().min(64 << 10)])? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            length => bytes = &bytes[length..],
+        }
+    }
+    Ok(())
+}
+
+fn left(deadline: Instant) -> std::io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// The page and its last reading of the maps.
+struct Page {
+    place: GatePlace,
+    snapshot: Arc<Snapshot>,
+    last: Mutex<Reading>,
+}
+
+#[derive(Default)]
+struct Reading {
+    facts: PolicyFacts,
+    statistics: Option<(Instant, GateStatistics)>,
+}
+
+impl Page {
+    fn text(&self) -> String {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = last.statistics.as_ref().is_some_and(|(when, _)| when.elapsed() < FRESH);
+        if !is_fresh {
+            last.statistics = match self.read_gate(&last.facts) {
+                Ok(statistics) => Some((Instant::now(), statistics)),
+                Err(error) => {
+                    debug!("metrics: {error}");
+                    None
+                }
+            };
+            let facts = last.statistics.as_ref().map(|(_, now)| now.facts.clone()).unwrap_or_default();
+            if facts != last.facts {
+                // The whole policy was read for these facts.
+                last.facts = facts;
+                return_memory();
+            }
+        }
+        render(&self.place.interface, last.statistics.as_ref().map(|(_, now)| now), &self.snapshot)
+    }
+
+    /// Opens the gate anew each time, because it may have been detached and attached since. The
+    /// interface may have another index by now.
+    fn read_gate(&self, facts: &PolicyFacts) -> Result<GateStatistics, GateError> {
+        let place = GatePlace::of_any(&self.place.interface)?;
+        Gate::open(&place)?.measure(&place, facts)
+    }
+}

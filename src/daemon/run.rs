@@ -1,0 +1,90 @@
+//! The daemon's life: it attaches the gate, runs its event loop, and leaves the gate attached.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::announcement::describe_attachment;
+use super::event_loop::{Daemon, Start};
+use super::metrics::snapshot::Snapshot;
+use super::metrics::{listen, serve};
+use super::service_manager::ServiceManager;
+use super::signals::Signals;
+use crate::gate::{Gate, GatePlace, detach, return_memory};
+use crate::history::{HistoryWriter, Limits};
+use crate::policy_file::CompiledPolicy;
+use crate::stderr::{notice, spawn_writer};
+
+/// How the daemon is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'o> {
+    /// The policy file, which SIGHUP reads again.
+    pub policy_file: &'o Path,
+    /// Detach the gate at the end.
+    pub detach_on_exit: bool,
+    /// Where to serve metrics.
+    pub metrics: Option<SocketAddr>,
+    /// Colour the alarms on standard error.
+    pub colour: bool,
+}
+
+/// Attaches the gate and runs until a signal or `detach` ends it.
+///
+/// # Errors
+/// When the gate can't be attached, another daemon runs, or the gate can't be read any more.
+pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> anyhow::Result<()> {
+    let CompiledPolicy { policy, tables } = &compiled;
+    let place = GatePlace::of(interface)?;
+    let _daemon = place.lock_daemon()?;
+    let signals = Signals::install()?;
+    spawn_writer();
+    let service_manager = ServiceManager::from_env();
+    let listener = options.metrics.map(listen).transpose()?;
+    // The history opens while the gate is attached, which waits for no disk.
+    let days = policy.response.history_days;
+    let history = HistoryWriter::start(&place.history(), Limits::of_days(days));
+    let (gate, attachment) = {
+        let _lock = place.lock()?;
+        Gate::attach(&place, policy, tables)?
+    };
+    for warning in &attachment.warnings {
+        notice!("portcullis: warning: {warning}");
+    }
+    // On standard error, where people look whether it came up. It is no alarm, so no sink has it.
+    notice!("portcullis: {}", describe_attachment(interface, &attachment, policy));
+
+    let snapshot = Arc::new(Snapshot::default());
+    let start = Start {
+        place: &place,
+        gate: &gate,
+        policy,
+        attachment: &attachment,
+        policy_file: options.policy_file,
+        colour: options.colour,
+        snapshot: &snapshot,
+    };
+    let mut daemon = Daemon::start(&start, history, signals, service_manager)?;
+    if let Some(listener) = listener {
+        serve(listener, &place, snapshot)?;
+    }
+    // The kernel has the policy now. A policy of thousands of servers takes more memory than the rest.
+    drop(compiled);
+    return_memory();
+    let outcome = daemon.watch();
+    daemon.stop(options.detach_on_exit);
+    outcome?;
+    if daemon.monitor().is_detached() {
+        return Ok(());
+    }
+    if options.detach_on_exit {
+        let place = daemon.monitor().place();
+        let _lock = place.lock()?;
+        if gate.is_pinned_at(place) {
+            detach(place)?;
+        }
+        notice!("portcullis: detached from {interface}: nothing is dropped any more");
+    } else {
+        notice!("portcullis: the daemon has stopped; {}", daemon.monitor().describe_rest());
+    }
+    Ok(())
+}
