@@ -1,5 +1,11 @@
-//! Reads the header fields that EVE's `drop` object has from the beginning of a frame. What
-//! was cut off, or makes no sense, is left out.
+//! Reads the header fields of EVE's `drop` object from the beginning of a frame. Fields that were cut off
+//! are left out, and so is everything behind a header that makes no sense.
+//!
+//! This is no work for etherparse's lax slices (0.21). They reject a header as a whole if its length field is
+//! wrong, if it is cut, or if TCP options reach beyond the sampled bytes, and they have no transport header of
+//! a first fragment. Such frames are what a gate drops, so their fields matter most. Besides, the iterator
+//! over IPv6 extensions reads beyond the frame where a chain is broken: it relies on checks that the lax slice
+//! has not finished.
 
 use serde::Serialize;
 
@@ -10,7 +16,7 @@ const VLAN_TAGS: [u16; 2] = [ethertype::VLAN, ethertype::QINQ];
 const MAX_VLAN_TAGS: usize = 2;
 const MAX_EXTENSIONS: usize = 8;
 
-/// Header fields, by the names that EVE has for them.
+/// Header fields by their names in EVE.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Headers {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,10 +73,10 @@ fn long(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 impl Headers {
-    /// Of an Ethernet frame.
+    /// The fields of an Ethernet frame, or of its beginning.
     pub(super) fn read(frame: &[u8]) -> Headers {
         let mut headers = Headers::default();
-        // Nothing but the end of the bytes ends it early; what was read until then stays.
+        // `None` only ends the reading. The fields that were read until then stay.
         let _ = headers.read_ethernet(frame);
         headers
     }
@@ -157,14 +163,14 @@ impl Headers {
         Some(())
     }
 
-    /// Only messages that ask or answer have an identifier there.
+    /// Only requests and replies have an identifier there.
     fn read_icmp(&mut self, protocol: u8, message: &[u8]) -> Option<()> {
         let kind = byte(message, 0)?;
-        let asks = match protocol {
+        let has_identifier = match protocol {
             ICMP => matches!(kind, 0 | 8 | 13..=18),
             _ => matches!(kind, 128 | 129),
         };
-        if asks {
+        if has_identifier {
             self.icmp_id = Some(word(message, 4)?);
             self.icmp_seq = Some(word(message, 6)?);
         }
