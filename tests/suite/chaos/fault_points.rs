@@ -26,12 +26,7 @@ pub fn load_step() -> usize {
 fn die_at(testbed: &Testbed, point: usize, args: &[&str]) -> Outcome {
     let mut command = testbed.router.prepare(args);
     command.env("PORTCULLIS_DIE_AT", point.to_string());
-    let output = command.output().expect("the program");
-    Outcome {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("UTF-8"),
-        err: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
+    Outcome::of(&mut command)
 }
 
 /// Whether it died, as it was told to; whatever it said before that is no success.

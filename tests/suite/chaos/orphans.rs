@@ -12,12 +12,7 @@ use crate::support::patience::eventually;
 
 /// The program outside of any testbed, as on a machine without a NIC of that name.
 fn outside(args: &[&str]) -> Outcome {
-    let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(args).output().expect("the program");
-    Outcome {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("UTF-8"),
-        err: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
+    Outcome::of(Command::new(env!("CARGO_BIN_EXE_portcullis")).args(args))
 }
 
 fn name(testbed: &Testbed) -> String {

@@ -22,7 +22,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(command: &mut Command) -> Outcome {
+    /// Runs it until it ends.
+    pub fn of(command: &mut Command) -> Outcome {
         let output = command.output().expect("the program");
         Outcome {
             code: output.status.code(),

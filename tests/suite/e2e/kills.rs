@@ -76,15 +76,21 @@ fn ask_twin(testbed: &Testbed) -> usize {
     which
 }
 
-#[test]
-fn an_apply_that_is_killed_leaves_the_old_policy_or_the_new_one() {
-    let _machine = exclusive();
+/// A gate with one of the twins, the files of both, and traffic that flows.
+fn start_traffic() -> (Testbed, [String; 2], Traffic) {
     let testbed = Testbed::new();
     testbed.attach(&twin(0));
-    let place = testbed.place();
     let paths = [testbed.write("0.toml", &twin(0)), testbed.write("1.toml", &twin(1))];
     let traffic = Traffic::start(&testbed);
     traffic.flow();
+    (testbed, paths, traffic)
+}
+
+#[test]
+fn an_apply_that_is_killed_leaves_the_old_policy_or_the_new_one() {
+    let _machine = exclusive();
+    let (testbed, paths, traffic) = start_traffic();
+    let place = testbed.place();
     let whole = time_command(&testbed, &["apply", "-i", NIC, &paths[0]]);
     let mut dice = Dice(0x9e37_79b9);
     let (mut old, mut at_work, mut changed) = (0, 0, 0);
@@ -109,12 +115,8 @@ fn an_apply_that_is_killed_leaves_the_old_policy_or_the_new_one() {
 #[test]
 fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
     let _machine = exclusive();
-    let testbed = Testbed::new();
-    testbed.attach(&twin(0));
+    let (testbed, paths, traffic) = start_traffic();
     let place = testbed.place();
-    let paths = [testbed.write("0.toml", &twin(0)), testbed.write("1.toml", &twin(1))];
-    let traffic = Traffic::start(&testbed);
-    traffic.flow();
     let whole = time_command(&testbed, &["attach", "-i", NIC, "-p", &paths[0]]);
     let mut dice = Dice(0x2545_f491);
     let mut old = 0;

@@ -14,30 +14,12 @@ ledger = 4096
 limits = 64
 ";
 
-/// A name server, a mail server and a web server, as the documentation has them.
-pub const DMZ: &str = r#"
-[policy]
-management = ["tcp/22 from @bastion"]
-pickup = 0
-
+/// The servers that most tests have, and the peers that their needs name.
+pub const SETS_AND_SERVERS: &str = r#"
 [sets]
 bastion  = ["203.0.113.7", "2001:db8:f::7"]
 loghosts = ["198.51.100.20", "2001:db8:2::20"]
 clocks   = ["198.51.100.30", "2001:db8:2::30"]
-
-[roles.dns]
-in  = ["udp/53", "tcp/53"]
-out = ["udp/53", "tcp/53"]
-
-[roles.mail]
-in  = ["tcp/25", "tcp/113"]
-out = ["tcp/25", "tcp/113"]
-
-[roles.web]
-in = ["tcp/80", "tcp/443"]
-
-[roles.managed]
-out = ["udp/514 to @loghosts", "udp/123 to @clocks"]
 
 [servers.ns1]
 addresses = ["192.0.2.53", "2001:db8:1::53"]
@@ -52,9 +34,30 @@ addresses = ["192.0.2.80", "2001:db8:1::80"]
 roles = ["web", "managed"]
 "#;
 
-/// [`DMZ`] with small tables.
+/// What they need.
+const NEEDS: &str = r#"
+[policy]
+management = ["tcp/22 from @bastion"]
+pickup = 0
+
+[roles.dns]
+in  = ["udp/53", "tcp/53"]
+out = ["udp/53", "tcp/53"]
+
+[roles.mail]
+in  = ["tcp/25", "tcp/113"]
+out = ["tcp/25", "tcp/113"]
+
+[roles.web]
+in = ["tcp/80", "tcp/443"]
+
+[roles.managed]
+out = ["udp/514 to @loghosts", "udp/123 to @clocks"]
+"#;
+
+/// A name server, a mail server and a web server, as the documentation has them, with small tables.
 pub fn dmz() -> String {
-    format!("{DMZ}{TABLES}")
+    format!("{NEEDS}{SETS_AND_SERVERS}{TABLES}")
 }
 
 /// [`dmz`] with settings in `[policy]`, as `mode = "observe"`.

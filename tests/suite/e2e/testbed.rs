@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use portcullis::gate::{Gate, GatePlace};
+use tempfile::TempDir;
 
 use super::nics::{Pair, move_pair};
 use super::socket::{UdpServer, udp_talks};
@@ -237,6 +238,7 @@ pub struct Testbed {
     pub dmz: Namespace,
     /// For policies and what the daemon writes.
     pub folder: PathBuf,
+    _temporary: TempDir,
     spliced: Mutex<Vec<String>>,
     /// Last: NICs come back when nothing holds their namespaces any more.
     _pair: Option<Pair>,
@@ -260,11 +262,11 @@ impl Testbed {
         names.iter().for_each(|name| remove_namespace(name));
         feed_ip(&names.iter().map(|name| format!("netns add {name}\n")).collect::<String>());
         let [internet, router, dmz] = names.map(Namespace::open);
-        let folder = std::env::temp_dir().join(stem);
-        fs::create_dir_all(&folder).expect("a folder");
+        let temporary = tempfile::Builder::new().prefix(&format!("{stem}-")).tempdir().expect("a folder");
+        let folder = temporary.path().to_owned();
         let pair = if let Plug::Nics(pair) = plug { Some(Pair(pair)) } else { None };
         let spliced = Mutex::default();
-        let testbed = Testbed { internet, router, dmz, folder, spliced, _pair: pair };
+        let testbed = Testbed { internet, router, dmz, folder, _temporary: temporary, spliced, _pair: pair };
         testbed.wire(plug);
         testbed.wait_for_carrier();
         testbed
@@ -518,7 +520,6 @@ impl Drop for Testbed {
         }
         let spliced = self.spliced.lock().unwrap_or_else(PoisonError::into_inner);
         spliced.iter().for_each(|name| remove_namespace(name));
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

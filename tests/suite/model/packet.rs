@@ -2,21 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const ICMPV6: u8 = 58;
-pub const SCTP: u8 = 132;
+pub use crate::support::frame::{ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP};
+use crate::support::frame::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 
-pub const FIN: u8 = 0x01;
-pub const SYN: u8 = 0x02;
-pub const RST: u8 = 0x04;
-pub const ACK: u8 = 0x10;
-
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
 const NO_NEXT_HEADER: u8 = 59;
 const MAX_EXTENSIONS: usize = 8;
 

@@ -4,15 +4,14 @@ use portcullis::abi::Reason;
 
 use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{ACK, FIN, PSH, RST, SYN, echo_reply, tcp, udp, unreachable};
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 /// `DROP_OWN_PORT`.
 const OWN_PORT: u8 = 4;
 
 #[test]
 fn a_syn_ack_from_a_port_that_is_no_service_betrays_a_listener() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         let answer = tcp(server, peer, SYN | ACK);
         gate.drops(&answer, Reason::NoFlow); // nobody has called
@@ -29,8 +28,7 @@ fn a_syn_ack_from_a_port_that_is_no_service_betrays_a_listener() {
 
 #[test]
 fn a_datagram_from_a_port_that_is_no_service_betrays_a_listener() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         let answer = udp(server, peer);
         let row = gate.drops(&answer, Reason::NewFlow);
@@ -49,8 +47,7 @@ fn a_datagram_from_a_port_that_is_no_service_betrays_a_listener() {
 
 #[test]
 fn a_closed_port_says_so_without_an_alarm() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         gate.to_server(&tcp(peer, server, SYN));
         gate.drops(&tcp(server, peer, RST | ACK), Reason::Backscatter);
@@ -62,8 +59,7 @@ fn a_closed_port_says_so_without_an_alarm() {
 
 #[test]
 fn only_the_answer_to_an_opening_betrays_a_listener() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         gate.to_server(&tcp(peer, server, SYN));
         for flags in [ACK, ACK | PSH, FIN | ACK] {
@@ -76,8 +72,7 @@ fn only_the_answer_to_an_opening_betrays_a_listener() {
 #[test]
 fn a_listener_is_betrayed_to_whom_the_server_might_call() {
     // ns1 may send datagrams and SYNs to every port 53: no cover for a listener on 4444
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, peer) = ((family.ns, 4444), (family.peer, 53));
         gate.to_server(&tcp(peer, server, SYN));
         gate.drops(&tcp(server, peer, SYN | ACK), Reason::UnlistedService);
@@ -137,8 +132,7 @@ fn resets_in_no_flow_are_backscatter_in_a_single_row() {
 
 #[test]
 fn an_echo_reply_that_nobody_asked_for_is_backscatter() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for server in [family.web, family.ns] {
             let row = gate.drops(&echo_reply(server, family.peer, 1), Reason::Backscatter);
             assert_eq!(row.key.port, if server.is_ipv4() { 0 } else { 129 });
@@ -148,8 +142,7 @@ fn an_echo_reply_that_nobody_asked_for_is_backscatter() {
 
 #[test]
 fn a_segment_in_no_flow_is_a_stray() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for flags in [ACK, ACK | PSH, FIN | ACK, SYN | ACK, SYN | ACK | PSH] {
             // from a service: an idle connection has ended
             let row = gate.drops(&tcp((family.web, 80), (family.peer, 51_000), flags), Reason::NoFlow);

@@ -2,12 +2,12 @@
 
 use portcullis::abi::Reason;
 
-use crate::support::dmz::{Family, POLICY, V6, in_both_families};
+use crate::support::dmz::{Family, POLICY, V6};
 use crate::support::frame::{
     ACK, DESTINATION_OPTIONS, HOP_BY_HOP, ICMPV6, Ipv6, SYN, TCP, UDP, echo_request, fragment, icmp_message,
     icmp_protocol, padded, tcp, tcp_header, udp, udp_datagram,
 };
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 /// The last offset at which sixteen bytes still end within the 65,535 of a packet.
 const LAST_OFFSET: u16 = 8187;
@@ -24,8 +24,7 @@ fn later(family: Family, id: u16, offset: u16, more: bool) -> Vec<u8> {
 
 #[test]
 fn the_fragments_after_a_first_one_that_passed_pass() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.passes(&first(family, 53, 7), Reason::Need);
         gate.passes(&later(family, 7, 3, true), Reason::LaterFragment);
         gate.passes(&later(family, 7, 5, false), Reason::LaterFragment);
@@ -35,8 +34,7 @@ fn the_fragments_after_a_first_one_that_passed_pass() {
 
 #[test]
 fn a_later_fragment_without_a_first_one_is_dropped() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for (offset, more) in [(1, true), (1, false), (3, true), (LAST_OFFSET, false)] {
             let row = gate.drops(&later(family, 7, offset, more), Reason::Fragment);
             assert_eq!((row.key.server, row.key.port), (gate.id_of("ns1"), 0));
@@ -49,8 +47,7 @@ fn a_later_fragment_without_a_first_one_is_dropped() {
 
 #[test]
 fn the_fragments_after_a_first_one_that_was_dropped_are_dropped() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.drops(&first(family, 80, 7), Reason::NewFlow);
         gate.drops(&later(family, 7, 3, false), Reason::Fragment);
     });
@@ -58,8 +55,7 @@ fn the_fragments_after_a_first_one_that_was_dropped_are_dropped() {
 
 #[test]
 fn what_another_policy_let_begin_is_not_continued() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.swap(POLICY);
         gate.passes(&first(family, 53, 7), Reason::Need);
         gate.swap(&POLICY.replace("pickup", "# pickup"));
@@ -70,8 +66,7 @@ fn what_another_policy_let_begin_is_not_continued() {
 #[test]
 fn a_fragment_that_ends_past_the_largest_packet_is_malformed() {
     // the ping of death
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.passes(&first(family, 53, 7), Reason::Need);
         gate.drops(&later(family, 7, 8191, false), Reason::Malformed);
         gate.passes(&later(family, 7, LAST_OFFSET, false), Reason::LaterFragment);
@@ -84,8 +79,7 @@ fn a_fragment_that_ends_past_the_largest_packet_is_malformed() {
 
 #[test]
 fn a_later_fragment_of_another_packet_is_dropped() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.passes(&first(family, 53, 7), Reason::Need);
         let other = |from, to, protocol, id| fragment(from, to, protocol, (id, 3, false), &[0x5a; 16]);
         gate.drops(&other(family.ns, family.peer, UDP, 8), Reason::Fragment);
@@ -122,9 +116,7 @@ fn all_32_bits_of_an_ipv6_identification_count() {
 
 #[test]
 fn a_first_fragment_is_remembered_for_thirty_seconds() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
         gate.passes(&first(family, 53, 7), Reason::Need);
         gate.age("fragments", 29);
         gate.passes(&later(family, 7, 3, true), Reason::LaterFragment);
@@ -138,8 +130,7 @@ fn a_first_fragment_is_remembered_for_thirty_seconds() {
 
 #[test]
 fn a_first_fragment_too_short_for_its_header_is_dropped_with_all_that_follow() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (from, to) = ((family.ns, 40_000), (family.peer, 53));
         let header = tcp_header(from, to, ACK, (1, 1));
         for length in [8, 16] {
@@ -160,8 +151,7 @@ fn a_first_fragment_too_short_for_its_header_is_dropped_with_all_that_follow() {
 #[test]
 fn a_fragment_of_no_multiple_of_eight_bytes_is_malformed_unless_it_is_the_last() {
     // Of UDP and ICMP, every first fragment too short for its header is such a one.
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.passes(&first(family, 53, 7), Reason::Need);
         let content = [0x5a; 40];
         let datagram = udp_datagram((family.ns, 40_000), (family.peer, 53), &content);
@@ -179,8 +169,7 @@ fn a_fragment_of_no_multiple_of_eight_bytes_is_malformed_unless_it_is_the_last()
 
 #[test]
 fn a_tcp_fragment_at_offset_1_would_overwrite_the_flags_and_is_dropped() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let mut segment = tcp_header((family.ns, 40_000), (family.peer, 53), ACK, (1, 1));
         segment.extend_from_slice(&[0; 4]);
         gate.passes(&fragment(family.ns, family.peer, TCP, (9, 0, true), &segment), Reason::OwnConnection);
@@ -198,9 +187,8 @@ fn a_tcp_fragment_at_offset_1_would_overwrite_the_flags_and_is_dropped() {
 
 #[test]
 fn a_fragmented_answer_passes_whole() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         gate.to_server(&udp(peer, server));
         let datagram = udp_datagram(server, peer, &[0; 16]);
         gate.passes(&fragment(server.0, peer.0, UDP, (7, 0, true), &datagram), Reason::Reply);
@@ -210,9 +198,8 @@ fn a_fragmented_answer_passes_whole() {
 
 #[test]
 fn a_question_that_comes_in_fragments_opens_its_flow() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         let datagram = udp_datagram(peer, server, &[0; 16]);
         gate.to_server(&fragment(peer.0, server.0, UDP, (7, 3, false), &[0; 16]));
         gate.drops(&udp(server, peer), Reason::NewFlow);
@@ -295,8 +282,7 @@ fn the_first_fragment_of_an_advertisement_is_a_rogue_routers() {
 
 #[test]
 fn a_ping_in_fragments_needs_a_need() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let ping = echo_request(family.ns, family.peer, 1);
         gate.drops(&ping, Reason::NewFlow);
         let message = icmp_message(
@@ -337,8 +323,7 @@ fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
 #[test]
 fn a_fragment_that_a_new_policy_overtakes_is_dropped_without_an_alarm() {
     const QUIET: u8 = 1;
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let content = udp_datagram((family.ns, 40_000), (family.peer, 53), &[0; 64]);
         let place = |offset: u16, more| (7, offset, more);
         gate.passes(&fragment(family.ns, family.peer, UDP, place(0, true), &content[..40]), Reason::Need);

@@ -7,7 +7,7 @@ use crate::support::frame::{
     ACK, DESTINATION_OPTIONS, Endpoint, FRAGMENT, IP, Ipv4, Ipv6, SYN, TCP, UDP, echo_reply, echo_request,
     fragment, icmp, padded, patched, raw_ip, tcp, tcp_header, udp, udp_datagram, unreachable,
 };
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 /// The IP packet in a frame: what an error quotes.
 fn quote(frame: &[u8]) -> &[u8] {
@@ -31,9 +31,8 @@ fn errors(family: Family) -> &'static [(u8, u8)] {
 
 #[test]
 fn every_kind_of_error_about_a_flow_that_a_peer_opened_passes() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let quoted = tcp(peer, server, ACK);
         for kind in errors(family) {
@@ -44,8 +43,7 @@ fn every_kind_of_error_about_a_flow_that_a_peer_opened_passes() {
 
 #[test]
 fn every_kind_of_error_about_nothing_is_backscatter() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let quoted = tcp((family.peer, 51_000), (family.web, 80), ACK);
         for kind in errors(family) {
             let row = gate
@@ -57,9 +55,8 @@ fn every_kind_of_error_about_nothing_is_backscatter() {
 
 #[test]
 fn an_error_about_a_handshake_passes() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         let syn = tcp(peer, server, SYN);
         gate.drops(&error_about(server, peer, &syn), Reason::Backscatter);
         gate.to_server(&syn);
@@ -69,9 +66,8 @@ fn an_error_about_a_handshake_passes() {
 
 #[test]
 fn an_error_about_a_datagram_or_a_ping_of_a_flow_passes() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         let question = udp(peer, server);
         gate.drops(&error_about(server, peer, &question), Reason::Backscatter);
         gate.to_server(&question);
@@ -87,9 +83,8 @@ fn an_error_about_a_datagram_or_a_ping_of_a_flow_passes() {
 
 #[test]
 fn an_error_about_a_flow_with_other_ends_is_backscatter() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let about = |from: Endpoint, to: Endpoint| error_about(server, peer, &tcp(from, to, ACK));
         gate.drops(&about((peer.0, 51_001), server), Reason::Backscatter);
@@ -104,9 +99,8 @@ fn an_error_about_a_flow_with_other_ends_is_backscatter() {
 #[test]
 fn an_error_goes_to_nobody_but_the_sender_of_what_it_quotes() {
     // otherwise one flow would be a pass for errors, and their 500 bytes, to everybody
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let quoted = tcp(peer, server, ACK);
         gate.drops(&unreachable(family.web, family.other, quote(&quoted)), Reason::Backscatter);
@@ -118,8 +112,7 @@ fn an_error_goes_to_nobody_but_the_sender_of_what_it_quotes() {
 
 #[test]
 fn an_error_about_the_answer_to_a_servers_own_question_passes() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         // The name server asked, waited, closed its socket; then the answer came.
         let (server, peer) = ((family.ns, 40_000), (family.peer, 53));
         gate.passes(&error_about(server, peer, &udp(peer, server)), Reason::FlowError);
@@ -138,9 +131,8 @@ fn an_error_about_the_answer_to_a_servers_own_question_passes() {
 
 #[test]
 fn eight_bytes_of_the_quoted_transport_header_are_enough_and_fewer_are_not() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let quoted = tcp(peer, server, ACK);
         let header = if family.web.is_ipv4() { 20 } else { 40 };
@@ -159,9 +151,8 @@ fn eight_bytes_of_the_quoted_transport_header_are_enough_and_fewer_are_not() {
 
 #[test]
 fn a_quoted_header_in_the_ethernet_padding_is_not_quoted() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let whole = padded(&error_about(server, peer, &tcp(peer, server, ACK)), 160);
         gate.passes(&whole, Reason::FlowError);
@@ -178,13 +169,13 @@ fn a_quoted_header_in_the_ethernet_padding_is_not_quoted() {
 #[test]
 fn a_quoted_packet_may_have_options_or_extension_headers() {
     let gate = TestGate::dmz();
-    let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
+    let (server, peer) = V4.visit();
     gate.establish(server, peer);
     let header = tcp_header(peer, server, ACK, (1, 1));
     let quoted = Ipv4::new(peer.0, server.0, TCP, &header).options(&[1, 1, 1, 0]).packet();
     gate.passes(&unreachable(server.0, peer.0, &quoted), Reason::FlowError);
 
-    let (server, peer) = ((V6.web, 80), (V6.peer, 51_000));
+    let (server, peer) = V6.visit();
     gate.establish(server, peer);
     let header = tcp_header(peer, server, ACK, (1, 1));
     for units in [0, 1, 3] {
@@ -198,9 +189,8 @@ fn a_quoted_packet_may_have_options_or_extension_headers() {
 
 #[test]
 fn what_is_quoted_is_an_ip_packet_of_the_same_family() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let quoted = tcp(peer, server, ACK);
         let quoted = quote(&quoted);
@@ -216,7 +206,7 @@ fn what_is_quoted_is_an_ip_packet_of_the_same_family() {
 #[test]
 fn a_quoted_packet_has_no_more_extension_headers_than_a_healthy_one() {
     let gate = TestGate::dmz();
-    let (server, peer) = ((V6.web, 80), (V6.peer, 51_000));
+    let (server, peer) = V6.visit();
     gate.establish(server, peer);
     let header = tcp_header(peer, server, ACK, (1, 1));
     let mut quoted = Ipv6::new(peer.0, server.0, TCP, &header);
@@ -232,9 +222,8 @@ fn a_quoted_packet_has_no_more_extension_headers_than_a_healthy_one() {
 
 #[test]
 fn a_quoted_later_fragment_has_no_ports_to_be_known_by() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         gate.to_server(&udp(peer, server));
         let datagram = udp_datagram(peer, server, &[0; 16]);
         let at = |offset| fragment(peer.0, server.0, UDP, (7, offset, true), &datagram);
@@ -245,9 +234,8 @@ fn a_quoted_later_fragment_has_no_ports_to_be_known_by() {
 
 #[test]
 fn an_error_about_an_error_is_backscatter() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let inner = unreachable(peer.0, server.0, quote(&tcp(server, peer, ACK)));
         gate.drops(&error_about(server, peer, &inner), Reason::Backscatter);
@@ -256,8 +244,7 @@ fn an_error_about_an_error_is_backscatter() {
 
 #[test]
 fn an_error_about_what_a_peer_may_not_open_is_backscatter() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         // closed, and rejected rather than reset
         let (server, peer) = ((family.web, 4444), (family.peer, 51_000));
         for probe in [tcp(peer, server, SYN), udp(peer, server)] {
@@ -269,10 +256,8 @@ fn an_error_about_what_a_peer_may_not_open_is_backscatter() {
 
 #[test]
 fn an_error_about_a_flow_that_has_ended_is_backscatter() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        gate.forget_flows();
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         let question = udp(peer, server);
         gate.to_server(&question);
         gate.age("datagrams", 31);
@@ -288,7 +273,7 @@ fn an_error_about_a_revoked_service_is_backscatter() {
     });
     gate.swap(&POLICY.replace("\"tcp/80\", ", ""));
     in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let (server, peer) = family.visit();
         gate.drops(&error_about(server, peer, &tcp(peer, server, ACK)), Reason::Backscatter);
     });
 }

@@ -10,7 +10,7 @@ use portcullis::gate::now_ns;
 
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6, in_both_families};
 use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, padded, raw_ip, tcp, udp};
-use crate::support::test_gate::{SECOND_NS, TestGate};
+use crate::support::test_gate::{SECOND_NS, TestGate, with_dmz_in_both_families};
 
 #[test]
 fn a_kind_of_drop_is_one_row_that_grows() {
@@ -175,7 +175,7 @@ fn drops_on_two_cpus_at_once_are_counted_exactly() {
 #[test]
 fn a_thousand_answers_leave_no_row() {
     let gate = TestGate::dmz();
-    let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
+    let (server, peer) = V4.visit();
     gate.establish(server, peer);
     gate.programs.run_filter(&tcp(server, peer, ACK), 1_000).unwrap();
     assert_eq!(gate.ledger_total(), (0, 0));
@@ -302,8 +302,7 @@ fn shares_are_exact_when_several_cpus_make_rows_at_once() {
 
 #[test]
 fn a_frame_in_several_buffers_counts_whole_however_short_its_packet() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let frame = padded(&udp((family.web, 40_000), (family.peer, 6667)), 9000);
         let row = gate.drops(&frame, Reason::NewFlow);
         assert_eq!(row.row.bytes % 9000, 0);

@@ -2,12 +2,12 @@
 
 use portcullis::abi::Reason;
 
-use crate::support::dmz::{V4, V6, in_both_families, ip};
+use crate::support::dmz::{V4, V6, ip};
 use crate::support::frame::{
     DESTINATION_OPTIONS, HOP_BY_HOP, IP, Ipv4, Ipv6, SYN, TCP, UDP, cut, ethernet, l4_of, link_frame, octets,
     padded, patched, tcp_header, udp, udp_datagram,
 };
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 /// A question of the name server, which may ask.
 fn question(family: crate::support::dmz::Family) -> Vec<u8> {
@@ -22,8 +22,7 @@ fn question_v6() -> Ipv6 {
 
 #[test]
 fn a_frame_cut_off_anywhere_is_malformed() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let whole = question(family);
         for length in IP..whole.len() {
             gate.drops(&cut(&whole, length), Reason::Malformed);
@@ -92,8 +91,7 @@ fn a_jumbogram_is_malformed() {
 
 #[test]
 fn ethernet_padding_is_never_taken_for_a_header() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let whole = question(family);
         gate.passes(&padded(&whole, 100), Reason::Need);
         // The whole datagram is in the frame, but the packet ends before it, or within it.
@@ -197,8 +195,7 @@ fn a_header_past_the_linear_part_of_a_frame_is_found() {
 
 #[test]
 fn a_long_payload_does_not_hide_the_headers() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for (port, reason) in [(53, None), (80, Some(Reason::NewFlow))] {
             let (from, to) = ((family.ns, 40_000), (family.peer, port));
             let payload = vec![0x5a; 8_000];

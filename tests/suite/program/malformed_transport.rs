@@ -7,7 +7,7 @@ use crate::support::frame::{
     ACK, FIN, IP, RST, SYN, TCP, UDP, icmp_message, icmp_protocol, l4_of, padded, patched, raw_ip, tcp,
     tcp_header, udp, udp_datagram,
 };
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 /// `out`: everything of TCP, UDP and ICMP. What is dropped here is dropped for its form.
 const OPEN: &str = r#"
@@ -118,8 +118,7 @@ fn every_combination_of_tcp_flags_is_taken_for_what_it_is() {
 #[test]
 fn form_comes_before_permission() {
     // what may be said to nobody, malformed: the form is named
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let frame = tcp((family.web, 40_000), (family.peer, 80), 0);
         gate.drops(&frame, Reason::Malformed);
         let fine = tcp((family.web, 40_000), (family.peer, 80), SYN);
@@ -131,8 +130,7 @@ fn form_comes_before_permission() {
 
 #[test]
 fn a_malformed_packet_is_booked_on_the_server_that_sent_it() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let row = gate.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
         assert_eq!(row.key.server, gate.id_of("web1"));
         assert_eq!(row.key.protocol, TCP);

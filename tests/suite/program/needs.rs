@@ -6,7 +6,7 @@ use crate::support::dmz::{in_both_families, ip};
 use crate::support::frame::{
     ACK, FIN, PSH, RST, SYN, echo_reply, echo_request, icmp, tcp, tcp_numbered, udp,
 };
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 /// Destinations of every form, in both families.
 const POLICY: &str = r#"
@@ -35,8 +35,7 @@ roles = ["client", "web"]
 
 #[test]
 fn what_a_server_needs_passes_and_anything_else_is_a_new_flow() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
         gate.passes(&tcp((family.ns, 40_000), (family.peer, 53), SYN), Reason::Need);
         for port in [0, 52, 54, 80, 443, 53 << 8, 65_535] {
@@ -54,8 +53,7 @@ fn what_a_server_needs_passes_and_anything_else_is_a_new_flow() {
 
 #[test]
 fn an_in_service_is_no_permission_to_open() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.drops(&tcp((family.web, 40_000), (family.peer, 80), SYN), Reason::NewFlow);
         gate.drops(&tcp((family.web, 80), (family.peer, 80), SYN), Reason::NewFlow);
         gate.drops(&echo_request(family.web, family.peer, 1), Reason::NewFlow);
@@ -64,8 +62,7 @@ fn an_in_service_is_no_permission_to_open() {
 
 #[test]
 fn one_server_calling_another_is_judged_as_any_other() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.passes(&udp((family.ns, 40_000), (family.web, 53)), Reason::Need);
         gate.drops(&tcp((family.ns, 40_000), (family.web, 80), SYN), Reason::NewFlow);
     });
@@ -248,8 +245,7 @@ fn an_answer_from_a_port_that_a_peer_probed_is_no_connection_of_the_servers_own(
 #[test]
 fn an_answer_comes_before_the_need_of_the_same_port() {
     // ns1 may both be asked and ask: with both ports 53 it is an answer while it is in a flow
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, peer) = ((family.ns, 53), (family.peer, 53));
         gate.passes(&udp(server, peer), Reason::Need);
         gate.to_server(&udp(peer, server));

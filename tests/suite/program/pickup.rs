@@ -5,7 +5,7 @@ use portcullis::gate::FlowTable;
 
 use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp, udp};
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 #[test]
 fn a_segment_from_a_service_opens_its_flow_while_the_gate_is_new() {
@@ -23,9 +23,8 @@ fn a_segment_from_a_service_opens_its_flow_while_the_gate_is_new() {
 
 #[test]
 fn a_flow_that_was_taken_over_outlives_the_pickup() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.set_pickup(60);
         gate.passes(&tcp(server, peer, ACK), Reason::Pickup);
         gate.set_pickup(-1);
@@ -85,7 +84,7 @@ fn a_flow_in_the_tables_is_no_pickup() {
     let gate = TestGate::dmz();
     gate.set_pickup(60);
     in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.passes(&tcp(server, peer, ACK), Reason::Reply);
     });
@@ -93,9 +92,8 @@ fn a_flow_in_the_tables_is_no_pickup() {
 
 #[test]
 fn a_handshake_that_began_just_before_the_gate_outlives_the_half_open() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.set_pickup(60);
         // its SYN+ACK went out before the filter was there
         gate.to_server(&tcp(peer, server, SYN));
@@ -114,7 +112,7 @@ fn a_handshake_that_the_gate_sees_is_no_pickup() {
     let gate = TestGate::dmz();
     gate.set_pickup(60);
     in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let (server, peer) = family.visit();
         gate.to_server(&tcp(peer, server, SYN));
         gate.passes(&tcp(server, peer, SYN | ACK), Reason::Reply);
         gate.passes(&tcp(server, peer, ACK | PSH), Reason::Reply);
@@ -148,7 +146,7 @@ fn a_reset_is_let_through_and_opens_nothing() {
     let gate = TestGate::dmz();
     gate.set_pickup(60);
     in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let (server, peer) = family.visit();
         gate.passes(&tcp(server, peer, RST | ACK), Reason::Pickup);
         gate.passes(&tcp(server, peer, RST), Reason::Pickup);
         // nor do those that answer a SYN
@@ -161,10 +159,8 @@ fn a_reset_is_let_through_and_opens_nothing() {
 
 #[test]
 fn a_flow_that_was_taken_over_and_has_ended_is_not_woken_by_its_peer() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.set_pickup(60);
         gate.passes(&tcp(server, peer, ACK), Reason::Pickup);
         gate.set_pickup(-1);

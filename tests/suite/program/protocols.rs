@@ -4,7 +4,7 @@ use portcullis::abi::Reason;
 
 use crate::support::dmz::{V4, in_both_families};
 use crate::support::frame::{SCTP, TCP, UDP, fragment, raw_ip};
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 const IGMP: u8 = 2;
 const IPIP: u8 = 4;
@@ -22,8 +22,7 @@ fn content() -> Vec<u8> {
 
 #[test]
 fn a_protocol_that_nobody_needs_is_dropped_and_named() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for protocol in [IGMP, IPIP, 8, SIT, GRE, ESP, AH, 89, 94, 103, 112, 115, SCTP, 136, 253, 254, 255] {
             let row = gate.drops(&raw_ip(family.ns, family.peer, protocol, &content()), Reason::Protocol);
             assert_eq!((row.key.server, row.key.protocol), (gate.id_of("ns1"), protocol));

@@ -9,13 +9,12 @@ use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{
     ACK, RST, SYN, TCP, UDP, echo_reply, fragment, raw_ip, tcp, tcp_header, udp, udp_datagram,
 };
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 #[test]
 fn a_server_in_quarantine_may_do_nothing_that_it_may_do_otherwise() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         gate.establish(server, peer);
         gate.to_server(&udp(peer, server));
         let permitted = [
@@ -65,8 +64,7 @@ fn quarantine_names_every_drop_of_its_server() {
 
 #[test]
 fn the_management_flow_of_a_server_in_quarantine_stays_open() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, bastion) = ((family.web, 22), (family.bastion, 50_000));
         gate.establish(server, bastion);
         gate.quarantine("web1", None).unwrap();
@@ -100,8 +98,7 @@ fn a_management_need_that_a_role_repeats_stays_open_in_quarantine() {
 
 #[test]
 fn the_fragments_of_a_management_flow_pass_and_no_others() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, bastion) = ((family.ns, 22), (family.bastion, 50_000));
         gate.establish(server, bastion);
         let question = udp_datagram((family.ns, 40_000), (family.peer, 53), &[0; 16]);
@@ -187,8 +184,7 @@ fn quarantine_lives_through_a_change_of_policy() {
 
 #[test]
 fn a_fragment_over_the_header_of_a_management_flow_is_quarantined() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let (server, peer) = ((family.web, 22), (family.bastion, 50_000));
         gate.establish(server, peer);
         gate.quarantine("web1", None).unwrap();

@@ -3,21 +3,14 @@
 use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
 
-use crate::support::dmz::{Family, in_both_families};
-use crate::support::frame::{
-    ACK, Endpoint, FIN, PSH, RST, SYN, TCP, raw_ip, tagged, tcp, tcp_header, tcp_numbered,
-};
-use crate::support::test_gate::TestGate;
-
-fn ends(family: Family) -> (Endpoint, Endpoint) {
-    ((family.web, 80), (family.peer, 51_000))
-}
+use crate::support::dmz::in_both_families;
+use crate::support::frame::{ACK, FIN, PSH, RST, SYN, TCP, raw_ip, tagged, tcp, tcp_header, tcp_numbered};
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 #[test]
 fn a_connection_that_a_peer_opens_is_answered_from_the_first_packet_to_the_last() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.to_server(&tcp(peer, server, ACK | PSH));
         for flags in [ACK, ACK | PSH, ACK | FIN, ACK, RST | ACK, RST] {
@@ -28,9 +21,8 @@ fn a_connection_that_a_peer_opens_is_answered_from_the_first_packet_to_the_last(
 
 #[test]
 fn nothing_is_an_answer_before_the_peer_has_asked() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.drops(&tcp(server, peer, SYN | ACK), Reason::NoFlow);
         gate.drops(&tcp(server, peer, ACK), Reason::NoFlow);
         gate.drops(&tcp(server, peer, FIN | ACK), Reason::NoFlow);
@@ -41,9 +33,8 @@ fn nothing_is_an_answer_before_the_peer_has_asked() {
 
 #[test]
 fn only_a_syn_of_the_peer_opens_a_flow() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         for flags in [ACK, SYN | ACK, RST, FIN | ACK, ACK | PSH, 0, SYN | FIN, SYN | RST] {
             gate.to_server(&tcp(peer, server, flags));
             assert!(gate.flows().unwrap().is_empty(), "a flow of flags {flags:#04x}");
@@ -54,9 +45,8 @@ fn only_a_syn_of_the_peer_opens_a_flow() {
 
 #[test]
 fn a_bare_syn_is_never_an_answer() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.to_server(&tcp(peer, server, SYN));
         gate.drops(&tcp(server, peer, SYN), Reason::NewFlow);
         gate.establish(server, peer);
@@ -69,9 +59,8 @@ fn a_bare_syn_is_never_an_answer() {
 
 #[test]
 fn a_flow_is_its_addresses_and_its_ports() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.drops(&tcp(server, (peer.0, 51_001), ACK), Reason::NoFlow);
         gate.drops(&tcp(server, (family.other, peer.1), ACK), Reason::NoFlow);
@@ -84,9 +73,8 @@ fn a_flow_is_its_addresses_and_its_ports() {
 
 #[test]
 fn a_flow_is_half_open_until_the_peer_acknowledges_what_the_server_sent() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         let half_open = || {
             gate.has_flow(FlowTable::HalfOpen, server, peer)
                 && !gate.has_flow(FlowTable::Established, server, peer)
@@ -112,9 +100,8 @@ fn a_flow_is_half_open_until_the_peer_acknowledges_what_the_server_sent() {
 
 #[test]
 fn an_acknowledgment_of_more_than_the_server_has_sent_establishes_nothing() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
         for wrong in [5002, 6001, 5001 + 0xffff] {
@@ -127,11 +114,10 @@ fn an_acknowledgment_of_more_than_the_server_has_sent_establishes_nothing() {
 #[test]
 fn what_the_server_sends_before_it_is_acknowledged_can_be_acknowledged() {
     // TCP Fast Open: a hundred bytes right behind the SYN+ACK
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for (acknowledged, establishes) in [(5000, false), (5001, true), (5101, true), (5102, false)] {
             gate.forget_flows();
-            let (server, peer) = ends(family);
+            let (server, peer) = family.visit();
             gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
             gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
             let mut segment = tcp_header(server, peer, ACK | PSH, (5001, 1001));
@@ -146,10 +132,8 @@ fn what_the_server_sends_before_it_is_acknowledged_can_be_acknowledged() {
 
 #[test]
 fn the_right_acknowledgment_establishes_a_flow() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        gate.forget_flows();
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         // sequence numbers wrap
         gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         gate.passes(&tcp_numbered(server, peer, SYN | ACK, (u32::MAX, 1001)), Reason::Reply);
@@ -162,10 +146,8 @@ fn the_right_acknowledgment_establishes_a_flow() {
 
 #[test]
 fn the_first_data_establishes_a_flow_whose_acknowledgment_was_lost() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        gate.forget_flows();
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
         gate.to_server(&tcp_numbered(peer, server, ACK | PSH, (1001, 5001)));
@@ -180,7 +162,7 @@ fn a_syn_ack_sent_again_with_another_number_counts_as_well() {
     for (acknowledged, counts) in [(5001, true), (6001, true), (4001, false)] {
         in_both_families(|family| {
             gate.forget_flows();
-            let (server, peer) = ends(family);
+            let (server, peer) = family.visit();
             gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
             for sequence in [4000, 5000, 6000] {
                 gate.passes(&tcp_numbered(server, peer, SYN | ACK, (sequence, 1001)), Reason::Reply);
@@ -193,9 +175,8 @@ fn a_syn_ack_sent_again_with_another_number_counts_as_well() {
 
 #[test]
 fn a_syn_ack_sent_again_unchanged_does_not_push_out_another() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         for sequences in [[5000, 5000, 5000, 5000], [5000, 7000, 7000, 7000]] {
             gate.forget_flows();
             gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
@@ -211,9 +192,8 @@ fn a_syn_ack_sent_again_unchanged_does_not_push_out_another() {
 
 #[test]
 fn a_service_that_refuses_says_so() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.to_server(&tcp(peer, server, SYN));
         gate.passes(&tcp(server, peer, RST | ACK), Reason::Reply);
     });
@@ -223,7 +203,7 @@ fn a_service_that_refuses_says_so() {
 fn a_flood_of_syns_pushes_out_no_established_flow() {
     let gate = TestGate::sized(crate::support::dmz::POLICY, &[("half_open", 64), ("unlisted", 64)]);
     in_both_families(|family| {
-        let (server, peer) = ends(family);
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.to_server(&crate::support::frame::udp((family.peer, 51_000), (family.ns, 53)));
         for port in 1..2_000 {
@@ -242,10 +222,8 @@ fn a_flood_of_syns_pushes_out_no_established_flow() {
 
 #[test]
 fn the_same_ports_can_be_opened_again() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        gate.forget_flows();
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.passes(&tcp(server, peer, FIN | ACK), Reason::Reply);
         gate.to_server(&tcp(peer, server, FIN | ACK));
@@ -261,8 +239,7 @@ fn the_same_ports_can_be_opened_again() {
 
 #[test]
 fn the_tracker_looks_through_tags_too() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for (port, tags) in [(1, &[0x8100][..]), (2, &[0x8100, 0x88a8]), (3, &[0x88a8])] {
             let (server, peer) = ((family.web, 80), (family.peer, 51_000 + port));
             let wrap = |frame: Vec<u8>| tags.iter().fold(frame, |frame, tpid| tagged(&frame, *tpid, 7));
@@ -291,8 +268,7 @@ fn the_tracker_lets_everything_by() {
 
 #[test]
 fn a_peer_outside_of_from_opens_nothing() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.establish((family.web, 22), (family.bastion, 50_000));
         gate.to_server(&tcp((family.peer, 50_000), (family.web, 22), SYN));
         assert!(!gate.has_flow(FlowTable::HalfOpen, (family.web, 22), (family.peer, 50_000)));
@@ -301,9 +277,8 @@ fn a_peer_outside_of_from_opens_nothing() {
 
 #[test]
 fn a_single_byte_behind_the_syn_ack_may_be_acknowledged() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
         let mut segment = tcp_header(server, peer, ACK | PSH, (5001, 1001));

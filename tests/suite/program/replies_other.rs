@@ -5,13 +5,12 @@ use portcullis::gate::FlowTable;
 
 use crate::support::dmz::in_both_families;
 use crate::support::frame::{Endpoint, SCTP, SYN, echo_reply, echo_request, icmp, raw_ip, tcp, udp};
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 #[test]
 fn a_datagram_from_an_in_service_answers_the_peer_that_asked() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         let row = gate.drops(&udp(server, peer), Reason::NewFlow);
         assert_eq!((row.key.port, row.key.flags & 4), (51_000, 0), "nobody asked: it opens");
         gate.to_server(&udp(peer, server));
@@ -28,8 +27,7 @@ fn a_datagram_from_an_in_service_answers_the_peer_that_asked() {
 
 #[test]
 fn an_echo_reply_answers_the_request_of_its_identifier() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.drops(&echo_reply(family.web, family.peer, 77), Reason::Backscatter);
         gate.to_server(&echo_request(family.peer, family.web, 77));
         assert!(gate.flows().unwrap().iter().any(|row| row.table == FlowTable::Icmp));
@@ -44,8 +42,7 @@ fn an_echo_reply_answers_the_request_of_its_identifier() {
 
 #[test]
 fn an_echo_reply_without_the_need_for_it_is_backscatter_though_the_peer_asked() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         gate.to_server(&echo_request(family.peer, family.ns, 77));
         gate.drops(&echo_reply(family.ns, family.peer, 77), Reason::Backscatter);
     });

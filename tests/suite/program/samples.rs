@@ -88,7 +88,7 @@ fn assert_sample(gate: &TestGate, consumer: &Consumer<'_>, frame: &[u8], expecte
 #[test]
 fn an_answer_that_only_a_quarantine_forbids_names_no_line() {
     let gate = TestGate::dmz();
-    let (server, peer) = ((V4.web, 80), (V4.peer, 51_000));
+    let (server, peer) = V4.visit();
     gate.establish(server, peer);
     gate.quarantine("web1", None).unwrap();
     let consumer = gate.consume_samples().expect("a perf buffer");

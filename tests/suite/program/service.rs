@@ -16,7 +16,7 @@ fn service() -> TestGate {
 fn whatever_leaves_a_services_port_is_an_answer_but_a_bare_syn() {
     let gate = service();
     in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let (server, peer) = family.visit();
         for flags in [ACK, ACK | PSH, SYN | ACK, FIN | ACK, RST, RST | ACK] {
             gate.passes(&tcp(server, peer, flags), Reason::Reply);
         }
@@ -80,7 +80,7 @@ fn needs_hold_as_they_do_with_a_tracker() {
 fn an_answer_in_fragments_passes_whole() {
     let gate = service();
     in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        let (server, peer) = family.question();
         let datagram = udp_datagram(server, peer, &[0; 16]);
         gate.passes(&fragment(server.0, peer.0, 17, (7, 0, true), &datagram), Reason::Reply);
         gate.passes(&fragment(server.0, peer.0, 17, (7, 3, false), &[0; 8]), Reason::LaterFragment);
@@ -92,7 +92,7 @@ fn an_answer_in_fragments_passes_whole() {
 fn an_error_about_what_came_for_a_service_passes() {
     let gate = service();
     in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+        let (server, peer) = family.question();
         gate.passes(&unreachable(server.0, peer.0, &udp(peer, server)[14..]), Reason::FlowError);
         let closed = udp(peer, (family.ns, 54));
         gate.drops(&unreachable(server.0, peer.0, &closed[14..]), Reason::Backscatter);

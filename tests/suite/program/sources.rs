@@ -4,7 +4,7 @@ use portcullis::abi::Reason;
 
 use crate::support::dmz::{POLICY, V4, V6, in_both_families, ip};
 use crate::support::frame::{SYN, UDP, fragment, from_mac, link_frame, tagged, tcp, udp};
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 fn with_unknown_sources(word: &str) -> TestGate {
     TestGate::new(&POLICY.replace("[policy]", &format!("[policy]\nunknown_sources = \"{word}\"")))
@@ -165,7 +165,7 @@ fn a_spoof_is_found_before_anything_it_might_be_permitted() {
     let gate =
         TestGate::new(&POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:10\""));
     in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         let answer = tcp(server, peer, 0x18);
         gate.drops(&from_mac(&answer, [2, 0, 0, 0, 0, 0x11]), Reason::Spoofed);
@@ -180,8 +180,7 @@ fn a_spoof_is_found_before_anything_it_might_be_permitted() {
 
 #[test]
 fn the_ledger_knows_the_last_source_and_destination() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for to in [family.peer, family.other] {
             let row = gate.drops(&tcp((family.web, 40_000), (to, 80), SYN), Reason::NewFlow);
             let address = portcullis::abi::from_address;

@@ -5,7 +5,7 @@ use portcullis::abi::flow;
 
 use crate::support::dmz::{POLICY, V4, V6, in_both_families};
 use crate::support::frame::{ACK, SYN, echo_reply, echo_request, tcp, udp};
-use crate::support::test_gate::TestGate;
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 /// The policy with another text and the same meaning.
 fn reworded(number: u32) -> String {
@@ -45,8 +45,7 @@ fn the_policy_that_decided_is_the_live_one() {
 
 #[test]
 fn a_new_policy_holds_for_the_next_packet() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         let syn = tcp((family.web, 40_000), (family.peer, 8443), SYN);
         gate.drops(&syn, Reason::NewFlow);
         gate.swap(&POLICY.replace("\"tcp/6514 ", "\"tcp/8443\", \"tcp/6514 "));
@@ -60,9 +59,8 @@ fn a_new_policy_holds_for_the_next_packet() {
 
 #[test]
 fn a_flow_lives_through_swaps_that_keep_its_service() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.to_server(&udp((family.peer, 51_000), (family.ns, 53)));
         gate.to_server(&echo_request(family.peer, family.web, 9));
@@ -81,9 +79,8 @@ fn a_flow_lives_through_swaps_that_keep_its_service() {
 
 #[test]
 fn a_handshake_may_span_a_swap() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         let numbered = crate::support::frame::tcp_numbered;
         gate.to_server(&numbered(peer, server, SYN, (1000, 0)));
         gate.swap(&reworded(1));

@@ -3,23 +3,17 @@
 use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
 
-use crate::support::dmz::{Family, in_both_families};
+use crate::support::dmz::in_both_families;
 use crate::support::frame::{
     ACK, Endpoint, FIN, RST, SYN, UDP, echo_reply, echo_request, fragment, raw_ip, tcp, tcp_numbered, udp,
     udp_datagram,
 };
-use crate::support::test_gate::{SECOND_NS, TestGate};
-
-fn ends(family: Family) -> (Endpoint, Endpoint) {
-    ((family.web, 80), (family.peer, 51_000))
-}
+use crate::support::test_gate::{SECOND_NS, TestGate, with_dmz_in_both_families};
 
 #[test]
 fn an_established_flow_lives_for_five_idle_days() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.age("established", 431_990);
         gate.passes(&tcp(server, peer, ACK), Reason::Reply);
@@ -33,10 +27,8 @@ fn an_established_flow_lives_for_five_idle_days() {
 
 #[test]
 fn a_peers_packet_is_a_sign_of_life() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.age("established", 431_990);
         gate.to_server(&tcp(peer, server, ACK));
@@ -47,10 +39,8 @@ fn a_peers_packet_is_a_sign_of_life() {
 
 #[test]
 fn an_established_flow_that_has_ended_is_not_woken_by_its_peer() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.age("established", 432_001);
         gate.to_server(&tcp(peer, server, ACK));
@@ -60,9 +50,8 @@ fn an_established_flow_that_has_ended_is_not_woken_by_its_peer() {
 
 #[test]
 fn a_flow_that_its_server_has_finished_lives_for_two_minutes() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         for (age, lives) in [(118, true), (121, false)] {
             gate.forget_flows();
             gate.establish(server, peer);
@@ -79,10 +68,8 @@ fn a_flow_that_its_server_has_finished_lives_for_two_minutes() {
 #[test]
 fn a_fin_in_a_peers_name_cuts_nothing_until_the_server_has_answered_it() {
     // Whoever guesses the ports can forge one, and nothing in it would tell.
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.establish(server, peer);
         gate.to_server(&tcp(peer, server, FIN | ACK));
         gate.age("established", 3600);
@@ -90,52 +77,39 @@ fn a_fin_in_a_peers_name_cuts_nothing_until_the_server_has_answered_it() {
     });
 }
 
-#[test]
-fn a_flow_that_was_reset_ends_within_two_minutes() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
-        for by_server in [true, false] {
+/// A flow that its server resets by these flags, or its peer by this segment, has ended after a time.
+fn prove_reset(by_server: u8, by_peer: impl Fn(Endpoint, Endpoint) -> Vec<u8>, seconds: u64) {
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
+        let resets: [&dyn Fn(); 2] = [&|| gate.passes(&tcp(server, peer, by_server), Reason::Reply), &|| {
+            gate.to_server(&by_peer(server, peer))
+        }];
+        for reset in resets {
             gate.forget_flows();
             gate.establish(server, peer);
-            if by_server {
-                gate.passes(&tcp(server, peer, RST | ACK), Reason::Reply);
-            } else {
-                gate.to_server(&tcp(peer, server, RST | ACK));
-            }
-            // nf_conntrack's own is ten seconds; no reading of the contract says more than two minutes
-            gate.age("established", 121);
+            reset();
+            gate.age("established", seconds);
             gate.drops(&tcp(server, peer, ACK), Reason::NoFlow);
         }
     });
+}
+
+#[test]
+fn a_flow_that_was_reset_ends_within_two_minutes() {
+    // nf_conntrack's own is ten seconds; no reading of the contract says more than two minutes
+    prove_reset(RST | ACK, |server, peer| tcp(peer, server, RST | ACK), 121);
 }
 
 #[test]
 fn a_reset_flow_ends_after_ten_seconds() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
-        for by_server in [true, false] {
-            gate.forget_flows();
-            gate.establish(server, peer);
-            if by_server {
-                gate.passes(&tcp(server, peer, RST), Reason::Reply);
-            } else {
-                // in the window: it follows the peer's last segment
-                gate.to_server(&tcp_numbered(peer, server, RST, (1001, 5001)));
-            }
-            gate.age("established", 11);
-            gate.drops(&tcp(server, peer, ACK), Reason::NoFlow);
-        }
-    });
+    // in the window: it follows the peer's last segment
+    prove_reset(RST, |server, peer| tcp_numbered(peer, server, RST, (1001, 5001)), 11);
 }
 
 #[test]
 fn a_half_open_flow_lives_for_a_minute() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         gate.age("half_open", 58);
         gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
@@ -152,9 +126,8 @@ fn a_half_open_flow_lives_for_a_minute() {
 
 #[test]
 fn a_handshake_begun_anew_after_its_minute_knows_nothing_of_the_old_one() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ends(family);
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.visit();
         gate.to_server(&tcp_numbered(peer, server, SYN, (1000, 0)));
         gate.passes(&tcp_numbered(server, peer, SYN | ACK, (5000, 1001)), Reason::Reply);
         gate.age("half_open", 61);
@@ -166,9 +139,8 @@ fn a_handshake_begun_anew_after_its_minute_knows_nothing_of_the_old_one() {
 
 #[test]
 fn a_datagram_can_be_answered_for_thirty_seconds() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         for (age, lives) in [(28, true), (31, false)] {
             gate.forget_flows();
             gate.to_server(&udp(peer, server));
@@ -183,10 +155,8 @@ fn a_datagram_can_be_answered_for_thirty_seconds() {
 
 #[test]
 fn an_answered_datagram_flow_lives_for_two_minutes() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
-        let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
-        gate.forget_flows();
+    with_dmz_in_both_families(|gate, family| {
+        let (server, peer) = family.question();
         gate.to_server(&udp(peer, server));
         gate.passes(&udp(server, peer), Reason::Reply);
         gate.to_server(&udp(peer, server));
@@ -203,8 +173,7 @@ fn an_answered_datagram_flow_lives_for_two_minutes() {
 
 #[test]
 fn a_ping_can_be_answered_for_thirty_seconds() {
-    let gate = TestGate::dmz();
-    in_both_families(|family| {
+    with_dmz_in_both_families(|gate, family| {
         for (age, lives) in [(28, true), (31, false)] {
             gate.forget_flows();
             gate.to_server(&echo_request(family.peer, family.web, 9));

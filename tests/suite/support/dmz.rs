@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::frame::Endpoint;
+
 /// A web server and a name server, as most DMZs have them.
 pub const POLICY: &str = r#"
 [policy]
@@ -48,6 +50,18 @@ pub struct Family {
     pub loghost: IpAddr,
     /// In the DMZ's subnet, and no server.
     pub unknown: IpAddr,
+}
+
+impl Family {
+    /// A peer's connection to the web server: the ends of server and peer.
+    pub fn visit(&self) -> (Endpoint, Endpoint) {
+        ((self.web, 80), (self.peer, 51_000))
+    }
+
+    /// A peer's question to the name server: the ends of server and peer.
+    pub fn question(&self) -> (Endpoint, Endpoint) {
+        ((self.ns, 53), (self.peer, 51_000))
+    }
 }
 
 pub const V4: Family = Family {

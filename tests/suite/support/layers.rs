@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn an_independent_reader_finds_the_frames_well_formed() {
         for family in FAMILIES {
-            let (from, to) = ((family.web, 80), (family.peer, 51_000));
+            let (from, to) = family.visit();
             let frames = [
                 frame::tcp(from, to, SYN),
                 frame::udp(from, to),
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn an_independent_reader_finds_the_transport_behind_extension_headers() {
-        let (from, to) = ((V6.web, 80), (V6.peer, 51_000));
+        let (from, to) = V6.visit();
         let header = frame::tcp_header(from, to, SYN, (1, 0));
         for units in [0, 31, 255] {
             let bytes = Ipv6::new(V6.web, V6.peer, TCP, &header).options(HOP_BY_HOP, units).frame();

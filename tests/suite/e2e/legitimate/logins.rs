@@ -84,12 +84,13 @@ impl Login {
         let bytes: Vec<u8> =
             (0..8_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         fs::write(&here, &bytes).expect("a file");
-        let there = format!("admin@{}:/tmp/{}", bracketed(server), testbed.dmz.name());
+        let copied = testbed.folder.join("copied");
+        let there = format!("admin@{}:{}", bracketed(server), copied.display());
         let [here, back] = [here, back].map(|path| path.display().to_string());
-        let copied = self.run(testbed, family, ENOUGH, "scp", &["-q", &here, &there]).is_some()
+        let done = self.run(testbed, family, ENOUGH, "scp", &["-q", &here, &there]).is_some()
             && self.run(testbed, family, ENOUGH, "scp", &["-q", &there, &back]).is_some();
-        let _ = fs::remove_file(format!("/tmp/{}", testbed.dmz.name()));
-        copied && fs::read(back).is_ok_and(|read| read == bytes)
+        let _ = fs::remove_file(copied);
+        done && fs::read(back).is_ok_and(|read| read == bytes)
     }
 
     /// A session whose far end says again what it is told.

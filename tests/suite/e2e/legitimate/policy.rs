@@ -1,6 +1,6 @@
 //! The policy of these tests, of which any need can be left out.
 
-use crate::e2e::policies::TABLES;
+use crate::e2e::policies::{SETS_AND_SERVERS, TABLES};
 
 /// Where a need stands and what it says; `[policy]` has the `management`.
 pub type Need = (&'static str, &'static str, &'static str);
@@ -20,25 +20,6 @@ const NEEDS: &[Need] = &[
     ("managed", "out", "udp/123 to @clocks"),
     ("policy", "management", "tcp/22 from @bastion"),
 ];
-
-const SETS_AND_SERVERS: &str = r#"
-[sets]
-bastion  = ["203.0.113.7", "2001:db8:f::7"]
-loghosts = ["198.51.100.20", "2001:db8:2::20"]
-clocks   = ["198.51.100.30", "2001:db8:2::30"]
-
-[servers.ns1]
-addresses = ["192.0.2.53", "2001:db8:1::53"]
-roles = ["dns", "managed"]
-
-[servers.mx1]
-addresses = ["192.0.2.25", "2001:db8:1::25"]
-roles = ["mail", "managed"]
-
-[servers.web1]
-addresses = ["192.0.2.80", "2001:db8:1::80"]
-roles = ["web", "managed"]
-"#;
 
 /// The whole policy, or all but one need.
 pub fn policy(without: Option<Need>, pickup_s: u32) -> String {

@@ -179,7 +179,7 @@ pub(super) use classes;
 
 /// The web server's port and one of a peer.
 pub fn web(family: Family) -> (Endpoint, Endpoint) {
-    ((family.web, 80), (family.peer, 51_000))
+    family.visit()
 }
 
 /// What the name server may ask: anybody's port 53.

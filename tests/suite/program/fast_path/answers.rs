@@ -12,7 +12,7 @@ use crate::support::test_gate::{XDP_PASS, with_dmz_in_both_families};
 fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
-            let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+            let (server, peer) = family.visit();
             gate.establish(server, peer);
             let answer = tcp(server, peer, ACK);
             for _ in 0..3 {
@@ -94,7 +94,7 @@ fn the_flow_of_a_datagram_has_its_server_before_the_first_answer() {
 fn a_datagram_that_lies_about_its_length_is_no_answer() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
-            let (server, peer) = ((family.ns, 53), (family.peer, 51_000));
+            let (server, peer) = family.question();
             gate.to_server(&udp(peer, server));
             let answer = udp(server, peer);
             for _ in 0..3 {
@@ -112,7 +112,7 @@ fn a_datagram_that_lies_about_its_length_is_no_answer() {
 fn an_answer_does_not_wake_a_flow_that_its_peer_has_reset() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
-            let (server, peer) = ((family.web, 80), (family.peer, 51_000));
+            let (server, peer) = family.visit();
             gate.establish(server, peer);
             gate.passes(&tcp(server, peer, ACK), Reason::Reply);
             gate.to_server(&tcp(peer, server, RST));
