@@ -145,7 +145,7 @@ impl Finding {
     /// What stands behind the last one that is shown.
     pub fn more_behind(last: &Finding) -> Self {
         Self::new(last.span.clone(), "there are more mistakes than are shown")
-            .with_help("mend these, then check the file again")
+            .with_help("fix these first, then check the file again")
             .with_origin(Origin::Syntax)
     }
 

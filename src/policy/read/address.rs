@@ -28,10 +28,10 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, Mistake> {
         }
     };
     let prefix = IpNet::new(address, length)
-        .map_err(|_| Mistake::new(whole.clone(), format!("`{text}` is no prefix")))?;
+        .map_err(|_| Mistake::new(whole.clone(), format!("`{text}` is not a prefix")))?;
     if prefix != prefix.trunc() {
         return Err(Mistake::new(whole, format!("`{text}` has host bits set"))
-            .with_help(format!("the network is `{}`; the host alone is `{address}`", prefix.trunc())));
+            .with_help(format!("write `{}` for the network, or `{address}` for the host", prefix.trunc())));
     }
     Ok(prefix)
 }
@@ -40,13 +40,13 @@ fn explain_mapped(text: &str, v4: Ipv4Addr, length: Option<&str>) -> Mistake {
     let length = length
         .and_then(|length| length.parse::<u8>().ok()?.checked_sub(96))
         .map(|length| format!("/{length}"));
-    Mistake::new(0..text.len(), format!("`{text}` is an IPv4 address written as IPv6: no packet carries it"))
+    Mistake::new(0..text.len(), format!("`{text}` is an IPv4 address written as IPv6, which no packet has"))
         .with_help(format!("write `{v4}{}`", length.unwrap_or_default()))
 }
 
 fn parse_length(text: &str, full: u8) -> Result<u8, Mistake> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Mistake::new(0..text.len(), format!("`{text}` is no prefix length"))
+        return Err(Mistake::new(0..text.len(), format!("`{text}` is not a prefix length"))
             .with_help(format!("write a number from 0 to {full}")));
     }
     match text.parse::<u8>() {
@@ -56,26 +56,26 @@ fn parse_length(text: &str, full: u8) -> Result<u8, Mistake> {
 }
 
 fn explain_address(text: &str) -> Mistake {
-    let mistake = Mistake::new(0..text.len(), format!("`{text}` is no address"));
+    let mistake = Mistake::new(0..text.len(), format!("`{text}` is not an address"));
     if text.is_empty() {
         return Mistake::new(0..0, "an address is missing here");
     }
-    if text.contains('%') {
-        return mistake.with_help("a policy is for one interface: leave out `%` and what follows it");
+    if let Some((_, zone)) = text.split_once('%') {
+        return mistake.with_help(format!("remove `%{zone}`: a policy is for one interface"));
     }
     let octets: Vec<&str> = text.split('.').collect();
     if octets.len() == 4 && octets.iter().all(|octet| octet.parse::<u8>().is_ok()) {
-        return mistake.with_help("leave out the leading zeros: some tools read them as octal");
+        return mistake.with_help("remove the leading zeros: some tools read them as octal");
     }
     if text.chars().any(|letter| letter.is_ascii_alphabetic() && !letter.is_ascii_hexdigit())
         && !text.contains(':')
     {
-        return mistake.with_help("names are not looked up: write the address");
+        return mistake.with_help("write the address: names are not looked up");
     }
     mistake
 }
 
-/// Why a prefix can't be a server's, if so.
+/// Why a server can't have a prefix; `None` if it can.
 pub(super) fn find_objection(prefix: &IpNet) -> Option<&'static str> {
     let v4 = |a, b, length| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), length));
     let v6 =
@@ -110,12 +110,10 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], Mistake> {
     let whole = 0..text.len();
     match net::parse_mac(text) {
         Some(mac) if net::is_host_mac(&mac) => Ok(mac),
-        Some(_) => Err(Mistake::new(whole, format!("`{text}` can't be a frame's source"))
-            .with_help("group addresses (odd first byte) and all zeros belong to no NIC")),
-        None => {
-            Err(Mistake::new(whole, format!("`{text}` is no MAC"))
-                .with_help("write it like `02:00:00:00:00:10`"))
-        }
+        Some(_) => Err(Mistake::new(whole, format!("`{text}` can't be the source of a frame"))
+            .with_help("write the MAC of a NIC: its first byte is even, and not all of its bytes are zero")),
+        None => Err(Mistake::new(whole, format!("`{text}` is not a MAC"))
+            .with_help("write it like `02:00:00:00:00:10`")),
     }
 }
 
@@ -142,7 +140,7 @@ mod tests {
     fn host_bits_are_refused_and_the_network_is_offered() {
         let (span, message, help) = mistake("192.0.2.5/24");
         assert_eq!((span, message.as_str()), (0..12, "`192.0.2.5/24` has host bits set"));
-        assert_eq!(help, "the network is `192.0.2.0/24`; the host alone is `192.0.2.5`");
+        assert_eq!(help, "write `192.0.2.0/24` for the network, or `192.0.2.5` for the host");
     }
 
     #[test]
@@ -161,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_gets_the_help_that_fits() {
+    fn a_text_that_is_not_an_address_gets_the_help_that_fits() {
         assert!(mistake("192.0.2.010").2.contains("leading zeros"));
-        assert!(mistake("fe80::1%eth0").2.contains("one interface"));
+        assert_eq!(mistake("fe80::1%eth0").2, "remove `%eth0`: a policy is for one interface");
         assert!(mistake("www.example.org").2.contains("not looked up"));
         assert_eq!(mistake("192.0.2").2, "");
         assert_eq!(mistake("").1, "an address is missing here");
@@ -195,9 +193,12 @@ mod tests {
     #[test]
     fn a_mac_is_refused_by_its_form_or_as_a_groups() {
         assert_eq!(parse_mac("02-00-5E-00-00-1f").unwrap(), [2, 0, 0x5e, 0, 0, 0x1f]);
-        assert_eq!(parse_mac("02:00:00:00:00:0g").unwrap_err().message, "`02:00:00:00:00:0g` is no MAC");
+        assert_eq!(parse_mac("02:00:00:00:00:0g").unwrap_err().message, "`02:00:00:00:00:0g` is not a MAC");
         for text in ["01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"] {
-            assert_eq!(parse_mac(text).unwrap_err().message, format!("`{text}` can't be a frame's source"));
+            assert_eq!(
+                parse_mac(text).unwrap_err().message,
+                format!("`{text}` can't be the source of a frame")
+            );
         }
     }
 }

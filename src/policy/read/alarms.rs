@@ -6,19 +6,18 @@ use crate::alarm::{KINDS, Kind};
 use crate::clock::parse_duration;
 use crate::policy::model::{Endpoint, QuarantineTime, Syslog};
 
-const SYSLOG_FORMS: &str =
-    "it is one of unix:/dev/log, udp://HOST[:PORT], tcp://HOST[:PORT], tls://HOST[:PORT]";
+const SYSLOG_FORMS: &str = "write unix:/dev/log, udp://HOST[:PORT], tcp://HOST[:PORT] or tls://HOST[:PORT]";
 
 pub(super) fn parse_syslog(text: &str) -> Result<Syslog, Mistake> {
     if let Some(path) = text.strip_prefix("unix:") {
         if !path.starts_with('/') || path.contains('\0') || path.len() > 107 {
-            let message = "the path of a local socket must be a whole one, of at most 107 bytes";
+            let message = "the path of a local socket must start with `/` and have at most 107 bytes";
             return Err(Mistake::new(5..text.len(), message));
         }
         return Ok(Syslog::Unix(path.to_owned()));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(Mistake::new(0..text.len(), "no syslog server").with_help(SYSLOG_FORMS));
+        return Err(Mistake::new(0..text.len(), "this is not a syslog server").with_help(SYSLOG_FORMS));
     };
     let start = scheme.len() + 3;
     let endpoint = |port: u16| parse_endpoint(rest, port).map_err(|mistake| mistake.shifted(start));
@@ -27,17 +26,17 @@ pub(super) fn parse_syslog(text: &str) -> Result<Syslog, Mistake> {
         "tcp" => Ok(Syslog::Tcp(endpoint(514)?)),
         "tls" => Ok(Syslog::Tls(endpoint(6514)?)),
         _ => {
-            let message = format!("syslog does not go over `{scheme}`");
+            let message = format!("syslog can't use `{scheme}`");
             Err(Mistake::new(0..scheme.len(), message).with_help(SYSLOG_FORMS))
         }
     }
 }
 
 pub(super) fn parse_alertmanager(text: &str) -> Result<String, Mistake> {
-    let help = "write http://HOST:9093, or https://";
+    let help = "write http://HOST:9093 or https://HOST:9093";
     let split = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
     let Some((scheme, rest)) = split else {
-        return Err(Mistake::new(0..text.len(), "no address of an Alertmanager").with_help(help));
+        return Err(Mistake::new(0..text.len(), "this is not the URL of an Alertmanager").with_help(help));
     };
     let start = scheme.len() + 3;
     let authority = rest.split('/').next().unwrap_or_default();
@@ -46,7 +45,7 @@ pub(super) fn parse_alertmanager(text: &str) -> Result<String, Mistake> {
     let path = rest.get(authority.len()..).unwrap_or_default();
     if let Some((at, wrong)) = path.char_indices().find(|(_, c)| !plain(*c)) {
         let at = start + authority.len() + at;
-        let message = format!("`{}` can't stand in this path", wrong.escape_default());
+        let message = format!("this path can't have a `{}`", wrong.escape_default());
         return Err(Mistake::new(at..at + wrong.len_utf8(), message).with_help(help));
     }
     Ok(text.trim_end_matches('/').to_owned())
@@ -61,7 +60,7 @@ fn parse_endpoint(text: &str, default_port: u16) -> Result<Endpoint, Mistake> {
                 return Err(Mistake::new(whole, "this address has no closing `]`"));
             };
             if host.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(Mistake::new(1..1 + host.len(), format!("`{host}` is no IPv6 address")));
+                return Err(Mistake::new(1..1 + host.len(), format!("`{host}` is not an IPv6 address")));
             }
             (host, after)
         }
@@ -69,13 +68,13 @@ fn parse_endpoint(text: &str, default_port: u16) -> Result<Endpoint, Mistake> {
     };
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
     if host.is_empty() || !host.chars().all(is_name) {
-        return Err(Mistake::new(whole, "a host's name or address is missing here"));
+        return Err(Mistake::new(whole, "expected the name or address of a host"));
     }
     let port = match port.strip_prefix(':') {
         None if port.is_empty() => default_port,
-        None => return Err(Mistake::new(whole, "only a port may follow the address")),
+        None => return Err(Mistake::new(whole, "expected `:` and a port after the address")),
         Some(digits) if digits.contains(':') => {
-            let message = "an IPv6 address must stand in brackets";
+            let message = "an IPv6 address must be in brackets";
             return Err(Mistake::new(whole, message).with_help(format!("write [{text}]")));
         }
         Some(digits) => match digits.parse::<u16>() {
@@ -95,23 +94,41 @@ pub(super) fn parse_quarantine_time(text: &str) -> Result<QuarantineTime, Mistak
     }
     parse_duration(text).map(|time| QuarantineTime::Seconds(time.as_secs())).map_err(|why| {
         Mistake::new(0..text.len(), format!("`quarantine_for`: {why}"))
-            .with_help("or \"released\": until `portcullis release`")
+            .with_help("write a time like 10m or 1h, or \"released\" to wait for `portcullis release`")
     })
 }
 
 /// Parses a kind of alarm that may lead to a quarantine.
 pub(super) fn parse_kind(word: &str) -> Result<Kind, Mistake> {
     let refuse = |message: String| Mistake::new(0..word.len(), message);
-    let found = KINDS.iter().find(|kind| kind.name() == word);
-    match found.map(|kind| (*kind, kind.quarantine_refusal())) {
-        Some((kind, None)) => Ok(kind),
-        Some((_, Some(why))) => Err(refuse(format!("`{word}` can't lead to a quarantine")).with_help(why)),
+    match KINDS.iter().find(|kind| kind.name() == word) {
+        Some(kind) => match find_objection(*kind) {
+            None => Ok(*kind),
+            Some(objection) => {
+                Err(refuse(format!("`{word}` can't lead to a quarantine")).with_help(objection))
+            }
+        },
         None => {
-            let usable = KINDS.iter().filter(|kind| kind.quarantine_refusal().is_none());
+            let usable = KINDS.iter().filter(|kind| find_objection(**kind).is_none());
             let usable: Vec<&str> = usable.map(|kind| kind.name()).collect();
             let help = suggest(word, usable.iter().copied());
-            let help = help.unwrap_or_else(|| format!("it is one of {}", usable.join(", ")));
+            let help = help.unwrap_or_else(|| format!("the kinds are {}", usable.join(", ")));
             Err(refuse(format!("there is no kind of alarm `{word}`")).with_help(help))
         }
+    }
+}
+
+/// Why a kind of alarm must not cut a server off by itself; `None` if it may.
+fn find_objection(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Spoof => Some("anybody who forges a server's address could cut that server off"),
+        Kind::Stray => Some("idle connections of healthy servers raise this alarm too"),
+        Kind::Attempt
+        | Kind::Burst
+        | Kind::Fetch
+        | Kind::Callback
+        | Kind::Scan
+        | Kind::Backdoor
+        | Kind::Spread => None,
     }
 }

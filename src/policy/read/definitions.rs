@@ -75,7 +75,7 @@ pub(super) fn read_sets(sections: &[Section<'_, '_>], findings: &Findings<'_>) -
 fn read_member(text: &Text<'_>) -> Result<IpNet, Mistake> {
     if text.value.starts_with('@') {
         let mistake = Mistake::new(0..text.value.len(), "a set can't hold another set");
-        return Err(mistake.with_help("a need may name both: `to @one, @other`"));
+        return Err(mistake.with_help("name both sets in the need: `to @one, @other`"));
     }
     parse_prefix(text.value)
 }
@@ -129,7 +129,7 @@ pub(super) fn read_servers<'d>(
     if entries_of(&sections).next().is_none() {
         let header = root.entry("servers").map(|entry| entry.key_span);
         let finding = Finding::new(header.unwrap_or_default(), "this policy has no server")
-            .with_help("add one: [servers.NAME] with addresses and roles");
+            .with_help("add one: [servers.NAME] with `addresses` and `roles`");
         let (table, name) = ("servers", "servers".to_owned());
         findings.add(finding.with_origin(Origin::Undefined { table, name }));
     }
@@ -162,7 +162,7 @@ impl<'d> ServerReader<'_, 'd> {
 
     fn read_addresses(&mut self, section: &Section<'d, '_>, name: &'d str) -> Vec<(IpNet, Location)> {
         let Some(entry) = section.entry("addresses") else {
-            section.miss("addresses", "a server has at least one address: addresses = [\"192.0.2.10\"]");
+            section.miss("addresses", "add at least one: addresses = [\"192.0.2.10\"]");
             return Vec::new();
         };
         let Some((texts, complete)) = section.list_of(&entry) else {
@@ -170,7 +170,7 @@ impl<'d> ServerReader<'_, 'd> {
         };
         if texts.is_empty() && complete {
             let finding = Finding::new(entry.key_span, format!("server `{name}` has no address"));
-            self.findings.add(finding.with_help("write at least one, or leave out the server"));
+            self.findings.add(finding.with_help("add an address, or remove the server"));
         }
         let mut addresses = Vec::with_capacity(texts.len());
         for text in texts {
@@ -190,8 +190,8 @@ impl<'d> ServerReader<'_, 'd> {
             if let Some((holder, first)) = self.holders.get(&prefix) {
                 let owner =
                     if *holder == name { "this server".to_owned() } else { format!("server `{holder}`") };
-                let message = format!("{owner} already holds `{}`", show_prefix(&prefix));
-                let help = format!("the first one is in line {}, column {}", first.line, first.column);
+                let message = format!("{owner} already has `{}`", show_prefix(&prefix));
+                let help = format!("see line {}, column {}", first.line, first.column);
                 section.refuse(&text, Mistake::new(whole, message).with_help(help));
                 continue;
             }

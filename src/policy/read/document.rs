@@ -116,7 +116,8 @@ impl<'d, 'f> Section<'d, 'f> {
                 name => format!("unknown key `{}` in [{name}]", entry.key),
             };
             let help = self.findings.suggest(entry.key, known.iter().copied());
-            let help = help.unwrap_or_else(|| format!("there is {}", known.join(", ")));
+            let known_as = if self.name.is_empty() { "tables" } else { "keys" };
+            let help = help.unwrap_or_else(|| format!("the {known_as} are {}", known.join(", ")));
             self.findings.add(Finding::new(entry.key_span, message).with_help(help));
         }
     }
@@ -141,7 +142,8 @@ impl<'d, 'f> Section<'d, 'f> {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
-    fn refuse_type(&self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
+    /// Reports that `what` has a value of another type than it must have.
+    fn refuse_type(&self, value: &Spanned<DeValue<'_>>, what: &str, wanted: &str, help: Option<String>) {
         let found = match value.get_ref() {
             DeValue::String(_) => "text",
             DeValue::Array(_) => "a list",
@@ -150,7 +152,15 @@ impl<'d, 'f> Section<'d, 'f> {
             DeValue::Integer(_) | DeValue::Float(_) => "a number",
             DeValue::Datetime(_) => "a date",
         };
-        self.findings.add(Finding::new(value.span(), format!("`{key}` must be {wanted}, not {found}")));
+        let message = format!("{what} must be {wanted}, not {found}");
+        self.findings.add(Finding::new(value.span(), message).with_hint(help));
+    }
+
+    /// Likewise for what stands without quotes in a file.
+    fn refuse_quoted(&self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
+        let is_quoted = matches!(value.get_ref(), DeValue::String(_));
+        let help = is_quoted.then(|| format!("write {wanted} without quotes"));
+        self.refuse_type(value, &format!("`{key}`"), wanted, help);
     }
 
     pub fn text_of(&self, value: &'d Spanned<DeValue<'d>>) -> Option<Text<'d>> {
@@ -179,7 +189,12 @@ impl<'d, 'f> Section<'d, 'f> {
                 None
             }
             _ => {
-                self.refuse_type(entry.value, entry.key, "a table");
+                self.refuse_type(
+                    entry.value,
+                    &format!("`{}`", entry.key),
+                    "a table",
+                    Some(format!("write `[{name}]`")),
+                );
                 None
             }
         }
@@ -190,7 +205,7 @@ impl<'d, 'f> Section<'d, 'f> {
         let entry = self.entry(key)?;
         let text = self.text_of(entry.value);
         if text.is_none() {
-            self.refuse_type(entry.value, key, "text");
+            self.refuse_type(entry.value, &format!("`{key}`"), "text", None);
         }
         text
     }
@@ -227,7 +242,7 @@ impl<'d, 'f> Section<'d, 'f> {
         for element in array.iter() {
             match self.text_of(element) {
                 Some(text) => texts.push(text),
-                None => self.refuse_type(element, entry.key, "a list of texts"),
+                None => self.refuse_type(element, &format!("each element of `{}`", entry.key), "text", None),
             }
         }
         let complete = texts.len() == array.len();
@@ -242,7 +257,7 @@ impl<'d, 'f> Section<'d, 'f> {
         }
         let words: Vec<&str> = K::WORDS.iter().map(|(word, _)| *word).collect();
         let help = self.findings.suggest(text.value, words.iter().copied());
-        let help = help.unwrap_or_else(|| format!("it is one of {}", words.join(", ")));
+        let help = help.unwrap_or_else(|| format!("the values are {}", words.join(", ")));
         let message = format!("`{key}` can't be `{}`", text.value);
         self.findings.add(Finding::new(text.span, message).with_help(help));
         None
@@ -254,7 +269,7 @@ impl<'d, 'f> Section<'d, 'f> {
         match entry.value.get_ref() {
             DeValue::Boolean(value) => Some((*value, self.findings.place(&entry.value.span()))),
             _ => {
-                self.refuse_type(entry.value, key, "true or false, without quotes");
+                self.refuse_quoted(entry.value, key, "true or false");
                 None
             }
         }
@@ -265,7 +280,7 @@ impl<'d, 'f> Section<'d, 'f> {
         let entry = self.entry(key)?;
         let span = entry.value.span();
         let Some(integer) = entry.value.get_ref().as_integer() else {
-            self.refuse_type(entry.value, key, "a whole number, without quotes");
+            self.refuse_quoted(entry.value, key, "a whole number");
             return None;
         };
         match u32::from_str_radix(integer.as_str(), integer.radix()) {

@@ -70,7 +70,9 @@ pub(super) fn read_need(
     let mut reader = NeedReader { direction, sets, sound: true, report };
     let words = split_words(text);
     let Some((head, rest)) = words.split_first() else {
-        reader.refuse(Mistake::new(0..text.len(), "this need is empty").with_help("write one like `tcp/80`"));
+        reader.refuse(
+            Mistake::new(0..text.len(), "this need is empty").with_help("write a need like `tcp/80`"),
+        );
         return None;
     };
     let service = reader.read_service(head);
@@ -154,9 +156,7 @@ impl NeedReader<'_> {
     fn check_preposition(&mut self, word: &Word<'_>) {
         let right = self.direction.preposition();
         if word.text != right {
-            let other = if right == "to" { "in" } else { "out" };
-            let message =
-                format!("`{}` belongs to `{other}`; `{}` says `{right}`", word.text, self.direction);
+            let message = format!("a need of `{}` has `{right}`, not `{}`", self.direction, word.text);
             self.refuse(Mistake::new(word.span.clone(), message).with_help(format!("write `{right}`")));
         }
     }
@@ -182,10 +182,11 @@ impl NeedReader<'_> {
             }
         }
         if wants_peer {
+            let preposition = self.direction.preposition();
             let at = words.last().map_or(start, |word| word.span.end).min(end);
             self.refuse(
                 Mistake::new(at..at, "an address, prefix or @set is missing here")
-                    .with_help("without peers a need is open to every peer"),
+                    .with_help(format!("name a peer, or remove `{preposition}` to mean every peer")),
             );
         }
         peers.sort_unstable();
@@ -201,7 +202,7 @@ impl NeedReader<'_> {
                     let hint = self
                         .sets
                         .contains_key(word.text)
-                        .then(|| format!("a set is written `@{}`", word.text));
+                        .then(|| format!("write `@{}`: the name of a set has an `@` before it", word.text));
                     let help = hint.or_else(|| mistake.help.clone());
                     self.refuse(mistake.with_hint(help).shifted(word.span.start));
                     None
@@ -211,7 +212,7 @@ impl NeedReader<'_> {
         match self.sets.get(name) {
             Some(set) if set.members.is_empty() && set.sound => {
                 let message = format!("set `{name}` is empty, so this need could never be met");
-                self.refuse(Mistake::new(word.span.clone(), message).with_help("leave out the need instead"));
+                self.refuse(Mistake::new(word.span.clone(), message).with_help("remove the need instead"));
                 None
             }
             Some(_) => Some(Peer::Set(name.to_owned())),
@@ -229,7 +230,7 @@ impl NeedReader<'_> {
     fn read_limit(&mut self, keyword: &Word<'_>, value: Option<&Word<'_>>) -> Option<Limit> {
         if self.direction != Direction::Out {
             let message = format!(
-                "`limit` is for `out`: it caps what a server opens, and `{}` opens nothing",
+                "`limit` caps what a server opens, so it belongs to `out`, not to `{}`",
                 self.direction
             );
             self.refuse(Mistake::new(keyword.span.clone(), message));
@@ -238,7 +239,8 @@ impl NeedReader<'_> {
         let Some(value) = value else {
             let at = keyword.span.end;
             self.refuse(
-                Mistake::new(at..at, "a limit is missing here").with_help("write one like `20/s` or `100/m`"),
+                Mistake::new(at..at, "a limit is missing here")
+                    .with_help("write a limit like `20/s` or `100/m`"),
             );
             return None;
         };
@@ -255,11 +257,9 @@ impl NeedReader<'_> {
 fn explain_surplus(word: &Word<'_>, direction: Direction) -> Mistake {
     let mistake = Mistake::new(word.span.clone(), format!("`{}` is not expected here", word.text));
     match word.text {
-        "," => mistake.with_help(
-            "a need has one protocol and one port or range: write a need for each, each in quotes",
-        ),
-        "to" | "from" => mistake.with_help("peers are named once, before `limit`"),
-        "limit" => mistake.with_help("a need has one limit"),
+        "," => mistake.with_help("write one need for each port or range, each in its own quotes"),
+        "to" | "from" => mistake.with_help("name the peers once, before `limit`"),
+        "limit" => mistake.with_help("write one limit"),
         text if parse_prefix(text).is_ok() || text.starts_with('@') => {
             mistake.with_help(format!("write `{} {text}`", direction.preposition()))
         }
@@ -311,14 +311,15 @@ fn parse_icmp_type(protocol: u8, text: &str) -> Result<u16, Mistake> {
         };
     }
     if text.is_empty() {
-        return Err(Mistake::new(whole, "a type is missing after `/`"));
+        return Err(Mistake::new(whole, "a type is missing after `/`")
+            .with_help("write a type like `echo-request`, or remove `/` to mean every type"));
     }
     if let Some(number) = net::find_icmp_type(protocol, text) {
         return Ok(u16::from(number));
     }
     let mistake = Mistake::new(whole, format!("no {name} type is called `{text}`"));
     if text.split('-').all(is_number) {
-        return Err(mistake.with_help("types have no ranges: write a need for each"));
+        return Err(mistake.with_help("write one need for each type: types have no ranges"));
     }
     Err(mistake.with_hint(suggest(text, net::icmp_type_names(protocol))))
 }
@@ -327,16 +328,18 @@ fn parse_ports(protocol: u8, text: &str) -> Result<RangeInclusive<u16>, Mistake>
     let whole = 0..text.len();
     if text.is_empty() {
         return Err(Mistake::new(whole, "a port is missing after `/`")
-            .with_help("without `/` a need is for every port"));
+            .with_help("write a port, or remove `/` to mean every port"));
     }
     if let Some((first, last)) = text.split_once('-')
         && is_number(first)
     {
         let low = parse_port(first)?;
         if !is_number(last) {
-            let mistake =
-                Mistake::new(first.len() + 1..text.len(), format!("`{last}` doesn't end a range of ports"));
-            return Err(mistake.with_help("a range has two port numbers, like `6000-6063`"));
+            let mistake = Mistake::new(
+                first.len() + 1..text.len(),
+                format!("`{last}` is not the end of a range of ports"),
+            );
+            return Err(mistake.with_help("write two port numbers, like `6000-6063`"));
         }
         let high = parse_port(last).map_err(|mistake| mistake.shifted(first.len() + 1))?;
         if low > high {
@@ -364,10 +367,8 @@ fn find_service(protocol: u8, text: &str) -> Result<u16, Mistake> {
         .map(|other| format!("`{}/{text}`", net::name_protocol(other)))
         .collect();
     if !elsewhere.is_empty() {
-        return Err(mistake.with_help(format!(
-            "did you mean {}? otherwise write the port's number",
-            elsewhere.join(" or ")
-        )));
+        return Err(mistake
+            .with_help(format!("did you mean {}? If not, write the port's number", elsewhere.join(" or "))));
     }
     let help = suggest(text, net::service_names(protocol));
     Err(mistake.with_help(help.unwrap_or_else(|| "write the port's number".to_owned())))
@@ -375,26 +376,25 @@ fn find_service(protocol: u8, text: &str) -> Result<u16, Mistake> {
 
 fn parse_limit(text: &str) -> Result<Limit, Mistake> {
     let whole = 0..text.len();
-    let shape = "write one like `20/s` or `100/m`";
+    let shape = "write a limit like `20/s` or `100/m`";
     let Some((count, unit)) = text.split_once('/') else {
-        return Err(Mistake::new(whole, format!("`{text}` is no limit")).with_help(shape));
+        return Err(Mistake::new(whole, format!("`{text}` is not a limit")).with_help(shape));
     };
     let per_seconds = match unit {
         "s" => 1,
         "m" => 60,
         _ => {
             let span = count.len() + 1..text.len();
-            return Err(Mistake::new(span, format!("`{unit}` is no unit of a limit")).with_help(shape));
+            return Err(Mistake::new(span, format!("`{unit}` is not a unit of a limit")).with_help(shape));
         }
     };
     let span = 0..count.len();
     if !is_number(count) {
-        return Err(Mistake::new(span, format!("`{count}` is no number")).with_help(shape));
+        return Err(Mistake::new(span, format!("`{count}` is not a number")).with_help(shape));
     }
     match count.parse() {
         Ok(0) => {
-            Err(Mistake::new(span, "a limit of zero lets nothing out")
-                .with_help("leave out the need instead"))
+            Err(Mistake::new(span, "a limit of zero lets nothing out").with_help("remove the need instead"))
         }
         Ok(count) if count <= MAX_LIMIT => Ok(Limit { count, per_seconds }),
         _ => Err(Mistake::new(span, format!("limit {count} is over {MAX_LIMIT}"))),

@@ -63,7 +63,8 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
             let mut written = self.written.borrow_mut();
             if let Some((other, _)) = written.iter().find(|(_, path)| *path == text.value) {
                 let message = format!("`{key}` is the same file as `{other}`");
-                self.section.refuse(&text, Mistake::new(0..text.value.len(), message));
+                let mistake = Mistake::new(0..text.value.len(), message);
+                self.section.refuse(&text, mistake.with_help("give each its own file"));
             }
             written.push((key, text.value));
         }
@@ -87,13 +88,14 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
             return default;
         };
         if !program.value.starts_with('/') {
-            let mistake = Mistake::new(0..program.value.len(), "the program must be given by its whole path");
-            let mistake = mistake.with_help("no shell looks for it: write \"/usr/local/bin/...\"");
+            let mistake = Mistake::new(0..program.value.len(), "the program must have its full path");
+            let mistake = mistake.with_help("write it like \"/usr/local/bin/page\": no shell looks for it");
             self.section.refuse(program, mistake);
         }
         let has_nul = |text: &&Text<'_>| text.value.contains('\0');
         for text in words.iter().filter(has_nul) {
-            self.section.refuse(text, Mistake::new(0..text.value.len(), "an argument can't have a NUL"));
+            self.section
+                .refuse(text, Mistake::new(0..text.value.len(), "an argument can't have a NUL character"));
         }
         words.iter().map(|text| text.value.to_owned()).collect()
     }

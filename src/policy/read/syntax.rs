@@ -301,12 +301,12 @@ fn describe_error(text: &str, span: Range<usize>, message: &str) -> Finding {
     if message == "duplicate key" {
         let first = find_first(text, span.start, quoted);
         return complain(span, format!("`{}` is defined twice", quoted.trim_matches('"')))
-            .with_hint(first.map(|line| format!("the first one is in line {line}")));
+            .with_hint(first.map(|line| format!("the first definition is in line {line}")));
     }
     if message.starts_with("string values must be quoted") {
         return match quoted {
             "" => complain(span, "a value is missing here"),
-            _ => complain(span, "text must stand in quotes").with_help(format!("write \"{quoted}\"")),
+            _ => complain(span, "text must be in quotes").with_help(format!("write \"{quoted}\"")),
         };
     }
     complain(span, message.to_owned())
@@ -350,7 +350,7 @@ mod tests {
         assert!(table.get_ref().contains_key("b") && table.get_ref().contains_key("c"));
         assert_eq!(
             messages(text),
-            [(4, "this array has no closing `]`".into()), (27, "text must stand in quotes".into())]
+            [(4, "this array has no closing `]`".into()), (27, "text must be in quotes".into())]
         );
     }
 
@@ -386,7 +386,7 @@ mod tests {
         let findings = Mended::new(text).findings;
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].message, "`a` is defined twice");
-        assert_eq!(findings[0].help.as_deref(), Some("the first one is in line 1"));
+        assert_eq!(findings[0].help.as_deref(), Some("the first definition is in line 1"));
     }
 
     #[test]
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_key_that_stands_twice_names_the_line_of_the_first() {
         let findings = Mended::new("[a]\nx = 1\ny = 1\n\nx = 2\n").findings;
-        assert_eq!(findings[0].help.as_deref(), Some("the first one is in line 2"));
+        assert_eq!(findings[0].help.as_deref(), Some("the first definition is in line 2"));
     }
 
     #[test]

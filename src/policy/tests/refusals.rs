@@ -38,7 +38,7 @@ fn an_unknown_key_is_refused_in_every_table() {
     );
     assert_eq!(
         help(&with("[policy]\ncolour = 1")),
-        "there is mode, tracking, unknown_sources, management, pickup, dhcp"
+        "the keys are mode, tracking, unknown_sources, management, pickup, dhcp"
     );
 }
 
@@ -46,7 +46,7 @@ fn an_unknown_key_is_refused_in_every_table() {
 fn a_misspelt_mode_is_refused_with_what_was_meant() {
     assert_eq!(complaints(&with("[policy]\nmode = \"observ\"")), ["9:9: `mode` can't be `observ`"]);
     assert_eq!(help(&with("[policy]\nmode = \"observ\"")), "did you mean `observe`?");
-    assert_eq!(help(&with("[policy]\ntracking = \"loose\"")), "it is one of strict, service");
+    assert_eq!(help(&with("[policy]\ntracking = \"loose\"")), "the values are strict, service");
     assert_eq!(
         complaints(&with("[policy]\nunknown_sources = \"drop\"")),
         ["9:20: `unknown_sources` can't be `drop`"]
@@ -58,16 +58,20 @@ fn a_value_of_the_wrong_type_is_refused() {
     assert_eq!(complaints(&with("[policy]\nmode = 1")), ["9:8: `mode` must be text, not a number"]);
     assert_eq!(
         complaints(&with("[policy]\ndhcp = \"true\"")),
-        ["9:8: `dhcp` must be true or false, without quotes, not text"]
+        ["9:8: `dhcp` must be true or false, not text"]
     );
+    assert_eq!(help(&with("[policy]\ndhcp = \"true\"")), "write true or false without quotes");
     assert_eq!(
         complaints(&with("[policy]\npickup = \"120\"")),
-        ["9:10: `pickup` must be a whole number, without quotes, not text"]
+        ["9:10: `pickup` must be a whole number, not text"]
     );
+    assert_eq!(help(&with("[policy]\npickup = \"120\"")), "write a whole number without quotes");
+    assert_eq!(help(&with("[policy]\npickup = true")), "");
     assert_eq!(complaints(&with_role("in = \"tcp/80\"")), ["2:6: `in` must be a list"]);
     assert_eq!(help(&with_role("in = \"tcp/80\"")), "write [\"tcp/80\"]");
-    assert_eq!(complaints(&with_role("in = [80]")), ["2:7: `in` must be a list of texts, not a number"]);
+    assert_eq!(complaints(&with_role("in = [80]")), ["2:7: each element of `in` must be text, not a number"]);
     assert_eq!(complaints(&with("[roles]\nx = 1")), ["9:5: `x` must be a table, not a number"]);
+    assert_eq!(help(&with("[roles]\nx = 1")), "write `[roles.x]`");
     assert_eq!(
         complaints(&with("[[policy]]\nmode = \"observe\"")),
         ["8:3: `policy` must be a table, not a list of tables"]
@@ -104,8 +108,8 @@ fn an_unknown_set_is_refused_with_what_was_meant() {
 #[test]
 fn a_set_without_its_at_sign_is_recognised() {
     let text = with_role("in = [\"tcp/22 from bastion\"]");
-    assert_eq!(complaints(&text), ["2:20: `bastion` is no address"]);
-    assert_eq!(help(&text), "a set is written `@bastion`");
+    assert_eq!(complaints(&text), ["2:20: `bastion` is not an address"]);
+    assert_eq!(help(&text), "write `@bastion`: the name of a set has an `@` before it");
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn a_service_of_another_protocol_is_refused_with_the_right_one() {
     assert_eq!(complaints(&with_role("in = [\"tcp/tftp\"]")), ["2:12: no tcp service is called `tftp`"]);
     assert_eq!(
         help(&with_role("in = [\"tcp/tftp\"]")),
-        "did you mean `udp/tftp`? otherwise write the port's number"
+        "did you mean `udp/tftp`? If not, write the port's number"
     );
 }
 
@@ -175,7 +179,10 @@ fn an_icmp_type_must_exist_for_its_version() {
         ["2:13: no icmp type is called `packet-too-big`"]
     );
     assert_eq!(complaints(&with_role("in = [\"icmpv6/256\"]")), ["2:15: icmpv6 type 256 is over 255"]);
-    assert_eq!(help(&with_role("in = [\"icmp/8-13\"]")), "types have no ranges: write a need for each");
+    assert_eq!(
+        help(&with_role("in = [\"icmp/8-13\"]")),
+        "write one need for each type: types have no ranges"
+    );
     assert_eq!(help(&with_role("in = [\"icmp/echo-requets\"]")), "did you mean `echo-request`?");
 }
 
@@ -183,23 +190,22 @@ fn an_icmp_type_must_exist_for_its_version() {
 fn peers_are_from_in_in_and_to_in_out_and_quiet() {
     assert_eq!(
         complaints(&with_role("out = [\"tcp/80 from 192.0.2.0/24\"]")),
-        ["2:16: `from` belongs to `in`; `out` says `to`"]
+        ["2:16: a need of `out` has `to`, not `from`"]
     );
     assert_eq!(
         complaints(&with_role("in = [\"tcp/80 to 192.0.2.0/24\"]")),
-        ["2:15: `to` belongs to `out`; `in` says `from`"]
+        ["2:15: a need of `in` has `from`, not `to`"]
     );
     assert_eq!(
         complaints(&with_role("quiet = [\"tcp/80 from 192.0.2.0/24\"]")),
-        ["2:18: `from` belongs to `in`; `quiet` says `to`"]
+        ["2:18: a need of `quiet` has `to`, not `from`"]
     );
     assert!(super::parse(&with_role("quiet = [\"tcp/80 to 192.0.2.0/24\"]"), "x").is_ok());
 }
 
 #[test]
 fn a_limit_outside_of_out_is_refused() {
-    let message =
-        |key| format!("`limit` is for `out`: it caps what a server opens, and `{key}` opens nothing");
+    let message = |key| format!("`limit` caps what a server opens, so it belongs to `out`, not to `{key}`");
     assert_eq!(complaints(&with_role("in = [\"tcp/80 limit 5/s\"]")), [format!("2:15: {}", message("in"))]);
     assert_eq!(
         complaints(&with_role("quiet = [\"tcp/80 limit 5/s\"]")),
@@ -212,9 +218,9 @@ fn a_limit_must_be_a_number_above_zero_and_a_unit() {
     let complain =
         |limit: &str| complaints(&with_role(&format!("out = [\"tcp/25 limit {limit}\"]"))).join("; ");
     assert_eq!(complain("0/s"), "2:22: a limit of zero lets nothing out");
-    assert_eq!(complain("20/h"), "2:25: `h` is no unit of a limit");
-    assert_eq!(complain("20"), "2:22: `20` is no limit");
-    assert_eq!(complain("-1/s"), "2:22: `-1` is no number");
+    assert_eq!(complain("20/h"), "2:25: `h` is not a unit of a limit");
+    assert_eq!(complain("20"), "2:22: `20` is not a limit");
+    assert_eq!(complain("-1/s"), "2:22: `-1` is not a number");
     assert_eq!(complain("10000001/s"), "2:22: limit 10000001 is over 10000000");
     assert_eq!(complain("5/s limit 6/s"), "2:26: `limit` is not expected here");
     assert_eq!(complain(""), "2:21: a limit is missing here");
@@ -230,8 +236,8 @@ fn a_list_of_peers_must_be_complete() {
     assert_eq!(complain("192.0.2.1"), "2:16: `192.0.2.1` is not expected here");
     assert_eq!(help(&with_role("out = [\"tcp/25 192.0.2.1\"]")), "write `to 192.0.2.1`");
     assert_eq!(
-        help(&with_role("out = [\"tcp/25, tcp/26\"]")).split(':').next(),
-        Some("a need has one protocol and one port or range")
+        help(&with_role("out = [\"tcp/25, tcp/26\"]")),
+        "write one need for each port or range, each in its own quotes"
     );
     assert_eq!(complain("limit 5/s to 192.0.2.1"), "2:26: `to` is not expected here");
 }
@@ -247,7 +253,7 @@ fn an_empty_need_is_refused() {
 fn host_bits_are_refused_at_the_prefix() {
     let text = with_server("addresses = [\"192.0.2.1\", \"198.51.100.5/24\"]");
     assert_eq!(complaints(&text), ["2:28: `198.51.100.5/24` has host bits set"]);
-    assert_eq!(help(&text), "the network is `198.51.100.0/24`; the host alone is `198.51.100.5`");
+    assert_eq!(help(&text), "write `198.51.100.0/24` for the network, or `198.51.100.5` for the host");
     let text = with_role("out = [\"udp/53 to 2001:db8::1/64\"]");
     assert_eq!(complaints(&text), ["2:19: `2001:db8::1/64` has host bits set"]);
 }
@@ -255,10 +261,10 @@ fn host_bits_are_refused_at_the_prefix() {
 #[test]
 fn an_address_held_twice_is_refused_and_its_first_holder_named() {
     let text = with("[servers.web2]\naddresses = [\"192.0.2.11\", \"192.0.2.10/32\"]");
-    assert_eq!(complaints(&text), ["9:29: server `web1` already holds `192.0.2.10`"]);
-    assert_eq!(help(&text), "the first one is in line 6, column 15");
+    assert_eq!(complaints(&text), ["9:29: server `web1` already has `192.0.2.10`"]);
+    assert_eq!(help(&text), "see line 6, column 15");
     let text = with_server("addresses = [\"192.0.2.1\", \"192.0.2.1\"]");
-    assert_eq!(complaints(&text), ["2:28: this server already holds `192.0.2.1`"]);
+    assert_eq!(complaints(&text), ["2:28: this server already has `192.0.2.1`"]);
 }
 
 #[test]
@@ -303,8 +309,8 @@ fn a_bad_mac_is_refused() {
     let complain = |mac: &str| {
         complaints(&with_server(&format!("addresses = [\"192.0.2.1\"]\nmac = \"{mac}\""))).join("; ")
     };
-    assert_eq!(complain("02:00:00:00:10"), "3:8: `02:00:00:00:10` is no MAC");
-    assert_eq!(complain("03:00:00:00:00:10"), "3:8: `03:00:00:00:00:10` can't be a frame's source");
+    assert_eq!(complain("02:00:00:00:10"), "3:8: `02:00:00:00:10` is not a MAC");
+    assert_eq!(complain("03:00:00:00:00:10"), "3:8: `03:00:00:00:00:10` can't be the source of a frame");
 }
 
 #[test]
@@ -315,7 +321,7 @@ fn a_set_holds_addresses_and_prefixes_only() {
     );
     assert_eq!(
         complaints("[sets]\na = [\"192.0.2.300\"]\n[servers.s]\naddresses = [\"192.0.2.1\"]\n"),
-        ["2:7: `192.0.2.300` is no address"]
+        ["2:7: `192.0.2.300` is not an address"]
     );
 }
 
@@ -343,26 +349,26 @@ fn an_alarm_file_needs_a_path() {
 fn a_sink_that_can_not_be_is_refused_at_its_place() {
     let of = |line: &str| complaints(&with(&format!("[alarms]\n{line}")));
     for (line, complaint) in [
-        ("syslog = \"loghost\"", "9:11: no syslog server"),
-        ("syslog = \"upd://loghost\"", "9:11: syslog does not go over `upd`"),
-        ("syslog = \"udp://\"", "9:17: a host's name or address is missing here"),
-        ("syslog = \"udp://a b\"", "9:17: a host's name or address is missing here"),
+        ("syslog = \"loghost\"", "9:11: this is not a syslog server"),
+        ("syslog = \"upd://loghost\"", "9:11: syslog can't use `upd`"),
+        ("syslog = \"udp://\"", "9:17: expected the name or address of a host"),
+        ("syslog = \"udp://a b\"", "9:17: expected the name or address of a host"),
         ("syslog = \"udp://loghost:99999\"", "9:25: a port must be a number from 1 to 65535"),
-        ("syslog = \"tcp://2001:db8::1\"", "9:17: an IPv6 address must stand in brackets"),
+        ("syslog = \"tcp://2001:db8::1\"", "9:17: an IPv6 address must be in brackets"),
         ("syslog = \"tcp://[2001:db8::1\"", "9:17: this address has no closing `]`"),
-        ("syslog = \"tcp://[loghost]\"", "9:18: `loghost` is no IPv6 address"),
+        ("syslog = \"tcp://[loghost]\"", "9:18: `loghost` is not an IPv6 address"),
         (
             "syslog = \"unix:log\"",
-            "9:16: the path of a local socket must be a whole one, of at most 107 bytes",
+            "9:16: the path of a local socket must start with `/` and have at most 107 bytes",
         ),
-        ("alertmanager = \"192.0.2.9:9093\"", "9:17: no address of an Alertmanager"),
-        ("alertmanager = \"http://me@host\"", "9:24: a host's name or address is missing here"),
-        ("alertmanager = \"http://host/a?b\"", "9:30: `?` can't stand in this path"),
+        ("alertmanager = \"192.0.2.9:9093\"", "9:17: this is not the URL of an Alertmanager"),
+        ("alertmanager = \"http://me@host\"", "9:24: expected the name or address of a host"),
+        ("alertmanager = \"http://host/a?b\"", "9:30: this path can't have a `?`"),
         ("command = []", "9:11: `command` must be a program and its arguments"),
-        ("command = [\"page\"]", "9:13: the program must be given by its whole path"),
-        ("command = [\"/bin/page\", \"a\\u0000\"]", "9:25: an argument can't have a NUL"),
+        ("command = [\"page\"]", "9:13: the program must have its full path"),
+        ("command = [\"/bin/page\", \"a\\u0000\"]", "9:25: an argument can't have a NUL character"),
         ("command_timeout = 0", "9:19: `command_timeout` must be from 1 to 3600"),
-        ("journald = \"yes\"", "9:12: `journald` must be true or false, without quotes, not text"),
+        ("journald = \"yes\"", "9:12: `journald` must be true or false, not text"),
         ("rotate_keep = 0", "9:15: `rotate_keep` must be from 1 to 999"),
         ("eve = \"/a\"\ncef = \"/a\"", "10:8: `cef` is the same file as `eve`"),
     ] {
@@ -377,7 +383,7 @@ fn a_quarantine_by_itself_names_kinds_that_there_are_and_that_its_server_can_be_
     assert_eq!(help(&on("\"sprad\"")), "did you mean `spread`?");
     assert_eq!(
         help(&on("\"everything\"")),
-        "it is one of attempt, burst, fetch, callback, scan, backdoor, spread"
+        "the kinds are attempt, burst, fetch, callback, scan, backdoor, spread"
     );
     assert_eq!(complaints(&on("\"spoof\"")), ["9:19: `spoof` can't lead to a quarantine"]);
     assert_eq!(complaints(&on("\"stray\"")), ["9:19: `stray` can't lead to a quarantine"]);

@@ -29,10 +29,10 @@ vlan = 5000
             "6:11: `192.0.2.1/24` has host bits set",
             "9:12: port 99999 is over 65535",
             "9:23: no set is called `hots`",
-            "9:30: `10.0.0.300` is no address",
-            "9:41: `limit` is for `out`: it caps what a server opens, and `in` opens nothing",
+            "9:30: `10.0.0.300` is not an address",
+            "9:41: `limit` caps what a server opens, so it belongs to `out`, not to `in`",
             "9:54: no protocol is called `tpc`",
-            "10:16: `from` belongs to `in`; `out` says `to`",
+            "10:16: a need of `out` has `to`, not `from`",
             "12:1: [servers.web1] has no `addresses`",
             "13:1: unknown key `adresses` in [servers.web1]",
             "14:11: no role is called `wbe`",
@@ -47,7 +47,7 @@ fn syntax_errors_do_not_hide_other_mistakes() {
     assert_eq!(
         complaints(text),
         [
-            "2:8: text must stand in quotes",
+            "2:8: text must be in quotes",
             "4:16: missing comma between array elements, expected `,`",
             "4:21: port 70000 is over 65535",
             "7:11: no role is called `wbe`",
@@ -109,7 +109,7 @@ fn a_server_that_stands_twice_is_refused_once() {
     let text = format!("{BASE}[servers.web1]\naddresses = [\"192.0.2.11\"]\nroles = [\"web\"]\n");
     assert_eq!(complaints(&text), ["8:10: `web1` is defined twice"]);
     let errors = parse(&text, "x").unwrap_err();
-    assert_eq!(errors.iter().next().unwrap().help.as_deref(), Some("the first one is in line 5"));
+    assert_eq!(errors.iter().next().unwrap().help.as_deref(), Some("the first definition is in line 5"));
 }
 
 #[test]
@@ -134,20 +134,20 @@ fn a_role_whose_needs_are_bad_is_still_known() {
 #[test]
 fn a_set_whose_members_are_bad_is_not_empty_as_well() {
     let text = "[sets]\na = [\"x\"]\n[roles.r]\nin = [\"tcp/22 from @a\"]\n[servers.s]\naddresses = [\"192.0.2.1\"]\n";
-    assert_eq!(complaints(text), ["2:7: `x` is no address"]);
+    assert_eq!(complaints(text), ["2:7: `x` is not an address"]);
 }
 
 #[test]
 fn columns_count_characters_and_not_bytes() {
     let text = "[servers.s]\naddresses = [\"é\", \"192.0.2.300\"]\n";
-    assert_eq!(complaints(text), ["2:15: `é` is no address", "2:20: `192.0.2.300` is no address"]);
+    assert_eq!(complaints(text), ["2:15: `é` is not an address", "2:20: `192.0.2.300` is not an address"]);
 }
 
 #[test]
 fn columns_are_right_far_into_a_long_line_that_is_not_ascii() {
     let padding = "é".repeat(5000);
     let text = format!("[servers.s]\naddresses = [\"{padding}\", \"192.0.2.300\"]\n");
-    assert_eq!(complaints(&text)[1], "2:5019: `192.0.2.300` is no address");
+    assert_eq!(complaints(&text)[1], "2:5019: `192.0.2.300` is not an address");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn tabs_keep_the_caret_below_its_text() {
     let text = "[servers.s]\n\taddresses\t= [\":\"]\r\n";
     assert_eq!(
         parse(text, "dmz.toml").unwrap_err().to_string(),
-        "dmz.toml:2:16: `:` is no address\n    \taddresses\t= [\":\"]\n    \t         \t    ^"
+        "dmz.toml:2:16: `:` is not an address\n    \taddresses\t= [\":\"]\n    \t         \t    ^"
     );
 }
 
@@ -208,7 +208,7 @@ fn diagnostics_are_a_json_array() {
     let json = serde_json::to_value(&errors).unwrap();
     assert_eq!(
         json,
-        serde_json::json!([{"file": "dmz.toml", "line": 2, "column": 15, "message": "`::g` is no address",
+        serde_json::json!([{"file": "dmz.toml", "line": 2, "column": 15, "message": "`::g` is not an address",
             "source": "addresses = [\"::g\"]", "help": null}])
     );
 }
@@ -243,7 +243,7 @@ fn a_slip_in_the_name_of_a_table_costs_one_message() {
     let text = BASE.replace("[sets]", "[set]");
     assert_eq!(complaints(&text), ["1:2: unknown table `set`"]);
     let text = BASE.replace("[servers.web1]", "[server.web1]").replace(".10\"", ".300\"");
-    assert_eq!(complaints(&text), ["5:2: unknown table `server`", "6:15: `192.0.2.300` is no address"]);
+    assert_eq!(complaints(&text), ["5:2: unknown table `server`", "6:15: `192.0.2.300` is not an address"]);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn what_is_left_of_a_list_costs_no_messages() {
     let text = "[roles.r]\nin x [\n    \"tcp/80\",\n\n    # comment\n    \"tcp/81\",\n]\n[servers.s]\naddresses = [\"192.0.2.1\"]\nvlan = x\n";
     assert_eq!(
         complaints(text),
-        ["2:1: `in` has no value: expected `=` after it", "10:8: text must stand in quotes"]
+        ["2:1: `in` has no value: expected `=` after it", "10:8: text must be in quotes"]
     );
 }
 
