@@ -1,5 +1,5 @@
-//! Any samples as a capture: each with a frame is one packet of it, whole, and a reader that knows
-//! nothing but the format's draft (draft-ietf-opsawg-pcapng, sections 3.1, 4.1 to 4.3) finds its end.
+//! Any samples make a valid capture. Each sample with a frame is one whole packet in it. The reader below
+//! follows the draft of the format alone (draft-ietf-opsawg-pcapng, sections 3.1, 4.1 to 4.3).
 
 #![no_main]
 
@@ -18,7 +18,7 @@ const INTERFACE: u32 = 1;
 const PACKET: u32 = 6;
 const COMMENT: u16 = 1;
 
-/// In memory, for it is written for each input.
+/// In memory, because it is written for each input.
 static FILE: LazyLock<PathBuf> =
     LazyLock::new(|| PathBuf::from(format!("/dev/shm/portcullis-fuzz-{}.pcapng", std::process::id())));
 
@@ -53,7 +53,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     read(&fs::read(&*FILE).expect("a capture"), &kept);
 });
 
-/// A length and as many bytes.
+/// Takes a length, and as many bytes.
 fn take_text(data: &mut &[u8]) -> String {
     let Some((length, rest)) = data.split_first() else {
         return String::new();
@@ -71,7 +71,7 @@ fn half(bytes: &[u8]) -> u16 {
     u16::from_le_bytes(bytes[..2].try_into().expect("two bytes"))
 }
 
-/// Every byte of the capture belongs to a block, and the packets are those of the drops.
+/// Checks that every byte of the capture belongs to a block, and that the packets are those of the drops.
 fn read(mut capture: &[u8], drops: &[&DropEvent]) {
     let (mut sections, mut interfaces, mut packets) = (0, 0, drops.iter());
     while !capture.is_empty() {
@@ -114,7 +114,7 @@ fn read(mut capture: &[u8], drops: &[&DropEvent]) {
     assert!(packets.next().is_none(), "fewer packets than drops");
 }
 
-/// Options up to the one that ends them, which may be missing where there are none.
+/// Reads options up to the end marker, which may be missing if there are no options.
 fn read_options(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut options = Vec::new();
     while !bytes.is_empty() {

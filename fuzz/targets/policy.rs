@@ -1,11 +1,11 @@
-//! Any bytes as a policy file: see `src/policy/tests/claims.rs` for what is claimed of them.
+//! Any bytes as a policy file. `src/policy/tests/claims.rs` has the claims that are checked.
 
 #![no_main]
 
 use portcullis::{net, policy};
 
 #[path = "../../src/policy/tests/claims.rs"]
-#[allow(dead_code)] // the target of needs uses the rest
+#[expect(dead_code, reason = "the target of needs uses the rest")]
 mod claims;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,5 +1,5 @@
-//! Any bytes as what the perf buffer delivers: they decode or are too short, padding changes
-//! nothing, and an event can be made of whatever comes out.
+//! Any bytes as a sample from the perf buffer. They decode, or they are too short. Padding changes nothing, and
+//! every sample becomes an event.
 
 #![no_main]
 

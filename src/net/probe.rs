@@ -10,14 +10,16 @@ use thiserror::Error;
 
 use super::protocol::{ICMP, ICMPV6, TCP, UDP};
 
-/// Enough of any protocol's header for the parser.
+/// Payload bytes: enough for the parser to read the header of any protocol.
 const PAYLOAD_BYTES: usize = 20;
 const HOP_LIMIT: u8 = 64;
 
 /// The facts of a packet.
 #[derive(Clone, Debug)]
 pub struct Probe {
+    /// Source address.
     pub source: IpAddr,
+    /// Destination address, of the same family.
     pub destination: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
@@ -27,26 +29,29 @@ pub struct Probe {
     pub destination_port: u16,
     /// As in the header's 14th byte: see [`tcp_flags`](super::tcp_flags).
     pub tcp_flags: u8,
+    /// MAC of the sender.
     pub source_mac: [u8; 6],
+    /// VLAN, 1 to 4094; `None` for a frame without a tag.
     pub vlan: Option<u16>,
 }
 
-/// Why a probe makes no frame.
+/// Why no frame can be made of a probe.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ProbeError {
+    /// The addresses are of two families.
     #[error("one address is IPv4 and the other IPv6\nhelp: give both of one family")]
     Families,
 }
 
 impl Probe {
-    /// The Ethernet frame. Checksums are left out: the program does not look at them.
+    /// The Ethernet frame. Its checksums are not computed, for the programs don't check them.
     pub fn to_frame(&self) -> Result<Vec<u8>, ProbeError> {
         let transport = self.transport();
         let length = transport.len() as u16;
         let protocol = IpNumber(self.protocol);
         let (ether_type, mut packet) = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                // 20 bytes of header and less than 100 of payload fit
+                // Fails only for lengths beyond 65,535, and these are below 100.
                 let header =
                     Ipv4Header::new(length, HOP_LIMIT, protocol, source.octets(), destination.octets())
                         .unwrap_or_default();

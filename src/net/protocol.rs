@@ -1,4 +1,4 @@
-//! Names of IP protocols and ICMP types, and what a need may say after a protocol's `/`.
+//! Numbers and names of IP protocols and ICMP types, and what a need may have after a protocol's `/`.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -115,7 +115,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// What a protocol is selected by.
+    /// What may follow the `/` of a protocol.
     pub fn of(protocol: u8) -> Self {
         match protocol {
             TCP | UDP | SCTP => Self::Port,
@@ -124,7 +124,7 @@ impl Selector {
         }
     }
 
-    /// Every value there is: what a need without `/` asks for.
+    /// Every value: a need without `/` has all of them.
     pub fn whole(self) -> RangeInclusive<u16> {
         match self {
             Self::Port => 0..=u16::MAX,
@@ -139,7 +139,7 @@ pub fn find_protocol(name: &str) -> Option<u8> {
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
-/// A protocol's name, or its number where the policy language has no name for it.
+/// A protocol's name, or its number if the policy language has no name for it.
 pub fn name_protocol(protocol: u8) -> Cow<'static, str> {
     match NAMES.iter().find(|(_, number)| *number == protocol) {
         Some((name, _)) => Cow::Borrowed(name),

@@ -1,6 +1,5 @@
-//! Service names. The table is our own, so that a policy means the same on every machine, whatever
-//! its `/etc/services` says. Ports and transports are IANA's; an alias is listed where its name is
-//! the one people use.
+//! Names of services. They don't come from `/etc/services`, so that a policy means the same on every machine.
+//! Ports and transports are IANA's. An alias is listed if people use that name.
 
 use super::protocol;
 

@@ -1,5 +1,4 @@
-//! What is wrong with a policy, and where: positions, the line itself, a caret, and what was
-//! probably meant.
+//! Mistakes in a policy as they are shown: the position, the line itself, a caret, and a help line.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,17 +8,17 @@ use serde::Serialize;
 
 use super::model::Location;
 
-/// The longest piece of a source line that is shown, in characters. A generated policy may hold
-/// thousands of addresses in one line; a terminal doesn't.
+/// The longest piece of a source line that is shown, in characters. A generated policy may have thousands of
+/// addresses in one line.
 const EXCERPT: usize = 120;
 
-/// Characters kept to the left of the caret where a line is too long to be shown whole.
+/// Characters to the left of the caret, where a line is too long to be shown whole.
 const LEAD: usize = 40;
 
-/// How many mistakes are shown of a file that has more. Whoever has mended these asks again.
+/// How many mistakes are shown of a file that has more.
 pub const MAX_DIAGNOSTICS: usize = 200;
 
-/// The longest message or help, in characters: both quote the file.
+/// The longest message or help, in characters. Both may quote the file.
 const MAX_MESSAGE: usize = 480;
 
 /// Bytes between two entries of [`Source::continuations`].
@@ -36,12 +35,12 @@ pub struct Diagnostic {
     pub column: u32,
     /// What is wrong, in one line.
     pub message: String,
-    /// The line itself; of a very long one, the part around the mistake.
+    /// The line itself, or the part around the mistake if the line is very long.
     pub source: String,
     /// White space and carets that go beneath [`Diagnostic::source`].
     #[serde(skip)]
     pub marker: String,
-    /// What was probably meant, or what to do.
+    /// What to write instead, or what to do.
     pub help: Option<String>,
 }
 
@@ -56,8 +55,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All that is wrong with a policy: never empty, sorted by position. Behind the first
-/// [`MAX_DIAGNOSTICS`] there is only one more, which says that there are more.
+/// All mistakes in a policy, sorted by position; at least one. After [`MAX_DIAGNOSTICS`] mistakes there is one
+/// more diagnostic, which says that there are more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct Diagnostics {
@@ -65,8 +64,7 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// Renders findings against their source. There should be one at least; the list is never empty
-    /// even so.
+    /// Renders findings with the lines of their source. No findings at all still make one diagnostic.
     pub(crate) fn gather(findings: Vec<Finding>, source: &Source<'_>) -> Self {
         let mut findings = findings;
         if findings.is_empty() {
@@ -87,7 +85,7 @@ impl Diagnostics {
     }
 
     /// How many mistakes there are; at least one.
-    #[allow(clippy::len_without_is_empty)] // it never is
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -114,71 +112,70 @@ impl fmt::Display for Diagnostics {
     }
 }
 
-/// A mistake before it is rendered: a byte span instead of line and column.
+/// A mistake before it is rendered. It has a span of bytes instead of a line and a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    pub span: Range<usize>,
-    pub message: String,
-    pub help: Option<String>,
-    pub origin: Origin,
+    pub(crate) span: Range<usize>,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+    pub(crate) origin: Origin,
 }
 
-/// What a finding rests on; decides whether a syntax error elsewhere explains it away.
+/// What a finding follows from. A syntax error elsewhere may explain it, and then only the error is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The file isn't TOML here.
     Syntax,
     /// The text of the span alone.
     Text,
-    /// Nothing in `table` is called `name`: perhaps because its definition is what couldn't be
-    /// read.
+    /// Nothing in `table` is called `name`. Perhaps its definition is what could not be read.
     Undefined { table: &'static str, name: String },
     /// A key that the table at this span should have had.
     Absent,
 }
 
 impl Finding {
-    pub fn new(span: Range<usize>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
         Self { span, message: message.into(), help: None, origin: Origin::Text }
     }
 
-    /// What stands behind the last one that is shown.
-    pub fn more_behind(last: &Finding) -> Self {
+    /// The note behind the last finding that is shown.
+    pub(crate) fn more_behind(last: &Finding) -> Self {
         Self::new(last.span.clone(), "there are more mistakes than are shown")
             .with_help("fix these first, then check the file again")
             .with_origin(Origin::Syntax)
     }
 
-    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    pub fn with_hint(mut self, help: Option<String>) -> Self {
+    pub(crate) fn with_hint(mut self, help: Option<String>) -> Self {
         self.help = help;
         self
     }
 
-    pub fn with_origin(mut self, origin: Origin) -> Self {
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
         self
     }
 }
 
-/// A policy's text, indexed so that a position costs no walk over the file, however long its lines
-/// are.
+/// A policy's text with an index of its lines and characters. Finding a position costs no walk over the file,
+/// however long its lines are.
 pub(crate) struct Source<'t> {
     file: &'t str,
     text: &'t str,
     line_starts: Vec<usize>,
     /// UTF-8 continuation bytes before each block; empty for ASCII text.
     continuations: Vec<usize>,
-    /// The line found last: the next place is mostly in the same one.
+    /// The line found last. The next position is mostly in the same line.
     last_line: Cell<usize>,
 }
 
 impl<'t> Source<'t> {
-    pub fn new(file: &'t str, text: &'t str) -> Self {
+    pub(crate) fn new(file: &'t str, text: &'t str) -> Self {
         let bytes = text.as_bytes();
         let breaks = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(breaks).collect();
@@ -217,7 +214,7 @@ impl<'t> Source<'t> {
         at - before - count_continuations(block)
     }
 
-    pub fn place(&self, span: &Range<usize>) -> Location {
+    pub(crate) fn place(&self, span: &Range<usize>) -> Location {
         let line = self.find_line(span.start.min(self.text.len()));
         let line_start = self.line_starts.get(line).copied().unwrap_or(0);
         let column = self.count_characters(span.start) - self.count_characters(line_start) + 1;
@@ -258,13 +255,12 @@ fn count_continuations(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte & 0xc0 == 0x80).count()
 }
 
-/// What a terminal may be given: a policy file could come from anywhere, and must not steer the
-/// cursor.
+/// Replaces control characters. A policy file may come from anywhere, and must not steer the terminal.
 fn printable(character: char) -> char {
     if character.is_control() && character != '\t' { '\u{fffd}' } else { character }
 }
 
-/// A message that a terminal may be given; of a very long one, the beginning and the end.
+/// A message without control characters. Of a very long one only the beginning and the end are kept.
 fn shorten(message: &str) -> String {
     let length = message.chars().count();
     if length <= MAX_MESSAGE {
@@ -276,8 +272,8 @@ fn shorten(message: &str) -> String {
     start.chain(" ... ".chars()).chain(end).map(printable).collect()
 }
 
-/// The part of a line around a column (from 0), and the marker that goes beneath it. Tabs are
-/// repeated in the marker, so that the caret stays below its text whatever their width.
+/// The part of a line around a column (from 0), and the marker that goes beneath it. The marker repeats the
+/// tabs of the line, so that the caret stays below its text whatever their width.
 fn excerpt(line: &str, column: usize, width: usize) -> (String, String) {
     let length = line.chars().count();
     let skip = if length > EXCERPT { column.saturating_sub(LEAD) } else { 0 };

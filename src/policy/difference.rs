@@ -1,4 +1,4 @@
-//! What a new policy changes, for those who have to answer for it.
+//! The changes that a new policy makes, for the administrator to read before and after `apply`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::net::{show_mac, show_prefix};
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
-#[allow(missing_docs)] // the names of the fields are those of the JSON, and say it all
+#[expect(missing_docs, reason = "the fields are named for the JSON, and say it all")]
 pub enum Change {
     /// A key of `[policy]`, `[alarms]` or `[tables]`.
     Setting { name: String, old: String, new: String },
@@ -20,17 +20,17 @@ pub enum Change {
     ServerAdded { server: String, addresses: Vec<String> },
     /// A server that the new policy doesn't have.
     ServerRemoved { server: String, addresses: Vec<String> },
-    /// An address of a server that both have.
+    /// A server that both have has a new address.
     AddressAdded { server: String, address: String },
-    /// An address of a server that both have.
+    /// A server that both have lost an address.
     AddressRemoved { server: String, address: String },
     /// A server's `mac`, `vlan` or `mode`.
     ServerSetting { server: String, name: &'static str, old: String, new: String },
-    /// What a server may do from now on; `server` is none for every server's management.
+    /// A server may do this from now on. `server` is `None` for the management, which every server has.
     NeedAdded { server: Option<String>, direction: Direction, need: String },
-    /// What a server may do no longer; `server` is none for every server's management.
+    /// A server may no longer do this. `server` is `None` for the management, which every server has.
     NeedRemoved { server: Option<String>, direction: Direction, need: String },
-    /// Other members of a set that needs of both policies name.
+    /// A set has other members, and needs of both policies name it.
     Set { set: String, added: Vec<String>, removed: Vec<String> },
 }
 
@@ -85,8 +85,8 @@ fn permission(direction: Direction, granted: bool) -> &'static str {
     }
 }
 
-/// What `new` changes. Empty when both mean the same: comments, order, names of roles and sets are
-/// no difference, and neither is the way in which needs are split up.
+/// The changes that `new` makes; empty if both policies mean the same. Comments, order, and the names of roles
+/// and sets make no difference. Neither does the way in which needs are split up.
 pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
     let mut comparison = Comparison { old, new, changes: Vec::new(), sets: BTreeSet::new() };
     comparison.compare_settings();
@@ -101,14 +101,14 @@ struct Comparison<'p> {
     old: &'p Policy,
     new: &'p Policy,
     changes: Vec<Change>,
-    /// Sets whose members make a difference.
+    /// Sets that needs of both policies name. Their members are compared once for all servers.
     sets: BTreeSet<&'p str>,
 }
 
 /// First and last port of each range.
 type Ranges = Vec<(u16, u16)>;
 
-/// What a need means, in a form in which equal meanings are equal.
+/// The meaning of a need. Needs that mean the same have equal meanings, however they are written.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Meaning {
     protocol: u8,
@@ -162,7 +162,7 @@ impl<'p> Comparison<'p> {
         for address in before.difference(&after) {
             self.changes.push(Change::AddressRemoved { server: server.clone(), address: address.clone() });
         }
-        // A server that only follows the policy's mode is covered by the policy's change.
+        // If neither policy gives the server a mode of its own, the change of the policy's mode covers it.
         let follows = old.mode.is_none() && new.mode.is_none();
         let (old_keys, new_keys) = (list_server_keys(self.old, old), list_server_keys(self.new, new));
         for ((name, old), (_, new)) in old_keys.into_iter().zip(new_keys) {
@@ -183,7 +183,6 @@ impl<'p> Comparison<'p> {
             needs.iter().map(|need| (need.to_string(), *need)).collect()
         };
         let (old_needs, new_needs) = (canonical(old), canonical(new));
-        // The sets of needs that both have are compared once for all servers.
         let shared = new_needs.iter().filter(|(text, _)| old_needs.contains_key(*text));
         for name in shared.flat_map(|(_, need)| need.set_names()) {
             self.sets.insert(name);
@@ -240,9 +239,9 @@ fn show_addresses(server: &Server) -> BTreeSet<String> {
 }
 
 /// The keys of a server with their values in words, in the same order for every server. Addresses and roles
-/// are compared by themselves.
+/// are compared elsewhere.
 fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String); 3] {
-    // No `..`: a new key is to be thought of here.
+    // No `..`, so that a new key does not compile until it is compared.
     let Server { name: _, place: _, addresses: _, mac, vlan, roles: _, roles_place: _, mode: _ } = server;
     let any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
     [
@@ -252,10 +251,11 @@ fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String)
     ]
 }
 
-/// All keys with their values in words, in the same order for every policy. Lists of needs are left out, for
-/// they are compared by what they mean.
+/// All keys with their values in words, in the same order for every policy. Lists of needs are left out: they
+/// are compared by their meaning.
 fn list_keys(policy: &Policy) -> Vec<(String, String)> {
-    // No `..`: a new table is to be thought of here. The others are compared by what they mean.
+    // No `..`, so that a new table does not compile until it is compared. Sets, roles and servers are
+    // compared by their meaning.
     let Policy { file: _, text: _, settings, sets: _, roles: _, servers: _, alarms, response, tables } =
         policy;
     let tables = [
@@ -271,13 +271,13 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
     keys.map(|(key, value)| (key, value.to_string())).collect()
 }
 
-/// The meaning of needs of one direction: without sets, and with ports joined where nothing else
-/// differs. Needs with a limit are left apart, for each has a bucket of its own.
+/// The meanings of needs of one direction. Sets are replaced by their members. Port ranges are joined where
+/// nothing else differs, but not those of needs with a limit: each such need has its own token bucket.
 fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
     let mut meanings = BTreeSet::new();
     let mut unlimited: BTreeMap<(u8, Vec<IpNet>), Ranges> = BTreeMap::new();
     for need in needs {
-        // No `..`: what a new clause of needs means is to be thought of here.
+        // No `..`, so that a new clause of needs does not compile until it is compared.
         let Need { direction: _, protocol, ports, peers: _, limit, place: _ } = need;
         let peers = IpNet::aggregate(&need.resolve_peers(&policy.sets));
         let range = (*ports.start(), *ports.end());
@@ -308,7 +308,7 @@ fn join_ranges(mut ranges: Ranges) -> Ranges {
     joined
 }
 
-/// One change a line.
+/// Lists changes, one on each line.
 pub fn list_changes(changes: &[Change]) -> String {
     changes.iter().map(|change| format!("{change}\n")).collect()
 }

@@ -47,11 +47,11 @@ pub struct ServerSummary {
     pub mode: &'static str,
     /// Names of its roles.
     pub roles: Vec<String>,
-    /// What peers may open, without the management.
+    /// What peers may open, without the management needs.
     pub accepts: Vec<String>,
     /// What it may open.
     pub opens: Vec<String>,
-    /// What is denied without an alarm.
+    /// What is dropped without an alarm.
     pub quiet: Vec<String>,
 }
 
@@ -70,7 +70,7 @@ pub fn summarize(policy: &Policy) -> Summary {
 }
 
 fn summarize_server(policy: &Policy, server: &Server, roles: &HashMap<&str, &Role>) -> ServerSummary {
-    // No `..`: a new key is to be thought of here.
+    // No `..`, so that a new key does not compile until it is described.
     let Server { name, place: _, addresses, mac, vlan, roles: assigned, roles_place: _, mode: _ } = server;
     let needs = |direction| {
         let roles = assigned.iter().filter_map(|(name, _)| roles.get(name.as_str()));
@@ -113,7 +113,7 @@ pub fn describe(policy: &Policy) -> String {
 }
 
 fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
-    // No `..`: a new key is to be thought of here.
+    // No `..`, so that a new key does not compile until it is described.
     let Settings { mode, tracking, unknown_sources, management, pickup_s, dhcp } = &policy.settings;
     let (mode, summary) = (mode.value, summarize(policy));
     writeln!(out, "mode {mode}, tracking {}, unknown sources {}", tracking.value, unknown_sources.value)?;
@@ -153,7 +153,7 @@ fn write_server(out: &mut String, server: &ServerSummary, mode: &str) -> fmt::Re
     Ok(())
 }
 
-/// A label, and beside it one need a line.
+/// A label, and beside it the needs, one on each line.
 fn write_list(out: &mut String, label: &str, needs: &[String]) -> fmt::Result {
     let Some((first, rest)) = needs.split_first() else {
         return writeln!(out, "{label} nothing");

@@ -12,7 +12,7 @@ use super::location::Location;
 use super::set::Set;
 use crate::net::{self, Selector, show_prefix};
 
-/// Whom a need lets start: by direction of connection establishment.
+/// The direction of connection establishment that a need is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -20,7 +20,7 @@ pub enum Direction {
     In,
     /// The server may open it.
     Out,
-    /// The server may not open it, and nobody is told when it tries.
+    /// The server may not open it, but its attempts raise no alarm.
     Quiet,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A cap on the new flows that one server opens by one `out` need.
+/// A cap on the new flows that one server may open by one `out` need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Limit {
     /// New flows (TCP SYNs, UDP datagrams), at least one.
@@ -92,18 +92,17 @@ impl fmt::Display for Limit {
     }
 }
 
-/// One need. Its `Display` is canonical: equal needs print alike, and [`parse_need`] takes what it
-/// prints.
+/// One need. Its `Display` is the canonical form: equal needs print alike, and the parser takes that form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// Whom it lets start.
+    /// The list of its role that has it.
     pub direction: Direction,
     /// IP protocol number (of IPv6: the last next header).
     pub protocol: u8,
     /// The server's ports for `in`, the peer's for `out` and `quiet`; types for the ICMPs; `0..=0`
     /// for protocols that have neither.
     pub ports: RangeInclusive<u16>,
-    /// Sorted, each once; empty for every peer.
+    /// Sorted, each once. Empty means every peer.
     pub peers: Vec<Peer>,
     /// Only for `out`.
     pub limit: Option<Limit>,
@@ -120,7 +119,7 @@ impl Need {
         })
     }
 
-    /// The peers without names: sorted, each once; empty for every peer.
+    /// The peers as prefixes, with sets replaced by their members: sorted, each once. Empty means every peer.
     pub fn resolve_peers(&self, sets: &BTreeMap<String, Set>) -> Vec<IpNet> {
         let mut prefixes = Vec::new();
         for peer in &self.peers {
@@ -137,7 +136,7 @@ impl Need {
 
 impl fmt::Display for Need {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No `..`: a new clause is to be printed.
+        // No `..`, so that a new clause does not compile until it is printed.
         let Self { direction, protocol, ports, peers, limit, place: _ } = self;
         out.write_str(&net::name_protocol(*protocol))?;
         let selector = Selector::of(*protocol);

@@ -22,7 +22,7 @@ const MAX_NAME: usize = 63;
 fn check_name(entry: &Entry<'_>, kind: &str, findings: &Findings<'_>) {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
     if entry.key.is_empty() {
-        // As a bare key this is a syntax error, and reported; `""` is not.
+        // An empty bare key is a syntax error, which is reported elsewhere. `""` is not.
         findings.add(Finding::new(entry.key_span.clone(), format!("a {kind} needs a name")));
     } else if !entry.key.chars().all(plain) {
         let message = format!("`{}` can't be the name of a {kind}", entry.key);
@@ -36,7 +36,7 @@ fn check_name(entry: &Entry<'_>, kind: &str, findings: &Findings<'_>) {
     }
 }
 
-/// The entries of several tables, each with its section.
+/// The entries of several sections, each with its section.
 fn entries_of<'t, 'd, 'f>(
     sections: &'t [Section<'d, 'f>],
 ) -> impl Iterator<Item = (&'t Section<'d, 'f>, Entry<'d>)> {
@@ -152,7 +152,7 @@ impl<'d> ServerReader<'_, 'd> {
             place,
             addresses: self.read_addresses(section, entry.key),
             mac: self.read_mac(section),
-            // 4094 fits.
+            // At most 4094, so it fits.
             vlan: section.integer("vlan", 1..=4094).map(|(vlan, place)| (vlan as u16, place)),
             roles: assigned,
             roles_place: roles_place.unwrap_or(place),

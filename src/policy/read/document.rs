@@ -1,4 +1,4 @@
-//! A policy file as tables and values that report what is wrong with them.
+//! A policy file as tables and values. Reading a value reports what is wrong with it.
 
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
@@ -11,11 +11,11 @@ use super::suggestion::{find_closest, suggest};
 use crate::policy::diagnostic::{Finding, Origin, Source};
 use crate::policy::model::{Keyword, Location};
 
-/// Suggestions per file: each compares a name with all others, and a file may have tens of
-/// thousands of both.
+/// The most suggestions for one file. Each compares a name with all others, and a file may have tens of
+/// thousands of names.
 const SUGGESTIONS: usize = 200;
 
-/// The mistakes that reading a file finds.
+/// The mistakes found so far in a file.
 pub(super) struct Findings<'d> {
     source: Source<'d>,
     text: &'d str,
@@ -24,37 +24,41 @@ pub(super) struct Findings<'d> {
 }
 
 impl<'d> Findings<'d> {
-    pub fn new(file: &'d str, text: &'d str) -> Self {
+    pub(super) fn new(file: &'d str, text: &'d str) -> Self {
         let source = Source::new(file, text);
         Self { source, text, findings: RefCell::default(), suggestions: RefCell::new(SUGGESTIONS) }
     }
 
-    pub fn add(&self, finding: Finding) {
+    pub(super) fn add(&self, finding: Finding) {
         self.findings.borrow_mut().push(finding);
     }
 
-    pub fn place(&self, span: &Range<usize>) -> Location {
+    pub(super) fn place(&self, span: &Range<usize>) -> Location {
         self.source.place(span)
     }
 
-    pub fn suggest<'c>(&self, name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+    pub(super) fn suggest<'c>(
+        &self,
+        name: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Option<String> {
         let mut left = self.suggestions.borrow_mut();
         *left = left.checked_sub(1)?;
         suggest(name, candidates)
     }
 
-    pub fn finish(self) -> (Source<'d>, Vec<Finding>) {
+    pub(super) fn finish(self) -> (Source<'d>, Vec<Finding>) {
         (self.source, self.findings.into_inner())
     }
 }
 
 /// A string of the file.
 pub(super) struct Text<'d> {
-    pub value: &'d str,
-    /// What a mistake in the whole string points at: its content, or all of it where it is empty or
-    /// has escapes.
-    pub span: Range<usize>,
-    /// Whether the file has the content byte for byte, so that a part of it can be pointed at.
+    pub(super) value: &'d str,
+    /// What a mistake in the whole string points at: the content, or the string with its quotes if it is empty
+    /// or has escapes.
+    pub(super) span: Range<usize>,
+    /// Whether the file has the content byte for byte. Only then can a part of it be pointed at.
     verbatim: bool,
 }
 
@@ -66,7 +70,7 @@ impl<'d> Text<'d> {
     }
 
     /// A part of the string, by bytes of its content.
-    pub fn part(&self, part: Range<usize>) -> Range<usize> {
+    pub(super) fn part(&self, part: Range<usize>) -> Range<usize> {
         if !self.verbatim {
             return self.span.clone();
         }
@@ -78,35 +82,35 @@ impl<'d> Text<'d> {
 /// A table of the file, by its name.
 pub(super) struct Section<'d, 'f> {
     table: &'d DeTable<'d>,
-    /// As it is written in a header: `policy`, `servers.web1`.
-    pub name: String,
-    /// The header or, for an inline table, the table.
-    pub span: Range<usize>,
+    /// Its name as a header has it: `policy`, `servers.web1`.
+    pub(super) name: String,
+    /// The header; the whole table if it is inline.
+    pub(super) span: Range<usize>,
     findings: &'f Findings<'d>,
 }
 
 /// One entry of a table.
 pub(super) struct Entry<'d> {
-    pub key: &'d str,
-    pub key_span: Range<usize>,
+    pub(super) key: &'d str,
+    pub(super) key_span: Range<usize>,
     value: &'d Spanned<DeValue<'d>>,
 }
 
 impl<'d, 'f> Section<'d, 'f> {
     /// The whole file.
-    pub fn root(table: &'d DeTable<'d>, findings: &'f Findings<'d>) -> Self {
+    pub(super) fn root(table: &'d DeTable<'d>, findings: &'f Findings<'d>) -> Self {
         Self { table, name: String::new(), span: 0..0, findings }
     }
 
     /// The entries in the order of the file.
-    pub fn entries(&self) -> Vec<Entry<'d>> {
+    pub(super) fn entries(&self) -> Vec<Entry<'d>> {
         let mut entries: Vec<Entry<'d>> = self.table.iter().map(|(key, value)| entry(key, value)).collect();
         entries.sort_by_key(|entry| entry.key_span.start);
         entries
     }
 
     /// Refuses the keys that aren't known.
-    pub fn check_keys(&self, known: &[&str]) {
+    pub(super) fn check_keys(&self, known: &[&str]) {
         for entry in self.entries() {
             if known.contains(&entry.key) || entry.key.is_empty() {
                 continue; // an empty key is a syntax error already
@@ -122,13 +126,13 @@ impl<'d, 'f> Section<'d, 'f> {
         }
     }
 
-    pub fn entry(&self, key: &str) -> Option<Entry<'d>> {
+    pub(super) fn entry(&self, key: &str) -> Option<Entry<'d>> {
         self.table.get_key_value(key).map(|(key, value)| entry(key, value))
     }
 
-    /// The table under a key, and those under what is only a slip of it: they are refused by
-    /// [`Section::check_keys`], and what they define is not missed as well.
-    pub fn tables_like(&self, key: &str, known: &[&str]) -> Vec<Section<'d, 'f>> {
+    /// The table under a key, and tables whose names are misspellings of it. [`Section::check_keys`] refuses
+    /// those, but what they define must not be reported as missing as well.
+    pub(super) fn tables_like(&self, key: &str, known: &[&str]) -> Vec<Section<'d, 'f>> {
         let is_meant = |entry: &Entry<'d>| {
             let closest = || find_closest(entry.key, known.iter().copied());
             let slipped = entry.value.get_ref().is_table() && !known.contains(&entry.key);
@@ -156,14 +160,14 @@ impl<'d, 'f> Section<'d, 'f> {
         self.findings.add(Finding::new(value.span(), message).with_hint(help));
     }
 
-    /// Likewise for what stands without quotes in a file.
+    /// The same for a value that a file has without quotes.
     fn refuse_quoted(&self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
         let is_quoted = matches!(value.get_ref(), DeValue::String(_));
         let help = is_quoted.then(|| format!("write {wanted} without quotes"));
         self.refuse_type(value, &format!("`{key}`"), wanted, help);
     }
 
-    pub fn text_of(&self, value: &'d Spanned<DeValue<'d>>) -> Option<Text<'d>> {
+    pub(super) fn text_of(&self, value: &'d Spanned<DeValue<'d>>) -> Option<Text<'d>> {
         match value.get_ref() {
             DeValue::String(text) => Some(Text::new(text, value.span(), self.findings.text)),
             _ => None,
@@ -171,11 +175,11 @@ impl<'d, 'f> Section<'d, 'f> {
     }
 
     /// The table under a key.
-    pub fn table(&self, key: &str) -> Option<Section<'d, 'f>> {
+    pub(super) fn table(&self, key: &str) -> Option<Section<'d, 'f>> {
         self.table_of(&self.entry(key)?)
     }
 
-    pub fn table_of(&self, entry: &Entry<'d>) -> Option<Section<'d, 'f>> {
+    pub(super) fn table_of(&self, entry: &Entry<'d>) -> Option<Section<'d, 'f>> {
         let name = self.path_of(entry.key);
         match entry.value.get_ref() {
             DeValue::Table(table) => {
@@ -201,7 +205,7 @@ impl<'d, 'f> Section<'d, 'f> {
     }
 
     /// The text under a key.
-    pub fn text(&self, key: &str) -> Option<Text<'d>> {
+    pub(super) fn text(&self, key: &str) -> Option<Text<'d>> {
         let entry = self.entry(key)?;
         let text = self.text_of(entry.value);
         if text.is_none() {
@@ -210,25 +214,25 @@ impl<'d, 'f> Section<'d, 'f> {
         text
     }
 
-    /// The text under a key, if it is one; anything else is not reported.
-    pub fn text_if_any(&self, key: &str) -> Option<Text<'d>> {
+    /// The text under a key. Anything else is left to another method to report.
+    pub(super) fn text_if_any(&self, key: &str) -> Option<Text<'d>> {
         self.text_of(self.entry(key)?.value)
     }
 
     /// Reports a mistake in the value of a key.
-    pub fn refuse_value(&self, key: &str, message: String) {
+    pub(super) fn refuse_value(&self, key: &str, message: String) {
         if let Some(entry) = self.entry(key) {
             self.findings.add(Finding::new(entry.value.span(), message));
         }
     }
 
-    /// The list of texts under a key; what isn't text is reported and left out.
-    pub fn list(&self, key: &str) -> Option<Vec<Text<'d>>> {
+    /// The list of texts under a key. Other elements are reported and left out.
+    pub(super) fn list(&self, key: &str) -> Option<Vec<Text<'d>>> {
         Some(self.list_of(&self.entry(key)?)?.0)
     }
 
-    /// The texts of a list, and whether it had nothing else; `None` when it is no list.
-    pub fn list_of(&self, entry: &Entry<'d>) -> Option<(Vec<Text<'d>>, bool)> {
+    /// The texts of a list, and whether it has nothing else. `None` if the value is not a list.
+    pub(super) fn list_of(&self, entry: &Entry<'d>) -> Option<(Vec<Text<'d>>, bool)> {
         let DeValue::Array(array) = entry.value.get_ref() else {
             let lone = self.text_of(entry.value);
             let finding = Finding::new(entry.value.span(), format!("`{}` must be a list", entry.key));
@@ -250,7 +254,7 @@ impl<'d, 'f> Section<'d, 'f> {
     }
 
     /// The value of a keyword.
-    pub fn keyword<K: Keyword>(&self, key: &str) -> Option<(K, Location)> {
+    pub(super) fn keyword<K: Keyword>(&self, key: &str) -> Option<(K, Location)> {
         let text = self.text(key)?;
         if let Some((_, value)) = K::WORDS.iter().find(|(word, _)| *word == text.value) {
             return Some((*value, self.findings.place(&text.span)));
@@ -264,7 +268,7 @@ impl<'d, 'f> Section<'d, 'f> {
     }
 
     /// `true` or `false`.
-    pub fn boolean(&self, key: &str) -> Option<(bool, Location)> {
+    pub(super) fn boolean(&self, key: &str) -> Option<(bool, Location)> {
         let entry = self.entry(key)?;
         match entry.value.get_ref() {
             DeValue::Boolean(value) => Some((*value, self.findings.place(&entry.value.span()))),
@@ -276,7 +280,7 @@ impl<'d, 'f> Section<'d, 'f> {
     }
 
     /// A whole number within a range.
-    pub fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<(u32, Location)> {
+    pub(super) fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Option<(u32, Location)> {
         let entry = self.entry(key)?;
         let span = entry.value.span();
         let Some(integer) = entry.value.get_ref().as_integer() else {
@@ -294,7 +298,7 @@ impl<'d, 'f> Section<'d, 'f> {
     }
 
     /// The path of a file under a key.
-    pub fn path(&self, key: &str) -> Option<String> {
+    pub(super) fn path(&self, key: &str) -> Option<String> {
         let text = self.text(key)?;
         if text.value.is_empty() || text.value.contains('\0') {
             self.findings.add(Finding::new(text.span, format!("`{key}` must be the path of a file")));
@@ -304,22 +308,22 @@ impl<'d, 'f> Section<'d, 'f> {
     }
 
     /// The place of a span.
-    pub fn place(&self, span: &Range<usize>) -> Location {
+    pub(super) fn place(&self, span: &Range<usize>) -> Location {
         self.findings.place(span)
     }
 
     /// Reports a finding.
-    pub fn add(&self, finding: Finding) {
+    pub(super) fn add(&self, finding: Finding) {
         self.findings.add(finding);
     }
 
     /// Reports a mistake in a string.
-    pub fn refuse(&self, text: &Text<'_>, mistake: Mistake) {
+    pub(super) fn refuse(&self, text: &Text<'_>, mistake: Mistake) {
         self.findings.add(Finding::new(text.part(mistake.span), mistake.message).with_hint(mistake.help));
     }
 
     /// Reports a key that should be there.
-    pub fn miss(&self, key: &str, help: &str) {
+    pub(super) fn miss(&self, key: &str, help: &str) {
         let finding = Finding::new(self.span.clone(), format!("[{}] has no `{key}`", self.name));
         self.findings.add(finding.with_help(help).with_origin(Origin::Absent));
     }

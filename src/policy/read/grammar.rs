@@ -1,4 +1,4 @@
-//! The grammar of needs: from text to a need, with every mistake in it.
+//! The grammar of needs: from a text to a need, or to every mistake in the text.
 
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
@@ -22,7 +22,7 @@ struct Word<'t> {
     span: Range<usize>,
 }
 
-/// Splits at white space and around commas; a comma is a word of its own.
+/// Splits at white space and around commas. A comma is a word of its own.
 fn split_words(text: &str) -> Vec<Word<'_>> {
     let mut words = Vec::new();
     let mut start = None;
@@ -58,8 +58,7 @@ pub(super) fn read_needs(
     Some(section.list(key)?.into_iter().filter_map(read).collect())
 }
 
-/// Reads a need, reporting every mistake in it; `None` when there was one. Spans are bytes of
-/// `text`.
+/// Reads a need and reports every mistake in it; `None` if there was one. Spans are bytes of `text`.
 pub(super) fn read_need(
     text: &str,
     direction: Direction,

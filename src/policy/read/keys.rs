@@ -16,7 +16,7 @@ use crate::policy::model::{Direction, Keyword, Located, Need, QuarantineTime, Se
 pub(super) struct KeyReader<'a, 'd, 'f> {
     section: &'a Section<'d, 'f>,
     sets: &'a BTreeMap<String, Set>,
-    /// Files that earlier keys write to, with these keys.
+    /// Keys of files that are written, with their paths.
     written: RefCell<Vec<(&'static str, &'d str)>>,
 }
 
@@ -59,7 +59,7 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
 
     fn output_file(&self, key: &'static str, default: Option<String>) -> Option<String> {
         if let Some(text) = self.section.text_if_any(key) {
-            // Two renderings in one file would make it unreadable for both readers.
+            // With two formats in one file, no reader of either could parse it.
             let mut written = self.written.borrow_mut();
             if let Some((other, _)) = written.iter().find(|(_, path)| *path == text.value) {
                 let message = format!("`{key}` is the same file as `{other}`");

@@ -1,4 +1,4 @@
-//! From the text of a policy file to the model, with every mistake in it.
+//! From the text of a policy file to the model, or to every mistake in the text.
 
 mod address;
 mod alarms;
@@ -18,7 +18,7 @@ use self::definitions::{read_roles, read_servers, read_sets};
 use self::document::{Findings, Section};
 use self::grammar::read_need;
 use self::keys::KeyReader;
-use self::syntax::Mended;
+use self::syntax::RepairedCopy;
 use super::diagnostic::{Diagnostics, Source};
 use super::model::{Alarms, Direction, Need, Policy, Response, Set, Settings, TableSizes};
 
@@ -36,12 +36,12 @@ pub fn parse(text: &str, file: &str) -> Result<Policy, Diagnostics> {
         let (source, findings) = findings.finish();
         (model, source, findings)
     } else {
-        let mended = Mended::new(text);
-        let copy = mended.text.clone();
-        let (table, _) = DeTable::parse_recoverable(&copy);
-        let findings = Findings::new(file, &copy);
+        let copy = RepairedCopy::new(text);
+        let repaired = copy.text.clone();
+        let (table, _) = DeTable::parse_recoverable(&repaired);
+        let findings = Findings::new(file, &repaired);
         let model = read_file(table.get_ref(), &findings);
-        (model, Source::new(file, text), mended.join(text, findings.finish().1))
+        (model, Source::new(file, text), copy.join(text, findings.finish().1))
     };
     if findings.is_empty() && errors.is_empty() {
         return Ok(Policy { file: file.to_owned(), text: text.to_owned(), ..model });

@@ -1,15 +1,15 @@
-//! What was probably meant by a name that doesn't exist.
+//! Suggestions for names that don't exist.
 
-/// The longest name that is compared with others, in bytes: that takes the square of its length.
+/// The longest name that is compared with others, in bytes. The time of a comparison grows with its square.
 const MAX_COMPARED: usize = 256;
 
-/// The candidate that is closest to `name`, unless none is close.
+/// The candidate that is closest to `name`; `None` if none is close.
 pub(crate) fn find_closest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     if name.len() > MAX_COMPARED {
         return None;
     }
     let wanted = name.to_lowercase();
-    // A third of the letters may be wrong, and one always may.
+    // A third of the letters may be wrong, but at least one.
     let reach = (wanted.chars().count() / 3).max(1);
     candidates
         .into_iter()

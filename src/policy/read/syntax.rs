@@ -1,7 +1,8 @@
-//! Syntax errors of a policy file. The TOML parser recovers by itself from most of them; from some
-//! it doesn't without losing the rest of the file (an array that is never closed swallows all that
-//! follows). Those are mended in a copy, so that what comes after them is still checked: all
-//! mistakes of a file are reported in one go.
+//! Syntax errors of a policy file.
+//!
+//! The TOML parser recovers from most of them. After some it loses the rest of the file: an array that is
+//! never closed swallows everything that follows. These errors are repaired in a copy of the file, so that
+//! the text after them is checked as well, and all mistakes of a file are reported at once.
 
 use std::ops::Range;
 
@@ -9,24 +10,24 @@ use toml::de::{DeTable, DeValue};
 
 use crate::policy::diagnostic::{Finding, MAX_DIAGNOSTICS, Origin};
 
-/// Mends per file. Each costs a parse, so a file of garbage must not have as many as it likes.
-const MENDS: usize = 32;
+/// The most repairs in one file. Each costs a parse, and a file of garbage could need any number.
+const MAX_REPAIRS: usize = 32;
 
-/// A copy of the file in which what can be mended is mended, and what was wrong with the original.
-pub(super) struct Mended {
-    pub text: String,
-    pub findings: Vec<Finding>,
+/// A repaired copy of the file, and the syntax errors of the original.
+pub(super) struct RepairedCopy {
+    pub(super) text: String,
+    pub(super) findings: Vec<Finding>,
     insertions: Insertions,
-    /// Whether there were more than are in `findings`.
+    /// Whether there were more errors than `findings` has.
     more: bool,
 }
 
-/// What was inserted into the copy: offset in the original, and length; sorted by offset.
+/// Insertions into the copy: offset in the original and length, sorted by offset.
 #[derive(Default)]
 struct Insertions(Vec<(usize, usize)>);
 
 impl Insertions {
-    /// Where a byte of the copy stands in the original.
+    /// The offset in the original of a byte of the copy.
     fn locate(&self, at: usize) -> usize {
         let mut shift = 0;
         for (offset, length) in &self.0 {
@@ -47,56 +48,56 @@ impl Insertions {
     }
 }
 
-/// Text to be inserted at a byte, and how the mistake is called.
-struct Mend {
+/// Text to be inserted at a byte, and the mistake that it repairs.
+struct Repair {
     at: usize,
     text: &'static str,
     finding: Finding,
 }
 
-impl Mended {
-    pub fn new(original: &str) -> Self {
-        let mut mended = Self {
+impl RepairedCopy {
+    pub(super) fn new(original: &str) -> Self {
+        let mut copy = Self {
             text: original.to_owned(),
             findings: Vec::new(),
             insertions: Insertions::default(),
             more: false,
         };
-        for _ in 0..MENDS {
-            let (table, errors) = DeTable::parse_recoverable(&mended.text);
-            // Such a file has no slips that hide something; and each error costs a look around.
+        for _ in 0..MAX_REPAIRS {
+            let (table, errors) = DeTable::parse_recoverable(&copy.text);
+            // With that many errors the file is garbage, and every further error costs time.
             if errors.len() > MAX_DIAGNOSTICS {
                 break;
             }
-            let Some(mend) = find_mend(&mended.text, table.get_ref(), &errors) else {
+            let Some(repair) = find_repair(&copy.text, table.get_ref(), &errors) else {
                 break;
             };
-            mended.findings.push(mended.relocate(mend.finding));
-            let offset = mended.insertions.locate(mend.at);
-            mended.text.insert_str(mend.at, mend.text);
-            mended.insertions.add(offset, mend.text.len());
+            copy.findings.push(copy.relocate(repair.finding));
+            let offset = copy.insertions.locate(repair.at);
+            copy.text.insert_str(repair.at, repair.text);
+            copy.insertions.add(offset, repair.text.len());
         }
-        let (_, mut errors) = DeTable::parse_recoverable(&mended.text);
+        let (_, mut errors) = DeTable::parse_recoverable(&copy.text);
         if errors.len() > MAX_DIAGNOSTICS {
             errors.sort_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
             errors.truncate(MAX_DIAGNOSTICS);
-            mended.more = true;
+            copy.more = true;
         }
-        let rest: Vec<Finding> = describe_errors(&mended.text, &errors);
-        let rest: Vec<Finding> = rest.into_iter().map(|finding| mended.relocate(finding)).collect();
-        mended.findings.extend(rest);
-        mended
+        let rest: Vec<Finding> = describe_errors(&copy.text, &errors);
+        let rest: Vec<Finding> = rest.into_iter().map(|finding| copy.relocate(finding)).collect();
+        copy.findings.extend(rest);
+        copy
     }
 
     /// Moves a finding from the copy to the original.
-    pub fn relocate(&self, finding: Finding) -> Finding {
+    pub(super) fn relocate(&self, finding: Finding) -> Finding {
         let start = self.insertions.locate(finding.span.start);
         let end = self.insertions.locate(finding.span.end).max(start);
         Finding { span: start..end, ..finding }
     }
 
-    /// Leaves out the findings that a syntax error explains, and adds the syntax errors themselves.
-    pub fn join(mut self, original: &str, mut semantic: Vec<Finding>) -> Vec<Finding> {
+    /// Leaves out the findings that a syntax error explains, and adds the syntax errors.
+    pub(super) fn join(mut self, original: &str, mut semantic: Vec<Finding>) -> Vec<Finding> {
         let mut all: Vec<Finding> = Vec::new();
         if semantic.len() > MAX_DIAGNOSTICS {
             semantic.sort_by_key(|finding| finding.span.start);
@@ -119,9 +120,8 @@ impl Mended {
     }
 }
 
-/// Leaves out the syntax errors that only follow from another one: in the same line (but for
-/// commas, each of which is missing by itself), and in what is left of a list whose beginning got
-/// lost.
+/// Leaves out the syntax errors that only follow from another one. Those are later errors in the same line,
+/// except for missing commas, and errors in the rest of a list whose beginning could not be read.
 fn thin_out(mut errors: Vec<Finding>, text: &str) -> Vec<Finding> {
     errors.sort_by_key(|error| error.span.start);
     let mut kept: Vec<Finding> = Vec::new();
@@ -142,13 +142,13 @@ fn thin_out(mut errors: Vec<Finding>, text: &str) -> Vec<Finding> {
     kept
 }
 
-/// Whether a line could stand inside a list only, or anywhere.
+/// Whether a line may be part of a list: nothing in it says otherwise.
 fn is_remnant(line: &str) -> bool {
     let line = line.trim_start();
     line.is_empty() || line.starts_with(['"', '\'', ']', '#'])
 }
 
-/// Whether a finding is only there because of a syntax error.
+/// Whether a syntax error is the cause of a finding.
 fn explains(error: &Finding, finding: &Finding, text: &str) -> bool {
     match &finding.origin {
         Origin::Syntax => false,
@@ -163,7 +163,7 @@ fn explains(error: &Finding, finding: &Finding, text: &str) -> bool {
     }
 }
 
-/// Where the body of the table whose header ends at `from` ends.
+/// The end of the body of a table, whose header ends at `from`.
 fn find_body_end(text: &str, from: usize) -> usize {
     let rest = text.get(from..).unwrap_or_default();
     let mut at = from;
@@ -185,31 +185,35 @@ fn line_around(text: &str, at: usize) -> &str {
     rest.lines().next().unwrap_or_default()
 }
 
-/// The first error that has to be mended.
-fn find_mend(text: &str, table: &DeTable<'_>, errors: &[toml::de::Error]) -> Option<Mend> {
+/// The repair of the first error that needs one.
+fn find_repair(text: &str, table: &DeTable<'_>, errors: &[toml::de::Error]) -> Option<Repair> {
     let mut errors: Vec<(usize, &str)> =
         errors.iter().filter_map(|error| Some((error.span()?.start, error.message()))).collect();
     errors.sort_unstable();
     errors.into_iter().find_map(|(at, message)| {
         if message.starts_with("unclosed table") {
-            return Some(Mend { at, text: "]", finding: complain(at..at, "this header has no closing `]`") });
+            return Some(Repair {
+                at,
+                text: "]",
+                finding: complain(at..at, "this header has no closing `]`"),
+            });
         }
         if message.starts_with("unclosed array table") {
-            return Some(Mend {
+            return Some(Repair {
                 at,
                 text: "]]",
                 finding: complain(at..at, "this header has no closing `]]`"),
             });
         }
         if message.starts_with("key with no value") {
-            return Some(mend_key(text, at));
+            return Some(repair_key(text, at));
         }
-        mend_array(text, table, at)
+        repair_array(text, table, at)
     })
 }
 
-/// A line that starts with a key and goes on without `=`.
-fn mend_key(text: &str, at: usize) -> Mend {
+/// The repair of a line that starts with a key and goes on without `=`.
+fn repair_key(text: &str, at: usize) -> Repair {
     let line = line_start(text, at);
     let before = text.get(line..at).unwrap_or_default();
     let key = before.trim();
@@ -218,27 +222,27 @@ fn mend_key(text: &str, at: usize) -> Mend {
     let after = rest.lines().next().unwrap_or_default().trim();
     if after.starts_with(']') {
         let finding = complain(start..start, "this header has no opening `[`");
-        return Mend { at: start, text: "[", finding };
+        return Repair { at: start, text: "[", finding };
     }
     let insert = match after {
-        // A header behind a slip of the finger; the slip is mended next.
+        // A header behind a stray key. The key is repaired next.
         header if header.starts_with('[') && looks_like_statement(header) => "\n",
         value if value.is_empty() || value.starts_with('#') => " = \"\"",
         _ => "=",
     };
     let message = format!("`{key}` has no value: expected `=` after it");
-    Mend { at, text: insert, finding: complain(start..start + key.len(), message) }
+    Repair { at, text: insert, finding: complain(start..start + key.len(), message) }
 }
 
-/// An array that has swallowed the next key or header ends before it.
-fn mend_array(text: &str, table: &DeTable<'_>, at: usize) -> Option<Mend> {
+/// The repair of an array that has swallowed the next key or header: it ends before that.
+fn repair_array(text: &str, table: &DeTable<'_>, at: usize) -> Option<Repair> {
     let array = find_array(table, at)?;
     let first_line = text.get(array.start..array.end)?.find('\n')? + 1 + array.start;
     let mut start = first_line;
     for line in text.get(first_line..array.end)?.split_inclusive('\n') {
         if looks_like_statement(line) {
             let finding = complain(array.start..array.start + 1, "this array has no closing `]`");
-            return Some(Mend { at: start, text: "]\n", finding });
+            return Some(Repair { at: start, text: "]\n", finding });
         }
         start += line.len();
     }
@@ -254,7 +258,7 @@ fn find_array(table: &DeTable<'_>, at: usize) -> Option<Range<usize>> {
     })
 }
 
-/// Whether a line is a header or starts with `key =`: no element of an array does.
+/// Whether a line is a header or starts with `key =`, as no element of an array does.
 fn looks_like_statement(line: &str) -> bool {
     let line = line.trim();
     if let Some(header) = line.strip_prefix('[') {
@@ -270,7 +274,7 @@ fn complain(span: Range<usize>, message: impl Into<String>) -> Finding {
     Finding::new(span, message).with_origin(Origin::Syntax)
 }
 
-/// The parser's errors in our words.
+/// The parser's errors in the words of this program.
 fn describe_errors(text: &str, errors: &[toml::de::Error]) -> Vec<Finding> {
     let spans: Vec<(Range<usize>, &str)> = errors
         .iter()
@@ -286,7 +290,7 @@ fn describe_errors(text: &str, errors: &[toml::de::Error]) -> Vec<Finding> {
     };
     spans
         .into_iter()
-        // The keys of a table that stands twice are all there twice; the header says it once.
+        // All keys of a table that is defined twice may be there twice. The error at its header is enough.
         .filter(|(span, message)| *message != "duplicate key" || !repeats_header(span.start))
         .map(|(span, message)| describe_error(text, span, message))
         .collect()
@@ -312,7 +316,7 @@ fn describe_error(text: &str, span: Range<usize>, message: &str) -> Finding {
     complain(span, message.to_owned())
 }
 
-/// The line, from 1, in which what stands twice stands first.
+/// The line, from 1, of the first definition of a key or table that is defined twice.
 fn find_first(text: &str, second: usize, key: &str) -> Option<usize> {
     let second_line = line_around(text, second);
     let before = text.get(..line_start(text, second))?;
@@ -337,7 +341,7 @@ mod tests {
     use super::*;
 
     fn messages(text: &str) -> Vec<(usize, String)> {
-        let mut findings = Mended::new(text).findings;
+        let mut findings = RepairedCopy::new(text).findings;
         findings.sort_by_key(|finding| finding.span.start);
         findings.into_iter().map(|finding| (finding.span.start, finding.message)).collect()
     }
@@ -345,8 +349,8 @@ mod tests {
     #[test]
     fn an_unclosed_array_does_not_swallow_what_follows() {
         let text = "a = [\"x\"\nb = [\"y\"]\n[c]\nd = e\n";
-        let mended = Mended::new(text);
-        let (table, _) = DeTable::parse_recoverable(&mended.text);
+        let copy = RepairedCopy::new(text);
+        let (table, _) = DeTable::parse_recoverable(&copy.text);
         assert!(table.get_ref().contains_key("b") && table.get_ref().contains_key("c"));
         assert_eq!(
             messages(text),
@@ -361,16 +365,16 @@ mod tests {
 
     #[test]
     fn an_unclosed_header_keeps_its_keys() {
-        let mended = Mended::new("[servers.web\nmode = 1\n");
-        assert_eq!(mended.text, "[servers.web]\nmode = 1\n");
+        let copy = RepairedCopy::new("[servers.web\nmode = 1\n");
+        assert_eq!(copy.text, "[servers.web]\nmode = 1\n");
         assert_eq!(messages("[servers.web\nmode = 1\n"), [(12, "this header has no closing `]`".into())]);
     }
 
     #[test]
     fn a_key_without_a_value_does_not_end_the_file() {
         let text = "a\nb [1]\nc = 3\n";
-        let mended = Mended::new(text);
-        assert_eq!(mended.text, "a = \"\"\nb =[1]\nc = 3\n");
+        let copy = RepairedCopy::new(text);
+        assert_eq!(copy.text, "a = \"\"\nb =[1]\nc = 3\n");
         assert_eq!(
             messages(text),
             [
@@ -383,7 +387,7 @@ mod tests {
     #[test]
     fn a_table_that_stands_twice_is_reported_once_with_the_line_of_the_first() {
         let text = "[a]\nx = 1\n[a]\nx = 2\n[b]\n";
-        let findings = Mended::new(text).findings;
+        let findings = RepairedCopy::new(text).findings;
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].message, "`a` is defined twice");
         assert_eq!(findings[0].help.as_deref(), Some("the first definition is in line 1"));
@@ -398,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_key_that_stands_twice_names_the_line_of_the_first() {
-        let findings = Mended::new("[a]\nx = 1\ny = 1\n\nx = 2\n").findings;
+        let findings = RepairedCopy::new("[a]\nx = 1\ny = 1\n\nx = 2\n").findings;
         assert_eq!(findings[0].help.as_deref(), Some("the first definition is in line 2"));
     }
 

@@ -47,7 +47,7 @@ pickup = 120
 }
 
 #[test]
-fn a_new_server_is_told_with_all_it_may_do() {
+fn a_new_server_is_listed_with_all_it_may_do() {
     let new = format!("{OLD}[servers.web2]\naddresses = [\"192.0.2.11\"]\nroles = [\"web\"]\n");
     assert_eq!(
         changes(OLD, &new),
@@ -62,7 +62,7 @@ fn a_new_server_is_told_with_all_it_may_do() {
 }
 
 #[test]
-fn a_need_that_comes_or_goes_is_told_for_each_server() {
+fn a_need_that_comes_or_goes_is_listed_for_each_server() {
     let new = OLD.replace("\"tcp/25\"", "\"tcp/25 limit 20/s\", \"tcp/113\"");
     assert_eq!(
         changes(OLD, &new),
@@ -80,7 +80,7 @@ fn joined_limits_are_a_difference_for_they_share_a_bucket() {
 }
 
 #[test]
-fn settings_are_told_with_both_values() {
+fn settings_are_listed_with_both_values() {
     let new = format!(
         "{OLD}[policy]\nmode = \"observe\"\npickup = 5\n[alarms]\neve = \"/x\"\n[tables]\nledger = 7\n"
     );
@@ -96,7 +96,7 @@ fn settings_are_told_with_both_values() {
 }
 
 #[test]
-fn a_servers_own_settings_are_told_when_they_make_a_difference() {
+fn a_servers_own_settings_are_listed_when_they_make_a_difference() {
     let new =
         OLD.replace("roles = [", "mac = \"02:00:00:00:00:10\"\nvlan = 7\nmode = \"observe\"\nroles = [");
     assert_eq!(
@@ -107,7 +107,7 @@ fn a_servers_own_settings_are_told_when_they_make_a_difference() {
 }
 
 #[test]
-fn addresses_are_told_one_by_one() {
+fn addresses_are_listed_one_by_one() {
     let new = OLD.replace("\"192.0.2.10\"", "\"192.0.2.11\"");
     assert_eq!(
         changes(OLD, &new),
@@ -116,7 +116,7 @@ fn addresses_are_told_one_by_one() {
 }
 
 #[test]
-fn other_members_of_a_set_are_told_once() {
+fn other_members_of_a_set_are_listed_once() {
     let new = OLD.replace("\"198.51.100.21\"", "\"198.51.100.22\"");
     assert_eq!(changes(OLD, &new), ["~ set hosts: +198.51.100.22, -198.51.100.21"]);
 }
@@ -128,7 +128,7 @@ fn members_of_a_set_that_no_need_names_are_no_difference() {
 }
 
 #[test]
-fn management_is_told_for_every_server() {
+fn management_is_listed_for_every_server() {
     let new = format!("{OLD}[policy]\nmanagement = [\"tcp/22 from @hosts\"]\n");
     assert_eq!(changes(OLD, &new), ["+ every server may accept tcp/22 from @hosts"]);
 }

@@ -1,5 +1,5 @@
-//! What holds for every text that may be given as a policy or a need. The tests beside this file
-//! claim it of texts by chance, the coverage-guided fuzzers in `fuzz/` of those they find.
+//! Claims about every text that may be given as a policy or a need. The tests beside this file check them with
+//! random texts. The coverage-guided fuzzers in `fuzz/` share this file and check the texts that they find.
 
 use super::net::show_mac;
 use super::policy::{
@@ -9,10 +9,10 @@ use super::policy::{
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// More than the words of a message: its quotations are cut.
+/// More than the longest message or help has: their quotations are cut.
 const LONGEST_MESSAGE: usize = 1000;
 
-/// A text is either refused, with mistakes that lie in it, or it means what it means when printed.
+/// A policy is either refused with mistakes that lie in the text, or printed and read again it means the same.
 pub fn check_policy(text: &str) {
     let policy = match parse(text, "fuzz.toml") {
         Ok(policy) => policy,
@@ -26,8 +26,7 @@ pub fn check_policy(text: &str) {
     assert_eq!(print_policy(&again), printed);
 }
 
-/// A need in each direction, with a set that it may name: refused, or printed and read again the
-/// same.
+/// The same for a need in each direction. It may name a set.
 pub fn check_need(text: &str) {
     let policy =
         parse("[sets]\none = [\"192.0.2.1\"]\nnone = []\n[servers.a]\naddresses = [\"192.0.2.2\"]\n", "fuzz");
@@ -49,7 +48,7 @@ fn check_printed(need: &Need, sets: &BTreeMap<String, Set>) {
     assert_eq!(Need { place: need.place, ..again }, *need, "{printed}");
 }
 
-/// Every mistake lies in the text, none is larger than a screen, and there is an end to them.
+/// Every mistake lies in the text, none fills more than a screen, and their number is limited.
 pub fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
     assert!((1..=MAX_DIAGNOSTICS + 1).contains(&diagnostics.len()), "{}", diagnostics.len());
     let lines: Vec<&str> = text.split('\n').collect();
@@ -57,7 +56,7 @@ pub fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
     for diagnostic in diagnostics {
         let (line, column) = (diagnostic.line as usize, diagnostic.column as usize);
         assert!((1..=lines.len()).contains(&line), "line {line} of {}: {diagnostic}", lines.len());
-        // The place after the last character is one, for what is missing there.
+        // The place after the last character of a line counts: something may be missing there.
         let width = lines[line - 1].chars().count();
         assert!((1..=width + 1).contains(&column), "column {column} of {width}: {diagnostic}");
         assert!(last <= (line, column), "out of order: {diagnostic}");
@@ -70,7 +69,7 @@ pub fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
     }
 }
 
-/// A policy as a file that means the same: every value written out, nothing left to a default.
+/// Prints a policy as a file that means the same. Every key has its value, so nothing is left to a default.
 pub fn print_policy(policy: &Policy) -> String {
     let Policy { file: _, text: _, settings, sets, roles, servers, alarms, response, tables } = policy;
     let mut text = format!("[policy]\n{}[sets]\n", print_keys(settings.entries()));
@@ -104,7 +103,7 @@ fn print_keys(entries: Vec<(&'static str, Value)>) -> String {
     let print = |(key, value)| {
         let value = match value {
             Value::Unset => return String::new(),
-            // No program at all is what a file says by leaving the key out.
+            // A file without a program leaves the key out.
             Value::Command(words) if words.is_empty() => return String::new(),
             Value::Text(text) => print_text(&text),
             Value::Number(number) => number.to_string(),
@@ -121,7 +120,7 @@ fn print_list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
     format!("[{}]", texts.join(", "))
 }
 
-/// A TOML string with nothing in it that needs thought.
+/// A TOML string with its quotes; everything special in it is escaped by its number.
 fn print_text(text: &str) -> String {
     let mut printed = String::from("\"");
     for letter in text.chars() {

@@ -1,4 +1,4 @@
-//! Texts that nobody writes by hand: by chance, by design, and too large.
+//! Texts that nobody writes by hand: random, hostile, and very large ones.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::claims::{check_diagnostics, check_need, check_policy, print_policy};
 use super::*;
 use crate::chance::Chance;
 
-/// What policies are made of, so that chance gets past the first line.
+/// Pieces of policies, so that random texts get past the first line.
 const PIECES: &[&str] = &[
     "[policy]\n",
     "[sets]\n",
@@ -78,7 +78,7 @@ const PIECES: &[&str] = &[
     "a b",
 ];
 
-/// What needs are made of.
+/// Pieces of needs.
 const WORDS: &[&str] = &[
     "tcp",
     "udp",
@@ -120,7 +120,7 @@ const WORDS: &[&str] = &[
     "\u{1b}",
 ];
 
-/// Every key of the language, as a line begins.
+/// Every key of the language, as the beginning of a line.
 fn key_pieces() -> Vec<String> {
     let keys = [Settings::KEYS, Alarms::KEYS, Response::KEYS, TableSizes::KEYS].concat();
     keys.into_iter().map(|key| format!("{key} = ")).collect()
@@ -130,7 +130,7 @@ fn compose(chance: &mut Chance, pieces: &[&str], most: usize) -> String {
     (0..chance.below(most + 1)).map(|_| chance.pick(pieces)).collect()
 }
 
-/// A text with some of its bytes replaced, left out, doubled or moved.
+/// A text with some of its bytes replaced, removed or repeated.
 fn spoil(chance: &mut Chance, text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
     for _ in 0..=chance.below(6) {
@@ -188,12 +188,12 @@ fn the_starter_printed_from_its_model_means_the_same() {
     assert_eq!(again.tables.entries().len(), policy.tables.entries().len());
 }
 
-/// PermanentError in few words. Nothing is asserted of the time, but work that grows with the square of five
-/// megabytes takes hours, and then this does not end.
+/// Expects a short refusal. The time is not asserted, but work that grows with the square of five megabytes
+/// takes hours, so that such a test would never end.
 fn refuse_briefly(text: &str) -> Diagnostics {
     let diagnostics = parse(text, "dmz.toml").expect_err("this policy should be refused");
     check_diagnostics(text, &diagnostics);
-    // A screen or some, however large the file is.
+    // A few screens at most, however large the file is.
     assert!(diagnostics.to_string().len() < 1 << 20, "{} bytes", diagnostics.to_string().len());
     diagnostics
 }
@@ -251,7 +251,7 @@ fn a_hundred_thousand_mistakes_are_counted_and_some_are_shown() {
     }
     for file in &files {
         let diagnostics = refuse_briefly(file);
-        // Some of the first ones follow from others, and are left out.
+        // Some of the first mistakes follow from others, and are left out.
         assert!(diagnostics.len() > 1 && diagnostics.len() <= MAX_DIAGNOSTICS + 1);
         let last = diagnostics.iter().last().unwrap();
         assert!(last.message.contains("more mistakes"), "{last}");

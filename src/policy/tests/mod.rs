@@ -12,7 +12,7 @@ mod together;
 use super::*;
 use crate::{net, policy};
 
-/// A policy that is valid as it stands, to be spoiled by tests: seven lines, then what is added.
+/// A valid policy of seven lines, to be spoiled by what tests add.
 const BASE: &str = "\
 [sets]
 bastion = [\"203.0.113.7\"]
@@ -33,7 +33,7 @@ fn complaints(text: &str) -> Vec<String> {
     errors.iter().map(|error| format!("{}:{}: {}", error.line, error.column, error.message)).collect()
 }
 
-/// The help of the only mistake.
+/// The help of the only mistake in a policy.
 fn help(text: &str) -> String {
     let errors = parse(text, "dmz.toml").expect_err("this policy should be refused");
     assert_eq!(errors.len(), 1, "{errors}");

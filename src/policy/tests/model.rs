@@ -1,4 +1,4 @@
-//! What a policy is read as, and that every place is kept.
+//! The model that a policy is read into, with the place of everything in it.
 
 use crate::alarm::Kind;
 use crate::policy::{QuarantineTime, Response, parse};
@@ -150,7 +150,7 @@ fn the_starter_policy_has_documentation_addresses_only() {
 }
 
 #[test]
-fn a_description_tells_what_each_server_may_do() {
+fn a_description_says_what_each_server_may_do() {
     assert_eq!(
         describe(&read(FULL)),
         "\

@@ -1,4 +1,4 @@
-//! Each mistake by itself: where it is said to be, and what is said.
+//! Each mistake by itself: its position, its message and its help.
 
 use super::{BASE, complaints, help};
 
