@@ -1,5 +1,5 @@
-//! Standard error. A daemon must not wait for whoever reads it: after [`spawn_writer`] messages wait in a
-//! bounded queue, and a thread writes them. Until then each message is written at once.
+//! Standard error. A daemon must not wait for its reader: after [`spawn_writer`] messages wait in a bounded
+//! queue, and a thread writes them. Until then each message is written at once.
 
 use std::collections::VecDeque;
 use std::fmt::Display;

@@ -21,6 +21,10 @@ use crate::exit::Exit;
 use crate::gate::GatePlace;
 use crate::output::Output;
 
+/// Writes the page.
+///
+/// # Errors
+/// When there is nothing to report from, or the file can't be written.
 pub fn run(question: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
     let now = wall_now();
     let (from, to) = (question.from, question.to.unwrap_or(now));

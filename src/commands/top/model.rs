@@ -63,7 +63,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub fn new(interface: &str) -> Model {
+    pub(super) fn new(interface: &str) -> Model {
         Model {
             interface: interface.to_owned(),
             statistics: None,
@@ -77,7 +77,12 @@ impl Model {
     }
 
     /// Takes a new reading, and how long the one before is ago.
-    pub fn update(&mut self, statistics: GateStatistics, alarms: Option<Vec<Value>>, passed: Duration) {
+    pub(super) fn update(
+        &mut self,
+        statistics: GateStatistics,
+        alarms: Option<Vec<Value>>,
+        passed: Duration,
+    ) {
         let mut sums: BTreeMap<Arc<str>, BTreeMap<String, u64>> = BTreeMap::new();
         for ((server, reason, _), (packets, _)) in &statistics.drops {
             *sums.entry(server.clone()).or_default().entry(reason.to_string()).or_default() += packets;
@@ -119,7 +124,7 @@ impl Model {
     }
 
     /// The servers, the fastest first.
-    pub fn lines(&self) -> Vec<Line> {
+    pub(super) fn lines(&self) -> Vec<Line> {
         let quarantined = self.statistics.as_ref().map(|now| &now.quarantined);
         let mut lines: Vec<Line> = self
             .known
@@ -142,13 +147,13 @@ impl Model {
     }
 
     /// Index of the selected line.
-    pub fn selected(&self, lines: &[Line]) -> Option<usize> {
+    pub(super) fn selected(&self, lines: &[Line]) -> Option<usize> {
         let selected = self.selected.as_ref()?;
         lines.iter().position(|line| line.name == *selected)
     }
 
     /// Moves the selection.
-    pub fn select(&mut self, by: isize) {
+    pub(super) fn select(&mut self, by: isize) {
         let lines = self.lines();
         let at = self.selected(&lines).unwrap_or(0);
         let at = at.saturating_add_signed(by).min(lines.len().saturating_sub(1));
@@ -156,7 +161,7 @@ impl Model {
     }
 
     /// Asks about the selected server.
-    pub fn ask(&mut self, question: impl FnOnce(&str) -> Question) {
+    pub(super) fn ask(&mut self, question: impl FnOnce(&str) -> Question) {
         match self.selected.as_deref() {
             Some("") => self.message = "that is no server: no server has these source addresses".to_owned(),
             Some(server) => self.question = Some(question(server)),

@@ -54,24 +54,24 @@ impl Snapshot {
     }
 
     /// Notes that the event loop came round.
-    pub fn note_heartbeat(&self) {
+    pub(in crate::daemon) fn note_heartbeat(&self) {
         self.heartbeat_ns.store(now_ns(), Ordering::Relaxed);
     }
 
     /// Whether the event loop goes on.
-    pub fn is_consumer_up(&self) -> bool {
+    pub(in crate::daemon) fn is_consumer_up(&self) -> bool {
         now_ns().saturating_sub(self.heartbeat_ns.load(Ordering::Relaxed)) < HANGS_NS
     }
 
     /// Counts an alarm that opens or escalates.
-    pub fn note_alarm(&self, change: &Change) {
+    pub(in crate::daemon) fn note_alarm(&self, change: &Change) {
         if matches!(change.step, Step::Opened | Step::Escalated { .. }) {
             *self.lock().alarms.entry((change.alarm.kind, change.alarm.severity)).or_default() += 1;
         }
     }
 
     /// Publishes the state of alarms, sinks and history, about once a second.
-    pub fn publish(&self, engine: &Engine, sinks: Vec<SinkStatus>, history: HistoryStatus) {
+    pub(in crate::daemon) fn publish(&self, engine: &Engine, sinks: Vec<SinkStatus>, history: HistoryStatus) {
         let mut open = BTreeMap::new();
         for alarm in engine.open_alarms() {
             *open.entry(alarm.severity).or_default() += 1;
@@ -83,12 +83,12 @@ impl Snapshot {
     }
 
     /// A copy of the published state.
-    pub fn state(&self) -> State {
+    pub(in crate::daemon) fn state(&self) -> State {
         self.lock().clone()
     }
 
     /// How many alarms are open.
-    pub fn count_open(&self) -> u64 {
+    pub(in crate::daemon) fn count_open(&self) -> u64 {
         self.lock().open.values().sum()
     }
 }
