@@ -16,6 +16,11 @@ list_documents() {
     find "$ROOT/docs" -name '*.md' ! -name evasion.md
 }
 
+# check_c: the format of the programs, by any clang-format from 14 on.
+check_c() {
+    (cd "$ROOT" && clang-format --dry-run -Werror {bpf,benches/bpf}/*.[ch])
+}
+
 # check_shell: every script, also those that have no suffix.
 check_shell() {
     local scripts

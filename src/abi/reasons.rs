@@ -54,4 +54,12 @@ mod tests {
         assert_eq!(Reason::from_number(0), None);
         assert_eq!(Reason::from_number(255), None);
     }
+
+    #[test]
+    fn every_reason_stands_in_the_documentation() {
+        let page = include_str!("../../docs/verdicts.md");
+        for reason in REASONS {
+            assert!(page.contains(&format!("`{reason}`")), "docs/verdicts.md doesn't have `{reason}`");
+        }
+    }
 }
