@@ -50,6 +50,15 @@ pub fn wall_now() -> Timestamp {
     now
 }
 
+/// CLOCK_MONOTONIC in nanoseconds: the clock of timers, and of the programs in the kernel.
+pub fn now_ns() -> u64 {
+    // This fails for a clock that the kernel does not have, and every kernel has this one.
+    let (seconds, nanoseconds) =
+        clock_gettime(ClockId::CLOCK_MONOTONIC).map_or((0, 0), |time| (time.tv_sec(), time.tv_nsec()));
+    let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+    positive(seconds).saturating_mul(NS_PER_S).saturating_add(positive(nanoseconds))
+}
+
 /// What both clocks said at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -62,14 +71,7 @@ pub struct Clock {
 impl Clock {
     /// Reads both clocks.
     pub fn now() -> Clock {
-        // This fails for a clock that the kernel does not have, and every kernel has this one.
-        let (seconds, nanoseconds) =
-            clock_gettime(ClockId::CLOCK_MONOTONIC).map_or((0, 0), |time| (time.tv_sec(), time.tv_nsec()));
-        let positive = |number: i64| u64::try_from(number).unwrap_or(0);
-        Clock {
-            mono_ns: positive(seconds).saturating_mul(NS_PER_S).saturating_add(positive(nanoseconds)),
-            wall: wall_now(),
-        }
+        Clock { mono_ns: now_ns(), wall: wall_now() }
     }
 
     /// The wall-clock time of a moment of CLOCK_MONOTONIC, as seen from this reading. A moment beyond the

@@ -26,8 +26,8 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     }
     let _lock = place.lock()?;
     // The note comes first: a daemon that finds the gate gone looks for it.
-    place.note_detach_order(true);
-    let detached = detach(&place).inspect_err(|_| place.note_detach_order(false))?;
+    place.mark_detached(true);
+    let detached = detach(&place).inspect_err(|_| place.mark_detached(false))?;
     output.either(&json!({ "interface": interface, "detached": detached }), || {
         if detached {
             format!("detached from {interface}: nothing is dropped any more\n")

@@ -6,7 +6,7 @@ use super::shared::{live_policy, no_policy};
 use crate::cli::Subject;
 use crate::clock::Clock;
 use crate::daemon::control::{Request, ask_daemon, no_daemon};
-use crate::drops::{Context, DropVerdict, LedgerRow};
+use crate::drops::{Context, DropVerdict, LedgerRow, read_ledger};
 use crate::exit::Exit;
 use crate::gate::{FlowTable, Gate, GatePlace, GateState, Status, list_gates};
 use crate::net::name_protocol;
@@ -116,7 +116,7 @@ fn show_flows(gate: &Gate, output: &Output) -> anyhow::Result<()> {
 fn show_drops(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
     let names = gate.names_by_id()?;
     let context = Context { interface: interface.into(), clock: Clock::now(), names: &names };
-    let ledger = gate.ledger_snapshot()?;
+    let ledger = read_ledger(|row| gate.visit_ledger(row))?;
     let mut rows: Vec<LedgerRow> =
         ledger.iter().map(|(key, entry)| LedgerRow::new(*key, entry, &context)).collect();
     rows.sort_by_key(|row| (std::cmp::Reverse(row.last), row.key));

@@ -1,7 +1,7 @@
 //! What the daemon reads of a gate to learn of drops. The unit tests of [`Intake`](super::intake::Intake)
 //! have a source of their own, without a kernel.
 
-use crate::drops::{Ledger, LedgerEntry, LedgerKey, Names};
+use crate::drops::{Ledger, LedgerEntry, LedgerKey, Names, read_ledger};
 use crate::gate::{Gate, GateError};
 
 /// Where drops are counted.
@@ -22,14 +22,15 @@ impl DropSource for Gate {
     }
 
     fn counters(&self) -> Result<(u64, u64), GateError> {
-        Ok((self.count_dropped()?, self.statistic()?.samples_lost))
+        Ok((self.count_dropped()?, self.program_statistics()?.samples_lost))
     }
 
     fn ledger(&self) -> Result<Ledger, GateError> {
-        self.ledger_snapshot()
+        read_ledger(|row| self.visit_ledger(row))
     }
 
     fn row(&self, key: &LedgerKey) -> Option<LedgerEntry> {
-        self.ledger_row(key).ok().flatten()
+        let row = self.ledger_row(&key.to_raw()).ok().flatten()?;
+        Some(LedgerEntry::from(&row))
     }
 }

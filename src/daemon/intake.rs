@@ -210,8 +210,9 @@ mod tests {
 
     use super::*;
     use crate::abi::{self, Reason};
+    use crate::clock::now_ns;
     use crate::drops::LedgerEntry;
-    use crate::gate::{GateError, now_ns};
+    use crate::gate::GateError;
 
     /// A ledger in memory.
     #[derive(Default)]

@@ -75,7 +75,7 @@ impl<'gate> Monitor<'gate> {
         let interface = &self.place.interface;
         if !self.gate.is_pinned_at(&self.place) {
             let help = format!("help: portcullis run -i {interface} -p POLICY attaches it again");
-            if !self.place.is_detach_ordered() {
+            if !self.place.is_marked_detached() {
                 bail!(
                     "the pins of the gate on {interface} are gone, and nobody typed `detach`; \
                      the daemon stops\n{help}"

@@ -108,6 +108,16 @@ impl From<&ledger_row> for LedgerEntry {
     }
 }
 
+/// Makes a ledger of the rows that `visit` shows: `read_ledger(|row| gate.visit_ledger(row))`.
+///
+/// # Errors
+/// Those of `visit`.
+pub fn read_ledger<E>(visit: impl FnOnce(&mut dyn FnMut(&ledger_row)) -> Result<(), E>) -> Result<Ledger, E> {
+    let mut ledger = Ledger::new();
+    visit(&mut |row| ledger.push((LedgerKey::new(&row.kind, row.overflow != 0), LedgerEntry::from(row))))?;
+    Ok(ledger)
+}
+
 /// A row of the ledger as people and programs read it. Its JSON is an element of
 /// `show drops -j`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ mod sample;
 pub use event::{Context, DropEvent, Names, Origin, ServerRef};
 pub(crate) use event::{name_service, show_hex};
 pub use hot_rows::{HotRows, LastPacket};
-pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow};
+pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow, read_ledger};
 pub use reason::{DropVerdict, ReasonCode};
 pub use reconcile::{Baseline, Reconciler};
 pub(crate) use sample::read_addresses;

@@ -1,58 +1,41 @@
-//! Lifts the gate, and removes what is pinned.
+//! Detaches a gate and removes its pins.
 
-use std::fs;
 use std::os::fd::AsFd;
-use std::path::Path;
 
-use nix::errno::Errno;
-
-use super::attach::{LINKS, link_path};
-use super::check_privilege;
 use super::error::GateError;
-use super::fault;
-use super::place::{GatePlace, check_mounts};
+use super::link::find_filter_here;
+use super::orphans::{GateState, PinnedGate, judge_gate, parse_folder};
+use super::pins::{LINKS, check_mounts, check_writable, remove_empty_parent, remove_tree};
+use super::place::GatePlace;
+use super::program::Programs;
+use super::requirements::check_requirements;
 use super::system::{self, clsact};
 
-/// Lifts the gate: takes both programs off and removes every pin. Also removes
-/// what is left of a gate of another layout or of one half made. Returns
-/// whether there was anything.
+/// Detaches both programs and removes every pin. Also removes what is left of a gate of another layout,
+/// or of one half made. Returns whether there was anything. The caller holds the lock.
+///
+/// # Errors
+/// When the pins can't be removed; then the gate is still attached, unless the kernel fails in between.
 pub fn detach(place: &GatePlace) -> Result<bool, GateError> {
-    check_privilege()?;
+    check_requirements()?;
     check_mounts()?;
-    // before anything is taken off: a gate that is lifted by half is no gate
+    // before anything is detached: half a gate is no gate
     check_writable(&place.pins)?;
-    if let Ok(programs) = super::Programs::open(&place.pins.join("programs")) {
+    if let Ok(programs) = Programs::open(&place.programs()) {
         clsact::detach(programs.track.as_fd(), place.ifindex);
     }
     for name in LINKS {
-        if let Ok(link) = system::open_pin(&link_path(place, name)) {
-            // of an interface that is gone there is nothing to take off
+        if let Ok(link) = system::open_pin(&place.links().join(name)) {
+            // an error means that the interface is gone
             let _ = system::detach_link(link.as_fd());
         }
     }
-    // the links first, so that a death in between leaves no program without its maps' names
-    let links = remove_tree(&place.pins.join("links"))?;
-    let rest = remove_tree(&place.pins)?;
+    // the links first, so that a death in between leaves no program without the names of its maps
+    let links = remove_tree(&place.links())?;
+    let others = remove_tree(&place.pins)?;
     let staging = remove_tree(&place.staging())?;
-    remove_empty_parent(place);
-    Ok(links || rest || staging)
-}
-
-pub(super) fn remove_empty_parent(place: &GatePlace) {
-    if let Some(parent) = place.pins.parent() {
-        // only when empty
-        let _ = fs::remove_dir(parent);
-    }
-}
-
-/// Whether pins in there can be removed, if it is there at all.
-pub(super) fn check_writable(folder: &Path) -> Result<(), GateError> {
-    match nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => {
-            Err(GateError::NotPinned { what: format!("could not change {}", folder.display()), errno })
-        }
-    }
+    remove_empty_parent(&place.pins);
+    Ok(links || others || staging)
 }
 
 /// Whether something of a gate is pinned, whole or not.
@@ -60,25 +43,29 @@ pub fn is_pinned(place: &GatePlace) -> bool {
     place.pins.exists() || place.staging().exists()
 }
 
-/// One pin after the other, for each is a moment of its own.
-fn remove_all(path: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_all(&entry.path())?;
-        } else {
-            fault::point();
-            fs::remove_file(entry.path())?;
-        }
+/// Removes the gate of this name, whose network namespace is gone.
+///
+/// # Errors
+/// When there is none, or when its network namespace may still exist. Then nothing is touched.
+pub fn detach_by_name(name: &str) -> Result<PinnedGate, GateError> {
+    check_requirements()?;
+    check_mounts()?;
+    let place = parse_folder(name).map(|(interface, _)| GatePlace::of_folder(&interface, name));
+    let Some(mut place) = place.filter(is_pinned) else {
+        return Err(GateError::no_such_pins(name));
+    };
+    // first the locks: a gate of a new namespace with the same number waits
+    let _lock = place.lock()?;
+    let _daemon = place.lock_daemon()?;
+    let gate = judge_gate(name)?;
+    if let Some(index) = find_filter_here(&place) {
+        place.ifindex = index;
     }
-    fault::point();
-    fs::remove_dir(path)
-}
-
-pub(super) fn remove_tree(path: &Path) -> Result<bool, GateError> {
-    match remove_all(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(GateError::from_io(format!("could not remove {}", path.display()), &error)),
+    match gate.state {
+        GateState::Orphaned | GateState::Moved => detach(&place).map(|_| gate),
+        GateState::Unknown => Err(GateError::NamespaceUnknown { name: gate.name }),
+        GateState::Attached | GateState::Detached => {
+            Err(GateError::NamespaceLives { name: gate.name, interface: gate.interface })
+        }
     }
 }

@@ -151,6 +151,11 @@ fn remedy_for_pins(errno: Errno) -> &'static str {
 }
 
 impl GateError {
+    /// No gate is pinned by this name.
+    pub(super) fn no_such_pins(name: &str) -> GateError {
+        GateError::NoSuchPins { name: name.escape_default().to_string() }
+    }
+
     /// The object, or what is pinned, is not of this version.
     pub(super) fn foreign_object(why: String) -> GateError {
         GateError::Other { what: "the object file is not ours".to_owned(), why }

@@ -6,7 +6,6 @@ use plain::Plain;
 
 use super::Gate;
 use super::error::GateError;
-use super::read::as_error;
 use super::system;
 use crate::abi::Reason;
 use crate::abi::{assumption, decision, drop_flag, question, rule_flag, verdict};
@@ -68,7 +67,7 @@ impl Gate {
         let mut data = unsafe { plain::as_bytes(&question) }.to_vec();
         data.extend_from_slice(frame);
         let run = system::test_run(self.programs.explain.as_fd(), &data, 1, ifindex)
-            .map_err(as_error("could not ask the program"))?;
+            .map_err(|errno| GateError::Kernelside { what: "could not ask the program".to_owned(), errno })?;
         let mut decision = decision::default();
         if decision.copy_from_bytes(&run.data).is_err() {
             return Err(GateError::Other {

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
-use super::Gate;
 use super::error::GateError;
-use super::fault;
 use super::maps::{Maps, size_of};
-use super::system;
+use super::pins::{open_map, pin};
+use super::{fault, system};
 use crate::policy::TableSizes;
 
 /// What `build.rs` made of `bpf/portcullis.bpf.c`.
@@ -24,8 +23,11 @@ const TRACK: &str = "portcullis_track";
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
+    /// Judges what servers send: XDP, at the NIC of the DMZ.
     pub filter: OwnedFd,
+    /// Says what the filter would do, and does nothing.
     pub explain: OwnedFd,
+    /// Records what peers open: at the egress of that NIC.
     pub track: OwnedFd,
 }
 
@@ -34,19 +36,19 @@ impl Programs {
         [(FILTER, &self.filter), (EXPLAIN, &self.explain), (TRACK, &self.track)]
     }
 
-    /// Opens them in the folder of pins; the error is the name of the missing one.
+    /// Opens them in the folder of pins. The error is the name of the missing one.
     pub(super) fn open(folder: &Path) -> Result<Programs, String> {
         let open = |name: &str| system::open_pin(&folder.join(name)).map_err(|_| name.to_owned());
         Ok(Programs { filter: open(FILTER)?, explain: open(EXPLAIN)?, track: open(TRACK)? })
     }
 
-    /// Pins them beside those of before; [`Programs::activate`] takes those away. Whatever a bpffs
-    /// may refuse is done now.
+    /// Pins them beside those of an earlier version, which [`Programs::activate`] replaces. So
+    /// everything that a bpffs may refuse happens before anything is replaced.
     pub(super) fn stage_pins(&self, folder: &Path) -> Result<(), GateError> {
         for (name, program) in self.list() {
-            let fresh = fresh_path(folder, name);
-            let _ = fs::remove_file(&fresh);
-            if let Err(error) = pin(program.as_fd(), &fresh) {
+            let staged = staged_path(folder, name);
+            let _ = fs::remove_file(&staged);
+            if let Err(error) = pin(program.as_fd(), &staged) {
                 self.unstage_pins(folder);
                 return Err(error);
             }
@@ -57,17 +59,17 @@ impl Programs {
     /// Undoes [`Programs::stage_pins`].
     pub(super) fn unstage_pins(&self, folder: &Path) {
         for (name, _) in self.list() {
-            let _ = fs::remove_file(fresh_path(folder, name));
+            let _ = fs::remove_file(staged_path(folder, name));
         }
     }
 
-    /// Puts what was pinned beside into the place of earlier ones, if there are any.
+    /// Gives the staged pins their names, and replaces earlier ones if there are any.
     pub(super) fn activate(&self, folder: &Path) -> Result<(), GateError> {
         for (name, _) in self.list() {
             let path = folder.join(name);
             fault::point();
             // bpffs has no overwriting pin, but it has rename
-            fs::rename(fresh_path(folder, name), &path).map_err(|error| {
+            fs::rename(staged_path(folder, name), &path).map_err(|error| {
                 GateError::not_pinned(format!("could not pin {}", path.display()), &error)
             })?;
         }
@@ -75,6 +77,9 @@ impl Programs {
     }
 
     /// What each cost the verifier, in instructions processed.
+    ///
+    /// # Errors
+    /// When the kernel refuses to say it.
     pub fn verifier_work(&self) -> Result<Vec<(&'static str, u32)>, Errno> {
         let ask =
             |(name, program): (_, &OwnedFd)| Ok((name, system::verified_instructions(program.as_fd())?));
@@ -82,33 +87,24 @@ impl Programs {
     }
 
     /// Runs the filter on a frame, with all its consequences.
+    ///
+    /// # Errors
+    /// When the kernel refuses the frame.
     pub fn run_filter(&self, frame: &[u8], repeat: u32) -> Result<system::TestRun, Errno> {
         system::test_run(self.filter.as_fd(), frame, repeat, None)
     }
 
     /// Runs the tracker on a frame, with all its consequences.
+    ///
+    /// # Errors
+    /// When the kernel refuses the frame.
     pub fn run_track(&self, frame: &[u8], repeat: u32) -> Result<system::TestRun, Errno> {
         system::test_run(self.track.as_fd(), frame, repeat, None)
     }
 }
 
-/// Pins anything at `path`.
-pub(super) fn pin(fd: std::os::fd::BorrowedFd<'_>, path: &Path) -> Result<(), GateError> {
-    system::pin(fd, path)
-        .map_err(|errno| GateError::NotPinned { what: format!("could not pin {}", path.display()), errno })
-}
-
-fn fresh_path(folder: &Path, name: &str) -> PathBuf {
+fn staged_path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}:new"))
-}
-
-/// Opens a pinned map.
-pub(super) fn open_pinned(path: &Path) -> Result<MapHandle, Errno> {
-    MapHandle::from_pinned_path(path).map_err(|error| match error.kind() {
-        libbpf_rs::ErrorKind::NotFound => Errno::ENOENT,
-        libbpf_rs::ErrorKind::PermissionDenied => Errno::EPERM,
-        _ => Errno::EIO,
-    })
 }
 
 /// Sends what libbpf prints to the log: our own errors say what matters.
@@ -120,7 +116,11 @@ pub fn route_messages() {
 }
 
 /// Loads the object, with maps of its own or with those pinned in `reuse`.
-pub(super) fn load(object: &[u8], sizes: &TableSizes, reuse: Option<&Path>) -> Result<Gate, GateError> {
+pub(super) fn load(
+    object: &[u8],
+    sizes: &TableSizes,
+    reuse: Option<&Path>,
+) -> Result<(Maps, Programs), GateError> {
     let failed = |error: &libbpf_rs::Error| {
         GateError::from_libbpf("the kernel refused the programs (-v -v shows why)", error)
     };
@@ -131,13 +131,14 @@ pub(super) fn load(object: &[u8], sizes: &TableSizes, reuse: Option<&Path>) -> R
         .map_err(|error| failed(&error))?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
+        let size = size_of(&name, sizes)?;
         if let Some(folder) = reuse {
-            let pinned = open_pinned(&folder.join(&name)).map_err(|errno| GateError::Kernelside {
+            let pinned = open_map(&folder.join(&name)).map_err(|errno| GateError::Kernelside {
                 what: format!("could not open the pinned map `{name}`"),
                 errno,
             })?;
             map.reuse_fd(pinned.as_fd()).map_err(|error| failed(&error))?;
-        } else if let Some(size) = size_of(&name, sizes)? {
+        } else if let Some(size) = size {
             map.set_max_entries(size).map_err(|error| failed(&error))?;
         }
     }
@@ -158,5 +159,5 @@ pub(super) fn load(object: &[u8], sizes: &TableSizes, reuse: Option<&Path>) -> R
             .ok_or_else(|| GateError::foreign_object(format!("it has no map `{name}`")))?;
         MapHandle::try_from(&map).map_err(|error| failed(&error))
     })?;
-    Ok(Gate { maps, programs })
+    Ok((maps, programs))
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Gate;
-use super::attach::{AttachMode, Hook};
+use super::counters::ProgramStatistics;
 use super::error::GateError;
+use super::link::{AttachMode, Hook};
 use super::maps::TableUsage;
 use super::place::GatePlace;
-use super::read::ProgramStatistics;
 use crate::abi::{Reason, read_text};
 use crate::abi::{drop_flag, settings_flag};
 use crate::drops::ReasonCode;
@@ -100,9 +100,9 @@ impl Gate {
             applied_s: settings.applied_s,
             drops,
             passes: counters.into_iter().filter(|(reason, _, _)| !reason.drops()).collect(),
-            events: self.statistic()?,
+            events: self.program_statistics()?,
             quarantined: self.quarantined()?.into_iter().map(|(name, _)| name).collect(),
-            tables: self.fills()?,
+            tables: self.table_usage()?,
         })
     }
 

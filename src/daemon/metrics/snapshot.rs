@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::alarm::{Change, Engine, Kind, Severity, Step};
-use crate::gate::now_ns;
+use crate::clock::now_ns;
 use crate::history::HistoryStatus;
 use crate::sink::SinkStatus;
 

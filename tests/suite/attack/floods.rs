@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::MapCore as _;
 use portcullis::abi::Reason;
-use portcullis::gate::{FlowTable, now_ns};
+use portcullis::clock::now_ns;
+use portcullis::gate::FlowTable;
 
 use crate::support::dmz::{FAMILIES, Family, POLICY, in_both_families, v4, v6};
 use crate::support::frame::{

@@ -558,7 +558,7 @@ fn remove_namespace(name: &str) {
     };
     let tail = format!("::{number}");
     let tails: HashSet<String> =
-        ["", ":new", ".lock", ".daemon", ".sock", ".lifted"].map(|end| format!("{tail}{end}")).into();
+        ["", ":new", ".lock", ".daemon", ".sock", ".detached"].map(|end| format!("{tail}{end}")).into();
     for folder in [PINS, LOCKS, HISTORY].map(Path::new) {
         for entry in list(folder) {
             if entry.find("::").is_some_and(|at| tails.contains(&entry[at..])) {

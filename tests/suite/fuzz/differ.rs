@@ -153,7 +153,7 @@ impl Differ {
         let settings = self.gate.live_settings().expect("settings").expect("a policy");
         self.generation_before = settings.generation as u32 - 1;
         self.counters_before = self.read_counters();
-        self.rest_before = self.gate.statistic().expect("the statistic").ledger_full;
+        self.rest_before = self.gate.program_statistics().expect("the statistic").ledger_full;
         self.swapped = false;
         true
     }
@@ -454,7 +454,7 @@ impl Differ {
             let part = if row.overflow == 0 { &mut own } else { &mut rest };
             part.insert(self.to_model_kind(&key), (row.packets, row.bytes));
         }
-        let statistic = self.gate.statistic().expect("the statistic");
+        let statistic = self.gate.program_statistics().expect("the statistic");
         if statistic.flows_lost + statistic.ledger_rest_full > 0 {
             return Err(format!("something did not fit: {statistic:?}"));
         }

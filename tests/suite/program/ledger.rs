@@ -6,7 +6,7 @@ use libbpf_rs::{MapCore, MapFlags};
 use plain::Plain;
 use portcullis::abi::Reason;
 use portcullis::abi::{ledger_key, quota_key, row_quota};
-use portcullis::gate::now_ns;
+use portcullis::clock::now_ns;
 
 use crate::support::dmz::{FAMILIES, POLICY, V4, V6, in_both_families};
 use crate::support::frame::{ACK, RST, SYN, icmp, link_frame, padded, raw_ip, tcp, udp};
@@ -110,7 +110,7 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
         let (row, _) = send(&kind(server, port), Reason::NewFlow);
         assert_eq!((row.key.port, row.key.protocol), (port, 6));
     }
-    assert_eq!(gate.statistic().unwrap().ledger_full, 0);
+    assert_eq!(gate.program_statistics().unwrap().ledger_full, 0);
     for (count, port) in [(1, 3), (2, 4), (3, 5)] {
         let (row, _) = send(&kind(V6.web, port), Reason::NewFlow);
         assert_eq!((row.key.port, row.key.protocol, row.key.server), (0, 0, gate.id_of("web1")));
@@ -126,8 +126,8 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
     assert_eq!((row.key.port, row.row.packets), (2, 2));
 
     assert_eq!(gate.ledger_total(), total, "every drop, exactly");
-    assert_eq!(gate.statistic().unwrap().ledger_full, 5);
-    assert_eq!(gate.statistic().unwrap().ledger_rest_full, 0);
+    assert_eq!(gate.program_statistics().unwrap().ledger_full, 5);
+    assert_eq!(gate.program_statistics().unwrap().ledger_rest_full, 0);
     assert_eq!(gate.ledger_rows(true).len(), 3);
 }
 
@@ -206,7 +206,7 @@ fn a_server_that_calls_every_port_leaves_the_others_their_rows() {
     }
     assert_eq!(rows_of(&gate, web), most);
     assert_eq!(gate.ledger_total(), (4_000, bytes), "every drop, exactly");
-    assert_eq!(gate.statistic().unwrap().ledger_full, 4_000 - most as u64);
+    assert_eq!(gate.program_statistics().unwrap().ledger_full, 4_000 - most as u64);
     let rest = gate.ledger_rows(true);
     assert_eq!(rest.len(), 1);
     assert_eq!((rest[0].kind.server, rest[0].kind.reason), (web, Reason::NewFlow.number()));
@@ -393,7 +393,7 @@ fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
     gate.maps.ledger_quotas.handle().update(&web.to_ne_bytes(), bytes_of(&spent), MapFlags::ANY).unwrap();
     gate.drops(&udp((V4.web, 40_000), (V4.peer, 2)), Reason::NewFlow);
     assert_eq!(rows_by_owner(), [(web, 10), given, (quota_key::QUOTA_SHARED.0, 0)]);
-    assert_eq!(gate.statistic().unwrap().ledger_full, 2);
+    assert_eq!(gate.program_statistics().unwrap().ledger_full, 2);
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn what_not_even_the_rest_of_the_ledger_has_room_for_is_counted_and_told() {
     for count in 1..=3 {
         let run = gate.programs.run_filter(&kind(V4.web, 1), 1).unwrap();
         assert_eq!(run.action, 1, "XDP_DROP");
-        let statistic = gate.statistic().unwrap();
+        let statistic = gate.program_statistics().unwrap();
         assert_eq!(
             (statistic.ledger_full, statistic.ledger_rest_full, statistic.samples_unheard),
             (count, count, 0)

@@ -3,7 +3,7 @@
 use libbpf_rs::MapCore;
 use portcullis::abi::Reason;
 use portcullis::abi::{limit, limit_key};
-use portcullis::gate::now_ns;
+use portcullis::clock::now_ns;
 
 use crate::support::dmz::{V4, V6, in_both_families, ip};
 use crate::support::frame::{ACK, RST, SYN, from_mac, tcp, udp};

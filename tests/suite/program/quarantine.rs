@@ -3,7 +3,7 @@
 use libbpf_rs::{MapCore, MapFlags};
 use portcullis::abi::Reason;
 use portcullis::abi::quarantine;
-use portcullis::gate::now_ns;
+use portcullis::clock::now_ns;
 
 use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{

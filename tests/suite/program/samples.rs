@@ -6,9 +6,10 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use portcullis::abi::Reason;
 use portcullis::abi::{drop_flag, sample, verdict};
+use portcullis::clock::now_ns;
 use portcullis::drops::ReasonCode;
 use portcullis::drops::{Sample, decode};
-use portcullis::gate::{Consumer, ProgramStatistics, now_ns};
+use portcullis::gate::{Consumer, ProgramStatistics};
 
 use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{
@@ -213,7 +214,7 @@ fn what_is_quiet_and_what_passes_is_no_sample() {
         gate.passes(&udp((family.ns, 40_000), (family.peer, 53)), Reason::Need);
     });
     assert_eq!(take(&consumer), []);
-    assert_eq!(gate.statistic().expect("a statistic"), ProgramStatistics::default());
+    assert_eq!(gate.program_statistics().expect("a statistic"), ProgramStatistics::default());
 }
 
 #[test]
@@ -222,14 +223,17 @@ fn samples_are_counted_as_sent_or_as_unheard() {
     let frame = |port| tcp((V4.web, 40_000), (V4.peer, port), SYN);
     gate.programs.run_filter(&frame(1), 1).expect("a run");
     let statistic = ProgramStatistics { samples_unheard: 1, ..ProgramStatistics::default() };
-    assert_eq!(gate.statistic().expect("a statistic"), statistic);
+    assert_eq!(gate.program_statistics().expect("a statistic"), statistic);
     let consumer = gate.consume_samples().expect("a perf buffer");
     sample_of(&gate, &consumer, &frame(2));
-    assert_eq!(gate.statistic().expect("a statistic"), ProgramStatistics { samples_sent: 1, ..statistic });
+    assert_eq!(
+        gate.program_statistics().expect("a statistic"),
+        ProgramStatistics { samples_sent: 1, ..statistic }
+    );
     drop(consumer);
     gate.programs.run_filter(&frame(3), 1).expect("a run");
     let statistic = ProgramStatistics { samples_sent: 1, samples_unheard: 2, ..ProgramStatistics::default() };
-    assert_eq!(gate.statistic().expect("a statistic"), statistic);
+    assert_eq!(gate.program_statistics().expect("a statistic"), statistic);
 }
 
 #[test]
@@ -250,7 +254,7 @@ fn samples_for_which_there_is_no_room_are_counted_as_lost() {
         });
         sending.join().expect("the frames");
     });
-    let statistic = gate.statistic().expect("a statistic");
+    let statistic = gate.program_statistics().expect("a statistic");
     assert_eq!((statistic.samples_unheard, statistic.ledger_full), (0, 0));
     assert!(statistic.samples_lost > 0, "{statistic:?}");
     assert_eq!(statistic.samples_sent + statistic.samples_lost, u64::from(KINDS));

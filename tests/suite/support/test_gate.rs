@@ -8,8 +8,9 @@ use libbpf_rs::{MapCore, MapFlags};
 use plain::Plain;
 use portcullis::abi::Reason;
 use portcullis::abi::{flow, half_open, ledger_key, ledger_row, state};
+use portcullis::clock::now_ns;
 use portcullis::compile::compile;
-use portcullis::gate::{FlowTable, Gate, Verdict, now_ns};
+use portcullis::gate::{FlowTable, Gate, Verdict};
 use portcullis::policy::parse;
 
 use super::dmz::{self, Family, in_both_families};
@@ -309,7 +310,7 @@ impl TestGate {
             counters: [false, true].map(|would| self.gate.counters(would).expect("counters")),
             ledger: ledger.iter().map(bytes).collect(),
             flows: FLOW_MAPS.iter().map(|name| dump(self.gate.maps.find(name).expect("a map"))).collect(),
-            statistic: self.gate.statistic().expect("the statistic"),
+            statistic: self.gate.program_statistics().expect("the statistic"),
         }
     }
 }

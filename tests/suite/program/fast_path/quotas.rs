@@ -16,7 +16,7 @@ fn what_found_no_row_of_its_own_is_known_and_counted_as_such() {
         thrice(&gate, V4.web, 1001, Reason::NewFlow);
         let [.., row] = thrice(&gate, V4.web, 1002, Reason::NewFlow);
         assert_eq!((row.key.port, row.row.packets), (0, 3));
-        assert_eq!(gate.statistic().unwrap().ledger_full, 3);
+        assert_eq!(gate.program_statistics().unwrap().ledger_full, 3);
     });
 }
 
@@ -47,7 +47,7 @@ fn a_server_without_further_rows_is_known_and_its_other_ports_count_as_the_rest(
             for port in 1003..1020 {
                 let row = gate.drops(&opening(family.web, family.other, port), Reason::NewFlow);
                 assert_eq!((row.key.port, row.row.packets), (0, u64::from(port) - 1001));
-                assert_eq!(gate.statistic().unwrap().ledger_full, u64::from(port) - 1001);
+                assert_eq!(gate.program_statistics().unwrap().ledger_full, u64::from(port) - 1001);
             }
             // the one that has a row goes on in it, though its place may have been taken
             for place in known(&gate) {

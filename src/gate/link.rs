@@ -1,0 +1,243 @@
+//! The links that hold a gate's programs at its interface: the filter's, and the tracker's.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::Gate;
+use super::error::GateError;
+use super::fault;
+use super::pins::{LINK_FILTER, LINK_TRACK, pin};
+use super::place::GatePlace;
+use super::system::{self, XdpMode, clsact};
+
+/// How the filter is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// In the stack: the driver has no XDP of its own.
+    Generic,
+    /// Not at all: the interface is gone, or somebody removed the program.
+    No,
+}
+
+impl AttachMode {
+    /// The word that users read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AttachMode::Native => "native",
+            AttachMode::Generic => "generic",
+            AttachMode::No => "no",
+        }
+    }
+}
+
+impl From<XdpMode> for AttachMode {
+    fn from(mode: XdpMode) -> AttachMode {
+        match mode {
+            XdpMode::Native => AttachMode::Native,
+            XdpMode::Generic => AttachMode::Generic,
+        }
+    }
+}
+
+/// Where the tracker is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// TCX, of Linux 6.6 and newer.
+    Tcx,
+    /// The classic hook of older kernels.
+    Clsact,
+    /// Nowhere.
+    No,
+}
+
+impl Hook {
+    /// The word that users read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Hook::Tcx => "tcx",
+            Hook::Clsact => "clsact",
+            Hook::No => "no",
+        }
+    }
+}
+
+impl Gate {
+    /// How the filter is attached now, asked of the kernel.
+    pub fn find_mode(&self, place: &GatePlace) -> AttachMode {
+        // the pinned program, not an opened one: this gate may have been opened before an attach
+        let link = open_live_link(place, LINK_FILTER);
+        match link.and_then(|link| system::link_facts(link.as_fd()).ok()) {
+            Some(facts) => mode_of_program(place, facts.program_id),
+            None => AttachMode::No,
+        }
+    }
+
+    /// Where the tracker is attached now, asked of the kernel.
+    pub fn find_tracker(&self, place: &GatePlace) -> Hook {
+        if open_live_link(place, LINK_TRACK).is_some() {
+            return Hook::Tcx;
+        }
+        match clsact::query(self.programs.track.as_fd(), place.ifindex) {
+            Some(_) => Hook::Clsact,
+            None => Hook::No,
+        }
+    }
+
+    /// Attaches the filter, or replaces its program without a gap. A fall-back to generic mode is added
+    /// to `warnings`.
+    pub(super) fn attach_filter(
+        &self,
+        place: &GatePlace,
+        pickup_s: u32,
+        warnings: &mut Vec<String>,
+    ) -> Result<AttachMode, GateError> {
+        let program = self.programs.filter.as_fd();
+        if let Some(link) = open_live_link(place, LINK_FILTER) {
+            system::update_link(link.as_fd(), program).map_err(|errno| GateError::Kernelside {
+                what: format!("could not replace the program on {}", place.interface),
+                errno,
+            })?;
+            return Ok(mode_of_program(place, program_id(program)?));
+        }
+        let path = place.links().join(LINK_FILTER);
+        // a link whose interface is gone holds nothing but its name
+        fault::point();
+        let _ = fs::remove_file(&path);
+        self.begin_pickup(pickup_s)?;
+        let (link, mode) = match system::link_xdp(program, place.ifindex, XdpMode::Native) {
+            Ok(link) => (link, XdpMode::Native),
+            Err(errno) if is_taken(errno) => return Err(place.other_program()),
+            Err(native) => {
+                let link = system::link_xdp(program, place.ifindex, XdpMode::Generic);
+                let link = link.map_err(|errno| match is_taken(errno) {
+                    true => place.other_program(),
+                    false => GateError::Kernelside {
+                        what: format!("could not attach to {}", place.interface),
+                        errno,
+                    },
+                })?;
+                warnings.push(format!(
+                    "{} has no native XDP ({}): the gate runs in generic mode, which is slower and sees a packet \
+                     only after the kernel has made a buffer of it",
+                    place.interface,
+                    why_not_native(native)
+                ));
+                (link, XdpMode::Generic)
+            }
+        };
+        pin(link.as_fd(), &path)?;
+        Ok(mode.into())
+    }
+
+    /// Attaches the tracker, or replaces its program without a gap.
+    pub(super) fn attach_tracker(&self, place: &GatePlace) -> Result<Hook, GateError> {
+        let program = self.programs.track.as_fd();
+        if let Some(link) = open_live_link(place, LINK_TRACK) {
+            system::update_link(link.as_fd(), program).map_err(|errno| GateError::Kernelside {
+                what: format!("could not replace the tracker on {}", place.interface),
+                errno,
+            })?;
+            return Ok(Hook::Tcx);
+        }
+        let path = place.links().join(LINK_TRACK);
+        fault::point();
+        let _ = fs::remove_file(&path);
+        match system::link_tcx_egress(program, place.ifindex) {
+            Ok(link) => {
+                pin(link.as_fd(), &path)?;
+                Ok(Hook::Tcx)
+            }
+            // before Linux 6.6
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => {
+                let what = "could not attach the tracker to the egress of";
+                clsact::attach(program, place.ifindex).map_err(|error| {
+                    GateError::from_libbpf(
+                        format!("{what} {} (neither TCX nor clsact)", place.interface),
+                        &error,
+                    )
+                })?;
+                Ok(Hook::Clsact)
+            }
+            Err(errno) => Err(GateError::Kernelside {
+                what: format!("could not attach the tracker to {}", place.interface),
+                errno,
+            }),
+        }
+    }
+
+    /// Detaches the tracker, if it is attached.
+    pub(super) fn detach_tracker(&self, place: &GatePlace) -> Result<(), GateError> {
+        let path = place.links().join(LINK_TRACK);
+        fault::point();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(GateError::not_pinned(format!("could not remove {}", path.display()), &error));
+            }
+            _ => {}
+        }
+        clsact::detach(self.programs.track.as_fd(), place.ifindex);
+        Ok(())
+    }
+}
+
+/// Refuses an interface that has an XDP program of somebody else.
+pub(super) fn refuse_other_program(place: &GatePlace) -> Result<(), GateError> {
+    match system::query_xdp(place.ifindex) {
+        Ok(Some(_)) => Err(place.other_program()),
+        _ => Ok(()),
+    }
+}
+
+/// The index of the interface on which the filter of a gate is, if it is in this network namespace. The
+/// index that the link says is not enough: each namespace counts for itself.
+pub(super) fn find_filter_here(place: &GatePlace) -> Option<u32> {
+    let link = system::open_pin(&place.links().join(LINK_FILTER)).ok()?;
+    let facts = system::link_facts(link.as_fd()).ok()?;
+    let (program, _) = system::query_xdp(facts.ifindex).ok()??;
+    (program == facts.program_id).then_some(facts.ifindex)
+}
+
+/// The pinned link, unless its interface is gone.
+fn open_live_link(place: &GatePlace, name: &str) -> Option<OwnedFd> {
+    let link = system::open_pin(&place.links().join(name)).ok()?;
+    match system::link_facts(link.as_fd()) {
+        Ok(facts) if facts.ifindex == place.ifindex => Some(link),
+        _ => None,
+    }
+}
+
+fn mode_of_program(place: &GatePlace, program_id: u32) -> AttachMode {
+    match system::query_xdp(place.ifindex) {
+        Ok(Some((id, mode))) if id == program_id => mode.into(),
+        _ => AttachMode::No,
+    }
+}
+
+/// Whether the kernel refused because another program is there.
+fn is_taken(errno: Errno) -> bool {
+    matches!(errno, Errno::EBUSY | Errno::EEXIST)
+}
+
+/// What the kernel means when it refuses a program in the driver.
+fn why_not_native(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EOPNOTSUPP => "its driver can't, or not as it is set now: `dmesg | tail` may say more",
+        Errno::ENOMEM => "no memory for its queues",
+        _ => {
+            "its driver refuses as it is set now, by its MTU, queues or offloads: `dmesg | tail` may say more"
+        }
+    }
+}
+
+fn program_id(program: BorrowedFd<'_>) -> Result<u32, GateError> {
+    system::program_id(program)
+        .map_err(|errno| GateError::Kernelside { what: "could not ask for a program's id".to_owned(), errno })
+}

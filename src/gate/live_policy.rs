@@ -1,0 +1,94 @@
+//! The live policy, as the kernel holds it.
+
+use super::Gate;
+use super::error::GateError;
+use crate::abi::{read_text, settings, state};
+use crate::policy::{Change, Policy, diff, parse};
+
+/// How often a snapshot is taken again when another policy takes effect meanwhile.
+const SNAPSHOT_ATTEMPTS: usize = 8;
+
+impl Gate {
+    /// The slot of the live policy. `None` before the first.
+    pub(super) fn live_slot(&self) -> Result<Option<u32>, GateError> {
+        Ok(u32::try_from(self.read_state(state::STATE_ACTIVE)?).unwrap_or(0).checked_sub(1))
+    }
+
+    /// Settings of the live policy. `None` before the first.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn live_settings(&self) -> Result<Option<settings>, GateError> {
+        match self.live_slot()? {
+            Some(slot) => self.maps.policies.get(&slot),
+            None => Ok(None),
+        }
+    }
+
+    /// The live policy's text, and the file that it came from.
+    ///
+    /// # Errors
+    /// When it can't be read, or is replaced faster than it can be read.
+    pub fn live_source(&self) -> Result<Option<(String, String)>, GateError> {
+        for _ in 0..SNAPSHOT_ATTEMPTS {
+            let Some(settings) = self.live_settings()? else {
+                return Ok(None);
+            };
+            let text = self.read_source(&settings);
+            // if the slot was taken meanwhile, the text may be of two policies
+            let still = self.live_settings()?;
+            if still.is_some_and(|still| still.generation == settings.generation) {
+                return text.map(|text| Some((text, read_text(&settings.file))));
+            }
+        }
+        Err(unreadable("it is replaced faster than it can be read; try again".to_owned()))
+    }
+
+    fn read_source(&self, settings: &settings) -> Result<String, GateError> {
+        let chunks = self.maps.sources.open_inner(self.live_slot()?.unwrap_or(0))?;
+        let length = settings.source_bytes as usize;
+        let mut text = Vec::with_capacity(length);
+        let mut index = 0;
+        while text.len() < length {
+            let chunk = chunks.get(&index)?.ok_or_else(|| unreadable("its text is cut short".to_owned()))?;
+            text.extend_from_slice(&chunk.0);
+            index += 1;
+        }
+        text.truncate(length);
+        String::from_utf8(text).map_err(|error| unreadable(error.to_string()))
+    }
+
+    /// The live policy, parsed from its text in the kernel. `None` before the first.
+    ///
+    /// # Errors
+    /// When it can't be read, or is of a newer version.
+    pub fn live_policy(&self) -> Result<Option<Policy>, GateError> {
+        self.live_source()?.map(|(text, file)| parse_live(&text, &file)).transpose()
+    }
+
+    /// How the live policy differs from `policy`. Empty when there is none.
+    ///
+    /// # Errors
+    /// As [`Gate::live_policy`].
+    pub fn changes_to(&self, policy: &Policy) -> Result<Vec<Change>, GateError> {
+        let Some((text, file)) = self.live_source()? else {
+            return Ok(Vec::new());
+        };
+        // The same text needs no second parse: log rotation reloads the policy as well.
+        if text == policy.text {
+            return Ok(Vec::new());
+        }
+        Ok(diff(&parse_live(&text, &file)?, policy))
+    }
+}
+
+fn unreadable(why: String) -> GateError {
+    GateError::Other { what: "could not read the live policy".to_owned(), why }
+}
+
+fn parse_live(text: &str, file: &str) -> Result<Policy, GateError> {
+    parse(text, file).map_err(|diagnostics| GateError::Other {
+        what: "this version does not understand the live policy".to_owned(),
+        why: diagnostics.to_string(),
+    })
+}

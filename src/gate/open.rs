@@ -1,0 +1,136 @@
+//! A gate as the rest of the tool holds it: its maps and programs, opened where they are pinned or
+//! freshly loaded.
+
+use std::path::Path;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use nix::errno::Errno;
+
+use super::error::GateError;
+use super::maps::Maps;
+use super::pins::{check_mounts, open_map};
+use super::place::GatePlace;
+use super::program::{OBJECT, Programs, load};
+use super::requirements::check_requirements;
+use super::typed_map::TypedMap;
+use crate::abi::{layout, state};
+use crate::compile::Tables;
+use crate::policy::{Policy, TableSizes};
+
+/// An opened gate: all its maps and programs, whether attached or not.
+pub struct Gate {
+    /// Its maps.
+    pub maps: Maps,
+    /// Its programs.
+    pub programs: Programs,
+}
+
+impl Gate {
+    /// Opens the gate whose pins are at `place`.
+    ///
+    /// # Errors
+    /// When there is none, when its maps have another layout, or when it may not be read.
+    pub fn open(place: &GatePlace) -> Result<Gate, GateError> {
+        check_requirements()?;
+        if !place.maps().exists() {
+            check_mounts()?;
+            return Err(GateError::NotAttached { interface: place.interface.clone() });
+        }
+        check_pins(place)?;
+        let programs = Programs::open(&place.programs()).map_err(|name| place.broken_pins(&name))?;
+        let maps = Maps::collect(|name| {
+            open_map(&place.maps().join(name)).map_err(|errno| match errno {
+                Errno::ENOENT => place.broken_pins(name),
+                errno => {
+                    GateError::Kernelside { what: format!("could not open the pinned map `{name}`"), errno }
+                }
+            })
+        })?;
+        Ok(Gate { maps, programs })
+    }
+
+    /// Loads a gate that nothing pins or attaches. It is gone with the value. For tests and
+    /// measurements.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program or a map, or when the policy does not fit.
+    pub fn load(policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
+        Gate::load_object(OBJECT, policy, tables)
+    }
+
+    /// As [`Gate::load`], from an object file of another compiler.
+    ///
+    /// # Errors
+    /// As [`Gate::load`], and when the object is of another version.
+    pub fn load_object(object: &[u8], policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
+        check_requirements()?;
+        let gate = Gate::make(object, &policy.tables)?;
+        gate.install(policy, tables)?;
+        Ok(gate)
+    }
+
+    /// Loads a gate with maps of its own, in which there is no policy yet.
+    pub(super) fn make(object: &[u8], sizes: &TableSizes) -> Result<Gate, GateError> {
+        let (maps, programs) = load(object, sizes, None)?;
+        let gate = Gate { maps, programs };
+        gate.describe_maps()?;
+        Ok(gate)
+    }
+
+    /// Loads programs for the pinned maps of a gate that is there.
+    pub(super) fn make_for(place: &GatePlace, sizes: &TableSizes) -> Result<Gate, GateError> {
+        check_pins(place)?;
+        let (maps, programs) = load(OBJECT, sizes, Some(&place.maps()))?;
+        Ok(Gate { maps, programs })
+    }
+
+    /// Whether the gate that is pinned at `place` is this one, and not a later one.
+    pub fn is_pinned_at(&self, place: &GatePlace) -> bool {
+        let id = |handle: &MapHandle| handle.info().map(|info| info.info.id).ok();
+        let pinned = open_map(&place.maps().join("state")).ok();
+        pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(self.maps.state.handle()))
+    }
+
+    pub(super) fn read_state(&self, index: state) -> Result<u64, GateError> {
+        Ok(self.maps.state.get(&index.0)?.unwrap_or(0))
+    }
+
+    pub(super) fn write_state(&self, index: state, value: u64) -> Result<(), GateError> {
+        self.maps.state.put(&index.0, &value, MapFlags::ANY)
+    }
+
+    /// Tells the programs how the maps are made.
+    fn describe_maps(&self) -> Result<(), GateError> {
+        self.divide_verdict_cache(self.maps.verdict_cache.max_entries())?;
+        let words = self.maps.ledger_bloom.capacity();
+        self.write_state(state::STATE_LEDGER_BLOOM_MASK, u64::from(words - 1))?;
+        self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))
+    }
+}
+
+/// Refuses pins of another version, and pins of which one is missing.
+fn check_pins(place: &GatePlace) -> Result<(), GateError> {
+    check_layout(place)?;
+    let is_missing = |folder: &Path, name: &str| !folder.join(name).exists();
+    let map = Maps::names().find(|name| is_missing(&place.maps(), name));
+    // a detach that was killed has removed them in any order
+    let missing =
+        map.or_else(|| ["programs", "links"].into_iter().find(|name| is_missing(&place.pins, name)));
+    missing.map_or(Ok(()), |missing| Err(place.broken_pins(missing)))
+}
+
+/// Refuses maps that another version made, in which fields have other meanings.
+fn check_layout(place: &GatePlace) -> Result<(), GateError> {
+    let handle = open_map(&place.maps().join("state")).map_err(|_| place.broken_pins("state"))?;
+    let words: TypedMap<u32, u64> = TypedMap::new("state", handle)?;
+    let found = words.get(&state::STATE_LAYOUT.0)?.unwrap_or(0);
+    if found == u64::from(layout::LAYOUT_VERSION.0) {
+        return Ok(());
+    }
+    Err(GateError::Layout {
+        interface: place.interface.clone(),
+        path: place.pins.clone(),
+        found,
+        expected: layout::LAYOUT_VERSION.0,
+    })
+}
