@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -29,7 +30,7 @@ pub struct Cli {
     pub json: bool,
 
     /// Colour the output
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = color_parser())]
     pub color: Color,
 
     /// Print more. Give it twice for the messages of libbpf as well
@@ -114,6 +115,15 @@ pub enum Command {
         time: Option<Duration>,
     },
 
+    /// End the quarantine of a server
+    Release {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+        /// The server's name in the policy
+        server: String,
+    },
+
     /// List open and past alarms, or follow them live
     Alarms(AlarmsArgs),
 
@@ -126,15 +136,6 @@ pub enum Command {
 
     /// Write one self-contained HTML page for the incident file: who tried what, where and when
     Report(ReportArgs),
-
-    /// End the quarantine of a server
-    Release {
-        /// Where.
-        #[command(flatten)]
-        interface: InterfaceArg,
-        /// The server's name in the policy
-        server: String,
-    },
 }
 
 /// `-i IF`, of the commands that need one gate.
@@ -281,6 +282,15 @@ pub struct ExplainArgs {
     /// VLAN id of the frame [default: the one that the policy binds the server to]
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(0..=4094))]
     pub vlan: Option<u16>,
+}
+
+/// As words without help of their own, which would spread every page of help over twice the lines.
+fn color_parser() -> impl TypedValueParser<Value = Color> {
+    PossibleValuesParser::new(["auto", "always", "never"]).map(|word| match &*word {
+        "always" => Color::Always,
+        "never" => Color::Never,
+        _ => Color::Auto,
+    })
 }
 
 /// Reads a point in time: a length of time ago, a date or a local time, or RFC 3339. A date alone is its

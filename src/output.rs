@@ -3,13 +3,12 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::stderr;
 
 /// When to colour the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Color {
     /// On a terminal, unless NO_COLOR is set.
     Auto,

@@ -124,22 +124,10 @@ impl<'gate> Daemon<'gate> {
             self.snapshot.note_heartbeat();
             self.service_manager.keep_alive();
             self.reload_if_asked();
-            if let Some(control) = &self.control {
-                control.answer_clients(&self.engine, &self.dispatch.store());
-            }
+            self.answer_clients();
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
-                let reading = self.intake.read_ledger_if_due()?;
-                self.report_reading(reading);
-                self.end_second();
-                self.monitor.check()?;
-                self.dispatch.publish(&self.engine);
-                self.service_manager.notify_status(&self.monitor.describe());
-                self.report_startup_drops();
-                let is_cheap = self.intake.has_few_kinds() && self.dispatch.has_caught_up();
-                if (is_cheap || last_checkpoint.elapsed() >= CHECKPOINT) && self.checkpoint() {
-                    last_checkpoint = Instant::now();
-                }
+                self.run_round(&mut last_checkpoint)?;
             }
         }
         // Whatever came between the last poll and the signal.
@@ -147,6 +135,22 @@ impl<'gate> Daemon<'gate> {
         let reading = self.intake.read_ledger()?;
         self.report_reading(reading);
         self.end_second();
+        Ok(())
+    }
+
+    /// Everything that is done once a second.
+    fn run_round(&mut self, last_checkpoint: &mut Instant) -> anyhow::Result<()> {
+        let reading = self.intake.read_ledger_if_due()?;
+        self.report_reading(reading);
+        self.end_second();
+        self.monitor.check()?;
+        self.dispatch.publish(&self.engine);
+        self.service_manager.notify_status(&self.monitor.describe());
+        self.report_startup_drops();
+        let is_cheap = self.intake.has_few_kinds() && self.dispatch.has_caught_up();
+        if (is_cheap || last_checkpoint.elapsed() >= CHECKPOINT) && self.checkpoint() {
+            *last_checkpoint = Instant::now();
+        }
         Ok(())
     }
 
@@ -216,6 +220,12 @@ impl<'gate> Daemon<'gate> {
                 let change = self.engine.note_response(alarm, &text, Clock::now());
                 self.publish(change);
             }
+        }
+    }
+
+    fn answer_clients(&self) {
+        if let Some(control) = &self.control {
+            control.answer_clients(&self.engine, &self.dispatch.store());
         }
     }
 
