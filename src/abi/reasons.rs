@@ -1,5 +1,6 @@
-//! Why a packet passed or was dropped. The list is written once, as
-//! `enum reason` of `bpf/contract.h`; `build.rs` makes this enum of it.
+//! Why a packet passed or was dropped. The list is written once, as `enum reason` of
+//! `bpf/contract.h`. `build.rs` makes this enum of it, and one table here has the properties of each
+//! reason. A reason without a row does not compile.
 
 use std::fmt;
 
@@ -7,7 +8,76 @@ use serde::{Serialize, Serializer};
 
 include!(concat!(env!("OUT_DIR"), "/reason.rs"));
 
+/// The properties of a reason.
+struct Row {
+    drops: bool,
+    attributable: bool,
+    sentence: &'static str,
+}
+
+/// A reason to pass.
+const fn pass(sentence: &'static str) -> Row {
+    Row { drops: false, attributable: false, sentence }
+}
+
+/// A reason to drop a packet of any machine: the server with its source address need not have sent it.
+const fn drop_of_anyone(sentence: &'static str) -> Row {
+    Row { drops: true, attributable: false, sentence }
+}
+
+/// A reason to drop a packet that came with the MAC and the VLAN of the server, where it has them.
+const fn drop_of_server(sentence: &'static str) -> Row {
+    Row { drops: true, attributable: true, sentence }
+}
+
 impl Reason {
+    const fn row(self) -> Row {
+        match self {
+            Reason::LinkLayer => pass("ARP, LLDP, 802.1X, slow protocols and 802.3 belong to the link"),
+            Reason::Neighbour => pass("IPv6 neighbour discovery and MLD belong to the link"),
+            Reason::Dhcp => pass("`dhcp` is on, and this packet stays on the link"),
+            Reason::UnknownAllowed => {
+                pass("no server has this source address, and unknown_sources is \"allow\"")
+            }
+            Reason::LaterFragment => pass("the first fragment of this packet passed"),
+            Reason::Reply => pass("it answers a flow that a peer opened to an `in` service"),
+            Reason::Pickup => pass("flows that were open when the gate was attached are taken over"),
+            Reason::Need => pass("an `out` need of the server permits it"),
+            Reason::OwnConnection => pass("it belongs to a connection that an `out` need permits"),
+            Reason::FlowError => pass("the ICMP error is about a permitted flow"),
+
+            Reason::Ethertype => {
+                drop_of_anyone("the DMZ may send IP and the protocols of the link, and this is neither")
+            }
+            Reason::Malformed => drop_of_anyone("a header is cut short or contradicts itself"),
+            Reason::SourceRoute => {
+                drop_of_anyone("a source route sends the packet elsewhere than its address says")
+            }
+            Reason::RogueRouter => drop_of_anyone("a server must not announce routers or redirects"),
+            Reason::UnknownSource => drop_of_anyone("no server has this source address"),
+            Reason::Spoofed => drop_of_anyone("the policy binds the address to another MAC or VLAN"),
+
+            Reason::Quarantined => {
+                drop_of_server("the server is in quarantine, and only its management gets an answer")
+            }
+            Reason::Fragment => {
+                drop_of_server("its first fragment was not seen or did not pass, or it hides a header")
+            }
+            Reason::Rate => drop_of_server("the server has used up the `limit` of this need"),
+            Reason::UnlistedService => {
+                drop_of_server("something on the server listens where the policy lists no `in` service")
+            }
+            Reason::Backscatter => {
+                drop_of_server("a healthy server answers noise like this, so it is never an alarm")
+            }
+            Reason::Stranger => drop_of_server("the service is not for this peer"),
+            Reason::NoFlow => drop_of_server("the gate knows no flow that a peer opened here"),
+            Reason::Protocol => drop_of_server("no need names this protocol"),
+            Reason::Destination => drop_of_server("an `out` need has this port, but not this destination"),
+            Reason::NewFlow => drop_of_server("no `out` need permits the server to start this"),
+        }
+    }
+
     /// The reason with this number, or `None` for one that this version does not know.
     pub fn from_number(number: u8) -> Option<Reason> {
         REASONS.iter().copied().find(|reason| reason.number() == number)
@@ -23,9 +93,21 @@ impl Reason {
         self as u8
     }
 
-    /// Numbers from 32 on are reasons to drop.
+    /// Whether packets are dropped for it. The others pass.
     pub const fn drops(self) -> bool {
-        self as u8 >= 32
+        self.row().drops
+    }
+
+    /// Whether a drop can be attributed to the server that has the source address. Other drops may be
+    /// of a machine that borrowed it. As `is_attributable()` of `bpf/reason.h`, to which a test compares
+    /// this.
+    pub const fn is_attributable(self) -> bool {
+        self.row().attributable
+    }
+
+    /// What it says about a packet, for people: one sentence without a full stop.
+    pub const fn sentence(self) -> &'static str {
+        self.row().sentence
     }
 }
 
@@ -56,10 +138,39 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_stands_in_the_documentation() {
+    fn numbers_below_32_pass_and_only_a_drop_is_attributed_to_a_server() {
+        for reason in REASONS {
+            assert_eq!(reason.drops(), reason.number() >= 32, "{reason}");
+            assert!(reason.drops() || !reason.is_attributable(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_drop_is_attributed_to_nobody_before_the_sender_is_known() {
+        let anyone: Vec<_> =
+            REASONS.iter().filter(|reason| reason.drops() && !reason.is_attributable()).collect();
+        assert_eq!(
+            anyone,
+            [
+                &Reason::Ethertype,
+                &Reason::Malformed,
+                &Reason::SourceRoute,
+                &Reason::RogueRouter,
+                &Reason::UnknownSource,
+                &Reason::Spoofed,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_page_of_verdicts_has_a_row_for_each_reason() {
         let page = include_str!("../../docs/verdicts.md");
         for reason in REASONS {
-            assert!(page.contains(&format!("`{reason}`")), "docs/verdicts.md doesn't have `{reason}`");
+            let named = |line: &str| {
+                let cell = line.strip_prefix("| `").and_then(|rest| rest.split(" |").next());
+                cell.is_some_and(|cell| format!("`{cell}").contains(&format!("`{reason}`")))
+            };
+            assert!(page.lines().any(named), "docs/verdicts.md has no row for `{reason}`");
         }
     }
 }

@@ -219,8 +219,8 @@ fn describe(explanation: &Explanation, question: &Question, place: &GatePlace) -
     if let Some(source) = &explanation.source {
         text.push_str(&format!("  decided  {source}\n"));
     }
-    if let Some(help) = explanation.reason.and_then(meaning) {
-        text.push_str(&format!("  why      {help}\n"));
+    if let Some(reason) = explanation.reason {
+        text.push_str(&format!("  why      {}\n", reason.sentence()));
     }
     if explanation.reason == Some(Reason::Quarantined)
         && let Some(server) = &explanation.server
@@ -228,36 +228,4 @@ fn describe(explanation: &Explanation, question: &Question, place: &GatePlace) -
         text.push_str(&format!("  next     portcullis release -i {} {server}\n", place.interface));
     }
     text
-}
-
-/// A reason in one sentence.
-fn meaning(reason: Reason) -> Option<&'static str> {
-    Some(match reason {
-        Reason::LinkLayer => "ARP, LLDP, 802.1X, slow protocols and 802.3 belong to the link",
-        Reason::Neighbour => "IPv6 neighbour discovery and MLD belong to the link",
-        Reason::Dhcp => "`dhcp` is on, and this packet stays on the link",
-        Reason::UnknownAllowed => "no server has this source address, and unknown_sources is \"allow\"",
-        Reason::LaterFragment => "the first fragment of this packet passed",
-        Reason::Reply => "it answers a flow that a peer opened to an `in` service",
-        Reason::Pickup => "flows that were open when the gate was attached are taken over",
-        Reason::Need => "an `out` need of the server permits it",
-        Reason::OwnConnection => "it belongs to a connection that an `out` need permits",
-        Reason::FlowError => "the ICMP error is about a permitted flow",
-        Reason::Ethertype => "the DMZ may send IP and the protocols of the link, and this is neither",
-        Reason::Malformed => "a header is cut short or contradicts itself",
-        Reason::SourceRoute => "a source route sends the packet elsewhere than its address says",
-        Reason::RogueRouter => "a server must not announce routers or redirects",
-        Reason::UnknownSource => "no server has this source address",
-        Reason::Spoofed => "the policy binds the address to another MAC or VLAN",
-        Reason::Quarantined => "the server is in quarantine; only its management gets an answer",
-        Reason::Fragment => "its first fragment was not seen or did not pass, or it hides a header",
-        Reason::Rate => "the server has used up the `limit` of this need",
-        Reason::UnlistedService => "something on the server listens where the policy lists no `in` service",
-        Reason::Backscatter => "a healthy server answers noise like this; dropped, never an alarm",
-        Reason::Stranger => "the service is not for this peer",
-        Reason::NoFlow => "the gate knows no flow that a peer opened here",
-        Reason::Protocol => "no need names this protocol",
-        Reason::Destination => "an `out` need has this port, but not this destination",
-        Reason::NewFlow => "no `out` need permits the server to start this",
-    })
 }

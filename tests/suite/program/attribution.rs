@@ -1,0 +1,93 @@
+//! The two tables of a reason's properties: `bpf/reason.h` and `src/abi/reasons.rs` say the same.
+
+use portcullis::abi::{REASONS, Reason, quota_key, row_quota};
+
+use crate::support::dmz::V4;
+use crate::support::frame::{
+    ACK, Ipv4, RST, SYN, UDP, fragment, icmp, link_frame, raw_ip, tcp, udp, udp_datagram,
+};
+use crate::support::test_gate::TestGate;
+
+const POLICY: &str = r#"
+[roles.any]
+in  = ["tcp/80", "tcp/22 from 203.0.113.7"]
+out = ["udp/514 to 198.51.100.20", "tcp/25 limit 1/m"]
+
+[servers.web1]
+addresses = ["192.0.2.10"]
+roles = ["any"]
+"#;
+
+/// A frame that this gate drops for the reason, with the source address of web1 where it has one.
+/// `None`: a reason to pass.
+fn provoke(gate: &TestGate, reason: Reason) -> Option<Vec<u8>> {
+    let (server, peer) = (V4.web, V4.peer);
+    let opening = |port| tcp((server, 40_000), (peer, port), SYN);
+    Some(match reason {
+        Reason::LinkLayer
+        | Reason::Neighbour
+        | Reason::Dhcp
+        | Reason::UnknownAllowed
+        | Reason::LaterFragment
+        | Reason::Reply
+        | Reason::Pickup
+        | Reason::Need
+        | Reason::OwnConnection
+        | Reason::FlowError => return None,
+        Reason::Ethertype => link_frame(0x8137, &[0; 46]),
+        Reason::Malformed => tcp((server, 40_000), (peer, 445), 0),
+        Reason::SourceRoute => {
+            let loose_route = [131, 7, 4, 198, 51, 100, 1, 0];
+            let datagram = udp_datagram((server, 40_000), (peer, 53), b"");
+            Ipv4::new(server, peer, UDP, &datagram).options(&loose_route).frame()
+        }
+        Reason::RogueRouter => icmp(server, peer, (5, 0), [0; 4], &[0; 28]),
+        Reason::UnknownSource => tcp((V4.unknown, 40_000), (peer, 445), SYN),
+        Reason::Spoofed => {
+            gate.swap(&format!("{POLICY}mac = \"02:00:00:00:00:77\"\n"));
+            opening(445)
+        }
+        Reason::Quarantined => {
+            gate.quarantine("web1", None).expect("a quarantine");
+            opening(445)
+        }
+        Reason::Fragment => fragment(server, peer, UDP, (1, 4, false), &[0; 16]),
+        Reason::Rate => {
+            gate.passes(&opening(25), Reason::Need);
+            opening(25)
+        }
+        Reason::UnlistedService => {
+            gate.to_server(&tcp((peer, 51_000), (server, 4444), SYN));
+            tcp((server, 4444), (peer, 51_000), SYN | ACK)
+        }
+        Reason::Backscatter => tcp((server, 4444), (peer, 51_000), RST),
+        Reason::Stranger => {
+            gate.to_server(&tcp((peer, 51_000), (server, 22), SYN));
+            tcp((server, 22), (peer, 51_000), SYN | ACK)
+        }
+        Reason::NoFlow => tcp((server, 80), (peer, 51_000), ACK),
+        Reason::Protocol => raw_ip(server, peer, 47, &[0; 8]),
+        Reason::Destination => udp((server, 40_000), (peer, 514)),
+        Reason::NewFlow => opening(445),
+    })
+}
+
+#[test]
+fn a_drop_uses_the_quota_of_its_server_where_it_can_be_attributed_to_it() {
+    for &reason in REASONS {
+        let gate = TestGate::new(POLICY);
+        let Some(frame) = provoke(&gate, reason) else {
+            assert!(!reason.drops() && !reason.is_attributable(), "{reason}");
+            continue;
+        };
+        gate.drops(&frame, reason);
+        let quotas: Vec<(u32, row_quota)> = gate.entries("ledger_quotas");
+        let users: Vec<u32> = quotas
+            .iter()
+            .filter(|(key, quota)| quota.rows > 0 && *key != quota_key::QUOTA_ROWS_ISSUED.0)
+            .map(|(key, _)| *key)
+            .collect();
+        let expected = if reason.is_attributable() { gate.id_of("web1") } else { quota_key::QUOTA_UNKNOWN.0 };
+        assert_eq!(users, [expected], "whose quota a drop as `{reason}` uses");
+    }
+}
