@@ -113,7 +113,7 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], Mistake> {
         Some(_) => Err(Mistake::new(whole, format!("`{text}` can't be the source of a frame"))
             .with_help("write the MAC of a NIC: its first byte is even, and not all of its bytes are zero")),
         None => Err(Mistake::new(whole, format!("`{text}` is not a MAC"))
-            .with_help("write it like `02:00:00:00:00:10`")),
+            .with_help("write a MAC like `02:00:00:00:00:10`")),
     }
 }
 

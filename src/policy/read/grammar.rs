@@ -211,7 +211,10 @@ impl NeedReader<'_> {
         match self.sets.get(name) {
             Some(set) if set.members.is_empty() && set.sound => {
                 let message = format!("set `{name}` is empty, so this need could never be met");
-                self.refuse(Mistake::new(word.span.clone(), message).with_help("remove the need instead"));
+                self.refuse(
+                    Mistake::new(word.span.clone(), message)
+                        .with_help("add a member to the set, or remove the need"),
+                );
                 None
             }
             Some(_) => Some(Peer::Set(name.to_owned())),

@@ -89,7 +89,8 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
         };
         if !program.value.starts_with('/') {
             let mistake = Mistake::new(0..program.value.len(), "the program must have its full path");
-            let mistake = mistake.with_help("write it like \"/usr/local/bin/page\": no shell looks for it");
+            let mistake = mistake
+                .with_help("write a path like \"/usr/local/bin/page\": no shell looks for the program");
             self.section.refuse(program, mistake);
         }
         let has_nul = |text: &&Text<'_>| text.value.contains('\0');

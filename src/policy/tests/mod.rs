@@ -2,6 +2,7 @@
 
 mod changes;
 mod claims;
+mod documents;
 mod hostile;
 mod keys;
 mod model;
@@ -11,6 +12,9 @@ mod together;
 
 use super::*;
 use crate::{net, policy};
+
+/// The manual of the policy language.
+const MANUAL: &str = include_str!("../../../docs/policy.md");
 
 /// A valid policy of seven lines, to be spoiled by what tests add.
 const BASE: &str = "\

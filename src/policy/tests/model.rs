@@ -135,21 +135,6 @@ fn the_starter_policy_is_valid() {
 }
 
 #[test]
-fn the_starter_policy_has_documentation_addresses_only() {
-    let policy = starter();
-    let ranges: Vec<ipnet::IpNet> = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]
-        .iter()
-        .map(|range| range.parse().unwrap())
-        .collect();
-    let members = policy.sets.values().flat_map(|set| set.prefixes());
-    let addresses =
-        policy.servers.iter().flat_map(|server| server.addresses.iter().map(|(prefix, _)| *prefix));
-    for prefix in members.chain(addresses) {
-        assert!(ranges.iter().any(|range| range.contains(&prefix)), "{prefix}");
-    }
-}
-
-#[test]
 fn a_description_says_what_each_server_may_do() {
     assert_eq!(
         describe(&read(FULL)),
