@@ -27,7 +27,7 @@ pub(super) fn refuse_policy(diagnostics: &Diagnostics, output: &Output) -> anyho
     }
     let count = diagnostics.len();
     let plural = if count == 1 { "" } else { "s" };
-    anyhow::anyhow!("{count} error{plural} in the policy; nothing was changed")
+    anyhow::anyhow!("{count} error{plural} in the policy. Nothing was changed.")
 }
 
 /// The policy that is live on an interface.

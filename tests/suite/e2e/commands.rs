@@ -79,14 +79,14 @@ fn a_bad_policy_is_refused_whole_with_its_lines_while_the_live_one_stays() {
             &format!("{path}:{}:", line("tcp/99999")),
             &format!("{path}:{}:", line("manged")),
             "did you mean",
-            "2 errors in the policy; nothing was changed",
+            "2 errors in the policy. Nothing was changed.",
         ]);
         assert!(refused.out.is_empty());
     }
     for command in ["attach", "run"] {
         testbed
             .run(command, &["-p", &path])
-            .refused(&[&format!("{path}:{}:", line("manged")), "nothing was changed"]);
+            .refused(&[&format!("{path}:{}:", line("manged")), "Nothing was changed."]);
     }
     testbed.router.portcullis(&["check", &path]).refused(&[&format!("{path}:{}:", line("tcp/99999"))]);
     assert_eq!(testbed.run("show", &["policy"]).done().out, dmz());
