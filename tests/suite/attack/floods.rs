@@ -74,7 +74,7 @@ impl Scene {
             ("unlisted", 65_536),
             ("fragments", 16_384),
         ];
-        let gate = TestGate::sized(POLICY, &sizes);
+        let gate = TestGate::fresh(POLICY, &sizes);
         let (web, ns) = ((family.web, 80), (family.ns, 53));
         let peer = |number| peer(family, number);
         let track = |frame: &[u8]| gate.programs.run_track(frame, 1).expect("a run");

@@ -127,7 +127,7 @@ fn fragments_full_the_rest_of_the_oldest_datagram_is_dropped() {
 
 #[test]
 fn ledger_rest_full_the_counters_still_have_every_drop() {
-    let gate = TestGate::sized(POLICY, &[("ledger", 1)]);
+    let gate = TestGate::fresh(POLICY, &[("ledger", 1)]);
     gate.drops(&tcp((V4.web, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow);
     // as many rows of other servers as it holds
     let rest = gate.maps.ledger_overflow.handle();
@@ -154,7 +154,7 @@ fn ledger_rest_full_the_counters_still_have_every_drop() {
 
 #[test]
 fn limits_full_the_policy_is_refused_and_the_live_one_stays() {
-    let gate = TestGate::sized(POLICY, &[("limits", 2)]);
+    let gate = TestGate::fresh(POLICY, &[("limits", 2)]);
     let mut greedy = POLICY.replace(r#""udp/514 to @loghosts""#, r#""udp/514 to @loghosts limit 5/s""#);
     for number in 0..3 {
         let row = format!(
@@ -174,7 +174,7 @@ fn limits_full_the_policy_is_refused_and_the_live_one_stays() {
 
 #[test]
 fn names_full_the_policy_is_refused_and_the_live_one_stays() {
-    let gate = TestGate::sized(POLICY, &[("servers", 8)]);
+    let gate = TestGate::fresh(POLICY, &[("servers", 8)]);
     let mut larger = POLICY.to_owned();
     for number in 0..12 {
         larger.push_str(&format!(
@@ -191,7 +191,7 @@ fn names_full_the_policy_is_refused_and_the_live_one_stays() {
 
 #[test]
 fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
-    let gate = TestGate::sized(POLICY, &[("servers", 4)]);
+    let gate = TestGate::fresh(POLICY, &[("servers", 4)]);
     let map = gate.maps.quarantines.handle();
     for id in 0..map.max_entries() {
         map.update(&(500 + id).to_ne_bytes(), &[0; 16], MapFlags::ANY).expect("a row");
@@ -205,7 +205,7 @@ fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
 #[test]
 fn a_table_of_many_batches_is_read_to_its_end() {
     const ROWS: u32 = 30_000;
-    let gate = TestGate::sized(POLICY, &[("ledger", 65_536), ("servers", 65_536)]);
+    let gate = TestGate::fresh(POLICY, &[("ledger", 65_536), ("servers", 65_536)]);
     let before = gate.names_by_id().expect("names").len();
     for number in 0..ROWS {
         let kind = ledger_key { server: number, reason: Reason::NewFlow.number(), ..Default::default() };

@@ -10,10 +10,10 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -262,7 +262,12 @@ impl Testbed {
         names.iter().for_each(|name| remove_namespace(name));
         feed_ip(&names.iter().map(|name| format!("netns add {name}\n")).collect::<String>());
         let [internet, router, dmz] = names.map(Namespace::open);
-        let temporary = tempfile::Builder::new().prefix(&format!("{stem}-")).tempdir().expect("a folder");
+        // servers that give up root read what lies there
+        let temporary = tempfile::Builder::new()
+            .prefix(&format!("{stem}-"))
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir()
+            .expect("a folder");
         let folder = temporary.path().to_owned();
         let pair = if let Plug::Nics(pair) = plug { Some(Pair(pair)) } else { None };
         let spliced = Mutex::default();

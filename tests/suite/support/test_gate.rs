@@ -43,15 +43,19 @@ const FLOW_MAPS: [&str; 7] =
 /// Tables that the control tool fills and that outlive a policy.
 const TOOL_MAPS: [&str; 2] = ["names", "quarantines"];
 
-/// Gates that tests have done with. The verifier takes a second for each, so they are emptied and
-/// used again: a test begins with a gate that is as good as new, and nobody else has it meanwhile.
-static POOL: Mutex<Vec<Arc<Gate>>> = Mutex::new(Vec::new());
+/// Sizes of tables that are not those of [`TABLES`].
+type Sizes = BTreeMap<String, u32>;
+
+/// Gates that tests have done with, by their sizes. The verifier takes a second for each, and eight times as long
+/// in an emulated machine, so they are emptied and used again: a test begins with a gate that is as good as
+/// new, and nobody else has it meanwhile.
+static POOL: Mutex<Vec<(Sizes, Arc<Gate>)>> = Mutex::new(Vec::new());
 
 /// A gate that is attached nowhere, and the only user of its tables.
 pub struct TestGate {
     gate: Arc<Gate>,
-    /// Whether another test may have the gate afterwards.
-    reusable: bool,
+    /// For another test that may have the gate afterwards; `None` when none may.
+    sizes: Option<Sizes>,
 }
 
 impl Deref for TestGate {
@@ -64,8 +68,10 @@ impl Deref for TestGate {
 
 impl Drop for TestGate {
     fn drop(&mut self) {
-        if self.reusable && !std::thread::panicking() {
-            POOL.lock().expect("the pool").push(self.gate.clone());
+        if let Some(sizes) = self.sizes.take()
+            && !std::thread::panicking()
+        {
+            POOL.lock().expect("the pool").push((sizes, self.gate.clone()));
         }
     }
 }
@@ -92,8 +98,18 @@ struct Snapshot {
 impl TestGate {
     /// A gate with this policy and small tables.
     pub fn new(policy: &str) -> TestGate {
-        let (policy, tables) = read_policy(policy, &[]);
-        let used = POOL.lock().expect("the pool").pop();
+        TestGate::sized(policy, &[])
+    }
+
+    /// A gate with this policy and tables of which some have other sizes.
+    pub fn sized(policy: &str, sizes: &[(&str, u32)]) -> TestGate {
+        let (policy, tables) = read_policy(policy, sizes);
+        let sizes: Sizes = sizes.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect();
+        let used = {
+            let mut pool = POOL.lock().expect("the pool");
+            let at = pool.iter().position(|(others, _)| *others == sizes);
+            at.map(|at| pool.swap_remove(at).1)
+        };
         let gate = match used {
             Some(gate) => {
                 empty(&gate);
@@ -102,18 +118,18 @@ impl TestGate {
             }
             None => Arc::new(load_gate(&policy, &tables)),
         };
-        TestGate { gate, reusable: true }
+        TestGate { gate, sizes: Some(sizes) }
     }
 
-    /// A gate with this policy and tables of which some have other sizes.
-    pub fn sized(policy: &str, sizes: &[(&str, u32)]) -> TestGate {
+    /// As [`TestGate::sized`], for a test that no other must have come before, or whose gate none can use again.
+    pub fn fresh(policy: &str, sizes: &[(&str, u32)]) -> TestGate {
         let (policy, tables) = read_policy(policy, sizes);
         TestGate::of(load_gate(&policy, &tables))
     }
 
     /// A gate that was made elsewhere.
     pub fn of(gate: impl Into<Arc<Gate>>) -> TestGate {
-        TestGate { gate: gate.into(), reusable: false }
+        TestGate { gate: gate.into(), sizes: None }
     }
 
     /// A gate with the policy that most tests use.

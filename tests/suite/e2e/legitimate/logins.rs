@@ -1,7 +1,8 @@
 //! ssh and scp from the bastion, with keys of the test's own.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ impl Login {
             &command,
             &[("tcp", "0.0.0.0", 22), ("tcp", "::", 22)],
         );
+        // the account has no home, and writes here
+        fs::create_dir(folder.join("open")).expect("a folder");
+        fs::set_permissions(folder.join("open"), Permissions::from_mode(0o777)).expect("its mode");
         let options = [
             "-F".to_owned(),
             "/dev/null".to_owned(),
@@ -84,7 +88,7 @@ impl Login {
         let bytes: Vec<u8> =
             (0..8_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         fs::write(&here, &bytes).expect("a file");
-        let copied = testbed.folder.join("copied");
+        let copied = self.folder.join("open/copied");
         let there = format!("admin@{}:{}", bracketed(server), copied.display());
         let [here, back] = [here, back].map(|path| path.display().to_string());
         let done = self.run(testbed, family, ENOUGH, "scp", &["-q", &here, &there]).is_some()

@@ -247,7 +247,7 @@ fn a_borrowed_address_is_only_observed_when_its_owners_quarantine_has_run_out() 
 fn each_cpu_knows_its_own_verdicts_by_its_own_epoch() {
     let [first, .., last] = allowed_cpus()[..] else { panic!("two processors are needed") };
     // a gate that nobody had before: both begin with the same number
-    let gate = TestGate::sized(POLICY, &[("ledger", 128)]);
+    let gate = TestGate::fresh(POLICY, &[("ledger", 128)]);
     let opened = |cpu, reason| {
         on_cpu(cpu, || match reason {
             Reason::Need => gate.passes(&opening(V4.ns, V4.peer, 53), reason),
@@ -268,7 +268,7 @@ fn each_cpu_knows_its_own_verdicts_by_its_own_epoch() {
 #[test]
 fn each_cpu_keeps_what_it_knows_in_its_own_part() {
     let [first, .., last] = allowed_cpus()[..] else { panic!("two processors are needed") };
-    let gate = TestGate::sized(POLICY, &[("ledger", 16_384)]);
+    let gate = TestGate::fresh(POLICY, &[("ledger", 16_384)]);
     let mut found = Vec::new();
     for cpu in [first, last] {
         for port in 1000..1100 {
