@@ -126,7 +126,7 @@ fn fragments_full_the_rest_of_the_oldest_datagram_is_dropped() {
 }
 
 #[test]
-fn ledger_rest_full_the_counters_still_have_every_drop() {
+fn ledger_overflow_full_the_counters_still_have_every_drop() {
     let gate = TestGate::fresh(POLICY, &[("ledger", 1)]);
     gate.drops(&tcp((V4.web, 40_000), (V4.peer, 6667), SYN), Reason::NewFlow);
     // as many rows of other servers as it holds

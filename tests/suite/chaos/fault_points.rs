@@ -131,7 +131,7 @@ fn an_apply_that_dies_before_any_of_its_changes_leaves_one_whole_policy() {
 }
 
 #[test]
-fn an_upgrade_that_dies_before_any_of_its_changes_leaves_the_gate_down() {
+fn an_upgrade_that_dies_before_any_of_its_changes_leaves_the_gate_attached() {
     let _machine = share_machine();
     let (testbed, paths, tap) = stage();
     let place = testbed.place();
@@ -188,7 +188,7 @@ fn a_detach_that_dies_before_any_of_its_changes_is_finished_by_the_next() {
             return;
         }
         prove_status(&testbed, &tap);
-        // whoever does not know better tries to put it down again
+        // whoever does not know better tries to attach it again
         let outcome = testbed.run("attach", &["-p", &paths[0]]);
         if outcome.code == Some(0) {
             testbed.prove_drops(&tap, 1);
@@ -254,7 +254,7 @@ fn daemon_dies_at(testbed: &Testbed, point: usize, policy: &str) -> bool {
 }
 
 #[test]
-fn a_daemon_that_dies_before_any_of_its_changes_leaves_the_gate_down_and_the_next_works() {
+fn a_daemon_that_dies_before_any_of_its_changes_leaves_the_gate_attached_and_the_next_works() {
     let _machine = share_machine();
     let (testbed, paths, tap) = stage();
     let place = testbed.place();

@@ -89,7 +89,7 @@ fn an_apply_that_needs_a_tracker_and_has_no_room_for_it_changes_nothing() {
     assert_eq!((list_pins(&testbed), testbed.show("policy")), (whole, before));
     let status = testbed.show("status");
     assert_eq!((&status["tracking"], &status["tracker"]), (&"service".into(), &"no".into()), "{status:#}");
-    // one that fails for another reason takes off what it put there
+    // one that fails for another reason removes what it attached
     let crowd: String = (0..90)
         .map(|number| format!("\n[servers.s{number}]\naddresses = [\"2001:db8:5::{number}\"]\n"))
         .collect();
@@ -128,7 +128,7 @@ fn an_attach_that_cannot_pin_the_link_to_a_new_nic_says_what_is_in_force() {
 }
 
 #[test]
-fn a_daemon_that_cannot_put_the_gate_down_again_says_why_once() {
+fn a_daemon_that_cannot_attach_the_gate_again_says_why_once() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -152,7 +152,7 @@ fn a_daemon_that_cannot_put_the_gate_down_again_says_why_once() {
 // ---- no bpffs ------------------------------------------------------------------------------
 
 #[test]
-fn an_attach_that_dies_before_or_after_it_mounts_a_bpffs_is_in_nobodys_way() {
+fn an_attach_that_dies_before_or_after_it_mounts_a_bpffs_does_not_block_the_next() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let path = testbed.write("policy.toml", &dmz());

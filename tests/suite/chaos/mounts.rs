@@ -60,7 +60,7 @@ fn a_bpffs_that_may_not_be_written_is_refused_in_words_and_leaves_no_gate() {
         testbed.prove_drops(&tap, 1);
     }
 
-    // it can be looked at, is not lifted, and says so
+    // it can be looked at, is not detached, and says so
     let outcome = Running::start(behind(&testbed, script, &["detach", "-i", NIC])).outcome();
     outcome.refused(&["ead-only file system", "help:", "remount,rw"]);
     let status = testbed.show("status");
@@ -119,7 +119,7 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
 }
 
 #[test]
-fn a_history_of_nonsense_is_said_and_reported_anew() {
+fn a_damaged_history_is_reported_and_begun_anew() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();

@@ -26,7 +26,7 @@ fn a_nic_that_goes_down_and_up_again_keeps_its_gate() {
 }
 
 #[test]
-fn a_nic_made_again_has_no_gate_until_somebody_puts_it_down_and_everyone_says_so() {
+fn a_nic_made_again_has_no_gate_until_somebody_attaches_it_and_every_command_says_so() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -105,7 +105,7 @@ fn policies_are_swapped_while_the_nic_goes_down_and_up() {
 }
 
 #[test]
-fn a_namespace_that_is_deleted_under_its_gate_ends_the_daemon_s_sight_and_no_other_gate() {
+fn a_namespace_that_is_deleted_under_its_gate_takes_no_other_gate_with_it() {
     let _machine = share_machine();
     let (gone, stays) = (Testbed::new(), Testbed::new());
     let tap = stays.tap_internet();

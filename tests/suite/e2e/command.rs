@@ -98,7 +98,7 @@ impl Testbed {
         self.router.portcullis(&[&[command, "-i", NIC], args].concat())
     }
 
-    /// Puts the gate down with this policy.
+    /// Attaches the gate with this policy.
     #[track_caller]
     pub fn attach(&self, policy: &str) -> Outcome {
         let path = self.write("policy.toml", policy);
@@ -151,7 +151,7 @@ impl Testbed {
         (word("verdict"), word("reason"))
     }
 
-    /// Starts the daemon and waits until it says that the gate is down.
+    /// Starts the daemon and waits until it says that the gate is attached.
     #[track_caller]
     pub fn daemon(&self, policy: &str, more: &[&str]) -> Daemon {
         let path = self.write("daemon.toml", policy);

@@ -24,7 +24,7 @@ fn has_keys(value: &Value, wanted: &[&str]) {
 }
 
 #[test]
-fn gates_of_two_namespaces_on_nics_of_one_name_are_strangers() {
+fn gates_on_nics_of_one_name_in_two_namespaces_are_independent() {
     let _machine = share_machine();
     let (one, two) = (Testbed::new(), Testbed::new());
     let observing = dmz_with("mode = \"observe\"");
@@ -46,7 +46,7 @@ fn gates_of_two_namespaces_on_nics_of_one_name_are_strangers() {
 }
 
 #[test]
-fn detach_lifts_the_gate_at_once_and_leaves_nothing() {
+fn detach_removes_the_gate_at_once_and_leaves_nothing() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -99,7 +99,7 @@ fn a_bad_policy_is_refused_whole_with_its_lines_while_the_live_one_stays() {
 }
 
 #[test]
-fn diff_tells_a_difference_by_its_status_and_apply_prints_what_it_changes() {
+fn diff_reports_a_difference_by_its_status_and_apply_prints_what_it_changes() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     testbed.attach(&dmz());
@@ -156,7 +156,7 @@ fn the_live_policy_is_printed_as_a_file_that_can_be_applied() {
 }
 
 #[test]
-fn what_programs_read_has_the_keys_that_they_were_promised() {
+fn json_output_has_the_documented_keys() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     testbed.attach(&dmz());

@@ -113,7 +113,7 @@ fn top_shows_who_is_dropped_and_cuts_off_only_after_a_yes() {
 }
 
 #[test]
-fn top_ends_when_the_gate_is_lifted() {
+fn top_ends_when_the_gate_is_detached() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     testbed.attach(&dmz());

@@ -20,7 +20,7 @@ fn events(path: &Path, kind: &str) -> Vec<Value> {
     lines.filter(|line| line["event_type"] == kind && line["dest_port"] == FORBIDDEN).collect()
 }
 
-/// How many drops they tell of.
+/// How many drops they stand for.
 fn count_told(path: &Path) -> u64 {
     events(path, "drop").iter().map(|line| line["portcullis"]["drops"].as_u64().expect("a count")).sum()
 }
@@ -53,12 +53,12 @@ fn the_gate_holds_when_its_daemon_is_killed_and_when_it_is_stopped() {
         assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()));
     }
     testbed.detach();
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     testbed.prove_passes(&tap, 3);
 }
 
 #[test]
-fn a_daemon_that_was_told_to_lifts_the_gate_when_it_stops() {
+fn a_daemon_with_detach_on_exit_detaches_the_gate_when_it_stops() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -73,7 +73,7 @@ fn a_daemon_that_was_told_to_lifts_the_gate_when_it_stops() {
             .ends_with("detached from dmz0: nothing is dropped any more")
     );
     assert!(!testbed.pins().exists());
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     testbed.prove_passes(&tap, 5);
 
     // but not when it is killed
@@ -103,7 +103,7 @@ fn an_upgrade_under_traffic_lets_nothing_through_and_loses_nothing() {
 }
 
 #[test]
-fn drops_while_no_daemon_ran_are_told_once() {
+fn drops_while_no_daemon_ran_are_reported_once() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -118,7 +118,7 @@ fn drops_while_no_daemon_ran_are_told_once() {
     eventually("so is their alarm", || !events(&path, "alert").is_empty());
     daemon.end(Signal::SIGTERM);
 
-    // the next daemon tells what came since, and only that
+    // the next daemon reports what came since, and only that
     testbed.prove_drops(&tap, 4);
     let mut daemon = testbed.daemon(&policy, &[]);
     eventually("the new drops are in the event file", || count_told(&path) >= 13);
@@ -135,7 +135,7 @@ fn drops_while_no_daemon_ran_are_told_once() {
 }
 
 #[test]
-fn what_a_killed_daemon_may_not_have_told_the_next_one_tells() {
+fn the_next_daemon_reports_what_a_killed_one_may_not_have_reported() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -221,7 +221,7 @@ fn there_is_one_daemon_at_a_time_and_none_without_a_gate() {
 
     testbed.detach();
     let status = daemon.wait();
-    // a service must not be started again, which would put the gate down
+    // a service must not be started again, which would attach the gate again
     assert_eq!(status.code(), Some(0));
     assert!(
         !daemon.find(&["another command has detached the gate from dmz0"]).is_empty(),

@@ -1,4 +1,4 @@
-//! One violation in the middle of a flood, and one while no daemon lives: each is told once, by
+//! One violation in the middle of a flood, and one while no daemon lives: each is reported once, by
 //! every sink, and soon.
 //!
 //! `PORTCULLIS_FLOOD` says how many packets the flood has; ten million take about a minute.
@@ -83,7 +83,7 @@ fn flood_size() -> u64 {
     std::env::var("PORTCULLIS_FLOOD").ok().and_then(|count| count.parse().ok()).unwrap_or(FLOOD)
 }
 
-/// Where alarms are told.
+/// Where alarms are reported.
 struct Places {
     eve: PathBuf,
     pages: PathBuf,
@@ -140,7 +140,7 @@ impl Places {
 }
 
 #[test]
-fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_without_a_daemon() {
+fn each_sink_reports_a_violation_in_a_flood_once_and_soon_and_also_one_without_a_daemon() {
     let _machine = exclusive();
     let testbed = Testbed::new();
     let places = Places { eve: testbed.folder.join("eve.json"), pages: testbed.folder.join("pages") };
@@ -185,14 +185,14 @@ fn one_violation_in_a_flood_is_told_once_by_each_sink_and_soon_and_so_is_one_wit
     let away = Places::lines(&places.pages);
     let away = away.iter().find(|line| line["service"] == format!("udp/{}", FORBIDDEN + 1)).expect("a page");
     assert_eq!(away["while_away"], true);
-    // one more round of the sweep, and what it could tell twice is told
+    // one more round of the reconciler, and what it could report twice is reported
     places.time_violation(&testbed, &next, FORBIDDEN + 2);
     assert!(next.end(Signal::SIGTERM).success());
     assert_eq!(places.told(&next, FORBIDDEN + 1), [1, 1, 1], "not once");
 }
 
 #[test]
-fn a_worm_is_told_from_a_try_soon_after_its_first_packet() {
+fn a_worm_is_called_a_spread_soon_after_its_first_packet() {
     let _machine = exclusive();
     let testbed = Testbed::new();
     let daemon = testbed.daemon(&dmz(), &[]);

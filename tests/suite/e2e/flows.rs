@@ -94,7 +94,7 @@ fn connections_that_were_open_before_the_gate_are_taken_over_while_it_is_new() {
         testbed.apply(&dmz());
         assert!(echoes(&mut early));
         testbed.detach();
-        eventually("the gate is lifted", || !testbed.has_xdp());
+        testbed.wait_for_detach();
 
         // without the time, it is cut
         testbed.attach(&dmz());
@@ -107,9 +107,9 @@ fn connections_that_were_open_before_the_gate_are_taken_over_while_it_is_new() {
         testbed.catch_up(&tap);
         assert_eq!(count_data(&tap, &family, 80), before, "it got out");
         testbed.detach();
-        eventually("the gate is lifted", || !testbed.has_xdp());
+        testbed.wait_for_detach();
         early.set_read_timeout(Some(ARRIVES.duration())).expect("a timeout");
-        early.read_exact(&mut [0; 4]).expect("the data, sent again now that the gate is lifted");
+        early.read_exact(&mut [0; 4]).expect("the data, sent again now that the gate is detached");
     });
 }
 

@@ -44,7 +44,7 @@ fn packets(alarm: &Value) -> u64 {
 }
 
 #[test]
-fn alarms_and_drops_survive_the_daemon_and_are_told_with_and_without_one() {
+fn alarms_and_drops_outlive_the_daemon_and_are_shown_with_and_without_one() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -188,7 +188,7 @@ fn a_daemon_that_ends_before_the_history_answers_leaves_its_drops_to_the_next_on
 }
 
 #[test]
-fn a_gate_that_is_lifted_before_the_history_answers_takes_no_drop_with_it() {
+fn every_drop_is_reported_when_the_gate_is_detached_before_the_history_answers() {
     let _machine = share_machine();
     let mut late = Late::new();
     late.testbed.detach();
@@ -308,7 +308,7 @@ fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room
 }
 
 #[test]
-fn whoever_follows_is_told_what_happens_and_filters_hold() {
+fn followers_see_what_happens_and_their_filters_hold() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();

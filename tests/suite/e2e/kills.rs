@@ -9,7 +9,6 @@ use super::command::Running;
 use super::policies::twin;
 use super::testbed::{NIC, Testbed, V4, exclusive, tracker_hook};
 use super::traffic::{Traffic, syn};
-use crate::support::patience::eventually;
 
 const APPLY_KILLS: u32 = 120;
 /// Of each command that loads the programs, which takes the kernel most of a second.
@@ -143,7 +142,7 @@ fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
 }
 
 #[test]
-fn a_first_attach_that_is_killed_is_in_nobodys_way() {
+fn a_first_attach_that_is_killed_does_not_block_the_next() {
     let _machine = exclusive();
     let testbed = Testbed::new();
     let path = testbed.write("policy.toml", &super::policies::dmz());
@@ -160,7 +159,7 @@ fn a_first_attach_that_is_killed_is_in_nobodys_way() {
         testbed.prove_drops(&tap, 2);
         testbed.detach();
         assert!(!testbed.pins().exists(), "pins are left");
-        eventually("the gate is lifted", || !testbed.has_xdp());
+        testbed.wait_for_detach();
         testbed.prove_passes(&tap, 1);
     }
 }
@@ -179,7 +178,7 @@ fn a_detach_that_is_killed_is_finished_by_the_next_one() {
         kill_after(&testbed, &["detach", "-i", NIC], dice.up_to(whole));
         testbed.run("detach", &[]).done();
         assert!(!testbed.pins().exists(), "pins are left");
-        eventually("the gate is lifted", || !testbed.has_xdp());
+        testbed.wait_for_detach();
         testbed.prove_passes(&tap, 1);
     }
 }

@@ -74,7 +74,7 @@ fn the_ledger_counts_every_drop_of_several_senders_without_a_daemon() {
 }
 
 #[test]
-fn a_daemon_tells_of_every_drop_though_it_hears_few_samples() {
+fn a_daemon_reports_every_drop_although_few_samples_reach_it() {
     let _machine = exclusive();
     let testbed = Testbed::new();
     let path = testbed.folder.join("eve.json");

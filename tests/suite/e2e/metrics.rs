@@ -120,7 +120,7 @@ fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault
 }
 
 #[test]
-fn whoever_asks_slowly_or_nonsense_holds_up_neither_the_consumer_nor_others() {
+fn slow_and_nonsensical_clients_hold_up_neither_the_consumer_nor_other_clients() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -165,7 +165,7 @@ fn whoever_asks_slowly_or_nonsense_holds_up_neither_the_consumer_nor_others() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_said_before_anything_is_done() {
+fn a_metrics_port_that_is_taken_is_refused_before_anything_is_done() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let path = testbed.write("policy.toml", &dmz());
@@ -260,7 +260,7 @@ fn names_in(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn rules_and_dashboard_ask_for_what_there_is_and_the_rules_keep_their_promises() {
+fn rules_and_dashboard_use_existing_metrics_and_the_rules_pass_their_own_tests() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");

@@ -1,4 +1,4 @@
-//! Real packets between network namespaces, through a gate that the program put down. Each test
+//! Real packets between network namespaces, through a gate that the program attached. Each test
 //! shows its cause: what passes, is dropped, and passes again; a counter that moved by exactly
 //! what was sent; and a tap at the far end that saw none of it.
 //!

@@ -47,7 +47,7 @@ fn a_nic_without_xdp_has_a_generic_gate_that_drops_all_the_same_and_says_so() {
         assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES));
     });
     testbed.detach();
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     testbed.prove_passes(&tap, 3);
 }
 
@@ -176,7 +176,7 @@ fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
 }
 
 #[test]
-fn a_filter_that_was_taken_off_is_reported_and_attach_puts_it_back() {
+fn a_removed_filter_is_reported_and_attach_restores_it() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     testbed.attach(&dmz());

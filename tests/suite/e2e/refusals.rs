@@ -60,7 +60,7 @@ fn another_program_on_the_nic_is_left_alone_and_named() {
             "help:",
             "ip link set dev dmz0 xdp off",
         ]);
-        assert!(testbed.has_xdp(), "the other program was taken off");
+        assert!(testbed.has_xdp(), "the other program was removed");
         assert!(!testbed.pins().exists(), "something is pinned");
     }
     testbed.prove_passes(&tap, 2);
@@ -146,7 +146,7 @@ fn maps_of_another_layout_are_touched_by_nothing_but_detach() {
     write(99);
     testbed.detach();
     assert!(!testbed.pins().exists());
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     testbed.prove_passes(&tap, 3);
     testbed.attach(&dmz());
     testbed.prove_drops(&tap, 3);
@@ -175,13 +175,13 @@ fn a_gate_of_an_earlier_build_has_other_maps_and_is_refused_all_the_same() {
     assert!(testbed.has_xdp());
     testbed.detach();
     assert!(!testbed.pins().exists());
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     testbed.attach(&dmz());
     testbed.prove_drops(&tap, 3);
 }
 
 #[test]
-fn half_a_gate_is_told_from_a_whole_one_and_detach_removes_it() {
+fn half_a_gate_is_recognised_and_detach_removes_it() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     testbed.attach(&dmz());

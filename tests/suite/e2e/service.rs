@@ -1,5 +1,5 @@
 //! The daemon as a service: what it tells the service manager, the units, and what it makes of
-//! somebody who takes its programs off.
+//! somebody who removes its programs.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -55,7 +55,7 @@ fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000");
     let mut daemon = Daemon::start(command);
     manager.hear("READY=1\nSTATUS=attached to dmz0: native; 0 alarms open");
-    assert!(testbed.has_xdp(), "ready means that the gate is down");
+    assert!(testbed.has_xdp(), "ready means that the gate is attached");
     manager.heard.clear();
     manager.hear("WATCHDOG=1");
     manager.heard.clear();
@@ -76,7 +76,7 @@ fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
 }
 
 #[test]
-fn a_tracker_that_is_taken_off_is_said_counted_and_put_back() {
+fn a_removed_tracker_is_reported_counted_and_restored() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let mut daemon = testbed.daemon(&dmz(), &["--metrics", "127.0.0.1:9464"]);

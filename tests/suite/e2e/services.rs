@@ -205,12 +205,12 @@ fn every_server_does_what_it_needs_and_nothing_else_leaves() {
     assert!(odd.iter().all(|row| row.0["reason"] == "backscatter"), "other drops: {odd:#?}");
 
     testbed.detach();
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     attempt_all(&testbed, false);
 }
 
 #[test]
-fn what_a_web_server_opens_is_told_to_people_and_to_the_siem_and_a_stranger_is_not() {
+fn people_and_the_siem_hear_of_what_a_web_server_opens_and_not_of_strangers() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let _servers = start_servers(&testbed);

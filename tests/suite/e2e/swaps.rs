@@ -164,6 +164,6 @@ fn counters_the_ledger_and_the_names_of_servers_survive_another_policy() {
     });
     assert_eq!(testbed.dropped("web1", "udp", FORBIDDEN, "new_flow"), 12);
     testbed.detach();
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     testbed.prove_passes(&tap, 4);
 }

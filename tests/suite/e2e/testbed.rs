@@ -251,12 +251,12 @@ impl Testbed {
 
     pub fn plugged(plug: Plug) -> Testbed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        static SWEEP: Once = Once::new();
+        static CLEANED: Once = Once::new();
         // The first `ip netns add` mounts something; two at once could do so twice.
         static BUILDERS: Mutex<()> = Mutex::new(());
 
         let _builder: MutexGuard<'_, ()> = BUILDERS.lock().unwrap_or_else(PoisonError::into_inner);
-        SWEEP.call_once(remove_leftovers);
+        CLEANED.call_once(remove_leftovers);
         let stem = format!("pc-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let names = ["i", "r", "d"].map(|end| format!("{stem}-{end}"));
         names.iter().for_each(|name| remove_namespace(name));
@@ -481,7 +481,7 @@ impl Testbed {
         Path::new(LOCKS).join(format!("{NIC}::{}.lock", self.router.inode()))
     }
 
-    /// The gate that is down, opened by the library.
+    /// The attached gate, opened by the library.
     pub fn open_gate(&self) -> Gate {
         let place = self.place();
         self.router.enter(|| Gate::open(&place)).expect("a gate")
@@ -490,6 +490,12 @@ impl Testbed {
     /// Whether the kernel has an XDP program on the NIC.
     pub fn has_xdp(&self) -> bool {
         !self.xdp_of().is_empty()
+    }
+
+    /// Waits until it has none: the kernel takes its time.
+    #[track_caller]
+    pub fn wait_for_detach(&self) {
+        eventually("the gate is detached", || !self.has_xdp());
     }
 
     /// How it has it: `xdp` is in the driver, `xdpgeneric` in the stack; empty: not at all.

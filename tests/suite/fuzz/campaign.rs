@@ -72,12 +72,12 @@ pub fn run(order: Order) -> Outcome {
 fn work(shared: &Shared, worker: usize) {
     enter_own_network();
     stay_on_cpu(worker);
-    // each story has its differ by its number, so that a seed tells the same whoever tells it
-    let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
+    // each story has its differ by its number, so that a seed makes the same stories in any thread
+    let mut differs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
     while !shared.stop.load(Ordering::Relaxed) {
         let story = shared.next_story.fetch_add(1, Ordering::Relaxed);
-        let differ = &mut rigs[(story % 4 / 3) as usize];
-        tell(shared, differ, story);
+        let differ = &mut differs[(story % 4 / 3) as usize];
+        play_story(shared, differ, story);
         let mut outcome = shared.outcome.lock().expect("the outcome");
         outcome.packets += std::mem::take(&mut differ.packets);
         outcome.policies += 1;
@@ -89,7 +89,7 @@ fn work(shared: &Shared, worker: usize) {
 }
 
 /// One policy's story, which depends on the seed and its number alone.
-fn tell(shared: &Shared, differ: &mut Differ, number: u64) {
+fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
     let mut talk = Talk::new(Chance::part(shared.order.seed, number));
     let policy = loop {
         let policy = make_policy(talk.chance());

@@ -137,7 +137,7 @@ impl Differ {
         }
         self.write_state(state::STATE_QUARANTINES, 0);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
-        // as good as a purse that has just been made
+        // as good as a token bucket that has just been made
         self.shift_times("limits", |_| 0);
         // a swap waits for all that runs, and what is live already can stay
         if self.live != policy {
@@ -330,7 +330,7 @@ impl Differ {
             // the clock counts from boot, which may have been a minute ago: wrap
             self.shift_times(name, |time| time.wrapping_sub(by_ns));
         }
-        // 0 is a purse of which nothing was spent
+        // 0 is a token bucket of which nothing was spent
         self.shift_times("limits", |time| time.saturating_sub(by_ns));
         // 0 is a quarantine without an end
         self.shift_times("quarantines", |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });

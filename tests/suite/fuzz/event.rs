@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_corpus_keeps_comes_back_as_it_was() {
+    fn a_sequence_is_read_back_as_it_was_written() {
         let policy = "[policy]\n\n[servers.web]\naddresses = [\"192.0.2.1\"]\n".to_owned();
         let events = vec![
             Event::From(vec![0, 1, 0xfe]),

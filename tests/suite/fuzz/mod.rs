@@ -85,9 +85,9 @@ fn the_corpus_of_past_disagreements_agrees() {
         // in a thread, for the network namespace is the thread's
         let playing = scope.spawn(|| {
             enter_own_network();
-            let mut rigs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
+            let mut differs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
             let plays = paths.iter().flat_map(|path| [0, 1].map(|differ| (differ, path)));
-            plays.filter_map(|(differ, path)| play_file(&mut rigs[differ], path)).collect()
+            plays.filter_map(|(differ, path)| play_file(&mut differs[differ], path)).collect()
         });
         playing.join().expect("the corpus")
     });

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 
-/// Puts the calling thread into a namespace in which `world::stays_on_link` tells the truth. It is
+/// Puts the calling thread into a namespace in which `setting::stays_on_link` is right. It is
 /// gone with the thread.
 pub fn enter_own_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (the test needs root)");

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearly_every_policy_made_by_chance_is_one_that_the_tool_takes() {
+    fn nearly_every_random_policy_is_accepted() {
         let mut chance = Chance::new(1);
         let mut taken = 0;
         for _ in 0..200 {

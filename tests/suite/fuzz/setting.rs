@@ -1,4 +1,4 @@
-//! The small world that policies and frames are made of: so few addresses and ports that they meet.
+//! The few actors that policies and frames are made of: so few addresses and ports that they meet.
 
 use std::net::IpAddr;
 

@@ -14,7 +14,6 @@ use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use crate::e2e::tap::Tap;
 use crate::e2e::testbed::{FAMILIES, Testbed, V4, ip};
-use crate::support::patience::eventually;
 
 /// Peers reach the web server in both families, which takes the filter and the tracker.
 #[track_caller]
@@ -46,7 +45,7 @@ fn prove_cycle(testbed: &Testbed) -> (String, String) {
     let status = testbed.show("status");
     assert_eq!(status["enforcing"], true, "{status:#}");
     testbed.detach();
-    eventually("the gate is lifted", || !testbed.has_xdp());
+    testbed.wait_for_detach();
     testbed.prove_passes(&tap, 3);
     (status["attached"].as_str().expect("a word").to_owned(), said)
 }

@@ -57,7 +57,7 @@ fn strict_tracking_works_by_the_hook_that_the_kernel_has_and_is_reported_so() {
 }
 
 #[test]
-fn a_tracker_that_was_taken_off_is_a_warning_until_attach_puts_it_back() {
+fn a_removed_tracker_is_a_warning_until_attach_restores_it() {
     let _machine = exclusive();
     let testbed = Testbed::new();
     testbed.attach(&dmz());

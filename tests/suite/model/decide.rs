@@ -7,7 +7,7 @@ use portcullis::policy::{Limit, Policy, Server, Tracking, UnknownSources};
 
 use super::Model;
 use super::flows::{FlowKey, Table};
-use super::limits::PurseKey;
+use super::limits::BucketKey;
 use super::needs::{self, Rule, Subject};
 use super::packet::{IcmpKind, Packet, Piece, TCP, Tcp, Transport, UDP, icmp_kind};
 
@@ -20,7 +20,7 @@ pub enum Effect {
     Answer(Table, FlowKey),
     /// The flow is taken over.
     PickUp(FlowKey),
-    Spend(PurseKey, Limit),
+    Spend(BucketKey, Limit),
     /// Later fragments follow this one.
     RememberFragment,
 }
@@ -127,7 +127,7 @@ impl<'a> Case<'a> {
 }
 
 impl Model {
-    /// Steps 3 to 18: what is no packet was told before.
+    /// Steps 3 to 18. What is no packet has its verdict before.
     pub fn decide(&self, packet: &Packet, now_ns: u64) -> Decision {
         if packet.source_routed {
             return Decision::drop(Reason::SourceRoute);

@@ -209,7 +209,7 @@ impl Flows {
         }
     }
 
-    /// Takes a flow over that was open before the gate came down.
+    /// Takes a flow over that was open before the gate was attached.
     pub fn pick_up(&mut self, key: &FlowKey, tcp: &Tcp, generation: u32, now_ns: u64) {
         let flags = PICKED_UP | server_flags(tcp);
         self.established.insert(*key, FlowState { last_ns: now_ns, flags, generation });

@@ -1,4 +1,4 @@
-//! The purses of limited needs: GCRA, as ITU-T I.371 has it.
+//! The token buckets of limited needs: GCRA, as ITU-T I.371 has it.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use portcullis::policy::{Limit, Need};
 
 use super::needs::Rule;
 
-/// Whose purse: the server's name, the role's, and the need as it is written canonically. It outlives
+/// Whose bucket: the server's name, the role's, and the need as it is written canonically. It outlives
 /// a policy as long as these stay.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PurseKey {
+pub struct BucketKey {
     server: String,
     role: String,
     need: String,
 }
 
-impl PurseKey {
+impl BucketKey {
     pub fn new(server: &str, rule: &Rule<'_>) -> Self {
         let need: &Need = rule.need;
         Self {
@@ -26,25 +26,25 @@ impl PurseKey {
     }
 }
 
-/// When, at the permitted rate, the next flow of each purse would be due.
+/// When, at the permitted rate, the next flow of each bucket would be due.
 #[derive(Default)]
-pub struct Purses {
-    due_ns: BTreeMap<PurseKey, u64>,
+pub struct TokenBuckets {
+    due_ns: BTreeMap<BucketKey, u64>,
 }
 
 fn interval_ns(limit: Limit) -> u64 {
     u64::from(limit.per_seconds) * 1_000_000_000 / u64::from(limit.count)
 }
 
-impl Purses {
+impl TokenBuckets {
     /// Whether one more flow is within the limit.
-    pub fn allows(&self, key: &PurseKey, limit: Limit, now_ns: u64) -> bool {
+    pub fn allows(&self, key: &BucketKey, limit: Limit, now_ns: u64) -> bool {
         let ahead_ns = self.due_ns.get(key).copied().unwrap_or(0).saturating_sub(now_ns);
         // N flows may come at once: the first is due now, the last runs N - 1 intervals ahead.
         ahead_ns <= (u64::from(limit.count) - 1) * interval_ns(limit)
     }
 
-    pub fn spend(&mut self, key: PurseKey, limit: Limit, now_ns: u64) {
+    pub fn spend(&mut self, key: BucketKey, limit: Limit, now_ns: u64) {
         let due_ns = self.due_ns.entry(key).or_insert(0);
         *due_ns = (*due_ns).max(now_ns) + interval_ns(limit);
     }

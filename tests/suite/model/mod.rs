@@ -26,7 +26,7 @@ use decide::{Decision, Effect};
 use flows::Flows;
 use fragments::{FragmentState, Fragments};
 use ledger::Books;
-use limits::Purses;
+use limits::TokenBuckets;
 use packet::{Frame, Known, Packet, Transport, Way};
 
 pub use flows::{FlowKey, FlowState, Table};
@@ -67,7 +67,7 @@ pub struct Model {
     quarantines: BTreeMap<String, Option<u64>>,
     flows: Flows,
     fragments: Fragments,
-    purses: Purses,
+    buckets: TokenBuckets,
     books: Books,
 }
 
@@ -84,7 +84,7 @@ impl Model {
             quarantines: BTreeMap::new(),
             flows: Flows::default(),
             fragments: Fragments::default(),
-            purses: Purses::default(),
+            buckets: TokenBuckets::default(),
             books: Books::default(),
         }
     }
@@ -94,7 +94,7 @@ impl Model {
         self.link_routes = keeps;
     }
 
-    /// Makes a policy the live one. The gate comes down with the first, so `pickup` counts from there.
+    /// Makes a policy the live one. The gate is attached with the first, so `pickup` counts from there.
     pub fn apply(&mut self, policy: &Policy, now_ns: u64) {
         if self.policy.is_none() {
             self.pickup_until_ns = now_ns + u64::from(policy.settings.pickup_s.value) * 1_000_000_000;
@@ -221,7 +221,7 @@ impl Model {
                         self.flows.pick_up(key, tcp, self.generation, now_ns);
                     }
                 }
-                Effect::Spend(key, limit) => self.purses.spend(key.clone(), *limit, now_ns),
+                Effect::Spend(key, limit) => self.buckets.spend(key.clone(), *limit, now_ns),
                 Effect::RememberFragment => {
                     let state = FragmentState {
                         passed_ns: now_ns,

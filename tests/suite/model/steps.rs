@@ -5,7 +5,7 @@ use portcullis::abi::Reason;
 use super::Model;
 use super::decide::{Case, Decision, Effect, is_dhcp};
 use super::flows::{FlowKey, Table, answered_flow};
-use super::limits::{PurseKey, most_generous};
+use super::limits::{BucketKey, most_generous};
 use super::needs::{self, Rule, Subject};
 use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
 use super::quote::{QuotedEnds, read_quote};
@@ -64,9 +64,9 @@ impl Model {
         let rules = most_generous(&rules);
         let first = rules.first()?;
         let Some(limit) = first.need.limit else { return Some(Decision::pass(Reason::Need).by(&rules)) };
-        let purse = PurseKey::new(&case.server.name, first);
-        Some(if self.purses.allows(&purse, limit, case.now_ns) {
-            Decision::pass(Reason::Need).by(&rules).with(Effect::Spend(purse, limit))
+        let bucket = BucketKey::new(&case.server.name, first);
+        Some(if self.buckets.allows(&bucket, limit, case.now_ns) {
+            Decision::pass(Reason::Need).by(&rules).with(Effect::Spend(bucket, limit))
         } else {
             Decision::drop(Reason::Rate).by(&rules)
         })

@@ -132,7 +132,7 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
 }
 
 #[test]
-fn what_is_observed_counts_apart_in_a_full_ledger() {
+fn observed_drops_count_apart_in_a_full_ledger() {
     let gate = TestGate::sized(POLICY, &[("ledger", 1)]);
     gate.drops(&kind(V4.web, 1), Reason::NewFlow);
     gate.drops(&kind(V4.web, 2), Reason::NewFlow);
@@ -222,7 +222,7 @@ fn a_server_that_calls_every_port_leaves_the_others_their_rows() {
 }
 
 #[test]
-fn what_every_server_owns_of_the_ledger_it_gets_when_all_are_greedy() {
+fn every_server_gets_its_guaranteed_rows_when_all_are_greedy() {
     const ROWS: u32 = 512;
     let mut policy = POLICY.to_owned();
     for number in 0..40 {
@@ -257,7 +257,7 @@ fn what_every_server_owns_of_the_ledger_it_gets_when_all_are_greedy() {
 }
 
 #[test]
-fn who_borrows_an_address_spends_nothing_of_its_owner() {
+fn a_spoofed_frame_spends_none_of_its_owners_quota() {
     let policy = POLICY.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:77\"");
     let gate = TestGate::sized(&policy, &[("ledger", 512)]);
     for port in 1..=1_000 {
@@ -275,7 +275,7 @@ fn who_borrows_an_address_spends_nothing_of_its_owner() {
 }
 
 #[test]
-fn shares_are_exact_when_several_cpus_make_rows_at_once() {
+fn quotas_are_exact_when_several_cpus_make_rows_at_once() {
     const THREADS: u16 = 4;
     let gate = TestGate::sized(POLICY, &[("ledger", 512)]);
     std::thread::scope(|scope| {
@@ -310,7 +310,7 @@ fn a_frame_in_several_buffers_counts_whole_however_short_its_packet() {
 }
 
 #[test]
-fn a_server_that_owned_more_once_leaves_the_new_ones_theirs() {
+fn a_server_that_once_had_more_rows_leaves_new_servers_their_guaranteed_ones() {
     const ROWS: u32 = 512;
     let one = "[roles.web]\nin=[\"tcp/80\"]\n[servers.old]\naddresses=[\"192.0.2.140\"]\nroles=[\"web\"]\n";
     let gate = TestGate::sized(one, &[("ledger", ROWS)]);
@@ -374,7 +374,7 @@ fn a_row_says_when_its_first_and_its_last_packet_came() {
 }
 
 #[test]
-fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
+fn a_drop_that_finds_no_room_in_the_ledger_spends_no_quota() {
     let gate = TestGate::sized(POLICY, &[("ledger", 64)]);
     let web = gate.id_of("web1");
     fill(&gate, "ledger");
@@ -397,7 +397,7 @@ fn who_finds_no_room_in_the_ledger_has_spent_nothing() {
 }
 
 #[test]
-fn what_not_even_the_rest_of_the_ledger_has_room_for_is_counted_and_told() {
+fn drops_for_which_even_the_ledgers_overflow_has_no_room_are_counted_and_reported() {
     let gate = TestGate::sized(POLICY, &[("ledger", 64)]);
     fill(&gate, "ledger");
     fill(&gate, "ledger_overflow");

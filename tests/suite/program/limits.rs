@@ -52,7 +52,7 @@ fn as_many_flows_as_the_limit_says_pass_and_the_next_is_dropped() {
 }
 
 #[test]
-fn a_purse_that_is_missing_is_empty() {
+fn a_missing_token_bucket_counts_as_empty() {
     let gate = TestGate::new(POLICY);
     gate.passes(&mail(V4.web, 40_000), Reason::Need);
     for (key, _) in gate.entries::<limit_key, limit>("limits") {
@@ -171,7 +171,7 @@ fn spend(words: &str) -> (u64, u64) {
     let after = now_ns();
     let spent: Vec<(limit_key, limit)> = gate.entries("limits");
     let spent: Vec<_> = spent.iter().filter(|(_, limit)| limit.arrival_ns != 0).collect();
-    let [(key, limit)] = spent[..] else { panic!("not one purse: {spent:?}") };
+    let [(key, limit)] = spent[..] else { panic!("not one bucket: {spent:?}") };
     assert_eq!(key.server, gate.id_of("mx1"));
     (limit.arrival_ns - after, limit.arrival_ns - before)
 }
@@ -196,7 +196,7 @@ fn a_limit_lives_through_a_change_of_policy() {
         gate.swap(&format!("{text}{POLICY}"));
         gate.drops(&mail(V4.web, 40_003), Reason::Rate);
     }
-    // another limit is another purse, and holds what it says
+    // another limit is another token bucket, and holds what it says
     gate.swap(&POLICY.replace("3/m", "2/m"));
     gate.passes(&mail(V6.ns, 40_000), Reason::Need);
     gate.passes(&mail(V6.ns, 40_001), Reason::Need);

@@ -13,7 +13,7 @@ const ARP: [u8; 28] =
 const LINK_PROTOCOLS: [u16; 4] = [0x0806, 0x88cc, 0x888e, 0x8809];
 
 #[test]
-fn the_protocols_that_a_link_lives_on_pass() {
+fn the_protocols_that_a_link_needs_pass() {
     let gate = TestGate::dmz();
     for ethertype in LINK_PROTOCOLS {
         gate.passes(&link_frame(ethertype, &ARP), Reason::LinkLayer);

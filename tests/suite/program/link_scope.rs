@@ -16,7 +16,7 @@ fn solicitation(from: IpAddr, to: IpAddr) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_quiet_is_quiet_from_an_address_of_the_link_and_from_no_neighbour_of_those() {
+fn what_is_quiet_is_quiet_from_an_address_of_the_link_and_from_none_beside_those() {
     let gate = TestGate::dmz();
     let of_the_link = ["0.0.0.0", "169.254.0.0", "169.254.255.255", "fe80::", "febf:ffff::1", "::"];
     let of_no_link = [

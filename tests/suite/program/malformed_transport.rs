@@ -116,7 +116,7 @@ fn every_combination_of_tcp_flags_is_taken_for_what_it_is() {
 }
 
 #[test]
-fn form_comes_before_permission() {
+fn a_malformed_packet_is_dropped_even_where_it_is_permitted() {
     // what may be said to nobody, malformed: the form is named
     with_dmz_in_both_families(|gate, family| {
         let frame = tcp((family.web, 40_000), (family.peer, 80), 0);
@@ -129,7 +129,7 @@ fn form_comes_before_permission() {
 }
 
 #[test]
-fn a_malformed_packet_is_booked_on_the_server_that_sent_it() {
+fn a_malformed_packet_counts_for_the_server_that_sent_it() {
     with_dmz_in_both_families(|gate, family| {
         let row = gate.drops(&tcp((family.web, 40_000), (family.peer, 80), 0), Reason::Malformed);
         assert_eq!(row.key.server, gate.id_of("web1"));

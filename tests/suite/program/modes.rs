@@ -89,7 +89,7 @@ fn a_quiet_need_permits_nothing_and_forbids_no_answer() {
 }
 
 #[test]
-fn what_any_role_calls_quiet_is_quiet_from_an_address_that_says_nothing() {
+fn what_any_role_calls_quiet_is_quiet_from_a_link_local_or_unspecified_address() {
     // a multicast name query: from fe80::/10, or before there is an address
     let gate = TestGate::new(QUIET_POLICY);
     for source in ["fe80::10", "::"] {
@@ -183,7 +183,7 @@ fn a_rogue_router_and_a_spoof_are_observed_as_well() {
 }
 
 #[test]
-fn who_borrows_an_observed_address_is_not_observed() {
+fn a_spoofed_frame_is_not_observed_with_its_owner() {
     // The mode is the server's, and the frame is by its MAC not that server's.
     let gate = TestGate::new(
         r#"

@@ -88,7 +88,7 @@ fn neighbour_discovery_stays_on_the_link() {
 }
 
 #[test]
-fn listener_reports_pass_with_hop_limit_1_and_no_other() {
+fn listener_reports_pass_with_hop_limit_1_only() {
     let gate = TestGate::dmz();
     for kind in [MLD_REPORT, MLD2_REPORT] {
         for source in [ip(LINK_LOCAL), ip("::"), V6.web] {
@@ -103,7 +103,7 @@ fn listener_reports_pass_with_hop_limit_1_and_no_other() {
 }
 
 #[test]
-fn a_listener_query_is_the_routers_business() {
+fn a_listener_query_from_a_server_is_dropped() {
     let gate = TestGate::dmz();
     gate.drops(&listener(ip(LINK_LOCAL), MLD_QUERY, 1), Reason::UnknownSource);
     gate.drops(&listener(V6.web, MLD_QUERY, 1), Reason::NewFlow);
@@ -171,7 +171,7 @@ fn dhcp_clients_pass_where_dhcp_is_on() {
 }
 
 #[test]
-fn dhcp_clients_are_strangers_where_dhcp_is_off() {
+fn dhcp_clients_are_dropped_where_dhcp_is_off() {
     let gate = TestGate::dmz();
     let [discover, renewal] = dhcp4_frames();
     gate.drops(&discover, Reason::UnknownSource);

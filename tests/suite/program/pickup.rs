@@ -1,4 +1,4 @@
-//! Flows already open when the gate comes down.
+//! Flows already open when the gate is attached.
 
 use portcullis::abi::Reason;
 use portcullis::gate::FlowTable;
@@ -44,7 +44,7 @@ fn nothing_is_taken_over_after_the_pickup() {
 }
 
 #[test]
-fn a_syn_is_nothing_that_was_open() {
+fn a_syn_is_never_taken_over() {
     let gate = TestGate::dmz();
     gate.set_pickup(60);
     in_both_families(|family| {

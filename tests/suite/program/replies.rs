@@ -250,7 +250,7 @@ fn the_tracker_looks_through_tags_too() {
 }
 
 #[test]
-fn the_tracker_lets_everything_by() {
+fn the_tracker_decides_nothing() {
     let gate = TestGate::dmz();
     let frames = [
         crate::support::frame::link_frame(0x0806, &[0; 28]),

@@ -218,7 +218,7 @@ fn what_is_quiet_and_what_passes_is_no_sample() {
 }
 
 #[test]
-fn samples_are_counted_as_sent_or_as_unheard() {
+fn samples_are_counted_as_sent_or_as_without_a_reader() {
     let gate = TestGate::dmz();
     let frame = |port| tcp((V4.web, 40_000), (V4.peer, port), SYN);
     gate.programs.run_filter(&frame(1), 1).expect("a run");

@@ -151,9 +151,9 @@ impl Stage {
         sent
     }
 
-    pub fn lift(&self) {
+    pub fn detach(&self) {
         self.testbed.detach();
-        eventually("the gate is lifted", || !self.testbed.has_xdp());
+        self.testbed.wait_for_detach();
     }
 }
 
@@ -184,7 +184,7 @@ pub fn play(list: &[Attack]) {
     }
     stage.prove_service();
 
-    stage.lift();
+    stage.detach();
     stage.prove_service();
     let (_, arrived) = stage.watch(|| list[0].run(&stage.testbed));
     assert!(arrived > 0, "it passes again");

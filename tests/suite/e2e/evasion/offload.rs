@@ -106,7 +106,7 @@ fn forbidden_super_frames_of_udp_stay_in() {
         stage.prove_service();
         stage.prove_kept_in("datagrams", send);
         stage.prove_service();
-        stage.lift();
+        stage.detach();
         assert!(stage.watch(send).1 > 0, "it passes again");
     });
 }
@@ -138,8 +138,8 @@ fn forbidden_super_frames_of_tcp_stay_in() {
         println!("{sent} frames sent, the longest of {} bytes, none arrived", stage.longest().0);
         assert!(stage.longest().0 > 2 * MTU, "no super-frame: {:?}", stage.longest());
         stage.prove_service();
-        stage.lift();
+        stage.detach();
         sink.set_read_timeout(Some(deadline(PATIENCE))).expect("a timeout");
-        sink.read_exact(&mut vec![0; 1 << 16]).expect("the load, once the gate is lifted");
+        sink.read_exact(&mut vec![0; 1 << 16]).expect("the load, once the gate is detached");
     });
 }

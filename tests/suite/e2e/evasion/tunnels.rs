@@ -83,7 +83,7 @@ fn iodine_reaches_its_server_without_the_gate_and_not_with_it() {
     assert!(stage.testbed.dropped("ns1", "udp", 53, "destination") > 0, "{:#?}", stage.testbed.drops());
     stage.prove_service();
 
-    stage.lift();
+    stage.detach();
     assert!(tunnels(&stage.testbed, V4.peer, PATIENCE), "it tunnels again");
     drop(server);
 }
@@ -129,7 +129,7 @@ fn ptunnel_carries_tcp_in_pings_without_the_gate_and_not_with_it() {
     println!("{sent} frames sent, none arrived");
     stage.prove_service();
 
-    stage.lift();
+    stage.detach();
     assert!(pings_through(&stage.testbed, PATIENCE), "it tunnels again");
     drop(server);
 }

@@ -1,4 +1,4 @@
-//! The gate comes down on a router that is at work.
+//! The gate is attached to a router that is at work.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -83,7 +83,7 @@ fn ask_often(testbed: &Testbed, family: &Family, stop: &AtomicBool, answered: &A
 }
 
 #[test]
-fn questions_that_are_under_way_when_the_gate_comes_down_are_answered_without_an_alarm() {
+fn questions_under_way_when_the_gate_is_attached_are_answered_without_an_alarm() {
     let mut site = Site::without_gate();
     let testbed = Arc::clone(&site.testbed);
     let (stop, over, answered) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU32::new(0));

@@ -132,7 +132,7 @@ fn a_hostile_name_is_one_label_and_is_taken() {
 }
 
 #[test]
-fn an_alertmanager_behind_tls_is_told_if_the_right_authority_vouches_for_it() {
+fn an_alertmanager_behind_tls_is_notified_only_if_the_right_authority_vouches_for_it() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     make_certificates(&testbed.folder);

@@ -58,7 +58,7 @@ impl Journal {
 }
 
 #[test]
-fn a_daemon_that_is_told_to_writes_its_alarms_into_the_journal() {
+fn a_daemon_whose_policy_names_the_journal_writes_its_alarms_there() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();

@@ -59,7 +59,7 @@ impl Drop for Mute {
 }
 
 #[test]
-fn a_standard_error_that_nobody_reads_holds_up_nothing_and_is_told_when_it_is_read_again() {
+fn a_standard_error_that_nobody_reads_holds_up_nothing_and_catches_up_when_it_is_read_again() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -108,7 +108,7 @@ fn a_daemon_whose_standard_error_stays_full_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn a_reader_of_standard_error_that_is_gone_is_no_end_of_the_daemon() {
+fn a_daemon_outlives_the_reader_of_its_standard_error() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();

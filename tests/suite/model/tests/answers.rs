@@ -132,7 +132,7 @@ fn answers_to_the_internets_noise_are_backscatter() {
 }
 
 #[test]
-fn a_segment_of_nothing_is_no_flow_by_the_port_that_says_most() {
+fn a_segment_without_a_flow_counts_under_the_more_telling_port() {
     let mut timed = TimedModel::new();
     let outcome = timed.sends(&frame::tcp((V4.web, 80), (V4.peer, 4000), ACK));
     assert_eq!((outcome.reason, outcome.port), (NoFlow, 80));

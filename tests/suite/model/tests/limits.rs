@@ -51,7 +51,7 @@ fn per_minute_means_per_minute() {
 }
 
 #[test]
-fn a_purse_is_one_servers_and_outlives_the_policy() {
+fn a_token_bucket_belongs_to_one_server_and_outlives_the_policy() {
     let mut timed = TimedModel::with(&mail("\"tcp/25 limit 5/m\""));
     assert_eq!(burst(&mut timed, "192.0.2.10"), 5);
     assert_eq!(burst(&mut timed, "192.0.2.11"), 0, "the same server");

@@ -161,7 +161,7 @@ fn a_routing_header_of_type_0_or_with_segments_left_is_a_source_route() {
 }
 
 #[test]
-fn a_packet_both_broken_and_source_routed_is_broken() {
+fn a_packet_both_malformed_and_source_routed_is_malformed() {
     let mut timed = TimedModel::new();
     let header = frame::tcp_header((V4.ns, 5000), (V4.peer, 53), SYN | FIN, (1, 0));
     let packet = Ipv4::new(V4.ns, V4.peer, TCP, &header).options(&[1, 131, 7, 4, 198, 51, 100, 1]);

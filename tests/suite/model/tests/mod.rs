@@ -33,7 +33,7 @@ pub fn policy(text: &str) -> Policy {
 }
 
 impl TimedModel {
-    /// The usual DMZ, long after the gate came down.
+    /// The usual DMZ, long after the gate was attached.
     pub fn new() -> TimedModel {
         TimedModel::with(dmz::POLICY)
     }

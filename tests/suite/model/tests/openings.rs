@@ -108,7 +108,7 @@ fn the_deciding_needs_are_named_by_their_lines() {
 }
 
 #[test]
-fn every_drop_is_in_the_books_by_its_kind() {
+fn every_drop_is_in_the_ledger_by_its_kind() {
     let mut timed = TimedModel::new();
     let drop = frame::udp((V4.web, 5000), (V4.peer, 99));
     let pass = frame::udp((V4.web, 5000), (V4.loghost, 514));

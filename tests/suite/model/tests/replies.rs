@@ -93,7 +93,7 @@ fn a_revoked_service_ends_its_flows_at_once_and_a_kept_one_does_not() {
 }
 
 #[test]
-fn a_flow_of_a_peer_that_may_no_longer_has_ended() {
+fn a_flow_has_ended_when_its_peer_may_no_longer_use_the_service() {
     let mut timed = TimedModel::new();
     let (server, peer) = ((V4.web, 80), (V4.peer, 4000));
     timed.establish(server, peer);
@@ -143,7 +143,7 @@ fn pickup_counts_from_the_first_policy_only() {
 }
 
 #[test]
-fn under_service_tracking_the_port_alone_tells_an_answer() {
+fn under_service_tracking_the_port_alone_makes_an_answer() {
     in_both_families(|family| {
         let mut timed = TimedModel::setting("tracking = \"service\"");
         assert_eq!(timed.why(&frame::tcp((family.web, 80), (family.peer, 4000), SYN | ACK)), Reply);

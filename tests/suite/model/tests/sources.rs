@@ -54,7 +54,7 @@ mode = "observe"
 "#;
 
 #[test]
-fn the_longest_prefix_tells_the_server() {
+fn the_longest_prefix_decides_the_server() {
     // Wherever it stands in the file.
     let (head, farm) = FARM.split_once("[servers.farm]").expect("two servers");
     let (role, one) = head.split_once("[servers.one]").expect("a role");

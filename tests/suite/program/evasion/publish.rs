@@ -28,7 +28,7 @@ const TOOLS: &str = "
 Run inside the DMZ by `scripts/test e2e`, in network namespaces. Each line is run without the gate,
 and its frames arrive at a tap beyond the router; then with it: it sends as before, the tap sees
 nothing that the router has forwarded, and the count of drops has grown. What is permitted passes before, in
-between and afterwards; lifted, the gate lets the first line out again. WEB and DNS are servers,
+between and afterwards; detached, the gate lets the first line out again. WEB and DNS are servers,
 PEER and OTHER hosts beyond, a 6 is for IPv6, `_` a space within an argument.
 Tests: `e2e::evasion`.
 
@@ -126,7 +126,7 @@ fn the_published_table_is_what_the_suite_plays() {
 }
 
 #[test]
-fn no_two_rows_of_a_class_say_the_same() {
+fn no_two_rows_of_a_class_have_the_same_words() {
     for class in list_classes() {
         let rows = (class.rows)();
         let names: std::collections::BTreeSet<_> =

@@ -12,7 +12,7 @@ classes! {
     another_mac_or_vlan_than_the_policy_says_does_not_leave:
         "A server's address from another NIC or VLAN", list_borrowed;
     a_server_in_quarantine_answers_its_administrator_only: "A server in quarantine", list_quarantined;
-    a_limit_is_no_invitation: "More than a limit, elsewhere than a need says", list_needs;
+    a_limited_need_lets_no_more_than_its_limit_out: "More than a limit, elsewhere than a need says", list_needs;
     dhcp_is_for_the_link: "DHCP as a way out", list_dhcp;
 }
 

@@ -9,7 +9,7 @@ use crate::support::frame::{ACK, RST, l4_of, patched, tcp, udp};
 use crate::support::test_gate::{XDP_PASS, with_dmz_in_both_families};
 
 #[test]
-fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
+fn an_answer_in_a_flow_needs_the_flow_and_the_live_policy() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let (server, peer) = family.visit();
@@ -47,7 +47,7 @@ fn an_answer_in_a_flow_needs_the_flow_and_the_policy_of_now() {
 }
 
 #[test]
-fn an_answer_in_a_known_flow_is_not_asked_for_again() {
+fn an_answer_in_a_tracked_flow_is_judged_by_its_flow_alone() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let peer = (family.peer, 51_000);

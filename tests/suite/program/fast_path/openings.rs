@@ -24,7 +24,7 @@ fn end_quarantines(gate: &TestGate) {
 }
 
 #[test]
-fn a_verdict_that_is_known_is_not_found_again() {
+fn a_cached_verdict_is_not_computed_again() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let first = gate.drops(&opening(family.web, family.peer, 6667), Reason::NewFlow);
@@ -47,7 +47,7 @@ fn a_verdict_that_is_known_is_not_found_again() {
 }
 
 #[test]
-fn an_opening_that_was_permitted_is_known_as_well() {
+fn a_permitted_opening_is_cached_as_well() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let frame = opening(family.ns, family.peer, 53);
@@ -73,7 +73,7 @@ fn an_opening_that_was_permitted_is_known_as_well() {
 }
 
 #[test]
-fn a_permission_that_is_known_is_not_asked_for_again() {
+fn a_cached_permission_is_not_looked_up_again() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let frame = opening(family.web, family.peer, 6667);
@@ -91,7 +91,7 @@ fn a_permission_that_is_known_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_permission_that_is_known_ends_with_its_policy_and_at_a_quarantine() {
+fn a_cached_permission_ends_with_its_policy_and_with_a_quarantine() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let frame = opening(family.ns, family.peer, 53);
@@ -113,7 +113,7 @@ fn a_permission_that_is_known_ends_with_its_policy_and_at_a_quarantine() {
 }
 
 #[test]
-fn a_quarantine_that_was_cut_short_after_its_first_write_stops_what_was_permitted() {
+fn a_quarantine_command_killed_after_its_first_write_stops_what_was_permitted() {
     on_one_cpu(|| {
         let gate = TestGate::dmz();
         let frame = opening(V4.ns, V4.peer, 53);
@@ -130,7 +130,7 @@ fn a_quarantine_that_was_cut_short_after_its_first_write_stops_what_was_permitte
 }
 
 #[test]
-fn what_a_limit_counts_or_a_destination_changes_is_not_known() {
+fn verdicts_that_depend_on_a_limit_or_a_destination_are_not_cached() {
     on_one_cpu(|| {
         let limited = POLICY.replace("out = [\"udp/53\", \"tcp/53\"]", "out = [\"tcp/53 limit 2/m\"]");
         let gate = TestGate::new(&limited);
@@ -155,7 +155,7 @@ fn what_a_limit_counts_or_a_destination_changes_is_not_known() {
 }
 
 #[test]
-fn four_verdicts_that_meet_are_all_known_and_a_fifth_takes_the_place_of_one() {
+fn four_verdicts_in_one_slot_are_all_cached_and_a_fifth_replaces_one() {
     on_one_cpu(|| {
         let gate = TestGate::sized(POLICY, &[("ledger", 16_384)]);
         let ports = 1000..3000;
@@ -196,7 +196,7 @@ fn a_verdict_is_found_in_each_of_its_four_places() {
 }
 
 #[test]
-fn what_is_half_written_or_of_another_sender_is_not_believed() {
+fn half_written_entries_and_those_of_another_sender_are_not_used() {
     on_one_cpu(|| {
         let gate = TestGate::dmz();
         gate.drops(&opening(V4.web, V4.peer, 6667), Reason::NewFlow);
@@ -216,7 +216,7 @@ fn what_is_half_written_or_of_another_sender_is_not_believed() {
 }
 
 #[test]
-fn a_quarantine_that_has_run_out_is_over_and_its_verdict_gives_up_its_place() {
+fn an_expired_quarantine_is_over_and_its_cached_verdict_is_replaced() {
     on_one_cpu(|| {
         let gate = TestGate::dmz();
         gate.quarantine("ns1", Some(60)).unwrap();
@@ -229,7 +229,7 @@ fn a_quarantine_that_has_run_out_is_over_and_its_verdict_gives_up_its_place() {
 }
 
 #[test]
-fn a_borrowed_address_is_only_observed_when_its_owners_quarantine_has_run_out() {
+fn a_spoofed_frame_is_only_observed_once_its_owners_quarantine_has_expired() {
     on_one_cpu(|| {
         let observe = POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
         let policy = observe.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:01\"");
@@ -244,7 +244,7 @@ fn a_borrowed_address_is_only_observed_when_its_owners_quarantine_has_run_out() 
 }
 
 #[test]
-fn each_cpu_knows_its_own_verdicts_by_its_own_epoch() {
+fn each_cpu_caches_its_own_verdicts_by_its_own_epoch() {
     let [first, .., last] = allowed_cpus()[..] else { panic!("two processors are needed") };
     // a gate that nobody had before: both begin with the same number
     let gate = TestGate::fresh(POLICY, &[("ledger", 128)]);
@@ -266,7 +266,7 @@ fn each_cpu_knows_its_own_verdicts_by_its_own_epoch() {
 }
 
 #[test]
-fn each_cpu_keeps_what_it_knows_in_its_own_part() {
+fn each_cpu_caches_in_its_own_part() {
     let [first, .., last] = allowed_cpus()[..] else { panic!("two processors are needed") };
     let gate = TestGate::fresh(POLICY, &[("ledger", 16_384)]);
     let mut found = Vec::new();
@@ -289,7 +289,7 @@ fn each_cpu_keeps_what_it_knows_in_its_own_part() {
 }
 
 #[test]
-fn a_server_by_its_prefix_is_known_by_each_of_its_addresses() {
+fn a_server_by_its_prefix_has_a_cached_verdict_for_each_of_its_addresses() {
     on_one_cpu(|| {
         let policy = POLICY.replace("[\"192.0.2.10\",", "[\"192.0.2.0/27\", \"192.0.2.10\",");
         let gate = TestGate::new(&policy);
@@ -309,7 +309,7 @@ fn a_server_by_its_prefix_is_known_by_each_of_its_addresses() {
 }
 
 #[test]
-fn a_permission_is_one_macs_where_the_server_has_one() {
+fn a_cached_permission_holds_for_one_mac_where_the_server_has_one() {
     on_one_cpu(|| {
         in_both_families(|family| {
             let gate =
@@ -324,7 +324,7 @@ fn a_permission_is_one_macs_where_the_server_has_one() {
 }
 
 #[test]
-fn a_server_whose_number_has_no_room_is_not_known() {
+fn a_server_whose_id_does_not_fit_is_not_cached() {
     on_one_cpu(|| {
         let gate = TestGate::dmz();
         let most = (1_u64 << 24) - 1;
@@ -340,7 +340,7 @@ fn a_server_whose_number_has_no_room_is_not_known() {
 }
 
 #[test]
-fn a_known_verdict_counts_as_the_first_one_did() {
+fn a_cached_verdict_counts_like_the_first_one() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let [first, _, last] = thrice(&gate, family.web, 6667, Reason::NewFlow);
@@ -356,7 +356,7 @@ fn a_known_verdict_counts_as_the_first_one_did() {
 }
 
 #[test]
-fn a_second_later_it_is_sampled_again() {
+fn a_cached_verdict_is_sampled_again_a_second_later() {
     on_one_cpu(|| {
         let gate = TestGate::dmz();
         let [.., row] = thrice(&gate, V4.web, 6667, Reason::NewFlow);
@@ -367,7 +367,7 @@ fn a_second_later_it_is_sampled_again() {
 }
 
 #[test]
-fn another_policy_is_asked_anew() {
+fn a_new_policy_makes_its_verdicts_anew() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             thrice(&gate, family.web, 6667, Reason::NewFlow);
@@ -409,7 +409,7 @@ fn a_quarantine_and_its_end_are_seen_at_once() {
 }
 
 #[test]
-fn it_holds_for_one_address_one_mac_and_one_port() {
+fn a_cached_verdict_holds_for_one_address_one_mac_and_one_port() {
     on_one_cpu(|| {
         in_both_families(|family| {
             let policy = POLICY.replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:01\"");
@@ -440,7 +440,7 @@ fn it_holds_for_one_address_one_mac_and_one_port() {
 }
 
 #[test]
-fn it_holds_for_plain_openings_and_for_nothing_else() {
+fn a_cached_verdict_holds_for_plain_openings_and_nothing_else() {
     on_one_cpu(|| {
         in_both_families(|family| {
             let policy = POLICY.replace("[servers.web1]", "[servers.web1]\nvlan = 7");
@@ -468,7 +468,7 @@ fn it_holds_for_plain_openings_and_for_nothing_else() {
 }
 
 #[test]
-fn where_destinations_differ_nothing_is_kept() {
+fn nothing_is_cached_where_destinations_differ() {
     on_one_cpu(|| {
         let quiet = "quiet = [\"tcp/6667 to 203.0.113.50\", \"udp";
         let gate = TestGate::new(&POLICY.replace("quiet = [\"udp", quiet));
@@ -484,7 +484,7 @@ fn where_destinations_differ_nothing_is_kept() {
 }
 
 #[test]
-fn a_place_that_another_address_has_taken_is_not_believed() {
+fn an_entry_of_another_address_in_the_same_slot_is_not_used() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             gate.drops(&opening(family.ns, family.peer, 6667), Reason::NewFlow);
@@ -501,7 +501,7 @@ fn a_place_that_another_address_has_taken_is_not_believed() {
 }
 
 #[test]
-fn a_mapped_address_is_malformed_whatever_is_known_of_its_ipv4_one() {
+fn a_mapped_address_is_malformed_even_when_its_ipv4_address_has_a_cached_verdict() {
     on_one_cpu(|| {
         let gate = TestGate::dmz();
         thrice(&gate, V4.web, 6667, Reason::NewFlow);

@@ -10,7 +10,7 @@ use crate::support::frame::from_mac;
 use crate::support::test_gate::TestGate;
 
 #[test]
-fn what_found_no_row_of_its_own_is_known_and_counted_as_such() {
+fn a_drop_without_a_row_of_its_own_is_cached_and_counted_in_the_overflow() {
     on_one_cpu(|| {
         let gate = TestGate::sized(POLICY, &[("ledger", 2)]);
         thrice(&gate, V4.web, 1001, Reason::NewFlow);
@@ -34,7 +34,7 @@ fn spent(gate: &TestGate) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[test]
-fn a_server_without_further_rows_is_known_and_its_other_ports_count_as_the_rest() {
+fn a_server_whose_quota_is_spent_is_cached_and_its_other_ports_count_in_the_overflow() {
     on_one_cpu(|| {
         in_both_families(|family| {
             let gate = TestGate::sized(POLICY, &[("ledger", 2)]);
@@ -67,7 +67,7 @@ fn a_server_without_further_rows_is_known_and_its_other_ports_count_as_the_rest(
 }
 
 #[test]
-fn what_is_known_of_a_server_without_further_rows_says_nothing_of_its_needs() {
+fn a_cached_spent_quota_says_nothing_about_the_servers_needs() {
     on_one_cpu(|| {
         in_both_families(|family| {
             let needs = "out   = [\"tcp/7000-7999\", \"tcp/6514 to @loghosts\", ";
@@ -94,7 +94,7 @@ fn what_is_known_of_a_server_without_further_rows_says_nothing_of_its_needs() {
 }
 
 #[test]
-fn what_is_known_of_a_server_without_further_rows_ends_with_policy_and_quarantine() {
+fn a_cached_spent_quota_ends_with_the_policy_and_with_a_quarantine() {
     on_one_cpu(|| {
         in_both_families(|family| {
             let gate = TestGate::sized(POLICY, &[("ledger", 2)]);
@@ -132,7 +132,7 @@ fn what_is_known_of_a_server_without_further_rows_ends_with_policy_and_quarantin
 }
 
 #[test]
-fn a_server_has_no_further_rows_when_its_own_and_the_common_ones_are_gone_and_not_before() {
+fn a_quota_is_spent_when_the_guaranteed_and_the_shared_rows_are_gone_and_not_before() {
     let check = |full: bool| {
         let gate = TestGate::sized(POLICY, &[("ledger", 64)]);
         if full {
@@ -165,7 +165,7 @@ fn a_server_has_no_further_rows_when_its_own_and_the_common_ones_are_gone_and_no
 }
 
 #[test]
-fn the_row_of_the_rest_is_sampled_once_in_a_second() {
+fn the_overflow_row_is_sampled_once_a_second() {
     on_one_cpu(|| {
         let gate = TestGate::sized(POLICY, &[("ledger", 2)]);
         let scan = |ports: std::ops::Range<u16>| {
