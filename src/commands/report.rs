@@ -1,11 +1,12 @@
-//! `portcullis report`: one page for the incident file. It stands alone: no script, no font, no
-//! picture from elsewhere, and a policy in its head that lets a browser fetch none.
+//! `portcullis report`: one page for the incident file. It stands alone: it has no script, no font and no
+//! picture from elsewhere, and the content policy in its head lets a browser fetch none.
 
-mod lanes;
-mod map;
+mod attempt_map;
 mod page;
 mod samples;
-mod tally;
+mod text;
+mod timeline;
+mod totals;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -25,36 +26,36 @@ use crate::output::Output;
 ///
 /// # Errors
 /// When there is nothing to report from, or the file can't be written.
-pub fn run(question: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
+pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
     let now = wall_now();
-    let (from, to) = (question.from, question.to.unwrap_or(now));
+    let (from, to) = (args.from, args.to.unwrap_or(now));
     if from >= to {
         bail!("--from {from:.0} is not before --to {to:.0}");
     }
-    let place = match &question.interface {
+    let place = match &args.interface {
         Some(interface) => GatePlace::of_any(interface)?,
         None => find_place()?,
     };
-    let found = collect_report(&place, from, to)?;
-    let page = page::render(&page::Cover { interface: &place.interface, from, to, made: now }, &found);
-    if question.output == Path::new("-") {
+    let data = collect_report(&place, from, to)?;
+    let page = page::render(&page::Cover { interface: &place.interface, from, to, made: now }, &data);
+    if args.output == Path::new("-") {
         output.text(&page)?;
         return Ok(Exit::Done);
     }
-    write(&question.output, &page)?;
-    let path = question.output.display().to_string();
-    let drops: u64 = found.counts.iter().map(|row| row.packets).sum();
-    let told = serde_json::json!({
+    write(&args.output, &page)?;
+    let path = args.output.display().to_string();
+    let drops: u64 = data.counts.iter().map(|count| count.packets).sum();
+    let summary = serde_json::json!({
         "file": path, "from": from.to_string(), "to": to.to_string(),
-        "alarms": found.alarms.len(), "drops": drops, "samples": found.samples.len(),
+        "alarms": data.alarms.len(), "drops": drops, "samples": data.samples.len(),
     });
-    output.either(&told, || {
-        format!("{path}: {} alarms and {drops} drops from {from:.0} to {to:.0}\n", found.alarms.len())
+    output.either(&summary, || {
+        format!("{path}: {} alarms and {drops} drops from {from:.0} to {to:.0}\n", data.alarms.len())
     })?;
     Ok(Exit::Done)
 }
 
-/// Replaces the file in one step. It tells attackers what was seen: its owner's business.
+/// Replaces the file in one step. Only its owner may read it, because it tells attackers what was seen.
 fn write(path: &Path, page: &str) -> anyhow::Result<()> {
     let fresh = path.with_added_extension("new");
     let _ = fs::remove_file(&fresh);
@@ -66,7 +67,7 @@ fn write(path: &Path, page: &str) -> anyhow::Result<()> {
         .and_then(|mut file| file.write_all(page.as_bytes()))
         .and_then(|()| fs::rename(&fresh, path));
     written.inspect_err(|_| drop(fs::remove_file(&fresh))).with_context(|| {
-        format!("could not write {}\nhelp: is there room, and may you write there?", path.display())
+        format!("could not write {}\nhelp: check free space and permissions of its folder", path.display())
     })
 }
 
@@ -82,7 +83,9 @@ fn find_place() -> anyhow::Result<GatePlace> {
         .collect();
     match &names[..] {
         [name] => Ok(GatePlace::of_any(name)?),
-        [] => bail!("no interface has a history\nhelp: name one that is gone with -i IF"),
-        names => bail!("several interfaces have a history: {}\nhelp: -i IF", names.join(", ")),
+        [] => bail!("no interface has a history\nhelp: -i IF names one, even one that is gone"),
+        names => {
+            bail!("several interfaces have a history: {}\nhelp: choose one with -i IF", names.join(", "))
+        }
     }
 }

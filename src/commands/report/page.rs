@@ -1,225 +1,238 @@
 //! The page.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::tally::{destination_of, html, number, server_of, sum_by};
-use super::{lanes, map, samples};
+use super::text::{Text, group_digits, show_minute, show_second};
+use super::totals::{destination_of, server_of, sum_by};
+use super::{attempt_map, samples, timeline};
 use crate::alarm::Severity;
 use crate::history::{AlarmEntry, AlarmState, MinuteCount, ReportData};
 
 const STYLE: &str = include_str!("style.css");
-/// What is shown; beyond, a note says how many more there are.
-const MOST_ALARMS: usize = 500;
-const MOST_ROWS: usize = 500;
-const MOST_SAMPLES: usize = 200;
+/// Lets a browser fetch nothing and run no script.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+/// How much is shown. Beyond that, a note says how many more there are.
+const MAX_ALARMS: usize = 500;
+const MAX_ROWS: usize = 500;
+const MAX_SAMPLES: usize = 200;
 
 /// What the page is about.
-pub struct Cover<'c> {
+pub(super) struct Cover<'c> {
     pub interface: &'c str,
     pub from: Timestamp,
     pub to: Timestamp,
     pub made: Timestamp,
 }
 
-/// The whole page.
-pub fn render(cover: &Cover<'_>, found: &ReportData) -> String {
-    let dropped: Vec<MinuteCount> =
-        found.counts.iter().filter(|row| row.verdict == "drop").cloned().collect();
-    let mut page = String::new();
-    render_head(&mut page, cover, found);
-    // quiet ones are the noise that the policy calls so: in the table, not in the pictures
-    let loud: Vec<MinuteCount> = found.counts.iter().filter(|row| !row.quiet).cloned().collect();
-    page.push_str("<h2>When: drops by server and port</h2>\n");
-    card(&mut page, &lanes::draw(&loud, cover.from, cover.to), "Nothing was dropped in this time.");
-    page.push_str("<h2>Who tried what where</h2>\n");
-    card(&mut page, &map::draw(&loud), "Nobody tried anything in this time.");
-    render_alarms(&mut page, &found.alarms);
-    render_rows(&mut page, &found.counts);
-    render_reasons(&mut page, &dropped);
-    render_samples(&mut page, found);
-    page.push_str("</main></body></html>\n");
-    page
-}
-
-fn card(page: &mut String, content: &str, otherwise: &str) {
-    match content {
-        "" => _ = writeln!(page, "<p class=\"note\">{otherwise}</p>"),
-        content => _ = writeln!(page, "<div class=\"card\">\n{content}</div>"),
-    }
-}
-
-fn show(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
-fn render_head(page: &mut String, cover: &Cover<'_>, found: &ReportData) {
-    let interface = html(cover.interface);
-    let sum = |verdict: &str| {
-        found.counts.iter().filter(|row| row.verdict == verdict).map(|row| row.packets).sum::<u64>()
+/// The whole page. Texts of alarms, counts and samples may be hostile. Maud escapes every value of `html!`,
+/// so none of them becomes markup.
+pub(super) fn render(cover: &Cover<'_>, data: &ReportData) -> String {
+    let (from, to) = (show_second(cover.from), show_second(cover.to));
+    // quiet drops are noise by the policy's word: in the table, not in the pictures
+    let loud: Vec<MinuteCount> = data.counts.iter().filter(|count| !count.quiet).cloned().collect();
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(CONTENT_POLICY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "portcullis: " (Text(cover.interface)) ", " (from) " to " (to) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    h1 { "Drops and alarms of " (Text(cover.interface)) }
+                    p.note {
+                        (from) " to " (to) ". All times are UTC. Made " (show_second(cover.made))
+                        " by portcullis " (env!("CARGO_PKG_VERSION")) "."
+                    }
+                    (render_numbers(data))
+                    h2 { "Timeline of drops by server and service" }
+                    (card(timeline::draw(&loud, cover.from, cover.to), "Nothing was dropped in this time."))
+                    h2 { "Attempts by server, service and destination" }
+                    (card(attempt_map::draw(&loud), "Nothing was tried in this time."))
+                    (render_alarms(&data.alarms))
+                    (render_kinds(&data.counts))
+                    (render_reasons(&data.counts))
+                    (render_samples(data))
+                }
+            }
+        }
     };
-    let servers =
-        sum_by(&found.counts, |row| row.server.clone()).into_iter().filter(|(name, _)| name.is_some());
-    let destinations =
-        sum_by(&found.counts, |row| row.destination).into_iter().filter(|(address, _)| address.is_some());
-    let grave = found.alarms.iter().filter(|alarm| alarm.text("severity") == "critical").count();
-    let _ = write!(
-        page,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>portcullis: {interface}, {from} to {to}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n\
-         <h1>What {interface} kept in</h1>\n\
-         <p class=\"note\">{from} to {to}. All times are UTC. Made {made} by portcullis {version}.</p>\n\
-         <ul class=\"numbers\"><li><b>{alarms}</b>alarms</li><li><b>{grave}</b>of them critical</li>\
-         <li><b>{drops}</b>packets dropped</li><li><b>{would}</b>would be dropped</li>\
-         <li><b>{servers}</b>servers</li><li><b>{destinations}</b>destinations kept</li></ul>\n",
-        from = show(cover.from),
-        to = show(cover.to),
-        made = show(cover.made),
-        version = env!("CARGO_PKG_VERSION"),
-        alarms = found.alarms.len(),
-        drops = number(sum("drop")),
-        would = number(sum("would_drop")),
-        servers = servers.count(),
-        destinations = destinations.count(),
-    );
+    page.into_string() + "\n"
 }
 
-fn render_alarms(page: &mut String, alarms: &[AlarmEntry]) {
-    page.push_str("<h2>Alarms</h2>\n");
-    if alarms.is_empty() {
-        page.push_str("<p class=\"note\">None.</p>\n");
+fn card(content: Option<Markup>, otherwise: &str) -> Markup {
+    html! {
+        @if let Some(content) = content { div.card { (content) } } @else { p.note { (otherwise) } }
     }
-    let mut alarms: Vec<&AlarmEntry> = alarms.iter().collect();
-    alarms.sort_by_key(|alarm| (std::cmp::Reverse(Severity::from_name(alarm.text("severity"))), alarm.id));
-    for alarm in alarms.iter().take(MOST_ALARMS) {
-        render_alarm(page, alarm);
-    }
-    note_rest(page, alarms.len(), MOST_ALARMS, "alarms");
 }
 
-fn render_alarm(page: &mut String, entry: &AlarmEntry) {
-    // a class of our own words only
-    let severity = entry.text("severity");
-    let class = Severity::from_name(severity).map_or("", |_| severity);
+fn render_numbers(data: &ReportData) -> Markup {
+    let counts = &data.counts;
+    let sum = |verdict: &str| {
+        let packets = counts.iter().filter(|count| count.verdict == verdict).map(|count| count.packets);
+        group_digits(packets.sum::<u64>())
+    };
+    let servers = sum_by(counts, |count| count.server.clone());
+    let servers = servers.iter().filter(|(name, _)| name.is_some()).count();
+    let destinations = sum_by(counts, |count| count.destination);
+    let destinations = destinations.iter().filter(|(address, _)| address.is_some()).count();
+    let is_critical = |alarm: &&AlarmEntry| alarm.text("severity") == Severity::Critical.name();
+    html! {
+        ul.numbers {
+            li { b { (data.alarms.len()) } "alarms" }
+            li { b { (data.alarms.iter().filter(is_critical).count()) } "of them critical" }
+            li { b { (sum("drop")) } "packets dropped" }
+            li { b { (sum("would_drop")) } "would have been dropped" }
+            li { b { (servers) } "servers" }
+            li { b { (destinations) } "destinations recorded" }
+        }
+    }
+}
+
+fn render_alarms(alarms: &[AlarmEntry]) -> Markup {
+    let severity = |alarm: &AlarmEntry| Severity::from_name(alarm.text("severity"));
+    let mut sorted: Vec<&AlarmEntry> = alarms.iter().collect();
+    sorted.sort_by_key(|alarm| (std::cmp::Reverse(severity(alarm)), alarm.id));
+    html! {
+        h2 { "Alarms" }
+        @if sorted.is_empty() { p.note { "None." } }
+        @for alarm in sorted.iter().take(MAX_ALARMS) { (render_alarm(alarm)) }
+        (note_rest(sorted.len(), MAX_ALARMS, "alarms"))
+    }
+}
+
+fn render_alarm(entry: &AlarmEntry) -> Markup {
+    // a class can only be one of our own words
+    let class = Severity::from_name(entry.text("severity")).map_or("", Severity::name);
     let state = match entry.state {
         AlarmState::Open => "open",
         AlarmState::Closed => "closed",
-        AlarmState::CutOff => "its daemon ended before it did",
+        AlarmState::CutOff => "its daemon ended while it was open",
     };
-    let away = if entry.alarm["while_away"] == true { "; in part while no daemon listened" } else { "" };
-    let time = |key: &str| entry.time(key).map_or("?".to_owned(), show);
+    let time = |key: &str| entry.time(key).map_or("?".to_owned(), show_second);
     let technique = &entry.alarm["technique"];
-    let text = |key: &str| html(technique[key].as_str().unwrap_or_default());
-    let _ = write!(
-        page,
-        "<section class=\"alarm {class}\"><p><span class=\"badge\">{} {}</span> #{} \
-         <span class=\"dim\">{} to {}, {state}{away}</span></p><p>{}</p><p class=\"note\">{} ({} {})</p>",
-        html(severity),
-        html(entry.text("kind")),
-        entry.id,
-        time("since"),
-        time("last"),
-        html(entry.text("seen")),
-        html(entry.text("why")),
-        text("id"),
-        text("name"),
-    );
-    for command in entry.alarm["next"].as_array().into_iter().flatten() {
-        let _ = write!(page, "<p><code>{}</code></p>", html(command.as_str().unwrap_or_default()));
+    let technique = |key: &str| technique[key].as_str().unwrap_or_default();
+    let commands = entry.alarm["next"].as_array().map_or(&[][..], Vec::as_slice);
+    html! {
+        section class={ "alarm " (class) } {
+            p {
+                span.badge { (Text(entry.text("severity"))) " " (Text(entry.text("kind"))) }
+                " #" (entry.id) " "
+                span.dim {
+                    (time("since")) " to " (time("last")) ", " (state)
+                    @if entry.alarm["while_away"] == true { ", in part while no daemon ran" }
+                }
+            }
+            p { (Text(entry.text("seen"))) }
+            p.note {
+                (Text(entry.text("why"))) " (" (Text(technique("id"))) " " (Text(technique("name"))) ")"
+            }
+            @for command in commands {
+                p { code { (Text(command.as_str().unwrap_or_default())) } }
+            }
+        }
     }
-    page.push_str("</section>\n");
 }
 
-fn render_rows(page: &mut String, rows: &[MinuteCount]) {
-    page.push_str(
-        "<h2>Drops in detail</h2>\n<div class=\"card\"><table><thead><tr><th>server</th><th>what</th>\
-         <th>where</th><th>why</th><th>first</th><th>last</th><th class=\"number\">packets</th></tr></thead><tbody>\n",
-    );
-    let mut kinds: BTreeMap<(&str, &str, String, String), Span> = BTreeMap::new();
-    for row in rows {
-        let key = (server_of(row), &*row.service, destination_of(row), describe_reason(row));
-        let span = kinds.entry(key).or_insert(Span { packets: 0, first: row.minute, last: row.minute });
-        span.packets = span.packets.saturating_add(row.packets);
-        (span.first, span.last) = (span.first.min(row.minute), span.last.max(row.minute));
-    }
-    let mut kinds: Vec<_> = kinds.into_iter().collect();
-    kinds.sort_by_key(|(_, span)| std::cmp::Reverse(span.packets));
-    for ((server, service, destination, reason), span) in kinds.iter().take(MOST_ROWS) {
-        let _ = writeln!(
-            page,
-            "<tr><td>{}</td><td><code>{}</code></td><td>{}</td><td>{}</td><td class=\"time\">{}</td>\
-             <td class=\"time\">{}</td><td class=\"number\">{}</td></tr>",
-            html(server),
-            html(service),
-            html(destination),
-            html(reason),
-            lanes::moment(span.first),
-            lanes::moment(span.last),
-            number(span.packets)
-        );
-    }
-    page.push_str("</tbody></table></div>\n");
-    note_rest(page, kinds.len(), MOST_ROWS, "kinds of drops");
-}
-
-/// How many, from when to when.
+/// The packets of one kind of drop, from when to when.
 struct Span {
     packets: u64,
     first: i64,
     last: i64,
 }
 
-fn describe_reason(row: &MinuteCount) -> String {
-    let mut reason = row.reason.clone();
-    let marks =
-        [(row.verdict == "would_drop", "would drop"), (row.quiet, "quiet"), (row.while_away, "while away")];
-    for (_, word) in marks.into_iter().filter(|(is, _)| *is) {
-        reason = format!("{reason}, {word}");
+fn render_kinds(counts: &[MinuteCount]) -> Markup {
+    let mut kinds: BTreeMap<(&str, &str, String, String), Span> = BTreeMap::new();
+    for count in counts {
+        let key = (server_of(count), &*count.service, destination_of(count), describe_reason(count));
+        let minute = count.minute;
+        let span = kinds.entry(key).or_insert(Span { packets: 0, first: minute, last: minute });
+        span.packets = span.packets.saturating_add(count.packets);
+        (span.first, span.last) = (span.first.min(minute), span.last.max(minute));
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, span)| std::cmp::Reverse(span.packets));
+    html! {
+        h2 { "Drops in detail" }
+        div.card {
+            table {
+                thead {
+                    tr {
+                        th { "server" } th { "service" } th { "destination" } th { "reason" }
+                        th { "first" } th { "last" } th.number { "packets" }
+                    }
+                }
+                tbody {
+                    @for ((server, service, destination, reason), span) in kinds.iter().take(MAX_ROWS) {
+                        tr {
+                            td { (Text(server)) } td { code { (Text(service)) } }
+                            td { (destination) } td { (Text(reason)) }
+                            td.time { (show_minute(span.first)) } td.time { (show_minute(span.last)) }
+                            td.number { (group_digits(span.packets)) }
+                        }
+                    }
+                }
+            }
+        }
+        (note_rest(kinds.len(), MAX_ROWS, "kinds of drops"))
+    }
+}
+
+fn describe_reason(count: &MinuteCount) -> String {
+    let mut reason = count.reason.clone();
+    let marks = [
+        (count.verdict == "would_drop", "would drop"),
+        (count.quiet, "quiet"),
+        (count.while_away, "while no daemon ran"),
+    ];
+    for (_, mark) in marks.into_iter().filter(|(is_set, _)| *is_set) {
+        reason = format!("{reason}, {mark}");
     }
     reason
 }
 
-fn render_reasons(page: &mut String, rows: &[MinuteCount]) {
-    page.push_str(
-        "<h2>Drops by reason</h2>\n<div class=\"card\"><table><thead><tr><th>server</th><th>why</th>\
-         <th class=\"number\">packets</th></tr></thead><tbody>\n",
-    );
-    let kinds = sum_by(rows, |row| (server_of(row).to_owned(), row.reason.clone()));
-    for ((server, reason), packets) in kinds.iter().take(MOST_ROWS) {
-        let _ = writeln!(
-            page,
-            "<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td></tr>",
-            html(server),
-            html(reason),
-            number(*packets)
-        );
+fn render_reasons(counts: &[MinuteCount]) -> Markup {
+    let dropped: Vec<MinuteCount> = counts.iter().filter(|count| count.verdict == "drop").cloned().collect();
+    let sums = sum_by(&dropped, |count| (server_of(count).to_owned(), count.reason.clone()));
+    html! {
+        h2 { "Drops by reason" }
+        div.card {
+            table {
+                thead { tr { th { "server" } th { "reason" } th.number { "packets" } } }
+                tbody {
+                    @for ((server, reason), packets) in sums.iter().take(MAX_ROWS) {
+                        tr {
+                            td { (Text(server)) } td { (Text(reason)) }
+                            td.number { (group_digits(*packets)) }
+                        }
+                    }
+                }
+            }
+        }
+        (note_rest(sums.len(), MAX_ROWS, "rows"))
     }
-    page.push_str("</tbody></table></div>\n");
-    note_rest(page, kinds.len(), MOST_ROWS, "rows");
 }
 
-fn render_samples(page: &mut String, found: &ReportData) {
-    page.push_str("<h2>Raw samples</h2>\n");
-    if found.samples.is_empty() {
-        page.push_str("<p class=\"note\">None was kept.</p>\n");
-        return;
+fn render_samples(data: &ReportData) -> Markup {
+    html! {
+        h2 { "Raw samples" }
+        @if data.samples.is_empty() {
+            p.note { "No sample was recorded." }
+        } @else {
+            div.card { @for sample in data.samples.iter().take(MAX_SAMPLES) { (samples::render(sample)) } }
+            (note_rest(data.samples.len(), MAX_SAMPLES, "samples"))
+        }
     }
-    page.push_str("<div class=\"card\">\n");
-    for sample in found.samples.iter().take(MOST_SAMPLES) {
-        page.push_str(&samples::render(sample));
-    }
-    page.push_str("</div>\n");
-    note_rest(page, found.samples.len(), MOST_SAMPLES, "samples");
 }
 
-fn note_rest(page: &mut String, all: usize, shown: usize, what: &str) {
-    if all > shown {
-        let _ = writeln!(page, "<p class=\"note\">… and {} more {what}.</p>", all - shown);
-    }
+fn note_rest(all: usize, shown: usize, what: &str) -> Markup {
+    html! { @if all > shown { p.note { "… and " (all - shown) " more " (what) "." } } }
 }
 
 #[cfg(test)]
@@ -309,5 +322,26 @@ mod tests {
         let page = render(&cover("dmz0"), &found);
         assert!(page.len() < 4 << 20, "{}", page.len());
         assert!(page.contains("and 4500 more alarms"));
+    }
+
+    #[test]
+    fn every_element_of_a_drawing_is_closed() {
+        // an SVG element without an end holds all that follow, and a browser draws none of them
+        let page = render(&cover("dmz0"), &found("web1"));
+        let mut rest = &page[..];
+        for _ in 0..2 {
+            let begin = rest.find("<svg").expect("a drawing");
+            let end = begin + rest[begin..].find("</svg>").expect("its end") + "</svg>".len();
+            let mut open = Vec::new();
+            for tag in rest[begin..end].split('<').skip(1) {
+                let name = tag.split([' ', '>']).next().expect("a name");
+                match name.strip_prefix('/') {
+                    Some(name) => assert_eq!(open.pop(), Some(name)),
+                    None => open.push(name),
+                }
+            }
+            assert!(open.is_empty(), "{open:?}");
+            rest = &rest[end..];
+        }
     }
 }

@@ -200,7 +200,8 @@ fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
     daemon.end(nix::sys::signal::Signal::SIGTERM);
     let again = testbed.router.portcullis(&["report", "--from", "1h", "-o", "-"]).done().out;
     let page = fs::read_to_string(&path).expect("the page");
-    for words in ["What dmz0 kept in", "web1", "mx1", "ns1", "udp/445", "T1046", "198.51.100.25", "&lt;b&gt;"]
+    for words in
+        ["Drops and alarms of dmz0", "web1", "mx1", "ns1", "udp/445", "T1046", "198.51.100.25", "&lt;b&gt;"]
     {
         assert!(page.contains(words) && again.contains(words), "{words}");
     }
