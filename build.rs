@@ -1,5 +1,5 @@
-//! Compiles `bpf/portcullis.bpf.c`, generates its skeleton, and turns the
-//! numbered list of reasons into a Rust enum, so that it is written once.
+//! Compiles `bpf/portcullis.bpf.c`, generates Rust types of its BTF, and makes a Rust enum of the
+//! numbered list of reasons, so that the list is written once.
 
 use std::env;
 use std::ffi::OsString;
@@ -32,7 +32,7 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
         .source(SOURCE)
         .obj(&object)
         .clang(&clang)
-        .clang_args(clang_args()?)
+        .clang_args(find_clang_args()?)
         .build_and_generate(out.join("portcullis.skel.rs"))
         .map_err(|error| {
             format!(
@@ -42,11 +42,11 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
                 clang.to_string_lossy()
             )
         })?;
-    fs::write(out.join("reason.rs"), reasons(&object)?)?;
+    fs::write(out.join("reason.rs"), render_reasons(&object)?)?;
     Ok(())
 }
 
-fn clang_args() -> Result<Vec<OsString>, env::VarError> {
+fn find_clang_args() -> Result<Vec<OsString>, env::VarError> {
     // asm/types.h lies in the folder of Debian's architecture triplet.
     let machine = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "riscv64" => "riscv64-linux-gnu".to_owned(),
@@ -61,8 +61,8 @@ fn clang_args() -> Result<Vec<OsString>, env::VarError> {
     Ok(args)
 }
 
-/// `enum reason` of the contract as a Rust enum with the names that users read.
-fn reasons(object: &Path) -> Result<String, Box<dyn std::error::Error>> {
+/// `enum reason` of the contract as a Rust enum, with the names that users read.
+fn render_reasons(object: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let btf = Btf::from_path(object)?;
     let list = btf.type_by_name::<Enum<'_>>("reason").ok_or("the object's BTF has no enum reason")?;
     let mut variants = String::new();

@@ -1,4 +1,4 @@
-//! Addresses as the maps have them: IPv6 in network byte order, IPv4 mapped into it.
+//! Addresses as the maps have them: IPv6 in network byte order, IPv4 mapped to it.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,9 +6,10 @@ use ipnet::IpNet;
 
 use super::types::address;
 
-/// The bits of `::ffff:0:0/96`, before an IPv4 prefix.
+/// The length of `::ffff:0:0/96`, which stands before an IPv4 address.
 const MAPPED_BITS: u32 = 96;
 
+/// The address as a map has it: IPv6 in network byte order, IPv4 mapped to it.
 pub fn to_address(ip: IpAddr) -> address {
     let octets = match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
@@ -21,7 +22,7 @@ pub fn to_address(ip: IpAddr) -> address {
     address
 }
 
-/// The address that a map holds; `None` for the all-zero one of a frame without addresses.
+/// The IP address that a map has. `None`: it is all zeros, as in a frame without addresses.
 pub fn from_address(address: &address) -> Option<IpAddr> {
     let mut octets = [0_u8; 16];
     for (bytes, word) in octets.chunks_exact_mut(4).zip(address.word_be) {
@@ -35,7 +36,7 @@ pub fn from_address(address: &address) -> Option<IpAddr> {
     }
 }
 
-/// The bits of a prefix, IPv4 mapped.
+/// The length of a prefix of such an address, bits: 96 more than that of an IPv4 prefix.
 pub fn prefix_bits(prefix: &IpNet) -> u32 {
     match prefix {
         IpNet::V4(prefix) => MAPPED_BITS + u32::from(prefix.prefix_len()),

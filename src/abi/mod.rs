@@ -1,6 +1,6 @@
-//! What crosses the border between the programs in `bpf/` and this tool: the types of
-//! `bpf/contract.h` as the object's BTF has them, addresses in their byte order, and the reasons.
-//! Below everything else: nothing in here imports another room.
+//! The border between the programs in `bpf/` and this tool: the types of `bpf/contract.h` as the
+//! object's BTF has them, addresses and texts in their form, and the reasons. This room is below all
+//! others and imports none.
 
 mod ip;
 mod reasons;

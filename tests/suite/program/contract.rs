@@ -1,97 +1,98 @@
 //! The border between kernel and user space: what the generated types look like on this side.
 
-use std::mem::{offset_of, size_of};
+use std::mem::offset_of;
 
-use portcullis::abi::REASONS;
+use libbpf_rs::btf::types::{MemberAttr, Struct};
+use libbpf_rs::btf::{Btf, HasSize};
+use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
     address, counter, decision, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row,
     limit, limit_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, quarantine, question,
     range_key, row_quota, rule, sample, server, settings,
 };
 
+/// The members of a struct in the object, by their names, with their offsets in bytes.
+fn read_members(name: &str) -> (usize, Vec<(String, usize)>) {
+    let btf = Btf::from_path(concat!(env!("OUT_DIR"), "/portcullis.bpf.o")).expect("the object's BTF");
+    let found = btf.type_by_name::<Struct<'_>>(name).unwrap_or_else(|| panic!("no struct {name} in BTF"));
+    let members = found.iter().map(|member| {
+        let MemberAttr::Normal { offset } = member.attr else { panic!("a bit field in struct {name}") };
+        let name = member.name.expect("a name").to_str().expect("UTF-8").to_owned();
+        (name, offset as usize / 8)
+    });
+    (found.size(), members.collect())
+}
+
+/// Compares a type with its size and the offsets of all its fields, as they are written here and as the
+/// object has them. There is no padding between the fields.
+macro_rules! assert_layout {
+    ($type:ident $size:literal: $($field:ident = $offset:literal),* $(,)?) => {{
+        let name = stringify!($type);
+        let value = $type::default();
+        let fields = [$((stringify!($field).to_owned(), offset_of!($type, $field))),*];
+        assert_eq!(size_of::<$type>(), $size, "size of struct {name}");
+        assert_eq!(fields.each_ref().map(|(_, offset)| *offset), [$($offset),*], "offsets of struct {name}");
+        assert_eq!((size_of::<$type>(), fields.to_vec()), read_members(name), "struct {name} in BTF");
+        let mut end = 0;
+        $(
+            assert_eq!(offset_of!($type, $field), end, "padding in struct {name}");
+            end += size_of_val(&value.$field);
+        )*
+        assert_eq!(end, size_of::<$type>(), "padding at the end of struct {name}");
+        name
+    }};
+}
+
 #[test]
-fn the_types_have_the_sizes_that_the_header_asserts() {
-    let sizes = [
-        ("address", size_of::<address>(), 16),
-        ("settings", size_of::<settings>(), 72 + 256),
-        ("server", size_of::<server>(), 20),
-        ("prefix_key", size_of::<prefix_key>(), 20),
-        ("need_key", size_of::<need_key>(), 8),
-        ("range_key", size_of::<range_key>(), 12),
-        ("peer_match", size_of::<peer_match>(), 8),
-        ("need", size_of::<need>(), 24),
-        ("peer_key", size_of::<peer_key>(), 24),
-        ("rule", size_of::<rule>(), 24),
-        ("limit_key", size_of::<limit_key>(), 8),
-        ("limit", size_of::<limit>(), 8),
-        ("name", size_of::<name>(), 64),
-        ("quarantine", size_of::<quarantine>(), 16),
-        ("flow_key", size_of::<flow_key>(), 40),
-        ("flow", size_of::<flow>(), 24),
-        ("half_open", size_of::<half_open>(), 32),
-        ("opening", size_of::<opening>(), 8),
-        ("fragment_key", size_of::<fragment_key>(), 40),
-        ("fragment", size_of::<fragment>(), 24),
-        ("ledger_key", size_of::<ledger_key>(), 12),
-        ("ledger_row", size_of::<ledger_row>(), 128),
-        ("row_quota", size_of::<row_quota>(), 8),
-        ("counter", size_of::<counter>(), 16),
-        ("sample", size_of::<sample>(), 104),
-        ("decision", size_of::<decision>(), 40),
-        ("question", size_of::<question>(), 8),
+fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
+    let mut tested = vec![
+        // the policy
+        assert_layout!(address 16: word_be = 0),
+        assert_layout!(settings 328: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24,
+            needs = 28, peers = 32, pickup_s = 36, hash = 40, file = 72),
+        assert_layout!(server 20: id = 0, profile = 4, vlan = 8, mac = 10, flags = 16),
+        assert_layout!(prefix_key 20: prefix_bits = 0, address = 4),
+        assert_layout!(need_key 8: profile = 0, protocol = 4, zero = 5, port_be = 6),
+        assert_layout!(range_key 12: prefix_bits = 0, need = 4),
+        assert_layout!(peer_match 8: any = 0, set = 4),
+        assert_layout!(need 24: inbound = 0, outbound = 8, quiet = 16),
+        assert_layout!(peer_key 24: prefix_bits = 0, set = 4, address = 8),
+        assert_layout!(rule 24: limit_key = 0, zero = 4, interval_ns = 8, tolerance_ns = 16),
+        assert_layout!(limit_key 8: server = 0, limit_key = 4),
+        assert_layout!(limit 8: arrival_ns = 0),
+        assert_layout!(name 64: text = 0),
+        assert_layout!(quarantine 16: until_ns = 0, since_ns = 8),
+        // flows
+        assert_layout!(flow_key 40: server = 0, peer = 16, server_port_be = 32, peer_port_be = 34,
+            protocol = 36, zero = 37),
+        assert_layout!(flow 24: last_ns = 0, generation = 8, server = 12, rule = 16, flags = 20),
+        assert_layout!(half_open 32: opened_ns = 0, generation = 8, rule = 12, sequence = 16,
+            sequence_end = 24, syn_acks = 28),
+        assert_layout!(opening 8: opened_ns = 0),
+        assert_layout!(fragment_key 40: source = 0, destination = 16, id = 32, protocol = 36, zero = 37),
+        assert_layout!(fragment 24: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16,
+            protocol = 20, zero = 21),
+        // drops
+        assert_layout!(ledger_key 12: server = 0, port = 4, protocol = 6, reason = 7, flags = 8, zero = 9),
+        assert_layout!(ledger_row 128: packets = 0, bytes = 8, last_ns = 16, sampled_ns = 24,
+            last_source = 32, last_destination = 48, first_ns = 64, sampled_packets = 72, kind = 80,
+            number = 92, overflow = 96, zero = 100),
+        assert_layout!(row_quota 8: rows = 0),
+        assert_layout!(counter 16: packets = 0, bytes = 8),
+        // test runs
+        assert_layout!(decision 40: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
+            rule = 12, generation = 16, port = 20, zero2 = 22, limit_key = 24, zero3 = 28, interval_ns = 32),
+        assert_layout!(question 8: assume = 0, zero = 4),
     ];
-    for (what, found, expected) in sizes {
-        assert_eq!(found, expected, "size of struct {what}");
-    }
-}
-
-/// Names and offsets of fields, in a list that `assert_eq!` compares.
-macro_rules! offsets {
-    ($type:ident: $($field:ident = $offset:literal),* $(,)?) => {
-        assert_eq!(
-            [$((stringify!($field), offset_of!($type, $field))),*],
-            [$((stringify!($field), $offset)),*],
-            "offsets of struct {}", stringify!($type)
-        );
-    };
-}
-
-#[test]
-fn the_fields_of_tables_stand_where_the_header_puts_them() {
-    offsets!(settings: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24, needs = 28,
-        peers = 32, pickup_s = 36, hash = 40, file = 72);
-    offsets!(server: id = 0, profile = 4, vlan = 8, mac = 10, flags = 16);
-    offsets!(prefix_key: prefix_bits = 0, address = 4);
-    offsets!(need_key: profile = 0, protocol = 4, zero = 5, port_be = 6);
-    offsets!(range_key: prefix_bits = 0, need = 4);
-    offsets!(peer_match: any = 0, set = 4);
-    offsets!(need: inbound = 0, outbound = 8, quiet = 16);
-    offsets!(peer_key: prefix_bits = 0, set = 4, address = 8);
-    offsets!(rule: limit_key = 0, zero = 4, interval_ns = 8, tolerance_ns = 16);
-    offsets!(limit_key: server = 0, limit_key = 4);
-    offsets!(quarantine: until_ns = 0, since_ns = 8);
-    offsets!(flow_key: server = 0, peer = 16, server_port_be = 32, peer_port_be = 34, protocol = 36, zero = 37);
-    offsets!(flow: last_ns = 0, generation = 8, server = 12, rule = 16, flags = 20);
-    offsets!(half_open: opened_ns = 0, generation = 8, rule = 12, sequence = 16, sequence_end = 24,
-        syn_acks = 28);
-    offsets!(fragment_key: source = 0, destination = 16, id = 32, protocol = 36, zero = 37);
-    offsets!(fragment: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16, protocol = 20);
-}
-
-#[test]
-fn the_fields_of_what_comes_back_stand_where_the_header_puts_them() {
-    offsets!(ledger_key: server = 0, port = 4, protocol = 6, reason = 7, flags = 8, zero = 9);
-    offsets!(ledger_row: packets = 0, bytes = 8, last_ns = 16, sampled_ns = 24, last_source = 32,
-        last_destination = 48, first_ns = 64, sampled_packets = 72, kind = 80, number = 92, overflow = 96,
-        zero = 100);
-    offsets!(counter: packets = 0, bytes = 8);
-    offsets!(decision: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8, rule = 12,
-        generation = 16, port = 20, zero2 = 22, limit_key = 24, zero3 = 28, interval_ns = 32);
-    offsets!(question: assume = 0, zero = 4);
-    offsets!(sample: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48, server = 52,
-        rule = 56, length = 60, source_port = 64, destination_port = 66, ethertype = 68, vlan = 70,
-        frame_bytes = 72, port = 74, verdict = 76, reason = 77, flags = 78, protocol = 79, tcp_flags = 80,
-        icmp_type = 81, icmp_code = 82, ip_version = 83, source_mac = 84, destination_mac = 90, zero = 96);
+    assert_layout!(sample 104: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48,
+        server = 52, rule = 56, length = 60, source_port = 64, destination_port = 66, ethertype = 68,
+        vlan = 70, frame_bytes = 72, port = 74, verdict = 76, reason = 77, flags = 78, protocol = 79,
+        tcp_flags = 80, icmp_type = 81, icmp_code = 82, ip_version = 83, source_mac = 84,
+        destination_mac = 90, zero = 96);
+    let mut plain = PLAIN_TYPES.to_vec();
+    plain.sort_unstable();
+    tested.sort_unstable();
+    assert_eq!(tested, plain, "a type that is read as bytes has a line here");
 }
 
 /// Numbers that tools and dashboards have seen are never given to anything else.
