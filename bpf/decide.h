@@ -95,7 +95,9 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 		drop(decision, REASON_PROTOCOL, 0);
 	else
 		drop(decision, REASON_NEW_FLOW, 0);
-	/* no need permits the port, so all peers are alike, but for a `quiet` need with peers */
+	/* No need permits the port. So the verdict is the same for all peers, unless a `quiet` need
+	 * lists some.
+	 */
 	if (decision->reason == REASON_NEW_FLOW && (!need || !need->quiet.set))
 		decision->scope = SCOPE_PORT;
 	if (need && match_peer(&context->policy, &need->quiet, &packet->destination))

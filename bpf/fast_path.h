@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Two kinds of packets dominate on a busy day, and this path decides them without parse_frame() and
- * decide(): answers in flows that peers opened, and TCP openings to the same ports again and again,
- * by a server or by a worm on it. Its verdicts are those of the full path. Every other packet is
- * left to that. docs/performance.md has the gain.
+ * Two kinds of packets dominate on a busy day, and take this path: answers in flows that peers
+ * opened, and TCP openings to the same ports again and again, by a server or by a worm on it. The
+ * path does without parse_frame() and decide(), and comes to the same verdicts. All other packets
+ * take the full path. docs/performance.md says how much this saves.
  */
 #ifndef PORTCULLIS_FAST_PATH_H
 #define PORTCULLIS_FAST_PATH_H

@@ -39,7 +39,7 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 		drop(decision, REASON_NO_FLOW, 0);
 }
 
-/* A UDP datagram or ICMP message. False: it is no answer, and the decision is open. */
+/* A UDP datagram or ICMP message. False: it is no answer, and nothing is decided yet. */
 static __always_inline bool drop_stray_answer(const struct verdict_context *context,
 					      struct decision *decision)
 {
