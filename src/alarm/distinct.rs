@@ -11,8 +11,8 @@ const REGISTER_BITS: usize = 5;
 
 type Sketch = CardinalityEstimator<u64, DefaultHasher, REGISTERS_LOG2, REGISTER_BITS>;
 
-/// What was seen, in that order, without repetition. What comes beyond the cap is not kept but
-/// counted, by a sketch (HyperLogLog) that takes the same memory whatever is put into it.
+/// Distinct things in the order in which they were seen. Those beyond the cap are not remembered but counted,
+/// by a sketch (HyperLogLog) whose memory does not grow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distinct<T> {
     seen: Vec<T>,
@@ -26,7 +26,7 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
         Distinct { seen: Vec::new(), cap, sketch: None }
     }
 
-    /// EventFilter note of one. Caps are small, so a scan costs less than a hash.
+    /// Notes a thing. Caps are small, so a scan costs less than a hash.
     pub fn insert(&mut self, item: T) {
         if self.seen.contains(&item) {
             return;
@@ -38,7 +38,7 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
         }
     }
 
-    /// EventFilter note of all that another one has seen.
+    /// Notes everything that another one has seen.
     pub fn merge(&mut self, other: &Distinct<T>) {
         if let Some(theirs) = &other.sketch {
             self.sketch().merge(theirs);
@@ -48,7 +48,7 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
         }
     }
 
-    /// How many: exactly if it is no estimate.
+    /// How many there were: exactly, unless it is an estimate.
     pub fn len(&self) -> usize {
         match &self.sketch {
             Some(sketch) => sketch.estimate().max(self.seen.len() + 1),
@@ -56,22 +56,22 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
         }
     }
 
-    /// None at all?
+    /// Whether nothing was seen.
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
-    /// Were there more than are remembered?
+    /// Whether there were more than are remembered, so that their number is an estimate.
     pub fn is_estimate(&self) -> bool {
         self.sketch.is_some()
     }
 
-    /// Those that are remembered, in the order in which they came.
+    /// The remembered things, in the order in which they were seen.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.seen.iter()
     }
 
-    /// Holds the remembered ones as well.
+    /// The sketch, which holds the remembered things as well.
     fn sketch(&mut self) -> &mut Sketch {
         let seen = &self.seen;
         self.sketch.get_or_insert_with(|| {
@@ -82,7 +82,7 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
     }
 }
 
-/// By a key of this process, so that nobody can choose addresses that count as one.
+/// Keyed by this process, so that an attacker can't choose addresses that count as one.
 fn hash(item: &impl Hash) -> u64 {
     static KEY: OnceLock<RandomState> = OnceLock::new();
     KEY.get_or_init(RandomState::new).hash_one(item)
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_seen_twice_counts_once() {
+    fn things_that_were_seen_twice_count_once() {
         let mut distinct = Distinct::new(4);
         for item in [3, 1, 3, 1, 2] {
             distinct.insert(item);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_have_seen_counts_once_when_they_are_merged() {
+    fn things_that_both_have_seen_count_once_after_a_merge() {
         let of = |items: std::ops::Range<u32>, cap| {
             let mut distinct = Distinct::new(cap);
             items.for_each(|item| distinct.insert(item));

@@ -6,25 +6,25 @@ use crate::clock::Clock;
 use crate::net::TCP;
 
 /// The start of every example.
-pub fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Clock { mono_ns: 1_000_000_000_000, wall: "2026-11-22T15:00:00Z".parse().unwrap() }
 }
 
 /// `clock` some milliseconds later.
-pub fn after_ms(ms: u64) -> Clock {
+pub(crate) fn after_ms(ms: u64) -> Clock {
     let start = clock();
     let mono_ns = start.mono_ns + ms * 1_000_000;
     Clock { mono_ns, wall: start.to_wall(mono_ns) }
 }
 
 /// Only web1 has an id, 1.
-pub fn names() -> &'static Names {
+pub(crate) fn names() -> &'static Names {
     static NAMES: std::sync::OnceLock<Names> = std::sync::OnceLock::new();
     NAMES.get_or_init(|| [(1, "web1".into())].into())
 }
 
 /// A TCP SYN of web1 (id 1, 192.0.2.10) that begins at 198.51.100.7, port 445.
-pub fn syn() -> DropEvent {
+pub(crate) fn syn() -> DropEvent {
     DropEvent {
         time: clock().wall,
         since: clock().wall,

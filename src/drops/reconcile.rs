@@ -189,7 +189,7 @@ impl Reconciler {
 
     /// The last packets of the rows that have grown since the last round, without a count. Ask for them
     /// before the next round. Between two samples of a worm each shows one destination more. Only of
-    /// attempts, and at most [`MAX_LAST_PACKETS`]. If there are more, the next call yields others.
+    /// attempts, and at most 1,024. If there are more, the next call yields others.
     pub fn last_packets(&mut self, ledger: &Ledger, context: &Context<'_>) -> Vec<DropEvent> {
         let has_grown = |key: &LedgerKey, entry: &LedgerEntry| {
             self.reported.get(key).is_some_and(|row| entry.last_ns > row.last_ns)

@@ -24,7 +24,7 @@ pub(super) struct Retention {
 
 impl Retention {
     /// The limits as they hold now. While the clock is not trusted, they have no age.
-    pub fn current_limits(&mut self, limits: Limits, now: Clock) -> Limits {
+    pub(super) fn current_limits(&mut self, limits: Limits, now: Clock) -> Limits {
         let offset_ns = now.wall.as_nanosecond() - i128::from(now.mono_ns);
         let step_ns = offset_ns - self.offset_ns.replace(offset_ns).unwrap_or(offset_ns);
         if step_ns > STEP_NS {

@@ -37,7 +37,7 @@ pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>>
 
 /// A program that takes alarms.
 #[derive(Debug)]
-pub struct Command {
+pub(super) struct Command {
     name: String,
     words: Vec<String>,
     limit: Duration,
@@ -46,7 +46,7 @@ pub struct Command {
 
 impl Command {
     /// `words` are the program's path and its arguments. It may run for `limit`.
-    pub fn new(words: &[String], limit: Duration) -> Command {
+    pub(super) fn new(words: &[String], limit: Duration) -> Command {
         let name = format!("command {}", words.first().map_or("", String::as_str));
         Command { name, words: words.to_vec(), limit, cancel_flag: Arc::default() }
     }

@@ -35,7 +35,7 @@ impl Rotation {
 
 /// A file that whole records are appended to.
 #[derive(Debug)]
-pub struct LogFile {
+pub(super) struct LogFile {
     path: PathBuf,
     rotation: Rotation,
     /// Bytes that stand before the records each time the file was opened.
@@ -55,7 +55,7 @@ pub struct LogFile {
 
 impl LogFile {
     /// The file is made when the first record comes.
-    pub fn new(path: impl Into<PathBuf>, rotation: Rotation) -> LogFile {
+    pub(super) fn new(path: impl Into<PathBuf>, rotation: Rotation) -> LogFile {
         LogFile {
             path: path.into(),
             rotation,
@@ -70,25 +70,20 @@ impl LogFile {
     }
 
     /// A file whose records can't be read without these bytes before them.
-    pub fn with_preamble(self, preamble: Vec<u8>) -> LogFile {
+    pub(super) fn with_preamble(self, preamble: Vec<u8>) -> LogFile {
         LogFile { preamble, ..self }
     }
 
     /// A file whose folder is made with it, as at the first run.
-    pub fn with_folder(self) -> LogFile {
+    pub(super) fn with_folder(self) -> LogFile {
         LogFile { makes_folder: true, ..self }
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Opens it anew.
     ///
     /// # Errors
     /// If the file can't be opened. The old file stays in use then, and each record tries again.
-    pub fn reopen(&mut self) -> anyhow::Result<()> {
+    pub(super) fn reopen(&mut self) -> anyhow::Result<()> {
         self.stale = true;
         self.open_anew()
     }
@@ -97,7 +92,7 @@ impl LogFile {
     ///
     /// # Errors
     /// As [`LogFile::append`].
-    pub fn append_line(&mut self, line: &str) -> anyhow::Result<()> {
+    pub(super) fn append_line(&mut self, line: &str) -> anyhow::Result<()> {
         let mut bytes = Vec::with_capacity(line.len() + 1);
         bytes.extend_from_slice(line.as_bytes());
         bytes.push(b'\n');
@@ -108,7 +103,7 @@ impl LogFile {
     ///
     /// # Errors
     /// If it can't be written, on a full disk for example.
-    pub fn append(&mut self, record: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn append(&mut self, record: &[u8]) -> anyhow::Result<()> {
         if self.file.is_none() {
             self.open_anew()?;
         } else if self.stale

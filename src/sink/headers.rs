@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     /// Ethernet, IPv4, a TCP SYN.
-    pub const SYN: &[u8] = &[
+    const SYN: &[u8] = &[
         2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0x10, 0x08, 0x00, // Ethernet
         0x45, 0x10, 0, 40, 0x12, 0x34, 0x40, 0, 63, 6, 0, 0, // IPv4
         192, 0, 2, 10, 198, 51, 100, 7, //

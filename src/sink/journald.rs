@@ -13,7 +13,7 @@ use crate::alarm::Change;
 use crate::policy::Alarms;
 
 /// The socket of the journal.
-pub const JOURNAL: &str = "/run/systemd/journal/socket";
+const JOURNAL: &str = "/run/systemd/journal/socket";
 /// The identifier of `journalctl -t`.
 const IDENTIFIER: &str = "portcullis";
 /// All our entries have it, and no others: `journalctl MESSAGE_ID=…`.

@@ -4,11 +4,11 @@ use super::file::{LogFile, Rotation};
 use super::{Event, EventFilter, Sink};
 
 /// Renders an event as a line, without its end.
-pub type Render = fn(&Event) -> anyhow::Result<String>;
+type Render = fn(&Event) -> anyhow::Result<String>;
 
 /// Appends a line for each drop that is not quiet, and for each change of an alarm.
 #[derive(Debug)]
-pub struct Lines {
+pub(super) struct Lines {
     name: String,
     file: LogFile,
     render: Render,
@@ -16,7 +16,7 @@ pub struct Lines {
 
 impl Lines {
     /// `format` begins its name. The file is made when the first event comes.
-    pub fn new(format: &str, path: &str, rotation: Rotation, render: Render) -> Lines {
+    pub(super) fn new(format: &str, path: &str, rotation: Rotation, render: Render) -> Lines {
         Lines { name: format!("{format} {path}"), file: LogFile::new(path, rotation).with_folder(), render }
     }
 }

@@ -29,14 +29,12 @@ use crate::drops::DropEvent;
 
 pub use alertmanager::Alertmanager;
 pub use build::build_fanout;
-pub use command::Command;
 pub use escape::escape;
 pub use fanout::{Fanout, SinkStatus};
-pub use file::{LogFile, Rotation};
-pub use journald::{JOURNAL, Journald};
-pub use lines::Lines;
+pub use file::Rotation;
+pub use journald::Journald;
 pub use pcapng::Pcapng;
-pub use stderr::{Stderr, render_line};
+pub use stderr::render_line;
 pub use syslog::Syslog;
 
 /// What sinks are given.

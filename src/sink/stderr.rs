@@ -23,13 +23,13 @@ pub(super) fn from_policy(_: &Alarms, site: Site<'_>) -> Option<Box<dyn Sink>> {
 
 /// Standard error.
 #[derive(Debug)]
-pub struct Stderr {
+pub(super) struct Stderr {
     colour: bool,
 }
 
 impl Stderr {
     /// With colours or without.
-    pub fn new(colour: bool) -> Stderr {
+    pub(super) fn new(colour: bool) -> Stderr {
         Stderr { colour }
     }
 }

@@ -238,7 +238,7 @@ fn a_drop_has_suricatas_words_and_ours() {
 }
 
 #[test]
-fn what_would_have_been_dropped_is_not_called_dropped() {
+fn a_packet_that_passed_in_observe_is_not_called_dropped() {
     let mut drop = syn();
     drop.verdict = DropVerdict::WouldDrop;
     let value = checked(&render_drop(&drop).unwrap());

@@ -13,23 +13,23 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub fn fail(&mut self, now: Instant) {
+    pub(super) fn fail(&mut self, now: Instant) {
         let delay = self.delay.map_or(FIRST, |delay| (delay * 2).min(LAST));
         self.delay = Some(delay);
         self.until = Some(now + delay);
     }
 
-    pub fn succeed(&mut self) {
+    pub(super) fn succeed(&mut self) {
         *self = Backoff::default();
     }
 
     /// The next attempt may come at once.
-    pub fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         self.until = None;
     }
 
     /// How long to wait until the next attempt; `None`: it may come now.
-    pub fn left(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }

@@ -13,8 +13,8 @@ pub(super) const MAX_DROPS: usize = 4096;
 /// An event and its place in the order of all events.
 #[derive(Clone)]
 pub(super) struct QueuedEvent {
-    pub number: u64,
-    pub event: Arc<Event>,
+    pub(super) number: u64,
+    pub(super) event: Arc<Event>,
 }
 
 /// One lane for alarms and one for drops, with one order.
@@ -27,7 +27,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub fn push(&mut self, event: Arc<Event>) {
+    pub(super) fn push(&mut self, event: Arc<Event>) {
         let queued = QueuedEvent { number: self.next, event };
         self.next += 1;
         let (lane, cap) = self.lane_of(&queued.event);
@@ -40,7 +40,7 @@ impl Queue {
     }
 
     /// Takes the oldest event.
-    pub fn pop(&mut self) -> Option<QueuedEvent> {
+    pub(super) fn pop(&mut self) -> Option<QueuedEvent> {
         let number = |lane: &VecDeque<QueuedEvent>| lane.front().map_or(u64::MAX, |queued| queued.number);
         if number(&self.alarms) < number(&self.drops) {
             self.alarms.pop_front()
@@ -51,7 +51,7 @@ impl Queue {
 
     /// Puts back an event that could not be written. If its lane is full by now, the event is the oldest in
     /// it, and lost.
-    pub fn put_back(&mut self, queued: QueuedEvent) {
+    pub(super) fn put_back(&mut self, queued: QueuedEvent) {
         let (lane, cap) = self.lane_of(&queued.event);
         let is_full = lane.len() >= cap;
         if !is_full {
@@ -61,22 +61,22 @@ impl Queue {
     }
 
     /// Counts an event that is given up.
-    pub fn count_lost(&mut self) {
+    pub(super) fn count_lost(&mut self) {
         self.lost += 1;
     }
 
     /// Gives up all events.
-    pub fn lose_all(&mut self) {
+    pub(super) fn lose_all(&mut self) {
         self.lost += self.len() as u64;
         self.alarms.clear();
         self.drops.clear();
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.alarms.len() + self.drops.len()
     }
 
-    pub fn lost(&self) -> u64 {
+    pub(super) fn lost(&self) -> u64 {
         self.lost
     }
 

@@ -61,7 +61,7 @@ enum Task {
 }
 
 impl Worker {
-    pub fn start(mut sink: Box<dyn Sink>) -> Worker {
+    pub(super) fn start(mut sink: Box<dyn Sink>) -> Worker {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, wake: Condvar::new(), done: Condvar::new() });
         let (name, filter, cancel_flag) = (sink.name().to_owned(), sink.filter(), sink.cancel_flag());
@@ -78,7 +78,7 @@ impl Worker {
     }
 
     /// Never waits for the sink.
-    pub fn push(&self, event: &Arc<Event>) {
+    pub(super) fn push(&self, event: &Arc<Event>) {
         if self.filter.accepts(event) {
             let mut state = self.shared.lock();
             state.queue.push(Arc::clone(event));
@@ -88,13 +88,13 @@ impl Worker {
         }
     }
 
-    pub fn reopen(&self) {
+    pub(super) fn reopen(&self) {
         self.shared.lock().reopen = true;
         self.shared.wake.notify_one();
     }
 
     /// Asks the sink to write what it can, once more, and to end.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         let mut state = self.shared.lock();
         state.stopping = true;
         state.backoff.hurry();
@@ -102,7 +102,7 @@ impl Worker {
     }
 
     /// Waits for the sink to end. If that takes too long, its write is cancelled.
-    pub fn await_end(&self, deadline: Instant) {
+    pub(super) fn await_end(&self, deadline: Instant) {
         if self.ends_by(deadline) {
             return;
         }
@@ -131,7 +131,7 @@ impl Worker {
         }
     }
 
-    pub fn status(&self) -> SinkStatus {
+    pub(super) fn status(&self) -> SinkStatus {
         let state = self.shared.lock();
         SinkStatus {
             name: self.name.clone(),

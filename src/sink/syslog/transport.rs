@@ -35,12 +35,12 @@ enum Link {
 }
 
 impl Transport {
-    pub fn new(target: &Target, ca: Option<&str>) -> Transport {
+    pub(super) fn new(target: &Target, ca: Option<&str>) -> Transport {
         Transport { target: target.clone(), ca: ca.map(str::to_owned), link: None }
     }
 
     /// Sends a message. An error closes the connection; the next message opens another one.
-    pub fn send(&mut self, message: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn send(&mut self, message: &[u8]) -> anyhow::Result<()> {
         if self.link.as_mut().is_some_and(Link::is_closed) {
             self.link = None;
         }
