@@ -8,6 +8,6 @@ mod text;
 mod types;
 
 pub use ip::{from_address, prefix_bits, to_address};
-pub use reasons::{REASONS, Reason};
+pub use reasons::{REASONS, Reason, ReasonCode};
 pub use text::{read_text, write_text};
 pub use types::*;

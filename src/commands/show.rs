@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::daemon::control::{Request, ask_daemon, no_daemon};
 use crate::drops::{Context, DropVerdict, LedgerRow, read_ledger};
 use crate::exit::Exit;
-use crate::gate::{FlowTable, Gate, GatePlace, GateState, Status, list_gates};
+use crate::gate::{FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, list_gates};
 use crate::net::name_protocol;
 use crate::output::{Output, align};
 use crate::policy::{describe, summarize};
@@ -25,7 +25,7 @@ pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result
     let gate = Gate::open(&place)?;
     match subject {
         Subject::Status => {
-            let status = gate.status(&place)?;
+            let status = gate.status(&place, &PolicyFacts::default())?;
             output.either(&status, || describe_status(&status))?;
         }
         Subject::Policy => show_policy(&gate, interface, output)?,
@@ -170,20 +170,26 @@ fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn describe_status(status: &Status) -> String {
+fn describe_status(status: &GateStatus) -> String {
     let yes_no = |yes: bool| if yes { "yes" } else { "NO" };
     let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
     row("interface", status.interface.clone());
-    row("attached", status.attached.to_owned());
-    row("enforcing", format!("{} (mode {})", yes_no(status.enforcing), status.mode));
-    row("tracking", format!("{} (tracker: {})", status.tracking, status.tracker));
-    row("policy", format!("{} (generation {})", status.policy_file, status.generation));
-    row("policy hash", status.policy_hash.clone());
-    row("servers", format!("{} ({} addresses and prefixes)", status.servers, status.addresses));
-    if !status.observing.is_empty() {
-        row("observing", status.observing.join(", "));
+    row("attached", status.attached.name().to_owned());
+    for (key, value) in &status.settings {
+        match *key {
+            "mode" => row("enforcing", format!("{} (mode {value})", yes_no(status.enforcing))),
+            "tracking" => row("tracking", format!("{value} (tracker: {})", status.tracker.name())),
+            key => row(key, (*value).to_owned()),
+        }
+    }
+    let policy = &status.policy;
+    row("policy", format!("{} (generation {})", policy.policy_file, policy.generation));
+    row("policy hash", policy.policy_hash.clone());
+    row("servers", format!("{} ({} addresses and prefixes)", policy.servers, policy.addresses));
+    if !policy.observing.is_empty() {
+        row("observing", policy.observing.join(", "));
     }
     if !status.quarantined.is_empty() {
         row("in quarantine", status.quarantined.join(", "));
@@ -196,9 +202,9 @@ fn describe_status(status: &Status) -> String {
     let mut text = align(&rows);
     let heads = ["TABLE", "ENTRIES", "SIZE", "MEMORY"];
     let mut table = vec![heads.map(str::to_owned).to_vec()];
-    table.extend(status.tables.iter().map(|fill| {
-        let entries = fill.entries.map_or_else(|| "–".to_owned(), |entries| entries.to_string());
-        vec![fill.table.to_owned(), entries, fill.size.to_string(), mebibytes(fill.bytes)]
+    table.extend(status.tables.iter().map(|usage| {
+        let entries = usage.entries.map_or_else(|| "–".to_owned(), |entries| entries.to_string());
+        vec![usage.table.to_owned(), entries, usage.size.to_string(), mebibytes(usage.bytes)]
     }));
     text.push('\n');
     text.push_str(&align(&table));

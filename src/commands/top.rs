@@ -50,15 +50,15 @@ fn watch(place: &GatePlace, gate: &Gate, terminal: &mut DefaultTerminal) -> anyh
             if !gate.is_pinned_at(place) {
                 bail!("another command has detached the gate from {}", place.interface);
             }
-            let statistics = gate.measure(place, &facts)?;
-            facts = statistics.facts.clone();
+            let status = gate.status(place, &facts)?;
+            facts = status.policy.clone();
             let alarms = ask_daemon(place, &Request::Open).unwrap_or_else(|error| {
                 model.message = format!("the daemon: {error}");
                 None
             });
             let passed = read.map_or(READ, |read| read.elapsed());
             read = Some(Instant::now());
-            model.update(statistics, alarms, passed);
+            model.update(status, alarms, passed);
         }
         terminal.draw(|frame| view::draw(frame, &model)).context("could not draw")?;
         if !event::poll(POLL).context("could not wait for a key")? {

@@ -8,15 +8,17 @@ pub(crate) mod example;
 mod hash;
 mod hot_rows;
 mod ledger;
-mod reason;
 mod reconcile;
 mod sample;
+mod verdict;
 
+/// A row or a sample carries it as a number.
+pub use crate::abi::ReasonCode;
 pub use event::{Context, DropEvent, Names, Origin, ServerRef};
 pub(crate) use event::{name_service, show_hex};
 pub use hot_rows::{HotRows, LastPacket};
 pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow, read_ledger};
-pub use reason::{DropVerdict, ReasonCode};
 pub use reconcile::{Baseline, Reconciler};
 pub(crate) use sample::read_addresses;
 pub use sample::{DecodeError, Sample, decode};
+pub use verdict::DropVerdict;

@@ -55,12 +55,11 @@ impl Gate {
 
     /// Sizes that a policy asks for and the live tables don't have, a sentence each.
     pub fn sizes_not_in_force(&self, sizes: &TableSizes) -> Vec<String> {
-        let differing = self.maps.differing_sizes(sizes).into_iter();
-        let describe = |(key, wanted, live)| {
-            format!(
-                "[tables] {key} = {wanted} takes effect at the next detach and attach; the live table has {live}"
-            )
-        };
-        differing.map(describe).collect()
+        self.maps.differing_sizes(sizes).into_iter().map(describe_differing_size).collect()
     }
+}
+
+/// Of a key of `[tables]`, the size wanted, and the size of the live table.
+pub(super) fn describe_differing_size((key, wanted, live): (&str, u32, u32)) -> String {
+    format!("[tables] {key} = {wanted} takes effect at the next detach and attach; the live table has {live}")
 }

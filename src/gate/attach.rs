@@ -103,7 +103,9 @@ impl Gate {
         let attached = activated.and_then(|()| gate.attach_programs(place, tables, || {}));
         let (hook, mode, more) = attached.map_err(|error| {
             let state = match gate.find_mode(place) {
-                AttachMode::No => format!("the filter is not on {}: NOTHING IS DROPPED", place.interface),
+                AttachMode::No => {
+                    format!("the gate on {} is NOT ATTACHED: nothing is dropped", place.interface)
+                }
                 _ => "programs of the earlier version are still attached".to_owned(),
             };
             GateError::HalfDone { generation, state, error: Box::new(error) }

@@ -1,4 +1,4 @@
-//! What the interface is part of, where that takes something from the gate.
+//! Caveats: what the interface is part of, where that takes something from the gate.
 
 use std::fs;
 use std::path::Path;
@@ -13,30 +13,40 @@ const VLANS: &str = "/proc/net/vlan";
 
 /// What the user should know of the interface with this policy, a sentence each.
 pub fn find_caveats(place: &GatePlace, policy: &Policy) -> Vec<String> {
-    let interface = &place.interface;
-    let mut warnings = Vec::new();
+    find_interface_caveats(&place.interface, has_vlans(policy))
+}
+
+/// Whether a server may use its addresses in one VLAN only.
+pub(super) fn has_vlans(policy: &Policy) -> bool {
+    policy.servers.iter().any(|server| server.vlan.is_some())
+}
+
+/// As [`find_caveats`], for a policy of which only [`has_vlans`] is known.
+pub(super) fn find_interface_caveats(interface: &str, has_vlans: bool) -> Vec<String> {
+    let mut caveats = Vec::new();
     if let Some(bond) = find_bond(interface) {
-        warnings.push(format!(
-            "{interface} is a member of {bond}: what comes by its other members does not pass this gate; \
+        caveats.push(format!(
+            "{interface} is a member of {bond}: packets that come by the other members do not pass this gate; \
              attach to {bond}"
         ));
     }
-    if policy.servers.iter().any(|server| server.vlan.is_some()) {
-        if Path::new(VLANS).join(interface).exists() {
-            warnings.push(format!(
-                "{interface} is a VLAN's own interface, where frames come without its tag: no server's `vlan` \
-                 can be verified, and what servers with one send is dropped as spoofed; leave `vlan` out"
-            ));
-        } else if system::strips_vlan_tags(interface) == Some(true) {
-            warnings.push(format!(
-                "{interface} strips VLAN tags before the gate sees them: no server's `vlan` can be verified, and \
-                 what servers with one send is dropped as spoofed; \
-                 switch that off (ethtool -K {interface} rxvlan off), or attach to the VLAN's own interface \
-                 and leave `vlan` out"
-            ));
-        }
+    if !has_vlans {
+        return caveats;
     }
-    warnings
+    if Path::new(VLANS).join(interface).exists() {
+        caveats.push(format!(
+            "{interface} is the interface of one VLAN, and frames reach it without their tag: no server's `vlan` can be \
+             verified, and frames of servers with a `vlan` are dropped as spoofed; leave `vlan` out"
+        ));
+    } else if system::strips_vlan_tags(interface) == Some(true) {
+        caveats.push(format!(
+            "{interface} strips VLAN tags before the gate sees them: no server's `vlan` can be verified, and \
+             frames of servers with a `vlan` are dropped as spoofed; \
+             switch that off (ethtool -K {interface} rxvlan off), or attach to the VLAN's own interface \
+             and leave `vlan` out"
+        ));
+    }
+    caveats
 }
 
 /// The bond of which the interface is a member.

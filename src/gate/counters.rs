@@ -14,11 +14,11 @@ pub struct ProgramStatistics {
     /// Samples that found it full.
     pub samples_lost: u64,
     /// Samples for which no daemon was there to read.
-    pub samples_unheard: u64,
+    pub samples_no_reader: u64,
     /// Drops that are counted by server and reason only, because the ledger or a quota was full.
     pub ledger_full: u64,
     /// Drops that only the counters have.
-    pub ledger_rest_full: u64,
+    pub ledger_overflow_full: u64,
     /// Flows that could not be recorded.
     pub flows_lost: u64,
 }
@@ -35,9 +35,9 @@ impl Gate {
         Ok(ProgramStatistics {
             samples_sent: sum(statistic::STATISTIC_SAMPLES_SENT)?,
             samples_lost: sum(statistic::STATISTIC_SAMPLES_LOST)?,
-            samples_unheard: sum(statistic::STATISTIC_SAMPLES_NO_READER)?,
+            samples_no_reader: sum(statistic::STATISTIC_SAMPLES_NO_READER)?,
             ledger_full: sum(statistic::STATISTIC_LEDGER_FULL)?,
-            ledger_rest_full: sum(statistic::STATISTIC_LEDGER_OVERFLOW_FULL)?,
+            ledger_overflow_full: sum(statistic::STATISTIC_LEDGER_OVERFLOW_FULL)?,
             flows_lost: sum(statistic::STATISTIC_FLOW_LOST)?,
         })
     }

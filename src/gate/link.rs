@@ -15,7 +15,7 @@ use super::place::GatePlace;
 use super::system::{self, XdpMode, clsact};
 
 /// How the filter is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// In the driver.
@@ -23,6 +23,7 @@ pub enum AttachMode {
     /// In the stack: the driver has no XDP of its own.
     Generic,
     /// Not at all: the interface is gone, or somebody removed the program.
+    #[default]
     No,
 }
 
@@ -47,7 +48,7 @@ impl From<XdpMode> for AttachMode {
 }
 
 /// Where the tracker is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// TCX, of Linux 6.6 and newer.
@@ -55,6 +56,7 @@ pub enum Hook {
     /// The classic hook of older kernels.
     Clsact,
     /// Nowhere.
+    #[default]
     No,
 }
 

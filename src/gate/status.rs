@@ -1,137 +1,255 @@
-//! `show status`.
+//! How a gate stands: one reading for `show status`, for the metrics and for `top`.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use super::Gate;
-use super::caveats::find_caveats;
+use super::apply::describe_differing_size;
+use super::caveats::{find_interface_caveats, has_vlans};
 use super::counters::ProgramStatistics;
 use super::error::GateError;
 use super::link::{AttachMode, Hook};
 use super::maps::{Live, TableUsage};
 use super::place::GatePlace;
-use crate::abi::{read_text, settings_flag};
+use crate::abi::{Reason, ReasonCode, drop_flag, read_text, settings};
+use crate::compile::describe_flags;
+use crate::policy::{Mode, TableSizes};
 
-/// `show status`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
+/// Drops of one server (empty: no server has the source address) for one reason. True: those that mode
+/// observe let pass.
+pub type DropKey = (Arc<str>, ReasonCode, bool);
+
+/// Packets and bytes of drops.
+pub type DropSums = BTreeMap<DropKey, (u64, u64)>;
+
+/// One reading. Its JSON is that of `show status -j`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct GateStatus {
+    /// Name of the interface.
     pub interface: String,
-    /// `native`, `generic` or `no`.
-    pub attached: &'static str,
-    /// Drops are drops: attached, and neither the policy nor every server observes.
+    /// How the filter is attached.
+    pub attached: AttachMode,
+    /// Whether drops are drops: the filter is attached, and not every server is in observe.
     pub enforcing: bool,
-    /// `enforce` or `observe`.
-    pub mode: &'static str,
-    /// `strict` or `service`.
-    pub tracking: &'static str,
-    /// `tcx`, `clsact` or `no`.
-    pub tracker: &'static str,
-    pub generation: u64,
-    /// SHA-256 of the policy's text, hexadecimal.
-    pub policy_hash: String,
-    pub policy_file: String,
-    /// UNIX time.
-    pub applied_s: u64,
-    pub servers: usize,
-    pub addresses: u32,
-    /// Names of servers that observe.
-    pub observing: Vec<String>,
+    /// Keys of `[policy]` with their values.
+    #[serde(flatten, serialize_with = "serialize_settings")]
+    pub settings: Vec<(&'static str, &'static str)>,
+    /// Where the tracker is attached.
+    pub tracker: Hook,
+    /// The live policy.
+    #[serde(flatten)]
+    pub policy: PolicyFacts,
+    /// Names of servers in quarantine.
     pub quarantined: Vec<String>,
     /// Samples that the perf buffer lost.
     pub events_lost: u64,
+    /// Events inside the programs.
     pub events: ProgramStatistics,
     /// Seconds for which flows already open are still taken over.
     pub pickup_s: u64,
+    /// How full the tables are.
     pub tables: Vec<TableUsage>,
     /// Kernel memory of all tables.
     pub bytes: u64,
+    /// What the user should know, a sentence each.
     pub warnings: Vec<String>,
+    /// Packets and bytes that were dropped, or would have been.
+    #[serde(skip)]
+    pub drops: DropSums,
+    /// Packets and bytes that passed, by reason.
+    #[serde(skip)]
+    pub passes: Vec<(Reason, u64, u64)>,
+}
+
+/// What only changes with the policy. To learn it, the whole policy is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PolicyFacts {
+    /// Counts the policies of this gate.
+    pub generation: u64,
+    /// SHA-256 of the policy's text, hexadecimal.
+    pub policy_hash: String,
+    /// The file that it came from.
+    pub policy_file: String,
+    /// When it was applied, UNIX time.
+    pub applied_s: u64,
+    /// How many servers it has.
+    pub servers: usize,
+    /// How many addresses and prefixes they have.
+    pub addresses: u32,
+    /// Names of the servers in observe.
+    pub observing: Vec<String>,
+    /// Whether a server may use its addresses in one VLAN only.
+    #[serde(skip)]
+    pub has_vlans: bool,
+    /// The sizes that it asks for.
+    #[serde(skip)]
+    pub sizes: TableSizes,
+}
+
+impl GateStatus {
+    /// The value of a key of `[policy]`; empty if `show status` does not have it.
+    pub fn setting(&self, key: &str) -> &'static str {
+        self.settings.iter().find(|(known, _)| *known == key).map_or("", |(_, value)| value)
+    }
+
+    /// Whether a tracker is needed and there is none: new flows of peers are not seen.
+    pub fn lacks_tracker(&self) -> bool {
+        self.setting("tracking") == "strict" && self.tracker == Hook::No
+    }
+
+    fn find_warnings(&self, gate: &Gate) -> Vec<String> {
+        let mut warnings = Vec::new();
+        match self.attached {
+            AttachMode::Native => {}
+            AttachMode::Generic => warnings.push("generic mode: slower than in the driver".to_owned()),
+            AttachMode::No => warnings.push(format!(
+                "the gate on {} is NOT ATTACHED: nothing is dropped; portcullis attach -i {0} -p POLICY",
+                self.interface
+            )),
+        }
+        if self.lacks_tracker() {
+            warnings.push(
+                "strict tracking without its tracker: new flows of peers are not seen, and the answers are \
+                 dropped; run attach again"
+                    .to_owned(),
+            );
+        }
+        if self.setting("tracking") == "service" {
+            warnings.push(
+                "service tracking is weaker: every packet from the port of an `in` service counts as a reply"
+                    .to_owned(),
+            );
+        }
+        if self.events.ledger_full > 0 {
+            warnings.push(format!(
+                "the ledger, or a server's quota of it, is full: {} drops are counted by server and reason \
+                 only; raise [tables] ledger",
+                self.events.ledger_full
+            ));
+        }
+        warnings
+            .extend(gate.maps.differing_sizes(&self.policy.sizes).into_iter().map(describe_differing_size));
+        warnings.extend(find_interface_caveats(&self.interface, self.policy.has_vlans));
+        warnings
+    }
 }
 
 impl Gate {
-    /// Everything that `show status` tells.
-    pub fn status(&self, place: &GatePlace) -> Result<Status, GateError> {
-        let mode = self.find_mode(place);
-        let tracker = self.find_tracker(place);
+    /// Reads how the gate stands. `known` is what an earlier reading learnt of the policy, and spares
+    /// reading the policy again while it is the same.
+    ///
+    /// # Errors
+    /// When the gate has no policy yet, or the kernel refuses to read.
+    pub fn status(&self, place: &GatePlace, known: &PolicyFacts) -> Result<GateStatus, GateError> {
         let settings = self.live_settings()?.ok_or_else(|| GateError::Other {
             what: format!("the gate on {} has no policy", place.interface),
-            why: format!(
-                "putting it down was cut short\nhelp: portcullis attach -i {} -p POLICY",
-                place.interface
-            ),
+            why: format!("an attach was cut short\nhelp: portcullis attach -i {} -p POLICY", place.interface),
         })?;
-        let policy = self.live_policy()?;
-        let has = |flag: settings_flag| settings.flags & flag.0 != 0;
-        let observe = has(settings_flag::SETTINGS_OBSERVE);
-        let strict = has(settings_flag::SETTINGS_STRICT);
-        let observing: Vec<String> = policy
-            .iter()
-            .flat_map(|policy| policy.servers.iter().map(move |server| (policy, server)))
-            .filter(|(policy, server)| policy.mode_of(server) == crate::policy::Mode::Observe)
-            .map(|(_, server)| server.name.clone())
-            .collect();
-        let servers = policy.as_ref().map_or(0, |policy| policy.servers.len());
+        let policy = self.learn_policy(&settings, known)?;
+        let attached = self.find_mode(place);
         let events = self.program_statistics()?;
-        let tables = self.table_usage()?;
-        let bytes = tables.iter().map(|fill| fill.bytes).sum();
-        let mut warnings = Vec::new();
-        if mode == AttachMode::No {
-            warnings.push(format!(
-                "the filter is not on {}: nothing is dropped; portcullis attach -i {0} -p POLICY",
-                place.interface
-            ));
-        }
-        if mode == AttachMode::Generic {
-            warnings.push("generic mode: slower than in the driver".to_owned());
-        }
-        if strict && tracker == Hook::No {
-            warnings.push(
-                "strict tracking without its tracker: new flows of peers are not seen and their \
-                 answers are dropped; run attach again"
-                    .to_owned(),
-            );
-        }
-        if !strict {
-            warnings.push(
-                "service tracking is weaker: whatever leaves an `in` service's port counts as a reply"
-                    .to_owned(),
-            );
-        }
-        if events.ledger_full > 0 {
-            warnings.push(format!(
-                "the ledger, or a server's share of it, is full: {} drops are counted by server and reason \
-                 only; raise [tables] ledger",
-                events.ledger_full
-            ));
-        }
-        if let Some(policy) = &policy {
-            warnings.extend(self.sizes_not_in_force(&policy.tables));
-            warnings.extend(find_caveats(place, policy));
-        }
-        Ok(Status {
+        let (drops, ledger_rows) = self.sum_ledger()?;
+        let tables = self.maps.usage(&Live { slot: self.live_slot()?, ledger_rows })?;
+        let counters = self.counters(false)?.into_iter();
+        let mut status = GateStatus {
             interface: place.interface.clone(),
-            attached: mode.name(),
-            enforcing: mode != AttachMode::No && observing.len() < servers,
-            mode: if observe { "observe" } else { "enforce" },
-            tracking: if strict { "strict" } else { "service" },
-            tracker: tracker.name(),
-            generation: settings.generation,
-            policy_hash: settings.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            policy_file: read_text(&settings.file),
-            applied_s: settings.applied_s,
-            servers,
-            addresses: settings.servers,
-            observing,
+            attached,
+            enforcing: attached != AttachMode::No && policy.observing.len() < policy.servers,
+            settings: describe_flags(settings.flags),
+            tracker: self.find_tracker(place),
+            policy,
             quarantined: self.quarantined()?.into_iter().map(|(name, _)| name).collect(),
             events_lost: events.samples_lost,
             events,
             pickup_s: self.pickup_left_s()?,
+            bytes: tables.iter().map(|usage| usage.bytes).sum(),
             tables,
-            bytes,
-            warnings,
-        })
+            warnings: Vec::new(),
+            drops,
+            passes: counters.filter(|(reason, _, _)| !reason.drops()).collect(),
+        };
+        status.warnings = status.find_warnings(self);
+        Ok(status)
     }
 
-    pub(super) fn table_usage(&self) -> Result<Vec<TableUsage>, GateError> {
-        self.maps.usage(&Live { slot: self.live_slot()?, ledger_rows: self.ledger()?.len() })
+    fn learn_policy(&self, settings: &settings, known: &PolicyFacts) -> Result<PolicyFacts, GateError> {
+        let hash = settings.hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut facts = PolicyFacts {
+            generation: settings.generation,
+            policy_hash: hash,
+            policy_file: read_text(&settings.file),
+            applied_s: settings.applied_s,
+            addresses: settings.servers,
+            ..PolicyFacts::default()
+        };
+        // a gate that is detached and attached again counts from 1
+        if (facts.generation, &facts.policy_hash) == (known.generation, &known.policy_hash) {
+            return Ok(PolicyFacts {
+                servers: known.servers,
+                observing: known.observing.clone(),
+                has_vlans: known.has_vlans,
+                sizes: known.sizes.clone(),
+                ..facts
+            });
+        }
+        if let Some(policy) = self.live_policy()? {
+            let observing = policy.servers.iter().filter(|server| policy.mode_of(server) == Mode::Observe);
+            facts.observing = observing.map(|server| server.name.clone()).collect();
+            facts.servers = policy.servers.len();
+            facts.has_vlans = has_vlans(&policy);
+            facts.sizes = policy.tables;
+        }
+        Ok(facts)
+    }
+
+    /// Drops by server and reason, and how many rows of the ledger there are.
+    fn sum_ledger(&self) -> Result<(DropSums, usize), GateError> {
+        let names = self.names_by_id()?;
+        let mut drops = DropSums::new();
+        let mut rows = 0;
+        self.visit_ledger(|row| {
+            let server = match row.kind.server {
+                0 => "".into(),
+                id => names.get(&id).cloned().unwrap_or_else(|| format!("#{id}").into()),
+            };
+            let would = u32::from(row.kind.flags) & drop_flag::DROP_WOULD.0 != 0;
+            let sum = drops.entry((server, ReasonCode::from(row.kind.reason), would)).or_default();
+            sum.0 = sum.0.saturating_add(row.packets);
+            sum.1 = sum.1.saturating_add(row.bytes);
+            rows += 1;
+        })?;
+        Ok((drops, rows))
+    }
+}
+
+fn serialize_settings<S: Serializer>(
+    settings: &[(&'static str, &'static str)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(settings.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::settings_flag;
+
+    #[test]
+    fn the_json_of_a_status_has_its_keys_in_their_order() {
+        let settings = describe_flags(settings_flag::SETTINGS_STRICT.0);
+        let policy = PolicyFacts { generation: 3, servers: 2, ..PolicyFacts::default() };
+        let status = GateStatus { attached: AttachMode::Native, settings, policy, ..GateStatus::default() };
+        assert_eq!(
+            serde_json::to_string(&status).unwrap(),
+            "{\"interface\":\"\",\"attached\":\"native\",\"enforcing\":false,\"mode\":\"enforce\",\
+             \"tracking\":\"strict\",\"tracker\":\"no\",\"generation\":3,\"policy_hash\":\"\",\
+             \"policy_file\":\"\",\"applied_s\":0,\"servers\":2,\"addresses\":0,\"observing\":[],\
+             \"quarantined\":[],\"events_lost\":0,\"events\":{\"samples_sent\":0,\"samples_lost\":0,\
+             \"samples_no_reader\":0,\"ledger_full\":0,\"ledger_overflow_full\":0,\"flows_lost\":0},\
+             \"pickup_s\":0,\"tables\":[],\"bytes\":0,\"warnings\":[]}"
+        );
+        assert!(status.lacks_tracker());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::gate::GateStatistics;
+use crate::gate::GateStatus;
 
 /// Readings in a sparkline.
 const HISTORY: usize = 60;
@@ -52,7 +52,7 @@ struct Known {
 /// Everything on the screen.
 pub(super) struct Model {
     pub interface: String,
-    pub statistics: Option<GateStatistics>,
+    pub status: Option<GateStatus>,
     /// `None`: no daemon runs.
     pub alarms: Option<Vec<Value>>,
     known: BTreeMap<Arc<str>, Known>,
@@ -66,7 +66,7 @@ impl Model {
     pub(super) fn new(interface: &str) -> Model {
         Model {
             interface: interface.to_owned(),
-            statistics: None,
+            status: None,
             alarms: None,
             known: BTreeMap::new(),
             selected: None,
@@ -77,17 +77,12 @@ impl Model {
     }
 
     /// Takes a new reading, and how long the one before is ago.
-    pub(super) fn update(
-        &mut self,
-        statistics: GateStatistics,
-        alarms: Option<Vec<Value>>,
-        passed: Duration,
-    ) {
+    pub(super) fn update(&mut self, status: GateStatus, alarms: Option<Vec<Value>>, passed: Duration) {
         let mut sums: BTreeMap<Arc<str>, BTreeMap<String, u64>> = BTreeMap::new();
-        for ((server, reason, _), (packets, _)) in &statistics.drops {
+        for ((server, reason, _), (packets, _)) in &status.drops {
             *sums.entry(server.clone()).or_default().entry(reason.to_string()).or_default() += packets;
         }
-        for server in &statistics.quarantined {
+        for server in &status.quarantined {
             sums.entry(server.as_str().into()).or_default();
         }
         self.known.retain(|name, _| sums.contains_key(name));
@@ -116,7 +111,7 @@ impl Model {
         }
         self.has_first = true;
         self.alarms = alarms;
-        self.statistics = Some(statistics);
+        self.status = Some(status);
         let is_known = self.selected.as_ref().is_some_and(|name| self.known.contains_key(name));
         if !is_known {
             self.selected = self.lines().first().map(|line| line.name.clone());
@@ -125,7 +120,7 @@ impl Model {
 
     /// The servers, the fastest first.
     pub(super) fn lines(&self) -> Vec<Line> {
-        let quarantined = self.statistics.as_ref().map(|now| &now.quarantined);
+        let quarantined = self.status.as_ref().map(|now| &now.quarantined);
         let mut lines: Vec<Line> = self
             .known
             .iter()
@@ -174,25 +169,26 @@ impl Model {
 pub(super) mod tests {
     use super::*;
     use crate::abi::Reason;
-    use crate::gate::{AttachMode, Hook, PolicyFacts, ProgramStatistics};
+    use crate::gate::{AttachMode, Hook, PolicyFacts};
 
     /// A reading in which these servers had so many drops.
-    pub(in crate::commands::top) fn reading(drops: &[(&str, Reason, u64)]) -> GateStatistics {
+    pub(in crate::commands::top) fn reading(drops: &[(&str, Reason, u64)]) -> GateStatus {
         let key = |name: &str, reason: Reason| (Arc::from(name), reason.into(), false);
-        GateStatistics {
-            mode: AttachMode::Native,
+        GateStatus {
+            attached: AttachMode::Native,
+            enforcing: true,
+            settings: vec![("mode", "enforce"), ("tracking", "strict")],
             tracker: Hook::Tcx,
-            strict: true,
-            observe: false,
-            facts: PolicyFacts { generation: 3, servers: 2, observing: 0 },
-            hash: "ab".repeat(32),
-            file: "dmz.toml".to_owned(),
-            applied_s: 0,
+            policy: PolicyFacts {
+                generation: 3,
+                policy_hash: "ab".repeat(32),
+                policy_file: "dmz.toml".to_owned(),
+                servers: 2,
+                ..PolicyFacts::default()
+            },
             drops: drops.iter().map(|(name, reason, count)| (key(name, *reason), (*count, 0))).collect(),
-            passes: Vec::new(),
-            events: ProgramStatistics::default(),
             quarantined: vec!["mx1".to_owned()],
-            tables: Vec::new(),
+            ..GateStatus::default()
         }
     }
 

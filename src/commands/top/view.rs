@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Row, Table, TableState};
 use serde_json::Value;
 
 use super::model::{Line, Model};
-use crate::gate::{AttachMode, GateStatistics, Hook};
+use crate::gate::{AttachMode, GateStatus};
 use crate::policy::Enforcement;
 use crate::sink::escape;
 
@@ -41,10 +41,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
-    let Some(statistics) = &model.statistics else {
+    let Some(status) = &model.status else {
         return;
     };
-    let (text, style) = describe_state(statistics);
+    let (text, style) = describe_state(status);
     let rate: f64 = model.lines().iter().map(|line| line.rate).sum();
     let lines = vec![
         TextLine::from(vec![
@@ -52,32 +52,32 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
             Span::styled(text, style),
             Span::from(format!(
                 "  {} servers, generation {}, policy {}",
-                statistics.facts.servers,
-                statistics.facts.generation,
-                statistics.hash.get(..12).unwrap_or_default()
+                status.policy.servers,
+                status.policy.generation,
+                status.policy.policy_hash.get(..12).unwrap_or_default()
             )),
         ]),
-        TextLine::from(format!(" {rate:.0} drops/s, {} events lost", statistics.events.samples_lost)),
+        TextLine::from(format!(" {rate:.0} drops/s, {} events lost", status.events.samples_lost)),
     ];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn describe_state(statistics: &GateStatistics) -> (String, Style) {
+fn describe_state(status: &GateStatus) -> (String, Style) {
     let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
     let not_all = Style::new().fg(Color::Yellow);
-    let tracking = if statistics.strict { "strict" } else { "service" };
-    if statistics.mode == AttachMode::No {
+    let tracking = status.setting("tracking");
+    if status.attached == AttachMode::No {
         return ("NOT ATTACHED: nothing is dropped".to_owned(), bad);
     }
-    if statistics.strict && statistics.tracker == Hook::No {
-        return (format!("{}, WITHOUT ITS TRACKER", statistics.mode.name()), bad);
+    if status.lacks_tracker() {
+        return (format!("{}, WITHOUT ITS TRACKER", status.attached.name()), bad);
     }
-    let enforcement = Enforcement::by_servers(statistics.facts.observing, statistics.facts.servers);
-    let style = match (enforcement, statistics.mode) {
+    let enforcement = Enforcement::by_servers(status.policy.observing.len(), status.policy.servers);
+    let style = match (enforcement, status.attached) {
         (Enforcement::Enforcing, AttachMode::Native) => Style::new().fg(Color::Green),
         _ => not_all,
     };
-    (format!("{}, {tracking}, {}", statistics.mode.name(), enforcement.name()), style)
+    (format!("{}, {tracking}, {}", status.attached.name(), enforcement.name()), style)
 }
 
 fn draw_servers(frame: &mut Frame<'_>, area: Rect, model: &Model) {

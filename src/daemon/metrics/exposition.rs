@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::snapshot::Snapshot;
 use crate::alarm::SEVERITIES;
-use crate::gate::GateStatistics;
+use crate::gate::GateStatus;
 
 /// A page under construction.
 struct Text<'a> {
@@ -44,60 +44,58 @@ fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// The whole page. Without statistics (the gate is detached, or can't be read) it has the daemon's own
+/// The whole page. Without status (the gate is detached, or can't be read) it has the daemon's own
 /// numbers and says that nothing is enforced.
-pub(super) fn render(interface: &str, statistics: Option<&GateStatistics>, snapshot: &Snapshot) -> String {
+pub(super) fn render(interface: &str, status: Option<&GateStatus>, snapshot: &Snapshot) -> String {
     let mut page = Text { interface, text: String::new() };
     page.family("portcullis_build_info", "gauge", "Version of the daemon; always 1.");
     page.sample("portcullis_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.gauge(
         "portcullis_enforcing",
         "1 if packets that are not allowed are dropped: the filter is attached, and not every server is in observe.",
-        statistics.is_some_and(GateStatistics::enforcing).into(),
+        status.is_some_and(|status| status.enforcing).into(),
     );
-    if let Some(statistics) = statistics {
-        render_gate(&mut page, statistics);
+    if let Some(status) = status {
+        render_gate(&mut page, status);
     }
     render_daemon(&mut page, snapshot);
     page.text
 }
 
-fn render_gate(page: &mut Text<'_>, statistics: &GateStatistics) {
+fn render_gate(page: &mut Text<'_>, status: &GateStatus) {
     page.family(
         "portcullis_mode_info",
         "gauge",
         "How the gate is attached: native, generic or no; tracker: tcx, clsact or no. Always 1.",
     );
+    let mut labels = vec![("attached", status.attached.name())];
+    labels.extend(&status.settings);
+    labels.push(("tracker", status.tracker.name()));
+    page.sample("portcullis_mode_info", &labels, 1);
+    page.gauge("portcullis_policy_generation", "Generation of the live policy.", status.policy.generation);
+    page.family("portcullis_policy_info", "gauge", "SHA-256 and file of the live policy. Always 1.");
     page.sample(
-        "portcullis_mode_info",
-        &[
-            ("attached", statistics.mode.name()),
-            ("mode", if statistics.observe { "observe" } else { "enforce" }),
-            ("tracking", if statistics.strict { "strict" } else { "service" }),
-            ("tracker", statistics.tracker.name()),
-        ],
+        "portcullis_policy_info",
+        &[("hash", &status.policy.policy_hash), ("file", &status.policy.policy_file)],
         1,
     );
-    page.gauge("portcullis_policy_generation", "Generation of the live policy.", statistics.facts.generation);
-    page.family("portcullis_policy_info", "gauge", "SHA-256 and file of the live policy. Always 1.");
-    page.sample("portcullis_policy_info", &[("hash", &statistics.hash), ("file", &statistics.file)], 1);
     page.gauge(
         "portcullis_policy_applied_timestamp_seconds",
         "When the live policy was applied.",
-        statistics.applied_s,
+        status.policy.applied_s,
     );
-    page.gauge("portcullis_servers", "Servers of the live policy.", statistics.facts.servers as u64);
+    page.gauge("portcullis_servers", "Servers of the live policy.", status.policy.servers as u64);
     page.gauge(
         "portcullis_servers_observing",
         "Servers of the live policy in mode observe.",
-        statistics.facts.observing as u64,
+        status.policy.observing.len() as u64,
     );
-    render_drops(page, statistics);
+    render_drops(page, status);
     page.family("portcullis_passes_total", "counter", "Packets that passed, by reason.");
-    for (reason, packets, _) in &statistics.passes {
+    for (reason, packets, _) in &status.passes {
         page.sample("portcullis_passes_total", &[("reason", reason.name())], packets);
     }
-    let events = &statistics.events;
+    let events = &status.events;
     page.counter(
         "portcullis_events_total",
         "Samples of drops that the programs put into the perf buffer.",
@@ -111,7 +109,7 @@ fn render_gate(page: &mut Text<'_>, statistics: &GateStatistics) {
     page.counter(
         "portcullis_events_no_reader_total",
         "Samples while no daemon read them. The ledger has their drops.",
-        events.samples_unheard,
+        events.samples_no_reader,
     );
     page.counter(
         "portcullis_ledger_full_total",
@@ -120,7 +118,7 @@ fn render_gate(page: &mut Text<'_>, statistics: &GateStatistics) {
     );
     page.counter("portcullis_flows_lost_total", "Flows that could not be recorded.", events.flows_lost);
     page.family("portcullis_quarantined", "gauge", "Servers in quarantine. Always 1.");
-    for server in &statistics.quarantined {
+    for server in &status.quarantined {
         page.sample("portcullis_quarantined", &[("server", server)], 1);
     }
     type Number = fn(&crate::gate::TableUsage) -> Option<u64>;
@@ -135,7 +133,7 @@ fn render_gate(page: &mut Text<'_>, statistics: &GateStatistics) {
     ];
     for (name, help, number) in of_tables {
         page.family(name, "gauge", help);
-        for fill in &statistics.tables {
+        for fill in &status.tables {
             if let Some(number) = number(fill) {
                 page.sample(name, &[("table", fill.table)], number);
             }
@@ -143,7 +141,7 @@ fn render_gate(page: &mut Text<'_>, statistics: &GateStatistics) {
     }
 }
 
-fn render_drops(page: &mut Text<'_>, statistics: &GateStatistics) {
+fn render_drops(page: &mut Text<'_>, status: &GateStatus) {
     type Number = fn(&(u64, u64)) -> u64;
     let families: [(&str, &str, bool, Number); 4] = [
         ("portcullis_drops_total", "Packets that were dropped, exactly.", false, |sum| sum.0),
@@ -158,7 +156,7 @@ fn render_drops(page: &mut Text<'_>, statistics: &GateStatistics) {
     ];
     for (name, help, would, number) in families {
         page.family(name, "counter", &format!("{help} With server=\"\" no server has the source address."));
-        for ((server, reason, is_would), sum) in &statistics.drops {
+        for ((server, reason, is_would), sum) in &status.drops {
             if *is_would == would {
                 page.sample(name, &[("server", server), ("reason", &reason.to_string())], number(sum));
             }

@@ -14,7 +14,7 @@ use log::debug;
 
 use super::exposition::render;
 use super::snapshot::{Snapshot, increment};
-use crate::gate::{Gate, GateError, GatePlace, GateStatistics, PolicyFacts, return_memory};
+use crate::gate::{Gate, GateError, GatePlace, GateStatus, PolicyFacts, return_memory};
 
 /// Connections at a time. A further one is closed at once.
 const MOST_CLIENTS: usize = 8;
@@ -163,35 +163,35 @@ struct Page {
 #[derive(Default)]
 struct Reading {
     facts: PolicyFacts,
-    statistics: Option<(Instant, GateStatistics)>,
+    status: Option<(Instant, GateStatus)>,
 }
 
 impl Page {
     fn text(&self) -> String {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_fresh = last.statistics.as_ref().is_some_and(|(when, _)| when.elapsed() < FRESH);
+        let is_fresh = last.status.as_ref().is_some_and(|(when, _)| when.elapsed() < FRESH);
         if !is_fresh {
-            last.statistics = match self.read_gate(&last.facts) {
-                Ok(statistics) => Some((Instant::now(), statistics)),
+            last.status = match self.read_gate(&last.facts) {
+                Ok(status) => Some((Instant::now(), status)),
                 Err(error) => {
                     debug!("metrics: {error}");
                     None
                 }
             };
-            let facts = last.statistics.as_ref().map(|(_, now)| now.facts.clone()).unwrap_or_default();
+            let facts = last.status.as_ref().map(|(_, now)| now.policy.clone()).unwrap_or_default();
             if facts != last.facts {
                 // The whole policy was read for these facts.
                 last.facts = facts;
                 return_memory();
             }
         }
-        render(&self.place.interface, last.statistics.as_ref().map(|(_, now)| now), &self.snapshot)
+        render(&self.place.interface, last.status.as_ref().map(|(_, now)| now), &self.snapshot)
     }
 
     /// Opens the gate anew each time, because it may have been detached and attached since. The
     /// interface may have another index by now.
-    fn read_gate(&self, facts: &PolicyFacts) -> Result<GateStatistics, GateError> {
+    fn read_gate(&self, facts: &PolicyFacts) -> Result<GateStatus, GateError> {
         let place = GatePlace::of_any(&self.place.interface)?;
-        Gate::open(&place)?.measure(&place, facts)
+        Gate::open(&place)?.status(&place, facts)
     }
 }

@@ -149,7 +149,7 @@ fn ledger_overflow_full_the_counters_still_have_every_drop() {
     }
     assert_eq!(counted(), before + 5);
     assert_eq!(gate.ledger_total().0, ledger);
-    assert_eq!(gate.program_statistics().expect("the statistic").ledger_rest_full, 5);
+    assert_eq!(gate.program_statistics().expect("the statistic").ledger_overflow_full, 5);
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn an_attach_that_cannot_pin_the_link_to_a_new_nic_says_what_is_in_force() {
     let outcome = without_room(&testbed, 5, &["attach", "-i", NIC, "-p", &path]);
     outcome.refused(&[
         "generation 2 of the policy is live, but",
-        "NOTHING IS DROPPED",
+        "NOT ATTACHED: nothing is dropped",
         NO_ROOM[1],
         NO_ROOM[3],
     ]);

@@ -49,7 +49,7 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
     assert_eq!(tap.count(|one| one.destination_port >= FIRST && one.destination_port < FIRST + KINDS), 0);
     let events = testbed.show("status")["events"].clone();
     let number = |key: &str| events[key].as_u64().expect("a count");
-    assert_eq!(number("samples_unheard"), 0, "{events:#}");
+    assert_eq!(number("samples_no_reader"), 0, "{events:#}");
     assert_eq!(testbed.show("status")["events_lost"], events["samples_lost"]);
 
     daemon.signal(Signal::SIGCONT);

@@ -192,7 +192,7 @@ fn a_removed_filter_is_reported_and_attach_restores_it() {
     eventually("the program is off", || !testbed.has_xdp());
     let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"no".into(), &false.into()));
-    assert!(warnings(&testbed).contains("the filter is not on dmz0"), "{status:#}");
+    assert!(warnings(&testbed).contains("the gate on dmz0 is NOT ATTACHED"), "{status:#}");
     assert!(testbed.run("show", &["status"]).done().out.contains("NO"));
     testbed.prove_passes(&tap, 2);
 

@@ -455,7 +455,7 @@ impl Differ {
             part.insert(self.to_model_kind(&key), (row.packets, row.bytes));
         }
         let statistic = self.gate.program_statistics().expect("the statistic");
-        if statistic.flows_lost + statistic.ledger_rest_full > 0 {
+        if statistic.flows_lost + statistic.ledger_overflow_full > 0 {
             return Err(format!("something did not fit: {statistic:?}"));
         }
         let beyond: u64 = rest.values().map(|(packets, _)| packets).sum();

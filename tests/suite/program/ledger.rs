@@ -127,7 +127,7 @@ fn a_full_ledger_counts_on_by_server_and_reason() {
 
     assert_eq!(gate.ledger_total(), total, "every drop, exactly");
     assert_eq!(gate.program_statistics().unwrap().ledger_full, 5);
-    assert_eq!(gate.program_statistics().unwrap().ledger_rest_full, 0);
+    assert_eq!(gate.program_statistics().unwrap().ledger_overflow_full, 0);
     assert_eq!(gate.ledger_rows(true).len(), 3);
 }
 
@@ -406,7 +406,7 @@ fn drops_for_which_even_the_ledgers_overflow_has_no_room_are_counted_and_reporte
         assert_eq!(run.action, 1, "XDP_DROP");
         let statistic = gate.program_statistics().unwrap();
         assert_eq!(
-            (statistic.ledger_full, statistic.ledger_rest_full, statistic.samples_unheard),
+            (statistic.ledger_full, statistic.ledger_overflow_full, statistic.samples_no_reader),
             (count, count, 0)
         );
     }

@@ -222,7 +222,7 @@ fn samples_are_counted_as_sent_or_as_without_a_reader() {
     let gate = TestGate::dmz();
     let frame = |port| tcp((V4.web, 40_000), (V4.peer, port), SYN);
     gate.programs.run_filter(&frame(1), 1).expect("a run");
-    let statistic = ProgramStatistics { samples_unheard: 1, ..ProgramStatistics::default() };
+    let statistic = ProgramStatistics { samples_no_reader: 1, ..ProgramStatistics::default() };
     assert_eq!(gate.program_statistics().expect("a statistic"), statistic);
     let consumer = gate.consume_samples().expect("a perf buffer");
     sample_of(&gate, &consumer, &frame(2));
@@ -232,7 +232,8 @@ fn samples_are_counted_as_sent_or_as_without_a_reader() {
     );
     drop(consumer);
     gate.programs.run_filter(&frame(3), 1).expect("a run");
-    let statistic = ProgramStatistics { samples_sent: 1, samples_unheard: 2, ..ProgramStatistics::default() };
+    let statistic =
+        ProgramStatistics { samples_sent: 1, samples_no_reader: 2, ..ProgramStatistics::default() };
     assert_eq!(gate.program_statistics().expect("a statistic"), statistic);
 }
 
@@ -255,7 +256,7 @@ fn samples_for_which_there_is_no_room_are_counted_as_lost() {
         sending.join().expect("the frames");
     });
     let statistic = gate.program_statistics().expect("a statistic");
-    assert_eq!((statistic.samples_unheard, statistic.ledger_full), (0, 0));
+    assert_eq!((statistic.samples_no_reader, statistic.ledger_full), (0, 0));
     assert!(statistic.samples_lost > 0, "{statistic:?}");
     assert_eq!(statistic.samples_sent + statistic.samples_lost, u64::from(KINDS));
     let received = consumer.poll(Duration::ZERO).expect("a poll");
