@@ -1,5 +1,5 @@
-//! Any bytes as a sample from the perf buffer. They decode, or they are too short. Padding changes nothing, and
-//! every sample becomes an event.
+//! Any bytes as a sample from the perf buffer. They decode, or they are too short. Padding changes nothing,
+//! and every sample becomes an event.
 
 #![no_main]
 

@@ -55,8 +55,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All mistakes in a policy, sorted by position; at least one. After [`MAX_DIAGNOSTICS`] mistakes there is one
-/// more diagnostic, which says that there are more.
+/// All mistakes in a policy, sorted by position; at least one. After [`MAX_DIAGNOSTICS`] mistakes there is
+/// one more diagnostic, which says that there are more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct Diagnostics {

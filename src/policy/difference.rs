@@ -85,8 +85,8 @@ fn permission(direction: Direction, granted: bool) -> &'static str {
     }
 }
 
-/// The changes that `new` makes; empty if both policies mean the same. Comments, order, and the names of roles
-/// and sets make no difference. Neither does the way in which needs are split up.
+/// The changes that `new` makes; empty if both policies mean the same. Comments, order, and the names of
+/// roles and sets make no difference. Neither does the way in which needs are split up.
 pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
     let mut comparison = Comparison { old, new, changes: Vec::new(), sets: BTreeSet::new() };
     comparison.compare_settings();

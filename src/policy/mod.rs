@@ -1,8 +1,8 @@
 //! The policy language: from the text of one file, for one DMZ interface, to a checked model.
 //!
-//! `read` parses the text into the `model`, which is pure data. `diagnostic` shows mistakes at their lines and
-//! columns, `summary` says what each server may do, and `difference` compares two policies. A file with a
-//! mistake is refused whole, and every mistake in it is reported.
+//! `read` parses the text into the `model`, which is pure data. `diagnostic` shows mistakes at their lines
+//! and columns, `summary` says what each server may do, and `difference` compares two policies. A file with
+//! a mistake is refused whole, and every mistake in it is reported.
 
 mod diagnostic;
 mod difference;

@@ -141,7 +141,7 @@ fn the_tables_say_what_the_policy_says() {
         let servers = policy.servers.iter().map(Some).chain([None]);
         for (index, server) in servers.enumerate() {
             let profile = tables.servers.get(index).map_or(0, |row| row.profile);
-            for direction in [Direction::In, Direction::Out, Direction::Quiet] {
+            for direction in Direction::ALL {
                 for (proto, port) in [
                     (6, 0),
                     (6, 1),

@@ -32,7 +32,7 @@ keys! {
         "command" command: Vec<String> = Vec::new(), command();
         /// How long the program may run, in seconds.
         "command_timeout" command_timeout_s: u32 = 30, number(1..=3600);
-        /// File of the certificate authorities (PEM) that TLS servers are checked against; `None`: the system's.
+        /// File of the certificate authorities (PEM) for TLS servers; `None`: the system's.
         "tls_ca" tls_ca: Option<String> = None, input_file();
     }
 }

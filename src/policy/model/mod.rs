@@ -46,6 +46,9 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The tables that a file may have.
+    pub const TABLES: &[&str] = &["policy", "sets", "roles", "servers", "alarms", "tables"];
+
     /// A place of this policy as `FILE:LINE`.
     pub fn locate(&self, place: &Location) -> String {
         format!("{}:{}", self.file, place.line)
@@ -83,6 +86,9 @@ pub struct Role {
 }
 
 impl Role {
+    /// The keys that a role may have in a file.
+    pub const KEYS: &[&str] = &["in", "out", "quiet"];
+
     /// All needs: `in`, `out`, `quiet`.
     pub fn needs(&self) -> impl Iterator<Item = &Need> {
         self.inbound.iter().chain(&self.outbound).chain(&self.quiet)
@@ -113,8 +119,13 @@ pub struct Server {
     pub vlan: Option<(u16, Location)>,
     /// Names of roles, in the order of the file.
     pub roles: Vec<(String, Location)>,
-    /// Where `roles` is: the line that decides when no need does. Without the key, where the server's name is.
+    /// Where `roles` is: the line that decides if no need does. Without that key, where the server's name is.
     pub roles_place: Location,
     /// Overrides the policy's mode.
     pub mode: Option<(Mode, Location)>,
+}
+
+impl Server {
+    /// The keys that a server may have in a file.
+    pub const KEYS: &[&str] = &["addresses", "mac", "vlan", "roles", "mode"];
 }

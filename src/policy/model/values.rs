@@ -19,7 +19,11 @@ pub trait Keyword: Copy + PartialEq + 'static {
 macro_rules! keyword {
     (
         $(#[$outer:meta])*
-        $name:ident { $(#[$first_doc:meta])* $first:ident = $first_word:literal, $($(#[$doc:meta])* $value:ident = $word:literal,)+ }
+        $name:ident {
+            $(#[$first_doc:meta])*
+            $first:ident = $first_word:literal,
+            $($(#[$doc:meta])* $value:ident = $word:literal,)+
+        }
     ) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -32,7 +36,8 @@ macro_rules! keyword {
         }
 
         impl Keyword for $name {
-            const WORDS: &'static [(&'static str, Self)] = &[($first_word, Self::$first), $(($word, Self::$value),)+];
+            const WORDS: &'static [(&'static str, Self)] =
+                &[($first_word, Self::$first), $(($word, Self::$value),)+];
         }
 
         impl fmt::Display for $name {

@@ -10,10 +10,7 @@ use super::grammar::read_needs;
 use super::mistake::Mistake;
 use crate::net::show_prefix;
 use crate::policy::diagnostic::{Finding, Origin};
-use crate::policy::model::{Direction, Location, Role, Server, Set};
-
-const ROLE_KEYS: &[&str] = &["in", "out", "quiet"];
-const SERVER_KEYS: &[&str] = &["addresses", "mac", "vlan", "roles", "mode"];
+use crate::policy::model::{Direction, Location, Policy, Role, Server, Set};
 
 /// The longest name of a server, role or set, in characters.
 const MAX_NAME: usize = 63;
@@ -93,7 +90,7 @@ pub(super) fn read_roles(
         let name = entry.key.to_owned();
         let mut role = Role { name, place, inbound: Vec::new(), outbound: Vec::new(), quiet: Vec::new() };
         if let Some(section) = section.table_of(&entry) {
-            section.check_keys(ROLE_KEYS);
+            section.check_keys(Role::KEYS);
             let needs = |direction: Direction| {
                 read_needs(&section, direction.key(), direction, sets).unwrap_or_default()
             };
@@ -112,11 +109,10 @@ type Holders<'d> = HashMap<IpNet, (&'d str, Location)>;
 /// Reads all servers. They may have `roles`.
 pub(super) fn read_servers<'d>(
     root: &Section<'d, '_>,
-    tables: &[&str],
     roles: &[Role],
     findings: &Findings<'d>,
 ) -> Vec<Server> {
-    let sections = root.tables_like("servers", tables);
+    let sections = root.tables_like("servers", Policy::TABLES);
     let roles = roles.iter().map(|role| role.name.as_str()).collect();
     let mut reader = ServerReader { roles, holders: HashMap::new(), findings };
     let mut servers = Vec::new();
@@ -144,7 +140,7 @@ struct ServerReader<'a, 'd> {
 
 impl<'d> ServerReader<'_, 'd> {
     fn read_server(&mut self, entry: &Entry<'d>, section: &Section<'d, '_>) -> Server {
-        section.check_keys(SERVER_KEYS);
+        section.check_keys(Server::KEYS);
         let place = self.findings.place(&entry.key_span);
         let (assigned, roles_place) = self.read_assigned(section);
         Server {

@@ -55,8 +55,8 @@ impl<'d> Findings<'d> {
 /// A string of the file.
 pub(super) struct Text<'d> {
     pub(super) value: &'d str,
-    /// What a mistake in the whole string points at: the content, or the string with its quotes if it is empty
-    /// or has escapes.
+    /// What a mistake in the whole string points at: the content, or the string with its quotes if it is
+    /// empty or has escapes.
     pub(super) span: Range<usize>,
     /// Whether the file has the content byte for byte. Only then can a part of it be pointed at.
     verbatim: bool,

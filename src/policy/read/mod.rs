@@ -22,8 +22,6 @@ use self::syntax::RepairedCopy;
 use super::diagnostic::{Diagnostics, Source};
 use super::model::{Alarms, Direction, Need, Policy, Response, Set, Settings, TableSizes};
 
-const TABLES: &[&str] = &["policy", "sets", "roles", "servers", "alarms", "tables"];
-
 /// Parses a policy file. `file` is the name that positions are printed with.
 ///
 /// # Errors
@@ -71,14 +69,14 @@ pub fn parse_need(
 
 fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
     let root = Section::root(root, findings);
-    root.check_keys(TABLES);
-    let sets = read_sets(&root.tables_like("sets", TABLES), findings);
+    root.check_keys(Policy::TABLES);
+    let sets = read_sets(&root.tables_like("sets", Policy::TABLES), findings);
     let settings = root.table("policy").map_or_else(Settings::default, |section| {
         section.check_keys(Settings::KEYS);
         Settings::read(&KeyReader::new(&section, &sets))
     });
-    let roles = read_roles(&root.tables_like("roles", TABLES), &sets, findings);
-    let servers = read_servers(&root, TABLES, &roles, findings);
+    let roles = read_roles(&root.tables_like("roles", Policy::TABLES), &sets, findings);
+    let servers = read_servers(&root, &roles, findings);
     let (alarms, response) = root.table("alarms").map_or_else(Default::default, |section| {
         section.check_keys(&[Alarms::KEYS, Response::KEYS].concat());
         let keys = KeyReader::new(&section, &sets);

@@ -1,5 +1,6 @@
-//! Claims about every text that may be given as a policy or a need. The tests beside this file check them with
-//! random texts. The coverage-guided fuzzers in `fuzz/` share this file and check the texts that they find.
+//! Claims about every text that may be given as a policy or a need. The tests beside this file check them
+//! with random texts. The coverage-guided fuzzers in `fuzz/` share this file and check the texts that they
+//! find.
 
 use super::net::show_mac;
 use super::policy::{
@@ -12,7 +13,7 @@ use std::fmt::Write;
 /// More than the longest message or help has: their quotations are cut.
 const LONGEST_MESSAGE: usize = 1000;
 
-/// A policy is either refused with mistakes that lie in the text, or printed and read again it means the same.
+/// A policy is refused with mistakes that lie in the text, or printed and read again it means the same.
 pub fn check_policy(text: &str) {
     let policy = match parse(text, "fuzz.toml") {
         Ok(policy) => policy,

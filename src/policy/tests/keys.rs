@@ -83,8 +83,15 @@ fn each_key_of_the_policy_is_in_its_summary() {
 
 /// A key that the starter policy lacked would only be found in the manual.
 #[test]
-fn each_key_is_in_the_starter_policy_and_in_the_manual() {
-    let keys = [Settings::KEYS, Alarms::KEYS, Response::KEYS, TableSizes::KEYS].concat();
+fn each_table_and_key_is_in_the_starter_policy_and_in_the_manual() {
+    for table in Policy::TABLES {
+        let headers = [format!("[{table}]"), format!("[{table}.")];
+        for text in [MANUAL, STARTER] {
+            assert!(headers.iter().any(|header| text.contains(header)), "[{table}] is missing");
+        }
+    }
+    let keys =
+        [Settings::KEYS, Role::KEYS, Server::KEYS, Alarms::KEYS, Response::KEYS, TableSizes::KEYS].concat();
     for key in &keys {
         assert!(MANUAL.contains(&format!("`{key}`")), "docs/policy.md doesn't have `{key}`");
     }
