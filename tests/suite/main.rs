@@ -8,3 +8,4 @@ mod kernel;
 mod model;
 mod program;
 mod support;
+mod texts;

@@ -27,4 +27,5 @@ pub mod socket;
 mod swaps;
 pub mod tap;
 pub mod testbed;
+mod texts;
 pub mod traffic;

@@ -4,4 +4,5 @@ pub mod dmz;
 pub mod frame;
 pub mod layers;
 pub mod patience;
+pub mod snapshot;
 pub mod test_gate;
