@@ -68,7 +68,7 @@ impl Daemon {
         let start = Instant::now();
         loop {
             let messages = fs::read_to_string(self.stderr())?;
-            if ["is down", "attached to dmz0"].iter().any(|sign| messages.contains(sign)) {
+            if messages.contains("attached to dmz0: ") {
                 return Ok(());
             }
             if self.child.try_wait()?.is_some() || start.elapsed() > PATIENCE {

@@ -147,6 +147,14 @@ mod tests {
         text.lines().filter(|line| line.contains(&format!("\"event_type\":\"{event_type}\""))).count()
     }
 
+    fn wait_until(condition: impl Fn() -> bool) {
+        let start = std::time::Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(60), "the disk is too slow");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[test]
     fn a_flood_of_drops_is_suppressed_in_the_sinks_and_exact_in_the_history() {
         let (mut dispatch, folder, _) = dispatch("flood");
@@ -156,6 +164,7 @@ mod tests {
         let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
         dispatch.send_change(change);
         dispatch.checkpoint(Baseline::default());
+        wait_until(|| dispatch.has_caught_up() && dispatch.history.status().written > 0);
         dispatch.close_sinks();
         assert_eq!(count(&folder, "drop"), 1024);
         assert_eq!(count(&folder, "alert"), 1);

@@ -60,3 +60,62 @@ pub(super) fn render_change(alarm: &Alarm, step: Step, state: AlarmState, time: 
     value["line"] = render_line(&Change { time, step, alarm: alarm.clone() }, false).into();
     Some(format!("{value}\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::Engine;
+    use crate::drops::example::{after_ms, syn};
+    use crate::history::{Limits, Pending};
+
+    fn entry(id: u64, state: AlarmState) -> AlarmEntry {
+        AlarmEntry {
+            id,
+            state,
+            changed: after_ms(0).wall,
+            alarm: serde_json::json!({ "id": id, "severity": "high" }),
+        }
+    }
+
+    #[test]
+    fn open_alarms_replace_those_of_the_history_and_all_come_in_their_order() {
+        let folder = std::env::temp_dir().join(format!("portcullis-answers-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = Store::new(&folder);
+        let mut pending = Pending::default();
+        let mut change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        for id in [2, 4, 6] {
+            change.alarm.id = id;
+            change.step = Step::Closed { folded_into: None };
+            pending.add_alarm(&change);
+        }
+        store.write(&pending, &Limits::of_days(36_500), after_ms(0).wall).unwrap();
+        let open = [1, 4, 5, 7].map(|id| entry(id, AlarmState::Open)).to_vec();
+        let list = |filter: &AlarmFilter| {
+            let mut alarms = Vec::new();
+            each_alarm(&store, open.clone(), filter, |entry| {
+                alarms.push((entry.id, entry.state == AlarmState::Open));
+                Ok(())
+            })
+            .unwrap();
+            alarms
+        };
+        assert_eq!(
+            list(&AlarmFilter::default()),
+            [(1, true), (2, false), (4, true), (5, true), (6, false), (7, true)]
+        );
+        let filter = AlarmFilter { open: true, ..AlarmFilter::default() };
+        assert_eq!(list(&filter), [(1, true), (4, true), (5, true), (7, true)]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_change_is_one_line_for_programs_with_one_for_people_in_it() {
+        let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        let line = render_change(&change.alarm, change.step, AlarmState::Open, change.time).unwrap();
+        assert_eq!(line.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&value["step"], &value["state"]), (&"opened".into(), &"open".into()));
+        assert!(value["line"].as_str().unwrap().contains("alarm #1 opened"), "{value}");
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use nix::sys::signal::Signal;
+
 use super::policies::{dmz, dmz_with};
 use super::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use super::tap::UDP;
@@ -115,6 +117,42 @@ fn observing_drops_nothing_counts_everything_and_is_never_called_enforcing() {
     assert_eq!((&status["enforcing"], &status["observing"]), (&true.into(), &serde_json::json!(["web1"])));
     testbed.prove_passes(&tap, 2);
     assert_eq!(testbed.verdict(V4.mail, V4.peer, "udp/4000").0, "drop");
+}
+
+#[test]
+fn attach_and_the_daemon_say_whether_the_gate_enforces_or_observes() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let observing = dmz_with("mode = \"observe\"");
+    let roles = "roles = [\"web\", \"managed\"]";
+    let partly = dmz().replacen(roles, &format!("{roles}\nmode = \"observe\""), 1);
+    let says = |policy: &str, words: &str| {
+        let path = testbed.write("policy.toml", policy);
+        let text = testbed.run("attach", &["-p", &path]).done().out;
+        assert_eq!(text, format!("attached to dmz0: native, strict tracking, {words}\n"));
+    };
+    says(&dmz(), "enforcing, generation 1");
+    says(&observing, "observing, generation 2 (replaced without a gap)");
+
+    let mut daemon = testbed.daemon(&partly, &[]);
+    daemon.hear(&["attached to dmz0: native, strict tracking, partly observing, generation 3"]);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let last = daemon.said().pop().expect("a last word");
+    assert!(last.ends_with("the gate on dmz0 stays attached and partly observing"), "{last}");
+
+    // another command's policy counts, and a reload
+    let mut daemon = testbed.daemon(&partly, &[]);
+    testbed.apply(&observing);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let last = daemon.said().pop().expect("a last word");
+    assert!(last.ends_with("the gate on dmz0 stays attached and observing"), "{last}");
+    let mut daemon = testbed.daemon(&observing, &[]);
+    testbed.write("daemon.toml", &dmz());
+    daemon.signal(Signal::SIGHUP);
+    daemon.hear(&["is live on dmz0"]);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let last = daemon.said().pop().expect("a last word");
+    assert!(last.ends_with("the gate on dmz0 stays attached and enforcing"), "{last}");
 }
 
 #[test]
