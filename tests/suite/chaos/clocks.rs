@@ -173,7 +173,7 @@ fn a_clock_that_leaps_beyond_the_history_s_age_ends_no_history() {
     stage.step_to(STEP_S);
     stage.attempt(V4.mail, 4_202);
     assert_near(ahead_s(&stage.alarm("udp/4202")["since"]), STEP_S);
-    daemon.hear(&["wall clock went forward", "nothing of the history goes for its age"]);
+    daemon.hear(&["wall clock went forward", "no record of the history is removed for its age"]);
     // the end writes what waits, by the wrong clock
     assert!(daemon.end(Signal::SIGTERM).success());
     stage.step_to(0);

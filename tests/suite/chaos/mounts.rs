@@ -112,7 +112,7 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
         "could not open the history",
         "history.redb",
         "No space left",
-        "nothing is lost until then",
+        "The records wait, and the write is retried",
     ]);
     assert!(daemon.find(&["damaged"]).is_empty(), "{:#?}", daemon.said());
     testbed.prove_drops(&tap, 2);
