@@ -9,6 +9,8 @@ mod describe;
 mod detector;
 mod distinct;
 mod engine;
+#[cfg(test)]
+pub(crate) mod example;
 mod key;
 mod kind;
 mod meaning;

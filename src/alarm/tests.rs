@@ -1,5 +1,6 @@
 //! Sequences of drops, and the changes that they become.
 
+mod detection;
 mod pressure;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -113,123 +114,6 @@ fn a_drop_keeps_its_alarm_open() {
         assert!(engine.tick(at(minute * 240 + 239)).iter().all(|change| change.step == Step::Updated));
     }
     assert_eq!(engine.open_alarms().len(), 1);
-}
-
-#[test]
-fn a_worm_is_one_alarm_that_escalates_once() {
-    let mut engine = Engine::default();
-    let mut changes = Vec::new();
-    for number in 0..5000 {
-        let now = after_ms(u64::from(number) * 100);
-        changes.extend(engine.observe(&attempt_at(445, number, 40000, now), now));
-    }
-    let count = |name: &str| changes.iter().filter(|change| change.step.name() == name).count();
-    assert_eq!((count("opened"), count("escalated"), count("closed")), (1, 1, 0));
-    assert!(count("updated") <= 50);
-    let escalated = &changes[1];
-    assert_eq!(escalated.step, Step::Escalated { from: Kind::Attempt });
-    assert_eq!(escalated.alarm.events, 10);
-    assert_eq!(escalated.alarm.severity, Severity::Critical);
-    assert_eq!(escalated.alarm.technique().id, "T1210");
-    let alarm = engine.open_alarms()[0];
-    assert!(alarm.destinations.is_estimate() && is_about(alarm.destinations.len(), 5000));
-    let rest = alarm.destinations.len() - 3;
-    assert!(alarm.seen().contains(&format!("and about {rest} more")), "{}", alarm.seen());
-}
-
-#[test]
-fn ten_destinations_in_an_hour_are_no_worm() {
-    let mut engine = Engine::default();
-    for number in 0..10 {
-        let now = at(u64::from(number) * 280);
-        engine.observe(&attempt_at(445, number, 40000, now), now);
-    }
-    assert_eq!(engine.open_alarms()[0].kind, Kind::Attempt);
-}
-
-#[test]
-fn a_worm_at_a_download_port_escalates_the_fetch() {
-    let mut engine = Engine::default();
-    let mut kinds = Vec::new();
-    for number in 0..12 {
-        let now = at(u64::from(number));
-        for change in engine.observe(&attempt_at(80, number, 40000, now), now) {
-            kinds.push((change.step.name(), change.alarm.kind));
-        }
-    }
-    assert_eq!(kinds, [("opened", Kind::Fetch), ("escalated", Kind::Spread), ("updated", Kind::Spread)][..2]);
-}
-
-#[test]
-fn a_scan_takes_the_place_of_its_single_attempts() {
-    let mut engine = Engine::default();
-    let mut changes = Vec::new();
-    for port in 1000..3000_u16 {
-        let now = after_ms(u64::from(port) * 10);
-        let mut one = attempt_at(port, 7, 40000, now);
-        // the first one from before the daemon: its alarm takes that along
-        one.while_away = port == 1000;
-        changes.extend(engine.observe(&one, now));
-    }
-    let scans: Vec<&Change> = changes
-        .iter()
-        .filter(|change| change.step == Step::Opened && change.alarm.kind == Kind::Scan)
-        .collect();
-    assert_eq!(scans.len(), 1);
-    let scan = scans[0].alarm.id;
-    let folded = Step::Closed { folded_into: Some(scan) };
-    let closed = changes.iter().filter(|change| change.step == folded).count();
-    assert_eq!(closed, 19 + 1, "those before the scan was one, and the one from before the daemon");
-    let open = engine.open_alarms();
-    assert_eq!(open.len(), 1);
-    assert_eq!((open[0].packets, open[0].scope), (2000, Scope::Ports));
-    assert!(open[0].while_away);
-    assert!(open[0].ports.is_estimate() && is_about(open[0].ports.len(), 2000));
-    assert_eq!(open[0].technique().id, "T1046");
-    let ports = format!("tried about {} ports at 198.51.100.", open[0].ports.len());
-    assert!(open[0].seen().contains(&ports), "{}", open[0].seen());
-}
-
-#[test]
-fn a_worm_is_found_during_a_scan() {
-    let mut engine = Engine::default();
-    let mut opened = Vec::new();
-    for number in 0..600_u16 {
-        let now = after_ms(u64::from(number) * 100);
-        // a scan of one host, and among it a worm at one port
-        engine.observe(&attempt_at(1000 + number, 7, 40000, now), now);
-        let worm = attempt_at(445, 1000 + u32::from(number), 40000, now);
-        opened.extend(engine.observe(&worm, now));
-    }
-    assert!(opened.iter().any(|change| change.alarm.kind == Kind::Spread));
-    let kinds: Vec<Kind> = engine.open_alarms().iter().map(|alarm| alarm.kind).collect();
-    assert!(kinds.contains(&Kind::Scan) && kinds.contains(&Kind::Spread), "{kinds:?}");
-}
-
-#[test]
-fn one_destination_again_and_again_is_a_callback() {
-    let mut engine = Engine::default();
-    let mut changes = Vec::new();
-    for number in 0..8_u16 {
-        let now = at(u64::from(number) * 30);
-        changes.extend(engine.observe(&attempt_at(4444, 7, 40000 + number, now), now));
-    }
-    let escalated: Vec<&Change> =
-        changes.iter().filter(|change| matches!(change.step, Step::Escalated { .. })).collect();
-    assert_eq!(escalated.len(), 1);
-    let alarm = &escalated[0].alarm;
-    assert_eq!((alarm.kind, alarm.events), (Kind::Callback, 5));
-    assert_eq!(alarm.contacted, host(7));
-    assert!(alarm.seen().contains("contacted tcp/4444 at 198.51.100.7 again and again"));
-}
-
-#[test]
-fn a_syn_that_is_sent_again_is_no_callback() {
-    let mut engine = Engine::default();
-    for seconds in [0, 1, 3, 7, 15, 31, 63] {
-        engine.observe(&attempt_at(4444, 7, 40000, at(seconds)), at(seconds));
-    }
-    assert_eq!(engine.open_alarms()[0].kind, Kind::Attempt);
 }
 
 #[test]
@@ -365,64 +249,6 @@ fn a_sample_is_kept_when_the_ledger_adds_to_its_alarm() {
     let alarm = engine.open_alarms()[0];
     assert_eq!(alarm.sample.frame, [1, 2, 3]);
     assert_eq!(alarm.packets, 8);
-}
-
-#[test]
-fn a_server_with_too_many_alarms_gets_one_for_the_rest_and_the_others_keep_their_room() {
-    let mut engine = Engine::default();
-    // callbacks are no part of a scan, so each port has its alarm
-    for number in 0..5_u16 {
-        for port in 0..500_u16 {
-            let now = after_ms(u64::from(number) * 2000 + u64::from(port % 40));
-            let mut drop = attempt_at(1000 + port, u32::from(port), 40000 + number, now);
-            drop.reason = Reason::UnlistedService.into();
-            drop.own_port = true;
-            engine.observe(&drop, now);
-        }
-    }
-    let of = |id: u32| {
-        let is_his = |alarm: &&&Alarm| alarm.server.as_ref().is_some_and(|server| server.id == id);
-        engine.open_alarms().iter().filter(is_his).count()
-    };
-    assert_eq!(of(1), 65);
-    let folded = engine.open_alarms().into_iter().find(|alarm| alarm.scope == Scope::Server);
-    assert_eq!(folded.map(|alarm| alarm.kind), Some(Kind::Backdoor));
-    let packets: u64 = engine.open_alarms().iter().map(|alarm| alarm.packets).sum();
-    assert_eq!(packets, 2500);
-}
-
-#[test]
-fn alarms_are_bounded_whatever_a_thousand_servers_send() {
-    let mut engine = Engine::default();
-    let mut sent = 0;
-    for id in 1..=6000 {
-        for (number, reason) in REASONS.iter().filter(|reason| reason.drops()).enumerate() {
-            let mut drop = because(*reason);
-            drop.server = server(id);
-            drop.port = number as u16;
-            sent += u64::from(Kind::of(&drop).is_some());
-            engine.observe(&drop, at(1));
-        }
-    }
-    let open = engine.open_alarms();
-    assert!(open.len() <= 2048 + 256 + 1, "{}", open.len());
-    assert!(open.iter().any(|alarm| alarm.scope == Scope::Everything));
-    assert_eq!(open.iter().map(|alarm| alarm.packets).sum::<u64>(), sent);
-    let closed = engine.tick(at(400));
-    assert!(engine.open_alarms().is_empty());
-    assert!(closed.len() <= 2048 + 256 + 1);
-    assert_eq!(engine.open_by_server_len(), 0);
-}
-
-#[test]
-fn an_alarm_for_the_rest_takes_the_most_severe_kind_that_it_folds() {
-    let mut engine = Engine::new(Thresholds { max_open_by_server: 1, ..Thresholds::default() });
-    engine.observe(&because(Reason::NoFlow), at(0));
-    let opened = engine.observe(&because(Reason::Malformed), at(0));
-    assert_eq!(opened[0].alarm.scope, Scope::Server);
-    let escalated = engine.observe(&because(Reason::UnlistedService), at(0));
-    assert_eq!(escalated[0].step, Step::Escalated { from: Kind::Attempt });
-    assert_eq!(escalated[0].alarm.severity, Severity::Critical);
 }
 
 #[test]

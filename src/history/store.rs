@@ -1,21 +1,24 @@
 //! The database. It has tables of alarms, counts and samples, each pruned by rows and by age, and the last
 //! baseline.
 
-use std::fs::{self, OpenOptions};
+mod error;
+mod open;
+#[cfg(test)]
+mod tests;
+
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use log::warn;
-use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, Durability, Key, ReadableDatabase as _, ReadableTable,
-    ReadableTableMetadata as _, StorageError, Table, TableDefinition, Value,
+    Database, Durability, Key, ReadableDatabase as _, ReadableTable, ReadableTableMetadata as _, Table,
+    TableDefinition, Value,
 };
-use thiserror::Error;
 
+pub use self::error::StoreError;
+use self::error::failed;
+use self::open::open_database;
 use super::pending::Pending;
 use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, SampleRow};
 use crate::drops::Baseline;
@@ -31,41 +34,8 @@ const SAMPLES: TableDefinition<(i64, u32), &str> = TableDefinition::new("samples
 const REPORTED: TableDefinition<&str, &str> = TableDefinition::new("reported");
 const BASELINE: &str = "baseline";
 
-/// redb takes 1 GiB by default, and the daemon has to stay small.
-const CACHE_BYTES: usize = 4 << 20;
 /// Rows that one write removes at most. The next write removes more.
 const MAX_PRUNED: u64 = 20_000;
-
-/// Why the history could not be used.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The database could not be opened.
-    #[error("could not open the history {path}: {why}")]
-    Open {
-        /// Its file.
-        path: PathBuf,
-        /// In words.
-        why: String,
-        /// Another process has it open.
-        taken: bool,
-    },
-    /// A record was read, and the receiver failed.
-    #[error("could not pass the history on: {0}")]
-    Passing(#[from] io::Error),
-    /// The database could not be written or read.
-    #[error("could not {verb} the history: {source}")]
-    Database {
-        /// `write` or `read`.
-        verb: &'static str,
-        /// The error of redb.
-        #[source]
-        source: Box<redb::Error>,
-    },
-}
-
-fn failed<E: Into<redb::Error>>(verb: &'static str) -> impl Fn(E) -> StoreError {
-    move |error| StoreError::Database { verb, source: Box::new(error.into()) }
-}
 
 /// A kind of drops as the table of counts has it in its key.
 type CountKey = (Option<String>, String, String, String, bool, bool, Option<std::net::IpAddr>);
@@ -270,94 +240,6 @@ fn found<T>(table: Result<T, redb::TableError>) -> Result<Option<T>, StoreError>
     }
 }
 
-fn open_database(path: &Path) -> Result<Database, StoreError> {
-    let refused = |why: String, taken: bool| StoreError::Open { path: path.to_owned(), why, taken };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| refused(error.to_string(), false))?;
-    }
-    match try_open(path) {
-        Ok(database) => Ok(database),
-        Err(DatabaseError::DatabaseAlreadyOpen) => {
-            Err(refused("another process has it open".to_owned(), true))
-        }
-        Err(error) if is_damage(&error) => {
-            let aside = path.with_added_extension("damaged");
-            warn!(
-                "the history {} is damaged ({error}). A new one begins, and the old one is {}",
-                path.display(),
-                aside.display()
-            );
-            fs::rename(path, &aside).map_err(|error| refused(error.to_string(), false))?;
-            try_open(path).map_err(|error| refused(error.to_string(), false))
-        }
-        Err(error) => Err(refused(error.to_string(), false)),
-    }
-}
-
-fn try_open(path: &Path) -> Result<Database, DatabaseError> {
-    let failed = |error| DatabaseError::Storage(StorageError::Io(error));
-    let fresh = path.with_added_extension("new");
-    match fs::metadata(path) {
-        Ok(file) if file.len() > 0 => {
-            let database = create_or_open(path)?;
-            // another name of the same file, if the process that made it was killed just then
-            let _ = fs::remove_file(&fresh);
-            return Ok(database);
-        }
-        Ok(_) => fs::remove_file(path).map_err(failed)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    // A full disk or a kill may leave half of a new database, which would be taken for a damaged one. So it
-    // gets its name when it is whole.
-    let database = match create_or_open(&fresh) {
-        // no other process has it open: redb asks for the lock first
-        Err(error) if is_damage(&error) => {
-            fs::remove_file(&fresh).map_err(failed)?;
-            create_or_open(&fresh)
-        }
-        other => other,
-    };
-    let named = database.and_then(|database| match fs::hard_link(&fresh, path) {
-        Ok(()) => Ok(database),
-        // another process was first, or the path is a dangling link
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            drop(database);
-            create_or_open(path)
-        }
-        Err(error) => Err(failed(error)),
-    });
-    if !matches!(named, Err(DatabaseError::DatabaseAlreadyOpen)) {
-        let _ = fs::remove_file(&fresh);
-    }
-    named
-}
-
-fn create_or_open(path: &Path) -> Result<Database, DatabaseError> {
-    // Only root may read who tried what.
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| DatabaseError::Storage(StorageError::Io(error)))?;
-    Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)
-}
-
-fn is_damage(error: &DatabaseError) -> bool {
-    match error {
-        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
-        // redb's errors for a file of another format, or one that was cut short
-        DatabaseError::Storage(StorageError::Io(error)) => {
-            let error = io::Error::from(error.kind());
-            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-        }
-        _ => false,
-    }
-}
-
 fn write_to(
     database: &Database,
     pending: &Pending,
@@ -482,6 +364,3 @@ fn to_ns(time: Timestamp) -> i64 {
         i64::MAX
     })
 }
-
-#[cfg(test)]
-mod tests;

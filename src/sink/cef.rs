@@ -160,9 +160,9 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::alarm::Engine;
+    use crate::alarm::example::{opened_by, opened_with};
     use crate::drops::ServerRef;
-    use crate::drops::example::{after_ms, syn};
+    use crate::drops::example::syn;
 
     /// Reads a line as a SIEM does: seven fields, then keys and values.
     fn read(line: &str) -> (Vec<String>, HashMap<String, String>) {
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn an_alarm_says_what_was_seen_and_what_to_type() {
-        let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        let change = opened_by("web1");
         let (head, pairs) = read(&render_alarm(&change));
         assert_eq!(head[4], "1");
         assert_eq!((&*pairs["externalId"], &*pairs["cs3"]), ("1", "opened"));
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((&*pairs["act"], &*pairs["src"]), ("blocked", "192.0.2.10"));
         assert_eq!(pairs["deviceInboundInterface"], "a|b=c");
         assert_eq!(pairs["cs1"], r"w\u{a}\u{d}CEF:0|x|y|1|2|z|10|act=allowed \u{1b}[2J \\=| src=203.0.113.9");
-        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+        let change = opened_with(&drop);
         let (_, pairs) = read(&render_alarm(&change));
         assert_eq!((&*pairs["act"], &*pairs["src"]), ("blocked", "192.0.2.10"));
     }

@@ -143,16 +143,12 @@ fn end_group(child: &mut Child) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::Engine;
-    use crate::drops::ServerRef;
-    use crate::drops::example::{after_ms, syn};
+    use crate::alarm::example::opened_by;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn event(name: &str) -> Event {
-        let mut drop = syn();
-        drop.server = Some(ServerRef { id: 1, name: name.into() });
-        Event::Alarm(Engine::default().observe(&drop, after_ms(0)).remove(0))
+        Event::Alarm(opened_by(name))
     }
 
     /// A shell of the test's own, whose script is an argument.

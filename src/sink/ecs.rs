@@ -177,9 +177,9 @@ fn prune(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::Engine;
+    use crate::alarm::example::{opened_by, opened_with};
     use crate::drops::ServerRef;
-    use crate::drops::example::{after_ms, syn};
+    use crate::drops::example::syn;
 
     fn parsed(line: &str) -> Value {
         assert!(!line.contains(char::is_control), "{line:?}");
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_alarm_is_an_alert_with_its_rule_and_technique() {
-        let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        let change = opened_by("web1");
         let value = parsed(&render_alarm(&change).unwrap());
         assert_eq!(value["event"]["kind"], "alert");
         assert_eq!(value["event"]["category"], json!(["network", "intrusion_detection"]));
@@ -240,7 +240,7 @@ mod tests {
         drop.server = Some(ServerRef { id: 1, name: "w\u{1b}[2J\n\",\"a\":\"\u{9b}".into() });
         let value = parsed(&render_drop(&drop).unwrap());
         assert_eq!(value["portcullis"]["server"], "w\u{1b}[2J\n\",\"a\":\"\u{9b}");
-        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+        let change = opened_with(&drop);
         parsed(&render_alarm(&change).unwrap());
     }
 }

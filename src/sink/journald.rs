@@ -95,9 +95,9 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::alarm::Engine;
+    use crate::alarm::example::{opened_by, opened_with};
     use crate::drops::ServerRef;
-    use crate::drops::example::{after_ms, syn};
+    use crate::drops::example::syn;
 
     /// Reads an entry as the journal does.
     fn read(mut entry: &[u8]) -> HashMap<String, String> {
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_entry_has_fields_to_search_by() {
-        let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
+        let change = opened_by("web1");
         let fields = read(&render(&change));
         for (name, value) in [
             ("SYSLOG_IDENTIFIER", "portcullis"),
@@ -138,7 +138,7 @@ mod tests {
     fn a_hostile_name_adds_no_field() {
         let mut drop = syn();
         drop.server = Some(ServerRef { id: 1, name: "w\nPRIORITY=7\n\u{1b}[2J".into() });
-        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+        let change = opened_with(&drop);
         let fields = read(&render(&change));
         assert_eq!(fields["PORTCULLIS_SERVER"], r"w\u{a}PRIORITY=7\u{a}\u{1b}[2J");
         assert!(fields.values().all(|value| !value.contains(char::is_control)));
@@ -148,7 +148,7 @@ mod tests {
     fn a_journal_that_is_restarted_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
-        let event = Event::Alarm(Engine::default().observe(&syn(), after_ms(0)).remove(0));
+        let event = Event::Alarm(opened_by("web1"));
         let mut sink = Journald::new(&path);
         assert!(sink.write(&event).unwrap_err().to_string().contains("cannot reach the journal"));
         for _ in 0..2 {

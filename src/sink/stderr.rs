@@ -76,20 +76,13 @@ pub fn render_line(change: &Change, colour: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::Engine;
-    use crate::drops::example::{after_ms, syn};
-    use crate::drops::{DropVerdict, ServerRef};
-
-    fn opened(name: &str) -> Change {
-        let mut drop = syn();
-        drop.server = Some(ServerRef { id: 1, name: name.into() });
-        Engine::default().observe(&drop, after_ms(0)).remove(0)
-    }
+    use crate::alarm::example::opened_by;
+    use crate::drops::DropVerdict;
 
     #[test]
     fn a_line_says_who_did_what_and_what_to_do() {
         assert_eq!(
-            render_line(&opened("web1"), false),
+            render_line(&opened_by("web1"), false),
             "2026-11-22T15:00:00Z alarm #1 opened: critical attempt: web1 tried tcp/445 to \
              198.51.100.7 (1 packet dropped since 2026-11-22T15:00:00Z). Servers in a DMZ answer and \
              rarely open connections, so this is an early sign of a takeover (T1071 Application Layer \
@@ -99,14 +92,14 @@ mod tests {
 
     #[test]
     fn a_hostile_name_stays_on_its_line_and_out_of_the_terminal() {
-        let line = render_line(&opened("web\u{1b}]0;x\u{7}\n\u{9b}1"), false);
+        let line = render_line(&opened_by("web\u{1b}]0;x\u{7}\n\u{9b}1"), false);
         assert!(!line.contains(char::is_control), "{line:?}");
         assert!(line.contains("web\\u{1b}]0;x\\u{7}\\u{a}\\u{9b}1"));
     }
 
     #[test]
     fn colour_appears_only_when_asked_for_and_follows_the_severity() {
-        let change = opened("web1");
+        let change = opened_by("web1");
         assert!(!render_line(&change, false).contains('\x1b'));
         assert!(render_line(&change, true).starts_with("\x1b[1;31m"));
         assert_eq!(render_line(&change, true).matches('\x1b').count(), 2);
@@ -114,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_packet_that_passed_is_not_called_dropped() {
-        let mut change = opened("web1");
+        let mut change = opened_by("web1");
         change.alarm.verdict = DropVerdict::WouldDrop;
         assert!(render_line(&change, false).contains("(1 packet NOT dropped in mode observe since "));
     }

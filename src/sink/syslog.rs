@@ -102,19 +102,12 @@ fn cut(text: &str, limit: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::{Engine, Step};
-    use crate::drops::ServerRef;
-    use crate::drops::example::{after_ms, syn};
-
-    fn opened(name: &str) -> Change {
-        let mut drop = syn();
-        drop.server = Some(ServerRef { id: 1, name: name.into() });
-        Engine::default().observe(&drop, after_ms(0)).remove(0)
-    }
+    use crate::alarm::Step;
+    use crate::alarm::example::opened_by;
 
     #[test]
     fn a_message_has_header_structured_data_and_text() {
-        let text = render(&opened("web1"), "gate.example\n");
+        let text = render(&opened_by("web1"), "gate.example\n");
         let pid = std::process::id();
         let (head, rest) = text.split_once(" [").unwrap();
         assert_eq!(
@@ -129,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_level_follows_the_severity_and_an_end_is_a_notice() {
-        let mut change = opened("web1");
+        let mut change = opened_by("web1");
         let priority = |change: &Change| {
             let text = render(change, "");
             text[1..].split_once('>').unwrap().0.parse::<u8>().unwrap()
@@ -145,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_ends_neither_its_value_nor_the_line() {
-        let text = render(&opened("w\"] x=\"1\n<0>1 - - - - - - \\ \u{1b}[2J"), "a b\nc");
+        let text = render(&opened_by("w\"] x=\"1\n<0>1 - - - - - - \\ \u{1b}[2J"), "a b\nc");
         assert!(!text.contains(char::is_control), "{text:?}");
         assert!(text.contains(r#"server="w\"\] x=\"1\\u{a}<0>1 - - - - - - \\\\ \\u{1b}[2J""#), "{text}");
         assert!(text.contains("Z abc portcullis "), "a host name has no spaces");

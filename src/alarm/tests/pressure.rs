@@ -1,4 +1,5 @@
-//! Worms that samples show little of, clocks that are stepped, and servers that try everything.
+//! Worms that samples show little of, clocks that are stepped, and servers that need more alarms than there is
+//! room for.
 
 use super::*;
 
@@ -171,4 +172,62 @@ fn every_port_at_any_number_of_destinations_takes_no_more_memory_than_a_few() {
     assert!(is_about(open[0].destinations.len(), MANY as usize), "{}", open[0].destinations.len());
     assert!(is_about(open[0].ports.len(), 65_536), "{}", open[0].ports.len());
     assert!(changes < 60, "{changes} changes");
+}
+
+#[test]
+fn a_server_with_too_many_alarms_gets_one_for_the_rest_and_the_others_keep_their_room() {
+    let mut engine = Engine::default();
+    // callbacks are no part of a scan, so each port has its alarm
+    for number in 0..5_u16 {
+        for port in 0..500_u16 {
+            let now = after_ms(u64::from(number) * 2000 + u64::from(port % 40));
+            let mut drop = attempt_at(1000 + port, u32::from(port), 40000 + number, now);
+            drop.reason = Reason::UnlistedService.into();
+            drop.own_port = true;
+            engine.observe(&drop, now);
+        }
+    }
+    let of = |id: u32| {
+        let is_his = |alarm: &&&Alarm| alarm.server.as_ref().is_some_and(|server| server.id == id);
+        engine.open_alarms().iter().filter(is_his).count()
+    };
+    assert_eq!(of(1), 65);
+    let folded = engine.open_alarms().into_iter().find(|alarm| alarm.scope == Scope::Server);
+    assert_eq!(folded.map(|alarm| alarm.kind), Some(Kind::Backdoor));
+    let packets: u64 = engine.open_alarms().iter().map(|alarm| alarm.packets).sum();
+    assert_eq!(packets, 2500);
+}
+
+#[test]
+fn alarms_are_bounded_whatever_a_thousand_servers_send() {
+    let mut engine = Engine::default();
+    let mut sent = 0;
+    for id in 1..=6000 {
+        for (number, reason) in REASONS.iter().filter(|reason| reason.drops()).enumerate() {
+            let mut drop = because(*reason);
+            drop.server = server(id);
+            drop.port = number as u16;
+            sent += u64::from(Kind::of(&drop).is_some());
+            engine.observe(&drop, at(1));
+        }
+    }
+    let open = engine.open_alarms();
+    assert!(open.len() <= 2048 + 256 + 1, "{}", open.len());
+    assert!(open.iter().any(|alarm| alarm.scope == Scope::Everything));
+    assert_eq!(open.iter().map(|alarm| alarm.packets).sum::<u64>(), sent);
+    let closed = engine.tick(at(400));
+    assert!(engine.open_alarms().is_empty());
+    assert!(closed.len() <= 2048 + 256 + 1);
+    assert_eq!(engine.open_by_server_len(), 0);
+}
+
+#[test]
+fn an_alarm_for_the_rest_takes_the_most_severe_kind_that_it_folds() {
+    let mut engine = Engine::new(Thresholds { max_open_by_server: 1, ..Thresholds::default() });
+    engine.observe(&because(Reason::NoFlow), at(0));
+    let opened = engine.observe(&because(Reason::Malformed), at(0));
+    assert_eq!(opened[0].alarm.scope, Scope::Server);
+    let escalated = engine.observe(&because(Reason::UnlistedService), at(0));
+    assert_eq!(escalated[0].step, Step::Escalated { from: Kind::Attempt });
+    assert_eq!(escalated[0].alarm.severity, Severity::Critical);
 }

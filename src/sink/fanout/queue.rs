@@ -91,15 +91,15 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::Engine;
-    use crate::drops::example::{after_ms, syn};
+    use crate::alarm::example::opened_by;
+    use crate::drops::example::syn;
 
     fn drop() -> Arc<Event> {
         Arc::new(Event::Drop(syn()))
     }
 
     fn alarm() -> Arc<Event> {
-        Arc::new(Event::Alarm(Engine::default().observe(&syn(), after_ms(0)).remove(0)))
+        Arc::new(Event::Alarm(opened_by("web1")))
     }
 
     fn numbers(queue: &mut Queue) -> Vec<u64> {
