@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use libbpf_cargo::SkeletonBuilder;
 use libbpf_rs::btf::Btf;
@@ -13,11 +14,15 @@ use libbpf_rs::btf::types::Enum;
 
 const SOURCE: &str = "bpf/portcullis.bpf.c";
 
-fn main() {
-    if let Err(error) = generate() {
-        // A panic would bury the compiler's message under a backtrace.
-        eprintln!("error: {error}");
-        std::process::exit(1);
+#[expect(clippy::print_stderr, reason = "cargo shows it")]
+fn main() -> ExitCode {
+    match generate() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A panic would bury the compiler's message under a backtrace.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -42,6 +47,10 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
                 clang.to_string_lossy()
             )
         })?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "cargo waits for the script before anybody reads the file"
+    )]
     fs::write(out.join("reason.rs"), render_reasons(&object)?)?;
     Ok(())
 }
@@ -77,8 +86,7 @@ fn render_reasons(object: &Path) -> Result<String, Box<dyn std::error::Error>> {
         if name == "NONE" || name == "COUNT" {
             continue;
         }
-        let variant: String =
-            name.split('_').map(|word| word[..1].to_owned() + &word[1..].to_ascii_lowercase()).collect();
+        let variant = to_variant(name);
         let word = name.to_ascii_lowercase();
         writeln!(variants, "    /// `{word}`\n    {variant} = {},", value.value)?;
         writeln!(all, "    Reason::{variant},")?;
@@ -94,4 +102,15 @@ fn render_reasons(object: &Path) -> Result<String, Box<dyn std::error::Error>> {
          impl Reason {{\n    /// The word that users read.\n    \
          pub const fn name(self) -> &'static str {{\n        match self {{\n{names}        }}\n    }}\n}}\n"
     ))
+}
+
+/// `NEW_FLOW` as `NewFlow`.
+fn to_variant(name: &str) -> String {
+    let mut variant = String::new();
+    for word in name.split('_') {
+        let mut letters = word.chars();
+        variant.extend(letters.next());
+        variant.extend(letters.map(|letter| letter.to_ascii_lowercase()));
+    }
+    variant
 }

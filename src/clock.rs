@@ -39,6 +39,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Wall-clock time. Everybody asks here, so that a test can step the clock under a daemon: in builds with
 /// debug assertions `PORTCULLIS_CLOCK_OFFSET` names a file that says by how many seconds it is ahead.
 pub fn wall_now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "everybody else asks here")]
     let now = Timestamp::now();
     #[cfg(debug_assertions)]
     if let Some(path) = std::env::var_os("PORTCULLIS_CLOCK_OFFSET")

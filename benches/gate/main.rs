@@ -1,6 +1,14 @@
 //! The program that `scripts/bench` runs. It measures what the gate costs, beside other filters and beside the
 //! least that any filter costs.
 
+#![expect(unreachable_pub, reason = "a binary exports nothing")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the benchmark runs in the foreground of a terminal, and nothing of it hangs on a reader"
+)]
+
 mod btf;
 mod burden;
 mod candidates;

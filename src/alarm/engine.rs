@@ -174,6 +174,7 @@ impl Engine {
         let is_over = |last_ns: u64| now.mono_ns.saturating_sub(last_ns) >= quiet_ns;
         let mut changes = Vec::new();
         let mut over = Vec::new();
+        #[expect(clippy::iter_over_hash_type, reason = "changes of one moment have no order")]
         for (key, open) in &mut self.open {
             if is_over(open.last_ns) {
                 over.push(*key);
@@ -222,6 +223,7 @@ impl Engine {
             return;
         }
         self.clock_offset_ns = Some(offset_ns);
+        #[expect(clippy::iter_over_hash_type, reason = "each is shifted by itself")]
         for open in self.open.values_mut() {
             open.shift(step_ns);
         }

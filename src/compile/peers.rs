@@ -27,17 +27,17 @@ pub(super) struct PeerSets<'b, 'p> {
 }
 
 impl<'b, 'p> PeerSets<'b, 'p> {
-    pub fn new(book: &'b Rulebook<'p>) -> Self {
+    pub(super) fn new(book: &'b Rulebook<'p>) -> Self {
         let by_rule = vec![0; book.count()];
         Self { book, rows: Vec::new(), count: 0, by_rule, by_rules: HashMap::new(), peers: HashMap::new() }
     }
 
-    pub fn into_rows(self) -> Vec<PeerRow> {
+    pub(super) fn into_rows(self) -> Vec<PeerRow> {
         self.rows
     }
 
     /// The set for these rules; the best rule comes first, and every rule names peers.
-    pub fn find_or_build(&mut self, ranks: &[Rank], room: &mut Room) -> u32 {
+    pub(super) fn find_or_build(&mut self, ranks: &[Rank], room: &mut Room) -> u32 {
         if let [rank] = ranks {
             return self.find_or_build_for_one(*rank, room);
         }

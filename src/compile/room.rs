@@ -66,7 +66,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub fn new(policy: &Policy) -> Self {
+    pub(super) fn new(policy: &Policy) -> Self {
         let sizes = &policy.tables;
         Self {
             servers: TableRoom::new("servers", "addresses and prefixes of servers", sizes.servers),
@@ -75,35 +75,35 @@ impl Room {
         }
     }
 
-    pub fn take_server(&mut self, place: &Location) {
+    pub(super) fn take_server(&mut self, place: &Location) {
         if !self.servers.take(1) {
             self.servers.blame(place.start..place.end);
         }
     }
 
-    pub fn take_need(&mut self) -> bool {
+    pub(super) fn take_need(&mut self) -> bool {
         self.needs.take(1)
     }
 
-    pub fn blame_needs(&mut self, culprit: Range<usize>) {
+    pub(super) fn blame_needs(&mut self, culprit: Range<usize>) {
         self.needs.blame(culprit);
     }
 
-    pub fn take_peers(&mut self, rows: usize) -> bool {
+    pub(super) fn take_peers(&mut self, rows: usize) -> bool {
         self.peers.take(rows)
     }
 
-    pub fn blame_peers(&mut self, culprit: Range<usize>) {
+    pub(super) fn blame_peers(&mut self, culprit: Range<usize>) {
         self.peers.blame(culprit);
     }
 
     /// Whether no setting could make enough room: then there is no use in counting on.
-    pub fn is_exhausted(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         self.needs.taken.max(self.peers.taken) > MAX_ENTRIES as usize
     }
 
     /// What doesn't fit.
-    pub fn finish(self) -> Vec<Finding> {
+    pub(super) fn finish(self) -> Vec<Finding> {
         [&self.servers, &self.needs, &self.peers].into_iter().filter_map(TableRoom::find).collect()
     }
 }

@@ -33,7 +33,7 @@ struct Rule<'p> {
 
 impl<'p> Rulebook<'p> {
     /// Numbers the needs in the order of the file, from 1.
-    pub fn new(policy: &'p Policy) -> Self {
+    pub(super) fn new(policy: &'p Policy) -> Self {
         let management = policy.settings.management.iter().map(|need| (need, None));
         let of_roles = policy
             .roles
@@ -82,7 +82,7 @@ impl<'p> Rulebook<'p> {
     }
 
     /// How many rules there are.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.rules.len()
     }
 
@@ -91,22 +91,22 @@ impl<'p> Rulebook<'p> {
     }
 
     /// The need of a rule.
-    pub fn need(&self, number: u32) -> Option<&'p Need> {
+    pub(super) fn need(&self, number: u32) -> Option<&'p Need> {
         self.rule(number).map(|rule| rule.need)
     }
 
     /// The merit of a rule.
-    pub fn rank_of(&self, number: u32) -> Rank {
+    pub(super) fn rank_of(&self, number: u32) -> Rank {
         self.rule(number).map_or(Rank::MAX, |rule| rule.rank)
     }
 
     /// The rule of a rank; 0 for none.
-    pub fn at_rank(&self, rank: Rank) -> u32 {
+    pub(super) fn at_rank(&self, rank: Rank) -> u32 {
         self.ranking.get(rank as usize).copied().unwrap_or(0)
     }
 
     /// The peers of a rule as the kernel can look them up, sorted; empty for every peer.
-    pub fn peers(&self, number: u32) -> Vec<IpNet> {
+    pub(super) fn peers(&self, number: u32) -> Vec<IpNet> {
         let Some(need) = self.need(number) else {
             return Vec::new();
         };
@@ -120,7 +120,7 @@ impl<'p> Rulebook<'p> {
     }
 
     /// The rules of a server with these roles.
-    pub fn rules_of(&self, roles: &[usize]) -> Vec<u32> {
+    pub(super) fn rules_of(&self, roles: &[usize]) -> Vec<u32> {
         let of_roles = roles.iter().filter_map(|role| self.by_role.get(*role)).flatten();
         let mut rules: Vec<u32> = self.management.iter().chain(of_roles).copied().collect();
         rules.sort_unstable();
@@ -128,13 +128,13 @@ impl<'p> Rulebook<'p> {
     }
 
     /// The quiet rules of all roles.
-    pub fn quiet_rules(&self) -> Vec<u32> {
+    pub(super) fn quiet_rules(&self) -> Vec<u32> {
         let quiet = |number: &u32| self.need(*number).is_some_and(|need| need.direction == Direction::Quiet);
         (1..).take(self.rules.len()).filter(quiet).collect()
     }
 
     /// The rules as rows, behind the placeholder.
-    pub fn into_rows(self) -> Vec<RuleRow> {
+    pub(super) fn into_rows(self) -> Vec<RuleRow> {
         let mut rows = Vec::with_capacity(self.rules.len() + 1);
         rows.push(RuleRow {
             need: String::new(),

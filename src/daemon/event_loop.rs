@@ -190,6 +190,10 @@ impl<'gate> Daemon<'gate> {
             }
         }
         if !received.samples.is_empty() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "no signal has to be heard within so short a time"
+            )]
             std::thread::sleep(GATHER);
         }
         Ok(())

@@ -78,6 +78,7 @@ impl MinuteCounts {
     }
 
     fn merge(&mut self, other: MinuteCounts) {
+        #[expect(clippy::iter_over_hash_type, reason = "the sums do not depend on the order")]
         for (key, packets) in other.counts {
             self.count(key, packets);
         }

@@ -24,14 +24,14 @@ use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, SampleRow}
 use crate::drops::Baseline;
 
 /// JSON, by id.
-const ALARMS: TableDefinition<u64, &str> = TableDefinition::new("alarms");
+const ALARMS: TableDefinition<'_, u64, &str> = TableDefinition::new("alarms");
 /// Packets, by minute and kind. The kind is JSON, so that no name can be mistaken for two.
-const COUNTS: TableDefinition<(i64, &str), u64> = TableDefinition::new("counts");
+const COUNTS: TableDefinition<'_, (i64, &str), u64> = TableDefinition::new("counts");
 /// JSON, by time in nanoseconds and a number that separates samples of one time.
-const SAMPLES: TableDefinition<(i64, u32), &str> = TableDefinition::new("samples");
+const SAMPLES: TableDefinition<'_, (i64, u32), &str> = TableDefinition::new("samples");
 
 /// The baseline of the last checkpoint, JSON.
-const REPORTED: TableDefinition<&str, &str> = TableDefinition::new("reported");
+const REPORTED: TableDefinition<'_, &str, &str> = TableDefinition::new("reported");
 const BASELINE: &str = "baseline";
 
 /// Rows that one write removes at most. The next write removes more.

@@ -116,6 +116,7 @@ fn wait_for_readers(store: &Store) {
     let started = Instant::now();
     while started.elapsed() < LATE_PATIENCE {
         match store.try_open() {
+            #[expect(clippy::disallowed_methods, reason = "no lock of another process can wake a thread")]
             Err(StoreError::Open { taken: true, .. }) => std::thread::sleep(TAKEN_PAUSE),
             _ => return,
         }

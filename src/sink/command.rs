@@ -83,6 +83,10 @@ impl Command {
                 let limit = self.limit.as_secs_f32();
                 return Err(PermanentError(format!("it did not end within {limit} s and was killed")).into());
             }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the flag and the child are polled, in growing pauses"
+            )]
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(LAST_PAUSE);
         }

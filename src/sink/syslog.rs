@@ -125,7 +125,7 @@ mod tests {
         let mut change = opened_by("web1");
         let priority = |change: &Change| {
             let text = render(change, "");
-            text[1..].split_once('>').unwrap().0.parse::<u8>().unwrap()
+            text.strip_prefix('<').unwrap().split_once('>').unwrap().0.parse::<u8>().unwrap()
         };
         change.alarm.severity = crate::alarm::Severity::Critical;
         assert_eq!(priority(&change), 25);

@@ -1,5 +1,17 @@
 //! The tests that need more than one module, in one binary.
 
+#![expect(unreachable_pub, reason = "a binary exports nothing")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a helper of a test fails by a panic, prints for whoever runs it, and waits as long as it has to"
+)]
+
 mod attack;
 mod chaos;
 mod e2e;

@@ -63,6 +63,7 @@ fn accept(listener: &TcpListener, page: &Arc<Page>) {
             Err(error) => {
                 debug!("metrics: {error}");
                 // When descriptors have run out, accept fails at once: do not spin.
+                #[expect(clippy::disallowed_methods, reason = "the thread ends with the process")]
                 std::thread::sleep(Duration::from_millis(100));
                 continue;
             }

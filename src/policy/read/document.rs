@@ -243,7 +243,7 @@ impl<'d, 'f> Section<'d, 'f> {
             return None;
         };
         let mut texts = Vec::with_capacity(array.len());
-        for element in array.iter() {
+        for element in array {
             match self.text_of(element) {
                 Some(text) => texts.push(text),
                 None => self.refuse_type(element, &format!("each element of `{}`", entry.key), "text", None),

@@ -31,11 +31,13 @@ fn split_words(text: &str) -> Vec<Word<'_>> {
             start.get_or_insert(at);
             continue;
         }
-        if let Some(start) = start.take() {
-            words.push(Word { text: &text[start..at], span: start..at });
+        if let Some(start) = start.take()
+            && let Some(word) = text.get(start..at)
+        {
+            words.push(Word { text: word, span: start..at });
         }
         if letter == ',' {
-            words.push(Word { text: &text[at..at + 1], span: at..at + 1 });
+            words.push(Word { text: ",", span: at..at + 1 });
         }
     }
     words
@@ -166,7 +168,7 @@ impl NeedReader<'_> {
         for word in words {
             match (word.text, wants_peer) {
                 (",", true) => {
-                    self.refuse(Mistake::new(word.span.clone(), "an address is missing before this comma"))
+                    self.refuse(Mistake::new(word.span.clone(), "an address is missing before this comma"));
                 }
                 (",", false) => wants_peer = true,
                 (_, true) => {

@@ -59,7 +59,7 @@ pub fn parse_need(
     let source = Source::new("need", text);
     let mut findings = Vec::new();
     let need = read_need(text, direction, sets, source.place(&(0..text.len())), &mut |finding| {
-        findings.push(finding)
+        findings.push(finding);
     });
     match need {
         Some(need) if findings.is_empty() => Ok(need),

@@ -120,7 +120,7 @@ fn windows_line_ends_and_a_byte_order_mark_do_no_harm() {
 }
 
 fn starter() -> Policy {
-    super::parse(STARTER, "starter.toml").unwrap_or_else(|errors| panic!("{errors}"))
+    parse(STARTER, "starter.toml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
@@ -175,9 +175,7 @@ fn a_summary_is_json() {
 fn every_sink_has_a_key_and_without_any_there_is_only_standard_error() {
     use crate::policy::{Alarms, Endpoint, Syslog};
     let alarms = |lines: &str| {
-        super::parse(&format!("[servers.a]\naddresses = [\"192.0.2.1\"]\n[alarms]\n{lines}"), "x")
-            .unwrap()
-            .alarms
+        parse(&format!("[servers.a]\naddresses = [\"192.0.2.1\"]\n[alarms]\n{lines}"), "x").unwrap().alarms
     };
     assert_eq!(alarms(""), Alarms::default());
     let all = alarms(

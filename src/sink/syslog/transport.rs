@@ -133,7 +133,7 @@ fn connect_unix(path: &str) -> io::Result<Link> {
     match socket.connect(path) {
         Ok(()) => Ok(Link::UnixDatagram(socket)),
         // some syslog daemons listen on a stream socket
-        Err(error) if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
+        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
             let stream = UnixStream::connect(path)?;
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(Link::UnixStream(stream))

@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::libc;
-
 use super::testbed::Namespace;
 use crate::support::patience::Wait;
 
@@ -41,7 +39,7 @@ pub fn set_option<T>(socket: &impl AsFd, name: libc::c_int, value: T) -> io::Res
             libc::SOL_SOCKET,
             name,
             (&raw const value).cast(),
-            mem::size_of::<T>() as libc::socklen_t,
+            size_of::<T>() as libc::socklen_t,
         )
     })
     .map(drop)
@@ -61,7 +59,7 @@ fn to_raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
             };
             // SAFETY: sockaddr_storage has room for every address, and its alignment.
             unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(raw) };
-            mem::size_of::<libc::sockaddr_in>()
+            size_of::<libc::sockaddr_in>()
         }
         SocketAddr::V6(address) => {
             let raw = libc::sockaddr_in6 {
@@ -73,7 +71,7 @@ fn to_raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
             };
             // SAFETY: as above.
             unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(raw) };
-            mem::size_of::<libc::sockaddr_in6>()
+            size_of::<libc::sockaddr_in6>()
         }
     };
     (storage, length as libc::socklen_t)

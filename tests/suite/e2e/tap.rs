@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use nix::libc;
 
 use super::socket::{open, set_option, udp};
 use super::testbed::{Namespace, Testbed};
@@ -136,7 +135,7 @@ impl Tap {
             drops: libc::c_uint,
         }
         let mut statistics = Statistics::default();
-        let mut length = mem::size_of::<Statistics>() as libc::socklen_t;
+        let mut length = size_of::<Statistics>() as libc::socklen_t;
         // SAFETY: `statistics` is as long as we say (struct tpacket_stats of linux/if_packet.h).
         let result = unsafe {
             libc::getsockopt(
@@ -144,7 +143,7 @@ impl Tap {
                 libc::SOL_PACKET,
                 libc::PACKET_STATISTICS,
                 (&raw mut statistics).cast(),
-                &mut length,
+                &raw mut length,
             )
         };
         assert_eq!(result, 0, "the tap's statistics");
@@ -182,7 +181,7 @@ pub fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
         libc::bind(
             socket.as_raw_fd(),
             (&raw const address).cast(),
-            mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     };
     assert_eq!(result, 0, "binding the tap: {}", std::io::Error::last_os_error());

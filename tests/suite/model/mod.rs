@@ -71,8 +71,7 @@ pub struct Model {
     books: Books,
 }
 
-// `from` and `to` say which way a frame goes.
-#[allow(clippy::wrong_self_convention)]
+#[expect(clippy::wrong_self_convention, reason = "`from` and `to` say which way a frame goes")]
 impl Model {
     /// A gate without a policy: every server is unknown.
     pub fn new() -> Self {

@@ -7,7 +7,7 @@ use super::flows::FlowKey;
 use super::needs::{self, Subject};
 use super::packet::{Frame, IcmpKind, Packet, Transport, UDP, Way, icmp_kind, parse};
 
-#[allow(clippy::wrong_self_convention)]
+#[expect(clippy::wrong_self_convention, reason = "`to` says which way a frame goes")]
 impl Model {
     /// A frame on its way to a server. Later fragments, short first ones and broken packets tell
     /// nothing; decided: a source route and the server's `mac` and `vlan` don't matter here.

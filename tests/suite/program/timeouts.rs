@@ -82,7 +82,7 @@ fn prove_reset(by_server: u8, by_peer: impl Fn(Endpoint, Endpoint) -> Vec<u8>, s
     with_dmz_in_both_families(|gate, family| {
         let (server, peer) = family.visit();
         let resets: [&dyn Fn(); 2] = [&|| gate.passes(&tcp(server, peer, by_server), Reason::Reply), &|| {
-            gate.to_server(&by_peer(server, peer))
+            gate.to_server(&by_peer(server, peer));
         }];
         for reset in resets {
             gate.forget_flows();

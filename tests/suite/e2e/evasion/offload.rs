@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use nix::libc;
 use sha2::{Digest as _, Sha256};
 
 use super::attack::Stage;

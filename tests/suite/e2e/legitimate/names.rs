@@ -144,7 +144,7 @@ fn a_name_server_that_is_away_says_so_and_a_client_that_is_gone_too() {
         eventually("the error has arrived", || {
             late.take_error()
                 .expect("an error")
-                .is_some_and(|error| error.raw_os_error() == Some(nix::libc::ECONNREFUSED))
+                .is_some_and(|error| error.raw_os_error() == Some(libc::ECONNREFUSED))
         });
     });
     site.assert_quiet();

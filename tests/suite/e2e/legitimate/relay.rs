@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::libc;
-
 use crate::e2e::tap::open_raw;
 use crate::e2e::testbed::{Cut, Testbed};
 

@@ -105,7 +105,6 @@ fn list_flags() -> Vec<Row> {
 }
 
 fn list_unasked() -> Vec<Row> {
-    use crate::support::frame::udp;
     vec![
         Row::both("UDP from port 53 of a name server to who asked", |family| {
             let (server, peer) = ((family.ns, 53), (family.peer, 40_000));
@@ -170,7 +169,7 @@ fn list_neighbours() -> Vec<Row> {
         ),
         wrong("from another server", |f| tcp((f.ns, 80), (f.peer, 51_000), ACK), Reason::NoFlow),
         wrong("ports exchanged", |f| tcp((f.web, 51_000), (f.peer, 80), ACK), Reason::NoFlow),
-        wrong("of UDP", |f| crate::support::frame::udp((f.web, 80), (f.peer, 51_000)), Reason::NewFlow),
+        wrong("of UDP", |f| udp((f.web, 80), (f.peer, 51_000)), Reason::NewFlow),
         Row::both(
             "an acknowledgment of a number that the server never sent makes nothing established",
             |family| {
