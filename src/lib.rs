@@ -4,7 +4,8 @@
     test,
     allow(
         clippy::disallowed_methods,
-        reason = "unit tests write files, wait and start threads as they like"
+        clippy::string_slice,
+        reason = "a unit test writes files, waits and starts threads as it likes, and may fail by a panic"
     )
 )]
 
