@@ -14,7 +14,7 @@ use std::fmt::Write;
 const LONGEST_MESSAGE: usize = 1000;
 
 /// A policy is refused with mistakes that lie in the text, or printed and read again it means the same.
-pub fn check_policy(text: &str) {
+pub(crate) fn check_policy(text: &str) {
     let policy = match parse(text, "fuzz.toml") {
         Ok(policy) => policy,
         Err(diagnostics) => return check_diagnostics(text, &diagnostics),
@@ -28,7 +28,7 @@ pub fn check_policy(text: &str) {
 }
 
 /// The same for a need in each direction. It may name a set.
-pub fn check_need(text: &str) {
+pub(crate) fn check_need(text: &str) {
     let policy =
         parse("[sets]\none = [\"192.0.2.1\"]\nnone = []\n[servers.a]\naddresses = [\"192.0.2.2\"]\n", "fuzz");
     let sets = policy.map(|policy| policy.sets).unwrap_or_else(|errors| panic!("{errors}"));
@@ -50,7 +50,7 @@ fn check_printed(need: &Need, sets: &BTreeMap<String, Set>) {
 }
 
 /// Every mistake lies in the text, none fills more than a screen, and their number is limited.
-pub fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
+pub(crate) fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
     assert!((1..=MAX_DIAGNOSTICS + 1).contains(&diagnostics.len()), "{}", diagnostics.len());
     let lines: Vec<&str> = text.split('\n').collect();
     let mut last = (0, 0);
@@ -71,7 +71,7 @@ pub fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
 }
 
 /// Prints a policy as a file that means the same. Every key has its value, so nothing is left to a default.
-pub fn print_policy(policy: &Policy) -> String {
+pub(crate) fn print_policy(policy: &Policy) -> String {
     let Policy { file: _, text: _, settings, sets, roles, servers, alarms, response, tables } = policy;
     let mut text = format!("[policy]\n{}[sets]\n", print_keys(settings.entries()));
     for Set { name, members, .. } in sets.values() {
