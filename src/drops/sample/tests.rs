@@ -45,7 +45,7 @@ fn bytes(header: &abi::sample, frame: &[u8], padding: usize) -> Vec<u8> {
     let size = size_of::<abi::sample>();
     let mut room = vec![0; size + 8];
     let start = room.as_ptr().align_offset(8);
-    let place = room.get_mut(start..start + size).unwrap();
+    let place = &mut room[start..start + size];
     *plain::from_mut_bytes::<abi::sample>(place).unwrap() = *header;
     let mut bytes = place.to_vec();
     bytes.extend_from_slice(frame);
@@ -153,7 +153,7 @@ fn a_sample_by_chance_comes_out_as_it_went_in_and_spoilt_it_is_still_a_value() {
         let frame_bytes = chance.below(MAX_FRAME_BYTES + 1);
         let frame = chance.bytes(frame_bytes);
         // Any bytes at all, but for what it says of its frame.
-        let mut wanted = crate::abi::sample::default();
+        let mut wanted = abi::sample::default();
         wanted.copy_from_bytes(&chance.bytes(needed)).unwrap();
         wanted.frame_bytes = frame_bytes as u16;
         let mut whole = bytes(&wanted, &frame, chance.below(16));

@@ -200,7 +200,7 @@ fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
     testbed.run("attach", &["-p", &path]).done();
     let generation = testbed.show("status")["generation"].as_u64().expect("a number");
 
-    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.signal(Signal::SIGHUP);
     daemon.hear(&[&format!("generation {} is live", generation + 1)]);
     let status = testbed.show("status");
     assert_eq!(
