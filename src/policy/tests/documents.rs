@@ -70,11 +70,6 @@ fn each_example_passes_check_and_says_what_each_server_may_do() {
 }
 
 #[test]
-fn the_starter_passes_check_and_says_what_each_server_may_do() {
-    assert_snapshot("check_starter", &describe(&check("starter", STARTER)));
-}
-
-#[test]
 fn each_example_explains_itself_before_its_first_table() {
     for (name, text) in examples() {
         let comment: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
