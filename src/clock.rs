@@ -60,7 +60,7 @@ pub fn now_ns() -> u64 {
     positive(seconds).saturating_mul(NS_PER_S).saturating_add(positive(nanoseconds))
 }
 
-/// What both clocks said at one moment.
+/// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// CLOCK_MONOTONIC, nanoseconds. Timers run on this one.
@@ -87,7 +87,7 @@ impl Clock {
         })
     }
 
-    /// CLOCK_MONOTONIC at a wall-clock time, nanoseconds; 0 for times before boot.
+    /// CLOCK_MONOTONIC at a wall-clock time, nanoseconds. 0 for times before boot.
     pub fn to_mono_ns(&self, wall: Timestamp) -> u64 {
         let offset_ns = wall.as_nanosecond() - self.wall.as_nanosecond();
         let mono_ns = (i128::from(self.mono_ns) + offset_ns).max(0);

@@ -1,4 +1,4 @@
-//! What commands print: text or JSON on standard output, warnings on standard error.
+//! The output of commands: text or JSON on standard output, warnings on standard error.
 
 use std::io::{self, IsTerminal as _, Write as _};
 

@@ -20,7 +20,7 @@ pub struct CompiledPolicy {
     pub tables: Tables,
 }
 
-/// Reads, parses and compiles a policy file; `-` is standard input.
+/// Reads, parses and compiles a policy file. `-` is standard input.
 ///
 /// # Errors
 /// The outer error says that the file can't be read, the inner one everything that is wrong in it.

@@ -204,7 +204,7 @@ fn write_until(
     (written, Ok(()))
 }
 
-/// Where the log goes. Each record becomes one message.
+/// The output of the log. Each record becomes one message.
 #[derive(Debug, Default)]
 pub struct Log {
     record: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What several commands do in the same way.
+//! Steps that several commands share.
 
 use std::path::Path;
 

@@ -20,7 +20,7 @@ use model::{Action, Model, Question};
 const READ: Duration = Duration::from_secs(1);
 /// How long one wait for a key lasts.
 const POLL: Duration = Duration::from_millis(100);
-/// A quarantine by key. It is long enough to look into the matter, and it ends if it is forgotten.
+/// A quarantine by key. It is long enough to investigate, and it ends if it is forgotten.
 const QUARANTINE_S: u64 = 3_600;
 
 /// Shows the live view until the user quits.

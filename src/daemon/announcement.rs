@@ -14,7 +14,7 @@ pub fn describe_attachment(interface: &str, attachment: &Attachment, policy: &Po
     )
 }
 
-/// What a daemon leaves behind when it stops.
+/// The state in which a daemon leaves its gate when it stops.
 pub(super) fn describe_rest(interface: &str, mode: AttachMode, enforcement: Enforcement) -> String {
     match mode {
         AttachMode::No => format!("the gate on {interface} is NOT ATTACHED: nothing is dropped"),

@@ -23,7 +23,7 @@ pub(super) struct Dispatch {
     interface: Arc<str>,
     /// Alarms on standard error are coloured.
     colour: bool,
-    /// What the policy says of sinks.
+    /// The sinks that the policy asks for.
     settings: Alarms,
     fanout: Fanout,
     budget: DropBudget,
@@ -99,7 +99,7 @@ impl Dispatch {
         self.history.checkpoint(baseline);
     }
 
-    /// What the daemon before has left, once, as soon as the history says it.
+    /// The records of the daemon before, once, as soon as the history has read them.
     pub(super) fn take_previous_run(&mut self) -> Option<PreviousRun> {
         self.history.take_previous_run()
     }

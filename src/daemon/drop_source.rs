@@ -1,10 +1,10 @@
-//! What the daemon reads of a gate to learn of drops. The unit tests of [`Intake`](super::intake::Intake)
+//! The parts of a gate from which the daemon learns of drops. The unit tests of [`Intake`](super::intake::Intake)
 //! have a source of their own, without a kernel.
 
 use crate::drops::{Ledger, LedgerEntry, LedgerKey, Names, read_ledger};
 use crate::gate::{Gate, GateError};
 
-/// Where drops are counted.
+/// A place where drops are counted.
 pub(super) trait DropSource {
     /// Names of the servers' ids.
     fn names(&self) -> Result<Names, GateError>;

@@ -34,7 +34,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Between two checkpoints when there is much to note or a sink lags behind.
 const CHECKPOINT: Duration = Duration::from_secs(10);
 
-/// What a daemon starts from.
+/// The beginnings of a daemon.
 pub(super) struct Start<'gate, 's> {
     pub place: &'s GatePlace,
     pub gate: &'gate Gate,
@@ -48,8 +48,6 @@ pub(super) struct Start<'gate, 's> {
 /// A running daemon.
 pub(super) struct Daemon<'gate> {
     gate: &'gate Gate,
-    /// The perf buffer.
-    consumer: Consumer<'gate>,
     intake: Intake<'gate>,
     engine: Engine,
     dispatch: Dispatch,
@@ -60,6 +58,8 @@ pub(super) struct Daemon<'gate> {
     signals: Signals,
     service_manager: ServiceManager,
     snapshot: Arc<Snapshot>,
+    /// The perf buffer. It is last, so that it is open while the other parts end.
+    consumer: Consumer<'gate>,
 }
 
 impl<'gate> Daemon<'gate> {

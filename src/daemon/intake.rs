@@ -20,7 +20,7 @@ const HOT_ROWS_PERIOD: Duration = Duration::from_millis(100);
 /// Up to so many kinds of drops, a checkpoint every second costs little.
 const FEW_KINDS: usize = 2048;
 
-/// What a reading of the ledger brings.
+/// The events of one reading of the ledger.
 #[derive(Debug, Default)]
 pub(super) struct LedgerReading {
     /// The last packets of rows that have grown. They count no drops.
@@ -40,7 +40,7 @@ pub(super) struct Intake<'gate> {
     hot_rows_polled: Instant,
     /// The ledger as it was at the start, until the history says which drops of it were reported.
     startup_ledger: Option<Ledger>,
-    /// What the last checkpoint had as reported.
+    /// The last checkpoint.
     checkpoint: Baseline,
     snapshot: Arc<Snapshot>,
 }
@@ -183,7 +183,7 @@ impl<'gate> Intake<'gate> {
         self.startup_ledger.is_none() && self.reconciler.has_seen_all()
     }
 
-    /// What has been reported so far, for the next daemon. `None` if the last checkpoint says the same.
+    /// The drops that were reported so far, for the next daemon. `None` if the last checkpoint says the same.
     pub(super) fn take_checkpoint(&mut self) -> Option<Baseline> {
         let baseline = self.reconciler.baseline();
         if baseline == self.checkpoint {

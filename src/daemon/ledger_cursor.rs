@@ -9,7 +9,7 @@ const SMALL_LEDGER_ROWS: usize = 8192;
 /// How old the last reading of a large ledger may become.
 const LARGE_LEDGER_PERIOD: Duration = Duration::from_secs(5);
 
-/// What is known of the ledger without reading it.
+/// The state of the ledger, as far as it is known without reading it.
 #[derive(Debug, Default)]
 pub(super) struct LedgerCursor {
     /// Drops, as the programs count them.

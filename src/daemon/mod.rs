@@ -4,7 +4,7 @@
 //! | part | work |
 //! | --- | --- |
 //! | `run` | the daemon's life: attach, run the loop, leave |
-//! | `event_loop` | connects the parts; everything below knows nothing of its neighbours |
+//! | `event_loop` | connects the parts. They know nothing of each other |
 //! | `intake` | learns of drops from samples and ledger (`drop_source`, `ledger_cursor`) |
 //! | `dispatch` | gives drops and alarms to history, sinks, clients and metrics (`drop_budget`) |
 //! | `responder` | puts the servers of alarms into quarantine |

@@ -27,7 +27,7 @@ pub(super) struct Reload {
 pub(super) struct Reloaded {
     pub policy: Policy,
     pub generation: u64,
-    /// What has changed, for people.
+    /// The changes, for people.
     pub text: String,
 }
 
@@ -43,7 +43,7 @@ impl Reload {
     }
 
     /// Takes the lock for a reload that was asked for. `None` if none was, or if another command has the
-    /// lock and it is worth to wait; then `try_lock` is tried again the next time.
+    /// lock. The next call tries again then, until its patience ends.
     pub(super) fn take_turn<L>(
         &mut self,
         now: Instant,

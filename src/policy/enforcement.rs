@@ -1,8 +1,8 @@
-//! Whether a gate with a policy drops packets or only observes them, in one word for users.
+//! One word for users: does a policy drop packets, or only observe them?
 
 use super::model::{Mode, Policy};
 
-/// What a policy does with the packets that it does not allow.
+/// The fate of packets that a policy does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforcement {
     /// They are dropped, for every server.

@@ -1,5 +1,5 @@
-//! What answers are made of: alarms and the history, one value at a time, so that a long history needs
-//! little memory. The daemon uses it, and the client where no daemon runs.
+//! The data of answers: alarms and the history, one value at a time, so that a long history needs little
+//! memory. The daemon uses it, and the client where no daemon runs.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -21,7 +21,7 @@ const BROKEN_OFF: &str = "the daemon closed the connection\nhelp: try again";
 const NOT_UNDERSTOOD: &str = "the daemon's answer can't be read: it is of another version of portcullis\n\
                               help: restart the daemon";
 
-/// What to tell a user who needs a daemon where none runs.
+/// The error for a user who needs a daemon where none runs.
 pub fn no_daemon(place: &GatePlace) -> String {
     format!(
         "no daemon answers at {}\nhelp: `portcullis run -i {} -p POLICY` raises alarms; \
@@ -31,7 +31,7 @@ pub fn no_daemon(place: &GatePlace) -> String {
     )
 }
 
-/// The daemon's whole answer, one value a line; `None` where no daemon runs.
+/// The daemon's whole answer, one value a line. `None` where no daemon runs.
 ///
 /// # Errors
 /// The daemon's own error, or why its answer can't be read.
@@ -100,7 +100,7 @@ pub fn collect_report(place: &GatePlace, from: Timestamp, to: Timestamp) -> anyh
     Ok(data)
 }
 
-/// Sends a request; `None` where no daemon runs.
+/// Sends a request. `None` where no daemon runs.
 fn send(place: &GatePlace, request: &Request) -> anyhow::Result<Option<UnixStream>> {
     let Ok(mut stream) = UnixStream::connect(place.socket()) else {
         return Ok(None);

@@ -14,7 +14,7 @@ use crate::history::{AlarmEntry, AlarmFilter, MinuteCount, ReportData, SampleRow
 /// The version of the protocol. It changes whenever a request or an answer changes its meaning.
 pub const VERSION: u64 = 1;
 
-/// What a client asks for.
+/// The requests of clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "want")]
 pub enum Request {

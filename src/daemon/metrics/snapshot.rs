@@ -1,4 +1,4 @@
-//! What the daemon knows of itself, for the threads that answer clients. The event loop writes numbers
+//! The daemon's own numbers, for the threads that answer clients. The event loop writes numbers
 //! here and waits for nobody.
 
 use std::collections::BTreeMap;
