@@ -32,6 +32,7 @@ pub mod exit;
 )]
 pub mod gate;
 pub mod history;
+pub mod memory;
 pub mod net;
 pub mod output;
 pub mod policy;

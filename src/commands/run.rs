@@ -5,7 +5,7 @@ use crate::cli::RunArgs;
 use crate::compile::compile;
 use crate::daemon;
 use crate::exit::Exit;
-use crate::gate::return_memory;
+use crate::memory::return_memory;
 use crate::output::Output;
 use crate::policy_file::{CompiledPolicy, read_policy};
 

@@ -6,8 +6,8 @@ use super::rules::{Rank, Rulebook};
 use super::{NeedRow, PeerMatch, PeerRow, Profile};
 use crate::policy::Direction;
 
-/// Where a rule starts or stops to hold. Ends are one past the last port, so they don't fit into a
-/// port.
+/// Where a rule starts or stops to hold. An end is one past the last port, so it may not fit into a
+/// `u16`.
 struct Edge {
     at: u32,
     starts: bool,
@@ -24,7 +24,7 @@ struct Active {
 }
 
 impl Active {
-    /// The rules for some peers that are better than the best one for every peer: the others never
+    /// The rules for some peers that are better than the best one for every peer. The others never
     /// decide.
     fn deciding(&self) -> &[Rank] {
         let Some(best) = self.general.first() else {
@@ -122,7 +122,7 @@ fn keep(row: Option<NeedRow>, room: &mut Room, rows: &mut Vec<NeedRow>) {
 }
 
 fn port(at: u32) -> u16 {
-    // An edge is a port, or one past a port, which the caller takes off again.
+    // An edge is a port, or one past a port, which the caller subtracts again.
     u16::try_from(at).unwrap_or(u16::MAX)
 }
 

@@ -1,4 +1,4 @@
-//! Lookups as the kernel does them, for tests and for what is explained without a kernel.
+//! Lookups as the kernel does them, for tests and for commands that explain without a kernel.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use super::{NeedRow, PeerMatch, ServerRow, Tables};
 use crate::policy::Direction;
 
 impl Tables {
-    /// The row of the server that holds an address: that of the longest prefix.
+    /// The row of the server that has an address: that of the longest prefix.
     pub fn find_server(&self, address: IpAddr) -> Option<&ServerRow> {
         let holding = self.servers.iter().filter(|row| row.prefix.contains(&address));
         holding.max_by_key(|row| row.prefix.prefix_len())
@@ -21,7 +21,7 @@ impl Tables {
         (row.profile == profile && row.proto == proto && row.ports.contains(&port)).then_some(row)
     }
 
-    /// The rule of a match for a peer; 0 for none.
+    /// The rule that a match has for a peer. 0: none.
     pub fn find_rule(&self, peer_match: PeerMatch, peer: IpAddr) -> u32 {
         let start = self.peers.partition_point(|row| row.set < peer_match.set);
         let of_set = self.peers.iter().skip(start).take_while(|row| row.set == peer_match.set);
@@ -30,7 +30,7 @@ impl Tables {
         longest.map_or(peer_match.any, |row| row.rule)
     }
 
-    /// The rule by which a profile has a need; 0 for none.
+    /// The rule by which a profile allows this, or drops it quietly. 0: none.
     pub fn decide(&self, profile: u32, direction: Direction, proto: u8, port: u16, peer: IpAddr) -> u32 {
         let Some(row) = self.find_need(profile, proto, port) else {
             return 0;

@@ -2,8 +2,12 @@
 //!
 //! Servers with the same roles share a *profile*. For each profile and protocol the port space is
 //! cut into disjoint ranges, so that one lookup tells what holds for a port in every direction.
-//! What depends on the peer is a *set*: prefixes, of which the longest one that holds the peer
+//! What depends on the peer is a *set* of prefixes. The longest prefix that contains the peer
 //! decides.
+//!
+//! Data goes one way: `rules` numbers and ranks the needs, `flatten` cuts them into rows of ports, with
+//! the sets of `peers`, and `room` says whether the rows fit. `encode` makes keys and values of maps
+//! of them.
 
 mod encode;
 mod flatten;
@@ -38,28 +42,28 @@ pub use settings::{CompiledSettings, describe_flags};
 pub struct Tables {
     /// What holds for all packets.
     pub settings: CompiledSettings,
-    /// Names of the servers, in the order of the file; the index is a server's number.
+    /// Names of the servers, in the order of the file. The index is a server's number.
     pub names: Vec<String>,
     /// Addresses of the servers, in the order of the file.
     pub servers: Vec<ServerRow>,
-    /// Sorted by profile, protocol and port; the ranges of one profile and protocol don't overlap.
+    /// Sorted by profile, protocol and port. The ranges of one profile and protocol don't overlap.
     pub needs: Vec<NeedRow>,
     /// Sorted by set, family, address and length.
     pub peers: Vec<PeerRow>,
-    /// The index is a rule's number; rule 0 is a placeholder for none.
+    /// The index is a rule's number. Rule 0 is a placeholder for no rule.
     pub rules: Vec<RuleRow>,
 }
 
 /// An address or prefix of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerRow {
-    /// The address (a prefix of full length) or prefix; each stands once, and the longest one wins.
+    /// The address (a prefix of full length) or prefix. Each stands once, and the longest one wins.
     pub prefix: IpNet,
     /// Index into [`Tables::names`].
     pub server: usize,
     /// The profile, from 1.
     pub profile: u32,
-    /// Whether what is not allowed passes all the same.
+    /// Whether packets that are not allowed pass, counted and reported.
     pub observe: bool,
     /// The only MAC that may use it.
     pub mac: Option<[u8; 6]>,
@@ -70,7 +74,7 @@ pub struct ServerRow {
 /// What holds for a range of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeedRow {
-    /// The profile; 0 is nobody's, and knows only what is `quiet` for any role.
+    /// The profile. Profile 0 is for sources of no server, and has only the `quiet` needs of all roles.
     pub profile: u32,
     /// IP protocol number.
     pub proto: u8,
@@ -80,16 +84,16 @@ pub struct NeedRow {
     pub inbound: PeerMatch,
     /// What the server may open to these ports of a peer.
     pub outbound: PeerMatch,
-    /// What is dropped without an alarm.
+    /// Drops without an alarm.
     pub quiet: PeerMatch,
 }
 
-/// The rule for a peer: that of the longest prefix in `set` which holds the peer, otherwise `any`.
+/// The rule for a peer: that of the longest prefix in `set` which contains the peer, otherwise `any`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PeerMatch {
-    /// The rule that holds for every peer; 0 for none.
+    /// The rule that holds for every peer. 0: none.
     pub any: u32,
-    /// The set of peers to look at first; 0 for none.
+    /// The set in which the peer is looked up first. 0: none.
     pub set: u32,
 }
 
@@ -98,9 +102,9 @@ pub struct PeerMatch {
 pub struct PeerRow {
     /// The set, from 1.
     pub set: u32,
-    /// An address (a prefix of full length) or prefix; no IPv6 prefix holds IPv4-mapped addresses.
+    /// An address (a prefix of full length) or prefix. No IPv6 prefix contains IPv4-mapped addresses.
     pub prefix: IpNet,
-    /// The rule that holds for these peers; never 0.
+    /// The rule that holds for these peers, never 0.
     pub rule: u32,
 }
 
@@ -109,26 +113,28 @@ pub struct PeerRow {
 pub struct RuleRow {
     /// The need in canonical form.
     pub need: String,
-    /// Whom it lets start.
+    /// Which side may open a flow.
     pub direction: Direction,
-    /// The role it belongs to; none for the management.
+    /// The role that it belongs to. `None`: management.
     pub role: Option<Arc<str>>,
-    /// Line of the file, from 1; 0 for the placeholder.
+    /// Line of the file, from 1. 0: the placeholder.
     pub line: u32,
-    /// Column in characters, from 1; 0 for the placeholder.
+    /// Column in characters, from 1. 0: the placeholder.
     pub column: u32,
     /// Whether it stays open in quarantine.
     pub management: bool,
-    /// The cap on what one server opens by it.
+    /// How many flows one server may open by it.
     pub limit: Option<Limit>,
-    /// Names the token buckets of this rule; the same as long as the need and the name of the role
-    /// are, so that they live through a change of policy. Unique within a policy; 0 only for the
+    /// Names the token buckets of this rule. It stays the same as long as the need and the name of the
+    /// role do, so that buckets outlive a change of policy. Unique within a policy, and 0 only for the
     /// placeholder.
     pub limit_key: u32,
 }
 
-/// Compiles a policy. It can only fail for lack of room: each table's size is a setting of the
-/// policy.
+/// Compiles a policy.
+///
+/// # Errors
+/// When its rows don't fit into the tables, whose sizes are settings of the policy.
 pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
     let book = Rulebook::new(policy);
     let mut room = Room::new(policy);
@@ -170,8 +176,8 @@ struct Profile {
     place: std::ops::Range<usize>,
 }
 
-/// Numbers the distinct sets of roles in the order of the servers, and tells each server's. Profile
-/// 0 is nobody's: what is quiet for any role is quiet for packets of which the server isn't known.
+/// Numbers the distinct sets of roles in the order of the servers, and returns each server's number.
+/// Profile 0 is for sources of no server: drops that are quiet for any role are quiet for them.
 fn number_profiles(policy: &Policy, book: &Rulebook<'_>) -> (Vec<Profile>, Vec<u32>) {
     let role_numbers: HashMap<&str, usize> =
         policy.roles.iter().enumerate().map(|(index, role)| (role.name.as_str(), index)).collect();

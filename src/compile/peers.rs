@@ -1,4 +1,4 @@
-//! Sets of peers: for which of them which rule holds.
+//! Sets of peers: which rule holds for which of them.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,17 @@ use super::PeerRow;
 use super::room::Room;
 use super::rules::{Rank, Rulebook};
 
-/// The longest list of rules that is remembered. Thousands of needs that overlap have thousands of
-/// such lists, each thousands long; they are worked out again instead.
+/// The longest list of rules that is remembered. Thousands of needs that overlap have thousands of such
+/// lists, each thousands long. It takes less to work those out again.
 const REMEMBERED: usize = 64;
 
-/// All sets so far. Sets that say the same are the same.
+/// All sets so far. Two sets of the same content are one.
 pub(super) struct PeerSets<'b, 'p> {
     book: &'b Rulebook<'p>,
     rows: Vec<PeerRow>,
     /// How many sets there are.
     count: u32,
-    /// Sets by the rank of the only rule they were built of; 0 for none. Most sets are such.
+    /// Sets of one rule, by its rank. 0: none. Most sets are of one rule.
     by_rule: Vec<u32>,
     /// Sets by the ranks of the rules they were built of.
     by_rules: HashMap<Vec<Rank>, u32>,
@@ -36,7 +36,7 @@ impl<'b, 'p> PeerSets<'b, 'p> {
         self.rows
     }
 
-    /// The set for these rules; the best rule comes first, and every rule names peers.
+    /// The set for these rules. The best rule comes first, and every rule names peers.
     pub(super) fn find_or_build(&mut self, ranks: &[Rank], room: &mut Room) -> u32 {
         if let [rank] = ranks {
             return self.find_or_build_for_one(*rank, room);
@@ -45,7 +45,7 @@ impl<'b, 'p> PeerSets<'b, 'p> {
             return *set;
         }
         let content = self.build(ranks);
-        // Rules that hold for none of the peers don't matter: what is left of them names the set.
+        // Rules that hold for none of the peers don't matter. The others name the set.
         let mut used: Vec<Rank> = content.iter().map(|(_, rank)| *rank).collect();
         used.sort_unstable();
         used.dedup();
@@ -108,8 +108,8 @@ impl<'b, 'p> PeerSets<'b, 'p> {
     }
 }
 
-/// For prefixes that are sorted, each with its own rule: the best rule that holds for each or for a
-/// prefix around it. A prefix for which the same rule holds as for the one around it is left out.
+/// Gives each prefix the best of its own rule and the rules of prefixes around it, and leaves out a prefix
+/// that has the same rule as the one around it. The prefixes are sorted.
 fn drop_inner(prefixes: impl Iterator<Item = (IpNet, Rank)>) -> Vec<(IpNet, Rank)> {
     let mut around: Vec<(IpNet, Rank)> = Vec::new();
     let mut content = Vec::with_capacity(prefixes.size_hint().0);

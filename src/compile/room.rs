@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use crate::policy::{Finding, Located, Location, MAX_ENTRIES, Policy};
 
-/// What is taken of one table.
+/// How much of one table is taken.
 struct TableRoom {
     key: &'static str,
     what: &'static str,
     size: Located<u32>,
     taken: usize,
-    /// What took the first row too many.
+    /// The place in the file that took the first row too many.
     culprit: Option<Range<usize>>,
 }
 
@@ -58,7 +58,7 @@ impl TableRoom {
     }
 }
 
-/// The tables that a policy fills by itself; the others fill with traffic.
+/// The tables that a policy fills by itself. The others fill with traffic.
 pub(super) struct Room {
     servers: TableRoom,
     needs: TableRoom,
@@ -97,12 +97,12 @@ impl Room {
         self.peers.blame(culprit);
     }
 
-    /// Whether no setting could make enough room: then there is no use in counting on.
+    /// Whether no setting could make enough room, so that counting can stop.
     pub(super) fn is_exhausted(&self) -> bool {
         self.needs.taken.max(self.peers.taken) > MAX_ENTRIES as usize
     }
 
-    /// What doesn't fit.
+    /// One finding for each table that is too small.
     pub(super) fn finish(self) -> Vec<Finding> {
         [&self.servers, &self.needs, &self.peers].into_iter().filter_map(TableRoom::find).collect()
     }

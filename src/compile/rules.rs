@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::RuleRow;
 use crate::policy::{Direction, Need, Policy};
 
-/// A rule's place among all rules by merit: the lower, the better.
+/// A rule's place among all rules, from the best to the worst.
 pub(super) type Rank = u32;
 
 /// All rules of a policy.
@@ -63,8 +63,8 @@ impl<'p> Rulebook<'p> {
         book
     }
 
-    /// Sorts the rules by merit: management first, for it stays open in quarantine; then what has
-    /// no limit; then the highest rate; then what stands first in the file.
+    /// Sorts the rules from the best to the worst: management first, because it stays open in quarantine,
+    /// then rules without a limit, then those of the highest rate, then by their order in the file.
     fn rank(&mut self) {
         let mut ranking: Vec<u32> = (1..).take(self.rules.len()).collect();
         ranking.sort_by_cached_key(|number| {
@@ -95,17 +95,17 @@ impl<'p> Rulebook<'p> {
         self.rule(number).map(|rule| rule.need)
     }
 
-    /// The merit of a rule.
+    /// The rank of a rule.
     pub(super) fn rank_of(&self, number: u32) -> Rank {
         self.rule(number).map_or(Rank::MAX, |rule| rule.rank)
     }
 
-    /// The rule of a rank; 0 for none.
+    /// The rule of a rank. 0: none.
     pub(super) fn at_rank(&self, rank: Rank) -> u32 {
         self.ranking.get(rank as usize).copied().unwrap_or(0)
     }
 
-    /// The peers of a rule as the kernel can look them up, sorted; empty for every peer.
+    /// The peers of a rule as the kernel can look them up, sorted. Empty: every peer.
     pub(super) fn peers(&self, number: u32) -> Vec<IpNet> {
         let Some(need) = self.need(number) else {
             return Vec::new();
@@ -168,8 +168,8 @@ fn holds_mapped(prefix: &IpNet) -> bool {
     matches!(prefix, IpNet::V6(prefix) if prefix.contains(&MAPPED))
 }
 
-/// A prefix that covers all of IPv6 would cover IPv4 as well, for the kernel has both in one table.
-/// So it is cut into the prefixes beside the way to [`MAPPED`].
+/// Cuts a prefix into those that cover the same addresses without [`MAPPED`]. The kernel keeps both
+/// families in one table, so a prefix of all IPv6 would cover IPv4 as well.
 fn leave_out_mapped(prefix: IpNet) -> Vec<IpNet> {
     if !holds_mapped(&prefix) {
         return vec![prefix];
@@ -182,8 +182,8 @@ fn leave_out_mapped(prefix: IpNet) -> Vec<IpNet> {
     (prefix.prefix_len() + 1..=MAPPED.prefix_len()).filter_map(beside).collect()
 }
 
-/// Gives every rule its key: a hash, moved on while another rule has it. Rules with a limit choose
-/// first, so that theirs doesn't depend on rules that have no buckets.
+/// Gives every rule its key: a hash, or the next free number if another rule has it. Rules with a limit
+/// choose first, so that their keys don't depend on rules that have no buckets.
 fn assign_limit_keys(rows: &mut [RuleRow]) {
     let mut taken: HashSet<u32> = HashSet::with_capacity(rows.len());
     taken.insert(0);
@@ -198,8 +198,8 @@ fn assign_limit_keys(rows: &mut [RuleRow]) {
     }
 }
 
-/// FNV-1a, folded: it is the same on every machine and in every version, unlike the standard
-/// library's hash.
+/// FNV-1a, folded. It is the same on every machine and in every version, unlike the standard library's
+/// hash.
 fn hash_rule(row: &RuleRow) -> u32 {
     let role = row.role.as_deref().unwrap_or_default();
     let parts = [role, "\0", row.direction.key(), "\0", &row.need];

@@ -20,8 +20,9 @@ use super::signals::Signals;
 use crate::alarm::{Change, Engine, Thresholds};
 use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
-use crate::gate::{Attachment, Consumer, Gate, GatePlace, return_memory};
+use crate::gate::{Attachment, Consumer, Gate, GatePlace};
 use crate::history::HistoryWriter;
+use crate::memory::return_memory;
 use crate::policy::Policy;
 use crate::stderr::notice;
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::compile::compile;
-use crate::gate::{Gate, GateError, GatePlace, return_memory};
+use crate::gate::{Gate, GateError, GatePlace};
+use crate::memory::return_memory;
 use crate::policy::{Policy, list_changes};
 use crate::policy_file::read_policy;
 

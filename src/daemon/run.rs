@@ -10,8 +10,9 @@ use super::metrics::snapshot::Snapshot;
 use super::metrics::{listen, serve};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use crate::gate::{Gate, GatePlace, detach, return_memory};
+use crate::gate::{Gate, GatePlace, detach};
 use crate::history::{HistoryWriter, Limits};
+use crate::memory::return_memory;
 use crate::policy_file::CompiledPolicy;
 use crate::stderr::{notice, spawn_writer};
 

@@ -1,121 +1,144 @@
-//! What can go wrong at the kernel's border, each with what to do about it.
+//! The errors of this room, each with what to do about it.
 
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use thiserror::Error;
 
-/// An error of the gate. Its text says what to do; the errno, where there is
-/// one, comes last and in words.
+/// An error of the gate. Its text says what to do. The errno, where there is one, comes last and in
+/// words.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the message of each error names its fields")]
 pub enum GateError {
+    /// The process lacks a privilege.
     #[error(
         "this needs {missing}\n\
          help: run it as root (sudo portcullis …)"
     )]
     Privilege { missing: &'static str },
 
+    /// The kernel is older than the oldest that has what the programs need.
     #[error(
         "Linux {release} is too old: portcullis needs 6.1 or newer\n\
          help: Debian 12, Ubuntu 24.04 and later have one"
     )]
     Kernel { release: String },
 
+    /// There is no such interface. `hint` is empty, or lines about gates that were left behind.
     #[error(
         "there is no interface `{interface}` in this network namespace\n\
          help: `ip link` lists them; for another namespace: nsenter --net=/run/netns/NAME portcullis …{hint}"
     )]
     NoInterface { interface: String, hint: String },
 
+    /// No interface can have this name.
     #[error("`{interface}` can't be an interface's name: {why}")]
     BadInterfaceName { interface: String, why: &'static str },
 
+    /// Nothing is pinned for the interface.
     #[error(
         "there is no gate on {interface}\n\
          help: portcullis attach -i {interface} -p POLICY, or portcullis run -i {interface} -p POLICY"
     )]
     NotAttached { interface: String },
 
+    /// No gate of any network namespace has this name.
     #[error(
         "no gate is pinned as `{name}`\n\
-         help: `portcullis show gates` lists those of every network namespace"
+         help: `portcullis show gates` lists the gates of every network namespace"
     )]
     NoSuchPins { name: String },
 
+    /// A gate can only be detached by its name once its network namespace is gone.
     #[error(
-        "{name} is no orphan: its network namespace lives\n\
-         help: lift it from there: nsenter --net=/run/netns/NAME (or --target PID --net) \
+        "{name} is not an orphan: its network namespace still exists\n\
+         help: detach it from there: nsenter --net=/run/netns/NAME (or --target PID --net) \
          portcullis detach -i {interface}"
     )]
     NamespaceLives { name: String, interface: String },
 
+    /// As [`GateError::NamespaceLives`], where that can't be known.
     #[error(
-        "whether the network namespace of {name} lives can't be told from here: not every process can be seen\n\
+        "the network namespace of {name} may still exist: some processes can't be seen from here\n\
          help: run it as root on the host itself, outside of any container"
     )]
     NamespaceUnknown { name: String },
 
+    /// A mount namespace of its own hides the pins.
     #[error(
-        "no bpffs at {path}, and this is a private mount namespace: what is pinned here would vanish \
+        "there is no bpffs at {path}, and this is a private mount namespace: pins made here would vanish \
          with this shell\n\
-         help: `ip netns exec` makes one; use instead: nsenter --net=/run/netns/NAME portcullis …"
+         help: `ip netns exec` makes such a namespace; instead of it, \
+         use nsenter --net=/run/netns/NAME portcullis …"
     )]
     PrivateMounts { path: PathBuf },
 
+    /// The bpffs can't be mounted.
     #[error("could not mount bpffs at {path}: {errno}\nhelp: mount -t bpf bpf {path}")]
     MountBpffs { path: PathBuf, errno: Errno },
 
+    /// Another command has the writers' lock.
     #[error(
         "another portcullis command is changing the gate on {interface} (process {holder})\n\
          help: wait for it to end, or see what it waits for: ps -fp {holder}"
     )]
     Locked { interface: String, holder: String },
 
+    /// Another daemon reads the perf buffer.
     #[error(
-        "another daemon is reading the alarms of {interface} (process {holder})\n\
-         help: there can be one; stop it first: systemctl stop portcullis@{interface}, or kill {holder}"
+        "another daemon already runs for {interface} (process {holder})\n\
+         help: there can be only one; stop it first: systemctl stop portcullis@{interface}, or kill {holder}"
     )]
     DaemonRuns { interface: String, holder: String },
 
+    /// The interface has an XDP program that is not a gate's.
     #[error(
         "another XDP program is on {interface} already\n\
-         help: see it with `ip -d link show dev {interface}`, remove it with `ip link set dev {interface} xdp off` \
-         or with the tool that put it there"
+         help: see it with `ip -d link show dev {interface}`; remove it with `ip link set dev {interface} xdp off` \
+         or with the tool that attached it"
     )]
     OtherProgram { interface: String },
 
+    /// The pins are of another version of the programs.
     #[error(
-        "the pinned maps at {path} have layout {found}, this portcullis has {expected}\n\
-         help: use the version that made them, or lift the gate and put it up again: \
+        "the pinned maps at {path} have layout {found}, and this portcullis needs layout {expected}\n\
+         help: use the version that made them, or detach the gate and attach it again: \
          portcullis detach -i {interface} && portcullis attach -i {interface} -p POLICY"
     )]
     Layout { interface: String, path: PathBuf, found: u64, expected: u32 },
 
+    /// A pin is missing.
     #[error(
         "the pins at {path} are incomplete: {missing} is missing\n\
-         help: portcullis detach -i {interface} removes the rest; then attach again"
+         help: portcullis detach -i {interface} removes the others; then attach again"
     )]
     BrokenPins { interface: String, path: PathBuf, missing: String },
 
+    /// A policy or a quarantine does not fit into a live table.
     #[error(
-        "the table `{table}` holds {size}, and {wanted} are needed\n\
-         help: raise `{table}` under [tables] in the policy, then portcullis detach and attach again: \
+        "the table `{table}` has room for {size}, and {wanted} are needed\n\
+         help: raise `{table}` under [tables] in the policy, then detach and attach the gate: \
          the sizes of live tables can't change"
     )]
     TableFull { table: &'static str, size: u32, wanted: usize },
 
+    /// The policy has no such server. `hint` is a line that begins with `help:`.
     #[error("no server is called `{name}`{hint}")]
     NoServer { name: String, hint: String },
 
+    /// The kernel refused.
     #[error("{what}: {errno}{}", remedy(*.errno))]
     Kernelside { what: String, errno: Errno },
 
+    /// The bpffs refused.
     #[error("{what}: {errno}{}", remedy_for_pins(*.errno))]
     NotPinned { what: String, errno: Errno },
 
+    /// The new policy is live, but not everything that belongs to it is attached.
     #[error("generation {generation} of the policy is live, but {state}: {error}\nthen attach again")]
     HalfDone { generation: u64, state: String, error: Box<GateError> },
 
+    /// Anything else. `why` may end with a line that begins with `help:`.
     #[error("{what}: {why}")]
     Other { what: String, why: String },
 }
@@ -131,7 +154,7 @@ fn remedy(errno: Errno) -> &'static str {
              mount -o remount,rw /sys/fs/bpf changes that"
         }
         Errno::ENOMEM => "\nhelp: the kernel has no memory for the tables; make them smaller under [tables]",
-        Errno::ENOSPC | Errno::E2BIG => "\nhelp: a table is full; `portcullis show -i IF status` tells which",
+        Errno::ENOSPC | Errno::E2BIG => "\nhelp: a table is full; `portcullis show -i IF status` says which",
         Errno::EINVAL | Errno::EOPNOTSUPP => {
             "\nhelp: this kernel or driver lacks the feature; `portcullis show -i IF status` and `dmesg | tail` say more"
         }
@@ -139,12 +162,12 @@ fn remedy(errno: Errno) -> &'static str {
     }
 }
 
-/// As [`remedy`], of what is pinned: a bpffs has no size, its inodes are the kernel's memory.
+/// As [`remedy`], for pins. A bpffs has no size of its own: its inodes are memory of the kernel.
 fn remedy_for_pins(errno: Errno) -> &'static str {
     match errno {
         Errno::ENOSPC | Errno::EDQUOT | Errno::ENOMEM => {
             "\nhelp: the kernel has no room for another pin. Make some: `free -m` shows the machine's memory, \
-             `systemd-cgls` and MemoryMax= a unit's or container's; `find /sys/fs/bpf | wc -l` counts what is pinned"
+             `systemd-cgls` and MemoryMax= a unit's or container's; `find /sys/fs/bpf | wc -l` counts the pins"
         }
         errno => remedy(errno),
     }
@@ -177,7 +200,7 @@ impl GateError {
     }
 
     /// An error of the bpffs, with what was being done.
-    pub fn not_pinned(what: String, error: &std::io::Error) -> GateError {
+    pub(super) fn not_pinned(what: String, error: &std::io::Error) -> GateError {
         match GateError::from_io(what, error) {
             GateError::Kernelside { what, errno } => GateError::NotPinned { what, errno },
             other => other,
@@ -185,7 +208,7 @@ impl GateError {
     }
 
     /// An error of a file system, with what was being done.
-    pub fn from_io(what: String, error: &std::io::Error) -> GateError {
+    pub(super) fn from_io(what: String, error: &std::io::Error) -> GateError {
         match error.raw_os_error() {
             Some(number) => GateError::Kernelside { what, errno: Errno::from_raw(number) },
             None => GateError::Other { what, why: error.to_string() },
@@ -193,7 +216,7 @@ impl GateError {
     }
 
     /// An error of libbpf-rs, with what was being done.
-    pub fn from_libbpf(what: impl Into<String>, error: &libbpf_rs::Error) -> GateError {
+    pub(super) fn from_libbpf(what: impl Into<String>, error: &libbpf_rs::Error) -> GateError {
         let what = what.into();
         match errno_of(error) {
             Some(errno) => GateError::Kernelside { what, errno },

@@ -1,4 +1,4 @@
-//! Asks the loaded program itself what it would do.
+//! Asks the loaded program itself what it would do with a packet.
 
 use std::os::fd::AsFd;
 
@@ -13,32 +13,36 @@ use crate::abi::{assumption, decision, drop_flag, question, rule_flag, verdict};
 /// What the program decided about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// `pass`, `drop` or `would_drop`.
+    /// Whether it passes.
     pub verdict: Verdict,
-    /// `None` for a number that this version does not know.
+    /// Why. `None` for a number that this version does not know.
     pub reason: Option<Reason>,
-    /// Id of the server that has the source address; 0: none.
+    /// Id of the server that has the source address. 0: no server has it.
     pub server: u32,
-    /// Number of the rule that permits it, index into the compiled policy's rules; 0: none.
+    /// Number of the rule that permits it, an index into the compiled policy's rules. 0: no rule does.
     pub rule: u32,
-    /// As in the ledger.
+    /// The port by which the ledger counts it.
     pub port: u16,
-    /// No alarm would be raised.
+    /// A drop would raise no alarm.
     pub quiet: bool,
-    /// Low 32 bits of the generation that was asked.
+    /// Low 32 bits of the generation of the policy that was asked.
     pub generation: u32,
 }
 
-/// A verdict.
+/// What happens to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
+    /// It passes.
     Pass,
+    /// It is dropped.
     Drop,
+    /// It passes, because its server is in mode observe. In mode enforce it would be dropped.
     WouldDrop,
 }
 
 impl Verdict {
+    /// The word that users read.
     pub const fn name(self) -> &'static str {
         match self {
             Verdict::Pass => "pass",
@@ -47,7 +51,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict with this number; the filter drops on any other.
+    /// The verdict with this number. The filter drops on any other number.
     pub fn from_number(number: u8) -> Verdict {
         match u32::from(number) {
             n if n == verdict::VERDICT_PASS.0 => Verdict::Pass,
@@ -58,9 +62,11 @@ impl Verdict {
 }
 
 impl Gate {
-    /// Asks what would become of `frame`, coming from the interface `ifindex`
-    /// if that is given. `opened` asks as if the peer had opened the flow that
-    /// the frame belongs to. Nothing is counted or recorded.
+    /// Asks what would happen to `frame`, coming from the interface `ifindex` if that is given. `opened`
+    /// asks as if the peer had opened the flow that the frame belongs to. Nothing is counted or recorded.
+    ///
+    /// # Errors
+    /// When the kernel refuses the frame.
     pub fn explain(&self, frame: &[u8], opened: bool, ifindex: Option<u32>) -> Result<Answer, GateError> {
         let question = question { assume: if opened { assumption::ASSUME_OPENED.0 } else { 0 }, zero: 0 };
         // SAFETY: a question is two integers, without padding.

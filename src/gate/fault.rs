@@ -1,9 +1,10 @@
-//! Where a test may end the process, or have the kernel refuse: before a change of its state.
+//! Fault points: where a test may end the process, or have the kernel refuse. Each is just before a
+//! change of the kernel's state.
 //!
-//! `PORTCULLIS_DIE_AT=N` does what `kill -9` would do before the Nth change, so that each gap
-//! between two changes is tried, and not only those that chance hits. `PORTCULLIS_NO_ROOM_AT=N`
-//! is a bpffs that is full from the Nth new pin or folder on; no mount option makes one.
-//! `PORTCULLIS_NO_TCX=1` is a kernel before 6.6. Builds without debug assertions, which is what
+//! `PORTCULLIS_DIE_AT=N` ends the process before the Nth change, as `kill -9` would. So a test can try
+//! each gap between two changes, and not only those that it hits by chance. `PORTCULLIS_NO_ROOM_AT=N`
+//! stands for a bpffs that is full from the Nth new pin or folder on; no mount option makes one.
+//! `PORTCULLIS_NO_TCX=1` stands for a kernel before 6.6. Builds without debug assertions, which is what
 //! people install, have none of this.
 
 use nix::errno::Errno;
@@ -22,7 +23,7 @@ mod asked {
     }
 
     impl Countdown {
-        /// Which call this is, and at which the environment wants something.
+        /// Which call this is, and at which call something is to happen.
         fn step(&self) -> Option<(u64, u64)> {
             let at = (*self.at)?;
             Some((self.count.fetch_add(1, Ordering::SeqCst) + 1, at))
@@ -41,17 +42,17 @@ mod asked {
     static DEATH: Countdown = countdown!("PORTCULLIS_DIE_AT");
     static LACK: Countdown = countdown!("PORTCULLIS_NO_ROOM_AT");
 
-    pub fn die_if_asked() {
+    pub(super) fn die_if_asked() {
         if DEATH.step().is_some_and(|(now, at)| now == at) {
             let _ = raise(Signal::SIGKILL);
         }
     }
 
-    pub fn is_room() -> bool {
+    pub(super) fn is_room() -> bool {
         LACK.step().is_none_or(|(now, at)| now < at)
     }
 
-    pub fn is_tcx() -> bool {
+    pub(super) fn is_tcx() -> bool {
         std::env::var_os("PORTCULLIS_NO_TCX").is_none()
     }
 }
@@ -59,34 +60,34 @@ mod asked {
 #[cfg(not(debug_assertions))]
 mod asked {
     #[inline(always)]
-    pub fn die_if_asked() {}
+    pub(super) fn die_if_asked() {}
 
     #[inline(always)]
-    pub fn is_room() -> bool {
+    pub(super) fn is_room() -> bool {
         true
     }
 
     #[inline(always)]
-    pub fn is_tcx() -> bool {
+    pub(super) fn is_tcx() -> bool {
         true
     }
 }
 
-/// Stands before everything that changes maps, pins and links.
+/// Stands before every change of maps, pins and links.
 #[inline(always)]
-pub fn point() {
+pub(super) fn point() {
     asked::die_if_asked();
 }
 
-/// As [`point`], before everything that makes an inode in the bpffs.
+/// As [`point`], before every new inode in the bpffs.
 #[inline(always)]
-pub fn inode_point() -> Result<(), Errno> {
+pub(super) fn inode_point() -> Result<(), Errno> {
     point();
     if asked::is_room() { Ok(()) } else { Err(Errno::ENOSPC) }
 }
 
 /// Whether the kernel may be asked for TCX.
 #[inline(always)]
-pub fn is_tcx() -> bool {
+pub(super) fn is_tcx() -> bool {
     asked::is_tcx()
 }

@@ -53,5 +53,5 @@ pub use program::{OBJECT, Programs, route_messages};
 pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};
 pub use status::{DropKey, DropSums, GateStatus, PolicyFacts};
-pub use system::{TestRun, return_memory};
+pub use system::TestRun;
 pub use typed_map::TypedMap;

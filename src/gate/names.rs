@@ -30,7 +30,7 @@ impl Gate {
     /// # Errors
     /// When there is no room for all names.
     pub(super) fn assign_ids(&self, names: &[String]) -> Result<Vec<u32>, GateError> {
-        // not by name: entries that say the same take their room all the same
+        // counted by id: two entries of one name take the room of two
         let mut known = self.names_by_id()?;
         let mut ids = invert(&known);
         let fresh = names.iter().filter(|name| !ids.contains_key(name.as_str())).count();

@@ -1,5 +1,4 @@
-//! The perf buffer of samples. It has one reader per CPU, so only the daemon
-//! opens it, under a lock of its own.
+//! The perf buffer of samples. It has one reader, so only the daemon opens it, under a lock of its own.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,16 +11,15 @@ use super::error::GateError;
 
 /// Pages of 4 KiB for each CPU: some 1,000 samples between two polls.
 const PAGES_PER_CPU: usize = 64;
-/// Samples taken out of the buffer at once; what is beyond waits or is lost,
-/// and the ledger makes up for it.
+/// Samples taken out of the buffer at once. The others count as lost, and the ledger makes up for them.
 const MOST_AT_ONCE: usize = 16_384;
 
 /// What one poll brought.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// Undecoded: a struct sample and what follows it.
+    /// Undecoded: a `struct sample` and the frame's beginning behind it.
     pub samples: Vec<Vec<u8>>,
-    /// As the perf buffer itself counted.
+    /// Samples that the perf buffer, or this reader, had no room for.
     pub lost: u64,
 }
 
@@ -33,10 +31,13 @@ pub struct Consumer<'gate> {
 
 impl Gate {
     /// Opens the perf buffer. The caller holds the daemon's lock.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
     pub fn consume_samples(&self) -> Result<Consumer<'_>, GateError> {
         let received = Rc::new(RefCell::new(Received::default()));
         let (samples, losses) = (Rc::clone(&received), Rc::clone(&received));
-        // Both are called from C, where a panic would abort: they copy, and no more.
+        // Both are called from C, where a panic would abort: they only copy.
         let buffer = PerfBufferBuilder::new(&self.maps.samples)
             .pages(PAGES_PER_CPU)
             .sample_cb(move |_cpu, bytes| {
@@ -61,10 +62,13 @@ impl Gate {
 
 impl Consumer<'_> {
     /// Waits up to `timeout` for samples and takes those that are there.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
     pub fn poll(&self, timeout: Duration) -> Result<Received, GateError> {
         match self.buffer.poll(timeout) {
             Ok(()) => {}
-            // a signal: the caller looks at its flags
+            // a signal, which the caller looks at
             Err(error) if error.kind() == libbpf_rs::ErrorKind::Interrupted => {}
             Err(error) => {
                 return Err(GateError::from_libbpf("could not read the perf buffer", &error));

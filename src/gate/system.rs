@@ -11,9 +11,9 @@ use nix::errno::Errno;
 
 use super::fault;
 
-/// How an XDP program sits on its interface.
+/// Where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
+pub(super) enum XdpMode {
     /// In the driver.
     Native,
     /// In the stack, on a socket buffer: slower, and after its allocation.
@@ -35,14 +35,14 @@ fn own(fd: i32) -> OwnedFd {
 }
 
 /// Opens what is pinned at `path`.
-pub fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
     let path = c_path(path)?;
     // SAFETY: `path` is NUL-terminated and outlives the call.
     check(unsafe { sys::bpf_obj_get(path.as_ptr()) }).map(own)
 }
 
 /// Pins a map, a program or a link at `path`.
-pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     let path = c_path(path)?;
     fault::inode_point()?;
     // SAFETY: the descriptor is borrowed, the path NUL-terminated; both outlive the call.
@@ -67,7 +67,7 @@ fn create_link(
 }
 
 /// Attaches an XDP program by a link. `EBUSY`: another program is there.
-pub fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> Result<OwnedFd, Errno> {
+pub(super) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> Result<OwnedFd, Errno> {
     let flags = match mode {
         XdpMode::Native => sys::XDP_FLAGS_DRV_MODE,
         XdpMode::Generic => sys::XDP_FLAGS_SKB_MODE,
@@ -76,7 +76,7 @@ pub fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> Result<
 }
 
 /// Attaches a program at TCX egress by a link (Linux 6.6 and newer).
-pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd, Errno> {
+pub(super) fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd, Errno> {
     if !fault::is_tcx() {
         return Err(Errno::EINVAL);
     }
@@ -84,16 +84,16 @@ pub fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd,
     create_link(program, ifindex, sys::BPF_TCX_EGRESS, sys::BPF_F_BEFORE)
 }
 
-/// Puts another program into a link; no packet passes between the two.
-pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Replaces a link's program. No packet passes between the two.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
     fault::point();
     // SAFETY: both descriptors are borrowed for the call; no options.
     check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) }).map(drop)
 }
 
-/// EventFilter a link's program off its interface now; unpinning alone leaves that to a
-/// worker of the kernel.
-pub fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Detaches a link's program from its interface now. Unpinning alone leaves that to a worker of the
+/// kernel.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
     fault::point();
     // SAFETY: the descriptor is borrowed for the call.
     check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
@@ -101,14 +101,14 @@ pub fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// What a link says of itself.
 #[derive(Clone, Copy, Debug)]
-pub struct LinkFacts {
+pub(super) struct LinkFacts {
     pub program_id: u32,
-    /// 0 once the interface is gone.
+    /// Index of the interface. 0 once it is gone.
     pub ifindex: u32,
 }
 
 /// Asks a link of type XDP or TCX.
-pub fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
+pub(super) fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
     let mut info = sys::bpf_link_info::default();
     let mut size = mem::size_of::<sys::bpf_link_info>() as u32;
     // SAFETY: `info` is as large as `size` says and is written by the kernel only.
@@ -126,12 +126,12 @@ pub fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
 }
 
 /// The id of a program.
-pub fn program_id(program: BorrowedFd<'_>) -> Result<u32, Errno> {
+pub(super) fn program_id(program: BorrowedFd<'_>) -> Result<u32, Errno> {
     program_info(program).map(|info| info.id)
 }
 
 /// How many instructions the verifier processed to accept a program.
-pub fn verified_instructions(program: BorrowedFd<'_>) -> Result<u32, Errno> {
+pub(super) fn verified_instructions(program: BorrowedFd<'_>) -> Result<u32, Errno> {
     program_info(program).map(|info| info.verified_insns)
 }
 
@@ -144,7 +144,7 @@ fn program_info(program: BorrowedFd<'_>) -> Result<sys::bpf_prog_info, Errno> {
 }
 
 /// Which XDP program is on the interface, and how.
-pub fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
+pub(super) fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
     let mut options = sys::bpf_xdp_query_opts {
         sz: mem::size_of::<sys::bpf_xdp_query_opts>() as sys::size_t,
         ..Default::default()
@@ -162,7 +162,7 @@ pub fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
 }
 
 /// Whether the NIC takes VLAN tags out of the frames that it receives; `None` when it can't be asked.
-pub fn strips_vlan_tags(interface: &str) -> Option<bool> {
+pub(super) fn strips_vlan_tags(interface: &str) -> Option<bool> {
     // struct ethtool_value and its numbers, of linux/ethtool.h
     const ETHTOOL_GFLAGS: u32 = 0x25;
     const ETH_FLAG_RXVLAN: u32 = 1 << 8;
@@ -188,19 +188,19 @@ pub fn strips_vlan_tags(interface: &str) -> Option<bool> {
     (result == 0).then_some(value.data & ETH_FLAG_RXVLAN != 0)
 }
 
-/// A test run's outcome.
+/// What came of a test run.
 #[derive(Clone, Debug)]
 pub struct TestRun {
+    /// What the program returned: `enum xdp_action`, or a verdict of TC.
     pub action: u32,
     /// The frame as the program left it.
     pub data: Vec<u8>,
-    /// Nanoseconds, mean of the repeats.
+    /// How long it took: nanoseconds, mean of the repeats.
     pub duration_ns: u32,
 }
 
-/// Runs a program on a frame. With `ifindex`, an XDP program sees the frame
-/// come from that interface.
-pub fn test_run(
+/// Runs a program on a frame. With `ifindex`, an XDP program sees the frame come from that interface.
+pub(super) fn test_run(
     program: BorrowedFd<'_>,
     data: &[u8],
     repeat: u32,
@@ -231,13 +231,13 @@ pub fn test_run(
     Ok(TestRun { action: options.retval, data: out, duration_ns: options.duration })
 }
 
-/// The classic hook at egress, for kernels before 6.6: no link holds it, but
-/// the kernel keeps it until it is taken away.
-pub mod clsact {
+/// The classic hook at egress, for kernels before 6.6. No link holds the program: the kernel keeps it
+/// until it is removed.
+pub(super) mod clsact {
     use super::*;
     use libbpf_rs::{TC_EGRESS, TcHook, TcHookBuilder};
 
-    /// Ours among other filters: handle and priority that nobody picks by chance.
+    /// They tell our filter from others: nobody picks them by chance.
     const HANDLE: u32 = 0x706f;
     const PRIORITY: u32 = 0x7063;
 
@@ -252,7 +252,7 @@ pub mod clsact {
     }
 
     /// Attaches, or replaces what is at our handle in one step.
-    pub fn attach(program: BorrowedFd<'_>, ifindex: u32) -> Result<(), libbpf_rs::Error> {
+    pub(in crate::gate) fn attach(program: BorrowedFd<'_>, ifindex: u32) -> Result<(), libbpf_rs::Error> {
         let mut hook =
             hook(program, ifindex).map_err(|errno| libbpf_rs::Error::from_raw_os_error(errno as i32))?;
         fault::point();
@@ -263,26 +263,17 @@ pub mod clsact {
     }
 
     /// The id of the program at our handle.
-    pub fn query(program: BorrowedFd<'_>, ifindex: u32) -> Option<u32> {
+    pub(in crate::gate) fn query(program: BorrowedFd<'_>, ifindex: u32) -> Option<u32> {
         hook(program, ifindex).ok()?.query().ok().filter(|id| *id != 0)
     }
 
-    /// EventFilter it away; the qdisc stays, for it may have other users.
-    pub fn detach(program: BorrowedFd<'_>, ifindex: u32) {
+    /// Removes it. The qdisc stays, because it may have other users.
+    pub(in crate::gate) fn detach(program: BorrowedFd<'_>, ifindex: u32) {
         if let Ok(mut hook) = hook(program, ifindex)
             && hook.query().is_ok_and(|id| id != 0)
         {
             fault::point();
             let _ = hook.detach();
         }
-    }
-}
-
-/// Gives the kernel back what was freed, for a daemon that has dropped something large.
-pub fn return_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointer and may be called at any time (malloc_trim(3)).
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

@@ -58,7 +58,7 @@ impl Gate {
     }
 }
 
-/// The contract's types are no keys of a set.
+/// As a key of a set, which the contract's type can't be.
 fn to_pair(key: &limit_key) -> (u32, u32) {
     (key.server, key.limit_key)
 }

@@ -20,8 +20,8 @@ use super::protocol::{Failure, Request};
 use crate::alarm::{Alarm, Engine, Step};
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
-use crate::gate::return_memory;
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
+use crate::memory::return_memory;
 
 /// Clients at a time. A further one waits to be accepted.
 const MOST_CLIENTS: usize = 16;

@@ -14,7 +14,8 @@ use log::debug;
 
 use super::exposition::render;
 use super::snapshot::{Snapshot, increment};
-use crate::gate::{Gate, GateError, GatePlace, GateStatus, PolicyFacts, return_memory};
+use crate::gate::{Gate, GateError, GatePlace, GateStatus, PolicyFacts};
+use crate::memory::return_memory;
 
 /// Connections at a time. A further one is closed at once.
 const MOST_CLIENTS: usize = 8;

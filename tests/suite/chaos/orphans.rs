@@ -56,8 +56,8 @@ fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_
     let alive = name(&stays);
     assert_eq!(state_of(&name(&first)).as_deref(), Some("attached"));
     outside(&["detach", "-i", &name(&first)]).refused(&[
-        "is no orphan",
-        "namespace lives",
+        "is not an orphan",
+        "namespace still exists",
         "help:",
         "nsenter",
     ]);
@@ -101,7 +101,7 @@ fn a_namespace_that_a_process_a_file_or_a_mount_holds_is_no_orphan_though_its_ni
     let held = || {
         assert_eq!(state_of(&name).as_deref(), Some("detached"));
         outside(&["detach", "--orphans"]).done();
-        outside(&["detach", "-i", &name]).refused(&["is no orphan"]);
+        outside(&["detach", "-i", &name]).refused(&["is not an orphan"]);
         assert!(pins.exists());
     };
     // by its name, which is a mount
