@@ -74,7 +74,7 @@ fn queue() -> MutexGuard<'static, Queue> {
     WRITER.queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `notice!`: formats a message as `format!` does, and writes it as the function [`notice`] does.
+/// `notice!`: formats a message as `format!` does, and writes it as the function [`notice()`] does.
 macro_rules! notice_formatted {
     ($($text:tt)*) => { $crate::stderr::notice(format_args!($($text)*)) };
 }

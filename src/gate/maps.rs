@@ -1,4 +1,4 @@
-//! The one table of maps. A map of `bpf/maps.h` is a row of [`maps!`] here: from the row follow the
+//! The one table of maps. A map of `bpf/maps.h` is a row of `maps!` here: from the row follow the
 //! handle in [`Maps`], the pin, the size at attach, and the line in `show status` and in the metrics.
 
 use std::os::fd::AsFd;
