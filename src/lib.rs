@@ -18,18 +18,6 @@ pub mod compile;
 pub mod daemon;
 pub mod drops;
 pub mod exit;
-#[allow(
-    clippy::allow_attributes,
-    clippy::borrow_as_ptr,
-    clippy::disallowed_methods,
-    clippy::iter_over_hash_type,
-    clippy::wildcard_imports,
-    missing_docs,
-    trivial_numeric_casts,
-    unreachable_pub,
-    unused_qualifications,
-    reason = "for the few days until this room is clean too"
-)]
 pub mod gate;
 pub mod history;
 pub mod memory;

@@ -72,6 +72,7 @@ impl Gate {
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
                 let pickup = Duration::from_secs(u64::from(tables.settings.pickup_s));
+                #[expect(clippy::disallowed_methods, reason = "a second, in which nothing may be cut short")]
                 thread::sleep(pickup.min(LISTEN_FIRST));
             }
         });

@@ -97,6 +97,10 @@ impl GatePlace {
                         return Err(Refusal::HeldBy(holder));
                     }
                     file = back;
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "no lock of another process can wake a thread"
+                    )]
                     thread::sleep(Duration::from_millis(20));
                 }
                 Err((_, errno)) => return Err(failed(errno.into())),

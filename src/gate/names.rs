@@ -75,6 +75,7 @@ impl Gate {
         let live = self.live_policy()?;
         let live: HashSet<&str> =
             live.iter().flat_map(|policy| &policy.servers).map(|server| server.name.as_str()).collect();
+        #[expect(clippy::iter_over_hash_type, reason = "removed in any order")]
         for (id, name) in known {
             if !used.contains(id) && !live.contains(&**name) && !wanted.contains(&**name) {
                 self.maps.names.remove(id)?;

@@ -1,8 +1,8 @@
 //! Where the parts of a gate are: the folder of its pins, its locks, its socket and its history.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::GateError;
@@ -149,7 +149,13 @@ impl GatePlace {
     /// little: a service would attach the gate again.
     pub fn mark_detached(&self, detached: bool) {
         let noted = match detached {
-            true => fs::write(self.detach_mark(), ""),
+            true => OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(self.detach_mark())
+                .map(drop),
             false => fs::remove_file(self.detach_mark()),
         };
         if let Err(error) = noted

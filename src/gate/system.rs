@@ -56,14 +56,15 @@ fn create_link(
     flags: u32,
 ) -> Result<OwnedFd, Errno> {
     let options = sys::bpf_link_create_opts {
-        sz: mem::size_of::<sys::bpf_link_create_opts>() as sys::size_t,
+        sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
         flags,
         ..Default::default()
     };
     let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
     fault::point();
     // SAFETY: the options outlive the call and carry their own size.
-    check(unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex, attach_type, &options) }).map(own)
+    check(unsafe { sys::bpf_link_create(program.as_raw_fd(), ifindex, attach_type, &raw const options) })
+        .map(own)
 }
 
 /// Attaches an XDP program by a link. `EBUSY`: another program is there.
@@ -110,9 +111,9 @@ pub(super) struct LinkFacts {
 /// Asks a link of type XDP or TCX.
 pub(super) fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
     let mut info = sys::bpf_link_info::default();
-    let mut size = mem::size_of::<sys::bpf_link_info>() as u32;
+    let mut size = size_of::<sys::bpf_link_info>() as u32;
     // SAFETY: `info` is as large as `size` says and is written by the kernel only.
-    check(unsafe { sys::bpf_link_get_info_by_fd(link.as_raw_fd(), &mut info, &mut size) })?;
+    check(unsafe { sys::bpf_link_get_info_by_fd(link.as_raw_fd(), &raw mut info, &raw mut size) })?;
     // SAFETY: both members of the union begin with the interface's index
     // (struct bpf_link_info of linux/bpf.h), and any bits are a u32.
     let ifindex = unsafe {
@@ -137,21 +138,21 @@ pub(super) fn verified_instructions(program: BorrowedFd<'_>) -> Result<u32, Errn
 
 fn program_info(program: BorrowedFd<'_>) -> Result<sys::bpf_prog_info, Errno> {
     let mut info = sys::bpf_prog_info::default();
-    let mut size = mem::size_of::<sys::bpf_prog_info>() as u32;
+    let mut size = size_of::<sys::bpf_prog_info>() as u32;
     // SAFETY: `info` is as large as `size` says, and its zeroed pointers ask for no arrays.
-    check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut size) })?;
+    check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size) })?;
     Ok(info)
 }
 
 /// Which XDP program is on the interface, and how.
 pub(super) fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
     let mut options = sys::bpf_xdp_query_opts {
-        sz: mem::size_of::<sys::bpf_xdp_query_opts>() as sys::size_t,
+        sz: size_of::<sys::bpf_xdp_query_opts>() as sys::size_t,
         ..Default::default()
     };
     let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
     // SAFETY: the options outlive the call and carry their own size.
-    check(unsafe { sys::bpf_xdp_query(ifindex, 0, &mut options) })?;
+    check(unsafe { sys::bpf_xdp_query(ifindex, 0, &raw mut options) })?;
     if options.drv_prog_id != 0 {
         Ok(Some((options.drv_prog_id, XdpMode::Native)))
     } else if options.skb_prog_id != 0 {
@@ -182,9 +183,11 @@ pub(super) fn strips_vlan_tags(interface: &str) -> Option<bool> {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    #[cfg_attr(target_env = "gnu", expect(trivial_numeric_casts, reason = "musl wants an int"))]
+    let command = libc::SIOCETHTOOL as _;
     // SAFETY: the kernel reads and writes `request`, and `value` behind its pointer, which is as large as
     // this command says; both outlive the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut request) };
     (result == 0).then_some(value.data & ETH_FLAG_RXVLAN != 0)
 }
 
@@ -213,7 +216,7 @@ pub(super) fn test_run(
         ..Default::default()
     };
     let mut options = sys::bpf_test_run_opts {
-        sz: mem::size_of::<sys::bpf_test_run_opts>() as sys::size_t,
+        sz: size_of::<sys::bpf_test_run_opts>() as sys::size_t,
         data_in: data.as_ptr().cast(),
         data_size_in: data.len() as u32,
         data_out: out.as_mut_ptr().cast(),
@@ -223,10 +226,10 @@ pub(super) fn test_run(
     };
     if ifindex.is_some() {
         options.ctx_in = (&raw mut context).cast();
-        options.ctx_size_in = mem::size_of::<sys::xdp_md>() as u32;
+        options.ctx_size_in = size_of::<sys::xdp_md>() as u32;
     }
     // SAFETY: every pointer is to a buffer of the size given with it, and all outlive the call.
-    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
+    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) })?;
     out.truncate(options.data_size_out as usize);
     Ok(TestRun { action: options.retval, data: out, duration_ns: options.duration })
 }
@@ -234,8 +237,12 @@ pub(super) fn test_run(
 /// The classic hook at egress, for kernels before 6.6. No link holds the program: the kernel keeps it
 /// until it is removed.
 pub(super) mod clsact {
-    use super::*;
+    use std::os::fd::BorrowedFd;
+
     use libbpf_rs::{TC_EGRESS, TcHook, TcHookBuilder};
+    use nix::errno::Errno;
+
+    use crate::gate::fault;
 
     /// They tell our filter from others: nobody picks them by chance.
     const HANDLE: u32 = 0x706f;

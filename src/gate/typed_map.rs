@@ -192,7 +192,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> TypedMap<K, V> {
                     next.as_mut_ptr().cast(),
                     keys.as_mut_ptr().cast(),
                     values.as_mut_ptr().cast(),
-                    &mut count,
+                    &raw mut count,
                     std::ptr::null(),
                 )
             };
