@@ -2,7 +2,7 @@
 //! not seen was not there: it counts what it lost, and a marker shows that it is awake.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use portcullis::net::Probe;
 
 use super::socket::{open, set_option, udp};
-use super::testbed::{Namespace, Testbed};
+use super::testbed::{NIC, Namespace, Testbed, ip};
 use crate::support::patience::eventually;
 
 pub const TCP: u8 = 6;
@@ -188,6 +189,20 @@ pub fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
     socket
 }
 
+/// The source port of the next marker.
+fn next_marker() -> u16 {
+    static NUMBER: AtomicU16 = AtomicU16::new(20_000);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+#[track_caller]
+fn wait_for_marker(tap: &Tap, number: u16) {
+    eventually("the tap has seen the marker", || {
+        tap.count(|one| is_marker(one) && one.source_port == number) == 1
+    });
+    assert_eq!(tap.lost(), 0, "the tap has lost frames");
+}
+
 impl Testbed {
     /// A tap at the far end: what has left the router.
     pub fn tap_internet(&self) -> Tap {
@@ -203,14 +218,31 @@ impl Testbed {
     /// awake, has lost nothing, and has seen all that left before.
     #[track_caller]
     pub fn catch_up(&self, tap: &Tap) {
-        static NUMBER: AtomicU16 = AtomicU16::new(20_000);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let number = next_marker();
         let socket = udp(&self.router, "203.0.113.129", number);
         let sink: SocketAddr = "203.0.113.130:9".parse().expect("an address");
         socket.send_to(&[], sink).expect("a marker");
-        eventually("the tap has seen the marker", || {
-            tap.count(|one| is_marker(one) && one.source_port == number) == 1
-        });
-        assert_eq!(tap.lost(), 0, "the tap has lost frames");
+        wait_for_marker(tap, number);
+    }
+
+    /// As [`Testbed::catch_up`], for a tap at the servers' NIC. The marker is a frame for a MAC that nobody has, so that no
+    /// server answers it and the gate counts nothing.
+    #[track_caller]
+    pub fn catch_up_inside(&self, tap: &Tap) {
+        let number = next_marker();
+        let probe = Probe {
+            source: ip("203.0.113.129"),
+            destination: ip("203.0.113.130"),
+            protocol: UDP,
+            source_port: number,
+            destination_port: MARKER_PORT,
+            tcp_flags: 0,
+            source_mac: [2, 0, 0, 0, 0, 1],
+            vlan: None,
+        };
+        let mut frame = probe.to_frame().expect("a frame");
+        frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0x99]);
+        File::from(self.router.enter(|| open_raw(NIC))).write_all(&frame).expect("a marker");
+        wait_for_marker(tap, number);
     }
 }

@@ -124,11 +124,12 @@ impl Stage {
     /// Does something, and tells how many frames the servers sent meanwhile and how many got out.
     pub fn watch(&self, act: impl FnOnce()) -> (usize, usize) {
         self.beyond.settle(&self.testbed);
+        self.inside.settle(&self.testbed);
         self.beyond.forget();
         self.inside.forget();
         act();
         let got_out = self.beyond.settle(&self.testbed);
-        (self.inside.count(), got_out)
+        (self.inside.settle(&self.testbed), got_out)
     }
 
     /// The longest frames meanwhile, inside and beyond.
