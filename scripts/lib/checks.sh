@@ -116,3 +116,15 @@ check_links() {
 list_anchors() {
     sed -nE 's/^#+ +//p' "$1" | tr '[:upper:]' '[:lower:]' | sed -E 's/[^a-z0-9 _-]//g; s/ /-/g'
 }
+
+# check_words: the glossary's old words are in nothing that anybody reads. CHANGELOG.md tells what was; tests'
+# corpora are by chance.
+check_words() {
+    local files
+    mapfile -t files < <(cd "$ROOT" && find . \( -name target -o -name .git -o -path ./tests/corpus -o -path ./fuzz/corpus \) -prune -o \
+        -type f ! -name CHANGELOG.md ! -name '*.lock' ! -name '*.svg' ! -name words.pl -print | sed 's,^\./,,')
+    (cd "$ROOT" && perl scripts/lib/words.pl "${files[@]}") || {
+        echo "error: these words have others today: see the glossary in docs/architecture.md" >&2
+        return 1
+    }
+}
