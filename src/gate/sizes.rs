@@ -40,8 +40,8 @@ pub(super) fn quota_cache(_: &TableSizes) -> u32 {
 }
 
 /// The parts of all CPUs, each a power of two: as many entries as there may be addresses. Each entry has
-/// four places, so a worm on every address nearly always finds a free one. All parts together take at
-/// most 16 MiB, unless there are so many CPUs that 256 entries each are more.
+/// room for four verdicts, so a worm on every address nearly always finds some free. All parts together
+/// take at most 16 MiB, unless there are so many CPUs that 256 entries each are more.
 pub(super) fn verdict_cache(sizes: &TableSizes) -> u32 {
     let max = (VERDICT_CACHE_MAX / possible_cpus()).max(VERDICT_CACHE_MIN_PER_CPU);
     let wanted = sizes.servers.value.clamp(VERDICT_CACHE_MIN_PER_CPU, max);
@@ -50,7 +50,7 @@ pub(super) fn verdict_cache(sizes: &TableSizes) -> u32 {
 
 /// How many of the `part` entries of a CPU a policy uses that has this many single `addresses`, and
 /// perhaps `prefixes`: a power of two, as `part` is. The fewer, the nearer to the CPU they stay. Four for
-/// an address, so that most openings stand in their first place, where the CPU expects them.
+/// an address, so that most openings stand first in their entry, where the filter looks first.
 pub(super) fn verdict_cache_in_use(part: u32, addresses: usize, prefixes: bool) -> u32 {
     let wanted =
         u32::try_from(addresses).unwrap_or(u32::MAX).saturating_mul(4).max(VERDICT_CACHE_MIN_PER_CPU);

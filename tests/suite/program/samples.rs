@@ -184,7 +184,7 @@ fn a_sample_tells_a_drop_from_what_is_only_observed() {
 fn a_kind_of_drop_is_sampled_once_a_second_and_says_how_many_it_stands_for() {
     let gate = TestGate::dmz();
     let consumer = gate.consume_samples().expect("a perf buffer");
-    // what is known and what takes the long way, each with a kind beside it
+    // what is known and what takes the full path, each with a kind beside it
     let kinds = |port| [tcp((V4.web, 40_000), (V4.peer, port), SYN), udp((V4.web, 40_000), (V4.peer, port))];
     for (frame, beside) in kinds(6667).iter().zip(&kinds(6668)) {
         assert_eq!(sample_of(&gate, &consumer, frame).drops, 1);
