@@ -26,7 +26,7 @@ impl Gate {
         let installed = ready.and_then(|()| self.install(policy, tables));
         let generation = installed.inspect_err(|_| self.rollback_tracker(place, had_tracker))?;
         if !strict && let Err(error) = self.detach_tracker(place) {
-            // it records flows that no program asks for; `show status` says that it is there
+            // It records flows that no program asks for. `show status` says that it is there.
             log::warn!("the tracker stays on {}: {error}", place.interface);
         }
         Ok(generation)

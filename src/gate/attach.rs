@@ -72,7 +72,7 @@ impl Gate {
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
                 let pickup = Duration::from_secs(u64::from(tables.settings.pickup_s));
-                #[expect(clippy::disallowed_methods, reason = "a second, in which nothing may be cut short")]
+                #[expect(clippy::disallowed_methods, reason = "a second at most, which nothing needs to cut short")]
                 thread::sleep(pickup.min(LISTEN_FIRST));
             }
         });
@@ -148,7 +148,7 @@ impl Gate {
     /// Pins everything in a staging folder, which then gets the gate's name: there is never half a gate.
     fn pin_all(&self, place: &GatePlace) -> Result<(), GateError> {
         let staging = place.staging();
-        // left by an attach that was killed; nothing refers to it
+        // an attach that was killed has left it, and nothing refers to it
         remove_tree(&staging)?;
         self.pin_in(&staging, &place.pins).inspect_err(|_| {
             let _ = remove_tree(&staging);

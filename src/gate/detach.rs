@@ -15,7 +15,7 @@ use super::system::{self, clsact};
 /// or of one half made. Returns whether there was anything. The caller holds the lock.
 ///
 /// # Errors
-/// When the pins can't be removed; then the gate is still attached, unless the kernel fails in between.
+/// When the pins can't be removed. The gate is still attached then, unless the kernel fails in between.
 pub fn detach(place: &GatePlace) -> Result<bool, GateError> {
     check_requirements()?;
     check_mounts()?;

@@ -3,7 +3,7 @@
 //!
 //! `PORTCULLIS_DIE_AT=N` ends the process before the Nth change, as `kill -9` would. So a test can try
 //! each gap between two changes, and not only those that it hits by chance. `PORTCULLIS_NO_ROOM_AT=N`
-//! stands for a bpffs that is full from the Nth new pin or folder on; no mount option makes one.
+//! stands for a bpffs that is full from the Nth new pin or folder on. No mount option makes one.
 //! `PORTCULLIS_NO_TCX=1` stands for a kernel before 6.6. Builds without debug assertions, which is what
 //! people install, have none of this.
 

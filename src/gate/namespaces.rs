@@ -30,7 +30,7 @@ impl Namespaces {
         let processes = found.read_folder(Path::new("/proc"));
         for process in processes.iter().filter(|entry| is_number(entry)) {
             let process = process.path();
-            // not even root may look at init everywhere; it lives in the initial namespace
+            // Not even root may look at init everywhere. It lives in the initial namespace.
             let all_before = found.all;
             found.look_at(&process, &mut mounts);
             found.all |= all_before && process.ends_with("1");

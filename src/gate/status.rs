@@ -89,7 +89,7 @@ pub struct PolicyFacts {
 }
 
 impl GateStatus {
-    /// The value of a key of `[policy]`; empty if `show status` does not have it.
+    /// The value of a key of `[policy]`. Empty: `show status` does not have the key.
     pub fn setting(&self, key: &str) -> &'static str {
         self.settings.iter().find(|(known, _)| *known == key).map_or("", |(_, value)| value)
     }

@@ -45,7 +45,7 @@ pub(super) fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
 pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     let path = c_path(path)?;
     fault::inode_point()?;
-    // SAFETY: the descriptor is borrowed, the path NUL-terminated; both outlive the call.
+    // SAFETY: the descriptor is borrowed and the path NUL-terminated. Both outlive the call.
     check(unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) }).map(drop)
 }
 
@@ -88,7 +88,7 @@ pub(super) fn link_tcx_egress(program: BorrowedFd<'_>, ifindex: u32) -> Result<O
 /// Replaces a link's program. No packet passes between the two.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
     fault::point();
-    // SAFETY: both descriptors are borrowed for the call; no options.
+    // SAFETY: both descriptors are borrowed for the call, and there are no options.
     check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) }).map(drop)
 }
 
@@ -162,7 +162,7 @@ pub(super) fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
     }
 }
 
-/// Whether the NIC takes VLAN tags out of the frames that it receives; `None` when it can't be asked.
+/// Whether the NIC takes VLAN tags out of the frames that it receives. `None`: it can't be asked.
 pub(super) fn strips_vlan_tags(interface: &str) -> Option<bool> {
     // struct ethtool_value and its numbers, of linux/ethtool.h
     const ETHTOOL_GFLAGS: u32 = 0x25;
@@ -176,7 +176,7 @@ pub(super) fn strips_vlan_tags(interface: &str) -> Option<bool> {
         .or_else(|_| std::net::UdpSocket::bind(("0.0.0.0", 0)))
         .ok()?;
     let mut value = EthtoolValue { command: ETHTOOL_GFLAGS, data: 0 };
-    // SAFETY: its members are integers and a union of integers and pointers; all zero is valid.
+    // SAFETY: its members are integers and a union of integers and pointers, for which all zero is valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     let room = request.ifr_name.len() - 1;
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(room)) {
@@ -186,7 +186,7 @@ pub(super) fn strips_vlan_tags(interface: &str) -> Option<bool> {
     #[cfg_attr(target_env = "gnu", expect(trivial_numeric_casts, reason = "musl wants an int"))]
     let command = libc::SIOCETHTOOL as _;
     // SAFETY: the kernel reads and writes `request`, and `value` behind its pointer, which is as large as
-    // this command says; both outlive the call.
+    // this command says. Both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut request) };
     (result == 0).then_some(value.data & ETH_FLAG_RXVLAN != 0)
 }

@@ -184,7 +184,7 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> TypedMap<K, V> {
             let mut count = batch as u32;
             let start = if begun { from.as_mut_ptr().cast() } else { std::ptr::null_mut() };
             // SAFETY: keys and values are plain, have room for `count` of each, and the positions
-            // for a key or a number; all outlive the call. No options.
+            // for a key or a number. All outlive the call, and there are no options.
             let result = unsafe {
                 libbpf_sys::bpf_map_lookup_batch(
                     self.handle.as_fd().as_raw_fd(),
