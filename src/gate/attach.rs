@@ -72,7 +72,10 @@ impl Gate {
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
                 let pickup = Duration::from_secs(u64::from(tables.settings.pickup_s));
-                #[expect(clippy::disallowed_methods, reason = "a second at most, which nothing needs to cut short")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a second at most, which nothing needs to cut short"
+                )]
                 thread::sleep(pickup.min(LISTEN_FIRST));
             }
         });
