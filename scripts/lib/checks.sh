@@ -21,6 +21,32 @@ check_c() {
     (cd "$ROOT" && clang-format --dry-run -Werror {bpf,benches/bpf}/*.[ch])
 }
 
+# check_rooms: files that a reader can take in, and imports that go one way from room to room.
+check_rooms() {
+    local long loop
+    long=$(cd "$ROOT" && find src bpf -type f -exec awk '
+        FNR == 1 { has_reason = 0 }
+        FNR <= 10 && /500 lines/ { has_reason = 1 }
+        FNR == 501 && !has_reason { print FILENAME; nextfile }' {} +)
+    [[ -z $long ]] || echo "error: more than 500 lines, and no reason in the first ten: $long" >&2
+    loop=$(list_imports | tsort 2>&1 >/dev/null) || printf 'error: rooms import each other:\n%s\n' "$loop" >&2
+    [[ -z $long$loop ]]
+}
+
+# list_imports: one room and one that it imports, on each line. Tests may import anything.
+list_imports() {
+    (cd "$ROOT/src" && find . -name '*.rs' ! -path '*/tests/*' ! -name tests.rs -exec awk '
+        FNR == 1 { split(FILENAME, path, "/"); room = path[2]; sub(/\.rs$/, "", room) }
+        /^#\[cfg\(test\)\]/ { nextfile }
+        {
+            while (match($0, /crate::[a-z_]+/)) {
+                imported = substr($0, RSTART + 7, RLENGTH - 7)
+                if (imported != room) print room, imported
+                $0 = substr($0, RSTART + RLENGTH)
+            }
+        }' {} +)
+}
+
 # check_shell: every script, also those that have no suffix.
 check_shell() {
     local scripts
