@@ -46,7 +46,7 @@ use report::Report;
 
 /// Measures the gate
 #[derive(Parser, Debug)]
-#[command(name = "scripts/bench", args_conflicts_with_subcommands = true)]
+#[command(name = "scripts/bench", bin_name = "scripts/bench", args_conflicts_with_subcommands = true)]
 pub struct Options {
     /// Number of rounds; the tables show medians over them
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
