@@ -148,7 +148,7 @@ kinds! {
     Backdoor: Row {
         name: "backdoor",
         title: "a server answers on a port that no role has",
-        action: Some("sent answers from {service}, which none of its roles has{to}"),
+        action: Some("sent answers{to} from {service}, which none of its roles has"),
         why: Some("Something listens that no role has: a bind shell"),
         severity: Some(Severity::Critical),
         technique: Some(SERVER_COMPONENT),
