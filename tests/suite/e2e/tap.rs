@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use portcullis::net::Probe;
 
 use super::socket::{open, set_option, udp};
 use super::testbed::{NIC, Namespace, Testbed, ip};
+use crate::support::frame::{Ipv4, udp_datagram};
 use crate::support::patience::eventually;
 
 pub const TCP: u8 = 6;
@@ -225,23 +225,16 @@ impl Testbed {
         wait_for_marker(tap, number);
     }
 
-    /// As [`Testbed::catch_up`], for a tap at the servers' NIC. The marker is a frame for a MAC that nobody has, so that no
-    /// server answers it and the gate counts nothing.
+    /// As [`Testbed::catch_up`], for a tap at the servers' NIC. The marker is a frame for a MAC that nobody
+    /// has, so that no server answers it and the gate counts nothing.
     #[track_caller]
     pub fn catch_up_inside(&self, tap: &Tap) {
         let number = next_marker();
-        let probe = Probe {
-            source: ip("203.0.113.129"),
-            destination: ip("203.0.113.130"),
-            protocol: UDP,
-            source_port: number,
-            destination_port: MARKER_PORT,
-            tcp_flags: 0,
-            source_mac: [2, 0, 0, 0, 0, 1],
-            vlan: None,
-        };
-        let mut frame = probe.to_frame().expect("a frame");
+        let (source, destination) = (ip("203.0.113.129"), ip("203.0.113.130"));
+        let datagram = udp_datagram((source, number), (destination, MARKER_PORT), &[]);
+        let mut frame = Ipv4::new(source, destination, UDP, &datagram).frame();
         frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0x99]);
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
         File::from(self.router.enter(|| open_raw(NIC))).write_all(&frame).expect("a marker");
         wait_for_marker(tap, number);
     }
