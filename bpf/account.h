@@ -6,6 +6,7 @@
 #ifndef PORTCULLIS_ACCOUNT_H
 #define PORTCULLIS_ACCOUNT_H
 
+#include "elsewhere.h"
 #include "fragment.h"
 #include "ledger.h"
 
@@ -64,7 +65,7 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
 	sample.verdict = decision->verdict;
 	sample.reason = decision->reason;
 	sample.flags = decision->flags;
-	sample.protocol = packet->protocol;
+	sample.protocol = decision->protocol;
 	sample.tcp_flags = packet->tcp_flags;
 	sample.icmp_type = packet->icmp_type;
 	sample.icmp_code = packet->icmp_code;
@@ -151,7 +152,7 @@ static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *
 	struct ledger_key kind = {
 		.server = decision->server,
 		.port = decision->port,
-		.protocol = packet->protocol,
+		.protocol = decision->protocol,
 		.reason = decision->reason,
 		.flags = decision->flags,
 	};
@@ -214,11 +215,15 @@ static __always_inline void spend_limit(const struct decision *decision, __u64 n
 	__sync_fetch_and_add(&limit->arrival_ns, decision->interval_ns);
 }
 
-static __always_inline void apply_effects(const struct packet *packet,
-					  const struct decision *decision, __u64 now_ns)
+/* A global function, for its own stack: the account of a drop fills one. */
+__noinline int apply_effects(const struct packet *packet, const struct decision *decision,
+			     __u64 now_ns)
 {
-	__u32 effects = decision->effects;
+	__u32 effects;
 
+	if (!packet || !decision)
+		return 0;
+	effects = decision->effects;
 	if (effects & (EFFECT_TOUCH_FLOW | EFFECT_OPEN_FLOW | EFFECT_NOTE_SYN_ACK)) {
 		struct flow_key key;
 
@@ -236,6 +241,11 @@ static __always_inline void apply_effects(const struct packet *packet,
 		spend_limit(decision, now_ns);
 	if (effects & EFFECT_REMEMBER_FRAGMENT)
 		remember_fragment(packet, decision, now_ns);
+	if (effects & EFFECT_COUNT_FRAGMENT)
+		count_fragment(packet);
+	if (effects & EFFECT_LEARN_MAC)
+		learn_mac(packet);
+	return 0;
 }
 
 /* `epoch`: of a plain TCP opening, whose verdict may be cached; else 0. A global function: the
@@ -247,9 +257,11 @@ __noinline int account(struct xdp_md *ctx, const struct packet *packet,
 	if (!packet || !decision)
 		return 0;
 	count_packet(packet, decision);
-	if (decision->verdict != VERDICT_PASS)
+	if (decision->verdict != VERDICT_PASS) {
+		if (decision->effects & EFFECT_REFUSE_FRAGMENT)
+			remember_refused(packet, decision, now_ns);
 		count_drop(ctx, packet, decision, now_ns, epoch);
-	else if (decision->effects)
+	} else if (decision->effects)
 		apply_effects(packet, decision, now_ns);
 	else if (epoch && decision->scope == SCOPE_PORT)
 		cache_verdict(packet, decision, decision->server, false, epoch);

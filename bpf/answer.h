@@ -41,13 +41,14 @@ static __always_inline __u32 find_reply(struct verdict_context *context, struct 
 		return rule;
 	}
 
-	found = find_flow(&context->key, context->now_ns, context->assume & ASSUME_NO_FLOW);
+	found = find_flow(&context->key, context->now_ns, context->policy.assume & ASSUME_NO_FLOW);
 	reset = packet->tcp_flags & TCP_RST;
 	/* The tracker may have seen the SYN just before the filter was attached, so that the
 	 * SYN+ACK was seen by neither. Such a flow would time out as half-open. The pickup takes it
 	 * over.
 	 */
-	if ((found.found ? found.unanswered && !reset : !(context->assume & ASSUME_OPENED)) &&
+	if ((found.found ? found.unanswered && !reset :
+			   !(context->policy.assume & ASSUME_OPENED)) &&
 	    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
 	    context->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
 		rule = find_service(&context->policy, context->server, protocol, service,
@@ -58,7 +59,7 @@ static __always_inline __u32 find_reply(struct verdict_context *context, struct 
 	} else if (found.found && found.generation == context->policy.generation) {
 		rule = found.rule;
 		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
-	} else if (found.found || context->assume & ASSUME_OPENED) {
+	} else if (found.found || context->policy.assume & ASSUME_OPENED) {
 		/* first packet under this policy, which may have revoked the service */
 		rule = find_service(&context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);

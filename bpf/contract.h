@@ -5,6 +5,8 @@
  * Enums reach BTF and #defines don't, so numbers are enums here. A test compares sizes and
  * offsets.
  *
+ * Over 500 lines on purpose: it is one list of types and numbers, and both sides read it whole.
+ *
  * Fields are in host byte order. A name that ends in _be and the type struct address mean network
  * byte order. Units stand in names: _ns are of CLOCK_MONOTONIC, _s are UNIX time or a duration.
  */
@@ -21,8 +23,10 @@ enum layout {
 	 * 4: the order in struct ledger_row; the caches, the Bloom filter and cpus.
 	 * 5: new names of maps: ledger_quotas, ledger_overflow, ledger_bloom, verdict_cache,
 	 *    quota_cache, statistics.
+	 * 6: later_bytes of struct fragment; refused fragments, heard peers, MACs, routers, source
+	 *    ports, quarantined addresses, quiet EtherTypes.
 	 */
-	LAYOUT_VERSION = 5,
+	LAYOUT_VERSION = 6,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
 	 * the one that is being written. See docs/architecture.md.
 	 */
@@ -33,6 +37,9 @@ enum layout {
 	SOURCE_CHUNK_BYTES = 4096,
 	VERDICTS_PER_BUCKET = 4,    /* of `verdict_cache`, a power of two */
 	QUOTA_CACHE_PER_CPU = 4096, /* entries of `quota_cache`, a power of two */
+	QUIET_ETHERTYPES_MAX = 16,
+	HEARD_REGIONS = 16, /* of `heard`, a power of two */
+	HEARD_EPOCH_S = 600,
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
@@ -69,11 +76,12 @@ enum reason {
 	REASON_NEED = 8,            /* an `out` need */
 	REASON_OWN_CONNECTION = 9,  /* TCP of a connection that an `out` need permits */
 	REASON_FLOW_ERROR = 10,     /* an ICMP error about a permitted flow */
+	REASON_ROUTER = 11,         /* VRRP of a router of the policy */
 
 	REASON_ETHERTYPE = 32,        /* a protocol other than IP, and not of the link */
 	REASON_MALFORMED = 33,        /* a header is cut short or contradicts itself */
 	REASON_SOURCE_ROUTE = 34,     /* IPv4 source route, IPv6 routing header */
-	REASON_ROGUE_ROUTER = 35,     /* router advertisement or redirect */
+	REASON_ROGUE_ROUTER = 35,     /* router advertisement, redirect, or VRRP of a server */
 	REASON_UNKNOWN_SOURCE = 36,   /* no server has the source address */
 	REASON_SPOOFED = 37,          /* the frame has another MAC or VLAN than its server */
 	REASON_QUARANTINED = 38,      /* the server is in quarantine */
@@ -82,10 +90,11 @@ enum reason {
 	REASON_UNLISTED_SERVICE = 41, /* an answer on a port that is no `in` service */
 	REASON_BACKSCATTER = 42,      /* a reset, ICMP error or ICMP reply of no flow */
 	REASON_STRANGER = 43,         /* an `in` service answers a peer outside its `from` */
-	REASON_NO_FLOW = 44,          /* a TCP segment of no flow */
+	REASON_NO_FLOW = 44,          /* a TCP segment or an answer of no flow */
 	REASON_PROTOCOL = 45,         /* an IP protocol that no `out` need has */
 	REASON_DESTINATION = 46,      /* an `out` need has the port, but for other peers */
 	REASON_NEW_FLOW = 47,         /* the server opens a flow that no `out` need has */
+	REASON_ELSEWHERE = 48,        /* a frame to the MAC of another host of the link */
 
 	REASON_COUNT = 64,
 };
@@ -95,15 +104,19 @@ enum drop_flag {
 	DROP_QUIET = 1,    /* raises no alarm: a `quiet` need, or unknown_sources = "quiet" */
 	DROP_WOULD = 2,    /* mode observe: the packet passed */
 	DROP_OWN_PORT = 4, /* the port is the server's own, for it answered */
+	DROP_PRESUMED = 8, /* the memory of peers was full, so this one counts as heard */
 };
 
-/* Writes that a passing packet causes. decide() names them, account() carries them out. */
+/* Writes that a packet causes. decide() names them, account() carries them out. */
 enum effect {
 	EFFECT_REMEMBER_FRAGMENT = 1, /* later fragments follow this one */
 	EFFECT_TOUCH_FLOW = 2,        /* a reply: refresh and advance its flow */
 	EFFECT_OPEN_FLOW = 4,         /* pickup: make the flow established */
 	EFFECT_NOTE_SYN_ACK = 8,      /* keep the sequence number for the peer's ACK */
 	EFFECT_SPEND_LIMIT = 16,      /* take one token of a `limit` */
+	EFFECT_COUNT_FRAGMENT = 32,   /* a later fragment: add its bytes to the first one */
+	EFFECT_LEARN_MAC = 64,        /* a host of the link sent it: note its MAC */
+	EFFECT_REFUSE_FRAGMENT = 128, /* a drop: later fragments share its reason */
 };
 
 /* Indexes of the map `state`. Each value is one aligned 64-bit word, so a reader sees the old
@@ -113,8 +126,9 @@ enum state {
 	STATE_LAYOUT = 0, /* LAYOUT_VERSION of the tool that made the maps */
 	STATE_ACTIVE = 1, /* slot of the live policy plus one; 0: no policy yet */
 	STATE_PICKUP_UNTIL_NS = 2,
-	STATE_QUARANTINES = 3, /* not 0: `quarantines` may hold an entry */
-	STATE_SERVER_ID = 4,   /* the last id that was given to a server's name */
+	STATE_QUARANTINES =
+		3,           /* not 0: `quarantines` or `quarantined_addresses` may hold an entry */
+	STATE_SERVER_ID = 4, /* the last id that was given to a server's name */
 	/* The ledger's rows, see enum quota_key: how many each server is guaranteed, how many one
 	 * server may have at most, and how many all servers share beyond the guaranteed ones.
 	 */
@@ -131,7 +145,11 @@ enum state {
 	 */
 	STATE_VERDICT_CACHE = 9,
 	STATE_LEDGER_BLOOM_MASK = 10, /* last index of `ledger_bloom`, a power of two less one */
-	STATE_COUNT = 11,
+	/* The NIC's MAC, its first byte in bits 40 to 47; 0: unknown. */
+	STATE_OWN_MAC = 11,
+	/* Words of one region in one half of `heard`, a power of two; 0: nothing is remembered. */
+	STATE_HEARD_WORDS = 12,
+	STATE_COUNT = 13,
 };
 
 /* Indexes of the per-CPU map `statistics`. */
@@ -151,9 +169,11 @@ enum settings_flag {
 	SETTINGS_DHCP = 4,
 	SETTINGS_UNKNOWN_ALLOW = 8,
 	SETTINGS_UNKNOWN_QUIET = 16,
-	SETTINGS_PREFIXES = 32, /* `prefixes` is not empty */
-	SETTINGS_RANGES = 64,   /* `ranges` holds rows of profile 0 */
-	SETTINGS_BOUND = 128,   /* a server has a `mac` or a `vlan` */
+	SETTINGS_PREFIXES = 32,       /* `prefixes` is not empty */
+	SETTINGS_RANGES = 64,         /* `ranges` holds rows of profile 0 */
+	SETTINGS_BOUND = 128,         /* a server has a `mac` or a `vlan` */
+	SETTINGS_ROUTERS = 256,       /* `routers` is not empty */
+	SETTINGS_LINK_SERVICES = 512, /* profile 0 has `out` needs, for link-local sources */
 };
 
 /* One generation of the policy, value of `policies`. */
@@ -166,15 +186,18 @@ struct settings {
 	__u32 needs;
 	__u32 peers;
 	__u32 pickup_s;
-	__u8 hash[32];         /* SHA-256 of the policy text */
-	__u8 file[FILE_BYTES]; /* path of the text's file, NUL-terminated */
+	__u8 hash[32];                                /* SHA-256 of the policy text */
+	__u8 file[FILE_BYTES];                        /* path of the text's file, NUL-terminated */
+	__u16 quiet_ethertypes[QUIET_ETHERTYPES_MAX]; /* 0: unused */
 };
 
 enum server_flag {
 	SERVER_OBSERVE = 1,
 	SERVER_MAC = 2,
 	SERVER_VLAN = 4,
-	SERVER_RANGES = 8, /* its profile has rows in `ranges` */
+	SERVER_RANGES = 8,  /* its profile has rows in `ranges` */
+	SERVER_MACS = 16,   /* `macs` has further MACs of it */
+	SERVER_SPORTS = 32, /* its profile has rows in `sports` */
 };
 
 /* Value of `hosts` and `prefixes`. */
@@ -267,7 +290,7 @@ enum flow_flag {
 	FLOW_FIN_SERVER = 1,
 	FLOW_FIN_PEER = 2,
 	FLOW_RST_SERVER = 4,
-	FLOW_RST_PEER = 8,
+	/* 8 was a peer's reset, which may be forged */
 	FLOW_ANSWERED = 16,
 	FLOW_PICKED_UP = 32,
 };
@@ -314,6 +337,32 @@ struct fragment {
 	__u32 headers_bytes; /* at its start, which no later fragment may overwrite */
 	__u8 protocol;       /* from its IP or fragment header */
 	__u8 zero[3];
+	__u32 later_bytes; /* data of the later fragments that followed it */
+	__u32 zero2;
+};
+
+/* Value of `refused_fragments`: the kind under which later fragments are counted too. */
+struct refused_fragment {
+	__u64 refused_ns;
+	__u16 port;
+	__u8 protocol;          /* of the kind */
+	__u8 fragment_protocol; /* from its IP or fragment header */
+	__u8 reason;
+	__u8 flags; /* enum drop_flag */
+	__u8 zero[2];
+};
+
+/* Key of `macs`. Server 0: any server or router, and the value is the id of the server. */
+struct mac_key {
+	__u64 mac; /* the first byte in bits 40 to 47 */
+	__u32 server;
+	__u32 zero;
+};
+
+/* Key of `routers`. */
+struct router_key {
+	struct address address;
+	__u64 mac; /* as in struct mac_key */
 };
 
 /* A kind of drop. */
@@ -403,10 +452,11 @@ struct decision {
 	__u32 server;
 	__u32 rule; /* that permitted the packet, or that came nearest; 0: none */
 	__u32 generation;
-	__u16 port; /* as in struct ledger_key */
-	__u16 zero2;
+	__u16 port;    /* as in struct ledger_key */
+	__u8 protocol; /* as in struct ledger_key */
+	__u8 zero2;
 	__u32 limit_key;
-	__u32 zero3;
+	__u32 observed;    /* not 0: a drop only counts, for its server or the policy observes */
 	__u64 interval_ns; /* of struct rule, for EFFECT_SPEND_LIMIT */
 };
 
@@ -428,7 +478,7 @@ struct question {
 };
 
 _Static_assert(sizeof(struct address) == 16, "address");
-_Static_assert(sizeof(struct settings) == 72 + FILE_BYTES, "settings");
+_Static_assert(sizeof(struct settings) == 72 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX, "settings");
 _Static_assert(sizeof(struct server) == 20, "server");
 _Static_assert(sizeof(struct prefix_key) == 20, "prefix_key");
 _Static_assert(sizeof(struct need_key) == 8, "need_key");
@@ -442,6 +492,10 @@ _Static_assert(__builtin_offsetof(struct flow, generation) == 8, "flow");
 _Static_assert(__builtin_offsetof(struct flow, server) == 12, "flow");
 _Static_assert(sizeof(struct half_open) == 32, "half_open");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
+_Static_assert(sizeof(struct fragment) == 32, "fragment");
+_Static_assert(sizeof(struct refused_fragment) == 16, "refused_fragment");
+_Static_assert(sizeof(struct mac_key) == 16, "mac_key");
+_Static_assert(sizeof(struct router_key) == 24, "router_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
 _Static_assert(sizeof(struct row_quota) == 8, "row_quota");
 _Static_assert(sizeof(struct ledger_row) == 128, "ledger_row");

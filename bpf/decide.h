@@ -8,13 +8,17 @@
 #define PORTCULLIS_DECIDE_H
 
 #include "answer.h"
+#include "elsewhere.h"
 #include "fragment.h"
 #include "link_scope.h"
 #include "stray.h"
 
-static __always_inline bool is_spoofed(const struct server *server, const struct packet *packet)
+static __always_inline bool is_spoofed(const struct policy *policy, const struct server *server,
+				       const struct packet *packet)
 {
-	if (server->flags & SERVER_MAC && !same_mac(server->mac, packet->source_mac))
+	if (server->flags & SERVER_MAC && !same_mac(server->mac, packet->source_mac) &&
+	    !(server->flags & SERVER_MACS &&
+	      find_mac(policy, server->id, read_mac(packet->source_mac))))
 		return true;
 	/* two tags with an id are an attempt to hop between VLANs */
 	return server->flags & SERVER_VLAN &&
@@ -43,7 +47,46 @@ static __always_inline bool is_over_limit(const struct verdict_context *context,
 	return false;
 }
 
-/* Steps 10 to 18: a packet that its server sent, and that is no answer in a flow. */
+/* An answer to a visitor is counted under the server's own port, and is no sign of its own: visitors
+ * go on to ask. A global function, as drop_stray().
+ */
+__noinline int drop_quarantined(const struct packet *packet, const struct policy *policy,
+				__u32 reply, struct decision *decision)
+{
+	const struct server *server;
+	bool answers = reply, listed = false, readable;
+	__u16 service;
+
+	if (!packet || !policy || !decision)
+		return 0;
+	server = find_server(policy, &packet->source);
+	service = has_ports(packet->protocol) ? packet->source_port : 0;
+	/* of a fragment the type, the ports or the flags may be unknown, and no need has foreign ICMP */
+	readable = packet->fragment_position != FRAGMENT_LATER && !packet->bad_fragment &&
+		   !is_foreign_icmp(packet);
+	decision->rule = 0;
+	decision->scope = SCOPE_PORT;
+	decision->effects = 0;
+	if (readable && is_icmp(packet)) {
+		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
+
+		answers |= request >= 0;
+		service = packet->icmp_type;
+	} else if (readable && server && !is_bare_syn(packet)) {
+		find_service(policy, server, packet->protocol, service, &packet->destination,
+			     &listed);
+	}
+	drop(decision, REASON_QUARANTINED, 0);
+	if (answers || listed) {
+		decision->flags |= DROP_OWN_PORT | DROP_QUIET;
+		decision->port = service;
+	}
+	return 0;
+}
+
+/* Steps 10 to 12: a packet that its server sent, and that is no answer in a flow. The decision stays
+ * open if no need permits it.
+ */
 static __always_inline void decide_flow(struct verdict_context *context, struct decision *decision)
 {
 	const struct packet *packet = context->packet;
@@ -51,6 +94,8 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	bool tcp = packet->protocol == IPPROTO_TCP;
 	bool opening = !tcp || is_bare_syn(packet);
 	const struct need *need = NULL;
+	/* needs with a `sport` make the verdict depend on the source port */
+	bool any_sport = !(server->flags & SERVER_SPORTS);
 	__u32 rule = 0;
 
 	if (!is_foreign_icmp(packet))
@@ -58,10 +103,17 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 				 packet->protocol, decision->port);
 	if (need)
 		rule = match_peer(&context->policy, &need->outbound, &packet->destination);
+	if (!rule && !any_sport)
+		rule = match_sport(&context->policy, packet, server->profile);
 
-	/* the peer opened this connection, so the server's `out` need does not cover it */
+	/* The peer opened this connection, so the server's `out` need does not cover it. It may have
+	 * done so by a packet whose ports can't be read.
+	 */
 	if (rule && tcp && is_syn_ack(packet) && context->policy.flags & SETTINGS_STRICT &&
-	    was_opened_unlisted(&context->key, context->now_ns))
+	    (was_opened_unlisted(&context->key, context->now_ns) ||
+	     find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
+			context->now_ns) &
+		     HEARD_FOUND))
 		rule = 0;
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule, 0);
@@ -70,185 +122,254 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 		if (rule & RULE_LIMITED) {
 			if (is_over_limit(context, decision))
 				drop(decision, REASON_RATE, 0);
-		} else if (!need->outbound.set) {
+		} else if (any_sport && need && !need->outbound.set) {
 			decision->scope = SCOPE_PORT;
 		}
 		return;
 	}
-	if (!opening) {
-		drop_stray_segment(context, decision);
-		return;
-	}
+	/* decide_stray() names the reason */
 	if (is_icmp(packet) && is_icmp_error(packet->ip_version, packet->icmp_type)) {
 		rule = find_quoted_flow(context);
-		if (rule) {
+		if (rule)
 			pass(decision, REASON_FLOW_ERROR, rule, 0);
-			return;
-		}
 	}
-	if (drop_stray_answer(context, decision))
-		return;
+}
 
-	if (need && is_listed(&need->outbound))
-		drop(decision, REASON_DESTINATION, 0);
-	else if (!tcp && packet->protocol != IPPROTO_UDP && !is_icmp(packet))
-		drop(decision, REASON_PROTOCOL, 0);
+/* A link-local source, with the MAC of a server, asks a service of the router (`link_services`).
+ * False: it does not.
+ */
+static __always_inline bool pass_link_service(const struct policy *policy,
+					      const struct packet *packet, __u64 now_ns,
+					      struct decision *decision)
+{
+	const struct need *need;
+	__u32 rule, server;
+
+	if (!(policy->flags & SETTINGS_LINK_SERVICES) || packet->ip_version != 6 ||
+	    packet->fragment_position != FRAGMENT_NONE || !is_link_scope(packet) ||
+	    is_foreign_icmp(packet))
+		return false;
+	need = find_need(policy, 0, policy->flags & SETTINGS_RANGES, packet->protocol,
+			 decision->port);
+	rule = need ? match_peer(policy, &need->outbound, &packet->destination) : 0;
+	server = rule ? find_mac(policy, 0, read_mac(packet->source_mac)) : 0;
+	/* 1: of a router */
+	if (server < 2)
+		return false;
+	decision->server = server - 1;
+	if (is_quarantined(decision->server, &packet->source, now_ns))
+		drop(decision, REASON_QUARANTINED, 0);
 	else
-		drop(decision, REASON_NEW_FLOW, 0);
-	/* No need permits the port. So the verdict is the same for all peers, unless a `quiet` need
-	 * lists some.
-	 */
-	if (decision->reason == REASON_NEW_FLOW && (!need || !need->quiet.set))
-		decision->scope = SCOPE_PORT;
-	if (need && match_peer(&context->policy, &need->quiet, &packet->destination))
-		decision->flags |= DROP_QUIET;
-	/* expected of a DHCP client that renews by unicast, so no alarm */
-	if (context->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
-		decision->flags |= DROP_QUIET;
+		pass(decision, REASON_NEED, rule, 0);
+	return true;
 }
 
 /* Step 5. A link-local source belongs to no server. A `quiet` need that all servers have holds for
- * it too, for example for mDNS over IPv6.
+ * it too, for example for mDNS over IPv6. A global function, as drop_stray().
  */
-static __always_inline void decide_unknown_source(const struct verdict_context *context,
-						  struct decision *decision)
+__noinline int decide_unknown_source(const struct packet *packet, const struct policy *policy,
+				     __u64 now_ns, bool router, struct decision *decision)
 {
-	const struct packet *packet = context->packet;
 	const struct need *need;
 
-	if (context->policy.flags & SETTINGS_UNKNOWN_ALLOW) {
+	if (!packet || !policy || !decision)
+		return 0;
+
+	if (is_link_local(packet) && pass_link_service(policy, packet, now_ns, decision))
+		return 0;
+	if (policy->flags & SETTINGS_UNKNOWN_ALLOW) {
 		pass(decision, REASON_UNKNOWN_ALLOWED, 0, 0);
-		return;
+		return 0;
 	}
 	drop(decision, REASON_UNKNOWN_SOURCE,
-	     context->policy.flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
+	     router || policy->flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
 	if (!is_link_local(packet) || packet->fragment_position == FRAGMENT_LATER ||
 	    is_foreign_icmp(packet))
-		return;
-	need = find_need(&context->policy, 0, context->policy.flags & SETTINGS_RANGES,
-			 packet->protocol, decision->port);
-	if (need && match_peer(&context->policy, &need->quiet, &packet->destination))
+		return 0;
+	need = find_need(policy, 0, policy->flags & SETTINGS_RANGES, packet->protocol,
+			 decision->port);
+	if (need && match_peer(policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;
+	return 0;
 }
 
-static __always_inline void decide_steps(struct xdp_md *ctx, struct verdict_context *context,
-					 struct decision *decision)
+/* The function that completes a decision. Each is called from decide() itself, for stack is scarce. */
+enum step {
+	STEP_NONE,
+	STEP_UNKNOWN_SOURCE,
+	STEP_ROUTER, /* unknown as well, but expected */
+	STEP_QUARANTINED,
+	STEP_QUARANTINED_REPLY,
+	STEP_STRAY,
+};
+
+static __always_inline enum step
+decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct decision *decision)
 {
 	const struct packet *packet = context->packet;
-	const struct quarantine *quarantine;
-	bool outdated = false;
 	__u32 reply, first;
+	bool outdated;
 
 	if (packet->malformed) {
 		drop(decision, REASON_MALFORMED, 0);
-		return;
+		return STEP_NONE;
 	}
 	if (!packet->ip_version) {
 		if (is_link_layer(packet->ethertype))
-			pass(decision, REASON_LINK_LAYER, 0, 0);
+			pass(decision, REASON_LINK_LAYER, 0,
+			     packet->ethertype == ETH_P_ARP ? EFFECT_LEARN_MAC : 0);
 		else
-			drop(decision, REASON_ETHERTYPE, 0);
-		return;
+			drop(decision, REASON_ETHERTYPE,
+			     is_quiet_ethertype(&context->policy, packet->ethertype) ? DROP_QUIET :
+										       0);
+		return STEP_NONE;
 	}
 	if (packet->source_routed) {
 		drop(decision, REASON_SOURCE_ROUTE, 0);
-		return;
+		return STEP_NONE;
 	}
+	context->router =
+		context->policy.flags & SETTINGS_ROUTERS && find_router(&context->policy, packet);
 	if (is_rogue_router(packet)) {
-		drop(decision, REASON_ROGUE_ROUTER, 0);
-		return;
+		drop(decision, REASON_ROGUE_ROUTER, context->router ? DROP_QUIET : 0);
+		return STEP_NONE;
+	}
+	if (context->router && is_vrrp_advertisement(packet)) {
+		pass(decision, REASON_ROUTER, 0, 0);
+		return STEP_NONE;
 	}
 	if (is_neighbour_discovery(ctx, context)) {
-		pass(decision, REASON_NEIGHBOUR, 0, 0);
-		return;
+		pass(decision, REASON_NEIGHBOUR, 0, EFFECT_LEARN_MAC);
+		return STEP_NONE;
 	}
 	if (is_dhcp(context)) {
 		pass(decision, REASON_DHCP, 0, 0);
-		return;
+		return STEP_NONE;
 	}
 	if (!context->server) {
-		decide_unknown_source(context, decision);
-		return;
+		return context->router ? STEP_ROUTER : STEP_UNKNOWN_SOURCE;
 	}
-	if (is_spoofed(context->server, packet)) {
+	if (is_spoofed(&context->policy, context->server, packet)) {
 		/* in mode observe a quarantine of the address's owner changes the verdict */
 		if (!(context->policy.flags & SETTINGS_OBSERVE))
 			decision->scope = SCOPE_PORT;
 		drop(decision, REASON_SPOOFED, 0);
-		return;
+		return STEP_NONE;
 	}
 
 	fill_reply_key(&context->key, packet);
 	reply = find_reply(context, decision);
-	first = find_first_fragment(context, &outdated);
-	quarantine = find_quarantine(context->server->id, context->now_ns);
-	if (quarantine && !((reply | first) & RULE_MANAGEMENT)) {
-		decision->rule = 0;
-		decision->scope = SCOPE_PORT;
-		drop(decision, REASON_QUARANTINED, 0);
-		return;
+	first = find_first_fragment(packet, &context->policy, context->now_ns);
+	outdated = first == FIRST_OUTDATED;
+	if (outdated)
+		first = 0;
+	if (is_quarantined(context->server->id, &packet->source, context->now_ns) &&
+	    !((reply | first) & RULE_MANAGEMENT)) {
+		return reply ? STEP_QUARANTINED_REPLY : STEP_QUARANTINED;
 	}
 	if (packet->bad_fragment || (packet->fragment_position == FRAGMENT_LATER && !first)) {
 		/* expected of a datagram that was under way during a policy swap, so no alarm */
-		drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
-		return;
+		if (packet->bad_fragment || outdated ||
+		    !drop_like_first(packet, context->now_ns, decision))
+			drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
+		return STEP_NONE;
 	}
 	if (first) {
-		pass(decision, REASON_LATER_FRAGMENT, first, 0);
-		return;
+		pass(decision, REASON_LATER_FRAGMENT, first, EFFECT_COUNT_FRAGMENT);
+		return STEP_NONE;
 	}
 	if (!reply)
 		decide_flow(context, decision);
 	if (packet->fragment_position == FRAGMENT_FIRST && decision->verdict == VERDICT_PASS)
 		decision->effects |= EFFECT_REMEMBER_FRAGMENT;
+	return decision->verdict ? STEP_NONE : STEP_STRAY;
 }
 
 /* Is a drop only counted, and the packet passed? A quarantine drops in mode observe too, for any
  * reason. A spoofed frame, malformed or not, never gets the mode of the address's owner.
  */
-static __always_inline bool is_observed(const struct verdict_context *context)
+static __always_inline bool is_observed(const struct policy *policy, const struct server *server,
+					const struct packet *packet, __u64 now_ns)
 {
-	const struct server *server = context->server;
-
-	if (server && find_quarantine(server->id, context->now_ns))
+	if (server && is_quarantined(server->id, &packet->source, now_ns))
 		return false;
-	if (server && !is_spoofed(server, context->packet))
+	if (server && !is_spoofed(policy, server, packet))
 		return server->flags & SERVER_OBSERVE;
-	return context->policy.flags & SETTINGS_OBSERVE;
+	return policy->flags & SETTINGS_OBSERVE;
 }
 
-/* `assume`: enum assumption. A global function: the verifier proves it once. */
-__noinline int decide(struct xdp_md *ctx, const struct packet *packet, __u64 now_ns, __u32 assume,
-		      struct decision *decision)
+/* Steps 1 to 12. Returns enum step. A global function: the verifier proves it once. */
+__noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
+			    const struct policy *policy, __u64 now_ns, struct decision *decision)
 {
 	struct verdict_context context = {};
+	int step;
 
-	if (!packet || !decision)
-		return 0;
+	if (!packet || !policy || !decision)
+		return STEP_NONE;
 	context.packet = packet;
+	context.policy = *policy;
 	context.now_ns = now_ns;
-	context.assume = assume;
-	context.policy = live_policy();
 	if (packet->addressed)
 		context.server = find_server(&context.policy, &packet->source);
+	if (context.server)
+		decision->server = context.server->id;
+	step = decide_in_order(ctx, &context, decision);
+	if (decision->verdict != VERDICT_PASS)
+		decision->observed = is_observed(&context.policy, context.server, packet, now_ns);
+	return step;
+}
 
-	decision->generation = context.policy.generation;
+/* Whatever holds for all drops. A global function: the verifier proves it once. */
+__noinline int complete_drop(const struct packet *packet, const struct policy *policy,
+			     struct decision *decision)
+{
+	if (!packet || !policy || !decision)
+		return 0;
+	decision->effects = 0;
+	if (is_elsewhere(policy, packet)) {
+		drop(decision, REASON_ELSEWHERE, 0);
+		/* one row a server, for such frames go to any port */
+		decision->port = 0;
+		decision->flags = 0;
+		decision->scope = SCOPE_PACKET;
+	} else if (decision->server && packet->fragment_position == FRAGMENT_FIRST) {
+		/* later ones to this machine are not elsewhere, so that reason is none of theirs */
+		decision->effects = EFFECT_REFUSE_FRAGMENT;
+	}
+	if (decision->observed) {
+		decision->verdict = VERDICT_WOULD_DROP;
+		decision->flags |= DROP_WOULD;
+	}
+	return 0;
+}
+
+/* `assume`: enum assumption. */
+static __always_inline void decide(struct xdp_md *ctx, const struct packet *packet, __u64 now_ns,
+				   __u32 assume, struct decision *decision)
+{
+	struct policy policy = live_policy();
+	int step;
+
+	policy.assume = assume;
+	decision->generation = policy.generation;
+	decision->protocol = packet->protocol;
 	if (!packet->ip_version)
 		decision->port = packet->ethertype;
 	else if (is_icmp(packet))
 		decision->port = packet->icmp_type;
 	else
 		decision->port = packet->destination_port;
-	if (context.server)
-		decision->server = context.server->id;
 
-	decide_steps(ctx, &context, decision);
-
-	if (decision->verdict == VERDICT_DROP && is_observed(&context)) {
-		decision->verdict = VERDICT_WOULD_DROP;
-		decision->flags |= DROP_WOULD;
-	}
-	return 0;
+	step = decide_steps(ctx, packet, &policy, now_ns, decision);
+	if (step == STEP_STRAY)
+		decide_stray(packet, &policy, now_ns, decision);
+	else if (step == STEP_QUARANTINED || step == STEP_QUARANTINED_REPLY)
+		drop_quarantined(packet, &policy, step == STEP_QUARANTINED_REPLY, decision);
+	else if (step != STEP_NONE)
+		decide_unknown_source(packet, &policy, now_ns, step == STEP_ROUTER, decision);
+	if (decision->verdict == VERDICT_DROP)
+		complete_drop(packet, &policy, decision);
 }
 
 #endif

@@ -9,6 +9,7 @@
 #define PORTCULLIS_FAST_PATH_H
 
 #include "account.h"
+#include "elsewhere.h"
 
 /* A TCP segment or UDP datagram without VLAN tags, IP options, extension headers or fragmentation.
  * All its headers lie in the linear part.
@@ -17,6 +18,7 @@ struct plain_frame {
 	struct address source;
 	struct address destination;
 	__u64 source_mac; /* see read_mac() */
+	__u64 destination_mac;
 	__be16 source_port_be;
 	__be16 destination_port_be;
 	__u8 protocol;
@@ -75,6 +77,7 @@ static __always_inline bool read_plain_frame(struct xdp_md *ctx, struct plain_fr
 	if (data + sizeof(*eth) + sizeof(struct iphdr) > end)
 		return false;
 	frame->source_mac = read_mac(eth->h_source);
+	frame->destination_mac = read_mac(eth->h_dest);
 
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + sizeof(*eth);
@@ -115,6 +118,9 @@ static __always_inline bool count_cached_drop(struct xdp_md *ctx, const struct p
 	struct counter *counter = bpf_map_lookup_elem(&counters, &index);
 
 	if (!counter || (!result.quiet && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS))
+		return false;
+	/* a frame to another host may have to be counted as `elsewhere` */
+	if (!is_own_mac(frame->destination_mac) && read_state(STATE_OWN_MAC))
 		return false;
 	if (result.overflow)
 		add_statistic(STATISTIC_LEDGER_FULL, 1);
@@ -186,7 +192,7 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 		/* Looked up each time: a quarantine counts from its first write on, and the epoch
 		 * changes with its last.
 		 */
-		if (!counter || find_quarantine(result.number, now_ns))
+		if (!counter || is_quarantined(result.number, &frame->source, now_ns))
 			return -1;
 		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
 		return XDP_PASS;
@@ -197,7 +203,8 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 	if (!row)
 		return -1;
 	/* the quarantine may be over */
-	if (result.reason == REASON_QUARANTINED && !find_quarantine(row->kind.server, now_ns))
+	if (result.reason == REASON_QUARANTINED &&
+	    !is_quarantined(row->kind.server, &frame->source, now_ns))
 		return -1;
 	return count_cached_drop(ctx, frame, row, result, now_ns) ? XDP_DROP : -1;
 }
@@ -233,7 +240,7 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	if (!is_alive(flow, frame->protocol, now_ns) || flow->generation != policy->generation ||
 	    !flow->server)
 		return false;
-	if (!(flow->rule & RULE_MANAGEMENT) && find_quarantine(flow->server, now_ns))
+	if (!(flow->rule & RULE_MANAGEMENT) && is_quarantined(flow->server, &key->server, now_ns))
 		return false;
 	counter = bpf_map_lookup_elem(&counters, &index);
 	if (!counter)
@@ -241,8 +248,7 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	add_to_counter(counter, frame_length(ctx, HOOK_XDP));
 	if (!tcp)
 		add_flow_flags(flow, FLOW_ANSWERED);
-	if (!tcp || !(flow->flags & FLOW_RST_PEER))
-		refresh_flow(flow, now_ns);
+	refresh_flow(flow, now_ns);
 	return true;
 }
 

@@ -18,7 +18,8 @@ enum timeout {
 	TIMEOUT_DATAGRAM_ANSWERED_S = 120,
 	TIMEOUT_OTHER_S = 600,
 	TIMEOUT_ICMP_S = 30,
-	TIMEOUT_FRAGMENT_S = 30, /* net.ipv4.ipfrag_time */
+	TIMEOUT_FRAGMENT_S = 30,      /* net.ipv4.ipfrag_time */
+	TIMEOUT_FRAGMENT_IPV6_S = 60, /* net.ipv6.ip6frag_time */
 };
 
 enum {
@@ -40,7 +41,8 @@ static __always_inline __u32 flow_timeout_s(const struct flow *flow, __u8 protoc
 
 	switch (protocol) {
 	case IPPROTO_TCP:
-		if (flags & (FLOW_RST_SERVER | FLOW_RST_PEER))
+		/* a peer's reset may be forged, so only the server's counts */
+		if (flags & FLOW_RST_SERVER)
 			return TIMEOUT_RESET_S;
 		/* the peer's FIN alone may be forged, and the server answers a real one */
 		if (flags & FLOW_FIN_SERVER)
@@ -210,9 +212,14 @@ static __always_inline void add_flow_flags(struct flow *flow, __u32 flags)
 		__sync_fetch_and_or(&flow->flags, flags);
 }
 
+static __always_inline bool is_due(const struct flow *flow, __u64 now_ns)
+{
+	return (__s64)(now_ns - flow->last_ns) > TOUCH_NS;
+}
+
 static __always_inline void refresh_flow(struct flow *flow, __u64 now_ns)
 {
-	if ((__s64)(now_ns - flow->last_ns) > TOUCH_NS)
+	if (is_due(flow, now_ns))
 		flow->last_ns = now_ns;
 }
 
@@ -278,9 +285,6 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 	renew_flow(flow, decision->generation, decision->rule, decision->server);
 	if (key->protocol == IPPROTO_TCP) {
 		add_flow_flags(flow, ended_by_server(packet));
-		/* only a segment of the peer proves that its reset was forged */
-		if (flow->flags & FLOW_RST_PEER)
-			return;
 	} else {
 		add_flow_flags(flow, FLOW_ANSWERED);
 	}

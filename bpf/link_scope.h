@@ -17,6 +17,8 @@ enum {
 	PORT_DHCP4_CLIENT = 68,
 	PORT_DHCP6_CLIENT = 546,
 	PORT_DHCP6_SERVER = 547,
+	PROTOCOL_VRRP = 112,
+	VRRP_GROUP_IPV4 = 0xe0000012, /* 224.0.0.18 */
 };
 
 static __always_inline bool is_link_layer(__u16 ethertype)
@@ -117,6 +119,52 @@ static __always_inline bool is_rogue_router(const struct packet *packet)
 		return packet->icmp_type == ICMP4_REDIRECT ||
 		       packet->icmp_type == ICMP4_ROUTER_ADVERT;
 	return packet->icmp_type == ICMP6_ROUTER_ADVERT || packet->icmp_type == ICMP6_REDIRECT;
+}
+
+static __always_inline bool is_vrrp(const struct packet *packet)
+{
+	return packet->protocol == PROTOCOL_VRRP;
+}
+
+/* To the group of all VRRP routers (RFC 9568, 5.1), with the TTL that no router forwards. */
+static __always_inline bool is_vrrp_advertisement(const struct packet *packet)
+{
+	const __be32 *word_be = packet->destination.word_be;
+
+	if (!is_vrrp(packet) || packet->hop_limit != 255 ||
+	    packet->fragment_position != FRAGMENT_NONE)
+		return false;
+	if (packet->ip_version == 4)
+		return word_be[3] == bpf_htonl(VRRP_GROUP_IPV4);
+	return word_be[0] == bpf_htonl(0xff020000) && !word_be[1] && !word_be[2] &&
+	       word_be[3] == bpf_htonl(0x12);
+}
+
+/* Does the policy deny frames of this EtherType without an alarm? */
+static __always_inline bool is_quiet_ethertype(const struct policy *policy, __u16 ethertype)
+{
+	__u32 slot = policy->slot;
+	const struct settings *settings = bpf_map_lookup_elem(&policies, &slot);
+
+	if (!settings || !policy->generation)
+		return false;
+	for (int i = 0; i < QUIET_ETHERTYPES_MAX; i++)
+		if (settings->quiet_ethertypes[i] == ethertype)
+			return true;
+	return false;
+}
+
+/* A DHCP server's message to a client. */
+static __always_inline bool is_dhcp_server(const struct packet *packet)
+{
+	__u16 client = PORT_DHCP6_CLIENT, server = PORT_DHCP6_SERVER;
+
+	if (packet->ip_version == 4) {
+		client = PORT_DHCP4_CLIENT;
+		server = PORT_DHCP4_SERVER;
+	}
+	return packet->protocol == IPPROTO_UDP && packet->source_port == server &&
+	       packet->destination_port == client;
 }
 
 /* A client's message to a DHCP server (RFC 2131, RFC 8415). */

@@ -152,6 +152,54 @@ struct {
 	__array(values, struct inner_rules);
 } rules SEC(".maps");
 
+/* MACs of the policy. Key with the server's id: a further MAC of that server. Key with server 0: any
+ * MAC of the policy, with the id of its server, or 0 for a router. As `hosts`.
+ */
+struct inner_macs {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct mac_key));
+	__uint(value_size, sizeof(__u32));
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct inner_macs);
+} macs SEC(".maps");
+
+/* Routers of the policy, by address and MAC. The value has no meaning. As `hosts`. */
+struct inner_routers {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct router_key));
+	__uint(value_size, sizeof(__u32));
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct inner_routers);
+} routers SEC(".maps");
+
+/* `out` needs with a `sport`: from (profile, protocol, source port) to the profile whose needs hold
+ * for packets from that port. A trie, for its rows are ranges, cut into blocks as in `ranges`. Read
+ * only for servers with SERVER_SPORTS. As `hosts`.
+ */
+struct inner_sports {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct range_key));
+	__uint(value_size, sizeof(__u32));
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct inner_sports);
+} sports SEC(".maps");
+
 /* Names of server ids. Written and read by the tool alone. A hash outside the slots, because the
  * ledger's rows outlive policies. Full: the policy is refused.
  */
@@ -173,6 +221,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct quarantine);
 } quarantines SEC(".maps");
+
+/* Single addresses in quarantine, for machines of a server that is a prefix. As `quarantines`. The
+ * filter asks it, and the commands for it are still to come: so far it stays empty.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct address);
+	__type(value, struct quarantine);
+} quarantined_addresses SEC(".maps");
 
 /* Token buckets of limits. Made by the tool, written and read by the filter. A hash and no LRU:
  * evicting an entry would refill its token bucket. The tool makes room for every bucket of the live
@@ -252,6 +311,77 @@ struct {
 	__type(key, struct fragment_key);
 	__type(value, struct fragment);
 } fragments SEC(".maps");
+
+/* First fragments that were dropped, so that later ones are counted as the same kind of drop.
+ * Written and read by the filter. A table of its own, for a server that floods with forbidden
+ * fragments must not push out those of others that passed. LRU: when it is full, the oldest goes, and
+ * its later fragments are dropped as `fragment`.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct fragment_key);
+	__type(value, struct refused_fragment);
+} refused_fragments SEC(".maps");
+
+/* Peers that asked a service of a server within the last ten to twenty minutes: a Bloom filter in two
+ * halves, which take turns by epochs of HEARD_EPOCH_S. A word holds the epoch in its upper 16 bits and
+ * 48 bits of the filter below. A word of another epoch is empty, so nobody has to clear the map. Each
+ * half has HEARD_REGIONS regions, and the server's address selects the region: a flood to one server
+ * leaves the memory of most others alone. Written by the tracker, read by the filter for answers of no
+ * flow. An array, for its inlined lookup. When half of a region's bits are set, it counts as full: then
+ * every peer counts as heard, with DROP_PRESUMED.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * HEARD_REGIONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} heard SEC(".maps");
+
+/* How many bits of each region of `heard` are set: below the epoch in the upper 16 bits. Written by
+ * the tracker when it sets a bit that was clear, read by the filter. An array. Can't fill.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * HEARD_REGIONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} heard_bits SEC(".maps");
+
+/* MACs to which frames from the DMZ may be sent so that this machine takes them: those of the devices
+ * above the NIC (VLAN, macvlan, bridge, bond). The NIC's own is in STATE_OWN_MAC. The key has the first
+ * byte in bits 40 to 47. Written by the tool, at attach and by the daemon; read by the filter for
+ * drops. A hash. Full: frames to further MACs may be counted as `elsewhere`, and a warning says so.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u32);
+} own_macs SEC(".maps");
+
+/* Indexes of the NIC and of the devices above it. Written and full as `own_macs`; read by the tracker,
+ * which ignores what strangers of the DMZ send back into the DMZ.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u32);
+} own_interfaces SEC(".maps");
+
+/* MACs of hosts on the link, learnt from their ARP and neighbour discovery: frames to these are
+ * `elsewhere`. Keys as in `own_macs`. Written and read by the filter. LRU: when it is full, the oldest
+ * goes, and a drop of a frame to it keeps its reason.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u32);
+} neighbour_macs SEC(".maps");
 
 /* The drop ledger: which row counts a kind of drop. Written and read by the filter, read by the
  * tool. A hash and no LRU: no count may be evicted. Full, or the server's quota used up: further

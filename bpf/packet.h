@@ -99,6 +99,7 @@ struct packet {
 	__u8 malformed;
 	__u8 source_routed;
 	__u8 bad_fragment; /* too short for its header, or overlaps one */
+	__u8 ported;       /* the tracker: ports or ICMP type were read, if there are any */
 	__u8 source_mac[ETH_ALEN];
 	__u8 destination_mac[ETH_ALEN];
 };
@@ -137,6 +138,16 @@ static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
 		if (a[i] != b[i])
 			return false;
 	return true;
+}
+
+/* The first byte in bits 40 to 47. */
+static __always_inline __u64 read_mac(const __u8 *bytes)
+{
+	__u64 mac = 0;
+
+	for (int i = 0; i < ETH_ALEN; i++)
+		mac = mac << 8 | bytes[i];
+	return mac;
 }
 
 /* Does the ICMP message quote a packet? Redirects do too, but they are dropped before this is

@@ -63,7 +63,7 @@ static __always_inline bool parse_network(void *ctx, const enum hook hook, struc
 /* Global functions: the verifier proves each once, and not for each state of its callers. */
 __noinline int parse_extensions_of_frame(struct xdp_md *ctx, struct packet *packet)
 {
-	return packet ? parse_extensions(ctx, HOOK_XDP, packet) : 0;
+	return packet ? parse_extensions(ctx, packet) : 0;
 }
 
 __noinline int parse_frame(struct xdp_md *ctx, struct packet *packet)
@@ -78,7 +78,7 @@ __noinline int parse_frame(struct xdp_md *ctx, struct packet *packet)
 
 __noinline int parse_extensions_of_skb(struct __sk_buff *ctx, struct packet *packet)
 {
-	return packet ? parse_extensions(ctx, HOOK_SKB, packet) : 0;
+	return packet ? parse_extensions_leniently(ctx, packet) : 0;
 }
 
 __noinline int parse_skb(struct __sk_buff *ctx, struct packet *packet)

@@ -12,6 +12,8 @@
 
 enum {
 	EXTENSIONS_MAX = 8,
+	/* More than a frame of 1,500 bytes holds. */
+	LENIENT_EXTENSIONS_MAX = 192,
 	IPV4_OPTIONS_MAX = 40,
 	IP_PACKET_MAX = 65535,
 };
@@ -140,13 +142,15 @@ static __always_inline bool parse_ipv4(void *ctx, const enum hook hook, struct p
 	if (fragment & 0x3fff)
 		note_fragment(packet, bpf_ntohs(ip.id), (fragment & 0x1fff) * 8, fragment & 0x2000,
 			      packet->left, ip.protocol);
-	return packet->fragment_position != FRAGMENT_LATER && !packet->malformed;
+	/* a host may put together what the filter drops, so the tracker reads on */
+	return packet->fragment_position != FRAGMENT_LATER &&
+	       (hook == HOOK_SKB || !packet->malformed);
 }
 
-/* The chain of extension headers (RFC 8200, 4), up to the transport header. False: there is none to
- * read.
+/* The chain of extension headers (RFC 8200, 4), up to the transport header, as the filter reads it.
+ * False: there is none to read.
  */
-static __always_inline bool parse_extensions(void *ctx, const enum hook hook, struct packet *packet)
+static __always_inline bool parse_extensions(struct xdp_md *ctx, struct packet *packet)
 {
 	bool fragmented = false;
 
@@ -175,7 +179,7 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook, st
 			packet->bad_fragment = 1;
 			return false;
 		}
-		if (load_bytes(ctx, hook, packet->offset, head, sizeof(head)))
+		if (load_bytes(ctx, HOOK_XDP, packet->offset, head, sizeof(head)))
 			break;
 
 		if (type == IPPROTO_FRAGMENT) {
@@ -214,6 +218,64 @@ static __always_inline bool parse_extensions(void *ctx, const enum hook hook, st
 	}
 	packet->malformed = 1;
 	return false;
+}
+
+struct extension_walk {
+	struct __sk_buff *ctx;
+	struct packet *packet;
+	bool fragmented;
+};
+
+/* One extension header, as leniently as any host may read it. Returns 1 to end the walk. Packets that
+ * the filter would call malformed are marked so: they open flows, and change none.
+ */
+static long walk_extension(__u32 index, struct extension_walk *walk)
+{
+	struct packet *packet = walk->packet;
+	__u8 type = packet->protocol;
+	__u8 head[8] = {};
+	__u32 bytes;
+
+	if (!is_extension(type))
+		return 1;
+	if (index >= EXTENSIONS_MAX || (type == IPPROTO_HOPOPTS && index > 0))
+		packet->malformed = 1;
+	if (packet->left < sizeof(head) ||
+	    load_bytes(walk->ctx, HOOK_SKB, packet->offset, head, sizeof(head)))
+		return 1;
+
+	if (type == IPPROTO_FRAGMENT) {
+		__u16 field = (__u16)head[2] << 8 | head[3];
+		__u32 id =
+			(__u32)head[4] << 24 | (__u32)head[5] << 16 | (__u32)head[6] << 8 | head[7];
+
+		if (walk->fragmented)
+			packet->malformed = 1;
+		walk->fragmented = true;
+		packet->protocol = head[0];
+		packet->offset += sizeof(head);
+		packet->left -= sizeof(head);
+		if (!(field & 0xfff9))
+			return 0;
+		note_fragment(packet, id, field & 0xfff8, field & 1, packet->left, head[0]);
+		return packet->fragment_position == FRAGMENT_LATER;
+	}
+	bytes = (head[1] + 1) * 8;
+	if (bytes > packet->left)
+		return 1;
+	packet->protocol = head[0];
+	packet->offset += bytes;
+	packet->left -= bytes;
+	return 0;
+}
+
+/* As parse_extensions(), for the tracker. A loop by callback, for the chain may be long. */
+static __always_inline bool parse_extensions_leniently(struct __sk_buff *ctx, struct packet *packet)
+{
+	struct extension_walk walk = { .ctx = ctx, .packet = packet };
+
+	bpf_loop(LENIENT_EXTENSIONS_MAX, walk_extension, &walk, 0);
+	return packet->fragment_position != FRAGMENT_LATER && !is_extension(packet->protocol);
 }
 
 static __always_inline bool parse_ipv6(void *ctx, const enum hook hook, struct packet *packet)

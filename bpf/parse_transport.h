@@ -44,6 +44,21 @@ static __always_inline void note_short_header(struct packet *packet)
 		packet->malformed = 1;
 }
 
+/* The ports alone, of a header that goes on in a later fragment. Only the tracker asks: a host may put
+ * together what the filter drops.
+ */
+static __always_inline void parse_ports(void *ctx, const enum hook hook, struct packet *packet)
+{
+	__be16 port_be[2];
+
+	if (hook != HOOK_SKB || packet->left < sizeof(port_be) ||
+	    load_bytes(ctx, hook, packet->offset, port_be, sizeof(port_be)))
+		return;
+	packet->source_port = bpf_ntohs(port_be[0]);
+	packet->destination_port = bpf_ntohs(port_be[1]);
+	packet->ported = 1;
+}
+
 static __always_inline void parse_tcp(void *ctx, const enum hook hook, struct packet *packet)
 {
 	struct tcphdr tcp;
@@ -52,8 +67,10 @@ static __always_inline void parse_tcp(void *ctx, const enum hook hook, struct pa
 	if (packet->left < sizeof(tcp) ||
 	    load_bytes(ctx, hook, packet->offset, &tcp, sizeof(tcp))) {
 		note_short_header(packet);
+		parse_ports(ctx, hook, packet);
 		return;
 	}
+	packet->ported = 1;
 	packet->source_port = bpf_ntohs(tcp.source);
 	packet->destination_port = bpf_ntohs(tcp.dest);
 	header = tcp.doff * 4;
@@ -82,8 +99,10 @@ static __always_inline void parse_udp(void *ctx, const enum hook hook, struct pa
 	if (packet->left < sizeof(udp) ||
 	    load_bytes(ctx, hook, packet->offset, &udp, sizeof(udp))) {
 		note_short_header(packet);
+		parse_ports(ctx, hook, packet);
 		return;
 	}
+	packet->ported = 1;
 	length = bpf_ntohs(udp.len);
 	packet->source_port = bpf_ntohs(udp.source);
 	packet->destination_port = bpf_ntohs(udp.dest);
@@ -100,8 +119,10 @@ static __always_inline void parse_sctp(void *ctx, const enum hook hook, struct p
 	if (packet->left < sizeof(port_be) ||
 	    load_bytes(ctx, hook, packet->offset, port_be, sizeof(port_be))) {
 		note_short_header(packet);
+		parse_ports(ctx, hook, packet);
 		return;
 	}
+	packet->ported = 1;
 	packet->source_port = bpf_ntohs(port_be[0]);
 	packet->destination_port = bpf_ntohs(port_be[1]);
 }
@@ -183,6 +204,7 @@ static __always_inline void parse_icmp(void *ctx, const enum hook hook, struct p
 		note_short_header(packet);
 		return;
 	}
+	packet->ported = 1;
 	packet->icmp_type = icmp.type;
 	packet->icmp_code = icmp.code;
 	packet->icmp_id = bpf_ntohs(icmp.id_be);
@@ -201,6 +223,8 @@ static __always_inline void parse_transport(void *ctx, const enum hook hook, str
 		parse_sctp(ctx, hook, packet);
 	else if (is_icmp(packet))
 		parse_icmp(ctx, hook, packet);
+	else
+		packet->ported = 1;
 }
 
 #endif

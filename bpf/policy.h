@@ -13,6 +13,7 @@ struct policy {
 	__u32 slot;
 	__u32 flags; /* enum settings_flag */
 	__u32 generation;
+	__u32 assume; /* enum assumption: what the verdict takes as given beside the policy */
 };
 
 static __always_inline __u64 read_state(__u32 index)
@@ -136,16 +137,85 @@ static __always_inline const struct rule *find_limit(const struct policy *policy
 	return table ? bpf_map_lookup_elem(table, &rule) : NULL;
 }
 
-static __always_inline const struct quarantine *find_quarantine(__u32 server, __u64 now_ns)
+static __always_inline bool is_in_force(const struct quarantine *quarantine, __u64 now_ns)
 {
-	const struct quarantine *quarantine;
+	return quarantine && (!quarantine->until_ns || quarantine->until_ns > now_ns);
+}
 
-	if (!read_state(STATE_QUARANTINES))
-		return NULL;
-	quarantine = bpf_map_lookup_elem(&quarantines, &server);
-	if (quarantine && (!quarantine->until_ns || quarantine->until_ns > now_ns))
-		return quarantine;
-	return NULL;
+/* Global functions from here on: the verifier proves each once, and each has its own stack. */
+__noinline int find_quarantine(__u32 server, const struct address *address, __u64 now_ns)
+{
+	/* copies: to Linux 6.1 a key has to lie on the stack */
+	struct address key;
+	__u32 id = server;
+
+	if (!address)
+		return 1;
+	if (is_in_force(bpf_map_lookup_elem(&quarantines, &id), now_ns))
+		return 1;
+	key = *address;
+	return is_in_force(bpf_map_lookup_elem(&quarantined_addresses, &key), now_ns);
+}
+
+/* Is the server, or this address of it, in quarantine? */
+static __always_inline bool is_quarantined(__u32 server, const struct address *address,
+					   __u64 now_ns)
+{
+	return read_state(STATE_QUARANTINES) && find_quarantine(server, address, now_ns);
+}
+
+/* Has the policy this MAC for the server (`macs`)? Returns the value of the entry plus one, or 0. */
+__noinline int find_mac(const struct policy *policy, __u32 server, __u64 mac)
+{
+	struct mac_key key = { .mac = mac, .server = server };
+	__u32 slot, *value;
+	void *table;
+
+	if (!policy || !policy->generation)
+		return 0;
+	slot = policy->slot;
+	table = bpf_map_lookup_elem(&macs, &slot);
+	value = table ? bpf_map_lookup_elem(table, &key) : NULL;
+	return value ? *value + 1 : 0;
+}
+
+/* Is the packet from a router of the policy? */
+__noinline int find_router(const struct policy *policy, const struct packet *packet)
+{
+	struct router_key key;
+	__u32 slot;
+	void *table;
+
+	if (!policy || !packet || !policy->generation)
+		return 0;
+	key.address = packet->source;
+	key.mac = read_mac(packet->source_mac);
+	slot = policy->slot;
+	table = bpf_map_lookup_elem(&routers, &slot);
+	return table && bpf_map_lookup_elem(table, &key);
+}
+
+/* The rule of an `out` need whose `sport` the packet has, or 0. */
+__noinline int match_sport(const struct policy *policy, const struct packet *packet, __u32 profile)
+{
+	struct range_key key = {}; /* with a constant in it, the object gets a map of constants */
+	const struct need *need;
+	__u32 slot, *found;
+	void *table;
+
+	if (!policy || !packet || !policy->generation || !has_ports(packet->protocol))
+		return 0;
+	key.prefix_bits = 64;
+	key.need.profile = profile;
+	key.need.protocol = packet->protocol;
+	key.need.port_be = bpf_htons(packet->source_port);
+	slot = policy->slot;
+	table = bpf_map_lookup_elem(&sports, &slot);
+	found = table ? bpf_map_lookup_elem(table, &key) : NULL;
+	if (!found)
+		return 0;
+	need = find_need(policy, *found, true, packet->protocol, packet->destination_port);
+	return need ? match_peer(policy, &need->outbound, &packet->destination) : 0;
 }
 
 #endif

@@ -76,7 +76,7 @@ int portcullis_track(struct __sk_buff *skb)
 	struct packet packet = {};
 
 	parse_skb(skb, &packet);
-	track(&packet, read_clock(find_cpu()));
+	track(skb, &packet, read_clock(find_cpu()));
 	return -1; /* TCX_NEXT and TC_ACT_UNSPEC: the next program decides */
 }
 
@@ -90,6 +90,8 @@ struct exported_types {
 	struct need need;
 	struct peer_key peer_key;
 	struct rule rule;
+	struct mac_key mac_key;
+	struct router_key router_key;
 	struct question question;
 	struct sample sample;
 	enum layout layout;

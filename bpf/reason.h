@@ -29,6 +29,7 @@ static __always_inline bool is_attributable(enum reason reason)
 	case REASON_NEED:
 	case REASON_OWN_CONNECTION:
 	case REASON_FLOW_ERROR:
+	case REASON_ROUTER:
 		return false;
 	case REASON_ETHERTYPE:
 	case REASON_MALFORMED:
@@ -36,6 +37,7 @@ static __always_inline bool is_attributable(enum reason reason)
 	case REASON_ROGUE_ROUTER:
 	case REASON_UNKNOWN_SOURCE:
 	case REASON_SPOOFED:
+	case REASON_ELSEWHERE:
 		return false;
 	case REASON_QUARANTINED:
 	case REASON_FRAGMENT:

@@ -6,6 +6,7 @@
 #define PORTCULLIS_STRAY_H
 
 #include "flow.h"
+#include "heard.h"
 #include "link_scope.h"
 #include "verdict.h"
 
@@ -26,9 +27,14 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 		return;
 	}
 	/* in service tracking only a SYN+ACK shows that a peer opened the flow */
-	opened = strict ? context->assume & ASSUME_OPENED ||
+	opened = strict ? context->policy.assume & ASSUME_OPENED ||
 				  was_opened_unlisted(&context->key, context->now_ns) :
 			  syn_ack;
+	/* the peer may have opened it by a packet whose ports can't be read */
+	if (strict && !opened && syn_ack && !listed)
+		opened = find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
+				    context->now_ns) &
+			 HEARD_FOUND;
 	if (opened && listed)
 		drop_own_port(decision, REASON_STRANGER, packet->source_port);
 	else if (opened && syn_ack)
@@ -39,42 +45,138 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 		drop(decision, REASON_NO_FLOW, 0);
 }
 
-/* A UDP datagram or ICMP message. False: it is no answer, and nothing is decided yet. */
-static __always_inline bool drop_stray_answer(const struct verdict_context *context,
-					      struct decision *decision)
+/* An answer of an `in` service in no flow: expected if the peer has asked, however late it comes.
+ * False: the peer was never heard, so it is no answer.
+ */
+static __always_inline bool drop_late_answer(const struct verdict_context *context,
+					     struct decision *decision, __u16 service)
 {
 	const struct packet *packet = context->packet;
-	bool listed;
+	int heard = find_heard(&packet->source, &packet->destination, packet->protocol, service,
+			       context->now_ns);
 
-	if (packet->protocol == IPPROTO_UDP) {
-		if (!(context->policy.flags & SETTINGS_STRICT) ||
-		    !(context->assume & ASSUME_OPENED ||
-		      was_opened_unlisted(&context->key, context->now_ns)))
-			return false;
-		find_service(&context->policy, context->server, IPPROTO_UDP, packet->source_port,
-			     &packet->destination, &listed);
+	if (heard != HEARD_FOUND) {
+		int any = find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
+				     context->now_ns);
+
+		heard = any == HEARD_FOUND ? any : heard | any;
+	}
+	if (heard == HEARD_NEVER)
+		return false;
+	drop_own_port(decision, REASON_NO_FLOW, service);
+	if (heard & HEARD_FULL)
+		decision->flags |= DROP_PRESUMED;
+	return true;
+}
+
+/* A datagram of UDP or another protocol than TCP and ICMP. False: it is no answer. */
+static __always_inline bool drop_stray_datagram(const struct verdict_context *context,
+						struct decision *decision)
+{
+	const struct packet *packet = context->packet;
+	__u16 service = has_ports(packet->protocol) ? packet->source_port : 0;
+	bool listed, opened;
+
+	if (!(context->policy.flags & SETTINGS_STRICT))
+		return false;
+	/* expected of a DHCP client that renews by unicast */
+	if (context->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
+		return false;
+	find_service(&context->policy, context->server, packet->protocol, service,
+		     &packet->destination, &listed);
+	opened = packet->protocol == IPPROTO_UDP &&
+		 (context->policy.assume & ASSUME_OPENED ||
+		  was_opened_unlisted(&context->key, context->now_ns));
+	if (opened) {
 		drop_own_port(decision, listed ? REASON_STRANGER : REASON_UNLISTED_SERVICE,
-			      packet->source_port);
+			      service);
 		return true;
 	}
-	if (is_icmp(packet)) {
-		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
+	return listed && drop_late_answer(context, decision, service);
+}
 
-		if (request >= 0) {
-			__u32 rule =
-				find_service(&context->policy, context->server, packet->protocol,
-					     request, &packet->destination, &listed);
+static __always_inline bool drop_stray_icmp(const struct verdict_context *context,
+					    struct decision *decision)
+{
+	const struct packet *packet = context->packet;
+	int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
+	bool listed;
+	__u32 rule;
 
-			drop(decision, listed && !rule ? REASON_STRANGER : REASON_BACKSCATTER,
-			     DROP_OWN_PORT);
-			return true;
-		}
-		if (is_icmp_error(packet->ip_version, packet->icmp_type)) {
-			drop(decision, REASON_BACKSCATTER, DROP_OWN_PORT);
-			return true;
-		}
+	if (request < 0) {
+		if (!is_icmp_error(packet->ip_version, packet->icmp_type))
+			return false;
+		drop(decision, REASON_BACKSCATTER, DROP_OWN_PORT);
+		return true;
 	}
-	return false;
+	rule = find_service(&context->policy, context->server, packet->protocol, request,
+			    &packet->destination, &listed);
+	if (rule && context->policy.flags & SETTINGS_STRICT)
+		return drop_late_answer(context, decision, request);
+	drop(decision, listed && !rule ? REASON_STRANGER : REASON_BACKSCATTER, DROP_OWN_PORT);
+	return true;
+}
+
+/* A packet that would open a flow. `need`: of its port, or NULL. */
+static __always_inline void drop_opening(const struct verdict_context *context,
+					 const struct need *need, struct decision *decision)
+{
+	const struct packet *packet = context->packet;
+
+	if (need && is_listed(&need->outbound))
+		drop(decision, REASON_DESTINATION, 0);
+	else if (is_vrrp(packet))
+		/* a server that claims a router's address takes over the link's traffic */
+		drop(decision, REASON_ROGUE_ROUTER, 0);
+	else if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
+		 !is_icmp(packet))
+		drop(decision, REASON_PROTOCOL, 0);
+	/* No need permits the port, so all peers are alike, but for a `quiet` need with peers. With
+	 * a `sport` the source port counts too.
+	 */
+	else if (!(context->server->flags & SERVER_SPORTS) && (!need || !need->quiet.set))
+		decision->scope = SCOPE_PORT;
+	if (need && match_peer(&context->policy, &need->quiet, &packet->destination))
+		decision->flags |= DROP_QUIET;
+	/* expected of a DHCP client that renews by unicast, so no alarm */
+	if (context->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
+		decision->flags |= DROP_QUIET;
+}
+
+/* The reason of a packet that nothing permits: steps 13 to 18. A global function: the verifier proves
+ * it once. The few packets that come here find their server again.
+ */
+__noinline int decide_stray(const struct packet *packet, const struct policy *policy, __u64 now_ns,
+			    struct decision *decision)
+{
+	struct verdict_context context = {};
+	const struct need *need = NULL;
+
+	if (!packet || !policy || !decision)
+		return 0;
+	context.packet = packet;
+	context.policy = *policy;
+	context.now_ns = now_ns;
+	context.server = find_server(&context.policy, &packet->source);
+	/* fails closed */
+	drop(decision, REASON_NEW_FLOW, 0);
+	if (!context.server)
+		return 0;
+	fill_reply_key(&context.key, packet);
+	if (packet->protocol == IPPROTO_TCP && !is_bare_syn(packet)) {
+		drop_stray_segment(&context, decision);
+		return 0;
+	}
+	if (is_icmp(packet) ? drop_stray_icmp(&context, decision) :
+			      packet->protocol != IPPROTO_TCP && !is_foreign_icmp(packet) &&
+				      drop_stray_datagram(&context, decision))
+		return 0;
+	if (!is_foreign_icmp(packet))
+		need = find_need(&context.policy, context.server->profile,
+				 context.server->flags & SERVER_RANGES, packet->protocol,
+				 decision->port);
+	drop_opening(&context, need, decision);
+	return 0;
 }
 
 #endif

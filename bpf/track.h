@@ -7,6 +7,8 @@
 #define PORTCULLIS_TRACK_H
 
 #include "flow.h"
+#include "heard.h"
+#include "link_scope.h"
 
 static __always_inline void add_half_open(const struct flow_key *key, __u32 generation, __u32 rule,
 					  __u64 now_ns)
@@ -36,15 +38,20 @@ static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
+/* The flags of a first fragment may stand in a later one, or be overwritten by it. */
+static __always_inline bool may_be_syn(const struct packet *packet)
+{
+	return is_bare_syn(packet) || packet->fragment_position == FRAGMENT_FIRST;
+}
+
 static __always_inline void track_segment(const struct policy *policy, const struct packet *packet,
 					  const struct flow_key *key, __u64 now_ns)
 {
 	const struct server *server;
 	struct half_open *half;
 	struct flow *flow;
-	__u32 disproved; /* flags that a segment of the peer disproves */
 
-	if (is_bare_syn(packet)) {
+	if (may_be_syn(packet)) {
 		bool listed;
 		__u32 rule;
 
@@ -57,8 +64,12 @@ static __always_inline void track_segment(const struct policy *policy, const str
 			add_half_open(key, policy->generation, rule, now_ns);
 		else
 			note_unlisted(key, now_ns);
-		return;
+		if (is_bare_syn(packet))
+			return;
 	}
+	/* only a segment that every host reads alike changes a flow */
+	if (packet->malformed || packet->bad_fragment || is_bare_syn(packet))
+		return;
 
 	/* goes first: an older connection may have had the same addresses and ports */
 	half = bpf_map_lookup_elem(&half_open, key);
@@ -81,19 +92,26 @@ static __always_inline void track_segment(const struct policy *policy, const str
 	/* a flow that the live policy has permitted has a server there */
 	if (flow->generation != policy->generation && !find_server(policy, &packet->destination))
 		return;
-	if (packet->tcp_flags & TCP_RST) {
-		add_flow_flags(flow, FLOW_RST_PEER);
+	/* It may be forged, and then the server's socket stays open (RFC 5961, 3): the flow ends when
+	 * the server agrees.
+	 */
+	if (packet->tcp_flags & TCP_RST)
 		return;
-	}
-	disproved = flow->flags & FLOW_RST_PEER;
 	if (flow->flags & FLOW_PICKED_UP && is_alive(flow, IPPROTO_TCP, now_ns))
-		disproved |= FLOW_PICKED_UP;
-	if (disproved)
-		__sync_fetch_and_and(&flow->flags, ~disproved);
+		__sync_fetch_and_and(&flow->flags, ~FLOW_PICKED_UP);
 	if (packet->tcp_flags & TCP_FIN)
 		add_flow_flags(flow, FLOW_FIN_PEER);
 	if (is_alive(flow, IPPROTO_TCP, now_ns))
 		refresh_flow(flow, now_ns);
+}
+
+/* For answers that come after their flow: as often as the flow itself is written. */
+static __always_inline void remember_request(const struct flow_key *key, __u64 now_ns)
+{
+	bool icmp = key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6;
+
+	remember_heard(&key->server, &key->peer, key->protocol,
+		       bpf_ntohs(icmp ? key->peer_port_be : key->server_port_be), now_ns);
 }
 
 /* Refreshes the flow while it lives, and else makes it. */
@@ -111,11 +129,13 @@ static __always_inline void open_datagram_flow(void *table, const struct flow_ke
 
 	if (flow && is_alive(flow, key->protocol, now_ns)) {
 		renew_flow(flow, generation, rule, server);
-		refresh_flow(flow, now_ns);
-		return;
-	}
-	if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
+		if (!is_due(flow, now_ns))
+			return;
+		flow->last_ns = now_ns;
+	} else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY)) {
 		add_statistic(STATISTIC_FLOW_LOST, 1);
+	}
+	remember_request(key, now_ns);
 }
 
 static __always_inline void track_datagram(const struct policy *policy, const struct server *server,
@@ -131,7 +151,13 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 		open_datagram_flow(&datagrams, key, policy->generation, rule, server->id, now_ns);
 		return;
 	}
+	/* a service, though not for this peer: its answer is expected */
+	if (listed)
+		remember_request(key, now_ns);
 	if (packet->protocol != IPPROTO_UDP)
+		return;
+	/* a lease, whose client is to renew it */
+	if (policy->flags & SETTINGS_DHCP && is_dhcp_server(packet))
 		return;
 	/* where the server may open the flow itself, this is most likely an answer */
 	need = find_need(policy, server->profile, server->flags & SERVER_RANGES, packet->protocol,
@@ -156,16 +182,43 @@ static __always_inline void track_icmp(const struct policy *policy, const struct
 				   now_ns);
 }
 
-static __always_inline void track(const struct packet *packet, __u64 now_ns)
+/* Did the frame come from the DMZ, from an address that no server has? Such a stranger, which only
+ * unknown_sources = "allow" and mode observe let pass, opens nothing: a server could send it in a
+ * stranger's name, and answer it.
+ */
+static __always_inline bool is_stranger_of_link(const struct __sk_buff *skb,
+						const struct policy *policy,
+						const struct packet *packet)
+{
+	__u32 interface = skb->ingress_ifindex;
+
+	if (!interface || (interface != skb->ifindex &&
+			   (!(policy->flags & (SETTINGS_UNKNOWN_ALLOW | SETTINGS_OBSERVE)) ||
+			    !bpf_map_lookup_elem(&own_interfaces, &interface))))
+		return false;
+	return !find_server(policy, &packet->source);
+}
+
+static __always_inline void track(const struct __sk_buff *skb, const struct packet *packet,
+				  __u64 now_ns)
 {
 	struct policy policy = live_policy();
 	const struct server *server;
 	struct flow_key key;
 
-	if (!packet->addressed || packet->malformed || packet->bad_fragment ||
-	    packet->fragment_position == FRAGMENT_LATER || is_foreign_icmp(packet) ||
-	    !(policy.flags & SETTINGS_STRICT))
+	if (!packet->addressed || packet->fragment_position == FRAGMENT_LATER ||
+	    is_foreign_icmp(packet) || !(policy.flags & SETTINGS_STRICT) ||
+	    is_stranger_of_link(skb, &policy, packet))
 		return;
+	if (!packet->ported) {
+		/* The ports may stand in a later fragment, or behind more headers than are read. */
+		if ((packet->fragment_position == FRAGMENT_FIRST ||
+		     is_extension(packet->protocol)) &&
+		    find_server(&policy, &packet->destination))
+			remember_heard(&packet->destination, &packet->source, HEARD_ANY, HEARD_ANY,
+				       now_ns);
+		return;
+	}
 	if (packet->protocol == IPPROTO_TCP) {
 		fill_flow_key(&key, &packet->destination, &packet->source, IPPROTO_TCP,
 			      packet->destination_port, packet->source_port);

@@ -13,7 +13,7 @@ struct verdict_context {
 	struct policy policy;
 	struct flow_key key; /* of the flow in which the packet would be an answer */
 	__u64 now_ns;
-	__u32 assume; /* enum assumption */
+	bool router; /* of the policy, by address and MAC */
 };
 
 static __always_inline void pass(struct decision *decision, enum reason reason, __u32 rule,

@@ -106,15 +106,6 @@ static __always_inline struct verdict_bucket *locate_bucket(__u64 hash)
 	return bpf_map_lookup_elem(&verdict_cache, &index);
 }
 
-static __always_inline __u64 read_mac(const __u8 *bytes)
-{
-	__u64 mac = 0;
-
-	for (int i = 0; i < ETH_ALEN; i++)
-		mac = mac << 8 | bytes[i];
-	return mac;
-}
-
 static __always_inline __u64 join_sender(__u64 mac, __u16 port)
 {
 	return mac << 16 | port;

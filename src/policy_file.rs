@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use crate::compile::{Tables, compile};
-use crate::policy::{Diagnostics, Policy, parse};
+use crate::policy::{Diagnostics, Policy, SetFile, parse_with_files};
 
 /// Larger than any sane policy: 65,536 servers of a hundred bytes.
 const MOST_BYTES: u64 = 64 << 20;
@@ -31,13 +31,47 @@ pub fn read_and_compile(path: &Path) -> anyhow::Result<Result<CompiledPolicy, Di
     }))
 }
 
-/// Reads and parses a policy file without compiling it.
+/// Reads and parses a policy file without compiling it. Its set files are looked for beside it, or in the working
+/// folder for standard input.
 ///
 /// # Errors
 /// As [`read_and_compile`].
 pub fn read_policy(path: &Path) -> anyhow::Result<Result<Policy, Diagnostics>> {
     let (text, name) = read(path)?;
-    Ok(parse(&text, &name))
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(parse_with_files(&text, &name, &|file| read_set_file(&folder.join(file))))
+}
+
+/// The error says why the file can't be read.
+fn read_set_file(path: &Path) -> Result<SetFile, String> {
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path).map_err(|error| describe_io(&error))?;
+    if !file.metadata().is_ok_and(|data| data.is_file()) {
+        return Err("it is no regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe_io(&error))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(format!("it is larger than {} MiB", MOST_BYTES >> 20));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = count_lines(error.as_bytes(), error.utf8_error().valid_up_to());
+        format!("{name}:{line} is not UTF-8 text")
+    })?;
+    Ok(SetFile { name, text })
+}
+
+fn describe_io(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "you may not read it".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The line, from 1, that holds a byte.
+fn count_lines(bytes: &[u8], at: usize) -> usize {
+    bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
 fn read(path: &Path) -> anyhow::Result<(String, String)> {
@@ -57,10 +91,53 @@ fn read(path: &Path) -> anyhow::Result<(String, String)> {
         bail!("the policy {name} is larger than {} MiB", MOST_BYTES >> 20);
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = count_lines(error.as_bytes(), error.utf8_error().valid_up_to());
         anyhow::anyhow!("{name}:{line}: the policy is not UTF-8 text")
     })?;
     let name = if name == "-" { "<stdin>".to_owned() } else { name };
     Ok((text, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str =
+        "[sets]\nfeeds = { file = \"sets/feeds.txt\" }\n[servers.s]\naddresses = [\"192.0.2.1\"]\n";
+
+    #[test]
+    fn a_set_file_is_looked_for_beside_the_policy_and_not_in_the_working_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dmz.toml");
+        std::fs::write(&path, POLICY).unwrap();
+        let errors = read_policy(&path).unwrap().unwrap_err();
+        let error = errors.iter().next().unwrap();
+        assert_eq!((error.line, error.column, errors.len()), (2, 18, 1));
+        assert_eq!(error.message, "could not read the set file `sets/feeds.txt`: there is no such file");
+
+        let feeds = folder.path().join("sets/feeds.txt");
+        std::fs::create_dir(folder.path().join("sets")).unwrap();
+        std::fs::write(&feeds, "198.51.100.0/24\n").unwrap();
+        let policy = read_policy(&path).unwrap().unwrap();
+        assert_eq!(policy.text, POLICY.replace("{ file = \"sets/feeds.txt\" }", "[\"198.51.100.0/24\"]"));
+
+        std::fs::write(&feeds, "198.51.100.0/24\n\n  nobody\n").unwrap();
+        let errors = read_policy(&path).unwrap().unwrap_err();
+        let error = errors.iter().next().unwrap();
+        assert_eq!((error.file.as_str(), error.line, error.column), (feeds.to_str().unwrap(), 3, 3));
+
+        std::fs::write(&feeds, b"198.51.100.0/24\n\xff\n").unwrap();
+        let errors = read_policy(&path).unwrap().unwrap_err();
+        assert!(errors.to_string().contains("feeds.txt:2 is not UTF-8 text"), "{errors}");
+    }
+
+    #[test]
+    fn a_set_file_that_is_a_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dmz.toml");
+        std::fs::create_dir_all(folder.path().join("sets/feeds.txt")).unwrap();
+        std::fs::write(&path, POLICY).unwrap();
+        let errors = read_policy(&path).unwrap().unwrap_err();
+        assert!(errors.to_string().contains("it is no regular file"), "{errors}");
+    }
 }

@@ -45,6 +45,7 @@ impl Reason {
             Reason::Need => pass("an `out` need of the server permits it"),
             Reason::OwnConnection => pass("it belongs to a connection that an `out` need permits"),
             Reason::FlowError => pass("the ICMP error is about a permitted flow"),
+            Reason::Router => pass("it is VRRP of a router of the policy"),
 
             Reason::Ethertype => {
                 drop_of_anyone("the DMZ may send IP and the protocols of the link, and this is neither")
@@ -75,6 +76,7 @@ impl Reason {
             Reason::Protocol => drop_of_server("no need names this protocol"),
             Reason::Destination => drop_of_server("an `out` need has this port, but not this destination"),
             Reason::NewFlow => drop_of_server("no `out` need permits the server to start this"),
+            Reason::Elsewhere => drop_of_anyone("the frame goes to the MAC of another host on the link"),
         }
     }
 
@@ -217,6 +219,7 @@ mod tests {
                 &Reason::RogueRouter,
                 &Reason::UnknownSource,
                 &Reason::Spoofed,
+                &Reason::Elsewhere,
             ]
         );
     }

@@ -154,6 +154,9 @@ impl Alarm {
     /// to type next.
     pub fn message(&self, step: Step) -> String {
         let mut text = self.seen();
+        if self.sample.presumed {
+            text.push_str(", presumed to be late answers: too many peers asked to remember them all");
+        }
         match step {
             Step::Opened | Step::Escalated { .. } => {
                 let technique = self.technique();

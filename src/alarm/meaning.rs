@@ -93,6 +93,7 @@ pub(super) const fn meaning_of(reason: Reason) -> Option<Meaning> {
         | Reason::Need
         | Reason::OwnConnection
         | Reason::FlowError
+        | Reason::Router
         // answers to forged packets, and packets of peers: noise that a server can't avoid
         | Reason::Backscatter
         | Reason::Stranger => return None,
@@ -129,6 +130,14 @@ pub(super) const fn meaning_of(reason: Reason) -> Option<Meaning> {
             technique: Some(DENIAL_OF_SERVICE),
             action: "used the source address {sources}{mac}{to}",
             why: "It is a machine that the policy does not know, or forged addresses as in a flood",
+            ..UNKNOWN
+        },
+        Reason::Elsewhere => Meaning {
+            kind: Kind::Stray,
+            severity: Some(Severity::Low),
+            technique: Some(BELOW_APPLICATIONS),
+            action: "sent packets to another host of its link{to}",
+            why: "A switch floods such frames, and this router does not forward them",
             ..UNKNOWN
         },
         Reason::Spoofed => Meaning {

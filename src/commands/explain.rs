@@ -69,9 +69,9 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
 
 /// Turns the command line into a frame.
 fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<Question> {
-    let need = parse_need(&asked.what, Direction::Out, &policy.sets)
+    let need = parse_need(&asked.what, Direction::Out, policy)
         .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
-    if !need.peers.is_empty() || need.limit.is_some() {
+    if !need.peers.is_empty() || need.sport.is_some() || need.limit.is_some() {
         bail!(
             "`{}` says more than a protocol and a port\nhelp: give the addresses with --from and --to",
             asked.what
@@ -126,7 +126,7 @@ fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<
 fn source_mac(asked: &ExplainArgs, server: Option<&Server>) -> anyhow::Result<[u8; 6]> {
     const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
     let Some(text) = &asked.mac else {
-        return Ok(server.and_then(|server| server.mac.map(|(mac, _)| mac)).unwrap_or(NOBODY));
+        return Ok(server.and_then(|server| server.macs.first()).map_or(NOBODY, |(mac, _)| *mac));
     };
     parse_mac(text)
         .with_context(|| format!("`{}` is no MAC\nhelp: write 02:00:00:00:00:10", text.escape_default()))
@@ -182,8 +182,13 @@ fn find_nearest(
         Some(Reason::Destination) => find(Direction::Out).unwrap_or(of_server),
         Some(Reason::Stranger) => find(Direction::In).unwrap_or(of_server),
         Some(Reason::Spoofed) => {
-            let mac = server.mac.filter(|(mac, _)| *mac != question.probe.source_mac);
-            let place = mac.map(|(_, place)| place).or(server.vlan.map(|(_, place)| place));
+            let is_own = server.macs.iter().any(|(mac, _)| *mac == question.probe.source_mac);
+            let place = server
+                .macs
+                .first()
+                .filter(|_| !is_own)
+                .map(|(_, place)| *place)
+                .or(server.vlan.map(|(_, place)| place));
             (None, place.map(|place| place.line))
         }
         Some(

@@ -137,6 +137,9 @@ fn describe_row(row: &LedgerRow) -> Vec<String> {
     if row.verdict() == DropVerdict::WouldDrop {
         reason.push_str(" (would drop)");
     }
+    if row.presumed() {
+        reason.push_str(" (presumed)");
+    }
     if row.quiet() {
         reason.push_str(" (quiet)");
     }

@@ -1,15 +1,16 @@
 //! The rows of a compiled policy as the maps hold them: keys and values of `bpf/contract.h`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use plain::Plain;
 use sha2::{Digest, Sha256};
 
 use super::ports::cut_into_blocks;
-use super::{NeedRow, PeerMatch, RuleRow, ServerRow, Tables};
+use super::{NeedRow, PeerMatch, RuleRow, ServerRow, SportRow, Tables};
 use crate::abi::{
-    address, layout, limit_key, need, need_key, peer_key, peer_match, prefix_bits, prefix_key, range_key,
-    rule, rule_flag, server, server_flag, settings, settings_flag, to_address, write_text,
+    address, layout, limit_key, mac_key, need, need_key, peer_key, peer_match, prefix_bits, prefix_key,
+    range_key, router_key, rule, rule_flag, server, server_flag, settings, settings_flag, to_address,
+    write_text,
 };
 use crate::policy::{Limit, Policy};
 
@@ -45,10 +46,16 @@ pub struct EncodedPolicy {
     pub needs: Vec<(need_key, need)>,
     /// Needs on longer ranges, as blocks.
     pub ranges: Vec<(range_key, need)>,
+    /// Profiles by the server's own ports, as blocks.
+    pub sports: Vec<(range_key, u32)>,
     /// Sets of peers.
     pub peers: Vec<(peer_key, u32)>,
     /// Rules with a limit.
     pub rules: Vec<(u32, rule)>,
+    /// MACs of servers and routers.
+    pub macs: Vec<(mac_key, u32)>,
+    /// Routers, by address and MAC.
+    pub routers: Vec<(router_key, u32)>,
     /// The policy's text.
     pub sources: Vec<(u32, SourceChunk)>,
     /// Each limit of each server, once. The tool makes the token buckets, the filter only finds them.
@@ -62,14 +69,19 @@ pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32]) -> EncodedPolicy {
     let rules = RuleWords::of(&tables.rules);
     let (needs, ranges) = encode_needs(&tables.needs, &rules);
     let ranged: HashSet<u32> = ranges.iter().map(|(key, _)| key.need.profile).collect();
-    let (hosts, prefixes) = encode_servers(&tables.servers, ids, &ranged);
+    let with_sport: HashSet<u32> = tables.sports.iter().map(|row| row.profile).collect();
+    let (hosts, prefixes) = encode_servers(&tables.servers, ids, &ranged, &with_sport);
 
     let mut flags = tables.settings.flags;
     let mut set = |condition: bool, flag: settings_flag| flags |= if condition { flag.0 } else { 0 };
     set(!prefixes.is_empty(), settings_flag::SETTINGS_PREFIXES);
     set(ranged.contains(&0), settings_flag::SETTINGS_RANGES);
-    let is_bound = |row: &ServerRow| row.mac.is_some() || row.vlan.is_some();
+    let is_bound = |row: &ServerRow| !row.macs.is_empty() || row.vlan.is_some();
     set(tables.servers.iter().any(is_bound), settings_flag::SETTINGS_BOUND);
+
+    let is_link_service = |row: &NeedRow| row.profile == 0 && row.outbound != PeerMatch::default();
+    set(tables.needs.iter().any(is_link_service), settings_flag::SETTINGS_LINK_SERVICES);
+    set(!tables.routers.is_empty(), settings_flag::SETTINGS_ROUTERS);
 
     let limits = (0..).zip(&tables.rules).filter_map(|(id, row)| Some((id, encode_limit(row, row.limit?))));
     EncodedPolicy {
@@ -77,8 +89,11 @@ pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32]) -> EncodedPolicy {
         prefixes,
         needs,
         ranges,
+        sports: encode_sports(&tables.sports),
         peers: tables.peers.iter().map(|row| (to_peer_key(row), rules.word(row.rule))).collect(),
         rules: limits.collect(),
+        macs: encode_macs(tables, ids),
+        routers: encode_routers(tables),
         sources: cut_text(&policy.text),
         token_buckets: list_token_buckets(tables, ids),
         flags,
@@ -104,7 +119,45 @@ pub fn encode_settings(
         pickup_s: tables.settings.pickup_s,
         hash: Sha256::digest(policy.text.as_bytes()).into(),
         file: write_text(&policy.file),
+        quiet_ethertypes: list_quiet_ethertypes(policy),
     }
+}
+
+fn list_quiet_ethertypes(policy: &Policy) -> [u16; layout::QUIET_ETHERTYPES_MAX.0 as usize] {
+    let mut list = [0; layout::QUIET_ETHERTYPES_MAX.0 as usize];
+    list.iter_mut().zip(&policy.settings.quiet_ethertypes.0).for_each(|(to, from)| *to = *from);
+    list
+}
+
+/// A MAC as the maps have it.
+fn to_word(mac: &[u8; 6]) -> u64 {
+    mac.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+/// Further MACs of each server, and all MACs of the policy with the server's id. A MAC that several have is
+/// the first server's.
+fn encode_macs(tables: &Tables, ids: &[u32]) -> Vec<(mac_key, u32)> {
+    let mut rows: BTreeMap<(u32, u64), u32> = BTreeMap::new();
+    for row in &tables.servers {
+        let server = id_of(row, ids);
+        for mac in row.macs.iter().skip(1) {
+            rows.insert((server, to_word(mac)), 1);
+        }
+        for mac in &row.macs {
+            rows.entry((0, to_word(mac))).or_insert(server);
+        }
+    }
+    for mac in tables.routers.iter().flat_map(|(_, macs)| macs) {
+        rows.entry((0, to_word(mac))).or_insert(0);
+    }
+    rows.into_iter().map(|((server, mac), value)| (mac_key { mac, server, zero: 0 }, value)).collect()
+}
+
+fn encode_routers(tables: &Tables) -> Vec<(router_key, u32)> {
+    let rows = tables.routers.iter().flat_map(|(address, macs)| {
+        macs.iter().map(|mac| (router_key { address: to_address(*address), mac: to_word(mac) }, 1))
+    });
+    rows.collect()
 }
 
 /// Every server's limits: the `out` needs of its profile that have one.
@@ -123,6 +176,12 @@ pub fn list_token_buckets(tables: &Tables, ids: &[u32]) -> Vec<limit_key> {
     for row in &tables.needs {
         let in_set = by_set.get(&row.outbound.set).into_iter().flatten().copied();
         let keys: Vec<u32> = limit_of(row.outbound.any).into_iter().chain(in_set).collect();
+        if !keys.is_empty() {
+            by_profile.entry(row.profile).or_default().extend(keys);
+        }
+    }
+    for row in &tables.sports {
+        let keys = by_profile.get(&row.needs).cloned().unwrap_or_default();
         if !keys.is_empty() {
             by_profile.entry(row.profile).or_default().extend(keys);
         }
@@ -187,13 +246,29 @@ fn to_need_key(row: &NeedRow, port: u16) -> need_key {
     need_key { profile: row.profile, protocol: row.proto, zero: 0, port_be: port.to_be() }
 }
 
+fn encode_sports(rows: &[SportRow]) -> Vec<(range_key, u32)> {
+    let blocks = rows.iter().flat_map(|row| {
+        cut_into_blocks(*row.ports.start(), *row.ports.end()).map(|(port, bits)| {
+            let need = need_key { profile: row.profile, protocol: row.proto, zero: 0, port_be: port.to_be() };
+            (range_key { prefix_bits: NEED_BITS + bits, need }, row.needs)
+        })
+    });
+    blocks.collect()
+}
+
 type ServerEntries = (Vec<(address, server)>, Vec<(prefix_key, server)>);
 
-fn encode_servers(rows: &[ServerRow], ids: &[u32], ranged: &HashSet<u32>) -> ServerEntries {
+fn encode_servers(
+    rows: &[ServerRow],
+    ids: &[u32],
+    ranged: &HashSet<u32>,
+    with_sport: &HashSet<u32>,
+) -> ServerEntries {
     let mut hosts = Vec::new();
     let mut prefixes = Vec::new();
     for row in rows {
-        let value = to_server(row, id_of(row, ids), ranged.contains(&row.profile));
+        let value =
+            to_server(row, id_of(row, ids), ranged.contains(&row.profile), with_sport.contains(&row.profile));
         if row.prefix.prefix_len() == row.prefix.max_prefix_len() {
             hosts.push((to_address(row.prefix.addr()), value));
         } else {
@@ -211,14 +286,22 @@ fn id_of(row: &ServerRow, ids: &[u32]) -> u32 {
     ids.get(row.server).copied().unwrap_or(0)
 }
 
-fn to_server(row: &ServerRow, id: u32, ranged: bool) -> server {
+fn to_server(row: &ServerRow, id: u32, ranged: bool, with_sport: bool) -> server {
     let mut flags = 0;
     let mut set = |condition: bool, flag: server_flag| flags |= if condition { flag.0 } else { 0 };
     set(row.observe, server_flag::SERVER_OBSERVE);
-    set(row.mac.is_some(), server_flag::SERVER_MAC);
+    set(!row.macs.is_empty(), server_flag::SERVER_MAC);
+    set(row.macs.len() > 1, server_flag::SERVER_MACS);
     set(row.vlan.is_some(), server_flag::SERVER_VLAN);
     set(ranged, server_flag::SERVER_RANGES);
-    server { id, profile: row.profile, vlan: row.vlan.unwrap_or(0), mac: row.mac.unwrap_or_default(), flags }
+    set(with_sport, server_flag::SERVER_SPORTS);
+    server {
+        id,
+        profile: row.profile,
+        vlan: row.vlan.unwrap_or(0),
+        mac: row.macs.first().copied().unwrap_or_default(),
+        flags,
+    }
 }
 
 fn to_peer_key(row: &super::PeerRow) -> peer_key {

@@ -21,6 +21,14 @@ impl Tables {
         (row.profile == profile && row.proto == proto && row.ports.contains(&port)).then_some(row)
     }
 
+    /// The profile whose needs hold as well for what a server opens from one of its ports.
+    pub fn find_sport(&self, profile: u32, proto: u8, sport: u16) -> Option<u32> {
+        let holds = |row: &&super::SportRow| {
+            row.profile == profile && row.proto == proto && row.ports.contains(&sport)
+        };
+        self.sports.iter().find(holds).map(|row| row.needs)
+    }
+
     /// The rule that a match has for a peer. 0: none.
     pub fn find_rule(&self, peer_match: PeerMatch, peer: IpAddr) -> u32 {
         let start = self.peers.partition_point(|row| row.set < peer_match.set);

@@ -19,10 +19,12 @@ mod room;
 mod rules;
 mod services;
 mod settings;
+mod sports;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ use room::Room;
 use rules::Rulebook;
 pub use services::ServiceIndex;
 pub use settings::{CompiledSettings, describe_flags};
+use sports::split_sports;
 
 /// A compiled policy. The same policy text always gives the same tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +49,12 @@ pub struct Tables {
     pub names: Vec<String>,
     /// Addresses of the servers, in the order of the file.
     pub servers: Vec<ServerRow>,
+    /// Addresses of routers, each with all its MACs, in the order of the file.
+    pub routers: Vec<(IpAddr, Vec<[u8; 6]>)>,
     /// Sorted by profile, protocol and port. The ranges of one profile and protocol don't overlap.
     pub needs: Vec<NeedRow>,
+    /// Sorted by profile, protocol and port; the ranges of one profile and protocol don't overlap.
+    pub sports: Vec<SportRow>,
     /// Sorted by set, family, address and length.
     pub peers: Vec<PeerRow>,
     /// The index is a rule's number. Rule 0 is a placeholder for no rule.
@@ -65,8 +72,8 @@ pub struct ServerRow {
     pub profile: u32,
     /// Whether packets that are not allowed pass, counted and reported.
     pub observe: bool,
-    /// The only MAC that may use it.
-    pub mac: Option<[u8; 6]>,
+    /// The only MACs that may use it; empty: any.
+    pub macs: Vec<[u8; 6]>,
     /// The only VLAN (1 to 4094) in which it may be used.
     pub vlan: Option<u16>,
 }
@@ -86,6 +93,19 @@ pub struct NeedRow {
     pub outbound: PeerMatch,
     /// Drops without an alarm.
     pub quiet: PeerMatch,
+}
+
+/// A profile for what a server opens from a range of its own ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SportRow {
+    /// The server's profile.
+    pub profile: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Ports of the server.
+    pub ports: RangeInclusive<u16>,
+    /// The profile whose needs hold as well. No server has it.
+    pub needs: u32,
 }
 
 /// The rule for a peer: that of the longest prefix in `set` which contains the peer, otherwise `any`.
@@ -108,7 +128,7 @@ pub struct PeerRow {
     pub rule: u32,
 }
 
-/// A need of a role, or of the management.
+/// A need of a role, of the management, or towards the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleRow {
     /// The need in canonical form.
@@ -138,7 +158,7 @@ pub struct RuleRow {
 pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
     let book = Rulebook::new(policy);
     let mut room = Room::new(policy);
-    let (profiles, profile_of) = number_profiles(policy, &book);
+    let (mut profiles, profile_of) = number_profiles(policy, &book);
     let mut servers = Vec::new();
     for (index, server) in policy.servers.iter().enumerate() {
         for (prefix, place) in &server.addresses {
@@ -148,11 +168,12 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
                 server: index,
                 profile: profile_of.get(index).copied().unwrap_or_default(),
                 observe: policy.mode_of(server) == Mode::Observe,
-                mac: server.mac.map(|(mac, _)| mac),
+                macs: server.macs.iter().map(|(mac, _)| *mac).collect(),
                 vlan: server.vlan.map(|(vlan, _)| vlan),
             });
         }
     }
+    let sports = split_sports(&mut profiles, &book, &mut room);
     let (needs, peers) = flatten_profiles(&profiles, &book, &mut room);
     let findings = room.finish();
     if !findings.is_empty() {
@@ -162,10 +183,20 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
         settings: CompiledSettings::of(policy),
         names: policy.servers.iter().map(|server| server.name.clone()).collect(),
         servers,
+        routers: list_routers(policy),
         needs,
+        sports,
         peers,
         rules: book.into_rows(),
     })
+}
+
+fn list_routers(policy: &Policy) -> Vec<(IpAddr, Vec<[u8; 6]>)> {
+    let rows = policy.routers.iter().flat_map(|router| {
+        let macs: Vec<[u8; 6]> = router.macs.iter().map(|(mac, _)| *mac).collect();
+        router.addresses.iter().map(move |(address, _)| (*address, macs.clone()))
+    });
+    rows.collect()
 }
 
 /// What the servers of one profile have in common.
@@ -176,14 +207,15 @@ struct Profile {
     place: std::ops::Range<usize>,
 }
 
+/// Numbers the distinct sets of roles in the order of the servers, and tells each server's. Profile
 /// Numbers the distinct sets of roles in the order of the servers, and returns each server's number.
 /// Profile 0 is for sources of no server: drops that are quiet for any role are quiet for them.
 fn number_profiles(policy: &Policy, book: &Rulebook<'_>) -> (Vec<Profile>, Vec<u32>) {
     let role_numbers: HashMap<&str, usize> =
         policy.roles.iter().enumerate().map(|(index, role)| (role.name.as_str(), index)).collect();
-    let quiet = book.quiet_rules();
-    let first = quiet.first().and_then(|rule| book.need(*rule)).map(|need| need.place).unwrap_or_default();
-    let mut profiles = vec![Profile { rules: quiet, place: first.start..first.end }];
+    let nobodys = book.rules_of_nobody();
+    let first = nobodys.first().and_then(|rule| book.need(*rule)).map(|need| need.place).unwrap_or_default();
+    let mut profiles = vec![Profile { rules: nobodys, place: first.start..first.end }];
     let mut known: HashMap<Vec<usize>, u32> = HashMap::new();
     let mut profile_of = Vec::with_capacity(policy.servers.len());
     for server in &policy.servers {

@@ -85,6 +85,11 @@ impl Room {
         self.needs.take(1)
     }
 
+    /// No setting could make enough room for the needs.
+    pub(super) fn exhaust_needs(&mut self) {
+        self.needs.taken = usize::MAX;
+    }
+
     pub(super) fn blame_needs(&mut self, culprit: Range<usize>) {
         self.needs.blame(culprit);
     }

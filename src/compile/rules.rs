@@ -24,9 +24,21 @@ pub(super) struct Rulebook<'p> {
     management: Vec<u32>,
 }
 
+/// Whose a need is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Every server's, in quarantine too.
+    Management,
+    /// Everybody's, towards the link.
+    Link,
+    /// A role's, by its index.
+    Role(usize),
+}
+
 /// A need, whose it is, and how good.
 struct Rule<'p> {
     need: &'p Need,
+    owner: Owner,
     role: Option<Arc<str>>,
     rank: Rank,
 }
@@ -34,13 +46,15 @@ struct Rule<'p> {
 impl<'p> Rulebook<'p> {
     /// Numbers the needs in the order of the file, from 1.
     pub(super) fn new(policy: &'p Policy) -> Self {
-        let management = policy.settings.management.iter().map(|need| (need, None));
+        let settings = &policy.settings;
+        let management = settings.management.iter().map(|need| (need, Owner::Management));
+        let link = settings.link_services.0.iter().map(|need| (need, Owner::Link));
         let of_roles = policy
             .roles
             .iter()
             .enumerate()
-            .flat_map(|(index, role)| role.needs().map(move |need| (need, Some(index))));
-        let mut needs: Vec<(&Need, Option<usize>)> = management.chain(of_roles).collect();
+            .flat_map(|(index, role)| role.needs().map(move |need| (need, Owner::Role(index))));
+        let mut needs: Vec<(&Need, Owner)> = management.chain(link).chain(of_roles).collect();
         needs.sort_by_key(|(need, _)| need.place.start);
 
         let mut book = Self {
@@ -51,13 +65,19 @@ impl<'p> Rulebook<'p> {
             management: Vec::new(),
         };
         let names: Vec<Arc<str>> = policy.roles.iter().map(|role| role.name.as_str().into()).collect();
-        for (number, (need, role)) in (1u32..).zip(needs) {
-            match role.and_then(|index| book.by_role.get_mut(index)) {
-                Some(rules) => rules.push(number),
-                None => book.management.push(number),
+        for (number, (need, owner)) in (1u32..).zip(needs) {
+            let mut role = None;
+            match owner {
+                Owner::Management => book.management.push(number),
+                Owner::Link => (),
+                Owner::Role(index) => {
+                    role = names.get(index).cloned();
+                    if let Some(rules) = book.by_role.get_mut(index) {
+                        rules.push(number);
+                    }
+                }
             }
-            let role = role.and_then(|index| names.get(index)).cloned();
-            book.rules.push(Rule { need, role, rank: 0 });
+            book.rules.push(Rule { need, owner, role, rank: 0 });
         }
         book.rank();
         book
@@ -71,7 +91,7 @@ impl<'p> Rulebook<'p> {
             let rule = self.rule(*number);
             let limit = rule.and_then(|rule| rule.need.limit);
             let rate = limit.map_or(u64::MAX, |limit| limit.per_minute());
-            (rule.is_some_and(|rule| rule.role.is_some()), Reverse(rate), *number)
+            (rule.is_some_and(|rule| rule.owner != Owner::Management), Reverse(rate), *number)
         });
         for (rank, number) in (0..).zip(&ranking) {
             if let Some(rule) = self.rules.get_mut(*number as usize - 1) {
@@ -127,10 +147,12 @@ impl<'p> Rulebook<'p> {
         rules
     }
 
-    /// The quiet rules of all roles.
-    pub(super) fn quiet_rules(&self) -> Vec<u32> {
+    /// The rules of nobody's profile: the quiet ones of all roles, and the services of the link.
+    pub(super) fn rules_of_nobody(&self) -> Vec<u32> {
         let quiet = |number: &u32| self.need(*number).is_some_and(|need| need.direction == Direction::Quiet);
-        (1..).take(self.rules.len()).filter(quiet).collect()
+        let is_nobodys =
+            |number: &u32| quiet(number) || self.rule(*number).is_some_and(|rule| rule.owner == Owner::Link);
+        (1..).take(self.rules.len()).filter(is_nobodys).collect()
     }
 
     /// The rules as rows, behind the placeholder.
@@ -152,7 +174,7 @@ impl<'p> Rulebook<'p> {
             role: rule.role.clone(),
             line: rule.need.place.line,
             column: rule.need.place.column,
-            management: rule.role.is_none(),
+            management: rule.owner == Owner::Management,
             limit: rule.need.limit,
             limit_key: 0,
         }));

@@ -86,8 +86,13 @@ mod tests {
     use super::*;
 
     /// Bits that follow from the rows of a policy and stand for no key.
-    const DERIVED: [settings_flag; 3] =
-        [settings_flag::SETTINGS_PREFIXES, settings_flag::SETTINGS_RANGES, settings_flag::SETTINGS_BOUND];
+    const DERIVED: [settings_flag; 5] = [
+        settings_flag::SETTINGS_PREFIXES,
+        settings_flag::SETTINGS_RANGES,
+        settings_flag::SETTINGS_BOUND,
+        settings_flag::SETTINGS_ROUTERS,
+        settings_flag::SETTINGS_LINK_SERVICES,
+    ];
 
     #[test]
     fn every_flag_of_the_contract_is_a_key_or_follows_from_the_rows() {

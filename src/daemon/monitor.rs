@@ -108,6 +108,9 @@ impl<'gate> Monitor<'gate> {
         }
         if mode == AttachMode::No || self.is_strict && tracker == Hook::No {
             self.try_to_reattach();
+        } else if let Err(error) = self.gate.note_own_links(&self.place) {
+            // those of a second ago hold on
+            debug!("{error}");
         }
         Ok(())
     }

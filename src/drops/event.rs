@@ -83,6 +83,8 @@ pub struct DropEvent {
     pub quiet: bool,
     /// `port` is the server's own: the packet is an answer.
     pub own_port: bool,
+    /// Nobody knows whether the peer asked: the memory of peers was full.
+    pub presumed: bool,
     /// The server that has the source address.
     pub server: Option<ServerRef>,
     /// Source address; `None` for a frame without addresses.
@@ -160,6 +162,8 @@ struct Record<'a> {
     since: String,
     from: &'static str,
     own_port: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    presumed: bool,
     while_away: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u32>,
@@ -178,6 +182,7 @@ impl Serialize for DropEvent {
             since: self.since.to_string(),
             from: self.from.name(),
             own_port: self.own_port,
+            presumed: self.presumed,
             while_away: self.while_away,
             length: self.length,
             frame: show_hex(&self.frame),
@@ -234,8 +239,8 @@ mod tests {
         assert_eq!(drop.service(), "icmpv6/echo-request");
         (drop.protocol, drop.port) = (47, 0);
         assert_eq!(drop.service(), "gre");
-        (drop.protocol, drop.port) = (89, 0);
-        assert_eq!(drop.service(), "89");
+        (drop.protocol, drop.port) = (88, 0);
+        assert_eq!(drop.service(), "88");
         drop.any_protocol = true;
         assert_eq!(drop.service(), "any");
     }

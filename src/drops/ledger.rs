@@ -165,6 +165,11 @@ impl LedgerRow {
         DropVerdict::from_flags(self.key.flags)
     }
 
+    /// Whether nobody knows that the peers asked, for the memory of peers was full.
+    pub fn presumed(&self) -> bool {
+        self.key.has(drop_flag::DROP_PRESUMED)
+    }
+
     /// Whether the policy denies them without an alarm.
     pub fn quiet(&self) -> bool {
         self.key.has(drop_flag::DROP_QUIET)
@@ -218,6 +223,7 @@ pub(super) fn to_event(
         reason: ReasonCode::from(key.reason),
         quiet: key.has(drop_flag::DROP_QUIET),
         own_port,
+        presumed: key.has(drop_flag::DROP_PRESUMED),
         server: context.server(key.server),
         source: entry.last_source,
         destination: entry.last_destination,

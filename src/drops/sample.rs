@@ -191,6 +191,7 @@ impl Sample {
             reason: self.reason,
             quiet: flagged(drop_flag::DROP_QUIET),
             own_port: flagged(drop_flag::DROP_OWN_PORT),
+            presumed: flagged(drop_flag::DROP_PRESUMED),
             server: context.server(self.server),
             source: self.source,
             destination: self.destination,

@@ -126,6 +126,7 @@ impl Gate {
         tables: &Tables,
         listen: impl FnOnce(),
     ) -> Result<(Hook, AttachMode, Vec<String>), GateError> {
+        self.note_own_links(place)?;
         let hook = self.set_tracker(place, tables.settings.is_strict())?;
         listen();
         let mut warnings = Vec::new();
@@ -143,6 +144,7 @@ impl Gate {
             (settings.flags & settings_flag::SETTINGS_STRICT.0 != 0, settings.pickup_s)
         });
         let mut warnings = Vec::new();
+        self.note_own_links(place)?;
         self.set_tracker(place, strict)?;
         let mode = self.attach_filter(place, pickup_s, &mut warnings)?;
         Ok((mode, warnings))

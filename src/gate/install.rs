@@ -64,6 +64,9 @@ impl Gate {
             self.maps.ranges.create_inner(&policy.ranges)?,
             self.maps.peers.create_inner(&policy.peers)?,
             self.maps.rules.create_inner(&policy.rules)?,
+            self.maps.macs.create_inner(&policy.macs)?,
+            self.maps.routers.create_inner(&policy.routers)?,
+            self.maps.sports.create_inner(&policy.sports)?,
             self.maps.sources.create_inner(&policy.sources)?,
         ])
     }

@@ -13,8 +13,8 @@ use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
     address, counter, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row, limit,
-    limit_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, range_key, row_quota, rule,
-    server, settings,
+    limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, range_key,
+    refused_fragment, router_key, row_quota, rule, server, settings,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -200,6 +200,12 @@ maps! {
     unlisted: TypedMap<flow_key, opening>, setting!(unlisted), Count::Entries;
     /// First fragments that passed.
     fragments: TypedMap<fragment_key, fragment>, setting!(fragments), Count::Entries;
+    /// First fragments that were dropped.
+    refused_fragments: TypedMap<fragment_key, refused_fragment>, Size::Fixed, Count::Entries;
+    /// Peers that asked a service of a server.
+    heard: TypedMap<u32, u64>, Size::Derived(sizes::heard), Count::Nothing;
+    /// How many bits of each region of `heard` are set.
+    heard_bits: TypedMap<u32, u64>, Size::Fixed, Count::Hidden;
     /// The drop ledger: which row counts a kind of drop.
     ledger: TypedMap<ledger_key, u32>, setting!(ledger), Count::Entries;
     /// As `ledger`, by server and reason only, for drops that found it full.
@@ -220,6 +226,8 @@ maps! {
     names: TypedMap<u32, name>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
     /// Servers in quarantine, by id.
     quarantines: TypedMap<u32, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
+    /// Single addresses in quarantine.
+    quarantined_addresses: TypedMap<address, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
 
     /// Single addresses of servers.
     hosts: OuterMap<Hash, address, server>, Size::Fixed, Count::LivePolicy;
@@ -233,6 +241,12 @@ maps! {
     peers: OuterMap<Trie, peer_key, u32>, Size::Fixed, Count::LivePolicy;
     /// Rules with a `limit`.
     rules: OuterMap<Hash, u32, rule>, Size::Fixed, Count::LivePolicy;
+    /// MACs of servers and routers.
+    macs: OuterMap<Hash, mac_key, u32>, Size::Fixed, Count::LivePolicy;
+    /// Routers, by address and MAC.
+    routers: OuterMap<Hash, router_key, u32>, Size::Fixed, Count::LivePolicy;
+    /// Needs with a source port.
+    sports: OuterMap<Trie, range_key, u32>, Size::Fixed, Count::LivePolicy;
     /// The text of the policy.
     sources: OuterMap<Array, u32, SourceChunk>, Size::Fixed, Count::LivePolicy;
 
@@ -244,6 +258,12 @@ maps! {
     counters: TypedMap<u32, counter>, Size::Fixed, Count::Hidden;
     /// Events inside the programs, `enum statistic`, for each CPU.
     statistics: TypedMap<u32, u64>, Size::Fixed, Count::Hidden;
+    /// MACs of the devices above the NIC.
+    own_macs: TypedMap<u64, u32>, Size::Fixed, Count::Hidden;
+    /// Indexes of the NIC and of the devices above it.
+    own_interfaces: TypedMap<u32, u32>, Size::Fixed, Count::Hidden;
+    /// MACs of other hosts on the link.
+    neighbour_macs: TypedMap<u64, u32>, Size::Fixed, Count::Hidden;
     /// The perf buffer of samples.
     samples: MapHandle, Size::Fixed, Count::Hidden;
     /// What each CPU has found out for itself.

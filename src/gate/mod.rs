@@ -20,6 +20,7 @@ mod namespaces;
 mod open;
 mod orphans;
 mod outer_map;
+mod own_links;
 mod pickup;
 mod pins;
 mod place;

@@ -104,6 +104,8 @@ impl Gate {
         self.divide_verdict_cache(self.maps.verdict_cache.max_entries())?;
         let words = self.maps.ledger_bloom.capacity();
         self.write_state(state::STATE_LEDGER_BLOOM_MASK, u64::from(words - 1))?;
+        let heard = self.maps.heard.capacity() / (2 * layout::HEARD_REGIONS.0);
+        self.write_state(state::STATE_HEARD_WORDS, u64::from(heard))?;
         self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))
     }
 }

@@ -34,6 +34,20 @@ pub(super) fn ledger_bloom(sizes: &TableSizes) -> u32 {
     u32::try_from(bits.next_power_of_two() / 64).unwrap_or(u32::MAX).max(1)
 }
 
+/// Peers for each word of `heard` at which half of its bits are set: 48 bits, four for each peer.
+const HEARD_PEERS_PER_WORD: u32 = 8;
+
+/// Words of one region in one half of `heard`, a power of two.
+pub(super) fn heard_region(sizes: &TableSizes) -> u32 {
+    let words = sizes.heard.value / HEARD_PEERS_PER_WORD / layout::HEARD_REGIONS.0;
+    words.max(1).next_power_of_two()
+}
+
+/// Words of both halves of `heard`.
+pub(super) fn heard(sizes: &TableSizes) -> u32 {
+    2 * layout::HEARD_REGIONS.0 * heard_region(sizes)
+}
+
 /// The parts of all CPUs.
 pub(super) fn quota_cache(_: &TableSizes) -> u32 {
     layout::QUOTA_CACHE_PER_CPU.0.saturating_mul(possible_cpus())

@@ -13,8 +13,8 @@ pub use mac::{is_host_mac, parse_mac, show_mac, show_mac_ieee};
 pub use prefix::show_prefix;
 pub use probe::{Probe, ProbeError};
 pub use protocol::{
-    AH, ESP, GRE, ICMP, ICMPV6, IGMP, IPIP, L2TP, SCTP, SIT, Selector, TCP, UDP, find_icmp_answer,
-    find_icmp_type, find_protocol, has_ports, icmp_type_names, is_icmp, name_icmp_type, name_protocol,
-    protocol_names,
+    AH, ESP, GRE, ICMP, ICMPV6, IGMP, IPIP, L2TP, OSPF, SCTP, SIT, Selector, TCP, UDP, VRRP,
+    find_icmp_answer, find_icmp_type, find_protocol, has_ports, icmp_type_names, is_icmp, name_icmp_type,
+    name_protocol, protocol_names,
 };
 pub use services::{find_port, find_protocols, service_names};

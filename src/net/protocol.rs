@@ -23,6 +23,10 @@ pub const ESP: u8 = 50;
 pub const AH: u8 = 51;
 /// ICMP for IPv6.
 pub const ICMPV6: u8 = 58;
+/// OSPF.
+pub const OSPF: u8 = 89;
+/// VRRP.
+pub const VRRP: u8 = 112;
 /// L2TP over IP.
 pub const L2TP: u8 = 115;
 /// SCTP.
@@ -51,6 +55,8 @@ const NAMES: &[(&str, u8)] = &[
     ("gre", GRE),
     ("esp", ESP),
     ("ah", AH),
+    ("vrrp", VRRP),
+    ("ospf", OSPF),
 ];
 
 /// Where several names share a number, the first one is canonical.
@@ -202,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_protocol_without_a_name_is_called_by_its_number() {
-        assert_eq!(name_protocol(89), "89");
+        assert_eq!(name_protocol(88), "88");
     }
 
     #[test]

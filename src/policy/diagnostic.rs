@@ -79,6 +79,19 @@ impl Diagnostics {
         Self { list: findings.into_iter().map(|finding| source.render(finding)).collect() }
     }
 
+    /// The mistakes of the same file, sorted together.
+    pub(crate) fn merge(mut self, other: Self) -> Self {
+        self.list.extend(other.list);
+        self.list.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        self
+    }
+
+    /// The mistakes of this file, and then those of another.
+    pub(crate) fn append(mut self, other: Self) -> Self {
+        self.list.extend(other.list);
+        self
+    }
+
     /// The mistakes in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.list.iter()

@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::model::{Direction, Keyword, Need, Policy, Role, Server, Value};
+use super::model::{Direction, Keyword, Location, Need, Policy, Role, Router, Server, Value};
 use crate::net::{show_mac, show_prefix};
 
 /// One change.
@@ -92,6 +92,7 @@ pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
     comparison.compare_settings();
     let [before, after] = [old, new].map(|policy| policy.settings.management.iter().collect::<Vec<&Need>>());
     comparison.compare_needs(None, Direction::In, &before, &after);
+    comparison.compare_routers();
     comparison.compare_servers();
     comparison.compare_sets();
     comparison.changes
@@ -108,11 +109,16 @@ struct Comparison<'p> {
 /// First and last port of each range.
 type Ranges = Vec<(u16, u16)>;
 
+/// What needs without a limit have in common if their ports can be joined: protocol, peers, ports of the server.
+type Unlimited = (u8, Vec<IpNet>, Option<(u16, u16)>);
+
 /// The meaning of a need. Needs that mean the same have equal meanings, however they are written.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Meaning {
     protocol: u8,
     peers: Vec<IpNet>,
+    /// First and last port of the server.
+    sport: Option<(u16, u16)>,
     /// Count, and per how many seconds.
     limit: Option<(u32, u32)>,
     ports: Ranges,
@@ -123,6 +129,20 @@ impl<'p> Comparison<'p> {
         let (old, new) = (list_keys(self.old), list_keys(self.new));
         for ((name, old), (_, new)) in old.into_iter().zip(new).filter(|(old, new)| old.1 != new.1) {
             self.changes.push(Change::Setting { name, old, new });
+        }
+    }
+
+    fn compare_routers(&mut self) {
+        let [old, new] = [self.old, self.new].map(|policy| -> BTreeMap<&str, String> {
+            policy.routers.iter().map(|router| (router.name.as_str(), show_router(router))).collect()
+        });
+        let names: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+        for name in names.into_iter().filter(|name| old.get(name) != new.get(name)) {
+            let show = |routers: &BTreeMap<&str, String>| {
+                routers.get(name).cloned().unwrap_or_else(|| "none".to_owned())
+            };
+            let (old, new) = (show(&old), show(&new));
+            self.changes.push(Change::Setting { name: format!("routers.{name}"), old, new });
         }
     }
 
@@ -238,14 +258,28 @@ fn show_addresses(server: &Server) -> BTreeSet<String> {
     server.addresses.iter().map(|(prefix, _)| show_prefix(prefix)).collect()
 }
 
+/// A router in one line. The order of its addresses and MACs makes no difference.
+fn show_router(router: &Router) -> String {
+    // No `..`, so that a new key does not compile until it is compared.
+    let Router { name: _, place: _, addresses, macs } = router;
+    let addresses: BTreeSet<_> = addresses.iter().map(|(address, _)| *address).collect();
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!("{} mac {}", addresses.join(", "), show_macs(macs))
+}
+
+fn show_macs(macs: &[([u8; 6], Location)]) -> String {
+    let macs: BTreeSet<String> = macs.iter().map(|(mac, _)| show_mac(mac)).collect();
+    macs.into_iter().collect::<Vec<String>>().join(", ")
+}
+
 /// The keys of a server with their values in words, in the same order for every server. Addresses and roles
 /// are compared elsewhere.
 fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String); 3] {
     // No `..`, so that a new key does not compile until it is compared.
-    let Server { name: _, place: _, addresses: _, mac, vlan, roles: _, roles_place: _, mode: _ } = server;
+    let Server { name: _, place: _, addresses: _, macs, vlan, roles: _, roles_place: _, mode: _ } = server;
     let any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
     [
-        ("mac", any(mac.map(|(mac, _)| show_mac(&mac)))),
+        ("mac", any(Some(show_macs(macs)).filter(|macs| !macs.is_empty()))),
         ("vlan", any(vlan.map(|(vlan, _)| vlan.to_string()))),
         ("mode", policy.mode_of(server).word().to_owned()),
     ]
@@ -254,10 +288,20 @@ fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String)
 /// All keys with their values in words, in the same order for every policy. Lists of needs are left out: they
 /// are compared by their meaning.
 fn list_keys(policy: &Policy) -> Vec<(String, String)> {
-    // No `..`, so that a new table does not compile until it is compared. Sets, roles and servers are
-    // compared by their meaning.
-    let Policy { file: _, text: _, settings, sets: _, roles: _, servers: _, alarms, response, tables } =
-        policy;
+    // No `..`, so that a new table does not compile until it is compared. Sets, routers, roles and
+    // servers are compared by their meaning.
+    let Policy {
+        file: _,
+        text: _,
+        settings,
+        sets: _,
+        routers: _,
+        roles: _,
+        servers: _,
+        alarms,
+        response,
+        tables,
+    } = policy;
     let tables = [
         ("", settings.entries()),
         ("alarms.", alarms.entries()),
@@ -275,22 +319,23 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
 /// nothing else differs, but not those of needs with a limit: each such need has its own token bucket.
 fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
     let mut meanings = BTreeSet::new();
-    let mut unlimited: BTreeMap<(u8, Vec<IpNet>), Ranges> = BTreeMap::new();
+    let mut unlimited: BTreeMap<Unlimited, Ranges> = BTreeMap::new();
     for need in needs {
         // No `..`, so that a new clause of needs does not compile until it is compared.
-        let Need { direction: _, protocol, ports, peers: _, limit, place: _ } = need;
+        let Need { direction: _, protocol, ports, peers: _, sport, limit, place: _ } = need;
         let peers = IpNet::aggregate(&need.resolve_peers(&policy.sets));
+        let sport = sport.as_ref().map(|sport| (*sport.start(), *sport.end()));
         let range = (*ports.start(), *ports.end());
         match limit {
             Some(limit) => {
                 let limit = Some((limit.count, limit.per_seconds));
-                meanings.insert(Meaning { protocol: *protocol, peers, limit, ports: vec![range] });
+                meanings.insert(Meaning { protocol: *protocol, peers, sport, limit, ports: vec![range] });
             }
-            None => unlimited.entry((*protocol, peers)).or_default().push(range),
+            None => unlimited.entry((*protocol, peers, sport)).or_default().push(range),
         }
     }
-    for ((protocol, peers), ports) in unlimited {
-        meanings.insert(Meaning { protocol, peers, limit: None, ports: join_ranges(ports) });
+    for ((protocol, peers, sport), ports) in unlimited {
+        meanings.insert(Meaning { protocol, peers, sport, limit: None, ports: join_ranges(ports) });
     }
     meanings
 }

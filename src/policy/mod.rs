@@ -17,11 +17,11 @@ pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS};
 pub use difference::{Change, diff, list_changes};
 pub use enforcement::Enforcement;
 pub use model::{
-    Alarms, Direction, Endpoint, Keyword, Limit, Located, Location, MAX_ENTRIES, Mode, Need, Peer, Policy,
-    QuarantineTime, Response, Role, Server, Set, Settings, Syslog, TableSizes, Tracking, UnknownSources,
-    Value,
+    Alarms, Direction, Endpoint, EtherTypes, Keyword, Limit, LinkServices, Located, Location, MAX_ENTRIES,
+    Mode, Need, Peer, Policy, QuarantineTime, Response, Role, Router, Server, Set, Settings, Syslog,
+    TableSizes, Tracking, UnknownSources, Value,
 };
-pub use read::{parse, parse_need};
+pub use read::{ReadSetFile, SetFile, parse, parse_need, parse_with_files};
 pub use summary::{Summary, describe, summarize};
 
 pub(crate) use diagnostic::{Finding, Source};

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::model::{Direction, Keyword, Need, Policy, Role, Server, Settings, Value};
+use super::model::{Direction, Keyword, Location, Need, Policy, Role, Router, Server, Settings, Value};
 use crate::net::{show_mac, show_prefix};
 
 /// A policy in the words of its file, with each server's roles resolved.
@@ -19,6 +19,8 @@ pub struct Summary {
     pub settings: BTreeMap<&'static str, Value>,
     /// Sets by name.
     pub sets: Vec<SetSummary>,
+    /// Routers in the order of the file.
+    pub routers: Vec<RouterSummary>,
     /// Servers in the order of the file.
     pub servers: Vec<ServerSummary>,
 }
@@ -32,6 +34,17 @@ pub struct SetSummary {
     pub members: Vec<String>,
 }
 
+/// A neighbour on the link that routes too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouterSummary {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Its MACs.
+    pub macs: Vec<String>,
+}
+
 /// What one server may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServerSummary {
@@ -39,8 +52,10 @@ pub struct ServerSummary {
     pub name: String,
     /// Addresses and prefixes.
     pub addresses: Vec<String>,
-    /// The only MAC that may use them.
+    /// The first MAC that may use them.
     pub mac: Option<String>,
+    /// All MACs that may use them.
+    pub macs: Vec<String>,
     /// The only VLAN in which they may be used.
     pub vlan: Option<u16>,
     /// `enforce` or `observe`, as it holds for this server.
@@ -65,13 +80,25 @@ pub fn summarize(policy: &Policy) -> Summary {
         sets: sets
             .map(|set| SetSummary { name: set.name.clone(), members: show_prefixes(set.prefixes()) })
             .collect(),
+        routers: policy.routers.iter().map(summarize_router).collect(),
         servers: policy.servers.iter().map(|server| summarize_server(policy, server, &roles)).collect(),
     }
 }
 
+fn summarize_router(router: &Router) -> RouterSummary {
+    // No `..`, so that a new key does not compile until it is described.
+    let Router { name, place: _, addresses, macs } = router;
+    let addresses = addresses.iter().map(|(address, _)| address.to_string()).collect();
+    RouterSummary { name: name.clone(), addresses, macs: show_macs(macs) }
+}
+
+fn show_macs(macs: &[([u8; 6], Location)]) -> Vec<String> {
+    macs.iter().map(|(mac, _)| show_mac(mac)).collect()
+}
+
 fn summarize_server(policy: &Policy, server: &Server, roles: &HashMap<&str, &Role>) -> ServerSummary {
     // No `..`, so that a new key does not compile until it is described.
-    let Server { name, place: _, addresses, mac, vlan, roles: assigned, roles_place: _, mode: _ } = server;
+    let Server { name, place: _, addresses, macs, vlan, roles: assigned, roles_place: _, mode: _ } = server;
     let needs = |direction| {
         let roles = assigned.iter().filter_map(|(name, _)| roles.get(name.as_str()));
         list_needs(roles.flat_map(|role| role.needs_of(direction)))
@@ -79,7 +106,8 @@ fn summarize_server(policy: &Policy, server: &Server, roles: &HashMap<&str, &Rol
     ServerSummary {
         name: name.clone(),
         addresses: show_prefixes(addresses.iter().map(|(prefix, _)| *prefix)),
-        mac: mac.map(|(mac, _)| show_mac(&mac)),
+        mac: macs.first().map(|(mac, _)| show_mac(mac)),
+        macs: show_macs(macs),
         vlan: vlan.map(|(vlan, _)| vlan),
         mode: policy.mode_of(server).word(),
         roles: assigned.iter().map(|(name, _)| name.clone()).collect(),
@@ -114,14 +142,41 @@ pub fn describe(policy: &Policy) -> String {
 
 fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
     // No `..`, so that a new key does not compile until it is described.
-    let Settings { mode, tracking, unknown_sources, management, pickup_s, dhcp } = &policy.settings;
+    let Settings {
+        mode,
+        tracking,
+        unknown_sources,
+        management,
+        link_services,
+        quiet_ethertypes,
+        pickup_s,
+        dhcp,
+    } = &policy.settings;
     let (mode, summary) = (mode.value, summarize(policy));
     writeln!(out, "mode {mode}, tracking {}, unknown sources {}", tracking.value, unknown_sources.value)?;
     let dhcp = if dhcp.value { "allowed" } else { "not allowed" };
     writeln!(out, "open flows are taken over for {} s, DHCP is {dhcp}", pickup_s.value)?;
     write_list(out, "every server accepts", &list_needs(management.iter()))?;
+    if !link_services.0.is_empty() {
+        write_list(out, "every server asks its link", &list_needs(link_services.0.iter()))?;
+    }
+    if !quiet_ethertypes.0.is_empty() {
+        writeln!(out, "no alarm for EtherType {quiet_ethertypes}")?;
+    }
     for server in &summary.servers {
         write_server(out, server, mode.word())?;
+    }
+    if !summary.routers.is_empty() {
+        writeln!(out, "\nrouters")?;
+        for router in &summary.routers {
+            writeln!(
+                out,
+                "  {}  {}  mac {}",
+                router.name,
+                router.addresses.join(", "),
+                router.macs.join(", ")
+            )?;
+        }
     }
     if !summary.sets.is_empty() {
         writeln!(out, "\nsets")?;
@@ -134,8 +189,8 @@ fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
 
 fn write_server(out: &mut String, server: &ServerSummary, mode: &str) -> fmt::Result {
     write!(out, "\n{}  {}", server.name, server.addresses.join(", "))?;
-    if let Some(mac) = &server.mac {
-        write!(out, "  mac {mac}")?;
+    if !server.macs.is_empty() {
+        write!(out, "  mac {}", server.macs.join(", "))?;
     }
     if let Some(vlan) = server.vlan {
         write!(out, "  vlan {vlan}")?;

@@ -1,6 +1,8 @@
 //! What the tables say about overlapping needs, limits and room.
 
 mod agreement;
+mod encoding;
+mod sports;
 
 use std::net::IpAddr;
 
@@ -196,7 +198,7 @@ fn servers_with_the_same_roles_in_any_order_share_a_profile() {
     let profiles: Vec<(usize, u32)> = tables.servers.iter().map(|row| (row.server, row.profile)).collect();
     assert_eq!(profiles, [(0, 1), (0, 1), (1, 1), (2, 2)]);
     assert_eq!(tables.names, ["x", "y", "z"]);
-    assert_eq!((tables.servers[0].mac, tables.servers[0].observe), (Some([2, 0, 0, 0, 0, 1]), false));
+    assert_eq!((&tables.servers[0].macs[..], tables.servers[0].observe), (&[[2, 0, 0, 0, 0, 1]][..], false));
     assert_eq!((tables.servers[2].vlan, tables.servers[2].observe), (Some(7), true));
     let found = |address: &str| tables.find_server(address.parse().unwrap()).map(|row| row.server);
     assert_eq!([found("192.0.2.2"), found("192.0.2.3"), found("2001:db8::2")], [Some(1), Some(2), None]);

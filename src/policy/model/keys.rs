@@ -4,14 +4,15 @@
 //! Reading, differences, `check -j` and printed policies follow from the row. There is no second list of
 //! keys that could be forgotten.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
 use super::location::Located;
-use super::need::{Direction, Need};
-use super::values::{Keyword, QuarantineTime, Syslog};
+use super::need::{Direction, LinkServices, Need};
+use super::values::{EtherTypes, Keyword, QuarantineTime, Syslog};
 use crate::alarm::Kind;
 
 /// Reads the values of one table's keys. A key that is not in the file keeps its default. So does a key with
@@ -25,6 +26,10 @@ pub(in crate::policy) trait ReadKeys {
     fn integer(&self, key: &'static str, default: Located<u32>, range: RangeInclusive<u32>) -> Located<u32>;
     /// A list of needs.
     fn needs(&self, key: &'static str, default: Vec<Need>, direction: Direction) -> Vec<Need>;
+    /// A list of needs towards the link.
+    fn link_services(&self, key: &'static str, default: LinkServices) -> LinkServices;
+    /// A list of EtherTypes.
+    fn ethertypes(&self, key: &'static str, default: EtherTypes) -> EtherTypes;
     /// The path of a file that is read.
     fn input_file(&self, key: &'static str, default: Option<String>) -> Option<String>;
     /// The path of a file that is written; no other key may name the same.
@@ -65,6 +70,8 @@ pub enum Value {
     Truth(bool),
     /// A list of names.
     List(Vec<String>),
+    /// A list of numbers, in hexadecimal.
+    EtherTypes(EtherTypes),
     /// A list of needs in canonical form. Two lists that differ may mean the same.
     Needs(Vec<String>),
     /// A program and its arguments.
@@ -81,6 +88,8 @@ impl fmt::Display for Value {
             Self::List(list) | Self::Needs(list) | Self::Command(list) if list.is_empty() => {
                 out.write_str("none")
             }
+            Self::EtherTypes(list) if list.0.is_empty() => out.write_str("none"),
+            Self::EtherTypes(list) => list.fmt(out),
             Self::List(list) | Self::Needs(list) => out.write_str(&list.join(", ")),
             Self::Command(words) => out.write_str(&words.join(" ")),
         }
@@ -120,6 +129,20 @@ impl ToValue for u32 {
 impl<T: fmt::Display> ToValue for Option<T> {
     fn to_value(&self) -> Value {
         self.as_ref().map_or(Value::Unset, |value| Value::Text(value.to_string()))
+    }
+}
+
+impl ToValue for LinkServices {
+    /// A list of texts: no two of these needs differ and mean the same, but for their order.
+    fn to_value(&self) -> Value {
+        let texts: BTreeSet<String> = self.0.iter().map(Need::to_string).collect();
+        Value::List(texts.into_iter().collect())
+    }
+}
+
+impl ToValue for EtherTypes {
+    fn to_value(&self) -> Value {
+        Value::EtherTypes(self.clone())
     }
 }
 

@@ -10,17 +10,18 @@ mod tables;
 mod values;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 pub use alarms::{Alarms, Response};
 pub use keys::Value;
 pub use location::{Located, Location};
-pub use need::{Direction, Limit, Need, Peer};
+pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
-pub use values::{Endpoint, Keyword, Mode, QuarantineTime, Syslog, Tracking, UnknownSources};
+pub use values::{Endpoint, EtherTypes, Keyword, Mode, QuarantineTime, Syslog, Tracking, UnknownSources};
 
 /// A policy: the whole of one file, checked.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Policy {
     pub settings: Settings,
     /// `[sets]` by name.
     pub sets: BTreeMap<String, Set>,
+    /// `[routers.*]` in the order of the file.
+    pub routers: Vec<Router>,
     /// `[roles.*]` in the order of the file.
     pub roles: Vec<Role>,
     /// `[servers.*]` in the order of the file; never empty.
@@ -47,7 +50,7 @@ pub struct Policy {
 
 impl Policy {
     /// The tables that a file may have.
-    pub const TABLES: &[&str] = &["policy", "sets", "roles", "servers", "alarms", "tables"];
+    pub const TABLES: &[&str] = &["policy", "sets", "routers", "roles", "servers", "alarms", "tables"];
 
     /// A place of this policy as `FILE:LINE`.
     pub fn locate(&self, place: &Location) -> String {
@@ -68,6 +71,24 @@ impl Policy {
     pub fn mode_of(&self, server: &Server) -> Mode {
         server.mode.map_or(self.settings.mode.value, |mode| mode.0)
     }
+}
+
+/// A neighbour on the DMZ's link that routes too.
+#[derive(Clone, Debug)]
+pub struct Router {
+    /// Its name.
+    pub name: String,
+    /// Where its name is.
+    pub place: Location,
+    /// Addresses, in the order of the file; never empty.
+    pub addresses: Vec<(IpAddr, Location)>,
+    /// MACs that its frames may have; never empty.
+    pub macs: Vec<([u8; 6], Location)>,
+}
+
+impl Router {
+    /// The keys that a router may have in a file.
+    pub const KEYS: &[&str] = &["addresses", "mac"];
 }
 
 /// A named list of needs.
@@ -113,8 +134,8 @@ pub struct Server {
     pub place: Location,
     /// Addresses (prefixes of full length) and prefixes, in the order of the file; never empty.
     pub addresses: Vec<(IpNet, Location)>,
-    /// The only MAC that may use these addresses.
-    pub mac: Option<([u8; 6], Location)>,
+    /// The only MACs that may use these addresses, each once; empty: any.
+    pub macs: Vec<([u8; 6], Location)>,
     /// The only VLAN (1 to 4094) in which these addresses may be used.
     pub vlan: Option<(u16, Location)>,
     /// Names of roles, in the order of the file.

@@ -1,9 +1,10 @@
-//! A need: one line of a role, `PROTO[/PORT[-PORT]|/TYPE] [to|from ADDRESS|PREFIX|@SET[, ...]]
-//! [limit N/s|N/m]`.
+//! A need: one line of a role, `PROTO[/PORT[-PORT]|/TYPE] [to|from ADDRESS|PREFIX|@SET|SERVER[, ...]]
+//! [sport PORT[-PORT]] [limit N/s|N/m]`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -59,6 +60,8 @@ pub enum Peer {
     Prefix(IpNet),
     /// All members of the set of this name.
     Set(String),
+    /// All addresses and prefixes of the server of this name.
+    Server(String, Arc<[IpNet]>),
 }
 
 impl fmt::Display for Peer {
@@ -66,6 +69,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Prefix(prefix) => out.write_str(&show_prefix(prefix)),
             Self::Set(name) => write!(out, "@{name}"),
+            Self::Server(name, _) => out.write_str(name),
         }
     }
 }
@@ -104,6 +108,8 @@ pub struct Need {
     pub ports: RangeInclusive<u16>,
     /// Sorted, each once. Empty means every peer.
     pub peers: Vec<Peer>,
+    /// The server's own ports. Only for `out`; `None` means every port.
+    pub sport: Option<RangeInclusive<u16>>,
     /// Only for `out`.
     pub limit: Option<Limit>,
     /// Where the file says so.
@@ -115,16 +121,17 @@ impl Need {
     pub fn set_names(&self) -> impl Iterator<Item = &str> {
         self.peers.iter().filter_map(|peer| match peer {
             Peer::Set(name) => Some(name.as_str()),
-            Peer::Prefix(_) => None,
+            Peer::Prefix(_) | Peer::Server(..) => None,
         })
     }
 
-    /// The peers as prefixes, with sets replaced by their members: sorted, each once. Empty means every peer.
+    /// The peers as prefixes, with sets and servers replaced by what they have: sorted, each once. Empty means every peer.
     pub fn resolve_peers(&self, sets: &BTreeMap<String, Set>) -> Vec<IpNet> {
         let mut prefixes = Vec::new();
         for peer in &self.peers {
             match peer {
                 Peer::Prefix(prefix) => prefixes.push(*prefix),
+                Peer::Server(_, addresses) => prefixes.extend(addresses.iter()),
                 Peer::Set(name) => prefixes.extend(sets.get(name).into_iter().flat_map(|set| set.prefixes())),
             }
         }
@@ -134,10 +141,14 @@ impl Need {
     }
 }
 
+/// Needs of every server towards the link itself. They are `out` needs without peers, `sport` and `limit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkServices(pub Vec<Need>);
+
 impl fmt::Display for Need {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No `..`, so that a new clause does not compile until it is printed.
-        let Self { direction, protocol, ports, peers, limit, place: _ } = self;
+        let Self { direction, protocol, ports, peers, sport, limit, place: _ } = self;
         out.write_str(&net::name_protocol(*protocol))?;
         let selector = Selector::of(*protocol);
         let (first, last) = (*ports.start(), *ports.end());
@@ -152,6 +163,12 @@ impl fmt::Display for Need {
             match index {
                 0 => write!(out, " {} {peer}", direction.preposition())?,
                 _ => write!(out, ", {peer}")?,
+            }
+        }
+        if let Some(sport) = sport {
+            match (*sport.start(), *sport.end()) {
+                (first, last) if first == last => write!(out, " sport {first}")?,
+                (first, last) => write!(out, " sport {first}-{last}")?,
             }
         }
         match limit {

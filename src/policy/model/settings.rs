@@ -2,8 +2,8 @@
 
 use super::keys::keys;
 use super::location::Located;
-use super::need::{Direction, Need};
-use super::values::{Mode, Tracking, UnknownSources};
+use super::need::{Direction, LinkServices, Need};
+use super::values::{EtherTypes, Mode, Tracking, UnknownSources};
 
 /// The longest `pickup`, in seconds: a day.
 const MAX_PICKUP_S: u32 = 86_400;
@@ -19,6 +19,10 @@ keys! {
         "unknown_sources" unknown_sources: Located<UnknownSources> = Located::default(), keyword();
         /// `in` needs of every server. They stay open in quarantine.
         "management" management: Vec<Need> = Vec::new(), needs(Direction::In);
+        /// Services of the link's routers, which servers ask from their link-local addresses.
+        "link_services" link_services: LinkServices = LinkServices::default(), link_services();
+        /// EtherTypes whose frames are dropped without an alarm.
+        "quiet_ethertypes" quiet_ethertypes: EtherTypes = EtherTypes::default(), ethertypes();
         /// Seconds after attach in which flows that are already open are taken over.
         "pickup" pickup_s: Located<u32> = Located::unset(120), integer(0..=MAX_PICKUP_S);
         /// Whether DHCP clients of the DMZ may talk to the link.

@@ -27,6 +27,8 @@ keys! {
         "unlisted" unlisted: Located<u32> = Located::unset(65_536), integer(1..=MAX_ENTRIES);
         /// Fragmented packets of which the first fragment has passed.
         "fragments" fragments: Located<u32> = Located::unset(16_384), integer(1..=MAX_ENTRIES);
+        /// Peers that asked a service in the last ten minutes, whose late answers are no attack.
+        "heard" heard: Located<u32> = Located::unset(1_048_576), integer(1..=MAX_ENTRIES);
         /// Kinds of drops: server, protocol, destination port, reason.
         "ledger" ledger: Located<u32> = Located::unset(65_536), integer(1..=MAX_ENTRIES);
         /// Token buckets: one for each server and each of its needs with a limit.

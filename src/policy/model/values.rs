@@ -115,6 +115,18 @@ impl fmt::Display for QuarantineTime {
     }
 }
 
+/// EtherTypes, each once, in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct EtherTypes(pub Vec<u16>);
+
+impl fmt::Display for EtherTypes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list: Vec<String> = self.0.iter().map(|number| format!("0x{number:04x}")).collect();
+        out.write_str(&list.join(", "))
+    }
+}
+
 /// Where syslog messages go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Syslog {

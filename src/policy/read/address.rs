@@ -105,7 +105,16 @@ pub(super) fn find_objection(prefix: &IpNet) -> Option<&'static str> {
     .map(|(_, objection)| objection)
 }
 
-/// Parses the MAC of a server.
+/// Why a router of the link can't have an address; `None` if it can.
+pub(super) fn find_router_objection(address: &IpNet) -> Option<&'static str> {
+    let link_local = match address.addr() {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    find_objection(address).filter(|_| !link_local)
+}
+
+/// Parses the MAC of a server or a router.
 pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], Mistake> {
     let whole = 0..text.len();
     match net::parse_mac(text) {

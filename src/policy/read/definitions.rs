@@ -1,16 +1,18 @@
-//! What a policy defines by name: `[sets]`, `[roles.*]` and `[servers.*]`.
+//! What a policy defines by name: `[sets]`, `[routers.*]`, `[roles.*]` and `[servers.*]`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::address::{find_objection, parse_mac, parse_prefix};
-use super::document::{Entry, Findings, Section, Text};
+use super::address::{find_objection, find_router_objection, parse_mac, parse_prefix};
+use super::document::{Entry, Findings, Section};
 use super::grammar::read_needs;
 use super::mistake::Mistake;
+use super::peer_names::PeerNames;
 use crate::net::show_prefix;
 use crate::policy::diagnostic::{Finding, Origin};
-use crate::policy::model::{Direction, Location, Policy, Role, Server, Set};
+use crate::policy::model::{Direction, Location, Policy, Role, Router, Server, Set};
 
 /// The longest name of a server, role or set, in characters.
 const MAX_NAME: usize = 63;
@@ -55,7 +57,7 @@ pub(super) fn read_sets(sections: &[Section<'_, '_>], findings: &Findings<'_>) -
         if let Some((texts, complete)) = section.list_of(&entry) {
             set.sound = complete;
             for text in texts {
-                match read_member(&text) {
+                match read_member(text.value) {
                     Ok(prefix) => set.members.push((prefix, findings.place(&text.span))),
                     Err(mistake) => {
                         set.sound = false;
@@ -69,18 +71,24 @@ pub(super) fn read_sets(sections: &[Section<'_, '_>], findings: &Findings<'_>) -
     sets
 }
 
-fn read_member(text: &Text<'_>) -> Result<IpNet, Mistake> {
-    if text.value.starts_with('@') {
-        let mistake = Mistake::new(0..text.value.len(), "a set can't hold another set");
+/// Parses a member of a set.
+pub(super) fn read_member(text: &str) -> Result<IpNet, Mistake> {
+    if text.starts_with('@') {
+        let mistake = Mistake::new(0..text.len(), "a set can't hold another set");
         return Err(mistake.with_help("name both sets in the need: `to @one, @other`"));
     }
-    parse_prefix(text.value)
+    parse_prefix(text)
 }
 
-/// Reads all roles. Their needs may name `sets`.
+/// The names of all roles.
+pub(super) fn list_roles<'d>(sections: &[Section<'d, '_>]) -> HashSet<&'d str> {
+    entries_of(sections).map(|(_, entry)| entry.key).collect()
+}
+
+/// Reads all roles. Their needs may use `names` for their peers.
 pub(super) fn read_roles(
     sections: &[Section<'_, '_>],
-    sets: &BTreeMap<String, Set>,
+    names: &PeerNames<'_>,
     findings: &Findings<'_>,
 ) -> Vec<Role> {
     let mut roles = Vec::new();
@@ -92,7 +100,7 @@ pub(super) fn read_roles(
         if let Some(section) = section.table_of(&entry) {
             section.check_keys(Role::KEYS);
             let needs = |direction: Direction| {
-                read_needs(&section, direction.key(), direction, sets).unwrap_or_default()
+                read_needs(&section, direction.key(), direction, names).unwrap_or_default()
             };
             role.inbound = needs(Direction::In);
             role.outbound = needs(Direction::Out);
@@ -109,11 +117,10 @@ type Holders<'d> = HashMap<IpNet, (&'d str, Location)>;
 /// Reads all servers. They may have `roles`.
 pub(super) fn read_servers<'d>(
     root: &Section<'d, '_>,
-    roles: &[Role],
+    roles: HashSet<&'d str>,
     findings: &Findings<'d>,
 ) -> Vec<Server> {
     let sections = root.tables_like("servers", Policy::TABLES);
-    let roles = roles.iter().map(|role| role.name.as_str()).collect();
     let mut reader = ServerReader { roles, holders: HashMap::new(), findings };
     let mut servers = Vec::new();
     for (section, entry) in entries_of(&sections) {
@@ -133,7 +140,7 @@ pub(super) fn read_servers<'d>(
 }
 
 struct ServerReader<'a, 'd> {
-    roles: HashSet<&'a str>,
+    roles: HashSet<&'d str>,
     holders: Holders<'d>,
     findings: &'a Findings<'d>,
 }
@@ -147,7 +154,7 @@ impl<'d> ServerReader<'_, 'd> {
             name: entry.key.to_owned(),
             place,
             addresses: self.read_addresses(section, entry.key),
-            mac: self.read_mac(section),
+            macs: read_macs(section, self.findings).unwrap_or_default(),
             // At most 4094, so it fits.
             vlan: section.integer("vlan", 1..=4094).map(|(vlan, place)| (vlan as u16, place)),
             roles: assigned,
@@ -197,17 +204,6 @@ impl<'d> ServerReader<'_, 'd> {
         addresses
     }
 
-    fn read_mac(&self, section: &Section<'d, '_>) -> Option<([u8; 6], Location)> {
-        let text = section.text("mac")?;
-        match parse_mac(text.value) {
-            Ok(mac) => Some((mac, self.findings.place(&text.span))),
-            Err(mistake) => {
-                section.refuse(&text, mistake);
-                None
-            }
-        }
-    }
-
     /// The roles of a server, and where its `roles` is.
     fn read_assigned(&self, section: &Section<'d, '_>) -> (Vec<(String, Location)>, Option<Location>) {
         let Some(entry) = section.entry("roles") else {
@@ -227,4 +223,101 @@ impl<'d> ServerReader<'_, 'd> {
         }
         (assigned, Some(place))
     }
+}
+
+/// Reads `mac`: one MAC or a list of them, each once. `None` without that key.
+fn read_macs(section: &Section<'_, '_>, findings: &Findings<'_>) -> Option<Vec<([u8; 6], Location)>> {
+    let entry = section.entry("mac")?;
+    let mut macs: Vec<([u8; 6], Location)> = Vec::new();
+    let (texts, complete) = section.one_or_more(&entry).unwrap_or_default();
+    if texts.is_empty() && complete {
+        let finding = Finding::new(entry.key_span, "`mac` has no MAC");
+        findings.add(finding.with_help("add a MAC, or remove the key"));
+    }
+    for text in texts {
+        match parse_mac(text.value) {
+            Ok(mac) if macs.iter().any(|(known, _)| *known == mac) => {
+                let message = format!("`{}` is in this list already", text.value);
+                section.refuse(&text, Mistake::new(0..text.value.len(), message));
+            }
+            Ok(mac) => macs.push((mac, findings.place(&text.span))),
+            Err(mistake) => section.refuse(&text, mistake),
+        }
+    }
+    Some(macs)
+}
+
+/// Reads all routers. Their addresses may not be those of `servers`.
+pub(super) fn read_routers(
+    sections: &[Section<'_, '_>],
+    servers: &[Server],
+    findings: &Findings<'_>,
+) -> Vec<Router> {
+    let mut holders = HashMap::new();
+    let mut routers = Vec::new();
+    for (section, entry) in entries_of(sections) {
+        check_name(&entry, "router", findings);
+        let Some(section) = section.table_of(&entry) else {
+            continue;
+        };
+        section.check_keys(Router::KEYS);
+        let addresses = read_router_addresses(&section, entry.key, servers, &mut holders, findings);
+        let macs = read_macs(&section, findings).unwrap_or_else(|| {
+            section.miss("mac", "add its MAC: mac = \"02:00:00:00:0f:03\"");
+            Vec::new()
+        });
+        routers.push(Router {
+            name: entry.key.to_owned(),
+            place: findings.place(&entry.key_span),
+            addresses,
+            macs,
+        });
+    }
+    routers
+}
+
+fn read_router_addresses<'d>(
+    section: &Section<'d, '_>,
+    name: &'d str,
+    servers: &[Server],
+    holders: &mut HashMap<IpAddr, &'d str>,
+    findings: &Findings<'d>,
+) -> Vec<(IpAddr, Location)> {
+    let Some(entry) = section.entry("addresses") else {
+        section.miss("addresses", "add at least one: addresses = [\"192.0.2.3\"]");
+        return Vec::new();
+    };
+    let mut addresses = Vec::new();
+    let (texts, complete) = section.one_or_more(&entry).unwrap_or_default();
+    if texts.is_empty() && complete {
+        let finding = Finding::new(entry.key_span, format!("router `{name}` has no address"));
+        findings.add(finding.with_help("add an address, or remove the router"));
+    }
+    for text in texts {
+        let refuse = |message: String| {
+            section.refuse(&text, Mistake::new(0..text.value.len(), message));
+        };
+        let prefix = match parse_prefix(text.value) {
+            Ok(prefix) => prefix,
+            Err(mistake) => {
+                section.refuse(&text, mistake);
+                continue;
+            }
+        };
+        let address = prefix.addr();
+        let holds = |server: &&Server| server.addresses.iter().any(|(held, _)| held.contains(&address));
+        if prefix.prefix_len() != prefix.max_prefix_len() {
+            refuse(format!("a router has addresses, and `{}` is a prefix", text.value));
+        } else if let Some(objection) = find_router_objection(&prefix) {
+            refuse(format!("`{}` {objection}", text.value));
+        } else if let Some(server) = servers.iter().find(holds) {
+            refuse(format!("server `{}` already has `{address}`", server.name));
+        } else if let Some(holder) = holders.insert(address, name) {
+            let owner = if holder == name { "this router".to_owned() } else { format!("router `{holder}`") };
+            refuse(format!("{owner} already has `{address}`"));
+        } else {
+            addresses.push((address, findings.place(&text.span)));
+        }
+    }
+    addresses
 }

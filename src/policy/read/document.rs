@@ -297,6 +297,48 @@ impl<'d, 'f> Section<'d, 'f> {
         }
     }
 
+    /// The whole numbers of a list, within a range. Other elements are reported and left out.
+    pub(super) fn integers(
+        &self,
+        key: &str,
+        what: &str,
+        range: RangeInclusive<u32>,
+        range_in_words: &str,
+    ) -> Option<Vec<u32>> {
+        let entry = self.entry(key)?;
+        let DeValue::Array(array) = entry.value.get_ref() else {
+            self.refuse_type(entry.value, &format!("`{key}`"), "a list of whole numbers", None);
+            return None;
+        };
+        let mut numbers = Vec::with_capacity(array.len());
+        for element in array {
+            let Some(integer) = element.get_ref().as_integer() else {
+                self.refuse_type(element, what, "a whole number", None);
+                continue;
+            };
+            match u32::from_str_radix(integer.as_str(), integer.radix()) {
+                Ok(number) if range.contains(&number) => numbers.push(number),
+                _ => {
+                    let message = format!("{what} must be {range_in_words}");
+                    self.findings.add(Finding::new(element.span(), message));
+                }
+            }
+        }
+        Some(numbers)
+    }
+
+    /// The texts under a key, which has one text or a list of them, and whether it has nothing else.
+    pub(super) fn one_or_more(&self, entry: &Entry<'d>) -> Option<(Vec<Text<'d>>, bool)> {
+        match entry.value.get_ref() {
+            DeValue::Array(_) => self.list_of(entry),
+            DeValue::String(_) => Some((self.text_of(entry.value).into_iter().collect(), true)),
+            _ => {
+                self.refuse_type(entry.value, &format!("`{}`", entry.key), "text or a list", None);
+                None
+            }
+        }
+    }
+
     /// The path of a file under a key.
     pub(super) fn path(&self, key: &str) -> Option<String> {
         let text = self.text(key)?;

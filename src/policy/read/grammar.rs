@@ -1,15 +1,15 @@
 //! The grammar of needs: from a text to a need, or to every mistake in the text.
 
-use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
 use super::address::parse_prefix;
 use super::document::{Section, Text};
 use super::mistake::Mistake;
+use super::peer_names::PeerNames;
 use super::suggestion::suggest;
 use crate::net::{self, Selector};
 use crate::policy::diagnostic::{Finding, Origin};
-use crate::policy::model::{Direction, Limit, Location, Need, Peer, Set};
+use crate::policy::model::{Direction, Limit, Location, Need, Peer};
 
 /// The highest limit, in flows. It is far above what a NIC can carry, and low enough for the
 /// kernel's arithmetic.
@@ -48,11 +48,11 @@ pub(super) fn read_needs(
     section: &Section<'_, '_>,
     key: &str,
     direction: Direction,
-    sets: &BTreeMap<String, Set>,
+    names: &PeerNames<'_>,
 ) -> Option<Vec<Need>> {
     let read = |text: Text<'_>| {
         let place = section.place(&text.span);
-        read_need(text.value, direction, sets, place, &mut |finding| {
+        read_need(text.value, direction, names, place, &mut |finding| {
             let span = text.part(finding.span.clone());
             section.add(Finding { span, ..finding });
         })
@@ -64,11 +64,11 @@ pub(super) fn read_needs(
 pub(super) fn read_need(
     text: &str,
     direction: Direction,
-    sets: &BTreeMap<String, Set>,
+    names: &PeerNames<'_>,
     place: Location,
     report: &mut dyn FnMut(Finding),
 ) -> Option<Need> {
-    let mut reader = NeedReader { direction, sets, sound: true, report };
+    let mut reader = NeedReader { direction, names, sound: true, report };
     let words = split_words(text);
     let Some((head, rest)) = words.split_first() else {
         reader.refuse(
@@ -77,14 +77,23 @@ pub(super) fn read_need(
         return None;
     };
     let service = reader.read_service(head);
-    let (peers, limit) = reader.read_clauses(rest, text.len());
+    let protocol = service.as_ref().map(|(protocol, _)| *protocol);
+    let Clauses { peers, sport, limit } = reader.read_clauses(rest, protocol, text.len());
     let (protocol, ports) = service?;
-    reader.sound.then_some(Need { direction, protocol, ports, peers, limit, place })
+    reader.sound.then_some(Need { direction, protocol, ports, peers, sport, limit, place })
+}
+
+/// What follows the protocol of a need.
+#[derive(Default)]
+struct Clauses {
+    peers: Vec<Peer>,
+    sport: Option<RangeInclusive<u16>>,
+    limit: Option<Limit>,
 }
 
 struct NeedReader<'r> {
     direction: Direction,
-    sets: &'r BTreeMap<String, Set>,
+    names: &'r PeerNames<'r>,
     sound: bool,
     report: &'r mut dyn FnMut(Finding),
 }
@@ -127,31 +136,75 @@ impl NeedReader<'_> {
         }
     }
 
-    /// Reads what follows the protocol: peers, then a limit.
-    fn read_clauses(&mut self, words: &[Word<'_>], end: usize) -> (Vec<Peer>, Option<Limit>) {
-        let mut peers = Vec::new();
-        let mut limit = None;
+    /// Reads what follows the protocol: peers, then the server's port, then a limit.
+    fn read_clauses(&mut self, words: &[Word<'_>], protocol: Option<u8>, end: usize) -> Clauses {
+        let mut clauses = Clauses::default();
         let mut rest = words;
         if let Some((word, after)) = rest.split_first()
             && matches!(word.text, "to" | "from")
         {
             self.check_preposition(word);
-            let length = after.iter().position(|word| word.text == "limit").unwrap_or(after.len());
+            let ends = |word: &Word<'_>| matches!(word.text, "sport" | "limit");
+            let length = after.iter().position(ends).unwrap_or(after.len());
             let (list, tail) = after.split_at(length);
             let list_end = tail.first().map_or(end, |word| word.span.start);
-            peers = self.read_peers(list, word.span.end.min(end), list_end);
+            clauses.peers = self.read_peers(list, word.span.end.min(end), list_end);
             rest = tail;
+        }
+        if let Some((word, after)) = rest.split_first()
+            && word.text == "sport"
+        {
+            clauses.sport = self.read_sport(word, after.first(), protocol);
+            rest = after.get(1..).unwrap_or_default();
         }
         if let Some((word, after)) = rest.split_first()
             && word.text == "limit"
         {
-            limit = self.read_limit(word, after.first());
+            clauses.limit = self.read_limit(word, after.first());
             rest = after.get(1..).unwrap_or_default();
         }
         if let Some(word) = rest.first() {
             self.refuse(explain_surplus(word, self.direction));
         }
-        (peers, limit)
+        clauses
+    }
+
+    /// Reads the ports of the server; `None` for every port.
+    fn read_sport(
+        &mut self,
+        keyword: &Word<'_>,
+        value: Option<&Word<'_>>,
+        protocol: Option<u8>,
+    ) -> Option<RangeInclusive<u16>> {
+        if self.direction != Direction::Out {
+            let message = format!(
+                "`sport` is the port from which a server opens, so it belongs to `out`, not to `{}`",
+                self.direction
+            );
+            self.refuse(Mistake::new(keyword.span.clone(), message));
+            return None;
+        }
+        let protocol = protocol?;
+        if !net::has_ports(protocol) {
+            let message = format!("protocol `{}` has no ports", net::name_protocol(protocol));
+            self.refuse(Mistake::new(keyword.span.clone(), message).with_help("remove `sport`"));
+            return None;
+        }
+        let Some(value) = value else {
+            let at = keyword.span.end;
+            self.refuse(
+                Mistake::new(at..at, "a port is missing here")
+                    .with_help("write the server's own port, like `sport 20` or `sport 600-1023`"),
+            );
+            return None;
+        };
+        match parse_ports(protocol, value.text) {
+            Ok(ports) => Some(ports).filter(|ports| *ports != Selector::Port.whole()),
+            Err(mistake) => {
+                self.refuse(mistake.shifted(value.span.start));
+                None
+            }
+        }
     }
 
     fn check_preposition(&mut self, word: &Word<'_>) {
@@ -197,20 +250,16 @@ impl NeedReader<'_> {
 
     fn read_peer(&mut self, word: &Word<'_>) -> Option<Peer> {
         let Some(name) = word.text.strip_prefix('@') else {
-            return match parse_prefix(word.text) {
-                Ok(prefix) => Some(Peer::Prefix(prefix)),
-                Err(mistake) => {
-                    let hint = self
-                        .sets
-                        .contains_key(word.text)
-                        .then(|| format!("write `@{}`: the name of a set has an `@` before it", word.text));
-                    let help = hint.or_else(|| mistake.help.clone());
-                    self.refuse(mistake.with_hint(help).shifted(word.span.start));
+            return match (parse_prefix(word.text), self.names.servers.get(word.text)) {
+                (Ok(prefix), _) => Some(Peer::Prefix(prefix)),
+                (_, Some(addresses)) => Some(Peer::Server(word.text.to_owned(), addresses.clone())),
+                (Err(mistake), None) => {
+                    self.refuse_peer(word, mistake);
                     None
                 }
             };
         };
-        match self.sets.get(name) {
+        match self.names.sets.get(name) {
             Some(set) if set.members.is_empty() && set.sound => {
                 let message = format!("set `{name}` is empty, so this need could never be met");
                 self.refuse(
@@ -221,7 +270,7 @@ impl NeedReader<'_> {
             }
             Some(_) => Some(Peer::Set(name.to_owned())),
             None => {
-                let help = suggest(name, self.sets.keys().map(String::as_str))
+                let help = suggest(name, self.names.sets.keys().map(String::as_str))
                     .map(|help| help.replacen('`', "`@", 1));
                 let mistake =
                     Mistake::new(word.span.clone(), format!("no set is called `{name}`")).with_hint(help);
@@ -229,6 +278,25 @@ impl NeedReader<'_> {
                 None
             }
         }
+    }
+
+    /// Refuses a word that is neither an address nor the name of a server.
+    fn refuse_peer(&mut self, word: &Word<'_>, mistake: Mistake) {
+        if self.names.sets.contains_key(word.text) {
+            let help = format!("write `@{}`: the name of a set has an `@` before it", word.text);
+            self.refuse(mistake.with_help(help).shifted(word.span.start));
+            return;
+        }
+        let help = self.names.suggest_server(word.text).or_else(|| mistake.help.clone());
+        let is_name = word.text.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && word.text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter));
+        if !is_name {
+            self.refuse(mistake.with_hint(help).shifted(word.span.start));
+            return;
+        }
+        let message = format!("no server is called `{}`", word.text);
+        let origin = Origin::Undefined { table: "servers", name: word.text.to_owned() };
+        self.refuse_because(Mistake::new(word.span.clone(), message).with_hint(help), origin);
     }
 
     fn read_limit(&mut self, keyword: &Word<'_>, value: Option<&Word<'_>>) -> Option<Limit> {
@@ -263,11 +331,12 @@ fn explain_surplus(word: &Word<'_>, direction: Direction) -> Mistake {
     match word.text {
         "," => mistake.with_help("write one need for each port or range, each in its own quotes"),
         "to" | "from" => mistake.with_help("name the peers once, before `limit`"),
+        "sport" => mistake.with_help("write `sport` once, behind the peers and before `limit`"),
         "limit" => mistake.with_help("write one limit"),
         text if parse_prefix(text).is_ok() || text.starts_with('@') => {
             mistake.with_help(format!("write `{} {text}`", direction.preposition()))
         }
-        text => mistake.with_hint(suggest(text, [direction.preposition(), "limit"])),
+        text => mistake.with_hint(suggest(text, [direction.preposition(), "sport", "limit"])),
     }
 }
 

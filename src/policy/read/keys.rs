@@ -1,29 +1,36 @@
 //! The keys of one table, read from the file.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::alarms::{parse_alertmanager, parse_kind, parse_quarantine_time, parse_syslog};
 use super::document::{Section, Text};
 use super::grammar::read_needs;
 use super::mistake::Mistake;
+use super::peer_names::PeerNames;
+use crate::abi::layout;
 use crate::alarm::Kind;
+use crate::policy::diagnostic::Finding;
 use crate::policy::model::keys::ReadKeys;
-use crate::policy::model::{Direction, Keyword, Located, Need, QuarantineTime, Set, Syslog};
+use crate::policy::model::{
+    Direction, EtherTypes, Keyword, LinkServices, Located, Need, QuarantineTime, Syslog,
+};
+
+/// From here on the number of a frame is an EtherType, and no length (IEEE 802.3).
+const LEAST_ETHERTYPE: u16 = 0x0600;
 
 /// Reads the keys of a section.
 pub(super) struct KeyReader<'a, 'd, 'f> {
     section: &'a Section<'d, 'f>,
-    sets: &'a BTreeMap<String, Set>,
+    names: &'a PeerNames<'a>,
     /// Keys of files that are written, with their paths.
     written: RefCell<Vec<(&'static str, &'d str)>>,
 }
 
 impl<'a, 'd, 'f> KeyReader<'a, 'd, 'f> {
-    /// A reader for needs that may name `sets`.
-    pub(super) fn new(section: &'a Section<'d, 'f>, sets: &'a BTreeMap<String, Set>) -> Self {
-        Self { section, sets, written: RefCell::default() }
+    /// A reader for needs whose peers may have these names.
+    pub(super) fn new(section: &'a Section<'d, 'f>, names: &'a PeerNames<'a>) -> Self {
+        Self { section, names, written: RefCell::default() }
     }
 
     /// The value of a text.
@@ -50,7 +57,48 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
     }
 
     fn needs(&self, key: &'static str, default: Vec<Need>, direction: Direction) -> Vec<Need> {
-        read_needs(self.section, key, direction, self.sets).unwrap_or(default)
+        read_needs(self.section, key, direction, self.names).unwrap_or(default)
+    }
+
+    fn link_services(&self, key: &'static str, default: LinkServices) -> LinkServices {
+        let Some(needs) = read_needs(self.section, key, Direction::Out, self.names) else {
+            return default;
+        };
+        for need in &needs {
+            let clauses = [
+                ("to", !need.peers.is_empty()),
+                ("sport", need.sport.is_some()),
+                ("limit", need.limit.is_some()),
+            ];
+            for (clause, _) in clauses.into_iter().filter(|(_, has)| *has) {
+                let message = format!("a need of `{key}` has no `{clause}`");
+                self.section.add(
+                    Finding::new(need.place.start..need.place.end, message)
+                        .with_help("write a protocol and a port alone: they hold for the link"),
+                );
+            }
+        }
+        LinkServices(needs)
+    }
+
+    fn ethertypes(&self, key: &'static str, default: EtherTypes) -> EtherTypes {
+        const MOST: usize = layout::QUIET_ETHERTYPES_MAX.0 as usize;
+        let what = format!("each element of `{key}`");
+        let range = LEAST_ETHERTYPE.into()..=u16::MAX.into();
+        let Some(numbers) = self.section.integers(key, &what, range, "from 0x0600 to 0xffff") else {
+            return default;
+        };
+        let mut list = Vec::with_capacity(numbers.len());
+        // They are at most 0xffff, so they fit.
+        numbers.iter().map(|number| *number as u16).for_each(|number| {
+            if !list.contains(&number) {
+                list.push(number);
+            }
+        });
+        if list.len() > MOST {
+            self.section.refuse_value(key, format!("`{key}` has {}, and at most {MOST} fit", list.len()));
+        }
+        EtherTypes(list)
     }
 
     fn input_file(&self, key: &'static str, default: Option<String>) -> Option<String> {

@@ -7,22 +7,54 @@ mod document;
 mod grammar;
 mod keys;
 mod mistake;
+mod peer_names;
+mod set_files;
 mod suggestion;
 mod syntax;
 
-use std::collections::BTreeMap;
-
 use toml::de::DeTable;
 
-use self::definitions::{read_roles, read_servers, read_sets};
+use self::definitions::{list_roles, read_roles, read_routers, read_servers, read_sets};
 use self::document::{Findings, Section};
 use self::grammar::read_need;
 use self::keys::KeyReader;
+use self::peer_names::PeerNames;
+use self::set_files::inline_set_files;
+pub use self::set_files::{ReadSetFile, SetFile};
 use self::syntax::RepairedCopy;
-use super::diagnostic::{Diagnostics, Source};
-use super::model::{Alarms, Direction, Need, Policy, Response, Set, Settings, TableSizes};
+use super::diagnostic::{Diagnostics, Finding, Source};
+use super::model::{Alarms, Direction, Need, Policy, Response, Server, Settings, TableSizes};
 
-/// Parses a policy file. `file` is the name that positions are printed with.
+/// Parses a policy file whose sets may stand in other files, which `read` reads. The text of the policy then has
+/// their members.
+///
+/// # Errors
+/// Every mistake in the file, and then those in the set files.
+pub fn parse_with_files(text: &str, file: &str, read: ReadSetFile<'_>) -> Result<Policy, Diagnostics> {
+    let Some(inlined) = inline_set_files(text, read) else {
+        return parse(text, file);
+    };
+    let parsed = parse(&inlined.text, file);
+    let in_policy = (!inlined.findings.is_empty())
+        .then(|| Diagnostics::gather(inlined.findings, &Source::new(file, text)));
+    let mut all: Option<Diagnostics> = in_policy;
+    if let Err(errors) = &parsed {
+        let errors = errors.clone();
+        all = Some(match all {
+            Some(known) => known.merge(errors),
+            None => errors,
+        });
+    }
+    for errors in inlined.diagnostics {
+        all = Some(match all {
+            Some(known) => known.append(errors),
+            None => errors,
+        });
+    }
+    all.map_or(parsed, Err)
+}
+
+/// Parses a policy file without access to other files. `file` is the name that positions are printed with.
 ///
 /// # Errors
 /// Every mistake in the file, not only the first one.
@@ -47,18 +79,16 @@ pub fn parse(text: &str, file: &str) -> Result<Policy, Diagnostics> {
     Err(Diagnostics::gather(findings, &source))
 }
 
-/// Parses one need outside of a file, as given on a command line. `sets` are those of the live policy.
+/// Parses one need outside of a file, as given on a command line. It may name sets and servers of
+/// `policy`.
 ///
 /// # Errors
 /// Every mistake in the need. Positions are those in `text`, and the file is called `need`.
-pub fn parse_need(
-    text: &str,
-    direction: Direction,
-    sets: &BTreeMap<String, Set>,
-) -> Result<Need, Diagnostics> {
+pub fn parse_need(text: &str, direction: Direction, policy: &Policy) -> Result<Need, Diagnostics> {
+    let names = PeerNames::new(&policy.sets, &policy.servers);
     let source = Source::new("need", text);
     let mut findings = Vec::new();
-    let need = read_need(text, direction, sets, source.place(&(0..text.len())), &mut |finding| {
+    let need = read_need(text, direction, &names, source.place(&(0..text.len())), &mut |finding| {
         findings.push(finding);
     });
     match need {
@@ -67,25 +97,43 @@ pub fn parse_need(
     }
 }
 
+/// A server on the link is known by its MAC alone: its link-local address is in no policy.
+fn check_link_services(settings: &Settings, servers: &[Server], findings: &Findings<'_>) {
+    if let Some(need) = settings.link_services.0.first()
+        && !servers.is_empty()
+        && servers.iter().all(|server| server.macs.is_empty())
+    {
+        let message = "`link_services` knows servers by their MACs, and no server has a `mac`";
+        findings.add(
+            Finding::new(need.place.start..need.place.end, message)
+                .with_help("give the servers that need these services a `mac`"),
+        );
+    }
+}
+
 fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
     let root = Section::root(root, findings);
     root.check_keys(Policy::TABLES);
     let sets = read_sets(&root.tables_like("sets", Policy::TABLES), findings);
+    let role_sections = root.tables_like("roles", Policy::TABLES);
+    let servers = read_servers(&root, list_roles(&role_sections), findings);
+    let names = PeerNames::new(&sets, &servers);
     let settings = root.table("policy").map_or_else(Settings::default, |section| {
         section.check_keys(Settings::KEYS);
-        Settings::read(&KeyReader::new(&section, &sets))
+        Settings::read(&KeyReader::new(&section, &names))
     });
-    let roles = read_roles(&root.tables_like("roles", Policy::TABLES), &sets, findings);
-    let servers = read_servers(&root, &roles, findings);
+    let roles = read_roles(&role_sections, &names, findings);
+    let routers = read_routers(&root.tables_like("routers", Policy::TABLES), &servers, findings);
+    check_link_services(&settings, &servers, findings);
     let (alarms, response) = root.table("alarms").map_or_else(Default::default, |section| {
         section.check_keys(&[Alarms::KEYS, Response::KEYS].concat());
-        let keys = KeyReader::new(&section, &sets);
+        let keys = KeyReader::new(&section, &names);
         (Alarms::read(&keys), Response::read(&keys))
     });
     let tables = root.table("tables").map_or_else(TableSizes::default, |section| {
         section.check_keys(TableSizes::KEYS);
-        TableSizes::read(&KeyReader::new(&section, &sets))
+        TableSizes::read(&KeyReader::new(&section, &names))
     });
     let (file, text) = (String::new(), String::new());
-    Policy { file, text, settings, sets, roles, servers, alarms, response, tables }
+    Policy { file, text, settings, sets, routers, roles, servers, alarms, response, tables }
 }

@@ -4,10 +4,9 @@
 
 use super::net::show_mac;
 use super::policy::{
-    Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Role, Server, Set, Value, parse, parse_need,
-    summarize,
+    Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Role, Router, Server, Set, SetFile, Value, parse,
+    parse_need, parse_with_files, summarize,
 };
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// More than the longest message or help has: their quotations are cut.
@@ -15,6 +14,7 @@ const LONGEST_MESSAGE: usize = 1000;
 
 /// A policy is refused with mistakes that lie in the text, or printed and read again it means the same.
 pub(crate) fn check_policy(text: &str) {
+    check_set_files(text);
     let policy = match parse(text, "fuzz.toml") {
         Ok(policy) => policy,
         Err(diagnostics) => return check_diagnostics(text, &diagnostics),
@@ -27,22 +27,33 @@ pub(crate) fn check_policy(text: &str) {
     assert_eq!(print_policy(&again), printed);
 }
 
-/// The same for a need in each direction. It may name a set.
+/// A policy with set files that is not refused has a text that means the same without them, line by line.
+fn check_set_files(text: &str) {
+    let read = |_: &str| Ok(SetFile { name: "f".to_owned(), text: "198.51.100.1\n".to_owned() });
+    if let Ok(policy) = parse_with_files(text, "fuzz.toml", &read) {
+        let again = parse(&policy.text, "fuzz.toml")
+            .unwrap_or_else(|errors| panic!("without its files it is refused: {errors}\n{}", policy.text));
+        assert_eq!(summarize(&again), summarize(&policy), "{text}");
+        assert_eq!(policy.text.lines().count(), text.lines().count(), "{text}");
+    }
+}
+
+/// The same for a need in each direction. It may name a set or a server.
 pub(crate) fn check_need(text: &str) {
     let policy =
         parse("[sets]\none = [\"192.0.2.1\"]\nnone = []\n[servers.a]\naddresses = [\"192.0.2.2\"]\n", "fuzz");
-    let sets = policy.map(|policy| policy.sets).unwrap_or_else(|errors| panic!("{errors}"));
+    let policy = policy.unwrap_or_else(|errors| panic!("{errors}"));
     for direction in Direction::ALL {
-        match parse_need(text, direction, &sets) {
-            Ok(need) => check_printed(&need, &sets),
+        match parse_need(text, direction, &policy) {
+            Ok(need) => check_printed(&need, &policy),
             Err(diagnostics) => check_diagnostics(text, &diagnostics),
         }
     }
 }
 
-fn check_printed(need: &Need, sets: &BTreeMap<String, Set>) {
+fn check_printed(need: &Need, policy: &Policy) {
     let printed = need.to_string();
-    let again = parse_need(&printed, need.direction, sets)
+    let again = parse_need(&printed, need.direction, policy)
         .unwrap_or_else(|errors| panic!("printed, it is refused: {errors}"));
     assert_eq!(again.to_string(), printed);
     // Only the place may differ.
@@ -72,7 +83,8 @@ pub(crate) fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
 
 /// Prints a policy as a file that means the same. Every key has its value, so nothing is left to a default.
 pub(crate) fn print_policy(policy: &Policy) -> String {
-    let Policy { file: _, text: _, settings, sets, roles, servers, alarms, response, tables } = policy;
+    let Policy { file: _, text: _, settings, sets, routers, roles, servers, alarms, response, tables } =
+        policy;
     let mut text = format!("[policy]\n{}[sets]\n", print_keys(settings.entries()));
     for Set { name, members, .. } in sets.values() {
         let members = print_list(members.iter().map(|(prefix, _)| prefix));
@@ -84,17 +96,24 @@ pub(crate) fn print_policy(policy: &Policy) -> String {
             text += &format!("{key} = {}\n", print_list(needs));
         }
     }
+    for Router { name, place: _, addresses, macs } in routers {
+        text += &format!("[routers.{}]\n", print_text(name));
+        text += &format!("addresses = {}\n", print_list(addresses.iter().map(|(address, _)| address)));
+        text += &format!("mac = {}\n", print_list(macs.iter().map(|(mac, _)| show_mac(mac))));
+    }
     text.extend(servers.iter().map(print_server));
     text += &format!("[alarms]\n{}{}", print_keys(alarms.entries()), print_keys(response.entries()));
     text + &format!("[tables]\n{}", print_keys(tables.entries()))
 }
 
 fn print_server(server: &Server) -> String {
-    let Server { name, place: _, addresses, mac, vlan, roles, roles_place: _, mode } = server;
+    let Server { name, place: _, addresses, macs, vlan, roles, roles_place: _, mode } = server;
     let mut text = format!("[servers.{}]\n", print_text(name));
     text += &format!("addresses = {}\n", print_list(addresses.iter().map(|(prefix, _)| prefix)));
     text += &format!("roles = {}\n", print_list(roles.iter().map(|(role, _)| role)));
-    text.extend(mac.map(|(mac, _)| format!("mac = \"{}\"\n", show_mac(&mac))));
+    if !macs.is_empty() {
+        text += &format!("mac = {}\n", print_list(macs.iter().map(|(mac, _)| show_mac(mac))));
+    }
     text.extend(vlan.map(|(vlan, _)| format!("vlan = {vlan}\n")));
     text.extend(mode.map(|(mode, _)| format!("mode = \"{mode}\"\n")));
     text
@@ -109,6 +128,7 @@ fn print_keys(entries: Vec<(&'static str, Value)>) -> String {
             Value::Text(text) => print_text(&text),
             Value::Number(number) => number.to_string(),
             Value::Truth(truth) => truth.to_string(),
+            Value::EtherTypes(list) => format!("[{list}]"),
             Value::List(list) | Value::Needs(list) | Value::Command(list) => print_list(list),
         };
         format!("{key} = {value}\n")

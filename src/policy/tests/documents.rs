@@ -90,7 +90,7 @@ fn policies_to_start_from_have_documentation_addresses_only() {
     }
     for (name, text) in examples() {
         for server in check(&name, &text).servers {
-            assert!(server.mac.is_none_or(|(mac, _)| mac.starts_with(&DOCUMENTATION_MACS)), "{name}");
+            assert!(server.macs.iter().all(|(mac, _)| mac.starts_with(&DOCUMENTATION_MACS)), "{name}");
         }
     }
 }

@@ -12,6 +12,8 @@ const SETTINGS: &[Example] = &[
     ("unknown_sources", "\"allow\"", "allow"),
     // Compared as needs, see `changes`.
     ("management", "[\"tcp/22 from @bastion\"]", "tcp/22 from @bastion"),
+    ("link_services", "[\"udp/53\", \"tcp/domain\"]", "tcp/53, udp/53"),
+    ("quiet_ethertypes", "[0x8899, 0x0600]", "0x8899, 0x0600"),
     ("pickup", "60", "60"),
     ("dhcp", "true", "true"),
 ];
@@ -41,14 +43,19 @@ fn table_examples() -> Vec<Example> {
     TableSizes::KEYS.iter().map(|key| (*key, "12345", "12345")).collect()
 }
 
-/// A valid policy with one more key.
+/// A valid policy whose server has a MAC.
+fn bound() -> String {
+    format!("{BASE}mac = \"02:00:00:00:00:10\"\n")
+}
+
+/// The same with one more key.
 fn with(table: &str, key: &str, value: &str) -> Policy {
-    read(&format!("{BASE}[{table}]\n{key} = {value}\n"))
+    read(&format!("{}[{table}]\n{key} = {value}\n", bound()))
 }
 
 #[test]
 fn each_key_is_read_compared_and_printed() {
-    let plain = read(BASE);
+    let plain = read(&bound());
     let tables = table_examples();
     for (table, prefix, keys, examples) in [
         ("policy", "", Settings::KEYS, SETTINGS),
@@ -90,8 +97,16 @@ fn each_table_and_key_is_in_the_starter_policy_and_in_the_manual() {
             assert!(headers.iter().any(|header| text.contains(header)), "[{table}] is missing");
         }
     }
-    let keys =
-        [Settings::KEYS, Role::KEYS, Server::KEYS, Alarms::KEYS, Response::KEYS, TableSizes::KEYS].concat();
+    let keys = [
+        Settings::KEYS,
+        Router::KEYS,
+        Role::KEYS,
+        Server::KEYS,
+        Alarms::KEYS,
+        Response::KEYS,
+        TableSizes::KEYS,
+    ]
+    .concat();
     for key in &keys {
         assert!(MANUAL.contains(&format!("`{key}`")), "docs/policy.md doesn't have `{key}`");
     }

@@ -2,12 +2,15 @@
 
 mod changes;
 mod claims;
+mod clauses;
 mod documents;
 mod hostile;
 mod keys;
 mod model;
 mod needs;
+mod neighbours;
 mod refusals;
+mod set_files;
 mod together;
 
 use super::*;

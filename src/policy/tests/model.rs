@@ -52,7 +52,7 @@ fn a_full_policy_is_read_as_it_is_written() {
     assert_eq!(policy.sets["bastion"].members.len(), 2);
     let names: Vec<&str> = policy.servers.iter().map(|server| server.name.as_str()).collect();
     assert_eq!(names, ["web1", "a"], "servers keep the order of the file");
-    assert_eq!(policy.servers[0].mac.unwrap().0, [2, 0, 0, 0, 0, 0x10]);
+    assert_eq!(policy.servers[0].macs[0].0, [2, 0, 0, 0, 0, 0x10]);
     assert_eq!(policy.servers[0].vlan.unwrap().0, 7);
     assert_eq!(policy.alarms.eve.as_deref(), Some("/var/log/eve.json"));
     assert_eq!((policy.tables.established.value, policy.tables.half_open.value), (1000, 65_536));
@@ -71,7 +71,7 @@ fn every_place_that_a_verdict_may_name_is_kept() {
     assert_eq!((web.quiet[1].place.line, web.quiet[1].place.column), (16, 6));
     let server = policy.find_server("web1").unwrap();
     assert_eq!((server.place.line, server.addresses[1].1.line, server.addresses[1].1.column), (19, 20, 29));
-    assert_eq!(line(server.mac.map(|(_, place)| place)), at(21));
+    assert_eq!(line(Some(server.macs[0].1)), at(21));
     assert_eq!(line(server.vlan.map(|(_, place)| place)), at(22));
     assert_eq!(line(Some(server.roles_place)), at(23));
     assert_eq!(line(server.mode.map(|(_, place)| place)), at(24));

@@ -1,18 +1,15 @@
 //! The language of needs, and its canonical form.
 
-use std::collections::BTreeMap;
+use super::{Direction, Need, Policy, parse_need, read};
 
-use super::{Direction, Need, Set, parse_need, read};
-
-fn sets() -> BTreeMap<String, Set> {
+fn policy() -> Policy {
     read(
         "[sets]\nhosts = [\"198.51.100.20\", \"203.0.113.0/24\"]\n[servers.s]\naddresses = [\"192.0.2.1\"]\n",
     )
-    .sets
 }
 
 fn need(text: &str, direction: Direction) -> Need {
-    parse_need(text, direction, &sets()).unwrap_or_else(|errors| panic!("{errors}"))
+    parse_need(text, direction, &policy()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
@@ -31,7 +28,11 @@ fn a_need_prints_in_canonical_form() {
         ("icmp/99", "icmp/99"),
         ("icmp", "icmp"),
         ("2", "igmp"),
-        ("89", "89"),
+        ("89", "ospf"),
+        ("112", "vrrp"),
+        ("vrrp to 224.0.0.18", "vrrp to 224.0.0.18"),
+        ("88", "88"),
+        ("tcp/acr-nema", "tcp/104"),
         ("255", "255"),
         (
             "tcp/25   to 2001:db8::1,198.51.100.0/24 , @hosts limit 20/s",
@@ -53,7 +54,7 @@ fn what_a_need_prints_means_the_same_when_read_again() {
         for selection in ["", "/7", "/13"] {
             for peers in ["", " to 192.0.2.0/24, 2001:db8::/32", " to @hosts"] {
                 let text = format!("{protocol}{selection}{peers} limit 5/m");
-                let Ok(first) = parse_need(&text, Direction::Out, &sets()) else {
+                let Ok(first) = parse_need(&text, Direction::Out, &policy()) else {
                     assert!(!selection.is_empty(), "{text}");
                     continue;
                 };
@@ -70,7 +71,7 @@ fn what_a_need_prints_means_the_same_when_read_again() {
 #[test]
 fn peers_resolve_to_the_members_of_their_sets() {
     let need = need("tcp/25 to 192.0.2.1, @hosts, 198.51.100.20", Direction::Out);
-    let peers: Vec<String> = need.resolve_peers(&sets()).iter().map(ToString::to_string).collect();
+    let peers: Vec<String> = need.resolve_peers(&policy().sets).iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["192.0.2.1/32", "198.51.100.20/32", "203.0.113.0/24"]);
 }
 
@@ -83,7 +84,7 @@ fn a_need_without_ports_has_the_whole_range_of_its_protocol() {
 
 #[test]
 fn a_need_on_the_command_line_is_refused_with_its_columns() {
-    let errors = parse_need("tcp/99999 to @host", Direction::Out, &sets()).unwrap_err();
+    let errors = parse_need("tcp/99999 to @host", Direction::Out, &policy()).unwrap_err();
     assert_eq!(
         errors.to_string(),
         "need:1:5: port 99999 is over 65535

@@ -38,7 +38,7 @@ fn an_unknown_key_is_refused_in_every_table() {
     );
     assert_eq!(
         help(&with("[policy]\ncolour = 1")),
-        "the keys are mode, tracking, unknown_sources, management, pickup, dhcp"
+        "the keys are mode, tracking, unknown_sources, management, link_services, quiet_ethertypes, pickup, dhcp"
     );
 }
 
@@ -159,7 +159,7 @@ fn a_range_that_runs_backwards_is_refused() {
 #[test]
 fn ports_of_a_protocol_without_ports_are_refused() {
     assert_eq!(complaints(&with_role("in = [\"gre/80\"]")), ["2:12: protocol `gre` has no ports"]);
-    assert_eq!(complaints(&with_role("in = [\"89/1\"]")), ["2:11: protocol `89` has no ports"]);
+    assert_eq!(complaints(&with_role("in = [\"89/1\"]")), ["2:11: protocol `ospf` has no ports"]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn an_unknown_protocol_is_refused() {
     assert_eq!(complaints(&with_role("in = [\"tpc/80\"]")), ["2:8: no protocol is called `tpc`"]);
     assert_eq!(help(&with_role("in = [\"tpc/80\"]")), "did you mean `tcp`?");
     assert_eq!(help(&with_role("in = [\"TCP/80\"]")), "did you mean `tcp`?");
-    assert_eq!(help(&with_role("in = [\"ospf\"]")), "write its number, 0 to 255");
+    assert_eq!(help(&with_role("in = [\"eigrp\"]")), "write its number, 0 to 255");
     assert_eq!(help(&with_role("in = [\"https\"]")), "did you mean `tcp/https`?");
     assert_eq!(complaints(&with_role("in = [\"256\"]")), ["2:8: protocol 256 is over 255"]);
 }

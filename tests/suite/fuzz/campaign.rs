@@ -159,6 +159,11 @@ fn invent_orders(chance: &mut Chance, live: &mut String) -> Vec<Event> {
         }
         2..10 => vec![Event::Quarantine(server, chance.pick(&[None, Some(60), Some(3600), Some(20)]))],
         10..16 => vec![Event::Release(server)],
+        17 => vec![Event::OwnMac(chance.pick(&[
+            [2, 0, 0, 0, 0, 1],
+            [2, 0, 0, 0, 0, 0x11],
+            [2, 0, 0, 0, 0, 0x20],
+        ]))],
         16 => vec![Event::Pickup(chance.pick(&[0, 60, 120]))],
         _ => Vec::new(),
     }

@@ -7,7 +7,7 @@ use super::chance::Chance;
 use super::event::Event;
 use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
 use super::setting::{
-    PROTOCOLS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service,
+    PROTOCOLS, SERVER_MACS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service,
 };
 use crate::support::frame::{
     ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, IP, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet,
@@ -67,7 +67,8 @@ impl Talk {
 
     fn wait(&mut self) {
         let seconds = self.chance.pick(&[
-            0, 1, 2, 5, 9, 10, 15, 29, 30, 31, 45, 59, 60, 61, 90, 119, 120, 121, 300, 599, 600, 601,
+            0, 1, 2, 5, 9, 10, 15, 29, 30, 31, 45, 59, 60, 61, 90, 119, 120, 121, 300, 500, 599, 600, 601,
+            1300,
         ]);
         let seconds =
             if self.chance.percent(3) { self.chance.pick(&[431_998, 432_000, 90_000]) } else { seconds };
@@ -75,7 +76,7 @@ impl Talk {
     }
 
     fn converse(&mut self) {
-        match self.chance.below(40) {
+        match self.chance.below(45) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -89,6 +90,11 @@ impl Talk {
             36 => self.find_an_address(),
             37 => self.make_noise(),
             38 => self.shout_out(),
+            39 => self.ask_in_pieces(),
+            40 => self.answer_late(),
+            41 => self.ask_crookedly(),
+            42 => self.send_too_much(),
+            43 => self.tell_a_mac(),
             _ => self.shake_hands(),
         }
     }
@@ -113,6 +119,10 @@ impl Talk {
         let mut frame = if self.chance.percent(MUTATED) { mutate(&mut self.chance, &frame) } else { frame };
         if frame.len() < LEAST {
             frame.resize(LEAST, 0);
+        }
+        if from && self.chance.percent(4) {
+            let mac = self.pick_mac();
+            frame[..6].copy_from_slice(&mac);
         }
         if from {
             self.events.push(Event::From(frame));
@@ -443,7 +453,116 @@ impl Talk {
         }
     }
 
+    /// A peer's question or opening, in pieces of any length, to a server that answers.
+    fn ask_in_pieces(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let (server, peer) =
+            ((server, pick_service(&mut self.chance)), (peer, pick_client_port(&mut self.chance)));
+        let tcp = self.chance.percent(50);
+        let payload = if tcp {
+            let mut segment = tcp_header(peer, server, SYN, (1000, 0));
+            segment.extend_from_slice(&[7; 30]);
+            segment
+        } else {
+            udp_datagram(peer, server, &[5; 50])
+        };
+        let protocol = if tcp { TCP } else { UDP };
+        let id = self.chance.pick(&[1_u16, 2, 3, 0]);
+        let first = self.chance.pick(&[8, 8, 16, 24, 25, 2, 4, 45]).min(payload.len());
+        let pieces = [(0, true, &payload[..first]), (first.div_ceil(8) as u16, false, &payload[first..])];
+        for (offset, more, bytes) in pieces {
+            let frame = fragment(peer.0, server.0, protocol, (id, offset, more), bytes);
+            if self.chance.percent(90) {
+                self.hear(&frame[IP..]);
+                self.send_frame(frame, false);
+            }
+        }
+        self.answer(server, peer, tcp);
+    }
+
+    fn answer(&mut self, server: Endpoint, peer: Endpoint, tcp: bool) {
+        let packet = if tcp {
+            self.segment(server, peer, SYN | ACK, (5000, 1001), 0)
+        } else {
+            self.datagram(server, peer)
+        };
+        self.leave(packet);
+    }
+
+    /// A server answers when the flow has long ended.
+    fn answer_late(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_service(&mut self.chance));
+        let peer = (peer, pick_client_port(&mut self.chance));
+        if self.chance.percent(80) {
+            let question = self.datagram(peer, server);
+            self.arrive(question);
+        }
+        let seconds = self.chance.pick(&[31, 33, 121, 590, 650, 1100, 1210]);
+        self.events.push(Event::Wait(seconds));
+        let answer = self.datagram(server, peer);
+        self.leave(answer);
+    }
+
+    /// An opening that the filter would call broken, and a host may take.
+    fn ask_crookedly(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let (server, peer) =
+            ((server, pick_service(&mut self.chance)), (peer, pick_client_port(&mut self.chance)));
+        let tcp = self.chance.percent(40);
+        let (protocol, payload) = if tcp {
+            let flags = self.chance.pick(&[SYN | FIN, SYN, SYN | RST, SYN | 0xc0]);
+            (TCP, tcp_header(peer, server, flags, (1000, 0)))
+        } else {
+            let mut datagram = udp_datagram(peer, server, &[5; 20]);
+            datagram[5] = self.chance.pick(&[0, 7, 28, 200]);
+            (UDP, datagram)
+        };
+        if peer.0.is_ipv6() {
+            let mut question = Ipv6::new(peer.0, server.0, protocol, &payload);
+            for _ in 0..self.chance.pick(&[0, 1, 9, 12, 30]) {
+                let kind = self.chance.pick(&[HOP_BY_HOP, 60, 60, 60]);
+                question = question.extension(kind, &[0, 1, 4, 0, 0, 0, 0]);
+            }
+            self.arrive(question.packet());
+        } else {
+            self.arrive(packet(peer.0, server.0, protocol, &payload));
+        }
+        self.answer(server, peer, tcp);
+    }
+
+    /// More later fragments than any datagram has.
+    fn send_too_much(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let id = self.chance.pick(&[1_u16, 2, 3, 0]);
+        let to = (peer, pick_service(&mut self.chance));
+        let datagram = udp_datagram((server, 40000), to, &[5; 56]);
+        self.send_frame(fragment(server, peer, UDP, (id, 0, true), &datagram), true);
+        let length = self.chance.pick(&[8000, 8192, 4096, 8736]);
+        let copies = 65_535 / length + self.chance.pick(&[0, 1, 2]);
+        let last = self.chance.pick(&[7, 8, 2815, 65_535 % length, 65_535 % length + 1]);
+        for length in std::iter::repeat_n(length, copies).chain([last]) {
+            let frame = fragment(server, peer, UDP, (id, 8, false), &vec![3; length]);
+            self.events.push(Event::From(frame));
+        }
+    }
+
     // ---- the rest ---------------------------------------------------------------
+
+    /// A MAC that a host of the link may have, the router, a pair of routers, or a group.
+    fn pick_mac(&mut self) -> [u8; 6] {
+        let virtual_router = [0, 0, 0x5e, 0, self.chance.pick(&[0, 1, 2, 3]), 7];
+        let [one, other] = SERVER_MACS;
+        self.chance.pick(&[one, other, one, other, virtual_router, [2, 0, 0, 0, 0, 1], [0xff; 6], [0x33; 6]])
+    }
+
+    /// A host of the link asks by ARP, which tells its MAC.
+    fn tell_a_mac(&mut self) {
+        let mut frame = link_frame(self.chance.pick(&[0x0806, 0x0806, 0x88cc]), &[0; 46]);
+        let mac = self.pick_mac();
+        frame[6..12].copy_from_slice(&mac);
+        self.send_frame(frame, true);
+    }
 
     /// Neighbour discovery and MLD.
     fn talk_to_the_link(&mut self) {

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use plain::Plain;
 use portcullis::abi::Reason;
-use portcullis::abi::{address, quarantine, state};
+use portcullis::abi::{address, layout, quarantine, state};
 use portcullis::compile::compile;
 use portcullis::gate::{Answer, Gate, Verdict};
 use portcullis::policy::{Policy, parse};
@@ -31,7 +31,7 @@ const BATCH: u32 = 1024;
 const TOLERANCE_NS: u64 = SECOND_NS / 2;
 
 const SIZES: &str = "\n[tables]\nservers = 64\nestablished = 1024\nhalf_open = 1024\ndatagrams = 1024\n\
-    icmp = 1024\nunlisted = 1024\nfragments = 1024\nlimits = 1024\n";
+    icmp = 1024\nunlisted = 1024\nfragments = 1024\nlimits = 1024\nheard = 65536\n";
 
 fn read_time(value: &[u8]) -> u64 {
     u64::from_ne_bytes(*value.first_chunk().expect("a time"))
@@ -56,7 +56,14 @@ impl Ledger {
 }
 
 /// Tables whose entries begin with a time.
-const TIMED: [&str; 6] = ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments"];
+const TIMED: [&str; 7] =
+    ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "refused_fragments"];
+
+/// Of the router's NIC: where frames go if nobody says otherwise.
+const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// The memory of peers ages by halves of so many nanoseconds.
+const HEARD_EPOCH_NS: u64 = layout::HEARD_EPOCH_S.0 as u64 * SECOND_NS;
 
 /// A difference of opinion.
 #[derive(Clone, Debug)]
@@ -75,6 +82,8 @@ pub struct Differ {
     live: String,
     /// What waiting has added to the model's clock.
     offset_ns: u64,
+    /// What waiting has added, of which the memory of peers does not know yet.
+    heard_ns: u64,
     /// Lines of the live policy's rules, and the names of ids.
     lines: Vec<u32>,
     names: HashMap<u32, String>,
@@ -112,6 +121,7 @@ impl Differ {
             model: Model::new(),
             live: text.to_owned(),
             offset_ns: 0,
+            heard_ns: 0,
             lines: Vec::new(),
             names: HashMap::new(),
             owners: Vec::new(),
@@ -129,12 +139,14 @@ impl Differ {
     pub fn begin(&mut self, policy: &str) -> bool {
         let Some((parsed, tables)) = read_policy(policy, self.ledger) else { return false };
         clear_ledger(&self.gate);
-        for name in TIMED.iter().chain(&["quarantines"]) {
+        for name in TIMED.iter().chain(&["quarantines", "neighbour_macs", "own_macs"]) {
             for (key, _) in self.dump(name) {
                 self.gate.maps.find(name).expect("a map").delete(&key).expect("a deletion");
             }
         }
         self.write_state(state::STATE_QUARANTINES, 0);
+        self.forget_heard();
+        self.heard_ns = 0;
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
         // as good as a token bucket that has just been made
         self.shift_times("limits", |_| 0);
@@ -147,6 +159,7 @@ impl Differ {
         self.offset_ns = 0;
         self.model = Model::new();
         self.model.set_link_routes(stays_on_link);
+        self.set_own_mac(OWN_MAC);
         self.model.apply(&parsed, self.now());
         self.model.set_pickup_until(0);
         let settings = self.gate.live_settings().expect("settings").expect("a policy");
@@ -199,6 +212,9 @@ impl Differ {
                 let _ = self.gate.release(server);
                 self.model.release(server);
             }
+            Event::OwnMac(mac) => {
+                self.set_own_mac(*mac);
+            }
             Event::Pickup(seconds) => {
                 let until = self.now() + u64::from(*seconds) * SECOND_NS;
                 self.write_state(state::STATE_PICKUP_UNTIL_NS, until - self.offset_ns);
@@ -215,14 +231,17 @@ impl Differ {
             *counts.entry(*table).or_default() += 1;
         }
         let flows = counts.values().copied().max().unwrap_or(0);
-        flows.max(self.model.fragments().len()).max(self.model.ledger().len() / 3)
+        let fragments = self.model.fragments().len().max(self.model.refused_fragments().len());
+        flows.max(fragments).max(self.model.ledger().len() / 3).max(self.model.heard())
     }
 
     fn send(&mut self, frame: &[u8]) -> Result<(), String> {
         self.packets += 1;
         let now = self.now();
         let answer = self.gate.explain(frame, false, None).map_err(|error| error.to_string())?;
-        let outcome = self.model.from_server(frame, now);
+        let mut model = std::mem::take(&mut self.model);
+        let outcome = model.from_server_seen(frame, now, |other| !self.compare_answer(&answer, other));
+        self.model = model;
         let run = self.gate.programs.run_filter(frame, 1).map_err(|errno| errno.to_string())?;
         let differs = self.compare_answer(&answer, &outcome);
         let action = if answer.verdict == Verdict::Drop { XDP_DROP } else { XDP_PASS };
@@ -335,6 +354,75 @@ impl Differ {
         self.shift_times("quarantines", |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
         let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
+        self.heard_ns += by_ns;
+        let epochs = self.heard_ns / HEARD_EPOCH_NS;
+        self.heard_ns %= HEARD_EPOCH_NS;
+        match epochs {
+            0 => {}
+            1 => self.age_heard(),
+            _ => self.forget_heard(),
+        }
+    }
+
+    fn set_own_mac(&mut self, mac: [u8; 6]) {
+        let number = mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        self.write_state(state::STATE_OWN_MAC, number);
+        let own = self.gate.maps.find("own_macs").expect("a map");
+        for (key, _) in self.dump("own_macs") {
+            own.delete(&key).expect("a deletion");
+        }
+        own.update(&number.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY).expect("an update");
+        self.model.set_own_macs([mac]);
+    }
+
+    fn forget_heard(&self) {
+        if self.heard_nobody() {
+            return;
+        }
+        for name in ["heard", "heard_bits"] {
+            self.write_words(name, &vec![0; self.read_words(name).len()]);
+        }
+    }
+
+    /// The memory of peers grows older by one epoch: what is of the current one stands then in the other
+    /// half, and all else is forgotten.
+    fn age_heard(&self) {
+        if self.heard_nobody() {
+            return;
+        }
+        let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("the clock");
+        let epoch = (time.tv_sec() as u64 / u64::from(layout::HEARD_EPOCH_S.0)) & 0xffff;
+        for name in ["heard", "heard_bits"] {
+            let words = self.read_words(name);
+            let half = words.len() / 2;
+            let mut aged = vec![0; words.len()];
+            let (from, to) = if epoch & 1 == 0 { (0, half) } else { (half, 0) };
+            for (at, word) in
+                words[from..from + half].iter().enumerate().filter(|(_, word)| **word >> 48 == epoch)
+            {
+                aged[to + at] = (epoch.wrapping_sub(1) & 0xffff) << 48 | (*word & 0xffff_ffff_ffff);
+            }
+            self.write_words(name, &aged);
+        }
+    }
+
+    /// As told by the number of bits in each region, which is read faster than these.
+    fn heard_nobody(&self) -> bool {
+        self.read_words("heard_bits").iter().all(|word| *word == 0)
+    }
+
+    fn read_words(&self, name: &str) -> Vec<u64> {
+        let mut entries: Vec<(u32, u64)> = self.entries(name).collect();
+        entries.sort_unstable();
+        entries.into_iter().map(|(_, word)| word).collect()
+    }
+
+    fn write_words(&self, name: &str, words: &[u64]) {
+        let keys: Vec<u8> = (0..words.len() as u32).flat_map(u32::to_ne_bytes).collect();
+        let values: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let map = self.gate.maps.find(name).expect("a map");
+        let count = words.len() as u32;
+        map.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY).expect("an update");
     }
 
     fn shift_times(&self, name: &str, shift: impl Fn(u64) -> u64) {

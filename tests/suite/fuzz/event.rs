@@ -18,6 +18,8 @@ pub enum Event {
     Release(String),
     /// Flows are taken over for so many seconds from now on.
     Pickup(u32),
+    /// The router's NIC has this MAC.
+    OwnMac([u8; 6]),
 }
 
 /// A policy, and what happens while it is live and after.
@@ -66,6 +68,7 @@ impl fmt::Display for Event {
             Event::Quarantine(server, Some(seconds)) => write!(out, "quarantine {server} {seconds}"),
             Event::Release(server) => write!(out, "release {server}"),
             Event::Pickup(seconds) => write!(out, "pickup {seconds}"),
+            Event::OwnMac(mac) => write!(out, "own {}", to_hex(mac)),
         }
     }
 }
@@ -103,6 +106,7 @@ fn read_event(line: &str) -> Option<Event> {
         ["quarantine", server, seconds] => Event::Quarantine(server.to_owned(), Some(seconds.parse().ok()?)),
         ["release", server] => Event::Release(server.to_owned()),
         ["pickup", seconds] => Event::Pickup(seconds.parse().ok()?),
+        ["own", mac] => Event::OwnMac(from_hex(mac)?.try_into().ok()?),
         _ => return None,
     })
 }
@@ -137,6 +141,7 @@ mod tests {
             Event::Quarantine("web".to_owned(), None),
             Event::Release("web".to_owned()),
             Event::Pickup(120),
+            Event::OwnMac([2, 0, 0, 0, 0, 1]),
         ];
         let sequence = Sequence { policy, events };
         assert_eq!(read_sequence(&sequence.to_string()), Ok(sequence));

@@ -6,7 +6,7 @@ use portcullis::abi::Reason;
 use portcullis::policy::{Limit, Policy, Server, Tracking, UnknownSources};
 
 use super::Model;
-use super::flows::{FlowKey, Table};
+use super::flows::{FlowKey, Table, answered_flow};
 use super::limits::BucketKey;
 use super::needs::{self, Rule, Subject};
 use super::packet::{IcmpKind, Packet, Piece, TCP, Tcp, Transport, UDP, icmp_kind};
@@ -23,6 +23,8 @@ pub enum Effect {
     Spend(BucketKey, Limit),
     /// Later fragments follow this one.
     RememberFragment,
+    /// A later fragment: its bytes are its first one's.
+    CountFragment,
 }
 
 /// What is found about a packet.
@@ -35,8 +37,12 @@ pub struct Decision {
     pub own_port: bool,
     /// An answer to `management`: it stays in quarantine.
     pub management: bool,
+    /// The protocol that counts, where it is not the packet's.
+    pub protocol: Option<u8>,
     pub needs: Vec<u32>,
     pub effects: Vec<Effect>,
+    /// What is as right.
+    pub perhaps: Option<Box<Decision>>,
 }
 
 impl Decision {
@@ -47,8 +53,10 @@ impl Decision {
             port: None,
             own_port: false,
             management: false,
+            protocol: None,
             needs: Vec::new(),
             effects: Vec::new(),
+            perhaps: None,
         }
     }
 
@@ -84,6 +92,12 @@ impl Decision {
         self
     }
 
+    /// Or that.
+    pub fn or_perhaps(mut self, other: Decision) -> Self {
+        self.perhaps = Some(Box::new(other));
+        self
+    }
+
     pub fn quiet_if(mut self, quiet: bool) -> Self {
         self.quiet |= quiet;
         self
@@ -116,6 +130,22 @@ impl<'a> Case<'a> {
         match &self.packet.transport {
             Some(Transport::Icmp(icmp)) => Some(icmp_kind(self.packet.source.is_ipv6(), icmp.kind)),
             _ => None,
+        }
+    }
+
+    /// Whether it is an answer by its nature, from the port of an `in` service (ICMP: to a request's type).
+    pub fn comes_from_service(&self) -> bool {
+        let Some((key, service)) = answered_flow(self.packet) else { return false };
+        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        !self.tcp().is_some_and(Tcp::is_bare_syn) && !needs::having_port(&self.inbound, subject).is_empty()
+    }
+
+    fn refuse_quarantined(&self, answers: bool) -> Decision {
+        let decision = Decision::drop(Reason::Quarantined);
+        match answered_flow(self.packet) {
+            Some(_) if answers && self.icmp_kind().is_some() => decision.answering().quiet_if(true),
+            Some((_, service)) if answers => decision.at_own_port(service).quiet_if(true),
+            _ => decision,
         }
     }
 
@@ -238,13 +268,19 @@ impl Model {
         }
     }
 
-    /// Step 7: answers in management flows stay, and their later fragments.
-    /// decided: ICMP errors about them don't.
+    /// Step 7: answers in management flows stay, and their later fragments. Other answers are what its
+    /// visitors asked for: no sign of anything, and counted under the server's own port.
+    /// decided: ICMP errors about management don't stay.
     fn decide_quarantined(&self, case: &Case<'_>) -> Decision {
-        self.decide_fragment(case)
-            .or_else(|| self.find_reply(case))
+        let fragment = self.decide_fragment(case);
+        let reply = if fragment.is_none() { self.find_reply(case) } else { None };
+        // decided: an ICMP reply is an answer by its nature, as in step 14.
+        let replies = matches!(case.icmp_kind(), Some(IcmpKind::Reply(_)));
+        let answers = fragment.is_none() && (reply.is_some() || replies || case.comes_from_service());
+        fragment
+            .or(reply)
             .filter(|decision| decision.management && !decision.reason.drops())
-            .unwrap_or_else(|| Decision::drop(Reason::Quarantined))
+            .unwrap_or_else(|| case.refuse_quarantined(answers))
     }
 
     /// Step 8; none for a packet that is whole or has its transport header.
@@ -252,34 +288,48 @@ impl Model {
         match case.packet.piece {
             // A TCP header begins within any first fragment, so its flags would be rewritten here.
             Piece::Later(8) if case.packet.protocol == TCP => Some(Decision::drop(Reason::Fragment)),
-            Piece::Later(position) => {
-                let first = self.fragments.find_first(case.packet, case.now_ns);
-                Some(match first {
-                    // It would write over what the first one was judged by.
-                    Some(first) if position < first.headers => Decision::drop(Reason::Fragment),
-                    // The datagram was under way when the policy changed: no sign of anything.
-                    Some(first) if first.generation != self.generation => {
-                        Decision::drop(Reason::Fragment).quiet_if(true)
-                    }
-                    Some(first) => {
-                        let mut decision = Decision::pass(Reason::LaterFragment);
-                        decision.needs = first.needs.clone();
-                        decision.management = first.management;
-                        decision
-                    }
-                    None => Decision::drop(Reason::Fragment),
-                })
-            }
+            Piece::Later(position) => Some(self.decide_later_fragment(case, position)),
             Piece::First | Piece::Whole => {
                 case.packet.transport.is_none().then(|| Decision::drop(Reason::Fragment))
             }
+        }
+    }
+
+    fn decide_later_fragment(&self, case: &Case<'_>, position: u32) -> Decision {
+        let packet = case.packet;
+        // It would write over what the first one was judged by, or no datagram holds so much: not its own.
+        let first = self
+            .fragments
+            .find_first(packet, case.now_ns)
+            .filter(|first| position >= first.headers && first.has_room_for(packet.data));
+        match first {
+            // The datagram was under way when the policy changed: no sign of anything.
+            Some(first) if first.generation != self.generation => {
+                Decision::drop(Reason::Fragment).quiet_if(true)
+            }
+            Some(first) => {
+                let mut decision = Decision::pass(Reason::LaterFragment).with(Effect::CountFragment);
+                decision.needs = first.needs.clone();
+                decision.management = first.management;
+                decision
+            }
+            None => match self.fragments.find_refused(packet, case.now_ns) {
+                Some(first) => {
+                    let mut decision = Decision::drop(first.reason).at_port(first.port).quiet_if(first.quiet);
+                    decision.own_port = first.own_port;
+                    decision.protocol = Some(first.protocol);
+                    decision.needs = first.needs.clone();
+                    decision
+                }
+                None => Decision::drop(Reason::Fragment),
+            },
         }
     }
 }
 
 /// Step 6. decided: the VLAN's id counts, not which kind of tag carries it.
 pub fn is_spoofed(server: &Server, source_mac: [u8; 6], vlans: &[u16]) -> bool {
-    let other_mac = server.mac.is_some_and(|(mac, _)| mac != source_mac);
+    let other_mac = !server.macs.is_empty() && server.macs.iter().all(|(mac, _)| *mac != source_mac);
     let other_vlan = server.vlan.is_some_and(|(vlan, _)| vlans != [vlan]);
     other_mac || other_vlan
 }

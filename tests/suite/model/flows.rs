@@ -10,7 +10,6 @@ use super::packet::{
 pub const FIN_SERVER: u32 = 1;
 pub const FIN_PEER: u32 = 2;
 pub const RST_SERVER: u32 = 4;
-pub const RST_PEER: u32 = 8;
 pub const ANSWERED: u32 = 16;
 pub const PICKED_UP: u32 = 32;
 
@@ -96,7 +95,7 @@ fn refresh(last_ns: &mut u64, now_ns: u64) {
 }
 
 fn established_lives(flow: &FlowState, now_ns: u64) -> bool {
-    let seconds = if flow.flags & (RST_SERVER | RST_PEER) != 0 {
+    let seconds = if flow.flags & RST_SERVER != 0 {
         10
     } else if flow.flags & (FIN_SERVER | PICKED_UP) != 0 {
         120
@@ -172,10 +171,7 @@ impl Flows {
         match (table, tcp) {
             (Table::Established, Some(tcp)) => {
                 if let Some(flow) = self.established.get_mut(key) {
-                    // A reset of the peer may be forged, but the server can't keep the flow against it.
-                    if flow.flags & RST_PEER == 0 {
-                        refresh(&mut flow.last_ns, now_ns);
-                    }
+                    refresh(&mut flow.last_ns, now_ns);
                     flow.flags |= server_flags(tcp);
                     flow.generation = generation;
                 }
@@ -241,17 +237,12 @@ impl Flows {
             self.established.insert(*key, established);
             return;
         }
-        let Some(flow) = self.established.get_mut(key) else { return };
-        let lived = established_lives(flow, now_ns);
+        // A reset may be forged. decided: nor is it the peer being heard, so a picked-up flow stays so.
         if tcp.has(RST) {
-            // decided: a reset is not the peer being heard: a picked-up flow stays so, and the ten
-            // seconds count from when the flow was last heard of.
-            flow.flags |= RST_PEER;
             return;
         }
-        // decided: a reset was forged if the peer is heard, however late.
-        flow.flags &= !RST_PEER;
-        if lived {
+        let Some(flow) = self.established.get_mut(key) else { return };
+        if established_lives(flow, now_ns) {
             flow.flags &= !PICKED_UP;
         }
         flow.flags |= fin;

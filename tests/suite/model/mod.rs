@@ -7,9 +7,12 @@
 mod decide;
 mod flows;
 mod fragments;
+mod heard;
 mod ledger;
 mod limits;
+mod macs;
 mod needs;
+mod opening;
 mod packet;
 mod quote;
 mod steps;
@@ -24,9 +27,11 @@ use portcullis::policy::{Mode, Policy};
 
 use decide::{Decision, Effect};
 use flows::Flows;
-use fragments::{FragmentState, Fragments};
+use fragments::{FragmentState, Fragments, RefusedFragment};
+use heard::Heard;
 use ledger::Books;
 use limits::TokenBuckets;
+use macs::Macs;
 use packet::{Frame, Known, Packet, Transport, Way};
 
 pub use flows::{FlowKey, FlowState, Table};
@@ -55,6 +60,8 @@ pub struct Outcome {
     pub protocol: u8,
     /// Lines of the needs that may be named as deciding.
     pub needs: Vec<u32>,
+    /// What is as right, for the memory of the peer is between ten and twenty minutes old.
+    pub perhaps: Option<Box<Outcome>>,
 }
 
 /// The gate as its documentation has it.
@@ -67,8 +74,16 @@ pub struct Model {
     quarantines: BTreeMap<String, Option<u64>>,
     flows: Flows,
     fragments: Fragments,
+    heard: Heard,
+    macs: Macs,
     buckets: TokenBuckets,
     books: Books,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[expect(clippy::wrong_self_convention, reason = "`from` and `to` say which way a frame goes")]
@@ -83,6 +98,8 @@ impl Model {
             quarantines: BTreeMap::new(),
             flows: Flows::default(),
             fragments: Fragments::default(),
+            heard: Heard::default(),
+            macs: Macs::default(),
             buckets: TokenBuckets::default(),
             books: Books::default(),
         }
@@ -114,6 +131,11 @@ impl Model {
         self.pickup_until_ns = until_ns;
     }
 
+    /// Sets which MACs are the router's own.
+    pub fn set_own_macs(&mut self, macs: impl IntoIterator<Item = [u8; 6]>) {
+        self.macs.set_own(macs);
+    }
+
     /// Quarantines a server, by name, so across policies; without a time, until it is released.
     pub fn quarantine(&mut self, server: &str, until_ns: Option<u64>) {
         self.quarantines.insert(server.to_owned(), until_ns);
@@ -133,6 +155,17 @@ impl Model {
         self.fragments.passed.iter().map(|(key, first)| (*key, (first.passed_ns, first.generation))).collect()
     }
 
+    /// The first fragments that were dropped.
+    pub fn refused_fragments(&self) -> BTreeMap<FragmentKey, (u64, Reason)> {
+        let refused = &self.fragments.refused;
+        refused.iter().map(|(key, first)| (*key, (first.refused_ns, first.reason))).collect()
+    }
+
+    /// How many peers are remembered.
+    pub fn heard(&self) -> usize {
+        self.heard.count()
+    }
+
     pub fn ledger(&self) -> BTreeMap<LedgerKey, Sum> {
         self.books.ledger.clone()
     }
@@ -143,9 +176,19 @@ impl Model {
 
     /// A frame that comes from the DMZ, with all its consequences.
     pub fn from_server(&mut self, frame: &[u8], now_ns: u64) -> Outcome {
+        self.from_server_seen(frame, now_ns, |_| false)
+    }
+
+    /// The same; where two outcomes are right, `is_other` tells whether it was the other one.
+    pub fn from_server_seen(
+        &mut self,
+        frame: &[u8],
+        now_ns: u64,
+        is_other: impl FnOnce(&Outcome) -> bool,
+    ) -> Outcome {
         let parsed = packet::parse(frame, Way::FromServer);
-        let (known, decision) = match &parsed {
-            Frame::LinkLayer => (Known::default(), Decision::pass(Reason::LinkLayer)),
+        let (known, mut decision) = match &parsed {
+            Frame::LinkLayer(_) => (Known::default(), Decision::pass(Reason::LinkLayer)),
             Frame::Foreign(ethertype) => {
                 (Known::default(), Decision::drop(Reason::Ethertype).at_port(*ethertype))
             }
@@ -160,6 +203,8 @@ impl Model {
                     source: Some(packet.source),
                     protocol: packet.protocol,
                     port: packet.destination_port(),
+                    first: (packet.piece == packet::Piece::First)
+                        .then_some((packet.destination, packet.fragment)),
                 };
                 (known, self.decide(packet, now_ns))
             }
@@ -170,21 +215,84 @@ impl Model {
             .zip(known.source)
             .and_then(|(policy, source)| needs::find_server(policy, source))
             .map(|server| server.name.clone());
-        let outcome = Outcome {
-            verdict: self.find_verdict(&decision, server.as_deref(), &known, now_ns),
-            reason: decision.reason,
-            quiet: decision.quiet,
-            server,
-            port: decision.port.unwrap_or(known.port),
-            protocol: known.protocol,
-            needs: decision.needs.clone(),
-        };
+        let mut outcome = self.conclude(frame, &mut decision, server.as_deref(), &known, now_ns);
+        if let Some(mut other) = decision.perhaps.take() {
+            let perhaps = self.conclude(frame, &mut other, server.as_deref(), &known, now_ns);
+            if is_other(&perhaps) {
+                (outcome, decision) = (perhaps, *other);
+            }
+        }
         self.books.count(&outcome, &decision, frame.len() as u64);
-        // What is only let through for the time being has no consequences.
-        if let (Verdict::Pass, Frame::Packet(packet)) = (outcome.verdict, &parsed) {
+        if let Frame::LinkLayer(true) = &parsed {
+            self.learn_mac(frame);
+        }
+        // What is only let through for the time being has no consequences but this.
+        if outcome.verdict != Verdict::Pass {
+            self.refuse_fragment(&known, &outcome, &decision, now_ns);
+        } else if let Frame::Packet(packet) = &parsed {
             self.take_effects(packet, &decision, now_ns);
         }
+        if outcome.reason == Reason::Neighbour {
+            self.learn_mac(frame);
+        }
         outcome
+    }
+
+    /// What a decision about a frame comes to: a drop of what goes to another host is no sign of anything.
+    fn conclude(
+        &self,
+        frame: &[u8],
+        decision: &mut Decision,
+        server: Option<&str>,
+        known: &Known,
+        now_ns: u64,
+    ) -> Outcome {
+        let mut outcome = Outcome {
+            verdict: self.find_verdict(decision, server, known, now_ns),
+            reason: decision.reason,
+            quiet: decision.quiet,
+            server: server.map(str::to_owned),
+            port: decision.port.unwrap_or(known.port),
+            protocol: decision.protocol.unwrap_or(known.protocol),
+            needs: decision.needs.clone(),
+            perhaps: None,
+        };
+        if outcome.verdict != Verdict::Pass
+            && let Some(mac) = frame.first_chunk::<6>()
+            && self.macs.is_elsewhere(self.policy.as_ref(), *mac)
+        {
+            outcome.reason = Reason::Elsewhere;
+            outcome.port = 0;
+            outcome.quiet = false;
+            decision.own_port = false;
+        }
+        outcome
+    }
+
+    fn learn_mac(&mut self, frame: &[u8]) {
+        if let Some(mac) = frame.get(6..12).and_then(|bytes| bytes.first_chunk::<6>()) {
+            self.macs.learn(*mac);
+        }
+    }
+
+    /// A first fragment that is dropped: later ones are counted as it was. decided: also what is malformed,
+    /// and nothing of what goes to another host, for a later one may go to this one.
+    fn refuse_fragment(&mut self, known: &Known, outcome: &Outcome, decision: &Decision, now_ns: u64) {
+        let Some((source, (destination, fragment))) = known.source.zip(known.first) else { return };
+        if outcome.server.is_none() || outcome.reason == Reason::Elsewhere {
+            return;
+        }
+        let refused = RefusedFragment {
+            refused_ns: now_ns,
+            fragment_protocol: fragment.1,
+            reason: outcome.reason,
+            port: outcome.port,
+            protocol: outcome.protocol,
+            quiet: outcome.quiet,
+            own_port: decision.own_port,
+            needs: decision.needs.clone(),
+        };
+        self.fragments.refuse(FragmentKey::new(source, destination, fragment), refused);
     }
 
     fn find_verdict(&self, decision: &Decision, server: Option<&str>, known: &Known, now_ns: u64) -> Verdict {
@@ -221,6 +329,7 @@ impl Model {
                     }
                 }
                 Effect::Spend(key, limit) => self.buckets.spend(key.clone(), *limit, now_ns),
+                Effect::CountFragment => self.fragments.count(packet),
                 Effect::RememberFragment => {
                     let state = FragmentState {
                         passed_ns: now_ns,
@@ -229,6 +338,7 @@ impl Model {
                         headers: packet.extensions as u32 + if tcp.is_some() { 16 } else { 8 },
                         management: decision.management,
                         needs: decision.needs.clone(),
+                        later_bytes: 0,
                     };
                     self.fragments.remember(packet, state);
                 }

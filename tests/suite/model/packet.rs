@@ -19,8 +19,8 @@ pub enum Way {
 /// What a frame is.
 #[derive(Debug)]
 pub enum Frame {
-    /// Not IP, and of an EtherType that the link needs.
-    LinkLayer,
+    /// Not IP, and of an EtherType that the link needs; whether it is ARP.
+    LinkLayer(bool),
     /// Not IP, and of another.
     Foreign(u16),
     /// Broken; what was read before the flaw.
@@ -39,6 +39,8 @@ pub struct Known {
     pub source: Option<IpAddr>,
     pub protocol: u8,
     pub port: u16,
+    /// Of a first fragment: its destination, and id and protocol of its datagram.
+    pub first: Option<(IpAddr, (u32, u8))>,
 }
 
 /// An IP packet that contradicts nothing.
@@ -59,6 +61,8 @@ pub struct Packet {
     pub fragment: (u32, u8),
     /// Bytes of extension headers behind the fragment header.
     pub extensions: usize,
+    /// Bytes behind the IP header, or behind the fragment header.
+    pub data: u32,
     /// None for a later fragment, and for a first one that is too short for it.
     pub transport: Option<Transport>,
     /// The destination port as far as it could be read, even so.
@@ -172,9 +176,9 @@ fn read_link(frame: &[u8], way: Way, known: &mut Known) -> Option<Frame> {
         0x0800 => read_ipv4(rest, way, known)?,
         0x86dd => read_ipv6(rest, way, known)?,
         // ARP, LLDP, 802.1X, slow protocols
-        0x0806 | 0x88cc | 0x888e | 0x8809 => return Some(Frame::LinkLayer),
+        0x0806 | 0x88cc | 0x888e | 0x8809 => return Some(Frame::LinkLayer(ethertype == 0x0806)),
         // 802.3 has a length here, of at most 1500. decided: 1501 to 1535 are neither and don't pass.
-        0..=1500 => return Some(Frame::LinkLayer),
+        0..=1500 => return Some(Frame::LinkLayer(false)),
         _ => return Some(Frame::Foreign(ethertype)),
     };
     packet.source_mac = source_mac;
@@ -205,6 +209,8 @@ fn read_ipv4(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
     let word = u16_at(packet, 6)?;
     let piece = piece_of(u32::from(word & 0x1fff) * 8, word & 0x2000 != 0);
     let payload = &packet[header_length..];
+    let fragment = (u32::from(u16_at(packet, 4)?), protocol);
+    known.first = (piece == Piece::First).then_some((destination, fragment));
     check_fragment(piece, word & 0x2000 != 0, payload.len())?;
     Some(Packet {
         source_mac: [0; 6],
@@ -215,8 +221,9 @@ fn read_ipv4(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         protocol,
         source_routed,
         piece,
-        fragment: (u32::from(u16_at(packet, 4)?), protocol),
+        fragment,
         extensions: 0,
+        data: payload.len() as u32,
         transport: read_transport(payload, protocol, false, piece, known)?,
         port: known.port,
     })
@@ -264,7 +271,10 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         return None;
     }
     let payload = bytes.get(40..40 + payload_length)?;
-    let chain = read_extensions(payload, bytes[6], false, &mut known.protocol)?;
+    let mut first = None;
+    let chain = read_extensions(payload, bytes[6], false, &mut known.protocol, &mut first);
+    known.first = first.map(|fragment| (IpAddr::V6(destination), fragment));
+    let chain = chain?;
     Some(Packet {
         source_mac: [0; 6],
         vlans: Vec::new(),
@@ -276,6 +286,7 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         piece: chain.piece,
         fragment: chain.fragment,
         extensions: chain.length - chain.fragment_end,
+        data: (payload.len() - chain.fragment_end) as u32,
         transport: if chain.cut {
             None
         } else {
@@ -299,10 +310,17 @@ pub struct Chain {
     pub headers: usize,
 }
 
-/// Walks the extension headers, of a packet whose end may be cut off; `reached` is the kind of the header it stopped at.
+/// Walks the extension headers, of a packet whose end may be cut off; `reached` is the kind of the header it
+/// stopped at, and `first_fragment` what a first fragment among them has, be the rest broken.
 /// decided: AH, mobility, HIP and shim6 are protocols of their own and not looked through; options
 /// are not read one by one (a jumbogram is out of bounds by its payload length of 0).
-pub fn read_extensions(payload: &[u8], first: u8, cut_off: bool, reached: &mut u8) -> Option<Chain> {
+pub fn read_extensions(
+    payload: &[u8],
+    first: u8,
+    cut_off: bool,
+    reached: &mut u8,
+    first_fragment: &mut Option<(u32, u8)>,
+) -> Option<Chain> {
     let mut chain = Chain {
         length: 0,
         protocol: first,
@@ -349,6 +367,7 @@ pub fn read_extensions(payload: &[u8], first: u8, cut_off: bool, reached: &mut u
                 chain.length += 8;
                 chain.fragment_end = chain.length;
                 *reached = chain.protocol;
+                *first_fragment = (chain.piece == Piece::First).then_some(chain.fragment);
                 if !cut_off {
                     check_fragment(chain.piece, more, payload.len() - chain.length)?;
                 }

@@ -31,7 +31,7 @@ pub fn read_quote(bytes: &[u8], ipv6: bool) -> Option<Quote> {
             return None;
         }
         let (source, destination) = (ipv6_at(bytes, 8)?, ipv6_at(bytes, 24)?);
-        let chain = read_extensions(bytes.get(40..)?, bytes[6], true, &mut 0)?;
+        let chain = read_extensions(bytes.get(40..)?, bytes[6], true, &mut 0, &mut None)?;
         // decided: as many extension headers as a healthy packet has
         if matches!(chain.piece, Piece::Later(_)) || chain.headers > MAX_EXTENSIONS {
             return None;

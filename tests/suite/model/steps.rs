@@ -5,10 +5,14 @@ use portcullis::abi::Reason;
 use super::Model;
 use super::decide::{Case, Decision, Effect, is_dhcp};
 use super::flows::{FlowKey, Table, answered_flow};
+use super::heard::{HeardKey, Memory};
 use super::limits::{BucketKey, most_generous};
 use super::needs::{self, Rule, Subject};
 use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
 use super::quote::{QuotedEnds, read_quote};
+
+/// As in IANA's list of protocols.
+const VRRP: u8 = 112;
 
 impl Model {
     pub fn decide_server(&self, case: &Case<'_>) -> Decision {
@@ -20,7 +24,39 @@ impl Model {
             .or_else(|| self.find_unlisted_service(case))
             .or_else(|| self.find_noise(case))
             .or_else(|| find_no_flow(case))
+            .or_else(|| self.find_late_answer(case, decide_new))
             .unwrap_or_else(|| decide_new(case))
+    }
+
+    /// How well the peer is remembered to have asked this service, or something that could not be read.
+    fn recall(&self, case: &Case<'_>, service: Option<(u8, u16)>) -> Memory {
+        let key = |service| HeardKey { server: case.packet.source, peer: case.packet.destination, service };
+        if !case.is_strict() {
+            return Memory::Never;
+        }
+        let any = self.heard.recall(&key(None), case.now_ns);
+        any.max(self.heard.recall(&key(service), case.now_ns))
+    }
+
+    /// Step 15 for datagrams: the answer of an `in` service to a peer that asked a while ago.
+    fn find_late_answer(
+        &self,
+        case: &Case<'_>,
+        otherwise: impl FnOnce(&Case<'_>) -> Decision,
+    ) -> Option<Decision> {
+        let (key, service) = answered_flow(case.packet)?;
+        if case.tcp().is_some() || !case.comes_from_service() || is_renewal(case) {
+            return None;
+        }
+        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let services = needs::having_port(&case.inbound, subject);
+        // decided: of ICMP, the service is the type of the request.
+        let late = Decision::drop(Reason::NoFlow).by(&services).at_own_port(service);
+        match self.recall(case, Some((key.protocol, service))) {
+            Memory::Surely => Some(late),
+            Memory::Perhaps => Some(late.or_perhaps(otherwise(case))),
+            Memory::Never => None,
+        }
     }
 
     /// Step 9: an answer in a flow that a peer opened to a service that is still one.
@@ -76,11 +112,21 @@ impl Model {
     fn find_own_connection(&self, case: &Case<'_>) -> Option<Decision> {
         let tcp = case.tcp()?;
         let (key, _) = answered_flow(case.packet)?;
-        if tcp.is_bare_syn() || (tcp.is_syn_ack() && self.is_opened(case, &key)) {
+        // decided: a peer whose opening could not be read may have opened this
+        let unread = if tcp.is_syn_ack() { self.recall(case, None) } else { Memory::Never };
+        if tcp.is_bare_syn() || (tcp.is_syn_ack() && self.is_opened(case, &key)) || unread == Memory::Surely {
             return None;
         }
         let rules = needs::matching(case.policy, &case.outbound, case.opening());
-        (!rules.is_empty()).then(|| Decision::pass(Reason::OwnConnection).by(&rules))
+        if rules.is_empty() {
+            return None;
+        }
+        let own = Decision::pass(Reason::OwnConnection).by(&rules);
+        if unread == Memory::Never {
+            return Some(own);
+        }
+        let opened = self.find_unlisted_service(case).or_else(|| find_no_flow(case))?;
+        Some(own.or_perhaps(Decision { perhaps: None, ..opened }))
     }
 
     /// Whether a peer is known to have opened the flow; service tracking knows nothing.
@@ -135,17 +181,27 @@ impl Model {
         (!rules.is_empty()).then(|| Decision::pass(Reason::FlowError).by(&rules))
     }
 
-    /// Step 13: something listens that should not.
+    /// Step 13: something listens that should not. A peer whose SYN could not be read may have opened it.
     fn find_unlisted_service(&self, case: &Case<'_>) -> Option<Decision> {
         let (key, service) = answered_flow(case.packet)?;
+        let unread = self.recall(case, None);
         let answers = match (case.tcp(), key.protocol) {
-            (Some(tcp), _) => tcp.is_syn_ack() && (!case.is_strict() || self.is_opened(case, &key)),
-            (None, UDP) => self.is_opened(case, &key),
+            (Some(tcp), _) => {
+                tcp.is_syn_ack()
+                    && (!case.is_strict() || self.is_opened(case, &key) || unread != Memory::Never)
+            }
+            (None, UDP) => self.is_opened(case, &key) && !is_renewal(case),
             _ => false,
         };
         let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
         let listed = !needs::having_port(&case.inbound, subject).is_empty();
-        (answers && !listed).then(|| Decision::drop(Reason::UnlistedService).at_own_port(service))
+        (answers && !listed).then(|| {
+            let decision = Decision::drop(Reason::UnlistedService).at_own_port(service);
+            if unread == Memory::Perhaps && !self.is_opened(case, &key) && case.is_strict() {
+                return decision.or_perhaps(find_no_flow(case).unwrap_or_else(|| decide_new(case)));
+            }
+            decision
+        })
     }
 
     /// Step 14: how a healthy server answers the noise.
@@ -156,13 +212,17 @@ impl Model {
         if case.icmp_kind() == Some(IcmpKind::Error) {
             return Some(Decision::drop(Reason::Backscatter).answering());
         }
-        // decided: the answer to a request that is a service, but not for this peer, is to a stranger.
+        // decided: the answer to a request that is a service, but not for this peer, is to a stranger. In
+        // strict tracking that to a request which is a service for the peer is the next step's.
         if let Some(IcmpKind::Reply(request)) = case.icmp_kind() {
             let packet = case.packet;
             let subject =
                 Subject { protocol: packet.protocol, port: request.into(), peer: packet.destination };
             let services = needs::having_port(&case.inbound, subject);
             let permitted = !needs::matching(case.policy, &case.inbound, subject).is_empty();
+            if permitted && case.is_strict() {
+                return None;
+            }
             let reason =
                 if services.is_empty() || permitted { Reason::Backscatter } else { Reason::Stranger };
             return Some(Decision::drop(reason).answering());
@@ -173,7 +233,7 @@ impl Model {
         let answers = match case.tcp() {
             Some(tcp) if case.is_strict() => !tcp.is_bare_syn() && self.is_opened(case, &key),
             Some(tcp) => tcp.is_syn_ack(),
-            None => key.protocol == UDP && self.is_opened(case, &key),
+            None => key.protocol == UDP && self.is_opened(case, &key) && !is_renewal(case),
         };
         let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
         let services = needs::having_port(&case.inbound, subject);
@@ -202,18 +262,24 @@ fn decide_new(case: &Case<'_>) -> Decision {
     let own_family = if case.packet.source.is_ipv6() { ICMPV6 } else { ICMP };
     let reason = if !elsewhere.is_empty() {
         Reason::Destination
+    } else if opening.protocol == VRRP {
+        // a server that claims a router's address takes over the traffic of the link
+        Reason::RogueRouter
     } else if [TCP, UDP, own_family].contains(&opening.protocol) {
         Reason::NewFlow
     } else {
         Reason::Protocol
     };
     let quiet = needs::matching(case.policy, &needs::quiet(case.policy, case.server), opening);
-    // A renewal by unicast: the client will broadcast.
-    let renewal = case.policy.settings.dhcp.value
-        && opening.protocol == UDP
-        && case.packet.piece == Piece::Whole
-        && matches!(&case.packet.transport, Some(Transport::Ports { source, destination })
-            if is_dhcp(case.packet, *source, *destination));
+    let renewal = case.packet.piece == Piece::Whole && is_renewal(case);
     let rules: Vec<Rule<'_>> = elsewhere.iter().chain(&quiet).copied().collect();
     Decision::drop(reason).by(&rules).quiet_if(!quiet.is_empty() || renewal)
+}
+
+/// A DHCP client that renews by unicast: it will broadcast.
+fn is_renewal(case: &Case<'_>) -> bool {
+    case.policy.settings.dhcp.value
+        && case.packet.protocol == UDP
+        && matches!(&case.packet.transport, Some(Transport::Ports { source, destination })
+            if is_dhcp(case.packet, *source, *destination))
 }

@@ -4,65 +4,93 @@ use portcullis::policy::{Policy, Server, Tracking};
 
 use super::Model;
 use super::flows::FlowKey;
+use super::heard::HeardKey;
 use super::needs::{self, Subject};
-use super::packet::{Frame, IcmpKind, Packet, Transport, UDP, Way, icmp_kind, parse};
+use super::opening::{Loose, Opening, read_loosely};
+use super::packet::{
+    Frame, ICMP, ICMPV6, IcmpKind, Packet, Piece, TCP, Tcp, Transport, UDP, Way, icmp_kind, parse,
+};
 
 #[expect(clippy::wrong_self_convention, reason = "`to` says which way a frame goes")]
 impl Model {
-    /// A frame on its way to a server. Later fragments, short first ones and broken packets tell
-    /// nothing; decided: a source route and the server's `mac` and `vlan` don't matter here.
+    /// A frame on its way to a server. What a host may accept opens something, be it broken or not; only
+    /// a well-formed segment changes what is open. decided: a source route and the server's `mac` and
+    /// `vlan` don't matter here.
     pub fn to_server(&mut self, frame: &[u8], now_ns: u64) {
         // Taken out for the time being, for the flows change while it is read.
         let Some(policy) = self.policy.take() else { return };
         // decided: under service tracking nothing is recorded, for there is no second program.
-        if policy.settings.tracking.value == Tracking::Strict
-            && let Frame::Packet(packet) = parse(frame, Way::ToServer)
-            && let Some(transport) = &packet.transport
-            && let Some(server) = needs::find_server(&policy, packet.destination)
-        {
-            self.track(&policy, server, &packet, transport, now_ns);
+        if policy.settings.tracking.value == Tracking::Strict {
+            self.track(&policy, frame, now_ns);
         }
         self.policy = Some(policy);
     }
 
-    fn track(
-        &mut self,
-        policy: &Policy,
-        server: &Server,
-        packet: &Packet,
-        transport: &Transport,
-        now_ns: u64,
-    ) {
+    fn track(&mut self, policy: &Policy, frame: &[u8], now_ns: u64) {
+        let seen = match parse(frame, Way::ToServer) {
+            Frame::Packet(packet) => {
+                read_well_formed(&packet).map(|opening| (loosen(&packet, opening), Some(packet)))
+            }
+            Frame::Malformed(_) => None,
+            Frame::LinkLayer(_) | Frame::Foreign(_) => return,
+        };
+        let Some((loose, packet)) = seen.or_else(|| read_loosely(frame).map(|loose| (loose, None))) else {
+            return;
+        };
+        let Some(server) = needs::find_server(policy, loose.destination) else { return };
+        self.open(policy, server, &loose, now_ns);
+        if let Some(Transport::Tcp(tcp)) = packet.as_ref().and_then(|packet| packet.transport.as_ref())
+            && !tcp.is_bare_syn()
+        {
+            self.hear_segment(&loose, tcp, now_ns);
+        }
+    }
+
+    fn hear_segment(&mut self, loose: &Loose, tcp: &Tcp, now_ns: u64) {
+        let key = FlowKey {
+            server: loose.destination,
+            peer: loose.source,
+            protocol: TCP,
+            server_port: tcp.destination,
+            peer_port: tcp.source,
+        };
+        self.flows.hear_peer(&key, tcp, now_ns);
+    }
+
+    fn open(&mut self, policy: &Policy, server: &Server, loose: &Loose, now_ns: u64) {
+        let Loose { source: peer, destination, protocol, .. } = *loose;
         let inbound = needs::inbound(policy, server);
-        let permits = |port| {
-            let subject = Subject { protocol: packet.protocol, port, peer: packet.source };
-            !needs::matching(policy, &inbound, subject).is_empty()
-        };
-        let key = |server_port, peer_port| FlowKey {
-            server: packet.destination,
-            peer: packet.source,
-            protocol: packet.protocol,
-            server_port,
-            peer_port,
-        };
-        match transport {
-            Transport::Tcp(tcp) => {
-                let key = key(tcp.destination, tcp.source);
-                if !tcp.is_bare_syn() {
-                    self.flows.hear_peer(&key, tcp, now_ns);
-                } else if permits(tcp.destination) {
+        let permits = |port| !needs::matching(policy, &inbound, Subject { protocol, port, peer }).is_empty();
+        let key =
+            |server_port, peer_port| FlowKey { server: destination, peer, protocol, server_port, peer_port };
+        let heard = |service| HeardKey { server: destination, peer, service };
+        match loose.opening {
+            Opening::None => {}
+            Opening::Unreadable => self.heard.remember(heard(None), now_ns),
+            Opening::Ports { source, destination: service } if protocol == TCP => {
+                let key = key(service, source);
+                if permits(service) {
                     self.flows.open_half(key, self.generation, now_ns);
                 } else {
                     self.flows.open_unlisted(key, now_ns);
                 }
             }
-            Transport::Ports { source, destination } => {
-                let key = key(*destination, *source);
-                if permits(*destination) {
+            Opening::Ports { source, destination: service } => {
+                let key = key(service, source);
+                let subject = Subject { protocol, port: service, peer };
+                // decided: also who may not use the service expects its answer
+                if !needs::having_port(&inbound, subject).is_empty() {
+                    self.heard.remember(heard(Some((protocol, service))), now_ns);
+                }
+                // A DHCP server answers a client, whatever the client asked by.
+                let lease = policy.settings.dhcp.value
+                    && protocol == UDP
+                    && is_dhcp_answer(peer.is_ipv6(), source, service);
+                if permits(service) {
                     self.flows.open_datagrams(key, self.generation, now_ns);
-                } else if packet.protocol == UDP {
+                } else if protocol == UDP && !lease {
                     // From where the server may ask, it is an answer.
-                    let asked = Subject { protocol: UDP, port: *source, peer: packet.source };
+                    let asked = Subject { protocol: UDP, port: source, peer };
                     let outbound = needs::outbound(policy, server);
                     if needs::matching(policy, &outbound, asked).is_empty() {
                         self.flows.open_unlisted(key, now_ns);
@@ -70,18 +98,48 @@ impl Model {
                 }
                 // decided: SCTP to what is no service is not remembered.
             }
-            Transport::Icmp(icmp) => {
-                let request = icmp_kind(packet.source.is_ipv6(), icmp.kind) == IcmpKind::Request;
-                let kind = u16::from(icmp.kind);
+            Opening::Icmp { kind, identifier } => {
+                let request = icmp_kind(peer.is_ipv6(), kind) == IcmpKind::Request;
+                let kind = u16::from(kind);
                 if request && permits(kind) {
-                    self.flows.open_datagrams(key(icmp.identifier, kind), self.generation, now_ns);
+                    self.flows.open_datagrams(key(identifier, kind), self.generation, now_ns);
+                    self.heard.remember(heard(Some((protocol, kind))), now_ns);
                 }
             }
-            Transport::Portless => {
+            Opening::Portless => {
+                // decided: the ICMP of the other family is nothing
+                let subject = Subject { protocol, port: 0, peer };
+                if [ICMP, ICMPV6].contains(&protocol) || needs::having_port(&inbound, subject).is_empty() {
+                    return;
+                }
+                self.heard.remember(heard(Some((protocol, 0))), now_ns);
                 if permits(0) {
                     self.flows.open_datagrams(key(0, 0), self.generation, now_ns);
                 }
             }
         }
     }
+}
+
+/// What a packet that contradicts nothing opens; none where its transport header is not all there.
+fn read_well_formed(packet: &Packet) -> Option<Opening> {
+    Some(match packet.transport.as_ref()? {
+        // decided: what a first fragment has for flags, a later one may write over
+        Transport::Tcp(tcp) if !tcp.is_bare_syn() && packet.piece != Piece::First => Opening::None,
+        Transport::Tcp(tcp) => Opening::Ports { source: tcp.source, destination: tcp.destination },
+        Transport::Ports { source, destination } => {
+            Opening::Ports { source: *source, destination: *destination }
+        }
+        Transport::Icmp(icmp) => Opening::Icmp { kind: icmp.kind, identifier: icmp.identifier },
+        Transport::Portless => Opening::Portless,
+    })
+}
+
+fn loosen(packet: &Packet, opening: Opening) -> Loose {
+    let Packet { source, destination, protocol, .. } = *packet;
+    Loose { source, destination, protocol, opening }
+}
+
+fn is_dhcp_answer(ipv6: bool, source: u16, destination: u16) -> bool {
+    (source, destination) == if ipv6 { (547, 546) } else { (67, 68) }
 }

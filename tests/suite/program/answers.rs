@@ -131,11 +131,14 @@ fn resets_in_no_flow_are_backscatter_in_a_single_row() {
 }
 
 #[test]
-fn an_echo_reply_that_nobody_asked_for_is_backscatter() {
+fn an_echo_reply_that_nobody_asked_for_is_backscatter_or_of_a_service_an_attack() {
     with_dmz_in_both_families(|gate, family| {
-        for server in [family.web, family.ns] {
-            let row = gate.drops(&echo_reply(server, family.peer, 1), Reason::Backscatter);
+        for (server, reason, flags) in
+            [(family.web, Reason::NewFlow, 0), (family.ns, Reason::Backscatter, OWN_PORT)]
+        {
+            let row = gate.drops(&echo_reply(server, family.peer, 1), reason);
             assert_eq!(row.key.port, if server.is_ipv4() { 0 } else { 129 });
+            assert_eq!(row.key.flags, flags);
         }
     });
 }

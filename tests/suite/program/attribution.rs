@@ -4,7 +4,7 @@ use portcullis::abi::{REASONS, Reason, quota_key, row_quota};
 
 use crate::support::dmz::V4;
 use crate::support::frame::{
-    ACK, Ipv4, RST, SYN, UDP, fragment, icmp, link_frame, raw_ip, tcp, udp, udp_datagram,
+    ACK, Ipv4, RST, SYN, UDP, fragment, from_mac, icmp, link_frame, patched, raw_ip, tcp, udp, udp_datagram,
 };
 use crate::support::test_gate::TestGate;
 
@@ -33,7 +33,8 @@ fn provoke(gate: &TestGate, reason: Reason) -> Option<Vec<u8>> {
         | Reason::Pickup
         | Reason::Need
         | Reason::OwnConnection
-        | Reason::FlowError => return None,
+        | Reason::FlowError
+        | Reason::Router => return None,
         Reason::Ethertype => link_frame(0x8137, &[0; 46]),
         Reason::Malformed => tcp((server, 40_000), (peer, 445), 0),
         Reason::SourceRoute => {
@@ -69,6 +70,12 @@ fn provoke(gate: &TestGate, reason: Reason) -> Option<Vec<u8>> {
         Reason::Protocol => raw_ip(server, peer, 47, &[0; 8]),
         Reason::Destination => udp((server, 40_000), (peer, 514)),
         Reason::NewFlow => opening(445),
+        Reason::Elsewhere => {
+            // a frame to the MAC that an ARP frame came from
+            let neighbour = [2, 0, 0, 0, 0, 0x77];
+            gate.passes(&from_mac(&link_frame(0x0806, &[0; 46]), neighbour), Reason::LinkLayer);
+            patched(&opening(445), 0, &neighbour)
+        }
     })
 }
 

@@ -7,8 +7,8 @@ use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
     address, counter, decision, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row,
-    limit, limit_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, quarantine, question,
-    range_key, row_quota, rule, sample, server, settings,
+    limit, limit_key, mac_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, quarantine,
+    question, range_key, refused_fragment, router_key, row_quota, rule, sample, server, settings,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -48,8 +48,9 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
     let mut tested = vec![
         // the policy
         assert_layout!(address 16: word_be = 0),
-        assert_layout!(settings 328: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24,
-            needs = 28, peers = 32, pickup_s = 36, hash = 40, file = 72),
+        assert_layout!(settings 360: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24,
+            needs = 28, peers = 32, pickup_s = 36, hash = 40, file = 72,
+            quiet_ethertypes = 328),
         assert_layout!(server 20: id = 0, profile = 4, vlan = 8, mac = 10, flags = 16),
         assert_layout!(prefix_key 20: prefix_bits = 0, address = 4),
         assert_layout!(need_key 8: profile = 0, protocol = 4, zero = 5, port_be = 6),
@@ -62,6 +63,8 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(limit 8: arrival_ns = 0),
         assert_layout!(name 64: text = 0),
         assert_layout!(quarantine 16: until_ns = 0, since_ns = 8),
+        assert_layout!(mac_key 16: mac = 0, server = 8, zero = 12),
+        assert_layout!(router_key 24: address = 0, mac = 16),
         // flows
         assert_layout!(flow_key 40: server = 0, peer = 16, server_port_be = 32, peer_port_be = 34,
             protocol = 36, zero = 37),
@@ -70,8 +73,10 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
             sequence_end = 24, syn_acks = 28),
         assert_layout!(opening 8: opened_ns = 0),
         assert_layout!(fragment_key 40: source = 0, destination = 16, id = 32, protocol = 36, zero = 37),
-        assert_layout!(fragment 24: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16,
-            protocol = 20, zero = 21),
+        assert_layout!(fragment 32: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16,
+            protocol = 20, zero = 21, later_bytes = 24, zero2 = 28),
+        assert_layout!(refused_fragment 16: refused_ns = 0, port = 8, protocol = 10, fragment_protocol = 11,
+            reason = 12, flags = 13, zero = 14),
         // drops
         assert_layout!(ledger_key 12: server = 0, port = 4, protocol = 6, reason = 7, flags = 8, zero = 9),
         assert_layout!(ledger_row 128: packets = 0, bytes = 8, last_ns = 16, sampled_ns = 24,
@@ -81,7 +86,8 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(counter 16: packets = 0, bytes = 8),
         // test runs
         assert_layout!(decision 40: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
-            rule = 12, generation = 16, port = 20, zero2 = 22, limit_key = 24, zero3 = 28, interval_ns = 32),
+            rule = 12, generation = 16, port = 20, protocol = 22, zero2 = 23,
+            limit_key = 24, observed = 28, interval_ns = 32),
         assert_layout!(question 8: assume = 0, zero = 4),
     ];
     assert_layout!(sample 104: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48,
@@ -109,6 +115,7 @@ fn reasons_keep_their_numbers() {
         (8, "need"),
         (9, "own_connection"),
         (10, "flow_error"),
+        (11, "router"),
         (32, "ethertype"),
         (33, "malformed"),
         (34, "source_route"),
@@ -125,6 +132,7 @@ fn reasons_keep_their_numbers() {
         (45, "protocol"),
         (46, "destination"),
         (47, "new_flow"),
+        (48, "elsewhere"),
     ];
     assert_eq!(REASONS.len(), expected.len(), "a new reason has a line here, which it keeps");
     for (number, word) in expected {

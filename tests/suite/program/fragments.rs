@@ -48,8 +48,12 @@ fn a_later_fragment_without_a_first_one_is_dropped() {
 #[test]
 fn the_fragments_after_a_first_one_that_was_dropped_are_dropped() {
     with_dmz_in_both_families(|gate, family| {
-        gate.drops(&first(family, 80, 7), Reason::NewFlow);
-        gate.drops(&later(family, 7, 3, false), Reason::Fragment);
+        let begin = gate.drops(&first(family, 80, 7), Reason::NewFlow);
+        let rest = gate.drops(&later(family, 7, 3, false), Reason::NewFlow);
+        assert_eq!(rest.row.number, begin.row.number, "one kind of drop");
+        assert_eq!(rest.row.packets, 2);
+        // of another datagram nothing is known
+        gate.drops(&later(family, 8, 3, false), Reason::Fragment);
     });
 }
 
@@ -314,8 +318,14 @@ fn what_would_write_over_headers_behind_the_fragment_header_is_dropped() {
         gate.drops(&later(offset), Reason::Fragment);
     }
     gate.passes(&later(3), Reason::LaterFragment);
+    // a receiver of IPv6 keeps the first fragment for a minute
+    gate.age("fragments", 58);
+    gate.passes(&begin(0), Reason::Need);
+    for offset in [1, 2] {
+        gate.drops(&later(offset), Reason::Fragment);
+    }
     // what is long over says nothing about another datagram of the same number
-    gate.age("fragments", 31);
+    gate.age("fragments", 61);
     gate.passes(&begin(0), Reason::Need);
     gate.passes(&later(2), Reason::LaterFragment);
 }

@@ -119,7 +119,8 @@ fn a_gate_that_observes_counts_drops_and_lets_pass() {
             (raw_ip(family.web, family.peer, 47, &[0; 8]), Reason::Protocol),
             (udp((family.unknown, 40_000), (family.peer, 53)), Reason::UnknownSource),
             (fragment(family.ns, family.peer, 17, (7, 0, true), &datagram), Reason::NewFlow),
-            (fragment(family.ns, family.peer, 17, (7, 3, false), &[0; 8]), Reason::Fragment),
+            (fragment(family.ns, family.peer, 17, (7, 3, false), &[0; 8]), Reason::NewFlow),
+            (fragment(family.ns, family.peer, 17, (8, 3, false), &[0; 8]), Reason::Fragment),
         ];
         for (frame, reason) in cases {
             let row = gate.would_drop(&frame, reason);

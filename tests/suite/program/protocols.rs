@@ -23,10 +23,13 @@ fn content() -> Vec<u8> {
 #[test]
 fn a_protocol_that_nobody_needs_is_dropped_and_named() {
     with_dmz_in_both_families(|gate, family| {
-        for protocol in [IGMP, IPIP, 8, SIT, GRE, ESP, AH, 89, 94, 103, 112, 115, SCTP, 136, 253, 254, 255] {
+        for protocol in [IGMP, IPIP, 8, SIT, GRE, ESP, AH, 89, 94, 103, 115, SCTP, 136, 253, 254, 255] {
             let row = gate.drops(&raw_ip(family.ns, family.peer, protocol, &content()), Reason::Protocol);
             assert_eq!((row.key.server, row.key.protocol), (gate.id_of("ns1"), protocol));
         }
+        // a server that claims the router's address is worse
+        let row = gate.drops(&raw_ip(family.ns, family.peer, 112, &content()), Reason::RogueRouter);
+        assert_eq!((row.key.server, row.key.protocol), (gate.id_of("ns1"), 112));
         // IPv6 without a next header is a protocol of its own, and a channel as any other
         gate.drops(&raw_ip(family.ns, family.peer, 59, &content()), Reason::Protocol);
     });
@@ -117,7 +120,8 @@ fn a_fragment_of_a_protocol_needs_its_need_too() {
         gate.passes(&first(GRE, 1), Reason::Need);
         gate.passes(&later(GRE, 1), Reason::LaterFragment);
         gate.drops(&first(89, 2), Reason::Protocol);
-        gate.drops(&later(89, 2), Reason::Fragment);
+        gate.drops(&later(89, 2), Reason::Protocol);
+        gate.drops(&later(89, 3), Reason::Fragment);
         gate.drops(&later(TCP, 1), Reason::Fragment);
         gate.drops(&later(UDP, 1), Reason::Fragment);
     });

@@ -87,14 +87,20 @@ fn assert_sample(gate: &TestGate, consumer: &Consumer<'_>, frame: &[u8], expecte
 }
 
 #[test]
-fn an_answer_that_only_a_quarantine_forbids_names_no_line() {
+fn what_only_a_quarantine_forbids_names_no_line_and_an_answer_to_a_visitor_is_no_sample() {
     let gate = TestGate::dmz();
     let (server, peer) = V4.visit();
     gate.establish(server, peer);
     gate.quarantine("web1", None).unwrap();
+    gate.quarantine("ns1", None).unwrap();
     let consumer = gate.consume_samples().expect("a perf buffer");
-    let sample = sample_of(&gate, &consumer, &tcp(server, peer, ACK));
+    let question = udp((V4.ns, 40_000), (V4.peer, 53));
+    let sample = sample_of(&gate, &consumer, &question);
     assert_eq!((sample.reason, sample.rule), (ReasonCode::Known(Reason::Quarantined), 0));
+    let answer = tcp(server, peer, ACK);
+    assert_eq!(gate.explain(&answer, false, None).unwrap().rule, 0);
+    gate.drops(&answer, Reason::Quarantined);
+    assert!(take(&consumer).is_empty(), "visitors go on to ask, which is no sign of an attack");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use portcullis::gate::{FlowTable, Gate, Verdict};
 use portcullis::policy::parse;
 
 use super::dmz::{self, Family, in_both_families};
-use super::frame::{ACK, Endpoint, SYN, tcp_numbered};
+use super::frame::{ACK, Endpoint, ROUTER_MAC, SYN, tcp_numbered};
 
 const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
@@ -24,7 +24,7 @@ const TC_NEXT: u32 = u32::MAX;
 pub const SECOND_NS: u64 = 1_000_000_000;
 
 /// Small tables, but not too small for an LRU: each CPU takes up to 128 entries for itself.
-const TABLES: [(&str, u32); 9] = [
+const TABLES: [(&str, u32); 10] = [
     ("servers", 64),
     ("established", 2048),
     ("half_open", 2048),
@@ -32,16 +32,34 @@ const TABLES: [(&str, u32); 9] = [
     ("icmp", 2048),
     ("unlisted", 2048),
     ("fragments", 2048),
+    ("heard", HEARD_BYTES),
     ("ledger", 4096),
     ("limits", 64),
 ];
 
+/// Room for some hundreds of peers in each region.
+const HEARD_BYTES: u32 = 8192;
+
 /// Tables that packets change. Per-CPU ones are read through the gate.
-const FLOW_MAPS: [&str; 7] =
-    ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "limits"];
+const FLOW_MAPS: [&str; 8] = [
+    "established",
+    "half_open",
+    "datagrams",
+    "icmp_queries",
+    "unlisted",
+    "fragments",
+    "refused_fragments",
+    "limits",
+];
+
+/// The memory of peers that asked: arrays, which the tracker alone writes.
+const HEARD_MAPS: [&str; 2] = ["heard", "heard_bits"];
+
+/// What the filter learns of the link.
+const LINK_MAPS: [&str; 1] = ["neighbour_macs"];
 
 /// Tables that the control tool fills and that outlive a policy.
-const TOOL_MAPS: [&str; 2] = ["names", "quarantines"];
+const TOOL_MAPS: [&str; 5] = ["names", "quarantines", "quarantined_addresses", "own_macs", "own_interfaces"];
 
 /// Sizes of tables that are not those of [`TABLES`].
 type Sizes = BTreeMap<String, u32>;
@@ -118,13 +136,16 @@ impl TestGate {
             }
             None => Arc::new(load_gate(&policy, &tables)),
         };
+        set_own_mac(&gate, ROUTER_MAC);
         TestGate { gate, sizes: Some(sizes) }
     }
 
     /// As [`TestGate::sized`], for a test that no other must have come before, or whose gate none can use again.
     pub fn fresh(policy: &str, sizes: &[(&str, u32)]) -> TestGate {
         let (policy, tables) = read_policy(policy, sizes);
-        TestGate::of(load_gate(&policy, &tables))
+        let gate = load_gate(&policy, &tables);
+        set_own_mac(&gate, ROUTER_MAC);
+        TestGate::of(gate)
     }
 
     /// A gate that was made elsewhere.
@@ -282,6 +303,12 @@ impl TestGate {
                 self.gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
             }
         }
+        self.forget_heard();
+    }
+
+    /// Forgets which peers have asked, and nothing else.
+    pub fn forget_heard(&self) {
+        HEARD_MAPS.iter().for_each(|name| clear_array(self.gate.maps.find(name).expect("a map")));
     }
 
     /// Lets the time in which flows are taken over end so many seconds from now, or before.
@@ -325,7 +352,11 @@ impl TestGate {
         Snapshot {
             counters: [false, true].map(|would| self.gate.counters(would).expect("counters")),
             ledger: ledger.iter().map(bytes).collect(),
-            flows: FLOW_MAPS.iter().map(|name| dump(self.gate.maps.find(name).expect("a map"))).collect(),
+            flows: FLOW_MAPS
+                .iter()
+                .chain(&LINK_MAPS)
+                .map(|name| dump(self.gate.maps.find(name).expect("a map")))
+                .collect(),
             statistic: self.gate.program_statistics().expect("the statistic"),
         }
     }
@@ -338,7 +369,10 @@ pub fn with_dmz_in_both_families(mut test: impl FnMut(TestGate, Family)) {
 
 /// Whether what passes for this reason does so by a need, which `explain` then names.
 fn is_by_need(reason: Reason) -> bool {
-    !matches!(reason, Reason::LinkLayer | Reason::Neighbour | Reason::Dhcp | Reason::UnknownAllowed)
+    !matches!(
+        reason,
+        Reason::LinkLayer | Reason::Neighbour | Reason::Dhcp | Reason::UnknownAllowed | Reason::Router
+    )
 }
 
 /// A gate with the programs that are built in, or with those of the object file that
@@ -371,7 +405,8 @@ pub fn read_policy(
 /// Makes a gate as good as new: without policy, server, flow or count.
 fn empty(gate: &Gate) {
     clear_ledger(gate);
-    for name in FLOW_MAPS.iter().chain(&TOOL_MAPS) {
+    HEARD_MAPS.iter().for_each(|name| clear_array(gate.maps.find(name).expect("a map")));
+    for name in FLOW_MAPS.iter().chain(&TOOL_MAPS).chain(&LINK_MAPS) {
         for key in dump(gate.maps.find(name).expect("a map")).keys() {
             gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
         }
@@ -383,9 +418,10 @@ fn empty(gate: &Gate) {
             map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
         }
     }
-    // the first three tell of the maps; of the last the filter may remember an older value
+    // the first four tell of the maps; of the last the filter may remember an older value
     let kept = [
         state::STATE_LAYOUT,
+        state::STATE_HEARD_WORDS,
         state::STATE_VERDICT_CACHE,
         state::STATE_LEDGER_BLOOM_MASK,
         state::STATE_QUARANTINE_CHANGES,
@@ -394,6 +430,25 @@ fn empty(gate: &Gate) {
     for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {
         gate.maps.state.handle().update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
     }
+}
+
+/// Fills an array of 64-bit words with zeros.
+fn clear_array(map: &libbpf_rs::MapHandle) {
+    let words: Vec<u8> = (0..map.max_entries()).flat_map(u32::to_ne_bytes).collect();
+    let zeros = vec![0; 2 * words.len()];
+    map.update_batch(&words, &zeros, map.max_entries(), MapFlags::ANY, MapFlags::ANY).expect("an update");
+}
+
+/// The MAC of the NIC at which a gate that is attached nowhere would be.
+fn set_own_mac(gate: &Gate, mac: [u8; 6]) {
+    let key = state::STATE_OWN_MAC.0.to_ne_bytes();
+    let value = mac_number(mac).to_ne_bytes();
+    gate.maps.state.handle().update(&key, &value, MapFlags::ANY).expect("an update");
+}
+
+/// A MAC as maps have it: the first byte in bits 40 to 47.
+pub fn mac_number(mac: [u8; 6]) -> u64 {
+    mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Forgets every drop. What the filter keeps of verdicts names rows, so that is outdated.
@@ -412,10 +467,7 @@ pub fn clear_ledger(gate: &Gate) {
             gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
         }
     }
-    let marks = gate.maps.ledger_bloom.handle();
-    let words: Vec<u8> = (0..marks.max_entries()).flat_map(u32::to_ne_bytes).collect();
-    let zeros = vec![0; 2 * words.len()];
-    marks.update_batch(&words, &zeros, marks.max_entries(), MapFlags::ANY, MapFlags::ANY).expect("an update");
+    clear_array(gate.maps.ledger_bloom.handle());
     let key = state::STATE_QUARANTINE_CHANGES.0.to_ne_bytes();
     let changes = gate.maps.state.handle().lookup(&key, MapFlags::ANY).expect("a word").expect("a word");
     let changes = u64::from_ne_bytes(changes.try_into().expect("eight bytes")) + 1;

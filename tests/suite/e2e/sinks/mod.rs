@@ -115,6 +115,7 @@ fn drop_of(name: &str) -> DropEvent {
         reason: ReasonCode::from(47), // new_flow
         quiet: false,
         own_port: false,
+        presumed: false,
         server: Some(ServerRef { id: 1, name: Arc::from(name) }),
         source: Some(ip("192.0.2.80")),
         destination: Some(ip("198.51.100.7")),

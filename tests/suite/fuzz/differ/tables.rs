@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use portcullis::abi::{
     REASONS, Reason, drop_flag, flow, flow_key, fragment, fragment_key, half_open, ledger_key, opening,
+    refused_fragment,
 };
 
 use super::{Counters, Differ, Drops, Ledger, TOLERANCE_NS, to_ip};
@@ -26,16 +27,23 @@ impl Differ {
         let fragments: BTreeMap<FragmentKey, (u64, u32)> = self
             .entries::<fragment_key, fragment>("fragments")
             .map(|(key, value)| {
-                let key = FragmentKey {
-                    source: to_ip(&key.source),
-                    destination: to_ip(&key.destination),
-                    id: key.id,
-                    protocol: to_ip(&key.source).is_ipv4().then_some(key.protocol),
-                };
-                (key, (self.to_model_time(value.passed_ns), self.to_model_generation(value.generation)))
+                (
+                    to_fragment_key(&key),
+                    (self.to_model_time(value.passed_ns), self.to_model_generation(value.generation)),
+                )
             })
             .collect();
         compare(fragments, self.model.fragments(), "first fragment", |program, model| {
+            program.1 == model.1 && program.0.abs_diff(model.0) < TOLERANCE_NS
+        })?;
+        let refused: BTreeMap<FragmentKey, (u64, Reason)> = self
+            .entries::<fragment_key, refused_fragment>("refused_fragments")
+            .map(|(key, value)| {
+                let reason = Reason::from_number(value.reason).expect("a reason");
+                (to_fragment_key(&key), (self.to_model_time(value.refused_ns), reason))
+            })
+            .collect();
+        compare(refused, self.model.refused_fragments(), "dropped first fragment", |program, model| {
             program.1 == model.1 && program.0.abs_diff(model.0) < TOLERANCE_NS
         })
     }
@@ -190,6 +198,15 @@ fn compare<K: Ord + std::fmt::Debug, V: std::fmt::Debug>(
     match model.iter().find(|(key, _)| !program.contains_key(key)) {
         Some((key, value)) => Err(format!("{what} {key:?}\nprogram: has none\nmodel:   {value:?}")),
         None => Ok(()),
+    }
+}
+
+fn to_fragment_key(key: &fragment_key) -> FragmentKey {
+    FragmentKey {
+        source: to_ip(&key.source),
+        destination: to_ip(&key.destination),
+        id: key.id,
+        protocol: to_ip(&key.source).is_ipv4().then_some(key.protocol),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Steps 12 to 15: errors about flows, listeners that should not be, and noise.
 
-use portcullis::abi::Reason::{Backscatter, FlowError, NewFlow, NoFlow, Stranger, UnlistedService};
+use portcullis::abi::Reason::{
+    Backscatter, FlowError, NewFlow, NoFlow, OwnConnection, Stranger, UnlistedService,
+};
 
 use super::TimedModel;
 use crate::support::dmz::{self, V4, V6, in_both_families};
@@ -103,6 +105,27 @@ fn an_answer_from_what_is_no_service_betrays_the_listener() {
 }
 
 #[test]
+fn a_listener_is_betrayed_though_nobody_could_read_who_asked_it() {
+    // The chain of headers goes on in a later fragment, and with it the ports.
+    let chain = [[6, 0, 1, 4, 0, 0, 0, 0], [0; 8]].concat();
+    let unreadable = Ipv6::new(V6.peer, V6.ns, 60, &[&[60, 1], &chain[2..], &[60, 9]].concat()[..16]);
+    let unreadable = unreadable.fragment(1, 0, true).frame();
+    let syn_ack = |port, to| frame::tcp((V6.ns, port), to, SYN | ACK);
+    let mut timed = TimedModel::new();
+    // ns may ask tcp/53 of anybody, so this looks like an answer of its own.
+    assert_eq!(timed.why(&syn_ack(8080, (V6.peer, 53))), OwnConnection);
+    assert_eq!(timed.why(&syn_ack(8080, (V6.peer, 4000))), NoFlow);
+    timed.gets(&unreadable);
+    for peer_port in [53, 4000] {
+        let outcome = timed.sends(&syn_ack(8080, (V6.peer, peer_port)));
+        assert_eq!((outcome.reason, outcome.port), (UnlistedService, 8080));
+    }
+    assert_eq!(timed.why(&frame::udp((V6.ns, 53), (V6.peer, 4000))), NoFlow, "a late answer at worst");
+    assert_eq!(timed.why(&syn_ack(8080, (V6.other, 4000))), NoFlow);
+    assert_eq!(timed.why(&frame::tcp((V6.ns, 8080), (V6.peer, 4000), ACK)), NoFlow);
+}
+
+#[test]
 fn a_service_answers_a_stranger() {
     in_both_families(|family| {
         let mut timed = TimedModel::new();
@@ -127,7 +150,7 @@ fn answers_to_the_internets_noise_are_backscatter() {
         let outcome = timed.sends(&frame::unreachable(family.web, family.peer, &[]));
         let kind = if family.web.is_ipv4() { 3 } else { 1 };
         assert_eq!((outcome.reason, outcome.port), (Backscatter, kind));
-        assert_eq!(timed.why(&frame::echo_reply(family.web, family.peer, 9)), Backscatter);
+        assert_eq!(timed.why(&frame::echo_reply(family.ns, family.peer, 9)), Backscatter);
     });
 }
 

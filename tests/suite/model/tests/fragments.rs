@@ -29,8 +29,74 @@ fn a_later_fragment_goes_as_its_first_one_went() {
         assert_eq!(timed.why(&later(&family, 1)), LaterFragment);
         assert_eq!(timed.why(&later(&family, 2)), Fragment);
         assert_eq!(timed.why(&first(&family, 2, 54)), NewFlow);
-        assert_eq!(timed.why(&later(&family, 2)), Fragment);
+        assert_eq!(timed.why(&later(&family, 2)), NewFlow);
+        assert_eq!(timed.model.ledger().len(), 2, "one row for what has no first one, one for the datagram");
+        // Of another protocol it is none of its own.
+        assert_eq!(timed.why(&frame::fragment(family.ns, family.peer, 47, (2, 3, false), &[0; 9])), Fragment);
     });
+}
+
+#[test]
+fn a_dropped_ping_is_one_kind_of_drop_however_long_it_is() {
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        let reply = frame::echo_reply(family.ns, family.peer, 9);
+        let message = &reply[frame::l4_of(family.ns)..];
+        let protocol = frame::icmp_protocol(family.ns);
+        let first = [&message[..8], &[0; 16]].concat();
+        timed.apply(
+            &dmz::POLICY.replace("icmp/echo-request", "icmp/13").replace("icmpv6/echo-request", "icmpv6/7"),
+        );
+        timed.why(&frame::fragment(family.ns, family.peer, protocol, (1, 0, true), &first));
+        for offset in [3, 6] {
+            timed.why(&frame::fragment(family.ns, family.peer, protocol, (1, offset, true), &[0; 24]));
+        }
+        let ledger = timed.model.ledger();
+        assert_eq!(ledger.len(), 1, "{ledger:?}");
+        assert_eq!(ledger.values().map(|sum| sum.0).collect::<Vec<_>>(), [3]);
+    });
+}
+
+#[test]
+fn a_datagram_has_no_more_data_than_a_datagram_holds() {
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        assert_eq!(timed.why(&first(&family, 1, 53)), Need);
+        let piece = |length| frame::fragment(family.ns, family.peer, UDP, (1, 3, false), &vec![0; length]);
+        for _ in 0..8 {
+            assert_eq!(timed.why(&piece(8000)), LaterFragment);
+        }
+        assert_eq!(timed.why(&piece(1536)), Fragment);
+        assert_eq!(timed.why(&piece(1535)), LaterFragment);
+        assert_eq!(timed.why(&piece(1)), Fragment);
+        // The first one again is another datagram, within the `limit` of its need.
+        assert_eq!(timed.why(&first(&family, 1, 53)), Need);
+        assert_eq!(timed.why(&piece(1)), LaterFragment);
+    });
+}
+
+#[test]
+fn headers_stay_protected_as_long_as_a_receiver_may_keep_them() {
+    for (family, seconds) in [(V4, 30), (V6, 60)] {
+        for (wait, protected) in [(seconds, true), (seconds + 1, false)] {
+            let mut timed = TimedModel::new();
+            let mut segment = frame::tcp_header((family.ns, 5000), (family.peer, 53), SYN, (1, 0));
+            segment.extend_from_slice(&[0; 4]);
+            assert_eq!(
+                timed.why(&frame::fragment(family.ns, family.peer, TCP, (1, 0, true), &segment)),
+                Need
+            );
+            timed.wait(wait);
+            let udp = frame::udp_datagram((family.ns, 5000), (family.peer, 53), &[0; 16]);
+            // IPv6 puts it together with what came before, whatever its protocol
+            let protocol = if family.ns.is_ipv4() { TCP } else { UDP };
+            let again = if family.ns.is_ipv4() { &segment } else { &udp };
+            timed.why(&frame::fragment(family.ns, family.peer, protocol, (1, 0, true), again));
+            let piece = frame::fragment(family.ns, family.peer, protocol, (1, 1, false), &[0; 8]);
+            let expected = if protected || protocol == TCP { Fragment } else { LaterFragment };
+            assert_eq!(timed.why(&piece), expected, "after {wait} s");
+        }
+    }
 }
 
 #[test]
@@ -124,7 +190,7 @@ fn what_would_be_dropped_in_observe_lets_no_later_fragment_pass() {
     let mut timed = TimedModel::setting("mode = \"observe\"");
     assert_eq!(timed.sends(&first(&V4, 1, 54)).verdict, Verdict::WouldDrop);
     let outcome = timed.sends(&later(&V4, 1));
-    assert_eq!((outcome.reason, outcome.verdict), (Fragment, Verdict::WouldDrop));
+    assert_eq!((outcome.reason, outcome.verdict), (NewFlow, Verdict::WouldDrop));
     assert!(timed.model.fragments().is_empty());
 }
 

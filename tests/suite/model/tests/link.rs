@@ -260,3 +260,22 @@ fn no_bytes_make_the_model_panic() {
         }
     }
 }
+
+#[test]
+fn a_lease_by_unicast_is_no_opening_and_its_renewal_no_listener() {
+    for (family, client, server) in [(V4, 68, 67), (V6, 546, 547)] {
+        let lease = frame::udp((family.peer, server), (family.web, client));
+        let renewal = frame::udp((family.web, client), (family.peer, server));
+        let mut timed = TimedModel::setting("dhcp = true");
+        timed.gets(&lease);
+        assert!(timed.model.flows().is_empty());
+        let outcome = timed.sends(&renewal);
+        assert_eq!((outcome.reason, outcome.quiet), (NewFlow, true));
+        // From another port, and without `dhcp`, it is an opening as any.
+        timed.gets(&frame::udp((family.peer, 4000), (family.web, client)));
+        assert_eq!(timed.model.flows().len(), 1);
+        let mut timed = TimedModel::new();
+        timed.gets(&lease);
+        assert_eq!(timed.why(&renewal), portcullis::abi::Reason::UnlistedService);
+    }
+}

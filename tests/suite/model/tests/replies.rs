@@ -45,10 +45,13 @@ fn datagrams_and_pings_are_answered_to_whom_they_came_from() {
         assert_eq!(timed.why(&dns), Reply);
         assert_eq!(timed.why(&frame::udp((family.ns, 53), (family.other, 4000))), NewFlow);
         let pong = frame::echo_reply(family.web, family.peer, 9);
-        assert_eq!(timed.why(&pong), Backscatter);
+        assert_eq!(timed.why(&pong), NewFlow);
         timed.gets(&frame::echo_request(family.peer, family.web, 9));
         assert_eq!(timed.why(&pong), Reply);
-        assert_eq!(timed.why(&frame::echo_reply(family.web, family.peer, 8)), Backscatter);
+        // Of no request, but to whom has asked.
+        assert_eq!(timed.why(&frame::echo_reply(family.web, family.peer, 8)), NoFlow);
+        assert_eq!(timed.why(&frame::echo_reply(family.web, family.other, 8)), NewFlow);
+        assert_eq!(timed.why(&frame::echo_reply(family.ns, family.peer, 8)), Backscatter);
         // A request is none.
         assert_eq!(timed.why(&frame::echo_request(family.web, family.peer, 9)), NewFlow);
     });

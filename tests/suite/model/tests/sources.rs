@@ -1,6 +1,8 @@
 //! Steps 5 to 7: who sends it, and modes.
 
-use portcullis::abi::Reason::{Need, NewFlow, Quarantined, Reply, Spoofed, UnknownAllowed, UnknownSource};
+use portcullis::abi::Reason::{
+    Elsewhere, Need, NewFlow, Quarantined, Reply, Spoofed, UnknownAllowed, UnknownSource,
+};
 
 use super::{SECOND, TimedModel};
 use crate::model::Verdict;
@@ -150,4 +152,61 @@ fn a_spoof_in_quarantine_is_a_spoof() {
     let mut timed = TimedModel::with(FARM);
     timed.model.quarantine("one", None);
     assert_eq!(timed.why(&frame::udp((V4.web, 5000), (V4.peer, 53))), Spoofed);
+}
+
+#[test]
+fn in_quarantine_answers_are_counted_under_the_servers_own_port_and_quiet() {
+    in_both_families(|family| {
+        let mut timed = TimedModel::new();
+        timed.gets(&frame::echo_request(family.peer, family.web, 9));
+        timed.model.quarantine("web1", None);
+        let outcome = |timed: &mut TimedModel, frame: &[u8]| {
+            let outcome = timed.sends(frame);
+            assert_eq!(outcome.reason, Quarantined);
+            (outcome.port, outcome.quiet)
+        };
+        for flags in [ACK, SYN | ACK] {
+            let answer = frame::tcp((family.web, 80), (family.peer, 4000), flags);
+            assert_eq!(outcome(&mut timed, &answer), (80, true));
+        }
+        let pong = frame::echo_reply(family.web, family.peer, 9);
+        assert!(outcome(&mut timed, &pong).1);
+        // What it opens, and what no service says, is loud.
+        for loud in [
+            frame::tcp((family.web, 80), (family.peer, 4000), SYN),
+            frame::tcp((family.web, 8080), (family.peer, 4000), SYN | ACK),
+            frame::udp((family.web, 5000), (family.peer, 4000)),
+        ] {
+            assert_eq!(outcome(&mut timed, &loud), (4000, false));
+        }
+        // A first fragment without its flags may be a SYN.
+        let segment = frame::tcp_header((family.web, 80), (family.peer, 4000), SYN, (1, 0));
+        let short = frame::fragment(family.web, family.peer, frame::TCP, (1, 0, true), &segment[..8]);
+        assert!(!outcome(&mut timed, &short).1);
+    });
+}
+
+#[test]
+fn a_drop_of_what_goes_to_another_host_is_no_sign_of_anything() {
+    let mut timed = TimedModel::with(FARM);
+    let neighbour = [2, 0, 0, 0, 0, 0x77];
+    let to = |mac: [u8; 6]| {
+        let frame = frame::tcp((V4.ns, 5000), (V4.peer, 25), SYN);
+        frame::patched(&frame, 0, &mac)
+    };
+    let outcome = timed.sends(&to([2, 0, 0, 0, 0, 1]));
+    let (plain, verdict) = (outcome.reason, outcome.verdict);
+    assert!(plain.drops());
+    assert_eq!(timed.sends(&to(neighbour)).reason, plain, "nobody knows whose that is");
+    let arp = frame::from_mac(&frame::link_frame(0x0806, &[0; 46]), neighbour);
+    timed.sends(&arp);
+    let outcome = timed.sends(&to(neighbour));
+    assert_eq!((outcome.reason, outcome.port, outcome.verdict), (Elsewhere, 0, verdict));
+    for ours in [[0, 0, 0x5e, 0, 1, 7], [0, 0, 0x5e, 0, 2, 7], [0xff; 6], [2, 0, 0, 0, 0, 1]] {
+        assert_eq!(timed.sends(&to(ours)).reason, plain);
+    }
+    assert_eq!(timed.sends(&to([0, 0, 0x5e, 0, 3, 7])).reason, plain, "never heard of");
+    // Ours after all: a device above the NIC has it.
+    timed.model.set_own_macs([neighbour]);
+    assert_eq!(timed.sends(&to(neighbour)).reason, plain);
 }

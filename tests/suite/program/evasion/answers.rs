@@ -87,12 +87,15 @@ fn list_messages() -> Vec<Row> {
                 .passes(echo_reply(family.web, family.peer, 7), Reason::Reply)
         }),
         Row::both("an echo reply to who did not ask", |family| {
-            drops(echo_reply(family.web, family.peer, 7), Reason::Backscatter)
+            drops(echo_reply(family.web, family.peer, 7), Reason::NewFlow)
         }),
         Row::both("an echo reply with another identifier", |family| {
             Script::default()
                 .comes(echo_request(family.peer, family.web, 7))
-                .drops(echo_reply(family.web, family.peer, 8), Reason::Backscatter)
+                .drops(echo_reply(family.web, family.peer, 8), Reason::NoFlow)
+        }),
+        Row::both("an echo reply from a server that must not answer pings", |family| {
+            drops(echo_reply(family.ns, family.peer, 7), Reason::Backscatter)
         }),
         Row::both("an echo request that carries a megabyte a day", |family| {
             drops(echo_request(family.web, family.peer, 7), Reason::NewFlow)

@@ -57,7 +57,7 @@ fn list_later() -> Vec<Row> {
         }),
         Row::both("the rest of a datagram whose first fragment was dropped", |family| {
             drops(piece(family, UDP, (7, 0, true), &datagram(forbidden(family))), Reason::NewFlow)
-                .drops(piece(family, UDP, (7, 3, false), &[0; 16]), Reason::Fragment)
+                .drops(piece(family, UDP, (7, 3, false), &[0; 16]), Reason::NewFlow)
         }),
         Row::both("the later fragment before the first one", |family| {
             begun(family).drops(piece(family, UDP, (8, 3, false), &[0; 16]), Reason::Fragment)

@@ -14,6 +14,9 @@ classes! {
     a_tunnel_in_udp_is_udp: "Tunnels in UDP", list_udp_tunnels;
 }
 
+/// Whoever sends it claims to be the router.
+const VRRP: u8 = 112;
+
 fn inner(family: Family) -> Vec<u8> {
     let (from, to) = question(family);
     packet(family.ns, family.peer, UDP, &udp_datagram(from, to, b""))
@@ -28,13 +31,23 @@ fn content(family: Family) -> Vec<u8> {
 fn list_protocols() -> Vec<Row> {
     let of = |family: Family, protocol| raw_ip(family.ns, family.peer, protocol, &content(family));
     let others = |family: Family| -> Vec<u8> {
-        let known: &[u8] = if family.ns.is_ipv4() { &[1, TCP, UDP] } else { &[0, TCP, UDP, 43, 44, 58, 60] };
+        let known: &[u8] =
+            if family.ns.is_ipv4() { &[1, TCP, UDP, VRRP] } else { &[0, TCP, UDP, 43, 44, 58, 60, VRRP] };
         (0..=255).filter(|protocol| !known.contains(protocol)).collect()
     };
     vec![
         Row::both("UDP, the same bytes", |family| passes(of(family, UDP), Reason::Need)),
-        Row::both_many("all but TCP, UDP, ICMP and extension headers", |family| {
+        Row::both_many("all but TCP, UDP, ICMP, VRRP and extension headers", |family| {
             others(family).into_iter().map(|protocol| drops(of(family, protocol), Reason::Protocol)).collect()
+        }),
+        Row::both("VRRP", |family| drops(of(family, VRRP), Reason::RogueRouter)),
+        Row::both("VRRP as a first fragment, and a later one", |family| {
+            let piece =
+                |offset, more| fragment(family.ns, family.peer, VRRP, (7, offset, more), &content(family));
+            drops(piece(0, true), Reason::RogueRouter).drops(piece(5, false), Reason::RogueRouter)
+        }),
+        Row::both("VRRP as a later fragment alone", |family| {
+            drops(fragment(family.ns, family.peer, VRRP, (7, 3, false), &content(family)), Reason::Fragment)
         }),
         Row::both_many("the same as first fragments", |family| {
             let first = |protocol| fragment(family.ns, family.peer, protocol, (7, 0, true), &content(family));

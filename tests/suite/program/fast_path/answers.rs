@@ -109,16 +109,19 @@ fn a_datagram_that_lies_about_its_length_is_no_answer() {
 }
 
 #[test]
-fn an_answer_does_not_wake_a_flow_that_its_peer_has_reset() {
+fn a_peers_reset_ends_no_flow_and_its_servers_own_does() {
     on_one_cpu(|| {
         with_dmz_in_both_families(|gate, family| {
             let (server, peer) = family.visit();
             gate.establish(server, peer);
             gate.passes(&tcp(server, peer, ACK), Reason::Reply);
             gate.to_server(&tcp(peer, server, RST));
-            gate.age("established", 6);
-            gate.passes(&tcp(server, peer, ACK), Reason::Reply);
-            gate.age("established", 5);
+            for _ in 0..3 {
+                gate.age("established", 11);
+                gate.passes(&tcp(server, peer, ACK), Reason::Reply);
+            }
+            gate.passes(&tcp(server, peer, RST), Reason::Reply);
+            gate.age("established", 11);
             gate.drops(&tcp(server, peer, ACK), Reason::NoFlow);
         });
     });

@@ -1,0 +1,207 @@
+//! Own links: the MACs and interface indexes by which this machine takes frames from the gate's NIC.
+//! The filter asks them which frames go to another host of the link, the tracker which ones come back
+//! to the link that they came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use libbpf_rs::MapFlags;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+
+use super::Gate;
+use super::error::GateError;
+use super::place::GatePlace;
+use crate::abi::state;
+
+/// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// What the kernel says of one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Link {
+    index: u32,
+    mac: Option<[u8; 6]>,
+    /// The interface that it is made on, as a VLAN's is.
+    below: Option<u32>,
+    /// The bridge or bond that it is a member of.
+    member_of: Option<u32>,
+}
+
+impl Gate {
+    /// Notes the MACs and indexes of the gate's NIC and of the interfaces above it, as they are now.
+    /// Writes only what has changed.
+    ///
+    /// # Errors
+    /// When the kernel does not list its interfaces, or refuses to write.
+    pub fn note_own_links(&self, place: &GatePlace) -> Result<(), GateError> {
+        let failed = |error: io::Error| GateError::Kernelside {
+            what: "could not list the interfaces of this machine".to_owned(),
+            errno: Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+        };
+        let links = list_links().map_err(failed)?;
+        let above = find_above(place.ifindex, &links);
+        let own: Vec<&Link> = links.iter().filter(|link| above.contains(&link.index)).collect();
+        let mac_of = |link: &Link| link.mac.map(to_number);
+        let nic = own.iter().find(|link| link.index == place.ifindex).and_then(|link| mac_of(link));
+
+        let macs: BTreeSet<u64> = own.iter().filter_map(|link| mac_of(link)).collect();
+        for known in self.maps.own_macs.entries()?.iter().filter(|(mac, _)| !macs.contains(mac)) {
+            self.maps.own_macs.remove(&known.0)?;
+        }
+        for mac in macs {
+            if self.maps.own_macs.get(&mac)?.is_none() {
+                self.maps.own_macs.put(&mac, &1, MapFlags::ANY)?;
+            }
+        }
+        for known in self.maps.own_interfaces.entries()?.iter().filter(|(index, _)| !above.contains(index)) {
+            self.maps.own_interfaces.remove(&known.0)?;
+        }
+        for index in above {
+            if self.maps.own_interfaces.get(&index)?.is_none() {
+                self.maps.own_interfaces.put(&index, &1, MapFlags::ANY)?;
+            }
+        }
+        // Last: without it the filter takes no frame for another host's.
+        let nic = nic.unwrap_or(0);
+        if self.read_state(state::STATE_OWN_MAC)? != nic {
+            self.write_state(state::STATE_OWN_MAC, nic)?;
+        }
+        Ok(())
+    }
+}
+
+/// As the maps have it: the first byte in bits 40 to 47.
+fn to_number(mac: [u8; 6]) -> u64 {
+    mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// The interface and all interfaces above it, at any height.
+fn find_above(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
+    let by_index: BTreeMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();
+    let mut above: BTreeSet<u32> = [ifindex].into();
+    loop {
+        let members = above.iter().filter_map(|index| by_index.get(index)?.member_of);
+        let made_on = links.iter().filter(|link| link.below.is_some_and(|below| above.contains(&below)));
+        let next: BTreeSet<u32> = members.chain(made_on.map(|link| link.index)).collect();
+        let before = above.len();
+        above.extend(next);
+        if above.len() == before {
+            return above;
+        }
+    }
+}
+
+/// The interfaces of this process's network namespace (rtnetlink(7), RTM_GETLINK).
+fn list_links() -> io::Result<Vec<Link>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let mut question = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    question.finalize();
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut links = Vec::new();
+    let mut answer = Vec::with_capacity(ANSWER_BYTES);
+    loop {
+        answer.clear();
+        socket.recv(&mut answer, 0)?;
+        let mut rest = answer.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(links),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                    links.push(to_link(&link));
+                }
+                _ => {}
+            }
+            // messages begin at multiples of four bytes
+            let length = (message.header.length as usize).next_multiple_of(4).max(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+fn to_link(message: &LinkMessage) -> Link {
+    let mut link = Link { index: message.header.index, ..Link::default() };
+    let (mut below, mut is_above) = (None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
+            LinkAttribute::Controller(index) if *index != 0 => link.member_of = Some(*index),
+            LinkAttribute::Link(index) => below = Some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                is_above = infos.iter().any(|info| match info {
+                    LinkInfo::Kind(kind) => is_made_on_another(kind),
+                    _ => false,
+                });
+            }
+            _ => {}
+        }
+    }
+    link.below = below.filter(|_| is_above);
+    link
+}
+
+/// Whether the interface takes the frames of the one that it names as its link. A veth's link is its
+/// other end.
+fn is_made_on_another(kind: &InfoKind) -> bool {
+    matches!(
+        kind,
+        InfoKind::Vlan
+            | InfoKind::MacVlan
+            | InfoKind::MacVtap
+            | InfoKind::IpVlan
+            | InfoKind::IpVtap
+            | InfoKind::MacSec
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, below: Option<u32>, member_of: Option<u32>) -> Link {
+        Link { index, mac: None, below, member_of }
+    }
+
+    #[test]
+    fn interfaces_above_are_found_at_any_height_and_those_beside_are_not() {
+        // NIC 2 in bridge 3, VLAN 4 on the bridge, macvlan 5 on the VLAN; NIC 6 in the bridge, NIC 7 alone
+        let links = [
+            link(1, None, None),
+            link(2, None, Some(3)),
+            link(3, None, None),
+            link(4, Some(3), None),
+            link(5, Some(4), None),
+            link(6, None, Some(3)),
+            link(7, None, None),
+            link(8, Some(7), None),
+        ];
+        assert_eq!(find_above(2, &links), [2, 3, 4, 5].into());
+        assert_eq!(find_above(7, &links), [7, 8].into());
+        assert_eq!(find_above(9, &links), [9].into(), "gone");
+    }
+
+    #[test]
+    fn the_loopback_interface_is_listed() {
+        let links = list_links().unwrap();
+        let lo = links.iter().find(|link| link.index == 1).unwrap();
+        assert_eq!((lo.mac, lo.below, lo.member_of), (Some([0; 6]), None, None));
+    }
+
+    #[test]
+    fn a_mac_is_a_number_with_its_first_byte_in_front() {
+        assert_eq!(to_number([2, 0, 0, 0, 0, 0xfe]), 0x0200_0000_00fe);
+    }
+}

@@ -1,0 +1,117 @@
+//! Row 7: answers of a server in quarantine are counted under its own port, without an alarm.
+
+use portcullis::abi::Reason;
+
+use crate::support::dmz::{Family, in_both_families};
+use crate::support::frame::{
+    ACK, Endpoint, FIN, PSH, RST, SYN, UDP, echo_reply, echo_request, fragment, icmp, raw_ip, tcp, udp,
+};
+use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
+
+const QUIET: u8 = 1;
+const OWN_PORT: u8 = 4;
+
+#[track_caller]
+fn check(gate: &TestGate, frame: &[u8], port: u16, answers: bool) -> u32 {
+    let row = gate.drops(frame, Reason::Quarantined);
+    let flags = if answers { QUIET | OWN_PORT } else { 0 };
+    assert_eq!((row.key.port, row.key.flags), (port, flags));
+    row.row.number
+}
+
+#[test]
+fn answers_to_visitors_are_one_row_however_many_come() {
+    with_dmz_in_both_families(|gate, family| {
+        let visitor = |port| (family.peer, port);
+        for port in 38_000..38_020 {
+            gate.establish((family.web, 80), visitor(port));
+        }
+        gate.quarantine("web1", None).unwrap();
+        for port in 38_000..38_042 {
+            // of a flow or of none
+            for flags in [ACK, SYN | ACK, FIN | ACK, RST, ACK | PSH] {
+                check(&gate, &tcp((family.web, 80), visitor(port), flags), 80, true);
+            }
+        }
+        assert_eq!(gate.ledger_rows(false).len(), 1);
+        gate.release("web1").unwrap();
+        gate.passes(&tcp((family.web, 80), visitor(38_000), ACK), Reason::Reply);
+        gate.drops(&tcp((family.web, 80), visitor(38_041), ACK), Reason::NoFlow);
+    });
+}
+
+#[test]
+fn answers_to_questions_and_pings_are_answers_too() {
+    with_dmz_in_both_families(|gate, family| {
+        let reply = if family.web.is_ipv4() { 0 } else { 129 };
+        let (server, peer) = family.question();
+        for asked in [false, true] {
+            if asked {
+                gate.to_server(&udp(peer, server));
+                gate.to_server(&echo_request(family.peer, family.web, 9));
+            }
+            gate.quarantine("ns1", None).unwrap();
+            gate.quarantine("web1", None).unwrap();
+            check(&gate, &udp(server, peer), 53, true);
+            check(&gate, &echo_reply(family.web, family.peer, 9), reply, true);
+            gate.release("ns1").unwrap();
+            gate.release("web1").unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_the_server_does_of_its_own_accord_is_loud() {
+    with_dmz_in_both_families(|gate, family| {
+        gate.quarantine("web1", None).unwrap();
+        gate.quarantine("ns1", None).unwrap();
+        let (web, ns, peer): (IpOf, IpOf, IpOf) = (family.web, family.ns, family.peer);
+        let request = if web.is_ipv4() { 8 } else { 128 };
+        for (frame, port) in [
+            // a bare SYN is no answer, from whatever port
+            (tcp((web, 80), (peer, 445), SYN), 445),
+            (tcp((web, 40_000), (peer, 445), SYN), 445),
+            (tcp((web, 4444), (peer, 51_000), SYN | ACK), 51_000),
+            (tcp((web, 53), (peer, 51_000), ACK), 51_000),
+            (udp((ns, 40_000), (peer, 53)), 53),
+            (udp((web, 53), (peer, 51_000)), 51_000),
+            (echo_request(web, peer, 1), request),
+            (raw_ip(web, peer, 47, &[0; 8]), 0),
+        ] {
+            check(&gate, &frame, port, false);
+        }
+        // nothing of a later fragment says what it is
+        check(&gate, &fragment(ns, peer, UDP, (1, 4, false), &[0; 16]), 0, false);
+    });
+}
+
+type IpOf = std::net::IpAddr;
+
+#[test]
+fn the_icmp_of_the_other_family_is_no_answer() {
+    let gate = TestGate::dmz();
+    gate.quarantine("web1", None).unwrap();
+    in_both_families(|family: Family| {
+        let (protocol, kind) = if family.web.is_ipv4() { (58, 129) } else { (1, 0) };
+        let row = gate.drops(
+            &raw_ip(family.web, family.peer, protocol, &[kind, 0, 0, 0, 0, 9, 0, 1]),
+            Reason::Quarantined,
+        );
+        assert_eq!(row.key.flags, 0);
+        // an error is no answer to a request
+        let error = if family.web.is_ipv4() { (3, 3) } else { (1, 4) };
+        let row = gate.drops(&icmp(family.web, family.peer, error, [0; 4], &[0; 28]), Reason::Quarantined);
+        assert_eq!(row.key.flags, 0);
+    });
+}
+
+#[test]
+fn a_visitor_from_whom_the_service_is_closed_is_answered_as_little() {
+    with_dmz_in_both_families(|gate, family| {
+        let ssh: Endpoint = (family.web, 22);
+        gate.quarantine("web1", None).unwrap();
+        check(&gate, &tcp(ssh, (family.peer, 51_000), SYN | ACK), 22, true);
+        gate.establish(ssh, (family.bastion, 51_000));
+        gate.release("web1").unwrap();
+    });
+}

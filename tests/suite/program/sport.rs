@@ -1,0 +1,110 @@
+//! Needs that hold for some of the server's own ports.
+
+use portcullis::abi::Reason;
+
+use crate::support::dmz::in_both_families;
+use crate::support::frame::{SYN, UDP, fragment, tcp, udp, udp_datagram};
+use crate::support::test_gate::TestGate;
+
+/// Active FTP, a DNS server with a fixed port, and a need for all ports beside them.
+const FTP: &str = r#"
+[sets]
+clients = ["203.0.113.50", "2001:db8:50::50"]
+
+[roles.ftp]
+in = ["tcp/21"]
+out = [
+    "tcp/1024-65535 to @clients sport 20",
+    "udp/53 sport 5300-5303",
+    "tcp/8080",
+]
+
+[servers.ftp1]
+addresses = ["192.0.2.10", "2001:db8:1::10"]
+roles = ["ftp"]
+
+[servers.web1]
+addresses = ["192.0.2.53", "2001:db8:1::53"]
+"#;
+
+#[test]
+fn a_need_holds_for_the_port_that_it_names_and_no_other() {
+    let gate = TestGate::new(FTP);
+    in_both_families(|family| {
+        let data = |own, peer, port| tcp((family.web, own), (peer, port), SYN);
+        // again and again, for the filter remembers verdicts
+        for _ in 0..3 {
+            for port in [1024, 5000, 65_535] {
+                gate.passes(&data(20, family.peer, port), Reason::Need);
+                for own in [19, 21, 40_000, 0] {
+                    let row = gate.drops(&data(own, family.peer, port), Reason::NewFlow);
+                    assert_eq!((row.key.port, row.key.flags), (port, 0));
+                }
+                gate.drops(&data(20, family.other, port), Reason::NewFlow);
+                gate.drops(&tcp((family.ns, 20), (family.peer, port), SYN), Reason::NewFlow);
+            }
+            for port in [1023, 80, 0] {
+                gate.drops(&data(20, family.peer, port), Reason::NewFlow);
+            }
+            // a need without `sport` holds for every port
+            for own in [20, 21, 40_000] {
+                gate.passes(&data(own, family.other, 8080), Reason::Need);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_range_of_own_ports_ends_where_it_says() {
+    let gate = TestGate::new(FTP);
+    in_both_families(|family| {
+        for (own, permitted) in
+            [(5299, false), (5300, true), (5301, true), (5302, true), (5303, true), (5304, false)]
+        {
+            let question = udp((family.web, own), (family.peer, 53));
+            match permitted {
+                true => gate.passes(&question, Reason::Need),
+                false => _ = gate.drops(&question, Reason::NewFlow),
+            }
+            // the port belongs to UDP, and the service to port 53
+            gate.drops(&tcp((family.web, own), (family.peer, 53), SYN), Reason::NewFlow);
+            gate.drops(&udp((family.web, own), (family.peer, 54)), Reason::NewFlow);
+        }
+        let datagram = udp_datagram((family.web, 5301), (family.peer, 53), &[0; 16]);
+        gate.passes(&fragment(family.web, family.peer, UDP, (7, 0, true), &datagram), Reason::Need);
+        gate.passes(&fragment(family.web, family.peer, UDP, (7, 3, false), &[0; 16]), Reason::LaterFragment);
+    });
+}
+
+#[test]
+fn the_connection_that_such_a_need_opens_goes_on() {
+    let gate = TestGate::new(FTP);
+    in_both_families(|family| {
+        let own = |own| tcp((family.web, own), (family.peer, 5000), 0x10);
+        gate.passes(&own(20), Reason::OwnConnection);
+        gate.drops(&own(22), Reason::NoFlow);
+        gate.quarantine("ftp1", None).unwrap();
+        gate.drops(&tcp((family.web, 20), (family.peer, 5000), SYN), Reason::Quarantined);
+        gate.release("ftp1").unwrap();
+        gate.passes(&tcp((family.web, 20), (family.peer, 5000), SYN), Reason::Need);
+    });
+}
+
+#[test]
+fn a_limit_counts_what_such_a_need_lets_pass() {
+    let gate = TestGate::new(&FTP.replace("sport 20\"", "sport 20 limit 2/m\""));
+    in_both_families(|family| {
+        gate.swap(FTP);
+        let data = tcp((family.web, 20), (family.peer, 5000), SYN);
+        for _ in 0..5 {
+            gate.passes(&data, Reason::Need);
+        }
+    });
+    gate.swap(&FTP.replace("sport 20\"", "sport 20 limit 2/m\""));
+    let family = crate::support::dmz::V4;
+    let data = tcp((family.web, 20), (family.peer, 5000), SYN);
+    gate.passes(&data, Reason::Need);
+    gate.passes(&data, Reason::Need);
+    gate.drops(&data, Reason::Rate);
+    gate.passes(&tcp((family.web, 20), (family.peer, 8080), SYN), Reason::Need);
+}
