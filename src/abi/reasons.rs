@@ -12,28 +12,44 @@ include!(concat!(env!("OUT_DIR"), "/reason.rs"));
 struct Row {
     drops: bool,
     attributable: bool,
+    attempt: bool,
+    ip: bool,
     sentence: &'static str,
+}
+
+impl Row {
+    /// The packet was to open a flow.
+    const fn of_attempts(self) -> Row {
+        Row { attempt: true, ..self }
+    }
+
+    /// The frame holds no IP packet, so the ledger's port is its EtherType.
+    const fn of_other_frames(self) -> Row {
+        Row { ip: false, ..self }
+    }
 }
 
 /// A reason to pass.
 const fn pass(sentence: &'static str) -> Row {
-    Row { drops: false, attributable: false, sentence }
+    Row { drops: false, attributable: false, attempt: false, ip: true, sentence }
 }
 
 /// A reason to drop a packet of any machine: the server with its source address need not have sent it.
 const fn drop_of_anyone(sentence: &'static str) -> Row {
-    Row { drops: true, attributable: false, sentence }
+    Row { drops: true, attributable: false, attempt: false, ip: true, sentence }
 }
 
 /// A reason to drop a packet that came with the MAC and the VLAN of the server, where it has them.
 const fn drop_of_server(sentence: &'static str) -> Row {
-    Row { drops: true, attributable: true, sentence }
+    Row { drops: true, attributable: true, attempt: false, ip: true, sentence }
 }
 
 impl Reason {
     const fn row(self) -> Row {
         match self {
-            Reason::LinkLayer => pass("ARP, LLDP, 802.1X, slow protocols and 802.3 belong to the link"),
+            Reason::LinkLayer => {
+                pass("ARP, LLDP, 802.1X, slow protocols and 802.3 belong to the link").of_other_frames()
+            }
             Reason::Neighbour => pass("IPv6 neighbour discovery and MLD belong to the link"),
             Reason::Dhcp => pass("`dhcp` is on, and this packet stays on the link"),
             Reason::UnknownAllowed => {
@@ -49,6 +65,7 @@ impl Reason {
 
             Reason::Ethertype => {
                 drop_of_anyone("the DMZ may send IP and the protocols of the link, and this is neither")
+                    .of_other_frames()
             }
             Reason::Malformed => drop_of_anyone("a header is cut short or contradicts itself"),
             Reason::SourceRoute => {
@@ -74,8 +91,10 @@ impl Reason {
             Reason::Stranger => drop_of_server("the service is not for this peer"),
             Reason::NoFlow => drop_of_server("the gate knows no flow that a peer opened here"),
             Reason::Protocol => drop_of_server("no need names this protocol"),
-            Reason::Destination => drop_of_server("an `out` need has this port, but not this destination"),
-            Reason::NewFlow => drop_of_server("no `out` need permits the server to start this"),
+            Reason::Destination => {
+                drop_of_server("an `out` need has this port, but not this destination").of_attempts()
+            }
+            Reason::NewFlow => drop_of_server("no `out` need permits the server to start this").of_attempts(),
             Reason::Elsewhere => drop_of_anyone("the frame goes to the MAC of another host on the link"),
         }
     }
@@ -105,6 +124,16 @@ impl Reason {
     /// this.
     pub const fn is_attributable(self) -> bool {
         self.row().attributable
+    }
+
+    /// Whether the packet was an attempt to open a flow. The destinations of attempts tell a worm.
+    pub const fn is_attempt(self) -> bool {
+        self.row().attempt
+    }
+
+    /// Whether the frame holds an IP packet. Otherwise the ledger has its EtherType in place of a port.
+    pub const fn is_about_ip(self) -> bool {
+        self.row().ip
     }
 
     /// What it says about a packet, for people: one sentence without a full stop.
@@ -151,9 +180,14 @@ impl ReasonCode {
         }
     }
 
-    /// Whether the packet was an attempt to open a flow: whose destinations tell a worm.
+    /// As [`Reason::is_attempt`]. A reason that this version does not know is no attempt.
     pub fn is_attempt(self) -> bool {
-        matches!(self.known(), Some(Reason::NewFlow | Reason::Destination))
+        self.known().is_some_and(Reason::is_attempt)
+    }
+
+    /// As [`Reason::is_about_ip`]. A reason that this version does not know is about IP.
+    pub fn is_about_ip(self) -> bool {
+        self.known().is_none_or(Reason::is_about_ip)
     }
 }
 

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{DropVerdict, ReasonCode};
-use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::net::{has_ports, is_icmp, name_icmp_type, name_protocol};
 
@@ -196,7 +195,7 @@ pub(crate) fn name_service(reason: ReasonCode, protocol: u8, port: u16, any: boo
     let name = protocol_name(reason, protocol, any);
     if any {
         name.into_owned()
-    } else if reason == ReasonCode::Known(Reason::Ethertype) {
+    } else if !reason.is_about_ip() {
         format!("{name}/{port:#06x}")
     } else if is_icmp(protocol) {
         format!("{name}/{}", name_icmp_type(protocol, port))
@@ -215,7 +214,7 @@ pub(crate) fn show_hex(bytes: &[u8]) -> String {
 pub(super) fn protocol_name(reason: ReasonCode, protocol: u8, any: bool) -> Cow<'static, str> {
     if any {
         Cow::Borrowed("any")
-    } else if reason == ReasonCode::Known(Reason::Ethertype) {
+    } else if !reason.is_about_ip() {
         // Not IP, so protocol 0 would name one that it is not.
         Cow::Borrowed("ethernet")
     } else {
@@ -226,6 +225,7 @@ pub(super) fn protocol_name(reason: ReasonCode, protocol: u8, any: bool) -> Cow<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::Reason;
     use crate::drops::example;
     use crate::net::{ICMP, ICMPV6};
 

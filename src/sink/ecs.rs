@@ -11,10 +11,9 @@ use super::fields::{describe, signature};
 use super::file::Rotation;
 use super::lines::Lines;
 use super::{Event, Sink, Site};
-use crate::abi::Reason;
 use crate::alarm::{Change, Severity};
-use crate::drops::{DropEvent, DropVerdict, ReasonCode};
-use crate::net::{ICMP, ICMPV6, TCP, UDP, has_ports, is_icmp, show_mac_ieee};
+use crate::drops::{DropEvent, DropVerdict};
+use crate::net::{ICMP, ICMPV6, SCTP, TCP, UDP, show_mac_ieee};
 use crate::policy::Alarms;
 
 /// Version of the schema.
@@ -93,8 +92,7 @@ fn render_alarm(change: &Change) -> serde_json::Result<String> {
 
 fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
     let related: Vec<IpAddr> = drop.source.into_iter().chain(drop.destination).collect();
-    let is_ip = !drop.any_protocol && drop.reason != ReasonCode::Known(Reason::Ethertype);
-    let is_named = is_ip && (has_ports(drop.protocol) || is_icmp(drop.protocol));
+    let is_ip = !drop.any_protocol && drop.reason.is_about_ip();
     json!({
         "@timestamp": time.to_string(),
         "ecs": {"version": VERSION},
@@ -109,7 +107,7 @@ fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
         "destination": end_of(drop.destination, drop.destination_port, drop.destination_mac),
         "network": {
             "type": drop.source.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
-            "transport": is_named.then(|| transport(drop.protocol)),
+            "transport": is_ip.then(|| transport(drop.protocol)).flatten(),
             "iana_number": is_ip.then(|| drop.protocol.to_string()),
             "vlan": {"id": drop.vlan.map(|id| id.to_string())},
         },
@@ -117,14 +115,15 @@ fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
     })
 }
 
-/// The schema's words. It has ICMPv6 by its IANA name.
-fn transport(protocol: u8) -> &'static str {
+/// The schema's words. It has ICMPv6 by its IANA name. Of other protocols there is only the number.
+fn transport(protocol: u8) -> Option<&'static str> {
     match protocol {
-        ICMP => "icmp",
-        TCP => "tcp",
-        UDP => "udp",
-        ICMPV6 => "ipv6-icmp",
-        _ => "sctp",
+        ICMP => Some("icmp"),
+        TCP => Some("tcp"),
+        UDP => Some("udp"),
+        SCTP => Some("sctp"),
+        ICMPV6 => Some("ipv6-icmp"),
+        _ => None,
     }
 }
 
@@ -177,6 +176,7 @@ fn prune(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::Reason;
     use crate::alarm::example::{opened_by, opened_with};
     use crate::drops::ServerRef;
     use crate::drops::example::syn;

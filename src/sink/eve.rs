@@ -17,7 +17,6 @@ use super::file::Rotation;
 use super::headers::Headers;
 use super::lines::Lines;
 use super::{Event, Sink, Site};
-use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
 use crate::net::{self, show_mac};
@@ -215,7 +214,7 @@ fn priority(severity: Severity) -> u8 {
 
 /// Suricata's name of the protocol; `None` for a frame that is not IP, and for the ledger's overflow.
 fn name_protocol(drop: &DropEvent) -> Option<Cow<'static, str>> {
-    if drop.any_protocol || drop.reason == ReasonCode::Known(Reason::Ethertype) {
+    if drop.any_protocol || !drop.reason.is_about_ip() {
         return None;
     }
     let name = match drop.protocol {

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::abi::Reason;
 use crate::alarm::Engine;
 use crate::drops::example::{after_ms, syn};
 use crate::drops::{Origin, ServerRef};
