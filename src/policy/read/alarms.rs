@@ -102,33 +102,16 @@ pub(super) fn parse_quarantine_time(text: &str) -> Result<QuarantineTime, Mistak
 pub(super) fn parse_kind(word: &str) -> Result<Kind, Mistake> {
     let refuse = |message: String| Mistake::new(0..word.len(), message);
     match KINDS.iter().find(|kind| kind.name() == word) {
-        Some(kind) => match find_objection(*kind) {
+        Some(kind) => match kind.quarantine_refusal() {
             None => Ok(*kind),
-            Some(objection) => {
-                Err(refuse(format!("`{word}` can't lead to a quarantine")).with_help(objection))
-            }
+            Some(refusal) => Err(refuse(format!("`{word}` can't lead to a quarantine")).with_help(refusal)),
         },
         None => {
-            let usable = KINDS.iter().filter(|kind| find_objection(**kind).is_none());
+            let usable = KINDS.iter().filter(|kind| kind.quarantine_refusal().is_none());
             let usable: Vec<&str> = usable.map(|kind| kind.name()).collect();
             let help = suggest(word, usable.iter().copied());
             let help = help.unwrap_or_else(|| format!("the kinds are {}", usable.join(", ")));
             Err(refuse(format!("there is no kind of alarm `{word}`")).with_help(help))
         }
-    }
-}
-
-/// Why a kind of alarm must not cut a server off by itself; `None` if it may.
-fn find_objection(kind: Kind) -> Option<&'static str> {
-    match kind {
-        Kind::Spoof => Some("anybody who forges a server's address could cut that server off"),
-        Kind::Stray => Some("idle connections of healthy servers raise this alarm too"),
-        Kind::Attempt
-        | Kind::Burst
-        | Kind::Fetch
-        | Kind::Callback
-        | Kind::Scan
-        | Kind::Backdoor
-        | Kind::Spread => None,
     }
 }
