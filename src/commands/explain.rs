@@ -199,7 +199,29 @@ fn find_nearest(
             | Reason::Backscatter
             | Reason::Rate,
         ) => find(Direction::Quiet).unwrap_or(of_server),
-        _ => (None, None),
+        // No single line decides: they are about the frame, a flow or a quarantine, or the program names the rule.
+        Some(
+            Reason::LinkLayer
+            | Reason::Neighbour
+            | Reason::Dhcp
+            | Reason::UnknownAllowed
+            | Reason::LaterFragment
+            | Reason::Reply
+            | Reason::Pickup
+            | Reason::Need
+            | Reason::OwnConnection
+            | Reason::FlowError
+            | Reason::Router
+            | Reason::Ethertype
+            | Reason::Malformed
+            | Reason::SourceRoute
+            | Reason::RogueRouter
+            | Reason::UnknownSource
+            | Reason::Quarantined
+            | Reason::Fragment
+            | Reason::Elsewhere,
+        )
+        | None => (None, None),
     }
 }
 

@@ -16,6 +16,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::alarm::Step;
+
 pub use pending::{MinuteCounts, Pending};
 pub use query::{AlarmFilter, ReportData};
 pub use store::{Store, StoreError};
@@ -55,6 +57,16 @@ pub enum AlarmState {
     Closed,
     /// Its daemon ended while it was open.
     CutOff,
+}
+
+impl AlarmState {
+    /// The state of an alarm after a step.
+    pub fn after(step: Step) -> AlarmState {
+        match step {
+            Step::Opened | Step::Updated | Step::Escalated { .. } => AlarmState::Open,
+            Step::Closed { .. } => AlarmState::Closed,
+        }
+    }
 }
 
 /// An alarm as the history keeps it: its JSON record, and its state.

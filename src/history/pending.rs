@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{AlarmState, MinuteCount, SampleRow};
-use crate::alarm::{Alarm, Change, Step};
+use crate::alarm::{Alarm, Change};
 use crate::drops::{Baseline, DropEvent, DropVerdict, ReasonCode, name_service, show_hex};
 
 /// Counts that have a destination and a service. Beyond that, drops are counted by server and reason.
@@ -166,10 +166,7 @@ impl Pending {
 
     /// Notes an alarm as it is after a change.
     pub fn add_alarm(&mut self, change: &Change) {
-        let state = match change.step {
-            Step::Closed { .. } => AlarmState::Closed,
-            _ => AlarmState::Open,
-        };
+        let state = AlarmState::after(change.step);
         let line = AlarmLine { id: change.alarm.id, state, changed: change.time, alarm: &change.alarm };
         if let Ok(text) = serde_json::to_string(&line) {
             self.push_alarm(change.alarm.id, state, text);

@@ -14,7 +14,7 @@ pub(super) fn describe(change: &Change) -> String {
     let alarm = &change.alarm;
     let kind = match change.step {
         Step::Escalated { from } if from != alarm.kind => format!("{} (was {from})", alarm.kind),
-        _ => alarm.kind.to_string(),
+        Step::Opened | Step::Updated | Step::Escalated { .. } | Step::Closed { .. } => alarm.kind.to_string(),
     };
     let head = format!("alarm #{} {}: {} {kind}:", alarm.id, change.step.name(), alarm.severity);
     format!("{head} {}", escape(&alarm.message(change.step)))

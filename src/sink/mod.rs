@@ -59,9 +59,10 @@ pub enum EventFilter {
 
 impl EventFilter {
     fn accepts(self, event: &Event) -> bool {
-        match event {
-            Event::Drop(drop) => self != EventFilter::Alarms && !drop.quiet,
-            Event::Alarm(_) => self != EventFilter::Drops,
+        match (self, event) {
+            (EventFilter::Drops | EventFilter::Everything, Event::Drop(drop)) => !drop.quiet,
+            (EventFilter::Alarms | EventFilter::Everything, Event::Alarm(_)) => true,
+            (EventFilter::Alarms, Event::Drop(_)) | (EventFilter::Drops, Event::Alarm(_)) => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::answers::render_change;
-use crate::alarm::{Change, Step};
+use crate::alarm::Change;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::history::AlarmState;
 
@@ -42,10 +42,7 @@ impl Followers {
         if queues.is_empty() {
             return;
         }
-        let state = match change.step {
-            Step::Closed { .. } => AlarmState::Closed,
-            _ => AlarmState::Open,
-        };
+        let state = AlarmState::after(change.step);
         let Some(text) = render_change(&change.alarm, change.step, state, change.time) else {
             return;
         };
