@@ -166,9 +166,23 @@ pub enum Subject {
 }
 
 impl Subject {
+    const fn needs_interface(self) -> bool {
+        match self {
+            Subject::Status
+            | Subject::Policy
+            | Subject::Servers
+            | Subject::Flows
+            | Subject::Drops
+            | Subject::Alarms => true,
+            Subject::Gates => false,
+        }
+    }
+
     /// The subjects that need an interface, as clap wants them.
-    fn of_one_gate() -> impl Iterator<Item = (&'static str, &'static str)> {
-        ["status", "policy", "servers", "flows", "drops", "alarms"].map(|name| ("subject", name)).into_iter()
+    fn of_one_gate() -> impl Iterator<Item = (&'static str, String)> {
+        let subjects = Subject::value_variants().iter().filter(|subject| subject.needs_interface());
+        let names = subjects.filter_map(ValueEnum::to_possible_value);
+        names.map(|name| ("subject", name.get_name().to_owned()))
     }
 }
 

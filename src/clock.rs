@@ -36,6 +36,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A length of time as [`parse_duration`] reads it: `30s`, `1h`, `1h30m`.
+pub fn show_duration(seconds: u64) -> String {
+    let units =
+        [(seconds / 86_400, 'd'), (seconds / 3_600 % 24, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let text: String =
+        units.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// Wall-clock time. Everybody asks here, so that a test can step the clock under a daemon: in builds with
 /// debug assertions `PORTCULLIS_CLOCK_OFFSET` names a file that says by how many seconds it is ahead.
 pub fn wall_now() -> Timestamp {
@@ -161,6 +170,14 @@ mod tests {
         {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_length_of_time_is_shown_as_it_is_written() {
+        for text in ["1s", "30s", "1m30s", "10m", "1h", "1h30m", "2d", "1d23h59m59s", "365d"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap().as_secs()), text);
+        }
+        assert_eq!(show_duration(0), "0s");
     }
 
     #[test]

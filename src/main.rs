@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use portcullis::cli::{Cli, Command, Subject};
+use portcullis::cli::{Cli, Command};
 use portcullis::commands::{
     alarms, apply, attach, check, detach, diff, explain, init, quarantine, report, run, show, top,
 };
@@ -53,10 +53,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Detach { interface: None, .. } => detach::run_on_orphans(&output),
         Command::Apply { interface, policy } => apply::run(&interface.name, policy, &output),
         Command::Diff { interface, policy } => diff::run(&interface.name, policy, &output),
-        Command::Show { interface: Some(interface), subject } if *subject != Subject::Gates => {
-            show::run(interface, *subject, &output)
-        }
-        Command::Show { .. } => show::run_on_all_gates(&output),
+        Command::Show { interface, subject } => show::run(interface.as_deref(), *subject, &output),
         Command::Explain(arguments) => explain::run(arguments, &output),
         Command::Quarantine { interface, server, time } => {
             quarantine::run(&interface.name, server, *time, &output)

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::shared::{live_policy, load_policy};
+use crate::clock::show_duration;
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace};
 use crate::output::Output;
@@ -23,7 +24,8 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     output.either(&json!({ "changes": changes, "quarantined": quarantined }), || {
         let mut text = list_changes(&changes);
         for (server, left_s) in &quarantined {
-            let until = left_s.map_or(String::new(), |seconds| format!(" for {seconds} s more"));
+            let until =
+                left_s.map_or(String::new(), |seconds| format!(" for {} more", show_duration(seconds)));
             text.push_str(&format!("! {server} is in quarantine{until}, whatever the file says\n"));
         }
         text

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::shared::exit_by_attachment;
+use crate::clock::show_duration;
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace};
 use crate::output::Output;
@@ -21,7 +22,7 @@ pub fn run(interface: &str, server: &str, time: Option<Duration>, output: &Outpu
     gate.quarantine(server, seconds)?;
     output.either(&json!({ "server": server, "quarantined": true, "seconds": seconds }), || {
         let until = match seconds {
-            Some(seconds) => format!("for {seconds} s"),
+            Some(seconds) => format!("for {}", show_duration(seconds)),
             None => "until it is released".to_owned(),
         };
         format!(

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use super::shared::{live_policy, no_policy};
 use crate::cli::Subject;
-use crate::clock::Clock;
+use crate::clock::{Clock, show_duration};
 use crate::daemon::control::{Request, ask_daemon, no_daemon};
 use crate::drops::{Context, DropVerdict, LedgerRow, read_ledger};
 use crate::exit::Exit;
@@ -13,35 +13,33 @@ use crate::net::name_protocol;
 use crate::output::{Output, align};
 use crate::policy::{describe, summarize};
 
-/// Prints one subject of one gate.
+/// Prints one subject. The command line asks for an interface where the subject needs one.
 ///
 /// # Errors
 /// When there is no gate, and for `alarms` when no daemon runs.
-pub fn run(interface: &str, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
-    let place = GatePlace::of(interface)?;
-    if subject == Subject::Alarms {
-        return show_alarms(&place, output);
-    }
-    let gate = Gate::open(&place)?;
+pub fn run(interface: Option<&str>, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
+    let find = || -> anyhow::Result<GatePlace> {
+        Ok(GatePlace::of(interface.context("no interface was named\nhelp: add -i IF")?)?)
+    };
+    let open = || -> anyhow::Result<(GatePlace, Gate)> {
+        let place = find()?;
+        let gate = Gate::open(&place)?;
+        Ok((place, gate))
+    };
     match subject {
-        Subject::Status => {
-            let status = gate.status(&place, &PolicyFacts::default())?;
-            output.either(&status, || describe_status(&status))?;
-        }
-        Subject::Policy => show_policy(&gate, interface, output)?,
-        Subject::Servers => show_servers(&gate, interface, output)?,
-        Subject::Flows => show_flows(&gate, output)?,
-        Subject::Drops => show_drops(&gate, interface, output)?,
-        Subject::Alarms | Subject::Gates => {}
+        Subject::Status => show_status(&open()?, output)?,
+        Subject::Policy => show_policy(&open()?, output)?,
+        Subject::Servers => show_servers(&open()?, output)?,
+        Subject::Flows => show_flows(&open()?, output)?,
+        Subject::Drops => show_drops(&open()?, output)?,
+        Subject::Alarms => show_alarms(&find()?, output)?,
+        Subject::Gates => show_gates(output)?,
     }
     Ok(Exit::Done)
 }
 
-/// `show gates`: prints the gates of every network namespace.
-///
-/// # Errors
-/// When the pins can't be read.
-pub fn run_on_all_gates(output: &Output) -> anyhow::Result<Exit> {
+/// Prints the gates of every network namespace.
+fn show_gates(output: &Output) -> anyhow::Result<()> {
     let gates = list_gates()?;
     output.either(&gates, || {
         if gates.is_empty() {
@@ -61,17 +59,22 @@ pub fn run_on_all_gates(output: &Output) -> anyhow::Result<Exit> {
     if gates.iter().any(|gate| gate.state == GateState::Orphaned) {
         output.warn("some gates are orphaned\nhelp: portcullis detach --orphans removes them");
     }
-    Ok(Exit::Done)
+    Ok(())
+}
+
+fn show_status((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
+    let status = gate.status(place, &PolicyFacts::default())?;
+    output.either(&status, || describe_status(&status))
 }
 
 /// Prints the policy's text as it was applied, so that it can be applied again.
-fn show_policy(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
-    let (text, file) = gate.live_source()?.with_context(|| no_policy(interface))?;
+fn show_policy((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
+    let (text, file) = gate.live_source()?.with_context(|| no_policy(&place.interface))?;
     output.either(&serde_json::json!({ "file": file, "policy": text }), || text.clone())
 }
 
-fn show_servers(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
-    let policy = live_policy(gate, interface)?;
+fn show_servers((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
+    let policy = live_policy(gate, &place.interface)?;
     let quarantined = gate.quarantined()?;
     if output.json {
         let mut value = serde_json::to_value(summarize(&policy))?;
@@ -80,13 +83,13 @@ fn show_servers(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result
     }
     let mut text = describe(&policy);
     for (server, left_s) in &quarantined {
-        let until = left_s.map_or(String::new(), |seconds| format!(", {seconds} s more"));
+        let until = left_s.map_or(String::new(), |seconds| format!(", {} more", show_duration(seconds)));
         text.push_str(&format!("\n{server} is in quarantine{until}\n"));
     }
     output.text(&text)
 }
 
-fn show_flows(gate: &Gate, output: &Output) -> anyhow::Result<()> {
+fn show_flows((_, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let mut flows = gate.flows()?;
     flows.sort_by_key(|flow| (flow.server, flow.server_port, flow.peer, flow.peer_port));
     output.either(&flows, || {
@@ -113,9 +116,9 @@ fn show_flows(gate: &Gate, output: &Output) -> anyhow::Result<()> {
     })
 }
 
-fn show_drops(gate: &Gate, interface: &str, output: &Output) -> anyhow::Result<()> {
+fn show_drops((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let names = gate.names_by_id()?;
-    let context = Context { interface: interface.into(), clock: Clock::now(), names: &names };
+    let context = Context { interface: place.interface.as_str().into(), clock: Clock::now(), names: &names };
     let ledger = read_ledger(|row| gate.visit_ledger(row))?;
     let mut rows: Vec<LedgerRow> =
         ledger.iter().map(|(key, entry)| LedgerRow::new(*key, entry, &context)).collect();
@@ -158,11 +161,10 @@ fn describe_row(row: &LedgerRow) -> Vec<String> {
     ]
 }
 
-fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<Exit> {
+fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<()> {
     let alarms = ask_daemon(place, &Request::Open)?.with_context(|| no_daemon(place))?;
     if output.json {
-        output.value(&alarms)?;
-        return Ok(Exit::Done);
+        return output.value(&alarms);
     }
     if alarms.is_empty() {
         output.text("no alarm is open\n")?;
@@ -170,7 +172,7 @@ fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<Exit> {
     for alarm in &alarms {
         output.text(&format!("{}\n", alarm["line"].as_str().unwrap_or_default()))?;
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 fn describe_status(status: &GateStatus) -> String {

@@ -8,6 +8,7 @@ use log::warn;
 use super::metrics::snapshot::{Snapshot, increment};
 use crate::abi::Reason;
 use crate::alarm::{Change, Kind, Step};
+use crate::clock::show_duration;
 use crate::drops::DropVerdict;
 use crate::gate::{Gate, GateError, GatePlace};
 use crate::policy::{Mode, Policy, Response};
@@ -108,7 +109,8 @@ impl Responder {
                 increment(&self.snapshot.quarantines);
                 let text = match self.response.quarantine_for.seconds() {
                     Some(seconds) => {
-                        format!("{server} was put into quarantine for {seconds} s by this alarm")
+                        let time = show_duration(seconds);
+                        format!("{server} was put into quarantine for {time} by this alarm")
                     }
                     None => format!("{server} was put into quarantine by this alarm until it is released"),
                 };
