@@ -22,7 +22,7 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let changes = gate.changes_to(&compiled.policy)?;
     let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
     let caveats = find_caveats(&place, &compiled.policy);
-    for warning in gate.sizes_not_in_force(&compiled.policy.tables).iter().chain(&caveats) {
+    for warning in gate.list_unapplied_sizes(&compiled.policy.tables).iter().chain(&caveats) {
         output.warn(warning);
     }
     let value = json!({ "interface": interface, "generation": generation, "changes": changes });

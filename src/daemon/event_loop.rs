@@ -205,11 +205,11 @@ impl<'gate> Daemon<'gate> {
         for row in self.intake.poll_hot_rows() {
             let mut unreported = None;
             let intake = &mut self.intake;
-            let claim = || {
+            let take = || {
                 unreported = intake.take_unreported(&row);
                 unreported.clone()
             };
-            let changes = self.engine.observe_hot_row(&row.drop, row.new_packets, claim, Clock::now());
+            let changes = self.engine.observe_hot_row(&row.drop, row.new_packets, take, Clock::now());
             if let Some(drop) = unreported {
                 self.dispatch.send_drop(drop);
             }

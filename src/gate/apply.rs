@@ -54,7 +54,7 @@ impl Gate {
     }
 
     /// Sizes that a policy asks for and the live tables don't have, a sentence each.
-    pub fn sizes_not_in_force(&self, sizes: &TableSizes) -> Vec<String> {
+    pub fn list_unapplied_sizes(&self, sizes: &TableSizes) -> Vec<String> {
         self.maps.differing_sizes(sizes).into_iter().map(describe_differing_size).collect()
     }
 }

@@ -89,7 +89,7 @@ impl Gate {
     /// refuses it.
     fn replace(place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<(Gate, Attachment), GateError> {
         let gate = Gate::make_for(place, &policy.tables)?;
-        let mut warnings = gate.sizes_not_in_force(&policy.tables);
+        let mut warnings = gate.list_unapplied_sizes(&policy.tables);
         let programs = place.programs();
         gate.programs.stage_pins(&programs)?;
         let had_tracker = gate.find_tracker(place) != Hook::No;
@@ -110,7 +110,9 @@ impl Gate {
                 AttachMode::No => {
                     format!("the gate on {} is NOT ATTACHED: nothing is dropped", place.interface)
                 }
-                _ => "programs of the earlier version are still attached".to_owned(),
+                AttachMode::Native | AttachMode::Generic => {
+                    "programs of the earlier version are still attached".to_owned()
+                }
             };
             GateError::HalfDone { generation, state, error: Box::new(error) }
         })?;

@@ -2,7 +2,7 @@
 //!
 //! The maps of the new generation are built and filled where no packet sees them, put into the slot
 //! that is longest out of use, and go live by one 64-bit store. A death before that store leaves the old
-//! policy in force, a death after it the new one.
+//! policy live, a death after it the new one.
 
 use libbpf_rs::MapFlags;
 
@@ -57,17 +57,33 @@ impl Gate {
 
     /// The inner maps of a generation, filled.
     fn create_inner_maps(&self, policy: &EncodedPolicy) -> Result<Vec<FilledSlot<'_>>, GateError> {
+        // Without `..`, so that a new field has to be put somewhere.
+        let EncodedPolicy {
+            hosts,
+            prefixes,
+            needs,
+            ranges,
+            sports,
+            peers,
+            rules,
+            macs,
+            routers,
+            sources,
+            // these two are no maps of a generation
+            token_buckets: _,
+            flags: _,
+        } = policy;
         Ok(vec![
-            self.maps.hosts.create_inner(&policy.hosts)?,
-            self.maps.prefixes.create_inner(&policy.prefixes)?,
-            self.maps.needs.create_inner(&policy.needs)?,
-            self.maps.ranges.create_inner(&policy.ranges)?,
-            self.maps.peers.create_inner(&policy.peers)?,
-            self.maps.rules.create_inner(&policy.rules)?,
-            self.maps.macs.create_inner(&policy.macs)?,
-            self.maps.routers.create_inner(&policy.routers)?,
-            self.maps.sports.create_inner(&policy.sports)?,
-            self.maps.sources.create_inner(&policy.sources)?,
+            self.maps.hosts.create_inner(hosts)?,
+            self.maps.prefixes.create_inner(prefixes)?,
+            self.maps.needs.create_inner(needs)?,
+            self.maps.ranges.create_inner(ranges)?,
+            self.maps.peers.create_inner(peers)?,
+            self.maps.rules.create_inner(rules)?,
+            self.maps.macs.create_inner(macs)?,
+            self.maps.routers.create_inner(routers)?,
+            self.maps.sports.create_inner(sports)?,
+            self.maps.sources.create_inner(sources)?,
         ])
     }
 }

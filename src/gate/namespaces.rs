@@ -32,13 +32,13 @@ impl Namespaces {
             let process = process.path();
             // Not even root may look at init everywhere. It lives in the initial namespace.
             let all_before = found.all;
-            found.look_at(&process, &mut mounts);
+            found.read_process(&process, &mut mounts);
             found.all |= all_before && process.ends_with("1");
         }
         found
     }
 
-    fn look_at(&mut self, process: &Path, mounts: &mut HashSet<u64>) {
+    fn read_process(&mut self, process: &Path, mounts: &mut HashSet<u64>) {
         for thread in self.read_folder(&process.join("task")) {
             let namespace = self.ask(fs::metadata(thread.path().join("ns/net")));
             self.seen.extend(namespace.map(|namespace| namespace.ino()));

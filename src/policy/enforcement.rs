@@ -2,7 +2,7 @@
 
 use super::model::{Mode, Policy};
 
-/// The fate of packets that a policy does not allow.
+/// Whether packets that a policy does not allow are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforcement {
     /// They are dropped, for every server.
