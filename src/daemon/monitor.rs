@@ -184,29 +184,46 @@ impl<'gate> Monitor<'gate> {
 }
 
 fn describe_mode_change(interface: &str, before: AttachMode, now: AttachMode) -> String {
-    let consequence = match now {
-        AttachMode::No => {
-            return format!(
-                "the gate on {interface} is NOT ATTACHED any more: nothing is dropped; \
-                 was the interface deleted, or the program removed?"
-            );
-        }
-        AttachMode::Generic => "it is slower, because the kernel first makes a buffer of each packet",
-        AttachMode::Native => "it runs in the driver again",
+    let before = match before {
+        AttachMode::No => "was not attached",
+        AttachMode::Generic => "was generic",
+        AttachMode::Native => "was native",
     };
-    format!("the gate on {interface} went from {} to {}: {consequence}", before.name(), now.name())
+    match now {
+        AttachMode::No => format!(
+            "the gate on {interface} is no longer attached ({before}): NOTHING IS DROPPED\n\
+             help: was the interface deleted, or the program removed?"
+        ),
+        AttachMode::Generic => format!(
+            "the gate on {interface} is now generic ({before}): slower, because the kernel first makes a \
+             buffer of each packet"
+        ),
+        AttachMode::Native => {
+            format!("the gate on {interface} is now native ({before}): it runs in the driver")
+        }
+    }
 }
 
 fn describe_tracker_change(interface: &str, before: Hook, now: Hook, is_strict: bool) -> String {
-    let consequence = match (now, is_strict) {
-        (Hook::No, true) => {
-            "NEW FLOWS OF PEERS ARE NOT SEEN, and the answers of servers are dropped; \
-             was the program removed?"
-        }
-        (Hook::No, false) => "service tracking needs none",
-        (Hook::Tcx | Hook::Clsact, _) => "it sees the flows of peers",
+    let before = match before {
+        Hook::No => "was not attached".to_owned(),
+        Hook::Tcx | Hook::Clsact => format!("was {}", before.name()),
     };
-    format!("the tracker on {interface} went from {} to {}: {consequence}", before.name(), now.name())
+    match (now, is_strict) {
+        (Hook::No, true) => format!(
+            "the tracker on {interface} is no longer attached ({before}): NEW FLOWS OF PEERS ARE NOT SEEN, and \
+             the answers of servers are dropped\n\
+             help: was the program removed?"
+        ),
+        (Hook::No, false) => {
+            format!(
+                "the tracker on {interface} is no longer attached ({before}): service tracking needs none"
+            )
+        }
+        (Hook::Tcx | Hook::Clsact, _) => {
+            format!("the tracker on {interface} is now {} ({before}): it sees the flows of peers", now.name())
+        }
+    }
 }
 
 fn describe_state(interface: &str, mode: AttachMode, is_strict: bool, tracker: Hook) -> String {
@@ -224,17 +241,23 @@ mod tests {
     #[test]
     fn a_gate_that_is_off_its_interface_is_said_to_drop_nothing() {
         let change = describe_mode_change("dmz0", AttachMode::Native, AttachMode::No);
-        assert!(change.starts_with("the gate on dmz0 is NOT ATTACHED any more: nothing is dropped"));
+        assert!(
+            change.starts_with("the gate on dmz0 is no longer attached (was native): NOTHING IS DROPPED"),
+            "{change}"
+        );
         let change = describe_mode_change("dmz0", AttachMode::No, AttachMode::Generic);
-        assert!(change.starts_with("the gate on dmz0 went from no to generic: it is slower"), "{change}");
+        assert!(change.starts_with("the gate on dmz0 is now generic (was not attached): slower"), "{change}");
     }
 
     #[test]
     fn a_missing_tracker_is_a_danger_in_strict_tracking_alone() {
         let strict = describe_tracker_change("dmz0", Hook::Tcx, Hook::No, true);
-        assert!(strict.contains("from tcx to no: NEW FLOWS OF PEERS ARE NOT SEEN"), "{strict}");
+        assert!(strict.contains("no longer attached (was tcx): NEW FLOWS OF PEERS ARE NOT SEEN"), "{strict}");
         let service = describe_tracker_change("dmz0", Hook::Tcx, Hook::No, false);
-        assert_eq!(service, "the tracker on dmz0 went from tcx to no: service tracking needs none");
+        assert_eq!(
+            service,
+            "the tracker on dmz0 is no longer attached (was tcx): service tracking needs none"
+        );
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn an_apply_that_needs_a_tracker_and_has_no_room_for_it_changes_nothing() {
 }
 
 #[test]
-fn an_attach_that_cannot_pin_the_link_to_a_new_nic_says_what_is_in_force() {
+fn an_attach_that_cannot_pin_the_link_to_a_new_nic_names_the_programs_that_are_attached() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
@@ -137,13 +137,13 @@ fn a_daemon_that_cannot_attach_the_gate_again_says_why_once() {
     let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", &path]);
     command.env("PORTCULLIS_NO_ROOM_AT", "4");
     let mut daemon = Daemon::start(command);
-    daemon.hear(&["attached to dmz0: "]);
+    daemon.wait_for_line(&["attached to dmz0: "]);
     testbed.replace_cable();
-    daemon.hear(&["NOT ATTACHED any more: nothing is dropped"]);
-    daemon.hear(&["warning", NO_ROOM[0], NO_ROOM[1]]);
+    daemon.wait_for_line(&["no longer attached (was"]);
+    daemon.wait_for_line(&["warning", NO_ROOM[0], NO_ROOM[1]]);
     // another command has room
     testbed.run("attach", &["-p", &path]).done();
-    daemon.hear(&["attached to dmz0 again: native"]);
+    daemon.wait_for_line(&["attached to dmz0 again: native"]);
     testbed.prove_drops(&tap, 1);
     assert_eq!(daemon.find(&[NO_ROOM[0]]).len(), 1, "{:#?}", daemon.said());
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());

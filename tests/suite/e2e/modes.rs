@@ -1,4 +1,4 @@
-//! What is reported is what is in force.
+//! The modes that are reported are those that hold.
 
 use std::net::SocketAddr;
 
@@ -135,7 +135,7 @@ fn attach_and_the_daemon_say_whether_the_gate_enforces_or_observes() {
     says(&observing, "observing, generation 2 (replaced without a gap)");
 
     let mut daemon = testbed.daemon(&partly, &[]);
-    daemon.hear(&["attached to dmz0: native, strict tracking, partly observing, generation 3"]);
+    daemon.wait_for_line(&["attached to dmz0: native, strict tracking, partly observing, generation 3"]);
     assert!(daemon.end(Signal::SIGTERM).success());
     let last = daemon.said().pop().expect("a last word");
     assert!(last.ends_with("the gate on dmz0 stays attached and partly observing"), "{last}");
@@ -149,7 +149,7 @@ fn attach_and_the_daemon_say_whether_the_gate_enforces_or_observes() {
     let mut daemon = testbed.daemon(&observing, &[]);
     testbed.write("daemon.toml", &dmz());
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&["is live on dmz0"]);
+    daemon.wait_for_line(&["is live on dmz0"]);
     assert!(daemon.end(Signal::SIGTERM).success());
     let last = daemon.said().pop().expect("a last word");
     assert!(last.ends_with("the gate on dmz0 stays attached and enforcing"), "{last}");
@@ -162,8 +162,8 @@ fn a_gate_whose_nic_went_away_is_reported_and_comes_back_with_it() {
     let daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
     let tap = testbed.tap_internet();
-    daemon.hear(&["warning", "NOT ATTACHED any more: nothing is dropped"]);
-    daemon.hear(&["attached to dmz0 again: native"]);
+    daemon.wait_for_line(&["warning", "no longer attached (was"]);
+    daemon.wait_for_line(&["attached to dmz0 again: native"]);
     let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
     testbed.prove_drops(&tap, 3);
@@ -195,13 +195,13 @@ fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
     let testbed = Testbed::new();
     let daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
-    daemon.hear(&["warning", "NOT ATTACHED any more: nothing is dropped"]);
+    daemon.wait_for_line(&["warning", "no longer attached (was"]);
     let path = testbed.write("policy.toml", &dmz());
     testbed.run("attach", &["-p", &path]).done();
     let generation = testbed.show("status")["generation"].as_u64().expect("a number");
 
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&[&format!("generation {} is live", generation + 1)]);
+    daemon.wait_for_line(&[&format!("generation {} is live", generation + 1)]);
     let status = testbed.show("status");
     assert_eq!(
         (&status["attached"], &status["tracker"]),

@@ -33,9 +33,9 @@ impl Manager {
 
     /// Waits for a message with these words.
     #[track_caller]
-    fn hear(&mut self, words: &str) {
+    fn wait_for_line(&mut self, words: &str) {
         let mut bytes = [0; 4096];
-        eventually(&format!("the service manager hears {words}"), || {
+        eventually(&format!("the service manager reads {words}"), || {
             if let Ok(length) = self.socket.recv(&mut bytes) {
                 self.heard.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
             }
@@ -54,14 +54,14 @@ fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
     let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", &path]);
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000");
     let mut daemon = Daemon::start(command);
-    manager.hear("READY=1\nSTATUS=attached to dmz0: native; 0 alarms open");
+    manager.wait_for_line("READY=1\nSTATUS=attached to dmz0: native; 0 alarms open");
     assert!(testbed.has_xdp(), "ready means that the gate is attached");
     manager.heard.clear();
-    manager.hear("WATCHDOG=1");
+    manager.wait_for_line("WATCHDOG=1");
     manager.heard.clear();
-    manager.hear("WATCHDOG=1");
+    manager.wait_for_line("WATCHDOG=1");
     testbed.prove_drops(&tap, 1);
-    manager.hear("STATUS=attached to dmz0: native; 1 alarm open");
+    manager.wait_for_line("STATUS=attached to dmz0: native; 1 alarm open");
     // one that hangs is not called alive
     daemon.signal(Signal::SIGSTOP);
     while manager.socket.recv(&mut [0; 4096]).is_ok() {}
@@ -69,9 +69,9 @@ fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
     manager.socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     assert!(manager.socket.recv(&mut word).is_err(), "a stopped daemon said something");
     daemon.signal(Signal::SIGCONT);
-    manager.hear("WATCHDOG=1");
+    manager.wait_for_line("WATCHDOG=1");
     daemon.signal(Signal::SIGTERM);
-    manager.hear("STOPPING=1");
+    manager.wait_for_line("STOPPING=1");
     assert!(daemon.wait().success());
 }
 
@@ -83,8 +83,12 @@ fn a_removed_tracker_is_reported_counted_and_restored() {
     assert_eq!(testbed.show("status")["tracker"], "tcx");
     // the only thing that holds it
     fs::remove_file(testbed.pins().join("links/track")).expect("the tracker's link");
-    daemon.hear(&["warning", "the tracker on dmz0 went from tcx to no", "NEW FLOWS OF PEERS ARE NOT SEEN"]);
-    daemon.hear(&["attached to dmz0 again: native, tracker tcx"]);
+    daemon.wait_for_line(&[
+        "warning",
+        "the tracker on dmz0 is no longer attached (was tcx)",
+        "NEW FLOWS OF PEERS ARE NOT SEEN",
+    ]);
+    daemon.wait_for_line(&["attached to dmz0 again: native, tracker tcx"]);
     assert_eq!(testbed.show("status")["tracker"], "tcx");
     let changes = || {
         let page = super::metrics::scrape(&testbed);
@@ -93,7 +97,8 @@ fn a_removed_tracker_is_reported_counted_and_restored() {
     assert_eq!(changes(), Some(2.0));
     // another command that asks for service tracking is no loss
     testbed.apply(&dmz_with("tracking = \"service\""));
-    daemon.hear(&["the tracker on dmz0 went from tcx to no: service tracking needs none"]);
+    daemon
+        .wait_for_line(&["the tracker on dmz0 is no longer attached (was tcx): service tracking needs none"]);
     eventually("it stays off", || changes() == Some(3.0));
     assert_eq!(testbed.show("status")["tracker"], "no");
     assert!(daemon.end(Signal::SIGTERM).success());
@@ -145,9 +150,9 @@ fn the_units_are_sound_and_what_they_leave_the_daemon_is_enough() {
     command.args(["run", "-i", NIC, "-p", &path, "--metrics", "127.0.0.1:9464"]);
     let tap = testbed.tap_internet();
     let mut daemon = Daemon::start(command);
-    daemon.hear(&["attached to dmz0: "]);
+    daemon.wait_for_line(&["attached to dmz0: "]);
     testbed.prove_drops(&tap, 3);
-    daemon.hear(&["alarm #1", "web1"]);
+    daemon.wait_for_line(&["alarm #1", "web1"]);
     eventually("the history is written", || testbed.reported() == 3);
     assert!(super::metrics::scrape(&testbed).contains("portcullis_enforcing{interface=\"dmz0\"} 1\n"));
     assert!(daemon.end(Signal::SIGTERM).success());
