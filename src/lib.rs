@@ -30,6 +30,6 @@ pub mod stderr;
 
 /// Test cases by chance; the suite has its own copy of the module, and uses all of it.
 #[cfg(test)]
-#[path = "../tests/suite/fuzz/chance.rs"]
+#[path = "../tests/suite/support/chance.rs"]
 #[expect(dead_code, reason = "the suite uses what the unit tests do not")]
 mod chance;

@@ -122,6 +122,8 @@ impl Dispatch {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
     use crate::drops::example::{after_ms, syn};
     use crate::policy::parse;
@@ -132,18 +134,17 @@ mod tests {
     }
 
     /// A dispatch whose EVE file and history are in a folder of its own.
-    fn dispatch(name: &str) -> (Dispatch, std::path::PathBuf, Policy) {
-        let folder = std::env::temp_dir().join(format!("portcullis-dispatch-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let policy = policy(&format!("eve = \"{}\"\n", folder.join("eve.json").display()));
-        let mut history = HistoryWriter::start(&folder, Limits::of_days(36_500));
+    fn dispatch() -> (Dispatch, TempDir, Policy) {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = policy(&format!("eve = \"{}\"\n", folder.path().join("eve.json").display()));
+        let mut history = HistoryWriter::start(folder.path(), Limits::of_days(36_500));
         history.wait_for_previous_run();
         let dispatch = Dispatch::start("dmz0".into(), false, &policy.alarms, history, None, Arc::default());
         (dispatch, folder, policy)
     }
 
-    fn count(folder: &std::path::Path, event_type: &str) -> usize {
-        let text = std::fs::read_to_string(folder.join("eve.json")).unwrap_or_default();
+    fn count(folder: &TempDir, event_type: &str) -> usize {
+        let text = std::fs::read_to_string(folder.path().join("eve.json")).unwrap_or_default();
         text.lines().filter(|line| line.contains(&format!("\"event_type\":\"{event_type}\""))).count()
     }
 
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_drops_is_suppressed_in_the_sinks_and_exact_in_the_history() {
-        let (mut dispatch, folder, _) = dispatch("flood");
+        let (mut dispatch, folder, _) = dispatch();
         for _ in 0..5_000 {
             dispatch.send_drop(syn());
         }
@@ -175,18 +176,16 @@ mod tests {
         let (from, to) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::MAX);
         let counts = store.counts(from, to).unwrap();
         assert_eq!(counts.iter().map(|row| row.packets).sum::<u64>(), 5_000);
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn a_policy_with_the_same_sinks_keeps_them_and_another_one_replaces_them() {
-        let (mut dispatch, folder, same) = dispatch("follow");
+        let (mut dispatch, _folder, same) = dispatch();
         dispatch.send_drop(syn());
         dispatch.follow(&same);
         dispatch.follow(&policy(""));
         dispatch.send_drop(syn());
         assert_eq!(dispatch.fanout.status().len(), 1, "standard error alone");
         dispatch.close_sinks();
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

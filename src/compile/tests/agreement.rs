@@ -5,24 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::policy;
+use crate::chance::Chance;
 use crate::compile::{NeedRow, Tables, compile};
 use crate::policy::{Direction, Need, Policy, Server};
-
-/// A small generator with a fixed seed: the same policies on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % sides
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.roll(from.len())]
-    }
-}
 
 const PROTOCOLS: &[&str] = &["tcp", "tcp", "udp", "icmp", "gre"];
 const PORTS: &[&str] =
@@ -57,27 +42,27 @@ const PROBES: &[&str] = &[
     "2001:dead::1",
 ];
 
-fn random_need(dice: &mut Dice, direction: Direction) -> String {
-    let protocol = dice.pick(PROTOCOLS);
+fn random_need(chance: &mut Chance, direction: Direction) -> String {
+    let protocol = chance.pick(PROTOCOLS);
     let selection = match protocol {
-        "tcp" | "udp" => dice.pick(PORTS),
-        "icmp" => dice.pick(TYPES),
+        "tcp" | "udp" => chance.pick(PORTS),
+        "icmp" => chance.pick(TYPES),
         _ => "",
     };
     let mut need = format!("{protocol}{selection}");
-    let peers: Vec<&str> = (0..dice.roll(4)).map(|_| dice.pick(PEERS)).collect();
+    let peers: Vec<&str> = (0..chance.below(4)).map(|_| chance.pick(PEERS)).collect();
     if !peers.is_empty() {
         need += &format!(" {} {}", direction.preposition(), peers.join(", "));
     }
     if direction == Direction::Out {
-        need += dice.pick(LIMITS);
+        need += chance.pick(LIMITS);
     }
     format!("\"{need}\"")
 }
 
-fn random_policy(dice: &mut Dice) -> String {
+fn random_policy(chance: &mut Chance) -> String {
     let mut list = |most: usize, direction| -> String {
-        (0..dice.roll(most + 1)).map(|_| random_need(dice, direction)).collect::<Vec<_>>().join(", ")
+        (0..chance.below(most + 1)).map(|_| random_need(chance, direction)).collect::<Vec<_>>().join(", ")
     };
     let mut text = format!("[policy]\nmanagement = [{}]\n", list(2, Direction::In));
     text += "[sets]\na = [\"10.1.0.0/16\", \"2001:db8:1::/48\", \"198.51.100.7\"]\nb = [\"10.0.0.0/8\", \"10.1.2.3\"]\n";
@@ -90,7 +75,7 @@ fn random_policy(dice: &mut Dice) -> String {
         );
     }
     for server in 0..5 {
-        let roles: Vec<String> = (0..dice.roll(4)).map(|_| format!("\"r{}\"", dice.roll(4))).collect();
+        let roles: Vec<String> = (0..chance.below(4)).map(|_| format!("\"r{}\"", chance.below(4))).collect();
         text += &format!(
             "[servers.s{server}]\naddresses = [\"192.0.2.{server}\"]\nroles = [{}]\n",
             roles.join(", ")
@@ -133,8 +118,8 @@ fn find_need_naively<'p>(
 fn the_tables_say_what_the_policy_says() {
     let probes: Vec<IpAddr> = PROBES.iter().map(|probe| probe.parse().unwrap()).collect();
     for seed in 1..=60 {
-        let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
-        let text = random_policy(&mut dice);
+        let mut chance = Chance::new(seed);
+        let text = random_policy(&mut chance);
         let policy = policy(&text);
         let tables = compile(&policy).unwrap_or_else(|errors| panic!("{errors}"));
         check_shape(&tables);

@@ -79,9 +79,8 @@ mod tests {
 
     #[test]
     fn open_alarms_replace_those_of_the_history_and_all_come_in_their_order() {
-        let folder = std::env::temp_dir().join(format!("portcullis-answers-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let store = Store::new(&folder);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
         let mut pending = Pending::default();
         let mut change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
         for id in [2, 4, 6] {
@@ -106,7 +105,6 @@ mod tests {
         );
         let filter = AlarmFilter { open: true, ..AlarmFilter::default() };
         assert_eq!(list(&filter), [(1, true), (4, true), (5, true), (7, true)]);
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -248,17 +248,18 @@ impl Write for Deadline<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::super::followers::MOST_WAITING;
     use super::*;
     use crate::drops::example::{after_ms, syn};
 
     /// A server at a path of its own, and its folder.
-    fn server(name: &str) -> (ControlServer, Arc<Snapshot>, Arc<Store>, PathBuf) {
-        let folder = std::env::temp_dir().join(format!("portcullis-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+    fn server() -> (ControlServer, Arc<Snapshot>, Arc<Store>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
         let snapshot = Arc::new(Snapshot::default());
-        let server = ControlServer::listen(&folder.join("test.sock"), Arc::clone(&snapshot)).unwrap();
-        let store = Arc::new(Store::new(&folder));
+        let server = ControlServer::listen(&folder.path().join("test.sock"), Arc::clone(&snapshot)).unwrap();
+        let store = Arc::new(Store::new(folder.path()));
         (server, snapshot, store, folder)
     }
 
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_client_that_never_reads_is_dropped_and_the_daemon_never_waits_for_it() {
-        let (server, snapshot, store, folder) = server("socket");
+        let (server, snapshot, store, _folder) = server();
         let _client = connect(&server, &Request::Follow(AlarmFilter::default()).to_line().unwrap());
         let mut engine = Engine::default();
         let change = engine.observe(&syn(), after_ms(0)).remove(0);
@@ -284,12 +285,11 @@ mod tests {
         }
         assert!(server.followers.is_empty());
         assert!(snapshot.clients_left.load(Ordering::SeqCst) >= 1);
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn a_client_of_another_version_reads_which_one_the_daemon_speaks() {
-        let (server, _, store, folder) = server("version");
+        let (server, _, store, _folder) = server();
         let mut client = connect(&server, "{\"version\":99,\"want\":\"open\"}\n");
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         server.answer_clients(&Engine::default(), &store);
@@ -298,6 +298,5 @@ mod tests {
         let failure: Failure = serde_json::from_str(&answer).unwrap();
         assert!(failure.error.starts_with("this daemon speaks version 1 of"), "{answer}");
         assert!(failure.error.contains("the request has version 99"), "{answer}");
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -12,6 +12,7 @@ use portcullis::abi::Reason;
 use portcullis::clock::now_ns;
 use portcullis::gate::FlowTable;
 
+use crate::support::chance::Chance;
 use crate::support::dmz::{FAMILIES, Family, POLICY, in_both_families, v4, v6};
 use crate::support::frame::{
     ACK, SYN, UDP, echo_reply, echo_request, fragment, l4_of, tcp, tcp_numbered, udp, udp_datagram,
@@ -38,18 +39,6 @@ fn peer(family: Family, number: u32) -> (IpAddr, u16) {
         IpAddr::V6(_) => v6(0x2001_0db8_0050_0000, host.into()),
     };
     (address, 20_000 + (number / 200) as u16)
-}
-
-/// Where the frame's changing bytes are drawn from: the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> [u8; 8] {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.to_le_bytes()
-    }
 }
 
 fn keys(gate: &TestGate, table: &str) -> BTreeSet<Vec<u8>> {
@@ -102,15 +91,15 @@ impl Scene {
         let programs = &self.gate.programs;
         self.flood_by(|| {
             let (forge, mut frame) = (&forge, template.to_vec());
-            move |dice| {
-                forge(&mut frame, dice);
+            move |random| {
+                forge(&mut frame, random);
                 let run = if track { programs.run_track(&frame, 1) } else { programs.run_filter(&frame, 1) };
                 run.expect("a run");
             }
         })
     }
 
-    /// The same of whatever is to be sent at a roll of the dice, by a sender of each thread's own.
+    /// The same of whatever is to be sent for eight random bytes, by a sender of each thread's own.
     fn flood_by<S: FnMut([u8; 8])>(&self, sender: impl Fn() -> S + Sync) -> u64 {
         let count = flood_size();
         let start = now_ns();
@@ -119,9 +108,9 @@ impl Scene {
                 let sender = &sender;
                 scope.spawn(move || {
                     let mut send = sender();
-                    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (thread + 1));
+                    let mut chance = Chance::part(0x9e37_79b9_7f4a_7c15, thread);
                     for _ in 0..count / 2 {
-                        send(dice.roll());
+                        send(chance.next().to_le_bytes());
                     }
                 });
             }
@@ -179,19 +168,19 @@ fn first_fragment(family: Family, id: u16) -> Vec<u8> {
 }
 
 /// Anybody but the documentation's peers of this test.
-fn forge_address(frame: &mut [u8], family: Family, dice: [u8; 8]) {
+fn forge_address(frame: &mut [u8], family: Family, random: [u8; 8]) {
     match family.web {
         // 198.18.0.0/15 is for benchmarks
-        IpAddr::V4(_) => frame[26..30].copy_from_slice(&[198, 18 + (dice[0] & 1), dice[1], dice[2]]),
+        IpAddr::V4(_) => frame[26..30].copy_from_slice(&[198, 18 + (random[0] & 1), random[1], random[2]]),
         // 2001:db8:8000::/47
-        IpAddr::V6(_) => frame[26..30].copy_from_slice(&[0x80, dice[0] & 1, dice[1], dice[2]]),
+        IpAddr::V6(_) => frame[26..30].copy_from_slice(&[0x80, random[0] & 1, random[1], random[2]]),
     }
 }
 
-fn forge_sender(frame: &mut [u8], family: Family, dice: [u8; 8]) {
-    forge_address(frame, family, dice);
+fn forge_sender(frame: &mut [u8], family: Family, random: [u8; 8]) {
+    forge_address(frame, family, random);
     let port = l4_of(family.web);
-    frame[port..port + 2].copy_from_slice(&dice[3..5]);
+    frame[port..port + 2].copy_from_slice(&random[3..5]);
 }
 
 #[test]
@@ -199,7 +188,7 @@ fn a_flood_of_syns_to_a_service_costs_no_connection_and_touches_no_other_table()
     in_both_families(|family| {
         let scene = Scene::new(family);
         let syn = tcp((family.other, 1), (family.web, 80), SYN);
-        let each = scene.flood(&syn, true, |frame, dice| forge_sender(frame, family, dice));
+        let each = scene.flood(&syn, true, |frame, random| forge_sender(frame, family, random));
         scene.prove_unharmed("half_open", each);
     });
 }
@@ -216,10 +205,10 @@ fn a_flood_of_syns_that_the_server_answers_costs_no_connection_either() {
             let mut syn = tcp_numbered(peer, web, SYN, (1000, 0));
             let mut answer = tcp_numbered(web, peer, SYN | ACK, (5000, 1001));
             let passed = &passed;
-            move |dice| {
-                forge_sender(&mut syn, family, dice);
+            move |random| {
+                forge_sender(&mut syn, family, random);
                 answer[address..address + 4].copy_from_slice(&syn[26..30]);
-                answer[port..port + 2].copy_from_slice(&dice[3..5]);
+                answer[port..port + 2].copy_from_slice(&random[3..5]);
                 programs.run_track(&syn, 1).expect("a run");
                 let action = programs.run_filter(&answer, 1).expect("a run").action;
                 passed.fetch_add(u64::from(action == XDP_PASS), Ordering::Relaxed);
@@ -254,22 +243,22 @@ fn a_flood_of_guessed_acknowledgments_establishes_nothing() {
         let each = scene.flood_by(|| {
             let syns: Vec<_> = (0..=u8::MAX).map(syn).collect();
             let mut acks: Vec<_> = (0..=u8::MAX).map(|number| ack(number, 0)).collect();
-            move |dice| {
-                let which = usize::from(dice[0]);
+            move |random| {
+                let which = usize::from(random[0]);
                 // the SYN+ACK carries nothing: only the number after its own acknowledges it
-                let server = number_of(dice[0]);
-                let mut guess = match dice[1] & 15 {
+                let server = number_of(random[0]);
+                let mut guess = match random[1] & 15 {
                     0 => server,
                     1 => server.wrapping_add(2),
                     2 => 0,
-                    _ => u32::from_le_bytes(dice[4..].try_into().expect("four bytes")),
+                    _ => u32::from_le_bytes(random[4..].try_into().expect("four bytes")),
                 };
                 if guess == server.wrapping_add(1) {
                     guess = !guess;
                 }
                 acks[which][at..at + 4].copy_from_slice(&guess.to_be_bytes());
                 // a long flood takes longer than a handshake lives: its client sends the SYN again
-                if dice[2] & 63 == 0 {
+                if random[2] & 63 == 0 {
                     programs.run_track(&syns[which], 1).expect("a run");
                 }
                 programs.run_track(&acks[which], 1).expect("a run");
@@ -296,7 +285,7 @@ fn a_flood_of_datagrams_touches_no_other_table() {
     in_both_families(|family| {
         let scene = Scene::new(family);
         let datagram = udp((family.other, 1), (family.ns, 53));
-        let each = scene.flood(&datagram, true, |frame, dice| forge_sender(frame, family, dice));
+        let each = scene.flood(&datagram, true, |frame, random| forge_sender(frame, family, random));
         scene.prove_unharmed("datagrams", each);
     });
 }
@@ -306,9 +295,9 @@ fn a_flood_of_pings_touches_no_other_table() {
     in_both_families(|family| {
         let scene = Scene::new(family);
         let id = l4_of(family.web) + 4;
-        let each = scene.flood(&echo_request(family.other, family.web, 1), true, |frame, dice| {
-            forge_address(frame, family, dice);
-            frame[id..id + 2].copy_from_slice(&dice[3..5]);
+        let each = scene.flood(&echo_request(family.other, family.web, 1), true, |frame, random| {
+            forge_address(frame, family, random);
+            frame[id..id + 2].copy_from_slice(&random[3..5]);
         });
         scene.prove_unharmed("icmp_queries", each);
     });
@@ -320,10 +309,10 @@ fn a_flood_of_openings_to_what_is_no_service_touches_no_other_table() {
         let scene = Scene::new(family);
         let syn = tcp((family.other, 1), (family.web, 4444), SYN);
         let port = l4_of(family.web) + 2;
-        let each = scene.flood(&syn, true, |frame, dice| {
-            forge_sender(frame, family, dice);
+        let each = scene.flood(&syn, true, |frame, random| {
+            forge_sender(frame, family, random);
             // any port but a service's
-            frame[port..port + 2].copy_from_slice(&[0x20 | dice[5] & 0x1f, dice[6]]);
+            frame[port..port + 2].copy_from_slice(&[0x20 | random[5] & 0x1f, random[6]]);
         });
         scene.prove_unharmed("unlisted", each);
     });
@@ -333,13 +322,13 @@ fn a_flood_of_openings_to_what_is_no_service_touches_no_other_table() {
 fn a_server_s_flood_of_first_fragments_touches_no_other_table() {
     in_both_families(|family| {
         let scene = Scene::new(family);
-        let each = scene.flood(&first_fragment(family, 1), false, |frame, dice| match family.web {
+        let each = scene.flood(&first_fragment(family, 1), false, |frame, random| match family.web {
             // 65,536 ids, to two log hosts
             IpAddr::V4(_) => {
-                frame[18..20].copy_from_slice(&dice[..2]);
-                frame[33] = 20 + (dice[2] & 1);
+                frame[18..20].copy_from_slice(&random[..2]);
+                frame[33] = 20 + (random[2] & 1);
             }
-            IpAddr::V6(_) => frame[58..62].copy_from_slice(&dice[..4]),
+            IpAddr::V6(_) => frame[58..62].copy_from_slice(&random[..4]),
         });
         scene.prove_unharmed("fragments", each);
     });
@@ -353,7 +342,7 @@ fn a_new_client_gets_in_while_a_flood_turns_half_open_over_more_slowly_than_its_
 
 fn measure_half_open(family: Family) {
     let scene = Scene::new(family);
-    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    let mut chance = Chance::new(0x2545_f491_4f6c_dd1d);
     let mut frame = tcp((family.other, 1), (family.web, 80), SYN);
     let mut survived = Vec::new();
     let long = flood_size() >= 1_000_000;
@@ -364,7 +353,7 @@ fn measure_half_open(family: Family) {
         let programs = &scene.gate.programs;
         let mut flood = |count: u32| {
             for _ in 0..count {
-                forge_sender(&mut frame, family, dice.roll());
+                forge_sender(&mut frame, family, chance.next().to_le_bytes());
                 programs.run_track(&frame, 1).expect("a run");
             }
         };

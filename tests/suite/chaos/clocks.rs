@@ -41,7 +41,7 @@ impl Stage {
         let mut command = self.testbed.router.prepare(&["run", "-i", NIC, "-p", &self.policy]);
         command.env("PORTCULLIS_CLOCK_OFFSET", &self.offset);
         let daemon = Daemon::start(command);
-        daemon.hear(&["attached to dmz0: "]);
+        daemon.wait_for_line(&["attached to dmz0: "]);
         daemon
     }
 
@@ -153,7 +153,7 @@ fn a_wall_clock_that_is_stepped_under_a_daemon_moves_times_of_day_and_nothing_el
     assert!(daemon.end(Signal::SIGTERM).success());
     // each drop is in the history once
     let mut daemon = stage.daemon();
-    daemon.hear(&["attached to dmz0: "]);
+    daemon.wait_for_line(&["attached to dmz0: "]);
     assert_eq!(stage.alarms().len(), 4);
     assert!(daemon.end(Signal::SIGTERM).success());
 }
@@ -173,7 +173,7 @@ fn a_clock_that_leaps_beyond_the_history_s_age_ends_no_history() {
     stage.step_to(STEP_S);
     stage.attempt(V4.mail, 4_202);
     assert_near(ahead_s(&stage.alarm("udp/4202")["since"]), STEP_S);
-    daemon.hear(&["wall clock went forward", "no record of the history is removed for its age"]);
+    daemon.wait_for_line(&["wall clock went forward", "no record of the history is removed for its age"]);
     // the end writes what waits, by the wrong clock
     assert!(daemon.end(Signal::SIGTERM).success());
     stage.step_to(0);

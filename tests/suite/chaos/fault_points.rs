@@ -1,5 +1,5 @@
 //! Every command dies before each of its changes of the kernel's state in turn, until it runs
-//! through. Each time one whole policy is in force, and the next command works.
+//! through. Each time one whole policy is live, and the next command works.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,10 +7,11 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use crate::e2e::command::{Daemon, Outcome};
-use crate::e2e::kills::{Dice, find_twin, kill_after, time_command};
+use crate::e2e::kills::{find_twin, kill_after, time_command};
 use crate::e2e::policies::twin;
 use crate::e2e::tap::Tap;
 use crate::e2e::testbed::{NIC, Testbed, V4, exclusive, ip, share_machine};
+use crate::support::chance::Chance;
 use crate::support::patience::{PATIENCE, deadline, eventually};
 
 /// More changes than any command makes.
@@ -29,7 +30,7 @@ fn die_at(testbed: &Testbed, point: usize, args: &[&str]) -> Outcome {
     Outcome::of(&mut command)
 }
 
-/// Whether it died, as it was told to; whatever it said before that is no success.
+/// Whether it died where it should; whatever it said before that is no success.
 #[track_caller]
 pub fn died(outcome: &Outcome, point: usize) -> bool {
     match outcome.code {
@@ -302,7 +303,7 @@ fn small_commands_killed_at_random_moments_change_nothing_by_halves() {
     let _machine = exclusive();
     let (testbed, paths, tap) = stage();
     let place = testbed.place();
-    let mut dice = Dice(0x00c0_ffee);
+    let mut chance = Chance::new(0x00c0_ffee);
     let commands: [&[&str]; 6] = [
         &["quarantine", "-i", NIC, "mx1"],
         &["release", "-i", NIC, "mx1"],
@@ -314,7 +315,7 @@ fn small_commands_killed_at_random_moments_change_nothing_by_halves() {
     for args in commands {
         let whole = time_command(&testbed, args);
         for _ in 0..KILLS {
-            kill_after(&testbed, args, dice.up_to(whole));
+            kill_after(&testbed, args, chance.time(whole));
             assert_eq!(find_twin(&testbed, &place), 0);
         }
         testbed.prove_drops(&tap, 1);
@@ -327,7 +328,7 @@ fn small_commands_killed_at_random_moments_change_nothing_by_halves() {
 }
 
 #[test]
-fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_in_force() {
+fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_live() {
     let _machine = share_machine();
     let (testbed, paths, tap) = stage();
     let place = testbed.place();

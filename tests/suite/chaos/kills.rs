@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use crate::e2e::command::Daemon;
 use crate::e2e::console::Terminal;
-use crate::e2e::kills::{Dice, kill_after, time_command};
+use crate::e2e::kills::{kill_after, time_command};
 use crate::e2e::policies::{dmz, dmz_with_eve};
 use crate::e2e::testbed::{NIC, Testbed, exclusive};
+use crate::support::chance::Chance;
 use crate::support::patience::eventually;
 
 const KILLS: usize = 8;
@@ -25,13 +26,13 @@ fn commands_that_only_read_are_killed_at_random_moments_and_nobody_notices() {
     let tap = testbed.tap_internet();
     let mut daemon = testbed.daemon(&dmz(), &[]);
     testbed.prove_drops(&tap, 5);
-    daemon.hear(&["alarm #1", "udp/4000"]);
+    daemon.wait_for_line(&["alarm #1", "udp/4000"]);
     let policy = testbed.write("policy.toml", &dmz());
     let page = testbed.folder.join("report.html").display().to_string();
     let state =
         || (testbed.show("status")["generation"].clone(), testbed.show("policy"), testbed.show("servers"));
     let before = state();
-    let mut dice = Dice(0x5eed_0001);
+    let mut chance = Chance::new(0x5eed_0001);
     let commands: [&[&str]; 11] = [
         &["init"],
         &["check", &policy],
@@ -49,7 +50,7 @@ fn commands_that_only_read_are_killed_at_random_moments_and_nobody_notices() {
     for args in commands {
         let whole = time_command(&testbed, args);
         for _ in 0..KILLS {
-            kill_after(&testbed, args, dice.up_to(whole));
+            kill_after(&testbed, args, chance.time(whole));
             if let Ok(text) = fs::read_to_string(&page) {
                 assert!(text.trim_end().ends_with("</html>"), "half a page");
             }
@@ -60,10 +61,10 @@ fn commands_that_only_read_are_killed_at_random_moments_and_nobody_notices() {
     }
     // two that do not end by themselves
     for _ in 0..KILLS {
-        kill_after(&testbed, &["alarms", "-i", NIC, "--follow"], dice.up_to(Duration::from_millis(200)));
+        kill_after(&testbed, &["alarms", "-i", NIC, "--follow"], chance.time(Duration::from_millis(200)));
         let terminal = Terminal::start(&testbed, &["top", "-i", NIC]);
         // the moment is what this is about
-        std::thread::sleep(dice.up_to(Duration::from_millis(200)));
+        std::thread::sleep(chance.time(Duration::from_millis(200)));
         let panes = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]).output().expect("tmux");
         let pid = String::from_utf8_lossy(&panes.stdout).trim().parse().expect("the pid of top");
         kill(Pid::from_raw(pid), Signal::SIGKILL).expect("top runs");
@@ -86,34 +87,34 @@ fn a_daemon_with_every_sink_is_killed_at_random_moments_and_leaves_whole_events(
     let syslog = testbed.router.enter(|| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
     let text = format!(
         "{}ecs = \"{ecs}\"\ncef = \"{cef}\"\npcapng = \"{pcapng}\"\njournald = true\nsyslog = \"udp://{syslog}\"\n\
-         alertmanager = \"http://127.0.0.1:9\"\ncommand = [\"/usr/bin/tee\", \"-a\", \"{told}\"]\n",
+         alertmanager = \"http://127.0.0.1:9\"\ncommand = [\"/usr/bin/tee\", \"-a\", \"{reported}\"]\n",
         dmz_with_eve(&file("eve.json").display().to_string()),
         ecs = file("ecs.json").display(),
         cef = file("events.cef").display(),
         pcapng = file("frames.pcapng").display(),
         syslog = syslog.local_addr().expect("an address"),
-        told = file("told.json").display(),
+        reported = file("reported.json").display(),
     );
     let policy = testbed.write("policy.toml", &text);
     let start = || {
         let daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &policy]));
-        daemon.hear(&["attached to dmz0: "]);
+        daemon.wait_for_line(&["attached to dmz0: "]);
         daemon
     };
-    let mut dice = Dice(0x5eed_0002);
+    let mut chance = Chance::new(0x5eed_0002);
     for round in 0..KILLS {
         let mut daemon = start();
         // a new kind each round, so that alarms open as well
         let port = 4_300 + round as u16;
         testbed.send_from_web(port, 20);
-        std::thread::sleep(dice.up_to(Duration::from_millis(400)));
+        std::thread::sleep(chance.time(Duration::from_millis(400)));
         daemon.end(Signal::SIGKILL);
         assert!(testbed.has_xdp());
         testbed.prove_drops(&tap, 1);
     }
     let mut daemon = start();
     testbed.prove_drops(&tap, 2);
-    // what the dead ones did not tell the ledger told this one
+    // this daemon learnt it from the ledger, for the dead ones reported nothing
     // by the field of the port: times and other numbers have such digits as well
     let has = |name: &str, line: &str, port: u16| {
         let value = || serde_json::from_str::<Value>(line).unwrap_or_default();
@@ -123,13 +124,13 @@ fn a_daemon_with_every_sink_is_killed_at_random_moments_and_leaves_whole_events(
             _ => line.split(' ').any(|word| word == format!("dpt={port}")),
         }
     };
-    let told = |name: &str, port: u16| {
+    let reported = |name: &str, port: u16| {
         let text = fs::read_to_string(file(name)).unwrap_or_default();
         text.lines().any(|line| has(name, line, port))
     };
     for port in 4_300..4_300 + KILLS as u16 {
         for name in ["eve.json", "ecs.json", "events.cef"] {
-            eventually("every kind of drop is told", || told(name, port));
+            eventually("every kind of drop is reported", || reported(name, port));
         }
     }
     assert!(daemon.end(Signal::SIGTERM).success());

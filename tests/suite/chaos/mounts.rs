@@ -87,10 +87,10 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
         disk = disk.display()
     );
     let mut daemon = Daemon::start(behind(&testbed, &script, &["run", "-i", NIC, "-p", &policy]));
-    daemon.hear(&["attached to dmz0: "]);
+    daemon.wait_for_line(&["attached to dmz0: "]);
     testbed.prove_drops(&tap, 5);
-    daemon.hear(&["sink eve", "fails and is retried", "No space left on device"]);
-    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    daemon.wait_for_line(&["sink eve", "fails and is retried", "No space left on device"]);
+    daemon.wait_for_line(&["alarm #", "web1", "udp/4000"]);
     // said once, not with each of its drops
     testbed.prove_drops(&tap, 20);
     assert_eq!(daemon.find(&["sink eve", "No space left"]).len(), 1, "{:#?}", daemon.said());
@@ -101,14 +101,14 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
     fs::remove_file(&inside).expect("the daemon's disk");
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     let seen = format!("/proc/{}/root{}", daemon.pid(), eve.display());
-    let told = || {
+    let reported = || {
         let text = fs::read_to_string(&seen).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["event_type"] == "drop").count()
     };
-    eventually("an event that waited is in the file", || told() > 0);
+    eventually("an event that waited is in the file", || reported() > 0);
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
-    daemon.hear(&[
+    daemon.wait_for_line(&[
         "could not open the history",
         "history.redb",
         "No space left",
@@ -129,7 +129,7 @@ fn a_damaged_history_is_reported_and_begun_anew() {
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join("history.redb"), b"this is no database, and was never one").expect("a file");
     let mut daemon = testbed.daemon(&dmz(), &[]);
-    daemon.hear(&["history.redb", "damaged", "A new one begins"]);
-    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    daemon.wait_for_line(&["history.redb", "damaged", "A new one begins"]);
+    daemon.wait_for_line(&["alarm #", "web1", "udp/4000"]);
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
 }

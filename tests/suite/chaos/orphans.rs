@@ -66,7 +66,7 @@ fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_
         [&first, &second].iter().all(|name| state_of(name).as_deref() == Some("orphaned"))
     });
 
-    // whoever looks for it is told, in words and with the way out
+    // whoever looks for it reads it in words, with the way out
     let remedy = format!("portcullis detach -i {first}");
     outside(&["show", "-i", NIC, "status"]).refused(&["no interface `dmz0`", "is gone", &remedy]);
     outside(&["detach", "-i", NIC]).refused(&["no interface `dmz0`", "is gone", &remedy]);
@@ -171,7 +171,7 @@ fn half_a_gate_of_a_namespace_that_is_gone_is_removed_as_well() {
     assert!(!staging.exists() && !pins.exists());
 }
 
-/// Starts a command that says a line when it is ready, and waits to be told to end.
+/// Starts a command that says a line when it is ready, and waits until it is to end.
 fn hold(mut command: Command) -> std::process::Child {
     use std::io::Read as _;
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process");

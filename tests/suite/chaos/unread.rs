@@ -59,13 +59,13 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
         alarms.as_array().into_iter().flatten().filter_map(|alarm| alarm["packets"].as_u64()).max()
     };
     eventually("the alarms know of them", || alarmed().is_some_and(|drops| drops >= 1_000));
-    let told = || {
+    let reported = || {
         let text = fs::read_to_string(&path).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["event_type"] == "drop").count()
     };
-    eventually("events are told", || told() >= 500);
-    // counts of so many kinds are told bit by bit, and written every ten seconds
+    eventually("events are reported", || reported() >= 500);
+    // counts of so many kinds are reported bit by bit and written every ten seconds
     let drops = u64::from(KINDS) * rounds;
     let written = within(3 * PATIENCE, || testbed.reported() == drops);
     assert!(written, "{} of {drops} drops are in the history", testbed.reported());

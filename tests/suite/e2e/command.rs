@@ -157,7 +157,7 @@ impl Testbed {
         let path = self.write("daemon.toml", policy);
         let args = [&["run", "-i", NIC, "-p", &path], more].concat();
         let daemon = Daemon::start(self.router.prepare(&args));
-        daemon.hear(&["attached to dmz0: "]);
+        daemon.wait_for_line(&["attached to dmz0: "]);
         daemon
     }
 }
@@ -200,7 +200,7 @@ impl Daemon {
 
     /// Waits for a line with all these words.
     #[track_caller]
-    pub fn hear(&self, words: &[&str]) -> String {
+    pub fn wait_for_line(&self, words: &[&str]) -> String {
         if !within(PATIENCE, || !self.find(words).is_empty()) {
             panic!("the daemon never said {words:?}, but {:#?}", self.said());
         }

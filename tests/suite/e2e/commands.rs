@@ -296,6 +296,6 @@ fn two_writers_wait_for_each_other() {
         let last = usize::from(generations[1] > generations[0]);
         generations.sort_unstable();
         assert_eq!(generations, [2 * round + 2, 2 * round + 3], "each has a generation of its own");
-        assert_eq!(testbed.run("show", &["policy"]).done().out, twin(last), "the later one is in force");
+        assert_eq!(testbed.run("show", &["policy"]).done().out, twin(last), "the later one is live");
     }
 }

@@ -153,7 +153,7 @@ fn browse(testbed: &Testbed, page: &str, more: &[&str]) -> String {
     let output = command.output().expect("chromium, of the package chromium");
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // what the page itself is told off for: a refused script, style or address
+    // complaints about the page itself: a refused script, style or address
     // (the browser's own pages have complaints of their own)
     let of_page = |line: &&str| line.contains("CONSOLE") && line.contains("source: file://");
     let told_off: Vec<&str> = said.lines().filter(of_page).collect();
@@ -190,12 +190,12 @@ fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
     for _ in 0..3 {
         name.send_to(b"<script>&<b><b><b><b><b><b>", (V4.exchanger, 69_u16)).expect("a datagram");
     }
-    daemon.hear(&["scan"]);
-    daemon.hear(&["fetch"]);
+    daemon.wait_for_line(&["scan"]);
+    daemon.wait_for_line(&["fetch"]);
     eventually("all is written", || testbed.reported() == 98);
     let path = testbed.folder.join("report.html").display().to_string();
-    let told = testbed.run("report", &["--from", "1h", "-o", &path]).done();
-    assert!(told.out.contains("98 drops"), "{told:#?}");
+    let written = testbed.run("report", &["--from", "1h", "-o", &path]).done();
+    assert!(written.out.contains("98 drops"), "{written:#?}");
     // the interface is found, and the same page comes without the daemon, from the file
     daemon.end(nix::sys::signal::Signal::SIGTERM);
     let again = testbed.router.portcullis(&["report", "--from", "1h", "-o", "-"]).done().out;

@@ -21,7 +21,7 @@ fn events(path: &Path, kind: &str) -> Vec<Value> {
 }
 
 /// How many drops they stand for.
-fn count_told(path: &Path) -> u64 {
+fn count_reported(path: &Path) -> u64 {
     events(path, "drop").iter().map(|line| line["portcullis"]["drops"].as_u64().expect("a count")).sum()
 }
 
@@ -112,8 +112,8 @@ fn drops_while_no_daemon_ran_are_reported_once() {
     testbed.prove_drops(&tap, 9);
 
     let mut daemon = testbed.daemon(&policy, &[]);
-    daemon.hear(&["alarm #", "web1", "udp/4000"]);
-    eventually("the drops are in the event file", || count_told(&path) == 9);
+    daemon.wait_for_line(&["alarm #", "web1", "udp/4000"]);
+    eventually("the drops are in the event file", || count_reported(&path) == 9);
     assert!(events(&path, "drop").iter().all(|line| line["portcullis"]["while_away"] == true));
     eventually("so is their alarm", || !events(&path, "alert").is_empty());
     daemon.end(Signal::SIGTERM);
@@ -121,17 +121,17 @@ fn drops_while_no_daemon_ran_are_reported_once() {
     // the next daemon reports what came since, and only that
     testbed.prove_drops(&tap, 4);
     let mut daemon = testbed.daemon(&policy, &[]);
-    eventually("the new drops are in the event file", || count_told(&path) >= 13);
+    eventually("the new drops are in the event file", || count_reported(&path) >= 13);
     // and what comes while it listens
     testbed.prove_drops(&tap, 2);
-    eventually("the newest too", || count_told(&path) >= 15);
+    eventually("the newest too", || count_reported(&path) >= 15);
     daemon.end(Signal::SIGTERM);
-    assert_eq!(count_told(&path), 15, "each drop is told once");
+    assert_eq!(count_reported(&path), 15, "each drop is reported once");
 
     let mut daemon = testbed.daemon(&policy, &[]);
     daemon.end(Signal::SIGTERM);
     assert!(daemon.find(&["alarm"]).is_empty(), "{:#?}", daemon.said());
-    assert_eq!(count_told(&path), 15, "nothing is told again");
+    assert_eq!(count_reported(&path), 15, "nothing is reported again");
 }
 
 #[test]
@@ -144,13 +144,13 @@ fn the_next_daemon_reports_what_a_killed_one_may_not_have_reported() {
     daemon.end(Signal::SIGKILL);
     testbed.prove_drops(&tap, 6);
     let mut daemon = testbed.daemon(&policy, &[]);
-    eventually("the drops are told", || count_told(&path) == 6);
-    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    eventually("the drops are reported", || count_reported(&path) == 6);
+    daemon.wait_for_line(&["alarm #", "web1", "udp/4000"]);
     daemon.end(Signal::SIGKILL);
     // rather twice than never
     let mut daemon = testbed.daemon(&policy, &[]);
     testbed.prove_drops(&tap, 1);
-    eventually("the drop is told", || count_told(&path) >= 7);
+    eventually("the drop is reported", || count_reported(&path) >= 7);
     daemon.end(Signal::SIGTERM);
 }
 
@@ -164,16 +164,16 @@ fn a_hangup_puts_the_file_into_force_and_a_bad_file_changes_nothing() {
 
     testbed.write("daemon.toml", &dmz_with_web(r#""tcp/80""#));
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&["- web1 may no longer accept tcp/443"]);
-    daemon.hear(&["generation 2 is live"]);
+    daemon.wait_for_line(&["- web1 may no longer accept tcp/443"]);
+    daemon.wait_for_line(&["generation 2 is live"]);
     assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/443").0, "drop");
     testbed.prove_drops(&tap, 3);
 
     let good = testbed.run("show", &["policy"]).done().out;
     testbed.write("daemon.toml", &dmz_with_web(r#""tcp/80", "tpc/443""#));
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&["daemon.toml:"]);
-    daemon.hear(&["the live policy stays"]);
+    daemon.wait_for_line(&["daemon.toml:"]);
+    daemon.wait_for_line(&["the live policy stays"]);
     assert_eq!(testbed.run("show", &["policy"]).done().out, good);
     assert_eq!(testbed.show("status")["generation"], 2);
     testbed.prove_drops(&tap, 3);
@@ -181,7 +181,7 @@ fn a_hangup_puts_the_file_into_force_and_a_bad_file_changes_nothing() {
     // it goes on, and the next good file counts again
     testbed.write("daemon.toml", &dmz());
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&["+ web1 may accept tcp/443"]);
+    daemon.wait_for_line(&["+ web1 may accept tcp/443"]);
     assert_eq!(testbed.verdict(V4.peer, V4.web, "tcp/443").0, "pass");
     assert!(daemon.end(Signal::SIGTERM).success());
 }
@@ -197,15 +197,15 @@ fn a_command_that_keeps_the_gate_to_itself_holds_up_a_hangup_and_not_the_daemon(
     let held = Flock::lock(file, FlockArg::LockExclusive).expect("the lock");
     daemon.signal(Signal::SIGHUP);
     testbed.prove_drops(&tap, 3);
-    eventually("the drops are told", || count_told(&path) == 3);
+    eventually("the drops are reported", || count_reported(&path) == 3);
     assert_eq!(testbed.show("status")["generation"], 1, "the lock was held");
     drop(held);
-    daemon.hear(&["generation 2 is live"]);
+    daemon.wait_for_line(&["generation 2 is live"]);
     // and one that is never done with it is named
     let file = fs::File::options().write(true).open(testbed.lock()).expect("the lock");
     let _held = Flock::lock(file, FlockArg::LockExclusive).expect("the lock");
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&["the live policy stays as it was"]);
+    daemon.wait_for_line(&["the live policy stays as it was"]);
     assert!(daemon.end(Signal::SIGTERM).success());
 }
 

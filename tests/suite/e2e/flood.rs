@@ -16,6 +16,7 @@ use super::command::Daemon;
 use super::policies::dmz;
 use super::testbed::{Testbed, V4, exclusive};
 use super::traffic::{FORBIDDEN, syn_of};
+use crate::support::chance::Chance;
 use crate::support::patience::{deadline, eventually};
 
 const FLOOD: u64 = 400_000;
@@ -50,14 +51,11 @@ impl Flood<'_> {
         Flood { gate, sent: AtomicU64::new(0), stop: AtomicBool::new(false) }
     }
 
-    fn pour(&self, mut dice: u64) {
+    fn pour(&self, seed: u64) {
+        let mut chance = Chance::new(seed);
         let mut frame = syn_of(V4.mail, 1);
         while !self.stop.load(Ordering::Relaxed) {
-            // xorshift: the same in every run
-            dice ^= dice << 13;
-            dice ^= dice >> 7;
-            dice ^= dice << 17;
-            let bytes = dice.to_le_bytes();
+            let bytes = chance.next().to_le_bytes();
             // below 256 it has its needs
             frame[36..38].copy_from_slice(&[bytes[0] | 1, bytes[1]]);
             // 198.51.100.0/24 and 203.0.113.0/24
@@ -106,8 +104,8 @@ impl Places {
         ours.filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// How often each has told of an alarm of the web server at this port that was opened.
-    fn told(&self, daemon: &Daemon, port: u16) -> [usize; 3] {
+    /// How often each has reported that an alarm of the web server at this port was opened.
+    fn reported(&self, daemon: &Daemon, port: u16) -> [usize; 3] {
         let service = format!("udp/{port}");
         let is_it = |alarm: &Value| {
             alarm["server"] == "web1" && alarm["service"] == *service && alarm["change"] == "opened"
@@ -121,15 +119,15 @@ impl Places {
         ]
     }
 
-    /// Sends one violation, waits until each has told of it, and says how long that took.
+    /// Sends one violation, waits until each has reported it, and says how long that took.
     #[track_caller]
     fn time_violation(&self, testbed: &Testbed, daemon: &Daemon, port: u16) -> [Duration; 3] {
         let sent = Instant::now();
         testbed.send_from_web(port, 1);
         let mut times = [None; 3];
-        eventually("each sink has told of it", || {
-            for (time, told) in times.iter_mut().zip(self.told(daemon, port)) {
-                if told > 0 && time.is_none() {
+        eventually("each sink has reported it", || {
+            for (time, reported) in times.iter_mut().zip(self.reported(daemon, port)) {
+                if reported > 0 && time.is_none() {
                     *time = Some(sent.elapsed());
                 }
             }
@@ -158,7 +156,7 @@ fn each_sink_reports_a_violation_in_a_flood_once_and_soon_and_also_one_without_a
         flood.reaches(size / 2);
         let times = places.time_violation(&testbed, &daemon, FORBIDDEN);
         eprintln!(
-            "{} drops into the flood: told on stderr, in EVE and to the command after {times:?}",
+            "{} drops into the flood: reported on stderr, in EVE and to the command after {times:?}",
             flood.sent.load(Ordering::Relaxed)
         );
         assert!(times.iter().all(|time| *time < soon), "{times:?}");
@@ -167,20 +165,20 @@ fn each_sink_reports_a_violation_in_a_flood_once_and_soon_and_also_one_without_a
         // and the flood goes on
         testbed.send_from_web(FORBIDDEN + 1, 1);
         eventually("the ledger has it", || testbed.dropped("web1", "udp", FORBIDDEN + 1, "new_flow") == 1);
-        let told = flood.sent.load(Ordering::Relaxed);
-        flood.reaches(told + size / 10);
+        let sent = flood.sent.load(Ordering::Relaxed);
+        flood.reaches(sent + size / 10);
     });
     let sent = flood.sent.load(Ordering::Relaxed);
     let counted: u64 =
         testbed.drops().iter().filter(|row| row.0["server"] == "mx1").map(super::command::Row::packets).sum();
     assert_eq!(counted, sent, "the ledger is not exact");
-    assert_eq!(places.told(&daemon, FORBIDDEN), [1, 1, 1], "not once");
+    assert_eq!(places.reported(&daemon, FORBIDDEN), [1, 1, 1], "not once");
     let opened = daemon.find(&["alarm #", " opened: "]).len();
     assert!(opened <= MOST_ALARMS, "{opened} alarms bury the reader");
 
     let mut next = testbed.daemon(&places.policy(), &[]);
-    eventually("each sink of the next daemon has told of it", || {
-        places.told(&next, FORBIDDEN + 1).iter().all(|told| *told > 0)
+    eventually("each sink of the next daemon has reported it", || {
+        places.reported(&next, FORBIDDEN + 1).iter().all(|reported| *reported > 0)
     });
     let away = Places::lines(&places.pages);
     let away = away.iter().find(|line| line["service"] == format!("udp/{}", FORBIDDEN + 1)).expect("a page");
@@ -188,7 +186,7 @@ fn each_sink_reports_a_violation_in_a_flood_once_and_soon_and_also_one_without_a
     // one more round of the reconciler, and what it could report twice is reported
     places.time_violation(&testbed, &next, FORBIDDEN + 2);
     assert!(next.end(Signal::SIGTERM).success());
-    assert_eq!(places.told(&next, FORBIDDEN + 1), [1, 1, 1], "not once");
+    assert_eq!(places.reported(&next, FORBIDDEN + 1), [1, 1, 1], "not once");
 }
 
 #[test]
@@ -200,18 +198,18 @@ fn a_worm_is_called_a_spread_soon_after_its_first_packet() {
     let gate = testbed.open_gate();
     let mut frame = syn_of(V4.mail, 445);
     let start = Instant::now();
-    let mut told = None;
+    let mut reported = None;
     let mut hosts = 0_u16;
     let soon = deadline(SOON);
-    while told.is_none() && start.elapsed() < soon {
+    while reported.is_none() && start.elapsed() < soon {
         hosts += 1;
         frame[32..34].copy_from_slice(&hosts.to_be_bytes());
         gate.programs.run_filter(&frame, 1).expect("a run");
         // a worm that is in no hurry
         std::thread::sleep(Duration::from_millis(2));
-        told = daemon.find(&["spread", "mx1", "tcp/445"]).pop();
+        reported = daemon.find(&["spread", "mx1", "tcp/445"]).pop();
     }
     eprintln!("a worm was called one after {:?} and {hosts} destinations", start.elapsed());
-    let told = told.expect("a spread, and soon");
-    assert!(told.contains("alarm #1 escalated") || told.contains("alarm #1 opened"), "{told}");
+    let reported = reported.expect("a spread, and soon");
+    assert!(reported.contains("alarm #1 escalated") || reported.contains("alarm #1 opened"), "{reported}");
 }

@@ -11,10 +11,11 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::command::Daemon;
-use super::kills::{Dice, kill_after};
+use super::kills::kill_after;
 use super::policies::dmz;
 use super::testbed::{NIC, Testbed, V4, share_machine};
 use super::traffic::FORBIDDEN;
+use crate::support::chance::Chance;
 use crate::support::patience::{PATIENCE, eventually, within};
 
 impl Testbed {
@@ -31,7 +32,7 @@ impl Testbed {
         eventually("the daemon answers", || self.run("show", &["alarms"]).code == Some(0));
     }
 
-    /// Packets of the forbidden datagrams that a report tells of.
+    /// Packets of the forbidden datagrams that a report counts.
     pub fn reported(&self) -> u64 {
         let page = self.folder.join("count.html").display().to_string();
         let outcome = self.run("report", &["-o", &page, "-j"]);
@@ -51,11 +52,11 @@ fn alarms_and_drops_outlive_the_daemon_and_are_shown_with_and_without_one() {
     testbed.run("alarms", &[]).refused(&["no history", NIC, "help:"]);
     let mut daemon = testbed.daemon(&dmz(), &[]);
     testbed.prove_drops(&tap, 7);
-    eventually("the alarm is told", || {
+    eventually("the alarm is reported", || {
         let alarms = testbed.alarms(&[]);
         alarms.len() == 1 && alarms[0]["state"] == "open" && packets(&alarms[0]) == 7
     });
-    // and is on disk: a kill right now loses nothing but what the next daemon tells again
+    // and is on disk: a kill right now loses nothing that the next daemon does not report again
     eventually("the drops are written", || testbed.reported() == 7);
     daemon.end(Signal::SIGKILL);
     let alarms = testbed.alarms(&[]);
@@ -67,7 +68,7 @@ fn alarms_and_drops_outlive_the_daemon_and_are_shown_with_and_without_one() {
     // while no daemon runs
     testbed.prove_drops(&tap, 5);
     let mut daemon = testbed.daemon(&dmz(), &[]);
-    eventually("what came meanwhile is told as such", || {
+    eventually("what came meanwhile is reported as such", || {
         testbed.alarms(&["--open"]).iter().any(|alarm| alarm["while_away"] == true && packets(alarm) >= 5)
     });
     let alarms = testbed.alarms(&[]);
@@ -99,18 +100,18 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
         );
     };
     let path = testbed.write("policy.toml", &dmz());
-    let mut dice = Dice(0x0dd5_eed5);
+    let mut chance = Chance::new(0x0dd5_eed5);
     for round in 0..ROUNDS {
         // while it comes up, in which it makes, opens and mends the database
         for _ in 0..3 {
-            kill_after(&testbed, &["run", "-i", NIC, "-p", &path], dice.up_to(Duration::from_millis(700)));
+            kill_after(&testbed, &["run", "-i", NIC, "-p", &path], chance.time(Duration::from_millis(700)));
         }
         let mut daemon = testbed.daemon(&dmz(), &[]);
         testbed.prove_drops(&tap, 3);
-        // at once, when the alarm is told, when it is written
+        // at once, when the alarm is reported, when it is written
         match round % 3 {
             0 => {}
-            1 => eventually("it is told", || !testbed.alarms(&["--open"]).is_empty()),
+            1 => eventually("it is reported", || !testbed.alarms(&["--open"]).is_empty()),
             _ => written(&daemon, round, 3 * (round + 1)),
         }
         daemon.end(Signal::SIGKILL);
@@ -126,7 +127,7 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
     assert_eq!(left, ["history.redb"], "nothing is damaged, and no half of one is left");
 }
 
-/// A daemon has told of 3 drops and was killed; 2 came after it, and 4 while the next one waits for a
+/// A daemon has reported 3 drops and was killed; 2 came after it, and 4 while the next one waits for a
 /// history that somebody reads.
 struct Late {
     testbed: Testbed,
@@ -148,10 +149,10 @@ impl Late {
         let reader = File::open(testbed.history().join("history.redb")).expect("it");
         reader.lock().expect("a lock, as redb has it");
         let daemon = testbed.daemon(&dmz(), &[]);
-        daemon.hear(&["the history", "does not answer", "the daemon goes on"]);
+        daemon.wait_for_line(&["the history", "does not answer", "the daemon goes on"]);
         testbed.prove_drops(&tap, 4);
-        // what happens now is told at once, and what came before when it is known what was told of it
-        daemon.hear(&["alarm #", "opened", "udp/4000"]);
+        // drops of now are reported at once, and earlier ones as soon as it is known which were reported
+        daemon.wait_for_line(&["alarm #", "opened", "udp/4000"]);
         assert!(daemon.find(&["while no daemon listened"]).is_empty(), "{:#?}", daemon.said());
         Late { testbed, daemon, reader }
     }
@@ -192,10 +193,10 @@ fn every_drop_is_reported_when_the_gate_is_detached_before_the_history_answers()
     let _machine = share_machine();
     let mut late = Late::new();
     late.testbed.detach();
-    late.daemon.hear(&["another command has detached the gate from dmz0"]);
+    late.daemon.wait_for_line(&["another command has detached the gate from dmz0"]);
     late.reader.unlock().expect("an end of it");
     assert!(late.daemon.wait().success());
-    // if the answer came too late, what the daemon before had told is there twice, rather than never
+    // if the answer came too late, the drops that the earlier daemon reported are there twice, rather than never
     let reported = late.testbed.reported();
     assert!(reported == Late::DROPS || reported == Late::DROPS + 3, "{reported} drops");
 }
@@ -266,7 +267,7 @@ fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room
     let path = testbed.write("daemon.toml", &dmz());
     let start = || {
         let daemon = Daemon::start(disk.prepare(&testbed, &["run", "-i", NIC, "-p", &path]));
-        daemon.hear(&["attached to dmz0: "]);
+        daemon.wait_for_line(&["attached to dmz0: "]);
         daemon
     };
     let mut daemon = start();
@@ -274,10 +275,10 @@ fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room
     eventually("it is written", || testbed.reported() == 4);
     disk.fill();
     testbed.prove_drops(&tap, 6);
-    daemon.hear(&["could not write the history", "the write is retried"]);
+    daemon.wait_for_line(&["could not write the history", "the write is retried"]);
     // the alarm itself went out, and the daemon answers
-    daemon.hear(&["alarm #1", "web1", "udp/4000"]);
-    eventually("the open alarm is told from memory", || {
+    daemon.wait_for_line(&["alarm #1", "web1", "udp/4000"]);
+    eventually("the open alarm is answered from memory", || {
         testbed
             .show("alarms")
             .as_array()
@@ -292,7 +293,7 @@ fn a_full_disk_holds_up_nobody_and_what_it_refused_is_written_when_there_is_room
     daemon.end(Signal::SIGKILL);
     let mut daemon = start();
     testbed.prove_drops(&tap, 3);
-    daemon.hear(&["alarm #", "web1", "udp/4000"]);
+    daemon.wait_for_line(&["alarm #", "web1", "udp/4000"]);
     disk.empty();
     eventually("the history has the old and the new", || testbed.reported() == 15);
     let alarms = testbed.alarms(&[]);
@@ -326,7 +327,7 @@ fn followers_see_what_happens_and_their_filters_hold() {
     // until both are known to the daemon
     eventually("the followers are connected", || count_clients(&testbed, &daemon) >= 2);
     testbed.prove_drops(&tap, 2);
-    eventually("who follows all is told", || all().contains('\n'));
+    eventually("the follower of all reads it", || all().contains('\n'));
     let alarm: Value = serde_json::from_str(all().lines().next().expect("a line")).expect("JSON");
     assert_eq!((&alarm["server"], &alarm["state"]), (&"web1".into(), &"open".into()));
     eventually("it is in the history", || !testbed.alarms(&[]).is_empty());
@@ -351,17 +352,17 @@ fn followers_see_what_happens_and_their_filters_hold() {
     let try_mail = |port: u16| {
         socket.send_to(b"out", (V4.peer, port)).expect("a datagram");
         let line = format!("mx1 tried udp/{port}");
-        eventually("who follows the mail server is told", || mail().contains(&line));
+        eventually("the follower of the mail server reads it", || mail().contains(&line));
     };
     try_mail(FORBIDDEN);
     testbed.send_from_web(FORBIDDEN + 1, 1);
-    eventually("who follows all is told", || all().contains("web1 tried udp/4001"));
+    eventually("the follower of all reads it", || all().contains("web1 tried udp/4001"));
     // its lines come in their order: after this one the web server's would be there
     try_mail(FORBIDDEN + 2);
     daemon.end(Signal::SIGTERM);
     to_mail.0.wait().expect("an end");
-    let told = mail();
-    assert!(told.lines().all(|line| line.contains("mx1") && !line.contains("web1")), "{told}");
+    let lines = mail();
+    assert!(lines.lines().all(|line| line.contains("mx1") && !line.contains("web1")), "{lines}");
 }
 
 /// Ended with the test.
@@ -413,7 +414,7 @@ fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
         }
     }
     testbed.prove_drops(&tap, 3);
-    daemon.hear(&["updated", "web1 tried", "63 packets dropped"]);
+    daemon.wait_for_line(&["updated", "web1 tried", "63 packets dropped"]);
     eventually("whoever reads is answered", || !testbed.alarms(&["--open"]).is_empty());
     eventually("all of them are left, and only they", || left() == Some(8.0));
     drop((mute, deaf));
@@ -435,13 +436,16 @@ fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
     // the mail server is only observed: an alarm, and nothing is done
     let socket = super::socket::udp(&testbed.dmz, V4.mail, 0);
     socket.send_to(b"out", (V4.peer, FORBIDDEN)).expect("a datagram");
-    daemon.hear(&["alarm #1", "mx1", "NOT dropped"]);
+    daemon.wait_for_line(&["alarm #1", "mx1", "NOT dropped"]);
     testbed.prove_drops(&tap, 1);
-    daemon.hear(&["web1 was put into quarantine for 300 s by this alarm", "portcullis release -i dmz0 web1"]);
+    daemon.wait_for_line(&[
+        "web1 was put into quarantine for 300 s by this alarm",
+        "portcullis release -i dmz0 web1",
+    ]);
     let status = testbed.show("status");
     assert_eq!(status["quarantined"], serde_json::json!(["web1"]));
-    // every sink is told, and the history
-    daemon.hear(&["alarm #2 updated", "web1 was put into quarantine for 300 s"]);
+    // it is in every sink and in the history
+    daemon.wait_for_line(&["alarm #2 updated", "web1 was put into quarantine for 300 s"]);
     eventually("the history has it", || {
         testbed
             .alarms(&[])
@@ -452,8 +456,8 @@ fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
     testbed.run("release", &["web1"]).done();
     assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
     testbed.prove_drops(&tap, 1);
-    // what is told can have an answer: the packet is told when the alarm is due again
-    daemon.hear(&["alarm #2 updated", "2 packets dropped"]);
+    // an alarm may be answered: the packet is reported when the alarm is due again
+    daemon.wait_for_line(&["alarm #2 updated", "2 packets dropped"]);
     // and is answered before the next who asks
     let alarms = testbed.show("alarms");
     let of_web = alarms.as_array().into_iter().flatten().find(|alarm| alarm["id"] == 2);

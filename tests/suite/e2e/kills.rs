@@ -1,4 +1,4 @@
-//! Whatever is killed at whatever moment, one whole policy stays in force, and the next command
+//! Whatever is killed at whatever moment, one whole policy stays live, and the next command
 //! works as if nothing had happened.
 
 use std::time::{Duration, Instant};
@@ -9,22 +9,11 @@ use super::command::Running;
 use super::policies::twin;
 use super::testbed::{NIC, Testbed, V4, exclusive, tracker_hook};
 use super::traffic::{Traffic, syn};
+use crate::support::chance::Chance;
 
 const APPLY_KILLS: u32 = 120;
 /// Of each command that loads the programs, which takes the kernel most of a second.
 const LOAD_KILLS: u32 = 12;
-
-/// Moments that are the same in every run (xorshift32).
-pub struct Dice(pub u32);
-
-impl Dice {
-    pub fn up_to(&mut self, most: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        most * (self.0 % 1000) / 1000
-    }
-}
 
 /// Starts a command and kills it after a time; returns whether it was still at work.
 pub fn kill_after(testbed: &Testbed, args: &[&str], time: Duration) -> bool {
@@ -41,7 +30,7 @@ pub fn time_command(testbed: &Testbed, args: &[&str]) -> Duration {
     start.elapsed() * 6 / 5
 }
 
-/// Which of the twins is in force; its text and its verdicts agree, and it is attached.
+/// Which of the twins is live; its text and its verdicts agree, and it is attached.
 #[track_caller]
 pub fn find_twin(testbed: &Testbed, place: &GatePlace) -> usize {
     let (gate, mode) = testbed.router.enter(|| {
@@ -52,7 +41,7 @@ pub fn find_twin(testbed: &Testbed, place: &GatePlace) -> usize {
     assert_eq!(mode, AttachMode::Native);
     let (text, _) = gate.live_source().expect("the live policy").expect("a policy");
     let which = [0, 1].into_iter().find(|which| twin(*which) == text);
-    let which = which.unwrap_or_else(|| panic!("neither policy is in force, but:\n{text}"));
+    let which = which.unwrap_or_else(|| panic!("neither policy is live, but:\n{text}"));
     for (twin, port) in [(0, 9001), (1, 9002)] {
         let answer = gate.explain(&syn(port), false, None).expect("an answer");
         let expected = if twin == which { Verdict::Pass } else { Verdict::Drop };
@@ -91,10 +80,10 @@ fn an_apply_that_is_killed_leaves_the_old_policy_or_the_new_one() {
     let (testbed, paths, traffic) = start_traffic();
     let place = testbed.place();
     let whole = time_command(&testbed, &["apply", "-i", NIC, &paths[0]]);
-    let mut dice = Dice(0x9e37_79b9);
+    let mut chance = Chance::new(0x9e37_79b9);
     let (mut old, mut at_work, mut changed) = (0, 0, 0);
     for number in 0..APPLY_KILLS {
-        let time = dice.up_to(whole);
+        let time = chance.time(whole);
         at_work += u32::from(kill_after(&testbed, &["apply", "-i", NIC, &paths[1 - old]], time));
         let live = find_twin(&testbed, &place);
         if number % 10 == 0 {
@@ -117,12 +106,12 @@ fn an_upgrade_or_a_daemon_that_is_killed_leaves_the_gate_whole() {
     let (testbed, paths, traffic) = start_traffic();
     let place = testbed.place();
     let whole = time_command(&testbed, &["attach", "-i", NIC, "-p", &paths[0]]);
-    let mut dice = Dice(0x2545_f491);
+    let mut chance = Chance::new(0x2545_f491);
     let mut old = 0;
     for command in ["attach", "run"] {
         let mut at_work = 0;
         for number in 0..LOAD_KILLS {
-            let time = dice.up_to(whole);
+            let time = chance.time(whole);
             let args = [command, "-i", NIC, "-p", &paths[1 - old]];
             at_work += u32::from(kill_after(&testbed, &args, time));
             let live = find_twin(&testbed, &place);
@@ -147,11 +136,11 @@ fn a_first_attach_that_is_killed_does_not_block_the_next() {
     let testbed = Testbed::new();
     let path = testbed.write("policy.toml", &super::policies::dmz());
     let tap = testbed.tap_internet();
-    let mut dice = Dice(0x1234_5678);
+    let mut chance = Chance::new(0x1234_5678);
     let whole = time_command(&testbed, &["attach", "-i", NIC, "-p", &path]);
     testbed.detach();
     for _ in 0..LOAD_KILLS {
-        kill_after(&testbed, &["attach", "-i", NIC, "-p", &path], dice.up_to(whole));
+        kill_after(&testbed, &["attach", "-i", NIC, "-p", &path], chance.time(whole));
         testbed.run("attach", &["-p", &path]).done();
         let status = testbed.show("status");
         assert_eq!((&status["attached"], &status["tracker"]), (&"native".into(), &tracker_hook().into()));
@@ -170,12 +159,12 @@ fn a_detach_that_is_killed_is_finished_by_the_next_one() {
     let testbed = Testbed::new();
     let path = testbed.write("policy.toml", &super::policies::dmz());
     let tap = testbed.tap_internet();
-    let mut dice = Dice(0x0bad_cafe);
+    let mut chance = Chance::new(0x0bad_cafe);
     testbed.attach(&super::policies::dmz());
     let whole = time_command(&testbed, &["detach", "-i", NIC]);
     for _ in 0..LOAD_KILLS {
         testbed.run("attach", &["-p", &path]).done();
-        kill_after(&testbed, &["detach", "-i", NIC], dice.up_to(whole));
+        kill_after(&testbed, &["detach", "-i", NIC], chance.time(whole));
         testbed.run("detach", &[]).done();
         assert!(!testbed.pins().exists(), "pins are left");
         testbed.wait_for_detach();

@@ -81,14 +81,14 @@ fn a_daemon_reports_every_drop_although_few_samples_reach_it() {
     let mut daemon = testbed.daemon(&dmz_with_eve(&path.display().to_string()), &[]);
     flood(&testbed);
     let total = testbed.dropped("web1", "udp", FORBIDDEN, "new_flow");
-    let told = || {
+    let reported = || {
         let text = fs::read_to_string(&path).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter_map(|line| line["portcullis"]["drops"].as_u64()).sum::<u64>()
     };
-    eventually("all drops are told", || told() >= total);
+    eventually("all drops are reported", || reported() >= total);
     daemon.end(Signal::SIGTERM);
-    assert_eq!(told(), total, "each is told once");
+    assert_eq!(reported(), total, "each is reported once");
     let events = fs::read_to_string(&path).expect("the event file").lines().count();
     assert!(events < 100, "{events} events for {total} drops: the sampling does not hold");
 }

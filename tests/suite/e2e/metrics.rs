@@ -58,13 +58,13 @@ pub fn value(page: &str, family: &str, labels: &[&str]) -> Option<f64> {
 }
 
 #[test]
-fn the_page_says_what_is_in_force_and_counts_exactly_and_promtool_finds_no_fault() {
+fn the_page_says_how_the_gate_is_attached_and_counts_exactly_and_promtool_finds_no_fault() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
     let mut daemon = testbed.daemon(&dmz(), &["--metrics", ADDRESS]);
     testbed.prove_drops(&tap, 9);
-    daemon.hear(&["alarm #1"]);
+    daemon.wait_for_line(&["alarm #1"]);
     let drops = ["server=\"web1\"", "reason=\"new_flow\""];
     eventually("the drops are counted", || {
         value(&scrape(&testbed), "portcullis_drops_total", &drops) == Some(9.0)
@@ -133,7 +133,7 @@ fn slow_and_nonsensical_clients_hold_up_neither_the_consumer_nor_other_clients()
     let mut deaf = connect(&testbed);
     deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("a listener");
     testbed.prove_drops(&tap, 3);
-    daemon.hear(&["alarm #1", "web1"]);
+    daemon.wait_for_line(&["alarm #1", "web1"]);
     assert!(scrape(&testbed).contains("portcullis_consumer_up{interface=\"dmz0\"} 1\n"));
     for (request, status) in [
         (&b"GET /else HTTP/1.1\r\n\r\n"[..], "404"),

@@ -2,7 +2,7 @@
 //! shows its cause: what passes, is dropped, and passes again; a counter that moved by exactly
 //! what was sent; and a tap at the far end that saw none of it.
 //!
-//! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test puts into force.
+//! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies.
 
 pub mod command;
 mod commands;

@@ -316,7 +316,7 @@ fn tables_of_another_size_are_a_warning_until_the_gate_is_made_anew() {
     }
     assert!(testbed.show("status")["warnings"].to_string().contains("ledger = 8192"));
     let mut daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &path]));
-    daemon.hear(&["warning", "ledger = 8192"]);
+    daemon.wait_for_line(&["warning", "ledger = 8192"]);
     daemon.end(nix::sys::signal::Signal::SIGTERM);
     testbed.detach();
     assert!(testbed.attach(&larger).err.is_empty());

@@ -8,14 +8,14 @@ use super::tap::{TCP, Tap, UDP};
 use super::testbed::{FAMILIES, Family, Testbed, in_both_families, ip, share_machine};
 use crate::support::patience::eventually;
 
-/// What becomes of one try.
+/// The outcome of one attempt.
 #[derive(Clone, Copy)]
-enum GateState {
+enum Expected {
     Passes,
     /// Dropped for this reason.
     Drops(&'static str),
 }
-use GateState::{Drops, Passes};
+use Expected::{Drops, Passes};
 
 /// Who opens it.
 #[derive(Clone, Copy, PartialEq)]
@@ -33,11 +33,11 @@ struct Line {
     port: u16,
     address: fn(&Family) -> &'static str,
     peer: fn(&Family) -> &'static str,
-    fate: GateState,
+    expected: Expected,
 }
 
 macro_rules! line {
-    ($server:literal $address:ident $opener:ident $protocol:ident $port:literal $peer:ident $fate:expr) => {
+    ($server:literal $address:ident $opener:ident $protocol:ident $port:literal $peer:ident $expected:expr) => {
         Line {
             server: $server,
             opener: $opener,
@@ -45,7 +45,7 @@ macro_rules! line {
             port: $port,
             address: |family| family.$address,
             peer: |family| family.$peer,
-            fate: $fate,
+            expected: $expected,
         }
     };
 }
@@ -132,7 +132,7 @@ fn attempt_all(testbed: &Testbed, gate: bool) {
             for family in FAMILIES {
                 let line = Line { ..*line };
                 scope.spawn(move || {
-                    let dropped = gate && matches!(line.fate, Drops(_));
+                    let dropped = gate && matches!(line.expected, Drops(_));
                     assert_eq!(
                         attempt(testbed, &line, &family, dropped),
                         !dropped,
@@ -169,7 +169,7 @@ fn every_server_does_what_it_needs_and_nothing_else_leaves() {
     let (sent, left) = (testbed.tap_dmz(), testbed.tap_internet());
     attempt_all(&testbed, true);
     let table = table();
-    let forbidden = table.iter().filter_map(|line| match line.fate {
+    let forbidden = table.iter().filter_map(|line| match line.expected {
         Drops(reason) => Some((line, reason)),
         Passes => None,
     });
@@ -231,12 +231,12 @@ fn people_and_the_siem_hear_of_what_a_web_server_opens_and_not_of_strangers() {
     });
 
     for port in [80, 21, 22] {
-        let line = daemon.hear(&["alarm #", "opened", "web1", &format!("tcp/{port} ")]);
+        let line = daemon.wait_for_line(&["alarm #", "opened", "web1", &format!("tcp/{port} ")]);
         let kind = if port == 22 { "attempt" } else { "fetch" };
         assert!(line.contains(kind), "{line}");
         assert!(line.contains("quarantine -i dmz0 web1"), "no next step in {line}");
     }
-    daemon.hear(&["alarm #", "opened", "web1", "udp/514"]);
+    daemon.wait_for_line(&["alarm #", "opened", "web1", "udp/514"]);
     eventually("every alarm is in the event file", || {
         let text = std::fs::read_to_string(&events).unwrap_or_default();
         let lines: Vec<serde_json::Value> =

@@ -75,7 +75,7 @@ fn the_page_of_metrics_is_as_before() {
     let tap = testbed.tap_internet();
     let daemon = testbed.daemon(&dmz(), &["--metrics", "127.0.0.1:9464"]);
     testbed.prove_drops(&tap, 3);
-    daemon.hear(&["alarm #1", "web1"]);
+    daemon.wait_for_line(&["alarm #1", "web1"]);
     eventually("the alarm is on the page", || {
         metrics::value(&metrics::scrape(&testbed), "portcullis_alarms_open", &[]) >= Some(1.0)
     });
@@ -109,7 +109,7 @@ fn a_report_says_what_it_said_before() {
     testbed.wait_for_consumer();
     // one, so that no minute parts them
     testbed.prove_drops(&tap, 1);
-    daemon.hear(&["alarm #1", "web1"]);
+    daemon.wait_for_line(&["alarm #1", "web1"]);
     eventually("the drop is written", || testbed.reported() == 1);
     let page = testbed.run("report", &["--from", "1h", "-o", "-"]).done().out;
     assert_text("report", &read_page(&page));

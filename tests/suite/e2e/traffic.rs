@@ -115,7 +115,7 @@ pub struct Report {
 }
 
 impl Traffic {
-    /// Starts it; the gate must be down with one of the twins.
+    /// Starts it; the gate must be attached with one of the twins.
     pub fn start(testbed: &Testbed) -> Traffic {
         let dropped_before = count_dropped(testbed);
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,16 +1,17 @@
 //! Many sequences, on as many processors as there are, until there were enough.
 
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::chance::Chance;
 use super::conversation::Talk;
 use super::differ::{Differ, Disagreement, Ledger, read_policy};
 use super::event::{Event, Sequence};
 use super::network::{enter_own_network, stay_on_cpu};
 use super::policies::{SERVERS, change_policy, make_policy};
 use super::shrink::shrink;
+use crate::support::chance::Chance;
 
 /// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
 const POLICY: u64 = 1024;
@@ -182,10 +183,13 @@ fn look_into(shared: &Shared, differ: &mut Differ, story: &Sequence, first: Disa
             let mut outcome = shared.outcome.lock().expect("the outcome");
             outcome.passing += 1;
             // whole, for what it takes may lie far before it
-            let name = format!("passing-{}-{}.txt", shared.order.seed, outcome.passing);
-            let path = std::env::temp_dir().join(name);
-            let _ = std::fs::write(&path, story.to_string());
-            eprintln!("did not come again: {}\nthe whole story is in {}", first.what, path.display());
+            let name = format!("passing-{}-{}-", shared.order.seed, outcome.passing);
+            let kept =
+                tempfile::Builder::new().prefix(&name).suffix(".txt").tempfile().and_then(|mut file| {
+                    file.write_all(story.to_string().as_bytes())?;
+                    Ok(file.keep()?.1)
+                });
+            eprintln!("did not come again: {}\nthe whole story is in {kept:?}", first.what);
         }
     }
 }

@@ -3,12 +3,12 @@
 
 use std::net::IpAddr;
 
-use super::chance::Chance;
 use super::event::Event;
 use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
 use super::setting::{
     PROTOCOLS, SERVER_MACS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service,
 };
+use crate::support::chance::Chance;
 use crate::support::frame::{
     ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, IP, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet,
     fragment, icmp_message, link_frame, octets, packet, tcp_header, udp_datagram,

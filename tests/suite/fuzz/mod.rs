@@ -6,7 +6,6 @@
 //! say how much. What was found once lies in `tests/corpus/sequences/` and is played each time.
 
 mod campaign;
-mod chance;
 mod conversation;
 mod differ;
 mod event;

@@ -1,7 +1,7 @@
 //! What becomes of a good frame when somebody tampers with it.
 
-use super::chance::Chance;
 use super::setting::{PROTOCOLS, SERVER_MACS, VLANS};
+use crate::support::chance::Chance;
 use crate::support::frame::{IP, padded, patched, tagged};
 use crate::support::layers::fix_ipv4_checksum;
 

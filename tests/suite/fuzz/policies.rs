@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::chance::Chance;
 use super::setting::{HOMES, PEER_PREFIXES, SERVER_MACS, VLANS, pick_port, pick_service};
+use crate::support::chance::Chance;
 
 pub const SERVERS: [&str; 7] = ["web", "dns", "mail", "app", "farm", "nest", "lone"];
 const ROLES: [&str; 5] = ["red", "green", "blue", "white", "black"];

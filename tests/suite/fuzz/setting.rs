@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::chance::Chance;
+use crate::support::chance::Chance;
 use crate::support::dmz::{ip, v4, v6};
 
 /// Addresses and prefixes that a policy may give to a server; one address of each.

@@ -41,7 +41,7 @@ fn a_nic_whose_driver_has_no_xdp_gets_a_generic_gate_and_says_so_everywhere() {
 
     let tap = testbed.tap_internet();
     let daemon = testbed.daemon(&dmz(), &[]);
-    daemon.hear(&["warning", "native XDP", "generic mode"]);
+    daemon.wait_for_line(&["warning", "native XDP", "generic mode"]);
     prove_gate(&testbed, &tap);
     let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"generic".into(), &true.into()), "{status:#}");

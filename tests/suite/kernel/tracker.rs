@@ -77,7 +77,7 @@ fn a_daemon_puts_the_tracker_back_on_a_nic_that_was_made_again() {
     let testbed = Testbed::new();
     let mut daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
-    daemon.hear(&["attached to dmz0 again: native"]);
+    daemon.wait_for_line(&["attached to dmz0 again: native"]);
     let tap = testbed.tap_internet();
     assert_eq!(tracker(&testbed), tracker_hook());
     prove_gate(&testbed, &tap);

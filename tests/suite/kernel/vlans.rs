@@ -73,7 +73,7 @@ fn a_nic_that_strips_tags_hides_them_from_the_filter_which_then_trusts_nobody() 
     assert!(!said.err.contains("VLAN"), "{said:#?}");
     prove_gate(&testbed, &tap);
 
-    // with it nothing passes, and the reason is told
+    // with it nothing passes, and the reason is counted
     let said = testbed.apply(&bound_to(7));
     assert!(said.err.contains("strips VLAN tags") && said.err.contains("rxvlan off"), "{said:#?}");
     let warnings = testbed.show("status")["warnings"].to_string();

@@ -14,7 +14,7 @@ fn quote(frame: &[u8]) -> &[u8] {
     &frame[IP..]
 }
 
-/// An error of the server about what a frame brought, told to its sender.
+/// An error of the server about a frame, sent to the sender of that frame.
 fn error_about(server: Endpoint, peer: Endpoint, frame: &[u8]) -> Vec<u8> {
     unreachable(server.0, peer.0, quote(frame))
 }

@@ -68,7 +68,7 @@ fn a_flow_that_its_server_has_finished_lives_for_two_minutes() {
 
 #[test]
 fn a_fin_in_a_peers_name_cuts_nothing_until_the_server_has_answered_it() {
-    // Whoever guesses the ports can forge one, and nothing in it would tell.
+    // Whoever guesses the ports can forge one, and nothing in it would show that.
     with_dmz_in_both_families(|gate, family| {
         let (server, peer) = family.visit();
         gate.establish(server, peer);

@@ -1,6 +1,7 @@
 //! A small generator of pseudo-random numbers: the same seed makes the same sequence everywhere.
 
 use std::ops::Range;
+use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): good enough to choose test cases, and ten lines.
 #[derive(Clone, Debug)]
@@ -44,6 +45,11 @@ impl Chance {
 
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
+    }
+
+    /// A time of at most `most`.
+    pub(crate) fn time(&mut self, most: Duration) -> Duration {
+        most.mul_f64(self.below(1_000) as f64 / 1_000.0)
     }
 
     pub(crate) fn byte(&mut self) -> u8 {

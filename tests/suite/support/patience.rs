@@ -3,7 +3,7 @@
 //! A deadline is written down as the time that is plenty on an idle machine. Here it becomes longer, and
 //! never shorter, by the larger of two factors:
 //!
-//! - `PORTCULLIS_PATIENCE`, a number that the machine's owner tells. `scripts/vm` tells each guest one.
+//! - `PORTCULLIS_PATIENCE`, a number that you set. `scripts/vm` sets one for each guest.
 //! - How slow the machine is at this moment: some thousand system calls are timed. While a condition is
 //!   waited for they are timed again each second, so load that comes later counts as well.
 //!
@@ -84,11 +84,11 @@ pub fn within(idle: Duration, mut condition: impl FnMut() -> bool) -> bool {
 
 /// By how much deadlines are longer: 1 or more.
 fn factor() -> f64 {
-    static TOLD: LazyLock<f64> = LazyLock::new(|| {
-        let told = std::env::var("PORTCULLIS_PATIENCE").ok();
-        told.map_or(1.0, |told| told.parse().expect("PORTCULLIS_PATIENCE is a number"))
+    static ASKED_FOR: LazyLock<f64> = LazyLock::new(|| {
+        let number = std::env::var("PORTCULLIS_PATIENCE").ok();
+        number.map_or(1.0, |number| number.parse().expect("PORTCULLIS_PATIENCE is a number"))
     });
-    TOLD.max(slowness()).max(1.0)
+    ASKED_FOR.max(slowness()).max(1.0)
 }
 
 /// How many times slower than an idle one the machine is.

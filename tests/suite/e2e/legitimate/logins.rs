@@ -97,7 +97,7 @@ impl Login {
         done && fs::read(back).is_ok_and(|read| read == bytes)
     }
 
-    /// A session whose far end says again what it is told.
+    /// A session whose far end repeats what it reads.
     pub fn open_session(&self, testbed: &Testbed, family: &Family) -> Session {
         let mut command = testbed.internet.command("ssh");
         command.args(&self.options).arg(format!("-oBindAddress={}", family.bastion));

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use crate::e2e::tap::open_raw;
 use crate::e2e::testbed::{Cut, Testbed};
+use crate::support::chance::Chance;
 
 /// One frame in so many is lost.
-const LOSS: u32 = 60;
+const LOSS: usize = 60;
 /// One in so many is late.
-const LATE: u32 = 12;
+const LATE: usize = 12;
 const LATENESS: Duration = Duration::from_millis(8);
 /// A frame as offloads leave it, with its header.
 const MOST_BYTES: usize = 80 << 10;
@@ -47,9 +48,9 @@ impl Relay {
             (near.try_clone().expect("a socket"), far.try_clone().expect("a socket"), 0x1234_5678),
             (far, near, 0x9e37_79b9),
         ];
-        let threads = copies.map(|(from, to, dice)| {
+        let threads = copies.map(|(from, to, seed)| {
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
-            std::thread::spawn(move || copy(&from, &to, dice, &stop, &counts))
+            std::thread::spawn(move || copy(&from, &to, Chance::new(seed), &stop, &counts))
         });
         Relay { stop, counts, threads: threads.into() }
     }
@@ -97,25 +98,17 @@ fn open(nic: &str) -> File {
     File::from(socket)
 }
 
-fn copy(mut from: &File, to: &File, mut dice: u32, stop: &AtomicBool, counts: &Counts) {
+fn copy(mut from: &File, to: &File, mut chance: Chance, stop: &AtomicBool, counts: &Counts) {
     let mut bytes = vec![0; MOST_BYTES];
     let mut waiting: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>> = BinaryHeap::new();
     let (mut number, mut newest) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
         if let Ok(length @ 1..) = from.read(&mut bytes) {
-            // xorshift32
-            dice ^= dice << 13;
-            dice ^= dice >> 17;
-            dice ^= dice << 5;
             number += 1;
-            if dice.is_multiple_of(LOSS) {
+            if chance.below(LOSS) == 0 {
                 counts.lost.fetch_add(1, Ordering::Relaxed);
             } else {
-                let delay = if (dice >> 8).is_multiple_of(LATE) {
-                    LATENESS * ((dice >> 16) % 100) / 100
-                } else {
-                    Duration::ZERO
-                };
+                let delay = if chance.below(LATE) == 0 { chance.time(LATENESS) } else { Duration::ZERO };
                 waiting.push(Reverse((Instant::now() + delay, number, bytes[..length].to_vec())));
             }
         }

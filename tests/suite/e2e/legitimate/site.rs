@@ -1,4 +1,4 @@
-//! A DMZ with the gate, whose daemon tells every drop; the tests wait for it to say nothing.
+//! A DMZ with the gate, whose daemon reports every drop; the tests wait for it to say nothing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// With the gate down and its pickup over.
+    /// With the gate attached and its pickup over.
     pub fn new() -> Site {
         let mut site = Site::without_gate();
         site.start_daemon();
@@ -68,7 +68,7 @@ impl Site {
         format!("{text}\n[alarms]\neve = \"{}\"\n", self.events.display())
     }
 
-    /// Puts another policy into force.
+    /// Makes another policy the live one.
     #[track_caller]
     pub fn apply(&self, text: &str) {
         self.testbed.apply(&self.with_events(text));
@@ -79,13 +79,13 @@ impl Site {
     pub fn assert_quiet(&self) {
         let drops = self.testbed.drops();
         assert!(drops.is_empty(), "legitimate packets were dropped: {drops:#?}");
-        assert_eq!(self.count_events("drop"), 0, "the event file tells of drops");
+        assert_eq!(self.count_events("drop"), 0, "the event file has drops");
         self.assert_silent();
         let status = self.testbed.show("status");
         assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{NIC}");
     }
 
-    /// Nobody was told of anything.
+    /// Nothing was reported.
     #[track_caller]
     pub fn assert_silent(&self) {
         assert_silent(self.daemon.as_ref().expect("a daemon"));
@@ -107,7 +107,7 @@ impl Site {
     }
 
     /// The try succeeds, fails without this need, and succeeds again; the server's drops are the
-    /// cause. The try is told how long it may take.
+    /// cause. The try gets its deadline as an argument.
     #[track_caller]
     pub fn hangs_on(&self, server: &str, need: Need, attempt: impl Fn(Wait) -> bool) {
         assert!(attempt(ENOUGH), "before: {need:?}");
@@ -116,7 +116,7 @@ impl Site {
         assert!(!attempt(BRIEF), "went through without {need:?}");
         eventually(&format!("drops for want of {need:?}"), || self.count_drops(server) > before.0);
         // so silence elsewhere means something
-        eventually("the daemon tells of them", || self.count_events("drop") > before.1);
+        eventually("the daemon reports them", || self.count_events("drop") > before.1);
         self.apply(&policy(None, PICKUP_S));
         assert!(attempt(ENOUGH), "after: {need:?}");
     }

@@ -99,7 +99,7 @@ fn an_alarm_fires_is_updated_becomes_graver_and_is_resolved() {
     let server = Server::start(&testbed);
     let mut sink = Alertmanager::new(BASE, None);
     let mut steps = Vec::new();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for change in life_of_a_worm() {
         steps.push(change.step.name());
         let is_over = matches!(change.step, Step::Closed { .. });
@@ -111,12 +111,12 @@ fn an_alarm_fires_is_updated_becomes_graver_and_is_resolved() {
                 server.alerts().iter().any(|alert| alert["annotations"]["packets"] == packets.as_str())
             }),
         }
-        told.push(server.names());
+        received.push(server.names());
     }
     assert_eq!(steps, ["opened", "escalated", "updated", "closed"]);
     let name = |name: &str| vec![name.to_owned()];
     let spread = name("portcullis_spread");
-    assert_eq!(told, [name("portcullis_attempt"), spread.clone(), spread, Vec::new()]);
+    assert_eq!(received, [name("portcullis_attempt"), spread.clone(), spread, Vec::new()]);
 }
 
 #[test]
@@ -144,14 +144,14 @@ fn an_alertmanager_behind_tls_is_notified_only_if_the_right_authority_vouches_fo
     eventually("the Alertmanager listens", || {
         testbed.router.enter(|| TcpStream::connect("127.0.0.1:9093").is_ok())
     });
-    let tell = |ca: &str, name: &str| {
+    let send = |ca: &str, name: &str| {
         let ca = format!("{folder}/{ca}.pem");
         let mut sink = Alertmanager::new("https://127.0.0.1:9093", Some(&ca));
         testbed.router.enter(|| sink.write(&opened(name)))
     };
-    let error = format!("{:#}", tell("other", "wrong").expect_err("a refusal"));
+    let error = format!("{:#}", send("other", "wrong").expect_err("a refusal"));
     assert!(error.contains("certificate"), "{error}");
-    tell("ca", "right").expect("an answer");
+    send("ca", "right").expect("an answer");
     let trust = testbed.write("client.yml", &format!("tls_config:\n  ca_file: {folder}/ca.pem\n"));
     let mut amtool = testbed.router.command("amtool");
     amtool.args(["--alertmanager.url=https://127.0.0.1:9093", &format!("--http.config.file={trust}")]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
-use super::{count_told, dmz_with_alarms};
+use super::{count_reported, dmz_with_alarms};
 use crate::e2e::command::Daemon;
 use crate::e2e::testbed::{NIC, Testbed, share_machine};
 use crate::support::patience::eventually;
@@ -51,15 +51,15 @@ fn a_disk_that_hangs_holds_up_neither_the_gate_nor_the_daemon_nor_another_sink()
     );
     let path = testbed.write("daemon.toml", &dmz_with_alarms(&lines));
     let mut daemon = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &path]));
-    daemon.hear(&["the history", "does not answer"]);
-    daemon.hear(&["attached to dmz0: "]);
+    daemon.wait_for_line(&["the history", "does not answer"]);
+    daemon.wait_for_line(&["attached to dmz0: "]);
     for round in 1..=2 {
         testbed.prove_drops(&tap, 2);
-        eventually("the sink that works has all", || count_told(&ecs) == round * 2);
+        eventually("the sink that works has all", || count_reported(&ecs) == round * 2);
         daemon.signal(Signal::SIGHUP);
-        daemon.hear(&[&format!("generation {} is live", round + 1)]);
+        daemon.wait_for_line(&[&format!("generation {} is live", round + 1)]);
     }
-    daemon.hear(&["alarm #", "opened", "udp/4000"]);
+    daemon.wait_for_line(&["alarm #", "opened", "udp/4000"]);
     assert_eq!(testbed.show("alarms").as_array().map(Vec::len), Some(1), "the daemon answers");
     assert!(daemon.end(Signal::SIGTERM).success());
     drop(history);

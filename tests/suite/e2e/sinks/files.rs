@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{count_told, dmz_with_alarms, json_lines, output_of};
+use super::{count_reported, dmz_with_alarms, json_lines, output_of};
 use crate::e2e::testbed::{Testbed, V6, share_machine};
 use crate::support::patience::eventually;
 
@@ -29,8 +29,8 @@ fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
     let lines = format!("eve = \"{eve}\"\necs = \"{ecs}\"\ncef = \"{cef}\"\npcapng = \"{pcapng}\"\n");
     let mut daemon = testbed.daemon(&dmz_with_alarms(&lines), &[]);
     testbed.prove_drops(&tap, 5);
-    let told = || (count_told(&eve), count_told(&ecs));
-    eventually("both files tell of all drops", || told() == (5, 5));
+    let reported = || (count_reported(&eve), count_reported(&ecs));
+    eventually("both files have all drops", || reported() == (5, 5));
     eventually("the samples are there", || fs::metadata(&pcapng).is_ok_and(|file| file.len() > 0));
 
     let alert = |value: &&Value| value["event"]["kind"] == "alert";
@@ -64,9 +64,9 @@ fn all_files_tell_of_the_same_drops_and_wireshark_reads_the_samples() {
         fs::rename(file, format!("{file}.old")).expect("a rename");
     }
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&["generation 2 is live"]);
+    daemon.wait_for_line(&["generation 2 is live"]);
     testbed.prove_drops(&tap, 3);
-    eventually("the new files tell of the new drops", || told() == (3, 3));
+    eventually("the new files have the new drops", || reported() == (3, 3));
     eventually("the new samples are there", || fs::metadata(&pcapng).is_ok_and(|file| file.len() > 0));
     assert!(!packets(&pcapng).is_empty());
     assert_eq!(packets(&format!("{pcapng}.old")).len(), found.len());
@@ -89,14 +89,14 @@ fn a_hangup_puts_changed_sinks_into_force_and_loses_nothing() {
     let (first, second) = (path("first.json"), path("second.json"));
     let mut daemon = testbed.daemon(&dmz_with_alarms(&format!("eve = \"{first}\"")), &[]);
     testbed.prove_drops(&tap, 4);
-    eventually("the first file has them", || count_told(&first) == 4);
+    eventually("the first file has them", || count_reported(&first) == 4);
     testbed.write("daemon.toml", &dmz_with_alarms(&format!("eve = \"{second}\"")));
     daemon.signal(Signal::SIGHUP);
-    daemon.hear(&["alarms.eve", "second.json"]);
-    daemon.hear(&["generation 2 is live"]);
+    daemon.wait_for_line(&["alarms.eve", "second.json"]);
+    daemon.wait_for_line(&["generation 2 is live"]);
     testbed.prove_drops(&tap, 3);
-    eventually("the second file has the rest", || count_told(&second) == 3);
-    assert_eq!(count_told(&first), 4);
+    eventually("the second file has the rest", || count_reported(&second) == 3);
+    assert_eq!(count_reported(&first), 4);
     daemon.end(Signal::SIGTERM);
 }
 

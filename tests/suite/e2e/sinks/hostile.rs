@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 
-use super::{count_told, dmz_with_alarms};
+use super::{count_reported, dmz_with_alarms};
 use crate::e2e::testbed::{Testbed, share_machine};
 use crate::support::patience::{PATIENCE, deadline, eventually};
 
@@ -70,19 +70,19 @@ fn what_hangs_never_ends_or_is_full_holds_up_neither_the_daemon_nor_another_sink
     let mut daemon = testbed.daemon(&dmz_with_alarms(&lines), &[]);
     for round in 1..=3_u64 {
         testbed.prove_drops(&tap, 4);
-        eventually("the sink that works has all", || count_told(&ecs) == round * 4);
+        eventually("the sink that works has all", || count_reported(&ecs) == round * 4);
     }
-    daemon.hear(&["alarm #1 opened", "udp/4000"]);
+    daemon.wait_for_line(&["alarm #1 opened", "udp/4000"]);
     eventually("the command runs", || fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
-    assert!(count_told(&eve) < 12, "the disk was not full");
+    assert!(count_reported(&eve) < 12, "the disk was not full");
     assert!(fs::metadata(&eve).is_ok_and(|file| file.len() > 0), "the disk had no room at all");
     assert_eq!(testbed.show("alarms").as_array().map(Vec::len), Some(1), "the daemon answers");
 
     // the disk has room again: nothing was lost
     fs::remove_file(disk.filler()).expect("a file");
-    eventually("what waited is written", || count_told(&eve) == 12);
+    eventually("what waited is written", || count_reported(&eve) == 12);
 
-    // and it ends when it is told to, its command with it
+    // and it ends when it is asked to, its command with it
     let limit = deadline(PATIENCE);
     let began = Instant::now();
     assert!(daemon.end(Signal::SIGTERM).success());

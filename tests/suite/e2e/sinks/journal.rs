@@ -76,7 +76,7 @@ fn a_daemon_whose_policy_names_the_journal_writes_its_alarms_there() {
         command.args(["run", "-i", NIC, "-p", &policy]);
         command
     });
-    daemon.hear(&["attached to dmz0: "]);
+    daemon.wait_for_line(&["attached to dmz0: "]);
     testbed.prove_drops(&tap, 2);
     let query = "PORTCULLIS_SERVICE=udp/4000";
     eventually("the alarm is in the journal", || !journal.find(query).is_empty());

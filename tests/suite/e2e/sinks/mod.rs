@@ -39,9 +39,9 @@ fn json_lines(path: impl AsRef<Path>) -> Vec<Value> {
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
-/// How many drops they tell of.
+/// How many drops they report.
 #[track_caller]
-fn count_told(path: impl AsRef<Path>) -> u64 {
+fn count_reported(path: impl AsRef<Path>) -> u64 {
     json_lines(path).iter().map(|line| line["portcullis"]["drops"].as_u64().unwrap_or(0)).sum()
 }
 
@@ -82,8 +82,8 @@ impl Drop for Process {
 fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {told}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{count_told, dmz_with_alarms};
+use super::{count_reported, dmz_with_alarms};
 use crate::e2e::metrics::{scrape, value};
 use crate::e2e::testbed::{NIC, Testbed, share_machine};
 use crate::support::patience::eventually;
@@ -43,7 +43,7 @@ impl Mute {
     fn ends_well(&mut self) -> bool {
         self.signal(Signal::SIGTERM);
         let mut status = None;
-        eventually("it ends when it is told to", || {
+        eventually("it ends when it is asked to", || {
             status = self.0.try_wait().expect("a child");
             status.is_some()
         });
@@ -70,9 +70,9 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing_and_catches_up_when_it_is
     let mut daemon = Mute::start(&testbed, &lines, writer);
     for round in 1..=3 {
         testbed.prove_drops(&tap, 2);
-        eventually("the sink that works has all", || count_told(&ecs) == round * 2);
+        eventually("the sink that works has all", || count_reported(&ecs) == round * 2);
         daemon.signal(Signal::SIGHUP);
-        eventually("the policy is put into force", || testbed.show("status")["generation"] == 1 + round);
+        eventually("the policy goes live", || testbed.show("status")["generation"] == 1 + round);
     }
     assert_eq!(testbed.show("alarms").as_array().map(Vec::len), Some(1));
     let number = |name: &str, sink: &str| value(&scrape(&testbed), name, &[&format!("sink=\"{sink}\"")]);
@@ -89,11 +89,13 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing_and_catches_up_when_it_is
             ear.lock().expect("a text").push_str(&String::from_utf8_lossy(&bytes[..length]));
         }
     });
-    let hears = |words: &str| heard.lock().expect("a text").contains(words);
-    eventually("what waited is told", || hears("alarm #1 opened: ") && hears("generation 4 is live"));
+    let has_read = |words: &str| heard.lock().expect("a text").contains(words);
+    eventually("what waited is reported", || {
+        has_read("alarm #1 opened: ") && has_read("generation 4 is live")
+    });
     assert!(daemon.ends_well());
     thread.join().expect("a reader");
-    assert!(hears("the daemon has stopped; the gate on dmz0 stays attached and enforcing"));
+    assert!(has_read("the daemon has stopped; the gate on dmz0 stays attached and enforcing"));
 }
 
 #[test]
@@ -117,8 +119,8 @@ fn a_daemon_outlives_the_reader_of_its_standard_error() {
     let ecs = testbed.folder.join("ecs.json");
     let mut daemon = Mute::start(&testbed, &format!("ecs = \"{}\"", ecs.display()), writer);
     daemon.signal(Signal::SIGHUP);
-    eventually("the policy is put into force", || testbed.show("status")["generation"] == 2);
+    eventually("the policy goes live", || testbed.show("status")["generation"] == 2);
     testbed.prove_drops(&tap, 2);
-    eventually("the sink that works has all", || count_told(&ecs) == 2);
+    eventually("the sink that works has all", || count_reported(&ecs) == 2);
     assert!(daemon.ends_well());
 }

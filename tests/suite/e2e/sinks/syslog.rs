@@ -170,7 +170,7 @@ fn a_log_server_that_is_started_anew_gets_what_was_said_meanwhile() {
     let _ = fs::remove_file(testbed.folder.join("log"));
     // another kind of drop, so another alarm
     testbed.send_from_web(4001, 1);
-    daemon.hear(&["alarm #2 opened"]);
+    daemon.wait_for_line(&["alarm #2 opened"]);
     let rsyslog = Rsyslog::start(&testbed);
     let is_second = |line: &String| line.contains("alarm=\"2\"") && line.contains("step=\"opened\"");
     eventually("the second alarm is there", || rsyslog.lines("tcp").iter().any(is_second));

@@ -18,7 +18,7 @@ classes! {
     a_fragment_of_no_possible_place_is_malformed: "Impossible places", list_places;
 }
 
-type GatePlace = (u16, u16, bool);
+type FragmentPosition = (u16, u16, bool);
 
 fn datagram((from, to): (Endpoint, Endpoint)) -> Vec<u8> {
     udp_datagram(from, to, &[0; 16])
@@ -29,8 +29,8 @@ fn segment((from, to): (Endpoint, Endpoint), flags: u8) -> Vec<u8> {
 }
 
 /// A fragment of the name server's to a peer.
-fn piece(family: Family, protocol: u8, place: GatePlace, content: &[u8]) -> Vec<u8> {
-    fragment(family.ns, family.peer, protocol, place, content)
+fn piece(family: Family, protocol: u8, position: FragmentPosition, content: &[u8]) -> Vec<u8> {
+    fragment(family.ns, family.peer, protocol, position, content)
 }
 
 /// The first fragment of a question that is permitted: 24 bytes.

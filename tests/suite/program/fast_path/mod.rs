@@ -63,7 +63,7 @@ struct Known {
     bytes: Vec<u8>,
 }
 
-/// What the tool has told the programs.
+/// A word of `state`, by which the tool steers the programs.
 fn read_state(gate: &TestGate, word: state) -> u64 {
     let words: HashMap<u32, u64> = gate.entries("state").into_iter().collect();
     words[&word.0]

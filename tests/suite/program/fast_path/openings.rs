@@ -121,7 +121,7 @@ fn a_quarantine_command_killed_after_its_first_write_stops_what_was_permitted() 
         gate.passes(&frame, Reason::Need);
         let changes = gate.entries::<u32, u64>("state");
         gate.quarantine("ns1", None).unwrap();
-        // as if the command had been killed before it told that something has changed
+        // as if the command had been killed before it said that something has changed
         let key = state::STATE_QUARANTINE_CHANGES.0;
         let (_, before) = changes.iter().find(|(index, _)| *index == key).unwrap();
         gate.maps.state.handle().update(&key.to_ne_bytes(), &before.to_ne_bytes(), MapFlags::ANY).unwrap();
