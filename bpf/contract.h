@@ -24,7 +24,7 @@ enum layout {
 	 * 5: new names of maps: ledger_quotas, ledger_overflow, ledger_bloom, verdict_cache,
 	 *    quota_cache, statistics.
 	 * 6: later_bytes of struct fragment; refused fragments, heard peers, MACs, routers, source
-	 *    ports, quarantined addresses, quiet EtherTypes.
+	 *    ports, quarantined addresses and MACs, quiet EtherTypes.
 	 */
 	LAYOUT_VERSION = 6,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -126,17 +126,16 @@ enum state {
 	STATE_LAYOUT = 0, /* LAYOUT_VERSION of the tool that made the maps */
 	STATE_ACTIVE = 1, /* slot of the live policy plus one; 0: no policy yet */
 	STATE_PICKUP_UNTIL_NS = 2,
-	STATE_QUARANTINES =
-		3,           /* not 0: `quarantines` or `quarantined_addresses` may hold an entry */
-	STATE_SERVER_ID = 4, /* the last id that was given to a server's name */
+	STATE_QUARANTINES = 3, /* not 0: a table of quarantines may hold an entry */
+	STATE_SERVER_ID = 4,   /* the last id that was given to a server's name */
 	/* The ledger's rows, see enum quota_key: how many each server is guaranteed, how many one
 	 * server may have at most, and how many all servers share beyond the guaranteed ones.
 	 */
 	STATE_QUOTA_GUARANTEED = 5,
 	STATE_QUOTA_MAX = 6,
 	STATE_QUOTA_SHARED = 7,
-	/* Counts up after every change to `quarantines`, and outdates the cached verdicts that
-	 * were found before the change. Never reset.
+	/* Counts up after every change to a table of quarantines, and outdates the cached verdicts
+	 * that were found before the change. Never reset.
 	 */
 	STATE_QUARANTINE_CHANGES = 8,
 	/* Upper 32 bits: entries of each CPU's part of `verdict_cache`. Lower 32 bits: the last
@@ -271,9 +270,15 @@ struct name {
 	__u8 text[NAME_BYTES]; /* NUL-terminated */
 };
 
+/* Value of `quarantines`, `quarantined_addresses` and `quarantined_macs`. The filter reads the time
+ * only. The rest is the tool's own.
+ */
 struct quarantine {
 	__u64 until_ns; /* 0: until released */
 	__u64 since_ns;
+	__u64 mac;    /* of `quarantined_addresses`: cut off with the address; 0: none */
+	__u32 server; /* of `quarantined_addresses`: cut off under this name; 0: by the address */
+	__u32 zero;
 };
 
 /* One flow that a peer opened, seen from the server. */
@@ -352,7 +357,9 @@ struct refused_fragment {
 	__u8 zero[2];
 };
 
-/* Key of `macs`. Server 0: any server or router, and the value is the id of the server. */
+/* Key of `macs` and `quarantined_macs`. In `macs` server 0 is any server or router, and the value is the
+ * id of the server.
+ */
 struct mac_key {
 	__u64 mac; /* the first byte in bits 40 to 47 */
 	__u32 server;
@@ -486,6 +493,7 @@ _Static_assert(sizeof(struct range_key) == 12, "range_key");
 _Static_assert(sizeof(struct need) == 24, "need");
 _Static_assert(sizeof(struct peer_key) == 24, "peer_key");
 _Static_assert(sizeof(struct rule) == 24, "rule");
+_Static_assert(sizeof(struct quarantine) == 32, "quarantine");
 _Static_assert(sizeof(struct flow_key) == 40, "flow_key");
 _Static_assert(sizeof(struct flow) == 24, "flow");
 _Static_assert(__builtin_offsetof(struct flow, generation) == 8, "flow");

@@ -157,7 +157,7 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 	if (server < 2)
 		return false;
 	decision->server = server - 1;
-	if (is_quarantined(decision->server, &packet->source, now_ns))
+	if (is_sender_quarantined(decision->server, packet, now_ns))
 		drop(decision, REASON_QUARANTINED, 0);
 	else
 		pass(decision, REASON_NEED, rule, 0);
@@ -177,7 +177,8 @@ __noinline int decide_unknown_source(const struct packet *packet, const struct p
 
 	if (is_link_local(packet) && pass_link_service(policy, packet, now_ns, decision))
 		return 0;
-	if (policy->flags & SETTINGS_UNKNOWN_ALLOW) {
+	/* an address stays cut off when its server goes from the policy */
+	if (policy->flags & SETTINGS_UNKNOWN_ALLOW && !is_sender_quarantined(0, packet, now_ns)) {
 		pass(decision, REASON_UNKNOWN_ALLOWED, 0, 0);
 		return 0;
 	}
@@ -263,7 +264,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 	outdated = first == FIRST_OUTDATED;
 	if (outdated)
 		first = 0;
-	if (is_quarantined(context->server->id, &packet->source, context->now_ns) &&
+	if (is_sender_quarantined(context->server->id, packet, context->now_ns) &&
 	    !((reply | first) & RULE_MANAGEMENT)) {
 		return reply ? STEP_QUARANTINED_REPLY : STEP_QUARANTINED;
 	}
@@ -291,7 +292,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 static __always_inline bool is_observed(const struct policy *policy, const struct server *server,
 					const struct packet *packet, __u64 now_ns)
 {
-	if (server && is_quarantined(server->id, &packet->source, now_ns))
+	if (is_sender_quarantined(server ? server->id : 0, packet, now_ns))
 		return false;
 	if (server && !is_spoofed(policy, server, packet))
 		return server->flags & SERVER_OBSERVE;

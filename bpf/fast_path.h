@@ -163,6 +163,9 @@ static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_fr
 
 	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
 		return false;
+	/* the entry holds for any MAC, and a quarantine perhaps for this one */
+	if (is_quarantined(kind.server, &frame->source, frame->source_mac, now_ns))
+		return false;
 	row = bpf_map_lookup_elem(&ledger_rows, &number);
 	return row && count_cached_drop(ctx, frame, row, result, now_ns);
 }
@@ -192,7 +195,8 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 		/* Looked up each time: a quarantine counts from its first write on, and the epoch
 		 * changes with its last.
 		 */
-		if (!counter || is_quarantined(result.number, &frame->source, now_ns))
+		if (!counter ||
+		    is_quarantined(result.number, &frame->source, frame->source_mac, now_ns))
 			return -1;
 		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
 		return XDP_PASS;
@@ -204,7 +208,7 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 		return -1;
 	/* the quarantine may be over */
 	if (result.reason == REASON_QUARANTINED &&
-	    !is_quarantined(row->kind.server, &frame->source, now_ns))
+	    !is_quarantined(row->kind.server, &frame->source, frame->source_mac, now_ns))
 		return -1;
 	return count_cached_drop(ctx, frame, row, result, now_ns) ? XDP_DROP : -1;
 }
@@ -240,7 +244,8 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	if (!is_alive(flow, frame->protocol, now_ns) || flow->generation != policy->generation ||
 	    !flow->server)
 		return false;
-	if (!(flow->rule & RULE_MANAGEMENT) && is_quarantined(flow->server, &key->server, now_ns))
+	if (!(flow->rule & RULE_MANAGEMENT) &&
+	    is_quarantined(flow->server, &key->server, frame->source_mac, now_ns))
 		return false;
 	counter = bpf_map_lookup_elem(&counters, &index);
 	if (!counter)

@@ -222,16 +222,28 @@ struct {
 	__type(value, struct quarantine);
 } quarantines SEC(".maps");
 
-/* Single addresses in quarantine, for machines of a server that is a prefix. As `quarantines`. The
- * filter asks it, and the commands for it are still to come: so far it stays empty.
+/* Addresses in quarantine, whatever server has them: single machines of a server that is a prefix, and
+ * what a server in quarantine has lost to another name. As `quarantines`, but a trie, for a server may
+ * lose a prefix. A longer prefix hides a shorter one, so the tool never lets it end before that one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct prefix_key);
+	__type(value, struct quarantine);
+} quarantined_addresses SEC(".maps");
+
+/* MACs in quarantine: a machine whose address was cut off may take another address of the same server.
+ * Keyed by server and MAC, for a router's MAC may stand for many servers. As `quarantines`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
-	__type(key, struct address);
+	__type(key, struct mac_key);
 	__type(value, struct quarantine);
-} quarantined_addresses SEC(".maps");
+} quarantined_macs SEC(".maps");
 
 /* Token buckets of limits. Made by the tool, written and read by the filter. A hash and no LRU:
  * evicting an entry would refill its token bucket. The tool makes room for every bucket of the live

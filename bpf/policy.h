@@ -142,26 +142,52 @@ static __always_inline bool is_in_force(const struct quarantine *quarantine, __u
 	return quarantine && (!quarantine->until_ns || quarantine->until_ns > now_ns);
 }
 
-/* Global functions from here on: the verifier proves each once, and each has its own stack. */
-__noinline int find_quarantine(__u32 server, const struct address *address, __u64 now_ns)
+/* Is the server in quarantine, or this address? Server 0: no server has the address. */
+static __always_inline bool is_cut_off(__u32 server, const struct address *address, __u64 now_ns)
 {
 	/* copies: to Linux 6.1 a key has to lie on the stack */
-	struct address key;
+	struct prefix_key key;
 	__u32 id = server;
 
-	if (!address)
-		return 1;
 	if (is_in_force(bpf_map_lookup_elem(&quarantines, &id), now_ns))
-		return 1;
-	key = *address;
+		return true;
+	key.prefix_bits = 128;
+	key.address = *address;
 	return is_in_force(bpf_map_lookup_elem(&quarantined_addresses, &key), now_ns);
 }
 
-/* Is the server, or this address of it, in quarantine? */
-static __always_inline bool is_quarantined(__u32 server, const struct address *address,
+static __always_inline bool is_mac_cut_off(__u32 server, __u64 mac, __u64 now_ns)
+{
+	struct mac_key key = { .mac = mac, .server = server };
+
+	return is_in_force(bpf_map_lookup_elem(&quarantined_macs, &key), now_ns);
+}
+
+/* Global functions from here on: the verifier proves each once, and each has its own stack. */
+__noinline int find_quarantine(__u32 server, const struct address *address, __u64 mac, __u64 now_ns)
+{
+	return !address || is_cut_off(server, address, now_ns) ||
+	       is_mac_cut_off(server, mac, now_ns);
+}
+
+/* As find_quarantine(), for a caller whose stack is scarce. */
+__noinline int find_quarantine_of_sender(__u32 server, const struct packet *packet, __u64 now_ns)
+{
+	if (!packet || is_cut_off(server, &packet->source, now_ns))
+		return 1;
+	return is_mac_cut_off(server, read_mac(packet->source_mac), now_ns);
+}
+
+static __always_inline bool is_quarantined(__u32 server, const struct address *address, __u64 mac,
 					   __u64 now_ns)
 {
-	return read_state(STATE_QUARANTINES) && find_quarantine(server, address, now_ns);
+	return read_state(STATE_QUARANTINES) && find_quarantine(server, address, mac, now_ns);
+}
+
+static __always_inline bool is_sender_quarantined(__u32 server, const struct packet *packet,
+						  __u64 now_ns)
+{
+	return read_state(STATE_QUARANTINES) && find_quarantine_of_sender(server, packet, now_ns);
 }
 
 /* Has the policy this MAC for the server (`macs`)? Returns the value of the entry plus one, or 0. */

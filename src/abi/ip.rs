@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
-use super::types::address;
+use super::types::{address, prefix_key};
 
 /// The length of `::ffff:0:0/96`, which stands before an IPv4 address.
 const MAPPED_BITS: u32 = 96;
@@ -44,6 +44,25 @@ pub fn prefix_bits(prefix: &IpNet) -> u32 {
     }
 }
 
+/// The key of a prefix.
+pub fn to_prefix_key(prefix: &IpNet) -> prefix_key {
+    prefix_key { prefix_bits: prefix_bits(prefix), address: to_address(prefix.network()) }
+}
+
+/// The prefix of a key. `None`: no prefix has this length.
+pub fn from_prefix_key(key: &prefix_key) -> Option<IpNet> {
+    let mut octets = [0_u8; 16];
+    for (bytes, word) in octets.chunks_exact_mut(4).zip(key.address.word_be) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    let ip = Ipv6Addr::from(octets);
+    let prefix = match (ip.to_ipv4_mapped(), key.prefix_bits.checked_sub(MAPPED_BITS)) {
+        (Some(ip), Some(bits)) => IpNet::new(ip.into(), u8::try_from(bits).ok()?).ok()?,
+        _ => Ipv6Net::new(ip, u8::try_from(key.prefix_bits).ok()?).ok()?.into(),
+    };
+    Some(prefix.trunc())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +74,17 @@ mod tests {
             assert_eq!(from_address(&to_address(ip)), Some(ip));
         }
         assert_eq!(from_address(&address::default()), None);
+    }
+
+    #[test]
+    fn a_prefix_comes_back_as_it_went_in() {
+        for text in
+            ["192.0.2.10/32", "192.0.2.128/26", "0.0.0.0/0", "2001:db8:1::/64", "2001:db8::1/128", "::/0"]
+        {
+            let prefix: IpNet = text.parse().unwrap();
+            assert_eq!(from_prefix_key(&to_prefix_key(&prefix)), Some(prefix));
+        }
+        assert_eq!(from_prefix_key(&prefix_key { prefix_bits: 129, ..Default::default() }), None);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! others and imports none.
 
 mod ip;
+mod mac;
 mod reasons;
 mod text;
 mod types;
 
-pub use ip::{from_address, prefix_bits, to_address};
+pub use ip::{from_address, from_prefix_key, prefix_bits, to_address, to_prefix_key};
+pub use mac::{from_mac_number, to_mac_number};
 pub use reasons::{REASONS, Reason, ReasonCode};
 pub use text::{read_text, write_text};
 pub use types::*;

@@ -10,7 +10,7 @@ use super::{NeedRow, PeerMatch, RuleRow, ServerRow, SportRow, Tables};
 use crate::abi::{
     address, layout, limit_key, mac_key, need, need_key, peer_key, peer_match, prefix_bits, prefix_key,
     range_key, router_key, rule, rule_flag, server, server_flag, settings, settings_flag, to_address,
-    write_text,
+    to_mac_number, to_prefix_key, write_text,
 };
 use crate::policy::{Limit, Policy};
 
@@ -129,11 +129,6 @@ fn list_quiet_ethertypes(policy: &Policy) -> [u16; layout::QUIET_ETHERTYPES_MAX.
     list
 }
 
-/// A MAC as the maps have it.
-fn to_word(mac: &[u8; 6]) -> u64 {
-    mac.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
-}
-
 /// Further MACs of each server, and all MACs of the policy with the server's id. A MAC that several have is
 /// the first server's.
 fn encode_macs(tables: &Tables, ids: &[u32]) -> Vec<(mac_key, u32)> {
@@ -141,21 +136,21 @@ fn encode_macs(tables: &Tables, ids: &[u32]) -> Vec<(mac_key, u32)> {
     for row in &tables.servers {
         let server = id_of(row, ids);
         for mac in row.macs.iter().skip(1) {
-            rows.insert((server, to_word(mac)), 1);
+            rows.insert((server, to_mac_number(*mac)), 1);
         }
         for mac in &row.macs {
-            rows.entry((0, to_word(mac))).or_insert(server);
+            rows.entry((0, to_mac_number(*mac))).or_insert(server);
         }
     }
     for mac in tables.routers.iter().flat_map(|(_, macs)| macs) {
-        rows.entry((0, to_word(mac))).or_insert(0);
+        rows.entry((0, to_mac_number(*mac))).or_insert(0);
     }
     rows.into_iter().map(|((server, mac), value)| (mac_key { mac, server, zero: 0 }, value)).collect()
 }
 
 fn encode_routers(tables: &Tables) -> Vec<(router_key, u32)> {
     let rows = tables.routers.iter().flat_map(|(address, macs)| {
-        macs.iter().map(|mac| (router_key { address: to_address(*address), mac: to_word(mac) }, 1))
+        macs.iter().map(|mac| (router_key { address: to_address(*address), mac: to_mac_number(*mac) }, 1))
     });
     rows.collect()
 }
@@ -272,11 +267,7 @@ fn encode_servers(
         if row.prefix.prefix_len() == row.prefix.max_prefix_len() {
             hosts.push((to_address(row.prefix.addr()), value));
         } else {
-            let key = prefix_key {
-                prefix_bits: prefix_bits(&row.prefix),
-                address: to_address(row.prefix.network()),
-            };
-            prefixes.push((key, value));
+            prefixes.push((to_prefix_key(&row.prefix), value));
         }
     }
     (hosts, prefixes)

@@ -226,8 +226,10 @@ maps! {
     names: TypedMap<u32, name>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
     /// Servers in quarantine, by id.
     quarantines: TypedMap<u32, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
-    /// Single addresses in quarantine.
-    quarantined_addresses: TypedMap<address, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
+    /// Addresses in quarantine, whatever server has them.
+    quarantined_addresses: TypedMap<prefix_key, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
+    /// MACs in quarantine, by server.
+    quarantined_macs: TypedMap<mac_key, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
 
     /// Single addresses of servers.
     hosts: OuterMap<Hash, address, server>, Size::Fixed, Count::LivePolicy;

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use super::Gate;
 use super::error::GateError;
 use super::place::GatePlace;
-use crate::abi::state;
+use crate::abi::{state, to_mac_number};
 
 /// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
 const ANSWER_BYTES: usize = 64 << 10;
@@ -46,7 +46,7 @@ impl Gate {
         let links = list_links().map_err(failed)?;
         let above = find_above(place.ifindex, &links);
         let own: Vec<&Link> = links.iter().filter(|link| above.contains(&link.index)).collect();
-        let mac_of = |link: &Link| link.mac.map(to_number);
+        let mac_of = |link: &Link| link.mac.map(to_mac_number);
         let nic = own.iter().find(|link| link.index == place.ifindex).and_then(|link| mac_of(link));
 
         let macs: BTreeSet<u64> = own.iter().filter_map(|link| mac_of(link)).collect();
@@ -73,11 +73,6 @@ impl Gate {
         }
         Ok(())
     }
-}
-
-/// As the maps have it: the first byte in bits 40 to 47.
-fn to_number(mac: [u8; 6]) -> u64 {
-    mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// The interface and all interfaces above it, at any height.
@@ -198,10 +193,5 @@ mod tests {
         let links = list_links().unwrap();
         let lo = links.iter().find(|link| link.index == 1).unwrap();
         assert_eq!((lo.mac, lo.below, lo.member_of), (Some([0; 6]), None, None));
-    }
-
-    #[test]
-    fn a_mac_is_a_number_with_its_first_byte_in_front() {
-        assert_eq!(to_number([2, 0, 0, 0, 0, 0xfe]), 0x0200_0000_00fe);
     }
 }

@@ -48,8 +48,8 @@ impl Gate {
         }
         let id = self.find_server_id(name)?;
         let since_ns = now_ns();
-        let row =
-            quarantine { since_ns, until_ns: seconds.map_or(0, |seconds| since_ns + seconds * NS_PER_S) };
+        let until_ns = seconds.map_or(0, |seconds| since_ns + seconds * NS_PER_S);
+        let row = quarantine { until_ns, since_ns, ..quarantine::default() };
         // The hint first: without it the filter does not look.
         self.write_state(state::STATE_QUARANTINES, 1)?;
         // before and after, so that cached verdicts are outdated even if this is cut short in between

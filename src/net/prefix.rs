@@ -11,9 +11,46 @@ pub fn show_prefix(prefix: &IpNet) -> String {
     }
 }
 
+/// What is left of a prefix without some others, in as few prefixes as there can be.
+pub fn subtract(from: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
+    let inside: Vec<IpNet> =
+        holes.iter().copied().filter(|hole| from.contains(hole) || hole.contains(&from)).collect();
+    if inside.is_empty() {
+        return vec![from];
+    }
+    if inside.iter().any(|hole| hole.contains(&from)) {
+        return Vec::new();
+    }
+    // a hole is longer, so there is a longer length
+    let halves = from.subnets(from.prefix_len() + 1).into_iter().flatten();
+    halves.flat_map(|half| subtract(half, &inside)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn prefixes(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_prefix_without_others_is_all_the_rest_of_it() {
+        let left = |from: &str, holes: &[&str]| subtract(from.parse().unwrap(), &prefixes(holes));
+        let whole = "192.0.2.128/26";
+        assert_eq!(left(whole, &[]), prefixes(&[whole]));
+        assert_eq!(left(whole, &["192.0.2.0/26", "192.0.2.192/32", "2001:db8::/32"]), prefixes(&[whole]));
+        assert_eq!(left(whole, &[whole]), []);
+        assert_eq!(left(whole, &["192.0.2.0/24"]), []);
+        assert_eq!(left(whole, &["192.0.2.128/27", "192.0.2.160/27"]), []);
+        assert_eq!(left(whole, &["192.0.2.128/27"]), prefixes(&["192.0.2.160/27"]));
+        assert_eq!(
+            left("192.0.2.0/29", &["192.0.2.1/32", "192.0.2.6/31"]),
+            prefixes(&["192.0.2.0/32", "192.0.2.2/31", "192.0.2.4/31"])
+        );
+        assert_eq!(left("2001:db8:1::/64", &["2001:db8:1::7/128"]).len(), 64);
+        assert_eq!(left("0.0.0.0/0", &["0.0.0.0/1"]), prefixes(&["128.0.0.0/1"]));
+    }
 
     #[test]
     fn an_address_is_printed_without_its_length() {

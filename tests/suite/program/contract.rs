@@ -62,7 +62,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(limit_key 8: server = 0, limit_key = 4),
         assert_layout!(limit 8: arrival_ns = 0),
         assert_layout!(name 64: text = 0),
-        assert_layout!(quarantine 16: until_ns = 0, since_ns = 8),
+        assert_layout!(quarantine 32: until_ns = 0, since_ns = 8, mac = 16, server = 24, zero = 28),
         assert_layout!(mac_key 16: mac = 0, server = 8, zero = 12),
         assert_layout!(router_key 24: address = 0, mac = 16),
         // flows

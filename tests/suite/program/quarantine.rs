@@ -126,7 +126,7 @@ fn a_quarantine_for_a_time_ends_by_itself() {
     let ends_in = |seconds: i64| {
         let mut row = quarantine { since_ns: 1, ..Default::default() };
         row.until_ns = now_ns().checked_add_signed(seconds * 1_000_000_000).unwrap();
-        // SAFETY: a quarantine is two integers.
+        // SAFETY: a quarantine is integers without padding.
         let value = unsafe { plain::as_bytes(&row) };
         let key = gate.id_of("ns1").to_ne_bytes();
         gate.maps.quarantines.handle().update(&key, value, MapFlags::EXIST).unwrap();

@@ -59,7 +59,8 @@ const HEARD_MAPS: [&str; 2] = ["heard", "heard_bits"];
 const LINK_MAPS: [&str; 1] = ["neighbour_macs"];
 
 /// Tables that the control tool fills and that outlive a policy.
-const TOOL_MAPS: [&str; 5] = ["names", "quarantines", "quarantined_addresses", "own_macs", "own_interfaces"];
+const TOOL_MAPS: [&str; 6] =
+    ["names", "quarantines", "quarantined_addresses", "quarantined_macs", "own_macs", "own_interfaces"];
 
 /// Sizes of tables that are not those of [`TABLES`].
 type Sizes = BTreeMap<String, u32>;
