@@ -2,8 +2,8 @@
 
 use super::peers::PeerSets;
 use super::room::Room;
+use super::rows::{NeedRow, PeerMatch, PeerRow, Profile};
 use super::rules::{Rank, Rulebook};
-use super::{NeedRow, PeerMatch, PeerRow, Profile};
 use crate::policy::Direction;
 
 /// Where a rule starts or stops to hold. An end is one past the last port, so it may not fit into a

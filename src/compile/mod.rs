@@ -16,6 +16,7 @@ mod peers;
 mod ports;
 mod quota;
 mod room;
+mod rows;
 mod rules;
 mod services;
 mod settings;
@@ -25,131 +26,18 @@ mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::sync::Arc;
 
-use ipnet::IpNet;
-
-use crate::policy::{Diagnostics, Direction, Limit, Mode, Policy, Source};
+use crate::policy::{Diagnostics, Mode, Policy, Source};
 pub use encode::{EncodedPolicy, SourceChunk, encode, encode_settings, list_token_buckets};
 use flatten::flatten_profiles;
 pub use quota::RowQuotas;
 use room::Room;
+use rows::Profile;
+pub use rows::{NeedRow, PeerMatch, PeerRow, RuleRow, ServerRow, SportRow, Tables};
 use rules::Rulebook;
 pub use services::ServiceIndex;
 pub use settings::{CompiledSettings, describe_flags};
 use sports::split_sports;
-
-/// A compiled policy. The same policy text always gives the same tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tables {
-    /// What holds for all packets.
-    pub settings: CompiledSettings,
-    /// Names of the servers, in the order of the file. The index is a server's number.
-    pub names: Vec<String>,
-    /// Addresses of the servers, in the order of the file.
-    pub servers: Vec<ServerRow>,
-    /// Addresses of routers, each with all its MACs, in the order of the file.
-    pub routers: Vec<(IpAddr, Vec<[u8; 6]>)>,
-    /// Sorted by profile, protocol and port. The ranges of one profile and protocol don't overlap.
-    pub needs: Vec<NeedRow>,
-    /// Sorted by profile, protocol and port; the ranges of one profile and protocol don't overlap.
-    pub sports: Vec<SportRow>,
-    /// Sorted by set, family, address and length.
-    pub peers: Vec<PeerRow>,
-    /// The index is a rule's number. Rule 0 is a placeholder for no rule.
-    pub rules: Vec<RuleRow>,
-}
-
-/// An address or prefix of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerRow {
-    /// The address (a prefix of full length) or prefix. Each stands once, and the longest one wins.
-    pub prefix: IpNet,
-    /// Index into [`Tables::names`].
-    pub server: usize,
-    /// The profile, from 1.
-    pub profile: u32,
-    /// Whether packets that are not allowed pass, counted and reported.
-    pub observe: bool,
-    /// The only MACs that may use it; empty: any.
-    pub macs: Vec<[u8; 6]>,
-    /// The only VLAN (1 to 4094) in which it may be used.
-    pub vlan: Option<u16>,
-}
-
-/// What holds for a range of ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NeedRow {
-    /// The profile. Profile 0 is for sources of no server, and has only the `quiet` needs of all roles.
-    pub profile: u32,
-    /// IP protocol number.
-    pub proto: u8,
-    /// Ports, ICMP types, or `0..=0` for protocols that have neither.
-    pub ports: RangeInclusive<u16>,
-    /// What peers may open on these ports of the server.
-    pub inbound: PeerMatch,
-    /// What the server may open to these ports of a peer.
-    pub outbound: PeerMatch,
-    /// Drops without an alarm.
-    pub quiet: PeerMatch,
-}
-
-/// A profile for what a server opens from a range of its own ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SportRow {
-    /// The server's profile.
-    pub profile: u32,
-    /// IP protocol number.
-    pub proto: u8,
-    /// Ports of the server.
-    pub ports: RangeInclusive<u16>,
-    /// The profile whose needs hold as well. No server has it.
-    pub needs: u32,
-}
-
-/// The rule for a peer: that of the longest prefix in `set` which contains the peer, otherwise `any`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PeerMatch {
-    /// The rule that holds for every peer. 0: none.
-    pub any: u32,
-    /// The set in which the peer is looked up first. 0: none.
-    pub set: u32,
-}
-
-/// A prefix of a set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerRow {
-    /// The set, from 1.
-    pub set: u32,
-    /// An address (a prefix of full length) or prefix. No IPv6 prefix contains IPv4-mapped addresses.
-    pub prefix: IpNet,
-    /// The rule that holds for these peers, never 0.
-    pub rule: u32,
-}
-
-/// A need of a role, of the management, or towards the link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleRow {
-    /// The need in canonical form.
-    pub need: String,
-    /// Which side may open a flow.
-    pub direction: Direction,
-    /// The role that it belongs to. `None`: management.
-    pub role: Option<Arc<str>>,
-    /// Line of the file, from 1. 0: the placeholder.
-    pub line: u32,
-    /// Column in characters, from 1. 0: the placeholder.
-    pub column: u32,
-    /// Whether it stays open in quarantine.
-    pub management: bool,
-    /// How many flows one server may open by it.
-    pub limit: Option<Limit>,
-    /// Names the token buckets of this rule. It stays the same as long as the need and the name of the
-    /// role do, so that buckets outlive a change of policy. Unique within a policy, and 0 only for the
-    /// placeholder.
-    pub limit_key: u32,
-}
 
 /// Compiles a policy.
 ///
@@ -199,15 +87,6 @@ fn list_routers(policy: &Policy) -> Vec<(IpAddr, Vec<[u8; 6]>)> {
     rows.collect()
 }
 
-/// What the servers of one profile have in common.
-struct Profile {
-    /// Rules that hold, each once, in the order of their numbers.
-    rules: Vec<u32>,
-    /// Where the first server with these roles names them.
-    place: std::ops::Range<usize>,
-}
-
-/// Numbers the distinct sets of roles in the order of the servers, and tells each server's. Profile
 /// Numbers the distinct sets of roles in the order of the servers, and returns each server's number.
 /// Profile 0 is for sources of no server: drops that are quiet for any role are quiet for them.
 fn number_profiles(policy: &Policy, book: &Rulebook<'_>) -> (Vec<Profile>, Vec<u32>) {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::room::Room;
+use super::rows::{Profile, SportRow};
 use super::rules::Rulebook;
-use super::{Profile, SportRow};
 use crate::policy::MAX_ENTRIES;
 
 /// Moves the needs with a `sport` out of their profiles, into profiles of their own behind all others.

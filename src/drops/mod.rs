@@ -2,6 +2,7 @@
 //! count of all packets ([`Ledger`]). Both become [`DropEvent`]s. The [`Reconciler`] makes sure that each
 //! drop is reported once. Between two of its rounds, [`HotRows`] shows where busy attempts go.
 
+mod addresses;
 mod event;
 #[cfg(test)]
 pub(crate) mod example;
@@ -14,11 +15,11 @@ mod verdict;
 
 /// A row or a sample carries it as a number.
 pub use crate::abi::ReasonCode;
+pub(crate) use addresses::read_addresses;
 pub use event::{Context, DropEvent, Names, Origin, ServerRef};
 pub(crate) use event::{name_service, show_hex};
 pub use hot_rows::{HotRows, LastPacket};
 pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow, read_ledger};
 pub use reconcile::{Baseline, Reconciler};
-pub(crate) use sample::read_addresses;
 pub use sample::{DecodeError, Sample, decode};
 pub use verdict::DropVerdict;

@@ -5,10 +5,11 @@ mod encoding;
 mod sports;
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::*;
 use crate::abi::settings_flag;
-use crate::policy::parse;
+use crate::policy::{Direction, parse};
 
 fn policy(text: &str) -> Policy {
     parse(text, "dmz.toml").unwrap_or_else(|errors| panic!("{errors}"))

@@ -1,7 +1,10 @@
 //! Samples that are sane, cut, padded, shifted and spoilt.
 
+use std::net::Ipv6Addr;
+
 use super::*;
 use crate::abi::Reason;
+use crate::abi::address;
 use crate::chance::Chance;
 use crate::clock::Clock;
 

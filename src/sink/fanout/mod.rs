@@ -11,24 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Event, Sink};
+pub use worker::SinkStatus;
 use worker::Worker;
-
-/// The state of a sink, for metrics and messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SinkStatus {
-    /// [`Sink::name`].
-    pub name: String,
-    /// Events that it has written.
-    pub written: u64,
-    /// Attempts that failed.
-    pub failures: u64,
-    /// Events that it lost: too many were waiting, or it refused them.
-    pub lost: u64,
-    /// Events that wait for it.
-    pub pending: usize,
-    /// Why it fails; `None` if it works.
-    pub error: Option<String>,
-}
 
 /// All sinks of a daemon. When it is dropped, each sink still writes its waiting events in the background.
 /// [`Fanout::close`] waits for that.

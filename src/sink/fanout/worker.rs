@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::SinkStatus;
 use super::backoff::Backoff;
 use super::queue::{Queue, QueuedEvent};
 use crate::sink::{Event, EventFilter, PermanentError, Sink, escape};
@@ -20,6 +19,23 @@ const GATHER: Duration = Duration::from_millis(3);
 
 /// How long a cancelled write may take to end.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The state of a sink, for metrics and messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkStatus {
+    /// [`Sink::name`].
+    pub name: String,
+    /// Events that it has written.
+    pub written: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Events that it lost: too many were waiting, or it refused them.
+    pub lost: u64,
+    /// Events that wait for it.
+    pub pending: usize,
+    /// Why it fails; `None` if it works.
+    pub error: Option<String>,
+}
 
 /// A sink in its thread, as the other threads see it.
 pub(super) struct Worker {

@@ -17,6 +17,7 @@ mod ledger;
 mod legitimate;
 mod metrics;
 mod modes;
+mod namespace;
 mod nics;
 pub mod policies;
 mod refusals;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::testbed::{NIC, feed_ip};
+use super::namespace::{NIC, feed_ip};
 use crate::support::patience::{PATIENCE, within};
 
 /// The places of a pair's NICs, near and far.

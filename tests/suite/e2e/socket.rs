@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::testbed::Namespace;
+use super::namespace::Namespace;
 use crate::support::patience::Wait;
 
 /// For a packet that is expected to come.

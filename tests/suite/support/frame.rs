@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+pub use super::layers::octets;
 use super::layers::{fix_ipv4_checksum, transport_checksum};
 
 pub type Endpoint = (IpAddr, u16);
@@ -318,11 +319,4 @@ pub fn icmp_protocol(address: IpAddr) -> u8 {
 /// Where the transport header begins in an untagged frame of the address's family.
 pub fn l4_of(address: IpAddr) -> usize {
     if address.is_ipv4() { L4_OF_V4 } else { L4_OF_V6 }
-}
-
-pub fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }

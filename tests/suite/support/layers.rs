@@ -1,8 +1,6 @@
-//! Checksums, and the proof that the builders of frames build what others read.
+//! Checksums and addresses in their bytes, and the proof that the builders of frames build what others read.
 
 use std::net::IpAddr;
-
-use super::frame::{ICMP, octets};
 
 /// RFC 1071.
 fn checksum(parts: &[&[u8]]) -> u16 {
@@ -26,11 +24,19 @@ pub fn fix_ipv4_checksum(header: &mut [u8]) {
 
 /// Of a transport header with its payload, its own checksum being zero.
 pub fn transport_checksum(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
-    if protocol == ICMP {
+    // ICMP of IPv4 counts no addresses
+    if protocol == 1 {
         return checksum(&[payload]);
     }
     let length = (payload.len() as u32).to_be_bytes();
     checksum(&[&octets(from), &octets(to), &length, &[0, protocol], payload])
+}
+
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 #[cfg(test)]

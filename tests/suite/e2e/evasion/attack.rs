@@ -8,7 +8,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::catch::Catch;
-use super::{crafted, scans};
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
 use crate::e2e::testbed::{FAMILIES, Plug, Testbed, V4, V6, ip};
@@ -19,15 +18,6 @@ pub struct Attack {
     /// Program and arguments; WEB, DNS, PEER, OTHER and their like with a 6 are addresses.
     pub line: &'static str,
     pub shows: &'static str,
-}
-
-/// All of them, for the published table.
-pub fn list_attacks() -> impl Iterator<Item = (&'static str, &'static Attack)> {
-    scans::LIST
-        .iter()
-        .map(|attack| (scans::TEST, attack))
-        .chain(crafted::LIST.iter().map(|attack| (crafted::TEST, attack)))
-        .chain(crafted::LIST6.iter().map(|attack| (crafted::TEST6, attack)))
 }
 
 /// Longer than any of them needs; the floods among them never end by themselves.

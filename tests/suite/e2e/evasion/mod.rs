@@ -8,4 +8,13 @@ mod offload;
 mod scans;
 mod tunnels;
 
-pub use attack::list_attacks;
+use attack::Attack;
+
+/// All of them, for the published table.
+pub fn list_attacks() -> impl Iterator<Item = (&'static str, &'static Attack)> {
+    scans::LIST
+        .iter()
+        .map(|attack| (scans::TEST, attack))
+        .chain(crafted::LIST.iter().map(|attack| (crafted::TEST, attack)))
+        .chain(crafted::LIST6.iter().map(|attack| (crafted::TEST6, attack)))
+}
