@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 include!(concat!(env!("OUT_DIR"), "/reason.rs"));
 
 /// The properties of a reason.
-struct Row {
+struct ReasonRow {
     drops: bool,
     attributable: bool,
     attempt: bool,
@@ -17,35 +17,35 @@ struct Row {
     sentence: &'static str,
 }
 
-impl Row {
+impl ReasonRow {
     /// The packet was to open a flow.
-    const fn of_attempts(self) -> Row {
-        Row { attempt: true, ..self }
+    const fn of_attempts(self) -> ReasonRow {
+        ReasonRow { attempt: true, ..self }
     }
 
     /// The frame holds no IP packet, so the ledger's port is its EtherType.
-    const fn of_other_frames(self) -> Row {
-        Row { ip: false, ..self }
+    const fn of_other_frames(self) -> ReasonRow {
+        ReasonRow { ip: false, ..self }
     }
 }
 
 /// A reason to pass.
-const fn pass(sentence: &'static str) -> Row {
-    Row { drops: false, attributable: false, attempt: false, ip: true, sentence }
+const fn pass(sentence: &'static str) -> ReasonRow {
+    ReasonRow { drops: false, attributable: false, attempt: false, ip: true, sentence }
 }
 
 /// A reason to drop a packet of any machine: the server with its source address need not have sent it.
-const fn drop_of_anyone(sentence: &'static str) -> Row {
-    Row { drops: true, attributable: false, attempt: false, ip: true, sentence }
+const fn drop_of_anyone(sentence: &'static str) -> ReasonRow {
+    ReasonRow { drops: true, attributable: false, attempt: false, ip: true, sentence }
 }
 
 /// A reason to drop a packet that came with the MAC and the VLAN of the server, where it has them.
-const fn drop_of_server(sentence: &'static str) -> Row {
-    Row { drops: true, attributable: true, attempt: false, ip: true, sentence }
+const fn drop_of_server(sentence: &'static str) -> ReasonRow {
+    ReasonRow { drops: true, attributable: true, attempt: false, ip: true, sentence }
 }
 
 impl Reason {
-    const fn row(self) -> Row {
+    const fn row(self) -> ReasonRow {
         match self {
             Reason::LinkLayer => {
                 pass("ARP, LLDP, 802.1X, slow protocols and 802.3 belong to the link").of_other_frames()

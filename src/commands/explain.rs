@@ -37,7 +37,7 @@ struct Explanation {
 }
 
 /// The packet that the user asks about.
-struct Question {
+struct AskedPacket {
     probe: Probe,
     /// A peer opened the flow, and this packet answers.
     answer: bool,
@@ -68,7 +68,7 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
 }
 
 /// Turns the command line into a frame.
-fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<Question> {
+fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<AskedPacket> {
     let need = parse_need(&asked.what, Direction::Out, policy)
         .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
     if !need.peers.is_empty() || need.sport.is_some() || need.limit.is_some() {
@@ -106,7 +106,7 @@ fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<
             (ephemeral, answer)
         }
     };
-    Ok(Question {
+    Ok(AskedPacket {
         probe: Probe {
             source,
             destination,
@@ -138,7 +138,7 @@ fn find_server<'p>(policy: &'p Policy, tables: &Tables, address: IpAddr) -> Opti
 }
 
 /// Adds to the program's answer the need and the line of the policy that decide.
-fn explain(question: &Question, answer: &Answer, policy: &Policy, tables: &Tables) -> Explanation {
+fn explain(question: &AskedPacket, answer: &Answer, policy: &Policy, tables: &Tables) -> Explanation {
     let server = find_server(policy, tables, question.probe.source);
     let rule = (answer.rule != 0).then(|| tables.rules.get(answer.rule as usize)).flatten();
     let (need, line) = match rule {
@@ -158,7 +158,7 @@ fn explain(question: &Question, answer: &Answer, policy: &Policy, tables: &Table
 
 /// For a packet that no rule permits: the need that nearly does, or the line to change.
 fn find_nearest(
-    question: &Question,
+    question: &AskedPacket,
     reason: Option<Reason>,
     server: Option<&Server>,
     policy: &Policy,
@@ -225,11 +225,11 @@ fn find_nearest(
     }
 }
 
-fn covers(need: &Need, direction: Direction, question: &Question) -> bool {
+fn covers(need: &Need, direction: Direction, question: &AskedPacket) -> bool {
     need.direction == direction && need.protocol == question.protocol && need.ports.contains(&question.port)
 }
 
-fn describe(explanation: &Explanation, question: &Question, place: &GatePlace) -> String {
+fn describe(explanation: &Explanation, question: &AskedPacket, place: &GatePlace) -> String {
     let probe = &question.probe;
     let reason = explanation.reason.map_or("a reason that this version does not know", Reason::name);
     let quiet = if explanation.quiet { ", quietly" } else { "" };

@@ -14,7 +14,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use crate::daemon::control::{Request, ask_daemon};
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace, PolicyFacts};
-use model::{Action, Model, Question};
+use model::{Action, Confirmation, Model};
 
 /// Between two readings of the maps.
 const READ: Duration = Duration::from_secs(1);
@@ -106,11 +106,11 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
         KeyCode::Char('q') | KeyCode::Esc => return Press::Quit,
         KeyCode::Down | KeyCode::Char('j') => model.select(1),
         KeyCode::Up | KeyCode::Char('k') => model.select(-1),
-        KeyCode::Char('x') => model.ask(|server| Question {
+        KeyCode::Char('x') => model.ask(|server| Confirmation {
             text: format!("cut {server} off for an hour, but for its management?"),
             action: Action::Quarantine(server.to_owned()),
         }),
-        KeyCode::Char('r') => model.ask(|server| Question {
+        KeyCode::Char('r') => model.ask(|server| Confirmation {
             text: format!("release {server}?"),
             action: Action::Release(server.to_owned()),
         }),

@@ -5,7 +5,7 @@ use crate::abi::settings_flag;
 use crate::policy::{Mode, Policy, Tracking, UnknownSources};
 
 /// A value of a key, as one bit of `settings.flags`.
-struct Key {
+struct FlagKey {
     /// As in the policy.
     name: &'static str,
     flag: settings_flag,
@@ -14,32 +14,32 @@ struct Key {
     words: Option<[&'static str; 2]>,
 }
 
-const KEYS: &[Key] = &[
-    Key {
+const KEYS: &[FlagKey] = &[
+    FlagKey {
         name: "mode",
         flag: settings_flag::SETTINGS_OBSERVE,
         is_set: |policy| policy.settings.mode.value == Mode::Observe,
         words: Some(["enforce", "observe"]),
     },
-    Key {
+    FlagKey {
         name: "tracking",
         flag: settings_flag::SETTINGS_STRICT,
         is_set: |policy| policy.settings.tracking.value == Tracking::Strict,
         words: Some(["service", "strict"]),
     },
-    Key {
+    FlagKey {
         name: "unknown_sources",
         flag: settings_flag::SETTINGS_UNKNOWN_ALLOW,
         is_set: |policy| policy.settings.unknown_sources.value == UnknownSources::Allow,
         words: None,
     },
-    Key {
+    FlagKey {
         name: "unknown_sources",
         flag: settings_flag::SETTINGS_UNKNOWN_QUIET,
         is_set: |policy| policy.settings.unknown_sources.value == UnknownSources::Quiet,
         words: None,
     },
-    Key {
+    FlagKey {
         name: "dhcp",
         flag: settings_flag::SETTINGS_DHCP,
         is_set: |policy| policy.settings.dhcp.value,

@@ -152,7 +152,7 @@ impl DropEvent {
 
 /// The JSON of a [`DropEvent`].
 #[derive(Serialize)]
-struct Record<'a> {
+struct DropRecord<'a> {
     server: Option<&'a str>,
     reason: ReasonCode,
     verdict: DropVerdict,
@@ -172,7 +172,7 @@ struct Record<'a> {
 
 impl Serialize for DropEvent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let record = Record {
+        let record = DropRecord {
             server: self.server_name(),
             reason: self.reason,
             verdict: self.verdict,

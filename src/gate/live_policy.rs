@@ -3,7 +3,7 @@
 use super::Gate;
 use super::error::GateError;
 use crate::abi::{read_text, settings, state};
-use crate::policy::{Change, Policy, diff, parse};
+use crate::policy::{Policy, PolicyChange, diff, parse};
 
 /// How often a snapshot is taken again when another policy takes effect meanwhile.
 const SNAPSHOT_ATTEMPTS: usize = 8;
@@ -70,7 +70,7 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Gate::live_policy`].
-    pub fn changes_to(&self, policy: &Policy) -> Result<Vec<Change>, GateError> {
+    pub fn changes_to(&self, policy: &Policy) -> Result<Vec<PolicyChange>, GateError> {
         let Some((text, file)) = self.live_source()? else {
             return Ok(Vec::new());
         };

@@ -24,7 +24,7 @@ const MAX_SAMPLES_PER_MINUTE: u32 = 16;
 
 /// The drops that are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
+struct CountKey {
     minute: i64,
     server: Option<Arc<str>>,
     protocol: u8,
@@ -40,7 +40,7 @@ struct Key {
 /// Counts of drops by kind and minute. Beyond its bounds the counts become coarser. Their sum stays exact.
 #[derive(Debug, Default)]
 pub struct MinuteCounts {
-    counts: HashMap<Key, u64>,
+    counts: HashMap<CountKey, u64>,
 }
 
 impl MinuteCounts {
@@ -49,7 +49,7 @@ impl MinuteCounts {
         if drop.drops == 0 {
             return;
         }
-        let key = Key {
+        let key = CountKey {
             minute: drop.time.as_second().div_euclid(60) * 60,
             server: drop.server.as_ref().map(|server| server.name.clone()),
             protocol: drop.protocol,
@@ -64,13 +64,13 @@ impl MinuteCounts {
         self.count(key, drop.drops);
     }
 
-    fn count(&mut self, mut key: Key, packets: u64) {
+    fn count(&mut self, mut key: CountKey, packets: u64) {
         if !self.counts.contains_key(&key) {
             if self.counts.len() >= MAX_COUNTS {
-                key = Key { protocol: 0, port: 0, any: true, destination: None, ..key };
+                key = CountKey { protocol: 0, port: 0, any: true, destination: None, ..key };
             }
             if self.counts.len() >= MAX_FOLDED_COUNTS && !self.counts.contains_key(&key) {
-                key = Key { minute: key.minute.div_euclid(3600) * 3600, server: None, ..key };
+                key = CountKey { minute: key.minute.div_euclid(3600) * 3600, server: None, ..key };
             }
         }
         let count = self.counts.entry(key).or_default();

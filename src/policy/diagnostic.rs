@@ -131,12 +131,12 @@ pub(crate) struct Finding {
     pub(crate) span: Range<usize>,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: FindingOrigin,
 }
 
 /// What a finding follows from. A syntax error elsewhere may explain it, and then only the error is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum FindingOrigin {
     /// The file isn't TOML here.
     Syntax,
     /// The text of the span alone.
@@ -149,14 +149,14 @@ pub(crate) enum Origin {
 
 impl Finding {
     pub(crate) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), help: None, origin: Origin::Text }
+        Self { span, message: message.into(), help: None, origin: FindingOrigin::Text }
     }
 
     /// The note behind the last finding that is shown.
     pub(crate) fn more_behind(last: &Finding) -> Self {
         Self::new(last.span.clone(), "there are more mistakes than are shown")
             .with_help("fix these first, then check the file again")
-            .with_origin(Origin::Syntax)
+            .with_origin(FindingOrigin::Syntax)
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -169,7 +169,7 @@ impl Finding {
         self
     }
 
-    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
+    pub(crate) fn with_origin(mut self, origin: FindingOrigin) -> Self {
         self.origin = origin;
         self
     }

@@ -13,7 +13,7 @@ use crate::net::{show_mac, show_prefix};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are named for the JSON, and say it all")]
-pub enum Change {
+pub enum PolicyChange {
     /// A key of `[policy]`, `[alarms]` or `[tables]`.
     Setting { name: String, old: String, new: String },
     /// A server that the old policy didn't have.
@@ -34,7 +34,7 @@ pub enum Change {
     Set { set: String, added: Vec<String>, removed: Vec<String> },
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for PolicyChange {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setting { name, old, new } => write!(out, "~ {name} {old} -> {new}"),
@@ -87,7 +87,7 @@ fn permission(direction: Direction, granted: bool) -> &'static str {
 
 /// The changes that `new` makes; empty if both policies mean the same. Comments, order, and the names of
 /// roles and sets make no difference. Neither does the way in which needs are split up.
-pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
+pub fn diff(old: &Policy, new: &Policy) -> Vec<PolicyChange> {
     let mut comparison = Comparison { old, new, changes: Vec::new(), sets: BTreeSet::new() };
     comparison.compare_settings();
     let [before, after] = [old, new].map(|policy| policy.settings.management.iter().collect::<Vec<&Need>>());
@@ -101,7 +101,7 @@ pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
 struct Comparison<'p> {
     old: &'p Policy,
     new: &'p Policy,
-    changes: Vec<Change>,
+    changes: Vec<PolicyChange>,
     /// Sets that needs of both policies name. Their members are compared once for all servers.
     sets: BTreeSet<&'p str>,
 }
@@ -114,7 +114,7 @@ type Unlimited = (u8, Vec<IpNet>, Option<(u16, u16)>);
 
 /// The meaning of a need. Needs that mean the same have equal meanings, however they are written.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Meaning {
+struct NeedMeaning {
     protocol: u8,
     peers: Vec<IpNet>,
     /// First and last port of the server.
@@ -128,7 +128,7 @@ impl<'p> Comparison<'p> {
     fn compare_settings(&mut self) {
         let (old, new) = (list_keys(self.old), list_keys(self.new));
         for ((name, old), (_, new)) in old.into_iter().zip(new).filter(|(old, new)| old.1 != new.1) {
-            self.changes.push(Change::Setting { name, old, new });
+            self.changes.push(PolicyChange::Setting { name, old, new });
         }
     }
 
@@ -142,7 +142,7 @@ impl<'p> Comparison<'p> {
                 routers.get(name).cloned().unwrap_or_else(|| "none".to_owned())
             };
             let (old, new) = (show(&old), show(&new));
-            self.changes.push(Change::Setting { name: format!("routers.{name}"), old, new });
+            self.changes.push(PolicyChange::Setting { name: format!("routers.{name}"), old, new });
         }
     }
 
@@ -152,7 +152,7 @@ impl<'p> Comparison<'p> {
         for server in &self.old.servers {
             if !new_servers.contains_key(server.name.as_str()) {
                 let addresses = show_addresses(server).into_iter().collect();
-                self.changes.push(Change::ServerRemoved { server: server.name.clone(), addresses });
+                self.changes.push(PolicyChange::ServerRemoved { server: server.name.clone(), addresses });
             }
         }
         let (old_roles, new_roles) = (roles_by_name(self.old), roles_by_name(self.new));
@@ -162,7 +162,7 @@ impl<'p> Comparison<'p> {
                 Some(before) => self.compare_server(before, server),
                 None => {
                     let addresses = show_addresses(server).into_iter().collect();
-                    self.changes.push(Change::ServerAdded { server: server.name.clone(), addresses });
+                    self.changes.push(PolicyChange::ServerAdded { server: server.name.clone(), addresses });
                 }
             }
             for direction in Direction::ALL {
@@ -177,17 +177,19 @@ impl<'p> Comparison<'p> {
         let server = &new.name;
         let (before, after) = (show_addresses(old), show_addresses(new));
         for address in after.difference(&before) {
-            self.changes.push(Change::AddressAdded { server: server.clone(), address: address.clone() });
+            self.changes
+                .push(PolicyChange::AddressAdded { server: server.clone(), address: address.clone() });
         }
         for address in before.difference(&after) {
-            self.changes.push(Change::AddressRemoved { server: server.clone(), address: address.clone() });
+            self.changes
+                .push(PolicyChange::AddressRemoved { server: server.clone(), address: address.clone() });
         }
         // If neither policy gives the server a mode of its own, the change of the policy's mode covers it.
         let follows = old.mode.is_none() && new.mode.is_none();
         let (old_keys, new_keys) = (list_server_keys(self.old, old), list_server_keys(self.new, new));
         for ((name, old), (_, new)) in old_keys.into_iter().zip(new_keys) {
             if old != new && !(follows && name == "mode") {
-                self.changes.push(Change::ServerSetting { server: server.clone(), name, old, new });
+                self.changes.push(PolicyChange::ServerSetting { server: server.clone(), name, old, new });
             }
         }
     }
@@ -214,11 +216,11 @@ impl<'p> Comparison<'p> {
         let server = server.map(str::to_owned);
         for need in new_needs.keys().filter(|need| !old_needs.contains_key(*need)) {
             let (server, need) = (server.clone(), need.clone());
-            self.changes.push(Change::NeedAdded { server, direction, need });
+            self.changes.push(PolicyChange::NeedAdded { server, direction, need });
         }
         for need in old_needs.keys().filter(|need| !new_needs.contains_key(*need)) {
             let (server, need) = (server.clone(), need.clone());
-            self.changes.push(Change::NeedRemoved { server, direction, need });
+            self.changes.push(PolicyChange::NeedRemoved { server, direction, need });
         }
     }
 
@@ -232,7 +234,7 @@ impl<'p> Comparison<'p> {
                 continue;
             }
             let show = |prefixes: Vec<&IpNet>| prefixes.into_iter().map(show_prefix).collect();
-            self.changes.push(Change::Set {
+            self.changes.push(PolicyChange::Set {
                 set: name.to_owned(),
                 added: show(new.difference(&old).collect()),
                 removed: show(old.difference(&new).collect()),
@@ -317,7 +319,7 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
 
 /// The meanings of needs of one direction. Sets are replaced by their members. Port ranges are joined where
 /// nothing else differs, but not those of needs with a limit: each such need has its own token bucket.
-fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
+fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<NeedMeaning> {
     let mut meanings = BTreeSet::new();
     let mut unlimited: BTreeMap<Unlimited, Ranges> = BTreeMap::new();
     for need in needs {
@@ -329,13 +331,13 @@ fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<Meaning> {
         match limit {
             Some(limit) => {
                 let limit = Some((limit.count, limit.per_seconds));
-                meanings.insert(Meaning { protocol: *protocol, peers, sport, limit, ports: vec![range] });
+                meanings.insert(NeedMeaning { protocol: *protocol, peers, sport, limit, ports: vec![range] });
             }
             None => unlimited.entry((*protocol, peers, sport)).or_default().push(range),
         }
     }
     for ((protocol, peers, sport), ports) in unlimited {
-        meanings.insert(Meaning { protocol, peers, sport, limit: None, ports: join_ranges(ports) });
+        meanings.insert(NeedMeaning { protocol, peers, sport, limit: None, ports: join_ranges(ports) });
     }
     meanings
 }
@@ -354,6 +356,6 @@ fn join_ranges(mut ranges: Ranges) -> Ranges {
 }
 
 /// Lists changes, one on each line.
-pub fn list_changes(changes: &[Change]) -> String {
+pub fn list_changes(changes: &[PolicyChange]) -> String {
     changes.iter().map(|change| format!("{change}\n")).collect()
 }

@@ -14,11 +14,11 @@ mod summary;
 mod tests;
 
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS};
-pub use difference::{Change, diff, list_changes};
+pub use difference::{PolicyChange, diff, list_changes};
 pub use enforcement::Enforcement;
 pub use model::{
     Alarms, Direction, Endpoint, EtherTypes, Keyword, Limit, LinkServices, Located, Location, MAX_ENTRIES,
-    Mode, Need, Peer, Policy, QuarantineTime, Response, Role, Router, Server, Set, Settings, Syslog,
+    Mode, Need, Peer, Policy, QuarantineTime, Response, Role, Router, Server, Set, Settings, SyslogTarget,
     TableSizes, Tracking, UnknownSources, Value,
 };
 pub use read::{ReadSetFile, SetFile, parse, parse_need, parse_with_files};

@@ -37,7 +37,7 @@ fn build_sinks(alarms: &Alarms, site: Site<'_>) -> Vec<Box<dyn Sink>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Syslog;
+    use crate::policy::SyslogTarget;
 
     fn names(alarms: &Alarms) -> Vec<String> {
         let sinks = build_sinks(alarms, Site { interface: "dmz0", colour: false });
@@ -53,7 +53,7 @@ mod tests {
             cef: Some("/f".to_owned()),
             pcapng: Some("/p".to_owned()),
             journald: true,
-            syslog: Some(Syslog::Unix("/dev/log".to_owned())),
+            syslog: Some(SyslogTarget::Unix("/dev/log".to_owned())),
             alertmanager: Some("http://alerts:9093".to_owned()),
             command: vec!["/bin/page".to_owned()],
             ..Alarms::default()

@@ -33,13 +33,13 @@ fn render(event: &Event) -> anyhow::Result<String> {
 }
 
 /// A line that is being written.
-struct Line(String);
+struct CefLine(String);
 
-impl Line {
-    fn new(class: &str, name: &str, severity: u8) -> Line {
+impl CefLine {
+    fn new(class: &str, name: &str, severity: u8) -> CefLine {
         let (class, name) = (escape_header(class), escape_header(name));
         let version = env!("CARGO_PKG_VERSION");
-        Line(format!("CEF:0|portcullis|portcullis|{version}|{class}|{name}|{severity}|"))
+        CefLine(format!("CEF:0|portcullis|portcullis|{version}|{class}|{name}|{severity}|"))
     }
 
     fn add(&mut self, key: &str, value: impl Display) {
@@ -88,7 +88,7 @@ impl Line {
 /// The line of a drop, without its end.
 fn render_drop(drop: &DropEvent) -> String {
     let class = format!("{DROP_CLASS}/{}", drop.reason.number());
-    let mut line = Line::new(&class, &format!("portcullis drop: {}", drop.reason), 3);
+    let mut line = CefLine::new(&class, &format!("portcullis drop: {}", drop.reason), 3);
     line.add("rt", millis(drop.time));
     line.add("start", millis(drop.since));
     line.add("end", millis(drop.time));
@@ -105,7 +105,7 @@ fn render_drop(drop: &DropEvent) -> String {
 fn render_alarm(change: &Change) -> String {
     let alarm = &change.alarm;
     let class = alarm.kind.signature_id().to_string();
-    let mut line = Line::new(&class, &signature(alarm.kind), severity(alarm.severity));
+    let mut line = CefLine::new(&class, &signature(alarm.kind), severity(alarm.severity));
     line.add("rt", millis(change.time));
     line.add("start", millis(alarm.first));
     line.add("end", millis(alarm.last));

@@ -43,7 +43,7 @@ fn render(event: &Event) -> anyhow::Result<String> {
 
 /// One line. Field names and types are those of Suricata's schema.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EveLine<'a> {
     timestamp: String,
     event_type: &'static str,
     in_iface: &'a str,
@@ -148,8 +148,8 @@ fn render_alarm(change: &Change) -> serde_json::Result<String> {
     serde_json::to_string(&line).map(escape_json)
 }
 
-fn line_of<'a>(event_type: &'static str, time: Timestamp, drop: &'a DropEvent, own: Own<'a>) -> Line<'a> {
-    Line {
+fn line_of<'a>(event_type: &'static str, time: Timestamp, drop: &'a DropEvent, own: Own<'a>) -> EveLine<'a> {
+    EveLine {
         timestamp: show_time(time),
         event_type,
         in_iface: &drop.interface,

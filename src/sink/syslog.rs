@@ -7,7 +7,7 @@ use super::escape::escape;
 use super::fields::{describe, fields, level};
 use super::{Event, Sink, Site};
 use crate::alarm::Change;
-use crate::policy::{Alarms, Syslog as Target};
+use crate::policy::{Alarms, SyslogTarget};
 use transport::Transport;
 
 /// Facility `daemon`.
@@ -35,10 +35,10 @@ pub struct Syslog {
 
 impl Syslog {
     /// Connects when the first message comes. `ca` is a file of certificates for TLS; `None`: the system's.
-    pub fn new(target: &Target, ca: Option<&str>) -> Syslog {
+    pub fn new(target: &SyslogTarget, ca: Option<&str>) -> Syslog {
         let limit = match target {
-            Target::Unix(_) | Target::Udp(_) => MAX_DATAGRAM,
-            Target::Tcp(_) | Target::Tls(_) => MAX_STREAMED,
+            SyslogTarget::Unix(_) | SyslogTarget::Udp(_) => MAX_DATAGRAM,
+            SyslogTarget::Tcp(_) | SyslogTarget::Tls(_) => MAX_STREAMED,
         };
         Syslog {
             name: format!("syslog {target}"),

@@ -3,7 +3,7 @@
 
 use maud::{Markup, html};
 
-use super::text::{Text, group_digits, shorten};
+use super::text::{ForeignText, group_digits, shorten};
 use super::totals::{OTHERS, destination_of, server_of, sum_by};
 use crate::history::MinuteCount;
 
@@ -91,7 +91,7 @@ fn draw_bands(
             path.band
                 d=(format!("M{x1:.0},{y1:.0} C{middle:.0},{y1:.0} {middle:.0},{y2:.0} {x2:.0},{y2:.0}"))
                 stroke-width=(format!("{width:.1}")) {
-                title { (Text(&from)) " → " (Text(&to)) ": " (group_digits(packets)) }
+                title { (ForeignText(&from)) " → " (ForeignText(&to)) ": " (group_digits(packets)) }
             }
         }
     }
@@ -104,7 +104,7 @@ fn draw_nodes(column: &Column, rows: usize, offset: (f64, f64), class: &str, mos
             @let y = column.y(name, rows);
             circle.node cx=(column.x) cy=(y) r="5" {}
             text class=(class) x=(column.x + offset.0) y=(y + offset.1) {
-                (Text(&shorten(name, most))) " " tspan.dim { (group_digits(*packets)) }
+                (ForeignText(&shorten(name, most))) " " tspan.dim { (group_digits(*packets)) }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::text::{Text, group_digits, show_minute, show_second};
+use super::text::{ForeignText, group_digits, show_minute, show_second};
 use super::totals::{destination_of, server_of, sum_by};
 use super::{attempt_map, samples, timeline};
 use crate::alarm::Severity;
@@ -40,12 +40,12 @@ pub(super) fn render(cover: &Cover<'_>, data: &ReportData) -> String {
                 meta charset="utf-8";
                 meta http-equiv="Content-Security-Policy" content=(CONTENT_POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "portcullis: " (Text(cover.interface)) ", " (from) " to " (to) }
+                title { "portcullis: " (ForeignText(cover.interface)) ", " (from) " to " (to) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 main {
-                    h1 { "Drops and alarms of " (Text(cover.interface)) }
+                    h1 { "Drops and alarms of " (ForeignText(cover.interface)) }
                     p.note {
                         (from) " to " (to) ". All times are UTC. Made " (show_second(cover.made))
                         " by portcullis " (env!("CARGO_PKG_VERSION")) "."
@@ -122,19 +122,19 @@ fn render_alarm(entry: &AlarmEntry) -> Markup {
     html! {
         section class={ "alarm " (class) } {
             p {
-                span.badge { (Text(entry.text("severity"))) " " (Text(entry.text("kind"))) }
+                span.badge { (ForeignText(entry.text("severity"))) " " (ForeignText(entry.text("kind"))) }
                 " #" (entry.id) " "
                 span.dim {
                     (time("since")) " to " (time("last")) ", " (state)
                     @if entry.alarm["while_away"] == true { ", in part while no daemon ran" }
                 }
             }
-            p { (Text(entry.text("seen"))) }
+            p { (ForeignText(entry.text("seen"))) }
             p.note {
-                (Text(entry.text("why"))) " (" (Text(technique("id"))) " " (Text(technique("name"))) ")"
+                (ForeignText(entry.text("why"))) " (" (ForeignText(technique("id"))) " " (ForeignText(technique("name"))) ")"
             }
             @for command in commands {
-                p { code { (Text(command.as_str().unwrap_or_default())) } }
+                p { code { (ForeignText(command.as_str().unwrap_or_default())) } }
             }
         }
     }
@@ -171,8 +171,8 @@ fn render_kinds(counts: &[MinuteCount]) -> Markup {
                 tbody {
                     @for ((server, service, destination, reason), span) in kinds.iter().take(MAX_ROWS) {
                         tr {
-                            td { (Text(server)) } td { code { (Text(service)) } }
-                            td { (destination) } td { (Text(reason)) }
+                            td { (ForeignText(server)) } td { code { (ForeignText(service)) } }
+                            td { (destination) } td { (ForeignText(reason)) }
                             td.time { (show_minute(span.first)) } td.time { (show_minute(span.last)) }
                             td.number { (group_digits(span.packets)) }
                         }
@@ -208,7 +208,7 @@ fn render_reasons(counts: &[MinuteCount]) -> Markup {
                 tbody {
                     @for ((server, reason), packets) in sums.iter().take(MAX_ROWS) {
                         tr {
-                            td { (Text(server)) } td { (Text(reason)) }
+                            td { (ForeignText(server)) } td { (ForeignText(reason)) }
                             td.number { (group_digits(*packets)) }
                         }
                     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use maud::{Markup, html};
 
-use super::text::Text;
+use super::text::ForeignText;
 use super::totals::NO_SERVER;
 use crate::history::SampleRow;
 
@@ -19,10 +19,10 @@ pub(super) fn render(sample: &SampleRow) -> Markup {
         details.sample {
             summary {
                 time { (sample.time.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()) }
-                " " b { (Text(sample.server.as_deref().unwrap_or(NO_SERVER))) }
+                " " b { (ForeignText(sample.server.as_deref().unwrap_or(NO_SERVER))) }
                 " " (address(sample.source)) " → " (address(sample.destination))
-                " " code { (Text(&sample.service)) }
-                " " (Text(&sample.reason))
+                " " code { (ForeignText(&sample.service)) }
+                " " (ForeignText(&sample.reason))
                 " " i { @if sample.verdict == "would_drop" { "would drop" } }
             }
             p.note {

@@ -7,9 +7,9 @@ use crate::sink::escape;
 
 /// A text that came from anywhere. Maud escapes every text for HTML by itself. Before that, characters that
 /// act on a terminal are spelled out, because people also print the page.
-pub(super) struct Text<'t>(pub(super) &'t str);
+pub(super) struct ForeignText<'t>(pub(super) &'t str);
 
-impl Render for Text<'_> {
+impl Render for ForeignText<'_> {
     fn render_to(&self, buffer: &mut String) {
         for (index, piece) in escape(self.0).split('\'').enumerate() {
             if index > 0 {
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn nothing_of_a_text_is_markup() {
         assert_eq!(
-            Text("<script>alert('1')</script>\u{1b}[2J&\"x\"\u{202e}").render().into_string(),
+            ForeignText("<script>alert('1')</script>\u{1b}[2J&\"x\"\u{202e}").render().into_string(),
             "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;\\u{1b}[2J&amp;&quot;x&quot;\\u{202e}"
         );
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::text::{Text, group_digits, shorten, show_minute};
+use super::text::{ForeignText, group_digits, shorten, show_minute};
 use super::totals::{OTHERS, server_of, sum_by};
 use crate::history::MinuteCount;
 
@@ -141,8 +141,8 @@ fn draw_axis(axis: &Axis, height: i64) -> Markup {
 fn draw_lane(lane: &Lane, is_first: bool, y: i64, axis: &Axis, strongest: u64) -> Markup {
     let end = axis.x(axis.cells);
     html! {
-        text.who x="0" y=(y + 13) { @if is_first { (Text(&shorten(&lane.server, 16))) } }
-        text.what x=(LEFT - 8) y=(y + 13) { (Text(&shorten(&lane.service, 18))) }
+        text.who x="0" y=(y + 13) { @if is_first { (ForeignText(&shorten(&lane.server, 16))) } }
+        text.what x=(LEFT - 8) y=(y + 13) { (ForeignText(&shorten(&lane.service, 18))) }
         line.rule x1=(LEFT) x2=(end) y1=(y + LANE_HEIGHT - 3) y2=(y + LANE_HEIGHT - 3) {}
         @for (cell, packets) in &lane.cells {
             @let weight = (*packets as f64 + 1.0).log10() / (strongest as f64 + 1.0).log10();
@@ -150,7 +150,7 @@ fn draw_lane(lane: &Lane, is_first: bool, y: i64, axis: &Axis, strongest: u64) -
                 width=(format!("{:.1}", (axis.cell_width - 0.5).max(0.8))) height=(LANE_HEIGHT - 5)
                 fill-opacity=(format!("{:.2}", 0.25 + 0.75 * weight)) {
                 title {
-                    (Text(&lane.server)) " " (Text(&lane.service)) ": " (group_digits(*packets))
+                    (ForeignText(&lane.server)) " " (ForeignText(&lane.service)) ": " (group_digits(*packets))
                     " from " (axis.show_time(*cell))
                 }
             }

@@ -12,7 +12,7 @@ use crate::gate::GateStatus;
 const HISTORY: usize = 60;
 
 /// The question before an action.
-pub(super) struct Question {
+pub(super) struct Confirmation {
     pub text: String,
     pub action: Action,
 }
@@ -26,7 +26,7 @@ pub(super) enum Action {
 
 /// One line of the table of servers. Its drops include the packets that passed because of observe.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Line {
+pub(super) struct ServerLine {
     /// Empty: no server has the source address.
     pub name: Arc<str>,
     pub total: u64,
@@ -57,7 +57,7 @@ pub(super) struct Model {
     pub alarms: Option<Vec<Value>>,
     known: BTreeMap<Arc<str>, Known>,
     selected: Option<Arc<str>>,
-    pub question: Option<Question>,
+    pub question: Option<Confirmation>,
     pub message: String,
     has_first: bool,
 }
@@ -119,12 +119,12 @@ impl Model {
     }
 
     /// The servers, the fastest first.
-    pub(super) fn lines(&self) -> Vec<Line> {
+    pub(super) fn lines(&self) -> Vec<ServerLine> {
         let quarantined = self.status.as_ref().map(|now| &now.quarantined);
-        let mut lines: Vec<Line> = self
+        let mut lines: Vec<ServerLine> = self
             .known
             .iter()
-            .map(|(name, known)| Line {
+            .map(|(name, known)| ServerLine {
                 name: name.clone(),
                 total: known.total,
                 rate: known.rate,
@@ -133,7 +133,7 @@ impl Model {
                 quarantined: quarantined.is_some_and(|list| list.iter().any(|other| **other == **name)),
             })
             .collect();
-        let recent = |line: &Line| line.rates.iter().sum::<u64>();
+        let recent = |line: &ServerLine| line.rates.iter().sum::<u64>();
         lines.sort_by(|a, b| {
             let by_rate = b.rate.total_cmp(&a.rate);
             by_rate.then(recent(b).cmp(&recent(a))).then(b.total.cmp(&a.total)).then(a.name.cmp(&b.name))
@@ -142,7 +142,7 @@ impl Model {
     }
 
     /// Index of the selected line.
-    pub(super) fn selected(&self, lines: &[Line]) -> Option<usize> {
+    pub(super) fn selected(&self, lines: &[ServerLine]) -> Option<usize> {
         let selected = self.selected.as_ref()?;
         lines.iter().position(|line| line.name == *selected)
     }
@@ -156,7 +156,7 @@ impl Model {
     }
 
     /// Asks about the selected server.
-    pub(super) fn ask(&mut self, question: impl FnOnce(&str) -> Question) {
+    pub(super) fn ask(&mut self, question: impl FnOnce(&str) -> Confirmation) {
         match self.selected.as_deref() {
             Some("") => self.message = "that is no server: no server has these source addresses".to_owned(),
             Some(server) => self.question = Some(question(server)),
@@ -224,7 +224,10 @@ pub(super) mod tests {
         while !model.lines()[model.selected(&model.lines()).unwrap()].name.is_empty() {
             model.select(-1);
         }
-        model.ask(|server| Question { text: server.to_owned(), action: Action::Release(server.to_owned()) });
+        model.ask(|server| Confirmation {
+            text: server.to_owned(),
+            action: Action::Release(server.to_owned()),
+        });
         assert!(model.question.is_none());
         assert!(model.message.contains("no server"));
     }

@@ -3,11 +3,11 @@
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
-use ratatui::text::{Line as TextLine, Span};
+use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, Table, TableState};
 use serde_json::Value;
 
-use super::model::{Line, Model};
+use super::model::{Model, ServerLine};
 use crate::gate::{AttachMode, GateStatus};
 use crate::policy::Enforcement;
 use crate::sink::escape;
@@ -30,9 +30,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     draw_servers(frame, areas[1], model);
     draw_alarms(frame, areas[2], model);
     let bottom = if model.message.is_empty() {
-        TextLine::from(KEYS).dim()
+        Line::from(KEYS).dim()
     } else {
-        TextLine::from(vec![Span::from(KEYS).dim(), Span::from(escape(&model.message).into_owned()).bold()])
+        Line::from(vec![Span::from(KEYS).dim(), Span::from(escape(&model.message).into_owned()).bold()])
     };
     frame.render_widget(Paragraph::new(bottom), areas[3]);
     if let Some(question) = &model.question {
@@ -47,7 +47,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let (text, style) = describe_state(status);
     let rate: f64 = model.lines().iter().map(|line| line.rate).sum();
     let lines = vec![
-        TextLine::from(vec![
+        Line::from(vec![
             Span::from(format!(" {} ", escape(&model.interface))).bold(),
             Span::styled(text, style),
             Span::from(format!(
@@ -57,7 +57,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
                 status.policy.policy_hash.get(..12).unwrap_or_default()
             )),
         ]),
-        TextLine::from(format!(" {rate:.0} drops/s, {} events lost", status.events.samples_lost)),
+        Line::from(format!(" {rate:.0} drops/s, {} events lost", status.events.samples_lost)),
     ];
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -115,7 +115,7 @@ fn draw_servers(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-fn name_of(line: &Line) -> String {
+fn name_of(line: &ServerLine) -> String {
     let name = match &*line.name {
         "" => "(no server)".to_owned(),
         name => escape(name).into_owned(),
@@ -124,7 +124,7 @@ fn name_of(line: &Line) -> String {
 }
 
 /// All servers have the same scale, so that the eye can compare them.
-fn draw_sparkline(line: &Line, most: u64, width: usize) -> String {
+fn draw_sparkline(line: &ServerLine, most: u64, width: usize) -> String {
     let skipped = line.rates.len().saturating_sub(width);
     let bar = |rate: &u64| match *rate {
         0 => ' ',
@@ -136,9 +136,9 @@ fn draw_sparkline(line: &Line, most: u64, width: usize) -> String {
 
 fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let text = |alarm: &Value, key: &str| escape(alarm[key].as_str().unwrap_or_default()).into_owned();
-    let lines: Vec<TextLine<'_>> = match &model.alarms {
-        None => vec![TextLine::from("no daemon runs: nobody raises alarms").red()],
-        Some(alarms) if alarms.is_empty() => vec![TextLine::from("none").dim()],
+    let lines: Vec<Line<'_>> = match &model.alarms {
+        None => vec![Line::from("no daemon runs: nobody raises alarms").red()],
+        Some(alarms) if alarms.is_empty() => vec![Line::from("none").dim()],
         // The latest comes first.
         Some(alarms) => alarms
             .iter()
@@ -151,7 +151,7 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &Model) {
                     "medium" => Style::new().fg(Color::Yellow),
                     _ => Style::new().fg(Color::Cyan),
                 };
-                TextLine::from(vec![
+                Line::from(vec![
                     Span::styled(format!("#{} {severity} {}: ", alarm["id"], text(alarm, "kind")), style),
                     Span::from(text(alarm, "seen")),
                 ])
@@ -171,7 +171,7 @@ fn ask(frame: &mut Frame<'_>, text: &str) {
     let height = 4.min(screen.height);
     let area = Rect { x: (screen.width - width) / 2, y: (screen.height - height) / 2, width, height };
     frame.render_widget(Clear, area);
-    let lines = vec![TextLine::from(text).bold(), TextLine::from(" y: do it    any other key: no ")];
+    let lines = vec![Line::from(text).bold(), Line::from(" y: do it    any other key: no ")];
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" sure? ").yellow()), area);
 }
 
@@ -182,7 +182,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::model::{Action, Question, tests::reading};
+    use super::super::model::{Action, Confirmation, tests::reading};
     use super::*;
     use crate::abi::Reason;
 
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_question_is_in_front_of_everything_on_any_screen() {
         let mut model = model();
-        model.question = Some(Question {
+        model.question = Some(Confirmation {
             text: "cut web1 off?".to_owned(),
             action: Action::Quarantine("web1".to_owned()),
         });

@@ -8,12 +8,12 @@ use crate::alarm::SEVERITIES;
 use crate::gate::GateStatus;
 
 /// A page under construction.
-struct Text<'a> {
+struct PageText<'a> {
     interface: &'a str,
     text: String,
 }
 
-impl Text<'_> {
+impl PageText<'_> {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         // writing to a String can't fail
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -47,7 +47,7 @@ fn escape(text: &str) -> String {
 /// The whole page. Without status (the gate is detached, or can't be read) it has the daemon's own
 /// numbers and says that nothing is enforced.
 pub(super) fn render(interface: &str, status: Option<&GateStatus>, snapshot: &Snapshot) -> String {
-    let mut page = Text { interface, text: String::new() };
+    let mut page = PageText { interface, text: String::new() };
     page.family("portcullis_build_info", "gauge", "Version of the daemon; always 1.");
     page.sample("portcullis_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.gauge(
@@ -62,7 +62,7 @@ pub(super) fn render(interface: &str, status: Option<&GateStatus>, snapshot: &Sn
     page.text
 }
 
-fn render_gate(page: &mut Text<'_>, status: &GateStatus) {
+fn render_gate(page: &mut PageText<'_>, status: &GateStatus) {
     page.family(
         "portcullis_mode_info",
         "gauge",
@@ -141,7 +141,7 @@ fn render_gate(page: &mut Text<'_>, status: &GateStatus) {
     }
 }
 
-fn render_drops(page: &mut Text<'_>, status: &GateStatus) {
+fn render_drops(page: &mut PageText<'_>, status: &GateStatus) {
     type Number = fn(&(u64, u64)) -> u64;
     let families: [(&str, &str, bool, Number); 4] = [
         ("portcullis_drops_total", "Packets that were dropped, exactly.", false, |sum| sum.0),
@@ -164,7 +164,7 @@ fn render_drops(page: &mut Text<'_>, status: &GateStatus) {
     }
 }
 
-fn render_daemon(page: &mut Text<'_>, snapshot: &Snapshot) {
+fn render_daemon(page: &mut PageText<'_>, snapshot: &Snapshot) {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let state = snapshot.state();
     page.gauge(
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_stays_in_its_label() {
-        let mut page = Text { interface: "dmz0", text: String::new() };
+        let mut page = PageText { interface: "dmz0", text: String::new() };
         page.sample("x_total", &[("server", "a\"} 1\nx_total{b=\"\\")], 7);
         assert_eq!(page.text, "x_total{interface=\"dmz0\",server=\"a\\\"} 1\\nx_total{b=\\\"\\\\\"} 7\n");
     }

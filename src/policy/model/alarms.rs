@@ -1,7 +1,7 @@
 //! `[alarms]`: where alarms go, and what the daemon does about them.
 
 use super::keys::keys;
-use super::values::{QuarantineTime, Syslog};
+use super::values::{QuarantineTime, SyslogTarget};
 use crate::alarm::Kind;
 
 /// Ten years.
@@ -25,7 +25,7 @@ keys! {
         /// Whether alarms go to the journal, with fields.
         "journald" journald: bool = false, flag();
         /// A syslog server.
-        "syslog" syslog: Option<Syslog> = None, syslog();
+        "syslog" syslog: Option<SyslogTarget> = None, syslog();
         /// URL of an Alertmanager: `http://` or `https://`, host, port, and the prefix of its paths.
         "alertmanager" alertmanager: Option<String> = None, alertmanager();
         /// A program and its arguments; empty: none.

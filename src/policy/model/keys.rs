@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::location::Located;
 use super::need::{Direction, LinkServices, Need};
-use super::values::{EtherTypes, Keyword, QuarantineTime, Syslog};
+use super::values::{EtherTypes, Keyword, QuarantineTime, SyslogTarget};
 use crate::alarm::Kind;
 
 /// Reads the values of one table's keys. A key that is not in the file keeps its default. So does a key with
@@ -35,7 +35,7 @@ pub(in crate::policy) trait ReadKeys {
     /// The path of a file that is written; no other key may name the same.
     fn output_file(&self, key: &'static str, default: Option<String>) -> Option<String>;
     /// A syslog server.
-    fn syslog(&self, key: &'static str, default: Option<Syslog>) -> Option<Syslog>;
+    fn syslog(&self, key: &'static str, default: Option<SyslogTarget>) -> Option<SyslogTarget>;
     /// The URL of an Alertmanager.
     fn alertmanager(&self, key: &'static str, default: Option<String>) -> Option<String>;
     /// A program and its arguments.

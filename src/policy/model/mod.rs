@@ -21,7 +21,9 @@ pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
-pub use values::{Endpoint, EtherTypes, Keyword, Mode, QuarantineTime, Syslog, Tracking, UnknownSources};
+pub use values::{
+    Endpoint, EtherTypes, Keyword, Mode, QuarantineTime, SyslogTarget, Tracking, UnknownSources,
+};
 
 /// A policy: the whole of one file, checked.
 #[derive(Clone, Debug)]

@@ -129,7 +129,7 @@ impl fmt::Display for EtherTypes {
 
 /// Where syslog messages go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Syslog {
+pub enum SyslogTarget {
     /// A local socket, such as `/dev/log`.
     Unix(String),
     /// UDP: one datagram a message.
@@ -140,7 +140,7 @@ pub enum Syslog {
     Tls(Endpoint),
 }
 
-impl fmt::Display for Syslog {
+impl fmt::Display for SyslogTarget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(out, "unix:{path}"),

@@ -4,17 +4,17 @@ use super::mistake::Mistake;
 use super::suggestion::suggest;
 use crate::alarm::{KINDS, Kind};
 use crate::clock::parse_duration;
-use crate::policy::model::{Endpoint, QuarantineTime, Syslog};
+use crate::policy::model::{Endpoint, QuarantineTime, SyslogTarget};
 
 const SYSLOG_FORMS: &str = "write unix:/dev/log, udp://HOST[:PORT], tcp://HOST[:PORT] or tls://HOST[:PORT]";
 
-pub(super) fn parse_syslog(text: &str) -> Result<Syslog, Mistake> {
+pub(super) fn parse_syslog(text: &str) -> Result<SyslogTarget, Mistake> {
     if let Some(path) = text.strip_prefix("unix:") {
         if !path.starts_with('/') || path.contains('\0') || path.len() > 107 {
             let message = "the path of a local socket must start with `/` and have at most 107 bytes";
             return Err(Mistake::new(5..text.len(), message));
         }
-        return Ok(Syslog::Unix(path.to_owned()));
+        return Ok(SyslogTarget::Unix(path.to_owned()));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(Mistake::new(0..text.len(), "this is not a syslog server").with_help(SYSLOG_FORMS));
@@ -22,9 +22,9 @@ pub(super) fn parse_syslog(text: &str) -> Result<Syslog, Mistake> {
     let start = scheme.len() + 3;
     let endpoint = |port: u16| parse_endpoint(rest, port).map_err(|mistake| mistake.shifted(start));
     match scheme {
-        "udp" => Ok(Syslog::Udp(endpoint(514)?)),
-        "tcp" => Ok(Syslog::Tcp(endpoint(514)?)),
-        "tls" => Ok(Syslog::Tls(endpoint(6514)?)),
+        "udp" => Ok(SyslogTarget::Udp(endpoint(514)?)),
+        "tcp" => Ok(SyslogTarget::Tcp(endpoint(514)?)),
+        "tls" => Ok(SyslogTarget::Tls(endpoint(6514)?)),
         _ => {
             let message = format!("syslog can't use `{scheme}`");
             Err(Mistake::new(0..scheme.len(), message).with_help(SYSLOG_FORMS))

@@ -11,7 +11,7 @@ use super::grammar::read_needs;
 use super::mistake::Mistake;
 use super::peer_names::PeerNames;
 use crate::net::show_prefix;
-use crate::policy::diagnostic::{Finding, Origin};
+use crate::policy::diagnostic::{Finding, FindingOrigin};
 use crate::policy::model::{Direction, Location, Policy, Role, Router, Server, Set};
 
 /// The longest name of a server, role or set, in characters.
@@ -134,7 +134,7 @@ pub(super) fn read_servers<'d>(
         let finding = Finding::new(header.unwrap_or_default(), "this policy has no server")
             .with_help("add one: [servers.NAME] with `addresses` and `roles`");
         let (table, name) = ("servers", "servers".to_owned());
-        findings.add(finding.with_origin(Origin::Undefined { table, name }));
+        findings.add(finding.with_origin(FindingOrigin::Undefined { table, name }));
     }
     servers
 }
@@ -217,7 +217,7 @@ impl<'d> ServerReader<'_, 'd> {
                 continue;
             }
             let help = self.findings.suggest(text.value, self.roles.iter().copied());
-            let origin = Origin::Undefined { table: "roles", name: text.value.to_owned() };
+            let origin = FindingOrigin::Undefined { table: "roles", name: text.value.to_owned() };
             let finding = Finding::new(text.span, format!("no role is called `{}`", text.value));
             self.findings.add(finding.with_hint(help).with_origin(origin));
         }

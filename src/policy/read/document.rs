@@ -8,7 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::mistake::Mistake;
 use super::suggestion::{find_closest, suggest};
-use crate::policy::diagnostic::{Finding, Origin, Source};
+use crate::policy::diagnostic::{Finding, FindingOrigin, Source};
 use crate::policy::model::{Keyword, Location};
 
 /// The most suggestions for one file. Each compares a name with all others, and a file may have tens of
@@ -367,7 +367,7 @@ impl<'d, 'f> Section<'d, 'f> {
     /// Reports a key that should be there.
     pub(super) fn miss(&self, key: &str, help: &str) {
         let finding = Finding::new(self.span.clone(), format!("[{}] has no `{key}`", self.name));
-        self.findings.add(finding.with_help(help).with_origin(Origin::Absent));
+        self.findings.add(finding.with_help(help).with_origin(FindingOrigin::Absent));
     }
 }
 

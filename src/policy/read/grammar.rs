@@ -8,7 +8,7 @@ use super::mistake::Mistake;
 use super::peer_names::PeerNames;
 use super::suggestion::suggest;
 use crate::net::{self, Selector};
-use crate::policy::diagnostic::{Finding, Origin};
+use crate::policy::diagnostic::{Finding, FindingOrigin};
 use crate::policy::model::{Direction, Limit, Location, Need, Peer};
 
 /// The highest limit, in flows. It is far above what a NIC can carry, and low enough for the
@@ -100,10 +100,10 @@ struct NeedReader<'r> {
 
 impl NeedReader<'_> {
     fn refuse(&mut self, mistake: Mistake) {
-        self.refuse_because(mistake, Origin::Text);
+        self.refuse_because(mistake, FindingOrigin::Text);
     }
 
-    fn refuse_because(&mut self, mistake: Mistake, origin: Origin) {
+    fn refuse_because(&mut self, mistake: Mistake, origin: FindingOrigin) {
         self.sound = false;
         (self.report)(
             Finding::new(mistake.span, mistake.message).with_hint(mistake.help).with_origin(origin),
@@ -274,7 +274,10 @@ impl NeedReader<'_> {
                     .map(|help| help.replacen('`', "`@", 1));
                 let mistake =
                     Mistake::new(word.span.clone(), format!("no set is called `{name}`")).with_hint(help);
-                self.refuse_because(mistake, Origin::Undefined { table: "sets", name: name.to_owned() });
+                self.refuse_because(
+                    mistake,
+                    FindingOrigin::Undefined { table: "sets", name: name.to_owned() },
+                );
                 None
             }
         }
@@ -295,7 +298,7 @@ impl NeedReader<'_> {
             return;
         }
         let message = format!("no server is called `{}`", word.text);
-        let origin = Origin::Undefined { table: "servers", name: word.text.to_owned() };
+        let origin = FindingOrigin::Undefined { table: "servers", name: word.text.to_owned() };
         self.refuse_because(Mistake::new(word.span.clone(), message).with_hint(help), origin);
     }
 

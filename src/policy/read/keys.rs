@@ -13,7 +13,7 @@ use crate::alarm::Kind;
 use crate::policy::diagnostic::Finding;
 use crate::policy::model::keys::ReadKeys;
 use crate::policy::model::{
-    Direction, EtherTypes, Keyword, LinkServices, Located, Need, QuarantineTime, Syslog,
+    Direction, EtherTypes, Keyword, LinkServices, Located, Need, QuarantineTime, SyslogTarget,
 };
 
 /// From here on the number of a frame is an EtherType, and no length (IEEE 802.3).
@@ -119,7 +119,7 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
         self.section.path(key).or(default)
     }
 
-    fn syslog(&self, key: &'static str, default: Option<Syslog>) -> Option<Syslog> {
+    fn syslog(&self, key: &'static str, default: Option<SyslogTarget>) -> Option<SyslogTarget> {
         self.parse(key, parse_syslog).or(default)
     }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::policy::diagnostic::{Finding, MAX_DIAGNOSTICS, Origin};
+use crate::policy::diagnostic::{Finding, FindingOrigin, MAX_DIAGNOSTICS};
 
 /// The most repairs in one file. Each costs a parse, and a file of garbage could need any number.
 const MAX_REPAIRS: usize = 32;
@@ -151,13 +151,13 @@ fn is_remnant(line: &str) -> bool {
 /// Whether a syntax error is the cause of a finding.
 fn explains(error: &Finding, finding: &Finding, text: &str) -> bool {
     match &finding.origin {
-        Origin::Syntax => false,
-        Origin::Text => error.span.start <= finding.span.end && finding.span.start <= error.span.end,
-        Origin::Undefined { table, name } => {
+        FindingOrigin::Syntax => false,
+        FindingOrigin::Text => error.span.start <= finding.span.end && finding.span.start <= error.span.end,
+        FindingOrigin::Undefined { table, name } => {
             let line = line_around(text, error.span.start);
             line.contains(name.as_str()) && (line.contains(table) || !line.trim_start().starts_with('['))
         }
-        Origin::Absent => {
+        FindingOrigin::Absent => {
             (finding.span.start..find_body_end(text, finding.span.end)).contains(&error.span.start)
         }
     }
@@ -271,7 +271,7 @@ fn looks_like_statement(line: &str) -> bool {
 }
 
 fn complain(span: Range<usize>, message: impl Into<String>) -> Finding {
-    Finding::new(span, message).with_origin(Origin::Syntax)
+    Finding::new(span, message).with_origin(FindingOrigin::Syntax)
 }
 
 /// The parser's errors in the words of this program.

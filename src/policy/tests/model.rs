@@ -173,7 +173,7 @@ fn a_summary_is_json() {
 
 #[test]
 fn every_sink_has_a_key_and_without_any_there_is_only_standard_error() {
-    use crate::policy::{Alarms, Endpoint, Syslog};
+    use crate::policy::{Alarms, Endpoint, SyslogTarget};
     let alarms = |lines: &str| {
         parse(&format!("[servers.a]\naddresses = [\"192.0.2.1\"]\n[alarms]\n{lines}"), "x").unwrap().alarms
     };
@@ -183,7 +183,7 @@ fn every_sink_has_a_key_and_without_any_there_is_only_standard_error() {
          journald = true\nsyslog = \"tls://[2001:db8::5]\"\nalertmanager = \"https://am:9093/prefix/\"\n\
          command = [\"/bin/page\", \"-x y\"]\ncommand_timeout = 5\ntls_ca = \"/ca.pem\"\n",
     );
-    assert_eq!(all.syslog, Some(Syslog::Tls(Endpoint { host: "2001:db8::5".into(), port: 6514 })));
+    assert_eq!(all.syslog, Some(SyslogTarget::Tls(Endpoint { host: "2001:db8::5".into(), port: 6514 })));
     assert_eq!(all.alertmanager.as_deref(), Some("https://am:9093/prefix"));
     let words: Vec<String> = all.entries().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::policy::{Endpoint, Syslog as Target};
+use crate::policy::{Endpoint, SyslogTarget};
 use crate::sink::tls;
 
 /// How long a connection may take, and a peer to accept a message.
@@ -21,7 +21,7 @@ type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// A target, and the connection to it while there is one.
 pub(super) struct Transport {
-    target: Target,
+    target: SyslogTarget,
     ca: Option<String>,
     link: Option<Link>,
 }
@@ -35,7 +35,7 @@ enum Link {
 }
 
 impl Transport {
-    pub(super) fn new(target: &Target, ca: Option<&str>) -> Transport {
+    pub(super) fn new(target: &SyslogTarget, ca: Option<&str>) -> Transport {
         Transport { target: target.clone(), ca: ca.map(str::to_owned), link: None }
     }
 
@@ -60,10 +60,10 @@ impl Transport {
 
     fn connect(&self) -> anyhow::Result<Link> {
         Ok(match &self.target {
-            Target::Unix(path) => connect_unix(path)?,
-            Target::Udp(endpoint) => Link::Udp(connect_udp(endpoint)?),
-            Target::Tcp(endpoint) => Link::Tcp(connect_tcp(endpoint)?),
-            Target::Tls(endpoint) => {
+            SyslogTarget::Unix(path) => connect_unix(path)?,
+            SyslogTarget::Udp(endpoint) => Link::Udp(connect_udp(endpoint)?),
+            SyslogTarget::Tcp(endpoint) => Link::Tcp(connect_tcp(endpoint)?),
+            SyslogTarget::Tls(endpoint) => {
                 let config = tls::configure(self.ca.as_deref())?;
                 let name = ServerName::try_from(endpoint.host.clone())?;
                 let connection = ClientConnection::new(Arc::new(config), name)?;
@@ -188,7 +188,8 @@ mod tests {
     #[test]
     fn messages_in_a_stream_are_separated_by_their_length() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut transport = Transport::new(&Target::Tcp(endpoint(listener.local_addr().unwrap())), None);
+        let mut transport =
+            Transport::new(&SyslogTarget::Tcp(endpoint(listener.local_addr().unwrap())), None);
         transport.send(b"one\n9 two").unwrap();
         transport.send("ä".as_bytes()).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
@@ -201,7 +202,8 @@ mod tests {
     #[test]
     fn a_peer_that_closed_the_connection_is_connected_again_before_anything_is_lost() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut transport = Transport::new(&Target::Tcp(endpoint(listener.local_addr().unwrap())), None);
+        let mut transport =
+            Transport::new(&SyslogTarget::Tcp(endpoint(listener.local_addr().unwrap())), None);
         transport.send(b"one").unwrap();
         drop(listener.accept().unwrap());
         // the end arrives at once on the loopback, but not before close has returned
@@ -219,10 +221,10 @@ mod tests {
     #[test]
     fn a_target_without_a_listener_is_an_error_that_names_it() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut transport = Transport::new(&Target::Tcp(endpoint(address)), None);
+        let mut transport = Transport::new(&SyslogTarget::Tcp(endpoint(address)), None);
         let error = format!("{:#}", transport.send(b"one").unwrap_err());
         assert!(error.contains(&format!("tcp://{address}")) && error.contains("refused"), "{error}");
-        let mut transport = Transport::new(&Target::Unix("/nowhere/log".into()), None);
+        let mut transport = Transport::new(&SyslogTarget::Unix("/nowhere/log".into()), None);
         assert!(transport.send(b"one").is_err());
     }
 
@@ -231,14 +233,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("datagrams");
         let socket = UnixDatagram::bind(&path).unwrap();
-        Transport::new(&Target::Unix(path.display().to_string()), None).send(b"one").unwrap();
+        Transport::new(&SyslogTarget::Unix(path.display().to_string()), None).send(b"one").unwrap();
         let mut received = [0; 9];
         let length = socket.recv(&mut received).unwrap();
         assert_eq!(&received[..length], b"one");
 
         let path = folder.path().join("stream");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        Transport::new(&Target::Unix(path.display().to_string()), None).send(b"two").unwrap();
+        Transport::new(&SyslogTarget::Unix(path.display().to_string()), None).send(b"two").unwrap();
         let mut text = String::new();
         listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
         assert_eq!(text, "two\n");

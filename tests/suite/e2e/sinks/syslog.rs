@@ -3,7 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use portcullis::policy::{Endpoint, Syslog as Target};
+use portcullis::policy::{Endpoint, SyslogTarget};
 use portcullis::sink::{Sink as _, Syslog};
 
 use super::{HOSTILE, Process, dmz_with_alarms, make_certificates, opened};
@@ -118,10 +118,10 @@ fn a_hostile_name_is_one_message_over_every_transport() {
     let rsyslog = Rsyslog::start(&testbed);
     let ca = testbed.folder.join("ca.pem").display().to_string();
     for (way, target) in [
-        ("unix", Target::Unix(testbed.folder.join("log").display().to_string())),
-        ("udp", Target::Udp(local(514))),
-        ("tcp", Target::Tcp(local(514))),
-        ("tls", Target::Tls(local(6514))),
+        ("unix", SyslogTarget::Unix(testbed.folder.join("log").display().to_string())),
+        ("udp", SyslogTarget::Udp(local(514))),
+        ("tcp", SyslogTarget::Tcp(local(514))),
+        ("tls", SyslogTarget::Tls(local(6514))),
     ] {
         testbed.router.enter(|| {
             let mut sink = Syslog::new(&target, Some(&ca));
@@ -147,7 +147,7 @@ fn a_tls_server_that_the_wrong_authority_vouches_for_gets_nothing() {
     let rsyslog = Rsyslog::start(&testbed);
     let other = testbed.folder.join("other.pem").display().to_string();
     let error = testbed.router.enter(|| {
-        let mut sink = Syslog::new(&Target::Tls(local(6514)), Some(&other));
+        let mut sink = Syslog::new(&SyslogTarget::Tls(local(6514)), Some(&other));
         format!("{:#}", sink.write(&opened("web1")).expect_err("a refusal"))
     });
     assert!(
