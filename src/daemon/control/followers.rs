@@ -50,7 +50,7 @@ impl Followers {
         queues.retain(|queue| match queue.try_send(Arc::clone(&text)) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                increment(&self.snapshot.clients_left);
+                increment(&self.snapshot.clients_disconnected);
                 false
             }
             Err(TrySendError::Disconnected(_)) => false,

@@ -83,7 +83,7 @@ impl ControlServer {
             let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
                 if let Err(error) = client.serve(stream) {
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-                        increment(&snapshot.clients_left);
+                        increment(&snapshot.clients_disconnected);
                     }
                     debug!("a client left early: {error}");
                 }
@@ -284,7 +284,7 @@ mod tests {
             server.followers.send(&change);
         }
         assert!(server.followers.is_empty());
-        assert!(snapshot.clients_left.load(Ordering::SeqCst) >= 1);
+        assert!(snapshot.clients_disconnected.load(Ordering::SeqCst) >= 1);
     }
 
     #[test]

@@ -236,9 +236,9 @@ fn render_daemon(page: &mut PageText<'_>, snapshot: &Snapshot) {
         history.lost,
     );
     page.counter(
-        "portcullis_clients_left_total",
-        "Clients of the daemon's socket that did not read and were dropped.",
-        read(&snapshot.clients_left),
+        "portcullis_clients_disconnected_total",
+        "Clients of the daemon's socket that did not read and were disconnected.",
+        read(&snapshot.clients_disconnected),
     );
     page.counter("portcullis_scrapes_total", "Requests of this page.", read(&snapshot.scrapes));
 }

@@ -23,7 +23,7 @@ pub(in crate::daemon) struct Snapshot {
     /// Samples that could not be decoded.
     pub undecoded: AtomicU64,
     /// Clients of the control socket that did not read and were dropped.
-    pub clients_left: AtomicU64,
+    pub clients_disconnected: AtomicU64,
     /// Requests of the metrics page.
     pub scrapes: AtomicU64,
     /// Servers that the daemon has put into quarantine.

@@ -391,7 +391,7 @@ fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
     let mut daemon = testbed.daemon(&dmz(), &["--metrics", "127.0.0.1:9464"]);
     let left = || {
         let page = super::metrics::scrape(&testbed);
-        super::metrics::value(&page, "portcullis_clients_left_total", &[])
+        super::metrics::value(&page, "portcullis_clients_disconnected_total", &[])
     };
     let connect = || UnixStream::connect(testbed.socket()).expect("the daemon's socket");
     let mute: Vec<UnixStream> = (0..4).map(|_| connect()).collect();
