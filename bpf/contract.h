@@ -28,7 +28,7 @@ enum layout {
 	 */
 	LAYOUT_VERSION = 6,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
-	 * the one that is being written. See docs/architecture.md.
+	 * the one that is being written. See docs/internals.md.
 	 */
 	SLOTS = 3,
 	SAMPLE_FRAME_BYTES = 128,

@@ -3,7 +3,7 @@
  * Two kinds of packets dominate on a busy day, and take this path: answers in flows that peers
  * opened, and TCP openings to the same ports again and again, by a server or by a worm on it. The
  * path does without parse_frame() and decide(), and comes to the same verdicts. All other packets
- * take the full path. docs/performance.md says how much this saves.
+ * take the full path. docs/internals.md says how much this saves.
  */
 #ifndef PORTCULLIS_FAST_PATH_H
 #define PORTCULLIS_FAST_PATH_H

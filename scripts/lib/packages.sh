@@ -25,7 +25,7 @@ print_missing_packages() {
     done | sort -u
 }
 
-# install_missing_packages NEED...: root has them installed, anybody else is told.
+# install_missing_packages NEED...: root has them installed, anybody else reads which are missing.
 install_missing_packages() {
     local missing log
     mapfile -t missing < <(print_missing_packages "$@")

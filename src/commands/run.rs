@@ -9,7 +9,7 @@ use crate::memory::return_memory;
 use crate::output::Output;
 use crate::policy_file::{CompiledPolicy, read_policy};
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until a signal or a `detach` ends it.
 ///
 /// # Errors
 /// When the policy is bad, or the daemon can't start or go on.

@@ -54,7 +54,7 @@ impl ServiceManager {
         }
     }
 
-    /// The daemon ends because it was told to.
+    /// The daemon ends because a signal or a command ends it.
     pub(super) fn notify_stopping(&self) {
         self.send("STOPPING=1");
     }

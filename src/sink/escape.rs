@@ -14,7 +14,7 @@ pub(super) fn is_active(c: char) -> bool {
 }
 
 /// The text with every active character as `\u{..}`. Every backslash is doubled, so that a text that looks
-/// escaped can be told from one that was.
+/// escaped differs from one that was.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if is_printable_ascii(text) && !text.contains('\\') {
         return Cow::Borrowed(text); // nearly always, and a line is several hundred bytes

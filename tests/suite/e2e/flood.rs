@@ -26,7 +26,7 @@ const REPEAT: u32 = 8;
 /// that nobody has optimized. How slow the machine is counts as it is before the flood: the flood's own load
 /// is no excuse.
 const SOON: Duration = Duration::from_secs(5);
-/// Alarms that a flood may open: the tries before it is known for a scan, and that.
+/// Alarms that a flood may open: its attempts before it counts as a scan, and the scan.
 const MOST_ALARMS: usize = 70;
 
 /// The mail server, taken over: SYNs to every port of everybody, from every CPU, and as fast as

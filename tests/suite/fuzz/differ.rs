@@ -406,7 +406,7 @@ impl Differ {
         }
     }
 
-    /// As told by the number of bits in each region, which is read faster than these.
+    /// By the number of bits in each region, which is read faster than these.
     fn heard_nobody(&self) -> bool {
         self.read_words("heard_bits").iter().all(|word| *word == 0)
     }

@@ -17,7 +17,7 @@ impl Macs {
         self.own = macs.into_iter().collect();
     }
 
-    /// A host of the link told its MAC.
+    /// A host of the link has shown its MAC.
     pub fn learn(&mut self, mac: Mac) {
         self.neighbours.insert(mac);
     }

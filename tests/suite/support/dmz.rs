@@ -93,8 +93,8 @@ pub fn in_both_families(test: impl FnMut(Family)) {
 
 /// Does the same with both of two families' actors; `address` is one of theirs.
 pub fn in_each<F: Copy>(families: [F; 2], address: impl Fn(F) -> IpAddr, mut test: impl FnMut(F)) {
-    struct Told(&'static str);
-    impl Drop for Told {
+    struct Reminder(&'static str);
+    impl Drop for Reminder {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 eprintln!("this was in {}", self.0);
@@ -102,7 +102,7 @@ pub fn in_each<F: Copy>(families: [F; 2], address: impl Fn(F) -> IpAddr, mut tes
         }
     }
     for family in families {
-        let _told = Told(if address(family).is_ipv4() { "IPv4" } else { "IPv6" });
+        let _reminder = Reminder(if address(family).is_ipv4() { "IPv4" } else { "IPv6" });
         test(family);
     }
 }

@@ -106,8 +106,8 @@ impl Site {
         drops.iter().filter(|row| row.0["server"] == server).map(Row::packets).sum()
     }
 
-    /// The try succeeds, fails without this need, and succeeds again; the server's drops are the
-    /// cause. The try gets its deadline as an argument.
+    /// The attempt succeeds, fails without this need, and succeeds again; the server's drops are the
+    /// cause. The attempt gets its deadline as an argument.
     #[track_caller]
     pub fn hangs_on(&self, server: &str, need: Need, attempt: impl Fn(Wait) -> bool) {
         assert!(attempt(ENOUGH), "before: {need:?}");

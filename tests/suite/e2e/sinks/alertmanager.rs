@@ -87,7 +87,7 @@ fn an_alarm_of_the_daemon_fires_with_what_to_do() {
     ] {
         assert_eq!(alert["labels"][label], value, "{alert}");
     }
-    let next = alert["annotations"]["next"].as_str().expect("advice");
+    let next = alert["annotations"]["next"].as_str().expect("a command");
     assert!(next.starts_with("portcullis quarantine -i dmz0 web1\nportcullis explain "), "{next}");
     daemon.end(Signal::SIGTERM);
 }

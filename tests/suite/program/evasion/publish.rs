@@ -12,53 +12,65 @@ use crate::e2e::evasion::list_attacks;
 const HEAD: &str = "\
 # Evasion
 
-Every way known to us of getting a packet past a filter, and what becomes of it. This file is
-written by the tests that play it, and a test fails when it says anything else than they do:
-`PORTCULLIS_BLESS=1 scripts/test program` writes it anew.
+This page is for reviewers. It lists every way past a filter that we know of, frame by frame, and the verdict of the
+gate on each.
 
-The policy is a usual one: a web server and a name server that may ask anybody's port 53
-(`tests/suite/support/dmz.rs`). A *question that is needed* is a datagram to that port. Each class shows
-what is dropped, and beside it what looks alike and passes. Frames counts what is
-played for a row, in both families where both are named.
+The tests that play the frames also write this page. A test fails if the two differ.
+`PORTCULLIS_BLESS=1 scripts/test program` writes the page anew.
+
+The policy of the tests has a web server, and a name server that may ask port 53 of any peer
+(`tests/suite/support/dmz.rs`). *A question that is needed* is a datagram to that port. Each class has frames that are
+dropped, and similar frames that pass. The column *frames* counts the frames of a row, those of both families together.
+
+## Example: read a row
+
+| frame | IP | frames | verdict | reason |
+| --- | --- | --- | --- | --- |
+| one 802.1Q tag: SYN to a port that nobody needs | 4, 6 | 2 | drop | `new_flow` |
+
+The test plays one frame over IPv4 and one over IPv6. The gate looks through the VLAN tag, drops both, and counts them
+as `new_flow`. The heading above each table names the way around a filter, and the line below it names the test.
 ";
 
 const TOOLS: &str = "
-# Tools
+## Tools
 
-Run inside the DMZ by `scripts/test e2e`, in network namespaces. Each line is run without the gate,
-and its frames arrive at a tap beyond the router; then with it: it sends as before, the tap sees
-nothing that the router has forwarded, and the count of drops has grown. What is permitted passes before, in
-between and afterwards; detached, the gate lets the first line out again. WEB and DNS are servers,
-PEER and OTHER hosts beyond, a 6 is for IPv6, `_` a space within an argument.
-Tests: `e2e::evasion`.
+These are tools that intruders use. `scripts/test e2e` runs them inside a DMZ of network namespaces:
 
-| line | what it shows | test |
+1. Without the gate, frames of each line arrive at a tap beyond the router.
+2. With the gate, each line sends as before. The tap sees none of its frames, and the count of drops has grown.
+3. Permitted connections work before, between and after the lines.
+4. After `detach`, frames of the first line arrive again.
+
+In a line, WEB and DNS are servers. PEER and OTHER are hosts beyond the router. A 6 stands for IPv6, and `_` for a space
+within an argument. The tests are in `e2e::evasion`.
+
+| line | it is | test |
 | --- | --- | --- |
 ";
 
 const BEYOND_TOOLS: &str = "
 Tunnels and offloads have tests of their own:
 
-| what | without the gate | with it | test |
+| attempt | without the gate | with the gate | test |
 | --- | --- | --- | --- |
 | iodine, to the attacker's server, from a name server that may ask one resolver | a datagram goes through and back | nothing gets out; `destination` | `iodine_reaches_its_server_without_the_gate_and_not_with_it` |
 | ptunnel-ng: TCP in pings | a connection goes through | nothing gets out | `ptunnel_carries_tcp_in_pings_without_the_gate_and_not_with_it` |
 | 24 MiB both ways at once through a permitted port, super-frames of up to 64 KiB | | arrives as it was sent, by its hash | `what_is_permitted_goes_both_ways_in_super_frames_and_arrives_as_it_was_sent` |
-| UDP with segmentation offload to a port that nobody needs | arrives | nothing gets out | `forbidden_super_frames_of_udp_stay_in` |
-| a TCP connection of the server's own, open and fast before the gate came | arrives | nothing gets out | `forbidden_super_frames_of_tcp_stay_in` |
+| UDP with segmentation offload to a port without a need | arrives | nothing gets out | `forbidden_super_frames_of_udp_stay_in` |
+| a TCP connection that the server opened before the gate was attached | arrives | nothing gets out | `forbidden_super_frames_of_tcp_stay_in` |
 
-# What gets out all the same
+## Ways out that remain
 
-- **A tunnel through what is permitted.** Whom a server may ask, it may tell. A name server that may ask a
-  resolver can tunnel through it to whoever serves a domain, for a resolver passes on what it is asked:
-  iodine with the permitted resolver between works, and a test shows it
-  (`a_tunnel_through_the_permitted_resolver_is_not_stopped`). Name the destinations, `limit` the need,
-  and watch what the resolver is asked.
-- **What a permitted flow carries.** The gate does not look into it: VXLAN to port 53 is a question to port 53.
-- **Room in what passes.** Bytes after the end of IPv4 options, IPv6 options and a UDP length
-  below the packet's leave with a packet that may leave, to where it may go.
-- **The link.** ARP, LLDP, 802.1X, slow protocols and 802.3 frames reach the router, which does not forward them.
-  A bridge might.
+- **A tunnel through a permitted service.** A name server that may ask a resolver can tunnel data through it. The
+  resolver passes each question on to the server of its domain, and that server may be the intruder's. A test shows that
+  iodine works like this (`a_tunnel_through_the_permitted_resolver_is_not_stopped`). Name the destinations, put a
+  `limit` on the need, and watch the questions at the resolver.
+- **The content of a permitted flow.** The gate does not look into it. VXLAN to port 53 is a question to port 53.
+- **Spare bytes in permitted packets.** Bytes may hide behind the end of IPv4 options, in IPv6 options, or behind a UDP
+  length that is shorter than the packet. They leave with the packet, and only to a permitted destination.
+- **The link.** ARP, LLDP, 802.1X, slow protocols and 802.3 frames reach the router. A router does not forward them, but
+  a bridge might.
 ";
 
 fn list_classes() -> impl Iterator<Item = &'static Class> {
