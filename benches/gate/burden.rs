@@ -115,10 +115,15 @@ fn measure(
         Cell::Text(format!("{peak:.0}")),
         Cell::Ratio(Spread::of(&ratio)),
     ];
-    report.hold("the daemon in a flood: 5 % of a core", format!("daemon/share/{name}"), vec![share], 0.05);
-    report.hold("the daemon in a flood: 64 MiB", format!("daemon/peak/{name}"), vec![peak], 64.0);
     report.hold(
-        "a drop with a daemon, to one without: 1.02 times",
+        format!("the daemon, {name}: 5 % of a core"),
+        format!("daemon/share/{name}"),
+        vec![share],
+        0.05,
+    );
+    report.hold(format!("the daemon, {name}: 64 MiB"), format!("daemon/peak/{name}"), vec![peak], 64.0);
+    report.hold(
+        format!("a drop with a daemon to one without, {name}: 1.02 times"),
         format!("daemon/ratio/{name}"),
         ratio,
         1.02,

@@ -69,10 +69,8 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
                 Cell::Text(format!("{:.1}", percentile(delays, 99))),
                 Cell::Text(format!("{:.1}", percentile(delays, 100))),
             ]);
-            let (title, most) = match flood {
-                None => ("from a drop to its alarm, idle, p99: 20 ms", 20.0),
-                Some(_) => ("from a drop to its alarm, in a flood, p99: 200 ms", 200.0),
-            };
+            let most = if flood.is_none() { 20.0 } else { 200.0 };
+            let title = format!("from a drop to its alarm, {name}, {sink}, p99: {most} ms");
             report.record(format!("delay/{name}/{sink}"), delays.clone());
             report.hold(title, format!("delay/p99/{name}/{sink}"), vec![percentile(delays, 99)], most);
         }

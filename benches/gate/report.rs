@@ -45,7 +45,7 @@ pub struct Section {
 
 /// A bound: `left` divided by `right` is to be at most `limit`.
 pub struct Target {
-    pub title: &'static str,
+    pub title: String,
     /// Series of the report.
     pub left: String,
     pub right: String,
@@ -74,11 +74,11 @@ impl Report {
     }
 
     /// Records a series and adds the target that it stays below `most`, in the unit of the series.
-    pub fn hold(&mut self, title: &'static str, key: String, values: Vec<f64>, most: f64) {
+    pub fn hold(&mut self, title: impl Into<String>, key: String, values: Vec<f64>, most: f64) {
         let bound = format!("{key}/most");
         self.record(bound.clone(), vec![most; values.len()]);
         self.record(key.clone(), values);
-        self.targets.push(Target { title, left: key, right: bound, limit: 1.0 });
+        self.targets.push(Target { title: title.into(), left: key, right: bound, limit: 1.0 });
     }
 
     /// The tables, for a terminal.

@@ -8,7 +8,12 @@ use crate::statistics::{Spread, zip};
 
 /// The targets that compare series of two groups or programs.
 fn targets() -> Vec<Target> {
-    let target = |title, left: String, right: String, limit| Target { title, left, right, limit };
+    let target = |title: &str, left: String, right: String, limit| Target {
+        title: title.to_owned(),
+        left,
+        right,
+        limit,
+    };
     let wire = |kind: &str, filter: &str| format!("wire/{kind}/{filter}");
     let cost = |case: &str, program: &str| format!("cost/{case}/{program}");
     vec![
@@ -120,7 +125,7 @@ pub fn judge(report: &mut Report) {
             Cell::Ratio(spread),
             Cell::Text(format!("{}", target.limit)),
             Cell::Text(verdict.to_owned()),
-            Cell::Text(target.title.to_owned()),
+            Cell::Text(target.title.clone()),
         ]);
     }
     if lines.is_empty() {
