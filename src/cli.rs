@@ -21,7 +21,7 @@ use crate::output::Color;
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, max_term_width = 100, infer_subcommands = false)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 
@@ -146,7 +146,7 @@ pub struct InterfaceArg {
     pub name: String,
 }
 
-/// What `show` can show.
+/// The subjects of `show`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
     /// Mode, tracking, generation, table usage and memory

@@ -136,7 +136,7 @@ impl Reason {
         self.row().ip
     }
 
-    /// What it says about a packet, for people: one sentence without a full stop.
+    /// Its meaning for people: one sentence about the packet, without a full stop.
     pub const fn sentence(self) -> &'static str {
         self.row().sentence
     }

@@ -87,7 +87,7 @@ enum Press {
     Nothing,
 }
 
-/// What a key does. A server is only touched after a `y`.
+/// Handles a key. A server is only touched after a `y`.
 fn press(model: &mut Model, key: KeyEvent) -> Press {
     let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
     if is_interrupt {

@@ -11,11 +11,11 @@ const SHARED_PART: u64 = 8;
 /// Numbers of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowQuotas {
-    /// What each server has, whatever the others do. Half of the ledger goes to these.
+    /// Rows of each server, whatever the others do. Half of the ledger goes to these.
     pub guaranteed: u64,
-    /// What is left for all of them.
+    /// Rows that are left for all of them.
     pub shared: u64,
-    /// What one server may have, its guaranteed rows included.
+    /// The most rows of one server, its guaranteed rows included.
     pub max: u64,
 }
 

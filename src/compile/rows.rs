@@ -12,7 +12,7 @@ use crate::policy::{Direction, Limit};
 /// A compiled policy. The same policy text always gives the same tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
-    /// What holds for all packets.
+    /// Settings that hold for all packets.
     pub settings: CompiledSettings,
     /// Names of the servers, in the order of the file. The index is a server's number.
     pub names: Vec<String>,
@@ -47,7 +47,7 @@ pub struct ServerRow {
     pub vlan: Option<u16>,
 }
 
-/// What holds for a range of ports.
+/// The needs on a range of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeedRow {
     /// The profile. Profile 0 is for sources of no server, and has only the `quiet` needs of all roles.
@@ -56,9 +56,9 @@ pub struct NeedRow {
     pub proto: u8,
     /// Ports, ICMP types, or `0..=0` for protocols that have neither.
     pub ports: RangeInclusive<u16>,
-    /// What peers may open on these ports of the server.
+    /// The rule by which peers may open these ports of the server.
     pub inbound: PeerMatch,
-    /// What the server may open to these ports of a peer.
+    /// The rule by which the server may open these ports of a peer.
     pub outbound: PeerMatch,
     /// Drops without an alarm.
     pub quiet: PeerMatch,
@@ -120,7 +120,7 @@ pub struct RuleRow {
     pub limit_key: u32,
 }
 
-/// What the servers of one profile have in common.
+/// The common part of all servers with one profile.
 pub(super) struct Profile {
     /// Rules that hold, each once, in the order of their numbers.
     pub rules: Vec<u32>,

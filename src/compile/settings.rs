@@ -47,7 +47,7 @@ const KEYS: &[FlagKey] = &[
     },
 ];
 
-/// What holds for all packets.
+/// Settings that hold for all packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompiledSettings {
     /// `enum settings_flag`: the bits that stand for keys of the policy.
@@ -68,7 +68,7 @@ impl CompiledSettings {
     }
 }
 
-/// What `settings.flags` say in the words of the policy, for `show status`: keys and values.
+/// The meaning of `settings.flags` in the words of the policy, for `show status`: keys and values.
 pub fn describe_flags(flags: u32) -> Vec<(&'static str, &'static str)> {
     KEYS.iter()
         .filter_map(|key| {

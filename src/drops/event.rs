@@ -44,7 +44,7 @@ impl Origin {
 /// Names of servers by their ids.
 pub type Names = HashMap<u32, Arc<str>>;
 
-/// What an event needs besides the bytes of a sample or a ledger row.
+/// Facts that an event needs besides the bytes of a sample or a ledger row.
 pub struct Context<'a> {
     /// Name of the interface.
     pub interface: Arc<str>,

@@ -64,7 +64,7 @@ impl From<CompactRow> for BaselineRow {
     }
 }
 
-/// What has been reported of one ledger key.
+/// The drops of one ledger key that were reported.
 #[derive(Clone, Copy, Debug, Default)]
 struct Reported {
     /// Packets, by samples and rounds together.
@@ -245,7 +245,7 @@ impl Reconciler {
         reported.report(&key, entry, entry.packets, context)
     }
 
-    /// What has been reported so far, for [`Reconciler::starting`] of the next daemon.
+    /// The drops that were reported so far, for [`Reconciler::starting`] of the next daemon.
     pub fn baseline(&self) -> Baseline {
         let mut rows: Vec<BaselineRow> = self
             .reported

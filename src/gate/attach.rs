@@ -24,7 +24,7 @@ use crate::policy::Policy;
 /// that is pinged usually takes to answer. Answers to earlier datagrams would be dropped.
 const LISTEN_FIRST: Duration = Duration::from_secs(1);
 
-/// What an attach has done.
+/// The result of an attach.
 #[derive(Clone, Debug)]
 pub struct Attachment {
     /// How the filter is attached.
@@ -35,7 +35,7 @@ pub struct Attachment {
     pub generation: u64,
     /// The gate was attached already, and its programs were replaced.
     pub replaced: bool,
-    /// What the user should know: a fall-back, a size that does not hold yet.
+    /// Warnings for the user: a fall-back, a size that does not hold yet.
     pub warnings: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Caveats: what the interface is part of, where that takes something from the gate.
+//! Caveats: the interface is part of something that weakens the gate, such as a bond.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::policy::Policy;
 const BONDS: &str = "/proc/net/bonding";
 const VLANS: &str = "/proc/net/vlan";
 
-/// What the user should know of the interface with this policy, a sentence each.
+/// The weaknesses of a gate on this interface with this policy, a sentence each.
 pub fn find_caveats(place: &GatePlace, policy: &Policy) -> Vec<String> {
     find_interface_caveats(&place.interface, has_vlans(policy))
 }

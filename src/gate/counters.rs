@@ -1,4 +1,4 @@
-//! What the programs count for each CPU: packets by reason, and events inside the programs.
+//! Counters of the programs, for each CPU: packets by reason, and events inside the programs.
 
 use serde::Serialize;
 

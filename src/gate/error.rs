@@ -143,7 +143,7 @@ pub enum GateError {
     Other { what: String, why: String },
 }
 
-/// What an errno of the bpf system call means to a person.
+/// The meaning of an errno of the bpf system call, for a person.
 fn remedy(errno: Errno) -> &'static str {
     match errno {
         Errno::EPERM | Errno::EACCES => {

@@ -10,7 +10,7 @@ use super::system;
 use crate::abi::Reason;
 use crate::abi::{assumption, decision, drop_flag, question, rule_flag, verdict};
 
-/// What the program decided about a frame.
+/// The program's decision about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Whether it passes.
@@ -29,7 +29,7 @@ pub struct Answer {
     pub generation: u32,
 }
 
-/// What happens to a packet.
+/// Whether a packet passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {

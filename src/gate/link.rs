@@ -228,7 +228,7 @@ fn is_taken(errno: Errno) -> bool {
     matches!(errno, Errno::EBUSY | Errno::EEXIST)
 }
 
-/// What the kernel means when it refuses a program in the driver.
+/// The reason behind an errno, when the kernel refuses a program in the driver.
 fn why_not_native(errno: Errno) -> &'static str {
     match errno {
         Errno::EOPNOTSUPP => "its driver can't, or not as it is set now: `dmesg | tail` may say more",

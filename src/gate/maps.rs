@@ -42,7 +42,7 @@ enum Size {
     Derived(fn(&TableSizes) -> u32),
 }
 
-/// What counts as an entry in use.
+/// How entries in use are counted.
 enum Count {
     /// Every entry of a hash.
     Entries,
@@ -56,7 +56,7 @@ enum Count {
     Hidden,
 }
 
-/// What [`Maps::usage`] has to know from elsewhere.
+/// Facts from elsewhere that [`Maps::usage`] needs.
 pub(super) struct Live {
     /// The slot of the live policy.
     pub slot: Option<u32>,
@@ -196,7 +196,7 @@ maps! {
     datagrams: TypedMap<flow_key, flow>, setting!(datagrams), Count::Entries;
     /// ICMP requests of peers.
     icmp_queries: TypedMap<flow_key, flow>, setting!(icmp), Count::Entries;
-    /// What peers tried to open and no `in` service allows.
+    /// Openings of peers that no `in` service allows.
     unlisted: TypedMap<flow_key, opening>, setting!(unlisted), Count::Entries;
     /// First fragments that passed.
     fragments: TypedMap<fragment_key, fragment>, setting!(fragments), Count::Entries;
@@ -254,7 +254,7 @@ maps! {
 
     /// Words that hold for every packet: `enum state`.
     state: TypedMap<u32, u64>, Size::Fixed, Count::Hidden;
-    /// What each slot's policy is.
+    /// Settings of each slot's policy.
     policies: TypedMap<u32, settings>, Size::Fixed, Count::Hidden;
     /// Packets and bytes by reason, for each CPU.
     counters: TypedMap<u32, counter>, Size::Fixed, Count::Hidden;
@@ -268,7 +268,7 @@ maps! {
     neighbour_macs: TypedMap<u64, u32>, Size::Fixed, Count::Hidden;
     /// The perf buffer of samples.
     samples: MapHandle, Size::Fixed, Count::Hidden;
-    /// What each CPU has found out for itself.
+    /// Findings of each CPU that it keeps for itself.
     cpus: MapHandle, Size::Fixed, Count::Hidden;
 }
 

@@ -19,7 +19,7 @@ use super::pins::{LINKS, PINS, check_mounts};
 use super::requirements::check_requirements;
 use super::system;
 
-/// What became of a gate.
+/// The state of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GateState {
@@ -70,7 +70,7 @@ pub struct PinnedGate {
     pub interface: String,
     /// Inode number of its network namespace. `None`: the initial one.
     pub namespace: Option<u64>,
-    /// What became of it.
+    /// Its state.
     pub state: GateState,
 }
 
@@ -118,7 +118,7 @@ pub fn hint_at_orphans(interface: &str) -> String {
     .collect()
 }
 
-/// What became of one gate.
+/// The state of one gate.
 ///
 /// # Errors
 /// When no gate has this name, or a link can't be read.

@@ -11,7 +11,7 @@ use super::fault;
 use super::typed_map::TypedMap;
 use crate::abi::layout;
 
-/// What kind of map the inner ones are, as `bpf/maps.h` has it.
+/// The kind of the inner maps, as `bpf/maps.h` has it.
 pub trait InnerKind {
     /// Their type.
     const TYPE: MapType;

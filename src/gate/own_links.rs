@@ -21,7 +21,7 @@ use crate::abi::{state, to_mac_number};
 /// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
 const ANSWER_BYTES: usize = 64 << 10;
 
-/// What the kernel says of one interface.
+/// One interface, as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Link {
     index: u32,

@@ -13,7 +13,7 @@ use super::pins::{open_map, pin};
 use super::{fault, system};
 use crate::policy::TableSizes;
 
-/// What `build.rs` made of `bpf/portcullis.bpf.c`.
+/// The object that `build.rs` made of `bpf/portcullis.bpf.c`.
 pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
 
 const FILTER: &str = "portcullis_filter";
@@ -76,7 +76,7 @@ impl Programs {
         Ok(())
     }
 
-    /// What each cost the verifier, in instructions processed.
+    /// The cost of each for the verifier, in instructions processed.
     ///
     /// # Errors
     /// When the kernel refuses to say it.

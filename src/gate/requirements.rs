@@ -1,5 +1,5 @@
-//! What the gate needs of the process and of the kernel. It is checked first, so that the message names
-//! what is missing and not the EPERM of a system call.
+//! Requirements of the gate: capabilities of the process, features of the kernel. They are checked
+//! first, so that the message names the missing one and not the EPERM of a system call.
 
 use std::fs;
 

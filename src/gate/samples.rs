@@ -14,7 +14,7 @@ const PAGES_PER_CPU: usize = 64;
 /// Samples taken out of the buffer at once. The others count as lost, and the ledger makes up for them.
 const MOST_AT_ONCE: usize = 16_384;
 
-/// What one poll brought.
+/// The result of one poll.
 #[derive(Debug, Default)]
 pub struct Received {
     /// Undecoded: a `struct sample` and the frame's beginning behind it.

@@ -53,7 +53,7 @@ pub struct GateStatus {
     pub tables: Vec<TableUsage>,
     /// Kernel memory of all tables.
     pub bytes: u64,
-    /// What the user should know, a sentence each.
+    /// Warnings for the user, a sentence each.
     pub warnings: Vec<String>,
     /// Packets and bytes that were dropped, or would have been.
     #[serde(skip)]
@@ -63,7 +63,7 @@ pub struct GateStatus {
     pub passes: Vec<(Reason, u64, u64)>,
 }
 
-/// What only changes with the policy. To learn it, the whole policy is read.
+/// Facts that change only with the policy. The whole policy is read for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PolicyFacts {
     /// Counts the policies of this gate.

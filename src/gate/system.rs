@@ -100,7 +100,7 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> Result<(), Errno> {
     check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }
 
-/// What a link says of itself.
+/// The properties of a link.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkFacts {
     pub program_id: u32,
@@ -191,10 +191,10 @@ pub(super) fn strips_vlan_tags(interface: &str) -> Option<bool> {
     (result == 0).then_some(value.data & ETH_FLAG_RXVLAN != 0)
 }
 
-/// What came of a test run.
+/// The result of a test run.
 #[derive(Clone, Debug)]
 pub struct TestRun {
-    /// What the program returned: `enum xdp_action`, or a verdict of TC.
+    /// The program's return value: `enum xdp_action`, or a verdict of TC.
     pub action: u32,
     /// The frame as the program left it.
     pub data: Vec<u8>,

@@ -1,5 +1,5 @@
-//! What the tool tells the programs about their verdict cache: how much of it they use, and that what
-//! they keep is old.
+//! The tool's control of the programs' verdict cache: how much of it they use, and the word that outdates
+//! every entry.
 
 use super::Gate;
 use super::error::GateError;

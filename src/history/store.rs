@@ -122,7 +122,7 @@ impl Store {
         begun
     }
 
-    /// What the previous run had reported; empty if there was none.
+    /// The drops that the previous run had reported; empty if there was none.
     ///
     /// # Errors
     /// When it can't be read.

@@ -1,5 +1,8 @@
 //! The thread that writes the history, so that the daemon never waits for the disk.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -84,7 +87,7 @@ pub struct PreviousRun {
     has_begun: bool,
     /// The highest id that an alarm has had.
     pub last_id: u64,
-    /// What it had reported; empty if that is unknown.
+    /// The drops that it had reported; empty if that is unknown.
     pub baseline: Baseline,
 }
 

@@ -11,7 +11,7 @@ pub fn show_prefix(prefix: &IpNet) -> String {
     }
 }
 
-/// What is left of a prefix without some others, in as few prefixes as there can be.
+/// A prefix without some others, in as few prefixes as possible.
 pub fn subtract(from: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
     let inside: Vec<IpNet> =
         holes.iter().copied().filter(|hole| from.contains(hole) || hole.contains(&from)).collect();

@@ -109,7 +109,7 @@ const ICMPV6_TYPES: &[(&str, u8)] = &[
     ("neighbor-advertisement", 136),
 ];
 
-/// What may follow a protocol's `/`.
+/// The kind of value behind a protocol's `/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selector {
     /// A port, 0 to 65535.
@@ -121,7 +121,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// What may follow the `/` of a protocol.
+    /// The kind of value behind the `/` of a protocol.
     pub fn of(protocol: u8) -> Self {
         match protocol {
             TCP | UDP | SCTP => Self::Port,

@@ -33,14 +33,14 @@ pub struct Diagnostic {
     pub line: u32,
     /// Column in characters, counted from 1.
     pub column: u32,
-    /// What is wrong, in one line.
+    /// The mistake, in one line.
     pub message: String,
     /// The line itself, or the part around the mistake if the line is very long.
     pub source: String,
     /// White space and carets that go beneath [`Diagnostic::source`].
     #[serde(skip)]
     pub marker: String,
-    /// What to write instead, or what to do.
+    /// The remedy: text to write instead, or a thing to do.
     pub help: Option<String>,
 }
 
@@ -134,7 +134,7 @@ pub(crate) struct Finding {
     pub(crate) origin: FindingOrigin,
 }
 
-/// What a finding follows from. A syntax error elsewhere may explain it, and then only the error is shown.
+/// The evidence that a finding follows from. A syntax error elsewhere may explain it, and then only the error is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FindingOrigin {
     /// The file isn't TOML here.

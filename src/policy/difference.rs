@@ -109,7 +109,7 @@ struct Comparison<'p> {
 /// First and last port of each range.
 type Ranges = Vec<(u16, u16)>;
 
-/// What needs without a limit have in common if their ports can be joined: protocol, peers, ports of the server.
+/// Needs without a limit that agree in these have their ports joined: protocol, peers, ports of the server.
 type Unlimited = (u8, Vec<IpNet>, Option<(u16, u16)>);
 
 /// The meaning of a need. Needs that mean the same have equal meanings, however they are written.

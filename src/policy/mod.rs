@@ -26,5 +26,5 @@ pub use summary::{Summary, describe, summarize};
 
 pub(crate) use diagnostic::{Finding, Source};
 
-/// What `portcullis init` prints: a commented policy to start from. It is valid as it stands.
+/// A commented policy to start from, as `portcullis init` prints it. It is valid as it stands.
 pub const STARTER: &str = include_str!("starter.toml");

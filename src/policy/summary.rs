@@ -1,4 +1,4 @@
-//! What each server may do, for people and for tools.
+//! The permissions of each server, for people and for tools.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write};
@@ -45,7 +45,7 @@ pub struct RouterSummary {
     pub macs: Vec<String>,
 }
 
-/// What one server may do.
+/// The permissions of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServerSummary {
     /// Its name.
@@ -62,11 +62,11 @@ pub struct ServerSummary {
     pub mode: &'static str,
     /// Names of its roles.
     pub roles: Vec<String>,
-    /// What peers may open, without the management needs.
+    /// Services that peers may open, without the management needs.
     pub accepts: Vec<String>,
-    /// What it may open.
+    /// Connections that it may open.
     pub opens: Vec<String>,
-    /// What is dropped without an alarm.
+    /// Connections that are dropped without an alarm.
     pub quiet: Vec<String>,
 }
 

@@ -37,7 +37,7 @@ pub use pcapng::Pcapng;
 pub use stderr::render_line;
 pub use syslog::Syslog;
 
-/// What sinks are given.
+/// An event for the sinks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A drop, as a sample or the ledger reported it.
@@ -116,7 +116,7 @@ pub trait Sink: Send {
     }
 }
 
-/// What a sink needs besides the policy.
+/// Facts that a sink needs besides the policy.
 #[derive(Clone, Copy, Debug)]
 struct Site<'a> {
     /// Name of the interface.

@@ -19,7 +19,7 @@ const MAX_ALARMS: usize = 500;
 const MAX_ROWS: usize = 500;
 const MAX_SAMPLES: usize = 200;
 
-/// What the page is about.
+/// The subject of the page.
 pub(super) struct Cover<'c> {
     pub interface: &'c str,
     pub from: Timestamp,

@@ -17,7 +17,7 @@ pub(super) struct Confirmation {
     pub action: Action,
 }
 
-/// What a key can do to a server.
+/// An action of a key on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Quarantine(String),

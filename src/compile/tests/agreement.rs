@@ -163,7 +163,7 @@ fn the_tables_say_what_the_policy_says() {
     }
 }
 
-/// What holds for the tables of every policy.
+/// Properties of the tables of every policy.
 fn check_shape(tables: &Tables) {
     for pair in tables.needs.windows(2) {
         let key = |row: &NeedRow| (row.profile, row.proto);

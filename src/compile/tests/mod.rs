@@ -1,4 +1,4 @@
-//! What the tables say about overlapping needs, limits and room.
+//! The tables of overlapping needs, limits and room.
 
 mod agreement;
 mod encoding;

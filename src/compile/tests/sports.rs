@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What profile 1 may open from a port of its own, to a port of a peer: the needs beside those of the profile.
+/// The needs by which profile 1 may open from a port of its own to a port of a peer, beside those of the profile.
 fn needs_from(tables: &Tables, proto: u8, sport: u16, port: u16) -> String {
     let Some(profile) = tables.find_sport(1, proto, sport) else {
         return String::new();

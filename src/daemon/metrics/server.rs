@@ -75,7 +75,7 @@ fn accept(listener: &TcpListener, page: &Arc<Page>) {
         clients.fetch_add(1, Ordering::SeqCst);
         let (page, leaving) = (Arc::clone(page), Arc::clone(&clients));
         let started = std::thread::Builder::new().name("scrape".to_owned()).spawn(move || {
-            if let Err(error) = answer(stream, &page) {
+            if let Err(error) = answer(stream, &page, PATIENCE) {
                 debug!("a scrape failed: {error}");
             }
             leaving.fetch_sub(1, Ordering::SeqCst);
@@ -86,8 +86,9 @@ fn accept(listener: &TcpListener, page: &Arc<Page>) {
     }
 }
 
-fn answer(mut stream: TcpStream, page: &Page) -> std::io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+/// Answers one request. `patience` is for the whole request, and again for reading the answer.
+fn answer(mut stream: TcpStream, page: &Page, patience: Duration) -> std::io::Result<()> {
+    let deadline = Instant::now() + patience;
     let request = read_request(&mut stream, deadline)?;
     let (status, body) = match request.as_deref().map(|text| text.split(' ').collect::<Vec<_>>()).as_deref() {
         Some(["GET" | "HEAD", path, version]) if version.starts_with("HTTP/1.") => {
@@ -113,7 +114,7 @@ fn answer(mut stream: TcpStream, page: &Page) -> std::io::Result<()> {
     );
     send(&mut stream, head.as_bytes(), deadline)?;
     if !is_head {
-        send(&mut stream, body.as_bytes(), Instant::now() + PATIENCE)?;
+        send(&mut stream, body.as_bytes(), Instant::now() + patience)?;
     }
     Ok(())
 }
@@ -195,5 +196,78 @@ impl Page {
     fn read_gate(&self, facts: &PolicyFacts) -> Result<GateStatus, GateError> {
         let place = GatePlace::of_any(&self.place.interface)?;
         Gate::open(&place)?.status(&place, facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page of an interface without a gate.
+    fn page() -> Page {
+        let place = GatePlace::of_any("lo").unwrap();
+        Page { place, snapshot: Arc::default(), last: Mutex::default() }
+    }
+
+    /// Both ends of a connection.
+    fn connect() -> (TcpStream, TcpStream) {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    fn ask(page: &Page, request: &[u8]) -> String {
+        let (mut client, server) = connect();
+        client.write_all(request).unwrap();
+        answer(server, page, PATIENCE).unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_scrape_gets_the_page_and_is_counted_also_without_a_gate() {
+        let page = page();
+        let text = ask(&page, b"GET /metrics?name=x HTTP/1.1\r\nHost: router\r\n\r\n");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        assert!(body.contains("portcullis_enforcing{interface=\"lo\"} 0\n"), "{body}");
+        assert!(body.contains("portcullis_scrapes_total{interface=\"lo\"} 1\n"), "{body}");
+        let text = ask(&page, b"HEAD /metrics HTTP/1.0\n\n");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn other_requests_are_refused_with_the_status_that_fits() {
+        let page = page();
+        // No longer than that: a connection with bytes that nobody read ends by a reset.
+        let mut long = b"GET /metrics HTTP/1.1\r\nX: ".to_vec();
+        long.resize(MOST_REQUEST_BYTES, b'a');
+        for (request, status) in [
+            (b"GET /secrets HTTP/1.1\r\n\r\n".as_slice(), "404 Not Found"),
+            (b"POST /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+            (b"\x16\x03\x01 hello\r\n\r\n", "400 Bad Request"),
+            (b"GET /metrics\r\n\r\n", "400 Bad Request"),
+            (&long, "400 Bad Request"),
+        ] {
+            let text = ask(&page, request);
+            assert!(text.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{text}");
+        }
+        assert_eq!(page.snapshot.scrapes.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_client_that_sends_a_byte_now_and_then_does_not_get_more_time() {
+        let (mut client, server) = connect();
+        let sender = std::thread::spawn(move || {
+            // until the server has closed the connection
+            while client.write_all(b"G").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let error = answer(server, &page(), Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{error}");
+        sender.join().unwrap();
     }
 }

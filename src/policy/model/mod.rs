@@ -1,4 +1,4 @@
-//! What a policy file says, as data. Everything that a verdict may have to name keeps its place in the file.
+//! The content of a policy file, as data. Everything that a verdict may have to name keeps its place in the file.
 
 mod alarms;
 pub(super) mod keys;

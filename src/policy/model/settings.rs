@@ -15,7 +15,7 @@ keys! {
         "mode" mode: Located<Mode> = Located::default(), keyword();
         /// How the direction of a flow is known.
         "tracking" tracking: Located<Tracking> = Located::default(), keyword();
-        /// What happens to a packet whose source address no server has.
+        /// The treatment of packets whose source address no server has.
         "unknown_sources" unknown_sources: Located<UnknownSources> = Located::default(), keyword();
         /// `in` needs of every server. They stay open in quarantine.
         "management" management: Vec<Need> = Vec::new(), needs(Direction::In);

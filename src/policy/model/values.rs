@@ -69,7 +69,7 @@ keyword! {
 }
 
 keyword! {
-    /// What happens to a packet whose source address no server has.
+    /// The treatment of packets whose source address no server has.
     UnknownSources {
         /// Drop it and raise an alarm.
         Deny = "deny",

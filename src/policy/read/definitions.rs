@@ -1,4 +1,4 @@
-//! What a policy defines by name: `[sets]`, `[routers.*]`, `[roles.*]` and `[servers.*]`.
+//! The named things of a policy: `[sets]`, `[routers.*]`, `[roles.*]` and `[servers.*]`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;

@@ -83,7 +83,7 @@ pub(super) fn read_need(
     reader.sound.then_some(Need { direction, protocol, ports, peers, sport, limit, place })
 }
 
-/// What follows the protocol of a need.
+/// The clauses behind the protocol of a need.
 #[derive(Default)]
 struct Clauses {
     peers: Vec<Peer>,

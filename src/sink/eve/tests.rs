@@ -1,4 +1,4 @@
-//! What Suricata's schema demands of the two event types, reproduced: it is closed, so every
+//! Suricata's schema of the two event types, reproduced: it is closed, so every
 //! key is either listed here or ours.
 
 use serde_json::Value;
