@@ -188,7 +188,7 @@ impl LedgerRow {
 
 impl Serialize for LedgerRow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut row = serializer.serialize_struct("LedgerRow", 12)?;
+        let mut row = serializer.serialize_struct("LedgerRow", 13)?;
         row.serialize_field("server", &self.server.as_deref())?;
         row.serialize_field("address", &self.last_source)?;
         row.serialize_field("proto", &self.protocol_name())?;
@@ -199,7 +199,8 @@ impl Serialize for LedgerRow {
         row.serialize_field("first", &self.first.to_string())?;
         row.serialize_field("last", &self.last.to_string())?;
         row.serialize_field("last_destination", &self.last_destination)?;
-        row.serialize_field("quiet", &self.key.has(drop_flag::DROP_QUIET))?;
+        row.serialize_field("quiet", &self.quiet())?;
+        row.serialize_field("presumed", &self.presumed())?;
         row.serialize_field("would_drop", &self.key.has(drop_flag::DROP_WOULD))?;
         row.end()
     }
@@ -293,21 +294,24 @@ mod tests {
                 "server": "web1", "address": "192.0.2.10", "proto": "tcp", "port": 445,
                 "reason": "new_flow", "packets": 12, "bytes": 720,
                 "first": "2026-11-22T14:59:00Z", "last": "2026-11-22T14:59:59.9985Z",
-                "last_destination": "2001:db8::7", "quiet": false, "would_drop": false,
+                "last_destination": "2001:db8::7", "quiet": false, "presumed": false,
+                "would_drop": false,
             })
         );
     }
 
     #[test]
     fn a_row_of_the_overflow_without_a_server_says_any_and_no_port() {
-        let key = LedgerKey { server: 0, port: 0, protocol: 0, flags: 3, overflow: true, ..key() };
+        let key = LedgerKey { server: 0, port: 0, protocol: 0, flags: 11, overflow: true, ..key() };
         let entry = LedgerEntry { last_source: None, last_destination: None, ..entry() };
         let value = json(&LedgerRow::new(key, &entry, &context()));
         assert_eq!(value["server"], serde_json::Value::Null);
         assert_eq!(value["address"], serde_json::Value::Null);
         assert_eq!(value["proto"], "any");
         assert_eq!(value["port"], serde_json::Value::Null);
-        assert_eq!((&value["quiet"], &value["would_drop"]), (&true.into(), &true.into()));
+        for flag in ["quiet", "presumed", "would_drop"] {
+            assert_eq!(value[flag], true, "{flag}");
+        }
     }
 
     #[test]
