@@ -365,11 +365,13 @@ struct {
 /* MACs to which frames from the DMZ may be sent so that this machine takes them: those of the devices
  * above the NIC (VLAN, macvlan, bridge, bond). The NIC's own is in STATE_OWN_MAC. The key has the first
  * byte in bits 40 to 47. Written by the tool, at attach and by the daemon; read by the filter for
- * drops. A hash. Full: frames to further MACs may be counted as `elsewhere`, and a warning says so.
+ * drops. A hash, whose entries take memory once they are there. Full: `attach` is refused, and a daemon
+ * goes on with the MACs before.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
 	__type(value, __u32);
 } own_macs SEC(".maps");
@@ -379,7 +381,8 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 8192); /* more than there are VLANs */
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u32);
 } own_interfaces SEC(".maps");

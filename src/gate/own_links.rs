@@ -7,8 +7,9 @@ use std::io;
 
 use libbpf_rs::MapFlags;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -49,7 +50,9 @@ impl Gate {
         let mac_of = |link: &Link| link.mac.map(to_mac_number);
         let nic = own.iter().find(|link| link.index == place.ifindex).and_then(|link| mac_of(link));
 
-        let macs: BTreeSet<u64> = own.iter().filter_map(|link| mac_of(link)).collect();
+        let taken = list_taken_macs(place.ifindex).map_err(failed)?;
+        let macs: BTreeSet<u64> =
+            own.iter().filter_map(|link| mac_of(link)).chain(taken.into_iter().map(to_mac_number)).collect();
         for known in self.maps.own_macs.entries()?.iter().filter(|(mac, _)| !macs.contains(mac)) {
             self.maps.own_macs.remove(&known.0)?;
         }
@@ -94,16 +97,68 @@ fn find_above(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
 /// The interfaces of this process's network namespace (rtnetlink(7), RTM_GETLINK).
 fn list_links() -> io::Result<Vec<Link>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
+    let mut links = Vec::new();
+    dump(&socket, RouteNetlinkMessage::GetLink(LinkMessage::default()), |answer| {
+        if let RouteNetlinkMessage::NewLink(link) = answer {
+            links.push(to_link(&link));
+        }
+    })?;
+    Ok(links)
+}
+
+/// The MACs that an interface takes besides its own (RTM_GETNEIGH of AF_BRIDGE, as `bridge fdb`). Among
+/// them are those of macvlans that were moved into another namespace, as that of a container.
+fn list_taken_macs(ifindex: u32) -> io::Result<Vec<[u8; 6]>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    // otherwise the kernel does not heed the index, and lists what each bridge has learnt
+    socket.set_netlink_get_strict_chk(true)?;
+    let mut question = NeighbourMessage::default();
+    question.header.family = AddressFamily::Bridge;
+    question.header.ifindex = ifindex;
+    let mut macs = Vec::new();
+    dump(&socket, RouteNetlinkMessage::GetNeighbour(question), |answer| {
+        if let RouteNetlinkMessage::NewNeighbour(entry) = answer {
+            macs.extend(find_taken_mac(ifindex, &entry));
+        }
+    })?;
+    Ok(macs)
+}
+
+/// The MAC of an entry, if it is one that the interface itself takes, and no group.
+fn find_taken_mac(ifindex: u32, entry: &NeighbourMessage) -> Option<[u8; 6]> {
+    let (header, mut mac) = (&entry.header, None);
+    // a bridge's entries are of hosts behind its ports
+    if header.ifindex != ifindex
+        || !header.flags.contains(NeighbourFlags::Own)
+        || header.flags.contains(NeighbourFlags::Controller)
+    {
+        return None;
+    }
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            // of a host behind a tunnel
+            NeighbourAttribute::Destination(_) => return None,
+            _ => {}
+        }
+    }
+    mac.filter(|mac| mac[0] & 1 == 0)
+}
+
+/// Asks the kernel for a list, and shows each of its messages.
+fn dump(
+    socket: &Socket,
+    question: RouteNetlinkMessage,
+    mut show: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let mut question = NetlinkMessage::new(header, NetlinkPayload::from(question));
     question.finalize();
     let mut bytes = vec![0; question.buffer_len()];
     question.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
 
-    let mut links = Vec::new();
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     loop {
         answer.clear();
@@ -113,11 +168,9 @@ fn list_links() -> io::Result<Vec<Link>> {
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             match message.payload {
-                NetlinkPayload::Done(_) => return Ok(links),
+                NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    links.push(to_link(&link));
-                }
+                NetlinkPayload::InnerMessage(message) => show(message),
                 _ => {}
             }
             // messages begin at multiples of four bytes
@@ -129,12 +182,14 @@ fn list_links() -> io::Result<Vec<Link>> {
 
 fn to_link(message: &LinkMessage) -> Link {
     let mut link = Link { index: message.header.index, ..Link::default() };
-    let (mut below, mut is_above) = (None, false);
+    let (mut below, mut is_above, mut is_here) = (None, false, true);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Controller(index) if *index != 0 => link.member_of = Some(*index),
             LinkAttribute::Link(index) => below = Some(*index),
+            // the index is one of another namespace
+            LinkAttribute::LinkNetNsId(_) => is_here = false,
             LinkAttribute::LinkInfo(infos) => {
                 is_above = infos.iter().any(|info| match info {
                     LinkInfo::Kind(kind) => is_made_on_another(kind),
@@ -144,7 +199,7 @@ fn to_link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
-    link.below = below.filter(|_| is_above);
+    link.below = below.filter(|_| is_above && is_here);
     link
 }
 
@@ -193,5 +248,39 @@ mod tests {
         let links = list_links().unwrap();
         let lo = links.iter().find(|link| link.index == 1).unwrap();
         assert_eq!((lo.mac, lo.below, lo.member_of), (Some([0; 6]), None, None));
+    }
+
+    #[test]
+    fn a_device_above_one_of_another_namespace_is_above_none_of_this_one() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes =
+            vec![LinkAttribute::Link(2), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::MacVlan)])];
+        assert_eq!(to_link(&message).below, Some(2));
+        message.attributes.push(LinkAttribute::LinkNetNsId(0));
+        assert_eq!(to_link(&message).below, None);
+    }
+
+    #[test]
+    fn a_mac_that_the_nic_takes_is_neither_a_group_nor_one_that_a_bridge_has_learnt() {
+        let entry = |ifindex: u32, flags: NeighbourFlags, mac: [u8; 6]| {
+            let mut entry = NeighbourMessage::default();
+            (entry.header.ifindex, entry.header.flags) = (ifindex, flags);
+            entry.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+            entry
+        };
+        let (own, learnt) = (NeighbourFlags::Own, NeighbourFlags::Controller);
+        let (mac, group) = ([2, 0, 0, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]);
+        assert_eq!(find_taken_mac(2, &entry(2, own, mac)), Some(mac));
+        for other in
+            [entry(3, own, mac), entry(2, learnt, mac), entry(2, own | learnt, mac), entry(2, own, group)]
+        {
+            assert_eq!(find_taken_mac(2, &other), None);
+        }
+    }
+
+    #[test]
+    fn the_kernel_understands_the_question_for_taken_macs() {
+        assert_eq!(list_taken_macs(1).unwrap(), Vec::<[u8; 6]>::new());
     }
 }
