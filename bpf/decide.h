@@ -153,8 +153,7 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 			 decision->port);
 	rule = need ? match_peer(policy, &need->outbound, &packet->destination) : 0;
 	server = rule ? find_mac(policy, 0, read_mac(packet->source_mac)) : 0;
-	/* 1: of a router */
-	if (server < 2)
+	if (server <= MAC_OF_ROUTER)
 		return false;
 	decision->server = server - 1;
 	if (is_sender_quarantined(decision->server, packet, now_ns))
@@ -184,6 +183,12 @@ __noinline int decide_unknown_source(const struct packet *packet, const struct p
 	}
 	drop(decision, REASON_UNKNOWN_SOURCE,
 	     router || policy->flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
+	/* A router tells the link of the addresses that it shares, and joins groups by devices that
+	 * have none yet. Advertisements from an address of no router are a false one's.
+	 */
+	if (policy->flags & SETTINGS_ROUTERS && is_link_group(packet) && !is_vrrp(packet) &&
+	    find_mac(policy, 0, read_mac(packet->source_mac)) == MAC_OF_ROUTER)
+		decision->flags |= DROP_QUIET;
 	if (!is_link_local(packet) || packet->fragment_position == FRAGMENT_LATER ||
 	    is_foreign_icmp(packet))
 		return 0;

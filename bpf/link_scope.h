@@ -49,6 +49,17 @@ static __always_inline bool is_link_scope(const struct packet *packet)
 	return (word_be[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
+/* To a group that only hosts of the link can be in (RFC 5771, 4; RFC 4291, 2.7)? */
+static __always_inline bool is_link_group(const struct packet *packet)
+{
+	const __be32 *word_be = packet->destination.word_be;
+
+	if (packet->ip_version == 4)
+		return (word_be[3] & bpf_htonl(0xffffff00)) == bpf_htonl(0xe0000000);
+	return (word_be[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000) &&
+	       is_link_scope(packet);
+}
+
 /* Does the routing table keep this IPv6 packet on the link, or on the router itself? Packets that
  * pass before their server is known must not leave, so this is asked where the form of the address
  * leaves it open. Not for a multicast destination, which has another routing table.

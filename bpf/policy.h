@@ -190,6 +190,10 @@ static __always_inline bool is_sender_quarantined(__u32 server, const struct pac
 	return read_state(STATE_QUARANTINES) && find_quarantine_of_sender(server, packet, now_ns);
 }
 
+enum {
+	MAC_OF_ROUTER = 1, /* that find_mac() returns for server 0 */
+};
+
 /* Has the policy this MAC for the server (`macs`)? Returns the value of the entry plus one, or 0. */
 __noinline int find_mac(const struct policy *policy, __u32 server, __u64 mac)
 {

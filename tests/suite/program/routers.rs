@@ -6,7 +6,7 @@ use portcullis::abi::Reason;
 
 use crate::support::dmz::{POLICY, in_each, ip};
 use crate::support::frame::{
-    ICMPV6, Ipv4, Ipv6, SERVER_MAC, ethernet, from_mac, icmp, icmp_message, link_frame, udp,
+    ICMPV6, Ipv4, Ipv6, SERVER_MAC, ethernet, from_mac, icmp, icmp_message, link_frame, raw_ip, udp,
 };
 use crate::support::layers::fix_ipv4_checksum;
 use crate::support::test_gate::TestGate;
@@ -106,6 +106,40 @@ fn what_else_a_router_sends_is_dropped_quietly() {
             assert_eq!(gate.drops(&from_mac(&message, MAC), Reason::RogueRouter).key.flags, 0);
         }
     });
+}
+
+#[test]
+fn what_a_router_tells_the_link_from_other_addresses_is_dropped_quietly() {
+    const IGMP: u8 = 2;
+    let gate = TestGate::new(&policy());
+    // without an address, and from the one that both routers share
+    let reports = [("0.0.0.0", "224.0.0.22"), ("192.0.2.1", "224.0.0.22"), ("192.0.2.1", "224.0.0.1")]
+        .map(|(from, to)| raw_ip(ip(from), ip(to), IGMP, &[0; 16]));
+    let shared = ip("2001:db8:1::1");
+    let advertisement = |to: IpAddr| {
+        let message = icmp_message(shared, to, (136, 0), [0x20, 0, 0, 0], &[0xfe; 16]);
+        Ipv6::new(shared, to, ICMPV6, &message).hop_limit(255).frame()
+    };
+    for frame in reports.iter().chain([&advertisement(ip("ff02::1"))]) {
+        for (mac, flags) in [(MAC, QUIET), (VIRTUAL_MAC, QUIET), (OTHER_MAC, 0), (SERVER_MAC, 0)] {
+            let row = gate.drops(&from_mac(frame, mac), Reason::UnknownSource);
+            assert_eq!((row.key.server, row.key.flags), (0, flags), "{mac:02x?}");
+        }
+    }
+    // what goes elsewhere is told, as are advertisements of a router that is none
+    let beyond = [
+        raw_ip(ip("192.0.2.1"), ip("224.0.1.1"), IGMP, &[0; 16]),
+        raw_ip(ip("0.0.0.0"), ip("203.0.113.50"), IGMP, &[0; 16]),
+        udp((shared, 40_000), (ip("ff05::1"), 53)),
+        advertisement(ip("2001:db8:50::50")),
+    ];
+    let adverts = [("192.0.2.1", "224.0.0.18"), ("0.0.0.0", "224.0.0.18"), ("2001:db8:1::1", "ff02::12")]
+        .map(|(from, to)| send(ip(from), ip(to), 255));
+    for frame in beyond.iter().chain(&adverts) {
+        assert_eq!(gate.drops(&from_mac(frame, MAC), Reason::UnknownSource).key.flags, 0);
+    }
+    gate.swap(POLICY);
+    assert_eq!(gate.drops(&from_mac(&reports[0], MAC), Reason::UnknownSource).key.flags, 0);
 }
 
 #[test]
