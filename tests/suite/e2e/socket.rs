@@ -80,14 +80,26 @@ fn to_raw(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
 /// Opens a TCP connection from one of the machine's addresses. `wait` bounds the opening, and each
 /// read and write after it.
 pub fn connect(machine: &Namespace, from: IpAddr, to: SocketAddr, wait: Wait) -> io::Result<TcpStream> {
+    connect_from(machine, SocketAddr::new(from, 0), to, wait)
+}
+
+/// As [`connect`], from a port of one's choice.
+pub fn connect_from(
+    machine: &Namespace,
+    from: SocketAddr,
+    to: SocketAddr,
+    wait: Wait,
+) -> io::Result<TcpStream> {
     let timeout = wait.duration();
     let family = if from.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let stream = TcpStream::from(machine.enter(|| open(family, libc::SOCK_STREAM, 0))?);
     // SO_SNDTIMEO bounds connect(2) as well (socket(7))
     stream.set_write_timeout(Some(timeout))?;
     stream.set_read_timeout(Some(timeout))?;
+    // an earlier connection may have had the port
+    set_option(&stream, libc::SO_REUSEADDR, 1)?;
     let fd = stream.as_raw_fd();
-    let (raw, length) = to_raw(SocketAddr::new(from, 0));
+    let (raw, length) = to_raw(from);
     // SAFETY: the address is as long as we say and outlives the call.
     check(unsafe { libc::bind(fd, (&raw const raw).cast(), length) })?;
     let (raw, length) = to_raw(to);

@@ -189,6 +189,21 @@ pub fn open_raw(nic: &str) -> std::os::fd::OwnedFd {
     socket
 }
 
+impl Namespace {
+    /// Sends a frame as it stands.
+    pub fn inject(&self, nic: &str, frame: &[u8]) {
+        self.inject_all(nic, std::iter::once(frame));
+    }
+
+    /// Sends frames as they stand, one after the other.
+    pub fn inject_all<F: AsRef<[u8]>>(&self, nic: &str, frames: impl IntoIterator<Item = F>) {
+        let mut socket = File::from(self.enter(|| open_raw(nic)));
+        for frame in frames {
+            socket.write_all(frame.as_ref()).expect("a frame that goes out");
+        }
+    }
+}
+
 /// The source port of the next marker.
 fn next_marker() -> u16 {
     static NUMBER: AtomicU16 = AtomicU16::new(20_000);
@@ -235,7 +250,7 @@ impl Testbed {
         let mut frame = Ipv4::new(source, destination, UDP, &datagram).frame();
         frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0x99]);
         frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
-        File::from(self.router.enter(|| open_raw(NIC))).write_all(&frame).expect("a marker");
+        self.router.inject(NIC, &frame);
         wait_for_marker(tap, number);
     }
 }

@@ -146,7 +146,7 @@ pub struct Testbed {
     /// For policies and what the daemon writes.
     pub folder: PathBuf,
     _temporary: TempDir,
-    spliced: Mutex<Vec<String>>,
+    added: Mutex<Vec<String>>,
     /// Last: NICs come back when nothing holds their namespaces any more.
     _pair: Option<Pair>,
 }
@@ -177,8 +177,8 @@ impl Testbed {
             .expect("a folder");
         let folder = temporary.path().to_owned();
         let pair = if let Plug::Nics(pair) = plug { Some(Pair(pair)) } else { None };
-        let spliced = Mutex::default();
-        let testbed = Testbed { internet, router, dmz, folder, _temporary: temporary, spliced, _pair: pair };
+        let added = Mutex::default();
+        let testbed = Testbed { internet, router, dmz, folder, _temporary: temporary, added, _pair: pair };
         testbed.wire(plug);
         testbed.wait_for_carrier();
         testbed
@@ -338,26 +338,35 @@ impl Testbed {
             Cut::Dmz => (&self.dmz, "02:00:00:00:00:10", "x"),
             Cut::Internet => (&self.internet, "02:00:00:00:00:03", "y"),
         };
-        let name = machine.name();
-        let name = format!("{}-{end}", name.rsplit_once('-').expect("a stem").0);
-        remove_namespace(&name);
-        feed_ip(&format!("netns add {name}\n"));
-        let between = Namespace::open(name);
+        let between = self.add_machine(end);
         machine.ip(&format!("link set eth0 netns {} name near\n", between.name()));
         feed_ip(&format!(
             "link add far netns {} type veth peer name eth0 address {mac} netns {}\n",
             between.name(),
             machine.name()
         ));
-        between.set_sysctl("ipv6/conf/all/accept_dad", "0");
-        between.ip("link set lo up\nlink set near addrgenmode none\nlink set far addrgenmode none\n\
+        between.ip("link set near addrgenmode none\nlink set far addrgenmode none\n\
              link set near up\nlink set far up\n");
         match into {
             Cut::Dmz => self.wire_dmz("eth0"),
             Cut::Internet => self.wire_internet(),
         }
-        self.spliced.lock().expect("a list").push(between.name().to_owned());
         between
+    }
+
+    /// A new machine that has no NIC yet. `end` tells its name from those of the others.
+    pub fn add_machine(&self, end: &str) -> Namespace {
+        let name = self.dmz.name();
+        let name = format!("{}-{end}", name.rsplit_once('-').expect("a stem").0);
+        remove_namespace(&name);
+        feed_ip(&format!("netns add {name}\n"));
+        let machine = Namespace::open(name);
+        machine.set_sysctl("ipv6/conf/all/accept_dad", "0");
+        machine.set_sysctl("ipv6/conf/default/accept_ra", "0");
+        machine.set_sysctl("ipv6/conf/default/router_solicitations", "0");
+        machine.ip("link set lo up\n");
+        self.added.lock().expect("a list").push(machine.name().to_owned());
+        machine
     }
 
     /// Where the gate lives, for the library. It asks for the process's namespace; this is for
@@ -436,8 +445,8 @@ impl Drop for Testbed {
         for machine in [&self.internet, &self.router, &self.dmz] {
             remove_namespace(machine.name());
         }
-        let spliced = self.spliced.lock().unwrap_or_else(PoisonError::into_inner);
-        spliced.iter().for_each(|name| remove_namespace(name));
+        let added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        added.iter().for_each(|name| remove_namespace(name));
     }
 }
 

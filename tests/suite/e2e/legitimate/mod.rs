@@ -4,9 +4,13 @@
 
 mod changes;
 mod clocks;
+mod ftp;
+mod leases;
+mod link_services;
 mod logins;
 mod mail;
 mod names;
+mod pair;
 mod paths;
 mod pings;
 mod policy;

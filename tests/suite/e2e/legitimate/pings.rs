@@ -36,7 +36,10 @@ fn a_server_that_may_not_be_pinged_does_not_answer_and_that_is_no_alarm() {
     let site = Site::new();
     in_both_families(|family| {
         assert!(pings(&site.testbed, family.peer, family.web, ENOUGH, "56"));
-        assert!(!pings(&site.testbed, family.peer, family.mail, A_SECOND, "56"));
+        // in fragments, too
+        for size in ["56", "3000"] {
+            assert!(!pings(&site.testbed, family.peer, family.mail, A_SECOND, size));
+        }
     });
     site.assert_silent();
     let drops = site.testbed.drops();

@@ -130,7 +130,7 @@ fn assert_silent(daemon: &Daemon) {
 
 /// Neighbours are found as on any link, by ARP and neighbour discovery through the gate, and
 /// the NICs have link-local addresses that are made sure of.
-fn wire_naturally(testbed: &Testbed) {
+pub fn wire_naturally(testbed: &Testbed) {
     for (machine, nic, address) in [(&testbed.dmz, "eth0", "fe80::10"), (&testbed.router, NIC, "fe80::1")] {
         machine.set_sysctl(&format!("ipv6/conf/{nic}/accept_dad"), "1");
         machine.ip(&format!("neighbour flush dev {nic} nud permanent\naddress add {address}/64 dev {nic}\n"));

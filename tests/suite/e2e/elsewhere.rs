@@ -1,0 +1,214 @@
+//! Frames between two servers that a switch floods to the router too, and the MACs that are the router's
+//! own: of its NIC and of the devices above it.
+
+use std::net::SocketAddr;
+
+use super::command::Row;
+use super::hub::{DATABASE_MAC, DATABASE_V4, DATABASE_V6, Hub};
+use super::policies::dmz;
+use super::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
+use super::testbed::{Family, NIC, Testbed, V4, V6, in_both_families, ip, share_machine};
+use super::watch::Watch;
+use crate::support::frame::{ROUTER_MAC, SYN, from_mac, link_frame, patched, tcp};
+use crate::support::patience::eventually;
+
+/// Of a device above the NIC.
+const UPPER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 0x0a];
+/// Of hosts that there are not.
+const NOBODY: [[u8; 6]; 3] = [[2, 0, 0, 0, 0, 0xcc], [2, 0, 0, 0, 0, 0xdd], [2, 0, 0, 0, 0, 0xee]];
+const ARP: u16 = 0x0806;
+
+/// Beside the servers that most tests have, one that web1 has no business with.
+fn policy() -> String {
+    format!(
+        "{}\n[roles.database]\nin = [\"tcp/5432\"]\n\n[servers.db1]\n\
+         addresses = [\"{DATABASE_V4}\", \"{DATABASE_V6}\"]\nroles = [\"database\"]\n",
+        dmz()
+    )
+}
+
+/// A SYN that no policy permits.
+fn forbidden(family: &Family, server: &str, port: u16, mac: [u8; 6]) -> Vec<u8> {
+    patched(&tcp((ip(server), 40_000), (ip(family.peer), port), SYN), 0, &mac)
+}
+
+/// An ARP answer in the name of 192.0.2.250, to everybody.
+fn announcement(mac: [u8; 6]) -> Vec<u8> {
+    let mut body = vec![0, 1, 8, 0, 6, 4, 0, 2];
+    body.extend_from_slice(&mac);
+    body.extend_from_slice(&[192, 0, 2, 250]);
+    body.extend_from_slice(&[0xff; 6]);
+    body.extend_from_slice(&[192, 0, 2, 250]);
+    patched(&from_mac(&link_frame(ARP, &body), mac), 0, &[0xff; 6])
+}
+
+fn count(testbed: &Testbed, server: &str, reason: &str) -> u64 {
+    let rows = testbed.drops();
+    let ours = rows.iter().filter(|row| row.0["server"] == server && row.0["reason"] == reason);
+    ours.map(Row::packets).sum()
+}
+
+/// Says to all servers at which MAC the router is.
+fn move_router(testbed: &Testbed, mac: [u8; 6]) {
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    for router in [V4.router, V6.router] {
+        testbed.dmz.ip(&format!("neighbour replace {router} lladdr {mac} dev eth0 nud permanent\n"));
+    }
+}
+
+/// Servers talk to each other past a router that sees every frame of theirs. What goes to the router's
+/// own MAC is judged and told as ever, whoever claims this MAC.
+#[track_caller]
+pub fn prove_elsewhere(testbed: &Testbed, hub: &Hub, own_mac: [u8; 6]) {
+    move_router(testbed, own_mac);
+    let database = hub.add_database(testbed);
+    let watch = Watch::start(testbed, &policy());
+    let _servers = [
+        TcpServer::start(&database, 5432),
+        TcpServer::start(&testbed.dmz, 80),
+        TcpServer::start(&testbed.internet, 25),
+    ];
+
+    for (web, address) in [(V4.web, DATABASE_V4), (V6.web, DATABASE_V6)] {
+        let target = SocketAddr::new(ip(address), 5432);
+        assert!(tcp_talks(&testbed.dmz, ip(web), target, ARRIVES), "{web} does not reach {address}");
+    }
+    // what a scan would be, were it for the router
+    testbed.dmz.inject_all("eth0", (1..=30).map(|port| forbidden(&V4, V4.web, port, DATABASE_MAC)));
+    eventually("frames between servers are counted", || {
+        count(testbed, "web1", "elsewhere") >= 32 && count(testbed, "db1", "elsewhere") >= 2
+    });
+    watch.assert_calm();
+    let rows = testbed.drops();
+    let odd: Vec<_> =
+        rows.iter().filter(|row| row.0["server"] != "mx1" && row.0["reason"] != "elsewhere").collect();
+    assert!(odd.is_empty(), "frames to a neighbour: {odd:#?}");
+    assert!(rows.iter().all(|row| row.0["reason"] != "elsewhere" || row.0["port"] == 0), "{rows:#?}");
+
+    in_both_families(|family| {
+        let _log = UdpServer::start(&testbed.internet, family.loghost, 514);
+        let (web, loghost) = (SocketAddr::new(ip(family.web), 80), SocketAddr::new(ip(family.loghost), 514));
+        let exchanger = SocketAddr::new(ip(family.exchanger), 25);
+        assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES), "no answer of {web}");
+        assert!(udp_talks(&testbed.dmz, family.web, loghost, ARRIVES), "no way to {loghost}");
+        assert!(tcp_talks(&testbed.dmz, ip(family.mail), exchanger, ARRIVES), "no way to {exchanger}");
+    });
+    watch.assert_calm();
+
+    // a server that says it has the router's MAC hides nothing by that
+    testbed.dmz.inject("eth0", &announcement(own_mac));
+    testbed.dmz.inject("eth0", &forbidden(&V4, V4.web, 22, own_mac));
+    watch.wait_for_alarm("critical", "attempt", "web1", "tcp/22");
+    testbed.dmz.inject("eth0", &forbidden(&V6, V6.dns, 445, own_mac));
+    watch.wait_for_alarm("critical", "attempt", "ns1", "tcp/445");
+    let dropped =
+        [("web1", 22), ("ns1", 445)].map(|(name, port)| testbed.dropped(name, "tcp", port, "new_flow"));
+    assert_eq!(dropped, [1, 1], "{:#?}", testbed.drops());
+}
+
+#[test]
+fn what_a_switch_floods_is_no_alarm_and_what_is_for_the_router_is() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let hub = Hub::new(&testbed);
+    testbed.router.ip(&format!("link set {NIC} promisc on\n"));
+    prove_elsewhere(&testbed, &hub, ROUTER_MAC);
+}
+
+#[test]
+fn a_gate_in_a_bridge_knows_the_macs_of_the_bridge() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let hub = Hub::new(&testbed);
+    testbed.router.ip(&format!(
+        "address flush dev {NIC}\n\
+         link add lan address 02:00:00:00:00:aa type bridge forward_delay 0 mcast_snooping 0\n\
+         link set {NIC} master lan\n"
+    ));
+    testbed.wire_router_to_dmz("lan");
+    prove_elsewhere(&testbed, &hub, UPPER_MAC);
+}
+
+#[test]
+fn a_gate_under_a_macvlan_knows_its_mac() {
+    let _machine = share_machine();
+    for (mac, text) in [(UPPER_MAC, "02:00:00:00:00:aa"), (VIRTUAL_MAC, "00:00:5e:00:01:0a")] {
+        let testbed = Testbed::new();
+        let hub = Hub::new(&testbed);
+        testbed.router.ip(&format!(
+            "address flush dev {NIC}\n\
+             link add second link {NIC} address {text} type macvlan mode private\n"
+        ));
+        testbed.wire_router_to_dmz("second");
+        prove_elsewhere(&testbed, &hub, mac);
+    }
+}
+
+#[test]
+fn a_daemon_follows_the_macs_of_its_nic_and_of_devices_that_come_and_go() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let _hub = Hub::new(&testbed);
+    let daemon = testbed.daemon(&policy(), &[]);
+    let [changed, added, inside] = NOBODY;
+    let send = |port: u16, mac| testbed.dmz.inject("eth0", &forbidden(&V4, V4.mail, port, mac));
+    let is_dropped_as = |reason: &str, port: u16, mac| {
+        eventually(&format!("a frame to {mac:02x?} is {reason}"), || {
+            let before = count(&testbed, "mx1", reason);
+            send(port, mac);
+            count(&testbed, "mx1", reason) > before
+        });
+    };
+    testbed.dmz.inject_all("eth0", NOBODY.map(announcement));
+    is_dropped_as("elsewhere", 1000, changed);
+    is_dropped_as("elsewhere", 1001, added);
+    is_dropped_as("elsewhere", 1002, inside);
+    daemon.wait_for_line(&["low stray: mx1"]);
+
+    testbed.router.ip(&format!("link set {NIC} address 02:00:00:00:00:cc\n"));
+    is_dropped_as("new_flow", 1000, changed);
+    daemon.wait_for_line(&["attempt: mx1", "tcp/1000"]);
+    testbed
+        .router
+        .ip(&format!("link add second link {NIC} address 02:00:00:00:00:dd type macvlan mode bridge\n"));
+    is_dropped_as("new_flow", 1001, added);
+    // also that of a container
+    let container = testbed.add_machine("c");
+    testbed.router.ip(&format!(
+        "link add third link {NIC} address 02:00:00:00:00:ee type macvlan mode bridge\n\
+         link set third netns {}\n",
+        container.name()
+    ));
+    container.ip("link set third up\n");
+    is_dropped_as("new_flow", 1002, inside);
+    // gone, it is the MAC of the neighbour again
+    testbed.router.ip("link delete second\n");
+    is_dropped_as("elsewhere", 1001, added);
+    is_dropped_as("new_flow", 1000, changed);
+}
+
+#[test]
+fn a_server_hides_nothing_behind_macs_of_its_own_making() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let watch = Watch::start(&testbed, &policy());
+    let [nobody, announced, _] = NOBODY;
+    in_both_families(|family| {
+        let server = if family.web == V4.web { ("web1", family.web) } else { ("ns1", family.dns) };
+        // nobody is known to have it: it may be the router's
+        testbed.dmz.inject("eth0", &forbidden(&family, server.1, 22, nobody));
+        watch.wait_for_alarm("critical", "attempt", server.0, "tcp/22");
+        // somebody says to have it: then no router forwards the frame, permitted or not
+        testbed.dmz.inject("eth0", &announcement(announced));
+        let before = count(&testbed, "mx1", "elsewhere");
+        testbed.dmz.inject("eth0", &forbidden(&family, family.mail, 22, announced));
+        eventually("it is counted", || count(&testbed, "mx1", "elsewhere") == before + 1);
+        let permitted = tcp((ip(family.mail), 40_000), (ip(family.exchanger), 25), SYN);
+        testbed.dmz.inject("eth0", &patched(&permitted, 0, &announced));
+    });
+    testbed.catch_up(&tap);
+    let left = tap.count(|one| one.source_port == 40_000);
+    assert_eq!(left, 0, "frames to other MACs left the router");
+}
