@@ -26,6 +26,7 @@ pub mod output;
 pub mod policy;
 pub mod policy_file;
 pub mod sink;
+pub mod state_folder;
 pub mod stderr;
 
 /// Test cases by chance; the suite has its own copy of the module, and uses all of it.

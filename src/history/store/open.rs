@@ -10,6 +10,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageError};
 
 use super::error::StoreError;
+use crate::state_folder::make_state_folder;
 
 /// redb takes 1 GiB by default, and the daemon has to stay small.
 const CACHE_BYTES: usize = 4 << 20;
@@ -18,7 +19,7 @@ const CACHE_BYTES: usize = 4 << 20;
 pub(super) fn open_database(path: &Path) -> Result<Database, StoreError> {
     let refused = |why: String, taken: bool| StoreError::Open { path: path.to_owned(), why, taken };
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| refused(error.to_string(), false))?;
+        make_state_folder(folder).map_err(|error| refused(error.to_string(), false))?;
     }
     match try_open(path) {
         Ok(database) => Ok(database),
