@@ -103,25 +103,30 @@ pub enum Command {
     /// Ask the loaded program what it would do with a packet, and why
     Explain(ExplainArgs),
 
-    /// Cut off a server. Only its management still gets an answer
+    /// Cut off a server or one of its addresses. Only its management still gets an answer
     Quarantine {
         /// Where.
         #[command(flatten)]
         interface: InterfaceArg,
-        /// The server's name in the policy
-        server: String,
+        /// The server's name in the policy, or one address of a server
+        #[arg(value_name = "SERVER|ADDRESS")]
+        target: String,
         /// End the quarantine after this time: 30s, 10m, 1h, 2d [default: until `release`]
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         time: Option<Duration>,
+        /// Leave the MAC of the address alone, as for one of several machines behind a router
+        #[arg(long)]
+        address_only: bool,
     },
 
-    /// End the quarantine of a server
+    /// End the quarantine of a server with all its addresses, or of one address
     Release {
         /// Where.
         #[command(flatten)]
         interface: InterfaceArg,
-        /// The server's name in the policy
-        server: String,
+        /// The server's name in the policy, or one address
+        #[arg(value_name = "SERVER|ADDRESS")]
+        target: String,
     },
 
     /// List open and past alarms, or follow them live

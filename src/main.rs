@@ -55,10 +55,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Diff { interface, policy } => diff::run(&interface.name, policy, &output),
         Command::Show { interface, subject } => show::run(interface.as_deref(), *subject, &output),
         Command::Explain(arguments) => explain::run(arguments, &output),
-        Command::Quarantine { interface, server, time } => {
-            quarantine::run(&interface.name, server, *time, &output)
+        Command::Quarantine { interface, target, time, address_only } => {
+            quarantine::run(&interface.name, target, *time, *address_only, &output)
         }
-        Command::Release { interface, server } => quarantine::release(&interface.name, server, &output),
+        Command::Release { interface, target } => quarantine::release(&interface.name, target, &output),
         Command::Alarms(arguments) => alarms::run(arguments, &output),
         Command::Top { interface } => top::run(&interface.name),
         Command::Report(arguments) => report::run(arguments, &output),

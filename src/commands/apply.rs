@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{exit_by_attachment, load_policy};
+use super::shared::{exit_by_attachment, load_policy, save_quarantines};
 use crate::exit::Exit;
-use crate::gate::{Gate, GatePlace, find_caveats};
+use crate::gate::{Gate, GatePlace, find_caveats, list_carried};
 use crate::output::Output;
 use crate::policy::list_changes;
 
@@ -17,17 +17,23 @@ use crate::policy::list_changes;
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
     let place = GatePlace::of(interface)?;
-    let _lock = place.lock()?;
+    let lock = place.lock()?;
     let gate = Gate::open(&place)?;
     let changes = gate.changes_to(&compiled.policy)?;
+    let carried = gate.find_carried_quarantines(&compiled.tables)?;
     let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
+    drop(lock);
+    save_quarantines(&gate, &place, output);
     let caveats = find_caveats(&place, &compiled.policy);
     for warning in gate.list_unapplied_sizes(&compiled.policy.tables).iter().chain(&caveats) {
         output.warn(warning);
     }
-    let value = json!({ "interface": interface, "generation": generation, "changes": changes });
+    let value = json!({
+        "interface": interface, "generation": generation, "changes": changes, "quarantines": carried,
+    });
     output.either(&value, || {
-        format!("{}generation {generation} is live on {interface}\n", list_changes(&changes))
+        let carried = list_carried(&carried);
+        format!("{}{carried}generation {generation} is live on {interface}\n", list_changes(&changes))
     })?;
     Ok(exit_by_attachment(&gate, &place, output))
 }

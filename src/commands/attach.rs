@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::load_policy;
+use super::shared::{load_policy, save_quarantines};
 use crate::daemon::describe_attachment;
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace};
@@ -17,8 +17,10 @@ use crate::output::Output;
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
     let place = GatePlace::of(interface)?;
-    let _lock = place.lock()?;
-    let (_, attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
+    let lock = place.lock()?;
+    let (gate, attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
+    drop(lock);
+    save_quarantines(&gate, &place, output);
     for warning in &attachment.warnings {
         output.warn(warning);
     }
@@ -28,10 +30,15 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
         "tracker": attachment.hook.name(),
         "generation": attachment.generation,
         "replaced": attachment.replaced,
+        "restored": attachment.restored,
     });
     output.either(&value, || {
         let how = if attachment.replaced { " (replaced without a gap)" } else { "" };
-        format!("{}{how}\n", describe_attachment(interface, &attachment, &compiled.policy))
+        let mut text = format!("{}{how}\n", describe_attachment(interface, &attachment, &compiled.policy));
+        for restored in &attachment.restored {
+            text.push_str(&format!("as before: {restored}\n"));
+        }
+        text
     })?;
     Ok(Exit::Done)
 }

@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
+use super::shared::save_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
-    GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned, list_gates,
+    Gate, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned, list_gates,
+    list_saved_quarantines,
 };
 use crate::output::Output;
 
@@ -25,15 +27,28 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
         GatePlace::of(interface)?;
     }
     let _lock = place.lock()?;
+    // As the kernel has them last: a gate without its tables can't be asked.
+    if let Ok(gate) = Gate::open(&place) {
+        save_quarantines(&gate, &place, output);
+    }
     // The note comes first: a daemon that finds the gate gone looks for it.
     place.mark_detached(true);
     let detached = detach(&place).inspect_err(|_| place.mark_detached(false))?;
-    output.either(&json!({ "interface": interface, "detached": detached }), || {
-        if detached {
+    let kept = list_saved_quarantines(&place);
+    output.either(&json!({ "interface": interface, "detached": detached, "quarantines": kept }), || {
+        let mut text = if detached {
             format!("detached from {interface}: nothing is dropped any more\n")
         } else {
             format!("there was no gate on {interface}{}\n", hint_at_orphans(interface))
+        };
+        if !kept.is_empty() {
+            text.push_str(&format!(
+                "the next attach puts back into quarantine: {}\n\
+                 next: portcullis release -i {interface} NAME, for those that are to be free\n",
+                kept.join(", ")
+            ));
         }
+        text
     })?;
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::shared::{live_policy, load_policy};
 use crate::clock::show_duration;
 use crate::exit::Exit;
-use crate::gate::{Gate, GatePlace};
+use crate::gate::{Gate, GatePlace, list_carried};
 use crate::output::Output;
 use crate::policy::{diff, list_changes};
 
@@ -21,14 +21,26 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let gate = Gate::open(&place)?;
     let changes = diff(&live_policy(&gate, interface)?, &compiled.policy);
     let quarantined = gate.quarantined()?;
-    output.either(&json!({ "changes": changes, "quarantined": quarantined }), || {
+    let addresses = gate.quarantined_addresses()?;
+    let carried = gate.find_carried_quarantines(&compiled.tables)?;
+    let value = json!({
+        "changes": changes, "quarantined": quarantined, "quarantined_addresses": addresses,
+        "quarantines": carried,
+    });
+    output.either(&value, || {
         let mut text = list_changes(&changes);
-        for (server, left_s) in &quarantined {
+        let named = quarantined.iter().map(|(server, left_s)| (server.clone(), left_s));
+        let single = addresses.iter().map(|row| (row.describe(), &row.left_s));
+        for (server, left_s) in named.chain(single) {
             let until =
                 left_s.map_or(String::new(), |seconds| format!(" for {} more", show_duration(seconds)));
             text.push_str(&format!("! {server} is in quarantine{until}, whatever the file says\n"));
         }
-        text
+        text + &list_carried(&carried)
     })?;
-    Ok(if changes.is_empty() && quarantined.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if changes.is_empty() && quarantined.is_empty() && addresses.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }

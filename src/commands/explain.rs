@@ -63,7 +63,17 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
         .explain(&frame, question.answer, Some(place.ifindex))
         .or_else(|_| gate.explain(&frame, question.answer, None))?;
     let explanation = explain(&question, &answer, &policy, &tables);
-    output.either(&explanation, || describe(&explanation, &question, &place))?;
+    let next = match explanation.reason {
+        Some(Reason::Quarantined) => gate.find_release(question.probe.source, question.probe.source_mac)?,
+        _ => None,
+    };
+    output.either(&explanation, || {
+        let mut text = describe(&explanation, &question);
+        if let Some(target) = next {
+            text.push_str(&format!("  next     portcullis release -i {} {target}\n", place.interface));
+        }
+        text
+    })?;
     Ok(Exit::Done)
 }
 
@@ -229,7 +239,7 @@ fn covers(need: &Need, direction: Direction, question: &AskedPacket) -> bool {
     need.direction == direction && need.protocol == question.protocol && need.ports.contains(&question.port)
 }
 
-fn describe(explanation: &Explanation, question: &AskedPacket, place: &GatePlace) -> String {
+fn describe(explanation: &Explanation, question: &AskedPacket) -> String {
     let probe = &question.probe;
     let reason = explanation.reason.map_or("a reason that this version does not know", Reason::name);
     let quiet = if explanation.quiet { ", quietly" } else { "" };
@@ -248,11 +258,6 @@ fn describe(explanation: &Explanation, question: &AskedPacket, place: &GatePlace
     }
     if let Some(reason) = explanation.reason {
         text.push_str(&format!("  why      {}\n", reason.sentence()));
-    }
-    if explanation.reason == Some(Reason::Quarantined)
-        && let Some(server) = &explanation.server
-    {
-        text.push_str(&format!("  next     portcullis release -i {} {server}\n", place.interface));
     }
     text
 }

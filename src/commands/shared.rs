@@ -40,6 +40,15 @@ pub(super) fn no_policy(interface: &str) -> String {
     format!("the gate on {interface} has no policy yet\nhelp: portcullis apply -i {interface} POLICY")
 }
 
+/// Keeps the quarantines for the next reboot. They hold without that too, so it is no failure.
+pub(super) fn save_quarantines(gate: &Gate, place: &GatePlace, output: &Output) {
+    if let Err(error) = gate.save_quarantines(place) {
+        output.warn(&format!(
+            "what was done holds now, but it is not saved, so it is lost at the next reboot: {error}"
+        ));
+    }
+}
+
 /// The exit status of a command that changed the gate's tables. They have no effect while the filter
 /// is off its interface, so that is a failure, and the user reads why.
 pub(super) fn exit_by_attachment(gate: &Gate, place: &GatePlace, output: &Output) -> Exit {

@@ -8,7 +8,9 @@ use crate::clock::{Clock, show_duration};
 use crate::daemon::control::{Request, ask_daemon, no_daemon};
 use crate::drops::{Context, DropVerdict, LedgerRow, read_ledger};
 use crate::exit::Exit;
-use crate::gate::{FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, list_gates};
+use crate::gate::{
+    FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, QuarantinedAddress, list_gates,
+};
 use crate::net::name_protocol;
 use crate::output::{Output, align};
 use crate::policy::{describe, summarize};
@@ -76,13 +78,17 @@ fn show_policy((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Re
 fn show_servers((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let policy = live_policy(gate, &place.interface)?;
     let quarantined = gate.quarantined()?;
+    let addresses = gate.quarantined_addresses()?;
     if output.json {
         let mut value = serde_json::to_value(summarize(&policy))?;
         value["quarantined"] = serde_json::to_value(&quarantined)?;
+        value["quarantined_addresses"] = serde_json::to_value(&addresses)?;
         return output.value(&value);
     }
     let mut text = describe(&policy);
-    for (server, left_s) in &quarantined {
+    let named = quarantined.iter().map(|(server, left_s)| (server.clone(), left_s));
+    let single = addresses.iter().map(|row| (row.describe(), &row.left_s));
+    for (server, left_s) in named.chain(single) {
         let until = left_s.map_or(String::new(), |seconds| format!(", {} more", show_duration(seconds)));
         text.push_str(&format!("\n{server} is in quarantine{until}\n"));
     }
@@ -196,8 +202,10 @@ fn describe_status(status: &GateStatus) -> String {
     if !policy.observing.is_empty() {
         row("observing", policy.observing.join(", "));
     }
-    if !status.quarantined.is_empty() {
-        row("in quarantine", status.quarantined.join(", "));
+    let mut quarantined = status.quarantined.clone();
+    quarantined.extend(status.quarantined_addresses.iter().map(QuarantinedAddress::describe));
+    if !quarantined.is_empty() {
+        row("in quarantine", quarantined.join(", "));
     }
     if status.pickup_s > 0 {
         row("pickup", format!("{} s more", status.pickup_s));

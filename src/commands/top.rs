@@ -120,13 +120,20 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
 }
 
 fn perform(place: &GatePlace, gate: &Gate, action: &Action) -> anyhow::Result<String> {
-    let _lock = place.lock()?;
-    Ok(match action {
+    let lock = place.lock()?;
+    let message = match action {
         Action::Quarantine(server) => {
             gate.quarantine(server, Some(QUARANTINE_S))?;
             format!("{server} is in quarantine for an hour")
         }
-        Action::Release(server) if gate.release(server)? => format!("{server} is released"),
-        Action::Release(server) => format!("{server} was not in quarantine"),
+        Action::Release(server) => match gate.release(server)?.was {
+            true => format!("{server} is released"),
+            false => format!("{server} was not in quarantine"),
+        },
+    };
+    drop(lock);
+    Ok(match gate.save_quarantines(place) {
+        Ok(()) => message,
+        Err(error) => format!("{message}, but not saved: {error}"),
     })
 }

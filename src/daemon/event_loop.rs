@@ -13,6 +13,7 @@ use super::dispatch::Dispatch;
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
+use super::quarantine_writer::QuarantineWriter;
 use super::reload::Reload;
 use super::responder::Responder;
 use super::service_manager::ServiceManager;
@@ -53,6 +54,7 @@ pub(super) struct Daemon<'gate> {
     engine: Engine,
     dispatch: Dispatch,
     responder: Responder,
+    quarantine_writer: QuarantineWriter,
     monitor: Monitor<'gate>,
     reload: Reload,
     control: Option<ControlServer>,
@@ -91,6 +93,9 @@ impl<'gate> Daemon<'gate> {
             followers,
             Arc::clone(snapshot),
         );
+        let quarantine_writer = QuarantineWriter::start(place.clone())?;
+        // an earlier command may have died before it came to that
+        quarantine_writer.save();
         let mut daemon = Daemon {
             gate,
             consumer,
@@ -98,6 +103,7 @@ impl<'gate> Daemon<'gate> {
             engine: Engine::new(Thresholds { first_id, ..Thresholds::default() }),
             dispatch,
             responder: Responder::new(interface, policy, Arc::clone(snapshot)),
+            quarantine_writer,
             monitor: Monitor::new(gate, place, policy, attachment, Arc::clone(snapshot)),
             reload: Reload::new(policy_file),
             control,
@@ -222,6 +228,7 @@ impl<'gate> Daemon<'gate> {
         for pending in self.responder.take_pending() {
             let alarm = pending.alarm;
             if let Some(text) = self.responder.answer(pending, self.gate, self.monitor.place()) {
+                self.quarantine_writer.save();
                 let change = self.engine.note_response(alarm, &text, Clock::now());
                 self.publish(change);
             }
@@ -254,6 +261,7 @@ impl<'gate> Daemon<'gate> {
 
     fn apply_policy_file(&mut self) -> anyhow::Result<String> {
         let reloaded = self.reload.apply(self.gate, self.monitor.place())?;
+        self.quarantine_writer.save();
         self.responder.follow(&reloaded.policy);
         self.dispatch.follow(&reloaded.policy);
         self.monitor.follow(&reloaded.policy, reloaded.generation);

@@ -8,6 +8,7 @@
 //! | `intake` | learns of drops from samples and ledger (`drop_source`, `ledger_cursor`) |
 //! | `dispatch` | gives drops and alarms to history, sinks, clients and metrics (`drop_budget`) |
 //! | `responder` | puts the servers of alarms into quarantine |
+//! | `quarantine_writer` | saves the quarantines for the next reboot |
 //! | `monitor` | sees how the gate is attached, and attaches it again (`announcement`) |
 //! | `reload` | SIGHUP: makes the policy file the live policy |
 //! | `control` | the socket on which commands ask the daemon |
@@ -26,6 +27,7 @@ mod intake;
 mod ledger_cursor;
 mod metrics;
 mod monitor;
+mod quarantine_writer;
 mod reload;
 mod responder;
 mod run;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::compile::compile;
-use crate::gate::{Gate, GateError, GatePlace};
+use crate::gate::{Gate, GateError, GatePlace, list_carried};
 use crate::memory::return_memory;
 use crate::policy::{Policy, list_changes};
 use crate::policy_file::read_policy;
@@ -75,10 +75,12 @@ impl Reload {
         let changes = gate.changes_to(&policy)?;
         return_memory();
         let tables = compile(&policy).map_err(bad)?;
+        let carried = gate.find_carried_quarantines(&tables)?;
         let generation = gate.apply(place, &policy, &tables)?;
         let text = format!(
-            "{}portcullis: generation {generation} is live on {}",
+            "{}{}portcullis: generation {generation} is live on {}",
             list_changes(&changes),
+            list_carried(&carried),
             place.interface
         );
         Ok(Reloaded { policy, generation, text })

@@ -1,6 +1,8 @@
-//! Responder: puts the server of an alarm into quarantine, where the policy asks for that.
+//! Responder: puts the server of an alarm into quarantine, where the policy asks for that. Of a server that
+//! is a prefix it is the address alone, with its machine's MAC.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use log::warn;
@@ -11,11 +13,16 @@ use crate::alarm::{Change, Kind, Step};
 use crate::clock::show_duration;
 use crate::drops::DropVerdict;
 use crate::gate::{Gate, GateError, GatePlace};
-use crate::policy::{Mode, Policy, Response};
+use crate::net::show_mac;
+use crate::policy::{Mode, Policy, Response, Server};
 use crate::stderr::notice;
 
 /// Quarantines that may be pending, while another command is changing the gate.
 const MOST_PENDING: usize = 256;
+
+/// So many addresses of one server an alarm cuts off one by one. The next one costs the whole server: its
+/// machines act together, or one of them takes address after address.
+const MOST_ADDRESSES: usize = 8;
 
 /// A quarantine to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +30,18 @@ pub(super) struct PendingQuarantine {
     /// Id of the alarm.
     pub alarm: u64,
     server: String,
+    /// Of a server that is a prefix: the machine. `None`: the whole server.
+    address: Option<IpAddr>,
+}
+
+/// What was done about an open alarm.
+struct Answered {
+    /// Its kind then.
+    kind: Kind,
+    /// The whole server was to be cut off.
+    whole: bool,
+    /// Addresses that were to be cut off.
+    addresses: Vec<IpAddr>,
 }
 
 /// Decides which alarms are answered with a quarantine, and makes it.
@@ -31,8 +50,10 @@ pub(super) struct Responder {
     response: Response,
     /// Servers in observe. They are left alone.
     observing: HashSet<String>,
-    /// Open alarms that were answered, and their kind then.
-    answered: HashMap<u64, Kind>,
+    /// Servers that are a prefix, or have one.
+    prefixes: HashSet<String>,
+    /// Open alarms that were answered.
+    answered: HashMap<u64, Answered>,
     pending: Vec<PendingQuarantine>,
     snapshot: Arc<Snapshot>,
 }
@@ -40,31 +61,33 @@ pub(super) struct Responder {
 impl Responder {
     /// Goes by a policy.
     pub(super) fn new(interface: Arc<str>, policy: &Policy, snapshot: Arc<Snapshot>) -> Responder {
-        let (response, observing) = read(policy);
+        let (observing, prefixes) = read(policy);
+        let response = policy.response.clone();
         let (answered, pending) = (HashMap::new(), Vec::new());
-        Responder { interface, response, observing, answered, pending, snapshot }
+        Responder { interface, response, observing, prefixes, answered, pending, snapshot }
     }
 
     /// Goes by another policy. An alarm that was answered is not answered again.
     pub(super) fn follow(&mut self, policy: &Policy) {
-        (self.response, self.observing) = read(policy);
+        (self.observing, self.prefixes) = read(policy);
+        self.response = policy.response.clone();
     }
 
     /// Looks at a change of an alarm. If it asks for a quarantine, that becomes pending.
     pub(super) fn consider(&mut self, change: &Change) {
-        let Some(server) = self.find_culprit(change) else {
+        let Some((server, address)) = self.find_culprit(change) else {
             return;
         };
         if self.pending.len() < MOST_PENDING {
             let server = server.to_owned();
-            self.pending.push(PendingQuarantine { alarm: change.alarm.id, server });
+            self.pending.push(PendingQuarantine { alarm: change.alarm.id, server, address });
         }
     }
 
-    /// The server to put into quarantine for this change. The alarm must be of a kind that the policy
-    /// names, show live drops, and not be answered as this kind. (It may have been opened by drops
-    /// from before the start, or in observe.)
-    fn find_culprit<'c>(&mut self, change: &'c Change) -> Option<&'c str> {
+    /// The server to put into quarantine for this change, or the address of it. The alarm must be of a kind
+    /// that the policy names, show live drops, and not be answered as this kind and for this address. (It
+    /// may have been opened by drops from before the start, or in observe.)
+    fn find_culprit<'c>(&mut self, change: &'c Change) -> Option<(&'c str, Option<IpAddr>)> {
         let alarm = &change.alarm;
         if matches!(change.step, Step::Closed { .. }) {
             self.answered.remove(&alarm.id);
@@ -79,8 +102,26 @@ impl Responder {
         if !(is_live && is_proved && is_asked) || self.observing.contains(server) {
             return None;
         }
-        let before = self.answered.insert(alarm.id, alarm.kind);
-        (before != Some(alarm.kind)).then_some(server)
+        let machine = alarm.sample.source.filter(|_| self.prefixes.contains(server));
+        let fresh = || Answered { kind: alarm.kind, whole: false, addresses: Vec::new() };
+        let answered = self.answered.entry(alarm.id).or_insert_with(fresh);
+        if answered.kind != alarm.kind {
+            *answered = fresh();
+        }
+        if answered.whole {
+            return None;
+        }
+        match machine {
+            Some(address) if answered.addresses.contains(&address) => None,
+            Some(address) if answered.addresses.len() < MOST_ADDRESSES => {
+                answered.addresses.push(address);
+                Some((server, Some(address)))
+            }
+            _ => {
+                answered.whole = true;
+                Some((server, None))
+            }
+        }
     }
 
     /// The pending quarantines. They are pending no more.
@@ -97,49 +138,80 @@ impl Responder {
         gate: &Gate,
         place: &GatePlace,
     ) -> Option<String> {
-        let PendingQuarantine { alarm, server } = &pending;
-        let made = place.try_lock().and_then(|_lock| {
-            if gate.quarantined()?.iter().any(|(name, _)| name == server) {
-                return Ok(false);
-            }
-            gate.quarantine(server, self.response.quarantine_for.seconds()).map(|()| true)
-        });
-        match made {
-            Ok(true) => {
+        let PendingQuarantine { alarm, server, address } = &pending;
+        let seconds = self.response.quarantine_for.seconds();
+        match place.try_lock().and_then(|_lock| cut_off(gate, place, server, *address, seconds)) {
+            Ok(Some(who)) => {
                 increment(&self.snapshot.quarantines);
-                let text = match self.response.quarantine_for.seconds() {
+                let text = match seconds {
                     Some(seconds) => {
                         let time = show_duration(seconds);
-                        format!("{server} was put into quarantine for {time} by this alarm")
+                        format!("{who} was put into quarantine for {time} by this alarm")
                     }
-                    None => format!("{server} was put into quarantine by this alarm until it is released"),
+                    None => format!("{who} was put into quarantine by this alarm until it is released"),
                 };
+                let target = address.map_or_else(|| server.clone(), |address| address.to_string());
                 notice!(
-                    "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {server}",
+                    "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {target}",
                     self.interface
                 );
                 Some(text)
             }
-            Ok(false) => None,
+            Ok(None) => None,
             Err(GateError::Locked { .. }) => {
                 self.pending.push(pending);
                 None
             }
             Err(error) => {
-                warn!("alarm #{alarm} asks for a quarantine of {server}: {error}");
-                Some(format!("{server} could NOT be put into quarantine: {error}"))
+                let who = address.map_or_else(|| server.clone(), |address| format!("{address} ({server})"));
+                warn!("alarm #{alarm} asks for a quarantine of {who}: {error}");
+                Some(format!("{who} could NOT be put into quarantine: {error}"))
             }
         }
     }
 }
 
-fn read(policy: &Policy) -> (Response, HashSet<String>) {
-    let is_observing = |name: &&crate::policy::Server| policy.mode_of(name) == Mode::Observe;
-    let observing = match policy.response.quarantine_on.is_empty() {
-        true => HashSet::new(),
-        false => policy.servers.iter().filter(is_observing).map(|server| server.name.clone()).collect(),
+/// Makes a quarantine, and returns whom it is for. `None`: there is one already. The caller holds the lock.
+fn cut_off(
+    gate: &Gate,
+    place: &GatePlace,
+    server: &str,
+    address: Option<IpAddr>,
+    seconds: Option<u64>,
+) -> Result<Option<String>, GateError> {
+    if gate.quarantined()?.iter().any(|(name, _)| name == server) {
+        return Ok(None);
+    }
+    let Some(address) = address else {
+        return gate.quarantine(server, seconds).map(|()| Some(server.to_owned()));
     };
-    (policy.response.clone(), observing)
+    if gate.find_release(address, [0; 6])?.is_some() {
+        return Ok(None);
+    }
+    let sender = gate.find_sender(place, address).unwrap_or_else(|error| {
+        warn!("{error}");
+        None
+    });
+    let mac = sender.map(|sender| sender.mac);
+    gate.quarantine_address(address, mac, seconds)?;
+    let with_mac = mac.map_or_else(String::new, |mac| format!(", with its MAC {}", show_mac(&mac)));
+    Ok(Some(format!("{address} ({server}{with_mac})")))
+}
+
+/// The names of servers in observe, and of servers that have a prefix. Nobody asks where no alarm leads to a
+/// quarantine.
+fn read(policy: &Policy) -> (HashSet<String>, HashSet<String>) {
+    if policy.response.quarantine_on.is_empty() {
+        return (HashSet::new(), HashSet::new());
+    }
+    let select = |is_wanted: &dyn Fn(&Server) -> bool| {
+        let wanted = policy.servers.iter().filter(|server| is_wanted(server));
+        wanted.map(|server| server.name.clone()).collect()
+    };
+    let has_prefix = |server: &Server| {
+        server.addresses.iter().any(|(prefix, _)| prefix.prefix_len() < prefix.max_prefix_len())
+    };
+    (select(&|server| policy.mode_of(server) == Mode::Observe), select(&has_prefix))
 }
 
 #[cfg(test)]
@@ -169,7 +241,7 @@ mod tests {
     fn an_alarm_that_becomes_what_the_policy_names_has_a_culprit_once() {
         let mut responder = responder("");
         let mut change = opened();
-        assert_eq!(responder.find_culprit(&change), Some("web1"));
+        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
         change.step = Step::Updated;
         assert_eq!(responder.find_culprit(&change), None);
         change.alarm.kind = Kind::Scan;
@@ -178,7 +250,7 @@ mod tests {
         change.step = Step::Closed { folded_into: None };
         assert_eq!(responder.find_culprit(&change), None);
         assert!(responder.answered.is_empty());
-        assert_eq!(responder.find_culprit(&opened()), Some("web1"), "the next alarm");
+        assert_eq!(responder.find_culprit(&opened()), Some(("web1", None)), "the next alarm");
     }
 
     #[test]
@@ -190,7 +262,7 @@ mod tests {
         assert_eq!(responder.find_culprit(&engine.observe(&drop, after_ms(0))[0]), None);
         let change = engine.observe(&syn(), after_ms(11_000)).remove(0);
         assert_eq!(change.step, Step::Updated);
-        assert_eq!(responder.find_culprit(&change), Some("web1"));
+        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
     }
 
     #[test]
@@ -205,7 +277,7 @@ mod tests {
         assert_eq!(responder.find_culprit(&change), None);
         responder.follow(&asks);
         change.step = Step::Updated;
-        assert_eq!(responder.find_culprit(&change), Some("web1"));
+        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
         responder.follow(&asks);
         assert_eq!(responder.find_culprit(&change), None);
     }
@@ -216,7 +288,7 @@ mod tests {
         let of_a_newer_gate = ReasonCode::Unknown(63);
         for (reason, culprit) in [
             (Reason::Malformed.into(), None),
-            (Reason::Protocol.into(), Some("web1")),
+            (Reason::Protocol.into(), Some(("web1", None))),
             (of_a_newer_gate, None),
         ] {
             drop.reason = reason;

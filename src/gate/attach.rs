@@ -37,6 +37,8 @@ pub struct Attachment {
     pub replaced: bool,
     /// Warnings for the user: a fall-back, a size that does not hold yet.
     pub warnings: Vec<String>,
+    /// The quarantines that an earlier gate had, a sentence each.
+    pub restored: Vec<String>,
 }
 
 impl Gate {
@@ -68,6 +70,9 @@ impl Gate {
         refuse_other_program(place)?;
         let gate = Gate::make(OBJECT, &policy.tables)?;
         let generation = gate.install(policy, tables)?;
+        // before the first packet comes to the filter
+        let mut warnings = Vec::new();
+        let restored = gate.restore_quarantines(place, &mut warnings);
         gate.pin_all(place)?;
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
@@ -79,10 +84,11 @@ impl Gate {
                 thread::sleep(pickup.min(LISTEN_FIRST));
             }
         });
-        let (hook, mode, warnings) = attached.inspect_err(|_| {
+        let (hook, mode, more) = attached.inspect_err(|_| {
             let _ = detach(place);
         })?;
-        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings }))
+        warnings.extend(more);
+        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings, restored }))
     }
 
     /// All that the kernel may refuse comes before the policy takes effect, and is undone if the kernel
@@ -117,7 +123,8 @@ impl Gate {
             GateError::HalfDone { generation, state, error: Box::new(error) }
         })?;
         warnings.extend(more);
-        Ok((gate, Attachment { mode, hook, generation, replaced: true, warnings }))
+        let restored = Vec::new();
+        Ok((gate, Attachment { mode, hook, generation, replaced: true, warnings, restored }))
     }
 
     /// The tracker first: no flow may begin unseen between the two. `listen` runs between them, so that

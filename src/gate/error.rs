@@ -1,5 +1,6 @@
 //! The errors of this room, each with what to do about it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -125,6 +126,21 @@ pub enum GateError {
     /// The policy has no such server. `hint` is a line that begins with `help:`.
     #[error("no server is called `{name}`{hint}")]
     NoServer { name: String, hint: String },
+
+    /// The policy has no server with this address.
+    #[error(
+        "no server has the address {address}\n\
+         help: `portcullis show -i IF servers` lists the addresses; an address of no server is dropped anyway, \
+         unless the policy has `unknown_sources = \"allow\"`"
+    )]
+    NoServerHas { address: IpAddr },
+
+    /// A quarantine is for a server or for one address.
+    #[error(
+        "`{prefix}` is a prefix, and a quarantine is for a server or for one address\n\
+         help: name the server that has it; `portcullis show -i IF servers` lists them"
+    )]
+    PrefixInQuarantine { prefix: String },
 
     /// The kernel refused.
     #[error("{what}: {errno}{}", remedy(*.errno))]

@@ -1,5 +1,5 @@
 //! Fault points: where a test may end the process, or have the kernel refuse. Each is just before a
-//! change of the kernel's state.
+//! change of the kernel's state, or of the file that keeps the quarantines.
 //!
 //! `PORTCULLIS_DIE_AT=N` ends the process before the Nth change, as `kill -9` would. So a test can try
 //! each gap between two changes, and not only those that it hits by chance. `PORTCULLIS_NO_ROOM_AT=N`
@@ -73,7 +73,7 @@ mod asked {
     }
 }
 
-/// Stands before every change of maps, pins and links.
+/// Stands before every change of maps, pins, links and the file of quarantines.
 #[inline(always)]
 pub(super) fn point() {
     asked::die_if_asked();

@@ -26,6 +26,7 @@ impl Gate {
         self.make_token_buckets(&encoded.token_buckets)?;
         self.set_row_quotas(&ids)?;
         self.use_verdict_cache(encoded.hosts.len(), !encoded.prefixes.is_empty())?;
+        self.carry_quarantines(tables, &ids)?;
         // a server that had used up its quota may have rows left now
         self.outdate_verdict_cache()?;
 

@@ -62,6 +62,21 @@ impl GatePlace {
         })
     }
 
+    /// Takes the lock of those who write the file of quarantines. It is not the lock of the gate, so a slow
+    /// disk holds up no command.
+    ///
+    /// # Errors
+    /// When another process keeps it, or it can't be opened.
+    pub(super) fn lock_saving(&self) -> Result<Lock, GateError> {
+        self.take_lock("saving", PATIENCE).map_err(|refusal| match refusal {
+            Refusal::HeldBy(holder) => GateError::Other {
+                what: "could not save the quarantines".to_owned(),
+                why: format!("another process is saving them (process {holder})"),
+            },
+            Refusal::Failed(error) => error,
+        })
+    }
+
     fn take_lock(&self, extension: &str, patience: Duration) -> Result<Lock, Refusal> {
         let path = self.run_file(extension);
         let failed = |error: io::Error| {

@@ -17,6 +17,8 @@ mod lock;
 mod maps;
 mod names;
 mod namespaces;
+mod neighbours;
+mod netlink;
 mod open;
 mod orphans;
 mod outer_map;
@@ -46,11 +48,16 @@ pub use flows::{FlowRow, FlowTable};
 pub use link::{AttachMode, Hook};
 pub use lock::Lock;
 pub use maps::{Maps, TableUsage};
+pub use neighbours::Sender;
 pub use open::Gate;
 pub use orphans::{GateState, PinnedGate, hint_at_orphans, list_gates};
 pub use outer_map::OuterMap;
 pub use place::GatePlace;
 pub use program::{OBJECT, Programs, route_messages};
+pub use quarantine::{
+    CarriedQuarantine, QuarantinedAddress, Released, Target, list_carried, list_saved_quarantines,
+    release_saved,
+};
 pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};
 pub use status::{DropKey, DropSums, GateStatus, PolicyFacts};

@@ -66,12 +66,14 @@ impl Gate {
         Ok(result)
     }
 
-    /// Frees the names that no policy and no row of the ledger uses.
+    /// Frees the names that no policy, no quarantine and no row of the ledger uses.
     fn forget_names(&self, known: &HashMap<u32, Arc<str>>, wanted: &[String]) -> Result<(), GateError> {
         let wanted: HashSet<&str> = wanted.iter().map(String::as_str).collect();
         let mut used = HashSet::new();
         self.maps.ledger.visit(|kind, _| used.extend([kind.server]))?;
         self.maps.ledger_overflow.visit(|kind, _| used.extend([kind.server]))?;
+        self.maps.quarantines.visit(|id, _| used.extend([*id]))?;
+        self.maps.quarantined_addresses.visit(|_, row| used.extend([row.server]))?;
         let live = self.live_policy()?;
         let live: HashSet<&str> =
             live.iter().flat_map(|policy| &policy.servers).map(|server| server.name.as_str()).collect();

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use libbpf_rs::MapFlags;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -16,11 +15,9 @@ use nix::errno::Errno;
 
 use super::Gate;
 use super::error::GateError;
+use super::netlink::dump;
 use super::place::GatePlace;
 use crate::abi::{state, to_mac_number};
-
-/// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
-const ANSWER_BYTES: usize = 64 << 10;
 
 /// One interface, as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +73,11 @@ impl Gate {
         }
         Ok(())
     }
+}
+
+/// The indexes of the gate's NIC and of the interfaces above it.
+pub(super) fn list_own_interfaces(place: &GatePlace) -> io::Result<BTreeSet<u32>> {
+    Ok(find_above(place.ifindex, &list_links()?))
 }
 
 /// The interface and all interfaces above it, at any height.
@@ -143,41 +145,6 @@ fn find_taken_mac(ifindex: u32, entry: &NeighbourMessage) -> Option<[u8; 6]> {
         }
     }
     mac.filter(|mac| mac[0] & 1 == 0)
-}
-
-/// Asks the kernel for a list, and shows each of its messages.
-fn dump(
-    socket: &Socket,
-    question: RouteNetlinkMessage,
-    mut show: impl FnMut(RouteNetlinkMessage),
-) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut question = NetlinkMessage::new(header, NetlinkPayload::from(question));
-    question.finalize();
-    let mut bytes = vec![0; question.buffer_len()];
-    question.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    loop {
-        answer.clear();
-        socket.recv(&mut answer, 0)?;
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(message) => show(message),
-                _ => {}
-            }
-            // messages begin at multiples of four bytes
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
 }
 
 fn to_link(message: &LinkMessage) -> Link {

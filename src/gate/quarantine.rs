@@ -1,37 +1,133 @@
-//! Quarantine: a server that may send nothing but what its management asks for.
+//! Quarantine: a server, or an address of one, that may send nothing but what its management asks for.
+//!
+//! An order by name stands in `quarantines`, and holds for whatever addresses the name has. What the name
+//! loses to a later policy goes on in `quarantined_addresses`, so a quarantine follows the addresses that it
+//! was given for. That table has single addresses as well, and `quarantined_macs` the MACs of their machines.
 
-use libbpf_rs::MapFlags;
-use nix::errno::Errno;
+mod carry;
+mod holders;
+mod keep;
+mod orders;
+mod saved;
+mod tables;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use self::carry::find_carried;
+use self::holders::Holders;
+use self::orders::{AddressOrders, Order};
 use super::Gate;
 use super::error::GateError;
-use crate::abi::{quarantine, state};
-use crate::clock::now_ns;
+use crate::abi::{from_mac_number, to_mac_number};
+use crate::clock::{now_ns, show_duration};
+use crate::compile::Tables;
+use crate::net::{show_mac, show_prefix, subtract};
+
+pub use self::carry::{CarriedQuarantine, list_carried};
+pub use self::saved::{list_saved_quarantines, release_saved};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
+/// Whom a quarantine is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A server, by its name.
+    Server(String),
+    /// An address, and the server that has it.
+    Address(IpAddr, Option<String>),
+}
+
+/// An address in quarantine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct QuarantinedAddress {
+    /// The address. A prefix, if a server lost one while it was in quarantine.
+    pub address: String,
+    /// The server that has it under the live policy.
+    pub server: Option<String>,
+    /// The MAC that is cut off with it.
+    pub mac: Option<String>,
+    /// `None`: until it is released.
+    pub left_s: Option<u64>,
+}
+
+impl QuarantinedAddress {
+    /// The address with its server, for people.
+    pub fn describe(&self) -> String {
+        let QuarantinedAddress { address, server, .. } = self;
+        server.as_ref().map_or_else(|| address.clone(), |server| format!("{address} ({server})"))
+    }
+}
+
+/// What a release has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// There was a quarantine for just this target.
+    pub was: bool,
+    /// Addresses that were cut off by themselves, or under an earlier name, and are free now.
+    pub addresses: Vec<String>,
+    /// Addresses that stay cut off, although the quarantine was given for them too: another server has them.
+    pub remaining: Vec<QuarantinedAddress>,
+    /// Of an address: the server with which it stays cut off.
+    pub with_server: Option<String>,
+}
+
 impl Gate {
-    /// Servers in quarantine, with the seconds left. `None`: until released.
+    /// Servers in quarantine by their name, with the seconds left. `None`: until released.
     ///
     /// # Errors
     /// When the kernel refuses to read.
     pub fn quarantined(&self) -> Result<Vec<(String, Option<u64>)>, GateError> {
-        let names = self.names_by_id()?;
         let now = now_ns();
         let mut rows: Vec<_> = self
-            .maps
-            .quarantines
-            .entries()?
+            .named_orders(now)?
             .into_iter()
-            .filter(|(_, row)| row.until_ns == 0 || row.until_ns > now)
-            .map(|(id, row)| {
-                let name = names.get(&id).map_or_else(|| format!("#{id}"), |name| name.to_string());
-                let left = (row.until_ns != 0).then(|| (row.until_ns - now).div_ceil(NS_PER_S));
-                (name, left)
-            })
+            .map(|(_, name, order)| (name, left_s(order.until_ns, now)))
             .collect();
         rows.sort();
         Ok(rows)
+    }
+
+    /// Addresses in quarantine. A prefix of several servers is listed for each of them.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn quarantined_addresses(&self) -> Result<Vec<QuarantinedAddress>, GateError> {
+        let now = now_ns();
+        let orders = self.address_orders(now)?;
+        if orders.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let holders = self.live_holders()?;
+        Ok(describe_addresses(&orders, &holders, now))
+    }
+
+    /// Whom a user means.
+    ///
+    /// # Errors
+    /// When the live policy has no such server, and no server has this address.
+    pub fn find_target(&self, text: &str) -> Result<Target, GateError> {
+        let holders = self.live_holders()?;
+        if holders.names().contains(text) {
+            return Ok(Target::Server(text.to_owned()));
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let address = address.to_canonical();
+            return Ok(Target::Address(address, holders.find(address).map(|name| (**name).to_owned())));
+        }
+        if text.parse::<IpNet>().is_ok() {
+            return Err(GateError::PrefixInQuarantine { prefix: text.to_owned() });
+        }
+        // the name of an earlier policy's server has an id, and no addresses
+        match self.ids_by_name()?.contains_key(text) {
+            true => Ok(Target::Server(text.to_owned())),
+            false => Err(GateError::no_server(text, holders.names().into_iter())),
+        }
     }
 
     /// Puts a server into quarantine, for some seconds or until it is released. The caller holds the lock.
@@ -39,52 +135,194 @@ impl Gate {
     /// # Errors
     /// When the live policy has no such server, or the table is full.
     pub fn quarantine(&self, name: &str, seconds: Option<u64>) -> Result<(), GateError> {
-        let policy = self.live_policy()?;
-        let live: Vec<&str> =
-            policy.iter().flat_map(|policy| &policy.servers).map(|server| server.name.as_str()).collect();
+        let holders = self.live_holders()?;
         // the name of an earlier policy's server has an id, and no addresses
-        if !live.contains(&name) {
-            return Err(GateError::no_server(name, live.into_iter()));
+        if !holders.names().contains(name) {
+            return Err(GateError::no_server(name, holders.names().into_iter()));
         }
         let id = self.find_server_id(name)?;
-        let since_ns = now_ns();
-        let until_ns = seconds.map_or(0, |seconds| since_ns + seconds * NS_PER_S);
-        let row = quarantine { until_ns, since_ns, ..quarantine::default() };
-        // The hint first: without it the filter does not look.
-        self.write_state(state::STATE_QUARANTINES, 1)?;
-        // before and after, so that cached verdicts are outdated even if this is cut short in between
-        self.outdate_verdict_cache()?;
-        self.maps.quarantines.put(&id, &row, MapFlags::ANY).map_err(|error| match error {
-            // as large as the table of servers
-            GateError::Kernelside { errno: Errno::E2BIG | Errno::ENOSPC, .. } => GateError::TableFull {
-                table: "servers",
-                size: self.maps.quarantines.capacity(),
-                wanted: self.maps.quarantines.capacity() as usize + 1,
-            },
-            error => error,
-        })?;
+        self.begin_changes()?;
+        self.put_named(id, new_order(seconds))?;
         self.outdate_verdict_cache()
     }
 
-    /// Ends a quarantine, and returns whether there was one. The caller holds the lock.
+    /// Puts one address of a server into quarantine, with the MAC of its machine if that is known. Returns
+    /// the server. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When no server of the live policy has the address, or the table is full.
+    pub fn quarantine_address(
+        &self,
+        address: IpAddr,
+        mac: Option<[u8; 6]>,
+        seconds: Option<u64>,
+    ) -> Result<String, GateError> {
+        let holders = self.live_holders()?;
+        let server = holders.find(address).ok_or(GateError::NoServerHas { address })?;
+        let order = Order { mac: mac.map_or(0, to_mac_number), ..new_order(seconds) };
+        self.begin_changes()?;
+        self.change_addresses(&holders, |orders| orders.set(address.into(), order))?;
+        self.outdate_verdict_cache()?;
+        Ok((**server).to_owned())
+    }
+
+    /// Those of some addresses that a server has.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn select_addresses(&self, server: &str, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, GateError> {
+        let holders = self.live_holders()?;
+        let is_held = |address: &&IpAddr| holders.find(**address).is_some_and(|name| **name == *server);
+        Ok(addresses.iter().filter(is_held).copied().collect())
+    }
+
+    /// Ends the quarantine of a server, and of all addresses that it has. The caller holds the lock.
     ///
     /// # Errors
     /// When no policy has had such a server, or the kernel refuses to write.
-    pub fn release(&self, name: &str) -> Result<bool, GateError> {
+    pub fn release(&self, name: &str) -> Result<Released, GateError> {
         let id = self.find_server_id(name)?;
+        let holders = self.live_holders()?;
+        let mut released = Released::default();
         self.outdate_verdict_cache()?;
-        let removed = self.maps.quarantines.remove(&id)?;
+        self.change_addresses(&holders, |orders| {
+            let mut free = holders.addresses_of(name);
+            // what the name has lost, and nobody has now: it would hit whoever gets it next
+            let held = holders.prefixes();
+            for (prefix, _) in orders.0.iter().filter(|(_, order)| order.server == id) {
+                free.extend(subtract(*prefix, &held));
+            }
+            released.addresses = orders.remove(&free).iter().map(show_prefix).collect();
+            let rest = orders.0.iter().filter(|(_, order)| order.server == id);
+            let rest = AddressOrders(rest.map(|(prefix, order)| (*prefix, *order)).collect());
+            released.remaining = describe_addresses(&rest, &holders, now_ns());
+        })?;
+        // Last, so that the server is in quarantine until all of it is done.
+        let row = self.maps.quarantines.get(&id)?.map(Order::from);
+        self.maps.quarantines.remove(&id)?;
+        self.end_changes()?;
+        released.was = row.is_some_and(|order| order.is_in_force(now_ns())) || !released.addresses.is_empty();
+        Ok(released)
+    }
+
+    /// Ends the quarantine of an address. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When the kernel refuses to write.
+    pub fn release_address(&self, address: IpAddr) -> Result<Released, GateError> {
+        let holders = self.live_holders()?;
+        let mut released = Released::default();
+        self.outdate_verdict_cache()?;
+        self.change_addresses(&holders, |orders| {
+            released.was = !orders.remove(&[address.into()]).is_empty();
+        })?;
+        self.end_changes()?;
+        released.with_server = match holders.find(address) {
+            Some(name) => {
+                self.quarantined()?.into_iter().map(|(name, _)| name).find(|other| **other == **name)
+            }
+            None => None,
+        };
+        Ok(released)
+    }
+
+    /// What to release, so that a frame from this address and MAC is free. `None`: it is.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn find_release(&self, address: IpAddr, mac: [u8; 6]) -> Result<Option<String>, GateError> {
         let now = now_ns();
-        for (id, row) in self.maps.quarantines.entries()? {
-            if row.until_ns != 0 && row.until_ns <= now {
-                self.maps.quarantines.remove(&id)?;
+        let holders = self.live_holders()?;
+        let holder = holders.find(address);
+        if let Some(name) = holder
+            && self.named_orders(now)?.iter().any(|(_, other, _)| **other == **name)
+        {
+            return Ok(Some((**name).to_owned()));
+        }
+        let orders = self.address_orders(now)?;
+        if orders.find(&address.into()).is_some() {
+            return Ok(Some(address.to_string()));
+        }
+        let mac = to_mac_number(mac);
+        let sender = orders.0.iter().find(|(_, order)| order.mac == mac && mac != 0);
+        Ok(sender.filter(|_| holder.is_some()).map(|(prefix, _)| show_prefix(prefix)))
+    }
+
+    /// What a policy would change about the quarantines.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn find_carried_quarantines(&self, tables: &Tables) -> Result<Vec<CarriedQuarantine>, GateError> {
+        let now = now_ns();
+        let orders = self.address_orders(now)?;
+        let names: Vec<String> = self.named_orders(now)?.into_iter().map(|(_, name, _)| name).collect();
+        if names.is_empty() && orders.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(find_carried(&self.live_holders()?, &Holders::of(tables), &names, &orders))
+    }
+
+    /// Keeps cut off what is so under the live policy, before another one takes effect. `ids` are those of
+    /// the new policy's servers. What this adds is cut off already, so nothing has to be undone if the new
+    /// policy is refused.
+    pub(super) fn carry_quarantines(&self, tables: &Tables, ids: &[u32]) -> Result<(), GateError> {
+        let now = now_ns();
+        let named = self.named_orders(now)?;
+        let orders = self.address_orders(now)?;
+        if named.is_empty() && orders.0.is_empty() {
+            return Ok(());
+        }
+        let (old, new) = (self.live_holders()?, Holders::of(tables));
+        let mut after = orders.clone();
+        for (id, name, order) in &named {
+            for prefix in old.lost_by(name, &new) {
+                after.carry(prefix, Order { server: *id, ..*order });
             }
         }
-        if self.maps.quarantines.entries()?.is_empty() {
-            self.write_state(state::STATE_QUARANTINES, 0)?;
-        }
-        // also when there was none: a release that was cut short may have ended it
-        self.outdate_verdict_cache()?;
-        Ok(removed)
+        self.write_addresses(&orders, &after)?;
+        // the machine of an address is cut off under the address's next server too
+        let ids: BTreeMap<&str, u32> =
+            tables.names.iter().map(String::as_str).zip(ids.iter().copied()).collect();
+        self.write_macs(&after, &new, |name| ids.get(name).copied())
     }
+
+    /// Every quarantine in a few words, for people.
+    fn describe_quarantines(&self) -> Result<Vec<String>, GateError> {
+        let time = |left_s: Option<u64>| match left_s {
+            Some(seconds) => format!("for {} more", show_duration(seconds)),
+            None => "until it is released".to_owned(),
+        };
+        let addresses = self.quarantined_addresses()?.into_iter().map(|row| (row.describe(), row.left_s));
+        let all = self.quarantined()?.into_iter().chain(addresses);
+        Ok(all.map(|(who, left_s)| format!("{who} is in quarantine {}", time(left_s))).collect())
+    }
+}
+
+/// Of an order that begins now.
+fn new_order(seconds: Option<u64>) -> Order {
+    let since_ns = now_ns();
+    let until_ns = seconds.map_or(0, |seconds| since_ns.saturating_add(seconds.saturating_mul(NS_PER_S)));
+    Order { until_ns, since_ns, ..Order::default() }
+}
+
+fn left_s(until_ns: u64, now_ns: u64) -> Option<u64> {
+    (until_ns != 0).then(|| until_ns.saturating_sub(now_ns).div_ceil(NS_PER_S))
+}
+
+fn describe_addresses(orders: &AddressOrders, holders: &Holders, now_ns: u64) -> Vec<QuarantinedAddress> {
+    let mut rows = BTreeSet::new();
+    for (prefix, order) in &orders.0 {
+        for (_, server) in holders.divide(*prefix) {
+            rows.insert(QuarantinedAddress {
+                address: show_prefix(prefix),
+                server: server.as_deref().map(str::to_owned),
+                mac: from_mac_number(order.mac).as_ref().map(show_mac),
+                left_s: left_s(order.until_ns, now_ns),
+            });
+        }
+    }
+    // the order of addresses, and not of their texts
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_by_key(|row| row.address.parse::<IpAddr>().ok());
+    rows
 }

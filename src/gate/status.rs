@@ -13,6 +13,7 @@ use super::error::GateError;
 use super::link::{AttachMode, Hook};
 use super::maps::{Live, TableUsage};
 use super::place::GatePlace;
+use super::quarantine::QuarantinedAddress;
 use crate::abi::{Reason, ReasonCode, drop_flag, read_text, settings};
 use crate::compile::describe_flags;
 use crate::policy::{Mode, TableSizes};
@@ -43,6 +44,8 @@ pub struct GateStatus {
     pub policy: PolicyFacts,
     /// Names of servers in quarantine.
     pub quarantined: Vec<String>,
+    /// Addresses in quarantine.
+    pub quarantined_addresses: Vec<QuarantinedAddress>,
     /// Samples that the perf buffer lost.
     pub events_lost: u64,
     /// Events inside the programs.
@@ -161,6 +164,7 @@ impl Gate {
             tracker: self.find_tracker(place),
             policy,
             quarantined: self.quarantined()?.into_iter().map(|(name, _)| name).collect(),
+            quarantined_addresses: self.quarantined_addresses()?,
             events_lost: events.samples_lost,
             events,
             pickup_s: self.pickup_left_s()?,
@@ -246,7 +250,7 @@ mod tests {
             "{\"interface\":\"\",\"attached\":\"native\",\"enforcing\":false,\"mode\":\"enforce\",\
              \"tracking\":\"strict\",\"tracker\":\"no\",\"generation\":3,\"policy_hash\":\"\",\
              \"policy_file\":\"\",\"applied_s\":0,\"servers\":2,\"addresses\":0,\"observing\":[],\
-             \"quarantined\":[],\"events_lost\":0,\"events\":{\"samples_sent\":0,\"samples_lost\":0,\
+             \"quarantined\":[],\"quarantined_addresses\":[],\"events_lost\":0,\"events\":{\"samples_sent\":0,\"samples_lost\":0,\
              \"samples_no_reader\":0,\"ledger_full\":0,\"ledger_overflow_full\":0,\"flows_lost\":0},\
              \"pickup_s\":0,\"tables\":[],\"bytes\":0,\"warnings\":[]}"
         );

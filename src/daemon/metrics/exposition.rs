@@ -117,9 +117,17 @@ fn render_gate(page: &mut PageText<'_>, status: &GateStatus) {
         events.ledger_full,
     );
     page.counter("portcullis_flows_lost_total", "Flows that could not be recorded.", events.flows_lost);
-    page.family("portcullis_quarantined", "gauge", "Servers in quarantine. Always 1.");
+    page.family(
+        "portcullis_quarantined",
+        "gauge",
+        "Servers, and addresses of servers, in quarantine. Always 1.",
+    );
     for server in &status.quarantined {
         page.sample("portcullis_quarantined", &[("server", server)], 1);
+    }
+    for row in &status.quarantined_addresses {
+        let server = row.server.as_deref().unwrap_or_default();
+        page.sample("portcullis_quarantined", &[("server", server), ("address", &row.address)], 1);
     }
     type Number = fn(&crate::gate::TableUsage) -> Option<u64>;
     let of_tables: [(&str, &str, Number); 3] = [
@@ -205,7 +213,7 @@ fn render_daemon(page: &mut PageText<'_>, snapshot: &Snapshot) {
     }
     page.counter(
         "portcullis_auto_quarantines_total",
-        "Servers that the daemon has put into quarantine.",
+        "Servers and addresses that the daemon has put into quarantine.",
         read(&snapshot.quarantines),
     );
     type Number = fn(&crate::sink::SinkStatus) -> u64;

@@ -26,7 +26,7 @@ pub(in crate::daemon) struct Snapshot {
     pub clients_disconnected: AtomicU64,
     /// Requests of the metrics page.
     pub scrapes: AtomicU64,
-    /// Servers that the daemon has put into quarantine.
+    /// Servers and addresses that the daemon has put into quarantine.
     pub quarantines: AtomicU64,
     /// Changes of how the filter is attached.
     pub filter_changes: AtomicU64,

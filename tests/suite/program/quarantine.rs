@@ -34,7 +34,7 @@ fn a_server_in_quarantine_may_do_nothing_that_it_may_do_otherwise() {
         }
         // the others go on
         gate.passes(&udp((family.web, 40_000), (family.loghost, 514)), Reason::Need);
-        assert!(gate.release("ns1").unwrap());
+        assert!(gate.release("ns1").unwrap().was);
         for (frame, reason) in &permitted {
             gate.passes(frame, *reason);
         }
@@ -167,7 +167,7 @@ fn no_drop_of_a_server_in_quarantine_is_only_observed() {
         gate.drops(&elsewhere, Reason::Spoofed);
         gate.drops(&odd(family.web), Reason::Malformed);
         gate.would_drop(&odd(family.unknown), Reason::Malformed);
-        assert!(gate.release("ns1").unwrap() && gate.release("web1").unwrap());
+        assert!(gate.release("ns1").unwrap().was && gate.release("web1").unwrap().was);
         gate.would_drop(&odd(family.ns), Reason::Malformed);
     });
 }
@@ -178,7 +178,7 @@ fn quarantine_lives_through_a_change_of_policy() {
     gate.quarantine("ns1", None).unwrap();
     gate.swap(&format!("{POLICY}\n# another text\n"));
     gate.drops(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Quarantined);
-    assert!(gate.release("ns1").unwrap());
+    assert!(gate.release("ns1").unwrap().was);
     gate.passes(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Need);
 }
 
@@ -241,7 +241,7 @@ fn a_flow_is_managements_as_long_as_the_live_policy_says_so() {
                     false => _ = gate.drops(&answer, Reason::Quarantined),
                 }
             }
-            assert!(gate.release("web1").unwrap());
+            assert!(gate.release("web1").unwrap().was);
         });
     }
 }

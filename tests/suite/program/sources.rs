@@ -174,7 +174,7 @@ fn a_spoof_is_found_before_anything_it_might_be_permitted() {
         gate.quarantine("web1", None).unwrap();
         gate.drops(&from_mac(&answer, [2, 0, 0, 0, 0, 0x11]), Reason::Spoofed);
         gate.drops(&answer, Reason::Quarantined);
-        assert!(gate.release("web1").unwrap());
+        assert!(gate.release("web1").unwrap().was);
     });
 }
 

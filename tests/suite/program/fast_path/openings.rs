@@ -396,13 +396,13 @@ fn a_quarantine_and_its_end_are_seen_at_once() {
             thrice(&gate, family.web, 6667, Reason::Quarantined);
             assert_eq!(known(&gate).len(), 1, "that is known as well");
             thrice(&gate, family.ns, 6667, Reason::NewFlow);
-            assert!(gate.release("web1").unwrap());
+            assert!(gate.release("web1").unwrap().was);
             thrice(&gate, family.web, 6667, Reason::NewFlow);
 
             gate.quarantine("ns1", Some(60)).unwrap();
             // what it may do at other times is known as a drop as well
             thrice(&gate, family.ns, 53, Reason::Quarantined);
-            assert!(gate.release("ns1").unwrap());
+            assert!(gate.release("ns1").unwrap().was);
             gate.passes(&opening(family.ns, family.peer, 53), Reason::Need);
         });
     });

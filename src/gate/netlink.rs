@@ -1,0 +1,45 @@
+//! Lists of the kernel about the network (rtnetlink(7)).
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::Socket;
+
+/// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// Asks the kernel for a list, and shows each of its messages.
+pub(super) fn dump(
+    socket: &Socket,
+    question: RouteNetlinkMessage,
+    mut show: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut question = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    question.finalize();
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut answer = Vec::with_capacity(ANSWER_BYTES);
+    loop {
+        answer.clear();
+        socket.recv(&mut answer, 0)?;
+        let mut rest = answer.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(message) => show(message),
+                _ => {}
+            }
+            // messages begin at multiples of four bytes
+            let length = (message.header.length as usize).next_multiple_of(4).max(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}

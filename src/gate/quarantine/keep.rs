@@ -1,0 +1,109 @@
+//! Quarantines kept over a reboot: from the kernel's tables to the file, and back.
+
+use super::orders::{AddressOrders, Order};
+use super::saved::{self, Saved, SavedAddress, SavedServer, Span};
+use crate::abi::{from_mac_number, to_mac_number};
+use crate::clock::Clock;
+use crate::gate::Gate;
+use crate::gate::error::GateError;
+use crate::gate::place::GatePlace;
+use crate::net::{parse_mac, show_mac, show_prefix, subtract};
+
+impl Gate {
+    /// Puts the quarantines of the file into a gate that no packet passes yet. Returns what is in quarantine
+    /// now. What can't be restored is told to `warnings`, and prevents nothing else.
+    pub(in crate::gate) fn restore_quarantines(
+        &self,
+        place: &GatePlace,
+        warnings: &mut Vec<String>,
+    ) -> Vec<String> {
+        let saved = saved::take(&saved::path_of(place), warnings);
+        if saved.is_empty() {
+            return Vec::new();
+        }
+        let mut trouble = |what: &str, error: &GateError| {
+            warnings.push(format!("{what} was in quarantine, and could not be put back: {error}"));
+        };
+        if let Err(error) = self.restore(&saved, &mut trouble) {
+            trouble("all that", &error);
+        }
+        self.describe_quarantines().unwrap_or_default()
+    }
+
+    fn restore(&self, saved: &Saved, trouble: &mut impl FnMut(&str, &GateError)) -> Result<(), GateError> {
+        let clock = Clock::now();
+        let holders = self.live_holders()?;
+        self.begin_changes()?;
+        let mut after = AddressOrders::default();
+        for server in &saved.servers {
+            let Some((since_ns, until_ns)) = server.span.to_mono_ns(&clock) else {
+                continue;
+            };
+            let mut order = Order { since_ns, until_ns, ..Order::default() };
+            let named = self.assign_ids(std::slice::from_ref(&server.name)).and_then(|ids| {
+                order.server = ids.first().copied().unwrap_or(0);
+                self.put_named(order.server, Order { server: 0, ..order })
+            });
+            if let Err(error) = named {
+                trouble(&server.name, &error);
+            }
+            let kept = holders.addresses_of(&server.name);
+            for prefix in server.list_addresses().into_iter().flat_map(|prefix| subtract(prefix, &kept)) {
+                after.carry(prefix, order);
+            }
+        }
+        let ids = self.ids_by_name()?;
+        for row in &saved.addresses {
+            let Some((since_ns, until_ns)) = row.span.to_mono_ns(&clock) else {
+                continue;
+            };
+            let mac = row.mac.as_deref().and_then(parse_mac).map_or(0, to_mac_number);
+            // a name that nobody remembers, and that has no order of its own
+            let server = row.server.as_ref().and_then(|name| ids.get(name).copied()).unwrap_or(0);
+            after.carry(row.address.trunc(), Order { since_ns, until_ns, mac, server });
+        }
+        for (prefix, order) in &after.0 {
+            if let Err(error) = self.put_address(prefix, order) {
+                trouble(&show_prefix(prefix), &error);
+            }
+        }
+        self.write_macs(&after, &holders, |name| ids.get(name).copied())?;
+        self.outdate_verdict_cache()
+    }
+
+    /// Writes the file, as the kernel's tables are now. Nothing is written for a gate that another command
+    /// has detached. The lock of the gate is not needed, and better not held: a disk may be slow.
+    ///
+    /// # Errors
+    /// When the file can't be written. The quarantines hold all the same, until the next reboot.
+    pub fn save_quarantines(&self, place: &GatePlace) -> Result<(), GateError> {
+        let _lock = place.lock_saving()?;
+        if !self.is_pinned_at(place) {
+            return Ok(());
+        }
+        saved::write(&saved::path_of(place), &self.picture()?)
+    }
+
+    fn picture(&self) -> Result<Saved, GateError> {
+        let clock = Clock::now();
+        let named = self.named_orders(clock.mono_ns)?;
+        let orders = self.address_orders(clock.mono_ns)?;
+        if named.is_empty() && orders.0.is_empty() {
+            return Ok(Saved::default());
+        }
+        let holders = self.live_holders()?;
+        let names = self.names_by_id()?;
+        let servers = named.into_iter().map(|(_, name, order)| {
+            let (addresses, except) = holders.rows_of(&name);
+            let span = Span::of(order.since_ns, order.until_ns, &clock);
+            SavedServer { name, addresses, except, span }
+        });
+        let addresses = orders.0.iter().map(|(prefix, order)| SavedAddress {
+            address: *prefix,
+            mac: from_mac_number(order.mac).as_ref().map(show_mac),
+            server: names.get(&order.server).map(|name| (**name).to_owned()),
+            span: Span::of(order.since_ns, order.until_ns, &clock),
+        });
+        Ok(Saved::new(servers.collect(), addresses.collect()))
+    }
+}

@@ -1,0 +1,265 @@
+//! The quarantines as they are kept over a reboot: `quarantines.json` in the gate's state folder.
+//!
+//! The kernel's tables are the truth while there is a gate. The file is a picture of them, with times of
+//! the wall clock, and `attach` reads it when it makes a gate.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, wall_now};
+use crate::gate::error::GateError;
+use crate::gate::fault;
+use crate::gate::place::GatePlace;
+use crate::net::{show_prefix, subtract};
+use crate::state_folder::make_state_folder;
+
+const FILE: &str = "quarantines.json";
+const VERSION: u32 = 1;
+/// More than the tables of the largest gate take.
+const MOST_BYTES: u64 = 64 << 20;
+const NS_PER_S: i128 = 1_000_000_000;
+
+/// All quarantines of one gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::gate) struct Saved {
+    version: u32,
+    pub(super) servers: Vec<SavedServer>,
+    pub(super) addresses: Vec<SavedAddress>,
+}
+
+/// A server in quarantine, with the addresses that it had when this was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedServer {
+    pub(super) name: String,
+    pub(super) addresses: Vec<IpNet>,
+    /// Addresses in these prefixes that other servers had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) except: Vec<IpNet>,
+    #[serde(flatten)]
+    pub(super) span: Span,
+}
+
+/// An address in quarantine, or a prefix that a server in quarantine has lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedAddress {
+    pub(super) address: IpNet,
+    /// Cut off with the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mac: Option<String>,
+    /// The name under which it was cut off. `None`: by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) server: Option<String>,
+    #[serde(flatten)]
+    pub(super) span: Span,
+}
+
+/// From when until when, by the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Span {
+    pub(super) since: Timestamp,
+    /// `None`: until it is released.
+    pub(super) until: Option<Timestamp>,
+}
+
+impl SavedServer {
+    /// The addresses that it had, without those of other servers.
+    pub(super) fn list_addresses(&self) -> Vec<IpNet> {
+        self.addresses
+            .iter()
+            .flat_map(|prefix| {
+                let inside: Vec<IpNet> =
+                    self.except.iter().filter(|other| prefix.contains(*other)).copied().collect();
+                subtract(*prefix, &inside)
+            })
+            .collect()
+    }
+}
+
+impl Span {
+    /// Of times of CLOCK_MONOTONIC. An end of 0 is none.
+    pub(super) fn of(since_ns: u64, until_ns: u64, now: &Clock) -> Span {
+        let until = (until_ns != 0).then(|| round(now.to_wall(until_ns)));
+        Span { since: round(now.to_wall(since_ns)), until }
+    }
+
+    /// The same times of CLOCK_MONOTONIC: since and until. `None`: it is over. A clock that was put back,
+    /// or that a router without a battery has not set yet, makes a quarantine no longer than it was.
+    pub(super) fn to_mono_ns(self, now: &Clock) -> Option<(u64, u64)> {
+        let since_ns = now.to_mono_ns(self.since).min(now.mono_ns);
+        let Some(until) = self.until else {
+            return Some((since_ns, 0));
+        };
+        let ns = |from: Timestamp| until.as_nanosecond() - from.as_nanosecond();
+        let left_ns = u64::try_from(ns(now.wall).min(ns(self.since))).ok().filter(|left| *left > 0)?;
+        Some((since_ns, now.mono_ns.saturating_add(left_ns)))
+    }
+}
+
+/// To whole seconds: the two clocks are never read at the very same moment.
+fn round(time: Timestamp) -> Timestamp {
+    let seconds = (time.as_nanosecond() + NS_PER_S / 2).div_euclid(NS_PER_S);
+    i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(time)
+}
+
+impl Saved {
+    /// Of quarantines.
+    pub(super) fn new(servers: Vec<SavedServer>, addresses: Vec<SavedAddress>) -> Saved {
+        Saved { version: VERSION, servers, addresses }
+    }
+
+    /// Whether there is nothing to keep.
+    pub(super) fn is_empty(&self) -> bool {
+        self.servers.is_empty() && self.addresses.is_empty()
+    }
+
+    /// Forgets what is over.
+    pub(super) fn prune(&mut self, now: Timestamp) {
+        let holds = |span: &Span| span.until.is_none_or(|until| until > now);
+        self.servers.retain(|server| holds(&server.span));
+        self.addresses.retain(|address| holds(&address.span));
+    }
+
+    /// What is in quarantine, for people.
+    pub(super) fn names(&self) -> Vec<String> {
+        let servers = self.servers.iter().map(|server| server.name.clone());
+        servers.chain(self.addresses.iter().map(|address| show_prefix(&address.address))).collect()
+    }
+
+    /// Takes a server or an address out. Returns whether it was in.
+    pub(super) fn release(&mut self, target: &str) -> bool {
+        let before = self.clone();
+        let address: Option<IpAddr> = target.parse().ok();
+        let prefixes: Vec<IpNet> = match address {
+            Some(address) => vec![address.to_canonical().into()],
+            None => {
+                let named = self.servers.iter().filter(|server| server.name == target);
+                named.flat_map(SavedServer::list_addresses).collect()
+            }
+        };
+        self.servers.retain(|server| server.name != target);
+        let addresses = std::mem::take(&mut self.addresses);
+        for row in addresses.into_iter().filter(|row| row.server.as_deref() != Some(target)) {
+            let parts = subtract(row.address, &prefixes).into_iter();
+            self.addresses.extend(parts.map(|address| SavedAddress { address, ..row.clone() }));
+        }
+        *self != before
+    }
+}
+
+/// The quarantines that wait for the next attach, as people read them. Those that are over are left out.
+pub fn list_saved_quarantines(place: &GatePlace) -> Vec<String> {
+    let mut saved = read(&path_of(place)).unwrap_or_default();
+    saved.prune(wall_now());
+    saved.names()
+}
+
+/// Ends a quarantine that waits for the next attach. Returns whether there was one. The caller holds the
+/// lock, and there is no gate.
+///
+/// # Errors
+/// When the file can't be read or written.
+pub fn release_saved(place: &GatePlace, target: &str) -> Result<bool, GateError> {
+    let _lock = place.lock_saving()?;
+    let path = path_of(place);
+    let mut saved = read(&path).map_err(|error| failed(&path, "read", &error))?;
+    saved.prune(wall_now());
+    let released = saved.release(target);
+    if released {
+        write(&path, &saved)?;
+    }
+    Ok(released)
+}
+
+/// The file of a gate.
+pub(super) fn path_of(place: &GatePlace) -> PathBuf {
+    place.history().join(FILE)
+}
+
+/// Reads the file. A damaged one is put aside, and `warnings` say so.
+pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
+    read(path).unwrap_or_else(|error| {
+        let aside = path.with_added_extension("damaged");
+        let outcome = match fs::rename(path, &aside) {
+            Ok(()) => format!("it is {} now", aside.display()),
+            Err(error) => format!("it could not be put aside: {error}"),
+        };
+        warnings.push(format!(
+            "what was in quarantine before is free now, because {} can't be read ({error}); {outcome}",
+            path.display()
+        ));
+        Saved::default()
+    })
+}
+
+/// No file is no quarantine.
+pub(super) fn read(path: &Path) -> io::Result<Saved> {
+    let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut text)?;
+    let saved: Saved = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    match saved.version {
+        VERSION => Ok(saved),
+        version => Err(damaged(format!("its version is {version}, and this portcullis knows {VERSION}"))),
+    }
+}
+
+/// Writes the file: the old one or the new one is there, whatever happens. Without quarantines there is none.
+pub(super) fn write(path: &Path, saved: &Saved) -> Result<(), GateError> {
+    let failed = |error: io::Error| failed(path, "write", &error);
+    if saved.is_empty() {
+        return remove(path).map_err(failed);
+    }
+    let mut text = serde_json::to_vec_pretty(saved).unwrap_or_default();
+    text.push(b'\n');
+    if fs::read(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    replace(path, &text).map_err(failed)
+}
+
+fn failed(path: &Path, verb: &str, error: &io::Error) -> GateError {
+    GateError::Other { what: format!("could not {verb} {}", path.display()), why: error.to_string() }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    fault::point();
+    fs::remove_file(path)?;
+    sync_folder(path)
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fault::point();
+        make_state_folder(folder)?;
+    }
+    let fresh = path.with_added_extension("new");
+    fault::point();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    fault::point();
+    file.write_all(text)?;
+    file.sync_all()?;
+    fault::point();
+    fs::rename(&fresh, path)?;
+    sync_folder(path)
+}
+
+/// Without this a crash may bring back what stood there before.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    fault::point();
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
