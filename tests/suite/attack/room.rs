@@ -194,7 +194,7 @@ fn quarantines_full_the_command_is_refused_in_words_and_the_others_hold() {
     let gate = TestGate::fresh(POLICY, &[("servers", 4)]);
     let map = gate.maps.quarantines.handle();
     for id in 0..map.max_entries() {
-        map.update(&(500 + id).to_ne_bytes(), &[0; 16], MapFlags::ANY).expect("a row");
+        map.update(&(500 + id).to_ne_bytes(), &[0; 32], MapFlags::ANY).expect("a row");
     }
     let text = gate.quarantine("web1", None).expect_err("a refusal").to_string();
     assert!(text.contains("raise `servers` under [tables]") && text.contains("help:"), "{text}");
