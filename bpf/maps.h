@@ -235,7 +235,8 @@ struct {
 } quarantined_addresses SEC(".maps");
 
 /* MACs in quarantine: a machine whose address was cut off may take another address of the same server.
- * Keyed by server and MAC, for a router's MAC may stand for many servers. As `quarantines`.
+ * Keyed by server and MAC, for a router's MAC may stand for many servers. Server 0: addresses that no
+ * server has. As `quarantines`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -14,7 +14,7 @@ pub fn make_state_folder(folder: &Path) -> io::Result<()> {
     // an earlier version has made it for all to read
     let mode = fs::metadata(folder)?.permissions().mode();
     if mode & 0o077 != 0 {
-        fs::set_permissions(folder, Permissions::from_mode(mode & 0o7700))?;
+        fs::set_permissions(folder, Permissions::from_mode(mode & 0o700))?;
     }
     Ok(())
 }

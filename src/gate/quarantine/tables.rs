@@ -138,7 +138,8 @@ impl Gate {
         table.put(&id, &order.into(), MapFlags::ANY).map_err(|error| name_full_table(error, table.capacity()))
     }
 
-    /// Cuts off the MACs of orders, each within the server that has the order's address.
+    /// Cuts off the MACs of orders, each within the server that has the order's address, and under addresses
+    /// that no server has.
     pub(super) fn write_macs(
         &self,
         orders: &AddressOrders,
@@ -147,7 +148,8 @@ impl Gate {
     ) -> Result<(), GateError> {
         let mut wanted: BTreeMap<(u32, u64), Order> = BTreeMap::new();
         for (prefix, order) in orders.0.iter().filter(|(_, order)| order.mac != 0) {
-            if let Some(server) = holders.find(prefix.addr()).and_then(|name| id_of(name)) {
+            let server = holders.find(prefix.addr()).and_then(|name| id_of(name));
+            for server in server.into_iter().chain([0]) {
                 let row = wanted.entry((server, order.mac)).or_insert(*order);
                 row.until_ns = later(row.until_ns, order.until_ns);
             }

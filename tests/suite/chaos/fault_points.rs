@@ -236,6 +236,89 @@ fn a_quarantine_or_release_that_dies_is_whole_or_not_there() {
     }
 }
 
+#[test]
+fn a_quarantine_of_an_address_and_its_file_are_whole_or_not_there_wherever_a_command_dies() {
+    let _machine = share_machine();
+    let (testbed, paths, _tap) = stage();
+    let mail = "192.0.2.25";
+    let cut = || testbed.verdict(mail, "198.51.100.99", "udp/9000").1 == "quarantined";
+    let listed = || testbed.quarantined_addresses().len() == 1;
+    for (command, wanted) in [("quarantine", true), ("release", false)] {
+        let mut through = false;
+        for point in 1..MOST_POINTS {
+            let outcome = die_at(&testbed, point, &[command, "-i", NIC, mail]);
+            through = !died(&outcome, point);
+            assert_eq!(listed(), cut(), "{command}, point {point}: what is said and what is done");
+            let now = cut();
+            // the router reboots just then: either the one or the other, and nothing is damaged
+            testbed.reboot();
+            let said = testbed.run("attach", &["-p", &paths[0]]).done();
+            assert!(!said.err.contains("quarantine"), "{command}, point {point}: {said:#?}");
+            assert_eq!(listed(), cut(), "{command}, point {point}, after a reboot");
+            if through {
+                assert_eq!((now, cut()), (wanted, wanted), "{command}");
+                break;
+            }
+            // a retry mends it, from wherever it stands, for the next reboot too
+            testbed.run(command, &[mail]).done();
+            assert_eq!(cut(), wanted, "{command}, point {point}");
+            testbed.run(if wanted { "release" } else { "quarantine" }, &[mail]).done();
+        }
+        assert!(through, "{command} never ran through");
+    }
+}
+
+#[test]
+fn an_apply_that_dies_and_renames_a_server_in_quarantine_never_frees_it() {
+    let _machine = share_machine();
+    let (testbed, paths, _tap) = stage();
+    // the one has it as `first`, the other as `second`
+    let cut = || testbed.verdict("192.0.2.53", "198.51.100.99", "udp/9000").1 == "quarantined";
+    testbed.run("quarantine", &["first"]).done();
+    for point in 1..MOST_POINTS {
+        let outcome = die_at(&testbed, point, &["apply", "-i", NIC, &paths[1]]);
+        let through = !died(&outcome, point);
+        assert!(cut(), "point {point}");
+        if through {
+            assert!(
+                outcome.out.contains("192.0.2.53 stays in quarantine: it was first's, and second has it now")
+            );
+            testbed.run("release", &["second"]).done();
+            assert!(!cut());
+            return;
+        }
+        testbed.run("apply", &[&paths[0]]).done();
+        assert!(cut(), "point {point}");
+    }
+    panic!("it never ran through");
+}
+
+#[test]
+fn an_attach_that_dies_while_it_restores_quarantines_is_followed_by_one_that_does() {
+    let _machine = share_machine();
+    let (testbed, paths, _tap) = stage();
+    testbed.run("quarantine", &["mx1"]).done();
+    testbed.run("quarantine", &["192.0.2.80"]).done();
+    let cut = || {
+        ["192.0.2.25", "192.0.2.80"]
+            .map(|from| testbed.verdict(from, "198.51.100.99", "udp/9000").1 == "quarantined")
+    };
+    testbed.detach();
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        let outcome = die_at(&testbed, point, &["attach", "-i", NIC, "-p", &paths[0]]);
+        let through = !died(&outcome, point);
+        if !through {
+            testbed.run("attach", &["-p", &paths[0]]).done();
+        }
+        assert_eq!(cut(), [true, true], "point {point}");
+        if through {
+            return;
+        }
+        testbed.detach();
+    }
+    panic!("it never ran through");
+}
+
 /// Starts a daemon that ends before its Nth change; false: it came up, and was ended.
 fn daemon_dies_at(testbed: &Testbed, point: usize, policy: &str) -> bool {
     let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", policy]);

@@ -439,13 +439,13 @@ fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
     daemon.wait_for_line(&["alarm #1", "mx1", "NOT dropped"]);
     testbed.prove_drops(&tap, 1);
     daemon.wait_for_line(&[
-        "web1 was put into quarantine for 300 s by this alarm",
+        "web1 was put into quarantine for 5m by this alarm",
         "portcullis release -i dmz0 web1",
     ]);
     let status = testbed.show("status");
     assert_eq!(status["quarantined"], serde_json::json!(["web1"]));
     // it is in every sink and in the history
-    daemon.wait_for_line(&["alarm #2 updated", "web1 was put into quarantine for 300 s"]);
+    daemon.wait_for_line(&["alarm #2 updated", "web1 was put into quarantine for 5m"]);
     eventually("the history has it", || {
         testbed
             .alarms(&[])

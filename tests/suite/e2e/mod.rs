@@ -27,6 +27,7 @@ mod namespace;
 mod nics;
 pub mod policies;
 mod quarantined_answers;
+pub mod quarantines;
 mod refusals;
 mod service;
 mod services;

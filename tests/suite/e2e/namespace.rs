@@ -128,8 +128,9 @@ pub fn remove_namespace(name: &str) {
         return;
     };
     let tail = format!("::{number}");
-    let tails: HashSet<String> =
-        ["", ":new", ".lock", ".daemon", ".sock", ".detached"].map(|end| format!("{tail}{end}")).into();
+    let tails: HashSet<String> = ["", ":new", ".lock", ".daemon", ".saving", ".sock", ".detached"]
+        .map(|end| format!("{tail}{end}"))
+        .into();
     for folder in [PINS, LOCKS, HISTORY].map(Path::new) {
         for entry in list(folder) {
             if entry.find("::").is_some_and(|at| tails.contains(&entry[at..])) {
