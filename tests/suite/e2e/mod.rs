@@ -23,7 +23,7 @@ mod legitimate;
 mod limits;
 mod metrics;
 mod modes;
-mod namespace;
+pub mod namespace;
 mod nics;
 pub mod policies;
 mod quarantined_answers;

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -25,6 +26,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// A new one, of a name as `pc-PID-…`. Whoever makes it removes it, or the next run does.
+    pub fn create(name: &str) -> Namespace {
+        let _builder = prepare_building();
+        remove_namespace(name);
+        feed_ip(&format!("netns add {name}\n"));
+        Namespace::open(name.to_owned())
+    }
+
     pub fn open(name: String) -> Namespace {
         let file = File::open(Path::new(NAMESPACES).join(&name)).expect("the namespace");
         Namespace { name, file }
@@ -100,8 +109,19 @@ pub fn feed_ip(lines: &str) {
 
 // ---- cleaning up; never panics -------------------------------------------------------------
 
+/// Removes what earlier runs have left. Until this is dropped, nobody else makes namespaces: the first
+/// `ip netns add` mounts something, and two at once could do so twice.
+pub fn prepare_building() -> MutexGuard<'static, ()> {
+    static CLEANED: Once = Once::new();
+    static BUILDERS: Mutex<()> = Mutex::new(());
+
+    let builder = BUILDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    CLEANED.call_once(remove_leftovers);
+    builder
+}
+
 /// What test runs that were killed have left: their process is no more.
-pub fn remove_leftovers() {
+fn remove_leftovers() {
     list(Path::new(NAMESPACES))
         .iter()
         .filter(|name| is_leftover(name))

@@ -13,13 +13,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use portcullis::gate::{Gate, GatePlace};
 use tempfile::TempDir;
 
-use super::namespace::{HISTORY, LOCKS, PINS, remove_leftovers, remove_namespace};
+use super::namespace::{HISTORY, LOCKS, PINS, prepare_building, remove_namespace};
 pub use super::namespace::{NIC, Namespace, feed_ip};
 use super::nics::{Pair, move_pair};
 use super::socket::{UdpServer, udp_talks};
@@ -158,12 +158,8 @@ impl Testbed {
 
     pub fn plugged(plug: Plug) -> Testbed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        static CLEANED: Once = Once::new();
-        // The first `ip netns add` mounts something; two at once could do so twice.
-        static BUILDERS: Mutex<()> = Mutex::new(());
 
-        let _builder: MutexGuard<'_, ()> = BUILDERS.lock().unwrap_or_else(PoisonError::into_inner);
-        CLEANED.call_once(remove_leftovers);
+        let _builder = prepare_building();
         let stem = format!("pc-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let names = ["i", "r", "d"].map(|end| format!("{stem}-{end}"));
         names.iter().for_each(|name| remove_namespace(name));

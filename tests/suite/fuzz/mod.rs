@@ -10,7 +10,7 @@ mod conversation;
 mod differ;
 mod event;
 mod mutation;
-mod network;
+pub mod network;
 mod policies;
 mod setting;
 mod shrink;
