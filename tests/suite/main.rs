@@ -14,6 +14,7 @@
 
 mod attack;
 mod chaos;
+mod conntrack;
 mod e2e;
 mod fuzz;
 mod kernel;
