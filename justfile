@@ -34,7 +34,7 @@ bench *OPTION:
 vm KERNEL *NAME:
     {{ root }} scripts/vm "$@"
 
-# Compares the programs with the model: --minutes N, --seed S; --coverage MINUTES fuzzes the parsers
+# Compares programs and model, or gate and conntrack: --minutes N, --seed S, --conntrack; --coverage MINUTES fuzzes parsers
 fuzz *OPTION:
     {{ root }} scripts/fuzz "$@"
 
