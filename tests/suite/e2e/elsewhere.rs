@@ -13,7 +13,7 @@ use crate::support::frame::{ROUTER_MAC, SYN, from_mac, link_frame, patched, tcp}
 use crate::support::patience::eventually;
 
 /// Of a device above the NIC.
-const UPPER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+pub const UPPER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
 const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 0x0a];
 /// Of hosts that there are not.
 const NOBODY: [[u8; 6]; 3] = [[2, 0, 0, 0, 0, 0xcc], [2, 0, 0, 0, 0, 0xdd], [2, 0, 0, 0, 0, 0xee]];
@@ -49,20 +49,21 @@ fn count(testbed: &Testbed, server: &str, reason: &str) -> u64 {
     ours.map(Row::packets).sum()
 }
 
-/// Says to all servers at which MAC the router is.
-fn move_router(testbed: &Testbed, mac: [u8; 6]) {
+/// Says to all servers of one machine at which MAC the router is.
+fn move_router(testbed: &Testbed, nic: &str, mac: [u8; 6]) {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     for router in [V4.router, V6.router] {
-        testbed.dmz.ip(&format!("neighbour replace {router} lladdr {mac} dev eth0 nud permanent\n"));
+        testbed.dmz.ip(&format!("neighbour replace {router} lladdr {mac} dev {nic} nud permanent\n"));
     }
 }
 
 /// Servers talk to each other past a router that sees every frame of theirs. What goes to the router's
-/// own MAC is judged and told as ever, whoever claims this MAC.
+/// own MAC is judged and told as ever, whoever claims this MAC. `vlan`: the device by which the servers'
+/// machines are in one, and its id.
 #[track_caller]
-pub fn prove_elsewhere(testbed: &Testbed, hub: &Hub, own_mac: [u8; 6]) {
-    move_router(testbed, own_mac);
-    let database = hub.add_database(testbed);
+pub fn prove_elsewhere(testbed: &Testbed, hub: &Hub, own_mac: [u8; 6], vlan: Option<(&str, u16)>) {
+    move_router(testbed, vlan.map_or("eth0", |(name, _)| name), own_mac);
+    let database = hub.add_database(testbed, vlan);
     let watch = Watch::start(testbed, &policy());
     let _servers = [
         TcpServer::start(&database, 5432),
@@ -113,7 +114,7 @@ fn what_a_switch_floods_is_no_alarm_and_what_is_for_the_router_is() {
     let testbed = Testbed::new();
     let hub = Hub::new(&testbed);
     testbed.router.ip(&format!("link set {NIC} promisc on\n"));
-    prove_elsewhere(&testbed, &hub, ROUTER_MAC);
+    prove_elsewhere(&testbed, &hub, ROUTER_MAC, None);
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn a_gate_in_a_bridge_knows_the_macs_of_the_bridge() {
          link set {NIC} master lan\n"
     ));
     testbed.wire_router_to_dmz("lan");
-    prove_elsewhere(&testbed, &hub, UPPER_MAC);
+    prove_elsewhere(&testbed, &hub, UPPER_MAC, None);
 }
 
 #[test]
@@ -141,7 +142,7 @@ fn a_gate_under_a_macvlan_knows_its_mac() {
              link add second link {NIC} address {text} type macvlan mode private\n"
         ));
         testbed.wire_router_to_dmz("second");
-        prove_elsewhere(&testbed, &hub, mac);
+        prove_elsewhere(&testbed, &hub, mac, None);
     }
 }
 

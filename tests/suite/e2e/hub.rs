@@ -47,12 +47,20 @@ impl Hub {
         machine.ip(&format!("link set {nic} addrgenmode none\nlink set {nic} up\n"));
     }
 
-    /// A database server of the DMZ, whose neighbours find it as on any link.
-    pub fn add_database(&self, testbed: &Testbed) -> Namespace {
+    /// A database server of the DMZ, whose neighbours find it as on any link. With a VLAN, they do so by a
+    /// device of this name on its NIC.
+    pub fn add_database(&self, testbed: &Testbed, vlan: Option<(&str, u16)>) -> Namespace {
         let machine = testbed.add_machine("db");
         self.plug(&machine, "eth0", "02:00:00:00:00:77");
+        let nic = vlan.map_or("eth0", |(name, id)| {
+            machine.ip(&format!(
+                "link add link eth0 name {name} type vlan id {id}\n\
+                 link set {name} addrgenmode none\nlink set {name} up\n"
+            ));
+            name
+        });
         machine.ip(&format!(
-            "address add {DATABASE_V4}/24 dev eth0\naddress add {DATABASE_V6}/64 dev eth0 nodad\n\
+            "address add {DATABASE_V4}/24 dev {nic}\naddress add {DATABASE_V6}/64 dev {nic} nodad\n\
              route add default via {}\nroute add default via {}\n",
             V4.router, V6.router
         ));

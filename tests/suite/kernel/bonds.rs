@@ -1,5 +1,7 @@
 //! Bonds: the gate belongs on the bond, not on a member.
 
+use crate::e2e::elsewhere::{UPPER_MAC, prove_elsewhere};
+use crate::e2e::hub::Hub;
 use crate::e2e::policies::dmz;
 use crate::e2e::testbed::{NIC, Testbed, exclusive};
 
@@ -58,4 +60,14 @@ fn a_member_of_a_bond_that_has_a_gate_takes_no_second_one_and_says_why() {
         .portcullis(&["attach", "-i", "port0", "-p", &path])
         .refused(&["port0", "another XDP program"]);
     assert_eq!(testbed.show("status")["attached"], "native");
+}
+
+#[test]
+fn a_gate_on_a_member_of_a_bond_knows_the_mac_of_the_bond() {
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let hub = Hub::new(&testbed);
+    bond(&testbed, NIC, "bond0");
+    testbed.router.ip("link set bond0 address 02:00:00:00:00:aa\n");
+    prove_elsewhere(&testbed, &hub, UPPER_MAC, None);
 }

@@ -3,6 +3,8 @@
 
 use std::process::Stdio;
 
+use crate::e2e::elsewhere::{UPPER_MAC, prove_elsewhere};
+use crate::e2e::hub::Hub;
 use crate::e2e::policies::dmz;
 use crate::e2e::testbed::{NIC, Plug, Testbed, exclusive};
 use crate::support::patience::eventually;
@@ -119,4 +121,14 @@ fn a_cable_between_namespaces_carries_tags_beside_the_frame_unless_told_otherwis
     let tap = testbed.tap_internet();
     testbed.attach(&dmz());
     prove_gate(&testbed, &tap);
+}
+
+#[test]
+fn a_gate_under_a_vlans_interface_knows_its_mac() {
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let hub = Hub::new(&testbed);
+    tag_above_the_gate(&testbed);
+    testbed.router.ip("link set seven address 02:00:00:00:00:aa\n");
+    prove_elsewhere(&testbed, &hub, UPPER_MAC, Some(("seven", 7)));
 }
