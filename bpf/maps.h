@@ -2,7 +2,8 @@
 /*
  * Every map, with four facts: who writes it, who reads it, why it has this type, and what happens
  * when it is full. "The tool" is the control tool. The sizes given here are defaults, which
- * [tables] of the policy overrides when the gate is attached.
+ * [tables] of the policy overrides when the gate is attached. The file has more than 500 lines,
+ * because every map stands here and nowhere else.
  *
  * One generation of the policy is a set of inner maps. The tool builds and fills them before any
  * packet can see them, and puts them into the same slot of each outer map below. Then it writes the
@@ -366,8 +367,7 @@ struct {
 /* MACs to which frames from the DMZ may be sent so that this machine takes them: those of the devices
  * above the NIC (VLAN, macvlan, bridge, bond). The NIC's own is in STATE_OWN_MAC. The key has the first
  * byte in bits 40 to 47. Written by the tool, at attach and by the daemon; read by the filter for
- * drops. A hash, whose entries take memory once they are there. Full: `attach` is refused, and a daemon
- * goes on with the MACs before.
+ * drops. A hash. Full: `attach` is refused, and a daemon goes on with the MACs before.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

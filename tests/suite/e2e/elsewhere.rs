@@ -3,12 +3,12 @@
 
 use std::net::SocketAddr;
 
+use super::calm::CalmCheck;
 use super::command::Row;
 use super::hub::{DATABASE_MAC, DATABASE_V4, DATABASE_V6, Hub};
 use super::policies::dmz;
 use super::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
 use super::testbed::{Family, NIC, Testbed, V4, V6, in_both_families, ip, share_machine};
-use super::watch::Watch;
 use crate::support::frame::{ROUTER_MAC, SYN, from_mac, link_frame, patched, tcp};
 use crate::support::patience::eventually;
 
@@ -58,13 +58,13 @@ fn move_router(testbed: &Testbed, nic: &str, mac: [u8; 6]) {
 }
 
 /// Servers talk to each other past a router that sees every frame of theirs. What goes to the router's
-/// own MAC is judged and told as ever, whoever claims this MAC. `vlan`: the device by which the servers'
+/// own MAC is judged and reported as ever, whoever claims this MAC. `vlan`: the device by which the servers'
 /// machines are in one, and its id.
 #[track_caller]
 pub fn prove_elsewhere(testbed: &Testbed, hub: &Hub, own_mac: [u8; 6], vlan: Option<(&str, u16)>) {
     move_router(testbed, vlan.map_or("eth0", |(name, _)| name), own_mac);
     let database = hub.add_database(testbed, vlan);
-    let watch = Watch::start(testbed, &policy());
+    let check = CalmCheck::start(testbed, &policy());
     let _servers = [
         TcpServer::start(&database, 5432),
         TcpServer::start(&testbed.dmz, 80),
@@ -80,7 +80,7 @@ pub fn prove_elsewhere(testbed: &Testbed, hub: &Hub, own_mac: [u8; 6], vlan: Opt
     eventually("frames between servers are counted", || {
         count(testbed, "web1", "elsewhere") >= 32 && count(testbed, "db1", "elsewhere") >= 2
     });
-    watch.assert_calm();
+    check.assert_calm();
     let rows = testbed.drops();
     let odd: Vec<_> =
         rows.iter().filter(|row| row.0["server"] != "mx1" && row.0["reason"] != "elsewhere").collect();
@@ -95,14 +95,14 @@ pub fn prove_elsewhere(testbed: &Testbed, hub: &Hub, own_mac: [u8; 6], vlan: Opt
         assert!(udp_talks(&testbed.dmz, family.web, loghost, ARRIVES), "no way to {loghost}");
         assert!(tcp_talks(&testbed.dmz, ip(family.mail), exchanger, ARRIVES), "no way to {exchanger}");
     });
-    watch.assert_calm();
+    check.assert_calm();
 
     // a server that says it has the router's MAC hides nothing by that
     testbed.dmz.inject("eth0", &announcement(own_mac));
     testbed.dmz.inject("eth0", &forbidden(&V4, V4.web, 22, own_mac));
-    watch.wait_for_alarm("critical", "attempt", "web1", "tcp/22");
+    check.wait_for_alarm("critical", "attempt", "web1", "tcp/22");
     testbed.dmz.inject("eth0", &forbidden(&V6, V6.dns, 445, own_mac));
-    watch.wait_for_alarm("critical", "attempt", "ns1", "tcp/445");
+    check.wait_for_alarm("critical", "attempt", "ns1", "tcp/445");
     let dropped =
         [("web1", 22), ("ns1", 445)].map(|(name, port)| testbed.dropped(name, "tcp", port, "new_flow"));
     assert_eq!(dropped, [1, 1], "{:#?}", testbed.drops());
@@ -194,13 +194,13 @@ fn a_server_hides_nothing_behind_macs_of_its_own_making() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
-    let watch = Watch::start(&testbed, &policy());
+    let check = CalmCheck::start(&testbed, &policy());
     let [nobody, announced, _] = NOBODY;
     in_both_families(|family| {
         let server = if family.web == V4.web { ("web1", family.web) } else { ("ns1", family.dns) };
         // nobody is known to have it: it may be the router's
         testbed.dmz.inject("eth0", &forbidden(&family, server.1, 22, nobody));
-        watch.wait_for_alarm("critical", "attempt", server.0, "tcp/22");
+        check.wait_for_alarm("critical", "attempt", server.0, "tcp/22");
         // somebody says to have it: then no router forwards the frame, permitted or not
         testbed.dmz.inject("eth0", &announcement(announced));
         let before = count(&testbed, "mx1", "elsewhere");

@@ -4,11 +4,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
+use super::calm::CalmCheck;
 use super::policies::dmz;
 use super::socket::{ARRIVES, TcpServer, UdpServer, connect, echoes};
 use super::tap::{TCP, UDP};
 use super::testbed::{Testbed, V4, V6, in_both_families, ip, share_machine};
-use super::watch::Watch;
 use crate::support::frame::{
     self, ACK, DESTINATION_OPTIONS, FIN, Ipv4, Ipv6, RST, SYN, patched, tcp_header, udp_datagram,
 };
@@ -29,7 +29,7 @@ fn send<F: AsRef<[u8]>>(testbed: &Testbed, frames: impl IntoIterator<Item = F>) 
 fn an_idle_connection_outlives_what_strangers_send_in_its_peers_name() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let watch = Watch::start(&testbed, &dmz());
+    let check = CalmCheck::start(&testbed, &dmz());
     let web = TcpServer::start(&testbed.dmz, 80);
     let arrived = testbed.tap_dmz();
     in_both_families(|family| {
@@ -55,14 +55,14 @@ fn an_idle_connection_outlives_what_strangers_send_in_its_peers_name() {
         assert!(echoes(&mut client));
     });
     assert!(testbed.drops().is_empty(), "{:#?}", testbed.drops());
-    watch.assert_calm();
+    check.assert_calm();
 }
 
 #[test]
 fn questions_behind_nine_extension_headers_and_in_odd_fragments_are_answered_without_an_alarm() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let watch = Watch::start(&testbed, &dmz());
+    let check = CalmCheck::start(&testbed, &dmz());
     let tap = testbed.tap_internet();
     let _name_servers = [V4, V6].map(|family| UdpServer::start(&testbed.dmz, family.dns, 53));
 
@@ -96,14 +96,14 @@ fn questions_behind_nine_extension_headers_and_in_odd_fragments_are_answered_wit
         tap.count_to(server, UDP, ASKED_FROM) == u64::from(PEERS)
     });
     assert!(testbed.drops().is_empty(), "{:#?}", testbed.drops());
-    watch.assert_calm();
+    check.assert_calm();
 }
 
 #[test]
 fn a_back_door_that_is_asked_in_tiny_fragments_is_found() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let watch = Watch::start(&testbed, &dmz());
+    let check = CalmCheck::start(&testbed, &dmz());
     let tap = testbed.tap_internet();
     let _listening = [80, 4444].map(|port| TcpServer::start(&testbed.dmz, port));
     // a peer of no machine, which so sends no resets
@@ -115,7 +115,7 @@ fn a_back_door_that_is_asked_in_tiny_fragments_is_found() {
         };
         send(&testbed, [piece(0, 8, true), piece(8, 16, true), piece(16, 20, false)]);
     }
-    watch.wait_for_alarm("critical", "backdoor", "web1", "tcp/4444");
+    check.wait_for_alarm("critical", "backdoor", "web1", "tcp/4444");
     eventually("the web server has answered", || tap.count_to(web, TCP, 40_000) > 0);
     testbed.catch_up(&tap);
     let ports = |port| tap.count(|one| one.source == web && one.source_port == port);

@@ -3,12 +3,12 @@
 
 use std::net::SocketAddr;
 
+use super::calm::CalmCheck;
 use super::command::Row;
 use super::hub::Hub;
 use super::policies::dmz_with;
 use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, tcp_talks, udp, udp_talks};
 use super::testbed::{Family, NIC, Namespace, Testbed, V4, V6, in_both_families, ip, share_machine};
-use super::watch::Watch;
 use crate::support::frame::{self, ACK, ROUTER_MAC, SYN, patched};
 use crate::support::patience::eventually;
 
@@ -151,7 +151,7 @@ fn servers_in_two_subnets_of_one_dmz_talk_as_their_policy_says() {
         DATABASE.web,
         DATABASE6.web
     );
-    let watch = Watch::start(&testbed, &policy);
+    let check = CalmCheck::start(&testbed, &policy);
     let _servers = [5432, 22].map(|port| TcpServer::start(&database, port));
     in_both_families(|family| {
         let address = if family.web == V4.web { DATABASE.web } else { DATABASE6.web };
@@ -161,14 +161,14 @@ fn servers_in_two_subnets_of_one_dmz_talk_as_their_policy_says() {
         assert!(udp_talks(&testbed.dmz, family.web, at(5432), ARRIVES), "{:#?}", testbed.drops());
         assert!(testbed.drops().is_empty(), "{:#?}", testbed.drops());
     });
-    watch.assert_calm();
+    check.assert_calm();
     let _beyond = TcpServer::start(&testbed.internet, 5432);
     for (family, address, name, server) in
         [(V4, DATABASE.web, "mx1", V4.mail), (V6, DATABASE6.web, "ns1", V6.dns)]
     {
         let database = SocketAddr::new(ip(address), 5432);
         assert!(!tcp_talks(&testbed.dmz, ip(server), database, NEVER), "{name} has no such need");
-        watch.wait_for_alarm("critical", "attempt", name, "tcp/5432");
+        check.wait_for_alarm("critical", "attempt", name, "tcp/5432");
         let peer = SocketAddr::new(ip(family.peer), 5432);
         let before = testbed.dropped("web1", "tcp", 5432, "destination");
         assert!(!tcp_talks(&testbed.dmz, ip(family.web), peer, NEVER), "db1 alone is named");

@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
+use super::calm::CalmCheck;
 use super::command::Row;
 use super::policies::dmz;
 use super::socket::udp;
 use super::testbed::{FAMILIES, Family, Testbed, V4, in_both_families, ip, share_machine};
-use super::watch::Watch;
 use crate::support::frame::{self, patched, udp_datagram};
 use crate::support::patience::eventually;
 
@@ -82,7 +82,7 @@ fn answers_that_outlive_their_flows_are_stray_and_those_that_nobody_asked_for_ar
     let _machine = share_machine();
     let testbed = Testbed::new();
     add_peers(&testbed);
-    let watch = Watch::start(&testbed, &dmz());
+    let check = CalmCheck::start(&testbed, &dmz());
     let counted = || late_answers(&testbed).iter().map(Row::packets).sum::<u64>();
     in_both_families(|family| {
         let before = counted();
@@ -94,7 +94,7 @@ fn answers_that_outlive_their_flows_are_stray_and_those_that_nobody_asked_for_ar
         eventually("late answers are counted", || counted() == before + u64::from(PEERS));
     });
     assert!(late_answers(&testbed).iter().all(|row| row.0["presumed"] != true), "{:#?}", testbed.drops());
-    watch.assert_calm();
+    check.assert_calm();
     let odd: Vec<_> = testbed
         .drops()
         .into_iter()
@@ -107,7 +107,7 @@ fn answers_that_outlive_their_flows_are_stray_and_those_that_nobody_asked_for_ar
     for number in 150..150 + PEERS {
         name_server.send_to(b"worm", (ip(&peer_of(&V4, number)), ASKED_FROM)).expect("a datagram");
     }
-    watch.wait_for_alarm("high", "attempt", "ns1", "udp/1434");
+    check.wait_for_alarm("high", "attempt", "ns1", "udp/1434");
     eventually("it is cut off", || testbed.show("status")["quarantined"] == serde_json::json!(["ns1"]));
 }
 
@@ -117,7 +117,7 @@ fn late_answers_in_a_flood_of_peers_are_presumed() {
     let testbed = Testbed::new();
     add_peers(&testbed);
     // room for some hundred peers of one server
-    let watch = Watch::start(&testbed, &dmz().replace("[tables]\n", "[tables]\nheard = 16384\n"));
+    let check = CalmCheck::start(&testbed, &dmz().replace("[tables]\n", "[tables]\nheard = 16384\n"));
     let family = FAMILIES[1];
     answer_late(&testbed, &family, || {
         let frames =
@@ -129,6 +129,6 @@ fn late_answers_in_a_flood_of_peers_are_presumed() {
     });
     let rows = late_answers(&testbed);
     assert!(rows.iter().all(|row| row.0["presumed"] == true), "{rows:#?}");
-    watch.assert_calm();
-    watch.daemon.wait_for_line(&["low stray: ns1", "presumed"]);
+    check.assert_calm();
+    check.daemon.wait_for_line(&["low stray: ns1", "presumed"]);
 }

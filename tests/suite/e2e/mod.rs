@@ -4,6 +4,7 @@
 //!
 //! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies.
 
+pub mod calm;
 pub mod command;
 mod commands;
 pub mod console;
@@ -39,4 +40,3 @@ pub mod tap;
 pub mod testbed;
 mod texts;
 pub mod traffic;
-pub mod watch;

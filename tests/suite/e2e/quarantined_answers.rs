@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::calm::CalmCheck;
 use super::policies::dmz;
 use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, tcp_talks, udp_talks};
 use super::testbed::{FAMILIES, Testbed, in_both_families, ip, share_machine};
 use super::traffic::FORBIDDEN;
-use super::watch::Watch;
 use crate::support::patience::eventually;
 
 /// Enough for a scan, were the visitors' ports the server's doing.
@@ -32,7 +32,7 @@ fn rows(testbed: &Testbed) -> Vec<(String, String, u64, bool)> {
 fn visitors_of_a_quarantined_server_raise_no_alarm_and_what_it_starts_does() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let watch = Watch::start(&testbed, &dmz());
+    let check = CalmCheck::start(&testbed, &dmz());
     let _web = TcpServer::start(&testbed.dmz, 80);
     let _names = FAMILIES.map(|family| UdpServer::start(&testbed.dmz, family.dns, 53));
     let visit = |wait| {
@@ -60,12 +60,12 @@ fn visitors_of_a_quarantined_server_raise_no_alarm_and_what_it_starts_does() {
     let row = |server: &str, proto: &str, port, quiet| (server.to_owned(), proto.to_owned(), port, quiet);
     eventually("their answers are counted", || rows(&testbed).len() == 2);
     assert_eq!(rows(&testbed), [row("ns1", "udp", 53, true), row("web1", "tcp", 80, true)]);
-    let grave = watch.grave_alarms();
-    assert!(grave.is_empty(), "{grave:#?}");
+    let severe = check.severe_alarms();
+    assert!(severe.is_empty(), "{severe:#?}");
 
     // what it sends by itself shows what runs on it
     testbed.send_from_web(FORBIDDEN, 3);
-    watch.daemon.wait_for_line(&["alarm #", "web1 still sends", &format!("udp/{FORBIDDEN}")]);
+    check.daemon.wait_for_line(&["alarm #", "web1 still sends", &format!("udp/{FORBIDDEN}")]);
     let own = row("web1", "udp", u64::from(FORBIDDEN), false);
     assert!(rows(&testbed).contains(&own), "{:#?}", testbed.drops());
 

@@ -35,7 +35,7 @@ fn logs_to(testbed: &Testbed) -> Vec<&'static str> {
     });
     thread::scope(|scope| {
         let tries: Vec<_> = tries.map(|attempt| scope.spawn(move || attempt(testbed))).collect();
-        tries.into_iter().filter_map(|attempt| attempt.join().expect("a try")).collect()
+        tries.into_iter().filter_map(|attempt| attempt.join().expect("an attempt")).collect()
     })
 }
 

@@ -126,7 +126,7 @@ fn what_a_router_tells_the_link_from_other_addresses_is_dropped_quietly() {
             assert_eq!((row.key.server, row.key.flags), (0, flags), "{mac:02x?}");
         }
     }
-    // what goes elsewhere is told, as are advertisements of a router that is none
+    // what goes elsewhere is reported, as are advertisements of a router that is none
     let beyond = [
         raw_ip(ip("192.0.2.1"), ip("224.0.1.1"), IGMP, &[0; 16]),
         raw_ip(ip("0.0.0.0"), ip("203.0.113.50"), IGMP, &[0; 16]),

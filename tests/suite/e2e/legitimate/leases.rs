@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 
 use super::service::Service;
 use super::site::wire_naturally;
+use crate::e2e::calm::CalmCheck;
 use crate::e2e::policies::dmz_with;
 use crate::e2e::testbed::{NIC, Testbed, V4, share_machine};
-use crate::e2e::watch::Watch;
 use crate::support::patience::eventually;
 
 /// What the client asks for by unicast after two seconds, and by broadcast after six.
@@ -74,7 +74,7 @@ fn a_lease_is_renewed_and_released_without_an_alarm() {
     let testbed = Testbed::new();
     wire_naturally(&testbed);
     let _server = start_server(&testbed);
-    let watch = Watch::start(&testbed, &dmz_with("dhcp = true"));
+    let check = CalmCheck::start(&testbed, &dmz_with("dhcp = true"));
     let client = Client::new(&testbed);
 
     // nothing permits the unicast, so the client comes back by broadcast
@@ -87,12 +87,12 @@ fn a_lease_is_renewed_and_released_without_an_alarm() {
     let quiet = || testbed.dropped("web1", "udp", 67, "new_flow");
     eventually("the unicast is counted", || quiet() >= 1);
     assert!(testbed.drops().iter().all(|row| row.0["server"] == "mx1" || row.0["quiet"] == true));
-    watch.assert_calm();
+    check.assert_calm();
 
     // with a need it passes
     let needed = dmz_with("dhcp = true")
         .replace("\"udp/123 to @clocks\"", &format!("\"udp/123 to @clocks\", \"udp/67 to {}\"", V4.router));
-    watch.apply(&needed);
+    check.apply(&needed);
     let (before, dropped) = (service.log(), quiet());
     eventually("leases are renewed by unicast", || {
         let log = service.log();
@@ -103,11 +103,11 @@ fn a_lease_is_renewed_and_released_without_an_alarm() {
     assert!(quiet() <= dropped + 1, "{:#?}", testbed.drops());
 
     // and is given back, once more without a need
-    watch.apply(&dmz_with("dhcp = true"));
+    check.apply(&dmz_with("dhcp = true"));
     let dropped = quiet();
     drop(service);
     let release = client.start("dhclient-release", "-r");
     eventually("the lease is given back", || release.log().contains("DHCPRELEASE"));
     eventually("which is counted", || quiet() > dropped);
-    watch.assert_calm();
+    check.assert_calm();
 }

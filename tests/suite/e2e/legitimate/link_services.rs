@@ -2,9 +2,9 @@
 
 use super::service::{BRIEF, ENOUGH, Service, run_client};
 use super::site::wire_naturally;
+use crate::e2e::calm::CalmCheck;
 use crate::e2e::policies::dmz;
 use crate::e2e::testbed::{NIC, Testbed, share_machine};
-use crate::e2e::watch::Watch;
 use crate::support::patience::{Wait, eventually};
 
 /// The router's, as seen from the servers.
@@ -55,26 +55,26 @@ fn a_server_asks_its_router_from_a_link_local_address() {
         )
     };
     let with = |services: &str| bound(&format!("link_services = [{services}]"));
-    let watch = Watch::start(&testbed, &with("\"udp/53\", \"tcp/53\""));
+    let check = CalmCheck::start(&testbed, &with("\"udp/53\", \"tcp/53\""));
     for transport in ["+notcp", "+tcp"] {
         assert!(ask(&testbed, transport, ENOUGH), "{transport}: {:#?}", testbed.drops());
     }
     assert!(testbed.drops().is_empty(), "{:#?}", testbed.drops());
-    watch.assert_calm();
+    check.assert_calm();
 
     // each hangs on its need
     for (services, transport, other) in [("\"tcp/53\"", "+notcp", "+tcp"), ("\"udp/53\"", "+tcp", "+notcp")] {
-        watch.apply(&with(services));
+        check.apply(&with(services));
         assert!(!ask(&testbed, transport, BRIEF), "{transport} with {services}");
         assert!(ask(&testbed, other, ENOUGH), "{other} with {services}");
     }
     // in quarantine the server is cut off from the router too
-    watch.apply(&with("\"udp/53\", \"tcp/53\""));
+    check.apply(&with("\"udp/53\", \"tcp/53\""));
     testbed.run("quarantine", &["web1"]).done();
     assert!(!ask(&testbed, "+notcp", BRIEF));
     testbed.run("release", &["web1"]).done();
     assert!(ask(&testbed, "+notcp", ENOUGH));
-    watch.apply(&dmz());
+    check.apply(&dmz());
     assert!(!ask(&testbed, "+notcp", BRIEF));
-    eventually("a source of no server is told", || !watch.daemon.find(&["spoof", "fe80::"]).is_empty());
+    eventually("a source of no server is reported", || !check.daemon.find(&["spoof", "fe80::"]).is_empty());
 }

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use super::service::Service;
 use super::site::wire_naturally;
+use crate::e2e::calm::CalmCheck;
 use crate::e2e::command::Daemon;
 use crate::e2e::hub::Hub;
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
 use crate::e2e::tap::Tap;
 use crate::e2e::testbed::{FAMILIES, NIC, Namespace, Testbed, V4, in_both_families, ip, share_machine};
-use crate::e2e::watch::Watch;
 use crate::support::frame::{SYN, patched, tcp};
 use crate::support::patience::eventually;
 
@@ -66,7 +66,7 @@ impl Router<'_> {
     }
 
     /// A tap behind its gate, for the advertisements of the other one.
-    fn hears(&self, other: u8) -> Tap {
+    fn tap_adverts(&self, other: u8) -> Tap {
         let sources = [ip(&format!("192.0.2.{other}")), ip(&format!("fe80::2:{other}"))];
         Tap::keeping(self.machine, NIC, move |one| one.protocol == VRRP && sources.contains(&one.source))
     }
@@ -84,7 +84,7 @@ fn policy(other: u8, mac: &str) -> String {
 /// Advertisements go on, and of the two routers one is the master, in both families.
 #[track_caller]
 fn prove_one_master(master: &Router<'_>, backup: &Router<'_>) {
-    let tap = backup.hears(master.digit);
+    let tap = backup.tap_adverts(master.digit);
     for address in [format!("192.0.2.{}", master.digit), format!("fe80::2:{}", master.digit)] {
         let address = ip(&address);
         eventually(&format!("advertisements of {address} arrive"), || {
@@ -109,7 +109,7 @@ fn a_pair_of_routers_agrees_on_one_master_through_both_gates() {
     first.wire();
     second.wire();
 
-    let watch = Watch::start(&testbed, &policy(3, "02:00:00:00:00:0b"));
+    let check = CalmCheck::start(&testbed, &policy(3, "02:00:00:00:00:0b"));
     let named = testbed.write("second.toml", &policy(2, "02:00:00:00:00:01"));
     let unnamed = testbed.write("unnamed.toml", &dmz());
     let daemon = Daemon::start(second.machine.prepare(&["run", "-i", NIC, "-p", &named]));
@@ -128,10 +128,10 @@ fn a_pair_of_routers_agrees_on_one_master_through_both_gates() {
         assert!(udp_talks(&testbed.dmz, family.web, loghost, ARRIVES), "{:#?}", testbed.drops());
         assert!(tcp_talks(&testbed.dmz, ip(family.mail), exchanger, ARRIVES), "{:#?}", testbed.drops());
     });
-    watch.assert_calm();
+    check.assert_calm();
     let alarms = second.portcullis("alarms", &["-j"]).done().json();
-    let grave = alarms.as_array().expect("a list").iter().filter(|alarm| alarm["severity"] != "low");
-    assert_eq!(grave.count(), 0, "alarms of the second router: {alarms:#}");
+    let severe = alarms.as_array().expect("a list").iter().filter(|alarm| alarm["severity"] != "low");
+    assert_eq!(severe.count(), 0, "alarms of the second router: {alarms:#}");
 
     // a router that does not know the other one believes itself alone
     second.portcullis("apply", &[&unnamed]).done();
@@ -144,9 +144,9 @@ fn a_pair_of_routers_agrees_on_one_master_through_both_gates() {
     eventually("the second router takes over", || second.is_master() == [true; 2]);
     keepalived = first.start_keepalived(&testbed, 50);
     prove_one_master(&second, &first);
-    watch.assert_calm();
+    check.assert_calm();
 
-    // what a server must not do is told as ever, although it goes to the virtual MAC
+    // what a server must not do is reported as ever, although it goes to the virtual MAC
     let forbidden = tcp((ip(V4.web), 40_000), (ip(V4.peer), 22), SYN);
     testbed.dmz.inject("eth0", &patched(&forbidden, 0, &VIRTUAL_MAC));
     daemon.wait_for_line(&["critical attempt: web1", "tcp/22"]);

@@ -15,21 +15,21 @@ use crate::support::patience::eventually;
 /// Every router takes frames to the MACs of VRRP for its own.
 const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 0xfe];
 
-pub struct Watch<'t> {
+pub struct CalmCheck<'t> {
     testbed: &'t Testbed,
     pub daemon: Daemon,
     events: PathBuf,
 }
 
-impl Watch<'_> {
+impl CalmCheck<'_> {
     /// Starts the daemon with a policy that has the servers of [`dmz`](super::policies::dmz) and says nothing
     /// of alarms.
     #[track_caller]
-    pub fn start<'t>(testbed: &'t Testbed, policy: &str) -> Watch<'t> {
-        let events = testbed.folder.join("watch.json");
+    pub fn start<'t>(testbed: &'t Testbed, policy: &str) -> CalmCheck<'t> {
+        let events = testbed.folder.join("check.json");
         let daemon = testbed.daemon(&with_alarms(testbed, policy), &[]);
         testbed.wait_for_consumer();
-        Watch { testbed, daemon, events }
+        CalmCheck { testbed, daemon, events }
     }
 
     /// Makes another policy the live one.
@@ -58,7 +58,7 @@ impl Watch<'_> {
 
     /// Alarms that somebody would have to look at.
     #[track_caller]
-    pub fn grave_alarms(&self) -> Vec<Value> {
+    pub fn severe_alarms(&self) -> Vec<Value> {
         self.settle();
         let mut alarms = self.testbed.alarms(&[]);
         alarms.retain(|alarm| alarm["severity"] != "low");
@@ -68,8 +68,8 @@ impl Watch<'_> {
     /// Nothing so far has raised an alarm above low, and nobody is in quarantine.
     #[track_caller]
     pub fn assert_calm(&self) {
-        let grave = self.grave_alarms();
-        assert!(grave.is_empty(), "alarms above low: {grave:#?} for {:#?}", self.testbed.drops());
+        let severe = self.severe_alarms();
+        assert!(severe.is_empty(), "alarms above low: {severe:#?} for {:#?}", self.testbed.drops());
         assert_eq!(self.testbed.show("status")["quarantined"], serde_json::json!([]));
     }
 
@@ -83,7 +83,7 @@ impl Watch<'_> {
 
 fn with_alarms(testbed: &Testbed, policy: &str) -> String {
     format!(
-        "{policy}\n[alarms]\neve = \"{}/watch.json\"\nquarantine_for = \"1h\"\n\
+        "{policy}\n[alarms]\neve = \"{}/check.json\"\nquarantine_for = \"1h\"\n\
          quarantine_on = [\"attempt\", \"fetch\", \"callback\", \"scan\", \"backdoor\", \"spread\"]\n",
         testbed.folder.display()
     )
