@@ -5,6 +5,8 @@
  * [tables] of the policy overrides when the gate is attached. The file has more than 500 lines,
  * because every map stands here and nowhere else.
  *
+ * Over 500 lines on purpose: it is one list, and half of it are the four facts.
+ *
  * One generation of the policy is a set of inner maps. The tool builds and fills them before any
  * packet can see them, and puts them into the same slot of each outer map below. Then it writes the
  * slot into the word state[STATE_ACTIVE]. A packet reads that word once, so it sees one policy.

@@ -305,11 +305,8 @@ pub struct ExplainArgs {
 
 /// As words without help of their own, which would spread every page of help over twice the lines.
 fn color_parser() -> impl TypedValueParser<Value = Color> {
-    PossibleValuesParser::new(["auto", "always", "never"]).map(|word| match &*word {
-        "always" => Color::Always,
-        "never" => Color::Never,
-        _ => Color::Auto,
-    })
+    PossibleValuesParser::new(Color::ALL.map(Color::name))
+        .map(|word| Color::ALL.into_iter().find(|color| color.name() == word).unwrap_or(Color::Auto))
 }
 
 /// Reads a point in time: a length of time ago, a date or a local time, or RFC 3339. A date alone is its
@@ -344,7 +341,10 @@ fn parse_kind(text: &str) -> Result<String, String> {
 fn parse_severity(text: &str) -> Result<String, String> {
     match crate::alarm::Severity::from_name(text) {
         Some(_) => Ok(text.to_owned()),
-        None => Err("it is one of low, medium, high, critical".to_owned()),
+        None => {
+            let names: Vec<&str> = crate::alarm::SEVERITIES.iter().map(|severity| severity.name()).collect();
+            Err(format!("it is one of {}", names.join(", ")))
+        }
     }
 }
 

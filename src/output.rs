@@ -18,6 +18,20 @@ pub enum Color {
     Never,
 }
 
+impl Color {
+    /// Every value, the default first.
+    pub const ALL: [Color; 3] = [Color::Auto, Color::Always, Color::Never];
+
+    /// The word on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Color::Auto => "auto",
+            Color::Always => "always",
+            Color::Never => "never",
+        }
+    }
+}
+
 /// How a command prints.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
