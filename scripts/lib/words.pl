@@ -70,20 +70,20 @@ my @old = (
     # alarms
     [ 'severe',                  qr/\bgrav(?:e|er|est|ely)\b/i, qr/becomes graver/ ],
     [ 'attempt',                 qr/\b(?:a|the|this|each|every|one|single|first|last)\s+try\b|\b(?:the|these|all|single|many)\s+tries\b/i ],
-    [ 'detector',                qr/\bstruct Watch\b/ ],
+    [ 'detector',                qr/\bstruct Watch\b/, qr{^tests/} ],
     [ 'describe',                qr/\badvice\b/i ],
 
     # types
-    [ 'gate place, location',    qr/\b(?:struct|enum) Place\b/, qr{^src/policy/} ],
+    [ 'gate place, location',    qr/\b(?:struct|enum) Place\b/, qr{^(?:src/policy|tests/suite/conntrack)/} ],
     [ 'reason code, origin',     qr/\b(?:struct|enum) Cause\b/ ],
     [ 'drop event',              qr/\bdrops::Drop\b|\bstruct Drop\b/ ],
-    [ 'gate state',              qr/\bfates?\b/i, qr/fragment_fate/ ],
+    [ 'gate state',              qr/\bfates?\b/i, qr{fragment_fate|^tests/suite/conntrack/} ],
     [ 'gate statistics',         qr/\bstruct Measure\b/ ],
     [ 'table usage',             qr/\bstruct Fill\b/ ],
 
     # tests
     [ 'test gate',               qr/\bstruct Bench\b/ ],
-    [ 'testbed',                 qr/\bstruct World\b|\bfn world\b/ ],
+    [ 'testbed',                 qr/\bstruct World\b|\bfn world\b/, qr{^tests/suite/conntrack/} ],
     [ 'differ',                  qr/\bthe rig\b|\bstruct Rig\b/i ],
     [ 'bench environment',       qr/\bworkshops?\b/i ],
     [ 'netns lab',               qr/\blaborator(?:y|ies)\b/i ],

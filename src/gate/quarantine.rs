@@ -201,7 +201,7 @@ impl Gate {
         let row = self.maps.quarantines.get(&id)?.map(Order::from);
         self.maps.quarantines.remove(&id)?;
         self.end_changes()?;
-        released.was = row.is_some_and(|order| order.is_in_force(now_ns())) || !released.addresses.is_empty();
+        released.was = row.is_some_and(|order| order.has_effect(now_ns())) || !released.addresses.is_empty();
         Ok(released)
     }
 

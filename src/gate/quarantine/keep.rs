@@ -11,7 +11,7 @@ use crate::net::{parse_mac, show_mac, show_prefix, subtract};
 
 impl Gate {
     /// Puts the quarantines of the file into a gate that no packet passes yet. Returns what is in quarantine
-    /// now. What can't be restored is told to `warnings`, and prevents nothing else.
+    /// now. A failure goes to `warnings`, and stops nothing else.
     pub(in crate::gate) fn restore_quarantines(
         &self,
         place: &GatePlace,

@@ -25,7 +25,7 @@ pub(super) struct Order {
 
 impl Order {
     /// Whether it holds at a time.
-    pub(super) fn is_in_force(&self, now_ns: u64) -> bool {
+    pub(super) fn has_effect(&self, now_ns: u64) -> bool {
         self.until_ns == 0 || self.until_ns > now_ns
     }
 

@@ -26,15 +26,15 @@ impl Gate {
         let names = self.names_by_id()?;
         let name_of = |id: u32| names.get(&id).map_or_else(|| format!("#{id}"), |name| (**name).to_owned());
         let orders = rows.into_iter().map(|(id, row)| (id, Order::from(row)));
-        let in_force = orders.filter(|(_, order)| order.is_in_force(now_ns));
-        Ok(in_force.map(|(id, order)| (id, name_of(id), order)).collect())
+        let live = orders.filter(|(_, order)| order.has_effect(now_ns));
+        Ok(live.map(|(id, order)| (id, name_of(id), order)).collect())
     }
 
-    /// Orders for addresses that are in force.
+    /// Orders for addresses whose time is not over.
     pub(super) fn address_orders(&self, now_ns: u64) -> Result<AddressOrders, GateError> {
         let rows = self.maps.quarantined_addresses.entries()?.into_iter();
         let orders = rows.filter_map(|(key, row)| Some((from_prefix_key(&key)?, Order::from(row))));
-        Ok(AddressOrders(orders.filter(|(_, order)| order.is_in_force(now_ns)).collect()))
+        Ok(AddressOrders(orders.filter(|(_, order)| order.has_effect(now_ns)).collect()))
     }
 
     /// Who has which address under the live policy.
@@ -77,7 +77,7 @@ impl Gate {
     pub(super) fn end_changes(&self) -> Result<(), GateError> {
         let now = now_ns();
         for (id, row) in self.maps.quarantines.entries()? {
-            if !Order::from(row).is_in_force(now) {
+            if !Order::from(row).has_effect(now) {
                 self.maps.quarantines.remove(&id)?;
             }
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::case::Case;
 use super::differences::KNOWN_DIFFERENCES;
-use super::invent::Inventor;
+use super::inventor::Inventor;
 use super::late::invent_late;
 use super::play::{Fate, Playing, Stage};
 use super::policy::{Policy, make_policy};

@@ -2,31 +2,20 @@
 
 use std::mem;
 
+use super::inventor::Inventor;
 use super::mutate::mutate;
-use super::policy::{ESP, GRE, NAMED_PEERS, Need, Policy};
+use super::policy::{ESP, GRE, NAMED_PEERS, Need};
 use super::story::{Event, PLAIN, Port, Side, Story, Talk, What, data, segment};
-use crate::support::chance::Chance;
 use crate::support::dmz::ip;
 use crate::support::frame::{ACK, FIN, ICMP, ICMPV6, PSH, RST, SCTP, SYN, TCP, UDP};
 
 /// Of a hundred talks, those in which something goes wrong.
 const WRONG: usize = 60;
 
-/// Invents stories about the servers of a policy.
-pub struct Inventor<'p> {
-    pub chance: Chance,
-    pub policy: &'p Policy,
-    pub actors: Vec<usize>,
-}
-
 /// A talk and what is said in it.
 pub type Scene = (Talk, Vec<Event>);
 
-impl<'p> Inventor<'p> {
-    pub fn new(chance: Chance, policy: &'p Policy) -> Inventor<'p> {
-        Inventor { chance, policy, actors: policy.actors() }
-    }
-
+impl Inventor<'_> {
     /// A few talks at once.
     pub fn invent(&mut self) -> Story {
         let count = self.chance.pick(&[1, 1, 2, 3, 4]);
@@ -72,10 +61,6 @@ impl<'p> Inventor<'p> {
 
     fn pick_family(&mut self) -> bool {
         self.chance.percent(45)
-    }
-
-    pub fn pick_server(&mut self) -> usize {
-        self.chance.pick(&self.actors)
     }
 
     fn pick_peer(&mut self) -> Option<usize> {
@@ -244,10 +229,6 @@ impl<'p> Inventor<'p> {
             }
         }
         events
-    }
-
-    pub fn pick_bytes(&mut self) -> u16 {
-        self.chance.pick(&[0, 1, 8, 40, 100, 400, 1200])
     }
 
     fn ping(&mut self) -> Scene {

@@ -1,6 +1,7 @@
 //! Talks with pauses, for timeouts: an answer that comes late, a connection that rests after its end.
 
-use super::invent::{Inventor, say};
+use super::invent::say;
+use super::inventor::Inventor;
 use super::policy::ESP;
 use super::story::{Event, Manner, PLAIN, Piece, Port, Side, Story, Talk, What, data, segment};
 use crate::support::frame::{ACK, FIN, ICMP, ICMPV6, PSH, RST, SYN, TCP, UDP};

@@ -12,6 +12,7 @@ mod differences;
 mod examples;
 mod fragments;
 mod invent;
+mod inventor;
 mod late;
 mod lifetime;
 mod mutate;
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use campaign::{Order, describe, explain, find_unexplained, run};
 use case::Case;
 use differences::KNOWN_DIFFERENCES;
-use invent::Inventor;
+use inventor::Inventor;
 use play::{Playing, Stage};
 use policy::Policy;
 

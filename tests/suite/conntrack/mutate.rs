@@ -1,6 +1,6 @@
 //! What may go wrong with a talk.
 
-use super::invent::Inventor;
+use super::inventor::Inventor;
 use super::pieces::cut_into_pieces;
 use super::story::{Event, Lie, PLAIN, Quote, Segment, Side, Source, Talk, URG, What};
 use crate::support::frame::{

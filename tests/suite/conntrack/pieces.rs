@@ -1,6 +1,6 @@
 //! Datagrams in fragments: in order and not, whole and not, with overlaps, tiny ones, and forged ones.
 
-use super::invent::Inventor;
+use super::inventor::Inventor;
 use super::story::{Event, PLAIN, Piece, What};
 
 /// Sends a packet in pieces, and makes it larger for that.

@@ -46,7 +46,7 @@ impl CalmCheck<'_> {
         let port = PORT.fetch_add(1, Ordering::Relaxed);
         let segment = tcp((ip(V4.mail), 40_000), (ip(V4.peer), port), ACK);
         self.testbed.dmz.inject("eth0", &patched(&segment, 0, &VIRTUAL_MAC));
-        eventually("the daemon tells of the stray segment", || {
+        eventually("the daemon reports the stray segment", || {
             let text = fs::read_to_string(&self.events).unwrap_or_default();
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).any(|line: Value| {
                 line["event_type"] == "drop"

@@ -250,7 +250,7 @@ fn the_quarantine_of_an_address_ends_by_itself() {
     gate.passes(&question(machine, V4), Reason::Need);
     gate.passes(&of_mac, Reason::Need);
     assert_eq!(gate.quarantined_addresses().unwrap(), []);
-    // the next release sweeps
+    // the next release removes what is over
     gate.release("ns1").unwrap();
     assert_eq!(gate.entries::<prefix_key, quarantine>("quarantined_addresses").len(), 0);
 }
