@@ -11,10 +11,10 @@ use std::path::Path;
 /// When it can't be made.
 pub fn make_state_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // an earlier version has made it for all to read
+    // An earlier version has made it for all to read. Its files are for root alone all the same.
     let mode = fs::metadata(folder)?.permissions().mode();
     if mode & 0o077 != 0 {
-        fs::set_permissions(folder, Permissions::from_mode(mode & 0o700))?;
+        let _ = fs::set_permissions(folder, Permissions::from_mode(mode & 0o700));
     }
     Ok(())
 }

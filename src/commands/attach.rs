@@ -30,13 +30,13 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
         "tracker": attachment.hook.name(),
         "generation": attachment.generation,
         "replaced": attachment.replaced,
-        "restored": attachment.restored,
+        "quarantines": attachment.quarantines,
     });
     output.either(&value, || {
         let how = if attachment.replaced { " (replaced without a gap)" } else { "" };
         let mut text = format!("{}{how}\n", describe_attachment(interface, &attachment, &compiled.policy));
-        for restored in &attachment.restored {
-            text.push_str(&format!("as before: {restored}\n"));
+        for quarantine in &attachment.quarantines {
+            text.push_str(&format!("as before: {quarantine}\n"));
         }
         text
     })?;

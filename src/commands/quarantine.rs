@@ -10,7 +10,7 @@ use super::shared::{exit_by_attachment, save_quarantines};
 use crate::clock::show_duration;
 use crate::exit::Exit;
 use crate::gate::{Gate, GateError, GatePlace, Released, Sender, Target, release_saved};
-use crate::net::show_mac;
+use crate::net::{show_mac, show_prefix};
 use crate::output::Output;
 
 /// Cuts off a server or an address but for its management, for a time or until it is released. `address_only`
@@ -37,6 +37,10 @@ pub fn run(
         Target::Server(name) if address_only => {
             bail!("{name} is a server, and --address-only goes with an address")
         }
+        Target::Prefix(prefix) => bail!(
+            "`{prefix}` is a prefix, and a quarantine is for a server or for one address\n\
+             help: name the server that has it; `portcullis show -i {interface} servers` lists them"
+        ),
         Target::Server(name) => {
             gate.quarantine(&name, seconds)?;
             let value = json!({ "server": name, "quarantined": true, "seconds": seconds });
@@ -126,7 +130,8 @@ pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result
     let target = gate.find_target(target)?;
     let released = match &target {
         Target::Server(name) => gate.release(name)?,
-        Target::Address(address, _) => gate.release_address(*address)?,
+        Target::Address(address, _) => gate.release_addresses((*address).into())?,
+        Target::Prefix(prefix) => gate.release_addresses(*prefix)?,
     };
     drop(lock);
     // also when there was none: a release that was cut short may not have come to this
@@ -144,7 +149,8 @@ pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result
 fn to_json(target: &Target, released: &Released) -> Value {
     let (server, address) = match target {
         Target::Server(name) => (Some(name), None),
-        Target::Address(address, server) => (server.as_ref(), Some(address)),
+        Target::Address(address, server) => (server.as_ref(), Some(address.to_string())),
+        Target::Prefix(prefix) => (None, Some(show_prefix(prefix))),
     };
     let mut value = json!({
         "server": server,
@@ -164,6 +170,7 @@ fn describe_release(interface: &str, target: &Target, released: &Released) -> St
         Target::Server(name) => name.clone(),
         Target::Address(address, Some(server)) => format!("{address} ({server})"),
         Target::Address(address, None) => address.to_string(),
+        Target::Prefix(prefix) => show_prefix(prefix),
     };
     let mut text = match (&released.with_server, released.was) {
         (Some(server), _) => format!(
@@ -181,7 +188,7 @@ fn describe_release(interface: &str, target: &Target, released: &Released) -> St
             "{} stays in quarantine: it was {who}'s when {who} was cut off\n\
              next: portcullis release -i {interface} {}\n",
             row.describe(),
-            row.server.as_ref().unwrap_or(&row.address)
+            row.address
         ));
     }
     text

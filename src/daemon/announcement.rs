@@ -41,7 +41,7 @@ mod tests {
             generation: 3,
             replaced: false,
             warnings: Vec::new(),
-            restored: Vec::new(),
+            quarantines: Vec::new(),
         };
         assert_eq!(
             describe_attachment("dmz0", &attachment, &policy),

@@ -33,6 +33,8 @@ const POLL: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_millis(4);
 /// Between two rounds of everything that is done once a second.
 const ROUND: Duration = Duration::from_secs(1);
+/// Between two pictures of the quarantines, whose times are those of the wall clock: it may be stepped.
+const SAVE_QUARANTINES: Duration = Duration::from_secs(60);
 /// Between two checkpoints when there is much to note or a sink lags behind.
 const CHECKPOINT: Duration = Duration::from_secs(10);
 
@@ -123,7 +125,7 @@ impl<'gate> Daemon<'gate> {
     pub(super) fn watch(&mut self) -> anyhow::Result<()> {
         self.service_manager.notify_ready(&self.monitor.describe());
         let mut last_round = Instant::now();
-        let mut last_checkpoint = Instant::now();
+        let (mut last_checkpoint, mut last_save) = (Instant::now(), Instant::now());
         while !self.signals.asked_to_stop() && !self.monitor.is_detached() {
             self.take_samples()?;
             self.poll_hot_rows();
@@ -135,6 +137,10 @@ impl<'gate> Daemon<'gate> {
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
                 self.run_round(&mut last_checkpoint)?;
+                if last_save.elapsed() >= SAVE_QUARANTINES && self.gate.may_have_quarantines()? {
+                    last_save = Instant::now();
+                    self.quarantine_writer.save();
+                }
             }
         }
         // Whatever came between the last poll and the signal.

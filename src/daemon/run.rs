@@ -51,8 +51,8 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
     for warning in &attachment.warnings {
         notice!("portcullis: warning: {warning}");
     }
-    for restored in &attachment.restored {
-        notice!("portcullis: as before: {restored}");
+    for quarantine in &attachment.quarantines {
+        notice!("portcullis: as before: {quarantine}");
     }
     // On standard error, where people look whether it came up. It is no alarm, so no sink has it.
     notice!("portcullis: {}", describe_attachment(interface, &attachment, policy));

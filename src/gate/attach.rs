@@ -37,8 +37,8 @@ pub struct Attachment {
     pub replaced: bool,
     /// Warnings for the user: a fall-back, a size that does not hold yet.
     pub warnings: Vec<String>,
-    /// The quarantines that an earlier gate had, a sentence each.
-    pub restored: Vec<String>,
+    /// The quarantines that were restored, or that this policy gives to other servers, a sentence each.
+    pub quarantines: Vec<String>,
 }
 
 impl Gate {
@@ -72,7 +72,7 @@ impl Gate {
         let generation = gate.install(policy, tables)?;
         // before the first packet comes to the filter
         let mut warnings = Vec::new();
-        let restored = gate.restore_quarantines(place, &mut warnings);
+        let quarantines = gate.restore_quarantines(place, &mut warnings);
         gate.pin_all(place)?;
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
@@ -88,7 +88,7 @@ impl Gate {
             let _ = detach(place);
         })?;
         warnings.extend(more);
-        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings, restored }))
+        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings, quarantines }))
     }
 
     /// All that the kernel may refuse comes before the policy takes effect, and is undone if the kernel
@@ -104,7 +104,13 @@ impl Gate {
             true => gate.begin_tracking(place, tables.settings.pickup_s),
             false => Ok(()),
         };
-        let generation = begun.and_then(|()| gate.install(policy, tables)).inspect_err(|_| {
+        let mut quarantines = Vec::new();
+        let installed = begun.and_then(|()| {
+            let carried = gate.find_carried_quarantines(tables)?;
+            quarantines = carried.iter().map(ToString::to_string).collect();
+            gate.install(policy, tables)
+        });
+        let generation = installed.inspect_err(|_| {
             gate.programs.unstage_pins(&programs);
             gate.rollback_tracker(place, had_tracker);
         })?;
@@ -123,8 +129,7 @@ impl Gate {
             GateError::HalfDone { generation, state, error: Box::new(error) }
         })?;
         warnings.extend(more);
-        let restored = Vec::new();
-        Ok((gate, Attachment { mode, hook, generation, replaced: true, warnings, restored }))
+        Ok((gate, Attachment { mode, hook, generation, replaced: true, warnings, quarantines }))
     }
 
     /// The tracker first: no flow may begin unseen between the two. `listen` runs between them, so that

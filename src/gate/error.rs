@@ -135,13 +135,6 @@ pub enum GateError {
     )]
     NoServerHas { address: IpAddr },
 
-    /// A quarantine is for a server or for one address.
-    #[error(
-        "`{prefix}` is a prefix, and a quarantine is for a server or for one address\n\
-         help: name the server that has it; `portcullis show -i IF servers` lists them"
-    )]
-    PrefixInQuarantine { prefix: String },
-
     /// The kernel refused.
     #[error("{what}: {errno}{}", remedy(*.errno))]
     Kernelside { what: String, errno: Errno },

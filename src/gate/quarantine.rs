@@ -24,7 +24,7 @@ use self::holders::Holders;
 use self::orders::{AddressOrders, Order};
 use super::Gate;
 use super::error::GateError;
-use crate::abi::{from_mac_number, to_mac_number};
+use crate::abi::{from_mac_number, state, to_mac_number};
 use crate::clock::{now_ns, show_duration};
 use crate::compile::Tables;
 use crate::net::{show_mac, show_prefix, subtract};
@@ -41,6 +41,8 @@ pub enum Target {
     Server(String),
     /// An address, and the server that has it.
     Address(IpAddr, Option<String>),
+    /// A prefix, which can be released only.
+    Prefix(IpNet),
 }
 
 /// An address in quarantine.
@@ -73,7 +75,7 @@ pub struct Released {
     pub addresses: Vec<String>,
     /// Addresses that stay cut off, although the quarantine was given for them too: another server has them.
     pub remaining: Vec<QuarantinedAddress>,
-    /// Of an address: the server with which it stays cut off.
+    /// Of addresses: the server with which they stay cut off.
     pub with_server: Option<String>,
 }
 
@@ -91,6 +93,14 @@ impl Gate {
             .collect();
         rows.sort();
         Ok(rows)
+    }
+
+    /// False: nothing is in quarantine. It costs next to nothing to ask.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn may_have_quarantines(&self) -> Result<bool, GateError> {
+        Ok(self.read_state(state::STATE_QUARANTINES)? != 0)
     }
 
     /// Addresses in quarantine. A prefix of several servers is listed for each of them.
@@ -120,8 +130,8 @@ impl Gate {
             let address = address.to_canonical();
             return Ok(Target::Address(address, holders.find(address).map(|name| (**name).to_owned())));
         }
-        if text.parse::<IpNet>().is_ok() {
-            return Err(GateError::PrefixInQuarantine { prefix: text.to_owned() });
+        if let Ok(prefix) = text.parse::<IpNet>() {
+            return Ok(Target::Prefix(prefix.trunc()));
         }
         // the name of an earlier policy's server has an id, and no addresses
         match self.ids_by_name()?.contains_key(text) {
@@ -205,24 +215,30 @@ impl Gate {
         Ok(released)
     }
 
-    /// Ends the quarantine of an address. The caller holds the lock.
+    /// Ends the quarantines of addresses: of one, or of all in a prefix. The caller holds the lock.
     ///
     /// # Errors
     /// When the kernel refuses to write.
-    pub fn release_address(&self, address: IpAddr) -> Result<Released, GateError> {
+    pub fn release_addresses(&self, prefix: IpNet) -> Result<Released, GateError> {
         let holders = self.live_holders()?;
         let mut released = Released::default();
         self.outdate_verdict_cache()?;
         self.change_addresses(&holders, |orders| {
-            released.was = !orders.remove(&[address.into()]).is_empty();
+            let removed = orders.remove(&[prefix]);
+            released.was = !removed.is_empty();
+            if removed != [prefix] {
+                released.addresses = removed.iter().map(show_prefix).collect();
+            }
         })?;
         self.end_changes()?;
-        released.with_server = match holders.find(address) {
-            Some(name) => {
-                self.quarantined()?.into_iter().map(|(name, _)| name).find(|other| **other == **name)
-            }
-            None => None,
-        };
+        let named = self.quarantined()?;
+        let is_cut_off = |name: &str| named.iter().any(|(other, _)| other == name);
+        released.with_server = holders
+            .divide(prefix)
+            .into_iter()
+            .filter_map(|(_, name)| name)
+            .find(|name| is_cut_off(name))
+            .map(|name| (*name).to_owned());
         Ok(released)
     }
 

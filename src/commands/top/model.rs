@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::gate::GateStatus;
+use crate::gate::{GateStatus, QuarantinedAddress};
 
 /// Readings in a sparkline.
 const HISTORY: usize = 60;
@@ -37,6 +37,8 @@ pub(super) struct ServerLine {
     /// The reasons of the last drops, the most frequent first.
     pub reasons: Vec<String>,
     pub quarantined: bool,
+    /// Addresses of it in quarantine.
+    pub cut_off: usize,
 }
 
 /// One server over several readings.
@@ -82,7 +84,8 @@ impl Model {
         for ((server, reason, _), (packets, _)) in &status.drops {
             *sums.entry(server.clone()).or_default().entry(reason.to_string()).or_default() += packets;
         }
-        for server in &status.quarantined {
+        let of_addresses = status.quarantined_addresses.iter().filter_map(|row| row.server.as_ref());
+        for server in status.quarantined.iter().chain(of_addresses) {
             sums.entry(server.as_str().into()).or_default();
         }
         self.known.retain(|name, _| sums.contains_key(name));
@@ -120,7 +123,10 @@ impl Model {
 
     /// The servers, the fastest first.
     pub(super) fn lines(&self) -> Vec<ServerLine> {
-        let quarantined = self.status.as_ref().map(|now| &now.quarantined);
+        let status = self.status.as_ref();
+        let quarantined = status.map_or(&[][..], |now| &now.quarantined);
+        let addresses = status.map_or(&[][..], |now| &now.quarantined_addresses);
+        let is_of = |row: &&QuarantinedAddress, name: &str| row.server.as_deref() == Some(name);
         let mut lines: Vec<ServerLine> = self
             .known
             .iter()
@@ -130,7 +136,8 @@ impl Model {
                 rate: known.rate,
                 rates: known.rates.clone(),
                 reasons: known.reasons.clone(),
-                quarantined: quarantined.is_some_and(|list| list.iter().any(|other| **other == **name)),
+                quarantined: quarantined.iter().any(|other| **other == **name),
+                cut_off: addresses.iter().filter(|row| is_of(row, name)).count(),
             })
             .collect();
         let recent = |line: &ServerLine| line.rates.iter().sum::<u64>();
@@ -188,6 +195,11 @@ pub(super) mod tests {
             },
             drops: drops.iter().map(|(name, reason, count)| (key(name, *reason), (*count, 0))).collect(),
             quarantined: vec!["mx1".to_owned()],
+            quarantined_addresses: vec![QuarantinedAddress {
+                address: "192.0.2.130".to_owned(),
+                server: Some("farm".to_owned()),
+                ..QuarantinedAddress::default()
+            }],
             ..GateStatus::default()
         }
     }
@@ -206,6 +218,7 @@ pub(super) mod tests {
         assert_eq!(lines[0].reasons, ["no_flow"]);
         assert_eq!(lines[model.selected(&lines).unwrap()].name, selected);
         assert!(lines.iter().any(|line| &*line.name == "mx1" && line.quarantined));
+        assert!(lines.iter().any(|line| &*line.name == "farm" && line.cut_off == 1 && !line.quarantined));
     }
 
     #[test]

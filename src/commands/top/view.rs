@@ -85,7 +85,7 @@ fn draw_servers(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let most = lines.iter().flat_map(|line| line.rates.iter()).copied().max().unwrap_or(0);
     let spark_width = usize::from(area.width.saturating_sub(70)).clamp(8, 60);
     let rows = lines.iter().map(|line| {
-        let style = match (line.quarantined, line.rate > 0.0) {
+        let style = match (line.quarantined || line.cut_off > 0, line.rate > 0.0) {
             (true, _) => Style::new().fg(Color::Magenta),
             (false, true) => Style::new().fg(Color::Red),
             (false, false) => Style::new(),
@@ -120,7 +120,11 @@ fn name_of(line: &ServerLine) -> String {
         "" => "(no server)".to_owned(),
         name => escape(name).into_owned(),
     };
-    if line.quarantined { format!("{name} (quarantine)") } else { name }
+    match (line.quarantined, line.cut_off) {
+        (true, _) => format!("{name} (quarantine)"),
+        (false, 0) => name,
+        (false, count) => format!("{name} ({count} cut off)"),
+    }
 }
 
 /// All servers have the same scale, so that the eye can compare them.
@@ -205,9 +209,16 @@ mod tests {
     #[test]
     fn the_screen_has_servers_rates_reasons_and_alarms() {
         let text = screen(&model(), 120, 30);
-        for word in
-            ["native, strict, enforcing", "web1", "80", "█", "new_flow", "mx1 (quarantine)", "open alarms: 1"]
-        {
+        for word in [
+            "native, strict, enforcing",
+            "web1",
+            "80",
+            "█",
+            "new_flow",
+            "mx1 (quarantine)",
+            "farm (1 cut off)",
+            "open alarms: 1",
+        ] {
             assert!(text.contains(word), "no {word} in\n{text}");
         }
         assert!(text.contains("#7 critical spread: web1\\u{1b}[2J tried"), "{text}");

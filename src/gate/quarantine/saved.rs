@@ -135,10 +135,11 @@ impl Saved {
     /// Takes a server or an address out. Returns whether it was in.
     pub(super) fn release(&mut self, target: &str) -> bool {
         let before = self.clone();
-        let address: Option<IpAddr> = target.parse().ok();
-        let prefixes: Vec<IpNet> = match address {
-            Some(address) => vec![address.to_canonical().into()],
-            None => {
+        let address = target.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        let prefix = || target.parse::<IpNet>().map(|prefix| prefix.trunc());
+        let prefixes: Vec<IpNet> = match address.or_else(|_| prefix()) {
+            Ok(prefix) => vec![prefix],
+            Err(_) => {
                 let named = self.servers.iter().filter(|server| server.name == target);
                 named.flat_map(SavedServer::list_addresses).collect()
             }

@@ -78,10 +78,10 @@ fn a_machine_of_a_prefix_is_cut_off_alone() {
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0].describe(), format!("{machine} (farm)"));
 
-        let released = gate.release_address(machine).unwrap();
+        let released = gate.release_addresses(machine.into()).unwrap();
         assert!(released.was && released.with_server.is_none());
         gate.passes(&question(machine, rest), Reason::Need);
-        assert!(!gate.release_address(machine).unwrap().was);
+        assert!(!gate.release_addresses(machine.into()).unwrap().was);
         assert_eq!(gate.quarantined_addresses().unwrap(), []);
     });
 }
@@ -128,7 +128,7 @@ fn a_machine_that_takes_another_address_of_its_server_stays_cut_off_by_its_mac()
 
         assert_eq!(gate.find_release(neighbour, MAC).unwrap(), Some(machine.to_string()));
         assert_eq!(gate.find_release(neighbour, OTHER_MAC).unwrap(), None);
-        assert!(gate.release_address(machine).unwrap().was);
+        assert!(gate.release_addresses(machine.into()).unwrap().was);
         for _ in 0..3 {
             gate.passes(&from_mac(&opening(neighbour), MAC), Reason::Need);
         }
@@ -143,9 +143,9 @@ fn a_mac_is_free_when_the_last_of_its_addresses_is() {
     gate.quarantine_address(same, Some(MAC), Some(3600)).unwrap();
     let frame = from_mac(&question(neighbour, V4), MAC);
     gate.drops(&frame, Reason::Quarantined);
-    gate.release_address(machine).unwrap();
+    gate.release_addresses(machine.into()).unwrap();
     gate.drops(&frame, Reason::Quarantined);
-    gate.release_address(same).unwrap();
+    gate.release_addresses(same.into()).unwrap();
     gate.passes(&frame, Reason::Need);
 }
 
@@ -159,7 +159,7 @@ fn a_machine_that_is_cut_off_takes_no_address_of_no_server_either() {
         gate.quarantine_address(machine, Some(MAC), None).unwrap();
         gate.drops(&from_mac(&frame, MAC), Reason::UnknownSource);
         gate.passes(&from_mac(&frame, OTHER_MAC), Reason::UnknownAllowed);
-        gate.release_address(machine).unwrap();
+        gate.release_addresses(machine.into()).unwrap();
         gate.passes(&from_mac(&frame, MAC), Reason::UnknownAllowed);
     });
 }
@@ -199,7 +199,7 @@ fn an_address_that_no_server_has_is_refused_and_a_name_is_a_server() {
     assert_eq!(target("::ffff:192.0.2.130"), Ok(Target::Address(ip("192.0.2.130"), farm)));
     assert_eq!(target("192.0.2.140"), Ok(Target::Address(ip("192.0.2.140"), Some("own".to_owned()))));
     assert_eq!(target("192.0.2.99"), Ok(Target::Address(ip("192.0.2.99"), None)));
-    assert!(target("192.0.2.128/26").unwrap_err().contains("is a prefix"));
+    assert_eq!(target("192.0.2.129/26"), Ok(Target::Prefix("192.0.2.128/26".parse().unwrap())));
     assert!(target("fram").unwrap_err().contains("did you mean `farm`"));
 }
 
@@ -212,9 +212,9 @@ fn a_release_of_the_server_frees_its_machines_and_one_of_a_machine_says_that_its
         gate.quarantine("farm", None).unwrap();
         gate.drops(&question(neighbour, rest), Reason::Quarantined);
 
-        let released = gate.release_address(machine).unwrap();
+        let released = gate.release_addresses(machine.into()).unwrap();
         assert_eq!((released.was, released.with_server.as_deref()), (true, Some("farm")));
-        let released = gate.release_address(machine).unwrap();
+        let released = gate.release_addresses(machine.into()).unwrap();
         assert_eq!((released.was, released.with_server.as_deref()), (false, Some("farm")));
         gate.drops(&question(machine, rest), Reason::Quarantined);
 

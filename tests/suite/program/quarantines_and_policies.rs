@@ -126,9 +126,14 @@ fn a_prefix_that_is_divided_stays_cut_off_in_all_its_parts_and_nothing_else_does
     gate.passes(&v6("2001:db8:1:b::131"), Reason::Need);
     gate.drops(&v6("2001:db8:1:a::131"), Reason::Quarantined);
     // one address of it is released
-    assert!(gate.release_address(ip("192.0.2.190")).unwrap().was);
+    assert!(gate.release_addresses(ip("192.0.2.190").into()).unwrap().was);
     gate.passes(&question("192.0.2.190"), Reason::Need);
     gate.drops(&question("192.0.2.191"), Reason::Quarantined);
+    // and a part of it
+    let released = gate.release_addresses("192.0.2.188/31".parse().unwrap()).unwrap();
+    assert_eq!((released.was, released.addresses), (true, vec![]));
+    gate.passes(&question("192.0.2.189"), Reason::Need);
+    gate.drops(&question("192.0.2.187"), Reason::Quarantined);
     // the rest with the server that has it
     assert!(gate.release("all").unwrap().was);
     gate.passes(&question("192.0.2.191"), Reason::Need);

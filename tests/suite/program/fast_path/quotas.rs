@@ -5,7 +5,7 @@ use portcullis::abi::{Reason, layout, quota_key, state};
 
 use super::super::ledger::fill;
 use super::{OPENING, epoch, known, on_one_cpu, opening, put, read_state, thrice};
-use crate::support::dmz::{POLICY, V4, in_both_families};
+use crate::support::dmz::{POLICY, V4, V6, in_both_families};
 use crate::support::frame::from_mac;
 use crate::support::test_gate::TestGate;
 
@@ -89,6 +89,25 @@ fn a_cached_spent_quota_says_nothing_about_the_servers_needs() {
             }
             assert_eq!(spent(&gate).len(), 2);
             gate.passes(&opening(family.ns, family.peer, 53), Reason::Need);
+        });
+    });
+}
+
+#[test]
+fn a_cached_spent_quota_is_not_that_of_a_mac_in_quarantine() {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x30];
+    on_one_cpu(|| {
+        in_both_families(|family| {
+            let gate = TestGate::sized(POLICY, &[("ledger", 2)]);
+            // of the same server, and the same machine
+            let other = if family.web == V4.web { V6.web } else { V4.web };
+            gate.quarantine_address(other, Some(MAC), None).unwrap();
+            for port in 1001..1006 {
+                let frame = opening(family.web, family.peer, port);
+                gate.drops(&frame, Reason::NewFlow);
+                gate.drops(&from_mac(&frame, MAC), Reason::Quarantined);
+            }
+            assert_eq!(spent(&gate).len(), 1);
         });
     });
 }
