@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_told_from_one_that_is_slow() {
+    fn a_reader_that_is_gone_differs_from_one_that_is_slow() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let outcome = write_whole(writer.as_fd(), &mut b"rest".to_vec(), b"text", None);

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_another_version_is_told_which_one_the_daemon_speaks() {
+    fn a_request_of_another_version_is_answered_with_the_one_the_daemon_speaks() {
         for (line, theirs) in [
             (r#"{"version":2,"want":"open"}"#, "the request has version 2"),
             (r#"{"version":"1","want":"open"}"#, "the request has version \"1\""),

@@ -156,8 +156,8 @@ fn browse(testbed: &Testbed, page: &str, more: &[&str]) -> String {
     // complaints about the page itself: a refused script, style or address
     // (the browser's own pages have complaints of their own)
     let of_page = |line: &&str| line.contains("CONSOLE") && line.contains("source: file://");
-    let told_off: Vec<&str> = said.lines().filter(of_page).collect();
-    assert!(told_off.is_empty(), "{told_off:#?}");
+    let complaints: Vec<&str> = said.lines().filter(of_page).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

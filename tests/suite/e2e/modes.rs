@@ -190,7 +190,7 @@ fn a_gate_whose_nic_went_away_while_no_daemon_ran_says_so_until_it_is_attached()
 }
 
 #[test]
-fn a_daemon_that_lived_through_another_nic_can_still_be_told_to_reload() {
+fn a_daemon_that_lived_through_another_nic_can_still_reload() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let daemon = testbed.daemon(&dmz(), &[]);

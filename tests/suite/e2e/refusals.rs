@@ -280,7 +280,7 @@ fn a_writer_waits_for_another_one_and_names_it_when_it_takes_too_long() {
 }
 
 #[test]
-fn a_user_without_the_privilege_is_told_what_is_missing() {
+fn a_user_without_the_privilege_reads_what_is_missing() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     testbed.attach(&dmz());

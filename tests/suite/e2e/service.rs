@@ -45,7 +45,7 @@ impl Manager {
 }
 
 #[test]
-fn a_service_manager_is_told_that_it_is_ready_alive_and_how_it_stands() {
+fn a_service_manager_reads_that_it_is_ready_alive_and_how_it_stands() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();

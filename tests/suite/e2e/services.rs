@@ -210,7 +210,7 @@ fn every_server_does_what_it_needs_and_nothing_else_leaves() {
 }
 
 #[test]
-fn people_and_the_siem_hear_of_what_a_web_server_opens_and_not_of_strangers() {
+fn people_and_the_siem_read_of_what_a_web_server_opens_and_not_of_strangers() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let _servers = start_servers(&testbed);

@@ -114,7 +114,7 @@ fn a_gate_on_a_vlans_own_interface_judges_that_vlan_whether_tags_are_stripped_or
 }
 
 #[test]
-fn a_cable_between_namespaces_carries_tags_beside_the_frame_unless_told_otherwise() {
+fn a_cable_between_namespaces_carries_tags_beside_the_frame_unless_it_is_set_otherwise() {
     let _machine = exclusive();
     let testbed = Testbed::new();
     tag_above_the_gate(&testbed);

@@ -79,7 +79,7 @@ fn ask(testbed: &Testbed, family: &Family, wait: Wait, more: &[&str], name: &str
 }
 
 #[test]
-fn names_are_told_over_udp_in_fragments_over_tcp_and_after_truncation() {
+fn names_are_answered_over_udp_in_fragments_over_tcp_and_after_truncation() {
     let site = Site::new();
     let _servers = start_both(&site.testbed);
     let testbed = &site.testbed;

@@ -99,7 +99,7 @@ fn a_standard_error_that_nobody_reads_holds_up_nothing_and_catches_up_when_it_is
 }
 
 #[test]
-fn a_daemon_whose_standard_error_stays_full_ends_when_it_is_told_to() {
+fn a_daemon_whose_standard_error_stays_full_ends_when_asked_to() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
