@@ -26,7 +26,7 @@ impl QuarantineWriter {
     pub(super) fn start(place: GatePlace) -> std::io::Result<QuarantineWriter> {
         // one request that waits stands for all later ones: each writes what the kernel has then
         let (ask, asked) = mpsc::sync_channel(1);
-        let (end, ended) = mpsc::channel();
+        let (end, ended) = mpsc::sync_channel(1);
         thread::Builder::new().name("quarantines".to_owned()).spawn(move || {
             while let Ok(()) = asked.recv() {
                 save(&place);
