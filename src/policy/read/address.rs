@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::foreign::advise_on_address;
 use super::mistake::Mistake;
 use crate::net;
 
@@ -14,7 +15,11 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, Mistake> {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
     };
-    let address: IpAddr = address_text.parse().map_err(|_| explain_address(address_text))?;
+    // The whole text goes first: a mask or a bracket may stand on either side of the `/`.
+    let address: IpAddr = address_text.parse().map_err(|_| match advise_on_address(text) {
+        Some(help) => Mistake::new(whole.clone(), format!("`{text}` is not an address")).with_help(help),
+        None => explain_address(address_text),
+    })?;
     if let IpAddr::V6(v6) = address
         && let Some(v4) = v6.to_ipv4_mapped()
     {
@@ -23,9 +28,10 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, Mistake> {
     let full = if address.is_ipv4() { 32 } else { 128 };
     let length = match length_text {
         None => full,
-        Some(length) => {
-            parse_length(length, full).map_err(|mistake| mistake.shifted(address_text.len() + 1))?
-        }
+        Some(length) => parse_length(length, full).map_err(|mistake| {
+            let help = advise_on_address(text).or_else(|| mistake.help.clone());
+            mistake.with_hint(help).shifted(address_text.len() + 1)
+        })?,
     };
     let prefix = IpNet::new(address, length)
         .map_err(|_| Mistake::new(whole.clone(), format!("`{text}` is not a prefix")))?;
@@ -62,6 +68,9 @@ fn explain_address(text: &str) -> Mistake {
     }
     if let Some((_, zone)) = text.split_once('%') {
         return mistake.with_help(format!("remove `%{zone}`: a policy is for one interface"));
+    }
+    if let Some(help) = advise_on_address(text) {
+        return mistake.with_help(help);
     }
     let octets: Vec<&str> = text.split('.').collect();
     if octets.len() == 4 && octets.iter().all(|octet| octet.parse::<u8>().is_ok()) {
@@ -172,7 +181,10 @@ mod tests {
         assert!(mistake("192.0.2.010").2.contains("leading zeros"));
         assert_eq!(mistake("fe80::1%eth0").2, "remove `%eth0`: a policy is for one interface");
         assert!(mistake("www.example.org").2.contains("not looked up"));
-        assert_eq!(mistake("192.0.2").2, "");
+        assert_eq!(mistake("192.0.2").2, "write `192.0.2.0/24`");
+        assert_eq!(mistake("192.0.2.0/255.255.255.0").2, "write `192.0.2.0/24`");
+        assert_eq!(mistake("[2001:db8::]/64").2, "write `2001:db8::/64`");
+        assert_eq!(mistake("192.0.2.300").2, "");
         assert_eq!(mistake("").1, "an address is missing here");
     }
 

@@ -40,6 +40,10 @@ pub(super) fn parse_alertmanager(text: &str) -> Result<String, Mistake> {
     };
     let start = scheme.len() + 3;
     let authority = rest.split('/').next().unwrap_or_default();
+    if let Some(at) = text.find("/api/v") {
+        return Err(Mistake::new(at..text.len(), "the path of the API does not belong here")
+            .with_help(format!("write {}: portcullis adds the path", text.get(..at).unwrap_or_default())));
+    }
     parse_endpoint(authority, 80).map_err(|mistake| mistake.shifted(start))?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~%".contains(c);
     let path = rest.get(authority.len()..).unwrap_or_default();

@@ -35,6 +35,24 @@ fn check_name(entry: &Entry<'_>, kind: &str, findings: &Findings<'_>) {
     }
 }
 
+/// Refuses a name with dots that has no quotes: TOML reads each dot as the border of another table. Says
+/// whether it did.
+fn refuse_dotted_name(
+    entry: &Entry<'_>,
+    section: &Section<'_, '_>,
+    known: &[&str],
+    findings: &Findings<'_>,
+) -> bool {
+    let Some(name) = section.dotted_name(known) else {
+        return false;
+    };
+    let table = section.name.split('.').next().unwrap_or_default();
+    let message = format!("`{name}` needs quotes, because it has dots");
+    findings
+        .add(Finding::new(entry.key_span.clone(), message).with_help(format!("write [{table}.\"{name}\"]")));
+    true
+}
+
 /// The entries of several sections, each with its section.
 fn entries_of<'t, 'd, 'f>(
     sections: &'t [Section<'d, 'f>],
@@ -97,7 +115,9 @@ pub(super) fn read_roles(
         let place = findings.place(&entry.key_span);
         let name = entry.key.to_owned();
         let mut role = Role { name, place, inbound: Vec::new(), outbound: Vec::new(), quiet: Vec::new() };
-        if let Some(section) = section.table_of(&entry) {
+        if let Some(section) = section.table_of(&entry)
+            && !refuse_dotted_name(&entry, &section, Role::KEYS, findings)
+        {
             section.check_keys(Role::KEYS);
             let needs = |direction: Direction| {
                 read_needs(&section, direction.key(), direction, names).unwrap_or_default()
@@ -125,7 +145,9 @@ pub(super) fn read_servers<'d>(
     let mut servers = Vec::new();
     for (section, entry) in entries_of(&sections) {
         check_name(&entry, "server", findings);
-        if let Some(section) = section.table_of(&entry) {
+        if let Some(section) = section.table_of(&entry)
+            && !refuse_dotted_name(&entry, &section, Server::KEYS, findings)
+        {
             servers.push(reader.read_server(&entry, &section));
         }
     }
@@ -178,6 +200,12 @@ impl<'d> ServerReader<'_, 'd> {
         let mut addresses = Vec::with_capacity(texts.len());
         for text in texts {
             let whole = 0..text.value.len();
+            if text.value.starts_with('@') {
+                let mistake = Mistake::new(whole, "a set can't be the address of a server");
+                section
+                    .refuse(&text, mistake.with_help("list the addresses themselves: sets stand for peers"));
+                continue;
+            }
             let prefix = match parse_prefix(text.value) {
                 Ok(prefix) => prefix,
                 Err(mistake) => {
@@ -260,6 +288,9 @@ pub(super) fn read_routers(
         let Some(section) = section.table_of(&entry) else {
             continue;
         };
+        if refuse_dotted_name(&entry, &section, Router::KEYS, findings) {
+            continue;
+        }
         section.check_keys(Router::KEYS);
         let addresses = read_router_addresses(&section, entry.key, servers, &mut holders, findings);
         let macs = read_macs(&section, findings).unwrap_or_else(|| {

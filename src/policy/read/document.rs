@@ -126,6 +126,25 @@ impl<'d, 'f> Section<'d, 'f> {
         }
     }
 
+    /// The name with dots that somebody gave this table without quotes: its only entry is a table that is no
+    /// key of it. `None` if that did not happen.
+    pub(super) fn dotted_name(&self, known: &[&str]) -> Option<String> {
+        let (_, own) = self.name.split_once('.')?;
+        let mut name = own.to_owned();
+        let mut table = self.table;
+        let mut keys = known;
+        while table.len() == 1 {
+            let (key, value) = table.iter().next()?;
+            let DeValue::Table(inner) = value.get_ref() else { break };
+            if keys.contains(&key.get_ref().as_ref()) {
+                break;
+            }
+            name = format!("{name}.{}", key.get_ref());
+            (table, keys) = (inner, known);
+        }
+        (name != own).then_some(name)
+    }
+
     pub(super) fn entry(&self, key: &str) -> Option<Entry<'d>> {
         self.table.get_key_value(key).map(|(key, value)| entry(key, value))
     }
@@ -237,7 +256,7 @@ impl<'d, 'f> Section<'d, 'f> {
             let lone = self.text_of(entry.value);
             let finding = Finding::new(entry.value.span(), format!("`{}` must be a list", entry.key));
             self.findings.add(match lone {
-                Some(text) => finding.with_help(format!("write [\"{}\"]", text.value)),
+                Some(text) => finding.with_help(format!("write [{}]", quote_elements(text.value))),
                 None => finding,
             });
             return None;
@@ -369,6 +388,15 @@ impl<'d, 'f> Section<'d, 'f> {
         let finding = Finding::new(self.span.clone(), format!("[{}] has no `{key}`", self.name));
         self.findings.add(finding.with_help(help).with_origin(FindingOrigin::Absent));
     }
+}
+
+/// A text as the elements of a list: a list that somebody wrote into one text has several.
+fn quote_elements(text: &str) -> String {
+    let is_command = text.starts_with('/');
+    let parts = text.split(|letter: char| letter == ',' || is_command && letter.is_whitespace());
+    let parts: Vec<String> =
+        parts.map(str::trim).filter(|part| !part.is_empty()).map(|part| format!("\"{part}\"")).collect();
+    if parts.is_empty() { "\"\"".to_owned() } else { parts.join(", ") }
 }
 
 fn entry<'d>(key: &'d Spanned<DeString<'d>>, value: &'d Spanned<DeValue<'d>>) -> Entry<'d> {

@@ -4,6 +4,7 @@ use std::ops::{Range, RangeInclusive};
 
 use super::address::parse_prefix;
 use super::document::{Section, Text};
+use super::foreign::advise_on_need;
 use super::mistake::Mistake;
 use super::peer_names::PeerNames;
 use super::suggestion::suggest;
@@ -62,6 +63,30 @@ pub(super) fn read_needs(
 
 /// Reads a need and reports every mistake in it; `None` if there was one. Spans are bytes of `text`.
 pub(super) fn read_need(
+    text: &str,
+    direction: Direction,
+    names: &PeerNames<'_>,
+    place: Location,
+    report: &mut dyn FnMut(Finding),
+) -> Option<Need> {
+    let mut findings = Vec::new();
+    let need = read_plain_need(text, direction, names, place, &mut |finding| findings.push(finding));
+    if need.is_some() {
+        return need;
+    }
+    let is_need = |text: &str| read_plain_need(text, direction, names, place, &mut |_| {}).is_some();
+    match advise_on_need(text, direction, is_need) {
+        Some(help) => {
+            let message = format!("`{}` is not how a need is written", text.trim());
+            report(Finding::new(0..text.len(), message).with_help(help));
+        }
+        None => findings.into_iter().for_each(report),
+    }
+    None
+}
+
+/// The same for needs in the manner of this language alone.
+pub(super) fn read_plain_need(
     text: &str,
     direction: Direction,
     names: &PeerNames<'_>,
@@ -475,4 +500,10 @@ fn parse_limit(text: &str) -> Result<Limit, Mistake> {
         Ok(count) if count <= MAX_LIMIT => Ok(Limit { count, per_seconds }),
         _ => Err(Mistake::new(span, format!("limit {count} is over {MAX_LIMIT}"))),
     }
+}
+
+/// A place for needs of tests, which no file has.
+#[cfg(test)]
+pub(super) fn place_at_start() -> Location {
+    crate::policy::diagnostic::Source::new("need", "").place(&(0..0))
 }

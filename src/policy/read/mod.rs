@@ -4,6 +4,7 @@ mod address;
 mod alarms;
 mod definitions;
 mod document;
+mod foreign;
 mod grammar;
 mod keys;
 mod mistake;

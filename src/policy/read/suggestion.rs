@@ -16,8 +16,14 @@ pub(crate) fn find_closest<'c>(name: &str, candidates: impl IntoIterator<Item = 
         .filter(|candidate| candidate.len().abs_diff(wanted.len()) <= reach)
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= reach)
-        .min()
+        // Of equally close names the one that begins alike: people rarely mistype the first letter.
+        .min_by_key(|(distance, candidate)| (*distance, !starts_alike(&wanted, candidate), *candidate))
         .map(|(_, candidate)| candidate)
+}
+
+fn starts_alike(wanted: &str, candidate: &str) -> bool {
+    let first = |text: &str| text.chars().next().map(|letter| letter.to_ascii_lowercase());
+    first(wanted) == first(candidate)
 }
 
 /// A help line that offers the closest candidate.
@@ -42,6 +48,11 @@ mod tests {
     #[test]
     fn a_name_that_resembles_nothing_gets_no_suggestion() {
         assert_eq!(suggest("database", ["web", "mail"]), None);
+    }
+
+    #[test]
+    fn of_equally_close_names_the_one_that_begins_alike_is_meant() {
+        assert_eq!(find_closest("htps", ["ftps", "https"]), Some("https"));
     }
 
     #[test]

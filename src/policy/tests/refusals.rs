@@ -166,10 +166,11 @@ fn ports_of_a_protocol_without_ports_are_refused() {
 fn an_unknown_protocol_is_refused() {
     assert_eq!(complaints(&with_role("in = [\"tpc/80\"]")), ["2:8: no protocol is called `tpc`"]);
     assert_eq!(help(&with_role("in = [\"tpc/80\"]")), "did you mean `tcp`?");
-    assert_eq!(help(&with_role("in = [\"TCP/80\"]")), "did you mean `tcp`?");
+    assert_eq!(help(&with_role("in = [\"TCP/80\"]")), "write `tcp/80`");
     assert_eq!(help(&with_role("in = [\"eigrp\"]")), "write its number, 0 to 255");
     assert_eq!(help(&with_role("in = [\"https\"]")), "did you mean `tcp/https`?");
-    assert_eq!(complaints(&with_role("in = [\"256\"]")), ["2:8: protocol 256 is over 255"]);
+    assert_eq!(complaints(&with_role("in = [\"256\"]")), ["2:8: `256` is not how a need is written"]);
+    assert_eq!(help(&with_role("in = [\"256\"]")), "write one need for each: `tcp/256`, `udp/256`");
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn a_list_of_peers_must_be_complete() {
     assert_eq!(help(&with_role("out = [\"tcp/25 192.0.2.1\"]")), "write `to 192.0.2.1`");
     assert_eq!(
         help(&with_role("out = [\"tcp/25, tcp/26\"]")),
-        "write one need for each port or range, each in its own quotes"
+        "write one need for each: `tcp/25`, `tcp/26`"
     );
     assert_eq!(complain("limit 5/s to 192.0.2.1"), "2:26: `to` is not expected here");
 }
@@ -398,5 +399,37 @@ fn a_quarantine_by_itself_names_kinds_that_there_are_and_that_its_server_can_be_
     assert_eq!(
         complaints(&with("[alarms]\nhistory_days = 0")),
         ["9:16: `history_days` must be from 1 to 3650"]
+    );
+}
+
+#[test]
+fn a_name_with_dots_needs_quotes() {
+    let text = "[roles.web]\nin = [\"tcp/80\"]\n[servers.www.example.com]\naddresses = [\"192.0.2.1\"]\nroles = [\"web\"]\n";
+    assert_eq!(complaints(text), ["3:10: `www.example.com` needs quotes, because it has dots"]);
+    assert_eq!(help(text), "write [servers.\"www.example.com\"]");
+    let text = with("[roles.web.front]\nin = [\"tcp/8080\"]");
+    assert!(complaints(&text).iter().all(|complaint| !complaint.contains("panicked")));
+}
+
+#[test]
+fn a_set_is_no_address_of_a_server() {
+    let text = with_server("addresses = [\"@vms\"]");
+    assert_eq!(complaints(&text), ["2:15: a set can't be the address of a server"]);
+}
+
+#[test]
+fn a_list_in_one_text_is_taken_apart_in_the_help() {
+    assert_eq!(help(&with_role("in = \"tcp/80, tcp/443\"")), "write [\"tcp/80\", \"tcp/443\"]");
+    assert_eq!(
+        help(&with("[alarms]\ncommand = \"/usr/local/bin/page --dmz\"")),
+        "write [\"/usr/local/bin/page\", \"--dmz\"]"
+    );
+}
+
+#[test]
+fn the_path_of_an_api_is_left_out() {
+    assert_eq!(
+        help(&with("[alarms]\nalertmanager = \"http://198.51.100.9:9093/api/v2/alerts\"")),
+        "write http://198.51.100.9:9093: portcullis adds the path"
     );
 }
