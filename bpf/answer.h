@@ -33,35 +33,35 @@ static __always_inline __u32 find_reply(struct verdict_context *context, struct 
 		service = request;
 	}
 
-	if (!(context->policy.flags & SETTINGS_STRICT)) {
-		rule = find_service(&context->policy, context->server, protocol, service,
+	if (!(context->policy->flags & SETTINGS_STRICT)) {
+		rule = find_service(context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);
 		if (rule)
 			pass(decision, REASON_REPLY, rule, 0);
 		return rule;
 	}
 
-	found = find_flow(&context->key, context->now_ns, context->policy.assume & ASSUME_NO_FLOW);
+	found = find_flow(&context->key, context->now_ns, context->policy->assume & ASSUME_NO_FLOW);
 	reset = packet->tcp_flags & TCP_RST;
 	/* The tracker may have seen the SYN just before the filter was attached, so that the
 	 * SYN+ACK was seen by neither. Such a flow would time out as half-open. The pickup takes it
 	 * over.
 	 */
 	if ((found.found ? found.unanswered && !reset :
-			   !(context->policy.assume & ASSUME_OPENED)) &&
+			   !(context->policy->assume & ASSUME_OPENED)) &&
 	    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
 	    context->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
-		rule = find_service(&context->policy, context->server, protocol, service,
+		rule = find_service(context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);
 		/* anybody can provoke resets of a closed port: these must not fill the table */
 		if (rule)
 			pass(decision, REASON_PICKUP, rule, reset ? 0 : EFFECT_OPEN_FLOW);
-	} else if (found.found && found.generation == context->policy.generation) {
+	} else if (found.found && found.generation == context->policy->generation) {
 		rule = found.rule;
 		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
-	} else if (found.found || context->policy.assume & ASSUME_OPENED) {
+	} else if (found.found || context->policy->assume & ASSUME_OPENED) {
 		/* first packet under this policy, which may have revoked the service */
-		rule = find_service(&context->policy, context->server, protocol, service,
+		rule = find_service(context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);
 		if (rule)
 			pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
@@ -103,15 +103,15 @@ static __always_inline __u32 find_quoted_flow(struct verdict_context *context)
 		fill_flow_key(key, &packet->source, &packet->destination, quote->protocol,
 			      quote->destination_port, quote->source_port);
 	}
-	if (asks && (!(context->policy.flags & SETTINGS_STRICT) ||
+	if (asks && (!(context->policy->flags & SETTINGS_STRICT) ||
 		     find_flow(key, context->now_ns, false).found))
-		rule = find_service(&context->policy, server, quote->protocol, service,
+		rule = find_service(context->policy, server, quote->protocol, service,
 				    &packet->destination, &listed);
 	if (rule || !answers)
 		return rule;
-	need = find_need(&context->policy, server->profile, server->flags & SERVER_RANGES,
+	need = find_need(context->policy, server->profile, server->flags & SERVER_RANGES,
 			 quote->protocol, asked);
-	return need ? match_peer(&context->policy, &need->outbound, &packet->destination) : 0;
+	return need ? match_peer(context->policy, &need->outbound, &packet->destination) : 0;
 }
 
 #endif

@@ -29,7 +29,7 @@ static __always_inline bool is_spoofed(const struct policy *policy, const struct
 static __always_inline bool is_over_limit(const struct verdict_context *context,
 					  struct decision *decision)
 {
-	const struct rule *rule = find_limit(&context->policy, decision->rule);
+	const struct rule *rule = find_limit(context->policy, decision->rule);
 	struct limit_key key = { .server = context->server->id };
 	struct limit *limit;
 
@@ -50,16 +50,16 @@ static __always_inline bool is_over_limit(const struct verdict_context *context,
 /* An answer to a visitor is counted under the server's own port, and is no sign of its own: visitors
  * go on to ask. A global function, as drop_stray().
  */
-__noinline int drop_quarantined(const struct packet *packet, const struct policy *policy,
-				__u32 reply, struct decision *decision)
+__noinline int drop_quarantined(const struct packet *packet, const struct policy *policy, __u32 step,
+				struct decision *decision)
 {
-	const struct server *server;
-	bool answers = reply, listed = false, readable;
+	struct server server = {};
+	bool answers = (step & STEP_MASK) == STEP_QUARANTINED_REPLY, listed = false, readable;
 	__u16 service;
 
 	if (!packet || !policy || !decision)
 		return 0;
-	server = find_server(policy, &packet->source);
+	unpack_server(&server, step);
 	service = has_ports(packet->protocol) ? packet->source_port : 0;
 	/* of a fragment the type, the ports or the flags may be unknown, and no need has foreign ICMP */
 	readable = packet->fragment_position != FRAGMENT_LATER && !packet->bad_fragment &&
@@ -72,8 +72,8 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 
 		answers |= request >= 0;
 		service = packet->icmp_type;
-	} else if (readable && server && !is_bare_syn(packet)) {
-		find_service(policy, server, packet->protocol, service, &packet->destination,
+	} else if (readable && !is_bare_syn(packet)) {
+		find_service(policy, &server, packet->protocol, service, &packet->destination,
 			     &listed);
 	}
 	drop(decision, REASON_QUARANTINED, 0);
@@ -99,17 +99,17 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	__u32 rule = 0;
 
 	if (!is_foreign_icmp(packet))
-		need = find_need(&context->policy, server->profile, server->flags & SERVER_RANGES,
+		need = find_need(context->policy, server->profile, server->flags & SERVER_RANGES,
 				 packet->protocol, decision->port);
 	if (need)
-		rule = match_peer(&context->policy, &need->outbound, &packet->destination);
+		rule = match_peer(context->policy, &need->outbound, &packet->destination);
 	if (!rule && !any_sport)
-		rule = match_sport(&context->policy, packet, server->profile);
+		rule = match_sport(context->policy, packet, server->profile);
 
 	/* The peer opened this connection, so the server's `out` need does not cover it. It may have
 	 * done so by a packet whose ports can't be read.
 	 */
-	if (rule && tcp && is_syn_ack(packet) && context->policy.flags & SETTINGS_STRICT &&
+	if (rule && tcp && is_syn_ack(packet) && context->policy->flags & SETTINGS_STRICT &&
 	    (was_opened_unlisted(&context->key, context->now_ns) ||
 	     find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
 			context->now_ns) &
@@ -199,16 +199,6 @@ __noinline int decide_unknown_source(const struct packet *packet, const struct p
 	return 0;
 }
 
-/* The function that completes a decision. Each is called from decide() itself, for stack is scarce. */
-enum step {
-	STEP_NONE,
-	STEP_UNKNOWN_SOURCE,
-	STEP_ROUTER, /* unknown as well, but expected */
-	STEP_QUARANTINED,
-	STEP_QUARANTINED_REPLY,
-	STEP_STRAY,
-};
-
 static __always_inline enum step
 decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct decision *decision)
 {
@@ -226,7 +216,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 			     packet->ethertype == ETH_P_ARP ? EFFECT_LEARN_MAC : 0);
 		else
 			drop(decision, REASON_ETHERTYPE,
-			     is_quiet_ethertype(&context->policy, packet->ethertype) ? DROP_QUIET :
+			     is_quiet_ethertype(context->policy, packet->ethertype) ? DROP_QUIET :
 										       0);
 		return STEP_NONE;
 	}
@@ -235,7 +225,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 		return STEP_NONE;
 	}
 	context->router =
-		context->policy.flags & SETTINGS_ROUTERS && find_router(&context->policy, packet);
+		context->policy->flags & SETTINGS_ROUTERS && find_router(context->policy, packet);
 	if (is_rogue_router(packet)) {
 		drop(decision, REASON_ROGUE_ROUTER, context->router ? DROP_QUIET : 0);
 		return STEP_NONE;
@@ -255,9 +245,9 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 	if (!context->server) {
 		return context->router ? STEP_ROUTER : STEP_UNKNOWN_SOURCE;
 	}
-	if (is_spoofed(&context->policy, context->server, packet)) {
+	if (is_spoofed(context->policy, context->server, packet)) {
 		/* in mode observe a quarantine of the address's owner changes the verdict */
-		if (!(context->policy.flags & SETTINGS_OBSERVE))
+		if (!(context->policy->flags & SETTINGS_OBSERVE))
 			decision->scope = SCOPE_PORT;
 		drop(decision, REASON_SPOOFED, 0);
 		return STEP_NONE;
@@ -265,7 +255,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 
 	fill_reply_key(&context->key, packet);
 	reply = find_reply(context, decision);
-	first = find_first_fragment(packet, &context->policy, context->now_ns);
+	first = find_first_fragment(packet, context->policy, context->now_ns);
 	outdated = first == FIRST_OUTDATED;
 	if (outdated)
 		first = 0;
@@ -304,7 +294,9 @@ static __always_inline bool is_observed(const struct policy *policy, const struc
 	return policy->flags & SETTINGS_OBSERVE;
 }
 
-/* Steps 1 to 12. Returns enum step. A global function: the verifier proves it once. */
+/* Steps 1 to 12. Returns enum step, and what unpack_server() reads. A global function: the verifier
+ * proves it once.
+ */
 __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
 			    const struct policy *policy, __u64 now_ns, struct decision *decision)
 {
@@ -314,15 +306,17 @@ __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
 	if (!packet || !policy || !decision)
 		return STEP_NONE;
 	context.packet = packet;
-	context.policy = *policy;
+	context.policy = policy;
 	context.now_ns = now_ns;
 	if (packet->addressed)
-		context.server = find_server(&context.policy, &packet->source);
+		context.server = find_server(context.policy, &packet->source);
 	if (context.server)
 		decision->server = context.server->id;
 	step = decide_in_order(ctx, &context, decision);
+	if (context.server)
+		step |= pack_server(context.server);
 	if (decision->verdict != VERDICT_PASS)
-		decision->observed = is_observed(&context.policy, context.server, packet, now_ns);
+		decision->observed = is_observed(context.policy, context.server, packet, now_ns);
 	return step;
 }
 
@@ -355,7 +349,7 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 				   __u32 assume, struct decision *decision)
 {
 	struct policy policy = live_policy();
-	int step;
+	__u32 found, step;
 
 	policy.assume = assume;
 	decision->generation = policy.generation;
@@ -367,11 +361,12 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 	else
 		decision->port = packet->destination_port;
 
-	step = decide_steps(ctx, packet, &policy, now_ns, decision);
+	found = decide_steps(ctx, packet, &policy, now_ns, decision);
+	step = found & STEP_MASK;
 	if (step == STEP_STRAY)
-		decide_stray(packet, &policy, now_ns, decision);
+		decide_stray(packet, &policy, now_ns, found, decision);
 	else if (step == STEP_QUARANTINED || step == STEP_QUARANTINED_REPLY)
-		drop_quarantined(packet, &policy, step == STEP_QUARANTINED_REPLY, decision);
+		drop_quarantined(packet, &policy, found, decision);
 	else if (step != STEP_NONE)
 		decide_unknown_source(packet, &policy, now_ns, step == STEP_ROUTER, decision);
 	if (decision->verdict == VERDICT_DROP)

@@ -196,7 +196,7 @@ static __always_inline bool is_dhcp_client(const struct packet *packet)
  */
 static __always_inline bool is_dhcp(const struct verdict_context *context)
 {
-	return context->policy.flags & SETTINGS_DHCP && is_dhcp_client(context->packet) &&
+	return context->policy->flags & SETTINGS_DHCP && is_dhcp_client(context->packet) &&
 	       (context->server || is_link_local(context->packet)) &&
 	       is_link_scope(context->packet);
 }

@@ -15,11 +15,11 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 					       struct decision *decision)
 {
 	const struct packet *packet = context->packet;
-	bool strict = context->policy.flags & SETTINGS_STRICT;
+	bool strict = context->policy->flags & SETTINGS_STRICT;
 	bool syn_ack = is_syn_ack(packet);
 	bool opened, listed;
 
-	find_service(&context->policy, context->server, IPPROTO_TCP, packet->source_port,
+	find_service(context->policy, context->server, IPPROTO_TCP, packet->source_port,
 		     &packet->destination, &listed);
 	if (packet->tcp_flags & TCP_RST) {
 		/* port 0, so that a scan from outside makes one row, and not thousands */
@@ -27,7 +27,7 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 		return;
 	}
 	/* in service tracking only a SYN+ACK shows that a peer opened the flow */
-	opened = strict ? context->policy.assume & ASSUME_OPENED ||
+	opened = strict ? context->policy->assume & ASSUME_OPENED ||
 				  was_opened_unlisted(&context->key, context->now_ns) :
 			  syn_ack;
 	/* the peer may have opened it by a packet whose ports can't be read */
@@ -77,15 +77,15 @@ static __always_inline bool drop_stray_datagram(const struct verdict_context *co
 	__u16 service = has_ports(packet->protocol) ? packet->source_port : 0;
 	bool listed, opened;
 
-	if (!(context->policy.flags & SETTINGS_STRICT))
+	if (!(context->policy->flags & SETTINGS_STRICT))
 		return false;
 	/* expected of a DHCP client that renews by unicast */
-	if (context->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
+	if (context->policy->flags & SETTINGS_DHCP && is_dhcp_client(packet))
 		return false;
-	find_service(&context->policy, context->server, packet->protocol, service,
+	find_service(context->policy, context->server, packet->protocol, service,
 		     &packet->destination, &listed);
 	opened = packet->protocol == IPPROTO_UDP &&
-		 (context->policy.assume & ASSUME_OPENED ||
+		 (context->policy->assume & ASSUME_OPENED ||
 		  was_opened_unlisted(&context->key, context->now_ns));
 	if (opened) {
 		drop_own_port(decision, listed ? REASON_STRANGER : REASON_UNLISTED_SERVICE,
@@ -109,9 +109,9 @@ static __always_inline bool drop_stray_icmp(const struct verdict_context *contex
 		drop(decision, REASON_BACKSCATTER, DROP_OWN_PORT);
 		return true;
 	}
-	rule = find_service(&context->policy, context->server, packet->protocol, request,
+	rule = find_service(context->policy, context->server, packet->protocol, request,
 			    &packet->destination, &listed);
-	if (rule && context->policy.flags & SETTINGS_STRICT)
+	if (rule && context->policy->flags & SETTINGS_STRICT)
 		return drop_late_answer(context, decision, request);
 	drop(decision, listed && !rule ? REASON_STRANGER : REASON_BACKSCATTER, DROP_OWN_PORT);
 	return true;
@@ -136,32 +136,32 @@ static __always_inline void drop_opening(const struct verdict_context *context,
 	 */
 	else if (!(context->server->flags & SERVER_SPORTS) && (!need || !need->quiet.set))
 		decision->scope = SCOPE_PORT;
-	if (need && match_peer(&context->policy, &need->quiet, &packet->destination))
+	if (need && match_peer(context->policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;
 	/* expected of a DHCP client that renews by unicast, so no alarm */
-	if (context->policy.flags & SETTINGS_DHCP && is_dhcp_client(packet))
+	if (context->policy->flags & SETTINGS_DHCP && is_dhcp_client(packet))
 		decision->flags |= DROP_QUIET;
 }
 
 /* The reason of a packet that nothing permits: steps 13 to 18. A global function: the verifier proves
- * it once. The few packets that come here find their server again.
+ * it once. `packed`: its server.
  */
 __noinline int decide_stray(const struct packet *packet, const struct policy *policy, __u64 now_ns,
-			    struct decision *decision)
+			    __u32 packed, struct decision *decision)
 {
 	struct verdict_context context = {};
+	struct server server = {};
 	const struct need *need = NULL;
 
 	if (!packet || !policy || !decision)
 		return 0;
 	context.packet = packet;
-	context.policy = *policy;
+	context.policy = policy;
 	context.now_ns = now_ns;
-	context.server = find_server(&context.policy, &packet->source);
+	unpack_server(&server, packed);
+	context.server = &server;
 	/* fails closed */
 	drop(decision, REASON_NEW_FLOW, 0);
-	if (!context.server)
-		return 0;
 	fill_reply_key(&context.key, packet);
 	if (packet->protocol == IPPROTO_TCP && !is_bare_syn(packet)) {
 		drop_stray_segment(&context, decision);
@@ -172,7 +172,7 @@ __noinline int decide_stray(const struct packet *packet, const struct policy *po
 				      drop_stray_datagram(&context, decision))
 		return 0;
 	if (!is_foreign_icmp(packet))
-		need = find_need(&context.policy, context.server->profile,
+		need = find_need(context.policy, context.server->profile,
 				 context.server->flags & SERVER_RANGES, packet->protocol,
 				 decision->port);
 	drop_opening(&context, need, decision);

@@ -10,11 +10,42 @@
 struct verdict_context {
 	const struct packet *packet;
 	const struct server *server; /* of the source address, or NULL */
-	struct policy policy;
+	const struct policy *policy;
 	struct flow_key key; /* of the flow in which the packet would be an answer */
 	__u64 now_ns;
 	bool router; /* of the policy, by address and MAC */
 };
+
+/* The function that completes a decision. Each is called from decide() itself, for stack is scarce. */
+enum step {
+	STEP_NONE,
+	STEP_UNKNOWN_SOURCE,
+	STEP_ROUTER, /* unknown as well, but expected */
+	STEP_QUARANTINED,
+	STEP_QUARANTINED_REPLY,
+	STEP_STRAY,
+	STEP_MASK = 7,
+};
+
+enum {
+	/* What decides which needs a server has, beside its profile. Above enum step. */
+	PACKED_FLAGS = SERVER_RANGES | SERVER_SPORTS,
+	PACKED_PROFILE_SHIFT = 6,
+};
+
+/* A server in the word that one global function hands to the next, so that none looks it up again. A
+ * pointer to it can't be handed on, and stack is scarce. A table has 2^24 entries at most.
+ */
+static __always_inline __u32 pack_server(const struct server *server)
+{
+	return server->profile << PACKED_PROFILE_SHIFT | (server->flags & PACKED_FLAGS);
+}
+
+static __always_inline void unpack_server(struct server *server, __u32 packed)
+{
+	server->profile = packed >> PACKED_PROFILE_SHIFT;
+	server->flags = packed & PACKED_FLAGS;
+}
 
 static __always_inline void pass(struct decision *decision, enum reason reason, __u32 rule,
 				 __u32 effects)
