@@ -38,10 +38,13 @@ static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
-/* The flags of a first fragment may stand in a later one, or be overwritten by it. */
+/* The flags of a first fragment may stand in a later one, or be overwritten by it. A host that listens
+ * looks at a reset first (RFC 9293, 3.10.7.2), so a SYN with one opens nothing.
+ */
 static __always_inline bool may_be_syn(const struct packet *packet)
 {
-	return is_bare_syn(packet) || packet->fragment_position == FRAGMENT_FIRST;
+	return (is_bare_syn(packet) && !(packet->tcp_flags & TCP_RST)) ||
+	       packet->fragment_position == FRAGMENT_FIRST;
 }
 
 static __always_inline void track_segment(const struct policy *policy, const struct packet *packet,

@@ -130,6 +130,38 @@ fn a_syn_in_fragments_of_eight_bytes_is_a_syn() {
 }
 
 #[test]
+fn a_syn_with_a_reset_opens_nothing_and_one_with_a_fin_may() {
+    // whoever listens looks at the reset first (RFC 9293, 3.10.7.2)
+    with_dmz_in_both_families(|gate, family| {
+        let peer = (family.peer, 1434);
+        for (server, is_service) in [((family.web, 80), true), ((family.web, 4444), false)] {
+            let answer = tcp_numbered(server, peer, SYN | ACK, (5000, 1001));
+            for flags in [SYN | RST, SYN | RST | FIN, SYN | RST | ACK] {
+                gate.to_server(&tcp_numbered(peer, server, flags, (1000, 0)));
+                assert!(gate.flows().unwrap().is_empty(), "{flags:#x}");
+                gate.drops(&answer, Reason::NoFlow);
+            }
+            gate.to_server(&tcp_numbered(peer, server, SYN | FIN, (1000, 0)));
+            if is_service {
+                gate.passes(&answer, Reason::Reply);
+            } else {
+                gate.drops(&answer, Reason::UnlistedService);
+            }
+            gate.forget_flows();
+            // the flags of a first fragment may be overwritten by a later one
+            let segment = [tcp_header(peer, server, SYN | RST, (1000, 0)), vec![0; 4]].concat();
+            gate.to_server(&fragment(peer.0, server.0, TCP, (7, 0, true), &segment));
+            if is_service {
+                gate.passes(&answer, Reason::Reply);
+            } else {
+                gate.drops(&answer, Reason::UnlistedService);
+            }
+            gate.forget_flows();
+        }
+    });
+}
+
+#[test]
 fn the_fragments_after_a_first_one_open_nothing() {
     with_dmz_in_both_families(|gate, family| {
         let peer = (family.peer, 1434);
