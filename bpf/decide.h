@@ -70,11 +70,16 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 	if (readable && is_icmp(packet)) {
 		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
 
-		answers |= request >= 0;
+		answers |= request >= 0 || is_icmp_error(packet->ip_version, packet->icmp_type);
 		service = packet->icmp_type;
 	} else if (readable && !is_bare_syn(packet)) {
 		find_service(policy, &server, packet->protocol, service, &packet->destination,
 			     &listed);
+		/* as in `backscatter`, so that a scan from outside makes one row */
+		if (packet->tcp_flags & TCP_RST && !answers && !listed) {
+			answers = true;
+			service = 0;
+		}
 	}
 	drop(decision, REASON_QUARANTINED, 0);
 	if (answers || listed) {

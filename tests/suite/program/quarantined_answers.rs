@@ -4,7 +4,7 @@ use portcullis::abi::Reason;
 
 use crate::support::dmz::{Family, in_both_families};
 use crate::support::frame::{
-    ACK, Endpoint, FIN, PSH, RST, SYN, UDP, echo_reply, echo_request, fragment, icmp, raw_ip, tcp, udp,
+    ACK, Endpoint, FIN, IP, PSH, RST, SYN, UDP, echo_reply, echo_request, fragment, icmp, raw_ip, tcp, udp,
 };
 use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
@@ -98,10 +98,36 @@ fn the_icmp_of_the_other_family_is_no_answer() {
             Reason::Quarantined,
         );
         assert_eq!(row.key.flags, 0);
-        // an error is no answer to a request
-        let error = if family.web.is_ipv4() { (3, 3) } else { (1, 4) };
-        let row = gate.drops(&icmp(family.web, family.peer, error, [0; 4], &[0; 28]), Reason::Quarantined);
-        assert_eq!(row.key.flags, 0);
+    });
+}
+
+#[test]
+fn resets_and_errors_are_what_noise_is_answered_with() {
+    with_dmz_in_both_families(|gate, family| {
+        gate.establish((family.web, 80), (family.peer, 51_000));
+        gate.quarantine("web1", None).unwrap();
+        // in a flow, of a service, and of a port that is closed: a scan makes one row
+        for flags in [RST, RST | ACK] {
+            check(&gate, &tcp((family.web, 80), (family.peer, 51_000), flags), 80, true);
+            check(&gate, &tcp((family.web, 443), (family.peer, 51_001), flags), 443, true);
+            for port in [7, 4444, 40_000] {
+                check(&gate, &tcp((family.web, port), (family.peer, 51_002), flags), 0, true);
+            }
+        }
+        let kinds = if family.web.is_ipv4() { [3, 4, 11, 12] } else { [1, 2, 3, 4] };
+        let quoted = tcp((family.peer, 51_000), (family.web, 80), ACK);
+        for kind in kinds {
+            for quoted in [&quoted[IP..], &[0; 28]] {
+                let error = icmp(family.web, family.peer, (kind, 0), [0; 4], quoted);
+                check(&gate, &error, u16::from(kind), true);
+            }
+        }
+        // the types around them are neither
+        for kind in if family.web.is_ipv4() { [2, 10, 19] } else { [0, 5, 127] } {
+            let other = icmp(family.web, family.peer, (kind, 0), [0; 4], &[0; 28]);
+            check(&gate, &other, u16::from(kind), false);
+        }
+        gate.release("web1").unwrap();
     });
 }
 
