@@ -141,7 +141,7 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 }
 
 /* A link-local source, with the MAC of a server, asks a service of the router (`link_services`).
- * False: it does not.
+ * False: it does not. The unspecified address is none, for nobody could answer it.
  */
 static __always_inline bool pass_link_service(const struct policy *policy,
 					      const struct packet *packet, __u64 now_ns,
@@ -151,6 +151,7 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 	__u32 rule, server;
 
 	if (!(policy->flags & SETTINGS_LINK_SERVICES) || packet->ip_version != 6 ||
+	    !packet->source.word_be[0] ||
 	    packet->fragment_position != FRAGMENT_NONE || !is_link_scope(packet) ||
 	    is_foreign_icmp(packet))
 		return false;
@@ -161,10 +162,13 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 	if (server <= MAC_OF_ROUTER)
 		return false;
 	decision->server = server - 1;
-	if (is_sender_quarantined(decision->server, packet, now_ns))
+	if (is_sender_quarantined(decision->server, packet, now_ns)) {
 		drop(decision, REASON_QUARANTINED, 0);
-	else
+		/* an order about one server holds in mode observe too */
+		decision->observed = 0;
+	} else {
 		pass(decision, REASON_NEED, rule, 0);
+	}
 	return true;
 }
 
@@ -292,7 +296,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 static __always_inline bool is_observed(const struct policy *policy, const struct server *server,
 					const struct packet *packet, __u64 now_ns)
 {
-	if (is_sender_quarantined(server ? server->id : 0, packet, now_ns))
+	if (packet->addressed && is_sender_quarantined(server ? server->id : 0, packet, now_ns))
 		return false;
 	if (server && !is_spoofed(policy, server, packet))
 		return server->flags & SERVER_OBSERVE;

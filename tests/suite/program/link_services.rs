@@ -56,6 +56,7 @@ fn nobody_else_does_and_nothing_else_passes() {
         // no link-local source
         udp((ip("2001:db8:1::99"), 40_000), (router, 53)),
         udp((ip("169.254.0.10"), 40_000), (ip("169.254.0.1"), 53)),
+        udp((ip("::"), 40_000), (router, 53)),
         fragment(near, router, UDP, (7, 0, true), &rest),
     ] {
         assert_eq!(gate.drops(&frame, Reason::UnknownSource).key.server, 0);
@@ -76,6 +77,20 @@ fn quarantine_closes_the_services_of_the_link() {
     gate.quarantine("ns1", None).unwrap();
     let row = gate.drops(&question, Reason::Quarantined);
     assert_eq!((row.key.server, row.key.port, row.key.flags), (gate.id_of("ns1"), 53, 0));
+    gate.release("ns1").unwrap();
+    gate.passes(&question, Reason::Need);
+}
+
+#[test]
+fn quarantine_closes_the_services_of_the_link_in_observe_too() {
+    let text = policy("link_services = [\"udp/53\"]").replace("[policy]", "[policy]\nmode = \"observe\"");
+    let gate = TestGate::new(&text);
+    let (near, router) = actors();
+    let question = udp((near, 40_000), (router, 53));
+    gate.passes(&question, Reason::Need);
+    gate.would_drop(&udp((near, 40_000), (router, 54)), Reason::UnknownSource);
+    gate.quarantine("ns1", None).unwrap();
+    gate.drops(&question, Reason::Quarantined);
     gate.release("ns1").unwrap();
     gate.passes(&question, Reason::Need);
 }

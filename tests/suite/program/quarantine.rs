@@ -5,7 +5,7 @@ use portcullis::abi::Reason;
 use portcullis::abi::quarantine;
 use portcullis::clock::now_ns;
 
-use crate::support::dmz::{POLICY, V4, in_both_families};
+use crate::support::dmz::{POLICY, V4, V6, in_both_families, ip};
 use crate::support::frame::{
     ACK, RST, SYN, TCP, UDP, echo_reply, fragment, raw_ip, tcp, tcp_header, udp, udp_datagram,
 };
@@ -244,4 +244,15 @@ fn a_flow_is_managements_as_long_as_the_live_policy_says_so() {
             assert!(gate.release("web1").unwrap().was);
         });
     }
+}
+
+#[test]
+fn a_malformed_packet_in_the_name_of_an_address_in_quarantine_is_nobodys() {
+    let gate = TestGate::new(&POLICY.replace("[policy]", "[policy]\nmode = \"observe\""));
+    gate.quarantine_address(V4.ns, None, None).unwrap();
+    gate.drops(&udp((V4.ns, 40_000), (V4.peer, 53)), Reason::Quarantined);
+    // an IPv4 address in an IPv6 header is believed as little as the rest of it
+    let mapped = ip("::ffff:192.0.2.53");
+    let row = gate.would_drop(&udp((mapped, 40_000), (V6.peer, 53)), Reason::Malformed);
+    assert_eq!(row.key.server, 0);
 }
