@@ -15,6 +15,8 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/portcullis.skel.rs"));
 }
 
+/// The kernel's own, for test runs of programs of TC.
+pub use skeleton::types::__sk_buff;
 pub use skeleton::types::{
     assumption, drop_flag, flow_flag, layout, quota_key, reason, rule_flag, sample, server_flag,
     settings_flag, state, statistic, verdict,

@@ -25,6 +25,8 @@ pub struct Answer {
     pub port: u16,
     /// A drop would raise no alarm.
     pub quiet: bool,
+    /// It counts as a late answer only because the memory of peers was full.
+    pub presumed: bool,
     /// Low 32 bits of the generation of the policy that was asked.
     pub generation: u32,
 }
@@ -88,6 +90,7 @@ impl Gate {
             rule: decision.rule & rule_flag::RULE_ID_MASK.0,
             port: decision.port,
             quiet: u32::from(decision.flags) & drop_flag::DROP_QUIET.0 != 0,
+            presumed: u32::from(decision.flags) & drop_flag::DROP_PRESUMED.0 != 0,
             generation: decision.generation,
         })
     }

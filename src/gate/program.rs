@@ -101,6 +101,15 @@ impl Programs {
     pub fn run_track(&self, frame: &[u8], repeat: u32) -> Result<system::TestRun, Errno> {
         system::test_run(self.track.as_fd(), frame, repeat, None)
     }
+
+    /// The same, of a frame that came in by the interface of this index. It goes out by the loopback device,
+    /// whose index is 1.
+    ///
+    /// # Errors
+    /// When the kernel refuses the frame.
+    pub fn run_track_from(&self, frame: &[u8], ifindex: u32) -> Result<system::TestRun, Errno> {
+        system::test_run_from(self.track.as_fd(), frame, ifindex)
+    }
 }
 
 fn staged_path(folder: &Path, name: &str) -> PathBuf {

@@ -10,6 +10,7 @@ use libbpf_rs::libbpf_sys as sys;
 use nix::errno::Errno;
 
 use super::fault;
+use crate::abi::__sk_buff;
 
 /// Where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,12 +210,37 @@ pub(super) fn test_run(
     repeat: u32,
     ifindex: Option<u32>,
 ) -> Result<TestRun, Errno> {
-    let mut out = vec![0_u8; data.len() + 512];
     let mut context = sys::xdp_md {
         data_end: u32::try_from(data.len()).map_err(|_| Errno::EMSGSIZE)?,
         ingress_ifindex: ifindex.unwrap_or(0),
         ..Default::default()
     };
+    test_run_in(program, data, repeat, ifindex.map(|_| &mut context))
+}
+
+/// Runs a program of TC on a frame that came in by the interface of this index, and goes out by the loopback
+/// device, whose index is 1.
+pub(super) fn test_run_from(
+    program: BorrowedFd<'_>,
+    data: &[u8],
+    ingress_ifindex: u32,
+) -> Result<TestRun, Errno> {
+    let mut context = [0_u8; size_of::<__sk_buff>()];
+    let at = mem::offset_of!(__sk_buff, ingress_ifindex);
+    if let Some(field) = context.get_mut(at..).and_then(|bytes| bytes.first_chunk_mut()) {
+        *field = ingress_ifindex.to_ne_bytes();
+    }
+    test_run_in(program, data, 1, Some(&mut context))
+}
+
+/// `context`: what a program of this type sees beside the frame.
+fn test_run_in<C>(
+    program: BorrowedFd<'_>,
+    data: &[u8],
+    repeat: u32,
+    context: Option<&mut C>,
+) -> Result<TestRun, Errno> {
+    let mut out = vec![0_u8; data.len() + 512];
     let mut options = sys::bpf_test_run_opts {
         sz: size_of::<sys::bpf_test_run_opts>() as sys::size_t,
         data_in: data.as_ptr().cast(),
@@ -224,9 +250,9 @@ pub(super) fn test_run(
         repeat: i32::try_from(repeat).map_err(|_| Errno::EINVAL)?,
         ..Default::default()
     };
-    if ifindex.is_some() {
-        options.ctx_in = (&raw mut context).cast();
-        options.ctx_size_in = size_of::<sys::xdp_md>() as u32;
+    if let Some(context) = context {
+        options.ctx_in = std::ptr::from_mut(context).cast();
+        options.ctx_size_in = size_of::<C>() as u32;
     }
     // SAFETY: every pointer is to a buffer of the size given with it, and all outlive the call.
     check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) })?;

@@ -9,6 +9,7 @@ mod evasion;
 mod fast_path;
 mod fragment_fate;
 mod fragments;
+mod hairpin;
 mod icmp_errors;
 mod late_answers;
 mod ledger;
