@@ -111,7 +111,14 @@ static __always_inline __u32 find_quoted_flow(struct verdict_context *context)
 		return rule;
 	need = find_need(context->policy, server->profile, server->flags & SERVER_RANGES,
 			 quote->protocol, asked);
-	return need ? match_peer(context->policy, &need->outbound, &packet->destination) : 0;
+	if (need)
+		rule = match_peer(context->policy, &need->outbound, &packet->destination);
+	if (!rule && server->flags & SERVER_SPORTS) {
+		rule = match_sport(context->policy, key, server->profile);
+		if (!is_permitted(rule))
+			return 0;
+	}
+	return rule;
 }
 
 #endif

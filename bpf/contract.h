@@ -38,6 +38,7 @@ enum layout {
 	VERDICTS_PER_BUCKET = 4,    /* of `verdict_cache`, a power of two */
 	QUOTA_CACHE_PER_CPU = 4096, /* entries of `quota_cache`, a power of two */
 	QUIET_ETHERTYPES_MAX = 16,
+	LIMITS_OF_FLOW_MAX = 8, /* rules with a limit that are asked for one flow */
 	HEARD_REGIONS = 16, /* of `heard`, a power of two */
 	HEARD_EPOCH_S = 600,
 };
@@ -251,8 +252,8 @@ enum rule_flag {
 
 /* A token bucket in the form of GCRA (ITU-T I.371), value of `rules`. */
 struct rule {
-	__u32 limit_key; /* a need keeps its key, and with it its tokens, across policies */
-	__u32 zero;
+	__u32 limit_key;    /* a need keeps its key, and with it its tokens, across policies */
+	__u32 next;         /* the rule that is asked when this one's bucket is empty; 0: none */
 	__u64 interval_ns;  /* between two flows at the permitted rate */
 	__u64 tolerance_ns; /* by which a burst may run ahead of that rate */
 };

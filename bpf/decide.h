@@ -25,26 +25,34 @@ static __always_inline bool is_spoofed(const struct policy *policy, const struct
 	       (packet->vlans != 1 || (packet->vlan & 0x0fff) != server->vlan);
 }
 
-/* Is the rule's token bucket (GCRA) empty? The tool makes it, and a missing one counts as empty. */
+/* Has the rule, or another one that is asked after it, a token left (GCRA)? The decision then names that
+ * rule. The tool makes the buckets, and a missing one counts as empty.
+ */
 static __always_inline bool is_over_limit(const struct verdict_context *context,
 					  struct decision *decision)
 {
-	const struct rule *rule = find_limit(context->policy, decision->rule);
 	struct limit_key key = { .server = context->server->id };
-	struct limit *limit;
 
-	if (!rule)
-		return true;
-	key.limit_key = rule->limit_key;
-	limit = bpf_map_lookup_elem(&limits, &key);
-	if (!limit)
-		return true;
-	if (limit->arrival_ns > context->now_ns + rule->tolerance_ns)
-		return true;
-	decision->limit_key = rule->limit_key;
-	decision->interval_ns = rule->interval_ns;
-	decision->effects |= EFFECT_SPEND_LIMIT;
-	return false;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < LIMITS_OF_FLOW_MAX; i++) {
+		const struct rule *rule = find_limit(context->policy, decision->rule);
+		struct limit *limit;
+
+		if (!rule)
+			return true;
+		key.limit_key = rule->limit_key;
+		limit = bpf_map_lookup_elem(&limits, &key);
+		if (limit && limit->arrival_ns <= context->now_ns + rule->tolerance_ns) {
+			decision->limit_key = rule->limit_key;
+			decision->interval_ns = rule->interval_ns;
+			decision->effects |= EFFECT_SPEND_LIMIT;
+			return false;
+		}
+		if (!rule->next)
+			return true;
+		decision->rule = rule->next;
+	}
+	return true;
 }
 
 /* An answer to a visitor is counted under the server's own port, and is no sign of its own: visitors
@@ -101,15 +109,19 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	const struct need *need = NULL;
 	/* needs with a `sport` make the verdict depend on the source port */
 	bool any_sport = !(server->flags & SERVER_SPORTS);
-	__u32 rule = 0;
+	__u32 rule = 0, by_sport;
 
 	if (!is_foreign_icmp(packet))
 		need = find_need(context->policy, server->profile, server->flags & SERVER_RANGES,
 				 packet->protocol, decision->port);
 	if (need)
 		rule = match_peer(context->policy, &need->outbound, &packet->destination);
-	if (!rule && !any_sport)
-		rule = match_sport(context->policy, packet, server->profile);
+	/* a need with a `sport` may have no limit, or room where this one has none */
+	if (!any_sport && (!rule || rule & RULE_LIMITED)) {
+		by_sport = match_sport(context->policy, &context->key, server->profile);
+		if (is_permitted(by_sport))
+			rule = by_sport;
+	}
 
 	/* The peer opened this connection, so the server's `out` need does not cover it. It may have
 	 * done so by a packet whose ports can't be read.

@@ -225,27 +225,44 @@ __noinline int find_router(const struct policy *policy, const struct packet *pac
 	return table && bpf_map_lookup_elem(table, &key);
 }
 
-/* The rule of an `out` need whose `sport` the packet has, or 0. */
-__noinline int match_sport(const struct policy *policy, const struct packet *packet, __u32 profile)
+/* An `out` need with a `sport` has the port, but not this peer. No rule has this number, see enum
+ * rule_flag.
+ */
+static const __u32 SPORT_OF_OTHERS = 0x80000000;
+
+/* The rule by which the server may open a flow between these ports: of the needs whose `sport` has its
+ * own port, and of the others with a limit. 0 or SPORT_OF_OTHERS: none.
+ */
+__noinline __u32 match_sport(const struct policy *policy, const struct flow_key *flow, __u32 profile)
 {
 	struct range_key key = {}; /* with a constant in it, the object gets a map of constants */
 	const struct need *need;
-	__u32 slot, *found;
+	struct address peer;
+	__u32 slot, rule, *found;
 	void *table;
 
-	if (!policy || !packet || !policy->generation || !has_ports(packet->protocol))
+	if (!policy || !flow || !policy->generation || !has_ports(flow->protocol))
 		return 0;
 	key.prefix_bits = 64;
 	key.need.profile = profile;
-	key.need.protocol = packet->protocol;
-	key.need.port_be = bpf_htons(packet->source_port);
+	key.need.protocol = flow->protocol;
+	key.need.port_be = flow->server_port_be;
 	slot = policy->slot;
 	table = bpf_map_lookup_elem(&sports, &slot);
 	found = table ? bpf_map_lookup_elem(table, &key) : NULL;
 	if (!found)
 		return 0;
-	need = find_need(policy, *found, true, packet->protocol, packet->destination_port);
-	return need ? match_peer(policy, &need->outbound, &packet->destination) : 0;
+	need = find_need(policy, *found, true, flow->protocol, bpf_ntohs(flow->peer_port_be));
+	if (!need || !is_listed(&need->outbound))
+		return 0;
+	peer = flow->peer;
+	rule = match_peer(policy, &need->outbound, &peer);
+	return rule ? rule : SPORT_OF_OTHERS;
+}
+
+static __always_inline bool is_permitted(__u32 rule)
+{
+	return rule && rule != SPORT_OF_OTHERS;
 }
 
 #endif

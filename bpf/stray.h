@@ -122,8 +122,10 @@ static __always_inline void drop_opening(const struct verdict_context *context,
 					 const struct need *need, struct decision *decision)
 {
 	const struct packet *packet = context->packet;
+	bool sports = context->server->flags & SERVER_SPORTS;
 
-	if (need && is_listed(&need->outbound))
+	if ((need && is_listed(&need->outbound)) ||
+	    (sports && match_sport(context->policy, &context->key, context->server->profile)))
 		drop(decision, REASON_DESTINATION, 0);
 	else if (is_vrrp(packet))
 		/* a server that claims a router's address takes over the link's traffic */
@@ -134,7 +136,7 @@ static __always_inline void drop_opening(const struct verdict_context *context,
 	/* No need permits the port, so all peers are alike, but for a `quiet` need with peers. With
 	 * a `sport` the source port counts too.
 	 */
-	else if (!(context->server->flags & SERVER_SPORTS) && (!need || !need->quiet.set))
+	else if (!sports && (!need || !need->quiet.set))
 		decision->scope = SCOPE_PORT;
 	if (need && match_peer(context->policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;

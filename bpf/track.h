@@ -165,8 +165,11 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 	/* where the server may open the flow itself, this is most likely an answer */
 	need = find_need(policy, server->profile, server->flags & SERVER_RANGES, packet->protocol,
 			 packet->source_port);
-	if (!need || !match_peer(policy, &need->outbound, &packet->source))
-		note_unlisted(key, now_ns);
+	if (need && match_peer(policy, &need->outbound, &packet->source))
+		return;
+	if (server->flags & SERVER_SPORTS && is_permitted(match_sport(policy, key, server->profile)))
+		return;
+	note_unlisted(key, now_ns);
 }
 
 static __always_inline void track_icmp(const struct policy *policy, const struct server *server,

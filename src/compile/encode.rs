@@ -83,7 +83,8 @@ pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32]) -> EncodedPolicy {
     set(tables.needs.iter().any(is_link_service), settings_flag::SETTINGS_LINK_SERVICES);
     set(!tables.routers.is_empty(), settings_flag::SETTINGS_ROUTERS);
 
-    let limits = (0..).zip(&tables.rules).filter_map(|(id, row)| Some((id, encode_limit(row, row.limit?))));
+    let limits =
+        (0..).zip(&tables.rules).filter_map(|(id, row)| Some((id, encode_limit(row, row.limit?, &rules))));
     EncodedPolicy {
         hosts,
         prefixes,
@@ -157,20 +158,20 @@ fn encode_routers(tables: &Tables) -> Vec<(router_key, u32)> {
 
 /// Every server's limits: the `out` needs of its profile that have one.
 pub fn list_token_buckets(tables: &Tables, ids: &[u32]) -> Vec<limit_key> {
-    let limit_of = |rule: u32| {
-        let row = tables.rules.get(rule as usize)?;
-        row.limit.is_some().then_some(row.limit_key)
+    // All limits that are asked one after the other.
+    let limits_of = |rule: u32| {
+        let find = |rule: u32| tables.rules.get(rule as usize).filter(|row| row.limit.is_some());
+        let rows = std::iter::successors(find(rule), move |row| find(row.next));
+        rows.map(|row| row.limit_key)
     };
     let mut by_set: HashMap<u32, BTreeSet<u32>> = HashMap::new();
     for row in &tables.peers {
-        if let Some(key) = limit_of(row.rule) {
-            by_set.entry(row.set).or_default().insert(key);
-        }
+        by_set.entry(row.set).or_default().extend(limits_of(row.rule));
     }
     let mut by_profile: HashMap<u32, BTreeSet<u32>> = HashMap::new();
     for row in &tables.needs {
         let in_set = by_set.get(&row.outbound.set).into_iter().flatten().copied();
-        let keys: Vec<u32> = limit_of(row.outbound.any).into_iter().chain(in_set).collect();
+        let keys: Vec<u32> = limits_of(row.outbound.any).chain(in_set).collect();
         if !keys.is_empty() {
             by_profile.entry(row.profile).or_default().extend(keys);
         }
@@ -304,11 +305,11 @@ fn to_peer_key(row: &super::PeerRow) -> peer_key {
 }
 
 /// A burst of as many as the limit counts, and then its rate.
-fn encode_limit(row: &RuleRow, limit: Limit) -> rule {
+fn encode_limit(row: &RuleRow, limit: Limit, rules: &RuleWords) -> rule {
     let interval_ns = u64::from(limit.per_seconds) * 1_000_000_000 / u64::from(limit.count);
     rule {
         limit_key: row.limit_key,
-        zero: 0,
+        next: rules.word(row.next),
         interval_ns,
         tolerance_ns: interval_ns * (u64::from(limit.count) - 1),
     }

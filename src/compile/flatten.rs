@@ -2,7 +2,7 @@
 
 use super::peers::PeerSets;
 use super::room::Room;
-use super::rows::{NeedRow, PeerMatch, PeerRow, Profile};
+use super::rows::{NeedRow, PeerMatch, PeerRow, Profile, RuleRow};
 use super::rules::{Rank, Rulebook};
 use crate::policy::Direction;
 
@@ -24,10 +24,10 @@ struct Active {
 }
 
 impl Active {
-    /// The rules for some peers that are better than the best one for every peer. The others never
-    /// decide.
-    fn deciding(&self) -> &[Rank] {
-        let Some(best) = self.general.first() else {
+    /// The rules for some peers that may decide. If the best one for every peer has no limit, those are the
+    /// better ones.
+    fn deciding(&self, book: &Rulebook<'_>) -> &[Rank] {
+        let Some(best) = self.general.first().filter(|best| !book.is_limited(**best)) else {
             return &self.particular;
         };
         let better = self.particular.partition_point(|rank| rank < best);
@@ -35,15 +35,18 @@ impl Active {
     }
 }
 
+/// Rows of ports and of peers, and the rules that these name.
+pub(super) struct Flattened {
+    pub(super) needs: Vec<NeedRow>,
+    pub(super) peers: Vec<PeerRow>,
+    pub(super) rules: Vec<RuleRow>,
+}
+
 /// Cuts the needs of all profiles.
-pub(super) fn flatten_profiles(
-    profiles: &[Profile],
-    book: &Rulebook<'_>,
-    room: &mut Room,
-) -> (Vec<NeedRow>, Vec<PeerRow>) {
-    let mut rows = Vec::new();
+pub(super) fn flatten_profiles(profiles: &[Profile], book: &Rulebook<'_>, room: &mut Room) -> Flattened {
+    let mut needs = Vec::new();
     let mut sets = PeerSets::new(book);
-    for (number, profile) in (0u32..).zip(profiles) {
+    'profiles: for (number, profile) in (0u32..).zip(profiles) {
         let mut rules: Vec<(u8, u32)> =
             profile.rules.iter().filter_map(|rule| Some((book.need(*rule)?.protocol, *rule))).collect();
         rules.sort_unstable();
@@ -52,14 +55,15 @@ pub(super) fn flatten_profiles(
                 continue;
             };
             let numbers = group.iter().map(|(_, rule)| *rule);
-            cut_ports(number, *proto, numbers, book, &mut sets, room, &mut rows);
+            cut_ports(number, *proto, numbers, book, &mut sets, room, &mut needs);
             room.blame_needs(profile.place.clone());
             if room.is_exhausted() {
-                return (rows, sets.into_rows());
+                break 'profiles;
             }
         }
     }
-    (rows, sets.into_rows())
+    let (peers, rules) = sets.into_rows();
+    Flattened { needs, peers, rules }
 }
 
 /// Cuts the needs of one profile and protocol, walking over the edges in the order of the ports.
@@ -151,8 +155,9 @@ fn find_match(
     sets: &mut PeerSets<'_, '_>,
     room: &mut Room,
 ) -> PeerMatch {
-    let any = active.general.first().map_or(0, |rank| book.at_rank(*rank));
-    let deciding = active.deciding();
-    let set = if deciding.is_empty() { 0 } else { sets.find_or_build(deciding, room) };
+    let general = sets.join(&active.general);
+    let any = general.map_or(0, |chain| sets.number(chain));
+    let deciding = active.deciding(book);
+    let set = if deciding.is_empty() { 0 } else { sets.find_or_build(deciding, general, room) };
     PeerMatch { any, set }
 }

@@ -6,9 +6,10 @@
 //! decides.
 //!
 //! Data goes one way: `rules` numbers and ranks the needs, `flatten` cuts them into rows of ports, with
-//! the sets of `peers`, and `room` says whether the rows fit. `encode` makes keys and values of maps
-//! of them.
+//! the sets of `peers` and the `chains` of limits, and `room` says whether the rows fit. `encode` makes keys
+//! and values of maps of them.
 
+mod chains;
 mod encode;
 mod flatten;
 mod lookup;
@@ -29,7 +30,7 @@ use std::net::IpAddr;
 
 use crate::policy::{Diagnostics, Mode, Policy, Source};
 pub use encode::{EncodedPolicy, SourceChunk, encode, encode_settings, list_token_buckets};
-use flatten::flatten_profiles;
+use flatten::{Flattened, flatten_profiles};
 pub use quota::RowQuotas;
 use room::Room;
 use rows::Profile;
@@ -62,7 +63,7 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
         }
     }
     let sports = split_sports(&mut profiles, &book, &mut room);
-    let (needs, peers) = flatten_profiles(&profiles, &book, &mut room);
+    let Flattened { needs, peers, rules } = flatten_profiles(&profiles, &book, &mut room);
     let findings = room.finish();
     if !findings.is_empty() {
         return Err(Diagnostics::gather(findings, &Source::new(&policy.file, &policy.text)));
@@ -75,7 +76,7 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
         needs,
         sports,
         peers,
-        rules: book.into_rows(),
+        rules,
     })
 }
 

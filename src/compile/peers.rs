@@ -4,60 +4,96 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use super::PeerRow;
+use super::chains::{Chain, Chains};
 use super::room::Room;
+use super::rows::{PeerRow, RuleRow};
 use super::rules::{Rank, Rulebook};
 
 /// The longest list of rules that is remembered. Thousands of needs that overlap have thousands of such
 /// lists, each thousands long. It takes less to work those out again.
 const REMEMBERED: usize = 64;
 
+/// The rules that a set was built of, and those for every peer that are asked after them.
+type Content = (Vec<Chain>, Option<Chain>);
+
 /// All sets so far. Two sets of the same content are one.
 pub(super) struct PeerSets<'b, 'p> {
     book: &'b Rulebook<'p>,
+    chains: Chains<'b, 'p>,
     rows: Vec<PeerRow>,
     /// How many sets there are.
     count: u32,
     /// Sets of one rule, by its rank. 0: none. Most sets are of one rule.
     by_rule: Vec<u32>,
-    /// Sets by the ranks of the rules they were built of.
-    by_rules: HashMap<Vec<Rank>, u32>,
+    /// Sets by what they were built of.
+    by_content: HashMap<Content, u32>,
     /// Peers by rule: a rule is part of many sets.
     peers: HashMap<u32, Vec<IpNet>>,
 }
 
 impl<'b, 'p> PeerSets<'b, 'p> {
     pub(super) fn new(book: &'b Rulebook<'p>) -> Self {
-        let by_rule = vec![0; book.count()];
-        Self { book, rows: Vec::new(), count: 0, by_rule, by_rules: HashMap::new(), peers: HashMap::new() }
+        Self {
+            book,
+            chains: Chains::new(book),
+            rows: Vec::new(),
+            count: 0,
+            by_rule: vec![0; book.count()],
+            by_content: HashMap::new(),
+            peers: HashMap::new(),
+        }
     }
 
-    pub(super) fn into_rows(self) -> Vec<PeerRow> {
-        self.rows
+    /// The sets, and all rules that they name.
+    pub(super) fn into_rows(self) -> (Vec<PeerRow>, Vec<RuleRow>) {
+        let mut rules = self.book.rows();
+        rules.extend(self.chains.rows(&rules));
+        (self.rows, rules)
     }
 
-    /// The set for these rules. The best rule comes first, and every rule names peers.
-    pub(super) fn find_or_build(&mut self, ranks: &[Rank], room: &mut Room) -> u32 {
-        if let [rank] = ranks {
+    /// The chain of rules that hold for the same peers, the best one first.
+    pub(super) fn join(&mut self, ranks: &[Rank]) -> Option<Chain> {
+        let mut ranks = ranks.iter();
+        let first = *ranks.next()?;
+        if self.chains.decides(first) {
+            return Some(first);
+        }
+        Some(ranks.fold(first, |chain, rank| self.chains.join(chain, *rank)))
+    }
+
+    /// The number of the rule that stands for a chain.
+    pub(super) fn number(&self, chain: Chain) -> u32 {
+        self.chains.number(chain)
+    }
+
+    /// The set for these rules, and those for every peer. The best rule comes first, and every one of `ranks`
+    /// names peers. 0: the rules for every peer hold for all.
+    pub(super) fn find_or_build(&mut self, ranks: &[Rank], general: Option<Chain>, room: &mut Room) -> u32 {
+        // A rule without a limit stands behind better ones, and is never asked after them.
+        let general = general.filter(|chain| !self.chains.decides(*chain));
+        if let ([rank], None) = (ranks, general) {
             return self.find_or_build_for_one(*rank, room);
         }
-        if let Some(set) = self.by_rules.get(ranks) {
+        let asked = (ranks.to_vec(), general);
+        if let Some(set) = self.by_content.get(&asked) {
             return *set;
         }
-        let content = self.build(ranks);
+        let content = self.build(ranks, general);
         // Rules that hold for none of the peers don't matter. The others name the set.
-        let mut used: Vec<Rank> = content.iter().map(|(_, rank)| *rank).collect();
+        let mut used: Vec<Chain> = content.iter().map(|(_, chain)| *chain).collect();
         used.sort_unstable();
         used.dedup();
-        let set = match (used.as_slice(), self.by_rules.get(&used)) {
-            ([rank], _) => return self.find_or_build_for_one(*rank, room),
+        let built = (used, general);
+        let set = match (built.0.as_slice(), self.by_content.get(&built)) {
+            ([], _) => 0,
+            ([chain], _) if self.chains.is_rule(*chain) => return self.find_or_build_for_one(*chain, room),
             (_, Some(set)) => *set,
             (_, None) => self.add(&content, room),
         };
-        if used != ranks && ranks.len() <= REMEMBERED {
-            self.by_rules.insert(ranks.to_vec(), set);
+        if built != asked && ranks.len() <= REMEMBERED {
+            self.by_content.insert(asked, set);
         }
-        self.by_rules.insert(used, set);
+        self.by_content.insert(built, set);
         set
     }
 
@@ -66,8 +102,7 @@ impl<'b, 'p> PeerSets<'b, 'p> {
         if let Some(set) = self.by_rule.get(index).copied().filter(|set| *set != 0) {
             return set;
         }
-        let content =
-            drop_inner(self.book.peers(self.book.at_rank(rank)).into_iter().map(|prefix| (prefix, rank)));
+        let content = self.build(&[rank], None);
         let set = self.add(&content, room);
         if let Some(known) = self.by_rule.get_mut(index) {
             *known = set;
@@ -75,8 +110,8 @@ impl<'b, 'p> PeerSets<'b, 'p> {
         set
     }
 
-    /// Finds the rule of each prefix that one of these rules names.
-    fn build(&mut self, ranks: &[Rank]) -> Vec<(IpNet, Rank)> {
+    /// Finds the rules of each prefix that one of these rules names. Two rules may name the same prefix.
+    fn build(&mut self, ranks: &[Rank], general: Option<Chain>) -> Vec<(IpNet, Chain)> {
         let mut prefixes: Vec<(IpNet, Rank)> = Vec::new();
         for rank in ranks {
             let rule = self.book.at_rank(*rank);
@@ -85,44 +120,47 @@ impl<'b, 'p> PeerSets<'b, 'p> {
         }
         // A prefix comes before those inside it, and its best rule before its others.
         prefixes.sort_unstable();
-        prefixes.dedup_by_key(|(prefix, _)| *prefix);
-        drop_inner(prefixes.into_iter())
+        let groups = prefixes.chunk_by(|(a, _), (b, _)| a == b);
+        let mut around: Vec<(IpNet, Chain)> = Vec::new();
+        let mut content = Vec::with_capacity(prefixes.len());
+        for group in groups {
+            let Some((prefix, _)) = group.first() else {
+                continue;
+            };
+            while around.last().is_some_and(|(outer, _)| !outer.contains(prefix)) {
+                around.pop();
+            }
+            let inherited = around.last().map_or(general, |(_, chain)| Some(*chain));
+            let mut chain = inherited;
+            for (_, rank) in group {
+                chain = Some(chain.map_or(*rank, |chain| self.chains.join(chain, *rank)));
+            }
+            // Left out if the prefix around it says the same.
+            if let Some(chain) = chain {
+                if inherited != Some(chain) {
+                    content.push((*prefix, chain));
+                }
+                around.push((*prefix, chain));
+            }
+        }
+        content
     }
 
-    fn add(&mut self, content: &[(IpNet, Rank)], room: &mut Room) -> u32 {
+    fn add(&mut self, content: &[(IpNet, Chain)], room: &mut Room) -> u32 {
         self.count += 1;
         let set = self.count;
         if room.take_peers(content.len()) {
-            let row = |(prefix, rank): &(IpNet, Rank)| PeerRow {
+            let row = |(prefix, chain): &(IpNet, Chain)| PeerRow {
                 set,
                 prefix: *prefix,
-                rule: self.book.at_rank(*rank),
+                rule: self.chains.number(*chain),
             };
             self.rows.extend(content.iter().map(row));
         } else if let Some(need) =
-            content.first().and_then(|(_, rank)| self.book.need(self.book.at_rank(*rank)))
+            content.first().and_then(|(_, chain)| self.book.need(self.book.at_rank(self.chains.head(*chain))))
         {
             room.blame_peers(need.place.start..need.place.end);
         }
         set
     }
-}
-
-/// Gives each prefix the best of its own rule and the rules of prefixes around it, and leaves out a prefix
-/// that has the same rule as the one around it. The prefixes are sorted.
-fn drop_inner(prefixes: impl Iterator<Item = (IpNet, Rank)>) -> Vec<(IpNet, Rank)> {
-    let mut around: Vec<(IpNet, Rank)> = Vec::new();
-    let mut content = Vec::with_capacity(prefixes.size_hint().0);
-    for (prefix, own) in prefixes {
-        while around.last().is_some_and(|(outer, _)| !outer.contains(&prefix)) {
-            around.pop();
-        }
-        let inherited = around.last().map(|(_, rank)| *rank);
-        let best = inherited.map_or(own, |inherited| inherited.min(own));
-        if inherited != Some(best) {
-            content.push((prefix, best));
-        }
-        around.push((prefix, best));
-    }
-    content
 }

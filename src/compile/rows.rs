@@ -26,7 +26,8 @@ pub struct Tables {
     pub sports: Vec<SportRow>,
     /// Sorted by set, family, address and length.
     pub peers: Vec<PeerRow>,
-    /// The index is a rule's number. Rule 0 is a placeholder for no rule.
+    /// The index is a rule's number. Rule 0 is a placeholder for no rule. Behind the rules of the file stand
+    /// those with a `next` one: copies of them.
     pub rules: Vec<RuleRow>,
 }
 
@@ -115,9 +116,11 @@ pub struct RuleRow {
     /// How many flows one server may open by it.
     pub limit: Option<Limit>,
     /// Names the token buckets of this rule. It stays the same as long as the need and the name of the
-    /// role do, so that buckets outlive a change of policy. Unique within a policy, and 0 only for the
-    /// placeholder.
+    /// role do, so that buckets outlive a change of policy. No two rules of a file share one, and it is 0 only
+    /// for the placeholder.
     pub limit_key: u32,
+    /// The rule that is asked when this one's limit is used up. 0: none.
+    pub next: u32,
 }
 
 /// The common part of all servers with one profile.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::RuleRow;
+use super::rows::RuleRow;
 use crate::policy::{Direction, Need, Policy};
 
 /// A rule's place among all rules, from the best to the worst.
@@ -84,14 +84,17 @@ impl<'p> Rulebook<'p> {
     }
 
     /// Sorts the rules from the best to the worst: management first, because it stays open in quarantine,
-    /// then rules without a limit, then those of the highest rate, then by their order in the file.
+    /// then rules without a limit, then those of the highest rate, and of the largest burst. The order in the
+    /// file decides only between rules that say the same.
     fn rank(&mut self) {
         let mut ranking: Vec<u32> = (1..).take(self.rules.len()).collect();
         ranking.sort_by_cached_key(|number| {
             let rule = self.rule(*number);
             let limit = rule.and_then(|rule| rule.need.limit);
             let rate = limit.map_or(u64::MAX, |limit| limit.per_minute());
-            (rule.is_some_and(|rule| rule.owner != Owner::Management), Reverse(rate), *number)
+            let burst = limit.map_or(u32::MAX, |limit| limit.count);
+            let is_management = rule.is_some_and(|rule| rule.owner == Owner::Management);
+            (!is_management, Reverse((rate, burst)), *number)
         });
         for (rank, number) in (0..).zip(&ranking) {
             if let Some(rule) = self.rules.get_mut(*number as usize - 1) {
@@ -125,6 +128,22 @@ impl<'p> Rulebook<'p> {
         self.ranking.get(rank as usize).copied().unwrap_or(0)
     }
 
+    /// Whether the rule of a rank has a limit.
+    pub(super) fn is_limited(&self, rank: Rank) -> bool {
+        self.need(self.at_rank(rank)).is_some_and(|need| need.limit.is_some())
+    }
+
+    /// Whether the rules of two ranks have the same need, at whatever places of the file.
+    pub(super) fn say_the_same(&self, one: Rank, other: Rank) -> bool {
+        let [one, other] = [one, other].map(|rank| self.need(self.at_rank(rank)));
+        one.zip(other).is_some_and(|(one, other)| {
+            // No `..`, so that a new clause does not compile until it is compared.
+            let Need { direction, protocol, ports, peers, sport, limit, place: _ } = one;
+            (direction, protocol, ports, peers, sport, limit)
+                == (&other.direction, &other.protocol, &other.ports, &other.peers, &other.sport, &other.limit)
+        })
+    }
+
     /// The peers of a rule as the kernel can look them up, sorted. Empty: every peer.
     pub(super) fn peers(&self, number: u32) -> Vec<IpNet> {
         let Some(need) = self.need(number) else {
@@ -156,7 +175,7 @@ impl<'p> Rulebook<'p> {
     }
 
     /// The rules as rows, behind the placeholder.
-    pub(super) fn into_rows(self) -> Vec<RuleRow> {
+    pub(super) fn rows(&self) -> Vec<RuleRow> {
         let mut rows = Vec::with_capacity(self.rules.len() + 1);
         rows.push(RuleRow {
             need: String::new(),
@@ -167,6 +186,7 @@ impl<'p> Rulebook<'p> {
             management: false,
             limit: None,
             limit_key: 0,
+            next: 0,
         });
         rows.extend(self.rules.iter().map(|rule| RuleRow {
             need: rule.need.to_string(),
@@ -177,6 +197,7 @@ impl<'p> Rulebook<'p> {
             management: rule.owner == Owner::Management,
             limit: rule.need.limit,
             limit_key: 0,
+            next: 0,
         }));
         assign_limit_keys(&mut rows);
         rows

@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use super::room::Room;
 use super::rows::{Profile, SportRow};
 use super::rules::Rulebook;
-use crate::policy::MAX_ENTRIES;
+use crate::policy::{MAX_ENTRIES, Need};
 
-/// Moves the needs with a `sport` out of their profiles, into profiles of their own behind all others.
+/// Moves the needs with a `sport` out of their profiles, into profiles of their own behind all others. The
+/// other needs with a limit stand there as well: both are asked together, so that their order does not matter.
 pub(super) fn split_sports(
     profiles: &mut Vec<Profile>,
     book: &Rulebook<'_>,
@@ -27,7 +28,17 @@ pub(super) fn split_sports(
             let Some(proto) = group.first().and_then(|rule| protocol_of(book, *rule)) else {
                 continue;
             };
-            for (ports, rules) in cut(group, book, &mut size) {
+            let is_limited = |need: &Need| need.protocol == proto && need.limit.is_some();
+            let limited: Vec<u32> = profile
+                .rules
+                .iter()
+                .copied()
+                .filter(|rule| book.need(*rule).is_some_and(is_limited))
+                .collect();
+            for (ports, mut rules) in cut(group, book, &mut size) {
+                size += limited.len();
+                rules.extend(&limited);
+                rules.sort_unstable();
                 let needs = *known.entry(rules).or_insert_with_key(|rules| {
                     let place = profile.place.clone();
                     added.push(Profile { rules: rules.clone(), place });

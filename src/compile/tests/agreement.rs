@@ -84,13 +84,13 @@ fn random_policy(chance: &mut Chance) -> String {
     text
 }
 
-/// The best need for a packet, looked for in the plainest way.
-fn find_need_naively<'p>(
+/// The needs for a packet in the order in which they are asked, looked for in the plainest way.
+fn find_needs_naively<'p>(
     policy: &'p Policy,
     server: Option<&Server>,
     direction: Direction,
     (proto, port, peer): (u8, u16, IpAddr),
-) -> Option<&'p Need> {
+) -> Vec<&'p Need> {
     let assigned =
         |name: &str| server.is_some_and(|server| server.roles.iter().any(|(role, _)| role == name));
     let management = policy.settings.management.iter().filter(|_| server.is_some()).map(|need| (0, need));
@@ -107,11 +107,29 @@ fn find_need_naively<'p>(
     });
     let slowness =
         |need: &Need| need.limit.map_or(0.0, |limit| f64::from(limit.per_seconds) / f64::from(limit.count));
+    let burst = |need: &Need| need.limit.map_or(0, |limit| limit.count);
     candidates.sort_by(|(a_kind, a), (b_kind, b)| {
-        let by_rate = slowness(a).total_cmp(&slowness(b));
-        a_kind.cmp(b_kind).then(by_rate).then(a.place.start.cmp(&b.place.start))
+        let by_limit = slowness(a).total_cmp(&slowness(b)).then(burst(b).cmp(&burst(a)));
+        a_kind.cmp(b_kind).then(by_limit).then(a.place.start.cmp(&b.place.start))
     });
-    candidates.first().map(|(_, need)| *need)
+    let count = match candidates.first() {
+        Some((_, need)) if need.limit.is_none() => 1,
+        _ => 8,
+    };
+    let mut needs: Vec<&Need> = Vec::new();
+    for (_, need) in candidates {
+        if needs.iter().all(|known| known.to_string() != need.to_string()) {
+            needs.push(need);
+        }
+    }
+    needs.truncate(count);
+    needs
+}
+
+/// The places of a rule and of those that are asked after it.
+fn list_places(tables: &Tables, rule: u32) -> Vec<(u32, u32)> {
+    let find = |rule: u32| Some(&tables.rules[rule as usize]).filter(|row| row.line != 0);
+    std::iter::successors(find(rule), |row| find(row.next)).map(|row| (row.line, row.column)).collect()
 }
 
 #[test]
@@ -148,12 +166,15 @@ fn the_tables_say_what_the_policy_says() {
                     (50, 0),
                 ] {
                     for peer in &probes {
-                        let expected = find_need_naively(&policy, server, direction, (proto, port, *peer));
-                        let found =
-                            &tables.rules[tables.decide(profile, direction, proto, port, *peer) as usize];
+                        let expected: Vec<(u32, u32)> =
+                            find_needs_naively(&policy, server, direction, (proto, port, *peer))
+                                .iter()
+                                .map(|need| (need.place.line, need.place.column))
+                                .collect();
+                        let rule = tables.decide(profile, direction, proto, port, *peer);
                         assert_eq!(
-                            (found.line, found.column),
-                            expected.map_or((0, 0), |need| (need.place.line, need.place.column)),
+                            list_places(&tables, rule),
+                            expected,
                             "seed {seed}, server {index}, {direction} {proto}/{port} with {peer}:\n{text}"
                         );
                     }

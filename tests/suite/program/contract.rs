@@ -58,7 +58,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(peer_match 8: any = 0, set = 4),
         assert_layout!(need 24: inbound = 0, outbound = 8, quiet = 16),
         assert_layout!(peer_key 24: prefix_bits = 0, set = 4, address = 8),
-        assert_layout!(rule 24: limit_key = 0, zero = 4, interval_ns = 8, tolerance_ns = 16),
+        assert_layout!(rule 24: limit_key = 0, next = 4, interval_ns = 8, tolerance_ns = 16),
         assert_layout!(limit_key 8: server = 0, limit_key = 4),
         assert_layout!(limit 8: arrival_ns = 0),
         assert_layout!(name 64: text = 0),

@@ -160,6 +160,50 @@ fn a_long_silence_saves_up_no_more_than_the_limit() {
     gate.drops(&mail(V4.web, 40_004), Reason::Rate);
 }
 
+/// How many mails mx2 may send at once to the peer, with these needs in the place of `tcp/25 limit 3/m`.
+fn count_mails(needs: &[&str]) -> usize {
+    let list: Vec<String> = needs.iter().map(|need| format!("\"{need}\"")).collect();
+    let gate = TestGate::new(&POLICY.replace("\"tcp/25 limit 3/m\"", &list.join(", ")));
+    let frame = mail(V4.ns, 40_000);
+    let passes = || gate.explain(&frame, false, None).unwrap().reason == Some(Reason::Need);
+    let passed = (0..30).take_while(|_| passes()).inspect(|_| gate.passes(&frame, Reason::Need)).count();
+    if passed < 30 {
+        gate.drops(&frame, Reason::Rate);
+    }
+    passed
+}
+
+#[test]
+fn of_several_limits_each_is_used_up_in_turn_whatever_their_order() {
+    for (needs, count) in [
+        (vec!["tcp/25 limit 2/m", "tcp/25 to 203.0.113.0/24 limit 4/m"], 6),
+        (vec!["tcp/25 limit 4/m", "tcp/25 to 203.0.113.0/24 limit 2/m"], 6),
+        (vec!["tcp/25 limit 4/m", "tcp/25 to 198.51.100.0/24 limit 2/m"], 4),
+        (vec!["tcp/25 limit 4/m", "tcp/25 to 203.0.113.0/24"], 30),
+        (vec!["tcp/20-30 limit 1/m", "tcp/25 to 203.0.113.50 limit 2/m", "tcp limit 3/m"], 6),
+        // the same rate, and not the same burst
+        (vec!["tcp/25 limit 1/s", "tcp/25-26 limit 10/m"], 11),
+        // the same need twice is one
+        (vec!["tcp/25 limit 2/m", "tcp/25 limit 2/m"], 2),
+    ] {
+        let mut turned = needs.clone();
+        turned.reverse();
+        assert_eq!(count_mails(&needs), count, "{needs:?}");
+        assert_eq!(count_mails(&turned), count, "{turned:?}");
+    }
+}
+
+#[test]
+fn of_more_than_eight_limits_the_most_generous_ones_count() {
+    let needs: Vec<String> = (1..=9).map(|count| format!("tcp/25 limit {count}/m")).collect();
+    let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+    assert_eq!(count_mails(&needs[..4]), 1 + 2 + 3 + 4);
+    let needs: Vec<String> = (0..9).map(|port| format!("tcp/{}-25 limit 1/m", 17 + port)).collect();
+    let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+    assert_eq!(count_mails(&needs[..8]), 8);
+    assert_eq!(count_mails(&needs), 8);
+}
+
 /// The programs' clock may be the coarse one, which ticks at 100 Hz at least.
 const TICK_NS: u64 = 20_000_000;
 

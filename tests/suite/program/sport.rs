@@ -3,7 +3,7 @@
 use portcullis::abi::Reason;
 
 use crate::support::dmz::in_both_families;
-use crate::support::frame::{SYN, UDP, fragment, tcp, udp, udp_datagram};
+use crate::support::frame::{IP, SYN, UDP, fragment, tcp, udp, udp_datagram, unreachable};
 use crate::support::test_gate::TestGate;
 
 /// Active FTP, a DNS server with a fixed port, and a need for all ports beside them.
@@ -40,7 +40,9 @@ fn a_need_holds_for_the_port_that_it_names_and_no_other() {
                     let row = gate.drops(&data(own, family.peer, port), Reason::NewFlow);
                     assert_eq!((row.key.port, row.key.flags), (port, 0));
                 }
-                gate.drops(&data(20, family.other, port), Reason::NewFlow);
+                // the port is permitted, and this destination is not
+                gate.drops(&data(20, family.other, port), Reason::Destination);
+                gate.drops(&data(21, family.other, port), Reason::NewFlow);
                 gate.drops(&tcp((family.ns, 20), (family.peer, port), SYN), Reason::NewFlow);
             }
             for port in [1023, 80, 0] {
@@ -107,4 +109,68 @@ fn a_limit_counts_what_such_a_need_lets_pass() {
     gate.passes(&data, Reason::Need);
     gate.drops(&data, Reason::Rate);
     gate.passes(&tcp((family.web, 20), (family.peer, 8080), SYN), Reason::Need);
+}
+
+#[test]
+fn an_error_about_an_answer_to_such_a_need_passes_and_about_another_it_does_not() {
+    let gate = TestGate::new(FTP);
+    in_both_families(|family| {
+        let about = |answer: Vec<u8>| unreachable(family.web, family.peer, &answer[IP..]);
+        let answer = |from, own| about(udp((family.peer, from), (family.web, own)));
+        gate.passes(&answer(53, 5300), Reason::FlowError);
+        gate.drops(&answer(53, 5304), Reason::Backscatter);
+        gate.drops(&answer(54, 5300), Reason::Backscatter);
+        let segment = |own| about(tcp((family.peer, 5000), (family.web, own), 0x10));
+        gate.passes(&segment(20), Reason::FlowError);
+        gate.drops(&segment(21), Reason::Backscatter);
+    });
+}
+
+#[test]
+fn an_answer_to_such_a_need_opens_nothing_on_the_server() {
+    let gate = TestGate::new(FTP);
+    in_both_families(|family| {
+        gate.swap(FTP);
+        gate.forget_flows();
+        for own in [5300, 5304] {
+            gate.to_server(&udp((family.peer, 53), (family.web, own)));
+        }
+        // so when the need is gone, the server's next question is no back door
+        gate.swap(&FTP.replace("\"udp/53 sport 5300-5303\",", ""));
+        gate.drops(&udp((family.web, 5300), (family.peer, 53)), Reason::NewFlow);
+        gate.drops(&udp((family.web, 5304), (family.peer, 53)), Reason::UnlistedService);
+    });
+}
+
+/// As [`FTP`], with these needs beside a full port 20.
+fn with_needs(needs: &[&str]) -> String {
+    let list: Vec<String> = needs.iter().map(|need| format!("\"{need}\"")).collect();
+    FTP.replace("\"tcp/1024-65535 to @clients sport 20\",", &format!("{},", list.join(", ")))
+}
+
+/// How many connections the server may open at once from port 20.
+fn count_openings(needs: &[&str]) -> usize {
+    let gate = TestGate::new(&with_needs(needs));
+    let family = crate::support::dmz::V4;
+    let data = tcp((family.web, 20), (family.peer, 5000), SYN);
+    let passed =
+        (0..20).take_while(|_| gate.explain(&data, false, None).unwrap().reason == Some(Reason::Need));
+    passed.inspect(|_| gate.passes(&data, Reason::Need)).count()
+}
+
+#[test]
+fn the_order_of_needs_with_and_without_a_sport_does_not_matter() {
+    for (needs, count) in [
+        (["tcp/5000 limit 2/m", "tcp/5000 sport 20"], 20),
+        (["tcp/5000 limit 2/m", "tcp/5000-5001 to @clients sport 1-20"], 20),
+        (["tcp/5000", "tcp/5000 sport 20 limit 2/m"], 20),
+        (["tcp/5000 limit 2/m", "tcp/5000 sport 20 limit 3/m"], 5),
+        (["tcp/5000 limit 3/m", "tcp/5000 sport 20 limit 2/m"], 5),
+        (["tcp/5000 limit 3/m", "tcp/5000 sport 21"], 3),
+        (["tcp/5000 limit 3/m", "tcp/5001 sport 20"], 3),
+    ] {
+        assert_eq!(count_openings(&needs), count, "{needs:?}");
+        let [one, other] = needs;
+        assert_eq!(count_openings(&[other, one]), count, "{other}, {one}");
+    }
 }
