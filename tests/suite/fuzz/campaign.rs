@@ -5,13 +5,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::conversation::Talk;
-use super::differ::{Differ, Disagreement, Ledger, read_policy};
-use super::event::{Event, Sequence};
+use super::differ::{Differ, Disagreement, Room, read_policy};
+use super::event::{Event, Sequence, Whom};
 use super::network::{enter_own_network, stay_on_cpu};
 use super::policies::{SERVERS, change_policy, make_policy};
+use super::setting::{HOMES, SERVER_MACS};
 use super::shrink::shrink;
+use crate::model::Coverage;
 use crate::support::chance::Chance;
+use crate::support::frame::ROUTER_MAC;
 
 /// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
 const POLICY: u64 = 1024;
@@ -21,6 +26,9 @@ const BOOKS_EVERY: u64 = 16;
 /// All is forgotten when a table has so many entries: reading them takes the time, and none must push
 /// out another.
 const FULL: usize = 120;
+
+/// Three of four stories have the first.
+const ROOMS: [Room; 2] = [Room::Ample, Room::Scarce];
 
 /// What is asked of a campaign.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +50,8 @@ pub struct Outcome {
     /// Disagreements that did not come again: a clock ticked between two readings.
     pub passing: u64,
     pub found: Vec<(Sequence, Disagreement)>,
+    /// What was met, with ample and with scarce room.
+    pub coverage: [Coverage; 2],
 }
 
 struct Shared {
@@ -74,12 +84,14 @@ fn work(shared: &Shared, worker: usize) {
     enter_own_network();
     stay_on_cpu(worker);
     // each story has its differ by its number, so that a seed makes the same stories in any thread
-    let mut differs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
+    let mut differs = ROOMS.map(Differ::new);
     while !shared.stop.load(Ordering::Relaxed) {
         let story = shared.next_story.fetch_add(1, Ordering::Relaxed);
-        let differ = &mut differs[(story % 4 / 3) as usize];
+        let room = (story % 4 / 3) as usize;
+        let differ = &mut differs[room];
         play_story(shared, differ, story);
         let mut outcome = shared.outcome.lock().expect("the outcome");
+        outcome.coverage[room].add(&differ.take_coverage());
         outcome.packets += std::mem::take(&mut differ.packets);
         outcome.policies += 1;
         let late = shared.order.time.is_some_and(|time| shared.begun.elapsed() >= time);
@@ -94,7 +106,7 @@ fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
     let mut talk = Talk::new(Chance::part(shared.order.seed, number));
     let policy = loop {
         let policy = make_policy(talk.chance());
-        if read_policy(&policy, Ledger::Roomy).is_some() {
+        if read_policy(&policy, Room::Ample).is_some() {
             break policy;
         }
     };
@@ -148,25 +160,45 @@ fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
 
 /// What an administrator does, now and then.
 fn invent_orders(chance: &mut Chance, live: &mut String) -> Vec<Event> {
-    let server = chance.pick(&SERVERS).to_owned();
+    let whom = pick_whom(chance);
     match chance.below(400) {
         0..2 => {
             let policy = change_policy(chance, live);
-            if read_policy(&policy, Ledger::Roomy).is_none() {
+            if read_policy(&policy, Room::Ample).is_none() {
                 return Vec::new();
             }
             policy.clone_into(live);
             vec![Event::Swap(policy)]
         }
-        2..10 => vec![Event::Quarantine(server, chance.pick(&[None, Some(60), Some(3600), Some(20)]))],
-        10..16 => vec![Event::Release(server)],
-        17 => vec![Event::OwnMac(chance.pick(&[
-            [2, 0, 0, 0, 0, 1],
-            [2, 0, 0, 0, 0, 0x11],
-            [2, 0, 0, 0, 0, 0x20],
-        ]))],
+        2..16 => vec![Event::Quarantine(whom, chance.pick(&[None, Some(60), Some(3600), Some(20)]))],
+        18..28 => vec![Event::Release(whom)],
+        17 => vec![Event::OwnMacs(pick_own_macs(chance))],
         16 => vec![Event::Pickup(chance.pick(&[0, 60, 120]))],
         _ => Vec::new(),
+    }
+}
+
+/// A server, an address or prefix of one, or a machine by its MAC.
+fn pick_whom(chance: &mut Chance) -> Whom {
+    let server = chance.pick(&SERVERS).to_owned();
+    match chance.below(6) {
+        0 => Whom::Machine(server, chance.pick(&SERVER_MACS)),
+        1 | 2 => {
+            let (prefix, address) = chance.pick(&HOMES);
+            Whom::Addresses(prefix.parse().unwrap_or(IpNet::from(address)))
+        }
+        _ => Whom::Server(server),
+    }
+}
+
+/// Of the NIC and of devices above it, some of which other hosts have as well; or nothing is known of them.
+fn pick_own_macs(chance: &mut Chance) -> Vec<[u8; 6]> {
+    match chance.below(6) {
+        0 => Vec::new(),
+        1 => vec![ROUTER_MAC, SERVER_MACS[1]],
+        2 => vec![SERVER_MACS[0]],
+        3 => vec![ROUTER_MAC, SERVER_MACS[0], SERVER_MACS[2]],
+        _ => vec![ROUTER_MAC],
     }
 }
 

@@ -3,15 +3,17 @@
 
 use std::net::IpAddr;
 
-use super::event::Event;
+use super::event::{Event, Whom};
 use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
 use super::setting::{
-    PROTOCOLS, SERVER_MACS, pick_client_port, pick_odd, pick_peer, pick_port, pick_server, pick_service,
+    PROTOCOLS, ROUTER_MACS, ROUTERS, SERVER_MACS, pick_client_port, pick_odd, pick_peer, pick_port,
+    pick_server, pick_service,
 };
 use crate::support::chance::Chance;
+use crate::support::dmz::ip;
 use crate::support::frame::{
     ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, IP, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet,
-    fragment, icmp_message, link_frame, octets, packet, tcp_header, udp_datagram,
+    fragment, icmp_message, link_frame, octets, packet, patched, tcp_header, udp_datagram,
 };
 
 /// Frames that later events come back to.
@@ -76,7 +78,10 @@ impl Talk {
     }
 
     fn converse(&mut self) {
-        match self.chance.below(45) {
+        if self.chance.below(250) == 0 {
+            return self.ask_from_everywhere();
+        }
+        match self.chance.below(48) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -95,6 +100,9 @@ impl Talk {
             41 => self.ask_crookedly(),
             42 => self.send_too_much(),
             43 => self.tell_a_mac(),
+            44 => self.advertise_a_router(),
+            45 => self.ask_the_link(),
+            46 => self.answer_from_quarantine(),
             _ => self.shake_hands(),
         }
     }
@@ -104,8 +112,9 @@ impl Talk {
     fn leave(&mut self, packet: Vec<u8>) {
         self.hear(&packet);
         let mut frame = ethernet(&packet);
-        if self.chance.percent(4) {
-            frame[11] = 0x11;
+        if self.chance.percent(8) {
+            let mac = self.chance.pick(&SERVER_MACS);
+            frame[6..12].copy_from_slice(&mac);
         }
         self.send_frame(frame, true);
     }
@@ -128,7 +137,11 @@ impl Talk {
             self.events.push(Event::From(frame));
         } else {
             frame.truncate(MOST_TO_SERVER);
-            self.events.push(Event::To(frame));
+            self.events.push(match self.chance.below(25) {
+                0 => Event::Back(frame, false),
+                1 => Event::Back(frame, true),
+                _ => Event::To(frame),
+            });
         }
         // the network duplicates
         if self.chance.percent(4)
@@ -498,10 +511,41 @@ impl Talk {
             let question = self.datagram(peer, server);
             self.arrive(question);
         }
+        let ping = self.chance.percent(25);
+        if ping {
+            let request = if peer.0.is_ipv4() { 8 } else { 128 };
+            let request = self.message(peer.0, server.0, request, 3);
+            self.arrive(request);
+        }
         let seconds = self.chance.pick(&[31, 33, 121, 590, 650, 1100, 1210]);
         self.events.push(Event::Wait(seconds));
         let answer = self.datagram(server, peer);
         self.leave(answer);
+        if ping {
+            let reply = self.message(server.0, peer.0, if peer.0.is_ipv4() { 0 } else { 129 }, 3);
+            self.leave(reply);
+        }
+    }
+
+    /// A flood in the names of many, that fills the memory of peers where it is small; then answers to
+    /// some who have asked, and to some who have not.
+    fn ask_from_everywhere(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_service(&mut self.chance));
+        let port = pick_client_port(&mut self.chance);
+        for number in 0..self.chance.pick(&[8, 20, 40]) {
+            let asker = match peer {
+                IpAddr::V4(_) => ip(&format!("203.0.113.{}", 100 + number)),
+                IpAddr::V6(_) => ip(&format!("2001:db8:50::{:x}", 0x100 + number)),
+            };
+            let datagram = udp_datagram((asker, port), server, &[5; 8]);
+            self.events.push(Event::To(ethernet(&packet(asker, server.0, UDP, &datagram))));
+        }
+        for _ in 0..4 {
+            let peer = (pick_peer(&mut self.chance, peer.is_ipv6()), port);
+            let answer = self.datagram(server, peer);
+            self.leave(answer);
+        }
     }
 
     /// An opening that the filter would call broken, and a host may take.
@@ -511,7 +555,8 @@ impl Talk {
             ((server, pick_service(&mut self.chance)), (peer, pick_client_port(&mut self.chance)));
         let tcp = self.chance.percent(40);
         let (protocol, payload) = if tcp {
-            let flags = self.chance.pick(&[SYN | FIN, SYN, SYN | RST, SYN | 0xc0]);
+            let flags =
+                self.chance.pick(&[SYN | FIN, SYN, SYN | RST, SYN | RST, SYN | RST | ACK, SYN | 0xc0]);
             (TCP, tcp_header(peer, server, flags, (1000, 0)))
         } else {
             let mut datagram = udp_datagram(peer, server, &[5; 20]);
@@ -552,8 +597,104 @@ impl Talk {
     /// A MAC that a host of the link may have, the router, a pair of routers, or a group.
     fn pick_mac(&mut self) -> [u8; 6] {
         let virtual_router = [0, 0, 0x5e, 0, self.chance.pick(&[0, 1, 2, 3]), 7];
-        let [one, other] = SERVER_MACS;
-        self.chance.pick(&[one, other, one, other, virtual_router, [2, 0, 0, 0, 0, 1], [0xff; 6], [0x33; 6]])
+        let server = self.chance.pick(&SERVER_MACS);
+        let router = self.chance.pick(&ROUTER_MACS);
+        self.chance.pick(&[
+            server,
+            server,
+            server,
+            router,
+            virtual_router,
+            [2, 0, 0, 0, 0, 1],
+            [0xff; 6],
+            [0x33; 6],
+        ])
+    }
+
+    /// VRRP of a router, or of somebody who says so, and what else may come from there.
+    fn advertise_a_router(&mut self) {
+        let server = pick_server(&mut self.chance, true);
+        let from = match self.chance.below(4) {
+            0 => server,
+            1 => pick_odd(&mut self.chance, true),
+            _ => ip(self.chance.pick(&ROUTERS)),
+        };
+        let group = if from.is_ipv4() { "224.0.0.18" } else { "ff02::12" };
+        let to = match self.chance.below(4) {
+            0 => pick_peer(&mut self.chance, from.is_ipv6()),
+            _ => ip(group),
+        };
+        let packet = match self.chance.below(6) {
+            0 => {
+                let kind = if from.is_ipv4() { [5, 9] } else { [134, 137] };
+                let kind = self.chance.pick(&kind);
+                self.message(from, to, kind, 1)
+            }
+            1 => self.datagram((from, 40000), (to, 53)),
+            _ => {
+                let hop_limit = if self.chance.percent(85) { 255 } else { self.chance.pick(&[1, 64, 254]) };
+                let packet = packet(from, to, 112, &[0x31, 10, 100, 1, 0, 100, 0, 0, 192, 0, 2, 1]);
+                patched(&packet, if from.is_ipv4() { 8 } else { 7 }, &[hop_limit])
+            }
+        };
+        self.hear(&packet);
+        let mut frame = ethernet(&packet);
+        let mac = if self.chance.percent(80) { self.chance.pick(&ROUTER_MACS) } else { self.pick_mac() };
+        frame[6..12].copy_from_slice(&mac);
+        self.send_frame(frame, true);
+    }
+
+    /// A server asks the router from its link-local address.
+    fn ask_the_link(&mut self) {
+        let from = ip(self.chance.pick(&["fe80::10", "fe80::10", "fe80::10", "febf::1", "fec0::1", "::"]));
+        let to = match self.chance.below(6) {
+            0 => pick_odd(&mut self.chance, true),
+            1 => pick_peer(&mut self.chance, true),
+            _ => ip(self.chance.pick(&["fe80::1", "ff02::fb", "ff01::1"])),
+        };
+        let (from, to) = ((from, pick_client_port(&mut self.chance)), (to, pick_service(&mut self.chance)));
+        let packet = match self.chance.below(8) {
+            0 => self.message(from.0, to.0, 128, 1),
+            1..3 => {
+                let flags = self.chance.pick(&[SYN, SYN, ACK, RST]);
+                self.segment(from, to, flags, (1, 1), 0)
+            }
+            _ => self.datagram(from, to),
+        };
+        self.hear(&packet);
+        let mut frame = ethernet(&packet);
+        let mac = self.chance.pick(&SERVER_MACS);
+        frame[6..12].copy_from_slice(&mac);
+        self.send_frame(frame, true);
+    }
+
+    /// A server is cut off in the midst of its answers: resets and errors too.
+    fn answer_from_quarantine(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let ends = ((server, pick_service(&mut self.chance)), (peer, pick_client_port(&mut self.chance)));
+        self.events.push(Event::Quarantine(Whom::Addresses(server.into()), Some(5)));
+        for _ in 0..self.chance.within(1..5) {
+            let packet = match self.chance.below(6) {
+                0 => self.datagram(ends.0, ends.1),
+                1 => {
+                    let kind = if server.is_ipv4() {
+                        self.chance.pick(&[0, 3, 11])
+                    } else {
+                        self.chance.pick(&[129, 1, 3])
+                    };
+                    self.message(server, peer, kind, 1)
+                }
+                2 => self.segment((server, 40000), ends.1, RST | ACK, (1, 1), 0),
+                _ => {
+                    let flags = self.chance.pick(&[ACK, RST, RST | ACK, SYN | ACK, SYN, FIN | ACK]);
+                    self.segment(ends.0, ends.1, flags, (1, 1), 0)
+                }
+            };
+            self.leave(packet);
+        }
+        if self.chance.percent(60) {
+            self.events.push(Event::Release(Whom::Addresses(server.into())));
+        }
     }
 
     /// A host of the link asks by ARP, which tells its MAC.
@@ -568,7 +709,7 @@ impl Talk {
     fn talk_to_the_link(&mut self) {
         let from = match self.chance.below(4) {
             0 => pick_odd(&mut self.chance, true),
-            1 => crate::support::dmz::ip("fe80::10"),
+            1 => ip("fe80::10"),
             _ => pick_server(&mut self.chance, true),
         };
         let to = match self.chance.below(4) {

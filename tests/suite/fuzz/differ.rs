@@ -9,14 +9,16 @@ use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use plain::Plain;
 use portcullis::abi::Reason;
-use portcullis::abi::{address, layout, quarantine, state};
+use portcullis::abi::{
+    address, layout, mac_key, quarantine, settings_flag, state, to_mac_number, to_prefix_key,
+};
 use portcullis::compile::compile;
 use portcullis::gate::{Answer, Gate, Verdict};
 use portcullis::policy::{Policy, parse};
 
-use super::event::{Event, JUMP_PART_NS, Sequence};
+use super::event::{Above, Event, JUMP_PART_NS, Sequence, Whom};
 use super::setting::stays_on_link;
-use crate::model::{self, LedgerKey, Model, Outcome, Table};
+use crate::model::{self, Coverage, LedgerKey, Model, Origin, Outcome, Table};
 use crate::support::frame::IP;
 use crate::support::test_gate::{SECOND_NS, XDP_PASS, clear_ledger, load_gate};
 
@@ -31,27 +33,29 @@ const BATCH: u32 = 1024;
 const TOLERANCE_NS: u64 = SECOND_NS / 2;
 
 const SIZES: &str = "\n[tables]\nservers = 64\nestablished = 1024\nhalf_open = 1024\ndatagrams = 1024\n\
-    icmp = 1024\nunlisted = 1024\nfragments = 1024\nlimits = 1024\nheard = 65536\n";
+    icmp = 1024\nunlisted = 1024\nfragments = 1024\nlimits = 1024\n";
 
 fn read_time(value: &[u8]) -> u64 {
     u64::from_ne_bytes(*value.first_chunk().expect("a time"))
 }
 
-/// How much room a differ's ledger has.
+/// How much room a differ's gate has for drops and for peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ledger {
-    /// For every kind of drop.
-    Roomy,
-    /// For some: the rest is counted by server and reason alone.
-    Tight,
+pub enum Room {
+    /// For every kind of drop, and every peer that ever asked.
+    Ample,
+    /// For some kinds: the rest is counted by server and reason alone. One word for the peers of a server, in
+    /// which they are told apart by chance at best.
+    Scarce,
 }
 
-impl Ledger {
-    fn rows(self) -> u32 {
-        match self {
-            Ledger::Roomy => 16_384,
-            Ledger::Tight => 32,
-        }
+impl Room {
+    fn sizes(self) -> String {
+        let (rows, peers) = match self {
+            Room::Ample => (16_384, 65_536),
+            Room::Scarce => (32, 64),
+        };
+        format!("{SIZES}ledger = {rows}\nheard = {peers}\n")
     }
 }
 
@@ -59,8 +63,14 @@ impl Ledger {
 const TIMED: [&str; 7] =
     ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "refused_fragments"];
 
+const QUARANTINES: [&str; 3] = ["quarantines", "quarantined_addresses", "quarantined_macs"];
+
 /// Of the router's NIC: where frames go if nobody says otherwise.
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// Of a device above the NIC. A test run's NIC is the loopback device.
+const ABOVE_IFINDEX: u32 = 4242;
+const NIC_IFINDEX: u32 = 1;
 
 /// The memory of peers ages by halves of so many nanoseconds.
 const HEARD_EPOCH_NS: u64 = layout::HEARD_EPOCH_S.0 as u64 * SECOND_NS;
@@ -76,7 +86,7 @@ pub struct Disagreement {
 /// A gate that nobody else has, and the model of it.
 pub struct Differ {
     gate: Gate,
-    ledger: Ledger,
+    room: Room,
     model: Model,
     /// The text of the live policy.
     live: String,
@@ -84,6 +94,8 @@ pub struct Differ {
     offset_ns: u64,
     /// What waiting has added, of which the memory of peers does not know yet.
     heard_ns: u64,
+    /// By how many epochs it has aged.
+    heard_epochs: u64,
     /// Lines of the live policy's rules, and the names of ids.
     lines: Vec<u32>,
     names: HashMap<u32, String>,
@@ -97,31 +109,34 @@ pub struct Differ {
     /// A swap may give a server rows that it did not have.
     swapped: bool,
     pub packets: u64,
+    /// Of the models that this one replaced.
+    coverage: Coverage,
 }
 
 type Counters = BTreeMap<(Reason, bool), (u64, u64)>;
 type Drops = BTreeMap<LedgerKey, (u64, u64)>;
 
 /// Reads a policy as a differ takes it; `None` for one that the tool refuses.
-pub fn read_policy(text: &str, ledger: Ledger) -> Option<(Policy, portcullis::compile::Tables)> {
-    let policy = parse(&format!("{text}{SIZES}ledger = {}\n", ledger.rows()), "fuzz.toml").ok()?;
+pub fn read_policy(text: &str, room: Room) -> Option<(Policy, portcullis::compile::Tables)> {
+    let policy = parse(&format!("{text}{}", room.sizes()), "fuzz.toml").ok()?;
     let tables = compile(&policy).ok()?;
     Some((policy, tables))
 }
 
 impl Differ {
     /// A gate; the calling thread is in a network namespace of its own.
-    pub fn new(ledger: Ledger) -> Differ {
+    pub fn new(room: Room) -> Differ {
         let text = "[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
-        let (policy, tables) = read_policy(text, ledger).expect("a policy");
+        let (policy, tables) = read_policy(text, room).expect("a policy");
         let gate = load_gate(&policy, &tables);
         let mut differ = Differ {
             gate,
-            ledger,
+            room,
             model: Model::new(),
             live: text.to_owned(),
             offset_ns: 0,
             heard_ns: 0,
+            heard_epochs: 0,
             lines: Vec::new(),
             names: HashMap::new(),
             owners: Vec::new(),
@@ -130,16 +145,21 @@ impl Differ {
             rest_before: 0,
             swapped: false,
             packets: 0,
+            coverage: Coverage::default(),
         };
+        for index in [NIC_IFINDEX, ABOVE_IFINDEX] {
+            let own = differ.gate.maps.find("own_interfaces").expect("a map");
+            own.update(&index.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY).expect("an update");
+        }
         differ.read_names(&tables);
         differ
     }
 
     /// Begins anew: no flow, no drop, this policy. False when the tool refuses the policy.
     pub fn begin(&mut self, policy: &str) -> bool {
-        let Some((parsed, tables)) = read_policy(policy, self.ledger) else { return false };
+        let Some((parsed, tables)) = read_policy(policy, self.room) else { return false };
         clear_ledger(&self.gate);
-        for name in TIMED.iter().chain(&["quarantines", "neighbour_macs", "own_macs"]) {
+        for name in TIMED.iter().chain(&QUARANTINES).chain(&["neighbour_macs", "own_macs"]) {
             for (key, _) in self.dump(name) {
                 self.gate.maps.find(name).expect("a map").delete(&key).expect("a deletion");
             }
@@ -147,6 +167,7 @@ impl Differ {
         self.write_state(state::STATE_QUARANTINES, 0);
         self.forget_heard();
         self.heard_ns = 0;
+        self.heard_epochs = 0;
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
         // as good as a token bucket that has just been made
         self.shift_times("limits", |_| 0);
@@ -157,9 +178,10 @@ impl Differ {
         policy.clone_into(&mut self.live);
         self.read_names(&tables);
         self.offset_ns = 0;
+        self.coverage.add(self.model.coverage());
         self.model = Model::new();
         self.model.set_link_routes(stays_on_link);
-        self.set_own_mac(OWN_MAC);
+        self.set_own_macs(&[OWN_MAC]);
         self.model.apply(&parsed, self.now());
         self.model.set_pickup_until(0);
         let settings = self.gate.live_settings().expect("settings").expect("a policy");
@@ -189,32 +211,21 @@ impl Differ {
     pub fn happen(&mut self, event: &Event) -> Option<Result<(), String>> {
         match event {
             Event::From(frame) => return Some(self.send(frame)),
-            Event::To(frame) => return Some(self.deliver(frame)),
+            Event::To(frame) => return Some(self.deliver(frame, None)),
+            Event::Back(frame, above) => return Some(self.deliver(frame, Some(*above))),
             Event::Wait(seconds) => self.wait(seconds * SECOND_NS + JUMP_PART_NS),
             Event::Swap(policy) => {
-                let (parsed, tables) = read_policy(policy, self.ledger)?;
-                self.gate.install(&parsed, &tables).expect("a swap");
+                let (parsed, tables) = read_policy(policy, self.room)?;
+                self.swap(&parsed, &tables);
                 policy.clone_into(&mut self.live);
                 self.swapped = true;
                 self.read_names(&tables);
                 let now = self.now();
                 self.model.apply(&parsed, now);
             }
-            Event::Quarantine(server, seconds) => {
-                // of a server that the live policy does not have, it is refused
-                if self.gate.quarantine(server, seconds.map(u64::from)).is_ok() {
-                    let until = seconds.map(|seconds| self.now() + u64::from(seconds) * SECOND_NS);
-                    self.model.quarantine(server, until);
-                }
-            }
-            Event::Release(server) => {
-                // a name that never was has no id
-                let _ = self.gate.release(server);
-                self.model.release(server);
-            }
-            Event::OwnMac(mac) => {
-                self.set_own_mac(*mac);
-            }
+            Event::Quarantine(whom, seconds) => self.quarantine(whom, *seconds),
+            Event::Release(whom) => self.release(whom),
+            Event::OwnMacs(macs) => self.set_own_macs(macs),
             Event::Pickup(seconds) => {
                 let until = self.now() + u64::from(*seconds) * SECOND_NS;
                 self.write_state(state::STATE_PICKUP_UNTIL_NS, until - self.offset_ns);
@@ -238,9 +249,10 @@ impl Differ {
     fn send(&mut self, frame: &[u8]) -> Result<(), String> {
         self.packets += 1;
         let now = self.now();
+        self.tell_epoch();
         let answer = self.gate.explain(frame, false, None).map_err(|error| error.to_string())?;
         let mut model = std::mem::take(&mut self.model);
-        let outcome = model.from_server_seen(frame, now, |other| !self.compare_answer(&answer, other));
+        let outcome = model.from_server_seen(frame, now, |outcome| !self.compare_answer(&answer, outcome));
         self.model = model;
         let run = self.gate.programs.run_filter(frame, 1).map_err(|errno| errno.to_string())?;
         let differs = self.compare_answer(&answer, &outcome);
@@ -249,12 +261,13 @@ impl Differ {
             let reason = answer.reason.map_or("none", |reason| reason.name());
             let server = self.names.get(&answer.server).map_or("nobody", String::as_str);
             return Err(format!(
-                "program: {:?} {reason}, action {}, server {server}, port {}, quiet {}, need of line {}{}\n\
-                 model:   {:?} {}, server {}, port {}, quiet {}, needs of lines {:?}{}",
+                "program: {:?} {reason}, action {}, server {server}, port {}, quiet {}, presumed {}, need of line {}{}\n\
+                 model:   {:?} {}, server {}, port {}, quiet {}, presumed {}, needs of lines {:?}{}",
                 answer.verdict,
                 run.action,
                 answer.port,
                 answer.quiet,
+                answer.presumed,
                 self.line_of(answer.rule),
                 if run.data == frame { "" } else { ", and it changed the frame" },
                 outcome.verdict,
@@ -262,6 +275,7 @@ impl Differ {
                 outcome.server.as_deref().unwrap_or("nobody"),
                 outcome.port,
                 outcome.quiet,
+                outcome.presumed,
                 outcome.needs,
                 self.describe_borders(now),
             ));
@@ -310,6 +324,7 @@ impl Differ {
         verdict != outcome.verdict
             || answer.reason != Some(outcome.reason)
             || answer.quiet != outcome.quiet
+            || answer.presumed != outcome.presumed
             || server != outcome.server.as_ref()
             // what passes is in no ledger, so its port is nobody's concern
             || (!passes && answer.port != outcome.port)
@@ -320,19 +335,130 @@ impl Differ {
         self.lines.get(rule as usize).copied().unwrap_or(0)
     }
 
-    fn deliver(&mut self, frame: &[u8]) -> Result<(), String> {
+    /// A frame on its way to a server, from beyond or back from the link.
+    fn deliver(&mut self, frame: &[u8], back: Option<Above>) -> Result<(), String> {
         let now = self.now();
-        let run = match self.gate.programs.run_track(frame, 1) {
+        self.tell_epoch();
+        let run = match back {
+            None => self.gate.programs.run_track(frame, 1),
+            // the filter drops a stranger's frame otherwise, so that none can come
+            Some(true) if self.passes_strangers() => self.gate.programs.run_track_from(frame, ABOVE_IFINDEX),
+            Some(_) => self.gate.programs.run_track_from(frame, NIC_IFINDEX),
+        };
+        let run = match run {
             // the kernel makes no socket buffer of less than an IP header, and so no test run
             Err(Errno::EINVAL) if frame.len() < IP + 40 => return Ok(()),
             run => run.map_err(|errno| errno.to_string())?,
         };
         self.packets += 1;
-        self.model.to_server(frame, now);
+        self.model.to_server_from(if back.is_some() { Origin::Link } else { Origin::Beyond }, frame, now);
         if run.action != TC_NEXT || run.data != frame {
             return Err(format!("the tracker's action is {}, or it changed the frame", run.action));
         }
         Ok(())
+    }
+
+    fn passes_strangers(&self) -> bool {
+        let settings = self.gate.live_settings().expect("settings").expect("a policy");
+        settings.flags & (settings_flag::SETTINGS_UNKNOWN_ALLOW.0 | settings_flag::SETTINGS_OBSERVE.0) != 0
+    }
+
+    /// Another policy. What it makes of quarantines is the tool's own, and has its own tests: here each order
+    /// stays as it was given.
+    fn swap(&self, policy: &Policy, tables: &portcullis::compile::Tables) {
+        let orders = QUARANTINES.map(|name| (self.gate.maps.find(name).expect("a map"), self.dump(name)));
+        for (map, rows) in &orders {
+            rows.iter().for_each(|(key, _)| map.delete(key).expect("a deletion"));
+        }
+        self.gate.install(policy, tables).expect("a swap");
+        for (map, rows) in &orders {
+            rows.iter().for_each(|(key, row)| map.update(key, row, MapFlags::ANY).expect("an update"));
+        }
+    }
+
+    fn quarantine(&mut self, whom: &Whom, seconds: Option<u32>) {
+        let until = seconds.map(|seconds| self.now() + u64::from(seconds) * SECOND_NS);
+        let until_ns = until.map_or(0, |until| until - self.offset_ns);
+        let row = quarantine { since_ns: 1, until_ns, ..Default::default() };
+        match whom {
+            Whom::Server(name) => {
+                // of a server that the live policy does not have, it is refused
+                if !self.owners.iter().any(|(_, owner)| owner == name) {
+                    return;
+                }
+                let Some(server) = self.id_of(name) else { return };
+                self.gate.maps.quarantines.put(&server, &row, MapFlags::ANY).expect("an update");
+                self.model.quarantine(name, until);
+            }
+            Whom::Addresses(prefix) => {
+                let rows = &self.gate.maps.quarantined_addresses;
+                rows.put(&to_prefix_key(prefix), &row, MapFlags::ANY).expect("an update");
+                self.model.quarantine_addresses(*prefix, until);
+            }
+            Whom::Machine(name, mac) => {
+                let Some(server) = self.id_of(name) else { return };
+                let key = mac_key { mac: to_mac_number(*mac), server, zero: 0 };
+                self.gate.maps.quarantined_macs.put(&key, &row, MapFlags::ANY).expect("an update");
+                self.cut_off_under_nobodys_address(key.mac);
+                self.model.quarantine_machine(name, *mac, until);
+            }
+        }
+        self.write_state(state::STATE_QUARANTINES, 1);
+        self.outdate_verdicts();
+    }
+
+    fn release(&mut self, whom: &Whom) {
+        match whom {
+            Whom::Server(name) => {
+                // a name that never was has no id
+                let Some(server) = self.id_of(name) else { return };
+                let _ = self.gate.maps.quarantines.remove(&server);
+                self.model.release(name);
+            }
+            Whom::Addresses(prefix) => {
+                let _ = self.gate.maps.quarantined_addresses.remove(&to_prefix_key(prefix));
+                self.model.release_addresses(*prefix);
+            }
+            Whom::Machine(name, mac) => {
+                let Some(server) = self.id_of(name) else { return };
+                let key = mac_key { mac: to_mac_number(*mac), server, zero: 0 };
+                let _ = self.gate.maps.quarantined_macs.remove(&key);
+                self.cut_off_under_nobodys_address(key.mac);
+                self.model.release_machine(name, *mac);
+            }
+        }
+        let is_empty = QUARANTINES.iter().all(|name| self.dump(name).is_empty());
+        self.write_state(state::STATE_QUARANTINES, u64::from(!is_empty));
+        self.outdate_verdicts();
+    }
+
+    /// As the tool does with each MAC: under addresses of no server it is cut off as long as under any server.
+    fn cut_off_under_nobodys_address(&self, mac: u64) {
+        let table = &self.gate.maps.quarantined_macs;
+        let key = mac_key { mac, server: 0, zero: 0 };
+        let rows = table.entries().expect("a table").into_iter();
+        let of_servers = rows.filter(|(other, _)| other.mac == mac && other.server != 0);
+        let longest = of_servers.map(|(_, row)| row).max_by_key(|row| row.until_ns.wrapping_sub(1));
+        match longest {
+            Some(row) => table.put(&key, &row, MapFlags::ANY).expect("an update"),
+            None => _ = table.remove(&key).expect("a deletion"),
+        }
+    }
+
+    fn id_of(&self, name: &str) -> Option<u32> {
+        self.names.iter().find(|(_, known)| *known == name).map(|(id, _)| *id)
+    }
+
+    /// As the tool does after every change of a quarantine.
+    fn outdate_verdicts(&self) {
+        let changes = self.read_state(state::STATE_QUARANTINE_CHANGES);
+        self.write_state(state::STATE_QUARANTINE_CHANGES, changes + 1);
+    }
+
+    /// What was met since this was asked last.
+    pub fn take_coverage(&mut self) -> Coverage {
+        self.coverage.add(&self.model.take_coverage());
+        std::mem::take(&mut self.coverage)
     }
 
     /// The model's time: what the programs' clock says, and what was waited for.
@@ -351,12 +477,15 @@ impl Differ {
         // 0 is a token bucket of which nothing was spent
         self.shift_times("limits", |time| time.saturating_sub(by_ns));
         // 0 is a quarantine without an end
-        self.shift_times("quarantines", |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
+        for name in QUARANTINES {
+            self.shift_times(name, |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
+        }
         let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
         self.heard_ns += by_ns;
         let epochs = self.heard_ns / HEARD_EPOCH_NS;
         self.heard_ns %= HEARD_EPOCH_NS;
+        self.heard_epochs += epochs;
         match epochs {
             0 => {}
             1 => self.age_heard(),
@@ -364,15 +493,22 @@ impl Differ {
         }
     }
 
-    fn set_own_mac(&mut self, mac: [u8; 6]) {
-        let number = mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        self.write_state(state::STATE_OWN_MAC, number);
+    /// Tells the model which epoch of the memory of peers it is.
+    fn tell_epoch(&mut self) {
+        self.model.set_epoch(read_epoch() + self.heard_epochs);
+    }
+
+    fn set_own_macs(&mut self, macs: &[[u8; 6]]) {
+        self.write_state(state::STATE_OWN_MAC, macs.first().map_or(0, |mac| to_mac_number(*mac)));
         let own = self.gate.maps.find("own_macs").expect("a map");
         for (key, _) in self.dump("own_macs") {
             own.delete(&key).expect("a deletion");
         }
-        own.update(&number.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY).expect("an update");
-        self.model.set_own_macs([mac]);
+        for mac in macs {
+            let key = to_mac_number(*mac).to_ne_bytes();
+            own.update(&key, &1_u32.to_ne_bytes(), MapFlags::ANY).expect("an update");
+        }
+        self.model.set_own_macs(macs.iter().copied());
     }
 
     fn forget_heard(&self) {
@@ -390,8 +526,7 @@ impl Differ {
         if self.heard_nobody() {
             return;
         }
-        let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("the clock");
-        let epoch = (time.tv_sec() as u64 / u64::from(layout::HEARD_EPOCH_S.0)) & 0xffff;
+        let epoch = read_epoch() & 0xffff;
         for name in ["heard", "heard_bits"] {
             let words = self.read_words(name);
             let half = words.len() / 2;
@@ -483,6 +618,12 @@ impl Differ {
     ) -> impl Iterator<Item = (K, V)> {
         self.dump(name).into_iter().map(|(key, value)| (read(&key), read(&value)))
     }
+}
+
+/// The number of the current epoch, by the programs' clock.
+fn read_epoch() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("the clock");
+    time.tv_sec() as u64 / u64::from(layout::HEARD_EPOCH_S.0)
 }
 
 fn to_ip(address: &address) -> IpAddr {

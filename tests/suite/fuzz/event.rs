@@ -1,6 +1,9 @@
 //! What happens to a gate, one thing after the other, and the text that a corpus keeps of it.
 
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,18 +12,51 @@ pub enum Event {
     From(Vec<u8>),
     /// A frame on its way to the DMZ.
     To(Vec<u8>),
+    /// A frame that comes back to the DMZ: it came in by the gate's own NIC, or by a device above it.
+    Back(Vec<u8>, Above),
     /// Time goes by: so many seconds, and [`JUMP_PART_NS`].
     Wait(u64),
     /// Another policy goes live.
     Swap(String),
-    /// A server is cut off, for so many seconds or until it is released.
-    Quarantine(String, Option<u32>),
-    Release(String),
+    /// Somebody is cut off, for so many seconds or until the release.
+    Quarantine(Whom, Option<u32>),
+    Release(Whom),
     /// Flows are taken over for so many seconds from now on.
     Pickup(u32),
-    /// The router's NIC has this MAC.
-    OwnMac([u8; 6]),
+    /// The router's NIC has the first of these MACs, and devices above it the others. None: that is unknown.
+    OwnMacs(Vec<[u8; 6]>),
 }
+
+/// Who is cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    Server(String),
+    /// Whatever server has them.
+    Addresses(IpNet),
+    /// A machine of this server, by its MAC.
+    Machine(String, [u8; 6]),
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whom::Server(name) => out.write_str(name),
+            Whom::Addresses(prefix) => write!(out, "{prefix}"),
+            Whom::Machine(server, mac) => write!(out, "{server}@{}", to_hex(mac)),
+        }
+    }
+}
+
+fn read_whom(text: &str) -> Option<Whom> {
+    if let Some((server, mac)) = text.split_once('@') {
+        return Some(Whom::Machine(server.to_owned(), from_hex(mac)?.try_into().ok()?));
+    }
+    let addresses = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    Some(addresses.map_or_else(|_| Whom::Server(text.to_owned()), Whom::Addresses))
+}
+
+/// Whether a device above the NIC is meant, and not the NIC itself.
+pub type Above = bool;
 
 /// A policy, and what happens while it is live and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,11 +100,16 @@ impl fmt::Display for Event {
                 out.write_str(POLICY)?;
                 policy.lines().try_for_each(|line| write!(out, "\n{LINE}{line}"))
             }
-            Event::Quarantine(server, None) => write!(out, "quarantine {server}"),
-            Event::Quarantine(server, Some(seconds)) => write!(out, "quarantine {server} {seconds}"),
-            Event::Release(server) => write!(out, "release {server}"),
+            Event::Quarantine(whom, None) => write!(out, "quarantine {whom}"),
+            Event::Quarantine(whom, Some(seconds)) => write!(out, "quarantine {whom} {seconds}"),
+            Event::Release(whom) => write!(out, "release {whom}"),
+            Event::Back(frame, false) => write!(out, "back {}", to_hex(frame)),
+            Event::Back(frame, true) => write!(out, "back-above {}", to_hex(frame)),
             Event::Pickup(seconds) => write!(out, "pickup {seconds}"),
-            Event::OwnMac(mac) => write!(out, "own {}", to_hex(mac)),
+            Event::OwnMacs(macs) => {
+                out.write_str("own")?;
+                macs.iter().try_for_each(|mac| write!(out, " {}", to_hex(mac)))
+            }
         }
     }
 }
@@ -102,11 +143,16 @@ fn read_event(line: &str) -> Option<Event> {
         ["from", hex] => Event::From(from_hex(hex)?),
         ["to", hex] => Event::To(from_hex(hex)?),
         ["wait", seconds] => Event::Wait(seconds.parse().ok()?),
-        ["quarantine", server] => Event::Quarantine(server.to_owned(), None),
-        ["quarantine", server, seconds] => Event::Quarantine(server.to_owned(), Some(seconds.parse().ok()?)),
-        ["release", server] => Event::Release(server.to_owned()),
+        ["back", hex] => Event::Back(from_hex(hex)?, false),
+        ["back-above", hex] => Event::Back(from_hex(hex)?, true),
+        ["quarantine", whom] => Event::Quarantine(read_whom(whom)?, None),
+        ["quarantine", whom, seconds] => Event::Quarantine(read_whom(whom)?, Some(seconds.parse().ok()?)),
+        ["release", whom] => Event::Release(read_whom(whom)?),
         ["pickup", seconds] => Event::Pickup(seconds.parse().ok()?),
-        ["own", mac] => Event::OwnMac(from_hex(mac)?.try_into().ok()?),
+        ["own", ref macs @ ..] => {
+            let macs: Option<Vec<_>> = macs.iter().map(|mac| from_hex(mac)?.try_into().ok()).collect();
+            Event::OwnMacs(macs?)
+        }
         _ => return None,
     })
 }
@@ -137,11 +183,18 @@ mod tests {
             Event::To(vec![0x80]),
             Event::Wait(30),
             Event::Swap("a = 1\n".to_owned()),
-            Event::Quarantine("web".to_owned(), Some(60)),
-            Event::Quarantine("web".to_owned(), None),
-            Event::Release("web".to_owned()),
+            Event::Quarantine(Whom::Server("web".to_owned()), Some(60)),
+            Event::Quarantine(Whom::Server("web".to_owned()), None),
+            Event::Release(Whom::Server("web".to_owned())),
             Event::Pickup(120),
-            Event::OwnMac([2, 0, 0, 0, 0, 1]),
+            Event::OwnMacs(vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x20]]),
+            Event::OwnMacs(Vec::new()),
+            Event::Back(vec![0xfe; 20], false),
+            Event::Back(vec![0xfe; 20], true),
+            Event::Quarantine(Whom::Addresses("192.0.2.10/32".parse().unwrap()), Some(60)),
+            Event::Quarantine(Whom::Addresses("2001:db8:1::/64".parse().unwrap()), None),
+            Event::Quarantine(Whom::Machine("farm".to_owned(), [2, 0, 0, 0, 0, 0x10]), None),
+            Event::Release(Whom::Machine("farm".to_owned(), [2, 0, 0, 0, 0, 0x10])),
         ];
         let sequence = Sequence { policy, events };
         assert_eq!(read_sequence(&sequence.to_string()), Ok(sequence));

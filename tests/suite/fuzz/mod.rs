@@ -20,12 +20,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use campaign::{Order, run};
-use differ::{Differ, Disagreement, Ledger};
+use campaign::{Order, Outcome, run};
+use differ::{Differ, Disagreement, Room};
 use event::{Sequence, read_sequence};
 use network::enter_own_network;
+use portcullis::abi::REASONS;
+
+use crate::model::Rule;
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/sequences");
+
+/// So many meet every rule.
+const ENOUGH_SEQUENCES: u64 = 200_000;
 
 fn read_variable<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
@@ -44,7 +50,7 @@ fn two_hundred_thousand_sequences_agree_with_the_model() {
         sequences: read_variable("PORTCULLIS_SEQUENCES").unwrap_or(if minutes.is_some() {
             u64::MAX
         } else {
-            200_000
+            ENOUGH_SEQUENCES
         }),
         time: minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
         workers: read_variable("PORTCULLIS_WORKERS")
@@ -70,8 +76,34 @@ fn two_hundred_thousand_sequences_agree_with_the_model() {
     }
     assert!(outcome.found.is_empty(), "program and model disagree (seed {seed})");
     assert!(outcome.packets > 0, "not one packet");
+    check_coverage(&outcome);
     // a clock that ticks at the wrong moment is rare
     assert!(outcome.passing <= 1 + outcome.policies / 100, "too many that did not come again");
+}
+
+/// A rule that no frame met was compared with nothing.
+fn check_coverage(outcome: &Outcome) {
+    let [ample, scarce] = &outcome.coverage;
+    let mut all = ample.clone();
+    all.add(scarce);
+    let reasons = REASONS.iter().map(|reason| (reason.name().to_owned(), all.given(*reason)));
+    let rules = Rule::ALL.iter().map(|rule| (format!("{rule:?}"), all.met(*rule)));
+    let counts: Vec<(String, u64)> = reasons.chain(rules).collect();
+    let mut seldom: Vec<&(String, u64)> = counts.iter().collect();
+    seldom.sort_by_key(|(_, count)| *count);
+    println!("fuzz: {} reasons and rules, the most seldom ones {:?}", counts.len(), &seldom[..12]);
+    if outcome.sequences < ENOUGH_SEQUENCES {
+        return;
+    }
+    let never: Vec<&str> =
+        counts.iter().filter(|(_, count)| *count == 0).map(|(name, _)| name.as_str()).collect();
+    assert!(never.is_empty(), "in {} sequences nothing met {never:?}", outcome.sequences);
+    // A Bloom filter may know a peer that never asked: of a region half full one in 16, in each of two halves.
+    for (room, coverage, most) in [("ample", ample, 0.001), ("scarce", scarce, 0.125)] {
+        let (may, was) = (coverage.met(Rule::MayBeChance), coverage.met(Rule::ByChance));
+        println!("fuzz: with {room} room {was} of {may} peers that never asked counted as heard");
+        assert!(was as f64 <= 3.0 + may as f64 * most, "{was} of {may} with {room} room");
+    }
 }
 
 #[test]
@@ -84,7 +116,7 @@ fn the_corpus_of_past_disagreements_agrees() {
         // in a thread, for the network namespace is the thread's
         let playing = scope.spawn(|| {
             enter_own_network();
-            let mut differs = [Ledger::Roomy, Ledger::Tight].map(Differ::new);
+            let mut differs = [Room::Ample, Room::Scarce].map(Differ::new);
             let plays = paths.iter().flat_map(|path| [0, 1].map(|differ| (differ, path)));
             plays.filter_map(|(differ, path)| play_file(&mut differs[differ], path)).collect()
         });

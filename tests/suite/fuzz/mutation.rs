@@ -1,6 +1,6 @@
 //! What becomes of a good frame when somebody tampers with it.
 
-use super::setting::{PROTOCOLS, SERVER_MACS, VLANS};
+use super::setting::{PROTOCOLS, ROUTER_MACS, SERVER_MACS, VLANS};
 use crate::support::chance::Chance;
 use crate::support::frame::{IP, padded, patched, tagged};
 use crate::support::layers::fix_ipv4_checksum;
@@ -66,7 +66,10 @@ fn mutate_once(chance: &mut Chance, frame: Vec<u8>) -> Vec<u8> {
             frame
         }
         8 | 9 => tag(chance, frame),
-        10 => patch(frame, 6, &chance.pick(&SERVER_MACS)),
+        10 => {
+            let macs = [chance.pick(&SERVER_MACS), chance.pick(&ROUTER_MACS)];
+            patch(frame, 6, &chance.pick(&macs))
+        }
         11 => patch(frame, ip.saturating_sub(2), &chance.pick(&ETHERTYPES).to_be_bytes()),
         12 => lie_about_length(chance, frame),
         13 => change_protocol(chance, frame),

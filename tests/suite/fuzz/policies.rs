@@ -3,7 +3,9 @@
 
 use std::fmt::Write as _;
 
-use super::setting::{HOMES, PEER_PREFIXES, SERVER_MACS, VLANS, pick_port, pick_service};
+use super::setting::{
+    HOMES, PEER_PREFIXES, ROUTER_MACS, ROUTERS, SERVER_MACS, VLANS, pick_client_port, pick_port, pick_service,
+};
 use crate::support::chance::Chance;
 
 pub const SERVERS: [&str; 7] = ["web", "dns", "mail", "app", "farm", "nest", "lone"];
@@ -42,6 +44,15 @@ pub fn make_policy(chance: &mut Chance) -> String {
         let count = chance.within(1..3);
         line(&list_of(chance, "management", count, |chance| make_need(chance, Direction::In)));
     }
+    if chance.percent(35) {
+        line(&list_of(chance, "link_services", 2, make_link_service));
+    }
+    if chance.percent(40) {
+        let ethertypes = [0x9000_u16, 0x8847, 0x8863, 0x0600];
+        let count = chance.within(1..4);
+        let listed: Vec<String> = ethertypes[..count].iter().map(|kind| format!("{kind:#x}")).collect();
+        line(&format!("quiet_ethertypes = [{}]", listed.join(", ")));
+    }
     line("[sets]");
     for set in SETS {
         let count = chance.within(1..5);
@@ -58,9 +69,34 @@ pub fn make_policy(chance: &mut Chance) -> String {
             }
         }
     }
+    if chance.percent(50) {
+        line("[routers.other]");
+        let from = chance.below(3);
+        let addresses: Vec<String> =
+            ROUTERS[from..from + 2].iter().map(|address| format!("\"{address}\"")).collect();
+        line(&format!("addresses = [{}]", addresses.join(", ")));
+        let count = chance.within(1..4);
+        line(&format!("mac = [{}]", list_macs(&ROUTER_MACS[..count])));
+    }
     let servers = make_servers(chance);
     text.push_str(&servers);
     text
+}
+
+fn list_macs(macs: &[[u8; 6]]) -> String {
+    let show = |mac: &[u8; 6]| format!("\"{}\"", mac.map(|byte| format!("{byte:02x}")).join(":"));
+    macs.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+/// What servers may ask the router: without peers, `sport` and `limit`.
+fn make_link_service(chance: &mut Chance) -> String {
+    match chance.below(6) {
+        0 => "icmpv6/echo-request".to_owned(),
+        1 => "udp/67-5353".to_owned(),
+        2 => format!("tcp/{}", pick_service(chance)),
+        3 => "tcp/1000-6063".to_owned(),
+        _ => format!("udp/{}", pick_service(chance)),
+    }
 }
 
 /// The same policy without some of its lines, as an administrator revokes things; or with another
@@ -106,9 +142,10 @@ fn make_servers(chance: &mut Chance) -> String {
             let _ = writeln!(text, "    \"{role}\",");
         }
         text.push_str("]\n");
-        if chance.percent(15) {
-            let mac = chance.pick(&SERVER_MACS).map(|byte| format!("{byte:02x}")).join(":");
-            let _ = writeln!(text, "mac = \"{mac}\"");
+        if chance.percent(25) {
+            let from = chance.below(SERVER_MACS.len());
+            let end = (from + chance.within(1..4)).min(SERVER_MACS.len());
+            let _ = writeln!(text, "mac = [{}]", list_macs(&SERVER_MACS[from..end]));
         }
         if chance.percent(12) {
             let _ = writeln!(text, "vlan = {}", chance.pick(&VLANS));
@@ -129,22 +166,34 @@ fn make_need(chance: &mut Chance, direction: Direction) -> String {
         14 => format!("sctp{}", make_ports(chance)),
         15 => chance.pick(&["icmp", "icmp/echo-request", "icmp/13", "icmp/0", "icmp/3"]).to_owned(),
         16 => chance.pick(&["icmpv6", "icmpv6/echo-request", "icmpv6/129", "icmpv6/1"]).to_owned(),
-        17 => chance.pick(&["gre", "esp", "ah", "ipip", "sit", "igmp"]).to_owned(),
+        17 => chance.pick(&["gre", "esp", "ah", "ipip", "sit", "igmp", "vrrp", "ospf"]).to_owned(),
         18 => chance.pick(&["253", "50", "59", "0", "6", "17"]).to_owned(),
         _ => format!("tcp/{}", chance.pick(&["http", "https", "smtp", "domain", "ssh"])),
     };
     if chance.percent(45) {
         text.push_str(if direction == Direction::In { " from " } else { " to " });
         let peers: Vec<String> = (0..chance.within(1..4))
-            .map(|_| match chance.percent(30) {
-                true => format!("@{}", chance.pick(&SETS)),
-                false => chance.pick(&PEER_PREFIXES).to_owned(),
+            .map(|_| match chance.below(20) {
+                0..6 => format!("@{}", chance.pick(&SETS)),
+                6..8 => chance.pick(&SERVERS).to_owned(),
+                _ => chance.pick(&PEER_PREFIXES).to_owned(),
             })
             .collect();
         text.push_str(&peers.join(", "));
     }
+    let has_ports = ["tcp", "udp", "sctp"].iter().any(|protocol| text.starts_with(protocol));
+    if direction == Direction::Out && has_ports && chance.percent(20) {
+        text.push_str(" sport ");
+        text.push_str(&match chance.below(4) {
+            0 => "40000-51000".to_owned(),
+            1 => "1024-65535".to_owned(),
+            _ => pick_client_port(chance).to_string(),
+        });
+    }
     if direction == Direction::Out && chance.percent(25) {
-        let _ = write!(text, " limit {}", chance.pick(&["1/m", "2/m", "3/m", "6/m", "2/s", "1/s"]));
+        // 60/m and 1/s are the same rate, and not the same burst
+        let limits = ["1/m", "2/m", "3/m", "6/m", "2/s", "1/s", "60/m"];
+        let _ = write!(text, " limit {}", chance.pick(&limits));
     }
     text
 }

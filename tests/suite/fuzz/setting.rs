@@ -99,9 +99,16 @@ pub const PORTS: [u16; 28] = [
     6016, 6063, 8080, 40000, 51000, 51001, 65535,
 ];
 
-pub const PROTOCOLS: [u8; 14] = [0, 1, 2, 4, 6, 17, 41, 47, 50, 51, 58, 59, 132, 253];
+pub const PROTOCOLS: [u8; 15] = [0, 1, 2, 4, 6, 17, 41, 47, 50, 51, 58, 59, 112, 132, 253];
 
-pub const SERVER_MACS: [[u8; 6]; 2] = [[0x02, 0, 0, 0, 0, 0x10], [0x02, 0, 0, 0, 0, 0x11]];
+/// The last one is a virtual one of VRRP.
+pub const SERVER_MACS: [[u8; 6]; 4] =
+    [[0x02, 0, 0, 0, 0, 0x10], [0x02, 0, 0, 0, 0, 0x11], [0x02, 0, 0, 0, 0, 0x12], [0, 0, 0x5e, 0, 1, 0x33]];
+
+/// Addresses and MACs that a policy may give to a router.
+pub const ROUTERS: [&str; 4] = ["198.51.100.3", "169.254.7.7", "fe80::2:3", "2001:db8:2::3"];
+pub const ROUTER_MACS: [[u8; 6]; 3] =
+    [[0x02, 0, 0, 0, 0x0f, 0x03], [0, 0, 0x5e, 0, 1, 0x0a], [0x02, 0, 0, 0, 0, 0x11]];
 pub const VLANS: [u16; 2] = [7, 8];
 
 /// The routing table of the fuzzer's network namespace, which `network.rs` lays out: the upper half

@@ -107,7 +107,7 @@ impl Shrinker<'_> {
     fn simplify_frames(&mut self, best: &mut Sequence) {
         for at in 0..best.events.len() {
             let length = match &best.events[at] {
-                Event::From(frame) | Event::To(frame) => frame.len(),
+                Event::From(frame) | Event::To(frame) | Event::Back(frame, _) => frame.len(),
                 Event::Wait(_) => {
                     for seconds in [0, 1, 10, 30, 60, 120] {
                         let mut simpler = best.clone();
@@ -126,7 +126,9 @@ impl Shrinker<'_> {
             for shorter in [14, 34, 42, 54, 62, 74, 94, 128, length / 2, length.saturating_sub(8)] {
                 if (14..length).contains(&shorter) {
                     let mut simpler = best.clone();
-                    if let Event::From(frame) | Event::To(frame) = &mut simpler.events[at] {
+                    if let Event::From(frame) | Event::To(frame) | Event::Back(frame, _) =
+                        &mut simpler.events[at]
+                    {
                         frame.truncate(shorter);
                     }
                     if self.shows(&simpler) {

@@ -1,17 +1,24 @@
 //! The verdict on one packet: the steps in their order, the first that applies decides.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portcullis::abi::Reason;
 use portcullis::policy::{Limit, Policy, Server, Tracking, UnknownSources};
 
 use super::Model;
+use super::coverage::Rule as Covered;
 use super::flows::{FlowKey, Table, answered_flow};
 use super::limits::BucketKey;
 use super::needs::{self, Rule, Subject};
-use super::packet::{IcmpKind, Packet, Piece, TCP, Tcp, Transport, UDP, icmp_kind};
+use super::packet::{IcmpKind, Packet, Piece, RST, TCP, Tcp, Transport, UDP, icmp_kind};
 
 const ROUTER_SOLICITATION: u8 = 133;
+
+/// As in IANA's list of protocols.
+pub const VRRP: u8 = 112;
+/// The groups of all VRRP routers (RFC 9568, 5.1).
+const VRRP_GROUPS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18)), IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12))];
 
 /// What shall happen when a packet passes.
 #[derive(Clone, Debug)]
@@ -37,12 +44,20 @@ pub struct Decision {
     pub own_port: bool,
     /// An answer to `management`: it stays in quarantine.
     pub management: bool,
+    /// The memory of peers was full, and that alone is the reason.
+    pub presumed: bool,
+    /// Where it is not the server that has the source address.
+    pub server: Option<String>,
     /// The protocol that counts, where it is not the packet's.
     pub protocol: Option<u8>,
     pub needs: Vec<u32>,
     pub effects: Vec<Effect>,
+    /// It rests on bits of the memory that others have set.
+    pub by_chance: bool,
     /// What is as right.
-    pub perhaps: Option<Box<Decision>>,
+    pub others: Vec<Decision>,
+    /// The rules that it met.
+    pub met: Vec<Covered>,
 }
 
 impl Decision {
@@ -53,10 +68,14 @@ impl Decision {
             port: None,
             own_port: false,
             management: false,
+            presumed: false,
+            server: None,
             protocol: None,
             needs: Vec::new(),
             effects: Vec::new(),
-            perhaps: None,
+            by_chance: false,
+            others: Vec::new(),
+            met: Vec::new(),
         }
     }
 
@@ -92,10 +111,27 @@ impl Decision {
         self
     }
 
-    /// Or that.
-    pub fn or_perhaps(mut self, other: Decision) -> Self {
-        self.perhaps = Some(Box::new(other));
+    /// The first of some that may be right, and the others with it.
+    pub fn one_of(decisions: impl IntoIterator<Item = Decision>) -> Option<Self> {
+        let mut decisions = decisions.into_iter();
+        let mut first = decisions.next()?;
+        let rest: Vec<Decision> = decisions
+            .map(|mut decision| {
+                decision.others.clear();
+                decision
+            })
+            .collect();
+        first.others = rest;
+        Some(first)
+    }
+
+    pub fn meeting(mut self, rule: Covered) -> Self {
+        self.met.push(rule);
         self
+    }
+
+    pub fn meeting_if(self, condition: bool, rule: Covered) -> Self {
+        if condition { self.meeting(rule) } else { self }
     }
 
     pub fn quiet_if(mut self, quiet: bool) -> Self {
@@ -136,15 +172,26 @@ impl<'a> Case<'a> {
     /// Whether it is an answer by its nature, from the port of an `in` service (ICMP: to a request's type).
     pub fn comes_from_service(&self) -> bool {
         let Some((key, service)) = answered_flow(self.packet) else { return false };
-        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let subject = Subject::service(key.protocol, service, key.peer);
         !self.tcp().is_some_and(Tcp::is_bare_syn) && !needs::having_port(&self.inbound, subject).is_empty()
     }
 
-    fn refuse_quarantined(&self, answers: bool) -> Decision {
+    /// Step 7. Answers are what its visitors asked for: no sign of anything, and counted under the server's
+    /// own port. decided: an ICMP message counts under its type, and a reset of what is no service under port
+    /// 0, as in step 14; and a reset or an error is an answer whatever it is about.
+    fn refuse_quarantined(&self, replies: bool) -> Decision {
         let decision = Decision::drop(Reason::Quarantined);
-        match answered_flow(self.packet) {
-            Some(_) if answers && self.icmp_kind().is_some() => decision.answering().quiet_if(true),
-            Some((_, service)) if answers => decision.at_own_port(service).quiet_if(true),
+        let answering = |decision: Decision| decision.answering().quiet_if(true);
+        let service = answered_flow(self.packet).map(|(_, service)| service);
+        match (self.icmp_kind(), service) {
+            (Some(IcmpKind::Error), _) => answering(decision).meeting(Covered::QuarantinedError),
+            (Some(IcmpKind::Reply(_)), _) => answering(decision).meeting(Covered::QuarantinedReply),
+            (None, Some(service)) if replies || self.comes_from_service() => {
+                decision.at_own_port(service).quiet_if(true).meeting(Covered::QuarantinedAnswer)
+            }
+            (None, _) if self.tcp().is_some_and(|tcp| tcp.has(RST)) => {
+                decision.at_own_port(0).quiet_if(true).meeting(Covered::QuarantinedReset)
+            }
             _ => decision,
         }
     }
@@ -152,7 +199,8 @@ impl<'a> Case<'a> {
     /// The packet as something that the server opens.
     pub fn opening(&self) -> Subject {
         let Packet { protocol, destination, .. } = *self.packet;
-        Subject { protocol, port: self.packet.destination_port(), peer: destination }
+        let own_port = self.packet.source_port();
+        Subject { protocol, port: self.packet.destination_port(), peer: destination, own_port }
     }
 }
 
@@ -169,18 +217,32 @@ impl Model {
             .policy
             .as_ref()
             .and_then(|policy| needs::find_server(policy, packet.source).map(|server| (policy, server)));
-        let Some((policy, server)) = known else { return self.decide_unknown(packet) };
+        let Some((policy, server)) = known else { return self.decide_unknown(packet, now_ns) };
         if is_spoofed(server, packet.source_mac, &packet.vlans) {
             return Decision::drop(Reason::Spoofed);
         }
         let (inbound, outbound) = (needs::inbound(policy, server), needs::outbound(policy, server));
         let case = Case { packet, policy, server, inbound, outbound, now_ns };
-        let decision = if self.is_quarantined(server, now_ns) {
+        let name = server.name.as_str();
+        let decision = if self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns) {
+            let by_address = self.is_address_cut_off(packet.source, now_ns);
+            let by_name = self.is_cut_off(name, now_ns);
             self.decide_quarantined(&case)
+                .meeting_if(!by_name && by_address, Covered::AddressQuarantined)
+                .meeting_if(!by_name && !by_address, Covered::MacQuarantined)
         } else {
             self.decide_server(&case)
         };
-        remember_fragment(&case, decision)
+        let further = server.macs.first().is_some_and(|(mac, _)| *mac != packet.source_mac);
+        remember_fragment(&case, decision).meeting_if(further, Covered::FurtherMac)
+    }
+
+    /// Whether a router of the policy sent it, by address and MAC.
+    fn comes_from_router(&self, packet: &Packet) -> bool {
+        self.policy.iter().flat_map(|policy| &policy.routers).any(|router| {
+            router.addresses.iter().any(|(address, _)| *address == packet.source)
+                && router.macs.iter().any(|(mac, _)| *mac == packet.source_mac)
+        })
     }
 
     /// Step 4: what the link needs, and what nobody there may say.
@@ -189,7 +251,11 @@ impl Model {
             Transport::Icmp(icmp) => {
                 let kind = icmp_kind(packet.source.is_ipv6(), icmp.kind);
                 let hop_limit = match kind {
-                    IcmpKind::RogueRouter => return Some(Decision::drop(Reason::RogueRouter)),
+                    IcmpKind::RogueRouter => {
+                        let router = self.comes_from_router(packet);
+                        let decision = Decision::drop(Reason::RogueRouter).quiet_if(router);
+                        return Some(decision.meeting_if(router, Covered::RouterRest));
+                    }
                     IcmpKind::Neighbour => 255,
                     IcmpKind::MulticastReport => 1,
                     _ => return None,
@@ -217,6 +283,14 @@ impl Model {
                     };
                 good.then(|| Decision::pass(Reason::Dhcp))
             }
+            Transport::Portless if packet.protocol == VRRP => {
+                // decided: what it says is not read
+                let good = packet.piece == Piece::Whole
+                    && packet.hop_limit == 255
+                    && VRRP_GROUPS.contains(&packet.destination)
+                    && self.comes_from_router(packet);
+                good.then(|| Decision::pass(Reason::Router).meeting(Covered::RouterAdvertisement))
+            }
             _ => None,
         }
     }
@@ -239,48 +313,95 @@ impl Model {
     }
 
     /// Step 5.
-    fn decide_unknown(&self, packet: &Packet) -> Decision {
+    fn decide_unknown(&self, packet: &Packet, now_ns: u64) -> Decision {
         let Some(policy) = &self.policy else { return Decision::drop(Reason::UnknownSource) };
+        if let Some(decision) = self.find_link_service(policy, packet, now_ns) {
+            return decision;
+        }
         let unknown_sources = policy.settings.unknown_sources.value;
-        if unknown_sources == UnknownSources::Allow {
+        // an order about an address outlives the server that had it
+        let by_order = self.is_quarantined(None, packet.source, packet.source_mac, now_ns);
+        if unknown_sources == UnknownSources::Allow && !by_order {
             return Decision::pass(Reason::UnknownAllowed);
         }
         // decided: of a later fragment nothing tells that it is quiet.
         let later = matches!(packet.piece, Piece::Later(_));
         let lines = if is_unroutable(packet.source) && !later {
             let port = packet.destination_port();
-            let subject = Subject { protocol: packet.protocol, port, peer: packet.destination };
-            needs::any_role_quiet(policy, subject)
+            needs::any_role_quiet(policy, Subject::service(packet.protocol, port, packet.destination))
         } else {
             Vec::new()
         };
+        let router = self.comes_from_router(packet);
+        let announces = tells_the_link(policy, packet);
         let mut decision = Decision::drop(Reason::UnknownSource)
-            .quiet_if(unknown_sources == UnknownSources::Quiet || !lines.is_empty());
+            .quiet_if(unknown_sources == UnknownSources::Quiet || !lines.is_empty() || router || announces)
+            .meeting_if(router, Covered::RouterRest)
+            .meeting_if(by_order, Covered::NobodysAddressQuarantined)
+            .meeting_if(announces && !router, Covered::RouterAnnouncement);
         decision.needs = lines;
         decision
     }
 
-    pub fn is_quarantined(&self, server: &Server, now_ns: u64) -> bool {
-        match self.quarantines.get(&server.name) {
-            None => false,
-            Some(None) => true,
-            Some(Some(until_ns)) => now_ns < *until_ns,
+    /// Step 5: what a server asks the link itself, from an address that every host has. Its MAC tells who it
+    /// is. decided: of a TCP connection every segment towards the port is the service's; the first server of
+    /// the policy has a MAC that several have.
+    fn find_link_service(&self, policy: &Policy, packet: &Packet, now_ns: u64) -> Option<Decision> {
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else {
+            return None;
+        };
+        if !source.is_unicast_link_local() || packet.piece != Piece::Whole || !has_link_scope(destination) {
+            return None;
         }
+        let has_mac = |server: &&Server| server.macs.iter().any(|(mac, _)| *mac == packet.source_mac);
+        let server = policy.servers.iter().find(has_mac)?;
+        let subject = Subject::service(packet.protocol, packet.destination_port(), packet.destination);
+        let rules = needs::matching(policy, &needs::link_services(policy), subject);
+        if rules.is_empty() {
+            return None;
+        }
+        let name = server.name.as_str();
+        let mut decision = if self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns) {
+            Decision::drop(Reason::Quarantined).meeting(Covered::LinkServiceQuarantined)
+        } else {
+            Decision::pass(Reason::Need).by(&rules).meeting(Covered::LinkService)
+        };
+        decision.server = Some(server.name.clone());
+        Some(decision)
     }
 
-    /// Step 7: answers in management flows stay, and their later fragments. Other answers are what its
-    /// visitors asked for: no sign of anything, and counted under the server's own port.
+    /// Whether the server is cut off, or this address of it, or the machine with this MAC. Under an address of
+    /// no server a machine of any server is.
+    pub fn is_quarantined(&self, server: Option<&str>, address: IpAddr, mac: [u8; 6], now_ns: u64) -> bool {
+        let of_machine = self.quarantined_machines.iter().any(|((of, known), until)| {
+            *known == mac && server.is_none_or(|name| name == of) && holds(*until, now_ns)
+        });
+        let of_server = server.is_some_and(|name| self.is_cut_off(name, now_ns));
+        of_machine || of_server || self.is_address_cut_off(address, now_ns)
+    }
+
+    fn is_cut_off(&self, server: &str, now_ns: u64) -> bool {
+        self.quarantines.get(server).is_some_and(|until| holds(*until, now_ns))
+    }
+
+    fn is_address_cut_off(&self, address: IpAddr, now_ns: u64) -> bool {
+        let holding = self.quarantined_addresses.iter().filter(|(prefix, _)| prefix.contains(&address));
+        let longest = holding.max_by_key(|(prefix, _)| prefix.prefix_len());
+        longest.is_some_and(|(_, until)| holds(*until, now_ns))
+    }
+
+    /// Step 7: answers in management flows stay, and their later fragments.
     /// decided: ICMP errors about management don't stay.
     fn decide_quarantined(&self, case: &Case<'_>) -> Decision {
         let fragment = self.decide_fragment(case);
         let reply = if fragment.is_none() { self.find_reply(case) } else { None };
-        // decided: an ICMP reply is an answer by its nature, as in step 14.
-        let replies = matches!(case.icmp_kind(), Some(IcmpKind::Reply(_)));
-        let answers = fragment.is_none() && (reply.is_some() || replies || case.comes_from_service());
-        fragment
-            .or(reply)
-            .filter(|decision| decision.management && !decision.reason.drops())
-            .unwrap_or_else(|| case.refuse_quarantined(answers))
+        let (is_fragment, replies) = (fragment.is_some(), reply.is_some());
+        let stays = fragment.or(reply).filter(|decision| decision.management && !decision.reason.drops());
+        match stays {
+            Some(decision) => decision,
+            None if is_fragment => Decision::drop(Reason::Quarantined),
+            None => case.refuse_quarantined(replies),
+        }
     }
 
     /// Step 8; none for a packet that is whole or has its transport header.
@@ -298,14 +419,13 @@ impl Model {
     fn decide_later_fragment(&self, case: &Case<'_>, position: u32) -> Decision {
         let packet = case.packet;
         // It would write over what the first one was judged by, or no datagram holds so much: not its own.
-        let first = self
-            .fragments
-            .find_first(packet, case.now_ns)
-            .filter(|first| position >= first.headers && first.has_room_for(packet.data));
-        match first {
+        let known = self.fragments.find_first(packet, case.now_ns);
+        let over_headers = known.is_some_and(|first| position < first.headers);
+        let too_many = known.is_some_and(|first| !first.has_room_for(packet.data));
+        let decision = match known.filter(|_| !over_headers && !too_many) {
             // The datagram was under way when the policy changed: no sign of anything.
             Some(first) if first.generation != self.generation => {
-                Decision::drop(Reason::Fragment).quiet_if(true)
+                Decision::drop(Reason::Fragment).quiet_if(true).meeting(Covered::LaterUnderOtherPolicy)
             }
             Some(first) => {
                 let mut decision = Decision::pass(Reason::LaterFragment).with(Effect::CountFragment);
@@ -317,14 +437,37 @@ impl Model {
                 Some(first) => {
                     let mut decision = Decision::drop(first.reason).at_port(first.port).quiet_if(first.quiet);
                     decision.own_port = first.own_port;
+                    decision.presumed = first.presumed;
                     decision.protocol = Some(first.protocol);
                     decision.needs = first.needs.clone();
-                    decision
+                    decision.meeting(Covered::LaterOfRefused)
                 }
                 None => Decision::drop(Reason::Fragment),
             },
-        }
+        };
+        decision
+            .meeting_if(over_headers, Covered::LaterOverHeaders)
+            .meeting_if(too_many, Covered::LaterTooMany)
     }
+}
+
+/// Whether a router of the policy, by its MAC alone, tells the link something other than VRRP. decided: a MAC
+/// that a server has as well is the server's.
+fn tells_the_link(policy: &Policy, packet: &Packet) -> bool {
+    let of_router = policy.routers.iter().flat_map(|router| &router.macs);
+    let mut of_server = policy.servers.iter().flat_map(|server| &server.macs);
+    let to_the_link = match packet.destination {
+        IpAddr::V4(group) => group.octets().starts_with(&[224, 0, 0]),
+        IpAddr::V6(group) => group.is_multicast() && has_link_scope(group),
+    };
+    to_the_link
+        && packet.protocol != VRRP
+        && of_router.into_iter().any(|(mac, _)| *mac == packet.source_mac)
+        && !of_server.any(|(mac, _)| *mac == packet.source_mac)
+}
+
+fn holds(until_ns: Option<u64>, now_ns: u64) -> bool {
+    until_ns.is_none_or(|until_ns| now_ns < until_ns)
 }
 
 /// Step 6. decided: the VLAN's id counts, not which kind of tag carries it.

@@ -87,11 +87,13 @@ pub fn answered_flow(packet: &Packet) -> Option<(FlowKey, u16)> {
     Some((key, service))
 }
 
-/// Writes a time stamp, at most once a second.
-fn refresh(last_ns: &mut u64, now_ns: u64) {
-    if now_ns - *last_ns >= SECOND_NS {
+/// Writes a time stamp, at most once a second, and tells whether.
+fn refresh(last_ns: &mut u64, now_ns: u64) -> bool {
+    let is_due = now_ns - *last_ns >= SECOND_NS;
+    if is_due {
         *last_ns = now_ns;
     }
+    is_due
 }
 
 fn established_lives(flow: &FlowState, now_ns: u64) -> bool {
@@ -260,17 +262,19 @@ impl Flows {
     }
 
     /// A peer's datagram, query or packet of another protocol, to a service.
-    /// decided: as the policy was just asked, the flow's generation is the live one.
-    pub fn open_datagrams(&mut self, key: FlowKey, generation: u32, now_ns: u64) {
+    /// Tells whether its time was written. decided: as the policy was just asked, the flow's generation is the
+    /// live one.
+    pub fn open_datagrams(&mut self, key: FlowKey, generation: u32, now_ns: u64) -> bool {
         let icmp = key.protocol == ICMP || key.protocol == ICMPV6;
         let flows = if icmp { &mut self.icmp_queries } else { &mut self.datagrams };
         match flows.get_mut(&key) {
             Some(flow) if datagrams_live(&key, flow, now_ns) => {
-                refresh(&mut flow.last_ns, now_ns);
                 flow.generation = generation;
+                refresh(&mut flow.last_ns, now_ns)
             }
             _ => {
                 flows.insert(key, FlowState { last_ns: now_ns, flags: 0, generation });
+                true
             }
         }
     }

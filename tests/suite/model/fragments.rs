@@ -56,6 +56,7 @@ pub struct RefusedFragment {
     pub protocol: u8,
     pub quiet: bool,
     pub own_port: bool,
+    pub presumed: bool,
     pub needs: Vec<u32>,
 }
 

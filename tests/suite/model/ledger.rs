@@ -17,6 +17,7 @@ pub struct LedgerKey {
     pub quiet: bool,
     pub would: bool,
     pub own_port: bool,
+    pub presumed: bool,
 }
 
 /// Packets and bytes.
@@ -44,6 +45,7 @@ impl Books {
             quiet: outcome.quiet,
             would,
             own_port: decision.own_port,
+            presumed: outcome.presumed,
         };
         add(self.ledger.entry(key).or_default(), bytes);
     }

@@ -1,6 +1,6 @@
 //! The token buckets of limited needs: GCRA, as ITU-T I.371 has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis::policy::{Limit, Need};
 
@@ -50,13 +50,15 @@ impl TokenBuckets {
     }
 }
 
-/// Of the needs that hold, those that count: without a limit if there is one, otherwise those of the
-/// highest rate. decided: of equal rates the larger burst (60/m before 1/s), then the first written.
-pub fn most_generous<'p>(rules: &[Rule<'p>]) -> Vec<Rule<'p>> {
-    let generosity = |rule: &Rule<'_>| match rule.need.limit {
-        None => (u64::MAX, u32::MAX),
-        Some(limit) => (limit.per_minute(), limit.count),
-    };
-    let most = rules.iter().map(generosity).max();
-    rules.iter().copied().filter(|rule| Some(generosity(rule)) == most).collect()
+/// Needs with limits, from the most generous one: that of the highest rate. decided: of equal rates the
+/// larger burst (60/m before 1/s), then the first written. Of more than eight, the others never count.
+pub fn by_generosity<'p>(rules: &[Rule<'p>]) -> Vec<(Rule<'p>, Limit)> {
+    let mut limited: Vec<(Rule<'p>, Limit)> =
+        rules.iter().filter_map(|rule| Some((*rule, rule.need.limit?))).collect();
+    limited.sort_by_key(|(_, limit)| std::cmp::Reverse((limit.per_minute(), limit.count)));
+    // decided: the same need in two roles, or twice in one, counts once
+    let mut texts = BTreeSet::new();
+    limited.retain(|(rule, _)| texts.insert(rule.need.to_string()));
+    limited.truncate(8);
+    limited
 }

@@ -4,6 +4,7 @@
 //!
 //! Where the documentation is silent, a comment begins with "decided:".
 
+mod coverage;
 mod decide;
 mod flows;
 mod fragments;
@@ -22,6 +23,7 @@ mod track;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use portcullis::abi::Reason;
 use portcullis::policy::{Mode, Policy};
 
@@ -34,9 +36,11 @@ use limits::TokenBuckets;
 use macs::Macs;
 use packet::{Frame, Known, Packet, Transport, Way};
 
+pub use coverage::{Coverage, Rule};
 pub use flows::{FlowKey, FlowState, Table};
 pub use fragments::FragmentKey;
 pub use ledger::{LedgerKey, Sum};
+pub use track::Origin;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -58,10 +62,10 @@ pub struct Outcome {
     /// Port and protocol as the ledger keys them.
     pub port: u16,
     pub protocol: u8,
+    /// The memory of peers was full.
+    pub presumed: bool,
     /// Lines of the needs that may be named as deciding.
     pub needs: Vec<u32>,
-    /// What is as right, for the memory of the peer is between ten and twenty minutes old.
-    pub perhaps: Option<Box<Outcome>>,
 }
 
 /// The gate as its documentation has it.
@@ -72,12 +76,16 @@ pub struct Model {
     link_routes: fn(IpAddr) -> bool,
     /// By server's name; none: until released.
     quarantines: BTreeMap<String, Option<u64>>,
+    quarantined_addresses: BTreeMap<IpNet, Option<u64>>,
+    /// By the server's name and the MAC of one of its machines.
+    quarantined_machines: BTreeMap<(String, [u8; 6]), Option<u64>>,
     flows: Flows,
     fragments: Fragments,
     heard: Heard,
     macs: Macs,
     buckets: TokenBuckets,
     books: Books,
+    coverage: Coverage,
 }
 
 impl Default for Model {
@@ -96,12 +104,15 @@ impl Model {
             pickup_until_ns: 0,
             link_routes: |_| false,
             quarantines: BTreeMap::new(),
+            quarantined_addresses: BTreeMap::new(),
+            quarantined_machines: BTreeMap::new(),
             flows: Flows::default(),
             fragments: Fragments::default(),
             heard: Heard::default(),
             macs: Macs::default(),
             buckets: TokenBuckets::default(),
             books: Books::default(),
+            coverage: Coverage::default(),
         }
     }
 
@@ -113,6 +124,7 @@ impl Model {
     /// Makes a policy the live one. The gate is attached with the first, so `pickup` counts from there.
     pub fn apply(&mut self, policy: &Policy, now_ns: u64) {
         if self.policy.is_none() {
+            self.heard.set_size(policy.tables.heard.value);
             self.pickup_until_ns = now_ns + u64::from(policy.settings.pickup_s.value) * 1_000_000_000;
         }
         self.policy = Some(policy.clone());
@@ -122,7 +134,7 @@ impl Model {
             // of an ICMP flow, the service is the type of the request
             let icmp = key.protocol == packet::ICMP || key.protocol == packet::ICMPV6;
             let port = if icmp { key.peer_port } else { key.server_port };
-            let subject = needs::Subject { protocol: key.protocol, port, peer: key.peer };
+            let subject = needs::Subject::service(key.protocol, port, key.peer);
             !needs::matching(policy, &needs::inbound(policy, server), subject).is_empty()
         });
     }
@@ -131,7 +143,12 @@ impl Model {
         self.pickup_until_ns = until_ns;
     }
 
-    /// Sets which MACs are the router's own.
+    /// Sets the number of the current epoch of the memory of peers, where it is not that of the model's time.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.heard.set_epoch(epoch);
+    }
+
+    /// Sets which MACs are the router's own; none: nothing is known of them.
     pub fn set_own_macs(&mut self, macs: impl IntoIterator<Item = [u8; 6]>) {
         self.macs.set_own(macs);
     }
@@ -143,6 +160,34 @@ impl Model {
 
     pub fn release(&mut self, server: &str) {
         self.quarantines.remove(server);
+    }
+
+    /// Quarantines addresses, whatever server has them. Of two that hold one address, the longer one counts.
+    pub fn quarantine_addresses(&mut self, prefix: IpNet, until_ns: Option<u64>) {
+        self.quarantined_addresses.insert(prefix, until_ns);
+    }
+
+    pub fn release_addresses(&mut self, prefix: IpNet) {
+        self.quarantined_addresses.remove(&prefix);
+    }
+
+    /// Quarantines a machine of a server, by its MAC: under addresses of the server, and under those that no
+    /// server has.
+    pub fn quarantine_machine(&mut self, server: &str, mac: [u8; 6], until_ns: Option<u64>) {
+        self.quarantined_machines.insert((server.to_owned(), mac), until_ns);
+    }
+
+    pub fn release_machine(&mut self, server: &str, mac: [u8; 6]) {
+        self.quarantined_machines.remove(&(server.to_owned(), mac));
+    }
+
+    /// How often each rule was met.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    pub fn take_coverage(&mut self) -> Coverage {
+        std::mem::take(&mut self.coverage)
     }
 
     /// Everything the flow tables hold, dead flows too.
@@ -179,18 +224,16 @@ impl Model {
         self.from_server_seen(frame, now_ns, |_| false)
     }
 
-    /// The same; where two outcomes are right, `is_other` tells whether it was the other one.
-    pub fn from_server_seen(
-        &mut self,
-        frame: &[u8],
-        now_ns: u64,
-        is_other: impl FnOnce(&Outcome) -> bool,
-    ) -> Outcome {
+    /// The same; where several outcomes are right, `was` tells whether it was this one.
+    pub fn from_server_seen(&mut self, frame: &[u8], now_ns: u64, was: impl Fn(&Outcome) -> bool) -> Outcome {
         let parsed = packet::parse(frame, Way::FromServer);
         let (known, mut decision) = match &parsed {
             Frame::LinkLayer(_) => (Known::default(), Decision::pass(Reason::LinkLayer)),
             Frame::Foreign(ethertype) => {
-                (Known::default(), Decision::drop(Reason::Ethertype).at_port(*ethertype))
+                let listed = |policy: &Policy| policy.settings.quiet_ethertypes.0.contains(ethertype);
+                let quiet = self.policy.as_ref().is_some_and(listed);
+                let decision = Decision::drop(Reason::Ethertype).at_port(*ethertype).quiet_if(quiet);
+                (Known::default(), decision.meeting_if(quiet, Rule::QuietEthertype))
             }
             Frame::Malformed(known) => {
                 let decision = Decision::drop(Reason::Malformed).at_port(known.port);
@@ -209,19 +252,31 @@ impl Model {
                 (known, self.decide(packet, now_ns))
             }
         };
-        let server = self
+        let owner = self
             .policy
             .as_ref()
             .zip(known.source)
             .and_then(|(policy, source)| needs::find_server(policy, source))
             .map(|server| server.name.clone());
-        let mut outcome = self.conclude(frame, &mut decision, server.as_deref(), &known, now_ns);
-        if let Some(mut other) = decision.perhaps.take() {
-            let perhaps = self.conclude(frame, &mut other, server.as_deref(), &known, now_ns);
-            if is_other(&perhaps) {
-                (outcome, decision) = (perhaps, *other);
+        let others = std::mem::take(&mut decision.others);
+        if !decision.presumed && others.iter().any(|other| other.by_chance) {
+            self.coverage.meet(Rule::MayBeChance);
+        }
+        let mut outcome = self.conclude(frame, &mut decision, owner.as_deref(), &known, now_ns);
+        if !others.is_empty() && !was(&outcome) {
+            for mut other in others {
+                let perhaps = self.conclude(frame, &mut other, owner.as_deref(), &known, now_ns);
+                if was(&perhaps) {
+                    if other.by_chance {
+                        self.coverage.meet(Rule::ByChance);
+                    }
+                    (outcome, decision) = (perhaps, other);
+                    break;
+                }
             }
         }
+        self.coverage.give(outcome.reason);
+        decision.met.iter().for_each(|rule| self.coverage.meet(*rule));
         self.books.count(&outcome, &decision, frame.len() as u64);
         if let Frame::LinkLayer(true) = &parsed {
             self.learn_mac(frame);
@@ -243,10 +298,11 @@ impl Model {
         &self,
         frame: &[u8],
         decision: &mut Decision,
-        server: Option<&str>,
+        owner: Option<&str>,
         known: &Known,
         now_ns: u64,
     ) -> Outcome {
+        let server = decision.server.as_deref().or(owner);
         let mut outcome = Outcome {
             verdict: self.find_verdict(decision, server, known, now_ns),
             reason: decision.reason,
@@ -254,16 +310,20 @@ impl Model {
             server: server.map(str::to_owned),
             port: decision.port.unwrap_or(known.port),
             protocol: decision.protocol.unwrap_or(known.protocol),
+            presumed: decision.presumed,
             needs: decision.needs.clone(),
-            perhaps: None,
         };
-        if outcome.verdict != Verdict::Pass
-            && let Some(mac) = frame.first_chunk::<6>()
-            && self.macs.is_elsewhere(self.policy.as_ref(), *mac)
-        {
+        if outcome.verdict == Verdict::Pass {
+            return outcome;
+        }
+        let Some(mac) = frame.first_chunk::<6>() else { return outcome };
+        let whose = self.macs.find(self.policy.as_ref(), *mac);
+        decision.met.extend(whose.rule());
+        if whose.is_elsewhere() {
             outcome.reason = Reason::Elsewhere;
             outcome.port = 0;
             outcome.quiet = false;
+            outcome.presumed = false;
             decision.own_port = false;
         }
         outcome
@@ -290,6 +350,7 @@ impl Model {
             protocol: outcome.protocol,
             quiet: outcome.quiet,
             own_port: decision.own_port,
+            presumed: outcome.presumed,
             needs: decision.needs.clone(),
         };
         self.fragments.refuse(FragmentKey::new(source, destination, fragment), refused);
@@ -300,9 +361,11 @@ impl Model {
             return Verdict::Pass;
         }
         let Some(policy) = &self.policy else { return Verdict::Drop };
+        // An order about one server or address is followed in any mode.
+        let by_order =
+            known.source.is_some_and(|source| self.is_quarantined(server, source, known.source_mac, now_ns));
         let mode = match server.and_then(|name| policy.find_server(name)) {
-            // An order about one server is followed in any mode.
-            Some(server) if self.is_quarantined(server, now_ns) => Mode::Enforce,
+            _ if by_order => Mode::Enforce,
             // A frame from elsewhere is not the server's, whatever it is dropped for.
             Some(server) if !decide::is_spoofed(server, known.source_mac, &known.vlans) => {
                 policy.mode_of(server)

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portcullis::policy::{Need, Policy, Role, Server};
+use portcullis::policy::{Need, Peer, Policy, Role, Server};
 
 use super::packet::{ICMP, ICMPV6};
 
@@ -25,6 +25,15 @@ pub struct Subject {
     pub protocol: u8,
     pub port: u16,
     pub peer: IpAddr,
+    /// The server's own port, where the need is about another one.
+    pub own_port: Option<u16>,
+}
+
+impl Subject {
+    /// A service of the server.
+    pub fn service(protocol: u8, port: u16, peer: IpAddr) -> Self {
+        Self { protocol, port, peer, own_port: None }
+    }
 }
 
 /// The server that has this address: the longest prefix wins.
@@ -78,6 +87,19 @@ pub fn matching<'p>(policy: &Policy, rules: &[Rule<'p>], subject: Subject) -> Ve
         .collect()
 }
 
+/// What everybody may ask the router from a link-local address.
+pub fn link_services(policy: &Policy) -> Vec<Rule<'_>> {
+    policy.settings.link_services.0.iter().map(|need| Rule { role: None, need }).collect()
+}
+
+/// Whether a server's name in a need stands for the peer.
+pub fn is_peer_by_name(rules: &[Rule<'_>], peer: IpAddr) -> bool {
+    rules.iter().flat_map(|rule| &rule.need.peers).any(|named| match named {
+        Peer::Server(_, addresses) => addresses.iter().any(|prefix| prefix.contains(&peer)),
+        Peer::Prefix(_) | Peer::Set(_) => false,
+    })
+}
+
 /// Whether any role of the policy is quiet about this, whoever has the role.
 pub fn any_role_quiet(policy: &Policy, subject: Subject) -> Vec<u32> {
     policy
@@ -96,7 +118,11 @@ fn has_port(need: &Need, subject: Subject) -> bool {
         ICMPV6 => subject.peer.is_ipv4(),
         _ => false,
     };
-    !foreign && need.protocol == subject.protocol && need.ports.contains(&subject.port)
+    let from_there = match &need.sport {
+        None => true,
+        Some(sport) => subject.own_port.is_some_and(|port| sport.contains(&port)),
+    };
+    !foreign && from_there && need.protocol == subject.protocol && need.ports.contains(&subject.port)
 }
 
 fn has_peer(policy: &Policy, need: &Need, peer: IpAddr) -> bool {

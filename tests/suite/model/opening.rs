@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::packet::{ACK, ICMP, ICMPV6, SCTP, SYN, TCP, UDP, ipv4_at, ipv6_at, u16_at, u32_at};
+use super::packet::{ACK, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, ipv4_at, ipv6_at, u16_at};
 use crate::support::frame::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 
 /// A packet of a peer, as far as it could be read.
@@ -27,6 +27,8 @@ pub enum Opening {
         identifier: u16,
     },
     Portless,
+    /// A SYN with a reset: every host looks at the reset first (RFC 9293, 3.10.7.2).
+    Reset,
     /// It opens nothing.
     None,
     /// Its ports lie in another fragment, or too far behind.
@@ -142,13 +144,20 @@ fn read_opening(payload: &[u8], protocol: u8, ipv6: bool, first: bool) -> Openin
             // flags that are in another fragment may be a SYN's
             // decided: no host takes a header that is shorter than it must be
             let sane = payload.len() >= 20 && payload[12] >> 4 >= 5;
-            let opens = first || (sane && payload[13] & SYN != 0 && payload[13] & ACK == 0);
-            if opens { Opening::Ports { source, destination } } else { Opening::None }
+            let flags = payload.get(13).copied().unwrap_or(0);
+            if first || (sane && flags & (SYN | ACK | RST) == SYN) {
+                Opening::Ports { source, destination }
+            } else if sane && flags & (SYN | ACK | RST) == SYN | RST {
+                Opening::Reset
+            } else {
+                Opening::None
+            }
         }
         (UDP | SCTP, Some((source, destination))) => Opening::Ports { source, destination },
-        (ICMP | ICMPV6, _) if (protocol == ICMPV6) == ipv6 => u32_at(payload, 0)
-            .zip(u16_at(payload, 4))
-            .map_or(cut, |(_, identifier)| Opening::Icmp { kind: payload[0], identifier }),
+        // decided: no host takes a header of less than its eight bytes
+        (ICMP | ICMPV6, _) if (protocol == ICMPV6) == ipv6 => u16_at(payload, 4)
+            .filter(|_| payload.len() >= 8)
+            .map_or(cut, |identifier| Opening::Icmp { kind: payload[0], identifier }),
         (TCP | UDP | SCTP, None) => cut,
         _ => Opening::Portless,
     }

@@ -124,6 +124,15 @@ pub struct Icmp {
 }
 
 impl Packet {
+    /// The source port, of a protocol that has ports.
+    pub fn source_port(&self) -> Option<u16> {
+        match &self.transport {
+            Some(Transport::Tcp(tcp)) => Some(tcp.source),
+            Some(Transport::Ports { source, .. }) => Some(*source),
+            Some(Transport::Icmp(_) | Transport::Portless) | None => None,
+        }
+    }
+
     /// The destination port, an ICMP message's type, or 0 where there is none to be seen.
     pub fn destination_port(&self) -> u16 {
         match &self.transport {

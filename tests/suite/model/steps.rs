@@ -3,16 +3,14 @@
 use portcullis::abi::Reason;
 
 use super::Model;
-use super::decide::{Case, Decision, Effect, is_dhcp};
+use super::coverage::Rule as Covered;
+use super::decide::{Case, Decision, Effect, VRRP, is_dhcp};
 use super::flows::{FlowKey, Table, answered_flow};
 use super::heard::{HeardKey, Memory};
-use super::limits::{BucketKey, most_generous};
+use super::limits::{BucketKey, by_generosity};
 use super::needs::{self, Rule, Subject};
 use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
 use super::quote::{QuotedEnds, read_quote};
-
-/// As in IANA's list of protocols.
-const VRRP: u8 = 112;
 
 impl Model {
     pub fn decide_server(&self, case: &Case<'_>) -> Decision {
@@ -24,39 +22,45 @@ impl Model {
             .or_else(|| self.find_unlisted_service(case))
             .or_else(|| self.find_noise(case))
             .or_else(|| find_no_flow(case))
-            .or_else(|| self.find_late_answer(case, decide_new))
+            .or_else(|| self.find_late_answer(case))
             .unwrap_or_else(|| decide_new(case))
     }
 
-    /// How well the peer is remembered to have asked this service, or something that could not be read.
-    fn recall(&self, case: &Case<'_>, service: Option<(u8, u16)>) -> Memory {
-        let key = |service| HeardKey { server: case.packet.source, peer: case.packet.destination, service };
+    /// Whether the peer may have opened something whose ports could not be read.
+    fn recall_unread(&self, case: &Case<'_>) -> Vec<Memory> {
         if !case.is_strict() {
-            return Memory::Never;
+            return vec![Memory::Never];
         }
-        let any = self.heard.recall(&key(None), case.now_ns);
-        any.max(self.heard.recall(&key(service), case.now_ns))
+        self.heard.recall_unread(case.packet.source, case.packet.destination, case.now_ns)
     }
 
     /// Step 15 for datagrams: the answer of an `in` service to a peer that asked a while ago.
-    fn find_late_answer(
-        &self,
-        case: &Case<'_>,
-        otherwise: impl FnOnce(&Case<'_>) -> Decision,
-    ) -> Option<Decision> {
-        let (key, service) = answered_flow(case.packet)?;
-        if case.tcp().is_some() || !case.comes_from_service() || is_renewal(case) {
+    fn find_late_answer(&self, case: &Case<'_>) -> Option<Decision> {
+        let (flow, service) = answered_flow(case.packet)?;
+        if !case.is_strict() || case.tcp().is_some() || !case.comes_from_service() || is_renewal(case) {
             return None;
         }
-        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let subject = Subject::service(flow.protocol, service, flow.peer);
         let services = needs::having_port(&case.inbound, subject);
         // decided: of ICMP, the service is the type of the request.
-        let late = Decision::drop(Reason::NoFlow).by(&services).at_own_port(service);
-        match self.recall(case, Some((key.protocol, service))) {
-            Memory::Surely => Some(late),
-            Memory::Perhaps => Some(late.or_perhaps(otherwise(case))),
-            Memory::Never => None,
-        }
+        let asked = Some((flow.protocol, service));
+        let key = HeardKey { server: flow.server, peer: flow.peer, service: asked };
+        let unread = HeardKey { service: None, ..key };
+        let late = || Decision::drop(Reason::NoFlow).by(&services).at_own_port(service);
+        let kind = if case.icmp_kind().is_some() { Covered::LateIcmpReply } else { Covered::LateDatagram };
+        let recalled = self.heard.recall(key, case.now_ns).into_iter().map(|memory| match memory {
+            Memory::Heard => late()
+                .meeting(kind)
+                .meeting_if(self.heard.is_old(key, case.now_ns), Covered::LateByOldMemory)
+                .meeting_if(!self.heard.has(key, case.now_ns), Covered::LateByUnreadOpening),
+            Memory::ByChance => Decision { by_chance: true, ..late() },
+            Memory::Presumed => Decision { presumed: true, ..late() }.meeting(Covered::Presumed),
+            Memory::Never => {
+                let forgotten = [key, unread].iter().any(|key| self.heard.has_forgotten(*key, case.now_ns));
+                decide_new(case).meeting_if(forgotten, Covered::Forgotten)
+            }
+        });
+        Decision::one_of(recalled)
     }
 
     /// Step 9: an answer in a flow that a peer opened to a service that is still one.
@@ -65,7 +69,7 @@ impl Model {
         if case.tcp().is_some_and(|tcp| tcp.is_bare_syn()) {
             return None;
         }
-        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let subject = Subject::service(key.protocol, service, key.peer);
         let rules = needs::matching(case.policy, &case.inbound, subject);
         if rules.is_empty() {
             return None;
@@ -91,42 +95,62 @@ impl Model {
         Some(decision.by(&rules))
     }
 
-    /// Step 10: what the server may open.
+    /// Step 10: what the server may open. A need without a limit goes first, then each in turn that has room.
     fn find_need(&self, case: &Case<'_>) -> Option<Decision> {
         if case.tcp().is_some_and(|tcp| !tcp.is_bare_syn()) {
             return None;
         }
-        let rules = needs::matching(case.policy, &case.outbound, case.opening());
-        let rules = most_generous(&rules);
-        let first = rules.first()?;
-        let Some(limit) = first.need.limit else { return Some(Decision::pass(Reason::Need).by(&rules)) };
-        let bucket = BucketKey::new(&case.server.name, first);
-        Some(if self.buckets.allows(&bucket, limit, case.now_ns) {
-            Decision::pass(Reason::Need).by(&rules).with(Effect::Spend(bucket, limit))
-        } else {
-            Decision::drop(Reason::Rate).by(&rules)
-        })
+        let opening = case.opening();
+        let rules = needs::matching(case.policy, &case.outbound, opening);
+        let mark = |decision: Decision, rules: &[Rule<'_>]| {
+            decision
+                .by(rules)
+                .meeting_if(rules.iter().all(|rule| rule.need.sport.is_some()), Covered::SportNeed)
+                .meeting_if(needs::is_peer_by_name(rules, opening.peer), Covered::PeerByName)
+                .meeting_if(opening.protocol == VRRP, Covered::VrrpByNeed)
+        };
+        if rules.is_empty() {
+            return None;
+        }
+        let unlimited: Vec<Rule<'_>> =
+            rules.iter().copied().filter(|rule| rule.need.limit.is_none()).collect();
+        if !unlimited.is_empty() {
+            return Some(mark(Decision::pass(Reason::Need), &unlimited));
+        }
+        let limited = by_generosity(&rules);
+        for (place, (rule, limit)) in limited.iter().enumerate() {
+            let bucket = BucketKey::new(&case.server.name, rule);
+            if self.buckets.allows(&bucket, *limit, case.now_ns) {
+                let decision = Decision::pass(Reason::Need).with(Effect::Spend(bucket, *limit));
+                return Some(mark(decision, &[*rule]).meeting_if(place > 0, Covered::FurtherLimit));
+            }
+        }
+        Some(Decision::drop(Reason::Rate).by(&rules))
     }
 
     /// Step 11: other segments of what the server may open.
     fn find_own_connection(&self, case: &Case<'_>) -> Option<Decision> {
-        let tcp = case.tcp()?;
+        let tcp = case.tcp().filter(|tcp| !tcp.is_bare_syn())?;
         let (key, _) = answered_flow(case.packet)?;
-        // decided: a peer whose opening could not be read may have opened this
-        let unread = if tcp.is_syn_ack() { self.recall(case, None) } else { Memory::Never };
-        if tcp.is_bare_syn() || (tcp.is_syn_ack() && self.is_opened(case, &key)) || unread == Memory::Surely {
-            return None;
-        }
         let rules = needs::matching(case.policy, &case.outbound, case.opening());
-        if rules.is_empty() {
+        if rules.is_empty() || (tcp.is_syn_ack() && self.is_opened(case, &key)) {
             return None;
         }
+        let by_sport = rules.iter().all(|rule| rule.need.sport.is_some());
         let own = Decision::pass(Reason::OwnConnection).by(&rules);
-        if unread == Memory::Never {
+        let own = own.meeting_if(by_sport, Covered::SportOwnConnection);
+        if !tcp.is_syn_ack() {
             return Some(own);
         }
-        let opened = self.find_unlisted_service(case).or_else(|| find_no_flow(case))?;
-        Some(own.or_perhaps(Decision { perhaps: None, ..opened }))
+        // decided: a peer whose opening could not be read may have opened this
+        match self.recall_unread(case).as_slice() {
+            [Memory::Heard] => None,
+            [Memory::Never] => Some(own),
+            _ => {
+                let opened = find_listener(case).or_else(|| find_no_flow(case))?;
+                Decision::one_of([own, Decision { by_chance: true, ..opened }])
+            }
+        }
     }
 
     /// Whether a peer is known to have opened the flow; service tracking knows nothing.
@@ -161,7 +185,7 @@ impl Model {
             },
             QuotedEnds::Portless => (Some((0, 0)), Some(0), Some(0)),
         };
-        let subject = |port| Subject { protocol: quote.protocol, port, peer: quote.source };
+        let subject = |port| Subject::service(quote.protocol, port, quote.source);
         let mut rules: Vec<Rule<'_>> = Vec::new();
         if let (Some((server_port, peer_port)), Some(service)) = (ports, service) {
             let key = FlowKey {
@@ -176,32 +200,46 @@ impl Model {
             }
         }
         if let Some(port) = asked {
-            rules.extend(needs::matching(case.policy, &case.outbound, subject(port)));
+            let own_port = match quote.ends {
+                QuotedEnds::Ports { destination, .. } => Some(destination),
+                QuotedEnds::Icmp { .. } | QuotedEnds::Portless => None,
+            };
+            let subject = Subject { own_port, ..subject(port) };
+            rules.extend(needs::matching(case.policy, &case.outbound, subject));
         }
-        (!rules.is_empty()).then(|| Decision::pass(Reason::FlowError).by(&rules))
+        let by_sport = rules.iter().all(|rule| rule.need.sport.is_some());
+        (!rules.is_empty()).then(|| {
+            Decision::pass(Reason::FlowError).by(&rules).meeting_if(by_sport, Covered::SportFlowError)
+        })
     }
 
     /// Step 13: something listens that should not. A peer whose SYN could not be read may have opened it.
     fn find_unlisted_service(&self, case: &Case<'_>) -> Option<Decision> {
-        let (key, service) = answered_flow(case.packet)?;
-        let unread = self.recall(case, None);
-        let answers = match (case.tcp(), key.protocol) {
-            (Some(tcp), _) => {
-                tcp.is_syn_ack()
-                    && (!case.is_strict() || self.is_opened(case, &key) || unread != Memory::Never)
-            }
-            (None, UDP) => self.is_opened(case, &key) && !is_renewal(case),
-            _ => false,
+        let (key, _) = answered_flow(case.packet)?;
+        let decision = find_listener(case)?;
+        let Some(tcp) = case.tcp() else {
+            let answers = key.protocol == UDP && self.is_opened(case, &key) && !is_renewal(case);
+            return answers.then_some(decision);
         };
-        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
-        let listed = !needs::having_port(&case.inbound, subject).is_empty();
-        (answers && !listed).then(|| {
-            let decision = Decision::drop(Reason::UnlistedService).at_own_port(service);
-            if unread == Memory::Perhaps && !self.is_opened(case, &key) && case.is_strict() {
-                return decision.or_perhaps(find_no_flow(case).unwrap_or_else(|| decide_new(case)));
+        if !tcp.is_syn_ack() {
+            return None;
+        }
+        if !case.is_strict() || self.is_opened(case, &key) {
+            return Some(decision);
+        }
+        match self.recall_unread(case).as_slice() {
+            [Memory::Heard] => {
+                let opening = needs::matching(case.policy, &case.outbound, case.opening());
+                let refused = !opening.is_empty();
+                let decision = decision.meeting(Covered::UnlistedByUnreadOpening);
+                Some(decision.meeting_if(refused, Covered::OwnConnectionRefused))
             }
-            decision
-        })
+            [Memory::Never] => None,
+            _ => {
+                let none = find_no_flow(case).unwrap_or_else(|| decide_new(case));
+                Decision::one_of([none, Decision { by_chance: true, ..decision }])
+            }
+        }
     }
 
     /// Step 14: how a healthy server answers the noise.
@@ -216,8 +254,7 @@ impl Model {
         // strict tracking that to a request which is a service for the peer is the next step's.
         if let Some(IcmpKind::Reply(request)) = case.icmp_kind() {
             let packet = case.packet;
-            let subject =
-                Subject { protocol: packet.protocol, port: request.into(), peer: packet.destination };
+            let subject = Subject::service(packet.protocol, request.into(), packet.destination);
             let services = needs::having_port(&case.inbound, subject);
             let permitted = !needs::matching(case.policy, &case.inbound, subject).is_empty();
             if permitted && case.is_strict() {
@@ -235,7 +272,7 @@ impl Model {
             Some(tcp) => tcp.is_syn_ack(),
             None => key.protocol == UDP && self.is_opened(case, &key) && !is_renewal(case),
         };
-        let subject = Subject { protocol: key.protocol, port: service, peer: key.peer };
+        let subject = Subject::service(key.protocol, service, key.peer);
         let services = needs::having_port(&case.inbound, subject);
         // decided: also where the policy has come to permit it since, for then it is no alarm either
         (answers && !services.is_empty())
@@ -243,10 +280,18 @@ impl Model {
     }
 }
 
+/// What answers from a port that is no `in` service, if it is an answer.
+fn find_listener(case: &Case<'_>) -> Option<Decision> {
+    let (key, service) = answered_flow(case.packet)?;
+    let subject = Subject::service(key.protocol, service, key.peer);
+    let listed = !needs::having_port(&case.inbound, subject).is_empty();
+    (!listed).then(|| Decision::drop(Reason::UnlistedService).at_own_port(service))
+}
+
 /// Step 15: a segment of nothing.
 fn find_no_flow(case: &Case<'_>) -> Option<Decision> {
     let tcp = case.tcp().filter(|tcp| !tcp.is_bare_syn())?;
-    let subject = Subject { protocol: TCP, port: tcp.source, peer: case.packet.destination };
+    let subject = Subject::service(TCP, tcp.source, case.packet.destination);
     let decision = Decision::drop(Reason::NoFlow);
     Some(match needs::having_port(&case.inbound, subject) {
         services if services.is_empty() => decision,
@@ -273,7 +318,12 @@ fn decide_new(case: &Case<'_>) -> Decision {
     let quiet = needs::matching(case.policy, &needs::quiet(case.policy, case.server), opening);
     let renewal = case.packet.piece == Piece::Whole && is_renewal(case);
     let rules: Vec<Rule<'_>> = elsewhere.iter().chain(&quiet).copied().collect();
-    Decision::drop(reason).by(&rules).quiet_if(!quiet.is_empty() || renewal)
+    let by_sport = !elsewhere.is_empty() && elsewhere.iter().all(|rule| rule.need.sport.is_some());
+    Decision::drop(reason)
+        .by(&rules)
+        .quiet_if(!quiet.is_empty() || renewal)
+        .meeting_if(reason == Reason::RogueRouter, Covered::VrrpOfServer)
+        .meeting_if(by_sport, Covered::SportOtherDestination)
 }
 
 /// A DHCP client that renews by unicast: it will broadcast.

@@ -3,6 +3,7 @@
 use portcullis::policy::{Policy, Server, Tracking};
 
 use super::Model;
+use super::coverage::Rule as Covered;
 use super::flows::FlowKey;
 use super::heard::HeardKey;
 use super::needs::{self, Subject};
@@ -11,22 +12,36 @@ use super::packet::{
     Frame, ICMP, ICMPV6, IcmpKind, Packet, Piece, TCP, Tcp, Transport, UDP, Way, icmp_kind, parse,
 };
 
+/// Where a frame came from that goes to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From beyond, or from the router itself.
+    Beyond,
+    /// From the link of the servers, by the gate's NIC or a device above it.
+    Link,
+}
+
 #[expect(clippy::wrong_self_convention, reason = "`to` says which way a frame goes")]
 impl Model {
-    /// A frame on its way to a server. What a host may accept opens something, be it broken or not; only
+    /// A frame from beyond on its way to a server. What a host may accept opens something, be it broken or not; only
     /// a well-formed segment changes what is open. decided: a source route and the server's `mac` and
     /// `vlan` don't matter here.
     pub fn to_server(&mut self, frame: &[u8], now_ns: u64) {
+        self.to_server_from(Origin::Beyond, frame, now_ns);
+    }
+
+    /// The same, from there or from the link. decided: what a stranger of the link sends is not even heard.
+    pub fn to_server_from(&mut self, origin: Origin, frame: &[u8], now_ns: u64) {
         // Taken out for the time being, for the flows change while it is read.
         let Some(policy) = self.policy.take() else { return };
         // decided: under service tracking nothing is recorded, for there is no second program.
         if policy.settings.tracking.value == Tracking::Strict {
-            self.track(&policy, frame, now_ns);
+            self.track(&policy, origin, frame, now_ns);
         }
         self.policy = Some(policy);
     }
 
-    fn track(&mut self, policy: &Policy, frame: &[u8], now_ns: u64) {
+    fn track(&mut self, policy: &Policy, origin: Origin, frame: &[u8], now_ns: u64) {
         let seen = match parse(frame, Way::ToServer) {
             Frame::Packet(packet) => {
                 read_well_formed(&packet).map(|opening| (loosen(&packet, opening), Some(packet)))
@@ -38,6 +53,16 @@ impl Model {
             return;
         };
         let Some(server) = needs::find_server(policy, loose.destination) else { return };
+        if origin == Origin::Link {
+            if needs::find_server(policy, loose.source).is_none() {
+                self.coverage.meet(Covered::StrangerOfLink);
+                return;
+            }
+            self.coverage.meet(Covered::ServerOfLink);
+        }
+        if packet.is_none() && matches!(loose.opening, Opening::Ports { .. }) {
+            self.coverage.meet(Covered::BrokenOpening);
+        }
         self.open(policy, server, &loose, now_ns);
         if let Some(Transport::Tcp(tcp)) = packet.as_ref().and_then(|packet| packet.transport.as_ref())
             && !tcp.is_bare_syn()
@@ -60,13 +85,18 @@ impl Model {
     fn open(&mut self, policy: &Policy, server: &Server, loose: &Loose, now_ns: u64) {
         let Loose { source: peer, destination, protocol, .. } = *loose;
         let inbound = needs::inbound(policy, server);
-        let permits = |port| !needs::matching(policy, &inbound, Subject { protocol, port, peer }).is_empty();
+        let service_of = |port| Subject::service(protocol, port, peer);
+        let permits = |port| !needs::matching(policy, &inbound, service_of(port)).is_empty();
         let key =
             |server_port, peer_port| FlowKey { server: destination, peer, protocol, server_port, peer_port };
         let heard = |service| HeardKey { server: destination, peer, service };
         match loose.opening {
             Opening::None => {}
-            Opening::Unreadable => self.heard.remember(heard(None), now_ns),
+            Opening::Reset => self.coverage.meet(Covered::SynReset),
+            Opening::Unreadable => {
+                self.coverage.meet(Covered::UnreadOpening);
+                self.heard.remember(heard(None), now_ns);
+            }
             Opening::Ports { source, destination: service } if protocol == TCP => {
                 let key = key(service, source);
                 if permits(service) {
@@ -77,44 +107,53 @@ impl Model {
             }
             Opening::Ports { source, destination: service } => {
                 let key = key(service, source);
-                let subject = Subject { protocol, port: service, peer };
+                if permits(service) {
+                    // A flow that is busy is not written again, and so is this.
+                    if self.flows.open_datagrams(key, self.generation, now_ns) {
+                        self.heard.remember(heard(Some((protocol, service))), now_ns);
+                    }
+                    return;
+                }
                 // decided: also who may not use the service expects its answer
-                if !needs::having_port(&inbound, subject).is_empty() {
+                if !needs::having_port(&inbound, service_of(service)).is_empty() {
                     self.heard.remember(heard(Some((protocol, service))), now_ns);
                 }
+                if protocol != UDP {
+                    return;
+                }
                 // A DHCP server answers a client, whatever the client asked by.
-                let lease = policy.settings.dhcp.value
-                    && protocol == UDP
-                    && is_dhcp_answer(peer.is_ipv6(), source, service);
-                if permits(service) {
-                    self.flows.open_datagrams(key, self.generation, now_ns);
-                } else if protocol == UDP && !lease {
-                    // From where the server may ask, it is an answer.
-                    let asked = Subject { protocol: UDP, port: source, peer };
-                    let outbound = needs::outbound(policy, server);
-                    if needs::matching(policy, &outbound, asked).is_empty() {
-                        self.flows.open_unlisted(key, now_ns);
-                    }
+                if policy.settings.dhcp.value && is_dhcp_answer(peer.is_ipv6(), source, service) {
+                    self.coverage.meet(Covered::Lease);
+                    return;
+                }
+                // From where the server may ask, it is an answer.
+                let asked = Subject { protocol, port: source, peer, own_port: Some(service) };
+                let asks = needs::matching(policy, &needs::outbound(policy, server), asked);
+                if asks.is_empty() {
+                    self.flows.open_unlisted(key, now_ns);
+                } else if asks.iter().all(|rule| rule.need.sport.is_some()) {
+                    self.coverage.meet(Covered::SportAnswer);
                 }
                 // decided: SCTP to what is no service is not remembered.
             }
             Opening::Icmp { kind, identifier } => {
                 let request = icmp_kind(peer.is_ipv6(), kind) == IcmpKind::Request;
                 let kind = u16::from(kind);
-                if request && permits(kind) {
-                    self.flows.open_datagrams(key(identifier, kind), self.generation, now_ns);
+                if request
+                    && permits(kind)
+                    && self.flows.open_datagrams(key(identifier, kind), self.generation, now_ns)
+                {
                     self.heard.remember(heard(Some((protocol, kind))), now_ns);
                 }
             }
             Opening::Portless => {
                 // decided: the ICMP of the other family is nothing
-                let subject = Subject { protocol, port: 0, peer };
-                if [ICMP, ICMPV6].contains(&protocol) || needs::having_port(&inbound, subject).is_empty() {
+                let services = needs::having_port(&inbound, service_of(0));
+                if [ICMP, ICMPV6].contains(&protocol) || services.is_empty() {
                     return;
                 }
-                self.heard.remember(heard(Some((protocol, 0))), now_ns);
-                if permits(0) {
-                    self.flows.open_datagrams(key(0, 0), self.generation, now_ns);
+                if !permits(0) || self.flows.open_datagrams(key(0, 0), self.generation, now_ns) {
+                    self.heard.remember(heard(Some((protocol, 0))), now_ns);
                 }
             }
         }

@@ -7,7 +7,7 @@ use portcullis::abi::{
     refused_fragment,
 };
 
-use super::{Counters, Differ, Drops, Ledger, TOLERANCE_NS, to_ip};
+use super::{Counters, Differ, Drops, Room, TOLERANCE_NS, to_ip};
 use crate::model::{FlowKey, FlowState, FragmentKey, LedgerKey, Table};
 
 impl Differ {
@@ -118,7 +118,7 @@ impl Differ {
         if beyond != statistic.ledger_full - self.rest_before {
             return Err(format!("{beyond} drops without a row of their own, {statistic:?} counted"));
         }
-        if self.ledger == Ledger::Roomy && beyond > 0 {
+        if self.room == Room::Ample && beyond > 0 {
             return Err(format!("{beyond} drops did not fit"));
         }
         self.compare_ledger(own, rest)?;
@@ -165,6 +165,7 @@ impl Differ {
             quiet: has(drop_flag::DROP_QUIET),
             would: has(drop_flag::DROP_WOULD),
             own_port: has(drop_flag::DROP_OWN_PORT),
+            presumed: has(drop_flag::DROP_PRESUMED),
         }
     }
 

@@ -3,7 +3,7 @@
 use portcullis::abi::Reason::Reply;
 
 use super::TimedModel;
-use crate::model::{FlowKey, Table};
+use crate::model::{FlowKey, Origin, Table};
 use crate::support::dmz::{V4, V6, in_both_families};
 use crate::support::frame::{self, ACK, FIN, Ipv6, RST, SYN, TCP, UDP};
 
@@ -155,4 +155,36 @@ fn a_new_handshake_of_the_same_four_numbers_replaces_the_old_flow_only_when_comp
     timed.establish(server, peer);
     assert_eq!(tables(&timed), [Table::Established]);
     assert_eq!(timed.model.flows().values().next().expect("a flow").flags, 0);
+}
+
+#[test]
+fn a_syn_with_a_reset_opens_nothing_and_one_with_a_fin_may() {
+    for (flags, expected) in [
+        (SYN | RST, vec![]),
+        (SYN | RST | FIN, vec![]),
+        (SYN | RST | ACK, vec![]),
+        (SYN | FIN, vec![Table::HalfOpen]),
+    ] {
+        assert_eq!(after(&frame::tcp((V4.peer, 4000), (V4.web, 80), flags)), expected, "{flags:#x}");
+    }
+    // What a first fragment has for flags, a later one may write over.
+    let segment = frame::tcp_header((V4.peer, 4000), (V4.web, 80), SYN | RST, (1, 0));
+    let first = frame::fragment(V4.peer, V4.web, TCP, (1, 0, true), &[&segment[..], &[0; 4]].concat());
+    assert_eq!(after(&first), [Table::HalfOpen]);
+}
+
+#[test]
+fn what_a_stranger_of_the_link_sends_back_into_it_opens_nothing() {
+    in_both_families(|family| {
+        for (peer, origin, heard) in [
+            (family.peer, Origin::Beyond, true),
+            (family.peer, Origin::Link, false),
+            (family.unknown, Origin::Link, false),
+            (family.ns, Origin::Link, true),
+        ] {
+            let mut timed = TimedModel::setting("unknown_sources = \"allow\"");
+            timed.model.to_server_from(origin, &frame::tcp((peer, 4000), (family.web, 80), SYN), timed.now);
+            assert_eq!(!tables(&timed).is_empty(), heard, "{peer} {origin:?}");
+        }
+    });
 }

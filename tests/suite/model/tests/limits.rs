@@ -63,11 +63,24 @@ fn a_token_bucket_belongs_to_one_server_and_outlives_the_policy() {
 }
 
 #[test]
-fn of_several_needs_the_most_generous_counts() {
-    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24 limit 3/s\""));
-    assert_eq!(burst(&mut timed, "192.0.2.10"), 3);
-    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24\""));
-    assert_eq!(burst(&mut timed, "192.0.2.10"), 1000);
+fn of_several_needs_one_without_a_limit_counts_or_each_that_has_room() {
+    for (needs, count) in [
+        ("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24 limit 3/s\"", 5),
+        ("\"tcp/25 to 203.0.113.0/24 limit 3/s\", \"tcp/25 limit 2/s\"", 5),
+        ("\"tcp/25 limit 2/s\", \"tcp/25 to 203.0.113.0/24\"", 1000),
+        ("\"tcp/25 limit 2/s\", \"tcp/25 sport 5000\"", 1000),
+        ("\"tcp/25 limit 2/s\", \"tcp/25 sport 5001\"", 2),
+        ("\"tcp/25 limit 2/s\", \"tcp/25 sport 5000 limit 1/m\"", 3),
+        ("\"tcp/25 limit 2/s\", \"tcp/25 limit 2/s\"", 2),
+    ] {
+        let mut timed = TimedModel::with(&mail(needs));
+        assert_eq!(burst(&mut timed, "192.0.2.10"), count, "{needs}");
+    }
+    // The more generous one is spent first.
+    let mut timed = TimedModel::with(&mail("\"tcp/25 limit 60/m\", \"tcp/25 limit 1/s\""));
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 61);
+    timed.wait(1);
+    assert_eq!(burst(&mut timed, "192.0.2.10"), 2);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod flows;
 mod fragments;
 mod limits;
 mod link;
+mod neighbours;
 mod openings;
 mod replies;
 mod sources;

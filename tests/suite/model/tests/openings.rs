@@ -1,7 +1,8 @@
 //! Steps 10, 11 and 16 to 18: what servers open, and the books.
 
 use portcullis::abi::Reason::{
-    Backscatter, Destination, Need, NewFlow, NoFlow, OwnConnection, Protocol, Reply, UnlistedService,
+    Backscatter, Destination, FlowError, Need, NewFlow, NoFlow, OwnConnection, Protocol, Reply,
+    UnlistedService,
 };
 
 use super::{TimedModel, policy};
@@ -125,6 +126,7 @@ fn every_drop_is_in_the_ledger_by_its_kind() {
         quiet: false,
         would: false,
         own_port,
+        presumed: false,
     };
     let length = |frame: &[u8]| frame.len() as u64;
     let expected = [
@@ -138,4 +140,29 @@ fn every_drop_is_in_the_ledger_by_its_kind() {
     // A new policy keeps them.
     timed.model.apply(&policy(dmz::POLICY), timed.now);
     assert_eq!(timed.model.ledger().len(), 3);
+}
+
+#[test]
+fn a_need_with_a_sport_holds_from_that_port_alone() {
+    let policy = "[roles.ftp]\nout = [\"tcp/1024-65535 to 203.0.113.0/24 sport 20\", \"udp/53 sport 5300-5301\"]\n\
+                  [servers.ftp]\naddresses = [\"192.0.2.10\"]\nroles = [\"ftp\"]\n";
+    let mut timed = TimedModel::with(policy);
+    for (own, to, port, expected) in [
+        (20, V4.peer, 1024, Need),
+        (21, V4.peer, 1024, NewFlow),
+        (20, V4.loghost, 1024, Destination),
+        (21, V4.loghost, 1024, NewFlow),
+        (20, V4.peer, 1023, NewFlow),
+    ] {
+        assert_eq!(timed.why(&frame::tcp((V4.web, own), (to, port), SYN)), expected, "{own} {to} {port}");
+    }
+    assert_eq!(timed.why(&frame::tcp((V4.web, 20), (V4.peer, 1024), ACK)), OwnConnection);
+    assert_eq!(timed.why(&frame::tcp((V4.web, 21), (V4.peer, 1024), ACK)), NoFlow);
+    // An error about an answer, and the answer itself, which opens nothing.
+    for (own, expected) in [(5300, FlowError), (5301, FlowError), (5302, Backscatter)] {
+        let answer = frame::udp((V4.peer, 53), (V4.web, own));
+        assert_eq!(timed.why(&frame::unreachable(V4.web, V4.peer, &answer[frame::IP..])), expected);
+        timed.gets(&answer);
+        assert_eq!(timed.model.flows().is_empty(), expected == FlowError);
+    }
 }

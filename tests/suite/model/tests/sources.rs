@@ -189,6 +189,7 @@ fn in_quarantine_answers_are_counted_under_the_servers_own_port_and_quiet() {
 #[test]
 fn a_drop_of_what_goes_to_another_host_is_no_sign_of_anything() {
     let mut timed = TimedModel::with(FARM);
+    timed.model.set_own_macs([[2, 0, 0, 0, 0, 1]]);
     let neighbour = [2, 0, 0, 0, 0, 0x77];
     let to = |mac: [u8; 6]| {
         let frame = frame::tcp((V4.ns, 5000), (V4.peer, 25), SYN);
@@ -207,6 +208,11 @@ fn a_drop_of_what_goes_to_another_host_is_no_sign_of_anything() {
     }
     assert_eq!(timed.sends(&to([0, 0, 0x5e, 0, 3, 7])).reason, plain, "never heard of");
     // Ours after all: a device above the NIC has it.
-    timed.model.set_own_macs([neighbour]);
+    timed.model.set_own_macs([[2, 0, 0, 0, 0, 1], neighbour]);
+    assert_eq!(timed.sends(&to(neighbour)).reason, plain);
+    // Nothing is known of our own.
+    timed.model.set_own_macs([[2, 0, 0, 0, 0, 1]]);
+    assert_eq!(timed.sends(&to(neighbour)).reason, Elsewhere);
+    timed.model.set_own_macs([]);
     assert_eq!(timed.sends(&to(neighbour)).reason, plain);
 }
