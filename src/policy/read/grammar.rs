@@ -1,6 +1,6 @@
 //! The grammar of needs: from a text to a need, or to every mistake in the text.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 
 use super::address::parse_prefix;
 use super::document::{Section, Text};
@@ -8,6 +8,7 @@ use super::foreign::advise_on_need;
 use super::mistake::Mistake;
 use super::peer_names::PeerNames;
 use super::suggestion::suggest;
+use super::words::{Word, split_words};
 use crate::net::{self, Selector};
 use crate::policy::diagnostic::{Finding, FindingOrigin};
 use crate::policy::model::{Direction, Limit, Location, Need, Peer};
@@ -15,34 +16,6 @@ use crate::policy::model::{Direction, Limit, Location, Need, Peer};
 /// The highest limit, in flows. It is far above what a NIC can carry, and low enough for the
 /// kernel's arithmetic.
 const MAX_LIMIT: u32 = 10_000_000;
-
-/// A word of a need, and the bytes it stands in.
-#[derive(Clone)]
-struct Word<'t> {
-    text: &'t str,
-    span: Range<usize>,
-}
-
-/// Splits at white space and around commas. A comma is a word of its own.
-fn split_words(text: &str) -> Vec<Word<'_>> {
-    let mut words = Vec::new();
-    let mut start = None;
-    for (at, letter) in text.char_indices().chain([(text.len(), ' ')]) {
-        if !letter.is_whitespace() && letter != ',' {
-            start.get_or_insert(at);
-            continue;
-        }
-        if let Some(start) = start.take()
-            && let Some(word) = text.get(start..at)
-        {
-            words.push(Word { text: word, span: start..at });
-        }
-        if letter == ',' {
-            words.push(Word { text: ",", span: at..at + 1 });
-        }
-    }
-    words
-}
 
 /// Reads the list of needs under a key.
 pub(super) fn read_needs(
@@ -500,10 +473,4 @@ fn parse_limit(text: &str) -> Result<Limit, Mistake> {
         Ok(count) if count <= MAX_LIMIT => Ok(Limit { count, per_seconds }),
         _ => Err(Mistake::new(span, format!("limit {count} is over {MAX_LIMIT}"))),
     }
-}
-
-/// A place for needs of tests, which no file has.
-#[cfg(test)]
-pub(super) fn place_at_start() -> Location {
-    crate::policy::diagnostic::Source::new("need", "").place(&(0..0))
 }

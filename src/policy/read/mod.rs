@@ -12,6 +12,7 @@ mod peer_names;
 mod set_files;
 mod suggestion;
 mod syntax;
+mod words;
 
 use toml::de::DeTable;
 

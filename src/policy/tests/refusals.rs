@@ -236,10 +236,7 @@ fn a_list_of_peers_must_be_complete() {
     assert_eq!(complain("to 192.0.2.1 192.0.2.2"), "2:29: expected a comma or `limit` before `192.0.2.2`");
     assert_eq!(complain("192.0.2.1"), "2:16: `192.0.2.1` is not expected here");
     assert_eq!(help(&with_role("out = [\"tcp/25 192.0.2.1\"]")), "write `to 192.0.2.1`");
-    assert_eq!(
-        help(&with_role("out = [\"tcp/25, tcp/26\"]")),
-        "write one need for each: `tcp/25`, `tcp/26`"
-    );
+    assert_eq!(help(&with_role("out = [\"tcp/25, tcp/26\"]")), "write one need for each: `tcp/25`, `tcp/26`");
     assert_eq!(complain("limit 5/s to 192.0.2.1"), "2:26: `to` is not expected here");
 }
 

@@ -44,8 +44,8 @@ fn read_time(value: &[u8]) -> u64 {
 pub enum Room {
     /// For every kind of drop, and every peer that ever asked.
     Ample,
-    /// For some kinds: the rest is counted by server and reason alone. One word for the peers of a server, in
-    /// which they are told apart by chance at best.
+    /// For some kinds: the rest is counted by server and reason alone. One word for the peers of a server, which
+    /// only chance distinguishes.
     Scarce,
 }
 

@@ -145,7 +145,7 @@ fn read_wildcard(word: &str) -> Option<Meaning> {
 }
 
 /// The help for a word that is no address. It fits wherever addresses are listed.
-pub(in crate::policy::read) fn advise_on_address(word: &str) -> Option<String> {
+pub(in super::super) fn advise_on_address(word: &str) -> Option<String> {
     if word.contains("://") {
         return Some("write the address alone: a list of addresses has no URLs".to_owned());
     }
@@ -174,7 +174,7 @@ pub(in crate::policy::read) fn advise_on_address(word: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn advice(word: &str) -> String {
+    fn help_for(word: &str) -> String {
         advise_on_address(word).unwrap_or_default()
     }
 
@@ -194,30 +194,30 @@ mod tests {
             ("192.0.2.", "write `192.0.2.0/24`"),
             ("192.0.2", "write `192.0.2.0/24`"),
         ] {
-            assert_eq!(advice(word), help, "{word}");
+            assert_eq!(help_for(word), help, "{word}");
         }
     }
 
     #[test]
     fn brackets_and_ports_are_taken_away() {
-        assert_eq!(advice("[2001:db8::1]"), "write `2001:db8::1`");
-        assert_eq!(advice("[2001:db8::]/64"), "write `2001:db8::/64`");
-        assert_eq!(advice("[2001:db8::1]:443"), "write `2001:db8::1`: ports stand in needs");
-        assert_eq!(advice("192.0.2.1:443"), "write `192.0.2.1`: ports stand in needs");
+        assert_eq!(help_for("[2001:db8::1]"), "write `2001:db8::1`");
+        assert_eq!(help_for("[2001:db8::]/64"), "write `2001:db8::/64`");
+        assert_eq!(help_for("[2001:db8::1]:443"), "write `2001:db8::1`: ports stand in needs");
+        assert_eq!(help_for("192.0.2.1:443"), "write `192.0.2.1`: ports stand in needs");
     }
 
     #[test]
     fn what_a_list_can_not_say_gets_its_reason() {
-        assert!(advice("!192.0.2.0/24").contains("can't exclude"));
-        assert!(advice("$DMZ").contains("`@DMZ`"));
-        assert!(advice("<dmz>").contains("`@dmz`"));
-        assert!(advice("https://192.0.2.1/").contains("no URLs"));
-        assert!(advice("192.0.2.1, 192.0.2.2").contains("its own quotes"));
-        assert!(advice("02:00:00:00:00:10").contains("`mac`"));
+        assert!(help_for("!192.0.2.0/24").contains("can't exclude"));
+        assert!(help_for("$DMZ").contains("`@DMZ`"));
+        assert!(help_for("<dmz>").contains("`@dmz`"));
+        assert!(help_for("https://192.0.2.1/").contains("no URLs"));
+        assert!(help_for("192.0.2.1, 192.0.2.2").contains("its own quotes"));
+        assert!(help_for("02:00:00:00:00:10").contains("`mac`"));
     }
 
     #[test]
-    fn other_words_get_no_advice() {
+    fn other_words_get_no_help_for() {
         for word in ["", "web1", "192.0.2.1", "2001:db8::1", "192.0.2.300", "1", "192.0.2.9-192.0.2.1", "a-b"]
         {
             assert_eq!(advise_on_address(word), None, "{word}");
