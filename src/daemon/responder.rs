@@ -299,6 +299,38 @@ mod tests {
     }
 
     #[test]
+    fn of_a_server_that_is_a_prefix_each_machine_is_cut_off_once_and_at_last_the_server() {
+        let text = "[servers.web1]\naddresses = [\"192.0.2.10\", \"192.0.2.128/26\"]\n\
+                    [alarms]\nquarantine_on = [\"attempt\", \"spread\"]\n";
+        let mut responder = by_policy(&parse(text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")));
+        let sent_by = |last: u8| {
+            let mut change = opened();
+            let mut sample = (*change.alarm.sample).clone();
+            sample.source = Some(IpAddr::from([192, 0, 2, last]));
+            change.alarm.sample = Arc::new(sample);
+            change
+        };
+        for last in 130..130 + MOST_ADDRESSES as u8 {
+            let machine = Some(("web1", Some(IpAddr::from([192, 0, 2, last]))));
+            assert_eq!(responder.find_culprit(&sent_by(last)), machine);
+            assert_eq!(responder.find_culprit(&sent_by(last)), None, "once");
+        }
+        assert_eq!(responder.find_culprit(&sent_by(200)), Some(("web1", None)));
+        assert_eq!(responder.find_culprit(&sent_by(201)), None, "it is cut off with the server");
+        // as a more severe kind the alarm is answered anew
+        let mut worse = sent_by(130);
+        (worse.alarm.kind, worse.step) = (Kind::Spread, Step::Escalated { from: Kind::Attempt });
+        let machine = Some(("web1", Some(IpAddr::from([192, 0, 2, 130]))));
+        assert_eq!(responder.find_culprit(&worse), machine);
+        // without an address it is the server
+        let mut change = sent_by(130);
+        let mut sample = (*change.alarm.sample).clone();
+        sample.source = None;
+        (change.alarm.id, change.alarm.sample) = (99, Arc::new(sample));
+        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
+    }
+
+    #[test]
     fn a_server_in_observe_is_left_alone() {
         assert_eq!(responder("mode = \"observe\"").find_culprit(&opened()), None);
         let mut change = opened();

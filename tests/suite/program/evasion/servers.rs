@@ -83,6 +83,23 @@ fn list_quarantined() -> Vec<Row> {
                 .quarantined("web1")
                 .drops(tcp((family.web, 22), (family.bastion, 22), SYN), Reason::Quarantined)
         }),
+        Row::both("what its needs permit, under the name that a new policy gives it", |family| {
+            Script::default()
+                .quarantined("ns1")
+                .under(POLICY.replace("[servers.ns1]", "[servers.ns2]"))
+                .drops(opening(family, 53), Reason::Quarantined)
+        }),
+        Row::both("from another address of its server, when one address is cut off with its MAC", |family| {
+            let other = if family.ns == V4.ns { V6 } else { V4 };
+            passes(opening(family, 53), Reason::Need)
+                .cut_off(other.ns)
+                .drops(opening(family, 53), Reason::Quarantined)
+        }),
+        Row::both("from another machine of that server", |family| {
+            let other = if family.ns == V4.ns { V6 } else { V4 };
+            let frame = from_mac(&opening(family, 53), [2, 0, 0, 0, 0, 2]);
+            Script::default().cut_off(other.ns).passes(frame, Reason::Need)
+        }),
     ]
 }
 

@@ -1,10 +1,12 @@
 //! What the suite is made of: classes of evasion, each with rows that are played against a gate.
 
+use std::net::IpAddr;
+
 use portcullis::abi::Reason;
 use portcullis::gate::Verdict;
 
 use crate::support::dmz::{FAMILIES, Family, POLICY};
-use crate::support::frame::{ACK, Endpoint, SYN, tcp_numbered};
+use crate::support::frame::{ACK, Endpoint, SERVER_MAC, SYN, tcp_numbered};
 use crate::support::test_gate::TestGate;
 
 /// One idea of how to get past a gate.
@@ -32,6 +34,8 @@ enum Step {
     Under(String),
     /// A server is in quarantine from here on.
     Quarantined(&'static str),
+    /// An address is in quarantine from here on, with the MAC of the servers.
+    CutOff(IpAddr),
     /// Goes to a server.
     Comes(Vec<u8>),
     /// Comes from one, and must pass or be dropped for this reason.
@@ -46,6 +50,11 @@ impl Script {
 
     pub fn quarantined(mut self, server: &'static str) -> Script {
         self.0.push(Step::Quarantined(server));
+        self
+    }
+
+    pub fn cut_off(mut self, address: IpAddr) -> Script {
+        self.0.push(Step::CutOff(address));
         self
     }
 
@@ -85,6 +94,9 @@ impl Script {
             match step {
                 Step::Under(policy) => gate.swap(policy),
                 Step::Quarantined(server) => gate.quarantine(server, None).expect("a quarantine"),
+                Step::CutOff(address) => {
+                    gate.quarantine_address(*address, Some(SERVER_MAC), None).expect("a quarantine");
+                }
                 Step::Comes(frame) => gate.to_server(frame),
                 Step::Leaves(frame, Verdict::Pass, reason) => gate.passes(frame, *reason),
                 Step::Leaves(frame, _, reason) => _ = gate.drops(frame, *reason),
@@ -94,6 +106,7 @@ impl Script {
             match step {
                 Step::Under(_) => gate.swap(POLICY),
                 Step::Quarantined(server) => _ = gate.release(server).expect("a release"),
+                Step::CutOff(address) => _ = gate.release_addresses((*address).into()).expect("a release"),
                 Step::Comes(_) | Step::Leaves(..) => {}
             }
         }
