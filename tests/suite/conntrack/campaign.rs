@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::case::Case;
+use super::case::{Case, Record};
 use super::differences::KNOWN_DIFFERENCES;
 use super::inventor::Inventor;
 use super::late::invent_late;
@@ -15,7 +15,7 @@ use crate::support::chance::Chance;
 /// Packets under one policy.
 const ROUND: u64 = 20_000;
 /// Talks with pauses at a time.
-const LATE: usize = 150;
+const LATE: usize = 400;
 /// After so many differences a fault is known well enough.
 const ENOUGH: usize = 5;
 
@@ -59,11 +59,8 @@ pub fn explain(case: &Case<'_>) -> Option<usize> {
 
 /// The first packet of a story about which both judges differ without an explanation.
 pub fn find_unexplained(stage: &Stage, playing: &Playing) -> Option<usize> {
-    let fates = playing.fates();
-    (0..fates.len()).find(|at| {
-        let case = Case::new(&stage.policy, playing, &fates, *at);
-        case.who_passes().is_some() && explain(&case).is_none()
-    })
+    let record = Record::new(&stage.policy, playing);
+    record.cases().find(|case| case.who_passes().is_some() && explain(case).is_none()).map(|case| case.at)
 }
 
 /// Runs until the order is done or faults were found.
@@ -117,11 +114,9 @@ fn play_round(seed: u64, part: u64, late: &mut Late, outcome: &mut Outcome) {
 }
 
 fn count(stage: &Stage, playing: &Playing, outcome: &mut Outcome) {
-    let fates = playing.fates();
     outcome.stories += 1;
-    for (at, fate) in fates.iter().enumerate() {
-        let case = Case::new(&stage.policy, playing, &fates, at);
-        match (fate, case.event().from) {
+    for case in Record::new(&stage.policy, playing).cases() {
+        match (case.fate(), case.event().from) {
             (Fate { gate: true, conntrack: true }, Side::Server) => outcome.passed += 1,
             (Fate { gate: true, conntrack: true }, Side::Peer) => outcome.arrived += 1,
             (Fate { gate: false, conntrack: false }, Side::Server) => outcome.held += 1,

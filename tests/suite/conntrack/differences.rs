@@ -29,7 +29,7 @@ pub const KNOWN_DIFFERENCES: &[Known] = &[
         name: "fragments of a server follow their first one, whether a receiver gets the whole or not",
         passes: Who::Gate,
         row: "A later fragment. Its first fragment, with the same addresses, protocol and id, passed within 30 s",
-        explains: |case| case.event().from == Side::Server && case.is_ragged(),
+        explains: |case| case.event().from == Side::Server && case.is_ragged() && case.follows_first(),
         example: example::half_a_datagram_leaves,
     },
     Known {
@@ -103,7 +103,7 @@ pub const KNOWN_DIFFERENCES: &[Known] = &[
         name: "an error with too little of a quote",
         passes: Who::Conntrack,
         row: "with at least 8 bytes of its payload.",
-        explains: |case| case.quote().is_some_and(|quote| quote.bytes < 8),
+        explains: |case| case.quotes_little(),
         example: example::an_error_quotes_too_little,
     },
     Known {

@@ -1,13 +1,13 @@
 //! How long both judges keep a flow that rests, as their documents say.
 
-use super::case::{Case, is_before};
+use super::answers::is_before;
+use super::case::Case;
 use super::story::{Event, Side, What};
 use crate::support::frame::{ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP};
 
 impl Case<'_> {
-    /// The longest pause of the talk, until the packet is judged.
     fn pause_s(&self) -> u64 {
-        self.before().chain([self.event(), self.judged_with()]).map(|event| event.after_s).max().unwrap_or(0)
+        self.pauses_s().max().unwrap_or(0)
     }
 
     /// Whether the pause has ended the flow for conntrack, but not for the gate.
@@ -20,18 +20,16 @@ impl Case<'_> {
         (self.gate_lifetime_s()..self.conntrack_lifetime_s()).contains(&self.pause_s())
     }
 
-    /// What was said before the pause.
-    fn before_pause(&self) -> impl Iterator<Item = &Event> {
-        let mut paused = false;
-        self.before().take_while(move |event| {
-            paused |= event.after_s > 0;
-            !paused
-        })
+    /// The place of the first packet after the pause.
+    fn pause_at(&self) -> usize {
+        self.before().find(|(_, event)| event.after_s > 0).map_or(usize::MAX, |(at, _)| at)
     }
 
     /// docs/verdicts.md, "How the direction of a flow is known".
     fn gate_lifetime_s(&self) -> u64 {
-        let events: Vec<&Event> = self.before_pause().collect();
+        let until = self.pause_at();
+        let events: Vec<&Event> =
+            self.before().filter(|(at, _)| *at < until).map(|(_, event)| event).collect();
         match self.talk().protocol {
             UDP if events.iter().any(|event| event.from == Side::Server) => 120,
             UDP | ICMP | ICMPV6 => 30,
@@ -56,7 +54,9 @@ impl Case<'_> {
         match self.talk().protocol {
             // longer only if it was in use for two seconds
             UDP | ICMP | ICMPV6 => 30,
-            TCP => match find_state(self.before_pause().filter(|event| self.is_read_by_conntrack(event))) {
+            TCP => match find_state(
+                self.read_before().filter(|(at, _)| *at < self.pause_at()).map(|(_, event)| event),
+            ) {
                 State::SynSent | State::FinWait | State::TimeWait => 120,
                 State::SynReceived | State::CloseWait => 60,
                 State::Established => 432_000,

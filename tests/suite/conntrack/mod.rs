@@ -6,11 +6,13 @@
 //! `PORTCULLIS_PACKETS` (60,000), `PORTCULLIS_MINUTES` (no limit) and `PORTCULLIS_SEED` (the time) say how
 //! much.
 
+mod answers;
 mod campaign;
 mod case;
 mod differences;
 mod examples;
 mod fragments;
+mod headers;
 mod invent;
 mod inventor;
 mod late;
@@ -19,6 +21,7 @@ mod mutate;
 mod pieces;
 mod play;
 mod policy;
+mod reassembly;
 mod ruleset;
 mod shrink;
 mod story;
@@ -29,7 +32,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use campaign::{Order, describe, explain, find_unexplained, run};
-use case::Case;
+use case::Record;
 use differences::KNOWN_DIFFERENCES;
 use inventor::Inventor;
 use play::{Playing, Stage};
@@ -109,12 +112,9 @@ fn each_known_difference_is_one_and_shows_in_its_example() {
     let mut wrong = Vec::new();
     for (number, playing) in all.iter().enumerate() {
         assert!(!playing.overslept, "the machine stood still");
-        let fates = playing.fates();
-        let found: Vec<Option<usize>> = (0..fates.len())
-            .map(|at| Case::new(&stage.policy, playing, &fates, at))
-            .filter(|case| case.who_passes().is_some())
-            .map(|case| explain(&case))
-            .collect();
+        let record = Record::new(&stage.policy, playing);
+        let found: Vec<Option<usize>> =
+            record.cases().filter(|case| case.who_passes().is_some()).map(|case| explain(&case)).collect();
         if !found.contains(&Some(number)) || found.contains(&None) {
             wrong.push(format!("{}: {found:?}\n{}", KNOWN_DIFFERENCES[number].name, describe(playing)));
         }

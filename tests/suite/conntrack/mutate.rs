@@ -2,7 +2,7 @@
 
 use super::inventor::Inventor;
 use super::pieces::cut_into_pieces;
-use super::story::{Event, Lie, PLAIN, Quote, Segment, Side, Source, Talk, URG, What};
+use super::story::{Event, Lie, PLAIN, Quote, Segment, Side, Source, Talk, URG, What, has_ports};
 use crate::support::frame::{
     ACK, DESTINATION_OPTIONS, FIN, FRAGMENT, HOP_BY_HOP, PSH, ROUTING, RST, SYN, TCP, UDP,
 };
@@ -52,9 +52,9 @@ pub fn mutate(inventor: &mut Inventor<'_>, talk: &Talk, events: &mut Vec<Event>)
         7..9 if whole => change_flags(inventor, &mut events[at]),
         9 | 10 if whole => change_numbers(inventor, &mut events[at]),
         11..14 => interject(inventor, talk, events, at),
-        14 => events[at].manner.source = pick_source(inventor, events[at].from),
+        14 if whole => events[at].manner.source = pick_source(inventor, events[at].from),
         15 | 16 => change_manner(inventor, talk, &mut events[at]),
-        17 => tell_a_lie(inventor, &mut events[at]),
+        17 if whole => tell_a_lie(inventor, talk.v6, &mut events[at]),
         18..20 => complain(inventor, talk, events, at),
         20..23 => cut_into_pieces(inventor, events, at),
         23 if whole => change_shape(inventor, &mut events[at]),
@@ -156,7 +156,9 @@ fn change_manner(inventor: &mut Inventor<'_>, talk: &Talk, event: &mut Event) {
         0 | 1 => event.manner.bad_checksum = true,
         2 => event.manner.padding = chance.pick(&[1, 6, 40]),
         _ if event.manner.piece.is_some() => {}
-        _ if talk.v6 => event.manner.extensions = pick_extensions(inventor),
+        _ if talk.v6 => {
+            event.manner.extensions = pick_extensions(inventor, talk.is_icmp() || has_ports(talk.protocol))
+        }
         _ => event.manner.options = pick_options(inventor),
     }
 }
@@ -193,7 +195,7 @@ fn fill_options(bytes: usize) -> Vec<u8> {
     rest
 }
 
-fn pick_extensions(inventor: &mut Inventor<'_>) -> Vec<(u8, Vec<u8>)> {
+fn pick_extensions(inventor: &mut Inventor<'_>, has_header: bool) -> Vec<(u8, Vec<u8>)> {
     let chance = &mut inventor.chance;
     let options = || (DESTINATION_OPTIONS, fill_options(8));
     let atomic = || (FRAGMENT, vec![0, 0, 0, 1, 2, 3, 4]);
@@ -218,19 +220,20 @@ fn pick_extensions(inventor: &mut Inventor<'_>) -> Vec<(u8, Vec<u8>)> {
         11 => std::iter::repeat_with(options).take(chance.pick(&[7, 8, 9, 12])).collect(),
         // an option that nobody knows, to be skipped or not
         12 => vec![(DESTINATION_OPTIONS, vec![0, chance.pick(&[0x3e, 0x7e, 0xbe]), 4, 0, 0, 0, 0])],
-        // longer than the packet
-        _ => vec![(DESTINATION_OPTIONS, vec![200, 1, 4, 0, 0, 0, 0])],
+        // longer than the packet, whose header nobody finds
+        13 if has_header => vec![(DESTINATION_OPTIONS, vec![200, 1, 4, 0, 0, 0, 0])],
+        _ => vec![options(), options()],
     }
 }
 
-fn tell_a_lie(inventor: &mut Inventor<'_>, event: &mut Event) {
+fn tell_a_lie(inventor: &mut Inventor<'_>, v6: bool, event: &mut Event) {
     let chance = &mut inventor.chance;
     event.manner.lie = Some(match chance.below(8) {
         0..3 => Lie::Length(chance.pick(&[-1, -4, -12, -30])),
         3 => Lie::Length(chance.pick(&[1, 8, 600])),
-        4 | 5 => Lie::HeaderWords(chance.pick(&[0, 4, 6, 15])),
-        6 => Lie::Version(chance.pick(&[0, 4, 5, 6])),
-        _ => Lie::Checksum,
+        4 | 5 if !v6 => Lie::HeaderWords(chance.pick(&[0, 4, 6, 15])),
+        6 if !v6 => Lie::Checksum,
+        _ => Lie::Version(chance.pick(&[0, 5, 7, 15])),
     });
 }
 

@@ -12,7 +12,8 @@ pub fn cut_into_pieces(inventor: &mut Inventor<'_>, events: &mut Vec<Event>, at:
     let datagram =
         1 + events.iter().filter_map(|event| Some(event.manner.piece?.datagram)).max().unwrap_or(0);
     let mut whole = events.remove(at);
-    whole.manner.ttl = PLAIN.ttl;
+    // conntrack has the manner of the first one, and the router looks at each
+    whole.manner = PLAIN;
     let more = chance.pick(&[24, 60, 200, 700, 1300]);
     let total = match &mut whole.what {
         What::Tcp(segment) => {

@@ -321,7 +321,7 @@ impl Arrival {
                 let (mut next, mut at) = (*first, 0);
                 while [HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS].contains(&next) {
                     let words = if next == FRAGMENT { 0 } else { usize::from(*body.get(at + 1)?) };
-                    next = body[at];
+                    next = *body.get(at)?;
                     at += (words + 1) * 8;
                 }
                 body.get(at..)
