@@ -39,7 +39,7 @@ enum layout {
 	QUOTA_CACHE_PER_CPU = 4096, /* entries of `quota_cache`, a power of two */
 	QUIET_ETHERTYPES_MAX = 16,
 	LIMITS_OF_FLOW_MAX = 8, /* rules with a limit that are asked for one flow */
-	HEARD_REGIONS = 16, /* of `heard`, a power of two */
+	HEARD_REGIONS = 16,     /* of `heard`, a power of two */
 	HEARD_EPOCH_S = 600,
 };
 

@@ -58,8 +58,8 @@ static __always_inline bool is_over_limit(const struct verdict_context *context,
 /* An answer to a visitor is counted under the server's own port, and is no sign of its own: visitors
  * go on to ask. A global function, as drop_stray().
  */
-__noinline int drop_quarantined(const struct packet *packet, const struct policy *policy, __u32 step,
-				struct decision *decision)
+__noinline int drop_quarantined(const struct packet *packet, const struct policy *policy,
+				__u32 step, struct decision *decision)
 {
 	struct server server = {};
 	bool answers = (step & STEP_MASK) == STEP_QUARANTINED_REPLY, listed = false, readable;
@@ -163,9 +163,8 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 	__u32 rule, server;
 
 	if (!(policy->flags & SETTINGS_LINK_SERVICES) || packet->ip_version != 6 ||
-	    !packet->source.word_be[0] ||
-	    packet->fragment_position != FRAGMENT_NONE || !is_link_scope(packet) ||
-	    is_foreign_icmp(packet))
+	    !packet->source.word_be[0] || packet->fragment_position != FRAGMENT_NONE ||
+	    !is_link_scope(packet) || is_foreign_icmp(packet))
 		return false;
 	need = find_need(policy, 0, policy->flags & SETTINGS_RANGES, packet->protocol,
 			 decision->port);
@@ -238,7 +237,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 		else
 			drop(decision, REASON_ETHERTYPE,
 			     is_quiet_ethertype(context->policy, packet->ethertype) ? DROP_QUIET :
-										       0);
+										      0);
 		return STEP_NONE;
 	}
 	if (packet->source_routed) {
@@ -282,12 +281,16 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 		first = 0;
 	if (is_sender_quarantined(context->server->id, packet, context->now_ns) &&
 	    !((reply | first) & RULE_MANAGEMENT)) {
+		/* the rest of an answer is as quiet as its beginning */
+		if (!packet->bad_fragment &&
+		    drop_like_first(packet, context->now_ns, REASON_QUARANTINED, decision))
+			return STEP_NONE;
 		return reply ? STEP_QUARANTINED_REPLY : STEP_QUARANTINED;
 	}
 	if (packet->bad_fragment || (packet->fragment_position == FRAGMENT_LATER && !first)) {
 		/* expected of a datagram that was under way during a policy swap, so no alarm */
 		if (packet->bad_fragment || outdated ||
-		    !drop_like_first(packet, context->now_ns, decision))
+		    !drop_like_first(packet, context->now_ns, REASON_NONE, decision))
 			drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
 		return STEP_NONE;
 	}

@@ -104,10 +104,11 @@ __noinline int count_fragment(const struct packet *packet)
 	return 0;
 }
 
-/* Drops a later fragment under the kind of its first one. 0: no first one was dropped. A global
- * function: the verifier proves it once.
+/* Drops a later fragment under the kind of its first one. `reason`: only if that was the first one's;
+ * 0: any. Returns 0 if no such first one was dropped. A global function: the verifier proves it once.
  */
-__noinline int drop_like_first(const struct packet *packet, __u64 now_ns, struct decision *decision)
+__noinline int drop_like_first(const struct packet *packet, __u64 now_ns, __u32 reason,
+			       struct decision *decision)
 {
 	const struct refused_fragment *first;
 	struct fragment_key key;
@@ -117,7 +118,8 @@ __noinline int drop_like_first(const struct packet *packet, __u64 now_ns, struct
 	fill_fragment_key(&key, packet);
 	first = bpf_map_lookup_elem(&refused_fragments, &key);
 	if (!first || !is_within(first->refused_ns, now_ns, reassembly_timeout_s(packet)) ||
-	    first->fragment_protocol != packet->fragment_protocol)
+	    first->fragment_protocol != packet->fragment_protocol ||
+	    (reason && first->reason != reason))
 		return 0;
 	drop(decision, first->reason, first->flags);
 	decision->port = first->port;

@@ -233,7 +233,8 @@ static const __u32 SPORT_OF_OTHERS = 0x80000000;
 /* The rule by which the server may open a flow between these ports: of the needs whose `sport` has its
  * own port, and of the others with a limit. 0 or SPORT_OF_OTHERS: none.
  */
-__noinline __u32 match_sport(const struct policy *policy, const struct flow_key *flow, __u32 profile)
+__noinline __u32 match_sport(const struct policy *policy, const struct flow_key *flow,
+			     __u32 profile)
 {
 	struct range_key key = {}; /* with a constant in it, the object gets a map of constants */
 	const struct need *need;

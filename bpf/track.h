@@ -167,7 +167,8 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 			 packet->source_port);
 	if (need && match_peer(policy, &need->outbound, &packet->source))
 		return;
-	if (server->flags & SERVER_SPORTS && is_permitted(match_sport(policy, key, server->profile)))
+	if (server->flags & SERVER_SPORTS &&
+	    is_permitted(match_sport(policy, key, server->profile)))
 		return;
 	note_unlisted(key, now_ns);
 }

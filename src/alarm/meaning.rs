@@ -10,7 +10,7 @@ use super::technique::{
 };
 use crate::abi::Reason;
 use crate::drops::DropEvent;
-use crate::net::{AH, ESP, GRE, IGMP, IPIP, L2TP, SIT, TCP, UDP};
+use crate::net::{AH, ESP, GRE, IGMP, IPIP, L2TP, SIT, TCP, UDP, VRRP};
 
 /// Packets that hide other packets.
 const TUNNELS: [u8; 6] = [IPIP, SIT, GRE, ESP, AH, L2TP];
@@ -216,6 +216,10 @@ fn is_download(drop: &DropEvent) -> bool {
 pub(super) fn rate(kind: Kind, drop: &DropEvent) -> Severity {
     let by_reason =
         || drop.reason.known().and_then(meaning_of).map_or(UNKNOWN.severity, |meaning| meaning.severity);
+    // who announces itself as the master takes all traffic of the link
+    if drop.reason.known() == Some(Reason::RogueRouter) && drop.protocol == VRRP {
+        return Severity::Critical;
+    }
     kind.severity().or_else(by_reason).unwrap_or_else(|| rate_service(drop))
 }
 

@@ -10,6 +10,7 @@ use crate::abi::{REASONS, Reason};
 use crate::clock::Clock;
 use crate::drops::example::{after_ms, syn};
 use crate::drops::{Origin, ServerRef};
+use crate::net::VRRP;
 
 fn at(seconds: u64) -> Clock {
     after_ms(seconds * 1000)
@@ -114,6 +115,12 @@ fn a_drop_keeps_its_alarm_open() {
         assert!(engine.tick(at(minute * 240 + 239)).iter().all(|change| change.step == Step::Updated));
     }
     assert_eq!(engine.open_alarms().len(), 1);
+}
+
+#[test]
+fn a_server_that_announces_itself_as_the_master_router_is_critical() {
+    let vrrp = DropEvent { protocol: VRRP, ..because(Reason::RogueRouter) };
+    assert_eq!(Engine::default().observe(&vrrp, at(0))[0].alarm.severity, Severity::Critical);
 }
 
 #[test]

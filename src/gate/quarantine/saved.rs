@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::clock::{Clock, wall_now};
 use crate::gate::error::GateError;
@@ -27,7 +28,7 @@ const MOST_BYTES: u64 = 64 << 20;
 const NS_PER_S: i128 = 1_000_000_000;
 
 /// All quarantines of one gate.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(in crate::gate) struct Saved {
     version: u32,
     pub(super) servers: Vec<SavedServer>,
@@ -49,6 +50,7 @@ pub(super) struct SavedServer {
 /// An address in quarantine, or a prefix that a server in quarantine has lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedAddress {
+    #[serde(deserialize_with = "read_prefix")]
     pub(super) address: IpNet,
     /// Cut off with the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,10 +185,24 @@ pub(super) fn path_of(place: &GatePlace) -> PathBuf {
     place.history().join(FILE)
 }
 
-/// Reads the file. A damaged one is put aside, and `warnings` say so.
+/// Reads the file. A damaged one is put aside, and `warnings` say so. Of one with some bad rows the others
+/// hold, and a copy is kept.
 pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
-    read(path).unwrap_or_else(|error| {
-        let aside = path.with_added_extension("damaged");
+    let aside = path.with_added_extension("damaged");
+    let mut bad = Vec::new();
+    let saved = read_each(path, &mut bad);
+    if let Some(first) = bad.first() {
+        let outcome = match fs::copy(path, &aside) {
+            Ok(_) => format!("a copy of the file is {}", aside.display()),
+            Err(error) => format!("the file could not be copied: {error}"),
+        };
+        warnings.push(format!(
+            "{} of the quarantines in {} can't be read and are free now ({first}); {outcome}",
+            bad.len(),
+            path.display()
+        ));
+    }
+    saved.unwrap_or_else(|error| {
         let outcome = match fs::rename(path, &aside) {
             Ok(()) => format!("it is {} now", aside.display()),
             Err(error) => format!("it could not be put aside: {error}"),
@@ -199,8 +215,34 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
     })
 }
 
-/// No file is no quarantine.
-pub(super) fn read(path: &Path) -> io::Result<Saved> {
+/// The file as it is read: row by row, so that a bad one costs no other.
+#[derive(Deserialize)]
+struct Rows {
+    version: u32,
+    #[serde(default)]
+    servers: Vec<serde_json::Value>,
+    #[serde(default)]
+    addresses: Vec<serde_json::Value>,
+}
+
+/// The rows that can be read. `bad` gets a sentence for each other one.
+fn read_rows<T: DeserializeOwned>(rows: Vec<serde_json::Value>, bad: &mut Vec<String>) -> Vec<T> {
+    let read = |row: serde_json::Value| {
+        let text = row.to_string();
+        serde_json::from_value(row).map_err(|error| format!("{text}: {error}"))
+    };
+    rows.into_iter().filter_map(|row| read(row).map_err(|why| bad.push(why)).ok()).collect()
+}
+
+/// A prefix, or an address by itself as a person would type it.
+fn read_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).map_err(|_| D::Error::custom(format!("`{text}` is no prefix")))
+}
+
+/// No file is no quarantine. `bad` gets a sentence for each row that can't be read.
+fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
     let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let file = match File::open(path) {
         Ok(file) => file,
@@ -209,10 +251,20 @@ pub(super) fn read(path: &Path) -> io::Result<Saved> {
     };
     let mut text = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut text)?;
-    let saved: Saved = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    match saved.version {
-        VERSION => Ok(saved),
+    let rows: Rows = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    match rows.version {
+        VERSION => Ok(Saved::new(read_rows(rows.servers, bad), read_rows(rows.addresses, bad))),
         version => Err(damaged(format!("its version is {version}, and this portcullis knows {VERSION}"))),
+    }
+}
+
+/// As [`read_each`], where a bad row is an error.
+pub(super) fn read(path: &Path) -> io::Result<Saved> {
+    let mut bad = Vec::new();
+    let saved = read_each(path, &mut bad)?;
+    match bad.into_iter().next() {
+        None => Ok(saved),
+        Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, why)),
     }
 }
 

@@ -261,6 +261,24 @@ fn a_damaged_file_is_put_aside_and_said() {
 }
 
 #[test]
+fn a_bad_row_costs_no_other_and_an_address_needs_no_length() {
+    let folder = Folder::new("rows");
+    let path = folder.file();
+    let row = |address: &str| format!("{{\"address\": \"{address}\", \"since\": \"2026-11-22T15:00:00Z\"}}");
+    let rows = ["192.0.2.10", "192.0.2.300", "2001:db8::/64"].map(row).join(", ");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, format!("{{\"version\": 1, \"addresses\": [{rows}]}}")).unwrap();
+    let mut warnings = Vec::new();
+    assert_eq!(saved::take(&path, &mut warnings).names(), ["192.0.2.10", "2001:db8::/64"]);
+    assert!(
+        warnings[0].starts_with("1 of the quarantines") && warnings[0].contains("192.0.2.300"),
+        "{warnings:?}"
+    );
+    assert!(path.exists() && path.with_added_extension("damaged").exists());
+    assert!(saved::read(&path).is_err());
+}
+
+#[test]
 fn a_quarantine_that_waits_for_the_next_attach_can_be_released() {
     let mut all = example();
     assert!(!all.release("web1") && !all.release("192.0.2.11"));

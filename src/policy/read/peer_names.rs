@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::suggestion::suggest;
+use crate::net::subtract;
 use crate::policy::model::{Server, Set};
 
 /// The most names of servers that are suggested. Each suggestion compares a name with all servers.
@@ -21,8 +22,19 @@ pub(super) struct PeerNames<'p> {
 
 impl<'p> PeerNames<'p> {
     pub(super) fn new(sets: &'p BTreeMap<String, Set>, servers: &'p [Server]) -> Self {
+        let all: BTreeMap<IpNet, &str> = servers
+            .iter()
+            .flat_map(|server| server.addresses.iter().map(|(prefix, _)| (*prefix, server.name.as_str())))
+            .collect();
+        // The longest prefix wins, so what others have within a server's prefix is theirs.
+        let own = |server: &Server, prefix: IpNet| -> Vec<IpNet> {
+            let inside = all.range(prefix..).take_while(|(other, _)| prefix.contains(*other));
+            let others: Vec<IpNet> =
+                inside.filter(|(_, owner)| **owner != server.name).map(|(other, _)| *other).collect();
+            subtract(prefix, &others)
+        };
         let addresses = |server: &Server| -> Arc<[IpNet]> {
-            server.addresses.iter().map(|(prefix, _)| *prefix).collect()
+            server.addresses.iter().flat_map(|(prefix, _)| own(server, *prefix)).collect()
         };
         let servers = servers.iter().map(|server| (server.name.as_str(), addresses(server))).collect();
         Self { sets, servers, suggestions: Cell::new(SUGGESTIONS) }

@@ -1,5 +1,7 @@
 //! The clauses of needs: servers as peers, and the server's own port.
 
+use std::net::IpAddr;
+
 use super::{BASE, complaints, describe, diff, help, read};
 
 /// A policy in which `web1` (192.0.2.10) and `db1` have each other's name in a need; the needs are in line 4.
@@ -30,6 +32,18 @@ fn a_servers_name_stands_for_its_addresses() {
     assert_eq!(back.to_string(), "tcp/5432 from web1");
     assert_eq!(back.resolve_peers(&policy.sets).len(), 2, "IPv4 and IPv6");
     assert!(describe(&policy).contains("accepts  tcp/5432 from web1\n"));
+}
+
+#[test]
+fn a_servers_name_leaves_out_what_another_server_has_within_its_prefix() {
+    let text = out("tcp/5432 to db1") + "[servers.own]\naddresses = [\"192.0.2.66\"]\nroles = [\"db\"]\n";
+    let peers = read(&text).roles[0].outbound[0].resolve_peers(&Default::default());
+    let holds =
+        |address: &str| peers.iter().any(|prefix| prefix.contains(&address.parse::<IpAddr>().unwrap()));
+    assert!(!holds("192.0.2.66"), "it is another server's");
+    for address in ["192.0.2.20", "192.0.2.64", "192.0.2.65", "192.0.2.67", "192.0.2.127"] {
+        assert!(holds(address), "{address}");
+    }
 }
 
 #[test]

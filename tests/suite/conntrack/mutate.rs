@@ -157,7 +157,7 @@ fn change_manner(inventor: &mut Inventor<'_>, talk: &Talk, event: &mut Event) {
         2 => event.manner.padding = chance.pick(&[1, 6, 40]),
         _ if event.manner.piece.is_some() => {}
         _ if talk.v6 => {
-            event.manner.extensions = pick_extensions(inventor, talk.is_icmp() || has_ports(talk.protocol))
+            event.manner.extensions = pick_extensions(inventor, talk.is_icmp() || has_ports(talk.protocol));
         }
         _ => event.manner.options = pick_options(inventor),
     }

@@ -395,12 +395,13 @@ impl Model {
     fn decide_quarantined(&self, case: &Case<'_>) -> Decision {
         let fragment = self.decide_fragment(case);
         let reply = if fragment.is_none() { self.find_reply(case) } else { None };
-        let (is_fragment, replies) = (fragment.is_some(), reply.is_some());
-        let stays = fragment.or(reply).filter(|decision| decision.management && !decision.reason.drops());
-        match stays {
-            Some(decision) => decision,
-            None if is_fragment => Decision::drop(Reason::Quarantined),
-            None => case.refuse_quarantined(replies),
+        let replies = reply.is_some();
+        let stays = |decision: &Decision| decision.management && !decision.reason.drops();
+        match fragment {
+            // the rest of an answer is as quiet as its beginning
+            Some(decision) if stays(&decision) || decision.reason == Reason::Quarantined => decision,
+            Some(_) => Decision::drop(Reason::Quarantined),
+            None => reply.filter(stays).unwrap_or_else(|| case.refuse_quarantined(replies)),
         }
     }
 

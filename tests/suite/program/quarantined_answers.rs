@@ -88,6 +88,24 @@ fn what_the_server_does_of_its_own_accord_is_loud() {
 type IpOf = std::net::IpAddr;
 
 #[test]
+fn the_rest_of_a_large_answer_is_as_quiet_as_its_beginning() {
+    with_dmz_in_both_families(|gate, family| {
+        gate.quarantine("ns1", None).unwrap();
+        let (ns, peer): (IpOf, IpOf) = (family.ns, family.peer);
+        // the header of a datagram of 40 bytes, and 16 bytes of its data
+        let begin = |from: u16, to: u16| {
+            let header = [from, to, 40, 0].map(u16::to_be_bytes).concat();
+            [header, vec![0; 16]].concat()
+        };
+        check(&gate, &fragment(ns, peer, UDP, (7, 0, true), &begin(53, 51_000)), 53, true);
+        check(&gate, &fragment(ns, peer, UDP, (7, 3, false), &[0; 16]), 53, true);
+        // and the rest of what it began by itself stays loud
+        check(&gate, &fragment(ns, peer, UDP, (8, 0, true), &begin(40_000, 1434)), 1434, false);
+        check(&gate, &fragment(ns, peer, UDP, (8, 3, false), &[0; 16]), 1434, false);
+    });
+}
+
+#[test]
 fn the_icmp_of_the_other_family_is_no_answer() {
     let gate = TestGate::dmz();
     gate.quarantine("web1", None).unwrap();

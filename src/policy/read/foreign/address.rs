@@ -145,7 +145,7 @@ fn read_wildcard(word: &str) -> Option<Meaning> {
 }
 
 /// The help for a word that is no address. It fits wherever addresses are listed.
-pub(in super::super) fn advise_on_address(word: &str) -> Option<String> {
+pub(crate) fn advise_on_address(word: &str) -> Option<String> {
     if word.contains("://") {
         return Some("write the address alone: a list of addresses has no URLs".to_owned());
     }

@@ -88,7 +88,7 @@ struct Rule {
 
 /// The help for a text that was refused as a need; `None` if it is in no manner that we know. `is_need` says
 /// whether a text is a sound need, and only such needs are offered.
-pub(in super::super) fn advise_on_need(
+pub(crate) fn advise_on_need(
     text: &str,
     direction: Direction,
     is_need: impl Fn(&str) -> bool,
