@@ -29,7 +29,7 @@ mod wire;
 mod world;
 
 use std::str::FromStr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use campaign::{Order, describe, explain, find_unexplained, run};
 use case::Record;
@@ -41,6 +41,9 @@ use policy::Policy;
 use crate::fuzz::network::stay_on_cpu;
 use crate::support::chance::Chance;
 
+/// The run of every day makes the same each time, so a red one is due to a change. scripts/fuzz takes others.
+const SEED: u64 = 20_261_129;
+
 fn read_variable<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
@@ -49,9 +52,7 @@ fn read_variable<T: FromStr>(name: &str) -> Option<T> {
 #[test]
 fn the_gate_and_conntrack_differ_only_where_the_documents_say_so() {
     let minutes: Option<f64> = read_variable("PORTCULLIS_MINUTES");
-    let seed = read_variable("PORTCULLIS_SEED").unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
-    });
+    let seed = read_variable("PORTCULLIS_SEED").unwrap_or(SEED);
     let order = Order {
         seed,
         // a time alone is enough

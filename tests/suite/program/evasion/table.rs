@@ -102,7 +102,8 @@ impl Script {
                 Step::Leaves(frame, _, reason) => _ = gate.drops(frame, *reason),
             }
         }
-        for step in &self.0 {
+        // in reverse: a name that the policy lacks has nothing to release
+        for step in self.0.iter().rev() {
             match step {
                 Step::Under(_) => gate.swap(POLICY),
                 Step::Quarantined(server) => _ = gate.release(server).expect("a release"),
