@@ -8,6 +8,9 @@ use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -25,6 +28,8 @@ const FILE: &str = "quarantines.json";
 const VERSION: u32 = 1;
 /// More than the tables of the largest gate take.
 const MOST_BYTES: u64 = 64 << 20;
+/// How long the disk may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 const NS_PER_S: i128 = 1_000_000_000;
 
 /// All quarantines of one gate.
@@ -189,8 +194,7 @@ pub(super) fn path_of(place: &GatePlace) -> PathBuf {
 /// hold, and a copy is kept.
 pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
     let aside = path.with_added_extension("damaged");
-    let mut bad = Vec::new();
-    let saved = read_each(path, &mut bad);
+    let (saved, bad) = read_in_time(path);
     if let Some(first) = bad.first() {
         let outcome = match fs::copy(path, &aside) {
             Ok(_) => format!("a copy of the file is {}", aside.display()),
@@ -203,9 +207,13 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
         ));
     }
     saved.unwrap_or_else(|error| {
-        let outcome = match fs::rename(path, &aside) {
-            Ok(()) => format!("it is {} now", aside.display()),
-            Err(error) => format!("it could not be put aside: {error}"),
+        let outcome = if error.kind() != io::ErrorKind::InvalidData {
+            "the file stays as it is".to_owned()
+        } else {
+            match fs::rename(path, &aside) {
+                Ok(()) => format!("it is {} now", aside.display()),
+                Err(error) => format!("it could not be put aside: {error}"),
+            }
         };
         warnings.push(format!(
             "what was in quarantine before is free now, because {} can't be read ({error}); {outcome}",
@@ -256,6 +264,26 @@ fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
         VERSION => Ok(Saved::new(read_rows(rows.servers, bad), read_rows(rows.addresses, bad))),
         version => Err(damaged(format!("its version is {version}, and this portcullis knows {VERSION}"))),
     }
+}
+
+/// As [`read_each`], in a thread of its own: a disk that does not answer must not keep the gate from being
+/// attached.
+fn read_in_time(path: &Path) -> (io::Result<Saved>, Vec<String>) {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let file = path.to_owned();
+    let reader = thread::Builder::new().name("quarantines".to_owned()).spawn(move || {
+        let mut bad = Vec::new();
+        let saved = read_each(&file, &mut bad);
+        // nobody waits any more once the time is over
+        let _ = sender.send((saved, bad));
+    });
+    if let Err(error) = reader {
+        return (Err(error), Vec::new());
+    }
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let error = io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer");
+        (Err(error), Vec::new())
+    })
 }
 
 /// As [`read_each`], where a bad row is an error.

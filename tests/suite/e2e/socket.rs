@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::namespace::Namespace;
 use crate::support::patience::Wait;
@@ -122,7 +122,19 @@ pub fn echoes(stream: &mut TcpStream) -> bool {
 /// A datagram socket of one of the machine's addresses.
 pub fn udp(machine: &Namespace, address: &str, port: u16) -> UdpSocket {
     let address: IpAddr = address.parse().expect("an address");
-    let socket = machine.enter(|| UdpSocket::bind((address, port))).expect("a free port");
+    let bind = || machine.enter(|| UdpSocket::bind((address, port)));
+    let begun = Instant::now();
+    let socket = loop {
+        match bind() {
+            // a process that another test has just started holds the socket before until it executes
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < ARRIVES.duration() =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            socket => break socket.expect("a free port"),
+        }
+    };
     socket.set_read_timeout(Some(ARRIVES.duration())).expect("a timeout");
     socket
 }
