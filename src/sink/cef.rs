@@ -9,10 +9,9 @@ use super::escape::escape;
 use super::fields::signature;
 use super::file::Rotation;
 use super::lines::Lines;
-use super::{Event, Matter, Sink, Site};
+use super::{Event, Sink, Site};
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict};
-use crate::host::host_name;
 use crate::net::show_mac;
 use crate::policy::Alarms;
 
@@ -27,10 +26,9 @@ pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>>
 
 /// The line of an event, without its end: a drop or a change of an alarm.
 fn render(event: &Event) -> anyhow::Result<String> {
-    Ok(match &event.matter {
-        Matter::Drop(drop) => render_drop(drop),
-        Matter::Alarm(change) => render_alarm(change),
-        Matter::OpenAlarms(_) => String::new(),
+    Ok(match event {
+        Event::Drop(drop) => render_drop(drop),
+        Event::Alarm(change) => render_alarm(change),
     })
 }
 
@@ -75,12 +73,8 @@ impl CefLine {
         }
     }
 
-    fn add_gate(&mut self, interface: &str) {
-        self.add("dvchost", host_name());
-        self.add("deviceInboundInterface", interface);
-    }
-
     fn add_packet(&mut self, drop: &DropEvent) {
+        self.add("deviceInboundInterface", &drop.interface);
         self.add_address("src", "c6a2", "Source IPv6 Address", drop.source);
         self.add_address("dst", "c6a3", "Destination IPv6 Address", drop.destination);
         self.add_some("spt", drop.source_port);
@@ -101,7 +95,6 @@ fn render_drop(drop: &DropEvent) -> String {
     line.add("act", act(drop.verdict));
     line.add("cnt", drop.drops);
     line.add("reason", drop.reason);
-    line.add_gate(&drop.interface);
     line.add_packet(drop);
     line.add_labelled("cs1", "server", drop.server_name());
     line.add_labelled("cs2", "service", Some(drop.service()));
@@ -111,29 +104,23 @@ fn render_drop(drop: &DropEvent) -> String {
 /// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
 fn render_alarm(change: &Change) -> String {
     let alarm = &change.alarm;
-    let kind = alarm.kind();
-    let class = kind.signature_id().to_string();
-    let mut line = CefLine::new(&class, &signature(kind), severity(alarm.severity()));
+    let class = alarm.kind.signature_id().to_string();
+    let mut line = CefLine::new(&class, &signature(alarm.kind), severity(alarm.severity));
     line.add("rt", millis(change.time));
     line.add("start", millis(alarm.first));
     line.add("end", millis(alarm.last));
-    line.add_some("act", alarm.verdict().map(act));
+    line.add("act", act(alarm.verdict));
     line.add("cnt", alarm.packets);
-    line.add("cat", kind.category());
+    line.add("cat", alarm.kind.category());
     line.add("externalId", alarm.id);
-    line.add_some("reason", alarm.reason());
-    line.add_gate(&alarm.interface);
-    if let Some(sample) = alarm.sample() {
-        line.add_packet(sample);
-    }
+    line.add("reason", alarm.reason);
+    line.add_packet(&alarm.sample);
     line.add_labelled("cs1", "server", alarm.server.as_ref().map(|server| &server.name));
-    line.add_labelled("cs2", "service", Some(alarm.service()));
+    line.add_labelled("cs2", "service", Some(alarm.sample.service()));
     line.add_labelled("cs3", "step", Some(change.step.name()));
     line.add_labelled("cs4", "technique", Some(alarm.technique().id));
     line.add_labelled("cs5", "next", alarm.next_commands().first());
-    line.add_labelled("cs6", "mode", alarm.mode());
-    line.add_labelled("cn1", "parts", Some(alarm.parts.len()));
-    line.add("msg", change.message());
+    line.add("msg", alarm.message(change.step));
     line.0
 }
 

@@ -9,7 +9,7 @@ use super::hub::{DATABASE_MAC, DATABASE_V4, DATABASE_V6, Hub};
 use super::policies::dmz;
 use super::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
 use super::testbed::{Family, NIC, Testbed, V4, V6, in_both_families, ip, share_machine};
-use crate::support::frame::{ROUTER_MAC, SYN, from_mac, link_frame, patched, tcp};
+use crate::support::frame::{ROUTER_MAC, SERVER_MAC, SYN, from_mac, link_frame, patched, tcp};
 use crate::support::patience::eventually;
 
 /// Of a device above the NIC.
@@ -65,6 +65,9 @@ pub fn prove_elsewhere(testbed: &Testbed, hub: &Hub, own_mac: [u8; 6], vlan: Opt
     move_router(testbed, vlan.map_or("eth0", |(name, _)| name), own_mac);
     let database = hub.add_database(testbed, vlan);
     let check = CalmCheck::start(testbed, &policy());
+    // the gate has heard of the neighbour before anybody talks to it, as on a link in use
+    database.inject_all("eth0", (0..3).map(|_| announcement(DATABASE_MAC)));
+    testbed.dmz.inject_all("eth0", (0..3).map(|_| announcement(SERVER_MAC)));
     let _servers = [
         TcpServer::start(&database, 5432),
         TcpServer::start(&testbed.dmz, 80),

@@ -26,7 +26,6 @@ mod metrics;
 mod modes;
 pub mod namespace;
 mod nics;
-mod outsiders;
 pub mod policies;
 mod quarantined_answers;
 pub mod quarantines;
