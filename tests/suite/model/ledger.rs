@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use portcullis::abi::Reason;
 
-use super::decide::Decision;
-use super::{Outcome, Verdict};
+use super::outcome::{Outcome, Verdict};
 
 /// A kind of drop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,8 +29,8 @@ pub struct Books {
 }
 
 impl Books {
-    /// Counts one packet by its verdict.
-    pub fn count(&mut self, outcome: &Outcome, decision: &Decision, bytes: u64) {
+    /// Counts one packet by its verdict. `own_port`: its port is the server's own.
+    pub fn count(&mut self, outcome: &Outcome, own_port: bool, bytes: u64) {
         let would = outcome.verdict == Verdict::WouldDrop;
         add(self.counters.entry((outcome.reason, would)).or_default(), bytes);
         if outcome.verdict == Verdict::Pass {
@@ -44,7 +43,7 @@ impl Books {
             reason: outcome.reason,
             quiet: outcome.quiet,
             would,
-            own_port: decision.own_port,
+            own_port,
             presumed: outcome.presumed,
         };
         add(self.ledger.entry(key).or_default(), bytes);

@@ -14,8 +14,10 @@ mod limits;
 mod macs;
 mod needs;
 mod opening;
+mod outcome;
 mod packet;
 mod quote;
+mod state;
 mod steps;
 mod tests;
 mod track;
@@ -28,94 +30,19 @@ use portcullis::abi::Reason;
 use portcullis::policy::{Mode, Policy};
 
 use decide::{Decision, Effect};
-use flows::Flows;
-use fragments::{FragmentState, Fragments, RefusedFragment};
-use heard::Heard;
-use ledger::Books;
-use limits::TokenBuckets;
-use macs::Macs;
+use fragments::{FragmentState, RefusedFragment};
 use packet::{Frame, Known, Packet, Transport, Way};
 
 pub use coverage::{Coverage, Rule};
 pub use flows::{FlowKey, FlowState, Table};
 pub use fragments::FragmentKey;
 pub use ledger::{LedgerKey, Sum};
+pub use outcome::{Outcome, Verdict};
+pub use state::Model;
 pub use track::Origin;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Pass,
-    Drop,
-    /// Mode observe: counted as a drop, and passed.
-    WouldDrop,
-}
-
-/// What became of a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub verdict: Verdict,
-    pub reason: Reason,
-    /// No alarm is raised about this drop, for somebody said so.
-    pub quiet: bool,
-    /// The name of the server that has the source address.
-    pub server: Option<String>,
-    /// Port and protocol as the ledger keys them.
-    pub port: u16,
-    pub protocol: u8,
-    /// The memory of peers was full.
-    pub presumed: bool,
-    /// Lines of the needs that may be named as deciding.
-    pub needs: Vec<u32>,
-}
-
-/// The gate as its documentation has it.
-pub struct Model {
-    policy: Option<Policy>,
-    generation: u32,
-    pickup_until_ns: u64,
-    link_routes: fn(IpAddr) -> bool,
-    /// By server's name; none: until released.
-    quarantines: BTreeMap<String, Option<u64>>,
-    quarantined_addresses: BTreeMap<IpNet, Option<u64>>,
-    /// By the server's name and the MAC of one of its machines.
-    quarantined_machines: BTreeMap<(String, [u8; 6]), Option<u64>>,
-    flows: Flows,
-    fragments: Fragments,
-    heard: Heard,
-    macs: Macs,
-    buckets: TokenBuckets,
-    books: Books,
-    coverage: Coverage,
-}
-
-impl Default for Model {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 #[expect(clippy::wrong_self_convention, reason = "`from` and `to` say which way a frame goes")]
 impl Model {
-    /// A gate without a policy: every server is unknown.
-    pub fn new() -> Self {
-        Self {
-            policy: None,
-            generation: 0,
-            pickup_until_ns: 0,
-            link_routes: |_| false,
-            quarantines: BTreeMap::new(),
-            quarantined_addresses: BTreeMap::new(),
-            quarantined_machines: BTreeMap::new(),
-            flows: Flows::default(),
-            fragments: Fragments::default(),
-            heard: Heard::default(),
-            macs: Macs::default(),
-            buckets: TokenBuckets::default(),
-            books: Books::default(),
-            coverage: Coverage::default(),
-        }
-    }
-
     /// Sets which IPv6 destinations the routing table keeps on the DMZ's link.
     pub fn set_link_routes(&mut self, keeps: fn(IpAddr) -> bool) {
         self.link_routes = keeps;
@@ -277,7 +204,7 @@ impl Model {
         }
         self.coverage.give(outcome.reason);
         decision.met.iter().for_each(|rule| self.coverage.meet(*rule));
-        self.books.count(&outcome, &decision, frame.len() as u64);
+        self.books.count(&outcome, decision.own_port, frame.len() as u64);
         if let Frame::LinkLayer(true) = &parsed {
             self.learn_mac(frame);
         }

@@ -1,0 +1,63 @@
+//! All that the model knows between two frames. `decide`, `steps` and `track` read and change it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portcullis::policy::Policy;
+
+use super::coverage::Coverage;
+use super::flows::Flows;
+use super::fragments::Fragments;
+use super::heard::Heard;
+use super::ledger::Books;
+use super::limits::TokenBuckets;
+use super::macs::Macs;
+
+/// The gate as its documentation has it.
+pub struct Model {
+    pub(super) policy: Option<Policy>,
+    pub(super) generation: u32,
+    pub(super) pickup_until_ns: u64,
+    pub(super) link_routes: fn(IpAddr) -> bool,
+    /// By server's name; none: until released.
+    pub(super) quarantines: BTreeMap<String, Option<u64>>,
+    pub(super) quarantined_addresses: BTreeMap<IpNet, Option<u64>>,
+    /// By the server's name and the MAC of one of its machines.
+    pub(super) quarantined_machines: BTreeMap<(String, [u8; 6]), Option<u64>>,
+    pub(super) flows: Flows,
+    pub(super) fragments: Fragments,
+    pub(super) heard: Heard,
+    pub(super) macs: Macs,
+    pub(super) buckets: TokenBuckets,
+    pub(super) books: Books,
+    pub(super) coverage: Coverage,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Model {
+    /// A gate without a policy: every server is unknown.
+    pub fn new() -> Self {
+        Self {
+            policy: None,
+            generation: 0,
+            pickup_until_ns: 0,
+            link_routes: |_| false,
+            quarantines: BTreeMap::new(),
+            quarantined_addresses: BTreeMap::new(),
+            quarantined_machines: BTreeMap::new(),
+            flows: Flows::default(),
+            fragments: Fragments::default(),
+            heard: Heard::default(),
+            macs: Macs::default(),
+            buckets: TokenBuckets::default(),
+            books: Books::default(),
+            coverage: Coverage::default(),
+        }
+    }
+}
