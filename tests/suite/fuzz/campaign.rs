@@ -122,7 +122,8 @@ fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
         let mut events = talk.invent();
         let orders = invent_orders(talk.chance(), &mut live);
         if !orders.is_empty() {
-            // in the middle of it
+            // in the middle of it, and of what is sent in pieces
+            let orders: Vec<Event> = orders.into_iter().flat_map(|order| talk.send_across(order)).collect();
             let at = talk.chance().below(events.len() + 1);
             events.splice(at..at, orders);
             events.extend(talk.say_again());

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::event::{Event, Whom};
 use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
+use super::policies::SERVERS;
 use super::setting::{
     PROTOCOLS, ROUTER_MACS, ROUTERS, SERVER_MACS, pick_client_port, pick_odd, pick_peer, pick_port,
     pick_server, pick_service,
@@ -67,6 +68,22 @@ impl Talk {
         std::mem::take(&mut self.events)
     }
 
+    /// Datagrams in pieces, and something that happens between a first piece and the others.
+    pub fn send_across(&mut self, order: Event) -> Vec<Event> {
+        let mut later = Vec::new();
+        for id in 10..16 {
+            let (server, peer) = self.pick_pair();
+            let to = (peer, pick_service(&mut self.chance));
+            let datagram = udp_datagram((server, 40000), to, &[5; 24]);
+            self.events.push(Event::From(fragment(server, peer, UDP, (id, 0, true), &datagram[..16])));
+            later.push(Event::From(fragment(server, peer, UDP, (id, 2, false), &datagram[16..])));
+        }
+        let mut events = std::mem::take(&mut self.events);
+        events.push(order);
+        events.extend(later);
+        events
+    }
+
     fn wait(&mut self) {
         let seconds = self.chance.pick(&[
             0, 1, 2, 5, 9, 10, 15, 29, 30, 31, 45, 59, 60, 61, 90, 119, 120, 121, 300, 500, 599, 600, 601,
@@ -81,7 +98,7 @@ impl Talk {
         if self.chance.below(250) == 0 {
             return self.ask_from_everywhere();
         }
-        match self.chance.below(48) {
+        match self.chance.below(49) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -103,6 +120,7 @@ impl Talk {
             44 => self.advertise_a_router(),
             45 => self.ask_the_link(),
             46 => self.answer_from_quarantine(),
+            47 => self.write_over_headers(),
             _ => self.shake_hands(),
         }
     }
@@ -592,6 +610,28 @@ impl Talk {
         }
     }
 
+    /// Behind the fragment header there may be more than ports, and a later fragment may begin within it.
+    fn write_over_headers(&mut self) {
+        let server = pick_server(&mut self.chance, true);
+        let peer = pick_peer(&mut self.chance, true);
+        let to = (peer, pick_service(&mut self.chance));
+        let count = self.chance.pick(&[0, 1, 2]);
+        let options = [60, 0, 1, 4, 0, 0, 0, 0].repeat(count);
+        let mut payload = options;
+        if let Some(last) = payload.len().checked_sub(8) {
+            payload[last] = UDP;
+        }
+        payload.extend(udp_datagram((server, 40000), to, &[5; 8]));
+        let protocol = if count == 0 { UDP } else { 60 };
+        let id = self.chance.pick(&[1_u16, 2, 3]);
+        self.events.push(Event::From(fragment(server, peer, protocol, (id, 0, true), &payload)));
+        for offset in [1, 2, 3, 4] {
+            let protocol = if self.chance.percent(90) { protocol } else { UDP };
+            let frame = fragment(server, peer, protocol, (id, offset, false), &[3; 8]);
+            self.events.push(Event::From(frame));
+        }
+    }
+
     // ---- the rest ---------------------------------------------------------------
 
     /// A MAC that a host of the link may have, the router, a pair of routers, or a group.
@@ -665,6 +705,12 @@ impl Talk {
         let mut frame = ethernet(&packet);
         let mac = self.chance.pick(&SERVER_MACS);
         frame[6..12].copy_from_slice(&mac);
+        if self.chance.percent(10) {
+            let whom = Whom::Server(self.chance.pick(&SERVERS).to_owned());
+            self.events.push(Event::Quarantine(whom.clone(), Some(5)));
+            self.send_frame(frame.clone(), true);
+            self.events.push(Event::Release(whom));
+        }
         self.send_frame(frame, true);
     }
 
@@ -745,6 +791,11 @@ impl Talk {
         let client = if self.chance.percent(90) { client } else { pick_port(&mut self.chance) };
         let server = if self.chance.percent(90) { server } else { pick_port(&mut self.chance) };
         let datagram = udp_datagram((from, client), (to, server), &[1; 30]);
+        if self.chance.percent(30) {
+            // a lease by unicast, which is to be renewed
+            let lease = udp_datagram((to, server), (from, client), &[1; 30]);
+            self.arrive(packet(to, from, UDP, &lease));
+        }
         self.leave(packet(from, to, UDP, &datagram));
     }
 
