@@ -19,12 +19,11 @@ pub(super) struct Chains<'b, 'p> {
     /// The best rule, and those that are asked after it.
     links: Vec<(Rank, Chain)>,
     known: HashMap<(Rank, Chain), Chain>,
-    joined: HashMap<(Chain, Chain), Chain>,
 }
 
 impl<'b, 'p> Chains<'b, 'p> {
     pub(super) fn new(book: &'b Rulebook<'p>) -> Self {
-        Self { book, links: Vec::new(), known: HashMap::new(), joined: HashMap::new() }
+        Self { book, links: Vec::new(), known: HashMap::new() }
     }
 
     fn count(&self) -> u32 {
@@ -60,29 +59,35 @@ impl<'b, 'p> Chains<'b, 'p> {
         !self.book.is_limited(self.head(chain))
     }
 
+    /// The chain of rules that hold for the same flow, the best one first. `None`: there are none.
+    pub(super) fn gather(&mut self, ranks: impl IntoIterator<Item = Rank>) -> Option<Chain> {
+        let mut ranks = ranks.into_iter();
+        let first = ranks.next()?;
+        if self.decides(first) {
+            return Some(first);
+        }
+        let mut distinct: Vec<Rank> = Vec::with_capacity(LONGEST);
+        for rank in std::iter::once(first).chain(ranks) {
+            // A need that two roles have counts once, or both together would permit more than it says.
+            if !distinct.iter().any(|known| *known == rank || self.book.say_the_same(*known, rank)) {
+                distinct.push(rank);
+            }
+            if distinct.len() == LONGEST {
+                break;
+            }
+        }
+        Some(self.link(&distinct))
+    }
+
     /// The chain of the rules of two.
     pub(super) fn join(&mut self, one: Chain, other: Chain) -> Chain {
         let best = self.head(one).min(self.head(other));
         if one == other || self.decides(best) {
             return if one == other { one } else { best };
         }
-        let key = (one.min(other), one.max(other));
-        if let Some(joined) = self.joined.get(&key) {
-            return *joined;
-        }
         let mut ranks = [self.list(one), self.list(other)].concat();
         ranks.sort_unstable();
-        let mut distinct: Vec<Rank> = Vec::with_capacity(LONGEST);
-        for rank in ranks {
-            // A need that two roles have counts once, or both together would permit more than it says.
-            if !distinct.iter().any(|known| self.book.say_the_same(*known, rank)) {
-                distinct.push(rank);
-            }
-        }
-        distinct.truncate(LONGEST);
-        let joined = self.link(&distinct);
-        self.joined.insert(key, joined);
-        joined
+        self.gather(ranks).unwrap_or(best)
     }
 
     fn link(&mut self, ranks: &[Rank]) -> Chain {

@@ -155,7 +155,7 @@ fn find_match(
     sets: &mut PeerSets<'_, '_>,
     room: &mut Room,
 ) -> PeerMatch {
-    let general = sets.join(&active.general);
+    let general = sets.gather(&active.general);
     let any = general.map_or(0, |chain| sets.number(chain));
     let deciding = active.deciding(book);
     let set = if deciding.is_empty() { 0 } else { sets.find_or_build(deciding, general, room) };

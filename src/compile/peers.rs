@@ -51,14 +51,9 @@ impl<'b, 'p> PeerSets<'b, 'p> {
         (self.rows, rules)
     }
 
-    /// The chain of rules that hold for the same peers, the best one first.
-    pub(super) fn join(&mut self, ranks: &[Rank]) -> Option<Chain> {
-        let mut ranks = ranks.iter();
-        let first = *ranks.next()?;
-        if self.chains.decides(first) {
-            return Some(first);
-        }
-        Some(ranks.fold(first, |chain, rank| self.chains.join(chain, *rank)))
+    /// The chain of rules that hold for every peer, the best one first.
+    pub(super) fn gather(&mut self, ranks: &[Rank]) -> Option<Chain> {
+        self.chains.gather(ranks.iter().copied())
     }
 
     /// The number of the rule that stands for a chain.
@@ -131,17 +126,15 @@ impl<'b, 'p> PeerSets<'b, 'p> {
                 around.pop();
             }
             let inherited = around.last().map_or(general, |(_, chain)| Some(*chain));
-            let mut chain = inherited;
-            for (_, rank) in group {
-                chain = Some(chain.map_or(*rank, |chain| self.chains.join(chain, *rank)));
-            }
+            let Some(own) = self.chains.gather(group.iter().map(|(_, rank)| *rank)) else {
+                continue;
+            };
+            let chain = inherited.map_or(own, |inherited| self.chains.join(inherited, own));
             // Left out if the prefix around it says the same.
-            if let Some(chain) = chain {
-                if inherited != Some(chain) {
-                    content.push((*prefix, chain));
-                }
-                around.push((*prefix, chain));
+            if inherited != Some(chain) {
+                content.push((*prefix, chain));
             }
+            around.push((*prefix, chain));
         }
         content
     }

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod encoding;
+mod limits;
 mod sports;
 
 use std::net::IpAddr;
