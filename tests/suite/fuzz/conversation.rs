@@ -705,11 +705,12 @@ impl Talk {
         let mut frame = ethernet(&packet);
         let mac = self.chance.pick(&SERVER_MACS);
         frame[6..12].copy_from_slice(&mac);
-        if self.chance.percent(10) {
-            let whom = Whom::Server(self.chance.pick(&SERVERS).to_owned());
-            self.events.push(Event::Quarantine(whom.clone(), Some(5)));
+        // whosever MAC it is
+        if self.chance.percent(20) {
+            let servers = SERVERS.map(|name| Whom::Server(name.to_owned()));
+            self.events.extend(servers.clone().map(|server| Event::Quarantine(server, Some(5))));
             self.send_frame(frame.clone(), true);
-            self.events.push(Event::Release(whom));
+            self.events.extend(servers.map(Event::Release));
         }
         self.send_frame(frame, true);
     }
