@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::shared::save_quarantines;
+use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
     Gate, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned, list_gates,
@@ -41,12 +42,8 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
         } else {
             format!("there was no gate on {interface}{}\n", hint_at_orphans(interface))
         };
-        if !kept.is_empty() {
-            text.push_str(&format!(
-                "the next attach puts back into quarantine: {}\n\
-                 next: portcullis release -i {interface} NAME, for those that are to be free\n",
-                kept.join(", ")
-            ));
+        if let Some(kept) = describe_kept_quarantines(interface, &kept) {
+            text.push_str(&format!("{kept}\n"));
         }
         text
     })?;

@@ -24,6 +24,17 @@ pub(super) fn describe_rest(interface: &str, mode: AttachMode, enforcement: Enfo
     }
 }
 
+/// What a detach leaves for the next attach. `None`: nothing.
+pub fn describe_kept_quarantines(interface: &str, kept: &[String]) -> Option<String> {
+    (!kept.is_empty()).then(|| {
+        format!(
+            "the next attach puts back into quarantine: {}\n\
+             next: portcullis release -i {interface} NAME, for those that are to be free",
+            kept.join(", ")
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

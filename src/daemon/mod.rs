@@ -34,5 +34,5 @@ mod run;
 mod service_manager;
 mod signals;
 
-pub use announcement::describe_attachment;
+pub use announcement::{describe_attachment, describe_kept_quarantines};
 pub use run::{Options, run};

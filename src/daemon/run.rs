@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::announcement::describe_attachment;
+use super::announcement::{describe_attachment, describe_kept_quarantines};
 use super::event_loop::{Daemon, Start};
 use super::metrics::snapshot::Snapshot;
 use super::metrics::{listen, serve};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use crate::gate::{Gate, GatePlace, detach};
+use crate::gate::{Gate, GatePlace, detach, list_saved_quarantines};
 use crate::history::{HistoryWriter, Limits};
 use crate::memory::return_memory;
 use crate::policy_file::CompiledPolicy;
@@ -84,9 +84,15 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
         let place = daemon.monitor().place();
         let _lock = place.lock()?;
         if gate.is_pinned_at(place) {
+            if let Err(error) = gate.save_quarantines(place) {
+                notice!("portcullis: warning: the quarantines end with the gate: {error}");
+            }
             detach(place)?;
         }
         notice!("portcullis: detached from {interface}: nothing is dropped any more");
+        if let Some(text) = describe_kept_quarantines(interface, &list_saved_quarantines(place)) {
+            notice!("portcullis: {text}");
+        }
     } else {
         notice!("portcullis: the daemon has stopped; {}", daemon.monitor().describe_rest());
     }

@@ -128,7 +128,7 @@ impl Gate {
         }
         if let Ok(address) = text.parse::<IpAddr>() {
             let address = address.to_canonical();
-            return Ok(Target::Address(address, holders.find(address).map(|name| (**name).to_owned())));
+            return Ok(Target::Address(address, holders.find(address).map(str::to_owned)));
         }
         if let Ok(prefix) = text.parse::<IpNet>() {
             return Ok(Target::Prefix(prefix.trunc()));
@@ -173,7 +173,7 @@ impl Gate {
         self.begin_changes()?;
         self.change_addresses(&holders, |orders| orders.set(address.into(), order))?;
         self.outdate_verdict_cache()?;
-        Ok((**server).to_owned())
+        Ok(server.to_owned())
     }
 
     /// Those of some addresses that a server has.
@@ -182,7 +182,7 @@ impl Gate {
     /// When the kernel refuses to read.
     pub fn select_addresses(&self, server: &str, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, GateError> {
         let holders = self.live_holders()?;
-        let is_held = |address: &&IpAddr| holders.find(**address).is_some_and(|name| **name == *server);
+        let is_held = |address: &&IpAddr| holders.find(**address).is_some_and(|name| name == server);
         Ok(addresses.iter().filter(is_held).copied().collect())
     }
 
@@ -238,7 +238,7 @@ impl Gate {
             .into_iter()
             .filter_map(|(_, name)| name)
             .find(|name| is_cut_off(name))
-            .map(|name| (*name).to_owned());
+            .map(str::to_owned);
         Ok(released)
     }
 
@@ -251,12 +251,12 @@ impl Gate {
         let holders = self.live_holders()?;
         let holder = holders.find(address);
         if let Some(name) = holder
-            && self.named_orders(now)?.iter().any(|(_, other, _)| **other == **name)
+            && self.named_orders(now)?.iter().any(|(_, other, _)| other == name)
         {
-            return Ok(Some((**name).to_owned()));
+            return Ok(Some(name.to_owned()));
         }
         let orders = self.address_orders(now)?;
-        if orders.find(&address.into()).is_some() {
+        if orders.find(address.into()).is_some() {
             return Ok(Some(address.to_string()));
         }
         let mac = to_mac_number(mac);
@@ -331,7 +331,7 @@ fn describe_addresses(orders: &AddressOrders, holders: &Holders, now_ns: u64) ->
         for (_, server) in holders.divide(*prefix) {
             rows.insert(QuarantinedAddress {
                 address: show_prefix(prefix),
-                server: server.as_deref().map(str::to_owned),
+                server: server.map(str::to_owned),
                 mac: from_mac_number(order.mac).as_ref().map(show_mac),
                 left_s: left_s(order.until_ns, now_ns),
             });

@@ -10,7 +10,7 @@ mod services;
 pub mod tcp_flags;
 
 pub use mac::{is_host_mac, parse_mac, show_mac, show_mac_ieee};
-pub use prefix::{show_prefix, subtract};
+pub use prefix::{list_around, range_of, show_prefix, subtract};
 pub use probe::{Probe, ProbeError};
 pub use protocol::{
     AH, ESP, GRE, ICMP, ICMPV6, IGMP, IPIP, L2TP, OSPF, SCTP, SIT, Selector, TCP, UDP, VRRP,

@@ -1,5 +1,7 @@
 //! Addresses and prefixes as they are printed.
 
+use std::ops::RangeInclusive;
+
 use ipnet::IpNet;
 
 /// A prefix as people write it: without `/32` or `/128`.
@@ -9,6 +11,16 @@ pub fn show_prefix(prefix: &IpNet) -> String {
     } else {
         prefix.to_string()
     }
+}
+
+/// The prefixes that hold a prefix, the longest first. It is none of them.
+pub fn list_around(prefix: IpNet) -> impl Iterator<Item = IpNet> {
+    (0..prefix.prefix_len()).rev().filter_map(move |bits| Some(IpNet::new(prefix.addr(), bits).ok()?.trunc()))
+}
+
+/// The first and the last of all prefixes that lie in a prefix, in their order. It is the first one.
+pub fn range_of(prefix: IpNet) -> RangeInclusive<IpNet> {
+    prefix.trunc()..=IpNet::from(prefix.broadcast())
 }
 
 /// A prefix without some others, in as few prefixes as possible.
@@ -32,6 +44,28 @@ mod tests {
 
     fn prefixes(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn prefixes_around_and_inside_are_found_by_their_order() {
+        let net = |text: &str| -> IpNet { text.parse().unwrap() };
+        let around: Vec<IpNet> = list_around(net("192.0.2.160/27")).collect();
+        assert_eq!(around.len(), 27);
+        assert_eq!((around[0], around[26]), (net("192.0.2.128/26"), net("0.0.0.0/0")));
+        let all = prefixes(&[
+            "192.0.2.0/24",
+            "192.0.2.128/25",
+            "192.0.2.128/26",
+            "192.0.2.128/27",
+            "192.0.2.128/32",
+            "192.0.2.191/32",
+            "192.0.2.192/26",
+            "2001:db8::/32",
+        ]);
+        let all: std::collections::BTreeSet<IpNet> = all.into_iter().collect();
+        let inside: Vec<IpNet> = all.range(range_of(net("192.0.2.128/26"))).copied().collect();
+        let expected = ["192.0.2.128/26", "192.0.2.128/27", "192.0.2.128/32", "192.0.2.191/32"];
+        assert_eq!(inside, prefixes(&expected));
     }
 
     #[test]

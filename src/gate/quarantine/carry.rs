@@ -61,8 +61,8 @@ pub(super) fn find_carried(
             for (part, from) in old.divide(part).into_iter().filter(|(_, from)| *from != to) {
                 carried.insert(CarriedQuarantine {
                     address: show_prefix(&part),
-                    from: from.as_deref().map(str::to_owned),
-                    to: to.as_deref().map(str::to_owned),
+                    from: from.map(str::to_owned),
+                    to: to.map(str::to_owned),
                     gained: false,
                 });
             }
@@ -75,7 +75,7 @@ pub(super) fn find_carried(
             for (part, from) in old.divide(prefix) {
                 carried.insert(CarriedQuarantine {
                     address: show_prefix(&part),
-                    from: from.as_deref().map(str::to_owned),
+                    from: from.map(str::to_owned),
                     to: Some(name.clone()),
                     gained: true,
                 });

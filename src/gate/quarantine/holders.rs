@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::compile::Tables;
-use crate::net::subtract;
+use crate::net::{list_around, range_of};
 
 /// The addresses and prefixes of a policy with the names of their servers. The longest prefix wins.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +29,14 @@ impl Holders {
     }
 
     /// The server that has an address.
-    pub(super) fn find(&self, address: IpAddr) -> Option<&Arc<str>> {
-        self.rows.get(&IpNet::from(address)).or_else(|| {
-            let holding = self.rows.iter().filter(|(prefix, _)| prefix.contains(&address));
-            holding.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, name)| name)
-        })
+    pub(super) fn find(&self, address: IpAddr) -> Option<&str> {
+        let single = IpNet::from(address);
+        self.rows.get(&single).map(|name| &**name).or_else(|| self.find_around(single))
+    }
+
+    /// The server of the longest prefix that holds this one and is longer than it.
+    fn find_around(&self, prefix: IpNet) -> Option<&str> {
+        list_around(prefix).find_map(|around| self.rows.get(&around)).map(|name| &**name)
     }
 
     /// The names of all servers.
@@ -48,62 +51,99 @@ impl Holders {
 
     /// The prefixes of a server, and those in them that other servers have.
     pub(super) fn rows_of(&self, name: &str) -> (Vec<IpNet>, Vec<IpNet>) {
-        let own: Vec<IpNet> =
-            self.rows.iter().filter(|(_, holder)| &***holder == name).map(|(prefix, _)| *prefix).collect();
-        let wide: Vec<IpNet> =
-            own.iter().filter(|prefix| prefix.prefix_len() < prefix.max_prefix_len()).copied().collect();
-        if wide.is_empty() {
-            return (own, Vec::new());
-        }
-        let others = self
-            .rows
-            .iter()
-            .filter(|(prefix, holder)| &***holder != name && wide.iter().any(|wide| wide.contains(*prefix)));
-        let others = others.map(|(prefix, _)| *prefix).collect();
-        (own, others)
+        let own = self.own_prefixes(name);
+        let inside = own.iter().flat_map(|prefix| self.rows.range(range_of(*prefix)));
+        let others: BTreeSet<IpNet> =
+            inside.map(|(prefix, _)| *prefix).filter(|prefix| !own.contains(prefix)).collect();
+        (own.into_iter().collect(), others.into_iter().collect())
+    }
+
+    fn own_prefixes(&self, name: &str) -> BTreeSet<IpNet> {
+        self.rows.iter().filter(|(_, holder)| ***holder == *name).map(|(prefix, _)| *prefix).collect()
     }
 
     /// The addresses of a server, without those in its prefixes that other servers have.
     pub(super) fn addresses_of(&self, name: &str) -> Vec<IpNet> {
-        let (own, others) = self.rows_of(name);
-        own.iter()
-            .flat_map(|prefix| {
-                // an address of the server's own may lie in another server's prefix
-                let inside: Vec<IpNet> =
-                    others.iter().filter(|other| prefix.contains(*other)).copied().collect();
-                subtract(*prefix, &inside)
-            })
-            .collect()
+        self.lost_by(name, &Holders::default())
     }
 
-    /// What a server has here and not under another policy.
+    /// What a server has here and not under another policy, in as few prefixes as there can be.
     pub(super) fn lost_by(&self, name: &str, other: &Holders) -> Vec<IpNet> {
-        let kept = other.addresses_of(name);
-        self.addresses_of(name).into_iter().flat_map(|prefix| subtract(prefix, &kept)).collect()
+        let own = self.own_prefixes(name);
+        // a prefix in another one of the server's is found on the way
+        let outer = own.iter().filter(|prefix| !list_around(**prefix).any(|around| own.contains(&around)));
+        let lost = outer.flat_map(|prefix| {
+            let (old_rows, new_rows) = (self.slice(*prefix), other.slice(*prefix));
+            let old = Side { rows: &old_rows, around: None };
+            let new = Side { rows: &new_rows, around: other.find_around(*prefix) };
+            find_lost(name, *prefix, old, new)
+        });
+        lost.collect()
     }
 
     /// The parts of a prefix, by the servers that have them. `None`: no server has that part.
-    pub(super) fn divide(&self, prefix: IpNet) -> Vec<(IpNet, Option<Arc<str>>)> {
-        if prefix.prefix_len() == prefix.max_prefix_len() {
-            return vec![(prefix, self.find(prefix.addr()).cloned())];
-        }
-        let inside: Vec<(IpNet, &Arc<str>)> = self
-            .rows
-            .iter()
-            .filter(|(other, _)| prefix.contains(*other))
-            .map(|(other, name)| (*other, name))
-            .collect();
-        let around = self.rows.iter().filter(|(other, _)| other.contains(&prefix) && **other != prefix);
-        let around = around.max_by_key(|(other, _)| other.prefix_len()).map(|(_, name)| Arc::clone(name));
-        let holes: Vec<IpNet> = inside.iter().map(|(other, _)| *other).collect();
-        let mut parts: Vec<(IpNet, Option<Arc<str>>)> =
-            subtract(prefix, &holes).into_iter().map(|part| (part, around.clone())).collect();
-        for (other, name) in &inside {
-            let longer: Vec<IpNet> =
-                holes.iter().copied().filter(|third| third != other && other.contains(third)).collect();
-            parts.extend(subtract(*other, &longer).into_iter().map(|part| (part, Some(Arc::clone(name)))));
-        }
-        parts.sort();
+    pub(super) fn divide(&self, prefix: IpNet) -> Vec<(IpNet, Option<&str>)> {
+        let rows = self.slice(prefix);
+        let mut parts = Vec::new();
+        list_parts(prefix, Side { rows: &rows, around: self.find_around(prefix) }, &mut parts);
         parts
+    }
+
+    fn slice(&self, prefix: IpNet) -> Vec<(IpNet, &str)> {
+        self.rows.range(range_of(prefix)).map(|(prefix, name)| (*prefix, &**name)).collect()
+    }
+}
+
+/// One policy within a prefix: its rows in their order, and who has the prefix by a row around it.
+#[derive(Clone, Copy)]
+struct Side<'r, 'h> {
+    rows: &'r [(IpNet, &'h str)],
+    around: Option<&'h str>,
+}
+
+impl<'r, 'h> Side<'r, 'h> {
+    /// The same, with the row for just this prefix among those around it. Such a row is the first one.
+    fn enter(self, prefix: IpNet) -> Side<'r, 'h> {
+        match self.rows.split_first() {
+            Some(((row, name), rest)) if *row == prefix => Side { rows: rest, around: Some(name) },
+            _ => self,
+        }
+    }
+
+    /// The two halves of the prefix, the upper one of which this is.
+    fn split(self, upper: IpNet) -> (Side<'r, 'h>, Side<'r, 'h>) {
+        let (low, high) = self.rows.split_at(self.rows.partition_point(|(row, _)| *row < upper));
+        (Side { rows: low, ..self }, Side { rows: high, ..self })
+    }
+}
+
+/// `None` for a single address.
+fn halve(prefix: IpNet) -> Option<(IpNet, IpNet)> {
+    let mut halves = prefix.subnets(prefix.prefix_len() + 1).ok()?;
+    Some((halves.next()?, halves.next()?))
+}
+
+fn find_lost(name: &str, prefix: IpNet, old: Side<'_, '_>, new: Side<'_, '_>) -> Vec<IpNet> {
+    let (old, new) = (old.enter(prefix), new.enter(prefix));
+    let has_more = !old.rows.is_empty() || !new.rows.is_empty();
+    let Some((lower, upper)) = halve(prefix).filter(|_| has_more) else {
+        let is_lost = old.around == Some(name) && new.around != Some(name);
+        return if is_lost { vec![prefix] } else { Vec::new() };
+    };
+    let ((old_low, old_high), (new_low, new_high)) = (old.split(upper), new.split(upper));
+    let mut lost = find_lost(name, lower, old_low, new_low);
+    lost.extend(find_lost(name, upper, old_high, new_high));
+    if lost == [lower, upper] { vec![prefix] } else { lost }
+}
+
+fn list_parts<'h>(prefix: IpNet, side: Side<'_, 'h>, parts: &mut Vec<(IpNet, Option<&'h str>)>) {
+    let side = side.enter(prefix);
+    match halve(prefix).filter(|_| !side.rows.is_empty()) {
+        Some((lower, upper)) => {
+            let (low, high) = side.split(upper);
+            list_parts(lower, low, parts);
+            list_parts(upper, high, parts);
+        }
+        None => parts.push((prefix, side.around)),
     }
 }

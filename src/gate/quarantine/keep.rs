@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::gate::error::GateError;
 use crate::gate::place::GatePlace;
-use crate::net::{parse_mac, show_mac, show_prefix, subtract};
+use crate::net::{parse_mac, show_mac, show_prefix};
 
 impl Gate {
     /// Puts the quarantines of the file into a gate that no packet passes yet. Returns what is in quarantine
@@ -47,8 +47,7 @@ impl Gate {
             if let Err(error) = named {
                 trouble(&server.name, &error);
             }
-            let kept = holders.addresses_of(&server.name);
-            for prefix in server.list_addresses().into_iter().flat_map(|prefix| subtract(prefix, &kept)) {
+            for prefix in server.holders().lost_by(&server.name, &holders) {
                 after.carry(prefix, order);
             }
         }
@@ -68,7 +67,7 @@ impl Gate {
             }
         }
         self.write_macs(&after, &holders, |name| ids.get(name).copied())?;
-        self.outdate_verdict_cache()
+        self.end_changes()
     }
 
     /// Writes the file, as the kernel's tables are now. Nothing is written for a gate that another command

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::abi::quarantine;
-use crate::net::subtract;
+use crate::net::{list_around, range_of, subtract};
 
 /// One order, as a table of the kernel has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,10 +75,10 @@ impl AddressOrders {
     }
 
     fn put(&mut self, prefix: IpNet, mut order: Order) {
-        for (_, around) in self.0.iter().filter(|(other, _)| **other != prefix && other.contains(&prefix)) {
+        for around in list_around(prefix).filter_map(|around| self.0.get(&around)) {
             order.extend(around.until_ns);
         }
-        for (_, inside) in self.0.iter_mut().filter(|(other, _)| prefix.contains(*other)) {
+        for (_, inside) in self.0.range_mut(range_of(prefix)) {
             inside.extend(order.until_ns);
         }
         self.0.insert(prefix, order);
@@ -96,7 +96,7 @@ impl AddressOrders {
     }
 
     /// The order that holds for an address, or for the whole of a prefix.
-    pub(super) fn find(&self, prefix: &IpNet) -> Option<(&IpNet, &Order)> {
-        self.0.iter().filter(|(row, _)| row.contains(prefix)).max_by_key(|(row, _)| row.prefix_len())
+    pub(super) fn find(&self, prefix: IpNet) -> Option<(&IpNet, &Order)> {
+        [prefix].into_iter().chain(list_around(prefix)).find_map(|row| self.0.get_key_value(&row))
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::holders::Holders;
 use crate::clock::{Clock, wall_now};
 use crate::gate::error::GateError;
 use crate::gate::fault;
@@ -76,16 +77,18 @@ pub(super) struct Span {
 }
 
 impl SavedServer {
+    /// Who had its prefixes then. Of the others nothing is known but that they are others.
+    pub(super) fn holders(&self) -> Holders {
+        let rows = |prefixes: &[IpNet], name: &str| {
+            let name: Arc<str> = name.into();
+            prefixes.iter().map(|prefix| (prefix.trunc(), Arc::clone(&name))).collect::<Vec<_>>()
+        };
+        Holders::new(rows(&self.addresses, &self.name).into_iter().chain(rows(&self.except, "")))
+    }
+
     /// The addresses that it had, without those of other servers.
-    pub(super) fn list_addresses(&self) -> Vec<IpNet> {
-        self.addresses
-            .iter()
-            .flat_map(|prefix| {
-                let inside: Vec<IpNet> =
-                    self.except.iter().filter(|other| prefix.contains(*other)).copied().collect();
-                subtract(*prefix, &inside)
-            })
-            .collect()
+    fn list_addresses(&self) -> Vec<IpNet> {
+        self.holders().addresses_of(&self.name)
     }
 }
 

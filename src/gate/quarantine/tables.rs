@@ -148,7 +148,7 @@ impl Gate {
     ) -> Result<(), GateError> {
         let mut wanted: BTreeMap<(u32, u64), Order> = BTreeMap::new();
         for (prefix, order) in orders.0.iter().filter(|(_, order)| order.mac != 0) {
-            let server = holders.find(prefix.addr()).and_then(|name| id_of(name));
+            let server = holders.find(prefix.addr()).and_then(&id_of);
             for server in server.into_iter().chain([0]) {
                 let row = wanted.entry((server, order.mac)).or_insert(*order);
                 row.until_ns = later(row.until_ns, order.until_ns);
