@@ -115,6 +115,10 @@ impl Gate {
             gate.rollback_tracker(place, had_tracker);
         })?;
 
+        if place.is_marked_unread() {
+            quarantines.extend(gate.restore_quarantines(place, &mut warnings));
+        }
+
         let activated = gate.programs.activate(&programs);
         let attached = activated.and_then(|()| gate.attach_programs(place, tables, || {}));
         let (hook, mode, more) = attached.map_err(|error| {

@@ -148,24 +148,38 @@ impl GatePlace {
     /// Notes whether a command detaches the gate. The caller holds the lock. A note that is lost costs
     /// little: a service would attach the gate again.
     pub fn mark_detached(&self, detached: bool) {
-        let noted = match detached {
-            true => OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(self.detach_mark())
-                .map(drop),
-            false => fs::remove_file(self.detach_mark()),
-        };
-        if let Err(error) = noted
-            && error.kind() != ErrorKind::NotFound
-        {
-            log::debug!("{}: {error}", self.detach_mark().display());
-        }
+        set_mark(&self.detach_mark(), detached);
     }
 
     fn detach_mark(&self) -> PathBuf {
         self.run_file("detached")
+    }
+
+    /// Whether the file of quarantines could not be read when the gate was attached. Nobody may write it
+    /// then: it has quarantines that the kernel lacks.
+    pub(super) fn is_marked_unread(&self) -> bool {
+        self.unread_mark().exists()
+    }
+
+    /// Notes whether the file of quarantines waits to be read. The caller holds the lock.
+    pub(super) fn mark_unread(&self, unread: bool) {
+        set_mark(&self.unread_mark(), unread);
+    }
+
+    fn unread_mark(&self) -> PathBuf {
+        self.run_file("unread")
+    }
+}
+
+/// Makes an empty file, or removes it.
+fn set_mark(path: &Path, present: bool) {
+    let noted = match present {
+        true => OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop),
+        false => fs::remove_file(path),
+    };
+    if let Err(error) = noted
+        && error.kind() != ErrorKind::NotFound
+    {
+        log::debug!("{}: {error}", path.display());
     }
 }

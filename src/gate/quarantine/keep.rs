@@ -1,6 +1,6 @@
 //! Quarantines kept over a reboot: from the kernel's tables to the file, and back.
 
-use super::orders::{AddressOrders, Order};
+use super::orders::{Order, later};
 use super::saved::{self, Saved, SavedAddress, SavedServer, Span};
 use crate::abi::{from_mac_number, to_mac_number};
 use crate::clock::Clock;
@@ -10,17 +10,18 @@ use crate::gate::place::GatePlace;
 use crate::net::{parse_mac, show_mac, show_prefix};
 
 impl Gate {
-    /// Puts the quarantines of the file into a gate that no packet passes yet. Returns what is in quarantine
-    /// now. A failure goes to `warnings`, and stops nothing else.
+    /// Puts the quarantines of the file into a gate that no packet passes yet, or into one that was attached
+    /// without them, beside those that it has. Returns what is in quarantine now. A failure goes to `warnings`, and stops nothing else.
     pub(in crate::gate) fn restore_quarantines(
         &self,
         place: &GatePlace,
         warnings: &mut Vec<String>,
     ) -> Vec<String> {
         let saved = saved::take(&saved::path_of(place), warnings);
-        if saved.is_empty() {
+        place.mark_unread(saved.is_none());
+        let Some(saved) = saved.filter(|saved| !saved.is_empty()) else {
             return Vec::new();
-        }
+        };
         let mut trouble = |what: &str, error: &GateError| {
             warnings.push(format!("{what} was in quarantine, and could not be put back: {error}"));
         };
@@ -34,7 +35,8 @@ impl Gate {
         let clock = Clock::now();
         let holders = self.live_holders()?;
         self.begin_changes()?;
-        let mut after = AddressOrders::default();
+        let before = self.address_orders(clock.mono_ns)?;
+        let mut after = before.clone();
         for server in &saved.servers {
             let Some((since_ns, until_ns)) = server.span.to_mono_ns(&clock) else {
                 continue;
@@ -42,6 +44,10 @@ impl Gate {
             let mut order = Order { since_ns, until_ns, ..Order::default() };
             let named = self.assign_ids(std::slice::from_ref(&server.name)).and_then(|ids| {
                 order.server = ids.first().copied().unwrap_or(0);
+                let known = self.maps.quarantines.get(&order.server)?.map(Order::from);
+                if let Some(known) = known.filter(|known| known.has_effect(clock.mono_ns)) {
+                    order.until_ns = later(order.until_ns, known.until_ns);
+                }
                 self.put_named(order.server, Order { server: 0, ..order })
             });
             if let Err(error) = named {
@@ -61,7 +67,7 @@ impl Gate {
             let server = row.server.as_ref().and_then(|name| ids.get(name).copied()).unwrap_or(0);
             after.carry(row.address.trunc(), Order { since_ns, until_ns, mac, server });
         }
-        for (prefix, order) in &after.0 {
+        for (prefix, order) in after.0.iter().filter(|(prefix, order)| before.0.get(*prefix) != Some(order)) {
             if let Err(error) = self.put_address(prefix, order) {
                 trouble(&show_prefix(prefix), &error);
             }
@@ -79,6 +85,15 @@ impl Gate {
         let _lock = place.lock_saving()?;
         if !self.is_pinned_at(place) {
             return Ok(());
+        }
+        if place.is_marked_unread() {
+            return Err(GateError::Other {
+                what: format!("{} has quarantines that could not be read", saved::path_of(place).display()),
+                why: format!(
+                    "it stays as it is\nhelp: portcullis attach -i {} -p POLICY reads it again",
+                    place.interface
+                ),
+            });
         }
         saved::write(&saved::path_of(place), &self.picture()?)
     }

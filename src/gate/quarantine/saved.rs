@@ -194,8 +194,8 @@ pub(super) fn path_of(place: &GatePlace) -> PathBuf {
 }
 
 /// Reads the file. A damaged one is put aside, and `warnings` say so. Of one with some bad rows the others
-/// hold, and a copy is kept.
-pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
+/// hold, and a copy is kept. `None`: the file can't be read now, and may be later. It stays.
+pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Option<Saved> {
     let aside = path.with_added_extension("damaged");
     let (saved, bad) = read_in_time(path);
     if let Some(first) = bad.first() {
@@ -209,21 +209,21 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
             path.display()
         ));
     }
-    saved.unwrap_or_else(|error| {
-        let outcome = if error.kind() != io::ErrorKind::InvalidData {
-            "the file stays as it is".to_owned()
-        } else {
-            match fs::rename(path, &aside) {
-                Ok(()) => format!("it is {} now", aside.display()),
-                Err(error) => format!("it could not be put aside: {error}"),
-            }
-        };
-        warnings.push(format!(
-            "what was in quarantine before is free now, because {} can't be read ({error}); {outcome}",
-            path.display()
-        ));
-        Saved::default()
-    })
+    let error = match saved {
+        Ok(saved) => return Some(saved),
+        Err(error) => error,
+    };
+    let is_damaged = error.kind() == io::ErrorKind::InvalidData;
+    let outcome = match is_damaged.then(|| fs::rename(path, &aside)) {
+        None => "it stays as it is; attach again when it can be read".to_owned(),
+        Some(Ok(())) => format!("it is {} now", aside.display()),
+        Some(Err(error)) => format!("it could not be put aside: {error}"),
+    };
+    warnings.push(format!(
+        "what was in quarantine before is free now, because {} can't be read ({error}); {outcome}",
+        path.display()
+    ));
+    is_damaged.then(Saved::default)
 }
 
 /// The file as it is read: row by row, so that a bad one costs no other.

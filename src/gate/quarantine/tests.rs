@@ -261,7 +261,7 @@ fn a_damaged_file_is_put_aside_and_said() {
     for damaged in [&whole[..whole.len() / 2], b"", b"\xff\xfe", b"[]", newer.as_bytes()] {
         fs::write(&path, damaged).unwrap();
         let mut warnings = Vec::new();
-        assert_eq!(saved::take(&path, &mut warnings), Saved::default());
+        assert_eq!(saved::take(&path, &mut warnings), Some(Saved::default()));
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains("quarantines.json.damaged now"), "{warnings:?}");
         assert!(!path.exists());
@@ -270,7 +270,13 @@ fn a_damaged_file_is_put_aside_and_said() {
     // what a death left behind is in nobody's way
     fs::write(path.with_added_extension("new"), "half").unwrap();
     saved::write(&path, &example()).unwrap();
-    assert_eq!(saved::take(&path, &mut Vec::new()), example());
+    assert_eq!(saved::take(&path, &mut Vec::new()), Some(example()));
+    // what can't be read just now is not damaged
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let mut warnings = Vec::new();
+    assert_eq!(saved::take(&path, &mut warnings), None);
+    assert!(warnings[0].contains("it stays as it is") && path.exists(), "{warnings:?}");
 }
 
 #[test]
@@ -282,7 +288,7 @@ fn a_bad_row_costs_no_other_and_an_address_needs_no_length() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, format!("{{\"version\": 1, \"addresses\": [{rows}]}}")).unwrap();
     let mut warnings = Vec::new();
-    assert_eq!(saved::take(&path, &mut warnings).names(), ["192.0.2.10", "2001:db8::/64"]);
+    assert_eq!(saved::take(&path, &mut warnings).unwrap().names(), ["192.0.2.10", "2001:db8::/64"]);
     assert!(
         warnings[0].starts_with("1 of the quarantines") && warnings[0].contains("192.0.2.300"),
         "{warnings:?}"

@@ -148,7 +148,7 @@ pub fn remove_namespace(name: &str) {
         return;
     };
     let tail = format!("::{number}");
-    let tails: HashSet<String> = ["", ":new", ".lock", ".daemon", ".saving", ".sock", ".detached"]
+    let tails: HashSet<String> = ["", ":new", ".lock", ".daemon", ".saving", ".unread", ".sock", ".detached"]
         .map(|end| format!("{tail}{end}"))
         .into();
     for folder in [PINS, LOCKS, HISTORY].map(Path::new) {

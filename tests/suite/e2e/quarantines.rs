@@ -324,6 +324,33 @@ fn a_damaged_file_of_quarantines_is_put_aside_and_the_gate_is_attached() {
 }
 
 #[test]
+fn a_file_that_can_not_be_read_just_now_is_kept_for_the_next_attach() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.run("quarantine", &["mx1"]).done();
+    testbed.reboot();
+    // as if its disk did not answer
+    let (file, elsewhere) = (testbed.saved_quarantines(), testbed.history().join("elsewhere"));
+    fs::rename(&file, &elsewhere).expect("a file");
+    fs::create_dir(&file).expect("a folder");
+    let said = testbed.attach(&dmz());
+    assert!(said.err.contains("can't be read") && said.err.contains("it stays as it is"), "{said:#?}");
+    let said = testbed.run("quarantine", &["web1"]).done();
+    assert!(said.err.contains("has quarantines that could not be read"), "{said:#?}");
+    assert!(file.is_dir(), "nobody writes over it");
+    fs::remove_dir(&file).expect("the folder");
+    fs::rename(&elsewhere, &file).expect("a file");
+    let said = testbed.attach(&dmz());
+    assert!(said.out.contains("as before: mx1 is in quarantine"), "{said:#?}");
+    assert_eq!(testbed.show("status")["quarantined"], json!(["mx1", "web1"]));
+    testbed.run("release", &["mx1"]).done();
+    testbed.reboot();
+    testbed.attach(&dmz());
+    assert_eq!(testbed.show("status")["quarantined"], json!(["web1"]));
+}
+
+#[test]
 fn a_quarantine_that_can_not_be_saved_holds_and_says_so() {
     let _machine = share_machine();
     let testbed = Testbed::new();
