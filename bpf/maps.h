@@ -367,9 +367,9 @@ struct {
 } heard_bits SEC(".maps");
 
 /* MACs to which frames from the DMZ may be sent so that this machine takes them: those of the devices
- * above the NIC (VLAN, macvlan, bridge, bond). The NIC's own is in STATE_OWN_MAC. The key has the first
- * byte in bits 40 to 47. Written by the tool, at attach and by the daemon; read by the filter for
- * drops. A hash. Full: `attach` is refused, and a daemon goes on with the MACs before.
+ * above and below the NIC (VLAN, macvlan, bridge, bond). The NIC's own is in STATE_OWN_MAC. The key has
+ * the first byte in bits 40 to 47. Written by the tool, at attach and by the daemon; read by the filter
+ * for drops. A hash. Full: `attach` is refused, and a daemon goes on with the MACs before.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -31,7 +31,8 @@ struct Link {
 }
 
 impl Gate {
-    /// Notes the MACs and indexes of the gate's NIC and of the interfaces above it, as they are now.
+    /// Notes the MACs of the gate's NIC and of the interfaces above and below it, and the indexes of those
+    /// above, as they are now.
     /// Writes only what has changed.
     ///
     /// # Errors
@@ -43,7 +44,11 @@ impl Gate {
         };
         let links = list_links().map_err(failed)?;
         let above = find_above(place.ifindex, &links);
-        let own: Vec<&Link> = links.iter().filter(|link| above.contains(&link.index)).collect();
+        // A frame to the MAC of a bridge's port or of a bond's member is taken as well. A packet that came in by
+        // such a device has not come by the gate's NIC, so its index is not ours.
+        let below = find_below(place.ifindex, &links);
+        let is_ours = |link: &&Link| above.contains(&link.index) || below.contains(&link.index);
+        let own: Vec<&Link> = links.iter().filter(is_ours).collect();
         let mac_of = |link: &Link| link.mac.map(to_mac_number);
         let nic = own.iter().find(|link| link.index == place.ifindex).and_then(|link| mac_of(link));
 
@@ -94,6 +99,18 @@ fn find_above(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
             return above;
         }
     }
+}
+
+/// The interfaces below this one, at any depth.
+fn find_below(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
+    let mut below = BTreeSet::new();
+    let mut next = vec![ifindex];
+    while let Some(index) = next.pop() {
+        let made_on = links.iter().find(|link| link.index == index).and_then(|link| link.below);
+        let members = links.iter().filter(|link| link.member_of == Some(index)).map(|link| link.index);
+        next.extend(members.chain(made_on).filter(|index| below.insert(*index)));
+    }
+    below
 }
 
 /// The interfaces of this process's network namespace (rtnetlink(7), RTM_GETLINK).
@@ -208,6 +225,24 @@ mod tests {
         assert_eq!(find_above(2, &links), [2, 3, 4, 5].into());
         assert_eq!(find_above(7, &links), [7, 8].into());
         assert_eq!(find_above(9, &links), [9].into(), "gone");
+    }
+
+    #[test]
+    fn interfaces_below_are_found_at_any_depth_and_those_beside_are_not() {
+        // NICs 2 and 3 in bond 4, VLAN 5 on the bond, in bridge 6 with NIC 7; VLAN 8 on the bond
+        let links = [
+            link(2, None, Some(4)),
+            link(3, None, Some(4)),
+            link(4, None, None),
+            link(5, Some(4), Some(6)),
+            link(6, None, None),
+            link(7, None, Some(6)),
+            link(8, Some(4), None),
+        ];
+        assert_eq!(find_below(6, &links), [2, 3, 4, 5, 7].into());
+        assert_eq!(find_below(8, &links), [2, 3, 4].into());
+        assert_eq!(find_below(4, &links), [2, 3].into());
+        assert_eq!(find_below(7, &links), BTreeSet::new());
     }
 
     #[test]

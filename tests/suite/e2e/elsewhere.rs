@@ -8,7 +8,8 @@ use super::command::Row;
 use super::hub::{DATABASE_MAC, DATABASE_V4, DATABASE_V6, Hub};
 use super::policies::dmz;
 use super::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
-use super::testbed::{Family, NIC, Testbed, V4, V6, in_both_families, ip, share_machine};
+use super::tap::TCP;
+use super::testbed::{Family, NIC, Plug, Testbed, V4, V6, in_both_families, ip, share_machine};
 use crate::support::frame::{ROUTER_MAC, SERVER_MAC, SYN, from_mac, link_frame, patched, tcp};
 use crate::support::patience::eventually;
 
@@ -132,6 +133,26 @@ fn a_gate_in_a_bridge_knows_the_macs_of_the_bridge() {
     ));
     testbed.wire_router_to_dmz("lan");
     prove_elsewhere(&testbed, &hub, UPPER_MAC, None);
+}
+
+#[test]
+fn a_gate_on_a_bridge_knows_the_macs_of_its_ports() {
+    const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 4];
+    let _machine = share_machine();
+    let testbed = Testbed::plugged(Plug::Bridge);
+    let tap = testbed.tap_internet();
+    let check = CalmCheck::start(&testbed, &policy());
+    testbed.dmz.inject("eth0", &announcement(PORT_MAC));
+    in_both_families(|family| {
+        // the router forwards what is sent there, so it has to be the router's
+        let permitted = tcp((ip(family.mail), 40_000), (ip(family.exchanger), 25), SYN);
+        testbed.dmz.inject("eth0", &patched(&permitted, 0, &PORT_MAC));
+        eventually("a permitted packet leaves", || tap.count_to(ip(family.mail), TCP, 25) == 1);
+        let name = if family.web == V4.web { "web1" } else { "ns1" };
+        let server = if family.web == V4.web { family.web } else { family.dns };
+        testbed.dmz.inject("eth0", &forbidden(&family, server, 22, PORT_MAC));
+        check.wait_for_alarm("critical", "attempt", name, "tcp/22");
+    });
 }
 
 #[test]

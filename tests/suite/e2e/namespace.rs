@@ -36,7 +36,10 @@ impl Namespace {
 
     pub fn open(name: String) -> Namespace {
         let file = File::open(Path::new(NAMESPACES).join(&name)).expect("the namespace");
-        Namespace { name, file }
+        let namespace = Namespace { name, file };
+        // of an earlier one with this number, whose test was killed
+        remove_traces(namespace.inode());
+        namespace
     }
 
     /// Its number, which is in the names of its gates' pins.
@@ -147,6 +150,14 @@ pub fn remove_namespace(name: &str) {
     let Ok(number) = fs::metadata(&path).map(|namespace| namespace.ino()) else {
         return;
     };
+    remove_traces(number);
+    // only when empty
+    let _ = fs::remove_dir(PINS);
+    let _ = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();
+}
+
+/// Removes what the gates of a namespace have left elsewhere, by its number. The kernel gives numbers again.
+fn remove_traces(number: u64) {
     let tail = format!("::{number}");
     let tails: HashSet<String> = ["", ":new", ".lock", ".daemon", ".saving", ".unread", ".sock", ".detached"]
         .map(|end| format!("{tail}{end}"))
@@ -159,9 +170,6 @@ pub fn remove_namespace(name: &str) {
             }
         }
     }
-    // only when empty
-    let _ = fs::remove_dir(PINS);
-    let _ = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();
 }
 
 fn list(folder: &Path) -> Vec<String> {

@@ -65,7 +65,13 @@ fn a_server_asks_its_router_from_a_link_local_address() {
     // each hangs on its need
     for (services, transport, other) in [("\"tcp/53\"", "+notcp", "+tcp"), ("\"udp/53\"", "+tcp", "+notcp")] {
         check.apply(&with(services));
-        assert!(!ask(&testbed, transport, BRIEF), "{transport} with {services}");
+        assert!(
+            !ask(&testbed, transport, BRIEF),
+            "{transport} with {services}: {:#?} {:#?} {}",
+            testbed.drops(),
+            check.daemon.said(),
+            testbed.run("show", &["policy"]).out
+        );
         assert!(ask(&testbed, other, ENOUGH), "{other} with {services}");
     }
     // in quarantine the server is cut off from the router too
