@@ -13,8 +13,14 @@
 enum {
 	SAMPLE_INTERVAL_NS = 1000000000, /* between two samples of one kind of drop, at least */
 	ROWS_PER_SAMPLE = 32, /* guaranteed rows of a server for each of its samples in a second */
+	REST_INTERVAL_NS = SAMPLE_INTERVAL_NS / 16, /* between two samples of an overflow row */
+	RESTS_PER_INTERVAL = 32, /* overflow rows, beyond which these intervals grow */
+	NO_INDEX = -1,
 	ERROR_NO_SPACE = 28,  /* ENOSPC: the perf buffer is full */
 };
+
+static const __u64 NEVER_NS = ~0ULL;
+static const __u64 IN_REST = 1ULL << 63; /* marks the drops of a kind without a row */
 
 static __always_inline void add_to_counter(struct counter *counter, __u32 bytes)
 {
@@ -49,7 +55,8 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
 	if (frame_bytes > SAMPLE_FRAME_BYTES)
 		frame_bytes = SAMPLE_FRAME_BYTES;
 	sample.time_ns = now_ns;
-	sample.drops = drops;
+	sample.drops = drops & ~IN_REST;
+	sample.rest = drops >> 63;
 	sample.source = packet->source;
 	sample.destination = packet->destination;
 	sample.interface = ctx->ingress_ifindex;
@@ -95,8 +102,9 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
  */
 static __noinline __u64 find_sample_delay_ns(const struct ledger_key *kind)
 {
-	__u64 samples = read_state(STATE_QUOTA_GUARANTEED) / ROWS_PER_SAMPLE ?: 1;
-	__u32 key = find_quota_key(kind);
+	enum quota_class class = find_class(kind);
+	__u64 samples = read_state(find_limits(class)) / ROWS_PER_SAMPLE ?: 1;
+	__u32 key = find_quota_key(kind, class);
 	struct row_quota *quota = bpf_map_lookup_elem(&ledger_quotas, &key);
 
 	if (!quota || quota->rows <= samples)
@@ -104,7 +112,7 @@ static __noinline __u64 find_sample_delay_ns(const struct ledger_key *kind)
 	return (quota->rows - samples) * SAMPLE_INTERVAL_NS / samples;
 }
 
-/* For lookup_cached(). `number`: of the ledger's row for a drop, of the server for a pass. */
+/* For lookup_cached(). `number`: for a drop the place of this CPU's counts, for a pass the server's id. */
 static __always_inline void cache_verdict(const struct packet *packet,
 					  const struct decision *decision, __u32 number,
 					  bool overflow, __u32 epoch)
@@ -112,7 +120,6 @@ static __always_inline void cache_verdict(const struct packet *packet,
 	union cached_result result = {
 		.number = number,
 		.reason = decision->reason,
-		.quiet = !!(decision->flags & DROP_QUIET),
 		.overflow = overflow,
 	};
 
@@ -120,9 +127,9 @@ static __always_inline void cache_verdict(const struct packet *packet,
 		store_cached(packet, epoch, result.word);
 }
 
-/* For drop_over_quota(). The ledger never takes a row back, so a quota that is used up stays so. */
+/* For drop_over_quota(). */
 static __always_inline void note_used_up_quota(const struct packet *packet,
-					       const struct decision *decision, __u32 row,
+					       const struct decision *decision, __u32 index,
 					       __u32 epoch)
 {
 	__u32 key = decision->server, shared_key = QUOTA_SHARED;
@@ -143,79 +150,169 @@ static __always_inline void note_used_up_quota(const struct packet *packet,
 	server = find_server(&policy, &packet->source);
 	/* a server with a MAC or VLAN is left out: each frame has to be compared with them */
 	if (server && !(server->flags & (SERVER_MAC | SERVER_VLAN)))
-		cache_used_up_quota(&packet->source, server, row, epoch);
+		cache_used_up_quota(&packet->source, server, index, epoch);
 }
 
-static __always_inline void count_drop(struct xdp_md *ctx, const struct packet *packet,
-				       const struct decision *decision, __u64 now_ns, __u32 epoch)
+/* The time between two samples of an overflow row. All such rows together send 512 a second at most, so
+ * that many servers which call every port don't keep the daemon busy.
+ */
+static __always_inline __u64 find_rest_interval_ns(void)
 {
-	struct ledger_key kind = {
-		.server = decision->server,
-		.port = decision->port,
-		.protocol = decision->protocol,
-		.reason = decision->reason,
-		.flags = decision->flags,
-	};
-	struct ledger_row *row = find_row(&ledger, &kind);
-	__u64 packets, sampled_ns, sampled_packets;
-	bool cacheable =
-		epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP;
+	__u32 key = QUOTA_OVERFLOW;
+	struct row_quota *overflow = bpf_map_lookup_elem(&ledger_quotas, &key);
 
+	if (!overflow || overflow->rows <= RESTS_PER_INTERVAL)
+		return REST_INTERVAL_NS;
+	return overflow->rows * (REST_INTERVAL_NS / RESTS_PER_INTERVAL);
+}
+
+/* No sample is due on this CPU before that time. */
+static __always_inline void set_due(struct row_counts *counts, __u64 due_ns)
+{
+	counts->due_ns = (due_ns & ~(__u64)COUNTS_FLAGS) | (counts->due_ns & COUNTS_FLAGS);
+}
+
+/* Whether this CPU is to send the sample of this interval. */
+static __always_inline bool claim_sample(const struct ledger_key *kind, struct ledger_row *row,
+					 struct row_counts *counts, __u64 now_ns)
+{
+	__u64 sampled_ns = row->sampled_ns, interval_ns = SAMPLE_INTERVAL_NS, next_ns = now_ns;
+
+	if (row->overflow)
+		interval_ns = find_rest_interval_ns();
+	if (sampled_ns && now_ns < sampled_ns + interval_ns) {
+		set_due(counts, sampled_ns + interval_ns);
+		return false;
+	}
+	/* a row of the reserve takes no turns */
+	if (!row->overflow && !(row->quota & QUOTA_RESERVE))
+		next_ns += find_sample_delay_ns(kind);
+	/* one CPU wins, and the others wait for as long */
+	set_due(counts, next_ns + interval_ns);
+	return __sync_val_compare_and_swap(&row->sampled_ns, sampled_ns, next_ns) == sampled_ns;
+}
+
+/* Finds or makes the row of a kind that `ledger` lacks: one from its quota, or from the reserve if the
+ * kind is hot, or that of the overflow. `hot`: what is known of a kind without a row. NULL: there is no
+ * room.
+ */
+static __always_inline struct ledger_row *place_kind(const struct ledger_key *kind, struct cpu *cpu,
+						     const struct address *destination,
+						     __u64 now_ns, struct hot_kind **hot)
+{
+	struct ledger_key rest = *kind;
+	__u32 destinations = 0, needed;
+	struct ledger_row *row;
+
+	row = make_row(kind, find_class(kind), now_ns);
+	if (row)
+		return row;
+	*hot = find_hot_kind(kind, now_ns);
+	needed = find_hot_destinations(kind);
+	if (*hot) {
+		add_destination(cpu, *hot, destination);
+		destinations = count_bits((*hot)->destinations);
+	}
+	if (destinations >= needed) {
+		row = make_row(kind, CLASS_RESERVE, now_ns);
+		if (row)
+			return row;
+	}
+	add_statistic(STATISTIC_LEDGER_FULL, 1);
+	rest.port = 0;
+	rest.protocol = 0;
+	row = find_row(&ledger_overflow, &rest);
 	if (!row)
-		row = make_row(&kind, now_ns);
-	if (!row) {
-		bool created;
+		row = make_overflow_row(&rest, now_ns);
+	if (row && row->hot_destinations != needed)
+		row->hot_destinations = needed;
+	return row;
+}
 
-		add_statistic(STATISTIC_LEDGER_FULL, 1);
-		kind.port = 0;
-		kind.protocol = 0;
-		row = find_row(&ledger_overflow, &kind);
-		if (!row)
-			row = add_row(&ledger_overflow, &kind, 1, now_ns, &created);
-	}
-	if (!row) {
+/* A global function, for its own stack. `epoch`: as for account(). */
+__noinline int count_drop(struct xdp_md *ctx, const struct packet *packet,
+			  const struct decision *decision, __u64 now_ns, __u32 epoch)
+{
+	struct ledger_key kind = {};
+	struct hot_kind *hot = NULL;
+	struct cpu *cpu = find_cpu();
+	struct row_counts *counts;
+	struct ledger_row *row;
+	__u64 before, drops;
+	__u32 index;
+
+	if (!packet || !decision || !cpu)
+		return 0;
+	kind.server = decision->server;
+	kind.port = decision->port;
+	kind.protocol = decision->protocol;
+	kind.reason = decision->reason;
+	kind.flags = decision->flags;
+	row = find_row(&ledger, &kind);
+	if (!row)
+		row = place_kind(&kind, cpu, &packet->destination, now_ns, &hot);
+	index = row ? locate_counts(row->number) : NO_INDEX;
+	counts = bpf_map_lookup_elem(&ledger_counts, &index);
+	if (!row || !counts) {
 		add_statistic(STATISTIC_LEDGER_OVERFLOW_FULL, 1);
-		return;
+		return 0;
 	}
-	add_to_row(row, &packet->source, &packet->destination, packet->length, now_ns);
-	packets = row->packets;
-	if (cacheable && row->overflow)
-		note_used_up_quota(packet, decision, row->number, epoch);
-	if (cacheable)
-		cache_verdict(packet, decision, row->number, row->overflow, epoch);
+	count_in_row(cpu, index, counts, &packet->source, &packet->destination, packet->length,
+		     now_ns);
+	if (epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP) {
+		if (row->overflow)
+			note_used_up_quota(packet, decision, index, epoch);
+		cache_verdict(packet, decision, index, row->overflow, epoch);
+	}
 
-	if (decision->flags & DROP_QUIET)
-		return;
-	sampled_ns = row->sampled_ns;
-	if (sampled_ns && now_ns < sampled_ns + SAMPLE_INTERVAL_NS)
-		return;
-	/* one CPU wins, and sends the sample of this interval */
-	if (__sync_val_compare_and_swap(&row->sampled_ns, sampled_ns,
-					now_ns + find_sample_delay_ns(&kind)) != sampled_ns)
-		return;
-	sampled_packets = row->sampled_packets;
-	row->sampled_packets = packets;
-	send_sample(ctx, packet, decision, now_ns, packets - sampled_packets);
+	if (decision->flags & DROP_QUIET) {
+		set_due(counts, NEVER_NS);
+		return 0;
+	}
+	/* of kinds without a row each has its turn */
+	if (now_ns < counts->due_ns || (hot && was_sampled(hot)) ||
+	    !claim_sample(&kind, row, counts, now_ns))
+		return 0;
+	drops = sum_packets(row->number);
+	before = row->sampled_packets;
+	row->sampled_packets = drops;
+	drops -= before;
+	if (hot) {
+		hot->window |= HOT_SAMPLED;
+		drops |= IN_REST;
+	}
+	send_sample(ctx, packet, decision, now_ns, drops);
+	return 0;
 }
 
 static __always_inline void spend_limit(const struct decision *decision, __u64 now_ns)
 {
-	struct limit_key key = { .server = decision->server, .limit_key = decision->limit_key };
-	struct limit *limit = bpf_map_lookup_elem(&limits, &key);
+	struct limit_key key = { .server = decision->server };
+	struct policy policy = live_policy();
+	const struct rule *rule;
+	struct limit *limit;
 	__u64 old_ns;
 
+	/* a swap since the decision: its rule is gone, and this one packet is free */
+	if (policy.generation != decision->generation)
+		return;
+	rule = find_limit(&policy, decision->rule);
+	if (!rule)
+		return;
+	key.limit_key = rule->limit_key;
+	limit = bpf_map_lookup_elem(&limits, &key);
 	if (!limit)
 		return;
 	old_ns = limit->arrival_ns;
 	if (old_ns < now_ns &&
 	    __sync_val_compare_and_swap(&limit->arrival_ns, old_ns,
-					now_ns + decision->interval_ns) == old_ns)
+					now_ns + rule->interval_ns) == old_ns)
 		return;
 	/* the bucket is still ahead of now, or another CPU has just moved it there */
-	__sync_fetch_and_add(&limit->arrival_ns, decision->interval_ns);
+	__sync_fetch_and_add(&limit->arrival_ns, rule->interval_ns);
 }
 
-/* A global function, for its own stack: the account of a drop fills one. */
+/* A global function, for its own stack. */
 __noinline int apply_effects(const struct packet *packet, const struct decision *decision,
 			     __u64 now_ns)
 {
@@ -248,24 +345,20 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 	return 0;
 }
 
-/* `epoch`: of a plain TCP opening, whose verdict may be cached; else 0. A global function: the
- * verifier proves it once.
- */
-__noinline int account(struct xdp_md *ctx, const struct packet *packet,
-		       const struct decision *decision, __u64 now_ns, __u32 epoch)
+/* `epoch`: of a plain TCP opening, whose verdict may be cached; else 0. */
+static __always_inline void account(struct xdp_md *ctx, const struct packet *packet,
+				    const struct decision *decision, __u64 now_ns, __u32 epoch)
 {
-	if (!packet || !decision)
-		return 0;
 	count_packet(packet, decision);
 	if (decision->verdict != VERDICT_PASS) {
 		if (decision->effects & EFFECT_REFUSE_FRAGMENT)
 			remember_refused(packet, decision, now_ns);
 		count_drop(ctx, packet, decision, now_ns, epoch);
-	} else if (decision->effects)
+	} else if (decision->effects) {
 		apply_effects(packet, decision, now_ns);
-	else if (epoch && decision->scope == SCOPE_PORT)
+	} else if (epoch && decision->scope == SCOPE_PORT) {
 		cache_verdict(packet, decision, decision->server, false, epoch);
-	return 0;
+	}
 }
 
 #endif

@@ -25,8 +25,10 @@ enum layout {
 	 *    quota_cache, statistics.
 	 * 6: later_bytes of struct fragment; refused fragments, heard peers, MACs, routers, source
 	 *    ports, quarantined addresses and MACs, quiet EtherTypes.
+	 * 7: the ledger counts by CPU, in a map of its own, and keeps addresses.
+	 *    Quotas for what outsiders cause, reserve rows, hot kinds.
 	 */
-	LAYOUT_VERSION = 6,
+	LAYOUT_VERSION = 7,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
 	 * the one that is being written. See docs/internals.md.
 	 */
@@ -41,6 +43,10 @@ enum layout {
 	LIMITS_OF_FLOW_MAX = 8, /* rules with a limit that are asked for one flow */
 	HEARD_REGIONS = 16,     /* of `heard`, a power of two */
 	HEARD_EPOCH_S = 600,
+	FIRST_ADDRESSES = 16,   /* of struct row_addresses */
+	FREQUENT_ADDRESSES = 8, /* of struct frequent */
+	FREQUENT_PER_CPU = 1024, /* entries of `frequent`, a power of two */
+	HOT_KINDS_PER_CPU = 65536, /* entries of `hot_kinds`, one for each port */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
@@ -130,7 +136,8 @@ enum state {
 	STATE_QUARANTINES = 3, /* not 0: a table of quarantines may hold an entry */
 	STATE_SERVER_ID = 4,   /* the last id that was given to a server's name */
 	/* The ledger's rows, see enum quota_key: how many each server is guaranteed, how many one
-	 * server may have at most, and how many all servers share beyond the guaranteed ones.
+	 * server may have at most, and how many all servers share beyond the guaranteed ones. Three
+	 * more such words, in this order, are for what outsiders cause.
 	 */
 	STATE_QUOTA_GUARANTEED = 5,
 	STATE_QUOTA_MAX = 6,
@@ -149,7 +156,15 @@ enum state {
 	STATE_OWN_MAC = 11,
 	/* Words of one region in one half of `heard`, a power of two; 0: nothing is remembered. */
 	STATE_HEARD_WORDS = 12,
-	STATE_COUNT = 13,
+	STATE_LEDGER_ROWS = 13, /* of `ledger_rows`, and of each CPU's part of `ledger_counts` */
+	STATE_CPUS = 14,        /* parts of `ledger_counts` */
+	STATE_OUTSIDE_GUARANTEED = 15, /* as STATE_QUOTA_GUARANTEED */
+	STATE_OUTSIDE_MAX = 16,
+	STATE_OUTSIDE_SHARED = 17,
+	STATE_RESERVE_GUARANTEED = 18, /* always 0 */
+	STATE_RESERVE_MAX = 19,        /* reserve rows of one server, see enum quota_key */
+	STATE_RESERVE_SHARED = 20,     /* and of all */
+	STATE_COUNT = 21,
 };
 
 /* Indexes of the per-CPU map `statistics`. */
@@ -386,32 +401,91 @@ struct ledger_key {
 	__u8 zero[3];
 };
 
-/* Keys of `ledger_quotas` beside the ids of servers. */
+/* Keys of `ledger_quotas`. The id of a server alone: rows of what it starts by itself. Ids are smaller
+ * than QUOTA_OUTSIDE.
+ */
 enum quota_key {
 	QUOTA_UNKNOWN = 0, /* rows of drops that are attributed to no server, see reason.h */
-	QUOTA_ROWS_ISSUED = 0x7ffffffe, /* rows of `ledger_rows` that were ever given out */
-	QUOTA_SHARED = 0x7fffffff,      /* rows of all servers beyond STATE_QUOTA_GUARANTEED */
+	/* Added to an id: rows of what outsiders can cause. */
+	QUOTA_OUTSIDE = 0x20000000,
+	/* Added to an id: reserve rows, for kinds that are hot when the quota is used up. */
+	QUOTA_RESERVE = 0x40000000,
+	/* Rows of all servers beyond the guaranteed ones, of each kind of quota. */
+	QUOTA_SHARED = 0x60000000,
+	QUOTA_OUTSIDE_SHARED = 0x60000001,
+	QUOTA_RESERVE_SHARED = 0x60000002,
+	QUOTA_ROWS_ISSUED = 0x60000003,    /* rows of `ledger_rows` that were ever given out */
+	QUOTA_OVERFLOW = 0x60000004,       /* rows of `ledger_overflow` */
 };
 
 struct row_quota {
 	__u64 rows; /* used; for a moment one too many, until a CPU gives it back */
 };
 
-/* Value of `ledger_rows`. The fields that every drop writes fill the first cache line. */
+/* Value of `ledger_rows`: a row's facts, which no drop of a known kind writes. One cache line. */
 struct ledger_row {
-	__u64 packets; /* 0: unused */
-	__u64 bytes;
-	__u64 last_ns;
-	__u64 sampled_ns; /* of the last sample; postponed while the server has many rows */
-	/* Of the last drop. When two CPUs write at once, each word comes from one of them. */
-	struct address last_source;
-	struct address last_destination;
-	__u64 first_ns;
-	__u64 sampled_packets; /* `packets` at sampled_ns */
+	__u64 first_ns;        /* 0: unused */
+	__u64 sampled_ns;      /* of the last sample; postponed while the server has many rows */
+	__u64 sampled_packets; /* of all CPUs, at sampled_ns */
 	struct ledger_key kind;
 	__u32 number;   /* its index in `ledger_rows` */
 	__u32 overflow; /* not 0: its kind stands in `ledger_overflow` */
-	__u32 zero[7];  /* fills the second cache line */
+	/* Of a row of the overflow: a kind without a row that has so many destinations may get one.
+	 * 0: not known, and so is any number that is out of date.
+	 */
+	__u32 hot_destinations;
+	__u32 quota; /* key of the quota that it uses; of the overflow: 0 */
+	__u32 zero[3];
+};
+
+/* Value of `ledger_counts`: what one CPU has counted in a row. One cache line, which this CPU alone
+ * writes.
+ */
+struct row_counts {
+	__u64 packets;
+	__u64 bytes;
+	__u64 last_ns;
+	/* Before it, this CPU sends no sample, and need not look at the row. The two lowest bits
+	 * are enum counts_flag.
+	 */
+	__u64 due_ns;
+	struct address last_source;
+	struct address last_destination;
+};
+
+enum counts_flag {
+	COUNTS_SOURCES_FULL = 1, /* the row's list of first sources, or of destinations, is full */
+	COUNTS_DESTINATIONS_FULL = 2,
+	COUNTS_FLAGS = 3,
+};
+
+/* Value of `hot_kinds`: a kind without a row of its own. */
+struct hot_kind {
+	__u32 destinations; /* a bit for each, by a hash */
+	__u16 tag;          /* of server, protocol, reason and flags; the port is in the index */
+	__u16 window;       /* of time, see HOT_WINDOW_SHIFT; the highest bit: it was sampled */
+};
+
+/* Value of `ledger_addresses`: the first distinct addresses of a row's drops. */
+struct row_addresses {
+	__u32 sources; /* places that were claimed; beyond FIRST_ADDRESSES: there are more */
+	__u32 destinations;
+	struct address source[FIRST_ADDRESSES]; /* 0: being written */
+	struct address destination[FIRST_ADDRESSES];
+};
+
+struct frequent_address {
+	struct address address;
+	__u64 packets; /* 0: unused */
+};
+
+/* Value of `frequent`: the addresses that a CPU saw most often in one row. */
+struct frequent {
+	__u32 row;
+	__u32 estimated; /* not 0: some packets were weighed, or an address took another's place */
+	__u64 packets;   /* 0: of no row */
+	struct frequent_address source[FREQUENT_ADDRESSES];
+	struct frequent_address destination[FREQUENT_ADDRESSES];
 };
 
 struct counter {
@@ -447,7 +521,8 @@ struct sample {
 	__u8 ip_version; /* 4, 6; 0: not IP */
 	__u8 source_mac[6];
 	__u8 destination_mac[6];
-	__u8 zero[8];
+	__u8 rest; /* not 0: the kind has no row, and `drops` are those of `ledger_overflow` */
+	__u8 zero[7];
 };
 
 /* The result of decide(), and the answer to `explain`. */
@@ -462,10 +537,7 @@ struct decision {
 	__u32 generation;
 	__u16 port;    /* as in struct ledger_key */
 	__u8 protocol; /* as in struct ledger_key */
-	__u8 zero2;
-	__u32 limit_key;
-	__u32 observed;    /* not 0: a drop only counts, for its server or the policy observes */
-	__u64 interval_ns; /* of struct rule, for EFFECT_SPEND_LIMIT */
+	__u8 observed; /* not 0: a drop only counts, for its server or the policy observes */
 };
 
 /* The packets for which a decision holds. */
@@ -507,9 +579,13 @@ _Static_assert(sizeof(struct mac_key) == 16, "mac_key");
 _Static_assert(sizeof(struct router_key) == 24, "router_key");
 _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
 _Static_assert(sizeof(struct row_quota) == 8, "row_quota");
-_Static_assert(sizeof(struct ledger_row) == 128, "ledger_row");
-_Static_assert(__builtin_offsetof(struct ledger_row, first_ns) == 64, "ledger_row");
+_Static_assert(sizeof(struct ledger_row) == 64, "ledger_row");
+_Static_assert(sizeof(struct row_counts) == 64, "row_counts");
+_Static_assert(sizeof(struct hot_kind) == 8, "hot_kind");
+_Static_assert(sizeof(struct row_addresses) == 520, "row_addresses");
+_Static_assert(sizeof(struct frequent_address) == 24, "frequent_address");
+_Static_assert(sizeof(struct frequent) == 400, "frequent");
 _Static_assert(sizeof(struct sample) == 104, "sample");
-_Static_assert(sizeof(struct decision) == 40, "decision");
+_Static_assert(sizeof(struct decision) == 24, "decision");
 
 #endif

@@ -43,8 +43,6 @@ static __always_inline bool is_over_limit(const struct verdict_context *context,
 		key.limit_key = rule->limit_key;
 		limit = bpf_map_lookup_elem(&limits, &key);
 		if (limit && limit->arrival_ns <= context->now_ns + rule->tolerance_ns) {
-			decision->limit_key = rule->limit_key;
-			decision->interval_ns = rule->interval_ns;
 			decision->effects |= EFFECT_SPEND_LIMIT;
 			return false;
 		}
@@ -83,7 +81,7 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 	} else if (readable && !is_bare_syn(packet)) {
 		find_service(policy, &server, packet->protocol, service, &packet->destination,
 			     &listed);
-		/* as in `backscatter`, so that a scan from outside makes one row */
+		/* port 0, so that a scan of closed ports makes one row */
 		if (packet->tcp_flags & TCP_RST && !answers && !listed) {
 			answers = true;
 			service = 0;

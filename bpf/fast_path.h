@@ -11,6 +11,10 @@
 #include "account.h"
 #include "elsewhere.h"
 
+enum {
+	FULL_PATH = -1, /* the full path decides, for the fast path can't */
+};
+
 /* A TCP segment or UDP datagram without VLAN tags, IP options, extension headers or fragmentation.
  * All its headers lie in the linear part.
  */
@@ -109,33 +113,58 @@ static __always_inline bool read_plain_frame(struct xdp_md *ctx, struct plain_fr
 	return false;
 }
 
-/* Counts a drop in its row. False: a sample is due, which only account() sends. */
+/* Counts a drop in its row; `index`: see locate_counts(). False: a sample is due, which only account()
+ * sends. `hot`: of a kind without a row, else NULL.
+ */
 static __always_inline bool count_cached_drop(struct xdp_md *ctx, const struct plain_frame *frame,
-					      struct ledger_row *row, union cached_result result,
-					      __u64 now_ns)
+					      struct cpu *cpu, __u32 index,
+					      union cached_result result, __u64 now_ns,
+					      const struct hot_kind *hot)
 {
-	__u32 index = result.reason, bytes;
-	struct counter *counter = bpf_map_lookup_elem(&counters, &index);
+	struct row_counts *counts = bpf_map_lookup_elem(&ledger_counts, &index);
+	__u32 reason = result.reason, bytes;
+	struct counter *counter = bpf_map_lookup_elem(&counters, &reason);
 
-	if (!counter || (!result.quiet && now_ns >= row->sampled_ns + SAMPLE_INTERVAL_NS))
+	/* of kinds without a row each has its turn */
+	if (!counter || !counts || (now_ns >= counts->due_ns && !(hot && was_sampled(hot))))
 		return false;
 	/* a frame to another host may have to be counted as `elsewhere` */
 	if (!is_own_mac(frame->destination_mac) && read_state(STATE_OWN_MAC))
 		return false;
-	if (result.overflow)
+	if (hot)
 		add_statistic(STATISTIC_LEDGER_FULL, 1);
 	bytes = frame_length(ctx, HOOK_XDP);
-	add_to_row(row, &frame->source, &frame->destination, bytes, now_ns);
+	count_in_row(cpu, index, counts, &frame->source, &frame->destination, bytes, now_ns);
 	add_to_counter(counter, bytes);
 	return true;
 }
 
-/* Drops an opening to a port that no need of its server has, if the server's quota of ledger rows
- * is used up and the kind has no row. False: the full path decides. Not inlined, for its own stack:
- * the filter's is full.
+/* Counts a drop of a kind that has no row. False: the full path has to look, for the kind may be hot, or a
+ * sample of it may be due.
  */
-static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_frame *frame,
-				       const struct policy *policy, __u32 epoch, __u64 now_ns)
+static __always_inline bool count_in_rest(struct xdp_md *ctx, const struct plain_frame *frame,
+					  const struct ledger_key *kind, __u32 index,
+					  union cached_result result, __u64 now_ns)
+{
+	__u32 number = find_row_number(index), destinations;
+	const struct ledger_row *row = bpf_map_lookup_elem(&ledger_rows, &number);
+	struct hot_kind *hot = find_hot_kind(kind, now_ns);
+	struct cpu *cpu = find_cpu();
+
+	if (!row || !hot || !cpu)
+		return false;
+	destinations = add_destination(cpu, hot, &frame->destination);
+	if (destinations >= HOT_DESTINATIONS && destinations >= row->hot_destinations)
+		return false;
+	return count_cached_drop(ctx, frame, cpu, index, result, now_ns, hot);
+}
+
+/* Drops an opening to a port that no need of its server has, if the server's quota of ledger rows
+ * is used up and the kind has no row. Returns XDP_DROP, or FULL_PATH, or 0: nothing is known. Not
+ * inlined, for its own stack: the filter's is full.
+ */
+static __noinline int drop_over_quota(struct xdp_md *ctx, const struct plain_frame *frame,
+				      const struct policy *policy, __u32 epoch, __u64 now_ns)
 {
 	struct ledger_key kind = {
 		.port = bpf_ntohs(frame->destination_port_be),
@@ -144,48 +173,64 @@ static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_fr
 	};
 	union cached_result result = { .reason = REASON_NEW_FLOW, .overflow = 1 };
 	const struct cached_quota *entry = locate_cached_quota(&frame->source);
-	struct ledger_row *row;
-	__u32 number, profile, ranges;
+	__u32 index, profile, ranges;
 
 	if (!entry)
-		return false;
-	number = *(volatile __u32 *)&entry->row;
+		return 0;
+	index = *(volatile __u32 *)&entry->index;
 	barrier();
 	kind.server = entry->server;
 	profile = entry->profile;
 	ranges = entry->ranges;
 	barrier();
 	if (entry->epoch != epoch || !same_address(&entry->source, &frame->source))
-		return false;
+		return 0;
 	barrier();
-	if (*(volatile __u32 *)&entry->row != number)
-		return false;
+	if (*(volatile __u32 *)&entry->index != index)
+		return 0;
 
 	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
-		return false;
+		return 0;
 	/* the entry holds for any MAC, and a quarantine perhaps for this one */
 	if (is_quarantined(kind.server, &frame->source, frame->source_mac, now_ns))
-		return false;
-	row = bpf_map_lookup_elem(&ledger_rows, &number);
-	return row && count_cached_drop(ctx, frame, row, result, now_ns);
+		return 0;
+	return count_in_rest(ctx, frame, &kind, index, result, now_ns) ? XDP_DROP : FULL_PATH;
 }
 
-/* The cached verdict on an opening, as an XDP action, or -1. */
+/* As count_in_rest(), for a cached verdict. Not inlined, for its own stack. */
+static __noinline bool count_known_rest(struct xdp_md *ctx, const struct plain_frame *frame,
+					__u32 index, __u32 word, __u64 now_ns)
+{
+	union cached_result result = { .word = word };
+	const struct ledger_row *row;
+	struct ledger_key kind;
+	__u32 number = find_row_number(index);
+
+	row = bpf_map_lookup_elem(&ledger_rows, &number);
+	if (!row)
+		return false;
+	kind = row->kind;
+	kind.port = bpf_ntohs(frame->destination_port_be);
+	kind.protocol = IPPROTO_TCP;
+	return count_in_rest(ctx, frame, &kind, index, result, now_ns);
+}
+
+/* The cached verdict on an opening, as an XDP action, or FULL_PATH. */
 static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_frame *frame,
-					 const struct policy *policy, __u32 epoch, __u64 now_ns)
+					 struct cpu *cpu, const struct policy *policy, __u32 epoch,
+					 __u64 now_ns)
 {
 	__u16 port = bpf_ntohs(frame->destination_port_be);
 	union cached_result result;
-	struct ledger_row *row;
-	__u32 number;
-
 	if (!probe_bucket(&frame->source, frame->source_mac, port, epoch, &result)) {
 		/* goes first: of a server that calls every port, few openings are cached */
-		if (drop_over_quota(ctx, frame, policy, epoch, now_ns))
-			return XDP_DROP;
+		int action = drop_over_quota(ctx, frame, policy, epoch, now_ns);
+
+		if (action)
+			return action;
 		result.word = search_bucket(&frame->source, frame->source_mac, port, epoch);
 		if (!result.word)
-			return -1;
+			return FULL_PATH;
 	}
 
 	if (result.reason == REASON_NEED) {
@@ -197,20 +242,25 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 		 */
 		if (!counter ||
 		    is_quarantined(result.number, &frame->source, frame->source_mac, now_ns))
-			return -1;
+			return FULL_PATH;
 		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
 		return XDP_PASS;
 	}
 
-	number = result.number;
-	row = bpf_map_lookup_elem(&ledger_rows, &number);
-	if (!row)
-		return -1;
-	/* the quarantine may be over */
-	if (result.reason == REASON_QUARANTINED &&
-	    !is_quarantined(row->kind.server, &frame->source, frame->source_mac, now_ns))
-		return -1;
-	return count_cached_drop(ctx, frame, row, result, now_ns) ? XDP_DROP : -1;
+	if (result.reason == REASON_QUARANTINED) {
+		__u32 number = find_row_number(result.number);
+		const struct ledger_row *row = bpf_map_lookup_elem(&ledger_rows, &number);
+
+		/* the quarantine may be over */
+		if (!row ||
+		    !is_quarantined(row->kind.server, &frame->source, frame->source_mac, now_ns))
+			return FULL_PATH;
+	}
+	if (result.overflow)
+		return count_known_rest(ctx, frame, result.number, result.word, now_ns) ? XDP_DROP :
+											  FULL_PATH;
+	return count_cached_drop(ctx, frame, cpu, result.number, result, now_ns, NULL) ? XDP_DROP :
+											 FULL_PATH;
 }
 
 /* Passes an answer in a flow that the live policy has permitted before, and refreshes the flow as
@@ -257,7 +307,7 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	return true;
 }
 
-/* XDP_DROP or XDP_PASS, or -1: the full path decides. `assume` is for decide(), `epoch` for
+/* XDP_DROP or XDP_PASS, or FULL_PATH. `assume` is for decide(), `epoch` for
  * account().
  */
 static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *path,
@@ -268,18 +318,18 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 
 	*policy = live_policy();
 	if (!policy->generation)
-		return -1;
+		return FULL_PATH;
 	if (frame->protocol == IPPROTO_TCP && frame->tcp_flags & TCP_SYN) {
 		if (frame->tcp_flags & TCP_ACK)
-			return -1;
+			return FULL_PATH;
 		*epoch = read_epoch(cpu, policy);
-		return *epoch ? lookup_cached(ctx, frame, policy, *epoch, now_ns) : -1;
+		return *epoch ? lookup_cached(ctx, frame, cpu, policy, *epoch, now_ns) : FULL_PATH;
 	}
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    frame->tcp_flags & (TCP_FIN | TCP_RST))
-		return -1;
-	return pass_reply(ctx, path, policy, now_ns, assume) ? XDP_PASS : -1;
+		return FULL_PATH;
+	return pass_reply(ctx, path, policy, now_ns, assume) ? XDP_PASS : FULL_PATH;
 }
 
 #endif

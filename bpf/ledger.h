@@ -6,6 +6,8 @@
 #ifndef PORTCULLIS_LEDGER_H
 #define PORTCULLIS_LEDGER_H
 
+#include "contacts.h"
+#include "hot_kinds.h"
 #include "policy.h"
 #include "reason.h"
 #include "verdict_cache.h"
@@ -38,16 +40,71 @@ static __always_inline bool may_have_row(const struct ledger_key *kind)
 	return !word || (*word & bits) == bits;
 }
 
-static __always_inline void add_to_row(struct ledger_row *row, const struct address *source,
-				       const struct address *destination, __u32 bytes, __u64 now_ns)
+/* Where in `ledger_counts` this CPU counts a row. Caches keep this index, to save its calculation. */
+static __always_inline __u32 locate_counts(__u32 number)
 {
-	__sync_fetch_and_add(&row->packets, 1);
-	__sync_fetch_and_add(&row->bytes, bytes);
-	/* another CPU may be a tick ahead of this one */
-	if (now_ns > row->last_ns)
-		row->last_ns = now_ns;
-	row->last_source = *source;
-	row->last_destination = *destination;
+	return bpf_get_smp_processor_id() * (__u32)read_state(STATE_LEDGER_ROWS) + number;
+}
+
+/* The number of the row that this CPU counts there. */
+static __always_inline __u32 find_row_number(__u32 index)
+{
+	return index - bpf_get_smp_processor_id() * (__u32)read_state(STATE_LEDGER_ROWS);
+}
+
+/* Counts a drop on this CPU, which alone writes `counts`: so there are no atomics. `index`: of `counts` in
+ * the map.
+ */
+static __always_inline void count_in_row(struct cpu *cpu, __u32 index, struct row_counts *counts,
+					 const struct address *source,
+					 const struct address *destination, __u32 bytes,
+					 __u64 now_ns)
+{
+	__u32 full = counts->due_ns & COUNTS_FLAGS, weight;
+
+	if (same_address(&counts->last_source, source))
+		full |= COUNTS_SOURCES_FULL;
+	else
+		counts->last_source = *source;
+	if (same_address(&counts->last_destination, destination))
+		full |= COUNTS_DESTINATIONS_FULL;
+	else
+		counts->last_destination = *destination;
+	counts->packets++;
+	counts->last_ns = now_ns;
+	counts->bytes += bytes;
+	weight = pick_packet(cpu, counts->packets);
+	if (weight || full != COUNTS_FLAGS)
+		counts->due_ns |= note_addresses(find_row_number(index), source, destination, full,
+						 weight) &
+				  COUNTS_FLAGS;
+}
+
+struct packet_sum {
+	__u64 packets;
+	__u32 number;
+	__u32 rows;
+};
+
+static long add_packets_of_cpu(__u32 cpu, struct packet_sum *sum)
+{
+	__u32 index = cpu * sum->rows + sum->number;
+	const struct row_counts *counts = bpf_map_lookup_elem(&ledger_counts, &index);
+
+	if (counts)
+		sum->packets += counts->packets;
+	return 0;
+}
+
+/* The packets that all CPUs have counted in a row. Called for samples only, for it reads the cache
+ * lines of the others.
+ */
+static __noinline __u64 sum_packets(__u32 number)
+{
+	struct packet_sum sum = { .number = number, .rows = read_state(STATE_LEDGER_ROWS) };
+
+	bpf_loop(read_state(STATE_CPUS), add_packets_of_cpu, &sum, 0);
+	return sum.packets;
 }
 
 static __always_inline struct ledger_row *find_row(void *table, const struct ledger_key *kind)
@@ -83,11 +140,12 @@ static __always_inline bool take_row(struct row_quota *quota, __u64 limit, __u64
 	return false;
 }
 
-/* Makes a row for a kind that `table` lacks. `created`: this call made it. If another CPU was
- * faster, its row is returned. NULL: the table is full.
+/* Makes a row for a kind that `table` lacks. `quota`: see struct ledger_row. `created`: this call made
+ * it. If another CPU was faster, its row is returned. NULL: the table is full.
  */
 static __always_inline struct ledger_row *add_row(void *table, const struct ledger_key *kind,
-						  __u32 overflow, __u64 now_ns, bool *created)
+						  __u32 overflow, __u32 quota, __u64 now_ns,
+						  bool *created)
 {
 	struct row_quota *issued = find_quota(QUOTA_ROWS_ISSUED);
 	struct ledger_row *row;
@@ -103,10 +161,10 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 	if (row) {
 		/* filled in before another CPU can find it */
 		row->first_ns = now_ns;
-		row->last_ns = now_ns;
 		row->kind = *kind;
 		row->number = number;
 		row->overflow = overflow;
+		row->quota = quota;
 		if (!overflow)
 			add_to_bloom(kind);
 		if (!bpf_map_update_elem(table, kind, &number, BPF_NOEXIST)) {
@@ -121,42 +179,103 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 	return find_row(table, kind);
 }
 
-/* The key of the quota that a kind uses. A machine that borrows a server's address must not use up
- * the server's quota.
- */
-static __always_inline __u32 find_quota_key(const struct ledger_key *kind)
+/* Quotas of a server, each apart from the others. */
+enum quota_class {
+	CLASS_OWN,     /* what the server starts by itself */
+	CLASS_OUTSIDE, /* what outsiders can cause */
+	CLASS_RESERVE, /* kinds that are hot when CLASS_OWN is used up */
+};
+
+static __always_inline enum quota_class find_class(const struct ledger_key *kind)
 {
-	return is_attributable(kind->reason) ? kind->server : QUOTA_UNKNOWN;
+	return is_caused_outside(kind->reason, kind->flags) ? CLASS_OUTSIDE : CLASS_OWN;
 }
 
-/* Makes the ledger's row of a kind. NULL: the ledger or the quota is full. Each server has its
- * guaranteed rows, and after these it may take some that all servers share. So a server that calls
- * every port uses up its own quota, and never the guaranteed rows of another.
- */
-static __always_inline struct ledger_row *make_row(const struct ledger_key *kind, __u64 now_ns)
+/* The key of a kind's quota. A machine that borrows a server's address must not use up the server's. */
+static __always_inline __u32 find_quota_key(const struct ledger_key *kind, enum quota_class class)
 {
-	__u32 key = find_quota_key(kind);
+	__u32 owner = is_attributable(kind->reason) ? kind->server : QUOTA_UNKNOWN;
+
+	return owner + class * QUOTA_OUTSIDE;
+}
+
+/* The first of the three words that limit a class. */
+static __always_inline __u32 find_limits(enum quota_class class)
+{
+	switch (class) {
+	case CLASS_OWN:
+		return STATE_QUOTA_GUARANTEED;
+	case CLASS_OUTSIDE:
+		return STATE_OUTSIDE_GUARANTEED;
+	case CLASS_RESERVE:
+		break;
+	}
+	return STATE_RESERVE_GUARANTEED;
+}
+
+/* Makes the ledger's row of a kind. NULL: the ledger or a quota is full. Each server has its guaranteed
+ * rows, and after these it may take some that all servers share. So a server that calls every port uses
+ * up its own quota, and never the guaranteed rows of another. Not inlined, for its own stack.
+ */
+static __noinline struct ledger_row *make_row(const struct ledger_key *kind,
+					      enum quota_class class, __u64 now_ns)
+{
+	__u32 key = find_quota_key(kind, class), limits = find_limits(class);
 	struct row_quota *quota = find_quota(key), *shared = NULL;
-	__u64 guaranteed = read_state(STATE_QUOTA_GUARANTEED), before = 0, ignored;
+	__u64 guaranteed = read_state(limits), before = 0, ignored;
 	struct ledger_row *row;
 	bool created;
 
-	if (!quota || !take_row(quota, read_state(STATE_QUOTA_MAX), &before))
+	if (!quota || !take_row(quota, read_state(limits + 1), &before))
 		return NULL;
 	if (before >= guaranteed) {
-		shared = find_quota(QUOTA_SHARED);
-		if (!shared || !take_row(shared, read_state(STATE_QUOTA_SHARED), &ignored)) {
+		shared = find_quota(QUOTA_SHARED + class);
+		if (!shared || !take_row(shared, read_state(limits + 2), &ignored)) {
 			__sync_fetch_and_add(&quota->rows, -1);
 			return NULL;
 		}
 	}
-	row = add_row(&ledger, kind, 0, now_ns, &created);
+	row = add_row(&ledger, kind, 0, key, now_ns, &created);
 	if (!created) {
 		/* the ledger is full, or another CPU made the row and took the quota for it */
 		__sync_fetch_and_add(&quota->rows, -1);
 		if (shared)
 			__sync_fetch_and_add(&shared->rows, -1);
 	}
+	return row;
+}
+
+/* How many destinations make a kind without a row hot: the more reserve rows its server has, the more,
+ * so that decoys make a worm rise later and no more.
+ */
+static __always_inline __u32 find_hot_destinations(const struct ledger_key *kind)
+{
+	__u32 key = find_quota_key(kind, CLASS_RESERVE);
+	struct row_quota *reserve;
+
+	/* no outsider may use the reserve up, and a quiet kind raises no alarm */
+	if (kind->flags & DROP_QUIET || find_class(kind) == CLASS_OUTSIDE)
+		return NEVER_HOT;
+	reserve = bpf_map_lookup_elem(&ledger_quotas, &key);
+	if (!reserve)
+		return HOT_DESTINATIONS;
+	return reserve->rows < read_state(STATE_RESERVE_MAX) ? HOT_DESTINATIONS + reserve->rows :
+							       NEVER_HOT;
+}
+
+/* Makes the row that counts all kinds of a server and reason that have none. NULL: the table is full. Not
+ * inlined, for its own stack.
+ */
+static __noinline struct ledger_row *make_overflow_row(const struct ledger_key *kind,
+							    __u64 now_ns)
+{
+	struct row_quota *overflow = find_quota(QUOTA_OVERFLOW);
+	struct ledger_row *row;
+	bool created;
+
+	row = add_row(&ledger_overflow, kind, 1, 0, now_ns, &created);
+	if (created && overflow)
+		__sync_fetch_and_add(&overflow->rows, 1);
 	return row;
 }
 

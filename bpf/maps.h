@@ -412,11 +412,12 @@ struct {
 	__type(value, __u32);
 } ledger SEC(".maps");
 
-/* The rows themselves. Written by the filter, read by the tool. An array: `verdict_cache` names a
- * row by its index, and the tool reads the used rows without a search. Mappable, because such an
- * array begins at a page, which puts its rows at cache lines. Rows are given out in order and never
- * taken back. There is one for each kind in `ledger` and `ledger_overflow`, and an eighth more, for
- * rows that two CPUs made for one kind. Full: as `ledger`.
+/* The facts of the rows. Written by the filter when it makes a row and at most once a second for a
+ * sample, read by filter and tool. An array: `verdict_cache` names a row by its index, and the tool
+ * reads the used rows without a search. Mappable, because such an array begins at a page, which puts
+ * its rows at cache lines. Rows are given out in order and never taken back. There is one for each
+ * kind in `ledger` and `ledger_overflow`, and an eighth more, for rows that two CPUs made for one
+ * kind. Full: as `ledger`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -425,6 +426,57 @@ struct {
 	__type(key, __u32);
 	__type(value, struct ledger_row);
 } ledger_rows SEC(".maps");
+
+/* What each CPU has counted in each row: STATE_LEDGER_ROWS entries for the first CPU, then as many for
+ * the next. Written by the filter, for every drop, each CPU in its own part: no CPU waits for the
+ * cache line of another. The tool adds up the parts of all CPUs, also of those that are offline. An
+ * array and not a per-CPU array, for its inlined lookup on all kernels, and because the tool can map
+ * it. Can't fill.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 90112);
+	__type(key, __u32);
+	__type(value, struct row_counts);
+} ledger_counts SEC(".maps");
+
+/* The first distinct addresses of each row, by its number. Written by the filter, at most 17 times at
+ * either end of a row; read by filter and tool. An array, as `ledger_rows`. Full: further addresses
+ * are not listed, and the tool says so.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 90112);
+	__type(key, __u32);
+	__type(value, struct row_addresses);
+} ledger_addresses SEC(".maps");
+
+/* The addresses that each CPU sees most often in a row, FREQUENT_PER_CPU entries for each CPU. Rows
+ * whose numbers have the same lowest bits share an entry, and the busiest has it in the end. Written
+ * by the filter, each CPU in its own part; read by the tool. An array, as `ledger_counts`. Full: as
+ * add_frequent_address() says.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FREQUENT_PER_CPU);
+	__type(key, __u32);
+	__type(value, struct frequent);
+} frequent SEC(".maps");
+
+/* Kinds that have no row, HOT_KINDS_PER_CPU entries for each CPU: how many destinations each has, and
+ * whether it was sampled, in a window of time. The port is part of the index, so the ports of one
+ * server never share an entry. Written and read by the filter, each CPU in its own part. An array for
+ * its inlined lookup. Full: a kind of another server takes the entry.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HOT_KINDS_PER_CPU);
+	__type(key, __u32);
+	__type(value, struct hot_kind);
+} hot_kinds SEC(".maps");
 
 /* A Bloom filter of the kinds in `ledger`: two bits of one word each, set before the row can be
  * found and never cleared. Written and read by the filter. An array for its inlined lookup: most
@@ -440,7 +492,7 @@ struct {
 } ledger_bloom SEC(".maps");
 
 /* Verdicts on TCP openings that hold for every destination of a port, see SCOPE_PORT. A cached drop
- * stores its reason and ledger row, and a cached pass stores the server. Each CPU has its own part
+ * stores its reason and where this CPU counts its row, and a cached pass stores the server. Each CPU has its own part
  * of the array. Written and read by the filter alone. An array, because its lookup is inlined while
  * a hash's is a call. A bucket holds four verdicts in two cache lines, and the array is mappable to
  * begin at one, as `ledger_rows`. Full: a newer verdict replaces an older one, and decide() finds
@@ -448,9 +500,9 @@ struct {
  */
 union cached_result {
 	struct {
-		__u32 number : 24; /* of the row; REASON_NEED: of the server */
+		__u32 number : 24; /* index in `ledger_counts`; REASON_NEED: of the server */
 		__u32 reason : 6;
-		__u32 quiet : 1;
+		__u32 zero : 1;
 		__u32 overflow : 1; /* the row's kind stands in `ledger_overflow` */
 	};
 	__u32 word; /* read and written at once, see match_opening() */
@@ -474,14 +526,14 @@ struct {
 } verdict_cache SEC(".maps");
 
 /* Servers whose quota of ledger rows is used up, by address. Their openings to ports without a need
- * are counted in this row, unless `ledger_bloom` says that the kind may have its own. Each CPU has
+ * are counted in one row, unless `ledger_bloom` says that the kind may have its own. Each CPU has
  * its own part of the array. Written and read by the filter alone. An array for its inlined lookup.
  * Full: as `verdict_cache`.
  */
 struct cached_quota {
 	struct address source;
 	__u32 epoch; /* of struct cpu; 0: empty, or being written */
-	__u32 row;
+	__u32 index; /* in `ledger_counts` */
 	__u32 server;
 	__u32 profile;
 	__u32 ranges; /* not 0: the profile has rows in `ranges` */
@@ -507,6 +559,7 @@ struct cpu {
 	__u32 quarantine_changes;
 	__u32 epoch;
 	__u32 writes; /* not 0: a packet on this CPU is writing a cache entry */
+	__u64 secret; /* an odd random number; 0: not yet drawn */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -123,8 +123,9 @@ static __always_inline bool is_mapped_ipv4(const struct address *address)
 
 static __always_inline bool is_address(const struct address *a, const __be32 *word_be)
 {
-	return a->word_be[0] == word_be[0] && a->word_be[1] == word_be[1] &&
-	       a->word_be[2] == word_be[2] && a->word_be[3] == word_be[3];
+	/* the last word first, for that is where most addresses differ */
+	return a->word_be[3] == word_be[3] && a->word_be[2] == word_be[2] &&
+	       a->word_be[1] == word_be[1] && a->word_be[0] == word_be[0];
 }
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)

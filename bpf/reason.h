@@ -54,4 +54,48 @@ static __always_inline bool is_attributable(enum reason reason)
 	return false;
 }
 
+/* Can somebody outside cause the drop, while the server runs only what its role says? Its answers to
+ * noise, and to visitors, have a quota of their own, so that no outsider uses up the rows of what the
+ * server starts by itself. An `unlisted_service` is not among them: the server has to listen.
+ */
+static __always_inline bool is_caused_outside(enum reason reason, __u8 flags)
+{
+	switch (reason) {
+	case REASON_BACKSCATTER:
+	case REASON_STRANGER:
+	case REASON_FRAGMENT:
+		return true;
+	case REASON_QUARANTINED:
+	case REASON_NO_FLOW:
+		return flags & DROP_OWN_PORT;
+	case REASON_NONE:
+	case REASON_COUNT:
+	case REASON_LINK_LAYER:
+	case REASON_NEIGHBOUR:
+	case REASON_DHCP:
+	case REASON_UNKNOWN_ALLOWED:
+	case REASON_LATER_FRAGMENT:
+	case REASON_REPLY:
+	case REASON_PICKUP:
+	case REASON_NEED:
+	case REASON_OWN_CONNECTION:
+	case REASON_FLOW_ERROR:
+	case REASON_ROUTER:
+	case REASON_ETHERTYPE:
+	case REASON_MALFORMED:
+	case REASON_SOURCE_ROUTE:
+	case REASON_ROGUE_ROUTER:
+	case REASON_UNKNOWN_SOURCE:
+	case REASON_SPOOFED:
+	case REASON_RATE:
+	case REASON_UNLISTED_SERVICE:
+	case REASON_PROTOCOL:
+	case REASON_DESTINATION:
+	case REASON_NEW_FLOW:
+	case REASON_ELSEWHERE:
+		return false;
+	}
+	return false;
+}
+
 #endif

@@ -22,8 +22,7 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 	find_service(context->policy, context->server, IPPROTO_TCP, packet->source_port,
 		     &packet->destination, &listed);
 	if (packet->tcp_flags & TCP_RST) {
-		/* port 0, so that a scan from outside makes one row, and not thousands */
-		drop_own_port(decision, REASON_BACKSCATTER, 0);
+		drop_own_port(decision, REASON_BACKSCATTER, packet->source_port);
 		return;
 	}
 	/* in service tracking only a SYN+ACK shows that a peer opened the flow */

@@ -211,7 +211,7 @@ static __always_inline struct cached_quota *locate_cached_quota(const struct add
 }
 
 static __always_inline void cache_used_up_quota(const struct address *source,
-						const struct server *server, __u32 row, __u32 epoch)
+						const struct server *server, __u32 index, __u32 epoch)
 {
 	struct cached_quota *entry = locate_cached_quota(source);
 	struct cpu *cpu = find_cpu();
@@ -224,7 +224,7 @@ static __always_inline void cache_used_up_quota(const struct address *source,
 	entry->server = server->id;
 	entry->profile = server->profile;
 	entry->ranges = server->flags & SERVER_RANGES;
-	*(volatile __u32 *)&entry->row = row;
+	*(volatile __u32 *)&entry->index = index;
 	barrier();
 	*(volatile __u32 *)&entry->epoch = epoch;
 	end_write(cpu);

@@ -20,6 +20,7 @@ pub mod drops;
 pub mod exit;
 pub mod gate;
 pub mod history;
+pub mod host;
 pub mod memory;
 pub mod net;
 pub mod output;

@@ -43,7 +43,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let path = FILE.to_str().expect("a path of letters");
     let mut sink = Pcapng::new(path, &interface, Rotation { size: 0, keep: 0 });
     for drop in &drops {
-        sink.write(&Event::Drop(drop.clone())).expect("room in memory");
+        sink.write(&Event::of_drop(drop.clone())).expect("room in memory");
     }
     let kept: Vec<&DropEvent> = drops.iter().filter(|drop| !drop.frame.is_empty()).collect();
     if kept.is_empty() {

@@ -121,9 +121,9 @@ do_counts_agree() {
 count_tried() { count_packets "$FOLDER/tried-$1.pcap" "$FROM_WEB and $2"; }
 count_left() { count_packets "$FOLDER/left-$1.pcap" "$FROM_WEB and $2"; }
 
-# list_alarms: of the web server, each service with the kind that its alarm has by now.
+# list_alarms: of the web server, each service with the kind that its part of the alarm has by now.
 list_alarms() {
-    list_alerts | jq -rs '[.[].portcullis | select(.server == "web1")] | group_by(.service)[] | last
+    list_alerts | jq -rs '[.[].portcullis | select(.server == "web1") | .parts[]] | group_by(.service)[] | last
         | "\(.service) \(.kind)"'
 }
 

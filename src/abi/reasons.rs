@@ -126,6 +126,39 @@ impl Reason {
         self.row().attributable
     }
 
+    /// Whether somebody outside can cause a drop for it, while the server runs only what its role says.
+    /// `own_port`: the ledger counts it under the server's own port. As `is_caused_outside()` of
+    /// `bpf/reason.h`, to which a test compares this.
+    pub const fn is_caused_outside(self, own_port: bool) -> bool {
+        match self {
+            Reason::Backscatter | Reason::Stranger | Reason::Fragment => true,
+            Reason::Quarantined | Reason::NoFlow => own_port,
+            Reason::LinkLayer
+            | Reason::Neighbour
+            | Reason::Dhcp
+            | Reason::UnknownAllowed
+            | Reason::LaterFragment
+            | Reason::Reply
+            | Reason::Pickup
+            | Reason::Need
+            | Reason::OwnConnection
+            | Reason::FlowError
+            | Reason::Router
+            | Reason::Ethertype
+            | Reason::Malformed
+            | Reason::SourceRoute
+            | Reason::RogueRouter
+            | Reason::UnknownSource
+            | Reason::Spoofed
+            | Reason::Rate
+            | Reason::UnlistedService
+            | Reason::Protocol
+            | Reason::Destination
+            | Reason::NewFlow
+            | Reason::Elsewhere => false,
+        }
+    }
+
     /// Whether the packet was an attempt to open a flow. The destinations of attempts tell a worm.
     pub const fn is_attempt(self) -> bool {
         self.row().attempt

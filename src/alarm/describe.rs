@@ -1,67 +1,153 @@
-//! The texts of an alarm: what was seen, why it matters, what to type next.
+//! The words of an alarm: what was seen, and why it matters.
 //!
 //! Names may come from anywhere. Every sink escapes these texts before it prints them.
 
-use std::borrow::Cow;
 use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::meaning::{Meaning, UNKNOWN, meaning_of, name_channel};
-use super::{Alarm, Distinct, Kind, Scope, Step, Technique};
-use crate::abi::Reason;
+use super::{Alarm, Change, Distinct, Likely, Part, Scope, Step, Technique};
 use crate::drops::DropVerdict;
-use crate::net::tcp_flags::show_flags;
-use crate::net::{has_ports, show_mac};
+use crate::net::show_mac;
 
 /// How many of several are named in a text.
 const NAMED: usize = 3;
+/// Machines of a prefix are named in full, as far as that can be read.
+const NAMED_MACHINES: usize = 8;
 
 impl Alarm {
     /// The name of the server, or words that stand for it.
     pub fn subject(&self) -> &str {
-        match (&self.server, self.scope) {
-            (Some(server), _) => &server.name,
-            (None, Scope::Everything) => "several servers",
-            (None, _) => "an unknown host",
+        match &self.server {
+            Some(server) => &server.name,
+            None if self.is_for_all => "several servers",
+            None if self.lead().scope == Scope::Gate => "the gate",
+            None => "an unknown host",
         }
     }
 
     /// What was seen, without a full stop: who did what, where to, how often and since when.
     pub fn seen(&self) -> String {
+        let lead = self.lead();
+        if let Some((_, detail)) = &lead.trouble {
+            return format!("{detail}, since {:.0}", self.first);
+        }
+        let machines = match self.has_machines {
+            true => list_some(" at ", &self.sources, NAMED_MACHINES, |ip| ip.to_string()),
+            false => String::new(),
+        };
+        let mut text =
+            format!("{}{machines} {}{}", self.subject(), lead.describe_action(), self.name_others());
         let packets = match self.packets {
             1 => "1 packet".to_owned(),
             packets => format!("{packets} packets"),
         };
-        let verdict = match self.verdict {
-            DropVerdict::Drop => "dropped",
-            DropVerdict::WouldDrop => "NOT dropped in mode observe",
+        let verdict = match lead.verdict {
+            Some(DropVerdict::WouldDrop) => "NOT dropped in mode observe",
+            Some(DropVerdict::Drop) | None => "dropped",
         };
         let while_away = if self.while_away { ", in part while no daemon ran" } else { "" };
-        let mut text = format!(
-            "{} {} ({packets} {verdict} since {:.0}{while_away})",
-            self.subject(),
-            self.describe_action(),
-            self.first
-        );
+        text.push_str(&format!(" ({packets} {verdict} since {:.0}{while_away})", self.first));
+        if let Some(before) = self.follows {
+            text.push_str(&format!(". It follows #{before}"));
+        }
         if !self.response.is_empty() {
             text.push_str(&format!(". {}", self.response));
         }
         text
     }
 
-    /// What the server did, and where to.
-    fn describe_action(&self) -> String {
-        match self.scope {
-            Scope::Server | Scope::Everything => {
-                self.fill("did more than alarms have room for, most recently {service}{to}")
-            }
-            _ => self.fill(self.kind.action().unwrap_or(self.meaning().action)),
+    /// The other parts by kind and service.
+    fn name_others(&self) -> String {
+        let others: Vec<String> = self.parts.iter().skip(1).take(NAMED).map(name_part).collect();
+        match self.parts.len().saturating_sub(1 + NAMED) {
+            _ if others.is_empty() => String::new(),
+            0 => format!(", also: {}", others.join(", ")),
+            rest => format!(", also: {} and {rest} more", others.join(", ")),
         }
+    }
+
+    /// Why it matters, without a full stop.
+    pub fn why(&self) -> &'static str {
+        self.lead().why()
+    }
+
+    /// The technique that it is most probably a sign of.
+    pub fn technique(&self) -> Technique {
+        self.lead().technique()
+    }
+}
+
+impl Change {
+    /// What a sink says of it, in one line: what was seen, what is new, why it matters, the technique, what to
+    /// type next.
+    pub fn message(&self) -> String {
+        let alarm = &self.alarm;
+        let mut text = alarm.seen();
+        if alarm.sample().is_some_and(|sample| sample.presumed) {
+            text.push_str(", presumed to be late answers: too many peers asked to remember them all");
+        }
+        if !self.news.is_empty() {
+            text.push_str(&format!(". New: {}", self.news));
+        }
+        match self.step {
+            Step::Opened | Step::Escalated { .. } => {
+                let technique = alarm.technique();
+                text.push_str(&format!(". {} ({} {})", alarm.why(), technique.id, technique.name));
+                if let Some(command) = alarm.next_commands().first() {
+                    text.push_str(&format!(". Next: {command}"));
+                }
+            }
+            Step::Closed { folded_into: Some(id) } => text.push_str(&format!(". It goes on as #{id}")),
+            Step::Closed { folded_into: None } | Step::Updated => {}
+        }
+        text
+    }
+}
+
+impl Part {
+    /// What was done, and where to.
+    pub(super) fn describe_action(&self) -> String {
+        match (self.scope, self.likely) {
+            (Scope::Rest, _) => self.fill("did more than alarms have room for, most recently {service}{to}"),
+            (_, Likely::TimeServer) => {
+                self.fill("asks a time server that the policy does not know: {service}{to}")
+            }
+            (_, Likely::Resolver) => {
+                self.fill("asks a resolver that the policy does not know: {service}{to}")
+            }
+            (_, Likely::MailQueue) => self.fill("sends mail past its smart host: {service}{to}"),
+            (_, Likely::Unknown) => self.fill(self.kind.action().unwrap_or(self.meaning().action)),
+        }
+    }
+
+    /// Why it matters, without a full stop.
+    pub fn why(&self) -> &'static str {
+        if let Some((trouble, _)) = &self.trouble {
+            return trouble.why();
+        }
+        match self.likely {
+            Likely::TimeServer => {
+                "These are the packets of a time client at its usual pace, so the policy probably lacks a need"
+            }
+            Likely::Resolver => {
+                "These are single plain questions at a usual pace, so the policy probably lacks a need"
+            }
+            Likely::MailQueue => "A mail queue that lost its smart host looks like this, and so does spam",
+            Likely::Unknown => self.kind.why().unwrap_or(self.meaning().why),
+        }
+    }
+
+    /// The technique that it is most probably a sign of.
+    pub fn technique(&self) -> Technique {
+        let by_reason = || self.meaning().technique;
+        let technique = self.kind.technique().or_else(by_reason);
+        technique.unwrap_or_else(|| name_channel(self.kind, self.sample.as_deref()))
     }
 
     /// What its last drop means.
     fn meaning(&self) -> Meaning {
-        self.reason.known().and_then(meaning_of).unwrap_or(UNKNOWN)
+        self.reason.and_then(|reason| reason.known()).and_then(meaning_of).unwrap_or(UNKNOWN)
     }
 
     /// A text of the tables of kinds and reasons with its placeholders filled in. `{to}`, `{from}`, `{mac}`
@@ -74,17 +160,17 @@ impl Alarm {
                 continue;
             };
             match placeholder {
-                "service" => text.push_str(&self.sample.service()),
+                "service" => text.push_str(&self.last_service()),
                 "to" => text.push_str(&list(" to ", &self.destinations, IpAddr::to_string)),
                 "from" => text.push_str(&list(" from ", &self.destinations, IpAddr::to_string)),
                 "destinations" => text.push_str(&list("", &self.destinations, IpAddr::to_string)),
                 "sources" => text.push_str(&list("", &self.sources, IpAddr::to_string)),
                 "mac" => text.push_str(&list(" from MAC ", &self.source_macs, show_mac)),
                 "contacted" => text.extend(self.contacted.map(|address| format!(" at {address}"))),
-                "reason" => text.push_str(&self.reason.to_string()),
-                "ports" => {
-                    let about = if self.ports.is_estimate() { "about " } else { "" };
-                    text.push_str(&format!("{about}{} ports", self.ports.len()));
+                "reason" => text.extend(self.reason.map(|reason| reason.to_string())),
+                "services" => {
+                    let about = if self.services.is_estimate() { "about " } else { "" };
+                    text.push_str(&format!("{about}{} services", self.services.len()));
                 }
                 unknown => debug_assert!(false, "{{{unknown}}} is no placeholder"),
             }
@@ -93,90 +179,43 @@ impl Alarm {
         text
     }
 
-    /// Why it matters, without a full stop.
-    pub fn why(&self) -> &'static str {
-        self.kind.why().unwrap_or(self.meaning().why)
+    fn last_service(&self) -> String {
+        self.sample.as_ref().map_or_else(|| "any".to_owned(), |sample| sample.service())
     }
+}
 
-    /// The technique that it is most probably a sign of.
-    pub fn technique(&self) -> Technique {
-        let by_reason = || self.meaning().technique;
-        let technique = self.kind.technique().or_else(by_reason);
-        technique.unwrap_or_else(|| name_channel(self.kind, &self.sample))
-    }
-
-    /// What to type next, the most urgent first.
-    pub fn next_commands(&self) -> Vec<String> {
-        let interface = quote(&self.interface);
-        let mut commands = Vec::new();
-        // The server is the victim of a forged address, or it is in quarantine already.
-        let is_pointless = matches!(self.reason.known(), Some(Reason::Spoofed | Reason::Quarantined));
-        if let Some(server) = &self.server
-            && self.kind != Kind::Stray
-            && !is_pointless
-        {
-            commands.push(format!("portcullis quarantine -i {interface} {}", quote(&server.name)));
-        }
-        commands.extend(self.explain(&interface));
-        if commands.is_empty() || self.scope != Scope::Service {
-            commands.push(format!("portcullis show -i {interface} drops"));
-        }
-        commands
-    }
-
-    /// `explain` for the packet of the sample; `None` for a packet that `explain` can't be asked about.
-    fn explain(&self, interface: &str) -> Option<String> {
-        let drop = &self.sample;
-        let (from, to) = (drop.source?, drop.destination?);
-        if drop.any_protocol || matches!(drop.reason.known(), Some(Reason::Malformed)) {
-            return None;
-        }
-        let mut command = format!("portcullis explain -i {interface} --from {from} --to {to} ");
-        if !has_ports(drop.protocol) {
-            command.push_str(&drop.service());
-            return Some(command);
-        }
-        let port = drop.destination_port.filter(|_| drop.own_port);
-        let port = port.unwrap_or(if drop.own_port { 0 } else { drop.port });
-        command.push_str(&format!("{}/{port}", drop.protocol_name()));
-        if drop.own_port {
-            command.push_str(&format!(" --sport {}", drop.port));
-        }
-        if drop.own_port
-            && let Some(flags) = drop.tcp_flags
-        {
-            command.push_str(&format!(" --flags {}", show_flags(flags)));
-        }
-        Some(command)
-    }
-
-    /// What a sink says of a change of it, in one line: what was seen, why it matters, the technique, what
-    /// to type next.
-    pub fn message(&self, step: Step) -> String {
-        let mut text = self.seen();
-        if self.sample.presumed {
-            text.push_str(", presumed to be late answers: too many peers asked to remember them all");
-        }
-        match step {
-            Step::Opened | Step::Escalated { .. } => {
-                let technique = self.technique();
-                text.push_str(&format!(". {} ({} {})", self.why(), technique.id, technique.name));
-                if let Some(command) = self.next_commands().first() {
-                    text.push_str(&format!(". Next: {command}"));
-                }
-            }
-            Step::Closed { folded_into: Some(id) } => text.push_str(&format!(". It goes on as #{id}")),
-            Step::Closed { folded_into: None } | Step::Updated => {}
-        }
-        text
+/// A part in a few words: kind and service, or kind and number of services.
+pub(super) fn name_part(part: &Part) -> String {
+    let kind = part.kind;
+    match part.scope {
+        Scope::Gate => match &part.trouble {
+            Some((trouble, _)) => trouble.name().replace('_', " "),
+            None => kind.to_string(),
+        },
+        Scope::Ports => part.fill("scan of {services}{to}"),
+        Scope::Rest => format!("{kind} and others"),
+        Scope::Service | Scope::Reason => format!("{kind} {}{}", part.last_service(), part.fill("{to}")),
     }
 }
 
 /// The lead, and `A, B, C and 9 more`; an empty text for nothing.
-fn list<T: PartialEq + Copy + Hash>(lead: &str, things: &Distinct<T>, show: impl Fn(&T) -> String) -> String {
-    let named: Vec<String> = things.iter().take(NAMED).map(show).collect();
+pub(super) fn list<T: PartialEq + Copy + Hash>(
+    lead: &str,
+    things: &Distinct<T>,
+    show: impl Fn(&T) -> String,
+) -> String {
+    list_some(lead, things, NAMED, show)
+}
+
+fn list_some<T: PartialEq + Copy + Hash>(
+    lead: &str,
+    things: &Distinct<T>,
+    most: usize,
+    show: impl Fn(&T) -> String,
+) -> String {
+    let named: Vec<String> = things.iter().take(most).map(show).collect();
     let text = named.join(", ");
-    match (named.len(), things.len() - named.len(), things.is_estimate()) {
+    match (named.len(), things.len().saturating_sub(named.len()), things.is_estimate()) {
         (0, ..) => String::new(),
         (_, 0, false) => format!("{lead}{text}"),
         (_, rest, false) => format!("{lead}{text} and {rest} more"),
@@ -184,30 +223,13 @@ fn list<T: PartialEq + Copy + Hash>(lead: &str, things: &Distinct<T>, show: impl
     }
 }
 
-/// A word that a shell takes as one, whatever is in it: people paste these commands.
-fn quote(word: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._:@%+,/-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {
-        return Cow::Borrowed(word);
-    }
-    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::Reason;
     use crate::alarm::Engine;
     use crate::drops::DropEvent;
     use crate::drops::example::{after_ms, syn};
-
-    #[test]
-    fn a_name_is_one_word_to_the_shell() {
-        assert_eq!(quote("web-1.dmz"), "web-1.dmz");
-        assert_eq!(quote("#7"), "'#7'");
-        assert_eq!(quote("a'; reboot"), r"'a'\''; reboot'");
-        assert_eq!(quote("-rf"), "'-rf'");
-        assert_eq!(quote(""), "''");
-    }
 
     #[test]
     fn each_reason_says_what_was_done_and_why_it_matters() {
@@ -228,6 +250,8 @@ mod tests {
             (Reason::SourceRoute, "sent source-routed packets", "around the filters in between", "T1599"),
             (Reason::Malformed, "sent malformed packets", "gets around filters", "T1095"),
             (Reason::Fragment, "sent fragments without a permitted", "gets around filters", "T1095"),
+            (Reason::NoFlow, "segments that belong to no flow", "Idle connections end this way", "T1095"),
+            (Reason::Elsewhere, "to another host of its link", "A switch floods such frames", "T1095"),
             (Reason::Ethertype, "frames that are not IP (ethernet/0x01bd)", "nobody watches", "T1095"),
             (Reason::Protocol, "sent the protocol tcp/445", "nobody watches", "T1095"),
             (
@@ -248,13 +272,13 @@ mod tests {
             let drop = DropEvent { reason: reason.into(), ..syn() };
             let changes = Engine::default().observe(&drop, after_ms(0));
             let [opened] = &changes[..] else { panic!("{reason}: one alarm, not {changes:?}") };
-            let text = opened.alarm.message(Step::Opened);
+            let text = opened.message();
             assert!(text.contains(action) && text.contains(why), "{reason}: {text}");
             assert!(
                 text.contains(&format!("({technique} ")) && text.contains(". Next: portcullis "),
                 "{text}"
             );
-            let text = opened.alarm.message(Step::Updated);
+            let text = Change { step: Step::Updated, ..opened.clone() }.message();
             assert!(text.contains(action) && !text.contains(why) && !text.contains("Next:"), "{text}");
         }
     }

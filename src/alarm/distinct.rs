@@ -18,12 +18,16 @@ pub struct Distinct<T> {
     seen: Vec<T>,
     cap: usize,
     sketch: Option<Sketch>,
+    /// There are more, and nobody knows which.
+    has_more: bool,
+    /// Of a snapshot: how many there were, and whether that is an estimate.
+    total: Option<(usize, bool)>,
 }
 
 impl<T: PartialEq + Copy + Hash> Distinct<T> {
     /// Remembers up to `cap` of them.
     pub fn new(cap: usize) -> Distinct<T> {
-        Distinct { seen: Vec::new(), cap, sketch: None }
+        Distinct { seen: Vec::new(), cap, sketch: None, has_more: false, total: None }
     }
 
     /// Notes a thing. Caps are small, so a scan costs less than a hash.
@@ -38,11 +42,17 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
         }
     }
 
+    /// Notes that there are more than were seen.
+    pub fn note_more(&mut self) {
+        self.has_more = true;
+    }
+
     /// Notes everything that another one has seen.
     pub fn merge(&mut self, other: &Distinct<T>) {
         if let Some(theirs) = &other.sketch {
             self.sketch().merge(theirs);
         }
+        self.has_more |= other.has_more || other.total.is_some_and(|(_, is_estimate)| is_estimate);
         for &item in &other.seen {
             self.insert(item);
         }
@@ -50,9 +60,10 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
 
     /// How many there were: exactly, unless it is an estimate.
     pub fn len(&self) -> usize {
-        match &self.sketch {
-            Some(sketch) => sketch.estimate().max(self.seen.len() + 1),
-            None => self.seen.len(),
+        match (&self.sketch, self.total) {
+            (_, Some((total, _))) => total,
+            (Some(sketch), None) => sketch.estimate().max(self.seen.len() + 1),
+            (None, None) => self.seen.len() + usize::from(self.has_more),
         }
     }
 
@@ -63,12 +74,23 @@ impl<T: PartialEq + Copy + Hash> Distinct<T> {
 
     /// Whether there were more than are remembered, so that their number is an estimate.
     pub fn is_estimate(&self) -> bool {
-        self.sketch.is_some()
+        self.sketch.is_some() || self.has_more || self.total.is_some_and(|(_, is_estimate)| is_estimate)
     }
 
     /// The remembered things, in the order in which they were seen.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.seen.iter()
+    }
+
+    /// The first ones and the number, without the means to count on. It takes little memory.
+    pub(super) fn snapshot(&self, most: usize) -> Distinct<T> {
+        Distinct {
+            seen: self.seen.iter().take(most).copied().collect(),
+            cap: self.cap,
+            sketch: None,
+            has_more: false,
+            total: Some((self.len(), self.is_estimate())),
+        }
     }
 
     /// The sketch, which holds the remembered things as well.
@@ -143,5 +165,28 @@ mod tests {
         assert!((25_500..34_500).contains(&other.len()), "{}", other.len());
         other.merge(&of(0..4, 8));
         assert!((25_500..34_500).contains(&other.len()), "{}", other.len());
+    }
+
+    #[test]
+    fn a_snapshot_has_the_first_ones_and_the_number_and_keeps_no_sketch() {
+        let mut distinct = Distinct::new(4);
+        (0..4).for_each(|item| distinct.insert(item));
+        let few = distinct.snapshot(2);
+        assert_eq!((few.iter().count(), few.len(), few.is_estimate()), (2, 4, false));
+        (0..1000).for_each(|item| distinct.insert(item));
+        let many = distinct.snapshot(2);
+        assert_eq!((many.len(), many.is_estimate()), (distinct.len(), true));
+        assert!(many.sketch.is_none());
+    }
+
+    #[test]
+    fn what_is_known_to_be_more_is_an_estimate_and_stays_one_after_a_merge() {
+        let mut distinct = Distinct::new(4);
+        distinct.insert(1);
+        distinct.note_more();
+        assert_eq!((distinct.len(), distinct.is_estimate()), (2, true));
+        let mut other = Distinct::new(4);
+        other.merge(&distinct);
+        assert_eq!((other.len(), other.is_estimate()), (2, true));
     }
 }

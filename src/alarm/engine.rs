@@ -1,80 +1,63 @@
-//! Folds drops into alarms. Pure: time is an argument.
+//! Folds drops into incidents. Pure: time is an argument.
 
-use std::collections::HashMap;
+mod place;
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::assess::{Assessment, assess};
 use super::detector::{Detector, Finding};
-use super::key::Key;
+use super::gate_trouble::GateTrouble;
+use super::incident::{Incident, Opening};
 use super::meaning::classify;
-use super::open_alarm::OpenAlarm;
+use super::part::OpenPart;
 use super::recent::Recent;
-use super::{Alarm, Change, Kind, Step};
+use super::subject::{PartKey, Subject};
+use super::{Alarm, Change, Kind, Severity, Step, Thresholds};
+use crate::abi::Reason;
 use crate::clock::Clock;
-use crate::drops::DropEvent;
-
-const S: u64 = 1_000_000_000;
+use crate::drops::{DropEvent, ServerRef};
+use place::{Place, low_subject};
 
 /// Servers whose attempts are followed at a time.
 const MAX_DETECTORS: usize = 512;
+/// How long attempts are remembered, nanoseconds: a beacon may be slow.
+const DETECTOR_NS: u64 = 3_600_000_000_000;
+/// Subjects whose last alarm is remembered.
+const MAX_CLOSED: usize = 512;
+/// Open incidents of one subject. Each is there because something of an earlier hour goes on.
+const MAX_INCIDENTS: usize = 16;
 /// The clocks have to part by so much before it is a step and no slow correction, nanoseconds.
 const CLOCK_STEP_NS: u128 = 500_000_000;
-/// Room beyond `max_open` for the alarms that fold the rest of a server.
-const MAX_FOLDED: usize = 256;
 
-/// Thresholds and bounds of an [`Engine`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    /// The id of the first alarm.
-    pub first_id: u64,
-    /// So many distinct destinations at one port, within `spread_window_ns`, are a spread. More than 16
-    /// count as 16. A server that is fast is detected sooner: `detector.rs`.
-    pub spread_destinations: usize,
-    /// Nanoseconds.
-    pub spread_window_ns: u64,
-    /// So many distinct ports of one server, within `scan_window_ns`, are a scan.
-    pub scan_ports: usize,
-    /// Nanoseconds.
-    pub scan_window_ns: u64,
-    /// So many attempts at the same destination and port are a callback.
-    pub callback_attempts: u32,
-    /// An update of an alarm is emitted at most once within this, nanoseconds.
-    pub update_interval_ns: u64,
-    /// An alarm is closed when no more drops came for this, nanoseconds.
-    pub quiet_ns: u64,
-    /// Alarms that may be open at a time.
-    pub max_open: usize,
-    /// Of those, alarms of one server, so that no server takes the room of the others.
-    pub max_open_by_server: usize,
-}
-
-impl Default for Thresholds {
-    fn default() -> Thresholds {
-        Thresholds {
-            first_id: 1,
-            spread_destinations: 10,
-            spread_window_ns: 60 * S,
-            scan_ports: 20,
-            scan_window_ns: 300 * S,
-            callback_attempts: 5,
-            update_interval_ns: 10 * S,
-            quiet_ns: 300 * S,
-            max_open: 2048,
-            max_open_by_server: 64,
-        }
-    }
-}
-
-/// Folds drops into alarms.
+/// Folds drops into incidents.
 #[derive(Debug)]
 pub struct Engine {
     thresholds: Thresholds,
     next_id: u64,
-    open: HashMap<Key, OpenAlarm>,
+    open: BTreeMap<u64, Incident>,
+    /// The open incidents of each subject, the newest last.
+    by_subject: HashMap<Subject, Vec<u64>>,
     /// How many are open, by server.
     open_by_server: HashMap<u32, usize>,
+    /// Incidents with a change that is due soon.
+    waiting: Vec<u64>,
+    /// The last incident of a subject that was closed.
+    closed: Recent<Subject, Option<Closed>>,
     /// One for each server that made attempts lately.
     detectors: Recent<u32, Detector>,
+    /// Servers that are prefixes.
+    prefix_servers: HashSet<Arc<str>>,
     /// The distance of the two clocks when they were last read.
     clock_offset_ns: Option<i128>,
+}
+
+/// An incident that was closed.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    id: u64,
+    /// When its last drop was observed: CLOCK_MONOTONIC, nanoseconds.
+    last_ns: u64,
 }
 
 impl Default for Engine {
@@ -89,10 +72,24 @@ impl Engine {
         Engine {
             next_id: thresholds.first_id,
             thresholds,
-            open: HashMap::new(),
+            open: BTreeMap::new(),
+            by_subject: HashMap::new(),
             open_by_server: HashMap::new(),
+            waiting: Vec::new(),
+            closed: Recent::new(MAX_CLOSED),
             detectors: Recent::new(MAX_DETECTORS),
+            prefix_servers: HashSet::new(),
             clock_offset_ns: None,
+        }
+    }
+
+    /// Notes which servers are prefixes. Their machines are told apart by address.
+    pub fn set_prefix_servers(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        self.prefix_servers = names.into_iter().collect();
+        for incident in self.open.values_mut() {
+            let has_machines =
+                incident.server.as_ref().is_some_and(|server| self.prefix_servers.contains(&server.name));
+            incident.set_machines(has_machines);
         }
     }
 
@@ -102,22 +99,10 @@ impl Engine {
         let Some(meaning) = classify(drop) else {
             return Vec::new();
         };
+        let found = assess(drop, &meaning, self.detect(drop, None, now));
+        let place = self.place(drop, &meaning, &found);
         let mut changes = Vec::new();
-        let finding = self.detect(drop, None, now);
-        let mut kind = promote(meaning.kind, finding);
-        let mut key = Key::of(drop, &meaning);
-        if key.is_single_attempt(kind) && !self.open.contains_key(&key) {
-            let ports = Key::Ports { server: drop.server_id() };
-            if self.open.contains_key(&ports) {
-                key = ports;
-            } else if finding.scan {
-                (key, kind) = (ports, Kind::Scan);
-            }
-        }
-        if !self.open.contains_key(&key) {
-            key = self.find_room(key, drop.server_id());
-        }
-        self.record(key, kind, finding, drop, now, &mut changes);
+        self.record(place, &found, drop, now, &mut changes);
         changes
     }
 
@@ -129,8 +114,8 @@ impl Engine {
     }
 
     /// Observes where the last packet of a hot row went. `new_packets` is how many the row has counted
-    /// since its last poll. `take_unreported` is asked for the row's unreported drops if an alarm becomes
-    /// more severe, so that it is emitted with its count.
+    /// since its last poll. `take_unreported` is asked for the row's unreported drops if a part of an alarm
+    /// turns out to be more, so that it is emitted with its count.
     pub fn observe_hot_row(
         &mut self,
         drop: &DropEvent,
@@ -152,56 +137,139 @@ impl Engine {
         let Some(meaning) = classify(drop) else {
             return Vec::new();
         };
-        let finding = self.detect(drop, new_packets, now);
-        let kind = promote(meaning.kind, finding);
-        let keys = [Key::of(drop, &meaning), Key::Ports { server: drop.server_id() }];
-        let is_open = |key: &Key| self.open.contains_key(key);
-        let Some(key) = keys.into_iter().find(is_open) else {
+        let found = assess(drop, &meaning, self.detect(drop, new_packets, now));
+        let place = self.place(drop, &meaning, &found);
+        let key = PartKey::of(drop, &meaning);
+        let server = Place { subject: Subject::Server(drop.server_id()), key };
+        // What was low until now may turn out to be more.
+        let low = Place { subject: low_subject(drop, &meaning), key };
+        let Some(kind) = [place, server, low].iter().find_map(|place| self.live_kind(*place)) else {
             return Vec::new();
         };
-        let escalates = self.open.get(&key).is_some_and(|open| open.alarm.kind < kind);
-        let counted = if escalates { take_unreported() } else { None };
+        let counted = if kind < found.kind { take_unreported() } else { None };
         let mut changes = Vec::new();
-        self.record(key, kind, finding, counted.as_ref().unwrap_or(drop), now, &mut changes);
+        self.record(place, &found, counted.as_ref().unwrap_or(drop), now, &mut changes);
         changes
     }
 
-    /// Closes alarms that have been quiet, and yields the updates that had to wait. Call it about once a
+    /// Yields the changes that have waited for a moment after another one. Call it often.
+    pub fn flush(&mut self, now: Clock) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for id in std::mem::take(&mut self.waiting) {
+            let Some(incident) = self.open.get_mut(&id) else {
+                continue;
+            };
+            changes.extend(incident.take_due(now, &self.thresholds));
+            if incident.is_waiting() {
+                self.waiting.push(id);
+            }
+        }
+        changes
+    }
+
+    /// Closes incidents that have been quiet, and yields the updates that had to wait. Call it about once a
     /// second.
     pub fn tick(&mut self, now: Clock) -> Vec<Change> {
         self.follow_clock(now);
-        let quiet_ns = self.thresholds.quiet_ns;
-        let is_over = |last_ns: u64| now.mono_ns.saturating_sub(last_ns) >= quiet_ns;
+        self.waiting.clear();
         let mut changes = Vec::new();
         let mut over = Vec::new();
-        #[expect(clippy::iter_over_hash_type, reason = "changes of one moment have no order")]
-        for (key, open) in &mut self.open {
-            if is_over(open.last_ns) {
-                over.push(*key);
-            } else if open.has_news && is_due(open, now, &self.thresholds) {
-                changes.push(open.emit(Step::Updated, now));
+        for (id, incident) in &mut self.open {
+            if incident.end_quiet_parts(now.mono_ns, &self.thresholds) {
+                over.push(*id);
+                continue;
+            }
+            changes.extend(incident.take_due(now, &self.thresholds));
+            if incident.is_waiting() {
+                self.waiting.push(*id);
             }
         }
-        for key in over {
-            changes.extend(self.close(key, None, now));
+        for id in over {
+            changes.extend(self.close(id, None, now));
         }
-        self.detectors.retain(|detector| !is_over(detector.last_ns));
+        let now_ns = now.mono_ns;
+        self.detectors.retain(|detector| now_ns.saturating_sub(detector.last_ns) < DETECTOR_NS);
         changes.sort_by_key(|change| change.alarm.id);
         changes
     }
 
+    /// The records of alarms that go on without news, each at most once in ten seconds. They are for the
+    /// history alone, which has to be true after a kill.
+    pub fn take_unrecorded(&mut self, now: Clock) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for incident in self.open.values_mut() {
+            let passed_ns = now.mono_ns.saturating_sub(incident.recorded_ns);
+            if incident.is_unrecorded && passed_ns >= self.thresholds.update_interval_ns {
+                (incident.is_unrecorded, incident.recorded_ns) = (false, now.mono_ns);
+                let alarm = incident.snapshot();
+                changes.push(Change { time: now.wall, step: Step::Updated, news: String::new(), alarm });
+            }
+        }
+        changes
+    }
+
+    /// Reports trouble of the gate itself, which is an alarm at once.
+    pub fn report_trouble(
+        &mut self,
+        trouble: GateTrouble,
+        detail: &str,
+        interface: &Arc<str>,
+        now: Clock,
+    ) -> Vec<Change> {
+        self.follow_clock(now);
+        let part = OpenPart::of_trouble(trouble, detail, now);
+        let mut changes = Vec::new();
+        let newest = self.by_subject.get(&Subject::Gate).and_then(|ids| ids.last()).copied();
+        if let Some(incident) = newest.and_then(|id| self.open.get_mut(&id)) {
+            incident.add_trouble(part);
+            changes.extend(incident.take_due(now, &self.thresholds));
+            if incident.is_waiting() {
+                self.waiting.push(incident.id);
+            }
+            return changes;
+        }
+        let opening = self.opening(Subject::Gate, interface, now);
+        let incident = Incident::new(opening, part, now);
+        self.insert(incident, now, &mut changes);
+        changes
+    }
+
+    /// Notes that trouble of the gate is over, and closes its alarm when all of it is.
+    pub fn end_trouble(&mut self, trouble: GateTrouble, now: Clock) -> Vec<Change> {
+        let mut over = Vec::new();
+        for id in self.by_subject.get(&Subject::Gate).into_iter().flatten() {
+            if let Some(incident) = self.open.get_mut(id) {
+                incident.end_part(PartKey::Trouble(trouble));
+                if !incident.parts().iter().any(OpenPart::is_live) {
+                    over.push(*id);
+                }
+            }
+        }
+        over.into_iter().filter_map(|id| self.close(id, None, now)).collect()
+    }
+
     /// The alarms that are open, the oldest first.
-    pub fn open_alarms(&self) -> Vec<&Alarm> {
-        let mut alarms: Vec<&Alarm> = self.open.values().map(|open| &open.alarm).collect();
-        alarms.sort_by_key(|alarm| alarm.id);
-        alarms
+    pub fn open_alarms(&self) -> Vec<Alarm> {
+        self.open.values().map(Incident::snapshot).collect()
+    }
+
+    /// The ids of the alarms that are open, the oldest first.
+    pub fn open_ids(&self) -> Vec<u64> {
+        self.open.keys().copied().collect()
+    }
+
+    /// How many alarms are open, by severity.
+    pub fn count_open(&self) -> BTreeMap<Severity, u64> {
+        let mut open = BTreeMap::new();
+        for incident in self.open.values() {
+            *open.entry(incident.rank().0).or_default() += 1;
+        }
+        open
     }
 
     /// Notes what was done about an open alarm, and yields the change; `None` if the alarm is not open.
     pub fn note_response(&mut self, id: u64, response: &str, now: Clock) -> Option<Change> {
-        let open = self.open.values_mut().find(|open| open.alarm.id == id)?;
-        open.alarm.response = response.to_owned();
-        Some(open.emit(Step::Updated, now))
+        Some(self.open.get_mut(&id)?.note_response(response, now))
     }
 
     /// From here on no alarm gets an id up to this one.
@@ -223,112 +291,157 @@ impl Engine {
             return;
         }
         self.clock_offset_ns = Some(offset_ns);
-        #[expect(clippy::iter_over_hash_type, reason = "each is shifted by itself")]
-        for open in self.open.values_mut() {
-            open.shift(step_ns);
+        for incident in self.open.values_mut() {
+            incident.shift(step_ns);
         }
     }
 
     fn detect(&mut self, drop: &DropEvent, new_packets: Option<u64>, now: Clock) -> Finding {
         // A row that a starting daemon finds is one count for all the time before.
-        if !drop.reason.is_attempt() || drop.while_away || drop.server.is_none() {
+        if drop.any_protocol || drop.while_away || drop.server.is_none() {
             return Finding::default();
         }
+        if drop.reason.known() == Some(Reason::Protocol) {
+            let detector = self.detectors.entry(drop.server_id());
+            return detector.note_protocol(drop, now.mono_ns, &self.thresholds);
+        }
+        if !drop.reason.is_attempt() {
+            return Finding::default();
+        }
+        let age_ns = now.wall.duration_since(drop.since).as_nanos();
+        let age_ns = u64::try_from(age_ns.max(0)).unwrap_or(u64::MAX);
         let detector = self.detectors.entry(drop.server_id());
-        detector.note(drop, new_packets, now.mono_ns, &self.thresholds)
+        detector.note(drop, new_packets, (now.mono_ns, age_ns), &self.thresholds)
     }
 
-    /// The key itself, or that of an alarm that folds the rest, where there is no room for another one.
-    fn find_room(&self, key: Key, server: u32) -> Key {
-        let by_server = self.open_by_server.get(&server).copied().unwrap_or(0);
-        if self.open.len() < self.thresholds.max_open && by_server < self.thresholds.max_open_by_server {
-            return key;
+    fn newest(&self, subject: Subject) -> Option<&Incident> {
+        self.by_subject.get(&subject)?.last().and_then(|id| self.open.get(id))
+    }
+
+    /// The open incident that a drop belongs to: the one that has its part, or the newest one while parts
+    /// may still join it.
+    fn find(&self, place: Place, now: Clock) -> Option<u64> {
+        let ids = self.by_subject.get(&place.subject)?;
+        let has_part = |id: &&u64| self.open.get(id).is_some_and(|incident| incident.has_live(place.key));
+        if let Some(id) = ids.iter().rev().find(has_part) {
+            return Some(*id);
         }
-        let folded = Key::Server { server };
-        if self.open.contains_key(&folded) || self.open.len() < self.thresholds.max_open + MAX_FOLDED {
-            return folded;
-        }
-        Key::Everything
+        let newest = self.newest(place.subject)?;
+        let age_ns = now.mono_ns.saturating_sub(newest.opened_ns);
+        (age_ns < self.thresholds.join_ns).then_some(newest.id)
+    }
+
+    /// The kind of the live part at a place.
+    fn live_kind(&self, place: Place) -> Option<Kind> {
+        let ids = self.by_subject.get(&place.subject)?;
+        let part = |id: &u64| self.open.get(id)?.part(place.key).filter(|open| open.is_live());
+        ids.iter().rev().find_map(part).map(|open| open.part.kind)
     }
 
     fn record(
         &mut self,
-        key: Key,
-        kind: Kind,
-        finding: Finding,
+        mut place: Place,
+        found: &Assessment,
         drop: &DropEvent,
         now: Clock,
         changes: &mut Vec<Change>,
     ) {
-        if let Some(open) = self.open.get_mut(&key) {
-            let step = open.add(kind, finding, drop, now);
-            if step != Step::Updated || is_due(open, now, &self.thresholds) {
-                changes.push(open.emit(step, now));
+        let mut found_at = self.find(place, now);
+        if found_at.is_none() && !self.has_room(place.subject) {
+            place = self.find_room(place);
+            found_at = self.find(place, now);
+        }
+        if let Some(incident) = found_at.and_then(|id| self.open.get_mut(&id)) {
+            incident.add(place.key, found, drop, now, &self.thresholds);
+            changes.extend(incident.take_due(now, &self.thresholds));
+            if incident.is_waiting() && !self.waiting.contains(&incident.id) {
+                self.waiting.push(incident.id);
             }
             return;
         }
-        let mut open = OpenAlarm::new(self.next_id, key, kind, finding, drop, now);
+        let mut opening = self.opening(place.subject, &drop.interface, now);
+        if place.subject != Subject::Everything {
+            opening.server.clone_from(&drop.server);
+            let is_prefix = |server: &ServerRef| self.prefix_servers.contains(&server.name);
+            opening.has_machines = drop.server.as_ref().is_some_and(is_prefix);
+        }
+        let mut first = OpenPart::of_drop(place.key, found, drop, now);
+        // A slow beacon would open an alarm each time.
+        first.longest_gap_ns = self.recently_closed(place.subject, now).map_or(0, |(_, gap_ns)| gap_ns);
+        first.add(found, drop, now);
+        let incident = Incident::new(opening, first, now);
+        self.insert(incident, now, changes);
+    }
+
+    fn opening(&mut self, subject: Subject, interface: &Arc<str>, now: Clock) -> Opening {
+        let id = self.next_id;
         self.next_id += 1;
-        *self.open_by_server.entry(open.server).or_insert(0) += 1;
-        let mut folded = Vec::new();
-        if let Key::Ports { server } = key {
-            for attempt in self.single_attempts(server) {
-                folded.extend(self.close(attempt, Some(open.alarm.id), now));
-            }
-        }
-        for change in &folded {
-            open.absorb(&change.alarm);
-        }
-        changes.push(open.emit(Step::Opened, now));
-        changes.extend(folded);
-        self.open.insert(key, open);
+        let recent = self.recently_closed(subject, now).map(|(id, _)| id);
+        let follows = self.newest(subject).map(|incident| incident.id).or(recent);
+        let interface = Arc::clone(interface);
+        Opening { id, subject, interface, server: None, has_machines: false, follows }
     }
 
-    /// The open alarms of a server that a scan explains, the oldest first. An attempt that turned out to
-    /// be part of something else is none of them.
-    fn single_attempts(&self, server: u32) -> Vec<Key> {
-        let mut attempts: Vec<(u64, Key)> = self
-            .open
-            .iter()
-            .filter(|(key, open)| open.server == server && key.is_single_attempt(open.alarm.kind))
-            .filter(|(_, open)| open.alarm.kind == Kind::Attempt)
-            .map(|(key, open)| (open.alarm.id, *key))
-            .collect();
-        attempts.sort_by_key(|(id, _)| *id);
-        attempts.into_iter().map(|(_, key)| key).collect()
+    /// The subject's last incident, if it was closed not long ago, and how long ago its last drop came.
+    fn recently_closed(&mut self, subject: Subject, now: Clock) -> Option<(u64, u64)> {
+        let Closed { id, last_ns } = (*self.closed.entry(subject))?;
+        let gap_ns = now.mono_ns.saturating_sub(last_ns);
+        (gap_ns < self.thresholds.max_quiet_ns).then_some((id, gap_ns))
     }
 
-    fn close(&mut self, key: Key, folded_into: Option<u64>, now: Clock) -> Option<Change> {
-        let mut open = self.open.remove(&key)?;
-        if let Some(count) = self.open_by_server.get_mut(&open.server) {
+    fn insert(&mut self, mut incident: Incident, now: Clock, changes: &mut Vec<Change>) {
+        changes.push(incident.emit(Step::Opened, now));
+        let (id, subject) = (incident.id, incident.subject);
+        self.open.insert(id, incident);
+        *self.open_by_server.entry(subject.server()).or_insert(0) += 1;
+        let ids = self.by_subject.entry(subject).or_default();
+        ids.push(id);
+        if ids.len() > MAX_INCIDENTS {
+            let oldest = ids[0];
+            changes.extend(self.close(oldest, Some(id), now));
+        }
+    }
+
+    fn has_room(&self, subject: Subject) -> bool {
+        let by_server = self.open_by_server.get(&subject.server()).copied().unwrap_or(0);
+        self.open.len() < self.thresholds.max_open && by_server < self.thresholds.max_open_by_server
+    }
+
+    /// Where a drop goes when there is no room for another incident: to those of the same reason, whoever
+    /// sent them, or to one for all servers.
+    fn find_room(&self, place: Place) -> Place {
+        let shared = Place { subject: place.subject.without_machine(), ..place };
+        let is_machine = shared.subject != place.subject;
+        if is_machine && (self.newest(shared.subject).is_some() || self.open.len() < self.thresholds.max_open)
+        {
+            return shared;
+        }
+        Place { subject: Subject::Everything, key: PartKey::Rest }
+    }
+
+    fn close(&mut self, id: u64, folded_into: Option<u64>, now: Clock) -> Option<Change> {
+        let mut incident = self.open.remove(&id)?;
+        let subject = incident.subject;
+        if let Some(count) = self.open_by_server.get_mut(&subject.server()) {
             *count -= 1;
             if *count == 0 {
-                self.open_by_server.remove(&open.server);
+                self.open_by_server.remove(&subject.server());
             }
         }
-        Some(open.emit(Step::Closed { folded_into }, now))
+        if let Some(ids) = self.by_subject.get_mut(&subject) {
+            ids.retain(|known| *known != id);
+            if ids.is_empty() {
+                self.by_subject.remove(&subject);
+            }
+        }
+        *self.closed.entry(subject) = Some(Closed { id, last_ns: incident.last_ns() });
+        Some(incident.emit(Step::Closed { folded_into }, now))
     }
-}
-
-/// An attempt that turned out to be part of something has that kind.
-fn promote(kind: Kind, finding: Finding) -> Kind {
-    let found = if finding.spread {
-        Kind::Spread
-    } else if finding.callback.is_some() {
-        Kind::Callback
-    } else {
-        kind
-    };
-    kind.max(found)
-}
-
-fn is_due(open: &OpenAlarm, now: Clock, thresholds: &Thresholds) -> bool {
-    now.mono_ns.saturating_sub(open.emitted_ns) >= thresholds.update_interval_ns
 }
 
 #[cfg(test)]
 impl Engine {
-    pub(super) fn open_by_server_len(&self) -> usize {
-        self.open_by_server.len()
+    pub(super) fn indices_len(&self) -> usize {
+        self.open_by_server.len() + self.by_subject.len() + self.waiting.len()
     }
 }

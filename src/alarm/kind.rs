@@ -8,7 +8,8 @@ use serde::{Serialize, Serializer};
 
 use super::severity::Severity;
 use super::technique::{
-    BELOW_APPLICATIONS, DISCOVERY, EXPLOITATION, HIJACKING, SERVER_COMPONENT, TOOL_TRANSFER, Technique,
+    BELOW_APPLICATIONS, DISCOVERY, EXPLOITATION, HIJACKING, IMPAIRED, SERVER_COMPONENT, TOOL_TRANSFER,
+    Technique,
 };
 
 /// What holds for every alarm of a kind.
@@ -63,9 +64,9 @@ kinds! {
     /// Segments in no flow. Idle connections end this way too.
     Stray: Row {
         name: "stray",
-        title: "segments in no flow",
-        action: Some("sent segments that belong to no flow{to}"),
-        why: Some("Idle connections end this way, and so does a channel that hides outside of connections"),
+        title: "packets outside every flow",
+        action: None,
+        why: None,
         severity: Some(Severity::Low),
         technique: Some(BELOW_APPLICATIONS),
         signature_id: 9,
@@ -94,7 +95,7 @@ kinds! {
         technique: Some(HIJACKING),
         signature_id: 8,
         category: "Attempted Denial of Service",
-        quarantine_refusal: None,
+        quarantine_refusal: Some("anybody outside who makes a mail server bounce could cut that server off"),
     },
     /// Web, FTP, TFTP and the like from a server without such a need: a rootkit on its way.
     Fetch: Row {
@@ -136,8 +137,8 @@ kinds! {
     Scan: Row {
         name: "scan",
         title: "a server tries many ports",
-        action: Some("tried {ports} at {destinations}"),
-        why: Some("A server that tries port after port looks for its next victim"),
+        action: Some("tried {services} at {destinations}"),
+        why: Some("A server that tries service after service looks for its next victim"),
         severity: Some(Severity::High),
         technique: Some(DISCOVERY),
         signature_id: 3,
@@ -167,6 +168,18 @@ kinds! {
         signature_id: 2,
         category: "A Network Trojan was detected",
         quarantine_refusal: None,
+    },
+    /// The gate itself: detached, changed, or with another policy than it was given.
+    Gate: Row {
+        name: "gate",
+        title: "the gate is not as it was left",
+        action: None,
+        why: None,
+        severity: Some(Severity::Critical),
+        technique: Some(IMPAIRED),
+        signature_id: 10,
+        category: "Misc Attack",
+        quarantine_refusal: Some("it is about no server"),
     },
 }
 
@@ -234,7 +247,7 @@ mod tests {
     #[test]
     fn kinds_are_listed_once_each_and_in_order() {
         assert!(KINDS.is_sorted_by(|a, b| a < b));
-        assert_eq!(KINDS.len(), Kind::Spread as usize + 1);
+        assert_eq!(KINDS.len(), Kind::Gate as usize + 1);
     }
 
     #[test]
@@ -259,6 +272,7 @@ mod tests {
             (7, "spoof"),
             (8, "burst"),
             (9, "stray"),
+            (10, "gate"),
         ] {
             assert!(numbers.contains(&known), "{known:?}");
         }

@@ -9,8 +9,11 @@ use super::technique::{
     WEB,
 };
 use crate::abi::Reason;
-use crate::drops::DropEvent;
-use crate::net::{AH, ESP, GRE, IGMP, IPIP, L2TP, SIT, TCP, UDP, VRRP};
+use crate::drops::{DropEvent, DropVerdict};
+use crate::net::{AH, ESP, GRE, IGMP, IPIP, L2TP, SCTP, SIT, TCP, UDP, VRRP, read_sctp_chunk};
+
+/// The type of the chunk that opens an association.
+const SCTP_INIT: u8 = 1;
 
 /// Packets that hide other packets.
 const TUNNELS: [u8; 6] = [IPIP, SIT, GRE, ESP, AH, L2TP];
@@ -153,7 +156,10 @@ pub(super) const fn meaning_of(reason: Reason) -> Option<Meaning> {
             why: "What it sends from quarantine shows what runs on it, and that it still runs",
             ..UNKNOWN
         },
+        // The answers to a peer that asks fast enough use the number of one datagram for the next.
         Reason::Fragment => Meaning {
+            kind: Kind::Stray,
+            severity: Some(Severity::Low),
             technique: Some(BELOW_APPLICATIONS),
             action: "sent fragments without a permitted first one{to}",
             why: NOT_UNDERSTOOD,
@@ -161,7 +167,13 @@ pub(super) const fn meaning_of(reason: Reason) -> Option<Meaning> {
         },
         Reason::Rate => Meaning { kind: Kind::Burst, by_service: true, ..UNKNOWN },
         Reason::UnlistedService => Meaning { kind: Kind::Backdoor, by_service: true, ..UNKNOWN },
-        Reason::NoFlow => Meaning { kind: Kind::Stray, ..UNKNOWN },
+        Reason::NoFlow => Meaning {
+            kind: Kind::Stray,
+            technique: Some(BELOW_APPLICATIONS),
+            action: "sent segments that belong to no flow{to}",
+            why: "Idle connections end this way, and so does a channel that hides outside of connections",
+            ..UNKNOWN
+        },
         Reason::Protocol => Meaning {
             by_service: true,
             severity: None,
@@ -192,7 +204,19 @@ pub(super) fn classify(drop: &DropEvent) -> Option<Meaning> {
     let meaning = drop.reason.known().map_or(Some(UNKNOWN), meaning_of)?;
     // For `destination` a role has the port, so a download is the server's business.
     let is_fetch = drop.reason.known() == Some(Reason::NewFlow) && is_download(drop);
-    Some(if is_fetch { Meaning { kind: Kind::Fetch, ..meaning } } else { meaning })
+    // Linux answers to a peer's SCTP, whatever runs on it.
+    let is_answer = drop.reason.known() == Some(Reason::Protocol) && is_sctp_answer(drop);
+    Some(match (is_fetch, is_answer) {
+        (true, _) => Meaning { kind: Kind::Fetch, ..meaning },
+        (_, true) => Meaning { kind: Kind::Stray, ..meaning },
+        _ => meaning,
+    })
+}
+
+/// Whether a packet of SCTP is known to open nothing: its first chunk is no INIT. Without a sample nobody knows
+/// who began.
+fn is_sctp_answer(drop: &DropEvent) -> bool {
+    drop.protocol == SCTP && !drop.any_protocol && read_sctp_chunk(&drop.frame) != Some(SCTP_INIT)
 }
 
 impl Kind {
@@ -203,13 +227,21 @@ impl Kind {
 }
 
 /// Where tools are fetched from: FTP, HTTP and what speaks it, TFTP, rsync, git, QUIC.
-fn is_download(drop: &DropEvent) -> bool {
+pub(super) fn is_download(drop: &DropEvent) -> bool {
     let ports: &[u16] = match drop.protocol {
         TCP => &[20, 21, 80, 443, 873, 989, 990, 3128, 8000, 8080, 8443, 8888, 9418],
         UDP => &[69, 80, 443],
         _ => &[],
     };
     !drop.own_port && ports.contains(&drop.port)
+}
+
+/// Whether intruders use this service: to move on to other machines, to be controlled, to fetch tools, or to
+/// hide packets in packets.
+pub(super) fn is_dangerous(drop: &DropEvent) -> bool {
+    let is_control = drop.protocol == TCP && CONTROL_TCP.iter().any(|ports| ports.contains(&drop.port));
+    let is_known = !drop.any_protocol && !drop.is_frame();
+    is_known && (is_control || is_download(drop) || TUNNELS.contains(&drop.protocol))
 }
 
 /// How severe an alarm of this kind is by this drop.
@@ -221,6 +253,12 @@ pub(super) fn rate(kind: Kind, drop: &DropEvent) -> Severity {
         return Severity::Critical;
     }
     kind.severity().or_else(by_reason).unwrap_or_else(|| rate_service(drop))
+}
+
+/// How severe a scan is that this drop is part of.
+pub(super) fn rate_scan(drop: &DropEvent) -> Severity {
+    let severity = rate(Kind::Scan, drop);
+    if drop.verdict == DropVerdict::WouldDrop { severity.lower() } else { severity }
 }
 
 /// The gate knows that something is outside of the roles. The service says how far outside: a resolver
@@ -247,10 +285,10 @@ fn rate_service(drop: &DropEvent) -> Severity {
 }
 
 /// The technique of a connection to this port, for a kind that leaves it open.
-pub(super) fn name_channel(kind: Kind, drop: &DropEvent) -> Technique {
-    if !matches!(drop.protocol, TCP | UDP) {
+pub(super) fn name_channel(kind: Kind, drop: Option<&DropEvent>) -> Technique {
+    let Some(drop) = drop.filter(|drop| matches!(drop.protocol, TCP | UDP)) else {
         return BELOW_APPLICATIONS;
-    }
+    };
     match drop.port {
         53 | 853 | 5353 => DNS,
         25 | 110 | 143 | 465 | 587 | 993 | 995 => MAIL,

@@ -1,26 +1,46 @@
 //! Alarms: what a person or a SIEM is told of drops. The [`Engine`] folds drops into alarms. Two tables
 //! hold the words: `kind.rs` for kinds, `meaning.rs` for reasons.
 //!
-//! One worm is one alarm, whatever it sends, and memory is bounded whatever anybody sends. Counts of
-//! packets are exact. Distinct addresses and ports are those of the packets that were seen, and beyond the
-//! first few they are estimated (`distinct.rs`).
+//! What one server does within minutes is one incident: one alarm with parts. A worm is one part, whatever
+//! it sends, and so is a scan. Memory is bounded whatever anybody sends. Counts of packets are exact.
+//! Distinct addresses and ports are those of the packets that were seen, and beyond the first few they are
+//! estimated (`distinct.rs`).
+//!
+//! | part | work |
+//! | --- | --- |
+//! | `meaning`, `assess` | what one drop means: kind, severity |
+//! | `detector`, `likely` | what many drops mean together, and what only looks bad |
+//! | `subject` | who an alarm is about, and which drops are one part of it |
+//! | `engine` | finds the incident of a drop, opens and closes incidents |
+//! | `incident`, `part` | an incident while it is open, and what each drop adds to it |
+//! | `news` | what a change says that was not said before |
+//! | `describe`, `advice`, `record` | the words, the commands to type, the JSON |
+//! | `causes` | who can cause what |
 
+mod advice;
+mod assess;
+mod causes;
 mod describe;
 mod detector;
 mod distinct;
 mod engine;
 #[cfg(test)]
 pub(crate) mod example;
-mod key;
+mod gate_trouble;
+mod incident;
 mod kind;
+mod likely;
 mod meaning;
-mod open_alarm;
+mod news;
+mod part;
 mod recent;
 mod record;
 mod severity;
+mod subject;
 mod technique;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,48 +49,50 @@ use jiff::Timestamp;
 
 use crate::drops::{DropEvent, DropVerdict, ReasonCode, ServerRef};
 
+pub(crate) use causes::may_quarantine;
+pub use causes::{Causer, can_cause};
 pub use distinct::Distinct;
-pub use engine::{Engine, Thresholds};
+pub use engine::Engine;
+pub use gate_trouble::GateTrouble;
 pub use kind::{KINDS, Kind};
+pub use likely::Likely;
+pub use part::Part;
 pub use severity::{SEVERITIES, Severity};
 pub use technique::Technique;
+pub use thresholds::Thresholds;
 
-/// What one alarm stands for.
+/// What a part of an alarm stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One service (protocol and port) that a server tried, or answered from.
     Service,
-    /// All drops of one server for one reason.
+    /// All drops for one reason.
     Reason,
-    /// Many ports of one server: a scan.
+    /// Many services of one server: a scan.
     Ports,
-    /// The other drops of one server, which has too many alarms open.
-    Server,
-    /// The other drops of all servers, when too many alarms are open.
-    Everything,
+    /// What had no room as a part of its own.
+    Rest,
+    /// The gate itself.
+    Gate,
 }
 
-/// An alarm as it stood at one moment.
+/// An alarm as it stood at one moment: an incident with its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alarm {
     /// Counts up from the engine's first.
     pub id: u64,
-    /// What it is taken for. It only ever becomes more severe.
-    pub kind: Kind,
     /// What it was taken for at first.
     pub opened_as: Kind,
-    /// How severe it is. It only ever rises.
-    pub severity: Severity,
-    /// What it stands for.
-    pub scope: Scope,
+    /// The alarm of the same server that this one follows.
+    pub follows: Option<u64>,
     /// Name of the interface.
     pub interface: Arc<str>,
-    /// `None`: no server has the source address.
+    /// `None`: no server has the source address, or it is about several servers or the gate.
     pub server: Option<ServerRef>,
-    /// Why the last packet was dropped.
-    pub reason: ReasonCode,
-    /// Whether the last packet was dropped, or would have been.
-    pub verdict: DropVerdict,
+    /// The server is a prefix: its machines are told apart by address.
+    pub has_machines: bool,
+    /// It is about several servers, for which there is no room.
+    pub is_for_all: bool,
     /// Time of the first drop.
     pub first: Timestamp,
     /// Time of the last drop.
@@ -87,14 +109,54 @@ pub struct Alarm {
     pub ports: Distinct<u16>,
     /// Their source MAC addresses. For a spoofed address this is the only trace of the sender.
     pub source_macs: Distinct<[u8; 6]>,
-    /// Of a `callback`: the destination that was contacted again and again.
-    pub contacted: Option<IpAddr>,
-    /// The last sample. Without any sample, the last event of a ledger row.
-    pub sample: Arc<DropEvent>,
     /// Some of the packets came while no daemon ran.
     pub while_away: bool,
     /// What the daemon did about it by itself, in words. Empty: nothing.
     pub response: String,
+    /// Its parts, the most severe first. There is at least one.
+    pub parts: Vec<Part>,
+}
+
+impl Alarm {
+    /// The part that gives the alarm its kind and severity.
+    pub fn lead(&self) -> &Part {
+        &self.parts[0]
+    }
+
+    /// What it is taken for.
+    pub fn kind(&self) -> Kind {
+        self.lead().kind
+    }
+
+    /// How severe it is.
+    pub fn severity(&self) -> Severity {
+        self.lead().severity
+    }
+
+    /// Why the last packet of its first part was dropped; `None`: it is about the gate.
+    pub fn reason(&self) -> Option<ReasonCode> {
+        self.lead().reason
+    }
+
+    /// Whether the last packet of its first part was dropped; `None`: it is about the gate.
+    pub fn verdict(&self) -> Option<DropVerdict> {
+        self.lead().verdict
+    }
+
+    /// The mode of the policy that its first part met: `enforce` or `observe`; `None`: it is about the gate.
+    pub fn mode(&self) -> Option<&'static str> {
+        self.verdict().map(record::mode_of)
+    }
+
+    /// The sample of its first part; `None`: it is about the gate.
+    pub fn sample(&self) -> Option<&Arc<DropEvent>> {
+        self.lead().sample.as_ref()
+    }
+
+    /// The service of its first part.
+    pub fn service(&self) -> String {
+        self.lead().service()
+    }
 }
 
 /// What happened to an alarm.
@@ -102,9 +164,9 @@ pub struct Alarm {
 pub enum Step {
     /// It is new.
     Opened,
-    /// More of the same.
+    /// There is news of it.
     Updated,
-    /// It turned out to be more severe.
+    /// It turned out to be more: a person should look again.
     Escalated {
         /// What it was taken for until now.
         from: Kind,
@@ -135,6 +197,8 @@ pub struct Change {
     pub time: Timestamp,
     /// What happened.
     pub step: Step,
+    /// What it says that was not said before, in words. Empty for an alarm that opens or closes.
+    pub news: String,
     /// The alarm afterwards.
     pub alarm: Alarm,
 }

@@ -6,28 +6,36 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Alarm, Change, Distinct, Kind, Severity, Step};
-use crate::drops::{DropVerdict, ReasonCode, show_hex};
+use super::{Alarm, Change, Distinct, Kind, Part, Severity, Step, Technique};
+use crate::drops::{Contacts, DropVerdict, ReasonCode, show_hex};
+use crate::host::host_name;
 use crate::net::show_mac;
 
-/// How many of several things are listed.
+/// How many of several things are listed of an alarm, and of each of its parts.
 const LISTED: usize = 16;
+const LISTED_OF_PART: usize = 8;
 
 #[derive(Serialize)]
 struct Record<'a> {
     id: u64,
+    host: &'a str,
+    interface: &'a str,
     kind: Kind,
     opened_as: Kind,
     severity: Severity,
+    /// `null`: it is about the gate, as for `reason` and `verdict`.
+    mode: Option<&'static str>,
     server: Option<&'a str>,
-    reason: ReasonCode,
-    verdict: DropVerdict,
+    reason: Option<ReasonCode>,
+    verdict: Option<DropVerdict>,
     service: String,
     packets: u64,
     events: u64,
     /// RFC 3339, as every time in here.
     since: String,
     last: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    follows: Option<u64>,
     sources: Listed<String>,
     destinations: Listed<String>,
     ports: Listed<u16>,
@@ -41,17 +49,49 @@ struct Record<'a> {
     why: &'static str,
     technique: TechniqueRecord,
     next: Vec<String>,
+    parts: Vec<PartRecord>,
     /// The frame of the sample, in hex.
     #[serde(skip_serializing_if = "String::is_empty")]
     frame: String,
 }
 
-/// Distinct things: how many, whether that is an estimate, and the first ones themselves.
+#[derive(Serialize)]
+struct PartRecord {
+    kind: Kind,
+    severity: Severity,
+    reason: Option<ReasonCode>,
+    verdict: Option<DropVerdict>,
+    service: String,
+    packets: u64,
+    since: String,
+    last: String,
+    is_over: bool,
+    sources: Listed<String>,
+    destinations: Listed<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<Listed<u16>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contacted: Option<IpAddr>,
+    technique: TechniqueRecord,
+    seen: String,
+}
+
+/// Distinct things: how many, whether that is an estimate, the first ones themselves, and the most frequent
+/// ones where the ledger has counted them.
 #[derive(Serialize)]
 struct Listed<T> {
     count: usize,
     estimate: bool,
     first: Vec<T>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    frequent: Vec<Frequent>,
+}
+
+#[derive(Serialize)]
+struct Frequent {
+    address: IpAddr,
+    packets: u64,
+    estimate: bool,
 }
 
 #[derive(Serialize)]
@@ -60,44 +100,107 @@ struct TechniqueRecord {
     name: &'static str,
 }
 
+impl From<Technique> for TechniqueRecord {
+    fn from(technique: Technique) -> TechniqueRecord {
+        TechniqueRecord { id: technique.id, name: technique.name }
+    }
+}
+
 impl<T> Listed<T> {
-    fn new<U: PartialEq + Copy + Hash>(distinct: &Distinct<U>, show: impl Fn(&U) -> T) -> Listed<T> {
+    fn new<U: PartialEq + Copy + Hash>(
+        distinct: &Distinct<U>,
+        most: usize,
+        show: impl Fn(&U) -> T,
+    ) -> Listed<T> {
         Listed {
             count: distinct.len(),
             estimate: distinct.is_estimate(),
-            first: distinct.iter().take(LISTED).map(show).collect(),
+            first: distinct.iter().take(most).map(show).collect(),
+            frequent: Vec::new(),
         }
+    }
+
+    fn with_frequent(mut self, contacts: Option<&Contacts>) -> Listed<T> {
+        if let Some(Contacts { frequent, is_estimate, .. }) = contacts {
+            let frequent = frequent.iter();
+            let show = |(address, packets): &(IpAddr, u64)| Frequent {
+                address: *address,
+                packets: *packets,
+                estimate: *is_estimate,
+            };
+            self.frequent = frequent.map(show).collect();
+        }
+        self
+    }
+}
+
+impl From<&Part> for PartRecord {
+    fn from(part: &Part) -> PartRecord {
+        let listed = |addresses| Listed::new(addresses, LISTED_OF_PART, IpAddr::to_string);
+        let [sources, destinations] = &part.frequent;
+        PartRecord {
+            kind: part.kind,
+            severity: part.severity,
+            reason: part.reason,
+            verdict: part.verdict,
+            service: part.service(),
+            packets: part.packets,
+            since: part.first.to_string(),
+            last: part.last.to_string(),
+            is_over: part.is_over,
+            sources: listed(&part.sources).with_frequent(sources.as_deref()),
+            destinations: listed(&part.destinations).with_frequent(destinations.as_deref()),
+            ports: (part.ports.len() > 1).then(|| Listed::new(&part.ports, LISTED_OF_PART, |port| *port)),
+            contacted: part.contacted,
+            technique: part.technique().into(),
+            seen: match &part.trouble {
+                Some((_, detail)) => detail.to_string(),
+                None => part.describe_action(),
+            },
+        }
+    }
+}
+
+/// The word of the policy for a verdict.
+pub(super) fn mode_of(verdict: DropVerdict) -> &'static str {
+    match verdict {
+        DropVerdict::Drop => "enforce",
+        DropVerdict::WouldDrop => "observe",
     }
 }
 
 impl Serialize for Alarm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let technique = self.technique();
         let record = Record {
             id: self.id,
-            kind: self.kind,
+            host: host_name(),
+            interface: &self.interface,
+            kind: self.kind(),
             opened_as: self.opened_as,
-            severity: self.severity,
+            severity: self.severity(),
+            mode: self.mode(),
             server: self.server.as_ref().map(|server| &*server.name),
-            reason: self.reason,
-            verdict: self.verdict,
-            service: self.sample.service(),
+            reason: self.reason(),
+            verdict: self.verdict(),
+            service: self.service(),
             packets: self.packets,
             events: self.events,
             since: self.first.to_string(),
             last: self.last.to_string(),
-            sources: Listed::new(&self.sources, IpAddr::to_string),
-            destinations: Listed::new(&self.destinations, IpAddr::to_string),
-            ports: Listed::new(&self.ports, |port| *port),
-            source_macs: Listed::new(&self.source_macs, show_mac),
-            contacted: self.contacted,
+            follows: self.follows,
+            sources: Listed::new(&self.sources, LISTED, IpAddr::to_string),
+            destinations: Listed::new(&self.destinations, LISTED, IpAddr::to_string),
+            ports: Listed::new(&self.ports, LISTED, |port| *port),
+            source_macs: Listed::new(&self.source_macs, LISTED, show_mac),
+            contacted: self.lead().contacted,
             while_away: self.while_away,
             response: &self.response,
             seen: self.seen(),
             why: self.why(),
-            technique: TechniqueRecord { id: technique.id, name: technique.name },
+            technique: self.technique().into(),
             next: self.next_commands(),
-            frame: show_hex(&self.sample.frame),
+            parts: self.parts.iter().map(PartRecord::from).collect(),
+            frame: self.sample().map(|sample| show_hex(&sample.frame)).unwrap_or_default(),
         };
         record.serialize(serializer)
     }
@@ -111,6 +214,8 @@ struct ChangeRecord<'a> {
     was: Option<Kind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     folded_into: Option<u64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    news: &'a str,
     #[serde(flatten)]
     alarm: &'a Alarm,
 }
@@ -122,7 +227,8 @@ impl Serialize for Change {
             Step::Closed { folded_into } => (None, folded_into),
             Step::Opened | Step::Updated => (None, None),
         };
-        let record = ChangeRecord { change: self.step.name(), was, folded_into, alarm: &self.alarm };
+        let (change, news) = (self.step.name(), &*self.news);
+        let record = ChangeRecord { change, was, folded_into, news, alarm: &self.alarm };
         record.serialize(serializer)
     }
 }

@@ -31,6 +31,15 @@ impl Severity {
         }
     }
 
+    /// The severity below this one. Nothing is below low.
+    pub const fn lower(self) -> Severity {
+        match self {
+            Severity::Low | Severity::Medium => Severity::Low,
+            Severity::High => Severity::Medium,
+            Severity::Critical => Severity::High,
+        }
+    }
+
     /// The severity with this name.
     pub fn from_name(name: &str) -> Option<Severity> {
         SEVERITIES.iter().copied().find(|severity| severity.name() == name)

@@ -26,3 +26,4 @@ pub(super) const IN_THE_MIDDLE: Technique = technique("T1557", "Adversary-in-the
 pub(super) const DENIAL_OF_SERVICE: Technique = technique("T1498", "Network Denial of Service");
 pub(super) const BRIDGING: Technique = technique("T1599", "Network Boundary Bridging");
 pub(super) const HIJACKING: Technique = technique("T1496", "Resource Hijacking");
+pub(super) const IMPAIRED: Technique = technique("T1562.004", "Disable or Modify System Firewall");

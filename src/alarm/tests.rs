@@ -1,6 +1,9 @@
 //! Sequences of drops, and the changes that they become.
 
+mod corpus;
 mod detection;
+mod gate;
+mod incidents;
 mod pressure;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -47,8 +50,16 @@ fn is_about(count: usize, wanted: usize) -> bool {
 }
 
 fn steps(changes: &[Change]) -> Vec<(&'static str, u64, Kind)> {
-    let step = |change: &Change| (change.step.name(), change.alarm.id, change.alarm.kind);
+    let step = |change: &Change| (change.step.name(), change.alarm.id, change.alarm.kind());
     changes.iter().map(step).collect()
+}
+
+/// The only alarm that is open.
+#[track_caller]
+fn only(engine: &Engine) -> Alarm {
+    let mut open = engine.open_alarms();
+    assert_eq!(open.len(), 1, "{open:#?}");
+    open.remove(0)
 }
 
 #[test]
@@ -57,8 +68,8 @@ fn the_first_drop_opens_an_alarm_at_once() {
     let changes = engine.observe(&syn(), at(0));
     assert_eq!(steps(&changes), [("opened", 1, Kind::Attempt)]);
     let alarm = &changes[0].alarm;
-    assert_eq!((alarm.packets, alarm.events), (1, 1));
-    assert_eq!(alarm.severity, Severity::Critical);
+    assert_eq!((alarm.packets, alarm.events, alarm.parts.len()), (1, 1, 1));
+    assert_eq!(alarm.severity(), Severity::Critical);
     assert_eq!(alarm.destinations.len(), 1);
     assert_eq!(alarm.next_commands()[0], "portcullis quarantine -i dmz0 web1");
     assert_eq!(
@@ -80,7 +91,7 @@ fn quiet_drops_and_noise_open_nothing() {
 }
 
 #[test]
-fn updates_come_at_most_once_in_ten_seconds_and_lose_nothing() {
+fn an_update_that_says_nothing_new_is_not_sent_and_no_packet_is_lost() {
     let mut engine = Engine::default();
     let mut emitted = engine.observe(&syn(), at(0));
     for ms in 1..60_000 {
@@ -89,10 +100,26 @@ fn updates_come_at_most_once_in_ten_seconds_and_lose_nothing() {
             emitted.extend(engine.tick(after_ms(ms)));
         }
     }
-    assert_eq!(emitted.len(), 6);
-    emitted.extend(engine.tick(at(70)));
-    assert_eq!(emitted.last().unwrap().alarm.packets, 60_000);
-    assert!(engine.tick(at(80)).is_empty(), "there is no news");
+    assert_eq!(steps(&emitted), [("opened", 1, Kind::Attempt), ("updated", 1, Kind::Attempt)]);
+    assert_eq!(emitted[1].news, "more than 9999 packets");
+    assert!(engine.tick(at(200)).is_empty(), "there is no news");
+    assert_eq!(only(&engine).packets, 60_000);
+    let closed = engine.tick(at(360)).remove(0);
+    assert_eq!((closed.step, closed.alarm.packets), (Step::Closed { folded_into: None }, 60_000));
+}
+
+#[test]
+fn the_history_gets_what_there_is_no_news_of_at_most_once_in_ten_seconds() {
+    let mut engine = Engine::default();
+    engine.observe(&syn(), at(0));
+    engine.observe(&syn(), at(1));
+    assert!(engine.take_unrecorded(at(9)).is_empty());
+    let record = engine.take_unrecorded(at(10)).remove(0);
+    assert_eq!((record.step, record.alarm.packets), (Step::Updated, 2));
+    engine.observe(&syn(), at(11));
+    assert!(engine.take_unrecorded(at(19)).is_empty());
+    assert_eq!(engine.take_unrecorded(at(20)).len(), 1);
+    assert!(engine.take_unrecorded(at(60)).is_empty(), "nothing came since");
 }
 
 #[test]
@@ -102,9 +129,12 @@ fn an_alarm_is_closed_after_five_quiet_minutes_and_opens_anew() {
     assert!(engine.tick(at(299)).is_empty());
     let closed = engine.tick(at(300));
     assert_eq!(steps(&closed), [("closed", 1, Kind::Attempt)]);
+    assert!(closed[0].alarm.lead().is_over);
     assert!(engine.open_alarms().is_empty());
     let again = engine.observe(&syn(), at(301));
     assert_eq!(steps(&again), [("opened", 2, Kind::Attempt)]);
+    assert_eq!(again[0].alarm.follows, Some(1));
+    assert!(again[0].alarm.seen().contains("It follows #1"), "{}", again[0].alarm.seen());
 }
 
 #[test]
@@ -120,7 +150,7 @@ fn a_drop_keeps_its_alarm_open() {
 #[test]
 fn a_server_that_announces_itself_as_the_master_router_is_critical() {
     let vrrp = DropEvent { protocol: VRRP, ..because(Reason::RogueRouter) };
-    assert_eq!(Engine::default().observe(&vrrp, at(0))[0].alarm.severity, Severity::Critical);
+    assert_eq!(Engine::default().observe(&vrrp, at(0))[0].alarm.severity(), Severity::Critical);
 }
 
 #[test]
@@ -132,12 +162,13 @@ fn each_reason_becomes_the_kind_that_users_read_of() {
         (Reason::RogueRouter, Kind::Spoof, Severity::High),
         (Reason::Rate, Kind::Burst, Severity::High),
         (Reason::NoFlow, Kind::Stray, Severity::Low),
+        (Reason::Fragment, Kind::Stray, Severity::Low),
         (Reason::Quarantined, Kind::Attempt, Severity::Medium),
         (Reason::Malformed, Kind::Attempt, Severity::Medium),
     ] {
         let changes = Engine::default().observe(&because(reason), at(0));
         let alarm = &changes[0].alarm;
-        assert_eq!((alarm.kind, alarm.severity), (kind, severity), "{reason}");
+        assert_eq!((alarm.kind(), alarm.severity()), (kind, severity), "{reason}");
     }
 }
 
@@ -149,9 +180,9 @@ fn a_quarantined_server_is_one_alarm_whatever_it_sends() {
         drop.reason = Reason::Quarantined.into();
         engine.observe(&drop, at(1));
     }
-    let open = engine.open_alarms();
-    assert_eq!((open.len(), open[0].packets), (1, 1000));
-    let commands = open[0].next_commands().join("\n");
+    let alarm = only(&engine);
+    assert_eq!((alarm.packets, alarm.parts.len()), (1000, 1));
+    let commands = alarm.next_commands().join("\n");
     assert!(!commands.contains("quarantine -i"), "it is there already: {commands}");
 }
 
@@ -173,10 +204,9 @@ fn addresses_that_nobody_has_are_one_alarm() {
         drop.port = number as u16;
         engine.observe(&drop, at(1));
     }
-    let open = engine.open_alarms();
-    assert_eq!(open.len(), 1);
-    assert!(open[0].sources.is_estimate() && is_about(open[0].sources.len(), 1000));
-    assert_eq!(open[0].server, None);
+    let alarm = only(&engine);
+    assert!(alarm.sources.is_estimate() && is_about(alarm.sources.len(), 1000));
+    assert_eq!((alarm.server, alarm.parts.len()), (None, 1));
 }
 
 #[test]
@@ -210,6 +240,11 @@ fn drops_from_before_the_daemon_say_when_they_came_and_are_no_worm() {
     assert!(alarm.seen().contains("in part while no daemon ran"));
     assert!(alarm.seen().contains("since 2026-11-20T01:00:00Z"));
     assert_eq!(alarm.last, away.time);
+    // that it goes on is news
+    let mut changes = engine.observe(&syn(), at(1));
+    changes.extend(engine.tick(at(11)));
+    assert_eq!(steps(&changes), [("updated", 1, Kind::Attempt)]);
+    assert!(changes[0].news.ends_with("goes on"), "{}", changes[0].news);
 }
 
 #[test]
@@ -223,13 +258,13 @@ fn a_drop_that_is_reported_late_adds_to_an_open_alarm_and_leaves_its_present_alo
     away.drops = 900;
     away.since = "2026-11-20T01:00:00Z".parse().unwrap();
     away.time = "2026-11-21T01:00:00Z".parse().unwrap();
-    engine.observe(&away, at(300_000));
-    let [alarm] = engine.open_alarms()[..] else { panic!("one alarm") };
+    engine.observe(&away, at(1_200));
+    let alarm = only(&engine);
     assert_eq!((alarm.packets, alarm.while_away, alarm.first), (901, true, away.since));
-    assert_eq!((alarm.verdict, alarm.last), (DropVerdict::Drop, opened.last));
-    assert_eq!(alarm.sample, opened.sample);
+    assert_eq!((alarm.verdict(), alarm.last), (Some(DropVerdict::Drop), opened.last));
+    assert_eq!(alarm.sample(), opened.sample());
     // nor does it keep it open
-    assert_eq!(engine.tick(at(1_000 + 300_000)).len(), 1);
+    assert_eq!(engine.tick(at(1_000 + 300)).len(), 1);
     assert!(engine.open_alarms().is_empty());
 }
 
@@ -239,7 +274,7 @@ fn an_id_that_an_earlier_daemon_has_given_is_given_to_no_other_alarm() {
     engine.observe(&syn(), at(0));
     engine.skip_ids(57);
     engine.skip_ids(3);
-    let other = engine.observe(&DropEvent { port: 25, ..syn() }, at(0)).remove(0);
+    let other = engine.observe(&DropEvent { server: server(2), ..syn() }, at(0)).remove(0);
     assert_eq!(other.alarm.id, 58);
 }
 
@@ -253,8 +288,8 @@ fn a_sample_is_kept_when_the_ledger_adds_to_its_alarm() {
     row.from = Origin::Ledger;
     row.drops = 7;
     engine.observe(&row, at(1));
-    let alarm = engine.open_alarms()[0];
-    assert_eq!(alarm.sample.frame, [1, 2, 3]);
+    let alarm = only(&engine);
+    assert_eq!(alarm.sample().unwrap().frame, [1, 2, 3]);
     assert_eq!(alarm.packets, 8);
 }
 
@@ -287,20 +322,13 @@ fn a_wall_clock_that_is_stepped_either_way_leaves_no_alarm_open_and_ends_none_ea
 }
 
 #[test]
-fn a_packet_that_passed_in_observe_is_said_not_to_be_dropped() {
-    let mut drop = syn();
-    drop.verdict = DropVerdict::WouldDrop;
-    let changes = Engine::default().observe(&drop, at(0));
-    assert!(changes[0].alarm.seen().contains("NOT dropped in mode observe"));
-}
-
-#[test]
 fn every_reason_and_kind_has_its_words() {
     for &reason in REASONS {
         for &kind in KINDS {
             let mut changes = Engine::default().observe(&syn(), at(0));
             let alarm = &mut changes[0].alarm;
-            (alarm.reason, alarm.kind) = (reason.into(), kind);
+            let part = &mut alarm.parts[0];
+            (part.reason, part.kind) = (Some(reason.into()), kind);
             assert!(alarm.seen().starts_with("web1 "));
             assert!(!alarm.seen().contains(['{', '}']), "{}", alarm.seen());
             assert!(!alarm.why().is_empty() && !alarm.next_commands().is_empty());
@@ -319,4 +347,26 @@ fn a_response_to_an_alarm_is_emitted_at_once_and_stays_in_it() {
     assert_eq!(engine.note_response(99, "nothing", after_ms(1)), None);
     let closed = engine.tick(after_ms(10_000_000)).remove(0);
     assert_eq!(closed.alarm.response, "put into quarantine");
+}
+
+#[test]
+fn a_packet_that_passed_in_observe_is_said_not_to_be_dropped_and_is_one_severity_lower() {
+    let lower = [
+        (445, Severity::Critical, Severity::High),
+        (31337, Severity::High, Severity::Medium),
+        (389, Severity::Medium, Severity::Low),
+    ];
+    for (port, enforced, observed) in lower {
+        let drop = attempt_at(port, 7, 40000, at(0));
+        let first = |drop: &DropEvent| Engine::default().observe(drop, at(0)).remove(0).alarm;
+        assert_eq!((first(&drop).severity(), first(&drop).mode()), (enforced, Some("enforce")), "{port}");
+        let alarm = first(&DropEvent { verdict: DropVerdict::WouldDrop, ..drop });
+        assert_eq!((alarm.severity(), alarm.mode()), (observed, Some("observe")), "{port}");
+        assert!(alarm.seen().contains("NOT dropped in mode observe"));
+        // the first advice permits it, and only then somebody is cut off
+        let next = alarm.next_commands();
+        let need = format!("out = [\"tcp/{port} to 198.51.100.7\"]");
+        assert!(next[0].starts_with("policy: ") && next[0].ends_with(&need), "{next:#?}");
+        assert_eq!(next[1], "portcullis quarantine -i dmz0 web1");
+    }
 }

@@ -67,7 +67,12 @@ fn describe(alarms: &[Value]) -> String {
     }
     let heads = ["ID", "STATE", "SEVERITY", "KIND", "SERVER", "WHAT", "TO", "PACKETS", "FIRST", "LAST"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    rows.extend(alarms.iter().map(describe_row));
+    for alarm in alarms {
+        rows.push(describe_row(alarm));
+        // An alarm of an earlier version has none. The only part says what the alarm says.
+        let parts = alarm["parts"].as_array().map_or(&[][..], Vec::as_slice);
+        rows.extend(parts.iter().filter(|_| parts.len() > 1).map(describe_part));
+    }
     let mut text = align(&rows);
     for alarm in alarms.iter().filter(|alarm| alarm["state"] == "open") {
         if let Some(command) = alarm["next"][0].as_str() {
@@ -79,30 +84,37 @@ fn describe(alarms: &[Value]) -> String {
 
 fn describe_row(alarm: &Value) -> Vec<String> {
     let text = |key: &str| escape(alarm[key].as_str().unwrap_or("-")).into_owned();
-    let time = |key: &str| match text(key).parse::<jiff::Timestamp>() {
-        Ok(time) => format!("{time:.0}"),
-        Err(_) => "-".to_owned(),
-    };
     let mut state = text("state").replace('_', " ");
     if alarm["while_away"] == true {
         state.push_str(", while away");
     }
-    let mut packets = alarm["packets"].to_string();
-    if alarm["verdict"] == "would_drop" {
+    let mut row = vec![alarm["id"].to_string(), state, text("severity"), text("kind"), text("server")];
+    row.extend(describe_drops(alarm));
+    row
+}
+
+/// The row of a part, below the one of its alarm.
+fn describe_part(part: &Value) -> Vec<String> {
+    let text = |key: &str| escape(part[key].as_str().unwrap_or("-")).into_owned();
+    let state = if part["is_over"] == true { "part, over" } else { "part" };
+    let mut row = vec![String::new(), state.to_owned(), text("severity"), text("kind"), String::new()];
+    row.extend(describe_drops(part));
+    row
+}
+
+/// What an alarm and a part have in common.
+fn describe_drops(record: &Value) -> [String; 5] {
+    let text = |key: &str| escape(record[key].as_str().unwrap_or("-")).into_owned();
+    let time = |key: &str| match text(key).parse::<jiff::Timestamp>() {
+        Ok(time) => format!("{time:.0}"),
+        Err(_) => "-".to_owned(),
+    };
+    let mut packets = record["packets"].to_string();
+    if record["verdict"] == "would_drop" {
         packets.push_str(" (would drop)");
     }
-    vec![
-        alarm["id"].to_string(),
-        state,
-        text("severity"),
-        text("kind"),
-        text("server"),
-        text("service"),
-        describe_destinations(&alarm["destinations"]),
-        packets,
-        time("since"),
-        time("last"),
-    ]
+    let destinations = describe_destinations(&record["destinations"]);
+    [text("service"), destinations, packets, time("since"), time("last")]
 }
 
 fn describe_destinations(destinations: &Value) -> String {

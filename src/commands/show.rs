@@ -156,10 +156,7 @@ fn describe_row(row: &LedgerRow) -> Vec<String> {
         format!("{:.0}", row.last),
         row.server.as_deref().unwrap_or("-").to_owned(),
         address(row.last_source),
-        match row.port() {
-            Some(port) => format!("{}/{port}", row.protocol_name()),
-            None => row.protocol_name().into_owned(),
-        },
+        row.service(),
         address(row.last_destination),
         reason,
         row.packets.to_string(),

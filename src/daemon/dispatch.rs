@@ -2,7 +2,7 @@
 //! the sinks, the clients that follow and the metrics. It waits for none of them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::info;
 
@@ -13,10 +13,13 @@ use crate::alarm::{Change, Engine};
 use crate::drops::{Baseline, DropEvent};
 use crate::history::{HistoryWriter, Limits, PreviousRun, Store};
 use crate::policy::{Alarms, Policy};
-use crate::sink::{Event, Fanout, build_fanout};
+use crate::sink::{Event, Fanout, Matter, build_fanout};
 
 /// How long the sinks may take for their last events when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// Between two lists of the open alarms for the sinks.
+const OPEN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Everybody who is given events.
 pub(super) struct Dispatch {
@@ -29,6 +32,8 @@ pub(super) struct Dispatch {
     budget: DropBudget,
     history: HistoryWriter,
     followers: Option<Followers>,
+    /// When the sinks were last told which alarms are open.
+    open_sent: Option<Instant>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -44,14 +49,24 @@ impl Dispatch {
     ) -> Dispatch {
         let fanout = build_fanout(settings, &interface, colour);
         let (settings, budget) = (settings.clone(), DropBudget::default());
-        Dispatch { interface, colour, settings, fanout, budget, history, followers, snapshot }
+        Dispatch {
+            interface,
+            colour,
+            settings,
+            fanout,
+            budget,
+            history,
+            followers,
+            open_sent: None,
+            snapshot,
+        }
     }
 
     /// Gives a drop to the history, and to the sinks if the budget admits it.
     pub(super) fn send_drop(&mut self, drop: DropEvent) {
         self.history.note_drop(&drop);
         if self.budget.admit(drop.server_id()) {
-            self.fanout.send(Event::Drop(drop));
+            self.fanout.send(Event::of_drop(drop));
         }
     }
 
@@ -63,7 +78,20 @@ impl Dispatch {
         if let Some(followers) = &self.followers {
             followers.send(&change);
         }
-        self.fanout.send(Event::Alarm(change));
+        self.fanout.send(Event::of_alarm(change));
+    }
+
+    /// Gives the history the record of an alarm that goes on without news.
+    pub(super) fn note_record(&self, change: &Change) {
+        self.history.note_alarm(change);
+    }
+
+    /// Says which alarms are open to the sinks that repeat them.
+    pub(super) fn send_open(&mut self, engine: &Engine) {
+        if self.open_sent.is_none_or(|sent| sent.elapsed() >= OPEN_INTERVAL) {
+            self.open_sent = Some(Instant::now());
+            self.fanout.send(Event::new(Matter::OpenAlarms(engine.open_ids())));
+        }
     }
 
     /// Begins the next second of the budget.
@@ -149,7 +177,7 @@ mod tests {
     }
 
     fn wait_until(condition: impl Fn() -> bool) {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while !condition() {
             assert!(start.elapsed() < Duration::from_secs(60), "the disk is too slow");
             std::thread::sleep(Duration::from_millis(5));

@@ -1,7 +1,11 @@
 //! The parts of a gate from which the daemon learns of drops. The unit tests of [`Intake`](super::intake::Intake)
 //! have a source of their own, without a kernel.
 
-use crate::drops::{Ledger, LedgerEntry, LedgerKey, Names, read_ledger};
+use std::sync::Arc;
+
+use log::debug;
+
+use crate::drops::{DropEvent, Ledger, LedgerEntry, LedgerKey, Names, read_ledger};
 use crate::gate::{Gate, GateError};
 
 /// A place where drops are counted.
@@ -14,6 +18,8 @@ pub(super) trait DropSource {
     fn ledger(&self) -> Result<Ledger, GateError>;
     /// One row of the ledger. `None` if there is none, or if it can't be read now.
     fn row(&self, key: &LedgerKey) -> Option<LedgerEntry>;
+    /// Fills in the addresses of the events that came from rows of the ledger, where they can be read.
+    fn add_contacts(&self, events: &mut dyn Iterator<Item = &mut DropEvent>);
 }
 
 impl DropSource for Gate {
@@ -32,5 +38,24 @@ impl DropSource for Gate {
     fn row(&self, key: &LedgerKey) -> Option<LedgerEntry> {
         let row = self.ledger_row(&key.to_raw()).ok().flatten()?;
         Some(LedgerEntry::from(&row))
+    }
+
+    fn add_contacts(&self, events: &mut dyn Iterator<Item = &mut DropEvent>) {
+        let mut reader = None;
+        for event in events {
+            let Some(number) = event.row else { continue };
+            // only now: most rounds have no event
+            if reader.is_none() {
+                match self.contact_reader() {
+                    Ok(ready) => reader = Some(ready),
+                    Err(error) => return debug!("{error}"),
+                }
+            }
+            let Some(reader) = &reader else { return };
+            if let Ok(Some((sources, destinations))) = reader.read(number) {
+                event.sources = Some(Arc::new(sources));
+                event.destinations = Some(Arc::new(destinations));
+            }
+        }
     }
 }

@@ -14,11 +14,11 @@ use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
 use super::quarantine_writer::QuarantineWriter;
-use super::reload::Reload;
+use super::reload::{BAD_POLICY, Reload};
 use super::responder::Responder;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use crate::alarm::{Change, Engine, Thresholds};
+use crate::alarm::{Change, Engine, GateTrouble, Thresholds};
 use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
 use crate::gate::{Attachment, Consumer, Gate, GatePlace};
@@ -113,6 +113,7 @@ impl<'gate> Daemon<'gate> {
             service_manager,
             snapshot: Arc::clone(snapshot),
         };
+        daemon.engine.set_prefix_servers(policy.prefix_servers());
         daemon.report_startup_drops();
         daemon.dispatch.publish(&daemon.engine);
         Ok(daemon)
@@ -156,7 +157,7 @@ impl<'gate> Daemon<'gate> {
         let reading = self.intake.read_ledger_if_due()?;
         self.report_reading(reading);
         self.end_second();
-        self.monitor.check()?;
+        self.check_gate()?;
         self.dispatch.publish(&self.engine);
         self.service_manager.notify_status(&self.monitor.describe());
         self.report_startup_drops();
@@ -165,6 +166,30 @@ impl<'gate> Daemon<'gate> {
             *last_checkpoint = Instant::now();
         }
         Ok(())
+    }
+
+    /// Looks how the gate is attached, and reports what is wrong to everybody.
+    fn check_gate(&mut self) -> anyhow::Result<()> {
+        let check = self.monitor.check()?;
+        for (trouble, text) in &check.troubles {
+            self.report_trouble(*trouble, text);
+        }
+        for trouble in check.over {
+            let changes = self.engine.end_trouble(trouble, Clock::now());
+            self.publish(changes);
+        }
+        if check.has_other_policy
+            && let Ok(Some(policy)) = self.gate.live_policy()
+        {
+            self.engine.set_prefix_servers(policy.prefix_servers());
+        }
+        check.end.map_or(Ok(()), Err)
+    }
+
+    fn report_trouble(&mut self, trouble: GateTrouble, text: &str) {
+        let interface: Arc<str> = self.monitor.place().interface.as_str().into();
+        let changes = self.engine.report_trouble(trouble, text, &interface, Clock::now());
+        self.publish(changes);
     }
 
     /// Reports what is left and closes the sinks. With the gate its ledger goes, so then every drop is
@@ -178,6 +203,11 @@ impl<'gate> Daemon<'gate> {
             for drop in self.intake.read_rest() {
                 self.report(drop);
             }
+        }
+        if detach_on_exit && !self.monitor.is_detached() {
+            let interface = &self.monitor.place().interface;
+            let text = format!("the daemon ends and detaches the gate from {interface}: nothing is dropped");
+            self.report_trouble(GateTrouble::Detached, &text);
         }
         self.dispatch.close_sinks();
         if !self.checkpoint() && is_last {
@@ -231,6 +261,8 @@ impl<'gate> Daemon<'gate> {
 
     /// Puts servers into quarantine whose alarms ask for it.
     fn make_quarantines(&mut self) {
+        let changes = self.engine.flush(Clock::now());
+        self.publish(changes);
         for pending in self.responder.take_pending() {
             let alarm = pending.alarm;
             if let Some(text) = self.responder.answer(pending, self.gate, self.monitor.place()) {
@@ -259,8 +291,15 @@ impl<'gate> Daemon<'gate> {
             return;
         };
         match lock.map_err(anyhow::Error::from).and_then(|_lock| self.apply_policy_file()) {
-            Ok(text) => notice!("{text}"),
-            Err(error) => notice!("portcullis: {error:#}\nportcullis: the live policy stays as it was"),
+            Ok(text) => {
+                notice!("{text}");
+                let changes = self.engine.end_trouble(GateTrouble::PolicyRefused, Clock::now());
+                self.publish(changes);
+            }
+            Err(error) => {
+                notice!("portcullis: {error:#}\nportcullis: the live policy stays as it was");
+                self.report_trouble(GateTrouble::PolicyRefused, &describe_refusal(&error));
+            }
         }
         return_memory();
     }
@@ -268,7 +307,9 @@ impl<'gate> Daemon<'gate> {
     fn apply_policy_file(&mut self) -> anyhow::Result<String> {
         let reloaded = self.reload.apply(self.gate, self.monitor.place())?;
         self.quarantine_writer.save();
+        self.engine.set_prefix_servers(reloaded.policy.prefix_servers());
         self.responder.follow(&reloaded.policy);
+        self.responder.consider_open(self.engine.open_alarms(), Clock::now());
         self.dispatch.follow(&reloaded.policy);
         self.monitor.follow(&reloaded.policy, reloaded.generation);
         self.intake.learn_names()?;
@@ -309,6 +350,10 @@ impl<'gate> Daemon<'gate> {
         self.dispatch.end_second();
         let changes = self.engine.tick(Clock::now());
         self.publish(changes);
+        for change in self.engine.take_unrecorded(Clock::now()) {
+            self.dispatch.note_record(&change);
+        }
+        self.dispatch.send_open(&self.engine);
     }
 
     fn report(&mut self, drop: DropEvent) {
@@ -338,4 +383,14 @@ impl<'gate> Daemon<'gate> {
             self.dispatch.checkpoint(baseline);
         }
     }
+}
+
+/// A refused policy in one line: the first of its mistakes.
+fn describe_refusal(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let mistake = text.lines().map(str::trim).find(|line| !line.is_empty() && *line != BAD_POLICY);
+    format!(
+        "the policy file was refused, and the live policy stays: {}",
+        mistake.unwrap_or("no reason is known")
+    )
 }

@@ -113,14 +113,18 @@ impl<'gate> Intake<'gate> {
         }
         self.hot_rows_polled = Instant::now();
         let context = context_of(&self.interface, &self.names);
-        self.hot_rows.poll(&context, |key| self.source.row(key))
+        let mut rows = self.hot_rows.poll(&context, |key| self.source.row(key));
+        self.source.add_contacts(&mut rows.iter_mut().map(|row| &mut row.drop));
+        rows
     }
 
     /// The drops of a row that nobody has reported, for an alarm that can't wait for the next reading
     /// of the ledger. They count as reported from now on.
     pub(super) fn take_unreported(&mut self, row: &LastPacket) -> Option<DropEvent> {
         let context = context_of(&self.interface, &self.names);
-        self.reconciler.take_unreported(row.key, &row.entry, &context)
+        let drop = self.reconciler.take_unreported(row.key, &row.entry, &context)?;
+        let (sources, destinations) = (row.drop.sources.clone(), row.drop.destinations.clone());
+        Some(DropEvent { sources, destinations, ..drop })
     }
 
     /// Reads the ledger if it may hold something that was not reported and can't wait.
@@ -145,8 +149,9 @@ impl<'gate> Intake<'gate> {
         self.cursor.note_reading(ledger.len(), Instant::now());
         let context = context_of(&self.interface, &self.names);
         // First, because reconciling forgets which rows have grown.
-        let last_packets = self.reconciler.last_packets(&ledger, &context);
-        let unreported = self.reconciler.reconcile(&ledger, &context);
+        let mut last_packets = self.reconciler.last_packets(&ledger, &context);
+        let mut unreported = self.reconciler.reconcile(&ledger, &context);
+        self.source.add_contacts(&mut last_packets.iter_mut().chain(&mut unreported));
         Ok(LedgerReading { last_packets, unreported })
     }
 
@@ -156,7 +161,9 @@ impl<'gate> Intake<'gate> {
         let Ok(ledger) = self.source.ledger() else {
             return Vec::new();
         };
-        self.reconciler.reconcile_all(&ledger, &context_of(&self.interface, &self.names))
+        let mut drops = self.reconciler.reconcile_all(&ledger, &context_of(&self.interface, &self.names));
+        self.source.add_contacts(&mut drops.iter_mut());
+        drops
     }
 
     /// Whether the drops from before the start are still to be reported.
@@ -167,7 +174,11 @@ impl<'gate> Intake<'gate> {
     /// The drops from before the start that are not in `baseline`, once.
     pub(super) fn take_startup_drops(&mut self, baseline: &Baseline) -> Vec<DropEvent> {
         match self.startup_ledger.take() {
-            Some(ledger) => Reconciler::starting(&ledger, baseline, &self.context()).1,
+            Some(ledger) => {
+                let mut drops = Reconciler::starting(&ledger, baseline, &self.context()).1;
+                self.source.add_contacts(&mut drops.iter_mut());
+                drops
+            }
             None => Vec::new(),
         }
     }
@@ -206,12 +217,13 @@ fn context_of<'names>(interface: &Arc<str>, names: &'names Names) -> Context<'na
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::net::IpAddr;
     use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::abi::{self, Reason};
     use crate::clock::now_ns;
-    use crate::drops::LedgerEntry;
+    use crate::drops::{Contacts, LedgerEntry};
     use crate::gate::GateError;
 
     /// A ledger in memory.
@@ -237,7 +249,16 @@ mod tests {
         }
 
         fn row(&self, key: &LedgerKey) -> Option<LedgerEntry> {
-            self.ledger.borrow().iter().find(|(known, _)| known == key).map(|(_, entry)| *entry)
+            self.ledger.borrow().iter().find(|(known, _)| known == key).map(|(_, entry)| entry.clone())
+        }
+
+        /// Each row has one source, 192.0.2.N for the row N.
+        fn add_contacts(&self, events: &mut dyn Iterator<Item = &mut DropEvent>) {
+            for event in events {
+                let first = event.row.map(|number| IpAddr::from([192, 0, 2, number as u8]));
+                let contacts = Contacts { first: first.into_iter().collect(), ..Contacts::default() };
+                event.sources = Some(Arc::new(contacts));
+            }
         }
     }
 
@@ -308,6 +329,20 @@ mod tests {
             [(80, 5)]
         );
         assert!(intake.can_checkpoint());
+    }
+
+    #[test]
+    fn events_of_rows_carry_the_addresses_of_their_rows_and_samples_do_not() {
+        let mut rows = vec![row(445, 10), row(80, 3)];
+        (rows[0].1.number, rows[1].1.number) = (7, 8);
+        let source = source(rows);
+        let mut intake = start(&source);
+        assert!(intake.take_sample(&sample(22, 1)).unwrap().sources.is_none());
+        let drops = intake.take_startup_drops(&Baseline::default());
+        let first = |drop: &DropEvent| drop.sources.as_ref().unwrap().first.clone();
+        let firsts: Vec<_> = drops.iter().map(|drop| (drop.port, first(drop))).collect();
+        let ip = |last| vec![IpAddr::from([192, 0, 2, last])];
+        assert_eq!(firsts, [(80, ip(8)), (445, ip(7))]);
     }
 
     #[test]

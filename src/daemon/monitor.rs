@@ -3,15 +3,35 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use log::debug;
 
 use super::announcement::describe_rest;
 use super::metrics::snapshot::{Snapshot, increment};
 use crate::abi::settings_flag;
+use crate::alarm::GateTrouble;
 use crate::gate::{AttachMode, Attachment, Gate, GateError, GatePlace, Hook};
 use crate::policy::{Enforcement, Policy, Tracking};
 use crate::stderr::notice;
+
+/// What a check has found.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    /// What is wrong with the gate since the check before, in words.
+    pub troubles: Vec<(GateTrouble, String)>,
+    /// What is right again.
+    pub over: Vec<GateTrouble>,
+    /// Another policy is live than before.
+    pub has_other_policy: bool,
+    /// Why the daemon can't go on.
+    pub end: Option<anyhow::Error>,
+}
+
+impl Check {
+    fn report(&mut self, trouble: GateTrouble, text: String) {
+        self.troubles.push((trouble, text));
+    }
+}
 
 /// The gate on its interface.
 pub(super) struct Monitor<'gate> {
@@ -23,6 +43,8 @@ pub(super) struct Monitor<'gate> {
     is_strict: bool,
     /// Of the policy with this generation, the last one that the daemon has read.
     enforcement: (u64, Enforcement),
+    /// Generation of the policy that was live at the last check.
+    seen_generation: u64,
     is_detached: bool,
     /// Why the gate could not be attached again, as the user last read it.
     last_refusal: String,
@@ -45,6 +67,7 @@ impl<'gate> Monitor<'gate> {
             tracker: attachment.hook,
             is_strict: policy.settings.tracking.value == Tracking::Strict,
             enforcement: (attachment.generation, Enforcement::of(policy)),
+            seen_generation: attachment.generation,
             is_detached: false,
             last_refusal: String::new(),
             snapshot,
@@ -70,39 +93,53 @@ impl<'gate> Monitor<'gate> {
     /// no daemon.
     ///
     /// # Errors
-    /// When the gate's pins are gone without `detach`, or the gate can't be read.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    /// When the gate can't be read.
+    pub(super) fn check(&mut self) -> anyhow::Result<Check> {
         let interface = &self.place.interface;
+        let mut check = Check::default();
         if !self.gate.is_pinned_at(&self.place) {
             let help = format!("help: portcullis run -i {interface} -p POLICY attaches it again");
             if !self.place.is_marked_detached() {
-                bail!(
-                    "the pins of the gate on {interface} are gone, and nobody typed `detach`; \
-                     the daemon stops\n{help}"
-                );
+                let text = format!("the pins of the gate on {interface} are gone, and nobody typed `detach`");
+                check.end = Some(anyhow!("{text}; the daemon stops\n{help}"));
+                check.report(GateTrouble::Detached, text);
+                return Ok(check);
             }
             notice!(
                 "portcullis: another command has detached the gate from {interface}; the daemon stops\n{help}"
             );
+            let text = format!("somebody has detached the gate from {interface}: nothing is dropped");
+            check.report(GateTrouble::Detached, text);
             self.is_detached = true;
-            return Ok(());
+            return Ok(check);
         }
         let mode = self.gate.find_mode(&self.place);
         if mode != self.mode {
-            notice!("portcullis: warning: {}", describe_mode_change(interface, self.mode, mode));
+            let text = describe_mode_change(interface, self.mode, mode);
+            match mode {
+                AttachMode::No => check.report(GateTrouble::Detached, text),
+                AttachMode::Generic => check.report(GateTrouble::ModeChanged, text),
+                AttachMode::Native => {
+                    notice!("portcullis: {text}");
+                    check.over.push(GateTrouble::ModeChanged);
+                }
+            }
             self.mode = mode;
             increment(&self.snapshot.filter_changes);
         }
         // From the kernel, because `apply` may have changed it.
         if let Some(settings) = self.gate.live_settings()? {
             self.is_strict = settings.flags & settings_flag::SETTINGS_STRICT.0 != 0;
+            check.has_other_policy = self.seen_generation != settings.generation;
+            self.seen_generation = settings.generation;
         }
         let tracker = self.gate.find_tracker(&self.place);
         if tracker != self.tracker {
-            notice!(
-                "portcullis: warning: {}",
-                describe_tracker_change(interface, self.tracker, tracker, self.is_strict)
-            );
+            let text = describe_tracker_change(interface, self.tracker, tracker, self.is_strict);
+            match tracker {
+                Hook::No if self.is_strict => check.report(GateTrouble::TrackerMissing, text),
+                Hook::No | Hook::Tcx | Hook::Clsact => notice!("portcullis: {text}"),
+            }
             self.tracker = tracker;
             increment(&self.snapshot.tracker_changes);
         }
@@ -112,7 +149,13 @@ impl<'gate> Monitor<'gate> {
             // those of a second ago hold on
             debug!("{error}");
         }
-        Ok(())
+        if self.mode != AttachMode::No {
+            check.over.push(GateTrouble::Detached);
+        }
+        if self.tracker != Hook::No || !self.is_strict {
+            check.over.push(GateTrouble::TrackerMissing);
+        }
+        Ok(check)
     }
 
     /// One line for `systemctl status`.
@@ -191,8 +234,8 @@ fn describe_mode_change(interface: &str, before: AttachMode, now: AttachMode) ->
     };
     match now {
         AttachMode::No => format!(
-            "the gate on {interface} is no longer attached ({before}): NOTHING IS DROPPED\n\
-             help: was the interface deleted, or the program removed?"
+            "the gate on {interface} is no longer attached ({before}): NOTHING IS DROPPED; \
+             was the interface deleted, or the program removed?"
         ),
         AttachMode::Generic => format!(
             "the gate on {interface} is now generic ({before}): slower, because the kernel first makes a \
@@ -212,8 +255,8 @@ fn describe_tracker_change(interface: &str, before: Hook, now: Hook, is_strict: 
     match (now, is_strict) {
         (Hook::No, true) => format!(
             "the tracker on {interface} is no longer attached ({before}): NEW FLOWS OF PEERS ARE NOT SEEN, and \
-             the answers of servers are dropped\n\
-             help: was the program removed?"
+             the answers of servers are dropped; \
+             was the program removed?"
         ),
         (Hook::No, false) => {
             format!(

@@ -12,6 +12,9 @@ use crate::memory::return_memory;
 use crate::policy::{Policy, list_changes};
 use crate::policy_file::read_policy;
 
+/// The first line of a refusal. The mistakes follow it.
+pub(super) const BAD_POLICY: &str = "the policy is bad";
+
 /// How long a reload waits for another command that is changing the gate.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,7 +68,7 @@ impl Reload {
     /// # Errors
     /// When the file is bad or the gate is not the daemon's any more. The live policy stays then.
     pub(super) fn apply(&self, gate: &Gate, place: &GatePlace) -> anyhow::Result<Reloaded> {
-        let bad = |diagnostics| anyhow::anyhow!("the policy is bad\n{diagnostics}");
+        let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
         let policy = read_policy(&self.policy_file)?.map_err(bad)?;
         if !gate.is_pinned_at(place) {
             bail!("another command has detached the gate from {}", place.interface);

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use log::warn;
 
 use super::metrics::snapshot::{Snapshot, increment};
-use crate::abi::Reason;
-use crate::alarm::{Change, Kind, Step};
-use crate::clock::show_duration;
+use crate::alarm::{Alarm, Change, Kind, Part, Severity, Step, may_quarantine};
+use crate::clock::{Clock, show_duration};
 use crate::drops::DropVerdict;
 use crate::gate::{Gate, GateError, GatePlace};
 use crate::net::show_mac;
@@ -34,14 +33,36 @@ pub(super) struct PendingQuarantine {
     address: Option<IpAddr>,
 }
 
-/// What was done about an open alarm.
+/// The name of a server to cut off; with an address: that machine of it alone.
+type Culprit<'c> = (&'c str, Option<IpAddr>);
+
+/// What was done about one kind of an open alarm.
+#[derive(Default)]
 struct Answered {
-    /// Its kind then.
-    kind: Kind,
     /// The whole server was to be cut off.
     whole: bool,
     /// Addresses that were to be cut off.
     addresses: Vec<IpAddr>,
+}
+
+impl Answered {
+    /// Notes an answer that is due: to this machine, or to the whole server. `None`: it was answered before.
+    fn note(&mut self, machine: Option<IpAddr>) -> Option<Option<IpAddr>> {
+        if self.whole {
+            return None;
+        }
+        match machine {
+            Some(address) if self.addresses.contains(&address) => None,
+            Some(address) if self.addresses.len() < MOST_ADDRESSES => {
+                self.addresses.push(address);
+                Some(Some(address))
+            }
+            Some(_) | None => {
+                self.whole = true;
+                Some(None)
+            }
+        }
+    }
 }
 
 /// Decides which alarms are answered with a quarantine, and makes it.
@@ -52,8 +73,8 @@ pub(super) struct Responder {
     observing: HashSet<String>,
     /// Servers that are a prefix, or have one.
     prefixes: HashSet<String>,
-    /// Open alarms that were answered.
-    answered: HashMap<u64, Answered>,
+    /// Open alarms that were answered, and as which kinds.
+    answered: HashMap<u64, HashMap<Kind, Answered>>,
     pending: Vec<PendingQuarantine>,
     snapshot: Arc<Snapshot>,
 }
@@ -73,55 +94,66 @@ impl Responder {
         self.response = policy.response.clone();
     }
 
-    /// Looks at a change of an alarm. If it asks for a quarantine, that becomes pending.
-    pub(super) fn consider(&mut self, change: &Change) {
-        let Some((server, address)) = self.find_culprit(change) else {
-            return;
-        };
-        if self.pending.len() < MOST_PENDING {
-            let server = server.to_owned();
-            self.pending.push(PendingQuarantine { alarm: change.alarm.id, server, address });
+    /// Looks at the alarms that are open, after the policy has changed.
+    pub(super) fn consider_open(&mut self, alarms: Vec<Alarm>, now: Clock) {
+        for alarm in alarms {
+            self.consider(&Change { time: now.wall, step: Step::Updated, news: String::new(), alarm });
         }
     }
 
-    /// The server to put into quarantine for this change, or the address of it. The alarm must be of a kind
-    /// that the policy names, show live drops, and not be answered as this kind and for this address. (It
-    /// may have been opened by drops from before the start, or in observe.)
-    fn find_culprit<'c>(&mut self, change: &'c Change) -> Option<(&'c str, Option<IpAddr>)> {
+    /// Looks at a change of an alarm. If it asks for a quarantine, that becomes pending.
+    pub(super) fn consider(&mut self, change: &Change) {
+        for (server, address) in self.find_culprits(change) {
+            if self.pending.len() < MOST_PENDING {
+                let server = server.to_owned();
+                self.pending.push(PendingQuarantine { alarm: change.alarm.id, server, address });
+            }
+        }
+    }
+
+    /// The servers to put into quarantine for this change, or addresses of theirs. A part of the alarm must be
+    /// of a kind that the policy names, be more than low, show live drops, and not be answered as this kind and
+    /// for this address. (It may have been opened by drops from before the start, or in observe.)
+    fn find_culprits<'c>(&mut self, change: &'c Change) -> Vec<Culprit<'c>> {
         let alarm = &change.alarm;
         if matches!(change.step, Step::Closed { .. }) {
             self.answered.remove(&alarm.id);
-            return None;
+            return Vec::new();
         }
-        let is_live = alarm.verdict == DropVerdict::Drop && !alarm.sample.while_away;
-        let server = &*alarm.server.as_ref()?.name;
-        let is_asked = self.response.quarantine_on.contains(&alarm.kind);
-        // Another machine may have borrowed the address to have its owner cut off. A reason that this
-        // version does not know may be about that.
-        let is_proved = alarm.reason.known().is_some_and(Reason::is_attributable);
-        if !(is_live && is_proved && is_asked) || self.observing.contains(server) {
-            return None;
+        let Some(server) = alarm.server.as_ref().map(|server| &*server.name) else {
+            return Vec::new();
+        };
+        if self.observing.contains(server) {
+            return Vec::new();
         }
-        let machine = alarm.sample.source.filter(|_| self.prefixes.contains(server));
-        let fresh = || Answered { kind: alarm.kind, whole: false, addresses: Vec::new() };
-        let answered = self.answered.entry(alarm.id).or_insert_with(fresh);
-        if answered.kind != alarm.kind {
-            *answered = fresh();
-        }
-        if answered.whole {
-            return None;
-        }
-        match machine {
-            Some(address) if answered.addresses.contains(&address) => None,
-            Some(address) if answered.addresses.len() < MOST_ADDRESSES => {
-                answered.addresses.push(address);
-                Some((server, Some(address)))
+        let is_prefix = self.prefixes.contains(server);
+        let mut culprits = Vec::new();
+        for part in &alarm.parts {
+            if !self.asks_for(part) {
+                continue;
             }
-            _ => {
-                answered.whole = true;
-                Some((server, None))
+            let machine = part.sample.as_ref().and_then(|sample| sample.source).filter(|_| is_prefix);
+            let answered = self.answered.entry(alarm.id).or_default().entry(part.kind).or_default();
+            if let Some(address) = answered.note(machine)
+                && !culprits.contains(&(server, address))
+            {
+                culprits.push((server, address));
             }
         }
+        culprits
+    }
+
+    /// Whether a part of an alarm asks for a quarantine.
+    fn asks_for(&self, part: &Part) -> bool {
+        let is_live = !part.is_over
+            && part.verdict == Some(DropVerdict::Drop)
+            && part.sample.as_ref().is_some_and(|sample| !sample.while_away);
+        // Another machine may have borrowed the address to have its owner cut off, or an outsider may have
+        // made the server send this. A reason that this version does not know may be about that.
+        let reason = part.reason.and_then(|reason| reason.known());
+        let is_proved = reason.is_some_and(|reason| may_quarantine(part.kind, reason));
+        let is_asked = self.response.quarantine_on.contains(&part.kind) && part.severity > Severity::Low;
+        is_live && is_proved && is_asked
     }
 
     /// The pending quarantines. They are pending no more.
@@ -217,9 +249,10 @@ fn read(policy: &Policy) -> (HashSet<String>, HashSet<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::Reason;
     use crate::alarm::Engine;
-    use crate::drops::ReasonCode;
     use crate::drops::example::{after_ms, syn};
+    use crate::drops::{DropEvent, ReasonCode};
     use crate::policy::parse;
 
     fn by_policy(policy: &Policy) -> Responder {
@@ -233,6 +266,13 @@ mod tests {
         by_policy(&parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")))
     }
 
+    /// The one culprit of a change of an alarm with one part.
+    fn find_culprit<'c>(responder: &mut Responder, change: &'c Change) -> Option<Culprit<'c>> {
+        let culprits = responder.find_culprits(change);
+        assert!(culprits.len() < 2, "{culprits:?}");
+        culprits.first().copied()
+    }
+
     fn opened() -> Change {
         Engine::default().observe(&syn(), after_ms(0)).remove(0)
     }
@@ -241,16 +281,16 @@ mod tests {
     fn an_alarm_that_becomes_what_the_policy_names_has_a_culprit_once() {
         let mut responder = responder("");
         let mut change = opened();
-        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
+        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
         change.step = Step::Updated;
-        assert_eq!(responder.find_culprit(&change), None);
-        change.alarm.kind = Kind::Scan;
+        assert_eq!(find_culprit(&mut responder, &change), None);
+        change.alarm.parts[0].kind = Kind::Scan;
         change.step = Step::Escalated { from: Kind::Attempt };
-        assert_eq!(responder.find_culprit(&change), None, "no kind of the policy's");
+        assert_eq!(find_culprit(&mut responder, &change), None, "no kind of the policy's");
         change.step = Step::Closed { folded_into: None };
-        assert_eq!(responder.find_culprit(&change), None);
+        assert_eq!(find_culprit(&mut responder, &change), None);
         assert!(responder.answered.is_empty());
-        assert_eq!(responder.find_culprit(&opened()), Some(("web1", None)), "the next alarm");
+        assert_eq!(find_culprit(&mut responder, &opened()), Some(("web1", None)), "the next alarm");
     }
 
     #[test]
@@ -259,10 +299,10 @@ mod tests {
         let mut responder = responder("");
         let mut drop = syn();
         (drop.while_away, drop.from) = (true, crate::drops::Origin::Ledger);
-        assert_eq!(responder.find_culprit(&engine.observe(&drop, after_ms(0))[0]), None);
+        assert_eq!(find_culprit(&mut responder, &engine.observe(&drop, after_ms(0))[0]), None);
         let change = engine.observe(&syn(), after_ms(11_000)).remove(0);
         assert_eq!(change.step, Step::Updated);
-        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
+        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
     }
 
     #[test]
@@ -274,12 +314,12 @@ mod tests {
         let asks = policy("[alarms]\nquarantine_on = [\"attempt\"]\n");
         let mut responder = by_policy(&policy(""));
         let mut change = opened();
-        assert_eq!(responder.find_culprit(&change), None);
+        assert_eq!(find_culprit(&mut responder, &change), None);
         responder.follow(&asks);
         change.step = Step::Updated;
-        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
+        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
         responder.follow(&asks);
-        assert_eq!(responder.find_culprit(&change), None);
+        assert_eq!(find_culprit(&mut responder, &change), None);
     }
 
     #[test]
@@ -293,8 +333,8 @@ mod tests {
         ] {
             drop.reason = reason;
             let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
-            assert_eq!(change.alarm.kind, Kind::Attempt);
-            assert_eq!(responder("").find_culprit(&change), culprit, "{reason:?}");
+            assert_eq!(change.alarm.kind(), Kind::Attempt);
+            assert_eq!(find_culprit(&mut responder(""), &change), culprit, "{reason:?}");
         }
     }
 
@@ -305,37 +345,35 @@ mod tests {
         let mut responder = by_policy(&parse(text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")));
         let sent_by = |last: u8| {
             let mut change = opened();
-            let mut sample = (*change.alarm.sample).clone();
-            sample.source = Some(IpAddr::from([192, 0, 2, last]));
-            change.alarm.sample = Arc::new(sample);
+            let sample = DropEvent { source: Some(IpAddr::from([192, 0, 2, last])), ..syn() };
+            change.alarm.parts[0].sample = Some(Arc::new(sample));
             change
         };
         for last in 130..130 + MOST_ADDRESSES as u8 {
             let machine = Some(("web1", Some(IpAddr::from([192, 0, 2, last]))));
-            assert_eq!(responder.find_culprit(&sent_by(last)), machine);
-            assert_eq!(responder.find_culprit(&sent_by(last)), None, "once");
+            assert_eq!(find_culprit(&mut responder, &sent_by(last)), machine);
+            assert_eq!(find_culprit(&mut responder, &sent_by(last)), None, "once");
         }
-        assert_eq!(responder.find_culprit(&sent_by(200)), Some(("web1", None)));
-        assert_eq!(responder.find_culprit(&sent_by(201)), None, "it is cut off with the server");
+        assert_eq!(find_culprit(&mut responder, &sent_by(200)), Some(("web1", None)));
+        assert_eq!(find_culprit(&mut responder, &sent_by(201)), None, "it is cut off with the server");
         // as a more severe kind the alarm is answered anew
         let mut worse = sent_by(130);
-        (worse.alarm.kind, worse.step) = (Kind::Spread, Step::Escalated { from: Kind::Attempt });
+        (worse.alarm.parts[0].kind, worse.step) = (Kind::Spread, Step::Escalated { from: Kind::Attempt });
         let machine = Some(("web1", Some(IpAddr::from([192, 0, 2, 130]))));
-        assert_eq!(responder.find_culprit(&worse), machine);
+        assert_eq!(find_culprit(&mut responder, &worse), machine);
         // without an address it is the server
         let mut change = sent_by(130);
-        let mut sample = (*change.alarm.sample).clone();
-        sample.source = None;
-        (change.alarm.id, change.alarm.sample) = (99, Arc::new(sample));
-        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
+        change.alarm.id = 99;
+        change.alarm.parts[0].sample = Some(Arc::new(DropEvent { source: None, ..syn() }));
+        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
     }
 
     #[test]
     fn a_server_in_observe_is_left_alone() {
-        assert_eq!(responder("mode = \"observe\"").find_culprit(&opened()), None);
+        assert_eq!(find_culprit(&mut responder("mode = \"observe\""), &opened()), None);
         let mut change = opened();
-        change.alarm.verdict = DropVerdict::WouldDrop;
-        assert_eq!(responder("").find_culprit(&change), None);
+        change.alarm.parts[0].verdict = Some(DropVerdict::WouldDrop);
+        assert_eq!(find_culprit(&mut responder(""), &change), None);
     }
 
     #[test]
@@ -343,10 +381,10 @@ mod tests {
         let mut drop = syn();
         drop.while_away = true;
         let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
-        assert_eq!(responder("").find_culprit(&change), None);
+        assert_eq!(find_culprit(&mut responder(""), &change), None);
         let mut change = opened();
         change.alarm.server = None;
-        assert_eq!(responder("").find_culprit(&change), None);
+        assert_eq!(find_culprit(&mut responder(""), &change), None);
     }
 
     #[test]

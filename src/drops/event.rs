@@ -9,8 +9,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::{DropVerdict, ReasonCode};
+use super::{Contacts, DropVerdict, ReasonCode};
 use crate::clock::Clock;
+use crate::host::host_name;
 use crate::net::{has_ports, is_icmp, name_icmp_type, name_protocol};
 
 /// A server of the policy, as maps and events refer to it.
@@ -119,6 +120,12 @@ pub struct DropEvent {
     pub destination_mac: Option<[u8; 6]>,
     /// The beginning of the frame; empty where unknown.
     pub frame: Vec<u8>,
+    /// Number of its ledger row; `None` where unknown, and for a sample.
+    pub row: Option<u32>,
+    /// The sources of its ledger row; `None` where unknown, and for a sample.
+    pub sources: Option<Arc<Contacts>>,
+    /// The destinations of its ledger row; `None` where unknown, and for a sample.
+    pub destinations: Option<Arc<Contacts>>,
     /// How many drops it stands for. 0: they were reported before, and the event only adds the packet.
     pub drops: u64,
     /// How the daemon learnt of it.
@@ -143,6 +150,11 @@ impl DropEvent {
         protocol_name(self.reason, self.protocol, self.any_protocol)
     }
 
+    /// Whether it is a frame that is not IP.
+    pub fn is_frame(&self) -> bool {
+        !self.reason.is_about_ip()
+    }
+
     /// The service in the words of a need: `tcp/80`, `icmp/echo-request`, `gre`. For frames that are not
     /// IP it is `ethernet/0x88b5`.
     pub fn service(&self) -> String {
@@ -153,6 +165,8 @@ impl DropEvent {
 /// The JSON of a [`DropEvent`].
 #[derive(Serialize)]
 struct DropRecord<'a> {
+    host: &'a str,
+    interface: &'a str,
     server: Option<&'a str>,
     reason: ReasonCode,
     verdict: DropVerdict,
@@ -173,6 +187,8 @@ struct DropRecord<'a> {
 impl Serialize for DropEvent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let record = DropRecord {
+            host: host_name(),
+            interface: &self.interface,
             server: self.server_name(),
             reason: self.reason,
             verdict: self.verdict,

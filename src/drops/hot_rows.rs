@@ -65,12 +65,14 @@ impl HotRows {
             let Some(entry) = read(key) else {
                 return false;
             };
-            if entry.last_ns > last.last_ns {
+            let (before_ns, now_ns) = (last.last_ns, entry.last_ns);
+            let packets = entry.packets;
+            if now_ns > before_ns {
                 let new_packets = last.packets.map_or(0, |before| entry.packets.saturating_sub(before));
                 let drop = to_event(key, &entry, 0, entry.last_ns, context);
                 last_packets.push(LastPacket { drop, new_packets, key: *key, entry });
             }
-            *last = LastPoll { last_ns: entry.last_ns.max(last.last_ns), packets: Some(entry.packets) };
+            *last = LastPoll { last_ns: now_ns.max(before_ns), packets: Some(packets) };
             context.clock.mono_ns.saturating_sub(last.last_ns) < IDLE_NS
         });
         last_packets
@@ -103,7 +105,11 @@ mod tests {
     fn poll(hot_rows: &mut HotRows, now_ms: u64, entry: Option<LedgerEntry>) -> Vec<u64> {
         let clock = crate::clock::Clock { mono_ns: now_ms * MS, wall: clock().wall };
         let context = Context { interface: "dmz0".into(), clock, names: names() };
-        hot_rows.poll(&context, |_| entry).into_iter().map(|last_packet| last_packet.new_packets).collect()
+        hot_rows
+            .poll(&context, |_| entry.clone())
+            .into_iter()
+            .map(|last_packet| last_packet.new_packets)
+            .collect()
     }
 
     #[test]

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
-use super::event::protocol_name;
-use super::{Context, DropEvent, DropVerdict, Origin, ReasonCode};
-use crate::abi::{drop_flag, ledger_key, ledger_row};
+use super::event::{name_service, protocol_name};
+use super::{Contacts, Context, DropEvent, DropVerdict, Origin, ReasonCode};
+use crate::abi::{address, drop_flag, ledger_key};
 use crate::drops::read_addresses;
 use crate::net::{has_ports, is_icmp};
 
@@ -75,8 +75,10 @@ impl Hash for LedgerKey {
 }
 
 /// What a row of the ledger counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerEntry {
+    /// Number of the row.
+    pub number: u32,
     /// Dropped packets, exactly.
     pub packets: u64,
     /// Their frames' bytes, exactly.
@@ -91,12 +93,44 @@ pub struct LedgerEntry {
     pub last_source: Option<IpAddr>,
     /// Destination of the last packet; `None` for a frame without addresses.
     pub last_destination: Option<IpAddr>,
+    /// Its sources; `None` where unknown.
+    pub sources: Option<Arc<Contacts>>,
+    /// Its destinations; `None` where unknown.
+    pub destinations: Option<Arc<Contacts>>,
 }
 
-impl From<&ledger_row> for LedgerEntry {
-    fn from(row: &ledger_row) -> LedgerEntry {
+/// A row as the kernel has it, with the counts of all CPUs added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CountedRow {
+    /// The kind of drops that it counts.
+    pub kind: ledger_key,
+    /// Its index in the map `ledger_rows`.
+    pub number: u32,
+    /// Its kind stands in `ledger_overflow`.
+    pub overflow: bool,
+    /// Dropped packets.
+    pub packets: u64,
+    /// Their frames' bytes.
+    pub bytes: u64,
+    /// Time of the first packet: CLOCK_MONOTONIC, nanoseconds.
+    pub first_ns: u64,
+    /// Time of the last packet: CLOCK_MONOTONIC, nanoseconds.
+    pub last_ns: u64,
+    /// Time of the last sample, or later while the server has many rows: CLOCK_MONOTONIC, nanoseconds.
+    pub sampled_ns: u64,
+    /// `packets` when the last sample was sent.
+    pub sampled_packets: u64,
+    /// Source of the last packet.
+    pub last_source: address,
+    /// Destination of the last packet.
+    pub last_destination: address,
+}
+
+impl From<&CountedRow> for LedgerEntry {
+    fn from(row: &CountedRow) -> LedgerEntry {
         let (last_source, last_destination) = read_addresses(&row.last_source, &row.last_destination, 0);
         LedgerEntry {
+            number: row.number,
             packets: row.packets,
             bytes: row.bytes,
             first_ns: row.first_ns,
@@ -104,6 +138,8 @@ impl From<&ledger_row> for LedgerEntry {
             sampled_packets: row.sampled_packets,
             last_source,
             last_destination,
+            sources: None,
+            destinations: None,
         }
     }
 }
@@ -112,9 +148,9 @@ impl From<&ledger_row> for LedgerEntry {
 ///
 /// # Errors
 /// Those of `visit`.
-pub fn read_ledger<E>(visit: impl FnOnce(&mut dyn FnMut(&ledger_row)) -> Result<(), E>) -> Result<Ledger, E> {
+pub fn read_ledger<E>(visit: impl FnOnce(&mut dyn FnMut(&CountedRow)) -> Result<(), E>) -> Result<Ledger, E> {
     let mut ledger = Ledger::new();
-    visit(&mut |row| ledger.push((LedgerKey::new(&row.kind, row.overflow != 0), LedgerEntry::from(row))))?;
+    visit(&mut |row| ledger.push((LedgerKey::new(&row.kind, row.overflow), LedgerEntry::from(row))))?;
     Ok(ledger)
 }
 
@@ -180,6 +216,11 @@ impl LedgerRow {
         protocol_name(self.reason(), self.key.protocol, self.key.overflow)
     }
 
+    /// As [`DropEvent::service`].
+    pub fn service(&self) -> String {
+        name_service(self.reason(), self.key.protocol, self.key.port, self.key.overflow)
+    }
+
     /// As [`DropEvent::port`]; `None` in the overflow.
     pub fn port(&self) -> Option<u16> {
         (!self.key.overflow).then_some(self.key.port)
@@ -242,6 +283,9 @@ pub(super) fn to_event(
         source_mac: None,
         destination_mac: None,
         frame: Vec::new(),
+        row: Some(entry.number),
+        sources: entry.sources.clone(),
+        destinations: entry.destinations.clone(),
         drops,
         from: Origin::Ledger,
         while_away: false,
@@ -278,6 +322,7 @@ mod tests {
             sampled_packets: 12,
             last_source: Some("192.0.2.10".parse().unwrap()),
             last_destination: Some("2001:db8::7".parse().unwrap()),
+            ..LedgerEntry::default()
         }
     }
 
@@ -315,6 +360,13 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_called_by_its_service_and_a_frame_by_its_ethertype_in_hex() {
+        assert_eq!(LedgerRow::new(key(), &entry(), &context()).service(), "tcp/445");
+        let frame = LedgerKey { port: 0x88b5, protocol: 0, reason: Reason::Ethertype.number(), ..key() };
+        assert_eq!(LedgerRow::new(frame, &entry(), &context()).service(), "ethernet/0x88b5");
+    }
+
+    #[test]
     fn protocol_0_outside_the_overflow_is_protocol_0() {
         let key = LedgerKey { port: 0, protocol: 0, ..key() };
         let value = json(&LedgerRow::new(key, &entry(), &context()));
@@ -339,7 +391,7 @@ mod tests {
 
     #[test]
     fn rows_of_the_map_lose_nothing_on_the_way() {
-        let raw = ledger_row {
+        let raw = CountedRow {
             packets: 5,
             bytes: 300,
             first_ns: 1,

@@ -3,6 +3,7 @@
 //! drop is reported once. Between two of its rounds, [`HotRows`] shows where busy attempts go.
 
 mod addresses;
+mod contacts;
 mod event;
 #[cfg(test)]
 pub(crate) mod example;
@@ -16,10 +17,11 @@ mod verdict;
 /// A row or a sample carries it as a number.
 pub use crate::abi::ReasonCode;
 pub(crate) use addresses::read_addresses;
+pub use contacts::Contacts;
 pub use event::{Context, DropEvent, Names, Origin, ServerRef};
 pub(crate) use event::{name_service, show_hex};
 pub use hot_rows::{HotRows, LastPacket};
-pub use ledger::{Ledger, LedgerEntry, LedgerKey, LedgerRow, read_ledger};
+pub use ledger::{CountedRow, Ledger, LedgerEntry, LedgerKey, LedgerRow, read_ledger};
 pub use reconcile::{Baseline, Reconciler};
 pub use sample::{DecodeError, Sample, decode};
 pub use verdict::DropVerdict;

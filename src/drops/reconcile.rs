@@ -162,29 +162,23 @@ impl Reconciler {
         (reconciler, drops)
     }
 
-    /// Notes a sample, and returns how many of its drops have not been reported yet.
+    /// Notes a sample, and returns how many of its drops have not been reported yet. `key`: of the row that
+    /// counts it. A sample of the overflow stands for its own packet only: the others have other ports, and
+    /// rounds report them.
     pub fn note_sample(&mut self, key: LedgerKey, time_ns: u64, drops: u64) -> u64 {
-        let counting_key = self.find_counting_key(key);
-        let counting = self.reported.entry(counting_key).or_default();
-        if counting.first_ns.is_some() && time_ns <= counting.last_ns {
+        let reported = self.reported.entry(key).or_default();
+        if reported.first_ns.is_some() && time_ns <= reported.last_ns {
             // It waited in the buffer while the ledger was read, so the last round has counted it.
             return 0;
         }
-        let unreported = drops.saturating_sub(counting.unsampled);
-        counting.unsampled = counting.unsampled.saturating_sub(drops);
-        // Counted under its own key even if that has no row yet: the next round looks for one.
-        let reported = self.reported.entry(key).or_default();
+        let unreported = match key.overflow {
+            true => 1,
+            false => drops.saturating_sub(reported.unsampled),
+        };
+        reported.unsampled = reported.unsampled.saturating_sub(drops);
         reported.packets = reported.packets.saturating_add(unreported);
         reported.reported_ns = reported.reported_ns.max(time_ns);
         unreported
-    }
-
-    /// The row that counts a key's drops, as far as the last round could see. A key without a row in a
-    /// full ledger is counted in the overflow.
-    fn find_counting_key(&self, key: LedgerKey) -> LedgerKey {
-        let has_row = |key: &LedgerKey| self.reported.get(key).is_some_and(|row| row.first_ns.is_some());
-        let overflow = overflow_of(key);
-        if !has_row(&key) && has_row(&overflow) { overflow } else { key }
     }
 
     /// The last packets of the rows that have grown since the last round, without a count. Ask for them
@@ -292,26 +286,20 @@ impl Reconciler {
         self.round = self.round.wrapping_add(1);
         self.incomplete_rows = 0;
         let mut due_rows = Vec::new();
-        for overflow in [false, true] {
-            if overflow {
-                self.move_to_overflow(ledger);
+        for (index, (key, entry)) in ledger.iter().enumerate() {
+            let reported = self.reported.entry(*key).or_default();
+            reported.reset_for_new_row(entry);
+            let packets = due(key, entry, reported);
+            if packets > reported.packets {
+                let reported_ns = if reported.packets == 0 { 0 } else { reported.reported_ns };
+                due_rows.push(DueRow { index, packets, reported_ns });
             }
-            let rows = ledger.iter().enumerate().filter(|(_, (key, _))| key.overflow == overflow);
-            for (index, (key, entry)) in rows {
-                let reported = self.reported.entry(*key).or_default();
-                reported.reset_for_new_row(entry);
-                let packets = due(key, entry, reported);
-                if packets > reported.packets {
-                    let reported_ns = if reported.packets == 0 { 0 } else { reported.reported_ns };
-                    due_rows.push(DueRow { index, packets, reported_ns });
-                }
-                self.incomplete_rows += usize::from(entry.packets > reported.packets);
-                // The kernel's next sample repeats what was reported beyond its last one.
-                reported.unsampled = reported.packets.saturating_sub(entry.sampled_packets);
-                reported.first_ns = Some(entry.first_ns);
-                reported.last_ns = entry.last_ns;
-                reported.round = self.round;
-            }
+            self.incomplete_rows += usize::from(entry.packets > reported.packets);
+            // The kernel's next sample repeats what was reported beyond its last one.
+            reported.unsampled = reported.packets.saturating_sub(entry.sampled_packets);
+            reported.first_ns = Some(entry.first_ns);
+            reported.last_ns = entry.last_ns;
+            reported.round = self.round;
         }
         let round = self.round;
         self.reported.retain(|_, reported| reported.round == round);
@@ -328,36 +316,11 @@ impl Reconciler {
         self.incomplete_rows -= usize::from(reported.packets >= entry.packets);
         drop
     }
-
-    /// Moves what samples have reported to the overflow, for keys that turned out to have no row. Samples
-    /// name protocol and port even if the ledger is full and counts their drops in the overflow, which
-    /// has neither. Call it when all rows but the overflow's were seen.
-    fn move_to_overflow(&mut self, ledger: &Ledger) {
-        let overflows = ledger.iter().map(|(key, _)| *key).filter(|key| key.overflow);
-        let overflows: HashSet<LedgerKey, Seeded> = overflows.collect();
-        let round = self.round;
-        let without_row: Vec<(LedgerKey, u64)> = self
-            .reported
-            .extract_if(|key, row| row.first_ns.is_none() && row.round != round && !key.overflow)
-            .map(|(key, row)| (key, row.packets))
-            .collect();
-        for (key, packets) in without_row {
-            let overflow = overflow_of(key);
-            if overflows.contains(&overflow) {
-                let reported = self.reported.entry(overflow).or_default();
-                reported.packets = reported.packets.saturating_add(packets);
-            }
-        }
-    }
 }
 
 /// Whether a row counts attempts that may raise an alarm, with a destination each.
 pub(super) fn is_attempt(key: &LedgerKey) -> bool {
     ReasonCode::from(key.reason).is_attempt() && !key.overflow && !key.has(drop_flag::DROP_QUIET)
-}
-
-fn overflow_of(key: LedgerKey) -> LedgerKey {
-    LedgerKey { port: 0, protocol: 0, overflow: true, ..key }
 }
 
 /// Leaves at most `max_rows`, and sorts them, the oldest first. Each server keeps as many rows as any

@@ -85,6 +85,8 @@ pub struct Sample {
     pub source_mac: [u8; 6],
     /// Destination MAC address.
     pub destination_mac: [u8; 6],
+    /// Its kind has no row of its own: the overflow counts it, and `drops` are those of the overflow.
+    pub in_rest: bool,
     /// The beginning of the frame.
     pub frame: Vec<u8>,
 }
@@ -128,21 +130,22 @@ pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
         ip_version: header.ip_version,
         source_mac: header.source_mac,
         destination_mac: header.destination_mac,
+        in_rest: header.rest != 0,
         frame: rest[..frame_bytes].to_vec(),
     })
 }
 
 impl Sample {
-    /// The ledger key of the drop. (A full ledger counts it in the overflow, as the
-    /// [`Reconciler`](super::Reconciler) finds out.)
+    /// The key of the row that counts the drop.
     pub fn key(&self) -> LedgerKey {
+        let (port, protocol) = if self.in_rest { (0, 0) } else { (self.port, self.protocol) };
         LedgerKey {
             server: self.server,
-            port: self.port,
-            protocol: self.protocol,
+            port,
+            protocol,
             reason: self.reason.number(),
             flags: self.flags,
-            overflow: false,
+            overflow: self.in_rest,
         }
     }
 
@@ -180,6 +183,9 @@ impl Sample {
             source_mac: Some(self.source_mac),
             destination_mac: Some(self.destination_mac),
             frame: self.frame.clone(),
+            row: None,
+            sources: None,
+            destinations: None,
             drops,
             from: Origin::Sample,
             while_away: false,

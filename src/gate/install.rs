@@ -50,10 +50,20 @@ impl Gate {
 
     fn set_row_quotas(&self, server_ids: &[u32]) -> Result<(), GateError> {
         let quotas = RowQuotas::of(self.maps.ledger.capacity(), server_ids.len());
-        let shared = quotas.limit_shared(&self.maps.ledger_quotas.entries()?, server_ids);
-        self.write_state(state::STATE_QUOTA_GUARANTEED, quotas.guaranteed)?;
-        self.write_state(state::STATE_QUOTA_SHARED, shared)?;
-        self.write_state(state::STATE_QUOTA_MAX, quotas.max)
+        let quotas = quotas.limit_shared(&self.maps.ledger_quotas.entries()?, server_ids);
+        for (index, rows) in [
+            (state::STATE_QUOTA_GUARANTEED, quotas.own.guaranteed),
+            (state::STATE_QUOTA_SHARED, quotas.own.shared),
+            (state::STATE_QUOTA_MAX, quotas.own.max),
+            (state::STATE_OUTSIDE_GUARANTEED, quotas.outside.guaranteed),
+            (state::STATE_OUTSIDE_SHARED, quotas.outside.shared),
+            (state::STATE_OUTSIDE_MAX, quotas.outside.max),
+            (state::STATE_RESERVE_SHARED, quotas.reserve.shared),
+            (state::STATE_RESERVE_MAX, quotas.reserve.max),
+        ] {
+            self.write_state(index, rows)?;
+        }
+        Ok(())
     }
 
     /// The inner maps of a generation, filled.

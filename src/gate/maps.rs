@@ -8,13 +8,14 @@ use plain::Plain;
 use serde::Serialize;
 
 use super::error::GateError;
+use super::mapped_array::MappedArray;
 use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counter, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row, limit,
-    limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, range_key,
-    refused_fragment, router_key, row_quota, rule, server, settings,
+    address, counter, flow, flow_key, fragment, fragment_key, frequent, half_open, ledger_key, ledger_row,
+    limit, limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, range_key,
+    refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server, settings,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -94,6 +95,25 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> Handle for TypedMap<K
     }
 }
 
+/// Of the rows of the ledger, those that have counted a drop are in use.
+impl<V: Plain + Copy + Default> Handle for MappedArray<V> {
+    fn take(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
+        MappedArray::new(name, handle)
+    }
+
+    fn handle(&self) -> &MapHandle {
+        self.handle()
+    }
+
+    fn usage(&self, table: &'static str, count: &Count, live: &Live) -> Result<TableUsage, GateError> {
+        let mut usage = self.handle().usage(table, count, live)?;
+        if matches!(count, Count::LedgerRows) {
+            usage.entries = Some(live.ledger_rows);
+        }
+        Ok(usage)
+    }
+}
+
 impl<T: InnerKind, K: Plain + Copy + Default, V: Plain + Copy + Default> Handle for OuterMap<T, K, V> {
     fn take(name: &'static str, handle: MapHandle) -> Result<Self, GateError> {
         Ok(OuterMap::new(name, handle))
@@ -131,12 +151,8 @@ impl Handle for MapHandle {
         self
     }
 
-    fn usage(&self, table: &'static str, count: &Count, live: &Live) -> Result<TableUsage, GateError> {
-        let entries = match count {
-            Count::LedgerRows => Some(live.ledger_rows),
-            Count::Entries | Count::Nothing | Count::LivePolicy | Count::Hidden => None,
-        };
-        Ok(TableUsage { table, entries, size: self.max_entries(), bytes: memory_bytes(self.as_fd()) })
+    fn usage(&self, table: &'static str, _: &Count, _: &Live) -> Result<TableUsage, GateError> {
+        Ok(TableUsage { table, entries: None, size: self.max_entries(), bytes: memory_bytes(self.as_fd()) })
     }
 }
 
@@ -211,7 +227,15 @@ maps! {
     /// As `ledger`, by server and reason only, for drops that found it full.
     ledger_overflow: TypedMap<ledger_key, u32>, Size::Fixed, Count::Entries;
     /// The rows of both.
-    ledger_rows: TypedMap<u32, ledger_row>, Size::Derived(sizes::ledger_rows), Count::LedgerRows;
+    ledger_rows: MappedArray<ledger_row>, Size::Derived(sizes::ledger_rows), Count::LedgerRows;
+    /// What each CPU has counted in each row.
+    ledger_counts: MappedArray<row_counts>, Size::Derived(sizes::ledger_counts), Count::Nothing;
+    /// The first addresses of each row.
+    ledger_addresses: MappedArray<row_addresses>, Size::Derived(sizes::ledger_rows), Count::Nothing;
+    /// The most frequent addresses, by CPU.
+    frequent: MappedArray<frequent>, Size::Derived(sizes::frequent), Count::Nothing;
+    /// Kinds that have no row, by CPU.
+    hot_kinds: MapHandle, Size::Derived(sizes::hot_kinds), Count::Nothing;
     /// Verdicts that were found before.
     verdict_cache: MapHandle, Size::Derived(sizes::verdict_cache), Count::Nothing;
     /// Which kinds `ledger` may have.

@@ -12,6 +12,7 @@ use super::pins::{check_mounts, open_map};
 use super::place::GatePlace;
 use super::program::{OBJECT, Programs, load};
 use super::requirements::check_requirements;
+use super::sizes::{check_ledger, possible_cpus};
 use super::typed_map::TypedMap;
 use crate::abi::{layout, state};
 use crate::compile::Tables;
@@ -71,6 +72,7 @@ impl Gate {
 
     /// Loads a gate with maps of its own, in which there is no policy yet.
     pub(super) fn make(object: &[u8], sizes: &TableSizes) -> Result<Gate, GateError> {
+        check_ledger(sizes, possible_cpus())?;
         let (maps, programs) = load(object, sizes, None)?;
         let gate = Gate { maps, programs };
         gate.describe_maps()?;
@@ -104,6 +106,9 @@ impl Gate {
         self.divide_verdict_cache(self.maps.verdict_cache.max_entries())?;
         let words = self.maps.ledger_bloom.capacity();
         self.write_state(state::STATE_LEDGER_BLOOM_MASK, u64::from(words - 1))?;
+        let cpus = possible_cpus();
+        self.write_state(state::STATE_LEDGER_ROWS, u64::from(self.maps.ledger_counts.capacity() / cpus))?;
+        self.write_state(state::STATE_CPUS, u64::from(cpus))?;
         let heard = self.maps.heard.capacity() / (2 * layout::HEARD_REGIONS.0);
         self.write_state(state::STATE_HEARD_WORDS, u64::from(heard))?;
         self.write_state(state::STATE_LAYOUT, u64::from(layout::LAYOUT_VERSION.0))

@@ -1,10 +1,18 @@
 //! Sizes of maps that are no setting of their own, but follow from `[tables]` and from the machine.
 
+use std::fs;
+use std::sync::LazyLock;
+
+use super::error::GateError;
 use crate::abi::layout;
 use crate::policy::TableSizes;
 
 /// Entries of `ledger_overflow`, as `bpf/maps.h` has it.
 const OVERFLOW_ROWS: u32 = 16_384;
+/// CPUs that the filter adds up at most.
+const CPUS_MAX: u32 = 1024;
+/// Rows of a page of `ledger_counts`.
+const ROWS_PER_PAGE: u32 = 64;
 /// Bits of `ledger_bloom` for each row of the ledger: when the ledger is full, the filter looks in vain
 /// for one in 60 kinds that have no row.
 const BLOOM_BITS_PER_ROW: u32 = 16;
@@ -12,20 +20,69 @@ const BLOOM_BITS_PER_ROW: u32 = 16;
 const VERDICT_CACHE_MAX: u32 = 1 << 17;
 const VERDICT_CACHE_MIN_PER_CPU: u32 = 256;
 
-/// CPUs that the kernel may ever have. When it does not say, one: then only the first keeps verdicts.
+/// How many parts a map needs that has one for each CPU: the highest number of a CPU that the kernel may
+/// ever have, and one more. (Their count is not enough, because numbers may be left out.)
 pub(super) fn possible_cpus() -> u32 {
-    libbpf_rs::num_possible_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
+    static CPUS: LazyLock<u32> = LazyLock::new(|| {
+        let list = fs::read_to_string("/sys/devices/system/cpu/possible").ok();
+        let last = list.as_deref().and_then(read_last_cpu);
+        let counted = || libbpf_rs::num_possible_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok());
+        last.map(|last| last + 1).or_else(counted).unwrap_or(1).max(1)
+    });
+    *CPUS
 }
 
-/// One entry for each server, and those of `enum quota_key`.
+/// The last number in a list such as `0-3,8-11`.
+fn read_last_cpu(list: &str) -> Option<u32> {
+    list.trim().rsplit([',', '-']).next()?.parse().ok()
+}
+
+/// Three entries for each server and for unknown sources, and those of `enum quota_key`.
 pub(super) fn ledger_quotas(sizes: &TableSizes) -> u32 {
-    sizes.servers.value.saturating_add(3)
+    sizes.servers.value.saturating_add(1).saturating_mul(3).saturating_add(16)
 }
 
 /// One row for each kind of drop, and some to spare for kinds that two CPUs make at once.
 pub(super) fn ledger_rows(sizes: &TableSizes) -> u32 {
     let ledger = sizes.ledger.value;
-    ledger.saturating_add(OVERFLOW_ROWS).saturating_add(ledger / 8 + 64)
+    let rows = ledger.saturating_add(OVERFLOW_ROWS).saturating_add(ledger / 8 + 64);
+    // no page is part of two CPUs' counts
+    rows.checked_next_multiple_of(ROWS_PER_PAGE).unwrap_or(rows)
+}
+
+/// Refuses a machine with more CPUs than the ledger can count by, and a ledger that is too large for them.
+pub(super) fn check_ledger(sizes: &TableSizes, cpus: u32) -> Result<(), GateError> {
+    let refused = |why: String| Err(GateError::Other { what: "the gate can't be attached".to_owned(), why });
+    if cpus > CPUS_MAX {
+        return refused(format!(
+            "this machine may have {cpus} CPUs, and the ledger counts by {CPUS_MAX} at most\n\
+             help: boot with possible_cpus={CPUS_MAX} or fewer"
+        ));
+    }
+    if ledger_rows(sizes).checked_mul(cpus).is_none() {
+        return refused(format!(
+            "a ledger of {} rows is too large for {cpus} CPUs, for each counts by itself\n\
+             help: in [tables], write: ledger = {}",
+            sizes.ledger.value,
+            u32::MAX / cpus / 2
+        ));
+    }
+    Ok(())
+}
+
+/// The parts of all CPUs.
+pub(super) fn ledger_counts(sizes: &TableSizes) -> u32 {
+    ledger_rows(sizes).saturating_mul(possible_cpus())
+}
+
+/// The parts of all CPUs.
+pub(super) fn frequent(_: &TableSizes) -> u32 {
+    layout::FREQUENT_PER_CPU.0.saturating_mul(possible_cpus())
+}
+
+/// The parts of all CPUs.
+pub(super) fn hot_kinds(_: &TableSizes) -> u32 {
+    layout::HOT_KINDS_PER_CPU.0.saturating_mul(possible_cpus())
 }
 
 /// Words of 64 bits. Their number is a power of two, for a mask cuts the hash.
@@ -93,6 +150,28 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_that_is_too_large_for_all_cpus_and_too_many_cpus_are_refused() {
+        let mut sizes = TableSizes::default();
+        assert!(check_ledger(&sizes, 1024).is_ok());
+        let text = check_ledger(&sizes, 1025).unwrap_err().to_string();
+        assert!(text.contains("1025 CPUs") && text.contains("help:"), "{text}");
+        sizes.ledger.value = 1 << 24;
+        assert!(check_ledger(&sizes, 128).is_ok());
+        let text = check_ledger(&sizes, 256).unwrap_err().to_string();
+        assert!(text.contains("ledger = 8388607"), "{text}");
+        sizes.ledger.value = 8_388_607;
+        assert!(check_ledger(&sizes, 256).is_ok());
+    }
+
+    #[test]
+    fn the_last_cpu_of_a_list_is_found() {
+        for (list, last) in [("0", 0), ("0-3\n", 3), ("0-3,8-11\n", 11), ("0,2", 2)] {
+            assert_eq!(read_last_cpu(list), Some(last), "{list}");
+        }
+        assert_eq!(read_last_cpu("\n"), None);
+    }
+
+    #[test]
     fn tables_that_follow_from_others_have_sizes_that_a_mask_can_cut() {
         let mut sizes = TableSizes::default();
         for ledger in [1, 2, 64, 65_536, 16_777_216] {
@@ -100,6 +179,7 @@ mod tests {
             let words = ledger_bloom(&sizes);
             assert!(words.is_power_of_two() && u64::from(words) * 64 >= u64::from(ledger) * 16, "{ledger}");
             assert!(ledger_rows(&sizes) > ledger + OVERFLOW_ROWS);
+            assert!(ledger_counts(&sizes).is_multiple_of(ledger_rows(&sizes)));
         }
         for servers in [1, 64, 65_536, 16_777_216] {
             sizes.servers.value = servers;

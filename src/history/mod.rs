@@ -27,7 +27,7 @@ pub use writer::{HistoryStatus, HistoryWriter, PreviousRun};
 pub const FILE: &str = "history.redb";
 
 /// Bounds of the database. With these its file stays below 128 MiB, whatever anybody sends. An alarm takes
-/// some 2 KiB, a count some 150 bytes, a sample some 700.
+/// some 3 KiB and at most 20, a count some 150 bytes, a sample some 700.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many alarms are kept. The oldest are removed first.
@@ -43,7 +43,7 @@ pub struct Limits {
 impl Limits {
     /// The bounds with an age in days, as the policy has it.
     pub fn of_days(days: u32) -> Limits {
-        Limits { alarms: 10_000, counts: 100_000, samples: 10_000, age_s: i64::from(days) * 86_400 }
+        Limits { alarms: 5_000, counts: 100_000, samples: 10_000, age_s: i64::from(days) * 86_400 }
     }
 }
 

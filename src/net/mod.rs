@@ -1,6 +1,7 @@
 //! The one home of what networks agree on: numbers and names of protocols, ICMP types, services, EtherTypes
 //! and TCP flags, how addresses and MACs are written, and frames to ask the programs about.
 
+pub(crate) mod datagram;
 pub mod ethertype;
 mod mac;
 mod prefix;
@@ -9,6 +10,7 @@ mod protocol;
 mod services;
 pub mod tcp_flags;
 
+pub use datagram::{Payload, read_sctp_chunk, read_udp_payload};
 pub use mac::{is_host_mac, parse_mac, show_mac, show_mac_ieee};
 pub use prefix::{list_around, range_of, show_prefix, subtract};
 pub use probe::{Probe, ProbeError};

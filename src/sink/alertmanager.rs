@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
@@ -12,9 +12,10 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::escape::{escape, escape_json};
-use super::{Event, PermanentError, Sink, Site, tls};
+use super::{Event, EventFilter, Matter, PermanentError, Sink, Site, tls};
 use crate::alarm::{Alarm, Change, Scope, Step};
 use crate::clock::wall_now;
+use crate::host::host_name;
 use crate::policy::Alarms;
 
 /// How long a whole request may take.
@@ -23,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_secs(60);
 /// An alert ends by itself if it is not repeated for this long, seconds.
 const EXPIRES_S: i64 = 300;
-/// An alarm without a change for this long must have been closed, and the change was lost.
-const FORGOTTEN: Duration = Duration::from_secs(900);
 /// Alerts of one request.
 const BATCH: usize = 256;
 /// How much of a refusal is read, bytes.
@@ -43,18 +42,15 @@ pub struct Alertmanager {
     ca: Option<String>,
     agent: Option<Agent>,
     /// The alerts that are firing there, by the alarm's id.
-    firing: BTreeMap<u64, Firing>,
+    firing: BTreeMap<u64, Alert>,
 }
 
-struct Firing {
-    alert: Alert,
-    changed: Instant,
-}
+type Labels = BTreeMap<&'static str, String>;
 
 /// An alert as the API has it.
 #[derive(Clone, Debug, Serialize)]
 struct Alert {
-    labels: BTreeMap<&'static str, String>,
+    labels: Labels,
     annotations: BTreeMap<&'static str, String>,
     #[serde(rename = "startsAt", serialize_with = "write_time")]
     starts_at: Timestamp,
@@ -86,16 +82,26 @@ impl Alertmanager {
     /// arrives. So `now` counts, not the time of the change.
     fn plan(&self, change: &Change, now: Timestamp) -> Vec<Alert> {
         let end = change.time.min(now);
+        let id = change.alarm.id;
         let mut alert = make_alert(&change.alarm, now);
-        if matches!(change.step, Step::Closed { .. }) {
+        // Another alarm may have the same labels: one that follows this one.
+        let is_shared = |labels: &Labels| {
+            self.firing.iter().any(|(other, alert)| *other != id && alert.labels == *labels)
+        };
+        let before = self.firing.get(&id);
+        let replaced = before.filter(|before| before.labels != alert.labels && !is_shared(&before.labels));
+        let mut alerts: Vec<Alert> = replaced.into_iter().cloned().collect();
+        alerts.iter_mut().for_each(|before| before.end(end));
+        if matches!(change.step, Step::Closed { .. }) && !is_shared(&alert.labels) {
             alert.end(end);
         }
-        let before = self.firing.get(&change.alarm.id).map(|firing| &firing.alert);
-        let replaced = before.filter(|before| before.labels != alert.labels).cloned();
-        let mut alerts: Vec<Alert> = replaced.into_iter().collect();
-        alerts.iter_mut().for_each(|before| before.end(end));
         alerts.push(alert);
         alerts
+    }
+
+    /// Forgets the alarms that are not open any more. The change that closed them was lost.
+    fn keep_open(&mut self, ids: &[u64]) {
+        self.firing.retain(|id, _| ids.contains(id));
     }
 
     fn send_change(&mut self, change: &Change, now: Timestamp) -> anyhow::Result<()> {
@@ -107,7 +113,7 @@ impl Alertmanager {
                 self.firing.remove(&id);
             }
             (_, Some(alert)) => {
-                self.firing.insert(id, Firing { alert, changed: Instant::now() });
+                self.firing.insert(id, alert);
             }
         }
         Ok(())
@@ -141,10 +147,18 @@ impl Sink for Alertmanager {
         &self.name
     }
 
+    fn filter(&self) -> EventFilter {
+        EventFilter::OpenAlarms
+    }
+
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        match event {
-            Event::Alarm(change) => self.send_change(change, wall_now()),
-            Event::Drop(_) => Ok(()),
+        match &event.matter {
+            Matter::Alarm(change) => self.send_change(change, wall_now()),
+            Matter::OpenAlarms(ids) => {
+                self.keep_open(ids);
+                Ok(())
+            }
+            Matter::Drop(_) => Ok(()),
         }
     }
 
@@ -159,9 +173,8 @@ impl Sink for Alertmanager {
     }
 
     fn tick(&mut self) -> anyhow::Result<()> {
-        self.firing.retain(|_, firing| firing.changed.elapsed() < FORGOTTEN);
         let now = wall_now();
-        let mut alerts: Vec<Alert> = self.firing.values().map(|firing| firing.alert.clone()).collect();
+        let mut alerts: Vec<Alert> = self.firing.values().cloned().collect();
         alerts.iter_mut().for_each(|alert| alert.extend(now));
         alerts.chunks(BATCH).try_for_each(|batch| self.post(batch))
     }
@@ -182,24 +195,23 @@ impl Alert {
 
 fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
     let mut labels = BTreeMap::from([
-        ("alertname", format!("portcullis_{}", alarm.kind)),
-        ("severity", alarm.severity.to_string()),
-        ("kind", alarm.kind.to_string()),
-        ("reason", alarm.reason.to_string()),
+        ("alertname", format!("portcullis_{}", alarm.kind())),
+        ("severity", alarm.severity().to_string()),
+        ("kind", alarm.kind().to_string()),
+        ("host", host_name().to_owned()),
         ("interface", alarm.interface.to_string()),
         ("server", alarm.server.as_ref().map_or_else(|| "none".to_owned(), |server| server.name.to_string())),
     ]);
     // An alarm for many services has no single one. The last one would make a new alert of every update.
-    let service = match alarm.scope {
-        Scope::Service => alarm.sample.service(),
-        Scope::Reason => "any".to_owned(),
-        Scope::Ports => "many".to_owned(),
-        Scope::Server | Scope::Everything => "everything else".to_owned(),
+    let service = match alarm.lead().scope {
+        Scope::Reason if !alarm.sample().is_some_and(|sample| sample.is_frame()) => "any".to_owned(),
+        Scope::Service | Scope::Reason | Scope::Ports | Scope::Gate => alarm.service(),
+        Scope::Rest => "everything else".to_owned(),
     };
     labels.insert("service", service);
-    if alarm.scope != Scope::Service && alarm.scope != Scope::Reason {
-        labels.remove("reason");
-    }
+    let reason = alarm.reason().filter(|_| matches!(alarm.lead().scope, Scope::Service | Scope::Reason));
+    labels.extend(reason.map(|reason| ("reason", reason.to_string())));
+    labels.extend(alarm.mode().map(|mode| ("mode", mode.to_owned())));
     let technique = alarm.technique();
     let annotations = BTreeMap::from([
         ("summary", alarm.seen()),
@@ -208,6 +220,7 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
         ("next", alarm.next_commands().join("\n")),
         ("alarm", alarm.id.to_string()),
         ("packets", alarm.packets.to_string()),
+        ("parts", alarm.parts.len().to_string()),
     ]);
     let escaped = |(name, value): (&'static str, String)| match name {
         // its line ends are our own
@@ -295,7 +308,7 @@ mod tests {
     }
 
     /// A worm from its first packet to its end.
-    fn worm() -> Vec<Event> {
+    fn worm() -> Vec<Change> {
         let mut engine = Engine::default();
         let mut changes = Vec::new();
         for host in 0..12 {
@@ -303,7 +316,11 @@ mod tests {
         }
         changes.extend(engine.tick(after_ms(900_000)));
         changes.retain(|change| change.step != Step::Updated);
-        changes.into_iter().map(Event::Alarm).collect()
+        changes
+    }
+
+    fn first() -> Event {
+        Event::of_alarm(worm().remove(0))
     }
 
     #[test]
@@ -312,8 +329,7 @@ mod tests {
         let mut sink = Alertmanager::new(&base, None);
         let mut open = Vec::new();
         let mut times = Vec::new();
-        for event in worm() {
-            let Event::Alarm(change) = event else { panic!() };
+        for change in worm() {
             // it had to wait for a minute
             let now = change.time + SignedDuration::from_secs(60);
             sink.send_change(&change, now).unwrap();
@@ -342,12 +358,12 @@ mod tests {
     fn firing_alerts_are_repeated_and_those_that_were_never_closed_are_forgotten() {
         let (base, server) = serve(vec!["200 OK"; 2]);
         let mut sink = Alertmanager::new(&base, None);
-        sink.write(&worm()[0]).unwrap();
+        sink.write(&first()).unwrap();
         sink.tick().unwrap();
         assert_eq!(server.join().unwrap()[1].as_array().unwrap().len(), 1);
-        for firing in sink.firing.values_mut() {
-            firing.changed -= FORGOTTEN;
-        }
+        sink.write(&Event::new(Matter::OpenAlarms(vec![1, 2]))).unwrap();
+        assert_eq!(sink.firing.len(), 1, "however long there is no news of it");
+        sink.write(&Event::new(Matter::OpenAlarms(vec![2]))).unwrap();
         sink.tick().unwrap(); // nothing listens any more, and there is nothing to send
         assert!(sink.firing.is_empty());
     }
@@ -356,10 +372,10 @@ mod tests {
     fn a_refusal_is_permanent_and_a_failure_is_not_and_answers_are_escaped() {
         let (base, server) = serve(vec!["400 Bad Request", "503 Unavailable"]);
         let mut sink = Alertmanager::new(&base, None);
-        let refused = sink.write(&worm()[0]).unwrap_err();
+        let refused = sink.write(&first()).unwrap_err();
         assert!(refused.is::<PermanentError>());
         assert!(refused.to_string().contains(r"400 Bad Request: \u{1b}[m"), "{refused}");
-        assert!(!sink.write(&worm()[0]).unwrap_err().is::<PermanentError>());
+        assert!(!sink.write(&first()).unwrap_err().is::<PermanentError>());
         assert!(sink.firing.is_empty());
         server.join().unwrap();
     }

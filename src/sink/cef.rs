@@ -9,9 +9,10 @@ use super::escape::escape;
 use super::fields::signature;
 use super::file::Rotation;
 use super::lines::Lines;
-use super::{Event, Sink, Site};
+use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict};
+use crate::host::host_name;
 use crate::net::show_mac;
 use crate::policy::Alarms;
 
@@ -26,9 +27,10 @@ pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>>
 
 /// The line of an event, without its end: a drop or a change of an alarm.
 fn render(event: &Event) -> anyhow::Result<String> {
-    Ok(match event {
-        Event::Drop(drop) => render_drop(drop),
-        Event::Alarm(change) => render_alarm(change),
+    Ok(match &event.matter {
+        Matter::Drop(drop) => render_drop(drop),
+        Matter::Alarm(change) => render_alarm(change),
+        Matter::OpenAlarms(_) => String::new(),
     })
 }
 
@@ -73,8 +75,12 @@ impl CefLine {
         }
     }
 
+    fn add_gate(&mut self, interface: &str) {
+        self.add("dvchost", host_name());
+        self.add("deviceInboundInterface", interface);
+    }
+
     fn add_packet(&mut self, drop: &DropEvent) {
-        self.add("deviceInboundInterface", &drop.interface);
         self.add_address("src", "c6a2", "Source IPv6 Address", drop.source);
         self.add_address("dst", "c6a3", "Destination IPv6 Address", drop.destination);
         self.add_some("spt", drop.source_port);
@@ -95,6 +101,7 @@ fn render_drop(drop: &DropEvent) -> String {
     line.add("act", act(drop.verdict));
     line.add("cnt", drop.drops);
     line.add("reason", drop.reason);
+    line.add_gate(&drop.interface);
     line.add_packet(drop);
     line.add_labelled("cs1", "server", drop.server_name());
     line.add_labelled("cs2", "service", Some(drop.service()));
@@ -104,23 +111,29 @@ fn render_drop(drop: &DropEvent) -> String {
 /// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
 fn render_alarm(change: &Change) -> String {
     let alarm = &change.alarm;
-    let class = alarm.kind.signature_id().to_string();
-    let mut line = CefLine::new(&class, &signature(alarm.kind), severity(alarm.severity));
+    let kind = alarm.kind();
+    let class = kind.signature_id().to_string();
+    let mut line = CefLine::new(&class, &signature(kind), severity(alarm.severity()));
     line.add("rt", millis(change.time));
     line.add("start", millis(alarm.first));
     line.add("end", millis(alarm.last));
-    line.add("act", act(alarm.verdict));
+    line.add_some("act", alarm.verdict().map(act));
     line.add("cnt", alarm.packets);
-    line.add("cat", alarm.kind.category());
+    line.add("cat", kind.category());
     line.add("externalId", alarm.id);
-    line.add("reason", alarm.reason);
-    line.add_packet(&alarm.sample);
+    line.add_some("reason", alarm.reason());
+    line.add_gate(&alarm.interface);
+    if let Some(sample) = alarm.sample() {
+        line.add_packet(sample);
+    }
     line.add_labelled("cs1", "server", alarm.server.as_ref().map(|server| &server.name));
-    line.add_labelled("cs2", "service", Some(alarm.sample.service()));
+    line.add_labelled("cs2", "service", Some(alarm.service()));
     line.add_labelled("cs3", "step", Some(change.step.name()));
     line.add_labelled("cs4", "technique", Some(alarm.technique().id));
     line.add_labelled("cs5", "next", alarm.next_commands().first());
-    line.add("msg", alarm.message(change.step));
+    line.add_labelled("cs6", "mode", alarm.mode());
+    line.add_labelled("cn1", "parts", Some(alarm.parts.len()));
+    line.add("msg", change.message());
     line.0
 }
 

@@ -14,9 +14,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::escape::escape_json;
-use super::{Event, PermanentError, Sink, Site};
-use crate::alarm::{Change, Step};
+use super::{Event, Matter, PermanentError, Sink, Site};
+use crate::alarm::Step;
 use crate::policy::Alarms;
 
 /// Its whole environment.
@@ -51,7 +50,7 @@ impl Command {
         Command { name, words: words.to_vec(), limit, cancel_flag: Arc::default() }
     }
 
-    fn start(&self, change: &Change) -> anyhow::Result<Child> {
+    fn start(&self, event: &Event) -> anyhow::Result<Child> {
         let (program, arguments) = self.words.split_first().context("there is no command")?;
         Process::new(program)
             .args(arguments)
@@ -60,7 +59,7 @@ impl Command {
             .current_dir("/")
             // a group of its own, so that its children can be killed with it
             .process_group(0)
-            .stdin(to_stdin(&render(change)?)?)
+            .stdin(to_stdin(event.record()?)?)
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot run {program}"))
@@ -104,25 +103,20 @@ impl Sink for Command {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Event::Alarm(change) = event else {
+        let Matter::Alarm(change) = &event.matter else {
             return Ok(());
         };
         // An intruder can cause updates every few seconds, for as long as he likes.
         if change.step == Step::Updated {
             return Ok(());
         }
-        let mut child = self.start(change)?;
+        let mut child = self.start(event)?;
         let status = self.await_end(&mut child)?;
         if !status.success() {
             return Err(PermanentError(format!("{} ended with {status}", self.name)).into());
         }
         Ok(())
     }
-}
-
-/// The line that the program reads: the alarm as in EVE's object `portcullis`.
-fn render(change: &Change) -> serde_json::Result<String> {
-    serde_json::to_string(change).map(escape_json)
 }
 
 /// A file in memory. With a pipe, a program that reads nothing would hold up the sink.
@@ -147,12 +141,13 @@ fn end_group(child: &mut Child) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alarm::Change;
     use crate::alarm::example::opened_by;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn event(name: &str) -> Event {
-        Event::Alarm(opened_by(name))
+        Event::of_alarm(opened_by(name))
     }
 
     /// A shell of the test's own, whose script is an argument.
@@ -211,8 +206,7 @@ mod tests {
     #[test]
     fn a_program_that_reads_nothing_is_no_failure_and_updates_start_none() {
         Command::new(&["/bin/true".to_owned()], LIMIT).write(&event("web1")).unwrap();
-        let Event::Alarm(mut change) = event("web1") else { panic!() };
-        change.step = Step::Updated;
-        Command::new(&["/bin/false".to_owned()], LIMIT).write(&Event::Alarm(change)).unwrap();
+        let change = Change { step: Step::Updated, ..opened_by("web1") };
+        Command::new(&["/bin/false".to_owned()], LIMIT).write(&Event::of_alarm(change)).unwrap();
     }
 }

@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::escape::{escape, escape_json};
+use super::escape::escape;
 use super::fields::{describe, signature};
 use super::file::Rotation;
 use super::lines::Lines;
-use super::{Event, Sink, Site};
+use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict};
+use crate::host::host_name;
 use crate::net::{ICMP, ICMPV6, SCTP, TCP, UDP, show_mac_ieee};
 use crate::policy::Alarms;
 
@@ -27,15 +28,18 @@ pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>>
 
 /// The line of an event, without its end: a drop or a change of an alarm.
 fn render(event: &Event) -> anyhow::Result<String> {
-    Ok(match event {
-        Event::Drop(drop) => render_drop(drop)?,
-        Event::Alarm(change) => render_alarm(change)?,
-    })
+    let mut line = match &event.matter {
+        Matter::Drop(drop) => line_of_drop(drop),
+        Matter::Alarm(change) => line_of_alarm(change),
+        Matter::OpenAlarms(_) => return Ok(String::new()),
+    };
+    prune(&mut line);
+    event.with_record(serde_json::to_string(&line)?)
 }
 
-/// The line of a drop, without its end.
-fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
-    let mut line = line_of(drop.time, drop);
+/// The line of a drop, without the object `portcullis`.
+fn line_of_drop(drop: &DropEvent) -> Value {
+    let mut line = line_of(drop.time, &drop.interface, Some(drop));
     let server = escape(drop.server_name().unwrap_or("an unknown host")).into_owned();
     line["message"] = format!("{server}: {} {}, {}", drop.service(), drop.verdict.name(), drop.reason).into();
     line["event"] = json!({
@@ -51,49 +55,48 @@ fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
         "end": drop.time.to_string(),
     });
     line["network"]["packets"] = drop.drops.into();
-    line["portcullis"] = serde_json::to_value(drop)?;
-    finish(line)
+    line
 }
 
-/// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
-fn render_alarm(change: &Change) -> serde_json::Result<String> {
+/// The line of a change of an alarm, without the object `portcullis`. Its packet is the alarm's sample.
+fn line_of_alarm(change: &Change) -> Value {
     let alarm = &change.alarm;
-    let technique = alarm.technique();
-    let mut line = line_of(change.time, &alarm.sample);
+    let (kind, technique) = (alarm.kind(), alarm.technique());
+    let mut line = line_of(change.time, &alarm.interface, alarm.sample().map(|sample| &**sample));
     line["message"] = describe(change).into();
     line["event"] = json!({
         "kind": "alert",
         "category": ["network", "intrusion_detection"],
-        "type": [of_verdict(alarm.verdict)],
+        "type": [alarm.verdict().map_or("change", of_verdict)],
         "action": change.step.name(),
         "module": "portcullis",
         "dataset": "portcullis.alarm",
         "provider": "portcullis",
-        "code": alarm.kind.signature_id().to_string(),
-        "severity": severity(alarm.severity),
-        "reason": alarm.reason,
+        "code": kind.signature_id().to_string(),
+        "severity": severity(alarm.severity()),
+        "reason": alarm.reason(),
         "start": alarm.first.to_string(),
         "end": alarm.last.to_string(),
     });
     line["rule"] = json!({
-        "id": alarm.kind.signature_id().to_string(),
-        "name": signature(alarm.kind),
-        "category": alarm.kind.category(),
+        "id": kind.signature_id().to_string(),
+        "name": signature(kind),
+        "category": kind.category(),
         "ruleset": "portcullis",
     });
     line["threat"] = json!({
         "framework": "MITRE ATT&CK",
         "technique": {"id": [technique.id], "name": [technique.name]},
     });
-    line["network"]["packets"] = alarm.packets.into();
-    line["portcullis"] = serde_json::to_value(change)?;
-    finish(line)
+    if alarm.reason().is_some() {
+        line["network"]["packets"] = alarm.packets.into();
+    }
+    line
 }
 
-fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
-    let related: Vec<IpAddr> = drop.source.into_iter().chain(drop.destination).collect();
-    let is_ip = !drop.any_protocol && drop.reason.is_about_ip();
-    json!({
+/// A line about a packet; `None`: about the gate.
+fn line_of(time: Timestamp, interface: &str, drop: Option<&DropEvent>) -> Value {
+    let mut line = json!({
         "@timestamp": time.to_string(),
         "ecs": {"version": VERSION},
         "observer": {
@@ -101,18 +104,25 @@ fn line_of(time: Timestamp, drop: &DropEvent) -> Value {
             "product": "portcullis",
             "type": "firewall",
             "version": env!("CARGO_PKG_VERSION"),
-            "ingress": {"interface": {"name": &*drop.interface}},
+            "hostname": host_name(),
+            "ingress": {"interface": {"name": interface}},
         },
-        "source": end_of(drop.source, drop.source_port, drop.source_mac),
-        "destination": end_of(drop.destination, drop.destination_port, drop.destination_mac),
-        "network": {
-            "type": drop.source.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
-            "transport": is_ip.then(|| transport(drop.protocol)).flatten(),
-            "iana_number": is_ip.then(|| drop.protocol.to_string()),
-            "vlan": {"id": drop.vlan.map(|id| id.to_string())},
-        },
-        "related": {"ip": related},
-    })
+    });
+    let Some(drop) = drop else {
+        return line;
+    };
+    let related: Vec<IpAddr> = drop.source.into_iter().chain(drop.destination).collect();
+    let is_ip = !drop.any_protocol && !drop.is_frame();
+    line["source"] = end_of(drop.source, drop.source_port, drop.source_mac);
+    line["destination"] = end_of(drop.destination, drop.destination_port, drop.destination_mac);
+    line["network"] = json!({
+        "type": drop.source.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
+        "transport": is_ip.then(|| transport(drop.protocol)).flatten(),
+        "iana_number": is_ip.then(|| drop.protocol.to_string()),
+        "vlan": {"id": drop.vlan.map(|id| id.to_string())},
+    });
+    line["related"] = json!({"ip": related});
+    line
 }
 
 /// The schema's words. It has ICMPv6 by its IANA name. Of other protocols there is only the number.
@@ -154,13 +164,6 @@ fn severity(severity: Severity) -> u8 {
 }
 
 /// Leaves out unknown fields: a field in the line has a value.
-fn finish(mut line: Value) -> serde_json::Result<String> {
-    let own = line.as_object_mut().and_then(|line| line.remove("portcullis"));
-    prune(&mut line);
-    line["portcullis"] = own.unwrap_or_default();
-    serde_json::to_string(&line).map(escape_json)
-}
-
 fn prune(value: &mut Value) {
     let Some(object) = value.as_object_mut() else { return };
     object.values_mut().for_each(prune);
@@ -181,6 +184,10 @@ mod tests {
     use crate::drops::ServerRef;
     use crate::drops::example::syn;
 
+    fn line_of_event(drop: DropEvent) -> String {
+        render(&Event::of_drop(drop)).unwrap()
+    }
+
     fn parsed(line: &str) -> Value {
         assert!(!line.contains(char::is_control), "{line:?}");
         serde_json::from_str(line).unwrap()
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_drop_is_a_denied_connection_in_the_words_of_the_schema() {
-        let value = parsed(&render_drop(&syn()).unwrap());
+        let value = parsed(&line_of_event(syn()));
         assert_eq!(value["@timestamp"], "2026-11-22T15:00:00Z");
         assert_eq!(value["event"]["kind"], "event");
         assert_eq!(value["event"]["type"], json!(["connection", "denied"]));
@@ -208,7 +215,7 @@ mod tests {
     #[test]
     fn an_alarm_is_an_alert_with_its_rule_and_technique() {
         let change = opened_by("web1");
-        let value = parsed(&render_alarm(&change).unwrap());
+        let value = parsed(&render(&Event::of_alarm(change)).unwrap());
         assert_eq!(value["event"]["kind"], "alert");
         assert_eq!(value["event"]["category"], json!(["network", "intrusion_detection"]));
         assert_eq!((&value["event"]["action"], &value["event"]["code"]), (&json!("opened"), &json!("1")));
@@ -226,7 +233,7 @@ mod tests {
         (drop.source_port, drop.destination_port) = (None, None);
         (drop.source_mac, drop.destination_mac) = (None, None);
         drop.reason = Reason::Ethertype.into();
-        let value = parsed(&render_drop(&drop).unwrap());
+        let value = parsed(&line_of_event(drop));
         assert_eq!(value["event"]["type"][1], "allowed");
         for key in ["source", "destination", "related"] {
             assert!(value.get(key).is_none(), "{key}");
@@ -238,9 +245,9 @@ mod tests {
     fn a_hostile_name_stays_in_its_value() {
         let mut drop = syn();
         drop.server = Some(ServerRef { id: 1, name: "w\u{1b}[2J\n\",\"a\":\"\u{9b}".into() });
-        let value = parsed(&render_drop(&drop).unwrap());
+        let value = parsed(&line_of_event(drop.clone()));
         assert_eq!(value["portcullis"]["server"], "w\u{1b}[2J\n\",\"a\":\"\u{9b}");
         let change = opened_with(&drop);
-        parsed(&render_alarm(&change).unwrap());
+        parsed(&render(&Event::of_alarm(change)).unwrap());
     }
 }

@@ -11,21 +11,21 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::escape::escape_json;
 use super::fields::signature;
 use super::file::Rotation;
 use super::headers::Headers;
 use super::lines::Lines;
-use super::{Event, Sink, Site};
+use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Alarm, Change, Severity};
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
+use crate::host::host_name;
 use crate::net::{self, show_mac};
 use crate::policy::Alarms;
 
 /// `gid` of our alerts. It is not 1, the one of Suricata's rules, so no rule has our numbers.
 const GENERATOR_ID: u32 = 9200;
 /// `rev` of our alerts. Raise it when a kind changes its meaning.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// The file of the policy's key `eve`.
 pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
@@ -35,10 +35,12 @@ pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>>
 
 /// The line of an event, without its end: a drop or a change of an alarm.
 fn render(event: &Event) -> anyhow::Result<String> {
-    Ok(match event {
-        Event::Drop(drop) => render_drop(drop)?,
-        Event::Alarm(change) => render_alarm(change)?,
-    })
+    let line = match &event.matter {
+        Matter::Drop(drop) => line_of_drop(drop),
+        Matter::Alarm(change) => line_of_alarm(change),
+        Matter::OpenAlarms(_) => return Ok(String::new()),
+    };
+    event.with_record(serde_json::to_string(&line)?)
 }
 
 /// One line. Field names and types are those of Suricata's schema.
@@ -46,6 +48,7 @@ fn render(event: &Event) -> anyhow::Result<String> {
 struct EveLine<'a> {
     timestamp: String,
     event_type: &'static str,
+    host: &'a str,
     in_iface: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     vlan: Option<[u16; 1]>,
@@ -71,7 +74,6 @@ struct EveLine<'a> {
     drop: Option<DropPart>,
     #[serde(skip_serializing_if = "Option::is_none")]
     alert: Option<AlertPart>,
-    portcullis: Own<'a>,
 }
 
 #[derive(Serialize)]
@@ -115,17 +117,9 @@ struct Metadata {
     signature_severity: [&'static str; 1],
 }
 
-/// The object `portcullis`.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Own<'a> {
-    Drop(&'a DropEvent),
-    Alarm(&'a Change),
-}
-
-/// The line of a drop, without its end.
-fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
-    let mut line = line_of("drop", drop.time, drop, Own::Drop(drop));
+/// The line of a drop, without the object `portcullis`.
+fn line_of_drop(drop: &DropEvent) -> EveLine<'_> {
+    let mut line = line_of("drop", drop.time, &drop.interface, Some(drop));
     line.drop = Some(DropPart {
         headers: Headers::read(&drop.frame),
         reason: drop.reason,
@@ -136,36 +130,42 @@ fn render_drop(drop: &DropEvent) -> serde_json::Result<String> {
             },
         },
     });
-    serde_json::to_string(&line).map(escape_json)
+    line
 }
 
-/// The line of a change of an alarm, without its end. Its packet is the alarm's sample.
-fn render_alarm(change: &Change) -> serde_json::Result<String> {
+/// The line of a change of an alarm, without the object `portcullis`. Its packet is the alarm's sample.
+fn line_of_alarm(change: &Change) -> EveLine<'_> {
     let alarm = &change.alarm;
-    let own = Own::Alarm(change);
-    let mut line = line_of("alert", change.time, &alarm.sample, own);
+    let sample = alarm.sample().map(|sample| &**sample);
+    let mut line = line_of("alert", change.time, &alarm.interface, sample);
     line.alert = Some(alert(alarm));
-    serde_json::to_string(&line).map(escape_json)
+    line
 }
 
-fn line_of<'a>(event_type: &'static str, time: Timestamp, drop: &'a DropEvent, own: Own<'a>) -> EveLine<'a> {
+/// A line about a packet; `None`: about the gate.
+fn line_of<'a>(
+    event_type: &'static str,
+    time: Timestamp,
+    interface: &'a str,
+    drop: Option<&DropEvent>,
+) -> EveLine<'a> {
     EveLine {
         timestamp: show_time(time),
         event_type,
-        in_iface: &drop.interface,
-        vlan: drop.vlan.map(|id| [id]),
-        src_ip: drop.source,
-        src_port: drop.source_port,
-        dest_ip: drop.destination,
-        dest_port: drop.destination_port,
-        proto: name_protocol(drop),
-        ip_v: drop.source.map(|ip| if ip.is_ipv4() { 4 } else { 6 }),
-        icmp_type: drop.icmp_type,
-        icmp_code: drop.icmp_code,
-        ether: ether(drop),
+        host: host_name(),
+        in_iface: interface,
+        vlan: drop.and_then(|drop| drop.vlan).map(|id| [id]),
+        src_ip: drop.and_then(|drop| drop.source),
+        src_port: drop.and_then(|drop| drop.source_port),
+        dest_ip: drop.and_then(|drop| drop.destination),
+        dest_port: drop.and_then(|drop| drop.destination_port),
+        proto: drop.and_then(name_protocol),
+        ip_v: drop.and_then(|drop| drop.source).map(|ip| if ip.is_ipv4() { 4 } else { 6 }),
+        icmp_type: drop.and_then(|drop| drop.icmp_type),
+        icmp_code: drop.and_then(|drop| drop.icmp_code),
+        ether: drop.and_then(ether),
         drop: None,
         alert: None,
-        portcullis: own,
     }
 }
 
@@ -180,20 +180,20 @@ fn ether(drop: &DropEvent) -> Option<Ether> {
 fn alert(alarm: &Alarm) -> AlertPart {
     let technique = alarm.technique();
     AlertPart {
-        action: match alarm.verdict {
-            DropVerdict::Drop => "blocked",
-            DropVerdict::WouldDrop => "allowed",
+        action: match alarm.verdict() {
+            Some(DropVerdict::Drop) => "blocked",
+            Some(DropVerdict::WouldDrop) | None => "allowed",
         },
         gid: GENERATOR_ID,
-        signature_id: alarm.kind.signature_id(),
+        signature_id: alarm.kind().signature_id(),
         rev: REVISION,
-        signature: signature(alarm.kind),
-        category: alarm.kind.category(),
-        severity: priority(alarm.severity),
+        signature: signature(alarm.kind()),
+        category: alarm.kind().category(),
+        severity: priority(alarm.severity()),
         metadata: Metadata {
             mitre_technique_id: [technique.id],
             mitre_technique_name: [technique.name],
-            signature_severity: [match alarm.severity {
+            signature_severity: [match alarm.severity() {
                 Severity::Low => "Informational",
                 Severity::Medium => "Minor",
                 Severity::High => "Major",

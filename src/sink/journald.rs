@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::fields::{describe, fields, level};
-use super::{Event, Sink, Site};
+use super::{Event, Matter, Sink, Site};
 use crate::alarm::Change;
 use crate::policy::Alarms;
 
@@ -53,7 +53,7 @@ impl Sink for Journald {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Event::Alarm(change) = event else {
+        let Matter::Alarm(change) = &event.matter else {
             return Ok(());
         };
         let context = || format!("cannot reach the journal at {}", self.path.display());
@@ -148,7 +148,7 @@ mod tests {
     fn a_journal_that_is_restarted_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
-        let event = Event::Alarm(opened_by("web1"));
+        let event = Event::of_alarm(opened_by("web1"));
         let mut sink = Journald::new(&path);
         assert!(sink.write(&event).unwrap_err().to_string().contains("cannot reach the journal"));
         for _ in 0..2 {

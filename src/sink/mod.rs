@@ -20,8 +20,8 @@ mod stderr;
 mod syslog;
 mod tls;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::alarm::Change;
@@ -30,6 +30,7 @@ use crate::drops::DropEvent;
 pub use alertmanager::Alertmanager;
 pub use build::build_fanout;
 pub use escape::escape;
+use escape::escape_json;
 pub use fanout::{Fanout, SinkStatus};
 pub use file::Rotation;
 pub use journald::Journald;
@@ -38,12 +39,62 @@ pub use stderr::render_line;
 pub use syslog::Syslog;
 
 /// An event for the sinks.
+#[derive(Debug)]
+pub struct Event {
+    matter: Matter,
+    /// The JSON of its own fields, once a sink has needed it.
+    record: OnceLock<Result<String, String>>,
+}
+
+/// What an event is about.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum Matter {
     /// A drop, as a sample or the ledger reported it.
     Drop(DropEvent),
     /// A change of an alarm.
-    Alarm(Change),
+    Alarm(Box<Change>),
+    /// The ids of all alarms that are open. A sink that repeats open alarms forgets the others.
+    OpenAlarms(Vec<u64>),
+}
+
+impl Event {
+    /// An event about this.
+    pub fn new(matter: Matter) -> Event {
+        Event { matter, record: OnceLock::new() }
+    }
+
+    /// An event about a change of an alarm.
+    pub fn of_alarm(change: Change) -> Event {
+        Event::new(Matter::Alarm(Box::new(change)))
+    }
+
+    /// An event about a drop.
+    pub fn of_drop(drop: DropEvent) -> Event {
+        Event::new(Matter::Drop(drop))
+    }
+
+    /// The object `portcullis` of EVE and ECS, and what a command reads: rendered once for all of them.
+    fn record(&self) -> anyhow::Result<&str> {
+        let record = self.record.get_or_init(|| {
+            let text = match &self.matter {
+                Matter::Drop(drop) => serde_json::to_string(drop),
+                Matter::Alarm(change) => serde_json::to_string(change),
+                Matter::OpenAlarms(ids) => serde_json::to_string(ids),
+            };
+            text.map(escape_json).map_err(|error| error.to_string())
+        });
+        record.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// A line of JSON with the record as its last field.
+    fn with_record(&self, line: String) -> anyhow::Result<String> {
+        let mut line = escape_json(line);
+        line.pop();
+        line.push_str(",\"portcullis\":");
+        line.push_str(self.record()?);
+        line.push('}');
+        Ok(line)
+    }
 }
 
 /// Which events a sink is given. The others never enter its queue.
@@ -55,14 +106,23 @@ pub enum EventFilter {
     Drops,
     /// Both.
     Everything,
+    /// Changes of alarms, and which ones are open.
+    OpenAlarms,
 }
 
 impl EventFilter {
     fn accepts(self, event: &Event) -> bool {
-        match (self, event) {
-            (EventFilter::Drops | EventFilter::Everything, Event::Drop(drop)) => !drop.quiet,
-            (EventFilter::Alarms | EventFilter::Everything, Event::Alarm(_)) => true,
-            (EventFilter::Alarms, Event::Drop(_)) | (EventFilter::Drops, Event::Alarm(_)) => false,
+        match (self, &event.matter) {
+            (EventFilter::Drops | EventFilter::Everything, Matter::Drop(drop)) => !drop.quiet,
+            (EventFilter::Alarms | EventFilter::OpenAlarms | EventFilter::Everything, Matter::Alarm(_)) => {
+                true
+            }
+            (EventFilter::OpenAlarms, Matter::OpenAlarms(_)) => true,
+            (EventFilter::Alarms | EventFilter::OpenAlarms, Matter::Drop(_))
+            | (EventFilter::Drops, Matter::Alarm(_))
+            | (EventFilter::Alarms | EventFilter::Drops | EventFilter::Everything, Matter::OpenAlarms(_)) => {
+                false
+            }
         }
     }
 }

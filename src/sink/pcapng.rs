@@ -14,7 +14,7 @@ use pcap_file::{DataLink, Endianness};
 
 use super::escape::escape;
 use super::file::{LogFile, Rotation};
-use super::{Event, EventFilter, Sink, Site};
+use super::{Event, EventFilter, Matter, Sink, Site};
 use crate::drops::DropEvent;
 use crate::policy::Alarms;
 
@@ -59,9 +59,9 @@ impl Sink for Pcapng {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        match event {
+        match &event.matter {
             // an event of the ledger has no frame
-            Event::Drop(drop) if !drop.frame.is_empty() => self.file.append(&render(drop, &self.interface)?),
+            Matter::Drop(drop) if !drop.frame.is_empty() => self.file.append(&render(drop, &self.interface)?),
             _ => Ok(()),
         }
     }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::escape::escape;
 use super::fields::describe;
-use super::{Event, Sink, Site};
+use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity, Step};
+use crate::host::host_name;
 use crate::policy::Alarms;
 use crate::stderr;
 
@@ -40,7 +42,7 @@ impl Sink for Stderr {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Event::Alarm(change) = event else {
+        let Matter::Alarm(change) = &event.matter else {
             return Ok(());
         };
         let mut line = render_line(change, self.colour);
@@ -53,21 +55,23 @@ impl Sink for Stderr {
     }
 }
 
-/// The line of a change, without its end: time, step, severity and kind, and the alarm's message.
+/// The line of a change, without its end: time, host and interface, step, severity and kind, and the alarm's
+/// message.
 pub fn render_line(change: &Change, colour: bool) -> String {
     let (time, text) = (change.time, describe(change));
-    let text = format!("{time:.0} {text}");
+    let (host, interface) = (escape(host_name()), escape(&change.alarm.interface));
+    let text = format!("{time:.0} {host} {interface} {text}");
     if !colour {
         return text;
     }
-    let paint = match (change.step, change.alarm.severity) {
+    let paint = match (change.step, change.alarm.severity()) {
         (Step::Closed { .. }, _) => "\x1b[2m",
         (_, Severity::Critical) => "\x1b[1;31m",
         (_, Severity::High) => "\x1b[31m",
         (_, Severity::Medium) => "\x1b[33m",
         (_, Severity::Low) => "\x1b[36m",
     };
-    // The head ends at the second colon that a space follows: `TIME alarm #1 opened: low stray:`.
+    // The head ends at the second colon that a space follows: `TIME HOST IF alarm #1 opened: low stray:`.
     let end = text.match_indices(": ").nth(1).map_or(text.len(), |(at, _)| at + 1);
     let (head, rest) = text.split_at(end);
     format!("{paint}{head}{RESET}{rest}")
@@ -83,7 +87,7 @@ mod tests {
     fn a_line_says_who_did_what_and_what_to_do() {
         assert_eq!(
             render_line(&opened_by("web1"), false),
-            "2026-11-22T15:00:00Z alarm #1 opened: critical attempt: web1 tried tcp/445 to \
+            "2026-11-22T15:00:00Z gate.example dmz0 alarm #1 opened: critical attempt: web1 tried tcp/445 to \
              198.51.100.7 (1 packet dropped since 2026-11-22T15:00:00Z). Servers in a DMZ answer and \
              rarely open connections, so this is an early sign of a takeover (T1071 Application Layer \
              Protocol). Next: portcullis quarantine -i dmz0 web1"
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn a_packet_that_passed_is_not_called_dropped() {
         let mut change = opened_by("web1");
-        change.alarm.verdict = DropVerdict::WouldDrop;
+        change.alarm.parts[0].verdict = Some(DropVerdict::WouldDrop);
         assert!(render_line(&change, false).contains("(1 packet NOT dropped in mode observe since "));
     }
 }

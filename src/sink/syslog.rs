@@ -5,8 +5,9 @@ mod transport;
 
 use super::escape::escape;
 use super::fields::{describe, fields, level};
-use super::{Event, Sink, Site};
+use super::{Event, Matter, Sink, Site};
 use crate::alarm::Change;
+use crate::host::host_name;
 use crate::policy::{Alarms, SyslogTarget};
 use transport::Transport;
 
@@ -30,7 +31,6 @@ pub struct Syslog {
     name: String,
     transport: Transport,
     limit: usize,
-    host: String,
 }
 
 impl Syslog {
@@ -40,12 +40,7 @@ impl Syslog {
             SyslogTarget::Unix(_) | SyslogTarget::Udp(_) => MAX_DATAGRAM,
             SyslogTarget::Tcp(_) | SyslogTarget::Tls(_) => MAX_STREAMED,
         };
-        Syslog {
-            name: format!("syslog {target}"),
-            transport: Transport::new(target, ca),
-            limit,
-            host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default(),
-        }
+        Syslog { name: format!("syslog {target}"), transport: Transport::new(target, ca), limit }
     }
 }
 
@@ -55,10 +50,10 @@ impl Sink for Syslog {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Event::Alarm(change) = event else {
+        let Matter::Alarm(change) = &event.matter else {
             return Ok(());
         };
-        self.transport.send(cut(&render(change, &self.host), self.limit).as_bytes())
+        self.transport.send(cut(&render(change, host_name()), self.limit).as_bytes())
     }
 }
 
@@ -69,7 +64,7 @@ fn render(change: &Change, host: &str) -> String {
     let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(255).collect();
     let host = if host.is_empty() { "-" } else { &host };
     let process = std::process::id();
-    let kind = change.alarm.kind;
+    let kind = change.alarm.kind();
     let pairs = fields(change);
     let pairs: String =
         pairs.iter().map(|(name, value)| format!(" {name}=\"{}\"", escape_value(value))).collect();
@@ -127,11 +122,11 @@ mod tests {
             let text = render(change, "");
             text.strip_prefix('<').unwrap().split_once('>').unwrap().0.parse::<u8>().unwrap()
         };
-        change.alarm.severity = crate::alarm::Severity::Critical;
+        change.alarm.parts[0].severity = crate::alarm::Severity::Critical;
         assert_eq!(priority(&change), 25);
-        change.alarm.severity = crate::alarm::Severity::Low;
+        change.alarm.parts[0].severity = crate::alarm::Severity::Low;
         assert_eq!(priority(&change), 29);
-        change.alarm.severity = crate::alarm::Severity::Critical;
+        change.alarm.parts[0].severity = crate::alarm::Severity::Critical;
         change.step = Step::Closed { folded_into: None };
         assert_eq!(priority(&change), 29);
     }

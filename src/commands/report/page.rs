@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::Value;
 
 use super::text::{ForeignText, group_digits, show_minute, show_second};
 use super::totals::{destination_of, server_of, sum_by};
@@ -130,11 +131,43 @@ fn render_alarm(entry: &AlarmEntry) -> Markup {
                 }
             }
             p { (ForeignText(entry.text("seen"))) }
+            (render_parts(entry))
             p.note {
                 (ForeignText(entry.text("why"))) " (" (ForeignText(technique("id"))) " " (ForeignText(technique("name"))) ")"
             }
             @for command in commands {
                 p { code { (ForeignText(command.as_str().unwrap_or_default())) } }
+            }
+        }
+    }
+}
+
+/// The parts of an incident. An alarm of an earlier version has none, and the only part says what the alarm
+/// says.
+fn render_parts(entry: &AlarmEntry) -> Markup {
+    let parts = entry.alarm["parts"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |part: &Value, key: &str| part[key].as_str().unwrap_or_default().to_owned();
+    let time = |part: &Value, key: &str| text(part, key).parse().map_or("?".to_owned(), show_second);
+    html! {
+        @if parts.len() > 1 {
+            table {
+                thead {
+                    tr {
+                        th { "part" } th { "what" } th { "technique" } th { "first" } th { "last" }
+                        th.number { "packets" }
+                    }
+                }
+                tbody {
+                    @for part in parts {
+                        tr {
+                            td { (ForeignText(&text(part, "severity"))) " " (ForeignText(&text(part, "kind"))) }
+                            td { (ForeignText(&text(part, "seen"))) }
+                            td { (ForeignText(&text(&part["technique"], "id"))) }
+                            td.time { (time(part, "since")) } td.time { (time(part, "last")) }
+                            td.number { (group_digits(part["packets"].as_u64().unwrap_or(0))) }
+                        }
+                    }
+                }
             }
         }
     }
@@ -251,6 +284,11 @@ mod tests {
                     "severity": hostile, "kind": hostile, "seen": hostile, "why": hostile,
                     "since": "2026-11-22T15:00:00Z", "last": hostile,
                     "technique": {"id": hostile, "name": hostile}, "next": [hostile],
+                    "parts": [
+                        {"severity": hostile, "kind": hostile, "seen": hostile, "since": hostile,
+                            "technique": {"id": hostile}, "packets": 3},
+                        {},
+                    ],
                 }),
             }],
             counts: vec![MinuteCount {

@@ -156,7 +156,15 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &Model) {
                     _ => Style::new().fg(Color::Cyan),
                 };
                 Line::from(vec![
-                    Span::styled(format!("#{} {severity} {}: ", alarm["id"], text(alarm, "kind")), style),
+                    Span::styled(
+                        format!(
+                            "#{} {severity} {}{}: ",
+                            alarm["id"],
+                            text(alarm, "kind"),
+                            count_parts(alarm)
+                        ),
+                        style,
+                    ),
                     Span::from(text(alarm, "seen")),
                 ])
             })
@@ -165,6 +173,14 @@ fn draw_alarms(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let count = model.alarms.as_ref().map_or(0, Vec::len);
     let block = Block::bordered().title(format!(" open alarms: {count} "));
     frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// How many parts an alarm has beside the one that it is named after.
+fn count_parts(alarm: &Value) -> String {
+    match alarm["parts"].as_array().map_or(0, Vec::len) {
+        0 | 1 => String::new(),
+        parts => format!(" +{}", parts - 1),
+    }
 }
 
 /// Draws a question in the middle of the screen.
@@ -200,7 +216,8 @@ mod tests {
         let mut model = Model::new("dmz0");
         model.update(reading(&[("web1", Reason::NewFlow, 1)]), None, Duration::from_secs(1));
         let alarms = vec![serde_json::json!({
-            "id": 7, "severity": "critical", "kind": "spread", "seen": "web1\u{1b}[2J tried tcp/445"
+            "id": 7, "severity": "critical", "kind": "spread", "seen": "web1\u{1b}[2J tried tcp/445",
+            "parts": [{}, {}, {}]
         })];
         model.update(reading(&[("web1", Reason::NewFlow, 81)]), Some(alarms), Duration::from_secs(1));
         model
@@ -221,7 +238,7 @@ mod tests {
         ] {
             assert!(text.contains(word), "no {word} in\n{text}");
         }
-        assert!(text.contains("#7 critical spread: web1\\u{1b}[2J tried"), "{text}");
+        assert!(text.contains("#7 critical spread +2: web1\\u{1b}[2J tried"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io;
 use jiff::Timestamp;
 
 use super::protocol::ReportPart;
-use crate::alarm::{Alarm, Change, Step};
+use crate::alarm::Change;
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
 use crate::sink::render_line;
 
@@ -53,18 +53,19 @@ pub(super) fn each_report_part(
 }
 
 /// One line: the alarm's record, what happened to it, and the line for people.
-pub(super) fn render_change(alarm: &Alarm, step: Step, state: AlarmState, time: Timestamp) -> Option<String> {
-    let record = serde_json::to_value(alarm).ok()?;
-    let mut value = AlarmEntry { id: alarm.id, state, changed: time, alarm: record }.to_value();
+pub(super) fn render_change(change: &Change, state: AlarmState) -> Option<String> {
+    let Change { time, step, alarm, news: _ } = change;
+    let record = serde_json::to_value(change).ok()?;
+    let mut value = AlarmEntry { id: alarm.id, state, changed: *time, alarm: record }.to_value();
     value["step"] = step.name().into();
-    value["line"] = render_line(&Change { time, step, alarm: alarm.clone() }, false).into();
+    value["line"] = render_line(change, false).into();
     Some(format!("{value}\n"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alarm::Engine;
+    use crate::alarm::{Engine, Step};
     use crate::drops::example::{after_ms, syn};
     use crate::history::{Limits, Pending};
 
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn a_change_is_one_line_for_programs_with_one_for_people_in_it() {
         let change = Engine::default().observe(&syn(), after_ms(0)).remove(0);
-        let line = render_change(&change.alarm, change.step, AlarmState::Open, change.time).unwrap();
+        let line = render_change(&change, AlarmState::Open).unwrap();
         assert_eq!(line.lines().count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&value["step"], &value["state"]), (&"opened".into(), &"open".into()));

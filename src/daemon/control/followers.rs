@@ -43,7 +43,7 @@ impl Followers {
             return;
         }
         let state = AlarmState::after(change.step);
-        let Some(text) = render_change(&change.alarm, change.step, state, change.time) else {
+        let Some(text) = render_change(change, state) else {
             return;
         };
         let text: Arc<str> = text.into();

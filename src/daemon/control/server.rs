@@ -17,7 +17,7 @@ use log::debug;
 use super::answers::{each_alarm, each_report_part, render_change};
 use super::followers::Followers;
 use super::protocol::{Failure, Request};
-use crate::alarm::{Alarm, Engine, Step};
+use crate::alarm::{Alarm, Change, Engine, Step};
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
@@ -73,9 +73,10 @@ impl ControlServer {
                 return;
             };
             let client = Client {
-                open: engine.open_alarms().into_iter().cloned().collect(),
+                open: engine.open_alarms(),
+                // At the same time, so that no alarm opens between the two.
+                changes: self.followers.add(),
                 store: Arc::clone(store),
-                followers: self.followers.clone(),
             };
             let (clients, snapshot) = (Arc::clone(&self.clients), Arc::clone(&self.snapshot));
             clients.fetch_add(1, Ordering::SeqCst);
@@ -107,8 +108,8 @@ impl Drop for ControlServer {
 /// One client, and what it may ask for.
 struct Client {
     open: Vec<Alarm>,
+    changes: Receiver<Arc<str>>,
     store: Arc<Store>,
-    followers: Followers,
 }
 
 impl Client {
@@ -161,7 +162,10 @@ impl Client {
 
     fn send_open(&self, stream: &mut impl Write) -> io::Result<()> {
         let now = Clock::now().wall;
-        let render = |alarm| render_change(alarm, Step::Updated, AlarmState::Open, now);
+        let render = |alarm: &Alarm| {
+            let (alarm, news) = (alarm.clone(), String::new());
+            render_change(&Change { time: now, step: Step::Updated, news, alarm }, AlarmState::Open)
+        };
         for line in self.open.iter().filter_map(render) {
             stream.write_all(line.as_bytes())?;
         }
@@ -170,12 +174,11 @@ impl Client {
 
     /// Sends the open alarms, then every change.
     fn follow(&self, stream: &mut UnixStream, filter: &AlarmFilter) -> io::Result<()> {
-        let changes = self.followers.add();
         let entries = self.open_entries();
         for entry in entries.iter().filter(|entry| filter.matches(entry)) {
             send_line(stream, &entry.to_value())?;
         }
-        forward_changes(stream, &changes, filter)
+        forward_changes(stream, &self.changes, filter)
     }
 }
 

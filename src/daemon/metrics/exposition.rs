@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::snapshot::Snapshot;
 use crate::alarm::SEVERITIES;
-use crate::gate::GateStatus;
+use crate::gate::{AttachMode, GateStatus};
 
 /// A page under construction.
 struct PageText<'a> {
@@ -54,6 +54,11 @@ pub(super) fn render(interface: &str, status: Option<&GateStatus>, snapshot: &Sn
         "portcullis_enforcing",
         "1 if packets that are not allowed are dropped: the filter is attached, and not every server is in observe.",
         status.is_some_and(|status| status.enforcing).into(),
+    );
+    page.gauge(
+        "portcullis_attached",
+        "1 while the filter is attached. If it is not, nothing is dropped.",
+        status.is_some_and(|status| status.attached != AttachMode::No).into(),
     );
     if let Some(status) = status {
         render_gate(&mut page, status);
@@ -266,6 +271,7 @@ mod tests {
     fn without_a_gate_it_says_that_nothing_is_enforced() {
         let text = render("dmz0", None, &Snapshot::default());
         assert!(text.contains("portcullis_enforcing{interface=\"dmz0\"} 0\n"));
+        assert!(text.contains("portcullis_attached{interface=\"dmz0\"} 0\n"));
         assert!(text.contains("portcullis_consumer_up{interface=\"dmz0\"} "));
     }
 }

@@ -66,16 +66,13 @@ impl Snapshot {
     /// Counts an alarm that opens or escalates.
     pub(in crate::daemon) fn note_alarm(&self, change: &Change) {
         if matches!(change.step, Step::Opened | Step::Escalated { .. }) {
-            *self.lock().alarms.entry((change.alarm.kind, change.alarm.severity)).or_default() += 1;
+            *self.lock().alarms.entry((change.alarm.kind(), change.alarm.severity())).or_default() += 1;
         }
     }
 
     /// Publishes the state of alarms, sinks and history, about once a second.
     pub(in crate::daemon) fn publish(&self, engine: &Engine, sinks: Vec<SinkStatus>, history: HistoryStatus) {
-        let mut open = BTreeMap::new();
-        for alarm in engine.open_alarms() {
-            *open.entry(alarm.severity).or_default() += 1;
-        }
+        let open = engine.count_open();
         let mut state = self.lock();
         state.open = open;
         state.sinks = sinks;
@@ -111,9 +108,9 @@ mod tests {
         snapshot.note_alarm(&change);
         change.step = Step::Updated;
         snapshot.note_alarm(&change);
-        let attempt = (change.alarm.kind, change.alarm.severity);
+        let attempt = (change.alarm.kind(), change.alarm.severity());
         change.step = Step::Escalated { from: Kind::Attempt };
-        change.alarm.kind = Kind::Spread;
+        change.alarm.parts[0].kind = Kind::Spread;
         snapshot.note_alarm(&change);
         let alarms = snapshot.state().alarms;
         assert_eq!(alarms[&attempt], 1);

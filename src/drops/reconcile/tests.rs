@@ -19,6 +19,7 @@ fn entry(packets: u64, sampled: u64, last_s: u64) -> LedgerEntry {
         sampled_packets: sampled,
         last_source: Some("192.0.2.10".parse().unwrap()),
         last_destination: Some("198.51.100.7".parse().unwrap()),
+        ..LedgerEntry::default()
     }
 }
 
@@ -162,20 +163,22 @@ fn quiet_drops_are_never_sampled_and_come_from_the_ledger_alone() {
 }
 
 #[test]
-fn samples_of_keys_that_found_the_ledger_full_count_for_its_overflow() {
-    let overflow = LedgerKey { port: 0, protocol: 0, overflow: true, ..key(0) };
+fn a_sample_of_the_overflow_stands_for_its_own_packet_and_a_round_reports_the_others() {
     let mut reconciler = Reconciler::default();
-    reconciler.note_sample(key(1000), 10 * S, 1);
-    reconciler.note_sample(key(1001), 11 * S, 4);
-    let rows = ledger(&[(overflow, entry(8, 5, 11))]);
+    assert_eq!(reconciler.note_sample(overflow(), 10 * S, 1), 1);
+    assert_eq!(reconciler.note_sample(overflow(), 11 * S, 4), 1);
+    let rows = ledger(&[(overflow(), entry(8, 5, 11))]);
     let drops = reconciler.reconcile(&rows, &at(60));
-    assert_eq!(counts(&drops), [(0, 3)]);
+    assert_eq!(counts(&drops), [(0, 6)]);
     assert!(drops[0].any_protocol);
     assert!(reconciler.reconcile(&rows, &at(90)).is_empty());
 }
 
-/// Loses samples and rounds by chance. `is_overflow`: each sample has a key of its own, and all of them
-/// count in the overflow. Otherwise they have one key, with a row.
+fn overflow() -> LedgerKey {
+    LedgerKey { port: 0, protocol: 0, overflow: true, ..key(0) }
+}
+
+/// Loses samples and rounds by chance. `is_overflow`: the row is the overflow's.
 fn report_all(is_overflow: bool) {
     // xorshift: a fixed sequence, so that a failure can be had again
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
@@ -185,7 +188,7 @@ fn report_all(is_overflow: bool) {
         state ^= state << 17;
         state % below
     };
-    let row_key = if is_overflow { overflow_of(key(445)) } else { key(445) };
+    let row_key = if is_overflow { overflow() } else { key(445) };
     for _ in 0..50 {
         let mut row = entry(0, 0, 1);
         let (mut reconciler, _) = Reconciler::starting(&Ledger::new(), &Baseline::default(), &at(1));
@@ -202,9 +205,8 @@ fn report_all(is_overflow: bool) {
                         sampled_s = second;
                         let drops = row.packets - row.sampled_packets;
                         row.sampled_packets = row.packets;
-                        let port = if is_overflow { second as u16 } else { 445 };
                         if random(4) > 0 {
-                            waiting.push((key(port), second * S, drops));
+                            waiting.push((row_key, second * S, drops));
                         }
                     }
                 }
@@ -215,7 +217,7 @@ fn report_all(is_overflow: bool) {
                 }
             }
             if random(5) == 0 && row.packets > 0 {
-                let rows = ledger(&[(row_key, row)]);
+                let rows = ledger(&[(row_key, row.clone())]);
                 for drop in reconciler.reconcile(&rows, &at(second)) {
                     reported += drop.drops;
                 }
@@ -225,7 +227,7 @@ fn report_all(is_overflow: bool) {
         for (key, time_ns, drops) in waiting {
             reported += reconciler.note_sample(key, time_ns, drops);
         }
-        for drop in reconciler.reconcile(&ledger(&[(row_key, row)]), &at(400)) {
+        for drop in reconciler.reconcile(&ledger(&[(row_key, row.clone())]), &at(400)) {
             reported += drop.drops;
         }
         assert_eq!(reported, row.packets);

@@ -155,5 +155,5 @@ fn a_full_history_stays_below_its_bound() {
     let bytes = fs::metadata(store.path()).unwrap().len();
     println!("{bytes} bytes, {} alarms", store.alarms(&AlarmFilter::default()).unwrap().len());
     assert!(bytes < 128 << 20, "{bytes}");
-    assert_eq!(store.alarms(&AlarmFilter::default()).unwrap().len(), 10_000);
+    assert_eq!(store.alarms(&AlarmFilter::default()).unwrap().len(), 5_000);
 }

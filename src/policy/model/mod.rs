@@ -11,6 +11,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -67,6 +68,13 @@ impl Policy {
     /// The server of this name.
     pub fn find_server(&self, name: &str) -> Option<&Server> {
         self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// The names of the servers that are prefixes, with several machines each.
+    pub fn prefix_servers(&self) -> impl Iterator<Item = Arc<str>> {
+        let is_prefix = |(net, _): &(IpNet, Location)| net.prefix_len() < net.max_prefix_len();
+        let servers = self.servers.iter().filter(move |server| server.addresses.iter().any(is_prefix));
+        servers.map(|server| server.name.as_str().into())
     }
 
     /// The mode that holds for a server: its own, otherwise the policy's.

@@ -379,12 +379,12 @@ fn a_quarantine_by_itself_names_kinds_that_there_are_and_that_its_server_can_be_
     let on = |kinds: &str| with(&format!("[alarms]\nquarantine_on = [{kinds}]"));
     assert_eq!(complaints(&on("\"spread\", \"sprad\"")), ["9:29: there is no kind of alarm `sprad`"]);
     assert_eq!(help(&on("\"sprad\"")), "did you mean `spread`?");
-    assert_eq!(
-        help(&on("\"everything\"")),
-        "the kinds are attempt, burst, fetch, callback, scan, backdoor, spread"
-    );
-    assert_eq!(complaints(&on("\"spoof\"")), ["9:19: `spoof` can't lead to a quarantine"]);
-    assert_eq!(complaints(&on("\"stray\"")), ["9:19: `stray` can't lead to a quarantine"]);
+    assert_eq!(help(&on("\"everything\"")), "the kinds are attempt, fetch, callback, scan, backdoor, spread");
+    for kind in ["spoof", "stray", "burst", "gate"] {
+        let complaint = format!("9:19: `{kind}` can't lead to a quarantine");
+        assert_eq!(complaints(&on(&format!("\"{kind}\""))), [complaint]);
+    }
+    assert!(help(&on("\"burst\"")).contains("anybody outside"));
     assert_eq!(
         complaints(&with("[alarms]\nquarantine_on = \"spread\"")),
         ["9:17: `quarantine_on` must be a list"]

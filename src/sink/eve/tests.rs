@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::abi::Reason;
-use crate::alarm::Engine;
+use crate::alarm::{Engine, GateTrouble};
 use crate::drops::example::{after_ms, syn};
 use crate::drops::{Origin, ServerRef};
 
@@ -15,6 +15,7 @@ type Allowed = (&'static str, fn(&Value) -> bool);
 const TOP: &[Allowed] = &[
     ("timestamp", Value::is_string),
     ("event_type", Value::is_string),
+    ("host", Value::is_string),
     ("in_iface", Value::is_string),
     ("vlan", Value::is_array),
     ("src_ip", Value::is_string),
@@ -121,6 +122,14 @@ fn checked(line: &str) -> Value {
     value
 }
 
+fn drop_line(drop: DropEvent) -> String {
+    render(&Event::of_drop(drop)).unwrap()
+}
+
+fn alarm_line(change: Change) -> String {
+    render(&Event::of_alarm(change)).unwrap()
+}
+
 /// A SYN with its frame, behind a VLAN tag.
 fn framed_syn() -> DropEvent {
     let mut drop = syn();
@@ -181,7 +190,7 @@ fn every_sort() -> Vec<DropEvent> {
 #[test]
 fn the_line_of_every_sort_of_drop_is_valid() {
     for drop in every_sort() {
-        let line = render_drop(&drop).unwrap();
+        let line = drop_line(drop.clone());
         checked(&line);
         show(&line);
     }
@@ -204,10 +213,16 @@ fn the_line_of_every_change_of_an_alarm_is_valid() {
         drop.port = port;
         changes.extend(engine.observe(&drop, after_ms(20_000)));
     }
+    changes.extend(engine.report_trouble(
+        GateTrouble::Detached,
+        "it is off",
+        &"dmz0".into(),
+        after_ms(30_000),
+    ));
     changes.extend(engine.tick(after_ms(1_000_000)));
     let mut steps: Vec<&str> = changes.iter().map(|change| change.step.name()).collect();
     for change in &changes {
-        let line = render_alarm(change).unwrap();
+        let line = alarm_line(change.clone());
         checked(&line);
         show(&line);
     }
@@ -223,7 +238,7 @@ fn show(line: &str) {
 
 #[test]
 fn a_drop_has_suricatas_words_and_ours() {
-    let value = checked(&render_drop(&framed_syn()).unwrap());
+    let value = checked(&drop_line(framed_syn()));
     assert_eq!(value["timestamp"], "2026-11-22T15:00:00.000000+0000");
     assert_eq!(value["event_type"], "drop");
     assert_eq!((&value["src_ip"], &value["src_port"]), (&"192.0.2.10".into(), &40000.into()));
@@ -242,17 +257,17 @@ fn a_drop_has_suricatas_words_and_ours() {
 fn a_packet_that_passed_in_observe_is_not_called_dropped() {
     let mut drop = syn();
     drop.verdict = DropVerdict::WouldDrop;
-    let value = checked(&render_drop(&drop).unwrap());
+    let value = checked(&drop_line(drop.clone()));
     assert_eq!(value["drop"]["verdict"]["action"], "pass");
     assert_eq!(value["portcullis"]["verdict"], "would_drop");
     let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
-    let value = checked(&render_alarm(&change).unwrap());
+    let value = checked(&alarm_line(change));
     assert_eq!(value["alert"]["action"], "allowed");
 }
 
 #[test]
 fn a_frame_without_addresses_has_no_address_fields() {
-    let value = checked(&render_drop(&every_sort()[3]).unwrap());
+    let value = checked(&drop_line(every_sort().remove(3)));
     for key in ["src_ip", "dest_ip", "src_port", "dest_port", "proto", "ip_v"] {
         assert!(value.get(key).is_none(), "{key}");
     }
@@ -263,7 +278,7 @@ fn a_frame_without_addresses_has_no_address_fields() {
 #[test]
 fn an_alert_says_what_to_do() {
     let change = Engine::default().observe(&framed_syn(), after_ms(0)).remove(0);
-    let value = checked(&render_alarm(&change).unwrap());
+    let value = checked(&alarm_line(change));
     assert_eq!(value["alert"]["action"], "blocked");
     assert_eq!(value["alert"]["severity"], 1);
     assert_eq!(value["alert"]["metadata"]["mitre_technique_id"][0], "T1071");
@@ -276,10 +291,10 @@ fn an_alert_says_what_to_do() {
 #[test]
 fn no_line_has_a_character_that_a_terminal_obeys() {
     for drop in every_sort() {
-        let line = render_drop(&drop).unwrap();
+        let line = drop_line(drop.clone());
         assert!(!line.chars().any(char::is_control), "{line:?}");
         for change in Engine::default().observe(&drop, after_ms(0)) {
-            let line = render_alarm(&change).unwrap();
+            let line = alarm_line(change);
             assert!(!line.chars().any(char::is_control), "{line:?}");
         }
     }

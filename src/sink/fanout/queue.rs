@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::sink::Event;
+use crate::sink::{Event, Matter};
 
 /// Changes of alarms that wait for a sink at most. Beyond that the oldest are lost, and counted.
 pub(super) const MAX_ALARMS: usize = 1024;
@@ -81,9 +81,9 @@ impl Queue {
     }
 
     fn lane_of(&mut self, event: &Event) -> (&mut VecDeque<QueuedEvent>, usize) {
-        match event {
-            Event::Alarm(_) => (&mut self.alarms, MAX_ALARMS),
-            Event::Drop(_) => (&mut self.drops, MAX_DROPS),
+        match event.matter {
+            Matter::Alarm(_) | Matter::OpenAlarms(_) => (&mut self.alarms, MAX_ALARMS),
+            Matter::Drop(_) => (&mut self.drops, MAX_DROPS),
         }
     }
 }
@@ -95,11 +95,11 @@ mod tests {
     use crate::drops::example::syn;
 
     fn drop() -> Arc<Event> {
-        Arc::new(Event::Drop(syn()))
+        Arc::new(Event::of_drop(syn()))
     }
 
     fn alarm() -> Arc<Event> {
-        Arc::new(Event::Alarm(opened_by("web1")))
+        Arc::new(Event::of_alarm(opened_by("web1")))
     }
 
     fn numbers(queue: &mut Queue) -> Vec<u64> {

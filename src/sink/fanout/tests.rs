@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::queue::MAX_DROPS;
 use super::*;
 use crate::drops::example::syn;
-use crate::sink::{EventFilter, PermanentError};
+use crate::sink::{EventFilter, Matter, PermanentError};
 
 /// Far more than anything in here needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +42,7 @@ impl Sink for Notebook {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Event::Drop(drop) = event else { return Ok(()) };
+        let Matter::Drop(drop) = &event.matter else { return Ok(()) };
         let hangs = open(&self.page).hangs.take();
         if let Some(hangs) = hangs {
             let _ = hangs.recv();
@@ -67,7 +67,7 @@ impl Sink for Notebook {
 fn event(number: u64) -> Event {
     let mut drop = syn();
     drop.drops = number;
-    Event::Drop(drop)
+    Event::of_drop(drop)
 }
 
 fn two_sinks() -> (Fanout, Arc<Mutex<Page>>, Arc<Mutex<Page>>) {
@@ -181,7 +181,7 @@ fn quiet_drops_reach_no_sink() {
     let (fanout, _, good) = two_sinks();
     let mut quiet = syn();
     quiet.quiet = true;
-    fanout.send(Event::Drop(quiet));
+    fanout.send(Event::of_drop(quiet));
     fanout.send(event(7));
     eventually("the other one is there", || open(&good).got == [7]);
     assert_eq!(fanout.status()[1].written, 1);

@@ -9,7 +9,7 @@ use log::{info, warn};
 
 use super::backoff::Backoff;
 use super::queue::{Queue, QueuedEvent};
-use crate::sink::{Event, EventFilter, PermanentError, Sink, escape};
+use crate::sink::{Event, EventFilter, Matter, PermanentError, Sink, escape};
 
 /// Attempts at an event that the other side refuses.
 const MAX_ATTEMPTS: u32 = 3;
@@ -98,7 +98,7 @@ impl Worker {
         if self.filter.accepts(event) {
             let mut state = self.shared.lock();
             state.queue.push(Arc::clone(event));
-            if !state.gathering || matches!(**event, Event::Alarm(_)) {
+            if !state.gathering || matches!(event.matter, Matter::Alarm(_)) {
                 self.shared.wake.notify_one();
             }
         }

@@ -2,7 +2,7 @@
 
 use libbpf_rs::{MapCore as _, MapFlags};
 use portcullis::abi::Reason;
-use portcullis::abi::{ledger_key, ledger_row, quota_key};
+use portcullis::abi::{ledger_key, ledger_row, quota_key, row_counts};
 use portcullis::gate::{FlowTable, GateError};
 
 use crate::support::dmz::{POLICY, V4};
@@ -210,10 +210,16 @@ fn a_table_of_many_batches_is_read_to_its_end() {
     let before = gate.names_by_id().expect("names").len();
     for number in 0..ROWS {
         let kind = ledger_key { server: number, reason: Reason::NewFlow.number(), ..Default::default() };
-        let row = ledger_row { kind, packets: 1, bytes: 60, ..Default::default() };
+        let row = ledger_row { kind, number, first_ns: 1, ..Default::default() };
+        let counts = row_counts { packets: 1, bytes: 60, ..Default::default() };
         // SAFETY: integers without padding.
-        let row = unsafe { plain::as_bytes(&row) };
+        let (row, counts) = unsafe { (plain::as_bytes(&row), plain::as_bytes(&counts)) };
         gate.maps.ledger_rows.handle().update(&number.to_ne_bytes(), row, MapFlags::ANY).expect("a row");
+        gate.maps
+            .ledger_counts
+            .handle()
+            .update(&number.to_ne_bytes(), counts, MapFlags::ANY)
+            .expect("counts");
         // and a hash, of which the kernel hands out whole buckets
         let id = (1_000_000 + number).to_ne_bytes();
         gate.maps.names.handle().update(&id, &[b'x'; 64], MapFlags::ANY).expect("a name");

@@ -44,7 +44,7 @@ fn a_nic_made_again_has_no_gate_until_somebody_attaches_it_and_every_command_say
     // a daemon attaches it by itself
     let mut daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
-    daemon.wait_for_line(&["warning", "no longer attached (was"]);
+    daemon.wait_for_line(&["opened: critical gate", "no longer attached (was"]);
     daemon.wait_for_line(&["attached to dmz0 again: native"]);
     testbed.prove_drops(&tap, 2);
     assert!(daemon.end(Signal::SIGTERM).success());
@@ -114,7 +114,7 @@ fn a_namespace_that_is_deleted_under_its_gate_takes_no_other_gate_with_it() {
     let pins = gone.pins();
     // the daemon lives in it, so the kernel keeps it; its NICs go
     gone.router.ip(&format!("link delete {NIC}\n"));
-    daemon.wait_for_line(&["warning", "no longer attached (was"]);
+    daemon.wait_for_line(&["opened: critical gate", "no longer attached (was"]);
     assert!(daemon.end(Signal::SIGTERM).success());
     gone.run("show", &["status"]).refused(&["no interface `dmz0`"]);
     // what is pinned can be removed without its NIC

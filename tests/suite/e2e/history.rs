@@ -351,12 +351,12 @@ fn followers_see_what_happens_and_their_filters_hold() {
     let socket = super::socket::udp(&testbed.dmz, V4.mail, 0);
     let try_mail = |port: u16| {
         socket.send_to(b"out", (V4.peer, port)).expect("a datagram");
-        let line = format!("mx1 tried udp/{port}");
-        eventually("the follower of the mail server reads it", || mail().contains(&line));
+        let service = format!("udp/{port} ");
+        eventually("the follower of the mail server reads it", || mail().contains(&service));
     };
     try_mail(FORBIDDEN);
     testbed.send_from_web(FORBIDDEN + 1, 1);
-    eventually("the follower of all reads it", || all().contains("web1 tried udp/4001"));
+    eventually("the follower of all reads it", || all().contains("udp/4001"));
     // its lines come in their order: after this one the web server's would be there
     try_mail(FORBIDDEN + 2);
     daemon.end(Signal::SIGTERM);
@@ -406,15 +406,18 @@ fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
     rude.write_all(b"\xff\xfe{{{{\n").expect("a listener");
     let mut answer = String::new();
     rude.read_to_string(&mut answer).expect("an answer or an end");
-    // 39 changes by each server until its tries are one scan: the kernel keeps some 90 for who does not read
-    for server in [V4.web, V4.mail, V4.dns] {
-        let socket = super::socket::udp(&testbed.dmz, server, 0);
-        for port in 0..60_u16 {
-            socket.send_to(b"out", (V4.peer, FORBIDDEN + 10 + port)).expect("a datagram");
+    // Each part of an incident pages once, with all parts so far. The kernel keeps some 200 KiB for who does
+    // not read.
+    let sockets = [V4.web, V4.mail, V4.dns].map(|server| super::socket::udp(&testbed.dmz, server, 0));
+    for number in 0..14_u16 {
+        // one host each, or it would be a scan
+        let (host, port) = (format!("203.0.113.{number}"), FORBIDDEN + 10 + number);
+        for (socket, name) in sockets.iter().zip(["web1", "mx1", "ns1"]) {
+            socket.send_to(b"out", (&*host, port)).expect("a datagram");
+            daemon.wait_for_line(&["alarm #", name, &format!("udp/{port} ")]);
         }
     }
     testbed.prove_drops(&tap, 3);
-    daemon.wait_for_line(&["updated", "web1 tried", "63 packets dropped"]);
     eventually("whoever reads is answered", || !testbed.alarms(&["--open"]).is_empty());
     eventually("all of them are left, and only they", || left() == Some(8.0));
     drop((mute, deaf));
@@ -456,11 +459,11 @@ fn the_alarm_that_the_policy_names_cuts_its_server_off_for_its_time() {
     testbed.run("release", &["web1"]).done();
     assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
     testbed.prove_drops(&tap, 1);
-    // an alarm may be answered: the packet is reported when the alarm is due again
-    daemon.wait_for_line(&["alarm #2 updated", "2 packets dropped"]);
-    // and is answered before the next who asks
-    let alarms = testbed.show("alarms");
-    let of_web = alarms.as_array().into_iter().flatten().find(|alarm| alarm["id"] == 2);
-    assert_eq!(of_web.map(packets), Some(2), "{alarms:#}");
+    // more of the same is no news, and is counted all the same
+    eventually("it is counted", || {
+        let alarms = testbed.show("alarms");
+        let of_web = alarms.as_array().into_iter().flatten().find(|alarm| alarm["id"] == 2);
+        of_web.map(packets) == Some(2)
+    });
     assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
 }

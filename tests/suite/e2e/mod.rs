@@ -26,6 +26,7 @@ mod metrics;
 mod modes;
 pub mod namespace;
 mod nics;
+mod outsiders;
 pub mod policies;
 mod quarantined_answers;
 pub mod quarantines;

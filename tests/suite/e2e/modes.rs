@@ -162,8 +162,9 @@ fn a_gate_whose_nic_went_away_is_reported_and_comes_back_with_it() {
     let daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
     let tap = testbed.tap_internet();
-    daemon.wait_for_line(&["warning", "no longer attached (was"]);
+    daemon.wait_for_line(&["opened: critical gate", "no longer attached (was"]);
     daemon.wait_for_line(&["attached to dmz0 again: native"]);
+    daemon.wait_for_line(&["closed: critical gate"]);
     let status = testbed.show("status");
     assert_eq!((&status["attached"], &status["enforcing"]), (&"native".into(), &true.into()), "{status:#}");
     testbed.prove_drops(&tap, 3);
@@ -195,7 +196,7 @@ fn a_daemon_that_lived_through_another_nic_can_still_reload() {
     let testbed = Testbed::new();
     let daemon = testbed.daemon(&dmz(), &[]);
     testbed.replace_cable();
-    daemon.wait_for_line(&["warning", "no longer attached (was"]);
+    daemon.wait_for_line(&["opened: critical gate", "no longer attached (was"]);
     let path = testbed.write("policy.toml", &dmz());
     testbed.run("attach", &["-p", &path]).done();
     let generation = testbed.show("status")["generation"].as_u64().expect("a number");

@@ -84,7 +84,7 @@ fn a_removed_tracker_is_reported_counted_and_restored() {
     // the only thing that holds it
     fs::remove_file(testbed.pins().join("links/track")).expect("the tracker's link");
     daemon.wait_for_line(&[
-        "warning",
+        "critical gate",
         "the tracker on dmz0 is no longer attached (was tcx)",
         "NEW FLOWS OF PEERS ARE NOT SEEN",
     ]);

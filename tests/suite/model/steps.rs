@@ -244,8 +244,8 @@ impl Model {
 
     /// Step 14: how a healthy server answers the noise.
     fn find_noise(&self, case: &Case<'_>) -> Option<Decision> {
-        if case.tcp().is_some_and(|tcp| tcp.has(RST)) {
-            return Some(Decision::drop(Reason::Backscatter).at_own_port(0));
+        if let Some(tcp) = case.tcp().filter(|tcp| tcp.has(RST)) {
+            return Some(Decision::drop(Reason::Backscatter).at_own_port(tcp.source));
         }
         if case.icmp_kind() == Some(IcmpKind::Error) {
             return Some(Decision::drop(Reason::Backscatter).answering());

@@ -1,6 +1,6 @@
 //! The two tables of a reason's properties: `bpf/reason.h` and `src/abi/reasons.rs` say the same.
 
-use portcullis::abi::{REASONS, Reason, quota_key, row_quota};
+use portcullis::abi::{REASONS, Reason, drop_flag, quota_key, row_quota};
 
 use crate::support::dmz::V4;
 use crate::support::frame::{
@@ -80,21 +80,44 @@ fn provoke(gate: &TestGate, reason: Reason) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_drop_uses_the_quota_of_its_server_where_it_can_be_attributed_to_it() {
+fn a_drop_uses_the_quota_of_its_server_where_it_can_be_attributed_to_it_and_another_if_outsiders_cause_it() {
     for &reason in REASONS {
         let gate = TestGate::new(POLICY);
         let Some(frame) = provoke(&gate, reason) else {
             assert!(!reason.drops() && !reason.is_attributable(), "{reason}");
             continue;
         };
-        gate.drops(&frame, reason);
+        let row = gate.drops(&frame, reason);
         let quotas: Vec<(u32, row_quota)> = gate.entries("ledger_quotas");
         let users: Vec<u32> = quotas
             .iter()
             .filter(|(key, quota)| quota.rows > 0 && *key != quota_key::QUOTA_ROWS_ISSUED.0)
             .map(|(key, _)| *key)
             .collect();
-        let expected = if reason.is_attributable() { gate.id_of("web1") } else { quota_key::QUOTA_UNKNOWN.0 };
-        assert_eq!(users, [expected], "whose quota a drop as `{reason}` uses");
+        let owner = if reason.is_attributable() { gate.id_of("web1") } else { quota_key::QUOTA_UNKNOWN.0 };
+        let own_port = u32::from(row.key.flags) & drop_flag::DROP_OWN_PORT.0 != 0;
+        let is_outside = reason.is_caused_outside(own_port);
+        let class = if is_outside { quota_key::QUOTA_OUTSIDE.0 } else { 0 };
+        assert_eq!(users, [owner + class], "whose quota a drop as `{reason}` uses");
     }
+}
+
+#[test]
+fn what_a_server_starts_by_itself_uses_another_quota_than_its_answers_under_the_same_reason() {
+    let gate = TestGate::new(POLICY);
+    let (server, peer) = (V4.web, V4.peer);
+    // in no flow: an answer of a service, and a segment that no service sends
+    let answer = gate.drops(&tcp((server, 80), (peer, 51_000), ACK), Reason::NoFlow);
+    let segment = gate.drops(&tcp((server, 40_000), (peer, 445), ACK), Reason::NoFlow);
+    gate.quarantine("web1", None).expect("a quarantine");
+    let visitor = gate.drops(&tcp((server, 80), (peer, 51_000), SYN | ACK), Reason::Quarantined);
+    let opening = gate.drops(&tcp((server, 40_000), (peer, 445), SYN), Reason::Quarantined);
+    assert_eq!(
+        [answer, segment, visitor, opening].map(|row| row.key.flags & 4 != 0),
+        [true, false, true, false]
+    );
+    let quotas: Vec<(u32, row_quota)> = gate.entries("ledger_quotas");
+    let rows = |owner| quotas.iter().find(|(other, _)| *other == owner).expect("a quota").1.rows;
+    let web = gate.id_of("web1");
+    assert_eq!((rows(web), rows(web + quota_key::QUOTA_OUTSIDE.0)), (2, 2));
 }

@@ -6,9 +6,10 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, counter, decision, flow, flow_key, fragment, fragment_key, half_open, ledger_key, ledger_row,
-    limit, limit_key, mac_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, quarantine,
-    question, range_key, refused_fragment, router_key, row_quota, rule, sample, server, settings,
+    address, counter, decision, flow, flow_key, fragment, fragment_key, frequent, frequent_address,
+    half_open, ledger_key, ledger_row, limit, limit_key, mac_key, name, need, need_key, opening, peer_key,
+    peer_match, prefix_key, quarantine, question, range_key, refused_fragment, router_key, row_addresses,
+    row_counts, row_quota, rule, sample, server, settings,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -79,22 +80,25 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
             reason = 12, flags = 13, zero = 14),
         // drops
         assert_layout!(ledger_key 12: server = 0, port = 4, protocol = 6, reason = 7, flags = 8, zero = 9),
-        assert_layout!(ledger_row 128: packets = 0, bytes = 8, last_ns = 16, sampled_ns = 24,
-            last_source = 32, last_destination = 48, first_ns = 64, sampled_packets = 72, kind = 80,
-            number = 92, overflow = 96, zero = 100),
+        assert_layout!(ledger_row 64: first_ns = 0, sampled_ns = 8, sampled_packets = 16, kind = 24,
+            number = 36, overflow = 40, hot_destinations = 44, quota = 48, zero = 52),
+        assert_layout!(row_addresses 520: sources = 0, destinations = 4, source = 8, destination = 264),
+        assert_layout!(frequent_address 24: address = 0, packets = 16),
+        assert_layout!(frequent 400: row = 0, estimated = 4, packets = 8, source = 16, destination = 208),
+        assert_layout!(row_counts 64: packets = 0, bytes = 8, last_ns = 16, due_ns = 24,
+            last_source = 32, last_destination = 48),
         assert_layout!(row_quota 8: rows = 0),
         assert_layout!(counter 16: packets = 0, bytes = 8),
         // test runs
-        assert_layout!(decision 40: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
-            rule = 12, generation = 16, port = 20, protocol = 22, zero2 = 23,
-            limit_key = 24, observed = 28, interval_ns = 32),
+        assert_layout!(decision 24: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
+            rule = 12, generation = 16, port = 20, protocol = 22, observed = 23),
         assert_layout!(question 8: assume = 0, zero = 4),
     ];
     assert_layout!(sample 104: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48,
         server = 52, rule = 56, length = 60, source_port = 64, destination_port = 66, ethertype = 68,
         vlan = 70, frame_bytes = 72, port = 74, verdict = 76, reason = 77, flags = 78, protocol = 79,
         tcp_flags = 80, icmp_type = 81, icmp_code = 82, ip_version = 83, source_mac = 84,
-        destination_mac = 90, zero = 96);
+        destination_mac = 90, rest = 96, zero = 97);
     let mut plain = PLAIN_TYPES.to_vec();
     plain.sort_unstable();
     tested.sort_unstable();

@@ -2,6 +2,8 @@
 
 mod answers;
 mod attribution;
+mod by_cpu;
+mod contacts;
 mod contract;
 mod dhcp;
 mod elsewhere;
@@ -10,6 +12,7 @@ mod fast_path;
 mod fragment_fate;
 mod fragments;
 mod hairpin;
+mod hot_kinds;
 mod icmp_errors;
 mod late_answers;
 mod ledger;

@@ -76,6 +76,7 @@ fn bare(frame: &[u8], reason: Reason) -> Sample {
         ip_version: 0,
         source_mac: SERVER_MAC,
         destination_mac: ROUTER_MAC,
+        in_rest: false,
         frame: frame[..frame.len().min(MOST_OF_A_FRAME)].to_vec(),
     }
 }

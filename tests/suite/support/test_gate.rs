@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use libbpf_rs::{MapCore, MapFlags};
 use plain::Plain;
 use portcullis::abi::Reason;
-use portcullis::abi::{flow, half_open, ledger_key, ledger_row, state};
+use portcullis::abi::{flow, half_open, layout, ledger_key, row_counts, state};
 use portcullis::clock::now_ns;
 use portcullis::compile::compile;
+use portcullis::drops::CountedRow;
 use portcullis::gate::{FlowTable, Gate, Verdict};
 use portcullis::policy::parse;
 
@@ -99,17 +100,47 @@ impl Drop for TestGate {
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub key: ledger_key,
-    pub row: ledger_row,
+    pub row: CountedRow,
 }
 
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A row that is compared whole.
+#[derive(Clone, Copy, Debug)]
+struct WholeRow(CountedRow);
+
+impl WholeRow {
+    fn fields(&self) -> ([u64; 7], [[u32; 4]; 2]) {
+        let row = &self.0;
+        (
+            [
+                row.number.into(),
+                row.packets,
+                row.bytes,
+                row.first_ns,
+                row.last_ns,
+                row.sampled_ns,
+                row.sampled_packets,
+            ],
+            [row.last_source.word_be, row.last_destination.word_be],
+        )
+    }
+}
+
+impl PartialEq for WholeRow {
+    fn eq(&self, other: &WholeRow) -> bool {
+        self.fields() == other.fields()
+    }
+}
+
+type Rows = BTreeMap<Vec<u8>, WholeRow>;
 
 /// Everything that a packet may change, byte for byte.
 #[derive(Clone, Debug, PartialEq)]
 struct Snapshot {
     /// By reason: packets and bytes; the would-be drops of observe second.
     counters: [Vec<(Reason, u64, u64)>; 2],
-    ledger: Entries,
+    ledger: Rows,
     flows: Vec<Entries>,
     statistic: portcullis::gate::ProgramStatistics,
 }
@@ -287,13 +318,25 @@ impl TestGate {
 
     /// Puts every row's last sample at this time.
     pub fn move_samples(&self, to_ns: u64) {
-        for (_, mut row) in self.gate.ledger().expect("the ledger") {
+        let rows = &self.gate.maps.ledger_rows;
+        for (_, counted) in self.gate.ledger().expect("the ledger") {
+            let number = counted.number;
+            let mut row = rows.get(number).expect("a row").expect("a row");
             row.sampled_ns = to_ns;
-            // SAFETY: rows are integers without padding.
-            let bytes: &[u8] = unsafe { plain::as_bytes(&row) };
-            assert_eq!(bytes.len(), size_of::<ledger_row>());
-            let number = row.number.to_ne_bytes();
-            self.gate.maps.ledger_rows.handle().update(&number, bytes, MapFlags::EXIST).expect("an update");
+            rows.handle().update(&number.to_ne_bytes(), bytes_of(&row), MapFlags::EXIST).expect("an update");
+            self.change_counts(number, |counts| counts.due_ns = 0);
+        }
+    }
+
+    /// Changes what each CPU has counted in a row.
+    pub fn change_counts(&self, number: u32, change: impl Fn(&mut row_counts)) {
+        let counts = &self.gate.maps.ledger_counts;
+        let rows = self.gate.maps.ledger_rows.capacity();
+        for index in (number..counts.capacity()).step_by(rows as usize) {
+            let mut count = counts.get(index).expect("counts").expect("counts");
+            change(&mut count);
+            let bytes = bytes_of(&count);
+            counts.handle().update(&index.to_ne_bytes(), bytes, MapFlags::EXIST).expect("an update");
         }
     }
 
@@ -328,9 +371,9 @@ impl TestGate {
     }
 
     /// Rows of the ledger: those of one kind each, or those of what found no room.
-    pub fn ledger_rows(&self, rest: bool) -> Vec<ledger_row> {
+    pub fn ledger_rows(&self, rest: bool) -> Vec<CountedRow> {
         let rows = self.gate.ledger().expect("the ledger");
-        rows.into_iter().map(|(_, row)| row).filter(|row| (row.overflow != 0) == rest).collect()
+        rows.into_iter().map(|(_, row)| row).filter(|row| row.overflow == rest).collect()
     }
 
     /// All packets and bytes of the ledger.
@@ -346,13 +389,9 @@ impl TestGate {
 
     fn take_snapshot(&self) -> Snapshot {
         let ledger = self.gate.ledger().expect("the ledger");
-        // SAFETY: keys and rows are integers without padding.
-        let bytes = |(key, row): &(ledger_key, ledger_row)| unsafe {
-            (plain::as_bytes(key).to_vec(), plain::as_bytes(row).to_vec())
-        };
         Snapshot {
             counters: [false, true].map(|would| self.gate.counters(would).expect("counters")),
-            ledger: ledger.iter().map(bytes).collect(),
+            ledger: ledger.iter().map(|(key, row)| (bytes_of(key).to_vec(), WholeRow(*row))).collect(),
             flows: FLOW_MAPS
                 .iter()
                 .chain(&LINK_MAPS)
@@ -406,6 +445,7 @@ pub fn read_policy(
 /// Makes a gate as good as new: without policy, server, flow or count.
 fn empty(gate: &Gate) {
     clear_ledger(gate);
+    clear_array(&gate.maps.hot_kinds);
     HEARD_MAPS.iter().for_each(|name| clear_array(gate.maps.find(name).expect("a map")));
     for name in FLOW_MAPS.iter().chain(&TOOL_MAPS).chain(&LINK_MAPS) {
         for key in dump(gate.maps.find(name).expect("a map")).keys() {
@@ -419,12 +459,14 @@ fn empty(gate: &Gate) {
             map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
         }
     }
-    // the first four tell of the maps; of the last the filter may remember an older value
+    // all but the last tell of the maps; of the last the filter may remember an older value
     let kept = [
         state::STATE_LAYOUT,
         state::STATE_HEARD_WORDS,
         state::STATE_VERDICT_CACHE,
         state::STATE_LEDGER_BLOOM_MASK,
+        state::STATE_LEDGER_ROWS,
+        state::STATE_CPUS,
         state::STATE_QUARANTINE_CHANGES,
     ]
     .map(|it| it.0);
@@ -454,13 +496,23 @@ pub fn mac_number(mac: [u8; 6]) -> u64 {
 
 /// Forgets every drop. What the filter keeps of verdicts names rows, so that is outdated.
 pub fn clear_ledger(gate: &Gate) {
-    let rows = gate.maps.ledger_rows.handle();
-    let zeros = vec![0; rows.value_size() as usize];
+    let (rows, counts) = (gate.maps.ledger_rows.handle(), gate.maps.ledger_counts.handle());
+    let addresses = gate.maps.ledger_addresses.handle();
+    let zeros = vec![0; addresses.value_size() as usize];
+    let zero = |map: &libbpf_rs::MapHandle, index: u32| {
+        let zeros = &zeros[..map.value_size() as usize];
+        map.update(&index.to_ne_bytes(), zeros, MapFlags::ANY).expect("an update");
+    };
     for (_, number) in dump(gate.maps.ledger.handle()).iter().chain(&dump(gate.maps.ledger_overflow.handle()))
     {
+        let number = read::<u32>(number);
         // a test that fills the tables writes numbers of no row
-        if read::<u32>(number) < rows.max_entries() {
-            rows.update(number, &zeros, MapFlags::ANY).expect("an update");
+        if number < rows.max_entries() {
+            zero(rows, number);
+            zero(addresses, number);
+            forget_frequent(gate, number);
+            let of_cpus = (number..counts.max_entries()).step_by(rows.max_entries() as usize);
+            of_cpus.for_each(|index| zero(counts, index));
         }
     }
     for name in ["ledger", "ledger_overflow", "ledger_quotas"] {
@@ -475,18 +527,33 @@ pub fn clear_ledger(gate: &Gate) {
     gate.maps.state.handle().update(&key, &changes.to_ne_bytes(), MapFlags::ANY).expect("an update");
 }
 
+/// Forgets which addresses a row has most often.
+fn forget_frequent(gate: &Gate, number: u32) {
+    let frequent = &gate.maps.frequent;
+    let part = layout::FREQUENT_PER_CPU.0;
+    for index in (number % part..frequent.capacity()).step_by(part as usize) {
+        let zeros = vec![0; frequent.handle().value_size() as usize];
+        frequent.handle().update(&index.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
+    }
+}
+
 /// The one row that has grown, by one packet of this length; `None` when none has.
 #[track_caller]
-fn find_growth(before: &Entries, after: &Entries, length: u64) -> Option<Row> {
+fn find_growth(before: &Rows, after: &Rows, length: u64) -> Option<Row> {
     assert!(before.keys().all(|key| after.contains_key(key)), "a row of the ledger has gone");
     let mut grown = after.iter().filter(|(key, row)| before.get(*key) != Some(row));
     let (key, row) = grown.next()?;
     assert!(grown.next().is_none(), "one packet, and more than one row of the ledger");
-    let old: ledger_row = before.get(key).map(|row| read(row)).unwrap_or_default();
-    let row: ledger_row = read(row);
+    let old = before.get(key).map(|row| row.0).unwrap_or_default();
+    let row = row.0;
     assert_eq!((row.packets, row.bytes), (old.packets + 1, old.bytes + length), "the ledger");
     assert!(row.first_ns <= row.last_ns && row.last_ns <= now_ns(), "the times in the ledger");
     Some(Row { key: read(key), row })
+}
+
+fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: what the tables hold are integers without padding.
+    unsafe { plain::as_bytes(value) }
 }
 
 /// Every entry of a map, as bytes.

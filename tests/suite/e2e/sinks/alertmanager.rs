@@ -84,6 +84,8 @@ fn an_alarm_of_the_daemon_fires_with_what_to_do() {
         ("server", "web1"),
         ("service", "udp/4000"),
         ("interface", "dmz0"),
+        ("host", portcullis::host::host_name()),
+        ("mode", "enforce"),
     ] {
         assert_eq!(alert["labels"][label], value, "{alert}");
     }
@@ -104,7 +106,7 @@ fn an_alarm_fires_is_updated_becomes_graver_and_is_resolved() {
         steps.push(change.step.name());
         let is_over = matches!(change.step, Step::Closed { .. });
         let packets = change.alarm.packets.to_string();
-        testbed.router.enter(|| sink.write(&Event::Alarm(change)).expect("an answer"));
+        testbed.router.enter(|| sink.write(&Event::of_alarm(change)).expect("an answer"));
         match is_over {
             true => eventually("nothing fires any more", || server.names().is_empty()),
             false => eventually("the change has arrived", || {

@@ -133,6 +133,9 @@ fn drop_of(name: &str) -> DropEvent {
         source_mac: None,
         destination_mac: None,
         frame: Vec::new(),
+        row: None,
+        sources: None,
+        destinations: None,
         drops: 1,
         from: Origin::Sample,
         while_away: false,
@@ -141,7 +144,7 @@ fn drop_of(name: &str) -> DropEvent {
 
 /// The first alarm of a server with this name.
 fn opened(name: &str) -> Event {
-    Event::Alarm(Engine::default().observe(&drop_of(name), Clock::now()).remove(0))
+    Event::of_alarm(Engine::default().observe(&drop_of(name), Clock::now()).remove(0))
 }
 
 /// What becomes of a worm: opened, escalated, updated, closed.

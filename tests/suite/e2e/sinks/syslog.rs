@@ -168,11 +168,11 @@ fn a_log_server_that_is_started_anew_gets_what_was_said_meanwhile() {
     eventually("the first alarm is there", || !rsyslog.lines("tcp").is_empty());
     drop(rsyslog);
     let _ = fs::remove_file(testbed.folder.join("log"));
-    // another kind of drop, so another alarm
+    // another kind of drop, so another part of the alarm
     testbed.send_from_web(4001, 1);
-    daemon.wait_for_line(&["alarm #2 opened"]);
+    daemon.wait_for_line(&["alarm #1 escalated", "udp/4001"]);
     let rsyslog = Rsyslog::start(&testbed);
-    let is_second = |line: &String| line.contains("alarm=\"2\"") && line.contains("step=\"opened\"");
-    eventually("the second alarm is there", || rsyslog.lines("tcp").iter().any(is_second));
+    let is_second = |line: &String| line.contains("alarm=\"1\"") && line.contains("step=\"escalated\"");
+    eventually("the change is there", || rsyslog.lines("tcp").iter().any(is_second));
     daemon.end(Signal::SIGTERM);
 }

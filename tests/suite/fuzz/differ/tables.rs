@@ -107,7 +107,7 @@ impl Differ {
     pub fn compare_books(&self) -> Result<(), String> {
         let (mut own, mut rest) = (Drops::new(), Drops::new());
         for (key, row) in self.gate.ledger().expect("the ledger") {
-            let part = if row.overflow == 0 { &mut own } else { &mut rest };
+            let part = if !row.overflow { &mut own } else { &mut rest };
             part.insert(self.to_model_kind(&key), (row.packets, row.bytes));
         }
         let statistic = self.gate.program_statistics().expect("the statistic");
@@ -133,13 +133,14 @@ impl Differ {
     }
 
     /// Each kind that has a row has all its drops there; the others, and what of a kind was before
-    /// a swap made room for it, are counted by server and reason.
+    /// a swap made room for it, or before it got a row of the reserve, are counted by server and reason.
     fn compare_ledger(&self, own: Drops, rest: Drops) -> Result<(), String> {
         let mut expected = Drops::new();
         let mut beyond = Drops::new();
+        let late = self.swapped || self.room == Room::Scarce;
         for (kind, (packets, bytes)) in self.model.ledger() {
             let here = match own.get(&kind) {
-                Some(row) if self.swapped && row.0 <= packets && row.1 <= bytes => *row,
+                Some(row) if late && row.0 <= packets && row.1 <= bytes => *row,
                 Some(_) => (packets, bytes),
                 None => (0, 0),
             };

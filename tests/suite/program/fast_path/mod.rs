@@ -17,18 +17,18 @@ use crate::support::frame::{SYN, tcp};
 use crate::support::test_gate::{Row, TestGate};
 
 /// An opening to a port that no need of web1 knows.
-fn opening(server: IpAddr, peer: IpAddr, port: u16) -> Vec<u8> {
+pub fn opening(server: IpAddr, peer: IpAddr, port: u16) -> Vec<u8> {
     tcp((server, 40_000), (peer, port), SYN)
 }
 
 /// Processors that this thread may run on.
-fn allowed_cpus() -> Vec<usize> {
+pub fn allowed_cpus() -> Vec<usize> {
     let own = nix::unistd::Pid::from_raw(0);
     let allowed = nix::sched::sched_getaffinity(own).expect("the affinity");
     (0..nix::sched::CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect()
 }
 
-fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
+pub fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let working = scope.spawn(|| {
             let mut set = nix::sched::CpuSet::new();
@@ -41,7 +41,7 @@ fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// On one processor from beginning to end, for each has verdicts of its own.
-fn on_one_cpu(test: impl FnOnce() + Send) {
+pub fn on_one_cpu(test: impl FnOnce() + Send) {
     on_cpu(allowed_cpus()[0], test);
 }
 

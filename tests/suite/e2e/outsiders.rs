@@ -1,0 +1,130 @@
+//! What anybody outside can make real servers send: nothing of it is an alarm above low, or cuts a server off.
+//! `docs/alarms.md` has the table, and `src/alarm/causes.rs` the rule.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::evasion::attack::Tool;
+use super::policies::dmz;
+use super::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp};
+use super::testbed::{FAMILIES, Testbed, V4, V6, ip, share_machine};
+use super::traffic::FORBIDDEN;
+use crate::support::patience::eventually;
+
+/// What outsiders type. WEB, NS and WEB6 are servers.
+const ATTEMPTS: &[&str] = &[
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sS -p 20-79,81-200 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sA -p 20-120 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sW -p 75-90 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sF -p 75-90 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sN -p 75-90 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sX -p 75-90 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sM -p 75-90 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 --scanflags SYNFIN -sS -p 80,81 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 --badsum -sS -p 80,81 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sU -p 50-60,123,161 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sU -p 50-60 NS",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sY -p 80,443 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sZ -p 80,443 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sO -p 0-255 WEB",
+    "nmap -n -Pn --max-retries 0 --min-rate 300 -S PEER -e eth0 -sS -f -p 79-82 WEB",
+    "nmap -6 -n -Pn --max-retries 0 --min-rate 300 -S PEER6 -e eth0 -sS -p 20-79,81-120 WEB6",
+    "nmap -6 -n -Pn --max-retries 0 --min-rate 300 -S PEER6 -e eth0 -sU -p 50-60 WEB6",
+    "nmap -6 -n -Pn --max-retries 0 --min-rate 300 -S PEER6 -e eth0 -sO -p 0-255 WEB6",
+    "ping -n -q -c 5 -i 0.2 -s 40000 -I PEER WEB",
+    "ping -6 -n -q -c 5 -i 0.2 -s 40000 -I PEER6 WEB6",
+    "hping3 -q -c 5 -i u100000 -a PEER --icmp -C 13 WEB",
+    "hping3 -q -c 5 -i u100000 -a PEER --icmp -C 17 WEB",
+    "hping3 -q -c 5 -i u100000 -a PEER --icmp -C 3 -K 1 WEB",
+    // the first half of a datagram: the server says so when it gives up
+    "hping3 -q -c 5 -i u100000 -a PEER --udp -p 80 -x -d 64 WEB",
+    "hping3 -q -c 5 -i u100000 -a PEER --rawip -H 47 -d 64 WEB",
+    // nobody asks anything
+    "hping3 -q -c 20 -i u20000 -a PEER -S -A -p 80 WEB",
+    "hping3 -q -c 20 -i u20000 -a PEER -R -p 80 WEB",
+];
+
+/// Longer than any of them takes.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn run(testbed: &Testbed, line: &str) {
+    let names = [("WEB6", V6.web), ("PEER6", V6.peer), ("WEB", V4.web), ("PEER", V4.peer), ("NS", V4.dns)];
+    let mut words = line.split(' ').map(|word| {
+        names.iter().find(|(name, _)| *name == word).map_or(word, |(_, address)| *address).to_owned()
+    });
+    let mut command = testbed.internet.command(words.next().expect("a program"));
+    command.args(words).current_dir(&testbed.folder).stdout(Stdio::null());
+    Tool::start(command).end_within(DEADLINE);
+}
+
+fn count(testbed: &Testbed, reason: &str) -> u64 {
+    testbed.drops().iter().filter(|row| row.0["reason"] == reason).map(super::command::Row::packets).sum()
+}
+
+#[track_caller]
+fn prove_harmless(testbed: &Testbed, what: &str) {
+    let alarms = testbed.alarms(&[]);
+    let is_low = |alarm: &&Value| alarm["severity"] == "low";
+    let grave: Vec<&Value> = alarms.iter().filter(|alarm| !is_low(alarm)).collect();
+    assert!(grave.is_empty(), "{what}: {grave:#?}");
+}
+
+#[test]
+fn nobody_outside_raises_an_alarm_above_low_or_has_a_server_cut_off() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    for key in ["ipv4/ipfrag_time", "ipv6/ip6frag_time"] {
+        testbed.dmz.set_sysctl(key, "1");
+    }
+    // whatever may be asked for
+    testbed.dmz.set_sysctl("ipv4/icmp_ratelimit", "0");
+    let _web = TcpServer::start(&testbed.dmz, 80);
+    let _names = FAMILIES.map(|family| UdpServer::start(&testbed.dmz, family.dns, 53));
+    let asked = "\n[alarms]\nquarantine_on = [\"attempt\", \"fetch\", \"callback\", \"scan\", \"backdoor\", \
+                 \"spread\"]\n";
+    let mut daemon = testbed.daemon(&format!("{}{asked}", dmz()), &[]);
+    testbed.wait_for_consumer();
+    let play = || {
+        std::thread::scope(|scope| {
+            let attempts: Vec<_> = ATTEMPTS.iter().map(|line| scope.spawn(|| run(&testbed, line))).collect();
+            attempts.into_iter().for_each(|attempt| attempt.join().expect("an attempt"));
+        });
+        for family in FAMILIES {
+            // a visitor that goes away in the midst of it, and one that asks and never listens
+            let web = SocketAddr::new(ip(family.web), 80);
+            assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES) || is_cut_off(&testbed));
+            let socket = udp(&testbed.internet, family.peer, 0);
+            socket.send_to(b"what is my name", (ip(family.dns), 53)).expect("a datagram");
+        }
+    };
+    play();
+    eventually("the servers' answers were dropped", || count(&testbed, "backscatter") > 100);
+    prove_harmless(&testbed, "by the roles");
+    assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
+
+    // nor about a server that somebody has put into quarantine
+    for server in ["web1", "ns1"] {
+        testbed.run("quarantine", &[server]).done();
+    }
+    let before = count(&testbed, "quarantined");
+    play();
+    eventually("the servers' answers were dropped", || count(&testbed, "quarantined") > before + 100);
+    prove_harmless(&testbed, "in quarantine");
+
+    // the same daemon tells of what a server does by itself
+    testbed.run("release", &["web1"]).done();
+    testbed.send_from_web(FORBIDDEN, 1);
+    daemon.wait_for_line(&["opened: high attempt", "web1", "udp/4000"]);
+    eventually("and cuts it off", || is_cut_off(&testbed));
+    daemon.end(Signal::SIGTERM);
+}
+
+fn is_cut_off(testbed: &Testbed) -> bool {
+    testbed.show("status")["quarantined"]
+        .as_array()
+        .is_some_and(|list| list.iter().any(|name| name == "web1"))
+}
