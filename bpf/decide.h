@@ -81,11 +81,7 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 	} else if (readable && !is_bare_syn(packet)) {
 		find_service(policy, &server, packet->protocol, service, &packet->destination,
 			     &listed);
-		/* port 0, so that a scan of closed ports makes one row */
-		if (packet->tcp_flags & TCP_RST && !answers && !listed) {
-			answers = true;
-			service = 0;
-		}
+		answers |= !!(packet->tcp_flags & TCP_RST);
 	}
 	drop(decision, REASON_QUARANTINED, 0);
 	if (answers || listed) {

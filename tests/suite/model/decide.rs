@@ -95,7 +95,7 @@ impl Decision {
         self
     }
 
-    /// An answer of which the port is not the server's own number: a reset's, or an ICMP type.
+    /// An answer of which the port is not the server's own number: an ICMP type.
     pub fn answering(mut self) -> Self {
         self.own_port = true;
         self
@@ -177,8 +177,8 @@ impl<'a> Case<'a> {
     }
 
     /// Step 7. Answers are what its visitors asked for: no sign of anything, and counted under the server's
-    /// own port. decided: an ICMP message counts under its type, and a reset of what is no service under port
-    /// 0, as in step 14; and a reset or an error is an answer whatever it is about.
+    /// own port. decided: an ICMP message counts under its type; and a reset or an error is an answer whatever
+    /// it is about.
     fn refuse_quarantined(&self, replies: bool) -> Decision {
         let decision = Decision::drop(Reason::Quarantined);
         let answering = |decision: Decision| decision.answering().quiet_if(true);
@@ -189,8 +189,8 @@ impl<'a> Case<'a> {
             (None, Some(service)) if replies || self.comes_from_service() => {
                 decision.at_own_port(service).quiet_if(true).meeting(Covered::QuarantinedAnswer)
             }
-            (None, _) if self.tcp().is_some_and(|tcp| tcp.has(RST)) => {
-                decision.at_own_port(0).quiet_if(true).meeting(Covered::QuarantinedReset)
+            (None, Some(service)) if self.tcp().is_some_and(|tcp| tcp.has(RST)) => {
+                decision.at_own_port(service).quiet_if(true).meeting(Covered::QuarantinedReset)
             }
             _ => decision,
         }

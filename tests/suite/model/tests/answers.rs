@@ -146,7 +146,7 @@ fn answers_to_the_internets_noise_are_backscatter() {
     in_both_families(|family| {
         let mut timed = TimedModel::new();
         let outcome = timed.sends(&frame::tcp((family.web, 7), (family.peer, 4000), RST | ACK));
-        assert_eq!((outcome.reason, outcome.port), (Backscatter, 0));
+        assert_eq!((outcome.reason, outcome.port), (Backscatter, 7));
         let outcome = timed.sends(&frame::unreachable(family.web, family.peer, &[]));
         let kind = if family.web.is_ipv4() { 3 } else { 1 };
         assert_eq!((outcome.reason, outcome.port), (Backscatter, kind));

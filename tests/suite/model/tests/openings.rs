@@ -130,7 +130,7 @@ fn every_drop_is_in_the_ledger_by_its_kind() {
     };
     let length = |frame: &[u8]| frame.len() as u64;
     let expected = [
-        (key(6, 0, Backscatter, true), (1, length(&reset))),
+        (key(6, 80, Backscatter, true), (1, length(&reset))),
         (key(6, 80, NoFlow, true), (1, length(&segment))),
         (key(17, 99, NewFlow, false), (2, 2 * length(&drop))),
     ];
