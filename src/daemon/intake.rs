@@ -340,7 +340,8 @@ mod tests {
         assert!(intake.take_sample(&sample(22, 1)).unwrap().sources.is_none());
         let drops = intake.take_startup_drops(&Baseline::default());
         let first = |drop: &DropEvent| drop.sources.as_ref().unwrap().first.clone();
-        let firsts: Vec<_> = drops.iter().map(|drop| (drop.port, first(drop))).collect();
+        let mut firsts: Vec<_> = drops.iter().map(|drop| (drop.port, first(drop))).collect();
+        firsts.sort();
         let ip = |last| vec![IpAddr::from([192, 0, 2, last])];
         assert_eq!(firsts, [(80, ip(8)), (445, ip(7))]);
     }
