@@ -15,10 +15,11 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{Event, Matter, PermanentError, Sink, Site};
-use crate::alarm::Step;
+use crate::alarm::{Change, Step};
+use crate::host::host_name;
 use crate::policy::Alarms;
 
-/// Its whole environment.
+/// Its environment, beside the host and the interface.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
 /// Between two checks whether it has ended: short at first, because most programs end soon.
@@ -50,12 +51,14 @@ impl Command {
         Command { name, words: words.to_vec(), limit, cancel_flag: Arc::default() }
     }
 
-    fn start(&self, event: &Event) -> anyhow::Result<Child> {
+    fn start(&self, change: &Change, event: &Event) -> anyhow::Result<Child> {
         let (program, arguments) = self.words.split_first().context("there is no command")?;
         Process::new(program)
             .args(arguments)
             .env_clear()
             .envs(ENVIRONMENT)
+            .env("PORTCULLIS_HOST", host_name())
+            .env("PORTCULLIS_INTERFACE", &*change.alarm.interface)
             .current_dir("/")
             // a group of its own, so that its children can be killed with it
             .process_group(0)
@@ -110,7 +113,7 @@ impl Sink for Command {
         if change.step == Step::Updated {
             return Ok(());
         }
-        let mut child = self.start(event)?;
+        let mut child = self.start(change, event)?;
         let status = self.await_end(&mut child)?;
         if !status.success() {
             return Err(PermanentError(format!("{} ended with {status}", self.name)).into());
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_reads_the_alarm_and_finds_a_clean_environment() {
+    fn the_program_reads_the_alarm_and_finds_host_and_interface_in_a_clean_environment() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reads");
         shell("cat >\"$1\"; env | sort >>\"$1\"; pwd >>\"$1\"", &path, LIMIT)
@@ -169,8 +172,12 @@ mod tests {
         assert_eq!((&value["kind"], &value["change"]), (&"attempt".into(), &"opened".into()));
         assert_eq!(value["server"], "w$(id)`id`");
         let names: Vec<&str> = rest.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-        let ours = ["LANG", "PATH", "PWD", "SHLVL", "_"];
+        let ours = ["LANG", "PATH", "PORTCULLIS_HOST", "PORTCULLIS_INTERFACE", "PWD", "SHLVL", "_"];
         assert!(names.contains(&"PATH") && names.iter().all(|name| ours.contains(name)), "{names:?}");
+        let has = |line: &str| rest.lines().any(|known| known == line);
+        assert!(has(&format!("PORTCULLIS_HOST={}", host_name())), "{rest}");
+        assert!(has("PORTCULLIS_INTERFACE=dmz0"), "{rest}");
+        assert_eq!((&value["host"], &value["interface"]), (&host_name().into(), &"dmz0".into()));
         assert_eq!(rest.lines().last(), Some("/"));
     }
 
