@@ -229,7 +229,7 @@ impl LedgerRow {
 
 impl Serialize for LedgerRow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut row = serializer.serialize_struct("LedgerRow", 13)?;
+        let mut row = serializer.serialize_struct("LedgerRow", 14)?;
         row.serialize_field("server", &self.server.as_deref())?;
         row.serialize_field("address", &self.last_source)?;
         row.serialize_field("proto", &self.protocol_name())?;
@@ -243,6 +243,7 @@ impl Serialize for LedgerRow {
         row.serialize_field("quiet", &self.quiet())?;
         row.serialize_field("presumed", &self.presumed())?;
         row.serialize_field("would_drop", &self.key.has(drop_flag::DROP_WOULD))?;
+        row.serialize_field("service", &self.service())?;
         row.end()
     }
 }
@@ -340,7 +341,7 @@ mod tests {
                 "reason": "new_flow", "packets": 12, "bytes": 720,
                 "first": "2026-11-22T14:59:00Z", "last": "2026-11-22T14:59:59.9985Z",
                 "last_destination": "2001:db8::7", "quiet": false, "presumed": false,
-                "would_drop": false,
+                "would_drop": false, "service": "tcp/445",
             })
         );
     }
@@ -363,7 +364,8 @@ mod tests {
     fn a_row_is_called_by_its_service_and_a_frame_by_its_ethertype_in_hex() {
         assert_eq!(LedgerRow::new(key(), &entry(), &context()).service(), "tcp/445");
         let frame = LedgerKey { port: 0x88b5, protocol: 0, reason: Reason::Ethertype.number(), ..key() };
-        assert_eq!(LedgerRow::new(frame, &entry(), &context()).service(), "ethernet/0x88b5");
+        let row = LedgerRow::new(frame, &entry(), &context());
+        assert_eq!((&*row.service(), &json(&row)["service"]), ("ethernet/0x88b5", &"ethernet/0x88b5".into()));
     }
 
     #[test]
