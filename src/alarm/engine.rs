@@ -248,6 +248,11 @@ impl Engine {
         over.into_iter().filter_map(|id| self.close(id, None, now)).collect()
     }
 
+    /// The alarms that machines of a prefix have joined since the last call.
+    pub fn take_joined(&mut self) -> Vec<Alarm> {
+        self.open.values_mut().filter_map(Incident::take_joined).collect()
+    }
+
     /// The alarms that are open, the oldest first.
     pub fn open_alarms(&self) -> Vec<Alarm> {
         self.open.values().map(Incident::snapshot).collect()

@@ -53,6 +53,8 @@ pub(super) struct Incident {
     updates: u32,
     pub(super) told_magnitude: u32,
     pub(super) has_response_news: bool,
+    /// A machine was seen that the responder was not asked about yet.
+    has_new_sender: bool,
     /// The parts whose first drop was looked at.
     paged: Vec<(PartKey, Kind)>,
     interface: Arc<str>,
@@ -92,6 +94,7 @@ impl Incident {
             updates: 0,
             told_magnitude: 0,
             has_response_news: false,
+            has_new_sender: false,
             paged: vec![(first.key, first.part.kind)],
             interface,
             has_machines,
@@ -169,8 +172,10 @@ impl Incident {
             return;
         };
         open.came_again |= !open.is_live() && open.told.is_some();
-        let machines = open.part.sources.len();
+        let (machines, senders) = (open.part.sources.len(), open.part.senders.len());
         open.add(found, drop, now);
+        self.has_new_sender |=
+            self.has_machines && !open.part.senders.is_estimate() && open.part.senders.len() > senders;
         // Each machine may have to be cut off. Beyond the first few nobody could follow.
         let sources = &open.part.sources;
         let has_new_machine = self.has_machines
@@ -365,6 +370,12 @@ impl Incident {
     /// Whether a change waits that is due soon.
     pub(super) fn is_waiting(&self) -> bool {
         self.is_changed && (self.waiting_page.is_some() || self.has_first)
+    }
+
+    /// The alarm as it stands now, if a machine of a prefix has joined it that nobody asked about yet. Its
+    /// address may have been known, so that it is no news.
+    pub(super) fn take_joined(&mut self) -> Option<Alarm> {
+        std::mem::take(&mut self.has_new_sender).then(|| self.snapshot())
     }
 
     /// Notes what was done about it.

@@ -57,6 +57,8 @@ pub struct Part {
     pub services: Distinct<(u8, u16)>,
     /// Their source MAC addresses.
     pub source_macs: Distinct<[u8; 6]>,
+    /// The machines that were dropped before our eyes: address and MAC, as samples show them together.
+    pub senders: Distinct<(IpAddr, [u8; 6])>,
     /// The most frequent sources and destinations, where the ledger has counted them.
     pub frequent: [Option<Arc<Contacts>>; 2],
     /// Of a `callback`: the destination that was contacted again and again.
@@ -97,6 +99,7 @@ impl Part {
             ports: Distinct::new(MAX_PORTS),
             services: Distinct::new(MAX_PORTS),
             source_macs: Distinct::new(MAX_MACS),
+            senders: Distinct::new(MAX_SOURCES),
             frequent: [None, None],
             contacted: None,
             sample: None,
@@ -129,6 +132,7 @@ impl Part {
             ports: self.ports.snapshot(most),
             services: self.services.snapshot(0),
             source_macs: self.source_macs.snapshot(most),
+            senders: self.senders.snapshot(most),
             frequent: self.frequent.clone(),
             sample: self.sample.clone(),
             trouble: self.trouble.clone(),
@@ -223,6 +227,10 @@ impl OpenPart {
         if let Some(mac) = drop.source_mac {
             part.source_macs.insert(mac);
         }
+        let is_live = drop.from == Origin::Sample && drop.verdict == DropVerdict::Drop && !drop.while_away;
+        if let (true, Some(source), Some(mac)) = (is_live, drop.source, drop.source_mac) {
+            part.senders.insert((source, mac));
+        }
         if !drop.any_protocol && !drop.is_frame() {
             part.ports.insert(drop.port);
             part.services.insert((drop.protocol, drop.port));
@@ -250,6 +258,7 @@ impl OpenPart {
         part.sources.merge(&others.sources);
         part.destinations.merge(&others.destinations);
         part.source_macs.merge(&others.source_macs);
+        part.senders.merge(&others.senders);
         part.ports.merge(&others.ports);
         part.services.merge(&others.services);
         part.while_away |= others.while_away;

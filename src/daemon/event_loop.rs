@@ -1,6 +1,7 @@
 //! The event loop. It alone connects the parts of the daemon: what one of them finds, the others are
 //! given here.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use super::reload::{BAD_POLICY, Reload};
 use super::responder::Responder;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use crate::alarm::{Change, Engine, GateTrouble, Thresholds};
+use crate::alarm::{Alarm, Change, Engine, GateTrouble, Thresholds};
 use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
 use crate::gate::{Attachment, Consumer, Gate, GatePlace};
@@ -309,7 +310,7 @@ impl<'gate> Daemon<'gate> {
         self.quarantine_writer.save();
         self.engine.set_prefix_servers(reloaded.policy.prefix_servers());
         self.responder.follow(&reloaded.policy);
-        self.responder.consider_open(self.engine.open_alarms(), Clock::now());
+        self.consider_open(self.engine.open_alarms());
         self.dispatch.follow(&reloaded.policy);
         self.monitor.follow(&reloaded.policy, reloaded.generation);
         self.intake.learn_names()?;
@@ -350,6 +351,8 @@ impl<'gate> Daemon<'gate> {
         self.dispatch.end_second();
         let changes = self.engine.tick(Clock::now());
         self.publish(changes);
+        let joined = self.engine.take_joined();
+        self.consider_open(joined);
         for change in self.engine.take_unrecorded(Clock::now()) {
             self.dispatch.note_record(&change);
         }
@@ -364,9 +367,16 @@ impl<'gate> Daemon<'gate> {
 
     fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
-            self.responder.consider(&change);
+            let (gate, place) = (self.gate, self.monitor.place());
+            self.responder.consider(&change, &|address| find_neighbour(gate, place, address));
             self.dispatch.send_change(change);
         }
+    }
+
+    /// Asks the responder about alarms without a change.
+    fn consider_open(&mut self, alarms: Vec<Alarm>) {
+        let (gate, place) = (self.gate, self.monitor.place());
+        self.responder.consider_open(alarms, Clock::now(), &|address| find_neighbour(gate, place, address));
     }
 
     /// Notes what was reported, for the next daemon. `false` if that can't be said of every drop yet.
@@ -383,6 +393,15 @@ impl<'gate> Daemon<'gate> {
             self.dispatch.checkpoint(baseline);
         }
     }
+}
+
+/// The MAC that the kernel knows of a machine of the link.
+fn find_neighbour(gate: &Gate, place: &GatePlace, address: IpAddr) -> Option<[u8; 6]> {
+    let sender = gate.find_sender(place, address).unwrap_or_else(|error| {
+        warn!("{error}");
+        None
+    });
+    sender.map(|sender| sender.mac)
 }
 
 /// A refused policy in one line: the first of its mistakes.

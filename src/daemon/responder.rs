@@ -1,5 +1,8 @@
 //! Responder: puts the server of an alarm into quarantine, where the policy asks for that. Of a server that
-//! is a prefix it is the address alone, with its machine's MAC.
+//! is a prefix it is the address alone, with its machine's MAC, for each machine that took part.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -23,6 +26,9 @@ const MOST_PENDING: usize = 256;
 /// machines act together, or one of them takes address after address.
 const MOST_ADDRESSES: usize = 8;
 
+/// Forged senders of one alarm that are remembered, so that the kernel is not asked again about each.
+const MOST_FORGED: usize = 64;
+
 /// A quarantine to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PendingQuarantine {
@@ -32,6 +38,9 @@ pub(super) struct PendingQuarantine {
     /// Of a server that is a prefix: the machine. `None`: the whole server.
     address: Option<IpAddr>,
 }
+
+/// The MAC that the kernel knows of an address of the link.
+type FindNeighbour<'f> = &'f dyn Fn(IpAddr) -> Option<[u8; 6]>;
 
 /// The name of a server to cut off; with an address: that machine of it alone.
 type Culprit<'c> = (&'c str, Option<IpAddr>);
@@ -43,6 +52,8 @@ struct Answered {
     whole: bool,
     /// Addresses that were to be cut off.
     addresses: Vec<IpAddr>,
+    /// Addresses that another machine has borrowed, with its MAC.
+    forged: Vec<(IpAddr, [u8; 6])>,
 }
 
 impl Answered {
@@ -62,6 +73,24 @@ impl Answered {
                 Some(None)
             }
         }
+    }
+
+    /// Whether the address of a sender belongs to another machine, as far as the kernel knows.
+    fn is_forged(&mut self, (address, mac): (IpAddr, [u8; 6]), find_neighbour: FindNeighbour<'_>) -> bool {
+        if self.forged.contains(&(address, mac)) {
+            return true;
+        }
+        if self.whole || self.addresses.contains(&address) {
+            return false;
+        }
+        let is_forged = find_neighbour(address).is_some_and(|known| known != mac);
+        if is_forged {
+            if self.forged.len() >= MOST_FORGED {
+                self.forged.remove(0);
+            }
+            self.forged.push((address, mac));
+        }
+        is_forged
     }
 }
 
@@ -94,16 +123,22 @@ impl Responder {
         self.response = policy.response.clone();
     }
 
-    /// Looks at the alarms that are open, after the policy has changed.
-    pub(super) fn consider_open(&mut self, alarms: Vec<Alarm>, now: Clock) {
+    /// Looks at alarms that are open, after the policy has changed or a machine has joined them.
+    pub(super) fn consider_open(
+        &mut self,
+        alarms: Vec<Alarm>,
+        now: Clock,
+        find_neighbour: FindNeighbour<'_>,
+    ) {
         for alarm in alarms {
-            self.consider(&Change { time: now.wall, step: Step::Updated, news: String::new(), alarm });
+            let change = Change { time: now.wall, step: Step::Updated, news: String::new(), alarm };
+            self.consider(&change, find_neighbour);
         }
     }
 
     /// Looks at a change of an alarm. If it asks for a quarantine, that becomes pending.
-    pub(super) fn consider(&mut self, change: &Change) {
-        for (server, address) in self.find_culprits(change) {
+    pub(super) fn consider(&mut self, change: &Change, find_neighbour: FindNeighbour<'_>) {
+        for (server, address) in self.find_culprits(change, find_neighbour) {
             if self.pending.len() < MOST_PENDING {
                 let server = server.to_owned();
                 self.pending.push(PendingQuarantine { alarm: change.alarm.id, server, address });
@@ -113,8 +148,13 @@ impl Responder {
 
     /// The servers to put into quarantine for this change, or addresses of theirs. A part of the alarm must be
     /// of a kind that the policy names, be more than low, show live drops, and not be answered as this kind and
-    /// for this address. (It may have been opened by drops from before the start, or in observe.)
-    fn find_culprits<'c>(&mut self, change: &'c Change) -> Vec<Culprit<'c>> {
+    /// for this address. (It may have been opened by drops from before the start, or in observe.) Of a prefix
+    /// it is each machine that a sample shows with the MAC that the kernel knows of its address.
+    fn find_culprits<'c>(
+        &mut self,
+        change: &'c Change,
+        find_neighbour: FindNeighbour<'_>,
+    ) -> Vec<Culprit<'c>> {
         let alarm = &change.alarm;
         if matches!(change.step, Step::Closed { .. }) {
             self.answered.remove(&alarm.id);
@@ -132,12 +172,16 @@ impl Responder {
             if !self.asks_for(part) {
                 continue;
             }
-            let machine = part.sample.as_ref().and_then(|sample| sample.source).filter(|_| is_prefix);
             let answered = self.answered.entry(alarm.id).or_default().entry(part.kind).or_default();
-            if let Some(address) = answered.note(machine)
-                && !culprits.contains(&(server, address))
-            {
-                culprits.push((server, address));
+            for sender in if is_prefix { list_senders(part) } else { vec![None] } {
+                if sender.is_some_and(|sender| answered.is_forged(sender, find_neighbour)) {
+                    continue;
+                }
+                if let Some(address) = answered.note(sender.map(|(address, _)| address))
+                    && !culprits.contains(&(server, address))
+                {
+                    culprits.push((server, address));
+                }
             }
         }
         culprits
@@ -203,6 +247,19 @@ impl Responder {
     }
 }
 
+/// The machines of a prefix that took part, as samples show them. `None`: one without an address, which only
+/// the quarantine of the whole server reaches.
+fn list_senders(part: &Part) -> Vec<Option<(IpAddr, [u8; 6])>> {
+    let mut senders: Vec<Option<(IpAddr, [u8; 6])>> = part.senders.iter().copied().map(Some).collect();
+    let last = part.sample.as_ref().map(|sample| sample.source.zip(sample.source_mac));
+    if let Some(last) = last
+        && !senders.contains(&last)
+    {
+        senders.push(last);
+    }
+    senders
+}
+
 /// Makes a quarantine, and returns whom it is for. `None`: there is one already. The caller holds the lock.
 fn cut_off(
     gate: &Gate,
@@ -244,160 +301,4 @@ fn read(policy: &Policy) -> (HashSet<String>, HashSet<String>) {
         server.addresses.iter().any(|(prefix, _)| prefix.prefix_len() < prefix.max_prefix_len())
     };
     (select(&|server| policy.mode_of(server) == Mode::Observe), select(&has_prefix))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::abi::Reason;
-    use crate::alarm::Engine;
-    use crate::drops::example::{after_ms, syn};
-    use crate::drops::{DropEvent, ReasonCode};
-    use crate::policy::parse;
-
-    fn by_policy(policy: &Policy) -> Responder {
-        Responder::new("dmz0".into(), policy, Arc::default())
-    }
-
-    fn responder(extra: &str) -> Responder {
-        let text = format!(
-            "[servers.web1]\naddresses = [\"192.0.2.10\"]\n{extra}\n[alarms]\nquarantine_on = [\"attempt\"]\n"
-        );
-        by_policy(&parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")))
-    }
-
-    /// The one culprit of a change of an alarm with one part.
-    fn find_culprit<'c>(responder: &mut Responder, change: &'c Change) -> Option<Culprit<'c>> {
-        let culprits = responder.find_culprits(change);
-        assert!(culprits.len() < 2, "{culprits:?}");
-        culprits.first().copied()
-    }
-
-    fn opened() -> Change {
-        Engine::default().observe(&syn(), after_ms(0)).remove(0)
-    }
-
-    #[test]
-    fn an_alarm_that_becomes_what_the_policy_names_has_a_culprit_once() {
-        let mut responder = responder("");
-        let mut change = opened();
-        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
-        change.step = Step::Updated;
-        assert_eq!(find_culprit(&mut responder, &change), None);
-        change.alarm.parts[0].kind = Kind::Scan;
-        change.step = Step::Escalated { from: Kind::Attempt };
-        assert_eq!(find_culprit(&mut responder, &change), None, "no kind of the policy's");
-        change.step = Step::Closed { folded_into: None };
-        assert_eq!(find_culprit(&mut responder, &change), None);
-        assert!(responder.answered.is_empty());
-        assert_eq!(find_culprit(&mut responder, &opened()), Some(("web1", None)), "the next alarm");
-    }
-
-    #[test]
-    fn an_alarm_of_a_time_without_a_daemon_is_answered_when_it_goes_on() {
-        let mut engine = Engine::default();
-        let mut responder = responder("");
-        let mut drop = syn();
-        (drop.while_away, drop.from) = (true, crate::drops::Origin::Ledger);
-        assert_eq!(find_culprit(&mut responder, &engine.observe(&drop, after_ms(0))[0]), None);
-        let change = engine.observe(&syn(), after_ms(11_000)).remove(0);
-        assert_eq!(change.step, Step::Updated);
-        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
-    }
-
-    #[test]
-    fn an_alarm_that_is_open_is_answered_when_a_policy_asks_for_it_and_not_twice() {
-        let policy = |extra: &str| {
-            let text = format!("[servers.web1]\naddresses = [\"192.0.2.10\"]\n{extra}");
-            parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}"))
-        };
-        let asks = policy("[alarms]\nquarantine_on = [\"attempt\"]\n");
-        let mut responder = by_policy(&policy(""));
-        let mut change = opened();
-        assert_eq!(find_culprit(&mut responder, &change), None);
-        responder.follow(&asks);
-        change.step = Step::Updated;
-        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
-        responder.follow(&asks);
-        assert_eq!(find_culprit(&mut responder, &change), None);
-    }
-
-    #[test]
-    fn nobody_is_cut_off_for_a_frame_that_may_have_borrowed_its_address() {
-        let mut drop = syn();
-        let of_a_newer_gate = ReasonCode::Unknown(63);
-        for (reason, culprit) in [
-            (Reason::Malformed.into(), None),
-            (Reason::Protocol.into(), Some(("web1", None))),
-            (of_a_newer_gate, None),
-        ] {
-            drop.reason = reason;
-            let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
-            assert_eq!(change.alarm.kind(), Kind::Attempt);
-            assert_eq!(find_culprit(&mut responder(""), &change), culprit, "{reason:?}");
-        }
-    }
-
-    #[test]
-    fn of_a_server_that_is_a_prefix_each_machine_is_cut_off_once_and_at_last_the_server() {
-        let text = "[servers.web1]\naddresses = [\"192.0.2.10\", \"192.0.2.128/26\"]\n\
-                    [alarms]\nquarantine_on = [\"attempt\", \"spread\"]\n";
-        let mut responder = by_policy(&parse(text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")));
-        let sent_by = |last: u8| {
-            let mut change = opened();
-            let sample = DropEvent { source: Some(IpAddr::from([192, 0, 2, last])), ..syn() };
-            change.alarm.parts[0].sample = Some(Arc::new(sample));
-            change
-        };
-        for last in 130..130 + MOST_ADDRESSES as u8 {
-            let machine = Some(("web1", Some(IpAddr::from([192, 0, 2, last]))));
-            assert_eq!(find_culprit(&mut responder, &sent_by(last)), machine);
-            assert_eq!(find_culprit(&mut responder, &sent_by(last)), None, "once");
-        }
-        assert_eq!(find_culprit(&mut responder, &sent_by(200)), Some(("web1", None)));
-        assert_eq!(find_culprit(&mut responder, &sent_by(201)), None, "it is cut off with the server");
-        // as a more severe kind the alarm is answered anew
-        let mut worse = sent_by(130);
-        (worse.alarm.parts[0].kind, worse.step) = (Kind::Spread, Step::Escalated { from: Kind::Attempt });
-        let machine = Some(("web1", Some(IpAddr::from([192, 0, 2, 130]))));
-        assert_eq!(find_culprit(&mut responder, &worse), machine);
-        // without an address it is the server
-        let mut change = sent_by(130);
-        change.alarm.id = 99;
-        change.alarm.parts[0].sample = Some(Arc::new(DropEvent { source: None, ..syn() }));
-        assert_eq!(find_culprit(&mut responder, &change), Some(("web1", None)));
-    }
-
-    #[test]
-    fn a_server_in_observe_is_left_alone() {
-        assert_eq!(find_culprit(&mut responder("mode = \"observe\""), &opened()), None);
-        let mut change = opened();
-        change.alarm.parts[0].verdict = Some(DropVerdict::WouldDrop);
-        assert_eq!(find_culprit(&mut responder(""), &change), None);
-    }
-
-    #[test]
-    fn nobody_is_cut_off_for_what_happened_while_no_daemon_ran_or_for_a_strangers_deed() {
-        let mut drop = syn();
-        drop.while_away = true;
-        let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
-        assert_eq!(find_culprit(&mut responder(""), &change), None);
-        let mut change = opened();
-        change.alarm.server = None;
-        assert_eq!(find_culprit(&mut responder(""), &change), None);
-    }
-
-    #[test]
-    fn pending_quarantines_are_bounded_and_taken_in_their_order() {
-        let mut responder = responder("");
-        let mut change = opened();
-        for id in 1..=MOST_PENDING as u64 + 10 {
-            change.alarm.id = id;
-            responder.consider(&change);
-        }
-        let pending = responder.take_pending();
-        let ids: Vec<u64> = pending.iter().map(|pending| pending.alarm).collect();
-        assert_eq!(ids, (1..=MOST_PENDING as u64).collect::<Vec<_>>());
-        assert!(responder.take_pending().is_empty());
-    }
 }

@@ -17,6 +17,7 @@ mod forgeries;
 mod hairpins;
 mod history;
 pub mod hub;
+mod incidents;
 pub(crate) mod kills;
 mod late_answers;
 mod ledger;

@@ -23,7 +23,7 @@ const MAC: &str = "02:00:00:00:00:10";
 
 /// The mail server and the name server are two machines of `farm`, which is a prefix. The web server is one
 /// of its own.
-fn farm(name: &str) -> String {
+pub fn farm(name: &str) -> String {
     let servers = format!(
         "[servers.{name}]\naddresses = [\"192.0.2.0/26\", \"2001:db8:1::/121\"]\nroles = [\"dns\", \"managed\"]\n\
          [servers.web1]\naddresses = [\"192.0.2.80\", \"2001:db8:1::80\"]\nroles = [\"web\", \"managed\"]\n"

@@ -64,6 +64,27 @@ fn each_of_seven_machines_of_one_prefix_is_named_and_can_be_cut_off() {
 }
 
 #[test]
+fn a_machine_that_joins_is_handed_over_once_also_if_its_address_is_no_news() {
+    let mut play = farm();
+    play.at(0, &machine(130, tcp(31337, 9, 40000)));
+    // its page hands it over
+    assert!(play.engine.take_joined().is_empty());
+    play.at(1_000, &machine(130, tcp(31337, 9, 40001)));
+    assert!(play.engine.take_joined().is_empty(), "more of the same");
+    // the same address from another machine
+    let forged = DropEvent { source_mac: Some([2, 0, 0, 0, 0, 66]), ..machine(130, tcp(31337, 9, 40002)) };
+    play.at(2_000, &forged);
+    let joined = play.engine.take_joined();
+    let senders: Vec<_> = joined[0].parts[0].senders.iter().map(|(_, mac)| mac[5]).collect();
+    assert_eq!((joined.len(), senders), (1, vec![130, 66]));
+    assert_eq!(play.changes.len(), 1, "{:#?}", play.told());
+    // neither rows of the ledger nor what only would have been dropped show a machine
+    play.poll(3_000, &machine(131, tcp(31337, 9, 40003)), 5);
+    play.at(4_000, &DropEvent { verdict: DropVerdict::WouldDrop, ..machine(132, tcp(31337, 9, 40003)) });
+    assert!(play.engine.take_joined().is_empty());
+}
+
+#[test]
 fn machines_that_call_one_place_each_are_neither_a_worm_nor_a_scan() {
     let mut play = farm();
     for number in 0..60_u8 {
