@@ -59,6 +59,33 @@ pub const fn can_cause(reason: Reason, causer: Causer) -> bool {
     }
 }
 
+/// The kinds that drops for this reason may be part of. None: they are never an alarm.
+pub const fn kinds_of(reason: Reason) -> &'static [Kind] {
+    match reason {
+        Reason::NewFlow => &[Kind::Attempt, Kind::Fetch, Kind::Callback, Kind::Scan, Kind::Spread],
+        Reason::Destination => &[Kind::Attempt, Kind::Callback, Kind::Scan, Kind::Spread],
+        Reason::Protocol => &[Kind::Stray, Kind::Attempt, Kind::Scan],
+        Reason::Rate => &[Kind::Burst],
+        Reason::UnlistedService => &[Kind::Backdoor],
+        Reason::NoFlow | Reason::Fragment | Reason::Elsewhere => &[Kind::Stray],
+        Reason::UnknownSource | Reason::Spoofed | Reason::RogueRouter | Reason::SourceRoute => &[Kind::Spoof],
+        Reason::Quarantined | Reason::Malformed | Reason::Ethertype => &[Kind::Attempt],
+        Reason::LinkLayer
+        | Reason::Neighbour
+        | Reason::Dhcp
+        | Reason::UnknownAllowed
+        | Reason::LaterFragment
+        | Reason::Reply
+        | Reason::Pickup
+        | Reason::Need
+        | Reason::OwnConnection
+        | Reason::FlowError
+        | Reason::Router
+        | Reason::Backscatter
+        | Reason::Stranger => &[],
+    }
+}
+
 /// Whether a part of this kind, with a packet of this reason, may have its server cut off. Somebody else may
 /// have caused it otherwise.
 pub(crate) fn may_quarantine(kind: Kind, reason: Reason) -> bool {
@@ -69,15 +96,69 @@ pub(crate) fn may_quarantine(kind: Kind, reason: Reason) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::abi::REASONS;
     use crate::alarm::example::opened_with;
-    use crate::alarm::{Engine, KINDS, Severity};
+    use crate::alarm::{Change, Engine, KINDS, Severity};
     use crate::drops::DropEvent;
     use crate::drops::example::{after_ms, syn};
+    use crate::net::{SCTP, TCP, UDP};
 
     fn dropped() -> impl Iterator<Item = Reason> {
         REASONS.iter().copied().filter(|reason| reason.drops())
+    }
+
+    fn can_cause_kind(kind: Kind, causer: Causer) -> bool {
+        dropped().any(|reason| kinds_of(reason).contains(&kind) && can_cause(reason, causer))
+    }
+
+    /// The kinds that an alarm has become when a server did all that it can for this reason.
+    fn play(reason: Reason) -> BTreeSet<Kind> {
+        let mut kinds = BTreeSet::new();
+        let mut note = |changes: Vec<Change>| {
+            kinds.extend(changes.iter().flat_map(|change| &change.alarm.parts).map(|part| part.kind));
+        };
+        let drop = |protocol, port, destination: u8| DropEvent {
+            reason: reason.into(),
+            protocol,
+            port,
+            destination: Some([198, 51, 100, destination].into()),
+            ..syn()
+        };
+        for protocol in [TCP, UDP, SCTP] {
+            for port in [25, 53, 69, 80, 445, 4000] {
+                let (mut one, mut many) = (Engine::default(), Engine::default());
+                for number in 0..30_u64 {
+                    let again = DropEvent { source_port: None, ..drop(protocol, port, 9) };
+                    note(one.observe(&again, after_ms(number * 30_000)));
+                    note(many.observe(&drop(protocol, port, number as u8), after_ms(number * 1000)));
+                }
+            }
+        }
+        let mut scan = Engine::default();
+        for number in 0..30_u16 {
+            let now = after_ms(u64::from(number) * 600);
+            note(scan.observe(&drop(TCP, 3000 + number, 9), now));
+            note(scan.observe(&drop(100 + number as u8, 0, 9), now));
+        }
+        kinds
+    }
+
+    #[test]
+    fn each_reason_leads_to_the_kinds_that_it_is_said_to_and_to_no_other() {
+        for reason in dropped() {
+            assert_eq!(play(reason), kinds_of(reason).iter().copied().collect(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_the_programs_put_aside_as_caused_outside_is_so_here_too_or_never_an_alarm() {
+        for reason in dropped() {
+            let is_so = can_cause(reason, Causer::Outsider) || reason == Reason::Quarantined;
+            assert!(is_so || !reason.is_caused_outside(true), "{reason}");
+        }
     }
 
     #[test]
@@ -106,13 +187,16 @@ mod tests {
     #[test]
     fn the_documentation_has_the_same_table() {
         let page = include_str!("../../docs/alarms.md");
+        let show = |who: &dyn Fn(Causer) -> bool| {
+            CAUSERS.map(|causer| if who(causer) { "yes" } else { "no" }).join(" | ")
+        };
         for reason in dropped() {
             let drop = DropEvent { reason: reason.into(), port: 4000, ..syn() };
             let kind = Kind::of(&drop).map_or("never an alarm".to_owned(), |kind| {
                 let severity = opened_with(&drop).alarm.severity();
                 format!("`{kind}`, {severity}")
             });
-            let who = CAUSERS.map(|causer| if can_cause(reason, causer) { "yes" } else { "no" }).join(" | ");
+            let who = show(&|causer| can_cause(reason, causer));
             let row = format!("| `{reason}` | {kind} | {who} |");
             assert!(page.contains(&row), "docs/alarms.md has no line\n{row}");
         }
@@ -121,7 +205,8 @@ mod tests {
                 Some(refusal) => format!("no: {refusal}"),
                 None => "yes".to_owned(),
             };
-            let row = format!("| `{kind}` | {may} |");
+            let who = show(&|causer| can_cause_kind(*kind, causer));
+            let row = format!("| `{kind}` | {who} | {may} |");
             assert!(page.contains(&row), "docs/alarms.md has no line\n{row}");
         }
     }

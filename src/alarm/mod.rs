@@ -50,7 +50,7 @@ use jiff::Timestamp;
 use crate::drops::{DropEvent, DropVerdict, ReasonCode, ServerRef};
 
 pub(crate) use causes::may_quarantine;
-pub use causes::{Causer, can_cause};
+pub use causes::{Causer, can_cause, kinds_of};
 pub use distinct::Distinct;
 pub use engine::Engine;
 pub use gate_trouble::GateTrouble;

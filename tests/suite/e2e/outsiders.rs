@@ -1,16 +1,20 @@
 //! What anybody outside can make real servers send: nothing of it is an alarm above low, or cuts a server off.
 //! `docs/alarms.md` has the table, and `src/alarm/causes.rs` the rule.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use portcullis::abi::{REASONS, Reason};
+use portcullis::alarm::{Causer, can_cause};
 use serde_json::Value;
 
+use super::calm::CalmCheck;
 use super::evasion::attack::Tool;
 use super::policies::dmz;
-use super::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp};
+use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, connect, tcp_talks, udp};
 use super::testbed::{FAMILIES, Testbed, V4, V6, ip, share_machine};
 use super::traffic::FORBIDDEN;
 use crate::support::patience::eventually;
@@ -48,6 +52,30 @@ const ATTEMPTS: &[&str] = &[
     "hping3 -q -c 20 -i u20000 -a PEER -R -p 80 WEB",
 ];
 
+/// Where each reason is played that the table says an outsider can cause.
+const PLAYED: &[(Reason, &str, &str)] = &[
+    (Reason::Backscatter, include_str!("outsiders.rs"), PLAY),
+    (Reason::Stranger, include_str!("outsiders.rs"), PLAY),
+    // big answers in pieces: no outsider of this test makes the gate drop one
+    (Reason::Fragment, include_str!("outsiders.rs"), PLAY),
+    (
+        Reason::Rate,
+        include_str!("outsiders.rs"),
+        "visitors_who_make_a_mail_server_bounce_raise_a_burst_and_have_nobody_cut_off",
+    ),
+    (
+        Reason::NoFlow,
+        include_str!("late_answers.rs"),
+        "answers_that_outlive_their_flows_are_stray_and_those_that_nobody_asked_for_are_a_worm",
+    ),
+    (
+        Reason::Elsewhere,
+        include_str!("elsewhere.rs"),
+        "what_a_switch_floods_is_no_alarm_and_what_is_for_the_router_is",
+    ),
+];
+const PLAY: &str = "nobody_outside_raises_an_alarm_above_low_or_has_a_server_cut_off";
+
 /// Longer than any of them takes.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -73,6 +101,56 @@ fn prove_harmless(testbed: &Testbed, what: &str) {
     assert!(grave.is_empty(), "{what}: {grave:#?}");
 }
 
+/// What the servers' answers were dropped for is what the table says an outsider can cause. Answers over SCTP
+/// are the one exception.
+#[track_caller]
+fn prove_reasons(testbed: &Testbed) {
+    let is_known = |row: &super::command::Row| {
+        let reason = REASONS.iter().find(|reason| row.0["reason"] == reason.to_string());
+        reason.is_some_and(|reason| can_cause(*reason, Causer::Outsider)) || row.0["proto"] == "sctp"
+    };
+    let rows = testbed.drops();
+    let others: Vec<_> = rows.iter().filter(|row| !is_known(row)).collect();
+    assert!(others.is_empty(), "{others:#?}");
+}
+
+#[test]
+fn every_reason_that_an_outsider_can_cause_is_played() {
+    let outside = REASONS.iter().filter(|reason| can_cause(**reason, Causer::Outsider));
+    let outside: BTreeSet<String> = outside.map(ToString::to_string).collect();
+    let played: BTreeSet<String> = PLAYED.iter().map(|(reason, ..)| reason.to_string()).collect();
+    assert_eq!(outside, played);
+    for (reason, file, test) in PLAYED {
+        assert!(file.contains(&format!("#[test]\nfn {test}()")), "{reason}: no test {test}");
+    }
+}
+
+#[test]
+fn visitors_who_make_a_mail_server_bounce_raise_a_burst_and_have_nobody_cut_off() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let (_mail, _exchanger) = (TcpServer::start(&testbed.dmz, 25), TcpServer::start(&testbed.internet, 25));
+    let check =
+        CalmCheck::start(&testbed, &dmz().replacen("out = [\"tcp/25\"", "out = [\"tcp/25 limit 3/m\"", 1));
+    let mut bounced = 0;
+    for number in 0..12 {
+        let family = FAMILIES[number % 2];
+        let (server, visitor) = (ip(family.mail), ip(family.peer));
+        assert!(
+            tcp_talks(&testbed.internet, visitor, SocketAddr::new(server, 25), ARRIVES),
+            "no mail came in"
+        );
+        // nobody of that name here
+        bounced += usize::from(connect(&testbed.dmz, server, SocketAddr::new(visitor, 25), NEVER).is_ok());
+    }
+    assert!((1..12).contains(&bounced), "{bounced} bounces went out");
+    check.daemon.wait_for_line(&["opened: high burst: mx1"]);
+    let alarms = check.severe_alarms();
+    let kinds: Vec<_> = alarms.iter().flat_map(|alarm| alarm["parts"].as_array().expect("a list")).collect();
+    assert!(!kinds.is_empty() && kinds.iter().all(|part| part["kind"] == "burst"), "{alarms:#?}");
+    assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
+}
+
 #[test]
 fn nobody_outside_raises_an_alarm_above_low_or_has_a_server_cut_off() {
     let _machine = share_machine();
@@ -83,6 +161,8 @@ fn nobody_outside_raises_an_alarm_above_low_or_has_a_server_cut_off() {
     // whatever may be asked for
     testbed.dmz.set_sysctl("ipv4/icmp_ratelimit", "0");
     let _web = TcpServer::start(&testbed.dmz, 80);
+    // for the management alone
+    let _login = TcpServer::start(&testbed.dmz, 22);
     let _names = FAMILIES.map(|family| UdpServer::start(&testbed.dmz, family.dns, 53));
     let asked = "\n[alarms]\nquarantine_on = [\"attempt\", \"fetch\", \"callback\", \"scan\", \"backdoor\", \
                  \"spread\"]\n";
@@ -103,6 +183,8 @@ fn nobody_outside_raises_an_alarm_above_low_or_has_a_server_cut_off() {
     };
     play();
     eventually("the servers' answers were dropped", || count(&testbed, "backscatter") > 100);
+    assert!(count(&testbed, "stranger") > 0, "the login was open to everybody");
+    prove_reasons(&testbed);
     prove_harmless(&testbed, "by the roles");
     assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
 
