@@ -17,7 +17,7 @@ use super::{Alarm, Change, Kind, Severity, Step, Thresholds};
 use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::drops::{DropEvent, ServerRef};
-use place::{Place, low_subject};
+use place::{DropPlace, low_subject};
 
 /// Servers whose attempts are followed at a time.
 const MAX_DETECTORS: usize = 512;
@@ -83,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// Notes which servers are prefixes. Their machines are told apart by address.
+    /// Notes which servers are prefixes. Their machines are known by address.
     pub fn set_prefix_servers(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
         self.prefix_servers = names.into_iter().collect();
         for incident in self.open.values_mut() {
@@ -140,9 +140,9 @@ impl Engine {
         let found = assess(drop, &meaning, self.detect(drop, new_packets, now));
         let place = self.place(drop, &meaning, &found);
         let key = PartKey::of(drop, &meaning);
-        let server = Place { subject: Subject::Server(drop.server_id()), key };
+        let server = DropPlace { subject: Subject::Server(drop.server_id()), key };
         // What was low until now may turn out to be more.
-        let low = Place { subject: low_subject(drop, &meaning), key };
+        let low = DropPlace { subject: low_subject(drop, &meaning), key };
         let Some(kind) = [place, server, low].iter().find_map(|place| self.live_kind(*place)) else {
             return Vec::new();
         };
@@ -325,7 +325,7 @@ impl Engine {
 
     /// The open incident that a drop belongs to: the one that has its part, or the newest one while parts
     /// may still join it.
-    fn find(&self, place: Place, now: Clock) -> Option<u64> {
+    fn find(&self, place: DropPlace, now: Clock) -> Option<u64> {
         let ids = self.by_subject.get(&place.subject)?;
         let has_part = |id: &&u64| self.open.get(id).is_some_and(|incident| incident.has_live(place.key));
         if let Some(id) = ids.iter().rev().find(has_part) {
@@ -337,7 +337,7 @@ impl Engine {
     }
 
     /// The kind of the live part at a place.
-    fn live_kind(&self, place: Place) -> Option<Kind> {
+    fn live_kind(&self, place: DropPlace) -> Option<Kind> {
         let ids = self.by_subject.get(&place.subject)?;
         let part = |id: &u64| self.open.get(id)?.part(place.key).filter(|open| open.is_live());
         ids.iter().rev().find_map(part).map(|open| open.part.kind)
@@ -345,7 +345,7 @@ impl Engine {
 
     fn record(
         &mut self,
-        mut place: Place,
+        mut place: DropPlace,
         found: &Assessment,
         drop: &DropEvent,
         now: Clock,
@@ -414,14 +414,14 @@ impl Engine {
 
     /// Where a drop goes when there is no room for another incident: to those of the same reason, whoever
     /// sent them, or to one for all servers.
-    fn find_room(&self, place: Place) -> Place {
-        let shared = Place { subject: place.subject.without_machine(), ..place };
+    fn find_room(&self, place: DropPlace) -> DropPlace {
+        let shared = DropPlace { subject: place.subject.without_machine(), ..place };
         let is_machine = shared.subject != place.subject;
         if is_machine && (self.newest(shared.subject).is_some() || self.open.len() < self.thresholds.max_open)
         {
             return shared;
         }
-        Place { subject: Subject::Everything, key: PartKey::Rest }
+        DropPlace { subject: Subject::Everything, key: PartKey::Rest }
     }
 
     fn close(&mut self, id: u64, folded_into: Option<u64>, now: Clock) -> Option<Change> {

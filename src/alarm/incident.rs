@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::assess::Assessment;
 use super::detector::Scan;
 use super::meaning::rate_scan;
-use super::news::{ToldPart, describe_news, has_news, magnitude};
+use super::news::{ReportedPart, describe_news, has_news, magnitude};
 use super::part::{OpenPart, Part};
 use super::subject::{PartKey, Subject};
 use super::{Alarm, Change, Distinct, Kind, Likely, Severity, Step, Thresholds};
@@ -51,7 +51,7 @@ pub(super) struct Incident {
     has_first: bool,
     /// Updates since it last paged. The next one waits twice as long.
     updates: u32,
-    pub(super) told_magnitude: u32,
+    pub(super) reported_magnitude: u32,
     pub(super) has_response_news: bool,
     /// A machine was seen that the responder was not asked about yet.
     has_new_sender: bool,
@@ -92,7 +92,7 @@ impl Incident {
             waiting_page: None,
             has_first: false,
             updates: 0,
-            told_magnitude: 0,
+            reported_magnitude: 0,
             has_response_news: false,
             has_new_sender: false,
             paged: vec![(first.key, first.part.kind)],
@@ -123,7 +123,7 @@ impl Incident {
         self.parts.iter().fold(0, |sum, open| sum.saturating_add(open.part.packets))
     }
 
-    /// How severe it is, and how telling: as its gravest part.
+    /// How severe it is, and how telling: as its most severe part.
     pub(super) fn rank(&self) -> (Severity, Kind) {
         let ranks = self.parts.iter().map(|open| open.part.rank());
         ranks.max().unwrap_or((Severity::Low, self.opened_as))
@@ -171,7 +171,7 @@ impl Incident {
         let Some(open) = self.parts.get_mut(place) else {
             return;
         };
-        open.came_again |= !open.is_live() && open.told.is_some();
+        open.came_again |= !open.is_live() && open.reported.is_some();
         let (machines, senders) = (open.part.sources.len(), open.part.senders.len());
         open.add(found, drop, now);
         self.has_new_sender |=
@@ -182,7 +182,7 @@ impl Incident {
             && open.part.severity >= Severity::High
             && !sources.is_estimate()
             && sources.len() > machines;
-        let (key, told) = (open.key, open.told);
+        let (key, reported) = (open.key, open.reported);
         let (part_severity, part_kind) = open.part.rank();
         if drop.server.is_some() && self.subject != Subject::Everything {
             // A policy may have given the id's server another name.
@@ -190,7 +190,7 @@ impl Incident {
         }
         self.interface = Arc::clone(&drop.interface);
         (self.is_changed, self.is_unrecorded) = (true, true);
-        self.has_first |= told.is_none() || has_new_machine || self.parts[place].came_again;
+        self.has_first |= reported.is_none() || has_new_machine || self.parts[place].came_again;
         if self.pages((key, part_kind), part_severity, severity, found.is_dangerous) {
             self.waiting_page.get_or_insert(kind);
         }
@@ -239,8 +239,8 @@ impl Incident {
             self.paged.push(first);
         }
         let is_low = matches!(self.subject, Subject::Low { .. });
-        let is_grave = severity >= before || is_dangerous;
-        !is_low && (severity > before || is_first && has_room && (is_new_kind || is_grave))
+        let is_severe = severity >= before || is_dangerous;
+        !is_low && (severity > before || is_first && has_room && (is_new_kind || is_severe))
     }
 
     /// The index of a part, which is made if it is missing.
@@ -396,9 +396,9 @@ impl Incident {
         (self.is_changed, self.is_unrecorded) = (false, false);
         self.updates = if step == Step::Updated && !self.has_first { self.updates + 1 } else { 0 };
         (self.waiting_page, self.has_first, self.has_response_news) = (None, false, false);
-        self.told_magnitude = magnitude(self.packets());
+        self.reported_magnitude = magnitude(self.packets());
         for open in &mut self.parts {
-            (open.told, open.came_again) = (Some(ToldPart::of(&open.part)), false);
+            (open.reported, open.came_again) = (Some(ReportedPart::of(&open.part)), false);
         }
         Change { time: now.wall, step, news, alarm: self.snapshot() }
     }

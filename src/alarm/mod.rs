@@ -14,10 +14,9 @@
 //! | `engine` | finds the incident of a drop, opens and closes incidents |
 //! | `incident`, `part` | an incident while it is open, and what each drop adds to it |
 //! | `news` | what a change says that was not said before |
-//! | `describe`, `advice`, `record` | the words, the commands to type, the JSON |
+//! | `describe`, `next_steps`, `record` | the words, the commands to type, the JSON |
 //! | `causes` | who can cause what |
 
-mod advice;
 mod assess;
 mod causes;
 mod describe;
@@ -32,6 +31,7 @@ mod kind;
 mod likely;
 mod meaning;
 mod news;
+mod next_steps;
 mod part;
 mod recent;
 mod record;
@@ -89,7 +89,7 @@ pub struct Alarm {
     pub interface: Arc<str>,
     /// `None`: no server has the source address, or it is about several servers or the gate.
     pub server: Option<ServerRef>,
-    /// The server is a prefix: its machines are told apart by address.
+    /// The server is a prefix: its machines are known by address.
     pub has_machines: bool,
     /// It is about several servers, for which there is no room.
     pub is_for_all: bool,

@@ -13,7 +13,7 @@ const NAMED: usize = 4;
 
 /// What was said of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ToldPart {
+pub(super) struct ReportedPart {
     kind: Kind,
     severity: Severity,
     sources: Size,
@@ -39,9 +39,9 @@ impl Size {
     }
 }
 
-impl ToldPart {
-    pub(super) fn of(part: &Part) -> ToldPart {
-        ToldPart {
+impl ReportedPart {
+    pub(super) fn of(part: &Part) -> ReportedPart {
+        ReportedPart {
             kind: part.kind,
             severity: part.severity,
             sources: Size::of(&part.sources),
@@ -59,10 +59,11 @@ pub(super) fn magnitude(packets: u64) -> u32 {
 
 /// Whether there is anything new.
 pub(super) fn has_news(incident: &Incident) -> bool {
-    let is_told = |open: &OpenPart| open.told == Some(ToldPart::of(&open.part)) && !open.came_again;
-    incident.told_magnitude != magnitude(incident.packets())
+    let is_reported =
+        |open: &OpenPart| open.reported == Some(ReportedPart::of(&open.part)) && !open.came_again;
+    incident.reported_magnitude != magnitude(incident.packets())
         || incident.has_response_news
-        || !incident.parts().iter().all(is_told)
+        || !incident.parts().iter().all(is_reported)
 }
 
 /// What is new, in words, the most telling first. Empty: nothing.
@@ -75,7 +76,7 @@ pub(super) fn describe_news(incident: &Incident) -> String {
     }
     let packets = incident.packets();
     let now = magnitude(packets);
-    if now > incident.told_magnitude {
+    if now > incident.reported_magnitude {
         news.push(format!("more than {} packets", 10_u64.saturating_pow(now) - 1));
     }
     let rest = news.len().saturating_sub(NAMED);
@@ -89,31 +90,31 @@ pub(super) fn describe_news(incident: &Incident) -> String {
 fn describe_part_news(open: &OpenPart) -> Option<String> {
     let part = &open.part;
     let name = name_part(part);
-    let Some(told) = open.told else {
+    let Some(reported) = open.reported else {
         return Some(name);
     };
-    let now = ToldPart::of(part);
-    if now.kind != told.kind {
-        return Some(format!("{name}, {} until now", told.kind));
+    let now = ReportedPart::of(part);
+    if now.kind != reported.kind {
+        return Some(format!("{name}, {} until now", reported.kind));
     }
-    if now.severity != told.severity {
+    if now.severity != reported.severity {
         return Some(format!("{name} is {}", now.severity));
     }
     if open.came_again {
         return Some(format!("{name} again"));
     }
-    if now.is_past != told.is_past {
+    if now.is_past != reported.is_past {
         return Some(format!("{name} goes on"));
     }
-    if now.verdict != told.verdict {
+    if now.verdict != reported.verdict {
         let verdict = now.verdict.map_or("", |verdict| match verdict {
             DropVerdict::Drop => "dropped",
             DropVerdict::WouldDrop => "NOT dropped any more",
         });
         return Some(format!("{name} is {verdict}"));
     }
-    if now.sources != told.sources {
+    if now.sources != reported.sources {
         return Some(format!("{name} from more machines{}", list(": ", &part.sources, |ip| ip.to_string())));
     }
-    (now.destinations != told.destinations).then(|| format!("{name} to more places"))
+    (now.destinations != reported.destinations).then(|| format!("{name} to more places"))
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::assess::Assessment;
 use super::detector::is_last_packet;
 use super::gate_trouble::GateTrouble;
-use super::news::ToldPart;
+use super::news::ReportedPart;
 use super::subject::PartKey;
 use super::{Distinct, Kind, Likely, Scope, Severity, Thresholds};
 use crate::clock::Clock;
@@ -151,7 +151,7 @@ pub(super) struct OpenPart {
     /// The longest interval between two drops, nanoseconds.
     pub(super) longest_gap_ns: u64,
     /// What was said of it; `None`: nothing yet.
-    pub(super) told: Option<ToldPart>,
+    pub(super) reported: Option<ReportedPart>,
     /// It was over, and drops came again since.
     pub(super) came_again: bool,
     /// Of a scan: the dangerous services that it tried, by protocol and port. There are not many.
@@ -173,7 +173,7 @@ impl OpenPart {
             part,
             last_ns: now.mono_ns,
             longest_gap_ns: 0,
-            told: None,
+            reported: None,
             came_again: false,
             dangerous: Vec::new(),
         }

@@ -363,7 +363,7 @@ fn a_packet_that_passed_in_observe_is_said_not_to_be_dropped_and_is_one_severity
         let alarm = first(&DropEvent { verdict: DropVerdict::WouldDrop, ..drop });
         assert_eq!((alarm.severity(), alarm.mode()), (observed, Some("observe")), "{port}");
         assert!(alarm.seen().contains("NOT dropped in mode observe"));
-        // the first advice permits it, and only then somebody is cut off
+        // the first step permits it, and only then somebody is cut off
         let next = alarm.next_commands();
         let need = format!("out = [\"tcp/{port} to 198.51.100.7\"]");
         assert!(next[0].starts_with("policy: ") && next[0].ends_with(&need), "{next:#?}");

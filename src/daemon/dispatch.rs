@@ -32,7 +32,7 @@ pub(super) struct Dispatch {
     budget: DropBudget,
     history: HistoryWriter,
     followers: Option<Followers>,
-    /// When the sinks were last told which alarms are open.
+    /// When the sinks last heard which alarms are open.
     open_sent: Option<Instant>,
     snapshot: Arc<Snapshot>,
 }

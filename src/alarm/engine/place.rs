@@ -11,16 +11,16 @@ use crate::drops::DropEvent;
 
 /// Where a drop belongs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct DropPlace {
     pub subject: Subject,
     pub key: PartKey,
 }
 
 impl Engine {
     /// Where a drop belongs.
-    pub(super) fn place(&self, drop: &DropEvent, meaning: &Meaning, found: &Assessment) -> Place {
+    pub(super) fn place(&self, drop: &DropEvent, meaning: &Meaning, found: &Assessment) -> DropPlace {
         let key = PartKey::of(drop, meaning);
-        let server = Place { subject: Subject::Server(drop.server_id()), key };
+        let server = DropPlace { subject: Subject::Server(drop.server_id()), key };
         if key.is_single_attempt(found.kind) && found.likely == Likely::Unknown && drop.server.is_some() {
             let is_scan = match self.newest(server.subject) {
                 Some(incident) if incident.has_live(PartKey::Scan) => {
@@ -29,22 +29,22 @@ impl Engine {
                 _ => found.scan != Scan::No,
             };
             if is_scan {
-                return Place { key: PartKey::Scan, ..server };
+                return DropPlace { key: PartKey::Scan, ..server };
             }
         }
         if found.severity == Severity::Low {
-            return Place { subject: low_subject(drop, meaning), key };
+            return DropPlace { subject: low_subject(drop, meaning), key };
         }
         let is_attributable = drop.reason.known().is_some_and(Reason::is_attributable);
         if is_attributable && drop.server.is_some() || self.is_of_server(server, drop) {
             return server;
         }
-        Place { subject: self.sender(drop), key }
+        DropPlace { subject: self.sender(drop), key }
     }
 
     /// Whether an open incident of the server has the MAC of a frame that can't be attributed to the server.
     /// An address that somebody borrowed is never the server's doing.
-    fn is_of_server(&self, server: Place, drop: &DropEvent) -> bool {
+    fn is_of_server(&self, server: DropPlace, drop: &DropEvent) -> bool {
         if drop.server.is_none() || drop.reason.known() == Some(Reason::Spoofed) {
             return false;
         }

@@ -66,12 +66,12 @@ impl Play {
         self.changes.extend(self.engine.observe_hot_row(&last, new_packets, || Some(counted), now));
     }
 
-    /// What was told.
-    fn told(&self) -> Vec<String> {
+    /// What was reported.
+    fn reported(&self) -> Vec<String> {
         self.changes.iter().map(tell).collect()
     }
 
-    /// What was told but for updates: whatever pages somebody, and the ends.
+    /// What was reported but for updates: whatever pages somebody, and the ends.
     fn paged(&self) -> Vec<String> {
         self.changes.iter().filter(|change| change.step != Step::Updated).map(tell).collect()
     }
@@ -80,11 +80,11 @@ impl Play {
         self.changes.len() - self.paged().len()
     }
 
-    /// The alarm with this id, as it was last told or stands now.
+    /// The alarm with this id, as it was last reported or stands now.
     fn alarm(&self, id: u64) -> Alarm {
         let open = self.engine.open_alarms().into_iter().find(|alarm| alarm.id == id);
-        let told = || self.changes.iter().rev().find(|change| change.alarm.id == id);
-        open.or_else(|| told().map(|change| change.alarm.clone())).expect("no such alarm")
+        let reported = || self.changes.iter().rev().find(|change| change.alarm.id == id);
+        open.or_else(|| reported().map(|change| change.alarm.clone())).expect("no such alarm")
     }
 
     /// The line for people of the last change that paged.

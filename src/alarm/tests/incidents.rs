@@ -19,7 +19,7 @@ fn clock_query(now: Clock) -> DropEvent {
     DropEvent { time: now.wall, since: now.wall, ..datagram(123, &ntp_query()) }
 }
 
-fn told(changes: &[Change]) -> Vec<(&'static str, u64, Kind, Severity)> {
+fn reported(changes: &[Change]) -> Vec<(&'static str, u64, Kind, Severity)> {
     let tell =
         |change: &Change| (change.step.name(), change.alarm.id, change.alarm.kind(), change.alarm.severity());
     changes.iter().map(tell).collect()
@@ -34,7 +34,7 @@ fn what_one_server_does_is_one_alarm_and_another_server_has_its_own() {
     let other = DropEvent { server: server(2), ..directory(at(121)) };
     changes.extend(engine.observe(&other, at(121)));
     assert_eq!(
-        told(&changes),
+        reported(&changes),
         [
             ("opened", 1, Kind::Attempt, Severity::Medium),
             ("escalated", 1, Kind::Attempt, Severity::Critical),
@@ -60,19 +60,19 @@ fn a_new_part_that_is_as_severe_or_dangerous_pages_and_a_lesser_one_is_an_update
     engine.observe(&attempt_at(31337, 7, 40000, at(0)), at(0));
     // as severe
     let changes = engine.observe(&attempt_at(31338, 7, 40000, at(1)), at(1));
-    assert_eq!(told(&changes), [("escalated", 1, Kind::Attempt, Severity::High)]);
+    assert_eq!(reported(&changes), [("escalated", 1, Kind::Attempt, Severity::High)]);
     // less severe, and yet its first drop is news at once
     let changes = engine.observe(&directory(at(2)), at(2));
-    assert_eq!(told(&changes), [("updated", 1, Kind::Attempt, Severity::High)]);
+    assert_eq!(reported(&changes), [("updated", 1, Kind::Attempt, Severity::High)]);
     assert_eq!(changes[0].news, "attempt tcp/389 to 198.51.100.7");
     // more severe
     let changes = engine.observe(&attempt_at(22, 7, 40000, at(3)), at(3));
-    assert_eq!(told(&changes), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
+    assert_eq!(reported(&changes), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
     // less severe than the alarm, but of a new kind; and then of a known one, but dangerous
     let changes = engine.observe(&attempt_at(80, 7, 40000, at(4)), at(4));
-    assert_eq!(told(&changes), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
+    assert_eq!(reported(&changes), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
     let changes = engine.observe(&attempt_at(443, 7, 40000, at(5)), at(5));
-    assert_eq!(told(&changes), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
+    assert_eq!(reported(&changes), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
     // and none of them twice
     for port in [31337, 31338, 389, 22, 80, 443] {
         assert!(engine.observe(&attempt_at(port, 7, 40001, at(7)), at(7)).is_empty(), "{port}");
@@ -90,7 +90,7 @@ fn what_comes_at_once_is_one_page() {
     assert_eq!(changes.len(), 1);
     assert!(engine.flush(after_ms(499)).is_empty());
     let page = engine.flush(after_ms(500));
-    assert_eq!(told(&page), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
+    assert_eq!(reported(&page), [("escalated", 1, Kind::Attempt, Severity::Critical)]);
     assert_eq!(page[0].alarm.parts.len(), 4);
     assert!(engine.flush(after_ms(5_000)).is_empty() && engine.tick(after_ms(5_000)).is_empty());
 }
@@ -103,7 +103,7 @@ fn a_low_alarm_stays_by_itself_and_absorbs_nothing() {
     changes.extend(engine.observe(&directory(at(2)), at(2)));
     let (attempt, low) = (Kind::Attempt, Severity::Low);
     assert_eq!(
-        told(&changes),
+        reported(&changes),
         [
             ("opened", 1, attempt, low),
             ("opened", 2, Kind::Stray, low),
@@ -113,7 +113,7 @@ fn a_low_alarm_stays_by_itself_and_absorbs_nothing() {
     // low ones of the same kind join it, and never page
     let other = DropEvent { port: 1900, ..chatter(at(3)) };
     let changes = engine.observe(&other, at(3));
-    assert_eq!(told(&changes), [("updated", 1, attempt, low)]);
+    assert_eq!(reported(&changes), [("updated", 1, attempt, low)]);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_part_joins_for_an_hour_and_a_later_one_opens_an_alarm_that_follows() {
     changes.retain(|change| change.step != Step::Updated);
     let (attempt, critical) = (Kind::Attempt, Severity::Critical);
     assert_eq!(
-        told(&changes),
+        reported(&changes),
         [
             ("opened", 1, attempt, Severity::Medium),
             ("escalated", 1, attempt, critical),
@@ -167,7 +167,7 @@ fn a_part_that_comes_again_within_the_hour_is_news_and_no_page() {
     let ended = |alarm: Alarm| alarm.parts.iter().any(|part| part.service() == "tcp/22" && part.is_over);
     assert!(ended(only(&engine)));
     let changes = engine.observe(&attempt_at(22, 9, 40001, at(1500)), at(1500));
-    assert_eq!(told(&changes), [("updated", 1, Kind::Attempt, Severity::Critical)]);
+    assert_eq!(reported(&changes), [("updated", 1, Kind::Attempt, Severity::Critical)]);
     assert!(changes[0].news.ends_with("again"), "{}", changes[0].news);
     assert!(!ended(only(&engine)));
 }
@@ -197,7 +197,7 @@ fn incidents_of_one_server_are_bounded_and_the_oldest_goes_on_in_the_newest() {
 }
 
 #[test]
-fn frames_that_are_not_ip_are_told_apart_by_type_and_machine() {
+fn frames_that_are_not_ip_have_an_alarm_for_each_type_and_machine() {
     let frame = |ethertype: u16, mac: u8| {
         let mut drop = because(Reason::Ethertype);
         (drop.server, drop.source, drop.destination) = (None, None, None);
@@ -243,6 +243,6 @@ fn what_was_only_observed_and_is_dropped_now_pages() {
     let observed = DropEvent { verdict: DropVerdict::WouldDrop, ..attempt_at(31337, 7, 40000, at(0)) };
     engine.observe(&observed, at(0));
     let changes = engine.observe(&attempt_at(31337, 7, 40000, at(1)), at(1));
-    assert_eq!(told(&changes), [("escalated", 1, Kind::Attempt, Severity::High)]);
+    assert_eq!(reported(&changes), [("escalated", 1, Kind::Attempt, Severity::High)]);
     assert_eq!(changes[0].alarm.mode(), Some("enforce"));
 }

@@ -41,10 +41,10 @@ fn poll_attempts(packets: u64, destination: impl Fn(u32) -> u32) -> Option<u64> 
         let changes = engine.observe_hot_row(&last_packet_of(&drop), packets, || None, now);
         let is_spread = only(&engine).kind() == Kind::Spread;
         detected_ms = detected_ms.or(is_spread.then_some(poll * 100));
-        // and told when half a second has passed since the alarm was opened
-        let is_told = changes.iter().any(|change| change.alarm.kind() == Kind::Spread);
+        // and reported when half a second has passed since the alarm was opened
+        let is_reported = changes.iter().any(|change| change.alarm.kind() == Kind::Spread);
         let is_due = detected_ms.is_some_and(|ms| poll * 100 == ms.max(500));
-        assert!(is_told == is_due || poll * 100 > 500 && !is_due, "{changes:?} at poll {poll}");
+        assert!(is_reported == is_due || poll * 100 > 500 && !is_due, "{changes:?} at poll {poll}");
     }
     detected_ms
 }

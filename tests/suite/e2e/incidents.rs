@@ -112,7 +112,7 @@ fn each_of_seven_machines_of_a_prefix_is_named_and_cut_off_and_whom_they_imperso
 }
 
 #[test]
-fn a_gate_that_somebody_detaches_is_told_by_every_sink_before_the_daemon_ends() {
+fn a_gate_that_somebody_detaches_is_reported_by_every_sink_before_the_daemon_ends() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let folder = testbed.folder.display();

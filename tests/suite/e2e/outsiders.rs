@@ -97,8 +97,8 @@ fn count(testbed: &Testbed, reason: &str) -> u64 {
 fn prove_harmless(testbed: &Testbed, what: &str) {
     let alarms = testbed.alarms(&[]);
     let is_low = |alarm: &&Value| alarm["severity"] == "low";
-    let grave: Vec<&Value> = alarms.iter().filter(|alarm| !is_low(alarm)).collect();
-    assert!(grave.is_empty(), "{what}: {grave:#?}");
+    let severe: Vec<&Value> = alarms.iter().filter(|alarm| !is_low(alarm)).collect();
+    assert!(severe.is_empty(), "{what}: {severe:#?}");
 }
 
 /// What the servers' answers were dropped for is what the table says an outsider can cause. Answers over SCTP

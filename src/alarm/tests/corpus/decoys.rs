@@ -17,7 +17,7 @@ fn a_decoy_of_sixteen_harmless_kinds_does_not_hide_what_comes_after_it() {
     }
     play.until(350_000);
     let before = play.paged().len();
-    assert!(play.changes.iter().all(|change| change.alarm.id == 1), "{:#?}", play.told());
+    assert!(play.changes.iter().all(|change| change.alarm.id == 1), "{:#?}", play.reported());
     for number in 0..6_u16 {
         play.at(360_000 + u64::from(number) * 30_000, &tcp(8443, 66, 41000 + number));
     }
@@ -54,7 +54,7 @@ fn an_incident_that_is_kept_open_hides_nothing() {
             play.paged()[..2],
             ["0.0 #1 opened medium attempt".to_owned(), page],
             "{:#?}",
-            play.told()
+            play.reported()
         );
         if ssh_after_min > 60 {
             assert_eq!(play.alarm(2).follows, Some(1));
@@ -90,7 +90,7 @@ fn an_alarm_that_somebody_has_seen_pages_again_when_it_grows_and_not_for_more_of
     for number in 0..100_u16 {
         play.at(300_000 + u64::from(number) * 10_000, &tcp(31337, 9, 41000 + number));
     }
-    assert_eq!(play.paged().len(), seen, "more of the same: {:#?}", play.told());
+    assert_eq!(play.paged().len(), seen, "more of the same: {:#?}", play.reported());
     let news: Vec<&str> = play.changes[seen..].iter().map(|change| &*change.news).collect();
     assert!(news.iter().all(|news| !news.is_empty()), "no update without news: {news:?}");
     // a new kind, though less severe
@@ -138,7 +138,7 @@ fn a_flood_of_all_ports_does_not_hide_a_worm_on_one_of_them() {
     play.until(60_000);
     let spread = play.changes.iter().find(|change| change.alarm.kind() == Kind::Spread).expect("a spread");
     assert!(matches!(spread.step, Step::Escalated { .. }));
-    assert!(spread.time <= after_ms(13_000).wall, "{:#?}", play.told());
+    assert!(spread.time <= after_ms(13_000).wall, "{:#?}", play.reported());
     let alarm = play.alarm(1);
     assert_eq!(alarm.packets, 30 * 16 + 30 * 30_000 + 20 * 13);
     assert_eq!(alarm.parts.iter().map(|part| part.kind).collect::<Vec<_>>(), [Kind::Spread, Kind::Scan]);

@@ -18,7 +18,7 @@ fn a_time_server_that_the_policy_forgot_is_one_medium_alarm_for_as_long_as_it_la
     }
     play.until((seconds + 60) * 1000);
     assert_eq!(play.paged(), ["0.0 #1 opened medium attempt"]);
-    assert!(play.updates() <= 3, "{:#?}", play.told());
+    assert!(play.updates() <= 3, "{:#?}", play.reported());
     let page = play.last_page();
     assert!(
         page.starts_with("web1 asks a time server that the policy does not know: udp/123 to 198.51.100.30")
@@ -44,7 +44,7 @@ fn a_client_that_goes_from_one_time_server_to_the_next_is_no_worm() {
     }
     play.until(1_300_000);
     assert_eq!(play.paged(), ["0.0 #1 opened medium attempt"]);
-    assert!(play.updates() <= 8, "{:#?}", play.told());
+    assert!(play.updates() <= 8, "{:#?}", play.reported());
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_resolver_that_is_down_makes_the_server_ask_another_one_and_that_is_one_medi
     }
     play.until(1_250_000);
     assert_eq!(play.paged(), ["0.0 #1 opened medium attempt"]);
-    assert!(play.updates() <= 2, "{:#?}", play.told());
+    assert!(play.updates() <= 2, "{:#?}", play.reported());
     let page = play.last_page();
     assert!(
         page.starts_with("web1 asks a resolver that the policy does not know: udp/53 to 198.51.100.54"),
@@ -87,7 +87,7 @@ fn a_mirror_that_the_policy_forgot_is_one_alarm_about_a_download() {
     let closed = pages.iter().filter(|page| page.contains(" closed ")).count();
     assert_eq!((pages.len(), closed), (4, 2), "{pages:#?}");
     assert!(pages.iter().all(|page| page.ends_with("high fetch")), "{pages:#?}");
-    assert!(play.updates() <= 8, "{:#?}", play.told());
+    assert!(play.updates() <= 8, "{:#?}", play.reported());
 }
 
 #[test]

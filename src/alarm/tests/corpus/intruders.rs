@@ -21,7 +21,7 @@ fn nmap_of_22_ports_on_one_host_is_one_alarm_that_is_a_scan_at_once() {
     }
     play.until(60_000);
     assert_eq!(play.paged(), ["0.0 #1 opened high fetch", "0.5 #1 escalated critical scan"]);
-    assert!(play.updates() <= 1, "{:#?}", play.told());
+    assert!(play.updates() <= 1, "{:#?}", play.reported());
     let alarm = play.alarm(1);
     assert_eq!((alarm.parts.len(), alarm.packets, alarm.ports.len()), (1, 44, 22));
     assert!(play.last_page().starts_with("web1 tried 22 services at 198.51.100.7 ("), "{}", play.last_page());
@@ -57,7 +57,7 @@ fn the_other_kinds_of_nmap_join_its_alarm_and_page_once_each_at_most() {
         pages,
         ["0.0 #1 opened high fetch", "0.5 #1 escalated critical scan", "40.0 #2 opened low stray"],
         "{:#?}",
-        play.told()
+        play.reported()
     );
     let alarm = play.alarm(1);
     assert_eq!(alarm.packets, 22 + 8 + 22 + 252);
@@ -73,7 +73,7 @@ fn a_slow_scan_is_one_alarm_too() {
     }
     play.until(600_000);
     let ids: Vec<u64> = play.changes.iter().map(|change| change.alarm.id).collect();
-    assert!(ids.iter().all(|id| *id == 1), "{:#?}", play.told());
+    assert!(ids.iter().all(|id| *id == 1), "{:#?}", play.reported());
     assert_eq!(play.alarm(1).kind(), Kind::Scan);
 }
 
@@ -92,7 +92,7 @@ fn a_worm_at_one_hit_in_ten_seconds_is_a_spread() {
             "890.0 #1 closed critical spread",
         ]
     );
-    assert!(play.updates() <= 9, "{:#?}", play.told());
+    assert!(play.updates() <= 9, "{:#?}", play.reported());
     assert!(play.last_page().contains("tried tcp/445 at one destination after another: 198.51.100.0, "));
 }
 
@@ -111,7 +111,7 @@ fn thirty_one_hosts_on_ssh_in_two_seconds_are_a_spread_within_the_next_poll() {
     }
     play.until(60_000);
     let pages = play.paged();
-    assert_eq!(pages.len(), 2, "{:#?}", play.told());
+    assert_eq!(pages.len(), 2, "{:#?}", play.reported());
     assert_eq!(pages[0], "0.0 #1 opened critical attempt");
     assert!(pages[1].ends_with("#1 escalated critical spread"), "{pages:?}");
     let seconds: f64 = pages[1].split(' ').next().unwrap().parse().unwrap();

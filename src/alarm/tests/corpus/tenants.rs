@@ -55,7 +55,7 @@ fn each_of_seven_machines_of_one_prefix_is_named_and_can_be_cut_off() {
     let json = serde_json::to_value(&alarm).unwrap();
     assert_eq!(json["sources"]["first"].as_array().unwrap().len(), 7);
     // a new machine is news at once
-    assert_eq!(play.changes.len(), 7, "{:#?}", play.told());
+    assert_eq!(play.changes.len(), 7, "{:#?}", play.reported());
     let news: Vec<&str> = play.changes.iter().map(|change| &*change.news).collect();
     assert!(
         news.iter().any(|news| news.contains("from more machines: 192.0.2.130, 192.0.2.131")),
@@ -77,7 +77,7 @@ fn a_machine_that_joins_is_handed_over_once_also_if_its_address_is_no_news() {
     let joined = play.engine.take_joined();
     let senders: Vec<_> = joined[0].parts[0].senders.iter().map(|(_, mac)| mac[5]).collect();
     assert_eq!((joined.len(), senders), (1, vec![130, 66]));
-    assert_eq!(play.changes.len(), 1, "{:#?}", play.told());
+    assert_eq!(play.changes.len(), 1, "{:#?}", play.reported());
     // neither rows of the ledger nor what only would have been dropped show a machine
     play.poll(3_000, &machine(131, tcp(31337, 9, 40003)), 5);
     play.at(4_000, &DropEvent { verdict: DropVerdict::WouldDrop, ..machine(132, tcp(31337, 9, 40003)) });
@@ -94,7 +94,7 @@ fn machines_that_call_one_place_each_are_neither_a_worm_nor_a_scan() {
     }
     play.until(120_000);
     let kinds: Vec<Kind> = play.changes.iter().map(|change| change.alarm.kind()).collect();
-    assert!(!kinds.contains(&Kind::Spread) && !kinds.contains(&Kind::Scan), "{:#?}", play.told());
+    assert!(!kinds.contains(&Kind::Spread) && !kinds.contains(&Kind::Scan), "{:#?}", play.reported());
 }
 
 #[test]

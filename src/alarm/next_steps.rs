@@ -41,7 +41,7 @@ impl Alarm {
         next
     }
 
-    /// Cuts the server off; of a prefix, the machines that took part in what is grave.
+    /// Cuts the server off; of a prefix, the machines that took part in what is severe.
     fn quarantine(&self, interface: &str) -> Vec<String> {
         let lead = self.lead();
         // The server is the victim of a forged address, or it is in quarantine already.
