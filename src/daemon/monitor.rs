@@ -234,8 +234,8 @@ fn describe_mode_change(interface: &str, before: AttachMode, now: AttachMode) ->
     };
     match now {
         AttachMode::No => format!(
-            "the gate on {interface} is no longer attached ({before}): NOTHING IS DROPPED; \
-             was the interface deleted, or the program removed?"
+            "the gate on {interface} is no longer attached ({before}): NOTHING IS DROPPED. \
+             Was the interface deleted, or the program removed?"
         ),
         AttachMode::Generic => format!(
             "the gate on {interface} is now generic ({before}): slower, because the kernel first makes a \
@@ -255,8 +255,7 @@ fn describe_tracker_change(interface: &str, before: Hook, now: Hook, is_strict: 
     match (now, is_strict) {
         (Hook::No, true) => format!(
             "the tracker on {interface} is no longer attached ({before}): NEW FLOWS OF PEERS ARE NOT SEEN, and \
-             the answers of servers are dropped; \
-             was the program removed?"
+             the answers of servers are dropped. Was the program removed?"
         ),
         (Hook::No, false) => {
             format!(
