@@ -10,6 +10,7 @@
 
 #include "account.h"
 #include "elsewhere.h"
+#include "link_scope.h"
 
 enum {
 	FULL_PATH = -1, /* the full path decides, for the fast path can't */
@@ -307,6 +308,14 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	return true;
 }
 
+/* A DHCP client's packet passes before its flow is asked, see is_dhcp(). */
+static __always_inline bool may_be_dhcp_client(const struct plain_frame *frame)
+{
+	return frame->protocol == IPPROTO_UDP &&
+	       (frame->source_port_be == bpf_htons(PORT_DHCP4_CLIENT) ||
+		frame->source_port_be == bpf_htons(PORT_DHCP6_CLIENT));
+}
+
 /* XDP_DROP or XDP_PASS, or FULL_PATH. `assume` is for decide(), `epoch` for
  * account().
  */
@@ -328,6 +337,8 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    frame->tcp_flags & (TCP_FIN | TCP_RST))
+		return FULL_PATH;
+	if (policy->flags & SETTINGS_DHCP && may_be_dhcp_client(frame))
 		return FULL_PATH;
 	return pass_reply(ctx, path, policy, now_ns, assume) ? XDP_PASS : FULL_PATH;
 }
