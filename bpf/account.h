@@ -16,7 +16,7 @@ enum {
 	REST_INTERVAL_NS = SAMPLE_INTERVAL_NS / 16, /* between two samples of an overflow row */
 	RESTS_PER_INTERVAL = 32, /* overflow rows, beyond which these intervals grow */
 	NO_INDEX = -1,
-	ERROR_NO_SPACE = 28,  /* ENOSPC: the perf buffer is full */
+	ERROR_NO_SPACE = 28, /* ENOSPC: the perf buffer is full */
 };
 
 static const __u64 NEVER_NS = ~0ULL;
@@ -178,14 +178,14 @@ static __always_inline bool claim_sample(const struct ledger_key *kind, struct l
 {
 	__u64 sampled_ns = row->sampled_ns, interval_ns = SAMPLE_INTERVAL_NS, next_ns = now_ns;
 
-	if (row->overflow)
+	if (row->class == ROW_OVERFLOW)
 		interval_ns = find_rest_interval_ns();
 	if (sampled_ns && now_ns < sampled_ns + interval_ns) {
 		set_due(counts, sampled_ns + interval_ns);
 		return false;
 	}
 	/* a row of the reserve takes no turns */
-	if (!row->overflow && !(row->quota & QUOTA_RESERVE))
+	if (row->class != ROW_OVERFLOW && !(row->quota & QUOTA_RESERVE))
 		next_ns += find_sample_delay_ns(kind);
 	/* one CPU wins, and the others wait for as long */
 	set_due(counts, next_ns + interval_ns);
@@ -260,9 +260,9 @@ __noinline int count_drop(struct xdp_md *ctx, const struct packet *packet,
 	count_in_row(cpu, index, counts, &packet->source, &packet->destination, packet->length,
 		     now_ns);
 	if (epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP) {
-		if (row->overflow)
+		if (row->class == ROW_OVERFLOW)
 			note_used_up_quota(packet, decision, index, epoch);
-		cache_verdict(packet, decision, index, row->overflow, epoch);
+		cache_verdict(packet, decision, index, row->class == ROW_OVERFLOW, epoch);
 	}
 
 	if (decision->flags & DROP_QUIET) {
@@ -304,9 +304,8 @@ static __always_inline void spend_limit(const struct decision *decision, __u64 n
 	if (!limit)
 		return;
 	old_ns = limit->arrival_ns;
-	if (old_ns < now_ns &&
-	    __sync_val_compare_and_swap(&limit->arrival_ns, old_ns,
-					now_ns + rule->interval_ns) == old_ns)
+	if (old_ns < now_ns && __sync_val_compare_and_swap(&limit->arrival_ns, old_ns,
+							   now_ns + rule->interval_ns) == old_ns)
 		return;
 	/* the bucket is still ahead of now, or another CPU has just moved it there */
 	__sync_fetch_and_add(&limit->arrival_ns, rule->interval_ns);

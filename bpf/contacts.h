@@ -10,7 +10,7 @@
 #include "verdict_cache.h"
 
 enum {
-	EXACT_PACKETS = 64,  /* of a row on one CPU, each of which counts for `frequent` */
+	EXACT_PACKETS = 64,    /* of a row on one CPU, each of which counts for `frequent` */
 	PACKETS_PER_PICK = 64, /* later ones, of which one is picked at random and counts for all */
 };
 
@@ -64,8 +64,8 @@ static __always_inline bool add_frequent_address(struct frequent_address *list,
 static __always_inline void note_frequent(__u32 number, const struct address *source,
 					  const struct address *destination, __u32 weight)
 {
-	__u32 index = bpf_get_smp_processor_id() * FREQUENT_PER_CPU +
-		      (number & (FREQUENT_PER_CPU - 1));
+	__u32 index =
+		bpf_get_smp_processor_id() * FREQUENT_PER_CPU + (number & (FREQUENT_PER_CPU - 1));
 	struct frequent *entry = bpf_map_lookup_elem(&frequent, &index);
 
 	if (!entry)

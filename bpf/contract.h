@@ -26,7 +26,7 @@ enum layout {
 	 * 6: later_bytes of struct fragment; refused fragments, heard peers, MACs, routers, source
 	 *    ports, quarantined addresses and MACs, quiet EtherTypes.
 	 * 7: the ledger counts by CPU, in a map of its own, and keeps addresses.
-	 *    Quotas for what outsiders cause, reserve rows, hot kinds.
+	 *    Quotas for what outsiders cause, reserve rows, hot kinds. Rows are given back.
 	 */
 	LAYOUT_VERSION = 7,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -43,10 +43,11 @@ enum layout {
 	LIMITS_OF_FLOW_MAX = 8, /* rules with a limit that are asked for one flow */
 	HEARD_REGIONS = 16,     /* of `heard`, a power of two */
 	HEARD_EPOCH_S = 600,
-	FIRST_ADDRESSES = 16,   /* of struct row_addresses */
-	FREQUENT_ADDRESSES = 8, /* of struct frequent */
-	FREQUENT_PER_CPU = 1024, /* entries of `frequent`, a power of two */
+	FIRST_ADDRESSES = 16,      /* of struct row_addresses */
+	FREQUENT_ADDRESSES = 8,    /* of struct frequent */
+	FREQUENT_PER_CPU = 1024,   /* entries of `frequent`, a power of two */
 	HOT_KINDS_PER_CPU = 65536, /* entries of `hot_kinds`, one for each port */
+	SWEEP_ROWS = 128,          /* in one run of portcullis_sweep */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
@@ -151,7 +152,7 @@ enum state {
 	 * fewer entries are used, and all of these stay in the CPU's own cache.
 	 */
 	STATE_VERDICT_CACHE = 9,
-	STATE_LEDGER_BLOOM_MASK = 10, /* last index of `ledger_bloom`, a power of two less one */
+	STATE_LEDGER_BLOOM = 10, /* see enum bloom_word */
 	/* The NIC's MAC, its first byte in bits 40 to 47; 0: unknown. */
 	STATE_OWN_MAC = 11,
 	/* Words of one region in one half of `heard`, a power of two; 0: nothing is remembered. */
@@ -164,7 +165,19 @@ enum state {
 	STATE_RESERVE_GUARANTEED = 18, /* always 0 */
 	STATE_RESERVE_MAX = 19,        /* reserve rows of one server, see enum quota_key */
 	STATE_RESERVE_SHARED = 20,     /* and of all */
-	STATE_COUNT = 21,
+	/* Odd while portcullis_sweep moves counts, and higher after each time. Whoever reads the ledger
+	 * meanwhile reads it again.
+	 */
+	STATE_LEDGER_SWEEPS = 21,
+	STATE_COUNT = 22,
+};
+
+/* The word STATE_LEDGER_BLOOM. Lower 32 bits: the last index of one half of `ledger_bloom`, a power of two
+ * less one.
+ */
+enum bloom_word {
+	BLOOM_UPPER = 1, /* bit 32: the upper half is in use, and not the lower one */
+	BLOOM_BOTH = 2,  /* bit 33: the tool rebuilds the other half, so kinds are added to both */
 };
 
 /* Indexes of the per-CPU map `statistics`. */
@@ -414,12 +427,20 @@ enum quota_key {
 	QUOTA_SHARED = 0x60000000,
 	QUOTA_OUTSIDE_SHARED = 0x60000001,
 	QUOTA_RESERVE_SHARED = 0x60000002,
-	QUOTA_ROWS_ISSUED = 0x60000003,    /* rows of `ledger_rows` that were ever given out */
-	QUOTA_OVERFLOW = 0x60000004,       /* rows of `ledger_overflow` */
+	QUOTA_ROWS_ISSUED = 0x60000003, /* rows of `ledger_rows` that were ever given out */
+	QUOTA_OVERFLOW = 0x60000004,    /* rows of `ledger_overflow` */
+	QUOTA_ROWS_FREED = 0x60000005,  /* numbers that were ever put into `ledger_free` */
+	QUOTA_ROWS_REUSED = 0x60000006, /* and taken out of it */
 };
 
 struct row_quota {
 	__u64 rows; /* used; for a moment one too many, until a CPU gives it back */
+};
+
+enum row_class {
+	ROW_OWN = 0,      /* of one kind, which `ledger` has */
+	ROW_OVERFLOW = 1, /* of all kinds of a server and reason that have none */
+	ROW_RETIRED = 2,  /* no new packet finds it, and it is about to be given back */
 };
 
 /* Value of `ledger_rows`: a row's facts, which no drop of a known kind writes. One cache line. */
@@ -428,14 +449,47 @@ struct ledger_row {
 	__u64 sampled_ns;      /* of the last sample; postponed while the server has many rows */
 	__u64 sampled_packets; /* of all CPUs, at sampled_ns */
 	struct ledger_key kind;
-	__u32 number;   /* its index in `ledger_rows` */
-	__u32 overflow; /* not 0: its kind stands in `ledger_overflow` */
+	__u32 number; /* its index in `ledger_rows` */
+	__u8 class;   /* enum row_class */
 	/* Of a row of the overflow: a kind without a row that has so many destinations may get one.
 	 * 0: not known, and so is any number that is out of date.
 	 */
-	__u32 hot_destinations;
+	__u8 hot_destinations;
+	__u8 zero[2];
 	__u32 quota; /* key of the quota that it uses; of the overflow: 0 */
-	__u32 zero[3];
+	/* What was counted and reported when the row was retired. */
+	__u64 retired_packets;
+	__u64 retired_bytes;
+};
+
+/* Value of `ledger_given_back`: what rows have counted that were given back. */
+struct given_back {
+	__u64 packets;
+	__u64 bytes;
+	__u64 first_ns;
+	__u64 last_ns;
+	struct address last_source;
+	struct address last_destination;
+};
+
+/* Stands before the rows in a frame for portcullis_sweep. */
+struct sweep_request {
+	__u32 step; /* enum sweep_step */
+	__u32 rows; /* that follow, at most SWEEP_ROWS */
+	__u64 zero;
+};
+
+enum sweep_step {
+	SWEEP_RETIRE = 1,  /* hide the rows from new packets */
+	SWEEP_RECLAIM = 2, /* move their counts, once no packet can see them any more */
+};
+
+/* A row that may go, as the tool knows it. If it is another by now, it stays. */
+struct sweep_row {
+	__u64 first_ns;
+	__u64 packets; /* all of them reported */
+	__u32 number;
+	__u32 zero;
 };
 
 /* Value of `ledger_counts`: what one CPU has counted in a row. One cache line, which this CPU alone
@@ -581,6 +635,9 @@ _Static_assert(sizeof(struct ledger_key) == 12, "ledger_key");
 _Static_assert(sizeof(struct row_quota) == 8, "row_quota");
 _Static_assert(sizeof(struct ledger_row) == 64, "ledger_row");
 _Static_assert(sizeof(struct row_counts) == 64, "row_counts");
+_Static_assert(sizeof(struct given_back) == 64, "given_back");
+_Static_assert(sizeof(struct sweep_request) == 16, "sweep_request");
+_Static_assert(sizeof(struct sweep_row) == 24, "sweep_row");
 _Static_assert(sizeof(struct hot_kind) == 8, "hot_kind");
 _Static_assert(sizeof(struct row_addresses) == 520, "row_addresses");
 _Static_assert(sizeof(struct frequent_address) == 24, "frequent_address");

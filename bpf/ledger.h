@@ -12,31 +12,49 @@
 #include "reason.h"
 #include "verdict_cache.h"
 
-static __always_inline __u64 *locate_bloom_word(const struct ledger_key *kind, __u64 *bits)
+/* Where the bits of a kind are in each half of `ledger_bloom`. src/gate/bloom.rs has the same. */
+static __always_inline __u32 locate_bloom_word(const struct ledger_key *kind, __u64 state,
+					       __u64 *bits)
 {
 	__u64 hash = (__u64)kind->server << 32 | (__u32)kind->port << 16 |
 		     (__u32)kind->protocol << 8 | kind->reason;
-	__u32 index;
 
 	hash = (hash ^ (__u64)kind->flags << 56) * GOLDEN_RATIO;
 	*bits = 1ULL << (hash >> 58) | 1ULL << ((hash >> 52) & 63);
-	index = (hash >> 20) & read_state(STATE_LEDGER_BLOOM_MASK);
-	return bpf_map_lookup_elem(&ledger_bloom, &index);
+	return (hash >> 20) & (__u32)state;
 }
 
-static __always_inline void add_to_bloom(const struct ledger_key *kind)
+/* The first word of the half that is in use. */
+static __always_inline __u32 find_bloom_half(__u64 state)
 {
-	__u64 bits, *word = locate_bloom_word(kind, &bits);
+	return state >> 32 & BLOOM_UPPER ? (__u32)state + 1 : 0;
+}
+
+static __always_inline void set_bloom_bits(__u32 index, __u64 bits)
+{
+	__u64 *word = bpf_map_lookup_elem(&ledger_bloom, &index);
 
 	if (word)
 		__sync_fetch_and_or(word, bits);
 }
 
+static __always_inline void add_to_bloom(const struct ledger_key *kind)
+{
+	__u64 state = read_state(STATE_LEDGER_BLOOM), bits;
+	__u32 index = locate_bloom_word(kind, state, &bits), words = (__u32)state + 1;
+
+	set_bloom_bits(find_bloom_half(state) + index, bits);
+	if (state >> 32 & BLOOM_BOTH)
+		set_bloom_bits(words - find_bloom_half(state) + index, bits);
+}
+
 /* False: the kind has no row of its own. True: it may have one. */
 static __always_inline bool may_have_row(const struct ledger_key *kind)
 {
-	__u64 bits, *word = locate_bloom_word(kind, &bits);
+	__u64 state = read_state(STATE_LEDGER_BLOOM), bits, *word;
+	__u32 index = locate_bloom_word(kind, state, &bits) + find_bloom_half(state);
 
+	word = bpf_map_lookup_elem(&ledger_bloom, &index);
 	return !word || (*word & bits) == bits;
 }
 
@@ -75,9 +93,9 @@ static __always_inline void count_in_row(struct cpu *cpu, __u32 index, struct ro
 	counts->bytes += bytes;
 	weight = pick_packet(cpu, counts->packets);
 	if (weight || full != COUNTS_FLAGS)
-		counts->due_ns |= note_addresses(find_row_number(index), source, destination, full,
-						 weight) &
-				  COUNTS_FLAGS;
+		counts->due_ns |=
+			note_addresses(find_row_number(index), source, destination, full, weight) &
+			COUNTS_FLAGS;
 }
 
 struct packet_sum {
@@ -140,42 +158,72 @@ static __always_inline bool take_row(struct row_quota *quota, __u64 limit, __u64
 	return false;
 }
 
+/* Takes the number of a row that was given back. Several CPUs may try at once, and then one of them takes
+ * a new row instead.
+ */
+static __always_inline bool reuse_row(__u32 *number)
+{
+	__u32 freed_key = QUOTA_ROWS_FREED, reused_key = QUOTA_ROWS_REUSED, index;
+	struct row_quota *freed = bpf_map_lookup_elem(&ledger_quotas, &freed_key);
+	struct row_quota *reused = bpf_map_lookup_elem(&ledger_quotas, &reused_key);
+	__u64 rows = read_state(STATE_LEDGER_ROWS), taken;
+	__u32 *place;
+
+	if (!freed || !reused || !rows)
+		return false;
+	taken = *(volatile __u64 *)&reused->rows;
+	if (taken >= *(volatile __u64 *)&freed->rows ||
+	    __sync_val_compare_and_swap(&reused->rows, taken, taken + 1) != taken)
+		return false;
+	index = taken % rows;
+	place = bpf_map_lookup_elem(&ledger_free, &index);
+	if (!place)
+		return false;
+	*number = *place;
+	return true;
+}
+
 /* Makes a row for a kind that `table` lacks. `quota`: see struct ledger_row. `created`: this call made
  * it. If another CPU was faster, its row is returned. NULL: the table is full.
  */
 static __always_inline struct ledger_row *add_row(void *table, const struct ledger_key *kind,
-						  __u32 overflow, __u32 quota, __u64 now_ns,
+						  enum row_class class, __u32 quota, __u64 now_ns,
 						  bool *created)
 {
 	struct row_quota *issued = find_quota(QUOTA_ROWS_ISSUED);
 	struct ledger_row *row;
-	__u64 before;
-	__u32 number;
+	__u64 before = 0;
+	bool reused;
+	__u32 number = 0;
 
 	*created = false;
 	if (!issued)
 		return NULL;
-	before = __sync_fetch_and_add(&issued->rows, 1);
-	number = before;
+	reused = reuse_row(&number);
+	if (!reused) {
+		before = __sync_fetch_and_add(&issued->rows, 1);
+		number = before;
+	}
 	row = bpf_map_lookup_elem(&ledger_rows, &number);
 	if (row) {
 		/* filled in before another CPU can find it */
 		row->first_ns = now_ns;
 		row->kind = *kind;
 		row->number = number;
-		row->overflow = overflow;
+		row->class = class;
 		row->quota = quota;
-		if (!overflow)
+		if (class == ROW_OWN)
 			add_to_bloom(kind);
 		if (!bpf_map_update_elem(table, kind, &number, BPF_NOEXIST)) {
 			*created = true;
 			return row;
 		}
 	}
-	/* Given back, unless another CPU has taken the next row by now. Then this row stays empty.
-	 * The array has some to spare.
+	/* Given back, unless another CPU has taken the next row by now. Then this row stays empty, as
+	 * one does that was in use before. The array has some to spare, and the tool gives them back.
 	 */
-	__sync_val_compare_and_swap(&issued->rows, before + 1, before);
+	if (!reused)
+		__sync_val_compare_and_swap(&issued->rows, before + 1, before);
 	return find_row(table, kind);
 }
 
@@ -217,8 +265,8 @@ static __always_inline __u32 find_limits(enum quota_class class)
  * rows, and after these it may take some that all servers share. So a server that calls every port uses
  * up its own quota, and never the guaranteed rows of another. Not inlined, for its own stack.
  */
-static __noinline struct ledger_row *make_row(const struct ledger_key *kind,
-					      enum quota_class class, __u64 now_ns)
+static __noinline struct ledger_row *make_row(const struct ledger_key *kind, enum quota_class class,
+					      __u64 now_ns)
 {
 	__u32 key = find_quota_key(kind, class), limits = find_limits(class);
 	struct row_quota *quota = find_quota(key), *shared = NULL;
@@ -235,7 +283,7 @@ static __noinline struct ledger_row *make_row(const struct ledger_key *kind,
 			return NULL;
 		}
 	}
-	row = add_row(&ledger, kind, 0, key, now_ns, &created);
+	row = add_row(&ledger, kind, ROW_OWN, key, now_ns, &created);
 	if (!created) {
 		/* the ledger is full, or another CPU made the row and took the quota for it */
 		__sync_fetch_and_add(&quota->rows, -1);
@@ -266,14 +314,13 @@ static __always_inline __u32 find_hot_destinations(const struct ledger_key *kind
 /* Makes the row that counts all kinds of a server and reason that have none. NULL: the table is full. Not
  * inlined, for its own stack.
  */
-static __noinline struct ledger_row *make_overflow_row(const struct ledger_key *kind,
-							    __u64 now_ns)
+static __noinline struct ledger_row *make_overflow_row(const struct ledger_key *kind, __u64 now_ns)
 {
 	struct row_quota *overflow = find_quota(QUOTA_OVERFLOW);
 	struct ledger_row *row;
 	bool created;
 
-	row = add_row(&ledger_overflow, kind, 1, 0, now_ns, &created);
+	row = add_row(&ledger_overflow, kind, ROW_OVERFLOW, 0, now_ns, &created);
 	if (created && overflow)
 		__sync_fetch_and_add(&overflow->rows, 1);
 	return row;

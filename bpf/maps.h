@@ -415,9 +415,9 @@ struct {
 /* The facts of the rows. Written by the filter when it makes a row and at most once a second for a
  * sample, read by filter and tool. An array: `verdict_cache` names a row by its index, and the tool
  * reads the used rows without a search. Mappable, because such an array begins at a page, which puts
- * its rows at cache lines. Rows are given out in order and never taken back. There is one for each
- * kind in `ledger` and `ledger_overflow`, and an eighth more, for rows that two CPUs made for one
- * kind. Full: as `ledger`.
+ * its rows at cache lines. Rows are given out in order, those that were given back first. There is one
+ * for each kind in `ledger` and `ledger_overflow`, and an eighth more, for rows that two CPUs made for
+ * one kind. Full: as `ledger`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -440,6 +440,46 @@ struct {
 	__type(key, __u32);
 	__type(value, struct row_counts);
 } ledger_counts SEC(".maps");
+
+/* Numbers of rows that were given back: a ring, as long as `ledger_rows`. QUOTA_ROWS_FREED and
+ * QUOTA_ROWS_REUSED count its ends. Written by portcullis_sweep, read by the filter when it makes a
+ * row. An array, because two numbers are enough to use it as a queue from all CPUs. Can't fill.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 90112);
+	__type(key, __u32);
+	__type(value, __u32);
+} ledger_free SEC(".maps");
+
+/* What rows had counted that were given back, by server, reason and flags: protocol and port are 0. All
+ * of it was reported. Written by portcullis_sweep, read by the tool. A hash, as `ledger_overflow`. Full:
+ * the row is not given back.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct ledger_key);
+	__type(value, struct given_back);
+} ledger_given_back SEC(".maps");
+
+/* Nothing. An update of a map of maps waits until every program has ended that may have seen its old
+ * content, and that is what this one is for. Written by the tool alone. Can't fill.
+ */
+struct inner_fence {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct inner_fence);
+} fence SEC(".maps");
 
 /* The first distinct addresses of each row, by its number. Written by the filter, at most 17 times at
  * either end of a row; read by filter and tool. An array, as `ledger_rows`. Full: further addresses
@@ -479,9 +519,10 @@ struct {
 } hot_kinds SEC(".maps");
 
 /* A Bloom filter of the kinds in `ledger`: two bits of one word each, set before the row can be
- * found and never cleared. Written and read by the filter. An array for its inlined lookup: most
- * kinds without a row are recognised without a search in the hash. Can't fill. The more bits are
- * set, the more searches find no row.
+ * found. It has two halves, of which one is in use. After rows were given back, the tool builds the
+ * other one of the rows that are left, see enum bloom_word. Written and read by the filter. An array
+ * for its inlined lookup: most kinds without a row are recognised without a search in the hash. Can't
+ * fill. The more bits are set, the more searches find no row.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

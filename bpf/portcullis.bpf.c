@@ -11,6 +11,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "fast_path.h"
+#include "sweep.h"
 #include "track.h"
 
 /* The filter: packets from the servers. */
@@ -69,6 +70,15 @@ int portcullis_explain(struct xdp_md *ctx)
 	return decision.verdict == VERDICT_DROP ? XDP_DROP : XDP_PASS;
 }
 
+/* Gives rows of the ledger back, in test runs of the tool. A struct sweep_request and its rows go in, how many
+ * rows it was done for comes out.
+ */
+SEC("xdp.frags")
+int portcullis_sweep(struct xdp_md *ctx)
+{
+	return sweep_rows(ctx);
+}
+
 /* The tracker: packets to the servers, for strict tracking. */
 SEC("tc")
 int portcullis_track(struct __sk_buff *skb)
@@ -104,6 +114,11 @@ struct exported_types {
 	enum server_flag server_flag;
 	enum rule_flag rule_flag;
 	enum quota_key quota_key;
+	enum row_class row_class;
+	enum bloom_word bloom_word;
+	enum sweep_step sweep_step;
+	struct sweep_request sweep_request;
+	struct sweep_row sweep_row;
 	enum flow_flag flow_flag;
 	enum assumption assumption;
 };

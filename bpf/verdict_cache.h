@@ -211,7 +211,8 @@ static __always_inline struct cached_quota *locate_cached_quota(const struct add
 }
 
 static __always_inline void cache_used_up_quota(const struct address *source,
-						const struct server *server, __u32 index, __u32 epoch)
+						const struct server *server, __u32 index,
+						__u32 epoch)
 {
 	struct cached_quota *entry = locate_cached_quota(source);
 	struct cpu *cpu = find_cpu();

@@ -18,8 +18,8 @@ mod skeleton {
 /// The kernel's own, for test runs of programs of TC.
 pub use skeleton::types::__sk_buff;
 pub use skeleton::types::{
-    assumption, drop_flag, flow_flag, layout, quota_key, reason, rule_flag, sample, server_flag,
-    settings_flag, state, statistic, verdict,
+    assumption, bloom_word, drop_flag, flow_flag, layout, quota_key, reason, row_class, rule_flag, sample,
+    server_flag, settings_flag, state, statistic, sweep_step, verdict,
 };
 
 /// Exports types whose bytes are keys or values of maps, or go in and out of a test run.
@@ -41,5 +41,5 @@ macro_rules! plain {
 plain! {
     address settings server prefix_key need_key range_key peer_match need peer_key rule
     limit_key limit name quarantine flow_key flow half_open opening fragment_key fragment
-    ledger_key ledger_row row_counts row_addresses frequent_address frequent row_quota counter decision question refused_fragment mac_key router_key
+    ledger_key ledger_row row_counts row_addresses frequent_address frequent row_quota given_back sweep_request sweep_row counter decision question refused_fragment mac_key router_key
 }

@@ -6,7 +6,7 @@ use super::shared::{live_policy, no_policy};
 use crate::cli::Subject;
 use crate::clock::{Clock, show_duration};
 use crate::daemon::control::{Request, ask_daemon, no_daemon};
-use crate::drops::{Context, DropVerdict, LedgerRow, read_ledger};
+use crate::drops::{Context, DropVerdict, LedgerRow, WholeLedger, add_whole};
 use crate::exit::Exit;
 use crate::gate::{
     FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, QuarantinedAddress, list_gates,
@@ -125,7 +125,7 @@ fn show_flows((_, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<
 fn show_drops((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let names = gate.names_by_id()?;
     let context = Context { interface: place.interface.as_str().into(), clock: Clock::now(), names: &names };
-    let ledger = read_ledger(|row| gate.visit_ledger(row))?;
+    let ledger = gate.fold_ledger(WholeLedger::new, add_whole)?;
     let mut rows: Vec<LedgerRow> =
         ledger.iter().map(|(key, entry)| LedgerRow::new(*key, entry, &context)).collect();
     rows.sort_by_key(|row| (std::cmp::Reverse(row.last), row.key));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use log::debug;
 
-use crate::drops::{DropEvent, Ledger, LedgerEntry, LedgerKey, Names, read_ledger};
+use crate::drops::{DropEvent, Ledger, LedgerEntry, LedgerKey, Names, ReportedRow, add_reportable};
 use crate::gate::{Gate, GateError};
 
 /// A place where drops are counted.
@@ -18,6 +18,8 @@ pub(super) trait DropSource {
     fn ledger(&self) -> Result<Ledger, GateError>;
     /// One row of the ledger. `None` if there is none, or if it can't be read now.
     fn row(&self, key: &LedgerKey) -> Option<LedgerEntry>;
+    /// Gives rows back, and returns the numbers of those that are gone: see [`Gate::give_rows_back`].
+    fn give_rows_back(&self, rows: &[ReportedRow]) -> Result<Vec<u32>, GateError>;
     /// Fills in the addresses of the events that came from rows of the ledger, where they can be read.
     fn add_contacts(&self, events: &mut dyn Iterator<Item = &mut DropEvent>);
 }
@@ -32,12 +34,16 @@ impl DropSource for Gate {
     }
 
     fn ledger(&self) -> Result<Ledger, GateError> {
-        read_ledger(|row| self.visit_ledger(row))
+        self.fold_ledger(Ledger::new, add_reportable)
     }
 
     fn row(&self, key: &LedgerKey) -> Option<LedgerEntry> {
         let row = self.ledger_row(&key.to_raw()).ok().flatten()?;
         Some(LedgerEntry::from(&row))
+    }
+
+    fn give_rows_back(&self, rows: &[ReportedRow]) -> Result<Vec<u32>, GateError> {
+        Gate::give_rows_back(self, rows)
     }
 
     fn add_contacts(&self, events: &mut dyn Iterator<Item = &mut DropEvent>) {

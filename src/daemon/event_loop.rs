@@ -36,6 +36,8 @@ const GATHER: Duration = Duration::from_millis(4);
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two pictures of the quarantines, whose times are those of the wall clock: it may be stepped.
 const SAVE_QUARANTINES: Duration = Duration::from_secs(60);
+/// Between two times in which idle rows of the ledger are given back.
+const SWEEP: Duration = Duration::from_secs(10);
 /// Between two checkpoints when there is much to note or a sink lags behind.
 const CHECKPOINT: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,8 @@ pub(super) struct Daemon<'gate> {
     signals: Signals,
     service_manager: ServiceManager,
     snapshot: Arc<Snapshot>,
+    /// When idle rows of the ledger were last given back.
+    swept: Instant,
     /// The perf buffer. It is last, so that it is open while the other parts end.
     consumer: Consumer<'gate>,
 }
@@ -113,6 +117,7 @@ impl<'gate> Daemon<'gate> {
             signals,
             service_manager,
             snapshot: Arc::clone(snapshot),
+            swept: Instant::now(),
         };
         daemon.engine.set_prefix_servers(policy.prefix_servers());
         daemon.report_startup_drops();
@@ -162,6 +167,7 @@ impl<'gate> Daemon<'gate> {
         self.dispatch.publish(&self.engine);
         self.service_manager.notify_status(&self.monitor.describe());
         self.report_startup_drops();
+        self.give_rows_back();
         let is_cheap = self.intake.has_few_kinds() && self.dispatch.has_caught_up();
         if (is_cheap || last_checkpoint.elapsed() >= CHECKPOINT) && self.checkpoint() {
             *last_checkpoint = Instant::now();
@@ -219,6 +225,22 @@ impl<'gate> Daemon<'gate> {
     /// How the gate is attached.
     pub(super) fn monitor(&self) -> &Monitor<'gate> {
         &self.monitor
+    }
+
+    /// Gives rows of the ledger back when a quota is nearly used up, unless another command is changing the
+    /// gate.
+    fn give_rows_back(&mut self) {
+        if self.swept.elapsed() < SWEEP {
+            return;
+        }
+        self.swept = Instant::now();
+        if !self.gate.is_ledger_crowded().unwrap_or(false) {
+            return;
+        }
+        let Ok(_lock) = self.monitor.place().try_lock() else { return };
+        if let Err(error) = self.intake.give_rows_back() {
+            warn!("{error:#}");
+        }
     }
 
     fn take_samples(&mut self) -> anyhow::Result<()> {

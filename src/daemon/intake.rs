@@ -1,6 +1,7 @@
 //! Intake: how the daemon learns of drops. Samples come from the perf buffer, exact counts from the
 //! ledger, and the reconciler makes one report of each drop out of both.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,15 @@ use log::warn;
 use super::drop_source::DropSource;
 use super::ledger_cursor::LedgerCursor;
 use super::metrics::snapshot::{Snapshot, increment};
-use crate::clock::Clock;
+use crate::clock::{Clock, now_ns};
 use crate::drops::{
     Baseline, Context, DropEvent, HotRows, LastPacket, Ledger, LedgerKey, Names, Reconciler, Sample, decode,
 };
 
 /// Between two polls of the hot rows.
 const HOT_ROWS_PERIOD: Duration = Duration::from_millis(100);
+/// Rows that have counted nothing for so long, nanoseconds, may be given back.
+const IDLE_NS: u64 = 60_000_000_000;
 /// Up to so many kinds of drops, a checkpoint every second costs little.
 const FEW_KINDS: usize = 2048;
 
@@ -204,6 +207,21 @@ impl<'gate> Intake<'gate> {
         Some(baseline)
     }
 
+    /// Gives rows of the ledger back that nobody needs any more, with the lock held. They are idle, and by
+    /// the last checkpoint the next daemon knows that their drops were reported.
+    pub(super) fn give_rows_back(&mut self) -> anyhow::Result<()> {
+        if !self.can_checkpoint() {
+            return Ok(());
+        }
+        let ledger = self.source.ledger()?;
+        let idle_since_ns = now_ns().saturating_sub(IDLE_NS);
+        let rows = Reconciler::idle_rows(&ledger, &self.checkpoint, idle_since_ns);
+        let gone: HashSet<u32> = self.source.give_rows_back(&rows)?.into_iter().collect();
+        let rows = ledger.iter().filter(|(_, entry)| gone.contains(&entry.number));
+        self.reconciler.forget(rows.map(|(key, _)| *key));
+        Ok(())
+    }
+
     fn context(&self) -> Context<'_> {
         context_of(&self.interface, &self.names)
     }
@@ -222,8 +240,7 @@ mod tests {
 
     use super::*;
     use crate::abi::{self, Reason};
-    use crate::clock::now_ns;
-    use crate::drops::{Contacts, LedgerEntry};
+    use crate::drops::{Contacts, LedgerEntry, ReportedRow};
     use crate::gate::GateError;
 
     /// A ledger in memory.
@@ -250,6 +267,12 @@ mod tests {
 
         fn row(&self, key: &LedgerKey) -> Option<LedgerEntry> {
             self.ledger.borrow().iter().find(|(known, _)| known == key).map(|(_, entry)| entry.clone())
+        }
+
+        fn give_rows_back(&self, rows: &[ReportedRow]) -> Result<Vec<u32>, GateError> {
+            let gone: Vec<u32> = rows.iter().map(|row| row.number).collect();
+            self.ledger.borrow_mut().retain(|(_, entry)| !gone.contains(&entry.number));
+            Ok(gone)
         }
 
         /// Each row has one source, 192.0.2.N for the row N.
@@ -344,6 +367,35 @@ mod tests {
         firsts.sort();
         let ip = |last| vec![IpAddr::from([192, 0, 2, last])];
         assert_eq!(firsts, [(80, ip(8)), (445, ip(7))]);
+    }
+
+    #[test]
+    fn idle_rows_are_given_back_once_a_checkpoint_has_them_and_a_kind_that_comes_again_is_reported() {
+        let old_ns = now_ns() - IDLE_NS - OLD_NS;
+        let idle = |number, port| {
+            let (key, entry) = row(port, 10);
+            (key, LedgerEntry { number, first_ns: old_ns, last_ns: old_ns, ..entry })
+        };
+        let (busy_key, busy) = row(22, 4);
+        let source = source(vec![idle(1, 445), idle(2, 80), (busy_key, LedgerEntry { number: 3, ..busy })]);
+        let mut intake = start(&source);
+        let ports =
+            |source: &Source| source.ledger.borrow().iter().map(|(key, _)| key.port).collect::<Vec<u16>>();
+        intake.give_rows_back().unwrap();
+        assert_eq!(ports(&source), [445, 80, 22], "nothing was reported");
+        intake.take_startup_drops(&Baseline::default());
+        intake.give_rows_back().unwrap();
+        assert_eq!(ports(&source), [445, 80, 22], "no checkpoint says so");
+        intake.take_checkpoint();
+        source.ledger.borrow_mut()[1].1.packets += 1;
+        intake.give_rows_back().unwrap();
+        assert_eq!(ports(&source), [80, 22], "one has counted another drop");
+        // the kind has another row, and its sample comes before the next reading
+        source.ledger.borrow_mut().push((key(445), LedgerEntry { number: 1, ..row(445, 3).1 }));
+        assert_eq!(intake.take_sample(&sample(445, 1)).unwrap().drops, 1);
+        let drops = intake.read_ledger().unwrap().unreported;
+        let of_port = drops.iter().filter(|drop| drop.port == 445).map(|drop| drop.drops).sum::<u64>();
+        assert_eq!(of_port, 2, "three, of which the sample was one");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Rows of the drop ledger, for `show drops` and for the [`Reconciler`](super::Reconciler).
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -106,8 +108,10 @@ pub struct CountedRow {
     pub kind: ledger_key,
     /// Its index in the map `ledger_rows`.
     pub number: u32,
-    /// Its kind stands in `ledger_overflow`.
+    /// It counts kinds without a row of their own: protocol and port are 0.
     pub overflow: bool,
+    /// It stands for rows that were given back. All of their drops were reported.
+    pub given_back: bool,
     /// Dropped packets.
     pub packets: u64,
     /// Their frames' bytes.
@@ -124,6 +128,20 @@ pub struct CountedRow {
     pub last_source: address,
     /// Destination of the last packet.
     pub last_destination: address,
+}
+
+impl LedgerEntry {
+    /// Adds what another row of the same key counts.
+    fn join(&mut self, other: LedgerEntry) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.first_ns = self.first_ns.min(other.first_ns);
+        if other.last_ns > self.last_ns {
+            self.last_ns = other.last_ns;
+            self.last_source = other.last_source;
+            self.last_destination = other.last_destination;
+        }
+    }
 }
 
 impl From<&CountedRow> for LedgerEntry {
@@ -144,14 +162,24 @@ impl From<&CountedRow> for LedgerEntry {
     }
 }
 
-/// Makes a ledger of the rows that `visit` shows: `read_ledger(|row| gate.visit_ledger(row))`.
-///
-/// # Errors
-/// Those of `visit`.
-pub fn read_ledger<E>(visit: impl FnOnce(&mut dyn FnMut(&CountedRow)) -> Result<(), E>) -> Result<Ledger, E> {
-    let mut ledger = Ledger::new();
-    visit(&mut |row| ledger.push((LedgerKey::new(&row.kind, row.overflow), LedgerEntry::from(row))))?;
-    Ok(ledger)
+/// Adds a row to a ledger of which drops are reported: `gate.fold_ledger(Ledger::new, add_reportable)`. Those
+/// that were given back have been.
+pub fn add_reportable(ledger: &mut Ledger, row: &CountedRow) {
+    if !row.given_back {
+        ledger.push((LedgerKey::new(&row.kind, row.overflow), LedgerEntry::from(row)));
+    }
+}
+
+/// Every drop that the ledger counts, by key: `gate.fold_ledger(WholeLedger::new, add_whole)`.
+pub type WholeLedger = BTreeMap<LedgerKey, LedgerEntry>;
+
+/// Adds a row to all drops. What was given back joins the overflow of its server and reason.
+pub fn add_whole(ledger: &mut WholeLedger, row: &CountedRow) {
+    let entry = LedgerEntry::from(row);
+    match ledger.entry(LedgerKey::new(&row.kind, row.overflow)) {
+        Entry::Vacant(vacant) => _ = vacant.insert(entry),
+        Entry::Occupied(mut known) => known.get_mut().join(entry),
+    }
 }
 
 /// A row of the ledger as people and programs read it. Its JSON is an element of
@@ -383,6 +411,32 @@ mod tests {
         let drop = to_event(&own, &entry(), 4, entry().first_ns, &context());
         assert_eq!((drop.source_port, drop.destination_port), (Some(445), None));
         assert_eq!((drop.drops, drop.from), (4, Origin::Ledger));
+    }
+
+    #[test]
+    fn what_was_given_back_joins_the_overflow_and_is_not_reported_again() {
+        let kind = ledger_key { server: 1, reason: Reason::NewFlow.number(), ..ledger_key::default() };
+        let row = |packets, first_ns, last_ns, given_back| CountedRow {
+            kind,
+            overflow: true,
+            given_back,
+            packets,
+            bytes: packets * 60,
+            first_ns,
+            last_ns,
+            last_source: crate::abi::to_address(IpAddr::from([192, 0, 2, packets as u8])),
+            ..CountedRow::default()
+        };
+        let (mut reportable, mut whole) = (Ledger::new(), WholeLedger::new());
+        for row in [row(5, 10, 20, false), row(7, 4, 30, true), row(3, 12, 15, true)] {
+            add_reportable(&mut reportable, &row);
+            add_whole(&mut whole, &row);
+        }
+        assert_eq!(reportable.iter().map(|(_, entry)| entry.packets).collect::<Vec<_>>(), [5]);
+        let entries: Vec<&LedgerEntry> = whole.values().collect();
+        let [entry] = entries[..] else { panic!("one key: {whole:?}") };
+        assert_eq!((entry.packets, entry.bytes, entry.first_ns, entry.last_ns), (15, 900, 4, 30));
+        assert_eq!(entry.last_source, Some(IpAddr::from([192, 0, 2, 7])));
     }
 
     #[test]

@@ -21,7 +21,9 @@ pub use contacts::Contacts;
 pub use event::{Context, DropEvent, Names, Origin, ServerRef};
 pub(crate) use event::{name_service, show_hex};
 pub use hot_rows::{HotRows, LastPacket};
-pub use ledger::{CountedRow, Ledger, LedgerEntry, LedgerKey, LedgerRow, read_ledger};
-pub use reconcile::{Baseline, Reconciler};
+pub use ledger::{
+    CountedRow, Ledger, LedgerEntry, LedgerKey, LedgerRow, WholeLedger, add_reportable, add_whole,
+};
+pub use reconcile::{Baseline, Reconciler, ReportedRow};
 pub use sample::{DecodeError, Sample, decode};
 pub use verdict::DropVerdict;

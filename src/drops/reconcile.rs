@@ -36,6 +36,15 @@ pub struct Baseline {
     rows: Vec<BaselineRow>,
 }
 
+impl Baseline {
+    /// Whether all drops of the row have been reported.
+    fn has(&self, key: &LedgerKey, entry: &LedgerEntry) -> bool {
+        let found = self.rows.binary_search_by(|row| row.key.cmp(key)).ok();
+        let row = found.and_then(|index| self.rows.get(index));
+        row.is_some_and(|row| row.first_ns == entry.first_ns && row.packets >= entry.packets)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "CompactRow", from = "CompactRow")]
 struct BaselineRow {
@@ -62,6 +71,19 @@ impl From<CompactRow> for BaselineRow {
         let key = LedgerKey { server, port, protocol, reason, flags, overflow };
         BaselineRow { key, packets, first_ns }
     }
+}
+
+/// A row of the ledger all of whose drops have been reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportedRow {
+    /// Its number.
+    pub number: u32,
+    /// Time of its first packet, which tells it from a later row of the same number.
+    pub first_ns: u64,
+    /// Its packets.
+    pub packets: u64,
+    /// Time of its last packet.
+    pub last_ns: u64,
 }
 
 /// The drops of one ledger key that were reported.
@@ -237,6 +259,29 @@ impl Reconciler {
         let reported = self.reported.entry(key).or_default();
         reported.reported_ns = context.clock.mono_ns;
         reported.report(&key, entry, entry.packets, context)
+    }
+
+    /// Rows of kinds that were idle since `idle_since_ns`, and whose drops the next daemon would know as
+    /// reported by `checkpoint`: nobody needs them any more.
+    pub fn idle_rows(ledger: &Ledger, checkpoint: &Baseline, idle_since_ns: u64) -> Vec<ReportedRow> {
+        let is_idle = |(key, entry): &&(LedgerKey, LedgerEntry)| {
+            !key.overflow && entry.last_ns < idle_since_ns && checkpoint.has(key, entry)
+        };
+        let to_row = |(_, entry): &(LedgerKey, LedgerEntry)| ReportedRow {
+            number: entry.number,
+            first_ns: entry.first_ns,
+            packets: entry.packets,
+            last_ns: entry.last_ns,
+        };
+        ledger.iter().filter(is_idle).map(to_row).collect()
+    }
+
+    /// Forgets what was reported of rows that were given back. A kind that comes again gets another row, and
+    /// its samples must not count for the old one.
+    pub fn forget(&mut self, keys: impl Iterator<Item = LedgerKey>) {
+        for key in keys {
+            self.reported.remove(&key);
+        }
     }
 
     /// The drops that were reported so far, for [`Reconciler::starting`] of the next daemon.

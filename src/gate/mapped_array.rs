@@ -32,6 +32,10 @@ impl<V: Plain + Copy + Default> MappedArray<V> {
     /// # Errors
     /// When the map has fewer entries, or the kernel refuses.
     pub fn map(&self, from: u32, count: u32) -> Result<Window<V>, GateError> {
+        self.map_as(from, count, libc::PROT_READ)
+    }
+
+    fn map_as(&self, from: u32, count: u32, protection: libc::c_int) -> Result<Window<V>, GateError> {
         let failed =
             |errno| GateError::Kernelside { what: format!("could not map the table `{}`", self.name), errno };
         if from.checked_add(count).is_none_or(|end| end > self.map.capacity()) {
@@ -39,7 +43,12 @@ impl<V: Plain + Copy + Default> MappedArray<V> {
         }
         let start = from as usize * size_of::<V>();
         let bytes = count as usize * size_of::<V>();
-        Window::new(self.handle().as_fd(), start, bytes).map_err(failed)
+        Window::new(self.handle().as_fd(), start, bytes, protection).map_err(failed)
+    }
+
+    /// As [`MappedArray::map`], and the entries can be changed.
+    pub(super) fn map_for_writing(&self, from: u32, count: u32) -> Result<WritableWindow<V>, GateError> {
+        self.map_as(from, count, libc::PROT_READ | libc::PROT_WRITE).map(WritableWindow)
     }
 
     /// The entry `index`, by a system call. For single entries, whose words may be of several moments.
@@ -72,7 +81,7 @@ pub struct Window<V> {
 }
 
 impl<V: Plain + Copy + Default> Window<V> {
-    fn new(map: BorrowedFd<'_>, start: usize, bytes: usize) -> Result<Self, Errno> {
+    fn new(map: BorrowedFd<'_>, start: usize, bytes: usize, protection: libc::c_int) -> Result<Self, Errno> {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?
             .and_then(|page| usize::try_from(page).ok())
             .unwrap_or(4096);
@@ -85,7 +94,7 @@ impl<V: Plain + Copy + Default> Window<V> {
             libc::mmap(
                 std::ptr::null_mut(),
                 mapped_bytes,
-                libc::PROT_READ,
+                protection,
                 libc::MAP_SHARED,
                 map.as_raw_fd(),
                 offset,
@@ -118,18 +127,41 @@ impl<V: Plain + Copy + Default> Window<V> {
         let mut value = V::default();
         // SAFETY: `V` is plain, so its bytes may be anything.
         let bytes = unsafe { plain::as_mut_bytes(&mut value) };
-        let start = (self.skipped + index * size_of::<V>()) / size_of::<u64>();
         for (number, word) in bytes.chunks_exact_mut(size_of::<u64>()).enumerate() {
-            // SAFETY: the word lies in the mapping, which lives as long as `self`. It is aligned, because
-            // the mapping begins at a page and entries are whole words. Programs may write it meanwhile,
-            // and so it is read as an atomic.
-            let shared = unsafe {
-                let at = self.mapping.as_ptr().cast::<u64>().add(start + number);
-                AtomicU64::from_ptr(at)
-            };
-            word.copy_from_slice(&shared.load(Ordering::Acquire).to_ne_bytes());
+            word.copy_from_slice(&self.word(index, number)?.load(Ordering::Acquire).to_ne_bytes());
         }
         Some(value)
+    }
+
+    /// The word `number` of the entry `index`. `None`: it is not in the window.
+    fn word(&self, index: usize, number: usize) -> Option<&AtomicU64> {
+        if index >= self.entries || number >= size_of::<V>() / size_of::<u64>() {
+            return None;
+        }
+        let word = (self.skipped + index * size_of::<V>()) / size_of::<u64>() + number;
+        // SAFETY: the word lies in the mapping, which lives as long as `self`. It is aligned, because the
+        // mapping begins at a page and entries are whole words. Programs may write it meanwhile, and so it
+        // is an atomic.
+        Some(unsafe { AtomicU64::from_ptr(self.mapping.as_ptr().cast::<u64>().add(word)) })
+    }
+}
+
+/// Some entries of a [`MappedArray`], which this process and the programs change.
+pub(super) struct WritableWindow<V>(Window<V>);
+
+impl WritableWindow<u64> {
+    /// Makes all words 0.
+    pub(super) fn clear(&self) {
+        (0..self.0.len()).filter_map(|index| self.0.word(index, 0)).for_each(|word| {
+            word.store(0, Ordering::Release);
+        });
+    }
+
+    /// Sets bits of the word `index`, and leaves those that a program sets meanwhile.
+    pub(super) fn set_bits(&self, index: usize, bits: u64) {
+        if let Some(word) = self.0.word(index, 0) {
+            word.fetch_or(bits, Ordering::AcqRel);
+        }
     }
 }
 

@@ -13,9 +13,9 @@ use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counter, flow, flow_key, fragment, fragment_key, frequent, half_open, ledger_key, ledger_row,
-    limit, limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key, quarantine, range_key,
-    refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server, settings,
+    address, counter, flow, flow_key, fragment, fragment_key, frequent, given_back, half_open, ledger_key,
+    ledger_row, limit, limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key, quarantine,
+    range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server, settings,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -225,7 +225,7 @@ maps! {
     /// The drop ledger: which row counts a kind of drop.
     ledger: TypedMap<ledger_key, u32>, setting!(ledger), Count::Entries;
     /// As `ledger`, by server and reason only, for drops that found it full.
-    ledger_overflow: TypedMap<ledger_key, u32>, Size::Fixed, Count::Entries;
+    ledger_overflow: TypedMap<ledger_key, u32>, Size::Derived(sizes::ledger_overflow), Count::Entries;
     /// The rows of both.
     ledger_rows: MappedArray<ledger_row>, Size::Derived(sizes::ledger_rows), Count::LedgerRows;
     /// What each CPU has counted in each row.
@@ -236,10 +236,16 @@ maps! {
     frequent: MappedArray<frequent>, Size::Derived(sizes::frequent), Count::Nothing;
     /// Kinds that have no row, by CPU.
     hot_kinds: MapHandle, Size::Derived(sizes::hot_kinds), Count::Nothing;
+    /// Numbers of rows that were given back.
+    ledger_free: TypedMap<u32, u32>, Size::Derived(sizes::ledger_rows), Count::Hidden;
+    /// What rows had counted that were given back.
+    ledger_given_back: TypedMap<ledger_key, given_back>, Size::Derived(sizes::ledger_overflow), Count::Entries;
+    /// For an update that waits until the programs have ended.
+    fence: OuterMap<Array, u32, u32>, Size::Fixed, Count::Hidden;
     /// Verdicts that were found before.
     verdict_cache: MapHandle, Size::Derived(sizes::verdict_cache), Count::Nothing;
     /// Which kinds `ledger` may have.
-    ledger_bloom: TypedMap<u32, u64>, Size::Derived(sizes::ledger_bloom), Count::Nothing;
+    ledger_bloom: MappedArray<u64>, Size::Derived(sizes::ledger_bloom), Count::Nothing;
     /// Servers that have used up their quota of the ledger.
     quota_cache: MapHandle, Size::Derived(sizes::quota_cache), Count::Nothing;
     /// How many rows of the ledger each server has.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod attach;
+mod bloom;
 mod caveats;
 mod contacts;
 mod counters;
@@ -35,6 +36,7 @@ mod revoke;
 mod samples;
 mod sizes;
 mod status;
+mod sweep;
 mod system;
 mod token_buckets;
 mod typed_map;

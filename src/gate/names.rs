@@ -74,6 +74,7 @@ impl Gate {
         self.maps.ledger_overflow.visit(|kind, _| used.extend([kind.server]))?;
         self.maps.quarantines.visit(|id, _| used.extend([*id]))?;
         self.maps.quarantined_addresses.visit(|_, row| used.extend([row.server]))?;
+        self.maps.ledger_given_back.visit(|kind, _| used.extend([kind.server]))?;
         let live = self.live_policy()?;
         let live: HashSet<&str> =
             live.iter().flat_map(|policy| &policy.servers).map(|server| server.name.as_str()).collect();

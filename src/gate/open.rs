@@ -104,8 +104,7 @@ impl Gate {
     /// Tells the programs how the maps are made.
     fn describe_maps(&self) -> Result<(), GateError> {
         self.divide_verdict_cache(self.maps.verdict_cache.max_entries())?;
-        let words = self.maps.ledger_bloom.capacity();
-        self.write_state(state::STATE_LEDGER_BLOOM_MASK, u64::from(words - 1))?;
+        self.begin_bloom()?;
         let cpus = possible_cpus();
         self.write_state(state::STATE_LEDGER_ROWS, u64::from(self.maps.ledger_counts.capacity() / cpus))?;
         self.write_state(state::STATE_CPUS, u64::from(cpus))?;

@@ -1,4 +1,4 @@
-//! The object file and its three programs.
+//! The object file and its programs.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +19,7 @@ pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis.b
 const FILTER: &str = "portcullis_filter";
 const EXPLAIN: &str = "portcullis_explain";
 const TRACK: &str = "portcullis_track";
+const SWEEP: &str = "portcullis_sweep";
 
 /// The loaded programs.
 #[derive(Debug)]
@@ -29,17 +30,24 @@ pub struct Programs {
     pub explain: OwnedFd,
     /// Records what peers open: at the egress of that NIC.
     pub track: OwnedFd,
+    /// Gives rows of the ledger back, in test runs.
+    pub sweep: OwnedFd,
 }
 
 impl Programs {
-    fn list(&self) -> [(&'static str, &OwnedFd); 3] {
-        [(FILTER, &self.filter), (EXPLAIN, &self.explain), (TRACK, &self.track)]
+    fn list(&self) -> [(&'static str, &OwnedFd); 4] {
+        [(FILTER, &self.filter), (EXPLAIN, &self.explain), (TRACK, &self.track), (SWEEP, &self.sweep)]
     }
 
     /// Opens them in the folder of pins. The error is the name of the missing one.
     pub(super) fn open(folder: &Path) -> Result<Programs, String> {
         let open = |name: &str| system::open_pin(&folder.join(name)).map_err(|_| name.to_owned());
-        Ok(Programs { filter: open(FILTER)?, explain: open(EXPLAIN)?, track: open(TRACK)? })
+        Ok(Programs {
+            filter: open(FILTER)?,
+            explain: open(EXPLAIN)?,
+            track: open(TRACK)?,
+            sweep: open(SWEEP)?,
+        })
     }
 
     /// Pins them beside those of an earlier version, which [`Programs::activate`] replaces. So
@@ -92,6 +100,15 @@ impl Programs {
     /// When the kernel refuses the frame.
     pub fn run_filter(&self, frame: &[u8], repeat: u32) -> Result<system::TestRun, Errno> {
         system::test_run(self.filter.as_fd(), frame, repeat, None)
+    }
+
+    /// Runs the sweep on a request, and returns for how many rows it was done: see
+    /// [`Gate::give_rows_back`](super::Gate::give_rows_back).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn run_sweep(&self, request: &[u8]) -> Result<u32, Errno> {
+        Ok(system::test_run(self.sweep.as_fd(), request, 1, None)?.action)
     }
 
     /// Runs the tracker on a frame, with all its consequences.
@@ -160,7 +177,12 @@ pub(super) fn load(
             .and_then(|program| program.as_fd().try_clone_to_owned().ok())
             .ok_or_else(|| GateError::foreign_object(format!("it has no program `{name}`")))
     };
-    let programs = Programs { filter: program(FILTER)?, explain: program(EXPLAIN)?, track: program(TRACK)? };
+    let programs = Programs {
+        filter: program(FILTER)?,
+        explain: program(EXPLAIN)?,
+        track: program(TRACK)?,
+        sweep: program(SWEEP)?,
+    };
     let maps = Maps::collect(|name| {
         let map = object
             .maps()

@@ -7,8 +7,10 @@ use super::error::GateError;
 use crate::abi::layout;
 use crate::policy::TableSizes;
 
-/// Entries of `ledger_overflow`, as `bpf/maps.h` has it.
-const OVERFLOW_ROWS: u32 = 16_384;
+/// Entries of `ledger_overflow`: at most, and one for so many rows of the ledger.
+const OVERFLOW_ROWS_MAX: u32 = 16_384;
+const OVERFLOW_ROWS_MIN: u32 = 1024;
+const ROWS_FOR_OVERFLOW_ROW: u32 = 4;
 /// CPUs that the filter adds up at most.
 const CPUS_MAX: u32 = 1024;
 /// Rows of a page of `ledger_counts`.
@@ -42,10 +44,15 @@ pub(super) fn ledger_quotas(sizes: &TableSizes) -> u32 {
     sizes.servers.value.saturating_add(1).saturating_mul(3).saturating_add(16)
 }
 
+/// Rows of drops without a row of their own, by server, reason and flags.
+pub(super) fn ledger_overflow(sizes: &TableSizes) -> u32 {
+    (sizes.ledger.value / ROWS_FOR_OVERFLOW_ROW).clamp(OVERFLOW_ROWS_MIN, OVERFLOW_ROWS_MAX)
+}
+
 /// One row for each kind of drop, and some to spare for kinds that two CPUs make at once.
 pub(super) fn ledger_rows(sizes: &TableSizes) -> u32 {
     let ledger = sizes.ledger.value;
-    let rows = ledger.saturating_add(OVERFLOW_ROWS).saturating_add(ledger / 8 + 64);
+    let rows = ledger.saturating_add(ledger_overflow(sizes)).saturating_add(ledger / 8 + 64);
     // no page is part of two CPUs' counts
     rows.checked_next_multiple_of(ROWS_PER_PAGE).unwrap_or(rows)
 }
@@ -85,10 +92,10 @@ pub(super) fn hot_kinds(_: &TableSizes) -> u32 {
     layout::HOT_KINDS_PER_CPU.0.saturating_mul(possible_cpus())
 }
 
-/// Words of 64 bits. Their number is a power of two, for a mask cuts the hash.
+/// Words of 64 bits, in two halves. The number of each is a power of two, for a mask cuts the hash.
 pub(super) fn ledger_bloom(sizes: &TableSizes) -> u32 {
     let bits = u64::from(sizes.ledger.value) * u64::from(BLOOM_BITS_PER_ROW);
-    u32::try_from(bits.next_power_of_two() / 64).unwrap_or(u32::MAX).max(1)
+    u32::try_from(bits.next_power_of_two() / 64).unwrap_or(1 << 30).max(1).saturating_mul(2)
 }
 
 /// Peers for each word of `heard` at which half of its bits are set: 48 bits, four for each peer.
@@ -176,9 +183,9 @@ mod tests {
         let mut sizes = TableSizes::default();
         for ledger in [1, 2, 64, 65_536, 16_777_216] {
             sizes.ledger.value = ledger;
-            let words = ledger_bloom(&sizes);
+            let words = ledger_bloom(&sizes) / 2;
             assert!(words.is_power_of_two() && u64::from(words) * 64 >= u64::from(ledger) * 16, "{ledger}");
-            assert!(ledger_rows(&sizes) > ledger + OVERFLOW_ROWS);
+            assert!(ledger_rows(&sizes) > ledger + ledger_overflow(&sizes));
             assert!(ledger_counts(&sizes).is_multiple_of(ledger_rows(&sizes)));
         }
         for servers in [1, 64, 65_536, 16_777_216] {

@@ -211,9 +211,7 @@ impl Gate {
     /// Drops by server and reason, and how many rows of the ledger there are.
     fn sum_ledger(&self) -> Result<(DropSums, usize), GateError> {
         let names = self.names_by_id()?;
-        let mut drops = DropSums::new();
-        let mut rows = 0;
-        self.visit_ledger(|row| {
+        self.fold_ledger(Default::default, |(drops, rows): &mut (DropSums, usize), row| {
             let server = match row.kind.server {
                 0 => "".into(),
                 id => names.get(&id).cloned().unwrap_or_else(|| format!("#{id}").into()),
@@ -222,9 +220,8 @@ impl Gate {
             let sum = drops.entry((server, ReasonCode::from(row.kind.reason), would)).or_default();
             sum.0 = sum.0.saturating_add(row.packets);
             sum.1 = sum.1.saturating_add(row.bytes);
-            rows += 1;
-        })?;
-        Ok((drops, rows))
+            *rows += usize::from(!row.given_back);
+        })
     }
 }
 

@@ -90,7 +90,7 @@ fn settings_are_listed_with_both_values() {
             "~ mode enforce -> observe",
             "~ pickup 120 -> 5",
             "~ alarms.eve none -> /x",
-            "~ tables.ledger 65536 -> 7"
+            "~ tables.ledger 32768 -> 7"
         ]
     );
 }

@@ -10,4 +10,5 @@ mod lacks;
 mod mounts;
 mod nics;
 mod orphans;
+mod sweeps;
 mod unread;

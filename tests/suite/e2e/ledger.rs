@@ -3,8 +3,12 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use libbpf_rs::{MapCore, MapFlags};
 use nix::sys::signal::Signal;
+use plain::Plain;
+use portcullis::gate::Gate;
 use serde_json::Value;
 
 use super::policies::{dmz, dmz_with_eve};
@@ -12,7 +16,8 @@ use super::socket::udp;
 use super::tap::UDP;
 use super::testbed::{FAMILIES, Testbed, V4, V6, exclusive, ip, share_machine};
 use super::traffic::FORBIDDEN;
-use crate::support::patience::eventually;
+use crate::support::frame::{SYN, tcp};
+use crate::support::patience::{eventually, within};
 
 const THREADS: u64 = 4;
 const EACH: u64 = 5_000;
@@ -135,4 +140,56 @@ fn each_kind_of_drop_has_a_row_of_its_own() {
                 && row.0["address"] == "192.0.2.99"
         })
     });
+}
+
+fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: rows and counts are integers and addresses without padding.
+    unsafe { plain::as_bytes(value) }
+}
+
+/// Makes all rows look two minutes older.
+fn age_rows(gate: &Gate) {
+    const BY_NS: u64 = 120_000_000_000;
+    let (rows, counts) = (&gate.maps.ledger_rows, &gate.maps.ledger_counts);
+    for number in 0..rows.capacity() {
+        let mut row = rows.get(number).expect("a row").expect("a row");
+        if row.first_ns > BY_NS {
+            row.first_ns -= BY_NS;
+            rows.handle().update(&number.to_ne_bytes(), bytes_of(&row), MapFlags::EXIST).expect("an update");
+        }
+    }
+    for index in 0..counts.capacity() {
+        let mut count = counts.get(index).expect("counts").expect("counts");
+        if count.last_ns > BY_NS {
+            count.last_ns -= BY_NS;
+            counts
+                .handle()
+                .update(&index.to_ne_bytes(), bytes_of(&count), MapFlags::EXIST)
+                .expect("an update");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_gives_idle_rows_back_so_that_a_single_try_after_a_flood_of_ports_has_its_row_and_its_alarm() {
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let policy = dmz().replace("ledger = 4096", "ledger = 256");
+    assert!(policy.contains("ledger = 256"));
+    testbed.attach(&policy);
+    let gate = testbed.open_gate();
+    let syn = |port| tcp((ip(V4.web), 40_000), (ip(V4.peer), port), SYN);
+    let flood = (10_000..11_000).map(|port| gate.programs.run_filter(&syn(port), 1).expect("a run")).count();
+    assert!(gate.is_ledger_crowded().expect("quotas"));
+    age_rows(&gate);
+    let mut daemon = testbed.daemon(&policy, &[]);
+    // it looks every ten seconds
+    let is_roomy = || !gate.is_ledger_crowded().expect("quotas");
+    assert!(within(Duration::from_secs(30), is_roomy), "no row was given back");
+    gate.programs.run_filter(&syn(445), 1).expect("a run");
+    daemon.wait_for_line(&["web1", "1001 packets"]);
+    assert_eq!(testbed.dropped("web1", "tcp", 445, "new_flow"), 1);
+    let all: u64 = testbed.drops().iter().map(super::command::Row::packets).sum();
+    assert_eq!(all, flood as u64 + 1);
+    daemon.end(Signal::SIGTERM);
 }

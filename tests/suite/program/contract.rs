@@ -7,9 +7,9 @@ use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
     address, counter, decision, flow, flow_key, fragment, fragment_key, frequent, frequent_address,
-    half_open, ledger_key, ledger_row, limit, limit_key, mac_key, name, need, need_key, opening, peer_key,
-    peer_match, prefix_key, quarantine, question, range_key, refused_fragment, router_key, row_addresses,
-    row_counts, row_quota, rule, sample, server, settings,
+    given_back, half_open, ledger_key, ledger_row, limit, limit_key, mac_key, name, need, need_key, opening,
+    peer_key, peer_match, prefix_key, quarantine, question, range_key, refused_fragment, router_key,
+    row_addresses, row_counts, row_quota, rule, sample, server, settings, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -81,7 +81,12 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         // drops
         assert_layout!(ledger_key 12: server = 0, port = 4, protocol = 6, reason = 7, flags = 8, zero = 9),
         assert_layout!(ledger_row 64: first_ns = 0, sampled_ns = 8, sampled_packets = 16, kind = 24,
-            number = 36, overflow = 40, hot_destinations = 44, quota = 48, zero = 52),
+            number = 36, class = 40, hot_destinations = 41, zero = 42, quota = 44,
+            retired_packets = 48, retired_bytes = 56),
+        assert_layout!(given_back 64: packets = 0, bytes = 8, first_ns = 16, last_ns = 24,
+            last_source = 32, last_destination = 48),
+        assert_layout!(sweep_request 16: step = 0, rows = 4, zero = 8),
+        assert_layout!(sweep_row 24: first_ns = 0, packets = 8, number = 16, zero = 20),
         assert_layout!(row_addresses 520: sources = 0, destinations = 4, source = 8, destination = 264),
         assert_layout!(frequent_address 24: address = 0, packets = 16),
         assert_layout!(frequent 400: row = 0, estimated = 4, packets = 8, source = 16, destination = 208),

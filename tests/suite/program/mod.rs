@@ -45,4 +45,5 @@ mod source_route;
 mod sources;
 mod sport;
 mod swaps;
+mod sweep;
 mod timeouts;

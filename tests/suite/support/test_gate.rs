@@ -319,7 +319,9 @@ impl TestGate {
     /// Puts every row's last sample at this time.
     pub fn move_samples(&self, to_ns: u64) {
         let rows = &self.gate.maps.ledger_rows;
-        for (_, counted) in self.gate.ledger().expect("the ledger") {
+        let rows_in_use =
+            self.gate.ledger().expect("the ledger").into_iter().filter(|(_, row)| !row.given_back);
+        for (_, counted) in rows_in_use {
             let number = counted.number;
             let mut row = rows.get(number).expect("a row").expect("a row");
             row.sampled_ns = to_ns;
@@ -464,7 +466,7 @@ fn empty(gate: &Gate) {
         state::STATE_LAYOUT,
         state::STATE_HEARD_WORDS,
         state::STATE_VERDICT_CACHE,
-        state::STATE_LEDGER_BLOOM_MASK,
+        state::STATE_LEDGER_BLOOM,
         state::STATE_LEDGER_ROWS,
         state::STATE_CPUS,
         state::STATE_QUARANTINE_CHANGES,
@@ -515,12 +517,15 @@ pub fn clear_ledger(gate: &Gate) {
             of_cpus.for_each(|index| zero(counts, index));
         }
     }
-    for name in ["ledger", "ledger_overflow", "ledger_quotas"] {
+    for name in ["ledger", "ledger_overflow", "ledger_given_back", "ledger_quotas"] {
         for key in dump(gate.maps.find(name).expect("a map")).keys() {
             gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
         }
     }
     clear_array(gate.maps.ledger_bloom.handle());
+    let key = state::STATE_LEDGER_BLOOM.0.to_ne_bytes();
+    let word = u64::from(gate.maps.ledger_bloom.capacity() / 2 - 1).to_ne_bytes();
+    gate.maps.state.handle().update(&key, &word, MapFlags::ANY).expect("an update");
     let key = state::STATE_QUARANTINE_CHANGES.0.to_ne_bytes();
     let changes = gate.maps.state.handle().lookup(&key, MapFlags::ANY).expect("a word").expect("a word");
     let changes = u64::from_ne_bytes(changes.try_into().expect("eight bytes")) + 1;
