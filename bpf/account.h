@@ -215,8 +215,11 @@ static __always_inline struct ledger_row *place_kind(const struct ledger_key *ki
 	}
 	if (destinations >= needed) {
 		row = make_row(kind, CLASS_RESERVE, now_ns);
-		if (row)
+		if (row) {
+			/* a sample of the rest is none of this row */
+			*hot = NULL;
 			return row;
+		}
 	}
 	add_statistic(STATISTIC_LEDGER_FULL, 1);
 	rest.port = 0;

@@ -85,6 +85,24 @@ fn a_worm_gets_a_row_with_its_destinations_after_a_flood_of_every_port() {
 }
 
 #[test]
+fn a_worm_on_tcp_445_is_sampled_with_a_row_of_its_own_after_a_flood_that_left_it_none() {
+    within_a_window(|| {
+        let gate = TestGate::dmz();
+        (1..=65_534).rev().for_each(|port| send(&gate, &opening(V4.web, V4.peer, port)));
+        assert!(row_of(&gate, 445).is_none(), "the flood came to it last");
+        // samples of the rest have room again
+        gate.move_samples(1);
+        let consumer = gate.consume_samples().expect("a perf buffer");
+        (1..=30).for_each(|number| send(&gate, &opening(V4.web, target(number), 445)));
+        let row = row_of(&gate, 445).expect("a row of the worm");
+        assert!(row.packets >= 28, "{row:?}");
+        let of_worm = |sample: &Sample| (sample.port, sample.in_rest);
+        let samples: Vec<_> = take(&consumer).iter().map(of_worm).collect();
+        assert!(samples.contains(&(445, false)), "{samples:?}");
+    });
+}
+
+#[test]
 fn a_worm_gets_a_row_while_the_flood_goes_on() {
     within_a_window(|| {
         let gate = TestGate::dmz();
@@ -174,7 +192,8 @@ fn a_sample_without_a_row_says_so_and_has_its_port_and_destination() {
         let consumer = gate.consume_samples().expect("a perf buffer");
         let port = port_without_row(&gate);
         gate.move_samples(now_ns() - SECOND_NS);
-        send(&gate, &opening(V4.web, target(7), port));
+        // the flood was TCP, so this is the first destination of its kind
+        send(&gate, &udp((V4.web, 40_000), (target(7), port)));
         let samples = take(&consumer);
         let [sample] = &samples[..] else { panic!("one sample: {samples:?}") };
         assert!(sample.in_rest);
