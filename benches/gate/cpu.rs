@@ -33,7 +33,16 @@ pub fn count() -> usize {
     libbpf_rs::num_possible_cpus().unwrap_or(1)
 }
 
-fn stay_on(cpus: &[usize]) -> Result<()> {
+/// The CPUs that this process may run on, the pinned one among them.
+pub fn allowed() -> Result<Vec<usize>> {
+    // of the parent: this thread is pinned
+    let parent =
+        nix::sched::sched_getaffinity(nix::unistd::getppid()).context("could not ask for the CPUs")?;
+    Ok((0..count()).filter(|cpu| parent.is_set(*cpu).unwrap_or(false)).collect())
+}
+
+/// Keeps this thread on some CPUs.
+pub fn stay_on(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
         set.set(*cpu).with_context(|| format!("no CPU {cpu}"))?;

@@ -29,6 +29,7 @@ mod network;
 mod plot;
 mod policy;
 mod report;
+mod scale;
 mod statistics;
 mod targets;
 mod throughput;
@@ -86,6 +87,7 @@ type Group = fn(&Options, &mut Report) -> Result<()>;
 const GROUPS: &[(&str, Group)] = &[
     ("wire", wire::run),
     ("cost", cost::run),
+    ("scale", scale::run),
     ("policies", control::run),
     ("daemon", burden::run),
     ("delay", delay::run),
