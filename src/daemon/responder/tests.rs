@@ -180,6 +180,19 @@ fn a_machine_whose_address_another_one_has_borrowed_is_left_alone() {
 }
 
 #[test]
+fn an_alarm_below_medium_cuts_nobody_off() {
+    // chatter between neighbours is an attempt as well
+    let chatter = DropEvent { protocol: 17, port: 5353, tcp_flags: None, ..syn() };
+    let change = Engine::default().observe(&chatter, after_ms(0)).remove(0);
+    assert_eq!((change.alarm.kind(), change.alarm.severity()), (Kind::Attempt, Severity::Low));
+    assert_eq!(find_culprit(&mut responder(""), &change), None);
+    let question = DropEvent { protocol: 17, port: 53, tcp_flags: None, ..syn() };
+    let change = Engine::default().observe(&question, after_ms(0)).remove(0);
+    assert_eq!(change.alarm.severity(), Severity::Medium);
+    assert_eq!(find_culprit(&mut responder(""), &change), Some(("web1", None)));
+}
+
+#[test]
 fn a_server_in_observe_is_left_alone() {
     assert_eq!(find_culprit(&mut responder("mode = \"observe\""), &opened()), None);
     let mut change = opened();
