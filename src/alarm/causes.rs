@@ -175,6 +175,19 @@ mod tests {
     }
 
     #[test]
+    fn an_outsider_who_asks_many_ports_over_sctp_makes_no_scan_of_the_next_packet() {
+        let mut engine = Engine::default();
+        for port in 0..40 {
+            let answer = DropEvent { reason: Reason::Protocol.into(), protocol: SCTP, port, ..syn() };
+            engine.observe(&answer, after_ms(u64::from(port) * 100));
+        }
+        engine.observe(&DropEvent { port: 389, ..syn() }, after_ms(5_000));
+        let kinds: Vec<_> =
+            engine.open_alarms().iter().map(|alarm| (alarm.kind(), alarm.severity())).collect();
+        assert_eq!(kinds, [(Kind::Stray, Severity::Low), (Kind::Attempt, Severity::Medium)]);
+    }
+
+    #[test]
     fn whoever_borrows_an_address_without_its_mac_has_nobody_cut_off() {
         for reason in dropped().filter(|reason| can_cause(*reason, Causer::NeighbourOfMac)) {
             for kind in KINDS {

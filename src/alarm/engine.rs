@@ -9,7 +9,7 @@ use super::assess::{Assessment, assess};
 use super::detector::{Detector, Finding};
 use super::gate_trouble::GateTrouble;
 use super::incident::{Incident, Opening};
-use super::meaning::classify;
+use super::meaning::{Meaning, classify};
 use super::part::OpenPart;
 use super::recent::Recent;
 use super::subject::{PartKey, Subject};
@@ -99,7 +99,7 @@ impl Engine {
         let Some(meaning) = classify(drop) else {
             return Vec::new();
         };
-        let found = assess(drop, &meaning, self.detect(drop, None, now));
+        let found = assess(drop, &meaning, self.detect(drop, &meaning, None, now));
         let place = self.place(drop, &meaning, &found);
         let mut changes = Vec::new();
         self.record(place, &found, drop, now, &mut changes);
@@ -137,7 +137,7 @@ impl Engine {
         let Some(meaning) = classify(drop) else {
             return Vec::new();
         };
-        let found = assess(drop, &meaning, self.detect(drop, new_packets, now));
+        let found = assess(drop, &meaning, self.detect(drop, &meaning, new_packets, now));
         let place = self.place(drop, &meaning, &found);
         let key = PartKey::of(drop, &meaning);
         let server = DropPlace { subject: Subject::Server(drop.server_id()), key };
@@ -301,9 +301,16 @@ impl Engine {
         }
     }
 
-    fn detect(&mut self, drop: &DropEvent, new_packets: Option<u64>, now: Clock) -> Finding {
-        // A row that a starting daemon finds is one count for all the time before.
-        if drop.any_protocol || drop.while_away || drop.server.is_none() {
+    fn detect(
+        &mut self,
+        drop: &DropEvent,
+        meaning: &Meaning,
+        new_packets: Option<u64>,
+        now: Clock,
+    ) -> Finding {
+        // A row that a starting daemon finds is one count for all the time before. Answers are no attempts: an
+        // outsider who asks many ports would make the server's next packet a scan.
+        if drop.any_protocol || drop.while_away || drop.server.is_none() || meaning.kind == Kind::Stray {
             return Finding::default();
         }
         if drop.reason.known() == Some(Reason::Protocol) {

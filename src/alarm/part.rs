@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::assess::Assessment;
 use super::detector::is_last_packet;
 use super::gate_trouble::GateTrouble;
+use super::meaning::rate_scan;
 use super::news::ReportedPart;
 use super::subject::PartKey;
 use super::{Distinct, Kind, Likely, Scope, Severity, Thresholds};
@@ -189,7 +190,11 @@ impl OpenPart {
 
     /// The first drop of a part.
     pub(super) fn of_drop(key: PartKey, found: &Assessment, drop: &DropEvent, now: Clock) -> OpenPart {
-        let mut open = OpenPart::new(key, found.kind, found.severity, drop.since, now);
+        let (kind, severity) = match key == PartKey::Scan {
+            true => (Kind::Scan, rate_scan(drop)),
+            false => (found.kind, found.severity),
+        };
+        let mut open = OpenPart::new(key, kind, severity, drop.since, now);
         open.part.last = drop.time;
         open
     }

@@ -26,7 +26,8 @@ impl Engine {
                 Some(incident) if incident.has_live(PartKey::Scan) => {
                     !incident.has_live(key) && incident.explains(drop, found)
                 }
-                _ => found.scan != Scan::No,
+                // chatter between neighbours begins none
+                _ => found.scan != Scan::No && found.severity > Severity::Low,
             };
             if is_scan {
                 return DropPlace { key: PartKey::Scan, ..server };

@@ -117,6 +117,21 @@ fn a_low_alarm_stays_by_itself_and_absorbs_nothing() {
 }
 
 #[test]
+fn chatter_is_no_scan_and_what_comes_among_it_is_one() {
+    let mut engine = Engine::default();
+    let ports = [67, 68, 137, 138, 546, 547, 1900, 5353, 5355];
+    for (number, port) in (0..).zip(ports) {
+        engine.observe(&DropEvent { port, ..chatter(at(number)) }, at(number));
+    }
+    let igmp = DropEvent { protocol: 2, port: 0, reason: Reason::Protocol.into(), ..chatter(at(9)) };
+    engine.observe(&igmp, at(9));
+    assert_eq!((only(&engine).kind(), only(&engine).severity()), (Kind::Attempt, Severity::Low));
+    // the eleventh service of this host
+    let changes = engine.observe(&directory(at(10)), at(10));
+    assert_eq!(reported(&changes), [("opened", 2, Kind::Scan, Severity::High)]);
+}
+
+#[test]
 fn a_part_joins_for_an_hour_and_a_later_one_opens_an_alarm_that_follows() {
     let mut engine = Engine::default();
     let mut changes = Vec::new();
