@@ -13,7 +13,6 @@ use crate::net::show_mac;
 
 /// How many of several things are listed of an alarm, and of each of its parts.
 const LISTED: usize = 16;
-const LISTED_OF_PART: usize = 8;
 
 #[derive(Serialize)]
 struct Record<'a> {
@@ -136,7 +135,7 @@ impl<T> Listed<T> {
 
 impl From<&Part> for PartRecord {
     fn from(part: &Part) -> PartRecord {
-        let listed = |addresses| Listed::new(addresses, LISTED_OF_PART, IpAddr::to_string);
+        let listed = |addresses| Listed::new(addresses, LISTED, IpAddr::to_string);
         let [sources, destinations] = &part.frequent;
         PartRecord {
             kind: part.kind,
@@ -150,7 +149,7 @@ impl From<&Part> for PartRecord {
             is_over: part.is_over,
             sources: listed(&part.sources).with_frequent(sources.as_deref()),
             destinations: listed(&part.destinations).with_frequent(destinations.as_deref()),
-            ports: (part.ports.len() > 1).then(|| Listed::new(&part.ports, LISTED_OF_PART, |port| *port)),
+            ports: (part.ports.len() > 1).then(|| Listed::new(&part.ports, LISTED, |port| *port)),
             contacted: part.contacted,
             technique: part.technique().into(),
             seen: match &part.trouble {

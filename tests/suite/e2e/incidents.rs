@@ -77,6 +77,48 @@ fn a_worm_at_31_hosts_within_seconds_is_a_spread_and_the_first_sixteen_are_named
 }
 
 #[test]
+fn a_time_server_and_a_resolver_that_the_policy_forgot_are_no_reverse_shell() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let _daemon = testbed.daemon(&dmz(), &[]);
+    testbed.wait_for_consumer();
+    let folder = testbed.folder.display();
+    let settings = format!(
+        "server 198.51.100.99 iburst\nbindacqaddress {}\nport 0\ncmdport 0\nbindcmdaddress /\n\
+         pidfile {folder}/chronyd.pid\ndriftfile {folder}/drift\n",
+        V4.web
+    );
+    let settings = testbed.write("chronyd.conf", &settings);
+    let mut command = testbed.dmz.command("chronyd");
+    command.args(["-x", "-d", "-u", "root", "-F", "0", "-f", &settings]);
+    let clock = Tool::start(command);
+    // six attempts, one a second, with EDNS and a cookie
+    let mut command = testbed.dmz.command("dig");
+    command.args(["-r", "-b", V4.web, "@198.51.100.98", "+time=1", "+tries=6", "deb.vendor.example"]);
+    Tool::start(command).end_within(Duration::from_secs(20));
+    eventually("both have asked again and again", || {
+        testbed.dropped("web1", "udp", 123, "destination") >= 4
+            && testbed.dropped("web1", "udp", 53, "new_flow") >= 6
+    });
+    drop(clock);
+    let is_whole = |alarm: &Value| alarm["parts"].as_array().map(Vec::len) == Some(2);
+    eventually("the alarm has both", || severe_alarms(&testbed, "web1").iter().any(is_whole));
+    let alarms = severe_alarms(&testbed, "web1");
+    assert_eq!(alarms.len(), 1, "{alarms:#?}");
+    let parts = alarms[0]["parts"].as_array().expect("a list");
+    for part in parts {
+        assert_eq!((&part["kind"], &part["severity"]), (&json!("attempt"), &json!("medium")), "{alarms:#?}");
+        assert!(
+            part["seen"].as_str().expect("a text").contains("that the policy does not know"),
+            "{part:#?}"
+        );
+    }
+    let next = alarms[0]["next"].as_array().expect("a list");
+    assert!(next[0].as_str().expect("a text").starts_with("policy: "), "{next:#?}");
+    assert!(!next.iter().any(|step| step.as_str().expect("a text").contains("quarantine")), "{next:#?}");
+}
+
+#[test]
 fn each_of_seven_machines_of_a_prefix_is_named_and_cut_off_and_whom_they_impersonate_is_not() {
     let _machine = share_machine();
     let testbed = Testbed::new();

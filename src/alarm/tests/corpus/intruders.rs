@@ -118,6 +118,8 @@ fn thirty_one_hosts_on_ssh_in_two_seconds_are_a_spread_within_the_next_poll() {
     assert!(seconds <= 1.0, "{pages:?}");
     let destinations = play.alarm(1).destinations;
     assert!(destinations.len() >= 17, "{}", destinations.len());
+    let json = serde_json::to_value(play.alarm(1)).unwrap();
+    assert_eq!(json["parts"][0]["destinations"]["first"].as_array().unwrap().len(), 16);
 }
 
 #[test]
