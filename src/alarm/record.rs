@@ -11,8 +11,12 @@ use crate::drops::{Contacts, DropVerdict, ReasonCode, show_hex};
 use crate::host::host_name;
 use crate::net::show_mac;
 
-/// How many of several things are listed of an alarm, and of each of its parts.
+/// How many of several things are listed of an alarm, and of its most severe parts.
 const LISTED: usize = 16;
+/// So many parts are listed in full. A record has to stay small, whatever a server does.
+const FULL_PARTS: usize = 4;
+/// How many of several things are listed of each further part.
+const LISTED_OF_PART: usize = 8;
 
 #[derive(Serialize)]
 struct Record<'a> {
@@ -133,10 +137,12 @@ impl<T> Listed<T> {
     }
 }
 
-impl From<&Part> for PartRecord {
-    fn from(part: &Part) -> PartRecord {
-        let listed = |addresses| Listed::new(addresses, LISTED, IpAddr::to_string);
-        let [sources, destinations] = &part.frequent;
+impl PartRecord {
+    fn new(part: &Part, is_full: bool) -> PartRecord {
+        let most = if is_full { LISTED } else { LISTED_OF_PART };
+        let listed = |addresses| Listed::new(addresses, most, IpAddr::to_string);
+        let [sources, destinations] =
+            part.frequent.each_ref().map(|known| known.as_deref().filter(|_| is_full));
         PartRecord {
             kind: part.kind,
             severity: part.severity,
@@ -147,9 +153,9 @@ impl From<&Part> for PartRecord {
             since: part.first.to_string(),
             last: part.last.to_string(),
             is_over: part.is_over,
-            sources: listed(&part.sources).with_frequent(sources.as_deref()),
-            destinations: listed(&part.destinations).with_frequent(destinations.as_deref()),
-            ports: (part.ports.len() > 1).then(|| Listed::new(&part.ports, LISTED, |port| *port)),
+            sources: listed(&part.sources).with_frequent(sources),
+            destinations: listed(&part.destinations).with_frequent(destinations),
+            ports: (part.ports.len() > 1).then(|| Listed::new(&part.ports, most, |port| *port)),
             contacted: part.contacted,
             technique: part.technique().into(),
             seen: match &part.trouble {
@@ -198,7 +204,10 @@ impl Serialize for Alarm {
             why: self.why(),
             technique: self.technique().into(),
             next: self.next_commands(),
-            parts: self.parts.iter().map(PartRecord::from).collect(),
+            parts: (0..)
+                .zip(&self.parts)
+                .map(|(number, part)| PartRecord::new(part, number < FULL_PARTS))
+                .collect(),
             frame: self.sample().map(|sample| show_hex(&sample.frame)).unwrap_or_default(),
         };
         record.serialize(serializer)
