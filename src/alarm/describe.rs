@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::meaning::{Meaning, UNKNOWN, meaning_of, name_channel};
+use super::next_steps::QUARANTINE;
 use super::{Alarm, Change, Distinct, Likely, Part, Scope, Step, Technique};
 use crate::drops::DropVerdict;
 use crate::net::show_mac;
@@ -94,8 +95,14 @@ impl Change {
             Step::Opened | Step::Escalated { .. } => {
                 let technique = alarm.technique();
                 text.push_str(&format!(". {} ({} {})", alarm.why(), technique.id, technique.name));
-                if let Some(command) = alarm.next_commands().first() {
+                let next = alarm.next_commands();
+                if let Some(command) = next.first() {
                     text.push_str(&format!(". Next: {command}"));
+                }
+                match next.iter().filter(|command| command.starts_with(QUARANTINE)).count() {
+                    0 | 1 => {}
+                    2 => text.push_str(" (and 1 more machine)"),
+                    machines => text.push_str(&format!(" (and {} more machines)", machines - 1)),
                 }
             }
             Step::Closed { folded_into: Some(id) } => text.push_str(&format!(". It goes on as #{id}")),

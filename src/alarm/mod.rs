@@ -56,6 +56,7 @@ pub use engine::Engine;
 pub use gate_trouble::GateTrouble;
 pub use kind::{KINDS, Kind};
 pub use likely::Likely;
+pub(crate) use next_steps::QUARANTINE;
 pub use part::Part;
 pub use severity::{SEVERITIES, Severity};
 pub use technique::Technique;

@@ -9,6 +9,8 @@ use crate::drops::DropVerdict;
 use crate::net::has_ports;
 use crate::net::tcp_flags::show_flags;
 
+/// How the command that cuts off a server or a machine begins.
+pub(crate) const QUARANTINE: &str = "portcullis quarantine ";
 /// Machines of a prefix that get a command each.
 const MAX_MACHINES: usize = 16;
 /// Destinations that are named in a line of the policy.
@@ -52,7 +54,7 @@ impl Alarm {
         let Some(server) = self.server.as_ref().filter(|_| lead.kind != Kind::Stray && !is_pointless) else {
             return Vec::new();
         };
-        let cut_off = |name: &str| format!("portcullis quarantine -i {interface} {name}");
+        let cut_off = |name: &str| format!("{QUARANTINE}-i {interface} {name}");
         let machines = self.list_machines();
         match self.has_machines && !machines.is_empty() {
             true => machines.iter().map(|address| cut_off(&address.to_string())).collect(),

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
+use crate::alarm::QUARANTINE;
 use crate::cli::AlarmsArgs;
 use crate::daemon::control::{find_alarms, follow_daemon, no_daemon};
 use crate::exit::Exit;
@@ -75,7 +76,12 @@ fn describe(alarms: &[Value]) -> String {
     }
     let mut text = align(&rows);
     for alarm in alarms.iter().filter(|alarm| alarm["state"] == "open") {
-        if let Some(command) = alarm["next"][0].as_str() {
+        let next = alarm["next"].as_array().map_or(&[][..], Vec::as_slice);
+        let next = next.iter().filter_map(Value::as_str);
+        // of a prefix each machine has a command of its own
+        for (_, command) in
+            (0..).zip(next).filter(|(place, command)| *place == 0 || command.starts_with(QUARANTINE))
+        {
             text.push_str(&format!("next for #{}: {}\n", alarm["id"], escape(command)));
         }
     }
@@ -131,8 +137,8 @@ fn describe_destinations(destinations: &Value) -> String {
 mod tests {
     use super::*;
     use crate::alarm::Engine;
-    use crate::drops::ServerRef;
     use crate::drops::example::{after_ms, syn};
+    use crate::drops::{DropEvent, ServerRef};
     use crate::history::{AlarmEntry, AlarmState};
 
     #[test]
@@ -147,5 +153,23 @@ mod tests {
         assert!(text.contains("next for #1: portcullis quarantine -i dmz0"), "{text}");
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
         assert_eq!(text.lines().count(), 3, "{text}");
+    }
+
+    #[test]
+    fn each_machine_of_a_prefix_has_a_command_of_its_own() {
+        let mut engine = Engine::default();
+        engine.set_prefix_servers(["web1".into()]);
+        for last in 130..133_u8 {
+            let drop = DropEvent { source: Some([192, 0, 2, last].into()), ..syn() };
+            engine.observe(&drop, after_ms(u64::from(last) * 1000));
+        }
+        let alarm = serde_json::to_value(&engine.open_alarms()[0]).unwrap();
+        let entry = AlarmEntry { id: 1, state: AlarmState::Open, changed: after_ms(0).wall, alarm };
+        let text = describe(&[entry.to_value()]);
+        for last in 130..133 {
+            let line = format!("next for #1: portcullis quarantine -i dmz0 192.0.2.{last}\n");
+            assert!(text.contains(&line), "{text}");
+        }
+        assert!(!text.contains("explain"), "{text}");
     }
 }

@@ -48,6 +48,8 @@ fn each_of_seven_machines_of_one_prefix_is_named_and_can_be_cut_off() {
         "{}",
         alarm.seen()
     );
+    let page = play.last_page();
+    assert!(page.ends_with("Next: portcullis quarantine -i dmz0 192.0.2.130"), "{page}");
     let next = alarm.next_commands();
     for (command, machine) in next.iter().zip(&machines) {
         assert_eq!(*command, format!("portcullis quarantine -i dmz0 {machine}"));
@@ -60,6 +62,13 @@ fn each_of_seven_machines_of_one_prefix_is_named_and_can_be_cut_off() {
     assert!(
         news.iter().any(|news| news.contains("from more machines: 192.0.2.130, 192.0.2.131")),
         "{news:?}"
+    );
+    // the next page says how many there are
+    play.at(70_000, &machine(130, tcp(22, 9, 40001)));
+    let page = play.last_page();
+    assert!(
+        page.ends_with("Next: portcullis quarantine -i dmz0 192.0.2.130 (and 6 more machines)"),
+        "{page}"
     );
 }
 
