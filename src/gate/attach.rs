@@ -12,6 +12,7 @@ use super::detach::detach;
 use super::error::GateError;
 use super::fault;
 use super::link::{AttachMode, Hook, refuse_other_program};
+use super::nic::refuse_unfit;
 use super::pins::{ensure_bpffs, pin, remove_empty_parent, remove_tree};
 use super::place::GatePlace;
 use super::program::OBJECT;
@@ -53,6 +54,7 @@ impl Gate {
         tables: &Tables,
     ) -> Result<(Gate, Attachment), GateError> {
         check_requirements()?;
+        refuse_unfit(place)?;
         ensure_bpffs()?;
         place.mark_detached(false);
         let (gate, attachment) = match place.maps().exists() {

@@ -19,6 +19,7 @@ mod names;
 mod namespaces;
 mod neighbours;
 mod netlink;
+mod nic;
 mod open;
 mod orphans;
 mod outer_map;

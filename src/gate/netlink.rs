@@ -9,28 +9,32 @@ use netlink_sys::Socket;
 /// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
 const ANSWER_BYTES: usize = 64 << 10;
 
+/// Asks the kernel for one thing.
+pub(super) fn ask(socket: &Socket, question: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+    send(socket, question, NLM_F_REQUEST)?;
+    let mut answer = Vec::with_capacity(ANSWER_BYTES);
+    socket.recv(&mut answer, 0)?;
+    match read(&answer)?.payload {
+        NetlinkPayload::InnerMessage(message) => Ok(message),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 /// Asks the kernel for a list, and shows each of its messages.
 pub(super) fn dump(
     socket: &Socket,
     question: RouteNetlinkMessage,
     mut show: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut question = NetlinkMessage::new(header, NetlinkPayload::from(question));
-    question.finalize();
-    let mut bytes = vec![0; question.buffer_len()];
-    question.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-
+    send(socket, question, NLM_F_REQUEST | NLM_F_DUMP)?;
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     loop {
         answer.clear();
         socket.recv(&mut answer, 0)?;
         let mut rest = answer.as_slice();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            let message = read(rest)?;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
@@ -42,4 +46,19 @@ pub(super) fn dump(
             rest = rest.get(length..).unwrap_or_default();
         }
     }
+}
+
+fn send(socket: &Socket, question: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut question = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    question.finalize();
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    socket.send(&bytes, 0).map(drop)
+}
+
+fn read(bytes: &[u8]) -> io::Result<NetlinkMessage<RouteNetlinkMessage>> {
+    NetlinkMessage::deserialize(bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
