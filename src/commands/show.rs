@@ -13,7 +13,7 @@ use crate::gate::{
 };
 use crate::net::name_protocol;
 use crate::output::{Output, align};
-use crate::policy::{describe, summarize};
+use crate::policy::{Detail, describe, summarize};
 
 /// Prints one subject. The command line asks for an interface where the subject needs one.
 ///
@@ -85,7 +85,7 @@ fn show_servers((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::R
         value["quarantined_addresses"] = serde_json::to_value(&addresses)?;
         return output.value(&value);
     }
-    let mut text = describe(&policy);
+    let mut text = describe(&policy, Detail::Full);
     let named = quarantined.iter().map(|(server, left_s)| (server.clone(), left_s));
     let single = addresses.iter().map(|row| (row.describe(), &row.left_s));
     for (server, left_s) in named.chain(single) {
