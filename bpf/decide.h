@@ -203,10 +203,11 @@ __noinline int decide_unknown_source(const struct packet *packet, const struct p
 	}
 	drop(decision, REASON_UNKNOWN_SOURCE,
 	     router || policy->flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
-	/* A router tells the link of the addresses that it shares, and joins groups by devices that
-	 * have none yet. Advertisements from an address of no router are a false one's.
+	/* A router tells the link of the addresses that it shares, asks for members of groups, and joins
+	 * groups by devices that have no address yet. Advertisements from an address of no router are a
+	 * false one's.
 	 */
-	if (policy->flags & SETTINGS_ROUTERS && is_link_group(packet) && !is_vrrp(packet) &&
+	if (policy->flags & SETTINGS_ROUTERS && is_for_link(packet) && !is_vrrp(packet) &&
 	    find_mac(policy, 0, read_mac(packet->source_mac)) == MAC_OF_ROUTER)
 		decision->flags |= DROP_QUIET;
 	if (!is_link_local(packet) || packet->fragment_position == FRAGMENT_LATER ||

@@ -14,7 +14,12 @@ use super::packet::{IcmpKind, Packet, Piece, RST, TCP, Tcp, Transport, UDP, icmp
 
 const ROUTER_SOLICITATION: u8 = 133;
 
+const LISTENER_QUERY: u8 = 130;
+/// Solicitation and advertisement.
+const NEIGHBOUR_MESSAGES: [u8; 2] = [135, 136];
+
 /// As in IANA's list of protocols.
+const IGMP: u8 = 2;
 pub const VRRP: u8 = 112;
 /// The groups of all VRRP routers (RFC 9568, 5.1).
 const VRRP_GROUPS: [IpAddr; 2] =
@@ -263,7 +268,7 @@ impl Model {
                 // decided: a fragment is none (RFC 6980); codes and what the message holds don't matter.
                 let good = packet.piece == Piece::Whole
                     && packet.hop_limit == hop_limit
-                    && self.is_of_link(packet.source)
+                    && (self.is_of_link(packet.source) || self.comes_from_router(packet))
                     // with a hop limit of 1 no router forwards it, wherever it goes
                     && (kind == IcmpKind::MulticastReport
                         || self.stays_on_link(packet.source, packet.destination, icmp.kind));
@@ -461,7 +466,21 @@ fn tells_the_link(policy: &Policy, packet: &Packet) -> bool {
         IpAddr::V4(group) => group.octets().starts_with(&[224, 0, 0]),
         IpAddr::V6(group) => group.is_multicast() && has_link_scope(group),
     };
-    to_the_link
+    // decided: of a question for members the TTL alone tells that it is one, in IPv4
+    let asks_for_members = packet.destination.is_multicast()
+        && packet.hop_limit == 1
+        && match &packet.transport {
+            Some(Transport::Icmp(icmp)) => packet.source.is_ipv6() && icmp.kind == LISTENER_QUERY,
+            _ => packet.protocol == IGMP,
+        };
+    let finds_neighbours = packet.hop_limit == 255
+        && match (packet.source, packet.destination, &packet.transport) {
+            (IpAddr::V6(from), IpAddr::V6(to), Some(Transport::Icmp(icmp))) => {
+                from.octets()[..8] == to.octets()[..8] && NEIGHBOUR_MESSAGES.contains(&icmp.kind)
+            }
+            _ => false,
+        };
+    (to_the_link || asks_for_members || finds_neighbours)
         && packet.protocol != VRRP
         && of_router.into_iter().any(|(mac, _)| *mac == packet.source_mac)
         && !of_server.any(|(mac, _)| *mac == packet.source_mac)
