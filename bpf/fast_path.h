@@ -163,7 +163,11 @@ static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_fr
 
 	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
 		return false;
-	/* the entry holds for any MAC, and a quarantine perhaps for this one */
+	/* The entry holds for any MAC, and a quarantine perhaps for this one: in the tables of quarantines,
+	 * or by the policy.
+	 */
+	if (policy->flags & SETTINGS_BOUND && read_state(STATE_QUARANTINES))
+		return false;
 	if (is_quarantined(kind.server, &frame->source, frame->source_mac, now_ns))
 		return false;
 	row = bpf_map_lookup_elem(&ledger_rows, &number);

@@ -43,8 +43,24 @@ pub fn run(
         ),
         Target::Server(name) => {
             gate.quarantine(&name, seconds)?;
-            let value = json!({ "server": name, "quarantined": true, "seconds": seconds });
-            (value, format!("{name} is in quarantine {until}: only its management gets an answer\n"))
+            let found = gate.find_machines(&place, &name);
+            let macs = match found.and_then(|macs| gate.note_machines(&name, &macs).map(|()| macs)) {
+                Ok(macs) => macs.iter().map(show_mac).collect(),
+                Err(error) => {
+                    output.warn(&format!("{name} is in quarantine, but its MACs are not noted: {error}"));
+                    Vec::new()
+                }
+            };
+            let value = json!({ "server": name, "quarantined": true, "seconds": seconds, "macs": macs });
+            let mut text = format!("{name} is in quarantine {until}: only its management gets an answer\n");
+            if !macs.is_empty() {
+                let (plural, are) = if macs.len() == 1 { ("", "is") } else { ("s", "are") };
+                text.push_str(&format!(
+                    "its MAC{plural} {} {are} cut off with it under addresses that no server has\n",
+                    macs.join(", ")
+                ));
+            }
+            (value, text)
         }
         Target::Address(address, _) => {
             let sender = match address_only {

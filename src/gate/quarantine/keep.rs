@@ -50,7 +50,8 @@ impl Gate {
                 }
                 self.put_named(order.server, Order { server: 0, ..order })
             });
-            if let Err(error) = named {
+            let macs = server.macs.iter().filter_map(|mac| parse_mac(mac)).map(to_mac_number);
+            if let Err(error) = named.and_then(|()| self.put_noted(order.server, macs)) {
                 trouble(&server.name, &error);
             }
             for prefix in server.holders().lost_by(&server.name, &holders) {
@@ -102,15 +103,19 @@ impl Gate {
         let clock = Clock::now();
         let named = self.named_orders(clock.mono_ns)?;
         let orders = self.address_orders(clock.mono_ns)?;
+        let noted = self.noted_machines(clock.mono_ns)?;
         if named.is_empty() && orders.0.is_empty() {
             return Ok(Saved::default());
         }
         let holders = self.live_holders()?;
         let names = self.names_by_id()?;
-        let servers = named.into_iter().map(|(_, name, order)| {
+        let servers = named.into_iter().map(|(id, name, order)| {
             let (addresses, except) = holders.rows_of(&name);
+            let macs =
+                noted.range((id, 0)..=(id, u64::MAX)).filter_map(|((_, mac), _)| from_mac_number(*mac));
+            let macs = macs.map(|mac| show_mac(&mac)).collect();
             let span = Span::of(order.since_ns, order.until_ns, &clock);
-            SavedServer { name, addresses, except, span }
+            SavedServer { name, addresses, except, macs, span }
         });
         let addresses = orders.0.iter().map(|(prefix, order)| SavedAddress {
             address: *prefix,

@@ -235,6 +235,12 @@ impl Model {
             self.decide_quarantined(&case)
                 .meeting_if(!by_name && by_address, Covered::AddressQuarantined)
                 .meeting_if(!by_name && !by_address, Covered::MacQuarantined)
+        } else if let Some(borrower) = self.find_borrower(policy, server, packet.source_mac, now_ns) {
+            let mut decision = self.decide_quarantined(&case);
+            if decision.reason.drops() {
+                decision.server = Some(borrower.to_owned());
+            }
+            decision.meeting(Covered::BorrowedAddressQuarantined)
         } else {
             self.decide_server(&case)
         };
@@ -325,7 +331,8 @@ impl Model {
         }
         let unknown_sources = policy.settings.unknown_sources.value;
         // an order about an address outlives the server that had it
-        let by_order = self.is_quarantined(None, packet.source, packet.source_mac, now_ns);
+        let by_address = self.is_quarantined(None, packet.source, packet.source_mac, now_ns);
+        let by_order = by_address || self.is_machine_cut_off(packet.source_mac, now_ns);
         if unknown_sources == UnknownSources::Allow && !by_order {
             return Decision::pass(Reason::UnknownAllowed);
         }
@@ -343,6 +350,7 @@ impl Model {
             .quiet_if(unknown_sources == UnknownSources::Quiet || !lines.is_empty() || router || announces)
             .meeting_if(router, Covered::RouterRest)
             .meeting_if(by_order, Covered::NobodysAddressQuarantined)
+            .meeting_if(by_order && !by_address, Covered::NobodysAddressOfQuarantinedMac)
             .meeting_if(announces && !router, Covered::RouterAnnouncement);
         decision.needs = lines;
         decision
@@ -366,7 +374,9 @@ impl Model {
             return None;
         }
         let name = server.name.as_str();
-        let mut decision = if self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns) {
+        let cut_off = self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns)
+            || self.is_machine_cut_off(packet.source_mac, now_ns);
+        let mut decision = if cut_off {
             Decision::drop(Reason::Quarantined).meeting(Covered::LinkServiceQuarantined)
         } else {
             Decision::pass(Reason::Need).by(&rules).meeting(Covered::LinkService)
@@ -383,6 +393,37 @@ impl Model {
         });
         let of_server = server.is_some_and(|name| self.is_cut_off(name, now_ns));
         of_machine || of_server || self.is_address_cut_off(address, now_ns)
+    }
+
+    /// The server in quarantine to which the policy gives the MAC. decided: the first server of the policy has
+    /// a MAC that several have.
+    fn find_cut_off_holder<'p>(&self, policy: &'p Policy, mac: [u8; 6], now_ns: u64) -> Option<&'p str> {
+        let has_mac = |server: &&Server| server.macs.iter().any(|(known, _)| *known == mac);
+        let holder = policy.servers.iter().find(has_mac)?;
+        self.is_cut_off(&holder.name, now_ns).then_some(holder.name.as_str())
+    }
+
+    /// The server in quarantine from whose MAC a frame of another server comes. decided: a server with MACs of
+    /// its own goes by these.
+    pub fn find_borrower<'p>(
+        &self,
+        policy: &'p Policy,
+        server: &Server,
+        mac: [u8; 6],
+        now_ns: u64,
+    ) -> Option<&'p str> {
+        let holder = self.find_cut_off_holder(policy, mac, now_ns);
+        holder.filter(|_| server.macs.is_empty())
+    }
+
+    /// Whether the machine is cut off under an address that is not its own.
+    pub fn is_machine_cut_off(&self, mac: [u8; 6], now_ns: u64) -> bool {
+        let mut machines = self.quarantined_machines.iter();
+        machines.any(|((_, known), until)| *known == mac && holds(*until, now_ns))
+            || self
+                .policy
+                .as_ref()
+                .is_some_and(|policy| self.find_cut_off_holder(policy, mac, now_ns).is_some())
     }
 
     fn is_cut_off(&self, server: &str, now_ns: u64) -> bool {

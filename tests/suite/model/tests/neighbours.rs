@@ -1,7 +1,8 @@
 //! Who else is on the link: routers of the policy, servers by their link-local addresses, further MACs.
 
 use portcullis::abi::Reason::{
-    Ethertype, Need, NewFlow, Quarantined, RogueRouter, Router, Spoofed, UnknownAllowed, UnknownSource,
+    Ethertype, Need, Neighbour, NewFlow, Quarantined, RogueRouter, Router, Spoofed, UnknownAllowed,
+    UnknownSource,
 };
 
 use super::TimedModel;
