@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::shared::{exit_by_attachment, save_quarantines};
 use crate::clock::show_duration;
 use crate::exit::Exit;
-use crate::gate::{Gate, GateError, GatePlace, Released, Sender, Target, release_saved};
+use crate::gate::{Gate, GateError, GatePlace, Released, SavedRelease, Sender, Target, release_saved};
 use crate::net::{show_mac, show_prefix};
 use crate::output::Output;
 
@@ -132,12 +132,22 @@ pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result
     let gate = match Gate::open(&place) {
         Ok(gate) => gate,
         Err(error @ GateError::NotAttached { .. }) => {
-            if !release_saved(&place, target)? {
-                return Err(error.into());
+            let SavedRelease { was, with_server } = release_saved(&place, target)?;
+            match (was, &with_server) {
+                (false, None) => return Err(error.into()),
+                (false, Some(server)) => bail!(
+                    "{target} waits with its server for the next attach\n\
+                     help: portcullis release -i {interface} {server} releases all of {server}"
+                ),
+                (true, _) => {}
             }
-            let value = json!({ "target": target, "quarantined": false, "released": true });
-            output.either(&value, || {
-                format!("{target} is released: the next attach does not put it back into quarantine\n")
+            let value = json!({ "target": target, "quarantined": with_server.is_some(), "released": true });
+            output.either(&value, || match &with_server {
+                None => format!("{target} is released: the next attach does not put it back into quarantine\n"),
+                Some(server) => format!(
+                    "{target} is released, but the next attach puts {server} as a whole back into quarantine\n\
+                     next: portcullis release -i {interface} {server}\n"
+                ),
             })?;
             return Ok(Exit::Done);
         }

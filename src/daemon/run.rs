@@ -89,7 +89,11 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
             detach(place)?;
         }
         notice!("portcullis: detached from {interface}: nothing is dropped any more");
-        if let Some(text) = describe_kept_quarantines(interface, &list_saved_quarantines(place)) {
+        let (kept, trouble) = list_saved_quarantines(place);
+        if let Some(trouble) = trouble {
+            notice!("portcullis: warning: {trouble}");
+        }
+        if let Some(text) = describe_kept_quarantines(interface, &kept) {
             notice!("portcullis: {text}");
         }
     } else {

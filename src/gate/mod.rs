@@ -56,8 +56,8 @@ pub use outer_map::OuterMap;
 pub use place::GatePlace;
 pub use program::{OBJECT, Programs, route_messages};
 pub use quarantine::{
-    CarriedQuarantine, QuarantinedAddress, Released, Target, list_carried, list_saved_quarantines,
-    release_saved,
+    CarriedQuarantine, QuarantinedAddress, Released, SavedRelease, Target, list_carried,
+    list_saved_quarantines, release_saved,
 };
 pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};
