@@ -104,6 +104,7 @@ struct exported_types {
 	enum server_flag server_flag;
 	enum rule_flag rule_flag;
 	enum quota_key quota_key;
+	enum own_mac_flag own_mac_flag;
 	enum flow_flag flow_flag;
 	enum assumption assumption;
 };

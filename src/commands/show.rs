@@ -65,7 +65,8 @@ fn show_gates(output: &Output) -> anyhow::Result<()> {
 }
 
 fn show_status((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
-    let status = gate.status(place, &PolicyFacts::default())?;
+    let mut status = gate.status(place, &PolicyFacts::default())?;
+    status.warnings.extend(gate.describe_outdated_links(place));
     output.either(&status, || describe_status(&status))
 }
 

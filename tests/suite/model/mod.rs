@@ -80,6 +80,11 @@ impl Model {
         self.macs.set_own(macs);
     }
 
+    /// Sets whether the gate's NIC is one of several ports of a bridge.
+    pub fn set_bridged(&mut self, bridged: bool) {
+        self.macs.set_bridged(bridged);
+    }
+
     /// Quarantines a server, by name, so across policies; without a time, until it is released.
     pub fn quarantine(&mut self, server: &str, until_ns: Option<u64>) {
         self.quarantines.insert(server.to_owned(), until_ns);
