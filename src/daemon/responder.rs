@@ -1,18 +1,22 @@
 //! Responder: puts the server of an alarm into quarantine, where the policy asks for that. Of a server that
 //! is a prefix it is the address alone, with its machine's MAC.
+//!
+//! A neighbour on the link may send in the name of a healthy server. So nobody is cut off for a packet unless
+//! its MAC is that of the address: by the policy, or as the kernel has resolved the address.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use log::warn;
 
 use super::metrics::snapshot::{Snapshot, increment};
 use crate::abi::Reason;
-use crate::alarm::{Change, Kind, Step};
+use crate::alarm::{Change, Kind, Severity, Step};
 use crate::clock::show_duration;
 use crate::drops::DropVerdict;
-use crate::gate::{Gate, GateError, GatePlace};
+use crate::gate::{Gate, GateError, GatePlace, Sender, Whereabouts};
 use crate::net::show_mac;
 use crate::policy::{Mode, Policy, Response, Server};
 use crate::stderr::notice;
@@ -24,6 +28,25 @@ const MOST_PENDING: usize = 256;
 /// machines act together, or one of them takes address after address.
 const MOST_ADDRESSES: usize = 8;
 
+/// How long the kernel is given to find out the MAC of an address. It asks three times, a second apart.
+const RESOLVE: Duration = Duration::from_secs(4);
+/// Between two looks at whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// So many addresses may be looked for at a time. A neighbour can forge any number of them.
+const MOST_LOOKED_FOR: usize = 16;
+/// So many forged packets one alarm tells of.
+const MOST_TOLD: usize = 8;
+
+/// The packet for which somebody is to be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Evidence {
+    source: Option<IpAddr>,
+    source_mac: Option<[u8; 6]>,
+    destination_mac: Option<[u8; 6]>,
+    /// The policy has MACs for the server, so the gate has compared them.
+    is_bound: bool,
+}
+
 /// A quarantine to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PendingQuarantine {
@@ -32,6 +55,9 @@ pub(super) struct PendingQuarantine {
     server: String,
     /// Of a server that is a prefix: the machine. `None`: the whole server.
     address: Option<IpAddr>,
+    evidence: Evidence,
+    /// Since when the kernel looks for the address, and when it is asked again.
+    looked_for: Option<(Instant, Instant)>,
 }
 
 /// What was done about an open alarm.
@@ -42,6 +68,8 @@ struct Answered {
     whole: bool,
     /// Addresses that were to be cut off.
     addresses: Vec<IpAddr>,
+    /// Forged packets of which the alarm has told, by address and MAC.
+    told: Vec<(Option<IpAddr>, Option<[u8; 6]>)>,
 }
 
 /// Decides which alarms are answered with a quarantine, and makes it.
@@ -52,6 +80,8 @@ pub(super) struct Responder {
     observing: HashSet<String>,
     /// Servers that are a prefix, or have one.
     prefixes: HashSet<String>,
+    /// Servers whose MACs the policy has.
+    bound: HashSet<String>,
     /// Open alarms that were answered.
     answered: HashMap<u64, Answered>,
     pending: Vec<PendingQuarantine>,
@@ -61,15 +91,15 @@ pub(super) struct Responder {
 impl Responder {
     /// Goes by a policy.
     pub(super) fn new(interface: Arc<str>, policy: &Policy, snapshot: Arc<Snapshot>) -> Responder {
-        let (observing, prefixes) = read(policy);
+        let [observing, prefixes, bound] = read(policy);
         let response = policy.response.clone();
         let (answered, pending) = (HashMap::new(), Vec::new());
-        Responder { interface, response, observing, prefixes, answered, pending, snapshot }
+        Responder { interface, response, observing, prefixes, bound, answered, pending, snapshot }
     }
 
     /// Goes by another policy. An alarm that was answered is not answered again.
     pub(super) fn follow(&mut self, policy: &Policy) {
-        (self.observing, self.prefixes) = read(policy);
+        [self.observing, self.prefixes, self.bound] = read(policy);
         self.response = policy.response.clone();
     }
 
@@ -78,15 +108,23 @@ impl Responder {
         let Some((server, address)) = self.find_culprit(change) else {
             return;
         };
-        if self.pending.len() < MOST_PENDING {
-            let server = server.to_owned();
-            self.pending.push(PendingQuarantine { alarm: change.alarm.id, server, address });
+        let (alarm, server) = (change.alarm.id, server.to_owned());
+        if self.pending.len() >= MOST_PENDING {
+            return;
         }
+        let sample = &change.alarm.sample;
+        let evidence = Evidence {
+            source: sample.source,
+            source_mac: sample.source_mac,
+            destination_mac: sample.destination_mac,
+            is_bound: self.bound.contains(&server),
+        };
+        self.pending.push(PendingQuarantine { alarm, server, address, evidence, looked_for: None });
     }
 
     /// The server to put into quarantine for this change, or the address of it. The alarm must be of a kind
     /// that the policy names, show live drops, and not be answered as this kind and for this address. (It
-    /// may have been opened by drops from before the start, or in observe.)
+    /// may have been opened by drops from before the start, or in observe.) An outsider can cause a low one.
     fn find_culprit<'c>(&mut self, change: &'c Change) -> Option<(&'c str, Option<IpAddr>)> {
         let alarm = &change.alarm;
         if matches!(change.step, Step::Closed { .. }) {
@@ -95,15 +133,20 @@ impl Responder {
         }
         let is_live = alarm.verdict == DropVerdict::Drop && !alarm.sample.while_away;
         let server = &*alarm.server.as_ref()?.name;
-        let is_asked = self.response.quarantine_on.contains(&alarm.kind);
+        let is_asked =
+            self.response.quarantine_on.contains(&alarm.kind) && alarm.severity >= Severity::Medium;
         // Another machine may have borrowed the address to have its owner cut off. A reason that this
         // version does not know may be about that.
         let is_proved = alarm.reason.known().is_some_and(Reason::is_attributable);
         if !(is_live && is_proved && is_asked) || self.observing.contains(server) {
             return None;
         }
+        // a count of the ledger has no MAC: a sample follows
+        if alarm.sample.source_mac.is_none() && !self.bound.contains(server) {
+            return None;
+        }
         let machine = alarm.sample.source.filter(|_| self.prefixes.contains(server));
-        let fresh = || Answered { kind: alarm.kind, whole: false, addresses: Vec::new() };
+        let fresh = || Answered { kind: alarm.kind, whole: false, addresses: Vec::new(), told: Vec::new() };
         let answered = self.answered.entry(alarm.id).or_insert_with(fresh);
         if answered.kind != alarm.kind {
             *answered = fresh();
@@ -124,23 +167,59 @@ impl Responder {
         }
     }
 
-    /// The pending quarantines. They are pending no more.
+    /// The pending quarantines whose turn it is. They are pending no more.
     pub(super) fn take_pending(&mut self) -> Vec<PendingQuarantine> {
-        std::mem::take(&mut self.pending)
+        if self.pending.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let is_due = |one: &PendingQuarantine| one.looked_for.is_none_or(|(_, again)| again <= now);
+        let (due, later) = std::mem::take(&mut self.pending).into_iter().partition(is_due);
+        self.pending = later;
+        due
     }
 
     /// Makes a quarantine, and returns what the alarm is to say of it. `None` if there is nothing to
-    /// say: the server is in quarantine already, or another command is changing the gate and this one
-    /// becomes pending again.
+    /// say: the server is in quarantine already, or it becomes pending again, because another command is
+    /// changing the gate or the kernel looks for the address.
     pub(super) fn answer(
         &mut self,
-        pending: PendingQuarantine,
+        mut pending: PendingQuarantine,
         gate: &Gate,
         place: &GatePlace,
     ) -> Option<String> {
-        let PendingQuarantine { alarm, server, address } = &pending;
+        let alarm = pending.alarm;
+        // A server is cut off as a whole when enough of its addresses were. Those that are looked for may be
+        // forged, so they come first.
+        if pending.address.is_none()
+            && self.pending.iter().any(|one| one.alarm == alarm && one.address.is_some())
+        {
+            pending.looked_for = Some(wait(pending.looked_for));
+            self.pending.push(pending);
+            return None;
+        }
+        self.narrow(&mut pending);
+        let sender = match judge(gate, place, &pending) {
+            Ok(Judgement::Proved(sender)) => sender,
+            Ok(Judgement::Forged(why)) => return self.refuse(&pending, &why),
+            Ok(Judgement::Unknown) => {
+                let looked_for = self.pending.iter().filter(|one| one.looked_for.is_some()).count();
+                let is_over = pending.looked_for.is_some_and(|(since, _)| since.elapsed() >= RESOLVE);
+                if is_over || looked_for >= MOST_LOOKED_FOR {
+                    let why = "no machine answers for the address of its packets".to_owned();
+                    return self.refuse(&pending, &why);
+                }
+                pending.looked_for = Some(wait(pending.looked_for));
+                self.pending.push(pending);
+                return None;
+            }
+            Err(error) => {
+                let why = format!("its packets can't be compared with the MAC of its address: {error}");
+                return self.refuse(&pending, &why);
+            }
+        };
         let seconds = self.response.quarantine_for.seconds();
-        match place.try_lock().and_then(|_lock| cut_off(gate, place, server, *address, seconds)) {
+        match place.try_lock().and_then(|_lock| cut_off(gate, place, &pending, sender.as_ref(), seconds)) {
             Ok(Some(who)) => {
                 increment(&self.snapshot.quarantines);
                 let text = match seconds {
@@ -150,7 +229,8 @@ impl Responder {
                     }
                     None => format!("{who} was put into quarantine by this alarm until it is released"),
                 };
-                let target = address.map_or_else(|| server.clone(), |address| address.to_string());
+                let target =
+                    pending.address.map_or_else(|| pending.server.clone(), |address| address.to_string());
                 notice!(
                     "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {target}",
                     self.interface
@@ -163,46 +243,158 @@ impl Responder {
                 None
             }
             Err(error) => {
-                let who = address.map_or_else(|| server.clone(), |address| format!("{address} ({server})"));
+                let who = pending.describe();
                 warn!("alarm #{alarm} asks for a quarantine of {who}: {error}");
                 Some(format!("{who} could NOT be put into quarantine: {error}"))
             }
         }
     }
+
+    /// Forged packets may have filled the list of addresses that were to be cut off. Then it is this one alone.
+    fn narrow(&mut self, pending: &mut PendingQuarantine) {
+        let Some(answered) = self.answered.get_mut(&pending.alarm) else { return };
+        let source = pending.evidence.source.filter(|_| self.prefixes.contains(&pending.server));
+        if let (None, Some(source)) = (pending.address, source)
+            && answered.addresses.len() < MOST_ADDRESSES
+        {
+            answered.whole = false;
+            answered.addresses.push(source);
+            pending.address = Some(source);
+        }
+    }
+
+    /// Nobody is cut off for a packet that may be forged. The alarm may be answered by the next one. It tells of
+    /// each sender once.
+    fn refuse(&mut self, pending: &PendingQuarantine, why: &str) -> Option<String> {
+        let answered = self.answered.get_mut(&pending.alarm)?;
+        match pending.address {
+            Some(address) => answered.addresses.retain(|known| *known != address),
+            None => answered.whole = false,
+        }
+        let sender = (pending.evidence.source, pending.evidence.source_mac);
+        if answered.told.contains(&sender) || answered.told.len() >= MOST_TOLD {
+            return None;
+        }
+        answered.told.push(sender);
+        let text = format!("{} was NOT put into quarantine: {why}", pending.describe());
+        notice!("portcullis: alarm #{}: {text}", pending.alarm);
+        Some(text)
+    }
+}
+
+impl PendingQuarantine {
+    fn describe(&self) -> String {
+        let PendingQuarantine { server, address, .. } = self;
+        address.map_or_else(|| server.clone(), |address| format!("{address} ({server})"))
+    }
+}
+
+/// Since when the kernel looks for an address, and when to look again.
+fn wait(before: Option<(Instant, Instant)>) -> (Instant, Instant) {
+    let now = Instant::now();
+    (before.map_or(now, |(since, _)| since), now + LOOK_AGAIN)
+}
+
+/// Whether somebody may be cut off for a packet.
+enum Judgement {
+    /// Its MAC is that of its address. With the machine, if the kernel knows it.
+    Proved(Option<Sender>),
+    /// It may be another machine's. With a sentence for people.
+    Forged(String),
+    /// The kernel does not know yet.
+    Unknown,
+}
+
+fn judge(gate: &Gate, place: &GatePlace, pending: &PendingQuarantine) -> Result<Judgement, GateError> {
+    let Evidence { source, source_mac, destination_mac, is_bound } = pending.evidence;
+    if let Some(mac) = destination_mac
+        && !gate.takes_frames_to(mac)?
+    {
+        let why = format!("its packets went to the MAC {}, which is not this router's", show_mac(&mac));
+        return Ok(Judgement::Forged(why));
+    }
+    let (Some(address), Some(mac)) = (source, source_mac) else {
+        return Ok(if is_bound { Judgement::Proved(None) } else { Judgement::Unknown });
+    };
+    let whereabouts = gate.locate(place, address);
+    if is_bound {
+        // the policy knows best
+        let here = whereabouts.ok().and_then(|whereabouts| match whereabouts {
+            Whereabouts::Here(sender) => Some(sender).filter(|sender| sender.mac == mac),
+            Whereabouts::Behind(_) | Whereabouts::Asked | Whereabouts::NotOnLink => None,
+        });
+        return Ok(Judgement::Proved(here));
+    }
+    let (known, sender) = match whereabouts? {
+        Whereabouts::Here(sender) => (sender.mac, Some(sender)),
+        Whereabouts::Behind(router) => (router, None),
+        Whereabouts::Asked => return Ok(Judgement::Unknown),
+        Whereabouts::NotOnLink => {
+            return Ok(Judgement::Forged(format!("this router has no route to {address} by its link")));
+        }
+    };
+    if known == mac {
+        return Ok(Judgement::Proved(sender));
+    }
+    Ok(Judgement::Forged(format!(
+        "the packet came from the MAC {}, and {address} has {}",
+        show_mac(&mac),
+        show_mac(&known)
+    )))
 }
 
 /// Makes a quarantine, and returns whom it is for. `None`: there is one already. The caller holds the lock.
 fn cut_off(
     gate: &Gate,
     place: &GatePlace,
-    server: &str,
-    address: Option<IpAddr>,
+    pending: &PendingQuarantine,
+    sender: Option<&Sender>,
     seconds: Option<u64>,
 ) -> Result<Option<String>, GateError> {
+    let PendingQuarantine { server, address, .. } = pending;
     if gate.quarantined()?.iter().any(|(name, _)| name == server) {
         return Ok(None);
     }
-    let Some(address) = address else {
-        return gate.quarantine(server, seconds).map(|()| Some(server.to_owned()));
+    let Some(address) = *address else {
+        gate.quarantine(server, seconds)?;
+        let found = gate.find_machines(place, server);
+        if let Err(error) = found.and_then(|macs| gate.note_machines(server, &macs)) {
+            warn!("{server} is in quarantine, but its MACs are not noted: {error}");
+        }
+        return Ok(Some(server.clone()));
     };
     if gate.find_release(address, [0; 6])?.is_some() {
         return Ok(None);
     }
-    let sender = gate.find_sender(place, address).unwrap_or_else(|error| {
-        warn!("{error}");
-        None
-    });
-    let mac = sender.map(|sender| sender.mac);
+    let mac = match sender {
+        Some(sender) if is_mac_of_one(gate, server, address, sender)? => gate.without_routers(sender.mac)?,
+        _ => None,
+    };
     gate.quarantine_address(address, mac, seconds)?;
     let with_mac = mac.map_or_else(String::new, |mac| format!(", with its MAC {}", show_mac(&mac)));
     Ok(Some(format!("{address} ({server}{with_mac})")))
 }
 
-/// The names of servers in observe, and of servers that have a prefix. Nobody asks where no alarm leads to a
-/// quarantine.
-fn read(policy: &Policy) -> (HashSet<String>, HashSet<String>) {
+/// Whether the MAC may be cut off with an address. A hostile machine can say on the link that its address is at
+/// the MAC of another one of its server. That MAC then has two addresses of one family.
+fn is_mac_of_one(gate: &Gate, server: &str, address: IpAddr, sender: &Sender) -> Result<bool, GateError> {
+    let of_family = sender.others.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
+    let others: Vec<IpAddr> = of_family.copied().filter(|other| !is_link_local(*other)).collect();
+    Ok(sender.is_static || gate.select_addresses(server, &others)?.is_empty())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// The names of servers in observe, of servers that have a prefix, and of those with MACs. Nobody asks where
+/// no alarm leads to a quarantine.
+fn read(policy: &Policy) -> [HashSet<String>; 3] {
     if policy.response.quarantine_on.is_empty() {
-        return (HashSet::new(), HashSet::new());
+        return std::array::from_fn(|_| HashSet::new());
     }
     let select = |is_wanted: &dyn Fn(&Server) -> bool| {
         let wanted = policy.servers.iter().filter(|server| is_wanted(server));
@@ -211,7 +403,8 @@ fn read(policy: &Policy) -> (HashSet<String>, HashSet<String>) {
     let has_prefix = |server: &Server| {
         server.addresses.iter().any(|(prefix, _)| prefix.prefix_len() < prefix.max_prefix_len())
     };
-    (select(&|server| policy.mode_of(server) == Mode::Observe), select(&has_prefix))
+    let has_mac = |server: &Server| !server.macs.is_empty();
+    [select(&|server| policy.mode_of(server) == Mode::Observe), select(&has_prefix), select(&has_mac)]
 }
 
 #[cfg(test)]
@@ -251,6 +444,80 @@ mod tests {
         assert_eq!(responder.find_culprit(&change), None);
         assert!(responder.answered.is_empty());
         assert_eq!(responder.find_culprit(&opened()), Some(("web1", None)), "the next alarm");
+    }
+
+    #[test]
+    fn an_alarm_below_medium_has_no_culprit_and_one_that_becomes_graver_has() {
+        let mut responder = responder("");
+        let mut change = opened();
+        change.alarm.severity = Severity::Low;
+        assert_eq!(responder.find_culprit(&change), None);
+        for severity in [Severity::Medium, Severity::High, Severity::Critical] {
+            (change.alarm.severity, change.alarm.id) = (severity, change.alarm.id + 1);
+            assert_eq!(responder.find_culprit(&change), Some(("web1", None)), "{severity:?}");
+        }
+        // the same alarm, and graver now
+        change.alarm.severity = Severity::Low;
+        change.alarm.id += 1;
+        assert_eq!(responder.find_culprit(&change), None);
+        (change.alarm.severity, change.step) = (Severity::Medium, Step::Updated);
+        assert_eq!(responder.find_culprit(&change), Some(("web1", None)));
+    }
+
+    #[test]
+    fn nobody_is_cut_off_without_a_mac_unless_the_policy_has_one() {
+        let mut change = opened();
+        let mut sample = (*change.alarm.sample).clone();
+        sample.source_mac = None;
+        change.alarm.sample = Arc::new(sample);
+        assert_eq!(responder("").find_culprit(&change), None);
+        assert_eq!(responder("mac = \"02:00:00:00:00:10\"").find_culprit(&change), Some(("web1", None)));
+    }
+
+    #[test]
+    fn a_refused_alarm_tells_of_each_sender_once_and_is_answered_by_the_next_packet() {
+        let mut responder = responder("");
+        let mut change = opened();
+        let alarm = change.alarm.id;
+        for _ in 0..2 {
+            responder.consider(&change);
+            let pending = responder.take_pending().remove(0);
+            let told = responder.refuse(&pending, "it is forged");
+            assert_eq!(told.is_some(), change.step != Step::Updated, "{told:?}");
+            change.step = Step::Updated;
+        }
+        let mut sample = (*change.alarm.sample).clone();
+        sample.source_mac = Some([2, 0, 0, 0, 0, 9]);
+        change.alarm.sample = Arc::new(sample);
+        responder.consider(&change);
+        let pending = responder.take_pending().remove(0);
+        assert!(
+            responder.refuse(&pending, "it is forged").unwrap().contains("web1 was NOT put into quarantine")
+        );
+        assert!(!responder.answered[&alarm].whole);
+    }
+
+    #[test]
+    fn forged_addresses_do_not_add_up_to_the_whole_server() {
+        let text =
+            "[servers.farm]\naddresses = [\"192.0.2.128/26\"]\n[alarms]\nquarantine_on = [\"attempt\"]\n";
+        let mut responder = by_policy(&parse(text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")));
+        let mut send = |last: u8| {
+            let mut change = opened();
+            change.alarm.server.as_mut().unwrap().name = "farm".into();
+            let mut sample = (*change.alarm.sample).clone();
+            sample.source = Some(IpAddr::from([192, 0, 2, last]));
+            change.alarm.sample = Arc::new(sample);
+            responder.consider(&change);
+        };
+        (130..=130 + MOST_ADDRESSES as u8).for_each(&mut send);
+        let mut pending = responder.take_pending();
+        let mut last = pending.pop().unwrap();
+        assert_eq!((pending.len(), last.address), (MOST_ADDRESSES, None), "the whole farm");
+        assert!(pending.iter().filter_map(|one| responder.refuse(one, "it is forged")).count() > 0);
+        responder.narrow(&mut last);
+        assert_eq!(last.address, Some(IpAddr::from([192, 0, 2, 130 + MOST_ADDRESSES as u8])));
+        assert!(!responder.answered[&last.alarm].whole);
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 /// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
 const ANSWER_BYTES: usize = 64 << 10;
@@ -25,9 +28,27 @@ pub(super) fn ask(socket: &Socket, question: RouteNetlinkMessage) -> io::Result<
 pub(super) fn dump(
     socket: &Socket,
     question: RouteNetlinkMessage,
+    show: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
+    converse(socket, question, NLM_F_DUMP, show)
+}
+
+/// Asks the kernel for one thing, or has it do one, and shows its answer. `flags` beside that of a request.
+pub(super) fn request(
+    question: RouteNetlinkMessage,
+    flags: u16,
+    show: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
+    converse(&Socket::new(NETLINK_ROUTE)?, question, flags, show)
+}
+
+fn converse(
+    socket: &Socket,
+    question: RouteNetlinkMessage,
+    flags: u16,
     mut show: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
-    send(socket, question, NLM_F_REQUEST | NLM_F_DUMP)?;
+    send(socket, question, NLM_F_REQUEST | flags)?;
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     loop {
         answer.clear();
@@ -37,9 +58,15 @@ pub(super) fn dump(
             let message = read(rest)?;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                // an error without a number says that it is done
+                NetlinkPayload::Error(error) => {
+                    return error.code.map_or(Ok(()), |_| Err(error.to_io()));
+                }
                 NetlinkPayload::InnerMessage(message) => show(message),
                 _ => {}
+            }
+            if message.header.flags & NLM_F_MULTIPART == 0 {
+                return Ok(());
             }
             // messages begin at multiples of four bytes
             let length = (message.header.length as usize).next_multiple_of(4).max(4);

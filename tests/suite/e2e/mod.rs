@@ -27,6 +27,7 @@ mod modes;
 pub mod namespace;
 mod nics;
 pub mod policies;
+mod quarantine_forgeries;
 mod quarantined_answers;
 pub mod quarantines;
 mod refusals;
