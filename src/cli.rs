@@ -281,13 +281,13 @@ pub struct ExplainArgs {
     #[command(flatten)]
     pub interface: InterfaceArg,
 
-    /// Source address
+    /// Source: an address, or the name of a server
     #[arg(long, value_name = "A")]
-    pub from: IpAddr,
+    pub from: String,
 
-    /// Destination address
+    /// Destination: an address, or the name of a server
     #[arg(long, value_name = "B")]
-    pub to: IpAddr,
+    pub to: String,
 
     /// Protocol and destination port or ICMP type: tcp/80, udp/domain, icmp/echo-request, gre
     #[arg(value_name = "PROTO[/PORT]")]

@@ -209,7 +209,7 @@ impl GateError {
     }
 
     /// There is no such server, and perhaps one of the `known` names is meant.
-    pub(super) fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
+    pub fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
         let close = known
             .map(|known| (strsim::damerau_levenshtein(known, name), known))
             .min()

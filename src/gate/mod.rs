@@ -51,6 +51,7 @@ pub use link::{AttachMode, Hook};
 pub use lock::Lock;
 pub use maps::{Maps, TableUsage};
 pub use neighbours::{Sender, Whereabouts};
+pub use nic::find_on_link;
 pub use open::Gate;
 pub use orphans::{GateState, PinnedGate, hint_at_orphans, list_gates};
 pub use outer_map::OuterMap;

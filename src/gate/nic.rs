@@ -106,7 +106,7 @@ pub(super) fn find_servers_elsewhere(place: &GatePlace, policy: &Policy) -> Opti
     let mut elsewhere = Vec::new();
     for server in &policy.servers {
         let found = server.addresses.iter().find_map(|(prefix, _)| {
-            let index = find_route(&socket, prefix.addr()).ok()??;
+            let index = find_route(&socket, prefix.addr()).ok()??.interface;
             (!own.contains(&index)).then_some((prefix, index))
         });
         if let Some((prefix, index)) = found {
@@ -127,8 +127,23 @@ pub(super) fn find_servers_elsewhere(place: &GatePlace, policy: &Policy) -> Opti
     ))
 }
 
+/// Whether hosts of the gate's link reach an address without this router: its route leads to the gate's NIC,
+/// or to an interface above it, and names no other router. `None`: there is no such route.
+pub fn find_on_link(place: &GatePlace, address: IpAddr) -> Option<bool> {
+    let own = list_own_interfaces(place).ok()?;
+    let socket = Socket::new(NETLINK_ROUTE).ok()?;
+    let route = find_route(&socket, address).ok()??;
+    Some(own.contains(&route.interface) && !route.has_gateway)
+}
+
+/// A way to an address.
+struct Route {
+    interface: u32,
+    has_gateway: bool,
+}
+
 /// The interface by which an address is reached, of a route that is no default route.
-fn find_route(socket: &Socket, address: IpAddr) -> io::Result<Option<u32>> {
+fn find_route(socket: &Socket, address: IpAddr) -> io::Result<Option<Route>> {
     let mut question = RouteMessage::default();
     let bits = if address.is_ipv4() { 32 } else { 128 };
     question.header.address_family =
@@ -143,8 +158,11 @@ fn find_route(socket: &Socket, address: IpAddr) -> io::Result<Option<u32>> {
     if route.header.destination_prefix_length == 0 {
         return Ok(None);
     }
+    let has_gateway =
+        |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_));
+    let has_gateway = route.attributes.iter().any(has_gateway);
     Ok(route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
+        RouteAttribute::Oif(interface) => Some(Route { interface: *interface, has_gateway }),
         _ => None,
     }))
 }
