@@ -2,10 +2,11 @@
 
 use anyhow::Context as _;
 
+use super::alarms::describe_open;
 use super::shared::{live_policy, no_policy};
 use crate::cli::Subject;
 use crate::clock::{Clock, show_duration};
-use crate::daemon::control::{Request, ask_daemon, no_daemon};
+use crate::daemon::control::find_open_alarms;
 use crate::drops::{Context, DropVerdict, LedgerRow, read_ledger};
 use crate::exit::Exit;
 use crate::gate::{
@@ -169,7 +170,7 @@ fn describe_row(row: &LedgerRow) -> Vec<String> {
 }
 
 fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<()> {
-    let alarms = ask_daemon(place, &Request::Open)?.with_context(|| no_daemon(place))?;
+    let alarms = find_open_alarms(place)?;
     if output.json {
         return output.value(&alarms);
     }
@@ -177,7 +178,9 @@ fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<()> {
         output.text("no alarm is open\n")?;
     }
     for alarm in &alarms {
-        output.text(&format!("{}\n", alarm["line"].as_str().unwrap_or_default()))?;
+        // the history has no such line
+        let line = alarm["line"].as_str().map_or_else(|| describe_open(alarm), str::to_owned);
+        output.text(&format!("{}\n", line.trim_end()))?;
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ mod refusals;
 mod service;
 mod services;
 mod sets;
+mod silence;
 mod sinks;
 pub mod socket;
 mod swaps;
