@@ -414,6 +414,19 @@ struct ledger_key {
 	__u8 zero[3];
 };
 
+/* Values of `own_macs`. */
+enum own_mac_flag {
+	OWN_MAC_DEVICE = 1, /* of a device of this machine */
+	/* Of the NIC's own MAC: the NIC is one of several ports of a bridge, so this machine forwards
+	 * frames to other MACs too.
+	 */
+	OWN_MAC_BRIDGED = 2,
+	/* From this bit on, of a host behind another port of the bridge: the second of
+	 * CLOCK_MONOTONIC in which it was seen there. The tool's own.
+	 */
+	OWN_MAC_SEEN_SHIFT = 2,
+};
+
 /* Keys of `ledger_quotas`. The id of a server alone: rows of what it starts by itself. Ids are smaller
  * than QUOTA_OUTSIDE.
  */

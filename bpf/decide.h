@@ -167,7 +167,8 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 	if (server <= MAC_OF_ROUTER)
 		return false;
 	decision->server = server - 1;
-	if (is_sender_quarantined(decision->server, packet, now_ns)) {
+	if (is_sender_quarantined(decision->server, packet, now_ns) ||
+	    is_machine_quarantined(policy, packet, now_ns)) {
 		drop(decision, REASON_QUARANTINED, 0);
 		/* an order about one server holds in mode observe too */
 		decision->observed = 0;
@@ -191,16 +192,18 @@ __noinline int decide_unknown_source(const struct packet *packet, const struct p
 	if (is_link_local(packet) && pass_link_service(policy, packet, now_ns, decision))
 		return 0;
 	/* an address stays cut off when its server goes from the policy */
-	if (policy->flags & SETTINGS_UNKNOWN_ALLOW && !is_sender_quarantined(0, packet, now_ns)) {
+	if (policy->flags & SETTINGS_UNKNOWN_ALLOW && !is_sender_quarantined(0, packet, now_ns) &&
+	    !is_machine_quarantined(policy, packet, now_ns)) {
 		pass(decision, REASON_UNKNOWN_ALLOWED, 0, 0);
 		return 0;
 	}
 	drop(decision, REASON_UNKNOWN_SOURCE,
 	     router || policy->flags & SETTINGS_UNKNOWN_QUIET ? DROP_QUIET : 0);
-	/* A router tells the link of the addresses that it shares, and joins groups by devices that
-	 * have none yet. Advertisements from an address of no router are a false one's.
+	/* A router tells the link of the addresses that it shares, asks for members of groups, and joins
+	 * groups by devices that have no address yet. Advertisements from an address of no router are a
+	 * false one's.
 	 */
-	if (policy->flags & SETTINGS_ROUTERS && is_link_group(packet) && !is_vrrp(packet) &&
+	if (policy->flags & SETTINGS_ROUTERS && is_for_link(packet) && !is_vrrp(packet) &&
 	    find_mac(policy, 0, read_mac(packet->source_mac)) == MAC_OF_ROUTER)
 		decision->flags |= DROP_QUIET;
 	if (!is_link_local(packet) || packet->fragment_position == FRAGMENT_LATER ||
@@ -217,7 +220,7 @@ static __always_inline enum step
 decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct decision *decision)
 {
 	const struct packet *packet = context->packet;
-	__u32 reply, first;
+	__u32 reply, first, cut_off;
 	bool outdated;
 
 	if (packet->malformed) {
@@ -273,8 +276,9 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 	outdated = first == FIRST_OUTDATED;
 	if (outdated)
 		first = 0;
-	if (is_sender_quarantined(context->server->id, packet, context->now_ns) &&
-	    !((reply | first) & RULE_MANAGEMENT)) {
+	cut_off = find_sender_quarantine(context->policy, context->server, packet, context->now_ns);
+	if (cut_off && !((reply | first) & RULE_MANAGEMENT)) {
+		decision->server = cut_off;
 		/* the rest of an answer is as quiet as its beginning */
 		if (!packet->bad_fragment &&
 		    drop_like_first(packet, context->now_ns, REASON_QUARANTINED, decision))
@@ -300,16 +304,20 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 }
 
 /* Is a drop only counted, and the packet passed? A quarantine drops in mode observe too, for any
- * reason. A spoofed frame, malformed or not, never gets the mode of the address's owner.
+ * reason, and so does one of the machine that borrows an address, or has none. A spoofed frame, malformed
+ * or not, never gets the mode of the address's owner.
  */
 static __always_inline bool is_observed(const struct policy *policy, const struct server *server,
 					const struct packet *packet, __u64 now_ns)
 {
 	if (packet->addressed && is_sender_quarantined(server ? server->id : 0, packet, now_ns))
 		return false;
-	if (server && !is_spoofed(policy, server, packet))
-		return server->flags & SERVER_OBSERVE;
-	return policy->flags & SETTINGS_OBSERVE;
+	if (server && !is_spoofed(policy, server, packet)) {
+		if (!(server->flags & SERVER_OBSERVE))
+			return false;
+		return !find_sender_quarantine(policy, server, packet, now_ns);
+	}
+	return policy->flags & SETTINGS_OBSERVE && !is_machine_quarantined(policy, packet, now_ns);
 }
 
 /* Steps 1 to 12. Returns enum step, and what unpack_server() reads. A global function: the verifier

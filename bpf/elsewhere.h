@@ -22,22 +22,26 @@ static __always_inline bool is_own_mac(__u64 mac)
 	       mac >> 8 == MAC_VRRP_IPV4 || mac >> 8 == MAC_VRRP_IPV6;
 }
 
-/* A MAC is another host's only if the policy has it, or if that host was heard on the link. A global
+/* A MAC is another host's only if the policy has it, or if that host was heard on the link. In a bridge with
+ * several ports a host of the policy may be behind another one, so it has to be heard on this link. A global
  * function, for the verifier.
  */
 __noinline int is_elsewhere(const struct policy *policy, const struct packet *packet)
 {
-	__u64 mac;
+	__u64 mac, nic;
+	__u32 *flags;
 
 	if (!policy || !packet)
 		return 0;
 	mac = read_mac(packet->destination_mac);
+	nic = read_state(STATE_OWN_MAC);
 	/* nothing is known of this machine's MACs: then each may be its own */
-	if (!read_state(STATE_OWN_MAC))
+	if (!nic || is_own_mac(mac) || bpf_map_lookup_elem(&own_macs, &mac))
 		return 0;
-	if (is_own_mac(mac) || bpf_map_lookup_elem(&own_macs, &mac))
-		return 0;
-	return bpf_map_lookup_elem(&neighbour_macs, &mac) || find_mac(policy, 0, mac);
+	if (bpf_map_lookup_elem(&neighbour_macs, &mac))
+		return 1;
+	flags = bpf_map_lookup_elem(&own_macs, &nic);
+	return !(flags && *flags & OWN_MAC_BRIDGED) && find_mac(policy, 0, mac);
 }
 
 /* A global function, for its own stack: account()'s is full. */

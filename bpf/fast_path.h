@@ -192,7 +192,11 @@ static __noinline int drop_over_quota(struct xdp_md *ctx, const struct plain_fra
 
 	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
 		return 0;
-	/* the entry holds for any MAC, and a quarantine perhaps for this one */
+	/* The entry holds for any MAC, and a quarantine perhaps for this one: in the tables of quarantines,
+	 * or by the policy.
+	 */
+	if (policy->flags & SETTINGS_BOUND && read_state(STATE_QUARANTINES))
+		return 0;
 	if (is_quarantined(kind.server, &frame->source, frame->source_mac, now_ns))
 		return 0;
 	return count_in_rest(ctx, frame, &kind, index, result, now_ns) ? XDP_DROP : FULL_PATH;

@@ -17,6 +17,7 @@ enum {
 	PORT_DHCP4_CLIENT = 68,
 	PORT_DHCP6_CLIENT = 546,
 	PORT_DHCP6_SERVER = 547,
+	PROTOCOL_IGMP = 2,
 	PROTOCOL_VRRP = 112,
 	VRRP_GROUP_IPV4 = 0xe0000012, /* 224.0.0.18 */
 };
@@ -103,7 +104,7 @@ static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx,
 	if (packet->ip_version != 6 || !is_icmp(packet) ||
 	    packet->fragment_position != FRAGMENT_NONE)
 		return false;
-	if (!context->server && !is_link_local(packet))
+	if (!context->server && !context->router && !is_link_local(packet))
 		return false;
 	if (type == ICMP6_MLD_REPORT || type == ICMP6_MLD_DONE || type == ICMP6_MLD2_REPORT)
 		return packet->hop_limit == 1;
@@ -120,6 +121,26 @@ static __always_inline bool is_neighbour_discovery(struct xdp_md *ctx,
 	 * reliable: policy routing or another interface's settings may decide.
 	 */
 	return type != ICMP6_ROUTER_SOLICIT && shares_prefix(packet) && stays_on_link(ctx, packet);
+}
+
+/* Does the form of the packet say that it is for hosts of the link: to a group of the link, a question about
+ * the members of any group (RFC 3376, 4.1; RFC 3810, 5.1), or neighbour discovery within one prefix?
+ */
+static __always_inline bool is_for_link(const struct packet *packet)
+{
+	bool ipv6 = packet->ip_version == 6;
+	bool icmp6 = ipv6 && is_icmp(packet) && packet->fragment_position != FRAGMENT_LATER;
+	__u32 first = bpf_ntohl(packet->destination.word_be[ipv6 ? 0 : 3]);
+	bool group = ipv6 ? first >> 24 == 0xff : first >> 28 == 0xe;
+
+	if (is_link_group(packet))
+		return true;
+	if (group && packet->hop_limit == 1)
+		return icmp6 ? packet->icmp_type == ICMP6_MLD_QUERY :
+			       packet->protocol == PROTOCOL_IGMP;
+	return icmp6 && packet->hop_limit == 255 && shares_prefix(packet) &&
+	       (packet->icmp_type == ICMP6_NEIGHBOUR_SOLICIT ||
+		packet->icmp_type == ICMP6_NEIGHBOUR_ADVERT);
 }
 
 static __always_inline bool is_rogue_router(const struct packet *packet)

@@ -366,10 +366,11 @@ struct {
 	__type(value, __u64);
 } heard_bits SEC(".maps");
 
-/* MACs to which frames from the DMZ may be sent so that this machine takes them: those of the devices
- * above and below the NIC (VLAN, macvlan, bridge, bond). The NIC's own is in STATE_OWN_MAC. The key has
- * the first byte in bits 40 to 47. Written by the tool, at attach and by the daemon; read by the filter
- * for drops. A hash. Full: `attach` is refused, and a daemon goes on with the MACs before.
+/* MACs to which frames from the DMZ may be sent so that this machine takes or forwards them: those of the
+ * devices above and below the NIC (VLAN, macvlan, bridge, bond), and those of hosts behind the other ports
+ * of its bridge. The NIC's own is in STATE_OWN_MAC too. The key has the first byte in bits 40 to 47, the
+ * value is of enum own_mac_flag. Written by the tool, at attach and by the daemon; read by the filter for
+ * drops. A hash. Full: no frame is `elsewhere`.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -379,8 +380,9 @@ struct {
 	__type(value, __u32);
 } own_macs SEC(".maps");
 
-/* Indexes of the NIC and of the devices above it. Written and full as `own_macs`; read by the tracker,
- * which ignores what strangers of the DMZ send back into the DMZ.
+/* Indexes of the NIC and of the devices above it. Written as `own_macs`, the NIC's first; read by the
+ * tracker, which ignores what strangers of the DMZ send back into the DMZ. A hash. Full: what comes back by
+ * the devices without an entry may open flows.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -391,8 +393,10 @@ struct {
 } own_interfaces SEC(".maps");
 
 /* MACs of hosts on the link, learnt from their ARP and neighbour discovery: frames to these are
- * `elsewhere`. Keys as in `own_macs`. Written and read by the filter. LRU: when it is full, the oldest
- * goes, and a drop of a frame to it keeps its reason.
+ * `elsewhere`. Keys as in `own_macs`. Written and read by the filter. The tool adds the hosts that the
+ * kernel knows, at attach and by the daemon. LRU: when it is full, the oldest goes, and a drop of a frame to
+ * it keeps its reason. A host that sends ARP from thousands of MACs pushes out the others. The daemon puts
+ * back those that the kernel knows, and cuts off nobody for a frame to a MAC that is not ours for certain.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

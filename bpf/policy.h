@@ -209,6 +209,56 @@ __noinline int find_mac(const struct policy *policy, __u32 server, __u64 mac)
 	return value ? *value + 1 : 0;
 }
 
+/* The server in quarantine, by its name, to which the policy gives this MAC, or 0. */
+__noinline __u32 find_cut_off_holder(const struct policy *policy, __u64 mac, __u64 now_ns)
+{
+	__u32 id;
+
+	if (!policy)
+		return 0;
+	id = find_mac(policy, 0, mac);
+	if (id <= MAC_OF_ROUTER)
+		return 0;
+	id--;
+	return is_in_force(bpf_map_lookup_elem(&quarantines, &id), now_ns) ? id : 0;
+}
+
+/* Is the sender's machine in quarantine, under an address that is not its own: nobody's, or one that it has
+ * borrowed? The tool notes the MACs of servers in quarantine too.
+ */
+__noinline int find_machine_quarantine(const struct policy *policy, const struct packet *packet,
+				       __u64 now_ns)
+{
+	__u64 mac;
+
+	if (!policy || !packet)
+		return 0;
+	mac = read_mac(packet->source_mac);
+	return is_mac_cut_off(0, mac, now_ns) || find_cut_off_holder(policy, mac, now_ns);
+}
+
+static __always_inline bool is_machine_quarantined(const struct policy *policy,
+						   const struct packet *packet, __u64 now_ns)
+{
+	return read_state(STATE_QUARANTINES) && find_machine_quarantine(policy, packet, now_ns);
+}
+
+/* The id of the server with whose quarantine this packet of `server` is cut off, or 0: its own, or that of
+ * another server, whose MAC the frame has. A server that has MACs has shown one of them already.
+ */
+static __always_inline __u32 find_sender_quarantine(const struct policy *policy,
+						    const struct server *server,
+						    const struct packet *packet, __u64 now_ns)
+{
+	if (!read_state(STATE_QUARANTINES))
+		return 0;
+	if (find_quarantine_of_sender(server->id, packet, now_ns))
+		return server->id;
+	if (server->flags & SERVER_MAC)
+		return 0;
+	return find_cut_off_holder(policy, read_mac(packet->source_mac), now_ns);
+}
+
 /* Is the packet from a router of the policy? */
 __noinline int find_router(const struct policy *policy, const struct packet *packet)
 {

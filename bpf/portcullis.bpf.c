@@ -114,6 +114,7 @@ struct exported_types {
 	enum server_flag server_flag;
 	enum rule_flag rule_flag;
 	enum quota_key quota_key;
+	enum own_mac_flag own_mac_flag;
 	enum row_class row_class;
 	enum bloom_word bloom_word;
 	enum sweep_step sweep_step;

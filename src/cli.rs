@@ -1,6 +1,6 @@
 //! The command line: every command, its flags and how their values are read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,10 +44,17 @@ pub enum Command {
     /// Print a commented starter policy with the roles dns, mail, web and managed
     Init,
 
-    /// Check a policy file and print what each server may do. Needs no privilege
+    /// Check policy files and print what each server may do. Needs no privilege
     Check {
-        /// The policy file. - reads standard input
-        policy: PathBuf,
+        /// The policy files. - reads standard input
+        #[arg(required = true, value_name = "POLICY")]
+        policies: Vec<PathBuf>,
+        /// Print each server by itself, and every member of each set
+        #[arg(long, conflicts_with = "quiet")]
+        servers: bool,
+        /// Print only what is wrong
+        #[arg(short, long)]
+        quiet: bool,
     },
 
     /// Attach the gate and raise alarms until stopped. The gate stays attached
@@ -206,8 +213,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub detach_on_exit: bool,
 
-    /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: off]
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: off]. :PORT serves them at every address
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen_address)]
     pub metrics: Option<SocketAddr>,
 }
 
@@ -274,13 +281,13 @@ pub struct ExplainArgs {
     #[command(flatten)]
     pub interface: InterfaceArg,
 
-    /// Source address
+    /// Source: an address, or the name of a server
     #[arg(long, value_name = "A")]
-    pub from: IpAddr,
+    pub from: String,
 
-    /// Destination address
+    /// Destination: an address, or the name of a server
     #[arg(long, value_name = "B")]
-    pub to: IpAddr,
+    pub to: String,
 
     /// Protocol and destination port or ICMP type: tcp/80, udp/domain, icmp/echo-request, gre
     #[arg(value_name = "PROTO[/PORT]")]
@@ -348,6 +355,24 @@ fn parse_severity(text: &str) -> Result<String, String> {
     }
 }
 
+/// `ADDR:PORT`, `localhost:PORT`, or `:PORT` for every address of the machine.
+fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
+    let help = "write ADDR:PORT, as 127.0.0.1:9464, [::1]:9464 or localhost:9464; :9464 is every address";
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(help.to_owned());
+    };
+    let port: u16 = port.parse().map_err(|_| format!("a port is a number from 1 to 65535; {help}"))?;
+    let address = match host {
+        "" | "*" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        _ => match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+            Some(inner) => IpAddr::V6(inner.parse().map_err(|_| help.to_owned())?),
+            None => IpAddr::V4(host.parse().map_err(|_| help.to_owned())?),
+        },
+    };
+    Ok(SocketAddr::new(address, port))
+}
+
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
@@ -358,6 +383,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn metrics_are_served_at_an_address_at_localhost_or_at_every_address() {
+        for (text, address) in [
+            ("127.0.0.1:9464", "127.0.0.1:9464"),
+            ("[::1]:9464", "[::1]:9464"),
+            ("localhost:9464", "127.0.0.1:9464"),
+            (":9464", "[::]:9464"),
+            ("*:9464", "[::]:9464"),
+        ] {
+            assert_eq!(parse_listen_address(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for bad in [
+            "9464",
+            "::1:9464",
+            "router.example:9464",
+            "127.0.0.1:",
+            "127.0.0.1:http",
+            "127.0.0.1:70000",
+            "",
+            ":",
+        ] {
+            assert!(parse_listen_address(bad).unwrap_err().contains("ADDR:PORT"), "{bad}");
+        }
     }
 
     #[test]

@@ -9,8 +9,9 @@ pub enum Exit {
     Done,
     /// 1: it failed, or it compared two things and they differ.
     Failed,
-    /// 2: the command line is wrong in a way that only the command can see.
-    Usage,
+    /// 2: the command line is wrong in a way that only the command can see, or a command whose 1 means
+    /// something else had trouble.
+    Trouble,
 }
 
 impl From<Exit> for ExitCode {
@@ -18,7 +19,7 @@ impl From<Exit> for ExitCode {
         ExitCode::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
-            Exit::Usage => 2,
+            Exit::Trouble => 2,
         })
     }
 }

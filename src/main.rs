@@ -21,7 +21,11 @@ fn main() -> ExitCode {
     gate::route_messages();
     let exit = dispatch(&cli).unwrap_or_else(|error| {
         stderr::notice(format_args!("portcullis: {error:#}"));
-        Exit::Failed
+        match cli.command {
+            // as that of diff(1), whose 1 says that the two differ
+            Command::Diff { .. } => Exit::Trouble,
+            _ => Exit::Failed,
+        }
     });
     stderr::finish(LAST_MESSAGES);
     exit.into()
@@ -46,7 +50,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.json, cli.color);
     match &cli.command {
         Command::Init => init::run(&output),
-        Command::Check { policy } => check::run(policy, &output),
+        Command::Check { policies, servers, quiet } => check::run(policies, *servers, *quiet, &output),
         Command::Run(arguments) => run::run(arguments, &output),
         Command::Attach { interface, policy } => attach::run(&interface.name, policy, &output),
         Command::Detach { interface: Some(interface), .. } => detach::run(interface, &output),

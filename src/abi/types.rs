@@ -18,8 +18,8 @@ mod skeleton {
 /// The kernel's own, for test runs of programs of TC.
 pub use skeleton::types::__sk_buff;
 pub use skeleton::types::{
-    assumption, bloom_word, drop_flag, flow_flag, layout, quota_key, reason, row_class, rule_flag, sample,
-    server_flag, settings_flag, state, statistic, sweep_step, verdict,
+    assumption, bloom_word, drop_flag, flow_flag, layout, own_mac_flag, quota_key, reason, row_class,
+    rule_flag, sample, server_flag, settings_flag, state, statistic, sweep_step, verdict,
 };
 
 /// Exports types whose bytes are keys or values of maps, or go in and out of a test run.

@@ -50,7 +50,7 @@ fn follow(place: &GatePlace, filter: AlarmFilter, output: &Output) -> anyhow::Re
 }
 
 /// The line of an alarm that was open before.
-fn describe_open(alarm: &Value) -> String {
+pub(super) fn describe_open(alarm: &Value) -> String {
     let text = |key: &str| escape(alarm[key].as_str().unwrap_or("-")).into_owned();
     format!(
         "{} alarm #{} open: {} {}: {}\n",

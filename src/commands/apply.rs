@@ -19,6 +19,18 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let place = GatePlace::of(interface)?;
     let lock = place.lock()?;
     let gate = Gate::open(&place)?;
+    if let Some(generation) = gate.find_identical(&place, &compiled.policy, &compiled.tables)? {
+        drop(lock);
+        let value = json!({
+            "interface": interface, "generation": generation, "changes": [], "quarantines": [], "unchanged": true,
+        });
+        output.either(&value, || {
+            format!(
+                "this policy is live on {interface} already, as generation {generation}: nothing changed\n"
+            )
+        })?;
+        return Ok(exit_by_attachment(&gate, &place, output));
+    }
     let changes = gate.changes_to(&compiled.policy)?;
     let carried = gate.find_carried_quarantines(&compiled.tables)?;
     let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
@@ -30,6 +42,7 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     }
     let value = json!({
         "interface": interface, "generation": generation, "changes": changes, "quarantines": carried,
+        "unchanged": false,
     });
     output.either(&value, || {
         let carried = list_carried(&carried);

@@ -35,7 +35,10 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     // The note comes first: a daemon that finds the gate gone looks for it.
     place.mark_detached(true);
     let detached = detach(&place).inspect_err(|_| place.mark_detached(false))?;
-    let kept = list_saved_quarantines(&place);
+    let (kept, trouble) = list_saved_quarantines(&place);
+    if let Some(trouble) = trouble {
+        output.warn(&trouble);
+    }
     output.either(&json!({ "interface": interface, "detached": detached, "quarantines": kept }), || {
         let mut text = if detached {
             format!("detached from {interface}: nothing is dropped any more\n")

@@ -11,7 +11,7 @@ use crate::abi::Reason;
 use crate::cli::ExplainArgs;
 use crate::compile::{Tables, compile};
 use crate::exit::Exit;
-use crate::gate::{Answer, Gate, GatePlace, Verdict};
+use crate::gate::{Answer, Gate, GateError, GatePlace, Verdict, find_on_link};
 use crate::net::tcp_flags::{ACK, SYN, parse_flags};
 use crate::net::{Probe, TCP, find_icmp_answer, is_icmp, parse_mac};
 use crate::output::Output;
@@ -34,6 +34,8 @@ struct Explanation {
     quiet: bool,
     /// The packet is a server's answer.
     answer: bool,
+    /// Sentences about the question itself: such a packet may never come to the gate.
+    notes: Vec<String>,
 }
 
 /// The packet that the user asks about.
@@ -62,7 +64,8 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
     let answer = gate
         .explain(&frame, question.answer, Some(place.ifindex))
         .or_else(|_| gate.explain(&frame, question.answer, None))?;
-    let explanation = explain(&question, &answer, &policy, &tables);
+    let mut explanation = explain(&question, &answer, &policy, &tables);
+    explanation.notes = find_notes(&question, &place, &policy, &tables);
     let next = match explanation.reason {
         Some(Reason::Quarantined) => gate.find_release(question.probe.source, question.probe.source_mac)?,
         _ => None,
@@ -95,11 +98,12 @@ fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<
         );
     }
     let protocol = need.protocol;
-    let sender = find_server(policy, tables, asked.from);
+    let (from, to) = find_addresses(&asked.from, &asked.to, policy)?;
+    let sender = find_server(policy, tables, from);
     // The gate does not filter packets towards a server. It decides about the answer.
-    let answer = sender.is_none() && find_server(policy, tables, asked.to).is_some();
-    let (source, destination) = if answer { (asked.to, asked.from) } else { (asked.from, asked.to) };
-    let server = if answer { find_server(policy, tables, asked.to) } else { sender };
+    let answer = sender.is_none() && find_server(policy, tables, to).is_some();
+    let (source, destination) = if answer { (to, from) } else { (from, to) };
+    let server = if answer { find_server(policy, tables, to) } else { sender };
     let ephemeral = asked.sport.unwrap_or(EPHEMERAL);
     let tcp_flags = match &asked.flags {
         Some(_) if protocol != TCP => bail!("--flags goes with tcp"),
@@ -133,6 +137,32 @@ fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<
     })
 }
 
+/// The addresses of the two ends, each an address or the name of a server, in one family.
+fn find_addresses(from: &str, to: &str, policy: &Policy) -> anyhow::Result<(IpAddr, IpAddr)> {
+    let (sources, destinations) = (list_addresses(from, policy)?, list_addresses(to, policy)?);
+    let mut pairs = sources.iter().flat_map(|from| destinations.iter().map(move |to| (*from, *to)));
+    pairs.find(|(from, to)| from.is_ipv4() == to.is_ipv4()).with_context(|| {
+        format!(
+            "{from} and {to} have no address of the same family\nhelp: give two IPv4 or two IPv6 addresses"
+        )
+    })
+}
+
+/// An address itself, or the addresses of the server of this name; of a prefix its first one.
+fn list_addresses(text: &str, policy: &Policy) -> anyhow::Result<Vec<IpAddr>> {
+    if let Ok(address) = text.parse() {
+        return Ok(vec![address]);
+    }
+    match policy.find_server(text) {
+        Some(server) => Ok(server.addresses.iter().map(|(prefix, _)| prefix.addr()).collect()),
+        None => {
+            let names = policy.servers.iter().map(|server| server.name.as_str());
+            Err(anyhow::Error::from(GateError::no_server(text, names))
+                .context(format!("`{}` is neither an address nor a server", text.escape_default())))
+        }
+    }
+}
+
 fn source_mac(asked: &ExplainArgs, server: Option<&Server>) -> anyhow::Result<[u8; 6]> {
     const NOBODY: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
     let Some(text) = &asked.mac else {
@@ -163,7 +193,30 @@ fn explain(question: &AskedPacket, answer: &Answer, policy: &Policy, tables: &Ta
         source: line.map(|line| format!("{}:{line}", policy.file)),
         quiet: answer.quiet,
         answer: question.answer,
+        notes: Vec::new(),
     }
+}
+
+/// Sentences about a question that may not be the one that was meant.
+fn find_notes(question: &AskedPacket, place: &GatePlace, policy: &Policy, tables: &Tables) -> Vec<String> {
+    let Probe { source, destination, .. } = question.probe;
+    let mut notes = Vec::new();
+    if find_server(policy, tables, source).is_none() && find_server(policy, tables, destination).is_none() {
+        notes.push(format!(
+            "neither {source} nor {destination} is a server's address; with DNAT the gate sees the address that the \
+             server itself has, as `portcullis show -i {} servers` lists it",
+            place.interface
+        ));
+    } else if source == destination {
+        notes.push("both addresses are the same: such a packet never leaves its host".to_owned());
+    } else if find_on_link(place, destination) == Some(true) {
+        notes.push(format!(
+            "{destination} is on the link of {} itself: the two reach each other past this router, and the gate sees \
+             only packets that are sent to the router all the same",
+            place.interface
+        ));
+    }
+    notes
 }
 
 /// For a packet that no rule permits: the need that nearly does, or the line to change.
@@ -258,6 +311,9 @@ fn describe(explanation: &Explanation, question: &AskedPacket) -> String {
     }
     if let Some(reason) = explanation.reason {
         text.push_str(&format!("  why      {}\n", reason.sentence()));
+    }
+    for note in &explanation.notes {
+        text.push_str(&format!("  note     {note}\n"));
     }
     text
 }

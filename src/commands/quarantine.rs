@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::shared::{exit_by_attachment, save_quarantines};
 use crate::clock::show_duration;
 use crate::exit::Exit;
-use crate::gate::{Gate, GateError, GatePlace, Released, Sender, Target, release_saved};
+use crate::gate::{Gate, GateError, GatePlace, Released, SavedRelease, Sender, Target, release_saved};
 use crate::net::{show_mac, show_prefix};
 use crate::output::Output;
 
@@ -43,8 +43,24 @@ pub fn run(
         ),
         Target::Server(name) => {
             gate.quarantine(&name, seconds)?;
-            let value = json!({ "server": name, "quarantined": true, "seconds": seconds });
-            (value, format!("{name} is in quarantine {until}: only its management gets an answer\n"))
+            let found = gate.find_machines(&place, &name);
+            let macs = match found.and_then(|macs| gate.note_machines(&name, &macs).map(|()| macs)) {
+                Ok(macs) => macs.iter().map(show_mac).collect(),
+                Err(error) => {
+                    output.warn(&format!("{name} is in quarantine, but its MACs are not noted: {error}"));
+                    Vec::new()
+                }
+            };
+            let value = json!({ "server": name, "quarantined": true, "seconds": seconds, "macs": macs });
+            let mut text = format!("{name} is in quarantine {until}: only its management gets an answer\n");
+            if !macs.is_empty() {
+                let (plural, are) = if macs.len() == 1 { ("", "is") } else { ("s", "are") };
+                text.push_str(&format!(
+                    "its MAC{plural} {} {are} cut off with it under addresses that no server has\n",
+                    macs.join(", ")
+                ));
+            }
+            (value, text)
         }
         Target::Address(address, _) => {
             let sender = match address_only {
@@ -116,12 +132,22 @@ pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result
     let gate = match Gate::open(&place) {
         Ok(gate) => gate,
         Err(error @ GateError::NotAttached { .. }) => {
-            if !release_saved(&place, target)? {
-                return Err(error.into());
+            let SavedRelease { was, with_server } = release_saved(&place, target)?;
+            match (was, &with_server) {
+                (false, None) => return Err(error.into()),
+                (false, Some(server)) => bail!(
+                    "{target} waits with its server for the next attach\n\
+                     help: portcullis release -i {interface} {server} releases all of {server}"
+                ),
+                (true, _) => {}
             }
-            let value = json!({ "target": target, "quarantined": false, "released": true });
-            output.either(&value, || {
-                format!("{target} is released: the next attach does not put it back into quarantine\n")
+            let value = json!({ "target": target, "quarantined": with_server.is_some(), "released": true });
+            output.either(&value, || match &with_server {
+                None => format!("{target} is released: the next attach does not put it back into quarantine\n"),
+                Some(server) => format!(
+                    "{target} is released, but the next attach puts {server} as a whole back into quarantine\n\
+                     next: portcullis release -i {interface} {server}\n"
+                ),
             })?;
             return Ok(Exit::Done);
         }

@@ -18,16 +18,25 @@ pub(super) fn load_policy(path: &Path, output: &Output) -> anyhow::Result<Compil
 
 /// Prints everything that is wrong with a policy, and makes the error that ends the command.
 pub(super) fn refuse_policy(diagnostics: &Diagnostics, output: &Output) -> anyhow::Error {
-    if output.json {
-        if let Err(error) = output.value(diagnostics) {
-            return error;
-        }
-    } else {
-        stderr::notice(diagnostics);
+    match show_mistakes(diagnostics, output) {
+        Ok(()) => anyhow::anyhow!("{}. Nothing was changed.", count_mistakes(diagnostics)),
+        Err(error) => error,
     }
+}
+
+/// Prints everything that is wrong with a policy.
+pub(super) fn show_mistakes(diagnostics: &Diagnostics, output: &Output) -> anyhow::Result<()> {
+    if output.json {
+        return output.value(diagnostics);
+    }
+    stderr::notice(diagnostics);
+    Ok(())
+}
+
+/// As "2 errors in the policy".
+pub(super) fn count_mistakes(diagnostics: &Diagnostics) -> String {
     let count = diagnostics.len();
-    let plural = if count == 1 { "" } else { "s" };
-    anyhow::anyhow!("{count} error{plural} in the policy. Nothing was changed.")
+    format!("{count} error{} in the policy", if count == 1 { "" } else { "s" })
 }
 
 /// The policy that is live on an interface.

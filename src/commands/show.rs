@@ -2,10 +2,11 @@
 
 use anyhow::Context as _;
 
+use super::alarms::describe_open;
 use super::shared::{live_policy, no_policy};
 use crate::cli::Subject;
 use crate::clock::{Clock, show_duration};
-use crate::daemon::control::{Request, ask_daemon, no_daemon};
+use crate::daemon::control::find_open_alarms;
 use crate::drops::{Context, DropVerdict, LedgerRow, WholeLedger, add_whole};
 use crate::exit::Exit;
 use crate::gate::{
@@ -13,7 +14,7 @@ use crate::gate::{
 };
 use crate::net::name_protocol;
 use crate::output::{Output, align};
-use crate::policy::{describe, summarize};
+use crate::policy::{Detail, describe, summarize};
 
 /// Prints one subject. The command line asks for an interface where the subject needs one.
 ///
@@ -65,7 +66,8 @@ fn show_gates(output: &Output) -> anyhow::Result<()> {
 }
 
 fn show_status((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
-    let status = gate.status(place, &PolicyFacts::default())?;
+    let mut status = gate.status(place, &PolicyFacts::default())?;
+    status.warnings.extend(gate.describe_outdated_links(place));
     output.either(&status, || describe_status(&status))
 }
 
@@ -85,7 +87,7 @@ fn show_servers((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::R
         value["quarantined_addresses"] = serde_json::to_value(&addresses)?;
         return output.value(&value);
     }
-    let mut text = describe(&policy);
+    let mut text = describe(&policy, Detail::Full);
     let named = quarantined.iter().map(|(server, left_s)| (server.clone(), left_s));
     let single = addresses.iter().map(|row| (row.describe(), &row.left_s));
     for (server, left_s) in named.chain(single) {
@@ -165,7 +167,7 @@ fn describe_row(row: &LedgerRow) -> Vec<String> {
 }
 
 fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<()> {
-    let alarms = ask_daemon(place, &Request::Open)?.with_context(|| no_daemon(place))?;
+    let alarms = find_open_alarms(place)?;
     if output.json {
         return output.value(&alarms);
     }
@@ -173,7 +175,9 @@ fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<()> {
         output.text("no alarm is open\n")?;
     }
     for alarm in &alarms {
-        output.text(&format!("{}\n", alarm["line"].as_str().unwrap_or_default()))?;
+        // the history has no such line
+        let line = alarm["line"].as_str().map_or_else(|| describe_open(alarm), str::to_owned);
+        output.text(&format!("{}\n", line.trim_end()))?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! The event loop. It alone connects the parts of the daemon: what one of them finds, the others are
 //! given here.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -389,16 +388,14 @@ impl<'gate> Daemon<'gate> {
 
     fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
-            let (gate, place) = (self.gate, self.monitor.place());
-            self.responder.consider(&change, &|address| find_neighbour(gate, place, address));
+            self.responder.consider(&change);
             self.dispatch.send_change(change);
         }
     }
 
     /// Asks the responder about alarms without a change.
     fn consider_open(&mut self, alarms: Vec<Alarm>) {
-        let (gate, place) = (self.gate, self.monitor.place());
-        self.responder.consider_open(alarms, Clock::now(), &|address| find_neighbour(gate, place, address));
+        self.responder.consider_open(alarms, Clock::now());
     }
 
     /// Notes what was reported, for the next daemon. `false` if that can't be said of every drop yet.
@@ -415,15 +412,6 @@ impl<'gate> Daemon<'gate> {
             self.dispatch.checkpoint(baseline);
         }
     }
-}
-
-/// The MAC that the kernel knows of a machine of the link.
-fn find_neighbour(gate: &Gate, place: &GatePlace, address: IpAddr) -> Option<[u8; 6]> {
-    let sender = gate.find_sender(place, address).unwrap_or_else(|error| {
-        warn!("{error}");
-        None
-    });
-    sender.map(|sender| sender.mac)
 }
 
 /// A refused policy in one line: the first of its mistakes.

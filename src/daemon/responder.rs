@@ -1,5 +1,8 @@
 //! Responder: puts the server of an alarm into quarantine, where the policy asks for that. Of a server that
 //! is a prefix it is the address alone, with its machine's MAC, for each machine that took part.
+//!
+//! A neighbour on the link may send in the name of a healthy server. So nobody is cut off for a packet unless
+//! its MAC is that of the address: by the policy, or as the kernel has resolved the address.
 
 #[cfg(test)]
 mod tests;
@@ -7,6 +10,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use log::warn;
 
@@ -14,7 +18,7 @@ use super::metrics::snapshot::{Snapshot, increment};
 use crate::alarm::{Alarm, Change, Kind, Part, Severity, Step, may_quarantine};
 use crate::clock::{Clock, show_duration};
 use crate::drops::DropVerdict;
-use crate::gate::{Gate, GateError, GatePlace};
+use crate::gate::{Gate, GateError, GatePlace, Sender, Whereabouts};
 use crate::net::show_mac;
 use crate::policy::{Mode, Policy, Response, Server};
 use crate::stderr::notice;
@@ -26,24 +30,39 @@ const MOST_PENDING: usize = 256;
 /// machines act together, or one of them takes address after address.
 const MOST_ADDRESSES: usize = 8;
 
-/// Forged senders of one alarm that are remembered, so that the kernel is not asked again about each.
-const MOST_FORGED: usize = 64;
+/// How long the kernel is given to find out the MAC of an address. It asks three times, a second apart.
+const RESOLVE: Duration = Duration::from_secs(4);
+/// Between two looks at whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// So many addresses may be looked for at a time. A neighbour can forge any number of them.
+const MOST_LOOKED_FOR: usize = 16;
+/// So many forged packets one alarm tells of.
+const MOST_TOLD: usize = 8;
+
+/// The packet for which somebody is to be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Evidence {
+    source: Option<IpAddr>,
+    source_mac: Option<[u8; 6]>,
+    destination_mac: Option<[u8; 6]>,
+    /// The policy has MACs for the server, so the gate has compared them.
+    is_bound: bool,
+}
 
 /// A quarantine to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PendingQuarantine {
     /// Id of the alarm.
     pub alarm: u64,
+    /// The kind of its part.
+    kind: Kind,
     server: String,
     /// Of a server that is a prefix: the machine. `None`: the whole server.
     address: Option<IpAddr>,
+    evidence: Evidence,
+    /// Since when the kernel looks for the address, and when it is asked again.
+    looked_for: Option<(Instant, Instant)>,
 }
-
-/// The MAC that the kernel knows of an address of the link.
-type FindNeighbour<'f> = &'f dyn Fn(IpAddr) -> Option<[u8; 6]>;
-
-/// The name of a server to cut off; with an address: that machine of it alone.
-type Culprit<'c> = (&'c str, Option<IpAddr>);
 
 /// What was done about one kind of an open alarm.
 #[derive(Default)]
@@ -52,8 +71,8 @@ struct Answered {
     whole: bool,
     /// Addresses that were to be cut off.
     addresses: Vec<IpAddr>,
-    /// Addresses that another machine has borrowed, with its MAC.
-    forged: Vec<(IpAddr, [u8; 6])>,
+    /// Forged packets of which the alarm has told, by address and MAC.
+    told: Vec<(Option<IpAddr>, Option<[u8; 6]>)>,
 }
 
 impl Answered {
@@ -74,24 +93,6 @@ impl Answered {
             }
         }
     }
-
-    /// Whether the address of a sender belongs to another machine, as far as the kernel knows.
-    fn is_forged(&mut self, (address, mac): (IpAddr, [u8; 6]), find_neighbour: FindNeighbour<'_>) -> bool {
-        if self.forged.contains(&(address, mac)) {
-            return true;
-        }
-        if self.whole || self.addresses.contains(&address) {
-            return false;
-        }
-        let is_forged = find_neighbour(address).is_some_and(|known| known != mac);
-        if is_forged {
-            if self.forged.len() >= MOST_FORGED {
-                self.forged.remove(0);
-            }
-            self.forged.push((address, mac));
-        }
-        is_forged
-    }
 }
 
 /// Decides which alarms are answered with a quarantine, and makes it.
@@ -102,6 +103,8 @@ pub(super) struct Responder {
     observing: HashSet<String>,
     /// Servers that are a prefix, or have one.
     prefixes: HashSet<String>,
+    /// Servers whose MACs the policy has.
+    bound: HashSet<String>,
     /// Open alarms that were answered, and as which kinds.
     answered: HashMap<u64, HashMap<Kind, Answered>>,
     pending: Vec<PendingQuarantine>,
@@ -111,50 +114,36 @@ pub(super) struct Responder {
 impl Responder {
     /// Goes by a policy.
     pub(super) fn new(interface: Arc<str>, policy: &Policy, snapshot: Arc<Snapshot>) -> Responder {
-        let (observing, prefixes) = read(policy);
+        let [observing, prefixes, bound] = read(policy);
         let response = policy.response.clone();
         let (answered, pending) = (HashMap::new(), Vec::new());
-        Responder { interface, response, observing, prefixes, answered, pending, snapshot }
+        Responder { interface, response, observing, prefixes, bound, answered, pending, snapshot }
     }
 
     /// Goes by another policy. An alarm that was answered is not answered again.
     pub(super) fn follow(&mut self, policy: &Policy) {
-        (self.observing, self.prefixes) = read(policy);
+        [self.observing, self.prefixes, self.bound] = read(policy);
         self.response = policy.response.clone();
     }
 
     /// Looks at alarms that are open, after the policy has changed or a machine has joined them.
-    pub(super) fn consider_open(
-        &mut self,
-        alarms: Vec<Alarm>,
-        now: Clock,
-        find_neighbour: FindNeighbour<'_>,
-    ) {
+    pub(super) fn consider_open(&mut self, alarms: Vec<Alarm>, now: Clock) {
         for alarm in alarms {
-            let change = Change { time: now.wall, step: Step::Updated, news: String::new(), alarm };
-            self.consider(&change, find_neighbour);
+            self.consider(&Change { time: now.wall, step: Step::Updated, news: String::new(), alarm });
         }
     }
 
     /// Looks at a change of an alarm. If it asks for a quarantine, that becomes pending.
-    pub(super) fn consider(&mut self, change: &Change, find_neighbour: FindNeighbour<'_>) {
-        for (server, address) in self.find_culprits(change, find_neighbour) {
-            if self.pending.len() < MOST_PENDING {
-                let server = server.to_owned();
-                self.pending.push(PendingQuarantine { alarm: change.alarm.id, server, address });
-            }
-        }
+    pub(super) fn consider(&mut self, change: &Change) {
+        let due = self.find_due(change);
+        let room = MOST_PENDING.saturating_sub(self.pending.len());
+        self.pending.extend(due.into_iter().take(room));
     }
 
-    /// The servers to put into quarantine for this change, or addresses of theirs. A part of the alarm must be
-    /// of a kind that the policy names, be more than low, show live drops, and not be answered as this kind and
-    /// for this address. (It may have been opened by drops from before the start, or in observe.) Of a prefix
-    /// it is each machine that a sample shows with the MAC that the kernel knows of its address.
-    fn find_culprits<'c>(
-        &mut self,
-        change: &'c Change,
-        find_neighbour: FindNeighbour<'_>,
-    ) -> Vec<Culprit<'c>> {
+    /// The quarantines to make for this change. A part of the alarm must be of a kind that the policy names, be
+    /// more than low, show live drops, and not be answered as this kind and for this address. (It may have been
+    /// opened by drops from before the start, or in observe.) Of a prefix it is each machine that took part.
+    fn find_due(&mut self, change: &Change) -> Vec<PendingQuarantine> {
         let alarm = &change.alarm;
         if matches!(change.step, Step::Closed { .. }) {
             self.answered.remove(&alarm.id);
@@ -166,25 +155,24 @@ impl Responder {
         if self.observing.contains(server) {
             return Vec::new();
         }
-        let is_prefix = self.prefixes.contains(server);
-        let mut culprits = Vec::new();
+        let (is_prefix, is_bound) = (self.prefixes.contains(server), self.bound.contains(server));
+        let mut due: Vec<PendingQuarantine> = Vec::new();
         for part in &alarm.parts {
             if !self.asks_for(part) {
                 continue;
             }
             let answered = self.answered.entry(alarm.id).or_default().entry(part.kind).or_default();
-            for sender in if is_prefix { list_senders(part) } else { vec![None] } {
-                if sender.is_some_and(|sender| answered.is_forged(sender, find_neighbour)) {
-                    continue;
-                }
-                if let Some(address) = answered.note(sender.map(|(address, _)| address))
-                    && !culprits.contains(&(server, address))
+            for evidence in list_evidence(part, is_prefix, is_bound) {
+                let machine = evidence.source.filter(|_| is_prefix);
+                if let Some(address) = answered.note(machine)
+                    && !due.iter().any(|one| one.address == address)
                 {
-                    culprits.push((server, address));
+                    let (alarm, kind, server) = (alarm.id, part.kind, server.to_owned());
+                    due.push(PendingQuarantine { alarm, kind, server, address, evidence, looked_for: None });
                 }
             }
         }
-        culprits
+        due
     }
 
     /// Whether a part of an alarm asks for a quarantine.
@@ -200,23 +188,59 @@ impl Responder {
         is_live && is_proved && is_asked
     }
 
-    /// The pending quarantines. They are pending no more.
+    /// The pending quarantines whose turn it is. They are pending no more.
     pub(super) fn take_pending(&mut self) -> Vec<PendingQuarantine> {
-        std::mem::take(&mut self.pending)
+        if self.pending.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let is_due = |one: &PendingQuarantine| one.looked_for.is_none_or(|(_, again)| again <= now);
+        let (due, later) = std::mem::take(&mut self.pending).into_iter().partition(is_due);
+        self.pending = later;
+        due
     }
 
     /// Makes a quarantine, and returns what the alarm is to say of it. `None` if there is nothing to
-    /// say: the server is in quarantine already, or another command is changing the gate and this one
-    /// becomes pending again.
+    /// say: the server is in quarantine already, or it becomes pending again, because another command is
+    /// changing the gate or the kernel looks for the address.
     pub(super) fn answer(
         &mut self,
-        pending: PendingQuarantine,
+        mut pending: PendingQuarantine,
         gate: &Gate,
         place: &GatePlace,
     ) -> Option<String> {
-        let PendingQuarantine { alarm, server, address } = &pending;
+        let alarm = pending.alarm;
+        // A server is cut off as a whole when enough of its addresses were. Those that are looked for may be
+        // forged, so they come first.
+        if pending.address.is_none()
+            && self.pending.iter().any(|one| one.alarm == alarm && one.address.is_some())
+        {
+            pending.looked_for = Some(wait(pending.looked_for));
+            self.pending.push(pending);
+            return None;
+        }
+        self.narrow(&mut pending);
+        let sender = match judge(gate, place, &pending) {
+            Ok(Judgement::Proved(sender)) => sender,
+            Ok(Judgement::Forged(why)) => return self.refuse(&pending, &why),
+            Ok(Judgement::Unknown) => {
+                let looked_for = self.pending.iter().filter(|one| one.looked_for.is_some()).count();
+                let is_over = pending.looked_for.is_some_and(|(since, _)| since.elapsed() >= RESOLVE);
+                if is_over || looked_for >= MOST_LOOKED_FOR {
+                    let why = "no machine answers for the address of its packets".to_owned();
+                    return self.refuse(&pending, &why);
+                }
+                pending.looked_for = Some(wait(pending.looked_for));
+                self.pending.push(pending);
+                return None;
+            }
+            Err(error) => {
+                let why = format!("its packets can't be compared with the MAC of its address: {error}");
+                return self.refuse(&pending, &why);
+            }
+        };
         let seconds = self.response.quarantine_for.seconds();
-        match place.try_lock().and_then(|_lock| cut_off(gate, place, server, *address, seconds)) {
+        match place.try_lock().and_then(|_lock| cut_off(gate, place, &pending, sender.as_ref(), seconds)) {
             Ok(Some(who)) => {
                 increment(&self.snapshot.quarantines);
                 let text = match seconds {
@@ -226,7 +250,8 @@ impl Responder {
                     }
                     None => format!("{who} was put into quarantine by this alarm until it is released"),
                 };
-                let target = address.map_or_else(|| server.clone(), |address| address.to_string());
+                let target =
+                    pending.address.map_or_else(|| pending.server.clone(), |address| address.to_string());
                 notice!(
                     "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {target}",
                     self.interface
@@ -239,59 +264,185 @@ impl Responder {
                 None
             }
             Err(error) => {
-                let who = address.map_or_else(|| server.clone(), |address| format!("{address} ({server})"));
+                let who = pending.describe();
                 warn!("alarm #{alarm} asks for a quarantine of {who}: {error}");
                 Some(format!("{who} could NOT be put into quarantine: {error}"))
             }
         }
     }
+
+    fn find_answered(&mut self, pending: &PendingQuarantine) -> Option<&mut Answered> {
+        self.answered.get_mut(&pending.alarm)?.get_mut(&pending.kind)
+    }
+
+    /// Forged packets may have filled the list of addresses that were to be cut off. Then it is this one alone.
+    fn narrow(&mut self, pending: &mut PendingQuarantine) {
+        let source = pending.evidence.source.filter(|_| self.prefixes.contains(&pending.server));
+        let Some(answered) = self.find_answered(pending) else { return };
+        if let (None, Some(source)) = (pending.address, source)
+            && answered.addresses.len() < MOST_ADDRESSES
+        {
+            answered.whole = false;
+            answered.addresses.push(source);
+            pending.address = Some(source);
+        }
+    }
+
+    /// Nobody is cut off for a packet that may be forged. The alarm may be answered by the next one. It tells of
+    /// each sender once.
+    fn refuse(&mut self, pending: &PendingQuarantine, why: &str) -> Option<String> {
+        let answered = self.find_answered(pending)?;
+        match pending.address {
+            Some(address) => answered.addresses.retain(|known| *known != address),
+            None => answered.whole = false,
+        }
+        let sender = (pending.evidence.source, pending.evidence.source_mac);
+        if answered.told.contains(&sender) || answered.told.len() >= MOST_TOLD {
+            return None;
+        }
+        answered.told.push(sender);
+        let text = format!("{} was NOT put into quarantine: {why}", pending.describe());
+        notice!("portcullis: alarm #{}: {text}", pending.alarm);
+        Some(text)
+    }
 }
 
-/// The machines of a prefix that took part, as samples show them. `None`: one without an address, which only
-/// the quarantine of the whole server reaches.
-fn list_senders(part: &Part) -> Vec<Option<(IpAddr, [u8; 6])>> {
-    let mut senders: Vec<Option<(IpAddr, [u8; 6])>> = part.senders.iter().copied().map(Some).collect();
-    let last = part.sample.as_ref().map(|sample| sample.source.zip(sample.source_mac));
-    if let Some(last) = last
-        && !senders.contains(&last)
-    {
-        senders.push(last);
+impl PendingQuarantine {
+    fn describe(&self) -> String {
+        let PendingQuarantine { server, address, .. } = self;
+        address.map_or_else(|| server.clone(), |address| format!("{address} ({server})"))
     }
-    senders
+}
+
+/// The packets for which a part of an alarm asks for a quarantine: of a prefix the last one of each machine that
+/// samples show, otherwise the last one. A count of the ledger has no MAC, so it proves nothing unless the policy
+/// has MACs: a sample follows.
+fn list_evidence(part: &Part, is_prefix: bool, is_bound: bool) -> Vec<Evidence> {
+    let Some(sample) = &part.sample else {
+        return Vec::new();
+    };
+    let (source, source_mac) = (sample.source, sample.source_mac);
+    let last = Evidence { source, source_mac, destination_mac: sample.destination_mac, is_bound };
+    let senders = part.senders.iter().filter(|_| is_prefix).map(|(address, mac)| Evidence {
+        source: Some(*address),
+        source_mac: Some(*mac),
+        destination_mac: None,
+        is_bound,
+    });
+    let is_last = |one: &Evidence| (one.source, one.source_mac) == (last.source, last.source_mac);
+    let mut evidence: Vec<Evidence> = senders.filter(|one| !is_last(one)).collect();
+    if last.source_mac.is_some() || is_bound {
+        evidence.push(last);
+    }
+    evidence
+}
+
+/// Since when the kernel looks for an address, and when to look again.
+fn wait(before: Option<(Instant, Instant)>) -> (Instant, Instant) {
+    let now = Instant::now();
+    (before.map_or(now, |(since, _)| since), now + LOOK_AGAIN)
+}
+
+/// Whether somebody may be cut off for a packet.
+enum Judgement {
+    /// Its MAC is that of its address. With the machine, if the kernel knows it.
+    Proved(Option<Sender>),
+    /// It may be another machine's. With a sentence for people.
+    Forged(String),
+    /// The kernel does not know yet.
+    Unknown,
+}
+
+fn judge(gate: &Gate, place: &GatePlace, pending: &PendingQuarantine) -> Result<Judgement, GateError> {
+    let Evidence { source, source_mac, destination_mac, is_bound } = pending.evidence;
+    if let Some(mac) = destination_mac
+        && !gate.takes_frames_to(mac)?
+    {
+        let why = format!("its packets went to the MAC {}, which is not this router's", show_mac(&mac));
+        return Ok(Judgement::Forged(why));
+    }
+    let (Some(address), Some(mac)) = (source, source_mac) else {
+        return Ok(if is_bound { Judgement::Proved(None) } else { Judgement::Unknown });
+    };
+    let whereabouts = gate.locate(place, address);
+    if is_bound {
+        // the policy knows best
+        let here = whereabouts.ok().and_then(|whereabouts| match whereabouts {
+            Whereabouts::Here(sender) => Some(sender).filter(|sender| sender.mac == mac),
+            Whereabouts::Behind(_) | Whereabouts::Asked | Whereabouts::NotOnLink => None,
+        });
+        return Ok(Judgement::Proved(here));
+    }
+    let (known, sender) = match whereabouts? {
+        Whereabouts::Here(sender) => (sender.mac, Some(sender)),
+        Whereabouts::Behind(router) => (router, None),
+        Whereabouts::Asked => return Ok(Judgement::Unknown),
+        Whereabouts::NotOnLink => {
+            return Ok(Judgement::Forged(format!("this router has no route to {address} by its link")));
+        }
+    };
+    if known == mac {
+        return Ok(Judgement::Proved(sender));
+    }
+    Ok(Judgement::Forged(format!(
+        "the packet came from the MAC {}, and {address} has {}",
+        show_mac(&mac),
+        show_mac(&known)
+    )))
 }
 
 /// Makes a quarantine, and returns whom it is for. `None`: there is one already. The caller holds the lock.
 fn cut_off(
     gate: &Gate,
     place: &GatePlace,
-    server: &str,
-    address: Option<IpAddr>,
+    pending: &PendingQuarantine,
+    sender: Option<&Sender>,
     seconds: Option<u64>,
 ) -> Result<Option<String>, GateError> {
+    let PendingQuarantine { server, address, .. } = pending;
     if gate.quarantined()?.iter().any(|(name, _)| name == server) {
         return Ok(None);
     }
-    let Some(address) = address else {
-        return gate.quarantine(server, seconds).map(|()| Some(server.to_owned()));
+    let Some(address) = *address else {
+        gate.quarantine(server, seconds)?;
+        let found = gate.find_machines(place, server);
+        if let Err(error) = found.and_then(|macs| gate.note_machines(server, &macs)) {
+            warn!("{server} is in quarantine, but its MACs are not noted: {error}");
+        }
+        return Ok(Some(server.clone()));
     };
     if gate.find_release(address, [0; 6])?.is_some() {
         return Ok(None);
     }
-    let sender = gate.find_sender(place, address).unwrap_or_else(|error| {
-        warn!("{error}");
-        None
-    });
-    let mac = sender.map(|sender| sender.mac);
+    let mac = match sender {
+        Some(sender) if is_mac_of_one(gate, server, address, sender)? => gate.without_routers(sender.mac)?,
+        _ => None,
+    };
     gate.quarantine_address(address, mac, seconds)?;
     let with_mac = mac.map_or_else(String::new, |mac| format!(", with its MAC {}", show_mac(&mac)));
     Ok(Some(format!("{address} ({server}{with_mac})")))
 }
 
-/// The names of servers in observe, and of servers that have a prefix. Nobody asks where no alarm leads to a
-/// quarantine.
-fn read(policy: &Policy) -> (HashSet<String>, HashSet<String>) {
+/// Whether the MAC may be cut off with an address. A hostile machine can say on the link that its address is at
+/// the MAC of another one of its server. That MAC then has two addresses of one family.
+fn is_mac_of_one(gate: &Gate, server: &str, address: IpAddr, sender: &Sender) -> Result<bool, GateError> {
+    let of_family = sender.others.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
+    let others: Vec<IpAddr> = of_family.copied().filter(|other| !is_link_local(*other)).collect();
+    Ok(sender.is_static || gate.select_addresses(server, &others)?.is_empty())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// The names of servers in observe, of servers that have a prefix, and of those with MACs. Nobody asks where
+/// no alarm leads to a quarantine.
+fn read(policy: &Policy) -> [HashSet<String>; 3] {
     if policy.response.quarantine_on.is_empty() {
-        return (HashSet::new(), HashSet::new());
+        return std::array::from_fn(|_| HashSet::new());
     }
     let select = |is_wanted: &dyn Fn(&Server) -> bool| {
         let wanted = policy.servers.iter().filter(|server| is_wanted(server));
@@ -300,5 +451,6 @@ fn read(policy: &Policy) -> (HashSet<String>, HashSet<String>) {
     let has_prefix = |server: &Server| {
         server.addresses.iter().any(|(prefix, _)| prefix.prefix_len() < prefix.max_prefix_len())
     };
-    (select(&|server| policy.mode_of(server) == Mode::Observe), select(&has_prefix))
+    let has_mac = |server: &Server| !server.macs.is_empty();
+    [select(&|server| policy.mode_of(server) == Mode::Observe), select(&has_prefix), select(&has_mac)]
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::announcement::{describe_attachment, describe_kept_quarantines};
 use super::event_loop::{Daemon, Start};
+use super::metrics::serve;
 use super::metrics::snapshot::Snapshot;
-use super::metrics::{listen, serve};
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use crate::gate::{Gate, GatePlace, detach, list_saved_quarantines};
@@ -40,7 +40,6 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
     let signals = Signals::install()?;
     spawn_writer();
     let service_manager = ServiceManager::from_env();
-    let listener = options.metrics.map(listen).transpose()?;
     // The history opens while the gate is attached, which waits for no disk.
     let days = policy.response.history_days;
     let history = HistoryWriter::start(&place.history(), Limits::of_days(days));
@@ -68,8 +67,8 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
         snapshot: &snapshot,
     };
     let mut daemon = Daemon::start(&start, history, signals, service_manager)?;
-    if let Some(listener) = listener {
-        serve(listener, &place, snapshot)?;
+    if let Some(address) = options.metrics {
+        serve(address, &place, snapshot)?;
     }
     // The kernel has the policy now. A policy of thousands of servers takes more memory than the rest.
     drop(compiled);
@@ -90,7 +89,11 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
             detach(place)?;
         }
         notice!("portcullis: detached from {interface}: nothing is dropped any more");
-        if let Some(text) = describe_kept_quarantines(interface, &list_saved_quarantines(place)) {
+        let (kept, trouble) = list_saved_quarantines(place);
+        if let Some(trouble) = trouble {
+            notice!("portcullis: warning: {trouble}");
+        }
+        if let Some(text) = describe_kept_quarantines(interface, &kept) {
             notice!("portcullis: {text}");
         }
     } else {

@@ -12,6 +12,7 @@ use super::detach::detach;
 use super::error::GateError;
 use super::fault;
 use super::link::{AttachMode, Hook, refuse_other_program};
+use super::nic::refuse_unfit;
 use super::pins::{ensure_bpffs, pin, remove_empty_parent, remove_tree};
 use super::place::GatePlace;
 use super::program::OBJECT;
@@ -53,6 +54,7 @@ impl Gate {
         tables: &Tables,
     ) -> Result<(Gate, Attachment), GateError> {
         check_requirements()?;
+        refuse_unfit(place)?;
         ensure_bpffs()?;
         place.mark_detached(false);
         let (gate, attachment) = match place.maps().exists() {
@@ -144,12 +146,23 @@ impl Gate {
         tables: &Tables,
         listen: impl FnOnce(),
     ) -> Result<(Hook, AttachMode, Vec<String>), GateError> {
-        self.note_own_links(place)?;
+        let mut warnings = Vec::new();
+        self.try_to_note_own_links(place, &mut warnings);
         let hook = self.set_tracker(place, tables.settings.is_strict())?;
         listen();
-        let mut warnings = Vec::new();
         let mode = self.attach_filter(place, tables.settings.pickup_s, &mut warnings)?;
         Ok((hook, mode, warnings))
+    }
+
+    /// A gate that does not know them drops the same packets. Only the reasons of some drops depend on them, and
+    /// the safe side is to take each frame for this machine's.
+    fn try_to_note_own_links(&self, place: &GatePlace, warnings: &mut Vec<String>) {
+        if let Err(error) = self.note_own_links(place) {
+            warnings.push(format!(
+                "the MACs of this machine are not known, so a frame to another host of the link may raise the \
+                 alarm of one that is forwarded; the daemon tries again every second: {error}"
+            ));
+        }
     }
 
     /// Attaches to an interface that was deleted and made again. The caller holds the lock. Returns how
@@ -162,7 +175,7 @@ impl Gate {
             (settings.flags & settings_flag::SETTINGS_STRICT.0 != 0, settings.pickup_s)
         });
         let mut warnings = Vec::new();
-        self.note_own_links(place)?;
+        self.try_to_note_own_links(place, &mut warnings);
         self.set_tracker(place, strict)?;
         let mode = self.attach_filter(place, pickup_s, &mut warnings)?;
         Ok((mode, warnings))

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::nic::{find_servers_elsewhere, find_ways_past};
 use super::place::GatePlace;
 use super::system;
 use crate::policy::Policy;
@@ -13,7 +14,9 @@ const VLANS: &str = "/proc/net/vlan";
 
 /// The weaknesses of a gate on this interface with this policy, a sentence each.
 pub fn find_caveats(place: &GatePlace, policy: &Policy) -> Vec<String> {
-    find_interface_caveats(&place.interface, has_vlans(policy))
+    let mut caveats = find_interface_caveats(&place.interface, has_vlans(policy));
+    caveats.extend(find_servers_elsewhere(place, policy));
+    caveats
 }
 
 /// Whether a server may use its addresses in one VLAN only.
@@ -23,7 +26,7 @@ pub(super) fn has_vlans(policy: &Policy) -> bool {
 
 /// As [`find_caveats`], for a policy of which only [`has_vlans`] is known.
 pub(super) fn find_interface_caveats(interface: &str, has_vlans: bool) -> Vec<String> {
-    let mut caveats = Vec::new();
+    let mut caveats = find_ways_past(interface);
     if let Some(bond) = find_bond(interface) {
         caveats.push(format!(
             "{interface} is a member of {bond}: packets that come by the other members do not pass this gate; \

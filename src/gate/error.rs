@@ -92,6 +92,21 @@ pub enum GateError {
     )]
     DaemonRuns { interface: String, holder: String },
 
+    /// The interface is the loopback interface.
+    #[error(
+        "{interface} is the loopback interface: no server is behind it\n\
+         help: attach to the interface that the servers are behind; `ip route get ADDRESS` names it"
+    )]
+    Loopback { interface: String },
+
+    /// Packets of the interface have no Ethernet header. `what` says which kind of device it is.
+    #[error(
+        "packets of {interface} have no Ethernet header, for it is {what}: the gate can't judge them\n\
+         help: attach to an Ethernet interface that the servers are behind; `ip route get ADDRESS` names \
+         the one of a server"
+    )]
+    NoEthernet { interface: String, what: String },
+
     /// The interface has an XDP program that is not a gate's.
     #[error(
         "another XDP program is on {interface} already\n\
@@ -194,7 +209,7 @@ impl GateError {
     }
 
     /// There is no such server, and perhaps one of the `known` names is meant.
-    pub(super) fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
+    pub fn no_server<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> GateError {
         let close = known
             .map(|known| (strsim::damerau_levenshtein(known, name), known))
             .min()

@@ -2,7 +2,10 @@
 
 use super::Gate;
 use super::error::GateError;
+use super::link::Hook;
+use super::place::GatePlace;
 use crate::abi::{read_text, settings, state};
+use crate::compile::Tables;
 use crate::policy::{Policy, PolicyChange, diff, parse};
 
 /// How often a snapshot is taken again when another policy takes effect meanwhile.
@@ -64,6 +67,26 @@ impl Gate {
     /// When it can't be read, or is of a newer version.
     pub fn live_policy(&self) -> Result<Option<Policy>, GateError> {
         self.live_source()?.map(|(text, file)| parse_live(&text, &file)).transpose()
+    }
+
+    /// The generation of the live policy, if it is this very text of the same file and the tracker is as it asks.
+    ///
+    /// # Errors
+    /// As [`Gate::live_source`].
+    pub fn find_identical(
+        &self,
+        place: &GatePlace,
+        policy: &Policy,
+        tables: &Tables,
+    ) -> Result<Option<u64>, GateError> {
+        let is_tracked = self.find_tracker(place) != Hook::No;
+        let live = self.live_source()?.filter(|(text, file)| *text == policy.text && *file == policy.file);
+        match live {
+            Some(_) if is_tracked == tables.settings.is_strict() => {
+                Ok(self.live_settings()?.map(|settings| settings.generation))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// How the live policy differs from `policy`. Empty when there is none.

@@ -62,6 +62,12 @@ impl GatePlace {
         })
     }
 
+    /// The number of the process that took the daemon's lock last.
+    pub fn daemon_process(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.run_file("daemon")).ok()?;
+        text.parse::<u32>().ok().map(|process| process.to_string())
+    }
+
     /// Takes the lock of those who write the file of quarantines. It is not the lock of the gate, so a slow
     /// disk holds up no command.
     ///

@@ -20,8 +20,10 @@ mod mapped_array;
 mod maps;
 mod names;
 mod namespaces;
+mod neighbour_list;
 mod neighbours;
 mod netlink;
+mod nic;
 mod open;
 mod orphans;
 mod outer_map;
@@ -54,15 +56,16 @@ pub use link::{AttachMode, Hook};
 pub use lock::Lock;
 pub use mapped_array::MappedArray;
 pub use maps::{Maps, TableUsage};
-pub use neighbours::Sender;
+pub use neighbours::{Sender, Whereabouts};
+pub use nic::find_on_link;
 pub use open::Gate;
 pub use orphans::{GateState, PinnedGate, hint_at_orphans, list_gates};
 pub use outer_map::OuterMap;
 pub use place::GatePlace;
 pub use program::{OBJECT, Programs, route_messages};
 pub use quarantine::{
-    CarriedQuarantine, QuarantinedAddress, Released, Target, list_carried, list_saved_quarantines,
-    release_saved,
+    CarriedQuarantine, QuarantinedAddress, Released, SavedRelease, Target, list_carried,
+    list_saved_quarantines, release_saved,
 };
 pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};

@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
-use netlink_sys::Socket;
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Gate;
 use super::error::GateError;
-use super::netlink::dump;
+use super::neighbour_list::{Neighbour, list_neighbours};
+use super::netlink::request;
 use super::own_links::list_own_interfaces;
 use super::place::GatePlace;
-use crate::abi::{mac_key, to_mac_number};
+use crate::abi::{mac_key, state, to_mac_number};
 use crate::net::is_host_mac;
 
 /// The first five bytes of a virtual router's MAC (RFC 9568, 7.3): the last one is its number.
@@ -27,14 +30,22 @@ pub struct Sender {
     pub mac: [u8; 6],
     /// Other addresses of this MAC.
     pub others: Vec<IpAddr>,
+    /// Somebody has written it into the table for good (`ip neighbour add`), so nobody on the link has forged
+    /// it.
+    pub is_static: bool,
 }
 
-/// An address with its MAC, at an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Neighbour {
-    interface: u32,
-    address: IpAddr,
-    mac: [u8; 6],
+/// Where an address of the policy is on the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// At this machine.
+    Here(Sender),
+    /// Behind the router with this MAC, as the routing table has it.
+    Behind([u8; 6]),
+    /// The kernel was just asked to find out.
+    Asked,
+    /// The routing table does not lead to the gate's link.
+    NotOnLink,
 }
 
 impl Gate {
@@ -44,69 +55,166 @@ impl Gate {
     /// # Errors
     /// When the kernel lists nothing.
     pub fn find_sender(&self, place: &GatePlace, address: IpAddr) -> Result<Option<Sender>, GateError> {
-        let failed = |error: io::Error| {
-            GateError::from_io("could not list the neighbours of this machine".to_owned(), &error)
-        };
-        let own = list_own_interfaces(place).map_err(failed)?;
-        let neighbours = list_neighbours().map_err(failed)?;
+        let own = list_own_interfaces(place).map_err(name_failure)?;
+        let neighbours = list_neighbours().map_err(name_failure)?;
         let Some(sender) = find_in(&neighbours, &own, address) else {
             return Ok(None);
         };
         Ok((!self.is_router(sender.mac)?).then_some(sender))
     }
 
+    /// Where an address is, as the kernel knows it. An address whose MAC it does not know is asked for.
+    ///
+    /// # Errors
+    /// When the kernel lists nothing.
+    pub fn locate(&self, place: &GatePlace, address: IpAddr) -> Result<Whereabouts, GateError> {
+        let own = list_own_interfaces(place).map_err(name_failure)?;
+        let neighbours = list_neighbours().map_err(name_failure)?;
+        if let Some(sender) = find_in(&neighbours, &own, address) {
+            return Ok(Whereabouts::Here(sender));
+        }
+        // an error is the routing table's answer too: there is no route
+        let Some((interface, gateway)) = find_route(address).ok().flatten() else {
+            return Ok(Whereabouts::NotOnLink);
+        };
+        if !own.contains(&interface) {
+            return Ok(Whereabouts::NotOnLink);
+        }
+        if let Some(router) = gateway.and_then(|gateway| find_in(&neighbours, &own, gateway)) {
+            return Ok(Whereabouts::Behind(router.mac));
+        }
+        ask_for(gateway.unwrap_or(address), interface)
+            .map_err(|error| GateError::from_io(format!("could not ask the link for {address}"), &error))?;
+        Ok(Whereabouts::Asked)
+    }
+
+    /// Whether frames to this MAC are for this machine, as far as is known. In a bridge, and without any
+    /// knowledge, each may be.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn takes_frames_to(&self, mac: [u8; 6]) -> Result<bool, GateError> {
+        let is_certain = !is_host_mac(&mac) || is_virtual(mac);
+        Ok(is_certain
+            || self.read_state(state::STATE_OWN_MAC)? == 0
+            || self.is_one_of_several_ports()?
+            || self.maps.own_macs.get(&to_mac_number(mac))?.is_some())
+    }
+
+    /// The MAC, unless frames of it may come from behind a router or from this machine.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn without_routers(&self, mac: [u8; 6]) -> Result<Option<[u8; 6]>, GateError> {
+        Ok((!self.is_router(mac)?).then_some(mac))
+    }
+
     /// Whether frames of this MAC may come from behind a router, or from this machine.
     fn is_router(&self, mac: [u8; 6]) -> Result<bool, GateError> {
-        if VIRTUAL_ROUTERS.iter().any(|virtual_router| mac.starts_with(virtual_router)) {
+        if is_virtual(mac) {
             return Ok(true);
         }
         let number = to_mac_number(mac);
         if self.maps.own_macs.get(&number)?.is_some() {
             return Ok(true);
         }
-        let Some(slot) = self.live_slot()? else {
-            return Ok(false);
-        };
-        // the id of the server that has it, 0 for a router
-        let holder = self.maps.macs.open_inner(slot)?.get(&mac_key { mac: number, server: 0, zero: 0 })?;
-        Ok(holder == Some(0))
+        Ok(self.find_mac_holder(number)? == Some(0))
     }
+
+    /// To whom the live policy gives a MAC: the server's id, or 0 for a router.
+    pub(super) fn find_mac_holder(&self, mac: u64) -> Result<Option<u32>, GateError> {
+        let Some(slot) = self.live_slot()? else {
+            return Ok(None);
+        };
+        self.maps.macs.open_inner(slot)?.get(&mac_key { mac, server: 0, zero: 0 })
+    }
+
+    /// The MACs of a server's machines, as far as the kernel has resolved their addresses. Those of routers are
+    /// left out.
+    ///
+    /// # Errors
+    /// When the kernel lists nothing.
+    pub fn find_machines(&self, place: &GatePlace, server: &str) -> Result<Vec<[u8; 6]>, GateError> {
+        let own = list_own_interfaces(place).map_err(name_failure)?;
+        let neighbours = list_neighbours().map_err(name_failure)?;
+        let ours = neighbours.iter().filter(|neighbour| own.contains(&neighbour.interface));
+        let addresses: Vec<IpAddr> = ours.clone().map(|neighbour| neighbour.address).collect();
+        let held: BTreeSet<IpAddr> = self.select_addresses(server, &addresses)?.into_iter().collect();
+        let machines =
+            ours.filter(|neighbour| held.contains(&neighbour.address) && is_host_mac(&neighbour.mac));
+        let mut macs = Vec::new();
+        for mac in machines.map(|neighbour| neighbour.mac).collect::<BTreeSet<_>>() {
+            if !self.is_router(mac)? {
+                macs.push(mac);
+            }
+        }
+        Ok(macs)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands where a closure for map_err does")]
+fn name_failure(error: io::Error) -> GateError {
+    GateError::from_io("could not list the neighbours of this machine".to_owned(), &error)
 }
 
 fn find_in(neighbours: &[Neighbour], own: &BTreeSet<u32>, address: IpAddr) -> Option<Sender> {
     let ours = || neighbours.iter().filter(|neighbour| own.contains(&neighbour.interface));
-    let mac = ours().find(|neighbour| neighbour.address == address)?.mac;
+    let Neighbour { mac, is_static, .. } = *ours().find(|neighbour| neighbour.address == address)?;
     let others: BTreeSet<IpAddr> = ours()
         .filter(|neighbour| neighbour.mac == mac && neighbour.address != address)
         .map(|neighbour| neighbour.address)
         .collect();
-    is_host_mac(&mac).then(|| Sender { mac, others: others.into_iter().collect() })
+    is_host_mac(&mac).then(|| Sender { mac, others: others.into_iter().collect(), is_static })
 }
 
-/// The neighbours of this process's network namespace (rtnetlink(7), RTM_GETNEIGH).
-fn list_neighbours() -> io::Result<Vec<Neighbour>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    let mut neighbours = Vec::new();
-    dump(&socket, RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), |answer| {
-        if let RouteNetlinkMessage::NewNeighbour(neighbour) = answer {
-            neighbours.extend(to_neighbour(&neighbour));
+/// Whether it is that of a virtual router.
+fn is_virtual(mac: [u8; 6]) -> bool {
+    VIRTUAL_ROUTERS.iter().any(|virtual_router| mac.starts_with(virtual_router))
+}
+
+/// The interface by which packets to an address leave, and the router to which they go (RTM_GETROUTE).
+/// `None`: there is no such route.
+fn find_route(address: IpAddr) -> io::Result<Option<(u32, Option<IpAddr>)>> {
+    let mut question = RouteMessage::default();
+    let (family, destination, bits) = match address {
+        IpAddr::V4(ip) => (AddressFamily::Inet, RouteAddress::Inet(ip), 32),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, RouteAddress::Inet6(ip), 128),
+    };
+    (question.header.address_family, question.header.destination_prefix_length) = (family, bits);
+    question.attributes.push(RouteAttribute::Destination(destination));
+    let mut found = None;
+    request(RouteNetlinkMessage::GetRoute(question), 0, |answer| {
+        if let RouteNetlinkMessage::NewRoute(route) = answer {
+            found = read_route(&route);
         }
     })?;
-    Ok(neighbours)
+    Ok(found)
 }
 
-/// `None`: the kernel has no MAC of it.
-fn to_neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
-    let (mut address, mut mac) = (None, None);
-    for attribute in &message.attributes {
+fn read_route(route: &RouteMessage) -> Option<(u32, Option<IpAddr>)> {
+    let (mut interface, mut gateway) = (None, None);
+    for attribute in &route.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(IpAddr::V4(*ip)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address = Some(IpAddr::V6(*ip)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(IpAddr::V4(*ip)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = Some(IpAddr::V6(*ip)),
             _ => {}
         }
     }
-    Some(Neighbour { interface: message.header.ifindex, address: address?, mac: mac? })
+    Some((interface?, gateway))
+}
+
+/// Has the kernel ask the link for an address (RTM_NEWNEIGH with NTF_USE, as `ip neighbour add … use`).
+fn ask_for(address: IpAddr, interface: u32) -> io::Result<()> {
+    let mut entry = NeighbourMessage::default();
+    let (family, destination) = match address {
+        IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
+    };
+    (entry.header.family, entry.header.ifindex) = (family, interface);
+    (entry.header.state, entry.header.flags) = (NeighbourState::None, NeighbourFlags::Use);
+    entry.attributes.push(NeighbourAttribute::Destination(destination));
+    request(RouteNetlinkMessage::NewNeighbour(entry), NLM_F_CREATE | NLM_F_ACK, |_| {})
 }
 
 #[cfg(test)]
@@ -116,7 +224,7 @@ mod tests {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x30];
 
     fn neighbour(interface: u32, address: &str, mac: [u8; 6]) -> Neighbour {
-        Neighbour { interface, address: address.parse().unwrap(), mac }
+        Neighbour { interface, address: address.parse().unwrap(), mac, is_static: interface == 3 }
     }
 
     #[test]
@@ -133,7 +241,8 @@ mod tests {
         let own = [2, 3].into();
         let find = |address: &str| find_in(&list, &own, address.parse().unwrap());
         let others = vec!["2001:db8:1::130".parse().unwrap()];
-        assert_eq!(find("192.0.2.130"), Some(Sender { mac: MAC, others }));
+        assert_eq!(find("192.0.2.130"), Some(Sender { mac: MAC, others, is_static: false }));
+        assert!(find("2001:db8:1::130").unwrap().is_static);
         assert_eq!(find("192.0.2.132"), None, "another NIC's");
         assert_eq!(find("192.0.2.133"), None, "a group");
         assert_eq!(find("192.0.2.9"), None);

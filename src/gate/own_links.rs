@@ -1,23 +1,27 @@
-//! Own links: the MACs and interface indexes by which this machine takes frames from the gate's NIC.
-//! The filter asks them which frames go to another host of the link, the tracker which ones come back
-//! to the link that they came from.
+//! Own links: the MACs and interface indexes by which this machine takes frames from the gate's NIC, and the
+//! MACs of hosts on the link. The filter asks them which frames go to another host of the link, the tracker
+//! which ones come back to the link that they came from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use libbpf_rs::MapFlags;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::errno::Errno;
 
 use super::Gate;
 use super::error::GateError;
+use super::neighbour_list::list_neighbour_macs;
 use super::netlink::dump;
 use super::place::GatePlace;
-use crate::abi::{state, to_mac_number};
+use crate::abi::{own_mac_flag, state, to_mac_number};
+use crate::clock::now_ns;
+use crate::net::is_host_mac;
+
+const NS_PER_S: u64 = 1_000_000_000;
 
 /// One interface, as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,55 +32,184 @@ struct Link {
     below: Option<u32>,
     /// The bridge or bond that it is a member of.
     member_of: Option<u32>,
+    is_bridge: bool,
 }
 
+/// What this machine takes and forwards of the frames that come by the gate's NIC, and what it does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Surroundings {
+    /// Of the NIC; 0: unknown.
+    nic: u64,
+    /// Of the NIC and of the interfaces above and below it.
+    devices: BTreeSet<u64>,
+    /// Indexes of the NIC and of the interfaces above it.
+    above: BTreeSet<u32>,
+    /// The NIC, or an interface above it, is one of several ports of a bridge.
+    is_bridged: bool,
+    /// Of hosts behind the other ports.
+    behind_others: BTreeSet<u64>,
+    /// Of hosts of the link, as the kernel knows them.
+    neighbours: BTreeSet<u64>,
+}
+
+/// So long a host counts as behind another port of the bridge after it was seen there, as long as a bridge
+/// remembers one. A forged frame by the gate's port moves it in the bridge's table for a moment.
+const REMEMBER_S: u64 = 300;
+/// How old a note of that may grow before it is written anew.
+const NOTE_ANEW_S: u64 = 60;
+/// So many hosts that the kernel knows are noted, half of the table.
+const MOST_NEIGHBOURS: usize = 2048;
+
 impl Gate {
-    /// Notes the MACs of the gate's NIC and of the interfaces above and below it, and the indexes of those
-    /// above, as they are now.
-    /// Writes only what has changed.
+    /// Notes which MACs and devices are this machine's, and which MACs are other hosts' of the link, as they are
+    /// now. Writes only what has changed.
     ///
     /// # Errors
-    /// When the kernel does not list its interfaces, or refuses to write.
+    /// When the kernel does not list its interfaces: then what was known before holds. Or when it refuses to
+    /// write: then each MAC may be this machine's.
     pub fn note_own_links(&self, place: &GatePlace) -> Result<(), GateError> {
-        let failed = |error: io::Error| GateError::Kernelside {
-            what: "could not list the interfaces of this machine".to_owned(),
-            errno: Errno::from_raw(error.raw_os_error().unwrap_or(0)),
-        };
-        let links = list_links().map_err(failed)?;
-        let above = find_above(place.ifindex, &links);
-        // A frame to the MAC of a bridge's port or of a bond's member is taken as well. A packet that came in by
-        // such a device has not come by the gate's NIC, so its index is not ours.
-        let below = find_below(place.ifindex, &links);
-        let is_ours = |link: &&Link| above.contains(&link.index) || below.contains(&link.index);
-        let own: Vec<&Link> = links.iter().filter(is_ours).collect();
-        let mac_of = |link: &Link| link.mac.map(to_mac_number);
-        let nic = own.iter().find(|link| link.index == place.ifindex).and_then(|link| mac_of(link));
-
-        let taken = list_taken_macs(place.ifindex).map_err(failed)?;
-        let macs: BTreeSet<u64> =
-            own.iter().filter_map(|link| mac_of(link)).chain(taken.into_iter().map(to_mac_number)).collect();
-        for known in self.maps.own_macs.entries()?.iter().filter(|(mac, _)| !macs.contains(mac)) {
-            self.maps.own_macs.remove(&known.0)?;
+        // known without asking: what comes back by the NIC itself opens no flow for a stranger
+        if place.ifindex != 0 && self.maps.own_interfaces.get(&place.ifindex)?.is_none() {
+            self.maps.own_interfaces.put(&place.ifindex, &1, MapFlags::ANY)?;
         }
-        for mac in macs {
-            if self.maps.own_macs.get(&mac)?.is_none() {
-                self.maps.own_macs.put(&mac, &1, MapFlags::ANY)?;
+        let around = survey(place)?;
+        self.write_surroundings(&around).inspect_err(|_| {
+            let _ = self.write_state(state::STATE_OWN_MAC, 0);
+        })
+    }
+
+    fn write_surroundings(&self, around: &Surroundings) -> Result<(), GateError> {
+        let (macs, now_s) = (&self.maps.own_macs, now_ns() / NS_PER_S);
+        let known: BTreeMap<u64, u32> = macs.entries()?.into_iter().collect();
+        let wanted = merge_macs(&known, around, now_s);
+        for (mac, value) in &wanted {
+            if known.get(mac) != Some(value) {
+                macs.put(mac, value, MapFlags::ANY)?;
             }
         }
-        for known in self.maps.own_interfaces.entries()?.iter().filter(|(index, _)| !above.contains(index)) {
-            self.maps.own_interfaces.remove(&known.0)?;
+        for mac in known.keys().filter(|mac| !wanted.contains_key(mac)) {
+            macs.remove(mac)?;
         }
-        for index in above {
-            if self.maps.own_interfaces.get(&index)?.is_none() {
-                self.maps.own_interfaces.put(&index, &1, MapFlags::ANY)?;
+        let interfaces = &self.maps.own_interfaces;
+        for index in &around.above {
+            if interfaces.get(index)?.is_none() {
+                interfaces.put(index, &1, MapFlags::ANY)?;
+            }
+        }
+        for (index, _) in interfaces.entries()?.iter().filter(|(index, _)| !around.above.contains(index)) {
+            interfaces.remove(index)?;
+        }
+        let neighbours = &self.maps.neighbour_macs;
+        for mac in around.neighbours.iter().filter(|mac| !wanted.contains_key(mac)).take(MOST_NEIGHBOURS) {
+            if neighbours.get(mac)?.is_none() {
+                neighbours.put(mac, &1, MapFlags::ANY)?;
             }
         }
         // Last: without it the filter takes no frame for another host's.
-        let nic = nic.unwrap_or(0);
-        if self.read_state(state::STATE_OWN_MAC)? != nic {
-            self.write_state(state::STATE_OWN_MAC, nic)?;
+        if self.read_state(state::STATE_OWN_MAC)? != around.nic {
+            self.write_state(state::STATE_OWN_MAC, around.nic)?;
         }
         Ok(())
+    }
+
+    /// Whether the NIC is one of several ports of a bridge, as it was noted.
+    pub(super) fn is_one_of_several_ports(&self) -> Result<bool, GateError> {
+        let value = self.maps.own_macs.get(&self.read_state(state::STATE_OWN_MAC)?)?;
+        Ok(value.is_some_and(|value| value & own_mac_flag::OWN_MAC_BRIDGED.0 != 0))
+    }
+
+    /// A sentence for people, if MACs and devices of this machine are others than those that were noted. Without
+    /// a daemon nobody notes them.
+    pub fn describe_outdated_links(&self, place: &GatePlace) -> Option<String> {
+        let around = survey(place).ok()?;
+        let is_noted = |mac: &u64| matches!(self.maps.own_macs.get(mac), Ok(Some(_)) | Err(_));
+        let has_index = |index: &u32| matches!(self.maps.own_interfaces.get(index), Ok(Some(_)) | Err(_));
+        let has_all = around.devices.iter().all(is_noted) && around.above.iter().all(has_index);
+        let has_nic = self.read_state(state::STATE_OWN_MAC).ok()? == around.nic;
+        (!has_all || !has_nic).then(|| {
+            format!(
+                "the MACs or devices of this machine have changed since they were noted, so frames to them may \
+                 count as elsewhere; a daemon follows them, and so does portcullis attach -i {} -p POLICY",
+                place.interface
+            )
+        })
+    }
+}
+
+/// The values of `own_macs`.
+fn merge_macs(known: &BTreeMap<u64, u32>, around: &Surroundings, now_s: u64) -> BTreeMap<u64, u32> {
+    let shift = own_mac_flag::OWN_MAC_SEEN_SHIFT.0;
+    let age_s = |value: u32| now_s.wrapping_sub(u64::from(value >> shift)) & u64::from(u32::MAX >> shift);
+    let note = (now_s << shift) as u32;
+    let mut macs: BTreeMap<u64, u32> = known
+        .iter()
+        .filter(|(_, value)| **value >> shift != 0 && age_s(**value) < REMEMBER_S)
+        .map(|(mac, value)| (*mac, *value))
+        .collect();
+    for mac in &around.behind_others {
+        let value = macs.entry(*mac).or_insert(note);
+        if age_s(*value) >= NOTE_ANEW_S {
+            *value = note;
+        }
+    }
+    for mac in &around.devices {
+        macs.insert(*mac, own_mac_flag::OWN_MAC_DEVICE.0);
+    }
+    if around.is_bridged && around.nic != 0 {
+        macs.insert(around.nic, own_mac_flag::OWN_MAC_DEVICE.0 | own_mac_flag::OWN_MAC_BRIDGED.0);
+    }
+    macs
+}
+
+/// Asks the kernel.
+fn survey(place: &GatePlace) -> Result<Surroundings, GateError> {
+    let failed = |error: io::Error| {
+        GateError::from_io("could not list the interfaces of this machine".to_owned(), &error)
+    };
+    let links = list_links().map_err(failed)?;
+    let entries = list_bridge_entries().map_err(failed)?;
+    let above = find_above(place.ifindex, &links);
+    let mut around = put_together(place.ifindex, &links, &entries, above);
+    let known = list_neighbour_macs(&around.above).map_err(failed)?.into_iter().map(to_mac_number);
+    // Of a host behind the bridge the table of neighbours does not say behind which port.
+    if !around.is_bridged {
+        around.neighbours.extend(known);
+    }
+    Ok(around)
+}
+
+fn put_together(ifindex: u32, links: &[Link], entries: &[BridgeEntry], above: BTreeSet<u32>) -> Surroundings {
+    // A frame to the MAC of a bridge's port or of a bond's member is taken as well. A packet that came in by
+    // such a device has not come by the gate's NIC, so its index is not ours.
+    let below = find_below(ifindex, links);
+    let is_ours = |link: &&Link| above.contains(&link.index) || below.contains(&link.index);
+    let own: Vec<&Link> = links.iter().filter(is_ours).collect();
+    let mac_of = |link: &Link| link.mac.filter(is_host_mac).map(to_mac_number);
+    let bridges: BTreeSet<u32> = links
+        .iter()
+        .filter(|link| link.is_bridge && above.contains(&link.index))
+        .map(|link| link.index)
+        .collect();
+    let is_port = |link: &&Link| link.member_of.is_some_and(|bridge| bridges.contains(&bridge));
+    let (our_ports, other_ports): (BTreeSet<u32>, BTreeSet<u32>) =
+        links.iter().filter(is_port).map(|link| link.index).partition(|index| above.contains(index));
+    let behind = |ports: &BTreeSet<u32>| {
+        let entries = entries.iter().filter(|entry| !entry.is_taken && ports.contains(&entry.interface));
+        entries.map(|entry| to_mac_number(entry.mac)).collect::<BTreeSet<_>>()
+    };
+    let taken = entries.iter().filter(|entry| entry.is_taken && entry.interface == ifindex);
+    let devices: BTreeSet<u64> = own
+        .iter()
+        .filter_map(|link| mac_of(link))
+        .chain(taken.map(|entry| to_mac_number(entry.mac)))
+        .collect();
+    Surroundings {
+        nic: own.iter().find(|link| link.index == ifindex).and_then(|link| mac_of(link)).unwrap_or(0),
+        is_bridged: !other_ports.is_empty(),
+        behind_others: behind(&other_ports),
+        neighbours: behind(&our_ports).difference(&devices).copied().collect(),
+        devices,
+        above,
     }
 }
 
@@ -125,43 +258,46 @@ fn list_links() -> io::Result<Vec<Link>> {
     Ok(links)
 }
 
-/// The MACs that an interface takes besides its own (RTM_GETNEIGH of AF_BRIDGE, as `bridge fdb`). Among
-/// them are those of macvlans that were moved into another namespace, as that of a container.
-fn list_taken_macs(ifindex: u32) -> io::Result<Vec<[u8; 6]>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    // otherwise the kernel does not heed the index, and lists what each bridge has learnt
-    socket.set_netlink_get_strict_chk(true)?;
-    let mut question = NeighbourMessage::default();
-    question.header.family = AddressFamily::Bridge;
-    question.header.ifindex = ifindex;
-    let mut macs = Vec::new();
-    dump(&socket, RouteNetlinkMessage::GetNeighbour(question), |answer| {
-        if let RouteNetlinkMessage::NewNeighbour(entry) = answer {
-            macs.extend(find_taken_mac(ifindex, &entry));
-        }
-    })?;
-    Ok(macs)
+/// An entry of a table by which frames are forwarded (RTM_GETNEIGH of AF_BRIDGE, as `bridge fdb`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BridgeEntry {
+    interface: u32,
+    mac: [u8; 6],
+    /// The interface itself takes frames to it, besides those to its own MAC. Among such MACs are those of
+    /// macvlans that were moved into another namespace, as that of a container. False: a host behind it.
+    is_taken: bool,
 }
 
-/// The MAC of an entry, if it is one that the interface itself takes, and no group.
-fn find_taken_mac(ifindex: u32, entry: &NeighbourMessage) -> Option<[u8; 6]> {
+fn list_bridge_entries() -> io::Result<Vec<BridgeEntry>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    let mut question = NeighbourMessage::default();
+    question.header.family = AddressFamily::Bridge;
+    let mut entries = Vec::new();
+    dump(&socket, RouteNetlinkMessage::GetNeighbour(question), |answer| {
+        if let RouteNetlinkMessage::NewNeighbour(entry) = answer {
+            entries.extend(read_bridge_entry(&entry));
+        }
+    })?;
+    Ok(entries)
+}
+
+/// `None`: it is no MAC of one host, or of one behind a tunnel.
+fn read_bridge_entry(entry: &NeighbourMessage) -> Option<BridgeEntry> {
     let (header, mut mac) = (&entry.header, None);
-    // a bridge's entries are of hosts behind its ports
-    if header.ifindex != ifindex
-        || !header.flags.contains(NeighbourFlags::Own)
-        || header.flags.contains(NeighbourFlags::Controller)
-    {
-        return None;
-    }
     for attribute in &entry.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
-            // of a host behind a tunnel
             NeighbourAttribute::Destination(_) => return None,
             _ => {}
         }
     }
-    mac.filter(|mac| mac[0] & 1 == 0)
+    let is_own =
+        header.flags.contains(NeighbourFlags::Own) && !header.flags.contains(NeighbourFlags::Controller);
+    // The hardware of a switch (switchdev) lists hosts that it has learnt in the same way. Its entries are not
+    // permanent, as those are that the interface takes (net/core/rtnetlink.c, net/dsa/user.c).
+    let is_taken = is_own && header.state == NeighbourState::Permanent;
+    let mac = mac.filter(is_host_mac)?;
+    Some(BridgeEntry { interface: header.ifindex, mac, is_taken })
 }
 
 fn to_link(message: &LinkMessage) -> Link {
@@ -175,6 +311,7 @@ fn to_link(message: &LinkMessage) -> Link {
             // the index is one of another namespace
             LinkAttribute::LinkNetNsId(_) => is_here = false,
             LinkAttribute::LinkInfo(infos) => {
+                link.is_bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
                 is_above = infos.iter().any(|info| match info {
                     LinkInfo::Kind(kind) => is_made_on_another(kind),
                     _ => false,
@@ -203,10 +340,12 @@ fn is_made_on_another(kind: &InfoKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::neighbour::NeighbourAddress;
+
     use super::*;
 
     fn link(index: u32, below: Option<u32>, member_of: Option<u32>) -> Link {
-        Link { index, mac: None, below, member_of }
+        Link { index, mac: None, below, member_of, is_bridge: false }
     }
 
     #[test]
@@ -263,26 +402,104 @@ mod tests {
         assert_eq!(to_link(&message).below, None);
     }
 
-    #[test]
-    fn a_mac_that_the_nic_takes_is_neither_a_group_nor_one_that_a_bridge_has_learnt() {
-        let entry = |ifindex: u32, flags: NeighbourFlags, mac: [u8; 6]| {
-            let mut entry = NeighbourMessage::default();
-            (entry.header.ifindex, entry.header.flags) = (ifindex, flags);
-            entry.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-            entry
-        };
-        let (own, learnt) = (NeighbourFlags::Own, NeighbourFlags::Controller);
-        let (mac, group) = ([2, 0, 0, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]);
-        assert_eq!(find_taken_mac(2, &entry(2, own, mac)), Some(mac));
-        for other in
-            [entry(3, own, mac), entry(2, learnt, mac), entry(2, own | learnt, mac), entry(2, own, group)]
-        {
-            assert_eq!(find_taken_mac(2, &other), None);
-        }
+    fn entry(ifindex: u32, flags: NeighbourFlags, nud: NeighbourState, mac: [u8; 6]) -> NeighbourMessage {
+        let mut entry = NeighbourMessage::default();
+        (entry.header.ifindex, entry.header.flags, entry.header.state) = (ifindex, flags, nud);
+        entry.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        entry
     }
 
     #[test]
-    fn the_kernel_understands_the_question_for_taken_macs() {
-        assert_eq!(list_taken_macs(1).unwrap(), Vec::<[u8; 6]>::new());
+    fn a_mac_that_the_nic_takes_is_neither_a_group_nor_one_that_a_bridge_or_a_switch_has_learnt() {
+        let (own, learnt) = (NeighbourFlags::Own, NeighbourFlags::Controller);
+        let (permanent, reachable) = (NeighbourState::Permanent, NeighbourState::Reachable);
+        let (mac, group) = ([2, 0, 0, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]);
+        let taken = BridgeEntry { interface: 2, mac, is_taken: true };
+        assert_eq!(read_bridge_entry(&entry(2, own, permanent, mac)), Some(taken));
+        // a switch of this machine lists its hosts so, and static ones without a state of age
+        for other in [
+            entry(2, own, reachable, mac),
+            entry(2, own, NeighbourState::Noarp, mac),
+            entry(2, own | NeighbourFlags::ExtLearned, NeighbourState::None, mac),
+            entry(2, learnt, permanent, mac),
+            entry(2, own | learnt, permanent, mac),
+            entry(2, NeighbourFlags::empty(), permanent, mac),
+        ] {
+            assert_eq!(
+                read_bridge_entry(&other),
+                Some(BridgeEntry { is_taken: false, ..taken }),
+                "{other:?}"
+            );
+        }
+        assert_eq!(read_bridge_entry(&entry(2, own, permanent, group)), None);
+        let mut tunnelled = entry(2, own, permanent, mac);
+        let far = NeighbourAddress::Inet([192, 0, 2, 1].into());
+        tunnelled.attributes.push(NeighbourAttribute::Destination(far));
+        assert_eq!(read_bridge_entry(&tunnelled), None);
+    }
+
+    #[test]
+    fn hosts_behind_other_ports_of_the_bridge_are_forwarded_and_those_behind_the_own_are_neighbours() {
+        let mac = |last: u8| [2, 0, 0, 0, 0, last];
+        let number = |last: u8| to_mac_number(mac(last));
+        let device =
+            |index: u32, member_of| Link { mac: Some(mac(index as u8)), ..link(index, None, member_of) };
+        // NIC 2 and NIC 6 in bridge 3, NIC 7 in bond 8, which is in the bridge too
+        let bridge = Link { is_bridge: true, ..device(3, None) };
+        let links =
+            [device(2, Some(3)), bridge.clone(), device(6, Some(3)), device(7, Some(8)), device(8, Some(3))];
+        let host = |interface, last| BridgeEntry { interface, mac: mac(last), is_taken: false };
+        let entries = [
+            host(2, 20),
+            host(6, 60),
+            host(8, 80),
+            host(9, 90),
+            BridgeEntry { is_taken: true, ..host(2, 22) },
+            BridgeEntry { is_taken: true, ..host(6, 66) },
+            host(2, 3),
+        ];
+        let around = put_together(2, &links, &entries, find_above(2, &links));
+        let expected = Surroundings {
+            nic: number(2),
+            devices: [2, 3, 22].map(number).into(),
+            above: [2, 3].into(),
+            is_bridged: true,
+            behind_others: [60, 80].map(number).into(),
+            neighbours: [20].map(number).into(),
+        };
+        assert_eq!(around, expected);
+        // alone in its bridge, the NIC forwards nothing past this machine; nor does one of two in a bond
+        let alone = put_together(2, &links[..2], &entries, find_above(2, &links[..2]));
+        assert!(!alone.is_bridged && alone.behind_others.is_empty());
+        let bond = [device(2, Some(3)), device(3, None), device(6, Some(3))];
+        assert!(!put_together(2, &bond, &entries, find_above(2, &bond)).is_bridged);
+    }
+
+    #[test]
+    fn a_host_behind_another_port_stays_there_for_minutes_though_the_bridge_forgets_it() {
+        let shift = own_mac_flag::OWN_MAC_SEEN_SHIFT.0;
+        let seen = Surroundings {
+            nic: 2,
+            devices: [2, 3].into(),
+            is_bridged: true,
+            behind_others: [60].into(),
+            ..Surroundings::default()
+        };
+        let first = merge_macs(&BTreeMap::new(), &seen, 1_000);
+        assert_eq!(first, [(2, 3), (3, 1), (60, 1_000 << shift)].into());
+        assert_eq!(merge_macs(&first, &seen, 1_059)[&60], 1_000 << shift, "written seldom");
+        assert_eq!(merge_macs(&first, &seen, 1_060)[&60], 1_060 << shift);
+        let unseen = Surroundings { behind_others: BTreeSet::new(), ..seen.clone() };
+        assert_eq!(merge_macs(&first, &unseen, 1_299)[&60], 1_000 << shift);
+        assert_eq!(merge_macs(&first, &unseen, 1_300).get(&60), None);
+        // a device that is gone is forgotten at once
+        let fewer = Surroundings { devices: [2].into(), ..seen };
+        assert_eq!(merge_macs(&first, &fewer, 1_001).get(&3), None);
+    }
+
+    #[test]
+    fn the_kernel_understands_the_question_for_entries_of_bridges() {
+        let lo = list_bridge_entries().unwrap().into_iter().filter(|entry| entry.interface == 1);
+        assert_eq!(lo.count(), 0);
     }
 }

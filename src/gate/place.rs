@@ -1,7 +1,7 @@
 //! Where the parts of a gate are: the folder of its pins, its locks, its socket and its history.
 
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -148,22 +148,27 @@ impl GatePlace {
     /// Notes whether a command detaches the gate. The caller holds the lock. A note that is lost costs
     /// little: a service would attach the gate again.
     pub fn mark_detached(&self, detached: bool) {
-        set_mark(&self.detach_mark(), detached);
+        if let Err(error) = set_mark(&self.detach_mark(), detached) {
+            log::debug!("{}: {error}", self.detach_mark().display());
+        }
     }
 
     fn detach_mark(&self) -> PathBuf {
         self.run_file("detached")
     }
 
-    /// Whether the file of quarantines could not be read when the gate was attached. Nobody may write it
-    /// then: it has quarantines that the kernel lacks.
+    /// Whether the file of quarantines could not be read when the gate was attached, or not be put back as a
+    /// whole. Nobody may write it then: it has quarantines that the kernel lacks.
     pub(super) fn is_marked_unread(&self) -> bool {
         self.unread_mark().exists()
     }
 
     /// Notes whether the file of quarantines waits to be read. The caller holds the lock.
-    pub(super) fn mark_unread(&self, unread: bool) {
-        set_mark(&self.unread_mark(), unread);
+    ///
+    /// # Errors
+    /// When the note can't be made or removed.
+    pub(super) fn mark_unread(&self, unread: bool) -> io::Result<()> {
+        set_mark(&self.unread_mark(), unread)
     }
 
     fn unread_mark(&self) -> PathBuf {
@@ -172,14 +177,13 @@ impl GatePlace {
 }
 
 /// Makes an empty file, or removes it.
-fn set_mark(path: &Path, present: bool) {
+fn set_mark(path: &Path, present: bool) -> io::Result<()> {
     let noted = match present {
         true => OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop),
         false => fs::remove_file(path),
     };
-    if let Err(error) = noted
-        && error.kind() != ErrorKind::NotFound
-    {
-        log::debug!("{}: {error}", path.display());
+    match noted {
+        Err(error) if error.kind() == ErrorKind::NotFound && !present => Ok(()),
+        noted => noted,
     }
 }

@@ -30,7 +30,7 @@ use crate::compile::Tables;
 use crate::net::{show_mac, show_prefix, subtract};
 
 pub use self::carry::{CarriedQuarantine, list_carried};
-pub use self::saved::{list_saved_quarantines, release_saved};
+pub use self::saved::{SavedRelease, list_saved_quarantines, release_saved};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -140,7 +140,8 @@ impl Gate {
         }
     }
 
-    /// Puts a server into quarantine, for some seconds or until it is released. The caller holds the lock.
+    /// Puts a server into quarantine, for some seconds or until it is released. The MACs that the policy gives
+    /// to it are cut off under addresses of no server too. The caller holds the lock.
     ///
     /// # Errors
     /// When the live policy has no such server, or the table is full.
@@ -153,6 +154,22 @@ impl Gate {
         let id = self.find_server_id(name)?;
         self.begin_changes()?;
         self.put_named(id, new_order(seconds))?;
+        self.put_noted(id, self.policy_macs(id)?)?;
+        // also of machines that were noted before: the order may end at another time now
+        self.change_addresses(&holders, |_| {})?;
+        self.outdate_verdict_cache()
+    }
+
+    /// Cuts off machines of a server in quarantine by their MACs, under addresses that no server has: a machine
+    /// could leave its own. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When no policy has had such a server, or the table is full.
+    pub fn note_machines(&self, name: &str, macs: &[[u8; 6]]) -> Result<(), GateError> {
+        let id = self.find_server_id(name)?;
+        self.begin_changes()?;
+        self.put_noted(id, macs.iter().copied().map(to_mac_number))?;
+        self.change_addresses(&self.live_holders()?, |_| {})?;
         self.outdate_verdict_cache()
     }
 
@@ -195,6 +212,7 @@ impl Gate {
         let holders = self.live_holders()?;
         let mut released = Released::default();
         self.outdate_verdict_cache()?;
+        self.remove_noted(id)?;
         self.change_addresses(&holders, |orders| {
             let mut free = holders.addresses_of(name);
             // what the name has lost, and nobody has now: it would hit whoever gets it next
@@ -250,8 +268,9 @@ impl Gate {
         let now = now_ns();
         let holders = self.live_holders()?;
         let holder = holders.find(address);
+        let named = self.named_orders(now)?;
         if let Some(name) = holder
-            && self.named_orders(now)?.iter().any(|(_, other, _)| other == name)
+            && named.iter().any(|(_, other, _)| other == name)
         {
             return Ok(Some(name.to_owned()));
         }
@@ -261,7 +280,12 @@ impl Gate {
         }
         let mac = to_mac_number(mac);
         let sender = orders.0.iter().find(|(_, order)| order.mac == mac && mac != 0);
-        Ok(sender.filter(|_| holder.is_some()).map(|(prefix, _)| show_prefix(prefix)))
+        if let Some((prefix, _)) = sender.filter(|_| holder.is_some()) {
+            return Ok(Some(show_prefix(prefix)));
+        }
+        // the MAC of another server
+        let owner = self.find_mac_holder(mac)?;
+        Ok(named.into_iter().find(|(id, _, _)| Some(*id) == owner).map(|(_, name, _)| name))
     }
 
     /// What a policy would change about the quarantines.

@@ -246,6 +246,12 @@ impl<'t> Source<'t> {
         self.text.get(start..end).unwrap_or_default().trim_end_matches(['\n', '\r'])
     }
 
+    /// Renders findings in the order of their places.
+    pub(crate) fn render_all(&self, mut findings: Vec<Finding>) -> Vec<Diagnostic> {
+        findings.sort_by(|a, b| (a.span.start, &a.message).cmp(&(b.span.start, &b.message)));
+        findings.into_iter().map(|finding| self.render(finding)).collect()
+    }
+
     fn render(&self, finding: Finding) -> Diagnostic {
         let place = self.place(&finding.span);
         let line = self.find_line(place.start.min(self.text.len()));

@@ -1,11 +1,13 @@
 //! The policy language: from the text of one file, for one DMZ interface, to a checked model.
 //!
 //! `read` parses the text into the `model`, which is pure data. `diagnostic` shows mistakes at their lines
-//! and columns, `summary` says what each server may do, and `difference` compares two policies. A file with
+//! and columns, `doubts` warns of what nobody can have meant, `summary` says what each server may do, and
+//! `difference` compares two policies. A file with
 //! a mistake is refused whole, and every mistake in it is reported.
 
 mod diagnostic;
 mod difference;
+mod doubts;
 mod enforcement;
 mod model;
 mod read;
@@ -15,6 +17,7 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS};
 pub use difference::{PolicyChange, diff, list_changes};
+pub use doubts::find_doubts;
 pub use enforcement::Enforcement;
 pub use model::{
     Alarms, Direction, Endpoint, EtherTypes, Keyword, Limit, LinkServices, Located, Location, MAX_ENTRIES,
@@ -22,7 +25,7 @@ pub use model::{
     TableSizes, Tracking, UnknownSources, Value,
 };
 pub use read::{ReadSetFile, SetFile, parse, parse_need, parse_with_files};
-pub use summary::{Summary, describe, summarize};
+pub use summary::{Detail, Summary, describe, describe_alarms, summarize};
 
 pub(crate) use diagnostic::{Finding, Source};
 

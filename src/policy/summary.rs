@@ -6,7 +6,9 @@ use std::fmt::{self, Write};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::model::{Direction, Keyword, Location, Need, Policy, Role, Router, Server, Settings, Value};
+use super::model::{
+    Alarms, Direction, Keyword, Location, Need, Policy, Response, Role, Router, Server, Settings, Value,
+};
 use crate::net::{show_mac, show_prefix};
 
 /// A policy in the words of its file, with each server's roles resolved.
@@ -23,7 +25,21 @@ pub struct Summary {
     pub routers: Vec<RouterSummary>,
     /// Servers in the order of the file.
     pub servers: Vec<ServerSummary>,
+    /// The keys of `[alarms]`.
+    pub alarms: BTreeMap<&'static str, Value>,
 }
+
+/// How much [`describe`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Servers with the same permissions together, and the beginnings of long lists.
+    Brief,
+    /// Each server with its addresses, and each member of a set.
+    Full,
+}
+
+/// Names and members that a brief description shows of a list.
+const BRIEF_ITEMS: usize = 6;
 
 /// A set of peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,6 +98,7 @@ pub fn summarize(policy: &Policy) -> Summary {
             .collect(),
         routers: policy.routers.iter().map(summarize_router).collect(),
         servers: policy.servers.iter().map(|server| summarize_server(policy, server, &roles)).collect(),
+        alarms: policy.alarms.entries().into_iter().chain(policy.response.entries()).collect(),
     }
 }
 
@@ -133,14 +150,14 @@ fn list_needs<'p>(needs: impl Iterator<Item = &'p Need>) -> Vec<String> {
 }
 
 /// Says in plain lines what each server may do.
-pub fn describe(policy: &Policy) -> String {
+pub fn describe(policy: &Policy, detail: Detail) -> String {
     let mut out = String::new();
     // Writing to a string can't fail.
-    let _ = write_policy(&mut out, policy);
+    let _ = write_policy(&mut out, policy, detail);
     out
 }
 
-fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
+fn write_policy(out: &mut String, policy: &Policy, detail: Detail) -> fmt::Result {
     // No `..`, so that a new key does not compile until it is described.
     let Settings {
         mode,
@@ -156,15 +173,28 @@ fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
     writeln!(out, "mode {mode}, tracking {}, unknown sources {}", tracking.value, unknown_sources.value)?;
     let dhcp = if dhcp.value { "allowed" } else { "not allowed" };
     writeln!(out, "open flows are taken over for {} s, DHCP is {dhcp}", pickup_s.value)?;
-    write_list(out, "every server accepts", &list_needs(management.iter()))?;
+    if management.is_empty() {
+        writeln!(out, "no management: in quarantine a server answers nobody")?;
+    } else {
+        write_list(out, "every server accepts", &list_needs(management.iter()))?;
+    }
     if !link_services.0.is_empty() {
         write_list(out, "every server asks its link", &list_needs(link_services.0.iter()))?;
     }
     if !quiet_ethertypes.0.is_empty() {
         writeln!(out, "no alarm for EtherType {quiet_ethertypes}")?;
     }
-    for server in &summary.servers {
-        write_server(out, server, mode.word())?;
+    match detail {
+        Detail::Full => {
+            for server in &summary.servers {
+                write_server(out, &[server], mode.word())?;
+            }
+        }
+        Detail::Brief => {
+            for group in group_servers(&summary.servers) {
+                write_server(out, &group, mode.word())?;
+            }
+        }
     }
     if !summary.routers.is_empty() {
         writeln!(out, "\nrouters")?;
@@ -181,14 +211,76 @@ fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
     if !summary.sets.is_empty() {
         writeln!(out, "\nsets")?;
         for set in &summary.sets {
-            writeln!(out, "  @{}  {}", set.name, set.members.join(", "))?;
+            writeln!(out, "  @{}  {}", set.name, show_list(&set.members, detail))?;
         }
     }
     Ok(())
 }
 
-fn write_server(out: &mut String, server: &ServerSummary, mode: &str) -> fmt::Result {
-    write!(out, "\n{}  {}", server.name, server.addresses.join(", "))?;
+/// Says where alarms go.
+pub fn describe_alarms(policy: &Policy) -> String {
+    let mut out = String::new();
+    // Writing to a string can't fail.
+    let _ = write_alarms(&mut out, policy);
+    out
+}
+
+/// The keys of `[alarms]` that the file changes.
+fn write_alarms(out: &mut String, policy: &Policy) -> fmt::Result {
+    let defaults = Alarms::default().entries().into_iter().chain(Response::default().entries());
+    let entries = policy.alarms.entries().into_iter().chain(policy.response.entries());
+    let changed: Vec<_> = entries.zip(defaults).filter(|(entry, default)| entry != default).collect();
+    writeln!(
+        out,
+        "\nalarms  on standard error while the daemon runs, and for {} days in its history",
+        policy.response.history_days
+    )?;
+    let width = changed.iter().map(|((key, _), _)| key.len()).max().unwrap_or(0);
+    for ((key, value), _) in changed {
+        writeln!(out, "  {key:width$}  {value}")?;
+    }
+    Ok(())
+}
+
+/// Servers that differ in name and addresses alone, in the order of the file.
+fn group_servers(servers: &[ServerSummary]) -> Vec<Vec<&ServerSummary>> {
+    let mut groups: Vec<Vec<&ServerSummary>> = Vec::new();
+    let mut places = HashMap::new();
+    for server in servers {
+        // A server with a MAC or a VLAN stands alone, as these are its own.
+        let own = (!server.macs.is_empty() || server.vlan.is_some()).then_some(&server.name);
+        let place = *places.entry((&server.roles, server.mode, own)).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        if let Some(group) = groups.get_mut(place) {
+            group.push(server);
+        }
+    }
+    groups
+}
+
+fn show_list(items: &[String], detail: Detail) -> String {
+    match detail {
+        Detail::Brief if items.len() > BRIEF_ITEMS + 1 => {
+            let first = items.get(..BRIEF_ITEMS).unwrap_or_default();
+            format!("{} and {} more", first.join(", "), items.len() - BRIEF_ITEMS)
+        }
+        Detail::Brief | Detail::Full => items.join(", "),
+    }
+}
+
+/// One server, or several with the same permissions.
+fn write_server(out: &mut String, group: &[&ServerSummary], mode: &str) -> fmt::Result {
+    let Some(server) = group.first() else {
+        return Ok(());
+    };
+    if group.len() == 1 {
+        write!(out, "\n{}  {}", server.name, server.addresses.join(", "))?;
+    } else {
+        let names: Vec<String> = group.iter().map(|server| server.name.clone()).collect();
+        write!(out, "\n{}", show_list(&names, Detail::Brief))?;
+    }
     if !server.macs.is_empty() {
         write!(out, "  mac {}", server.macs.join(", "))?;
     }

@@ -1,13 +1,15 @@
-//! Files that sinks append to. They rotate by size, and are opened anew when log rotation asks.
+//! Files that sinks append to. They rotate by size, and are opened anew when log rotation asks. Daemons of
+//! several interfaces may share one: each record is written under a lock of the file.
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use log::{debug, warn};
@@ -17,6 +19,9 @@ use crate::policy::Alarms;
 
 /// For owner and group only: a log of attacks names addresses.
 const MODE: u32 = 0o640;
+
+/// How long a record waits for one of another process to be written.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// When a file is rotated, and how many rotated files stay. `FILE.1` is the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,9 @@ pub(super) struct LogFile {
     stale: bool,
     /// The preamble has not been written yet.
     needs_preamble: bool,
+    /// The file's length after the last record of ours. If it is another now, somebody else has written, and
+    /// records need the preamble again.
+    end: Option<u64>,
     /// Half a record that could not be cut off: the file's length before it, and its own.
     torn: Option<(u64, u64)>,
     rotation_fails: bool,
@@ -63,6 +71,7 @@ impl LogFile {
             file: None,
             stale: false,
             needs_preamble: false,
+            end: None,
             torn: None,
             rotation_fails: false,
             makes_folder: false,
@@ -112,9 +121,11 @@ impl LogFile {
             // The old file is better than no file.
             debug!("{error:#}");
         }
+        let _lock = self.file.as_ref().map(WriteLock::take).transpose()?;
         let mut bytes = self.repair()?;
         let length = self.make_room(record.len() as u64);
-        if self.needs_preamble {
+        let is_continued = self.end == Some(length);
+        if self.needs_preamble || !self.preamble.is_empty() && !is_continued {
             bytes.extend_from_slice(&self.preamble);
         }
         bytes.extend_from_slice(record);
@@ -123,7 +134,10 @@ impl LogFile {
         };
         let (written, result) = write_until_error(file, &bytes);
         match result {
-            Ok(()) => self.needs_preamble = false,
+            Ok(()) => {
+                self.needs_preamble = false;
+                self.end = Some(length + written as u64);
+            }
             Err(_) if written == 0 => {}
             // Half a record would spoil the next one as well. The whole record comes again.
             Err(_) => {
@@ -150,6 +164,7 @@ impl LogFile {
         self.file = Some(file);
         self.stale = false;
         self.needs_preamble = !self.preamble.is_empty();
+        self.end = None;
         Ok(())
     }
 
@@ -210,6 +225,43 @@ impl LogFile {
             }
         }
         fs::rename(&self.path, aside(1))
+    }
+}
+
+/// The lock of a file, for one record. A duplicate of the descriptor, because the file may be exchanged for
+/// another while it is held.
+struct WriteLock(File);
+
+impl WriteLock {
+    /// # Errors
+    /// When another process keeps it.
+    fn take(file: &File) -> anyhow::Result<WriteLock> {
+        let lock = WriteLock(file.try_clone()?);
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.0.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "no lock of another process can wake a thread"
+                    )]
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    anyhow::bail!("another process keeps the file locked")
+                }
+                // a FIFO, or a file system without locks
+                Err(TryLockError::Error(_)) => return Ok(lock),
+            }
+        }
+    }
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        // closing it would do so too, unless the file shares the description
+        let _ = self.0.unlock();
     }
 }
 

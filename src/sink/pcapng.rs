@@ -27,7 +27,8 @@ pub(super) fn from_policy(alarms: &Alarms, site: Site<'_>) -> Option<Box<dyn Sin
     Some(Box::new(Pcapng::new(path, site.interface, Rotation::from_policy(alarms))))
 }
 
-/// Appends packets to a file. Each daemon, and each reopening, adds a section of its own.
+/// Appends packets to a file. Each daemon, and each reopening, adds a section of its own. Where daemons of several
+/// interfaces share the file, so does each packet that follows another daemon's.
 #[derive(Debug)]
 pub struct Pcapng {
     name: String,
@@ -160,6 +161,43 @@ mod tests {
             }
         }
         assert_eq!(packets, 3);
+    }
+
+    #[test]
+    fn two_daemons_that_share_a_file_label_each_packet_with_their_own_interface() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("drops.pcapng");
+        let rotation = Rotation { size: 0, keep: 0 };
+        let mut sinks =
+            ["dmz0", "dmz1"].map(|interface| Pcapng::new(&path.display().to_string(), interface, rotation));
+        let order = [0, 0, 1, 0, 1, 1, 1, 0];
+        for (length, which) in order.into_iter().enumerate() {
+            let mut drop = syn();
+            drop.frame = vec![0xab; 60 + length];
+            sinks[which].write(&Event::of_drop(drop)).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let mut reader = PcapNgReader::new(&bytes[..]).unwrap();
+        let (mut interface, mut found) = (String::new(), Vec::new());
+        while let Some(block) = reader.next_block() {
+            match block.unwrap() {
+                Block::InterfaceDescription(description) => {
+                    for option in &description.options {
+                        if let InterfaceDescriptionOption::IfName(name) = option {
+                            interface = name.to_string();
+                        }
+                    }
+                }
+                Block::EnhancedPacket(packet) => found.push((packet.data.len(), interface.clone())),
+                _ => {}
+            }
+        }
+        let expected: Vec<_> = order
+            .into_iter()
+            .enumerate()
+            .map(|(length, which)| (60 + length, format!("dmz{which}")))
+            .collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -1,20 +1,30 @@
 //! The client: asks the daemon, or reads the history where no daemon runs.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::fs::DirBuilder;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde_json::Value;
+use thiserror::Error;
 
 use super::answers::each_report_part;
-use super::protocol::{Failure, ReportPart, Request};
+use super::protocol::{Failure, GREETING, ReportPart, Request};
 use crate::gate::GatePlace;
-use crate::history::{AlarmEntry, AlarmFilter, ReportData, Store};
+use crate::history::{AlarmEntry, AlarmFilter, ReportData, Store, StoreError};
+use crate::stderr::notice;
 
-/// How long the daemon may take. It answers from memory, or from a database on a busy disk.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the daemon may take to begin its answer, which it does before it looks for one. A longer silence
+/// means that it is stopped.
+const GREETING_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take from there on: it answers from memory, or from a database on a busy disk.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a command reads the history of a daemon that does not answer. Both may be on a disk that hangs.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 const MOST_ANSWER_BYTES: u64 = 256 << 20;
 
 const BROKEN_OFF: &str = "the daemon closed the connection\nhelp: try again";
@@ -31,6 +41,40 @@ pub fn no_daemon(place: &GatePlace) -> String {
     )
 }
 
+/// A daemon that does not answer.
+#[derive(Debug, Error)]
+#[error(
+    "the daemon (process {process}) does not answer: it {why}\n\
+     help: {remedy}; the gate goes on without it"
+)]
+pub(super) struct SilentDaemon {
+    process: String,
+    why: &'static str,
+    remedy: String,
+}
+
+impl SilentDaemon {
+    fn of(place: &GatePlace) -> SilentDaemon {
+        let process = place.daemon_process().unwrap_or_else(|| "?".to_owned());
+        let restart = format!("systemctl restart portcullis@{}", place.interface);
+        let (why, remedy) = match find_process_state(&process) {
+            Some('T' | 't') => ("is stopped", format!("let it go on (kill -CONT {process}), or {restart}")),
+            Some('D') => ("waits for a disk or another device", format!("see to the disk, or {restart}")),
+            _ => {
+                ("is busy, or waits for a disk", format!("see what it does (ps -fp {process}), or {restart}"))
+            }
+        };
+        SilentDaemon { process, why, remedy }
+    }
+}
+
+/// The letter of proc_pid_stat(5).
+fn find_process_state(process: &str) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // the name before it may have spaces and parentheses
+    text.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
 /// The daemon's whole answer, one value a line. `None` where no daemon runs.
 ///
 /// # Errors
@@ -40,8 +84,8 @@ pub fn ask_daemon(place: &GatePlace, request: &Request) -> anyhow::Result<Option
         return Ok(None);
     };
     let mut values = Vec::new();
-    for line in BufReader::new(stream.take(MOST_ANSWER_BYTES)).lines() {
-        values.push(read_answer(&line.context(BROKEN_OFF)?)?);
+    for line in stream.take(MOST_ANSWER_BYTES).lines() {
+        values.push(read_answer(&line.map_err(|error| explain_end(place, &error))?)?);
     }
     Ok(Some(values))
 }
@@ -59,56 +103,156 @@ pub fn follow_daemon(
     let Some(stream) = send(place, &Request::Follow(filter))? else {
         return Ok(false);
     };
-    stream.set_read_timeout(None)?;
-    for line in BufReader::new(stream).lines() {
+    stream.get_ref().set_read_timeout(None)?;
+    for line in stream.lines() {
         each(read_answer(&line.context(BROKEN_OFF)?)?)?;
     }
     Ok(true)
 }
 
-/// Open and past alarms: from the daemon, or from the history where none runs.
+/// Open and past alarms: from the daemon, or from the history where none runs or answers.
 ///
 /// # Errors
 /// As [`ask_daemon`], and when there is neither a daemon nor a history.
 pub fn find_alarms(place: &GatePlace, filter: &AlarmFilter) -> anyhow::Result<Vec<Value>> {
-    if let Some(values) = ask_daemon(place, &Request::Alarms(filter.clone()))? {
-        return Ok(values);
-    }
-    let entries = open_history(place)?.alarms(filter)?;
-    // No alarm is open without a daemon.
-    let past = entries.iter().map(AlarmEntry::cut_off).filter(|entry| filter.matches(entry));
-    Ok(past.map(|entry| entry.to_value()).collect())
+    let silent = match ask_daemon(place, &Request::Alarms(filter.clone())) {
+        Ok(Some(values)) => return Ok(values),
+        Ok(None) => false,
+        Err(error) => warn_of_silence(error)?,
+    };
+    let filter = filter.clone();
+    let entries = read_history(place, silent, move |store| {
+        // No alarm is open without a daemon.
+        let entries = store.alarms(&AlarmFilter { open: false, ..filter.clone() })?;
+        let entries = entries.into_iter().map(|entry| if silent { entry } else { entry.cut_off() });
+        Ok(entries.filter(|entry| filter.matches(entry)).collect::<Vec<_>>())
+    })?;
+    Ok(entries.iter().map(AlarmEntry::to_value).collect())
 }
 
-/// The data of a report: from the daemon, or from the history where none runs.
+/// The open alarms: from the daemon, or from the history of one that does not answer.
+///
+/// # Errors
+/// As [`find_alarms`], and when no daemon runs.
+pub fn find_open_alarms(place: &GatePlace) -> anyhow::Result<Vec<Value>> {
+    match ask_daemon(place, &Request::Open) {
+        Ok(alarms) => alarms.with_context(|| no_daemon(place)),
+        Err(error) => {
+            warn_of_silence(error)?;
+            let filter = AlarmFilter { open: true, ..AlarmFilter::default() };
+            let entries = read_history(place, true, move |store| store.alarms(&filter))?;
+            Ok(entries.iter().map(AlarmEntry::to_value).collect())
+        }
+    }
+}
+
+/// The data of a report: from the daemon, or from the history where none runs or answers.
 ///
 /// # Errors
 /// As [`find_alarms`].
 pub fn collect_report(place: &GatePlace, from: Timestamp, to: Timestamp) -> anyhow::Result<ReportData> {
     let mut data = ReportData::default();
-    if let Some(values) = ask_daemon(place, &Request::Report { from, to })? {
-        for value in values {
-            serde_json::from_value::<ReportPart>(value).context(NOT_UNDERSTOOD)?.add_to(&mut data);
+    let silent = match ask_daemon(place, &Request::Report { from, to }) {
+        Ok(Some(values)) => {
+            for value in values {
+                serde_json::from_value::<ReportPart>(value).context(NOT_UNDERSTOOD)?.add_to(&mut data);
+            }
+            return Ok(data);
         }
-        return Ok(data);
-    }
-    each_report_part(&open_history(place)?, Vec::new(), (from, to), |part| {
-        part.add_to(&mut data);
-        Ok(())
+        Ok(None) => false,
+        Err(error) => warn_of_silence(error)?,
+    };
+    let mut data = read_history(place, silent, move |store| {
+        let mut data = ReportData::default();
+        each_report_part(store, Vec::new(), (from, to), |part| {
+            part.add_to(&mut data);
+            Ok(())
+        })?;
+        Ok(data)
     })?;
-    data.alarms = data.alarms.iter().map(AlarmEntry::cut_off).collect();
+    if !silent {
+        data.alarms = data.alarms.iter().map(AlarmEntry::cut_off).collect();
+    }
     Ok(data)
 }
 
-/// Sends a request. `None` where no daemon runs.
-fn send(place: &GatePlace, request: &Request) -> anyhow::Result<Option<UnixStream>> {
+/// Says that the daemon does not answer, and goes on. Any other error ends the command.
+fn warn_of_silence(error: anyhow::Error) -> anyhow::Result<bool> {
+    let silent = error.downcast::<SilentDaemon>()?;
+    notice!("portcullis: warning: {silent}\nthis is what its history says:");
+    Ok(true)
+}
+
+/// Reads the history. The file of a daemon that lives can't be opened, so `silent` reads a copy of it.
+fn read_history<T: Send + 'static>(
+    place: &GatePlace,
+    silent: bool,
+    read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> anyhow::Result<T> {
+    if !silent {
+        return Ok(read(&open_history(place)?)?);
+    }
+    let (folder, (sender, receiver)) = (place.history(), std::sync::mpsc::channel());
+    std::thread::Builder::new()
+        .name("history".to_owned())
+        .spawn(move || {
+            let copied = HistoryCopy::of(&folder).and_then(|copy| {
+                let store = Store::open(&copy.0)?;
+                read(&store)
+            });
+            let _ = sender.send(copied);
+        })
+        .context("could not start a thread")?;
+    match receiver.recv_timeout(HISTORY_PATIENCE) {
+        Ok(outcome) => outcome.context("the history can't be read either"),
+        Err(_) => bail!("the history in {} does not answer either", place.history().display()),
+    }
+}
+
+/// A copy of a history in a folder of its own, removed with it.
+struct HistoryCopy(PathBuf);
+
+impl HistoryCopy {
+    fn of(history: &Path) -> Result<HistoryCopy, StoreError> {
+        let folder = std::env::temp_dir().join(format!("portcullis-history-{}", std::process::id()));
+        // Fails if somebody else has made it: it must be ours alone.
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        let copy = HistoryCopy(folder);
+        std::fs::copy(history.join(crate::history::FILE), copy.0.join(crate::history::FILE))?;
+        Ok(copy)
+    }
+}
+
+impl Drop for HistoryCopy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Why an answer ended early.
+fn explain_end(place: &GatePlace, error: &std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => SilentDaemon::of(place).into(),
+        _ => anyhow::anyhow!(BROKEN_OFF),
+    }
+}
+
+/// Sends a request and waits for the greeting. `None` where no daemon runs.
+fn send(place: &GatePlace, request: &Request) -> anyhow::Result<Option<BufReader<UnixStream>>> {
     let Ok(mut stream) = UnixStream::connect(place.socket()) else {
         return Ok(None);
     };
-    stream.set_read_timeout(Some(DAEMON_PATIENCE))?;
-    stream.set_write_timeout(Some(DAEMON_PATIENCE))?;
-    stream.write_all(request.to_line()?.as_bytes()).context(BROKEN_OFF)?;
-    Ok(Some(stream))
+    stream.set_read_timeout(Some(GREETING_PATIENCE))?;
+    stream.set_write_timeout(Some(GREETING_PATIENCE))?;
+    stream.write_all(request.to_line()?.as_bytes()).map_err(|error| explain_end(place, &error))?;
+    let mut reader = BufReader::new(stream);
+    let mut greeting = [0];
+    reader.read_exact(&mut greeting).map_err(|error| explain_end(place, &error))?;
+    if greeting != GREETING {
+        bail!(NOT_UNDERSTOOD);
+    }
+    reader.get_ref().set_read_timeout(Some(ANSWER_PATIENCE))?;
+    Ok(Some(reader))
 }
 
 fn read_answer(line: &str) -> anyhow::Result<Value> {

@@ -6,7 +6,7 @@ mod followers;
 mod protocol;
 mod server;
 
-pub use client::{ask_daemon, collect_report, find_alarms, follow_daemon, no_daemon};
+pub use client::{ask_daemon, collect_report, find_alarms, find_open_alarms, follow_daemon, no_daemon};
 pub(super) use followers::Followers;
 pub use protocol::{Request, VERSION};
 pub(super) use server::ControlServer;

@@ -1,5 +1,6 @@
 //! The messages. A client sends one line: a [`Request`] as JSON, with the version of the protocol.
-//! The daemon answers with lines of JSON, each a value of its own, or with one [`Failure`].
+//! The daemon answers with [`GREETING`], and then with lines of JSON, each a value of its own, or with one
+//! [`Failure`].
 //!
 //! A request of another version is refused. After an upgrade the daemon in memory and the command
 //! on disk differ, and a request that is half understood could do something else than was asked for.
@@ -12,7 +13,11 @@ use thiserror::Error;
 use crate::history::{AlarmEntry, AlarmFilter, MinuteCount, ReportData, SampleRow};
 
 /// The version of the protocol. It changes whenever a request or an answer changes its meaning.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
+
+/// What the daemon sends before it looks for an answer, so that a client can tell one that is stopped from one
+/// whose history is slow.
+pub(super) const GREETING: [u8; 1] = *b"\n";
 
 /// The requests of clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +119,7 @@ mod tests {
         ];
         for request in requests {
             let line = request.to_line().unwrap();
-            assert!(line.starts_with("{\"version\":1,\"want\":\"") && line.ends_with("}\n"), "{line}");
+            assert!(line.starts_with("{\"version\":2,\"want\":\"") && line.ends_with("}\n"), "{line}");
             assert_eq!(Request::from_line(&line).unwrap(), request);
         }
     }
@@ -122,14 +127,14 @@ mod tests {
     #[test]
     fn a_request_of_another_version_is_answered_with_the_one_the_daemon_speaks() {
         for (line, theirs) in [
-            (r#"{"version":2,"want":"open"}"#, "the request has version 2"),
+            (r#"{"version":3,"want":"open"}"#, "the request has version 3"),
             (r#"{"version":"1","want":"open"}"#, "the request has version \"1\""),
-            (r#"{"version":2,"want":"what only version 2 knows"}"#, "the request has version 2"),
+            (r#"{"version":3,"want":"what only version 3 knows"}"#, "the request has version 3"),
             (r#"{"want":"open"}"#, "the request has none"),
             (r#"[]"#, "the request has none"),
         ] {
             let error = Request::from_line(line).unwrap_err().to_string();
-            assert!(error.starts_with("this daemon speaks version 1 of the control protocol"), "{error}");
+            assert!(error.starts_with("this daemon speaks version 2 of the control protocol"), "{error}");
             assert!(error.contains(theirs), "{error}");
             assert!(error.contains("\nhelp: "), "{error}");
         }
@@ -137,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_request_is_an_error_that_says_why() {
-        for line in ["", "GET / HTTP/1.1", r#"{"version":1}"#, r#"{"version":1,"want":"everything"}"#] {
+        for line in ["", "GET / HTTP/1.1", r#"{"version":2}"#, r#"{"version":2,"want":"everything"}"#] {
             let error = Request::from_line(line).unwrap_err().to_string();
             assert!(error.starts_with("the daemon does not know this request: "), "{error}");
         }

@@ -16,7 +16,7 @@ use log::debug;
 
 use super::answers::{each_alarm, each_report_part, render_change};
 use super::followers::Followers;
-use super::protocol::{Failure, Request};
+use super::protocol::{Failure, GREETING, Request};
 use crate::alarm::{Alarm, Change, Engine, Step};
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
@@ -117,6 +117,7 @@ impl Client {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
         stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
+        stream.write_all(&GREETING)?;
         let mut line = String::new();
         BufReader::new((&stream).take(MOST_REQUEST_BYTES)).read_line(&mut line)?;
         let request = match Request::from_line(&line) {
@@ -299,7 +300,7 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         let failure: Failure = serde_json::from_str(&answer).unwrap();
-        assert!(failure.error.starts_with("this daemon speaks version 1 of"), "{answer}");
+        assert!(failure.error.starts_with("this daemon speaks version 2 of"), "{answer}");
         assert!(failure.error.contains("the request has version 99"), "{answer}");
     }
 }

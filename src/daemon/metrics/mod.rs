@@ -4,4 +4,4 @@ mod exposition;
 mod server;
 pub(super) mod snapshot;
 
-pub(super) use server::{listen, serve};
+pub(super) use server::serve;

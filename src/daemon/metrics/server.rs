@@ -4,7 +4,7 @@
 //! HTTP crates of this size were rejected: their timeouts start anew with every byte.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use super::exposition::render;
 use super::snapshot::{Snapshot, increment};
 use crate::gate::{Gate, GateError, GatePlace, GateStatus, PolicyFacts};
 use crate::memory::return_memory;
+use crate::stderr::notice;
 
 /// Connections at a time. A further one is closed at once.
 const MOST_CLIENTS: usize = 8;
@@ -26,34 +27,66 @@ const MOST_REQUEST_BYTES: usize = 8 << 10;
 /// How long one reading of the maps is served again, however many ask.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// Binds the address, before anything is attached.
-///
-/// # Errors
-/// When the address can't be bound.
-pub(in crate::daemon) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| {
-        format!(
-            "could not serve metrics at {address}\n\
-             help: another program may use the port, or the address may not be this machine's"
-        )
-    })
-}
+/// How often an address that could not be bound is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
-/// Starts the server. It ends with the process.
+/// Starts the server. It ends with the process. A port that another program holds keeps no gate from being
+/// attached: the daemon says so, and goes on trying.
 ///
 /// # Errors
 /// When its thread can't be started.
 pub(in crate::daemon) fn serve(
-    listener: TcpListener,
+    address: SocketAddr,
     place: &GatePlace,
     snapshot: Arc<Snapshot>,
 ) -> anyhow::Result<()> {
     let page = Arc::new(Page { place: place.clone(), snapshot, last: Mutex::default() });
+    let first = listen(address);
+    if let Err(error) = &first {
+        notice!(
+            "portcullis: warning: could not serve metrics at {address}: {}; the gate works without them, and the daemon \
+             tries again every {} seconds",
+            describe_error(error),
+            RETRY.as_secs()
+        );
+    }
     std::thread::Builder::new()
         .name("metrics".to_owned())
-        .spawn(move || accept(&listener, &page))
+        .spawn(move || {
+            let listener = first.unwrap_or_else(|_| keep_trying(address));
+            accept(&listener, &page);
+        })
         .context("could not start the thread of the metrics")?;
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).or_else(|error| match address.ip().is_unspecified() {
+        // a kernel without IPv6
+        true => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| error),
+        false => Err(error),
+    })
+}
+
+/// In words, without the number of the errno.
+fn describe_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => "another program uses the port".to_owned(),
+        ErrorKind::AddrNotAvailable => "this machine does not have the address".to_owned(),
+        ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn keep_trying(address: SocketAddr) -> TcpListener {
+    loop {
+        #[expect(clippy::disallowed_methods, reason = "the thread ends with the process")]
+        std::thread::sleep(RETRY);
+        if let Ok(listener) = listen(address) {
+            notice!("portcullis: metrics are served at {address} now");
+            return listener;
+        }
+    }
 }
 
 fn accept(listener: &TcpListener, page: &Arc<Page>) {

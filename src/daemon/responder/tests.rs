@@ -16,9 +16,18 @@ fn responder(extra: &str) -> Responder {
     by_policy(&parse(&text, "p.toml").unwrap_or_else(|errors| panic!("{errors}")))
 }
 
+/// The name of a server to cut off; with an address: that machine of it alone.
+type Culprit<'c> = (&'c str, Option<IpAddr>);
+
+/// Servers to cut off for a change, each with the address if it is one machine.
+fn find_culprits<'c>(responder: &mut Responder, change: &'c Change) -> Vec<Culprit<'c>> {
+    let server = change.alarm.server.as_ref().map_or("", |server| &*server.name);
+    responder.find_due(change).iter().map(|due| (server, due.address)).collect()
+}
+
 /// The one culprit of a change of an alarm with one part.
 fn find_culprit<'c>(responder: &mut Responder, change: &'c Change) -> Option<Culprit<'c>> {
-    let culprits = responder.find_culprits(change, &|_| None);
+    let culprits = find_culprits(responder, change);
     assert!(culprits.len() < 2, "{culprits:?}");
     culprits.first().copied()
 }
@@ -148,35 +157,62 @@ fn of_farm() -> Responder {
 #[test]
 fn every_machine_of_a_prefix_that_took_part_is_cut_off_and_not_the_last_one_alone() {
     let change = opened_by_machines(&[(130, 1), (131, 2), (132, 3), (133, 4), (134, 5), (135, 6), (136, 7)]);
-    let culprits = of_farm().find_culprits(&change, &|_| None);
+    let culprits = find_culprits(&mut of_farm(), &change);
     let wanted: Vec<Culprit<'_>> = (130..137).map(|last| ("farm", Some(machine(last)))).collect();
     assert_eq!(culprits, wanted);
 }
 
 #[test]
-fn a_machine_whose_address_another_one_has_borrowed_is_left_alone() {
-    // the kernel knows 131 as the machine 2, and nobody at 132
-    let find_neighbour = |address: IpAddr| match address {
-        _ if address == machine(130) => Some([2, 0, 0, 0, 0, 1]),
-        _ if address == machine(131) => Some([2, 0, 0, 0, 0, 2]),
-        _ => None,
-    };
+fn a_machine_that_was_refused_for_anothers_packet_is_answered_for_its_own() {
     let mut responder = of_farm();
-    let change = opened_by_machines(&[(130, 1), (131, 1), (132, 1)]);
-    let culprits = responder.find_culprits(&change, &find_neighbour);
-    assert_eq!(culprits, [("farm", Some(machine(130))), ("farm", Some(machine(132)))]);
-    // its owner is cut off as soon as it takes part itself
-    let change = opened_by_machines(&[(130, 1), (131, 1), (132, 1), (131, 2)]);
-    let culprits = responder.find_culprits(&change, &find_neighbour);
-    assert_eq!(culprits, [("farm", Some(machine(131)))]);
-    // addresses that were borrowed don't add up to a quarantine of the whole server
-    let mut responder = of_farm();
-    for first in [140, 150] {
-        let senders: Vec<(u8, u8)> = (first..first + 10).map(|last| (last, 9)).collect();
-        let change = opened_by_machines(&senders);
-        let culprits = responder.find_culprits(&change, &|_| Some([2, 0, 0, 0, 0, 8]));
-        assert!(culprits.is_empty(), "{culprits:?}");
+    responder.consider(&opened_by_machines(&[(131, 1)]));
+    let pending = responder.take_pending().remove(0);
+    assert!(responder.refuse(&pending, "it is forged").is_some());
+    let change = opened_by_machines(&[(131, 2)]);
+    assert_eq!(find_culprits(&mut responder, &change), [("farm", Some(machine(131)))]);
+}
+
+#[test]
+fn nobody_is_cut_off_without_a_mac_unless_the_policy_has_one() {
+    let drop = DropEvent { source_mac: None, ..syn() };
+    let change = Engine::default().observe(&drop, after_ms(0)).remove(0);
+    assert_eq!(find_culprit(&mut responder(""), &change), None);
+    let mut bound = responder("mac = \"02:00:00:00:00:10\"");
+    assert_eq!(find_culprit(&mut bound, &change), Some(("web1", None)));
+}
+
+#[test]
+fn a_refused_alarm_tells_of_each_sender_once_and_is_answered_by_the_next_packet() {
+    let mut responder = responder("");
+    let mut change = opened();
+    for _ in 0..2 {
+        responder.consider(&change);
+        let pending = responder.take_pending().remove(0);
+        let told = responder.refuse(&pending, "it is forged");
+        assert_eq!(told.is_some(), change.step != Step::Updated, "{told:?}");
+        change.step = Step::Updated;
     }
+    let other = DropEvent { source_mac: Some([2, 0, 0, 0, 0, 9]), ..syn() };
+    change.alarm.parts = Engine::default().observe(&other, after_ms(0)).remove(0).alarm.parts;
+    responder.consider(&change);
+    let pending = responder.take_pending().remove(0);
+    assert!(responder.refuse(&pending, "it is forged").unwrap().contains("web1 was NOT put into quarantine"));
+    assert!(!responder.find_answered(&pending).unwrap().whole);
+}
+
+#[test]
+fn forged_addresses_do_not_add_up_to_the_whole_server() {
+    let mut responder = of_farm();
+    let last_address = 130 + MOST_ADDRESSES as u8;
+    let senders: Vec<(u8, u8)> = (130..=last_address).map(|address| (address, 9)).collect();
+    responder.consider(&opened_by_machines(&senders));
+    let mut pending = responder.take_pending();
+    let mut last = pending.pop().unwrap();
+    assert_eq!((pending.len(), last.address), (MOST_ADDRESSES, None), "the whole farm");
+    assert!(pending.iter().filter_map(|one| responder.refuse(one, "it is forged")).count() > 0);
+    responder.narrow(&mut last);
+    assert_eq!(last.address, Some(machine(last_address)));
+    assert!(!responder.find_answered(&last).unwrap().whole);
 }
 
 #[test]
@@ -217,7 +253,7 @@ fn pending_quarantines_are_bounded_and_taken_in_their_order() {
     let mut change = opened();
     for id in 1..=MOST_PENDING as u64 + 10 {
         change.alarm.id = id;
-        responder.consider(&change, &|_| None);
+        responder.consider(&change);
     }
     let pending = responder.take_pending();
     let ids: Vec<u64> = pending.iter().map(|pending| pending.alarm).collect();

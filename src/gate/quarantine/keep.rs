@@ -3,7 +3,7 @@
 use super::orders::{Order, later};
 use super::saved::{self, Saved, SavedAddress, SavedServer, Span};
 use crate::abi::{from_mac_number, to_mac_number};
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_now};
 use crate::gate::Gate;
 use crate::gate::error::GateError;
 use crate::gate::place::GatePlace;
@@ -17,18 +17,23 @@ impl Gate {
         place: &GatePlace,
         warnings: &mut Vec<String>,
     ) -> Vec<String> {
-        let saved = saved::take(&saved::path_of(place), warnings);
-        place.mark_unread(saved.is_none());
-        let Some(saved) = saved.filter(|saved| !saved.is_empty()) else {
-            return Vec::new();
-        };
-        let mut trouble = |what: &str, error: &GateError| {
-            warnings.push(format!("{what} was in quarantine, and could not be put back: {error}"));
-        };
-        if let Err(error) = self.restore(&saved, &mut trouble) {
-            trouble("all that", &error);
+        let (saved, mut is_kept) = saved::take(&saved::path_of(place), warnings);
+        let mut lines = Vec::new();
+        if !saved.is_empty() {
+            let mut trouble = |what: &str, error: &GateError| {
+                is_kept = false;
+                warnings.push(format!("{what} was in quarantine, and could not be put back: {error}"));
+            };
+            if let Err(error) = self.restore(&saved, &mut trouble) {
+                trouble("all that", &error);
+            }
+            warnings.extend(saved.list_doubted(wall_now()));
+            lines = self.describe_quarantines().unwrap_or_default();
         }
-        self.describe_quarantines().unwrap_or_default()
+        if let Err(error) = place.mark_unread(!is_kept) {
+            warnings.push(format!("the next change of a quarantine writes over the file: {error}"));
+        }
+        lines
     }
 
     fn restore(&self, saved: &Saved, trouble: &mut impl FnMut(&str, &GateError)) -> Result<(), GateError> {
@@ -50,7 +55,8 @@ impl Gate {
                 }
                 self.put_named(order.server, Order { server: 0, ..order })
             });
-            if let Err(error) = named {
+            let macs = server.macs.iter().filter_map(|mac| parse_mac(mac)).map(to_mac_number);
+            if let Err(error) = named.and_then(|()| self.put_noted(order.server, macs)) {
                 trouble(&server.name, &error);
             }
             for prefix in server.holders().lost_by(&server.name, &holders) {
@@ -88,9 +94,13 @@ impl Gate {
         }
         if place.is_marked_unread() {
             return Err(GateError::Other {
-                what: format!("{} has quarantines that could not be read", saved::path_of(place).display()),
+                what: format!(
+                    "{} has quarantines that could not be read or put back",
+                    saved::path_of(place).display()
+                ),
                 why: format!(
-                    "it stays as it is\nhelp: portcullis attach -i {} -p POLICY reads it again",
+                    "it stays as it is\nhelp: portcullis attach -i {} -p POLICY reads it again; \
+                     without the file the next command writes a new one",
                     place.interface
                 ),
             });
@@ -102,15 +112,19 @@ impl Gate {
         let clock = Clock::now();
         let named = self.named_orders(clock.mono_ns)?;
         let orders = self.address_orders(clock.mono_ns)?;
+        let noted = self.noted_machines(clock.mono_ns)?;
         if named.is_empty() && orders.0.is_empty() {
             return Ok(Saved::default());
         }
         let holders = self.live_holders()?;
         let names = self.names_by_id()?;
-        let servers = named.into_iter().map(|(_, name, order)| {
+        let servers = named.into_iter().map(|(id, name, order)| {
             let (addresses, except) = holders.rows_of(&name);
+            let macs =
+                noted.range((id, 0)..=(id, u64::MAX)).filter_map(|((_, mac), _)| from_mac_number(*mac));
+            let macs = macs.map(|mac| show_mac(&mac)).collect();
             let span = Span::of(order.since_ns, order.until_ns, &clock);
-            SavedServer { name, addresses, except, span }
+            SavedServer { name, addresses, except, macs, span }
         });
         let addresses = orders.0.iter().map(|(prefix, order)| SavedAddress {
             address: *prefix,

@@ -29,6 +29,10 @@ const FILE: &str = "quarantines.json";
 const VERSION: u32 = 1;
 /// More than the tables of the largest gate take.
 const MOST_BYTES: u64 = 64 << 20;
+/// A router is seldom off for longer. Its clock is then as likely wrong: without a battery it may begin anywhere.
+const MOST_TRUSTED_NS: i128 = 86_400 * NS_PER_S;
+/// Steps of the time that is left, so that the file is seldom written anew.
+const LEFT_STEP_S: u64 = 600;
 /// How long the disk may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const NS_PER_S: i128 = 1_000_000_000;
@@ -49,6 +53,9 @@ pub(super) struct SavedServer {
     /// Addresses in these prefixes that other servers had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) except: Vec<IpNet>,
+    /// Of its machines, which are cut off under addresses of no server too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) macs: Vec<String>,
     #[serde(flatten)]
     pub(super) span: Span,
 }
@@ -74,6 +81,26 @@ pub(super) struct Span {
     pub(super) since: Timestamp,
     /// `None`: until it is released.
     pub(super) until: Option<Timestamp>,
+    /// What was left when this was written, rounded up. It needs no clock. `None`: as long as it was at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) left_s: Option<u64>,
+}
+
+/// What is left of a quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    ForGood,
+    /// Nanoseconds.
+    For(u64),
+    /// Nanoseconds. By the clock it was over long ago.
+    InDoubt(u64),
+    Over,
+}
+
+impl Left {
+    pub(super) fn is_over(self) -> bool {
+        self == Left::Over
+    }
 }
 
 impl SavedServer {
@@ -96,19 +123,43 @@ impl Span {
     /// Of times of CLOCK_MONOTONIC. An end of 0 is none.
     pub(super) fn of(since_ns: u64, until_ns: u64, now: &Clock) -> Span {
         let until = (until_ns != 0).then(|| round(now.to_wall(until_ns)));
-        Span { since: round(now.to_wall(since_ns)), until }
+        let left_s = until.map(|_| {
+            let left_s = until_ns.saturating_sub(now.mono_ns).div_ceil(NS_PER_S as u64);
+            let first_s = until_ns.saturating_sub(since_ns).div_ceil(NS_PER_S as u64);
+            left_s.next_multiple_of(LEFT_STEP_S).min(first_s)
+        });
+        Span { since: round(now.to_wall(since_ns)), until, left_s }
     }
 
-    /// The same times of CLOCK_MONOTONIC: since and until. `None`: it is over. A clock that was put back,
-    /// or that a router without a battery has not set yet, makes a quarantine no longer than it was.
+    /// What is left at a time of the wall clock. A clock that was put back, or that a router without a battery
+    /// has not set yet, makes a quarantine no longer than it was. One that is far ahead does not end it: then
+    /// what was left when this was written is left still.
+    pub(super) fn find_left(self, now: Timestamp) -> Left {
+        let Some(until) = self.until else {
+            return Left::ForGood;
+        };
+        let first_ns = until.as_nanosecond() - self.since.as_nanosecond();
+        let saved_ns = self.left_s.map_or(first_ns, |left_s| i128::from(left_s) * NS_PER_S).min(first_ns);
+        let left_ns = until.as_nanosecond() - now.as_nanosecond();
+        let passed_ns = saved_ns - left_ns;
+        let unsigned = |ns: i128| u64::try_from(ns).unwrap_or(0);
+        match left_ns {
+            1.. => Left::For(unsigned(left_ns.min(saved_ns))),
+            _ if passed_ns > MOST_TRUSTED_NS && saved_ns > 0 => Left::InDoubt(unsigned(saved_ns)),
+            _ => Left::Over,
+        }
+    }
+
+    /// The same times of CLOCK_MONOTONIC: since and until. `None`: it is over.
     pub(super) fn to_mono_ns(self, now: &Clock) -> Option<(u64, u64)> {
         let since_ns = now.to_mono_ns(self.since).min(now.mono_ns);
-        let Some(until) = self.until else {
-            return Some((since_ns, 0));
-        };
-        let ns = |from: Timestamp| until.as_nanosecond() - from.as_nanosecond();
-        let left_ns = u64::try_from(ns(now.wall).min(ns(self.since))).ok().filter(|left| *left > 0)?;
-        Some((since_ns, now.mono_ns.saturating_add(left_ns)))
+        match self.find_left(now.wall) {
+            Left::ForGood => Some((since_ns, 0)),
+            Left::For(left_ns) | Left::InDoubt(left_ns) => {
+                Some((since_ns, now.mono_ns.saturating_add(left_ns)))
+            }
+            Left::Over => None,
+        }
     }
 }
 
@@ -131,9 +182,25 @@ impl Saved {
 
     /// Forgets what is over.
     pub(super) fn prune(&mut self, now: Timestamp) {
-        let holds = |span: &Span| span.until.is_none_or(|until| until > now);
+        let holds = |span: &Span| !span.find_left(now).is_over();
         self.servers.retain(|server| holds(&server.span));
         self.addresses.retain(|address| holds(&address.span));
+    }
+
+    /// What should be over by the clock and is not, for people.
+    pub(super) fn list_doubted(&self, now: Timestamp) -> Option<String> {
+        let servers = self.servers.iter().map(|server| (server.name.clone(), server.span));
+        let addresses = self.addresses.iter().map(|row| (show_prefix(&row.address), row.span));
+        let doubted =
+            servers.chain(addresses).filter(|(_, span)| matches!(span.find_left(now), Left::InDoubt(_)));
+        let names: Vec<String> = doubted.map(|(name, _)| name).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "by the clock ({now}) these quarantines ended long ago: {}; the clock may be wrong, so they go on for \
+                 what was left of their time",
+                names.join(", ")
+            )
+        })
     }
 
     /// What is in quarantine, for people.
@@ -142,14 +209,22 @@ impl Saved {
         servers.chain(self.addresses.iter().map(|address| show_prefix(&address.address))).collect()
     }
 
+    /// The server in quarantine that has an address, or a part of a prefix.
+    pub(super) fn find_server_of(&self, target: &str) -> Option<String> {
+        let prefix = parse_target(target)?;
+        let has_part = |server: &&SavedServer| {
+            let addresses = server.list_addresses();
+            addresses.iter().any(|own| own.contains(&prefix) || prefix.contains(own))
+        };
+        self.servers.iter().find(has_part).map(|server| server.name.clone())
+    }
+
     /// Takes a server or an address out. Returns whether it was in.
     pub(super) fn release(&mut self, target: &str) -> bool {
         let before = self.clone();
-        let address = target.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
-        let prefix = || target.parse::<IpNet>().map(|prefix| prefix.trunc());
-        let prefixes: Vec<IpNet> = match address.or_else(|_| prefix()) {
-            Ok(prefix) => vec![prefix],
-            Err(_) => {
+        let prefixes: Vec<IpNet> = match parse_target(target) {
+            Some(prefix) => vec![prefix],
+            None => {
                 let named = self.servers.iter().filter(|server| server.name == target);
                 named.flat_map(SavedServer::list_addresses).collect()
             }
@@ -164,28 +239,50 @@ impl Saved {
     }
 }
 
-/// The quarantines that wait for the next attach, as people read them. Those that are over are left out.
-pub fn list_saved_quarantines(place: &GatePlace) -> Vec<String> {
-    let mut saved = read(&path_of(place)).unwrap_or_default();
+/// The quarantines that wait for the next attach, as people read them. Those that are over are left out. The
+/// second part says what can't be read.
+pub fn list_saved_quarantines(place: &GatePlace) -> (Vec<String>, Option<String>) {
+    let path = path_of(place);
+    let mut bad = Vec::new();
+    let saved = read_each(&path, &mut bad);
+    let why = saved.as_ref().err().map(ToString::to_string).or_else(|| bad.into_iter().next());
+    let mut saved = saved.unwrap_or_default();
     saved.prune(wall_now());
-    saved.names()
+    let trouble = why.map(|why| {
+        format!("not all of what is in quarantine is known: {} can't be read ({why})", path.display())
+    });
+    (saved.names(), trouble)
 }
 
-/// Ends a quarantine that waits for the next attach. Returns whether there was one. The caller holds the
-/// lock, and there is no gate.
+/// What the release of a quarantine has done that waits for the next attach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedRelease {
+    /// There was one for just this target.
+    pub was: bool,
+    /// Of addresses: the server with which they go back into quarantine all the same.
+    pub with_server: Option<String>,
+}
+
+/// Ends a quarantine that waits for the next attach. The caller holds the lock, and there is no gate.
 ///
 /// # Errors
 /// When the file can't be read or written.
-pub fn release_saved(place: &GatePlace, target: &str) -> Result<bool, GateError> {
+pub fn release_saved(place: &GatePlace, target: &str) -> Result<SavedRelease, GateError> {
     let _lock = place.lock_saving()?;
     let path = path_of(place);
     let mut saved = read(&path).map_err(|error| failed(&path, "read", &error))?;
     saved.prune(wall_now());
-    let released = saved.release(target);
-    if released {
+    let was = saved.release(target);
+    if was {
         write(&path, &saved)?;
     }
-    Ok(released)
+    Ok(SavedRelease { was, with_server: saved.find_server_of(target) })
+}
+
+/// An address or a prefix. `None`: a name.
+fn parse_target(target: &str) -> Option<IpNet> {
+    let address = target.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    address.or_else(|_| target.parse::<IpNet>().map(|prefix| prefix.trunc())).ok()
 }
 
 /// The file of a gate.
@@ -194,14 +291,19 @@ pub(super) fn path_of(place: &GatePlace) -> PathBuf {
 }
 
 /// Reads the file. A damaged one is put aside, and `warnings` say so. Of one with some bad rows the others
-/// hold, and a copy is kept. `None`: the file can't be read now, and may be later. It stays.
-pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Option<Saved> {
+/// hold, and a copy is kept. False: the file can't be read now and may be later, or could not be put aside or
+/// copied. It has quarantines that would be lost if it were written over.
+pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> (Saved, bool) {
     let aside = path.with_added_extension("damaged");
     let (saved, bad) = read_in_time(path);
+    let mut is_kept = true;
     if let Some(first) = bad.first() {
         let outcome = match fs::copy(path, &aside) {
             Ok(_) => format!("a copy of the file is {}", aside.display()),
-            Err(error) => format!("the file could not be copied: {error}"),
+            Err(error) => {
+                is_kept = false;
+                format!("the file could not be copied, so it stays as it is: {error}")
+            }
         };
         warnings.push(format!(
             "{} of the quarantines in {} can't be read and are free now ({first}); {outcome}",
@@ -210,20 +312,21 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Option<Saved> {
         ));
     }
     let error = match saved {
-        Ok(saved) => return Some(saved),
+        Ok(saved) => return (saved, is_kept),
         Err(error) => error,
     };
     let is_damaged = error.kind() == io::ErrorKind::InvalidData;
-    let outcome = match is_damaged.then(|| fs::rename(path, &aside)) {
+    let moved = is_damaged.then(|| fs::rename(path, &aside));
+    let outcome = match &moved {
         None => "it stays as it is; attach again when it can be read".to_owned(),
         Some(Ok(())) => format!("it is {} now", aside.display()),
-        Some(Err(error)) => format!("it could not be put aside: {error}"),
+        Some(Err(error)) => format!("it stays as it is, for it could not be put aside: {error}"),
     };
     warnings.push(format!(
         "what was in quarantine before is free now, because {} can't be read ({error}); {outcome}",
         path.display()
     ));
-    is_damaged.then(Saved::default)
+    (Saved::default(), matches!(moved, Some(Ok(()))))
 }
 
 /// The file as it is read: row by row, so that a bad one costs no other.

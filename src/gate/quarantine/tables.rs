@@ -8,13 +8,18 @@ use nix::errno::Errno;
 
 use super::holders::Holders;
 use super::orders::{AddressOrders, Order, later};
-use crate::abi::{from_address, from_prefix_key, mac_key, state, to_prefix_key};
+use crate::abi::{from_address, from_prefix_key, mac_key, server_flag, state, to_mac_number, to_prefix_key};
 use crate::clock::now_ns;
 use crate::gate::Gate;
 use crate::gate::error::GateError;
 
 /// How often a reading is taken again when another policy takes effect meanwhile.
 const READ_ATTEMPTS: usize = 8;
+
+/// Added to a server's id in `quarantined_macs`: this machine was seen with an address of a server that is in
+/// quarantine by its name. The filter never asks for such a row. It is the tool's own note, from which the rows
+/// of addresses that no server has are made.
+const NOTED: u32 = 1 << 31;
 
 impl Gate {
     /// Ids and names of servers in quarantine.
@@ -138,8 +143,60 @@ impl Gate {
         table.put(&id, &order.into(), MapFlags::ANY).map_err(|error| name_full_table(error, table.capacity()))
     }
 
+    /// The machines of servers in quarantine by their names, by id and MAC, with the order about the server.
+    pub(super) fn noted_machines(&self, now_ns: u64) -> Result<BTreeMap<(u32, u64), Order>, GateError> {
+        let mut noted = BTreeMap::new();
+        for (key, _) in
+            self.maps.quarantined_macs.entries()?.iter().filter(|(key, _)| key.server & NOTED != 0)
+        {
+            let id = key.server & !NOTED;
+            let order = self.maps.quarantines.get(&id)?.map(Order::from);
+            if let Some(order) = order.filter(|order| order.has_effect(now_ns)) {
+                noted.insert((id, key.mac), order);
+            }
+        }
+        Ok(noted)
+    }
+
+    /// Notes machines of a server in quarantine. Their rows for addresses of no server are made by
+    /// [`Gate::write_macs`].
+    pub(super) fn put_noted(&self, id: u32, macs: impl IntoIterator<Item = u64>) -> Result<(), GateError> {
+        let table = &self.maps.quarantined_macs;
+        for mac in macs {
+            let key = mac_key { mac, server: id | NOTED, zero: 0 };
+            table
+                .put(&key, &Order::default().into(), MapFlags::ANY)
+                .map_err(|error| name_full_table(error, table.capacity()))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the machines of a server.
+    pub(super) fn remove_noted(&self, id: u32) -> Result<(), GateError> {
+        for (key, _) in self.maps.quarantined_macs.entries()? {
+            if key.server == id | NOTED {
+                self.maps.quarantined_macs.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The MACs that the live policy gives to a server.
+    pub(super) fn policy_macs(&self, id: u32) -> Result<BTreeSet<u64>, GateError> {
+        let Some(slot) = self.live_slot()? else {
+            return Ok(BTreeSet::new());
+        };
+        let hosts = self.maps.hosts.open_inner(slot)?.entries()?.into_iter().map(|(_, row)| row);
+        let prefixes = self.maps.prefixes.open_inner(slot)?.entries()?.into_iter().map(|(_, row)| row);
+        let bound =
+            hosts.chain(prefixes).filter(|row| row.id == id && row.flags & server_flag::SERVER_MAC.0 != 0);
+        let further = self.maps.macs.open_inner(slot)?.entries()?.into_iter();
+        let further = further.filter(|(key, _)| key.server == id).map(|(key, _)| key.mac);
+        Ok(bound.map(|row| to_mac_number(row.mac)).chain(further).collect())
+    }
+
     /// Cuts off the MACs of orders, each within the server that has the order's address, and under addresses
-    /// that no server has.
+    /// that no server has. There the machines of servers in quarantine are cut off too.
     pub(super) fn write_macs(
         &self,
         orders: &AddressOrders,
@@ -154,10 +211,14 @@ impl Gate {
                 row.until_ns = later(row.until_ns, order.until_ns);
             }
         }
+        for ((_, mac), order) in self.noted_machines(now_ns())? {
+            let row = wanted.entry((0, mac)).or_insert(order);
+            row.until_ns = later(row.until_ns, order.until_ns);
+        }
         let table = &self.maps.quarantined_macs;
         for ((server, mac), order) in wanted {
             let key = mac_key { mac, server, zero: 0 };
-            let row = Order { server: 0, ..order };
+            let row = Order { server: 0, mac: 0, ..order };
             if table.get(&key)?.map(Order::from) != Some(row) {
                 table
                     .put(&key, &row.into(), MapFlags::ANY)
@@ -170,8 +231,15 @@ impl Gate {
     /// Frees the MACs of which no order is left.
     fn remove_macs(&self, orders: &AddressOrders) -> Result<(), GateError> {
         let macs: BTreeSet<u64> = orders.0.values().map(|order| order.mac).collect();
+        let noted = self.noted_machines(now_ns())?;
+        let noted_macs: BTreeSet<u64> = noted.keys().map(|(_, mac)| *mac).collect();
         for (key, _) in self.maps.quarantined_macs.entries()? {
-            if !macs.contains(&key.mac) {
+            let is_wanted = match key.server {
+                0 => macs.contains(&key.mac) || noted_macs.contains(&key.mac),
+                note if note & NOTED != 0 => noted.contains_key(&(note & !NOTED, key.mac)),
+                _ => macs.contains(&key.mac),
+            };
+            if !is_wanted {
                 self.maps.quarantined_macs.remove(&key)?;
             }
         }

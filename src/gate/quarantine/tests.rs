@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::carry::{find_carried, list_carried};
 use super::holders::Holders;
 use super::orders::{AddressOrders, Order};
-use super::saved::{self, Saved, SavedAddress, SavedServer, Span};
+use super::saved::{self, Left, Saved, SavedAddress, SavedServer, Span};
 use crate::clock::Clock;
 
 const S: u64 = 1_000_000_000;
@@ -163,7 +164,7 @@ fn a_quarantine_goes_on_after_a_reboot_for_what_is_left_of_its_time() {
     let (since_ns, until_ns) = span.to_mono_ns(&clock(30, "2026-11-22T15:10:00Z")).unwrap();
     assert_eq!((since_ns, until_ns), (0, (30 + 3_000) * S));
     assert_eq!(span.to_mono_ns(&clock(30, "2026-11-22T16:00:00Z")), None, "over");
-    assert_eq!(span.to_mono_ns(&clock(30, "2027-01-01T00:00:00Z")), None, "over");
+    assert_eq!(span.to_mono_ns(&clock(30, "2026-11-23T14:50:00Z")), None, "over");
     let for_good = Span::of(4_900 * S, 0, &before);
     assert_eq!(for_good.to_mono_ns(&clock(30, "2027-01-01T00:00:00Z")).unwrap().1, 0);
 }
@@ -173,6 +174,17 @@ fn a_clock_that_is_not_set_yet_makes_no_quarantine_longer_than_it_was() {
     let span = Span::of(4_900 * S, 8_500 * S, &clock(5_000, "2026-11-22T15:00:00Z"));
     let boot = clock(30, "1970-01-01T00:00:30Z");
     assert_eq!(span.to_mono_ns(&boot), Some((30 * S, (30 + 3_600) * S)));
+    // one that is ahead shortens none to nothing, and the last picture says what was left
+    let late = Span::of(4_900 * S, 8_500 * S, &clock(7_000, "2026-11-22T15:33:20Z"));
+    for wall in ["2026-11-24T00:00:00Z", "2038-01-19T03:14:07Z", "2106-02-07T06:28:15Z"] {
+        let wall: Timestamp = wall.parse().unwrap();
+        assert_eq!(late.find_left(wall), Left::InDoubt(1_800 * S), "{wall}");
+        assert_eq!(Span { left_s: None, ..late }.find_left(wall), Left::InDoubt(3_600 * S), "{wall}");
+    }
+    assert_eq!(late.find_left("2026-11-22T18:00:00Z".parse().unwrap()), Left::Over);
+    // a long one that is not over ends when it was to end
+    let long = Span::of(0, 30 * 86_400 * S, &clock(0, "2026-11-22T15:00:00Z"));
+    assert_eq!(long.find_left("2026-12-20T15:00:00Z".parse().unwrap()), Left::For(2 * 86_400 * S));
     // and the next picture has the same length
     let next = Span::of(30 * S, (30 + 3_600) * S, &boot);
     assert_eq!(next.until.unwrap().as_second() - next.since.as_second(), 3_600);
@@ -190,11 +202,13 @@ fn example() -> Saved {
     let span = Span {
         since: "2026-11-22T15:00:00Z".parse().unwrap(),
         until: Some("2026-11-22T16:00:00Z".parse().unwrap()),
+        left_s: None,
     };
     let farm = SavedServer {
         name: "farm".to_owned(),
         addresses: nets(&["192.0.2.128/30", "2001:db8:1:a::/64"]),
         except: nets(&["192.0.2.129"]),
+        macs: vec!["02:00:00:00:00:30".to_owned()],
         span: Span { until: None, ..span },
     };
     let machine = SavedAddress {
@@ -261,7 +275,7 @@ fn a_damaged_file_is_put_aside_and_said() {
     for damaged in [&whole[..whole.len() / 2], b"", b"\xff\xfe", b"[]", newer.as_bytes()] {
         fs::write(&path, damaged).unwrap();
         let mut warnings = Vec::new();
-        assert_eq!(saved::take(&path, &mut warnings), Some(Saved::default()));
+        assert_eq!(saved::take(&path, &mut warnings), (Saved::default(), true));
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains("quarantines.json.damaged now"), "{warnings:?}");
         assert!(!path.exists());
@@ -270,12 +284,12 @@ fn a_damaged_file_is_put_aside_and_said() {
     // what a death left behind is in nobody's way
     fs::write(path.with_added_extension("new"), "half").unwrap();
     saved::write(&path, &example()).unwrap();
-    assert_eq!(saved::take(&path, &mut Vec::new()), Some(example()));
+    assert_eq!(saved::take(&path, &mut Vec::new()), (example(), true));
     // what can't be read just now is not damaged
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let mut warnings = Vec::new();
-    assert_eq!(saved::take(&path, &mut warnings), None);
+    assert_eq!(saved::take(&path, &mut warnings), (Saved::default(), false));
     assert!(warnings[0].contains("it stays as it is") && path.exists(), "{warnings:?}");
 }
 
@@ -288,19 +302,33 @@ fn a_bad_row_costs_no_other_and_an_address_needs_no_length() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, format!("{{\"version\": 1, \"addresses\": [{rows}]}}")).unwrap();
     let mut warnings = Vec::new();
-    assert_eq!(saved::take(&path, &mut warnings).unwrap().names(), ["192.0.2.10", "2001:db8::/64"]);
+    let (saved, is_kept) = saved::take(&path, &mut warnings);
+    assert_eq!((saved.names(), is_kept), (vec!["192.0.2.10".to_owned(), "2001:db8::/64".to_owned()], true));
     assert!(
         warnings[0].starts_with("1 of the quarantines") && warnings[0].contains("192.0.2.300"),
         "{warnings:?}"
     );
     assert!(path.exists() && path.with_added_extension("damaged").exists());
     assert!(saved::read(&path).is_err());
+    // without a copy nobody may write over it
+    let aside = path.with_added_extension("damaged");
+    fs::remove_file(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    fs::write(aside.join("full"), "").unwrap();
+    assert!(!saved::take(&path, &mut warnings).1);
+    fs::write(&path, "{").unwrap();
+    assert_eq!(saved::take(&path, &mut warnings), (Saved::default(), false));
+    assert!(path.exists() && warnings.last().unwrap().contains("it stays as it is"), "{warnings:?}");
 }
 
 #[test]
 fn a_quarantine_that_waits_for_the_next_attach_can_be_released() {
     let mut all = example();
     assert!(!all.release("web1") && !all.release("192.0.2.11"));
+    let with = |target: &str| example().find_server_of(target);
+    assert_eq!(with("192.0.2.130").as_deref(), Some("farm"));
+    assert_eq!(with("2001:db8:1::/48").as_deref(), Some("farm"));
+    assert_eq!([with("192.0.2.129"), with("192.0.2.10"), with("farm")], [None, None, None]);
     assert_eq!(all, example());
     assert!(all.release("192.0.2.10"));
     assert_eq!(all.names(), ["farm", "198.51.100.0/25"]);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{BASE, complaints, describe, diff, help, read};
+use super::{BASE, Detail, complaints, describe, diff, help, read};
 
 /// A policy in which `web1` (192.0.2.10) and `db1` have each other's name in a need; the needs are in line 4.
 fn pair(needs: &str) -> String {
@@ -31,7 +31,7 @@ fn a_servers_name_stands_for_its_addresses() {
     let back = &policy.roles[1].inbound[0];
     assert_eq!(back.to_string(), "tcp/5432 from web1");
     assert_eq!(back.resolve_peers(&policy.sets).len(), 2, "IPv4 and IPv6");
-    assert!(describe(&policy).contains("accepts  tcp/5432 from web1\n"));
+    assert!(describe(&policy, Detail::Full).contains("accepts  tcp/5432 from web1\n"));
 }
 
 #[test]

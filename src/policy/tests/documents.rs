@@ -65,7 +65,13 @@ fn each_example_passes_check_and_says_what_each_server_may_do() {
         assert!(names.contains(&name), "examples/{name}.toml is not there: {names:?}");
     }
     for (name, text) in &examples {
-        assert_snapshot(&format!("check_{name}"), &describe(&check(name, text)));
+        let policy = check(name, text);
+        assert_snapshot(
+            &format!("check_{name}"),
+            &(describe(&policy, Detail::Brief) + &describe_alarms(&policy)),
+        );
+        let doubts = find_doubts(&policy);
+        assert!(doubts.is_empty(), "{name}: {doubts:#?}");
     }
 }
 
@@ -117,7 +123,8 @@ fn the_manuals_first_example_prints_what_the_manual_says() {
     let outputs: Vec<&str> =
         blocks.iter().filter_map(|block| block.strip_prefix("\n$ portcullis check web.toml\n")).collect();
     let [good, bad] = outputs[..] else { panic!("the manual has {} outputs of check", outputs.len()) };
-    assert_eq!(describe(&check("web", policy)), good);
+    let checked = check("web", policy);
+    assert_eq!(describe(&checked, Detail::Brief) + &describe_alarms(&checked), good);
 
     let misspelt = policy.replace("roles = [\"web\", \"managed\"]", "roles = [\"web\", \"manged\"]");
     let errors = parse(&misspelt, "web.toml").expect_err("no such role");

@@ -4,6 +4,7 @@ mod changes;
 mod claims;
 mod clauses;
 mod documents;
+mod doubts;
 mod hostile;
 mod keys;
 mod model;

@@ -3,7 +3,9 @@
 use crate::alarm::Kind;
 use crate::policy::{QuarantineTime, Response, parse};
 
-use super::{BASE, Direction, Mode, Policy, STARTER, Tracking, UnknownSources, describe, read, summarize};
+use super::{
+    BASE, Detail, Direction, Mode, Policy, STARTER, Tracking, UnknownSources, describe, read, summarize,
+};
 
 const FULL: &str = r#"[policy]
 mode = "observe"
@@ -137,7 +139,7 @@ fn the_starter_policy_is_valid() {
 #[test]
 fn a_description_says_what_each_server_may_do() {
     assert_eq!(
-        describe(&read(FULL)),
+        describe(&read(FULL), Detail::Full),
         "\
 mode observe, tracking service, unknown sources quiet
 open flows are taken over for 60 s, DHCP is allowed

@@ -109,10 +109,10 @@ fn a_changed_router_is_a_difference() {
 
 #[test]
 fn routers_are_in_the_summary() {
-    let text = super::describe(&read(&with_router(ROUTER)));
+    let text = super::describe(&read(&with_router(ROUTER)), super::Detail::Full);
     let line = "\nrouters\n  peer  192.0.2.3, fe80::2:3  mac 02:00:00:00:0f:03, 00:00:5e:00:01:0a\n";
     assert!(text.contains(line), "{text}");
-    assert!(!super::describe(&read(BASE)).contains("routers"));
+    assert!(!super::describe(&read(BASE), super::Detail::Full).contains("routers"));
 }
 
 #[test]
@@ -145,12 +145,12 @@ fn services_of_the_link_are_needs_without_clauses() {
         |needs: &str| format!("{BASE}mac = \"02:00:00:00:00:10\"\n[policy]\nlink_services = {needs}\n");
     let policy = read(&with("[\"udp/domain\", \"udp/ntp\"]"));
     assert_eq!(policy.settings.link_services.0.len(), 2);
-    let text = super::describe(&policy);
+    let text = super::describe(&policy, super::Detail::Full);
     assert!(
         text.contains("\nevery server asks its link udp/53\n                           udp/123\n"),
         "{text}"
     );
-    assert!(!super::describe(&read(BASE)).contains("its link"));
+    assert!(!super::describe(&read(BASE), super::Detail::Full).contains("its link"));
     for (need, clause) in
         [("udp/53 to fe80::1", "to"), ("udp/53 sport 53", "sport"), ("udp/53 limit 5/s", "limit")]
     {

@@ -176,3 +176,44 @@ fn a_line_after_half_a_line_begins_on_its_own_and_other_records_wait() {
     records.append(b"two").unwrap();
     assert_eq!(read(&path), "half\n[head]two");
 }
+
+#[test]
+fn two_writers_that_share_a_file_rotate_it_once_and_lose_no_line() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
+    let rotation = Rotation { size: 400, keep: 50 };
+    std::thread::scope(|scope| {
+        for writer in ["a", "b"] {
+            let path = &path;
+            scope.spawn(move || {
+                let mut log = LogFile::new(path, rotation);
+                for number in 0..200 {
+                    log.append_line(&format!("{writer}{number}")).unwrap();
+                }
+            });
+        }
+    });
+    let files: Vec<String> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| read(entry.unwrap().path())).collect();
+    let mut lines: Vec<&str> = files.iter().flat_map(|text| text.lines()).collect();
+    let mut expected: Vec<String> = ["a", "b"]
+        .iter()
+        .flat_map(|writer| (0..200).map(move |number| format!("{writer}{number}")))
+        .collect();
+    lines.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_file_that_another_process_keeps_locked_is_an_error_and_no_hang() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
+    let held = File::create(&path).unwrap();
+    held.lock().unwrap();
+    let mut log = LogFile::new(&path, NEVER);
+    assert!(log.append_line("one").unwrap_err().to_string().contains("locked"));
+    held.unlock().unwrap();
+    log.append_line("two").unwrap();
+    assert_eq!(read(&path), "two\n");
+}

@@ -42,7 +42,13 @@ impl Outcome {
     /// It failed with status 1 and said all this on standard error, in plain words.
     #[track_caller]
     pub fn refused(self, words: &[&str]) -> Outcome {
-        assert_eq!(self.code, Some(1), "{self:#?}");
+        self.failed(1, words)
+    }
+
+    /// As [`Outcome::refused`], with this status.
+    #[track_caller]
+    pub fn failed(self, status: i32, words: &[&str]) -> Outcome {
+        assert_eq!(self.code, Some(status), "{self:#?}");
         for word in words {
             assert!(self.err.contains(word), "no `{word}` in {self:#?}");
         }
@@ -205,6 +211,11 @@ impl Daemon {
             panic!("the daemon never said {words:?}, but {:#?}", self.said());
         }
         self.find(words).remove(0)
+    }
+
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use super::calm::CalmCheck;
 use super::command::Row;
 use super::hub::{DATABASE_MAC, DATABASE_V4, DATABASE_V6, Hub};
+use super::namespace::feed_ip;
 use super::policies::dmz;
 use super::socket::{ARRIVES, TcpServer, UdpServer, tcp_talks, udp_talks};
-use super::tap::TCP;
+use super::tap::{TCP, Tap};
 use super::testbed::{Family, NIC, Plug, Testbed, V4, V6, in_both_families, ip, share_machine};
 use crate::support::frame::{ROUTER_MAC, SERVER_MAC, SYN, from_mac, link_frame, patched, tcp};
 use crate::support::patience::eventually;
@@ -236,4 +237,103 @@ fn a_server_hides_nothing_behind_macs_of_its_own_making() {
     testbed.catch_up(&tap);
     let left = tap.count(|one| one.source_port == 40_000);
     assert_eq!(left, 0, "frames to other MACs left the router");
+}
+
+#[test]
+fn a_gate_in_a_bridge_with_several_ports_judges_what_the_bridge_forwards() {
+    const BEHIND: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let [nobody, on_link, in_policy] = NOBODY;
+    testbed.router.ip(&format!(
+        "address flush dev {NIC}\n\
+         link add lan address 02:00:00:00:00:aa type bridge forward_delay 0 mcast_snooping 0\n\
+         link set {NIC} master lan\n"
+    ));
+    testbed.wire_router_to_dmz("lan");
+    let behind = testbed.add_machine("behind");
+    feed_ip(&format!(
+        "link add back0 netns {} type veth peer name eth0 address 02:00:00:00:00:bb netns {}\n",
+        testbed.router.name(),
+        behind.name()
+    ));
+    testbed.router.ip("link set back0 addrgenmode none\nlink set back0 master lan\nlink set back0 up\n");
+    behind.ip("link set eth0 addrgenmode none\nlink set eth0 up\n");
+    let bound = "[servers.db1]\nmac = \"02:00:00:00:00:ee\"";
+    let daemon = testbed.daemon(&policy().replace("[servers.db1]", bound), &[]);
+    let tap = Tap::new(&behind, "eth0");
+    let send = |port: u16, mac| testbed.dmz.inject("eth0", &forbidden(&V4, V4.mail, port, mac));
+    let is_dropped_as = |reason: &str, port: u16, mac| {
+        eventually(&format!("a frame to {mac:02x?} is {reason}"), || {
+            let before = count(&testbed, "mx1", reason);
+            send(port, mac);
+            count(&testbed, "mx1", reason) > before
+        });
+    };
+    // what the gate lets pass reaches the machine behind the other port, so what it drops is judged
+    behind.inject("eth0", &announcement(BEHIND));
+    let permitted = tcp((ip(V4.mail), 40_000), (ip(V4.exchanger), 25), SYN);
+    eventually("the bridge forwards", || {
+        testbed.dmz.inject("eth0", &patched(&permitted, 0, &BEHIND));
+        tap.count_to(ip(V4.mail), TCP, 25) > 0
+    });
+    is_dropped_as("new_flow", 1000, BEHIND);
+    eventually("the daemon has seen where it is", || {
+        let macs = testbed.open_gate().maps.own_macs.entries().expect("a table");
+        macs.iter().any(|(mac, _)| *mac == portcullis::abi::to_mac_number(BEHIND))
+    });
+    // a server that claims that machine's MAC hides nothing by it, however often it does
+    for round in 0..3 {
+        testbed.dmz.inject_all("eth0", (0..20).map(|_| announcement(BEHIND)));
+        let before = count(&testbed, "mx1", "elsewhere");
+        is_dropped_as("new_flow", 1001 + round, BEHIND);
+        assert_eq!(count(&testbed, "mx1", "elsewhere"), before);
+        std::thread::sleep(std::time::Duration::from_millis(400));
+    }
+    // nobody knows this one, so the bridge floods it; of a host of the policy nothing was heard here
+    is_dropped_as("new_flow", 1010, nobody);
+    is_dropped_as("new_flow", 1011, in_policy);
+    daemon.wait_for_line(&["attempt: mx1", "tcp/1000"]);
+    // a host of this link is one of this link
+    testbed.dmz.inject("eth0", &announcement(on_link));
+    is_dropped_as("elsewhere", 1012, on_link);
+}
+
+#[test]
+fn hosts_that_the_kernel_knows_are_known_from_the_first_frame_on() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.router.ip(&format!(
+        "link set {NIC} promisc on\n\
+         neighbour replace 192.0.2.201 lladdr 02:00:00:00:00:cc dev {NIC} nud permanent\n\
+         neighbour replace 2001:db8:1::201 lladdr 02:00:00:00:00:dd dev {NIC} nud permanent\n"
+    ));
+    testbed.attach(&policy());
+    let [of_v4, of_v6, nobody] = NOBODY;
+    for (port, mac) in [(1000, of_v4), (1001, of_v6)] {
+        testbed.dmz.inject("eth0", &forbidden(&V4, V4.mail, port, mac));
+    }
+    testbed.dmz.inject("eth0", &forbidden(&V4, V4.mail, 1002, nobody));
+    eventually("all are counted", || count(&testbed, "mx1", "new_flow") == 1);
+    assert_eq!(count(&testbed, "mx1", "elsewhere"), 2);
+}
+
+#[test]
+fn a_status_says_when_macs_have_changed_and_nobody_follows_them() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&policy());
+    let is_said =
+        || testbed.show("status")["warnings"].to_string().contains("have changed since they were noted");
+    assert!(!is_said());
+    testbed
+        .router
+        .ip(&format!("link add second link {NIC} address 02:00:00:00:00:dd type macvlan mode bridge\n"));
+    assert!(is_said());
+    testbed.attach(&policy());
+    assert!(!is_said());
+    testbed.router.ip(&format!("link set {NIC} address 02:00:00:00:00:cc\n"));
+    assert!(is_said());
+    let _daemon = testbed.daemon(&policy(), &[]);
+    eventually("the daemon follows", || !is_said());
 }

@@ -398,7 +398,9 @@ fn a_client_that_never_reads_and_one_that_never_asks_hold_up_nobody() {
     let deaf: Vec<UnixStream> = (0..4)
         .map(|_| {
             let mut stream = connect();
-            stream.write_all(b"{\"version\":1,\"want\":\"follow\"}\n").expect("a listener");
+            let request =
+                format!("{{\"version\":{},\"want\":\"follow\"}}\n", portcullis::daemon::control::VERSION);
+            stream.write_all(request.as_bytes()).expect("a listener");
             stream
         })
         .collect();

@@ -165,14 +165,18 @@ fn slow_and_nonsensical_clients_hold_up_neither_the_consumer_nor_other_clients()
 }
 
 #[test]
-fn a_metrics_port_that_is_taken_is_refused_before_anything_is_done() {
+fn a_metrics_port_that_is_taken_keeps_no_gate_away_and_is_used_when_it_is_free() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let path = testbed.write("policy.toml", &dmz());
-    let _taken = testbed.router.enter(|| std::net::TcpListener::bind(ADDRESS)).expect("a free port");
-    let outcome = testbed.run("run", &["-p", &path, "--metrics", ADDRESS]);
-    outcome.refused(&["could not serve metrics", ADDRESS, "help:"]);
-    assert!(!testbed.pins().exists() && !testbed.has_xdp());
+    let tap = testbed.tap_internet();
+    let taken = testbed.router.enter(|| std::net::TcpListener::bind(ADDRESS)).expect("a free port");
+    let mut daemon = testbed.daemon(&dmz(), &["--metrics", ADDRESS]);
+    daemon.wait_for_line(&["warning", "could not serve metrics", ADDRESS, "another program uses the port"]);
+    testbed.prove_drops(&tap, 3);
+    drop(taken);
+    daemon.wait_for_line(&["metrics are served at", ADDRESS]);
+    assert!(scrape(&testbed).contains("portcullis_enforcing{interface=\"dmz0\"} 1"));
+    assert!(daemon.end(Signal::SIGTERM).success());
 }
 
 /// A Prometheus of the test's own, on the router's loopback.

@@ -84,6 +84,13 @@ impl Namespace {
         feed(command, lines);
     }
 
+    /// How many frames a NIC has been given to send and has not sent.
+    pub fn count_unsent(&self, nic: &str) -> u64 {
+        let output = self.command("ip").args(["-j", "-s", "link", "show", "dev", nic]).output().expect("ip");
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        links[0]["stats64"]["tx"]["dropped"].as_u64().expect("a count")
+    }
+
     /// Sets a key below /proc/sys/net.
     pub fn set_sysctl(&self, key: &str, value: &str) {
         self.enter(|| fs::write(Path::new("/proc/sys/net").join(key), value).expect(key));
@@ -166,7 +173,10 @@ fn remove_traces(number: u64) {
         for entry in list(folder) {
             if entry.find("::").is_some_and(|at| tails.contains(&entry[at..])) {
                 let path = folder.join(entry);
-                let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                if let Err(error) = gone {
+                    eprintln!("{} stays: {error}", path.display());
+                }
             }
         }
     }

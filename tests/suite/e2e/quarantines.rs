@@ -19,7 +19,7 @@ use super::traffic::FORBIDDEN;
 use crate::support::patience::{Wait, eventually};
 
 /// All machines of the testbed's DMZ have it.
-const MAC: &str = "02:00:00:00:00:10";
+pub const MAC: &str = "02:00:00:00:00:10";
 
 /// The mail server and the name server are two machines of `farm`, which is a prefix. The web server is one
 /// of its own.
@@ -294,6 +294,9 @@ fn a_detach_keeps_the_quarantines_for_the_next_attach_and_says_so() {
     let said = testbed.detach();
     assert!(said.out.contains("the next attach puts back into quarantine: web1, 192.0.2.25"), "{said:#?}");
     testbed.run("release", &["ns1"]).refused(&["there is no gate on dmz0"]);
+    testbed
+        .run("release", &[V4.web])
+        .refused(&["192.0.2.80 waits with its server", "portcullis release -i dmz0 web1"]);
     let said = testbed.run("release", &["web1"]).done();
     assert!(said.out.contains("the next attach does not put it back"), "{said:#?}");
     let said = testbed.attach(&dmz());
@@ -392,4 +395,69 @@ fn an_alarm_about_a_prefix_cuts_off_its_machine_and_the_next_attach_knows() {
     let daemon = testbed.daemon(&policy, &[]);
     daemon.wait_for_line(&["as before: 192.0.2.25 (farm) is in quarantine for "]);
     assert_eq!(testbed.verdict(V4.mail, V4.resolver, "udp/53").1, "quarantined");
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_frees_nobody_and_a_later_one_ends_no_more_than_was_to_end() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&farm("farm"));
+    testbed.run("quarantine", &["web1", "--for", "1h"]).done();
+    testbed.run("quarantine", &[V4.mail, "--for", "2h"]).done();
+    testbed.reboot();
+    // 2106, as a clock without a battery may begin
+    let said = testbed.attach_later(&farm("farm"), 80 * 365 * 86_400);
+    assert!(said.err.contains("these quarantines ended long ago: web1, 192.0.2.25"), "{said:#?}");
+    let left = |what: &str| {
+        testbed.show("servers")["quarantined"][0][1].as_u64().unwrap_or_else(|| panic!("no time of {what}"))
+    };
+    assert!((3_500..=3_600).contains(&left("web1")));
+    assert_eq!(testbed.quarantined_addresses()[0]["address"], V4.mail);
+    // and the clock is set
+    testbed.reboot();
+    testbed.attach(&farm("farm"));
+    assert!((3_400..=3_600).contains(&left("web1")));
+    // an hour by a clock that may be right
+    testbed.reboot();
+    let said = testbed.attach_later(&farm("farm"), 4_000);
+    assert_eq!((&testbed.show("status")["quarantined"], said.err.contains("long ago")), (&json!([]), false));
+    assert_eq!(testbed.quarantined_addresses()[0]["address"], V4.mail);
+}
+
+#[test]
+fn quarantines_that_could_not_be_put_back_are_not_written_over() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.run("quarantine", &["mx1"]).done();
+    testbed.reboot();
+    let file = testbed.saved_quarantines();
+    // more than the tables of this policy hold
+    let mut saved: Value = serde_json::from_slice(&fs::read(&file).expect("a file")).expect("JSON");
+    let since = saved["servers"][0]["since"].clone();
+    let rows =
+        (0..300).map(|number| json!({ "address": format!("198.51.100.{}", number % 256), "since": since }));
+    let more =
+        (0..300).map(|number| json!({ "address": format!("203.0.113.{}", number % 256), "since": since }));
+    saved["addresses"] = rows.chain(more).collect();
+    let text = saved.to_string();
+    fs::write(&file, &text).expect("a file");
+    let said = testbed.attach(&dmz());
+    assert!(said.err.contains("could not be put back"), "{said:#?}");
+    assert_eq!(testbed.show("status")["quarantined"], json!(["mx1"]), "what can be is");
+    let said = testbed.run("quarantine", &["web1"]);
+    assert!(said.err.contains("could not be read or put back"), "{said:#?}");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), text);
+}
+
+#[test]
+fn a_detach_says_that_the_file_of_quarantines_can_not_be_read() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.run("quarantine", &["mx1"]).done();
+    testbed.reboot();
+    fs::write(testbed.saved_quarantines(), "{\"version\": 1, \"servers\": [{}]}").expect("a file");
+    let said = testbed.detach();
+    assert!(said.err.contains("not all of what is in quarantine is known"), "{said:#?}");
 }

@@ -109,12 +109,62 @@ fn an_interface_that_is_not_there_and_one_without_a_gate_have_their_own_words() 
     let none = ["there is no gate on dmz0", "help: portcullis attach -i dmz0"];
     at("show", NIC, &["status"]).refused(&none);
     at("apply", NIC, &[&path]).refused(&none);
-    at("diff", NIC, &[&path]).refused(&none);
+    at("diff", NIC, &[&path]).failed(2, &none);
     at("quarantine", NIC, &["web1"]).refused(&none);
     at("release", NIC, &["web1"]).refused(&none);
     at("explain", NIC, &["--from", "192.0.2.80", "--to", "198.51.100.99", "tcp/80"]).refused(&none);
     assert!(!testbed.pins().exists());
     assert!(!testbed.has_xdp());
+}
+
+#[test]
+fn interfaces_whose_packets_have_no_ethernet_header_are_refused_before_anything_is_done() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.router.ip("tuntap add dev tun0 mode tun\nlink set tun0 up\ntuntap add dev tap0 mode tap\n");
+    let at = |command: &str, nic: &str| testbed.router.portcullis(&[command, "-i", nic, "-p", &path]);
+    for command in ["attach", "run"] {
+        at(command, "tun0").refused(&["packets of tun0 have no Ethernet header", "`tun`", "help:"]);
+        at(command, "lo").refused(&["lo is the loopback interface", "help:", "ip route get"]);
+    }
+    for nic in ["tun0", "lo"] {
+        let output =
+            testbed.router.command("ip").args(["-d", "link", "show", "dev", nic]).output().expect("ip");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("xdp"), "{nic} has a program");
+    }
+    // a tap has one
+    let outcome = at("attach", "tap0").done();
+    assert!(outcome.err.contains("behind dmz0 by the routing table"), "{outcome:#?}");
+    testbed.router.portcullis(&["detach", "-i", "tap0"]).done();
+}
+
+#[test]
+fn a_gate_on_the_wrong_interface_says_what_goes_past_it() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let attach = |nic: &str| {
+        let said = testbed.router.portcullis(&["attach", "-i", nic, "-p", &path]).done().err;
+        testbed.router.portcullis(&["detach", "-i", nic]).done();
+        said
+    };
+    let said = attach(NIC);
+    assert!(!said.contains("do not pass"), "{said}");
+    // towards the internet
+    let said = attach("wan0");
+    assert!(said.contains("more of the policy's servers are behind dmz0 by the routing table"), "{said}");
+    // beside a parent that has addresses of its own
+    testbed.router.ip(&format!("link add mac0 link {NIC} type macvlan mode bridge\nlink set mac0 up\n"));
+    let said = attach("mac0");
+    assert!(said.contains("mac0 is a macvlan on dmz0") && said.contains("attach to dmz0"), "{said}");
+    testbed.router.ip("link delete mac0\n");
+    // in a bridge
+    testbed.router.ip(&format!(
+        "link add lan type bridge forward_delay 0 mcast_snooping 0\nlink set {NIC} master lan\nlink set lan up\n"
+    ));
+    let said = attach(NIC);
+    assert!(said.contains("dmz0 is a port of the bridge lan") && said.contains("attach to lan"), "{said}");
 }
 
 #[test]
@@ -133,7 +183,7 @@ fn maps_of_another_layout_are_touched_by_nothing_but_detach() {
     testbed.run("attach", &["-p", &path]).refused(&words);
     testbed.run("run", &["-p", &path]).refused(&words);
     testbed.run("apply", &[&path]).refused(&words);
-    testbed.run("diff", &[&path]).refused(&words);
+    testbed.run("diff", &[&path]).failed(2, &words);
     testbed.run("show", &["status"]).refused(&words);
     testbed.run("show", &["drops"]).refused(&words);
     testbed.run("quarantine", &["web1"]).refused(&words);

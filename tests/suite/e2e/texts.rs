@@ -41,11 +41,25 @@ fn explain_answers_as_before() {
     ] {
         ask(&args);
     }
+    for args in [
+        ["--from", "web1", "--to", V6.peer, "tcp/22"],
+        ["--from", V4.peer, "--to", "web1", "tcp/443"],
+        // two servers of one link, the public address of a DNAT rule, and one address twice
+        ["--from", "web1", "--to", "mx1", "tcp/25"],
+        ["--from", V4.peer, "--to", "203.0.113.80", "tcp/80"],
+        ["--from", "web1", "--to", "web1", "tcp/80"],
+    ] {
+        ask(&args);
+    }
     ask(&["--from", V4.web, "--to", V4.peer, "tcp/50000", "--sport", "80", "--flags", "SA"]);
     testbed.run("quarantine", &["web1"]).done();
     ask(&["--from", V4.peer, "--to", V4.web, "tcp/80"]);
     ask(&["--from", V4.bastion, "--to", V4.web, "tcp/22"]);
     assert_text("explain", &testbed.hide_folder(&text));
+    let refused = testbed.run("explain", &["--from", "wbe1", "--to", V4.peer, "tcp/80"]);
+    refused.refused(&["`wbe1` is neither an address nor a server", "did you mean `web1`"]);
+    let refused = testbed.run("explain", &["--from", V4.web, "--to", V6.peer, "tcp/80"]);
+    refused.refused(&["have no address of the same family", "help:"]);
     let json = format!("{:#}\n", testbed.explain(V4.dns, V4.peer, "udp/53"));
     assert_text("explain-json", &testbed.hide_folder(&json));
 }

@@ -14,6 +14,7 @@ use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, NEVER, TcpServer, tcp_talks};
 use crate::e2e::tap::Tap;
 use crate::e2e::testbed::{FAMILIES, Testbed, V4, ip};
+use crate::support::patience::eventually;
 
 /// Peers reach the web server in both families, which takes the filter and the tracker.
 #[track_caller]
@@ -21,7 +22,9 @@ fn prove_service(testbed: &Testbed) {
     let _server = TcpServer::start(&testbed.dmz, 80);
     for family in FAMILIES {
         let web = SocketAddr::new(ip(family.web), 80);
-        assert!(tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES), "{} is not served", family.peer);
+        eventually(&format!("{} is served", family.peer), || {
+            tcp_talks(&testbed.internet, ip(family.peer), web, ARRIVES)
+        });
     }
 }
 

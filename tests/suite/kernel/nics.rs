@@ -50,6 +50,28 @@ fn a_nic_whose_driver_has_no_xdp_gets_a_generic_gate_and_says_so_everywhere() {
     assert_eq!(testbed.xdp_of(), "xdpgeneric");
 }
 
+#[test]
+fn devices_without_an_ethernet_header_are_refused() {
+    let _machine = exclusive();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    for (name, line) in [
+        ("gre1", "type gre local 192.0.2.1 remote 192.0.2.2"),
+        ("ipip1", "type ipip local 192.0.2.1 remote 192.0.2.2"),
+        ("sit1", "type sit local 192.0.2.1 remote 192.0.2.2"),
+        ("wg1", "type wireguard"),
+        ("ipv1", "link wan0 type ipvlan mode l3"),
+    ] {
+        testbed.router.ip(&format!("link add {name} {line}\nlink set {name} up\n"));
+        let outcome = testbed.router.portcullis(&["attach", "-i", name, "-p", &path]);
+        outcome.refused(&["have no Ethernet header", name, "help:"]);
+        let output =
+            testbed.router.command("ip").args(["-d", "link", "show", "dev", name]).output().expect("ip");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("xdp"), "{name} has a program");
+        testbed.router.ip(&format!("link delete {name}\n"));
+    }
+}
+
 /// In words, without a bare number or name of an errno.
 #[track_caller]
 fn says_why_generic(said: &str) {

@@ -34,6 +34,9 @@ rules! {
     AddressQuarantined,
     MacQuarantined,
     NobodysAddressQuarantined,
+    /// From the MAC that the policy gives to a server in quarantine: under no server's address, or another's.
+    NobodysAddressOfQuarantinedMac,
+    BorrowedAddressQuarantined,
     /// An answer of a server in quarantine: in a flow or from a service, by ICMP, a reset, an error.
     QuarantinedAnswer,
     QuarantinedReply,

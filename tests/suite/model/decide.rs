@@ -14,7 +14,12 @@ use super::packet::{IcmpKind, Packet, Piece, RST, TCP, Tcp, Transport, UDP, icmp
 
 const ROUTER_SOLICITATION: u8 = 133;
 
+const LISTENER_QUERY: u8 = 130;
+/// Solicitation and advertisement.
+const NEIGHBOUR_MESSAGES: [u8; 2] = [135, 136];
+
 /// As in IANA's list of protocols.
+const IGMP: u8 = 2;
 pub const VRRP: u8 = 112;
 /// The groups of all VRRP routers (RFC 9568, 5.1).
 const VRRP_GROUPS: [IpAddr; 2] =
@@ -230,6 +235,12 @@ impl Model {
             self.decide_quarantined(&case)
                 .meeting_if(!by_name && by_address, Covered::AddressQuarantined)
                 .meeting_if(!by_name && !by_address, Covered::MacQuarantined)
+        } else if let Some(borrower) = self.find_borrower(policy, server, packet.source_mac, now_ns) {
+            let mut decision = self.decide_quarantined(&case);
+            if decision.reason.drops() {
+                decision.server = Some(borrower.to_owned());
+            }
+            decision.meeting(Covered::BorrowedAddressQuarantined)
         } else {
             self.decide_server(&case)
         };
@@ -263,7 +274,7 @@ impl Model {
                 // decided: a fragment is none (RFC 6980); codes and what the message holds don't matter.
                 let good = packet.piece == Piece::Whole
                     && packet.hop_limit == hop_limit
-                    && self.is_of_link(packet.source)
+                    && (self.is_of_link(packet.source) || self.comes_from_router(packet))
                     // with a hop limit of 1 no router forwards it, wherever it goes
                     && (kind == IcmpKind::MulticastReport
                         || self.stays_on_link(packet.source, packet.destination, icmp.kind));
@@ -320,7 +331,8 @@ impl Model {
         }
         let unknown_sources = policy.settings.unknown_sources.value;
         // an order about an address outlives the server that had it
-        let by_order = self.is_quarantined(None, packet.source, packet.source_mac, now_ns);
+        let by_address = self.is_quarantined(None, packet.source, packet.source_mac, now_ns);
+        let by_order = by_address || self.is_machine_cut_off(packet.source_mac, now_ns);
         if unknown_sources == UnknownSources::Allow && !by_order {
             return Decision::pass(Reason::UnknownAllowed);
         }
@@ -338,6 +350,7 @@ impl Model {
             .quiet_if(unknown_sources == UnknownSources::Quiet || !lines.is_empty() || router || announces)
             .meeting_if(router, Covered::RouterRest)
             .meeting_if(by_order, Covered::NobodysAddressQuarantined)
+            .meeting_if(by_order && !by_address, Covered::NobodysAddressOfQuarantinedMac)
             .meeting_if(announces && !router, Covered::RouterAnnouncement);
         decision.needs = lines;
         decision
@@ -361,7 +374,9 @@ impl Model {
             return None;
         }
         let name = server.name.as_str();
-        let mut decision = if self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns) {
+        let cut_off = self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns)
+            || self.is_machine_cut_off(packet.source_mac, now_ns);
+        let mut decision = if cut_off {
             Decision::drop(Reason::Quarantined).meeting(Covered::LinkServiceQuarantined)
         } else {
             Decision::pass(Reason::Need).by(&rules).meeting(Covered::LinkService)
@@ -378,6 +393,37 @@ impl Model {
         });
         let of_server = server.is_some_and(|name| self.is_cut_off(name, now_ns));
         of_machine || of_server || self.is_address_cut_off(address, now_ns)
+    }
+
+    /// The server in quarantine to which the policy gives the MAC. decided: the first server of the policy has
+    /// a MAC that several have.
+    fn find_cut_off_holder<'p>(&self, policy: &'p Policy, mac: [u8; 6], now_ns: u64) -> Option<&'p str> {
+        let has_mac = |server: &&Server| server.macs.iter().any(|(known, _)| *known == mac);
+        let holder = policy.servers.iter().find(has_mac)?;
+        self.is_cut_off(&holder.name, now_ns).then_some(holder.name.as_str())
+    }
+
+    /// The server in quarantine from whose MAC a frame of another server comes. decided: a server with MACs of
+    /// its own goes by these.
+    pub fn find_borrower<'p>(
+        &self,
+        policy: &'p Policy,
+        server: &Server,
+        mac: [u8; 6],
+        now_ns: u64,
+    ) -> Option<&'p str> {
+        let holder = self.find_cut_off_holder(policy, mac, now_ns);
+        holder.filter(|_| server.macs.is_empty())
+    }
+
+    /// Whether the machine is cut off under an address that is not its own.
+    pub fn is_machine_cut_off(&self, mac: [u8; 6], now_ns: u64) -> bool {
+        let mut machines = self.quarantined_machines.iter();
+        machines.any(|((_, known), until)| *known == mac && holds(*until, now_ns))
+            || self
+                .policy
+                .as_ref()
+                .is_some_and(|policy| self.find_cut_off_holder(policy, mac, now_ns).is_some())
     }
 
     fn is_cut_off(&self, server: &str, now_ns: u64) -> bool {
@@ -461,7 +507,21 @@ fn tells_the_link(policy: &Policy, packet: &Packet) -> bool {
         IpAddr::V4(group) => group.octets().starts_with(&[224, 0, 0]),
         IpAddr::V6(group) => group.is_multicast() && has_link_scope(group),
     };
-    to_the_link
+    // decided: of a question for members the TTL alone tells that it is one, in IPv4
+    let asks_for_members = packet.destination.is_multicast()
+        && packet.hop_limit == 1
+        && match &packet.transport {
+            Some(Transport::Icmp(icmp)) => packet.source.is_ipv6() && icmp.kind == LISTENER_QUERY,
+            _ => packet.protocol == IGMP,
+        };
+    let finds_neighbours = packet.hop_limit == 255
+        && match (packet.source, packet.destination, &packet.transport) {
+            (IpAddr::V6(from), IpAddr::V6(to), Some(Transport::Icmp(icmp))) => {
+                from.octets()[..8] == to.octets()[..8] && NEIGHBOUR_MESSAGES.contains(&icmp.kind)
+            }
+            _ => false,
+        };
+    (to_the_link || asks_for_members || finds_neighbours)
         && packet.protocol != VRRP
         && of_router.into_iter().any(|(mac, _)| *mac == packet.source_mac)
         && !of_server.any(|(mac, _)| *mac == packet.source_mac)

@@ -11,12 +11,18 @@ pub type Mac = [u8; 6];
 #[derive(Default)]
 pub struct Macs {
     own: BTreeSet<Mac>,
+    /// The gate's NIC is one of several ports of a bridge.
+    bridged: bool,
     neighbours: BTreeSet<Mac>,
 }
 
 impl Macs {
     pub fn set_own(&mut self, macs: impl IntoIterator<Item = Mac>) {
         self.own = macs.into_iter().collect();
+    }
+
+    pub fn set_bridged(&mut self, bridged: bool) {
+        self.bridged = bridged;
     }
 
     /// A host of the link has shown its MAC.
@@ -34,6 +40,8 @@ impl Macs {
             let routers = policy.routers.iter().flat_map(|router| &router.macs);
             servers.chain(routers).any(|(known, _)| *known == mac)
         });
+        // behind which port of a bridge a host of the policy is, only it itself can show
+        let is_named = is_named && !self.bridged;
         let is_known = is_named || self.neighbours.contains(&mac);
         if of_a_group || of_a_virtual_router || !is_known {
             Whose::Ours

@@ -80,6 +80,11 @@ impl Model {
         self.macs.set_own(macs);
     }
 
+    /// Sets whether the gate's NIC is one of several ports of a bridge.
+    pub fn set_bridged(&mut self, bridged: bool) {
+        self.macs.set_bridged(bridged);
+    }
+
     /// Quarantines a server, by name, so across policies; without a time, until it is released.
     pub fn quarantine(&mut self, server: &str, until_ns: Option<u64>) {
         self.quarantines.insert(server.to_owned(), until_ns);
@@ -160,7 +165,9 @@ impl Model {
                 let listed = |policy: &Policy| policy.settings.quiet_ethertypes.0.contains(ethertype);
                 let quiet = self.policy.as_ref().is_some_and(listed);
                 let decision = Decision::drop(Reason::Ethertype).at_port(*ethertype).quiet_if(quiet);
-                (Known::default(), decision.meeting_if(quiet, Rule::QuietEthertype))
+                let mac = frame.get(6..12).and_then(|bytes| bytes.first_chunk::<6>());
+                let known = Known { source_mac: mac.copied().unwrap_or_default(), ..Known::default() };
+                (known, decision.meeting_if(quiet, Rule::QuietEthertype))
             }
             Frame::Malformed(known) => {
                 let decision = Decision::drop(Reason::Malformed).at_port(known.port);
@@ -288,15 +295,18 @@ impl Model {
             return Verdict::Pass;
         }
         let Some(policy) = &self.policy else { return Verdict::Drop };
+        let (mac, vlans) = (known.source_mac, &known.vlans);
         // An order about one server or address is followed in any mode.
-        let by_order =
-            known.source.is_some_and(|source| self.is_quarantined(server, source, known.source_mac, now_ns));
+        let by_order = known.source.is_some_and(|source| self.is_quarantined(server, source, mac, now_ns));
         let mode = match server.and_then(|name| policy.find_server(name)) {
             _ if by_order => Mode::Enforce,
             // A frame from elsewhere is not the server's, whatever it is dropped for.
-            Some(server) if !decide::is_spoofed(server, known.source_mac, &known.vlans) => {
-                policy.mode_of(server)
+            Some(server) if !decide::is_spoofed(server, mac, vlans) => {
+                let borrowed = self.find_borrower(policy, server, mac, now_ns).is_some();
+                if borrowed { Mode::Enforce } else { policy.mode_of(server) }
             }
+            // nor is it anybody else's than the machine's that has the MAC
+            _ if self.is_machine_cut_off(mac, now_ns) => Mode::Enforce,
             _ => policy.settings.mode.value,
         };
         match mode {

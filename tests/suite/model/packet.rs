@@ -165,6 +165,7 @@ pub fn parse(frame: &[u8], way: Way) -> Frame {
 fn read_link(frame: &[u8], way: Way, known: &mut Known) -> Option<Frame> {
     let mut source_mac = [0; 6];
     source_mac.copy_from_slice(frame.get(6..12)?);
+    known.source_mac = source_mac;
     let mut vlans = Vec::new();
     let mut tags = 0;
     let mut at = 12;
@@ -180,7 +181,7 @@ fn read_link(frame: &[u8], way: Way, known: &mut Known) -> Option<Frame> {
         ethertype = u16_at(frame, at)?;
     }
     let rest = &frame[at + 2..];
-    (known.source_mac, known.vlans) = (source_mac, vlans.clone());
+    known.vlans = vlans.clone();
     let mut packet = match ethertype {
         0x0800 => read_ipv4(rest, way, known)?,
         0x86dd => read_ipv6(rest, way, known)?,

@@ -5,8 +5,8 @@ use portcullis::abi::Reason;
 
 use crate::support::dmz::{Family, POLICY, V4, V6, in_both_families, ip};
 use crate::support::frame::{
-    ICMPV6, Ipv6, SERVER_MAC, SYN, UDP, fragment, from_mac, icmp_message, link_frame, patched, tcp, udp,
-    udp_datagram,
+    ICMPV6, Ipv6, ROUTER_MAC, SERVER_MAC, SYN, UDP, fragment, from_mac, icmp_message, link_frame, patched,
+    tcp, udp, udp_datagram,
 };
 use crate::support::test_gate::{TestGate, mac_number, with_dmz_in_both_families};
 
@@ -91,7 +91,7 @@ fn what_this_machine_takes_is_never_elsewhere() {
             gate.drops(&to_mac(&forbidden(family), *mac), Reason::NewFlow);
             announce(&gate, *mac);
         }
-        announce(&gate, crate::support::frame::ROUTER_MAC);
+        announce(&gate, ROUTER_MAC);
         gate.drops(&forbidden(family), Reason::NewFlow);
         for mac in ours {
             gate.drops(&to_mac(&forbidden(family), mac), Reason::NewFlow);
@@ -147,4 +147,28 @@ fn a_gate_that_observes_counts_what_goes_elsewhere() {
     announce(&gate, NEIGHBOUR);
     let row = gate.would_drop(&to_mac(&forbidden(V4), NEIGHBOUR), Reason::Elsewhere);
     assert_eq!((row.key.port, row.key.flags), (0, 2));
+}
+
+#[test]
+fn in_a_bridge_with_several_ports_a_host_of_the_policy_has_to_be_heard_on_this_link() {
+    let text =
+        format!("{POLICY}\n[servers.other]\naddresses = [\"192.0.2.77\"]\nmac = \"02:00:00:00:00:77\"\n");
+    in_both_families(|family| {
+        let gate = TestGate::new(&text);
+        let frame = to_mac(&forbidden(family), NEIGHBOUR);
+        let note = |mac: [u8; 6], value: u32| {
+            gate.maps.own_macs.put(&mac_number(mac), &value, MapFlags::ANY).expect("an update");
+        };
+        note(ROUTER_MAC, 1);
+        gate.drops(&frame, Reason::Elsewhere);
+        note(ROUTER_MAC, 3);
+        gate.drops(&frame, Reason::NewFlow);
+        // one that is behind another port hears what this machine forwards, whoever claims its MAC
+        announce(&gate, NEIGHBOUR);
+        gate.drops(&frame, Reason::Elsewhere);
+        note(NEIGHBOUR, 1_000 << 2);
+        gate.drops(&frame, Reason::NewFlow);
+        gate.maps.own_macs.remove(&mac_number(NEIGHBOUR)).expect("a deletion");
+        gate.drops(&frame, Reason::Elsewhere);
+    });
 }

@@ -32,6 +32,7 @@ mod protocols;
 mod quarantine;
 mod quarantined_addresses;
 mod quarantined_answers;
+mod quarantined_macs;
 mod quarantines_and_policies;
 mod quiet_ethertypes;
 mod replies;

@@ -153,6 +153,82 @@ fn a_router_finds_its_neighbours_as_everybody_does() {
 }
 
 #[test]
+fn a_router_of_the_policy_finds_its_neighbours_from_a_global_address_too() {
+    let routers = "addresses = [\"192.0.2.3\", \"fe80::2:3\"";
+    let gate = TestGate::new(&policy().replace(routers, &format!("{routers}, \"2001:db8:1::3\"")));
+    let discovery = |from: &str, to: &str, kind: u8, hops: u8| {
+        let (from, to) = (ip(from), ip(to));
+        let message = icmp_message(from, to, (kind, 0), [0; 4], &[0xfe; 16]);
+        Ipv6::new(from, to, ICMPV6, &message).hop_limit(hops).frame()
+    };
+    let global = "2001:db8:1::3";
+    for kind in [135, 136] {
+        let message = discovery(global, "ff02::1:ff00:1", kind, 255);
+        gate.passes(&from_mac(&message, MAC), Reason::Neighbour);
+        // its address from another host, and another address of it
+        assert_eq!(gate.drops(&from_mac(&message, OTHER_MAC), Reason::UnknownSource).key.flags, 0);
+        let other = discovery("2001:db8:1::4", "ff02::1:ff00:1", kind, 255);
+        assert_eq!(gate.drops(&from_mac(&other, MAC), Reason::UnknownSource).key.flags, QUIET);
+        // what a router would forward
+        for beyond in
+            [discovery(global, "2001:db8:50::50", kind, 255), discovery(global, "ff05::1", kind, 255)]
+        {
+            assert_eq!(gate.drops(&from_mac(&beyond, MAC), Reason::UnknownSource).key.flags, QUIET);
+        }
+        let tired = discovery(global, "ff02::1:ff00:1", kind, 254);
+        assert_eq!(gate.drops(&from_mac(&tired, MAC), Reason::UnknownSource).key.flags, QUIET);
+        // an answer from the address that both share goes to one host
+        let shared = |hops| discovery("2001:db8:1::1", "2001:db8:1::2", kind, hops);
+        for (hops, mac, flags) in [(255, MAC, QUIET), (254, MAC, 0), (255, OTHER_MAC, 0)] {
+            let row = gate.drops(&from_mac(&shared(hops), mac), Reason::UnknownSource);
+            assert_eq!(row.key.flags, flags, "{hops} {mac:02x?}");
+        }
+    }
+}
+
+#[test]
+fn a_router_asks_the_link_for_members_of_groups_quietly() {
+    const IGMP: u8 = 2;
+    let gate = TestGate::new(&policy());
+    let igmp = |from: &str, to: &str, ttl: u8| {
+        let mut packet = Ipv4::new(ip(from), ip(to), IGMP, &[0x11, 0, 0xee, 0xff, 0, 0, 0, 0]).packet();
+        packet[8] = ttl;
+        packet[10..12].fill(0);
+        fix_ipv4_checksum(&mut packet[..20]);
+        ethernet(&packet)
+    };
+    let mld = |from: &str, to: &str, hops: u8| {
+        let message = icmp_message(ip(from), ip(to), (130, 0), [0; 4], &[0; 16]);
+        Ipv6::new(ip(from), ip(to), ICMPV6, &message).hop_limit(hops).frame()
+    };
+    // of all groups and of one, from an address of the policy and from others
+    let queries = [
+        igmp("192.0.2.3", "224.0.0.1", 1),
+        igmp("0.0.0.0", "224.0.0.1", 1),
+        igmp("192.0.2.1", "224.0.1.1", 1),
+        igmp("0.0.0.0", "239.1.2.3", 1),
+        mld("fe80::2:3", "ff02::1", 1),
+        mld("fe80::2:4", "ff02::1", 1),
+        mld("fe80::2:4", "ff0e::1:2", 1),
+        mld("fe80::2:3", "ff05::1:2", 1),
+    ];
+    for query in &queries {
+        assert_eq!(gate.drops(&from_mac(query, MAC), Reason::UnknownSource).key.flags, QUIET);
+        assert_eq!(gate.drops(&from_mac(query, OTHER_MAC), Reason::UnknownSource).key.flags, 0);
+    }
+    // what could be forwarded, and what is no such question
+    for other in [
+        igmp("192.0.2.1", "224.0.1.1", 2),
+        igmp("192.0.2.1", "203.0.113.50", 1),
+        mld("fe80::2:4", "ff0e::1:2", 2),
+        mld("fe80::2:4", "2001:db8:50::50", 1),
+        udp((ip("192.0.2.1"), 40_000), (ip("239.1.2.3"), 1900)),
+    ] {
+        assert_eq!(gate.drops(&from_mac(&other, MAC), Reason::UnknownSource).key.flags, 0);
+    }
+}
+
+#[test]
 fn a_server_that_claims_to_be_the_router_is_a_rogue_unless_it_needs_to() {
     let gate = TestGate::new(&policy());
     with_actors(|who| {

@@ -51,3 +51,43 @@ roles = ["wbe"]
 fn a_policy_that_is_not_there_is_refused_as_before() {
     assert_text("check-missing", &transcript(&["check", "/nonexistent/policy.toml"]));
 }
+
+#[test]
+fn several_policies_are_checked_each_by_itself_and_a_bad_one_keeps_no_other_from_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let (good, bad) = (write("good.toml", &starter()), write("bad.toml", "[servers.web1]\n"));
+    let missing = folder.path().join("missing.toml").display().to_string();
+    let outcome = portcullis(&["check", "--quiet", &good, &good]);
+    assert_eq!(
+        (outcome.status.code(), outcome.stdout.len(), outcome.stderr.len()),
+        (Some(0), 0, 0),
+        "{outcome:?}"
+    );
+    let outcome = portcullis(&["check", &bad, &missing, &good]);
+    let (said, wrong) = (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+    assert_eq!(outcome.status.code(), Some(1));
+    assert!(said.contains(&good) && said.contains("ns1  192.0.2.53"), "{said}");
+    assert!(wrong.contains(&format!("{bad}:1:")) && wrong.contains("missing.toml"), "{wrong}");
+    let outcome = portcullis(&["check", "-j", &good, &good]);
+    assert_eq!(String::from_utf8_lossy(&outcome.stdout).lines().count(), 2, "one value a file");
+}
+
+#[test]
+fn check_warns_of_doubts_and_of_sinks_that_cannot_work_and_still_succeeds() {
+    let sinks = "[alarms]\neve = \"/nonexistent/eve.json\"\ncommand = [\"/nonexistent/page\"]\n";
+    let policy = starter().replace("[alarms]\n", sinks) + "\n[roles.spare]\nin = [\"tcp/9\"]\n";
+    let text = check(&policy, &["--quiet"]);
+    for words in [
+        "no server has the role `spare`",
+        "/nonexistent is no folder",
+        "/nonexistent/page is not on this machine",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(text.contains("warning") && text.ends_with("status 0\n"), "{text}");
+}

@@ -1,7 +1,8 @@
 //! Who else is on the link: routers of the policy, servers by their link-local addresses, further MACs.
 
 use portcullis::abi::Reason::{
-    Ethertype, Need, NewFlow, Quarantined, RogueRouter, Router, Spoofed, UnknownAllowed, UnknownSource,
+    Ethertype, Need, Neighbour, NewFlow, Quarantined, RogueRouter, Router, Spoofed, UnknownAllowed,
+    UnknownSource,
 };
 
 use super::TimedModel;
@@ -70,6 +71,31 @@ fn from_a_routers_mac_alone_what_goes_to_the_link_is_quiet_but_for_vrrp() {
         ("fe80::99", "fe80::1", false),
     ] {
         assert_eq!(says(from, to), [(UnknownSource, quiet), (UnknownSource, false)], "{to}");
+    }
+}
+
+#[test]
+fn a_router_of_the_policy_finds_neighbours_from_any_of_its_addresses_and_asks_for_members_quietly() {
+    let routers = "[\"192.0.2.3\", \"fe80::2:3\", \"2001:db8:1::3\"]";
+    let text =
+        format!("{}\n[routers.other]\naddresses = {routers}\nmac = \"02:00:00:00:0f:03\"\n", dmz::POLICY);
+    let mut timed = TimedModel::with(&text);
+    let discovery = |from: &str, to: &str, kind: u8, hops: u8| {
+        let message = frame::icmp_message(ip(from), ip(to), (kind, 0), [0; 4], &[0xfe; 16]);
+        frame::Ipv6::new(ip(from), ip(to), frame::ICMPV6, &message).hop_limit(hops).frame()
+    };
+    let mut says = |frame: &[u8]| verdict(&timed.sends(&from_mac(frame, ROUTER_MAC)));
+    for (from, to, kind, hops, expected) in [
+        ("2001:db8:1::3", "ff02::1:ff00:1", 135, 255, (Neighbour, false)),
+        ("2001:db8:1::3", "ff02::1:ff00:1", 135, 254, (UnknownSource, true)),
+        ("2001:db8:1::3", "2001:db8:50::50", 136, 255, (UnknownSource, true)),
+        ("2001:db8:1::1", "2001:db8:1::2", 136, 255, (UnknownSource, true)),
+        ("2001:db8:1::1", "2001:db8:1::2", 136, 254, (UnknownSource, false)),
+        ("2001:db8:1::1", "2001:db8:50::50", 136, 255, (UnknownSource, false)),
+        ("fe80::2:9", "ff0e::1:2", 130, 1, (UnknownSource, true)),
+        ("fe80::2:9", "ff0e::1:2", 130, 2, (UnknownSource, false)),
+    ] {
+        assert_eq!(says(&discovery(from, to, kind, hops)), expected, "{from} {to} {kind} {hops}");
     }
 }
 

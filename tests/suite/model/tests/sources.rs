@@ -6,7 +6,7 @@ use portcullis::abi::Reason::{
 
 use super::{SECOND, TimedModel};
 use crate::model::Verdict;
-use crate::support::dmz::{V4, in_both_families, ip};
+use crate::support::dmz::{self, V4, in_both_families, ip};
 use crate::support::frame::{self, ACK, ROUTER_MAC, SYN};
 
 #[test]
@@ -136,8 +136,8 @@ fn in_quarantine_only_management_gets_an_answer() {
 fn a_quarantine_ends_at_its_time_and_holds_in_observe_and_across_policies() {
     let mut timed = TimedModel::setting("mode = \"observe\"");
     timed.model.quarantine("web1", Some(timed.now + 10 * SECOND));
-    timed.apply(crate::support::dmz::POLICY);
-    timed.apply(&crate::support::dmz::POLICY.replacen("[policy]", "[policy]\nmode = \"observe\"", 1));
+    timed.apply(dmz::POLICY);
+    timed.apply(&dmz::POLICY.replacen("[policy]", "[policy]\nmode = \"observe\"", 1));
     let syn = frame::tcp((V4.web, 5000), (V4.peer, 25), SYN);
     timed.wait(9);
     let outcome = timed.sends(&syn);
@@ -152,6 +152,38 @@ fn a_spoof_in_quarantine_is_a_spoof() {
     let mut timed = TimedModel::with(FARM);
     timed.model.quarantine("one", None);
     assert_eq!(timed.why(&frame::udp((V4.web, 5000), (V4.peer, 53))), Spoofed);
+}
+
+#[test]
+fn the_mac_of_a_server_in_quarantine_is_cut_off_under_addresses_that_are_not_its_own() {
+    let [mine, other] = [[2, 0, 0, 0, 0, 0x30], [2, 0, 0, 0, 0, 0x31]];
+    in_both_families(|family| {
+        for (setting, passes) in [("unknown_sources = \"allow\"", true), ("mode = \"observe\"", false)] {
+            let text = format!("[policy]\n{setting}");
+            let text = dmz::POLICY.replace("[policy]", &text);
+            let mut timed = TimedModel::with(
+                &text.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:30\""),
+            );
+            let unknown = |mac| frame::from_mac(&frame::udp((family.unknown, 5000), (family.peer, 53)), mac);
+            let borrowed = |mac| frame::from_mac(&frame::udp((family.web, 5000), (family.loghost, 514)), mac);
+            assert_ne!(timed.sends(&unknown(mine)).verdict, Verdict::Drop);
+            assert_eq!(timed.why(&borrowed(mine)), Need);
+            timed.model.quarantine("ns1", None);
+            let outcome = timed.sends(&unknown(mine));
+            assert_eq!(
+                (outcome.verdict, outcome.reason, outcome.server),
+                (Verdict::Drop, UnknownSource, None)
+            );
+            let outcome = timed.sends(&borrowed(mine));
+            assert_eq!((outcome.verdict, outcome.reason), (Verdict::Drop, Quarantined));
+            assert_eq!(outcome.server.as_deref(), Some("ns1"));
+            assert_eq!(timed.why(&borrowed(other)), Need);
+            let reason = if passes { UnknownAllowed } else { UnknownSource };
+            let outcome = timed.sends(&unknown(other));
+            assert_eq!(outcome.reason, reason);
+            assert_ne!(outcome.verdict, Verdict::Drop);
+        }
+    });
 }
 
 #[test]
@@ -215,4 +247,20 @@ fn a_drop_of_what_goes_to_another_host_is_no_sign_of_anything() {
     assert_eq!(timed.sends(&to(neighbour)).reason, Elsewhere);
     timed.model.set_own_macs([]);
     assert_eq!(timed.sends(&to(neighbour)).reason, plain);
+}
+
+#[test]
+fn in_a_bridge_a_host_of_the_policy_is_elsewhere_once_it_was_heard() {
+    let mut timed = TimedModel::with(FARM);
+    timed.model.set_own_macs([[2, 0, 0, 0, 0, 1]]);
+    let named = [2, 0, 0, 0, 0, 0x10];
+    let frame = frame::patched(&frame::tcp((V4.ns, 5000), (V4.peer, 25), SYN), 0, &named);
+    assert_eq!(timed.why(&frame), Elsewhere);
+    timed.model.set_bridged(true);
+    assert_eq!(timed.why(&frame), NewFlow);
+    timed.sends(&frame::from_mac(&frame::link_frame(0x0806, &[0; 46]), named));
+    assert_eq!(timed.why(&frame), Elsewhere);
+    // heard behind another port as well, so it is forwarded
+    timed.model.set_own_macs([[2, 0, 0, 0, 0, 1], named]);
+    assert_eq!(timed.why(&frame), NewFlow);
 }

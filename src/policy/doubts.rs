@@ -1,0 +1,135 @@
+//! Doubts: parts of a valid policy that nobody can have meant. `check` warns of them, and nothing is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::diagnostic::{Diagnostic, Finding, Source};
+use super::model::{Direction, Location, Need, Policy, Role};
+
+/// The doubts of a policy, sorted by their places.
+pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    findings.extend(find_roles_of_nobody(policy));
+    findings.extend(find_sets_of_nobody(policy));
+    for role in &policy.roles {
+        for direction in Direction::ALL {
+            findings.extend(find_useless_needs(policy, role, direction));
+        }
+    }
+    findings.extend(find_missing_management(policy));
+    findings.extend(find_mute_servers(policy));
+    let source = Source::new(&policy.file, &policy.text);
+    source.render_all(findings)
+}
+
+fn at(place: &Location, message: String) -> Finding {
+    Finding::new(place.start..place.end, message)
+}
+
+fn find_roles_of_nobody(policy: &Policy) -> impl Iterator<Item = Finding> {
+    let taken: BTreeSet<&str> =
+        policy.servers.iter().flat_map(|server| &server.roles).map(|(name, _)| name.as_str()).collect();
+    policy.roles.iter().filter(move |role| !taken.contains(role.name.as_str())).map(|role| {
+        at(&role.place, format!("no server has the role `{}`", role.name))
+            .with_help("give it to a server, or leave it out")
+    })
+}
+
+fn find_sets_of_nobody(policy: &Policy) -> impl Iterator<Item = Finding> {
+    let needs = policy.roles.iter().flat_map(Role::needs).chain(&policy.settings.management);
+    let named: BTreeSet<&str> = needs.flat_map(Need::set_names).collect();
+    policy.sets.values().filter(move |set| !named.contains(set.name.as_str())).map(|set| {
+        at(&set.place, format!("no need names the set `@{}`", set.name))
+            .with_help(format!("write `to @{0}` or `from @{0}` in a need, or leave the set out", set.name))
+    })
+}
+
+/// Needs of a role that permit nothing beyond another need of it.
+fn find_useless_needs(policy: &Policy, role: &Role, direction: Direction) -> Vec<Finding> {
+    let needs = role.needs_of(direction);
+    let peers: BTreeMap<usize, Vec<IpNet>> =
+        needs.iter().enumerate().map(|(index, need)| (index, need.resolve_peers(&policy.sets))).collect();
+    let covers = |wide: usize, narrow: usize| {
+        let (Some(a), Some(b)) = (needs.get(wide), needs.get(narrow)) else {
+            return false;
+        };
+        is_wider(a, b) && has_all(peers.get(&wide), peers.get(&narrow))
+    };
+    let mut findings = Vec::new();
+    for (narrow, need) in needs.iter().enumerate() {
+        // of two that say the same, the later one
+        let wide = (0..needs.len()).find(|wide| {
+            *wide != narrow && covers(*wide, narrow) && (*wide < narrow || !covers(narrow, *wide))
+        });
+        if let Some(wide) = wide.and_then(|wide| needs.get(wide)) {
+            findings.push(
+                at(
+                    &need.place,
+                    format!("`{need}` changes nothing: `{wide}` in line {} has it", wide.place.line),
+                )
+                .with_help("leave one of the two out"),
+            );
+        }
+    }
+    findings
+}
+
+/// Whether the first need permits all that the second does, peers aside.
+fn is_wider(wide: &Need, narrow: &Need) -> bool {
+    // No `..`, so that a new clause does not compile until it is compared.
+    let Need { direction: _, protocol, ports, peers: _, sport, limit, place: _ } = wide;
+    let spans = |outer: &RangeInclusive<u16>, inner: &RangeInclusive<u16>| {
+        outer.start() <= inner.start() && inner.end() <= outer.end()
+    };
+    let has_sport = match (sport, &narrow.sport) {
+        (None, _) => true,
+        (Some(outer), Some(inner)) => spans(outer, inner),
+        (Some(_), None) => false,
+    };
+    // two limits count apart, so only the same need said twice is useless beside one with a limit
+    let has_room = match limit {
+        None => true,
+        Some(_) => *limit == narrow.limit && *ports == narrow.ports && *sport == narrow.sport,
+    };
+    *protocol == narrow.protocol && spans(ports, &narrow.ports) && has_sport && has_room
+}
+
+/// Whether each of the second's peers is one of the first's. No list at all is everybody.
+fn has_all(wide: Option<&Vec<IpNet>>, narrow: Option<&Vec<IpNet>>) -> bool {
+    match (wide, narrow) {
+        (Some(wide), _) if wide.is_empty() => true,
+        (Some(wide), Some(narrow)) => {
+            !narrow.is_empty() && narrow.iter().all(|inner| wide.iter().any(|outer| outer.contains(inner)))
+        }
+        _ => false,
+    }
+}
+
+fn find_missing_management(policy: &Policy) -> Option<Finding> {
+    policy.settings.management.is_empty().then(|| {
+        Finding::new(0..0, "there is no `management`: nobody can reach a server that is in quarantine").with_help(
+            "write the services by which you manage the servers, as management = [\"tcp/22 from 203.0.113.7\"] in \
+             [policy]",
+        )
+    })
+}
+
+fn find_mute_servers(policy: &Policy) -> impl Iterator<Item = Finding> {
+    let is_managed = !policy.settings.management.is_empty();
+    policy
+        .servers
+        .iter()
+        .filter(move |server| {
+            let mut roles = server.roles.iter().filter_map(|(name, _)| policy.find_role(name));
+            !is_managed && roles.all(|role| role.inbound.is_empty() && role.outbound.is_empty())
+        })
+        .map(|server| {
+            at(
+                &server.place,
+                format!("`{}` can talk to nobody: it has no role with `in` or `out`", server.name),
+            )
+            .with_help("give it a role, or leave the server out: an address of no server is dropped as well")
+        })
+}
