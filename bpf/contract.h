@@ -24,7 +24,7 @@ enum layout {
 	 * 5: new names of maps: ledger_quotas, ledger_overflow, ledger_bloom, verdict_cache,
 	 *    quota_cache, statistics.
 	 * 6: later_bytes of struct fragment; refused fragments, heard peers, MACs, routers, source
-	 *    ports, quarantined addresses and MACs, quiet EtherTypes.
+	 *    ports, quarantined addresses and MACs, quiet EtherTypes, own openings.
 	 */
 	LAYOUT_VERSION = 6,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -118,6 +118,7 @@ enum effect {
 	EFFECT_COUNT_FRAGMENT = 32,   /* a later fragment: add its bytes to the first one */
 	EFFECT_LEARN_MAC = 64,        /* a host of the link sent it: note its MAC */
 	EFFECT_REFUSE_FRAGMENT = 128, /* a drop: later fragments share its reason */
+	EFFECT_NOTE_OPENING = 256,    /* the server itself opens this connection */
 };
 
 /* Indexes of the map `state`. Each value is one aligned 64-bit word, so a reader sees the old
@@ -323,7 +324,7 @@ struct half_open {
 	__u32 syn_acks;     /* 0: none was seen yet, and `sequence` is empty */
 };
 
-/* Value of `unlisted`. */
+/* Value of `unlisted` and `own_openings`. */
 struct opening {
 	__u64 opened_ns;
 };

@@ -174,10 +174,21 @@ static __noinline bool drop_over_quota(struct xdp_md *ctx, const struct plain_fr
 	return row && count_cached_drop(ctx, frame, row, result, now_ns);
 }
 
+static __always_inline void fill_plain_key(struct flow_key *key, const struct plain_frame *frame)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->server = frame->source;
+	key->peer = frame->destination;
+	key->server_port_be = frame->source_port_be;
+	key->peer_port_be = frame->destination_port_be;
+	key->protocol = frame->protocol;
+}
+
 /* The cached verdict on an opening, as an XDP action, or -1. */
-static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_frame *frame,
+static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *path,
 					 const struct policy *policy, __u32 epoch, __u64 now_ns)
 {
+	const struct plain_frame *frame = &path->frame;
 	__u16 port = bpf_ntohs(frame->destination_port_be);
 	union cached_result result;
 	struct ledger_row *row;
@@ -203,6 +214,8 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 		    is_quarantined(result.number, &frame->source, frame->source_mac, now_ns))
 			return -1;
 		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
+		fill_plain_key(&path->key, frame);
+		note_own_opening(&path->key, now_ns);
 		return XDP_PASS;
 	}
 
@@ -214,7 +227,14 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 	if (result.reason == REASON_QUARANTINED &&
 	    !is_quarantined(row->kind.server, &frame->source, frame->source_mac, now_ns))
 		return -1;
-	return count_cached_drop(ctx, frame, row, result, now_ns) ? XDP_DROP : -1;
+	if (!count_cached_drop(ctx, frame, row, result, now_ns))
+		return -1;
+	/* as notes_dropped_opening(): other drops that are cached are loud */
+	if (result.quiet && result.reason == REASON_NEW_FLOW) {
+		fill_plain_key(&path->key, frame);
+		note_own_opening(&path->key, now_ns);
+	}
+	return XDP_DROP;
 }
 
 /* Passes an answer in a flow that the live policy has permitted before, and refreshes the flow as
@@ -231,12 +251,7 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	struct counter *counter;
 	struct flow *flow;
 
-	__builtin_memset(key, 0, sizeof(*key));
-	key->server = frame->source;
-	key->peer = frame->destination;
-	key->server_port_be = frame->source_port_be;
-	key->peer_port_be = frame->destination_port_be;
-	key->protocol = frame->protocol;
+	fill_plain_key(key, frame);
 	if (tcp)
 		flow = bpf_map_lookup_elem(&established, key);
 	else
@@ -277,7 +292,7 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 		if (frame->tcp_flags & TCP_ACK)
 			return -1;
 		*epoch = read_epoch(cpu, policy);
-		return *epoch ? lookup_cached(ctx, frame, policy, *epoch, now_ns) : -1;
+		return *epoch ? lookup_cached(ctx, path, policy, *epoch, now_ns) : -1;
 	}
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||

@@ -14,6 +14,8 @@ enum timeout {
 	TIMEOUT_CLOSING_S = 120, /* FIN_WAIT and TIME_WAIT */
 	TIMEOUT_RESET_S = 10,
 	TIMEOUT_HALF_OPEN_S = 60,
+	/* Of an opening of the server's own. Its SYN is sent again within this time. */
+	TIMEOUT_SYN_SENT_S = 120,
 	TIMEOUT_DATAGRAM_S = 30,
 	TIMEOUT_DATAGRAM_ANSWERED_S = 120,
 	TIMEOUT_OTHER_S = 600,
@@ -180,6 +182,14 @@ static __always_inline bool was_opened_unlisted(const struct flow_key *key, __u6
 	return opening && is_within(opening->opened_ns, now_ns, timeout_s);
 }
 
+/* Did the server itself begin to open this flow? Then a peer's SYN has crossed the server's own. */
+static __always_inline bool was_opened_by_server(const struct flow_key *key, __u64 now_ns)
+{
+	struct opening *opening = bpf_map_lookup_elem(&own_openings, key);
+
+	return opening && is_within(opening->opened_ns, now_ns, TIMEOUT_SYN_SENT_S);
+}
+
 /* ---- writers ---------------------------------------------------------- */
 
 static __always_inline void add_statistic(__u32 index, __u64 count)
@@ -188,6 +198,25 @@ static __always_inline void add_statistic(__u32 index, __u64 count)
 
 	if (statistic)
 		*statistic += count;
+}
+
+/* `table`: `unlisted` or `own_openings`. */
+static __always_inline void note_opening(void *table, const struct flow_key *key, __u64 now_ns)
+{
+	struct opening *opening = bpf_map_lookup_elem(table, key);
+	struct opening fresh = { .opened_ns = now_ns };
+
+	if (opening)
+		opening->opened_ns = now_ns;
+	else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
+		add_statistic(STATISTIC_FLOW_LOST, 1);
+}
+
+/* Not inlined, for its own stack: the filter's is full. */
+static __noinline int note_own_opening(const struct flow_key *key, __u64 now_ns)
+{
+	note_opening(&own_openings, key, now_ns);
+	return 0;
 }
 
 static __always_inline void make_established(const struct flow_key *key, __u32 generation,

@@ -318,6 +318,18 @@ struct {
 	__type(value, struct opening);
 } unlisted SEC(".maps");
 
+/* TCP connections that servers began to open themselves: a peer's bare SYN may cross the server's own
+ * (RFC 9293, 3.5), and the SYN+ACK that answers it reveals no listener. Keyed as a flow that the peer
+ * opened. Written and read by the filter. An LRU. Full: the oldest is evicted, and a SYN+ACK of that
+ * connection may be taken for a listener's.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct opening);
+} own_openings SEC(".maps");
+
 /* First fragments that passed. Written and read by the filter. An LRU. Full: the oldest is evicted,
  * and the later fragments of its datagram are dropped.
  */

@@ -17,7 +17,7 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 	const struct packet *packet = context->packet;
 	bool strict = context->policy->flags & SETTINGS_STRICT;
 	bool syn_ack = is_syn_ack(packet);
-	bool opened, listed;
+	bool opened, listed, own;
 
 	find_service(context->policy, context->server, IPPROTO_TCP, packet->source_port,
 		     &packet->destination, &listed);
@@ -35,9 +35,12 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 		opened = find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
 				    context->now_ns) &
 			 HEARD_FOUND;
+	/* no need permits the server's own SYN, or no longer, but no listener answers here */
+	own = syn_ack && !(context->policy->assume & ASSUME_OPENED) &&
+	      was_opened_by_server(&context->key, context->now_ns);
 	if (opened && listed)
 		drop_own_port(decision, REASON_STRANGER, packet->source_port);
-	else if (opened && syn_ack)
+	else if (opened && syn_ack && !own)
 		drop_own_port(decision, REASON_UNLISTED_SERVICE, packet->source_port);
 	else if (listed)
 		drop_own_port(decision, REASON_NO_FLOW, packet->source_port);

@@ -27,17 +27,6 @@ static __always_inline void add_half_open(const struct flow_key *key, __u32 gene
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
-static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_ns)
-{
-	struct opening *opening = bpf_map_lookup_elem(&unlisted, key);
-	struct opening fresh = { .opened_ns = now_ns };
-
-	if (opening)
-		opening->opened_ns = now_ns;
-	else if (bpf_map_update_elem(&unlisted, key, &fresh, BPF_ANY))
-		add_statistic(STATISTIC_FLOW_LOST, 1);
-}
-
 /* The flags of a first fragment may stand in a later one, or be overwritten by it. A host that listens
  * looks at a reset first (RFC 9293, 3.10.7.2), so a SYN with one opens nothing.
  */
@@ -66,7 +55,7 @@ static __always_inline void track_segment(const struct policy *policy, const str
 		if (rule)
 			add_half_open(key, policy->generation, rule, now_ns);
 		else
-			note_unlisted(key, now_ns);
+			note_opening(&unlisted, key, now_ns);
 		if (is_bare_syn(packet))
 			return;
 	}
@@ -170,7 +159,7 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 	if (server->flags & SERVER_SPORTS &&
 	    is_permitted(match_sport(policy, key, server->profile)))
 		return;
-	note_unlisted(key, now_ns);
+	note_opening(&unlisted, key, now_ns);
 }
 
 static __always_inline void track_icmp(const struct policy *policy, const struct server *server,

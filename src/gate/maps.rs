@@ -198,6 +198,8 @@ maps! {
     icmp_queries: TypedMap<flow_key, flow>, setting!(icmp), Count::Entries;
     /// Openings of peers that no `in` service allows.
     unlisted: TypedMap<flow_key, opening>, setting!(unlisted), Count::Entries;
+    /// TCP connections that servers began to open.
+    own_openings: TypedMap<flow_key, opening>, Size::Fixed, Count::Entries;
     /// First fragments that passed.
     fragments: TypedMap<fragment_key, fragment>, setting!(fragments), Count::Entries;
     /// First fragments that were dropped.

@@ -98,7 +98,7 @@ impl Talk {
         if self.chance.below(250) == 0 {
             return self.ask_from_everywhere();
         }
-        match self.chance.below(49) {
+        match self.chance.below(50) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -121,6 +121,7 @@ impl Talk {
             45 => self.ask_the_link(),
             46 => self.answer_from_quarantine(),
             47 => self.write_over_headers(),
+            48 => self.cross_syns(),
             _ => self.shake_hands(),
         }
     }
@@ -303,6 +304,38 @@ impl Talk {
             self.arrive(packet);
             let flags = self.chance.pick(&[ACK, ACK | PSH, FIN | ACK, RST, SYN | ACK]);
             let packet = self.segment(server, peer, flags, (2, 9001), 0);
+            self.leave(packet);
+        }
+    }
+
+    /// Both ends open the same connection at once, or a listener's answer looks as if they did.
+    fn cross_syns(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_client_port(&mut self.chance));
+        let peer = (peer, pick_service(&mut self.chance));
+        let mut steps = [(true, SYN), (false, SYN)];
+        if self.chance.percent(40) {
+            steps.swap(0, 1);
+        }
+        for (from, flags) in steps {
+            if self.chance.percent(10) {
+                continue;
+            }
+            if self.chance.percent(5) {
+                self.wait();
+            }
+            let (from, to, leaves) = if from { (server, peer, true) } else { (peer, server, false) };
+            let packet = self.segment(from, to, flags, (7000, 0), 0);
+            if leaves { self.leave(packet) } else { self.arrive(packet) }
+        }
+        if self.chance.percent(15) {
+            self.events.push(Event::Quarantine(Whom::Addresses(server.0.into()), Some(5)));
+        }
+        if self.chance.percent(20) {
+            self.wait();
+        }
+        for flags in [SYN | ACK, ACK] {
+            let packet = self.segment(server, peer, flags, (7000, 7001), 0);
             self.leave(packet);
         }
     }

@@ -60,8 +60,16 @@ impl Room {
 }
 
 /// Tables whose entries begin with a time.
-const TIMED: [&str; 7] =
-    ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "refused_fragments"];
+const TIMED: [&str; 8] = [
+    "established",
+    "half_open",
+    "datagrams",
+    "icmp_queries",
+    "unlisted",
+    "own_openings",
+    "fragments",
+    "refused_fragments",
+];
 
 const QUARANTINES: [&str; 3] = ["quarantines", "quarantined_addresses", "quarantined_macs"];
 

@@ -57,6 +57,10 @@ rules! {
     /// A SYN+ACK to a peer whose opening could not be read.
     UnlistedByUnreadOpening,
     OwnConnectionRefused,
+    /// A SYN+ACK after a SYN of the server's own: a need permits it, none does, or the server is in quarantine.
+    CrossedSyn,
+    CrossedSynDenied,
+    CrossedSynQuarantined,
     /// An `out` need with a `sport`.
     SportNeed,
     SportOwnConnection,

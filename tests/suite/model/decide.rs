@@ -32,6 +32,8 @@ pub enum Effect {
     Answer(Table, FlowKey),
     /// The flow is taken over.
     PickUp(FlowKey),
+    /// The server itself begins to open this.
+    Open(FlowKey),
     Spend(BucketKey, Limit),
     /// Later fragments follow this one.
     RememberFragment,
@@ -184,7 +186,8 @@ impl<'a> Case<'a> {
     /// Step 7. Answers are what its visitors asked for: no sign of anything, and counted under the server's
     /// own port. decided: an ICMP message counts under its type, and a reset of what is no service under port
     /// 0, as in step 14; and a reset or an error is an answer whatever it is about.
-    fn refuse_quarantined(&self, replies: bool) -> Decision {
+    /// decided: a SYN+ACK after its own SYN is quiet too, and counted where it goes, for its own port is any.
+    fn refuse_quarantined(&self, replies: bool, crossed: bool) -> Decision {
         let decision = Decision::drop(Reason::Quarantined);
         let answering = |decision: Decision| decision.answering().quiet_if(true);
         let service = answered_flow(self.packet).map(|(_, service)| service);
@@ -197,6 +200,7 @@ impl<'a> Case<'a> {
             (None, _) if self.tcp().is_some_and(|tcp| tcp.has(RST)) => {
                 decision.at_own_port(0).quiet_if(true).meeting(Covered::QuarantinedReset)
             }
+            (None, _) if crossed => decision.quiet_if(true).meeting(Covered::CrossedSynQuarantined),
             _ => decision,
         }
     }
@@ -447,7 +451,9 @@ impl Model {
             // the rest of an answer is as quiet as its beginning
             Some(decision) if stays(&decision) || decision.reason == Reason::Quarantined => decision,
             Some(_) => Decision::drop(Reason::Quarantined),
-            None => reply.filter(stays).unwrap_or_else(|| case.refuse_quarantined(replies)),
+            None => reply
+                .filter(stays)
+                .unwrap_or_else(|| case.refuse_quarantined(replies, self.has_crossed(case))),
         }
     }
 

@@ -218,6 +218,9 @@ impl Model {
         // What is only let through for the time being has no consequences but this.
         if outcome.verdict != Verdict::Pass {
             self.refuse_fragment(&known, &outcome, &decision, now_ns);
+            if let Frame::Packet(packet) = &parsed {
+                self.note_dropped_opening(packet, &outcome, now_ns);
+            }
         } else if let Frame::Packet(packet) = &parsed {
             self.take_effects(packet, &decision, now_ns);
         }
@@ -290,6 +293,20 @@ impl Model {
         self.fragments.refuse(FragmentKey::new(source, destination, fragment), refused);
     }
 
+    /// A peer's SYN may cross a server's own although that was dropped. decided: a drop that has raised its
+    /// alarm is not remembered, for then the SYN+ACK says nothing new; one of observe is, for it leaves.
+    fn note_dropped_opening(&mut self, packet: &Packet, outcome: &Outcome, now_ns: u64) {
+        let silent = match outcome.reason {
+            Reason::Rate => true,
+            Reason::NewFlow | Reason::Destination => outcome.quiet || outcome.verdict == Verdict::WouldDrop,
+            _ => false,
+        };
+        let bare_syn = matches!(&packet.transport, Some(Transport::Tcp(tcp)) if tcp.is_bare_syn());
+        if let Some((key, _)) = flows::answered_flow(packet).filter(|_| silent && bare_syn) {
+            self.flows.open_own(key, now_ns);
+        }
+    }
+
     fn find_verdict(&self, decision: &Decision, server: Option<&str>, known: &Known, now_ns: u64) -> Verdict {
         if !decision.reason.drops() {
             return Verdict::Pass;
@@ -328,6 +345,7 @@ impl Model {
                         self.flows.pick_up(key, tcp, self.generation, now_ns);
                     }
                 }
+                Effect::Open(key) => self.flows.open_own(*key, now_ns),
                 Effect::Spend(key, limit) => self.buckets.spend(key.clone(), *limit, now_ns),
                 Effect::CountFragment => self.fragments.count(packet),
                 Effect::RememberFragment => {

@@ -9,7 +9,7 @@ use super::flows::{FlowKey, Table, answered_flow};
 use super::heard::{HeardKey, Memory};
 use super::limits::{BucketKey, by_generosity};
 use super::needs::{self, Rule, Subject};
-use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
+use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Tcp, Transport, UDP, icmp_kind};
 use super::quote::{QuotedEnds, read_quote};
 
 impl Model {
@@ -21,7 +21,11 @@ impl Model {
             .or_else(|| self.find_flow_error(case))
             .or_else(|| self.find_unlisted_service(case))
             .or_else(|| self.find_noise(case))
-            .or_else(|| find_no_flow(case))
+            .or_else(|| {
+                let opened = answered_flow(case.packet).is_some_and(|(key, _)| self.is_opened(case, &key));
+                let denied = (opened || !case.is_strict()) && self.has_crossed(case);
+                find_no_flow(case).map(|found| found.meeting_if(denied, Covered::CrossedSynDenied))
+            })
             .or_else(|| self.find_late_answer(case))
             .unwrap_or_else(|| decide_new(case))
     }
@@ -102,7 +106,10 @@ impl Model {
         }
         let opening = case.opening();
         let rules = needs::matching(case.policy, &case.outbound, opening);
-        let mark = |decision: Decision, rules: &[Rule<'_>]| {
+        // A peer's SYN may cross it.
+        let key = answered_flow(case.packet).filter(|_| case.tcp().is_some()).map(|(key, _)| key);
+        let mark = |mut decision: Decision, rules: &[Rule<'_>]| {
+            decision.effects.extend(key.map(Effect::Open));
             decision
                 .by(rules)
                 .meeting_if(rules.iter().all(|rule| rule.need.sport.is_some()), Covered::SportNeed)
@@ -133,14 +140,16 @@ impl Model {
         let tcp = case.tcp().filter(|tcp| !tcp.is_bare_syn())?;
         let (key, _) = answered_flow(case.packet)?;
         let rules = needs::matching(case.policy, &case.outbound, case.opening());
-        if rules.is_empty() || (tcp.is_syn_ack() && self.is_opened(case, &key)) {
+        let crossed = self.has_crossed(case);
+        let is_opened = tcp.is_syn_ack() && self.is_opened(case, &key);
+        if rules.is_empty() || (is_opened && !crossed) {
             return None;
         }
         let by_sport = rules.iter().all(|rule| rule.need.sport.is_some());
         let own = Decision::pass(Reason::OwnConnection).by(&rules);
         let own = own.meeting_if(by_sport, Covered::SportOwnConnection);
-        if !tcp.is_syn_ack() {
-            return Some(own);
+        if !tcp.is_syn_ack() || crossed {
+            return Some(own.meeting_if(is_opened, Covered::CrossedSyn));
         }
         // decided: a peer whose opening could not be read may have opened this
         match self.recall_unread(case).as_slice() {
@@ -151,6 +160,12 @@ impl Model {
                 Decision::one_of([own, Decision { by_chance: true, ..opened }])
             }
         }
+    }
+
+    /// Whether it is the answer to a SYN that crossed the server's own.
+    pub fn has_crossed(&self, case: &Case<'_>) -> bool {
+        case.tcp().is_some_and(Tcp::is_syn_ack)
+            && answered_flow(case.packet).is_some_and(|(key, _)| self.flows.is_own(&key, case.now_ns))
     }
 
     /// Whether a peer is known to have opened the flow; service tracking knows nothing.
@@ -221,7 +236,7 @@ impl Model {
             let answers = key.protocol == UDP && self.is_opened(case, &key) && !is_renewal(case);
             return answers.then_some(decision);
         };
-        if !tcp.is_syn_ack() {
+        if !tcp.is_syn_ack() || self.has_crossed(case) {
             return None;
         }
         if !case.is_strict() || self.is_opened(case, &key) {

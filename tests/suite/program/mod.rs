@@ -39,6 +39,7 @@ mod routes;
 mod samples;
 mod service;
 mod several_macs;
+mod simultaneous_open;
 mod source_route;
 mod sources;
 mod sport;
