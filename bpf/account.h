@@ -224,8 +224,8 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 	if (!packet || !decision)
 		return 0;
 	effects = decision->effects;
-	if (effects & (EFFECT_TOUCH_FLOW | EFFECT_OPEN_FLOW | EFFECT_NOTE_SYN_ACK |
-		       EFFECT_NOTE_OPENING)) {
+	if (effects &
+	    (EFFECT_TOUCH_FLOW | EFFECT_OPEN_FLOW | EFFECT_NOTE_SYN_ACK | EFFECT_NOTE_OPENING)) {
 		struct flow_key key;
 
 		fill_reply_key(&key, packet);

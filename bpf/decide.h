@@ -97,10 +97,10 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 		/* The peer's SYN crossed one that the server had sent before. It goes on to ask. The
 		 * port stays the destination's, for the server's own is any.
 		 */
-		if (!answers && !listed && is_syn_ack(packet) && sent_opening(packet, now_ns))
+		if (!answers && !listed && is_acceptance(packet) && sent_opening(packet, now_ns))
 			decision->flags |= DROP_QUIET;
 		/* as in `backscatter`, so that a scan from outside makes one row */
-		if (packet->tcp_flags & TCP_RST && !answers && !listed) {
+		if ((is_reset(packet) || is_group_report(packet)) && !answers && !listed) {
 			answers = true;
 			service = 0;
 		}
@@ -146,13 +146,12 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	if (rule && tcp && is_syn_ack(packet) && context->policy->flags & SETTINGS_STRICT &&
 	    !was_opened_by_server(&context->key, context->now_ns) &&
 	    (was_opened_unlisted(&context->key, context->now_ns) ||
-	     find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
-			context->now_ns) &
+	     find_heard(server->id, &packet->destination, HEARD_ANY, HEARD_ANY, context->now_ns) &
 		     HEARD_FOUND))
 		rule = 0;
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule,
-		     tcp && opening ? EFFECT_NOTE_OPENING : 0);
+		     is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0);
 		if (!opening)
 			return;
 		if (rule & RULE_LIMITED) {
@@ -188,7 +187,7 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 	need = find_need(policy, 0, policy->flags & SETTINGS_RANGES, packet->protocol,
 			 decision->port);
 	rule = need ? match_peer(policy, &need->outbound, &packet->destination) : 0;
-	server = rule ? find_mac(policy, 0, read_mac(packet->source_mac)) : 0;
+	server = rule ? find_link_sender(policy, packet) : 0;
 	if (server <= MAC_OF_ROUTER)
 		return false;
 	decision->server = server - 1;
@@ -246,7 +245,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 {
 	const struct packet *packet = context->packet;
 	__u32 reply, first, cut_off;
-	bool outdated;
+	__u8 flags;
 
 	if (packet->malformed) {
 		drop(decision, REASON_MALFORMED, 0);
@@ -298,8 +297,13 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 	fill_reply_key(&context->key, packet);
 	reply = find_reply(context, decision);
 	first = find_first_fragment(packet, context->policy, context->now_ns);
-	outdated = first == FIRST_OUTDATED;
-	if (outdated)
+	/* Expected of a datagram that was under way during a policy swap, so no alarm. A fragment that
+	 * overtakes its first one is expected too, but so may one without a first look.
+	 */
+	flags = first == FIRST_OUTDATED       ? DROP_QUIET :
+		first || packet->bad_fragment ? 0 :
+						DROP_PRESUMED;
+	if (first == FIRST_OUTDATED || first == FIRST_CONTRADICTED)
 		first = 0;
 	cut_off = find_sender_quarantine(context->policy, context->server, packet, context->now_ns);
 	if (cut_off && !((reply | first) & RULE_MANAGEMENT)) {
@@ -311,10 +315,9 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 		return reply ? STEP_QUARANTINED_REPLY : STEP_QUARANTINED;
 	}
 	if (packet->bad_fragment || (packet->fragment_position == FRAGMENT_LATER && !first)) {
-		/* expected of a datagram that was under way during a policy swap, so no alarm */
-		if (packet->bad_fragment || outdated ||
+		if (packet->bad_fragment || flags & DROP_QUIET ||
 		    !drop_like_first(packet, context->now_ns, REASON_NONE, decision))
-			drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
+			drop(decision, REASON_FRAGMENT, flags);
 		return STEP_NONE;
 	}
 	if (first) {
@@ -377,11 +380,12 @@ __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
 static __always_inline bool notes_dropped_opening(const struct packet *packet,
 						  const struct decision *decision)
 {
-	if (packet->protocol != IPPROTO_TCP || !is_bare_syn(packet))
+	if (!is_connection_request(packet))
 		return false;
 	if (decision->reason == REASON_RATE)
 		return true;
-	return (decision->reason == REASON_NEW_FLOW || decision->reason == REASON_DESTINATION) &&
+	return (decision->reason == REASON_NEW_FLOW || decision->reason == REASON_DESTINATION ||
+		decision->reason == REASON_PROTOCOL) &&
 	       (decision->flags & DROP_QUIET || decision->observed);
 }
 

@@ -270,8 +270,11 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	if (!counter)
 		return false;
 	add_to_counter(counter, frame_length(ctx, HOOK_XDP));
-	if (!tcp)
+	if (!tcp) {
 		add_flow_flags(flow, FLOW_ANSWERED);
+		if (is_due(flow, now_ns))
+			remember_request(key, flow->server, now_ns);
+	}
 	refresh_flow(flow, now_ns);
 	return true;
 }

@@ -155,7 +155,10 @@ impl Alarm {
     pub fn message(&self, step: Step) -> String {
         let mut text = self.seen();
         if self.sample.presumed {
-            text.push_str(", presumed to be late answers: too many peers asked to remember them all");
+            text.push_str(match self.sample.reason.known() {
+                Some(Reason::Fragment) => ", presumed to have overtaken their first one",
+                _ => ", presumed to be late answers: too many peers asked to remember them all",
+            });
         }
         match step {
             Step::Opened | Step::Escalated { .. } => {

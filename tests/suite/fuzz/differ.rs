@@ -167,7 +167,7 @@ impl Differ {
     pub fn begin(&mut self, policy: &str) -> bool {
         let Some((parsed, tables)) = read_policy(policy, self.room) else { return false };
         clear_ledger(&self.gate);
-        for name in TIMED.iter().chain(&QUARANTINES).chain(&["neighbour_macs", "own_macs"]) {
+        for name in TIMED.iter().chain(&QUARANTINES).chain(&["neighbour_macs", "own_macs", "lessors"]) {
             for (key, _) in self.dump(name) {
                 self.gate.maps.find(name).expect("a map").delete(&key).expect("a deletion");
             }

@@ -42,6 +42,8 @@ rules! {
     QuarantinedReply,
     QuarantinedReset,
     QuarantinedError,
+    /// .. what IGMP reports.
+    QuarantinedReport,
     /// The answer of a service in no flow.
     LateDatagram,
     LateIcmpReply,
@@ -61,6 +63,9 @@ rules! {
     CrossedSyn,
     CrossedSynDenied,
     CrossedSynQuarantined,
+    /// INIT ACK or Response of what a peer opened, ABORT or Reset of nothing.
+    UnlistedAssociation,
+    ResetAssociation,
     /// An `out` need with a `sport`.
     SportNeed,
     SportOwnConnection,
@@ -90,6 +95,11 @@ rules! {
     LaterTooMany,
     LaterOverHeaders,
     LaterUnderOtherPolicy,
+    LaterAlone,
+    /// DHCP: a renewal where the server has leased, where everybody counts, and elsewhere.
+    Renewal,
+    RenewalPresumed,
+    RenewalElsewhere,
 }
 
 /// How often each reason was given, and each rule met.

@@ -176,8 +176,16 @@ impl Flows {
         self.lives_unlisted(key, now_ns) || self.find(key, now_ns).is_some()
     }
 
-    /// The server answers in a flow that [`Flows::find`] found.
-    pub fn answer(&mut self, table: Table, key: &FlowKey, tcp: Option<&Tcp>, generation: u32, now_ns: u64) {
+    /// The server answers in a flow that [`Flows::find`] found. Tells whether the time of a flow without a
+    /// handshake was written.
+    pub fn answer(
+        &mut self,
+        table: Table,
+        key: &FlowKey,
+        tcp: Option<&Tcp>,
+        generation: u32,
+        now_ns: u64,
+    ) -> bool {
         match (table, tcp) {
             (Table::Established, Some(tcp)) => {
                 if let Some(flow) = self.established.get_mut(key) {
@@ -205,14 +213,15 @@ impl Flows {
                 let flows =
                     if table == Table::Datagrams { &mut self.datagrams } else { &mut self.icmp_queries };
                 if let Some(flow) = flows.get_mut(key) {
-                    refresh(&mut flow.last_ns, now_ns);
                     // decided: whatever its protocol, though only UDP's timeout asks for it.
                     flow.flags |= ANSWERED;
                     flow.generation = generation;
+                    return refresh(&mut flow.last_ns, now_ns);
                 }
             }
             _ => {}
         }
+        false
     }
 
     /// Takes a flow over that was open before the gate was attached.

@@ -222,7 +222,7 @@ impl Model {
                 self.note_dropped_opening(packet, &outcome, now_ns);
             }
         } else if let Frame::Packet(packet) = &parsed {
-            self.take_effects(packet, &decision, now_ns);
+            self.take_effects(packet, owner.as_deref(), &decision, now_ns);
         }
         if outcome.reason == Reason::Neighbour {
             self.learn_mac(frame);
@@ -298,11 +298,14 @@ impl Model {
     fn note_dropped_opening(&mut self, packet: &Packet, outcome: &Outcome, now_ns: u64) {
         let silent = match outcome.reason {
             Reason::Rate => true,
-            Reason::NewFlow | Reason::Destination => outcome.quiet || outcome.verdict == Verdict::WouldDrop,
+            Reason::NewFlow | Reason::Destination | Reason::Protocol => {
+                outcome.quiet || outcome.verdict == Verdict::WouldDrop
+            }
             _ => false,
         };
         let bare_syn = matches!(&packet.transport, Some(Transport::Tcp(tcp)) if tcp.is_bare_syn());
-        if let Some((key, _)) = flows::answered_flow(packet).filter(|_| silent && bare_syn) {
+        let asks = bare_syn || packet.word == Some(packet::Word::Asks);
+        if let Some((key, _)) = flows::answered_flow(packet).filter(|_| silent && asks) {
             self.flows.open_own(key, now_ns);
         }
     }
@@ -332,14 +335,25 @@ impl Model {
         }
     }
 
-    fn take_effects(&mut self, packet: &Packet, decision: &Decision, now_ns: u64) {
+    fn take_effects(&mut self, packet: &Packet, server: Option<&str>, decision: &Decision, now_ns: u64) {
         let tcp = match &packet.transport {
             Some(Transport::Tcp(tcp)) => Some(tcp),
             _ => None,
         };
         for effect in &decision.effects {
             match effect {
-                Effect::Answer(table, key) => self.flows.answer(*table, key, tcp, self.generation, now_ns),
+                Effect::Answer(table, key) => {
+                    let written = self.flows.answer(*table, key, tcp, self.generation, now_ns);
+                    // decided: a flow that its server keeps is a peer that asked. Of ICMP the peer's port is
+                    // the type of the request.
+                    let icmp = *table == Table::IcmpQueries;
+                    let service = if icmp { key.peer_port } else { key.server_port };
+                    let service = Some((key.protocol, service));
+                    if let Some(server) = server.filter(|_| written) {
+                        let server = server.to_owned();
+                        self.heard.remember(heard::HeardKey { server, peer: key.peer, service }, now_ns);
+                    }
+                }
                 Effect::PickUp(key) => {
                     if let Some(tcp) = tcp {
                         self.flows.pick_up(key, tcp, self.generation, now_ns);

@@ -1,6 +1,7 @@
 //! The loaded programs against the contract, packet by packet, without an interface.
 
 mod answers;
+mod answers_of_hosts;
 mod attribution;
 mod contract;
 mod dhcp;

@@ -41,7 +41,7 @@ const TABLES: [(&str, u32); 10] = [
 const HEARD_BYTES: u32 = 8192;
 
 /// Tables that packets change. Per-CPU ones are read through the gate.
-const FLOW_MAPS: [&str; 9] = [
+const FLOW_MAPS: [&str; 10] = [
     "established",
     "half_open",
     "datagrams",
@@ -50,6 +50,7 @@ const FLOW_MAPS: [&str; 9] = [
     "own_openings",
     "fragments",
     "refused_fragments",
+    "lessors",
     "limits",
 ];
 
