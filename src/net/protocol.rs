@@ -99,6 +99,8 @@ const ICMPV6_TYPES: &[(&str, u8)] = &[
     ("neighbour-solicitation", 135),
     ("neighbour-advertisement", 136),
     ("redirect", 137),
+    ("node-information-request", 139),
+    ("node-information-reply", 140),
     ("mld2-listener-report", 143),
     ("extended-echo-request", 160),
     ("extended-echo-reply", 161),

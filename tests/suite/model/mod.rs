@@ -319,7 +319,8 @@ impl Model {
         // An order about one server or address is followed in any mode.
         let by_order = known.source.is_some_and(|source| self.is_quarantined(server, source, mac, now_ns));
         let mode = match server.and_then(|name| policy.find_server(name)) {
-            _ if by_order => Mode::Enforce,
+            // so is one that a MAC of the link shows
+            _ if by_order || decision.met.contains(&Rule::LinkServiceQuarantined) => Mode::Enforce,
             // A frame from elsewhere is not the server's, whatever it is dropped for.
             Some(server) if !decide::is_spoofed(server, mac, vlans) => {
                 let borrowed = self.find_borrower(policy, server, mac, now_ns).is_some();

@@ -350,7 +350,7 @@ fn decide_new(case: &Case<'_>) -> Decision {
     let quiet = needs::matching(case.policy, &needs::quiet(case.policy, case.server), opening);
     let renewal = case.packet.piece == Piece::Whole && is_renewal(case);
     let lessors = case.lessors.map_or(0, BTreeSet::len);
-    // decided: service tracking does not see who leases. Of more than four none is told from the others.
+    // decided: service tracking does not see who leases. More than four are not kept apart.
     let everybody = lessors > 4;
     let leased = case.lessors.is_some_and(|lessors| lessors.contains(&case.packet.destination));
     let expected = renewal && (!case.is_strict() || everybody || leased);
