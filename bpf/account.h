@@ -120,6 +120,7 @@ static __always_inline void cache_verdict(const struct packet *packet,
 	union cached_result result = {
 		.number = number,
 		.reason = decision->reason,
+		.quiet = !!(decision->flags & DROP_QUIET),
 		.overflow = overflow,
 	};
 
@@ -323,10 +324,13 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 	if (!packet || !decision)
 		return 0;
 	effects = decision->effects;
-	if (effects & (EFFECT_TOUCH_FLOW | EFFECT_OPEN_FLOW | EFFECT_NOTE_SYN_ACK)) {
+	if (effects &
+	    (EFFECT_TOUCH_FLOW | EFFECT_OPEN_FLOW | EFFECT_NOTE_SYN_ACK | EFFECT_NOTE_OPENING)) {
 		struct flow_key key;
 
 		fill_reply_key(&key, packet);
+		if (effects & EFFECT_NOTE_OPENING)
+			note_own_opening(&key, now_ns);
 		if (effects & EFFECT_OPEN_FLOW)
 			make_established(&key, decision->generation, decision->rule,
 					 decision->server, FLOW_PICKED_UP | ended_by_server(packet),
@@ -352,12 +356,12 @@ static __always_inline void account(struct xdp_md *ctx, const struct packet *pac
 				    const struct decision *decision, __u64 now_ns, __u32 epoch)
 {
 	count_packet(packet, decision);
-	if (decision->verdict != VERDICT_PASS) {
-		if (decision->effects & EFFECT_REFUSE_FRAGMENT)
-			remember_refused(packet, decision, now_ns);
-		count_drop(ctx, packet, decision, now_ns, epoch);
-	} else if (decision->effects) {
+	if (decision->effects & EFFECT_REFUSE_FRAGMENT)
+		remember_refused(packet, decision, now_ns);
+	if (decision->effects & ~EFFECT_REFUSE_FRAGMENT)
 		apply_effects(packet, decision, now_ns);
+	if (decision->verdict != VERDICT_PASS) {
+		count_drop(ctx, packet, decision, now_ns, epoch);
 	} else if (epoch && decision->scope == SCOPE_PORT) {
 		cache_verdict(packet, decision, decision->server, false, epoch);
 	}

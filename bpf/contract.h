@@ -24,7 +24,7 @@ enum layout {
 	 * 5: new names of maps: ledger_quotas, ledger_overflow, ledger_bloom, verdict_cache,
 	 *    quota_cache, statistics.
 	 * 6: later_bytes of struct fragment; refused fragments, heard peers, MACs, routers, source
-	 *    ports, quarantined addresses and MACs, quiet EtherTypes.
+	 *    ports, quarantined addresses and MACs, quiet EtherTypes, own openings, lessors.
 	 * 7: the ledger counts by CPU, in a map of its own, and keeps addresses.
 	 *    Quotas for what outsiders cause, reserve rows, hot kinds. Rows are given back.
 	 */
@@ -43,6 +43,7 @@ enum layout {
 	LIMITS_OF_FLOW_MAX = 8, /* rules with a limit that are asked for one flow */
 	HEARD_REGIONS = 16,     /* of `heard`, a power of two */
 	HEARD_EPOCH_S = 600,
+	LESSORS_MAX = 4, /* a power of two */
 	FIRST_ADDRESSES = 16,      /* of struct row_addresses */
 	FREQUENT_ADDRESSES = 8,    /* of struct frequent */
 	FREQUENT_PER_CPU = 1024,   /* entries of `frequent`, a power of two */
@@ -112,7 +113,10 @@ enum drop_flag {
 	DROP_QUIET = 1,    /* raises no alarm: a `quiet` need, or unknown_sources = "quiet" */
 	DROP_WOULD = 2,    /* mode observe: the packet passed */
 	DROP_OWN_PORT = 4, /* the port is the server's own, for it answered */
-	DROP_PRESUMED = 8, /* the memory of peers was full, so this one counts as heard */
+	/* What the gate can't know is taken for harmless: the memory of peers was full, so this one
+	 * counts as heard; or the first fragment of the datagram may still come.
+	 */
+	DROP_PRESUMED = 8,
 };
 
 /* Writes that a packet causes. decide() names them, account() carries them out. */
@@ -125,6 +129,7 @@ enum effect {
 	EFFECT_COUNT_FRAGMENT = 32,   /* a later fragment: add its bytes to the first one */
 	EFFECT_LEARN_MAC = 64,        /* a host of the link sent it: note its MAC */
 	EFFECT_REFUSE_FRAGMENT = 128, /* a drop: later fragments share its reason */
+	EFFECT_NOTE_OPENING = 256,    /* the server itself opens this connection */
 };
 
 /* Indexes of the map `state`. Each value is one aligned 64-bit word, so a reader sees the old
@@ -351,9 +356,16 @@ struct half_open {
 	__u32 syn_acks;     /* 0: none was seen yet, and `sequence` is empty */
 };
 
-/* Value of `unlisted`. */
+/* Value of `unlisted` and `own_openings`. */
 struct opening {
 	__u64 opened_ns;
+};
+
+/* Value of `lessors`. */
+struct lessors {
+	struct address known[LESSORS_MAX];
+	__u32 count; /* more than LESSORS_MAX: some were not kept */
+	__u32 zero;
 };
 
 struct fragment_key {
@@ -386,9 +398,7 @@ struct refused_fragment {
 	__u8 zero[2];
 };
 
-/* Key of `macs` and `quarantined_macs`. In `macs` server 0 is any server or router, and the value is the
- * id of the server.
- */
+/* Key of `macs` and `quarantined_macs`. In `macs` server 0 is any server or router. */
 struct mac_key {
 	__u64 mac; /* the first byte in bits 40 to 47 */
 	__u32 server;
@@ -639,6 +649,7 @@ _Static_assert(sizeof(struct flow) == 24, "flow");
 _Static_assert(__builtin_offsetof(struct flow, generation) == 8, "flow");
 _Static_assert(__builtin_offsetof(struct flow, server) == 12, "flow");
 _Static_assert(sizeof(struct half_open) == 32, "half_open");
+_Static_assert(sizeof(struct lessors) == 72, "lessors");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct fragment) == 32, "fragment");
 _Static_assert(sizeof(struct refused_fragment) == 16, "refused_fragment");

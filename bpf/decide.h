@@ -53,11 +53,22 @@ static __always_inline bool is_over_limit(const struct verdict_context *context,
 	return true;
 }
 
+/* As was_opened_by_server(). A global function, for its own stack. */
+__noinline int sent_opening(const struct packet *packet, __u64 now_ns)
+{
+	struct flow_key key;
+
+	if (!packet)
+		return 0;
+	fill_reply_key(&key, packet);
+	return was_opened_by_server(&key, now_ns);
+}
+
 /* An answer to a visitor is counted under the server's own port, and is no sign of its own: visitors
  * go on to ask. A global function, as drop_stray().
  */
 __noinline int drop_quarantined(const struct packet *packet, const struct policy *policy,
-				__u32 step, struct decision *decision)
+				__u64 now_ns, __u32 step, struct decision *decision)
 {
 	struct server server = {};
 	bool answers = (step & STEP_MASK) == STEP_QUARANTINED_REPLY, listed = false, readable;
@@ -81,7 +92,16 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 	} else if (readable && !is_bare_syn(packet)) {
 		find_service(policy, &server, packet->protocol, service, &packet->destination,
 			     &listed);
-		answers |= !!(packet->tcp_flags & TCP_RST);
+		/* The peer's SYN crossed one that the server had sent before. It goes on to ask. The
+		 * port stays the destination's, for the server's own is any.
+		 */
+		if (!answers && !listed && is_acceptance(packet) && sent_opening(packet, now_ns))
+			decision->flags |= DROP_QUIET;
+		/* as in `backscatter`, so that a scan from outside makes one row */
+		if ((is_reset(packet) || is_group_report(packet)) && !answers && !listed) {
+			answers = true;
+			service = 0;
+		}
 	}
 	drop(decision, REASON_QUARANTINED, 0);
 	if (answers || listed) {
@@ -118,16 +138,18 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	}
 
 	/* The peer opened this connection, so the server's `out` need does not cover it. It may have
-	 * done so by a packet whose ports can't be read.
+	 * done so by a packet whose ports can't be read. But where the server sent a SYN of its own,
+	 * the peer's SYN has only crossed it.
 	 */
 	if (rule && tcp && is_syn_ack(packet) && context->policy->flags & SETTINGS_STRICT &&
+	    !was_opened_by_server(&context->key, context->now_ns) &&
 	    (was_opened_unlisted(&context->key, context->now_ns) ||
-	     find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
-			context->now_ns) &
+	     find_heard(server->id, &packet->destination, HEARD_ANY, HEARD_ANY, context->now_ns) &
 		     HEARD_FOUND))
 		rule = 0;
 	if (rule) {
-		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule, 0);
+		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule,
+		     is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0);
 		if (!opening)
 			return;
 		if (rule & RULE_LIMITED) {
@@ -163,7 +185,7 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 	need = find_need(policy, 0, policy->flags & SETTINGS_RANGES, packet->protocol,
 			 decision->port);
 	rule = need ? match_peer(policy, &need->outbound, &packet->destination) : 0;
-	server = rule ? find_mac(policy, 0, read_mac(packet->source_mac)) : 0;
+	server = rule ? find_link_sender(policy, packet) : 0;
 	if (server <= MAC_OF_ROUTER)
 		return false;
 	decision->server = server - 1;
@@ -221,7 +243,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 {
 	const struct packet *packet = context->packet;
 	__u32 reply, first, cut_off;
-	bool outdated;
+	__u8 flags;
 
 	if (packet->malformed) {
 		drop(decision, REASON_MALFORMED, 0);
@@ -273,8 +295,13 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 	fill_reply_key(&context->key, packet);
 	reply = find_reply(context, decision);
 	first = find_first_fragment(packet, context->policy, context->now_ns);
-	outdated = first == FIRST_OUTDATED;
-	if (outdated)
+	/* Expected of a datagram that was under way during a policy swap, so no alarm. A fragment that
+	 * overtakes its first one is expected too, but so may one without a first look.
+	 */
+	flags = first == FIRST_OUTDATED       ? DROP_QUIET :
+		first || packet->bad_fragment ? 0 :
+						DROP_PRESUMED;
+	if (first == FIRST_OUTDATED || first == FIRST_CONTRADICTED)
 		first = 0;
 	cut_off = find_sender_quarantine(context->policy, context->server, packet, context->now_ns);
 	if (cut_off && !((reply | first) & RULE_MANAGEMENT)) {
@@ -286,10 +313,9 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 		return reply ? STEP_QUARANTINED_REPLY : STEP_QUARANTINED;
 	}
 	if (packet->bad_fragment || (packet->fragment_position == FRAGMENT_LATER && !first)) {
-		/* expected of a datagram that was under way during a policy swap, so no alarm */
-		if (packet->bad_fragment || outdated ||
+		if (packet->bad_fragment || flags & DROP_QUIET ||
 		    !drop_like_first(packet, context->now_ns, REASON_NONE, decision))
-			drop(decision, REASON_FRAGMENT, outdated ? DROP_QUIET : 0);
+			drop(decision, REASON_FRAGMENT, flags);
 		return STEP_NONE;
 	}
 	if (first) {
@@ -346,6 +372,21 @@ __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
 	return step;
 }
 
+/* Is the drop a server's own opening of which nobody is told, or that passes all the same? An outsider
+ * can let his SYN cross that one too. Any other opening has raised its alarm.
+ */
+static __always_inline bool notes_dropped_opening(const struct packet *packet,
+						  const struct decision *decision)
+{
+	if (!is_connection_request(packet))
+		return false;
+	if (decision->reason == REASON_RATE)
+		return true;
+	return (decision->reason == REASON_NEW_FLOW || decision->reason == REASON_DESTINATION ||
+		decision->reason == REASON_PROTOCOL) &&
+	       (decision->flags & DROP_QUIET || decision->observed);
+}
+
 /* Whatever holds for all drops. A global function: the verifier proves it once. */
 __noinline int complete_drop(const struct packet *packet, const struct policy *policy,
 			     struct decision *decision)
@@ -363,6 +404,8 @@ __noinline int complete_drop(const struct packet *packet, const struct policy *p
 		/* later ones to this machine are not elsewhere, so that reason is none of theirs */
 		decision->effects = EFFECT_REFUSE_FRAGMENT;
 	}
+	if (notes_dropped_opening(packet, decision))
+		decision->effects |= EFFECT_NOTE_OPENING;
 	if (decision->observed) {
 		decision->verdict = VERDICT_WOULD_DROP;
 		decision->flags |= DROP_WOULD;
@@ -392,7 +435,7 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 	if (step == STEP_STRAY)
 		decide_stray(packet, &policy, now_ns, found, decision);
 	else if (step == STEP_QUARANTINED || step == STEP_QUARANTINED_REPLY)
-		drop_quarantined(packet, &policy, found, decision);
+		drop_quarantined(packet, &policy, now_ns, found, decision);
 	else if (step != STEP_NONE)
 		decide_unknown_source(packet, &policy, now_ns, step == STEP_ROUTER, decision);
 	if (decision->verdict == VERDICT_DROP)

@@ -220,13 +220,25 @@ static __noinline bool count_known_rest(struct xdp_md *ctx, const struct plain_f
 	return count_in_rest(ctx, frame, &kind, index, result, now_ns);
 }
 
-/* The cached verdict on an opening, as an XDP action, or FULL_PATH. */
-static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_frame *frame,
-					 struct cpu *cpu, const struct policy *policy, __u32 epoch,
-					 __u64 now_ns)
+static __always_inline void fill_plain_key(struct flow_key *key, const struct plain_frame *frame)
 {
+	__builtin_memset(key, 0, sizeof(*key));
+	key->server = frame->source;
+	key->peer = frame->destination;
+	key->server_port_be = frame->source_port_be;
+	key->peer_port_be = frame->destination_port_be;
+	key->protocol = frame->protocol;
+}
+
+/* The cached verdict on an opening, as an XDP action, or FULL_PATH. */
+static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *path, struct cpu *cpu,
+					 const struct policy *policy, __u32 epoch, __u64 now_ns)
+{
+	const struct plain_frame *frame = &path->frame;
 	__u16 port = bpf_ntohs(frame->destination_port_be);
 	union cached_result result;
+	bool counted;
+
 	if (!probe_bucket(&frame->source, frame->source_mac, port, epoch, &result)) {
 		/* goes first: of a server that calls every port, few openings are cached */
 		int action = drop_over_quota(ctx, frame, policy, epoch, now_ns);
@@ -249,6 +261,8 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 		    is_quarantined(result.number, &frame->source, frame->source_mac, now_ns))
 			return FULL_PATH;
 		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
+		fill_plain_key(&path->key, frame);
+		note_own_opening(&path->key, now_ns);
 		return XDP_PASS;
 	}
 
@@ -261,11 +275,17 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, const struct plain_
 		    !is_quarantined(row->kind.server, &frame->source, frame->source_mac, now_ns))
 			return FULL_PATH;
 	}
-	if (result.overflow)
-		return count_known_rest(ctx, frame, result.number, result.word, now_ns) ? XDP_DROP :
-											  FULL_PATH;
-	return count_cached_drop(ctx, frame, cpu, result.number, result, now_ns, NULL) ? XDP_DROP :
-											 FULL_PATH;
+	counted = result.overflow ?
+			  count_known_rest(ctx, frame, result.number, result.word, now_ns) :
+			  count_cached_drop(ctx, frame, cpu, result.number, result, now_ns, NULL);
+	if (!counted)
+		return FULL_PATH;
+	/* as notes_dropped_opening(): other drops that are cached are loud */
+	if (result.quiet && result.reason == REASON_NEW_FLOW) {
+		fill_plain_key(&path->key, frame);
+		note_own_opening(&path->key, now_ns);
+	}
+	return XDP_DROP;
 }
 
 /* Passes an answer in a flow that the live policy has permitted before, and refreshes the flow as
@@ -282,12 +302,7 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	struct counter *counter;
 	struct flow *flow;
 
-	__builtin_memset(key, 0, sizeof(*key));
-	key->server = frame->source;
-	key->peer = frame->destination;
-	key->server_port_be = frame->source_port_be;
-	key->peer_port_be = frame->destination_port_be;
-	key->protocol = frame->protocol;
+	fill_plain_key(key, frame);
 	if (tcp)
 		flow = bpf_map_lookup_elem(&established, key);
 	else
@@ -306,8 +321,11 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	if (!counter)
 		return false;
 	add_to_counter(counter, frame_length(ctx, HOOK_XDP));
-	if (!tcp)
+	if (!tcp) {
 		add_flow_flags(flow, FLOW_ANSWERED);
+		if (is_due(flow, now_ns))
+			remember_request(key, flow->server, now_ns);
+	}
 	refresh_flow(flow, now_ns);
 	return true;
 }
@@ -336,7 +354,7 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 		if (frame->tcp_flags & TCP_ACK)
 			return FULL_PATH;
 		*epoch = read_epoch(cpu, policy);
-		return *epoch ? lookup_cached(ctx, frame, cpu, policy, *epoch, now_ns) : FULL_PATH;
+		return *epoch ? lookup_cached(ctx, path, cpu, policy, *epoch, now_ns) : FULL_PATH;
 	}
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||

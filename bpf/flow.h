@@ -6,6 +6,7 @@
 #ifndef PORTCULLIS_FLOW_H
 #define PORTCULLIS_FLOW_H
 
+#include "heard.h"
 #include "verdict_cache.h"
 
 /* As in nf_conntrack_proto_*.c (Linux 6.1), seconds. */
@@ -14,6 +15,8 @@ enum timeout {
 	TIMEOUT_CLOSING_S = 120, /* FIN_WAIT and TIME_WAIT */
 	TIMEOUT_RESET_S = 10,
 	TIMEOUT_HALF_OPEN_S = 60,
+	/* Of an opening of the server's own. Its SYN is sent again within this time. */
+	TIMEOUT_SYN_SENT_S = 120,
 	TIMEOUT_DATAGRAM_S = 30,
 	TIMEOUT_DATAGRAM_ANSWERED_S = 120,
 	TIMEOUT_OTHER_S = 600,
@@ -76,11 +79,83 @@ static __always_inline bool is_syn_ack(const struct packet *packet)
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 }
 
+/* Does the packet ask for a connection: SYN, INIT of SCTP, Request of DCCP? */
+static __always_inline bool is_connection_request(const struct packet *packet)
+{
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return is_bare_syn(packet);
+	case IPPROTO_SCTP:
+		return packet->message_type == SCTP_INIT;
+	case IPPROTO_DCCP:
+		/* its number stands for a type that was not read, too */
+		return packet->message_type == DCCP_REQUEST &&
+		       packet->fragment_position != FRAGMENT_LATER;
+	default:
+		return false;
+	}
+}
+
+/* Does the packet accept a connection? Only a listener sends it, or who has asked himself. */
+static __always_inline bool is_acceptance(const struct packet *packet)
+{
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return is_syn_ack(packet);
+	case IPPROTO_SCTP:
+		return packet->message_type == SCTP_INIT_ACK;
+	case IPPROTO_DCCP:
+		return packet->message_type == DCCP_RESPONSE;
+	default:
+		return false;
+	}
+}
+
+/* Does the packet end a connection at once? Every host answers so to what belongs to none (RFC 9293,
+ * 3.10.7.1; RFC 9260, 8.4; RFC 4340, 8.3.1).
+ */
+static __always_inline bool is_reset(const struct packet *packet)
+{
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return packet->tcp_flags & TCP_RST;
+	case IPPROTO_SCTP:
+		return packet->message_type == SCTP_ABORT ||
+		       packet->message_type == SCTP_SHUTDOWN_COMPLETE;
+	case IPPROTO_DCCP:
+		return packet->message_type == DCCP_RESET;
+	default:
+		return false;
+	}
+}
+
+/* A report or leave of IGMP, which no router forwards. A querier asks for it, and anybody may send his
+ * query by unicast.
+ */
+static __always_inline bool is_group_report(const struct packet *packet)
+{
+	return packet->ip_version == 4 && packet->protocol == IPPROTO_IGMP &&
+	       packet->hop_limit == 1 &&
+	       (bpf_ntohl(packet->destination.word_be[3]) & 0xf0000000) == 0xe0000000 &&
+	       (packet->message_type == IGMP_REPORT || packet->message_type == IGMP2_REPORT ||
+		packet->message_type == IGMP2_LEAVE || packet->message_type == IGMP3_REPORT);
+}
+
 /* The type of the request that an ICMP message answers, or -1. */
 static __always_inline int answered_icmp_request(__u8 ip_version, __u8 type)
 {
-	if (ip_version == 6)
-		return type == ICMP6_ECHO_REPLY ? ICMP6_ECHO_REQUEST : -1;
+	if (ip_version == 6) {
+		switch (type) {
+		case ICMP6_ECHO_REPLY:
+			return ICMP6_ECHO_REQUEST;
+		case ICMP6_INFORMATION_REPLY:
+			return ICMP6_INFORMATION_QUERY;
+		case ICMP6_EXTENDED_REPLY:
+			return ICMP6_EXTENDED_REQUEST;
+		default:
+			return -1;
+		}
+	}
 	switch (type) {
 	case ICMP4_ECHO_REPLY:
 		return ICMP4_ECHO_REQUEST;
@@ -90,6 +165,8 @@ static __always_inline int answered_icmp_request(__u8 ip_version, __u8 type)
 		return ICMP4_INFORMATION_REQUEST;
 	case ICMP4_MASK_REPLY:
 		return ICMP4_MASK_REQUEST;
+	case ICMP4_EXTENDED_REPLY:
+		return ICMP4_EXTENDED_REQUEST;
 	default:
 		return -1;
 	}
@@ -98,9 +175,11 @@ static __always_inline int answered_icmp_request(__u8 ip_version, __u8 type)
 static __always_inline bool is_icmp_request(__u8 ip_version, __u8 type)
 {
 	if (ip_version == 6)
-		return type == ICMP6_ECHO_REQUEST;
+		return type == ICMP6_ECHO_REQUEST || type == ICMP6_INFORMATION_QUERY ||
+		       type == ICMP6_EXTENDED_REQUEST;
 	return type == ICMP4_ECHO_REQUEST || type == ICMP4_TIMESTAMP_REQUEST ||
-	       type == ICMP4_INFORMATION_REQUEST || type == ICMP4_MASK_REQUEST;
+	       type == ICMP4_INFORMATION_REQUEST || type == ICMP4_MASK_REQUEST ||
+	       type == ICMP4_EXTENDED_REQUEST;
 }
 
 static __always_inline void fill_flow_key(struct flow_key *key, const struct address *server,
@@ -180,6 +259,14 @@ static __always_inline bool was_opened_unlisted(const struct flow_key *key, __u6
 	return opening && is_within(opening->opened_ns, now_ns, timeout_s);
 }
 
+/* Did the server itself begin to open this flow? Then a peer's SYN has crossed the server's own. */
+static __always_inline bool was_opened_by_server(const struct flow_key *key, __u64 now_ns)
+{
+	struct opening *opening = bpf_map_lookup_elem(&own_openings, key);
+
+	return opening && is_within(opening->opened_ns, now_ns, TIMEOUT_SYN_SENT_S);
+}
+
 /* ---- writers ---------------------------------------------------------- */
 
 static __always_inline void add_statistic(__u32 index, __u64 count)
@@ -188,6 +275,25 @@ static __always_inline void add_statistic(__u32 index, __u64 count)
 
 	if (statistic)
 		*statistic += count;
+}
+
+/* `table`: `unlisted` or `own_openings`. */
+static __always_inline void note_opening(void *table, const struct flow_key *key, __u64 now_ns)
+{
+	struct opening *opening = bpf_map_lookup_elem(table, key);
+	struct opening fresh = { .opened_ns = now_ns };
+
+	if (opening)
+		opening->opened_ns = now_ns;
+	else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
+		add_statistic(STATISTIC_FLOW_LOST, 1);
+}
+
+/* Not inlined, for its own stack: the filter's is full. */
+static __noinline int note_own_opening(const struct flow_key *key, __u64 now_ns)
+{
+	note_opening(&own_openings, key, now_ns);
+	return 0;
 }
 
 static __always_inline void make_established(const struct flow_key *key, __u32 generation,
@@ -287,6 +393,8 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 		add_flow_flags(flow, ended_by_server(packet));
 	} else {
 		add_flow_flags(flow, FLOW_ANSWERED);
+		if (is_due(flow, now_ns))
+			remember_request(key, decision->server, now_ns);
 	}
 	refresh_flow(flow, now_ns);
 }

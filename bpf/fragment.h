@@ -18,6 +18,7 @@ enum {
 
 /* No rule has this number, see enum rule_flag. */
 static const __u32 FIRST_OUTDATED = 0x80000000;
+static const __u32 FIRST_CONTRADICTED = 0x80000001;
 
 /* How long a receiver may keep a first fragment: net.ipv4.ipfrag_time, net.ipv6.ip6frag_time. */
 static __always_inline __u32 reassembly_timeout_s(const struct packet *packet)
@@ -38,8 +39,9 @@ static __always_inline void fill_fragment_key(struct fragment_key *key, const st
 		key->protocol = packet->fragment_protocol;
 }
 
-/* The rule of the first fragment, if it passed and this later one may follow it, or 0, or
- * FIRST_OUTDATED: it passed under another policy. A global function: the verifier proves it once.
+/* The rule of the first fragment, if it passed and this later one may follow it. FIRST_OUTDATED: it
+ * passed under another policy. FIRST_CONTRADICTED: this one can't be a part of the same datagram. 0: it
+ * is not known. A global function: the verifier proves it once.
  */
 __noinline __u32 find_first_fragment(const struct packet *packet, const struct policy *policy,
 				     __u64 now_ns)
@@ -52,14 +54,13 @@ __noinline __u32 find_first_fragment(const struct packet *packet, const struct p
 		return 0;
 	fill_fragment_key(&key, packet);
 	first = bpf_map_lookup_elem(&fragments, &key);
-	if (!first || !is_within(first->passed_ns, now_ns, TIMEOUT_FRAGMENT_S) ||
-	    first->protocol != packet->fragment_protocol)
+	if (!first || !is_within(first->passed_ns, now_ns, reassembly_timeout_s(packet)))
 		return 0;
 	/* it would overwrite headers by which the first one was permitted */
-	if (packet->fragment_offset < first->headers_bytes)
-		return 0;
-	if (first->later_bytes + packet->left > DATAGRAM_MAX)
-		return 0;
+	if (first->protocol != packet->fragment_protocol ||
+	    packet->fragment_offset < first->headers_bytes ||
+	    first->later_bytes + packet->left > DATAGRAM_MAX)
+		return FIRST_CONTRADICTED;
 	/* the live policy may no longer permit the first one */
 	return first->generation == policy->generation ? first->rule : FIRST_OUTDATED;
 }

@@ -6,6 +6,7 @@
 #ifndef PORTCULLIS_HEARD_H
 #define PORTCULLIS_HEARD_H
 
+#include "packet.h"
 #include "verdict_cache.h"
 
 enum {
@@ -30,11 +31,11 @@ struct heard_entry {
 	__u32 words; /* of a region */
 };
 
-static __always_inline void fill_heard_entry(struct heard_entry *entry,
-					     const struct address *server,
+/* By the id, for a server with several addresses may answer from another one than was asked. */
+static __always_inline void fill_heard_entry(struct heard_entry *entry, __u32 server,
 					     const struct address *peer, __u8 protocol, __u16 port)
 {
-	__u64 hash = hash_address(server);
+	__u64 hash = server * GOLDEN_RATIO;
 
 	entry->region = (hash >> 40) & (HEARD_REGIONS - 1);
 	hash = (hash * GOLDEN_RATIO ^ hash_address(peer)) * GOLDEN_RATIO;
@@ -105,14 +106,14 @@ static __always_inline void count_heard_bits(__u64 *word, __u64 epoch, __u32 cou
 }
 
 /* A global function: the verifier proves it once. */
-__noinline int remember_heard(const struct address *server, const struct address *peer,
-			      __u8 protocol, __u16 port, __u64 now_ns)
+__noinline int remember_heard(__u32 server, const struct address *peer, __u8 protocol, __u16 port,
+			      __u64 now_ns)
 {
 	__u64 epoch = heard_epoch(now_ns), *word;
 	struct heard_entry entry;
 	__u32 region, count;
 
-	if (!server || !peer)
+	if (!peer)
 		return 0;
 	fill_heard_entry(&entry, server, peer, protocol, port);
 	word = locate_heard_word(&entry, epoch);
@@ -128,17 +129,28 @@ __noinline int remember_heard(const struct address *server, const struct address
 	return 0;
 }
 
+/* The peer asked in this flow, or its server still answers there: for answers that come after the flow's
+ * end. As often as the flow itself is written.
+ */
+static __always_inline void remember_request(const struct flow_key *key, __u32 server, __u64 now_ns)
+{
+	bool icmp = key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6;
+
+	remember_heard(server, &key->peer, key->protocol,
+		       bpf_ntohs(icmp ? key->peer_port_be : key->server_port_be), now_ns);
+}
+
 /* Returns bits of enum heard, and HEARD_FOUND alone if the entry is surely there. A global function,
  * as above.
  */
-__noinline int find_heard(const struct address *server, const struct address *peer, __u8 protocol,
-			  __u16 port, __u64 now_ns)
+__noinline int find_heard(__u32 server, const struct address *peer, __u8 protocol, __u16 port,
+			  __u64 now_ns)
 {
 	const __u64 filter = (1ULL << HEARD_WORD_BITS) - 1;
 	struct heard_entry entry;
 	int result = HEARD_NEVER;
 
-	if (!server || !peer)
+	if (!peer)
 		return HEARD_NEVER;
 	fill_heard_entry(&entry, server, peer, protocol, port);
 	for (int age = 0; age < 2; age++) {

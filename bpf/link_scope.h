@@ -212,6 +212,54 @@ static __always_inline bool is_dhcp_client(const struct packet *packet)
 	       packet->source_port == client && packet->destination_port == server;
 }
 
+/* A global function, for its own stack. */
+__noinline int note_lessor(__u32 server, const struct address *lessor)
+{
+	struct lessors *entry;
+	__u32 id = server, at;
+
+	if (!lessor)
+		return 0;
+	entry = bpf_map_lookup_elem(&lessors, &id);
+	if (!entry) {
+		struct lessors fresh = {};
+
+		/* when another CPU has just added the entry, this one finds it */
+		bpf_map_update_elem(&lessors, &id, &fresh, BPF_NOEXIST);
+		entry = bpf_map_lookup_elem(&lessors, &id);
+		if (!entry)
+			return 0;
+	}
+	if (entry->count > LESSORS_MAX)
+		return 0;
+	for (int i = 0; i < LESSORS_MAX; i++)
+		if (same_address(&entry->known[i], lessor))
+			return 0;
+	at = __sync_fetch_and_add(&entry->count, 1);
+	if (at < LESSORS_MAX)
+		entry->known[at & (LESSORS_MAX - 1)] = *lessor;
+	return 0;
+}
+
+/* May the server renew a lease there? A global function, as above. */
+__noinline int is_lessor(__u32 server, const struct address *lessor)
+{
+	const struct lessors *entry;
+	__u32 id = server;
+
+	if (!lessor)
+		return 0;
+	entry = bpf_map_lookup_elem(&lessors, &id);
+	if (!entry)
+		return 0;
+	if (entry->count > LESSORS_MAX)
+		return 1;
+	for (int i = 0; i < LESSORS_MAX; i++)
+		if (same_address(&entry->known[i], lessor))
+			return 1;
+	return 0;
+}
+
 /* DHCP that passes. The form of its destination has to keep it on the link. A renewal by unicast
  * needs an `out` need. Without one the client broadcasts in the end.
  */

@@ -156,13 +156,14 @@ struct {
 } rules SEC(".maps");
 
 /* MACs of the policy. Key with the server's id: a further MAC of that server. Key with server 0: any
- * MAC of the policy, with the id of its server, or 0 for a router. As `hosts`.
+ * MAC of the policy, with the id of its server in the lower 32 bits, or 0 for a router. The upper 32
+ * bits are the VLAN of that server plus one, or 0 for any. As `hosts`.
  */
 struct inner_macs {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(struct mac_key));
-	__uint(value_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -318,6 +319,18 @@ struct {
 	__type(value, struct opening);
 } unlisted SEC(".maps");
 
+/* TCP connections that servers began to open themselves: a peer's bare SYN may cross the server's own
+ * (RFC 9293, 3.5), and the SYN+ACK that answers it reveals no listener. Keyed as a flow that the peer
+ * opened. Written and read by the filter. An LRU. Full: the oldest is evicted, and a SYN+ACK of that
+ * connection may be taken for a listener's.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct opening);
+} own_openings SEC(".maps");
+
 /* First fragments that passed. Written and read by the filter. An LRU. Full: the oldest is evicted,
  * and the later fragments of its datagram are dropped.
  */
@@ -343,7 +356,7 @@ struct {
 /* Peers that asked a service of a server within the last ten to twenty minutes: a Bloom filter in two
  * halves, which take turns by epochs of HEARD_EPOCH_S. A word holds the epoch in its upper 16 bits and
  * 48 bits of the filter below. A word of another epoch is empty, so nobody has to clear the map. Each
- * half has HEARD_REGIONS regions, and the server's address selects the region: a flood to one server
+ * half has HEARD_REGIONS regions, and the server's id selects the region: a flood to one server
  * leaves the memory of most others alone. Written by the tracker, read by the filter for answers of no
  * flow. An array, for its inlined lookup. When half of a region's bits are set, it counts as full: then
  * every peer counts as heard, with DROP_PRESUMED.
@@ -365,6 +378,19 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } heard_bits SEC(".maps");
+
+/* DHCP servers that have answered a server of the policy: it may renew its lease there. Written by the
+ * tracker when the policy has `dhcp`, read by the filter for requests that it drops. Keyed by the
+ * server's id, so a hash. It has room for each id, so it can't fill. In an entry the first LESSORS_MAX
+ * count. When there are more, everybody counts, for a flood of forged answers must raise no alarm.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct lessors);
+} lessors SEC(".maps");
 
 /* MACs to which frames from the DMZ may be sent so that this machine takes or forwards them: those of the
  * devices above and below the NIC (VLAN, macvlan, bridge, bond), and those of hosts behind the other ports
@@ -547,7 +573,7 @@ union cached_result {
 	struct {
 		__u32 number : 24; /* index in `ledger_counts`; REASON_NEED: of the server */
 		__u32 reason : 6;
-		__u32 zero : 1;
+		__u32 quiet : 1;    /* of a drop */
 		__u32 overflow : 1; /* the row's kind stands in `ledger_overflow` */
 	};
 	__u32 word; /* read and written at once, see match_opening() */

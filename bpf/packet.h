@@ -27,6 +27,21 @@ enum tcp_flag {
 	TCP_ACK = 0x10,
 };
 
+/* From IANA's registries of SCTP chunk types, DCCP packet types and IGMP types. */
+enum message_type {
+	SCTP_INIT = 1,
+	SCTP_INIT_ACK = 2,
+	SCTP_ABORT = 6,
+	SCTP_SHUTDOWN_COMPLETE = 14,
+	DCCP_REQUEST = 0,
+	DCCP_RESPONSE = 1,
+	DCCP_RESET = 7,
+	IGMP_REPORT = 0x12,
+	IGMP2_REPORT = 0x16,
+	IGMP2_LEAVE = 0x17,
+	IGMP3_REPORT = 0x22,
+};
+
 /* From IANA's registries of ICMP and ICMPv6 types. linux/icmp.h has them too, but it pulls in the C
  * library.
  */
@@ -45,6 +60,8 @@ enum icmp_type {
 	ICMP4_INFORMATION_REPLY = 16,
 	ICMP4_MASK_REQUEST = 17,
 	ICMP4_MASK_REPLY = 18,
+	ICMP4_EXTENDED_REQUEST = 42, /* RFC 8335 */
+	ICMP4_EXTENDED_REPLY = 43,
 	ICMP6_UNREACHABLE = 1,
 	ICMP6_PARAMETER_PROBLEM = 4,
 	ICMP6_ECHO_REQUEST = 128,
@@ -57,7 +74,11 @@ enum icmp_type {
 	ICMP6_NEIGHBOUR_SOLICIT = 135,
 	ICMP6_NEIGHBOUR_ADVERT = 136,
 	ICMP6_REDIRECT = 137,
+	ICMP6_INFORMATION_QUERY = 139, /* RFC 4620 */
+	ICMP6_INFORMATION_REPLY = 140,
 	ICMP6_MLD2_REPORT = 143,
+	ICMP6_EXTENDED_REQUEST = 160, /* RFC 8335 */
+	ICMP6_EXTENDED_REPLY = 161,
 };
 
 /* The packet that an ICMP error quotes. Read only if it went between the same two addresses. */
@@ -79,7 +100,11 @@ struct packet {
 	__u32 fragment_id;
 	__u32 sequence;
 	__u32 sequence_end; /* the number that would acknowledge the whole segment */
-	__u32 acknowledgment;
+	union {
+		__u32 acknowledgment;
+		/* SCTP: of the first chunk; DCCP, IGMP: of the packet. 0: not read */
+		__u32 message_type;
+	};
 	__u16 source_port;
 	__u16 destination_port;
 	__u16 ethertype;

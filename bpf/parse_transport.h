@@ -14,6 +14,8 @@
 
 enum {
 	QUOTED_EXTENSIONS_MAX = 3,
+	SCTP_HEADER_BYTES = 12,
+	DCCP_TYPE_OFFSET = 8, /* of the byte with the type in bits 1 to 4 (RFC 4340, 5.1) */
 };
 
 /* The first 8 bytes of ICMP (RFC 792) and of ICMPv6 (RFC 4443). */
@@ -112,6 +114,18 @@ static __always_inline void parse_udp(void *ctx, const enum hook hook, struct pa
 		packet->malformed = 1;
 }
 
+/* A packet that ends before its type keeps type 0, and is not malformed for that. */
+static __always_inline void parse_message_type(void *ctx, const enum hook hook,
+					       struct packet *packet, __u32 offset)
+{
+	__u8 type[1] = {};
+
+	if (packet->left <= offset ||
+	    load_bytes(ctx, hook, packet->offset + offset, type, sizeof(type)))
+		return;
+	packet->message_type = packet->protocol == IPPROTO_DCCP ? type[0] >> 1 & 0xf : type[0];
+}
+
 static __always_inline void parse_sctp(void *ctx, const enum hook hook, struct packet *packet)
 {
 	__be16 port_be[6]; /* ports, tag, checksum: RFC 9260, 3.1 */
@@ -125,6 +139,7 @@ static __always_inline void parse_sctp(void *ctx, const enum hook hook, struct p
 	packet->ported = 1;
 	packet->source_port = bpf_ntohs(port_be[0]);
 	packet->destination_port = bpf_ntohs(port_be[1]);
+	parse_message_type(ctx, hook, packet, SCTP_HEADER_BYTES);
 }
 
 /* The packet inside an ICMP error, up to its ports. An unreadable quote does not make the error
@@ -223,8 +238,13 @@ static __always_inline void parse_transport(void *ctx, const enum hook hook, str
 		parse_sctp(ctx, hook, packet);
 	else if (is_icmp(packet))
 		parse_icmp(ctx, hook, packet);
-	else
+	else {
 		packet->ported = 1;
+		if (packet->protocol == IPPROTO_DCCP)
+			parse_message_type(ctx, hook, packet, DCCP_TYPE_OFFSET);
+		else if (packet->protocol == IPPROTO_IGMP)
+			parse_message_type(ctx, hook, packet, 0);
+	}
 }
 
 #endif

@@ -194,32 +194,56 @@ enum {
 	MAC_OF_ROUTER = 1, /* that find_mac() returns for server 0 */
 };
 
-/* Has the policy this MAC for the server (`macs`)? Returns the value of the entry plus one, or 0. */
-__noinline int find_mac(const struct policy *policy, __u32 server, __u64 mac)
+static __always_inline const __u64 *look_up_mac(const struct policy *policy, __u32 server,
+						__u64 mac)
 {
 	struct mac_key key = { .mac = mac, .server = server };
-	__u32 slot, *value;
+	__u32 slot;
 	void *table;
 
-	if (!policy || !policy->generation)
-		return 0;
+	if (!policy->generation)
+		return NULL;
 	slot = policy->slot;
 	table = bpf_map_lookup_elem(&macs, &slot);
-	value = table ? bpf_map_lookup_elem(table, &key) : NULL;
-	return value ? *value + 1 : 0;
+	return table ? bpf_map_lookup_elem(table, &key) : NULL;
+}
+
+/* Has the policy this MAC for the server (`macs`)? Returns the id in the entry plus one, or 0. */
+__noinline int find_mac(const struct policy *policy, __u32 server, __u64 mac)
+{
+	const __u64 *value = policy ? look_up_mac(policy, server, mac) : NULL;
+
+	return value ? (__u32)*value + 1 : 0;
+}
+
+/* As find_mac() for server 0 and the packet's MAC, but 0 also if the frame is of another VLAN than that
+ * server's.
+ */
+__noinline int find_link_sender(const struct policy *policy, const struct packet *packet)
+{
+	const __u64 *value;
+	__u32 vlan;
+
+	if (!policy || !packet)
+		return 0;
+	value = look_up_mac(policy, 0, read_mac(packet->source_mac));
+	if (!value)
+		return 0;
+	vlan = *value >> 32;
+	if (vlan && (packet->vlans != 1 || (packet->vlan & 0x0fff) != vlan - 1))
+		return 0;
+	return (__u32)*value + 1;
 }
 
 /* The server in quarantine, by its name, to which the policy gives this MAC, or 0. */
 __noinline __u32 find_cut_off_holder(const struct policy *policy, __u64 mac, __u64 now_ns)
 {
-	__u32 id;
+	const __u64 *value = policy ? look_up_mac(policy, 0, mac) : NULL;
+	__u32 id = value ? *value : 0;
 
-	if (!policy)
+	/* not find_mac(), for the stack of its callers has no room left; 0: a router's */
+	if (!id)
 		return 0;
-	id = find_mac(policy, 0, mac);
-	if (id <= MAC_OF_ROUTER)
-		return 0;
-	id--;
 	return is_in_force(bpf_map_lookup_elem(&quarantines, &id), now_ns) ? id : 0;
 }
 

@@ -17,7 +17,7 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 	const struct packet *packet = context->packet;
 	bool strict = context->policy->flags & SETTINGS_STRICT;
 	bool syn_ack = is_syn_ack(packet);
-	bool opened, listed;
+	bool opened, listed, own;
 
 	find_service(context->policy, context->server, IPPROTO_TCP, packet->source_port,
 		     &packet->destination, &listed);
@@ -31,12 +31,15 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 			  syn_ack;
 	/* the peer may have opened it by a packet whose ports can't be read */
 	if (strict && !opened && syn_ack && !listed)
-		opened = find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
+		opened = find_heard(decision->server, &packet->destination, HEARD_ANY, HEARD_ANY,
 				    context->now_ns) &
 			 HEARD_FOUND;
+	/* no need permits the server's own SYN, or no longer, but no listener answers here */
+	own = syn_ack && !(context->policy->assume & ASSUME_OPENED) &&
+	      was_opened_by_server(&context->key, context->now_ns);
 	if (opened && listed)
 		drop_own_port(decision, REASON_STRANGER, packet->source_port);
-	else if (opened && syn_ack)
+	else if (opened && syn_ack && !own)
 		drop_own_port(decision, REASON_UNLISTED_SERVICE, packet->source_port);
 	else if (listed)
 		drop_own_port(decision, REASON_NO_FLOW, packet->source_port);
@@ -51,11 +54,11 @@ static __always_inline bool drop_late_answer(const struct verdict_context *conte
 					     struct decision *decision, __u16 service)
 {
 	const struct packet *packet = context->packet;
-	int heard = find_heard(&packet->source, &packet->destination, packet->protocol, service,
+	int heard = find_heard(decision->server, &packet->destination, packet->protocol, service,
 			       context->now_ns);
 
 	if (heard != HEARD_FOUND) {
-		int any = find_heard(&packet->source, &packet->destination, HEARD_ANY, HEARD_ANY,
+		int any = find_heard(decision->server, &packet->destination, HEARD_ANY, HEARD_ANY,
 				     context->now_ns);
 
 		heard = any == HEARD_FOUND ? any : heard | any;
@@ -74,24 +77,37 @@ static __always_inline bool drop_stray_datagram(const struct verdict_context *co
 {
 	const struct packet *packet = context->packet;
 	__u16 service = has_ports(packet->protocol) ? packet->source_port : 0;
+	bool strict = context->policy->flags & SETTINGS_STRICT, accepts = is_acceptance(packet);
 	bool listed, opened;
 
-	if (!(context->policy->flags & SETTINGS_STRICT))
+	if (is_reset(packet)) {
+		/* as of TCP */
+		drop_own_port(decision, REASON_BACKSCATTER, 0);
+		return true;
+	}
+	/* as of TCP, for no other message shows that a peer has opened it */
+	if (!strict && !accepts)
 		return false;
 	/* expected of a DHCP client that renews by unicast */
 	if (context->policy->flags & SETTINGS_DHCP && is_dhcp_client(packet))
 		return false;
 	find_service(context->policy, context->server, packet->protocol, service,
 		     &packet->destination, &listed);
-	opened = packet->protocol == IPPROTO_UDP &&
-		 (context->policy->assume & ASSUME_OPENED ||
+	opened = (packet->protocol == IPPROTO_UDP || accepts) &&
+		 (!strict || context->policy->assume & ASSUME_OPENED ||
 		  was_opened_unlisted(&context->key, context->now_ns));
+	if (opened && !listed && accepts && !(context->policy->assume & ASSUME_OPENED) &&
+	    was_opened_by_server(&context->key, context->now_ns)) {
+		/* two openings have crossed */
+		drop_own_port(decision, REASON_NO_FLOW, service);
+		return true;
+	}
 	if (opened) {
 		drop_own_port(decision, listed ? REASON_STRANGER : REASON_UNLISTED_SERVICE,
 			      service);
 		return true;
 	}
-	return listed && drop_late_answer(context, decision, service);
+	return strict && listed && drop_late_answer(context, decision, service);
 }
 
 static __always_inline bool drop_stray_icmp(const struct verdict_context *context,
@@ -139,8 +155,12 @@ static __always_inline void drop_opening(const struct verdict_context *context,
 		decision->scope = SCOPE_PORT;
 	if (need && match_peer(context->policy, &need->quiet, &packet->destination))
 		decision->flags |= DROP_QUIET;
-	/* expected of a DHCP client that renews by unicast, so no alarm */
-	if (context->policy->flags & SETTINGS_DHCP && is_dhcp_client(packet))
+	/* Expected of a DHCP client that renews by unicast, so no alarm. Service tracking does not know
+	 * who has leased.
+	 */
+	if (context->policy->flags & SETTINGS_DHCP && is_dhcp_client(packet) &&
+	    (!(context->policy->flags & SETTINGS_STRICT) ||
+	     is_lessor(decision->server, &packet->destination)))
 		decision->flags |= DROP_QUIET;
 }
 

@@ -27,17 +27,6 @@ static __always_inline void add_half_open(const struct flow_key *key, __u32 gene
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
-static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_ns)
-{
-	struct opening *opening = bpf_map_lookup_elem(&unlisted, key);
-	struct opening fresh = { .opened_ns = now_ns };
-
-	if (opening)
-		opening->opened_ns = now_ns;
-	else if (bpf_map_update_elem(&unlisted, key, &fresh, BPF_ANY))
-		add_statistic(STATISTIC_FLOW_LOST, 1);
-}
-
 /* The flags of a first fragment may stand in a later one, or be overwritten by it. A host that listens
  * looks at a reset first (RFC 9293, 3.10.7.2), so a SYN with one opens nothing.
  */
@@ -66,7 +55,7 @@ static __always_inline void track_segment(const struct policy *policy, const str
 		if (rule)
 			add_half_open(key, policy->generation, rule, now_ns);
 		else
-			note_unlisted(key, now_ns);
+			note_opening(&unlisted, key, now_ns);
 		if (is_bare_syn(packet))
 			return;
 	}
@@ -108,15 +97,6 @@ static __always_inline void track_segment(const struct policy *policy, const str
 		refresh_flow(flow, now_ns);
 }
 
-/* For answers that come after their flow: as often as the flow itself is written. */
-static __always_inline void remember_request(const struct flow_key *key, __u64 now_ns)
-{
-	bool icmp = key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6;
-
-	remember_heard(&key->server, &key->peer, key->protocol,
-		       bpf_ntohs(icmp ? key->peer_port_be : key->server_port_be), now_ns);
-}
-
 /* Refreshes the flow while it lives, and else makes it. */
 static __always_inline void open_datagram_flow(void *table, const struct flow_key *key,
 					       __u32 generation, __u32 rule, __u32 server,
@@ -138,7 +118,7 @@ static __always_inline void open_datagram_flow(void *table, const struct flow_ke
 	} else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY)) {
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 	}
-	remember_request(key, now_ns);
+	remember_request(key, server, now_ns);
 }
 
 static __always_inline void track_datagram(const struct policy *policy, const struct server *server,
@@ -156,12 +136,18 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 	}
 	/* a service, though not for this peer: its answer is expected */
 	if (listed)
-		remember_request(key, now_ns);
+		remember_request(key, server->id, now_ns);
+	/* The type may stand in a later fragment. Such a peer opens something in any case. */
+	if (is_connection_request(packet) ||
+	    (packet->fragment_position == FRAGMENT_FIRST && packet->protocol == IPPROTO_SCTP))
+		note_opening(&unlisted, key, now_ns);
 	if (packet->protocol != IPPROTO_UDP)
 		return;
 	/* a lease, whose client is to renew it */
-	if (policy->flags & SETTINGS_DHCP && is_dhcp_server(packet))
+	if (policy->flags & SETTINGS_DHCP && is_dhcp_server(packet)) {
+		note_lessor(server->id, &packet->source);
 		return;
+	}
 	/* where the server may open the flow itself, this is most likely an answer */
 	need = find_need(policy, server->profile, server->flags & SERVER_RANGES, packet->protocol,
 			 packet->source_port);
@@ -170,7 +156,7 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 	if (server->flags & SERVER_SPORTS &&
 	    is_permitted(match_sport(policy, key, server->profile)))
 		return;
-	note_unlisted(key, now_ns);
+	note_opening(&unlisted, key, now_ns);
 }
 
 static __always_inline void track_icmp(const struct policy *policy, const struct server *server,
@@ -219,11 +205,11 @@ static __always_inline void track(const struct __sk_buff *skb, const struct pack
 		return;
 	if (!packet->ported) {
 		/* The ports may stand in a later fragment, or behind more headers than are read. */
-		if ((packet->fragment_position == FRAGMENT_FIRST ||
-		     is_extension(packet->protocol)) &&
-		    find_server(&policy, &packet->destination))
-			remember_heard(&packet->destination, &packet->source, HEARD_ANY, HEARD_ANY,
-				       now_ns);
+		if (packet->fragment_position != FRAGMENT_FIRST && !is_extension(packet->protocol))
+			return;
+		server = find_server(&policy, &packet->destination);
+		if (server)
+			remember_heard(server->id, &packet->source, HEARD_ANY, HEARD_ANY, now_ns);
 		return;
 	}
 	if (packet->protocol == IPPROTO_TCP) {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::meaning::{Meaning, UNKNOWN, meaning_of, name_channel};
 use super::next_steps::QUARANTINE;
 use super::{Alarm, Change, Distinct, Likely, Part, Scope, Step, Technique};
+use crate::abi::Reason;
 use crate::drops::DropVerdict;
 use crate::net::show_mac;
 
@@ -85,8 +86,11 @@ impl Change {
     pub fn message(&self) -> String {
         let alarm = &self.alarm;
         let mut text = alarm.seen();
-        if alarm.sample().is_some_and(|sample| sample.presumed) {
-            text.push_str(", presumed to be late answers: too many peers asked to remember them all");
+        if let Some(sample) = alarm.sample().filter(|sample| sample.presumed) {
+            text.push_str(match sample.reason.known() {
+                Some(Reason::Fragment) => ", presumed to have overtaken their first one",
+                _ => ", presumed to be late answers: too many peers asked to remember them all",
+            });
         }
         if !self.news.is_empty() {
             text.push_str(&format!(". New: {}", self.news));

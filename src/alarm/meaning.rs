@@ -202,6 +202,15 @@ pub(super) fn classify(drop: &DropEvent) -> Option<Meaning> {
     }
     // The gate of a newer version has a reason that this one does not know. It did drop.
     let meaning = drop.reason.known().map_or(Some(UNKNOWN), meaning_of)?;
+    // The first fragment may still come. Packets change their order on any way.
+    if drop.reason.known() == Some(Reason::Fragment) && drop.presumed {
+        return Some(Meaning {
+            kind: Kind::Stray,
+            severity: Some(Severity::Low),
+            why: "Fragments may overtake each other, and the first one may have been lost",
+            ..meaning
+        });
+    }
     // For `destination` a role has the port, so a download is the server's business.
     let is_fetch = drop.reason.known() == Some(Reason::NewFlow) && is_download(drop);
     // Linux answers to a peer's SCTP, whatever runs on it.

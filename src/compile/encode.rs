@@ -53,7 +53,7 @@ pub struct EncodedPolicy {
     /// Rules with a limit.
     pub rules: Vec<(u32, rule)>,
     /// MACs of servers and routers.
-    pub macs: Vec<(mac_key, u32)>,
+    pub macs: Vec<(mac_key, u64)>,
     /// Routers, by address and MAC.
     pub routers: Vec<(router_key, u32)>,
     /// The policy's text.
@@ -131,16 +131,17 @@ fn list_quiet_ethertypes(policy: &Policy) -> [u16; layout::QUIET_ETHERTYPES_MAX.
 }
 
 /// Further MACs of each server, and all MACs of the policy with the server's id. A MAC that several have is
-/// the first server's.
-fn encode_macs(tables: &Tables, ids: &[u32]) -> Vec<(mac_key, u32)> {
-    let mut rows: BTreeMap<(u32, u64), u32> = BTreeMap::new();
+/// the first server's. The server's VLAN stands above its id.
+fn encode_macs(tables: &Tables, ids: &[u32]) -> Vec<(mac_key, u64)> {
+    let mut rows: BTreeMap<(u32, u64), u64> = BTreeMap::new();
     for row in &tables.servers {
         let server = id_of(row, ids);
+        let vlan = row.vlan.map_or(0, |vlan| u64::from(vlan) + 1);
         for mac in row.macs.iter().skip(1) {
             rows.insert((server, to_mac_number(*mac)), 1);
         }
         for mac in &row.macs {
-            rows.entry((0, to_mac_number(*mac))).or_insert(server);
+            rows.entry((0, to_mac_number(*mac))).or_insert(vlan << 32 | u64::from(server));
         }
     }
     for mac in tables.routers.iter().flat_map(|(_, macs)| macs) {

@@ -14,8 +14,9 @@ use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
     address, counter, flow, flow_key, fragment, fragment_key, frequent, given_back, half_open, ledger_key,
-    ledger_row, limit, limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key, quarantine,
-    range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server, settings,
+    ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key,
+    quarantine, range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server,
+    settings,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -214,6 +215,8 @@ maps! {
     icmp_queries: TypedMap<flow_key, flow>, setting!(icmp), Count::Entries;
     /// Openings of peers that no `in` service allows.
     unlisted: TypedMap<flow_key, opening>, setting!(unlisted), Count::Entries;
+    /// TCP connections that servers began to open.
+    own_openings: TypedMap<flow_key, opening>, Size::Fixed, Count::Entries;
     /// First fragments that passed.
     fragments: TypedMap<fragment_key, fragment>, setting!(fragments), Count::Entries;
     /// First fragments that were dropped.
@@ -274,7 +277,7 @@ maps! {
     /// Rules with a `limit`.
     rules: OuterMap<Hash, u32, rule>, Size::Fixed, Count::LivePolicy;
     /// MACs of servers and routers.
-    macs: OuterMap<Hash, mac_key, u32>, Size::Fixed, Count::LivePolicy;
+    macs: OuterMap<Hash, mac_key, u64>, Size::Fixed, Count::LivePolicy;
     /// Routers, by address and MAC.
     routers: OuterMap<Hash, router_key, u32>, Size::Fixed, Count::LivePolicy;
     /// Needs with a source port.
@@ -294,6 +297,8 @@ maps! {
     own_macs: TypedMap<u64, u32>, Size::Fixed, Count::Hidden;
     /// Indexes of the NIC and of the devices above it.
     own_interfaces: TypedMap<u32, u32>, Size::Fixed, Count::Hidden;
+    /// DHCP servers that have answered a server.
+    lessors: TypedMap<u32, lessors>, Size::Derived(|sizes| sizes.servers.value), Count::Hidden;
     /// MACs of other hosts on the link.
     neighbour_macs: TypedMap<u64, u32>, Size::Fixed, Count::Hidden;
     /// The perf buffer of samples.

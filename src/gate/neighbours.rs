@@ -126,7 +126,9 @@ impl Gate {
         let Some(slot) = self.live_slot()? else {
             return Ok(None);
         };
-        self.maps.macs.open_inner(slot)?.get(&mac_key { mac, server: 0, zero: 0 })
+        let holder = self.maps.macs.open_inner(slot)?.get(&mac_key { mac, server: 0, zero: 0 })?;
+        // above the id stands the server's VLAN
+        Ok(holder.map(|value| value as u32))
     }
 
     /// The MACs of a server's machines, as far as the kernel has resolved their addresses. Those of routers are

@@ -8,11 +8,16 @@ use etherparse::{
 };
 use thiserror::Error;
 
-use super::protocol::{ICMP, ICMPV6, TCP, UDP};
+use super::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use super::tcp_flags;
 
 /// Payload bytes: enough for the parser to read the header of any protocol.
 const PAYLOAD_BYTES: usize = 20;
 const HOP_LIMIT: u8 = 64;
+/// Where the type of the first chunk stands in SCTP, and two of these types.
+const SCTP_CHUNK: usize = 12;
+const SCTP_INIT: u8 = 1;
+const SCTP_INIT_ACK: u8 = 2;
 
 /// The facts of a packet.
 #[derive(Clone, Debug)]
@@ -27,7 +32,7 @@ pub struct Probe {
     pub source_port: u16,
     /// Port, or ICMP type.
     pub destination_port: u16,
-    /// As in the header's 14th byte: see [`tcp_flags`](super::tcp_flags).
+    /// As in the header's 14th byte: see [`tcp_flags`](super::tcp_flags). SCTP with ACK accepts an association.
     pub tcp_flags: u8,
     /// MAC of the sender.
     pub source_mac: [u8; 6],
@@ -116,6 +121,10 @@ impl Probe {
                 let mut header = vec![0; PAYLOAD_BYTES];
                 header[..2].copy_from_slice(&self.source_port.to_be_bytes());
                 header[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
+                if self.protocol == SCTP {
+                    let accepts = self.tcp_flags & tcp_flags::ACK != 0;
+                    header[SCTP_CHUNK] = if accepts { SCTP_INIT_ACK } else { SCTP_INIT };
+                }
                 header
             }
         }
@@ -125,8 +134,8 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::GRE;
     use crate::net::tcp_flags::SYN;
-    use crate::net::{GRE, SCTP};
 
     fn probe(source: &str, destination: &str) -> Probe {
         Probe {

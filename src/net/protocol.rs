@@ -99,6 +99,8 @@ const ICMPV6_TYPES: &[(&str, u8)] = &[
     ("neighbour-solicitation", 135),
     ("neighbour-advertisement", 136),
     ("redirect", 137),
+    ("node-information-request", 139),
+    ("node-information-reply", 140),
     ("mld2-listener-report", 143),
     ("extended-echo-request", 160),
     ("extended-echo-reply", 161),
@@ -183,8 +185,7 @@ pub fn name_icmp_type(protocol: u8, number: u16) -> Cow<'static, str> {
 pub fn find_icmp_answer(protocol: u8, request: u16) -> Option<u16> {
     match (protocol, request) {
         (ICMP, 8) => Some(0),
-        (ICMP, 13 | 15 | 17) => Some(request + 1),
-        (ICMPV6, 128) => Some(129),
+        (ICMP, 13 | 15 | 17 | 42) | (ICMPV6, 128 | 139 | 160) => Some(request + 1),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ fn encoded(text: &str) -> EncodedPolicy {
 }
 
 /// Rows of `macs`: MAC, server, value.
-fn macs(encoded: &EncodedPolicy) -> Vec<(u64, u32, u32)> {
+fn macs(encoded: &EncodedPolicy) -> Vec<(u64, u32, u64)> {
     let mut rows: Vec<_> = encoded.macs.iter().map(|(key, value)| (key.mac, key.server, *value)).collect();
     rows.sort_unstable();
     rows
@@ -25,6 +25,9 @@ fn the_first_mac_is_in_the_servers_row_and_the_others_are_in_a_table() {
     assert_eq!(one.hosts[0].1.flags, server_flag::SERVER_MAC.0);
     assert_eq!(macs(&one), [(0x0200_0000_0001, 0, 100)]);
     assert_eq!(one.flags & settings_flag::SETTINGS_BOUND.0, settings_flag::SETTINGS_BOUND.0);
+
+    let bound = encoded("[servers.s]\naddresses = [\"192.0.2.1\"]\nmac = \"02:00:00:00:00:01\"\nvlan = 7\n");
+    assert_eq!(macs(&bound), [(0x0200_0000_0001, 0, 8 << 32 | 100)]);
 
     let several = encoded(
         "[servers.s]\naddresses = [\"192.0.2.1\"]\nmac = [\"02:00:00:00:00:01\", \"00:00:5e:00:01:33\"]\n",

@@ -13,8 +13,8 @@ use super::setting::{
 use crate::support::chance::Chance;
 use crate::support::dmz::ip;
 use crate::support::frame::{
-    ACK, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, IP, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP, ethernet,
-    fragment, icmp_message, link_frame, octets, packet, patched, tcp_header, udp_datagram,
+    ACK, DCCP, Endpoint, FIN, HOP_BY_HOP, ICMP, ICMPV6, IGMP, IP, Ipv6, PSH, RST, SCTP, SYN, TCP, UDP,
+    ethernet, fragment, icmp_message, link_frame, octets, packet, patched, tcp_header, udp_datagram,
 };
 
 /// Frames that later events come back to.
@@ -98,7 +98,7 @@ impl Talk {
         if self.chance.below(250) == 0 {
             return self.ask_from_everywhere();
         }
-        match self.chance.below(49) {
+        match self.chance.below(50) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -121,6 +121,7 @@ impl Talk {
             45 => self.ask_the_link(),
             46 => self.answer_from_quarantine(),
             47 => self.write_over_headers(),
+            48 => self.cross_syns(),
             _ => self.shake_hands(),
         }
     }
@@ -307,6 +308,38 @@ impl Talk {
         }
     }
 
+    /// Both ends open the same connection at once, or a listener's answer looks as if they did.
+    fn cross_syns(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_client_port(&mut self.chance));
+        let peer = (peer, pick_service(&mut self.chance));
+        let mut steps = [(true, SYN), (false, SYN)];
+        if self.chance.percent(40) {
+            steps.swap(0, 1);
+        }
+        for (from, flags) in steps {
+            if self.chance.percent(10) {
+                continue;
+            }
+            if self.chance.percent(5) {
+                self.wait();
+            }
+            let (from, to, leaves) = if from { (server, peer, true) } else { (peer, server, false) };
+            let packet = self.segment(from, to, flags, (7000, 0), 0);
+            if leaves { self.leave(packet) } else { self.arrive(packet) }
+        }
+        if self.chance.percent(15) {
+            self.events.push(Event::Quarantine(Whom::Addresses(server.0.into()), Some(5)));
+        }
+        if self.chance.percent(20) {
+            self.wait();
+        }
+        for flags in [SYN | ACK, ACK] {
+            let packet = self.segment(server, peer, flags, (7000, 7001), 0);
+            self.leave(packet);
+        }
+    }
+
     // ---- datagrams -----------------------------------------------------------
 
     fn datagram(&mut self, from: Endpoint, to: Endpoint) -> Vec<u8> {
@@ -315,6 +348,8 @@ impl Talk {
             chunk.extend_from_slice(&from.1.to_be_bytes());
             chunk.extend_from_slice(&to.1.to_be_bytes());
             chunk.extend_from_slice(&[0; 12]);
+            // DATA, INIT, INIT ACK, HEARTBEAT, ABORT, SHUTDOWN COMPLETE
+            chunk[12] = self.chance.pick(&[0, 1, 1, 2, 2, 4, 6, 14]);
             return packet(from.0, to.0, SCTP, &chunk);
         }
         let count = self.chance.below(40);
@@ -368,9 +403,9 @@ impl Talk {
         let (server, peer) = self.pick_pair();
         let id = self.chance.pick(&[1, 2, 0]);
         let pairs: &[(u8, u8)] = if server.is_ipv4() {
-            &[(8, 0), (8, 0), (8, 0), (13, 14), (15, 16), (17, 18)]
+            &[(8, 0), (8, 0), (8, 0), (13, 14), (15, 16), (17, 18), (42, 43)]
         } else {
-            &[(128, 129)]
+            &[(128, 129), (128, 129), (139, 140), (160, 161)]
         };
         let (request, reply) = self.chance.pick(pairs);
         if self.chance.percent(70) {
@@ -798,6 +833,15 @@ impl Talk {
             self.arrive(packet(to, from, UDP, &lease));
         }
         self.leave(packet(from, to, UDP, &datagram));
+        if self.chance.percent(10) {
+            // so many have leased that all count
+            for _ in 0..6 {
+                let lessor = pick_peer(&mut self.chance, v6);
+                let lease = udp_datagram((lessor, server), (from, client), &[1; 30]);
+                self.arrive(packet(lessor, from, UDP, &lease));
+            }
+            self.leave(packet(from, to, UDP, &datagram));
+        }
     }
 
     fn speak_another_protocol(&mut self) {
@@ -810,6 +854,52 @@ impl Talk {
             self.arrive(packet(peer, server, protocol, &payload));
         }
         self.leave(packet(server, peer, protocol, &payload));
+        match self.chance.below(6) {
+            0 => self.associate(server, peer),
+            1 if server.is_ipv4() => self.report_a_group(server, peer),
+            _ => {}
+        }
+    }
+
+    /// SCTP or DCCP, of which the types of packets matter.
+    fn associate(&mut self, server: IpAddr, peer: IpAddr) {
+        let dccp = self.chance.percent(40);
+        let ends = [pick_service(&mut self.chance), pick_client_port(&mut self.chance)];
+        let say = |talk: &mut Talk, arrives: bool, kind: u8| {
+            let ports = if arrives { [ends[1], ends[0]] } else { ends };
+            let mut header: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
+            header.resize(20, 0);
+            header[if dccp { 8 } else { 12 }] = if dccp { kind << 1 | 1 } else { kind };
+            let protocol = if dccp { DCCP } else { SCTP };
+            match arrives {
+                true => talk.arrive(packet(peer, server, protocol, &header)),
+                false => talk.leave(packet(server, peer, protocol, &header)),
+            }
+        };
+        let (asks, answers) = if dccp { (0, [1, 7, 1, 3]) } else { (1, [2, 6, 14, 0]) };
+        if self.chance.percent(20) {
+            say(self, false, asks);
+        }
+        if self.chance.percent(80) {
+            say(self, true, asks);
+        }
+        let answer = self.chance.pick(&answers);
+        say(self, false, answer);
+    }
+
+    /// What a host answers to a question about its groups.
+    fn report_a_group(&mut self, server: IpAddr, peer: IpAddr) {
+        let group = self.chance.pick(&["224.0.0.22", "239.255.255.250", "224.0.0.251"]);
+        let to = if self.chance.percent(80) { ip(group) } else { peer };
+        let kind = self.chance.pick(&[0x11, 0x12, 0x16, 0x17, 0x22, 0x22]);
+        let mut report = packet(server, to, IGMP, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+        if self.chance.percent(80) {
+            report[8] = 1;
+        }
+        if self.chance.percent(40) {
+            self.events.push(Event::Quarantine(Whom::Addresses(server.into()), Some(5)));
+        }
+        self.leave(report);
     }
 
     /// A packet between any two, of any sort.

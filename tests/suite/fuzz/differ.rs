@@ -60,8 +60,16 @@ impl Room {
 }
 
 /// Tables whose entries begin with a time.
-const TIMED: [&str; 7] =
-    ["established", "half_open", "datagrams", "icmp_queries", "unlisted", "fragments", "refused_fragments"];
+const TIMED: [&str; 8] = [
+    "established",
+    "half_open",
+    "datagrams",
+    "icmp_queries",
+    "unlisted",
+    "own_openings",
+    "fragments",
+    "refused_fragments",
+];
 
 const QUARANTINES: [&str; 3] = ["quarantines", "quarantined_addresses", "quarantined_macs"];
 
@@ -159,7 +167,7 @@ impl Differ {
     pub fn begin(&mut self, policy: &str) -> bool {
         let Some((parsed, tables)) = read_policy(policy, self.room) else { return false };
         clear_ledger(&self.gate);
-        for name in TIMED.iter().chain(&QUARANTINES).chain(&["neighbour_macs", "own_macs"]) {
+        for name in TIMED.iter().chain(&QUARANTINES).chain(&["neighbour_macs", "own_macs", "lessors"]) {
             for (key, _) in self.dump(name) {
                 self.gate.maps.find(name).expect("a map").delete(&key).expect("a deletion");
             }

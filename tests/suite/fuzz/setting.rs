@@ -99,7 +99,7 @@ pub const PORTS: [u16; 28] = [
     6016, 6063, 8080, 40000, 51000, 51001, 65535,
 ];
 
-pub const PROTOCOLS: [u8; 15] = [0, 1, 2, 4, 6, 17, 41, 47, 50, 51, 58, 59, 112, 132, 253];
+pub const PROTOCOLS: [u8; 16] = [0, 1, 2, 4, 6, 17, 33, 41, 47, 50, 51, 58, 59, 112, 132, 253];
 
 /// The last one is a virtual one of VRRP.
 pub const SERVER_MACS: [[u8; 6]; 4] =

@@ -42,6 +42,8 @@ rules! {
     QuarantinedReply,
     QuarantinedReset,
     QuarantinedError,
+    /// .. what IGMP reports.
+    QuarantinedReport,
     /// The answer of a service in no flow.
     LateDatagram,
     LateIcmpReply,
@@ -57,6 +59,13 @@ rules! {
     /// A SYN+ACK to a peer whose opening could not be read.
     UnlistedByUnreadOpening,
     OwnConnectionRefused,
+    /// A SYN+ACK after a SYN of the server's own: a need permits it, none does, or the server is in quarantine.
+    CrossedSyn,
+    CrossedSynDenied,
+    CrossedSynQuarantined,
+    /// INIT ACK or Response of what a peer opened, ABORT or Reset of nothing.
+    UnlistedAssociation,
+    ResetAssociation,
     /// An `out` need with a `sport`.
     SportNeed,
     SportOwnConnection,
@@ -86,6 +95,11 @@ rules! {
     LaterTooMany,
     LaterOverHeaders,
     LaterUnderOtherPolicy,
+    LaterAlone,
+    /// DHCP: a renewal where the server has leased, where everybody counts, and elsewhere.
+    Renewal,
+    RenewalPresumed,
+    RenewalElsewhere,
 }
 
 /// How often each reason was given, and each rule met.

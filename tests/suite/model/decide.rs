@@ -1,5 +1,6 @@
 //! The verdict on one packet: the steps in their order, the first that applies decides.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portcullis::abi::Reason;
@@ -10,7 +11,7 @@ use super::coverage::Rule as Covered;
 use super::flows::{FlowKey, Table, answered_flow};
 use super::limits::BucketKey;
 use super::needs::{self, Rule, Subject};
-use super::packet::{IcmpKind, Packet, Piece, RST, TCP, Tcp, Transport, UDP, icmp_kind};
+use super::packet::{IcmpKind, Packet, Piece, RST, TCP, Tcp, Transport, UDP, Word, icmp_kind};
 
 const ROUTER_SOLICITATION: u8 = 133;
 
@@ -32,6 +33,8 @@ pub enum Effect {
     Answer(Table, FlowKey),
     /// The flow is taken over.
     PickUp(FlowKey),
+    /// The server itself begins to open this.
+    Open(FlowKey),
     Spend(BucketKey, Limit),
     /// Later fragments follow this one.
     RememberFragment,
@@ -152,6 +155,8 @@ pub struct Case<'a> {
     pub server: &'a Server,
     pub inbound: Vec<Rule<'a>>,
     pub outbound: Vec<Rule<'a>>,
+    /// DHCP servers that have answered it.
+    pub lessors: Option<&'a BTreeSet<IpAddr>>,
     pub now_ns: u64,
 }
 
@@ -165,6 +170,26 @@ impl<'a> Case<'a> {
             Some(Transport::Tcp(tcp)) => Some(tcp),
             _ => None,
         }
+    }
+
+    /// Whether it asks for a connection, accepts one, ends one at once.
+    pub fn asks(&self) -> bool {
+        self.tcp().is_some_and(Tcp::is_bare_syn) || self.packet.word == Some(Word::Asks)
+    }
+
+    pub fn accepts(&self) -> bool {
+        self.tcp().is_some_and(Tcp::is_syn_ack) || self.packet.word == Some(Word::Accepts)
+    }
+
+    /// Every host sends it to what belongs to no connection.
+    pub fn resets(&self) -> bool {
+        self.tcp().is_some_and(|tcp| tcp.has(RST)) || self.packet.word == Some(Word::Resets)
+    }
+
+    /// It says which group the server is in, which no router forwards, and a querier may have asked.
+    fn reports(&self) -> bool {
+        let group = matches!(self.packet.destination, IpAddr::V4(group) if group.is_multicast());
+        self.packet.word == Some(Word::Reports) && self.packet.hop_limit == 1 && group
     }
 
     pub fn icmp_kind(&self) -> Option<IcmpKind> {
@@ -182,9 +207,10 @@ impl<'a> Case<'a> {
     }
 
     /// Step 7. Answers are what its visitors asked for: no sign of anything, and counted under the server's
-    /// own port. decided: an ICMP message counts under its type; and a reset or an error is an answer whatever
-    /// it is about.
-    fn refuse_quarantined(&self, replies: bool) -> Decision {
+    /// own port. decided: an ICMP message counts under its type, and a reset of what is no service under port
+    /// 0, as in step 14; and a reset or an error is an answer whatever it is about.
+    /// decided: a SYN+ACK after its own SYN is quiet too, and counted where it goes, for its own port is any.
+    fn refuse_quarantined(&self, replies: bool, crossed: bool) -> Decision {
         let decision = Decision::drop(Reason::Quarantined);
         let answering = |decision: Decision| decision.answering().quiet_if(true);
         let service = answered_flow(self.packet).map(|(_, service)| service);
@@ -194,9 +220,11 @@ impl<'a> Case<'a> {
             (None, Some(service)) if replies || self.comes_from_service() => {
                 decision.at_own_port(service).quiet_if(true).meeting(Covered::QuarantinedAnswer)
             }
-            (None, Some(service)) if self.tcp().is_some_and(|tcp| tcp.has(RST)) => {
-                decision.at_own_port(service).quiet_if(true).meeting(Covered::QuarantinedReset)
+            (None, _) if self.resets() || self.reports() => {
+                let met = if self.reports() { Covered::QuarantinedReport } else { Covered::QuarantinedReset };
+                decision.at_own_port(0).quiet_if(true).meeting(met)
             }
+            (None, _) if crossed => decision.quiet_if(true).meeting(Covered::CrossedSynQuarantined),
             _ => decision,
         }
     }
@@ -227,8 +255,9 @@ impl Model {
             return Decision::drop(Reason::Spoofed);
         }
         let (inbound, outbound) = (needs::inbound(policy, server), needs::outbound(policy, server));
-        let case = Case { packet, policy, server, inbound, outbound, now_ns };
         let name = server.name.as_str();
+        let lessors = self.lessors.get(name);
+        let case = Case { packet, policy, server, inbound, outbound, lessors, now_ns };
         let decision = if self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns) {
             let by_address = self.is_address_cut_off(packet.source, now_ns);
             let by_name = self.is_cut_off(name, now_ns);
@@ -368,9 +397,13 @@ impl Model {
         }
         let has_mac = |server: &&Server| server.macs.iter().any(|(mac, _)| *mac == packet.source_mac);
         let server = policy.servers.iter().find(has_mac)?;
+        let of_vlan = server.vlan.is_none_or(|(vlan, _)| packet.vlans == [vlan]);
         let subject = Subject::service(packet.protocol, packet.destination_port(), packet.destination);
         let rules = needs::matching(policy, &needs::link_services(policy), subject);
         if rules.is_empty() {
+            return None;
+        }
+        if !of_vlan {
             return None;
         }
         let name = server.name.as_str();
@@ -447,7 +480,9 @@ impl Model {
             // the rest of an answer is as quiet as its beginning
             Some(decision) if stays(&decision) || decision.reason == Reason::Quarantined => decision,
             Some(_) => Decision::drop(Reason::Quarantined),
-            None => reply.filter(stays).unwrap_or_else(|| case.refuse_quarantined(replies)),
+            None => reply
+                .filter(stays)
+                .unwrap_or_else(|| case.refuse_quarantined(replies, self.has_crossed(case))),
         }
     }
 
@@ -469,7 +504,10 @@ impl Model {
         let known = self.fragments.find_first(packet, case.now_ns);
         let over_headers = known.is_some_and(|first| position < first.headers);
         let too_many = known.is_some_and(|first| !first.has_room_for(packet.data));
-        let decision = match known.filter(|_| !over_headers && !too_many) {
+        // decided: one that names another protocol is no part of it either
+        let foreign = known.is_some_and(|first| first.protocol != packet.fragment.1);
+        let overtakes = known.is_none();
+        let decision = match known.filter(|_| !over_headers && !too_many && !foreign) {
             // The datagram was under way when the policy changed: no sign of anything.
             Some(first) if first.generation != self.generation => {
                 Decision::drop(Reason::Fragment).quiet_if(true).meeting(Covered::LaterUnderOtherPolicy)
@@ -489,6 +527,9 @@ impl Model {
                     decision.needs = first.needs.clone();
                     decision.meeting(Covered::LaterOfRefused)
                 }
+                // The first one may still come.
+                None if overtakes => Decision { presumed: true, ..Decision::drop(Reason::Fragment) }
+                    .meeting(Covered::LaterAlone),
                 None => Decision::drop(Reason::Fragment),
             },
         };

@@ -23,6 +23,7 @@ pub enum Table {
     Datagrams,
     IcmpQueries,
     Unlisted,
+    OwnOpenings,
 }
 
 /// A flow by its ends. ICMP: the server's port is the identifier, the peer's the type of the request.
@@ -63,6 +64,8 @@ pub struct Flows {
     pub datagrams: BTreeMap<FlowKey, FlowState>,
     pub icmp_queries: BTreeMap<FlowKey, FlowState>,
     pub unlisted: BTreeMap<FlowKey, u64>,
+    /// What servers began to open, as if the peer had.
+    pub own_openings: BTreeMap<FlowKey, u64>,
 }
 
 /// The flow that a packet of the server would answer in, and the port of the service that it answers
@@ -136,6 +139,11 @@ impl Flows {
         self.unlisted.get(key).is_some_and(|opened_ns| now_ns - opened_ns <= seconds * SECOND_NS)
     }
 
+    /// Whether the server itself has begun to open this, so that a peer's SYN can only cross its own.
+    pub fn is_own(&self, key: &FlowKey, now_ns: u64) -> bool {
+        self.own_openings.get(key).is_some_and(|opened_ns| now_ns - opened_ns <= 120 * SECOND_NS)
+    }
+
     /// The table that holds a live flow to answer in. decided: where a peer opens the same four numbers
     /// again while the old flow lives, all is of the old one until the handshake is finished.
     pub fn find(&self, key: &FlowKey, now_ns: u64) -> Option<Table> {
@@ -168,8 +176,16 @@ impl Flows {
         self.lives_unlisted(key, now_ns) || self.find(key, now_ns).is_some()
     }
 
-    /// The server answers in a flow that [`Flows::find`] found.
-    pub fn answer(&mut self, table: Table, key: &FlowKey, tcp: Option<&Tcp>, generation: u32, now_ns: u64) {
+    /// The server answers in a flow that [`Flows::find`] found. Tells whether the time of a flow without a
+    /// handshake was written.
+    pub fn answer(
+        &mut self,
+        table: Table,
+        key: &FlowKey,
+        tcp: Option<&Tcp>,
+        generation: u32,
+        now_ns: u64,
+    ) -> bool {
         match (table, tcp) {
             (Table::Established, Some(tcp)) => {
                 if let Some(flow) = self.established.get_mut(key) {
@@ -197,14 +213,15 @@ impl Flows {
                 let flows =
                     if table == Table::Datagrams { &mut self.datagrams } else { &mut self.icmp_queries };
                 if let Some(flow) = flows.get_mut(key) {
-                    refresh(&mut flow.last_ns, now_ns);
                     // decided: whatever its protocol, though only UDP's timeout asks for it.
                     flow.flags |= ANSWERED;
                     flow.generation = generation;
+                    return refresh(&mut flow.last_ns, now_ns);
                 }
             }
             _ => {}
         }
+        false
     }
 
     /// Takes a flow over that was open before the gate was attached.
@@ -284,6 +301,11 @@ impl Flows {
         self.unlisted.insert(key, now_ns);
     }
 
+    /// A server's bare SYN.
+    pub fn open_own(&mut self, key: FlowKey, now_ns: u64) {
+        self.own_openings.insert(key, now_ns);
+    }
+
     /// Everything the tables hold, dead flows too.
     pub fn list(&self) -> BTreeMap<(Table, FlowKey), FlowState> {
         let mut all = BTreeMap::new();
@@ -298,9 +320,12 @@ impl Flows {
             let state = FlowState { last_ns: flow.opened_ns, flags: 0, generation: flow.generation };
             all.insert((Table::HalfOpen, *key), state);
         }
-        for (key, opened_ns) in &self.unlisted {
-            let state = FlowState { last_ns: *opened_ns, flags: 0, generation: 0 };
-            all.insert((Table::Unlisted, *key), state);
+        for (table, openings) in [(Table::Unlisted, &self.unlisted), (Table::OwnOpenings, &self.own_openings)]
+        {
+            for (key, opened_ns) in openings {
+                let state = FlowState { last_ns: *opened_ns, flags: 0, generation: 0 };
+                all.insert((table, *key), state);
+            }
         }
         all
     }

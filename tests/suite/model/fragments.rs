@@ -7,9 +7,10 @@ use portcullis::abi::Reason;
 
 use super::packet::Packet;
 
+/// As long as a receiver may keep a first fragment.
 const TIMEOUT_NS: u64 = 30 * 1_000_000_000;
-/// As long as a receiver of IPv6 may keep the headers (RFC 8200, 4.5).
-const PROTECTION_V6_NS: u64 = 60 * 1_000_000_000;
+/// .. of IPv6 (RFC 8200, 4.5).
+const TIMEOUT_V6_NS: u64 = 60 * 1_000_000_000;
 /// What all later fragments of one datagram may carry together.
 const LATER_BYTES_MAX: u32 = 65_535;
 
@@ -83,8 +84,7 @@ impl Fragments {
     pub fn find_first(&self, packet: &Packet, now_ns: u64) -> Option<&FragmentState> {
         self.passed
             .get(&FragmentKey::of(packet))
-            .filter(|first| now_ns - first.passed_ns <= TIMEOUT_NS)
-            .filter(|first| first.protocol == packet.fragment.1)
+            .filter(|first| now_ns - first.passed_ns <= reassembly_ns(packet))
     }
 
     /// The same, of what was dropped. decided: as long as a receiver may wait for the rest.
@@ -121,5 +121,5 @@ impl Fragments {
 }
 
 fn reassembly_ns(packet: &Packet) -> u64 {
-    if packet.source.is_ipv6() { PROTECTION_V6_NS } else { TIMEOUT_NS }
+    if packet.source.is_ipv6() { TIMEOUT_V6_NS } else { TIMEOUT_NS }
 }

@@ -11,15 +11,16 @@ const WORD_BYTES: u32 = 8;
 const WORD_BITS: usize = 48;
 /// Bits that a peer sets, at most: they may be set already.
 const PEER_BITS: usize = 4;
-/// Parts of the memory. The address of a server uses one of them, and nothing tells which.
+/// Parts of the memory. A server uses one of them, and nothing tells which.
 const REGIONS: u32 = 16;
 /// With so many peers for each word more than half of the bits are set, but for one time in many billions.
 const SURELY_FULL: usize = 30;
 
 /// Whom a peer asked for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeardKey {
-    pub server: IpAddr,
+    /// By its name, for it may answer from another of its addresses.
+    pub server: String,
     pub peer: IpAddr,
     /// Protocol and port of the service; ICMP: the type of the request. None: the ports could not be read.
     pub service: Option<(u8, u16)>,
@@ -74,10 +75,10 @@ impl Heard {
     }
 
     /// What may be right about a peer that is sent an answer of this service: the likeliest first.
-    pub fn recall(&self, key: HeardKey, now_ns: u64) -> Vec<Memory> {
-        let any = HeardKey { service: None, ..key };
-        let halves = || self.halves(now_ns).map(|half| (half, self.fullness(half, key.server)));
-        let has = |half: &BTreeSet<HeardKey>| half.contains(&key) || half.contains(&any);
+    pub fn recall(&self, key: &HeardKey, now_ns: u64) -> Vec<Memory> {
+        let any = HeardKey { service: None, ..key.clone() };
+        let halves = || self.halves(now_ns).map(|half| (half, self.fullness(half, &key.server)));
+        let has = |half: &BTreeSet<HeardKey>| half.contains(key) || half.contains(&any);
         if halves().any(|(half, full)| has(half) && full == Fullness::Not) {
             return vec![Memory::Heard];
         }
@@ -97,8 +98,8 @@ impl Heard {
 
     /// Whether a peer may have opened something whose ports could not be read. A full memory is no reason
     /// to think so, but bits that are set are.
-    pub fn recall_unread(&self, server: IpAddr, peer: IpAddr, now_ns: u64) -> Vec<Memory> {
-        let key = HeardKey { server, peer, service: None };
+    pub fn recall_unread(&self, server: &str, peer: IpAddr, now_ns: u64) -> Vec<Memory> {
+        let key = HeardKey { server: server.to_owned(), peer, service: None };
         if self.halves(now_ns).any(|half| half.contains(&key)) {
             vec![Memory::Heard]
         } else if self.halves(now_ns).any(|half| !half.is_empty()) {
@@ -109,20 +110,20 @@ impl Heard {
     }
 
     /// Whether the peer was heard to ask this.
-    pub fn has(&self, key: HeardKey, now_ns: u64) -> bool {
-        self.halves(now_ns).any(|half| half.contains(&key))
+    pub fn has(&self, key: &HeardKey, now_ns: u64) -> bool {
+        self.halves(now_ns).any(|half| half.contains(key))
     }
 
     /// Whether the peer was heard, but too long ago.
-    pub fn has_forgotten(&self, key: HeardKey, now_ns: u64) -> bool {
+    pub fn has_forgotten(&self, key: &HeardKey, now_ns: u64) -> bool {
         let epoch = self.epoch(now_ns);
-        self.epochs.iter().any(|(of, keys)| of + 1 < epoch && keys.contains(&key)) && !self.has(key, now_ns)
+        self.epochs.iter().any(|(of, keys)| of + 1 < epoch && keys.contains(key)) && !self.has(key, now_ns)
     }
 
     /// Whether the peer was heard in the epoch before this one, and not since.
-    pub fn is_old(&self, key: HeardKey, now_ns: u64) -> bool {
+    pub fn is_old(&self, key: &HeardKey, now_ns: u64) -> bool {
         let now = self.epochs.get(&self.epoch(now_ns));
-        self.has(key, now_ns) && !now.is_some_and(|half| half.contains(&key))
+        self.has(key, now_ns) && !now.is_some_and(|half| half.contains(key))
     }
 
     pub fn count(&self) -> usize {
@@ -136,7 +137,7 @@ impl Heard {
     }
 
     /// Whether more than half of the bits of this server's region are set. Others may share the region.
-    fn fullness(&self, half: &BTreeSet<HeardKey>, server: IpAddr) -> Fullness {
+    fn fullness(&self, half: &BTreeSet<HeardKey>, server: &str) -> Fullness {
         let own = half.iter().filter(|key| key.server == server).count();
         if half.len() * PEER_BITS * 2 <= self.words * WORD_BITS {
             Fullness::Not

@@ -218,8 +218,11 @@ impl Model {
         // What is only let through for the time being has no consequences but this.
         if outcome.verdict != Verdict::Pass {
             self.refuse_fragment(&known, &outcome, &decision, now_ns);
+            if let Frame::Packet(packet) = &parsed {
+                self.note_dropped_opening(packet, &outcome, now_ns);
+            }
         } else if let Frame::Packet(packet) = &parsed {
-            self.take_effects(packet, &decision, now_ns);
+            self.take_effects(packet, owner.as_deref(), &decision, now_ns);
         }
         if outcome.reason == Reason::Neighbour {
             self.learn_mac(frame);
@@ -290,6 +293,23 @@ impl Model {
         self.fragments.refuse(FragmentKey::new(source, destination, fragment), refused);
     }
 
+    /// A peer's SYN may cross a server's own although that was dropped. decided: a drop that has raised its
+    /// alarm is not remembered, for then the SYN+ACK says nothing new; one of observe is, for it leaves.
+    fn note_dropped_opening(&mut self, packet: &Packet, outcome: &Outcome, now_ns: u64) {
+        let silent = match outcome.reason {
+            Reason::Rate => true,
+            Reason::NewFlow | Reason::Destination | Reason::Protocol => {
+                outcome.quiet || outcome.verdict == Verdict::WouldDrop
+            }
+            _ => false,
+        };
+        let bare_syn = matches!(&packet.transport, Some(Transport::Tcp(tcp)) if tcp.is_bare_syn());
+        let asks = bare_syn || packet.word == Some(packet::Word::Asks);
+        if let Some((key, _)) = flows::answered_flow(packet).filter(|_| silent && asks) {
+            self.flows.open_own(key, now_ns);
+        }
+    }
+
     fn find_verdict(&self, decision: &Decision, server: Option<&str>, known: &Known, now_ns: u64) -> Verdict {
         if !decision.reason.drops() {
             return Verdict::Pass;
@@ -299,7 +319,8 @@ impl Model {
         // An order about one server or address is followed in any mode.
         let by_order = known.source.is_some_and(|source| self.is_quarantined(server, source, mac, now_ns));
         let mode = match server.and_then(|name| policy.find_server(name)) {
-            _ if by_order => Mode::Enforce,
+            // so is one that a MAC of the link shows
+            _ if by_order || decision.met.contains(&Rule::LinkServiceQuarantined) => Mode::Enforce,
             // A frame from elsewhere is not the server's, whatever it is dropped for.
             Some(server) if !decide::is_spoofed(server, mac, vlans) => {
                 let borrowed = self.find_borrower(policy, server, mac, now_ns).is_some();
@@ -315,19 +336,31 @@ impl Model {
         }
     }
 
-    fn take_effects(&mut self, packet: &Packet, decision: &Decision, now_ns: u64) {
+    fn take_effects(&mut self, packet: &Packet, server: Option<&str>, decision: &Decision, now_ns: u64) {
         let tcp = match &packet.transport {
             Some(Transport::Tcp(tcp)) => Some(tcp),
             _ => None,
         };
         for effect in &decision.effects {
             match effect {
-                Effect::Answer(table, key) => self.flows.answer(*table, key, tcp, self.generation, now_ns),
+                Effect::Answer(table, key) => {
+                    let written = self.flows.answer(*table, key, tcp, self.generation, now_ns);
+                    // decided: a flow that its server keeps is a peer that asked. Of ICMP the peer's port is
+                    // the type of the request.
+                    let icmp = *table == Table::IcmpQueries;
+                    let service = if icmp { key.peer_port } else { key.server_port };
+                    let service = Some((key.protocol, service));
+                    if let Some(server) = server.filter(|_| written) {
+                        let server = server.to_owned();
+                        self.heard.remember(heard::HeardKey { server, peer: key.peer, service }, now_ns);
+                    }
+                }
                 Effect::PickUp(key) => {
                     if let Some(tcp) = tcp {
                         self.flows.pick_up(key, tcp, self.generation, now_ns);
                     }
                 }
+                Effect::Open(key) => self.flows.open_own(*key, now_ns),
                 Effect::Spend(key, limit) => self.buckets.spend(key.clone(), *limit, now_ns),
                 Effect::CountFragment => self.fragments.count(packet),
                 Effect::RememberFragment => {

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use super::packet::{ACK, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, ipv4_at, ipv6_at, u16_at};
+use super::packet::{
+    ACK, ICMP, ICMPV6, Piece, RST, SCTP, SYN, TCP, UDP, Word, ipv4_at, ipv6_at, read_word, u16_at,
+};
 use crate::support::frame::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 
 /// A packet of a peer, as far as it could be read.
@@ -13,6 +15,8 @@ pub struct Loose {
     pub destination: IpAddr,
     pub protocol: u8,
     pub opening: Opening,
+    /// It may ask for a connection of SCTP or DCCP.
+    pub asks: bool,
 }
 
 #[derive(Debug)]
@@ -71,7 +75,8 @@ fn read_ipv4(bytes: &[u8]) -> Option<Loose> {
         Some(_) if fragment & 0x1fff != 0 => Opening::None,
         Some(payload) => read_opening(payload, protocol, false, fragment & 0x2000 != 0),
     };
-    Some(Loose { source, destination, protocol, opening })
+    let asks = may_ask(payload.unwrap_or_default(), protocol, fragment & 0x2000 != 0);
+    Some(Loose { source, destination, protocol, opening, asks })
 }
 
 fn read_ipv6(bytes: &[u8]) -> Option<Loose> {
@@ -94,6 +99,7 @@ fn read_ipv6(bytes: &[u8]) -> Option<Loose> {
             destination: IpAddr::V6(destination),
             protocol,
             opening: read_nothing(protocol),
+            asks: false,
         });
     };
     let mut at = 0;
@@ -124,7 +130,13 @@ fn read_ipv6(bytes: &[u8]) -> Option<Loose> {
             _ => break read_opening(header, protocol, true, pieces),
         }
     };
-    Some(Loose { source: IpAddr::V6(source), destination: IpAddr::V6(destination), protocol, opening })
+    let asks = may_ask(payload.get(at..).unwrap_or_default(), protocol, pieces);
+    Some(Loose { source: IpAddr::V6(source), destination: IpAddr::V6(destination), protocol, opening, asks })
+}
+
+/// decided: the type may stand in a later piece
+fn may_ask(payload: &[u8], protocol: u8, pieces: bool) -> bool {
+    (pieces && protocol == SCTP) || read_word(payload, protocol, Piece::Whole) == Some(Word::Asks)
 }
 
 /// A packet that ends before its headers do. decided: no host takes it, so it is no harm to be heard by it.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use crate::support::frame::{ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP};
+pub use crate::support::frame::{ACK, DCCP, FIN, ICMP, ICMPV6, IGMP, RST, SCTP, SYN, TCP, UDP};
 use crate::support::frame::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 
 const NO_NEXT_HEADER: u8 = 59;
@@ -67,6 +67,21 @@ pub struct Packet {
     pub transport: Option<Transport>,
     /// The destination port as far as it could be read, even so.
     pub port: u16,
+    /// What an end of a connection says by it, beside TCP.
+    pub word: Option<Word>,
+}
+
+/// What the first bytes of SCTP, DCCP and IGMP say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// INIT, Request.
+    Asks,
+    /// INIT ACK, Response.
+    Accepts,
+    /// ABORT, SHUTDOWN COMPLETE, Reset: also of what belongs to no connection.
+    Resets,
+    /// IGMP: a host is in a group, or leaves it.
+    Reports,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +251,7 @@ fn read_ipv4(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         data: payload.len() as u32,
         transport: read_transport(payload, protocol, false, piece, known)?,
         port: known.port,
+        word: read_word(payload, protocol, piece),
     })
 }
 
@@ -303,6 +319,7 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
             read_transport(&payload[chain.length..], chain.protocol, true, chain.piece, known)?
         },
         port: known.port,
+        word: if chain.cut { None } else { read_word(&payload[chain.length..], chain.protocol, chain.piece) },
     })
 }
 
@@ -482,6 +499,27 @@ fn read_transport(
     }
 }
 
+/// The type of SCTP's first chunk, of a DCCP packet (RFC 4340, 5.1), of IGMP. decided: a DCCP packet that ends
+/// before its type may be a Request.
+pub fn read_word(payload: &[u8], protocol: u8, piece: Piece) -> Option<Word> {
+    if matches!(piece, Piece::Later(_)) {
+        return None;
+    }
+    match (protocol, payload.get(if protocol == DCCP { 8 } else { 12 })) {
+        (SCTP, Some(1)) => Some(Word::Asks),
+        (SCTP, Some(2)) => Some(Word::Accepts),
+        (SCTP, Some(6 | 14)) => Some(Word::Resets),
+        (DCCP, byte) => match byte.map_or(0, |byte| byte >> 1 & 0xf) {
+            0 => Some(Word::Asks),
+            1 => Some(Word::Accepts),
+            7 => Some(Word::Resets),
+            _ => None,
+        },
+        (IGMP, _) if matches!(payload.first(), Some(0x12 | 0x16 | 0x17 | 0x22)) => Some(Word::Reports),
+        _ => None,
+    }
+}
+
 pub fn ipv4_at(bytes: &[u8], at: usize) -> Option<IpAddr> {
     u32_at(bytes, at).map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)))
 }
@@ -498,8 +536,7 @@ pub fn icmp_of(ipv6: bool) -> u8 {
 }
 
 /// What an ICMP type is to the gate.
-/// decided: extended echo (RFC 8335) is neither request nor reply, an ICMPv6 type that RFC 4443 does
-/// not define no error: each counts as something new.
+/// decided: an ICMPv6 type that RFC 4443 does not define is no error, and counts as something new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpKind {
     Request,
@@ -516,10 +553,10 @@ pub enum IcmpKind {
 
 pub fn icmp_kind(ipv6: bool, kind: u8) -> IcmpKind {
     match (ipv6, kind) {
-        (false, 8 | 13 | 15 | 17) | (true, 128) => IcmpKind::Request,
+        (false, 8 | 13 | 15 | 17 | 42) | (true, 128 | 139 | 160) => IcmpKind::Request,
         (false, 0) => IcmpKind::Reply(8),
-        (false, 14 | 16 | 18) => IcmpKind::Reply(kind - 1),
-        (true, 129) => IcmpKind::Reply(128),
+        // timestamp, information, mask; extended echo (RFC 8335), node information (RFC 4620)
+        (false, 14 | 16 | 18 | 43) | (true, 129 | 140 | 161) => IcmpKind::Reply(kind - 1),
         (false, 3 | 4 | 11 | 12) | (true, 1..=4) => IcmpKind::Error,
         (false, 5 | 9) | (true, 134 | 137) => IcmpKind::RogueRouter,
         (true, 133 | 135 | 136) => IcmpKind::Neighbour,

@@ -1,6 +1,6 @@
 //! All that the model knows between two frames. `decide`, `steps` and `track` read and change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -28,6 +28,8 @@ pub struct Model {
     pub(super) flows: Flows,
     pub(super) fragments: Fragments,
     pub(super) heard: Heard,
+    /// By server's name: DHCP servers that have answered it.
+    pub(super) lessors: BTreeMap<String, BTreeSet<IpAddr>>,
     pub(super) macs: Macs,
     pub(super) buckets: TokenBuckets,
     pub(super) books: Books,
@@ -54,6 +56,7 @@ impl Model {
             flows: Flows::default(),
             fragments: Fragments::default(),
             heard: Heard::default(),
+            lessors: BTreeMap::new(),
             macs: Macs::default(),
             buckets: TokenBuckets::default(),
             books: Books::default(),

@@ -1,5 +1,7 @@
 //! Steps 8 to 18: what a server that is what it says it is may send.
 
+use std::collections::BTreeSet;
+
 use portcullis::abi::Reason;
 
 use super::Model;
@@ -21,7 +23,11 @@ impl Model {
             .or_else(|| self.find_flow_error(case))
             .or_else(|| self.find_unlisted_service(case))
             .or_else(|| self.find_noise(case))
-            .or_else(|| find_no_flow(case))
+            .or_else(|| {
+                let opened = answered_flow(case.packet).is_some_and(|(key, _)| self.is_opened(case, &key));
+                let denied = (opened || !case.is_strict()) && self.has_crossed(case);
+                find_no_flow(case).map(|found| found.meeting_if(denied, Covered::CrossedSynDenied))
+            })
             .or_else(|| self.find_late_answer(case))
             .unwrap_or_else(|| decide_new(case))
     }
@@ -31,7 +37,7 @@ impl Model {
         if !case.is_strict() {
             return vec![Memory::Never];
         }
-        self.heard.recall_unread(case.packet.source, case.packet.destination, case.now_ns)
+        self.heard.recall_unread(&case.server.name, case.packet.destination, case.now_ns)
     }
 
     /// Step 15 for datagrams: the answer of an `in` service to a peer that asked a while ago.
@@ -44,19 +50,19 @@ impl Model {
         let services = needs::having_port(&case.inbound, subject);
         // decided: of ICMP, the service is the type of the request.
         let asked = Some((flow.protocol, service));
-        let key = HeardKey { server: flow.server, peer: flow.peer, service: asked };
-        let unread = HeardKey { service: None, ..key };
+        let key = HeardKey { server: case.server.name.clone(), peer: flow.peer, service: asked };
+        let unread = HeardKey { service: None, ..key.clone() };
         let late = || Decision::drop(Reason::NoFlow).by(&services).at_own_port(service);
         let kind = if case.icmp_kind().is_some() { Covered::LateIcmpReply } else { Covered::LateDatagram };
-        let recalled = self.heard.recall(key, case.now_ns).into_iter().map(|memory| match memory {
+        let recalled = self.heard.recall(&key, case.now_ns).into_iter().map(|memory| match memory {
             Memory::Heard => late()
                 .meeting(kind)
-                .meeting_if(self.heard.is_old(key, case.now_ns), Covered::LateByOldMemory)
-                .meeting_if(!self.heard.has(key, case.now_ns), Covered::LateByUnreadOpening),
+                .meeting_if(self.heard.is_old(&key, case.now_ns), Covered::LateByOldMemory)
+                .meeting_if(!self.heard.has(&key, case.now_ns), Covered::LateByUnreadOpening),
             Memory::ByChance => Decision { by_chance: true, ..late() },
             Memory::Presumed => Decision { presumed: true, ..late() }.meeting(Covered::Presumed),
             Memory::Never => {
-                let forgotten = [key, unread].iter().any(|key| self.heard.has_forgotten(*key, case.now_ns));
+                let forgotten = [&key, &unread].iter().any(|key| self.heard.has_forgotten(key, case.now_ns));
                 decide_new(case).meeting_if(forgotten, Covered::Forgotten)
             }
         });
@@ -102,7 +108,10 @@ impl Model {
         }
         let opening = case.opening();
         let rules = needs::matching(case.policy, &case.outbound, opening);
-        let mark = |decision: Decision, rules: &[Rule<'_>]| {
+        // A peer's SYN may cross it.
+        let key = answered_flow(case.packet).filter(|_| case.asks()).map(|(key, _)| key);
+        let mark = |mut decision: Decision, rules: &[Rule<'_>]| {
+            decision.effects.extend(key.map(Effect::Open));
             decision
                 .by(rules)
                 .meeting_if(rules.iter().all(|rule| rule.need.sport.is_some()), Covered::SportNeed)
@@ -133,14 +142,16 @@ impl Model {
         let tcp = case.tcp().filter(|tcp| !tcp.is_bare_syn())?;
         let (key, _) = answered_flow(case.packet)?;
         let rules = needs::matching(case.policy, &case.outbound, case.opening());
-        if rules.is_empty() || (tcp.is_syn_ack() && self.is_opened(case, &key)) {
+        let crossed = self.has_crossed(case);
+        let is_opened = tcp.is_syn_ack() && self.is_opened(case, &key);
+        if rules.is_empty() || (is_opened && !crossed) {
             return None;
         }
         let by_sport = rules.iter().all(|rule| rule.need.sport.is_some());
         let own = Decision::pass(Reason::OwnConnection).by(&rules);
         let own = own.meeting_if(by_sport, Covered::SportOwnConnection);
-        if !tcp.is_syn_ack() {
-            return Some(own);
+        if !tcp.is_syn_ack() || crossed {
+            return Some(own.meeting_if(is_opened, Covered::CrossedSyn));
         }
         // decided: a peer whose opening could not be read may have opened this
         match self.recall_unread(case).as_slice() {
@@ -151,6 +162,12 @@ impl Model {
                 Decision::one_of([own, Decision { by_chance: true, ..opened }])
             }
         }
+    }
+
+    /// Whether it is the answer to a SYN that crossed the server's own.
+    pub fn has_crossed(&self, case: &Case<'_>) -> bool {
+        case.accepts()
+            && answered_flow(case.packet).is_some_and(|(key, _)| self.flows.is_own(&key, case.now_ns))
     }
 
     /// Whether a peer is known to have opened the flow; service tracking knows nothing.
@@ -218,10 +235,23 @@ impl Model {
         let (key, _) = answered_flow(case.packet)?;
         let decision = find_listener(case)?;
         let Some(tcp) = case.tcp() else {
-            let answers = key.protocol == UDP && self.is_opened(case, &key) && !is_renewal(case);
-            return answers.then_some(decision);
+            return match case.accepts() {
+                // decided: as a SYN+ACK, in service tracking too; but an `out` need goes before
+                true if !case.is_strict() || self.is_opened(case, &key) => {
+                    let service = case.packet.source_port().unwrap_or(0);
+                    Some(match self.has_crossed(case) {
+                        true => Decision::drop(Reason::NoFlow).at_own_port(service),
+                        false => decision.meeting(Covered::UnlistedAssociation),
+                    })
+                }
+                true => None,
+                false => {
+                    let answers = key.protocol == UDP && self.is_opened(case, &key) && !is_renewal(case);
+                    answers.then_some(decision)
+                }
+            };
         };
-        if !tcp.is_syn_ack() {
+        if !tcp.is_syn_ack() || self.has_crossed(case) {
             return None;
         }
         if !case.is_strict() || self.is_opened(case, &key) {
@@ -244,8 +274,9 @@ impl Model {
 
     /// Step 14: how a healthy server answers the noise.
     fn find_noise(&self, case: &Case<'_>) -> Option<Decision> {
-        if let Some(tcp) = case.tcp().filter(|tcp| tcp.has(RST)) {
-            return Some(Decision::drop(Reason::Backscatter).at_own_port(tcp.source));
+        if case.resets() {
+            let decision = Decision::drop(Reason::Backscatter).at_own_port(0);
+            return Some(decision.meeting_if(case.tcp().is_none(), Covered::ResetAssociation));
         }
         if case.icmp_kind() == Some(IcmpKind::Error) {
             return Some(Decision::drop(Reason::Backscatter).answering());
@@ -270,6 +301,7 @@ impl Model {
         let answers = match case.tcp() {
             Some(tcp) if case.is_strict() => !tcp.is_bare_syn() && self.is_opened(case, &key),
             Some(tcp) => tcp.is_syn_ack(),
+            None if case.accepts() => !case.is_strict() || self.is_opened(case, &key),
             None => key.protocol == UDP && self.is_opened(case, &key) && !is_renewal(case),
         };
         let subject = Subject::service(key.protocol, service, key.peer);
@@ -317,11 +349,19 @@ fn decide_new(case: &Case<'_>) -> Decision {
     };
     let quiet = needs::matching(case.policy, &needs::quiet(case.policy, case.server), opening);
     let renewal = case.packet.piece == Piece::Whole && is_renewal(case);
+    let lessors = case.lessors.map_or(0, BTreeSet::len);
+    // decided: service tracking does not see who leases. More than four are not kept apart.
+    let everybody = lessors > 4;
+    let leased = case.lessors.is_some_and(|lessors| lessors.contains(&case.packet.destination));
+    let expected = renewal && (!case.is_strict() || everybody || leased);
     let rules: Vec<Rule<'_>> = elsewhere.iter().chain(&quiet).copied().collect();
     let by_sport = !elsewhere.is_empty() && elsewhere.iter().all(|rule| rule.need.sport.is_some());
     Decision::drop(reason)
         .by(&rules)
-        .quiet_if(!quiet.is_empty() || renewal)
+        .quiet_if(!quiet.is_empty() || expected)
+        .meeting_if(expected && leased, Covered::Renewal)
+        .meeting_if(expected && everybody && !leased, Covered::RenewalPresumed)
+        .meeting_if(renewal && !expected, Covered::RenewalElsewhere)
         .meeting_if(reason == Reason::RogueRouter, Covered::VrrpOfServer)
         .meeting_if(by_sport, Covered::SportOtherDestination)
 }

@@ -9,7 +9,7 @@ use super::heard::HeardKey;
 use super::needs::{self, Subject};
 use super::opening::{Loose, Opening, read_loosely};
 use super::packet::{
-    Frame, ICMP, ICMPV6, IcmpKind, Packet, Piece, TCP, Tcp, Transport, UDP, Way, icmp_kind, parse,
+    Frame, ICMP, ICMPV6, IcmpKind, Packet, Piece, SCTP, TCP, Tcp, Transport, UDP, Way, Word, icmp_kind, parse,
 };
 
 /// Where a frame came from that goes to a server.
@@ -89,7 +89,7 @@ impl Model {
         let permits = |port| !needs::matching(policy, &inbound, service_of(port)).is_empty();
         let key =
             |server_port, peer_port| FlowKey { server: destination, peer, protocol, server_port, peer_port };
-        let heard = |service| HeardKey { server: destination, peer, service };
+        let heard = |service| HeardKey { server: server.name.clone(), peer, service };
         match loose.opening {
             Opening::None => {}
             Opening::Reset => self.coverage.meet(Covered::SynReset),
@@ -118,12 +118,17 @@ impl Model {
                 if !needs::having_port(&inbound, service_of(service)).is_empty() {
                     self.heard.remember(heard(Some((protocol, service))), now_ns);
                 }
+                // decided: where its first chunk may stand in a later piece, it may be an INIT
+                if protocol == SCTP && loose.asks {
+                    self.flows.open_unlisted(key, now_ns);
+                }
                 if protocol != UDP {
                     return;
                 }
                 // A DHCP server answers a client, whatever the client asked by.
                 if policy.settings.dhcp.value && is_dhcp_answer(peer.is_ipv6(), source, service) {
                     self.coverage.meet(Covered::Lease);
+                    self.lessors.entry(server.name.clone()).or_default().insert(peer);
                     return;
                 }
                 // From where the server may ask, it is an answer.
@@ -134,7 +139,6 @@ impl Model {
                 } else if asks.iter().all(|rule| rule.need.sport.is_some()) {
                     self.coverage.meet(Covered::SportAnswer);
                 }
-                // decided: SCTP to what is no service is not remembered.
             }
             Opening::Icmp { kind, identifier } => {
                 let request = icmp_kind(peer.is_ipv6(), kind) == IcmpKind::Request;
@@ -149,7 +153,13 @@ impl Model {
             Opening::Portless => {
                 // decided: the ICMP of the other family is nothing
                 let services = needs::having_port(&inbound, service_of(0));
-                if [ICMP, ICMPV6].contains(&protocol) || services.is_empty() {
+                if [ICMP, ICMPV6].contains(&protocol) {
+                    return;
+                }
+                if loose.asks && !permits(0) {
+                    self.flows.open_unlisted(key(0, 0), now_ns);
+                }
+                if services.is_empty() {
                     return;
                 }
                 if !permits(0) || self.flows.open_datagrams(key(0, 0), self.generation, now_ns) {
@@ -176,7 +186,8 @@ fn read_well_formed(packet: &Packet) -> Option<Opening> {
 
 fn loosen(packet: &Packet, opening: Opening) -> Loose {
     let Packet { source, destination, protocol, .. } = *packet;
-    Loose { source, destination, protocol, opening }
+    let asks = packet.word == Some(Word::Asks) || (protocol == SCTP && packet.piece == Piece::First);
+    Loose { source, destination, protocol, opening, asks }
 }
 
 fn is_dhcp_answer(ipv6: bool, source: u16, destination: u16) -> bool {

@@ -7,8 +7,8 @@ use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
     address, counter, decision, flow, flow_key, fragment, fragment_key, frequent, frequent_address,
-    given_back, half_open, ledger_key, ledger_row, limit, limit_key, mac_key, name, need, need_key, opening,
-    peer_key, peer_match, prefix_key, quarantine, question, range_key, refused_fragment, router_key,
+    given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key,
+    opening, peer_key, peer_match, prefix_key, quarantine, question, range_key, refused_fragment, router_key,
     row_addresses, row_counts, row_quota, rule, sample, server, settings, sweep_request, sweep_row,
 };
 
@@ -73,6 +73,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(half_open 32: opened_ns = 0, generation = 8, rule = 12, sequence = 16,
             sequence_end = 24, syn_acks = 28),
         assert_layout!(opening 8: opened_ns = 0),
+        assert_layout!(lessors 72: known = 0, count = 64, zero = 68),
         assert_layout!(fragment_key 40: source = 0, destination = 16, id = 32, protocol = 36, zero = 37),
         assert_layout!(fragment 32: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16,
             protocol = 20, zero = 21, later_bytes = 24, zero2 = 28),

@@ -29,8 +29,54 @@ fn a_renewal_after_a_lease_is_dropped_quietly_and_is_no_back_door() {
                 gate.to_server(&udp((family.peer, server), (family.web, client)));
             }
             let row = gate.drops(&renewal, Reason::NewFlow);
-            assert_eq!((row.key.port, row.key.flags), (server, QUIET));
+            assert_eq!((row.key.port, row.key.flags), (server, if leased { QUIET } else { 0 }));
         }
+        // however long ago that was, and nowhere else
+        gate.forget_heard();
+        let row = gate.drops(&renewal, Reason::NewFlow);
+        assert_eq!((row.key.port, row.key.flags), (server, QUIET));
+        for (from, to) in [(family.web, family.other), (family.ns, family.peer)] {
+            let row = gate.drops(&udp((from, client), (to, server)), Reason::NewFlow);
+            assert_eq!((row.key.port, row.key.flags), (server, 0));
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_leases_makes_no_alarm_of_a_renewal() {
+    let gate = TestGate::new(&with_dhcp());
+    in_both_families(|family| {
+        let (client, server) = ports(family);
+        let renewal = |to| udp((family.web, client), (to, server));
+        let lessors = [family.bastion, family.loghost, family.unknown, family.ns];
+        for known in 1..=lessors.len() {
+            gate.forget_flows();
+            // each of them again and again
+            for lessor in lessors[..known].iter().chain(&lessors[..known]) {
+                gate.to_server(&udp((*lessor, server), (family.web, client)));
+            }
+            for lessor in &lessors {
+                let flags = if lessors[..known].contains(lessor) { QUIET } else { 0 };
+                assert_eq!(gate.drops(&renewal(*lessor), Reason::NewFlow).key.flags, flags, "{known}");
+            }
+        }
+        // one more than the gate can tell apart
+        gate.to_server(&udp((family.other, server), (family.web, client)));
+        for lessor in lessors.iter().chain(&[family.peer]) {
+            assert_eq!(gate.drops(&renewal(*lessor), Reason::NewFlow).key.flags, QUIET);
+        }
+        let row = gate.drops(&udp((family.ns, client), (family.peer, server)), Reason::NewFlow);
+        assert_eq!(row.key.flags, 0, "another server has no lease");
+    });
+}
+
+#[test]
+fn service_tracking_does_not_know_who_leased_and_is_quiet() {
+    let gate = TestGate::new(&with_dhcp().replace("dhcp = true", "dhcp = true\ntracking = \"service\""));
+    in_both_families(|family| {
+        let (client, server) = ports(family);
+        let row = gate.drops(&udp((family.web, client), (family.peer, server)), Reason::NewFlow);
+        assert_eq!((row.key.port, row.key.flags), (server, QUIET));
     });
 }
 
@@ -75,8 +121,8 @@ fn a_need_permits_a_renewal() {
         gate.passes(&renewal, Reason::Need);
         gate.to_server(&udp((family.peer, server), (family.web, client)));
         gate.passes(&renewal, Reason::Need);
-        // who has no such need has it not, and is quiet
+        // who has no such need has it not
         let row = gate.drops(&udp((family.ns, client), (family.peer, server)), Reason::NewFlow);
-        assert_eq!(row.key.flags, QUIET);
+        assert_eq!(row.key.flags, 0);
     });
 }

@@ -3,11 +3,12 @@
 use portcullis::abi::Reason;
 
 use crate::support::dmz::{Family, POLICY, in_both_families};
-use crate::support::frame::{UDP, fragment, icmp_message, icmp_protocol, udp_datagram};
+use crate::support::frame::{TCP, UDP, fragment, icmp_message, icmp_protocol, udp_datagram};
 use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
 const QUIET: u8 = 1;
 const OWN_PORT: u8 = 4;
+const PRESUMED: u8 = 8;
 /// Bytes of a fragment, as Ethernet carries them.
 const PIECE: usize = 1480;
 
@@ -35,7 +36,7 @@ fn a_large_ping_that_must_not_be_answered_is_one_row() {
         assert_eq!(gate.ledger_rows(false).len(), 1);
         // later fragments of another datagram, whose first one was never seen
         let row = gate.drops(&large_reply(family, 8)[1], Reason::Fragment);
-        assert_eq!(row.key.port, 0);
+        assert_eq!((row.key.port, row.key.flags), (0, PRESUMED));
     });
 }
 
@@ -128,5 +129,30 @@ fn a_datagram_ends_after_the_bytes_that_one_can_hold() {
         gate.passes(&other(8, 3, &[0; PIECE]), Reason::LaterFragment);
         gate.passes(&first, Reason::Need);
         gate.passes(&later(PIECE), Reason::LaterFragment);
+    });
+}
+
+#[test]
+fn a_fragment_that_overtakes_its_first_one_is_presumed_harmless_and_others_are_not() {
+    with_dmz_in_both_families(|gate, family| {
+        let to = (family.peer, 53);
+        let datagram = udp_datagram((family.ns, 40_000), to, &[5; 56]);
+        let piece = |id, at, more, bytes: &[u8]| fragment(family.ns, to.0, UDP, (id, at, more), bytes);
+        // before the first one, and after it
+        let row = gate.drops(&piece(7, 2, false, &datagram[16..]), Reason::Fragment);
+        assert_eq!((row.key.port, row.key.flags), (0, PRESUMED));
+        gate.passes(&piece(7, 0, true, &datagram[..16]), Reason::Need);
+        gate.passes(&piece(7, 2, false, &datagram[16..]), Reason::LaterFragment);
+        // over the header of the first one, and more than a datagram holds
+        let row = gate.drops(&fragment(family.ns, to.0, TCP, (8, 1, false), &[0; 16]), Reason::Fragment);
+        assert_eq!(row.key.flags, 0, "a fragment with TCP's flags");
+        for _ in 0..7 {
+            gate.passes(&piece(7, 2, true, &[3; 8736]), Reason::LaterFragment);
+        }
+        let row = gate.drops(&piece(7, 2, true, &[3; 8736]), Reason::Fragment);
+        assert_eq!(row.key.flags, 0, "too many bytes");
+        // in quarantine it is as loud as anything else
+        gate.quarantine("ns1", None).unwrap();
+        assert_eq!(gate.drops(&piece(9, 2, false, &[3; 16]), Reason::Quarantined).key.flags, 0);
     });
 }

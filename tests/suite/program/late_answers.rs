@@ -9,7 +9,7 @@ use portcullis::abi::Reason;
 use portcullis::clock::now_ns;
 use portcullis::gate::FlowTable;
 
-use crate::support::dmz::{Family, POLICY, in_both_families};
+use crate::support::dmz::{Family, POLICY, V4, V6, in_both_families, ip};
 use crate::support::frame::{Endpoint, echo_reply, echo_request, udp};
 use crate::support::test_gate::{SECOND_NS, TestGate, with_dmz_in_both_families};
 
@@ -122,6 +122,56 @@ fn a_peer_is_remembered_for_ten_minutes_and_forgotten_after_twenty() {
             gate.drops(&udp(server, peer), Reason::NoFlow);
         }
     });
+}
+
+#[test]
+fn a_peer_is_heard_by_the_server_and_not_by_one_of_its_addresses() {
+    // a resolver that answers from its first address, whichever was asked
+    let text = POLICY.replace("\"192.0.2.53\", ", "\"192.0.2.53\", \"192.0.2.54\", \"2001:db8:1::54\", ");
+    let gate = TestGate::new(&text);
+    for (family, asked) in [(V4, ip("192.0.2.54")), (V6, ip("2001:db8:1::54"))] {
+        let peer = (family.peer, 51_000);
+        gate.drops(&udp((family.ns, 53), peer), Reason::NewFlow);
+        gate.to_server(&udp(peer, (asked, 53)));
+        let row = gate.drops(&udp((family.ns, 53), peer), Reason::NoFlow);
+        assert_eq!((row.key.port, row.key.flags), (53, OWN_PORT));
+        gate.passes(&udp((asked, 53), peer), Reason::Reply);
+        // another server was not asked, and other peers did not ask
+        gate.drops(&udp((family.web, 53), peer), Reason::NewFlow);
+        gate.drops(&udp((family.ns, 53), (family.other, 51_000)), Reason::NewFlow);
+    }
+    // by another name it is another server
+    gate.swap(&text.replace("servers.ns1", "servers.ns9"));
+    gate.drops(&udp((V4.ns, 53), (V4.peer, 51_000)), Reason::NewFlow);
+}
+
+#[test]
+fn a_flow_that_its_server_keeps_goes_on_being_heard() {
+    // in one second by the cached flow, and in the next by the first answer under a new policy
+    for swapped in [false, true] {
+        with_dmz_in_both_families(|gate, family| {
+            await_epoch();
+            let (server, peer) = family.question();
+            gate.to_server(&udp(peer, server));
+            gate.to_server(&echo_request(family.peer, family.web, 9));
+            // .. long ago, and the server has answered all the time
+            gate.forget_heard();
+            for table in ["datagrams", "icmp_queries"] {
+                gate.age(table, 2);
+            }
+            if swapped {
+                gate.swap(POLICY);
+            }
+            gate.passes(&udp(server, peer), Reason::Reply);
+            gate.passes(&echo_reply(family.web, family.peer, 9), Reason::Reply);
+            for table in ["datagrams", "icmp_queries"] {
+                gate.age(table, 121);
+            }
+            gate.drops(&udp(server, peer), Reason::NoFlow);
+            gate.drops(&echo_reply(family.web, family.peer, 9), Reason::NoFlow);
+            gate.drops(&udp(server, (family.other, 51_000)), Reason::NewFlow);
+        });
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use portcullis::abi::Reason;
 
 use crate::support::dmz::{POLICY, ip};
-use crate::support::frame::{SYN, UDP, fragment, from_mac, tcp, udp, udp_datagram};
+use crate::support::frame::{SYN, UDP, fragment, from_mac, tagged, tcp, udp, udp_datagram};
 use crate::support::test_gate::TestGate;
 
 const OTHER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x20];
@@ -93,4 +93,23 @@ fn quarantine_closes_the_services_of_the_link_in_observe_too() {
     gate.drops(&question, Reason::Quarantined);
     gate.release("ns1").unwrap();
     gate.passes(&question, Reason::Need);
+}
+
+#[test]
+fn a_server_of_a_vlan_asks_in_its_vlan_alone() {
+    let text = policy("link_services = [\"udp/53\"]").replace("[servers.ns1]", "[servers.ns1]\nvlan = 7");
+    let gate = TestGate::new(&text);
+    let (near, router) = actors();
+    let question = udp((near, 40_000), (router, 53));
+    for tpid in [0x8100, 0x88a8] {
+        gate.passes(&tagged(&question, tpid, 7), Reason::Need);
+        gate.drops(&tagged(&question, tpid, 8), Reason::UnknownSource);
+        gate.drops(&tagged(&tagged(&question, 0x8100, 7), tpid, 7), Reason::UnknownSource);
+    }
+    gate.drops(&question, Reason::UnknownSource);
+    gate.drops(&tagged(&question, 0x8100, 0), Reason::UnknownSource);
+    // without one, in any
+    gate.swap(&policy("link_services = [\"udp/53\"]"));
+    gate.passes(&question, Reason::Need);
+    gate.passes(&tagged(&question, 0x8100, 8), Reason::Need);
 }

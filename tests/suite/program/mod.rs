@@ -1,6 +1,7 @@
 //! The loaded programs against the contract, packet by packet, without an interface.
 
 mod answers;
+mod answers_of_hosts;
 mod attribution;
 mod by_cpu;
 mod contacts;
@@ -42,6 +43,7 @@ mod routes;
 mod samples;
 mod service;
 mod several_macs;
+mod simultaneous_open;
 mod source_route;
 mod sources;
 mod sport;

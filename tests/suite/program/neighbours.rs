@@ -204,10 +204,11 @@ fn a_dhcp_client_without_an_address_talks_to_the_link_and_not_to_the_internet() 
 }
 
 #[test]
-fn a_dhcp_client_that_renews_by_unicast_is_dropped_without_an_alarm() {
+fn a_dhcp_client_that_renews_where_it_has_leased_is_dropped_without_an_alarm() {
     // Nothing in the packet tells whether it stays on the link; the client broadcasts in the end.
     const QUIET: u8 = 1;
     let gate = dhcp_on();
+    gate.to_server(&udp((V4.ns, 67), (V4.web, 68)));
     assert_eq!(gate.drops(&udp((V4.web, 68), (V4.ns, 67)), Reason::NewFlow).key.flags, QUIET);
     assert_eq!(gate.drops(&udp((V4.web, 68), (V4.ns, 68)), Reason::NewFlow).key.flags, 0);
     gate.passes(&udp((V4.web, 68), (ip("255.255.255.255"), 67)), Reason::Dhcp);

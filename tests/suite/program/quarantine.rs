@@ -7,7 +7,8 @@ use portcullis::clock::now_ns;
 
 use crate::support::dmz::{POLICY, V4, V6, in_both_families, ip};
 use crate::support::frame::{
-    ACK, RST, SYN, TCP, UDP, echo_reply, fragment, raw_ip, tcp, tcp_header, udp, udp_datagram,
+    ACK, RST, SYN, TCP, UDP, cut, echo_reply, fragment, from_mac, link_frame, patched, raw_ip, tcp,
+    tcp_header, udp, udp_datagram,
 };
 use crate::support::test_gate::{TestGate, with_dmz_in_both_families};
 
@@ -255,4 +256,45 @@ fn a_malformed_packet_in_the_name_of_an_address_in_quarantine_is_nobodys() {
     let mapped = ip("::ffff:192.0.2.53");
     let row = gate.would_drop(&udp((mapped, 40_000), (V6.peer, 53)), Reason::Malformed);
     assert_eq!(row.key.server, 0);
+}
+
+#[test]
+fn what_shows_no_address_is_held_in_quarantine_by_its_mac() {
+    let text = POLICY
+        .replace("[policy]", "[policy]\nmode = \"observe\"")
+        .replace("[servers.web1]", "[servers.web1]\nmac = \"02:00:00:00:00:10\"");
+    let gate = TestGate::new(&text);
+    let cut_short = cut(&udp((V4.web, 40_000), (V4.peer, 53)), 30);
+    let other_version = patched(&udp((V4.web, 40_000), (V4.peer, 53)), 14, &[0x55]);
+    let mapped = udp((ip("::ffff:192.0.2.10"), 40_000), (V6.peer, 53));
+    let odd = [
+        (link_frame(0x9000, &[0; 46]), Reason::Ethertype),
+        (cut_short, Reason::Malformed),
+        (other_version, Reason::Malformed),
+        (mapped, Reason::Malformed),
+        // an address that no server has
+        (udp((V4.unknown, 40_000), (V4.peer, 53)), Reason::UnknownSource),
+        (udp((V6.unknown, 40_000), (V6.peer, 53)), Reason::UnknownSource),
+    ];
+    const OTHER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x77];
+    for (frame, reason) in &odd {
+        gate.would_drop(frame, *reason);
+        gate.quarantine("web1", None).unwrap();
+        gate.drops(frame, *reason);
+        gate.would_drop(&from_mac(frame, OTHER), *reason);
+        gate.release("web1").unwrap();
+        // another server's quarantine is none of this machine's
+        gate.quarantine("ns1", None).unwrap();
+        gate.would_drop(frame, *reason);
+        gate.release("ns1").unwrap();
+    }
+    // an address with the MAC that was seen there
+    gate.quarantine_address(V4.ns, Some(OTHER), None).unwrap();
+    for (frame, reason) in &odd {
+        gate.drops(&from_mac(frame, OTHER), *reason);
+        gate.would_drop(frame, *reason);
+    }
+    // what the link needs goes on
+    gate.quarantine("web1", None).unwrap();
+    gate.passes(&link_frame(0x0806, &[0; 46]), Reason::LinkLayer);
 }

@@ -17,8 +17,10 @@ pub const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
 pub const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 pub const ICMP: u8 = 1;
+pub const IGMP: u8 = 2;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const DCCP: u8 = 33;
 pub const ICMPV6: u8 = 58;
 pub const SCTP: u8 = 132;
 

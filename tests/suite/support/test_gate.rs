@@ -42,14 +42,16 @@ const TABLES: [(&str, u32); 10] = [
 const HEARD_BYTES: u32 = 8192;
 
 /// Tables that packets change. Per-CPU ones are read through the gate.
-const FLOW_MAPS: [&str; 8] = [
+const FLOW_MAPS: [&str; 10] = [
     "established",
     "half_open",
     "datagrams",
     "icmp_queries",
     "unlisted",
+    "own_openings",
     "fragments",
     "refused_fragments",
+    "lessors",
     "limits",
 ];
 

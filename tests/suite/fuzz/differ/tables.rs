@@ -83,10 +83,12 @@ impl Differ {
         flows.extend(self.entries::<flow_key, half_open>("half_open").map(|(key, half)| {
             ((Table::HalfOpen, to_flow_key(&key)), self.to_state(half.opened_ns, 0, half.generation))
         }));
-        flows.extend(self.entries::<flow_key, opening>("unlisted").map(|(key, opening)| {
-            let last_ns = self.to_model_time(opening.opened_ns);
-            ((Table::Unlisted, to_flow_key(&key)), FlowState { last_ns, flags: 0, generation: 0 })
-        }));
+        for (table, name) in [(Table::Unlisted, "unlisted"), (Table::OwnOpenings, "own_openings")] {
+            flows.extend(self.entries::<flow_key, opening>(name).map(|(key, opening)| {
+                let last_ns = self.to_model_time(opening.opened_ns);
+                ((table, to_flow_key(&key)), FlowState { last_ns, flags: 0, generation: 0 })
+            }));
+        }
         flows
     }
 

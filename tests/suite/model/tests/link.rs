@@ -229,6 +229,9 @@ fn dhcp_clients_talk_to_the_link_where_the_policy_lets_them() {
     }
     let renewal = frame::udp((V4.web, 68), (ip("192.0.2.1"), 67));
     let outcome = open.sends(&renewal);
+    assert_eq!((outcome.reason, outcome.quiet), (NewFlow, false));
+    open.gets(&frame::udp((ip("192.0.2.1"), 67), (V4.web, 68)));
+    let outcome = open.sends(&renewal);
     assert_eq!((outcome.reason, outcome.quiet), (NewFlow, true));
     let outcome = closed.sends(&renewal);
     assert_eq!((outcome.reason, outcome.quiet), (NewFlow, false));

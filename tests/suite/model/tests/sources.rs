@@ -255,12 +255,12 @@ fn in_a_bridge_a_host_of_the_policy_is_elsewhere_once_it_was_heard() {
     timed.model.set_own_macs([[2, 0, 0, 0, 0, 1]]);
     let named = [2, 0, 0, 0, 0, 0x10];
     let frame = frame::patched(&frame::tcp((V4.ns, 5000), (V4.peer, 25), SYN), 0, &named);
-    assert_eq!(timed.why(&frame), Elsewhere);
+    assert_eq!(timed.sends(&frame).reason, Elsewhere);
     timed.model.set_bridged(true);
-    assert_eq!(timed.why(&frame), NewFlow);
+    assert_eq!(timed.sends(&frame).reason, NewFlow);
     timed.sends(&frame::from_mac(&frame::link_frame(0x0806, &[0; 46]), named));
-    assert_eq!(timed.why(&frame), Elsewhere);
+    assert_eq!(timed.sends(&frame).reason, Elsewhere);
     // heard behind another port as well, so it is forwarded
     timed.model.set_own_macs([[2, 0, 0, 0, 0, 1], named]);
-    assert_eq!(timed.why(&frame), NewFlow);
+    assert_eq!(timed.sends(&frame).reason, NewFlow);
 }

@@ -77,8 +77,8 @@ fn list_quotes() -> Vec<Row> {
 
 fn list_messages() -> Vec<Row> {
     let known = |family: Family, kind: u8| match family.ns.is_ipv4() {
-        true => [0, 3, 4, 5, 9, 11, 12, 14, 16, 18].contains(&kind),
-        false => [1, 2, 3, 4, 129, 131, 132, 133, 134, 135, 136, 137, 143].contains(&kind),
+        true => [0, 3, 4, 5, 9, 11, 12, 14, 16, 18, 43].contains(&kind),
+        false => [1, 2, 3, 4, 129, 131, 132, 133, 134, 135, 136, 137, 140, 143, 161].contains(&kind),
     };
     vec![
         Row::both("an echo reply to who asked", |family| {
