@@ -41,7 +41,8 @@ enum layout {
 	LIMITS_OF_FLOW_MAX = 8, /* rules with a limit that are asked for one flow */
 	HEARD_REGIONS = 16,     /* of `heard`, a power of two */
 	HEARD_EPOCH_S = 600,
-	LESSORS_MAX = 4, /* a power of two */
+	LESSORS_MAX = 4,     /* a power of two */
+	LESSORS_OF_LINK = 0, /* in place of a server's id: they have answered the whole link */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
