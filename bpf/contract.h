@@ -43,10 +43,11 @@ enum layout {
 	LIMITS_OF_FLOW_MAX = 8, /* rules with a limit that are asked for one flow */
 	HEARD_REGIONS = 16,     /* of `heard`, a power of two */
 	HEARD_EPOCH_S = 600,
-	LESSORS_MAX = 4, /* a power of two */
-	FIRST_ADDRESSES = 16,      /* of struct row_addresses */
-	FREQUENT_ADDRESSES = 8,    /* of struct frequent */
-	FREQUENT_PER_CPU = 1024,   /* entries of `frequent`, a power of two */
+	LESSORS_MAX = 4,         /* a power of two */
+	LESSORS_OF_LINK = 0,     /* in place of a server's id: they have answered the whole link */
+	FIRST_ADDRESSES = 16,    /* of struct row_addresses */
+	FREQUENT_ADDRESSES = 8,  /* of struct frequent */
+	FREQUENT_PER_CPU = 1024, /* entries of `frequent`, a power of two */
 	HOT_KINDS_PER_CPU = 65536, /* entries of `hot_kinds`, one for each port */
 	SWEEP_ROWS = 128,          /* in one run of portcullis_sweep */
 };

@@ -231,8 +231,9 @@ static __always_inline void fill_plain_key(struct flow_key *key, const struct pl
 }
 
 /* The cached verdict on an opening, as an XDP action, or FULL_PATH. */
-static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *path, struct cpu *cpu,
-					 const struct policy *policy, __u32 epoch, __u64 now_ns)
+static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *path,
+					 struct cpu *cpu, const struct policy *policy, __u32 epoch,
+					 __u64 now_ns)
 {
 	const struct plain_frame *frame = &path->frame;
 	__u16 port = bpf_ntohs(frame->destination_port_be);

@@ -283,9 +283,11 @@ static __always_inline void note_opening(void *table, const struct flow_key *key
 	struct opening *opening = bpf_map_lookup_elem(table, key);
 	struct opening fresh = { .opened_ns = now_ns };
 
-	if (opening)
-		opening->opened_ns = now_ns;
-	else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
+	/* once a second, for CPUs share it */
+	if (opening) {
+		if (!is_within(opening->opened_ns, now_ns, 1))
+			opening->opened_ns = now_ns;
+	} else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 

@@ -381,7 +381,7 @@ struct {
 
 /* DHCP servers that have answered a server of the policy: it may renew its lease there. Written by the
  * tracker when the policy has `dhcp`, read by the filter for requests that it drops. Keyed by the
- * server's id, so a hash. It has room for each id, so it can't fill. In an entry the first LESSORS_MAX
+ * server's id, or LESSORS_OF_LINK, so a hash. It has room for each, so it can't fill. The first LESSORS_MAX
  * count. When there are more, everybody counts, for a flood of forged answers must raise no alarm.
  */
 struct {

@@ -160,7 +160,8 @@ static __always_inline void drop_opening(const struct verdict_context *context,
 	 */
 	if (context->policy->flags & SETTINGS_DHCP && is_dhcp_client(packet) &&
 	    (!(context->policy->flags & SETTINGS_STRICT) ||
-	     is_lessor(decision->server, &packet->destination)))
+	     is_lessor(decision->server, &packet->destination) ||
+	     is_lessor(LESSORS_OF_LINK, &packet->destination)))
 		decision->flags |= DROP_QUIET;
 }
 

@@ -218,6 +218,11 @@ static __always_inline void track(const struct __sk_buff *skb, const struct pack
 		track_segment(&policy, packet, &key, now_ns);
 		return;
 	}
+	/* A DHCP server answers a client that has no address yet by broadcast. No router forwards that. */
+	if (policy.flags & SETTINGS_DHCP && is_dhcp_server(packet) && is_link_scope(packet)) {
+		note_lessor(LESSORS_OF_LINK, &packet->source);
+		return;
+	}
 	server = find_server(&policy, &packet->destination);
 	if (!server)
 		return;

@@ -832,6 +832,12 @@ impl Talk {
             let lease = udp_datagram((to, server), (from, client), &[1; 30]);
             self.arrive(packet(to, from, UDP, &lease));
         }
+        if self.chance.percent(10) {
+            // by broadcast, or to an address of the link
+            let link = ip(if v6 { "fe80::10" } else { "255.255.255.255" });
+            let lease = udp_datagram((to, server), (link, client), &[1; 30]);
+            self.arrive(packet(to, link, UDP, &lease));
+        }
         self.leave(packet(from, to, UDP, &datagram));
         if self.chance.percent(10) {
             // so many have leased that all count

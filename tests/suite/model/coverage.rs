@@ -96,7 +96,8 @@ rules! {
     LaterOverHeaders,
     LaterUnderOtherPolicy,
     LaterAlone,
-    /// DHCP: a renewal where the server has leased, where everybody counts, and elsewhere.
+    /// DHCP: an answer to the whole link, a renewal where the server has leased, where everybody counts, and elsewhere.
+    LeaseOfLink,
     Renewal,
     RenewalPresumed,
     RenewalElsewhere,

@@ -155,8 +155,8 @@ pub struct Case<'a> {
     pub server: &'a Server,
     pub inbound: Vec<Rule<'a>>,
     pub outbound: Vec<Rule<'a>>,
-    /// DHCP servers that have answered it.
-    pub lessors: Option<&'a BTreeSet<IpAddr>>,
+    /// DHCP servers that have answered it, and those that have answered the link.
+    pub lessors: [Option<&'a BTreeSet<IpAddr>>; 2],
     pub now_ns: u64,
 }
 
@@ -256,7 +256,7 @@ impl Model {
         }
         let (inbound, outbound) = (needs::inbound(policy, server), needs::outbound(policy, server));
         let name = server.name.as_str();
-        let lessors = self.lessors.get(name);
+        let lessors = [Some(server.name.clone()), None].map(|of| self.lessors.get(&of));
         let case = Case { packet, policy, server, inbound, outbound, lessors, now_ns };
         let decision = if self.is_quarantined(Some(name), packet.source, packet.source_mac, now_ns) {
             let by_address = self.is_address_cut_off(packet.source, now_ns);
@@ -604,6 +604,6 @@ fn is_unroutable(source: IpAddr) -> bool {
 }
 
 /// decided: multicast of a smaller scope than the link's is forwarded as little.
-fn has_link_scope(destination: Ipv6Addr) -> bool {
+pub fn has_link_scope(destination: Ipv6Addr) -> bool {
     destination.is_unicast_link_local() || (destination.is_multicast() && destination.octets()[1] & 0x0f <= 2)
 }

@@ -28,8 +28,8 @@ pub struct Model {
     pub(super) flows: Flows,
     pub(super) fragments: Fragments,
     pub(super) heard: Heard,
-    /// By server's name: DHCP servers that have answered it.
-    pub(super) lessors: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// By server's name: DHCP servers that have answered it; none: those that have answered the link.
+    pub(super) lessors: BTreeMap<Option<String>, BTreeSet<IpAddr>>,
     pub(super) macs: Macs,
     pub(super) buckets: TokenBuckets,
     pub(super) books: Books,

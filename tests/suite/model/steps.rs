@@ -1,7 +1,5 @@
 //! Steps 8 to 18: what a server that is what it says it is may send.
 
-use std::collections::BTreeSet;
-
 use portcullis::abi::Reason;
 
 use super::Model;
@@ -349,10 +347,10 @@ fn decide_new(case: &Case<'_>) -> Decision {
     };
     let quiet = needs::matching(case.policy, &needs::quiet(case.policy, case.server), opening);
     let renewal = case.packet.piece == Piece::Whole && is_renewal(case);
-    let lessors = case.lessors.map_or(0, BTreeSet::len);
+    let lessors = || case.lessors.iter().flatten();
     // decided: service tracking does not see who leases. More than four are not kept apart.
-    let everybody = lessors > 4;
-    let leased = case.lessors.is_some_and(|lessors| lessors.contains(&case.packet.destination));
+    let everybody = lessors().any(|known| known.len() > 4);
+    let leased = lessors().any(|known| known.contains(&case.packet.destination));
     let expected = renewal && (!case.is_strict() || everybody || leased);
     let rules: Vec<Rule<'_>> = elsewhere.iter().chain(&quiet).copied().collect();
     let by_sport = !elsewhere.is_empty() && elsewhere.iter().all(|rule| rule.need.sport.is_some());

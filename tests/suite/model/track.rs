@@ -1,9 +1,12 @@
 //! What goes to the servers: who opened what. Nothing is judged here.
 
+use std::net::IpAddr;
+
 use portcullis::policy::{Policy, Server, Tracking};
 
 use super::Model;
 use super::coverage::Rule as Covered;
+use super::decide::has_link_scope;
 use super::flows::FlowKey;
 use super::heard::HeardKey;
 use super::needs::{self, Subject};
@@ -52,6 +55,12 @@ impl Model {
         let Some((loose, packet)) = seen.or_else(|| read_loosely(frame).map(|loose| (loose, None))) else {
             return;
         };
+        let stranger = origin == Origin::Link && needs::find_server(policy, loose.source).is_none();
+        if policy.settings.dhcp.value && !stranger && answers_the_link(&loose) {
+            self.coverage.meet(Covered::LeaseOfLink);
+            self.lessors.entry(None).or_default().insert(loose.source);
+            return;
+        }
         let Some(server) = needs::find_server(policy, loose.destination) else { return };
         if origin == Origin::Link {
             if needs::find_server(policy, loose.source).is_none() {
@@ -128,7 +137,7 @@ impl Model {
                 // A DHCP server answers a client, whatever the client asked by.
                 if policy.settings.dhcp.value && is_dhcp_answer(peer.is_ipv6(), source, service) {
                     self.coverage.meet(Covered::Lease);
-                    self.lessors.entry(server.name.clone()).or_default().insert(peer);
+                    self.lessors.entry(Some(server.name.clone())).or_default().insert(peer);
                     return;
                 }
                 // From where the server may ask, it is an answer.
@@ -188,6 +197,18 @@ fn loosen(packet: &Packet, opening: Opening) -> Loose {
     let Packet { source, destination, protocol, .. } = *packet;
     let asks = packet.word == Some(Word::Asks) || (protocol == SCTP && packet.piece == Piece::First);
     Loose { source, destination, protocol, opening, asks }
+}
+
+/// Whether a DHCP server answers who has no address of his own yet.
+fn answers_the_link(loose: &Loose) -> bool {
+    let to_the_link = match loose.destination {
+        IpAddr::V4(destination) => destination.is_broadcast(),
+        IpAddr::V6(destination) => has_link_scope(destination),
+    };
+    to_the_link
+        && loose.protocol == UDP
+        && matches!(loose.opening, Opening::Ports { source, destination }
+            if is_dhcp_answer(loose.source.is_ipv6(), source, destination))
 }
 
 fn is_dhcp_answer(ipv6: bool, source: u16, destination: u16) -> bool {

@@ -70,7 +70,9 @@ fn a_packet_whose_verdict_is_known_writes_nothing_that_cpus_share() {
     // once a second a CPU may claim a sample or refresh a flow: not within the next hour
     const HOUR_NS: u64 = 3600 * SECOND_NS;
     gate.move_samples(now_ns() + HOUR_NS);
-    gate.age_ns("established", 0_u64.wrapping_sub(HOUR_NS));
+    for flows in ["established", "own_openings"] {
+        gate.age_ns(flows, 0_u64.wrapping_sub(HOUR_NS));
+    }
     for cpu in allowed_cpus() {
         for (what, frame) in &frames {
             send(cpu, frame, 1);

@@ -2,7 +2,7 @@
 
 use portcullis::abi::Reason;
 
-use crate::support::dmz::{Family, POLICY, in_both_families};
+use crate::support::dmz::{Family, POLICY, V4, V6, in_both_families, ip};
 use crate::support::frame::udp;
 use crate::support::test_gate::TestGate;
 
@@ -68,6 +68,25 @@ fn a_flood_of_leases_makes_no_alarm_of_a_renewal() {
         let row = gate.drops(&udp((family.ns, client), (family.peer, server)), Reason::NewFlow);
         assert_eq!(row.key.flags, 0, "another server has no lease");
     });
+}
+
+#[test]
+fn who_has_answered_the_link_has_leased_to_every_server() {
+    let gate = TestGate::new(&with_dhcp());
+    for (family, link) in [(V4, "255.255.255.255"), (V6, "fe80::10")] {
+        let (client, server) = ports(family);
+        let renewal = |from, to| udp((from, client), (to, server));
+        // a DHCP server's port and a client's, and the link
+        gate.to_server(&udp((family.peer, server), (ip(link), server)));
+        gate.to_server(&udp((family.peer, client), (ip(link), client)));
+        gate.to_server(&udp((family.peer, server), (family.unknown, client)));
+        assert_eq!(gate.drops(&renewal(family.web, family.peer), Reason::NewFlow).key.flags, 0);
+        gate.to_server(&udp((family.peer, server), (ip(link), client)));
+        for from in [family.web, family.ns] {
+            assert_eq!(gate.drops(&renewal(from, family.peer), Reason::NewFlow).key.flags, QUIET);
+            assert_eq!(gate.drops(&renewal(from, family.other), Reason::NewFlow).key.flags, 0);
+        }
+    }
 }
 
 #[test]
