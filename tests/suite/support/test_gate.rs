@@ -395,7 +395,11 @@ impl TestGate {
         let ledger = self.gate.ledger().expect("the ledger");
         Snapshot {
             counters: [false, true].map(|would| self.gate.counters(would).expect("counters")),
-            ledger: ledger.iter().map(|(key, row)| (bytes_of(key).to_vec(), WholeRow(*row))).collect(),
+            // the rest has protocol and port 0, as a kind may have too
+            ledger: ledger
+                .iter()
+                .map(|(key, row)| ([bytes_of(key), &[u8::from(row.overflow)]].concat(), WholeRow(*row)))
+                .collect(),
             flows: FLOW_MAPS
                 .iter()
                 .chain(&LINK_MAPS)
