@@ -232,8 +232,8 @@ __noinline int note_lessor(__u32 server, const struct address *lessor)
 	}
 	if (entry->count > LESSORS_MAX)
 		return 0;
-	for (int i = 0; i < LESSORS_MAX; i++)
-		if (same_address(&entry->known[i], lessor))
+	for (__u32 i = 0; i < LESSORS_MAX; i++)
+		if (i < entry->count && same_address(&entry->known[i], lessor))
 			return 0;
 	at = __sync_fetch_and_add(&entry->count, 1);
 	if (at < LESSORS_MAX)
@@ -254,8 +254,8 @@ __noinline int is_lessor(__u32 server, const struct address *lessor)
 		return 0;
 	if (entry->count > LESSORS_MAX)
 		return 1;
-	for (int i = 0; i < LESSORS_MAX; i++)
-		if (same_address(&entry->known[i], lessor))
+	for (__u32 i = 0; i < LESSORS_MAX; i++)
+		if (i < entry->count && same_address(&entry->known[i], lessor))
 			return 1;
 	return 0;
 }

@@ -2,7 +2,7 @@
 # The programs by other compilers. Sourced after say.sh, never run; ROOT is the checkout.
 
 # build_objects: the programs by every clang there is, 14 or newer; prints the objects, joined by
-# colons. A warning of any of them is an error.
+# colons. A warning of any of them is an error, and so is a chain of calls that needs too much stack.
 build_objects() {
     local clang headers version objects=() object
     # libbpf's, as the crate has laid them out
@@ -18,6 +18,7 @@ build_objects() {
         object=$ROOT/target/objects/portcullis-$version.o
         "$clang" -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Werror -I "$headers" \
             -I "/usr/include/$(uname -m)-linux-gnu" -c "$ROOT/bpf/portcullis.bpf.c" -o "$object" >&2 || return 1
+        "$ROOT/scripts/lib/stack.pl" "$object" >&2 || return 1
         [[ " ${objects[*]} " == *" $object "* ]] || objects+=("$object")
     done
     say_note "built by $(printf '%s ' "${objects[@]##*/}")" >&2

@@ -39,6 +39,9 @@ fn a_renewal_after_a_lease_is_dropped_quietly_and_is_no_back_door() {
             let row = gate.drops(&udp((from, client), (to, server)), Reason::NewFlow);
             assert_eq!((row.key.port, row.key.flags), (server, 0));
         }
+        // no address is none of those that are not known
+        let nobody = ip(if family.web.is_ipv4() { "0.0.0.0" } else { "::" });
+        assert_eq!(gate.drops(&udp((family.web, client), (nobody, server)), Reason::NewFlow).key.flags, 0);
     });
 }
 
