@@ -48,11 +48,16 @@ fn port_without_row(gate: &TestGate) -> u16 {
 /// Runs at the beginning of a window of time, so that the next one is seconds away.
 fn within_a_window(test: impl FnOnce() + Send) {
     on_one_cpu(|| {
-        while now_ns() % WINDOW_NS > WINDOW_NS / 2 {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        await_window();
         test();
     });
+}
+
+/// Returns in the first half of a window of time.
+fn await_window() {
+    while now_ns() % WINDOW_NS > WINDOW_NS / 2 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn take(consumer: &Consumer<'_>) -> Vec<Sample> {
@@ -209,34 +214,38 @@ fn a_sample_without_a_row_says_so_and_has_its_port_and_destination() {
 
 #[test]
 fn kinds_without_a_row_are_sampled_sixteen_times_a_second_and_each_once_in_a_window() {
-    within_a_window(|| {
+    on_one_cpu(|| {
         let gate = TestGate::dmz();
         call_every_port(&gate);
         let consumer = gate.consume_samples().expect("a perf buffer");
         let first = port_without_row(&gate);
-        let rest = |gate: &TestGate| gate.ledger_rows(true)[0].sampled_ns;
+        let rest = gate.ledger_rows(true)[0].number;
+        let sampled_ns = || gate.maps.ledger_rows.get(rest).unwrap().unwrap().sampled_ns;
+        // where the programs are emulated, the flood takes longer than a window
+        await_window();
         let mut seen = Vec::new();
         // three ports by turns, and one of them much more often
         for _ in 0..6 {
-            gate.move_samples(now_ns() - SECOND_NS / 8);
+            gate.move_sample(rest, now_ns() - SECOND_NS / 8);
             for port in [first, first, first, first + 1, first, first + 2] {
                 send(&gate, &opening(V4.web, V4.peer, port));
                 // as if a 16th of a second had gone by
-                let sampled_ns = rest(&gate);
-                gate.move_samples(sampled_ns.min(now_ns() - SECOND_NS / 8));
+                gate.move_sample(rest, sampled_ns().min(now_ns() - SECOND_NS / 8));
             }
             seen.extend(take(&consumer).iter().map(|sample| sample.port));
         }
         assert_eq!(seen, [first, first + 1, first + 2], "each once");
         // within a 16th of a second there is one
-        gate.move_samples(now_ns() - SECOND_NS / 8);
+        let start_ns = now_ns();
+        gate.move_sample(rest, start_ns - SECOND_NS / 8);
         for port in first + 3..first + 30 {
             send(&gate, &opening(V4.web, V4.peer, port));
         }
+        let most = 2 + (now_ns() - start_ns) / (SECOND_NS / 16);
         let samples = take(&consumer);
-        assert!(samples.len() <= 4 && samples[0].port == first + 3, "{samples:?}");
+        assert!(samples.len() as u64 <= most && samples[0].port == first + 3, "{most}: {samples:?}");
         // and all of them are counted, in this one or in the next
-        gate.move_samples(now_ns() - SECOND_NS / 8);
+        gate.move_sample(rest, now_ns() - SECOND_NS / 8);
         send(&gate, &opening(V4.web, V4.peer, first + 100));
         let row = gate.ledger_rows(true)[0];
         assert_eq!(row.sampled_packets, row.packets);

@@ -280,16 +280,32 @@ fn fill_again(gate: &TestGate) {
     (10_000..10_400).for_each(|port| send(gate, &opening(V4.web, V4.peer, port)));
 }
 
+/// Puts the Bloom filter into the middle of a rebuild. Returns the words of a half.
+fn begin_rebuild(gate: &TestGate) -> u32 {
+    let key = state::STATE_LEDGER_BLOOM.0.to_ne_bytes();
+    let words = gate.maps.ledger_bloom.capacity() / 2;
+    let word = u64::from(bloom_word::BLOOM_BOTH.0) << 32 | u64::from(words - 1);
+    gate.maps.state.handle().update(&key, &word.to_ne_bytes(), MapFlags::ANY).unwrap();
+    words
+}
+
+#[test]
+fn a_kind_that_gets_its_row_during_a_rebuild_stands_in_both_halves() {
+    let gate = TestGate::sized(POLICY, &[("ledger", 512)]);
+    let words = begin_rebuild(&gate);
+    send(&gate, &opening(V4.web, V4.peer, 445));
+    let set: Vec<(u32, u64)> = gate.entries("ledger_bloom");
+    let in_half = |upper| set.iter().any(|(index, bits)| (*index >= words) == upper && *bits != 0);
+    assert!(in_half(false) && in_half(true));
+}
+
 #[test]
 fn a_rebuild_that_was_cut_short_loses_no_kind_and_the_next_one_ends_it() {
     on_one_cpu(|| {
         let gate = TestGate::sized(POLICY, &[("ledger", 512)]);
         fill(&gate);
         // it died after the word: kinds are added to both halves, and the other one holds rubbish
-        let key = state::STATE_LEDGER_BLOOM.0.to_ne_bytes();
-        let words = gate.maps.ledger_bloom.capacity() / 2;
-        let word = u64::from(bloom_word::BLOOM_BOTH.0) << 32 | u64::from(words - 1);
-        gate.maps.state.handle().update(&key, &word.to_ne_bytes(), MapFlags::ANY).unwrap();
+        let words = begin_rebuild(&gate);
         for index in words..2 * words {
             let bits = u64::MAX.to_ne_bytes();
             gate.maps.ledger_bloom.handle().update(&index.to_ne_bytes(), &bits, MapFlags::ANY).unwrap();

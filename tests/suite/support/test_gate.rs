@@ -320,16 +320,17 @@ impl TestGate {
 
     /// Puts every row's last sample at this time.
     pub fn move_samples(&self, to_ns: u64) {
+        let rows = self.gate.ledger().expect("the ledger").into_iter();
+        rows.filter(|(_, row)| !row.given_back).for_each(|(_, row)| self.move_sample(row.number, to_ns));
+    }
+
+    /// Puts the last sample of one row at this time.
+    pub fn move_sample(&self, number: u32, to_ns: u64) {
         let rows = &self.gate.maps.ledger_rows;
-        let rows_in_use =
-            self.gate.ledger().expect("the ledger").into_iter().filter(|(_, row)| !row.given_back);
-        for (_, counted) in rows_in_use {
-            let number = counted.number;
-            let mut row = rows.get(number).expect("a row").expect("a row");
-            row.sampled_ns = to_ns;
-            rows.handle().update(&number.to_ne_bytes(), bytes_of(&row), MapFlags::EXIST).expect("an update");
-            self.change_counts(number, |counts| counts.due_ns = 0);
-        }
+        let mut row = rows.get(number).expect("a row").expect("a row");
+        row.sampled_ns = to_ns;
+        rows.handle().update(&number.to_ne_bytes(), bytes_of(&row), MapFlags::EXIST).expect("an update");
+        self.change_counts(number, |counts| counts.due_ns = 0);
     }
 
     /// Changes what each CPU has counted in a row.
