@@ -228,6 +228,7 @@ mod tests {
             ("dpt", "445"),
             ("proto", "tcp"),
             ("smac", "02:00:00:00:00:10"),
+            ("dvchost", "gate.example"),
             ("deviceInboundInterface", "dmz0"),
             ("cnt", "1"),
             ("cs1", "web1"),

@@ -209,6 +209,7 @@ mod tests {
         );
         assert_eq!(value["related"]["ip"], json!(["192.0.2.10", "198.51.100.7"]));
         assert_eq!(value["observer"]["ingress"]["interface"]["name"], "dmz0");
+        assert_eq!(value["observer"]["hostname"], "gate.example");
         assert_eq!(value["portcullis"]["server"], "web1");
     }
 

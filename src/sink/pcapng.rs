@@ -16,6 +16,7 @@ use super::escape::escape;
 use super::file::{LogFile, Rotation};
 use super::{Event, EventFilter, Matter, Sink, Site};
 use crate::drops::DropEvent;
+use crate::host::host_name;
 use crate::policy::Alarms;
 
 /// Timestamps count nanoseconds.
@@ -72,17 +73,20 @@ impl Sink for Pcapng {
     }
 }
 
-/// The blocks before packets: the program that writes, and the interface.
+/// The blocks before packets: the host, the program that writes, and the interface.
 fn start_section(interface: &str) -> pcap_file::PcapResult<PcapNgWriter<Vec<u8>>> {
     let section = SectionHeaderBlock {
         endianness: Endianness::Little,
         major_version: 1,
         minor_version: 0,
         section_length: -1,
-        options: vec![SectionHeaderOption::UserApplication(Cow::Borrowed(concat!(
-            "portcullis ",
-            env!("CARGO_PKG_VERSION")
-        )))],
+        options: vec![
+            SectionHeaderOption::Comment(Cow::Owned(format!("host {}", escape(host_name())))),
+            SectionHeaderOption::UserApplication(Cow::Borrowed(concat!(
+                "portcullis ",
+                env!("CARGO_PKG_VERSION")
+            ))),
+        ],
     };
     let mut writer = PcapNgWriter::with_section_header(Vec::new(), section)?;
     writer.write_pcapng_block(InterfaceDescriptionBlock {
@@ -144,6 +148,8 @@ mod tests {
         let file = [&section[..], &packet, &packet, &section, &packet].concat();
 
         let mut reader = PcapNgReader::new(&file[..]).unwrap();
+        let host = SectionHeaderOption::Comment(format!("host {}", host_name()).into());
+        assert!(reader.section().options.contains(&host), "{:?}", reader.section());
         let mut packets = 0;
         while let Some(block) = reader.next_block() {
             match block.unwrap() {
