@@ -11,6 +11,8 @@ pub enum GateTrouble {
     TrackerMissing,
     /// The filter runs in another mode than before.
     ModeChanged,
+    /// The policy was replaced by one that only observes.
+    Observing,
     /// A policy was refused, and an earlier one stays.
     PolicyRefused,
 }
@@ -22,6 +24,7 @@ impl GateTrouble {
             GateTrouble::Detached => "detached",
             GateTrouble::TrackerMissing => "tracker_missing",
             GateTrouble::ModeChanged => "mode_changed",
+            GateTrouble::Observing => "observing",
             GateTrouble::PolicyRefused => "policy_refused",
         }
     }
@@ -36,6 +39,9 @@ impl GateTrouble {
                 "Strict tracking does not see what peers open, so it drops the servers' answers"
             }
             GateTrouble::ModeChanged => "The gate is slower or faster than it was, and somebody changed that",
+            GateTrouble::Observing => {
+                "While every server is in observe, each of them reaches everything, and nothing is cut off"
+            }
             GateTrouble::PolicyRefused => "The gate goes on with a policy that somebody meant to replace",
         }
     }
@@ -43,7 +49,7 @@ impl GateTrouble {
     /// Whether it lasts until somebody ends it. The others are over after quiet minutes.
     pub(super) const fn lasts(self) -> bool {
         match self {
-            GateTrouble::Detached | GateTrouble::TrackerMissing => true,
+            GateTrouble::Detached | GateTrouble::TrackerMissing | GateTrouble::Observing => true,
             GateTrouble::ModeChanged | GateTrouble::PolicyRefused => false,
         }
     }

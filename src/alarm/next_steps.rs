@@ -161,6 +161,7 @@ fn advise_gate(trouble: GateTrouble, interface: &str) -> Vec<String> {
             vec![format!("portcullis attach -i {interface} -p POLICY"), status]
         }
         GateTrouble::ModeChanged => vec![status],
+        GateTrouble::Observing => vec![format!("portcullis apply -i {interface} POLICY"), status],
         GateTrouble::PolicyRefused => vec!["portcullis check POLICY".to_owned(), status],
     }
 }

@@ -188,6 +188,13 @@ impl<'gate> Daemon<'gate> {
             && let Ok(Some(policy)) = self.gate.live_policy()
         {
             self.engine.set_prefix_servers(policy.prefix_servers());
+            if let Some(text) = self.monitor.note_policy(&policy) {
+                self.report_trouble(GateTrouble::Observing, &text);
+            }
+            if !self.monitor.is_observing() {
+                let changes = self.engine.end_trouble(GateTrouble::Observing, Clock::now());
+                self.publish(changes);
+            }
         }
         check.end.map_or(Ok(()), Err)
     }

@@ -46,6 +46,8 @@ pub(super) struct Monitor<'gate> {
     /// Generation of the policy that was live at the last check.
     seen_generation: u64,
     is_detached: bool,
+    /// The policy only observes.
+    is_observing: bool,
     /// Why the gate could not be attached again, as the user last read it.
     last_refusal: String,
     snapshot: Arc<Snapshot>,
@@ -69,6 +71,7 @@ impl<'gate> Monitor<'gate> {
             enforcement: (attachment.generation, Enforcement::of(policy)),
             seen_generation: attachment.generation,
             is_detached: false,
+            is_observing: Enforcement::of(policy) == Enforcement::Observing,
             last_refusal: String::new(),
             snapshot,
         }
@@ -87,6 +90,20 @@ impl<'gate> Monitor<'gate> {
     /// Goes by another policy, which has just become the live one.
     pub(super) fn follow(&mut self, policy: &Policy, generation: u64) {
         self.enforcement = (generation, Enforcement::of(policy));
+    }
+
+    /// Compares a policy that has become the live one with the one before. `Some`: it only observes, in words.
+    pub(super) fn note_policy(&mut self, policy: &Policy) -> Option<String> {
+        let was_observing =
+            std::mem::replace(&mut self.is_observing, Enforcement::of(policy) == Enforcement::Observing);
+        let interface = &self.place.interface;
+        (self.is_observing && !was_observing)
+            .then(|| format!("a policy that only observes is live on {interface}: NOTHING IS DROPPED"))
+    }
+
+    /// Whether the policy only observes.
+    pub(super) fn is_observing(&self) -> bool {
+        self.is_observing
     }
 
     /// Looks how the gate is attached. The mode never changes silently, and without a gate there is

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::evasion::attack::Tool;
-use super::policies::dmz;
+use super::policies::{dmz, dmz_with};
 use super::quarantines::farm;
 use super::testbed::{Testbed, V4, ip, share_machine};
 use crate::support::frame::{SYN, from_mac, tcp};
@@ -151,6 +151,21 @@ fn each_of_seven_machines_of_a_prefix_is_named_and_cut_off_and_whom_they_imperso
     let seen = alarm["seen"].as_str().expect("a text");
     assert!(machines.iter().all(|machine| seen.contains(machine)), "{seen}");
     assert!(!daemon.find(&["put into quarantine for 1h by this alarm"]).is_empty());
+}
+
+#[test]
+fn a_policy_that_only_observes_is_an_alarm_until_another_one_drops_again() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    // one server that observes is a choice, and no trouble of the gate
+    let roles = "roles = [\"web\", \"managed\"]";
+    let partly = dmz().replacen(roles, &format!("{roles}\nmode = \"observe\""), 1);
+    let daemon = testbed.daemon(&partly, &[]);
+    testbed.wait_for_consumer();
+    testbed.apply(&dmz_with("mode = \"observe\""));
+    daemon.wait_for_line(&["alarm #1 opened: critical gate", "only observes", "NOTHING IS DROPPED"]);
+    testbed.apply(&dmz());
+    daemon.wait_for_line(&["alarm #1 closed: critical gate"]);
 }
 
 #[test]
