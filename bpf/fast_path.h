@@ -331,14 +331,6 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	return true;
 }
 
-/* A DHCP client's packet passes before its flow is asked, see is_dhcp(). */
-static __always_inline bool may_be_dhcp_client(const struct plain_frame *frame)
-{
-	return frame->protocol == IPPROTO_UDP &&
-	       (frame->source_port_be == bpf_htons(PORT_DHCP4_CLIENT) ||
-		frame->source_port_be == bpf_htons(PORT_DHCP6_CLIENT));
-}
-
 /* XDP_DROP or XDP_PASS, or FULL_PATH. `assume` is for decide(), `epoch` for
  * account().
  */
@@ -357,11 +349,14 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 		*epoch = read_epoch(cpu, policy);
 		return *epoch ? lookup_cached(ctx, path, cpu, policy, *epoch, now_ns) : FULL_PATH;
 	}
+	/* a client's message passes as DHCP, also in a flow that its server has opened */
+	if (policy->flags & SETTINGS_DHCP && frame->protocol == IPPROTO_UDP &&
+	    (frame->destination_port_be == bpf_htons(PORT_DHCP4_SERVER) ||
+	     frame->destination_port_be == bpf_htons(PORT_DHCP6_SERVER)))
+		return FULL_PATH;
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    frame->tcp_flags & (TCP_FIN | TCP_RST))
-		return FULL_PATH;
-	if (policy->flags & SETTINGS_DHCP && may_be_dhcp_client(frame))
 		return FULL_PATH;
 	return pass_reply(ctx, path, policy, now_ns, assume) ? XDP_PASS : FULL_PATH;
 }
