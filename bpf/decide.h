@@ -97,11 +97,7 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 		 */
 		if (!answers && !listed && is_acceptance(packet) && sent_opening(packet, now_ns))
 			decision->flags |= DROP_QUIET;
-		/* as in `backscatter`, so that a scan from outside makes one row */
-		if ((is_reset(packet) || is_group_report(packet)) && !answers && !listed) {
-			answers = true;
-			service = 0;
-		}
+		answers |= is_reset(packet) || is_group_report(packet);
 	}
 	drop(decision, REASON_QUARANTINED, 0);
 	if (answers || listed) {

@@ -82,7 +82,7 @@ static __always_inline bool drop_stray_datagram(const struct verdict_context *co
 
 	if (is_reset(packet)) {
 		/* as of TCP */
-		drop_own_port(decision, REASON_BACKSCATTER, 0);
+		drop_own_port(decision, REASON_BACKSCATTER, service);
 		return true;
 	}
 	/* as of TCP, for no other message shows that a peer has opened it */

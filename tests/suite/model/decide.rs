@@ -207,8 +207,8 @@ impl<'a> Case<'a> {
     }
 
     /// Step 7. Answers are what its visitors asked for: no sign of anything, and counted under the server's
-    /// own port. decided: an ICMP message counts under its type, and a reset of what is no service under port
-    /// 0, as in step 14; and a reset or an error is an answer whatever it is about.
+    /// own port. decided: an ICMP message counts under its type; and a reset or an error is an answer whatever
+    /// it is about.
     /// decided: a SYN+ACK after its own SYN is quiet too, and counted where it goes, for its own port is any.
     fn refuse_quarantined(&self, replies: bool, crossed: bool) -> Decision {
         let decision = Decision::drop(Reason::Quarantined);
@@ -222,7 +222,7 @@ impl<'a> Case<'a> {
             }
             (None, _) if self.resets() || self.reports() => {
                 let met = if self.reports() { Covered::QuarantinedReport } else { Covered::QuarantinedReset };
-                decision.at_own_port(0).quiet_if(true).meeting(met)
+                decision.at_own_port(service.unwrap_or(0)).quiet_if(true).meeting(met)
             }
             (None, _) if crossed => decision.quiet_if(true).meeting(Covered::CrossedSynQuarantined),
             _ => decision,

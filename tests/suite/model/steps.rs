@@ -273,7 +273,8 @@ impl Model {
     /// Step 14: how a healthy server answers the noise.
     fn find_noise(&self, case: &Case<'_>) -> Option<Decision> {
         if case.resets() {
-            let decision = Decision::drop(Reason::Backscatter).at_own_port(0);
+            let port = case.packet.source_port().unwrap_or(0);
+            let decision = Decision::drop(Reason::Backscatter).at_own_port(port);
             return Some(decision.meeting_if(case.tcp().is_none(), Covered::ResetAssociation));
         }
         if case.icmp_kind() == Some(IcmpKind::Error) {

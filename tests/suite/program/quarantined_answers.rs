@@ -129,7 +129,7 @@ fn resets_and_errors_are_what_noise_is_answered_with() {
             check(&gate, &tcp((family.web, 80), (family.peer, 51_000), flags), 80, true);
             check(&gate, &tcp((family.web, 443), (family.peer, 51_001), flags), 443, true);
             for port in [7, 4444, 40_000] {
-                check(&gate, &tcp((family.web, port), (family.peer, 51_002), flags), 0, true);
+                check(&gate, &tcp((family.web, port), (family.peer, 51_002), flags), port, true);
             }
         }
         let kinds = if family.web.is_ipv4() { [3, 4, 11, 12] } else { [1, 2, 3, 4] };
