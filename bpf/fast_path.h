@@ -10,6 +10,7 @@
 
 #include "account.h"
 #include "elsewhere.h"
+#include "link_scope.h"
 
 /* A TCP segment or UDP datagram without VLAN tags, IP options, extension headers or fragmentation.
  * All its headers lie in the linear part.
@@ -297,6 +298,11 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 		*epoch = read_epoch(cpu, policy);
 		return *epoch ? lookup_cached(ctx, path, policy, *epoch, now_ns) : -1;
 	}
+	/* a client's message passes as DHCP, also in a flow that its server has opened */
+	if (policy->flags & SETTINGS_DHCP && frame->protocol == IPPROTO_UDP &&
+	    (frame->destination_port_be == bpf_htons(PORT_DHCP4_SERVER) ||
+	     frame->destination_port_be == bpf_htons(PORT_DHCP6_SERVER)))
+		return -1;
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    frame->tcp_flags & (TCP_FIN | TCP_RST))
