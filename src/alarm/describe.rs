@@ -156,7 +156,7 @@ impl Alarm {
         let mut text = self.seen();
         if self.sample.presumed {
             text.push_str(match self.sample.reason.known() {
-                Some(Reason::Fragment) => ", presumed to have overtaken their first one",
+                Some(Reason::Fragment) => ", presumed to be fragments that have overtaken their first one",
                 _ => ", presumed to be late answers: too many peers asked to remember them all",
             });
         }
