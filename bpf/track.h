@@ -177,7 +177,8 @@ static __always_inline void track_icmp(const struct policy *policy, const struct
 
 /* Did the frame come from the DMZ, from an address that no server has? Such a stranger, which only
  * unknown_sources = "allow" and mode observe let pass, opens nothing: a server could send it in a
- * stranger's name, and answer it.
+ * stranger's name, and answer it. What the router itself sends has no such interface: it is no stranger's,
+ * even if a proxy on the router uses the addresses of its clients.
  */
 static __always_inline bool is_stranger_of_link(const struct __sk_buff *skb,
 						const struct policy *policy,

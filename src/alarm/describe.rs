@@ -88,7 +88,7 @@ impl Change {
         let mut text = alarm.seen();
         if let Some(sample) = alarm.sample().filter(|sample| sample.presumed) {
             text.push_str(match sample.reason.known() {
-                Some(Reason::Fragment) => ", presumed to have overtaken their first one",
+                Some(Reason::Fragment) => ", presumed to be fragments that have overtaken their first one",
                 _ => ", presumed to be late answers: too many peers asked to remember them all",
             });
         }

@@ -338,6 +338,21 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_that_may_have_overtaken_its_first_one_is_a_stray_and_others_are_attempts() {
+        let mut drop = syn();
+        drop.reason = Reason::Fragment.into();
+        for (presumed, kind, severity) in
+            [(true, Kind::Stray, Severity::Low), (false, Kind::Attempt, Severity::Medium)]
+        {
+            drop.presumed = presumed;
+            assert_eq!((Kind::of(&drop), rate(kind, &drop)), (Some(kind), severity));
+        }
+        // a late answer is a stray in any case
+        drop.reason = Reason::NoFlow.into();
+        assert_eq!(Kind::of(&drop), Some(Kind::Stray));
+    }
+
+    #[test]
     fn a_quiet_drop_is_never_an_alarm() {
         for &reason in REASONS {
             let mut drop = syn();

@@ -37,6 +37,8 @@ const ROUND: Duration = Duration::from_secs(1);
 const SAVE_QUARANTINES: Duration = Duration::from_secs(60);
 /// Between two times in which idle rows of the ledger are given back.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Between two looks for machines of servers in quarantine.
+const NOTE_MACHINES: Duration = Duration::from_secs(10);
 /// Between two checkpoints when there is much to note or a sink lags behind.
 const CHECKPOINT: Duration = Duration::from_secs(10);
 
@@ -132,6 +134,7 @@ impl<'gate> Daemon<'gate> {
         self.service_manager.notify_ready(&self.monitor.describe());
         let mut last_round = Instant::now();
         let (mut last_checkpoint, mut last_save) = (Instant::now(), Instant::now());
+        let mut last_note = Instant::now();
         while !self.signals.asked_to_stop() && !self.monitor.is_detached() {
             self.take_samples()?;
             self.poll_hot_rows();
@@ -143,7 +146,14 @@ impl<'gate> Daemon<'gate> {
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
                 self.run_round(&mut last_checkpoint)?;
-                if last_save.elapsed() >= SAVE_QUARANTINES && self.gate.may_have_quarantines()? {
+                if !self.gate.may_have_quarantines()? {
+                    continue;
+                }
+                if last_note.elapsed() >= NOTE_MACHINES {
+                    last_note = Instant::now();
+                    self.note_machines();
+                }
+                if last_save.elapsed() >= SAVE_QUARANTINES {
                     last_save = Instant::now();
                     self.quarantine_writer.save();
                 }
@@ -299,6 +309,16 @@ impl<'gate> Daemon<'gate> {
                 let change = self.engine.note_response(alarm, &text, Clock::now());
                 self.publish(change);
             }
+        }
+    }
+
+    /// Looks for machines of servers in quarantine. Where another command is changing the gate, it does so later.
+    fn note_machines(&self) {
+        let place = self.monitor.place();
+        match place.try_lock().and_then(|_lock| self.gate.note_new_machines(place)) {
+            Ok(true) => self.quarantine_writer.save(),
+            Ok(false) => {}
+            Err(error) => debug!("{error}"),
         }
     }
 

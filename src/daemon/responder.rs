@@ -36,8 +36,8 @@ const RESOLVE: Duration = Duration::from_secs(4);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// So many addresses may be looked for at a time. A neighbour can forge any number of them.
 const MOST_LOOKED_FOR: usize = 16;
-/// So many forged packets one alarm tells of.
-const MOST_TOLD: usize = 8;
+/// So many forged packets one alarm reports.
+const MOST_REPORTED: usize = 8;
 
 /// The packet for which somebody is to be cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ struct Answered {
     whole: bool,
     /// Addresses that were to be cut off.
     addresses: Vec<IpAddr>,
-    /// Forged packets of which the alarm has told, by address and MAC.
-    told: Vec<(Option<IpAddr>, Option<[u8; 6]>)>,
+    /// Forged packets of which the alarm has reported, by address and MAC.
+    reported: Vec<(Option<IpAddr>, Option<[u8; 6]>)>,
 }
 
 impl Answered {
@@ -297,10 +297,10 @@ impl Responder {
             None => answered.whole = false,
         }
         let sender = (pending.evidence.source, pending.evidence.source_mac);
-        if answered.told.contains(&sender) || answered.told.len() >= MOST_TOLD {
+        if answered.reported.contains(&sender) || answered.reported.len() >= MOST_REPORTED {
             return None;
         }
-        answered.told.push(sender);
+        answered.reported.push(sender);
         let text = format!("{} was NOT put into quarantine: {why}", pending.describe());
         notice!("portcullis: alarm #{}: {text}", pending.alarm);
         Some(text)

@@ -24,6 +24,7 @@ use self::holders::Holders;
 use self::orders::{AddressOrders, Order};
 use super::Gate;
 use super::error::GateError;
+use super::place::GatePlace;
 use crate::abi::{from_mac_number, state, to_mac_number};
 use crate::clock::{now_ns, show_duration};
 use crate::compile::Tables;
@@ -171,6 +172,30 @@ impl Gate {
         self.put_noted(id, macs.iter().copied().map(to_mac_number))?;
         self.change_addresses(&self.live_holders()?, |_| {})?;
         self.outdate_verdict_cache()
+    }
+
+    /// Notes the machines of servers in quarantine that were not known before: a silent one shows its MAC when the
+    /// router asks for it. Returns whether there was one. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When the kernel lists nothing, or refuses to write.
+    pub fn note_new_machines(&self, place: &GatePlace) -> Result<bool, GateError> {
+        let now = now_ns();
+        let named = self.named_orders(now)?;
+        if named.is_empty() {
+            return Ok(false);
+        }
+        let noted = self.noted_machines(now)?;
+        let mut found = false;
+        for (id, name, _) in named {
+            let mut macs = self.find_machines(place, &name)?;
+            macs.retain(|mac| !noted.contains_key(&(id, to_mac_number(*mac))));
+            if !macs.is_empty() {
+                self.note_machines(&name, &macs)?;
+                found = true;
+            }
+        }
+        Ok(found)
     }
 
     /// Puts one address of a server into quarantine, with the MAC of its machine if that is known. Returns

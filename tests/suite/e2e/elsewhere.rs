@@ -337,3 +337,30 @@ fn a_status_says_when_macs_have_changed_and_nobody_follows_them() {
     let _daemon = testbed.daemon(&policy(), &[]);
     eventually("the daemon follows", || !is_said());
 }
+
+#[test]
+fn a_bridge_with_more_hosts_than_the_table_holds_is_no_reason_not_to_attach() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.router.ip(&format!(
+        "link add lan type bridge forward_delay 0 mcast_snooping 0\nlink set {NIC} master lan\n\
+         link add back0 type veth peer name back1\nlink set back0 master lan\nlink set back0 up\nlink set lan up\n"
+    ));
+    let hosts = (0..9_000_u32).map(|host| {
+        format!("fdb add 02:00:00:01:{:02x}:{:02x} dev back0 master static\n", host >> 8, host & 0xff)
+    });
+    let batch = testbed.write("hosts", &hosts.collect::<String>());
+    assert!(testbed.router.command("bridge").args(["-batch", &batch]).status().expect("bridge").success());
+    let said = testbed.attach(&policy());
+    assert!(said.err.contains("the MACs of this machine are not known"), "{said:#?}");
+    // then each MAC may be this machine's
+    testbed.dmz.inject("eth0", &announcement(DATABASE_MAC));
+    testbed.dmz.inject("eth0", &forbidden(&V4, V4.mail, 1000, DATABASE_MAC));
+    eventually("it is counted", || count(&testbed, "mx1", "new_flow") == 1);
+    // and with fewer hosts they are known
+    testbed.router.ip("link delete back0\n");
+    let said = testbed.attach(&policy());
+    assert!(!said.err.contains("are not known"), "{said:#?}");
+    testbed.dmz.inject("eth0", &forbidden(&V4, V4.mail, 1000, DATABASE_MAC));
+    eventually("it is counted", || count(&testbed, "mx1", "elsewhere") == 1);
+}

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::policies::dmz;
 use super::quarantines::{MAC, farm};
-use super::socket::{ARRIVES, NEVER, UdpServer, udp, udp_talks};
-use super::testbed::{Family, NIC, Testbed, V4, in_both_families, ip, share_machine};
+use super::socket::{ARRIVES, NEVER, UdpServer, tcp_talks, udp, udp_talks};
+use super::testbed::{Family, NIC, Testbed, V4, V6, in_both_families, ip, share_machine};
 use super::traffic::FORBIDDEN;
 use crate::support::frame::{SYN, from_mac, link_frame, patched, tcp};
 use crate::support::patience::eventually;
@@ -40,10 +40,10 @@ fn a_frame_from_another_mac_puts_no_server_into_quarantine_and_its_own_does() {
         daemon.wait_for_line(&["mx1 was NOT put into quarantine:", &known]);
         assert_eq!(testbed.show("status")["quarantined"], json!([]));
         let alarms = testbed.show("alarms");
-        let told = alarms.as_array().expect("a list").iter().any(|alarm| {
+        let is_reported = alarms.as_array().expect("a list").iter().any(|alarm| {
             alarm["response"].as_str().is_some_and(|text| text.contains("NOT put into quarantine"))
         });
-        assert!(told, "{alarms:#}");
+        assert!(is_reported, "{alarms:#}");
         // the server itself, by the same alarm
         eventually("mx1 is put into quarantine", || {
             send(&testbed, family.mail, family.peer);
@@ -125,7 +125,7 @@ fn a_low_alarm_of_a_kind_that_quarantines_puts_nobody_into_quarantine() {
     // chatter of the link, which a server that was only set up carelessly sends as well
     udp(&testbed.dmz, V4.web, 0).send_to(b"who", (V4.peer, LLMNR)).expect("a datagram");
     daemon.wait_for_line(&["low attempt: web1"]);
-    // what is graver still does
+    // a more severe one still does
     send(&testbed, V4.mail, V4.peer);
     daemon.wait_for_line(&["mx1 was put into quarantine"]);
     assert_eq!(testbed.show("status")["quarantined"], json!(["mx1"]));
@@ -166,6 +166,32 @@ fn a_server_in_quarantine_gets_out_under_no_address_that_nobody_has() {
     assert!(leaves(5005));
     testbed.apply(&allow);
     assert!(leaves(5006));
+}
+
+#[test]
+fn a_daemon_notes_the_mac_of_a_machine_that_was_silent_when_it_was_cut_off() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let policy = super::policies::dmz_with("unknown_sources = \"allow\"");
+    let _daemon = testbed.daemon(&policy, &[]);
+    testbed.wait_for_consumer();
+    for web in [V4.web, V6.web] {
+        testbed.router.ip(&format!("neighbour del {web} dev {NIC}\n"));
+    }
+    let said = testbed.run("quarantine", &["web1"]).done();
+    assert!(!said.out.contains("MAC"), "{said:#?}");
+    let why = |mac: &str| {
+        let asked = ["--from", "192.0.2.99", "--to", V4.peer, "tcp/5001", "--mac", mac, "-j"];
+        testbed.run("explain", &asked).done().json()["reason"].clone()
+    };
+    assert_eq!(why(MAC), "unknown_allowed");
+    // a peer asks it, so the router has to find it
+    assert!(!tcp_talks(&testbed.internet, ip(V4.peer), SocketAddr::new(ip(V4.web), 80), NEVER));
+    eventually("its MAC is cut off too", || why(MAC) == "unknown_source");
+    assert_eq!(why("02:00:00:00:00:66"), "unknown_allowed");
+    eventually("and saved", || {
+        std::fs::read_to_string(testbed.saved_quarantines()).is_ok_and(|text| text.contains(MAC))
+    });
 }
 
 /// An ARP answer in the name of an address.

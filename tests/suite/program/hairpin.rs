@@ -75,6 +75,18 @@ fn a_server_opens_no_flow_for_itself_in_a_strangers_name() {
 }
 
 #[test]
+fn what_the_router_itself_sends_has_come_in_by_no_interface_and_opens_flows() {
+    const NOWHERE: u32 = 0;
+    let gate = gate_with("unknown_sources = \"allow\"");
+    in_both_families(|family| {
+        // of its own address in the DMZ, and of the clients of a transparent proxy
+        for source in [family.unknown, family.peer] {
+            check(&gate, family, source, NOWHERE, true);
+        }
+    });
+}
+
+#[test]
 fn servers_of_two_subnets_talk_to_each_other_by_the_same_nic() {
     for line in ["unknown_sources = \"allow\"", ""] {
         let gate = gate_with(line);

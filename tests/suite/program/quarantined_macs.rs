@@ -181,3 +181,44 @@ fn a_machine_that_was_seen_with_a_servers_address_is_cut_off_with_it_under_no_se
         );
     });
 }
+
+#[test]
+fn the_mac_that_a_later_policy_gives_to_a_server_in_quarantine_is_cut_off_with_it() {
+    in_both_families(|family| {
+        let text = POLICY.replace("[policy]", "[policy]\nunknown_sources = \"allow\"");
+        let gate = TestGate::new(&text);
+        let unknown = from_mac(&question(family.unknown, family), MAC);
+        gate.quarantine("ns1", None).unwrap();
+        gate.passes(&unknown, Reason::UnknownAllowed);
+        let bound = text.replace("[servers.ns1]", "[servers.ns1]\nmac = \"02:00:00:00:00:30\"");
+        gate.swap(&bound);
+        gate.drops(&unknown, Reason::UnknownSource);
+        gate.swap(&text);
+        gate.passes(&unknown, Reason::UnknownAllowed);
+    });
+}
+
+#[test]
+fn a_machine_that_was_seen_is_cut_off_in_observe_where_it_spoofs_or_sends_what_is_not_ip() {
+    in_both_families(|family| {
+        let gate =
+            TestGate::new(&policy("mode = \"observe\"").replace("02:00:00:00:00:30", "02:00:00:00:00:32"));
+        let frames = [
+            (question(of(family, "60"), family), Reason::Spoofed),
+            (link_frame(ODD_ETHERTYPE, &[0; 46]), Reason::Ethertype),
+            (tcp((family.unknown, 1), (family.peer, 2), 0), Reason::Malformed),
+        ];
+        gate.quarantine("free", None).unwrap();
+        for (frame, reason) in &frames {
+            gate.would_drop(&from_mac(frame, MAC), *reason);
+        }
+        gate.note_machines("free", &[MAC]).unwrap();
+        for (frame, reason) in &frames {
+            gate.drops(&from_mac(frame, MAC), *reason);
+        }
+        gate.release("free").unwrap();
+        for (frame, reason) in &frames {
+            gate.would_drop(&from_mac(frame, MAC), *reason);
+        }
+    });
+}
