@@ -248,7 +248,7 @@ impl Engine {
         over.into_iter().filter_map(|id| self.close(id, None, now)).collect()
     }
 
-    /// The alarms that machines of a prefix have joined since the last call.
+    /// The alarms that machines have joined since the last call.
     pub fn take_joined(&mut self) -> Vec<Alarm> {
         self.open.values_mut().filter_map(Incident::take_joined).collect()
     }

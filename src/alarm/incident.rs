@@ -9,7 +9,7 @@ use super::assess::Assessment;
 use super::detector::Scan;
 use super::meaning::rate_scan;
 use super::news::{ReportedPart, describe_news, has_news, magnitude};
-use super::part::{OpenPart, Part};
+use super::part::{OpenPart, Part, is_live_sample};
 use super::subject::{PartKey, Subject};
 use super::{Alarm, Change, Distinct, Kind, Likely, Severity, Step, Thresholds};
 use crate::clock::Clock;
@@ -55,6 +55,8 @@ pub(super) struct Incident {
     pub(super) has_response_news: bool,
     /// A machine was seen that the responder was not asked about yet.
     has_new_sender: bool,
+    /// When one was last seen.
+    asked_ns: u64,
     /// The parts whose first drop was looked at.
     paged: Vec<(PartKey, Kind)>,
     interface: Arc<str>,
@@ -95,6 +97,7 @@ impl Incident {
             reported_magnitude: 0,
             has_response_news: false,
             has_new_sender: false,
+            asked_ns: now.mono_ns,
             paged: vec![(first.key, first.part.kind)],
             interface,
             has_machines,
@@ -172,10 +175,14 @@ impl Incident {
             return;
         };
         open.came_again |= !open.is_live() && open.reported.is_some();
-        let (machines, senders) = (open.part.sources.len(), open.part.senders.len());
+        let machines = open.part.sources.len();
+        let is_known = open.part.is_known_sender(drop);
         open.add(found, drop, now);
-        self.has_new_sender |=
-            self.has_machines && !open.part.senders.is_estimate() && open.part.senders.len() > senders;
+        // A sender that nobody was cut off for may have been looked up in vain.
+        let is_due = now.mono_ns.saturating_sub(self.asked_ns) >= thresholds.update_interval_ns;
+        if is_live_sample(drop) && (!is_known || is_due) {
+            (self.has_new_sender, self.asked_ns) = (true, now.mono_ns);
+        }
         // Each machine may have to be cut off. Beyond the first few nobody could follow.
         let sources = &open.part.sources;
         let has_new_machine = self.has_machines
@@ -372,8 +379,8 @@ impl Incident {
         self.is_changed && (self.waiting_page.is_some() || self.has_first)
     }
 
-    /// The alarm as it stands now, if a machine of a prefix has joined it that nobody asked about yet. Its
-    /// address may have been known, so that it is no news.
+    /// The alarm as it stands now, if a machine has joined it that nobody asked about lately. Its address may have
+    /// been known, so that it is no news.
     pub(super) fn take_joined(&mut self) -> Option<Alarm> {
         std::mem::take(&mut self.has_new_sender).then(|| self.snapshot())
     }

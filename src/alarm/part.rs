@@ -120,6 +120,12 @@ impl Part {
         }
     }
 
+    /// Whether a sample has shown the machine that sent this.
+    pub(super) fn is_known_sender(&self, drop: &DropEvent) -> bool {
+        let sender = drop.source.zip(drop.source_mac);
+        sender.is_some_and(|sender| self.senders.iter().any(|known| *known == sender))
+    }
+
     /// How severe it is, and how telling.
     pub(super) fn rank(&self) -> (Severity, Kind) {
         (self.severity, self.kind)
@@ -232,8 +238,7 @@ impl OpenPart {
         if let Some(mac) = drop.source_mac {
             part.source_macs.insert(mac);
         }
-        let is_live = drop.from == Origin::Sample && drop.verdict == DropVerdict::Drop && !drop.while_away;
-        if let (true, Some(source), Some(mac)) = (is_live, drop.source, drop.source_mac) {
+        if let (true, Some(source), Some(mac)) = (is_live_sample(drop), drop.source, drop.source_mac) {
             part.senders.insert((source, mac));
         }
         if !drop.any_protocol && !drop.is_frame() {
@@ -298,6 +303,11 @@ impl OpenPart {
         let wait_ns = (GAPS * self.longest_gap_ns).clamp(thresholds.quiet_ns, longest_ns);
         now_ns.saturating_sub(self.last_ns) >= wait_ns
     }
+}
+
+/// Whether it shows a machine that is being dropped before our eyes.
+pub(super) fn is_live_sample(drop: &DropEvent) -> bool {
+    drop.from == Origin::Sample && drop.verdict == DropVerdict::Drop && !drop.while_away
 }
 
 /// Notes the address of one packet, and those that the ledger remembers of its row.

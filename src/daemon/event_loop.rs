@@ -399,7 +399,7 @@ impl<'gate> Daemon<'gate> {
         self.dispatch.end_second();
         let changes = self.engine.tick(Clock::now());
         self.publish(changes);
-        let joined = self.engine.take_joined();
+        let joined = if self.responder.is_asked() { self.engine.take_joined() } else { Vec::new() };
         self.consider_open(joined);
         for change in self.engine.take_unrecorded(Clock::now()) {
             self.dispatch.note_record(&change);

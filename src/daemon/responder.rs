@@ -126,6 +126,11 @@ impl Responder {
         self.response = policy.response.clone();
     }
 
+    /// Whether any alarm leads to a quarantine.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.response.quarantine_on.is_empty()
+    }
+
     /// Looks at alarms that are open, after the policy has changed or a machine has joined them.
     pub(super) fn consider_open(&mut self, alarms: Vec<Alarm>, now: Clock) {
         for alarm in alarms {
