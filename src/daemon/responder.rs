@@ -162,12 +162,18 @@ impl Responder {
         }
         let (is_prefix, is_bound) = (self.prefixes.contains(server), self.bound.contains(server));
         let mut due: Vec<PendingQuarantine> = Vec::new();
-        for part in &alarm.parts {
+        // Senders that were found forged come last. Otherwise they would stand for their victim's own packets.
+        for (is_refused, part) in
+            [false, true].iter().flat_map(|one| alarm.parts.iter().map(move |part| (*one, part)))
+        {
             if !self.asks_for(part) {
                 continue;
             }
             let answered = self.answered.entry(alarm.id).or_default().entry(part.kind).or_default();
             for evidence in list_evidence(part, is_prefix, is_bound) {
+                if answered.told.contains(&(evidence.source, evidence.source_mac)) != is_refused {
+                    continue;
+                }
                 let machine = evidence.source.filter(|_| is_prefix);
                 if let Some(address) = answered.note(machine)
                     && !due.iter().any(|one| one.address == address)
