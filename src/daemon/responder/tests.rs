@@ -188,8 +188,8 @@ fn a_refused_alarm_tells_of_each_sender_once_and_is_answered_by_the_next_packet(
     for _ in 0..2 {
         responder.consider(&change);
         let pending = responder.take_pending().remove(0);
-        let told = responder.refuse(&pending, "it is forged");
-        assert_eq!(told.is_some(), change.step != Step::Updated, "{told:?}");
+        let refused = responder.refuse(&pending, "it is forged");
+        assert_eq!(refused.is_some(), change.step != Step::Updated, "{refused:?}");
         change.step = Step::Updated;
     }
     let other = DropEvent { source_mac: Some([2, 0, 0, 0, 0, 9]), ..syn() };
