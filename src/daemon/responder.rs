@@ -171,7 +171,7 @@ impl Responder {
             }
             let answered = self.answered.entry(alarm.id).or_default().entry(part.kind).or_default();
             for evidence in list_evidence(part, is_prefix, is_bound) {
-                if answered.told.contains(&(evidence.source, evidence.source_mac)) != is_refused {
+                if answered.reported.contains(&(evidence.source, evidence.source_mac)) != is_refused {
                     continue;
                 }
                 let machine = evidence.source.filter(|_| is_prefix);
