@@ -368,7 +368,7 @@ __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
 	return step;
 }
 
-/* Is the drop a server's own opening that nobody reports, or that passes all the same? An outsider
+/* Is the drop a server's own opening that raises no alarm, or that passes all the same? An outsider
  * can let his SYN cross that one too. Any other opening has raised its alarm.
  */
 static __always_inline bool notes_dropped_opening(const struct packet *packet,

@@ -192,7 +192,7 @@ fn read_history<T: Send + 'static>(
     if !silent {
         return Ok(read(&open_history(place)?)?);
     }
-    let (folder, (sender, receiver)) = (place.history(), std::sync::mpsc::channel());
+    let (folder, (sender, receiver)) = (place.history(), std::sync::mpsc::sync_channel(1));
     std::thread::Builder::new()
         .name("history".to_owned())
         .spawn(move || {
@@ -214,8 +214,8 @@ struct HistoryCopy(PathBuf);
 
 impl HistoryCopy {
     fn of(history: &Path) -> Result<HistoryCopy, StoreError> {
-        let folder = std::env::temp_dir().join(format!("portcullis-history-{}", std::process::id()));
-        // Fails if somebody else has made it: it must be ours alone.
+        // in a folder that is root's alone
+        let folder = history.join(format!("copy-{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&folder)?;
         let copy = HistoryCopy(folder);
         std::fs::copy(history.join(crate::history::FILE), copy.0.join(crate::history::FILE))?;

@@ -20,10 +20,6 @@ impl Case<'_> {
         self.flags().is_some_and(|flags| flags & (SYN | ACK) == SYN)
     }
 
-    pub fn is_syn_ack(&self) -> bool {
-        self.is_segment() && self.flags().is_some_and(|flags| flags & (SYN | ACK) == SYN | ACK)
-    }
-
     /// An `out` need permits the server to open the talk.
     pub fn is_needed(&self) -> bool {
         let (peer, port) = self.peer();

@@ -60,13 +60,6 @@ pub const KNOWN_DIFFERENCES: &[Known] = &[
         explains: |case| case.event().from == Side::Server && case.is_fragment_before_opening(),
         example: example::a_fragment_comes_before_the_question,
     },
-    Known {
-        name: "a later fragment after 30 s",
-        passes: Who::Conntrack,
-        row: "A later fragment. Its first fragment, with the same addresses, protocol and id, passed within 30 s",
-        explains: |case| case.event().from == Side::Server && case.is_late_fragment(),
-        example: example::a_fragment_is_late,
-    },
     // ---- what needs permit -----------------------------------------------------
     Known {
         name: "any segment of a connection that a need permits",
@@ -83,13 +76,6 @@ pub const KNOWN_DIFFERENCES: &[Known] = &[
             case.is_segment() && case.is_bare_syn() && case.is_needed() && case.was_used_by_peer()
         },
         example: example::a_server_calls_back,
-    },
-    Known {
-        name: "a SYN+ACK of a server that opens: to a peer's SYN at the same time, or out of order",
-        passes: Who::Conntrack,
-        row: "Two kinds of SYN+ACK go on to 13 instead: one in a flow that a peer opened",
-        explains: |case| case.is_syn_ack() && case.is_needed(),
-        example: example::both_open,
     },
     // ---- errors ----------------------------------------------------------------
     Known {

@@ -133,13 +133,6 @@ pub fn a_fragment_comes_before_the_question() -> Story {
     ask().piece(Side::Server, LARGE, 0, 40, true).peer(QUESTION).piece(Side::Server, LARGE, 40, 60, false)
 }
 
-pub fn a_fragment_is_late() -> Story {
-    let story = talk(true, UDP, Port::Fresh, Port::Fixed(123));
-    let mut story = story.piece(Side::Server, LARGE, 0, 40, true).piece(Side::Server, LARGE, 40, 60, false);
-    story.events[1].after_s = 33;
-    story
-}
-
 pub fn data_goes_to_a_permitted_port() -> Story {
     call().server(data(PSH | ACK, 1, 1, 100))
 }
@@ -151,10 +144,6 @@ pub fn a_server_calls_back() -> Story {
         .server(segment(ACK, 1000, 5001))
         .peer(segment(RST, 5001, 1000))
         .server(segment(SYN, 77, 0))
-}
-
-pub fn both_open() -> Story {
-    call().server(segment(SYN, 1000, 0)).peer(segment(SYN, 5000, 0)).server(segment(SYN | ACK, 1000, 5001))
 }
 
 pub fn an_error_about_nothing() -> Story {

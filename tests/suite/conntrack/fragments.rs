@@ -55,9 +55,4 @@ impl Case<'_> {
             self.read_before().any(|(at, event)| at > first && opens_for_all(event))
         })
     }
-
-    /// A later fragment after the time for which the gate remembers a first one.
-    pub fn is_late_fragment(&self) -> bool {
-        self.event().after_s >= 30 && self.event().manner.piece.is_some_and(|piece| piece.offset > 0)
-    }
 }

@@ -116,6 +116,21 @@ fn without_dhcp_in_the_policy_the_same_is_a_back_door() {
 }
 
 #[test]
+fn without_dhcp_in_the_policy_no_renewal_is_quiet_whoever_has_leased() {
+    in_both_families(|family| {
+        let gate = TestGate::new(&with_dhcp());
+        let (client, server) = ports(family);
+        let renewal = udp((family.web, client), (family.peer, server));
+        gate.to_server(&udp((family.peer, server), (family.web, client)));
+        assert_eq!(gate.drops(&renewal, Reason::NewFlow).key.flags, QUIET);
+        for tracking in ["strict", "service"] {
+            gate.swap(&POLICY.replace("[policy]", &format!("[policy]\ntracking = \"{tracking}\"")));
+            assert_eq!(gate.drops(&renewal, Reason::NewFlow).key.flags, 0, "{tracking}");
+        }
+    });
+}
+
+#[test]
 fn dhcp_hides_no_other_back_door() {
     let gate = TestGate::new(&with_dhcp());
     in_both_families(|family| {

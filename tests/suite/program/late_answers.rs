@@ -146,6 +146,25 @@ fn a_peer_is_heard_by_the_server_and_not_by_one_of_its_addresses() {
 }
 
 #[test]
+fn each_bit_of_the_memory_is_counted_once() {
+    with_dmz_in_both_families(|gate, family| {
+        await_epoch();
+        let words = |name| -> Vec<u64> {
+            let map = gate.maps.find(name).unwrap();
+            let word = |at: u32| map.lookup(&at.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap();
+            let words = (0..map.max_entries()).map(|at| u64::from_ne_bytes(word(at).try_into().unwrap()));
+            words.map(|word| word & BELOW_EPOCH).collect()
+        };
+        for peers in [1, 40, 400] {
+            flood(&gate, family, (family.ns, 53), peers);
+            let bits: u64 = words("heard").iter().map(|word| u64::from(word.count_ones())).sum();
+            assert_eq!(bits, words("heard_bits").iter().sum::<u64>(), "after {peers} peers");
+            assert!(bits > 0);
+        }
+    });
+}
+
+#[test]
 fn a_flow_that_its_server_keeps_goes_on_being_heard() {
     // in one second by the cached flow, and in the next by the first answer under a new policy
     for swapped in [false, true] {
