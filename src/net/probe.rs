@@ -32,7 +32,7 @@ pub struct Probe {
     pub source_port: u16,
     /// Port, or ICMP type.
     pub destination_port: u16,
-    /// As in the header's 14th byte: see [`tcp_flags`](super::tcp_flags). SCTP with ACK accepts an association.
+    /// As in the header's 14th byte: see [`tcp_flags`]. SCTP with ACK accepts an association.
     pub tcp_flags: u8,
     /// MAC of the sender.
     pub source_mac: [u8; 6],
