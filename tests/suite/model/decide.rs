@@ -479,7 +479,12 @@ impl Model {
         match fragment {
             // the rest of an answer is as quiet as its beginning
             Some(decision) if stays(&decision) || decision.reason == Reason::Quarantined => decision,
-            Some(_) => Decision::drop(Reason::Quarantined),
+            // decided: of two first ones with one id, one that passed and one that was dropped as well, the
+            // one that was dropped counts
+            Some(_) => self
+                .follow_refused(case)
+                .filter(|decision| decision.reason == Reason::Quarantined)
+                .unwrap_or_else(|| Decision::drop(Reason::Quarantined)),
             None => reply
                 .filter(stays)
                 .unwrap_or_else(|| case.refuse_quarantined(replies, self.has_crossed(case))),
@@ -518,15 +523,8 @@ impl Model {
                 decision.management = first.management;
                 decision
             }
-            None => match self.fragments.find_refused(packet, case.now_ns) {
-                Some(first) => {
-                    let mut decision = Decision::drop(first.reason).at_port(first.port).quiet_if(first.quiet);
-                    decision.own_port = first.own_port;
-                    decision.presumed = first.presumed;
-                    decision.protocol = Some(first.protocol);
-                    decision.needs = first.needs.clone();
-                    decision.meeting(Covered::LaterOfRefused)
-                }
+            None => match self.follow_refused(case) {
+                Some(decision) => decision,
                 // The first one may still come.
                 None if overtakes => Decision { presumed: true, ..Decision::drop(Reason::Fragment) }
                     .meeting(Covered::LaterAlone),
@@ -536,6 +534,25 @@ impl Model {
         decision
             .meeting_if(over_headers, Covered::LaterOverHeaders)
             .meeting_if(too_many, Covered::LaterTooMany)
+    }
+}
+
+impl Model {
+    /// A later fragment goes as its first one, if that was dropped.
+    fn follow_refused(&self, case: &Case<'_>) -> Option<Decision> {
+        let packet = case.packet;
+        match packet.piece {
+            Piece::Later(8) if packet.protocol == TCP => return None,
+            Piece::Later(_) => {}
+            Piece::First | Piece::Whole => return None,
+        }
+        let first = self.fragments.find_refused(packet, case.now_ns)?;
+        let mut decision = Decision::drop(first.reason).at_port(first.port).quiet_if(first.quiet);
+        decision.own_port = first.own_port;
+        decision.presumed = first.presumed;
+        decision.protocol = Some(first.protocol);
+        decision.needs = first.needs.clone();
+        Some(decision.meeting(Covered::LaterOfRefused))
     }
 }
 
