@@ -283,18 +283,21 @@ static __always_inline void note_opening(void *table, const struct flow_key *key
 	struct opening *opening = bpf_map_lookup_elem(table, key);
 	struct opening fresh = { .opened_ns = now_ns };
 
-	/* once a second, for CPUs share it */
-	if (opening) {
-		if (!is_within(opening->opened_ns, now_ns, 1))
-			opening->opened_ns = now_ns;
-	} else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
+	if (opening)
+		opening->opened_ns = now_ns;
+	else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
-/* Not inlined, for its own stack: the filter's is full. */
+/* Once a second for a flow, for CPUs share the table. Not inlined, for its own stack: the filter's is
+ * full.
+ */
 static __noinline int note_own_opening(const struct flow_key *key, __u64 now_ns)
 {
-	note_opening(&own_openings, key, now_ns);
+	const struct opening *known = bpf_map_lookup_elem(&own_openings, key);
+
+	if (!known || !is_within(known->opened_ns, now_ns, 1))
+		note_opening(&own_openings, key, now_ns);
 	return 0;
 }
 

@@ -415,11 +415,16 @@ fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_live() {
     let _machine = share_machine();
     let (testbed, paths, tap) = stage();
     let place = testbed.place();
+    // an apply of the policy that is live changes nothing
+    let changes = std::sync::atomic::AtomicU64::new(0);
     for _ in 0..5 {
         std::thread::scope(|scope| {
             for path in [&paths[0], &paths[1], &paths[0], &paths[1]] {
-                let testbed = &testbed;
-                scope.spawn(move || testbed.run("apply", &[path]).done());
+                let (testbed, changes) = (&testbed, &changes);
+                scope.spawn(move || {
+                    let unchanged = testbed.run("apply", &[path, "-j"]).done().json()["unchanged"].clone();
+                    changes.fetch_add(u64::from(unchanged == false), std::sync::atomic::Ordering::Relaxed);
+                });
             }
             let (testbed, path) = (&testbed, &paths[0]);
             scope.spawn(move || testbed.run("quarantine", &["mx1"]).done());
@@ -428,7 +433,9 @@ fn two_writers_at_once_both_come_to_an_end_and_one_whole_policy_is_live() {
         find_twin(&testbed, &place);
         testbed.run("release", &["mx1"]).done();
     }
-    assert_eq!(testbed.show("status")["generation"], 21, "each apply counts");
+    let changes = changes.into_inner();
+    assert!(changes >= 5, "{changes} changes");
+    assert_eq!(testbed.show("status")["generation"], 1 + changes, "each apply counts");
     testbed.prove_drops(&tap, 1);
 }
 

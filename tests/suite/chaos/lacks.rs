@@ -110,10 +110,10 @@ fn an_attach_that_cannot_pin_the_link_to_a_new_nic_names_the_programs_that_are_a
     testbed.attach(&dmz());
     testbed.replace_cable();
     let generation = || testbed.show("status")["generation"].clone();
-    // three programs, the tracker's link, then the filter's
-    without_room(&testbed, 4, &["attach", "-i", NIC, "-p", &path]).refused(&NO_ROOM);
+    // four programs, the tracker's link, then the filter's
+    without_room(&testbed, 5, &["attach", "-i", NIC, "-p", &path]).refused(&NO_ROOM);
     assert_eq!(generation(), 1);
-    let outcome = without_room(&testbed, 5, &["attach", "-i", NIC, "-p", &path]);
+    let outcome = without_room(&testbed, 6, &["attach", "-i", NIC, "-p", &path]);
     outcome.refused(&[
         "generation 2 of the policy is live, but",
         "NOT ATTACHED: nothing is dropped",
@@ -135,7 +135,7 @@ fn a_daemon_that_cannot_attach_the_gate_again_says_why_once() {
     let path = testbed.write("policy.toml", &dmz());
     testbed.attach(&dmz());
     let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", &path]);
-    command.env("PORTCULLIS_NO_ROOM_AT", "4");
+    command.env("PORTCULLIS_NO_ROOM_AT", "5");
     let mut daemon = Daemon::start(command);
     daemon.wait_for_line(&["attached to dmz0: "]);
     testbed.replace_cable();

@@ -303,7 +303,11 @@ impl Flows {
 
     /// A server's bare SYN.
     pub fn open_own(&mut self, key: FlowKey, now_ns: u64) {
-        self.own_openings.insert(key, now_ns);
+        // decided: once a second
+        let opened_ns = self.own_openings.entry(key).or_insert(now_ns);
+        if now_ns - *opened_ns >= SECOND_NS {
+            *opened_ns = now_ns;
+        }
     }
 
     /// Everything the tables hold, dead flows too.
