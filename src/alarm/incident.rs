@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::assess::Assessment;
 use super::detector::Scan;
 use super::meaning::rate_scan;
-use super::news::{ReportedPart, describe_news, has_news, magnitude};
-use super::part::{OpenPart, Part, is_live_sample};
+use super::news::{describe_news, has_news, magnitude};
+use super::part::{OpenPart, Part, ReportedPart, is_live_sample};
 use super::subject::{PartKey, Subject};
 use super::{Alarm, Change, Distinct, Kind, Likely, Severity, Step, Thresholds};
 use crate::clock::Clock;
@@ -51,8 +51,8 @@ pub(super) struct Incident {
     has_first: bool,
     /// Updates since it last paged. The next one waits twice as long.
     updates: u32,
-    pub(super) reported_magnitude: u32,
-    pub(super) has_response_news: bool,
+    reported_magnitude: u32,
+    has_response_news: bool,
     /// A machine was seen that the responder was not asked about yet.
     has_new_sender: bool,
     /// When one was last seen.
@@ -367,11 +367,18 @@ impl Incident {
             return None;
         }
         self.checked_ns = now.mono_ns;
-        if has_news(self) {
+        if self.has_news() {
             return Some(self.emit(Step::Updated, now));
         }
         self.is_changed = false;
         None
+    }
+
+    /// Whether there is anything new.
+    fn has_news(&self) -> bool {
+        self.reported_magnitude != magnitude(self.packets())
+            || self.has_response_news
+            || self.parts.iter().any(has_news)
     }
 
     /// Whether a change waits that is due soon.
@@ -396,7 +403,9 @@ impl Incident {
     /// The alarm as it stands now, for history and sinks.
     pub(super) fn emit(&mut self, step: Step, now: Clock) -> Change {
         let news = match step {
-            Step::Updated | Step::Escalated { .. } => describe_news(self),
+            Step::Updated | Step::Escalated { .. } => {
+                describe_news(&self.parts, self.packets(), self.reported_magnitude)
+            }
             Step::Opened | Step::Closed { .. } => String::new(),
         };
         (self.emitted_ns, self.recorded_ns) = (now.mono_ns, now.mono_ns);

@@ -1,82 +1,33 @@
 //! What a change of an incident says that was not said before. An update that says nothing new is not sent.
 
-use std::hash::Hash;
-
 use super::describe::{list, name_part};
-use super::incident::Incident;
-use super::part::{OpenPart, Part};
-use super::{Distinct, Kind, Severity};
+use super::part::{OpenPart, ReportedPart};
 use crate::drops::DropVerdict;
 
 /// How many things are named. The rest is counted.
 const NAMED: usize = 4;
-
-/// What was said of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ReportedPart {
-    kind: Kind,
-    severity: Severity,
-    sources: Size,
-    destinations: Size,
-    verdict: Option<DropVerdict>,
-    /// All that is known of it came while no daemon ran.
-    is_past: bool,
-}
-
-/// A number of things. An estimate has news when it doubles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Size {
-    Exact(usize),
-    Doublings(u32),
-}
-
-impl Size {
-    fn of<T: PartialEq + Copy + Hash>(things: &Distinct<T>) -> Size {
-        match things.is_estimate() {
-            true => Size::Doublings(things.len().max(1).ilog2()),
-            false => Size::Exact(things.len()),
-        }
-    }
-}
-
-impl ReportedPart {
-    pub(super) fn of(part: &Part) -> ReportedPart {
-        ReportedPart {
-            kind: part.kind,
-            severity: part.severity,
-            sources: Size::of(&part.sources),
-            destinations: Size::of(&part.destinations),
-            verdict: part.verdict,
-            is_past: part.sample.as_ref().is_some_and(|sample| sample.while_away),
-        }
-    }
-}
 
 /// The order of magnitude of a count.
 pub(super) fn magnitude(packets: u64) -> u32 {
     packets.checked_ilog10().unwrap_or(0)
 }
 
-/// Whether there is anything new.
-pub(super) fn has_news(incident: &Incident) -> bool {
-    let is_reported =
-        |open: &OpenPart| open.reported == Some(ReportedPart::of(&open.part)) && !open.came_again;
-    incident.reported_magnitude != magnitude(incident.packets())
-        || incident.has_response_news
-        || !incident.parts().iter().all(is_reported)
+/// Whether there is anything new about a part.
+pub(super) fn has_news(open: &OpenPart) -> bool {
+    open.reported != Some(ReportedPart::of(&open.part)) || open.came_again
 }
 
-/// What is new, in words, the most telling first. Empty: nothing.
-pub(super) fn describe_news(incident: &Incident) -> String {
+/// What is new, in words, the most telling first. Empty: nothing. `reported_magnitude`: of the packets that were
+/// reported before.
+pub(super) fn describe_news(parts: &[OpenPart], packets: u64, reported_magnitude: u32) -> String {
     let mut news: Vec<String> = Vec::new();
-    let mut parts: Vec<&OpenPart> = incident.parts().iter().collect();
+    let mut parts: Vec<&OpenPart> = parts.iter().collect();
     parts.sort_by_key(|open| std::cmp::Reverse(open.part.rank()));
     for open in &parts {
         news.extend(describe_part_news(open));
     }
-    let packets = incident.packets();
     let now = magnitude(packets);
-    if now > incident.reported_magnitude {
+    if now > reported_magnitude {
         news.push(format!("more than {} packets", 10_u64.saturating_pow(now) - 1));
     }
     let rest = news.len().saturating_sub(NAMED);

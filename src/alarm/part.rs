@@ -1,5 +1,6 @@
 //! One part of an incident: what one drop after the other adds to it.
 
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,7 +10,6 @@ use super::assess::Assessment;
 use super::detector::is_last_packet;
 use super::gate_trouble::GateTrouble;
 use super::meaning::rate_scan;
-use super::news::ReportedPart;
 use super::subject::PartKey;
 use super::{Distinct, Kind, Likely, Scope, Severity, Thresholds};
 use crate::clock::Clock;
@@ -144,6 +144,47 @@ impl Part {
             sample: self.sample.clone(),
             trouble: self.trouble.clone(),
             ..*self
+        }
+    }
+}
+
+/// What was said of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReportedPart {
+    pub(super) kind: Kind,
+    pub(super) severity: Severity,
+    pub(super) sources: Size,
+    pub(super) destinations: Size,
+    pub(super) verdict: Option<DropVerdict>,
+    /// All that is known of it came while no daemon ran.
+    pub(super) is_past: bool,
+}
+
+/// A number of things. An estimate has news when it doubles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Size {
+    Exact(usize),
+    Doublings(u32),
+}
+
+impl Size {
+    fn of<T: PartialEq + Copy + Hash>(things: &Distinct<T>) -> Size {
+        match things.is_estimate() {
+            true => Size::Doublings(things.len().max(1).ilog2()),
+            false => Size::Exact(things.len()),
+        }
+    }
+}
+
+impl ReportedPart {
+    pub(super) fn of(part: &Part) -> ReportedPart {
+        ReportedPart {
+            kind: part.kind,
+            severity: part.severity,
+            sources: Size::of(&part.sources),
+            destinations: Size::of(&part.destinations),
+            verdict: part.verdict,
+            is_past: part.sample.as_ref().is_some_and(|sample| sample.while_away),
         }
     }
 }
