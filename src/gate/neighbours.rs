@@ -8,8 +8,10 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::RouteFlags;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::Gate;
 use super::error::GateError;
@@ -17,6 +19,7 @@ use super::neighbour_list::{Neighbour, list_neighbours};
 use super::netlink::request;
 use super::own_links::list_own_interfaces;
 use super::place::GatePlace;
+use super::routes::{Route, find_route};
 use crate::abi::{mac_key, state, to_mac_number};
 use crate::net::is_host_mac;
 
@@ -74,7 +77,9 @@ impl Gate {
             return Ok(Whereabouts::Here(sender));
         }
         // an error is the routing table's answer too: there is no route
-        let Some((interface, gateway)) = find_route(address).ok().flatten() else {
+        let route =
+            Socket::new(NETLINK_ROUTE).and_then(|socket| find_route(&socket, address, RouteFlags::empty()));
+        let Some(Route { interface, gateway, .. }) = route.ok().flatten() else {
             return Ok(Whereabouts::NotOnLink);
         };
         if !own.contains(&interface) {
@@ -174,38 +179,6 @@ fn is_virtual(mac: [u8; 6]) -> bool {
     VIRTUAL_ROUTERS.iter().any(|virtual_router| mac.starts_with(virtual_router))
 }
 
-/// The interface by which packets to an address leave, and the router to which they go (RTM_GETROUTE).
-/// `None`: there is no such route.
-fn find_route(address: IpAddr) -> io::Result<Option<(u32, Option<IpAddr>)>> {
-    let mut question = RouteMessage::default();
-    let (family, destination, bits) = match address {
-        IpAddr::V4(ip) => (AddressFamily::Inet, RouteAddress::Inet(ip), 32),
-        IpAddr::V6(ip) => (AddressFamily::Inet6, RouteAddress::Inet6(ip), 128),
-    };
-    (question.header.address_family, question.header.destination_prefix_length) = (family, bits);
-    question.attributes.push(RouteAttribute::Destination(destination));
-    let mut found = None;
-    request(RouteNetlinkMessage::GetRoute(question), 0, |answer| {
-        if let RouteNetlinkMessage::NewRoute(route) = answer {
-            found = read_route(&route);
-        }
-    })?;
-    Ok(found)
-}
-
-fn read_route(route: &RouteMessage) -> Option<(u32, Option<IpAddr>)> {
-    let (mut interface, mut gateway) = (None, None);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => interface = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(IpAddr::V4(*ip)),
-            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = Some(IpAddr::V6(*ip)),
-            _ => {}
-        }
-    }
-    Some((interface?, gateway))
-}
-
 /// Has the kernel ask the link for an address (RTM_NEWNEIGH with NTF_USE, as `ip neighbour add … use`).
 fn ask_for(address: IpAddr, interface: u32) -> io::Result<()> {
     let mut entry = NeighbourMessage::default();
@@ -216,7 +189,8 @@ fn ask_for(address: IpAddr, interface: u32) -> io::Result<()> {
     (entry.header.family, entry.header.ifindex) = (family, interface);
     (entry.header.state, entry.header.flags) = (NeighbourState::None, NeighbourFlags::Use);
     entry.attributes.push(NeighbourAttribute::Destination(destination));
-    request(RouteNetlinkMessage::NewNeighbour(entry), NLM_F_CREATE | NLM_F_ACK, |_| {})
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    request(&socket, RouteNetlinkMessage::NewNeighbour(entry), NLM_F_CREATE | NLM_F_ACK, |_| {})
 }
 
 #[cfg(test)]

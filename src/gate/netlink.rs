@@ -7,22 +7,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
-use netlink_sys::protocols::NETLINK_ROUTE;
 
 /// Bytes for one answer of the kernel: it sends at most 32 KiB at once (net/netlink/af_netlink.c).
 const ANSWER_BYTES: usize = 64 << 10;
-
-/// Asks the kernel for one thing.
-pub(super) fn ask(socket: &Socket, question: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
-    send(socket, question, NLM_F_REQUEST)?;
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    socket.recv(&mut answer, 0)?;
-    match read(&answer)?.payload {
-        NetlinkPayload::InnerMessage(message) => Ok(message),
-        NetlinkPayload::Error(error) => Err(error.to_io()),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
 
 /// Asks the kernel for a list, and shows each of its messages.
 pub(super) fn dump(
@@ -35,11 +22,12 @@ pub(super) fn dump(
 
 /// Asks the kernel for one thing, or has it do one, and shows its answer. `flags` beside that of a request.
 pub(super) fn request(
+    socket: &Socket,
     question: RouteNetlinkMessage,
     flags: u16,
     show: impl FnMut(RouteNetlinkMessage),
 ) -> io::Result<()> {
-    converse(&Socket::new(NETLINK_ROUTE)?, question, flags, show)
+    converse(socket, question, flags, show)
 }
 
 fn converse(

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use libbpf_rs::MapFlags;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
@@ -14,6 +13,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::Gate;
 use super::error::GateError;
+use super::links::{Link, find_above, find_below, list_links};
 use super::neighbour_list::list_neighbour_macs;
 use super::netlink::dump;
 use super::place::GatePlace;
@@ -22,18 +22,6 @@ use crate::clock::now_ns;
 use crate::net::is_host_mac;
 
 const NS_PER_S: u64 = 1_000_000_000;
-
-/// One interface, as the kernel describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Link {
-    index: u32,
-    mac: Option<[u8; 6]>,
-    /// The interface that it is made on, as a VLAN's is.
-    below: Option<u32>,
-    /// The bridge or bond that it is a member of.
-    member_of: Option<u32>,
-    is_bridge: bool,
-}
 
 /// What this machine takes and forwards of the frames that come by the gate's NIC, and what it does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,7 +175,7 @@ fn put_together(ifindex: u32, links: &[Link], entries: &[BridgeEntry], above: BT
     let mac_of = |link: &Link| link.mac.filter(is_host_mac).map(to_mac_number);
     let bridges: BTreeSet<u32> = links
         .iter()
-        .filter(|link| link.is_bridge && above.contains(&link.index))
+        .filter(|link| link.is_bridge() && above.contains(&link.index))
         .map(|link| link.index)
         .collect();
     let is_port = |link: &&Link| link.member_of.is_some_and(|bridge| bridges.contains(&bridge));
@@ -216,46 +204,6 @@ fn put_together(ifindex: u32, links: &[Link], entries: &[BridgeEntry], above: BT
 /// The indexes of the gate's NIC and of the interfaces above it.
 pub(super) fn list_own_interfaces(place: &GatePlace) -> io::Result<BTreeSet<u32>> {
     Ok(find_above(place.ifindex, &list_links()?))
-}
-
-/// The interface and all interfaces above it, at any height.
-fn find_above(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
-    let by_index: BTreeMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();
-    let mut above: BTreeSet<u32> = [ifindex].into();
-    loop {
-        let members = above.iter().filter_map(|index| by_index.get(index)?.member_of);
-        let made_on = links.iter().filter(|link| link.below.is_some_and(|below| above.contains(&below)));
-        let next: BTreeSet<u32> = members.chain(made_on.map(|link| link.index)).collect();
-        let before = above.len();
-        above.extend(next);
-        if above.len() == before {
-            return above;
-        }
-    }
-}
-
-/// The interfaces below this one, at any depth.
-fn find_below(ifindex: u32, links: &[Link]) -> BTreeSet<u32> {
-    let mut below = BTreeSet::new();
-    let mut next = vec![ifindex];
-    while let Some(index) = next.pop() {
-        let made_on = links.iter().find(|link| link.index == index).and_then(|link| link.below);
-        let members = links.iter().filter(|link| link.member_of == Some(index)).map(|link| link.index);
-        next.extend(members.chain(made_on).filter(|index| below.insert(*index)));
-    }
-    below
-}
-
-/// The interfaces of this process's network namespace (rtnetlink(7), RTM_GETLINK).
-fn list_links() -> io::Result<Vec<Link>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    let mut links = Vec::new();
-    dump(&socket, RouteNetlinkMessage::GetLink(LinkMessage::default()), |answer| {
-        if let RouteNetlinkMessage::NewLink(link) = answer {
-            links.push(to_link(&link));
-        }
-    })?;
-    Ok(links)
 }
 
 /// An entry of a table by which frames are forwarded (RTM_GETNEIGH of AF_BRIDGE, as `bridge fdb`).
@@ -298,44 +246,6 @@ fn read_bridge_entry(entry: &NeighbourMessage) -> Option<BridgeEntry> {
     let is_taken = is_own && header.state == NeighbourState::Permanent;
     let mac = mac.filter(is_host_mac)?;
     Some(BridgeEntry { interface: header.ifindex, mac, is_taken })
-}
-
-fn to_link(message: &LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, ..Link::default() };
-    let (mut below, mut is_above, mut is_here) = (None, false, true);
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
-            LinkAttribute::Controller(index) if *index != 0 => link.member_of = Some(*index),
-            LinkAttribute::Link(index) => below = Some(*index),
-            // the index is one of another namespace
-            LinkAttribute::LinkNetNsId(_) => is_here = false,
-            LinkAttribute::LinkInfo(infos) => {
-                link.is_bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
-                is_above = infos.iter().any(|info| match info {
-                    LinkInfo::Kind(kind) => is_made_on_another(kind),
-                    _ => false,
-                });
-            }
-            _ => {}
-        }
-    }
-    link.below = below.filter(|_| is_above && is_here);
-    link
-}
-
-/// Whether the interface takes the frames of the one that it names as its link. A veth's link is its
-/// other end.
-fn is_made_on_another(kind: &InfoKind) -> bool {
-    matches!(
-        kind,
-        InfoKind::Vlan
-            | InfoKind::MacVlan
-            | InfoKind::MacVtap
-            | InfoKind::IpVlan
-            | InfoKind::IpVtap
-            | InfoKind::MacSec
-    )
 }
 
 #[cfg(test)]

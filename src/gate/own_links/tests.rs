@@ -1,9 +1,11 @@
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourAddress;
 
+use super::super::links::to_link;
 use super::*;
 
 fn link(index: u32, below: Option<u32>, member_of: Option<u32>) -> Link {
-    Link { index, mac: None, below, member_of, is_bridge: false }
+    Link { index, below, member_of, ..Link::default() }
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn hosts_behind_other_ports_of_the_bridge_are_forwarded_and_those_behind_the_own
     let number = |last: u8| to_mac_number(mac(last));
     let device = |index: u32, member_of| Link { mac: Some(mac(index as u8)), ..link(index, None, member_of) };
     // NIC 2 and NIC 6 in bridge 3, NIC 7 in bond 8, which is in the bridge too
-    let bridge = Link { is_bridge: true, ..device(3, None) };
+    let bridge = Link { kind: Some(InfoKind::Bridge), ..device(3, None) };
     let links =
         [device(2, Some(3)), bridge.clone(), device(6, Some(3)), device(7, Some(8)), device(8, Some(3))];
     let host = |interface, last| BridgeEntry { interface, mac: mac(last), is_taken: false };
