@@ -28,10 +28,9 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
     let unsent = || testbed.dmz.count_unsent("eth0");
     let unsent_before = unsent();
     let mut drops = 0;
-    // a kind is sampled once a second at most: again, until the buffer is full
     let mut rounds = 0;
-    while rounds < 2 || lost() == 0 {
-        assert!(rounds < 60, "the buffer takes all of {rounds} rounds");
+    // A kind is sampled once a second at most, so it takes time, and not a number of rounds, to fill the buffer.
+    let filled = within(3 * PATIENCE, || {
         rounds += 1;
         // of three servers, for one may not have so many rows of the ledger
         for server in [V4.web, V4.mail, V4.dns] {
@@ -48,7 +47,13 @@ fn what_a_stopped_daemon_does_not_read_it_reports_when_it_goes_on() {
             drops = testbed.drops().iter().map(Row::packets).sum::<u64>();
             drops + unsent() - unsent_before == u64::from(KINDS) * rounds
         });
-    }
+        rounds >= 2 && lost() > 0
+    });
+    assert!(
+        filled,
+        "the buffer took every sample of {rounds} rounds: {:#}",
+        testbed.show("status")["events"]
+    );
     testbed.catch_up(&tap);
     assert_eq!(tap.count(|one| one.destination_port >= FIRST && one.destination_port < FIRST + KINDS), 0);
     let events = testbed.show("status")["events"].clone();
