@@ -107,11 +107,15 @@ fn a_removed_tracker_is_reported_counted_and_restored() {
 /// Units of packaging/ with the program where the test has it.
 fn units(testbed: &Testbed) -> Vec<String> {
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
-    ["portcullis@.service", "portcullis-gate@.service"]
+    ["portcullis@.service", "portcullis-gate@.service", "portcullis-guard@.service"]
         .iter()
         .map(|name| {
             let unit = fs::read_to_string(packaging.join(name)).expect("a unit");
-            assert!(unit.contains("\nExecStart=portcullis "), "{unit}");
+            assert!(unit.contains("\nExecStart=portcullis"), "{unit}");
+            let guard = packaging.join("portcullis-guard");
+            let unit = ["=portcullis-guard ", "=-portcullis-guard "].iter().fold(unit, |unit, call| {
+                unit.replace(call, &call.replace("portcullis-guard", &guard.display().to_string()))
+            });
             testbed.write(
                 name,
                 &unit.replace("=portcullis ", &format!("={} ", env!("CARGO_BIN_EXE_portcullis"))),
