@@ -21,7 +21,8 @@ FIRST_SLOT=8
 
 # run_guest FOLDER CONSOLE COMMAND...: boots what prepare_kernel made, runs COMMAND as root in the
 # caller's folder, prints what it prints and ends as it does; 125 when the guest died, 124 when time
-# was up. What the kernel says goes to CONSOLE.
+# was up. What the kernel says goes to CONSOLE. With GUEST_INIT that program takes the machine over when
+# COMMAND has succeeded, and something that it starts has to write the status and end the machine.
 run_guest() {
     local folder=$1 console=$2 exchange status=0 nics guest
     shift 2
@@ -82,7 +83,7 @@ exec </dev/null >/dev/ttyS1 2>&1
 cd $(printf '%q' "$PWD")
 export PATH=$(printf '%q' "$PATH") HOME=/root TERM=dumb
 export PORTCULLIS_NICS='$(print_pairs)' PORTCULLIS_PATIENCE=$GUEST_PATIENCE
-($(printf '%q ' "$@"))
+($(printf '%q ' "$@"))${GUEST_INIT:+ && exec $GUEST_INIT}
 echo \$? >/run/vm/status
 sync
 echo o >/proc/sysrq-trigger

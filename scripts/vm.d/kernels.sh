@@ -63,6 +63,17 @@ unpack_package() {
     [[ -d $2/lib/modules ]] || ln -s usr/lib "$2/lib" # from Debian 13 on
 }
 
+# unpack_ifupdown: prints the folder of the package ifupdown. Installed, it would configure this machine's network.
+unpack_ifupdown() {
+    local folder=$KERNELS/ifupdown
+    [[ -x $folder/sbin/ifup || -x $folder/usr/sbin/ifup ]] || {
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        fetch_package "$folder" ifupdown && dpkg-deb -x "$folder"/*.deb "$folder" || return 1
+    }
+    echo "$folder"
+}
+
 fetch_package() {
     (cd "$1" && apt-get download -qq -o APT::Sandbox::User=root "$2" >&2)
 }
