@@ -8,8 +8,12 @@ use serde::Serialize;
 use super::shared::{count_mistakes, show_mistakes};
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::policy::{Detail, Diagnostic, Policy, Summary, describe, describe_alarms, find_doubts, summarize};
+use crate::policy::{
+    Alarms, Detail, Diagnostic, MailSecurity, Policy, Summary, describe, describe_alarms, find_doubts,
+    summarize,
+};
 use crate::policy_file::read_and_compile;
+use crate::sink::{check_log_file, check_secret_file};
 use crate::stderr;
 
 /// One file without a mistake, in JSON.
@@ -87,6 +91,11 @@ fn find_unusable(policy: &Policy) -> Vec<String> {
             ));
         }
     }
+    for (key, file) in files {
+        if let Some(Err(error)) = file.as_deref().map(|file| check_log_file(Path::new(file))) {
+            sentences.push(format!("`{key}` can't be written: {error:#}"));
+        }
+    }
     if let Some(program) = alarms.command.first()
         && let Err(why) = check_program(Path::new(program))
     {
@@ -95,7 +104,82 @@ fn find_unusable(policy: &Policy) -> Vec<String> {
     if let Some(file) = alarms.tls_ca.as_deref().filter(|file| !Path::new(file).is_file()) {
         sentences.push(format!("`tls_ca` can't be read: there is no file {file} on this machine"));
     }
+    sentences.extend(find_unusable_logins(alarms));
     sentences
+}
+
+/// Mails and Alertmanagers that can't work, or that give away a password.
+fn find_unusable_logins(alarms: &Alarms) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let mut say = |sentence: String| sentences.push(sentence);
+    for (key, file) in [
+        ("alertmanager_password_file", &alarms.alertmanager_password_file),
+        ("alertmanager_token_file", &alarms.alertmanager_token_file),
+        ("mail_password_file", &alarms.mail_password_file),
+    ] {
+        if let Some(Err(error)) = file.as_deref().map(check_secret_file) {
+            say(format!("`{key}` can't be used: {error:#}"));
+        }
+    }
+    for (user, has_user, file, has_file) in [
+        (
+            "alertmanager_user",
+            alarms.alertmanager_user.is_some(),
+            "alertmanager_password_file",
+            alarms.alertmanager_password_file.is_some(),
+        ),
+        ("mail_user", alarms.mail_user.is_some(), "mail_password_file", alarms.mail_password_file.is_some()),
+    ] {
+        if has_user != has_file {
+            let (has, lacks) = if has_user { (user, file) } else { (file, user) };
+            say(format!("`{has}` needs `{lacks}` as well"));
+        }
+    }
+    let has_login = alarms.alertmanager_user.is_some() || alarms.alertmanager_token_file.is_some();
+    if alarms.alertmanager_user.is_some() && alarms.alertmanager_token_file.is_some() {
+        say("`alertmanager_token_file` is not used, as there is an `alertmanager_user`: leave one of the two out".to_owned());
+    }
+    if has_login && alarms.alertmanager.0.is_empty() {
+        say("there is a login for an Alertmanager and no `alertmanager`".to_owned());
+    }
+    for url in alarms.alertmanager.0.iter().filter(|url| has_login && url.starts_with("http:")) {
+        say(format!("the login for {url} travels without encryption: write https:// if the server can"));
+    }
+    match &alarms.mail_server {
+        Some(server) => {
+            if alarms.mail_from.is_none() {
+                say("`mail_server` can send nothing: write the sender as `mail_from`".to_owned());
+            }
+            if alarms.mail_to.0.is_empty() {
+                say("`mail_server` can send nothing: write the recipients as `mail_to`".to_owned());
+            }
+            if alarms.mail_user.is_some() && server.security == MailSecurity::None {
+                say("`mail_user` can't log in at smtp://: a password does not travel without encryption; write \
+                     smtps:// or starttls://"
+                    .to_owned());
+            }
+        }
+        None if alarms.mail_from.is_some() || !alarms.mail_to.0.is_empty() => {
+            say("no mail is sent, as there is no `mail_server`".to_owned());
+        }
+        None => {}
+    }
+    if let Some(program) = alarms.command.first().filter(|program| is_mail_program(program)) {
+        say(format!(
+            "`command` can't send mail by {program} under the unit's sandbox, which takes its group away: use \
+             `mail_server`"
+        ));
+    }
+    sentences
+}
+
+/// Programs that hand a mail to a local queue by the rights of a group.
+fn is_mail_program(program: &str) -> bool {
+    let name = Path::new(program).file_name().and_then(|name| name.to_str());
+    matches!(
+        name,
+        Some("sendmail" | "mail" | "mailx" | "bsd-mailx" | "s-nail" | "mutt" | "postdrop" | "exim4")
+    )
 }
 
 fn check_program(program: &Path) -> Result<(), &'static str> {

@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::escape::{escape, escape_json};
-use super::{Event, EventFilter, Matter, PermanentError, Sink, Site, tls};
+use super::http::open_agent;
+use super::secret::read_secret;
+use super::{Event, EventFilter, Matter, PermanentError, Sink};
 use crate::alarm::{Alarm, Change, Scope, Step};
 use crate::clock::wall_now;
 use crate::host::host_name;
@@ -29,10 +31,45 @@ const BATCH: usize = 256;
 /// How much of a refusal is read, bytes.
 const ANSWER: u64 = 512;
 
-/// The Alertmanager of the policy's key `alertmanager`.
-pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
-    let base = alarms.alertmanager.as_deref()?;
-    Some(Box::new(Alertmanager::new(base, alarms.tls_ca.as_deref())))
+/// The Alertmanagers of the policy's key `alertmanager`. Each is a sink, so each gets every alarm, and one that
+/// fails holds up no other.
+pub(super) fn from_policy(alarms: &Alarms) -> Vec<Box<dyn Sink>> {
+    let login = || match (&alarms.alertmanager_user, &alarms.alertmanager_password_file) {
+        (None, None) => alarms.alertmanager_token_file.clone().map_or(Login::None, Login::Bearer),
+        (user, file) => Login::Basic { user: user.clone(), password_file: file.clone() },
+    };
+    let open = |base: &String| -> Box<dyn Sink> {
+        Box::new(Alertmanager { login: login(), ..Alertmanager::new(base, alarms.tls_ca.as_deref()) })
+    };
+    alarms.alertmanager.0.iter().map(open).collect()
+}
+
+/// How to log in. The secrets are read for each connection.
+#[derive(Clone, Debug, PartialEq)]
+enum Login {
+    None,
+    Basic {
+        user: Option<String>,
+        password_file: Option<String>,
+    },
+    /// The file of a token.
+    Bearer(String),
+}
+
+impl Login {
+    /// The value of the header `authorization`.
+    fn header(&self) -> anyhow::Result<Option<String>> {
+        Ok(match self {
+            Login::None => None,
+            Login::Basic { user: Some(user), password_file: Some(file) } => {
+                Some(format!("Basic {}", BASE64.encode(format!("{user}:{}", read_secret(file)?))))
+            }
+            Login::Basic { .. } => anyhow::bail!(
+                "a login needs both: write `alertmanager_user` and `alertmanager_password_file` into [alarms]"
+            ),
+            Login::Bearer(file) => Some(format!("Bearer {}", read_secret(file)?)),
+        })
+    }
 }
 
 /// An Alertmanager.
@@ -40,6 +77,7 @@ pub struct Alertmanager {
     name: String,
     url: String,
     ca: Option<String>,
+    login: Login,
     agent: Option<Agent>,
     /// The alerts that are firing there, by the alarm's id.
     firing: BTreeMap<u64, Alert>,
@@ -70,6 +108,7 @@ impl Alertmanager {
             name: format!("alertmanager {base}"),
             url: format!("{base}/api/v2/alerts"),
             ca: ca.map(str::to_owned),
+            login: Login::None,
             agent: None,
             firing: BTreeMap::new(),
         }
@@ -121,11 +160,12 @@ impl Alertmanager {
 
     fn post(&mut self, alerts: &[Alert]) -> anyhow::Result<()> {
         let body = escape_json(serde_json::to_string(alerts)?);
-        let agent = match &self.agent {
-            Some(agent) => agent,
-            None => self.agent.insert(open_agent(self.url.starts_with("https:"), self.ca.as_deref())?),
-        };
-        let request = agent.post(&self.url).header("content-type", "application/json");
+        let authorization = self.login.header()?;
+        let agent = self.agent.get_or_insert_with(|| open_agent(self.ca.as_deref(), PATIENCE));
+        let mut request = agent.post(&self.url).header("content-type", "application/json");
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
         let mut answer = request.send(body)?;
         let status = answer.status();
         if status.is_success() {
@@ -135,7 +175,8 @@ impl Alertmanager {
         let _ = answer.body_mut().as_reader().take(ANSWER).read_to_end(&mut text);
         let text = escape(String::from_utf8_lossy(&text).trim()).into_owned();
         let message = format!("it answered {status}: {text}");
-        if status.is_client_error() {
+        // A password may be mended, so no event is given up because of it.
+        if status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407) {
             return Err(PermanentError(message).into());
         }
         anyhow::bail!(message)
@@ -237,25 +278,6 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
     alert
 }
 
-fn open_agent(is_encrypted: bool, ca: Option<&str>) -> anyhow::Result<Agent> {
-    let mut config = Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .proxy(None)
-        .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
-    if is_encrypted {
-        let roots = tls::load_roots(ca)?;
-        let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(provider)
-            .root_certs(RootCerts::Specific(Arc::new(roots.collect())));
-        config = config.tls_config(tls.build());
-    }
-    Ok(config.build().into())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -352,6 +374,57 @@ mod tests {
         );
         assert_eq!((sent[2].as_array().unwrap().len(), &sent[2][0]["endsAt"]), (1, &(*times[2].0).into()));
         assert!(sent[2][0]["annotations"]["next"].as_str().unwrap().contains("portcullis quarantine"));
+    }
+
+    #[test]
+    fn a_login_is_read_from_its_file_for_each_request_and_never_half() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let file = file.display().to_string();
+        let basic = Login::Basic { user: Some("gate".to_owned()), password_file: Some(file.clone()) };
+        assert_eq!(basic.header().unwrap().as_deref(), Some("Basic Z2F0ZTpzM2NyZXQ="));
+        assert_eq!(Login::Bearer(file.clone()).header().unwrap().as_deref(), Some("Bearer s3cret"));
+        let half = Login::Basic { user: None, password_file: Some(file.clone()) };
+        assert!(half.header().unwrap_err().to_string().contains("alertmanager_user"));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(basic.header().unwrap_err().to_string().contains("chmod 0600"));
+    }
+
+    #[test]
+    fn each_alertmanager_of_a_list_is_a_sink_of_its_own_and_gets_the_login() {
+        let (base, server) = serve(vec!["200 OK"]);
+        let policy = Alarms {
+            // nothing listens at the first one
+            alertmanager: crate::policy::Texts(vec!["http://127.0.0.1:1".to_owned(), base]),
+            ..Alarms::default()
+        };
+        let mut sinks = from_policy(&policy);
+        assert!(sinks[0].write(&first()).is_err());
+        sinks[1].write(&first()).unwrap();
+        assert_eq!(server.join().unwrap().len(), 1);
+    }
+
+    /// Sends a byte of an answer now and then, which never ends.
+    #[test]
+    fn an_answer_that_drips_ends_with_the_patience_for_the_whole_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_request(&mut stream);
+            stream.write_all(b"HTTP/1.1 503 Unavailable\r\ncontent-length: 100000\r\nx: ").unwrap();
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let mut sink = Alertmanager::new(&base, None);
+        sink.agent = Some(open_agent(None, Duration::from_millis(300)));
+        assert!(sink.write(&first()).is_err());
+        drop(sink);
+        server.join().unwrap();
     }
 
     #[test]

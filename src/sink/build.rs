@@ -1,13 +1,14 @@
 //! The list of sinks.
 
 use super::fanout::Fanout;
-use super::{Sink, Site, alertmanager, cef, command, ecs, eve, journald, pcapng, stderr, syslog};
+use super::{Sink, Site, alertmanager, cef, command, ecs, eve, journald, mail, pcapng, stderr, syslog};
 use crate::policy::Alarms;
 
 /// Makes a sink if the policy asks for it.
 type FromPolicy = fn(&Alarms, Site<'_>) -> Option<Box<dyn Sink>>;
 
-/// Every sink, in the order in which metrics and messages name them.
+/// Every sink, in the order in which metrics and messages name them. Alertmanagers follow, for there may be
+/// several.
 const SINKS: [FromPolicy; 9] = [
     stderr::from_policy,
     eve::from_policy,
@@ -16,7 +17,7 @@ const SINKS: [FromPolicy; 9] = [
     pcapng::from_policy,
     journald::from_policy,
     syslog::from_policy,
-    alertmanager::from_policy,
+    mail::from_policy,
     command::from_policy,
 ];
 
@@ -31,13 +32,14 @@ pub fn build_fanout(alarms: &Alarms, interface: &str, colour: bool) -> Fanout {
 }
 
 fn build_sinks(alarms: &Alarms, site: Site<'_>) -> Vec<Box<dyn Sink>> {
-    SINKS.iter().filter_map(|from_policy| from_policy(alarms, site)).collect()
+    let lone = SINKS.iter().filter_map(|from_policy| from_policy(alarms, site));
+    lone.chain(alertmanager::from_policy(alarms)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::SyslogTarget;
+    use crate::policy::{Endpoint, MailSecurity, MailServer, SyslogTarget, Texts};
 
     fn names(alarms: &Alarms) -> Vec<String> {
         let sinks = build_sinks(alarms, Site { interface: "dmz0", colour: false });
@@ -54,7 +56,11 @@ mod tests {
             pcapng: Some("/p".to_owned()),
             journald: true,
             syslog: Some(SyslogTarget::Unix("/dev/log".to_owned())),
-            alertmanager: Some("http://alerts:9093".to_owned()),
+            alertmanager: Texts(vec!["http://alerts:9093".to_owned(), "http://other:9093".to_owned()]),
+            mail_server: Some(MailServer {
+                security: MailSecurity::Tls,
+                endpoint: Endpoint { host: "mx".to_owned(), port: 465 },
+            }),
             command: vec!["/bin/page".to_owned()],
             ..Alarms::default()
         };
@@ -67,12 +73,20 @@ mod tests {
             journald: _,
             syslog: _,
             alertmanager: _,
+            mail_server: _,
             command: _,
             // no sinks of their own
             rotate_mib: _,
             rotate_keep: _,
             command_timeout_s: _,
             tls_ca: _,
+            alertmanager_user: _,
+            alertmanager_password_file: _,
+            alertmanager_token_file: _,
+            mail_from: _,
+            mail_to: _,
+            mail_user: _,
+            mail_password_file: _,
         } = &all;
         assert_eq!(
             names(&all),
@@ -84,10 +98,12 @@ mod tests {
                 "pcapng /p",
                 "journald",
                 "syslog unix:/dev/log",
-                "alertmanager http://alerts:9093",
+                "mail smtps://mx:465",
                 "command /bin/page",
+                "alertmanager http://alerts:9093",
+                "alertmanager http://other:9093",
             ]
         );
-        assert_eq!(names(&all).len(), SINKS.len());
+        assert_eq!(names(&all).len(), SINKS.len() + 2);
     }
 }

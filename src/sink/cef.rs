@@ -7,7 +7,6 @@ use jiff::Timestamp;
 
 use super::escape::escape;
 use super::fields::signature;
-use super::file::Rotation;
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
@@ -22,7 +21,7 @@ const DROP_CLASS: &str = "drop";
 /// The file of the policy's key `cef`.
 pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
     let path = alarms.cef.as_deref()?;
-    Some(Box::new(Lines::new("cef", path, Rotation::from_policy(alarms), render)))
+    Some(Box::new(Lines::new("cef", path, alarms, render)))
 }
 
 /// The line of an event, without its end: a drop or a change of an alarm.

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::escape::escape;
 use super::fields::{describe, signature};
-use super::file::Rotation;
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
@@ -23,7 +22,7 @@ const VERSION: &str = "8.17.0";
 /// The file of the policy's key `ecs`.
 pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
     let path = alarms.ecs.as_deref()?;
-    Some(Box::new(Lines::new("ecs", path, Rotation::from_policy(alarms), render)))
+    Some(Box::new(Lines::new("ecs", path, alarms, render)))
 }
 
 /// The line of an event, without its end: a drop or a change of an alarm.

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::fields::signature;
-use super::file::Rotation;
 use super::headers::Headers;
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
@@ -30,7 +29,7 @@ const REVISION: u32 = 2;
 /// The file of the policy's key `eve`.
 pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
     let path = alarms.eve.as_deref()?;
-    Some(Box::new(Lines::new("eve", path, Rotation::from_policy(alarms), render)))
+    Some(Box::new(Lines::new("eve", path, alarms, render)))
 }
 
 /// The line of an event, without its end: a drop or a change of an alarm.

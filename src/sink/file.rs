@@ -7,7 +7,7 @@ mod tests;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ pub(super) struct LogFile {
     /// Half a record that could not be cut off: the file's length before it, and its own.
     torn: Option<(u64, u64)>,
     rotation_fails: bool,
+    /// The files of sinks before this one.
+    others: Vec<PathBuf>,
     /// Its folder is made with it.
     makes_folder: bool,
 }
@@ -74,13 +76,28 @@ impl LogFile {
             end: None,
             torn: None,
             rotation_fails: false,
+            others: Vec::new(),
             makes_folder: false,
         }
+    }
+
+    /// A file that a policy names.
+    pub(super) fn from_policy(path: &str, alarms: &Alarms) -> LogFile {
+        let files = [&alarms.eve, &alarms.ecs, &alarms.cef, &alarms.pcapng];
+        // The first of two keeps the file.
+        let others =
+            files.into_iter().flatten().take_while(|other| *other != path).map(PathBuf::from).collect();
+        LogFile::new(path, Rotation::from_policy(alarms)).apart_from(others)
     }
 
     /// A file whose records can't be read without these bytes before them.
     pub(super) fn with_preamble(self, preamble: Vec<u8>) -> LogFile {
         LogFile { preamble, ..self }
+    }
+
+    /// A file that must not be one of these under another name: no reader could parse two formats in one file.
+    pub(super) fn apart_from(self, others: Vec<PathBuf>) -> LogFile {
+        LogFile { others, ..self }
     }
 
     /// A file whose folder is made with it, as at the first run.
@@ -157,6 +174,14 @@ impl LogFile {
             let _ = fs::create_dir_all(folder);
         }
         let file = open(&self.path)?;
+        let metadata = file.metadata()?;
+        let place = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        let is_same =
+            |other: &&PathBuf| fs::metadata(other).is_ok_and(|other| place(&other) == place(&metadata));
+        if let Some(other) = self.others.iter().find(is_same).filter(|_| metadata.is_file()) {
+            let (path, other) = (self.path.display(), other.display());
+            anyhow::bail!("{path} is {other} by another name: give each sink its own file");
+        }
         // Half a record stays where it is, unless this is another file.
         if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
             self.torn = None;
@@ -266,19 +291,82 @@ impl Drop for WriteLock {
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
-    OpenOptions::new()
+    check_folder(path)?;
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(MODE)
-        // A FIFO without a reader must not hold up the daemon. Regular files ignore the flag.
-        .custom_flags(OFlag::O_NONBLOCK.bits())
+        // A FIFO without a reader must not hold up the daemon. Regular files ignore the flag. A link may lead to
+        // the file of somebody else.
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
         .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => io::Error::other("it is a symbolic link: write where it leads to"),
+            _ => error,
+        })
         .with_context(|| {
             format!(
                 "cannot open {} for writing: does its folder exist, and may this user write there?",
                 path.display()
             )
-        })
+        })?;
+    check_file(path, &file.metadata()?)?;
+    Ok(file)
+}
+
+/// Says why a file can't be a sink's, as far as it can be told without opening it.
+///
+/// # Errors
+/// If it is a link, belongs to somebody else, or others may exchange it.
+pub(crate) fn check_log_file(path: &Path) -> anyhow::Result<()> {
+    check_folder(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => {
+            anyhow::bail!("{} is a symbolic link: write where it leads to", path.display())
+        }
+        Ok(metadata) => check_file(path, &metadata),
+        Err(_) => Ok(()), // it will be made
+    }
+}
+
+/// Nobody else may be able to exchange the file. A folder that is missing is left to the one who opens the file.
+fn check_folder(path: &Path) -> anyhow::Result<()> {
+    let Some(folder) = path.parent().and_then(|folder| folder.canonicalize().ok()) else { return Ok(()) };
+    for folder in folder.ancestors() {
+        let Ok(metadata) = folder.metadata() else { continue };
+        let shown = folder.display();
+        anyhow::ensure!(
+            is_trusted(metadata.uid()),
+            "{shown} belongs to another user, who could exchange the file: type chown root {shown}"
+        );
+        anyhow::ensure!(
+            metadata.mode() & 0o1002 != 0o002,
+            "everybody may write to {shown}, and could exchange the file: type chmod o-w {shown}"
+        );
+    }
+    Ok(())
+}
+
+fn check_file(path: &Path, metadata: &fs::Metadata) -> anyhow::Result<()> {
+    let (kind, shown) = (metadata.file_type(), path.display());
+    anyhow::ensure!(
+        kind.is_file() || kind.is_char_device() || kind.is_fifo(),
+        "{shown} is no file that lines can be appended to"
+    );
+    anyhow::ensure!(
+        is_trusted(metadata.uid()),
+        "{shown} belongs to another user: move it away, or type chown root {shown}"
+    );
+    anyhow::ensure!(
+        !kind.is_file() || metadata.nlink() <= 1,
+        "{shown} has another name as well (a hard link): move it away"
+    );
+    Ok(())
+}
+
+/// The owner may write to it whatever the mode says.
+fn is_trusted(owner: u32) -> bool {
+    owner == 0 || owner == nix::unistd::geteuid().as_raw()
 }
 
 /// Writes all of it, or as much as possible, and says how much that was.

@@ -1,7 +1,8 @@
 //! A file of lines, one for each event: what EVE, ECS and CEF have in common.
 
-use super::file::{LogFile, Rotation};
+use super::file::LogFile;
 use super::{Event, EventFilter, Sink};
+use crate::policy::Alarms;
 
 /// Renders an event as a line, without its end.
 type Render = fn(&Event) -> anyhow::Result<String>;
@@ -16,8 +17,9 @@ pub(super) struct Lines {
 
 impl Lines {
     /// `format` begins its name. The file is made when the first event comes.
-    pub(super) fn new(format: &str, path: &str, rotation: Rotation, render: Render) -> Lines {
-        Lines { name: format!("{format} {path}"), file: LogFile::new(path, rotation).with_folder(), render }
+    pub(super) fn new(format: &str, path: &str, alarms: &Alarms, render: Render) -> Lines {
+        let file = LogFile::from_policy(path, alarms).with_folder();
+        Lines { name: format!("{format} {path}"), file, render }
     }
 }
 

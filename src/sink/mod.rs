@@ -6,6 +6,7 @@ mod alertmanager;
 mod build;
 mod cef;
 mod command;
+mod connection;
 mod ecs;
 mod escape;
 mod eve;
@@ -13,9 +14,12 @@ mod fanout;
 mod fields;
 mod file;
 mod headers;
+mod http;
 mod journald;
 mod lines;
+mod mail;
 mod pcapng;
+mod secret;
 mod stderr;
 mod syslog;
 mod tls;
@@ -33,8 +37,10 @@ pub use escape::escape;
 use escape::escape_json;
 pub use fanout::{Fanout, SinkStatus};
 pub use file::Rotation;
+pub(crate) use file::check_log_file;
 pub use journald::Journald;
 pub use pcapng::Pcapng;
+pub(crate) use secret::check_secret_file;
 pub use stderr::render_line;
 pub use syslog::Syslog;
 
@@ -173,6 +179,14 @@ pub trait Sink: Send {
     /// As [`Sink::write`].
     fn tick(&mut self) -> anyhow::Result<()> {
         Ok(())
+    }
+
+    /// Writes what it has kept back, before it ends.
+    fn finish(&mut self) {}
+
+    /// How many events it counted as written, and has lost all the same, since the last time.
+    fn take_lost(&mut self) -> u64 {
+        0
     }
 }
 

@@ -25,7 +25,7 @@ const TIMESTAMP_DIGITS: u8 = 9;
 /// The file of the policy's key `pcapng`.
 pub(super) fn from_policy(alarms: &Alarms, site: Site<'_>) -> Option<Box<dyn Sink>> {
     let path = alarms.pcapng.as_deref()?;
-    Some(Box::new(Pcapng::new(path, site.interface, Rotation::from_policy(alarms))))
+    Some(Box::new(Pcapng::over(path, site.interface, LogFile::from_policy(path, alarms))))
 }
 
 /// Appends packets to a file. Each daemon, and each reopening, adds a section of its own. Where daemons of several
@@ -40,13 +40,16 @@ pub struct Pcapng {
 impl Pcapng {
     /// The file is made when the first sample comes.
     pub fn new(path: &str, interface: &str, rotation: Rotation) -> Pcapng {
-        let file = LogFile::new(path, rotation).with_folder();
+        Pcapng::over(path, interface, LogFile::new(path, rotation))
+    }
+
+    fn over(path: &str, interface: &str, file: LogFile) -> Pcapng {
         // Writing to memory can't fail. If it did, no packet would be written without a section either.
         let preamble = start_section(interface).map(PcapNgWriter::into_inner).unwrap_or_default();
         Pcapng {
             name: format!("pcapng {path}"),
             interface: interface.to_owned(),
-            file: file.with_preamble(preamble),
+            file: file.with_folder().with_preamble(preamble),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `[alarms]`: where alarms go, and what the daemon does about them.
 
 use super::keys::keys;
-use super::values::{QuarantineTime, SyslogTarget};
+use super::values::{MailServer, QuarantineTime, SyslogTarget, Texts};
 use crate::alarm::Kind;
 
 /// Ten years.
@@ -26,8 +26,24 @@ keys! {
         "journald" journald: bool = false, flag();
         /// A syslog server.
         "syslog" syslog: Option<SyslogTarget> = None, syslog();
-        /// URL of an Alertmanager: `http://` or `https://`, host, port, and the prefix of its paths.
-        "alertmanager" alertmanager: Option<String> = None, alertmanager();
+        /// URLs of Alertmanagers: `http://` or `https://`, host, port, and the prefix of their paths.
+        "alertmanager" alertmanager: Texts = Texts::default(), alertmanagers();
+        /// The user as whom the Alertmanagers are asked.
+        "alertmanager_user" alertmanager_user: Option<String> = None, user();
+        /// File of that user's password.
+        "alertmanager_password_file" alertmanager_password_file: Option<String> = None, input_file();
+        /// File of a token for the Alertmanagers, in place of a user.
+        "alertmanager_token_file" alertmanager_token_file: Option<String> = None, input_file();
+        /// A mail server.
+        "mail_server" mail_server: Option<MailServer> = None, mail_server();
+        /// The sender of mails.
+        "mail_from" mail_from: Option<String> = None, mail_address();
+        /// Who gets mails.
+        "mail_to" mail_to: Texts = Texts::default(), mail_addresses();
+        /// The user as whom the mail server is asked.
+        "mail_user" mail_user: Option<String> = None, user();
+        /// File of that user's password.
+        "mail_password_file" mail_password_file: Option<String> = None, input_file();
         /// A program and its arguments; empty: none.
         "command" command: Vec<String> = Vec::new(), command();
         /// How long the program may run, in seconds.

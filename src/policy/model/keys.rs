@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::location::Located;
 use super::need::{Direction, LinkServices, Need};
-use super::values::{EtherTypes, Keyword, QuarantineTime, SyslogTarget};
+use super::values::{EtherTypes, Keyword, MailServer, QuarantineTime, SyslogTarget, Texts};
 use crate::alarm::Kind;
 
 /// Reads the values of one table's keys. A key that is not in the file keeps its default. So does a key with
@@ -36,8 +36,16 @@ pub(in crate::policy) trait ReadKeys {
     fn output_file(&self, key: &'static str, default: Option<String>) -> Option<String>;
     /// A syslog server.
     fn syslog(&self, key: &'static str, default: Option<SyslogTarget>) -> Option<SyslogTarget>;
-    /// The URL of an Alertmanager.
-    fn alertmanager(&self, key: &'static str, default: Option<String>) -> Option<String>;
+    /// The URL of an Alertmanager, or a list of them.
+    fn alertmanagers(&self, key: &'static str, default: Texts) -> Texts;
+    /// The name of a user.
+    fn user(&self, key: &'static str, default: Option<String>) -> Option<String>;
+    /// A mail server.
+    fn mail_server(&self, key: &'static str, default: Option<MailServer>) -> Option<MailServer>;
+    /// The address of somebody who sends mails.
+    fn mail_address(&self, key: &'static str, default: Option<String>) -> Option<String>;
+    /// The address of somebody who gets mails, or a list of them.
+    fn mail_addresses(&self, key: &'static str, default: Texts) -> Texts;
     /// A program and its arguments.
     fn command(&self, key: &'static str, default: Vec<String>) -> Vec<String>;
     /// Kinds of alarms that may lead to a quarantine.
@@ -161,6 +169,12 @@ impl ToValue for Vec<Kind> {
 impl ToValue for Vec<String> {
     fn to_value(&self) -> Value {
         Value::Command(self.clone())
+    }
+}
+
+impl ToValue for Texts {
+    fn to_value(&self) -> Value {
+        Value::List(self.0.clone())
     }
 }
 

@@ -23,7 +23,8 @@ pub use set::Set;
 pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use values::{
-    Endpoint, EtherTypes, Keyword, Mode, QuarantineTime, SyslogTarget, Tracking, UnknownSources,
+    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget, Texts,
+    Tracking, UnknownSources,
 };
 
 /// A policy: the whole of one file, checked.

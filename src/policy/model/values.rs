@@ -151,6 +151,42 @@ impl fmt::Display for SyslogTarget {
     }
 }
 
+/// A mail server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailServer {
+    /// How the connection is encrypted.
+    pub security: MailSecurity,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+}
+
+/// How a connection to a mail server is encrypted. There is no "if it can": somebody on the way could say that it
+/// can't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailSecurity {
+    /// Not at all.
+    None,
+    /// After the greeting, by STARTTLS.
+    StartTls,
+    /// From the start.
+    Tls,
+}
+
+impl fmt::Display for MailServer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.security {
+            MailSecurity::None => "smtp",
+            MailSecurity::StartTls => "starttls",
+            MailSecurity::Tls => "smtps",
+        };
+        write!(out, "{scheme}://{}", self.endpoint)
+    }
+}
+
+/// Texts in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts(pub Vec<String>);
+
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

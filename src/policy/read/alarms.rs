@@ -4,8 +4,10 @@ use super::mistake::Mistake;
 use super::suggestion::suggest;
 use crate::alarm::{KINDS, Kind};
 use crate::clock::parse_duration;
-use crate::policy::model::{Endpoint, QuarantineTime, SyslogTarget};
+use crate::policy::model::{Endpoint, MailSecurity, MailServer, QuarantineTime, SyslogTarget};
 
+const MAIL_FORMS: &str = "write smtps://HOST[:PORT] for TLS, starttls://HOST[:PORT] for STARTTLS, or \
+    smtp://HOST[:PORT] without encryption";
 const SYSLOG_FORMS: &str = "write unix:/dev/log, udp://HOST[:PORT], tcp://HOST[:PORT] or tls://HOST[:PORT]";
 
 pub(super) fn parse_syslog(text: &str) -> Result<SyslogTarget, Mistake> {
@@ -40,6 +42,7 @@ pub(super) fn parse_alertmanager(text: &str) -> Result<String, Mistake> {
     };
     let start = scheme.len() + 3;
     let authority = rest.split('/').next().unwrap_or_default();
+    refuse_credentials(authority, "alertmanager").map_err(|mistake| mistake.shifted(start))?;
     if let Some(at) = text.find("/api/v") {
         return Err(Mistake::new(at..text.len(), "the path of the API does not belong here")
             .with_help(format!("write {}: portcullis adds the path", text.get(..at).unwrap_or_default())));
@@ -53,6 +56,55 @@ pub(super) fn parse_alertmanager(text: &str) -> Result<String, Mistake> {
         return Err(Mistake::new(at..at + wrong.len_utf8(), message).with_help(help));
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+pub(super) fn parse_mail_server(text: &str) -> Result<MailServer, Mistake> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(Mistake::new(0..text.len(), "this is not a mail server").with_help(MAIL_FORMS));
+    };
+    let start = scheme.len() + 3;
+    let (security, port) = match scheme {
+        "smtps" => (MailSecurity::Tls, 465),
+        "starttls" => (MailSecurity::StartTls, 587),
+        "smtp" => (MailSecurity::None, 25),
+        _ => {
+            let message = format!("mails can't use `{scheme}`");
+            return Err(Mistake::new(0..scheme.len(), message).with_help(MAIL_FORMS));
+        }
+    };
+    refuse_credentials(rest, "mail").map_err(|mistake| mistake.shifted(start))?;
+    let endpoint = parse_endpoint(rest, port).map_err(|mistake| mistake.shifted(start))?;
+    Ok(MailServer { security, endpoint })
+}
+
+/// Many may read a policy, so no password stands in it.
+fn refuse_credentials(authority: &str, prefix: &str) -> Result<(), Mistake> {
+    let Some((credentials, _)) = authority.rsplit_once('@') else { return Ok(()) };
+    let user = credentials.split(':').next().unwrap_or_default();
+    let help = format!(
+        "write {prefix}_user = \"{user}\" and {prefix}_password_file = \"/etc/portcullis/{prefix}.password\" as keys \
+         of their own"
+    );
+    let message = "a user and a password do not belong in an address";
+    Err(Mistake::new(0..credentials.len() + 1, message).with_help(help))
+}
+
+/// The name of a user.
+pub(super) fn parse_user(text: &str) -> Result<String, Mistake> {
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err(Mistake::new(0..text.len(), "expected the name of a user"));
+    }
+    Ok(text.to_owned())
+}
+
+/// `NAME@DOMAIN`, as it travels: without a display name.
+pub(super) fn parse_mail_address(text: &str) -> Result<String, Mistake> {
+    let is_plain = text.chars().all(|c| c.is_ascii_graphic() && !"<>\"(),;:\\[]".contains(c));
+    match text.parse::<lettre::Address>() {
+        Ok(address) if is_plain => Ok(address.to_string()),
+        _ => Err(Mistake::new(0..text.len(), "this is not the address of a mailbox")
+            .with_help("write NAME@DOMAIN, such as noc@example.com")),
+    }
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT`.

@@ -3,9 +3,13 @@
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
 
-use super::alarms::{parse_alertmanager, parse_kind, parse_quarantine_time, parse_syslog};
+use super::alarms::{
+    parse_alertmanager, parse_kind, parse_mail_address, parse_mail_server, parse_quarantine_time,
+    parse_syslog, parse_user,
+};
 use super::document::{Section, Text};
 use super::grammar::read_needs;
+use super::log_files::check_output_file;
 use super::mistake::Mistake;
 use super::peer_names::PeerNames;
 use crate::abi::layout;
@@ -13,7 +17,8 @@ use crate::alarm::Kind;
 use crate::policy::diagnostic::Finding;
 use crate::policy::model::keys::ReadKeys;
 use crate::policy::model::{
-    Direction, EtherTypes, Keyword, LinkServices, Located, Need, QuarantineTime, SyslogTarget,
+    Direction, EtherTypes, Keyword, LinkServices, Located, MailServer, Need, QuarantineTime, SyslogTarget,
+    Texts,
 };
 
 /// From here on the number of a frame is an EtherType, and no length (IEEE 802.3).
@@ -24,7 +29,7 @@ pub(super) struct KeyReader<'a, 'd, 'f> {
     section: &'a Section<'d, 'f>,
     names: &'a PeerNames<'a>,
     /// Keys of files that are written, with their paths.
-    written: RefCell<Vec<(&'static str, &'d str)>>,
+    written: RefCell<Vec<(&'static str, String)>>,
 }
 
 impl<'a, 'd, 'f> KeyReader<'a, 'd, 'f> {
@@ -37,6 +42,26 @@ impl<'a, 'd, 'f> KeyReader<'a, 'd, 'f> {
     fn parse<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, Mistake>) -> Option<T> {
         let text = self.section.text(key)?;
         parse(text.value).map_err(|mistake| self.section.refuse(&text, mistake)).ok()
+    }
+
+    /// One text or a list of texts, each once.
+    fn parse_list(&self, key: &str, parse: impl Fn(&str) -> Result<String, Mistake>) -> Option<Texts> {
+        let texts = match self.section.text_if_any(key) {
+            Some(text) => vec![text],
+            None => self.section.list(key)?,
+        };
+        let mut values: Vec<String> = Vec::with_capacity(texts.len());
+        for text in &texts {
+            match parse(text.value) {
+                Ok(value) if values.contains(&value) => {
+                    let message = format!("`{key}` has {value} twice");
+                    self.section.refuse(text, Mistake::new(0..text.value.len(), message));
+                }
+                Ok(value) => values.push(value),
+                Err(mistake) => self.section.refuse(text, mistake),
+            }
+        }
+        Some(Texts(values))
     }
 }
 
@@ -106,15 +131,13 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
     }
 
     fn output_file(&self, key: &'static str, default: Option<String>) -> Option<String> {
-        if let Some(text) = self.section.text_if_any(key) {
-            // With two formats in one file, no reader of either could parse it.
-            let mut written = self.written.borrow_mut();
-            if let Some((other, _)) = written.iter().find(|(_, path)| *path == text.value) {
-                let message = format!("`{key}` is the same file as `{other}`");
-                let mistake = Mistake::new(0..text.value.len(), message);
-                self.section.refuse(&text, mistake.with_help("give each its own file"));
-            }
-            written.push((key, text.value));
+        let Some(text) = self.section.text_if_any(key).filter(|text| !text.value.is_empty()) else {
+            return self.section.path(key).or(default);
+        };
+        let mut written = self.written.borrow_mut();
+        match check_output_file(key, text.value, &written) {
+            Ok(path) => written.push((key, path)),
+            Err(mistake) => self.section.refuse(&text, mistake),
         }
         self.section.path(key).or(default)
     }
@@ -123,8 +146,24 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
         self.parse(key, parse_syslog).or(default)
     }
 
-    fn alertmanager(&self, key: &'static str, default: Option<String>) -> Option<String> {
-        self.parse(key, parse_alertmanager).or(default)
+    fn alertmanagers(&self, key: &'static str, default: Texts) -> Texts {
+        self.parse_list(key, parse_alertmanager).unwrap_or(default)
+    }
+
+    fn user(&self, key: &'static str, default: Option<String>) -> Option<String> {
+        self.parse(key, parse_user).or(default)
+    }
+
+    fn mail_server(&self, key: &'static str, default: Option<MailServer>) -> Option<MailServer> {
+        self.parse(key, parse_mail_server).or(default)
+    }
+
+    fn mail_address(&self, key: &'static str, default: Option<String>) -> Option<String> {
+        self.parse(key, parse_mail_address).or(default)
+    }
+
+    fn mail_addresses(&self, key: &'static str, default: Texts) -> Texts {
+        self.parse_list(key, parse_mail_address).unwrap_or(default)
     }
 
     fn command(&self, key: &'static str, default: Vec<String>) -> Vec<String> {

@@ -7,6 +7,7 @@ mod document;
 mod foreign;
 mod grammar;
 mod keys;
+mod log_files;
 mod mistake;
 mod peer_names;
 mod set_files;

@@ -186,12 +186,14 @@ fn every_sink_has_a_key_and_without_any_there_is_only_standard_error() {
          command = [\"/bin/page\", \"-x y\"]\ncommand_timeout = 5\ntls_ca = \"/ca.pem\"\n",
     );
     assert_eq!(all.syslog, Some(SyslogTarget::Tls(Endpoint { host: "2001:db8::5".into(), port: 6514 })));
-    assert_eq!(all.alertmanager.as_deref(), Some("https://am:9093/prefix"));
+    assert_eq!(all.alertmanager.0, ["https://am:9093/prefix"]);
     let words: Vec<String> = all.entries().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(
         words.join(" "),
         "eve=/e ecs=/f cef=/c pcapng=/p rotate_mib=0 rotate_keep=9 journald=true \
-         syslog=tls://[2001:db8::5]:6514 alertmanager=https://am:9093/prefix command=/bin/page -x y \
+         syslog=tls://[2001:db8::5]:6514 alertmanager=https://am:9093/prefix alertmanager_user=none \
+         alertmanager_password_file=none alertmanager_token_file=none mail_server=none mail_from=none \
+         mail_to=none mail_user=none mail_password_file=none command=/bin/page -x y \
          command_timeout=5 tls_ca=/ca.pem"
     );
     for (text, shown) in [

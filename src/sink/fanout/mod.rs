@@ -5,20 +5,28 @@ mod backoff;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod worker;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Event, Sink};
+use threads::Threads;
 pub use worker::SinkStatus;
 use worker::Worker;
 
 /// All sinks of a daemon. When it is dropped, each sink still writes its waiting events in the background.
 /// [`Fanout::close`] waits for that.
-#[derive(Default)]
 pub struct Fanout {
     workers: Vec<Worker>,
+    threads: Arc<Threads>,
+}
+
+impl Default for Fanout {
+    fn default() -> Fanout {
+        Fanout { workers: Vec::new(), threads: Threads::of_process() }
+    }
 }
 
 impl Fanout {
@@ -29,7 +37,7 @@ impl Fanout {
 
     /// Adds a sink.
     pub fn add(&mut self, sink: Box<dyn Sink>) {
-        self.workers.push(Worker::start(sink));
+        self.workers.push(Worker::start(sink, &self.threads));
     }
 
     /// Gives an event to every sink whose filter accepts it. A failing sink gets it later.

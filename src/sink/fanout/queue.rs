@@ -65,6 +65,11 @@ impl Queue {
         self.lost += 1;
     }
 
+    /// Counts events that were written and are lost all the same.
+    pub(super) fn add_lost(&mut self, count: u64) {
+        self.lost += count;
+    }
+
     /// Gives up all events.
     pub(super) fn lose_all(&mut self) {
         self.lost += self.len() as u64;

@@ -210,3 +210,33 @@ fn a_failing_sink_has_one_last_attempt_when_the_daemon_ends() {
     fanout.close(PATIENCE);
     assert_eq!(open(&bad).got, [1]);
 }
+
+#[test]
+fn reloads_while_a_sink_hangs_leave_no_more_threads_than_there_may_be() {
+    let threads = Arc::new(Threads::new(3));
+    let mut releases = Vec::new();
+    let mut pages = Vec::new();
+    let reload = |releases: &mut Vec<Sender<()>>, pages: &mut Vec<Arc<Mutex<Page>>>| {
+        let page: Arc<Mutex<Page>> = Arc::default();
+        releases.push(hang(&page));
+        let mut fanout = Fanout { workers: Vec::new(), threads: Arc::clone(&threads) };
+        fanout.add(Box::new(Notebook { name: "hangs", page: Arc::clone(&page) }));
+        fanout.send(event(1));
+        pages.push(page);
+        fanout
+    };
+    for _ in 0..3 {
+        let fanout = reload(&mut releases, &mut pages);
+        eventually("it hangs", || open(pages.last().unwrap()).hangs.is_none());
+        drop(fanout);
+    }
+    for _ in 0..30 {
+        let status = reload(&mut releases, &mut pages).status();
+        assert_eq!(status[0].error.as_deref(), Some("too many sinks of earlier policies hang"));
+        assert_eq!((status[0].pending, status[0].failures), (1, 1));
+    }
+    let last = reload(&mut releases, &mut pages);
+    releases.clear();
+    eventually("the last one works when the first ones have ended", || last.status()[0].written == 1);
+    assert_eq!(last.status()[0].error, None);
+}

@@ -9,6 +9,7 @@ use log::{info, warn};
 
 use super::backoff::Backoff;
 use super::queue::{Queue, QueuedEvent};
+use super::threads::Threads;
 use crate::sink::{Event, EventFilter, Matter, PermanentError, Sink, escape};
 
 /// Attempts at an event that the other side refuses.
@@ -16,6 +17,9 @@ const MAX_ATTEMPTS: u32 = 3;
 
 /// How long drops gather after a write. Otherwise each of hundreds a second would wake the thread.
 const GATHER: Duration = Duration::from_millis(3);
+
+/// How long a sink that a new policy has replaced goes on writing what waits.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a cancelled write may take to end.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
@@ -43,6 +47,9 @@ pub(super) struct Worker {
     filter: EventFilter,
     cancel_flag: Option<Arc<AtomicBool>>,
     shared: Arc<Shared>,
+    threads: Arc<Threads>,
+    /// The sink, until it has a thread.
+    waiting: Mutex<Option<Box<dyn Sink>>>,
 }
 
 struct Shared {
@@ -66,6 +73,8 @@ struct State {
     backoff: Backoff,
     reopen: bool,
     stopping: bool,
+    /// When it ends although events wait.
+    stop_by: Option<Instant>,
     ended: bool,
 }
 
@@ -77,20 +86,53 @@ enum Task {
 }
 
 impl Worker {
-    pub(super) fn start(mut sink: Box<dyn Sink>) -> Worker {
+    pub(super) fn start(sink: Box<dyn Sink>, threads: &Arc<Threads>) -> Worker {
         let state = Mutex::new(State::default());
-        let shared = Arc::new(Shared { state, wake: Condvar::new(), done: Condvar::new() });
-        let (name, filter, cancel_flag) = (sink.name().to_owned(), sink.filter(), sink.cancel_flag());
-        let work = Arc::clone(&shared);
+        let worker = Worker {
+            name: sink.name().to_owned(),
+            filter: sink.filter(),
+            cancel_flag: sink.cancel_flag(),
+            shared: Arc::new(Shared { state, wake: Condvar::new(), done: Condvar::new() }),
+            threads: Arc::clone(threads),
+            waiting: Mutex::new(Some(sink)),
+        };
+        worker.start_thread();
+        worker
+    }
+
+    /// Starts the thread, unless too many sinks of earlier policies still have theirs. Then events wait.
+    fn start_thread(&self) {
+        let mut waiting = self.lock_waiting();
+        if waiting.is_none() {
+            return;
+        }
+        let Some(slot) = self.threads.take_slot() else {
+            let mut state = self.shared.lock();
+            if state.error.is_none() {
+                warn!("sink {} waits, because too many sinks of earlier policies hang", self.name);
+                state.failures += 1;
+                state.error = Some("too many sinks of earlier policies hang".to_owned());
+            }
+            return;
+        };
+        let Some(mut sink) = waiting.take() else { return };
+        self.shared.lock().error = None;
+        let work = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("sink".to_owned());
-        let started = thread.spawn(move || work.run(&mut *sink));
+        let started = thread.spawn(move || {
+            let _slot = slot;
+            work.run(&mut *sink);
+        });
         if let Err(error) = started {
-            warn!("sink {name} has no thread: {error}");
-            let mut state = shared.lock();
+            warn!("sink {} has no thread: {error}", self.name);
+            let mut state = self.shared.lock();
             state.error = Some(format!("it has no thread: {error}"));
             state.ended = true;
         }
-        Worker { name, filter, cancel_flag, shared }
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, Option<Box<dyn Sink>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never waits for the sink.
@@ -111,9 +153,15 @@ impl Worker {
 
     /// Asks the sink to write what it can, once more, and to end.
     pub(super) fn stop(&self) {
+        let has_no_thread = self.lock_waiting().take().is_some();
         let mut state = self.shared.lock();
         state.stopping = true;
+        state.stop_by = Some(Instant::now() + STOP_PATIENCE);
         state.backoff.hurry();
+        if has_no_thread {
+            state.queue.lose_all();
+            state.ended = true;
+        }
         self.shared.wake.notify_one();
     }
 
@@ -148,6 +196,7 @@ impl Worker {
     }
 
     pub(super) fn status(&self) -> SinkStatus {
+        self.start_thread();
         let state = self.shared.lock();
         SinkStatus {
             name: self.name.clone(),
@@ -176,6 +225,7 @@ impl Shared {
         let mut refused: Option<(u64, u32)> = None;
         let mut last_tick = Instant::now();
         loop {
+            self.note_lost(sink);
             match self.next_task(sink.tick_interval().map(|interval| last_tick + interval)) {
                 Task::End => break,
                 Task::Tick => {
@@ -205,10 +255,30 @@ impl Shared {
                 }
             }
         }
+        let is_well = self.lock().error.is_none();
+        if is_well {
+            let _ = attempt(|| {
+                sink.finish();
+                Ok(())
+            });
+        }
+        self.note_lost(sink);
         let mut state = self.lock();
+        let lost = state.queue.len();
         state.queue.lose_all();
         state.ended = true;
         self.done.notify_all();
+        drop(state);
+        if lost > 0 {
+            warn!("sink {} has ended: {lost} events are lost", sink.name());
+        }
+    }
+
+    fn note_lost(&self, sink: &mut dyn Sink) {
+        let lost = sink.take_lost();
+        if lost > 0 {
+            self.lock().queue.add_lost(lost);
+        }
     }
 
     /// Waits a little when all events are written. An alarm ends the wait, and so does any other task.
@@ -231,8 +301,8 @@ impl Shared {
                 return Task::Reopen;
             }
             let wait = state.backoff.left(now);
-            if state.stopping && wait.is_some() {
-                return Task::End; // it had its last attempt
+            if state.stopping && (wait.is_some() || state.stop_by.is_some_and(|by| now >= by)) {
+                return Task::End; // it had its last attempt, or it is too slow
             }
             if wait.is_none()
                 && let Some(queued) = state.queue.pop()

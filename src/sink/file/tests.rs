@@ -217,3 +217,53 @@ fn a_file_that_another_process_keeps_locked_is_an_error_and_no_hang() {
     log.append_line("two").unwrap();
     assert_eq!(read(&path), "two\n");
 }
+
+#[test]
+fn a_link_a_hard_link_and_what_belongs_to_somebody_else_are_refused() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log");
+    let refusal = |path: &Path| {
+        let error = format!("{:#}", LogFile::new(path, NEVER).append_line("one").unwrap_err());
+        assert!(check_log_file(path).is_err(), "check does not see it: {error}");
+        error
+    };
+    fs::write(folder.path().join("target"), "").unwrap();
+    std::os::unix::fs::symlink(folder.path().join("target"), &path).unwrap();
+    assert!(refusal(&path).contains("symbolic link"));
+    assert_eq!(read(folder.path().join("target")), "");
+    fs::remove_file(&path).unwrap();
+
+    fs::hard_link(folder.path().join("target"), &path).unwrap();
+    assert!(refusal(&path).contains("another name"));
+    fs::remove_file(&path).unwrap();
+
+    assert!(nix::unistd::geteuid().is_root(), "the tests run as root");
+    fs::write(&path, "").unwrap();
+    std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+    assert!(refusal(&path).contains("belongs to another user"));
+    assert_eq!(read(&path), "");
+    fs::remove_file(&path).unwrap();
+
+    let place = folder.path().join("place");
+    fs::create_dir(&place).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(refusal(&place.join("log")).contains("everybody may write"));
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o1777)).unwrap();
+    LogFile::new(place.join("log"), NEVER).append_line("one").unwrap();
+    std::os::unix::fs::chown(&place, Some(65534), None).unwrap();
+    assert!(refusal(&place.join("log")).contains("belongs to another user"));
+}
+
+#[test]
+fn two_sinks_that_reach_one_file_by_different_folders_are_told_apart() {
+    let folder = tempdir().unwrap();
+    let (place, link) = (folder.path().join("place"), folder.path().join("link"));
+    fs::create_dir(&place).unwrap();
+    std::os::unix::fs::symlink(&place, &link).unwrap();
+    let text = |path: &Path| path.join("log").display().to_string();
+    let alarms = Alarms { eve: Some(text(&place)), ecs: Some(text(&link)), ..Alarms::default() };
+    LogFile::from_policy(&text(&place), &alarms).append_line("eve").unwrap();
+    let error = LogFile::from_policy(&text(&link), &alarms).append_line("ecs").unwrap_err().to_string();
+    assert!(error.contains("by another name"), "{error}");
+    assert_eq!(read(place.join("log")), "eve\n");
+}

@@ -78,6 +78,32 @@ fn several_policies_are_checked_each_by_itself_and_a_bad_one_keeps_no_other_from
 }
 
 #[test]
+fn check_warns_of_mails_and_logins_that_cannot_work_or_give_a_password_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = folder.path().join("password").display().to_string();
+    fs::write(&open, "secret").expect("a file");
+    let with =
+        |lines: &str| check(&starter().replace("[alarms]\n", &format!("[alarms]\n{lines}\n")), &["--quiet"]);
+    for (lines, words) in [
+        ("mail_server = \"smtps://mx\"", "write the sender as `mail_from`"),
+        ("mail_server = \"smtps://mx\"", "write the recipients as `mail_to`"),
+        ("mail_to = \"noc@example.com\"", "there is no `mail_server`"),
+        ("mail_server = \"smtp://mx\"\nmail_user = \"a\"", "does not travel without encryption"),
+        ("mail_server = \"smtps://mx\"\nmail_user = \"a\"", "`mail_user` needs `mail_password_file` as well"),
+        (&format!("mail_password_file = \"{open}\""), "type chmod 0600"),
+        ("alertmanager_token_file = \"/nonexistent/token\"", "cannot read /nonexistent/token"),
+        (
+            "alertmanager = \"http://am\"\nalertmanager_token_file = \"/nonexistent/token\"",
+            "the login for http://am travels without encryption",
+        ),
+        ("command = [\"/usr/sbin/sendmail\", \"-t\"]", "use `mail_server`"),
+    ] {
+        let text = with(lines);
+        assert!(text.contains(words) && text.ends_with("status 0\n"), "{lines}: {words}: {text}");
+    }
+}
+
+#[test]
 fn check_warns_of_doubts_and_of_sinks_that_cannot_work_and_still_succeeds() {
     let sinks = "[alarms]\neve = \"/nonexistent/eve.json\"\ncommand = [\"/nonexistent/page\"]\n";
     let policy = starter().replace("[alarms]\n", sinks) + "\n[roles.spare]\nin = [\"tcp/9\"]\n";
