@@ -3,6 +3,8 @@
 
 mod transport;
 
+use std::time::{Duration, Instant};
+
 use super::escape::escape;
 use super::fields::{describe, fields, level};
 use super::{Event, Matter, Sink, Site};
@@ -19,6 +21,9 @@ const STRUCTURE: &str = "portcullis@32473";
 const MAX_DATAGRAM: usize = 2048;
 /// The longest message in a stream that receivers accept, bytes.
 const MAX_STREAMED: usize = 8192;
+
+/// Between two looks whether the server has closed the connection.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The server of the policy's key `syslog`.
 pub(super) fn from_policy(alarms: &Alarms, _: Site<'_>) -> Option<Box<dyn Sink>> {
@@ -54,6 +59,23 @@ impl Sink for Syslog {
             return Ok(());
         };
         self.transport.send(cut(&render(change, host_name()), self.limit).as_bytes())
+    }
+
+    fn tick_interval(&self) -> Option<Duration> {
+        self.transport.has_unsettled().then_some(LOOK)
+    }
+
+    fn tick(&mut self) -> anyhow::Result<()> {
+        self.transport.settle(Instant::now())
+    }
+
+    fn finish(&mut self) {
+        // A peer that closed the connection gets once more what it may not have read.
+        let _ = self.transport.settle(Instant::now());
+    }
+
+    fn take_lost(&mut self) -> u64 {
+        self.transport.take_lost()
     }
 }
 

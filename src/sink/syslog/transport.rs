@@ -1,49 +1,131 @@
 //! How syslog messages travel. A stream counts octets (RFC 6587, RFC 5425), so no message can end another
 //! one, whatever is in it.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::collections::VecDeque;
+use std::io::{self, Write as _};
+use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
 
 use crate::policy::{Endpoint, SyslogTarget};
-use crate::sink::tls;
+use crate::sink::connection::{Connection, Stream, look_up};
 
-/// How long a connection may take, and a peer to accept a message.
+/// How long a connection may take in all, and a peer to accept a message.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+/// A peer that closes the connection within this time may not have read a message. It is longer than a connection
+/// lives whose peer acknowledges nothing.
+const UNSETTLED: Duration = Duration::from_secs(30);
+/// Messages that are kept until they are settled.
+const MAX_UNSETTLED: usize = 256;
+/// How often a message is sent at most. Some peers close the connection after each message, and have read it.
+const MAX_SENDS: u32 = 3;
 
 /// A target, and the connection to it while there is one.
 pub(super) struct Transport {
     target: SyslogTarget,
     ca: Option<String>,
     link: Option<Link>,
+    /// What was sent, and may not have been read.
+    unsettled: VecDeque<Sent>,
+    /// Messages that may be lost, since [`Transport::take_lost`].
+    lost: u64,
+}
+
+/// A message that went into a stream.
+struct Sent {
+    message: Vec<u8>,
+    at: Instant,
+    sends: u32,
 }
 
 enum Link {
     UnixDatagram(UnixDatagram),
-    UnixStream(UnixStream),
     Udp(UdpSocket),
-    Tcp(TcpStream),
-    Tls(Box<TlsStream>),
+    /// Messages end with a line end, as syslogd's own stream socket has it.
+    Lines(Connection),
+    /// Each message stands behind its length.
+    Counted(Connection),
 }
 
 impl Transport {
     pub(super) fn new(target: &SyslogTarget, ca: Option<&str>) -> Transport {
-        Transport { target: target.clone(), ca: ca.map(str::to_owned), link: None }
+        Transport {
+            target: target.clone(),
+            ca: ca.map(str::to_owned),
+            link: None,
+            unsettled: VecDeque::new(),
+            lost: 0,
+        }
     }
 
     /// Sends a message. An error closes the connection; the next message opens another one.
     pub(super) fn send(&mut self, message: &[u8]) -> anyhow::Result<()> {
+        self.settle(Instant::now())?;
+        self.transmit(message)?;
+        if self.link.as_ref().is_some_and(Link::is_stream) {
+            self.keep(Sent { message: message.to_vec(), at: Instant::now(), sends: 1 });
+        }
+        Ok(())
+    }
+
+    /// Whether it waits for messages to be settled.
+    pub(super) fn has_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// Looks whether the peer has closed the connection. It may not have read what was sent shortly before, so that
+    /// is sent again: twice is better than never. After [`MAX_SENDS`] it counts as lost.
+    pub(super) fn settle(&mut self, now: Instant) -> anyhow::Result<()> {
         if self.link.as_mut().is_some_and(Link::is_closed) {
             self.link = None;
         }
+        if self.link.is_some() {
+            let is_settled = |sent: &Sent| now.saturating_duration_since(sent.at) >= UNSETTLED;
+            while self.unsettled.front().is_some_and(is_settled) {
+                self.unsettled.pop_front();
+            }
+            return Ok(());
+        }
+        if self.unsettled.is_empty() {
+            return Ok(());
+        }
+        // Nothing counts as sent while nobody listens.
+        self.link = Some(self.connect().with_context(|| format!("cannot connect to {}", self.target))?);
+        let mut outcome = Ok(());
+        for mut sent in std::mem::take(&mut self.unsettled) {
+            if sent.sends >= MAX_SENDS {
+                self.lost += 1;
+                continue;
+            }
+            if outcome.is_ok() {
+                sent.sends += 1;
+                sent.at = now;
+                outcome = self.transmit(&sent.message);
+            }
+            self.unsettled.push_back(sent);
+        }
+        outcome
+    }
+
+    /// Messages that may be lost since the last time.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    fn keep(&mut self, sent: Sent) {
+        if self.unsettled.len() >= MAX_UNSETTLED {
+            // It was sent, and the peer is open: it is probably read.
+            self.unsettled.pop_front();
+        }
+        self.unsettled.push_back(sent);
+    }
+
+    fn transmit(&mut self, message: &[u8]) -> anyhow::Result<()> {
         let link = match &mut self.link {
             Some(link) => link,
             None => {
@@ -51,7 +133,10 @@ impl Transport {
                 self.link.insert(link)
             }
         };
-        let sent = link.send(message).with_context(|| format!("cannot send to {}", self.target));
+        let mut sent = link.send(message).with_context(|| format!("cannot send to {}", self.target));
+        if sent.is_ok() && link.is_closed() {
+            sent = Err(anyhow::anyhow!("{} closes the connection", self.target));
+        }
         if sent.is_err() {
             self.link = None;
         }
@@ -59,19 +144,14 @@ impl Transport {
     }
 
     fn connect(&self) -> anyhow::Result<Link> {
+        let deadline = Instant::now() + PATIENCE;
         Ok(match &self.target {
-            SyslogTarget::Unix(path) => connect_unix(path)?,
-            SyslogTarget::Udp(endpoint) => Link::Udp(connect_udp(endpoint)?),
-            SyslogTarget::Tcp(endpoint) => Link::Tcp(connect_tcp(endpoint)?),
+            SyslogTarget::Unix(path) => connect_unix(path, deadline)?,
+            SyslogTarget::Udp(endpoint) => Link::Udp(connect_udp(endpoint, deadline)?),
+            SyslogTarget::Tcp(endpoint) => Link::Counted(Connection::open(endpoint, deadline)?),
             SyslogTarget::Tls(endpoint) => {
-                let config = tls::configure(self.ca.as_deref())?;
-                let name = ServerName::try_from(endpoint.host.clone())?;
-                let connection = ClientConnection::new(Arc::new(config), name)?;
-                let mut stream = StreamOwned::new(connection, connect_tcp(endpoint)?);
-                while stream.conn.is_handshaking() {
-                    stream.conn.complete_io(&mut stream.sock)?;
-                }
-                Link::Tls(Box::new(stream))
+                let connection = Connection::open(endpoint, deadline)?;
+                Link::Counted(connection.encrypt(&endpoint.host, self.ca.as_deref())?)
             }
         })
     }
@@ -79,95 +159,72 @@ impl Transport {
 
 impl Link {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        match self {
-            Link::UnixDatagram(socket) => socket.send(message).map(drop),
-            // a stream socket of syslogd separates messages by line ends
-            Link::UnixStream(stream) => stream.write_all(&[message, b"\n"].concat()),
-            Link::Udp(socket) => socket.send(message).map(drop),
-            Link::Tcp(stream) => stream.write_all(&count_octets(message)),
-            Link::Tls(stream) => {
-                stream.write_all(&count_octets(message))?;
-                stream.flush()
-            }
-        }
+        let (connection, bytes) = match self {
+            Link::UnixDatagram(socket) => return socket.send(message).map(drop),
+            Link::Udp(socket) => return socket.send(message).map(drop),
+            Link::Lines(connection) => (connection, [message, b"\n"].concat()),
+            Link::Counted(connection) => (connection, count_octets(message)),
+        };
+        connection.set_deadline(Instant::now() + PATIENCE);
+        connection.write_all(&bytes)?;
+        connection.flush()
     }
 
-    /// Whether the peer has closed the connection. Later messages would be lost without an error.
+    /// Whether the peer has closed the connection.
     fn is_closed(&mut self) -> bool {
         match self {
-            Link::Tcp(stream) => is_at_end(stream, |stream| stream.peek(&mut [0])),
-            Link::Tls(stream) => {
-                let mut drain = |socket: &TcpStream| {
-                    let mut socket = socket;
-                    let read = stream.conn.read_tls(&mut socket)?;
-                    let state = stream.conn.process_new_packets().map_err(io::Error::other)?;
-                    let mut unwanted = vec![0; state.plaintext_bytes_to_read()];
-                    stream.conn.reader().read_exact(&mut unwanted)?;
-                    Ok(if state.peer_has_closed() { 0 } else { read })
-                };
-                is_at_end(&stream.sock, &mut drain)
-            }
-            _ => false,
+            Link::UnixDatagram(_) | Link::Udp(_) => false,
+            Link::Lines(connection) | Link::Counted(connection) => connection.is_closed(),
         }
     }
-}
 
-fn is_at_end(socket: &TcpStream, read: impl FnOnce(&TcpStream) -> io::Result<usize>) -> bool {
-    if socket.set_nonblocking(true).is_err() {
-        return true;
+    fn is_stream(&self) -> bool {
+        match self {
+            Link::UnixDatagram(_) | Link::Udp(_) => false,
+            Link::Lines(_) | Link::Counted(_) => true,
+        }
     }
-    let is_closed = match read(socket) {
-        Ok(count) => count == 0,
-        Err(error) => error.kind() != ErrorKind::WouldBlock,
-    };
-    is_closed || socket.set_nonblocking(false).is_err()
 }
 
 fn count_octets(message: &[u8]) -> Vec<u8> {
     [format!("{} ", message.len()).as_bytes(), message].concat()
 }
 
-fn connect_unix(path: &str) -> io::Result<Link> {
+fn connect_unix(path: &str, deadline: Instant) -> io::Result<Link> {
     let socket = UnixDatagram::unbound()?;
     socket.set_write_timeout(Some(PATIENCE))?;
     match socket.connect(path) {
         Ok(()) => Ok(Link::UnixDatagram(socket)),
         // some syslog daemons listen on a stream socket
         Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(Link::UnixStream(stream))
+            let stream = connect_unix_stream(path)?;
+            Ok(Link::Lines(Connection::over(Stream::Unix(stream), deadline)))
         }
         Err(error) => Err(error),
     }
 }
 
-fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
-    Ok((endpoint.host.as_str(), endpoint.port).to_socket_addrs()?.collect())
+/// The standard library would wait without end for a server that accepts no connection.
+fn connect_unix_stream(path: &str) -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let seconds = i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, 0))?;
+    match connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(path)?) {
+        Ok(()) => Ok(UnixStream::from(socket)),
+        Err(Errno::EAGAIN) => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody accepts the connection")),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn connect_udp(endpoint: &Endpoint) -> io::Result<UdpSocket> {
+fn connect_udp(endpoint: &Endpoint, deadline: Instant) -> io::Result<UdpSocket> {
     let mut failed = io::Error::other("the name has no address");
-    for address in resolve(endpoint)? {
+    for address in look_up(endpoint, deadline)? {
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any).and_then(|socket| socket.connect(address).map(|()| socket));
         match socket {
-            Ok(socket) => return Ok(socket),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
-}
-
-fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    let mut failed = io::Error::other("the name has no address");
-    for address in resolve(endpoint)? {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                stream.set_nodelay(true)?;
-                return Ok(stream);
+            Ok(socket) => {
+                socket.set_write_timeout(Some(PATIENCE))?;
+                return Ok(socket);
             }
             Err(error) => failed = error,
         }
@@ -177,7 +234,8 @@ fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::io::Read as _;
+    use std::net::{SocketAddr, TcpListener};
 
     use super::*;
 
@@ -199,23 +257,100 @@ mod tests {
         assert_eq!(String::from_utf8(received).unwrap(), "9 one\n9 two2 ä");
     }
 
+    /// Reads `count` messages of one connection, or none, and closes it.
+    fn take(listener: &TcpListener, count: usize) -> Vec<String> {
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"220 welcome\r\n").unwrap();
+        (0..count)
+            .map(|_| {
+                let mut bytes = [0; 5];
+                peer.read_exact(&mut bytes).unwrap();
+                String::from_utf8_lossy(&bytes[2..]).into_owned()
+            })
+            .collect()
+    }
+
+    fn await_end(transport: &mut Transport) {
+        while !transport.link.as_mut().unwrap().is_closed() {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
-    fn a_peer_that_closed_the_connection_is_connected_again_before_anything_is_lost() {
+    fn what_was_sent_shortly_before_the_peer_closed_the_connection_is_sent_again_before_the_next() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut transport =
             Transport::new(&SyslogTarget::Tcp(endpoint(listener.local_addr().unwrap())), None);
         transport.send(b"one").unwrap();
-        drop(listener.accept().unwrap());
-        // the end arrives at once on the loopback, but not before close has returned
-        while !transport.link.as_mut().unwrap().is_closed() {
-            std::thread::yield_now();
-        }
         transport.send(b"two").unwrap();
-        let (mut peer, _) = listener.accept().unwrap();
-        drop(transport);
-        let mut received = String::new();
-        peer.read_to_string(&mut received).unwrap();
-        assert_eq!(received, "3 two");
+        assert_eq!(take(&listener, 1), ["one"]);
+        // the end arrives at once on the loopback, but not before close has returned
+        await_end(&mut transport);
+        transport.send(b"six").unwrap();
+        assert_eq!(take(&listener, 3), ["one", "two", "six"]);
+        assert_eq!(transport.take_lost(), 0);
+    }
+
+    #[test]
+    fn an_end_is_noticed_without_a_next_message() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut transport =
+            Transport::new(&SyslogTarget::Tcp(endpoint(listener.local_addr().unwrap())), None);
+        transport.send(b"one").unwrap();
+        assert!(transport.has_unsettled());
+        take(&listener, 0);
+        await_end(&mut transport);
+        transport.settle(Instant::now()).unwrap();
+        assert_eq!(take(&listener, 1), ["one"]);
+    }
+
+    #[test]
+    fn a_message_that_a_peer_hangs_up_on_again_and_again_counts_as_lost() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut transport =
+            Transport::new(&SyslogTarget::Tcp(endpoint(listener.local_addr().unwrap())), None);
+        transport.send(b"one").unwrap();
+        for _ in 1..MAX_SENDS {
+            take(&listener, 0);
+            await_end(&mut transport);
+            transport.settle(Instant::now()).unwrap();
+            assert_eq!(transport.take_lost(), 0);
+        }
+        take(&listener, 0);
+        await_end(&mut transport);
+        transport.settle(Instant::now()).unwrap();
+        assert_eq!((transport.take_lost(), transport.has_unsettled()), (1, false));
+    }
+
+    #[test]
+    fn a_message_is_settled_when_the_connection_stayed_open_for_long_enough() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut transport =
+            Transport::new(&SyslogTarget::Tcp(endpoint(listener.local_addr().unwrap())), None);
+        transport.send(b"one").unwrap();
+        let now = Instant::now();
+        transport.settle(now).unwrap();
+        assert!(transport.has_unsettled());
+        transport.settle(now + UNSETTLED).unwrap();
+        assert!(!transport.has_unsettled());
+    }
+
+    #[test]
+    fn a_local_stream_that_nobody_accepts_from_is_an_error_and_no_hang() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let address = UnixAddr::new(&path).unwrap();
+        nix::sys::socket::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address).unwrap();
+        nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let mut held = Vec::new();
+        let failed = loop {
+            match connect_unix_stream(path.to_str().unwrap()) {
+                Ok(stream) => held.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
