@@ -45,7 +45,10 @@ impl Signals {
 fn block_hangups() -> anyhow::Result<SignalFd> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGHUP);
-    mask.thread_block().context("could not block SIGHUP")?;
+    // Beyond a limit for files (RLIMIT_FSIZE) a write fails. Otherwise the signal would end the daemon.
+    let mut blocked = mask;
+    blocked.add(Signal::SIGXFSZ);
+    blocked.thread_block().context("could not block SIGHUP and SIGXFSZ")?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     SignalFd::with_flags(&mask, flags).context("could not listen for SIGHUP")
 }

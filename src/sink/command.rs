@@ -1,23 +1,33 @@
 //! A program that runs for each alarm that is opened, escalated or closed, with the alarm as JSON on its
 //! standard input. It runs without a shell, in a clean environment, and for a limited time.
 
-use std::fs::File;
-use std::io::{Seek as _, Write as _};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command as Process, ExitStatus, Stdio};
+mod errors;
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, Seek as _, Write as _, pipe};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, chdir};
 
+use self::errors::Errors;
 use super::{Event, Matter, PermanentError, Sink, Site};
 use crate::alarm::{Change, Step};
 use crate::host::host_name;
 use crate::policy::Alarms;
+use crate::stderr;
 
 /// Its environment, beside the host and the interface.
 const ENVIRONMENT: [(&str, &str); 2] =
@@ -42,56 +52,151 @@ pub(super) struct Command {
     words: Vec<String>,
     limit: Duration,
     cancel_flag: Arc<AtomicBool>,
+    errors: Errors,
 }
 
 impl Command {
     /// `words` are the program's path and its arguments. It may run for `limit`.
     pub(super) fn new(words: &[String], limit: Duration) -> Command {
         let name = format!("command {}", words.first().map_or("", String::as_str));
-        Command { name, words: words.to_vec(), limit, cancel_flag: Arc::default() }
+        Command {
+            name,
+            words: words.to_vec(),
+            limit,
+            cancel_flag: Arc::default(),
+            errors: Errors::new(Instant::now()),
+        }
     }
 
     fn start(&self, change: &Change, event: &Event) -> anyhow::Result<Child> {
-        let (program, arguments) = self.words.split_first().context("there is no command")?;
-        Process::new(program)
-            .args(arguments)
-            .env_clear()
-            .envs(ENVIRONMENT)
-            .env("PORTCULLIS_HOST", host_name())
-            .env("PORTCULLIS_INTERFACE", &*change.alarm.interface)
-            .current_dir("/")
-            // a group of its own, so that its children can be killed with it
-            .process_group(0)
-            .stdin(to_stdin(event.record()?)?)
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot run {program}"))
+        let program = self.words.first().context("there is no command")?;
+        // The working folder of this thread alone. (The kernel calls it a part of the file system's state.)
+        unshare(CloneFlags::CLONE_FS).and_then(|()| chdir("/")).context("cannot change to the folder /")?;
+        let input = to_stdin(event.record()?)?;
+        let nothing = OpenOptions::new().write(true).open("/dev/null")?;
+        let (errors, writer) = pipe()?;
+        fcntl(&errors, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let mut actions = PosixSpawnFileActions::init()?;
+        actions.add_dup2(input.as_raw_fd(), 0)?;
+        actions.add_dup2(nothing.as_raw_fd(), 1)?;
+        actions.add_dup2(writer.as_raw_fd(), 2)?;
+        let mut environment: Vec<String> =
+            ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        environment.push(format!("PORTCULLIS_HOST={}", host_name()));
+        environment.push(format!("PORTCULLIS_INTERFACE={}", change.alarm.interface));
+        let pid = posix_spawn(
+            program.as_str(),
+            &actions,
+            &child_attributes()?,
+            &to_c(self.words.iter().cloned())?,
+            &to_c(environment.into_iter())?,
+        );
+        let pid = pid.with_context(|| format!("cannot run {program}"))?;
+        Ok(Child { pid, errors: Some(errors), has_ended: false })
     }
 
-    fn await_end(&self, child: &mut Child) -> anyhow::Result<ExitStatus> {
+    fn await_end(&mut self, child: &mut Child) -> anyhow::Result<WaitStatus> {
         let deadline = Instant::now() + self.limit;
         let mut pause = FIRST_PAUSE;
         loop {
-            if let Some(status) = child.try_wait()? {
+            let status = child.try_wait()?;
+            child.read_errors(&mut self.errors);
+            if let Some(status) = status {
                 return Ok(status);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if self.cancel_flag.load(Ordering::Relaxed) {
-                end_group(child)?;
+                child.end_group();
                 anyhow::bail!("it was killed because the daemon ends");
             }
             if left.is_zero() {
-                end_group(child)?;
+                child.end_group();
                 let limit = self.limit.as_secs_f32();
                 return Err(PermanentError(format!("it did not end within {limit} s and was killed")).into());
             }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the flag and the child are polled, in growing pauses"
-            )]
-            std::thread::sleep(pause.min(left));
+            child.rest(pause.min(left), self.errors.is_full());
             pause = (pause * 2).min(LAST_PAUSE);
         }
+    }
+}
+
+/// Signals are as in a fresh process: the daemon blocks and ignores some. It has a group of its own, so that its
+/// children can be killed with it.
+fn child_attributes() -> anyhow::Result<PosixSpawnAttr> {
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+            | PosixSpawnFlags::POSIX_SPAWN_SETPGROUP,
+    )?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    attributes.set_sigdefault(&SigSet::all())?;
+    attributes.set_pgroup(Pid::from_raw(0))?;
+    Ok(attributes)
+}
+
+fn to_c(texts: impl Iterator<Item = String>) -> anyhow::Result<Vec<CString>> {
+    texts.map(|text| CString::new(text).context("a NUL character")).collect()
+}
+
+/// A program that runs.
+struct Child {
+    pid: Pid,
+    /// Its standard error, until that is closed.
+    errors: Option<PipeReader>,
+    has_ended: bool,
+}
+
+impl Child {
+    fn try_wait(&mut self) -> anyhow::Result<Option<WaitStatus>> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => Ok(None),
+            Ok(status) => {
+                self.has_ended = true;
+                Ok(Some(status))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads what it has written to standard error, as far as that is of interest.
+    fn read_errors(&mut self, errors: &mut Errors) {
+        if let Some(reader) = &mut self.errors
+            && !errors.read(reader)
+        {
+            self.errors = None;
+        }
+    }
+
+    /// Waits a little, or until it writes. One that writes too much does not make the daemon read all the time.
+    fn rest(&self, pause: Duration, is_full: bool) {
+        if let Some(reader) = self.errors.as_ref().filter(|_| !is_full) {
+            let mut polled = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut polled, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
+            return;
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the flag and the child are polled, in growing pauses"
+        )]
+        std::thread::sleep(pause);
+    }
+
+    /// Kills the program and all of its group.
+    fn end_group(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        // It has not been waited for, so no other process has its number yet.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.end_group();
     }
 }
 
@@ -114,31 +219,28 @@ impl Sink for Command {
             return Ok(());
         }
         let mut child = self.start(change, event)?;
-        let status = self.await_end(&mut child)?;
-        if !status.success() {
-            return Err(PermanentError(format!("{} ended with {status}", self.name)).into());
+        let outcome = self.await_end(&mut child);
+        child.read_errors(&mut self.errors);
+        for line in self.errors.report(Instant::now()) {
+            stderr::notice(format_args!("portcullis: {}: {line}", self.name));
         }
-        Ok(())
+        let why = match outcome? {
+            WaitStatus::Exited(_, 0) => return Ok(()),
+            WaitStatus::Exited(_, code) => format!("exit status {code}"),
+            WaitStatus::Signaled(_, signal, _) => format!("signal {signal}"),
+            status => format!("{status:?}"),
+        };
+        Err(PermanentError(format!("{} ended with {why}", self.name)).into())
     }
 }
 
 /// A file in memory. With a pipe, a program that reads nothing would hold up the sink.
-fn to_stdin(text: &str) -> anyhow::Result<Stdio> {
+fn to_stdin(text: &str) -> anyhow::Result<File> {
     let mut file = File::from(memfd_create("alarm", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
     file.rewind()?;
-    Ok(Stdio::from(file))
-}
-
-/// Kills the program and all of its group.
-fn end_group(child: &mut Child) -> anyhow::Result<()> {
-    let group = Pid::from_raw(i32::try_from(child.id())?);
-    // It has not been waited for, so no other process has its number yet.
-    let _ = killpg(group, Signal::SIGKILL);
-    child.kill()?;
-    child.wait()?;
-    Ok(())
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -215,5 +317,33 @@ mod tests {
         Command::new(&["/bin/true".to_owned()], LIMIT).write(&event("web1")).unwrap();
         let change = Change { step: Step::Updated, ..opened_by("web1") };
         Command::new(&["/bin/false".to_owned()], LIMIT).write(&Event::of_alarm(change)).unwrap();
+    }
+
+    #[test]
+    fn the_program_has_no_signal_blocked_or_ignored() {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGHUP);
+        mask.thread_block().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signals");
+        shell("grep -E '^Sig(Blk|Ign)' /proc/self/status >\"$1\"", &path, LIMIT)
+            .write(&event("web1"))
+            .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        // Two more are of the C library's own.
+        let own: u64 = 0b11 << 31;
+        let masks: Vec<u64> = text
+            .lines()
+            .map(|line| u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap() & !own)
+            .collect();
+        assert_eq!(masks, [0, 0], "{text}");
+    }
+
+    #[test]
+    fn a_program_that_floods_standard_error_is_cut_and_killed_in_time() {
+        let mut command = shell("exec yes >&2", std::path::Path::new("/"), Duration::from_millis(500));
+        let error = command.write(&event("web1")).unwrap_err();
+        assert!(error.to_string().contains("was killed"), "{error}");
+        assert!(command.errors.report(Instant::now()).is_empty(), "it was reported already");
     }
 }
