@@ -15,6 +15,8 @@ pub enum GateTrouble {
     Observing,
     /// A policy was refused, and an earlier one stays.
     PolicyRefused,
+    /// The history was damaged, and a new one begins.
+    HistoryDamaged,
 }
 
 impl GateTrouble {
@@ -26,6 +28,7 @@ impl GateTrouble {
             GateTrouble::ModeChanged => "mode_changed",
             GateTrouble::Observing => "observing",
             GateTrouble::PolicyRefused => "policy_refused",
+            GateTrouble::HistoryDamaged => "history_damaged",
         }
     }
 
@@ -43,6 +46,9 @@ impl GateTrouble {
                 "While every server is in observe, each of them reaches everything, and nothing is cut off"
             }
             GateTrouble::PolicyRefused => "The gate goes on with a policy that somebody meant to replace",
+            GateTrouble::HistoryDamaged => {
+                "A disk fails, or somebody has changed the record of what the servers tried"
+            }
         }
     }
 
@@ -50,7 +56,7 @@ impl GateTrouble {
     pub(super) const fn lasts(self) -> bool {
         match self {
             GateTrouble::Detached | GateTrouble::TrackerMissing | GateTrouble::Observing => true,
-            GateTrouble::ModeChanged | GateTrouble::PolicyRefused => false,
+            GateTrouble::ModeChanged | GateTrouble::PolicyRefused | GateTrouble::HistoryDamaged => false,
         }
     }
 }

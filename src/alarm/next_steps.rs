@@ -163,6 +163,7 @@ fn advise_gate(trouble: GateTrouble, interface: &str) -> Vec<String> {
         GateTrouble::ModeChanged => vec![status],
         GateTrouble::Observing => vec![format!("portcullis apply -i {interface} POLICY"), status],
         GateTrouble::PolicyRefused => vec!["portcullis check POLICY".to_owned(), status],
+        GateTrouble::HistoryDamaged => vec![status],
     }
 }
 

@@ -45,12 +45,21 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
     write(&args.output, &page)?;
     let path = args.output.display().to_string();
     let drops: u64 = data.counts.iter().map(|count| count.packets).sum();
+    let folded: u64 = data.counts.iter().filter(|count| count.folded).map(|count| count.packets).sum();
     let summary = serde_json::json!({
         "file": path, "from": from.to_string(), "to": to.to_string(),
-        "alarms": data.alarms.len(), "drops": drops, "samples": data.samples.len(),
+        "alarms": data.alarms.len(), "drops": drops, "folded": folded, "samples": data.samples.len(),
     });
     output.either(&summary, || {
-        format!("{path}: {} alarms and {drops} drops from {from:.0} to {to:.0}\n", data.alarms.len())
+        let alarms = data.alarms.len();
+        let mut text = format!("{path}: {alarms} alarms and {drops} drops from {from:.0} to {to:.0}\n");
+        if folded > 0 {
+            text.push_str(&format!(
+                "{folded} of the drops are counted by server and reason alone: a server had more kinds than \
+                 its share\n"
+            ));
+        }
+        text
     })?;
     Ok(Exit::Done)
 }

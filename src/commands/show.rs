@@ -1,5 +1,7 @@
 //! `portcullis show`: prints the live state of a gate.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 
 use super::alarms::describe_open;
@@ -12,6 +14,7 @@ use crate::exit::Exit;
 use crate::gate::{
     FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, QuarantinedAddress, list_gates,
 };
+use crate::history::list_damaged;
 use crate::net::name_protocol;
 use crate::output::{Output, align};
 use crate::policy::{Detail, describe, summarize};
@@ -68,7 +71,20 @@ fn show_gates(output: &Output) -> anyhow::Result<()> {
 fn show_status((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let mut status = gate.status(place, &PolicyFacts::default())?;
     status.warnings.extend(gate.describe_outdated_links(place));
+    status.warnings.extend(describe_damaged(&list_damaged(&place.history())));
     output.either(&status, || describe_status(&status))
+}
+
+/// Says which damaged histories were put aside.
+fn describe_damaged(files: &[PathBuf]) -> Option<String> {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "the history was damaged, and was put aside: {}\n\
+             help: look into it with `sqlite3 FILE .recover`, then remove it",
+            names.join(", ")
+        )
+    })
 }
 
 /// Prints the policy's text as it was applied, so that it can be applied again.

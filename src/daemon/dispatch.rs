@@ -132,6 +132,11 @@ impl Dispatch {
         self.history.take_previous_run()
     }
 
+    /// What was found damaged in the history since the last call, in words.
+    pub(super) fn take_history_damage(&self) -> Vec<String> {
+        self.history.take_damage()
+    }
+
     /// The history, for clients.
     pub(super) fn store(&self) -> Arc<Store> {
         self.history.store()

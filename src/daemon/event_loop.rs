@@ -173,6 +173,9 @@ impl<'gate> Daemon<'gate> {
         self.report_reading(reading);
         self.end_second();
         self.check_gate()?;
+        for text in self.dispatch.take_history_damage() {
+            self.report_trouble(GateTrouble::HistoryDamaged, &text);
+        }
         self.dispatch.publish(&self.engine);
         self.service_manager.notify_status(&self.monitor.describe());
         self.report_startup_drops();

@@ -20,11 +20,11 @@ use crate::alarm::Step;
 
 pub use pending::{MinuteCounts, Pending};
 pub use query::{AlarmFilter, ReportData};
-pub use store::{Store, StoreError};
+pub use store::{Store, StoreError, list_damaged};
 pub use writer::{HistoryStatus, HistoryWriter, PreviousRun};
 
 /// Name of the database in `/var/lib/portcullis/IF/`.
-pub const FILE: &str = "history.redb";
+pub const FILE: &str = "history.db";
 
 /// Bounds of the database. With these its file stays below 128 MiB, whatever anybody sends. An alarm takes
 /// some 3 KiB and at most 20, a count some 150 bytes, a sample some 700.
@@ -32,9 +32,9 @@ pub const FILE: &str = "history.redb";
 pub struct Limits {
     /// How many alarms are kept. The oldest are removed first.
     pub alarms: u64,
-    /// How many [`MinuteCount`]s are kept.
+    /// How many [`MinuteCount`]s are kept. Beyond that, those of the server that has most are folded.
     pub counts: u64,
-    /// How many raw samples are kept.
+    /// How many raw samples are kept. The oldest of the server that has most are removed first.
     pub samples: u64,
     /// Older records are removed, seconds.
     pub age_s: i64,
@@ -137,6 +137,19 @@ pub struct MinuteCount {
     pub destination: Option<IpAddr>,
     /// How many packets.
     pub packets: u64,
+    /// It stands for several services and destinations, for which there was no room.
+    #[serde(default)]
+    pub folded: bool,
+    /// The time that it stands for, seconds. More than a minute if there was no room for each.
+    #[serde(default = "minute_s")]
+    pub span_s: i64,
+}
+
+/// The time that a count stands for when there is room.
+pub const SPAN_MINUTE_S: i64 = 60;
+
+fn minute_s() -> i64 {
+    SPAN_MINUTE_S
 }
 
 /// The beginning of one dropped frame.

@@ -7,14 +7,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{AlarmState, MinuteCount, SampleRow};
+use super::{AlarmState, MinuteCount, SPAN_MINUTE_S, SampleRow};
 use crate::alarm::{Alarm, Change};
 use crate::drops::{Baseline, DropEvent, DropVerdict, ReasonCode, name_service, show_hex};
 
+/// Rows of one server in a minute. Beyond that, its drops are counted by reason alone, so that one server can't
+/// take the room of all others.
+pub(super) const SHARE_PER_MINUTE: u64 = 256;
+/// The service of counts that are folded.
+pub(super) const ANY: &str = "any";
 /// Counts that have a destination and a service. Beyond that, drops are counted by server and reason.
 const MAX_COUNTS: usize = 4096;
-/// Counts that have a server. Beyond that, drops are counted by reason, of which there are few.
+/// Counts by the minute. Beyond that, they are counted by the hour.
 const MAX_FOLDED_COUNTS: usize = 2 * MAX_COUNTS;
+/// Counts that have a server. Beyond that, drops are counted by reason, of which there are few.
+const MAX_HOURLY_COUNTS: usize = 3 * MAX_COUNTS;
+const SPAN_HOUR_S: i64 = 3_600;
 /// Alarms that wait: more than can be open.
 const MAX_ALARMS: usize = 8192;
 /// Samples that wait.
@@ -35,12 +43,16 @@ struct CountKey {
     quiet: bool,
     while_away: bool,
     destination: Option<IpAddr>,
+    folded: bool,
+    span_s: i64,
 }
 
 /// Counts of drops by kind and minute. Beyond its bounds the counts become coarser. Their sum stays exact.
 #[derive(Debug, Default)]
 pub struct MinuteCounts {
     counts: HashMap<CountKey, u64>,
+    /// Counts with a destination and a service, by minute and server.
+    shares: HashMap<(i64, Option<Arc<str>>), u64>,
 }
 
 impl MinuteCounts {
@@ -60,17 +72,27 @@ impl MinuteCounts {
             quiet: drop.quiet,
             while_away: drop.while_away,
             destination: drop.destination,
+            folded: false,
+            span_s: SPAN_MINUTE_S,
         };
         self.count(key, drop.drops);
     }
 
     fn count(&mut self, mut key: CountKey, packets: u64) {
         if !self.counts.contains_key(&key) {
-            if self.counts.len() >= MAX_COUNTS {
-                key = CountKey { protocol: 0, port: 0, any: true, destination: None, ..key };
+            let share = self.shares.get(&(key.minute, key.server.clone())).copied().unwrap_or(0);
+            if !key.folded && (share >= SHARE_PER_MINUTE || self.counts.len() >= MAX_COUNTS) {
+                key = CountKey { protocol: 0, port: 0, any: true, destination: None, folded: true, ..key };
             }
             if self.counts.len() >= MAX_FOLDED_COUNTS && !self.counts.contains_key(&key) {
-                key = CountKey { minute: key.minute.div_euclid(3600) * 3600, server: None, ..key };
+                let minute = key.minute.div_euclid(SPAN_HOUR_S) * SPAN_HOUR_S;
+                key = CountKey { minute, span_s: SPAN_HOUR_S, ..key };
+            }
+            if self.counts.len() >= MAX_HOURLY_COUNTS && !self.counts.contains_key(&key) {
+                key = CountKey { server: None, ..key };
+            }
+            if !key.folded {
+                *self.shares.entry((key.minute, key.server.clone())).or_default() += 1;
             }
         }
         let count = self.counts.entry(key).or_default();
@@ -84,7 +106,7 @@ impl MinuteCounts {
         }
     }
 
-    /// The counts, sorted.
+    /// The counts, sorted by minute, then by server.
     pub fn rows(&self) -> Vec<MinuteCount> {
         let mut rows: Vec<MinuteCount> = self
             .counts
@@ -92,13 +114,18 @@ impl MinuteCounts {
             .map(|(key, packets)| MinuteCount {
                 minute: key.minute,
                 server: key.server.as_deref().map(str::to_owned),
-                service: name_service(key.reason, key.protocol, key.port, key.any),
+                service: match key.folded {
+                    true => ANY.to_owned(),
+                    false => name_service(key.reason, key.protocol, key.port, key.any),
+                },
                 reason: key.reason.to_string(),
                 verdict: key.verdict.name().to_owned(),
                 quiet: key.quiet,
                 while_away: key.while_away,
                 destination: key.destination,
                 packets: *packets,
+                folded: key.folded,
+                span_s: key.span_s,
             })
             .collect();
         rows.sort();
@@ -259,11 +286,36 @@ mod tests {
         }
         pending.checkpoint(Baseline::default());
         assert_eq!(sum(&pending.counts), 300_000);
-        assert!(pending.counts.counts.len() <= MAX_FOLDED_COUNTS + 1, "{}", pending.counts.counts.len());
+        assert!(pending.counts.counts.len() <= MAX_HOURLY_COUNTS + 1, "{}", pending.counts.counts.len());
         assert_eq!(pending.samples.len(), MAX_SAMPLES);
         let rows = pending.counts.rows();
         assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 300_000);
         assert!(rows.iter().any(|row| row.service == "any" && row.server.is_none()));
+    }
+
+    #[test]
+    fn a_noisy_server_leaves_the_others_their_services_and_destinations() {
+        let mut pending = Pending::default();
+        let mut drop = syn();
+        let mut add = |id: u32, number: u32| {
+            drop.server = Some(ServerRef { id, name: format!("server{id}").into() });
+            drop.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + number).into());
+            pending.add_drop(&drop);
+        };
+        (0..20_000).for_each(|number| add(1, number));
+        (0..50).for_each(|number| add(2, number));
+        pending.checkpoint(Baseline::default());
+        let rows = pending.counts.rows();
+        let of = |name: &str| -> Vec<MinuteCount> {
+            rows.iter().filter(|row| row.server.as_deref() == Some(name)).cloned().collect()
+        };
+        let (noisy, quiet) = (of("server1"), of("server2"));
+        assert_eq!(noisy.len() as u64, SHARE_PER_MINUTE + 1);
+        assert_eq!(noisy.iter().map(|row| row.packets).sum::<u64>(), 20_000);
+        let folded: Vec<u64> = noisy.iter().filter(|row| row.folded).map(|row| row.packets).collect();
+        assert_eq!(folded, [20_000 - SHARE_PER_MINUTE]);
+        assert_eq!(quiet.len(), 50);
+        assert!(quiet.iter().all(|row| !row.folded && row.destination.is_some()));
     }
 
     #[test]

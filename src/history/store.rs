@@ -1,61 +1,97 @@
-//! The database. It has tables of alarms, counts and samples, each pruned by rows and by age, and the last
-//! baseline.
+//! The database. It has tables of alarms, counts and samples, each bounded by rows and by age, and the last
+//! baseline. One connection writes. Each reader has its own, and sees one moment.
+//!
+//! A file that is not as it was written is put aside, and a new one begins: new alarms are worth more than old
+//! ones.
 
+mod aside;
+#[cfg(test)]
+mod damage_tests;
 mod error;
 mod open;
+mod rows;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use redb::{
-    Database, Durability, Key, ReadableDatabase as _, ReadableTable, ReadableTableMetadata as _, Table,
-    TableDefinition, Value,
-};
+use log::warn;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
+pub use self::aside::list_damaged;
 pub use self::error::StoreError;
-use self::error::failed;
-use self::open::open_database;
-use super::pending::Pending;
-use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, SampleRow};
+use self::error::Trouble;
+use self::open::{Check, Identity, leave_log, open_or_make, open_reader};
+use self::rows::{
+    CountRow, from_json, read_alarm, read_sample_text, reported_sum, sample_sum, text_sum, to_json, to_ns,
+    to_sql, verify,
+};
+use self::trim::{LONGEST_SPAN_S, Totals, add_count, count_rows, trim};
+use super::pending::{Pending, SHARE_PER_MINUTE};
+use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, SPAN_MINUTE_S, SampleRow};
+use crate::clock::wall_now;
 use crate::drops::Baseline;
 
-/// JSON, by id.
-const ALARMS: TableDefinition<'_, u64, &str> = TableDefinition::new("alarms");
-/// Packets, by minute and kind. The kind is JSON, so that no name can be mistaken for two.
-const COUNTS: TableDefinition<'_, (i64, &str), u64> = TableDefinition::new("counts");
-/// JSON, by time in nanoseconds and a number that separates samples of one time.
-const SAMPLES: TableDefinition<'_, (i64, u32), &str> = TableDefinition::new("samples");
-
-/// The baseline of the last checkpoint, JSON.
-const REPORTED: TableDefinition<'_, &str, &str> = TableDefinition::new("reported");
 const BASELINE: &str = "baseline";
+/// Damages that wait to be told. More of them say nothing new.
+const MOST_NEWS: usize = 8;
 
-/// Rows that one write removes at most. The next write removes more.
-const MAX_PRUNED: u64 = 20_000;
+/// The connection that writes.
+#[derive(Debug)]
+struct Writer {
+    connection: Connection,
+    identity: Identity,
+    totals: Totals,
+}
 
-/// A kind of drops as the table of counts has it in its key.
-type CountKey = (Option<String>, String, String, String, bool, bool, Option<std::net::IpAddr>);
-
-/// An opened history.
+/// A history.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// `None` after a failure, because redb refuses to go on with a database that it could not write.
-    database: Mutex<Option<Arc<Database>>>,
+    /// Of a command: it reads what is there, makes nothing and moves nothing.
+    only_reads: bool,
+    writer: Mutex<Option<Writer>>,
+    /// The file was found whole, and is this one. A reader needs no other check then.
+    is_whole: AtomicBool,
+    /// Held by a reader that opens the file, and by the writer that moves it.
+    moving: RwLock<()>,
+    /// Why the file has to be put aside, as a reader found it.
+    found_damage: Mutex<Option<String>>,
+    /// Damaged files that were put aside.
+    damaged: AtomicU64,
+    news: Mutex<Vec<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store {
-    /// The history in a folder. It is opened when it is first needed.
+    /// The history in a folder, for a daemon. It is opened when it is first needed.
     pub fn new(folder: &Path) -> Store {
-        Store { path: folder.join(super::FILE), database: Mutex::new(None) }
+        Store {
+            path: folder.join(super::FILE),
+            only_reads: false,
+            writer: Mutex::new(None),
+            is_whole: AtomicBool::new(false),
+            moving: RwLock::new(()),
+            found_damage: Mutex::new(None),
+            damaged: AtomicU64::new(0),
+            news: Mutex::new(Vec::new()),
+        }
     }
 
-    /// Opens the history in a folder, and makes both if they are missing. A damaged history is moved aside,
-    /// because new alarms are worth more than old ones.
+    /// The history in a folder, for a command that reads it while no daemon runs.
+    pub fn for_reading(folder: &Path) -> Store {
+        Store { only_reads: true, ..Store::new(folder) }
+    }
+
+    /// Opens the history in a folder, and makes both if they are missing. A damaged history is put aside.
     ///
     /// # Errors
     /// When the folder can't be made, or another process has the history open.
@@ -70,7 +106,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn try_open(&self) -> Result<(), StoreError> {
-        self.database().map(drop)
+        self.with_writer("open", |_| Ok(()))
     }
 
     /// The path of its file.
@@ -78,18 +114,148 @@ impl Store {
         &self.path
     }
 
-    fn database(&self) -> Result<Arc<Database>, StoreError> {
-        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = &*slot {
-            return Ok(Arc::clone(database));
-        }
-        let database = Arc::new(open_database(&self.path)?);
-        *slot = Some(Arc::clone(&database));
-        Ok(database)
+    /// How many damaged files were put aside.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
     }
 
-    fn forget_database(&self) {
-        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// What was found damaged since the last call, in words.
+    pub fn take_news(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.news))
+    }
+
+    /// Puts the file aside if a reader has found it damaged, or if it was replaced.
+    ///
+    /// # Errors
+    /// When no other one can be had.
+    pub fn heal(&self) -> Result<(), StoreError> {
+        let is_found = lock(&self.found_damage).is_some();
+        let has_changed = || {
+            let writer = lock(&self.writer);
+            writer.as_ref().is_some_and(|writer| writer.identity.find_change(&self.path).is_some())
+        };
+        if is_found || has_changed() { self.try_open() } else { Ok(()) }
+    }
+
+    /// Does something with the connection that writes. A damaged file is put aside, and then it is done with
+    /// the new one.
+    fn with_writer<T>(
+        &self,
+        verb: &'static str,
+        mut act: impl FnMut(&mut Writer) -> Result<T, Trouble>,
+    ) -> Result<T, StoreError> {
+        let mut slot = lock(&self.writer);
+        let why = match self.try_with(&mut slot, &mut act) {
+            Ok(done) => return Ok(done),
+            Err((_, Trouble::Damage(why))) => why,
+            Err((is_open, trouble)) => return Err(self.explain(if is_open { verb } else { "open" }, trouble)),
+        };
+        self.put_aside(&mut slot, &why)?;
+        self.try_with(&mut slot, &mut act)
+            .map_err(|(is_open, trouble)| self.explain(if is_open { verb } else { "open" }, trouble))
+    }
+
+    /// As [`Store::with_writer`], once. An error says whether the file was open.
+    fn try_with<T>(
+        &self,
+        slot: &mut Option<Writer>,
+        act: &mut impl FnMut(&mut Writer) -> Result<T, Trouble>,
+    ) -> Result<T, (bool, Trouble)> {
+        let found = lock(&self.found_damage).take();
+        if let Some(why) = found {
+            return Err((false, Trouble::Damage(why)));
+        }
+        if let Some(why) = slot.as_ref().and_then(|writer| writer.identity.find_change(&self.path)) {
+            return Err((true, Trouble::Damage(why)));
+        }
+        if slot.is_none() {
+            *slot = Some(self.open_writer().map_err(|trouble| (false, trouble))?);
+        }
+        let Some(writer) = slot.as_mut() else {
+            return Err((false, Trouble::Refusal("it is not open".to_owned())));
+        };
+        let done = act(writer).and_then(|done| {
+            writer.identity = Identity::of(&self.path)?;
+            Ok(done)
+        });
+        if done.is_err() {
+            // what its transaction left in memory is not to be relied on
+            *slot = None;
+        }
+        done.map_err(|trouble| (true, trouble))
+    }
+
+    fn open_writer(&self) -> Result<Writer, Trouble> {
+        let connection = open_or_make(&self.path, self.is_whole.load(Ordering::Relaxed))?;
+        let totals = Totals::of(&connection)?;
+        let identity = Identity::of(&self.path)?;
+        self.is_whole.store(true, Ordering::Relaxed);
+        Ok(Writer { connection, identity, totals })
+    }
+
+    fn put_aside(&self, slot: &mut Option<Writer>, why: &str) -> Result<(), StoreError> {
+        let _moving = self.moving.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = slot.take() {
+            leave_log(&writer.connection);
+        }
+        self.is_whole.store(false, Ordering::Relaxed);
+        let aside = aside::put_aside(&self.path, wall_now()).map_err(|error| StoreError::Open {
+            path: self.path.clone(),
+            why: format!("it is damaged ({why}), and can't be put aside: {error}"),
+            taken: false,
+        })?;
+        let text = format!(
+            "the history {} is damaged ({why}). A new one begins, and the old one is {}",
+            self.path.display(),
+            aside.display()
+        );
+        warn!("{text}");
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        lock(&self.found_damage).take();
+        let mut news = lock(&self.news);
+        if news.len() < MOST_NEWS {
+            news.push(text);
+        }
+        Ok(())
+    }
+
+    fn explain(&self, verb: &'static str, trouble: Trouble) -> StoreError {
+        let path = self.path.clone();
+        match trouble {
+            Trouble::Damage(why) => StoreError::Damaged { path, why },
+            Trouble::Taken => {
+                StoreError::Open { path, why: "another process has it open".to_owned(), taken: true }
+            }
+            Trouble::Refusal(why) if verb == "open" => StoreError::Open { path, why, taken: false },
+            Trouble::Refusal(why) => StoreError::Database { verb, why },
+            Trouble::Passing(error) => StoreError::Passing(error),
+        }
+    }
+
+    /// Reads with a connection of its own, which sees one moment.
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        if !self.only_reads && !self.is_whole.load(Ordering::Relaxed) {
+            self.try_open()?;
+        }
+        let outcome = self.begin_reading().and_then(|connection| read(&connection));
+        outcome.map_err(|trouble| {
+            if let Trouble::Damage(why) = &trouble
+                && !self.only_reads
+            {
+                *lock(&self.found_damage) = Some(why.clone());
+            }
+            self.explain("read", trouble)
+        })
+    }
+
+    fn begin_reading(&self) -> Result<Connection, Trouble> {
+        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let check = if self.only_reads { Check::Whole } else { Check::Layout };
+        let connection = open_reader(&self.path, check)?;
+        // The moment begins with the first read. From then on it needs no file by its name.
+        connection.execute_batch("BEGIN")?;
+        connection.query_row("SELECT count(*) FROM reported", [], |_| Ok(()))?;
+        Ok(connection)
     }
 
     /// Writes all records or none, and removes records beyond the limits.
@@ -97,14 +263,7 @@ impl Store {
     /// # Errors
     /// When it can't be written, on a full disk for example. The records of before stay.
     pub fn write(&self, pending: &Pending, limits: &Limits, now: Timestamp) -> Result<(), StoreError> {
-        let database = self.database()?;
-        let written = write_to(&database, pending, limits, now);
-        if written.is_err() {
-            // the file's lock must be released before the file is opened again
-            drop(database);
-            self.forget_database();
-        }
-        written
+        self.with_writer("write", |writer| write_to(writer, pending, limits, now))
     }
 
     /// Begins another run of the daemon. Alarms that are open belong to the previous run, and are marked as
@@ -113,13 +272,7 @@ impl Store {
     /// # Errors
     /// When it can't be read or written.
     pub fn begin(&self) -> Result<u64, StoreError> {
-        let database = self.database()?;
-        let begun = begin_in(&database);
-        if begun.is_err() {
-            drop(database);
-            self.forget_database();
-        }
-        begun
+        self.with_writer("write", begin_in)
     }
 
     /// The drops that the previous run had reported; empty if there was none.
@@ -127,13 +280,19 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub fn baseline(&self) -> Result<Baseline, StoreError> {
-        let database = self.database()?;
-        let reading = database.begin_read().map_err(failed("read"))?;
-        let Some(table) = found(reading.open_table(REPORTED))? else {
-            return Ok(Baseline::default());
-        };
-        let text = table.get(BASELINE).map_err(failed("read"))?;
-        Ok(text.and_then(|text| serde_json::from_str(text.value()).ok()).unwrap_or_default())
+        self.with_reader(|connection| {
+            let found = connection
+                .query_row("SELECT text, sum FROM reported WHERE name = ?1", [BASELINE], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get(1)?))
+                })
+                .optional()?;
+            let Some((text, sum)) = found else {
+                return Ok(Baseline::default());
+            };
+            verify(sum, reported_sum(BASELINE, &text), "reported")?;
+            // of an earlier version, perhaps: drops are reported twice then, rather than never
+            Ok(serde_json::from_str(&text).unwrap_or_default())
+        })
     }
 
     /// Alarms that pass a filter, the oldest first.
@@ -156,19 +315,14 @@ impl Store {
     /// # Errors
     /// When it can't be read, and when `each` fails.
     pub fn each_alarm(&self, mut each: impl FnMut(AlarmEntry) -> io::Result<()>) -> Result<(), StoreError> {
-        let database = self.database()?;
-        let read = failed("read");
-        let reading = database.begin_read().map_err(failed("read"))?;
-        let Some(table) = found(reading.open_table(ALARMS))? else {
-            return Ok(());
-        };
-        for row in table.iter().map_err(&read)? {
-            let (_, value) = row.map_err(&read)?;
-            if let Ok(entry) = serde_json::from_str(value.value()) {
-                each(entry)?;
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare("SELECT id, text, sum FROM alarms ORDER BY id")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                each(read_alarm(row)?).map_err(Trouble::Passing)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Counts of drops from one time to another, in order.
@@ -184,7 +338,8 @@ impl Store {
         Ok(rows)
     }
 
-    /// As [`Store::counts`], but calls `each` with one count at a time.
+    /// As [`Store::counts`], but calls `each` with one count at a time. A count of a longer time is among them
+    /// if any of it lies between the two.
     ///
     /// # Errors
     /// When it can't be read, and when `each` fails.
@@ -194,21 +349,18 @@ impl Store {
         to: Timestamp,
         mut each: impl FnMut(MinuteCount) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        let database = self.database()?;
-        let read = failed("read");
-        let reading = database.begin_read().map_err(failed("read"))?;
-        let Some(table) = found(reading.open_table(COUNTS))? else {
-            return Ok(());
-        };
-        let first = from.as_second().div_euclid(60) * 60;
-        for row in table.range((first, "")..(to.as_second().saturating_add(1), "")).map_err(&read)? {
-            let (key, packets) = row.map_err(&read)?;
-            let (minute, kind) = key.value();
-            if let Some(row) = read_count(minute, kind, packets.value()) {
-                each(row)?;
+        let (from, to) = (from.as_second(), to.as_second());
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT minute, server, span, kind, packets, sum FROM counts \
+                 WHERE minute > ?1 AND minute <= ?2 AND minute + span > ?3 ORDER BY minute, server, span, kind",
+            )?;
+            let mut rows = statement.query(params![from.saturating_sub(LONGEST_SPAN_S), to, from])?;
+            while let Some(row) = rows.next()? {
+                each(CountRow::read(row)?.to_count()?).map_err(Trouble::Passing)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Samples from one time to another, in order, and no more than `most`.
@@ -216,151 +368,112 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub fn samples(&self, from: Timestamp, to: Timestamp, most: usize) -> Result<Vec<SampleRow>, StoreError> {
-        let database = self.database()?;
-        let read = failed("read");
-        let reading = database.begin_read().map_err(failed("read"))?;
-        let Some(table) = found(reading.open_table(SAMPLES))? else {
-            return Ok(Vec::new());
-        };
-        let mut rows = Vec::new();
-        for row in table.range((to_ns(from), 0)..=(to_ns(to), u32::MAX)).map_err(&read)?.take(most) {
-            let (_, value) = row.map_err(&read)?;
-            rows.extend(serde_json::from_str::<SampleRow>(value.value()).ok());
-        }
-        Ok(rows)
-    }
-}
-
-/// `None` for a table that has not been written yet.
-fn found<T>(table: Result<T, redb::TableError>) -> Result<Option<T>, StoreError> {
-    match table {
-        Ok(table) => Ok(Some(table)),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(failed("read")(error)),
-    }
-}
-
-fn write_to(
-    database: &Database,
-    pending: &Pending,
-    limits: &Limits,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let write = failed("write");
-    let mut writing = database.begin_write().map_err(failed("write"))?;
-    writing.set_durability(Durability::Immediate).map_err(failed("write"))?;
-    let oldest = now.as_second().saturating_sub(limits.age_s);
-    {
-        let mut table = writing.open_table(ALARMS).map_err(failed("write"))?;
-        for (id, (_, text)) in &pending.alarms {
-            table.insert(id, &**text).map_err(&write)?;
-        }
-        prune(&mut table, limits.alarms, |_, value| {
-            let entry = serde_json::from_str::<AlarmEntry>(value).ok();
-            entry.is_none_or(|entry| entry.changed.as_second() < oldest)
-        })?;
-    }
-    {
-        let mut table = writing.open_table(COUNTS).map_err(failed("write"))?;
-        for row in pending.counts.rows() {
-            let kind: CountKey = (
-                row.server,
-                row.service,
-                row.reason,
-                row.verdict,
-                row.quiet,
-                row.while_away,
-                row.destination,
-            );
-            let kind = to_json(&kind);
-            let before = table.get((row.minute, &*kind)).map_err(&write)?.map_or(0, |count| count.value());
-            table.insert((row.minute, &*kind), before.saturating_add(row.packets)).map_err(&write)?;
-        }
-        prune(&mut table, limits.counts, |(minute, _), _| minute < oldest)?;
-    }
-    {
-        let mut table = writing.open_table(SAMPLES).map_err(failed("write"))?;
-        for sample in &pending.samples {
-            let time = to_ns(sample.time);
-            let mut number = 0;
-            while table.get((time, number)).map_err(&write)?.is_some() {
-                number += 1;
+        self.with_reader(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT time, number, server, text, sum FROM samples WHERE time BETWEEN ?1 AND ?2 \
+                 ORDER BY time, number LIMIT ?3",
+            )?;
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut rows = statement.query(params![to_ns(from), to_ns(to), most])?;
+            let mut samples = Vec::new();
+            while let Some(row) = rows.next()? {
+                samples.push(from_json(&read_sample_text(row)?, "samples")?);
             }
-            table.insert((time, number), &*to_json(sample)).map_err(&write)?;
-        }
-        let oldest_ns = oldest.saturating_mul(1_000_000_000);
-        prune(&mut table, limits.samples, |(time, _), _| time < oldest_ns)?;
+            Ok(samples)
+        })
+    }
+}
+
+fn write_to(writer: &mut Writer, pending: &Pending, limits: &Limits, now: Timestamp) -> Result<(), Trouble> {
+    let mut totals = writer.totals;
+    let writing = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (id, (_, text)) in &pending.alarms {
+        let id = to_sql(*id);
+        let is_new = writing
+            .prepare_cached("SELECT 1 FROM alarms WHERE id = ?1")?
+            .query_row([id], |_| Ok(()))
+            .optional()?
+            .is_none();
+        writing
+            .prepare_cached("INSERT OR REPLACE INTO alarms (id, text, sum) VALUES (?1, ?2, ?3)")?
+            .execute(params![id, text, text_sum(&[id], text)])?;
+        totals.alarms += u64::from(is_new);
+    }
+    write_counts(&writing, pending, &mut totals)?;
+    for sample in &pending.samples {
+        let (time, server, text) = (to_ns(sample.time), to_json(&sample.server), to_json(sample));
+        let number: i64 = writing
+            .prepare_cached("SELECT ifnull(max(number) + 1, 0) FROM samples WHERE time = ?1")?
+            .query_row([time], |row| row.get(0))?;
+        writing
+            .prepare_cached(
+                "INSERT INTO samples (time, number, server, text, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![time, number, server, text, sample_sum(time, number, &server, &text)])?;
+        totals.samples += 1;
     }
     if let Some(baseline) = &pending.baseline {
-        let mut table = writing.open_table(REPORTED).map_err(failed("write"))?;
-        table.insert(BASELINE, &*to_json(baseline)).map_err(&write)?;
+        let text = to_json(baseline);
+        writing
+            .prepare_cached("INSERT OR REPLACE INTO reported (name, text, sum) VALUES (?1, ?2, ?3)")?
+            .execute(params![BASELINE, text, reported_sum(BASELINE, &text)])?;
     }
-    writing.commit().map_err(failed("write"))
+    trim(&writing, &mut totals, limits, now.as_second().saturating_sub(limits.age_s))?;
+    writing.commit()?;
+    writer.totals = totals;
+    Ok(())
 }
 
-/// Removes rows from the front while there are too many, or while `is_old` says so of the first.
-fn prune<K: Key + 'static, V: Value + 'static>(
-    table: &mut Table<'_, K, V>,
-    most: u64,
-    is_old: impl Fn(K::SelfType<'_>, V::SelfType<'_>) -> bool,
-) -> Result<(), StoreError> {
-    let mut surplus = table.len().map_err(failed("write"))?.saturating_sub(most);
-    for _ in 0..MAX_PRUNED {
-        if surplus == 0 {
-            let first = table.first().map_err(failed("write"))?;
-            if !first.is_some_and(|(key, value)| is_old(key.value(), value.value())) {
-                return Ok(());
+/// Adds counts. A server that has had its share of rows in a minute gets further kinds folded by reason.
+fn write_counts(writing: &Connection, pending: &Pending, totals: &mut Totals) -> Result<(), Trouble> {
+    let mut group = (i64::MIN, String::new());
+    let mut rows_of_group = 0;
+    let mut known = writing.prepare_cached(
+        "SELECT 1 FROM counts WHERE minute = ?1 AND server = ?2 AND span = ?3 AND kind = ?4",
+    )?;
+    // sorted by minute, then by server
+    for count in pending.counts.rows() {
+        let mut row = CountRow::of(&count);
+        if count.span_s == SPAN_MINUTE_S && !count.folded {
+            if (row.minute, &row.server) != (group.0, &group.1) {
+                rows_of_group = count_rows(writing, row.minute, &row.server)?;
+                group = (row.minute, row.server.clone());
+            }
+            if rows_of_group >= SHARE_PER_MINUTE
+                && !known.exists(params![row.minute, row.server, row.span_s, row.kind])?
+            {
+                row = row.fold(SPAN_MINUTE_S)?;
             }
         }
-        if table.pop_first().map_err(failed("write"))?.is_none() {
-            return Ok(());
-        }
-        surplus = surplus.saturating_sub(1);
+        let is_new = add_count(writing, &row)?;
+        totals.counts += u64::from(is_new);
+        rows_of_group += u64::from(is_new);
     }
     Ok(())
 }
 
-fn begin_in(database: &Database) -> Result<u64, StoreError> {
-    let write = failed("write");
-    let writing = database.begin_write().map_err(failed("write"))?;
+fn begin_in(writer: &mut Writer) -> Result<u64, Trouble> {
+    let writing = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut last = 0;
     {
-        let mut table = writing.open_table(ALARMS).map_err(failed("write"))?;
+        let mut statement = writing.prepare("SELECT id, text, sum FROM alarms ORDER BY id")?;
+        let mut rows = statement.query([])?;
         let mut left = Vec::new();
-        for row in table.iter().map_err(&write)? {
-            let (id, value) = row.map_err(&write)?;
-            last = id.value();
-            let Ok(mut entry) = serde_json::from_str::<AlarmEntry>(value.value()) else {
-                continue;
-            };
+        while let Some(row) = rows.next()? {
+            let mut entry = read_alarm(row)?;
+            let id: i64 = row.get(0)?;
+            last = entry.id;
             if entry.state == AlarmState::Open {
                 entry.state = AlarmState::CutOff;
-                left.push((last, to_json(&entry)));
+                left.push((id, to_json(&entry)));
             }
         }
         for (id, text) in left {
-            table.insert(id, &*text).map_err(&write)?;
+            writing
+                .prepare_cached("UPDATE alarms SET text = ?2, sum = ?3 WHERE id = ?1")?
+                .execute(params![id, text, text_sum(&[id], &text)])?;
         }
     }
-    writing.commit().map_err(failed("write"))?;
+    writing.commit()?;
     Ok(last)
-}
-
-fn read_count(minute: i64, kind: &str, packets: u64) -> Option<MinuteCount> {
-    let (server, service, reason, verdict, quiet, while_away, destination): CountKey =
-        serde_json::from_str(kind).ok()?;
-    Some(MinuteCount { minute, server, service, reason, verdict, quiet, while_away, destination, packets })
-}
-
-fn to_json(value: &impl serde::Serialize) -> String {
-    // texts, numbers and lists can't fail
-    serde_json::to_string(value).unwrap_or_default()
-}
-
-fn to_ns(time: Timestamp) -> i64 {
-    i64::try_from(time.as_nanosecond()).unwrap_or(if time < Timestamp::UNIX_EPOCH {
-        i64::MIN
-    } else {
-        i64::MAX
-    })
 }

@@ -40,6 +40,8 @@ pub struct HistoryStatus {
     pub written: u64,
     /// Attempts that failed.
     pub failures: u64,
+    /// Damaged files that were put aside.
+    pub damaged: u64,
     /// Alarms and samples that were never written, because too many waited.
     pub lost: u64,
     /// Why it fails; `None` if it works.
@@ -95,10 +97,13 @@ impl PreviousRun {
     fn load(store: &Store) -> PreviousRun {
         wait_for_readers(store);
         let begun = store.begin().inspect_err(|error| warn!("{error}. It is retried")).ok();
-        let last_id = begun.unwrap_or_else(|| match store.alarms(&AlarmFilter::default()) {
-            Ok(alarms) => alarms.last().map_or(0, |entry| entry.id),
-            Err(_) => PreviousRun::unknown().last_id,
-        });
+        // The ids of a history that was put aside are unknown.
+        let begun_anew = store.damaged() > 0;
+        let last_id =
+            begun.filter(|_| !begun_anew).unwrap_or_else(|| match store.alarms(&AlarmFilter::default()) {
+                Ok(alarms) if !begun_anew => alarms.last().map_or(0, |entry| entry.id),
+                Ok(_) | Err(_) => PreviousRun::unknown().last_id,
+            });
         let baseline = store.baseline().unwrap_or_else(|error| {
             warn!("{error}. Drops that the previous run reported are reported again");
             Baseline::default()
@@ -137,6 +142,7 @@ impl HistoryWriter {
         let thread = std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || {
+                let _last_word = LastWord(&state);
                 let previous_run = PreviousRun::load(&writer);
                 let has_begun = previous_run.has_begun;
                 let _ = sender.send(previous_run);
@@ -227,7 +233,12 @@ impl HistoryWriter {
 
     /// The state of the history.
     pub fn status(&self) -> HistoryStatus {
-        self.shared.state().status.clone()
+        HistoryStatus { damaged: self.store.damaged(), ..self.shared.state().status.clone() }
+    }
+
+    /// What was found damaged since the last call, in words.
+    pub fn take_damage(&self) -> Vec<String> {
+        self.store.take_news()
     }
 }
 
@@ -253,6 +264,21 @@ impl Drop for HistoryWriter {
     }
 }
 
+/// Notes that the thread has ended, also if it ended by a panic.
+struct LastWord<'s>(&'s Shared);
+
+impl Drop for LastWord<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if std::thread::panicking() {
+            state.status.failures += 1;
+            state.status.error = Some("the history is not written: its thread is gone".to_owned());
+        }
+        state.has_ended = true;
+        self.0.wake.notify_all();
+    }
+}
+
 /// Writes waiting records until the daemon ends.
 fn write_until_end(shared: &Shared, store: &Store, mut has_begun: bool) {
     let mut backlog = Pending::default();
@@ -266,7 +292,7 @@ fn write_until_end(shared: &Shared, store: &Store, mut has_begun: bool) {
         let limits = retention.current_limits(limits, now);
         let lost = std::mem::take(&mut backlog.lost);
         let outcome = match backlog.is_empty() {
-            true => Ok(()),
+            true => store.heal(),
             // before any record of this run is in it
             false if !has_begun => store.begin().and_then(|_| {
                 has_begun = true;
@@ -302,8 +328,6 @@ fn write_until_end(shared: &Shared, store: &Store, mut has_begun: bool) {
             if !backlog.is_empty() {
                 warn!("the last records are not in the history");
             }
-            state.has_ended = true;
-            shared.wake.notify_all();
             return;
         }
     }

@@ -10,7 +10,7 @@ use super::text::{ForeignText, group_digits, show_minute, show_second};
 use super::totals::{destination_of, server_of, sum_by};
 use super::{attempt_map, samples, timeline};
 use crate::alarm::Severity;
-use crate::history::{AlarmEntry, AlarmState, MinuteCount, ReportData};
+use crate::history::{AlarmEntry, AlarmState, MinuteCount, ReportData, SPAN_MINUTE_S};
 
 const STYLE: &str = include_str!("style.css");
 /// Lets a browser fetch nothing and run no script.
@@ -19,6 +19,7 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 const MAX_ALARMS: usize = 500;
 const MAX_ROWS: usize = 500;
 const MAX_SAMPLES: usize = 200;
+const MAX_FOLDED_NAMES: usize = 10;
 
 /// The subject of the page.
 pub(super) struct Cover<'c> {
@@ -52,6 +53,7 @@ pub(super) fn render(cover: &Cover<'_>, data: &ReportData) -> String {
                         " by portcullis " (env!("CARGO_PKG_VERSION")) "."
                     }
                     (render_numbers(data))
+                    (render_folded(&data.counts))
                     h2 { "Timeline of drops by server and service" }
                     (card(timeline::draw(&loud, cover.from, cover.to), "Nothing was dropped in this time."))
                     h2 { "Attempts by server, service and destination" }
@@ -92,6 +94,31 @@ fn render_numbers(data: &ReportData) -> Markup {
             li { b { (sum("would_drop")) } "would have been dropped" }
             li { b { (servers) } "servers" }
             li { b { (destinations) } "destinations recorded" }
+        }
+    }
+}
+
+/// Says how much is known by server and reason alone.
+fn render_folded(counts: &[MinuteCount]) -> Markup {
+    let folded: Vec<MinuteCount> = counts.iter().filter(|count| count.folded).cloned().collect();
+    let longest = folded.iter().map(|count| count.span_s).max().unwrap_or(0);
+    let servers = sum_by(&folded, |count| server_of(count).to_owned());
+    html! {
+        @if !servers.is_empty() {
+            p.note {
+                "Folded, because a server had more kinds of drops than its share: "
+                @for (index, (server, packets)) in servers.iter().take(MAX_FOLDED_NAMES).enumerate() {
+                    @if index > 0 { ", " }
+                    (ForeignText(server)) " " (group_digits(*packets))
+                }
+                @if servers.len() > MAX_FOLDED_NAMES { " and others" }
+                ". The numbers of these packets are exact, by server and reason. Their services and "
+                "destinations were not kept."
+                @if longest > SPAN_MINUTE_S {
+                    " Some stand for up to " (timeline::name_duration(longest))
+                    ", and are drawn at its beginning."
+                }
+            }
         }
     }
 }
@@ -301,6 +328,8 @@ mod tests {
                 while_away: false,
                 destination: None,
                 packets: 5,
+                folded: true,
+                span_s: 86_400,
             }],
             samples: vec![SampleRow {
                 time,

@@ -159,7 +159,8 @@ fn draw_lane(lane: &Lane, is_first: bool, y: i64, axis: &Axis, strongest: u64) -
     }
 }
 
-fn name_duration(seconds: i64) -> String {
+/// A time in words.
+pub(super) fn name_duration(seconds: i64) -> String {
     match seconds {
         60 => "a minute".to_owned(),
         seconds if seconds < 3600 => format!("{} minutes", seconds / 60),

@@ -25,6 +25,8 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a command reads the history of a daemon that does not answer. Both may be on a disk that hangs.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it copies the history, until the copy is whole.
+const COPIES: usize = 3;
 const MOST_ANSWER_BYTES: u64 = 256 << 20;
 
 const BROKEN_OFF: &str = "the daemon closed the connection\nhelp: try again";
@@ -187,19 +189,23 @@ fn warn_of_silence(error: anyhow::Error) -> anyhow::Result<bool> {
 fn read_history<T: Send + 'static>(
     place: &GatePlace,
     silent: bool,
-    read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    read: impl Fn(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> anyhow::Result<T> {
     if !silent {
-        return Ok(read(&open_history(place)?)?);
+        return read(&find_history(place)?).map_err(|error| explain_history(&error));
     }
     let (folder, (sender, receiver)) = (place.history(), std::sync::mpsc::sync_channel(1));
     std::thread::Builder::new()
         .name("history".to_owned())
         .spawn(move || {
-            let copied = HistoryCopy::of(&folder).and_then(|copy| {
-                let store = Store::open(&copy.0)?;
-                read(&store)
-            });
+            let read_copy = || HistoryCopy::of(&folder).and_then(|copy| read(&Store::for_reading(&copy.0)));
+            // A daemon that is busy may write while its file is copied. The copy is not whole then.
+            let mut copied = read_copy();
+            for _ in 1..COPIES {
+                if matches!(copied, Err(StoreError::Damaged { .. })) {
+                    copied = read_copy();
+                }
+            }
             let _ = sender.send(copied);
         })
         .context("could not start a thread")?;
@@ -218,7 +224,14 @@ impl HistoryCopy {
         let folder = history.join(format!("copy-{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&folder)?;
         let copy = HistoryCopy(folder);
-        std::fs::copy(history.join(crate::history::FILE), copy.0.join(crate::history::FILE))?;
+        // The log has what is not in the file yet. Without one, the file has all.
+        let log = format!("{}-wal", crate::history::FILE);
+        for name in [crate::history::FILE, &log] {
+            match std::fs::copy(history.join(name), copy.0.join(name)) {
+                Err(error) if error.kind() == ErrorKind::NotFound && name == log => {}
+                other => drop(other?),
+            }
+        }
         Ok(copy)
     }
 }
@@ -263,20 +276,28 @@ fn read_answer(line: &str) -> anyhow::Result<Value> {
     Ok(value)
 }
 
-fn open_history(place: &GatePlace) -> anyhow::Result<Store> {
+fn find_history(place: &GatePlace) -> anyhow::Result<Store> {
     let folder = place.history();
-    if !folder.join(crate::history::FILE).exists() {
+    if std::fs::symlink_metadata(folder.join(crate::history::FILE)).is_err() {
         bail!(
             "there is no history of {} in {}\nhelp: `portcullis run -i {0} -p POLICY` writes it",
             place.interface,
             folder.display()
         );
     }
-    Store::open(&folder).map_err(|error| {
-        anyhow::anyhow!(
+    Ok(Store::for_reading(&folder))
+}
+
+fn explain_history(error: &StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Damaged { .. } => anyhow::anyhow!(
+            "{error}\nhelp: the daemon puts it aside when it starts, and begins a new one; \
+             `sqlite3 FILE .recover` may read what is left"
+        ),
+        StoreError::Open { .. } | StoreError::Database { .. } | StoreError::Passing(_) => anyhow::anyhow!(
             "{error}\nhelp: run this as root, while no daemon of another network namespace uses the history"
-        )
-    })
+        ),
+    }
 }
 
 #[cfg(test)]

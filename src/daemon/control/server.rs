@@ -80,8 +80,9 @@ impl ControlServer {
             };
             let (clients, snapshot) = (Arc::clone(&self.clients), Arc::clone(&self.snapshot));
             clients.fetch_add(1, Ordering::SeqCst);
-            let leaving = Arc::clone(&clients);
+            let slot = Slot(Arc::clone(&clients));
             let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
+                let _slot = slot;
                 if let Err(error) = client.serve(stream) {
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
                         increment(&snapshot.clients_disconnected);
@@ -89,11 +90,9 @@ impl ControlServer {
                     debug!("a client left early: {error}");
                 }
                 return_memory();
-                leaving.fetch_sub(1, Ordering::SeqCst);
             });
             if let Err(error) = started {
                 debug!("no thread for a client: {error}");
-                clients.fetch_sub(1, Ordering::SeqCst);
             }
         }
     }
@@ -102,6 +101,15 @@ impl ControlServer {
 impl Drop for ControlServer {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The place of a client among those that are answered. It is given back however its thread ends.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -289,6 +297,18 @@ mod tests {
         }
         assert!(server.followers.is_empty());
         assert!(snapshot.clients_disconnected.load(Ordering::SeqCst) >= 1);
+    }
+
+    #[test]
+    fn a_client_whose_thread_panics_gives_its_slot_back() {
+        let clients = Arc::new(AtomicUsize::new(1));
+        let slot = Slot(Arc::clone(&clients));
+        let thread = std::thread::Builder::new().spawn(move || {
+            let _slot = slot;
+            panic!("on purpose");
+        });
+        assert!(thread.unwrap().join().is_err());
+        assert_eq!(clients.load(Ordering::SeqCst), 0);
     }
 
     #[test]

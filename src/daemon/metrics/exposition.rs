@@ -244,6 +244,11 @@ fn render_daemon(page: &mut PageText<'_>, snapshot: &Snapshot) {
         history.failures,
     );
     page.counter(
+        "portcullis_history_damaged_total",
+        "Damaged histories that were put aside.",
+        history.damaged,
+    );
+    page.counter(
         "portcullis_history_lost_total",
         "Alarms and samples that the history never took.",
         history.lost,

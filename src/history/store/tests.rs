@@ -4,6 +4,7 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::alarm::Engine;
+use crate::drops::DropEvent;
 use crate::drops::example::{after_ms, syn};
 
 const LIMITS: Limits = Limits { alarms: 3, counts: 5, samples: 4, age_s: 3600 };
@@ -34,7 +35,6 @@ fn records_are_read_by_the_next_process_that_opens_the_history() {
         let mut engine = Engine::default();
         pending.add_alarm(&engine.observe(&syn(), after_ms(0))[0]);
         store.write(&pending, &LIMITS, now()).unwrap();
-        assert!(matches!(Store::open(&folder), Err(StoreError::Open { taken: true, .. })));
     }
     let store = Store::open(&folder).unwrap();
     assert_eq!(store.begin().unwrap(), 1);
@@ -69,7 +69,7 @@ fn counts_of_one_kind_in_one_minute_are_one_row_and_other_kinds_have_their_own()
 }
 
 #[test]
-fn rows_are_bounded_and_the_oldest_are_removed() {
+fn rows_are_bounded_and_the_oldest_are_folded_or_removed() {
     let folder = tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     for number in 0..20_u64 {
@@ -77,11 +77,66 @@ fn rows_are_bounded_and_the_oldest_are_removed() {
     }
     let end = after_ms(3_600_000).wall;
     let rows = store.counts(now(), end).unwrap();
-    assert_eq!(
-        rows.iter().map(|row| &*row.service).collect::<Vec<_>>(),
-        ["tcp/15", "tcp/16", "tcp/17", "tcp/18", "tcp/19"]
-    );
+    assert!(rows.len() <= 5, "{rows:#?}");
+    assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 20);
+    assert!(rows.iter().any(|row| row.folded && row.span_s == 3600), "{rows:#?}");
+    assert_eq!(rows.last().map(|row| &*row.service), Some("tcp/19"));
     assert_eq!(store.samples(now(), end, 100).unwrap().len(), 4);
+}
+
+/// One drop of a server.
+fn drop_of(server: &str, port: u16, last: u32, ms: u64) -> DropEvent {
+    let mut drop = syn();
+    drop.server = Some(crate::drops::ServerRef { id: u32::from(port), name: server.into() });
+    drop.port = port;
+    drop.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + last).into());
+    drop.time = after_ms(ms).wall;
+    drop.frame = vec![1];
+    drop
+}
+
+#[test]
+fn a_noisy_server_for_days_takes_nothing_from_another_and_the_sums_are_exact() {
+    const DAY_MS: u64 = 86_400_000;
+    let limits = Limits { alarms: 10, counts: 2_000, samples: 200, age_s: 90 * 86_400 };
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (mut noisy, mut quiet, mut last) = (0, 0, now());
+    for day in 0..20_u64 {
+        for minute in 0..4_u64 {
+            let ms = day * DAY_MS + minute * 60_000;
+            // a minute of it comes in several writes
+            for part in 0..2_u32 {
+                let mut pending = Pending::default();
+                for number in 0..300_u32 {
+                    pending.add_drop(&drop_of("noisy", number as u16, part * 300 + number, ms));
+                    noisy += 1;
+                }
+                if part == 0 {
+                    pending.add_drop(&drop_of("quiet", 25, day as u32, ms));
+                    quiet += 1;
+                }
+                pending.checkpoint(Baseline::default());
+                last = after_ms(ms).wall;
+                store.write(&pending, &limits, last).unwrap();
+            }
+        }
+    }
+    let rows = store.counts(now(), last).unwrap();
+    assert!(rows.len() <= 2_000, "{}", rows.len());
+    let of = |name: &str| rows.iter().filter(|row| row.server.as_deref() == Some(name)).collect::<Vec<_>>();
+    let sum = |rows: &[&MinuteCount]| rows.iter().map(|row| row.packets).sum::<u64>();
+    assert_eq!(sum(&of("noisy")), noisy);
+    let kept = of("quiet");
+    assert_eq!((kept.len() as u64, sum(&kept)), (quiet, quiet));
+    assert!(kept.iter().all(|row| !row.folded && row.span_s == 60 && row.destination.is_some()));
+    let newest: Vec<_> =
+        of("noisy").into_iter().filter(|row| row.minute + 60 > last.as_second() && !row.folded).collect();
+    let most = SHARE_PER_MINUTE as usize;
+    assert!((most - 1..=most).contains(&newest.len()), "the newest minute has its share: {}", newest.len());
+    let samples = store.samples(now(), last, 1_000).unwrap();
+    let quiet_samples = samples.iter().filter(|row| row.server.as_deref() == Some("quiet")).count() as u64;
+    assert!(samples.len() <= 200 && quiet_samples == quiet, "{quiet_samples} of {}", samples.len());
 }
 
 #[test]
@@ -103,29 +158,26 @@ fn old_records_are_removed() {
 #[test]
 fn half_of_a_new_history_that_a_kill_left_is_neither_damaged_nor_in_the_way() {
     let folder = tempdir().unwrap();
-    fs::write(folder.path().join("history.redb.new"), [0; 4096]).unwrap();
-    fs::write(folder.path().join("history.redb"), "").unwrap();
+    fs::write(folder.path().join("history.db.new"), [0; 4096]).unwrap();
+    fs::write(folder.path().join("history.db.new-journal"), [7; 600]).unwrap();
     let store = Store::open(folder.path()).unwrap();
     assert_eq!(store.begin().unwrap(), 0);
+    assert_eq!(store.damaged(), 0);
     drop(store);
     let names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["history.redb"]);
+    assert_eq!(names, ["history.db"]);
     assert_eq!(Store::open(folder.path()).unwrap().begin().unwrap(), 0);
 }
 
 #[test]
-fn a_damaged_file_is_moved_aside() {
+fn the_history_of_an_earlier_version_is_kept_aside() {
     let folder = tempdir().unwrap();
-    fs::write(
-        folder.path().join(super::super::FILE),
-        "this is no database, and long enough for a header ".repeat(100),
-    )
-    .unwrap();
+    fs::write(folder.path().join("history.redb"), "redb, once").unwrap();
     let store = Store::open(folder.path()).unwrap();
     store.write(&drop_at(445, 0), &LIMITS, now()).unwrap();
-    assert_eq!(store.counts(now(), now()).unwrap().len(), 1);
-    assert!(folder.path().join("history.redb.damaged").exists());
+    assert_eq!(store.damaged(), 0);
+    assert_eq!(fs::read_to_string(folder.path().join("history.redb.old")).unwrap(), "redb, once");
 }
 
 #[test]
@@ -141,7 +193,10 @@ fn a_full_history_stays_below_its_bound() {
         for number in 0..4096_u32 {
             drop.time = after_ms(round * 60_000 + u64::from(number)).wall;
             drop.destination = Some(std::net::Ipv4Addr::from(0xc633_6400 + number).into());
-            drop.server = Some(crate::drops::ServerRef { id: number, name: "a-name-of-usual-length".into() });
+            drop.server = Some(crate::drops::ServerRef {
+                id: number,
+                name: format!("name-of-usual-length-{number}").into(),
+            });
             pending.add_drop(&drop);
         }
         pending.checkpoint(Baseline::default());
@@ -152,8 +207,12 @@ fn a_full_history_stays_below_its_bound() {
         }
         store.write(&pending, &limits, now()).unwrap();
     }
-    let bytes = fs::metadata(store.path()).unwrap().len();
+    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    let bytes = size(store.path()) + size(&aside::companion(store.path(), "-wal"));
     println!("{bytes} bytes, {} alarms", store.alarms(&AlarmFilter::default()).unwrap().len());
     assert!(bytes < 128 << 20, "{bytes}");
     assert_eq!(store.alarms(&AlarmFilter::default()).unwrap().len(), 5_000);
+    let rows = store.counts(now(), after_ms(3_600_000).wall).unwrap();
+    assert!(rows.len() <= 100_000, "{}", rows.len());
+    assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 30 * 4096);
 }

@@ -64,7 +64,7 @@ fn an_alarm_that_opens_is_written_without_the_end() {
 fn a_disk_that_refuses_loses_nothing_and_a_retry_writes_it_all() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("history");
-    fs::create_dir_all(folder.join(FILE)).unwrap();
+    fs::write(&folder, "no folder").unwrap();
     let mut history = start(&folder);
     assert!(history.wait_for_previous_run() > 0, "unknown, so that no earlier alarm is overwritten");
     note_all(&history);
@@ -72,9 +72,36 @@ fn a_disk_that_refuses_loses_nothing_and_a_retry_writes_it_all() {
     let status = history.status();
     assert!(status.error.is_some() && status.written == 0, "{status:?}");
 
-    fs::remove_dir(folder.join(FILE)).unwrap();
+    fs::remove_file(&folder).unwrap();
     wait_until(|| history.status().written > 0);
     let status = history.status();
     assert!(status.error.is_none() && status.lost == 0, "{status:?}");
     assert_eq!(count_packets(&history.store()), 1);
+}
+
+#[test]
+fn a_file_that_is_damaged_while_it_is_open_is_put_aside_counted_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut history = start(folder.path());
+    history.wait_for_previous_run();
+    note_all(&history);
+    wait_until(|| history.status().written > 0);
+    fs::write(folder.path().join(FILE), [0; 4096]).unwrap();
+    wait_until(|| history.status().damaged == 1);
+    let told = history.take_damage();
+    assert!(
+        told.len() == 1 && told[0].contains("is damaged") && history.take_damage().is_empty(),
+        "{told:?}"
+    );
+    note_all(&history);
+    wait_until(|| history.store().alarms(&AlarmFilter::default()).is_ok_and(|alarms| alarms.len() == 1));
+    assert_eq!(count_packets(&history.store()), 1);
+}
+
+#[test]
+fn ids_go_on_beyond_those_of_a_history_that_was_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(FILE), "this is no database").unwrap();
+    let mut history = start(folder.path());
+    assert!(history.wait_for_previous_run() > 1_000_000);
 }

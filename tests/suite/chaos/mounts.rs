@@ -110,7 +110,7 @@ fn a_disk_that_is_full_does_not_stop_the_daemon_and_it_says_so() {
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
     daemon.wait_for_line(&[
         "could not open the history",
-        "history.redb",
+        "history.db",
         "No space left",
         "The records wait, and the write is retried",
     ]);
@@ -127,9 +127,23 @@ fn a_damaged_history_is_reported_and_begun_anew() {
     testbed.prove_drops(&tap, 3);
     let folder = testbed.history();
     fs::create_dir_all(&folder).expect("a folder");
-    fs::write(folder.join("history.redb"), b"this is no database, and was never one").expect("a file");
+    fs::write(folder.join("history.db"), b"this is no database, and was never one").expect("a file");
     let mut daemon = testbed.daemon(&dmz(), &[]);
-    daemon.wait_for_line(&["history.redb", "damaged", "A new one begins"]);
+    daemon.wait_for_line(&["history.db", "damaged", "A new one begins"]);
+    daemon.wait_for_line(&["alarm #", "gate", "history.db is damaged"]);
     daemon.wait_for_line(&["alarm #", "web1", "udp/4000"]);
+    eventually("the new one has the drops", || testbed.reported() == 3);
+    let status = testbed.show("status");
+    assert!(status["warnings"].to_string().contains("history.damaged-"), "{status:#}");
     assert!(daemon.end(nix::sys::signal::Signal::SIGTERM).success());
+
+    // without a daemon: an error, and no list that is empty
+    let path = folder.join("history.db");
+    let mut bytes = fs::read(&path).expect("the new one");
+    let end = bytes.len();
+    bytes[4096..end].fill(0);
+    fs::write(&path, &bytes).expect("a file");
+    testbed.run("alarms", &[]).refused(&["history.db is damaged", "help:", "puts it aside"]);
+    let page = testbed.folder.join("page.html").display().to_string();
+    testbed.run("report", &["-o", &page]).refused(&["history.db is damaged", "help:"]);
 }

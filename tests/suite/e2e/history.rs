@@ -124,7 +124,7 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
     assert!(!alarms.is_empty() && alarms.iter().all(|alarm| alarm["server"] == "web1"), "{alarms:#?}");
     let left = fs::read_dir(testbed.history()).expect("the history's folder");
     let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
-    assert_eq!(left, ["history.redb"], "nothing is damaged, and no half of one is left");
+    assert_eq!(left, ["history.db"], "nothing is damaged, and no half of one is left");
 }
 
 /// A daemon has reported 3 drops and was killed; 2 came after it, and 4 while the next one waits for a
@@ -132,7 +132,7 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
 struct Late {
     testbed: Testbed,
     daemon: Daemon,
-    reader: File,
+    reader: Option<rusqlite::Connection>,
 }
 
 impl Late {
@@ -146,8 +146,11 @@ impl Late {
         eventually("the drops are written", || testbed.reported() == 3);
         daemon.end(Signal::SIGKILL);
         testbed.prove_drops(&tap, 2);
-        let reader = File::open(testbed.history().join("history.redb")).expect("it");
-        reader.lock().expect("a lock, as redb has it");
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let path = testbed.history().join("history.db");
+        let reader = rusqlite::Connection::open_with_flags_and_vfs(path, flags, c"unix-excl").expect("it");
+        reader.query_row("SELECT count(*) FROM alarms", [], |_| Ok(())).expect("a lock, as a command has it");
+        let reader = Some(reader);
         let daemon = testbed.daemon(&dmz(), &[]);
         daemon.wait_for_line(&["the history", "does not answer", "the daemon goes on"]);
         testbed.prove_drops(&tap, 4);
@@ -168,7 +171,7 @@ impl Late {
 fn a_history_that_somebody_reads_while_the_daemon_starts_still_has_each_drop_once() {
     let _machine = share_machine();
     let mut late = Late::new();
-    late.reader.unlock().expect("an end of it");
+    drop(late.reader.take());
     late.expect_all();
     eventually("the alarm has what came before", || {
         let alarms = late.testbed.alarms(&["--open"]);
@@ -183,7 +186,7 @@ fn a_daemon_that_ends_before_the_history_answers_leaves_its_drops_to_the_next_on
     let _machine = share_machine();
     let mut late = Late::new();
     assert!(late.daemon.end(Signal::SIGTERM).success());
-    late.reader.unlock().expect("an end of it");
+    drop(late.reader.take());
     late.daemon = late.testbed.daemon(&dmz(), &[]);
     late.expect_all();
 }
@@ -194,7 +197,7 @@ fn every_drop_is_reported_when_the_gate_is_detached_before_the_history_answers()
     let mut late = Late::new();
     late.testbed.detach();
     late.daemon.wait_for_line(&["another command has detached the gate from dmz0"]);
-    late.reader.unlock().expect("an end of it");
+    drop(late.reader.take());
     assert!(late.daemon.wait().success());
     // if the answer came too late, the drops that the earlier daemon reported are there twice, rather than never
     let reported = late.testbed.reported();
