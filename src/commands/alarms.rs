@@ -3,6 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
+use super::shared::{find_any_place, find_place};
 use crate::alarm::QUARANTINE;
 use crate::cli::AlarmsArgs;
 use crate::daemon::control::{find_alarms, follow_daemon, no_daemon};
@@ -27,10 +28,10 @@ pub fn run(arguments: &AlarmsArgs, output: &Output) -> anyhow::Result<Exit> {
     };
     let interface = &arguments.interface.name;
     if arguments.follow {
-        return follow(&GatePlace::of(interface)?, filter, output);
+        return follow(&find_place(interface)?, filter, output);
     }
     // An interface that is gone has its history all the same.
-    let alarms = find_alarms(&GatePlace::of_any(interface)?, &filter)?;
+    let alarms = find_alarms(&find_any_place(interface)?, &filter)?;
     output.either(&alarms, || describe(&alarms))?;
     Ok(Exit::Done)
 }

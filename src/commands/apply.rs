@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{exit_by_attachment, load_policy, save_quarantines};
+use super::shared::{exit_by_attachment, find_place, load_policy, save_quarantines};
 use crate::exit::Exit;
-use crate::gate::{Gate, GatePlace, find_caveats, list_carried};
+use crate::gate::{Gate, find_caveats, list_carried};
 use crate::output::Output;
 use crate::policy::list_changes;
 
@@ -16,7 +16,8 @@ use crate::policy::list_changes;
 /// When the policy is bad or there is no gate. The live policy stays as it was then.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
-    let place = GatePlace::of(interface)?;
+    let place = find_place(interface)?;
+    let interface = place.interface.as_str();
     let lock = place.lock()?;
     let gate = Gate::open(&place)?;
     if let Some(generation) = gate.find_identical(&place, &compiled.policy, &compiled.tables)? {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{load_policy, save_quarantines};
+use super::shared::{find_place, load_policy, save_quarantines};
 use crate::daemon::describe_attachment;
 use crate::exit::Exit;
-use crate::gate::{Gate, GatePlace};
+use crate::gate::Gate;
 use crate::output::Output;
 
 /// Attaches the gate, or replaces the programs of one that is attached, without a gap.
@@ -16,7 +16,8 @@ use crate::output::Output;
 /// When the policy is bad or the gate can't be attached.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
-    let place = GatePlace::of(interface)?;
+    let place = find_place(interface)?;
+    let interface = place.interface.as_str();
     let lock = place.lock()?;
     let (gate, attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
     drop(lock);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::shared::save_quarantines;
+use super::shared::{find_any_place, save_quarantines};
 use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
@@ -23,10 +23,11 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     // The gate of an interface that is gone can be detached too.
-    let place = GatePlace::of_any(interface)?;
+    let place = find_any_place(interface)?;
     if !is_pinned(&place) {
         GatePlace::of(interface)?;
     }
+    let interface = place.interface.as_str();
     let _lock = place.lock()?;
     // As the kernel has them last: a gate without its tables can't be asked.
     if let Ok(gate) = Gate::open(&place) {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{live_policy, load_policy};
+use super::shared::{find_place, live_policy, load_policy};
 use crate::clock::show_duration;
 use crate::exit::Exit;
-use crate::gate::{Gate, GatePlace, list_carried};
+use crate::gate::{Gate, list_carried};
 use crate::output::Output;
 use crate::policy::{diff, list_changes};
 
@@ -17,7 +17,8 @@ use crate::policy::{diff, list_changes};
 /// When the policy is bad or there is no gate.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
-    let place = GatePlace::of(interface)?;
+    let place = find_place(interface)?;
+    let interface = place.interface.as_str();
     let gate = Gate::open(&place)?;
     let changes = diff(&live_policy(&gate, interface)?, &compiled.policy);
     let quarantined = gate.quarantined()?;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use super::shared::live_policy;
+use super::shared::{find_place, live_policy};
 use crate::abi::Reason;
 use crate::cli::ExplainArgs;
 use crate::compile::{Tables, compile};
@@ -53,7 +53,7 @@ struct AskedPacket {
 /// # Errors
 /// When there is no gate, or the question is not one packet.
 pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
-    let place = GatePlace::of(&asked.interface.name)?;
+    let place = find_place(&asked.interface.name)?;
     let gate = Gate::open(&place)?;
     let policy = live_policy(&gate, &place.interface)?;
     let tables = compile(&policy).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;

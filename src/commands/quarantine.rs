@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::shared::{exit_by_attachment, save_quarantines};
+use super::shared::{exit_by_attachment, find_place, save_quarantines};
 use crate::clock::show_duration;
 use crate::exit::Exit;
 use crate::gate::{Gate, GateError, GatePlace, Released, SavedRelease, Sender, Target, release_saved};
@@ -25,7 +25,8 @@ pub fn run(
     address_only: bool,
     output: &Output,
 ) -> anyhow::Result<Exit> {
-    let place = GatePlace::of(interface)?;
+    let place = find_place(interface)?;
+    let interface = place.interface.as_str();
     let lock = place.lock()?;
     let gate = Gate::open(&place)?;
     let seconds = time.map(|time| time.as_secs());
@@ -127,7 +128,8 @@ fn describe_sender(server: &str, sender: Option<&Sender>, others: &[IpAddr]) -> 
 /// # Errors
 /// As [`run`].
 pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result<Exit> {
-    let place = GatePlace::of(interface)?;
+    let place = find_place(interface)?;
+    let interface = place.interface.as_str();
     let lock = place.lock()?;
     let gate = match Gate::open(&place) {
         Ok(gate) => gate,

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
+use super::shared::find_any_place;
 use crate::cli::ReportArgs;
 use crate::clock::wall_now;
 use crate::daemon::control::collect_report;
@@ -33,7 +34,7 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
         bail!("--from {from:.0} is not before --to {to:.0}");
     }
     let place = match &args.interface {
-        Some(interface) => GatePlace::of_any(interface)?,
+        Some(interface) => find_any_place(interface)?,
         None => find_place()?,
     };
     let data = collect_report(&place, from, to)?;

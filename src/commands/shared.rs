@@ -39,6 +39,23 @@ pub(super) fn count_mistakes(diagnostics: &Diagnostics) -> String {
     format!("{count} error{} in the policy", if count == 1 { "" } else { "s" })
 }
 
+/// The place of the gate on an interface. The user reads it when a name has changed its meaning.
+pub(super) fn find_place(interface: &str) -> anyhow::Result<GatePlace> {
+    tell_note(GatePlace::of(interface)?)
+}
+
+/// As [`find_place`], also for an interface that is gone.
+pub(super) fn find_any_place(interface: &str) -> anyhow::Result<GatePlace> {
+    tell_note(GatePlace::of_any(interface)?)
+}
+
+fn tell_note(place: GatePlace) -> anyhow::Result<GatePlace> {
+    if let Some(note) = &place.note {
+        stderr::notice(format_args!("portcullis: note: {note}"));
+    }
+    Ok(place)
+}
+
 /// The policy that is live on an interface.
 pub(super) fn live_policy(gate: &Gate, interface: &str) -> anyhow::Result<Policy> {
     gate.live_policy()?.with_context(|| no_policy(interface))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::alarms::describe_open;
-use super::shared::{live_policy, no_policy};
+use super::shared::{find_place, live_policy, no_policy};
 use crate::cli::Subject;
 use crate::clock::{Clock, show_duration};
 use crate::daemon::control::find_open_alarms;
@@ -25,7 +25,7 @@ use crate::policy::{Detail, describe, summarize};
 /// When there is no gate, and for `alarms` when no daemon runs.
 pub fn run(interface: Option<&str>, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
     let find = || -> anyhow::Result<GatePlace> {
-        Ok(GatePlace::of(interface.context("no interface was named\nhelp: add -i IF")?)?)
+        find_place(interface.context("no interface was named\nhelp: add -i IF")?)
     };
     let open = || -> anyhow::Result<(GatePlace, Gate)> {
         let place = find()?;
@@ -142,7 +142,8 @@ fn show_flows((_, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<
 
 fn show_drops((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let names = gate.names_by_id()?;
-    let context = Context { interface: place.interface.as_str().into(), clock: Clock::now(), names: &names };
+    let context =
+        Context { interface: place.attached_as.as_str().into(), clock: Clock::now(), names: &names };
     let ledger = gate.fold_ledger(WholeLedger::new, add_whole)?;
     let mut rows: Vec<LedgerRow> =
         ledger.iter().map(|(key, entry)| LedgerRow::new(*key, entry, &context)).collect();
@@ -203,7 +204,13 @@ fn describe_status(status: &GateStatus) -> String {
     let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
-    row("interface", status.interface.clone());
+    row(
+        "interface",
+        match &status.attached_as {
+            Some(name) => format!("{} (attached as {name})", status.interface),
+            None => status.interface.clone(),
+        },
+    );
     row("attached", status.attached.name().to_owned());
     for (key, value) in &status.settings {
         match *key {

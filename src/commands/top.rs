@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use super::shared::find_place;
 use crate::daemon::control::{Request, ask_daemon};
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace, PolicyFacts};
@@ -28,7 +29,8 @@ const QUARANTINE_S: u64 = 3_600;
 /// # Errors
 /// When there is no gate or no terminal, or when the gate is detached.
 pub fn run(interface: &str) -> anyhow::Result<Exit> {
-    let place = GatePlace::of(interface)?;
+    let place = find_place(interface)?;
+    let interface = place.interface.as_str();
     let gate = Gate::open(&place)?;
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         bail!("`top` needs a terminal\nhelp: portcullis show -i {interface} drops -j, for programs");

@@ -83,7 +83,8 @@ impl<'gate> Daemon<'gate> {
         service_manager: ServiceManager,
     ) -> anyhow::Result<Daemon<'gate>> {
         let Start { place, gate, policy, attachment, policy_file, colour, snapshot } = *start;
-        let interface: Arc<str> = place.interface.as_str().into();
+        // What a sink writes down keeps this name, so that a time series goes on after a rename.
+        let interface: Arc<str> = place.attached_as.as_str().into();
         // Every drop from here on is live.
         let consumer = gate.consume_samples()?;
         let intake = Intake::start(gate, Arc::clone(&interface), Arc::clone(snapshot))?;
@@ -213,7 +214,7 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn report_trouble(&mut self, trouble: GateTrouble, text: &str) {
-        let interface: Arc<str> = self.monitor.place().interface.as_str().into();
+        let interface: Arc<str> = self.monitor.place().attached_as.as_str().into();
         let changes = self.engine.report_trouble(trouble, text, &interface, Clock::now());
         self.publish(changes);
     }

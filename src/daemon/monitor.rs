@@ -112,6 +112,7 @@ impl<'gate> Monitor<'gate> {
     /// # Errors
     /// When the gate can't be read.
     pub(super) fn check(&mut self) -> anyhow::Result<Check> {
+        self.follow_name();
         let interface = &self.place.interface;
         let mut check = Check::default();
         if !self.gate.is_pinned_at(&self.place) {
@@ -132,7 +133,10 @@ impl<'gate> Monitor<'gate> {
         }
         let mode = self.gate.find_mode(&self.place);
         if mode != self.mode {
-            let text = describe_mode_change(interface, self.mode, mode);
+            let text = match mode {
+                AttachMode::No if self.place.is_elsewhere() => describe_move(interface),
+                mode => describe_mode_change(interface, self.mode, mode),
+            };
             match mode {
                 AttachMode::No => check.report(GateTrouble::Detached, text),
                 AttachMode::Generic => check.report(GateTrouble::ModeChanged, text),
@@ -198,11 +202,36 @@ impl<'gate> Monitor<'gate> {
         }
     }
 
+    /// The gate stays on its NIC when that gets another name.
+    fn follow_name(&mut self) {
+        let Some(name) = self.place.find_name().filter(|name| *name != self.place.interface) else {
+            return;
+        };
+        notice!(
+            "portcullis: {} is called {name} now, and the gate stays on it; its alarms, metrics and history keep the name {}",
+            self.place.interface,
+            self.place.attached_as
+        );
+        self.place.interface = name;
+    }
+
+    /// Says why the gate could not be attached again, once.
+    fn note_refusal(&mut self, error: &GateError) {
+        let refusal = error.to_string();
+        if refusal != self.last_refusal {
+            notice!("portcullis: warning: the daemon tries every second to attach again: {refusal}");
+            self.last_refusal = refusal;
+        }
+    }
+
     /// Attaches what is missing. This also brings the gate back to an interface that was deleted and
     /// made again.
     fn try_to_reattach(&mut self) {
-        let Ok(place) = GatePlace::of(&self.place.interface) else {
-            return;
+        let place = match self.place.refresh() {
+            Ok(place) if place.ifindex != 0 => place,
+            // it is gone, or in another network namespace
+            Ok(_) => return,
+            Err(error) => return self.note_refusal(&error),
         };
         let restored = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(&place) {
             true => self.gate.reattach(&place),
@@ -232,15 +261,17 @@ impl<'gate> Monitor<'gate> {
             }
             // The command that holds the lock is changing just this.
             Err(error @ (GateError::Locked { .. } | GateError::NotAttached { .. })) => debug!("{error}"),
-            Err(error) => {
-                let refusal = error.to_string();
-                if refusal != self.last_refusal {
-                    notice!("portcullis: warning: the daemon tries every second to attach again: {refusal}");
-                    self.last_refusal = refusal;
-                }
-            }
+            Err(error) => self.note_refusal(&error),
         }
     }
+}
+
+fn describe_move(interface: &str) -> String {
+    format!(
+        "the NIC {interface} is in another network namespace now: the gate no longer protects what this one \
+         forwards. Its filter is still on the NIC there, but this daemon can't watch it. Move the NIC back, or run \
+         a daemon there."
+    )
 }
 
 fn describe_mode_change(interface: &str, before: AttachMode, now: AttachMode) -> String {

@@ -36,6 +36,10 @@ pub struct Options<'o> {
 pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> anyhow::Result<()> {
     let CompiledPolicy { policy, tables } = &compiled;
     let place = GatePlace::of(interface)?;
+    if let Some(note) = &place.note {
+        notice!("portcullis: note: {note}");
+    }
+    let interface = place.interface.as_str();
     let _daemon = place.lock_daemon()?;
     let signals = Signals::install()?;
     spawn_writer();
@@ -81,6 +85,7 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
     }
     if options.detach_on_exit {
         let place = daemon.monitor().place();
+        let interface = place.interface.as_str();
         let _lock = place.lock()?;
         if gate.is_pinned_at(place) {
             if let Err(error) = gate.save_quarantines(place) {

@@ -115,6 +115,31 @@ pub enum GateError {
     )]
     OtherProgram { interface: String },
 
+    /// The interface has the programs of another gate.
+    #[error(
+        "the gate that was attached as {attached_as} is on {interface}\n\
+         help: `portcullis show -i {interface} status` shows it; portcullis detach -i {interface} detaches it"
+    )]
+    OtherGate { interface: String, attached_as: String },
+
+    /// The interface has no gate, and one that has its name is on another NIC.
+    #[error(
+        "{interface} has no gate, and the gate that was attached as {interface} is on {now}: \
+         the NICs have other names than at that time, and nothing was changed\n\
+         help: type -i {now} for the gate that is there; before {interface} can have a gate of its own, \
+         portcullis detach -i {now}, and attach the gate to {now} again"
+    )]
+    NameTaken { interface: String, now: String },
+
+    /// As [`GateError::NameTaken`], with the NIC in another network namespace.
+    #[error(
+        "the gate that was attached as {interface} is on a NIC that is in another network namespace now: \
+         nothing was changed here\n\
+         help: move the NIC back, or detach the gate there: \
+         nsenter --net=/run/netns/NAME portcullis detach -i NIC"
+    )]
+    MovedAway { interface: String },
+
     /// The pins are of another version of the programs.
     #[error(
         "the pinned maps at {path} have layout {found}, and this portcullis needs layout {expected}\n\

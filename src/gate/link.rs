@@ -211,7 +211,7 @@ pub(super) fn find_filter_here(place: &GatePlace) -> Option<u32> {
 fn open_live_link(place: &GatePlace, name: &str) -> Option<OwnedFd> {
     let link = system::open_pin(&place.links().join(name)).ok()?;
     match system::link_facts(link.as_fd()) {
-        Ok(facts) if facts.ifindex == place.ifindex => Some(link),
+        Ok(facts) if facts.ifindex != 0 && facts.ifindex == place.ifindex => Some(link),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoIpVlan, InfoIpVtap, InfoKind, IpVlanMode, LinkAttribute, LinkInfo, LinkLayerType,
-    LinkMessage,
+    LinkMessage, Prop,
 };
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -18,6 +18,8 @@ use super::netlink::dump;
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
+    /// Alternative names (Linux 5.5, `ip link property add`).
+    pub(super) altnames: Vec<String>,
     pub(super) mac: Option<[u8; 6]>,
     /// The type of its headers (linux/if_arp.h).
     pub(super) layer: LinkLayerType,
@@ -31,6 +33,10 @@ pub(super) struct Link {
 }
 
 impl Link {
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.altnames.iter().any(|altname| altname == name)
+    }
+
     pub(super) fn is_bridge(&self) -> bool {
         self.kind == Some(InfoKind::Bridge)
     }
@@ -83,6 +89,13 @@ pub(super) fn to_link(message: &LinkMessage) -> Link {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => name.clone_into(&mut link.name),
+            LinkAttribute::PropList(properties) => {
+                for property in properties {
+                    if let Prop::AltIfName(name) = property {
+                        link.altnames.push(name.clone());
+                    }
+                }
+            }
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Controller(index) if *index != 0 => link.member_of = Some(*index),
             LinkAttribute::Link(index) => below = Some(*index),

@@ -30,6 +30,7 @@ mod orphans;
 mod outer_map;
 mod own_links;
 mod pickup;
+mod pinned_links;
 mod pins;
 mod place;
 mod program;

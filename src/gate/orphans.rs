@@ -137,7 +137,7 @@ pub(super) fn parse_folder(name: &str) -> Option<(String, Option<u64>)> {
 }
 
 /// The folders' names. A whole gate and half of one that has its name count once.
-fn list_folders() -> io::Result<Vec<String>> {
+pub(super) fn list_folders() -> io::Result<Vec<String>> {
     let mut names: Vec<String> = match fs::read_dir(PINS) {
         Ok(entries) => entries
             .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))

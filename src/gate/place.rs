@@ -2,28 +2,33 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::GateError;
+use super::links::{Link, list_links};
 use super::orphans::hint_at_orphans;
+use super::pinned_links::{PinnedLinks, name_folder, read_all_links};
 use super::pins::PINS;
 
 /// Folder of locks and sockets.
 pub(super) const RUN: &str = "/run/portcullis";
 const HISTORY: &str = "/var/lib/portcullis";
-/// Only the initial network namespace has this file, in every kernel since 2.6.
-const INITIAL_NETNS_ONLY: &str = "/proc/sys/net/core/netdev_budget";
-
-/// The gate of one interface in one network namespace.
+/// The gate of one interface in one network namespace. It belongs to its NIC: while the NIC lives, its index
+/// counts, and afterwards its name.
 #[derive(Clone, Debug)]
 pub struct GatePlace {
-    /// Name of the interface.
+    /// Name of the interface today. While it is not there, the name that was asked for.
     pub interface: String,
+    /// Name of the interface when the gate was attached. Pins, locks, history, alarms and metrics keep it.
+    pub attached_as: String,
     /// Index of the interface in this network namespace. 0: it is not there.
     pub ifindex: u32,
     /// Folder of maps, programs and links below the bpffs.
     pub pins: PathBuf,
+    /// A sentence for the user, if the name that was asked for has another meaning than when the gate was
+    /// attached.
+    pub note: Option<String>,
     /// `/run/portcullis/IF`, to which `.lock` and `.sock` are added.
     stem: PathBuf,
 }
@@ -32,57 +37,132 @@ impl GatePlace {
     /// The place of the gate on `interface`.
     ///
     /// # Errors
-    /// When there is no such interface.
+    /// When there is no such interface, or when a gate on another NIC has its name.
     pub fn of(interface: &str) -> Result<GatePlace, GateError> {
         let place = GatePlace::of_any(interface)?;
-        match place.ifindex {
-            0 => Err(GateError::NoInterface {
-                interface: interface.to_owned(),
-                hint: hint_at_orphans(interface),
+        if place.ifindex != 0 {
+            return Ok(place);
+        }
+        let mut hint = hint_at_orphans(interface);
+        if place.is_elsewhere() {
+            hint.push_str(&format!(
+                "\nnote: the NIC of the gate that was attached as {interface} is in another network namespace now, \
+                 with the gate on it; portcullis detach -i {interface} detaches it"
+            ));
+        }
+        Err(GateError::NoInterface { interface: interface.to_owned(), hint })
+    }
+
+    /// As [`GatePlace::of`], for cleaning up after an interface that may be gone. `interface` is its name of
+    /// today or an alternative one. If no interface has this name, it is the one that a gate was attached
+    /// under.
+    ///
+    /// # Errors
+    /// When no interface can have this name, or when a gate on another NIC has it.
+    pub fn of_any(interface: &str) -> Result<GatePlace, GateError> {
+        let links = list_nics(&[interface]);
+        let gates = read_all_links();
+        let Some(nic) = links.iter().find(|link| link.is_called(interface)) else {
+            check_name(interface)?;
+            let mut place = GatePlace::of_folder(interface, &name_folder(interface));
+            if let Some(nic) = find_nic_of(&place, &links) {
+                place.note = Some(format!(
+                    "no interface is called {interface}: the NIC that the gate was attached to under this name \
+                     is {} now",
+                    nic.name
+                ));
+                place = place.on(nic);
+            }
+            return Ok(place);
+        };
+        check_name(&nic.name)?;
+        let named = GatePlace::of_folder(&nic.name, &name_folder(&nic.name));
+        let Some(gate) = gates.iter().find(|gate| gate.is_on(nic.index)) else {
+            named.refuse_taken(&links)?;
+            return Ok(named.on(nic));
+        };
+        let mut place = GatePlace::of_folder(&gate.attached_as, &gate.folder);
+        if place.pins != named.pins
+            && let Some(other) = find_nic_of(&named, &links)
+        {
+            place.note = Some(format!(
+                "{0} is the name of another NIC since a gate was attached as {0}: that gate is on {1} now, and \
+                 this one was attached as {2}",
+                nic.name, other.name, place.attached_as
+            ));
+        }
+        Ok(place.on(nic))
+    }
+
+    /// Where this gate is now. Its NIC may have got another name or another index, or be gone.
+    ///
+    /// # Errors
+    /// When another gate is on the NIC of its name, or its own NIC is in another network namespace.
+    pub fn refresh(&self) -> Result<GatePlace, GateError> {
+        let links = list_nics(&[&self.interface, &self.attached_as]);
+        if let Some(nic) = find_nic_of(self, &links) {
+            return Ok(self.clone().on(nic));
+        }
+        let named = links.iter().find(|link| link.is_called(&self.attached_as));
+        if self.is_elsewhere() {
+            // the NIC of its name is another one
+            self.refuse_taken(&links)?;
+            return Ok(GatePlace { ifindex: 0, ..self.clone() });
+        }
+        let same = links.iter().find(|link| self.ifindex != 0 && link.index == self.ifindex);
+        let Some(nic) = same.or(named) else {
+            return Ok(GatePlace { ifindex: 0, ..self.clone() });
+        };
+        match read_all_links().iter().find(|gate| gate.is_on(nic.index)) {
+            Some(gate) => Err(GateError::OtherGate {
+                interface: nic.name.clone(),
+                attached_as: gate.attached_as.clone(),
             }),
-            _ => Ok(place),
+            None => Ok(self.clone().on(nic)),
         }
     }
 
-    /// As [`GatePlace::of`], for cleaning up after an interface that may be gone.
-    ///
-    /// In a network namespace other than the initial one its inode number is part of the folder's name,
-    /// so that two NICs of one name have two folders. bpffs reserves the dot, so `eth0.7` is `eth0:7`.
-    ///
-    /// # Errors
-    /// When no interface can have this name.
-    pub fn of_any(interface: &str) -> Result<GatePlace, GateError> {
-        let why = match interface {
-            "" => Some("it is empty"),
-            "." | ".." => Some("it is a folder"),
-            name if name.len() > 15 => Some("it is longer than 15 bytes"),
-            name if name.contains(['/', ':']) || name.contains(char::is_whitespace) => {
-                Some("it has a slash, a colon or a space")
-            }
-            name if name.contains("..") => Some("it has two dots in a row"),
-            _ => None,
+    /// The name that the NIC has now, if it is there.
+    pub fn find_name(&self) -> Option<String> {
+        nix::net::if_::if_indextoname(self.ifindex).ok()?.into_string().ok()
+    }
+
+    /// Whether a NIC of another network namespace has the gate's programs.
+    pub fn is_elsewhere(&self) -> bool {
+        let Some(gate) = self.read_links().filter(PinnedLinks::is_on_nic) else {
+            return false;
         };
-        if let Some(why) = why {
-            return Err(GateError::BadInterfaceName {
-                interface: interface.escape_default().to_string(),
-                why,
-            });
+        !list_nics(&[&self.interface, &self.attached_as]).iter().any(|link| gate.is_on(link.index))
+    }
+
+    /// Another NIC has this gate's programs. They would be taken from it, and let everything pass there.
+    fn refuse_taken(&self, links: &[Link]) -> Result<(), GateError> {
+        if !self.read_links().is_some_and(|gate| gate.is_on_nic()) {
+            return Ok(());
         }
-        let mut folder = interface.replace('.', ":");
-        if !Path::new(INITIAL_NETNS_ONLY).exists() {
-            let inode = fs::metadata("/proc/self/ns/net").map_or(0, |ns| ns.ino());
-            folder.push_str(&format!("::{inode}"));
-        }
-        let ifindex = nix::net::if_::if_nametoindex(interface).unwrap_or(0);
-        Ok(GatePlace { ifindex, ..GatePlace::of_folder(interface, &folder) })
+        let interface = self.attached_as.clone();
+        Err(match find_nic_of(self, links) {
+            Some(nic) => GateError::NameTaken { interface, now: nic.name.clone() },
+            None => GateError::MovedAway { interface },
+        })
+    }
+
+    fn read_links(&self) -> Option<PinnedLinks> {
+        PinnedLinks::read(&self.pins.file_name()?.to_string_lossy())
+    }
+
+    fn on(self, nic: &Link) -> GatePlace {
+        GatePlace { interface: nic.name.clone(), ifindex: nic.index, ..self }
     }
 
     /// The place of a gate of another network namespace. Its NIC is out of reach.
     pub(super) fn of_folder(interface: &str, folder: &str) -> GatePlace {
         GatePlace {
             interface: interface.to_owned(),
+            attached_as: interface.to_owned(),
             ifindex: 0,
             pins: Path::new(PINS).join(folder),
+            note: None,
             stem: Path::new(RUN).join(folder),
         }
     }
@@ -126,9 +206,13 @@ impl GatePlace {
         self.stem.with_added_extension(extension)
     }
 
-    /// Another XDP program is on the interface.
+    /// An XDP program that is not this gate's is on the interface: another gate's, or somebody else's.
     pub(super) fn other_program(&self) -> GateError {
-        GateError::OtherProgram { interface: self.interface.clone() }
+        let interface = self.interface.clone();
+        match read_all_links().into_iter().find(|gate| gate.is_on(self.ifindex)) {
+            Some(gate) => GateError::OtherGate { interface, attached_as: gate.attached_as },
+            None => GateError::OtherProgram { interface },
+        }
     }
 
     /// The pin of this name is missing.
@@ -174,6 +258,39 @@ impl GatePlace {
     fn unread_mark(&self) -> PathBuf {
         self.run_file("unread")
     }
+}
+
+/// All interfaces, or those of these names where the kernel does not list them: that is no reason to leave
+/// a NIC without its gate.
+fn list_nics(names: &[&str]) -> Vec<Link> {
+    list_links().unwrap_or_else(|error| {
+        log::debug!("could not list the interfaces of this machine: {error}");
+        let find = |name: &&str| {
+            let index = nix::net::if_::if_nametoindex(*name).ok()?;
+            Some(Link { index, name: (*name).to_owned(), ..Link::default() })
+        };
+        names.iter().filter_map(find).collect()
+    })
+}
+
+/// The NIC of this network namespace that has the gate's programs.
+fn find_nic_of<'links>(place: &GatePlace, links: &'links [Link]) -> Option<&'links Link> {
+    let gate = place.read_links()?;
+    links.iter().find(|link| gate.is_on(link.index))
+}
+
+fn check_name(interface: &str) -> Result<(), GateError> {
+    let why = match interface {
+        "" => "it is empty",
+        "." | ".." => "it is a folder",
+        name if name.len() > 15 => "it is longer than 15 bytes",
+        name if name.contains(['/', ':']) || name.contains(char::is_whitespace) => {
+            "it has a slash, a colon or a space"
+        }
+        name if name.contains("..") => "it has two dots in a row",
+        _ => return Ok(()),
+    };
+    Err(GateError::BadInterfaceName { interface: interface.escape_default().to_string(), why })
 }
 
 /// Makes an empty file, or removes it.

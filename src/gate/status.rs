@@ -28,8 +28,11 @@ pub type DropSums = BTreeMap<DropKey, (u64, u64)>;
 /// One reading. Its JSON is that of `show status -j`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct GateStatus {
-    /// Name of the interface.
+    /// Name of the interface today.
     pub interface: String,
+    /// Its name when the gate was attached, if that was another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attached_as: Option<String>,
     /// How the filter is attached.
     pub attached: AttachMode,
     /// Whether drops are drops: the filter is attached, and not every server is in observe.
@@ -158,6 +161,7 @@ impl Gate {
         let counters = self.counters(false)?.into_iter();
         let mut status = GateStatus {
             interface: place.interface.clone(),
+            attached_as: (place.attached_as != place.interface).then(|| place.attached_as.clone()),
             attached,
             enforcing: attached != AttachMode::No && policy.observing.len() < policy.servers,
             settings: describe_flags(settings.flags),

@@ -58,7 +58,7 @@ pub(super) struct SilentDaemon {
 impl SilentDaemon {
     fn of(place: &GatePlace) -> SilentDaemon {
         let process = place.daemon_process().unwrap_or_else(|| "?".to_owned());
-        let restart = format!("systemctl restart portcullis@{}", place.interface);
+        let restart = format!("systemctl restart portcullis@{}", place.attached_as);
         let (why, remedy) = match find_process_state(&process) {
             Some('T' | 't') => ("is stopped", format!("let it go on (kill -CONT {process}), or {restart}")),
             Some('D') => ("waits for a disk or another device", format!("see to the disk, or {restart}")),

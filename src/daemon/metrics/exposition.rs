@@ -77,6 +77,12 @@ fn render_gate(page: &mut PageText<'_>, status: &GateStatus) {
     labels.extend(&status.settings);
     labels.push(("tracker", status.tracker.name()));
     page.sample("portcullis_mode_info", &labels, 1);
+    page.family(
+        "portcullis_interface_info",
+        "gauge",
+        "Name that the interface has today. The label `interface` is its name when the gate was attached. Always 1.",
+    );
+    page.sample("portcullis_interface_info", &[("name", &status.interface)], 1);
     page.gauge("portcullis_policy_generation", "Generation of the live policy.", status.policy.generation);
     page.family("portcullis_policy_info", "gauge", "SHA-256 and file of the live policy. Always 1.");
     page.sample(

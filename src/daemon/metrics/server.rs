@@ -221,13 +221,13 @@ impl Page {
                 return_memory();
             }
         }
-        render(&self.place.interface, last.status.as_ref().map(|(_, now)| now), &self.snapshot)
+        render(&self.place.attached_as, last.status.as_ref().map(|(_, now)| now), &self.snapshot)
     }
 
     /// Opens the gate anew each time, because it may have been detached and attached since. The
-    /// interface may have another index by now.
+    /// interface may have another name or index by now.
     fn read_gate(&self, facts: &PolicyFacts) -> Result<GateStatus, GateError> {
-        let place = GatePlace::of_any(&self.place.interface)?;
+        let place = self.place.refresh()?;
         Gate::open(&place)?.status(&place, facts)
     }
 }

@@ -17,7 +17,7 @@ use super::testbed::{Testbed, exclusive, share_machine};
 use crate::support::patience::{PATIENCE, deadline, eventually};
 
 /// On the router's loopback: a namespace of its own, so the port is free.
-const ADDRESS: &str = "127.0.0.1:9464";
+pub const ADDRESS: &str = "127.0.0.1:9464";
 
 fn connect(testbed: &Testbed) -> TcpStream {
     let address: SocketAddr = ADDRESS.parse().expect("an address");

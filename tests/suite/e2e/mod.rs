@@ -33,6 +33,7 @@ mod quarantine_forgeries;
 mod quarantined_answers;
 pub mod quarantines;
 mod refusals;
+mod renames;
 mod service;
 mod services;
 mod sets;
