@@ -269,8 +269,7 @@ impl<'gate> Monitor<'gate> {
 fn describe_move(interface: &str) -> String {
     format!(
         "the NIC {interface} is in another network namespace now: the gate no longer protects what this one \
-         forwards. Its filter is still on the NIC there, but this daemon can't watch it. Move the NIC back, or run \
-         a daemon there."
+         forwards. Its filter is still on the NIC there, but this daemon can't watch it"
     )
 }
 

@@ -42,15 +42,19 @@ impl PinnedLinks {
         self.filter.is_some() || self.tracker.is_some()
     }
 
+    /// Whether the gate's filter is the program on the NIC of this index here.
+    pub(super) fn has_filter_on(&self, ifindex: u32) -> bool {
+        self.filter.is_some_and(|filter| {
+            filter.ifindex == ifindex
+                && matches!(system::query_xdp(ifindex), Ok(Some((id, _))) if id == filter.program_id)
+        })
+    }
+
     /// Whether the gate is on the NIC of this index here. Each namespace counts its NICs for itself, so the
     /// program that is on the NIC decides. A tracker alone can't be asked for, and counts where it was attached.
     pub(super) fn is_on(&self, ifindex: u32) -> bool {
         match (self.filter, self.tracker) {
-            (Some(filter), _) => {
-                let has_program =
-                    || matches!(system::query_xdp(ifindex), Ok(Some((id, _))) if id == filter.program_id);
-                filter.ifindex == ifindex && has_program()
-            }
+            (Some(_), _) => self.has_filter_on(ifindex),
             (None, Some(tracker)) => {
                 tracker.ifindex == ifindex && self.folder == name_folder(&self.attached_as)
             }

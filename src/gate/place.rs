@@ -105,8 +105,10 @@ impl GatePlace {
         }
         let named = links.iter().find(|link| link.is_called(&self.attached_as));
         if self.is_elsewhere() {
-            // the NIC of its name is another one
-            self.refuse_taken(&links)?;
+            if named.is_some() {
+                // another NIC has its name
+                self.refuse_taken(&links)?;
+            }
             return Ok(GatePlace { ifindex: 0, ..self.clone() });
         }
         let same = links.iter().find(|link| self.ifindex != 0 && link.index == self.ifindex);
@@ -124,7 +126,9 @@ impl GatePlace {
 
     /// The name that the NIC has now, if it is there.
     pub fn find_name(&self) -> Option<String> {
-        nix::net::if_::if_indextoname(self.ifindex).ok()?.into_string().ok()
+        let name = nix::net::if_::if_indextoname(self.ifindex).ok()?.into_string().ok()?;
+        // nix takes an interface that is gone for one without a name
+        (!name.is_empty()).then_some(name)
     }
 
     /// Whether a NIC of another network namespace has the gate's programs.
@@ -209,7 +213,7 @@ impl GatePlace {
     /// An XDP program that is not this gate's is on the interface: another gate's, or somebody else's.
     pub(super) fn other_program(&self) -> GateError {
         let interface = self.interface.clone();
-        match read_all_links().into_iter().find(|gate| gate.is_on(self.ifindex)) {
+        match read_all_links().into_iter().find(|gate| gate.has_filter_on(self.ifindex)) {
             Some(gate) => GateError::OtherGate { interface, attached_as: gate.attached_as },
             None => GateError::OtherProgram { interface },
         }

@@ -227,7 +227,7 @@ fn a_daemon_follows_its_nic_and_its_alarms_and_metrics_keep_the_name_of_attach()
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_line(&["is live on dmz1"]);
     testbed.dmz.inject("eth0", &syn(22));
-    daemon.wait_for_line(&[" dmz0 opened: critical attempt: web1"]);
+    daemon.wait_for_line(&[" dmz0 alarm #1 opened: critical attempt: web1"]);
     let page = scrape(&testbed);
     for line in [
         "portcullis_interface_info{interface=\"dmz0\",name=\"dmz1\"} 1\n",
@@ -244,7 +244,7 @@ fn a_daemon_follows_its_nic_and_its_alarms_and_metrics_keep_the_name_of_attach()
     testbed.at("dmz1", "run", &["-p", &path]).refused(&["process"]);
 
     // a NIC that has the old name gets nothing, also when the program is gone from its own
-    testbed.router.ip(&format!("link add {NIC} type dummy\nlink set {NIC} up\n"));
+    testbed.router.ip(&format!("link add {NIC} type bridge\nlink set {NIC} up\n"));
     fs::remove_file(testbed.pins().join("links/filter")).expect("the filter's link");
     daemon.wait_for_line(&["opened: critical gate", "no longer attached (was native)"]);
     daemon.wait_for_line(&["attached to dmz1 again: native"]);
@@ -278,7 +278,7 @@ fn a_gate_whose_nic_is_in_another_namespace_is_found_there_and_reported_here() {
         "the NIC of the gate that was attached as dmz0 is in another network namespace now",
     ]);
     // another NIC of this name gets no gate that protects others
-    testbed.router.ip(&format!("link add {NIC} type dummy\nlink set {NIC} up\n"));
+    testbed.router.ip(&format!("link add {NIC} type bridge\nlink set {NIC} up\n"));
     let path = testbed.write("policy.toml", &dmz());
     let away = ["the gate that was attached as dmz0 is on a NIC that is in another network namespace now"];
     testbed.at(NIC, "attach", &["-p", &path]).refused(&away);
