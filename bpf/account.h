@@ -13,7 +13,7 @@
 enum {
 	SAMPLE_INTERVAL_NS = 1000000000, /* between two samples of one kind of drop, at least */
 	ROWS_PER_SAMPLE = 32, /* guaranteed rows of a server for each of its samples in a second */
-	REST_INTERVAL_NS = SAMPLE_INTERVAL_NS / 16, /* between two samples of an overflow row */
+	REST_INTERVAL_NS = SAMPLE_INTERVAL_NS / 8, /* between two samples of an overflow row */
 	RESTS_PER_INTERVAL = 32, /* overflow rows, beyond which these intervals grow */
 	NO_INDEX = -1,
 	ERROR_NO_SPACE = 28, /* ENOSPC: the perf buffer is full */
@@ -154,7 +154,7 @@ static __always_inline void note_used_up_quota(const struct packet *packet,
 		cache_used_up_quota(&packet->source, server, index, epoch);
 }
 
-/* The time between two samples of an overflow row. All such rows together send 512 a second at most, so
+/* The time between two samples of an overflow row. All such rows together send 256 a second at most, so
  * that many servers which call every port don't keep the daemon busy.
  */
 static __always_inline __u64 find_rest_interval_ns(void)

@@ -125,18 +125,19 @@ static __always_inline __u64 read_secret(struct cpu *cpu)
 	return cpu->secret;
 }
 
-/* By how much a row's packet counts for the most frequent addresses; 0: it is not picked. The hash of its
- * number and a secret picks it, which needs no state, and a sender can't know which ones it picks.
+/* By how much a row's packet counts for the most frequent addresses; 0: it is not picked. The packets of a
+ * CPU are counted down to the next one that it picks. How many lie between two is drawn at random, so a
+ * sender can't know which ones it picks.
  */
 static __always_inline __u32 pick_packet(struct cpu *cpu, __u64 packets)
 {
-	__u64 hash;
-
 	if (packets <= EXACT_PACKETS)
 		return 1;
-	hash = packets * read_secret(cpu);
-	hash = (hash ^ hash >> 32) * GOLDEN_RATIO;
-	return hash >> 58 ? 0 : PACKETS_PER_PICK;
+	if (cpu->until_pick--)
+		return 0;
+	/* 0 to 126: one of 64 in the mean */
+	cpu->until_pick = bpf_get_prandom_u32() % (2 * PACKETS_PER_PICK - 1);
+	return PACKETS_PER_PICK;
 }
 
 #endif

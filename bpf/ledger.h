@@ -80,11 +80,13 @@ static __always_inline void count_in_row(struct cpu *cpu, __u32 index, struct ro
 {
 	__u32 full = counts->due_ns & COUNTS_FLAGS, weight;
 
-	if (same_address(&counts->last_source, source))
+	/* a list that is full needs no comparison, and a worm's destinations seldom repeat */
+	if (!(full & COUNTS_SOURCES_FULL) && same_address(&counts->last_source, source))
 		full |= COUNTS_SOURCES_FULL;
 	else
 		counts->last_source = *source;
-	if (same_address(&counts->last_destination, destination))
+	if (!(full & COUNTS_DESTINATIONS_FULL) &&
+	    same_address(&counts->last_destination, destination))
 		full |= COUNTS_DESTINATIONS_FULL;
 	else
 		counts->last_destination = *destination;

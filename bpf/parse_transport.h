@@ -27,14 +27,17 @@ struct icmp_head {
 	__be16 sequence_be;
 };
 
-/* Flags that no stack sends, as nf_conntrack_proto_tcp.c (Linux 6.1) lists them. */
+enum {
+	TCP_STATE_FLAGS = TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK,
+	/* A bit for each of their combinations that no stack sends, as nf_conntrack_proto_tcp.c (Linux
+	 * 6.1) lists them: none, SYN with FIN or RST, FIN without ACK.
+	 */
+	BOGUS_TCP_FLAGS = 0x00c800eb,
+};
+
 static __always_inline bool are_bogus_tcp_flags(__u8 flags)
 {
-	if (!(flags & (TCP_SYN | TCP_RST | TCP_FIN | TCP_ACK)))
-		return true;
-	if ((flags & TCP_SYN) && (flags & (TCP_FIN | TCP_RST)))
-		return true;
-	return (flags & TCP_FIN) && !(flags & TCP_ACK);
+	return BOGUS_TCP_FLAGS >> (flags & TCP_STATE_FLAGS) & 1;
 }
 
 /* The header does not fit into the packet, or into its first fragment. */

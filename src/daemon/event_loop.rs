@@ -31,6 +31,8 @@ use crate::stderr::notice;
 const POLL: Duration = Duration::from_millis(100);
 /// How long samples gather after some were taken. Each of thousands a second would wake the daemon.
 const GATHER: Duration = Duration::from_millis(4);
+/// How long they gather at most, while each look finds some.
+const LONGEST_GATHER: Duration = Duration::from_millis(32);
 /// Between two rounds of everything that is done once a second.
 const ROUND: Duration = Duration::from_secs(1);
 /// Between two pictures of the quarantines, whose times are those of the wall clock: it may be stepped.
@@ -67,6 +69,8 @@ pub(super) struct Daemon<'gate> {
     signals: Signals,
     service_manager: ServiceManager,
     snapshot: Arc<Snapshot>,
+    /// How long samples gather before the next look.
+    gather: Duration,
     /// When idle rows of the ledger were last given back.
     swept: Instant,
     /// The perf buffer. It is last, so that it is open while the other parts end.
@@ -119,6 +123,7 @@ impl<'gate> Daemon<'gate> {
             signals,
             service_manager,
             snapshot: Arc::clone(snapshot),
+            gather: GATHER,
             swept: Instant::now(),
         };
         daemon.engine.set_prefix_servers(policy.prefix_servers());
@@ -275,12 +280,16 @@ impl<'gate> Daemon<'gate> {
                 self.report(drop);
             }
         }
-        if !received.samples.is_empty() {
+        if received.samples.is_empty() {
+            self.gather = GATHER;
+        } else {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "no signal has to be heard within so short a time"
             )]
-            std::thread::sleep(GATHER);
+            std::thread::sleep(self.gather);
+            // A flood brings some each time. The first drop after a pause is reported at once.
+            self.gather = (2 * self.gather).min(LONGEST_GATHER);
         }
         Ok(())
     }

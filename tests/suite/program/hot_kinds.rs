@@ -213,7 +213,7 @@ fn a_sample_without_a_row_says_so_and_has_its_port_and_destination() {
 }
 
 #[test]
-fn kinds_without_a_row_are_sampled_sixteen_times_a_second_and_each_once_in_a_window() {
+fn kinds_without_a_row_are_sampled_eight_times_a_second_and_each_once_in_a_window() {
     on_one_cpu(|| {
         let gate = TestGate::dmz();
         call_every_port(&gate);
@@ -226,26 +226,26 @@ fn kinds_without_a_row_are_sampled_sixteen_times_a_second_and_each_once_in_a_win
         let mut seen = Vec::new();
         // three ports by turns, and one of them much more often
         for _ in 0..6 {
-            gate.move_sample(rest, now_ns() - SECOND_NS / 8);
+            gate.move_sample(rest, now_ns() - SECOND_NS / 4);
             for port in [first, first, first, first + 1, first, first + 2] {
                 send(&gate, &opening(V4.web, V4.peer, port));
-                // as if a 16th of a second had gone by
-                gate.move_sample(rest, sampled_ns().min(now_ns() - SECOND_NS / 8));
+                // as if an eighth of a second had gone by
+                gate.move_sample(rest, sampled_ns().min(now_ns() - SECOND_NS / 4));
             }
             seen.extend(take(&consumer).iter().map(|sample| sample.port));
         }
         assert_eq!(seen, [first, first + 1, first + 2], "each once");
-        // within a 16th of a second there is one
+        // within an eighth of a second there is one
         let start_ns = now_ns();
-        gate.move_sample(rest, start_ns - SECOND_NS / 8);
+        gate.move_sample(rest, start_ns - SECOND_NS / 4);
         for port in first + 3..first + 30 {
             send(&gate, &opening(V4.web, V4.peer, port));
         }
-        let most = 2 + (now_ns() - start_ns) / (SECOND_NS / 16);
+        let most = 2 + (now_ns() - start_ns) / (SECOND_NS / 8);
         let samples = take(&consumer);
         assert!(samples.len() as u64 <= most && samples[0].port == first + 3, "{most}: {samples:?}");
         // and all of them are counted, in this one or in the next
-        gate.move_sample(rest, now_ns() - SECOND_NS / 8);
+        gate.move_sample(rest, now_ns() - SECOND_NS / 4);
         send(&gate, &opening(V4.web, V4.peer, first + 100));
         let row = gate.ledger_rows(true)[0];
         assert_eq!(row.sampled_packets, row.packets);
