@@ -6,6 +6,7 @@ mod disk;
 mod files;
 mod hostile;
 mod journal;
+mod mail;
 mod stuck;
 mod syslog;
 
