@@ -1,6 +1,8 @@
 //! Reads and compiles a policy file. A bad one is refused before anything live is touched.
 
-use std::io::Read as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -37,18 +39,29 @@ pub fn read_and_compile(path: &Path) -> anyhow::Result<Result<CompiledPolicy, Di
 /// # Errors
 /// As [`read_and_compile`].
 pub fn read_policy(path: &Path) -> anyhow::Result<Result<Policy, Diagnostics>> {
-    let (text, name) = read(path)?;
+    Ok(parse_policy(path, read(path)?))
+}
+
+/// As [`read_policy`], of a regular file alone: anything else may never end, and a daemon must not wait for it.
+///
+/// # Errors
+/// As [`read_policy`], and when it is no regular file.
+pub fn read_regular_policy(path: &Path) -> anyhow::Result<Result<Policy, Diagnostics>> {
+    let name = path.display().to_string();
+    let file =
+        open_regular(path).map_err(|why| anyhow::anyhow!("could not read the policy {name}: {why}"))?;
+    Ok(parse_policy(path, to_text(file, name)?))
+}
+
+fn parse_policy(path: &Path, (text, name): (String, String)) -> Result<Policy, Diagnostics> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    Ok(parse_with_files(&text, &name, &|file| read_set_file(&folder.join(file))))
+    parse_with_files(&text, &name, &|file| read_set_file(&folder.join(file)))
 }
 
 /// The error says why the file can't be read.
 fn read_set_file(path: &Path) -> Result<SetFile, String> {
     let name = path.display().to_string();
-    let file = std::fs::File::open(path).map_err(|error| describe_io(&error))?;
-    if !file.metadata().is_ok_and(|data| data.is_file()) {
-        return Err("it is no regular file".to_owned());
-    }
+    let file = open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe_io(&error))?;
     if bytes.len() as u64 > MOST_BYTES {
@@ -61,10 +74,23 @@ fn read_set_file(path: &Path) -> Result<SetFile, String> {
     Ok(SetFile { name, text })
 }
 
-fn describe_io(error: &std::io::Error) -> String {
+/// Opens a regular file without waiting: to open a FIFO would take until somebody writes to it.
+fn open_regular(path: &Path) -> Result<File, String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| describe_io(&error))?;
+    match file.metadata().map_err(|error| describe_io(&error))?.is_file() {
+        true => Ok(file),
+        false => Err("it is no regular file".to_owned()),
+    }
+}
+
+fn describe_io(error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "you may not read it".to_owned(),
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "you may not read it".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -74,19 +100,22 @@ fn count_lines(bytes: &[u8], at: usize) -> usize {
     bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
+/// A policy's text, and the name that positions are printed with.
 fn read(path: &Path) -> anyhow::Result<(String, String)> {
-    let name = path.display().to_string();
-    let mut bytes = Vec::new();
     if path == Path::new("-") {
-        std::io::stdin()
-            .take(MOST_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .context("could not read the policy from standard input")?;
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-            .with_context(|| format!("could not read the policy {name}"))?;
+        return to_text(io::stdin(), "<stdin>".to_owned());
     }
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("could not read the policy {name}"))?;
+    to_text(file, name)
+}
+
+fn to_text(source: impl io::Read, name: String) -> anyhow::Result<(String, String)> {
+    let mut bytes = Vec::new();
+    source
+        .take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("could not read the policy {name}"))?;
     if bytes.len() as u64 > MOST_BYTES {
         bail!("the policy {name} is larger than {} MiB", MOST_BYTES >> 20);
     }
@@ -94,7 +123,6 @@ fn read(path: &Path) -> anyhow::Result<(String, String)> {
         let line = count_lines(error.as_bytes(), error.utf8_error().valid_up_to());
         anyhow::anyhow!("{name}:{line}: the policy is not UTF-8 text")
     })?;
-    let name = if name == "-" { "<stdin>".to_owned() } else { name };
     Ok((text, name))
 }
 
@@ -139,5 +167,21 @@ mod tests {
         std::fs::write(&path, POLICY).unwrap();
         let errors = read_policy(&path).unwrap().unwrap_err();
         assert!(errors.to_string().contains("it is no regular file"), "{errors}");
+    }
+    #[test]
+    fn a_fifo_is_no_set_file_and_no_policy_of_a_daemon_and_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dmz.toml");
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        std::fs::create_dir(folder.path().join("sets")).unwrap();
+        nix::unistd::mkfifo(&folder.path().join("sets/feeds.txt"), mode).unwrap();
+        std::fs::write(&path, POLICY).unwrap();
+        let errors = read_policy(&path).unwrap().unwrap_err();
+        assert!(errors.to_string().contains("it is no regular file"), "{errors}");
+
+        let fifo = folder.path().join("fifo.toml");
+        nix::unistd::mkfifo(&fifo, mode).unwrap();
+        let error = read_regular_policy(&fifo).unwrap_err();
+        assert!(format!("{error:#}").contains("fifo.toml: it is no regular file"), "{error:#}");
     }
 }

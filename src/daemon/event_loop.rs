@@ -349,10 +349,10 @@ impl<'gate> Daemon<'gate> {
             self.dispatch.reopen();
         }
         let place = self.monitor.place();
-        let Some(lock) = self.reload.take_turn(Instant::now(), || place.try_lock()) else {
+        let Some(turn) = self.reload.take_turn(Instant::now(), || place.try_lock()) else {
             return;
         };
-        match lock.map_err(anyhow::Error::from).and_then(|_lock| self.apply_policy_file()) {
+        match turn.and_then(|(_lock, policy)| self.apply_policy(policy)) {
             Ok(text) => {
                 notice!("{text}");
                 let changes = self.engine.end_trouble(GateTrouble::PolicyRefused, Clock::now());
@@ -366,8 +366,8 @@ impl<'gate> Daemon<'gate> {
         return_memory();
     }
 
-    fn apply_policy_file(&mut self) -> anyhow::Result<String> {
-        let reloaded = self.reload.apply(self.gate, self.monitor.place())?;
+    fn apply_policy(&mut self, policy: Policy) -> anyhow::Result<String> {
+        let reloaded = Reload::apply(self.gate, self.monitor.place(), policy)?;
         self.quarantine_writer.save();
         self.engine.set_prefix_servers(reloaded.policy.prefix_servers());
         self.responder.follow(&reloaded.policy);

@@ -2,28 +2,50 @@
 //! sends SIGHUP as well, so the same file again must cost little.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::compile::compile;
 use crate::gate::{Gate, GateError, GatePlace, list_carried};
 use crate::memory::return_memory;
-use crate::policy::{Policy, list_changes};
-use crate::policy_file::read_policy;
+use crate::policy::{Diagnostics, Policy, list_changes};
+use crate::policy_file::read_regular_policy;
 
 /// The first line of a refusal. The mistakes follow it.
 pub(super) const BAD_POLICY: &str = "the policy is bad";
 
 /// How long a reload waits for another command that is changing the gate.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reload waits for the file and its set files.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
+
+type ReadPolicy = anyhow::Result<Result<Policy, Diagnostics>>;
 
 /// The policy file, and the reload that was asked for.
 #[derive(Debug)]
 pub(super) struct Reload {
     policy_file: PathBuf,
-    /// When SIGHUP came that was not obeyed yet.
-    asked_at: Option<Instant>,
+    asked: Option<Asked>,
+    /// A thread reads, because the file may lie on a file system that hangs. There is one at most: of a file
+    /// that hangs for ever, one thread is left.
+    reading: Option<Reading>,
+    /// The policy that waits for the lock, and since when.
+    read: Option<(Policy, Instant)>,
+}
+
+/// SIGHUP that was not obeyed yet.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    first: Instant,
+    last: Instant,
+}
+
+#[derive(Debug)]
+struct Reading {
+    answer: Receiver<ReadPolicy>,
+    since: Instant,
 }
 
 /// A policy that is live now.
@@ -38,38 +60,86 @@ pub(super) struct Reloaded {
 impl Reload {
     /// Of a policy file.
     pub(super) fn new(policy_file: &Path) -> Reload {
-        Reload { policy_file: policy_file.to_owned(), asked_at: None }
+        Reload { policy_file: policy_file.to_owned(), asked: None, reading: None, read: None }
     }
 
-    /// Notes that SIGHUP came.
+    /// Notes that SIGHUP came. The file may be another one since an earlier SIGHUP, so it is read again.
     pub(super) fn ask(&mut self, now: Instant) {
-        self.asked_at = Some(now);
+        let first = self.asked.map_or(now, |asked| asked.first);
+        self.asked = Some(Asked { first, last: now });
+        self.read = None;
     }
 
-    /// Takes the lock for a reload that was asked for. `None` if none was, or if another command has the
-    /// lock. The next call tries again then, until its patience ends.
+    /// The policy of the file and the lock, once both are there. `None` if no reload was asked for, or while the
+    /// file is being read or another command has the lock: the next call goes on. So nothing here waits.
     pub(super) fn take_turn<L>(
         &mut self,
         now: Instant,
         try_lock: impl FnOnce() -> Result<L, GateError>,
-    ) -> Option<Result<L, GateError>> {
-        let waited = now.duration_since(self.asked_at?);
-        match try_lock() {
-            Err(GateError::Locked { .. }) if waited < LOCK_PATIENCE => None,
-            lock => {
-                self.asked_at = None;
-                Some(lock)
+    ) -> Option<anyhow::Result<(L, Policy)>> {
+        let asked = self.asked?;
+        let turn = match self.read.take() {
+            Some((policy, since)) => Some(Ok((policy, since))),
+            None => self.poll_file(now, asked).map(|read| read.map(|policy| (policy, now))),
+        }
+        .and_then(|read| match read {
+            Err(error) => Some(Err(error)),
+            Ok((policy, since)) => match try_lock() {
+                Err(GateError::Locked { .. }) if now.duration_since(since) < LOCK_PATIENCE => {
+                    self.read = Some((policy, since));
+                    None
+                }
+                lock => Some(lock.map(|lock| (lock, policy)).map_err(anyhow::Error::from)),
+            },
+        });
+        if turn.is_some() {
+            self.asked = None;
+        }
+        turn
+    }
+
+    /// The policy of the file, once it is read. Begins to read if nothing does.
+    fn poll_file(&mut self, now: Instant, asked: Asked) -> Option<anyhow::Result<Policy>> {
+        let Some(reading) = &self.reading else {
+            let path = self.policy_file.clone();
+            let begun = Reading::start(now, move || read_regular_policy(&path));
+            self.reading = match begun {
+                Ok(reading) => Some(reading),
+                Err(error) => return Some(Err(error)),
+            };
+            return None;
+        };
+        match reading.answer.try_recv() {
+            // It may have read what was there before.
+            Ok(_) if reading.since < asked.last => {
+                self.reading = None;
+                None
+            }
+            Ok(policy) => {
+                self.reading = None;
+                let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
+                Some(policy.and_then(|policy| policy.map_err(bad)))
+            }
+            Err(TryRecvError::Empty) if now.duration_since(asked.first) < READ_PATIENCE => None,
+            Err(TryRecvError::Empty) => Some(Err(anyhow::anyhow!(
+                "the policy {} could not be read within {} seconds\n\
+                 help: see whether its file system hangs (the files of its sets too), then send SIGHUP again",
+                self.policy_file.display(),
+                READ_PATIENCE.as_secs()
+            ))),
+            Err(TryRecvError::Disconnected) => {
+                self.reading = None;
+                Some(Err(anyhow::anyhow!("the policy {} could not be read", self.policy_file.display())))
             }
         }
     }
 
-    /// Makes the policy of the file the live one. The caller holds the lock.
+    /// Makes a policy the live one. The caller holds the lock.
     ///
     /// # Errors
-    /// When the file is bad or the gate is not the daemon's any more. The live policy stays then.
-    pub(super) fn apply(&self, gate: &Gate, place: &GatePlace) -> anyhow::Result<Reloaded> {
+    /// When the policy does not fit or the gate is not the daemon's any more. The live policy stays then.
+    pub(super) fn apply(gate: &Gate, place: &GatePlace, policy: Policy) -> anyhow::Result<Reloaded> {
         let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
-        let policy = read_policy(&self.policy_file)?.map_err(bad)?;
         if !gate.is_pinned_at(place) {
             bail!("another command has detached the gate from {}", place.interface);
         }
@@ -90,41 +160,116 @@ impl Reload {
     }
 }
 
+impl Reading {
+    fn start(now: Instant, read: impl FnOnce() -> ReadPolicy + Send + 'static) -> anyhow::Result<Reading> {
+        let (sender, answer) = sync_channel(1);
+        std::thread::Builder::new()
+            .name("policy".to_owned())
+            .spawn(move || {
+                let _ = sender.send(read());
+            })
+            .context("could not start the thread that reads the policy")?;
+        Ok(Reading { answer, since: now })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
+
+    const POLICY: &str = "[servers.s]\naddresses = [\"192.0.2.1\"]\n";
 
     fn locked() -> Result<(), GateError> {
         Err(GateError::Locked { interface: "dmz0".to_owned(), holder: "7".to_owned() })
     }
 
+    fn reload() -> (Reload, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.toml");
+        std::fs::write(&path, POLICY).unwrap();
+        (Reload::new(&path), folder)
+    }
+
+    /// Takes turns until the file was read.
+    fn wait_for_file(reload: &mut Reload, now: Instant) {
+        while reload.read.is_none() {
+            assert!(reload.take_turn(now, locked).is_none());
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
-    fn nothing_is_locked_before_a_reload_was_asked_for() {
-        let mut reload = Reload::new(Path::new("p.toml"));
+    fn nothing_is_read_or_locked_before_a_reload_was_asked_for() {
+        let (mut reload, _folder) = reload();
         assert!(reload.take_turn(Instant::now(), || -> Result<(), _> { panic!("locked") }).is_none());
+        assert!(reload.reading.is_none());
     }
 
     #[test]
     fn a_reload_waits_for_another_command_but_not_for_ever() {
+        let (mut reload, _folder) = reload();
         let start = Instant::now();
-        let mut reload = Reload::new(Path::new("p.toml"));
         reload.ask(start);
-        assert!(reload.take_turn(start, locked).is_none());
+        wait_for_file(&mut reload, start);
         assert!(reload.take_turn(start + LOCK_PATIENCE / 2, locked).is_none());
-        assert!(matches!(
-            reload.take_turn(start + LOCK_PATIENCE, locked),
-            Some(Err(GateError::Locked { .. }))
-        ));
+        let error = reload.take_turn(start + LOCK_PATIENCE, locked).unwrap().unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(GateError::Locked { .. })), "{error}");
         assert!(reload.take_turn(start + LOCK_PATIENCE, || Ok(())).is_none(), "it was given up");
     }
 
     #[test]
     fn a_reload_that_has_its_turn_is_done_once() {
+        let (mut reload, _folder) = reload();
         let now = Instant::now();
-        let mut reload = Reload::new(Path::new("p.toml"));
         reload.ask(now);
         reload.ask(now);
-        assert!(matches!(reload.take_turn(now, || Ok(7)), Some(Ok(7))));
+        wait_for_file(&mut reload, now);
+        let (lock, policy) = reload.take_turn(now, || Ok(7)).unwrap().unwrap();
+        assert_eq!((lock, policy.servers.len()), (7, 1));
         assert!(reload.take_turn(now, || Ok(7)).is_none());
+    }
+
+    #[test]
+    fn a_file_that_changes_between_two_hangups_is_read_twice() {
+        let (mut reload, folder) = reload();
+        let start = Instant::now();
+        reload.ask(start);
+        wait_for_file(&mut reload, start);
+        std::fs::write(folder.path().join("p.toml"), POLICY.replace("[servers.s]", "[servers.other]"))
+            .unwrap();
+        let later = start + Duration::from_secs(1);
+        reload.ask(later);
+        wait_for_file(&mut reload, later);
+        let (_, policy) = reload.take_turn(later, || Ok(())).unwrap().unwrap();
+        assert_eq!(policy.servers[0].name, "other");
+    }
+
+    #[test]
+    fn a_file_that_hangs_is_given_up_holds_up_nobody_and_leaves_one_thread() {
+        let (mut reload, _folder) = reload();
+        let start = Instant::now();
+        let (release, hung) = sync_channel::<()>(1);
+        let stuck = Reading::start(start, move || {
+            let _ = hung.recv();
+            bail!("it came late")
+        });
+        reload.reading = Some(stuck.unwrap());
+        let mut now = start;
+        for _ in 0..3 {
+            now += Duration::from_secs(1);
+            reload.ask(now);
+            assert!(reload.take_turn(now + READ_PATIENCE / 2, || Ok(())).is_none());
+            now += READ_PATIENCE;
+            let error = reload.take_turn(now, || Ok(())).unwrap().unwrap_err();
+            assert!(error.to_string().contains("could not be read within 10 seconds"), "{error}");
+            assert_eq!(reload.reading.as_ref().unwrap().since, start, "another thread was started");
+        }
+        // what it read long ago counts for nothing
+        release.send(()).unwrap();
+        reload.ask(now);
+        wait_for_file(&mut reload, now);
+        assert!(reload.take_turn(now, || Ok(())).unwrap().is_ok());
     }
 }

@@ -250,14 +250,33 @@ fn explain_end(place: &GatePlace, error: &std::io::Error) -> anyhow::Error {
     }
 }
 
+/// Why the socket can't be reached although there may be a daemon.
+fn explain_refusal(place: &GatePlace, error: &std::io::Error) -> anyhow::Error {
+    let socket = place.socket();
+    let (why, help) = match error.kind() {
+        ErrorKind::PermissionDenied => ("you may not ask it", "run it as root"),
+        _ => ("it could not be reached", "this says nothing about the daemon; try again"),
+    };
+    anyhow::anyhow!("the daemon's socket is {}: {why} ({error})\nhelp: {help}", socket.display())
+}
+
 /// Sends a request and waits for the greeting. `None` where no daemon runs.
 fn send(place: &GatePlace, request: &Request) -> anyhow::Result<Option<BufReader<UnixStream>>> {
-    let Ok(mut stream) = UnixStream::connect(place.socket()) else {
-        return Ok(None);
+    let mut stream = match UnixStream::connect(place.socket()) {
+        Ok(stream) => stream,
+        // No socket, or that of a dead daemon.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(explain_refusal(place, &error)),
     };
     stream.set_read_timeout(Some(GREETING_PATIENCE))?;
     stream.set_write_timeout(Some(GREETING_PATIENCE))?;
-    stream.write_all(request.to_line()?.as_bytes()).map_err(|error| explain_end(place, &error))?;
+    match stream.write_all(request.to_line()?.as_bytes()) {
+        // It has answered already: it has no slot for this client.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        sent => sent.map_err(|error| explain_end(place, &error))?,
+    }
     let mut reader = BufReader::new(stream);
     let mut greeting = [0];
     reader.read_exact(&mut greeting).map_err(|error| explain_end(place, &error))?;
@@ -278,7 +297,10 @@ fn read_answer(line: &str) -> anyhow::Result<Value> {
 
 fn find_history(place: &GatePlace) -> anyhow::Result<Store> {
     let folder = place.history();
-    if std::fs::symlink_metadata(folder.join(crate::history::FILE)).is_err() {
+    let exists = folder.join(crate::history::FILE).try_exists().map_err(|error| {
+        anyhow::anyhow!("could not look for a history in {}: {error}\nhelp: run it as root", folder.display())
+    })?;
+    if !exists {
         bail!(
             "there is no history of {} in {}\nhelp: `portcullis run -i {0} -p POLICY` writes it",
             place.interface,

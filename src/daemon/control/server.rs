@@ -1,8 +1,10 @@
 //! The server: answers the clients of the daemon's socket. Each client has a thread, and a bounded
-//! queue if it follows. A client that does not read is dropped.
+//! queue if it follows. A client that does not read is dropped, and so is one that has gone. Those who
+//! follow have slots of their own, so that they keep nobody from asking.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use log::debug;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::answers::{each_alarm, each_report_part, render_change};
 use super::followers::Followers;
@@ -23,24 +26,58 @@ use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
 use crate::memory::return_memory;
 
-/// Clients at a time. A further one waits to be accepted.
+/// Clients that ask, at a time. A further one is told to come again.
 const MOST_CLIENTS: usize = 16;
-/// How long one read or write may take. A client that needs longer is dropped.
+/// Clients that follow, at a time.
+const MOST_FOLLOWERS: usize = 16;
+/// Clients that are accepted in one turn of the daemon. The others wait for the next turn.
+const MOST_ACCEPTED: usize = 64;
+/// How long a client may take to ask, and to read one change. A client that needs longer is dropped.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client may take to read a whole answer, unless it follows.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// The length of a request, which is one line.
 const MOST_REQUEST_BYTES: u64 = 64 << 10;
-/// How often the server looks whether a client that follows is still there.
+/// How often the server looks whether a client that follows is still there, if there is no news for it.
 const CLIENT_CHECK: Duration = Duration::from_millis(500);
 
 /// The daemon's socket.
 pub(in crate::daemon) struct ControlServer {
     listener: UnixListener,
     path: PathBuf,
-    clients: Arc<AtomicUsize>,
+    clients: Slots,
+    following: Slots,
     followers: Followers,
     snapshot: Arc<Snapshot>,
+}
+
+/// Places for clients. A clone is another handle to the same places.
+#[derive(Clone)]
+struct Slots {
+    taken: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Slots {
+    fn new(most: usize) -> Slots {
+        Slots { taken: Arc::default(), most }
+    }
+
+    /// `None` when all are taken.
+    fn take(&self) -> Option<Slot> {
+        let more = |taken: usize| (taken < self.most).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Slot(Arc::clone(&self.taken)))
+    }
+}
+
+/// A place that is free again when this is dropped, also by a panic.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl ControlServer {
@@ -58,7 +95,14 @@ impl ControlServer {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("could not protect {}", path.display()))?;
         let followers = Followers::new(Arc::clone(&snapshot));
-        Ok(ControlServer { listener, path: path.to_owned(), clients: Arc::default(), followers, snapshot })
+        Ok(ControlServer {
+            listener,
+            path: path.to_owned(),
+            clients: Slots::new(MOST_CLIENTS),
+            following: Slots::new(MOST_FOLLOWERS),
+            followers,
+            snapshot,
+        })
     }
 
     /// The clients that follow the alarms.
@@ -68,22 +112,25 @@ impl ControlServer {
 
     /// Answers the clients that wait, each in a thread, so that none holds up the daemon.
     pub(in crate::daemon) fn answer_clients(&self, engine: &Engine, store: &Arc<Store>) {
-        while self.clients.load(Ordering::SeqCst) < MOST_CLIENTS {
-            let Ok((stream, _)) = self.listener.accept() else {
+        for _ in 0..MOST_ACCEPTED {
+            // Nobody waits, or descriptors have run out: the next turn tries again.
+            let Ok((mut stream, _)) = self.listener.accept() else {
                 return;
+            };
+            let Some(slot) = self.clients.take() else {
+                refuse(&mut stream);
+                continue;
             };
             let client = Client {
                 open: engine.open_alarms(),
                 // At the same time, so that no alarm opens between the two.
                 changes: self.followers.add(),
                 store: Arc::clone(store),
+                following: self.following.clone(),
             };
-            let (clients, snapshot) = (Arc::clone(&self.clients), Arc::clone(&self.snapshot));
-            clients.fetch_add(1, Ordering::SeqCst);
-            let slot = Slot(Arc::clone(&clients));
+            let snapshot = Arc::clone(&self.snapshot);
             let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
-                let _slot = slot;
-                if let Err(error) = client.serve(stream) {
+                if let Err(error) = client.serve(stream, slot) {
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
                         increment(&snapshot.clients_disconnected);
                     }
@@ -98,18 +145,24 @@ impl ControlServer {
     }
 }
 
-impl Drop for ControlServer {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+/// Tells a client that there is no slot for it. The daemon itself does so, and never waits for it.
+fn refuse(stream: &mut UnixStream) {
+    let told = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.write_all(&GREETING))
+        .and_then(|()| send_failure(stream, too_many("ask", MOST_CLIENTS)));
+    if let Err(error) = told {
+        debug!("a client beyond the slots left early: {error}");
     }
 }
 
-/// The place of a client among those that are answered. It is given back however its thread ends.
-struct Slot(Arc<AtomicUsize>);
+fn too_many(what: &str, most: usize) -> String {
+    format!("too many clients: {most} {what} already\nhelp: end some of them, or try again in a moment")
+}
 
-impl Drop for Slot {
+impl Drop for ControlServer {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -118,22 +171,21 @@ struct Client {
     open: Vec<Alarm>,
     changes: Receiver<Arc<str>>,
     store: Arc<Store>,
+    following: Slots,
 }
 
 impl Client {
-    fn serve(self, mut stream: UnixStream) -> io::Result<()> {
+    fn serve(self, mut stream: UnixStream, slot: Slot) -> io::Result<()> {
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
-        stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
-        stream.write_all(&GREETING)?;
+        let mut asking = Deadline::new(&stream, CLIENT_PATIENCE);
+        asking.write_all(&GREETING)?;
         let mut line = String::new();
-        BufReader::new((&stream).take(MOST_REQUEST_BYTES)).read_line(&mut line)?;
+        BufReader::new(asking.take(MOST_REQUEST_BYTES)).read_line(&mut line)?;
         let request = match Request::from_line(&line) {
             Ok(request) => request,
             Err(error) => return send_failure(&mut stream, error.to_string()),
         };
-        let mut writer =
-            BufWriter::new(Deadline { stream: &stream, until: Instant::now() + ANSWER_PATIENCE });
+        let mut writer = BufWriter::new(Deadline::new(&stream, ANSWER_PATIENCE));
         let outcome = match request {
             Request::Open => self.send_open(&mut writer),
             Request::Alarms(filter) => {
@@ -150,7 +202,11 @@ impl Client {
             }
             Request::Follow(filter) => {
                 drop(writer);
-                return self.follow(&mut stream, &filter);
+                drop(slot);
+                let Some(_slot) = self.following.take() else {
+                    return send_failure(&mut stream, too_many("follow the alarms", MOST_FOLLOWERS));
+                };
+                return self.follow(&stream, &filter);
             }
         };
         match outcome.and_then(|()| writer.flush()) {
@@ -182,35 +238,40 @@ impl Client {
     }
 
     /// Sends the open alarms, then every change.
-    fn follow(&self, stream: &mut UnixStream, filter: &AlarmFilter) -> io::Result<()> {
+    fn follow(&self, stream: &UnixStream, filter: &AlarmFilter) -> io::Result<()> {
         let entries = self.open_entries();
+        let mut writer = BufWriter::new(Deadline::new(stream, CLIENT_PATIENCE));
         for entry in entries.iter().filter(|entry| filter.matches(entry)) {
-            send_line(stream, &entry.to_value())?;
+            send_line(&mut writer, &entry.to_value())?;
         }
+        writer.flush()?;
         forward_changes(stream, &self.changes, filter)
     }
 }
 
 /// Forwards changes until the client goes away or the daemon drops it.
 fn forward_changes(
-    stream: &mut UnixStream,
+    stream: &UnixStream,
     changes: &Receiver<Arc<str>>,
     filter: &AlarmFilter,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_millis(1)))?;
-    loop {
+    // On every turn: changes that the filter leaves out may come all the time.
+    while !has_gone(stream)? {
         match changes.recv_timeout(CLIENT_CHECK) {
-            Ok(line) if matches_filter(&line, filter) => stream.write_all(line.as_bytes())?,
-            Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                // A client sends nothing after its request, so the end of the stream is its end.
-                if matches!((&*stream).read(&mut [0; 64]), Ok(0)) {
-                    return Ok(());
-                }
+            Ok(line) if matches_filter(&line, filter) => {
+                Deadline::new(stream, CLIENT_PATIENCE).write_all(line.as_bytes())?;
             }
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
+    Ok(())
+}
+
+/// Whether the client has closed its end. It sends nothing after its request, so anything to read is the end.
+fn has_gone(stream: &UnixStream) -> io::Result<bool> {
+    let mut ends = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut ends, PollTimeout::ZERO)? > 0)
 }
 
 fn matches_filter(line: &str, filter: &AlarmFilter) -> bool {
@@ -238,18 +299,36 @@ fn finish_answer(writer: &mut impl Write, sent: Result<(), StoreError>) -> io::R
     }
 }
 
-/// A stream that fails once its time is over. A client that reads one byte at a time would otherwise
-/// keep the database from using its pages again.
+/// A stream that fails once its time is over. The timeouts of a socket start anew with every byte, and a client
+/// that takes one byte at a time would keep its slot, and the database from using its pages again.
 struct Deadline<'s> {
     stream: &'s UnixStream,
     until: Instant,
 }
 
+impl<'s> Deadline<'s> {
+    fn new(stream: &'s UnixStream, patience: Duration) -> Deadline<'s> {
+        Deadline { stream, until: Instant::now() + patience }
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        match self.until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(left),
+        }
+    }
+}
+
+impl Read for Deadline<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(bytes)
+    }
+}
+
 impl Write for Deadline<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if Instant::now() >= self.until {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        self.stream.set_write_timeout(Some(self.left()?.min(CLIENT_PATIENCE)))?;
         self.stream.write(bytes)
     }
 
@@ -322,5 +401,66 @@ mod tests {
         let failure: Failure = serde_json::from_str(&answer).unwrap();
         assert!(failure.error.starts_with("this daemon speaks version 2 of"), "{answer}");
         assert!(failure.error.contains("the request has version 99"), "{answer}");
+    }
+    #[test]
+    fn followers_that_have_gone_give_their_slots_back_while_alarms_keep_moving() {
+        let (server, _, store, _folder) = server();
+        let mut engine = Engine::default();
+        let change = engine.observe(&syn(), after_ms(0)).remove(0);
+        // a kind that does not come
+        let filter = AlarmFilter { servers: vec!["nobody".to_owned()], ..AlarmFilter::default() };
+        let request = Request::Follow(filter).to_line().unwrap();
+        let followed = || server.following.taken.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            let clients: Vec<_> = (0..MOST_FOLLOWERS).map(|_| connect(&server, &request)).collect();
+            while followed() < MOST_FOLLOWERS {
+                server.answer_clients(&engine, &store);
+                server.followers.send(&change);
+                std::thread::yield_now();
+            }
+            // those who only ask have slots of their own
+            let mut asker = connect(&server, &Request::Open.to_line().unwrap());
+            server.answer_clients(&engine, &store);
+            let mut answer = String::new();
+            asker.read_to_string(&mut answer).unwrap();
+            assert!(!answer.contains("too many"), "{answer}");
+            drop(clients);
+            // Faster than the server looks when there is no news.
+            let begun = Instant::now();
+            while followed() > 0 {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{} slots are kept", followed());
+                server.followers.send(&change);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_beyond_the_slots_reads_that_there_are_too_many() {
+        let (server, _, store, _folder) = server();
+        // they never ask
+        let _silent: Vec<_> = (0..MOST_CLIENTS).map(|_| connect(&server, "")).collect();
+        server.answer_clients(&Engine::default(), &store);
+        let mut one_more = connect(&server, &Request::Open.to_line().unwrap());
+        server.answer_clients(&Engine::default(), &store);
+        let mut answer = String::new();
+        // the end may be a reset, because nobody has read the request
+        let _ = one_more.read_to_string(&mut answer);
+        assert!(answer.contains("too many clients: 16 ask already"), "{answer}");
+    }
+
+    #[test]
+    fn a_client_that_asks_byte_by_byte_does_not_get_more_time() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let sender = std::thread::spawn(move || {
+            while theirs.write_all(b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let mut asking = Deadline::new(&ours, Duration::from_millis(50));
+        let error = asking.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        drop(ours);
+        sender.join().unwrap();
     }
 }

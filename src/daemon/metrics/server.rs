@@ -3,10 +3,10 @@
 //!
 //! HTTP crates of this size were rejected: their timeouts start anew with every byte.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -18,8 +18,10 @@ use crate::gate::{Gate, GateError, GatePlace, GateStatus, PolicyFacts};
 use crate::memory::return_memory;
 use crate::stderr::notice;
 
-/// Connections at a time. A further one is closed at once.
+/// Connections at a time. A further one takes the place of the oldest one that has not asked yet.
 const MOST_CLIENTS: usize = 8;
+/// How long a connection that has asked keeps its place in any case.
+const UNDISTURBED: Duration = Duration::from_secs(1);
 /// For the whole request, and again for reading the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The length of a request with all its headers.
@@ -90,7 +92,7 @@ fn keep_trying(address: SocketAddr) -> TcpListener {
 }
 
 fn accept(listener: &TcpListener, page: &Arc<Page>) {
-    let clients = Arc::new(AtomicUsize::new(0));
+    let connections = Arc::new(Connections::default());
     loop {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -102,27 +104,88 @@ fn accept(listener: &TcpListener, page: &Arc<Page>) {
                 continue;
             }
         };
-        if clients.load(Ordering::SeqCst) >= MOST_CLIENTS {
+        let Some(place) = connections.admit(stream) else {
             continue;
-        }
-        clients.fetch_add(1, Ordering::SeqCst);
-        let (page, leaving) = (Arc::clone(page), Arc::clone(&clients));
+        };
+        let page = Arc::clone(page);
         let started = std::thread::Builder::new().name("scrape".to_owned()).spawn(move || {
-            if let Err(error) = answer(stream, &page, PATIENCE) {
+            if let Err(error) = answer(&place.stream, &page, PATIENCE, || place.note_request()) {
                 debug!("a scrape failed: {error}");
             }
-            leaving.fetch_sub(1, Ordering::SeqCst);
         });
-        if started.is_err() {
-            clients.fetch_sub(1, Ordering::SeqCst);
+        if let Err(error) = started {
+            debug!("no thread for a scrape: {error}");
         }
     }
 }
 
-/// Answers one request. `patience` is for the whole request, and again for reading the answer.
-fn answer(mut stream: TcpStream, page: &Page, patience: Duration) -> std::io::Result<()> {
+/// The open connections, the oldest first.
+#[derive(Debug, Default)]
+struct Connections {
+    open: Mutex<VecDeque<Connection>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: Arc<TcpStream>,
+    since: Instant,
+    has_asked: bool,
+}
+
+/// The place of one connection, free again when this is dropped.
+#[derive(Debug)]
+struct Place {
+    stream: Arc<TcpStream>,
+    connections: Arc<Connections>,
+}
+
+impl Connections {
+    fn open(&self) -> MutexGuard<'_, VecDeque<Connection>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a connection a place, at the cost of the oldest silent one where there is none left. `None` closes
+    /// it: all the others are being answered.
+    fn admit(self: &Arc<Connections>, stream: TcpStream) -> Option<Place> {
+        let stream = Arc::new(stream);
+        let mut open = self.open();
+        if open.len() >= MOST_CLIENTS {
+            let silent = open.iter().position(|other| !other.has_asked);
+            let oldest = silent.or_else(|| open.iter().position(|other| other.since.elapsed() > UNDISTURBED));
+            // Its thread wakes by that and ends.
+            let _ = open.remove(oldest?)?.stream.shutdown(Shutdown::Both);
+        }
+        open.push_back(Connection { stream: Arc::clone(&stream), since: Instant::now(), has_asked: false });
+        Some(Place { stream, connections: Arc::clone(self) })
+    }
+}
+
+impl Place {
+    fn note_request(&self) {
+        let mut open = self.connections.open();
+        if let Some(own) = open.iter_mut().find(|other| Arc::ptr_eq(&other.stream, &self.stream)) {
+            own.has_asked = true;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open().retain(|other| !Arc::ptr_eq(&other.stream, &self.stream));
+    }
+}
+
+/// Answers one request. `patience` is for the whole request, and again for reading the answer. `note_request` is
+/// called once the request is there.
+fn answer(
+    stream: &TcpStream,
+    page: &Page,
+    patience: Duration,
+    note_request: impl FnOnce(),
+) -> std::io::Result<()> {
     let deadline = Instant::now() + patience;
-    let request = read_request(&mut stream, deadline)?;
+    let request = read_request(stream, deadline)?;
+    note_request();
     let (status, body) = match request.as_deref().map(|text| text.split(' ').collect::<Vec<_>>()).as_deref() {
         Some(["GET" | "HEAD", path, version]) if version.starts_with("HTTP/1.") => {
             match path.split('?').next() {
@@ -145,15 +208,15 @@ fn answer(mut stream: TcpStream, page: &Page, patience: Duration) -> std::io::Re
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    send(&mut stream, head.as_bytes(), deadline)?;
+    send(stream, head.as_bytes(), Instant::now() + patience)?;
     if !is_head {
-        send(&mut stream, body.as_bytes(), Instant::now() + patience)?;
+        send(stream, body.as_bytes(), Instant::now() + patience)?;
     }
     Ok(())
 }
 
 /// The first line of a request, once all its headers are there. `None` if it is no request.
-fn read_request(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<Option<String>> {
+fn read_request(mut stream: &TcpStream, deadline: Instant) -> std::io::Result<Option<String>> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 1024];
     loop {
@@ -173,7 +236,7 @@ fn read_request(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<Op
 }
 
 /// Sends everything by the deadline. The timeout of a socket alone starts anew with every byte.
-fn send(stream: &mut TcpStream, mut bytes: &[u8], deadline: Instant) -> std::io::Result<()> {
+fn send(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> std::io::Result<()> {
     while !bytes.is_empty() {
         stream.set_write_timeout(Some(left(deadline)?))?;
         match stream.write(&bytes[..bytes.len().min(64 << 10)])? {
@@ -252,7 +315,8 @@ mod tests {
     fn ask(page: &Page, request: &[u8]) -> String {
         let (mut client, server) = connect();
         client.write_all(request).unwrap();
-        answer(server, page, PATIENCE).unwrap();
+        answer(&server, page, PATIENCE, || {}).unwrap();
+        drop(server);
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
         text
@@ -299,8 +363,36 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        let error = answer(server, &page(), Duration::from_millis(50)).unwrap_err();
+        let error = answer(&server, &page(), Duration::from_millis(50), || {}).unwrap_err();
+        drop(server);
         assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{error}");
         sender.join().unwrap();
+    }
+    #[test]
+    fn a_further_connection_takes_the_place_of_the_oldest_silent_one() {
+        let connections = Arc::new(Connections::default());
+        let (mut clients, mut places) = (Vec::new(), Vec::new());
+        for _ in 0..MOST_CLIENTS {
+            let (client, server) = connect();
+            clients.push(client);
+            places.push(connections.admit(server).unwrap());
+        }
+        places[0].note_request();
+        let (_client, server) = connect();
+        let last = connections.admit(server).unwrap();
+        assert_eq!(connections.open().len(), MOST_CLIENTS);
+        assert_eq!(clients[1].read(&mut [0]).unwrap(), 0, "the oldest silent one is closed");
+        clients[0].set_nonblocking(true).unwrap();
+        assert_eq!(clients[0].read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "it has asked");
+
+        for place in &places {
+            place.note_request();
+        }
+        last.note_request();
+        let (mut client, server) = connect();
+        assert!(connections.admit(server).is_none(), "all are being answered");
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop(places);
+        assert_eq!(connections.open().len(), 1);
     }
 }
