@@ -16,5 +16,12 @@ pub fn make_state_folder(folder: &Path) -> io::Result<()> {
     if mode & 0o077 != 0 {
         let _ = fs::set_permissions(folder, Permissions::from_mode(mode & 0o700));
     }
+    // The folder above, of the gates of all interfaces, as well.
+    if let Some(parent) = folder.parent()
+        && parent.file_name().is_some_and(|name| name == "portcullis")
+        && fs::metadata(parent)?.permissions().mode() & 0o077 != 0
+    {
+        let _ = fs::set_permissions(parent, Permissions::from_mode(0o700));
+    }
     Ok(())
 }

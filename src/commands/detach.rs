@@ -6,8 +6,8 @@ use super::shared::{find_any_place, save_quarantines};
 use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
-    Gate, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned, list_gates,
-    list_saved_quarantines,
+    Detached, Gate, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned,
+    list_gates, list_saved_quarantines,
 };
 use crate::output::Output;
 
@@ -30,21 +30,33 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     let interface = place.interface.as_str();
     let _lock = place.lock()?;
     // As the kernel has them last: a gate without its tables can't be asked.
-    if let Ok(gate) = Gate::open(&place) {
-        save_quarantines(&gate, &place, output);
+    match Gate::open(&place) {
+        Ok(gate) => save_quarantines(&gate, &place, output),
+        // It may be whole, so its quarantines would be lost.
+        Err(error @ (GateError::Kernelside { .. } | GateError::ForeignPins { .. })) => {
+            return Err(error.into());
+        }
+        Err(error) => log::debug!("{error}"),
     }
     // The note comes first: a daemon that finds the gate gone looks for it.
     place.mark_detached(true);
-    let detached = detach(&place).inspect_err(|_| place.mark_detached(false))?;
+    let detached = detach(&place).inspect_err(|error| {
+        if !matches!(error, GateError::PinsLeft { .. }) {
+            place.mark_detached(false);
+        }
+    })?;
     let (kept, trouble) = list_saved_quarantines(&place);
     if let Some(trouble) = trouble {
         output.warn(&trouble);
     }
-    output.either(&json!({ "interface": interface, "detached": detached, "quarantines": kept }), || {
-        let mut text = if detached {
-            format!("detached from {interface}: nothing is dropped any more\n")
-        } else {
-            format!("there was no gate on {interface}{}\n", hint_at_orphans(interface))
+    output.either(&json!({ "interface": interface, "detached": detached != Detached::Nothing, "quarantines": kept }), || {
+        let mut text = match detached {
+            Detached::Gate => format!("detached from {interface}: nothing is dropped any more\n"),
+            Detached::Unpinned => format!(
+                "the pins of the gate on {interface} were gone, but its filter was still attached; it is detached \
+                 now: nothing is dropped any more\n"
+            ),
+            Detached::Nothing => format!("there was no gate on {interface}{}\n", hint_at_orphans(interface)),
         };
         if let Some(kept) = describe_kept_quarantines(interface, &kept) {
             text.push_str(&format!("{kept}\n"));

@@ -9,8 +9,8 @@ mod timeline;
 mod totals;
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -65,20 +65,66 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Replaces the file in one step. Only its owner may read it, because it tells attackers what was seen.
+/// Writes the page to a file, or into what is no file: a FIFO that somebody reads, a terminal, /dev/stdout.
+/// Anything else is refused, because to write there would replace or damage it.
 fn write(path: &Path, page: &str) -> anyhow::Result<()> {
-    let fresh = path.with_added_extension("new");
-    let _ = fs::remove_file(&fresh);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(page.as_bytes()))
-        .and_then(|()| fs::rename(&fresh, path));
-    written.inspect_err(|_| drop(fs::remove_file(&fresh))).with_context(|| {
+    let written = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => replace(path, page, None),
+        Err(error) => Err(error),
+        Ok(old) if old.is_file() => replace(path, page, Some(&old)),
+        // what a link such as /dev/stdout leads to
+        Ok(old) => match fs::metadata(path).map(|target| target.file_type()) {
+            Ok(kind) if kind.is_fifo() || kind.is_char_device() => write_into(path, page),
+            _ => bail!(
+                "{} is {}, which a report does not replace\nhelp: name a file, or - for standard output",
+                path.display(),
+                describe_kind(old.file_type())
+            ),
+        },
+    };
+    written.with_context(|| {
         format!("could not write {}\nhelp: check free space and permissions of its folder", path.display())
     })
+}
+
+fn describe_kind(kind: fs::FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_symlink() => "a symbolic link",
+        kind if kind.is_block_device() => "a block device",
+        kind if kind.is_socket() => "a socket",
+        _ => "no regular file",
+    }
+}
+
+/// Without waiting for a reader of a FIFO: there may never be one.
+fn write_into(path: &Path, page: &str) -> io::Result<()> {
+    let probe = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let probe = probe.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENXIO) => io::Error::other("nobody reads it"),
+        _ => error,
+    })?;
+    let mut target = OpenOptions::new().write(true).open(path)?;
+    drop(probe);
+    target.write_all(page.as_bytes())
+}
+
+/// Replaces a file in one step. A new one is for its owner alone, because it tells attackers what was seen. An
+/// old one keeps its owner and its mode.
+fn replace(path: &Path, page: &str, old: Option<&fs::Metadata>) -> io::Result<()> {
+    let fresh = path.with_added_extension(format!("new-{}", std::process::id()));
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).and_then(|mut file| {
+            let outcome = file.write_all(page.as_bytes()).and_then(|()| match old {
+                Some(old) => {
+                    fchown(&file, Some(old.uid()), Some(old.gid()))?;
+                    file.set_permissions(old.permissions())
+                }
+                None => Ok(()),
+            });
+            outcome.and_then(|()| fs::rename(&fresh, path)).inspect_err(|_| drop(fs::remove_file(&fresh)))
+        });
+    written
 }
 
 /// The only interface of this network namespace that has a history.
@@ -97,5 +143,54 @@ fn find_place() -> anyhow::Result<GatePlace> {
         names => {
             bail!("several interfaces have a history: {}\nhelp: choose one with -i IF", names.join(", "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_report_replaces_nothing_but_a_file_and_the_file_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write(&path("new.html"), "page").unwrap();
+        assert_eq!(fs::metadata(path("new.html")).unwrap().permissions().mode() & 0o777, 0o600);
+
+        fs::write(path("old.html"), "old").unwrap();
+        fs::set_permissions(path("old.html"), Permissions::from_mode(0o640)).unwrap();
+        write(&path("old.html"), "page").unwrap();
+        assert_eq!(fs::read_to_string(path("old.html")).unwrap(), "page");
+        assert_eq!(fs::metadata(path("old.html")).unwrap().permissions().mode() & 0o777, 0o640);
+
+        symlink(path("old.html"), path("link")).unwrap();
+        let error = write(&path("link"), "other").unwrap_err();
+        assert!(error.to_string().contains("is a symbolic link, which a report does not replace"), "{error}");
+        assert!(fs::symlink_metadata(path("link")).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(path("old.html")).unwrap(), "page");
+        let error = write(folder.path(), "other").unwrap_err();
+        assert!(error.to_string().contains("is a folder"), "{error}");
+
+        write(Path::new("/dev/null"), "page").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        let left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 3, "{left:?}");
+    }
+
+    #[test]
+    fn a_report_goes_into_a_fifo_that_somebody_reads_and_waits_for_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let error = write(&path, "page").unwrap_err();
+        assert!(format!("{error:#}").contains("nobody reads it"), "{error:#}");
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        write(&path, "page").unwrap();
+        assert_eq!(io::read_to_string(reader).unwrap(), "page");
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
     }
 }

@@ -78,8 +78,13 @@ pub(super) fn save_quarantines(gate: &Gate, place: &GatePlace, output: &Output) 
 /// The exit status of a command that changed the gate's tables. They have no effect while the filter
 /// is off its interface, so that is a failure, and the user reads why.
 pub(super) fn exit_by_attachment(gate: &Gate, place: &GatePlace, output: &Output) -> Exit {
-    if gate.find_mode(place) != AttachMode::No {
-        return Exit::Done;
+    match gate.find_mode(place) {
+        Ok(AttachMode::Native | AttachMode::Generic) => return Exit::Done,
+        Ok(AttachMode::No) => {}
+        Err(error) => {
+            output.warn(&format!("it was done, but {error}"));
+            return Exit::Failed;
+        }
     }
     output.warn(&format!(
         "the gate on {0} is NOT ATTACHED: nothing is dropped\nhelp: portcullis attach -i {0} -p POLICY",

@@ -49,7 +49,7 @@ fn watch(place: &GatePlace, gate: &Gate, terminal: &mut DefaultTerminal) -> anyh
     let mut read: Option<Instant> = None;
     loop {
         if read.is_none_or(|read| read.elapsed() >= READ) {
-            if !gate.is_pinned_at(place) {
+            if !gate.is_pinned_at(place)? {
                 bail!("another command has detached the gate from {}", place.interface);
             }
             let status = gate.status(place, &facts)?;

@@ -195,7 +195,14 @@ impl<'gate> Daemon<'gate> {
 
     /// Looks how the gate is attached, and reports what is wrong to everybody.
     fn check_gate(&mut self) -> anyhow::Result<()> {
-        let check = self.monitor.check()?;
+        let check = match self.monitor.check() {
+            Ok(check) => check,
+            // One look that fails is no sign of a gate that is gone. The next look comes in a second.
+            Err(error) => {
+                self.monitor.note_failed_check(&error);
+                return Ok(());
+            }
+        };
         for (trouble, text) in &check.troubles {
             self.report_trouble(*trouble, text);
         }
@@ -228,7 +235,9 @@ impl<'gate> Daemon<'gate> {
     /// reported now: no later daemon can.
     pub(super) fn stop(&mut self, detach_on_exit: bool) {
         self.service_manager.notify_stopping();
-        let is_last = detach_on_exit || !self.gate.is_pinned_at(self.monitor.place());
+        // A gate of which that can't be found out may be there: the next daemon reports what is left.
+        let is_pinned = self.gate.is_pinned_at(self.monitor.place()).unwrap_or(true);
+        let is_last = detach_on_exit || !is_pinned;
         self.report_startup_drops();
         if is_last {
             self.report_startup_drops_beyond(&Baseline::default());

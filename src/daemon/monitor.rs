@@ -50,6 +50,8 @@ pub(super) struct Monitor<'gate> {
     is_observing: bool,
     /// Why the gate could not be attached again, as the user last read it.
     last_refusal: String,
+    /// Why the last check failed. Empty if it did not.
+    last_failure: String,
     snapshot: Arc<Snapshot>,
 }
 
@@ -73,6 +75,7 @@ impl<'gate> Monitor<'gate> {
             is_detached: false,
             is_observing: Enforcement::of(policy) == Enforcement::Observing,
             last_refusal: String::new(),
+            last_failure: String::new(),
             snapshot,
         }
     }
@@ -115,7 +118,7 @@ impl<'gate> Monitor<'gate> {
         self.follow_name();
         let interface = &self.place.interface;
         let mut check = Check::default();
-        if !self.gate.is_pinned_at(&self.place) {
+        if !self.gate.is_pinned_at(&self.place)? {
             let help = format!("help: portcullis run -i {interface} -p POLICY attaches it again");
             if !self.place.is_marked_detached() {
                 let text = format!("the pins of the gate on {interface} are gone, and nobody typed `detach`");
@@ -131,7 +134,7 @@ impl<'gate> Monitor<'gate> {
             self.is_detached = true;
             return Ok(check);
         }
-        let mode = self.gate.find_mode(&self.place);
+        let mode = self.gate.find_mode(&self.place)?;
         if mode != self.mode {
             let text = match mode {
                 AttachMode::No if self.place.is_elsewhere() => describe_move(interface),
@@ -148,13 +151,16 @@ impl<'gate> Monitor<'gate> {
             self.mode = mode;
             increment(&self.snapshot.filter_changes);
         }
+        if !std::mem::take(&mut self.last_failure).is_empty() {
+            notice!("portcullis: the daemon looks at the gate again");
+        }
         // From the kernel, because `apply` may have changed it.
         if let Some(settings) = self.gate.live_settings()? {
             self.is_strict = settings.flags & settings_flag::SETTINGS_STRICT.0 != 0;
             check.has_other_policy = self.seen_generation != settings.generation;
             self.seen_generation = settings.generation;
         }
-        let tracker = self.gate.find_tracker(&self.place);
+        let tracker = self.gate.find_tracker(&self.place)?;
         if tracker != self.tracker {
             let text = describe_tracker_change(interface, self.tracker, tracker, self.is_strict);
             match tracker {
@@ -179,6 +185,17 @@ impl<'gate> Monitor<'gate> {
         Ok(check)
     }
 
+    /// Says once why the gate could not be looked at. The daemon looks again every second.
+    pub(super) fn note_failed_check(&mut self, error: &anyhow::Error) {
+        let failure = format!("{error:#}");
+        if failure != self.last_failure {
+            notice!(
+                "portcullis: warning: the daemon can't look at the gate, and tries again every second: {failure}"
+            );
+            self.last_failure = failure;
+        }
+    }
+
     /// One line for `systemctl status`.
     pub(super) fn describe(&self) -> String {
         let attached = describe_state(&self.place.interface, self.mode, self.is_strict, self.tracker);
@@ -188,7 +205,8 @@ impl<'gate> Monitor<'gate> {
 
     /// The last sentence of a daemon that leaves its gate attached.
     pub(super) fn describe_rest(&self) -> String {
-        describe_rest(&self.place.interface, self.gate.find_mode(&self.place), self.find_enforcement())
+        let mode = self.gate.find_mode(&self.place).unwrap_or(self.mode);
+        describe_rest(&self.place.interface, mode, self.find_enforcement())
     }
 
     /// Reads the live policy only if another command has applied it.
@@ -233,16 +251,18 @@ impl<'gate> Monitor<'gate> {
             Ok(_) => return,
             Err(error) => return self.note_refusal(&error),
         };
-        let restored = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(&place) {
-            true => self.gate.reattach(&place),
+        let restored = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(&place)? {
+            true => self
+                .gate
+                .reattach(&place)
+                .and_then(|(mode, warnings)| Ok((mode, self.gate.find_tracker(&place)?, warnings))),
             false => Err(GateError::NotAttached { interface: place.interface.clone() }),
         });
         match restored {
-            Ok((mode, warnings)) => {
+            Ok((mode, tracker, warnings)) => {
                 for warning in warnings {
                     notice!("portcullis: warning: {warning}");
                 }
-                let tracker = self.gate.find_tracker(&place);
                 notice!(
                     "portcullis: attached to {} again: {}, tracker {}",
                     place.interface,

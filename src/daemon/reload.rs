@@ -140,7 +140,7 @@ impl Reload {
     /// When the policy does not fit or the gate is not the daemon's any more. The live policy stays then.
     pub(super) fn apply(gate: &Gate, place: &GatePlace, policy: Policy) -> anyhow::Result<Reloaded> {
         let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
-        if !gate.is_pinned_at(place) {
+        if !gate.is_pinned_at(place)? {
             bail!("another command has detached the gate from {}", place.interface);
         }
         // Each step needs much memory for a moment, so each gives back what it had.

@@ -87,7 +87,7 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
         let place = daemon.monitor().place();
         let interface = place.interface.as_str();
         let _lock = place.lock()?;
-        if gate.is_pinned_at(place) {
+        if gate.is_pinned_at(place)? {
             if let Err(error) = gate.save_quarantines(place) {
                 notice!("portcullis: warning: the quarantines end with the gate: {error}");
             }

@@ -15,7 +15,7 @@ impl Gate {
     /// # Errors
     /// Then nothing has changed.
     pub fn apply(&self, place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
-        let had_tracker = self.find_tracker(place) != Hook::No;
+        let had_tracker = self.find_tracker(place)? != Hook::No;
         let strict = tables.settings.is_strict();
         let ready = match (strict, had_tracker) {
             (true, false) => self.begin_tracking(place, tables.settings.pickup_s),

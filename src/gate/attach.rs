@@ -13,7 +13,7 @@ use super::error::GateError;
 use super::fault;
 use super::link::{AttachMode, Hook, refuse_other_program};
 use super::nic::refuse_unfit;
-use super::pins::{ensure_bpffs, pin, remove_empty_parent, remove_tree};
+use super::pins::{check_owners, ensure_bpffs, make_folder, pin, remove_empty_parent, remove_tree};
 use super::place::GatePlace;
 use super::program::OBJECT;
 use super::requirements::check_requirements;
@@ -56,6 +56,7 @@ impl Gate {
         check_requirements()?;
         refuse_unfit(place)?;
         ensure_bpffs()?;
+        check_owners(&place.pins)?;
         place.mark_detached(false);
         let (gate, attachment) = match place.maps().exists() {
             true => Gate::replace(place, policy, tables)?,
@@ -100,7 +101,8 @@ impl Gate {
         let mut warnings = gate.list_unapplied_sizes(&policy.tables);
         let programs = place.programs();
         gate.programs.stage_pins(&programs)?;
-        let had_tracker = gate.find_tracker(place) != Hook::No;
+        let had_tracker =
+            gate.find_tracker(place).inspect_err(|_| gate.programs.unstage_pins(&programs))? != Hook::No;
         // A gate without a tracker has recorded no flow: as in `apply`.
         let begun = match tables.settings.is_strict() && !had_tracker {
             true => gate.begin_tracking(place, tables.settings.pickup_s),
@@ -125,10 +127,11 @@ impl Gate {
         let attached = activated.and_then(|()| gate.attach_programs(place, tables, || {}));
         let (hook, mode, more) = attached.map_err(|error| {
             let state = match gate.find_mode(place) {
-                AttachMode::No => {
+                Err(_) => "it could not be found out which programs are attached".to_owned(),
+                Ok(AttachMode::No) => {
                     format!("the gate on {} is NOT ATTACHED: nothing is dropped", place.interface)
                 }
-                AttachMode::Native | AttachMode::Generic => {
+                Ok(AttachMode::Native | AttachMode::Generic) => {
                     "programs of the earlier version are still attached".to_owned()
                 }
             };
@@ -198,7 +201,7 @@ impl Gate {
         };
         for folder in ["maps", "programs", "links"] {
             fault::inode_point().map_err(|errno| failed(errno.into()))?;
-            fs::create_dir_all(staging.join(folder)).map_err(failed)?;
+            make_folder(&staging.join(folder)).map_err(failed)?;
         }
         for (name, map) in self.maps.handles() {
             pin(map.as_fd(), &staging.join("maps").join(name))?;

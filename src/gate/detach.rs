@@ -2,40 +2,102 @@
 
 use std::os::fd::AsFd;
 
+use nix::errno::Errno;
+
 use super::error::GateError;
-use super::link::find_filter_here;
+use super::link::{find_filter_here, unless_short};
 use super::orphans::{GateState, PinnedGate, judge_gate, parse_folder};
-use super::pins::{LINKS, check_mounts, check_writable, remove_empty_parent, remove_tree};
+use super::pins::{
+    LINKS, check_mounts, check_owners, check_writable, list_tree, remove_empty_parent, remove_listed,
+};
 use super::place::GatePlace;
-use super::program::Programs;
+use super::program::TRACK;
 use super::requirements::check_requirements;
 use super::system::{self, clsact};
 
+/// The kernel's name of the filter: the first 15 bytes of it.
+const FILTER_NAME: &str = "portcullis_filt";
+
+/// What there was to detach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detached {
+    /// Nothing.
+    Nothing,
+    /// A gate, or something of one, that was pinned.
+    Gate,
+    /// A filter without pins: somebody has removed them or moved them away.
+    Unpinned,
+}
+
 /// Detaches both programs and removes every pin. Also removes what is left of a gate of another layout,
-/// or of one half made. Returns whether there was anything. The caller holds the lock.
+/// or of one half made. Asks the kernel whether a filter is left that has no pins, and detaches it too. The
+/// caller holds the lock.
 ///
 /// # Errors
-/// When the pins can't be removed. The gate is still attached then, unless the kernel fails in between.
-pub fn detach(place: &GatePlace) -> Result<bool, GateError> {
+/// Then the gate is still attached, unless the error is [`GateError::PinsLeft`].
+pub fn detach(place: &GatePlace) -> Result<Detached, GateError> {
     check_requirements()?;
     check_mounts()?;
+    check_owners(&place.pins)?;
     // before anything is detached: half a gate is no gate
     check_writable(&place.pins)?;
-    if let Ok(programs) = Programs::open(&place.programs()) {
-        clsact::detach(programs.track.as_fd(), place.ifindex);
-    }
+    // Whatever takes a descriptor comes before the first change.
+    let track = unless_short(system::open_pin(&place.programs().join(TRACK)))?;
+    let hooked = match &track {
+        Some(track) => unless_short(clsact::query(track.as_fd(), place.ifindex))?,
+        None => None,
+    };
+    let mut links = Vec::new();
     for name in LINKS {
-        if let Ok(link) = system::open_pin(&place.links().join(name)) {
-            // an error means that the interface is gone
-            let _ = system::detach_link(link.as_fd());
-        }
+        links.extend(unless_short(system::open_pin(&place.links().join(name)))?);
     }
     // the links first, so that a death in between leaves no program without the names of its maps
-    let links = remove_tree(&place.links())?;
-    let others = remove_tree(&place.pins)?;
-    let staging = remove_tree(&place.staging())?;
+    let mut pins = list_tree(&place.links())?;
+    for pin in list_tree(&place.pins)? {
+        if !pins.contains(&pin) {
+            pins.push(pin);
+        }
+    }
+    pins.extend(list_tree(&place.staging())?);
+    unless_short(system::query_xdp(place.ifindex))?;
+
+    if let (Some(track), Some(_)) = (&track, hooked) {
+        clsact::detach(track.as_fd(), place.ifindex);
+    }
+    for link in &links {
+        // an error means that the interface is gone
+        let _ = system::detach_link(link.as_fd());
+    }
+    drop((track, links));
+    let left = |error| GateError::PinsLeft { interface: place.interface.clone(), error: Box::new(error) };
+    remove_listed(&pins).map_err(left)?;
     remove_empty_parent(&place.pins);
-    Ok(links || others || staging)
+    match (detach_unpinned(place)?, pins.is_empty()) {
+        (true, _) => Ok(Detached::Unpinned),
+        (false, false) => Ok(Detached::Gate),
+        (false, true) => Ok(Detached::Nothing),
+    }
+}
+
+/// Detaches a filter of ours that is on the interface although nothing is pinned. Returns whether there was one.
+fn detach_unpinned(place: &GatePlace) -> Result<bool, GateError> {
+    let failed = |errno| GateError::Kernelside {
+        what: format!("could not detach the filter on {}, whose pins are gone", place.interface),
+        errno,
+    };
+    let Some(Some((id, _))) = unless_short(system::query_xdp(place.ifindex))? else {
+        return Ok(false);
+    };
+    if system::name_program(id).map_err(failed)?.as_deref() != Some(FILTER_NAME) {
+        return Ok(false);
+    }
+    for link in system::find_links_of(id).map_err(failed)? {
+        system::detach_link(link.as_fd()).map_err(failed)?;
+    }
+    match unless_short(system::query_xdp(place.ifindex))? {
+        Some(Some((still, _))) if still == id => Err(failed(Errno::EBUSY)),
+        _ => Ok(true),
+    }
 }
 
 /// Whether something of a gate is pinned, whole or not.

@@ -187,6 +187,20 @@ pub enum GateError {
     #[error("generation {generation} of the policy is live, but {state}: {error}\nthen attach again")]
     HalfDone { generation: u64, state: String, error: Box<GateError> },
 
+    /// Somebody else may change the pins.
+    #[error(
+        "{path} can't be trusted: {why}\n\
+         help: see what lies there (ls -la {path}); once root alone may change it, try again"
+    )]
+    ForeignPins { path: PathBuf, why: String },
+
+    /// The programs are detached, but something of the gate is left.
+    #[error(
+        "detached from {interface}: nothing is dropped any more; but its pins are not all removed: {error}\n\
+         help: portcullis detach -i {interface} removes the others"
+    )]
+    PinsLeft { interface: String, error: Box<GateError> },
+
     /// Anything else. `why` may end with a line that begins with `help:`.
     #[error("{what}: {why}")]
     Other { what: String, why: String },
@@ -197,6 +211,12 @@ fn remedy(errno: Errno) -> &'static str {
     match errno {
         Errno::EPERM | Errno::EACCES => {
             "\nhelp: run it as root; in a container, it needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
+        }
+        Errno::EMFILE => {
+            "\nhelp: this process may open too few files: raise the limit with `ulimit -n 1024`, or LimitNOFILE= of a unit"
+        }
+        Errno::ENFILE => {
+            "\nhelp: the machine has too many open files: end a program, or raise fs.file-max with sysctl"
         }
         Errno::EROFS => {
             "\nhelp: the file system is mounted read-only: `mount | grep /sys/fs/bpf` shows it, \
@@ -274,7 +294,23 @@ impl GateError {
     }
 }
 
-fn errno_of(error: &libbpf_rs::Error) -> Option<Errno> {
+/// Whether an errno is about this process, and says nothing about what it asked for: descriptors or memory ran
+/// out, or it lacks a right. To try again may help.
+pub(super) const fn is_shortage(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EMFILE
+            | Errno::ENFILE
+            | Errno::ENOMEM
+            | Errno::ENOBUFS
+            | Errno::EAGAIN
+            | Errno::EINTR
+            | Errno::EACCES
+            | Errno::EPERM
+    )
+}
+
+pub(super) fn errno_of(error: &libbpf_rs::Error) -> Option<Errno> {
     use libbpf_rs::ErrorKind as Kind;
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {

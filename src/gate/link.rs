@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::Gate;
-use super::error::GateError;
+use super::error::{GateError, is_shortage};
 use super::fault;
 use super::pins::{LINK_FILTER, LINK_TRACK, pin};
 use super::place::GatePlace;
@@ -73,23 +73,31 @@ impl Hook {
 
 impl Gate {
     /// How the filter is attached now, asked of the kernel.
-    pub fn find_mode(&self, place: &GatePlace) -> AttachMode {
+    ///
+    /// # Errors
+    /// When that can't be found out: a lack of descriptors is no sign of a filter that is gone.
+    pub fn find_mode(&self, place: &GatePlace) -> Result<AttachMode, GateError> {
         // the pinned program, not an opened one: this gate may have been opened before an attach
-        let link = open_live_link(place, LINK_FILTER);
-        match link.and_then(|link| system::link_facts(link.as_fd()).ok()) {
+        let Some(link) = open_live_link(place, LINK_FILTER)? else {
+            return Ok(AttachMode::No);
+        };
+        match unless_short(system::link_facts(link.as_fd()))? {
             Some(facts) => mode_of_program(place, facts.program_id),
-            None => AttachMode::No,
+            None => Ok(AttachMode::No),
         }
     }
 
     /// Where the tracker is attached now, asked of the kernel.
-    pub fn find_tracker(&self, place: &GatePlace) -> Hook {
-        if open_live_link(place, LINK_TRACK).is_some() {
-            return Hook::Tcx;
+    ///
+    /// # Errors
+    /// As [`Gate::find_mode`].
+    pub fn find_tracker(&self, place: &GatePlace) -> Result<Hook, GateError> {
+        if open_live_link(place, LINK_TRACK)?.is_some() {
+            return Ok(Hook::Tcx);
         }
-        match clsact::query(self.programs.track.as_fd(), place.ifindex) {
-            Some(_) => Hook::Clsact,
-            None => Hook::No,
+        match unless_short(clsact::query(self.programs.track.as_fd(), place.ifindex))? {
+            Some(_) => Ok(Hook::Clsact),
+            None => Ok(Hook::No),
         }
     }
 
@@ -102,12 +110,12 @@ impl Gate {
         warnings: &mut Vec<String>,
     ) -> Result<AttachMode, GateError> {
         let program = self.programs.filter.as_fd();
-        if let Some(link) = open_live_link(place, LINK_FILTER) {
+        if let Some(link) = open_live_link(place, LINK_FILTER)? {
             system::update_link(link.as_fd(), program).map_err(|errno| GateError::Kernelside {
                 what: format!("could not replace the program on {}", place.interface),
                 errno,
             })?;
-            return Ok(mode_of_program(place, program_id(program)?));
+            return mode_of_program(place, program_id(program)?);
         }
         let path = place.links().join(LINK_FILTER);
         // a link whose interface is gone holds nothing but its name
@@ -142,7 +150,7 @@ impl Gate {
     /// Attaches the tracker, or replaces its program without a gap.
     pub(super) fn attach_tracker(&self, place: &GatePlace) -> Result<Hook, GateError> {
         let program = self.programs.track.as_fd();
-        if let Some(link) = open_live_link(place, LINK_TRACK) {
+        if let Some(link) = open_live_link(place, LINK_TRACK)? {
             system::update_link(link.as_fd(), program).map_err(|errno| GateError::Kernelside {
                 what: format!("could not replace the tracker on {}", place.interface),
                 errno,
@@ -192,8 +200,8 @@ impl Gate {
 
 /// Refuses an interface that has an XDP program of somebody else.
 pub(super) fn refuse_other_program(place: &GatePlace) -> Result<(), GateError> {
-    match system::query_xdp(place.ifindex) {
-        Ok(Some(_)) => Err(place.other_program()),
+    match unless_short(system::query_xdp(place.ifindex))? {
+        Some(Some(_)) => Err(place.other_program()),
         _ => Ok(()),
     }
 }
@@ -208,18 +216,32 @@ pub(super) fn find_filter_here(place: &GatePlace) -> Option<u32> {
 }
 
 /// The pinned link, unless its interface is gone.
-fn open_live_link(place: &GatePlace, name: &str) -> Option<OwnedFd> {
-    let link = system::open_pin(&place.links().join(name)).ok()?;
-    match system::link_facts(link.as_fd()) {
-        Ok(facts) if facts.ifindex != 0 && facts.ifindex == place.ifindex => Some(link),
-        _ => None,
+fn open_live_link(place: &GatePlace, name: &str) -> Result<Option<OwnedFd>, GateError> {
+    let Some(link) = unless_short(system::open_pin(&place.links().join(name)))? else {
+        return Ok(None);
+    };
+    match unless_short(system::link_facts(link.as_fd()))? {
+        Some(facts) if facts.ifindex != 0 && facts.ifindex == place.ifindex => Ok(Some(link)),
+        _ => Ok(None),
     }
 }
 
-fn mode_of_program(place: &GatePlace, program_id: u32) -> AttachMode {
-    match system::query_xdp(place.ifindex) {
-        Ok(Some((id, mode))) if id == program_id => mode.into(),
-        _ => AttachMode::No,
+fn mode_of_program(place: &GatePlace, program_id: u32) -> Result<AttachMode, GateError> {
+    match unless_short(system::query_xdp(place.ifindex))? {
+        Some(Some((id, mode))) if id == program_id => Ok(mode.into()),
+        _ => Ok(AttachMode::No),
+    }
+}
+
+/// `None`: what was asked for is not there. A lack of descriptors, memory or rights says nothing about that.
+pub(super) fn unless_short<T>(answer: Result<T, Errno>) -> Result<Option<T>, GateError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(errno) if is_shortage(errno) => Err(GateError::Kernelside {
+            what: "could not find out how the gate is attached".to_owned(),
+            errno,
+        }),
+        Err(_) => Ok(None),
     }
 }
 

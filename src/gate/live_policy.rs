@@ -79,7 +79,7 @@ impl Gate {
         policy: &Policy,
         tables: &Tables,
     ) -> Result<Option<u64>, GateError> {
-        let is_tracked = self.find_tracker(place) != Hook::No;
+        let is_tracked = self.find_tracker(place)? != Hook::No;
         let live = self.live_source()?.filter(|(text, file)| *text == policy.text && *file == policy.file);
         match live {
             Some(_) if is_tracked == tables.settings.is_strict() => {

@@ -51,7 +51,7 @@ pub use attach::Attachment;
 pub use caveats::find_caveats;
 pub use contacts::ContactReader;
 pub use counters::ProgramStatistics;
-pub use detach::{detach, detach_by_name, is_pinned};
+pub use detach::{Detached, detach, detach_by_name, is_pinned};
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
 pub use flows::{FlowRow, FlowTable};

@@ -6,9 +6,9 @@ use std::path::Path;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use nix::errno::Errno;
 
-use super::error::GateError;
+use super::error::{GateError, is_shortage};
 use super::maps::Maps;
-use super::pins::{check_mounts, open_map};
+use super::pins::{check_mounts, check_owners, open_map};
 use super::place::GatePlace;
 use super::program::{OBJECT, Programs, load};
 use super::requirements::check_requirements;
@@ -33,12 +33,13 @@ impl Gate {
     /// When there is none, when its maps have another layout, or when it may not be read.
     pub fn open(place: &GatePlace) -> Result<Gate, GateError> {
         check_requirements()?;
+        check_owners(&place.pins)?;
         if !place.maps().exists() {
             check_mounts()?;
             return Err(GateError::NotAttached { interface: place.interface.clone() });
         }
         check_pins(place)?;
-        let programs = Programs::open(&place.programs()).map_err(|name| place.broken_pins(&name))?;
+        let programs = Programs::open(place)?;
         let maps = Maps::collect(|name| {
             open_map(&place.maps().join(name)).map_err(|errno| match errno {
                 Errno::ENOENT => place.broken_pins(name),
@@ -87,10 +88,20 @@ impl Gate {
     }
 
     /// Whether the gate that is pinned at `place` is this one, and not a later one.
-    pub fn is_pinned_at(&self, place: &GatePlace) -> bool {
-        let id = |handle: &MapHandle| handle.info().map(|info| info.info.id).ok();
-        let pinned = open_map(&place.maps().join("state")).ok();
-        pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(self.maps.state.handle()))
+    ///
+    /// # Errors
+    /// When that can't be found out: a lack of descriptors is no sign of a gate that is gone.
+    pub fn is_pinned_at(&self, place: &GatePlace) -> Result<bool, GateError> {
+        let what = "could not look at the pins of the gate";
+        let id = |handle: &MapHandle| match handle.info() {
+            Ok(info) => Ok(info.info.id),
+            Err(error) => Err(GateError::from_libbpf(what, &error)),
+        };
+        match open_map(&place.maps().join("state")) {
+            Ok(pinned) => Ok(id(&pinned)? == id(self.maps.state.handle())?),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
+            Err(errno) => Err(GateError::Kernelside { what: what.to_owned(), errno }),
+        }
     }
 
     pub(super) fn read_state(&self, index: state) -> Result<u64, GateError> {
@@ -127,7 +138,10 @@ fn check_pins(place: &GatePlace) -> Result<(), GateError> {
 
 /// Refuses maps that another version made, in which fields have other meanings.
 fn check_layout(place: &GatePlace) -> Result<(), GateError> {
-    let handle = open_map(&place.maps().join("state")).map_err(|_| place.broken_pins("state"))?;
+    let handle = open_map(&place.maps().join("state")).map_err(|errno| match is_shortage(errno) {
+        true => GateError::Kernelside { what: "could not open the pinned map `state`".to_owned(), errno },
+        false => place.broken_pins("state"),
+    })?;
     let words: TypedMap<u32, u64> = TypedMap::new("state", handle)?;
     let found = words.get(&state::STATE_LAYOUT.0)?.unwrap_or(0);
     if found == u64::from(layout::LAYOUT_VERSION.0) {

@@ -1,9 +1,10 @@
 //! Pins: the bpffs that holds them, their names, and how they are made and removed.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use libbpf_rs::MapHandle;
 use nix::errno::Errno;
@@ -11,7 +12,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{AccessFlags, access};
 
-use super::error::GateError;
+use super::error::{GateError, errno_of};
 use super::{fault, system};
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -81,11 +82,7 @@ pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), GateError> {
 
 /// Opens a pinned map.
 pub(super) fn open_map(path: &Path) -> Result<MapHandle, Errno> {
-    MapHandle::from_pinned_path(path).map_err(|error| match error.kind() {
-        libbpf_rs::ErrorKind::NotFound => Errno::ENOENT,
-        libbpf_rs::ErrorKind::PermissionDenied => Errno::EPERM,
-        _ => Errno::EIO,
-    })
+    MapHandle::from_pinned_path(path).map_err(|error| errno_of(&error).unwrap_or(Errno::EIO))
 }
 
 /// Refuses a folder whose pins can't be removed. One that is not there is no error.
@@ -98,28 +95,103 @@ pub(super) fn check_writable(folder: &Path) -> Result<(), GateError> {
     }
 }
 
-/// Removes a folder with all its pins. Returns whether it was there.
-pub(super) fn remove_tree(path: &Path) -> Result<bool, GateError> {
-    match remove_all(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(GateError::from_io(format!("could not remove {}", path.display()), &error)),
+/// Refuses pins that somebody other than root may change. Where the bpffs is open to everybody, another user
+/// could make the folder first, and rename a gate away. Folders that are not there are no error.
+pub(super) fn check_owners(pins: &Path) -> Result<(), GateError> {
+    let parent = Path::new(BPFFS);
+    if let Some(stat) = look(parent)?
+        && stat.mode() & 0o022 != 0
+        // in a sticky folder, only its owner may rename what is root's
+        && stat.mode() & 0o1000 == 0
+    {
+        return Err(foreign(parent, "everybody may rename what is in it".to_owned()));
+    }
+    for path in [Path::new(PINS), pins] {
+        let Some(stat) = look(path)? else { continue };
+        if !stat.is_dir() {
+            return Err(foreign(path, "it is no folder".to_owned()));
+        }
+        if stat.uid() != 0 {
+            return Err(foreign(path, format!("it belongs to user {}, not to root", stat.uid())));
+        }
+        if stat.mode() & 0o022 != 0 {
+            return Err(foreign(path, "others than root may write to it".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn foreign(path: &Path, why: String) -> GateError {
+    GateError::ForeignPins { path: path.to_owned(), why }
+}
+
+/// `None`: it is not there.
+fn look(path: &Path) -> Result<Option<fs::Metadata>, GateError> {
+    match fs::symlink_metadata(path) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(GateError::not_pinned(format!("could not look at {}", path.display()), &error)),
     }
 }
 
-/// One pin after the other, because the process may die before each of them.
-fn remove_all(path: &Path) -> std::io::Result<()> {
+/// Makes a folder for pins that is root's alone, with those above it.
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes a folder with all its pins. Returns whether it was there.
+pub(super) fn remove_tree(path: &Path) -> Result<bool, GateError> {
+    let pins = list_tree(path)?;
+    remove_listed(&pins)?;
+    Ok(!pins.is_empty())
+}
+
+/// A pin or a folder, as it is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    path: PathBuf,
+    is_folder: bool,
+}
+
+/// Everything below a folder and the folder itself, each before what holds it. Empty: it is not there. To remove
+/// what is listed takes no descriptor.
+pub(super) fn list_tree(path: &Path) -> Result<Vec<Listed>, GateError> {
+    let mut listed = Vec::new();
+    match list_below(path, &mut listed) {
+        Ok(()) => Ok(listed),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => {
+            Err(GateError::not_pinned(format!("could not read the folder {}", path.display()), &error))
+        }
+    }
+}
+
+fn list_below(path: &Path, listed: &mut Vec<Listed>) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            remove_all(&entry.path())?;
+            list_below(&entry.path(), listed)?;
         } else {
-            fault::point();
-            fs::remove_file(entry.path())?;
+            listed.push(Listed { path: entry.path(), is_folder: false });
         }
     }
-    fault::point();
-    fs::remove_dir(path)
+    listed.push(Listed { path: path.to_owned(), is_folder: true });
+    Ok(())
+}
+
+/// Removes one pin after the other, because the process may die before each of them.
+pub(super) fn remove_listed(pins: &[Listed]) -> Result<(), GateError> {
+    for Listed { path, is_folder } in pins {
+        fault::point();
+        let removed = if *is_folder { fs::remove_dir(path) } else { fs::remove_file(path) };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(GateError::from_io(format!("could not remove {}", path.display()), &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes the folder of all gates once the last one is gone.

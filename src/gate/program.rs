@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
-use super::error::GateError;
+use super::error::{GateError, is_shortage};
 use super::maps::{Maps, size_of};
 use super::pins::{open_map, pin};
+use super::place::GatePlace;
 use super::{fault, system};
 use crate::policy::TableSizes;
 
@@ -18,7 +19,7 @@ pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis.b
 
 const FILTER: &str = "portcullis_filter";
 const EXPLAIN: &str = "portcullis_explain";
-const TRACK: &str = "portcullis_track";
+pub(super) const TRACK: &str = "portcullis_track";
 const SWEEP: &str = "portcullis_sweep";
 
 /// The loaded programs.
@@ -39,9 +40,17 @@ impl Programs {
         [(FILTER, &self.filter), (EXPLAIN, &self.explain), (TRACK, &self.track), (SWEEP, &self.sweep)]
     }
 
-    /// Opens them in the folder of pins. The error is the name of the missing one.
-    pub(super) fn open(folder: &Path) -> Result<Programs, String> {
-        let open = |name: &str| system::open_pin(&folder.join(name)).map_err(|_| name.to_owned());
+    /// Opens them where they are pinned.
+    pub(super) fn open(place: &GatePlace) -> Result<Programs, GateError> {
+        let open = |name: &str| {
+            system::open_pin(&place.programs().join(name)).map_err(|errno| match is_shortage(errno) {
+                true => GateError::Kernelside {
+                    what: format!("could not open the pinned program `{name}`"),
+                    errno,
+                },
+                false => place.broken_pins(name),
+            })
+        };
         Ok(Programs {
             filter: open(FILTER)?,
             explain: open(EXPLAIN)?,

@@ -154,7 +154,7 @@ impl Gate {
             why: format!("an attach was cut short\nhelp: portcullis attach -i {} -p POLICY", place.interface),
         })?;
         let policy = self.learn_policy(&settings, known)?;
-        let attached = self.find_mode(place);
+        let attached = self.find_mode(place)?;
         let events = self.program_statistics()?;
         let (drops, ledger_rows) = self.sum_ledger()?;
         let tables = self.maps.usage(&Live { slot: self.live_slot()?, ledger_rows })?;
@@ -165,7 +165,7 @@ impl Gate {
             attached,
             enforcing: attached != AttachMode::No && policy.observing.len() < policy.servers,
             settings: describe_flags(settings.flags),
-            tracker: self.find_tracker(place),
+            tracker: self.find_tracker(place)?,
             policy,
             quarantined: self.quarantined()?.into_iter().map(|(name, _)| name).collect(),
             quarantined_addresses: self.quarantined_addresses()?,

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -130,6 +130,41 @@ pub(super) fn link_facts(link: BorrowedFd<'_>) -> Result<LinkFacts, Errno> {
 /// The id of a program.
 pub(super) fn program_id(program: BorrowedFd<'_>) -> Result<u32, Errno> {
     program_info(program).map(|info| info.id)
+}
+
+/// The beginning of a program's name, of which the kernel keeps 15 bytes. `None`: there is no such program any
+/// more.
+pub(super) fn name_program(id: u32) -> Result<Option<String>, Errno> {
+    // SAFETY: no pointers.
+    let program = match check(unsafe { sys::bpf_prog_get_fd_by_id(id) }) {
+        Ok(fd) => own(fd),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let name = program_info(program.as_fd())?.name;
+    let bytes: Vec<u8> = name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The XDP links that hold this program, wherever they are pinned or held.
+pub(super) fn find_links_of(program_id: u32) -> Result<Vec<OwnedFd>, Errno> {
+    let mut links = Vec::new();
+    let mut id = 0;
+    loop {
+        // SAFETY: `id` outlives the call and is written by libbpf only.
+        match check(unsafe { sys::bpf_link_get_next_id(id, &raw mut id) }) {
+            Ok(_) => {}
+            Err(Errno::ENOENT) => return Ok(links),
+            Err(errno) => return Err(errno),
+        }
+        // SAFETY: no pointers.
+        match check(unsafe { sys::bpf_link_get_fd_by_id(id) }).map(own) {
+            Ok(link) if link_facts(link.as_fd())?.program_id == program_id => links.push(link),
+            // it has gone meanwhile
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// How many instructions the verifier processed to accept a program.
@@ -268,6 +303,7 @@ pub(super) mod clsact {
     use libbpf_rs::{TC_EGRESS, TcHook, TcHookBuilder};
     use nix::errno::Errno;
 
+    use crate::gate::error::errno_of;
     use crate::gate::fault;
 
     /// They tell our filter from others: nobody picks them by chance.
@@ -296,8 +332,12 @@ pub(super) mod clsact {
     }
 
     /// The id of the program at our handle.
-    pub(in crate::gate) fn query(program: BorrowedFd<'_>, ifindex: u32) -> Option<u32> {
-        hook(program, ifindex).ok()?.query().ok().filter(|id| *id != 0)
+    pub(in crate::gate) fn query(program: BorrowedFd<'_>, ifindex: u32) -> Result<u32, Errno> {
+        match hook(program, ifindex)?.query() {
+            Ok(0) => Err(Errno::ENOENT),
+            Ok(id) => Ok(id),
+            Err(error) => Err(errno_of(&error).unwrap_or(Errno::ENOENT)),
+        }
     }
 
     /// Removes it. The qdisc stays, because it may have other users.

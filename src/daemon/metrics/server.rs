@@ -297,6 +297,8 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     /// A page of an interface without a gate.

@@ -89,7 +89,7 @@ impl Gate {
     /// When the file can't be written. The quarantines hold all the same, until the next reboot.
     pub fn save_quarantines(&self, place: &GatePlace) -> Result<(), GateError> {
         let _lock = place.lock_saving()?;
-        if !self.is_pinned_at(place) {
+        if !self.is_pinned_at(place)? {
             return Ok(());
         }
         if place.is_marked_unread() {

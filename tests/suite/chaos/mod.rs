@@ -4,6 +4,7 @@
 //! programs; the default tries some of them, for each costs the verifier's time.
 
 mod clocks;
+mod descriptors;
 mod fault_points;
 mod kills;
 mod lacks;

@@ -147,3 +147,24 @@ fn a_damaged_history_is_reported_and_begun_anew() {
     let page = testbed.folder.join("page.html").display().to_string();
     testbed.run("report", &["-o", &page]).refused(&["history.db is damaged", "help:"]);
 }
+
+#[test]
+fn pins_below_a_folder_of_another_user_are_refused_and_a_gate_that_was_renamed_away_is_detached() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let open = "mount -t bpf bpf /sys/fs/bpf -o mode=1777";
+    let script = format!("{open}; setpriv --reuid 65534 --clear-groups mkdir /sys/fs/bpf/portcullis");
+    for args in [vec!["attach", "-i", NIC, "-p", &path], vec!["detach", "-i", NIC]] {
+        let outcome = Running::start(behind(&testbed, &script, &args)).outcome();
+        outcome.refused(&["/sys/fs/bpf/portcullis can't be trusted", "belongs to user 65534", "help:"]);
+        assert!(!testbed.has_xdp());
+    }
+    testbed.attach(&dmz());
+    let away = testbed.pins().with_file_name("elsewhere");
+    fs::rename(testbed.pins(), &away).expect("a rename");
+    let outcome = testbed.run("detach", &[]).done();
+    assert!(outcome.out.contains("its filter was still attached; it is detached now"), "{outcome:#?}");
+    testbed.wait_for_detach();
+    fs::remove_dir_all(&away).expect("the pins");
+}

@@ -35,7 +35,7 @@ pub fn time_command(testbed: &Testbed, args: &[&str]) -> Duration {
 pub fn find_twin(testbed: &Testbed, place: &GatePlace) -> usize {
     let (gate, mode) = testbed.router.enter(|| {
         let gate = Gate::open(place).expect("a gate");
-        let mode = gate.find_mode(place);
+        let mode = gate.find_mode(place).expect("a mode");
         (gate, mode)
     });
     assert_eq!(mode, AttachMode::Native);

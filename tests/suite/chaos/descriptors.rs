@@ -1,0 +1,84 @@
+//! Too few descriptors: a command works, or fails by a sentence that is true, and nothing is half-done.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::e2e::command::Outcome;
+use crate::e2e::policies::dmz;
+use crate::e2e::testbed::{NIC, Testbed, share_machine};
+use crate::support::patience::eventually;
+
+/// The program on the router, with so many descriptors at most.
+fn run_with(testbed: &Testbed, limit: u32, args: &[&str]) -> Outcome {
+    let mut command = testbed.router.command("prlimit");
+    command.arg(format!("--nofile={limit}")).arg(env!("CARGO_BIN_EXE_portcullis")).args(args);
+    Outcome::of(command.env_remove("RUST_LOG"))
+}
+
+#[test]
+fn a_command_with_few_descriptors_works_or_says_why_and_does_nothing_by_halves() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.attach(&dmz());
+    let commands: [&[&str]; 5] = [
+        &["show", "-i", NIC, "status"],
+        &["show", "-i", NIC, "drops"],
+        &["apply", "-i", NIC, &path],
+        &["attach", "-i", NIC, "-p", &path],
+        &["detach", "-i", NIC],
+    ];
+    for args in commands {
+        let mut refused = 0;
+        for limit in 3..=40 {
+            let outcome = run_with(&testbed, limit, args);
+            // the loader of shared libraries needs a few as well
+            if outcome.code == Some(127) {
+                continue;
+            }
+            if outcome.code == Some(0) {
+                if args[0] == "detach" {
+                    assert!(!testbed.has_xdp() && !testbed.pins().exists(), "{outcome:#?}");
+                    testbed.attach(&dmz());
+                }
+                continue;
+            }
+            refused += 1;
+            let outcome = outcome.refused(&["portcullis: "]);
+            for lie in ["there is no gate", "NOT ATTACHED", "incomplete", "is missing"] {
+                assert!(!outcome.err.contains(lie), "{args:?} with {limit}: `{lie}` in {outcome:#?}");
+            }
+            assert!(testbed.has_xdp(), "{args:?} with {limit}: {outcome:#?}");
+            let status = testbed.show("status");
+            assert_eq!(status["attached"], "native", "{args:?} with {limit}: {status:#}");
+        }
+        assert!(refused > 0, "{args:?} never lacked a descriptor");
+    }
+}
+
+#[test]
+fn a_daemon_that_lacks_descriptors_for_a_while_stays_and_raises_no_alarm_of_a_gate_that_is_gone() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    let limit = |number: usize| {
+        let pid = daemon.pid().to_string();
+        let status =
+            Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={number}:4096")]).status();
+        assert!(status.expect("prlimit, of util-linux").success());
+    };
+    let most =
+        fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("descriptors").filter_map(Result::ok);
+    let highest = most.filter_map(|entry| entry.file_name().to_str()?.parse::<usize>().ok()).max();
+    limit(highest.expect("a descriptor").min(4));
+    daemon.wait_for_line(&["the daemon can't look at the gate, and tries again"]);
+    limit(1024);
+    daemon.wait_for_line(&["the daemon looks at the gate again"]);
+    assert!(daemon.is_running());
+    assert!(daemon.find(&["NOTHING IS DROPPED"]).is_empty(), "{:#?}", daemon.said());
+    assert!(daemon.find(&["are gone"]).is_empty(), "{:#?}", daemon.said());
+    eventually("it answers", || testbed.run("show", &["alarms"]).code == Some(0));
+    assert!(daemon.end(Signal::SIGTERM).success());
+}
