@@ -137,7 +137,8 @@ fn find_unusable_logins(alarms: &Alarms) -> Vec<String> {
     }
     let has_login = alarms.alertmanager_user.is_some() || alarms.alertmanager_token_file.is_some();
     if alarms.alertmanager_user.is_some() && alarms.alertmanager_token_file.is_some() {
-        say("`alertmanager_token_file` is not used, as there is an `alertmanager_user`: leave one out".to_owned());
+        say("`alertmanager_token_file` is not used, as there is an `alertmanager_user`: leave one out"
+            .to_owned());
     }
     if has_login && alarms.alertmanager.0.is_empty() {
         say("there is a login for an Alertmanager and no `alertmanager`".to_owned());

@@ -161,7 +161,9 @@ fn pins_below_a_folder_of_another_user_are_refused_and_a_gate_that_was_renamed_a
         assert!(!testbed.has_xdp());
     }
     testbed.attach(&dmz());
-    let away = testbed.pins().with_file_name("elsewhere");
+    // not beside the other gates: a gate there would be found by its link
+    let away =
+        fs::canonicalize("/sys/fs/bpf").expect("a bpffs").join(format!("away-{}", testbed.router.inode()));
     fs::rename(testbed.pins(), &away).expect("a rename");
     let outcome = testbed.run("detach", &[]).done();
     assert!(outcome.out.contains("its filter was still attached; it is detached now"), "{outcome:#?}");
