@@ -51,7 +51,7 @@ fn every_command_of_the_pages_is_accepted() {
 #[test]
 fn every_file_metric_and_program_of_the_pages_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let named = ["src/daemon/metrics/exposition.rs", "bpf/portcullis.bpf.c"];
+    let named = ["src/daemon/metrics/exposition.rs", "bpf/portcullis.bpf.c", "packaging/portcullis-guard"];
     let known = named.map(|file| fs::read_to_string(root.join(file)).unwrap()).concat();
     for (page, code) in codes() {
         for name in code.split(|end: char| end.is_whitespace() || "{,:;()".contains(end)) {

@@ -38,7 +38,7 @@ use crate::clock::wall_now;
 use crate::drops::Baseline;
 
 const BASELINE: &str = "baseline";
-/// Damages that wait to be told. More of them say nothing new.
+/// Damages that wait to be reported. More of them say nothing new.
 const MOST_NEWS: usize = 8;
 
 /// The connection that writes.

@@ -16,7 +16,7 @@ use rustls::{ClientConnection, StreamOwned};
 use super::tls;
 use crate::policy::Endpoint;
 
-/// Lookups of names that may be under way at once. The C library can't be told when to end one.
+/// Lookups of names that may be under way at once. The C library takes no deadline for one.
 const MAX_LOOKUPS: usize = 8;
 /// The connection breaks if the peer's kernel acknowledges nothing for this long, milliseconds. Without it, what
 /// is sent to a machine that is gone counts as sent for a quarter of an hour.

@@ -314,7 +314,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Says why a file can't be a sink's, as far as it can be told without opening it.
+/// Says why a file can't be a sink's, as far as it shows without opening it.
 ///
 /// # Errors
 /// If it is a link, belongs to somebody else, or others may exchange it.

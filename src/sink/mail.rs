@@ -1,8 +1,8 @@
 //! Mails for people, by SMTP: one for each alarm that is opened or escalates. Low alarms send none, for outsiders
 //! can cause them. A storm of alarms is a few mails, and then one a minute with all that came meanwhile.
 
-mod allowance;
 mod letter;
+mod pace;
 mod smtp;
 
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use lettre::Address;
 use log::warn;
 
-use self::allowance::Allowance;
 use self::letter::{Folded, identify, render, render_folded};
+use self::pace::Pace;
 use self::smtp::Relay;
 use super::{Event, Matter, PermanentError, Sink, Site};
 use crate::alarm::{Change, Severity, Step};
@@ -45,7 +45,7 @@ pub(super) struct Mail {
     interface: String,
     from: Option<Address>,
     to: Vec<Address>,
-    allowance: Allowance,
+    pace: Pace,
     /// Alarms that had no mail of their own.
     folded: Folded,
     /// The mail that is being delivered: its id, and those who do not have it yet.
@@ -62,7 +62,7 @@ impl Mail {
             interface: interface.to_owned(),
             from,
             to,
-            allowance: Allowance::new(Instant::now()),
+            pace: Pace::new(Instant::now()),
             folded: Folded::default(),
             open: None,
             summaries: 0,
@@ -98,7 +98,7 @@ impl Mail {
         let id = identify(change);
         // another attempt at the same mail costs nothing
         if self.open.as_ref().is_none_or(|(open, _)| *open != id) {
-            if !self.allowance.take(now) {
+            if !self.pace.take(now) {
                 self.folded.add(change);
                 return Ok(());
             }
@@ -137,11 +137,11 @@ impl Sink for Mail {
     }
 
     fn tick(&mut self) -> anyhow::Result<()> {
-        if self.folded.count == 0 || !self.allowance.take(Instant::now()) {
+        if self.folded.count == 0 || !self.pace.take(Instant::now()) {
             return Ok(());
         }
         // the next attempt needs it
-        self.send_folded().inspect_err(|_| self.allowance.give_back())
+        self.send_folded().inspect_err(|_| self.pace.give_back())
     }
 
     fn finish(&mut self) {
@@ -153,7 +153,7 @@ impl Sink for Mail {
     }
 }
 
-/// Whether a person should be told by mail.
+/// Whether a person should hear of it by mail.
 fn is_mailed(change: &Change) -> bool {
     let is_news = match change.step {
         Step::Opened | Step::Escalated { .. } => true,

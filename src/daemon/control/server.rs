@@ -26,7 +26,7 @@ use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
 use crate::memory::return_memory;
 
-/// Clients that ask, at a time. A further one is told to come again.
+/// Clients that ask, at a time. A further one has to come again.
 const MOST_CLIENTS: usize = 16;
 /// Clients that follow, at a time.
 const MOST_FOLLOWERS: usize = 16;
@@ -147,11 +147,11 @@ impl ControlServer {
 
 /// Tells a client that there is no slot for it. The daemon itself does so, and never waits for it.
 fn refuse(stream: &mut UnixStream) {
-    let told = stream
+    let sent = stream
         .set_nonblocking(true)
         .and_then(|()| stream.write_all(&GREETING))
         .and_then(|()| send_failure(stream, too_many("ask", MOST_CLIENTS)));
-    if let Err(error) = told {
+    if let Err(error) = sent {
         debug!("a client beyond the slots left early: {error}");
     }
 }

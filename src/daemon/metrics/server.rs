@@ -134,7 +134,7 @@ struct Connection {
 
 /// The place of one connection, free again when this is dropped.
 #[derive(Debug)]
-struct Place {
+struct Seat {
     stream: Arc<TcpStream>,
     connections: Arc<Connections>,
 }
@@ -146,7 +146,7 @@ impl Connections {
 
     /// Gives a connection a place, at the cost of the oldest silent one where there is none left. `None` closes
     /// it: all the others are being answered.
-    fn admit(self: &Arc<Connections>, stream: TcpStream) -> Option<Place> {
+    fn admit(self: &Arc<Connections>, stream: TcpStream) -> Option<Seat> {
         let stream = Arc::new(stream);
         let mut open = self.open();
         if open.len() >= MOST_CLIENTS {
@@ -156,11 +156,11 @@ impl Connections {
             let _ = open.remove(oldest?)?.stream.shutdown(Shutdown::Both);
         }
         open.push_back(Connection { stream: Arc::clone(&stream), since: Instant::now(), has_asked: false });
-        Some(Place { stream, connections: Arc::clone(self) })
+        Some(Seat { stream, connections: Arc::clone(self) })
     }
 }
 
-impl Place {
+impl Seat {
     fn note_request(&self) {
         let mut open = self.connections.open();
         if let Some(own) = open.iter_mut().find(|other| Arc::ptr_eq(&other.stream, &self.stream)) {
@@ -169,7 +169,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.connections.open().retain(|other| !Arc::ptr_eq(&other.stream, &self.stream));
     }

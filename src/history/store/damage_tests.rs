@@ -184,7 +184,7 @@ fn expect_usable(folder: &Path, what: &str) -> Content {
         assert!(content.counts.iter().any(|row| row.service == service), "{what}: {service} is lost");
     }
     assert_eq!(store.damaged() > 0, !list_damaged(folder).is_empty(), "{what}");
-    assert_eq!(store.take_news().len() as u64, store.damaged(), "{what}: each is told");
+    assert_eq!(store.take_news().len() as u64, store.damaged(), "{what}: each is reported");
     drop(store);
     let next = Store::new(folder);
     next.begin().unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -285,8 +285,8 @@ fn whatever_is_done_to_the_files_of_a_running_daemon_it_goes_on() {
         }
         assert!(written >= 8, "{what}: {written} writes of 10");
         assert!(started.elapsed() < Duration::from_secs(60), "{what}: it hangs");
-        let told = store.take_news().len() as u64;
-        assert_eq!(told, store.damaged(), "{what}: each is told");
+        let reported = store.take_news().len() as u64;
+        assert_eq!(reported, store.damaged(), "{what}: each is reported");
         drop(store);
         expect_usable_again(folder.path(), &what);
     }

@@ -91,7 +91,7 @@ pub(super) fn open_or_make(path: &Path, checked: bool) -> Result<Connection, Tro
     if let Some(folder) = path.parent() {
         make_state_folder(folder)?;
     }
-    match look_at(path) {
+    match check_file(path) {
         Err(LookError::Missing) => make(path)?,
         Err(LookError::Trouble(trouble)) => return Err(trouble),
         Ok(()) => {}
@@ -106,7 +106,7 @@ pub(super) fn open_or_make(path: &Path, checked: bool) -> Result<Connection, Tro
 
 /// Opens the file of this process for another reader.
 pub(super) fn open_reader(path: &Path, check: Check) -> Result<Connection, Trouble> {
-    match look_at(path) {
+    match check_file(path) {
         Err(LookError::Missing) => return Err(Trouble::Refusal("there is no such file".to_owned())),
         Err(LookError::Trouble(trouble)) => return Err(trouble),
         Ok(()) => {}
@@ -140,7 +140,7 @@ enum LookError {
 }
 
 /// Looks at what has the file's name, and the names of the files beside it, before anything opens them.
-fn look_at(path: &Path) -> Result<(), LookError> {
+fn check_file(path: &Path) -> Result<(), LookError> {
     let damage = |why: String| Err(LookError::Trouble(Trouble::Damage(why)));
     let log = companion(path, "-wal");
     let file = match fs::symlink_metadata(path) {

@@ -80,7 +80,7 @@ fn a_disk_that_refuses_loses_nothing_and_a_retry_writes_it_all() {
 }
 
 #[test]
-fn a_file_that_is_damaged_while_it_is_open_is_put_aside_counted_and_told() {
+fn a_file_that_is_damaged_while_it_is_open_is_put_aside_counted_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let mut history = start(folder.path());
     history.wait_for_previous_run();
@@ -88,10 +88,10 @@ fn a_file_that_is_damaged_while_it_is_open_is_put_aside_counted_and_told() {
     wait_until(|| history.status().written > 0);
     fs::write(folder.path().join(FILE), [0; 4096]).unwrap();
     wait_until(|| history.status().damaged == 1);
-    let told = history.take_damage();
+    let reported = history.take_damage();
     assert!(
-        told.len() == 1 && told[0].contains("is damaged") && history.take_damage().is_empty(),
-        "{told:?}"
+        reported.len() == 1 && reported[0].contains("is damaged") && history.take_damage().is_empty(),
+        "{reported:?}"
     );
     note_all(&history);
     wait_until(|| history.store().alarms(&AlarmFilter::default()).is_ok_and(|alarms| alarms.len() == 1));

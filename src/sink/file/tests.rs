@@ -255,7 +255,7 @@ fn a_link_a_hard_link_and_what_belongs_to_somebody_else_are_refused() {
 }
 
 #[test]
-fn two_sinks_that_reach_one_file_by_different_folders_are_told_apart() {
+fn two_sinks_that_reach_one_file_by_different_folders_are_kept_apart() {
     let folder = tempdir().unwrap();
     let (place, link) = (folder.path().join("place"), folder.path().join("link"));
     fs::create_dir(&place).unwrap();

@@ -45,7 +45,7 @@ impl Folded {
     }
 }
 
-/// The id of a change's mail, the same for each attempt, so that a mail that was sent twice can be told.
+/// The id of a change's mail, the same for each attempt, so that a mail that was sent twice shows.
 pub(super) fn identify(change: &Change) -> String {
     make_id(&change.alarm, change.step.name(), change.time)
 }

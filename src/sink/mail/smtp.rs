@@ -162,7 +162,7 @@ impl Dialogue {
     /// Says something, nothing if it is empty, and hears the answer.
     fn ask(&mut self, words: impl Display) -> anyhow::Result<Response> {
         self.say(words)?;
-        self.hear()
+        self.read_response()
     }
 
     /// The same, and the answer has to agree.
@@ -178,7 +178,7 @@ impl Dialogue {
         if answer.is_positive() { Ok(()) } else { Err(Refusal::of(&answer).into_error("the mail")) }
     }
 
-    fn hear(&mut self) -> anyhow::Result<Response> {
+    fn read_response(&mut self) -> anyhow::Result<Response> {
         let mut heard = String::new();
         loop {
             let line = self.hear_line()?;

@@ -146,7 +146,7 @@ fn updates_closes_and_low_alarms_send_no_mail() {
 
 #[test]
 fn a_storm_of_alarms_is_a_few_mails_and_one_that_lists_the_others() {
-    let at_once = allowance::MAX_AT_ONCE as usize;
+    let at_once = pace::MAX_AT_ONCE as usize;
     let (port, server) = serve(at_once + 1, agree);
     let mut mail = plain(port);
     for number in 0..500 {

@@ -8,14 +8,14 @@ pub(super) const MAX_AT_ONCE: u32 = 10;
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct Pace {
     left: u32,
     since: Instant,
 }
 
-impl Allowance {
-    pub(super) fn new(now: Instant) -> Allowance {
-        Allowance { left: MAX_AT_ONCE, since: now }
+impl Pace {
+    pub(super) fn new(now: Instant) -> Pace {
+        Pace { left: MAX_AT_ONCE, since: now }
     }
 
     /// Whether a mail may be sent now. It counts as sent.
@@ -45,9 +45,9 @@ mod tests {
     #[test]
     fn a_few_mails_go_at_once_and_then_one_a_minute() {
         let start = Instant::now();
-        let mut allowance = Allowance::new(start);
+        let mut pace = Pace::new(start);
         let mut count =
-            |seconds: u64| (0..100).filter(|_| allowance.take(start + Duration::from_secs(seconds))).count();
+            |seconds: u64| (0..100).filter(|_| pace.take(start + Duration::from_secs(seconds))).count();
         assert_eq!([0, 59, 60, 61, 119, 120, 300].map(&mut count), [10, 0, 1, 0, 0, 1, 3]);
         assert_eq!(count(100_000), 10, "a quiet day saves up no more than that");
     }
