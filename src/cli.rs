@@ -68,6 +68,9 @@ pub enum Command {
         /// The policy file
         #[arg(short, long)]
         policy: PathBuf,
+        /// If the policy is refused, attach the last confirmed one. Exit status 2 means that there is none
+        #[arg(long)]
+        fall_back: bool,
     },
 
     /// Detach the gate and remove everything it pinned
@@ -208,6 +211,10 @@ pub struct RunArgs {
     /// The policy file. SIGHUP reads it again
     #[arg(short, long)]
     pub policy: PathBuf,
+
+    /// If the policy is refused, attach the last confirmed one. Exit status 2 means that there is none
+    #[arg(long)]
+    pub fall_back: bool,
 
     /// Detach the gate when the daemon stops
     #[arg(long)]

@@ -52,7 +52,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Init => init::run(&output),
         Command::Check { policies, servers, quiet } => check::run(policies, *servers, *quiet, &output),
         Command::Run(arguments) => run::run(arguments, &output),
-        Command::Attach { interface, policy } => attach::run(&interface.name, policy, &output),
+        Command::Attach { interface, policy, fall_back: false } => {
+            attach::run(&interface.name, policy, &output)
+        }
+        Command::Attach { interface, policy, fall_back: true } => {
+            attach::run_with_fall_back(&interface.name, policy, &output)
+        }
         Command::Detach { interface: Some(interface), .. } => detach::run(interface, &output),
         Command::Detach { interface: None, .. } => detach::run_on_orphans(&output),
         Command::Apply { interface, policy } => apply::run(&interface.name, policy, &output),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::{exit_by_attachment, find_place, load_policy, save_quarantines};
 use crate::exit::Exit;
-use crate::gate::{Gate, find_caveats, list_carried};
+use crate::gate::{Gate, confirm_policy, find_caveats, list_carried};
 use crate::output::Output;
 use crate::policy::list_changes;
 
@@ -21,7 +21,12 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let lock = place.lock()?;
     let gate = Gate::open(&place)?;
     if let Some(generation) = gate.find_identical(&place, &compiled.policy, &compiled.tables)? {
+        // an earlier version has not kept it
+        let unconfirmed = confirm_policy(&place, &compiled.policy);
         drop(lock);
+        if let Some(warning) = unconfirmed {
+            output.warn(&warning);
+        }
         let value = json!({
             "interface": interface, "generation": generation, "changes": [], "quarantines": [], "unchanged": true,
         });
@@ -35,10 +40,13 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let changes = gate.changes_to(&compiled.policy)?;
     let carried = gate.find_carried_quarantines(&compiled.tables)?;
     let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
+    let unconfirmed = confirm_policy(&place, &compiled.policy);
     drop(lock);
     save_quarantines(&gate, &place, output);
     let caveats = find_caveats(&place, &compiled.policy);
-    for warning in gate.list_unapplied_sizes(&compiled.policy.tables).iter().chain(&caveats) {
+    for warning in
+        gate.list_unapplied_sizes(&compiled.policy.tables).iter().chain(&caveats).chain(&unconfirmed)
+    {
         output.warn(warning);
     }
     let value = json!({

@@ -4,11 +4,14 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{find_place, load_policy, save_quarantines};
+use super::shared::{find_place, load_policy, load_policy_file, save_quarantines};
 use crate::daemon::describe_attachment;
 use crate::exit::Exit;
-use crate::gate::Gate;
+use crate::gate::{Attachment, Gate, GatePlace, confirm_policy};
 use crate::output::Output;
+use crate::policy::Policy;
+use crate::policy_file::CompiledPolicy;
+use crate::stderr::notice;
 
 /// Attaches the gate, or replaces the programs of one that is attached, without a gap.
 ///
@@ -17,11 +20,69 @@ use crate::output::Output;
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
     let place = find_place(interface)?;
-    let interface = place.interface.as_str();
     let lock = place.lock()?;
     let (gate, attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
+    let unconfirmed = confirm_policy(&place, &compiled.policy);
     drop(lock);
-    save_quarantines(&gate, &place, output);
+    if let Some(warning) = unconfirmed {
+        output.warn(&warning);
+    }
+    finish(&gate, &place, &attachment, &compiled.policy, output)?;
+    Ok(Exit::Done)
+}
+
+/// As [`run`]. If the policy is refused, a gate that is attached stays, or one with the last confirmed policy is
+/// attached.
+///
+/// # Errors
+/// When the interface can't be had, or another command is changing the gate.
+pub fn run_with_fall_back(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
+    let place = find_place(interface)?;
+    let interface = place.interface.as_str();
+    let lock = place.lock()?;
+    let attached = load_policy_file(policy, output).and_then(|CompiledPolicy { policy, tables }| {
+        let (gate, attachment) = Gate::attach_or_rebuild(&place, &policy, &tables)?;
+        Ok((gate, attachment, policy))
+    });
+    let refusal = match attached {
+        Ok((gate, attachment, policy)) => {
+            let unconfirmed = confirm_policy(&place, &policy);
+            drop(lock);
+            if let Some(warning) = unconfirmed {
+                output.warn(&warning);
+            }
+            finish(&gate, &place, &attachment, &policy, output)?;
+            return Ok(Exit::Done);
+        }
+        Err(refusal) => refusal,
+    };
+    notice!("portcullis: {refusal:#}");
+    let file = policy.display();
+    let help = format!("help: repair {file}, then: portcullis attach -i {interface} -p {file}");
+    match Gate::fall_back(&place) {
+        Ok(kept) => {
+            drop(lock);
+            finish(&kept.gate, &place, &kept.attachment, &kept.compiled.policy, output)?;
+            notice!("portcullis: {}\n{help}", kept.describe(&place));
+            Ok(Exit::Failed)
+        }
+        Err(failed) => {
+            notice!("portcullis: {failed}\n{help}");
+            Ok(if failed.is_attached { Exit::Failed } else { Exit::Trouble })
+        }
+    }
+}
+
+/// Saves the quarantines of a gate that was attached, and prints how it is.
+fn finish(
+    gate: &Gate,
+    place: &GatePlace,
+    attachment: &Attachment,
+    policy: &Policy,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let interface = &*place.interface;
+    save_quarantines(gate, place, output);
     for warning in &attachment.warnings {
         output.warn(warning);
     }
@@ -35,11 +96,10 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     });
     output.either(&value, || {
         let how = if attachment.replaced { " (replaced without a gap)" } else { "" };
-        let mut text = format!("{}{how}\n", describe_attachment(interface, &attachment, &compiled.policy));
+        let mut text = format!("{}{how}\n", describe_attachment(interface, attachment, policy));
         for quarantine in &attachment.quarantines {
             text.push_str(&format!("as before: {quarantine}\n"));
         }
         text
-    })?;
-    Ok(Exit::Done)
+    })
 }

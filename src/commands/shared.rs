@@ -4,16 +4,31 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::compile::compile;
 use crate::exit::Exit;
 use crate::gate::{AttachMode, Gate, GatePlace};
+use crate::memory::return_memory;
 use crate::output::Output;
 use crate::policy::{Diagnostics, Policy};
-use crate::policy_file::{CompiledPolicy, read_and_compile};
+use crate::policy_file::{CompiledPolicy, read_and_compile, read_regular_policy};
 use crate::stderr;
 
 /// Reads and compiles a policy file. A bad one ends the command.
 pub(super) fn load_policy(path: &Path, output: &Output) -> anyhow::Result<CompiledPolicy> {
     read_and_compile(path)?.map_err(|diagnostics| refuse_policy(&diagnostics, output))
+}
+
+/// As [`load_policy`], of a regular file, for a command that goes on if it is refused.
+pub(super) fn load_policy_file(path: &Path, output: &Output) -> anyhow::Result<CompiledPolicy> {
+    let refuse = |diagnostics: Diagnostics| match show_mistakes(&diagnostics, output) {
+        Ok(()) => anyhow::anyhow!("{}: {}", path.display(), count_mistakes(&diagnostics)),
+        Err(error) => error,
+    };
+    let policy = read_regular_policy(path)?.map_err(refuse)?;
+    // Reading needs as much memory for a moment as compiling does.
+    return_memory();
+    let tables = compile(&policy).map_err(refuse)?;
+    Ok(CompiledPolicy { policy, tables })
 }
 
 /// Prints everything that is wrong with a policy, and makes the error that ends the command.

@@ -225,6 +225,12 @@ impl<'gate> Daemon<'gate> {
         check.end.map_or(Ok(()), Err)
     }
 
+    /// Tells everybody that the gate is under the last confirmed policy, because another one was refused.
+    pub(super) fn report_refused_policy(&mut self, text: &str) {
+        notice!("portcullis: {text}");
+        self.report_trouble(GateTrouble::PolicyRefused, text);
+    }
+
     fn report_trouble(&mut self, trouble: GateTrouble, text: &str) {
         let interface: Arc<str> = self.monitor.place().attached_as.as_str().into();
         let changes = self.engine.report_trouble(trouble, text, &interface, Clock::now());

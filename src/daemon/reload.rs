@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::compile::compile;
-use crate::gate::{Gate, GateError, GatePlace, list_carried};
+use crate::gate::{Gate, GateError, GatePlace, confirm_policy, list_carried};
 use crate::memory::return_memory;
 use crate::policy::{Diagnostics, Policy, list_changes};
 use crate::policy_file::read_regular_policy;
+use crate::stderr::notice;
 
 /// The first line of a refusal. The mistakes follow it.
 pub(super) const BAD_POLICY: &str = "the policy is bad";
@@ -150,6 +151,9 @@ impl Reload {
         let tables = compile(&policy).map_err(bad)?;
         let carried = gate.find_carried_quarantines(&tables)?;
         let generation = gate.apply(place, &policy, &tables)?;
+        if let Some(warning) = confirm_policy(place, &policy) {
+            notice!("portcullis: warning: {warning}");
+        }
         let text = format!(
             "{}{}portcullis: generation {generation} is live on {}",
             list_changes(&changes),

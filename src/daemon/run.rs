@@ -10,9 +10,10 @@ use super::metrics::serve;
 use super::metrics::snapshot::Snapshot;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use crate::gate::{Gate, GatePlace, detach, list_saved_quarantines};
+use crate::gate::{Attachment, Gate, GatePlace, confirm_policy, detach, list_saved_quarantines};
 use crate::history::{HistoryWriter, Limits};
 use crate::memory::return_memory;
+use crate::policy::Policy;
 use crate::policy_file::CompiledPolicy;
 use crate::stderr::{notice, spawn_writer};
 
@@ -21,6 +22,8 @@ use crate::stderr::{notice, spawn_writer};
 pub struct Options<'o> {
     /// The policy file, which SIGHUP reads again.
     pub policy_file: &'o Path,
+    /// Go on under the last confirmed policy if this one is refused.
+    pub fall_back: bool,
     /// Detach the gate at the end.
     pub detach_on_exit: bool,
     /// Where to serve metrics.
@@ -29,12 +32,23 @@ pub struct Options<'o> {
     pub colour: bool,
 }
 
+/// A gate that was attached, the policy that is in force, and why it is not the one that was asked for.
+struct Begun {
+    gate: Gate,
+    attachment: Attachment,
+    compiled: CompiledPolicy,
+    refusal: Option<String>,
+}
+
 /// Attaches the gate and runs until a signal or `detach` ends it.
 ///
 /// # Errors
 /// When the gate can't be attached, another daemon runs, or the gate can't be read any more.
-pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> anyhow::Result<()> {
-    let CompiledPolicy { policy, tables } = &compiled;
+pub fn run(
+    interface: &str,
+    wanted: anyhow::Result<CompiledPolicy>,
+    options: &Options<'_>,
+) -> anyhow::Result<()> {
     let place = GatePlace::of(interface)?;
     if let Some(note) = &place.note {
         notice!("portcullis: note: {note}");
@@ -45,12 +59,13 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
     spawn_writer();
     let service_manager = ServiceManager::from_env();
     // The history opens while the gate is attached, which waits for no disk.
-    let days = policy.response.history_days;
-    let history = HistoryWriter::start(&place.history(), Limits::of_days(days));
-    let (gate, attachment) = {
-        let _lock = place.lock()?;
-        Gate::attach(&place, policy, tables)?
+    let start_history = |policy: &Policy| {
+        HistoryWriter::start(&place.history(), Limits::of_days(policy.response.history_days))
     };
+    let early = wanted.as_ref().ok().map(|wanted| start_history(&wanted.policy));
+    let Begun { gate, attachment, compiled, refusal } = attach(&place, wanted, options)?;
+    let policy = &compiled.policy;
+    let history = early.unwrap_or_else(|| start_history(policy));
     for warning in &attachment.warnings {
         notice!("portcullis: warning: {warning}");
     }
@@ -71,6 +86,9 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
         snapshot: &snapshot,
     };
     let mut daemon = Daemon::start(&start, history, signals, service_manager)?;
+    if let Some(refusal) = &refusal {
+        daemon.report_refused_policy(refusal);
+    }
     if let Some(address) = options.metrics {
         serve(address, &place, snapshot)?;
     }
@@ -105,4 +123,36 @@ pub fn run(interface: &str, compiled: CompiledPolicy, options: &Options<'_>) -> 
         notice!("portcullis: the daemon has stopped; {}", daemon.monitor().describe_rest());
     }
     Ok(())
+}
+
+/// Attaches the gate with the policy that is wanted, or as the last confirmed one says.
+fn attach(
+    place: &GatePlace,
+    wanted: anyhow::Result<CompiledPolicy>,
+    options: &Options<'_>,
+) -> anyhow::Result<Begun> {
+    let _lock = place.lock()?;
+    let attached = wanted.and_then(|compiled| {
+        let CompiledPolicy { policy, tables } = &compiled;
+        let (gate, mut attachment) = match options.fall_back {
+            true => Gate::attach_or_rebuild(place, policy, tables)?,
+            false => Gate::attach(place, policy, tables)?,
+        };
+        attachment.warnings.extend(confirm_policy(place, policy));
+        Ok(Begun { gate, attachment, compiled, refusal: None })
+    });
+    let refusal = match attached {
+        Err(refusal) if options.fall_back => refusal,
+        attached => return attached,
+    };
+    notice!("portcullis: {refusal:#}");
+    let file = options.policy_file.display();
+    let kept = Gate::fall_back(place)?;
+    let reason = format!("{refusal:#}");
+    let text = format!(
+        "{file} was refused ({}): {}. Repair it and reload",
+        reason.lines().next().unwrap_or_default(),
+        kept.describe(place)
+    );
+    Ok(Begun { gate: kept.gate, attachment: kept.attachment, compiled: kept.compiled, refusal: Some(text) })
 }

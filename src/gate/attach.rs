@@ -13,6 +13,7 @@ use super::error::GateError;
 use super::fault;
 use super::link::{AttachMode, Hook, refuse_other_program};
 use super::nic::refuse_unfit;
+use super::open::check_layout;
 use super::pins::{check_owners, ensure_bpffs, make_folder, pin, remove_empty_parent, remove_tree};
 use super::place::GatePlace;
 use super::program::OBJECT;
@@ -23,7 +24,7 @@ use crate::policy::Policy;
 
 /// For so long the tracker listens before the first filter judges: longer than a name server or a host
 /// that is pinged usually takes to answer. Answers to earlier datagrams would be dropped.
-const LISTEN_FIRST: Duration = Duration::from_secs(1);
+pub(super) const LISTEN_FIRST: Duration = Duration::from_secs(1);
 
 /// The result of an attach.
 #[derive(Clone, Debug)]
@@ -59,13 +60,18 @@ impl Gate {
         check_owners(&place.pins)?;
         place.mark_detached(false);
         let (gate, attachment) = match place.maps().exists() {
-            true => Gate::replace(place, policy, tables)?,
+            true => match check_layout(place) {
+                Err(GateError::Layout { found, expected, .. }) if found < u64::from(expected) => {
+                    Gate::rebuild(place, policy, tables)?
+                }
+                checked => checked.and_then(|()| Gate::replace(place, policy, tables))?,
+            },
             false => Gate::attach_new(place, policy, tables)?,
         };
         Ok((gate, attachment.with_caveats(place, policy)))
     }
 
-    fn attach_new(
+    pub(super) fn attach_new(
         place: &GatePlace,
         policy: &Policy,
         tables: &Tables,
@@ -159,7 +165,7 @@ impl Gate {
 
     /// A gate that does not know them drops the same packets. Only the reasons of some drops depend on them, and
     /// the safe side is to take each frame for this machine's.
-    fn try_to_note_own_links(&self, place: &GatePlace, warnings: &mut Vec<String>) {
+    pub(super) fn try_to_note_own_links(&self, place: &GatePlace, warnings: &mut Vec<String>) {
         if let Err(error) = self.note_own_links(place) {
             warnings.push(format!(
                 "the MACs of this machine are not known, so a frame to another host of the link may raise the \
@@ -189,16 +195,19 @@ impl Gate {
         let staging = place.staging();
         // an attach that was killed has left it, and nothing refers to it
         remove_tree(&staging)?;
-        self.pin_in(&staging, &place.pins).inspect_err(|_| {
+        let named = self.stage_pins(&staging).and_then(|()| {
+            fault::point();
+            fs::rename(&staging, &place.pins).map_err(|error| not_made(&staging, &error))
+        });
+        named.inspect_err(|_| {
             let _ = remove_tree(&staging);
             remove_empty_parent(&place.pins);
         })
     }
 
-    fn pin_in(&self, staging: &Path, pins: &Path) -> Result<(), GateError> {
-        let failed = |error: std::io::Error| {
-            GateError::not_pinned(format!("could not make the folder {}", staging.display()), &error)
-        };
+    /// Pins maps and programs in a staging folder, and makes the one of links.
+    pub(super) fn stage_pins(&self, staging: &Path) -> Result<(), GateError> {
+        let failed = |error: std::io::Error| not_made(staging, &error);
         for folder in ["maps", "programs", "links"] {
             fault::inode_point().map_err(|errno| failed(errno.into()))?;
             make_folder(&staging.join(folder)).map_err(failed)?;
@@ -208,10 +217,12 @@ impl Gate {
         }
         let programs = staging.join("programs");
         self.programs.stage_pins(&programs)?;
-        self.programs.activate(&programs)?;
-        fault::point();
-        fs::rename(staging, pins).map_err(failed)
+        self.programs.activate(&programs)
     }
+}
+
+fn not_made(staging: &Path, error: &std::io::Error) -> GateError {
+    GateError::not_pinned(format!("could not make the folder {}", staging.display()), error)
 }
 
 impl Attachment {

@@ -143,8 +143,7 @@ pub enum GateError {
     /// The pins are of another version of the programs.
     #[error(
         "the pinned maps at {path} have layout {found}, and this portcullis needs layout {expected}\n\
-         help: use the version that made them, or detach the gate and attach it again: \
-         portcullis detach -i {interface} && portcullis attach -i {interface} -p POLICY"
+         help: {}", remedy_for_layout(interface, *.found, *.expected)
     )]
     Layout { interface: String, path: PathBuf, found: u64, expected: u32 },
 
@@ -229,6 +228,17 @@ fn remedy(errno: Errno) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// What to do about a gate of another version.
+fn remedy_for_layout(interface: &str, found: u64, expected: u32) -> String {
+    if found < u64::from(expected) {
+        return format!("attach replaces the gate without a gap: portcullis attach -i {interface} -p POLICY");
+    }
+    format!(
+        "the gate stays attached and in force; use the newer version that made it, or detach the gate and attach \
+         it again: portcullis detach -i {interface} && portcullis attach -i {interface} -p POLICY"
+    )
 }
 
 /// As [`remedy`], for pins. A bpffs has no size of its own: its inodes are memory of the kernel.

@@ -215,8 +215,18 @@ pub(super) fn find_filter_here(place: &GatePlace) -> Option<u32> {
     (program == facts.program_id).then_some(facts.ifindex)
 }
 
+/// Whether a filter of ours is attached, whatever its version.
+///
+/// # Errors
+/// When the kernel can't say for a lack of something.
+pub(super) fn is_filter_attached(place: &GatePlace) -> Result<bool, GateError> {
+    let Some(link) = open_live_link(place, LINK_FILTER)? else { return Ok(false) };
+    let Some(facts) = unless_short(system::link_facts(link.as_fd()))? else { return Ok(false) };
+    Ok(mode_of_program(place, facts.program_id)? != AttachMode::No)
+}
+
 /// The pinned link, unless its interface is gone.
-fn open_live_link(place: &GatePlace, name: &str) -> Result<Option<OwnedFd>, GateError> {
+pub(super) fn open_live_link(place: &GatePlace, name: &str) -> Result<Option<OwnedFd>, GateError> {
     let Some(link) = unless_short(system::open_pin(&place.links().join(name)))? else {
         return Ok(None);
     };
@@ -226,7 +236,7 @@ fn open_live_link(place: &GatePlace, name: &str) -> Result<Option<OwnedFd>, Gate
     }
 }
 
-fn mode_of_program(place: &GatePlace, program_id: u32) -> Result<AttachMode, GateError> {
+pub(super) fn mode_of_program(place: &GatePlace, program_id: u32) -> Result<AttachMode, GateError> {
     match unless_short(system::query_xdp(place.ifindex))? {
         Some(Some((id, mode))) if id == program_id => Ok(mode.into()),
         _ => Ok(AttachMode::No),
@@ -261,7 +271,7 @@ fn why_not_native(errno: Errno) -> &'static str {
     }
 }
 
-fn program_id(program: BorrowedFd<'_>) -> Result<u32, GateError> {
+pub(super) fn program_id(program: BorrowedFd<'_>) -> Result<u32, GateError> {
     system::program_id(program)
         .map_err(|errno| GateError::Kernelside { what: "could not ask for a program's id".to_owned(), errno })
 }

@@ -137,7 +137,7 @@ fn check_pins(place: &GatePlace) -> Result<(), GateError> {
 }
 
 /// Refuses maps that another version made, in which fields have other meanings.
-fn check_layout(place: &GatePlace) -> Result<(), GateError> {
+pub(super) fn check_layout(place: &GatePlace) -> Result<(), GateError> {
     let handle = open_map(&place.maps().join("state")).map_err(|errno| match is_shortage(errno) {
         true => GateError::Kernelside { what: "could not open the pinned map `state`".to_owned(), errno },
         false => place.broken_pins("state"),

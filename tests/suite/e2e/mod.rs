@@ -11,6 +11,7 @@ pub mod console;
 mod daemon;
 pub mod elsewhere;
 pub mod evasion;
+mod fallbacks;
 mod flood;
 mod flows;
 mod forgeries;
