@@ -68,6 +68,8 @@ impl Gate {
             },
             false => Gate::attach_new(place, policy, tables)?,
         };
+        // a rebuild that was killed has left the old gate there, with a tracker that is still attached
+        let _ = remove_tree(&place.staging());
         Ok((gate, attachment.with_caveats(place, policy)))
     }
 

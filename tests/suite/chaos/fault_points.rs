@@ -319,6 +319,84 @@ fn an_attach_that_dies_while_it_restores_quarantines_is_followed_by_one_that_doe
     panic!("it never ran through");
 }
 
+#[test]
+fn a_fall_back_that_dies_before_any_of_its_changes_is_followed_by_one_that_attaches_the_gate() {
+    let _machine = share_machine();
+    let (testbed, _, tap) = stage();
+    let bad = testbed.write("bad.toml", "[polcy]\n");
+    testbed.run("quarantine", &["mx1"]).done();
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        testbed.reboot();
+        let outcome = die_at(&testbed, point, &["attach", "--fall-back", "-i", NIC, "-p", &bad]);
+        let through = outcome.code.is_some();
+        prove_status(&testbed, &tap);
+        testbed.run("attach", &["--fall-back", "-p", &bad]).refused(&["attached and enforcing"]);
+        testbed.prove_drops(&tap, 1);
+        let cut = testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1;
+        assert_eq!(cut, "quarantined", "point {point}");
+        list_pins(&testbed);
+        if through {
+            assert!(point > 50);
+            return;
+        }
+    }
+    panic!("it never ran through");
+}
+
+#[test]
+fn an_attach_that_dies_before_it_has_kept_its_policy_leaves_whole_confirmed_ones() {
+    let _machine = share_machine();
+    let (testbed, paths, _tap) = stage();
+    let bad = testbed.write("bad.toml", "[polcy]\n");
+    for point in 1..MOST_POINTS {
+        let outcome = die_at(&testbed, point, &["apply", "-i", NIC, &paths[1]]);
+        let through = !died(&outcome, point);
+        testbed.reboot();
+        let said =
+            testbed.run("attach", &["--fall-back", "-p", &bad]).refused(&["is attached and enforcing"]);
+        assert!(!said.err.contains("can't be used"), "point {point}: {said:#?}");
+        if through {
+            assert!(said.err.contains("1.toml"), "{said:#?}");
+            return;
+        }
+        testbed.run("apply", &[&paths[0]]).done();
+    }
+    panic!("it never ran through");
+}
+
+#[test]
+fn a_gate_of_an_older_layout_stays_until_the_new_one_is_there_wherever_its_attach_dies() {
+    let _machine = share_machine();
+    let (testbed, paths, tap) = stage();
+    testbed.run("quarantine", &["mx1"]).done();
+    for point in (1..MOST_POINTS).step_by(load_step()) {
+        let state =
+            libbpf_rs::MapHandle::from_pinned_path(testbed.pins().join("maps/state")).expect("the map");
+        let older = u64::from(portcullis::abi::layout::LAYOUT_VERSION.0) - 1;
+        libbpf_rs::MapCore::update(
+            &state,
+            &0_u32.to_ne_bytes(),
+            &older.to_ne_bytes(),
+            libbpf_rs::MapFlags::ANY,
+        )
+        .expect("a write");
+        drop(state);
+        let outcome = die_at(&testbed, point, &["attach", "-i", NIC, "-p", &paths[0]]);
+        let through = !died(&outcome, point);
+        assert!(testbed.has_xdp(), "point {point}");
+        testbed.run("attach", &["-p", &paths[0]]).done();
+        testbed.prove_drops(&tap, 1);
+        let cut = testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1;
+        assert_eq!(cut, "quarantined", "point {point}");
+        list_pins(&testbed);
+        if through {
+            assert!(point > 50);
+            return;
+        }
+    }
+    panic!("it never ran through");
+}
+
 /// Starts a daemon that ends before its Nth change; false: it came up, and was ended.
 fn daemon_dies_at(testbed: &Testbed, point: usize, policy: &str) -> bool {
     let mut command = testbed.router.prepare(&["run", "-i", NIC, "-p", policy]);

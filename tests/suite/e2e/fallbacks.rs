@@ -1,6 +1,8 @@
 //! `--fall-back`: a policy that is refused never leaves the NIC without a gate.
 
-use std::fs;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, thread};
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use nix::sys::signal::Signal;
@@ -10,7 +12,9 @@ use portcullis::abi::layout;
 
 use super::command::{Daemon, Outcome};
 use super::policies::dmz;
-use super::testbed::{NIC, Testbed, V4, share_machine};
+use super::socket::udp;
+use super::testbed::{NIC, Testbed, V4, ip, share_machine};
+use crate::support::patience::eventually;
 
 /// A way to break the policy file at this path.
 type Break = fn(&str);
@@ -142,6 +146,45 @@ fn a_gate_of_an_older_layout_is_replaced_without_a_gap_and_keeps_its_quarantines
         testbed.prove_drops(&tap, 3);
         assert_eq!(testbed.verdict(V4.mail, V4.exchanger, "tcp/25").1, "quarantined");
     }
+}
+
+#[test]
+fn a_worm_that_never_stops_gets_no_packet_out_while_gates_of_an_older_layout_are_replaced() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("dmz0.toml", &dmz());
+    testbed.attach(&dmz());
+    let tap = testbed.tap_internet();
+    let is_over = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let worm = scope.spawn(|| {
+            let socket = udp(&testbed.dmz, V4.web, 0);
+            let mut sent = 0_u64;
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = socket.send_to(b"worm", SocketAddr::new(ip(V4.peer), 4_711));
+                sent += 1;
+            }
+            sent
+        });
+        for _ in 0..5 {
+            set_layout(&testbed, u64::from(layout::LAYOUT_VERSION.0) - 1);
+            testbed.run("attach", &["-p", &path]).done();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        worm.join().expect("the worm")
+    });
+    assert!(sent > 1_000, "{sent} packets");
+    testbed.prove_drops(&tap, 2);
+    assert_eq!(tap.count_to(ip(V4.web), 17, 4_711), 0, "of {sent} packets");
+    testbed.detach();
+    testbed.wait_for_detach();
+    let worm = udp(&testbed.dmz, V4.web, 0);
+    eventually("the tap would have seen it", || {
+        let _ = worm.send_to(b"worm", SocketAddr::new(ip(V4.peer), 4_711));
+        tap.count_to(ip(V4.web), 17, 4_711) > 0
+    });
+    testbed.attach(&dmz());
+    assert_eq!(testbed.show("status")["attached"], "native");
 }
 
 #[test]
