@@ -32,7 +32,7 @@ pub struct Options<'o> {
     pub colour: bool,
 }
 
-/// A gate that was attached, the policy that is in force, and why it is not the one that was asked for.
+/// A gate that was attached, the policy that is live, and why it is not the one that was asked for.
 struct Begun {
     gate: Gate,
     attachment: Attachment,

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_policy_is_told_from_a_whole_one_at_each_cut_and_is_kept_anew() {
+    fn a_damaged_policy_is_reported_from_a_whole_one_at_each_cut_and_is_kept_anew() {
         let folder = tempfile::tempdir().unwrap();
         keep(folder.path(), "dmz.toml", "first").unwrap();
         keep(folder.path(), "dmz.toml", "second").unwrap();

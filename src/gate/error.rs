@@ -236,7 +236,7 @@ fn remedy_for_layout(interface: &str, found: u64, expected: u32) -> String {
         return format!("attach replaces the gate without a gap: portcullis attach -i {interface} -p POLICY");
     }
     format!(
-        "the gate stays attached and in force; use the newer version that made it, or detach the gate and attach \
+        "the gate stays attached as it is; use the newer version that made it, or detach the gate and attach \
          it again: portcullis detach -i {interface} && portcullis attach -i {interface} -p POLICY"
     )
 }

@@ -19,7 +19,7 @@ pub struct FallBack {
     pub gate: Gate,
     /// How it is attached.
     pub attachment: Attachment,
-    /// The policy that is in force.
+    /// The policy that is live.
     pub compiled: CompiledPolicy,
     /// Since when that policy is confirmed, if that is known.
     pub since: Option<Timestamp>,
@@ -37,7 +37,7 @@ pub struct FallBackFailed {
 }
 
 impl FallBack {
-    /// In one sentence: which policy is in force, and since when.
+    /// In one sentence: which policy is live, and since when.
     pub fn describe(&self, place: &GatePlace) -> String {
         let policy = &self.compiled.policy;
         let since = self.since.map_or("at an unknown time".to_owned(), |since| since.to_string());
@@ -169,7 +169,7 @@ impl FallBackFailed {
             some => some.join("\n"),
         };
         let text = match &is_attached {
-            Ok(true) => format!("the gate that is attached to {interface} stays in force, unchanged: {why}"),
+            Ok(true) => format!("the gate that is attached to {interface} stays attached, unchanged: {why}"),
             Ok(false) => format!("NO GATE is attached to {interface}, so nothing is dropped: {why}"),
             Err(error) => format!("{error}. If a gate is attached to {interface}, it stays unchanged: {why}"),
         };

@@ -195,7 +195,7 @@ fn under_fall_back_a_newer_layout_stays_in_force_and_missing_pins_are_made_anew(
     testbed.attach(&dmz());
     let tap = testbed.tap_internet();
     set_layout(&testbed, 99);
-    attach(&testbed, &path).refused(&["layout 99", "stays in force, unchanged"]);
+    attach(&testbed, &path).refused(&["layout 99", "stays attached, unchanged"]);
     set_layout(&testbed, u64::from(layout::LAYOUT_VERSION.0));
     testbed.prove_drops(&tap, 2);
     fs::remove_file(testbed.pins().join("maps/ledger")).expect("a pin");
