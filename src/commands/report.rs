@@ -113,18 +113,15 @@ fn write_into(path: &Path, page: &str) -> io::Result<()> {
 /// old one keeps its owner and its mode.
 fn replace(path: &Path, page: &str, old: Option<&fs::Metadata>) -> io::Result<()> {
     let fresh = path.with_added_extension(format!("new-{}", std::process::id()));
-    let written =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).and_then(|mut file| {
-            let outcome = file.write_all(page.as_bytes()).and_then(|()| match old {
-                Some(old) => {
-                    fchown(&file, Some(old.uid()), Some(old.gid()))?;
-                    file.set_permissions(old.permissions())
-                }
-                None => Ok(()),
-            });
-            outcome.and_then(|()| fs::rename(&fresh, path)).inspect_err(|_| drop(fs::remove_file(&fresh)))
-        });
-    written
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    let written = file.write_all(page.as_bytes()).and_then(|()| match old {
+        Some(old) => {
+            fchown(&file, Some(old.uid()), Some(old.gid()))?;
+            file.set_permissions(old.permissions())
+        }
+        None => Ok(()),
+    });
+    written.and_then(|()| fs::rename(&fresh, path)).inspect_err(|_| drop(fs::remove_file(&fresh)))
 }
 
 /// The only interface of this network namespace that has a history.
