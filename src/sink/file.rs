@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -57,8 +58,10 @@ pub(super) struct LogFile {
     /// Half a record that could not be cut off: the file's length before it, and its own.
     torn: Option<(u64, u64)>,
     rotation_fails: bool,
-    /// The files of sinks before this one.
-    others: Vec<PathBuf>,
+    /// Keeps other sinks of a policy off the file while it is open.
+    claim: Option<Claim>,
+    /// Whether it must not be the file of another sink.
+    is_claimed: bool,
     /// Its folder is made with it.
     makes_folder: bool,
 }
@@ -76,28 +79,21 @@ impl LogFile {
             end: None,
             torn: None,
             rotation_fails: false,
-            others: Vec::new(),
+            claim: None,
+            is_claimed: false,
             makes_folder: false,
         }
     }
 
     /// A file that a policy names.
     pub(super) fn from_policy(path: &str, alarms: &Alarms) -> LogFile {
-        let files = [&alarms.eve, &alarms.ecs, &alarms.cef, &alarms.pcapng];
-        // The first of two keeps the file.
-        let others =
-            files.into_iter().flatten().take_while(|other| *other != path).map(PathBuf::from).collect();
-        LogFile::new(path, Rotation::from_policy(alarms)).apart_from(others)
+        // No reader could parse two formats in one file.
+        LogFile { is_claimed: true, ..LogFile::new(path, Rotation::from_policy(alarms)) }
     }
 
     /// A file whose records can't be read without these bytes before them.
     pub(super) fn with_preamble(self, preamble: Vec<u8>) -> LogFile {
         LogFile { preamble, ..self }
-    }
-
-    /// A file that must not be one of these under another name: no reader could parse two formats in one file.
-    pub(super) fn apart_from(self, others: Vec<PathBuf>) -> LogFile {
-        LogFile { others, ..self }
     }
 
     /// A file whose folder is made with it, as at the first run.
@@ -175,18 +171,14 @@ impl LogFile {
         }
         let file = open(&self.path)?;
         let metadata = file.metadata()?;
-        let place = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-        let is_same =
-            |other: &&PathBuf| fs::metadata(other).is_ok_and(|other| place(&other) == place(&metadata));
-        if let Some(other) = self.others.iter().find(is_same).filter(|_| metadata.is_file()) {
-            let (path, other) = (self.path.display(), other.display());
-            anyhow::bail!("{path} is {other} by another name: give each sink its own file");
-        }
+        let claim = (self.is_claimed && metadata.is_file()).then(|| Claim::make(&self.path, &metadata));
+        let claim = claim.transpose()?;
         // Half a record stays where it is, unless this is another file.
         if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
             self.torn = None;
         }
         self.file = Some(file);
+        self.claim = claim;
         self.stale = false;
         self.needs_preamble = !self.preamble.is_empty();
         self.end = None;
@@ -279,6 +271,44 @@ impl WriteLock {
                 // a FIFO, or a file system without locks
                 Err(TryLockError::Error(_)) => return Ok(lock),
             }
+        }
+    }
+}
+
+/// A file that a sink has open, by its inode. The other's path is not looked at, for its disk may hang.
+#[derive(Debug)]
+struct Claim {
+    inode: (u64, u64),
+    path: PathBuf,
+}
+
+/// Of all sinks of this process.
+static CLAIMS: Mutex<Vec<(u64, u64, PathBuf)>> = Mutex::new(Vec::new());
+
+impl Claim {
+    /// The same path again is no other sink, but the one that takes its place.
+    fn make(path: &Path, metadata: &fs::Metadata) -> anyhow::Result<Claim> {
+        let inode = (metadata.dev(), metadata.ino());
+        let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., other)) =
+            claims.iter().find(|(device, number, other)| (*device, *number) == inode && other != path)
+        {
+            let (path, other) = (path.display(), other.display());
+            anyhow::bail!("{path} is {other} by another name: give each sink its own file");
+        }
+        claims.push((inode.0, inode.1, path.to_owned()));
+        Ok(Claim { inode, path: path.to_owned() })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = |(device, number, path): &(u64, u64, PathBuf)| {
+            (*device, *number) == self.inode && *path == self.path
+        };
+        if let Some(at) = claims.iter().position(own) {
+            claims.swap_remove(at);
         }
     }
 }

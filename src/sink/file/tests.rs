@@ -262,8 +262,13 @@ fn two_sinks_that_reach_one_file_by_different_folders_are_kept_apart() {
     std::os::unix::fs::symlink(&place, &link).unwrap();
     let text = |path: &Path| path.join("log").display().to_string();
     let alarms = Alarms { eve: Some(text(&place)), ecs: Some(text(&link)), ..Alarms::default() };
-    LogFile::from_policy(&text(&place), &alarms).append_line("eve").unwrap();
+    let mut first = LogFile::from_policy(&text(&place), &alarms);
+    first.append_line("eve").unwrap();
     let error = LogFile::from_policy(&text(&link), &alarms).append_line("ecs").unwrap_err().to_string();
     assert!(error.contains("by another name"), "{error}");
-    assert_eq!(read(place.join("log")), "eve\n");
+    // the one that takes its place has the same path, and a file that is closed is free
+    LogFile::from_policy(&text(&place), &alarms).append_line("eve again").unwrap();
+    drop(first);
+    LogFile::from_policy(&text(&link), &alarms).append_line("ecs").unwrap();
+    assert_eq!(read(place.join("log")), "eve\neve again\necs\n");
 }
