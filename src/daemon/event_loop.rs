@@ -21,7 +21,7 @@ use super::signals::Signals;
 use crate::alarm::{Alarm, Change, Engine, GateTrouble, Thresholds};
 use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
-use crate::gate::{Attachment, Consumer, Gate, GatePlace};
+use crate::gate::{Attachment, Consumer, Gate, GateError, GatePlace};
 use crate::history::HistoryWriter;
 use crate::memory::return_memory;
 use crate::policy::Policy;
@@ -152,7 +152,7 @@ impl<'gate> Daemon<'gate> {
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
                 self.run_round(&mut last_checkpoint)?;
-                if !self.gate.may_have_quarantines()? {
+                if !self.gate.may_have_quarantines().unwrap_or(true) {
                     continue;
                 }
                 if last_note.elapsed() >= NOTE_MACHINES {
@@ -175,7 +175,8 @@ impl<'gate> Daemon<'gate> {
 
     /// Everything that is done once a second.
     fn run_round(&mut self, last_checkpoint: &mut Instant) -> anyhow::Result<()> {
-        let reading = self.intake.read_ledger_if_due()?;
+        let reading = self.intake.read_ledger_if_due();
+        let reading = self.unless_short(reading)?;
         self.report_reading(reading);
         self.end_second();
         self.check_gate()?;
@@ -191,6 +192,18 @@ impl<'gate> Daemon<'gate> {
             *last_checkpoint = Instant::now();
         }
         Ok(())
+    }
+
+    /// What a lack of descriptors or memory keeps from being read is read the next time.
+    fn unless_short<T: Default>(&mut self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+        outcome.or_else(|error| {
+            let gate_error = error.chain().find_map(|cause| cause.downcast_ref::<GateError>());
+            if !gate_error.is_some_and(GateError::is_shortage) {
+                return Err(error);
+            }
+            self.monitor.note_failed_check(&error);
+            Ok(T::default())
+        })
     }
 
     /// Looks how the gate is attached, and reports what is wrong to everybody.
@@ -291,7 +304,8 @@ impl<'gate> Daemon<'gate> {
         }
         self.snapshot.samples.fetch_add(received.samples.len() as u64, Ordering::Relaxed);
         for bytes in &received.samples {
-            if let Some(drop) = self.intake.read_sample(bytes)? {
+            let drop = self.intake.read_sample(bytes);
+            if let Some(drop) = self.unless_short(drop)? {
                 self.report(drop);
             }
         }
@@ -389,7 +403,8 @@ impl<'gate> Daemon<'gate> {
         self.consider_open(self.engine.open_alarms());
         self.dispatch.follow(&reloaded.policy);
         self.monitor.follow(&reloaded.policy, reloaded.generation);
-        self.intake.learn_names()?;
+        let names = self.intake.learn_names();
+        self.unless_short(names)?;
         Ok(reloaded.text)
     }
 

@@ -102,7 +102,8 @@ impl<'gate> Intake<'gate> {
 
     fn take_sample(&mut self, sample: &Sample) -> anyhow::Result<DropEvent> {
         if sample.server != 0 && !self.names.contains_key(&sample.server) {
-            self.learn_names()?;
+            // the ledger has the drop
+            self.learn_names().inspect_err(|_| self.cursor.note_loss())?;
         }
         self.hot_rows.note_sample(sample.key(), sample.time_ns);
         let unreported = self.reconciler.note_sample(sample.key(), sample.time_ns, sample.drops);

@@ -253,6 +253,14 @@ fn remedy_for_pins(errno: Errno) -> &'static str {
 }
 
 impl GateError {
+    /// Whether this process lacked something, descriptors or memory, and to try again may help.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            GateError::Kernelside { errno, .. } | GateError::NotPinned { errno, .. } => is_shortage(*errno),
+            _ => false,
+        }
+    }
+
     /// No gate is pinned by this name.
     pub(super) fn no_such_pins(name: &str) -> GateError {
         GateError::NoSuchPins { name: name.escape_default().to_string() }

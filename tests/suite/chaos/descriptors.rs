@@ -74,11 +74,20 @@ fn a_daemon_that_lacks_descriptors_for_a_while_stays_and_raises_no_alarm_of_a_ga
     let highest = most.filter_map(|entry| entry.file_name().to_str()?.parse::<usize>().ok()).max();
     limit(highest.expect("a descriptor").min(4));
     daemon.wait_for_line(&["the daemon can't look at the gate, and tries again"]);
+    // a server whose name the daemon has not read yet
+    let renamed = testbed.write("renamed.toml", &dmz().replace("web1", "shop"));
+    assert_eq!(testbed.run("apply", &[&renamed]).code, Some(0));
+    testbed.send_from_web(4_000, 2);
+    eventually("each drop is in the ledger", || testbed.dropped("shop", "udp", 4_000, "new_flow") >= 2);
     limit(1024);
     daemon.wait_for_line(&["the daemon looks at the gate again"]);
     assert!(daemon.is_running());
     assert!(daemon.find(&["NOTHING IS DROPPED"]).is_empty(), "{:#?}", daemon.said());
     assert!(daemon.find(&["are gone"]).is_empty(), "{:#?}", daemon.said());
     eventually("it answers", || testbed.run("show", &["alarms"]).code == Some(0));
+    eventually("the drops are reported under the name of today", || {
+        let alarms = testbed.show("alarms");
+        alarms.as_array().into_iter().flatten().any(|alarm| alarm["server"] == "shop")
+    });
     assert!(daemon.end(Signal::SIGTERM).success());
 }
