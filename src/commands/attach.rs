@@ -21,12 +21,9 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let compiled = load_policy(policy, output)?;
     let place = find_place(interface)?;
     let lock = place.lock()?;
-    let (gate, attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
-    let unconfirmed = confirm_policy(&place, &compiled.policy);
+    let (gate, mut attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
+    attachment.warnings.extend(confirm_policy(&place, &compiled.policy));
     drop(lock);
-    if let Some(warning) = unconfirmed {
-        output.warn(&warning);
-    }
     finish(&gate, &place, &attachment, &compiled.policy, output)?;
     Ok(Exit::Done)
 }
@@ -45,12 +42,9 @@ pub fn run_with_fall_back(interface: &str, policy: &Path, output: &Output) -> an
         Ok((gate, attachment, policy))
     });
     let refusal = match attached {
-        Ok((gate, attachment, policy)) => {
-            let unconfirmed = confirm_policy(&place, &policy);
+        Ok((gate, mut attachment, policy)) => {
+            attachment.warnings.extend(confirm_policy(&place, &policy));
             drop(lock);
-            if let Some(warning) = unconfirmed {
-                output.warn(&warning);
-            }
             finish(&gate, &place, &attachment, &policy, output)?;
             return Ok(Exit::Done);
         }

@@ -4,12 +4,9 @@
 //! facts, the rest is the text as it was live, with the members of set files in it. So it stands alone, and a
 //! person may apply it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,11 +15,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::fault;
 use super::place::GatePlace;
+use super::state_file::{in_time, replace};
 use crate::clock::wall_now;
 use crate::policy::Policy;
 use crate::state_folder::make_state_folder;
 
 const FOLDER: &str = "policies";
+const THREAD: &str = "policies";
 const MARK: &str = "# portcullis confirmed: ";
 /// So many are kept.
 const KEPT: usize = 20;
@@ -65,7 +64,7 @@ pub fn confirm_policy(place: &GatePlace, policy: &Policy) -> Option<String> {
     let folder = place.history().join(FOLDER);
     let state = place.history();
     let (file, text) = (policy.file.clone(), policy.text.clone());
-    let kept = in_time(WRITE_PATIENCE, move || {
+    let kept = in_time(THREAD, WRITE_PATIENCE, move || {
         fault::point();
         make_state_folder(&state)?;
         keep(&folder, &file, &text)
@@ -82,22 +81,7 @@ pub fn confirm_policy(place: &GatePlace, policy: &Policy) -> Option<String> {
 /// The confirmed policies, the last one first. Each error is a sentence about a damaged one.
 pub(super) fn read_confirmed(place: &GatePlace) -> io::Result<Vec<Result<ConfirmedPolicy, String>>> {
     let folder = place.history().join(FOLDER);
-    in_time(READ_PATIENCE, move || read_all(&folder))?
-}
-
-/// Does it in a thread of its own, and waits for so long.
-fn in_time<T: Send + 'static>(
-    patience: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    thread::Builder::new().name("policies".to_owned()).spawn(move || {
-        // nobody waits any more once the time is over
-        let _ = sender.send(work());
-    })?;
-    receiver
-        .recv_timeout(patience)
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer"))
+    in_time(THREAD, READ_PATIENCE, move || read_all(&folder))?
 }
 
 fn read_all(folder: &Path) -> io::Result<Vec<Result<ConfirmedPolicy, String>>> {
@@ -128,7 +112,8 @@ fn keep(folder: &Path, file: &str, text: &str) -> io::Result<()> {
         sudo_user: std::env::var("SUDO_USER").ok(),
         command: std::env::args().nth(1).unwrap_or_default(),
     };
-    write(&path_of(folder, last.unwrap_or(0) + 1), &facts, text)?;
+    let head = format!("{MARK}{}\n", serde_json::to_string(&facts)?);
+    replace(&path_of(folder, last.unwrap_or(0) + 1), &[head.as_bytes(), text.as_bytes()])?;
     let surplus = (numbers.len() + 1).saturating_sub(KEPT);
     for number in numbers.into_iter().take(surplus) {
         fault::point();
@@ -177,27 +162,6 @@ fn read(path: &Path) -> io::Result<ConfirmedPolicy> {
     Ok(ConfirmedPolicy { facts, text: text.to_owned() })
 }
 
-/// The file is there as a whole or not at all, whatever happens.
-fn write(path: &Path, facts: &Facts, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fault::point();
-        make_state_folder(folder)?;
-    }
-    let fresh = path.with_added_extension("new");
-    fault::point();
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    fault::point();
-    let head = serde_json::to_string(facts)?;
-    file.write_all(format!("{MARK}{head}\n").as_bytes())?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fault::point();
-    fs::rename(&fresh, path)?;
-    fault::point();
-    // without this a crash may lose the name
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_policy_is_reported_from_a_whole_one_at_each_cut_and_is_kept_anew() {
+    fn a_policy_that_was_cut_anywhere_counts_as_damaged_and_is_kept_anew() {
         let folder = tempfile::tempdir().unwrap();
         keep(folder.path(), "dmz.toml", "first").unwrap();
         keep(folder.path(), "dmz.toml", "second").unwrap();

@@ -43,6 +43,7 @@ mod revoke;
 mod routes;
 mod samples;
 mod sizes;
+mod state_file;
 mod status;
 mod sweep;
 mod system;

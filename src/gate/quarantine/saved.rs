@@ -3,13 +3,11 @@
 //! The kernel's tables are the truth while there is a gate. The file is a picture of them, with times of
 //! the wall clock, and `attach` reads it when it makes a gate.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,8 +20,8 @@ use crate::clock::{Clock, wall_now};
 use crate::gate::error::GateError;
 use crate::gate::fault;
 use crate::gate::place::GatePlace;
+use crate::gate::state_file::{in_time, replace, sync_folder};
 use crate::net::{show_prefix, subtract};
-use crate::state_folder::make_state_folder;
 
 const FILE: &str = "quarantines.json";
 const VERSION: u32 = 1;
@@ -372,24 +370,15 @@ fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
     }
 }
 
-/// As [`read_each`], in a thread of its own: a disk that does not answer must not keep the gate from being
-/// attached.
+/// As [`read_each`], of a disk that may not answer.
 fn read_in_time(path: &Path) -> (io::Result<Saved>, Vec<String>) {
-    let (sender, receiver) = mpsc::sync_channel(1);
     let file = path.to_owned();
-    let reader = thread::Builder::new().name("quarantines".to_owned()).spawn(move || {
+    let read = in_time("quarantines", PATIENCE, move || {
         let mut bad = Vec::new();
         let saved = read_each(&file, &mut bad);
-        // nobody waits any more once the time is over
-        let _ = sender.send((saved, bad));
+        (saved, bad)
     });
-    if let Err(error) = reader {
-        return (Err(error), Vec::new());
-    }
-    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-        let error = io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer");
-        (Err(error), Vec::new())
-    })
+    read.unwrap_or_else(|error| (Err(error), Vec::new()))
 }
 
 /// As [`read_each`], where a bad row is an error.
@@ -413,7 +402,7 @@ pub(super) fn write(path: &Path, saved: &Saved) -> Result<(), GateError> {
     if fs::read(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
-    replace(path, &text).map_err(failed)
+    replace(path, &[&text]).map_err(failed)
 }
 
 fn failed(path: &Path, verb: &str, error: &io::Error) -> GateError {
@@ -427,26 +416,4 @@ fn remove(path: &Path) -> io::Result<()> {
     fault::point();
     fs::remove_file(path)?;
     sync_folder(path)
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fault::point();
-        make_state_folder(folder)?;
-    }
-    let fresh = path.with_added_extension("new");
-    fault::point();
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    fault::point();
-    file.write_all(text)?;
-    file.sync_all()?;
-    fault::point();
-    fs::rename(&fresh, path)?;
-    sync_folder(path)
-}
-
-/// Without this a crash may bring back what stood there before.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    fault::point();
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

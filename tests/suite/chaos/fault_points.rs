@@ -331,16 +331,22 @@ fn a_fall_back_that_dies_before_any_of_its_changes_is_followed_by_one_that_attac
         let through = outcome.code.is_some();
         prove_status(&testbed, &tap);
         testbed.run("attach", &["--fall-back", "-p", &bad]).refused(&["attached and enforcing"]);
-        testbed.prove_drops(&tap, 1);
-        let cut = testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1;
-        assert_eq!(cut, "quarantined", "point {point}");
-        list_pins(&testbed);
+        prove_whole_with_quarantine(&testbed, &tap, point);
         if through {
             assert!(point > 50);
             return;
         }
     }
     panic!("it never ran through");
+}
+
+/// After a death at this point the gate drops, its pins are whole, and `mx1` is in quarantine.
+#[track_caller]
+fn prove_whole_with_quarantine(testbed: &Testbed, tap: &Tap, point: usize) {
+    testbed.prove_drops(tap, 1);
+    let cut = testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1;
+    assert_eq!(cut, "quarantined", "point {point}");
+    list_pins(testbed);
 }
 
 #[test]
@@ -385,10 +391,7 @@ fn a_gate_of_an_older_layout_stays_until_the_new_one_is_there_wherever_its_attac
         let through = !died(&outcome, point);
         assert!(testbed.has_xdp(), "point {point}");
         testbed.run("attach", &["-p", &paths[0]]).done();
-        testbed.prove_drops(&tap, 1);
-        let cut = testbed.verdict("192.0.2.25", "198.51.100.99", "udp/9000").1;
-        assert_eq!(cut, "quarantined", "point {point}");
-        list_pins(&testbed);
+        prove_whole_with_quarantine(&testbed, &tap, point);
         if through {
             assert!(point > 50);
             return;
