@@ -35,6 +35,7 @@ mod pickup;
 mod pinned_links;
 mod pins;
 mod place;
+mod private;
 mod program;
 mod quarantine;
 mod rebuild;
@@ -71,6 +72,7 @@ pub use open::Gate;
 pub use orphans::{GateState, PinnedGate, hint_at_orphans, list_gates};
 pub use outer_map::OuterMap;
 pub use place::GatePlace;
+pub use private::{PrivateGate, PrivateSizes};
 pub use program::{OBJECT, Programs, route_messages};
 pub use quarantine::{
     CarriedQuarantine, QuarantinedAddress, Released, SavedRelease, Target, list_carried,
