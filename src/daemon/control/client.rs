@@ -1,7 +1,8 @@
 //! The client: asks the daemon, or reads the history where no daemon runs.
 
 use std::fs::DirBuilder;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -243,7 +246,7 @@ impl Drop for HistoryCopy {
 }
 
 /// Why an answer ended early.
-fn explain_end(place: &GatePlace, error: &std::io::Error) -> anyhow::Error {
+fn explain_end(place: &GatePlace, error: &io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => SilentDaemon::of(place).into(),
         _ => anyhow::anyhow!(BROKEN_OFF),
@@ -251,7 +254,7 @@ fn explain_end(place: &GatePlace, error: &std::io::Error) -> anyhow::Error {
 }
 
 /// Why the socket can't be reached although there may be a daemon.
-fn explain_refusal(place: &GatePlace, error: &std::io::Error) -> anyhow::Error {
+fn explain_refusal(place: &GatePlace, error: &io::Error) -> anyhow::Error {
     let socket = place.socket();
     let (why, help) = match error.kind() {
         ErrorKind::PermissionDenied => ("you may not ask it", "run it as root"),
@@ -260,14 +263,29 @@ fn explain_refusal(place: &GatePlace, error: &std::io::Error) -> anyhow::Error {
     anyhow::anyhow!("the daemon's socket is {}: {why} ({error})\nhelp: {help}", socket.display())
 }
 
+/// Connects to a socket whose server may be stopped. Once its queue is full, a connection waits for room.
+///
+/// # Errors
+/// `WouldBlock` if there was no room in time.
+fn connect_in_time(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // connect() of a local socket waits by the timeout of what is sent: unix_stream_connect() of net/unix/af_unix.c
+    let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, patience.subsec_micros().into()))?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
 /// Sends a request and waits for the greeting. `None` where no daemon runs.
 fn send(place: &GatePlace, request: &Request) -> anyhow::Result<Option<BufReader<UnixStream>>> {
-    let mut stream = match UnixStream::connect(place.socket()) {
+    let mut stream = match connect_in_time(&place.socket(), GREETING_PATIENCE) {
         Ok(stream) => stream,
         // No socket, or that of a dead daemon.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
+        // its queue of clients is full, and it takes none of them
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(explain_end(place, &error)),
         Err(error) => return Err(explain_refusal(place, &error)),
     };
     stream.set_read_timeout(Some(GREETING_PATIENCE))?;
@@ -324,7 +342,27 @@ fn explain_history(error: &StoreError) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{Backlog, bind, listen};
+
     use super::*;
+
+    #[test]
+    fn a_stopped_daemon_with_a_full_queue_is_given_up_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("full.sock");
+        let server = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(server.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&server, Backlog::new(1).unwrap()).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect_in_time(&path, Duration::from_millis(50)) {
+                Ok(client) => waiting.push(client),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert!(!waiting.is_empty());
+    }
 
     #[test]
     fn an_error_of_the_daemon_is_the_commands_error() {

@@ -23,10 +23,17 @@ fn a_command_with_few_descriptors_works_or_says_why_and_does_nothing_by_halves()
     let testbed = Testbed::new();
     let path = testbed.write("policy.toml", &dmz());
     testbed.attach(&dmz());
-    let commands: [&[&str]; 5] = [
+    let page = testbed.write("report.html", "");
+    let commands: [&[&str]; 11] = [
         &["show", "-i", NIC, "status"],
         &["show", "-i", NIC, "drops"],
+        &["explain", "-i", NIC, "--from", "web1", "--to", "198.51.100.9", "tcp/80"],
+        &["diff", "-i", NIC, &path],
+        &["alarms", "-i", NIC],
+        &["report", "-i", NIC, "-o", &page],
         &["apply", "-i", NIC, &path],
+        &["quarantine", "-i", NIC, "web1", "--for", "1h"],
+        &["release", "-i", NIC, "web1"],
         &["attach", "-i", NIC, "-p", &path],
         &["detach", "-i", NIC],
     ];
@@ -43,10 +50,15 @@ fn a_command_with_few_descriptors_works_or_says_why_and_does_nothing_by_halves()
                     assert!(!testbed.has_xdp() && !testbed.pins().exists(), "{outcome:#?}");
                     testbed.attach(&dmz());
                 }
+                if args[0] == "release" {
+                    testbed.run("quarantine", &["web1"]).done();
+                }
                 continue;
             }
             refused += 1;
-            let outcome = outcome.refused(&["portcullis: "]);
+            // where 1 has a meaning of its own, trouble is 2
+            let trouble = if args[0] == "diff" { 2 } else { 1 };
+            let outcome = outcome.failed(trouble, &["portcullis: "]);
             for lie in ["there is no gate", "NOT ATTACHED", "incomplete", "is missing"] {
                 assert!(!outcome.err.contains(lie), "{args:?} with {limit}: `{lie}` in {outcome:#?}");
             }
