@@ -24,7 +24,7 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     }
     // The gate of an interface that is gone can be detached too.
     let place = find_any_place(interface)?;
-    if !is_pinned(&place) {
+    if !is_pinned(&place)? {
         GatePlace::of(interface)?;
     }
     let interface = place.interface.as_str();

@@ -127,13 +127,18 @@ fn replace(path: &Path, page: &str, old: Option<&fs::Metadata>) -> io::Result<()
 /// The only interface of this network namespace that has a history.
 fn find_place() -> anyhow::Result<GatePlace> {
     let interfaces = nix::net::if_::if_nameindex().context("could not list the interfaces")?;
-    let names: Vec<String> = (&interfaces)
-        .into_iter()
-        .filter_map(|interface| interface.name().to_str().ok().map(str::to_owned))
-        .filter(|name| {
-            GatePlace::of_any(name).is_ok_and(|place| place.history().join(crate::history::FILE).exists())
-        })
-        .collect();
+    let mut names: Vec<String> = Vec::new();
+    for interface in &interfaces {
+        let Some(name) = interface.name().to_str().ok() else { continue };
+        let Ok(place) = GatePlace::of_any(name) else { continue };
+        let file = place.history().join(crate::history::FILE);
+        let exists = file
+            .try_exists()
+            .with_context(|| format!("could not look for {}\nhelp: run this as root", file.display()))?;
+        if exists {
+            names.push(name.to_owned());
+        }
+    }
     match &names[..] {
         [name] => Ok(GatePlace::of_any(name)?),
         [] => bail!("no interface has a history\nhelp: -i IF names one, even one that is gone"),

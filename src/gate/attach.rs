@@ -14,7 +14,7 @@ use super::fault;
 use super::link::{AttachMode, Hook, refuse_other_program};
 use super::nic::refuse_unfit;
 use super::open::check_layout;
-use super::pins::{check_owners, ensure_bpffs, make_folder, pin, remove_empty_parent, remove_tree};
+use super::pins::{check_owners, ensure_bpffs, has_pin, make_folder, pin, remove_empty_parent, remove_tree};
 use super::place::GatePlace;
 use super::program::OBJECT;
 use super::requirements::check_requirements;
@@ -59,7 +59,7 @@ impl Gate {
         ensure_bpffs()?;
         check_owners(&place.pins)?;
         place.mark_detached(false);
-        let (gate, attachment) = match place.maps().exists() {
+        let (gate, attachment) = match has_pin(&place.maps())? {
             true => match check_layout(place) {
                 Err(GateError::Layout { found, expected, .. }) if found < u64::from(expected) => {
                     Gate::rebuild(place, policy, tables)?

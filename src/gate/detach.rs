@@ -8,7 +8,7 @@ use super::error::GateError;
 use super::link::{find_filter_here, unless_short};
 use super::orphans::{GateState, PinnedGate, judge_gate, parse_folder};
 use super::pins::{
-    LINKS, check_mounts, check_owners, check_writable, list_tree, remove_empty_parent, remove_listed,
+    LINKS, check_mounts, check_owners, check_writable, has_pin, list_tree, remove_empty_parent, remove_listed,
 };
 use super::place::GatePlace;
 use super::program::TRACK;
@@ -101,8 +101,11 @@ fn detach_unpinned(place: &GatePlace) -> Result<bool, GateError> {
 }
 
 /// Whether something of a gate is pinned, whole or not.
-pub fn is_pinned(place: &GatePlace) -> bool {
-    place.pins.exists() || place.staging().exists()
+///
+/// # Errors
+/// When the kernel can't say.
+pub fn is_pinned(place: &GatePlace) -> Result<bool, GateError> {
+    Ok(has_pin(&place.pins)? || has_pin(&place.staging())?)
 }
 
 /// Removes the gate of this name, whose network namespace is gone.
@@ -113,14 +116,17 @@ pub fn detach_by_name(name: &str) -> Result<PinnedGate, GateError> {
     check_requirements()?;
     check_mounts()?;
     let place = parse_folder(name).map(|(interface, _)| GatePlace::of_folder(&interface, name));
-    let Some(mut place) = place.filter(is_pinned) else {
+    let Some(mut place) = place else {
         return Err(GateError::no_such_pins(name));
     };
+    if !is_pinned(&place)? {
+        return Err(GateError::no_such_pins(name));
+    }
     // first the locks: a gate of a new namespace with the same number waits
     let _lock = place.lock()?;
     let _daemon = place.lock_daemon()?;
     let gate = judge_gate(name)?;
-    if let Some(index) = find_filter_here(&place) {
+    if let Some(index) = find_filter_here(&place)? {
         place.ifindex = index;
     }
     match gate.state {

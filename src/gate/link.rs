@@ -208,11 +208,18 @@ pub(super) fn refuse_other_program(place: &GatePlace) -> Result<(), GateError> {
 
 /// The index of the interface on which the filter of a gate is, if it is in this network namespace. The
 /// index that the link says is not enough: each namespace counts for itself.
-pub(super) fn find_filter_here(place: &GatePlace) -> Option<u32> {
-    let link = system::open_pin(&place.links().join(LINK_FILTER)).ok()?;
-    let facts = system::link_facts(link.as_fd()).ok()?;
-    let (program, _) = system::query_xdp(facts.ifindex).ok()??;
-    (program == facts.program_id).then_some(facts.ifindex)
+///
+/// # Errors
+/// When the kernel can't say for a lack of something.
+pub(super) fn find_filter_here(place: &GatePlace) -> Result<Option<u32>, GateError> {
+    let Some(link) = unless_short(system::open_pin(&place.links().join(LINK_FILTER)))? else {
+        return Ok(None);
+    };
+    let Some(facts) = unless_short(system::link_facts(link.as_fd()))? else { return Ok(None) };
+    match unless_short(system::query_xdp(facts.ifindex))? {
+        Some(Some((program, _))) if program == facts.program_id => Ok(Some(facts.ifindex)),
+        _ => Ok(None),
+    }
 }
 
 /// Whether a filter of ours is attached, whatever its version.

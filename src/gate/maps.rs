@@ -13,10 +13,10 @@ use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counter, flow, flow_key, fragment, fragment_key, frequent, given_back, half_open, ledger_key,
-    ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key, opening, peer_key, prefix_key,
-    quarantine, range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server,
-    settings,
+    address, counter, flow, flow_key, fragment, fragment_key, frequent, given_back, half_open, layout,
+    ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key, opening, peer_key,
+    prefix_key, quarantine, range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota,
+    rule, server, settings,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -127,7 +127,13 @@ impl<T: InnerKind, K: Plain + Copy + Default, V: Plain + Copy + Default> Handle 
     /// Entries and size of the live policy's inner map, and the memory of all inner maps.
     fn usage(&self, table: &'static str, _: &Count, live: &Live) -> Result<TableUsage, GateError> {
         let mut usage = TableUsage { table, entries: Some(0), size: 0, bytes: 0 };
-        for (slot, inner) in self.inner_maps() {
+        for slot in 0..layout::SLOTS.0 {
+            let inner = match self.open_inner(slot) {
+                Ok(inner) => inner,
+                Err(error) if live.slot == Some(slot) => return Err(error),
+                // empty, or a swap has just taken it
+                Err(_) => continue,
+            };
             let inner = inner.handle();
             usage.bytes += memory_bytes(inner.as_fd());
             if live.slot == Some(slot) {

@@ -1,14 +1,12 @@
 //! A gate as the rest of the tool holds it: its maps and programs, opened where they are pinned or
 //! freshly loaded.
 
-use std::path::Path;
-
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use nix::errno::Errno;
 
 use super::error::{GateError, is_shortage};
 use super::maps::Maps;
-use super::pins::{check_mounts, check_owners, open_map};
+use super::pins::{check_mounts, check_owners, has_pin, open_map};
 use super::place::GatePlace;
 use super::program::{OBJECT, Programs, load};
 use super::requirements::check_requirements;
@@ -34,7 +32,7 @@ impl Gate {
     pub fn open(place: &GatePlace) -> Result<Gate, GateError> {
         check_requirements()?;
         check_owners(&place.pins)?;
-        if !place.maps().exists() {
+        if !has_pin(&place.maps())? {
             check_mounts()?;
             return Err(GateError::NotAttached { interface: place.interface.clone() });
         }
@@ -128,12 +126,15 @@ impl Gate {
 /// Refuses pins of another version, and pins of which one is missing.
 fn check_pins(place: &GatePlace) -> Result<(), GateError> {
     check_layout(place)?;
-    let is_missing = |folder: &Path, name: &str| !folder.join(name).exists();
-    let map = Maps::names().find(|name| is_missing(&place.maps(), name));
     // a detach that was killed has removed them in any order
-    let missing =
-        map.or_else(|| ["programs", "links"].into_iter().find(|name| is_missing(&place.pins, name)));
-    missing.map_or(Ok(()), |missing| Err(place.broken_pins(missing)))
+    let maps = Maps::names().map(|name| (place.maps(), name));
+    let folders = ["programs", "links"].map(|name| (place.pins.clone(), name));
+    for (folder, name) in maps.chain(folders) {
+        if !has_pin(&folder.join(name))? {
+            return Err(place.broken_pins(name));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses maps that another version made, in which fields have other meanings.

@@ -94,7 +94,10 @@ pub fn list_gates() -> Result<Vec<PinnedGate>, GateError> {
 /// Lines that name the gates which a network namespace left behind on an interface of this name, with
 /// the command that removes them. Empty when there is none.
 pub fn hint_at_orphans(interface: &str) -> String {
-    let mut folders = list_folders().unwrap_or_default();
+    let mut folders = match list_folders() {
+        Ok(folders) => folders,
+        Err(error) => return format!("\nnote: could not read the folder {PINS}: {error}"),
+    };
     folders.retain(|name| {
         parse_folder(name).is_some_and(|(of, namespace)| of == interface && namespace.is_some())
     });

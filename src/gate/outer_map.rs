@@ -9,7 +9,6 @@ use plain::Plain;
 use super::error::GateError;
 use super::fault;
 use super::typed_map::TypedMap;
-use crate::abi::layout;
 
 /// The kind of the inner maps, as `bpf/maps.h` has it.
 pub trait InnerKind {
@@ -81,11 +80,6 @@ impl<T: InnerKind, K: Plain + Copy + Default, V: Plain + Copy + Default> OuterMa
                 why: "the slot is empty".to_owned(),
             })?;
         TypedMap::new(self.name, MapHandle::from_map_id(id).map_err(|error| failed(&error))?)
-    }
-
-    /// The inner maps that there are, with their slots. A slot that a swap has just taken is left out.
-    pub(super) fn inner_maps(&self) -> impl Iterator<Item = (u32, TypedMap<K, V>)> {
-        (0..layout::SLOTS.0).filter_map(|slot| Some((slot, self.open_inner(slot).ok()?)))
     }
 
     /// The outer map itself.

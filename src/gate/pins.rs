@@ -194,6 +194,15 @@ pub(super) fn remove_listed(pins: &[Listed]) -> Result<(), GateError> {
     Ok(())
 }
 
+/// Whether something is pinned at a path.
+///
+/// # Errors
+/// When the kernel can't say: for a lack of rights or memory, a pin that is there would count as missing.
+pub(super) fn has_pin(path: &Path) -> Result<bool, GateError> {
+    path.try_exists()
+        .map_err(|error| GateError::not_pinned(format!("could not look for {}", path.display()), &error))
+}
+
 /// Removes the folder of all gates once the last one is gone.
 pub(super) fn remove_empty_parent(pins: &Path) {
     if let Some(parent) = pins.parent() {

@@ -248,7 +248,8 @@ impl GatePlace {
     /// Whether the file of quarantines could not be read when the gate was attached, or not be put back as a
     /// whole. Nobody may write it then: it has quarantines that the kernel lacks.
     pub(super) fn is_marked_unread(&self) -> bool {
-        self.unread_mark().exists()
+        // where nobody can say, the file stays as it is
+        self.unread_mark().try_exists().unwrap_or(true)
     }
 
     /// Notes whether the file of quarantines waits to be read. The caller holds the lock.

@@ -410,7 +410,7 @@ fn failed(path: &Path, verb: &str, error: &io::Error) -> GateError {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    if !path.exists() {
+    if !path.try_exists()? {
         return Ok(());
     }
     fault::point();
