@@ -41,6 +41,7 @@ mod sets;
 mod silence;
 mod sinks;
 pub mod socket;
+mod strangers;
 mod swaps;
 pub mod tap;
 pub mod testbed;
