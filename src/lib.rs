@@ -11,13 +11,16 @@
 
 pub mod abi;
 pub mod alarm;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod compile;
 pub mod daemon;
 pub mod drops;
+mod escape;
 pub mod exit;
+mod fault;
 pub mod gate;
 pub mod history;
 pub mod host;
@@ -27,6 +30,7 @@ pub mod output;
 pub mod policy;
 pub mod policy_file;
 pub mod sink;
+mod state_file;
 pub mod state_folder;
 pub mod stderr;
 

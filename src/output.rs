@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::escape::escape_json;
 use crate::stderr;
 
 /// When to colour the output.
@@ -71,7 +72,8 @@ impl Output {
     /// # Errors
     /// As [`Output::text`].
     pub fn value(&self, value: &impl Serialize) -> anyhow::Result<()> {
-        let mut line = serde_json::to_string(value).context("could not write JSON")?;
+        // what came from outside must not act on a terminal; the value stays the same
+        let mut line = escape_json(serde_json::to_string(value).context("could not write JSON")?);
         line.push('\n');
         write_out(&line)
     }

@@ -1,10 +1,12 @@
 //! `portcullis apply`: makes a policy the live one.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{exit_by_attachment, find_place, load_policy, save_quarantines};
+use super::shared::{exit_by_attachment, find_place, load_policy, record, record_refusal, save_quarantines};
+use crate::audit::{Action, Entry};
 use crate::exit::Exit;
 use crate::gate::{Gate, confirm_policy, find_caveats, list_carried};
 use crate::output::Output;
@@ -15,6 +17,11 @@ use crate::policy::list_changes;
 /// # Errors
 /// When the policy is bad or there is no gate. The live policy stays as it was then.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
+    let refused = |why: &dyn Display| Entry::refused(Action::Apply, why).file(policy);
+    record_refusal(interface, refused, output, || apply(interface, policy, output))
+}
+
+fn apply(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
     let place = find_place(interface)?;
     let interface = place.interface.as_str();
@@ -39,8 +46,11 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     }
     let changes = gate.changes_to(&compiled.policy)?;
     let carried = gate.find_carried_quarantines(&compiled.tables)?;
+    let before = gate.policy_mark();
     let generation = gate.apply(&place, &compiled.policy, &compiled.tables)?;
     let unconfirmed = confirm_policy(&place, &compiled.policy);
+    let entry = Entry::done(Action::Apply).file(policy).change(before, gate.policy_mark());
+    record(&place, entry, output);
     drop(lock);
     save_quarantines(&gate, &place, output);
     let caveats = find_caveats(&place, &compiled.policy);

@@ -1,13 +1,15 @@
 //! `portcullis attach`: attaches the gate without a daemon.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{find_place, load_policy, load_policy_file, save_quarantines};
+use super::shared::{find_place, load_policy, load_policy_file, record, record_refusal, save_quarantines};
+use crate::audit::{Action, Entry};
 use crate::daemon::describe_attachment;
 use crate::exit::Exit;
-use crate::gate::{Attachment, Gate, GatePlace, confirm_policy};
+use crate::gate::{Attachment, Gate, GatePlace, confirm_policy, read_mark};
 use crate::output::Output;
 use crate::policy::Policy;
 use crate::policy_file::CompiledPolicy;
@@ -18,11 +20,18 @@ use crate::stderr::notice;
 /// # Errors
 /// When the policy is bad or the gate can't be attached.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
+    let refused = |why: &dyn Display| Entry::refused(Action::Attach, why).file(policy);
+    record_refusal(interface, refused, output, || attach(interface, policy, output))
+}
+
+fn attach(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let compiled = load_policy(policy, output)?;
     let place = find_place(interface)?;
     let lock = place.lock()?;
+    let before = read_mark(&place);
     let (gate, mut attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
     attachment.warnings.extend(confirm_policy(&place, &compiled.policy));
+    record(&place, attachment.to_entry(&gate, before, policy), output);
     drop(lock);
     finish(&gate, &place, &attachment, &compiled.policy, output)?;
     Ok(Exit::Done)
@@ -34,9 +43,16 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
 /// # Errors
 /// When the interface can't be had, or another command is changing the gate.
 pub fn run_with_fall_back(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
+    let refused = |why: &dyn Display| Entry::refused(Action::Attach, why).file(policy);
+    record_refusal(interface, refused, output, || attach_or_fall_back(interface, policy, output))
+}
+
+fn attach_or_fall_back(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
+    let file = policy;
     let place = find_place(interface)?;
     let interface = place.interface.as_str();
     let lock = place.lock()?;
+    let before = read_mark(&place);
     let attached = load_policy_file(policy, output).and_then(|CompiledPolicy { policy, tables }| {
         let (gate, attachment) = Gate::attach_or_rebuild(&place, &policy, &tables)?;
         Ok((gate, attachment, policy))
@@ -44,6 +60,7 @@ pub fn run_with_fall_back(interface: &str, policy: &Path, output: &Output) -> an
     let refusal = match attached {
         Ok((gate, mut attachment, policy)) => {
             attachment.warnings.extend(confirm_policy(&place, &policy));
+            record(&place, attachment.to_entry(&gate, before, file), output);
             drop(lock);
             finish(&gate, &place, &attachment, &policy, output)?;
             return Ok(Exit::Done);
@@ -55,12 +72,14 @@ pub fn run_with_fall_back(interface: &str, policy: &Path, output: &Output) -> an
     let help = format!("help: repair {file}, then: portcullis attach -i {interface} -p {file}");
     match Gate::fall_back(&place) {
         Ok(kept) => {
+            record(&place, kept.to_entry(&place, &refusal, policy, before), output);
             drop(lock);
             finish(&kept.gate, &place, &kept.attachment, &kept.compiled.policy, output)?;
             notice!("portcullis: {}\n{help}", kept.describe(&place));
             Ok(Exit::Failed)
         }
         Err(failed) => {
+            record(&place, Entry::refused(Action::FallBack, &refusal).file(policy).detail(&failed), output);
             notice!("portcullis: {failed}\n{help}");
             Ok(if failed.is_attached { Exit::Failed } else { Exit::Trouble })
         }

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
-use super::shared::{find_any_place, save_quarantines};
+use super::shared::{find_any_place, record, record_refusal, save_quarantines};
+use crate::audit::{Action, Entry};
 use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
     Detached, Gate, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned,
-    list_gates, list_saved_quarantines,
+    list_gates, list_saved_quarantines, read_mark,
 };
 use crate::output::Output;
 
@@ -16,6 +17,15 @@ use crate::output::Output;
 /// # Errors
 /// When the interface is not there, or something pinned can't be removed.
 pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
+    record_refusal(
+        interface,
+        |why| Entry::refused(Action::Detach, why),
+        output,
+        || detach_from(interface, output),
+    )
+}
+
+fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     // No interface's name has a colon, and that of an orphaned gate has two.
     if interface.contains("::") {
         detach_by_name(interface)?;
@@ -29,6 +39,7 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     }
     let interface = place.interface.as_str();
     let _lock = place.lock()?;
+    let before = read_mark(&place);
     // As the kernel has them last: a gate without its tables can't be asked.
     match Gate::open(&place) {
         Ok(gate) => save_quarantines(&gate, &place, output),
@@ -45,6 +56,9 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
             place.mark_detached(false);
         }
     })?;
+    if detached != Detached::Nothing {
+        record(&place, Entry::done(Action::Detach).change(before, None), output);
+    }
     let (kept, trouble) = list_saved_quarantines(&place);
     if let Some(trouble) = trouble {
         output.warn(&trouble);

@@ -1,12 +1,14 @@
 //! `portcullis quarantine` and `portcullis release`: cut off a server or one of its addresses, and end that.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::shared::{exit_by_attachment, find_place, save_quarantines};
+use super::shared::{exit_by_attachment, find_place, record, record_refusal, save_quarantines};
+use crate::audit::{Action, Entry};
 use crate::clock::show_duration;
 use crate::exit::Exit;
 use crate::gate::{Gate, GateError, GatePlace, Released, SavedRelease, Sender, Target, release_saved};
@@ -19,6 +21,17 @@ use crate::output::Output;
 /// # Errors
 /// When there is no gate, or its policy has no such server or address.
 pub fn run(
+    interface: &str,
+    target: &str,
+    time: Option<Duration>,
+    address_only: bool,
+    output: &Output,
+) -> anyhow::Result<Exit> {
+    let refused = |why: &dyn Display| Entry::refused(Action::Quarantine, why).about(target);
+    record_refusal(interface, refused, output, || cut_off(interface, target, time, address_only, output))
+}
+
+fn cut_off(
     interface: &str,
     target: &str,
     time: Option<Duration>,
@@ -87,6 +100,9 @@ pub fn run(
             (value, text)
         }
     };
+    let mark = gate.policy_mark();
+    let entry = Entry::done(Action::Quarantine).about(target).detail(&until).change(mark.clone(), mark);
+    record(&place, entry, output);
     drop(lock);
     save_quarantines(&gate, &place, output);
     output.either(&value, || format!("{text}next: portcullis release -i {interface} {target}\n"))?;
@@ -128,6 +144,11 @@ fn describe_sender(server: &str, sender: Option<&Sender>, others: &[IpAddr]) -> 
 /// # Errors
 /// As [`run`].
 pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result<Exit> {
+    let refused = |why: &dyn Display| Entry::refused(Action::Release, why).about(target);
+    record_refusal(interface, refused, output, || end_quarantine(interface, target, output))
+}
+
+fn end_quarantine(interface: &str, target: &str, output: &Output) -> anyhow::Result<Exit> {
     let place = find_place(interface)?;
     let interface = place.interface.as_str();
     let lock = place.lock()?;
@@ -143,6 +164,8 @@ pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result
                 ),
                 (true, _) => {}
             }
+            let detail = "there is no gate: the next attach does not put it back into quarantine";
+            record(&place, Entry::done(Action::Release).about(target).detail(detail), output);
             let value = json!({ "target": target, "quarantined": with_server.is_some(), "released": true });
             output.either(&value, || match &with_server {
                 None => format!("{target} is released: the next attach does not put it back into quarantine\n"),
@@ -155,12 +178,17 @@ pub fn release(interface: &str, target: &str, output: &Output) -> anyhow::Result
         }
         Err(error) => return Err(error.into()),
     };
+    let word = target;
     let target = gate.find_target(target)?;
     let released = match &target {
         Target::Server(name) => gate.release(name)?,
         Target::Address(address, _) => gate.release_addresses((*address).into())?,
         Target::Prefix(prefix) => gate.release_addresses(*prefix)?,
     };
+    if released.was {
+        let mark = gate.policy_mark();
+        record(&place, Entry::done(Action::Release).about(word).change(mark.clone(), mark), output);
+    }
     drop(lock);
     // also when there was none: a release that was cut short may not have come to this
     save_quarantines(&gate, &place, output);

@@ -1,9 +1,12 @@
 //! Steps that several commands share.
 
+use std::fmt::Display;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 
+use crate::audit::Entry;
 use crate::compile::compile;
 use crate::exit::Exit;
 use crate::gate::{AttachMode, Gate, GatePlace};
@@ -52,6 +55,36 @@ pub(super) fn show_mistakes(diagnostics: &Diagnostics, output: &Output) -> anyho
 pub(super) fn count_mistakes(diagnostics: &Diagnostics) -> String {
     let count = diagnostics.len();
     format!("{count} error{} in the policy", if count == 1 { "" } else { "s" })
+}
+
+/// This command has recorded what it did: a later failure, such as a full disk behind its output, is no refusal.
+static IS_DONE: AtomicBool = AtomicBool::new(false);
+
+/// Records what a command did, before it gives the lock back. One that could not be kept is a warning: what was
+/// done holds all the same.
+pub(super) fn record(place: &GatePlace, entry: Entry, output: &Output) {
+    if !entry.is_refusal() {
+        IS_DONE.store(true, Ordering::Relaxed);
+    }
+    if let Some(warning) = place.record(entry) {
+        output.warn(&warning);
+    }
+}
+
+/// Does what a command is there for, and records it if that is refused.
+pub(super) fn record_refusal<T>(
+    interface: &str,
+    entry: impl FnOnce(&dyn Display) -> Entry,
+    output: &Output,
+    act: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    act().inspect_err(|error| {
+        if !IS_DONE.load(Ordering::Relaxed)
+            && let Ok(place) = GatePlace::of_any(interface)
+        {
+            record(&place, entry(error), output);
+        }
+    })
 }
 
 /// The place of the gate on an interface. The user reads it when a name has changed its meaning.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod attach;
+mod audited;
 mod bloom;
 mod caveats;
 mod confirmed;
@@ -11,7 +12,6 @@ mod detach;
 mod error;
 mod explain;
 mod fallback;
-mod fault;
 mod flows;
 mod install;
 mod ledger;
@@ -44,7 +44,6 @@ mod revoke;
 mod routes;
 mod samples;
 mod sizes;
-mod state_file;
 mod status;
 mod sweep;
 mod system;
@@ -52,7 +51,11 @@ mod token_buckets;
 mod typed_map;
 mod verdict_cache;
 
+// every file of this room asks for them by this name
+use crate::{fault, state_file};
+
 pub use attach::Attachment;
+pub use audited::read_mark;
 pub use caveats::find_caveats;
 pub use confirmed::confirm_policy;
 pub use contacts::ContactReader;

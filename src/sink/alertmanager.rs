@@ -11,12 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 use ureq::Agent;
 
-use super::escape::{escape, escape_json};
 use super::http::open_agent;
 use super::secret::read_secret;
 use super::{Event, EventFilter, Matter, PermanentError, Sink};
 use crate::alarm::{Alarm, Change, Scope, Step};
 use crate::clock::wall_now;
+use crate::escape::{escape, escape_json};
 use crate::host::host_name;
 use crate::policy::Alarms;
 

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::escape::escape;
 use super::fields::signature;
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict};
+use crate::escape::escape;
 use crate::host::host_name;
 use crate::net::show_mac;
 use crate::policy::Alarms;

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::escape::escape;
 use super::fields::{describe, signature};
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
 use crate::drops::{DropEvent, DropVerdict};
+use crate::escape::escape;
 use crate::host::host_name;
 use crate::net::{ICMP, ICMPV6, SCTP, TCP, UDP, show_mac_ieee};
 use crate::policy::Alarms;

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::escape::escape;
 use crate::alarm::{Alarm, Change, Kind, Severity, Step};
 use crate::drops::DropEvent;
+use crate::escape::escape;
 use crate::host::host_name;
 
 /// The text that rules of a SIEM may match.

@@ -12,10 +12,10 @@ use pcap_file::pcapng::blocks::interface_description::{
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 use pcap_file::{DataLink, Endianness};
 
-use super::escape::escape;
 use super::file::{LogFile, Rotation};
 use super::{Event, EventFilter, Matter, Sink, Site};
 use crate::drops::DropEvent;
+use crate::escape::escape;
 use crate::host::host_name;
 use crate::policy::Alarms;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::escape::escape;
 use super::fields::describe;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity, Step};
+use crate::escape::escape;
 use crate::host::host_name;
 use crate::policy::Alarms;
 use crate::stderr;

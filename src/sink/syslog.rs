@@ -5,10 +5,10 @@ mod transport;
 
 use std::time::{Duration, Instant};
 
-use super::escape::escape;
 use super::fields::{describe, fields, level};
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::Change;
+use crate::escape::escape;
 use crate::host::host_name;
 use crate::policy::{Alarms, SyslogTarget};
 use transport::Transport;
@@ -108,7 +108,7 @@ fn escape_value(value: &str) -> String {
 
 /// The fields are escaped already. This is for the day when one is not.
 fn escape_once(value: &str) -> std::borrow::Cow<'_, str> {
-    if value.chars().any(super::escape::is_active) { escape(value) } else { value.into() }
+    if value.chars().any(crate::escape::is_active) { escape(value) } else { value.into() }
 }
 
 /// At most `limit` bytes, cut between letters.

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-use crate::sink::escape::escape;
+use crate::escape::escape;
 
 /// What is shown of one run, bytes.
 const MAX_PER_RUN: usize = 4 << 10;

@@ -11,8 +11,8 @@ use lettre::{Address, Message};
 
 use crate::alarm::{Alarm, Change};
 use crate::clock::wall_now;
+use crate::escape::escape;
 use crate::host::host_name;
-use crate::sink::escape::escape;
 
 /// Folded alarms that a mail lists. The others are counted.
 const MAX_LISTED: usize = 50;

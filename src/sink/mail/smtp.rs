@@ -13,11 +13,11 @@ use lettre::transport::smtp::extension::{ClientId, Extension, ServerInfo};
 use lettre::transport::smtp::response::{Response, Severity};
 
 use super::letter::domain;
+use crate::escape::escape;
 use crate::host::host_name;
 use crate::policy::{MailSecurity, MailServer};
 use crate::sink::PermanentError;
 use crate::sink::connection::Connection;
-use crate::sink::escape::escape;
 use crate::sink::secret::read_secret;
 
 /// The longest answer of a server, bytes.

@@ -75,19 +75,19 @@ mod asked {
 
 /// Stands before every change of maps, pins, links and the file of quarantines.
 #[inline(always)]
-pub(super) fn point() {
+pub(crate) fn point() {
     asked::die_if_asked();
 }
 
 /// As [`point`], before every new inode in the bpffs.
 #[inline(always)]
-pub(super) fn inode_point() -> Result<(), Errno> {
+pub(crate) fn inode_point() -> Result<(), Errno> {
     point();
     if asked::is_room() { Ok(()) } else { Err(Errno::ENOSPC) }
 }
 
 /// Whether the kernel may be asked for TCX.
 #[inline(always)]
-pub(super) fn is_tcx() -> bool {
+pub(crate) fn is_tcx() -> bool {
     asked::is_tcx()
 }

@@ -8,11 +8,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::fault;
+use crate::fault;
 use crate::state_folder::make_state_folder;
 
 /// Writes a file of these parts: it is there as a whole or not at all, whatever happens.
-pub(super) fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fault::point();
         make_state_folder(folder)?;
@@ -31,14 +31,14 @@ pub(super) fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 }
 
 /// Without this a crash may bring back what stood there before.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     fault::point();
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// Does it in a thread of its own, and waits for so long: a disk that does not answer must not keep the gate from
 /// being attached.
-pub(super) fn in_time<T: Send + 'static>(
+pub(crate) fn in_time<T: Send + 'static>(
     name: &str,
     patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,

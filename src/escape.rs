@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// Characters that act on a terminal or deceive a reader: control characters (C0 and C1), and characters
 /// that reverse the direction of a text, are invisible or break a line.
-pub(super) fn is_active(c: char) -> bool {
+pub(crate) fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{00ad}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -37,7 +37,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 
 /// JSON that is safe to print. Serializers leave DEL, C1 control characters and the like as they are. The
 /// value stays the same.
-pub(super) fn escape_json(json: String) -> String {
+pub(crate) fn escape_json(json: String) -> String {
     if is_printable_ascii(&json) || !json.chars().any(is_active) {
         return json;
     }

@@ -1,0 +1,103 @@
+//! Records what was done to a gate, on a disk that may be full, read-only or hang.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Gate;
+use super::attach::Attachment;
+use super::fallback::FallBack;
+use super::place::GatePlace;
+use super::state_file::in_time;
+use crate::audit::{Action, Entry, Event, Log, PolicyMark, Reading};
+
+/// A disk that does not answer must not hold up a command for longer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(2);
+const READ_PATIENCE: Duration = Duration::from_secs(10);
+const THREAD: &str = "audit";
+
+impl GatePlace {
+    /// Records what was done to the gate, or refused. `Some` is a warning: it could not be kept. What was done
+    /// holds all the same. A refusal makes no state folder.
+    pub fn record(&self, entry: Entry) -> Option<String> {
+        let is_refusal = entry.is_refusal();
+        if is_refusal && !self.history().exists() {
+            return None;
+        }
+        let event = entry.into_event(&self.attached_as);
+        let (log, kept) = (self.audit_log(), event.clone());
+        let written = in_time(THREAD, WRITE_PATIENCE, move || log.append(kept)).and_then(|written| written);
+        let error = written.err()?;
+        // nobody but root may write it, and somebody else was refused just for that
+        if is_refusal && error.kind() == std::io::ErrorKind::PermissionDenied {
+            return None;
+        }
+        Some(describe_loss(self, &event, &error))
+    }
+
+    /// The audit events of the gate.
+    pub fn audit_log(&self) -> Log {
+        Log::new(&self.history())
+    }
+
+    /// Reads all audit events that are kept.
+    ///
+    /// # Errors
+    /// When the file can't be read in time.
+    pub fn read_audit(&self) -> std::io::Result<Reading> {
+        let log = self.audit_log();
+        in_time(THREAD, READ_PATIENCE, move || log.read())?
+    }
+}
+
+fn describe_loss(place: &GatePlace, event: &Event, error: &std::io::Error) -> String {
+    format!(
+        "the audit event of this ({}) is not kept in {}: {error}",
+        event.action,
+        place.audit_log().path().display()
+    )
+}
+
+/// The live policy of a gate that may not be there.
+pub fn read_mark(place: &GatePlace) -> Option<PolicyMark> {
+    Gate::open(place).ok()?.policy_mark()
+}
+
+impl Attachment {
+    /// The record of this, with the policy that was live before and the file of the one that is live now.
+    pub fn to_entry(&self, gate: &Gate, before: Option<PolicyMark>, file: &Path) -> Entry {
+        let replaced = if self.replaced { ", replaced without a gap" } else { "" };
+        Entry::done(Action::Attach).file(file).change(before, gate.policy_mark()).detail(format_args!(
+            "{}, tracker {}{replaced}",
+            self.mode.name(),
+            self.hook.name()
+        ))
+    }
+}
+
+impl FallBack {
+    /// The record of this. `refusal` is why the policy of `file` is not the live one.
+    pub fn to_entry(
+        &self,
+        place: &GatePlace,
+        refusal: &dyn Display,
+        file: &Path,
+        before: Option<PolicyMark>,
+    ) -> Entry {
+        let refusal = refusal.to_string();
+        let reason = refusal.lines().next().unwrap_or_default();
+        Entry::done(Action::FallBack)
+            .file(file)
+            .change(before, self.gate.policy_mark())
+            .detail(format_args!("it was refused ({reason}), and {}", self.describe(place)))
+    }
+}
+
+impl Gate {
+    /// The generation and the hash of the live policy. `None`: there is none, or it can't be read.
+    pub fn policy_mark(&self) -> Option<PolicyMark> {
+        let settings = self.live_settings().ok().flatten()?;
+        let hash = settings.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(PolicyMark { generation: settings.generation, hash })
+    }
+}
