@@ -3,6 +3,7 @@
 //! only such a machine has.
 
 mod bonds;
+mod cpus;
 mod netem;
 mod nics;
 mod tracker;

@@ -9,7 +9,7 @@ mod contract;
 mod dhcp;
 mod elsewhere;
 mod evasion;
-mod fast_path;
+pub mod fast_path;
 mod fragment_fate;
 mod fragments;
 mod hairpin;
