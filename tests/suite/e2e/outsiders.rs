@@ -13,9 +13,10 @@ use serde_json::Value;
 
 use super::calm::CalmCheck;
 use super::evasion::attack::Tool;
+use super::legitimate::relay::Relay;
 use super::policies::dmz;
 use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, connect, tcp_talks, udp};
-use super::testbed::{FAMILIES, Testbed, V4, V6, ip, share_machine};
+use super::testbed::{Cut, FAMILIES, Testbed, V4, V6, ip, share_machine};
 use super::traffic::FORBIDDEN;
 use crate::support::patience::eventually;
 
@@ -56,8 +57,11 @@ const ATTEMPTS: &[&str] = &[
 const PLAYED: &[(Reason, &str, &str)] = &[
     (Reason::Backscatter, include_str!("outsiders.rs"), PLAY),
     (Reason::Stranger, include_str!("outsiders.rs"), PLAY),
-    // big answers in pieces: no outsider of this test makes the gate drop one
-    (Reason::Fragment, include_str!("outsiders.rs"), PLAY),
+    (
+        Reason::Fragment,
+        include_str!("outsiders.rs"),
+        "big_answers_whose_pieces_overtake_each_other_are_a_low_stray_and_have_nobody_cut_off",
+    ),
     (
         Reason::Rate,
         include_str!("outsiders.rs"),
@@ -148,6 +152,29 @@ fn visitors_who_make_a_mail_server_bounce_raise_a_burst_and_have_nobody_cut_off(
     let alarms = check.severe_alarms();
     let kinds: Vec<_> = alarms.iter().flat_map(|alarm| alarm["parts"].as_array().expect("a list")).collect();
     assert!(!kinds.is_empty() && kinds.iter().all(|part| part["kind"] == "burst"), "{alarms:#?}");
+    assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
+}
+
+#[test]
+fn big_answers_whose_pieces_overtake_each_other_are_a_low_stray_and_have_nobody_cut_off() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let _relay = Relay::splice(&testbed, Cut::Dmz);
+    // they say what they hear
+    let _names = FAMILIES.map(|family| UdpServer::start(&testbed.dmz, family.dns, 53));
+    let asked = "\n[alarms]\nquarantine_on = [\"attempt\", \"scan\", \"backdoor\", \"spread\"]\n";
+    let _daemon = testbed.daemon(&format!("{}{asked}", dmz()), &[]);
+    testbed.wait_for_consumer();
+    eventually("a later piece comes before its first one", || {
+        for family in FAMILIES {
+            let socket = udp(&testbed.internet, family.peer, 0);
+            socket.send_to(&[b'?'; 8_000], (ip(family.dns), 53)).expect("a datagram");
+        }
+        count(&testbed, "fragment") > 0
+    });
+    eventually("it is reported", || !testbed.alarms(&[]).is_empty());
+    prove_reasons(&testbed);
+    prove_harmless(&testbed, "answers in pieces");
     assert_eq!(testbed.show("status")["quarantined"], serde_json::json!([]));
 }
 

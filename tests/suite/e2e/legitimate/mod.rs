@@ -14,7 +14,7 @@ mod pair;
 mod paths;
 mod pings;
 mod policy;
-mod relay;
+pub mod relay;
 mod rough;
 mod service;
 mod site;
