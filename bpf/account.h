@@ -100,10 +100,11 @@ __noinline int send_sample(struct xdp_md *ctx, const struct packet *packet,
  *
  * Not inlined: it is called at most once a second for a kind, and the verifier has less to prove.
  */
-static __noinline __u64 find_sample_delay_ns(const struct ledger_key *kind)
+static __noinline __u64 find_sample_delay_ns(const struct ledger_key *kind, __u64 now_ns)
 {
 	enum quota_class class = find_class(kind);
-	__u64 samples = read_state(find_limits(class)) / ROWS_PER_SAMPLE ?: 1;
+	const struct class_limits *limits = find_limits(class, now_ns);
+	__u64 samples = (limits ? limits->guaranteed : 0) / ROWS_PER_SAMPLE ?: 1;
 	__u32 key = find_quota_key(kind, class);
 	struct row_quota *quota = bpf_map_lookup_elem(&ledger_quotas, &key);
 
@@ -131,11 +132,12 @@ static __always_inline void cache_verdict(const struct packet *packet,
 /* For drop_over_quota(). */
 static __always_inline void note_used_up_quota(const struct packet *packet,
 					       const struct decision *decision, __u32 index,
-					       __u32 epoch)
+					       __u32 epoch, __u64 now_ns)
 {
 	__u32 key = decision->server, shared_key = QUOTA_SHARED;
 	const struct row_quota *quota, *shared;
-	struct policy policy = live_policy();
+	struct policy policy = live_policy(now_ns);
+	const struct class_limits *limits;
 	const struct server *server;
 
 	if (decision->reason != REASON_NEW_FLOW || decision->flags ||
@@ -144,9 +146,10 @@ static __always_inline void note_used_up_quota(const struct packet *packet,
 	/* the kind may have got no row for another reason, which does not last */
 	quota = bpf_map_lookup_elem(&ledger_quotas, &key);
 	shared = bpf_map_lookup_elem(&ledger_quotas, &shared_key);
-	if (!quota || (quota->rows < read_state(STATE_QUOTA_MAX) &&
-		       (quota->rows < read_state(STATE_QUOTA_GUARANTEED) || !shared ||
-			shared->rows < read_state(STATE_QUOTA_SHARED))))
+	limits = find_limits(CLASS_OWN, now_ns);
+	if (!quota || !limits ||
+	    (quota->rows < limits->max && (quota->rows < limits->guaranteed || !shared ||
+					   shared->rows < limits->shared)))
 		return;
 	server = find_server(&policy, &packet->source);
 	/* a server with a MAC or VLAN is left out: each frame has to be compared with them */
@@ -187,7 +190,7 @@ static __always_inline bool claim_sample(const struct ledger_key *kind, struct l
 	}
 	/* a row of the reserve takes no turns */
 	if (row->class != ROW_OVERFLOW && !(row->quota & QUOTA_RESERVE))
-		next_ns += find_sample_delay_ns(kind);
+		next_ns += find_sample_delay_ns(kind, now_ns);
 	/* one CPU wins, and the others wait for as long */
 	set_due(counts, next_ns + interval_ns);
 	return __sync_val_compare_and_swap(&row->sampled_ns, sampled_ns, next_ns) == sampled_ns;
@@ -209,7 +212,7 @@ static __always_inline struct ledger_row *place_kind(const struct ledger_key *ki
 	if (row)
 		return row;
 	*hot = find_hot_kind(kind, now_ns);
-	needed = find_hot_destinations(kind);
+	needed = find_hot_destinations(kind, now_ns);
 	if (*hot) {
 		add_destination(cpu, *hot, destination);
 		destinations = count_bits((*hot)->destinations);
@@ -265,7 +268,7 @@ __noinline int count_drop(struct xdp_md *ctx, const struct packet *packet,
 		     now_ns);
 	if (epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP) {
 		if (row->class == ROW_OVERFLOW)
-			note_used_up_quota(packet, decision, index, epoch);
+			note_used_up_quota(packet, decision, index, epoch, now_ns);
 		cache_verdict(packet, decision, index, row->class == ROW_OVERFLOW, epoch);
 	}
 
@@ -292,7 +295,7 @@ __noinline int count_drop(struct xdp_md *ctx, const struct packet *packet,
 static __always_inline void spend_limit(const struct decision *decision, __u64 now_ns)
 {
 	struct limit_key key = { .server = decision->server };
-	struct policy policy = live_policy();
+	struct policy policy = live_policy(now_ns);
 	const struct rule *rule;
 	struct limit *limit;
 	__u64 old_ns;

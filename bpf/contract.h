@@ -27,8 +27,10 @@ enum layout {
 	 *    ports, quarantined addresses and MACs, quiet EtherTypes, own openings, lessors.
 	 * 7: the ledger counts by CPU, in a map of its own, and keeps addresses.
 	 *    Quotas for what outsiders cause, reserve rows, hot kinds. Rows are given back.
+	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
+	 *    struct settings.
 	 */
-	LAYOUT_VERSION = 7,
+	LAYOUT_VERSION = 8,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
 	 * the one that is being written. See docs/internals.md.
 	 */
@@ -138,26 +140,16 @@ enum effect {
  */
 enum state {
 	STATE_LAYOUT = 0, /* LAYOUT_VERSION of the tool that made the maps */
-	STATE_ACTIVE = 1, /* slot of the live policy plus one; 0: no policy yet */
+	STATE_ACTIVE = 1, /* see enum active_word; 0: no policy yet */
 	STATE_PICKUP_UNTIL_NS = 2,
 	STATE_QUARANTINES = 3, /* not 0: a table of quarantines may hold an entry */
 	STATE_SERVER_ID = 4,   /* the last id that was given to a server's name */
-	/* The ledger's rows, see enum quota_key: how many each server is guaranteed, how many one
-	 * server may have at most, and how many all servers share beyond the guaranteed ones. Three
-	 * more such words, in this order, are for what outsiders cause.
-	 */
-	STATE_QUOTA_GUARANTEED = 5,
-	STATE_QUOTA_MAX = 6,
-	STATE_QUOTA_SHARED = 7,
+	/* 5 to 7 and 15 to 20 were the limits of quotas, see struct class_limits */
 	/* Counts up after every change to a table of quarantines, and outdates the cached verdicts
 	 * that were found before the change. Never reset.
 	 */
 	STATE_QUARANTINE_CHANGES = 8,
-	/* Upper 32 bits: entries of each CPU's part of `verdict_cache`. Lower 32 bits: the last
-	 * index of them that the live policy uses, a power of two less one. The fewer servers, the
-	 * fewer entries are used, and all of these stay in the CPU's own cache.
-	 */
-	STATE_VERDICT_CACHE = 9,
+	STATE_VERDICT_CACHE = 9, /* entries of each CPU's part of `verdict_cache` */
 	STATE_LEDGER_BLOOM = 10, /* see enum bloom_word */
 	/* The NIC's MAC, its first byte in bits 40 to 47; 0: unknown. */
 	STATE_OWN_MAC = 11,
@@ -165,17 +157,28 @@ enum state {
 	STATE_HEARD_WORDS = 12,
 	STATE_LEDGER_ROWS = 13, /* of `ledger_rows`, and of each CPU's part of `ledger_counts` */
 	STATE_CPUS = 14,        /* parts of `ledger_counts` */
-	STATE_OUTSIDE_GUARANTEED = 15, /* as STATE_QUOTA_GUARANTEED */
-	STATE_OUTSIDE_MAX = 16,
-	STATE_OUTSIDE_SHARED = 17,
-	STATE_RESERVE_GUARANTEED = 18, /* always 0 */
-	STATE_RESERVE_MAX = 19,        /* reserve rows of one server, see enum quota_key */
-	STATE_RESERVE_SHARED = 20,     /* and of all */
 	/* Odd while portcullis_sweep moves counts, and higher after each time. Whoever reads the ledger
 	 * meanwhile reads it again.
 	 */
 	STATE_LEDGER_SWEEPS = 21,
-	STATE_COUNT = 22,
+	/* The last generation that was given to a policy. It only rises, also when a trial ends by
+	 * itself: flows and cached verdicts are told apart by it.
+	 */
+	STATE_GENERATION = 22,
+	/* 23 is reserved for trials */
+	STATE_COUNT = 24,
+};
+
+/* The word STATE_ACTIVE. Bits 0 and 1: the slot of the policy that was made the live one last, plus one.
+ * Bits 2 and 3: the slot of the one before it, plus one. A packet may still be reading that one, so the next
+ * policy gets the third slot. Bits 8 to 63: while the policy is on trial, the time at which the one before is
+ * the live one again.
+ */
+enum active_word {
+	ACTIVE_SLOT_MASK = 3,
+	ACTIVE_SLOT_BITS = 2,
+	ACTIVE_DEADLINE_SHIFT = 8,
+	ACTIVE_TICK_BITS = 24, /* a deadline counts 2^24 ns */
 };
 
 /* The word STATE_LEDGER_BLOOM. Lower 32 bits: the last index of one half of `ledger_bloom`, a power of two
@@ -208,6 +211,28 @@ enum settings_flag {
 	SETTINGS_BOUND = 128,         /* a server has a `mac` or a `vlan` */
 	SETTINGS_ROUTERS = 256,       /* `routers` is not empty */
 	SETTINGS_LINK_SERVICES = 512, /* profile 0 has `out` needs, for link-local sources */
+	/* The tracker records flows: for this policy, or for the one before it while this one is on
+	 * trial.
+	 */
+	SETTINGS_TRACKED = 1024,
+};
+
+/* Quotas of a server in the ledger, each apart from the others. */
+enum quota_class {
+	CLASS_OWN = 0,     /* what the server starts by itself */
+	CLASS_OUTSIDE = 1, /* what outsiders can cause */
+	CLASS_RESERVE = 2, /* kinds that are hot when CLASS_OWN is used up */
+	CLASSES = 4,       /* a power of two; the last is unused */
+};
+
+/* How many rows of the ledger each server is guaranteed, how many one server may have at most, and how many
+ * all servers share beyond the guaranteed ones, see enum quota_key.
+ */
+struct class_limits {
+	__u32 guaranteed;
+	__u32 max;
+	__u32 shared;
+	__u32 zero;
 };
 
 /* One generation of the policy, value of `policies`. */
@@ -223,6 +248,13 @@ struct settings {
 	__u8 hash[32];                                /* SHA-256 of the policy text */
 	__u8 file[FILE_BYTES];                        /* path of the text's file, NUL-terminated */
 	__u16 quiet_ethertypes[QUIET_ETHERTYPES_MAX]; /* 0: unused */
+	struct class_limits limits[CLASSES];          /* by enum quota_class */
+	/* The last index of each CPU's part of `verdict_cache` that this policy uses, a power of two
+	 * less one. The fewer servers, the fewer entries are used, and all of these stay in the
+	 * CPU's own cache.
+	 */
+	__u32 verdicts_mask;
+	__u32 zero;
 };
 
 enum server_flag {
@@ -636,7 +668,9 @@ struct question {
 };
 
 _Static_assert(sizeof(struct address) == 16, "address");
-_Static_assert(sizeof(struct settings) == 72 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX, "settings");
+_Static_assert(sizeof(struct settings) == 144 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX,
+	       "settings");
+_Static_assert(sizeof(struct class_limits) == 16, "class_limits");
 _Static_assert(sizeof(struct server) == 20, "server");
 _Static_assert(sizeof(struct prefix_key) == 20, "prefix_key");
 _Static_assert(sizeof(struct need_key) == 8, "need_key");

@@ -413,7 +413,7 @@ __noinline int complete_drop(const struct packet *packet, const struct policy *p
 static __always_inline void decide(struct xdp_md *ctx, const struct packet *packet, __u64 now_ns,
 				   __u32 assume, struct decision *decision)
 {
-	struct policy policy = live_policy();
+	struct policy policy = live_policy(now_ns);
 	__u32 found, step;
 
 	policy.assume = assume;

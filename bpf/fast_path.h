@@ -253,13 +253,13 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *p
 	union cached_result result;
 	bool counted;
 
-	if (!probe_bucket(&frame->source, frame->source_mac, port, epoch, &result)) {
+	if (!probe_bucket(cpu, &frame->source, frame->source_mac, port, epoch, &result)) {
 		/* goes first: of a server that calls every port, few openings are cached */
 		int action = drop_over_quota(ctx, frame, policy, epoch, now_ns);
 
 		if (action)
 			return action;
-		result.word = search_bucket(&frame->source, frame->source_mac, port, epoch);
+		result.word = search_bucket(cpu, &frame->source, frame->source_mac, port, epoch);
 		if (!result.word)
 			return FULL_PATH;
 	}
@@ -353,7 +353,7 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 	const struct plain_frame *frame = &path->frame;
 	struct policy *policy = &path->policy;
 
-	*policy = live_policy();
+	*policy = live_policy(now_ns);
 	if (!policy->generation)
 		return FULL_PATH;
 	if (frame->protocol == IPPROTO_TCP && frame->tcp_flags & TCP_SYN) {

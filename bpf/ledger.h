@@ -229,13 +229,6 @@ static __always_inline struct ledger_row *add_row(void *table, const struct ledg
 	return find_row(table, kind);
 }
 
-/* Quotas of a server, each apart from the others. */
-enum quota_class {
-	CLASS_OWN,     /* what the server starts by itself */
-	CLASS_OUTSIDE, /* what outsiders can cause */
-	CLASS_RESERVE, /* kinds that are hot when CLASS_OWN is used up */
-};
-
 static __always_inline enum quota_class find_class(const struct ledger_key *kind)
 {
 	return is_caused_outside(kind->reason, kind->flags) ? CLASS_OUTSIDE : CLASS_OWN;
@@ -249,18 +242,14 @@ static __always_inline __u32 find_quota_key(const struct ledger_key *kind, enum 
 	return owner + class * QUOTA_OUTSIDE;
 }
 
-/* The first of the three words that limit a class. */
-static __always_inline __u32 find_limits(enum quota_class class)
+/* The limits of a class under the live policy. NULL: before the first policy. */
+static __always_inline const struct class_limits *find_limits(__u32 class, __u64 now_ns)
 {
-	switch (class) {
-	case CLASS_OWN:
-		return STATE_QUOTA_GUARANTEED;
-	case CLASS_OUTSIDE:
-		return STATE_OUTSIDE_GUARANTEED;
-	case CLASS_RESERVE:
-		break;
-	}
-	return STATE_RESERVE_GUARANTEED;
+	const struct settings *settings = find_live_settings(now_ns);
+
+	/* a compiler that knows the classes would leave the mask out, which the verifier needs */
+	barrier_var(class);
+	return settings ? &settings->limits[class & (CLASSES - 1)] : NULL;
 }
 
 /* Makes the ledger's row of a kind. NULL: the ledger or a quota is full. Each server has its guaranteed
@@ -270,17 +259,18 @@ static __always_inline __u32 find_limits(enum quota_class class)
 static __noinline struct ledger_row *make_row(const struct ledger_key *kind, enum quota_class class,
 					      __u64 now_ns)
 {
-	__u32 key = find_quota_key(kind, class), limits = find_limits(class);
+	const struct class_limits *limits = find_limits(class, now_ns);
+	__u32 key = find_quota_key(kind, class);
 	struct row_quota *quota = find_quota(key), *shared = NULL;
-	__u64 guaranteed = read_state(limits), before = 0, ignored;
+	__u64 before = 0, ignored;
 	struct ledger_row *row;
 	bool created;
 
-	if (!quota || !take_row(quota, read_state(limits + 1), &before))
+	if (!quota || !limits || !take_row(quota, limits->max, &before))
 		return NULL;
-	if (before >= guaranteed) {
+	if (before >= limits->guaranteed) {
 		shared = find_quota(QUOTA_SHARED + class);
-		if (!shared || !take_row(shared, read_state(limits + 2), &ignored)) {
+		if (!shared || !take_row(shared, limits->shared, &ignored)) {
 			__sync_fetch_and_add(&quota->rows, -1);
 			return NULL;
 		}
@@ -298,9 +288,10 @@ static __noinline struct ledger_row *make_row(const struct ledger_key *kind, enu
 /* How many destinations make a kind without a row hot: the more reserve rows its server has, the more,
  * so that decoys make a worm rise later and no more.
  */
-static __always_inline __u32 find_hot_destinations(const struct ledger_key *kind)
+static __always_inline __u32 find_hot_destinations(const struct ledger_key *kind, __u64 now_ns)
 {
 	__u32 key = find_quota_key(kind, CLASS_RESERVE);
+	const struct class_limits *limits;
 	struct row_quota *reserve;
 
 	/* no outsider may use the reserve up, and a quiet kind raises no alarm */
@@ -309,8 +300,8 @@ static __always_inline __u32 find_hot_destinations(const struct ledger_key *kind
 	reserve = bpf_map_lookup_elem(&ledger_quotas, &key);
 	if (!reserve)
 		return HOT_DESTINATIONS;
-	return reserve->rows < read_state(STATE_RESERVE_MAX) ? HOT_DESTINATIONS + reserve->rows :
-							       NEVER_HOT;
+	limits = find_limits(CLASS_RESERVE, now_ns);
+	return limits && reserve->rows < limits->max ? HOT_DESTINATIONS + reserve->rows : NEVER_HOT;
 }
 
 /* Makes the row that counts all kinds of a server and reason that have none. NULL: the table is full. Not

@@ -632,7 +632,7 @@ struct cpu {
 	__u32 writes;     /* not 0: a packet on this CPU is writing a cache entry */
 	__u64 secret;     /* an odd random number; 0: not yet drawn */
 	__u32 until_pick; /* drops before the next that pick_packet() picks */
-	__u32 reserved;
+	__u32 verdicts_mask; /* of struct settings, under the policy of this epoch */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

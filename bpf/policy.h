@@ -24,17 +24,35 @@ static __always_inline __u64 read_state(__u32 index)
 	return word ? *(volatile __u64 *)word : 0;
 }
 
-/* Before the first policy its generation is 0: every table is empty, and no server is known. */
-static __always_inline struct policy live_policy(void)
+/* The slot of the live policy. The way back from a trial is here: once its time is over, each packet takes
+ * the policy before, whether or not a tool still runs. Before the first policy it is no slot.
+ */
+static __always_inline __u32 find_live_slot(__u64 now_ns)
+{
+	__u64 active = read_state(STATE_ACTIVE), deadline = active >> ACTIVE_DEADLINE_SHIFT;
+
+	if (deadline && now_ns >> ACTIVE_TICK_BITS >= deadline)
+		active >>= ACTIVE_SLOT_BITS;
+	return (__u32)(active & ACTIVE_SLOT_MASK) - 1;
+}
+
+/* NULL: before the first policy. */
+static __always_inline const struct settings *find_live_settings(__u64 now_ns)
+{
+	__u32 slot = find_live_slot(now_ns);
+
+	return bpf_map_lookup_elem(&policies, &slot);
+}
+
+/* Before the first policy its generation is 0: every table is empty, and no server is known. `now_ns`: of
+ * this packet, so that all its look-ups see one policy.
+ */
+static __always_inline struct policy live_policy(__u64 now_ns)
 {
 	struct policy policy = {};
-	__u64 active = read_state(STATE_ACTIVE);
-	struct settings *settings;
-	__u32 slot;
+	const struct settings *settings;
+	__u32 slot = find_live_slot(now_ns);
 
-	if (!active || active > SLOTS)
-		return policy;
-	slot = active - 1;
 	settings = bpf_map_lookup_elem(&policies, &slot);
 	if (!settings)
 		return policy;

@@ -109,6 +109,8 @@ struct exported_types {
 	enum reason reason;
 	enum drop_flag drop_flag;
 	enum state state;
+	enum active_word active_word;
+	enum quota_class quota_class;
 	enum statistic statistic;
 	enum settings_flag settings_flag;
 	enum server_flag server_flag;

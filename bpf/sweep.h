@@ -152,13 +152,15 @@ static __always_inline void return_quota(__u32 key)
 {
 	__u32 class = key / QUOTA_OUTSIDE, shared_key = QUOTA_SHARED + class;
 	struct row_quota *quota = bpf_map_lookup_elem(&ledger_quotas, &key), *shared;
+	const struct class_limits *limits;
 	__u64 before;
 
 	if (!quota || !quota->rows)
 		return;
 	before = __sync_fetch_and_add(&quota->rows, -1);
 	shared = bpf_map_lookup_elem(&ledger_quotas, &shared_key);
-	if (shared && shared->rows && before > read_state(find_limits(class)))
+	limits = find_limits(class, bpf_ktime_get_coarse_ns());
+	if (shared && shared->rows && limits && before > limits->guaranteed)
 		__sync_fetch_and_add(&shared->rows, -1);
 }
 

@@ -196,12 +196,12 @@ static __always_inline bool is_stranger_of_link(const struct __sk_buff *skb,
 static __always_inline void track(const struct __sk_buff *skb, const struct packet *packet,
 				  __u64 now_ns)
 {
-	struct policy policy = live_policy();
+	struct policy policy = live_policy(now_ns);
 	const struct server *server;
 	struct flow_key key;
 
 	if (!packet->addressed || packet->fragment_position == FRAGMENT_LATER ||
-	    is_foreign_icmp(packet) || !(policy.flags & SETTINGS_STRICT) ||
+	    is_foreign_icmp(packet) || !(policy.flags & SETTINGS_TRACKED) ||
 	    is_stranger_of_link(skb, &policy, packet))
 		return;
 	if (!packet->ported) {

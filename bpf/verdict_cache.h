@@ -39,6 +39,14 @@ static __always_inline __u64 read_clock(struct cpu *cpu)
 	return cpu->now_ns;
 }
 
+static __always_inline __u32 find_verdicts_mask(const struct policy *policy)
+{
+	__u32 slot = policy->slot;
+	const struct settings *settings = bpf_map_lookup_elem(&policies, &slot);
+
+	return settings ? settings->verdicts_mask : 0;
+}
+
 /* The epoch of this CPU. It changes whenever the policy or a quarantine changes. 0: there is no
  * policy, and nothing may be cached. Read before the decision that is to be cached under it.
  */
@@ -61,6 +69,7 @@ static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *po
 	barrier();
 	cpu->generation = policy->generation;
 	cpu->quarantine_changes = changes;
+	cpu->verdicts_mask = find_verdicts_mask(policy);
 	return epoch;
 }
 
@@ -97,11 +106,10 @@ static __always_inline __u64 hash_opening(const struct address *source, __u16 po
 	return (hash_address(source) ^ port) * GOLDEN_RATIO;
 }
 
-static __always_inline struct verdict_bucket *locate_bucket(__u64 hash)
+static __always_inline struct verdict_bucket *locate_bucket(const struct cpu *cpu, __u64 hash)
 {
-	__u64 sizes = read_state(STATE_VERDICT_CACHE);
-	__u32 index = bpf_get_smp_processor_id() * (__u32)(sizes >> 32) +
-		      ((__u32)(hash >> 40) & (__u32)sizes);
+	__u32 index = bpf_get_smp_processor_id() * (__u32)read_state(STATE_VERDICT_CACHE) +
+		      ((__u32)(hash >> 40) & cpu->verdicts_mask);
 
 	return bpf_map_lookup_elem(&verdict_cache, &index);
 }
@@ -136,11 +144,11 @@ static __always_inline struct cached_verdict *find_candidate(struct verdict_buck
 /* Looks for an opening in all verdicts of its bucket but the first. Returns the word of union
  * cached_result, or 0. Not inlined, for its own stack: the filter's is full.
  */
-static __noinline __u32 search_bucket(const struct address *source, __u64 source_mac, __u16 port,
-				      __u32 epoch)
+static __noinline __u32 search_bucket(const struct cpu *cpu, const struct address *source,
+				      __u64 source_mac, __u16 port, __u32 epoch)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
-	struct verdict_bucket *bucket = locate_bucket(hash);
+	struct verdict_bucket *bucket = locate_bucket(cpu, hash);
 	union cached_result result;
 
 	if (!bucket)
@@ -153,11 +161,12 @@ static __noinline __u32 search_bucket(const struct address *source, __u64 source
 }
 
 /* Looks for an opening in the first verdict of its bucket. search_bucket() has the others. */
-static __always_inline bool probe_bucket(const struct address *source, __u64 source_mac, __u16 port,
-					 __u32 epoch, union cached_result *result)
+static __always_inline bool probe_bucket(const struct cpu *cpu, const struct address *source,
+					 __u64 source_mac, __u16 port, __u32 epoch,
+					 union cached_result *result)
 {
 	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
-	struct verdict_bucket *bucket = locate_bucket(hash);
+	struct verdict_bucket *bucket = locate_bucket(cpu, hash);
 
 	return bucket &&
 	       match_opening(find_candidate(bucket, hash, 0), source, sender, epoch, result);
@@ -168,12 +177,15 @@ static __noinline int store_cached(const struct packet *packet, __u32 epoch, __u
 {
 	__u64 hash = hash_opening(&packet->source, packet->destination_port);
 	__u64 sender = join_sender(read_mac(packet->source_mac), packet->destination_port);
-	struct verdict_bucket *bucket = locate_bucket(hash);
 	struct cached_verdict *victim;
+	struct verdict_bucket *bucket;
 	struct cpu *cpu = find_cpu();
 	union cached_result result;
 
-	if (!bucket || !cpu || !begin_write(cpu))
+	if (!cpu)
+		return 0;
+	bucket = locate_bucket(cpu, hash);
+	if (!bucket || !begin_write(cpu))
 		return 0;
 	/* replaces the verdict on this opening, or else the first free one, or else the first */
 	victim = find_candidate(bucket, hash, 0);

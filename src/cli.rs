@@ -84,13 +84,17 @@ pub enum Command {
     },
 
     /// Make a policy the live one in one atomic step, and print what changed
-    Apply {
+    Apply(ApplyArgs),
+
+    /// Keep the policy that is on trial. Exit status 1 means that there is none
+    Confirm {
         /// Where.
         #[command(flatten)]
         interface: InterfaceArg,
-        /// The policy file
-        policy: PathBuf,
     },
+
+    /// Make an earlier policy the live one again, or end a trial at once
+    Rollback(RollbackArgs),
 
     /// Compare a policy file with the live policy. Exit status 1 means that they differ
     Diff {
@@ -225,6 +229,57 @@ pub struct RunArgs {
     pub metrics: Option<SocketAddr>,
 }
 
+/// The flags of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Where.
+    #[command(flatten)]
+    pub interface: InterfaceArg,
+
+    /// The policy file
+    pub policy: PathBuf,
+
+    /// How.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// The flags of commands that make another policy the live one.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// Put it on trial: unless `confirm` comes within this time (1s to 1h), the kernel goes back by itself
+    #[arg(long, value_name = "TIME", value_parser = parse_trial_time)]
+    pub confirm: Option<Duration>,
+
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", value_parser = parse_note)]
+    pub note: Option<String>,
+
+    /// Also if this cuts off an open flow of the management
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// The flags of `rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Where.
+    #[command(flatten)]
+    pub interface: InterfaceArg,
+
+    /// How many policies to go back, as --list numbers them [default: 1, or the one before a trial]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=20), conflicts_with = "list")]
+    pub number: Option<u8>,
+
+    /// List the policies that there are to go back to
+    #[arg(short, long)]
+    pub list: bool,
+
+    /// How.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
 /// The flags of `alarms`.
 #[derive(Debug, Args)]
 pub struct AlarmsArgs {
@@ -321,6 +376,22 @@ pub struct ExplainArgs {
 fn color_parser() -> impl TypedValueParser<Value = Color> {
     PossibleValuesParser::new(Color::ALL.map(Color::name))
         .map(|word| Color::ALL.into_iter().find(|color| color.name() == word).unwrap_or(Color::Auto))
+}
+
+/// Reads the time of a trial.
+fn parse_trial_time(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        time if time <= Duration::from_secs(3_600) => Ok(time),
+        _ => Err("a trial takes from 1s to 1h".to_owned()),
+    }
+}
+
+/// Reads a note: one line, of a length that a table can show.
+fn parse_note(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().count() > 200 || text.chars().any(char::is_control) {
+        return Err("a note is one line of 1 to 200 characters".to_owned());
+    }
+    Ok(text.trim().to_owned())
 }
 
 /// Reads a point in time: a length of time ago, a date or a local time, or RFC 3339. A date alone is its

@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
-const NS_PER_S: u64 = 1_000_000_000;
+/// Nanoseconds of a second.
+pub const NS_PER_S: u64 = 1_000_000_000;
 
 /// Reads a length of time: `90` (seconds), `30s`, `10m`, `1h`, `2d`, or several units as in `1h30m`. It is
 /// at least a second and at most a year. Jiff reads all but the plain number. Its units above a day are

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Parser as _;
 use portcullis::cli::{Cli, Command};
 use portcullis::commands::{
-    alarms, apply, attach, check, detach, diff, explain, init, quarantine, report, run, show, top,
+    alarms, apply, attach, check, confirm, detach, diff, explain, init, quarantine, report, rollback, run,
+    show, top,
 };
 use portcullis::exit::Exit;
 use portcullis::output::Output;
@@ -60,7 +61,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         }
         Command::Detach { interface: Some(interface), .. } => detach::run(interface, &output),
         Command::Detach { interface: None, .. } => detach::run_on_orphans(&output),
-        Command::Apply { interface, policy } => apply::run(&interface.name, policy, &output),
+        Command::Apply(arguments) => apply::run(arguments, &output),
+        Command::Confirm { interface } => confirm::run(&interface.name, &output),
+        Command::Rollback(arguments) => rollback::run(arguments, &output),
         Command::Diff { interface, policy } => diff::run(&interface.name, policy, &output),
         Command::Show { interface, subject } => show::run(interface.as_deref(), *subject, &output),
         Command::Explain(arguments) => explain::run(arguments, &output),

@@ -8,7 +8,7 @@ use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
     Detached, Gate, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned,
-    list_gates, list_saved_quarantines, read_mark,
+    list_gates, list_saved_quarantines, read_mark, refuse_during_trial,
 };
 use crate::output::Output;
 
@@ -39,6 +39,7 @@ fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     }
     let interface = place.interface.as_str();
     let _lock = place.lock()?;
+    refuse_during_trial(&place)?;
     let before = read_mark(&place);
     // As the kernel has them last: a gate without its tables can't be asked.
     match Gate::open(&place) {

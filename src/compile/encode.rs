@@ -121,6 +121,10 @@ pub fn encode_settings(
         hash: Sha256::digest(policy.text.as_bytes()).into(),
         file: write_text(&policy.file),
         quiet_ethertypes: list_quiet_ethertypes(policy),
+        // of the tables that there are, see `Gate::install`
+        limits: Default::default(),
+        verdicts_mask: 0,
+        zero: 0,
     }
 }
 

@@ -31,7 +31,7 @@ use std::net::IpAddr;
 use crate::policy::{Diagnostics, Mode, Policy, Source};
 pub use encode::{EncodedPolicy, SourceChunk, encode, encode_settings, list_token_buckets};
 use flatten::{Flattened, flatten_profiles};
-pub use quota::RowQuotas;
+pub use quota::{ClassQuota, RowQuotas};
 use room::Room;
 use rows::Profile;
 pub use rows::{NeedRow, PeerMatch, PeerRow, RuleRow, ServerRow, SportRow, Tables};

@@ -86,7 +86,8 @@ mod tests {
     use super::*;
 
     /// Bits that follow from the rows of a policy and stand for no key.
-    const DERIVED: [settings_flag; 5] = [
+    const DERIVED: [settings_flag; 6] = [
+        settings_flag::SETTINGS_TRACKED,
         settings_flag::SETTINGS_PREFIXES,
         settings_flag::SETTINGS_RANGES,
         settings_flag::SETTINGS_BOUND,

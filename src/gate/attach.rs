@@ -18,6 +18,7 @@ use super::pins::{check_owners, ensure_bpffs, has_pin, make_folder, pin, remove_
 use super::place::GatePlace;
 use super::program::OBJECT;
 use super::requirements::check_requirements;
+use super::trial::refuse_during_trial;
 use crate::abi::settings_flag;
 use crate::compile::Tables;
 use crate::policy::Policy;
@@ -58,6 +59,7 @@ impl Gate {
         refuse_unfit(place)?;
         ensure_bpffs()?;
         check_owners(&place.pins)?;
+        refuse_during_trial(place)?;
         place.mark_detached(false);
         let (gate, attachment) = match has_pin(&place.maps())? {
             true => match check_layout(place) {
@@ -68,6 +70,7 @@ impl Gate {
             },
             false => Gate::attach_new(place, policy, tables)?,
         };
+        gate.save_generation(place);
         // a rebuild that was killed has left the old gate there, with a tracker that is still attached
         let _ = remove_tree(&place.staging());
         Ok((gate, attachment.with_caveats(place, policy)))
@@ -80,6 +83,7 @@ impl Gate {
     ) -> Result<(Gate, Attachment), GateError> {
         refuse_other_program(place)?;
         let gate = Gate::make(OBJECT, &policy.tables)?;
+        gate.continue_generations(place)?;
         let generation = gate.install(policy, tables)?;
         // before the first packet comes to the filter
         let mut warnings = Vec::new();
@@ -106,6 +110,7 @@ impl Gate {
     /// refuses it.
     fn replace(place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<(Gate, Attachment), GateError> {
         let gate = Gate::make_for(place, &policy.tables)?;
+        gate.settle_trial(place)?;
         let mut warnings = gate.list_unapplied_sizes(&policy.tables);
         let programs = place.programs();
         gate.programs.stage_pins(&programs)?;
@@ -183,7 +188,7 @@ impl Gate {
     /// When the kernel refuses. The tracker may be attached then.
     pub fn reattach(&self, place: &GatePlace) -> Result<(AttachMode, Vec<String>), GateError> {
         let (strict, pickup_s) = self.live_settings()?.map_or((false, 0), |settings| {
-            (settings.flags & settings_flag::SETTINGS_STRICT.0 != 0, settings.pickup_s)
+            (settings.flags & settings_flag::SETTINGS_TRACKED.0 != 0, settings.pickup_s)
         });
         let mut warnings = Vec::new();
         self.try_to_note_own_links(place, &mut warnings);

@@ -9,6 +9,7 @@ use super::attach::Attachment;
 use super::fallback::FallBack;
 use super::place::GatePlace;
 use super::state_file::in_time;
+use crate::abi::settings;
 use crate::audit::{Action, Entry, Event, Log, PolicyMark, Reading};
 
 /// A disk that does not answer must not hold up a command for longer.
@@ -96,8 +97,11 @@ impl FallBack {
 impl Gate {
     /// The generation and the hash of the live policy. `None`: there is none, or it can't be read.
     pub fn policy_mark(&self) -> Option<PolicyMark> {
-        let settings = self.live_settings().ok().flatten()?;
-        let hash = settings.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(PolicyMark { generation: settings.generation, hash })
+        self.live_settings().ok().flatten().as_ref().map(to_mark)
     }
+}
+
+pub(super) fn to_mark(settings: &settings) -> PolicyMark {
+    let hash = settings.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    PolicyMark { generation: settings.generation, hash }
 }

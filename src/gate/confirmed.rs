@@ -1,4 +1,5 @@
-//! The confirmed policies of a gate: those that were live. `attach` and `run` fall back to the last one.
+//! The confirmed policies of a gate: those that were live, and not on trial alone. `attach` and `run` fall back to
+//! the last one, and `rollback` makes an earlier one live.
 //!
 //! Each is a file `policies/NUMBER.toml` in the gate's state folder. Its first line is a comment with the
 //! facts, the rest is the text as it was live, with the members of set files in it. So it stands alone, and a
@@ -16,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::fault;
 use super::place::GatePlace;
 use super::state_file::{in_time, replace};
+use super::unconfirmed::{find_mark, forget_mark};
 use crate::clock::wall_now;
 use crate::policy::Policy;
 use crate::state_folder::make_state_folder;
@@ -34,40 +36,85 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The facts about a confirmed policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Facts {
+pub struct Facts {
     /// When it became live.
-    pub(super) since: Timestamp,
+    pub since: Timestamp,
     /// The file that it came from.
-    pub(super) file: String,
+    pub file: String,
     /// SHA-256 of the text, in hexadecimal.
-    pub(super) hash: String,
+    pub hash: String,
+    /// Why, as the person said who applied it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
-    uid: u32,
+    pub note: Option<String>,
+    /// Who has applied it.
+    pub uid: u32,
     /// The person behind `sudo`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    sudo_user: Option<String>,
+    pub sudo_user: Option<String>,
     /// The command that made it live.
-    command: String,
+    pub command: String,
+}
+
+impl Facts {
+    /// About a policy that this process applies now.
+    pub fn of(policy: &Policy, note: Option<String>) -> Facts {
+        Facts::of_text(&policy.file, &policy.text, note)
+    }
+
+    fn of_text(file: &str, text: &str, note: Option<String>) -> Facts {
+        Facts {
+            since: wall_now(),
+            file: file.to_owned(),
+            hash: hash_of(text),
+            note,
+            uid: nix::unistd::getuid().as_raw(),
+            sudo_user: std::env::var("SUDO_USER").ok(),
+            command: std::env::args().nth(1).unwrap_or_default(),
+        }
+    }
 }
 
 /// A policy that was live once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ConfirmedPolicy {
-    pub(super) facts: Facts,
-    pub(super) text: String,
+pub struct ConfirmedPolicy {
+    /// Who made it live, and when.
+    pub facts: Facts,
+    /// The text, with the members of set files in it.
+    pub text: String,
+    /// Where it is kept.
+    pub path: PathBuf,
 }
 
 /// Keeps a policy that has just become live. The caller holds the lock. `Some` is a warning: it could not be
 /// kept.
 pub fn confirm_policy(place: &GatePlace, policy: &Policy) -> Option<String> {
+    confirm_policy_as(place, policy, None)
+}
+
+/// As [`confirm_policy`], with the note of whoever made it live. If its trial was begun by somebody, that person
+/// and that note stay.
+pub fn confirm_policy_as(place: &GatePlace, policy: &Policy, note: Option<String>) -> Option<String> {
     let folder = place.history().join(FOLDER);
     let state = place.history();
-    let (file, text) = (policy.file.clone(), policy.text.clone());
+    let (facts, text) = (Facts::of(policy, note), policy.text.clone());
     let kept = in_time(THREAD, WRITE_PATIENCE, move || {
         fault::point();
         make_state_folder(&state)?;
-        keep(&folder, &file, &text)
+        let begun = find_mark(&state, &facts.hash).ok().flatten();
+        let facts = match begun {
+            Some(begun) => Facts {
+                since: facts.since,
+                file: facts.file,
+                hash: facts.hash,
+                note: facts.note.or(begun.note),
+                ..begun
+            },
+            None => facts,
+        };
+        let hash = facts.hash.clone();
+        keep(&folder, facts, &text)?;
+        // last: whoever dies before has a text that is both kept and marked, and the mark counts
+        forget_mark(&state, &hash)
     });
     kept.and_then(|kept| kept).err().map(|error| {
         format!(
@@ -78,8 +125,11 @@ pub fn confirm_policy(place: &GatePlace, policy: &Policy) -> Option<String> {
     })
 }
 
-/// The confirmed policies, the last one first. Each error is a sentence about a damaged one.
-pub(super) fn read_confirmed(place: &GatePlace) -> io::Result<Vec<Result<ConfirmedPolicy, String>>> {
+/// The confirmed policies, the last one first. Each inner error is a sentence about a damaged one.
+///
+/// # Errors
+/// When their folder can't be read in time.
+pub fn read_confirmed(place: &GatePlace) -> io::Result<Vec<Result<ConfirmedPolicy, String>>> {
     let folder = place.history().join(FOLDER);
     in_time(THREAD, READ_PATIENCE, move || read_all(&folder))?
 }
@@ -95,23 +145,13 @@ fn read_all(folder: &Path) -> io::Result<Vec<Result<ConfirmedPolicy, String>>> {
 }
 
 /// The same policy again is no news: its file and the time since when it was live stay.
-fn keep(folder: &Path, file: &str, text: &str) -> io::Result<()> {
+fn keep(folder: &Path, facts: Facts, text: &str) -> io::Result<()> {
     let numbers = list_numbers(folder)?;
-    let hash = hash_of(text);
     let last = numbers.last().copied();
     let known = last.and_then(|number| read(&path_of(folder, number)).ok());
-    if known.is_some_and(|known| known.facts.hash == hash && known.facts.file == file) {
+    if known.is_some_and(|known| known.facts.hash == facts.hash && known.facts.file == facts.file) {
         return Ok(());
     }
-    let facts = Facts {
-        since: wall_now(),
-        file: file.to_owned(),
-        hash,
-        note: None,
-        uid: nix::unistd::getuid().as_raw(),
-        sudo_user: std::env::var("SUDO_USER").ok(),
-        command: std::env::args().nth(1).unwrap_or_default(),
-    };
     let head = format!("{MARK}{}\n", serde_json::to_string(&facts)?);
     replace(&path_of(folder, last.unwrap_or(0) + 1), &[head.as_bytes(), text.as_bytes()])?;
     let surplus = (numbers.len() + 1).saturating_sub(KEPT);
@@ -142,7 +182,7 @@ fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number}.toml"))
 }
 
-fn hash_of(text: &str) -> String {
+pub(super) fn hash_of(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -159,12 +199,16 @@ fn read(path: &Path) -> io::Result<ConfirmedPolicy> {
     if hash_of(text) != facts.hash {
         return Err(damaged("its text is not the one that was live"));
     }
-    Ok(ConfirmedPolicy { facts, text: text.to_owned() })
+    Ok(ConfirmedPolicy { facts, text: text.to_owned(), path: path.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn keep(folder: &Path, file: &str, text: &str) -> io::Result<()> {
+        super::keep(folder, Facts::of_text(file, text, None), text)
+    }
 
     fn texts(folder: &Path) -> Vec<Result<String, String>> {
         let all = read_all(folder).unwrap().into_iter();

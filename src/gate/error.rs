@@ -186,6 +186,36 @@ pub enum GateError {
     #[error("generation {generation} of the policy is live, but {state}: {error}\nthen attach again")]
     HalfDone { generation: u64, state: String, error: Box<GateError> },
 
+    /// A policy is on trial, and the one before must stay whole. `left`: until the way back.
+    #[error(
+        "a policy is on trial on {interface}, and in {left} the gate goes back to the one before\n\
+         help: portcullis confirm -i {interface} keeps it, portcullis rollback -i {interface} goes back at once"
+    )]
+    TrialRuns { interface: String, left: String },
+
+    /// There is no trial to confirm.
+    #[error(
+        "no policy is on trial on {interface}: either none was, or its time is over and the policy before is live \
+         again\n\
+         help: portcullis show -i {interface} status says which one is live; \
+         portcullis apply -i {interface} --confirm 60s POLICY begins a trial"
+    )]
+    NoTrial { interface: String },
+
+    /// The trial is all but over.
+    #[error(
+        "it is too late: the time of the trial on {interface} is over, and the policy before is live again\n\
+         help: portcullis apply -i {interface} --confirm 60s POLICY begins another trial"
+    )]
+    TrialTooLate { interface: String },
+
+    /// The text is that of a trial that nobody confirmed.
+    #[error(
+        "{file} has the text of a trial that was begun {since} and never confirmed, so it is not put into force\n\
+         help: portcullis apply -i {interface} {file} puts it into force, and with --confirm 60s on trial"
+    )]
+    Unconfirmed { interface: String, file: String, since: jiff::Timestamp },
+
     /// Somebody else may change the pins.
     #[error(
         "{path} can't be trusted: {why}\n\

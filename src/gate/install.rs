@@ -2,45 +2,78 @@
 //!
 //! The maps of the new generation are built and filled where no packet sees them, put into the slot
 //! that is longest out of use, and go live by one 64-bit store. A death before that store leaves the old
-//! policy live, a death after it the new one.
+//! policy live, a death after it the new one. The same store begins a trial.
+
+use std::time::Duration;
 
 use libbpf_rs::MapFlags;
 
 use super::Gate;
 use super::error::GateError;
 use super::outer_map::FilledSlot;
-use crate::abi::{layout, state};
-use crate::clock::wall_now;
-use crate::compile::{EncodedPolicy, RowQuotas, Tables, encode, encode_settings};
+use crate::abi::{class_limits, quota_class, settings_flag, state};
+use crate::clock::{now_ns, wall_now};
+use crate::compile::{ClassQuota, EncodedPolicy, RowQuotas, Tables, encode, encode_settings};
 use crate::policy::Policy;
 
 impl Gate {
     /// Makes `policy` the live one and returns its generation. The caller holds the lock.
     ///
     /// # Errors
-    /// The live policy is what it was before. Names, token buckets and quotas of the ledger may have
-    /// changed: they hold for both policies.
+    /// The live policy is what it was before. Names and token buckets may have changed: they hold for both
+    /// policies.
     pub fn install(&self, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
+        self.install_for(policy, tables, None)
+    }
+
+    /// As [`Gate::install`], on trial for so long. Where flows or the tracker have to be looked after,
+    /// [`Gate::begin_trial`] does that as well. No trial may be under way.
+    ///
+    /// # Errors
+    /// As [`Gate::install`].
+    pub fn install_on_trial(
+        &self,
+        policy: &Policy,
+        tables: &Tables,
+        time: Duration,
+    ) -> Result<u64, GateError> {
+        self.install_for(policy, tables, Some(time))
+    }
+
+    /// As [`Gate::install`]. With a time the policy is on trial for so long. No trial may be under way.
+    pub(super) fn install_for(
+        &self,
+        policy: &Policy,
+        tables: &Tables,
+        trial: Option<Duration>,
+    ) -> Result<u64, GateError> {
         let ids = self.assign_ids(&tables.names)?;
         let encoded = encode(policy, tables, &ids);
         self.make_token_buckets(&encoded.token_buckets)?;
-        self.set_row_quotas(&ids)?;
-        self.use_verdict_cache(encoded.hosts.len(), !encoded.prefixes.is_empty())?;
         self.carry_quarantines(tables, &ids)?;
-        // a server that had used up its quota may have rows left now
-        self.outdate_verdict_cache()?;
 
-        let active = self.read_state(state::STATE_ACTIVE)?;
-        let generation = self.live_settings()?.map_or(0, |live| live.generation) + 1;
-        // The slot after the live one is the longest out of use: the maps of two swaps ago, which no
-        // packet can be reading any more.
-        let slot = u32::try_from(active % u64::from(layout::SLOTS.0)).unwrap_or(0);
-
+        // a trial whose time is over, and that nobody has tidied up
+        let active = self.read_active()?;
+        let active = if active.is_over(now_ns()) { active.back() } else { active };
+        let live = self.live_settings()?.unwrap_or_default();
+        let generation = self.take_generation(live.generation)?;
+        let slot = active.free_slot();
         fill_slot(slot, &self.create_inner_maps(&encoded)?)?;
         let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
-        let settings = encode_settings(policy, tables, encoded.flags, generation, applied_s);
+        let needs_tracker = tables.settings.is_strict()
+            || trial.is_some() && live.flags & settings_flag::SETTINGS_STRICT.0 != 0;
+        let tracked = if needs_tracker { settings_flag::SETTINGS_TRACKED.0 } else { 0 };
+        let mut settings = encode_settings(policy, tables, encoded.flags | tracked, generation, applied_s);
+        settings.limits = self.find_limits(&ids)?;
+        settings.verdicts_mask =
+            self.find_verdicts_mask(encoded.hosts.len(), !encoded.prefixes.is_empty())?;
         self.maps.policies.put(&slot, &settings, MapFlags::ANY)?;
-        self.write_state(state::STATE_ACTIVE, u64::from(slot) + 1)?;
+        let deadline_ns = trial.map_or(0, find_deadline);
+        self.write_active(active.followed_by(slot, deadline_ns))?;
+        if trial.is_some() {
+            // what the policy revokes lives on if it is not confirmed
+            return Ok(generation);
+        }
         if let Err(error) = self.end_revoked_flows(tables) {
             // the filter refuses their replies all the same
             log::warn!("flows of revoked services stay in their tables until they are idle: {error}");
@@ -48,22 +81,28 @@ impl Gate {
         Ok(generation)
     }
 
-    fn set_row_quotas(&self, server_ids: &[u32]) -> Result<(), GateError> {
+    /// A number that no policy of this gate has had. It is taken before it is used, so it is lost if this
+    /// process dies, and never used twice.
+    fn take_generation(&self, live: u64) -> Result<u64, GateError> {
+        let generation = self.read_state(state::STATE_GENERATION)?.max(live) + 1;
+        self.write_state(state::STATE_GENERATION, generation)?;
+        Ok(generation)
+    }
+
+    /// The limits of the ledger's quotas for a policy of these servers.
+    fn find_limits(
+        &self,
+        server_ids: &[u32],
+    ) -> Result<[class_limits; quota_class::CLASSES.0 as usize], GateError> {
         let quotas = RowQuotas::of(self.maps.ledger.capacity(), server_ids.len());
         let quotas = quotas.limit_shared(&self.maps.ledger_quotas.entries()?, server_ids);
-        for (index, rows) in [
-            (state::STATE_QUOTA_GUARANTEED, quotas.own.guaranteed),
-            (state::STATE_QUOTA_SHARED, quotas.own.shared),
-            (state::STATE_QUOTA_MAX, quotas.own.max),
-            (state::STATE_OUTSIDE_GUARANTEED, quotas.outside.guaranteed),
-            (state::STATE_OUTSIDE_SHARED, quotas.outside.shared),
-            (state::STATE_OUTSIDE_MAX, quotas.outside.max),
-            (state::STATE_RESERVE_SHARED, quotas.reserve.shared),
-            (state::STATE_RESERVE_MAX, quotas.reserve.max),
-        ] {
-            self.write_state(index, rows)?;
-        }
-        Ok(())
+        // in the order of enum quota_class
+        Ok([
+            to_limits(quotas.own),
+            to_limits(quotas.outside),
+            to_limits(quotas.reserve),
+            class_limits::default(),
+        ])
     }
 
     /// The inner maps of a generation, filled.
@@ -96,6 +135,22 @@ impl Gate {
             self.maps.sports.create_inner(sports)?,
             self.maps.sources.create_inner(sources)?,
         ])
+    }
+}
+
+/// When a trial that begins now is over. It begins as late as can be: what came before took a while.
+pub(super) fn find_deadline(time: Duration) -> u64 {
+    now_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn to_limits(quota: ClassQuota) -> class_limits {
+    // no ledger has more rows
+    let rows = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    class_limits {
+        guaranteed: rows(quota.guaranteed),
+        max: rows(quota.max),
+        shared: rows(quota.shared),
+        zero: 0,
     }
 }
 

@@ -4,7 +4,7 @@ use super::Gate;
 use super::error::GateError;
 use super::link::Hook;
 use super::place::GatePlace;
-use crate::abi::{read_text, settings, state};
+use crate::abi::{read_text, settings};
 use crate::compile::Tables;
 use crate::policy::{Policy, PolicyChange, diff, parse};
 
@@ -12,11 +12,6 @@ use crate::policy::{Policy, PolicyChange, diff, parse};
 const SNAPSHOT_ATTEMPTS: usize = 8;
 
 impl Gate {
-    /// The slot of the live policy. `None` before the first.
-    pub(super) fn live_slot(&self) -> Result<Option<u32>, GateError> {
-        Ok(u32::try_from(self.read_state(state::STATE_ACTIVE)?).unwrap_or(0).checked_sub(1))
-    }
-
     /// Settings of the live policy. `None` before the first.
     ///
     /// # Errors
@@ -34,12 +29,11 @@ impl Gate {
     /// When it can't be read, or is replaced faster than it can be read.
     pub fn live_source(&self) -> Result<Option<(String, String)>, GateError> {
         for _ in 0..SNAPSHOT_ATTEMPTS {
-            let Some(settings) = self.live_settings()? else {
-                return Ok(None);
-            };
-            let text = self.read_source(&settings);
+            let Some(slot) = self.live_slot()? else { return Ok(None) };
+            let Some(settings) = self.maps.policies.get(&slot)? else { return Ok(None) };
+            let text = self.read_source(slot, &settings);
             // if the slot was taken meanwhile, the text may be of two policies
-            let still = self.live_settings()?;
+            let still = self.maps.policies.get(&slot)?;
             if still.is_some_and(|still| still.generation == settings.generation) {
                 return text.map(|text| Some((text, read_text(&settings.file))));
             }
@@ -47,8 +41,8 @@ impl Gate {
         Err(unreadable("it is replaced faster than it can be read; try again".to_owned()))
     }
 
-    fn read_source(&self, settings: &settings) -> Result<String, GateError> {
-        let chunks = self.maps.sources.open_inner(self.live_slot()?.unwrap_or(0))?;
+    fn read_source(&self, slot: u32, settings: &settings) -> Result<String, GateError> {
+        let chunks = self.maps.sources.open_inner(slot)?;
         let length = settings.source_bytes as usize;
         let mut text = Vec::with_capacity(length);
         let mut index = 0;
@@ -87,6 +81,13 @@ impl Gate {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The policy of a slot that is not written to.
+    pub(super) fn policy_of_slot(&self, slot: u32) -> Result<Option<Policy>, GateError> {
+        let Some(settings) = self.maps.policies.get(&slot)? else { return Ok(None) };
+        let text = self.read_source(slot, &settings)?;
+        parse_live(&text, &read_text(&settings.file)).map(Some)
     }
 
     /// How the live policy differs from `policy`. Empty when there is none.

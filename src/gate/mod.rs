@@ -1,5 +1,6 @@
 //! A gate: its maps, programs and links. This room alone touches libbpf.
 
+mod active;
 mod apply;
 mod attach;
 mod audited;
@@ -13,12 +14,14 @@ mod error;
 mod explain;
 mod fallback;
 mod flows;
+mod generation;
 mod install;
 mod ledger;
 mod link;
 mod links;
 mod live_policy;
 mod lock;
+mod management;
 mod mapped_array;
 mod maps;
 mod names;
@@ -48,7 +51,9 @@ mod status;
 mod sweep;
 mod system;
 mod token_buckets;
+mod trial;
 mod typed_map;
+mod unconfirmed;
 mod verdict_cache;
 
 // every file of this room asks for them by this name
@@ -57,7 +62,7 @@ use crate::{fault, state_file};
 pub use attach::Attachment;
 pub use audited::read_mark;
 pub use caveats::find_caveats;
-pub use confirmed::confirm_policy;
+pub use confirmed::{ConfirmedPolicy, Facts, confirm_policy, confirm_policy_as, read_confirmed};
 pub use contacts::ContactReader;
 pub use counters::ProgramStatistics;
 pub use detach::{Detached, detach, detach_by_name, is_pinned};
@@ -67,6 +72,7 @@ pub use fallback::{FallBack, FallBackFailed};
 pub use flows::{FlowRow, FlowTable};
 pub use link::{AttachMode, Hook};
 pub use lock::Lock;
+pub use management::find_ssh_session;
 pub use mapped_array::MappedArray;
 pub use maps::{Maps, TableUsage};
 pub use neighbours::{Sender, Whereabouts};
@@ -85,4 +91,6 @@ pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};
 pub use status::{DropKey, DropSums, GateStatus, PolicyFacts};
 pub use system::TestRun;
+pub use trial::{Trial, refuse_during_trial};
 pub use typed_map::TypedMap;
+pub use unconfirmed::{forget_trial, mark_trial, refuse_unconfirmed};

@@ -13,6 +13,10 @@ impl Gate {
         self.write_state(state::STATE_PICKUP_UNTIL_NS, until)
     }
 
+    pub(super) fn set_pickup_until(&self, until_ns: u64) -> Result<(), GateError> {
+        self.write_state(state::STATE_PICKUP_UNTIL_NS, until_ns)
+    }
+
     /// Seconds until the pickup ends, rounded up. 0: it is over.
     pub(super) fn pickup_left_s(&self) -> Result<u64, GateError> {
         let until = self.read_state(state::STATE_PICKUP_UNTIL_NS)?;

@@ -158,6 +158,7 @@ impl Gate {
         self.put_noted(id, self.policy_macs(id)?)?;
         // also of machines that were noted before: the order may end at another time now
         self.change_addresses(&holders, |_| {})?;
+        self.carry_quarantines_back()?;
         self.outdate_verdict_cache()
     }
 
@@ -214,6 +215,7 @@ impl Gate {
         let order = Order { mac: mac.map_or(0, to_mac_number), ..new_order(seconds) };
         self.begin_changes()?;
         self.change_addresses(&holders, |orders| orders.set(address.into(), order))?;
+        self.carry_quarantines_back()?;
         self.outdate_verdict_cache()?;
         Ok(server.to_owned())
     }
@@ -337,14 +339,41 @@ impl Gate {
         if named.is_empty() && orders.0.is_empty() {
             return Ok(());
         }
-        let (old, new) = (self.live_holders()?, Holders::of(tables));
+        self.carry(&self.live_holders()?, tables, ids, &named, &orders)
+    }
+
+    /// As [`Gate::carry_quarantines`], for what is cut off under the policy of a slot.
+    pub(super) fn carry_quarantines_of(
+        &self,
+        slot: u32,
+        tables: &Tables,
+        ids: &[u32],
+    ) -> Result<(), GateError> {
+        let now = now_ns();
+        let named = self.named_orders(now)?;
+        let orders = self.address_orders(now)?;
+        if named.is_empty() && orders.0.is_empty() {
+            return Ok(());
+        }
+        self.carry(&self.read_holders(slot)?, tables, ids, &named, &orders)
+    }
+
+    fn carry(
+        &self,
+        old: &Holders,
+        tables: &Tables,
+        ids: &[u32],
+        named: &[(u32, String, Order)],
+        orders: &AddressOrders,
+    ) -> Result<(), GateError> {
+        let new = Holders::of(tables);
         let mut after = orders.clone();
-        for (id, name, order) in &named {
+        for (id, name, order) in named {
             for prefix in old.lost_by(name, &new) {
                 after.carry(prefix, Order { server: *id, ..*order });
             }
         }
-        self.write_addresses(&orders, &after)?;
+        self.write_addresses(orders, &after)?;
         // the machine of an address is cut off under the address's next server too
         let ids: BTreeMap<&str, u32> =
             tables.names.iter().map(String::as_str).zip(ids.iter().copied()).collect();

@@ -46,6 +46,7 @@ impl Gate {
             return Gate::attach_new(place, policy, tables);
         };
         let gate = Gate::make(OBJECT, &policy.tables)?;
+        gate.continue_generations(place)?;
         let generation = gate.install(policy, tables)?;
         let mut warnings = vec![
             "the tables of the gate were those of another version or incomplete: the gate was made anew without \

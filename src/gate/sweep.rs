@@ -9,13 +9,13 @@ use plain::Plain;
 use super::Gate;
 use super::error::GateError;
 use super::fault;
-use crate::abi::{layout, ledger_row, quota_key, row_class, state, sweep_request, sweep_row, sweep_step};
+use crate::abi::{layout, ledger_row, quota_key, row_class, sweep_request, sweep_row, sweep_step};
 use crate::drops::ReportedRow;
 
 /// Rows that one sweep gives back at most. Whoever reads the ledger meanwhile has to begin again.
 const MAX_ROWS: usize = 8192;
 
-/// The limits of one class of quotas, `STATE_QUOTA_GUARANTEED` and the two words behind it.
+/// The limits of one class of quotas.
 #[derive(Clone, Copy, Debug, Default)]
 struct ClassLimits {
     guaranteed: u64,
@@ -158,12 +158,11 @@ impl Gate {
     fn read_quota_use(&self) -> Result<QuotaUse, GateError> {
         let entries = self.maps.ledger_quotas.entries()?;
         let mut limits = [ClassLimits::default(); 3];
-        let first =
-            [state::STATE_QUOTA_GUARANTEED, state::STATE_OUTSIDE_GUARANTEED, state::STATE_RESERVE_GUARANTEED];
-        for (limits, state(first)) in limits.iter_mut().zip(first) {
-            limits.guaranteed = self.read_state(state(first))?;
-            limits.max = self.read_state(state(first + 1))?;
-            limits.shared = self.read_state(state(first + 2))?;
+        let of_classes = self.live_settings()?.unwrap_or_default().limits;
+        for (limits, of_class) in limits.iter_mut().zip(of_classes) {
+            limits.guaranteed = u64::from(of_class.guaranteed);
+            limits.max = u64::from(of_class.max);
+            limits.shared = u64::from(of_class.shared);
         }
         Ok(QuotaUse { used: entries.into_iter().map(|(key, quota)| (key, quota.rows)).collect(), limits })
     }

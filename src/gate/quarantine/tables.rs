@@ -45,12 +45,11 @@ impl Gate {
     /// Who has which address under the live policy.
     pub(super) fn live_holders(&self) -> Result<Holders, GateError> {
         for _ in 0..READ_ATTEMPTS {
-            let Some(settings) = self.live_settings()? else {
-                return Ok(Holders::default());
-            };
-            let rows = self.read_holders();
+            let Some(slot) = self.live_slot()? else { return Ok(Holders::default()) };
+            let Some(settings) = self.maps.policies.get(&slot)? else { return Ok(Holders::default()) };
+            let rows = self.read_holders(slot);
             // if the slot was taken meanwhile, the rows may be of two policies
-            if self.live_settings()?.is_some_and(|still| still.generation == settings.generation) {
+            if self.maps.policies.get(&slot)?.is_some_and(|still| still.generation == settings.generation) {
                 return rows;
             }
         }
@@ -60,8 +59,7 @@ impl Gate {
         })
     }
 
-    fn read_holders(&self) -> Result<Holders, GateError> {
-        let slot = self.live_slot()?.unwrap_or(0);
+    pub(super) fn read_holders(&self, slot: u32) -> Result<Holders, GateError> {
         let names = self.names_by_id()?;
         let name_of = |id: u32| names.get(&id).cloned().unwrap_or_else(|| format!("#{id}").into());
         let hosts = self.maps.hosts.open_inner(slot)?.entries()?.into_iter();

@@ -6,10 +6,11 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, counter, decision, flow, flow_key, fragment, fragment_key, frequent, frequent_address,
-    given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key,
-    opening, peer_key, peer_match, prefix_key, quarantine, question, range_key, refused_fragment, router_key,
-    row_addresses, row_counts, row_quota, rule, sample, server, settings, sweep_request, sweep_row,
+    address, class_limits, counter, decision, flow, flow_key, fragment, fragment_key, frequent,
+    frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key,
+    name, need, need_key, opening, peer_key, peer_match, prefix_key, quarantine, question, range_key,
+    refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, sample, server, settings,
+    sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -49,9 +50,10 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
     let mut tested = vec![
         // the policy
         assert_layout!(address 16: word_be = 0),
-        assert_layout!(settings 360: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24,
+        assert_layout!(settings 432: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24,
             needs = 28, peers = 32, pickup_s = 36, hash = 40, file = 72,
-            quiet_ethertypes = 328),
+            quiet_ethertypes = 328, limits = 360, verdicts_mask = 424, zero = 428),
+        assert_layout!(class_limits 16: guaranteed = 0, max = 4, shared = 8, zero = 12),
         assert_layout!(server 20: id = 0, profile = 4, vlan = 8, mac = 10, flags = 16),
         assert_layout!(prefix_key 20: prefix_bits = 0, address = 4),
         assert_layout!(need_key 8: profile = 0, protocol = 4, zero = 5, port_be = 6),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use portcullis::abi::{Reason, quota_key, row_quota, state};
+use portcullis::abi::{Reason, quota_class, quota_key, row_quota};
 use portcullis::clock::now_ns;
 use portcullis::compile::RowQuotas;
 use portcullis::drops::{CountedRow, Sample, decode};
@@ -313,9 +313,8 @@ fn the_reserve_is_of_all_servers_and_each_gets_its_part() {
     let gate = TestGate::sized(POLICY, &[("ledger", 64)]);
     let of = RowQuotas::of(64, gate.ids_by_name().unwrap().len()).reserve;
     assert_eq!((of.shared, of.max), (8, 2));
-    let words: Vec<(u32, u64)> = gate.entries("state");
-    let word = |index: state| words.iter().find(|(other, _)| *other == index.0).expect("a word").1;
-    assert_eq!((word(state::STATE_RESERVE_SHARED), word(state::STATE_RESERVE_MAX)), (8, 2));
+    let limits = gate.live_settings().unwrap().unwrap().limits[quota_class::CLASS_RESERVE.0 as usize];
+    assert_eq!((limits.shared, limits.max), (8, 2));
     within_a_window(|| {
         for server in [V4.web, V4.ns] {
             (1..200).for_each(|port| send(&gate, &opening(server, V4.peer, port)));

@@ -50,3 +50,4 @@ mod sport;
 mod swaps;
 mod sweep;
 mod timeouts;
+mod trials;

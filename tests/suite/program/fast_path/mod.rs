@@ -71,9 +71,8 @@ fn read_state(gate: &TestGate, word: state) -> u64 {
 
 /// The entries of `verdict_cache` that this policy uses of a CPU's part: the first ones.
 fn part_of(gate: &TestGate, cpu: usize) -> RangeInclusive<u32> {
-    let word = read_state(gate, state::STATE_VERDICT_CACHE);
-    let first = cpu as u32 * (word >> 32) as u32;
-    first..=first + word as u32
+    let first = cpu as u32 * read_state(gate, state::STATE_VERDICT_CACHE) as u32;
+    first..=first + gate.live_settings().unwrap().unwrap().verdicts_mask
 }
 
 /// What the filter keeps of the live policy, where it keeps it.

@@ -1,11 +1,11 @@
 //! Servers that have no further rows in the ledger: `quota_cache` has them, for each CPU.
 
 use libbpf_rs::{MapCore, MapFlags};
-use portcullis::abi::{Reason, layout, quota_key, state};
+use portcullis::abi::{Reason, layout, quota_class, quota_key};
 use portcullis::clock::now_ns;
 
 use super::super::ledger::fill;
-use super::{OPENING, epoch, known, on_one_cpu, opening, put, read_state, thrice};
+use super::{OPENING, epoch, known, on_one_cpu, opening, put, thrice};
 use crate::support::dmz::{POLICY, V4, V6, in_both_families};
 use crate::support::frame::from_mac;
 use crate::support::test_gate::{SECOND_NS, TestGate};
@@ -163,9 +163,8 @@ fn a_quota_is_spent_when_the_guaranteed_and_the_shared_rows_are_gone_and_not_bef
             fill(&gate, "ledger");
         }
         let web = gate.id_of("web1");
-        let own = read_state(&gate, state::STATE_QUOTA_GUARANTEED);
-        let common = read_state(&gate, state::STATE_QUOTA_SHARED);
-        let most = read_state(&gate, state::STATE_QUOTA_MAX);
+        let limits = gate.live_settings().unwrap().unwrap().limits[quota_class::CLASS_OWN.0 as usize];
+        let [own, common, most] = [limits.guaranteed, limits.shared, limits.max].map(u64::from);
         let mut port = 1000;
         let mut is_spent = |rows: u64, common_rows: u64| {
             for (owner, rows) in [(web, rows), (quota_key::QUOTA_SHARED.0, common_rows)] {

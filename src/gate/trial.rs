@@ -1,0 +1,291 @@
+//! A policy on trial: the kernel goes back to the one before by itself, unless somebody confirms it in time.
+//!
+//! The way back is in the word that each packet reads, so it needs no process. All that the policy before needs
+//! stays meanwhile: its slot, the tracker, the flows. Whoever takes the lock next tidies up.
+
+use std::time::Duration;
+
+use super::Gate;
+use super::active::Active;
+use super::audited::to_mark;
+use super::error::GateError;
+use super::install::find_deadline;
+use super::link::Hook;
+use super::pins::{check_writable, open_map};
+use super::place::GatePlace;
+use super::typed_map::TypedMap;
+use crate::abi::{layout, settings, settings_flag, state};
+use crate::audit::{Action, Entry};
+use crate::clock::{Clock, NS_PER_S, now_ns, show_duration};
+use crate::compile::{Tables, compile};
+use crate::policy::Policy;
+
+/// A trial can't be confirmed any more when so little of its time is left: the word would be written when packets
+/// take the policy before already.
+const CLOSE: Duration = Duration::from_millis(100);
+
+/// A trial that is under way, or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// Generation of the policy on trial.
+    pub generation: u64,
+    /// Generation of the one before, which the way back makes the live one.
+    pub before: u64,
+    /// When the trial is over, by CLOCK_MONOTONIC.
+    pub deadline_ns: u64,
+}
+
+impl Trial {
+    /// When it is over, by the clock on the wall.
+    pub fn ended_at(&self) -> jiff::Timestamp {
+        Clock::now().to_wall(self.deadline_ns)
+    }
+
+    /// Seconds until the way back, rounded up.
+    pub fn left_s(&self) -> u64 {
+        self.deadline_ns.saturating_sub(now_ns()).div_ceil(NS_PER_S)
+    }
+}
+
+impl Gate {
+    /// The trial that is under way.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn trial(&self) -> Result<Option<Trial>, GateError> {
+        let active = self.read_active()?;
+        if !active.is_on_trial(now_ns()) {
+            return Ok(None);
+        }
+        self.describe_trial(active).map(Some)
+    }
+
+    fn describe_trial(&self, active: Active) -> Result<Trial, GateError> {
+        let generation = |settings: settings| settings.generation;
+        Ok(Trial {
+            generation: self.settings_of(active.slot)?.map_or(0, generation),
+            before: self.settings_of(active.before)?.map_or(0, generation),
+            deadline_ns: active.deadline_ns,
+        })
+    }
+
+    pub(super) fn settings_of(&self, slot: Option<u32>) -> Result<Option<settings>, GateError> {
+        slot.map_or(Ok(None), |slot| self.maps.policies.get(&slot))
+    }
+
+    /// Refuses what would take away the policy that a trial may have to go back to.
+    ///
+    /// # Errors
+    /// While a trial is under way.
+    pub fn refuse_during_trial(&self, place: &GatePlace) -> Result<(), GateError> {
+        self.trial()?.map_or(Ok(()), |trial| Err(trial_runs(place, trial.left_s())))
+    }
+
+    /// Makes `policy` the live one for so long, and returns its generation. The caller holds the lock.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub fn begin_trial(
+        &self,
+        place: &GatePlace,
+        policy: &Policy,
+        tables: &Tables,
+        time: Duration,
+    ) -> Result<u64, GateError> {
+        self.settle_trial(place)?;
+        self.refuse_during_trial(place)?;
+        let before = self.live_settings()?.ok_or_else(|| GateError::Other {
+            what: format!(
+                "the gate on {} has no policy yet, so no trial can go back to one",
+                place.interface
+            ),
+            why: format!("an attach was cut short\nhelp: portcullis attach -i {} -p POLICY", place.interface),
+        })?;
+        let had_tracker = self.find_tracker(place)? != Hook::No;
+        let strict = tables.settings.is_strict();
+        let ready = match (strict, had_tracker) {
+            (true, false) => self.begin_tracking(place, tables.settings.pickup_s),
+            (true, true) => self.attach_tracker(place).map(drop),
+            // The policy before needs it, so it stays.
+            (false, true) => check_writable(&place.links()),
+            (false, false) => Ok(()),
+        };
+        let installed = ready.and_then(|()| self.install_for(policy, tables, Some(time)));
+        let generation = installed.inspect_err(|_| self.rollback_tracker(place, had_tracker))?;
+        if !strict && is_strict(&before) {
+            // The handshakes of the trial are not watched, so its connections are taken over after it. Meanwhile
+            // nothing asks for this time, for the policy on trial does not track.
+            let until = self.read_active()?.deadline_ns + u64::from(before.pickup_s) * NS_PER_S;
+            self.set_pickup_until(until)?;
+        }
+        self.save_generation(place);
+        Ok(generation)
+    }
+
+    /// Sets the time of the trial that is under way anew. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When none is, or when it is all but over.
+    pub fn extend_trial(&self, place: &GatePlace, time: Duration) -> Result<Trial, GateError> {
+        self.settle_trial(place)?;
+        let (active, trial) = self.find_open_trial(place)?;
+        let extended = Active { deadline_ns: find_deadline(time), ..active };
+        self.write_in_time(place, active, extended)?;
+        Ok(Trial { deadline_ns: extended.deadline_ns, ..trial })
+    }
+
+    /// Makes the policy on trial the live one for good. The caller holds the lock. Flows that it revokes end now.
+    ///
+    /// # Errors
+    /// When no trial is under way, or when it is all but over. The policy before is the live one then, or will be.
+    pub fn confirm_trial(&self, place: &GatePlace) -> Result<Trial, GateError> {
+        self.settle_trial(place)?;
+        let (active, trial) = self.find_open_trial(place)?;
+        self.write_in_time(place, active, active.kept())?;
+        if let Err(error) = self.tidy(place, None) {
+            log::warn!("the policy is confirmed, but not all of the trial is tidied up: {error}");
+        }
+        Ok(trial)
+    }
+
+    /// Ends the trial that is under way, as its deadline would. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When none is.
+    pub fn end_trial(&self, place: &GatePlace) -> Result<Trial, GateError> {
+        self.settle_trial(place)?;
+        let active = self.read_active()?;
+        if !active.is_on_trial(now_ns()) {
+            return Err(GateError::NoTrial { interface: place.interface.clone() });
+        }
+        let trial = self.describe_trial(active)?;
+        self.write_active(active.back())?;
+        let before = self.live_settings()?.unwrap_or_default();
+        if is_strict(&before) && self.settings_of(active.slot)?.is_some_and(|settings| !is_strict(&settings))
+        {
+            self.begin_pickup(before.pickup_s)?;
+        }
+        if let Err(error) = self.tidy(place, active.slot) {
+            log::warn!("the policy before is live, but not all of the trial is tidied up: {error}");
+        }
+        Ok(trial)
+    }
+
+    /// Tidies up after a trial whose time is over, and returns it. The caller holds the lock.
+    ///
+    /// # Errors
+    /// Packets take the policy before all the same.
+    pub fn settle_trial(&self, place: &GatePlace) -> Result<Option<Trial>, GateError> {
+        let active = self.read_active()?;
+        if !active.is_over(now_ns()) {
+            return Ok(None);
+        }
+        let trial = self.describe_trial(active)?;
+        let (from, to) = (self.settings_of(active.slot)?, self.settings_of(active.before)?);
+        // first, so that whoever dies in between leaves the word by which the next one sees what is to do
+        self.tidy(place, active.slot)?;
+        let entry = Entry::done(Action::WayBack)
+            .change(from.as_ref().map(to_mark), to.as_ref().map(to_mark))
+            .detail(format_args!("nobody confirmed the trial, which was over {:.0}", trial.ended_at()));
+        if let Some(warning) = place.record(entry) {
+            log::warn!("{warning}");
+        }
+        self.write_active(active.back())?;
+        Ok(Some(trial))
+    }
+
+    /// Whether a trial is over that nobody has tidied up yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn has_ended_trial(&self) -> Result<bool, GateError> {
+        Ok(self.read_active()?.is_over(now_ns()))
+    }
+
+    fn find_open_trial(&self, place: &GatePlace) -> Result<(Active, Trial), GateError> {
+        let active = self.read_active()?;
+        let now = now_ns();
+        if !active.is_on_trial(now) {
+            return Err(GateError::NoTrial { interface: place.interface.clone() });
+        }
+        if u128::from(active.deadline_ns - now) < CLOSE.as_nanos() {
+            return Err(GateError::TrialTooLate { interface: place.interface.clone() });
+        }
+        Ok((active, self.describe_trial(active)?))
+    }
+
+    /// Writes the word while the trial that it follows is under way. A process that was stopped in between may
+    /// have come too late: packets went back already, and stay there.
+    fn write_in_time(&self, place: &GatePlace, before: Active, after: Active) -> Result<(), GateError> {
+        self.write_active(after)?;
+        if !before.is_over(now_ns()) {
+            return Ok(());
+        }
+        self.write_active(before.back())?;
+        let _ = self.tidy(place, before.slot);
+        Err(GateError::TrialTooLate { interface: place.interface.clone() })
+    }
+
+    /// Leaves the tracker and the flows that the live policy needs, for no other one needs any now. `ended`: the
+    /// slot of the policy whose trial has ended. What was cut off under it stays cut off.
+    fn tidy(&self, place: &GatePlace, ended: Option<u32>) -> Result<(), GateError> {
+        let Some(policy) = self.live_policy()? else { return Ok(()) };
+        let tables = compile(&policy).map_err(|diagnostics| GateError::Other {
+            what: "this version does not understand the live policy".to_owned(),
+            why: diagnostics.to_string(),
+        })?;
+        if place.ifindex != 0 {
+            self.set_tracker(place, tables.settings.is_strict())?;
+        }
+        if let Some(slot) = ended {
+            self.carry_quarantines_of(slot, &tables, &self.known_ids(&tables.names)?)?;
+        }
+        self.end_revoked_flows(&tables)
+    }
+
+    /// While a policy is on trial: keeps cut off under the policy before what is cut off under this one.
+    pub(super) fn carry_quarantines_back(&self) -> Result<(), GateError> {
+        let active = self.read_active()?;
+        let (Some(slot), Some(before)) = (active.slot, active.before) else { return Ok(()) };
+        if !active.is_on_trial(now_ns()) {
+            return Ok(());
+        }
+        let Some(policy) = self.policy_of_slot(before)? else { return Ok(()) };
+        let Ok(tables) = compile(&policy) else { return Ok(()) };
+        self.carry_quarantines_of(slot, &tables, &self.known_ids(&tables.names)?)
+    }
+
+    fn known_ids(&self, names: &[String]) -> Result<Vec<u32>, GateError> {
+        let ids = self.ids_by_name()?;
+        Ok(names.iter().map(|name| ids.get(name).copied().unwrap_or(0)).collect())
+    }
+}
+
+/// Refuses a change of the gate that is pinned at `place` while a trial is under way. A gate of another layout has
+/// its own words, and one that is not there has none.
+///
+/// # Errors
+/// While a trial is under way.
+pub fn refuse_during_trial(place: &GatePlace) -> Result<(), GateError> {
+    let Ok(handle) = open_map(&place.maps().join("state")) else { return Ok(()) };
+    let words: TypedMap<u32, u64> = TypedMap::new("state", handle)?;
+    let word = |index: state| words.get(&index.0).map(Option::unwrap_or_default);
+    if word(state::STATE_LAYOUT)? != u64::from(layout::LAYOUT_VERSION.0) {
+        return Ok(());
+    }
+    let active = Active::decode(word(state::STATE_ACTIVE)?);
+    match active.is_on_trial(now_ns()) {
+        true => {
+            Err(trial_runs(place, (active.deadline_ns - now_ns().min(active.deadline_ns)).div_ceil(NS_PER_S)))
+        }
+        false => Ok(()),
+    }
+}
+
+fn trial_runs(place: &GatePlace, left_s: u64) -> GateError {
+    GateError::TrialRuns { interface: place.interface.clone(), left: show_duration(left_s) }
+}
+
+fn is_strict(settings: &settings) -> bool {
+    settings.flags & settings_flag::SETTINGS_STRICT.0 != 0
+}
