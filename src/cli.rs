@@ -57,6 +57,14 @@ pub enum Command {
         quiet: bool,
     },
 
+    /// Run the tests of policy files on the programs themselves. No interface is touched
+    #[command(after_help = "Exit status 1 means that a test failed, 2 that the tests could not be run.")]
+    Test {
+        /// The policy files. - reads standard input
+        #[arg(required = true, value_name = "POLICY")]
+        policies: Vec<PathBuf>,
+    },
+
     /// Attach the gate and raise alarms until stopped. The gate stays attached
     Run(RunArgs),
 

@@ -29,6 +29,7 @@ pub mod net;
 pub mod output;
 pub mod policy;
 pub mod policy_file;
+pub mod policy_tests;
 pub mod sink;
 mod state_file;
 pub mod state_folder;

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use portcullis::cli::{Cli, Command};
 use portcullis::commands::{
     alarms, apply, attach, check, confirm, detach, diff, explain, init, quarantine, report, rollback, run,
-    show, top,
+    show, test, top,
 };
 use portcullis::exit::Exit;
 use portcullis::output::Output;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         stderr::notice(format_args!("portcullis: {error:#}"));
         match cli.command {
             // as that of diff(1), whose 1 says that the two differ
-            Command::Diff { .. } => Exit::Trouble,
+            Command::Diff { .. } | Command::Test { .. } => Exit::Trouble,
             _ => Exit::Failed,
         }
     });
@@ -52,6 +52,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Init => init::run(&output),
         Command::Check { policies, servers, quiet } => check::run(policies, *servers, *quiet, &output),
+        Command::Test { policies } => test::run(policies, &output),
         Command::Run(arguments) => run::run(arguments, &output),
         Command::Attach { interface, policy, fall_back: false } => {
             attach::run(&interface.name, policy, &output)

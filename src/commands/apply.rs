@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
-use super::shared::{exit_by_attachment, find_place, load_policy, record, record_refusal, save_quarantines};
+use super::shared::{
+    exit_by_attachment, find_place, load_tested_policy, record, record_refusal, save_quarantines,
+};
 use crate::audit::{Action, Entry};
 use crate::cli::{ApplyArgs, ChangeArgs};
 use crate::clock::show_duration;
@@ -33,13 +35,13 @@ pub(super) struct Change<'c> {
 /// Makes a policy the live one of a gate in one atomic step, and prints the difference.
 ///
 /// # Errors
-/// When the policy is bad or there is no gate. The live policy stays as it was then.
+/// When the policy is bad, one of its tests fails, or there is no gate. The live policy stays as it was then.
 pub fn run(arguments: &ApplyArgs, output: &Output) -> anyhow::Result<Exit> {
     let file = &arguments.policy;
     let note = arguments.change.note.as_deref();
     let refused = |why: &dyn Display| Entry::refused(Action::Apply, why).file(file).note(note);
     record_refusal(&arguments.interface.name, refused, output, || {
-        let compiled = load_policy(file, output)?;
+        let compiled = load_tested_policy(file, output)?;
         let place = find_place(&arguments.interface.name)?;
         let lock = place.lock()?;
         let gate = Gate::open(&place)?;

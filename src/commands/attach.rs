@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::shared::{find_place, load_policy, load_policy_file, record, record_refusal, save_quarantines};
+use super::shared::{
+    find_place, load_policy_file, load_tested_policy, record, record_refusal, save_quarantines,
+};
 use crate::audit::{Action, Entry};
 use crate::daemon::describe_attachment;
 use crate::exit::Exit;
@@ -18,14 +20,14 @@ use crate::stderr::notice;
 /// Attaches the gate, or replaces the programs of one that is attached, without a gap.
 ///
 /// # Errors
-/// When the policy is bad or the gate can't be attached.
+/// When the policy is bad, one of its tests fails, or the gate can't be attached.
 pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let refused = |why: &dyn Display| Entry::refused(Action::Attach, why).file(policy);
     record_refusal(interface, refused, output, || attach(interface, policy, output))
 }
 
 fn attach(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
-    let compiled = load_policy(policy, output)?;
+    let compiled = load_tested_policy(policy, output)?;
     let place = find_place(interface)?;
     let lock = place.lock()?;
     let before = read_mark(&place);

@@ -13,6 +13,7 @@ use crate::policy::{
     summarize,
 };
 use crate::policy_file::read_and_compile;
+use crate::policy_tests::count_tests;
 use crate::sink::{check_log_file, check_secret_file};
 use crate::stderr;
 
@@ -25,6 +26,8 @@ struct Checked {
     warnings: Vec<Diagnostic>,
     /// Parts of `[alarms]` that can't work on this machine.
     unusable: Vec<String>,
+    /// Always false: `portcullis test` runs the tests.
+    tests_run: bool,
 }
 
 /// Checks policy files, each by itself. Needs no privilege and no gate.
@@ -55,6 +58,7 @@ pub fn run(paths: &[PathBuf], servers: bool, quiet: bool, output: &Output) -> an
             summary: summarize(policy),
             warnings: find_doubts(policy),
             unusable: find_unusable(policy),
+            tests_run: false,
         };
         if output.json {
             output.value(&checked)?;
@@ -65,6 +69,12 @@ pub fn run(paths: &[PathBuf], servers: bool, quiet: bool, output: &Output) -> an
             let gap = if index > 0 { "\n" } else { "" };
             let heading = if paths.len() > 1 { format!("{gap}{}\n", policy.file) } else { String::new() };
             output.text(&(heading + &describe(policy, detail) + &describe_alarms(policy)))?;
+            if !policy.tests.is_empty() {
+                let (tests, file) = (count_tests(policy), &policy.file);
+                output.text(&format!(
+                    "\n{tests} not run, for that needs root: sudo portcullis test {file}\n"
+                ))?;
+            }
         }
         for warning in &checked.warnings {
             output.warn(&warning.to_string());

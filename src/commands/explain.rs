@@ -9,13 +9,13 @@ use serde::Serialize;
 use super::shared::{find_place, live_policy};
 use crate::abi::Reason;
 use crate::cli::ExplainArgs;
-use crate::compile::{Tables, compile};
+use crate::compile::{Tables, Unpermitted, compile, find_nearest};
 use crate::exit::Exit;
 use crate::gate::{Answer, Gate, GateError, GatePlace, Verdict, find_on_link};
 use crate::net::tcp_flags::{ACK, SYN, parse_flags};
 use crate::net::{Probe, TCP, find_icmp_answer, is_icmp, parse_mac};
 use crate::output::Output;
-use crate::policy::{Direction, Need, Policy, Server, parse_need};
+use crate::policy::{Direction, Policy, Server, parse_need};
 
 /// First of the dynamic ports (RFC 6335).
 const EPHEMERAL: u16 = 49_152;
@@ -183,7 +183,16 @@ fn explain(question: &AskedPacket, answer: &Answer, policy: &Policy, tables: &Ta
     let rule = (answer.rule != 0).then(|| tables.rules.get(answer.rule as usize)).flatten();
     let (need, line) = match rule {
         Some(rule) => (Some(rule.need.clone()), Some(rule.line)),
-        None => find_nearest(question, answer.reason, server, policy),
+        None => find_nearest(
+            &Unpermitted {
+                server,
+                reason: answer.reason,
+                protocol: question.protocol,
+                port: question.port,
+                source_mac: question.probe.source_mac,
+            },
+            policy,
+        ),
     };
     Explanation {
         verdict: answer.verdict,
@@ -217,79 +226,6 @@ fn find_notes(question: &AskedPacket, place: &GatePlace, policy: &Policy, tables
         ));
     }
     notes
-}
-
-/// For a packet that no rule permits: the need that nearly does, or the line to change.
-fn find_nearest(
-    question: &AskedPacket,
-    reason: Option<Reason>,
-    server: Option<&Server>,
-    policy: &Policy,
-) -> (Option<String>, Option<u32>) {
-    let Some(server) = server else {
-        let setting = policy.settings.unknown_sources.place;
-        let line = setting.map(|place| place.line);
-        return (None, line.filter(|_| reason == Some(Reason::UnknownSource)));
-    };
-    let find = |direction: Direction| {
-        let roles = server.roles.iter().filter_map(|(name, _)| policy.find_role(name));
-        let management = policy.settings.management.iter();
-        roles
-            .flat_map(|role| role.needs())
-            .chain(management)
-            .find(|need| covers(need, direction, question))
-            .map(|need| (Some(need.to_string()), Some(need.place.line)))
-    };
-    let of_server = (None, Some(server.roles_place.line));
-    match reason {
-        Some(Reason::Destination) => find(Direction::Out).unwrap_or(of_server),
-        Some(Reason::Stranger) => find(Direction::In).unwrap_or(of_server),
-        Some(Reason::Spoofed) => {
-            let is_own = server.macs.iter().any(|(mac, _)| *mac == question.probe.source_mac);
-            let place = server
-                .macs
-                .first()
-                .filter(|_| !is_own)
-                .map(|(_, place)| *place)
-                .or(server.vlan.map(|(_, place)| place));
-            (None, place.map(|place| place.line))
-        }
-        Some(
-            Reason::NewFlow
-            | Reason::Protocol
-            | Reason::NoFlow
-            | Reason::UnlistedService
-            | Reason::Backscatter
-            | Reason::Rate,
-        ) => find(Direction::Quiet).unwrap_or(of_server),
-        // No single line decides: they are about the frame, a flow or a quarantine, or the program names the rule.
-        Some(
-            Reason::LinkLayer
-            | Reason::Neighbour
-            | Reason::Dhcp
-            | Reason::UnknownAllowed
-            | Reason::LaterFragment
-            | Reason::Reply
-            | Reason::Pickup
-            | Reason::Need
-            | Reason::OwnConnection
-            | Reason::FlowError
-            | Reason::Router
-            | Reason::Ethertype
-            | Reason::Malformed
-            | Reason::SourceRoute
-            | Reason::RogueRouter
-            | Reason::UnknownSource
-            | Reason::Quarantined
-            | Reason::Fragment
-            | Reason::Elsewhere,
-        )
-        | None => (None, None),
-    }
-}
-
-fn covers(need: &Need, direction: Direction, question: &AskedPacket) -> bool {
-    need.direction == direction && need.protocol == question.protocol && need.ports.contains(&question.port)
 }
 
 fn describe(explanation: &Explanation, question: &AskedPacket) -> String {

@@ -15,4 +15,5 @@ pub mod rollback;
 pub mod run;
 mod shared;
 pub mod show;
+pub mod test;
 pub mod top;

@@ -1,6 +1,6 @@
 //! `portcullis run`: starts the daemon.
 
-use super::shared::{load_policy_file, refuse_policy};
+use super::shared::{load_policy_file, pass_tests, refuse_policy};
 use crate::cli::RunArgs;
 use crate::compile::compile;
 use crate::daemon;
@@ -46,5 +46,5 @@ fn load(arguments: &RunArgs, output: &Output) -> anyhow::Result<CompiledPolicy> 
     // Reading needs as much memory for a moment as compiling does.
     return_memory();
     let tables = compile(&policy).map_err(|diagnostics| refuse_policy(&diagnostics, output))?;
-    Ok(CompiledPolicy { policy, tables })
+    pass_tests(CompiledPolicy { policy, tables }, output)
 }

@@ -14,6 +14,7 @@ use crate::memory::return_memory;
 use crate::output::Output;
 use crate::policy::{Diagnostics, Policy};
 use crate::policy_file::{CompiledPolicy, read_and_compile, read_regular_policy};
+use crate::policy_tests::{TestsRefused, require_tests};
 use crate::stderr;
 
 /// Reads and compiles a policy file. A bad one ends the command.
@@ -21,7 +22,26 @@ pub(super) fn load_policy(path: &Path, output: &Output) -> anyhow::Result<Compil
     read_and_compile(path)?.map_err(|diagnostics| refuse_policy(&diagnostics, output))
 }
 
-/// As [`load_policy`], of a regular file, for a command that goes on if it is refused.
+/// As [`load_policy`], of a policy that is to become live: one of which a test fails ends the command too.
+pub(super) fn load_tested_policy(path: &Path, output: &Output) -> anyhow::Result<CompiledPolicy> {
+    let compiled = load_policy(path, output)?;
+    pass_tests(compiled, output).map_err(|error| anyhow::anyhow!("{error:#}\nNothing was changed."))
+}
+
+/// Refuses a policy of which a test fails.
+pub(super) fn pass_tests(compiled: CompiledPolicy, output: &Output) -> anyhow::Result<CompiledPolicy> {
+    match require_tests(&compiled) {
+        Ok(()) => Ok(compiled),
+        Err(refused) => {
+            if let (TestsRefused::Failed(report), true) = (&refused, output.json) {
+                output.value(report)?;
+            }
+            Err(refused.into())
+        }
+    }
+}
+
+/// As [`load_tested_policy`], of a regular file, for a command that goes on if it is refused.
 pub(super) fn load_policy_file(path: &Path, output: &Output) -> anyhow::Result<CompiledPolicy> {
     let refuse = |diagnostics: Diagnostics| match show_mistakes(&diagnostics, output) {
         Ok(()) => anyhow::anyhow!("{}: {}", path.display(), count_mistakes(&diagnostics)),
@@ -31,7 +51,7 @@ pub(super) fn load_policy_file(path: &Path, output: &Output) -> anyhow::Result<C
     // Reading needs as much memory for a moment as compiling does.
     return_memory();
     let tables = compile(&policy).map_err(refuse)?;
-    Ok(CompiledPolicy { policy, tables })
+    pass_tests(CompiledPolicy { policy, tables }, output)
 }
 
 /// Prints everything that is wrong with a policy, and makes the error that ends the command.

@@ -2,16 +2,20 @@
 //! sends SIGHUP as well, so the same file again must cost little.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
 
 use crate::compile::compile;
 use crate::gate::{Gate, GateError, GatePlace, confirm_policy, list_carried};
 use crate::memory::return_memory;
 use crate::policy::{Diagnostics, Policy, list_changes};
-use crate::policy_file::read_regular_policy;
+use crate::policy_file::{CompiledPolicy, read_regular_policy};
+use crate::policy_tests::require_tests;
 use crate::stderr::notice;
 
 /// The first line of a refusal. The mistakes follow it.
@@ -21,6 +25,9 @@ pub(super) const BAD_POLICY: &str = "the policy is bad";
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reload waits for the file and its set files.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a reload waits for the policy's tests, once the file is read.
+const TEST_PATIENCE: Duration = Duration::from_secs(60);
 
 type ReadPolicy = anyhow::Result<Result<Policy, Diagnostics>>;
 
@@ -34,7 +41,11 @@ pub(super) struct Reload {
     reading: Option<Reading>,
     /// The policy that waits for the lock, and since when.
     read: Option<(Policy, Instant)>,
+    /// The text whose tests have passed last: the same file again need not be tested again.
+    tested: Option<TextHash>,
 }
+
+type TextHash = [u8; 32];
 
 /// SIGHUP that was not obeyed yet.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +58,8 @@ struct Asked {
 struct Reading {
     answer: Receiver<ReadPolicy>,
     since: Instant,
+    /// Set once the file is read.
+    is_testing: Arc<AtomicBool>,
 }
 
 /// A policy that is live now.
@@ -61,7 +74,7 @@ pub(super) struct Reloaded {
 impl Reload {
     /// Of a policy file.
     pub(super) fn new(policy_file: &Path) -> Reload {
-        Reload { policy_file: policy_file.to_owned(), asked: None, reading: None, read: None }
+        Reload { policy_file: policy_file.to_owned(), asked: None, reading: None, read: None, tested: None }
     }
 
     /// Notes that SIGHUP came. The file may be another one since an earlier SIGHUP, so it is read again.
@@ -102,8 +115,8 @@ impl Reload {
     /// The policy of the file, once it is read. Begins to read if nothing does.
     fn poll_file(&mut self, now: Instant, asked: Asked) -> Option<anyhow::Result<Policy>> {
         let Some(reading) = &self.reading else {
-            let path = self.policy_file.clone();
-            let begun = Reading::start(now, move || read_regular_policy(&path));
+            let (path, tested) = (self.policy_file.clone(), self.tested);
+            let begun = Reading::start(now, move |progress| read_tested_policy(&path, tested, progress));
             self.reading = match begun {
                 Ok(reading) => Some(reading),
                 Err(error) => return Some(Err(error)),
@@ -118,10 +131,19 @@ impl Reload {
             }
             Ok(policy) => {
                 self.reading = None;
+                if let Ok(Ok(policy)) = &policy {
+                    self.tested = Some(hash_text(policy));
+                }
                 let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
                 Some(policy.and_then(|policy| policy.map_err(bad)))
             }
-            Err(TryRecvError::Empty) if now.duration_since(asked.first) < READ_PATIENCE => None,
+            Err(TryRecvError::Empty) if now.duration_since(asked.first) < reading.patience() => None,
+            Err(TryRecvError::Empty) if reading.is_testing() => Some(Err(anyhow::anyhow!(
+                "the tests of the policy {0} did not end within {1} seconds\n\
+                 help: see how long they take by `portcullis test {0}`, then send SIGHUP again",
+                self.policy_file.display(),
+                TEST_PATIENCE.as_secs()
+            ))),
             Err(TryRecvError::Empty) => Some(Err(anyhow::anyhow!(
                 "the policy {} could not be read within {} seconds\n\
                  help: see whether its file system hangs (the files of its sets too), then send SIGHUP again",
@@ -165,16 +187,49 @@ impl Reload {
 }
 
 impl Reading {
-    fn start(now: Instant, read: impl FnOnce() -> ReadPolicy + Send + 'static) -> anyhow::Result<Reading> {
+    fn start(
+        now: Instant,
+        read: impl FnOnce(&AtomicBool) -> ReadPolicy + Send + 'static,
+    ) -> anyhow::Result<Reading> {
         let (sender, answer) = sync_channel(1);
+        let is_testing = Arc::new(AtomicBool::new(false));
+        let progress = is_testing.clone();
         std::thread::Builder::new()
             .name("policy".to_owned())
             .spawn(move || {
-                let _ = sender.send(read());
+                let _ = sender.send(read(&progress));
             })
             .context("could not start the thread that reads the policy")?;
-        Ok(Reading { answer, since: now })
+        Ok(Reading { answer, since: now, is_testing })
     }
+
+    fn is_testing(&self) -> bool {
+        self.is_testing.load(Ordering::Relaxed)
+    }
+
+    fn patience(&self) -> Duration {
+        if self.is_testing() { READ_PATIENCE + TEST_PATIENCE } else { READ_PATIENCE }
+    }
+}
+
+fn hash_text(policy: &Policy) -> TextHash {
+    Sha256::digest(&policy.text).into()
+}
+
+/// Reads a policy, and runs its tests if another text than `tested` has them. `progress` is set in between.
+fn read_tested_policy(path: &Path, tested: Option<TextHash>, progress: &AtomicBool) -> ReadPolicy {
+    let policy = match read_regular_policy(path)? {
+        Ok(policy) if !policy.tests.is_empty() && tested != Some(hash_text(&policy)) => policy,
+        policy => return Ok(policy),
+    };
+    progress.store(true, Ordering::Relaxed);
+    let tables = match compile(&policy) {
+        Ok(tables) => tables,
+        Err(diagnostics) => return Ok(Err(diagnostics)),
+    };
+    let compiled = CompiledPolicy { policy, tables };
+    require_tests(&compiled)?;
+    Ok(Ok(compiled.policy))
 }
 
 #[cfg(test)]
@@ -255,7 +310,7 @@ mod tests {
         let (mut reload, _folder) = reload();
         let start = Instant::now();
         let (release, hung) = sync_channel::<()>(1);
-        let stuck = Reading::start(start, move || {
+        let stuck = Reading::start(start, move |_| {
             let _ = hung.recv();
             bail!("it came late")
         });

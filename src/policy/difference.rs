@@ -30,6 +30,10 @@ pub enum PolicyChange {
     NeedAdded { server: Option<String>, direction: Direction, need: String },
     /// A server may no longer do this. `server` is `None` for the management, which every server has.
     NeedRemoved { server: Option<String>, direction: Direction, need: String },
+    /// A test that the old policy didn't have.
+    TestAdded { test: String },
+    /// A test that the new policy doesn't have.
+    TestRemoved { test: String },
     /// A set has other members, and needs of both policies name it.
     Set { set: String, added: Vec<String>, removed: Vec<String> },
 }
@@ -57,6 +61,8 @@ impl fmt::Display for PolicyChange {
             Self::NeedRemoved { server, direction, need } => {
                 write!(out, "- {} {} {need}", subject(server), permission(*direction, false))
             }
+            Self::TestAdded { test } => write!(out, "+ test {test}"),
+            Self::TestRemoved { test } => write!(out, "- test {test}"),
             Self::Set { set, added, removed } => {
                 write!(out, "~ set {set}")?;
                 let added = added.iter().map(|member| ('+', member));
@@ -95,6 +101,7 @@ pub fn diff(old: &Policy, new: &Policy) -> Vec<PolicyChange> {
     comparison.compare_routers();
     comparison.compare_servers();
     comparison.compare_sets();
+    comparison.compare_tests();
     comparison.changes
 }
 
@@ -241,6 +248,15 @@ impl<'p> Comparison<'p> {
             });
         }
     }
+
+    fn compare_tests(&mut self) {
+        let list =
+            |policy: &Policy| policy.tests.iter().map(ToString::to_string).collect::<BTreeSet<String>>();
+        let (old, new) = (list(self.old), list(self.new));
+        let added = new.difference(&old).map(|test| PolicyChange::TestAdded { test: test.clone() });
+        let removed = old.difference(&new).map(|test| PolicyChange::TestRemoved { test: test.clone() });
+        self.changes.extend(added.chain(removed));
+    }
 }
 
 fn by_name(policy: &Policy) -> HashMap<&str, &Server> {
@@ -290,8 +306,8 @@ fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String)
 /// All keys with their values in words, in the same order for every policy. Lists of needs are left out: they
 /// are compared by their meaning.
 fn list_keys(policy: &Policy) -> Vec<(String, String)> {
-    // No `..`, so that a new table does not compile until it is compared. Sets, routers, roles and
-    // servers are compared by their meaning.
+    // No `..`, so that a new table does not compile until it is compared. Sets, routers, roles,
+    // servers and tests are compared by their meaning.
     let Policy {
         file: _,
         text: _,
@@ -300,6 +316,7 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
         routers: _,
         roles: _,
         servers: _,
+        tests: _,
         alarms,
         response,
         tables,

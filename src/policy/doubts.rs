@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::diagnostic::{Diagnostic, Finding, Source};
-use super::model::{Direction, Location, Need, Policy, Role};
+use super::model::{Direction, Families, Location, Need, Peer, Policy, PolicyTest, Role};
 
 /// The doubts of a policy, sorted by their places.
 pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
@@ -20,6 +20,7 @@ pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
     }
     findings.extend(find_missing_management(policy));
     findings.extend(find_mute_servers(policy));
+    findings.extend(policy.tests.iter().flat_map(|test| find_void_parts(policy, test)));
     let source = Source::new(&policy.file, &policy.text);
     source.render_all(findings)
 }
@@ -39,7 +40,12 @@ fn find_roles_of_nobody(policy: &Policy) -> impl Iterator<Item = Finding> {
 
 fn find_sets_of_nobody(policy: &Policy) -> impl Iterator<Item = Finding> {
     let needs = policy.roles.iter().flat_map(Role::needs).chain(&policy.settings.management);
-    let named: BTreeSet<&str> = needs.flat_map(Need::set_names).collect();
+    let tested = policy.tests.iter().flat_map(PolicyTest::needs);
+    let mut named: BTreeSet<&str> = needs.chain(tested).flat_map(Need::set_names).collect();
+    named.extend(policy.tests.iter().flat_map(|test| &test.from).filter_map(|peer| match peer {
+        Peer::Set(name) => Some(name.as_str()),
+        Peer::Prefix(_) | Peer::Server(..) => None,
+    }));
     policy.sets.values().filter(move |set| !named.contains(set.name.as_str())).map(|set| {
         at(&set.place, format!("no need names the set `@{}`", set.name))
             .with_help(format!("write `to @{0}` or `from @{0}` in a need, or leave the set out", set.name))
@@ -132,4 +138,27 @@ fn find_mute_servers(policy: &Policy) -> impl Iterator<Item = Finding> {
             )
             .with_help("give it a role, or leave the server out: an address of no server is dropped as well")
         })
+}
+
+/// Parts of a test for which there is no packet.
+fn find_void_parts(policy: &Policy, test: &PolicyTest) -> Vec<Finding> {
+    if test.needs().next().is_none() && !test.only {
+        let finding = at(&test.place, "this test tests nothing".to_owned());
+        return vec![finding.with_help("add `accept`, `deny` or `only = true`, or leave it out")];
+    }
+    let families = |peers: &[Peer]| match peers {
+        [] => Families::BOTH,
+        peers => Families::of(&peers.iter().flat_map(|peer| policy.resolve_peer(peer)).collect::<Vec<_>>()),
+    };
+    let both = families(&test.from).and(families(&test.to));
+    let mut findings = Vec::new();
+    for need in test.needs() {
+        let peers = if need.peers.is_empty() { Families::BOTH } else { families(&need.peers) };
+        if both.and(peers).and(Families::of_protocol(need.protocol)).is_none() {
+            let message = format!("`{need}` tests nothing: there is no such packet of {}", test.subject());
+            let help = "the addresses at both ends need a family in common, and icmp is IPv4, icmpv6 is IPv6";
+            findings.push(at(&need.place, message).with_help(help));
+        }
+    }
+    findings
 }

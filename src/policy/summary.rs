@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::model::{
-    Alarms, Direction, Keyword, Location, Need, Policy, Response, Role, Router, Server, Settings, Value,
+    Alarms, Direction, Keyword, Location, Need, Policy, PolicyTest, Response, Role, Router, Server, Settings,
+    Value,
 };
 use crate::net::{show_mac, show_prefix};
 
@@ -25,6 +26,8 @@ pub struct Summary {
     pub routers: Vec<RouterSummary>,
     /// Servers in the order of the file.
     pub servers: Vec<ServerSummary>,
+    /// Tests in the order of the file.
+    pub tests: Vec<TestSummary>,
     /// The keys of `[alarms]`.
     pub alarms: BTreeMap<&'static str, Value>,
 }
@@ -59,6 +62,23 @@ pub struct RouterSummary {
     pub addresses: Vec<String>,
     /// Its MACs.
     pub macs: Vec<String>,
+}
+
+/// What the policy must let pass, and what it must not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TestSummary {
+    /// Servers, addresses or peers that open.
+    pub from: Vec<String>,
+    /// Servers on which they open.
+    pub to: Vec<String>,
+    /// What must pass.
+    pub accept: Vec<String>,
+    /// What must be dropped.
+    pub deny: Vec<String>,
+    /// The reason for which `deny` must be dropped.
+    pub reason: Option<&'static str>,
+    /// Nothing else than `accept` may be open.
+    pub only: bool,
 }
 
 /// The permissions of one server.
@@ -98,6 +118,7 @@ pub fn summarize(policy: &Policy) -> Summary {
             .collect(),
         routers: policy.routers.iter().map(summarize_router).collect(),
         servers: policy.servers.iter().map(|server| summarize_server(policy, server, &roles)).collect(),
+        tests: policy.tests.iter().map(summarize_test).collect(),
         alarms: policy.alarms.entries().into_iter().chain(policy.response.entries()).collect(),
     }
 }
@@ -107,6 +128,20 @@ fn summarize_router(router: &Router) -> RouterSummary {
     let Router { name, place: _, addresses, macs } = router;
     let addresses = addresses.iter().map(|(address, _)| address.to_string()).collect();
     RouterSummary { name: name.clone(), addresses, macs: show_macs(macs) }
+}
+
+fn summarize_test(test: &PolicyTest) -> TestSummary {
+    // No `..`, so that a new key does not compile until it is described.
+    let PolicyTest { place: _, from, to, accept, deny, reason, only } = test;
+    let needs = |needs: &[Need]| needs.iter().map(ToString::to_string).collect();
+    TestSummary {
+        from: from.iter().map(ToString::to_string).collect(),
+        to: to.iter().map(ToString::to_string).collect(),
+        accept: needs(accept),
+        deny: needs(deny),
+        reason: reason.map(|reason| reason.name()),
+        only: *only,
+    }
 }
 
 fn show_macs(macs: &[([u8; 6], Location)]) -> Vec<String> {
@@ -214,7 +249,27 @@ fn write_policy(out: &mut String, policy: &Policy, detail: Detail) -> fmt::Resul
             writeln!(out, "  @{}  {}", set.name, show_list(&set.members, detail))?;
         }
     }
+    write_tests(out, &policy.tests, detail)?;
     Ok(())
+}
+
+/// The tests, one on each line.
+fn write_tests(out: &mut String, tests: &[PolicyTest], detail: Detail) -> fmt::Result {
+    if tests.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\ntests")?;
+    let shown = match detail {
+        Detail::Brief if tests.len() > BRIEF_ITEMS + 1 => BRIEF_ITEMS,
+        Detail::Brief | Detail::Full => tests.len(),
+    };
+    for test in tests.iter().take(shown) {
+        writeln!(out, "  {test}")?;
+    }
+    match tests.len() - shown {
+        0 => Ok(()),
+        more => writeln!(out, "  and {more} more"),
+    }
 }
 
 /// Says where alarms go.

@@ -7,6 +7,7 @@ mod need;
 mod set;
 mod settings;
 mod tables;
+mod test;
 mod values;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
+pub use test::{Families, PolicyTest};
 pub use values::{
     Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget, Texts,
     Tracking, UnknownSources,
@@ -44,6 +46,8 @@ pub struct Policy {
     pub roles: Vec<Role>,
     /// `[servers.*]` in the order of the file; never empty.
     pub servers: Vec<Server>,
+    /// `[[tests]]` in the order of the file.
+    pub tests: Vec<PolicyTest>,
     /// `[alarms]`: where alarms go.
     pub alarms: Alarms,
     /// `[alarms]`: what the daemon does about them.
@@ -54,7 +58,8 @@ pub struct Policy {
 
 impl Policy {
     /// The tables that a file may have.
-    pub const TABLES: &[&str] = &["policy", "sets", "routers", "roles", "servers", "alarms", "tables"];
+    pub const TABLES: &[&str] =
+        &["policy", "sets", "routers", "roles", "servers", "tests", "alarms", "tables"];
 
     /// A place of this policy as `FILE:LINE`.
     pub fn locate(&self, place: &Location) -> String {

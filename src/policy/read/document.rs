@@ -223,6 +223,30 @@ impl<'d, 'f> Section<'d, 'f> {
         }
     }
 
+    /// The tables of a list of tables. Anything else is reported.
+    pub(super) fn list_of_tables(&self, key: &str) -> Vec<Section<'d, 'f>> {
+        let Some(entry) = self.entry(key) else {
+            return Vec::new();
+        };
+        let name = format!("[{}]", self.path_of(key));
+        let help = || Some(format!("write `[{name}]` before each"));
+        let DeValue::Array(array) = entry.value.get_ref() else {
+            self.refuse_type(entry.value, &format!("`{key}`"), "a list of tables", help());
+            return Vec::new();
+        };
+        let mut sections = Vec::with_capacity(array.len());
+        for element in array {
+            match element.get_ref() {
+                DeValue::Table(table) => {
+                    let (name, span) = (name.clone(), element.span());
+                    sections.push(Section { table, name, span, findings: self.findings });
+                }
+                _ => self.refuse_type(element, &format!("each element of `{key}`"), "a table", help()),
+            }
+        }
+        sections
+    }
+
     /// The text under a key.
     pub(super) fn text(&self, key: &str) -> Option<Text<'d>> {
         let entry = self.entry(key)?;

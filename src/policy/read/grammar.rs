@@ -81,6 +81,16 @@ pub(super) fn read_plain_need(
     reader.sound.then_some(Need { direction, protocol, ports, peers, sport, limit, place })
 }
 
+/// Reads the name of a peer by itself: an address, a prefix, `@SET` or a server. Spans are bytes of `text`.
+pub(super) fn read_peer_name(
+    text: &str,
+    names: &PeerNames<'_>,
+    report: &mut dyn FnMut(Finding),
+) -> Option<Peer> {
+    let mut reader = NeedReader { direction: Direction::In, names, sound: true, report };
+    reader.read_peer(&Word { text, span: 0..text.len() })
+}
+
 /// The clauses behind the protocol of a need.
 #[derive(Default)]
 struct Clauses {

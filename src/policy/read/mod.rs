@@ -10,6 +10,7 @@ mod keys;
 mod log_files;
 mod mistake;
 mod peer_names;
+mod policy_tests;
 mod set_files;
 mod suggestion;
 mod syntax;
@@ -22,6 +23,7 @@ use self::document::{Findings, Section};
 use self::grammar::read_need;
 use self::keys::KeyReader;
 use self::peer_names::PeerNames;
+use self::policy_tests::read_tests;
 use self::set_files::inline_set_files;
 pub use self::set_files::{ReadSetFile, SetFile};
 use self::syntax::RepairedCopy;
@@ -127,6 +129,7 @@ fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
     });
     let roles = read_roles(&role_sections, &names, findings);
     let routers = read_routers(&root.tables_like("routers", Policy::TABLES), &servers, findings);
+    let tests = read_tests(&root, &names, findings);
     check_link_services(&settings, &servers, findings);
     let (alarms, response) = root.table("alarms").map_or_else(Default::default, |section| {
         section.check_keys(&[Alarms::KEYS, Response::KEYS].concat());
@@ -138,5 +141,5 @@ fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
         TableSizes::read(&KeyReader::new(&section, &names))
     });
     let (file, text) = (String::new(), String::new());
-    Policy { file, text, settings, sets, routers, roles, servers, alarms, response, tables }
+    Policy { file, text, settings, sets, routers, roles, servers, tests, alarms, response, tables }
 }

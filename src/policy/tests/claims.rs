@@ -4,8 +4,8 @@
 
 use super::net::show_mac;
 use super::policy::{
-    Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, Role, Router, Server, Set, SetFile, Value, parse,
-    parse_need, parse_with_files, summarize,
+    Diagnostics, Direction, MAX_DIAGNOSTICS, Need, Policy, PolicyTest, Role, Router, Server, Set, SetFile,
+    Value, parse, parse_need, parse_with_files, summarize,
 };
 use std::fmt::Write;
 
@@ -83,7 +83,7 @@ pub(crate) fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
 
 /// Prints a policy as a file that means the same. Every key has its value, so nothing is left to a default.
 pub(crate) fn print_policy(policy: &Policy) -> String {
-    let Policy { file: _, text: _, settings, sets, routers, roles, servers, alarms, response, tables } =
+    let Policy { file: _, text: _, settings, sets, routers, roles, servers, tests, alarms, response, tables } =
         policy;
     let mut text = format!("[policy]\n{}[sets]\n", print_keys(settings.entries()));
     for Set { name, members, .. } in sets.values() {
@@ -102,6 +102,7 @@ pub(crate) fn print_policy(policy: &Policy) -> String {
         text += &format!("mac = {}\n", print_list(macs.iter().map(|(mac, _)| show_mac(mac))));
     }
     text.extend(servers.iter().map(print_server));
+    text.extend(tests.iter().map(print_test));
     text += &format!("[alarms]\n{}{}", print_keys(alarms.entries()), print_keys(response.entries()));
     text + &format!("[tables]\n{}", print_keys(tables.entries()))
 }
@@ -116,6 +117,19 @@ fn print_server(server: &Server) -> String {
     }
     text.extend(vlan.map(|(vlan, _)| format!("vlan = {vlan}\n")));
     text.extend(mode.map(|(mode, _)| format!("mode = \"{mode}\"\n")));
+    text
+}
+
+fn print_test(test: &PolicyTest) -> String {
+    let PolicyTest { place: _, from, to, accept, deny, reason, only } = test;
+    let mut text = String::from("[[tests]]\n");
+    for (key, peers) in [("from", from), ("to", to)] {
+        if !peers.is_empty() {
+            text += &format!("{key} = {}\n", print_list(peers));
+        }
+    }
+    text += &format!("accept = {}\ndeny = {}\nonly = {only}\n", print_list(accept), print_list(deny));
+    text.extend(reason.map(|reason| format!("reason = \"{reason}\"\n")));
     text
 }
 

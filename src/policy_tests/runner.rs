@@ -1,0 +1,493 @@
+//! Runs the tests of a policy, and compares each answer of the programs with what its test expects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::cells::{
+    Ports, Region, cut, ends_of, families_of, find_peers, find_rows, find_sports, match_of, pick_of,
+};
+use super::outcome::{Decided, Expectation, Failure, FailureKind, PacketFacts, TestOutcome, TestReport};
+use super::packets::{Judge, Judged, Packet, Sender, choose_client_port};
+use super::surplus::{Accepted, Question, Surplus, list_surplus};
+use crate::compile::{NeedRow, SportRow, Tables, Unpermitted, find_nearest};
+use crate::gate::{GateError, PrivateGate, PrivateSizes, Verdict};
+use crate::net::{TCP, find_icmp_answer, has_ports, is_icmp};
+use crate::policy::{Direction, Families, Need, Peer, Policy, PolicyTest};
+
+/// Packets of one need at most. A need with more should be several.
+const MOST_PACKETS: usize = 100_000;
+/// The ports that clients on Linux open from.
+const EPHEMERAL: Ports = 32_768..=60_999;
+/// Areas of one need that are printed.
+const SHOWN_AREAS: usize = 4;
+
+/// Runs all tests of a policy. Nothing that any NIC uses is touched.
+///
+/// # Errors
+/// When the process lacks the privilege, or the kernel refuses the programs, a map or a packet.
+pub fn run_tests(policy: &Policy, tables: &Tables) -> Result<TestReport, GateError> {
+    let gate = PrivateGate::load(policy, tables, PrivateSizes::Small)?;
+    let runner = Runner { policy, tables, judge: Judge::new(gate, tables) };
+    let mut outcomes: BTreeMap<usize, TestOutcome> = BTreeMap::new();
+    // What servers open comes first, for it leaves no trace. The tracker remembers what it sees.
+    for about_services in [false, true] {
+        let tests = policy.tests.iter().enumerate();
+        for (index, test) in tests.filter(|(_, test)| test.is_about_services() == about_services) {
+            outcomes.insert(index, runner.run_test(test)?);
+        }
+    }
+    let tests: Vec<TestOutcome> = outcomes.into_values().collect();
+    let failed = tests.iter().filter(|test| !test.passed).count();
+    Ok(TestReport {
+        file: policy.file.clone(),
+        passed: tests.len() - failed,
+        failed,
+        packets: tests.iter().map(|test| test.packets).sum(),
+        tests,
+    })
+}
+
+struct Runner<'p> {
+    policy: &'p Policy,
+    tables: &'p Tables,
+    judge: Judge<'p>,
+}
+
+/// One server of a test, or one address.
+struct Subject<'p> {
+    name: String,
+    /// Of each family an address, and another that is part of a prefix: the kernel keeps the two apart.
+    hosts: Vec<Sender<'p>>,
+    /// The peers of a test about services. `None` in it: every peer.
+    services_for: Option<Option<Vec<IpNet>>>,
+}
+
+impl<'p> Runner<'p> {
+    fn run_test(&self, test: &PolicyTest) -> Result<TestOutcome, GateError> {
+        let mut outcome = TestOutcome {
+            source: self.policy.locate(&test.place),
+            test: test.to_string(),
+            passed: true,
+            packets: 0,
+            failures: Vec::new(),
+        };
+        for subject in self.list_subjects(test) {
+            let drop = Expectation { verdict: Verdict::Drop, reason: test.reason };
+            let pass = Expectation { verdict: Verdict::Pass, reason: None };
+            for need in &test.accept {
+                self.check_need(&subject, need, FailureKind::Accept, pass, &mut outcome)?;
+            }
+            for need in &test.deny {
+                self.check_need(&subject, need, FailureKind::Deny, drop, &mut outcome)?;
+            }
+            if test.only {
+                self.check_only(&subject, test, &mut outcome)?;
+            }
+        }
+        outcome.passed = outcome.failures.is_empty();
+        Ok(outcome)
+    }
+
+    fn list_subjects(&self, test: &PolicyTest) -> Vec<Subject<'p>> {
+        let services_for = test.is_about_services().then(|| match test.from.as_slice() {
+            [] => None,
+            peers => Some(peers.iter().flat_map(|peer| self.policy.resolve_peer(peer)).collect()),
+        });
+        let hosts = if test.is_about_services() { &test.to } else { &test.from };
+        let subject = |peer: &Peer| Subject {
+            name: peer.to_string(),
+            hosts: self.pick_hosts(peer),
+            services_for: services_for.clone(),
+        };
+        hosts.iter().map(subject).collect()
+    }
+
+    fn pick_hosts(&self, peer: &Peer) -> Vec<Sender<'p>> {
+        let mut kinds = BTreeSet::new();
+        let mut hosts = Vec::new();
+        for prefix in self.policy.resolve_peer(peer) {
+            let is_single = prefix.prefix_len() == prefix.max_prefix_len();
+            if kinds.insert((prefix.addr().is_ipv4(), is_single)) {
+                // the first address of a prefix is that of the network
+                let address = prefix.hosts().next().unwrap_or_else(|| prefix.network());
+                hosts.push(self.judge.find_sender(address));
+            }
+        }
+        hosts
+    }
+
+    fn check_need(
+        &self,
+        subject: &Subject<'p>,
+        need: &Need,
+        kind: FailureKind,
+        expected: Expectation,
+        outcome: &mut TestOutcome,
+    ) -> Result<(), GateError> {
+        let place = &need.place;
+        let mut failure = Failure {
+            subject: subject.name.clone(),
+            kind,
+            need: need.to_string(),
+            source: format!("{}:{}", self.policy.locate(place), place.column),
+            packet: None,
+            expected,
+            verdict: None,
+            reason: None,
+            decided: None,
+            more: 0,
+            note: None,
+        };
+        let mut count = 0;
+        let mut wrong = None;
+        for host in &subject.hosts {
+            let Some(packets) = self.list_packets(subject, host, need, kind) else {
+                failure.note =
+                    Some(format!("this is more than {MOST_PACKETS} packets: write it as several needs"));
+                outcome.failures.push(failure);
+                return Ok(());
+            };
+            for packet in packets {
+                let judged = self.judge(subject, packet)?;
+                count += 1;
+                let is_expected = match expected.verdict {
+                    Verdict::Pass => judged.passes(),
+                    Verdict::Drop | Verdict::WouldDrop => {
+                        !judged.passes() && expected.reason.is_none_or(|reason| judged.reason == Some(reason))
+                    }
+                };
+                match (is_expected, &wrong) {
+                    (true, _) => {}
+                    (false, None) => wrong = Some(judged),
+                    (false, Some(_)) => failure.more += 1,
+                }
+            }
+        }
+        outcome.packets += count;
+        match wrong {
+            Some(judged) => {
+                let sport = need.sport.is_some() || has_own_client_port(&judged.packet);
+                self.note_judged(&judged, subject, sport, &mut failure);
+                outcome.failures.push(failure);
+            }
+            None if count == 0 && kind == FailureKind::Accept => {
+                failure.note = Some(
+                    "there is no such packet: both ends have no family of addresses in common".to_owned(),
+                );
+                outcome.failures.push(failure);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn judge(&self, subject: &Subject<'_>, packet: Packet) -> Result<Judged, GateError> {
+        match subject.services_for {
+            Some(_) => self.judge.judge_service(packet),
+            None => self.judge.judge_opening(packet),
+        }
+    }
+
+    /// Packets that stand for all of a need. `None`: there are too many.
+    fn list_packets(
+        &self,
+        subject: &Subject<'_>,
+        host: &Sender<'_>,
+        need: &Need,
+        kind: FailureKind,
+    ) -> Option<Vec<Packet>> {
+        let must_drop = kind == FailureKind::Deny;
+        let profile = host.row.map(|row| row.profile);
+        let sports: Vec<_> = match profile {
+            Some(profile) if need.direction == Direction::Out => {
+                let has_ports = |row: &&SportRow| {
+                    find_rows(self.tables, row.needs, need.protocol, &need.ports).next().is_some()
+                };
+                find_sports(self.tables, profile, need.protocol).filter(has_ports).collect()
+            }
+            _ => Vec::new(),
+        };
+        let profiles = profile.into_iter().chain(sports.iter().map(|row| row.needs));
+        let rows: Vec<&NeedRow> = profiles
+            .flat_map(|profile| find_rows(self.tables, profile, need.protocol, &need.ports))
+            .collect();
+        let named;
+        let region = match &subject.services_for {
+            Some(Some(peers)) => Region::Prefixes(peers),
+            Some(None) => Region::Everybody { special: false },
+            None if need.peers.is_empty() => Region::Everybody { special: must_drop },
+            None => {
+                named = need.resolve_peers(&self.policy.sets);
+                Region::Prefixes(&named)
+            }
+        };
+        let families = families_of(&host.address).and(Families::of_protocol(need.protocol));
+        let mut packets = Vec::new();
+        for ports in cut_services(need, &rows, must_drop) {
+            let holding = rows.iter().filter(|row| row.ports.contains(ports.start()));
+            let borders: BTreeSet<IpNet> = holding
+                .flat_map(|row| find_peers(self.tables, match_of(row, need.direction).set))
+                .map(|row| row.prefix)
+                .collect();
+            let peers = region.pick(families, &borders, MOST_PACKETS)?;
+            for port in ends_of(&ports) {
+                let client_ports =
+                    list_client_ports(need, port, sports.iter().map(|row| &row.ports), must_drop);
+                for peer in peers.iter().copied().filter(|peer| *peer != host.address) {
+                    let (source, destination) = match subject.services_for {
+                        Some(_) => (peer, host.address),
+                        None => (host.address, peer),
+                    };
+                    let packet = Packet::new(source, destination, need.protocol, port);
+                    packets.extend(
+                        client_ports.iter().map(|client_port| Packet { client_port: *client_port, ..packet }),
+                    );
+                }
+                if packets.len() > MOST_PACKETS {
+                    return None;
+                }
+            }
+        }
+        Some(packets)
+    }
+
+    /// Adds to a failure what the programs say about a packet.
+    fn note_judged(&self, judged: &Judged, subject: &Subject<'_>, sport: bool, failure: &mut Failure) {
+        let Packet { source, destination, protocol, port, client_port } = judged.packet;
+        let is_service = subject.services_for.is_some();
+        let at_fault = if is_service && !judged.of_peer { destination } else { source };
+        let sender = self.judge.find_sender(at_fault);
+        failure.packet = Some(PacketFacts {
+            from: source,
+            to: destination,
+            service: PacketFacts::service_of(protocol, port),
+            sport: sport.then_some(client_port),
+        });
+        failure.verdict = Some(judged.verdict);
+        failure.reason = judged.reason;
+        failure.decided = self.find_decided(judged, &sender);
+        if judged.of_peer {
+            failure.note = Some("the peer is a server itself, and may not open this".to_owned());
+        } else if !is_service && sender.row.is_none() && failure.kind == FailureKind::Accept {
+            failure.note = Some(format!(
+                "no server has {source}; to test a service of a server, name that server as `to`"
+            ));
+        }
+    }
+
+    fn find_decided(&self, judged: &Judged, sender: &Sender<'_>) -> Option<Decided> {
+        let locate = |line: u32| format!("{}:{line}", self.policy.file);
+        if let Some(rule) = self.tables.rules.get(judged.rule as usize).filter(|_| judged.rule != 0) {
+            let (need, role) = (rule.need.clone(), rule.role.as_deref().map(str::to_owned));
+            return Some(Decided { source: locate(rule.line), need: Some(need), role });
+        }
+        let server = sender.row.and_then(|row| self.policy.servers.get(row.server));
+        let (need, line) = find_nearest(
+            &Unpermitted {
+                server,
+                reason: judged.reason,
+                protocol: judged.packet.protocol,
+                port: judged.packet.port,
+                source_mac: sender.mac(),
+            },
+            self.policy,
+        );
+        line.map(|line| Decided { source: locate(line), need, role: None })
+    }
+
+    /// Looks for what is open beyond `accept`, first in the tables, then by a packet.
+    fn check_only(
+        &self,
+        subject: &Subject<'p>,
+        test: &PolicyTest,
+        outcome: &mut TestOutcome,
+    ) -> Result<(), GateError> {
+        let accepted: Vec<Accepted> = test
+            .accept
+            .iter()
+            .map(|need| Accepted {
+                protocol: need.protocol,
+                ports: need.ports.clone(),
+                peers: need.resolve_peers(&self.policy.sets),
+                sport: need.sport.clone(),
+            })
+            .collect();
+        // of one server, so one profile
+        let Some(row) = subject.hosts.iter().find_map(|host| host.row) else {
+            return self.check_only_unknown(subject, test, outcome);
+        };
+        let has = |is_family: fn(&IpAddr) -> bool| subject.hosts.iter().any(|host| is_family(&host.address));
+        let surplus = list_surplus(
+            self.tables,
+            &Question {
+                profile: row.profile,
+                direction: if subject.services_for.is_some() { Direction::In } else { Direction::Out },
+                families: Families { v4: has(IpAddr::is_ipv4), v6: has(IpAddr::is_ipv6) },
+                peers: subject.services_for.as_ref().and_then(|peers| peers.as_deref()),
+                accepted: &accepted,
+            },
+        );
+        let mut found: BTreeMap<(u32, u32), Failure> = BTreeMap::new();
+        for surplus in surplus {
+            self.note_surplus(subject, test, &surplus, &mut found, outcome)?;
+        }
+        outcome.failures.extend(found.into_values());
+        Ok(())
+    }
+
+    /// The same for an address of no server: to it all is open, or nothing.
+    fn check_only_unknown(
+        &self,
+        subject: &Subject<'_>,
+        test: &PolicyTest,
+        outcome: &mut TestOutcome,
+    ) -> Result<(), GateError> {
+        for host in &subject.hosts {
+            let area =
+                if host.address.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
+            let judged = self.judge(subject, Packet::new(host.address, pick_of(&area), TCP, 0))?;
+            outcome.packets += 1;
+            if judged.passes() {
+                let mut failure = self.begin_only_failure(subject, test, "everything".to_owned());
+                self.note_judged(&judged, subject, false, &mut failure);
+                let place = self.policy.settings.unknown_sources.place;
+                failure.decided = place.map(|place| Decided {
+                    source: self.policy.locate(&place),
+                    need: Some(format!(
+                        "unknown_sources = \"{}\"",
+                        self.policy.settings.unknown_sources.value
+                    )),
+                    role: None,
+                });
+                outcome.failures.push(failure);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_only_failure(&self, subject: &Subject<'_>, test: &PolicyTest, need: String) -> Failure {
+        Failure {
+            subject: subject.name.clone(),
+            kind: FailureKind::Only,
+            need,
+            source: format!("{}:{}", self.policy.locate(&test.place), test.place.column),
+            packet: None,
+            expected: Expectation { verdict: Verdict::Drop, reason: None },
+            verdict: None,
+            reason: None,
+            decided: None,
+            more: 0,
+            note: None,
+        }
+    }
+
+    /// Asks the programs about something that is open by the tables, and notes it by the need that opens it.
+    fn note_surplus(
+        &self,
+        subject: &Subject<'_>,
+        test: &PolicyTest,
+        surplus: &Surplus,
+        found: &mut BTreeMap<(u32, u32), Failure>,
+        outcome: &mut TestOutcome,
+    ) -> Result<(), GateError> {
+        let is_service = subject.services_for.is_some();
+        let Some(place) = self.tables.rules.get(surplus.rule as usize).map(|rule| (rule.line, rule.column))
+        else {
+            return Ok(());
+        };
+        let services: Vec<Ports> = match is_icmp(surplus.protocol) {
+            true => surplus.ports.clone().map(|kind| kind..=kind).collect(),
+            false => vec![surplus.ports.clone()],
+        };
+        for ports in services {
+            let is_asked = !is_service
+                || !is_icmp(surplus.protocol)
+                || find_icmp_answer(surplus.protocol, *ports.start()).is_some();
+            let pairs = surplus
+                .areas
+                .iter()
+                .map(pick_of)
+                .flat_map(|peer| subject.hosts.iter().map(move |host| (host.address, peer)));
+            let mut pairs = pairs.filter(|(host, peer)| host.is_ipv4() == peer.is_ipv4() && host != peer);
+            let Some((host, peer)) = pairs.next().filter(|_| is_asked) else {
+                continue;
+            };
+            let (source, destination) = if is_service { (peer, host) } else { (host, peer) };
+            let mut packet = Packet::new(source, destination, surplus.protocol, *ports.end());
+            if let Some(sport) = &surplus.sport {
+                packet.client_port = *sport.end();
+            }
+            let judged = self.judge(subject, packet)?;
+            outcome.packets += 1;
+            if !judged.passes() {
+                continue;
+            }
+            match found.get_mut(&place) {
+                Some(failure) => failure.more += 1,
+                None => {
+                    let need = self.show_surplus(surplus, ports, is_service);
+                    let mut failure = self.begin_only_failure(subject, test, need);
+                    self.note_judged(&judged, subject, surplus.sport.is_some(), &mut failure);
+                    found.insert(place, failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The need that would permit what is open.
+    fn show_surplus(&self, surplus: &Surplus, ports: Ports, is_service: bool) -> String {
+        let shown = if surplus.is_everybody {
+            &[]
+        } else {
+            surplus.areas.get(..SHOWN_AREAS).unwrap_or(&surplus.areas)
+        };
+        let need = Need {
+            direction: if is_service { Direction::In } else { Direction::Out },
+            protocol: surplus.protocol,
+            ports,
+            peers: shown.iter().map(|area| Peer::Prefix(*area)).collect(),
+            sport: surplus.sport.clone(),
+            limit: None,
+            place: self.policy.settings.mode.place.unwrap_or_default(),
+        };
+        match surplus.areas.len().saturating_sub(SHOWN_AREAS) {
+            more if more > 0 && !surplus.is_everybody => format!("{need} and {more} more prefixes"),
+            _ => need.to_string(),
+        }
+    }
+}
+
+fn has_own_client_port(packet: &Packet) -> bool {
+    has_ports(packet.protocol) && packet.client_port != choose_client_port(packet.port)
+}
+
+/// The ports of a need in ranges within which the rows say the same; of the ICMPs each type by itself.
+fn cut_services(need: &Need, rows: &[&NeedRow], must_drop: bool) -> Vec<Ports> {
+    if !is_icmp(need.protocol) {
+        return cut(&need.ports, rows.iter().map(|row| row.ports.clone()));
+    }
+    let is_one = need.ports.start() == need.ports.end();
+    let is_request = |kind: &u16| find_icmp_answer(need.protocol, *kind).is_some();
+    let every = is_one || must_drop && need.direction == Direction::Out;
+    need.ports.clone().filter(|kind| every || is_request(kind)).map(|kind| kind..=kind).collect()
+}
+
+/// The ports from which a server opens: those of the need, otherwise those that stand for any.
+fn list_client_ports<'r>(
+    need: &Need,
+    port: u16,
+    sports: impl Iterator<Item = &'r Ports>,
+    must_drop: bool,
+) -> Vec<u16> {
+    let mut sports = sports.peekable();
+    let range = match &need.sport {
+        Some(sport) => sport.clone(),
+        None if sports.peek().is_none() => return vec![choose_client_port(port)],
+        None if must_drop => 1..=u16::MAX,
+        None => EPHEMERAL,
+    };
+    cut(&range, sports.cloned()).iter().flat_map(ends_of).collect()
+}
