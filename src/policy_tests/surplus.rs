@@ -220,9 +220,9 @@ mod tests {
     #[test]
     fn a_service_is_surplus_for_the_peers_that_the_test_is_about() {
         let services = "in = [\"tcp/80\", \"tcp/22 from 203.0.113.0/24\"]";
-        assert_eq!(surplus(services, &[(6, 80..=80, &[])], Some(&["198.51.100.1"])), Vec::<String>::new());
+        assert_eq!(surplus(services, &[(6, 80..=80, &[])], Some(&["198.51.100.1/32"])), Vec::<String>::new());
         assert_eq!(
-            surplus(services, &[(6, 80..=80, &[])], Some(&["203.0.113.7"])),
+            surplus(services, &[(6, 80..=80, &[])], Some(&["203.0.113.7/32"])),
             ["22..=22 203.0.113.7/32"]
         );
         assert_eq!(surplus(services, &[(6, 80..=80, &[])], None), ["22..=22 203.0.113.0/24"]);
