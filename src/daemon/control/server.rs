@@ -463,4 +463,21 @@ mod tests {
         drop(ours);
         sender.join().unwrap();
     }
+
+    #[test]
+    fn a_client_that_reads_byte_by_byte_does_not_get_more_time() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || {
+            while theirs.read(&mut [0]).is_ok_and(|length| length > 0) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        // more than the kernel holds, and than is read in the time
+        let mut answer = Deadline::new(&ours, Duration::from_millis(50));
+        let error = answer.write_all(&vec![0; 16 << 20]).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        ours.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(ours);
+        reader.join().unwrap();
+    }
 }

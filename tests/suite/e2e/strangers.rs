@@ -2,12 +2,12 @@
 //! files.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -158,6 +158,51 @@ fn a_handshake_that_drips_is_counted_as_a_failure_and_reloads_leave_no_threads_b
     let most = before + 2;
     assert!(within(PATIENCE * 4, || count_threads(&daemon) <= most), "{} threads", count_threads(&daemon));
     stop.store(true, Ordering::Relaxed);
+    assert!(daemon.end(Signal::SIGTERM).success());
+}
+
+/// A log server, and all that it has heard.
+fn listen_for_logs(testbed: &Testbed) -> Arc<Mutex<String>> {
+    let listener = testbed.internet.enter(|| TcpListener::bind((V4.loghost, 601)).expect("a listener"));
+    let heard: Arc<Mutex<String>> = Arc::default();
+    let log = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                    log.lock().expect("the log").push_str(&String::from_utf8_lossy(&bytes[..length]));
+                }
+            });
+        }
+    });
+    heard
+}
+
+#[test]
+fn a_log_server_that_vanishes_is_given_up_and_the_next_one_gets_the_alarm() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let log = listen_for_logs(&testbed);
+    let heard = |what: &str| log.lock().expect("the log").contains(what);
+    let policy = format!("{}\n[alarms]\nsyslog = \"tcp://{}:601\"\n", dmz(), V4.loghost);
+    let mut daemon = testbed.daemon(&policy, &METRICS);
+    testbed.wait_for_consumer();
+    testbed.send_from_web(FORBIDDEN, 1);
+    eventually("the log server gets the first alarm", || heard("udp/4000"));
+    // nothing says that it has gone: what is for it goes to a machine that is not there
+    let way = |mac: &str| {
+        let line = format!("neighbour replace 203.0.113.130 lladdr {mac} dev wan0 nud permanent\n");
+        testbed.router.ip(&line);
+    };
+    way("02:00:00:00:00:99");
+    testbed.send_from_web(FORBIDDEN + 1, 1);
+    let failures = || value(&scrape(&testbed), "portcullis_sink_failures_total", &["syslog"]).unwrap_or(0.0);
+    assert!(within(PATIENCE * 3, || failures() >= 1.0), "{:#?}", daemon.said());
+    way("02:00:00:00:00:03");
+    testbed.send_from_web(FORBIDDEN + 2, 1);
+    assert!(within(PATIENCE * 4, || heard("udp/4002")), "{:#?}", daemon.said());
     assert!(daemon.end(Signal::SIGTERM).success());
 }
 

@@ -1,6 +1,7 @@
 //! What commands that need no gate print, word by word.
 
 mod check;
+mod deadlines;
 mod help;
 
 use std::process::{Command, Output};
