@@ -339,6 +339,8 @@ impl Write for Deadline<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use tempfile::TempDir;
 
     use super::super::followers::MOST_WAITING;
@@ -467,8 +469,10 @@ mod tests {
     #[test]
     fn a_client_that_reads_byte_by_byte_does_not_get_more_time() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_over);
         let reader = std::thread::spawn(move || {
-            while theirs.read(&mut [0]).is_ok_and(|length| length > 0) {
+            while !asked.load(Ordering::SeqCst) && theirs.read(&mut [0]).is_ok_and(|length| length > 0) {
                 std::thread::sleep(Duration::from_micros(100));
             }
         });
@@ -476,8 +480,7 @@ mod tests {
         let mut answer = Deadline::new(&ours, Duration::from_millis(50));
         let error = answer.write_all(&vec![0; 16 << 20]).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
-        ours.shutdown(std::net::Shutdown::Both).unwrap();
-        drop(ours);
+        is_over.store(true, Ordering::SeqCst);
         reader.join().unwrap();
     }
 }
