@@ -113,13 +113,16 @@ pub enum Command {
         policy: PathBuf,
     },
 
-    /// Show the live state of the gate: policy, servers, flows, drops, open alarms
+    /// Show the live state of the gate: policy, servers, flows, drops, open alarms, and what was done to it
     Show {
         /// The DMZ-facing interface. `show gates` needs none
         #[arg(short, long, value_name = "IF", required_if_eq_any(Subject::of_one_gate()))]
         interface: Option<String>,
         /// What to show
         subject: Subject,
+        /// Of `show audit`: only what was done after this: 2h (ago), 2026-11-22, "2026-11-22 15:00", or RFC 3339
+        #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+        since: Option<Timestamp>,
     },
 
     /// Ask the loaded program what it would do with a packet, and why
@@ -188,6 +191,8 @@ pub enum Subject {
     Drops,
     /// The open alarms, from the running daemon
     Alarms,
+    /// What was done to the gate, by whom, and when
+    Audit,
     /// The gates of every network namespace, and what is left of namespaces that are gone
     Gates,
 }
@@ -200,7 +205,8 @@ impl Subject {
             | Subject::Servers
             | Subject::Flows
             | Subject::Drops
-            | Subject::Alarms => true,
+            | Subject::Alarms
+            | Subject::Audit => true,
             Subject::Gates => false,
         }
     }

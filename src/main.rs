@@ -66,7 +66,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Confirm { interface } => confirm::run(&interface.name, &output),
         Command::Rollback(arguments) => rollback::run(arguments, &output),
         Command::Diff { interface, policy } => diff::run(&interface.name, policy, &output),
-        Command::Show { interface, subject } => show::run(interface.as_deref(), *subject, &output),
+        Command::Show { interface, subject, since } => {
+            show::run(interface.as_deref(), *subject, *since, &output)
+        }
         Command::Explain(arguments) => explain::run(arguments, &output),
         Command::Quarantine { interface, target, time, address_only } => {
             quarantine::run(&interface.name, target, *time, *address_only, &output)

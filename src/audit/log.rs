@@ -192,6 +192,8 @@ fn read_tail(path: &Path) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut bytes = Vec::new();
     file.take(TAIL).read_to_end(&mut bytes)?;
+    // Nobody is writing. A last line whose end alone was cut off counts once the next line stands below it.
+    bytes.push(b'\n');
     Ok(bytes)
 }
 

@@ -13,6 +13,8 @@
 //! and the next daemon tells it.
 
 mod event;
+#[cfg(test)]
+pub(crate) mod example;
 mod log;
 mod parent;
 #[cfg(test)]

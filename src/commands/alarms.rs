@@ -25,6 +25,7 @@ pub fn run(arguments: &AlarmsArgs, output: &Output) -> anyhow::Result<Exit> {
         severity: arguments.severity.clone(),
         from: arguments.from,
         to: arguments.to,
+        audit: arguments.follow,
     };
     let interface = &arguments.interface.name;
     if arguments.follow {

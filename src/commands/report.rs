@@ -37,7 +37,12 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
         Some(interface) => find_any_place(interface)?,
         None => find_place()?,
     };
-    let data = collect_report(&place, from, to)?;
+    let mut data = collect_report(&place, from, to)?;
+    match place.read_audit() {
+        Ok(reading) => data.audit = reading.events,
+        Err(error) => output.warn(&format!("the page lacks what was done to the gate: {error}")),
+    }
+    data.audit.retain(|event| from <= event.time && event.time <= to);
     let page = page::render(&page::Cover { interface: &place.interface, from, to, made: now }, &data);
     if args.output == Path::new("-") {
         output.text(&page)?;
@@ -49,7 +54,7 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
     let folded: u64 = data.counts.iter().filter(|count| count.folded).map(|count| count.packets).sum();
     let summary = serde_json::json!({
         "file": path, "from": from.to_string(), "to": to.to_string(),
-        "alarms": data.alarms.len(), "drops": drops, "folded": folded, "samples": data.samples.len(),
+        "alarms": data.alarms.len(), "drops": drops, "folded": folded, "samples": data.samples.len(), "audit": data.audit.len(),
     });
     output.either(&summary, || {
         let alarms = data.alarms.len();

@@ -1,8 +1,11 @@
 //! `portcullis show`: prints the live state of a gate.
 
+mod audit;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 
 use super::alarms::describe_open;
 use super::shared::{find_place, live_policy, no_policy};
@@ -23,7 +26,13 @@ use crate::policy::{Detail, describe, summarize};
 ///
 /// # Errors
 /// When there is no gate, and for `alarms` when no daemon runs.
-pub fn run(interface: Option<&str>, subject: Subject, output: &Output) -> anyhow::Result<Exit> {
+pub fn run(
+    interface: Option<&str>,
+    subject: Subject,
+    since: Option<Timestamp>,
+    output: &Output,
+) -> anyhow::Result<Exit> {
+    anyhow::ensure!(since.is_none() || subject == Subject::Audit, "--since goes with `show audit` alone");
     let find = || -> anyhow::Result<GatePlace> {
         find_place(interface.context("no interface was named\nhelp: add -i IF")?)
     };
@@ -39,6 +48,7 @@ pub fn run(interface: Option<&str>, subject: Subject, output: &Output) -> anyhow
         Subject::Flows => show_flows(&open()?, output)?,
         Subject::Drops => show_drops(&open()?, output)?,
         Subject::Alarms => show_alarms(&find()?, output)?,
+        Subject::Audit => audit::show(interface, since, output)?,
         Subject::Gates => show_gates(output)?,
     }
     Ok(Exit::Done)

@@ -12,6 +12,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::shared::find_place;
+use crate::audit::{Action as AuditAction, Entry};
 use crate::daemon::control::{Request, ask_daemon};
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace, PolicyFacts};
@@ -123,17 +124,28 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
 
 fn perform(place: &GatePlace, gate: &Gate, action: &Action) -> anyhow::Result<String> {
     let lock = place.lock()?;
+    let mark = gate.policy_mark();
+    let mut unkept = None;
+    let mut keep = |audit, server: &str| {
+        let entry = Entry::done(audit).about(server).detail("by a key of `top`");
+        unkept = place.record(entry.change(mark.clone(), mark.clone()));
+    };
     let message = match action {
         Action::Quarantine(server) => {
             gate.quarantine(server, Some(QUARANTINE_S))?;
+            keep(AuditAction::Quarantine, server);
             format!("{server} is in quarantine for an hour")
         }
         Action::Release(server) => match gate.release(server)?.was {
-            true => format!("{server} is released"),
+            true => {
+                keep(AuditAction::Release, server);
+                format!("{server} is released")
+            }
             false => format!("{server} was not in quarantine"),
         },
     };
     drop(lock);
+    let message = unkept.map_or(message.clone(), |warning| format!("{message}, but {warning}"));
     Ok(match gate.save_quarantines(place) {
         Ok(()) => message,
         Err(error) => format!("{message}, but not saved: {error}"),

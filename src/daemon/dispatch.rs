@@ -10,10 +10,11 @@ use super::control::Followers;
 use super::drop_budget::DropBudget;
 use super::metrics::snapshot::Snapshot;
 use crate::alarm::{Change, Engine};
+use crate::audit::Event as AuditEvent;
 use crate::drops::{Baseline, DropEvent};
 use crate::history::{HistoryWriter, Limits, PreviousRun, Store};
 use crate::policy::{Alarms, Policy};
-use crate::sink::{Event, Fanout, Matter, build_fanout};
+use crate::sink::{Event, Fanout, Matter, SinkStatus, build_fanout};
 
 /// How long the sinks may take for their last events when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -79,6 +80,20 @@ impl Dispatch {
             followers.send(&change);
         }
         self.fanout.send(Event::of_alarm(change));
+    }
+
+    /// Gives an audit event to everybody but the history, whose file of them it comes from.
+    pub(super) fn send_audit(&mut self, event: AuditEvent) {
+        info!("{}", event.describe());
+        if let Some(followers) = &self.followers {
+            followers.send_audit(&event);
+        }
+        self.fanout.send(Event::of_audit(event));
+    }
+
+    /// How each sink does.
+    pub(super) fn sink_status(&self) -> Vec<SinkStatus> {
+        self.fanout.status()
     }
 
     /// Gives the history the record of an alarm that goes on without news.

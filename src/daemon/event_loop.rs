@@ -1,6 +1,8 @@
 //! The event loop. It alone connects the parts of the daemon: what one of them finds, the others are
 //! given here.
 
+mod audit;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 
+use super::audit_teller::AuditTeller;
 use super::control::ControlServer;
 use super::dispatch::Dispatch;
 use super::intake::{Intake, LedgerReading};
@@ -18,7 +21,9 @@ use super::reload::{BAD_POLICY, Reload};
 use super::responder::Responder;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
+use super::sink_watch::SinkWatch;
 use crate::alarm::{Alarm, Change, Engine, GateTrouble, Thresholds};
+use crate::audit::{Action, Entry};
 use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
 use crate::gate::{Attachment, Consumer, Gate, GateError, GatePlace};
@@ -65,6 +70,8 @@ pub(super) struct Daemon<'gate> {
     quarantine_writer: QuarantineWriter,
     monitor: Monitor<'gate>,
     reload: Reload,
+    audit: AuditTeller,
+    sink_watch: SinkWatch,
     control: Option<ControlServer>,
     signals: Signals,
     service_manager: ServiceManager,
@@ -119,6 +126,8 @@ impl<'gate> Daemon<'gate> {
             quarantine_writer,
             monitor: Monitor::new(gate, place, policy, attachment, Arc::clone(snapshot)),
             reload: Reload::new(policy_file),
+            audit: AuditTeller::start(place.audit_log()),
+            sink_watch: SinkWatch::default(),
             control,
             signals,
             service_manager,
@@ -127,6 +136,7 @@ impl<'gate> Daemon<'gate> {
             swept: Instant::now(),
         };
         daemon.engine.set_prefix_servers(policy.prefix_servers());
+        daemon.note_audit_unchanged(Entry::done(Action::DaemonStart).file(policy_file));
         daemon.report_startup_drops();
         daemon.dispatch.publish(&daemon.engine);
         Ok(daemon)
@@ -149,6 +159,7 @@ impl<'gate> Daemon<'gate> {
             self.service_manager.keep_alive();
             self.reload_if_asked();
             self.answer_clients();
+            self.tell_audit();
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
                 self.run_round(&mut last_checkpoint)?;
@@ -183,6 +194,7 @@ impl<'gate> Daemon<'gate> {
         for text in self.dispatch.take_history_damage() {
             self.report_trouble(GateTrouble::HistoryDamaged, &text);
         }
+        self.check_sinks();
         self.dispatch.publish(&self.engine);
         self.service_manager.notify_status(&self.monitor.describe());
         self.report_startup_drops();
@@ -216,6 +228,9 @@ impl<'gate> Daemon<'gate> {
                 return Ok(());
             }
         };
+        for text in check.changes {
+            self.note_audit_unchanged(Entry::done(Action::ModeChange).detail(text));
+        }
         for (trouble, text) in &check.troubles {
             self.report_trouble(*trouble, text);
         }
@@ -269,7 +284,9 @@ impl<'gate> Daemon<'gate> {
             let text = format!("the daemon ends and detaches the gate from {interface}: nothing is dropped");
             self.report_trouble(GateTrouble::Detached, &text);
         }
+        self.end_audit();
         self.dispatch.close_sinks();
+        self.finish_audit();
         if !self.checkpoint() && is_last {
             self.note_checkpoint();
         }
@@ -351,6 +368,9 @@ impl<'gate> Daemon<'gate> {
                 let change = self.engine.note_response(alarm, &text, Clock::now());
                 self.publish(change);
             }
+            for entry in self.responder.take_audit() {
+                self.note_audit_unchanged(entry);
+            }
         }
     }
 
@@ -381,15 +401,19 @@ impl<'gate> Daemon<'gate> {
         let Some(turn) = self.reload.take_turn(Instant::now(), || place.try_lock()) else {
             return;
         };
+        let before = self.gate.policy_mark();
         match turn.and_then(|(_lock, policy)| self.apply_policy(policy)) {
             Ok(text) => {
                 notice!("{text}");
+                self.note_reload(before, None);
                 let changes = self.engine.end_trouble(GateTrouble::PolicyRefused, Clock::now());
                 self.publish(changes);
             }
             Err(error) => {
                 notice!("portcullis: {error:#}\nportcullis: the live policy stays as it was");
-                self.report_trouble(GateTrouble::PolicyRefused, &describe_refusal(&error));
+                let refusal = describe_refusal(&error);
+                self.note_reload(before, Some(&refusal));
+                self.report_trouble(GateTrouble::PolicyRefused, &refusal);
             }
         }
         return_memory();

@@ -7,6 +7,7 @@
 //! | `event_loop` | connects the parts. They know nothing of each other |
 //! | `intake` | learns of drops from samples and ledger (`drop_source`, `ledger_cursor`) |
 //! | `dispatch` | gives drops and alarms to history, sinks, clients and metrics (`drop_budget`) |
+//! | `audit_teller`, `sink_watch` | tells what was done to the gate, and which sinks fail |
 //! | `responder` | puts the servers of alarms into quarantine |
 //! | `quarantine_writer` | saves the quarantines for the next reboot |
 //! | `monitor` | sees how the gate is attached, and attaches it again (`announcement`) |
@@ -18,6 +19,7 @@
 //! The alarm engine is a room of its own ([`crate::alarm`]).
 
 mod announcement;
+mod audit_teller;
 pub mod control;
 mod dispatch;
 mod drop_budget;
@@ -33,6 +35,7 @@ mod responder;
 mod run;
 mod service_manager;
 mod signals;
+mod sink_watch;
 
 pub use announcement::{describe_attachment, describe_kept_quarantines};
 pub use run::{Options, run};

@@ -21,6 +21,8 @@ pub(super) struct Check {
     pub troubles: Vec<(GateTrouble, String)>,
     /// What is right again.
     pub over: Vec<GateTrouble>,
+    /// Changes of how the gate is attached, in words.
+    pub changes: Vec<String>,
     /// Another policy is live than before.
     pub has_other_policy: bool,
     /// Why the daemon can't go on.
@@ -123,6 +125,7 @@ impl<'gate> Monitor<'gate> {
             if !self.place.is_marked_detached() {
                 let text = format!("the pins of the gate on {interface} are gone, and nobody typed `detach`");
                 check.end = Some(anyhow!("{text}; the daemon stops\n{help}"));
+                check.changes.push(text.clone());
                 check.report(GateTrouble::Detached, text);
                 return Ok(check);
             }
@@ -140,6 +143,7 @@ impl<'gate> Monitor<'gate> {
                 AttachMode::No if self.place.is_elsewhere() => describe_move(interface),
                 mode => describe_mode_change(interface, self.mode, mode),
             };
+            check.changes.push(text.clone());
             match mode {
                 AttachMode::No => check.report(GateTrouble::Detached, text),
                 AttachMode::Generic => check.report(GateTrouble::ModeChanged, text),
@@ -163,6 +167,7 @@ impl<'gate> Monitor<'gate> {
         let tracker = self.gate.find_tracker(&self.place)?;
         if tracker != self.tracker {
             let text = describe_tracker_change(interface, self.tracker, tracker, self.is_strict);
+            check.changes.push(text.clone());
             match tracker {
                 Hook::No if self.is_strict => check.report(GateTrouble::TrackerMissing, text),
                 Hook::No | Hook::Tcx | Hook::Clsact => notice!("portcullis: {text}"),
@@ -171,7 +176,7 @@ impl<'gate> Monitor<'gate> {
             increment(&self.snapshot.tracker_changes);
         }
         if mode == AttachMode::No || self.is_strict && tracker == Hook::No {
-            self.try_to_reattach();
+            check.changes.extend(self.try_to_reattach());
         } else if let Err(error) = self.gate.note_own_links(&self.place) {
             // those of a second ago hold on
             debug!("{error}");
@@ -242,14 +247,17 @@ impl<'gate> Monitor<'gate> {
         }
     }
 
-    /// Attaches what is missing. This also brings the gate back to an interface that was deleted and
+    /// Attaches what is missing, and says so. This also brings the gate back to an interface that was deleted and
     /// made again.
-    fn try_to_reattach(&mut self) {
+    fn try_to_reattach(&mut self) -> Option<String> {
         let place = match self.place.refresh() {
             Ok(place) if place.ifindex != 0 => place,
             // it is gone, or in another network namespace
-            Ok(_) => return,
-            Err(error) => return self.note_refusal(&error),
+            Ok(_) => return None,
+            Err(error) => {
+                self.note_refusal(&error);
+                return None;
+            }
         };
         let restored = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(&place)? {
             true => self
@@ -263,12 +271,13 @@ impl<'gate> Monitor<'gate> {
                 for warning in warnings {
                     notice!("portcullis: warning: {warning}");
                 }
-                notice!(
-                    "portcullis: attached to {} again: {}, tracker {}",
+                let text = format!(
+                    "attached to {} again: {}, tracker {}",
                     place.interface,
                     mode.name(),
                     tracker.name()
                 );
+                notice!("portcullis: {text}");
                 if mode != self.mode {
                     increment(&self.snapshot.filter_changes);
                 }
@@ -278,11 +287,13 @@ impl<'gate> Monitor<'gate> {
                 (self.mode, self.tracker) = (mode, tracker);
                 self.place = place;
                 self.last_refusal.clear();
+                return Some(text);
             }
             // The command that holds the lock is changing just this.
             Err(error @ (GateError::Locked { .. } | GateError::NotAttached { .. })) => debug!("{error}"),
             Err(error) => self.note_refusal(&error),
         }
+        None
     }
 }
 

@@ -77,6 +77,11 @@ impl Reload {
         Reload { policy_file: policy_file.to_owned(), asked: None, reading: None, read: None, tested: None }
     }
 
+    /// The policy file.
+    pub(super) fn policy_file(&self) -> &Path {
+        &self.policy_file
+    }
+
     /// Notes that SIGHUP came. The file may be another one since an earlier SIGHUP, so it is read again.
     pub(super) fn ask(&mut self, now: Instant) {
         let first = self.asked.map_or(now, |asked| asked.first);

@@ -16,6 +16,7 @@ use log::warn;
 
 use super::metrics::snapshot::{Snapshot, increment};
 use crate::alarm::{Alarm, Change, Kind, Part, Severity, Step, may_quarantine};
+use crate::audit::{Action, Entry};
 use crate::clock::{Clock, show_duration};
 use crate::drops::DropVerdict;
 use crate::gate::{Gate, GateError, GatePlace, Sender, Whereabouts};
@@ -108,6 +109,8 @@ pub(super) struct Responder {
     /// Open alarms that were answered, and as which kinds.
     answered: HashMap<u64, HashMap<Kind, Answered>>,
     pending: Vec<PendingQuarantine>,
+    /// What was done, for the audit.
+    audit: Vec<Entry>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -116,14 +119,19 @@ impl Responder {
     pub(super) fn new(interface: Arc<str>, policy: &Policy, snapshot: Arc<Snapshot>) -> Responder {
         let [observing, prefixes, bound] = read(policy);
         let response = policy.response.clone();
-        let (answered, pending) = (HashMap::new(), Vec::new());
-        Responder { interface, response, observing, prefixes, bound, answered, pending, snapshot }
+        let (answered, pending, audit) = (HashMap::new(), Vec::new(), Vec::new());
+        Responder { interface, response, observing, prefixes, bound, answered, pending, audit, snapshot }
     }
 
     /// Goes by another policy. An alarm that was answered is not answered again.
     pub(super) fn follow(&mut self, policy: &Policy) {
         [self.observing, self.prefixes, self.bound] = read(policy);
         self.response = policy.response.clone();
+    }
+
+    /// What was done since the last call.
+    pub(super) fn take_audit(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.audit)
     }
 
     /// Whether any alarm leads to a quarantine.
@@ -267,6 +275,14 @@ impl Responder {
                     "portcullis: alarm #{alarm}: {text}; next: portcullis release -i {} {target}",
                     self.interface
                 );
+                self.audit.push(Entry::done(Action::Quarantine).about(target).detail(format_args!(
+                    "by alarm #{alarm} ({}), {}",
+                    pending.kind,
+                    seconds.map_or("until it is released".to_owned(), |seconds| format!(
+                        "for {}",
+                        show_duration(seconds)
+                    ))
+                )));
                 Some(text)
             }
             Ok(None) => None,
@@ -277,6 +293,8 @@ impl Responder {
             Err(error) => {
                 let who = pending.describe();
                 warn!("alarm #{alarm} asks for a quarantine of {who}: {error}");
+                let entry = Entry::refused(Action::Quarantine, &error).about(&who);
+                self.audit.push(entry.detail(format_args!("by alarm #{alarm} ({})", pending.kind)));
                 Some(format!("{who} could NOT be put into quarantine: {error}"))
             }
         }

@@ -10,7 +10,8 @@ use super::metrics::serve;
 use super::metrics::snapshot::Snapshot;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
-use crate::gate::{Attachment, Gate, GatePlace, confirm_policy, detach, list_saved_quarantines};
+use crate::audit::{Action, Entry, Event};
+use crate::gate::{Attachment, Gate, GatePlace, confirm_policy, detach, list_saved_quarantines, read_mark};
 use crate::history::{HistoryWriter, Limits};
 use crate::memory::return_memory;
 use crate::policy::Policy;
@@ -38,6 +39,8 @@ struct Begun {
     attachment: Attachment,
     compiled: CompiledPolicy,
     refusal: Option<String>,
+    /// Audit events that no file has.
+    unkept: Vec<Event>,
 }
 
 /// Attaches the gate and runs until a signal or `detach` ends it.
@@ -63,7 +66,7 @@ pub fn run(
         HistoryWriter::start(&place.history(), Limits::of_days(policy.response.history_days))
     };
     let early = wanted.as_ref().ok().map(|wanted| start_history(&wanted.policy));
-    let Begun { gate, attachment, compiled, refusal } = attach(&place, wanted, options)?;
+    let Begun { gate, attachment, compiled, refusal, unkept } = attach(&place, wanted, options)?;
     let policy = &compiled.policy;
     let history = early.unwrap_or_else(|| start_history(policy));
     for warning in &attachment.warnings {
@@ -86,6 +89,7 @@ pub fn run(
         snapshot: &snapshot,
     };
     let mut daemon = Daemon::start(&start, history, signals, service_manager)?;
+    daemon.tell_unkept(unkept);
     if let Some(refusal) = &refusal {
         daemon.report_refused_policy(refusal);
     }
@@ -109,7 +113,12 @@ pub fn run(
             if let Err(error) = gate.save_quarantines(place) {
                 notice!("portcullis: warning: the quarantines end with the gate: {error}");
             }
+            let before = gate.policy_mark();
             detach(place)?;
+            // its sinks have ended: the next daemon tells it
+            if let Some(warning) = place.record(Entry::done(Action::Detach).change(before, None)) {
+                notice!("portcullis: warning: {warning}");
+            }
         }
         notice!("portcullis: detached from {interface}: nothing is dropped any more");
         let (kept, trouble) = list_saved_quarantines(place);
@@ -132,6 +141,12 @@ fn attach(
     options: &Options<'_>,
 ) -> anyhow::Result<Begun> {
     let _lock = place.lock()?;
+    let before = read_mark(place);
+    let keep = |entry: Entry| {
+        let unkept = place.try_record(entry).err()?;
+        notice!("portcullis: warning: {unkept}");
+        Some(*unkept.event)
+    };
     let attached = wanted.and_then(|compiled| {
         let CompiledPolicy { policy, tables } = &compiled;
         let (gate, mut attachment) = match options.fall_back {
@@ -139,20 +154,39 @@ fn attach(
             false => Gate::attach(place, policy, tables)?,
         };
         attachment.warnings.extend(confirm_policy(place, policy));
-        Ok(Begun { gate, attachment, compiled, refusal: None })
+        let entry = attachment.to_entry(&gate, before.clone(), options.policy_file);
+        let unkept = keep(entry).into_iter().collect();
+        Ok(Begun { gate, attachment, compiled, refusal: None, unkept })
     });
     let refusal = match attached {
         Err(refusal) if options.fall_back => refusal,
-        attached => return attached,
+        Err(refusal) => {
+            keep(Entry::refused(Action::Attach, &format_args!("{refusal:#}")).file(options.policy_file));
+            return Err(refusal);
+        }
+        Ok(begun) => return Ok(begun),
     };
     notice!("portcullis: {refusal:#}");
     let file = options.policy_file.display();
-    let kept = Gate::fall_back(place)?;
+    let kept = Gate::fall_back(place).inspect_err(|failed| {
+        keep(
+            Entry::refused(Action::FallBack, &format_args!("{refusal:#}"))
+                .file(options.policy_file)
+                .detail(failed),
+        );
+    })?;
+    let unkept = keep(kept.to_entry(place, &format_args!("{refusal:#}"), options.policy_file, before));
     let reason = format!("{refusal:#}");
     let text = format!(
         "{file} was refused ({}): {}. Repair it and reload",
         reason.lines().next().unwrap_or_default(),
         kept.describe(place)
     );
-    Ok(Begun { gate: kept.gate, attachment: kept.attachment, compiled: kept.compiled, refusal: Some(text) })
+    Ok(Begun {
+        gate: kept.gate,
+        attachment: kept.attachment,
+        compiled: kept.compiled,
+        refusal: Some(text),
+        unkept: unkept.into_iter().collect(),
+    })
 }

@@ -1,8 +1,11 @@
 //! Records what was done to a gate, on a disk that may be full, read-only or hang.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use thiserror::Error;
 
 use super::Gate;
 use super::attach::Attachment;
@@ -17,23 +20,41 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 const READ_PATIENCE: Duration = Duration::from_secs(10);
 const THREAD: &str = "audit";
 
+/// An audit event that is in no file.
+#[derive(Debug, Error)]
+#[error("the audit event of this ({}) is not kept in {}: {error}", event.action, path.display())]
+pub struct Unkept {
+    /// The event.
+    pub event: Box<Event>,
+    path: PathBuf,
+    error: std::io::Error,
+}
+
 impl GatePlace {
     /// Records what was done to the gate, or refused. `Some` is a warning: it could not be kept. What was done
     /// holds all the same. A refusal makes no state folder.
     pub fn record(&self, entry: Entry) -> Option<String> {
+        self.try_record(entry).err().map(|unkept| unkept.to_string())
+    }
+
+    /// As [`GatePlace::record`], for a caller that can tell the event otherwise.
+    ///
+    /// # Errors
+    /// The event, and why it is not kept.
+    pub fn try_record(&self, entry: Entry) -> Result<(), Unkept> {
         let is_refusal = entry.is_refusal();
         if is_refusal && !self.history().exists() {
-            return None;
+            return Ok(());
         }
         let event = entry.into_event(&self.attached_as);
         let (log, kept) = (self.audit_log(), event.clone());
-        let written = in_time(THREAD, WRITE_PATIENCE, move || log.append(kept)).and_then(|written| written);
-        let error = written.err()?;
-        // nobody but root may write it, and somebody else was refused just for that
-        if is_refusal && error.kind() == std::io::ErrorKind::PermissionDenied {
-            return None;
+        let path = log.path();
+        match in_time(THREAD, WRITE_PATIENCE, move || log.append(kept)).and_then(|written| written) {
+            Ok(_) => Ok(()),
+            // nobody but root may write it, and somebody else was refused just for that
+            Err(error) if is_refusal && error.kind() == ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(Unkept { event: Box::new(event), path, error }),
         }
-        Some(describe_loss(self, &event, &error))
     }
 
     /// The audit events of the gate.
@@ -49,14 +70,6 @@ impl GatePlace {
         let log = self.audit_log();
         in_time(THREAD, READ_PATIENCE, move || log.read())?
     }
-}
-
-fn describe_loss(place: &GatePlace, event: &Event, error: &std::io::Error) -> String {
-    format!(
-        "the audit event of this ({}) is not kept in {}: {error}",
-        event.action,
-        place.audit_log().path().display()
-    )
 }
 
 /// The live policy of a gate that may not be there.

@@ -60,7 +60,7 @@ mod verdict_cache;
 use crate::{fault, state_file};
 
 pub use attach::Attachment;
-pub use audited::read_mark;
+pub use audited::{Unkept, read_mark};
 pub use caveats::find_caveats;
 pub use confirmed::{ConfirmedPolicy, Facts, confirm_policy, confirm_policy_as, read_confirmed};
 pub use contacts::ContactReader;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AlarmEntry, AlarmState, MinuteCount, SampleRow};
 use crate::alarm::Severity;
+use crate::audit::Event;
 
 /// Which alarms are asked for. The default asks for all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,16 @@ pub struct AlarmFilter {
     pub from: Option<Timestamp>,
     /// Only those whose first drop came at this time or earlier.
     pub to: Option<Timestamp>,
+    /// Audit events as well, of a client that follows.
+    pub audit: bool,
 }
 
 impl AlarmFilter {
+    /// Whether audit events are asked for. They have neither a server nor a kind nor a severity.
+    pub fn wants_audit(&self) -> bool {
+        self.audit && self.servers.is_empty() && self.kinds.is_empty() && self.severity.is_none()
+    }
+
     /// Whether this alarm is asked for.
     pub fn matches(&self, entry: &AlarmEntry) -> bool {
         let one_of =
@@ -50,6 +58,9 @@ pub struct ReportData {
     pub counts: Vec<MinuteCount>,
     /// Raw samples.
     pub samples: Vec<SampleRow>,
+    /// What was done to the gate.
+    #[serde(default)]
+    pub audit: Vec<Event>,
 }
 
 #[cfg(test)]

@@ -199,7 +199,8 @@ impl Sink for Alertmanager {
                 self.keep_open(ids);
                 Ok(())
             }
-            Matter::Drop(_) => Ok(()),
+            // an alert has an end, and what was done has none
+            Matter::Audit(_) | Matter::Drop(_) => Ok(()),
         }
     }
 

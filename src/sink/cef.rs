@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::audit::is_notable;
 use super::fields::signature;
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
+use crate::audit::{Event as AuditEvent, Outcome};
 use crate::drops::{DropEvent, DropVerdict};
 use crate::escape::escape;
 use crate::host::host_name;
@@ -29,6 +31,7 @@ fn render(event: &Event) -> anyhow::Result<String> {
     Ok(match &event.matter {
         Matter::Drop(drop) => render_drop(drop),
         Matter::Alarm(change) => render_alarm(change),
+        Matter::Audit(event) => render_audit(event),
         Matter::OpenAlarms(_) => String::new(),
     })
 }
@@ -136,6 +139,41 @@ fn render_alarm(change: &Change) -> String {
     line.0
 }
 
+/// The class of an audit event begins with `audit/`. Users and processes have the keys of the source.
+fn render_audit(event: &AuditEvent) -> String {
+    let action = event.action.name();
+    let severity = if is_notable(event) { 5 } else { 3 };
+    let mut line = CefLine::new(&format!("audit/{action}"), &format!("portcullis audit: {action}"), severity);
+    let who = &event.who;
+    line.add("rt", millis(event.time));
+    line.add("act", action);
+    line.add(
+        "outcome",
+        match event.result {
+            Outcome::Done => "success",
+            Outcome::Refused => "failure",
+        },
+    );
+    line.add("externalId", event.seq);
+    line.add_some("reason", event.why.as_ref());
+    line.add("dvchost", &event.host);
+    line.add("deviceInboundInterface", &event.interface);
+    line.add_some("suser", who.sudo_user.as_ref().or(who.login.as_ref()));
+    line.add("suid", who.login_uid.unwrap_or(who.uid));
+    line.add("spid", who.pid);
+    line.add("sproc", &who.command);
+    line.add_address("src", "c6a2", "Source IPv6 Address", who.ssh_client);
+    line.add_some("fname", event.file.as_ref());
+    line.add_labelled("cs1", "subject", event.subject.as_ref());
+    line.add_labelled("cs2", "note", event.note.as_ref());
+    line.add_labelled("cs3", "hash", event.after.as_ref().map(|mark| &mark.hash));
+    line.add_labelled("cs4", "hashBefore", event.before.as_ref().map(|mark| &mark.hash));
+    line.add_labelled("cn1", "generation", event.after.as_ref().map(|mark| mark.generation));
+    line.add_labelled("cn2", "generationBefore", event.before.as_ref().map(|mark| mark.generation));
+    line.add("msg", event.describe());
+    line.0
+}
+
 fn act(verdict: DropVerdict) -> &'static str {
     match verdict {
         DropVerdict::Drop => "blocked",
@@ -173,6 +211,7 @@ mod tests {
 
     use super::*;
     use crate::alarm::example::{opened_by, opened_with};
+    use crate::audit::example::quarantine_by;
     use crate::drops::ServerRef;
     use crate::drops::example::syn;
 
@@ -256,6 +295,25 @@ mod tests {
         assert_eq!((&*pairs["externalId"], &*pairs["cs3"]), ("1", "opened"));
         assert!(pairs["msg"].starts_with("web1 tried tcp/445 to 198.51.100.7"));
         assert_eq!(pairs["cs5"], "portcullis quarantine -i dmz0 web1");
+    }
+
+    #[test]
+    fn what_was_done_has_a_class_of_its_own_and_its_user() {
+        let name = "w|\n x=y suser=root";
+        let (head, pairs) = read(&render_audit(&quarantine_by(name)));
+        assert_eq!(head[4..], ["audit/quarantine", "portcullis audit: quarantine", "3"]);
+        for (key, value) in [
+            ("act", "quarantine"),
+            ("outcome", "success"),
+            ("suser", r"w|\u{a} x=y suser=root"),
+            ("suid", "1000"),
+            ("src", "203.0.113.7"),
+            ("cn1", "3"),
+            ("cs1Label", "subject"),
+            ("externalId", "7"),
+        ] {
+            assert_eq!(pairs[key], value, "{key}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use nix::unistd::{Pid, chdir};
 
 use self::errors::Errors;
 use super::{Event, Matter, PermanentError, Sink, Site};
-use crate::alarm::{Change, Step};
+use crate::alarm::Step;
 use crate::host::host_name;
 use crate::policy::Alarms;
 use crate::stderr;
@@ -68,7 +68,7 @@ impl Command {
         }
     }
 
-    fn start(&self, change: &Change, event: &Event) -> anyhow::Result<Child> {
+    fn start(&self, kind: &str, interface: &str, event: &Event) -> anyhow::Result<Child> {
         let program = self.words.first().context("there is no command")?;
         // The working folder of this thread alone. (The kernel calls it a part of the file system's state.)
         unshare(CloneFlags::CLONE_FS).and_then(|()| chdir("/")).context("cannot change to the folder /")?;
@@ -83,7 +83,8 @@ impl Command {
         let mut environment: Vec<String> =
             ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value}")).collect();
         environment.push(format!("PORTCULLIS_HOST={}", host_name()));
-        environment.push(format!("PORTCULLIS_INTERFACE={}", change.alarm.interface));
+        environment.push(format!("PORTCULLIS_INTERFACE={interface}"));
+        environment.push(format!("PORTCULLIS_EVENT={kind}"));
         let pid = posix_spawn(
             program.as_str(),
             &actions,
@@ -211,14 +212,14 @@ impl Sink for Command {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Matter::Alarm(change) = &event.matter else {
-            return Ok(());
+        let (kind, interface) = match &event.matter {
+            // An intruder can cause updates every few seconds, for as long as he likes.
+            Matter::Alarm(change) if change.step == Step::Updated => return Ok(()),
+            Matter::Alarm(change) => ("alarm", &*change.alarm.interface),
+            Matter::Audit(event) => ("audit", &*event.interface),
+            Matter::Drop(_) | Matter::OpenAlarms(_) => return Ok(()),
         };
-        // An intruder can cause updates every few seconds, for as long as he likes.
-        if change.step == Step::Updated {
-            return Ok(());
-        }
-        let mut child = self.start(change, event)?;
+        let mut child = self.start(kind, interface, event)?;
         let outcome = self.await_end(&mut child);
         child.read_errors(&mut self.errors);
         for line in self.errors.report(Instant::now()) {
@@ -274,13 +275,28 @@ mod tests {
         assert_eq!((&value["kind"], &value["change"]), (&"attempt".into(), &"opened".into()));
         assert_eq!(value["server"], "w$(id)`id`");
         let names: Vec<&str> = rest.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-        let ours = ["LANG", "PATH", "PORTCULLIS_HOST", "PORTCULLIS_INTERFACE", "PWD", "SHLVL", "_"];
+        let own = ["PORTCULLIS_EVENT", "PORTCULLIS_HOST", "PORTCULLIS_INTERFACE"];
+        let ours = [&["LANG", "PATH", "PWD", "SHLVL", "_"], &own[..]].concat();
         assert!(names.contains(&"PATH") && names.iter().all(|name| ours.contains(name)), "{names:?}");
         let has = |line: &str| rest.lines().any(|known| known == line);
         assert!(has(&format!("PORTCULLIS_HOST={}", host_name())), "{rest}");
-        assert!(has("PORTCULLIS_INTERFACE=dmz0"), "{rest}");
+        assert!(has("PORTCULLIS_INTERFACE=dmz0") && has("PORTCULLIS_EVENT=alarm"), "{rest}");
         assert_eq!((&value["host"], &value["interface"]), (&host_name().into(), &"dmz0".into()));
         assert_eq!(rest.lines().last(), Some("/"));
+    }
+
+    #[test]
+    fn what_was_done_to_the_gate_says_that_it_is_no_alarm() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reads");
+        shell("cat >\"$1\"; echo $PORTCULLIS_EVENT >>\"$1\"", &path, LIMIT)
+            .write(&Event::of_audit(crate::audit::example::quarantine_by("$(id)")))
+            .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (line, kind) = text.split_once('\n').unwrap();
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&value["audit"]["subject"], kind), (&"$(id)".into(), "audit\n"));
+        assert!(value.get("kind").is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::fields::{describe, signature};
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Change, Severity};
+use crate::audit::{Action, Event as AuditEvent, Outcome};
 use crate::drops::{DropEvent, DropVerdict};
 use crate::escape::escape;
 use crate::host::host_name;
@@ -30,6 +31,7 @@ fn render(event: &Event) -> anyhow::Result<String> {
     let mut line = match &event.matter {
         Matter::Drop(drop) => line_of_drop(drop),
         Matter::Alarm(change) => line_of_alarm(change),
+        Matter::Audit(audit) => line_of_audit(audit),
         Matter::OpenAlarms(_) => return Ok(String::new()),
     };
     prune(&mut line);
@@ -91,6 +93,73 @@ fn line_of_alarm(change: &Change) -> Value {
         line["network"]["packets"] = alarm.packets.into();
     }
     line
+}
+
+/// The line of an audit event, without the object `portcullis`, which has all of it.
+fn line_of_audit(event: &AuditEvent) -> Value {
+    let who = &event.who;
+    let text = |text: &Option<String>| text.as_deref().map(|text| escape(text).into_owned());
+    let mut line = line_of(event.time, &event.interface, None);
+    line["message"] = event.describe().into();
+    let (category, kind) = classify_audit(event.action);
+    line["event"] = json!({
+        "kind": "event",
+        "category": [category],
+        "type": [kind],
+        "action": event.action.name(),
+        "outcome": match event.result { Outcome::Done => "success", Outcome::Refused => "failure" },
+        "module": "portcullis",
+        "dataset": "portcullis.audit",
+        "provider": "portcullis",
+        "sequence": event.seq,
+        "reason": text(&event.why),
+    });
+    let name = who.sudo_user.as_ref().or(who.login.as_ref()).cloned();
+    line["user"] = json!({
+        "id": who.login_uid.unwrap_or(who.uid).to_string(),
+        "name": text(&name),
+        "effective": { "id": who.uid.to_string() },
+    });
+    line["process"] = json!({
+        "pid": who.pid,
+        "command_line": escape(&who.command),
+        "parent": {
+            "pid": who.parent.as_ref().map(|parent| parent.pid),
+            "name": who.parent.as_ref().map(|parent| escape(&parent.name).into_owned()),
+        },
+    });
+    line["source"] = json!({ "ip": who.ssh_client });
+    line["related"] = json!({ "ip": who.ssh_client.into_iter().collect::<Vec<_>>(), "user": text(&name).into_iter().collect::<Vec<_>>() });
+    line
+}
+
+/// Category and type, which the schema allows together.
+fn classify_audit(action: Action) -> (&'static str, &'static str) {
+    match action {
+        Action::Attach => ("configuration", "creation"),
+        Action::Detach => ("configuration", "deletion"),
+        Action::DaemonStart => ("process", "start"),
+        Action::DaemonStop => ("process", "end"),
+        Action::SinkFailed | Action::SinkBack | Action::ModeChange | Action::Other => {
+            ("configuration", "info")
+        }
+        Action::FallBack
+        | Action::Apply
+        | Action::Confirm
+        | Action::Rollback
+        | Action::WayBack
+        | Action::Pickup
+        | Action::Takeover
+        | Action::Quarantine
+        | Action::Release
+        | Action::Allow
+        | Action::Deny
+        | Action::Ack
+        | Action::Unack
+        | Action::Silence
+        | Action::Unsilence
+        | Action::Reload => ("configuration", "change"),
+    }
 }
 
 /// A line about a packet; `None`: about the gate.
@@ -180,6 +249,7 @@ mod tests {
     use super::*;
     use crate::abi::Reason;
     use crate::alarm::example::{opened_by, opened_with};
+    use crate::audit::example::quarantine_by;
     use crate::drops::ServerRef;
     use crate::drops::example::syn;
 
@@ -223,6 +293,24 @@ mod tests {
         assert_eq!(value["threat"]["technique"]["id"][0], "T1071");
         assert!(value["message"].as_str().unwrap().contains("portcullis quarantine -i dmz0 web1"));
         assert_eq!(value["portcullis"]["kind"], "attempt");
+    }
+
+    #[test]
+    fn what_was_done_is_a_change_of_the_configuration_with_its_user_and_process() {
+        let value = parsed(&render(&Event::of_audit(quarantine_by("x\u{1b}y"))).unwrap());
+        assert_eq!(value["event"]["kind"], "event");
+        assert_eq!(value["event"]["category"], json!(["configuration"]));
+        assert_eq!(
+            (&value["event"]["action"], &value["event"]["outcome"]),
+            (&json!("quarantine"), &json!("success"))
+        );
+        assert_eq!(value["user"], json!({"id": "1000", "name": "x\\u{1b}y", "effective": {"id": "0"}}));
+        assert_eq!(
+            (&value["process"]["pid"], &value["process"]["parent"]["name"]),
+            (&json!(4711), &json!("sudo"))
+        );
+        assert_eq!(value["source"]["ip"], "203.0.113.7");
+        assert_eq!(value["portcullis"]["audit"]["seq"], 7);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! EVE JSON lines, as Suricata writes them: `drop` and `alert` events. They are valid under its closed
+//! EVE JSON lines, as Suricata writes them: `drop` and `alert` events, and `engine` for what was done to the gate.
+//! They are valid under its closed
 //! schema once our one object, `portcullis`, is taken away. Fields that Suricata does not have stand in that
 //! object.
 
@@ -11,11 +12,13 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::audit::is_notable;
 use super::fields::signature;
 use super::headers::Headers;
 use super::lines::Lines;
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::{Alarm, Change, Severity};
+use crate::audit::Event as AuditEvent;
 use crate::drops::{DropEvent, DropVerdict, ReasonCode};
 use crate::host::host_name;
 use crate::net::{self, show_mac};
@@ -37,6 +40,7 @@ fn render(event: &Event) -> anyhow::Result<String> {
     let line = match &event.matter {
         Matter::Drop(drop) => line_of_drop(drop),
         Matter::Alarm(change) => line_of_alarm(change),
+        Matter::Audit(audit) => line_of_audit(audit),
         Matter::OpenAlarms(_) => return Ok(String::new()),
     };
     event.with_record(serde_json::to_string(&line)?)
@@ -73,6 +77,8 @@ struct EveLine<'a> {
     drop: Option<DropPart>,
     #[serde(skip_serializing_if = "Option::is_none")]
     alert: Option<AlertPart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_level: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -141,6 +147,15 @@ fn line_of_alarm(change: &Change) -> EveLine<'_> {
     line
 }
 
+/// The line of an audit event, without the object `portcullis`, which has all of it. `engine` is Suricata's word for
+/// events of the sensor itself, so no rule or dashboard about traffic takes them for an alert. The schema's type of
+/// the key is any string, and it has `log_level`.
+fn line_of_audit(event: &AuditEvent) -> EveLine<'_> {
+    let mut line = line_of("engine", event.time, &event.interface, None);
+    line.log_level = Some(if is_notable(event) { "Warning" } else { "Notice" });
+    line
+}
+
 /// A line about a packet; `None`: about the gate.
 fn line_of<'a>(
     event_type: &'static str,
@@ -165,6 +180,7 @@ fn line_of<'a>(
         ether: drop.and_then(ether),
         drop: None,
         alert: None,
+        log_level: None,
     }
 }
 

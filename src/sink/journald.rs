@@ -7,17 +7,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::audit;
 use super::fields::{describe, fields, level};
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::Change;
+use crate::audit::Event as AuditEvent;
 use crate::policy::Alarms;
 
 /// The socket of the journal.
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// The identifier of `journalctl -t`.
 const IDENTIFIER: &str = "portcullis";
-/// All our entries have it, and no others: `journalctl MESSAGE_ID=…`.
+/// All our alarms have it, and no others: `journalctl MESSAGE_ID=…`.
 const MESSAGE_ID: &str = "6d1f0b7c5a1e4c0f9d5c3be2a97f4410";
+/// All our audit events have it.
+const AUDIT_MESSAGE_ID: &str = "b0e4a3d2c8f14f6e9a27d15c60b93e7a";
 /// How long the journal may take to accept an entry.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,8 +57,10 @@ impl Sink for Journald {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Matter::Alarm(change) = &event.matter else {
-            return Ok(());
+        let entry = match &event.matter {
+            Matter::Alarm(change) => render(change),
+            Matter::Audit(event) => render_audit(event),
+            Matter::Drop(_) | Matter::OpenAlarms(_) => return Ok(()),
         };
         let context = || format!("cannot reach the journal at {}", self.path.display());
         let socket = match self.socket.take() {
@@ -62,20 +68,29 @@ impl Sink for Journald {
             None => self.connect().with_context(context)?,
         };
         // a socket that failed stays closed: the journal may have been restarted
-        socket.send(&render(change)).with_context(context)?;
+        socket.send(&entry).with_context(context)?;
         self.socket = Some(socket);
         Ok(())
     }
 }
 
-/// Renders an entry.
+/// Renders the entry of an alarm.
 fn render(change: &Change) -> Vec<u8> {
+    render_entry(MESSAGE_ID, level(change), &describe(change), fields(change))
+}
+
+/// Renders the entry of an audit event.
+fn render_audit(event: &AuditEvent) -> Vec<u8> {
+    render_entry(AUDIT_MESSAGE_ID, audit::level(event), &event.describe(), audit::fields(event))
+}
+
+fn render_entry(id: &str, level: u8, text: &str, fields: Vec<(&'static str, String)>) -> Vec<u8> {
     let mut entry = Vec::new();
-    add(&mut entry, "MESSAGE", &describe(change));
-    add(&mut entry, "MESSAGE_ID", MESSAGE_ID);
-    add(&mut entry, "PRIORITY", &level(change).to_string());
+    add(&mut entry, "MESSAGE", text);
+    add(&mut entry, "MESSAGE_ID", id);
+    add(&mut entry, "PRIORITY", &level.to_string());
     add(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
-    for (name, value) in fields(change) {
+    for (name, value) in fields {
         add(&mut entry, &format!("PORTCULLIS_{}", name.to_ascii_uppercase()), &value);
     }
     entry
@@ -132,6 +147,15 @@ mod tests {
             assert_eq!(fields[name], value, "{name}");
         }
         assert!(fields["MESSAGE"].starts_with("alarm #1 opened: "));
+    }
+
+    #[test]
+    fn what_was_done_has_fields_of_its_own() {
+        let fields = read(&render_audit(&crate::audit::example::quarantine_by("x\nPRIORITY=0")));
+        assert_eq!((&*fields["PORTCULLIS_ACTION"], &*fields["PRIORITY"]), ("quarantine", "5"));
+        assert_eq!(fields["PORTCULLIS_NOTE"], "x\\u{a}PRIORITY=0");
+        assert_eq!((&*fields["PORTCULLIS_LOGIN"], &*fields["PORTCULLIS_GENERATION"]), ("alice", "3"));
+        assert_ne!(fields["MESSAGE_ID"], MESSAGE_ID);
     }
 
     #[test]

@@ -128,6 +128,11 @@ impl Sink for Mail {
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
         match &event.matter {
             Matter::Alarm(change) if is_mailed(change) => self.send_change(change, Instant::now()),
+            // no mail of its own: the next one has it
+            Matter::Audit(event) => {
+                self.folded.add_audit(event);
+                Ok(())
+            }
             Matter::Alarm(_) | Matter::Drop(_) | Matter::OpenAlarms(_) => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 //! daemon or another sink.
 
 mod alertmanager;
+mod audit;
 mod build;
 mod cef;
 mod command;
@@ -28,6 +29,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::alarm::Change;
+use crate::audit::Event as AuditEvent;
 use crate::drops::DropEvent;
 
 pub use crate::escape::escape;
@@ -58,6 +60,8 @@ pub enum Matter {
     Drop(DropEvent),
     /// A change of an alarm.
     Alarm(Box<Change>),
+    /// What was done to the gate.
+    Audit(Box<AuditEvent>),
     /// The ids of all alarms that are open. A sink that repeats open alarms forgets the others.
     OpenAlarms(Vec<u64>),
 }
@@ -73,6 +77,11 @@ impl Event {
         Event::new(Matter::Alarm(Box::new(change)))
     }
 
+    /// An event about what was done to the gate.
+    pub fn of_audit(event: AuditEvent) -> Event {
+        Event::new(Matter::Audit(Box::new(event)))
+    }
+
     /// An event about a drop.
     pub fn of_drop(drop: DropEvent) -> Event {
         Event::new(Matter::Drop(drop))
@@ -84,6 +93,8 @@ impl Event {
             let text = match &self.matter {
                 Matter::Drop(drop) => serde_json::to_string(drop),
                 Matter::Alarm(change) => serde_json::to_string(change),
+                // an object of its own, so that nobody takes it for an alarm
+                Matter::Audit(event) => serde_json::to_string(&serde_json::json!({ "audit": event })),
                 Matter::OpenAlarms(ids) => serde_json::to_string(ids),
             };
             text.map(escape_json).map_err(|error| error.to_string())
@@ -105,11 +116,11 @@ impl Event {
 /// Which events a sink is given. The others never enter its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventFilter {
-    /// Changes of alarms.
+    /// Changes of alarms, and what was done to the gate.
     Alarms,
     /// Drops, but no quiet ones.
     Drops,
-    /// Both.
+    /// All of these.
     Everything,
     /// Changes of alarms, and which ones are open.
     OpenAlarms,
@@ -122,9 +133,11 @@ impl EventFilter {
             (EventFilter::Alarms | EventFilter::OpenAlarms | EventFilter::Everything, Matter::Alarm(_)) => {
                 true
             }
-            (EventFilter::OpenAlarms, Matter::OpenAlarms(_)) => true,
+            (EventFilter::Alarms | EventFilter::Everything, Matter::Audit(_))
+            | (EventFilter::OpenAlarms, Matter::OpenAlarms(_)) => true,
             (EventFilter::Alarms | EventFilter::OpenAlarms, Matter::Drop(_))
             | (EventFilter::Drops, Matter::Alarm(_))
+            | (EventFilter::Drops | EventFilter::OpenAlarms, Matter::Audit(_))
             | (EventFilter::Alarms | EventFilter::Drops | EventFilter::Everything, Matter::OpenAlarms(_)) => {
                 false
             }

@@ -1,4 +1,4 @@
-//! One line on standard error for each change of an alarm. Drops are not shown, because there are too many.
+//! One line on standard error for each change of an alarm and each audit event. Drops are not shown, because there are too many.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -42,10 +42,11 @@ impl Sink for Stderr {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Matter::Alarm(change) = &event.matter else {
-            return Ok(());
+        let mut line = match &event.matter {
+            Matter::Alarm(change) => render_line(change, self.colour),
+            Matter::Audit(event) => event.render_line(),
+            Matter::Drop(_) | Matter::OpenAlarms(_) => return Ok(()),
         };
-        let mut line = render_line(change, self.colour);
         line.push('\n');
         match stderr::write_out(line.as_bytes(), Some(PATIENCE)) {
             Ok(()) => Ok(()),

@@ -5,9 +5,13 @@ mod transport;
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
+use super::audit;
 use super::fields::{describe, fields, level};
 use super::{Event, Matter, Sink, Site};
 use crate::alarm::Change;
+use crate::audit::Event as AuditEvent;
 use crate::escape::escape;
 use crate::host::host_name;
 use crate::policy::{Alarms, SyslogTarget};
@@ -55,10 +59,12 @@ impl Sink for Syslog {
     }
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        let Matter::Alarm(change) = &event.matter else {
-            return Ok(());
+        let text = match &event.matter {
+            Matter::Alarm(change) => render(change, host_name()),
+            Matter::Audit(event) => render_audit(event, host_name()),
+            Matter::Drop(_) | Matter::OpenAlarms(_) => return Ok(()),
         };
-        self.transport.send(cut(&render(change, host_name()), self.limit).as_bytes())
+        self.transport.send(cut(&text, self.limit).as_bytes())
     }
 
     fn tick_interval(&self) -> Option<Duration> {
@@ -79,18 +85,34 @@ impl Sink for Syslog {
     }
 }
 
-/// Renders a message. There is no BOM before the text, because receivers would show it.
+/// Renders the message of an alarm.
 fn render(change: &Change, host: &str) -> String {
-    let priority = FACILITY * 8 + level(change);
-    let time = change.time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
+    let kind = change.alarm.kind().to_string();
+    render_message(host, level(change), change.time, &kind, &fields(change), &describe(change))
+}
+
+/// Renders the message of an audit event.
+fn render_audit(event: &AuditEvent, host: &str) -> String {
+    let (level, fields) = (audit::level(event), audit::fields(event));
+    render_message(host, level, event.time, "audit", &fields, &event.describe())
+}
+
+/// There is no BOM before the text, because receivers would show it.
+fn render_message(
+    host: &str,
+    level: u8,
+    time: Timestamp,
+    kind: &str,
+    pairs: &[(&'static str, String)],
+    text: &str,
+) -> String {
+    let priority = FACILITY * 8 + level;
+    let time = time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
     let host: String = host.trim().chars().filter(char::is_ascii_graphic).take(255).collect();
     let host = if host.is_empty() { "-" } else { &host };
     let process = std::process::id();
-    let kind = change.alarm.kind();
-    let pairs = fields(change);
     let pairs: String =
         pairs.iter().map(|(name, value)| format!(" {name}=\"{}\"", escape_value(value))).collect();
-    let text = describe(change);
     format!("<{priority}>1 {time} {host} portcullis {process} {kind} [{STRUCTURE}{pairs}] {text}")
 }
 
@@ -151,6 +173,22 @@ mod tests {
         change.alarm.parts[0].severity = crate::alarm::Severity::Critical;
         change.step = Step::Closed { folded_into: None };
         assert_eq!(priority(&change), 29);
+    }
+
+    #[test]
+    fn what_was_done_is_a_notice_and_what_was_refused_a_warning() {
+        let mut event = crate::audit::example::quarantine_by("w\"]\n<0>1");
+        let message = render_audit(&event, "gate");
+        let head = "<29>1 2026-11-22T15:00:00.000000Z gate portcullis ";
+        assert!(message.starts_with(head), "{message}");
+        assert!(
+            message.contains(" audit [portcullis@32473 audit=\"7\" action=\"quarantine\" result=\"done\""),
+            "{message}"
+        );
+        assert!(message.contains("note=\"w\\\"\\]\\\\u{a}<0>1\""), "{message}");
+        assert!(!message.contains(char::is_control), "{message:?}");
+        event.result = crate::audit::Outcome::Refused;
+        assert!(render_audit(&event, "gate").starts_with("<28>1 "));
     }
 
     #[test]

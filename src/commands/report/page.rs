@@ -10,6 +10,7 @@ use super::text::{ForeignText, group_digits, show_minute, show_second};
 use super::totals::{destination_of, server_of, sum_by};
 use super::{attempt_map, samples, timeline};
 use crate::alarm::Severity;
+use crate::audit::{Event, PolicyMark};
 use crate::history::{AlarmEntry, AlarmState, MinuteCount, ReportData, SPAN_MINUTE_S};
 
 const STYLE: &str = include_str!("style.css");
@@ -55,7 +56,8 @@ pub(super) fn render(cover: &Cover<'_>, data: &ReportData) -> String {
                     (render_numbers(data))
                     (render_folded(&data.counts))
                     h2 { "Timeline of drops by server and service" }
-                    (card(timeline::draw(&loud, cover.from, cover.to), "Nothing was dropped in this time."))
+                    (card(timeline::draw(&loud, &data.audit, cover.from, cover.to), "Nothing was dropped in this time."))
+                    (render_audit(&data.audit))
                     h2 { "Attempts by server, service and destination" }
                     (card(attempt_map::draw(&loud), "Nothing was tried in this time."))
                     (render_alarms(&data.alarms))
@@ -121,6 +123,49 @@ fn render_folded(counts: &[MinuteCount]) -> Markup {
             }
         }
     }
+}
+
+/// What was done to the gate, in the order of time.
+fn render_audit(events: &[Event]) -> Markup {
+    let mark =
+        |mark: &Option<PolicyMark>| mark.as_ref().map_or("-".to_owned(), |mark| mark.generation.to_string());
+    let latest = events.len().saturating_sub(MAX_ROWS);
+    html! {
+        h2 { "Done to the gate" }
+        @if events.is_empty() { p.note { "Nothing in this time." } } @else {
+            table {
+                thead {
+                    tr {
+                        th { "time" } th { "what" } th { "result" } th { "who" }
+                        th.number { "generation before" } th.number { "after" } th { "more" }
+                    }
+                }
+                tbody {
+                    @for event in events.iter().skip(latest) {
+                        tr {
+                            td.time { (show_second(event.time)) }
+                            td {
+                                (event.action.name()) " "
+                                (ForeignText(event.subject.as_deref().or(event.file.as_deref()).unwrap_or_default()))
+                            }
+                            td { (event.result.name()) }
+                            td { (ForeignText(&event.who.describe())) }
+                            td.number { (mark(&event.before)) } td.number { (mark(&event.after)) }
+                            td {
+                                (ForeignText(&describe_more(event)))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        (note_rest(events.len(), MAX_ROWS, "events"))
+    }
+}
+
+fn describe_more(event: &Event) -> String {
+    let note = event.note.as_ref().map(|note| format!("note: {note}"));
+    [event.detail.clone(), event.why.clone(), note].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn render_alarms(alarms: &[AlarmEntry]) -> Markup {
@@ -342,6 +387,7 @@ mod tests {
                 length: Some(60),
                 frame: "3c7363726970743e".to_owned(),
             }],
+            audit: vec![crate::audit::example::quarantine_by(hostile)],
         }
     }
 

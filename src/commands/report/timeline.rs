@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::text::{ForeignText, group_digits, shorten, show_minute};
+use super::text::{ForeignText, group_digits, shorten, show_minute, show_second};
 use super::totals::{OTHERS, server_of, sum_by};
+use crate::audit::Event;
 use crate::history::MinuteCount;
 
 /// Lanes that are drawn. One more has the rest.
 const MAX_LANES: usize = 24;
+/// Lines of events that are drawn.
+const MAX_EVENTS: usize = 500;
 /// Cells of a lane at most.
 const MAX_CELLS: i64 = 120;
 /// The left edge of the cells: names stand before it.
@@ -68,7 +71,12 @@ struct Lane {
 }
 
 /// The drawing; `None` without counts.
-pub(super) fn draw(counts: &[MinuteCount], from: Timestamp, to: Timestamp) -> Option<Markup> {
+pub(super) fn draw(
+    counts: &[MinuteCount],
+    events: &[Event],
+    from: Timestamp,
+    to: Timestamp,
+) -> Option<Markup> {
     if counts.is_empty() {
         return None;
     }
@@ -80,6 +88,7 @@ pub(super) fn draw(counts: &[MinuteCount], from: Timestamp, to: Timestamp) -> Op
         svg.lanes viewBox={ "0 0 " (WIDTH) " " (height) } role="img"
             aria-label="Timeline of drops by server and service" {
             (draw_axis(&axis, height))
+            (draw_events(&axis, events, height))
             @for (index, lane) in lanes.iter().enumerate() {
                 // a server's name stands at its first lane only
                 @let is_first = index == 0 || lanes[index - 1].server != lane.server;
@@ -89,6 +98,7 @@ pub(super) fn draw(counts: &[MinuteCount], from: Timestamp, to: Timestamp) -> Op
         p.note {
             "Each cell is " (name_duration(axis.cell_s)) ". The more packets, the stronger the cell, on a "
             "logarithmic scale. The strongest cell has " (group_digits(strongest)) " packets."
+            @if !events.is_empty() { " A dashed line is something that was done to the gate." }
         }
     })
 }
@@ -133,6 +143,21 @@ fn draw_axis(axis: &Axis, height: i64) -> Markup {
             line.rule x1=(x) x2=(x) y1="18" y2=(height) {}
             text.tick x=(x) y="12" {
                 @if has_dates { (time) } @else { (time.split(' ').nth(1).unwrap_or_default()) }
+            }
+        }
+    }
+}
+
+/// A line for each event within the drawing. The table below it has all of them.
+fn draw_events(axis: &Axis, events: &[Event], height: i64) -> Markup {
+    let end_s = axis.begin_s + axis.cells * axis.cell_s;
+    let shown = events.iter().filter(|event| (axis.begin_s..end_s).contains(&event.time.as_second()));
+    html! {
+        @for event in shown.take(MAX_EVENTS) {
+            @let cells = (event.time.as_second() - axis.begin_s) as f64 / axis.cell_s as f64;
+            @let x = format!("{:.1}", LEFT as f64 + axis.cell_width * cells);
+            line.done x1=(x) x2=(x) y1="18" y2=(height) {
+                title { (show_second(event.time)) " " (ForeignText(&event.describe())) }
             }
         }
     }

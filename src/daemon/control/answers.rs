@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::protocol::ReportPart;
 use crate::alarm::Change;
+use crate::audit::Event;
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
 use crate::sink::render_line;
 
@@ -50,6 +51,13 @@ pub(super) fn each_report_part(
         each(ReportPart::Sample(sample))?;
     }
     Ok(())
+}
+
+/// One line: the audit event, and the line for people.
+pub(super) fn render_audit(event: &Event) -> Option<String> {
+    let event_value = serde_json::to_value(event).ok()?;
+    let value = serde_json::json!({ "audit": event_value, "line": event.render_line() });
+    Some(format!("{value}\n"))
 }
 
 /// One line: the alarm's record, what happened to it, and the line for people.

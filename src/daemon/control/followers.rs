@@ -3,8 +3,9 @@
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::answers::render_change;
+use super::answers::{render_audit, render_change};
 use crate::alarm::Change;
+use crate::audit::Event;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::history::AlarmState;
 
@@ -38,12 +39,20 @@ impl Followers {
 
     /// Gives a change to every client that follows.
     pub(in crate::daemon) fn send(&self, change: &Change) {
+        self.send_line(|| render_change(change, AlarmState::after(change.step)));
+    }
+
+    /// Gives an audit event to every client that follows.
+    pub(in crate::daemon) fn send_audit(&self, event: &Event) {
+        self.send_line(|| render_audit(event));
+    }
+
+    fn send_line(&self, render: impl FnOnce() -> Option<String>) {
         let mut queues = self.queues();
         if queues.is_empty() {
             return;
         }
-        let state = AlarmState::after(change.step);
-        let Some(text) = render_change(change, state) else {
+        let Some(text) = render() else {
             return;
         };
         let text: Arc<str> = text.into();

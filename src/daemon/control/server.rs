@@ -277,8 +277,10 @@ fn has_gone(stream: &UnixStream) -> io::Result<bool> {
 fn matches_filter(line: &str, filter: &AlarmFilter) -> bool {
     // A closed alarm is sent even if only open ones are asked for: the client has seen it open.
     let filter = AlarmFilter { open: false, ..filter.clone() };
-    serde_json::from_str::<serde_json::Value>(line)
-        .is_ok_and(|alarm| filter.matches(&AlarmEntry::from_value(alarm)))
+    serde_json::from_str::<serde_json::Value>(line).is_ok_and(|value| match value.get("audit") {
+        Some(_) => filter.wants_audit(),
+        None => filter.matches(&AlarmEntry::from_value(value)),
+    })
 }
 
 fn send_line(writer: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {

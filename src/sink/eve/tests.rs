@@ -29,6 +29,7 @@ const TOP: &[Allowed] = &[
     ("ether", Value::is_object),
     ("drop", Value::is_object),
     ("alert", Value::is_object),
+    ("log_level", Value::is_string),
     ("portcullis", Value::is_object),
 ];
 const ETHER: &[Allowed] =
@@ -117,6 +118,11 @@ fn checked(line: &str) -> Value {
             }
             assert!(value.get("drop").is_none());
         }
+        "engine" => {
+            for absent in ["alert", "drop", "src_ip", "proto"] {
+                assert!(value.get(absent).is_none(), "{absent}");
+            }
+        }
         other => panic!("{other} is no event type of ours"),
     }
     value
@@ -128,6 +134,19 @@ fn drop_line(drop: DropEvent) -> String {
 
 fn alarm_line(change: Change) -> String {
     render(&Event::of_alarm(change)).unwrap()
+}
+
+#[test]
+fn what_was_done_to_the_gate_is_no_alert_and_stands_in_our_object() {
+    let line = |name| render(&Event::of_audit(crate::audit::example::quarantine_by(name))).unwrap();
+    let value = checked(&line("web1"));
+    assert_eq!((&value["event_type"], &value["log_level"]), (&"engine".into(), &"Notice".into()));
+    let audit = &value["portcullis"]["audit"];
+    assert_eq!((&audit["action"], &audit["subject"]), (&"quarantine".into(), &"web1".into()));
+    assert_eq!((&audit["seq"], &audit["who"]["login"]), (&7.into(), &"alice".into()));
+    let hostile = line("w\u{1b}[2J\n\u{9b}1");
+    assert!(!hostile.contains(char::is_control), "{hostile:?}");
+    assert_eq!(checked(&hostile)["portcullis"]["audit"]["note"], "w\u{1b}[2J\n\u{9b}1");
 }
 
 /// A SYN with its frame, behind a VLAN tag.

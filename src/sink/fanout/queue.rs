@@ -87,7 +87,7 @@ impl Queue {
 
     fn lane_of(&mut self, event: &Event) -> (&mut VecDeque<QueuedEvent>, usize) {
         match event.matter {
-            Matter::Alarm(_) | Matter::OpenAlarms(_) => (&mut self.alarms, MAX_ALARMS),
+            Matter::Alarm(_) | Matter::Audit(_) | Matter::OpenAlarms(_) => (&mut self.alarms, MAX_ALARMS),
             Matter::Drop(_) => (&mut self.drops, MAX_DROPS),
         }
     }

@@ -140,7 +140,7 @@ impl Worker {
         if self.filter.accepts(event) {
             let mut state = self.shared.lock();
             state.queue.push(Arc::clone(event));
-            if !state.gathering || matches!(event.matter, Matter::Alarm(_)) {
+            if !state.gathering || matches!(event.matter, Matter::Alarm(_) | Matter::Audit(_)) {
                 self.shared.wake.notify_one();
             }
         }

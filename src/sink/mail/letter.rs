@@ -1,6 +1,7 @@
 //! A mail as text: what happened in the first line, and what to type. The crate lettre encodes the headers, so no
 //! name can begin a header of its own.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -10,6 +11,7 @@ use lettre::message::{Mailbox, MessageBuilder};
 use lettre::{Address, Message};
 
 use crate::alarm::{Alarm, Change};
+use crate::audit::Event as AuditEvent;
 use crate::clock::wall_now;
 use crate::escape::escape;
 use crate::host::host_name;
@@ -24,6 +26,10 @@ const MAX_SUBJECT: usize = 200;
 pub(super) struct Folded {
     lines: Vec<String>,
     pub(super) count: u64,
+    /// What was done to the gate since the last mail, the latest last.
+    audit: VecDeque<String>,
+    /// How many more there were before.
+    audit_left_out: u64,
 }
 
 impl Folded {
@@ -31,6 +37,29 @@ impl Folded {
         self.count += 1;
         if self.lines.len() < MAX_LISTED {
             self.lines.push(format!("{:.0} {}", change.time, describe_briefly(change)));
+        }
+    }
+
+    pub(super) fn add_audit(&mut self, event: &AuditEvent) {
+        if self.audit.len() >= MAX_LISTED {
+            self.audit.pop_front();
+            self.audit_left_out += 1;
+        }
+        self.audit.push_back(format!("{:.0} {}", event.time, event.describe()));
+    }
+
+    /// Whoever reads of an alarm may want to know what was done just before.
+    fn write_audit(&self, text: &mut String) {
+        if self.audit.is_empty() {
+            return;
+        }
+        let _ = writeln!(text, "\ndone to the gate since the last mail:");
+        if self.audit_left_out > 0 {
+            let _ =
+                writeln!(text, "  {} events that `portcullis show audit` lists, then", self.audit_left_out);
+        }
+        for line in &self.audit {
+            let _ = writeln!(text, "  {line}");
         }
     }
 
@@ -83,6 +112,7 @@ pub(super) fn render(
         let _ = writeln!(text, "\nbefore this one, without a mail of their own:");
         folded.write(&mut text);
     }
+    folded.write_audit(&mut text);
     Ok(builder.body(text)?.formatted())
 }
 
@@ -96,6 +126,7 @@ pub(super) fn render_folded(
     let subject = format!("{} more alarms", folded.count);
     let mut text = format!("{} alarms had no mail of their own, because there were so many:\n", folded.count);
     folded.write(&mut text);
+    folded.write_audit(&mut text);
     let _ = writeln!(text, "\nnext:\n  portcullis alarms -i {}", escape(interface));
     let id = format!("<portcullis.{}.summary@{}>", wall_now().as_nanosecond(), domain(host_name()));
     Ok(address(&subject, interface, from, to)?.message_id(Some(id)).body(text)?.formatted())

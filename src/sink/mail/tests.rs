@@ -145,6 +145,22 @@ fn updates_closes_and_low_alarms_send_no_mail() {
 }
 
 #[test]
+fn what_was_done_to_the_gate_has_no_mail_of_its_own_and_stands_in_the_next_one() {
+    let (port, server) = serve(1, agree);
+    let mut mail = plain(port);
+    for _ in 0..60 {
+        mail.write(&Event::of_audit(crate::audit::example::quarantine_by("x\u{1b}"))).unwrap();
+    }
+    write(&mut mail, &opened_by("web1")).unwrap();
+    mail.finish();
+    let heard = server.join().unwrap();
+    assert!(heard.contains("done to the gate since the last mail:"), "{heard}");
+    assert!(heard.contains("10 events that `portcullis show audit` lists, then"), "{heard}");
+    assert!(!heard.contains('\u{1b}'));
+    assert_eq!(mail.folded.count, 0);
+}
+
+#[test]
 fn a_storm_of_alarms_is_a_few_mails_and_one_that_lists_the_others() {
     let at_once = pace::MAX_AT_ONCE as usize;
     let (port, server) = serve(at_once + 1, agree);
