@@ -154,6 +154,16 @@ pub enum Command {
         target: String,
     },
 
+    /// Take over connections that are open already, as at attach: after a failover, or after an accident
+    Pickup {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+        /// For how long: 1s to 10m
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_pickup)]
+        time: Duration,
+    },
+
     /// List open and past alarms, or follow them live
     Alarms(AlarmsArgs),
 
@@ -166,6 +176,26 @@ pub enum Command {
 
     /// Write one self-contained HTML page for the incident file: who tried what, where and when
     Report(ReportArgs),
+
+    /// Print a policy in another language
+    #[command(subcommand)]
+    Export(Export),
+}
+
+/// The languages of `export`.
+#[derive(Debug, Subcommand)]
+pub enum Export {
+    /// Print a policy as a ruleset for `nft -f`: a guard at boot, and what is left where XDP can't be attached
+    ///
+    /// The head of the ruleset says what nft can't express. Loaded again, the ruleset replaces itself in one
+    /// step. Needs no privilege.
+    Nft {
+        /// The policy file
+        policy: PathBuf,
+        /// The DMZ-facing interface [default: the policy file's name without .toml]
+        #[arg(short, long, value_name = "IF")]
+        interface: Option<String>,
+    },
 }
 
 /// `-i IF`, of the commands that need one gate.
@@ -426,6 +456,15 @@ fn parse_moment(text: &str) -> Result<Timestamp, String> {
             "a time is written as 2h (ago), 2026-11-22, \"2026-11-22 15:00\" or 2026-11-22T15:00:00Z"
                 .to_owned()
         })
+}
+
+/// Reads the time of a pickup. Meanwhile the gate is weaker, so it is short.
+fn parse_pickup(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(600);
+    match parse_duration(text)? {
+        time if time <= LONGEST => Ok(time),
+        _ => Err("connections are taken over for 10m at most".to_owned()),
+    }
 }
 
 fn parse_kind(text: &str) -> Result<String, String> {

@@ -26,6 +26,7 @@ pub mod history;
 pub mod host;
 pub mod memory;
 pub mod net;
+pub mod nft;
 pub mod output;
 pub mod policy;
 pub mod policy_file;

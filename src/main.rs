@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use portcullis::cli::{Cli, Command};
+use portcullis::cli::{Cli, Command, Export};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, explain, init, quarantine, report, rollback, run,
-    show, test, top,
+    alarms, apply, attach, check, confirm, detach, diff, explain, export, init, pickup, quarantine, report,
+    rollback, run, show, test, top,
 };
 use portcullis::exit::Exit;
 use portcullis::output::Output;
@@ -77,5 +77,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Alarms(arguments) => alarms::run(arguments, &output),
         Command::Top { interface } => top::run(&interface.name),
         Command::Report(arguments) => report::run(arguments, &output),
+        Command::Pickup { interface, time } => pickup::run(&interface.name, *time, &output),
+        Command::Export(Export::Nft { policy, interface }) => {
+            export::run_nft(policy, interface.as_deref(), &output)
+        }
     }
 }

@@ -43,6 +43,27 @@ pub enum GateError {
     )]
     NotAttached { interface: String },
 
+    /// The pins are there, and the filter is off its interface.
+    #[error(
+        "the gate on {interface} is NOT ATTACHED: nothing is dropped\n\
+         help: portcullis attach -i {interface} -p POLICY"
+    )]
+    DetachedFilter { interface: String },
+
+    /// Without strict tracking there are no flows to take over.
+    #[error(
+        "the live policy on {interface} has tracking = \"service\": every packet from the port of an `in` service \
+         counts as an answer, so open connections go on without a pickup"
+    )]
+    NoPickup { interface: String },
+
+    /// Strict tracking, and its program is off its interface.
+    #[error(
+        "strict tracking on {interface} lacks its tracker, so new flows of peers are not seen\n\
+         help: portcullis attach -i {interface} -p POLICY"
+    )]
+    NoTracker { interface: String },
+
     /// No gate of any network namespace has this name.
     #[error(
         "no gate is pinned as `{name}`\n\

@@ -269,6 +269,25 @@ fn a_quarantine_of_an_address_and_its_file_are_whole_or_not_there_wherever_a_com
 }
 
 #[test]
+fn a_pickup_that_dies_before_any_of_its_changes_is_whole_or_not_there() {
+    let _machine = share_machine();
+    let (testbed, _, tap) = stage();
+    let left = || testbed.show("status")["pickup_s"].as_u64().expect("seconds");
+    let (mut opened, mut before) = (0, 0);
+    for point in 1..MOST_POINTS {
+        let outcome = die_at(&testbed, point, &["pickup", "-i", NIC, "--for", "10m"]);
+        if !died(&outcome, point) {
+            eprintln!("pickup: {} points, {opened} of them after it was done", point - 1);
+            assert!(point > 2 && opened >= 1 && before >= 1, "{point} points, {opened} after it was done");
+            testbed.prove_drops(&tap, 1);
+            return;
+        }
+        if left() > 0 { opened += 1 } else { before += 1 }
+    }
+    panic!("it never ran through");
+}
+
+#[test]
 fn an_apply_that_dies_and_renames_a_server_in_quarantine_never_frees_it() {
     let _machine = share_machine();
     let (testbed, paths, _tap) = stage();

@@ -12,12 +12,21 @@ impl Case<'_> {
         }
     }
 
-    pub fn is_segment(&self) -> bool {
-        self.event().from == Side::Server && self.flags().is_some()
-    }
-
     pub fn is_bare_syn(&self) -> bool {
         self.flags().is_some_and(|flags| flags & (SYN | ACK) == SYN)
+    }
+
+    pub fn is_syn_ack(&self) -> bool {
+        self.event().from == Side::Server
+            && self.flags().is_some_and(|flags| flags & (SYN | ACK | RST) == SYN | ACK)
+    }
+
+    /// The server has sent a bare SYN of its own.
+    pub fn has_sent_syn(&self) -> bool {
+        self.before().any(|(_, event)| {
+            event.from == Side::Server
+                && matches!(event.what, What::Tcp(segment) if segment.flags & (SYN | ACK) == SYN)
+        })
     }
 
     /// An `out` need permits the server to open the talk.
@@ -99,11 +108,6 @@ impl Case<'_> {
             _ => None,
         });
         reset.flags & RST != 0 && acknowledged.into_iter().any(|number| is_before(reset.sequence, number))
-    }
-
-    /// Whether the peer has opened the flow, listed or not.
-    pub fn was_used_by_peer(&self) -> bool {
-        self.before().any(|(_, event)| opens(event))
     }
 
     /// Whether some opening is one for everybody.

@@ -62,20 +62,18 @@ pub const KNOWN_DIFFERENCES: &[Known] = &[
     },
     // ---- what needs permit -----------------------------------------------------
     Known {
-        name: "any segment of a connection that a need permits",
+        name: "a SYN+ACK after SYNs that have crossed",
         passes: Who::Gate,
-        row: "Another TCP segment, to the port and destination of an `out` need.",
-        explains: |case| case.is_segment() && !case.is_bare_syn() && case.is_needed(),
-        example: example::data_goes_to_a_permitted_port,
+        row: "They pass after a SYN of the server's own",
+        explains: |case| case.is_syn_ack() && case.is_needed() && case.has_sent_syn(),
+        example: example::two_syns_cross,
     },
     Known {
-        name: "an opening that a need permits, in a flow that the peer has opened",
+        name: "a SYN+ACK with URG, to a port that a need permits",
         passes: Who::Gate,
-        row: "A bare SYN, a UDP datagram, an ICMP message or another protocol. An `out` need permits it",
-        explains: |case| {
-            case.is_segment() && case.is_bare_syn() && case.is_needed() && case.was_used_by_peer()
-        },
-        example: example::a_server_calls_back,
+        row: "Another TCP segment, to the port and destination of an `out` need.",
+        explains: |case| case.is_syn_ack() && case.is_needed() && case.has_flags_that_conntrack_refuses(),
+        example: example::a_syn_ack_is_urgent,
     },
     // ---- errors ----------------------------------------------------------------
     Known {

@@ -133,17 +133,12 @@ pub fn a_fragment_comes_before_the_question() -> Story {
     ask().piece(Side::Server, LARGE, 0, 40, true).peer(QUESTION).piece(Side::Server, LARGE, 40, 60, false)
 }
 
-pub fn data_goes_to_a_permitted_port() -> Story {
-    call().server(data(PSH | ACK, 1, 1, 100))
+pub fn two_syns_cross() -> Story {
+    call().peer(segment(SYN, 1000, 0)).server(segment(SYN, 5000, 0)).server(segment(SYN | ACK, 5000, 1001))
 }
 
-pub fn a_server_calls_back() -> Story {
-    // the peer's connection comes from the port that the server may open
-    call()
-        .peer(segment(SYN, 5000, 0))
-        .server(segment(ACK, 1000, 5001))
-        .peer(segment(RST, 5001, 1000))
-        .server(segment(SYN, 77, 0))
+pub fn a_syn_ack_is_urgent() -> Story {
+    call().server(segment(SYN | ACK | URG, 5000, 1001))
 }
 
 pub fn an_error_about_nothing() -> Story {

@@ -1,6 +1,6 @@
 //! A third opinion, after the programs' and the model's: that of the kernel's own conntrack, which owes
 //! nothing to this project. Two routers have the same servers behind them. One has the gate attached. The
-//! other has a ruleset of nft, which a test writes from the text of the same policy. The same packets go
+//! other has the ruleset of nft that `portcullis export nft` prints for the same policy. The same packets go
 //! through both, and each that only one of them lets through must be explained by a row of docs/verdicts.md.
 //!
 //! `PORTCULLIS_PACKETS` (60,000), `PORTCULLIS_MINUTES` (no limit) and `PORTCULLIS_SEED` (the time) say how
@@ -22,7 +22,7 @@ mod pieces;
 mod play;
 mod policy;
 mod reassembly;
-mod ruleset;
+mod rulesets;
 mod shrink;
 mod story;
 mod wire;

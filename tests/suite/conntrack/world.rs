@@ -14,10 +14,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use portcullis::nft::{Ruleset, export};
+use portcullis::policy::parse;
 use tempfile::TempDir;
 
 use super::policy::{MARKER_PEER, MARKER_PORT, MARKER_SERVER, Policy};
-use super::ruleset::write_ruleset;
 use super::story::Side;
 use crate::e2e::namespace::{NIC, Namespace, feed_ip, remove_namespace};
 use crate::e2e::socket::set_option;
@@ -84,8 +85,13 @@ impl Worlds {
         ] {
             conntrack.router.set_sysctl(&format!("netfilter/{key}"), value);
         }
-        let path = write(&folder, "opinion.nft", &write_ruleset(opinion, NIC));
-        run(conntrack.router.command("nft").args(["-f", &path]));
+        let ruleset = write_ruleset(opinion);
+        let path = write(&folder, "opinion.nft", &ruleset.text);
+        run(conntrack.router.command("nft").args(["-c", "-f", &path]));
+        // twice: it replaces itself
+        for _ in 0..2 {
+            run(conntrack.router.command("nft").args(["-f", &path]));
+        }
         Worlds { gate, conntrack, folder, ends }
     }
 
@@ -117,6 +123,12 @@ fn write(folder: &TempDir, name: &str, text: &str) -> String {
     let path: PathBuf = folder.path().join(name);
     fs::write(&path, text).expect("a file");
     path.display().to_string()
+}
+
+/// What `portcullis export nft` prints.
+fn write_ruleset(policy: &Policy) -> Ruleset {
+    let policy = parse(&policy.text, "opinion.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    export(&policy, NIC)
 }
 
 #[track_caller]

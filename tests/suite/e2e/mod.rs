@@ -29,6 +29,7 @@ mod modes;
 pub mod namespace;
 mod nics;
 mod outsiders;
+mod pickups;
 pub mod policies;
 mod quarantine_forgeries;
 mod quarantined_answers;

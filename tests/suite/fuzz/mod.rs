@@ -11,8 +11,8 @@ mod differ;
 mod event;
 mod mutation;
 pub mod network;
-mod policies;
-mod setting;
+pub mod policies;
+pub mod setting;
 mod shrink;
 
 use std::fs;

@@ -1,0 +1,337 @@
+//! What holds for all servers: rows 1 to 6 of docs/verdicts.md, and the ends of all chains.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::names::{cite, quote};
+use super::needs::{name_opening, name_peers};
+use super::profiles::group_servers;
+use super::sets::{Family, Sets};
+use crate::net::show_mac;
+use crate::policy::{Mode, Need, Policy, Server, UnknownSources};
+
+/// Where drops go.
+pub(super) const REFUSE: &str = "refuse";
+pub(super) const REFUSE_QUIETLY: &str = "refuse_quietly";
+const REFUSE_UNKNOWN: &str = "refuse_unknown";
+const REFUSE_UNKNOWN_QUIETLY: &str = "refuse_unknown_quietly";
+const WOULD_DROP: &str = "would_drop";
+
+/// Of no server, and known to the link: link-local and unspecified sources.
+const LINK_LOCAL: [(Family, &str); 2] =
+    [(Family::V4, "{ 0.0.0.0, 169.254.0.0/16 }"), (Family::V6, "{ ::, fe80::/10 }")];
+
+/// Before the addresses are translated, and after the fragments are put together and conntrack has looked.
+pub(super) fn write_entry(interface: &str, out: &mut String) {
+    let _ = write!(
+        out,
+        "    chain prerouting {{\n        \
+         type filter hook prerouting priority mangle; policy accept;\n        \
+         iifname \"{interface}\" goto judge\n        \
+         iifname \"{interface}.*\" goto judge\n    }}\n"
+    );
+}
+
+/// The rows in their order, up to the needs of each server.
+pub(super) fn write_judge(policy: &Policy, interface: &str, sets: &mut Sets<'_>, out: &mut String) {
+    let mut rules: Vec<String> = Vec::new();
+    rules.push("meta l4proto tcp jump segments".to_owned());
+    write_chain("segments", "2: a segment has the whole header that it says", &list_header_rules(), out);
+    let mut refuse = |what: &str, why: &str| {
+        rules.push(format!("{what} counter goto {REFUSE}{}", quote(why)));
+    };
+    refuse("ip6 saddr ::ffff:0.0.0.0/96", "2: malformed");
+    refuse("ip6 daddr ::ffff:0.0.0.0/96", "2: malformed");
+    refuse("tcp flags & (fin | syn | rst | ack) == 0x0", "2: malformed");
+    refuse("tcp flags & (syn | fin) == syn | fin", "2: malformed");
+    refuse("tcp flags & (syn | rst) == syn | rst", "2: malformed");
+    refuse("tcp flags & (fin | ack) == fin", "2: malformed");
+    refuse("udp length < 8", "2: malformed");
+    // conntrack's only objections to a datagram are its length and its checksum
+    refuse("meta l4proto udp ct state invalid", "2: malformed");
+    refuse("ip option lsrr exists", "3: source_route");
+    refuse("ip option ssrr exists", "3: source_route");
+    refuse("rt type 0", "3: source_route");
+    refuse("rt seg-left > 0", "3: source_route");
+    let routers: Vec<(Family, String)> =
+        Family::ALL.iter().filter_map(|family| Some((*family, sets.define_routers(*family)?))).collect();
+    for (family, routers) in &routers {
+        let (header, types) = match family {
+            Family::V4 => ("ip", "icmp type { 5, 9 }"),
+            Family::V6 => ("ip6", "icmpv6 type { 134, 137 }"),
+        };
+        rules.push(format!(
+            "{types} {header} saddr . ether saddr {routers} counter goto {REFUSE_QUIETLY}{}",
+            quote("4: rogue_router, of a router")
+        ));
+        let group = match family {
+            Family::V4 => "meta nfproto ipv4 meta l4proto 112 ip ttl 255 ip daddr 224.0.0.18",
+            Family::V6 => "meta nfproto ipv6 meta l4proto 112 ip6 hoplimit 255 ip6 daddr ff02::12",
+        };
+        rules.push(format!("{group} {header} saddr . ether saddr {routers} accept{}", quote("4: router")));
+    }
+    let mut refuse = |what: &str, why: &str| {
+        rules.push(format!("{what} counter goto {REFUSE}{}", quote(why)));
+    };
+    refuse("icmp type { 5, 9 }", "4: rogue_router");
+    refuse("icmpv6 type { 134, 137 }", "4: rogue_router");
+
+    sets.define_addresses("link_scope_6", Family::V6, &list_link_scope());
+    let mut neighbours = vec![format!("ip6 saddr {}", LINK_LOCAL[1].1)];
+    neighbours
+        .extend(sets.define_servers("addresses", Family::V6, |_| true).map(|own| format!("ip6 saddr {own}")));
+    let of_router = routers.iter().find(|(family, _)| *family == Family::V6);
+    neighbours.extend(of_router.map(|(_, routers)| format!("ip6 saddr . ether saddr {routers}")));
+    for source in &neighbours {
+        rules.push(format!("icmpv6 type {{ 133, 135, 136, 131, 132, 143 }} {source} jump neighbours"));
+    }
+    write_chain("neighbours", "4: neighbour", &list_neighbour_rules(interface), out);
+    if policy.settings.dhcp.value {
+        let own = sets.define_servers("addresses", Family::V4, |_| true);
+        let from_servers = [own, sets_name_of_servers(policy, Family::V6)];
+        for ((family, link_local), own) in LINK_LOCAL.iter().zip(from_servers) {
+            let what = match family {
+                Family::V4 => "udp sport 68 udp dport 67 ip daddr 255.255.255.255",
+                Family::V6 => "udp sport 546 udp dport 547 ip6 daddr @link_scope_6",
+            };
+            for source in [Some((*link_local).to_owned()), own].into_iter().flatten() {
+                let source = format!("{} saddr {source}", family.header());
+                rules.push(format!("{what} {source} accept{}", quote("4: dhcp")));
+            }
+        }
+    }
+    rules.extend(list_bindings(interface, sets));
+    let groups = group_servers(policy);
+    for family in Family::ALL {
+        if let Some(map) = sets.define_dispatch(family, |server| groups.chain_of(server)) {
+            rules.push(format!("{} saddr vmap {map}", family.header()));
+        }
+    }
+    rules.push("goto unknown".to_owned());
+    write_chain("judge", "rows 2 to 6 of docs/verdicts.md", &rules, out);
+    write_unknown(policy, interface, &routers, sets, out);
+}
+
+/// The set of all servers' addresses, which an earlier rule has defined.
+fn sets_name_of_servers(policy: &Policy, family: Family) -> Option<String> {
+    let has =
+        policy.servers.iter().flat_map(|server| &server.addresses).any(|(net, _)| Family::of(net) == family);
+    has.then(|| format!("@addresses_{}", family.suffix()))
+}
+
+/// Writes a chain.
+pub(super) fn write_chain(name: &str, comment: &str, rules: &[String], out: &mut String) {
+    let _ = write!(out, "    chain {name} {{\n{}", Sets::describe_chain(comment));
+    for rule in rules {
+        let _ = writeln!(out, "        {rule}");
+    }
+    out.push_str("    }\n");
+}
+
+/// Destinations of IPv6 that no router forwards to: link-local ones, and groups up to the scope of a link, whatever
+/// their flags.
+fn list_link_scope() -> Vec<String> {
+    let groups = (0..16).flat_map(|flags| [format!("ff{flags:x}0::/15"), format!("ff{flags:x}2::/16")]);
+    std::iter::once("fe80::/10".to_owned()).chain(groups).collect()
+}
+
+/// A byte beyond the packet can't be compared with anything, so its rule does not hold. Lengths that are usual first.
+fn list_header_rules() -> Vec<String> {
+    let mut rules = Vec::new();
+    for words in [5, 8, 10, 11, 6, 7, 9, 12, 13, 14, 15] {
+        rules.push(format!("tcp doff {words} @th,{},8 >= 0x0 return", words * 32 - 8));
+    }
+    rules.push(format!("counter goto {REFUSE}{}", quote("2: malformed")));
+    rules
+}
+
+fn list_neighbour_rules(interface: &str) -> Vec<String> {
+    vec![
+        "icmpv6 type { 131, 132, 143 } ip6 hoplimit 1 accept".to_owned(),
+        "icmpv6 type { 131, 132, 143 } return".to_owned(),
+        "ip6 hoplimit != 255 return".to_owned(),
+        format!("ip6 saddr {} accept", LINK_LOCAL[1].1),
+        "ip6 daddr @link_scope_6 accept".to_owned(),
+        "icmpv6 type { 135, 136 } fib daddr type local accept".to_owned(),
+        format!("icmpv6 type {{ 135, 136 }} fib daddr oifname \"{interface}\" accept"),
+    ]
+}
+
+/// Row 6: the MACs and the VLAN of each server.
+fn list_bindings(interface: &str, sets: &mut Sets<'_>) -> Vec<String> {
+    let mut rules = Vec::new();
+    let has_mac = |server: &Server| !server.macs.is_empty();
+    let has_vlan = |server: &Server| server.vlan.is_some();
+    for family in Family::ALL {
+        let header = family.header();
+        let macs = |server: &Server| server.macs.iter().map(|(mac, _)| show_mac(mac)).collect();
+        if let (Some(bound), Some(pairs)) = (
+            sets.define_servers("with_mac", family, has_mac),
+            sets.define_bindings("macs", family, "ether_addr", macs),
+        ) {
+            rules.push(format!(
+                "{header} saddr {bound} {header} saddr . ether saddr != {pairs} counter goto {REFUSE_UNKNOWN}{}",
+                quote("6: spoofed, by its MAC")
+            ));
+        }
+        let vlans =
+            |server: &Server| server.vlan.iter().map(|(vlan, _)| format!("\"{interface}.{vlan}\"")).collect();
+        if let (Some(bound), Some(pairs)) = (
+            sets.define_servers("with_vlan", family, has_vlan),
+            sets.define_bindings("vlans", family, "ifname", vlans),
+        ) {
+            rules.push(format!(
+                "{header} saddr {bound} {header} saddr . iifname != {pairs} counter goto {REFUSE_UNKNOWN}{}",
+                quote("6: spoofed, by its VLAN")
+            ));
+        }
+    }
+    rules
+}
+
+/// Rows 5 and 5a: source addresses that no server has.
+fn write_unknown(
+    policy: &Policy,
+    interface: &str,
+    routers: &[(Family, String)],
+    sets: &mut Sets<'_>,
+    out: &mut String,
+) {
+    let mut rules = Vec::new();
+    let services = &policy.settings.link_services.0;
+    if !services.is_empty() {
+        let macs_of = |server: &Server| server.macs.iter().map(|(mac, _)| show_mac(mac)).collect::<Vec<_>>();
+        let free: BTreeSet<String> =
+            policy.servers.iter().filter(|server| server.vlan.is_none()).flat_map(macs_of).collect();
+        let in_vlans: BTreeSet<String> = policy
+            .servers
+            .iter()
+            .filter_map(|server| Some((server, server.vlan?.0)))
+            .flat_map(|(server, vlan)| {
+                macs_of(server).into_iter().map(move |mac| format!("{mac} . \"{interface}.{vlan}\""))
+            })
+            .collect();
+        let asks = "ip6 saddr fe80::/10 ip6 daddr @link_scope_6";
+        if let Some(set) = sets.define_plain("machines", "ether_addr", free) {
+            rules.push(format!("{asks} ether saddr {set} jump link_services"));
+        }
+        if let Some(set) = sets.define_plain("machines_in_vlans", "ether_addr . ifname", in_vlans) {
+            rules.push(format!("{asks} ether saddr . iifname {set} jump link_services"));
+        }
+        let accept = |need: &Need| {
+            format!("{} accept{}", name_opening(need), cite(policy, &need.place, &need.to_string()))
+        };
+        let list: Vec<String> = services.iter().map(accept).collect();
+        write_chain("link_services", "5: link_services", &list, out);
+    }
+    match policy.settings.unknown_sources.value {
+        UnknownSources::Allow => rules.push(format!("counter accept{}", quote("5a: unknown_allowed"))),
+        UnknownSources::Quiet => {
+            rules.push(format!("counter goto {REFUSE_UNKNOWN_QUIETLY}{}", quote("5a: unknown_source")));
+        }
+        UnknownSources::Deny => {
+            for (family, routers) in routers {
+                rules.push(format!(
+                    "{} saddr . ether saddr {routers} counter goto {REFUSE_UNKNOWN_QUIETLY}{}",
+                    family.header(),
+                    quote("5a: unknown_source, of a router")
+                ));
+            }
+            let quiet: Vec<&Need> = policy.roles.iter().flat_map(|role| &role.quiet).collect();
+            if !quiet.is_empty() {
+                for (family, link_local) in LINK_LOCAL {
+                    rules.push(format!("{} saddr {link_local} jump quiet_of_all", family.header()));
+                }
+                let mut list = BTreeSet::new();
+                for need in quiet {
+                    for peers in name_peers(need, "daddr", sets) {
+                        list.insert(format!(
+                            "{}{peers} counter goto {REFUSE_UNKNOWN_QUIETLY}",
+                            name_opening(need)
+                        ));
+                    }
+                }
+                let list: Vec<String> = list.into_iter().collect();
+                write_chain("quiet_of_all", "5a: quiet needs of any role", &list, out);
+            }
+            rules.push(format!("counter goto {REFUSE_UNKNOWN}{}", quote("5a: unknown_source")));
+        }
+    }
+    write_chain("unknown", "5: sources that no server has", &rules, out);
+}
+
+/// Where all drops go, by the mode of the server or of the policy.
+pub(super) fn write_ends(policy: &Policy, interface: &str, sets: &mut Sets<'_>, out: &mut String) {
+    let whole = policy.settings.mode.value;
+    let differs = |server: &Server| policy.mode_of(server) != whole;
+    let loud = |word: &str| {
+        format!("limit rate 10/second burst 50 packets log prefix \"portcullis {interface} {word}: \"")
+    };
+    let verdict = |mode: Mode| match mode {
+        Mode::Enforce => "counter drop",
+        Mode::Observe => "counter accept",
+    };
+    let end = |mode: Mode| match mode {
+        Mode::Enforce => vec![loud("drop"), verdict(mode).to_owned()],
+        Mode::Observe => vec![format!("goto {WOULD_DROP}")],
+    };
+    let other = match whole {
+        Mode::Enforce => Mode::Observe,
+        Mode::Observe => Mode::Enforce,
+    };
+    let (mut refuse, mut quietly) = (Vec::new(), Vec::new());
+    if policy.servers.iter().any(differs) {
+        // a frame with a server's address, but from another MAC or VLAN, has the mode of the policy
+        for family in Family::ALL {
+            let header = family.header();
+            for (key, field, has) in [
+                (
+                    "mac",
+                    "ether saddr",
+                    policy.servers.iter().any(|server| has_family(server, family) && !server.macs.is_empty()),
+                ),
+                (
+                    "vlan",
+                    "iifname",
+                    policy.servers.iter().any(|server| has_family(server, family) && server.vlan.is_some()),
+                ),
+            ] {
+                if has {
+                    let suffix = family.suffix();
+                    let spoofed = format!(
+                        "{header} saddr @with_{key}_{suffix} {header} saddr . {field} != @{key}s_{suffix}"
+                    );
+                    refuse.push(format!("{spoofed} goto {REFUSE_UNKNOWN}"));
+                    quietly.push(format!("{spoofed} goto {REFUSE_UNKNOWN_QUIETLY}"));
+                }
+            }
+            let Some(servers) = sets.define_servers("of_other_mode", family, differs) else {
+                continue;
+            };
+            let mode_end = match other {
+                Mode::Observe => format!("goto {WOULD_DROP}"),
+                Mode::Enforce => "goto refuse_in_observe".to_owned(),
+            };
+            refuse.push(format!("{header} saddr {servers} {mode_end}{}", quote("mode of the server")));
+            quietly.push(format!(
+                "{header} saddr {servers} {}{}",
+                verdict(other),
+                quote("mode of the server")
+            ));
+        }
+    }
+    refuse.extend(end(whole));
+    quietly.push(verdict(whole).to_owned());
+    write_chain(REFUSE, "refused, and logged", &refuse, out);
+    write_chain(REFUSE_QUIETLY, "refused", &quietly, out);
+    write_chain(REFUSE_UNKNOWN, "refused by the mode of [policy], and logged", &end(whole), out);
+    write_chain(REFUSE_UNKNOWN_QUIETLY, "refused by the mode of [policy]", &[verdict(whole).to_owned()], out);
+    write_chain(WOULD_DROP, "mode observe", &[loud("would_drop"), verdict(Mode::Observe).to_owned()], out);
+    if whole == Mode::Observe {
+        write_chain("refuse_in_observe", "of servers in mode enforce", &end(Mode::Enforce), out);
+    }
+}
+
+fn has_family(server: &Server, family: Family) -> bool {
+    server.addresses.iter().any(|(net, _)| Family::of(net) == family)
+}
