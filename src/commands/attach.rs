@@ -8,10 +8,13 @@ use serde_json::json;
 use super::shared::{
     find_place, load_policy_file, load_tested_policy, record, record_refusal, save_quarantines,
 };
-use crate::audit::{Action, Entry};
+use crate::audit::{Action, Entry, PolicyMark};
 use crate::daemon::describe_attachment;
 use crate::exit::Exit;
-use crate::gate::{Attachment, Gate, GatePlace, confirm_policy, read_mark};
+use crate::gate::{
+    Attachment, Gate, GateError, GatePlace, Lock, confirm_policy, read_mark, refuse_during_trial,
+    refuse_unconfirmed,
+};
 use crate::output::Output;
 use crate::policy::Policy;
 use crate::policy_file::CompiledPolicy;
@@ -30,7 +33,11 @@ fn attach(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exi
     let compiled = load_tested_policy(policy, output)?;
     let place = find_place(interface)?;
     let lock = place.lock()?;
+    refuse_during_trial(&place)?;
     let before = read_mark(&place);
+    if let Err(refusal) = refuse_unconfirmed(&place, &compiled.policy) {
+        return fall_back(&place, lock, &refusal.into(), policy, before, output);
+    }
     let (gate, mut attachment) = Gate::attach(&place, &compiled.policy, &compiled.tables)?;
     attachment.warnings.extend(confirm_policy(&place, &compiled.policy));
     record(&place, attachment.to_entry(&gate, before, policy), output);
@@ -52,37 +59,54 @@ pub fn run_with_fall_back(interface: &str, policy: &Path, output: &Output) -> an
 fn attach_or_fall_back(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let file = policy;
     let place = find_place(interface)?;
-    let interface = place.interface.as_str();
     let lock = place.lock()?;
     let before = read_mark(&place);
     let attached = load_policy_file(policy, output).and_then(|CompiledPolicy { policy, tables }| {
+        refuse_during_trial(&place)?;
+        refuse_unconfirmed(&place, &policy)?;
         let (gate, attachment) = Gate::attach_or_rebuild(&place, &policy, &tables)?;
         Ok((gate, attachment, policy))
     });
-    let refusal = match attached {
+    match attached {
         Ok((gate, mut attachment, policy)) => {
             attachment.warnings.extend(confirm_policy(&place, &policy));
             record(&place, attachment.to_entry(&gate, before, file), output);
             drop(lock);
             finish(&gate, &place, &attachment, &policy, output)?;
-            return Ok(Exit::Done);
+            Ok(Exit::Done)
         }
-        Err(refusal) => refusal,
-    };
+        Err(refusal) => fall_back(&place, lock, &refusal, file, before, output),
+    }
+}
+
+/// Keeps the gate that is attached, or attaches one with the last confirmed policy.
+fn fall_back(
+    place: &GatePlace,
+    lock: Lock,
+    refusal: &anyhow::Error,
+    policy: &Path,
+    before: Option<PolicyMark>,
+    output: &Output,
+) -> anyhow::Result<Exit> {
+    let interface = place.interface.as_str();
     notice!("portcullis: {refusal:#}");
     let file = policy.display();
-    let help = format!("help: repair {file}, then: portcullis attach -i {interface} -p {file}");
-    match Gate::fall_back(&place) {
+    // the refusal says what to do about a policy that nobody has confirmed
+    let help = match GateError::is_unconfirmed(refusal) {
+        true => String::new(),
+        false => format!("\nhelp: repair {file}, then: portcullis attach -i {interface} -p {file}"),
+    };
+    match Gate::fall_back(place) {
         Ok(kept) => {
-            record(&place, kept.to_entry(&place, &refusal, policy, before), output);
+            record(place, kept.to_entry(place, refusal, policy, before), output);
             drop(lock);
-            finish(&kept.gate, &place, &kept.attachment, &kept.compiled.policy, output)?;
-            notice!("portcullis: {}\n{help}", kept.describe(&place));
+            finish(&kept.gate, place, &kept.attachment, &kept.compiled.policy, output)?;
+            notice!("portcullis: {}{help}", kept.describe(place));
             Ok(Exit::Failed)
         }
         Err(failed) => {
-            record(&place, Entry::refused(Action::FallBack, &refusal).file(policy).detail(&failed), output);
-            notice!("portcullis: {failed}\n{help}");
+            record(place, Entry::refused(Action::FallBack, refusal).file(policy).detail(&failed), output);
+            notice!("portcullis: {failed}{help}");
             Ok(if failed.is_attached { Exit::Failed } else { Exit::Trouble })
         }
     }

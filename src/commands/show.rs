@@ -231,6 +231,10 @@ fn describe_status(status: &GateStatus) -> String {
     }
     let policy = &status.policy;
     row("policy", format!("{} (generation {})", policy.policy_file, policy.generation));
+    if let Some(trial) = &status.trial {
+        let left = show_duration(trial.left_s);
+        row("on trial", format!("for {left} more, then generation {} is live again", trial.before));
+    }
     row("policy hash", policy.policy_hash.clone());
     row("servers", format!("{} ({} addresses and prefixes)", policy.servers, policy.addresses));
     if !policy.observing.is_empty() {

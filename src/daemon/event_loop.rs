@@ -17,7 +17,7 @@ use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
 use super::quarantine_writer::QuarantineWriter;
-use super::reload::{BAD_POLICY, Reload};
+use super::reload::{BAD_POLICY, Guard, Reload};
 use super::responder::Responder;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
@@ -72,6 +72,8 @@ pub(super) struct Daemon<'gate> {
     reload: Reload,
     audit: AuditTeller,
     sink_watch: SinkWatch,
+    /// Generation of the live policy when it last was the one of the daemon's file.
+    own_generation: u64,
     control: Option<ControlServer>,
     signals: Signals,
     service_manager: ServiceManager,
@@ -128,6 +130,7 @@ impl<'gate> Daemon<'gate> {
             reload: Reload::new(policy_file),
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
+            own_generation: attachment.generation,
             control,
             signals,
             service_manager,
@@ -220,6 +223,7 @@ impl<'gate> Daemon<'gate> {
 
     /// Looks how the gate is attached, and reports what is wrong to everybody.
     fn check_gate(&mut self) -> anyhow::Result<()> {
+        self.monitor.settle_trial();
         let check = match self.monitor.check() {
             Ok(check) => check,
             // One look that fails is no sign of a gate that is gone. The next look comes in a second.
@@ -241,7 +245,7 @@ impl<'gate> Daemon<'gate> {
         if check.has_other_policy
             && let Ok(Some(policy)) = self.gate.live_policy()
         {
-            self.engine.set_prefix_servers(policy.prefix_servers());
+            self.follow(&policy)?;
             if let Some(text) = self.monitor.note_policy(&policy) {
                 self.report_trouble(GateTrouble::Observing, &text);
             }
@@ -402,7 +406,7 @@ impl<'gate> Daemon<'gate> {
             return;
         };
         let before = self.gate.policy_mark();
-        match turn.and_then(|(_lock, policy)| self.apply_policy(policy)) {
+        match turn.and_then(|(_lock, policy)| self.apply_policy(policy, false)) {
             Ok(text) => {
                 notice!("{text}");
                 self.note_reload(before, None);
@@ -413,23 +417,33 @@ impl<'gate> Daemon<'gate> {
                 notice!("portcullis: {error:#}\nportcullis: the live policy stays as it was");
                 let refusal = describe_refusal(&error);
                 self.note_reload(before, Some(&refusal));
-                self.report_trouble(GateTrouble::PolicyRefused, &refusal);
+                // Whoever tries a policy knows. The next reload comes after the trial.
+                if !matches!(error.downcast_ref(), Some(GateError::TrialRuns { .. })) {
+                    self.report_trouble(GateTrouble::PolicyRefused, &refusal);
+                }
             }
         }
         return_memory();
     }
 
-    fn apply_policy(&mut self, policy: Policy) -> anyhow::Result<String> {
-        let reloaded = Reload::apply(self.gate, self.monitor.place(), policy)?;
+    fn apply_policy(&mut self, policy: Policy, force: bool) -> anyhow::Result<String> {
+        let guard = Guard { own_generation: self.own_generation, force };
+        let reloaded = Reload::apply(self.gate, self.monitor.place(), policy, &guard)?;
+        self.own_generation = reloaded.generation;
         self.quarantine_writer.save();
-        self.engine.set_prefix_servers(reloaded.policy.prefix_servers());
-        self.responder.follow(&reloaded.policy);
-        self.consider_open(self.engine.open_alarms());
-        self.dispatch.follow(&reloaded.policy);
+        self.follow(&reloaded.policy)?;
         self.monitor.follow(&reloaded.policy, reloaded.generation);
-        let names = self.intake.learn_names();
-        self.unless_short(names)?;
         Ok(reloaded.text)
+    }
+
+    /// Goes by another policy, which is the live one now.
+    fn follow(&mut self, policy: &Policy) -> anyhow::Result<()> {
+        self.engine.set_prefix_servers(policy.prefix_servers());
+        self.responder.follow(policy);
+        self.consider_open(self.engine.open_alarms());
+        self.dispatch.follow(policy);
+        let names = self.intake.learn_names();
+        self.unless_short(names)
     }
 
     /// Reports the drops from before the start, as soon as the history says which ones were reported.

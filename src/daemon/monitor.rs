@@ -10,7 +10,8 @@ use super::announcement::describe_rest;
 use super::metrics::snapshot::{Snapshot, increment};
 use crate::abi::settings_flag;
 use crate::alarm::GateTrouble;
-use crate::gate::{AttachMode, Attachment, Gate, GateError, GatePlace, Hook};
+use crate::clock::show_duration;
+use crate::gate::{AttachMode, Attachment, Gate, GateError, GatePlace, Hook, Trial};
 use crate::policy::{Enforcement, Policy, Tracking};
 use crate::stderr::notice;
 
@@ -52,6 +53,8 @@ pub(super) struct Monitor<'gate> {
     is_observing: bool,
     /// Why the gate could not be attached again, as the user last read it.
     last_refusal: String,
+    /// The trial that was under way at the last check.
+    trial: Option<Trial>,
     /// Why the last check failed. Empty if it did not.
     last_failure: String,
     snapshot: Arc<Snapshot>,
@@ -77,6 +80,7 @@ impl<'gate> Monitor<'gate> {
             is_detached: false,
             is_observing: Enforcement::of(policy) == Enforcement::Observing,
             last_refusal: String::new(),
+            trial: None,
             last_failure: String::new(),
             snapshot,
         }
@@ -188,6 +192,53 @@ impl<'gate> Monitor<'gate> {
             check.over.push(GateTrouble::TrackerMissing);
         }
         Ok(check)
+    }
+
+    /// Notices that a trial has begun or ended, and tidies up after it. What can't be read or locked now comes a second
+    /// later: packets need none of this.
+    pub(super) fn settle_trial(&mut self) {
+        let ended = match self.gate.has_ended_trial() {
+            Ok(true) => self.place.try_lock().and_then(|_lock| self.gate.settle_trial(&self.place)),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let ended = ended.unwrap_or_else(|error| {
+            debug!("{error}");
+            None
+        });
+        let Ok(trial) = self.gate.trial() else { return };
+        let before = std::mem::replace(&mut self.trial, trial);
+        if let Some(text) = ended.or(before).and_then(|before| self.describe_trial_end(&before)) {
+            notice!("portcullis: {text}");
+        }
+        if let Some(trial) = trial.filter(|trial| before.is_none_or(|before| before != *trial)) {
+            notice!(
+                "portcullis: generation {} of the policy is on trial on {}: unless somebody confirms it, generation {} \
+                 is live again in {}",
+                trial.generation,
+                self.place.interface,
+                trial.before,
+                show_duration(trial.left_s())
+            );
+        }
+    }
+
+    /// `None`: the trial goes on.
+    fn describe_trial_end(&self, trial: &Trial) -> Option<String> {
+        let live = self.gate.live_settings().ok().flatten()?.generation;
+        let Trial { generation, before, .. } = trial;
+        let interface = &self.place.interface;
+        match (self.trial, live) {
+            (Some(now), _) if now.generation == *generation => None,
+            (None, live) if live == *generation => {
+                Some(format!("generation {generation} of the policy is confirmed on {interface}"))
+            }
+            (_, live) if live == *before => Some(format!(
+                "nobody confirmed generation {generation} of the policy: generation {before} is live again on \
+                 {interface}"
+            )),
+            _ => Some(format!("the trial of generation {generation} on {interface} is over")),
+        }
     }
 
     /// Says once why the gate could not be looked at. The daemon looks again every second.

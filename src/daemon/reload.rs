@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::compile::compile;
-use crate::gate::{Gate, GateError, GatePlace, confirm_policy, list_carried};
+use crate::compile::{Tables, compile};
+use crate::gate::{Gate, GateError, GatePlace, confirm_policy, list_carried, refuse_unconfirmed};
+use crate::abi::read_text;
 use crate::memory::return_memory;
 use crate::policy::{Diagnostics, Policy, list_changes};
 use crate::policy_file::{CompiledPolicy, read_regular_policy};
@@ -69,6 +70,65 @@ pub(super) struct Reloaded {
     pub generation: u64,
     /// The changes, for people.
     pub text: String,
+}
+
+/// What a reload must not do, for nobody sits there who could say so.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// Generation of the live policy when it last was the one of the daemon's file.
+    pub(super) own_generation: u64,
+    /// Somebody said so: `reload --force`.
+    pub(super) force: bool,
+}
+
+impl Guard {
+    /// Somebody has made a policy of another file the live one since. A reload, perhaps that of log rotation, must
+    /// not undo that.
+    fn refuse_other_file(&self, gate: &Gate, place: &GatePlace, policy: &Policy) -> anyhow::Result<()> {
+        let Some(live) = gate.live_settings()?.filter(|live| live.generation != self.own_generation) else {
+            return Ok(());
+        };
+        let file = read_text(&live.file);
+        if self.force || is_same_file(&file, &policy.file) || gate.live_source()?.is_none_or(|(text, _)| text == policy.text)
+        {
+            return Ok(());
+        }
+        bail!(
+            "the live policy is that of {file}, which somebody has applied since, and not that of {}\n\
+             help: portcullis reload -i {} --force puts {1} into force all the same",
+            policy.file,
+            place.interface,
+        );
+    }
+
+    /// As `apply` does.
+    fn refuse_lost_management(
+        &self,
+        gate: &Gate,
+        place: &GatePlace,
+        policy: &Policy,
+        tables: &Tables,
+    ) -> anyhow::Result<()> {
+        let lost = gate.find_cut_off(policy, tables, None)?;
+        let Some(first) = lost.first().filter(|_| !self.force) else { return Ok(()) };
+        let more = match lost.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        bail!(
+            "the policy would cut off an open flow of the management: {first}{more}\n\
+             help: portcullis apply -i {0} --confirm 60s {1} tries it, and portcullis reload -i {0} --force puts it \
+             into force",
+            place.interface,
+            policy.file
+        );
+    }
+}
+
+/// Two names of one file, as they were typed.
+fn is_same_file(one: &str, other: &str) -> bool {
+    let resolve = |file: &str| std::fs::canonicalize(file).ok();
+    one == other || resolve(one).is_some_and(|path| Some(path) == resolve(other))
 }
 
 impl Reload {
@@ -166,16 +226,26 @@ impl Reload {
     ///
     /// # Errors
     /// When the policy does not fit or the gate is not the daemon's any more. The live policy stays then.
-    pub(super) fn apply(gate: &Gate, place: &GatePlace, policy: Policy) -> anyhow::Result<Reloaded> {
+    pub(super) fn apply(
+        gate: &Gate,
+        place: &GatePlace,
+        policy: Policy,
+        guard: &Guard,
+    ) -> anyhow::Result<Reloaded> {
         let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
         if !gate.is_pinned_at(place)? {
             bail!("another command has detached the gate from {}", place.interface);
         }
+        gate.settle_trial(place)?;
+        gate.refuse_during_trial(place)?;
+        guard.refuse_other_file(gate, place, &policy)?;
+        refuse_unconfirmed(place, &policy)?;
         // Each step needs much memory for a moment, so each gives back what it had.
         return_memory();
         let changes = gate.changes_to(&policy)?;
         return_memory();
         let tables = compile(&policy).map_err(bad)?;
+        guard.refuse_lost_management(gate, place, &policy, &tables)?;
         let carried = gate.find_carried_quarantines(&tables)?;
         let generation = gate.apply(place, &policy, &tables)?;
         if let Some(warning) = confirm_policy(place, &policy) {

@@ -11,7 +11,10 @@ use super::metrics::snapshot::Snapshot;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use crate::audit::{Action, Entry, Event};
-use crate::gate::{Attachment, Gate, GatePlace, confirm_policy, detach, list_saved_quarantines, read_mark};
+use crate::gate::{
+    Attachment, FallBack, Gate, GateError, GatePlace, confirm_policy, detach, list_saved_quarantines, read_mark,
+    refuse_during_trial, refuse_unconfirmed,
+};
 use crate::history::{HistoryWriter, Limits};
 use crate::memory::return_memory;
 use crate::policy::Policy;
@@ -113,6 +116,7 @@ pub fn run(
             if let Err(error) = gate.save_quarantines(place) {
                 notice!("portcullis: warning: the quarantines end with the gate: {error}");
             }
+            refuse_during_trial(place)?;
             let before = gate.policy_mark();
             detach(place)?;
             // its sinks have ended: the next daemon tells it
@@ -147,8 +151,19 @@ fn attach(
         notice!("portcullis: warning: {unkept}");
         Some(*unkept.event)
     };
+    if let Err(error) = refuse_during_trial(place) {
+        // The daemon watches the gate as it is: whoever tries a policy may have restarted it for that.
+        let kept = Gate::fall_back(place)?;
+        notice!(
+            "portcullis: {error}\nportcullis: {}; {} is not read before the next reload",
+            kept.describe(place),
+            options.policy_file.display()
+        );
+        return Ok(Begun::kept(kept, None, None));
+    }
     let attached = wanted.and_then(|compiled| {
         let CompiledPolicy { policy, tables } = &compiled;
+        refuse_unconfirmed(place, policy)?;
         let (gate, mut attachment) = match options.fall_back {
             true => Gate::attach_or_rebuild(place, policy, tables)?,
             false => Gate::attach(place, policy, tables)?,
@@ -159,7 +174,7 @@ fn attach(
         Ok(Begun { gate, attachment, compiled, refusal: None, unkept })
     });
     let refusal = match attached {
-        Err(refusal) if options.fall_back => refusal,
+        Err(refusal) if options.fall_back || GateError::is_unconfirmed(&refusal) => refusal,
         Err(refusal) => {
             keep(Entry::refused(Action::Attach, &format_args!("{refusal:#}")).file(options.policy_file));
             return Err(refusal);
@@ -182,11 +197,17 @@ fn attach(
         reason.lines().next().unwrap_or_default(),
         kept.describe(place)
     );
-    Ok(Begun {
-        gate: kept.gate,
-        attachment: kept.attachment,
-        compiled: kept.compiled,
-        refusal: Some(text),
-        unkept: unkept.into_iter().collect(),
-    })
+    Ok(Begun::kept(kept, Some(text), unkept))
+}
+
+impl Begun {
+    fn kept(kept: FallBack, refusal: Option<String>, unkept: Option<Event>) -> Begun {
+        Begun {
+            gate: kept.gate,
+            attachment: kept.attachment,
+            compiled: kept.compiled,
+            refusal,
+            unkept: unkept.into_iter().collect(),
+        }
+    }
 }

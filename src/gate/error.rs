@@ -312,6 +312,11 @@ impl GateError {
         }
     }
 
+    /// Whether this is about a policy that was on trial and that nobody has confirmed.
+    pub fn is_unconfirmed(error: &anyhow::Error) -> bool {
+        matches!(error.downcast_ref(), Some(GateError::Unconfirmed { .. }))
+    }
+
     /// No gate is pinned by this name.
     pub(super) fn no_such_pins(name: &str) -> GateError {
         GateError::NoSuchPins { name: name.escape_default().to_string() }

@@ -25,6 +25,8 @@ pub struct FallBack {
     pub since: Option<Timestamp>,
     /// The gate was attached before, and nothing was changed.
     pub was_attached: bool,
+    /// The policy that is live is on trial.
+    pub on_trial: bool,
 }
 
 /// No confirmed policy could be attached. The text says whether the NIC has a gate.
@@ -40,6 +42,14 @@ impl FallBack {
     /// In one sentence: which policy is live, and since when.
     pub fn describe(&self, place: &GatePlace) -> String {
         let policy = &self.compiled.policy;
+        if self.on_trial {
+            return format!(
+                "the gate on {} stays attached and {} under the policy that is on trial, {}",
+                place.interface,
+                Enforcement::of(policy).name(),
+                policy.file
+            );
+        }
         let since = self.since.map_or("at an unknown time".to_owned(), |since| since.to_string());
         format!(
             "the gate on {} {} attached and {} under the last confirmed policy, {}, which was confirmed {since}",
@@ -103,6 +113,7 @@ impl Gate {
                         compiled,
                         since: Some(since),
                         was_attached: false,
+                        on_trial: false,
                     });
                 }
                 Err(error) => {
@@ -122,6 +133,10 @@ impl Gate {
     /// The gate that is attached, if it enforces a policy that this version understands.
     fn keep_attached(place: &GatePlace, confirmed: &[Result<ConfirmedPolicy, String>]) -> Option<FallBack> {
         let gate = Gate::open(place).ok()?;
+        if let Err(error) = gate.settle_trial(place) {
+            log::warn!("the trial is over, but not tidied up: {error}");
+        }
+        let on_trial = gate.trial().ok()?.is_some();
         let mode = gate.find_mode(place).ok()?;
         let policy = gate.live_policy().ok().flatten()?;
         let settings = gate.live_settings().ok().flatten()?;
@@ -147,6 +162,7 @@ impl Gate {
             compiled: CompiledPolicy { policy, tables },
             since: since.or_else(|| Timestamp::from_second(applied_s).ok()),
             was_attached: true,
+            on_trial,
         })
     }
 }

@@ -89,7 +89,7 @@ pub use quarantine::{
 };
 pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};
-pub use status::{DropKey, DropSums, GateStatus, PolicyFacts};
+pub use status::{DropKey, DropSums, GateStatus, PolicyFacts, TrialStatus};
 pub use system::TestRun;
 pub use trial::{Trial, refuse_during_trial};
 pub use typed_map::TypedMap;

@@ -45,6 +45,9 @@ pub struct GateStatus {
     /// The live policy.
     #[serde(flatten)]
     pub policy: PolicyFacts,
+    /// It is on trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
     /// Names of servers in quarantine.
     pub quarantined: Vec<String>,
     /// Addresses in quarantine.
@@ -67,6 +70,15 @@ pub struct GateStatus {
     /// Packets and bytes that passed, by reason.
     #[serde(skip)]
     pub passes: Vec<(Reason, u64, u64)>,
+}
+
+/// A trial that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TrialStatus {
+    /// Generation of the policy that is live again when the trial is over.
+    pub before: u64,
+    /// Seconds until then.
+    pub left_s: u64,
 }
 
 /// Facts that change only with the policy. The whole policy is read for them.
@@ -167,6 +179,7 @@ impl Gate {
             settings: describe_flags(settings.flags),
             tracker: self.find_tracker(place)?,
             policy,
+            trial: self.trial()?.map(|trial| TrialStatus { before: trial.before, left_s: trial.left_s() }),
             quarantined: self.quarantined()?.into_iter().map(|(name, _)| name).collect(),
             quarantined_addresses: self.quarantined_addresses()?,
             events_lost: events.samples_lost,
