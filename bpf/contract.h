@@ -667,6 +667,12 @@ struct question {
 	__u32 zero;
 };
 
+/* Of a private load alone, see private.h: the time that its programs go by, and what the filter decided last. */
+struct private_run {
+	__u64 now_ns;
+	struct decision decision;
+};
+
 _Static_assert(sizeof(struct address) == 16, "address");
 _Static_assert(sizeof(struct settings) == 144 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX,
 	       "settings");
@@ -703,5 +709,6 @@ _Static_assert(sizeof(struct frequent_address) == 24, "frequent_address");
 _Static_assert(sizeof(struct frequent) == 400, "frequent");
 _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 24, "decision");
+_Static_assert(sizeof(struct private_run) == 32, "private_run");
 
 #endif

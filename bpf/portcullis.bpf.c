@@ -10,6 +10,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
+#include "private.h"
 #include "fast_path.h"
 #include "sweep.h"
 #include "track.h"
@@ -28,7 +29,8 @@ int portcullis_filter(struct xdp_md *ctx)
 	__u64 now_ns = read_clock(cpu);
 	__u32 assume = 0, epoch = 0;
 
-	if (read_plain_frame(ctx, &scratch.fast_path.frame)) {
+	/* the fast path comes to the same verdicts, but makes no decision that could be read */
+	if (!is_private && read_plain_frame(ctx, &scratch.fast_path.frame)) {
 		int action = try_fast_path(ctx, &scratch.fast_path, cpu, now_ns, &assume, &epoch);
 
 		if (action >= 0)
@@ -37,6 +39,8 @@ int portcullis_filter(struct xdp_md *ctx)
 	__builtin_memset(&scratch.packet, 0, sizeof(scratch.packet));
 	parse_frame(ctx, &scratch.packet);
 	decide(ctx, &scratch.packet, now_ns, assume, &decision);
+	if (is_private)
+		private_run.decision = decision;
 	account(ctx, &scratch.packet, &decision, now_ns, epoch);
 	/* fails closed: any other verdict is a drop */
 	return decision.verdict == VERDICT_PASS || decision.verdict == VERDICT_WOULD_DROP ?
@@ -59,7 +63,7 @@ int portcullis_explain(struct xdp_md *ctx)
 	    bpf_xdp_adjust_head(ctx, sizeof(question)))
 		return XDP_ABORTED;
 	parse_frame(ctx, &packet);
-	decide(ctx, &packet, bpf_ktime_get_coarse_ns(), question.assume & ASSUME_OPENED, &decision);
+	decide(ctx, &packet, read_coarse_clock(), question.assume & ASSUME_OPENED, &decision);
 	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(decision)))
 		return XDP_ABORTED;
 	data = (void *)(long)ctx->data;
@@ -124,6 +128,7 @@ struct exported_types {
 	struct sweep_row sweep_row;
 	enum flow_flag flow_flag;
 	enum assumption assumption;
+	struct private_run private_run;
 };
 
 int export_types(struct exported_types *types)

@@ -9,6 +9,7 @@
 
 #include "ledger.h"
 #include "load.h"
+#include "private.h"
 
 struct sweep {
 	struct xdp_md *ctx;
@@ -159,7 +160,7 @@ static __always_inline void return_quota(__u32 key)
 		return;
 	before = __sync_fetch_and_add(&quota->rows, -1);
 	shared = bpf_map_lookup_elem(&ledger_quotas, &shared_key);
-	limits = find_limits(class, bpf_ktime_get_coarse_ns());
+	limits = find_limits(class, read_coarse_clock());
 	if (shared && shared->rows && limits && before > limits->guaranteed)
 		__sync_fetch_and_add(&shared->rows, -1);
 }

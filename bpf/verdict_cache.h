@@ -13,6 +13,7 @@
 #define PORTCULLIS_VERDICT_CACHE_H
 
 #include "policy.h"
+#include "private.h"
 
 static const __u64 GOLDEN_RATIO = 0x9e3779b97f4a7c15ULL;
 
@@ -26,8 +27,11 @@ static __always_inline struct cpu *find_cpu(void)
 /* CLOCK_MONOTONIC_COARSE, which is CLOCK_MONOTONIC up to two ticks ago. */
 static __always_inline __u64 read_clock(struct cpu *cpu)
 {
-	__u64 tick = bpf_jiffies64();
+	__u64 tick;
 
+	if (is_private)
+		return private_run.now_ns;
+	tick = bpf_jiffies64();
 	if (!cpu)
 		return bpf_ktime_get_coarse_ns();
 	if (cpu->tick != tick) {

@@ -149,6 +149,20 @@ impl<V: Plain + Copy + Default> Window<V> {
 /// Some entries of a [`MappedArray`], which this process and the programs change.
 pub(super) struct WritableWindow<V>(Window<V>);
 
+impl<V: Plain + Copy + Default> WritableWindow<V> {
+    /// The entry `index`, as [`Window::get`].
+    pub(super) fn get(&self, index: usize) -> Option<V> {
+        self.0.get(index)
+    }
+
+    /// Sets the word `number` of the entry `index`.
+    pub(super) fn set_word(&self, index: usize, number: usize, value: u64) {
+        if let Some(word) = self.0.word(index, number) {
+            word.store(value, Ordering::Release);
+        }
+    }
+}
+
 impl WritableWindow<u64> {
     /// Makes all words 0.
     pub(super) fn clear(&self) {

@@ -42,6 +42,7 @@ mod private;
 mod program;
 mod quarantine;
 mod rebuild;
+mod replay;
 mod requirements;
 mod revoke;
 mod routes;
@@ -87,6 +88,7 @@ pub use quarantine::{
     CarriedQuarantine, QuarantinedAddress, Released, SavedRelease, Target, list_carried,
     list_saved_quarantines, release_saved,
 };
+pub use replay::{Decision, ReplayGate};
 pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};
 pub use status::{DropKey, DropSums, GateStatus, PolicyFacts, TrialStatus};

@@ -111,7 +111,7 @@ impl Gate {
     }
 
     /// Tells the programs how the maps are made.
-    fn describe_maps(&self) -> Result<(), GateError> {
+    pub(super) fn describe_maps(&self) -> Result<(), GateError> {
         self.divide_verdict_cache(self.maps.verdict_cache.max_entries())?;
         self.begin_bloom()?;
         let cpus = possible_cpus();

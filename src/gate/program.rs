@@ -22,6 +22,10 @@ const EXPLAIN: &str = "portcullis_explain";
 pub(super) const TRACK: &str = "portcullis_track";
 const SWEEP: &str = "portcullis_sweep";
 
+/// The ends of the names that libbpf gives to the maps of the object's variables.
+const CONSTANTS: &str = ".rodata";
+const VARIABLES: &str = ".bss";
+
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
@@ -111,6 +115,17 @@ impl Programs {
         system::test_run(self.filter.as_fd(), frame, repeat, None)
     }
 
+    /// Runs the filter on a frame, with all its consequences, and returns `enum xdp_action`. The frame does not
+    /// come back, which takes less time.
+    pub(super) fn filter_one_way(&self, frame: &[u8]) -> Result<u32, Errno> {
+        system::test_run_one_way(self.filter.as_fd(), frame)
+    }
+
+    /// Runs the tracker likewise.
+    pub(super) fn track_one_way(&self, frame: &[u8]) -> Result<u32, Errno> {
+        system::test_run_one_way(self.track.as_fd(), frame)
+    }
+
     /// Runs the sweep on a request, and returns for how many rows it was done: see
     /// [`Gate::give_rows_back`](super::Gate::give_rows_back).
     ///
@@ -156,6 +171,31 @@ pub(super) fn load(
     sizes: &TableSizes,
     reuse: Option<&Path>,
 ) -> Result<(Maps, Programs), GateError> {
+    let (maps, programs, _) = load_as(object, sizes, reuse, false)?;
+    Ok((maps, programs))
+}
+
+/// Loads the object with maps of its own for a private load: see `bpf/private.h`. Returns its variables too.
+pub(super) fn load_private(
+    object: &[u8],
+    sizes: &TableSizes,
+) -> Result<(Maps, Programs, MapHandle), GateError> {
+    let (maps, programs, variables) = load_as(object, sizes, None, true)?;
+    let variables = variables.ok_or_else(|| GateError::foreign_object("it has variables".to_owned()))?;
+    Ok((maps, programs, variables))
+}
+
+/// Whether a map is the compiler's, for the object's variables: it is no part of a gate, and has no pin.
+pub(super) fn is_for_variables(name: &str) -> bool {
+    name.contains('.')
+}
+
+fn load_as(
+    object: &[u8],
+    sizes: &TableSizes,
+    reuse: Option<&Path>,
+    is_private: bool,
+) -> Result<(Maps, Programs, Option<MapHandle>), GateError> {
     let failed = |error: &libbpf_rs::Error| {
         GateError::from_libbpf("the kernel refused the programs (-v -v shows why)", error)
     };
@@ -166,6 +206,15 @@ pub(super) fn load(
         .map_err(|error| failed(&error))?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
+        if is_for_variables(&name) {
+            if is_private && name.ends_with(CONSTANTS) {
+                // the first and only constant
+                let value = map.initial_value_mut().and_then(|bytes| bytes.first_chunk_mut());
+                let value = value.ok_or_else(|| GateError::foreign_object("it has a constant".to_owned()))?;
+                *value = 1_u32.to_ne_bytes();
+            }
+            continue;
+        }
         let size = size_of(&name, sizes)?;
         if let Some(folder) = reuse {
             let pinned = open_map(&folder.join(&name)).map_err(|errno| GateError::Kernelside {
@@ -199,5 +248,7 @@ pub(super) fn load(
             .ok_or_else(|| GateError::foreign_object(format!("it has no map `{name}`")))?;
         MapHandle::try_from(&map).map_err(|error| failed(&error))
     })?;
-    Ok((maps, programs))
+    let variables = object.maps().find(|map| map.name().to_string_lossy().ends_with(VARIABLES));
+    let variables = variables.map(|map| MapHandle::try_from(&map).map_err(|error| failed(&error)));
+    Ok((maps, programs, variables.transpose()?))
 }

@@ -61,6 +61,16 @@ impl Gate {
 }
 
 impl Consumer<'_> {
+    /// Takes the samples that are there, without waiting for others.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn take(&self) -> Result<Received, GateError> {
+        let read = self.buffer.consume();
+        read.map_err(|error| GateError::from_libbpf("could not read the perf buffer", &error))?;
+        Ok(self.received.take())
+    }
+
     /// Waits up to `timeout` for samples and takes those that are there.
     ///
     /// # Errors

@@ -253,6 +253,20 @@ pub(super) fn test_run(
     test_run_in(program, data, repeat, ifindex.map(|_| &mut context))
 }
 
+/// Runs a program on a frame once, and returns its return value. The frame does not come back.
+pub(super) fn test_run_one_way(program: BorrowedFd<'_>, data: &[u8]) -> Result<u32, Errno> {
+    let mut options = sys::bpf_test_run_opts {
+        sz: size_of::<sys::bpf_test_run_opts>() as sys::size_t,
+        data_in: data.as_ptr().cast(),
+        data_size_in: u32::try_from(data.len()).map_err(|_| Errno::EMSGSIZE)?,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: the one pointer is to a buffer of the size given with it, and both outlive the call.
+    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) })?;
+    Ok(options.retval)
+}
+
 /// Runs a program of TC on a frame that came in by the interface of this index, and goes out by the loopback
 /// device, whose index is 1.
 pub(super) fn test_run_from(

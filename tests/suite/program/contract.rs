@@ -8,9 +8,9 @@ use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
     address, class_limits, counter, decision, flow, flow_key, fragment, fragment_key, frequent,
     frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key,
-    name, need, need_key, opening, peer_key, peer_match, prefix_key, quarantine, question, range_key,
-    refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, sample, server, settings,
-    sweep_request, sweep_row,
+    name, need, need_key, opening, peer_key, peer_match, prefix_key, private_run, quarantine, question,
+    range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, sample, server,
+    settings, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -101,6 +101,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(decision 24: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
             rule = 12, generation = 16, port = 20, protocol = 22, observed = 23),
         assert_layout!(question 8: assume = 0, zero = 4),
+        assert_layout!(private_run 32: now_ns = 0, decision = 8),
     ];
     assert_layout!(sample 104: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48,
         server = 52, rule = 56, length = 60, source_port = 64, destination_port = 66, ethertype = 68,
