@@ -12,6 +12,7 @@
 pub mod abi;
 pub mod alarm;
 pub mod audit;
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod commands;

@@ -1,0 +1,27 @@
+//! Captures: files of pcap and pcapng, read as a stream of Ethernet frames with their times. Memory is bounded by the
+//! largest packet, whatever the size of the file.
+//!
+//! | part | work |
+//! | --- | --- |
+//! | `reader` | one file: which format it is, where it is damaged |
+//! | `pcap`, `pcapng` | the two formats: records and blocks |
+//! | `merge` | several files, in the order of their times |
+//! | `link` | packets of other link types become Ethernet frames, as far as that can be known |
+//! | `facts` | addresses, ports and flags of a frame |
+//!
+//! The formats are read here and not by a crate. pcap-file refuses packets that were cut by a snaplen, and takes every
+//! time of pcapng for nanoseconds. pcap-parser can't tell a damaged block from one whose end is still to come.
+
+mod facts;
+mod link;
+mod merge;
+mod pcap;
+mod pcapng;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub use facts::{Facts, Position};
+pub use link::{Frame, LINK_TYPES, LinkType, Source, Travel, Trouble};
+pub use merge::Merge;
+pub use reader::{CaptureReader, Damage, Packet, Timestamp};
