@@ -128,6 +128,9 @@ pub enum Command {
     /// Ask the loaded program what it would do with a packet, and why
     Explain(ExplainArgs),
 
+    /// Tell what a policy would have done to a capture, without touching an interface
+    Replay(ReplayArgs),
+
     /// Cut off a server or one of its addresses. Only its management still gets an answer
     Quarantine {
         /// Where.
@@ -414,6 +417,30 @@ pub struct ExplainArgs {
     /// VLAN id of the frame [default: the one that the policy binds the server to]
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(0..=4094))]
     pub vlan: Option<u16>,
+}
+
+/// The flags of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The policy file
+    #[arg(short, long)]
+    pub policy: PathBuf,
+
+    /// Compare with this policy. Exit status 1 means that they differ on the capture, 2 is trouble
+    #[arg(long, value_name = "POLICY")]
+    pub against: Option<PathBuf>,
+
+    /// The MAC of the NIC at which the capture was taken [default: what the capture shows]
+    #[arg(long, value_name = "MAC", value_parser = parse_mac_argument)]
+    pub mac: Option<[u8; 6]>,
+
+    /// Captures of both directions, pcap or pcapng. Several are read in the order of their times. - reads standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+fn parse_mac_argument(text: &str) -> Result<[u8; 6], String> {
+    crate::net::parse_mac(text).ok_or_else(|| "a MAC is written as 02:00:00:00:00:10".to_owned())
 }
 
 /// As words without help of their own, which would spread every page of help over twice the lines.

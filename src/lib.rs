@@ -32,6 +32,7 @@ pub mod output;
 pub mod policy;
 pub mod policy_file;
 pub mod policy_tests;
+pub mod replay;
 pub mod sink;
 mod state_file;
 pub mod state_folder;

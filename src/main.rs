@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use portcullis::cli::{Cli, Command, Export};
+use portcullis::cli::{Cli, Command, Export, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, explain, export, init, pickup, quarantine, report,
-    rollback, run, show, test, top,
+    alarms, apply, attach, check, confirm, detach, diff, explain, export, init, pickup, quarantine, replay,
+    report, rollback, run, show, test, top,
 };
 use portcullis::exit::Exit;
 use portcullis::output::Output;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         match cli.command {
             // as that of diff(1), whose 1 says that the two differ
             Command::Diff { .. } | Command::Test { .. } => Exit::Trouble,
+            Command::Replay(ReplayArgs { against: Some(_), .. }) => Exit::Trouble,
             _ => Exit::Failed,
         }
     });
@@ -69,6 +70,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Show { interface, subject, since } => {
             show::run(interface.as_deref(), *subject, *since, &output)
         }
+        Command::Replay(arguments) => replay::run(arguments, &output),
         Command::Explain(arguments) => explain::run(arguments, &output),
         Command::Quarantine { interface, target, time, address_only } => {
             quarantine::run(&interface.name, target, *time, *address_only, &output)

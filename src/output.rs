@@ -49,14 +49,21 @@ impl Output {
 
     /// Whether text on standard error is coloured.
     pub fn colours_stderr(&self) -> bool {
+        self.colours(io::stderr().is_terminal())
+    }
+
+    fn colours(&self, is_terminal: bool) -> bool {
         match self.color {
             Color::Always => true,
             Color::Never => false,
             // https://no-color.org
-            Color::Auto => {
-                io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-            }
+            Color::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         }
+    }
+
+    /// Whether text on standard output is coloured.
+    pub fn colours_stdout(&self) -> bool {
+        self.colours(io::stdout().is_terminal())
     }
 
     /// Prints text for people.

@@ -12,6 +12,7 @@ pub mod export;
 pub mod init;
 pub mod pickup;
 pub mod quarantine;
+pub mod replay;
 pub mod report;
 pub mod rollback;
 pub mod run;

@@ -9,7 +9,7 @@ use crate::drops::{DropEvent, Ledger, LedgerEntry, LedgerKey, Names, ReportedRow
 use crate::gate::{Gate, GateError};
 
 /// A place where drops are counted.
-pub(super) trait DropSource {
+pub(crate) trait DropSource {
     /// Names of the servers' ids.
     fn names(&self) -> Result<Names, GateError>;
     /// How many packets were dropped, and how many samples were lost.

@@ -37,5 +37,7 @@ mod service_manager;
 mod signals;
 mod sink_watch;
 
+pub(crate) use drop_source::DropSource;
+
 pub use announcement::{describe_attachment, describe_kept_quarantines};
 pub use run::{Options, run};

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
+use crate::abi::read_text;
 use crate::compile::{Tables, compile};
 use crate::gate::{Gate, GateError, GatePlace, confirm_policy, list_carried, refuse_unconfirmed};
-use crate::abi::read_text;
 use crate::memory::return_memory;
 use crate::policy::{Diagnostics, Policy, list_changes};
 use crate::policy_file::{CompiledPolicy, read_regular_policy};
@@ -89,7 +89,9 @@ impl Guard {
             return Ok(());
         };
         let file = read_text(&live.file);
-        if self.force || is_same_file(&file, &policy.file) || gate.live_source()?.is_none_or(|(text, _)| text == policy.text)
+        if self.force
+            || is_same_file(&file, &policy.file)
+            || gate.live_source()?.is_none_or(|(text, _)| text == policy.text)
         {
             return Ok(());
         }

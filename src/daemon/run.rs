@@ -12,8 +12,8 @@ use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use crate::audit::{Action, Entry, Event};
 use crate::gate::{
-    Attachment, FallBack, Gate, GateError, GatePlace, confirm_policy, detach, list_saved_quarantines, read_mark,
-    refuse_during_trial, refuse_unconfirmed,
+    Attachment, FallBack, Gate, GateError, GatePlace, confirm_policy, detach, list_saved_quarantines,
+    read_mark, refuse_during_trial, refuse_unconfirmed,
 };
 use crate::history::{HistoryWriter, Limits};
 use crate::memory::return_memory;

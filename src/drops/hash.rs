@@ -10,7 +10,7 @@ const PI: u64 = 0x2437_54a7_0a88_85a3;
 
 /// Makes hashers that all begin with the same number. Each table has a number of its own.
 #[derive(Clone, Debug)]
-pub(super) struct Seeded(u64);
+pub(crate) struct Seeded(u64);
 
 impl Default for Seeded {
     fn default() -> Seeded {
@@ -27,7 +27,7 @@ impl BuildHasher for Seeded {
 }
 
 /// Multiplies, and folds the high half of the product onto the low one.
-pub(super) struct Folding(u64);
+pub(crate) struct Folding(u64);
 
 impl Hasher for Folding {
     fn write_u64(&mut self, word: u64) {

@@ -20,6 +20,7 @@ pub(crate) use addresses::read_addresses;
 pub use contacts::Contacts;
 pub use event::{Context, DropEvent, Names, Origin, ServerRef};
 pub(crate) use event::{name_service, show_hex};
+pub(crate) use hash::Seeded;
 pub use hot_rows::{HotRows, LastPacket};
 pub use ledger::{
     CountedRow, Ledger, LedgerEntry, LedgerKey, LedgerRow, WholeLedger, add_reportable, add_whole,

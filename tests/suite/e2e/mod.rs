@@ -36,6 +36,7 @@ mod quarantined_answers;
 pub mod quarantines;
 mod refusals;
 mod renames;
+mod replays;
 mod service;
 mod services;
 mod sets;

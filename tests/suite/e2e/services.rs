@@ -91,7 +91,7 @@ fn table() -> Vec<Line> {
 }
 
 /// Servers at every port of the table, in the DMZ and beyond.
-fn start_servers(testbed: &Testbed) -> (Vec<TcpServer>, Vec<TcpServer>, Vec<UdpServer>) {
+pub fn start_servers(testbed: &Testbed) -> (Vec<TcpServer>, Vec<TcpServer>, Vec<UdpServer>) {
     let inside = [22, 25, 53, 80, 113, 443, 4444].map(|port| TcpServer::start(&testbed.dmz, port)).into();
     let outside = [21, 22, 25, 53, 80, 113].map(|port| TcpServer::start(&testbed.internet, port)).into();
     let mut datagrams = Vec::new();
@@ -126,7 +126,7 @@ fn attempt(testbed: &Testbed, line: &Line, family: &Family, dropped: bool) -> bo
 }
 
 /// Tries every line in both families, all at once.
-fn attempt_all(testbed: &Testbed, gate: bool) {
+pub fn attempt_all(testbed: &Testbed, gate: bool) {
     std::thread::scope(|scope| {
         for line in &table() {
             for family in FAMILIES {

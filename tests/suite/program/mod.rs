@@ -36,6 +36,7 @@ mod quarantined_answers;
 mod quarantined_macs;
 mod quarantines_and_policies;
 mod quiet_ethertypes;
+mod replay;
 mod replies;
 mod replies_other;
 mod routers;
