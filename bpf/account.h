@@ -335,9 +335,10 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 		if (effects & EFFECT_NOTE_OPENING)
 			note_own_opening(&key, now_ns);
 		if (effects & EFFECT_OPEN_FLOW)
-			make_established(&key, decision->generation, decision->rule,
-					 decision->server, FLOW_PICKED_UP | ended_by_server(packet),
-					 now_ns);
+			make_established(&key,
+					 noted_generation(decision->generation, decision->rule),
+					 decision->rule, decision->server,
+					 FLOW_PICKED_UP | ended_by_server(packet), now_ns);
 		if (effects & EFFECT_NOTE_SYN_ACK)
 			note_syn_ack(&key, packet);
 		if (effects & EFFECT_TOUCH_FLOW)

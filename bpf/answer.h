@@ -9,7 +9,8 @@
 #include "verdict.h"
 
 /* The rule that permits the packet as an answer in a flow that a peer opened to a service of the
- * live policy, with the decision filled in. 0: it is none.
+ * live policy or of an edit, with the decision filled in. If an edit denies the service, that edit, and the
+ * decision is a drop. 0: it is no such answer.
  */
 static __always_inline __u32 find_reply(struct verdict_context *context, struct decision *decision)
 {
@@ -17,8 +18,9 @@ static __always_inline __u32 find_reply(struct verdict_context *context, struct 
 	__u8 protocol = packet->protocol;
 	__u16 service = packet->source_port;
 	struct found_flow found;
-	__u32 rule = 0;
-	bool listed, reset;
+	__u32 rule = 0, effects = 0, edit;
+	enum reason reason = REASON_REPLY;
+	bool listed, reset, known = false;
 
 	if (packet->fragment_position == FRAGMENT_LATER || packet->bad_fragment ||
 	    is_foreign_icmp(packet))
@@ -33,42 +35,62 @@ static __always_inline __u32 find_reply(struct verdict_context *context, struct 
 		service = request;
 	}
 
-	if (!(context->policy->flags & SETTINGS_STRICT)) {
-		rule = find_service(context->policy, context->server, protocol, service,
-				    &packet->destination, &listed);
-		if (rule)
-			pass(decision, REASON_REPLY, rule, 0);
-		return rule;
+	if (context->policy->flags & SETTINGS_STRICT) {
+		found = find_flow(&context->key, context->now_ns,
+				  context->policy->assume & ASSUME_NO_FLOW);
+		reset = packet->tcp_flags & TCP_RST;
+		/* The tracker may have seen the SYN just before the filter was attached, so that the
+		 * SYN+ACK was seen by neither. Such a flow would time out as half-open. The pickup
+		 * takes it over.
+		 */
+		if ((found.found ? found.unanswered && !reset :
+				   !(context->policy->assume & ASSUME_OPENED)) &&
+		    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
+		    context->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
+			reason = REASON_PICKUP;
+			/* anybody can provoke resets of a closed port: these must not fill the table */
+			effects = reset ? 0 : EFFECT_OPEN_FLOW;
+		} else if (found.found || context->policy->assume & ASSUME_OPENED) {
+			effects = EFFECT_TOUCH_FLOW;
+			if (protocol == IPPROTO_TCP && is_syn_ack(packet))
+				effects |= EFFECT_NOTE_SYN_ACK;
+			/* else the first packet under this policy, which may have revoked the service */
+			known = found.found && found.generation == context->policy->generation;
+			rule = known ? found.rule : 0;
+		} else {
+			return 0;
+		}
 	}
-
-	found = find_flow(&context->key, context->now_ns, context->policy->assume & ASSUME_NO_FLOW);
-	reset = packet->tcp_flags & TCP_RST;
-	/* The tracker may have seen the SYN just before the filter was attached, so that the
-	 * SYN+ACK was seen by neither. Such a flow would time out as half-open. The pickup takes it
-	 * over.
-	 */
-	if ((found.found ? found.unanswered && !reset :
-			   !(context->policy->assume & ASSUME_OPENED)) &&
-	    protocol == IPPROTO_TCP && !(packet->tcp_flags & TCP_SYN) &&
-	    context->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
+	if (!known)
 		rule = find_service(context->policy, context->server, protocol, service,
 				    &packet->destination, &listed);
-		/* anybody can provoke resets of a closed port: these must not fill the table */
-		if (rule)
-			pass(decision, REASON_PICKUP, rule, reset ? 0 : EFFECT_OPEN_FLOW);
-	} else if (found.found && found.generation == context->policy->generation) {
-		rule = found.rule;
-		pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
-	} else if (found.found || context->policy->assume & ASSUME_OPENED) {
-		/* first packet under this policy, which may have revoked the service */
-		rule = find_service(context->policy, context->server, protocol, service,
-				    &packet->destination, &listed);
-		if (rule)
-			pass(decision, REASON_REPLY, rule, EFFECT_TOUCH_FLOW);
+	if (has_edits(context->policy)) {
+		edit = find_edit(context->policy->edits, context->server->id,
+				 join_flow(EDIT_IN, protocol, service), &packet->destination,
+				 context->now_ns);
+		if (edit & EDIT_DENIES && (rule || edit & EDIT_ALLOWS)) {
+			drop_own_port(decision, REASON_DENIED, service);
+			decision->rule = edit_rule(edit);
+			return decision->rule;
+		}
+		rule = permit_by_edit(rule, edit);
 	}
-	if (rule && protocol == IPPROTO_TCP && is_syn_ack(packet))
-		decision->effects |= EFFECT_NOTE_SYN_ACK;
+	if (rule)
+		pass(decision, reason, rule, effects);
 	return rule;
+}
+
+/* The rule by which a flow is permitted that an ICMP error quotes: `rule`, or an edit's. 0: it is not. */
+static __always_inline __u32 permit_quoted(const struct verdict_context *context, __u32 rule,
+					   enum edit_direction direction, __u16 port)
+{
+	const struct packet *packet = context->packet;
+
+	if (!has_edits(context->policy))
+		return rule;
+	return permit_by_edit(rule, find_edit(context->policy->edits, context->server->id,
+					      join_flow(direction, packet->quote.protocol, port),
+					      &packet->destination, context->now_ns));
 }
 
 /* The rule that permits an ICMP error: it is about a peer's packet, either in a flow that the peer
@@ -104,9 +126,11 @@ static __always_inline __u32 find_quoted_flow(struct verdict_context *context)
 			      quote->destination_port, quote->source_port);
 	}
 	if (asks && (!(context->policy->flags & SETTINGS_STRICT) ||
-		     find_flow(key, context->now_ns, false).found))
+		     find_flow(key, context->now_ns, false).found)) {
 		rule = find_service(context->policy, server, quote->protocol, service,
 				    &packet->destination, &listed);
+		rule = permit_quoted(context, rule, EDIT_IN, service);
+	}
 	if (rule || !answers)
 		return rule;
 	need = find_need(context->policy, server->profile, server->flags & SERVER_RANGES,
@@ -116,9 +140,9 @@ static __always_inline __u32 find_quoted_flow(struct verdict_context *context)
 	if (!rule && server->flags & SERVER_SPORTS) {
 		rule = match_sport(context->policy, key, server->profile);
 		if (!is_permitted(rule))
-			return 0;
+			rule = 0;
 	}
-	return rule;
+	return permit_quoted(context, rule, EDIT_OUT, asked);
 }
 
 #endif

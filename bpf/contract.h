@@ -29,6 +29,7 @@ enum layout {
 	 *    Quotas for what outsiders cause, reserve rows, hot kinds. Rows are given back.
 	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
 	 *    struct settings.
+	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
 	 */
 	LAYOUT_VERSION = 8,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -52,6 +53,7 @@ enum layout {
 	FREQUENT_PER_CPU = 1024, /* entries of `frequent`, a power of two */
 	HOT_KINDS_PER_CPU = 65536, /* entries of `hot_kinds`, one for each port */
 	SWEEP_ROWS = 128,          /* in one run of portcullis_sweep */
+	EDIT_SLOTS = 2,            /* of `edit_tables` */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
@@ -107,6 +109,7 @@ enum reason {
 	REASON_DESTINATION = 46,      /* an `out` need has the port, but for other peers */
 	REASON_NEW_FLOW = 47,         /* the server opens a flow that no `out` need has */
 	REASON_ELSEWHERE = 48,        /* a frame to the MAC of another host of the link */
+	REASON_DENIED = 49,           /* an edit denies what would have passed */
 
 	REASON_COUNT = 64,
 };
@@ -166,7 +169,14 @@ enum state {
 	 */
 	STATE_GENERATION = 22,
 	/* 23 is reserved for trials */
-	STATE_COUNT = 24,
+	/* Bits 0 and 1: the slot of `edit_tables` in use plus one; 0: there is no edit. From bit
+	 * EDITS_CHANGES_SHIFT on it counts up with each change, and is never reset: so it outdates cached
+	 * verdicts and first fragments of before. A packet reads the lower 32 bits, once.
+	 */
+	STATE_EDITS = 24,
+	STATE_EDIT_NUMBER = 25, /* the last number that was given to an edit */
+	/* 26 to 28 are reserved. */
+	STATE_COUNT = 29,
 };
 
 /* The word STATE_ACTIVE. Bits 0 and 1: the slot of the policy that was made the live one last, plus one.
@@ -179,6 +189,12 @@ enum active_word {
 	ACTIVE_SLOT_BITS = 2,
 	ACTIVE_DEADLINE_SHIFT = 8,
 	ACTIVE_TICK_BITS = 24, /* a deadline counts 2^24 ns */
+};
+
+/* The word STATE_EDITS. */
+enum edits_word {
+	EDITS_SLOT_MASK = 3,
+	EDITS_CHANGES_SHIFT = 2,
 };
 
 /* The word STATE_LEDGER_BLOOM. Lower 32 bits: the last index of one half of `ledger_bloom`, a power of two
@@ -311,9 +327,43 @@ struct peer_key {
 };
 
 enum rule_flag {
-	RULE_ID_MASK = 0x1fffffff,
+	RULE_ID_MASK = 0x0fffffff,
+	RULE_EDIT = 0x10000000,       /* no rule of the policy: the number of an edit */
 	RULE_LIMITED = 0x20000000,    /* `rules` holds its limit */
 	RULE_MANAGEMENT = 0x40000000, /* stays open in quarantine */
+};
+
+/* The side that opens the flows of an edit. */
+enum edit_direction {
+	EDIT_IN = 1,
+	EDIT_OUT = 2,
+};
+
+/* The upper bits of `scope` in struct edit_key. Ids of servers have none of them. */
+enum edit_scope {
+	EDIT_SCOPE_NUMBER = 0x40000000, /* the rest is the number of an edit */
+	EDIT_SCOPE_SET = 0x80000000,    /* the rest is the number of a set of peers */
+};
+
+/* Key of the tables in `edit_tables`, which hold three kinds of rows. */
+struct edit_key {
+	/* 48 plus the bits of the port's prefix, or 32 plus those of the peer's, or 32 */
+	__u32 prefix_bits;
+	__u32 scope; /* the id of a server, or enum edit_scope */
+	/* Of a server: the first word has the direction, the protocol and the port, from the highest byte
+	 * on. Of a set: the peer. Of a number: 0.
+	 */
+	struct address place;
+};
+
+/* Value of the tables in `edit_tables`. */
+struct edit_cell {
+	__u64 allow_until_ns; /* 0: no edit allows it */
+	__u64 deny_until_ns;
+	__u32 allow; /* the number of the edit that ends at allow_until_ns */
+	__u32 deny;
+	__u32 set; /* of ports: the set in which the peer is looked up first; 0: none */
+	__u32 zero;
 };
 
 /* A token bucket in the form of GCRA (ITU-T I.371), value of `rules`. */
@@ -371,8 +421,9 @@ enum flow_flag {
 struct flow {
 	__u64 last_ns;
 	/* These two are written as one word, see renew_flow(). */
-	__u32 generation; /* of the policy that last permitted the service (low 32 bits) */
-	__u32 server;     /* its id under that policy; 0: unknown */
+	/* of the policy that last permitted the service (low 32 bits); 0: an edit permitted it */
+	__u32 generation;
+	__u32 server; /* its id under that policy; 0: unknown */
 	__u32 rule;
 	__u32 flags; /* enum flow_flag */
 };
@@ -417,7 +468,7 @@ struct fragment {
 	__u8 protocol;       /* from its IP or fragment header */
 	__u8 zero[3];
 	__u32 later_bytes; /* data of the later fragments that followed it */
-	__u32 zero2;
+	__u32 edits;       /* STATE_EDITS when it passed */
 };
 
 /* Value of `refused_fragments`: the kind under which later fragments are counted too. */
@@ -645,6 +696,7 @@ struct decision {
 	__u32 server;
 	__u32 rule; /* that permitted the packet, or that came nearest; 0: none */
 	__u32 generation;
+	__u32 edits;   /* STATE_EDITS that the verdict was found under */
 	__u16 port;    /* as in struct ledger_key */
 	__u8 protocol; /* as in struct ledger_key */
 	__u8 observed; /* not 0: a drop only counts, for its server or the policy observes */
@@ -685,6 +737,8 @@ _Static_assert(sizeof(struct need) == 24, "need");
 _Static_assert(sizeof(struct peer_key) == 24, "peer_key");
 _Static_assert(sizeof(struct rule) == 24, "rule");
 _Static_assert(sizeof(struct quarantine) == 32, "quarantine");
+_Static_assert(sizeof(struct edit_key) == 24, "edit_key");
+_Static_assert(sizeof(struct edit_cell) == 32, "edit_cell");
 _Static_assert(sizeof(struct flow_key) == 40, "flow_key");
 _Static_assert(sizeof(struct flow) == 24, "flow");
 _Static_assert(__builtin_offsetof(struct flow, generation) == 8, "flow");
@@ -708,7 +762,7 @@ _Static_assert(sizeof(struct row_addresses) == 520, "row_addresses");
 _Static_assert(sizeof(struct frequent_address) == 24, "frequent_address");
 _Static_assert(sizeof(struct frequent) == 400, "frequent");
 _Static_assert(sizeof(struct sample) == 104, "sample");
-_Static_assert(sizeof(struct decision) == 24, "decision");
+_Static_assert(sizeof(struct decision) == 28, "decision");
 _Static_assert(sizeof(struct private_run) == 32, "private_run");
 
 #endif

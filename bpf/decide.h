@@ -8,6 +8,7 @@
 #define PORTCULLIS_DECIDE_H
 
 #include "answer.h"
+#include "edits.h"
 #include "elsewhere.h"
 #include "fragment.h"
 #include "link_scope.h"
@@ -119,11 +120,17 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	const struct need *need = NULL;
 	/* needs with a `sport` make the verdict depend on the source port */
 	bool any_sport = !(server->flags & SERVER_SPORTS);
-	__u32 rule = 0, by_sport;
+	__u32 rule = 0, by_sport, edit = 0;
 
-	if (!is_foreign_icmp(packet))
+	if (!is_foreign_icmp(packet)) {
 		need = find_need(context->policy, server->profile, server->flags & SERVER_RANGES,
 				 packet->protocol, decision->port);
+		if (has_edits(context->policy))
+			edit = find_edit(context->policy->edits, server->id,
+					 join_flow(EDIT_OUT, packet->protocol, decision->port),
+					 &packet->destination, context->now_ns);
+	}
+	context->edited = edit;
 	if (need)
 		rule = match_peer(context->policy, &need->outbound, &packet->destination);
 	/* a need with a `sport` may have no limit, or room where this one has none */
@@ -132,6 +139,9 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 		if (is_permitted(by_sport))
 			rule = by_sport;
 	}
+	/* an edit has no limit */
+	if (edit & EDIT_ALLOWS && (!rule || rule & RULE_LIMITED))
+		rule = edit_rule(edit);
 
 	/* The peer opened this connection, so the server's `out` need does not cover it. It may have
 	 * done so by a packet whose ports can't be read. But where the server sent a SYN of its own,
@@ -143,6 +153,11 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	     find_heard(server->id, &packet->destination, HEARD_ANY, HEARD_ANY, context->now_ns) &
 		     HEARD_FOUND))
 		rule = 0;
+	if (rule && edit & EDIT_DENIES) {
+		drop(decision, REASON_DENIED, 0);
+		decision->rule = edit_rule(edit);
+		return;
+	}
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule,
 		     is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0);
@@ -151,7 +166,7 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 		if (rule & RULE_LIMITED) {
 			if (is_over_limit(context, decision))
 				drop(decision, REASON_RATE, 0);
-		} else if (any_sport && need && !need->outbound.set) {
+		} else if (any_sport && need && !need->outbound.set && !edit) {
 			decision->scope = SCOPE_PORT;
 		}
 		return;
@@ -234,11 +249,12 @@ __noinline int decide_unknown_source(const struct packet *packet, const struct p
 	return 0;
 }
 
-static __always_inline enum step
-decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct decision *decision)
+static __always_inline int decide_in_order(struct xdp_md *ctx, struct verdict_context *context,
+					   struct decision *decision)
 {
 	const struct packet *packet = context->packet;
 	__u32 reply, first, cut_off;
+	bool denied;
 	__u8 flags;
 
 	if (packet->malformed) {
@@ -290,6 +306,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 
 	fill_reply_key(&context->key, packet);
 	reply = find_reply(context, decision);
+	denied = reply && decision->verdict == VERDICT_DROP;
 	first = find_first_fragment(packet, context->policy, context->now_ns);
 	/* Expected of a datagram that was under way during a policy swap, so no alarm. A fragment that
 	 * overtakes its first one is expected too, but so may one without a first look.
@@ -300,7 +317,7 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 	if (first == FIRST_OUTDATED || first == FIRST_CONTRADICTED)
 		first = 0;
 	cut_off = find_sender_quarantine(context->policy, context->server, packet, context->now_ns);
-	if (cut_off && !((reply | first) & RULE_MANAGEMENT)) {
+	if (cut_off && (denied || !((reply | first) & RULE_MANAGEMENT))) {
 		decision->server = cut_off;
 		/* the rest of an answer is as quiet as its beginning */
 		if (!packet->bad_fragment &&
@@ -322,7 +339,9 @@ decide_in_order(struct xdp_md *ctx, struct verdict_context *context, struct deci
 		decide_flow(context, decision);
 	if (packet->fragment_position == FRAGMENT_FIRST && decision->verdict == VERDICT_PASS)
 		decision->effects |= EFFECT_REMEMBER_FRAGMENT;
-	return decision->verdict ? STEP_NONE : STEP_STRAY;
+	if (decision->verdict)
+		return STEP_NONE;
+	return context->edited ? STEP_STRAY | STEP_EDITED : STEP_STRAY;
 }
 
 /* Is a drop only counted, and the packet passed? A quarantine drops in mode observe too, for any
@@ -376,7 +395,7 @@ static __always_inline bool notes_dropped_opening(const struct packet *packet,
 {
 	if (!is_connection_request(packet))
 		return false;
-	if (decision->reason == REASON_RATE)
+	if (decision->reason == REASON_RATE || decision->reason == REASON_DENIED)
 		return true;
 	return (decision->reason == REASON_NEW_FLOW || decision->reason == REASON_DESTINATION ||
 		decision->reason == REASON_PROTOCOL) &&
@@ -418,6 +437,7 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 
 	policy.assume = assume;
 	decision->generation = policy.generation;
+	decision->edits = policy.edits;
 	decision->protocol = packet->protocol;
 	if (!packet->ip_version)
 		decision->port = packet->ethertype;
@@ -434,6 +454,8 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 		drop_quarantined(packet, &policy, now_ns, found, decision);
 	else if (step != STEP_NONE)
 		decide_unknown_source(packet, &policy, now_ns, step == STEP_ROUTER, decision);
+	if (found & STEP_EDITED)
+		decision->scope = SCOPE_PACKET;
 	if (decision->verdict == VERDICT_DROP)
 		complete_drop(packet, &policy, decision);
 }

@@ -212,6 +212,10 @@ static __noinline int drop_over_quota(struct xdp_md *ctx, const struct plain_fra
 		return 0;
 	if (is_quarantined(kind.server, &frame->source, frame->source_mac, now_ns))
 		return 0;
+	if (has_edits(policy) &&
+	    find_edit(policy->edits, kind.server, join_flow(EDIT_OUT, IPPROTO_TCP, kind.port),
+		      &frame->destination, now_ns))
+		return FULL_PATH;
 	return count_in_rest(ctx, frame, &kind, index, result, now_ns) ? XDP_DROP : FULL_PATH;
 }
 
@@ -330,6 +334,12 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 		return false;
 	if (!(flow->rule & RULE_MANAGEMENT) &&
 	    is_quarantined(flow->server, &key->server, frame->source_mac, now_ns))
+		return false;
+	if (has_edits(policy) &&
+	    find_edit(policy->edits, flow->server,
+		      join_flow(EDIT_IN, frame->protocol, bpf_ntohs(frame->source_port_be)),
+		      &key->peer, now_ns) &
+		    EDIT_DENIES)
 		return false;
 	counter = bpf_map_lookup_elem(&counters, &index);
 	if (!counter)

@@ -6,6 +6,7 @@
 #ifndef PORTCULLIS_FLOW_H
 #define PORTCULLIS_FLOW_H
 
+#include "edits.h"
 #include "heard.h"
 #include "verdict_cache.h"
 
@@ -365,6 +366,7 @@ static __always_inline __u32 ended_by_server(const struct packet *packet)
 static __always_inline void touch_flow(const struct flow_key *key, const struct packet *packet,
 				       const struct decision *decision, __u64 now_ns)
 {
+	__u32 generation = noted_generation(decision->generation, decision->rule);
 	struct flow *flow;
 
 	if (key->protocol == IPPROTO_TCP)
@@ -383,9 +385,9 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 		half = bpf_map_lookup_elem(&half_open, key);
 		if (!half)
 			return;
-		if (half->generation != decision->generation) {
+		if (half->generation != generation) {
 			half->rule = decision->rule;
-			half->generation = decision->generation;
+			half->generation = generation;
 		}
 		/* data right after the SYN+ACK (RFC 7413), which the first ACK may cover */
 		if (half->syn_acks && packet->tcp_flags & TCP_ACK &&
@@ -393,7 +395,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 			half->sequence_end = packet->sequence_end;
 		return;
 	}
-	renew_flow(flow, decision->generation, decision->rule, decision->server);
+	renew_flow(flow, generation, decision->rule, decision->server);
 	if (key->protocol == IPPROTO_TCP) {
 		add_flow_flags(flow, ended_by_server(packet));
 	} else {

@@ -40,7 +40,7 @@ static __always_inline void fill_fragment_key(struct fragment_key *key, const st
 }
 
 /* The rule of the first fragment, if it passed and this later one may follow it. FIRST_OUTDATED: it
- * passed under another policy. FIRST_CONTRADICTED: this one can't be a part of the same datagram. 0: it
+ * passed under another policy, or under edits that have changed or ended. FIRST_CONTRADICTED: this one can't be a part of the same datagram. 0: it
  * is not known. A global function: the verifier proves it once.
  */
 __noinline __u32 find_first_fragment(const struct packet *packet, const struct policy *policy,
@@ -61,8 +61,12 @@ __noinline __u32 find_first_fragment(const struct packet *packet, const struct p
 	    packet->fragment_offset < first->headers_bytes ||
 	    first->later_bytes + packet->left > DATAGRAM_MAX)
 		return FIRST_CONTRADICTED;
-	/* the live policy may no longer permit the first one */
-	return first->generation == policy->generation ? first->rule : FIRST_OUTDATED;
+	/* the live policy and the edits may no longer permit the first one */
+	if (first->generation != policy->generation || first->edits != policy->edits)
+		return FIRST_OUTDATED;
+	if (first->rule & RULE_EDIT && !is_edit_in_force(policy, first->rule, now_ns))
+		return FIRST_OUTDATED;
+	return first->rule;
 }
 
 static __always_inline void remember_fragment(const struct packet *packet,
@@ -76,6 +80,7 @@ static __always_inline void remember_fragment(const struct packet *packet,
 		.headers_bytes = packet->offset - packet->fragment_data_offset +
 				 (packet->protocol == IPPROTO_TCP ? TCP_HEAD_BYTES : PORTS_BYTES),
 		.protocol = packet->fragment_protocol,
+		.edits = decision->edits,
 	};
 	struct fragment *earlier;
 

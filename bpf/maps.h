@@ -250,6 +250,36 @@ struct {
 	__type(value, struct quarantine);
 } quarantined_macs SEC(".maps");
 
+/* The edits: what `allow` and `deny` have added to servers and taken away, with the time at which each
+ * ends. Written by the tool, which fills a new table for each change and moves STATE_EDITS to it; read by
+ * filter and tracker while that word has a slot. One table for ports, peers and numbers, so that one
+ * packet sees one table. A trie, for ports and peers are prefixes. Two slots: the table of the change
+ * before may still be read. Sized by the edits, so it can't fill; the tool refuses too many.
+ */
+struct inner_edits {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct edit_key));
+	__uint(value_size, sizeof(struct edit_cell));
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, EDIT_SLOTS);
+	__type(key, __u32);
+	__array(values, struct inner_edits);
+} edit_tables SEC(".maps");
+
+/* The edits as the tool wrote them, with who, when and why: the text of each slot, in chunks. As
+ * `sources`.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, EDIT_SLOTS);
+	__type(key, __u32);
+	__array(values, struct inner_sources);
+} edit_texts SEC(".maps");
+
 /* Token buckets of limits. Made by the tool, written and read by the filter. A hash and no LRU:
  * evicting an entry would refill its token bucket. The tool makes room for every bucket of the live
  * policy. Full all the same: a new flow whose bucket is missing is dropped as `rate`.
@@ -619,7 +649,7 @@ struct {
 
 /* The state of each CPU. It has the time, which is read once a tick: CLOCK_MONOTONIC_COARSE moves
  * no faster, and reading it costs half as much as a lookup. It also has an epoch, which counts up
- * whenever the policy or a quarantine changes: cached verdicts of an older epoch don't count.
+ * whenever the policy, a quarantine or an edit changes: cached verdicts of an older epoch don't count.
  * Written and read by the filter, the time by the tracker too. Per CPU, because no CPU needs
  * another's. Can't fill.
  */
@@ -627,7 +657,7 @@ struct cpu {
 	__u64 tick; /* jiffies */
 	__u64 now_ns;
 	__u32 generation;
-	__u32 quarantine_changes;
+	__u32 changes; /* of quarantines and edits */
 	__u32 epoch;
 	__u32 writes;     /* not 0: a packet on this CPU is writing a cache entry */
 	__u64 secret;     /* an odd random number; 0: not yet drawn */

@@ -10,10 +10,11 @@
 #include "parse.h"
 
 struct policy {
-	__u32 slot;
-	__u32 flags; /* enum settings_flag */
+	__u16 slot;   /* two fields share a word, for stack is scarce */
+	__u16 assume; /* enum assumption: what the verdict takes as given beside the policy */
+	__u32 flags;  /* enum settings_flag */
 	__u32 generation;
-	__u32 assume; /* enum assumption: what the verdict takes as given beside the policy */
+	__u32 edits; /* the lower half of STATE_EDITS */
 };
 
 static __always_inline __u64 read_state(__u32 index)
@@ -59,6 +60,7 @@ static __always_inline struct policy live_policy(__u64 now_ns)
 	policy.slot = slot;
 	policy.flags = settings->flags;
 	policy.generation = (__u32)settings->generation;
+	policy.edits = read_state(STATE_EDITS);
 	return policy;
 }
 

@@ -119,6 +119,11 @@ struct exported_types {
 	enum settings_flag settings_flag;
 	enum server_flag server_flag;
 	enum rule_flag rule_flag;
+	struct edit_key edit_key;
+	struct edit_cell edit_cell;
+	enum edits_word edits_word;
+	enum edit_direction edit_direction;
+	enum edit_scope edit_scope;
 	enum quota_key quota_key;
 	enum own_mac_flag own_mac_flag;
 	enum row_class row_class;

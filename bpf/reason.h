@@ -49,6 +49,7 @@ static __always_inline bool is_attributable(enum reason reason)
 	case REASON_PROTOCOL:
 	case REASON_DESTINATION:
 	case REASON_NEW_FLOW:
+	case REASON_DENIED:
 		return true;
 	}
 	return false;
@@ -67,6 +68,7 @@ static __always_inline bool is_caused_outside(enum reason reason, __u8 flags)
 		return true;
 	case REASON_QUARANTINED:
 	case REASON_NO_FLOW:
+	case REASON_DENIED:
 		return flags & DROP_OWN_PORT;
 	case REASON_NONE:
 	case REASON_COUNT:

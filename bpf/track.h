@@ -27,6 +27,22 @@ static __always_inline void add_half_open(const struct flow_key *key, __u32 gene
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
+/* As find_service(), of the policy or of an edit. What an edit denies is recorded all the same: its peer may
+ * go on when that is over.
+ */
+static __always_inline __u32 find_opened(const struct policy *policy, const struct server *server,
+					 __u8 protocol, __u16 port, const struct address *peer,
+					 __u64 now_ns, bool *listed)
+{
+	__u32 rule = find_service(policy, server, protocol, port, peer, listed), edit;
+
+	if (rule || !has_edits(policy))
+		return rule;
+	edit = find_edit(policy->edits, server->id, join_flow(EDIT_IN, protocol, port), peer,
+			 now_ns);
+	return edit & EDIT_ALLOWS ? edit_rule(edit) : 0;
+}
+
 /* The flags of a first fragment may stand in a later one, or be overwritten by it. A host that listens
  * looks at a reset first (RFC 9293, 3.10.7.2), so a SYN with one opens nothing.
  */
@@ -50,10 +66,11 @@ static __always_inline void track_segment(const struct policy *policy, const str
 		server = find_server(policy, &packet->destination);
 		if (!server)
 			return;
-		rule = find_service(policy, server, IPPROTO_TCP, packet->destination_port,
-				    &packet->source, &listed);
+		rule = find_opened(policy, server, IPPROTO_TCP, packet->destination_port,
+				   &packet->source, now_ns, &listed);
 		if (rule)
-			add_half_open(key, policy->generation, rule, now_ns);
+			add_half_open(key, noted_generation(policy->generation, rule), rule,
+				      now_ns);
 		else
 			note_opening(&unlisted, key, now_ns);
 		if (is_bare_syn(packet))
@@ -127,11 +144,12 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 {
 	const struct need *need;
 	bool listed;
-	__u32 rule = find_service(policy, server, packet->protocol, packet->destination_port,
-				  &packet->source, &listed);
+	__u32 rule = find_opened(policy, server, packet->protocol, packet->destination_port,
+				 &packet->source, now_ns, &listed);
 
 	if (rule) {
-		open_datagram_flow(&datagrams, key, policy->generation, rule, server->id, now_ns);
+		open_datagram_flow(&datagrams, key, noted_generation(policy->generation, rule),
+				   rule, server->id, now_ns);
 		return;
 	}
 	/* a service, though not for this peer: its answer is expected */
@@ -156,6 +174,12 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 	if (server->flags & SERVER_SPORTS &&
 	    is_permitted(match_sport(policy, key, server->profile)))
 		return;
+	if (has_edits(policy) &&
+	    find_edit(policy->edits, server->id,
+		      join_flow(EDIT_OUT, packet->protocol, packet->source_port), &packet->source,
+		      now_ns) &
+		    EDIT_ALLOWS)
+		return;
 	note_opening(&unlisted, key, now_ns);
 }
 
@@ -168,11 +192,11 @@ static __always_inline void track_icmp(const struct policy *policy, const struct
 
 	if (!is_icmp_request(packet->ip_version, packet->icmp_type))
 		return;
-	rule = find_service(policy, server, packet->protocol, packet->icmp_type, &packet->source,
-			    &listed);
+	rule = find_opened(policy, server, packet->protocol, packet->icmp_type, &packet->source,
+			   now_ns, &listed);
 	if (rule)
-		open_datagram_flow(&icmp_queries, key, policy->generation, rule, server->id,
-				   now_ns);
+		open_datagram_flow(&icmp_queries, key, noted_generation(policy->generation, rule),
+				   rule, server->id, now_ns);
 }
 
 /* Did the frame come from the DMZ, from an address that no server has? Such a stranger, which only

@@ -14,6 +14,7 @@ struct verdict_context {
 	struct flow_key key; /* of the flow in which the packet would be an answer */
 	__u64 now_ns;
 	bool router; /* of the policy, by address and MAC */
+	bool edited; /* an edit has the port, so the verdict holds for this packet alone */
 };
 
 /* The function that completes a decision. Each is called from decide() itself, for stack is scarce. */
@@ -25,10 +26,11 @@ enum step {
 	STEP_QUARANTINED_REPLY,
 	STEP_STRAY,
 	STEP_MASK = 7,
+	STEP_EDITED = 16, /* beside one of these: see `edited` of struct verdict_context */
 };
 
 enum {
-	/* What decides which needs a server has, beside its profile. Above enum step. */
+	/* What decides which needs a server has, beside its profile. No bits of enum step. */
 	PACKED_FLAGS = SERVER_RANGES | SERVER_SPORTS,
 	PACKED_PROFILE_SHIFT = 6,
 };

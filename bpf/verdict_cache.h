@@ -51,18 +51,19 @@ static __always_inline __u32 find_verdicts_mask(const struct policy *policy)
 	return settings ? settings->verdicts_mask : 0;
 }
 
-/* The epoch of this CPU. It changes whenever the policy or a quarantine changes. 0: there is no
+/* The epoch of this CPU. It changes whenever the policy, a quarantine or an edit changes. 0: there is no
  * policy, and nothing may be cached. Read before the decision that is to be cached under it.
  */
 static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *policy)
 {
-	__u32 changes = read_state(STATE_QUARANTINE_CHANGES), epoch;
+	/* both only rise, so their sum tells every change */
+	__u32 changes = read_state(STATE_QUARANTINE_CHANGES) + policy->edits, epoch;
 
 	if (!cpu || !policy->generation)
 		return 0;
 	epoch = *(volatile __u32 *)&cpu->epoch;
 	barrier();
-	if (cpu->generation == policy->generation && cpu->quarantine_changes == changes) {
+	if (cpu->generation == policy->generation && cpu->changes == changes) {
 		barrier();
 		/* a packet that interrupted the comparison may have begun a new epoch */
 		if (*(volatile __u32 *)&cpu->epoch == epoch)
@@ -72,7 +73,7 @@ static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *po
 	*(volatile __u32 *)&cpu->epoch = epoch;
 	barrier();
 	cpu->generation = policy->generation;
-	cpu->quarantine_changes = changes;
+	cpu->changes = changes;
 	cpu->verdicts_mask = find_verdicts_mask(policy);
 	return epoch;
 }

@@ -113,7 +113,7 @@ pub enum Command {
         policy: PathBuf,
     },
 
-    /// Show the live state of the gate: policy, servers, flows, drops, open alarms, and what was done to it
+    /// Show the live state of the gate: policy, edits, servers, flows, drops, open alarms, and what was done to it
     Show {
         /// The DMZ-facing interface. `show gates` needs none
         #[arg(short, long, value_name = "IF", required_if_eq_any(Subject::of_one_gate()))]
@@ -130,6 +130,12 @@ pub enum Command {
 
     /// Tell what a policy would have done to a capture, without touching an interface
     Replay(ReplayArgs),
+
+    /// Permit a server one more need for a time. The kernel ends it, with or without a daemon
+    Allow(EditArgs),
+
+    /// Forbid a server one need for a time, open flows included. It goes before every `allow` and the policy
+    Deny(EditArgs),
 
     /// Cut off a server or one of its addresses. Only its management still gets an answer
     Quarantine {
@@ -226,6 +232,8 @@ pub enum Subject {
     Alarms,
     /// What was done to the gate, by whom, and when
     Audit,
+    /// What `allow` and `deny` have changed beside the policy, by whom, why and for how long
+    Edits,
     /// The gates of every network namespace, and what is left of namespaces that are gone
     Gates,
 }
@@ -239,7 +247,8 @@ impl Subject {
             | Subject::Flows
             | Subject::Drops
             | Subject::Alarms
-            | Subject::Audit => true,
+            | Subject::Audit
+            | Subject::Edits => true,
             Subject::Gates => false,
         }
     }
@@ -325,6 +334,42 @@ pub struct RollbackArgs {
     /// How.
     #[command(flatten)]
     pub change: ChangeArgs,
+}
+
+/// The flags of `allow` and `deny`.
+#[derive(Debug, Args)]
+pub struct EditArgs {
+    /// Where.
+    #[command(flatten)]
+    pub interface: InterfaceArg,
+
+    /// The server's name in the policy
+    #[arg(value_name = "SERVER", required_unless_present = "cancel")]
+    pub server: Option<String>,
+
+    /// Who opens the connections: `in` is its peers, `out` is the server
+    #[arg(value_name = "in|out", required_unless_present = "cancel", value_parser = PossibleValuesParser::new(["in", "out"]), hide_possible_values = true)]
+    pub direction: Option<String>,
+
+    /// The need, as in a role: "tcp/443 to 198.51.100.80", "tcp/22 from @bastion". Several words need no quotes
+    #[arg(value_name = "NEED", required_unless_present = "cancel", num_args = 1..)]
+    pub need: Vec<String>,
+
+    /// How long it holds: 30s, 10m, 1h, 2d; 30 days at most. Needed, for what is to stay belongs in the policy
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_edit_time)]
+    pub time: Option<Duration>,
+
+    /// Why, for those who read `show edits`
+    #[arg(long, value_name = "TEXT", value_parser = parse_note)]
+    pub note: Option<String>,
+
+    /// Deny what the management needs, too. You may lock yourself out until the time is over
+    #[arg(long)]
+    pub force: bool,
+
+    /// End the edit of this number now. `show edits` lists them
+    #[arg(long, value_name = "N", conflicts_with_all = ["server", "direction", "need", "time", "note", "force"])]
+    pub cancel: Option<u32>,
 }
 
 /// The flags of `alarms`.
@@ -463,6 +508,17 @@ fn parse_note(text: &str) -> Result<String, String> {
         return Err("a note is one line of 1 to 200 characters".to_owned());
     }
     Ok(text.trim().to_owned())
+}
+
+/// Reads how long an edit holds.
+fn parse_edit_time(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(30 * 86_400);
+    match parse_duration(text)? {
+        time if time > MOST => {
+            Err("it is 30d at most: what is to stay belongs in the policy file".to_owned())
+        }
+        time => Ok(time),
+    }
 }
 
 /// Reads a point in time: a length of time ago, a date or a local time, or RFC 3339. A date alone is its

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::Parser as _;
 use portcullis::cli::{Cli, Command, Export, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, explain, export, init, pickup, quarantine, replay,
+    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, pickup, quarantine, replay,
     report, rollback, run, show, test, top,
 };
 use portcullis::exit::Exit;
+use portcullis::gate::EditAction;
 use portcullis::output::Output;
 use portcullis::{gate, stderr};
 
@@ -72,6 +73,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         }
         Command::Replay(arguments) => replay::run(arguments, &output),
         Command::Explain(arguments) => explain::run(arguments, &output),
+        Command::Allow(arguments) => edits::run(EditAction::Allow, arguments, &output),
+        Command::Deny(arguments) => edits::run(EditAction::Deny, arguments, &output),
         Command::Quarantine { interface, target, time, address_only } => {
             quarantine::run(&interface.name, target, *time, *address_only, &output)
         }

@@ -11,6 +11,11 @@ use std::time::Duration;
 use crate::fault;
 use crate::state_folder::make_state_folder;
 
+/// How long the disk may take to answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// More than the tables of the largest gate take.
+pub(crate) const MOST_BYTES: u64 = 64 << 20;
+
 /// Writes a file of these parts: it is there as a whole or not at all, whatever happens.
 pub(crate) fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
@@ -27,6 +32,16 @@ pub(crate) fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     file.sync_all()?;
     fault::point();
     fs::rename(&fresh, path)?;
+    sync_folder(path)
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    if !path.try_exists()? {
+        return Ok(());
+    }
+    fault::point();
+    fs::remove_file(path)?;
     sync_folder(path)
 }
 

@@ -96,6 +96,7 @@ impl Reason {
             }
             Reason::NewFlow => drop_of_server("no `out` need permits the server to start this").of_attempts(),
             Reason::Elsewhere => drop_of_anyone("the frame goes to the MAC of another host on the link"),
+            Reason::Denied => drop_of_server("an edit denies what would have passed, for a time"),
         }
     }
 
@@ -132,7 +133,7 @@ impl Reason {
     pub const fn is_caused_outside(self, own_port: bool) -> bool {
         match self {
             Reason::Backscatter | Reason::Stranger | Reason::Fragment => true,
-            Reason::Quarantined | Reason::NoFlow => own_port,
+            Reason::Quarantined | Reason::NoFlow | Reason::Denied => own_port,
             Reason::LinkLayer
             | Reason::Neighbour
             | Reason::Dhcp

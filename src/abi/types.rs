@@ -18,8 +18,9 @@ mod skeleton {
 /// The kernel's own, for test runs of programs of TC.
 pub use skeleton::types::__sk_buff;
 pub use skeleton::types::{
-    active_word, assumption, bloom_word, drop_flag, flow_flag, layout, own_mac_flag, quota_class, quota_key,
-    reason, row_class, rule_flag, sample, server_flag, settings_flag, state, statistic, sweep_step, verdict,
+    active_word, assumption, bloom_word, drop_flag, edit_direction, edit_scope, edits_word, flow_flag,
+    layout, own_mac_flag, quota_class, quota_key, reason, row_class, rule_flag, sample, server_flag,
+    settings_flag, state, statistic, sweep_step, verdict,
 };
 
 /// Exports types whose bytes are keys or values of maps, or go in and out of a test run.
@@ -40,7 +41,7 @@ macro_rules! plain {
 
 plain! {
     address class_limits settings server prefix_key need_key range_key peer_match need peer_key rule
-    limit_key limit name quarantine flow_key flow half_open opening fragment_key fragment
+    limit_key limit name quarantine edit_key edit_cell flow_key flow half_open opening fragment_key fragment
     ledger_key ledger_row row_counts row_addresses frequent_address frequent row_quota given_back sweep_request sweep_row counter decision question refused_fragment mac_key router_key lessors
     private_run
 }

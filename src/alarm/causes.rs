@@ -32,6 +32,7 @@ pub const fn can_cause(reason: Reason, causer: Causer) -> bool {
             | Reason::NoFlow
             | Reason::Fragment
             | Reason::Rate
+            | Reason::Denied
             | Reason::Elsewhere => true,
             Reason::LinkLayer
             | Reason::Neighbour
@@ -82,7 +83,8 @@ pub const fn kinds_of(reason: Reason) -> &'static [Kind] {
         | Reason::FlowError
         | Reason::Router
         | Reason::Backscatter
-        | Reason::Stranger => &[],
+        | Reason::Stranger
+        | Reason::Denied => &[],
     }
 }
 

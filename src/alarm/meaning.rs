@@ -99,7 +99,9 @@ pub(super) const fn meaning_of(reason: Reason) -> Option<Meaning> {
         | Reason::Router
         // answers to forged packets, and packets of peers: noise that a server can't avoid
         | Reason::Backscatter
-        | Reason::Stranger => return None,
+        | Reason::Stranger
+        // whoever has denied it knows, and it would have passed before
+        | Reason::Denied => return None,
         Reason::Ethertype => Meaning {
             technique: Some(BELOW_APPLICATIONS),
             action: "sent frames that are not IP ({service}){mac}",

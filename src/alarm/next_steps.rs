@@ -123,6 +123,7 @@ impl Part {
             | Reason::Backscatter
             | Reason::Stranger
             | Reason::NoFlow
+            | Reason::Denied
             | Reason::Elsewhere => None,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
+use super::edits::{describe_json, list_ended, list_kept};
 use super::shared::{
     exit_by_attachment, find_place, load_tested_policy, record, record_refusal, save_quarantines,
 };
@@ -86,6 +87,7 @@ pub(super) fn put_into_force(
     warn_of_lost_management(gate, place, compiled, change.how, output)?;
     let changes = gate.changes_to(policy)?;
     let carried = gate.find_carried_quarantines(tables)?;
+    let homeless = gate.find_homeless_edits(tables)?;
     let before = gate.policy_mark();
     let note = change.how.note.clone();
     let (generation, unconfirmed) = match change.how.confirm {
@@ -107,12 +109,17 @@ pub(super) fn put_into_force(
         output.warn(warning);
     }
     let trial_s = change.how.confirm.map(|time| time.as_secs());
+    let edits = gate.edits()?;
+    // of a trial they end with `confirm`
+    let ended: Vec<_> = if trial_s.is_some() { Vec::new() } else { homeless };
     let value = json!({
         "interface": interface, "generation": generation, "changes": changes, "quarantines": carried,
         "unchanged": false, "trial_s": trial_s,
+        "edits": edits.iter().map(describe_json).collect::<Vec<_>>(),
+        "edits_ended": ended.iter().map(describe_json).collect::<Vec<_>>(),
     });
     output.either(&value, || {
-        let carried = list_carried(&carried);
+        let carried = list_carried(&carried) + &list_kept(&edits) + &list_ended(&ended);
         let live = match trial_s {
             None => format!("generation {generation} is live on {interface}\n"),
             Some(seconds) => format!(

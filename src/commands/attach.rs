@@ -132,11 +132,12 @@ fn finish(
         "generation": attachment.generation,
         "replaced": attachment.replaced,
         "quarantines": attachment.quarantines,
+        "edits": attachment.edits,
     });
     output.either(&value, || {
         let how = if attachment.replaced { " (replaced without a gap)" } else { "" };
         let mut text = format!("{}{how}\n", describe_attachment(interface, attachment, policy));
-        for quarantine in &attachment.quarantines {
+        for quarantine in attachment.quarantines.iter().chain(&attachment.edits) {
             text.push_str(&format!("as before: {quarantine}\n"));
         }
         text

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::edits::{describe_edit, describe_json, list_ended};
 use super::shared::{find_place, live_policy, load_policy};
 use crate::clock::show_duration;
 use crate::exit::Exit;
@@ -11,7 +12,7 @@ use crate::gate::{Gate, list_carried};
 use crate::output::Output;
 use crate::policy::{diff, list_changes};
 
-/// Prints what the file would change. A quarantine is a difference too, because no file has it.
+/// Prints what the file would change. A quarantine and an edit are differences too, because no file has them.
 ///
 /// # Errors
 /// When the policy is bad or there is no gate.
@@ -24,9 +25,11 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let quarantined = gate.quarantined()?;
     let addresses = gate.quarantined_addresses()?;
     let carried = gate.find_carried_quarantines(&compiled.tables)?;
+    let edits = gate.edits()?;
+    let homeless = gate.find_homeless_edits(&compiled.tables)?;
     let value = json!({
         "changes": changes, "quarantined": quarantined, "quarantined_addresses": addresses,
-        "quarantines": carried,
+        "quarantines": carried, "edits": edits.iter().map(describe_json).collect::<Vec<_>>(),
     });
     output.either(&value, || {
         let mut text = list_changes(&changes);
@@ -37,9 +40,12 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
                 left_s.map_or(String::new(), |seconds| format!(" for {} more", show_duration(seconds)));
             text.push_str(&format!("! {server} is in quarantine{until}, whatever the file says\n"));
         }
-        text + &list_carried(&carried)
+        for edit in &edits {
+            text.push_str(&format!("! {}, whatever the file says\n", describe_edit(edit)));
+        }
+        text + &list_carried(&carried) + &list_ended(&homeless)
     })?;
-    Ok(if changes.is_empty() && quarantined.is_empty() && addresses.is_empty() {
+    Ok(if changes.is_empty() && quarantined.is_empty() && addresses.is_empty() && edits.is_empty() {
         Exit::Done
     } else {
         Exit::Failed

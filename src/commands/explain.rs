@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
+use super::edits::describe_edit;
 use super::shared::{find_place, live_policy};
 use crate::abi::Reason;
 use crate::cli::ExplainArgs;
 use crate::compile::{Tables, Unpermitted, compile, find_nearest};
 use crate::exit::Exit;
-use crate::gate::{Answer, Gate, GateError, GatePlace, Verdict, find_on_link};
+use crate::gate::{Answer, Edit, Gate, GateError, GatePlace, Verdict, find_on_link};
 use crate::net::tcp_flags::{ACK, SYN, parse_flags};
 use crate::net::{Probe, TCP, find_icmp_answer, is_icmp, parse_mac};
 use crate::output::Output;
@@ -31,6 +32,9 @@ struct Explanation {
     need: Option<String>,
     /// FILE:LINE
     source: Option<String>,
+    /// The number of the edit that decides, in place of a line of the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edit: Option<u32>,
     quiet: bool,
     /// The packet is a server's answer.
     answer: bool,
@@ -65,6 +69,9 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
         .explain(&frame, question.answer, Some(place.ifindex))
         .or_else(|_| gate.explain(&frame, question.answer, None))?;
     let mut explanation = explain(&question, &answer, &policy, &tables);
+    if let Some(number) = answer.edit {
+        name_edit(&mut explanation, number, &gate.edits()?);
+    }
     explanation.notes = find_notes(&question, &place, &policy, &tables);
     let next = match explanation.reason {
         Some(Reason::Quarantined) => gate.find_release(question.probe.source, question.probe.source_mac)?,
@@ -200,10 +207,19 @@ fn explain(question: &AskedPacket, answer: &Answer, policy: &Policy, tables: &Ta
         server: server.map(|server| server.name.clone()),
         need,
         source: line.map(|line| format!("{}:{line}", policy.file)),
+        edit: answer.edit,
         quiet: answer.quiet,
         answer: question.answer,
         notes: Vec::new(),
     }
+}
+
+/// Names the edit that decides.
+fn name_edit(explanation: &mut Explanation, number: u32, edits: &[Edit]) {
+    // it may have ended just now
+    let edit = edits.iter().find(|edit| edit.number == number);
+    explanation.need = edit.map(|edit| format!("{} {} {}", edit.action.name(), edit.direction, edit.need));
+    explanation.source = Some(edit.map_or_else(|| format!("edit {number}"), describe_edit));
 }
 
 /// Sentences about a question that may not be the one that was meant.

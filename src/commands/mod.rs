@@ -7,6 +7,7 @@ pub mod check;
 pub mod confirm;
 pub mod detach;
 pub mod diff;
+pub mod edits;
 pub mod explain;
 pub mod export;
 pub mod init;

@@ -8,19 +8,22 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::alarms::describe_open;
+use super::edits::show_edits;
 use super::shared::{find_place, live_policy, no_policy};
+use crate::abi::Reason;
 use crate::cli::Subject;
 use crate::clock::{Clock, show_duration};
 use crate::daemon::control::find_open_alarms;
 use crate::drops::{Context, DropVerdict, LedgerRow, WholeLedger, add_whole};
 use crate::exit::Exit;
 use crate::gate::{
-    FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, QuarantinedAddress, list_gates,
+    Edit, EditAction, FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, QuarantinedAddress,
+    list_gates,
 };
 use crate::history::list_damaged;
 use crate::net::name_protocol;
 use crate::output::{Output, align};
-use crate::policy::{Detail, describe, summarize};
+use crate::policy::{Detail, Direction, describe, summarize};
 
 /// Prints one subject. The command line asks for an interface where the subject needs one.
 ///
@@ -49,6 +52,7 @@ pub fn run(
         Subject::Drops => show_drops(&open()?, output)?,
         Subject::Alarms => show_alarms(&find()?, output)?,
         Subject::Audit => audit::show(interface, since, output)?,
+        Subject::Edits => show_edits(&open()?.1, output)?,
         Subject::Gates => show_gates(output)?,
     }
     Ok(Exit::Done)
@@ -158,22 +162,49 @@ fn show_drops((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Res
     let mut rows: Vec<LedgerRow> =
         ledger.iter().map(|(key, entry)| LedgerRow::new(*key, entry, &context)).collect();
     rows.sort_by_key(|row| (std::cmp::Reverse(row.last), row.key));
-    output.either(&rows, || {
+    // of what an edit denies now
+    let edits = gate.edits()?;
+    let deciding: Vec<Option<u32>> = rows.iter().map(|row| find_denial(row, &edits)).collect();
+    let mut value = serde_json::to_value(&rows)?;
+    for (row, edit) in value.as_array_mut().into_iter().flatten().zip(&deciding) {
+        if let Some(edit) = edit {
+            row["edit"] = (*edit).into();
+        }
+    }
+    output.either(&value, || {
         if rows.is_empty() {
             return "nothing was dropped\n".to_owned();
         }
         let heads = ["LAST", "SERVER", "ADDRESS", "WHAT", "LAST DESTINATION", "REASON", "PACKETS", "BYTES"];
         let mut table = vec![heads.map(str::to_owned).to_vec()];
-        table.extend(rows.iter().map(describe_row));
+        table.extend(rows.iter().zip(&deciding).map(|(row, edit)| describe_row(row, *edit)));
         align(&table)
     })
 }
 
-fn describe_row(row: &LedgerRow) -> Vec<String> {
+/// The edit that denies what a row counts. `None` for another reason, and when that edit has ended.
+fn find_denial(row: &LedgerRow, edits: &[Edit]) -> Option<u32> {
+    if row.reason() != Reason::Denied.into() {
+        return None;
+    }
+    let direction = if row.own_port() { Direction::In } else { Direction::Out };
+    let (server, peer) = (row.server.as_deref()?, row.last_destination?);
+    let denies = |edit: &&Edit| {
+        edit.action == EditAction::Deny
+            && edit.covers(server, direction, row.key.protocol, row.key.port)
+            && edit.has_peer(peer)
+    };
+    edits.iter().filter(denies).max_by_key(|edit| edit.until_ns).map(|edit| edit.number)
+}
+
+fn describe_row(row: &LedgerRow, edit: Option<u32>) -> Vec<String> {
     let address = |ip: Option<std::net::IpAddr>| ip.map_or("-".to_owned(), |ip| ip.to_string());
     let mut reason = row.reason().to_string();
     if row.verdict() == DropVerdict::WouldDrop {
         reason.push_str(" (would drop)");
+    }
+    if let Some(edit) = edit {
+        reason.push_str(&format!(" (edit {edit})"));
     }
     if row.presumed() {
         reason.push_str(" (presumed)");

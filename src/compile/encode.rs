@@ -320,7 +320,8 @@ fn encode_limit(row: &RuleRow, limit: Limit, rules: &RuleWords) -> rule {
     }
 }
 
-fn cut_text(text: &str) -> Vec<(u32, SourceChunk)> {
+/// A text in chunks, as maps hold it.
+pub fn cut_text(text: &str) -> Vec<(u32, SourceChunk)> {
     let fill = |text: &[u8]| {
         let mut chunk = SourceChunk::default();
         chunk.0.iter_mut().zip(text).for_each(|(to, from)| *to = *from);

@@ -10,6 +10,7 @@
 //! and values of maps of them.
 
 mod chains;
+mod edits;
 mod encode;
 mod flatten;
 mod lookup;
@@ -30,7 +31,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::policy::{Diagnostics, Mode, Policy, Source};
-pub use encode::{EncodedPolicy, SourceChunk, encode, encode_settings, list_token_buckets};
+pub use edits::{EditRule, TooManyEdits, compile_edits};
+pub use encode::{EncodedPolicy, SourceChunk, cut_text, encode, encode_settings, list_token_buckets};
 use flatten::{Flattened, flatten_profiles};
 pub use nearest::{Unpermitted, find_nearest};
 pub use quota::{ClassQuota, RowQuotas};

@@ -77,7 +77,8 @@ pub fn find_nearest(packet: &Unpermitted<'_>, policy: &Policy) -> (Option<String
             | Reason::UnknownSource
             | Reason::Quarantined
             | Reason::Fragment
-            | Reason::Elsewhere,
+            | Reason::Elsewhere
+            | Reason::Denied,
         )
         | None => (None, None),
     }

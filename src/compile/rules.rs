@@ -213,7 +213,7 @@ fn holds_mapped(prefix: &IpNet) -> bool {
 
 /// Cuts a prefix into those that cover the same addresses without [`MAPPED`]. The kernel keeps both
 /// families in one table, so a prefix of all IPv6 would cover IPv4 as well.
-fn leave_out_mapped(prefix: IpNet) -> Vec<IpNet> {
+pub(super) fn leave_out_mapped(prefix: IpNet) -> Vec<IpNet> {
     if !holds_mapped(&prefix) {
         return vec![prefix];
     }

@@ -53,6 +53,7 @@ mod tests {
             replaced: false,
             warnings: Vec::new(),
             quarantines: Vec::new(),
+            edits: Vec::new(),
         };
         assert_eq!(
             describe_attachment("dmz0", &attachment, &policy),

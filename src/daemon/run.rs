@@ -75,7 +75,7 @@ pub fn run(
     for warning in &attachment.warnings {
         notice!("portcullis: warning: {warning}");
     }
-    for quarantine in &attachment.quarantines {
+    for quarantine in attachment.quarantines.iter().chain(&attachment.edits) {
         notice!("portcullis: as before: {quarantine}");
     }
     // On standard error, where people look whether it came up. It is no alarm, so no sink has it.

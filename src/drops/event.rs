@@ -85,6 +85,8 @@ pub struct DropEvent {
     pub own_port: bool,
     /// Nobody knows whether the peer asked: the memory of peers was full.
     pub presumed: bool,
+    /// The number of the edit that decided; `None` where none did, and where unknown.
+    pub edit: Option<u32>,
     /// The server that has the source address.
     pub server: Option<ServerRef>,
     /// Source address; `None` for a frame without addresses.
@@ -179,6 +181,8 @@ struct DropRecord<'a> {
     presumed: bool,
     while_away: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    edit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u32>,
     #[serde(skip_serializing_if = "String::is_empty")]
     frame: String,
@@ -199,6 +203,7 @@ impl Serialize for DropEvent {
             own_port: self.own_port,
             presumed: self.presumed,
             while_away: self.while_away,
+            edit: self.edit,
             length: self.length,
             frame: show_hex(&self.frame),
         };

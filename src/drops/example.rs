@@ -34,6 +34,7 @@ pub(crate) fn syn() -> DropEvent {
         quiet: false,
         own_port: false,
         presumed: false,
+        edit: None,
         server: Some(ServerRef { id: 1, name: "web1".into() }),
         source: Some("192.0.2.10".parse().unwrap()),
         destination: Some("198.51.100.7".parse().unwrap()),

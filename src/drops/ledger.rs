@@ -234,6 +234,11 @@ impl LedgerRow {
         self.key.has(drop_flag::DROP_PRESUMED)
     }
 
+    /// Whether the port is the server's own, for it answered.
+    pub fn own_port(&self) -> bool {
+        self.key.has(drop_flag::DROP_OWN_PORT)
+    }
+
     /// Whether the policy denies them without an alarm.
     pub fn quiet(&self) -> bool {
         self.key.has(drop_flag::DROP_QUIET)
@@ -295,6 +300,7 @@ pub(super) fn to_event(
         quiet: key.has(drop_flag::DROP_QUIET),
         own_port,
         presumed: key.has(drop_flag::DROP_PRESUMED),
+        edit: None,
         server: context.server(key.server),
         source: entry.last_source,
         destination: entry.last_destination,

@@ -52,6 +52,8 @@ pub struct Sample {
     pub server: u32,
     /// Id of the nearest rule; 0: none.
     pub rule: u32,
+    /// Number of the edit that decided, in place of a rule; 0: none did.
+    pub edit: u32,
     /// Length of the frame, bytes.
     pub length: u32,
     /// 0 where the protocol has no ports or the packet did not show them.
@@ -106,6 +108,7 @@ pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
     // Neither the length field nor the length of the bytes is enough alone: perf pads at the end.
     let frame_bytes = usize::from(header.frame_bytes).min(rest.len()).min(MAX_FRAME_BYTES);
     let (source, destination) = read_addresses(&header.source, &header.destination, header.ip_version);
+    let (is_edit, id) = (header.rule & rule_flag::RULE_EDIT.0 != 0, header.rule & rule_flag::RULE_ID_MASK.0);
     Ok(Sample {
         time_ns: header.time_ns,
         drops: header.drops,
@@ -113,7 +116,8 @@ pub fn decode(bytes: &[u8]) -> Result<Sample, DecodeError> {
         destination,
         interface: header.interface,
         server: header.server,
-        rule: header.rule & rule_flag::RULE_ID_MASK.0,
+        rule: if is_edit { 0 } else { id },
+        edit: if is_edit { id } else { 0 },
         length: header.length,
         source_port: header.source_port,
         destination_port: header.destination_port,
@@ -166,6 +170,7 @@ impl Sample {
             quiet: flagged(drop_flag::DROP_QUIET),
             own_port: flagged(drop_flag::DROP_OWN_PORT),
             presumed: flagged(drop_flag::DROP_PRESUMED),
+            edit: (self.edit != 0).then_some(self.edit),
             server: context.server(self.server),
             source: self.source,
             destination: self.destination,

@@ -42,6 +42,8 @@ pub struct Attachment {
     pub warnings: Vec<String>,
     /// The quarantines that were restored, or that this policy gives to other servers, a sentence each.
     pub quarantines: Vec<String>,
+    /// The edits that were restored, a sentence each.
+    pub edits: Vec<String>,
 }
 
 impl Gate {
@@ -88,6 +90,7 @@ impl Gate {
         // before the first packet comes to the filter
         let mut warnings = Vec::new();
         let quarantines = gate.restore_quarantines(place, &mut warnings);
+        let edits = gate.restore_edits(place, &mut warnings);
         gate.pin_all(place)?;
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
@@ -103,7 +106,7 @@ impl Gate {
             let _ = detach(place);
         })?;
         warnings.extend(more);
-        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings, quarantines }))
+        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings, quarantines, edits }))
     }
 
     /// All that the kernel may refuse comes before the policy takes effect, and is undone if the kernel
@@ -151,7 +154,10 @@ impl Gate {
             GateError::HalfDone { generation, state, error: Box::new(error) }
         })?;
         warnings.extend(more);
-        Ok((gate, Attachment { mode, hook, generation, replaced: true, warnings, quarantines }))
+        Ok((
+            gate,
+            Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits: Vec::new() },
+        ))
     }
 
     /// The tracker first: no flow may begin unseen between the two. `listen` runs between them, so that

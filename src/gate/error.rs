@@ -183,6 +183,13 @@ pub enum GateError {
     )]
     TableFull { table: &'static str, size: u32, wanted: usize },
 
+    /// The edits don't fit into their table.
+    #[error(
+        "there is no room for another edit beside the {count} that there are, and nothing was changed\n\
+         help: portcullis allow -i IF --cancel N ends one; what is to stay belongs in the policy"
+    )]
+    TooManyEdits { count: usize },
+
     /// The policy has no such server. `hint` is a line that begins with `help:`.
     #[error("no server is called `{name}`{hint}")]
     NoServer { name: String, hint: String },

@@ -21,6 +21,8 @@ pub struct Answer {
     pub server: u32,
     /// Number of the rule that permits it, an index into the compiled policy's rules. 0: no rule does.
     pub rule: u32,
+    /// Number of the edit that decides, in place of a rule.
+    pub edit: Option<u32>,
     /// The port by which the ledger counts it.
     pub port: u16,
     /// A drop would raise no alarm.
@@ -83,11 +85,13 @@ impl Gate {
                 why: format!("the answer has only {} bytes", run.data.len()),
             });
         }
+        let edit = Gate::number_of_edit(decision.rule);
         Ok(Answer {
             verdict: Verdict::from_number(decision.verdict),
             reason: Reason::from_number(decision.reason),
             server: decision.server,
-            rule: decision.rule & rule_flag::RULE_ID_MASK.0,
+            rule: if edit.is_some() { 0 } else { decision.rule & rule_flag::RULE_ID_MASK.0 },
+            edit,
             port: decision.port,
             quiet: u32::from(decision.flags) & drop_flag::DROP_QUIET.0 != 0,
             presumed: u32::from(decision.flags) & drop_flag::DROP_PRESUMED.0 != 0,

@@ -155,6 +155,7 @@ impl Gate {
             replaced: false,
             warnings: Vec::new(),
             quarantines: Vec::new(),
+            edits: Vec::new(),
         };
         Some(FallBack {
             gate,

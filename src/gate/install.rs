@@ -74,6 +74,9 @@ impl Gate {
             // what the policy revokes lives on if it is not confirmed
             return Ok(generation);
         }
+        if let Err(error) = self.end_homeless_edits(tables) {
+            log::warn!("edits of servers that the policy no longer has are still listed: {error}");
+        }
         if let Err(error) = self.end_revoked_flows(tables) {
             // the filter refuses their replies all the same
             log::warn!("flows of revoked services stay in their tables until they are idle: {error}");

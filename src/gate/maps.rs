@@ -13,10 +13,10 @@ use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counter, flow, flow_key, fragment, fragment_key, frequent, given_back, half_open, layout,
-    ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key, opening, peer_key,
-    prefix_key, quarantine, range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota,
-    rule, server, settings,
+    address, counter, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent, given_back,
+    half_open, layout, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key,
+    opening, peer_key, prefix_key, quarantine, range_key, refused_fragment, router_key, row_addresses,
+    row_counts, row_quota, rule, server, settings,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -290,6 +290,10 @@ maps! {
     sports: OuterMap<Trie, range_key, u32>, Size::Fixed, Count::LivePolicy;
     /// The text of the policy.
     sources: OuterMap<Array, u32, SourceChunk>, Size::Fixed, Count::LivePolicy;
+    /// What edits allow and deny.
+    edit_tables: OuterMap<Trie, edit_key, edit_cell>, Size::Fixed, Count::Hidden;
+    /// The edits with who, when and why.
+    edit_texts: OuterMap<Array, u32, SourceChunk>, Size::Fixed, Count::Hidden;
 
     /// Words that hold for every packet: `enum state`.
     state: TypedMap<u32, u64>, Size::Fixed, Count::Hidden;

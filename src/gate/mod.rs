@@ -10,6 +10,7 @@ mod confirmed;
 mod contacts;
 mod counters;
 mod detach;
+mod edits;
 mod error;
 mod explain;
 mod fallback;
@@ -67,6 +68,7 @@ pub use confirmed::{ConfirmedPolicy, Facts, confirm_policy, confirm_policy_as, r
 pub use contacts::ContactReader;
 pub use counters::ProgramStatistics;
 pub use detach::{Detached, detach, detach_by_name, is_pinned};
+pub use edits::{Edit, EditAction, EditAsked, cancel_saved_edit};
 pub use error::GateError;
 pub use explain::{Answer, Verdict};
 pub use fallback::{FallBack, FallBackFailed};

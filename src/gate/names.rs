@@ -66,7 +66,7 @@ impl Gate {
         Ok(result)
     }
 
-    /// Frees the names that no policy, no quarantine and no row of the ledger uses.
+    /// Frees the names that no policy, no quarantine, no edit and no row of the ledger uses.
     fn forget_names(&self, known: &HashMap<u32, Arc<str>>, wanted: &[String]) -> Result<(), GateError> {
         let wanted: HashSet<&str> = wanted.iter().map(String::as_str).collect();
         let mut used = HashSet::new();
@@ -75,12 +75,18 @@ impl Gate {
         self.maps.quarantines.visit(|id, _| used.extend([*id]))?;
         self.maps.quarantined_addresses.visit(|_, row| used.extend([row.server]))?;
         self.maps.ledger_given_back.visit(|kind, _| used.extend([kind.server]))?;
+        let edits = self.edits()?;
         let live = self.live_policy()?;
         let live: HashSet<&str> =
             live.iter().flat_map(|policy| &policy.servers).map(|server| server.name.as_str()).collect();
+        let edited: HashSet<&str> = edits.iter().map(|edit| edit.server.as_str()).collect();
         #[expect(clippy::iter_over_hash_type, reason = "removed in any order")]
         for (id, name) in known {
-            if !used.contains(id) && !live.contains(&**name) && !wanted.contains(&**name) {
+            if !used.contains(id)
+                && !live.contains(&**name)
+                && !edited.contains(&**name)
+                && !wanted.contains(&**name)
+            {
                 self.maps.names.remove(id)?;
             }
         }

@@ -54,6 +54,7 @@ impl Gate {
                 .to_owned(),
         ];
         let quarantines = gate.restore_quarantines(place, &mut warnings);
+        let edits = gate.restore_edits(place, &mut warnings);
         if place.is_marked_unread() {
             return Err(GateError::Other {
                 what: "the gate was not replaced, because its quarantines would have ended".to_owned(),
@@ -118,7 +119,7 @@ impl Gate {
             NewTracker::InPlace => Hook::Clsact,
         };
         let mode = mode_of_program(place, program_id(gate.programs.filter.as_fd())?)?;
-        let attachment = Attachment { mode, hook, generation, replaced: true, warnings, quarantines };
+        let attachment = Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits };
         Ok((gate, attachment))
     }
 

@@ -240,6 +240,7 @@ impl Gate {
         if let Some(slot) = ended {
             self.carry_quarantines_of(slot, &tables, &self.known_ids(&tables.names)?)?;
         }
+        self.end_homeless_edits(&tables)?;
         self.end_revoked_flows(&tables)
     }
 

@@ -11,7 +11,7 @@ use crate::net::{list_around, range_of};
 
 /// The addresses and prefixes of a policy with the names of their servers. The longest prefix wins.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Holders {
+pub(in crate::gate) struct Holders {
     rows: BTreeMap<IpNet, Arc<str>>,
 }
 
@@ -40,7 +40,7 @@ impl Holders {
     }
 
     /// The names of all servers.
-    pub(super) fn names(&self) -> BTreeSet<&str> {
+    pub(in crate::gate) fn names(&self) -> BTreeSet<&str> {
         self.rows.values().map(|name| &**name).collect()
     }
 

@@ -8,7 +8,6 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -18,21 +17,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::holders::Holders;
 use crate::clock::{Clock, wall_now};
 use crate::gate::error::GateError;
-use crate::gate::fault;
 use crate::gate::place::GatePlace;
-use crate::gate::state_file::{in_time, replace, sync_folder};
 use crate::net::{show_prefix, subtract};
+use crate::state_file::{MOST_BYTES, PATIENCE, in_time, remove, replace};
 
 const FILE: &str = "quarantines.json";
 const VERSION: u32 = 1;
-/// More than the tables of the largest gate take.
-const MOST_BYTES: u64 = 64 << 20;
 /// A router is seldom off for longer. Its clock is then as likely wrong: without a battery it may begin anywhere.
 const MOST_TRUSTED_NS: i128 = 86_400 * NS_PER_S;
 /// Steps of the time that is left, so that the file is seldom written anew.
 const LEFT_STEP_S: u64 = 600;
-/// How long the disk may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 const NS_PER_S: i128 = 1_000_000_000;
 
 /// All quarantines of one gate.
@@ -75,7 +69,7 @@ pub(super) struct SavedAddress {
 
 /// From when until when, by the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Span {
+pub(in crate::gate) struct Span {
     pub(super) since: Timestamp,
     /// `None`: until it is released.
     pub(super) until: Option<Timestamp>,
@@ -86,7 +80,7 @@ pub(super) struct Span {
 
 /// What is left of a quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(in crate::gate) enum Left {
     ForGood,
     /// Nanoseconds.
     For(u64),
@@ -96,7 +90,7 @@ pub(super) enum Left {
 }
 
 impl Left {
-    pub(super) fn is_over(self) -> bool {
+    pub(in crate::gate) fn is_over(self) -> bool {
         self == Left::Over
     }
 }
@@ -119,7 +113,7 @@ impl SavedServer {
 
 impl Span {
     /// Of times of CLOCK_MONOTONIC. An end of 0 is none.
-    pub(super) fn of(since_ns: u64, until_ns: u64, now: &Clock) -> Span {
+    pub(in crate::gate) fn of(since_ns: u64, until_ns: u64, now: &Clock) -> Span {
         let until = (until_ns != 0).then(|| round(now.to_wall(until_ns)));
         let left_s = until.map(|_| {
             let left_s = until_ns.saturating_sub(now.mono_ns).div_ceil(NS_PER_S as u64);
@@ -132,7 +126,7 @@ impl Span {
     /// What is left at a time of the wall clock. A clock that was put back, or that a router without a battery
     /// has not set yet, makes a quarantine no longer than it was. One that is far ahead does not end it: then
     /// what was left when this was written is left still.
-    pub(super) fn find_left(self, now: Timestamp) -> Left {
+    pub(in crate::gate) fn find_left(self, now: Timestamp) -> Left {
         let Some(until) = self.until else {
             return Left::ForGood;
         };
@@ -149,7 +143,7 @@ impl Span {
     }
 
     /// The same times of CLOCK_MONOTONIC: since and until. `None`: it is over.
-    pub(super) fn to_mono_ns(self, now: &Clock) -> Option<(u64, u64)> {
+    pub(in crate::gate) fn to_mono_ns(self, now: &Clock) -> Option<(u64, u64)> {
         let since_ns = now.to_mono_ns(self.since).min(now.mono_ns);
         match self.find_left(now.wall) {
             Left::ForGood => Some((since_ns, 0)),
@@ -338,7 +332,10 @@ struct Rows {
 }
 
 /// The rows that can be read. `bad` gets a sentence for each other one.
-fn read_rows<T: DeserializeOwned>(rows: Vec<serde_json::Value>, bad: &mut Vec<String>) -> Vec<T> {
+pub(in crate::gate) fn read_rows<T: DeserializeOwned>(
+    rows: Vec<serde_json::Value>,
+    bad: &mut Vec<String>,
+) -> Vec<T> {
     let read = |row: serde_json::Value| {
         let text = row.to_string();
         serde_json::from_value(row).map_err(|error| format!("{text}: {error}"))
@@ -407,13 +404,4 @@ pub(super) fn write(path: &Path, saved: &Saved) -> Result<(), GateError> {
 
 fn failed(path: &Path, verb: &str, error: &io::Error) -> GateError {
     GateError::Other { what: format!("could not {verb} {}", path.display()), why: error.to_string() }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    if !path.try_exists()? {
-        return Ok(());
-    }
-    fault::point();
-    fs::remove_file(path)?;
-    sync_folder(path)
 }

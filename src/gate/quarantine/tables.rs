@@ -43,7 +43,7 @@ impl Gate {
     }
 
     /// Who has which address under the live policy.
-    pub(super) fn live_holders(&self) -> Result<Holders, GateError> {
+    pub(in crate::gate) fn live_holders(&self) -> Result<Holders, GateError> {
         for _ in 0..READ_ATTEMPTS {
             let Some(slot) = self.live_slot()? else { return Ok(Holders::default()) };
             let Some(settings) = self.maps.policies.get(&slot)? else { return Ok(Holders::default()) };

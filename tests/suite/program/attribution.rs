@@ -70,6 +70,10 @@ fn provoke(gate: &TestGate, reason: Reason) -> Option<Vec<u8>> {
         Reason::Protocol => raw_ip(server, peer, 47, &[0; 8]),
         Reason::Destination => udp((server, 40_000), (peer, 514)),
         Reason::NewFlow => opening(445),
+        Reason::Denied => {
+            gate.deny("web1", "out", "udp/514");
+            udp((server, 40_000), (V4.loghost, 514))
+        }
         Reason::Elsewhere => {
             // a frame to the MAC that an ARP frame came from
             let neighbour = [2, 0, 0, 0, 0, 0x77];

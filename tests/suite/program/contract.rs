@@ -6,9 +6,7 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, class_limits, counter, decision, flow, flow_key, fragment, fragment_key, frequent,
-    frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key,
-    name, need, need_key, opening, peer_key, peer_match, prefix_key, private_run, quarantine, question,
+    address, class_limits, counter, decision, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent, frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, private_run, quarantine, question,
     range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, sample, server,
     settings, sweep_request, sweep_row,
 };
@@ -66,6 +64,8 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(limit 8: arrival_ns = 0),
         assert_layout!(name 64: text = 0),
         assert_layout!(quarantine 32: until_ns = 0, since_ns = 8, mac = 16, server = 24, zero = 28),
+        assert_layout!(edit_key 24: prefix_bits = 0, scope = 4, place = 8),
+        assert_layout!(edit_cell 32: allow_until_ns = 0, deny_until_ns = 8, allow = 16, deny = 20, set = 24, zero = 28),
         assert_layout!(mac_key 16: mac = 0, server = 8, zero = 12),
         assert_layout!(router_key 24: address = 0, mac = 16),
         // flows
@@ -78,7 +78,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(lessors 72: known = 0, count = 64, zero = 68),
         assert_layout!(fragment_key 40: source = 0, destination = 16, id = 32, protocol = 36, zero = 37),
         assert_layout!(fragment 32: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16,
-            protocol = 20, zero = 21, later_bytes = 24, zero2 = 28),
+            protocol = 20, zero = 21, later_bytes = 24, edits = 28),
         assert_layout!(refused_fragment 16: refused_ns = 0, port = 8, protocol = 10, fragment_protocol = 11,
             reason = 12, flags = 13, zero = 14),
         // drops
@@ -98,8 +98,8 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(row_quota 8: rows = 0),
         assert_layout!(counter 16: packets = 0, bytes = 8),
         // test runs
-        assert_layout!(decision 24: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
-            rule = 12, generation = 16, port = 20, protocol = 22, observed = 23),
+        assert_layout!(decision 28: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
+            rule = 12, generation = 16, edits = 20, port = 24, protocol = 26, observed = 27),
         assert_layout!(question 8: assume = 0, zero = 4),
         assert_layout!(private_run 32: now_ns = 0, decision = 8),
     ];
@@ -146,6 +146,7 @@ fn reasons_keep_their_numbers() {
         (46, "destination"),
         (47, "new_flow"),
         (48, "elsewhere"),
+        (49, "denied"),
     ];
     assert_eq!(REASONS.len(), expected.len(), "a new reason has a line here, which it keeps");
     for (number, word) in expected {

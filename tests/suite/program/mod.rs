@@ -7,6 +7,7 @@ mod by_cpu;
 mod contacts;
 mod contract;
 mod dhcp;
+mod edits;
 mod elsewhere;
 mod evasion;
 pub mod fast_path;

@@ -60,6 +60,7 @@ fn bare(frame: &[u8], reason: Reason) -> Sample {
         interface: LOOPBACK,
         server: 0,
         rule: 0,
+        edit: 0,
         length: frame.len() as u32,
         source_port: 0,
         destination_port: 0,

@@ -11,8 +11,8 @@ use portcullis::abi::{flow, half_open, layout, ledger_key, row_counts, state};
 use portcullis::clock::now_ns;
 use portcullis::compile::compile;
 use portcullis::drops::CountedRow;
-use portcullis::gate::{FlowTable, Gate, Verdict};
-use portcullis::policy::parse;
+use portcullis::gate::{EditAction, EditAsked, FlowTable, Gate, Verdict};
+use portcullis::policy::{Direction, parse, parse_need};
 
 use super::dmz::{self, Family, in_both_families};
 use super::frame::{ACK, Endpoint, ROUTER_MAC, SYN, tcp_numbered};
@@ -230,7 +230,8 @@ impl TestGate {
         let after = self.take_snapshot();
         assert_eq!((answer.verdict, answer.reason), (verdict, Some(reason)), "for\n{}", hex(frame));
         if verdict == Verdict::Pass {
-            assert_eq!(answer.rule != 0, is_by_need(reason), "the need that it names, for\n{}", hex(frame));
+            let named = answer.rule != 0 || answer.edit.is_some();
+            assert_eq!(named, is_by_need(reason), "the need that it names, for\n{}", hex(frame));
         }
         let action = if verdict == Verdict::Drop { XDP_DROP } else { XDP_PASS };
         assert_eq!(run.action, action, "the filter decided otherwise, for\n{}", hex(frame));
@@ -387,6 +388,42 @@ impl TestGate {
         rows.iter().fold((0, 0), |sum, (_, row)| (sum.0 + row.packets, sum.1 + row.bytes))
     }
 
+    /// Allows a server a need for an hour. Returns the number of the edit.
+    #[track_caller]
+    pub fn allow(&self, server: &str, direction: &str, need: &str) -> u32 {
+        self.edit(EditAction::Allow, server, direction, need, 3600)
+    }
+
+    /// Denies a server a need for an hour.
+    #[track_caller]
+    pub fn deny(&self, server: &str, direction: &str, need: &str) -> u32 {
+        self.edit(EditAction::Deny, server, direction, need, 3600)
+    }
+
+    /// Makes an edit.
+    #[track_caller]
+    pub fn edit(&self, action: EditAction, server: &str, direction: &str, need: &str, seconds: u64) -> u32 {
+        let policy = self.gate.live_policy().expect("a policy").expect("a live one");
+        let direction = if direction == "in" { Direction::In } else { Direction::Out };
+        let need = parse_need(need, direction, &policy).expect("a need");
+        let (server, who) = (server.to_owned(), "a test".to_owned());
+        let asked = EditAsked { action, server, need, seconds, who, note: None };
+        self.gate.add_edit(&policy, asked).expect("an edit").number
+    }
+
+    /// Lets the time of every edit be over, as only time does: nothing tells the programs.
+    pub fn end_time_of_edits(&self) {
+        let word = self.gate.maps.state.get(&state::STATE_EDITS.0).expect("a word").expect("the word");
+        let slot = (word & 3) as u32 - 1;
+        let table = self.gate.maps.edit_tables.open_inner(slot).expect("a table");
+        for (key, mut cell) in table.entries().expect("rows") {
+            let end = |until_ns: &mut u64| *until_ns = (*until_ns).min(1);
+            end(&mut cell.allow_until_ns);
+            end(&mut cell.deny_until_ns);
+            table.put(&key, &cell, MapFlags::ANY).expect("a row");
+        }
+    }
+
     /// The id of a server's name.
     pub fn id_of(&self, name: &str) -> u32 {
         self.gate.ids_by_name().expect("names")[name]
@@ -468,6 +505,9 @@ fn empty(gate: &Gate) {
             map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");
         }
     }
+    // the changes are counted on
+    let edits = gate.maps.state.get(&state::STATE_EDITS.0).expect("a word").expect("the word");
+    gate.maps.state.put(&state::STATE_EDITS.0, &((edits & !3) + 4), MapFlags::ANY).expect("an update");
     // all but the last tell of the maps; of the last the filter may remember an older value
     let kept = [
         state::STATE_LAYOUT,
@@ -477,6 +517,7 @@ fn empty(gate: &Gate) {
         state::STATE_LEDGER_ROWS,
         state::STATE_CPUS,
         state::STATE_QUARANTINE_CHANGES,
+        state::STATE_EDITS,
     ]
     .map(|it| it.0);
     for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {

@@ -117,6 +117,7 @@ fn drop_of(name: &str) -> DropEvent {
         quiet: false,
         own_port: false,
         presumed: false,
+        edit: None,
         server: Some(ServerRef { id: 1, name: Arc::from(name) }),
         source: Some(ip("192.0.2.80")),
         destination: Some(ip("198.51.100.7")),
