@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn every_reason_to_drop_is_an_alarm_but_noise_and_no_reason_to_pass_is() {
         for &reason in REASONS {
-            let noise = matches!(reason, Reason::Backscatter | Reason::Stranger);
+            let noise = matches!(reason, Reason::Backscatter | Reason::Stranger | Reason::Denied);
             assert_eq!(kind(reason, 445).is_some(), reason.drops() && !noise, "{reason}");
         }
     }

@@ -164,9 +164,12 @@ fn a_sample_by_chance_comes_out_as_it_went_in_and_spoilt_it_is_still_a_value() {
         assert_eq!(sample.frame, frame, "seed {seed}");
         assert_eq!((sample.time_ns, sample.drops), (wanted.time_ns, wanted.drops), "seed {seed}");
         assert_eq!(
-            (sample.interface, sample.server, sample.rule, sample.length, sample.port),
+            (sample.interface, sample.server, sample.rule | sample.edit, sample.length, sample.port),
             (wanted.interface, wanted.server, wanted.rule & 0x0fff_ffff, wanted.length, wanted.port)
         );
+        // an edit or a rule, and never both
+        let is_edit = wanted.rule & 0x1000_0000 != 0;
+        assert!(if is_edit { sample.rule == 0 } else { sample.edit == 0 }, "seed {seed}");
         assert_eq!(
             (sample.source_port, sample.destination_port, sample.ethertype, sample.vlan),
             (wanted.source_port, wanted.destination_port, wanted.ethertype, wanted.vlan)
