@@ -50,8 +50,12 @@ fn an_allowance_opens_one_port_to_one_peer_and_ends_by_itself_without_a_daemon()
     for family in FAMILIES {
         assert!(!testbed.web_reaches(family, family.peer, 443, false), "not yet");
         let need = format!("tcp/443 to {}", family.peer);
-        let said = testbed.run("allow", &["web1", "out", &need, "--for", "1h", "--note", "an update"]).done().out;
-        assert!(said.contains(&format!("allow web1 out {need} for ")) && said.contains(": an update"), "{said}");
+        let said =
+            testbed.run("allow", &["web1", "out", &need, "--for", "1h", "--note", "an update"]).done().out;
+        assert!(
+            said.contains(&format!("allow web1 out {need} for ")) && said.contains(": an update"),
+            "{said}"
+        );
         assert!(testbed.web_reaches(family, family.peer, 443, true), "at once: {said}");
         assert!(!testbed.web_reaches(family, family.exchanger, 443, false), "and nowhere else");
         let why = testbed.explain("web1", family.peer, "tcp/443");
@@ -60,7 +64,10 @@ fn an_allowance_opens_one_port_to_one_peer_and_ends_by_itself_without_a_daemon()
     }
     let edits = testbed.edits();
     assert_eq!(edits.len(), 2);
-    assert_eq!((&edits[0]["number"], &edits[0]["action"], &edits[0]["note"]), (&json!(1), &json!("allow"), &json!("an update")));
+    assert_eq!(
+        (&edits[0]["number"], &edits[0]["action"], &edits[0]["note"]),
+        (&json!(1), &json!("allow"), &json!("an update"))
+    );
     assert!((3_000..=3_600).contains(&edits[0]["left_s"].as_u64().expect("a time")), "{edits:#?}");
     assert!(edits[0]["who"].as_str().is_some_and(|who| !who.is_empty()));
 
@@ -119,14 +126,19 @@ fn a_denial_cuts_an_open_connection_at_once_and_lets_it_go_on_afterwards() {
     assert!(!echoes(&mut visit));
     assert!(testbed.dropped("web1", "tcp", 80, "denied") >= 1);
     let rows = testbed.show("drops");
-    let row = rows.as_array().expect("rows").iter().find(|row| row["reason"] == "denied").expect("a row").clone();
+    let row =
+        rows.as_array().expect("rows").iter().find(|row| row["reason"] == "denied").expect("a row").clone();
     assert_eq!(row["edit"], 1, "{row}");
     let text = testbed.run("show", &["drops"]).done().out;
     assert!(text.contains("denied (edit 1)"), "{text}");
     let other = SocketAddr::new(ip(V4.web), 80);
     assert!(tcp_talks(&testbed.internet, ip(V4.exchanger), other, ARRIVES), "others go on");
     // the management
-    testbed.run("deny", &["web1", "in", "tcp/20-30", "--for", "10m"]).refused(&["management", "--force", "nothing was changed"]);
+    testbed.run("deny", &["web1", "in", "tcp/20-30", "--for", "10m"]).refused(&[
+        "management",
+        "--force",
+        "nothing was changed",
+    ]);
     assert_eq!(testbed.edits().len(), 1);
     testbed.run("deny", &["web1", "in", "tcp/22", "--for", "10m", "--force"]).done();
     assert_eq!(testbed.verdict(V4.bastion, "web1", "tcp/22"), ("drop".to_owned(), "denied".to_owned()));
@@ -210,7 +222,11 @@ fn whatever_an_edit_may_not_be_is_refused_at_its_place_and_changes_nothing() {
     testbed.run("allow", &["web1", "out", "tcp/443", "--for", "1h"]).refused(&["there is no gate"]);
     testbed.attach(&dmz());
     let cases: [(&[&str], i32, &[&str]); 13] = [
-        (&["web1", "out", "tcp/443"], 2, &["an edit needs an end", "--for 10m", "belongs in the policy file"]),
+        (
+            &["web1", "out", "tcp/443"],
+            2,
+            &["an edit needs an end", "--for 10m", "belongs in the policy file"],
+        ),
         (&["web1", "out", "tcp/443", "--for", "31d"], 2, &["30d at most"]),
         (&["web1", "out", "tcp/443", "--for", "0s"], 2, &["from 1s"]),
         (&["web1", "out", "tcp/443", "--for", "soon"], 2, &["no length of time"]),
@@ -227,7 +243,9 @@ fn whatever_an_edit_may_not_be_is_refused_at_its_place_and_changes_nothing() {
     for (args, status, words) in cases {
         testbed.run("allow", args).failed(status, words);
     }
-    testbed.run("allow", &["web1", "out", "tcp/1", "--for", "1h", "--force"]).refused(&["--force goes with `deny`"]);
+    testbed
+        .run("allow", &["web1", "out", "tcp/1", "--for", "1h", "--force"])
+        .refused(&["--force goes with `deny`"]);
     testbed.run("allow", &["web1", "out", "tcp/1", "--for", "1h", "--cancel", "1"]).failed(2, &["cancel"]);
     testbed.run("allow", &["--cancel", "1"]).refused(&["there is no edit 1"]);
     assert_eq!(testbed.edits(), [] as [Value; 0]);

@@ -9,6 +9,7 @@ pub mod command;
 mod commands;
 pub mod console;
 mod daemon;
+mod edits;
 pub mod elsewhere;
 pub mod evasion;
 mod fallbacks;
