@@ -101,6 +101,16 @@ pub enum Command {
         interface: InterfaceArg,
     },
 
+    /// Make the daemon read its policy file again, and say what became of it
+    Reload {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+        /// Also if the live policy came from another file, or if this cuts off the management
+        #[arg(long)]
+        force: bool,
+    },
+
     /// Make an earlier policy the live one again, or end a trial at once
     Rollback(RollbackArgs),
 

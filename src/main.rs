@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use portcullis::cli::{Cli, Command, Export, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, pickup, quarantine, replay,
+    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, pickup, quarantine, reload, replay,
     report, rollback, run, show, test, top,
 };
 use portcullis::exit::Exit;
@@ -66,6 +66,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Detach { interface: None, .. } => detach::run_on_orphans(&output),
         Command::Apply(arguments) => apply::run(arguments, &output),
         Command::Confirm { interface } => confirm::run(&interface.name, &output),
+        Command::Reload { interface, force } => reload::run(&interface.name, *force, &output),
         Command::Rollback(arguments) => rollback::run(arguments, &output),
         Command::Diff { interface, policy } => diff::run(&interface.name, policy, &output),
         Command::Show { interface, subject, since } => {

@@ -13,6 +13,7 @@ pub mod export;
 pub mod init;
 pub mod pickup;
 pub mod quarantine;
+pub mod reload;
 pub mod replay;
 pub mod report;
 pub mod rollback;

@@ -74,6 +74,8 @@ pub(super) struct Daemon<'gate> {
     sink_watch: SinkWatch,
     /// Generation of the live policy when it last was the one of the daemon's file.
     own_generation: u64,
+    /// Somebody has typed `reload --force`.
+    force_reload: bool,
     control: Option<ControlServer>,
     signals: Signals,
     service_manager: ServiceManager,
@@ -131,6 +133,7 @@ impl<'gate> Daemon<'gate> {
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
             own_generation: attachment.generation,
+            force_reload: false,
             control,
             signals,
             service_manager,
@@ -401,12 +404,22 @@ impl<'gate> Daemon<'gate> {
             self.reload.ask(Instant::now());
             self.dispatch.reopen();
         }
+        if let Some(force) = self.control.as_ref().and_then(|control| control.reloads().take()) {
+            self.reload.ask(Instant::now());
+            self.force_reload |= force;
+        }
         let place = self.monitor.place();
         let Some(turn) = self.reload.take_turn(Instant::now(), || place.try_lock()) else {
             return;
         };
         let before = self.gate.policy_mark();
-        match turn.and_then(|(_lock, policy)| self.apply_policy(policy, false)) {
+        let force = std::mem::take(&mut self.force_reload);
+        let outcome = turn.and_then(|(_lock, policy)| self.apply_policy(policy, force));
+        if let Some(control) = &self.control {
+            let told = outcome.as_ref().map(Clone::clone).map_err(|error| format!("{error:#}"));
+            control.reloads().finish(told);
+        }
+        match outcome {
             Ok(text) => {
                 notice!("{text}");
                 self.note_reload(before, None);

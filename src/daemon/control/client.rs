@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::answers::each_report_part;
 use super::protocol::{Failure, GREETING, ReportPart, Request};
+use super::server::RELOAD_PATIENCE;
 use crate::gate::GatePlace;
 use crate::history::{AlarmEntry, AlarmFilter, ReportData, Store, StoreError};
 use crate::stderr::notice;
@@ -301,7 +302,11 @@ fn send(place: &GatePlace, request: &Request) -> anyhow::Result<Option<BufReader
     if greeting != GREETING {
         bail!(NOT_UNDERSTOOD);
     }
-    reader.get_ref().set_read_timeout(Some(ANSWER_PATIENCE))?;
+    let patience = match request {
+        Request::Reload { .. } => RELOAD_PATIENCE + ANSWER_PATIENCE,
+        _ => ANSWER_PATIENCE,
+    };
+    reader.get_ref().set_read_timeout(Some(patience))?;
     Ok(Some(reader))
 }
 

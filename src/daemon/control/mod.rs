@@ -4,6 +4,7 @@ mod answers;
 mod client;
 mod followers;
 mod protocol;
+mod reload_desk;
 mod server;
 
 pub use client::{ask_daemon, collect_report, find_alarms, find_open_alarms, follow_daemon, no_daemon};

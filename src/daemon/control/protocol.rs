@@ -29,6 +29,11 @@ pub enum Request {
     Alarms(AlarmFilter),
     /// The open alarms, then every change as it happens.
     Follow(AlarmFilter),
+    /// That the daemon reads its policy file again. The answer is a line of text.
+    Reload {
+        /// Whatever the guards say.
+        force: bool,
+    },
     /// The data of a report: lines of [`ReportPart`].
     Report {
         /// Where the report begins.

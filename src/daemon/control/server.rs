@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::answers::{each_alarm, each_report_part, render_change};
 use super::followers::Followers;
 use super::protocol::{Failure, GREETING, Request};
+use super::reload_desk::ReloadDesk;
 use crate::alarm::{Alarm, Change, Engine, Step};
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
@@ -36,10 +37,15 @@ const MOST_ACCEPTED: usize = 64;
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client may take to read a whole answer, unless it follows.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client waits for its reload: for the file, its tests and the lock.
+pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(50);
 /// The length of a request, which is one line.
 const MOST_REQUEST_BYTES: u64 = 64 << 10;
 /// How often the server looks whether a client that follows is still there, if there is no news for it.
 const CLIENT_CHECK: Duration = Duration::from_millis(500);
+
+const NOT_RELOADED: &str = "the daemon has not read its policy file yet\n\
+                            help: its log says what it waits for";
 
 /// The daemon's socket.
 pub(in crate::daemon) struct ControlServer {
@@ -48,6 +54,7 @@ pub(in crate::daemon) struct ControlServer {
     clients: Slots,
     following: Slots,
     followers: Followers,
+    reloads: ReloadDesk,
     snapshot: Arc<Snapshot>,
 }
 
@@ -101,6 +108,7 @@ impl ControlServer {
             clients: Slots::new(MOST_CLIENTS),
             following: Slots::new(MOST_FOLLOWERS),
             followers,
+            reloads: ReloadDesk::default(),
             snapshot,
         })
     }
@@ -108,6 +116,11 @@ impl ControlServer {
     /// The clients that follow the alarms.
     pub(in crate::daemon) fn followers(&self) -> Followers {
         self.followers.clone()
+    }
+
+    /// Where clients ask for a reload.
+    pub(in crate::daemon) fn reloads(&self) -> &ReloadDesk {
+        &self.reloads
     }
 
     /// Answers the clients that wait, each in a thread, so that none holds up the daemon.
@@ -127,6 +140,7 @@ impl ControlServer {
                 changes: self.followers.add(),
                 store: Arc::clone(store),
                 following: self.following.clone(),
+                reloads: self.reloads.clone(),
             };
             let snapshot = Arc::clone(&self.snapshot);
             let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
@@ -172,6 +186,7 @@ struct Client {
     changes: Receiver<Arc<str>>,
     store: Arc<Store>,
     following: Slots,
+    reloads: ReloadDesk,
 }
 
 impl Client {
@@ -200,6 +215,11 @@ impl Client {
                 });
                 finish_answer(&mut writer, sent)
             }
+            Request::Reload { force } => match self.reloads.ask(force, RELOAD_PATIENCE) {
+                Some(Ok(text)) => send_line(&mut writer, &text),
+                Some(Err(text)) => send_failure(&mut writer, text),
+                None => send_failure(&mut writer, NOT_RELOADED.to_owned()),
+            },
             Request::Follow(filter) => {
                 drop(writer);
                 drop(slot);

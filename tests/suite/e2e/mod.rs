@@ -50,3 +50,4 @@ pub mod tap;
 pub mod testbed;
 mod texts;
 pub mod traffic;
+pub mod trials;
