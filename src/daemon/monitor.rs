@@ -80,7 +80,7 @@ impl<'gate> Monitor<'gate> {
             is_detached: false,
             is_observing: Enforcement::of(policy) == Enforcement::Observing,
             last_refusal: String::new(),
-            trial: None,
+            trial: gate.trial().ok().flatten(),
             last_failure: String::new(),
             snapshot,
         }
