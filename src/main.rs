@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Parser as _;
 use portcullis::cli::{Cli, Command, Export, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, pickup, quarantine, reload, replay,
-    report, rollback, run, show, test, top,
+    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, pickup, quarantine,
+    reload, replay, report, rollback, run, show, test, top,
 };
 use portcullis::exit::Exit;
 use portcullis::gate::EditAction;

@@ -6,9 +6,11 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, class_limits, counter, decision, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent, frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, private_run, quarantine, question,
-    range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, sample, server,
-    settings, sweep_request, sweep_row,
+    address, class_limits, counter, decision, edit_cell, edit_key, flow, flow_key, fragment, fragment_key,
+    frequent, frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key,
+    mac_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, private_run, quarantine,
+    question, range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, sample,
+    server, settings, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
