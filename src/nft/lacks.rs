@@ -58,7 +58,9 @@ pub(super) fn list_lacks(policy: &Policy, interface: &str) -> Vec<String> {
             ));
             lacks.push(
                 "Row 11: a SYN+ACK in a flow that the peer has opened is refused, also where a SYN of the server has \
-                 crossed the peer's. So is any SYN+ACK with URG."
+                 crossed the peer's. So is any SYN+ACK with URG. After an \
+                 opening that conntrack does not read, such as half a datagram, a SYN+ACK to a port that an `out` need \
+                 permits passes."
                     .to_owned(),
             );
         }

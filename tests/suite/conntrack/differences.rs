@@ -75,6 +75,14 @@ pub const KNOWN_DIFFERENCES: &[Known] = &[
         explains: |case| case.is_syn_ack() && case.is_needed() && case.has_flags_that_conntrack_refuses(),
         example: example::a_syn_ack_is_urgent,
     },
+    Known {
+        name: "a SYN+ACK to a port that a need permits, after an opening that only the tracker takes for one",
+        passes: Who::Conntrack,
+        row: "one in a flow that a peer opened, and one to a peer that sent packets with unreadable ports.",
+        // the packet with unreadable ports may have been one of an earlier talk of this peer
+        explains: |case| case.is_syn_ack() && case.is_needed() && !case.was_opened_properly(),
+        example: example::a_ragged_opening_is_answered,
+    },
     // ---- errors ----------------------------------------------------------------
     Known {
         name: "an error about a need's connection, without its flow",

@@ -133,6 +133,11 @@ pub fn a_fragment_comes_before_the_question() -> Story {
     ask().piece(Side::Server, LARGE, 0, 40, true).peer(QUESTION).piece(Side::Server, LARGE, 40, 60, false)
 }
 
+pub fn a_ragged_opening_is_answered() -> Story {
+    let opening = data(SYN, 1000, 0, 24);
+    call().piece(Side::Peer, opening, 0, 32, true).server(segment(SYN | ACK, 5000, 1001))
+}
+
 pub fn two_syns_cross() -> Story {
     call().peer(segment(SYN, 1000, 0)).server(segment(SYN, 5000, 0)).server(segment(SYN | ACK, 5000, 1001))
 }
