@@ -723,6 +723,7 @@ struct question {
 struct private_run {
 	__u64 now_ns;
 	struct decision decision;
+	__u32 reserved;
 };
 
 _Static_assert(sizeof(struct address) == 16, "address");
@@ -763,6 +764,6 @@ _Static_assert(sizeof(struct frequent_address) == 24, "frequent_address");
 _Static_assert(sizeof(struct frequent) == 400, "frequent");
 _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 28, "decision");
-_Static_assert(sizeof(struct private_run) == 32, "private_run");
+_Static_assert(sizeof(struct private_run) == 40, "private_run");
 
 #endif
