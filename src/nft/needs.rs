@@ -94,6 +94,11 @@ pub(super) fn name_flow(need: &Need, peer: &str, sets: &mut Sets<'_>) -> Vec<Str
         if matches!(need.protocol, TCP | UDP | SCTP) && need.ports != Selector::Port.whole() {
             text.push_str(&format!(" ct original proto-dst {}", show_range(&need.ports)));
         }
+        // there the type of an ICMP message stands before its code
+        if is_icmp(need.protocol) && need.ports != Selector::Type.whole() {
+            let (first, last) = (need.ports.start() << 8, need.ports.end() << 8 | 0xff);
+            text.push_str(&format!(" ct original proto-dst {}", show_range(&(first..=last))));
+        }
         if let Some(ports) = &need.sport {
             text.push_str(&format!(" ct original proto-src {}", show_range(ports)));
         }
