@@ -1,6 +1,8 @@
 //! A gate that no NIC uses: the same object with maps of its own, one policy in them, and frames by test run. It
 //! has no pins and needs no lock, and it is gone with the value.
 
+use std::sync::Arc;
+
 use super::Gate;
 use super::error::GateError;
 use super::explain::Answer;
@@ -19,7 +21,7 @@ const HEARD_PEERS: u32 = 8192;
 
 /// A gate for frames that nobody sent.
 pub struct PrivateGate {
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 /// Which sizes the tables of a [`PrivateGate`] have.
@@ -57,7 +59,12 @@ impl PrivateGate {
                 Gate::load_object(object, &small, tables)?
             }
         };
-        Ok(PrivateGate { gate })
+        Ok(PrivateGate { gate: Arc::new(gate) })
+    }
+
+    /// A gate that was loaded elsewhere. No NIC may use it.
+    pub fn of(gate: Arc<Gate>) -> PrivateGate {
+        PrivateGate { gate }
     }
 
     /// Its maps and programs.

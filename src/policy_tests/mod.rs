@@ -11,7 +11,7 @@ mod runner;
 mod surplus;
 
 pub use outcome::{Decided, Expectation, Failure, FailureKind, PacketFacts, TestOutcome, TestReport};
-pub use runner::run_tests;
+pub use runner::{run_tests, run_tests_in};
 
 use thiserror::Error;
 

@@ -82,13 +82,13 @@ impl Judged {
 
 /// Asks the programs.
 pub(super) struct Judge<'t> {
-    pub(super) gate: PrivateGate,
-    pub(super) index: ServiceIndex<'t>,
+    gate: &'t PrivateGate,
+    index: ServiceIndex<'t>,
     is_strict: bool,
 }
 
 impl<'t> Judge<'t> {
-    pub(super) fn new(gate: PrivateGate, tables: &'t Tables) -> Judge<'t> {
+    pub(super) fn new(gate: &'t PrivateGate, tables: &'t Tables) -> Judge<'t> {
         Judge { gate, index: ServiceIndex::new(tables), is_strict: tables.settings.is_strict() }
     }
 

@@ -28,7 +28,14 @@ const SHOWN_AREAS: usize = 4;
 /// # Errors
 /// When the process lacks the privilege, or the kernel refuses the programs, a map or a packet.
 pub fn run_tests(policy: &Policy, tables: &Tables) -> Result<TestReport, GateError> {
-    let gate = PrivateGate::load(policy, tables, PrivateSizes::Small)?;
+    run_tests_in(&PrivateGate::load(policy, tables, PrivateSizes::Small)?, policy, tables)
+}
+
+/// As [`run_tests`], in a gate whose live policy is this one.
+///
+/// # Errors
+/// When the kernel refuses a packet.
+pub fn run_tests_in(gate: &PrivateGate, policy: &Policy, tables: &Tables) -> Result<TestReport, GateError> {
     let runner = Runner { policy, tables, judge: Judge::new(gate, tables) };
     let mut outcomes: BTreeMap<usize, TestOutcome> = BTreeMap::new();
     // What servers open comes first, for it leaves no trace. The tracker remembers what it sees.

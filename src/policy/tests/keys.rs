@@ -110,6 +110,7 @@ fn each_table_and_key_is_in_the_starter_policy_and_in_the_manual() {
         Router::KEYS,
         Role::KEYS,
         Server::KEYS,
+        PolicyTest::KEYS,
         Alarms::KEYS,
         Response::KEYS,
         TableSizes::KEYS,

@@ -10,6 +10,7 @@ mod keys;
 mod model;
 mod needs;
 mod neighbours;
+mod policy_tests;
 mod refusals;
 mod set_files;
 mod together;

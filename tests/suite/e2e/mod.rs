@@ -32,6 +32,7 @@ mod nics;
 mod outsiders;
 mod pickups;
 pub mod policies;
+mod policy_tests;
 mod quarantine_forgeries;
 mod quarantined_answers;
 pub mod quarantines;

@@ -30,6 +30,8 @@ mod needs;
 mod neighbours;
 mod objects;
 mod pickup;
+mod policy_tests;
+mod policy_tests_of_many;
 mod protocols;
 mod quarantine;
 mod quarantined_addresses;

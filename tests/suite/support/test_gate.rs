@@ -11,7 +11,7 @@ use portcullis::abi::{flow, half_open, layout, ledger_key, row_counts, state};
 use portcullis::clock::now_ns;
 use portcullis::compile::compile;
 use portcullis::drops::CountedRow;
-use portcullis::gate::{EditAction, EditAsked, FlowTable, Gate, Verdict};
+use portcullis::gate::{EditAction, EditAsked, FlowTable, Gate, PrivateGate, Verdict};
 use portcullis::policy::{Direction, parse, parse_need};
 
 use super::dmz::{self, Family, in_both_families};
@@ -185,6 +185,11 @@ impl TestGate {
     /// A gate that was made elsewhere.
     pub fn of(gate: impl Into<Arc<Gate>>) -> TestGate {
         TestGate { gate: gate.into(), sizes: None }
+    }
+
+    /// The same gate, as the tests of a policy and `replay` have one.
+    pub fn private(&self) -> PrivateGate {
+        PrivateGate::of(self.gate.clone())
     }
 
     /// A gate with the policy that most tests use.

@@ -117,3 +117,31 @@ fn check_warns_of_doubts_and_of_sinks_that_cannot_work_and_still_succeeds() {
     }
     assert!(text.contains("warning") && text.ends_with("status 0\n"), "{text}");
 }
+
+#[test]
+fn a_check_says_that_it_did_not_run_the_tests_and_a_policy_without_any_says_nothing() {
+    let starter = starter();
+    assert!(
+        check(&starter, &[])
+            .contains("4 tests not run, for that needs root: sudo portcullis test policy.toml\n")
+    );
+    assert!(check(&starter, &["--json"]).contains("\"tests_run\":false"));
+    let tests = starter.find("[[tests]]").expect("tests");
+    let alarms = starter.find("[alarms]").expect("a table");
+    let without = format!("{}{}", &starter[..tests], &starter[alarms..]);
+    assert!(!check(&without, &[]).contains("not run"));
+}
+
+#[test]
+fn the_tests_of_a_policy_that_is_bad_are_not_run_and_that_is_trouble_and_no_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("policy.toml");
+    fs::write(&path, starter().replace("\"web1\"", "\"web9\"")).expect("a file");
+    let path = path.display().to_string();
+    let said = transcript(&["test", &path]);
+    assert!(
+        said.contains("no server is called `web9`") && said.contains("so its tests were not run"),
+        "{said}"
+    );
+    assert!(said.ends_with("status 2\n"), "{said}");
+}
