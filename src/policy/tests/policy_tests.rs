@@ -115,7 +115,7 @@ fn whom_a_test_is_about_is_a_server_an_address_or_with_to_any_peer() {
         ("from = []\ndeny = [\"tcp/80\"]", "11:1: `from` names nobody", "name somebody, or remove the key"),
         (
             "from = \"bastion\"\nto = \"web1\"\ndeny = [\"tcp/80\"]",
-            "11:9: `bastion` is not an address or prefix",
+            "11:9: `bastion` is not an address",
             "write `@bastion`: the name of a set has an `@` before it",
         ),
         (
