@@ -36,7 +36,7 @@ fn a_policy_of_which_a_test_fails_is_refused_everywhere_and_the_live_one_stays()
     let path = testbed.write("bad.toml", &text);
     let words = [
         "1 of 2 tests failed",
-        &format!("{path}:{test}:9: the test of web1 failed"),
+        &format!("{path}:{test}:10: the test of web1 failed"),
         "expected drop",
         "got      pass: need",
         &format!("decided  {path}:{need}  tcp/80 of web"),
