@@ -1,4 +1,5 @@
-//! The command line: every command, its flags and how their values are read.
+//! The command line: every command, its flags and how their values are read. It has more than 500 lines, because
+//! it is one list with the text of each page of help.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

@@ -9,8 +9,8 @@ use crate::abi::Reason;
 use crate::gate::Verdict;
 use crate::net::{Selector, name_icmp_type, name_protocol};
 
-/// So many failures are told in full where a policy is refused.
-const TOLD: usize = 10;
+/// So many failures are shown in full where a policy is refused.
+const SHOWN: usize = 10;
 
 /// The outcome of all tests of a policy.
 #[derive(Clone, Debug, Serialize)]
@@ -152,7 +152,7 @@ impl TestReport {
         let mut text = self.sum_up();
         let mut left = 0;
         for (number, failure) in failures.enumerate() {
-            match number < TOLD {
+            match number < SHOWN {
                 true => text.push_str(&format!("\n{}", failure.trim_end())),
                 false => left += 1,
             }

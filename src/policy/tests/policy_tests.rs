@@ -61,7 +61,7 @@ fn tests_keep_their_order_their_ends_and_their_needs() {
 
 #[test]
 fn each_mistake_of_a_test_is_shown_at_its_place_with_what_was_meant() {
-    for (lines, complaint, advice) in [
+    for (lines, complaint, hint) in [
         ("acept = []", "12:1: unknown key `acept` in [[tests]]", "did you mean `accept`?"),
         ("deny = [\"tcp/htpps\"]", "12:14: no tcp service is called `htpps`", "did you mean `https`?"),
         (
@@ -103,13 +103,13 @@ fn each_mistake_of_a_test_is_shown_at_its_place_with_what_was_meant() {
         ),
     ] {
         assert_eq!(complaints(&with(lines)), [complaint], "{lines}");
-        assert_eq!(help(&with(lines)), advice, "{lines}");
+        assert_eq!(help(&with(lines)), hint, "{lines}");
     }
 }
 
 #[test]
 fn whom_a_test_is_about_is_a_server_an_address_or_with_to_any_peer() {
-    for (lines, complaint, advice) in [
+    for (lines, complaint, hint) in [
         ("deny = [\"tcp/80\"]", "10:1: [[tests]] has no `from`", "name a server, as in: from = \"web1\""),
         ("from = \"wbe1\"\ndeny = [\"tcp/80\"]", "11:9: no server is called `wbe1`", "did you mean `web1`?"),
         ("from = []\ndeny = [\"tcp/80\"]", "11:1: `from` names nobody", "name somebody, or remove the key"),
@@ -130,7 +130,7 @@ fn whom_a_test_is_about_is_a_server_an_address_or_with_to_any_peer() {
         ),
     ] {
         assert_eq!(complaints(&instead(lines)), [complaint], "{lines}");
-        assert_eq!(help(&instead(lines)), advice, "{lines}");
+        assert_eq!(help(&instead(lines)), hint, "{lines}");
     }
     read(&instead("from = \"192.0.2.99\"\ndeny = [\"tcp/80\"]"));
     read(&instead("from = \"198.51.100.0/24\"\nto = \"web1\"\ndeny = [\"tcp/25\"]"));
