@@ -12,4 +12,5 @@ mod mounts;
 mod nics;
 mod orphans;
 mod sweeps;
+mod trials;
 mod unread;

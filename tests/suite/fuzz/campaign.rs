@@ -111,6 +111,7 @@ fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
         }
     };
     let mut live = policy.clone();
+    let mut before = None;
     let mut story = Sequence { policy, events: Vec::new() };
     assert!(differ.begin(&story.policy), "a policy that was read before");
     if talk.chance().percent(25) {
@@ -120,7 +121,7 @@ fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
     }
     for count in 1..=POLICY {
         let mut events = talk.invent();
-        let orders = invent_orders(talk.chance(), &mut live);
+        let orders = invent_orders(talk.chance(), &mut live, &mut before);
         if !orders.is_empty() {
             // in the middle of it, and of what is sent in pieces
             let orders: Vec<Event> = orders.into_iter().flat_map(|order| talk.send_across(order)).collect();
@@ -154,21 +155,33 @@ fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
         }
         if differ.fullest() > FULL {
             story = Sequence { policy: live.clone(), events: Vec::new() };
+            before = None;
             assert!(differ.begin(&story.policy), "a policy that is live");
         }
     }
 }
 
-/// What an administrator does, now and then.
-fn invent_orders(chance: &mut Chance, live: &mut String) -> Vec<Event> {
+/// What an administrator does, now and then. `before`: the policy to which a trial goes back.
+fn invent_orders(chance: &mut Chance, live: &mut String, before: &mut Option<String>) -> Vec<Event> {
     let whom = pick_whom(chance);
     match chance.below(400) {
+        0..3 if before.is_some() => match before.take() {
+            Some(policy) if chance.percent(60) => {
+                *live = policy;
+                vec![Event::WayBack]
+            }
+            _ => vec![Event::Confirm],
+        },
         0..2 => {
             let policy = change_policy(chance, live);
             if read_policy(&policy, Room::Ample).is_none() {
                 return Vec::new();
             }
-            policy.clone_into(live);
+            let old = std::mem::replace(live, policy.clone());
+            if chance.percent(50) {
+                *before = Some(old);
+                return vec![Event::Trial(policy)];
+            }
             vec![Event::Swap(policy)]
         }
         2..16 => vec![Event::Quarantine(whom, chance.pick(&[None, Some(60), Some(3600), Some(20)]))],

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags};
@@ -116,6 +117,8 @@ pub struct Differ {
     rest_before: u64,
     /// A swap may give a server rows that it did not have.
     swapped: bool,
+    /// While a policy is on trial: the one before it.
+    before_trial: Option<String>,
     pub packets: u64,
     /// Of the models that this one replaced.
     coverage: Coverage,
@@ -152,6 +155,7 @@ impl Differ {
             counters_before: Counters::new(),
             rest_before: 0,
             swapped: false,
+            before_trial: None,
             packets: 0,
             coverage: Coverage::default(),
         };
@@ -179,6 +183,9 @@ impl Differ {
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
         // as good as a token bucket that has just been made
         self.shift_times("limits", |_| 0);
+        if self.before_trial.take().is_some() {
+            self.write_state(state::STATE_ACTIVE, self.read_state(state::STATE_ACTIVE) & 0xff);
+        }
         // a swap waits for all that runs, and what is live already can stay
         if self.live != policy {
             self.gate.install(&parsed, &tables).expect("a policy");
@@ -194,6 +201,7 @@ impl Differ {
         self.model.set_pickup_until(0);
         let settings = self.gate.live_settings().expect("settings").expect("a policy");
         self.generation_before = settings.generation as u32 - 1;
+        self.model.set_last_generation(self.last_generation());
         self.counters_before = self.read_counters();
         self.rest_before = self.gate.program_statistics().expect("the statistic").ledger_full;
         self.swapped = false;
@@ -224,12 +232,44 @@ impl Differ {
             Event::Wait(seconds) => self.wait(seconds * SECOND_NS + JUMP_PART_NS),
             Event::Swap(policy) => {
                 let (parsed, tables) = read_policy(policy, self.room)?;
-                self.swap(&parsed, &tables);
+                if self.before_trial.is_some() {
+                    return Some(Ok(()));
+                }
+                self.swap(&parsed, &tables, None);
                 policy.clone_into(&mut self.live);
                 self.swapped = true;
                 self.read_names(&tables);
                 let now = self.now();
                 self.model.apply(&parsed, now);
+            }
+            Event::Trial(policy) => {
+                let (parsed, tables) = read_policy(policy, self.room)?;
+                if self.before_trial.is_some() {
+                    return Some(Ok(()));
+                }
+                self.swap(&parsed, &tables, Some(Duration::from_secs(3600)));
+                self.before_trial = Some(std::mem::replace(&mut self.live, policy.clone()));
+                self.swapped = true;
+                self.read_names(&tables);
+                self.model.begin_trial(&parsed);
+            }
+            Event::WayBack => {
+                if let Some(policy) = self.before_trial.take() {
+                    // the deadline is as old as can be
+                    let slots = self.read_state(state::STATE_ACTIVE) & 0xff;
+                    self.write_state(state::STATE_ACTIVE, slots | 0x100);
+                    let (_, tables) = read_policy(&policy, self.room)?;
+                    self.live = policy;
+                    self.swapped = true;
+                    self.read_names(&tables);
+                    self.model.go_back();
+                }
+            }
+            Event::Confirm => {
+                if self.before_trial.take().is_some() {
+                    self.write_state(state::STATE_ACTIVE, self.read_state(state::STATE_ACTIVE) & 0xff);
+                    self.model.confirm();
+                }
             }
             Event::Quarantine(whom, seconds) => self.quarantine(whom, *seconds),
             Event::Release(whom) => self.release(whom),
@@ -373,12 +413,15 @@ impl Differ {
 
     /// Another policy. What it makes of quarantines is the tool's own, and has its own tests: here each order
     /// stays as it was given.
-    fn swap(&self, policy: &Policy, tables: &portcullis::compile::Tables) {
+    fn swap(&self, policy: &Policy, tables: &portcullis::compile::Tables, trial: Option<Duration>) {
         let orders = QUARANTINES.map(|name| (self.gate.maps.find(name).expect("a map"), self.dump(name)));
         for (map, rows) in &orders {
             rows.iter().for_each(|(key, _)| map.delete(key).expect("a deletion"));
         }
-        self.gate.install(policy, tables).expect("a swap");
+        match trial {
+            None => self.gate.install(policy, tables).expect("a swap"),
+            Some(time) => self.gate.install_on_trial(policy, tables, time).expect("a trial"),
+        };
         for (map, rows) in &orders {
             rows.iter().for_each(|(key, row)| map.update(key, row, MapFlags::ANY).expect("an update"));
         }
@@ -603,6 +646,11 @@ impl Differ {
     fn read_state(&self, index: state) -> u64 {
         let word = self.gate.maps.state.handle().lookup(&index.0.to_ne_bytes(), MapFlags::ANY);
         word.expect("a word").map_or(0, |word| u64::from_ne_bytes(*word.first_chunk().expect("eight bytes")))
+    }
+
+    /// The last generation that was given, as the model counts.
+    fn last_generation(&self) -> u32 {
+        (self.read_state(state::STATE_GENERATION) as u32).wrapping_sub(self.generation_before)
     }
 
     fn write_state(&self, index: state, value: u64) {

@@ -18,6 +18,12 @@ pub enum Event {
     Wait(u64),
     /// Another policy goes live.
     Swap(String),
+    /// A policy on trial.
+    Trial(String),
+    /// Its time is over.
+    WayBack,
+    /// It stays.
+    Confirm,
     /// Somebody is cut off, for so many seconds or until the release.
     Quarantine(Whom, Option<u32>),
     Release(Whom),
@@ -70,6 +76,7 @@ pub struct Sequence {
 pub const JUMP_PART_NS: u64 = 370_000_000;
 
 const POLICY: &str = "policy";
+const TRIAL: &str = "trial";
 const LINE: &str = "| ";
 
 impl fmt::Display for Sequence {
@@ -96,8 +103,10 @@ impl fmt::Display for Event {
             Event::From(frame) => write!(out, "from {}", to_hex(frame)),
             Event::To(frame) => write!(out, "to {}", to_hex(frame)),
             Event::Wait(seconds) => write!(out, "wait {seconds}"),
-            Event::Swap(policy) => {
-                out.write_str(POLICY)?;
+            Event::WayBack => out.write_str("way-back"),
+            Event::Confirm => out.write_str("confirm"),
+            Event::Swap(policy) | Event::Trial(policy) => {
+                out.write_str(if matches!(self, Event::Trial(_)) { TRIAL } else { POLICY })?;
                 policy.lines().try_for_each(|line| write!(out, "\n{LINE}{line}"))
             }
             Event::Quarantine(whom, None) => write!(out, "quarantine {whom}"),
@@ -120,15 +129,16 @@ pub fn read_sequence(text: &str) -> Result<Sequence, String> {
     let mut events = Vec::new();
     let mut lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).peekable();
     while let Some(line) = lines.next() {
-        if line == POLICY {
+        if line == POLICY || line == TRIAL {
             let mut text = String::new();
             while let Some(line) = lines.next_if(|line| line.starts_with(LINE.trim_end())) {
                 text.push_str(line.strip_prefix(LINE).unwrap_or_default());
                 text.push('\n');
             }
             match policy {
-                None => policy = Some(text),
-                Some(_) => events.push(Event::Swap(text)),
+                None if line == POLICY => policy = Some(text),
+                _ if line == TRIAL => events.push(Event::Trial(text)),
+                _ => events.push(Event::Swap(text)),
             }
         } else {
             events.push(read_event(line).ok_or_else(|| format!("`{line}` is no event"))?);
@@ -142,6 +152,8 @@ fn read_event(line: &str) -> Option<Event> {
     Some(match *words.as_slice() {
         ["from", hex] => Event::From(from_hex(hex)?),
         ["to", hex] => Event::To(from_hex(hex)?),
+        ["way-back"] => Event::WayBack,
+        ["confirm"] => Event::Confirm,
         ["wait", seconds] => Event::Wait(seconds.parse().ok()?),
         ["back", hex] => Event::Back(from_hex(hex)?, false),
         ["back-above", hex] => Event::Back(from_hex(hex)?, true),
@@ -183,6 +195,9 @@ mod tests {
             Event::To(vec![0x80]),
             Event::Wait(30),
             Event::Swap("a = 1\n".to_owned()),
+            Event::Trial("a = 2\n".to_owned()),
+            Event::WayBack,
+            Event::Confirm,
             Event::Quarantine(Whom::Server("web".to_owned()), Some(60)),
             Event::Quarantine(Whom::Server("web".to_owned()), None),
             Event::Release(Whom::Server("web".to_owned())),

@@ -86,7 +86,7 @@ impl Shrinker<'_> {
     /// Lines of the policies, single ones: what no longer is a policy shows nothing.
     fn drop_lines(&mut self, best: &mut Sequence) {
         let swaps: Vec<usize> =
-            (0..best.events.len()).filter(|at| matches!(best.events[*at], Event::Swap(_))).collect();
+            (0..best.events.len()).filter(|at| matches!(best.events[*at], Event::Swap(_) | Event::Trial(_))).collect();
         for swap in std::iter::once(None).chain(swaps.into_iter().map(Some)) {
             let mut chunk = 16;
             while chunk > 0 {
@@ -143,11 +143,17 @@ impl Shrinker<'_> {
 
 /// The story from this event on, under the policy that is live then.
 fn from_event(story: &Sequence, from: usize) -> Sequence {
-    let live = story.events[..from].iter().rev().find_map(|event| match event {
-        Event::Swap(policy) => Some(policy),
-        _ => None,
-    });
-    Sequence { policy: live.unwrap_or(&story.policy).clone(), events: story.events[from..].to_vec() }
+    let (mut live, mut before) = (&story.policy, None);
+    for event in &story.events[..from] {
+        match event {
+            Event::Swap(policy) => live = policy,
+            Event::Trial(policy) => before = Some(std::mem::replace(&mut live, policy)),
+            Event::WayBack => live = before.take().unwrap_or(live),
+            Event::Confirm => before = None,
+            _ => {}
+        }
+    }
+    Sequence { policy: live.clone(), events: story.events[from..].to_vec() }
 }
 
 fn without_lines(sequence: &Sequence, swap: Option<usize>, line: usize, count: usize) -> Option<Sequence> {
@@ -155,7 +161,7 @@ fn without_lines(sequence: &Sequence, swap: Option<usize>, line: usize, count: u
     let text = match swap {
         None => &mut less.policy,
         Some(at) => match &mut less.events[at] {
-            Event::Swap(policy) => policy,
+            Event::Swap(policy) | Event::Trial(policy) => policy,
             _ => return None,
         },
     };

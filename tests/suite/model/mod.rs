@@ -55,7 +55,38 @@ impl Model {
             self.pickup_until_ns = now_ns + u64::from(policy.settings.pickup_s.value) * 1_000_000_000;
         }
         self.policy = Some(policy.clone());
-        self.generation += 1;
+        self.last_generation += 1;
+        self.generation = self.last_generation;
+        self.end_revoked();
+    }
+
+    /// Makes a policy the live one until `go_back` or `confirm`. What it revokes stays for the policy before.
+    pub fn begin_trial(&mut self, policy: &Policy) {
+        let before = self.policy.replace(policy.clone());
+        self.before_trial = before.map(|before| (before, self.generation));
+        self.last_generation += 1;
+        self.generation = self.last_generation;
+    }
+
+    /// The time of the trial is over. No tool does anything.
+    pub fn go_back(&mut self) {
+        if let Some((policy, generation)) = self.before_trial.take() {
+            (self.policy, self.generation) = (Some(policy), generation);
+        }
+    }
+
+    /// The policy on trial stays. The tool has yet to end what it revokes: a swap does so.
+    pub fn confirm(&mut self) {
+        self.before_trial = None;
+    }
+
+    /// Sets the last generation that was given, where policies came before the first one of the model.
+    pub fn set_last_generation(&mut self, generation: u32) {
+        self.last_generation = generation;
+    }
+
+    fn end_revoked(&mut self) {
+        let Some(policy) = &self.policy else { return };
         self.flows.end_revoked(|key| {
             let Some(server) = needs::find_server(policy, key.server) else { return false };
             // of an ICMP flow, the service is the type of the request

@@ -18,6 +18,10 @@ use super::macs::Macs;
 pub struct Model {
     pub(super) policy: Option<Policy>,
     pub(super) generation: u32,
+    /// Generations only rise, also when a trial ends.
+    pub(super) last_generation: u32,
+    /// The policy before a trial, and its generation.
+    pub(super) before_trial: Option<(portcullis::policy::Policy, u32)>,
     pub(super) pickup_until_ns: u64,
     pub(super) link_routes: fn(IpAddr) -> bool,
     /// By server's name; none: until released.
@@ -48,6 +52,8 @@ impl Model {
         Self {
             policy: None,
             generation: 0,
+            last_generation: 0,
+            before_trial: None,
             pickup_until_ns: 0,
             link_routes: |_| false,
             quarantines: BTreeMap::new(),
