@@ -165,7 +165,7 @@ fn play_story(shared: &Shared, differ: &mut Differ, number: u64) {
 fn invent_orders(chance: &mut Chance, live: &mut String, before: &mut Option<String>) -> Vec<Event> {
     let whom = pick_whom(chance);
     match chance.below(400) {
-        0..3 if before.is_some() => match before.take() {
+        0..2 if before.is_some() => match before.take() {
             Some(policy) if chance.percent(60) => {
                 *live = policy;
                 vec![Event::WayBack]

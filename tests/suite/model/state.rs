@@ -21,7 +21,7 @@ pub struct Model {
     /// Generations only rise, also when a trial ends.
     pub(super) last_generation: u32,
     /// The policy before a trial, and its generation.
-    pub(super) before_trial: Option<(portcullis::policy::Policy, u32)>,
+    pub(super) before_trial: Option<(Policy, u32)>,
     pub(super) pickup_until_ns: u64,
     pub(super) link_routes: fn(IpAddr) -> bool,
     /// By server's name; none: until released.

@@ -38,7 +38,9 @@ impl Model {
         // Taken out for the time being, for the flows change while it is read.
         let Some(policy) = self.policy.take() else { return };
         // decided: under service tracking nothing is recorded, for there is no second program.
-        if policy.settings.tracking.value == Tracking::Strict {
+        // The policy to which a trial goes back may need what is recorded.
+        let is_strict = |policy: &Policy| policy.settings.tracking.value == Tracking::Strict;
+        if is_strict(policy) || self.before_trial.as_ref().is_some_and(|(before, _)| is_strict(before)) {
             self.track(&policy, origin, frame, now_ns);
         }
         self.policy = Some(policy);
