@@ -27,7 +27,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portcullis::abi::Reason;
-use portcullis::policy::{Mode, Policy};
+use portcullis::policy::{Mode, Policy, Tracking};
 
 use decide::{Decision, Effect};
 use fragments::{FragmentState, RefusedFragment};
@@ -40,6 +40,10 @@ pub use ledger::{LedgerKey, Sum};
 pub use outcome::{Outcome, Verdict};
 pub use state::Model;
 pub use track::Origin;
+
+fn is_strict(policy: &Policy) -> bool {
+    policy.settings.tracking.value == Tracking::Strict
+}
 
 #[expect(clippy::wrong_self_convention, reason = "`from` and `to` say which way a frame goes")]
 impl Model {
@@ -55,6 +59,7 @@ impl Model {
             self.pickup_until_ns = now_ns + u64::from(policy.settings.pickup_s.value) * 1_000_000_000;
         }
         self.policy = Some(policy.clone());
+        self.tracks = is_strict(policy);
         self.last_generation += 1;
         self.generation = self.last_generation;
         self.end_revoked();
@@ -63,15 +68,17 @@ impl Model {
     /// Makes a policy the live one until `go_back` or `confirm`. What it revokes stays for the policy before.
     pub fn begin_trial(&mut self, policy: &Policy) {
         let before = self.policy.replace(policy.clone());
-        self.before_trial = before.map(|before| (before, self.generation));
+        self.before_trial = before.map(|before| (before, self.generation, self.tracks));
+        let needs_before = self.before_trial.as_ref().is_some_and(|(before, ..)| is_strict(before));
+        self.tracks = is_strict(policy) || needs_before;
         self.last_generation += 1;
         self.generation = self.last_generation;
     }
 
     /// The time of the trial is over. No tool does anything.
     pub fn go_back(&mut self) {
-        if let Some((policy, generation)) = self.before_trial.take() {
-            (self.policy, self.generation) = (Some(policy), generation);
+        if let Some((policy, generation, tracks)) = self.before_trial.take() {
+            (self.policy, self.generation, self.tracks) = (Some(policy), generation, tracks);
         }
     }
 

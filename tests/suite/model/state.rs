@@ -20,8 +20,10 @@ pub struct Model {
     pub(super) generation: u32,
     /// Generations only rise, also when a trial ends.
     pub(super) last_generation: u32,
-    /// The policy before a trial, and its generation.
-    pub(super) before_trial: Option<(Policy, u32)>,
+    /// The tracker records flows for the live policy, or for the one before while it is on trial.
+    pub(super) tracks: bool,
+    /// The policy before a trial, its generation, and whether the tracker recorded for it.
+    pub(super) before_trial: Option<(Policy, u32, bool)>,
     pub(super) pickup_until_ns: u64,
     pub(super) link_routes: fn(IpAddr) -> bool,
     /// By server's name; none: until released.
@@ -53,6 +55,7 @@ impl Model {
             policy: None,
             generation: 0,
             last_generation: 0,
+            tracks: false,
             before_trial: None,
             pickup_until_ns: 0,
             link_routes: |_| false,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portcullis::policy::{Policy, Server, Tracking};
+use portcullis::policy::{Policy, Server};
 
 use super::Model;
 use super::coverage::Rule as Covered;
@@ -38,9 +38,8 @@ impl Model {
         // Taken out for the time being, for the flows change while it is read.
         let Some(policy) = self.policy.take() else { return };
         // decided: under service tracking nothing is recorded, for there is no second program.
-        // The policy to which a trial goes back may need what is recorded.
-        let is_strict = |policy: &Policy| policy.settings.tracking.value == Tracking::Strict;
-        if is_strict(policy) || self.before_trial.as_ref().is_some_and(|(before, _)| is_strict(before)) {
+        // decided: but the policy to which a trial goes back may need it.
+        if self.tracks {
             self.track(&policy, origin, frame, now_ns);
         }
         self.policy = Some(policy);
