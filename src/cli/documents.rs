@@ -28,6 +28,16 @@ fn codes() -> Vec<(String, String)> {
     codes
 }
 
+/// As a shell does: a text in quotes is one word.
+fn split_words(line: &str) -> Vec<String> {
+    let parts = line.split('"').enumerate();
+    let words = parts.flat_map(|(number, part)| match number % 2 {
+        0 => part.split_whitespace().collect::<Vec<_>>(),
+        _ => vec![part],
+    });
+    words.map(str::to_owned).collect()
+}
+
 #[test]
 fn every_command_of_the_pages_is_accepted() {
     let mut commands = 0;
@@ -37,8 +47,9 @@ fn every_command_of_the_pages_is_accepted() {
         if !code.starts_with("portcullis ") {
             continue;
         }
-        let words =
-            code.split_whitespace().take_while(|word| !["#", "&&", ">", "|", "…", "..."].contains(word));
+        let words = split_words(&code)
+            .into_iter()
+            .take_while(|word| !["#", "&&", ">", "|", "…", "..."].contains(&word.as_str()));
         match Cli::try_parse_from(words).map_err(|error| error.kind()) {
             // A sentence may name a command without all of its arguments.
             Ok(_) | Err(ErrorKind::MissingRequiredArgument | ErrorKind::DisplayVersion) => commands += 1,

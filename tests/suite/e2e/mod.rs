@@ -29,6 +29,7 @@ mod metrics;
 mod modes;
 pub mod namespace;
 mod nics;
+mod night;
 mod outsiders;
 mod pickups;
 pub mod policies;
