@@ -44,7 +44,14 @@ pub(super) fn find_all_rows(tables: &Tables, profile: u32) -> impl Iterator<Item
 
 /// The ranges of a server's own ports by which a profile has more needs.
 pub(super) fn find_sports(tables: &Tables, profile: u32, proto: u8) -> impl Iterator<Item = &SportRow> {
-    tables.sports.iter().filter(move |row| (row.profile, row.proto) == (profile, proto))
+    find_all_sports(tables, profile).filter(move |row| row.proto == proto)
+}
+
+/// The same of every protocol.
+pub(super) fn find_all_sports(tables: &Tables, profile: u32) -> impl Iterator<Item = &SportRow> {
+    let start = tables.sports.partition_point(|row| row.profile < profile);
+    let rows = tables.sports.get(start..).unwrap_or_default().iter();
+    rows.take_while(move |row| row.profile == profile)
 }
 
 /// The match of a row in one direction.
@@ -170,10 +177,11 @@ pub(super) fn families_of(address: &IpAddr) -> Families {
     Families { v4: address.is_ipv4(), v6: address.is_ipv6() }
 }
 
-/// An address of an area that a packet may have.
-pub(super) fn pick_of(area: &IpNet) -> IpAddr {
+/// Addresses of an area that a packet may have.
+pub(super) fn pick_of(area: &IpNet) -> [IpAddr; 3] {
     let usual = if area.addr().is_ipv4() { IpAddr::V4(UNICAST_V4.0) } else { IpAddr::V6(UNICAST_V6.0) };
-    if area.contains(&usual) { usual } else { area.network() }
+    let first = area.hosts().next().unwrap_or_else(|| area.network());
+    [if area.contains(&usual) { usual } else { first }, area.network(), area.broadcast()]
 }
 
 #[cfg(test)]

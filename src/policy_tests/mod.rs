@@ -2,9 +2,11 @@
 //!
 //! `cells` cuts what a test is about into parts that the tables can't tell apart, so a few packets stand for all.
 //! `surplus` lists what the tables open beyond a test's `accept`. `packets` makes frames and asks the programs.
-//! `runner` compares the answers with what the tests expect, and `outcome` says it in words.
+//! `runner` compares the answers with what the tests expect, `only` what is open with what they accept, and `outcome`
+//! says it in words.
 
 mod cells;
+mod only;
 mod outcome;
 mod packets;
 mod runner;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::abi::Reason;
 use crate::gate::Verdict;
 use crate::net::{Selector, name_icmp_type, name_protocol};
+use crate::policy::Policy;
 
 /// So many failures are shown in full where a policy is refused.
 const SHOWN: usize = 10;
@@ -136,6 +137,17 @@ impl PacketFacts {
 }
 
 impl TestReport {
+    pub(super) fn new(policy: &Policy, tests: Vec<TestOutcome>) -> TestReport {
+        let failed = tests.iter().filter(|test| !test.passed).count();
+        TestReport {
+            file: policy.file.clone(),
+            passed: tests.len() - failed,
+            failed,
+            packets: tests.iter().map(|test| test.packets).sum(),
+            tests,
+        }
+    }
+
     /// Failures and a last line, for people.
     pub fn describe(&self) -> String {
         let mut text = String::new();

@@ -1,33 +1,29 @@
 //! Runs the tests of a policy, and compares each answer of the programs with what its test expects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
-use super::cells::{
-    Ports, Region, cut, ends_of, families_of, find_peers, find_rows, find_sports, match_of, pick_of,
-};
+use super::cells::{Ports, Region, cut, ends_of, families_of, find_peers, find_rows, find_sports, match_of};
 use super::outcome::{Decided, Expectation, Failure, FailureKind, PacketFacts, TestOutcome, TestReport};
 use super::packets::{Judge, Judged, Packet, Sender, choose_client_port};
-use super::surplus::{Accepted, Question, Surplus, list_surplus};
 use crate::compile::{NeedRow, SportRow, Tables, Unpermitted, find_nearest};
 use crate::gate::{GateError, PrivateGate, PrivateSizes, Verdict};
-use crate::net::{TCP, find_icmp_answer, has_ports, is_icmp};
+use crate::net::{find_icmp_answer, has_ports, is_icmp};
 use crate::policy::{Direction, Families, Need, Peer, Policy, PolicyTest};
 
 /// Packets of one need at most. A need with more should be several.
 const MOST_PACKETS: usize = 100_000;
 /// The ports that clients on Linux open from.
 const EPHEMERAL: Ports = 32_768..=60_999;
-/// Areas of one need that are printed.
-const SHOWN_AREAS: usize = 4;
-
 /// Runs all tests of a policy. Nothing that any NIC uses is touched.
 ///
 /// # Errors
 /// When the process lacks the privilege, or the kernel refuses the programs, a map or a packet.
 pub fn run_tests(policy: &Policy, tables: &Tables) -> Result<TestReport, GateError> {
+    if policy.tests.is_empty() {
+        return Ok(TestReport::new(policy, Vec::new()));
+    }
     run_tests_in(&PrivateGate::load(policy, tables, PrivateSizes::Small)?, policy, tables)
 }
 
@@ -45,30 +41,23 @@ pub fn run_tests_in(gate: &PrivateGate, policy: &Policy, tables: &Tables) -> Res
             outcomes.insert(index, runner.run_test(test)?);
         }
     }
-    let tests: Vec<TestOutcome> = outcomes.into_values().collect();
-    let failed = tests.iter().filter(|test| !test.passed).count();
-    Ok(TestReport {
-        file: policy.file.clone(),
-        passed: tests.len() - failed,
-        failed,
-        packets: tests.iter().map(|test| test.packets).sum(),
-        tests,
-    })
+    Ok(TestReport::new(policy, outcomes.into_values().collect()))
 }
 
-struct Runner<'p> {
-    policy: &'p Policy,
-    tables: &'p Tables,
+/// What all tests of a policy need.
+pub(super) struct Runner<'p> {
+    pub(super) policy: &'p Policy,
+    pub(super) tables: &'p Tables,
     judge: Judge<'p>,
 }
 
 /// One server of a test, or one address.
-struct Subject<'p> {
-    name: String,
+pub(super) struct Subject<'p> {
+    pub(super) name: String,
     /// Of each family an address, and another that is part of a prefix: the kernel keeps the two apart.
-    hosts: Vec<Sender<'p>>,
+    pub(super) hosts: Vec<Sender<'p>>,
     /// The peers of a test about services. `None` in it: every peer.
-    services_for: Option<Option<Vec<IpNet>>>,
+    pub(super) services_for: Option<Option<Vec<IpNet>>>,
 }
 
 impl<'p> Runner<'p> {
@@ -190,7 +179,7 @@ impl<'p> Runner<'p> {
         Ok(())
     }
 
-    fn judge(&self, subject: &Subject<'_>, packet: Packet) -> Result<Judged, GateError> {
+    pub(super) fn judge(&self, subject: &Subject<'_>, packet: Packet) -> Result<Judged, GateError> {
         match subject.services_for {
             Some(_) => self.judge.judge_service(packet),
             None => self.judge.judge_opening(packet),
@@ -261,7 +250,13 @@ impl<'p> Runner<'p> {
     }
 
     /// Adds to a failure what the programs say about a packet.
-    fn note_judged(&self, judged: &Judged, subject: &Subject<'_>, sport: bool, failure: &mut Failure) {
+    pub(super) fn note_judged(
+        &self,
+        judged: &Judged,
+        subject: &Subject<'_>,
+        sport: bool,
+        failure: &mut Failure,
+    ) {
         let Packet { source, destination, protocol, port, client_port } = judged.packet;
         let is_service = subject.services_for.is_some();
         let at_fault = if is_service && !judged.of_peer { destination } else { source };
@@ -302,168 +297,6 @@ impl<'p> Runner<'p> {
             self.policy,
         );
         line.map(|line| Decided { source: locate(line), need, role: None })
-    }
-
-    /// Looks for what is open beyond `accept`, first in the tables, then by a packet.
-    fn check_only(
-        &self,
-        subject: &Subject<'p>,
-        test: &PolicyTest,
-        outcome: &mut TestOutcome,
-    ) -> Result<(), GateError> {
-        let accepted: Vec<Accepted> = test
-            .accept
-            .iter()
-            .map(|need| Accepted {
-                protocol: need.protocol,
-                ports: need.ports.clone(),
-                peers: need.resolve_peers(&self.policy.sets),
-                sport: need.sport.clone(),
-            })
-            .collect();
-        // of one server, so one profile
-        let Some(row) = subject.hosts.iter().find_map(|host| host.row) else {
-            return self.check_only_unknown(subject, test, outcome);
-        };
-        let has = |is_family: fn(&IpAddr) -> bool| subject.hosts.iter().any(|host| is_family(&host.address));
-        let surplus = list_surplus(
-            self.tables,
-            &Question {
-                profile: row.profile,
-                direction: if subject.services_for.is_some() { Direction::In } else { Direction::Out },
-                families: Families { v4: has(IpAddr::is_ipv4), v6: has(IpAddr::is_ipv6) },
-                peers: subject.services_for.as_ref().and_then(|peers| peers.as_deref()),
-                accepted: &accepted,
-            },
-        );
-        let mut found: BTreeMap<(u32, u32), Failure> = BTreeMap::new();
-        for surplus in surplus {
-            self.note_surplus(subject, test, &surplus, &mut found, outcome)?;
-        }
-        outcome.failures.extend(found.into_values());
-        Ok(())
-    }
-
-    /// The same for an address of no server: to it all is open, or nothing.
-    fn check_only_unknown(
-        &self,
-        subject: &Subject<'_>,
-        test: &PolicyTest,
-        outcome: &mut TestOutcome,
-    ) -> Result<(), GateError> {
-        for host in &subject.hosts {
-            let area =
-                if host.address.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
-            let judged = self.judge(subject, Packet::new(host.address, pick_of(&area), TCP, 0))?;
-            outcome.packets += 1;
-            if judged.passes() {
-                let mut failure = self.begin_only_failure(subject, test, "everything".to_owned());
-                self.note_judged(&judged, subject, false, &mut failure);
-                let place = self.policy.settings.unknown_sources.place;
-                failure.decided = place.map(|place| Decided {
-                    source: self.policy.locate(&place),
-                    need: Some(format!(
-                        "unknown_sources = \"{}\"",
-                        self.policy.settings.unknown_sources.value
-                    )),
-                    role: None,
-                });
-                outcome.failures.push(failure);
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_only_failure(&self, subject: &Subject<'_>, test: &PolicyTest, need: String) -> Failure {
-        Failure {
-            subject: subject.name.clone(),
-            kind: FailureKind::Only,
-            need,
-            source: format!("{}:{}", self.policy.locate(&test.place), test.place.column),
-            packet: None,
-            expected: Expectation { verdict: Verdict::Drop, reason: None },
-            verdict: None,
-            reason: None,
-            decided: None,
-            more: 0,
-            note: None,
-        }
-    }
-
-    /// Asks the programs about something that is open by the tables, and notes it by the need that opens it.
-    fn note_surplus(
-        &self,
-        subject: &Subject<'_>,
-        test: &PolicyTest,
-        surplus: &Surplus,
-        found: &mut BTreeMap<(u32, u32), Failure>,
-        outcome: &mut TestOutcome,
-    ) -> Result<(), GateError> {
-        let is_service = subject.services_for.is_some();
-        let Some(place) = self.tables.rules.get(surplus.rule as usize).map(|rule| (rule.line, rule.column))
-        else {
-            return Ok(());
-        };
-        let services: Vec<Ports> = match is_icmp(surplus.protocol) {
-            true => surplus.ports.clone().map(|kind| kind..=kind).collect(),
-            false => vec![surplus.ports.clone()],
-        };
-        for ports in services {
-            let is_asked = !is_service
-                || !is_icmp(surplus.protocol)
-                || find_icmp_answer(surplus.protocol, *ports.start()).is_some();
-            let pairs = surplus
-                .areas
-                .iter()
-                .map(pick_of)
-                .flat_map(|peer| subject.hosts.iter().map(move |host| (host.address, peer)));
-            let mut pairs = pairs.filter(|(host, peer)| host.is_ipv4() == peer.is_ipv4() && host != peer);
-            let Some((host, peer)) = pairs.next().filter(|_| is_asked) else {
-                continue;
-            };
-            let (source, destination) = if is_service { (peer, host) } else { (host, peer) };
-            let mut packet = Packet::new(source, destination, surplus.protocol, *ports.end());
-            if let Some(sport) = &surplus.sport {
-                packet.client_port = *sport.end();
-            }
-            let judged = self.judge(subject, packet)?;
-            outcome.packets += 1;
-            if !judged.passes() {
-                continue;
-            }
-            match found.get_mut(&place) {
-                Some(failure) => failure.more += 1,
-                None => {
-                    let need = self.show_surplus(surplus, ports, is_service);
-                    let mut failure = self.begin_only_failure(subject, test, need);
-                    self.note_judged(&judged, subject, surplus.sport.is_some(), &mut failure);
-                    found.insert(place, failure);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The need that would permit what is open.
-    fn show_surplus(&self, surplus: &Surplus, ports: Ports, is_service: bool) -> String {
-        let shown = if surplus.is_everybody {
-            &[]
-        } else {
-            surplus.areas.get(..SHOWN_AREAS).unwrap_or(&surplus.areas)
-        };
-        let need = Need {
-            direction: if is_service { Direction::In } else { Direction::Out },
-            protocol: surplus.protocol,
-            ports,
-            peers: shown.iter().map(|area| Peer::Prefix(*area)).collect(),
-            sport: surplus.sport.clone(),
-            limit: None,
-            place: self.policy.settings.mode.place.unwrap_or_default(),
-        };
-        match surplus.areas.len().saturating_sub(SHOWN_AREAS) {
-            more if more > 0 && !surplus.is_everybody => format!("{need} and {more} more prefixes"),
-            _ => need.to_string(),
-        }
     }
 }
 

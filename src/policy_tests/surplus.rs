@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::cells::{Ports, cut, find_all_rows, find_peers, has_family, match_of};
+use super::cells::{Ports, cut, find_all_rows, find_all_sports, find_peers, has_family, match_of};
 use crate::compile::{NeedRow, Tables};
 use crate::net::{range_of, subtract};
 use crate::policy::{Direction, Families};
@@ -53,7 +53,7 @@ pub(super) fn list_surplus(tables: &Tables, question: &Question<'_>) -> Vec<Surp
         add_surplus(tables, question, row, None, &mut list);
     }
     if question.direction == Direction::Out {
-        for sports in tables.sports.iter().filter(|sports| sports.profile == question.profile) {
+        for sports in find_all_sports(tables, question.profile) {
             let rows = find_all_rows(tables, sports.needs).filter(|row| row.proto == sports.proto);
             for row in rows {
                 add_surplus(tables, question, row, Some(&sports.ports), &mut list);

@@ -4,9 +4,9 @@ use std::fmt;
 
 use ipnet::IpNet;
 
+use super::Policy;
 use super::location::Location;
 use super::need::{Need, Peer};
-use super::{Policy, Server};
 use crate::abi::Reason;
 use crate::net::{ICMP, ICMPV6};
 
@@ -83,22 +83,6 @@ impl Policy {
             Peer::Prefix(prefix) => vec![*prefix],
             Peer::Server(_, addresses) => addresses.to_vec(),
             Peer::Set(name) => self.sets.get(name).into_iter().flat_map(|set| set.prefixes()).collect(),
-        }
-    }
-
-    /// The server at one end of a test: by its name, or the one that has the address.
-    pub fn find_server_of(&self, peer: &Peer) -> Option<&Server> {
-        match peer {
-            Peer::Server(name, _) => self.find_server(name),
-            Peer::Set(_) => None,
-            Peer::Prefix(prefix) => {
-                let holding = self
-                    .servers
-                    .iter()
-                    .flat_map(|server| server.addresses.iter().map(move |(held, _)| (held, server)));
-                let holding = holding.filter(|(held, _)| held.contains(prefix));
-                holding.max_by_key(|(held, _)| held.prefix_len()).map(|(_, server)| server)
-            }
         }
     }
 }
