@@ -17,6 +17,7 @@ impl Gate {
     pub fn apply(&self, place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
         self.settle_trial(place)?;
         self.refuse_during_trial(place)?;
+        self.reserve_generation(place);
         let had_tracker = self.find_tracker(place)? != Hook::No;
         let strict = tables.settings.is_strict();
         let ready = match (strict, had_tracker) {
@@ -31,7 +32,6 @@ impl Gate {
             // It records flows that no program asks for. `show status` says that it is there.
             log::warn!("the tracker stays on {}: {error}", place.interface);
         }
-        self.save_generation(place);
         Ok(generation)
     }
 

@@ -19,7 +19,6 @@ use super::place::GatePlace;
 use super::program::OBJECT;
 use super::requirements::check_requirements;
 use super::trial::refuse_during_trial;
-use crate::abi::settings_flag;
 use crate::compile::Tables;
 use crate::policy::Policy;
 
@@ -72,7 +71,6 @@ impl Gate {
             },
             false => Gate::attach_new(place, policy, tables)?,
         };
-        gate.save_generation(place);
         // a rebuild that was killed has left the old gate there, with a tracker that is still attached
         let _ = remove_tree(&place.staging());
         Ok((gate, attachment.with_caveats(place, policy)))
@@ -114,6 +112,7 @@ impl Gate {
     fn replace(place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<(Gate, Attachment), GateError> {
         let gate = Gate::make_for(place, &policy.tables)?;
         gate.settle_trial(place)?;
+        gate.reserve_generation(place);
         let mut warnings = gate.list_unapplied_sizes(&policy.tables);
         let programs = place.programs();
         gate.programs.stage_pins(&programs)?;
@@ -193,12 +192,10 @@ impl Gate {
     /// # Errors
     /// When the kernel refuses. The tracker may be attached then.
     pub fn reattach(&self, place: &GatePlace) -> Result<(AttachMode, Vec<String>), GateError> {
-        let (strict, pickup_s) = self.live_settings()?.map_or((false, 0), |settings| {
-            (settings.flags & settings_flag::SETTINGS_TRACKED.0 != 0, settings.pickup_s)
-        });
+        let pickup_s = self.live_settings()?.map_or(0, |settings| settings.pickup_s);
         let mut warnings = Vec::new();
         self.try_to_note_own_links(place, &mut warnings);
-        self.set_tracker(place, strict)?;
+        self.set_tracker(place, self.needs_tracker()?)?;
         let mode = self.attach_filter(place, pickup_s, &mut warnings)?;
         Ok((mode, warnings))
     }

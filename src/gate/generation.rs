@@ -34,15 +34,17 @@ impl Gate {
             }
         };
         let last = saved.max(read_pinned(place)).max(self.read_state(state::STATE_GENERATION)?);
-        self.write_state(state::STATE_GENERATION, last)
+        self.write_state(state::STATE_GENERATION, last)?;
+        self.reserve_generation(place);
+        Ok(())
     }
 
-    /// Keeps the number for the next gate of this place. The number itself is in the kernel, so a disk that fails
-    /// is no failure.
-    pub(super) fn save_generation(&self, place: &GatePlace) {
+    /// Keeps the next number, before a policy gets it, for the next gate of this place: the power may fail right
+    /// after. For this gate the kernel has the number, so a disk that fails is no failure.
+    pub(super) fn reserve_generation(&self, place: &GatePlace) {
         let saved = self.read_state(state::STATE_GENERATION).map(|last| {
             let path = path_of(place);
-            in_time(THREAD, PATIENCE, move || replace(&path, &[last.to_string().as_bytes()]))
+            in_time(THREAD, PATIENCE, move || replace(&path, &[(last + 1).to_string().as_bytes()]))
         });
         if let Ok(Err(error) | Ok(Err(error))) = saved {
             log::debug!("{}: {error}", path_of(place).display());

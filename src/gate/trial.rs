@@ -101,6 +101,7 @@ impl Gate {
             ),
             why: format!("an attach was cut short\nhelp: portcullis attach -i {} -p POLICY", place.interface),
         })?;
+        self.reserve_generation(place);
         let had_tracker = self.find_tracker(place)? != Hook::No;
         let strict = tables.settings.is_strict();
         let ready = match (strict, had_tracker) {
@@ -118,7 +119,6 @@ impl Gate {
             let until = self.read_active()?.deadline_ns + u64::from(before.pickup_s) * NS_PER_S;
             self.set_pickup_until(until)?;
         }
-        self.save_generation(place);
         Ok(generation)
     }
 
@@ -192,6 +192,14 @@ impl Gate {
         }
         self.write_active(active.back())?;
         Ok(Some(trial))
+    }
+
+    /// Whether the live policy needs the tracker, or the one before while it is on trial.
+    pub(super) fn needs_tracker(&self) -> Result<bool, GateError> {
+        let active = self.read_active()?;
+        let live = self.settings_of(active.live_slot(now_ns()))?;
+        let before = if active.is_on_trial(now_ns()) { self.settings_of(active.before)? } else { None };
+        Ok(live.iter().chain(&before).any(is_strict))
     }
 
     /// Whether a trial is over that nobody has tidied up yet.
