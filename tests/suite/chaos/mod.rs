@@ -3,6 +3,7 @@
 //! Needs root. `PORTCULLIS_CHAOS_STEP=1` tries every fault point of the commands that load the
 //! programs; the default tries some of them, for each costs the verifier's time.
 
+mod audit;
 mod clocks;
 mod descriptors;
 mod fault_points;

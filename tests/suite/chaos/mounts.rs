@@ -14,7 +14,7 @@ use super::fault_points::list_pins;
 
 /// The program, on the router, in a mount namespace of its own that a script has prepared. Its
 /// mounts die with it, and nobody else sees them.
-fn behind(testbed: &Testbed, script: &str, args: &[&str]) -> Command {
+pub fn behind(testbed: &Testbed, script: &str, args: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     let script = format!("set -e; {script}\nexec nsenter \"$@\"");
     let netns = format!("--net=/run/netns/{}", testbed.router.name());

@@ -4,6 +4,7 @@
 //!
 //! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies.
 
+pub mod audit;
 pub mod calm;
 pub mod command;
 mod commands;
@@ -17,9 +18,10 @@ mod flood;
 mod flows;
 mod forgeries;
 mod hairpins;
-mod history;
+pub mod history;
 pub mod hub;
 mod incidents;
+mod json;
 pub(crate) mod kills;
 mod late_answers;
 mod ledger;

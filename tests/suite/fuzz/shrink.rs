@@ -85,8 +85,9 @@ impl Shrinker<'_> {
 
     /// Lines of the policies, single ones: what no longer is a policy shows nothing.
     fn drop_lines(&mut self, best: &mut Sequence) {
-        let swaps: Vec<usize> =
-            (0..best.events.len()).filter(|at| matches!(best.events[*at], Event::Swap(_) | Event::Trial(_))).collect();
+        let swaps: Vec<usize> = (0..best.events.len())
+            .filter(|at| matches!(best.events[*at], Event::Swap(_) | Event::Trial(_)))
+            .collect();
         for swap in std::iter::once(None).chain(swaps.into_iter().map(Some)) {
             let mut chunk = 16;
             while chunk > 0 {
