@@ -8,7 +8,7 @@
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -96,11 +96,8 @@ impl AuditTeller {
     /// The events to tell.
     pub(super) fn take(&mut self, now: Instant) -> Vec<Event> {
         let mut events = Vec::new();
-        loop {
-            match self.found.try_recv() {
-                Ok(found) => events.extend(self.sort_in(found)),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(found) = self.found.try_recv() {
+            events.extend(self.sort_in(found));
         }
         events.append(&mut self.unkept);
         while self.pending.front().is_some_and(|(_, since)| now.duration_since(*since) >= PATIENCE) {

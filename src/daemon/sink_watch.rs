@@ -66,10 +66,10 @@ mod tests {
         let mut look = |seconds, error| watch.compare(start + Duration::from_secs(seconds), &status(error));
         assert_eq!(look(0, None), []);
         let failed = Entry::done(Action::SinkFailed).about("eve /e").detail("full");
-        assert_eq!(look(1, Some("full")), [failed.clone()]);
+        assert_eq!(look(1, Some("full")), std::slice::from_ref(&failed));
         assert_eq!(look(2, Some("full")), []);
         let back = Entry::done(Action::SinkBack).about("eve /e").detail("it has lost no event");
-        assert_eq!(look(3, None), [back.clone()]);
+        assert_eq!(look(3, None), std::slice::from_ref(&back));
         assert_eq!(look(4, Some("full")), []);
         assert_eq!(look(5, None), []);
         assert_eq!(look(301, Some("full")), [failed]);

@@ -55,6 +55,7 @@ pub struct Event {
 
 /// What an event is about.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are drops: a box would cost each an allocation")]
 pub enum Matter {
     /// A drop, as a sample or the ledger reported it.
     Drop(DropEvent),

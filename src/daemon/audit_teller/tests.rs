@@ -88,7 +88,7 @@ fn a_disk_that_hangs_holds_up_no_event_and_the_event_is_not_told_again_when_it_g
     let own = event(Action::ModeChange);
     teller.note(own.clone(), now);
     assert!(teller.take(now + PATIENCE / 2).is_empty());
-    assert_eq!(teller.take(now + PATIENCE), [own.clone()]);
+    assert_eq!(teller.take(now + PATIENCE), std::slice::from_ref(&own));
     sender.send(Found::Event(Box::new(Event { seq: 7, ..own }))).unwrap();
     assert!(teller.take(now + PATIENCE).is_empty());
     assert_eq!(teller.told, 7);
