@@ -19,10 +19,10 @@ use crate::output::Output;
 /// When there is no gate, or none whose tracker records flows.
 pub fn run(interface: &str, time: Duration, output: &Output) -> anyhow::Result<Exit> {
     let refused = |why: &dyn Display| Entry::refused(Action::Pickup, why);
-    record_refusal(interface, refused, output, || take_over(interface, time, output))
+    record_refusal(interface, refused, output, || open_window(interface, time, output))
 }
 
-fn take_over(interface: &str, time: Duration, output: &Output) -> anyhow::Result<Exit> {
+fn open_window(interface: &str, time: Duration, output: &Output) -> anyhow::Result<Exit> {
     let place = find_place(interface)?;
     let interface = place.interface.as_str();
     let lock = place.lock()?;

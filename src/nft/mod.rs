@@ -4,6 +4,7 @@
 //! The order of the rules is that of docs/verdicts.md. Servers, sets and limits are looked up in named sets and
 //! maps, so a packet costs as much with four servers as with four thousand.
 
+mod ends;
 mod judge;
 mod lacks;
 mod names;
@@ -16,7 +17,8 @@ mod tests;
 use std::fmt::Write as _;
 
 use crate::policy::Policy;
-use judge::{write_ends, write_entry, write_judge};
+use ends::write_ends;
+use judge::{write_entry, write_judge};
 use lacks::list_lacks;
 use names::{comment_out, name_table};
 use profiles::write_profiles;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::judge::{REFUSE, REFUSE_QUIETLY, write_chain};
+use super::ends::{REFUSE, REFUSE_QUIETLY, write_chain};
 use super::names::{cite, quote};
 use super::needs::{families_of, name_answer, name_flow, name_opening, name_peers};
 use super::sets::{Family, Sets};
