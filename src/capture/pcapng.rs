@@ -101,7 +101,7 @@ pub(super) fn is_section(bytes: &[u8]) -> bool {
 pub(super) fn read_length(head: &[u8], big_endian: bool) -> Result<usize, Flaw> {
     let big_endian = if is_section(head) { read_order(head)? } else { big_endian };
     let length = read_u32(head, 4, big_endian).ok_or(Flaw::Cut)? as usize;
-    if length % 4 != 0 || length < HEAD_BYTES {
+    if !length.is_multiple_of(4) || length < HEAD_BYTES {
         return Err(Flaw::bad(format!("a block can't have {length} bytes")));
     }
     if length > MAX_RECORD_BYTES {

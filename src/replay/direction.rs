@@ -68,7 +68,7 @@ impl<'a> Directions<'a> {
         let copy = facts.filter(|_| frame.has_siblings || (source.is_some() && destination.is_some()));
         let copy = copy.and_then(|facts| copies.find(frame, facts));
         let sent_on = |is_dropped: bool| if is_dropped { Direction::Copy } else { Direction::ToServer };
-        let direction = match (travel, source, destination) {
+        match (travel, source, destination) {
             // the same packet, on its way from one server to another
             (Travel::Out | Travel::Unknown, Some(_), Some(_)) if copy.is_some() => {
                 return sent_on(copy.is_some_and(|seen| seen.is_dropped));
@@ -99,8 +99,7 @@ impl<'a> Directions<'a> {
             }
             (Travel::In | Travel::Unknown, None, None) if self.is_servers(mac) => Direction::FromServer(None),
             (Travel::In | Travel::Unknown, None, None) => Direction::Neither,
-        };
-        direction
+        }
     }
 
     /// The row of the server that has an address.
