@@ -1,4 +1,4 @@
-//! A gate for captures: no NIC uses it, it goes by the time that it is told, and it says what it decided about each
+//! A gate for captures: no NIC uses it, it goes by the time that it is given, and it says what it decided about each
 //! frame.
 
 use super::Gate;

@@ -18,7 +18,7 @@ pub(super) type Ends = ((IpAddr, u16), (IpAddr, u16), u8);
 pub(super) enum State {
     /// Its first packet is in the capture, and passed.
     Begun,
-    /// Its first packet is in the capture, and was dropped: it is in this row of the tally.
+    /// Its first packet is in the capture, and was dropped: it is in this row of the counts.
     Refused(usize),
 }
 

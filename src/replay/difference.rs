@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::counts::Addresses;
 use super::lane::Judgement;
-use super::tally::Addresses;
 use crate::capture::{Frame, Timestamp};
 use crate::drops::Seeded;
 

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Request;
 use super::alarms::AlarmRun;
 use super::conversations::{Conversations, Ends, State};
 use super::copies::Copies;
+use super::counts::{Counts, Kind};
 use super::direction::{Direction, Directions};
-use super::tally::{Kind, Tally};
 use crate::abi::Reason;
 use crate::capture::{Facts, Frame, LinkType, Position, Timestamp, Trouble};
 use crate::clock::Clock;
@@ -66,10 +65,10 @@ pub(super) struct Lane<'a> {
     directions: Directions<'a>,
     copies: Copies,
     conversations: Conversations,
-    pub(super) drops: Tally,
+    pub(super) drops: Counts,
     /// Packets of connections that began before the capture.
-    pub(super) before: Tally,
-    pub(super) picked_up: Tally,
+    pub(super) before: Counts,
+    pub(super) picked_up: Counts,
     pub(super) totals: Totals,
     pub(super) alarms: AlarmRun<'a>,
     pub(super) first_ns: Option<Timestamp>,
@@ -81,7 +80,7 @@ impl<'a> Lane<'a> {
     pub(super) fn new(
         compiled: &'a CompiledPolicy,
         gate: &'a ReplayGate,
-        request: &Request<'_>,
+        own_mac: Option<[u8; 6]>,
     ) -> Result<Lane<'a>, GateError> {
         let settings = &compiled.tables.settings;
         if settings.is_strict() && settings.pickup_s > 0 {
@@ -91,12 +90,12 @@ impl<'a> Lane<'a> {
         Ok(Lane {
             compiled,
             gate,
-            directions: Directions::new(&compiled.tables, request.own_mac),
+            directions: Directions::new(&compiled.tables, own_mac),
             copies: Copies::default(),
             conversations: Conversations::default(),
-            drops: Tally::default(),
-            before: Tally::default(),
-            picked_up: Tally::default(),
+            drops: Counts::default(),
+            before: Counts::default(),
+            picked_up: Counts::default(),
             totals: Totals::default(),
             alarms: AlarmRun::new(gate, &compiled.policy)?,
             first_ns: None,

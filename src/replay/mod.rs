@@ -6,7 +6,7 @@
 //! | `direction`, `copies` | whether a frame came from a server or went to one, and which frames are seen twice |
 //! | `conversations` | which connections began in the capture, and which were refused |
 //! | `lane` | one policy: each frame through filter or tracker |
-//! | `tally` | drops by server, service, reason and destination |
+//! | `counts` | drops by server, service, reason and destination |
 //! | `alarms` | the daemon's rounds, by the time of the capture |
 //! | `difference` | what two policies decide otherwise |
 //! | `record`, `text` | what is printed |
@@ -14,12 +14,12 @@
 mod alarms;
 mod conversations;
 mod copies;
+mod counts;
 mod difference;
 mod direction;
 mod lane;
 mod record;
 mod servers;
-mod tally;
 mod text;
 
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub struct Request<'a> {
 pub fn replay(compiled: &CompiledPolicy, request: &Request<'_>) -> anyhow::Result<Replay> {
     let mut merge = Merge::open(request.files)?;
     let gate = load(compiled, request)?;
-    let mut lane = Lane::new(compiled, &gate, request)?;
+    let mut lane = Lane::new(compiled, &gate, request.own_mac)?;
     while let Some(frame) = merge.read() {
         lane.judge(frame)?;
     }
@@ -67,7 +67,7 @@ pub fn compare(
     let mut merge = Merge::open(request.files)?;
     let gates = [load(first, request)?, load(second, request)?];
     let [one, other] = &gates;
-    let mut lanes = [Lane::new(first, one, request)?, Lane::new(second, other, request)?];
+    let mut lanes = [Lane::new(first, one, request.own_mac)?, Lane::new(second, other, request.own_mac)?];
     let mut differences = Differences::default();
     let mut copy = crate::capture::Frame::default();
     while let Some(frame) = merge.read() {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::counts::{Addresses, Row};
 use super::difference::{Differences, Side};
 use super::lane::{Lane, Totals, to_wall};
-use super::tally::{Addresses, Row};
 use crate::abi::ReasonCode;
 use crate::alarm::Change;
 use crate::capture::{Damage, LINK_TYPES, Timestamp, Trouble};

@@ -26,13 +26,13 @@ fn inbound(frame: &[u8]) -> Vec<u8> {
 }
 
 /// Policies and captures in a folder of their own.
-struct Bench {
+struct Scene {
     folder: TempDir,
 }
 
-impl Bench {
-    fn new() -> Bench {
-        Bench { folder: tempfile::tempdir().expect("a folder") }
+impl Scene {
+    fn new() -> Scene {
+        Scene { folder: tempfile::tempdir().expect("a folder") }
     }
 
     fn path(&self) -> &Path {
@@ -141,7 +141,7 @@ fn drops_of_day(family: Family) -> Vec<(String, String, String, String, u64, u64
 #[test]
 fn what_a_policy_would_have_dropped_is_said_by_server_service_reason_and_destination() {
     in_both_families(|family| {
-        let found = Bench::new().replay(dmz::POLICY, &pcap(ETHERNET, &day(family)));
+        let found = Scene::new().replay(dmz::POLICY, &pcap(ETHERNET, &day(family)));
         assert_eq!(drops(&found), drops_of_day(family));
         let totals = &found.totals;
         assert_eq!((totals.packets, totals.passed, totals.dropped), (13, 3, 3));
@@ -168,7 +168,7 @@ fn every_format_and_link_type_gives_the_same_drops() {
             ("raw IP", pcap(RAW_IP, &with(&|frame| frame[14..].to_vec()))),
             ("pcapng", pcapng(&[ETHERNET as u16], &ng)),
         ] {
-            let found = Bench::new().replay(dmz::POLICY, &bytes);
+            let found = Scene::new().replay(dmz::POLICY, &bytes);
             assert_eq!(drops(&found), drops_of_day(family), "{name}");
             assert_eq!(found.totals.passed, 3, "{name}");
         }
@@ -196,7 +196,7 @@ fn a_capture_of_any_counts_what_the_router_sends_on_once() {
     let both: Vec<_> =
         frames.iter().map(|(time, index, _, frame)| (*time, u32::from(index - 2), frame.clone())).collect();
     for (name, bytes) in [("any", pcap(COOKED2, &any)), ("both NICs", pcapng(&[1, 1], &both))] {
-        let found = Bench::new().replay(dmz::POLICY, &bytes);
+        let found = Scene::new().replay(dmz::POLICY, &bytes);
         assert_eq!(drops(&found), drops_of_day(V4), "{name}");
         let totals = &found.totals;
         assert_eq!((totals.passed, totals.to_servers), (3, 5), "{name}");
@@ -222,11 +222,11 @@ fn a_packet_from_server_to_server_is_judged_on_its_way_in_and_tracked_on_its_way
         let link = if convert.is_some() { RAW_IP } else { ETHERNET };
         let frames: Vec<Timed> =
             frames.iter().map(|(time, frame)| (*time, frame[convert.unwrap_or(0)..].to_vec())).collect();
-        let found = Bench::new().replay(&allowed, &pcap(link, &frames));
+        let found = Scene::new().replay(&allowed, &pcap(link, &frames));
         assert_eq!(drops(&found), [], "{name}");
         assert_eq!((found.totals.passed, found.totals.to_servers), (2, 2), "{name}");
         // the router would not have sent on what the gate drops, so nobody asked
-        let found = Bench::new().replay(dmz::POLICY, &pcap(link, &frames));
+        let found = Scene::new().replay(dmz::POLICY, &pcap(link, &frames));
         let dropped: u64 = found.drops.iter().map(|row| row.packets).sum();
         assert_eq!(
             (dropped, found.totals.followers, found.totals.copies),
@@ -248,7 +248,7 @@ fn timeouts_are_those_of_the_capture() {
             (20 * SECOND, udp(ns, peer)),
             (60 * SECOND, udp(ns, late)),
         ];
-        let found = Bench::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
+        let found = Scene::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
         assert_eq!(drops(&found), [row("ns1", "udp/53", "no_flow", peer.0, 1, 0)]);
         assert_eq!(found.totals.passed, 1);
     });
@@ -260,9 +260,9 @@ fn limits_are_those_of_the_capture() {
     let syn = |port: u16| tcp((V4.web, port), (V4.loghost, 6514), SYN);
     let slow: Vec<Timed> = (0..20).map(|number| (number * 2 * SECOND, syn(40_000 + number as u16))).collect();
     let fast: Vec<Timed> = (0..20).map(|number| (number, syn(40_000 + number as u16))).collect();
-    let bench = Bench::new();
-    assert_eq!(bench.replay(&policy, &pcap(ETHERNET, &slow)).totals.dropped, 0);
-    let found = bench.replay(&policy, &pcap(ETHERNET, &fast));
+    let scene = Scene::new();
+    assert_eq!(scene.replay(&policy, &pcap(ETHERNET, &slow)).totals.dropped, 0);
+    let found = scene.replay(&policy, &pcap(ETHERNET, &fast));
     assert!(found.totals.dropped >= 15, "{:?}", found.totals);
     assert!(found.drops.iter().all(|row| row.reason == Reason::Rate.into()));
 }
@@ -274,7 +274,7 @@ fn a_later_fragment_goes_with_its_first_for_as_long_as_the_capture_says() {
     let first = |id| fragment(from.0, to.0, 17, (id, 0, true), &udp_bytes);
     let later = |id| fragment(from.0, to.0, 17, (id, 2, false), &[0; 8]);
     let frames = vec![(0, first(1)), (1, first(2)), (10 * SECOND, later(1)), (40 * SECOND, later(2))];
-    let found = Bench::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
+    let found = Scene::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
     let reasons: Vec<_> = found.drops.iter().map(|row| (row.reason.to_string(), row.packets)).collect();
     assert_eq!(reasons, [("fragment".to_owned(), 1)]);
     assert_eq!(found.totals.passed, 3);
@@ -293,7 +293,7 @@ fn what_began_before_the_capture_is_listed_apart_and_raises_no_alarm() {
             // long after the pickup, an idle connection speaks again
             (600 * SECOND, tcp(server, (peer.0, 52_000), ACK)),
         ];
-        let found = Bench::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
+        let found = Scene::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
         assert_eq!(drops(&found), []);
         assert!(found.alarms.is_empty(), "{:#?}", found.alarms);
         let mut before: Vec<_> = found
@@ -317,7 +317,7 @@ fn what_began_before_the_capture_is_listed_apart_and_raises_no_alarm() {
         // its negation: the capture shows how the connection began, and that it timed out
         let mut frames = visit(0, server, peer);
         frames.push((6 * 24 * 3600 * SECOND, tcp_numbered(server, peer, ACK, (5002, 1002))));
-        let found = Bench::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
+        let found = Scene::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
         assert_eq!(drops(&found), [row("web1", "tcp/80", "no_flow", peer.0, 1, 0)]);
     });
 }
@@ -330,7 +330,7 @@ fn alarms_are_raised_by_the_time_of_the_capture_as_the_daemon_would_have() {
     };
     let mut frames: Vec<Timed> = (0..40).map(worm).collect();
     frames.extend(visit(1200 * SECOND, (V4.web, 80), (V4.peer, 51_000)));
-    let found = Bench::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
+    let found = Scene::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
     let steps: Vec<_> = found.alarms.iter().map(|change| change.step.name()).collect();
     assert_eq!((steps.first(), steps.last()), (Some(&"opened"), Some(&"closed")), "{steps:?}");
     let last = &found.alarms[found.alarms.len() - 1].alarm;
@@ -357,10 +357,10 @@ fn jiff_of(time_ns: u64) -> String {
 
 #[test]
 fn two_policies_are_compared_packet_by_packet_with_need_and_reason() {
-    let bench = Bench::new();
+    let scene = Scene::new();
     let bytes = pcap(ETHERNET, &day(V4));
     let other = dmz::POLICY.replace("out   = [", &format!("out   = [\"tcp/22 to {}\", ", V4.other));
-    let found = bench.compare(dmz::POLICY, &other, &bytes);
+    let found = scene.compare(dmz::POLICY, &other, &bytes);
     assert_eq!(found.differences.len(), 2, "{:#?}", found.differences);
     for difference in &found.differences {
         assert_eq!((difference.server.as_deref(), &*difference.service), (Some("web1"), "tcp/22"));
@@ -370,13 +370,13 @@ fn two_policies_are_compared_packet_by_packet_with_need_and_reason() {
         assert!(difference.against.source.as_deref().is_some_and(|source| source.contains("dmz0.toml:")));
     }
     assert_eq!(found.differences.iter().map(|difference| difference.packets).sum::<u64>(), 3);
-    assert!(bench.compare(dmz::POLICY, dmz::POLICY, &bytes).is_same());
+    assert!(scene.compare(dmz::POLICY, dmz::POLICY, &bytes).is_same());
 }
 
 #[test]
 fn a_policy_that_observes_says_what_it_would_have_dropped() {
     let policy = dmz::POLICY.replace("[policy]", "[policy]\nmode = \"observe\"");
-    let found = Bench::new().replay(&policy, &pcap(ETHERNET, &day(V4)));
+    let found = Scene::new().replay(&policy, &pcap(ETHERNET, &day(V4)));
     assert_eq!(drops(&found), drops_of_day(V4));
     assert!(found.drops.iter().all(|row| row.verdict == "would_drop"));
     assert_eq!((found.totals.dropped, found.totals.would_drop), (0, 3));
@@ -389,13 +389,13 @@ fn a_bound_mac_is_compared_where_the_capture_has_it_and_taken_as_right_where_it_
     let frame = udp((V4.web, 5000), (V4.loghost, 514));
     let right = tagged(&frame, 0x8100, 7);
     let wrong = from_mac(&right, [2, 0, 0, 0, 0, 0x66]);
-    let bench = Bench::new();
-    let found = bench.replay(&policy, &pcap(ETHERNET, &[(0, right), (1, wrong), (2, frame.clone())]));
+    let scene = Scene::new();
+    let found = scene.replay(&policy, &pcap(ETHERNET, &[(0, right), (1, wrong), (2, frame.clone())]));
     assert_eq!(drops(&found), [row("web1", "udp/514", "spoofed", V4.loghost, 2, 0)]);
     let spoofed = cooked(&from_mac(&frame, [2, 0, 0, 0, 0, 0x66]), 0);
-    let found = bench.replay(&policy, &pcap(COOKED, &[(0, cooked(&frame, 0)), (1, spoofed)]));
+    let found = scene.replay(&policy, &pcap(COOKED, &[(0, cooked(&frame, 0)), (1, spoofed)]));
     assert_eq!(drops(&found), [row("web1", "udp/514", "spoofed", V4.loghost, 1, 0)]);
-    let found = bench.replay(&policy, &pcap(RAW_IP, &[(0, frame[14..].to_vec())]));
+    let found = scene.replay(&policy, &pcap(RAW_IP, &[(0, frame[14..].to_vec())]));
     assert_eq!((found.totals.passed, found.totals.dropped), (1, 0));
     assert!(found.notes.iter().any(|note| note.contains("`spoofed` can't be found")), "{:?}", found.notes);
 }
@@ -409,15 +409,15 @@ fn a_stranger_of_the_dmz_is_known_by_its_mac() {
     frames.push((10, spoof.clone()));
     // the router's: it is none of ours
     frames.push((11, inbound(&spoof)));
-    let found = Bench::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
+    let found = Scene::new().replay(dmz::POLICY, &pcap(ETHERNET, &frames));
     assert_eq!(drops(&found), [row("", "udp/9", "unknown_source", V4.other, 1, 0)]);
     assert_eq!(found.totals.neither, 1);
 }
 
 #[test]
 fn explain_and_filter_of_a_replay_agree_about_every_frame() {
-    let bench = Bench::new();
-    let compiled = bench.policy(dmz::POLICY);
+    let scene = Scene::new();
+    let compiled = scene.policy(dmz::POLICY);
     let gate = ReplayGate::load(&compiled.policy, &compiled.tables).expect("a gate");
     in_both_families(|family| {
         let mut frames = day(family);
@@ -454,28 +454,28 @@ fn explain_and_filter_of_a_replay_agree_about_every_frame() {
 
 #[test]
 fn the_command_prints_what_it_found_and_says_by_its_status_how_it_ended() {
-    let bench = Bench::new();
-    write(bench.path(), "dmz0.toml", dmz::POLICY.as_bytes());
+    let scene = Scene::new();
+    write(scene.path(), "dmz0.toml", dmz::POLICY.as_bytes());
     let wider = dmz::POLICY.replace("out   = [", "out   = [\"tcp/22\", ");
-    write(bench.path(), "wider.toml", wider.as_bytes());
+    write(scene.path(), "wider.toml", wider.as_bytes());
     let bytes = pcap(ETHERNET, &day(V4));
-    write(bench.path(), "day.pcap", &bytes);
-    write(bench.path(), "cut.pcap", &bytes[..bytes.len() - 1]);
+    write(scene.path(), "day.pcap", &bytes);
+    write(scene.path(), "cut.pcap", &bytes[..bytes.len() - 1]);
 
-    let (status, text, errors) = bench.run(&["-p", "dmz0.toml", "day.pcap"]);
+    let (status, text, errors) = scene.run(&["-p", "dmz0.toml", "day.pcap"]);
     assert_eq!((status, errors.as_str()), (Some(0), ""));
     crate::support::snapshot::assert_text("replay", &without_host(&text));
-    let (status, json, _) = bench.run(&["-j", "-p", "dmz0.toml", "day.pcap"]);
+    let (status, json, _) = scene.run(&["-j", "-p", "dmz0.toml", "day.pcap"]);
     let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((status, value["drops"].as_array().map(Vec::len)), (Some(0), Some(2)));
 
-    let (status, text, errors) = bench.run(&["-p", "dmz0.toml", "cut.pcap"]);
+    let (status, text, errors) = scene.run(&["-p", "dmz0.toml", "cut.pcap"]);
     assert_eq!(status, Some(1));
     assert!(text.contains("tcp/22"), "{text}");
     let place = bytes.len() - 16 - day(V4)[12].1.len();
     assert!(errors.contains(&format!("cut.pcap: damaged at byte {place}, after packet 12: ")), "{errors}");
 
-    let (status, text, _) = bench.run(&["-p", "dmz0.toml", "--against", "wider.toml", "day.pcap"]);
+    let (status, text, _) = scene.run(&["-p", "dmz0.toml", "--against", "wider.toml", "day.pcap"]);
     assert_eq!(status, Some(1));
     crate::support::snapshot::assert_text("replay-against", &text);
     for (arguments, expected) in [
@@ -487,7 +487,7 @@ fn the_command_prints_what_it_found_and_says_by_its_status_how_it_ended() {
         (&["-p", "dmz0.toml", "dmz0.toml"], 1),
         (&["-p", "dmz0.toml"], 2),
     ] {
-        assert_eq!(bench.run(arguments).0, Some(expected), "{arguments:?}");
+        assert_eq!(scene.run(arguments).0, Some(expected), "{arguments:?}");
     }
 }
 
@@ -505,21 +505,21 @@ fn without_host(text: &str) -> String {
 
 #[test]
 fn a_capture_may_come_by_standard_input_and_in_several_files() {
-    let bench = Bench::new();
+    let scene = Scene::new();
     let frames = day(V4);
-    let compiled = bench.policy(dmz::POLICY);
+    let compiled = scene.policy(dmz::POLICY);
     let (first, second) = frames.split_at(6);
     let files = [
-        write(bench.path(), "second.pcap", &pcap(ETHERNET, second)),
-        write(bench.path(), "first.pcap", &pcap(ETHERNET, first)),
+        write(scene.path(), "second.pcap", &pcap(ETHERNET, second)),
+        write(scene.path(), "first.pcap", &pcap(ETHERNET, first)),
     ];
     let found = replay(&compiled, &Request { files: &files, own_mac: None }).expect("a replay");
     assert_eq!(drops(&found), drops_of_day(V4));
 
     let input =
-        std::fs::File::open(write(bench.path(), "all.pcap", &pcap(ETHERNET, &frames))).expect("a file");
+        std::fs::File::open(write(scene.path(), "all.pcap", &pcap(ETHERNET, &frames))).expect("a file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(["replay", "-j", "-p", "dmz0.toml", "-"]).current_dir(bench.path()).stdin(input);
+    command.args(["replay", "-j", "-p", "dmz0.toml", "-"]).current_dir(scene.path()).stdin(input);
     let output = command.output().expect("a run");
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(value["totals"]["dropped"], 3);

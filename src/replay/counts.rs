@@ -86,12 +86,12 @@ pub(super) struct Row {
 
 /// Packets by kind.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct Counts {
     numbers: HashMap<Kind, usize, Seeded>,
     rows: Vec<Row>,
 }
 
-impl Tally {
+impl Counts {
     /// Counts a packet, and returns the number of its row.
     pub(super) fn note(
         &mut self,
