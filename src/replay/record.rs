@@ -11,6 +11,7 @@ use crate::abi::ReasonCode;
 use crate::alarm::Change;
 use crate::capture::{Damage, LINK_TYPES, Timestamp, Trouble};
 use crate::drops::name_service;
+use crate::net::name_protocol;
 
 /// Addresses of a list that are printed.
 const SHOWN_ADDRESSES: usize = 16;
@@ -52,8 +53,8 @@ pub struct PacketRecord {
     pub server: Option<String>,
     /// The service in the words of a need.
     pub service: String,
-    /// IP protocol.
-    pub proto: u8,
+    /// IP protocol by name.
+    pub proto: String,
     /// As in `show drops`.
     pub port: u16,
     /// Why.
@@ -86,7 +87,7 @@ impl PacketRecord {
         PacketRecord {
             server: name_server(lane, kind.server),
             service: name_service(reason, kind.protocol, kind.port, kind.is_rest),
-            proto: kind.protocol,
+            proto: name_protocol(kind.protocol).into_owned(),
             port: kind.port,
             reason,
             verdict,

@@ -13,6 +13,8 @@ use super::command::Outcome;
 use super::policies::{SETS_AND_SERVERS, TABLES, dmz, dmz_with};
 use super::socket::{TcpServer, connect, udp};
 use super::testbed::{NIC, Testbed, V4, ip, share_machine};
+use crate::support::capture::{ETHERNET, Timed, pcap, write};
+use crate::support::frame::{ACK, SYN, tcp};
 use crate::support::patience::{PATIENCE, Wait, eventually};
 
 /// A policy whose summary has everything that a summary can have.
@@ -60,6 +62,21 @@ fn compare(page: &mut Page, command: &str, outcome: &Outcome) {
     }
 }
 
+/// A capture with a worm and a connection from before, the same cut short, and a policy that permits the worm.
+fn write_capture(testbed: &Testbed) -> ([String; 2], String) {
+    let to = |number: u8| (ip(&format!("198.51.100.{number}")), 445);
+    let web = |port| (ip(V4.web), port);
+    let mut frames: Vec<Timed> =
+        (1..40).map(|number| (1000 + 50 * u64::from(number), tcp(web(40_000), to(number), SYN))).collect();
+    frames.insert(0, (0, tcp(web(80), (ip(V4.peer), 51_000), ACK)));
+    let bytes = pcap(ETHERNET, &frames);
+    let folder = testbed.folder.as_path();
+    let files = [("worm.pcap", &bytes[..]), ("cut.pcap", &bytes[..bytes.len() - 1])];
+    let files = files.map(|(name, bytes)| write(folder, name, bytes).display().to_string());
+    let wider = dmz().replace("out = [\"udp/514", "out = [\"tcp/445\", \"udp/514");
+    (files, testbed.write("wider.toml", &wider))
+}
+
 #[test]
 fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes_no_other() {
     let _machine = share_machine();
@@ -88,6 +105,13 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     compare(&mut page, "show servers", &testbed.run("show", &["servers", "-j"]));
     compare(&mut page, "detach", &run(&["detach", "-j", "-i", NIC]));
     compare(&mut page, "detach --orphans", &run(&["detach", "-j", "--orphans"]));
+
+    let (captures, wider) = write_capture(&testbed);
+    for capture in &captures {
+        compare(&mut page, "replay", &run(&["replay", "-j", "-p", &policy, capture]));
+        let against = run(&["replay", "-j", "-p", &policy, "--against", &wider, capture]);
+        compare(&mut page, "replay --against", &against);
+    }
 
     // with a daemon, and traffic
     let mut daemon = testbed.daemon(&dmz(), &[]);

@@ -103,7 +103,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(decision 28: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
             rule = 12, generation = 16, edits = 20, port = 24, protocol = 26, observed = 27),
         assert_layout!(question 8: assume = 0, zero = 4),
-        assert_layout!(private_run 32: now_ns = 0, decision = 8),
+        assert_layout!(private_run 40: now_ns = 0, decision = 8, reserved = 36),
     ];
     assert_layout!(sample 104: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48,
         server = 52, rule = 56, length = 60, source_port = 64, destination_port = 66, ethertype = 68,
