@@ -124,7 +124,7 @@ pub(super) fn put_into_force(
             None => format!("generation {generation} is live on {interface}\n"),
             Some(seconds) => format!(
                 "generation {generation} is live on {interface}, on trial for {}: then the gate goes back by itself\n\
-                 portcullis confirm -i {interface} keeps it\n",
+                 confirm it: portcullis confirm -i {interface}\n",
                 show_duration(seconds)
             ),
         };

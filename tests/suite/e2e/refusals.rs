@@ -238,7 +238,7 @@ fn half_a_gate_is_recognised_and_detach_removes_it() {
     testbed.run("attach", &["-p", &path]).refused(&["ledger", "help:"]);
     testbed.detach();
     testbed.run("attach", &["-p", &path]).done();
-    assert_eq!(testbed.show("status")["generation"], 1);
+    assert_eq!(testbed.show("status")["generation"], 2);
 }
 
 #[test]
