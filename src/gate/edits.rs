@@ -269,8 +269,11 @@ impl Gate {
         Ok(text)
     }
 
-    /// Makes these the edits in use, by one store.
-    fn write_edits(&self, edits: &[Edit]) -> Result<(), GateError> {
+    /// Makes these the edits in use, by one store. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When there is no room for all of them. Then the others stay in use.
+    pub fn write_edits(&self, edits: &[Edit]) -> Result<(), GateError> {
         let ids = self.ids_by_name()?;
         let rules: Vec<EditRule<'_>> = edits
             .iter()

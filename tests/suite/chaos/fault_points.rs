@@ -132,6 +132,42 @@ fn an_apply_that_dies_before_any_of_its_changes_leaves_one_whole_policy() {
 }
 
 #[test]
+fn an_edit_that_dies_before_any_of_its_changes_is_in_force_and_listed_or_neither() {
+    let _machine = share_machine();
+    let (testbed, _, tap) = stage();
+    let allow = ["allow", "-i", NIC, "web1", "out", "udp/7777", "--for", "1h"];
+    let is_allowed = || testbed.verdict("web1", V4.peer, "udp/7777").0 == "pass";
+    let mut begun = 0;
+    for point in 1..MOST_POINTS {
+        let outcome = die_at(&testbed, point, &allow);
+        let edits = testbed.show("edits").as_array().expect("a list").clone();
+        assert_eq!(is_allowed(), !edits.is_empty(), "point {point}: {edits:#?}");
+        if !died(&outcome, point) {
+            eprintln!("allow: {} points, {begun} of them in force", point - 1);
+            assert!(point > 5 && begun >= 1, "{point} points, {begun} in force");
+            break;
+        }
+        begun += edits.len();
+        for edit in edits {
+            let number = edit["number"].to_string();
+            // the cancellation dies as well, and then ends it
+            for point in 1..MOST_POINTS {
+                if !died(&die_at(&testbed, point, &["allow", "-i", NIC, "--cancel", &number]), point) {
+                    break;
+                }
+                if testbed.show("edits").as_array().is_some_and(Vec::is_empty) {
+                    assert!(!is_allowed(), "point {point}");
+                    break;
+                }
+                assert!(is_allowed(), "point {point}");
+            }
+        }
+        assert!(!is_allowed(), "point {point}");
+    }
+    testbed.prove_drops(&tap, 1);
+}
+
+#[test]
 fn an_upgrade_that_dies_before_any_of_its_changes_leaves_the_gate_attached() {
     let _machine = share_machine();
     let (testbed, paths, tap) = stage();

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::conversation::Talk;
 use super::differ::{Differ, Disagreement, Room, read_policy};
-use super::event::{Event, Sequence, Whom};
+use super::event::{EditOrder, Event, Sequence, Whom};
 use super::network::{enter_own_network, stay_on_cpu};
 use super::policies::{SERVERS, change_policy, make_policy};
 use super::setting::{HOMES, SERVER_MACS};
@@ -187,8 +187,43 @@ fn invent_orders(chance: &mut Chance, live: &mut String, before: &mut Option<Str
         2..16 => vec![Event::Quarantine(whom, chance.pick(&[None, Some(60), Some(3600), Some(20)]))],
         18..28 => vec![Event::Release(whom)],
         17 => vec![Event::OwnMacs(pick_own_macs(chance))],
+        28..44 => vec![Event::Edit(invent_edit(chance))],
+        44..48 => vec![Event::Cancel],
         16 => vec![Event::Pickup(chance.pick(&[0, 60, 120]))],
         _ => Vec::new(),
+    }
+}
+
+/// A need that is given to a server, or taken away, for a time.
+fn invent_edit(chance: &mut Chance) -> EditOrder {
+    const NEEDS: [&str; 14] = [
+        "tcp/80",
+        "tcp/443",
+        "tcp/25",
+        "tcp/53",
+        "udp/53",
+        "tcp",
+        "udp",
+        "tcp/1-1023",
+        "udp/1024-65535",
+        "icmp/echo-request",
+        "icmpv6/echo-request",
+        "sctp",
+        "gre",
+        "tcp/1024-65535",
+    ];
+    const PEERS: [&str; 5] =
+        ["", "0.0.0.0/1, ::/1", "128.0.0.0/1, 2000::/3", "203.0.113.0/24", "2001:db8::/32"];
+    let inbound = chance.below(2) == 0;
+    let peers = chance.pick(&PEERS);
+    let preposition = if inbound { "from" } else { "to" };
+    let peers = if peers.is_empty() { String::new() } else { format!(" {preposition} {peers}") };
+    EditOrder {
+        allows: chance.below(3) > 0,
+        server: chance.pick(&SERVERS).to_owned(),
+        inbound,
+        seconds: chance.pick(&[5, 20, 60, 3600]),
+        need: format!("{}{peers}", chance.pick(&NEEDS)),
     }
 }
 

@@ -11,13 +11,14 @@ use nix::time::{ClockId, clock_gettime};
 use plain::Plain;
 use portcullis::abi::Reason;
 use portcullis::abi::{
-    address, layout, mac_key, quarantine, settings_flag, state, to_mac_number, to_prefix_key,
+    address, edit_cell, edits_word, layout, mac_key, quarantine, settings_flag, state, to_mac_number,
+    to_prefix_key,
 };
 use portcullis::compile::compile;
-use portcullis::gate::{Answer, Gate, Verdict};
-use portcullis::policy::{Policy, parse};
+use portcullis::gate::{Answer, Edit, EditAction, Gate, Verdict};
+use portcullis::policy::{Direction, Need, Policy, parse, parse_need};
 
-use super::event::{Above, Event, JUMP_PART_NS, Sequence, Whom};
+use super::event::{Above, EditOrder, Event, JUMP_PART_NS, Sequence, Whom};
 use super::setting::stays_on_link;
 use crate::model::{self, Coverage, LedgerKey, Model, Origin, Outcome, Table};
 use crate::support::frame::IP;
@@ -25,6 +26,8 @@ use crate::support::test_gate::{SECOND_NS, XDP_PASS, clear_ledger, load_gate};
 
 mod tables;
 
+/// Of a differ's gate at a time.
+const MOST_EDITS: usize = 40;
 const XDP_DROP: u32 = 1;
 const TC_NEXT: u32 = u32::MAX;
 
@@ -115,6 +118,9 @@ pub struct Differ {
     counters_before: Counters,
     /// Of drops without a row of their own, before.
     rest_before: u64,
+    /// In the model's time, with the need of each.
+    edits: Vec<(Edit, Need)>,
+    last_edit: u32,
     /// A swap may give a server rows that it did not have.
     swapped: bool,
     /// While a policy is on trial: the one before it.
@@ -154,6 +160,8 @@ impl Differ {
             generation_before: 0,
             counters_before: Counters::new(),
             rest_before: 0,
+            edits: Vec::new(),
+            last_edit: 0,
             swapped: false,
             before_trial: None,
             packets: 0,
@@ -177,6 +185,8 @@ impl Differ {
             }
         }
         self.write_state(state::STATE_QUARANTINES, 0);
+        self.edits.clear();
+        self.gate.write_edits(&[]).expect("no edits");
         self.forget_heard();
         self.heard_ns = 0;
         self.heard_epochs = 0;
@@ -235,12 +245,22 @@ impl Differ {
                 if self.before_trial.is_some() {
                     return Some(Ok(()));
                 }
+                // what is over ends no flow later than the model has it
+                self.write_edits();
                 self.swap(&parsed, &tables, None);
+                self.edits.retain(|(edit, _)| parsed.find_server(&edit.server).is_some());
                 policy.clone_into(&mut self.live);
                 self.swapped = true;
                 self.read_names(&tables);
                 let now = self.now();
                 self.model.apply(&parsed, now);
+                self.write_edits();
+            }
+            Event::Edit(order) => self.edit(order),
+            Event::Cancel if self.edits.is_empty() => {}
+            Event::Cancel => {
+                self.edits.remove(0);
+                self.write_edits();
             }
             Event::Trial(policy) => {
                 let (parsed, tables) = read_policy(policy, self.room)?;
@@ -427,6 +447,72 @@ impl Differ {
         }
     }
 
+    /// A need for a server, or against it. What the tool would refuse changes nothing.
+    fn edit(&mut self, order: &EditOrder) {
+        let (policy, _) = read_policy(&self.live, self.room).expect("the live policy");
+        let direction = if order.inbound { Direction::In } else { Direction::Out };
+        let Ok(need) = parse_need(&order.need, direction, &policy) else { return };
+        if policy.find_server(&order.server).is_none() || self.edits.len() == MOST_EDITS {
+            return;
+        }
+        self.last_edit += 1;
+        let edit = Edit {
+            number: self.last_edit,
+            server: order.server.clone(),
+            action: if order.allows { EditAction::Allow } else { EditAction::Deny },
+            direction,
+            need: need.to_string(),
+            protocol: need.protocol,
+            ports: (*need.ports.start(), *need.ports.end()),
+            peers: need.resolve_peers(&policy.sets),
+            since_ns: 0,
+            until_ns: self.now() + u64::from(order.seconds) * SECOND_NS,
+            who: "the fuzzer".to_owned(),
+            note: None,
+        };
+        self.edits.push((edit, need));
+        self.write_edits();
+    }
+
+    /// Puts the edits that are not over into force, on both sides.
+    fn write_edits(&mut self) {
+        let now = self.now();
+        self.edits.retain(|(edit, _)| edit.until_ns > now);
+        let until_ns = |edit: &Edit| edit.until_ns - self.offset_ns;
+        let edits: Vec<Edit> =
+            self.edits.iter().map(|(edit, _)| Edit { until_ns: until_ns(edit), ..edit.clone() }).collect();
+        self.gate.write_edits(&edits).expect("edits");
+        let edits = self.edits.iter().map(|(edit, need)| model::Edit {
+            server: edit.server.clone(),
+            allows: edit.action == EditAction::Allow,
+            need: need.clone(),
+            peers: edit.peers.clone(),
+            until_ns: edit.until_ns,
+        });
+        self.model.set_edits(edits.collect());
+    }
+
+    /// Brings the ends of the edits nearer, and tells nobody.
+    fn age_edits(&self, by_ns: u64) {
+        let word = self.read_state(state::STATE_EDITS);
+        let Some(slot) = u32::try_from(word & u64::from(edits_word::EDITS_SLOT_MASK.0))
+            .ok()
+            .and_then(|slot| slot.checked_sub(1))
+        else {
+            return;
+        };
+        let table = self.gate.maps.edit_tables.open_inner(slot).expect("a table");
+        let nearer = |until_ns: u64| if until_ns == 0 { 0 } else { until_ns.saturating_sub(by_ns).max(1) };
+        for (key, cell) in table.entries().expect("rows") {
+            let aged = edit_cell {
+                allow_until_ns: nearer(cell.allow_until_ns),
+                deny_until_ns: nearer(cell.deny_until_ns),
+                ..cell
+            };
+            table.put(&key, &aged, MapFlags::ANY).expect("a row");
+        }
+    }
+
     fn quarantine(&mut self, whom: &Whom, seconds: Option<u32>) {
         let until = seconds.map(|seconds| self.now() + u64::from(seconds) * SECOND_NS);
         let until_ns = until.map_or(0, |until| until - self.offset_ns);
@@ -531,6 +617,7 @@ impl Differ {
         for name in QUARANTINES {
             self.shift_times(name, |time| if time == 0 { 0 } else { time.saturating_sub(by_ns).max(1) });
         }
+        self.age_edits(by_ns);
         let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
         self.heard_ns += by_ns;

@@ -27,10 +27,45 @@ pub enum Event {
     /// Somebody is cut off, for so many seconds or until the release.
     Quarantine(Whom, Option<u32>),
     Release(Whom),
+    /// Somebody allows a server a need for so many seconds, or denies it.
+    Edit(EditOrder),
+    /// The oldest edit is cancelled.
+    Cancel,
     /// Flows are taken over for so many seconds from now on.
     Pickup(u32),
     /// The router's NIC has the first of these MACs, and devices above it the others. None: that is unknown.
     OwnMacs(Vec<[u8; 6]>),
+}
+
+/// An edit that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EditOrder {
+    pub allows: bool,
+    pub server: String,
+    /// Peers open it; else the server does.
+    pub inbound: bool,
+    pub seconds: u32,
+    pub need: String,
+}
+
+impl fmt::Display for EditOrder {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EditOrder { allows, server, inbound, seconds, need } = self;
+        let action = if *allows { "allow" } else { "deny" };
+        let direction = if *inbound { "in" } else { "out" };
+        write!(out, "{action} {server} {direction} {seconds} {need}")
+    }
+}
+
+fn read_order(words: &[&str]) -> Option<EditOrder> {
+    let [action, server, direction, seconds, need @ ..] = words else { return None };
+    Some(EditOrder {
+        allows: *action == "allow",
+        server: (*server).to_owned(),
+        inbound: *direction == "in",
+        seconds: seconds.parse().ok()?,
+        need: need.join(" "),
+    })
 }
 
 /// Who is cut off.
@@ -114,6 +149,8 @@ impl fmt::Display for Event {
             Event::Release(whom) => write!(out, "release {whom}"),
             Event::Back(frame, false) => write!(out, "back {}", to_hex(frame)),
             Event::Back(frame, true) => write!(out, "back-above {}", to_hex(frame)),
+            Event::Edit(order) => write!(out, "{order}"),
+            Event::Cancel => out.write_str("cancel"),
             Event::Pickup(seconds) => write!(out, "pickup {seconds}"),
             Event::OwnMacs(macs) => {
                 out.write_str("own")?;
@@ -160,6 +197,8 @@ fn read_event(line: &str) -> Option<Event> {
         ["quarantine", whom] => Event::Quarantine(read_whom(whom)?, None),
         ["quarantine", whom, seconds] => Event::Quarantine(read_whom(whom)?, Some(seconds.parse().ok()?)),
         ["release", whom] => Event::Release(read_whom(whom)?),
+        ["allow" | "deny", ..] => Event::Edit(read_order(&words)?),
+        ["cancel"] => Event::Cancel,
         ["pickup", seconds] => Event::Pickup(seconds.parse().ok()?),
         ["own", ref macs @ ..] => {
             let macs: Option<Vec<_>> = macs.iter().map(|mac| from_hex(mac)?.try_into().ok()).collect();
@@ -201,6 +240,14 @@ mod tests {
             Event::Quarantine(Whom::Server("web".to_owned()), Some(60)),
             Event::Quarantine(Whom::Server("web".to_owned()), None),
             Event::Release(Whom::Server("web".to_owned())),
+            Event::Edit(EditOrder {
+                allows: false,
+                server: "web".to_owned(),
+                inbound: true,
+                seconds: 60,
+                need: "tcp/80-90 from 192.0.2.0/24".to_owned(),
+            }),
+            Event::Cancel,
             Event::Pickup(120),
             Event::OwnMacs(vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x20]]),
             Event::OwnMacs(Vec::new()),

@@ -101,6 +101,10 @@ rules! {
     Renewal,
     RenewalPresumed,
     RenewalElsewhere,
+    /// An edit alone permits an opening, or an answer; one denies an answer.
+    NeedByEdit,
+    ReplyByEdit,
+    DeniedReply,
 }
 
 /// How often each reason was given, and each rule met.

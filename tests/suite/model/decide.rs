@@ -54,6 +54,8 @@ pub struct Decision {
     pub management: bool,
     /// The memory of peers was full, and that alone is the reason.
     pub presumed: bool,
+    /// Until when the edit holds that alone permits it.
+    pub edit_until: Option<u64>,
     /// Where it is not the server that has the source address.
     pub server: Option<String>,
     /// The protocol that counts, where it is not the packet's.
@@ -77,6 +79,7 @@ impl Decision {
             own_port: false,
             management: false,
             presumed: false,
+            edit_until: None,
             server: None,
             protocol: None,
             needs: Vec::new(),
@@ -514,13 +517,18 @@ impl Model {
         let overtakes = known.is_none();
         let decision = match known.filter(|_| !over_headers && !too_many && !foreign) {
             // The datagram was under way when the policy changed: no sign of anything.
-            Some(first) if first.generation != self.generation => {
+            Some(first)
+                if first.generation != self.generation
+                    || first.edit_changes != self.edit_changes
+                    || first.edit_until.is_some_and(|until| case.now_ns >= until) =>
+            {
                 Decision::drop(Reason::Fragment).quiet_if(true).meeting(Covered::LaterUnderOtherPolicy)
             }
             Some(first) => {
                 let mut decision = Decision::pass(Reason::LaterFragment).with(Effect::CountFragment);
                 decision.needs = first.needs.clone();
                 decision.management = first.management;
+                decision.edit_until = first.edit_until;
                 decision
             }
             None => match self.follow_refused(case) {

@@ -37,6 +37,10 @@ pub struct FragmentState {
     pub needs: Vec<u32>,
     /// Data of the later ones that followed it.
     pub later_bytes: u32,
+    /// How often the edits had changed when it passed.
+    pub edit_changes: u32,
+    /// Until when the edit holds that let it pass; none: the policy did.
+    pub edit_until: Option<u64>,
 }
 
 impl FragmentState {

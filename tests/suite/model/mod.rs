@@ -6,6 +6,7 @@
 
 mod coverage;
 mod decide;
+mod edits;
 mod flows;
 mod fragments;
 mod heard;
@@ -27,13 +28,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portcullis::abi::Reason;
-use portcullis::policy::{Mode, Policy, Tracking};
+use portcullis::policy::{Direction, Mode, Policy, Tracking};
 
 use decide::{Decision, Effect};
 use fragments::{FragmentState, RefusedFragment};
 use packet::{Frame, Known, Packet, Transport, Way};
 
 pub use coverage::{Coverage, Rule};
+pub use edits::Edit;
 pub use flows::{FlowKey, FlowState, Table};
 pub use fragments::FragmentKey;
 pub use ledger::{LedgerKey, Sum};
@@ -62,7 +64,8 @@ impl Model {
         self.tracks = is_strict(policy);
         self.last_generation += 1;
         self.generation = self.last_generation;
-        self.end_revoked();
+        self.end_homeless_edits(policy);
+        self.end_revoked(now_ns);
     }
 
     /// Makes a policy the live one until `go_back` or `confirm`. What it revokes stays for the policy before.
@@ -92,16 +95,20 @@ impl Model {
         self.last_generation = generation;
     }
 
-    fn end_revoked(&mut self) {
+    fn end_revoked(&mut self, now_ns: u64) {
         let Some(policy) = &self.policy else { return };
-        self.flows.end_revoked(|key| {
+        let mut flows = std::mem::take(&mut self.flows);
+        flows.end_revoked(|key| {
             let Some(server) = needs::find_server(policy, key.server) else { return false };
             // of an ICMP flow, the service is the type of the request
             let icmp = key.protocol == packet::ICMP || key.protocol == packet::ICMPV6;
             let port = if icmp { key.peer_port } else { key.server_port };
             let subject = needs::Subject::service(key.protocol, port, key.peer);
+            let edited = self.find_edits(&server.name, Direction::In, subject, now_ns);
             !needs::matching(policy, &needs::inbound(policy, server), subject).is_empty()
+                || edited.allowed_until.is_some()
         });
+        self.flows = flows;
     }
 
     pub fn set_pickup_until(&mut self, until_ns: u64) {
@@ -335,7 +342,7 @@ impl Model {
     /// alarm is not remembered, for then the SYN+ACK says nothing new; one of observe is, for it leaves.
     fn note_dropped_opening(&mut self, packet: &Packet, outcome: &Outcome, now_ns: u64) {
         let silent = match outcome.reason {
-            Reason::Rate => true,
+            Reason::Rate | Reason::Denied => true,
             Reason::NewFlow | Reason::Destination | Reason::Protocol => {
                 outcome.quiet || outcome.verdict == Verdict::WouldDrop
             }
@@ -379,10 +386,12 @@ impl Model {
             Some(Transport::Tcp(tcp)) => Some(tcp),
             _ => None,
         };
+        // what an edit permits is asked anew for each packet, so it is of no policy
+        let generation = if decision.edit_until.is_some() { 0 } else { self.generation };
         for effect in &decision.effects {
             match effect {
                 Effect::Answer(table, key) => {
-                    let written = self.flows.answer(*table, key, tcp, self.generation, now_ns);
+                    let written = self.flows.answer(*table, key, tcp, generation, now_ns);
                     // decided: a flow that its server keeps is a peer that asked. Of ICMP the peer's port is
                     // the type of the request.
                     let icmp = *table == Table::IcmpQueries;
@@ -395,7 +404,7 @@ impl Model {
                 }
                 Effect::PickUp(key) => {
                     if let Some(tcp) = tcp {
-                        self.flows.pick_up(key, tcp, self.generation, now_ns);
+                        self.flows.pick_up(key, tcp, generation, now_ns);
                     }
                 }
                 Effect::Open(key) => self.flows.open_own(*key, now_ns),
@@ -410,6 +419,8 @@ impl Model {
                         management: decision.management,
                         needs: decision.needs.clone(),
                         later_bytes: 0,
+                        edit_changes: self.edit_changes,
+                        edit_until: decision.edit_until,
                     };
                     self.fragments.remember(packet, state);
                 }

@@ -111,7 +111,7 @@ pub fn any_role_quiet(policy: &Policy, subject: Subject) -> Vec<u32> {
         .collect()
 }
 
-fn has_port(need: &Need, subject: Subject) -> bool {
+pub fn has_port(need: &Need, subject: Subject) -> bool {
     // decided: the ICMP of one family in packets of the other is nobody's need.
     let foreign = match subject.protocol {
         ICMP => subject.peer.is_ipv6(),

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use portcullis::policy::Policy;
 
 use super::coverage::Coverage;
+use super::edits::Edit;
 use super::flows::Flows;
 use super::fragments::Fragments;
 use super::heard::Heard;
@@ -31,6 +32,8 @@ pub struct Model {
     pub(super) quarantined_addresses: BTreeMap<IpNet, Option<u64>>,
     /// By the server's name and the MAC of one of its machines.
     pub(super) quarantined_machines: BTreeMap<(String, [u8; 6]), Option<u64>>,
+    pub(super) edits: Vec<Edit>,
+    pub(super) edit_changes: u32,
     pub(super) flows: Flows,
     pub(super) fragments: Fragments,
     pub(super) heard: Heard,
@@ -62,6 +65,8 @@ impl Model {
             quarantines: BTreeMap::new(),
             quarantined_addresses: BTreeMap::new(),
             quarantined_machines: BTreeMap::new(),
+            edits: Vec::new(),
+            edit_changes: 0,
             flows: Flows::default(),
             fragments: Fragments::default(),
             heard: Heard::default(),

@@ -1,6 +1,7 @@
 //! Steps 8 to 18: what a server that is what it says it is may send.
 
 use portcullis::abi::Reason;
+use portcullis::policy::Direction;
 
 use super::Model;
 use super::coverage::Rule as Covered;
@@ -75,7 +76,8 @@ impl Model {
         }
         let subject = Subject::service(key.protocol, service, key.peer);
         let rules = needs::matching(case.policy, &case.inbound, subject);
-        if rules.is_empty() {
+        let edited = self.find_edits(&case.server.name, Direction::In, subject, case.now_ns);
+        if rules.is_empty() && edited.allowed_until.is_none() {
             return None;
         }
         let mut decision = if !case.is_strict() {
@@ -95,8 +97,13 @@ impl Model {
                 (None, None) => return None,
             }
         };
+        if edited.denied {
+            return Some(Decision::drop(Reason::Denied).at_own_port(service).meeting(Covered::DeniedReply));
+        }
         decision.management = rules.iter().any(|rule| rule.role.is_none());
-        Some(decision.by(&rules))
+        decision.edit_until = edited.until(!rules.is_empty());
+        let by_edit = decision.edit_until.is_some();
+        Some(decision.by(&rules).meeting_if(by_edit, Covered::ReplyByEdit))
     }
 
     /// Step 10: what the server may open. A need without a limit goes first, then each in turn that has room.
@@ -116,13 +123,24 @@ impl Model {
                 .meeting_if(needs::is_peer_by_name(rules, opening.peer), Covered::PeerByName)
                 .meeting_if(opening.protocol == VRRP, Covered::VrrpByNeed)
         };
-        if rules.is_empty() {
+        let edited = self.find_edits(&case.server.name, Direction::Out, opening, case.now_ns);
+        if rules.is_empty() && edited.allowed_until.is_none() {
             return None;
+        }
+        if edited.denied {
+            return Some(Decision::drop(Reason::Denied));
         }
         let unlimited: Vec<Rule<'_>> =
             rules.iter().copied().filter(|rule| rule.need.limit.is_none()).collect();
         if !unlimited.is_empty() {
             return Some(mark(Decision::pass(Reason::Need), &unlimited));
+        }
+        // decided: it has no limit, and goes before needs that have one
+        if edited.allowed_until.is_some() {
+            let mut decision = Decision::pass(Reason::Need).meeting(Covered::NeedByEdit);
+            decision.effects.extend(key.map(Effect::Open));
+            decision.edit_until = edited.allowed_until;
+            return Some(decision);
         }
         let limited = by_generosity(&rules);
         for (place, (rule, limit)) in limited.iter().enumerate() {
@@ -142,12 +160,22 @@ impl Model {
         let rules = needs::matching(case.policy, &case.outbound, case.opening());
         let crossed = self.has_crossed(case);
         let is_opened = tcp.is_syn_ack() && self.is_opened(case, &key);
-        if rules.is_empty() || (is_opened && !crossed) {
+        let edited = self.find_edits(&case.server.name, Direction::Out, case.opening(), case.now_ns);
+        if (rules.is_empty() && edited.allowed_until.is_none()) || (is_opened && !crossed) {
             return None;
         }
-        let by_sport = rules.iter().all(|rule| rule.need.sport.is_some());
-        let own = Decision::pass(Reason::OwnConnection).by(&rules);
-        let own = own.meeting_if(by_sport, Covered::SportOwnConnection);
+        let by_sport = !rules.is_empty() && rules.iter().all(|rule| rule.need.sport.is_some());
+        // decided: a need with a limit permits it as well, but an edit goes before that
+        let by_policy = rules.iter().any(|rule| rule.need.limit.is_none());
+        let mut own = Decision::pass(Reason::OwnConnection).by(&rules);
+        own.edit_until = edited.until(by_policy);
+        if own.edit_until.is_some() {
+            own.needs.clear();
+        }
+        let own = match edited.denied {
+            true => Decision::drop(Reason::Denied),
+            false => own.meeting_if(by_sport, Covered::SportOwnConnection),
+        };
         if !tcp.is_syn_ack() || crossed {
             return Some(own.meeting_if(is_opened, Covered::CrossedSyn));
         }
@@ -202,6 +230,7 @@ impl Model {
         };
         let subject = |port| Subject::service(quote.protocol, port, quote.source);
         let mut rules: Vec<Rule<'_>> = Vec::new();
+        let mut edit_until = None;
         if let (Some((server_port, peer_port)), Some(service)) = (ports, service) {
             let key = FlowKey {
                 server: packet.source,
@@ -211,7 +240,12 @@ impl Model {
                 peer_port,
             };
             if !case.is_strict() || self.flows.find(&key, case.now_ns).is_some() {
-                rules.extend(needs::matching(case.policy, &case.inbound, subject(service)));
+                let found = needs::matching(case.policy, &case.inbound, subject(service));
+                let edited = self.find_edits(&case.server.name, Direction::In, subject(service), case.now_ns);
+                if edited.permits(!found.is_empty()) {
+                    edit_until = edited.until(!found.is_empty());
+                    rules.extend(found);
+                }
             }
         }
         if let Some(port) = asked {
@@ -220,11 +254,19 @@ impl Model {
                 QuotedEnds::Icmp { .. } | QuotedEnds::Portless => None,
             };
             let subject = Subject { own_port, ..subject(port) };
-            rules.extend(needs::matching(case.policy, &case.outbound, subject));
+            let found = needs::matching(case.policy, &case.outbound, subject);
+            let edited = self.find_edits(&case.server.name, Direction::Out, subject, case.now_ns);
+            // what a peer has opened goes first
+            if rules.is_empty() && edit_until.is_none() && edited.permits(!found.is_empty()) {
+                edit_until = edited.until(!found.is_empty());
+                rules.extend(found);
+            }
         }
-        let by_sport = rules.iter().all(|rule| rule.need.sport.is_some());
-        (!rules.is_empty()).then(|| {
-            Decision::pass(Reason::FlowError).by(&rules).meeting_if(by_sport, Covered::SportFlowError)
+        let by_sport = !rules.is_empty() && rules.iter().all(|rule| rule.need.sport.is_some());
+        (!rules.is_empty() || edit_until.is_some()).then(|| {
+            let mut decision = Decision::pass(Reason::FlowError).by(&rules);
+            decision.edit_until = edit_until;
+            decision.meeting_if(by_sport, Covered::SportFlowError)
         })
     }
 

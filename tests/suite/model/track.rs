@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portcullis::policy::{Policy, Server};
+use portcullis::policy::{Direction, Policy, Server};
 
 use super::Model;
 use super::coverage::Rule as Covered;
@@ -96,7 +96,16 @@ impl Model {
         let Loose { source: peer, destination, protocol, .. } = *loose;
         let inbound = needs::inbound(policy, server);
         let service_of = |port| Subject::service(protocol, port, peer);
-        let permits = |port| !needs::matching(policy, &inbound, service_of(port)).is_empty();
+        let port = match loose.opening {
+            Opening::Ports { destination, .. } => destination,
+            Opening::Icmp { kind, .. } => u16::from(kind),
+            Opening::None | Opening::Reset | Opening::Unreadable | Opening::Portless => 0,
+        };
+        let by_policy = !needs::matching(policy, &inbound, service_of(port)).is_empty();
+        // decided: what is denied is recorded all the same
+        let edited = self.find_edits(&server.name, Direction::In, service_of(port), now_ns);
+        let permitted = by_policy || edited.allowed_until.is_some();
+        let generation = if by_policy { self.generation } else { 0 };
         let key =
             |server_port, peer_port| FlowKey { server: destination, peer, protocol, server_port, peer_port };
         let heard = |service| HeardKey { server: server.name.clone(), peer, service };
@@ -109,17 +118,17 @@ impl Model {
             }
             Opening::Ports { source, destination: service } if protocol == TCP => {
                 let key = key(service, source);
-                if permits(service) {
-                    self.flows.open_half(key, self.generation, now_ns);
+                if permitted {
+                    self.flows.open_half(key, generation, now_ns);
                 } else {
                     self.flows.open_unlisted(key, now_ns);
                 }
             }
             Opening::Ports { source, destination: service } => {
                 let key = key(service, source);
-                if permits(service) {
+                if permitted {
                     // A flow that is busy is not written again, and so is this.
-                    if self.flows.open_datagrams(key, self.generation, now_ns) {
+                    if self.flows.open_datagrams(key, generation, now_ns) {
                         self.heard.remember(heard(Some((protocol, service))), now_ns);
                     }
                     return;
@@ -144,6 +153,10 @@ impl Model {
                 // From where the server may ask, it is an answer.
                 let asked = Subject { protocol, port: source, peer, own_port: Some(service) };
                 let asks = needs::matching(policy, &needs::outbound(policy, server), asked);
+                let edited = self.find_edits(&server.name, Direction::Out, asked, now_ns);
+                if edited.allowed_until.is_some() {
+                    return;
+                }
                 if asks.is_empty() {
                     self.flows.open_unlisted(key, now_ns);
                 } else if asks.iter().all(|rule| rule.need.sport.is_some()) {
@@ -154,8 +167,8 @@ impl Model {
                 let request = icmp_kind(peer.is_ipv6(), kind) == IcmpKind::Request;
                 let kind = u16::from(kind);
                 if request
-                    && permits(kind)
-                    && self.flows.open_datagrams(key(identifier, kind), self.generation, now_ns)
+                    && permitted
+                    && self.flows.open_datagrams(key(identifier, kind), generation, now_ns)
                 {
                     self.heard.remember(heard(Some((protocol, kind))), now_ns);
                 }
@@ -166,13 +179,13 @@ impl Model {
                 if [ICMP, ICMPV6].contains(&protocol) {
                     return;
                 }
-                if loose.asks && !permits(0) {
+                if loose.asks && !permitted {
                     self.flows.open_unlisted(key(0, 0), now_ns);
                 }
-                if services.is_empty() {
+                if services.is_empty() && !permitted {
                     return;
                 }
-                if !permits(0) || self.flows.open_datagrams(key(0, 0), self.generation, now_ns) {
+                if !permitted || self.flows.open_datagrams(key(0, 0), generation, now_ns) {
                     self.heard.remember(heard(Some((protocol, 0))), now_ns);
                 }
             }

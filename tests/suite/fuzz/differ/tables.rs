@@ -102,7 +102,8 @@ impl Differ {
     }
 
     fn to_model_generation(&self, generation: u32) -> u32 {
-        generation.wrapping_sub(self.generation_before)
+        // an edit permitted it, and no policy
+        if generation == 0 { 0 } else { generation.wrapping_sub(self.generation_before) }
     }
 
     /// Ledger and counters, exactly.
