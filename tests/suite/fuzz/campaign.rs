@@ -196,21 +196,22 @@ fn invent_orders(chance: &mut Chance, live: &mut String, before: &mut Option<Str
 
 /// A need that is given to a server, or taken away, for a time.
 fn invent_edit(chance: &mut Chance) -> EditOrder {
+    // mostly wide ones, for what a conversation asks is by chance
     const NEEDS: [&str; 14] = [
-        "tcp/80",
-        "tcp/443",
-        "tcp/25",
-        "tcp/53",
-        "udp/53",
+        "tcp",
+        "tcp",
         "tcp",
         "udp",
+        "udp",
         "tcp/1-1023",
-        "udp/1024-65535",
+        "tcp/1024-65535",
+        "udp/1-1023",
+        "tcp/80",
+        "udp/53",
         "icmp/echo-request",
         "icmpv6/echo-request",
         "sctp",
         "gre",
-        "tcp/1024-65535",
     ];
     const PEERS: [&str; 5] =
         ["", "0.0.0.0/1, ::/1", "128.0.0.0/1, 2000::/3", "203.0.113.0/24", "2001:db8::/32"];
@@ -222,7 +223,7 @@ fn invent_edit(chance: &mut Chance) -> EditOrder {
         allows: chance.below(3) > 0,
         server: chance.pick(&SERVERS).to_owned(),
         inbound,
-        seconds: chance.pick(&[5, 20, 60, 3600]),
+        seconds: chance.pick(&[20, 60, 3600, 3600]),
         need: format!("{}{peers}", chance.pick(&NEEDS)),
     }
 }
