@@ -21,7 +21,13 @@ fn codes() -> Vec<(String, String)> {
         for (number, part) in text.split("```").enumerate() {
             match number % 2 {
                 0 => codes.extend(part.split('`').skip(1).step_by(2).map(|code| (page.clone(), code.into()))),
-                _ => codes.extend(part.lines().map(|line| (page.clone(), line.into()))),
+                _ => {
+                    // behind a prompt stands a command, and below it what that has said
+                    let has_prompts = part.lines().any(|line| line.starts_with("$ "));
+                    let is_said = |line: &&str| has_prompts && line.starts_with("portcullis ");
+                    let lines = part.lines().filter(|line| !is_said(line));
+                    codes.extend(lines.map(|line| (page.clone(), line.into())));
+                }
             }
         }
     }
