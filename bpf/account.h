@@ -113,19 +113,28 @@ static __noinline __u64 find_sample_delay_ns(const struct ledger_key *kind, __u6
 	return (quota->rows - samples) * SAMPLE_INTERVAL_NS / samples;
 }
 
-/* For lookup_cached(). `number`: for a drop the place of this CPU's counts, for a pass the server's id. */
-static __always_inline void cache_verdict(const struct packet *packet,
-					  const struct decision *decision, __u32 number,
-					  bool overflow, __u32 epoch)
+/* For lookup_cached(). `index`: of this CPU's counts. */
+static __always_inline void cache_drop(const struct packet *packet, const struct decision *decision,
+				       __u32 index, bool overflow, __u32 epoch)
 {
 	union cached_result result = {
-		.number = number,
+		.index = index,
 		.reason = decision->reason,
 		.quiet = !!(decision->flags & DROP_QUIET),
 		.overflow = overflow,
 	};
 
-	if (result.number == number)
+	if (result.index == index)
+		store_cached(packet, epoch, result.word);
+}
+
+/* As cache_drop(). `use`: the number of the need. */
+static __always_inline void cache_pass(const struct packet *packet, __u32 server, __u32 use,
+				       __u32 epoch)
+{
+	union cached_result result = { .server = server, .use = use };
+
+	if (result.server == server && result.use == use)
 		store_cached(packet, epoch, result.word);
 }
 
@@ -148,8 +157,8 @@ static __always_inline void note_used_up_quota(const struct packet *packet,
 	shared = bpf_map_lookup_elem(&ledger_quotas, &shared_key);
 	limits = find_limits(CLASS_OWN, now_ns);
 	if (!quota || !limits ||
-	    (quota->rows < limits->max && (quota->rows < limits->guaranteed || !shared ||
-					   shared->rows < limits->shared)))
+	    (quota->rows < limits->max &&
+	     (quota->rows < limits->guaranteed || !shared || shared->rows < limits->shared)))
 		return;
 	server = find_server(&policy, &packet->source);
 	/* a server with a MAC or VLAN is left out: each frame has to be compared with them */
@@ -269,7 +278,7 @@ __noinline int count_drop(struct xdp_md *ctx, const struct packet *packet,
 	if (epoch && decision->scope == SCOPE_PORT && decision->verdict == VERDICT_DROP) {
 		if (row->class == ROW_OVERFLOW)
 			note_used_up_quota(packet, decision, index, epoch, now_ns);
-		cache_verdict(packet, decision, index, row->class == ROW_OVERFLOW, epoch);
+		cache_drop(packet, decision, index, row->class == ROW_OVERFLOW, epoch);
 	}
 
 	if (decision->flags & DROP_QUIET) {
@@ -333,7 +342,7 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 
 		fill_reply_key(&key, packet);
 		if (effects & EFFECT_NOTE_OPENING)
-			note_own_opening(&key, now_ns);
+			note_own_opening(&key, decision->server, now_ns);
 		if (effects & EFFECT_OPEN_FLOW)
 			make_established(&key,
 					 noted_generation(decision->generation, decision->rule),
@@ -355,19 +364,33 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 	return 0;
 }
 
+/* A packet passes by a need. `epoch`: as for account(). Not inlined, for its own stack. */
+static __noinline int count_use(const struct packet *packet, const struct decision *decision,
+				__u64 now_ns, __u32 epoch)
+{
+	__u32 use = note_use(decision->generation, decision->rule,
+			     !!(decision->effects & EFFECT_COUNT_USE), now_ns);
+
+	if (epoch && decision->scope == SCOPE_PORT)
+		cache_pass(packet, decision->server, use, epoch);
+	return 0;
+}
+
 /* `epoch`: of a plain TCP opening, whose verdict may be cached; else 0. */
 static __always_inline void account(struct xdp_md *ctx, const struct packet *packet,
 				    const struct decision *decision, __u64 now_ns, __u32 epoch)
 {
+	const __u32 uses = EFFECT_COUNT_USE | EFFECT_SEE_USE;
+
 	count_packet(packet, decision);
 	if (decision->effects & EFFECT_REFUSE_FRAGMENT)
 		remember_refused(packet, decision, now_ns);
-	if (decision->effects & ~EFFECT_REFUSE_FRAGMENT)
+	if (decision->effects & ~(EFFECT_REFUSE_FRAGMENT | uses))
 		apply_effects(packet, decision, now_ns);
 	if (decision->verdict != VERDICT_PASS) {
 		count_drop(ctx, packet, decision, now_ns, epoch);
-	} else if (epoch && decision->scope == SCOPE_PORT) {
-		cache_verdict(packet, decision, decision->server, false, epoch);
+	} else if (decision->effects & uses) {
+		count_use(packet, decision, now_ns, epoch);
 	}
 }
 

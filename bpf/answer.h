@@ -49,7 +49,7 @@ static __always_inline __u32 find_reply(struct verdict_context *context, struct 
 		    context->now_ns < read_state(STATE_PICKUP_UNTIL_NS)) {
 			reason = REASON_PICKUP;
 			/* anybody can provoke resets of a closed port: these must not fill the table */
-			effects = reset ? 0 : EFFECT_OPEN_FLOW;
+			effects = reset ? 0 : EFFECT_OPEN_FLOW | EFFECT_SEE_USE;
 		} else if (found.found || context->policy->assume & ASSUME_OPENED) {
 			effects = EFFECT_TOUCH_FLOW;
 			if (protocol == IPPROTO_TCP && is_syn_ack(packet))
@@ -60,6 +60,10 @@ static __always_inline __u32 find_reply(struct verdict_context *context, struct 
 		} else {
 			return 0;
 		}
+	} else {
+		/* of TCP a SYN+ACK shows that something opens, and of all else each answer */
+		effects = protocol != IPPROTO_TCP || is_syn_ack(packet) ? EFFECT_COUNT_USE :
+									  EFFECT_SEE_USE;
 	}
 	if (!known)
 		rule = find_service(context->policy, context->server, protocol, service,

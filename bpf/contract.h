@@ -28,7 +28,7 @@ enum layout {
 	 * 7: the ledger counts by CPU, in a map of its own, and keeps addresses.
 	 *    Quotas for what outsiders cause, reserve rows, hot kinds. Rows are given back.
 	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
-	 *    struct settings.
+	 *    struct settings. Buckets of `own_openings`. Uses of needs.
 	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
 	 */
 	LAYOUT_VERSION = 8,
@@ -54,6 +54,12 @@ enum layout {
 	HOT_KINDS_PER_CPU = 65536, /* entries of `hot_kinds`, one for each port */
 	SWEEP_ROWS = 128,          /* in one run of portcullis_sweep */
 	EDIT_SLOTS = 2,            /* of `edit_tables` */
+	OPENING_REGIONS = 64,      /* of `own_openings`, a power of two */
+	OPENING_BUCKETS = 2048,    /* of a region, a power of two */
+	OPENINGS_PER_BUCKET = 4,   /* a power of two */
+	OPENING_TICK_SHIFT =
+		24, /* a tick of their times, 17 ms, is a nanosecond shifted by so much */
+	NEED_NUMBERS_MAX = 8192, /* entries of `need_uses`, see union cached_result */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
@@ -136,6 +142,8 @@ enum effect {
 	EFFECT_LEARN_MAC = 64,        /* a host of the link sent it: note its MAC */
 	EFFECT_REFUSE_FRAGMENT = 128, /* a drop: later fragments share its reason */
 	EFFECT_NOTE_OPENING = 256,    /* the server itself opens this connection */
+	EFFECT_COUNT_USE = 512,       /* the need that permits it was used: something opens by it */
+	EFFECT_SEE_USE = 1024,        /* .. or something goes on that was opened by it */
 };
 
 /* Indexes of the map `state`. Each value is one aligned 64-bit word, so a reader sees the old
@@ -440,9 +448,29 @@ struct half_open {
 	__u32 syn_acks;     /* 0: none was seen yet, and `sequence` is empty */
 };
 
-/* Value of `unlisted` and `own_openings`. */
+/* Value of `unlisted`. */
 struct opening {
 	__u64 opened_ns;
+};
+
+/* Value of `own_openings`. Of each entry the upper half is a tag by the flow, and the lower one the time in
+ * ticks, see OPENING_TICK_SHIFT. 0: empty.
+ */
+struct opening_bucket {
+	__u64 entries[OPENINGS_PER_BUCKET];
+};
+
+/* Value of `need_uses`: what one CPU has seen. */
+struct need_use {
+	__u64 openings; /* flows that peers opened and the server answered, or packets of the server that open */
+	__u64 last_ns; /* of the last packet that passed by it, of a known flow at most a second before; 0: never */
+};
+
+/* Value of `counted_needs`. The times are of the clock on the wall. */
+struct counted_need {
+	__u8 identity[24];  /* of role, direction and text: a SHA-256, cut off */
+	__u64 since_s;      /* it is counted */
+	__u64 live_since_s; /* the live policy has had it without a break */
 };
 
 /* Value of `lessors`. */
@@ -727,8 +755,7 @@ struct private_run {
 };
 
 _Static_assert(sizeof(struct address) == 16, "address");
-_Static_assert(sizeof(struct settings) == 144 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX,
-	       "settings");
+_Static_assert(sizeof(struct settings) == 144 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX, "settings");
 _Static_assert(sizeof(struct class_limits) == 16, "class_limits");
 _Static_assert(sizeof(struct server) == 20, "server");
 _Static_assert(sizeof(struct prefix_key) == 20, "prefix_key");
@@ -745,6 +772,9 @@ _Static_assert(sizeof(struct flow) == 24, "flow");
 _Static_assert(__builtin_offsetof(struct flow, generation) == 8, "flow");
 _Static_assert(__builtin_offsetof(struct flow, server) == 12, "flow");
 _Static_assert(sizeof(struct half_open) == 32, "half_open");
+_Static_assert(sizeof(struct opening_bucket) == 32, "opening_bucket");
+_Static_assert(sizeof(struct need_use) == 16, "need_use");
+_Static_assert(sizeof(struct counted_need) == 40, "counted_need");
 _Static_assert(sizeof(struct lessors) == 72, "lessors");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct fragment) == 32, "fragment");

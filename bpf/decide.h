@@ -54,15 +54,21 @@ static __always_inline bool is_over_limit(const struct verdict_context *context,
 	return true;
 }
 
-/* As was_opened_by_server(). A global function, for its own stack. */
-__noinline int sent_opening(const struct packet *packet, __u64 now_ns)
+/* Has the server that has the source address sent a SYN of its own in this flow? A global function, for its
+ * own stack.
+ */
+__noinline int sent_opening(const struct packet *packet, const struct policy *policy, __u64 now_ns)
 {
+	const struct server *server;
 	struct flow_key key;
 
-	if (!packet)
+	if (!packet || !policy)
+		return 0;
+	server = find_server(policy, &packet->source);
+	if (!server)
 		return 0;
 	fill_reply_key(&key, packet);
-	return was_opened_by_server(&key, now_ns);
+	return find_own_opening(&key, server->id, now_ns) == OPENING_FOUND;
 }
 
 /* An answer to a visitor is counted under the server's own port, and is no sign of its own: visitors
@@ -96,7 +102,8 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 		/* The peer's SYN crossed one that the server had sent before. It goes on to ask. The
 		 * port stays the destination's, for the server's own is any.
 		 */
-		if (!answers && !listed && is_acceptance(packet) && sent_opening(packet, now_ns))
+		if (!answers && !listed && is_acceptance(packet) &&
+		    sent_opening(packet, policy, now_ns))
 			decision->flags |= DROP_QUIET;
 		answers |= is_reset(packet) || is_group_report(packet);
 	}
@@ -147,12 +154,19 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	 * done so by a packet whose ports can't be read. But where the server sent a SYN of its own,
 	 * the peer's SYN has only crossed it.
 	 */
-	if (rule && tcp && is_syn_ack(packet) && context->policy->flags & SETTINGS_STRICT &&
-	    !was_opened_by_server(&context->key, context->now_ns) &&
-	    (was_opened_unlisted(&context->key, context->now_ns) ||
-	     find_heard(server->id, &packet->destination, HEARD_ANY, HEARD_ANY, context->now_ns) &
-		     HEARD_FOUND))
-		rule = 0;
+	if (rule && tcp && is_syn_ack(packet) && context->policy->flags & SETTINGS_STRICT) {
+		int own = find_own_opening(&context->key, server->id, context->now_ns);
+
+		if (own != OPENING_FOUND && (was_opened_unlisted(&context->key, context->now_ns) ||
+					     find_heard(server->id, &packet->destination, HEARD_ANY,
+							HEARD_ANY, context->now_ns) &
+						     HEARD_FOUND)) {
+			rule = 0;
+			/* for drop_stray_segment(): it may be that the SYN was forgotten */
+			if (own == OPENING_LOST)
+				decision->flags |= DROP_PRESUMED;
+		}
+	}
 	if (rule && edit & EDIT_DENIES) {
 		drop(decision, REASON_DENIED, 0);
 		decision->rule = edit_rule(edit);
@@ -160,7 +174,8 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	}
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule,
-		     is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0);
+		     (is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0) |
+			     (opening ? EFFECT_COUNT_USE : EFFECT_SEE_USE));
 		if (!opening)
 			return;
 		if (rule & RULE_LIMITED) {
@@ -206,7 +221,7 @@ static __always_inline bool pass_link_service(const struct policy *policy,
 		/* an order about one server holds in mode observe too */
 		decision->observed = 0;
 	} else {
-		pass(decision, REASON_NEED, rule, 0);
+		pass(decision, REASON_NEED, rule, EFFECT_COUNT_USE);
 	}
 	return true;
 }

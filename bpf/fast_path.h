@@ -148,8 +148,9 @@ static __always_inline bool count_cached_drop(struct xdp_md *ctx, const struct p
 	if (hot)
 		add_statistic(STATISTIC_LEDGER_FULL, 1);
 	bytes = frame_length(ctx, HOOK_XDP);
-	count_in_row(cpu, index, counts, &frame->source, &frame->destination, bytes, now_ns);
+	/* in this order, which keeps less on the stack */
 	add_to_counter(counter, bytes);
+	count_in_row(cpu, index, counts, &frame->source, &frame->destination, bytes, now_ns);
 	return true;
 }
 
@@ -247,6 +248,28 @@ static __always_inline void fill_plain_key(struct flow_key *key, const struct pl
 	key->protocol = frame->protocol;
 }
 
+/* An opening passes by a cached verdict. Not inlined, for its own stack. */
+static __noinline int note_known_pass(struct fast_path *path, __u32 server, __u32 use, __u64 now_ns)
+{
+	add_use(use, 1, now_ns);
+	fill_plain_key(&path->key, &path->frame);
+	add_own_opening(&path->key, server, now_ns);
+	return 0;
+}
+
+/* As notes_dropped_opening(): an opening is dropped quietly by a cached verdict. `index`: of its counts. */
+static __noinline int note_quiet_drop(struct fast_path *path, __u32 index, __u64 now_ns)
+{
+	__u32 number = find_row_number(index);
+	const struct ledger_row *row = bpf_map_lookup_elem(&ledger_rows, &number);
+
+	if (!row)
+		return 0;
+	fill_plain_key(&path->key, &path->frame);
+	note_own_opening(&path->key, row->kind.server, now_ns);
+	return 0;
+}
+
 /* The cached verdict on an opening, as an XDP action, or FULL_PATH. */
 static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *path,
 					 struct cpu *cpu, const struct policy *policy, __u32 epoch,
@@ -268,7 +291,7 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *p
 			return FULL_PATH;
 	}
 
-	if (result.reason == REASON_NEED) {
+	if (result.reason < REASON_ETHERTYPE) {
 		__u32 index = REASON_NEED;
 		struct counter *counter = bpf_map_lookup_elem(&counters, &index);
 
@@ -276,16 +299,15 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *p
 		 * changes with its last.
 		 */
 		if (!counter ||
-		    is_quarantined(result.number, &frame->source, frame->source_mac, now_ns))
+		    is_quarantined(result.server, &frame->source, frame->source_mac, now_ns))
 			return FULL_PATH;
 		add_to_counter(counter, frame_length(ctx, HOOK_XDP));
-		fill_plain_key(&path->key, frame);
-		note_own_opening(&path->key, now_ns);
+		note_known_pass(path, result.server, result.use, now_ns);
 		return XDP_PASS;
 	}
 
 	if (result.reason == REASON_QUARANTINED) {
-		__u32 number = find_row_number(result.number);
+		__u32 number = find_row_number(result.index);
 		const struct ledger_row *row = bpf_map_lookup_elem(&ledger_rows, &number);
 
 		/* the quarantine may be over */
@@ -294,16 +316,25 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *p
 			return FULL_PATH;
 	}
 	counted = result.overflow ?
-			  count_known_rest(ctx, frame, result.number, result.word, now_ns) :
-			  count_cached_drop(ctx, frame, cpu, result.number, result, now_ns, NULL);
+			  count_known_rest(ctx, frame, result.index, result.word, now_ns) :
+			  count_cached_drop(ctx, frame, cpu, result.index, result, now_ns, NULL);
 	if (!counted)
 		return FULL_PATH;
 	/* as notes_dropped_opening(): other drops that are cached are loud */
-	if (result.quiet && result.reason == REASON_NEW_FLOW) {
-		fill_plain_key(&path->key, frame);
-		note_own_opening(&path->key, now_ns);
-	}
+	if (result.quiet && result.reason == REASON_NEW_FLOW)
+		note_quiet_drop(path, result.index, now_ns);
 	return XDP_DROP;
+}
+
+/* What an answer writes once a second for its flow, or with the first of all. Not inlined, for its own stack. */
+static __noinline int renew_reply(const struct fast_path *path, struct flow *flow,
+				  bool answers_first, __u64 now_ns)
+{
+	if (path->key.protocol != IPPROTO_TCP && is_due(flow, now_ns))
+		remember_request(&path->key, flow->server, now_ns);
+	note_use(path->policy.generation, flow->rule, answers_first, now_ns);
+	refresh_flow(flow, now_ns);
+	return 0;
 }
 
 /* Passes an answer in a flow that the live policy has permitted before, and refreshes the flow as
@@ -315,7 +346,7 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 {
 	const struct plain_frame *frame = &path->frame;
 	struct flow_key *key = &path->key;
-	bool tcp = frame->protocol == IPPROTO_TCP;
+	bool tcp = frame->protocol == IPPROTO_TCP, answers_first;
 	__u32 index = REASON_REPLY;
 	struct counter *counter;
 	struct flow *flow;
@@ -345,12 +376,9 @@ static __always_inline bool pass_reply(struct xdp_md *ctx, struct fast_path *pat
 	if (!counter)
 		return false;
 	add_to_counter(counter, frame_length(ctx, HOOK_XDP));
-	if (!tcp) {
-		add_flow_flags(flow, FLOW_ANSWERED);
-		if (is_due(flow, now_ns))
-			remember_request(key, flow->server, now_ns);
-	}
-	refresh_flow(flow, now_ns);
+	answers_first = !tcp && add_flow_flags(flow, FLOW_ANSWERED);
+	if (answers_first || is_due(flow, now_ns))
+		renew_reply(path, flow, answers_first, now_ns);
 	return true;
 }
 

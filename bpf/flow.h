@@ -8,7 +8,8 @@
 
 #include "edits.h"
 #include "heard.h"
-#include "verdict_cache.h"
+#include "own_openings.h"
+#include "use.h"
 
 /* As in nf_conntrack_proto_*.c (Linux 6.1), seconds. */
 enum timeout {
@@ -16,8 +17,6 @@ enum timeout {
 	TIMEOUT_CLOSING_S = 120, /* FIN_WAIT and TIME_WAIT */
 	TIMEOUT_RESET_S = 10,
 	TIMEOUT_HALF_OPEN_S = 60,
-	/* Of an opening of the server's own. Its SYN is sent again within this time. */
-	TIMEOUT_SYN_SENT_S = 120,
 	TIMEOUT_DATAGRAM_S = 30,
 	TIMEOUT_DATAGRAM_ANSWERED_S = 120,
 	TIMEOUT_OTHER_S = 600,
@@ -260,14 +259,6 @@ static __always_inline bool was_opened_unlisted(const struct flow_key *key, __u6
 	return opening && is_within(opening->opened_ns, now_ns, timeout_s);
 }
 
-/* Did the server itself begin to open this flow? Then a peer's SYN has crossed the server's own. */
-static __always_inline bool was_opened_by_server(const struct flow_key *key, __u64 now_ns)
-{
-	struct opening *opening = bpf_map_lookup_elem(&own_openings, key);
-
-	return opening && is_within(opening->opened_ns, now_ns, TIMEOUT_SYN_SENT_S);
-}
-
 /* ---- writers ---------------------------------------------------------- */
 
 static __always_inline void add_statistic(__u32 index, __u64 count)
@@ -278,28 +269,15 @@ static __always_inline void add_statistic(__u32 index, __u64 count)
 		*statistic += count;
 }
 
-/* `table`: `unlisted` or `own_openings`. */
-static __always_inline void note_opening(void *table, const struct flow_key *key, __u64 now_ns)
+static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_ns)
 {
-	struct opening *opening = bpf_map_lookup_elem(table, key);
+	struct opening *opening = bpf_map_lookup_elem(&unlisted, key);
 	struct opening fresh = { .opened_ns = now_ns };
 
 	if (opening)
 		opening->opened_ns = now_ns;
-	else if (bpf_map_update_elem(table, key, &fresh, BPF_ANY))
+	else if (bpf_map_update_elem(&unlisted, key, &fresh, BPF_ANY))
 		add_statistic(STATISTIC_FLOW_LOST, 1);
-}
-
-/* Once a second for a flow, for CPUs share the table. Not inlined, for its own stack: the filter's is
- * full.
- */
-static __noinline int note_own_opening(const struct flow_key *key, __u64 now_ns)
-{
-	const struct opening *known = bpf_map_lookup_elem(&own_openings, key);
-
-	if (!known || !is_within(known->opened_ns, now_ns, 1))
-		note_opening(&own_openings, key, now_ns);
-	return 0;
 }
 
 static __always_inline void make_established(const struct flow_key *key, __u32 generation,
@@ -317,11 +295,12 @@ static __always_inline void make_established(const struct flow_key *key, __u32 g
 		add_statistic(STATISTIC_FLOW_LOST, 1);
 }
 
-static __always_inline void add_flow_flags(struct flow *flow, __u32 flags)
+/* Returns whether this packet is the one that set them: of several CPUs one does. */
+static __always_inline bool add_flow_flags(struct flow *flow, __u32 flags)
 {
 	/* atomic: the other direction may be on another CPU */
-	if ((flow->flags & flags) != flags)
-		__sync_fetch_and_or(&flow->flags, flags);
+	return (flow->flags & flags) != flags &&
+	       (__sync_fetch_and_or(&flow->flags, flags) & flags) != flags;
 }
 
 static __always_inline bool is_due(const struct flow *flow, __u64 now_ns)
@@ -367,6 +346,7 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 				       const struct decision *decision, __u64 now_ns)
 {
 	__u32 generation = noted_generation(decision->generation, decision->rule);
+	bool due, answers_first = false;
 	struct flow *flow;
 
 	if (key->protocol == IPPROTO_TCP)
@@ -396,13 +376,16 @@ static __always_inline void touch_flow(const struct flow_key *key, const struct 
 		return;
 	}
 	renew_flow(flow, generation, decision->rule, decision->server);
+	due = is_due(flow, now_ns);
 	if (key->protocol == IPPROTO_TCP) {
 		add_flow_flags(flow, ended_by_server(packet));
 	} else {
-		add_flow_flags(flow, FLOW_ANSWERED);
-		if (is_due(flow, now_ns))
+		answers_first = add_flow_flags(flow, FLOW_ANSWERED);
+		if (due)
 			remember_request(key, decision->server, now_ns);
 	}
+	if (due || answers_first)
+		note_use(decision->generation, decision->rule, answers_first, now_ns);
 	refresh_flow(flow, now_ns);
 }
 

@@ -204,6 +204,46 @@ struct {
 	__array(values, struct inner_sports);
 } sports SEC(".maps");
 
+/* The number of the need of each rule, by which `need_uses` counts. Copies of a rule have the same. As
+ * `hosts`, but an array, for rules are numbered. 0: the need is not counted.
+ */
+struct inner_need_numbers {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__array(values, struct inner_need_numbers);
+} need_numbers SEC(".maps");
+
+/* How often each need was used, by its number. Written by the filter when something opens, and by the
+ * tracker when a peer's handshake is complete; read by the tool. Per CPU, for the fast path counts here
+ * too. Entry 0 is of all needs without a number. Can't fill, for the tool gives the numbers.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NEED_NUMBERS_MAX);
+	__type(key, __u32);
+	__type(value, struct need_use);
+} need_uses SEC(".maps");
+
+/* Which need has a number. Written and read by the tool alone. A hash outside the slots, because counts
+ * outlive policies. Full: numbers of needs that no slot has are given to others, and needs for which none
+ * is left are not counted.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NEED_NUMBERS_MAX);
+	__type(key, __u32);
+	__type(value, struct counted_need);
+} counted_needs SEC(".maps");
+
 /* Names of server ids. Written and read by the tool alone. A hash outside the slots, because the
  * ledger's rows outlive policies. Full: the policy is refused.
  */
@@ -349,16 +389,18 @@ struct {
 	__type(value, struct opening);
 } unlisted SEC(".maps");
 
-/* TCP connections that servers began to open themselves: a peer's bare SYN may cross the server's own
- * (RFC 9293, 3.5), and the SYN+ACK that answers it reveals no listener. Keyed as a flow that the peer
- * opened. Written and read by the filter. An LRU. Full: the oldest is evicted, and a SYN+ACK of that
- * connection may be taken for a listener's.
+/* Connections that servers began to open themselves, see own_openings.h. OPENING_REGIONS regions of
+ * OPENING_BUCKETS buckets, and the server's id selects the region: a server that opens much pushes out
+ * its own. Written and read by the filter. An array for its inlined lookup, and mappable to begin at a
+ * page, so that no bucket lies in two cache lines. Full: the oldest entry of the bucket goes, and the
+ * bucket shows it.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct flow_key);
-	__type(value, struct opening);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, OPENING_REGIONS *OPENING_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct opening_bucket);
 } own_openings SEC(".maps");
 
 /* First fragments that passed. Written and read by the filter. An LRU. Full: the oldest is evicted,
@@ -593,22 +635,31 @@ struct {
 } ledger_bloom SEC(".maps");
 
 /* Verdicts on TCP openings that hold for every destination of a port, see SCOPE_PORT. A cached drop
- * stores its reason and where this CPU counts its row, and a cached pass stores the server. Each CPU has its own part
+ * stores its reason and where this CPU counts its row, a cached pass stores its server and need. Each CPU has its own part
  * of the array. Written and read by the filter alone. An array, because its lookup is inlined while
  * a hash's is a call. A bucket holds four verdicts in two cache lines, and the array is mappable to
  * begin at one, as `ledger_rows`. Full: a newer verdict replaces an older one, and decide() finds
  * the older one again.
  */
 union cached_result {
+	/* of a drop */
 	struct {
-		__u32 number : 24; /* index in `ledger_counts`; REASON_NEED: of the server */
-		__u32 reason : 6;
-		__u32 quiet : 1;    /* of a drop */
+		__u32 index : 24; /* in `ledger_counts` */
+		__u32 reason : 6; /* below REASON_ETHERTYPE: it is no drop */
+		__u32 quiet : 1;
 		__u32 overflow : 1; /* the row's kind stands in `ledger_overflow` */
+	};
+	/* of a pass, which is one by REASON_NEED */
+	struct {
+		__u32 server : 16;
+		__u32 use : 13; /* in `need_uses` */
+		__u32 zero : 3; /* the first of these bits tells it from a drop */
 	};
 	__u32 word; /* read and written at once, see match_opening() */
 };
 _Static_assert(REASON_COUNT <= 64, "cached_result.reason has 6 bits");
+_Static_assert(REASON_ETHERTYPE == 32, "a drop has the upper bit of cached_result.reason");
+_Static_assert(NEED_NUMBERS_MAX <= 1 << 13, "cached_result.use has 13 bits");
 struct cached_verdict {
 	struct address source;
 	__u64 sender; /* the MAC, and in the lower 16 bits the port that it calls */
@@ -659,9 +710,9 @@ struct cpu {
 	__u32 generation;
 	__u32 changes; /* of quarantines and edits */
 	__u32 epoch;
-	__u32 writes;     /* not 0: a packet on this CPU is writing a cache entry */
-	__u64 secret;     /* an odd random number; 0: not yet drawn */
-	__u32 until_pick; /* drops before the next that pick_packet() picks */
+	__u32 writes;        /* not 0: a packet on this CPU is writing a cache entry */
+	__u64 secret;        /* an odd random number; 0: not yet drawn */
+	__u32 until_pick;    /* drops before the next that pick_packet() picks */
 	__u32 verdicts_mask; /* of struct settings, under the policy of this epoch */
 };
 struct {

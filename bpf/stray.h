@@ -17,8 +17,9 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 	const struct packet *packet = context->packet;
 	bool strict = context->policy->flags & SETTINGS_STRICT;
 	bool syn_ack = is_syn_ack(packet);
-	bool opened, listed, own;
+	bool opened, listed, own, lost = decision->flags & DROP_PRESUMED;
 
+	decision->flags &= ~DROP_PRESUMED;
 	find_service(context->policy, context->server, IPPROTO_TCP, packet->source_port,
 		     &packet->destination, &listed);
 	if (packet->tcp_flags & TCP_RST) {
@@ -36,7 +37,8 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 			 HEARD_FOUND;
 	/* no need permits the server's own SYN, or no longer, but no listener answers here */
 	own = syn_ack && !(context->policy->assume & ASSUME_OPENED) &&
-	      was_opened_by_server(&context->key, context->now_ns);
+	      (lost ||
+	       find_own_opening(&context->key, decision->server, context->now_ns) == OPENING_FOUND);
 	if (opened && listed)
 		drop_own_port(decision, REASON_STRANGER, packet->source_port);
 	else if (opened && syn_ack && !own)
@@ -44,7 +46,7 @@ static __always_inline void drop_stray_segment(const struct verdict_context *con
 	else if (listed)
 		drop_own_port(decision, REASON_NO_FLOW, packet->source_port);
 	else
-		drop(decision, REASON_NO_FLOW, 0);
+		drop(decision, REASON_NO_FLOW, own && lost ? DROP_PRESUMED : 0);
 }
 
 /* An answer of an `in` service in no flow: expected if the peer has asked, however late it comes.
@@ -97,7 +99,7 @@ static __always_inline bool drop_stray_datagram(const struct verdict_context *co
 		 (!strict || context->policy->assume & ASSUME_OPENED ||
 		  was_opened_unlisted(&context->key, context->now_ns));
 	if (opened && !listed && accepts && !(context->policy->assume & ASSUME_OPENED) &&
-	    was_opened_by_server(&context->key, context->now_ns)) {
+	    find_own_opening(&context->key, decision->server, context->now_ns) == OPENING_FOUND) {
 		/* two openings have crossed */
 		drop_own_port(decision, REASON_NO_FLOW, service);
 		return true;

@@ -72,7 +72,7 @@ static __always_inline void track_segment(const struct policy *policy, const str
 			add_half_open(key, noted_generation(policy->generation, rule), rule,
 				      now_ns);
 		else
-			note_opening(&unlisted, key, now_ns);
+			note_unlisted(key, now_ns);
 		if (is_bare_syn(packet))
 			return;
 	}
@@ -85,13 +85,22 @@ static __always_inline void track_segment(const struct policy *policy, const str
 	if (half && is_within(half->opened_ns, now_ns, TIMEOUT_HALF_OPEN_S) &&
 	    (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
 	    acknowledges(half, packet->acknowledgment)) {
+		__u32 rule = half->rule;
+		bool live = half->generation == policy->generation, listed;
+
 		server = find_server(policy, &packet->destination);
 		if (!server)
 			return;
-		make_established(key, half->generation, half->rule,
-				 half->generation == policy->generation ? server->id : 0,
+		make_established(key, half->generation, rule, live ? server->id : 0,
 				 packet->tcp_flags & TCP_FIN ? FLOW_FIN_PEER : 0, now_ns);
-		bpf_map_delete_elem(&half_open, key);
+		/* the one CPU that deletes it counts it */
+		if (bpf_map_delete_elem(&half_open, key))
+			return;
+		if (!live)
+			rule = find_service(policy, server, IPPROTO_TCP, packet->destination_port,
+					    &packet->source, &listed);
+		if (rule)
+			note_use(policy->generation, rule, 1, now_ns);
 		return;
 	}
 
@@ -158,7 +167,7 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 	/* The type may stand in a later fragment. Such a peer opens something in any case. */
 	if (is_connection_request(packet) ||
 	    (packet->fragment_position == FRAGMENT_FIRST && packet->protocol == IPPROTO_SCTP))
-		note_opening(&unlisted, key, now_ns);
+		note_unlisted(key, now_ns);
 	if (packet->protocol != IPPROTO_UDP)
 		return;
 	/* a lease, whose client is to renew it */
@@ -180,7 +189,7 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 		      now_ns) &
 		    EDIT_ALLOWS)
 		return;
-	note_opening(&unlisted, key, now_ns);
+	note_unlisted(key, now_ns);
 }
 
 static __always_inline void track_icmp(const struct policy *policy, const struct server *server,

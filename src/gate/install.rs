@@ -50,6 +50,7 @@ impl Gate {
         let ids = self.assign_ids(&tables.names)?;
         let encoded = encode(policy, tables, &ids);
         self.make_token_buckets(&encoded.token_buckets)?;
+        let numbers = self.number_needs(&tables.rules)?;
         self.carry_quarantines(tables, &ids)?;
 
         // a trial whose time is over, and that nobody has tidied up
@@ -58,7 +59,7 @@ impl Gate {
         let live = self.live_settings()?.unwrap_or_default();
         let generation = self.take_generation(live.generation)?;
         let slot = active.free_slot();
-        fill_slot(slot, &self.create_inner_maps(&encoded)?)?;
+        fill_slot(slot, &self.create_inner_maps(&encoded, &numbers)?)?;
         let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
         let needs_tracker = tables.settings.is_strict()
             || trial.is_some() && live.flags & settings_flag::SETTINGS_STRICT.0 != 0;
@@ -109,7 +110,12 @@ impl Gate {
     }
 
     /// The inner maps of a generation, filled.
-    fn create_inner_maps(&self, policy: &EncodedPolicy) -> Result<Vec<FilledSlot<'_>>, GateError> {
+    fn create_inner_maps(
+        &self,
+        policy: &EncodedPolicy,
+        need_numbers: &[u32],
+    ) -> Result<Vec<FilledSlot<'_>>, GateError> {
+        let need_numbers: Vec<(u32, u32)> = (0..).zip(need_numbers.iter().copied()).collect();
         // Without `..`, so that a new field has to be put somewhere.
         let EncodedPolicy {
             hosts,
@@ -136,6 +142,7 @@ impl Gate {
             self.maps.macs.create_inner(macs)?,
             self.maps.routers.create_inner(routers)?,
             self.maps.sports.create_inner(sports)?,
+            self.maps.need_numbers.create_inner(&need_numbers)?,
             self.maps.sources.create_inner(sources)?,
         ])
     }

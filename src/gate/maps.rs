@@ -13,10 +13,10 @@ use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counter, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent, given_back,
-    half_open, layout, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need, need_key,
-    opening, peer_key, prefix_key, quarantine, range_key, refused_fragment, router_key, row_addresses,
-    row_counts, row_quota, rule, server, settings,
+    address, counted_need, counter, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent,
+    given_back, half_open, layout, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need,
+    need_key, need_use, opening, opening_bucket, peer_key, prefix_key, quarantine, range_key,
+    refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server, settings,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -222,7 +222,7 @@ maps! {
     /// Openings of peers that no `in` service allows.
     unlisted: TypedMap<flow_key, opening>, setting!(unlisted), Count::Entries;
     /// TCP connections that servers began to open.
-    own_openings: TypedMap<flow_key, opening>, Size::Fixed, Count::Entries;
+    own_openings: MappedArray<opening_bucket>, Size::Fixed, Count::Nothing;
     /// First fragments that passed.
     fragments: TypedMap<fragment_key, fragment>, setting!(fragments), Count::Entries;
     /// First fragments that were dropped.
@@ -261,6 +261,10 @@ maps! {
     ledger_quotas: TypedMap<u32, row_quota>, Size::Derived(sizes::ledger_quotas), Count::Entries;
     /// Token buckets.
     limits: TypedMap<limit_key, limit>, setting!(limits), Count::Entries;
+    /// How often each need was used, by its number and by CPU.
+    need_uses: TypedMap<u32, need_use>, Size::Fixed, Count::Nothing;
+    /// Which need has a number.
+    counted_needs: TypedMap<u32, counted_need>, Size::Fixed, Count::Entries;
     /// Names of server ids.
     names: TypedMap<u32, name>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
     /// Servers in quarantine, by id.
@@ -288,6 +292,8 @@ maps! {
     routers: OuterMap<Hash, router_key, u32>, Size::Fixed, Count::LivePolicy;
     /// Needs with a source port.
     sports: OuterMap<Trie, range_key, u32>, Size::Fixed, Count::LivePolicy;
+    /// The number of each rule's need.
+    need_numbers: OuterMap<Array, u32, u32>, Size::Fixed, Count::Hidden;
     /// The text of the policy.
     sources: OuterMap<Array, u32, SourceChunk>, Size::Fixed, Count::LivePolicy;
     /// What edits allow and deny.

@@ -279,6 +279,33 @@ fn limit_keys_are_unique_even_for_equal_needs() {
     assert_eq!(keys.len(), tables.rules.len());
 }
 
+#[test]
+fn a_need_is_known_again_wherever_it_stands_and_copies_of_its_rule_are_the_same() {
+    let known = |tables: &Tables, need: &str| {
+        let rows = tables.rules.iter().zip(identify_needs(&tables.rules));
+        let found: Vec<NeedIdentity> =
+            rows.filter(|(row, _)| row.need == need).filter_map(|(_, identity)| identity).collect();
+        assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "copies of {need}");
+        found[0]
+    };
+    let limits = "out = [\"tcp/25 limit 20/s\", \"tcp/25 limit 9/s\", \"tcp/25 to 198.51.100.9 limit 1/s\"]";
+    let before = tables_of_role(limits);
+    assert!(before.rules.len() > 4, "no rule is copied");
+    assert_eq!(identify_needs(&before.rules)[0], None, "the placeholder");
+    let after =
+        tables_of_role(&format!("in = [\"tcp/80\"]\n{}", limits.replace("tcp/25 limit 9/s", "udp/53")));
+    assert_eq!(known(&before, "tcp/25 limit 20/s"), known(&after, "tcp/25 limit 20/s"));
+    assert_ne!(known(&before, "tcp/25 limit 20/s"), known(&before, "tcp/25 limit 9/s"));
+
+    // the same words in both directions, and twice in one
+    let tables = tables_of_role("in = [\"tcp/25\"]\nout = [\"tcp/25\", \"tcp/25\"]");
+    let mut identities: Vec<_> = identify_needs(&tables.rules).into_iter().flatten().collect();
+    assert_eq!(identities.len(), 3);
+    identities.sort_unstable();
+    identities.dedup();
+    assert_eq!(identities.len(), 3);
+}
+
 fn refusal(text: &str) -> String {
     let errors = compile(&policy(text)).unwrap_err();
     errors

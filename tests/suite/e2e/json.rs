@@ -143,13 +143,16 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     compare(&mut page, "quarantine", &run(&["quarantine", "-j", "-i", NIC, V4.mail]));
     let refused = run(&["quarantine", "-j", "-i", NIC, "nobody"]);
     assert_eq!(refused.code, Some(1), "{refused:#?}");
-    for subject in ["status", "policy", "servers", "flows", "drops", "alarms", "audit", "gates"] {
+    for subject in ["status", "policy", "servers", "flows", "drops", "alarms", "needs", "audit", "gates"] {
         compare(&mut page, &format!("show {subject}"), &testbed.run("show", &[subject, "-j"]));
     }
     for (from, to, what) in
         [(V4.web, V4.peer, "tcp/80"), (V4.dns, V4.resolver, "udp/53"), (V4.peer, V4.web, "tcp/80")]
     {
         compare(&mut page, "explain", &run(&["explain", "-j", "-i", NIC, "--from", from, "--to", to, what]));
+    }
+    for time in ["1s", "30d"] {
+        compare(&mut page, "check --unused", &run(&["check", "-j", "--unused", time, "-i", NIC, &policy]));
     }
     compare(&mut page, "diff", &run(&["diff", "-j", "-i", NIC, &other]));
     compare(&mut page, "diff", &run(&["diff", "-j", "-i", NIC, &richer]));

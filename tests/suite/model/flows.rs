@@ -23,7 +23,6 @@ pub enum Table {
     Datagrams,
     IcmpQueries,
     Unlisted,
-    OwnOpenings,
 }
 
 /// A flow by its ends. ICMP: the server's port is the identifier, the peer's the type of the request.
@@ -57,6 +56,15 @@ pub struct HalfOpen {
     end: u32,
 }
 
+/// What an answer has changed of a flow without a handshake.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answered {
+    /// Its time was written.
+    pub written: bool,
+    /// It had no answer before.
+    pub first: bool,
+}
+
 #[derive(Default)]
 pub struct Flows {
     pub established: BTreeMap<FlowKey, FlowState>,
@@ -64,8 +72,8 @@ pub struct Flows {
     pub datagrams: BTreeMap<FlowKey, FlowState>,
     pub icmp_queries: BTreeMap<FlowKey, FlowState>,
     pub unlisted: BTreeMap<FlowKey, u64>,
-    /// What servers began to open, as if the peer had.
-    pub own_openings: BTreeMap<FlowKey, u64>,
+    /// What servers began to open, by the server's name and as if the peer had opened it.
+    pub own_openings: BTreeMap<(String, FlowKey), u64>,
 }
 
 /// The flow that a packet of the server would answer in, and the port of the service that it answers
@@ -140,8 +148,9 @@ impl Flows {
     }
 
     /// Whether the server itself has begun to open this, so that a peer's SYN can only cross its own.
-    pub fn is_own(&self, key: &FlowKey, now_ns: u64) -> bool {
-        self.own_openings.get(key).is_some_and(|opened_ns| now_ns - opened_ns <= 120 * SECOND_NS)
+    pub fn is_own(&self, server: &str, key: &FlowKey, now_ns: u64) -> bool {
+        let opened = self.own_openings.get(&(server.to_owned(), *key));
+        opened.is_some_and(|opened_ns| now_ns - opened_ns <= 120 * SECOND_NS)
     }
 
     /// The table that holds a live flow to answer in. decided: where a peer opens the same four numbers
@@ -176,8 +185,7 @@ impl Flows {
         self.lives_unlisted(key, now_ns) || self.find(key, now_ns).is_some()
     }
 
-    /// The server answers in a flow that [`Flows::find`] found. Tells whether the time of a flow without a
-    /// handshake was written.
+    /// The server answers in a flow that [`Flows::find`] found.
     pub fn answer(
         &mut self,
         table: Table,
@@ -185,7 +193,7 @@ impl Flows {
         tcp: Option<&Tcp>,
         generation: u32,
         now_ns: u64,
-    ) -> bool {
+    ) -> Answered {
         match (table, tcp) {
             (Table::Established, Some(tcp)) => {
                 if let Some(flow) = self.established.get_mut(key) {
@@ -214,14 +222,15 @@ impl Flows {
                     if table == Table::Datagrams { &mut self.datagrams } else { &mut self.icmp_queries };
                 if let Some(flow) = flows.get_mut(key) {
                     // decided: whatever its protocol, though only UDP's timeout asks for it.
+                    let first = flow.flags & ANSWERED == 0;
                     flow.flags |= ANSWERED;
                     flow.generation = generation;
-                    return refresh(&mut flow.last_ns, now_ns);
+                    return Answered { first, written: refresh(&mut flow.last_ns, now_ns) };
                 }
             }
             _ => {}
         }
-        false
+        Answered::default()
     }
 
     /// Takes a flow over that was open before the gate was attached.
@@ -244,8 +253,9 @@ impl Flows {
         }
     }
 
-    /// Any other segment of the peer: it may finish a handshake, or belong to an established flow.
-    pub fn hear_peer(&mut self, key: &FlowKey, tcp: &Tcp, now_ns: u64) {
+    /// Any other segment of the peer: it may finish a handshake, or belong to an established flow. Tells whether it
+    /// has finished one.
+    pub fn hear_peer(&mut self, key: &FlowKey, tcp: &Tcp, now_ns: u64) -> bool {
         let fin = if tcp.has(FIN) { FIN_PEER } else { 0 };
         if self.lives_half_open(key, now_ns)
             && let Some(flow) = self.half_open.get(key)
@@ -254,13 +264,13 @@ impl Flows {
             let established = FlowState { last_ns: now_ns, flags: fin, generation: flow.generation };
             self.half_open.remove(key);
             self.established.insert(*key, established);
-            return;
+            return true;
         }
         // A reset may be forged. decided: nor is it the peer being heard, so a picked-up flow stays so.
         if tcp.has(RST) {
-            return;
+            return false;
         }
-        let Some(flow) = self.established.get_mut(key) else { return };
+        let Some(flow) = self.established.get_mut(key) else { return false };
         if established_lives(flow, now_ns) {
             flow.flags &= !PICKED_UP;
         }
@@ -268,6 +278,7 @@ impl Flows {
         if established_lives(flow, now_ns) {
             refresh(&mut flow.last_ns, now_ns);
         }
+        false
     }
 
     /// Ends the flows whose service is none any more.
@@ -302,9 +313,9 @@ impl Flows {
     }
 
     /// A server's bare SYN.
-    pub fn open_own(&mut self, key: FlowKey, now_ns: u64) {
+    pub fn open_own(&mut self, server: &str, key: FlowKey, now_ns: u64) {
         // decided: once a second
-        let opened_ns = self.own_openings.entry(key).or_insert(now_ns);
+        let opened_ns = self.own_openings.entry((server.to_owned(), key)).or_insert(now_ns);
         if now_ns - *opened_ns >= SECOND_NS {
             *opened_ns = now_ns;
         }
@@ -324,12 +335,9 @@ impl Flows {
             let state = FlowState { last_ns: flow.opened_ns, flags: 0, generation: flow.generation };
             all.insert((Table::HalfOpen, *key), state);
         }
-        for (table, openings) in [(Table::Unlisted, &self.unlisted), (Table::OwnOpenings, &self.own_openings)]
-        {
-            for (key, opened_ns) in openings {
-                let state = FlowState { last_ns: *opened_ns, flags: 0, generation: 0 };
-                all.insert((table, *key), state);
-            }
+        for (key, opened_ns) in &self.unlisted {
+            let state = FlowState { last_ns: *opened_ns, flags: 0, generation: 0 };
+            all.insert((Table::Unlisted, *key), state);
         }
         all
     }

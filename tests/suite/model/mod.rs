@@ -22,6 +22,7 @@ mod state;
 mod steps;
 mod tests;
 mod track;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -42,6 +43,7 @@ pub use ledger::{LedgerKey, Sum};
 pub use outcome::{Outcome, Verdict};
 pub use state::Model;
 pub use track::Origin;
+pub use uses::Uses;
 
 fn is_strict(policy: &Policy) -> bool {
     policy.settings.tracking.value == Tracking::Strict
@@ -186,6 +188,16 @@ impl Model {
     /// How many peers are remembered.
     pub fn heard(&self) -> usize {
         self.heard.count()
+    }
+
+    /// What servers began to open, by the server's name.
+    pub fn own_openings(&self) -> &BTreeMap<(String, FlowKey), u64> {
+        &self.flows.own_openings
+    }
+
+    /// How often each need was used since this was asked last, or since the policy is live.
+    pub fn take_uses(&mut self) -> Uses {
+        std::mem::take(&mut self.uses)
     }
 
     pub fn ledger(&self) -> BTreeMap<LedgerKey, Sum> {
@@ -350,8 +362,10 @@ impl Model {
         };
         let bare_syn = matches!(&packet.transport, Some(Transport::Tcp(tcp)) if tcp.is_bare_syn());
         let asks = bare_syn || packet.word == Some(packet::Word::Asks);
-        if let Some((key, _)) = flows::answered_flow(packet).filter(|_| silent && asks) {
-            self.flows.open_own(key, now_ns);
+        if let Some((key, _)) = flows::answered_flow(packet).filter(|_| silent && asks)
+            && let Some(server) = &outcome.server
+        {
+            self.flows.open_own(server, key, now_ns);
         }
     }
 
@@ -388,16 +402,31 @@ impl Model {
         };
         // what an edit permits is asked anew for each packet, so it is of no policy
         let generation = if decision.edit_until.is_some() { 0 } else { self.generation };
+        // decided: in service tracking a SYN+ACK shows that something opens, and of all else each answer.
+        let strict = self.policy.as_ref().is_some_and(is_strict);
+        let opens = match decision.reason {
+            Reason::Need => true,
+            Reason::Reply if !strict => tcp.is_none_or(packet::Tcp::is_syn_ack),
+            _ => false,
+        };
+        let by_need = decision.edit_until.is_none();
+        if opens && by_need {
+            self.uses.count(decision.needs.iter().copied());
+        }
         for effect in &decision.effects {
             match effect {
                 Effect::Answer(table, key) => {
-                    let written = self.flows.answer(*table, key, tcp, generation, now_ns);
+                    let answered = self.flows.answer(*table, key, tcp, generation, now_ns);
+                    // A peer's datagrams have opened something once they are answered.
+                    if answered.first && by_need {
+                        self.uses.count(decision.needs.iter().copied());
+                    }
                     // decided: a flow that its server keeps is a peer that asked. Of ICMP the peer's port is
                     // the type of the request.
                     let icmp = *table == Table::IcmpQueries;
                     let service = if icmp { key.peer_port } else { key.server_port };
                     let service = Some((key.protocol, service));
-                    if let Some(server) = server.filter(|_| written) {
+                    if let Some(server) = server.filter(|_| answered.written) {
                         let server = server.to_owned();
                         self.heard.remember(heard::HeardKey { server, peer: key.peer, service }, now_ns);
                     }
@@ -407,7 +436,7 @@ impl Model {
                         self.flows.pick_up(key, tcp, generation, now_ns);
                     }
                 }
-                Effect::Open(key) => self.flows.open_own(*key, now_ns),
+                Effect::Open(key) => self.flows.open_own(server.unwrap_or_default(), *key, now_ns),
                 Effect::Spend(key, limit) => self.buckets.spend(key.clone(), *limit, now_ns),
                 Effect::CountFragment => self.fragments.count(packet),
                 Effect::RememberFragment => {

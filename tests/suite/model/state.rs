@@ -14,6 +14,7 @@ use super::heard::Heard;
 use super::ledger::Books;
 use super::limits::TokenBuckets;
 use super::macs::Macs;
+use super::uses::Uses;
 
 /// The gate as its documentation has it.
 pub struct Model {
@@ -42,6 +43,8 @@ pub struct Model {
     pub(super) macs: Macs,
     pub(super) buckets: TokenBuckets,
     pub(super) books: Books,
+    /// Under the live policy.
+    pub(super) uses: Uses,
     pub(super) coverage: Coverage,
 }
 
@@ -74,6 +77,7 @@ impl Model {
             macs: Macs::default(),
             buckets: TokenBuckets::default(),
             books: Books::default(),
+            uses: Uses::default(),
             coverage: Coverage::default(),
         }
     }

@@ -193,7 +193,8 @@ impl Model {
     /// Whether it is the answer to a SYN that crossed the server's own.
     pub fn has_crossed(&self, case: &Case<'_>) -> bool {
         case.accepts()
-            && answered_flow(case.packet).is_some_and(|(key, _)| self.flows.is_own(&key, case.now_ns))
+            && answered_flow(case.packet)
+                .is_some_and(|(key, _)| self.flows.is_own(&case.server.name, &key, case.now_ns))
     }
 
     /// Whether a peer is known to have opened the flow; service tracking knows nothing.

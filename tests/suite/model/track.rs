@@ -77,11 +77,11 @@ impl Model {
         if let Some(Transport::Tcp(tcp)) = packet.as_ref().and_then(|packet| packet.transport.as_ref())
             && !tcp.is_bare_syn()
         {
-            self.hear_segment(&loose, tcp, now_ns);
+            self.hear_segment(policy, server, &loose, tcp, now_ns);
         }
     }
 
-    fn hear_segment(&mut self, loose: &Loose, tcp: &Tcp, now_ns: u64) {
+    fn hear_segment(&mut self, policy: &Policy, server: &Server, loose: &Loose, tcp: &Tcp, now_ns: u64) {
         let key = FlowKey {
             server: loose.destination,
             peer: loose.source,
@@ -89,7 +89,12 @@ impl Model {
             server_port: tcp.destination,
             peer_port: tcp.source,
         };
-        self.flows.hear_peer(&key, tcp, now_ns);
+        let service = Subject::service(TCP, tcp.destination, loose.source);
+        let rules = needs::matching(policy, &needs::inbound(policy, server), service);
+        // decided: a service that was revoked during the handshake is not used.
+        if self.flows.hear_peer(&key, tcp, now_ns) && !rules.is_empty() {
+            self.uses.count(rules.iter().map(needs::Rule::line));
+        }
     }
 
     fn open(&mut self, policy: &Policy, server: &Server, loose: &Loose, now_ns: u64) {

@@ -6,11 +6,11 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, class_limits, counter, decision, edit_cell, edit_key, flow, flow_key, fragment, fragment_key,
-    frequent, frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit, limit_key,
-    mac_key, name, need, need_key, opening, peer_key, peer_match, prefix_key, private_run, quarantine,
-    question, range_key, refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, sample,
-    server, settings, sweep_request, sweep_row,
+    address, class_limits, counted_need, counter, decision, edit_cell, edit_key, flow, flow_key, fragment,
+    fragment_key, frequent, frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit,
+    limit_key, mac_key, name, need, need_key, need_use, opening, opening_bucket, peer_key, peer_match,
+    prefix_key, private_run, quarantine, question, range_key, refused_fragment, router_key, row_addresses,
+    row_counts, row_quota, rule, sample, server, settings, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -77,6 +77,9 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(half_open 32: opened_ns = 0, generation = 8, rule = 12, sequence = 16,
             sequence_end = 24, syn_acks = 28),
         assert_layout!(opening 8: opened_ns = 0),
+        assert_layout!(opening_bucket 32: entries = 0),
+        assert_layout!(need_use 16: openings = 0, last_ns = 8),
+        assert_layout!(counted_need 40: identity = 0, since_s = 24, live_since_s = 32),
         assert_layout!(lessors 72: known = 0, count = 64, zero = 68),
         assert_layout!(fragment_key 40: source = 0, destination = 16, id = 32, protocol = 36, zero = 37),
         assert_layout!(fragment 32: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16,

@@ -5,10 +5,12 @@ use portcullis::abi::Reason;
 
 use crate::support::dmz::{Family, in_both_families};
 use crate::support::frame::{ACK, Endpoint, PSH, RST, SYN, TCP, fragment, tcp, udp};
-use crate::support::test_gate::TestGate;
+use crate::support::own_openings;
+use crate::support::test_gate::{SECOND_NS, TestGate};
 
 const QUIET: u8 = 1;
 const OWN_PORT: u8 = 4;
+const PRESUMED: u8 = 8;
 
 const MAIL: &str = r#"
 [sets]
@@ -149,14 +151,14 @@ fn a_need_with_a_sport_and_one_with_a_limit_open_it_too() {
         for port in OWN..OWN + 8 {
             let (server, peer) = ((family.web, port), (family.peer, 113));
             let frame = tcp(server, peer, SYN);
-            let before = gate.entries::<portcullis::abi::flow_key, portcullis::abi::opening>("own_openings");
+            let before = own_openings::read(&gate);
             let answer = gate.explain(&frame, false, None).unwrap();
             match answer.reason {
                 Some(Reason::Need) => gate.passes(&frame, Reason::Need),
                 _ => assert_eq!(gate.drops(&frame, Reason::Rate).key.port, 113),
             }
             reasons.push(answer.reason);
-            let after = gate.entries::<portcullis::abi::flow_key, portcullis::abi::opening>("own_openings");
+            let after = own_openings::read(&gate);
             assert_eq!(after.len(), before.len() + 1);
             gate.to_server(&tcp(peer, server, SYN));
             goes_on(&gate, server, peer);
@@ -245,5 +247,99 @@ fn in_quarantine_the_crossing_is_quiet_and_a_listener_is_not() {
             let row = gate.drops(&frame, Reason::Quarantined);
             assert_eq!((row.key.port, row.key.flags), (port, 0));
         }
+    });
+}
+
+/// The id of a server.
+fn id_of(gate: &TestGate, name: &str) -> u32 {
+    gate.ids_by_name().expect("names")[name]
+}
+
+/// Ports of `server` from which SYNs to `peer` are noted in the same bucket as that from its own port.
+fn ports_of_one_bucket(id: u32, server: Endpoint, peer: Endpoint) -> impl Iterator<Item = u16> {
+    let (bucket, _) = own_openings::locate(id, [server, peer], TCP);
+    (32_768..=65_535_u16)
+        .filter(move |port| *port != server.1)
+        .filter(move |port| own_openings::locate(id, [(server.0, *port), peer], TCP).0 == bucket)
+}
+
+#[test]
+fn an_opening_is_noted_under_its_own_tag_and_time() {
+    let gate = TestGate::new(MAIL);
+    in_both_families(|family| {
+        gate.forget_flows();
+        let (server, peer) = ends(family, 25);
+        gate.passes(&tcp(server, peer, SYN), Reason::Need);
+        let [entry] = own_openings::read(&gate)[..] else { panic!("one opening, one entry") };
+        let place = own_openings::locate(id_of(&gate, "mail1"), [server, peer], TCP);
+        assert_eq!((entry.bucket, entry.tag), place);
+        let ticks = (portcullis::clock::now_ns() >> 24) as u32;
+        assert!(ticks.wrapping_sub(entry.tick) < (5 * SECOND_NS >> 24) as u32, "{entry:?} at {ticks}");
+        // not written again within a second, and then it is
+        gate.age_ns("own_openings", SECOND_NS / 2);
+        let before = own_openings::read(&gate);
+        gate.age_ns("own_openings", 2 * SECOND_NS);
+        gate.passes(&tcp(server, peer, SYN), Reason::Need);
+        let after = own_openings::read(&gate);
+        assert_eq!(after.len(), 1);
+        assert!(after[0].tick.wrapping_sub(before[0].tick) < 1 << 31, "{before:?} {after:?}");
+    });
+}
+
+#[test]
+fn a_bucket_that_may_have_lost_the_servers_own_syn_raises_no_alarm_and_lets_nothing_pass() {
+    let gate = TestGate::new(MAIL);
+    in_both_families(|family| {
+        gate.forget_flows();
+        let (server, peer) = ends(family, 25);
+        let id = id_of(&gate, "mail1");
+        gate.passes(&tcp(server, peer, SYN), Reason::Need);
+        // older than those that follow
+        gate.age("own_openings", 2);
+        let ports: Vec<u16> = ports_of_one_bucket(id, server, peer).take(4).collect();
+        assert_eq!(ports.len(), 4, "too few ports share a bucket");
+        for (number, port) in ports.iter().enumerate() {
+            gate.to_server(&tcp(peer, server, SYN));
+            gate.passes(&tcp(server, peer, SYN | ACK), Reason::OwnConnection);
+            gate.passes(&tcp((family.web, *port), peer, SYN), Reason::Need);
+            assert_eq!(own_openings::read(&gate).len(), (number + 2).min(4), "four to a bucket");
+        }
+        // The fifth has pushed out the first. A peer's SYN that crossed it must not look like a backdoor.
+        for port in &ports {
+            gate.passes(&tcp((family.web, *port), peer, SYN | ACK), Reason::OwnConnection);
+        }
+        let row = gate.drops(&tcp(server, peer, SYN | ACK), Reason::NoFlow);
+        assert_eq!((row.key.port, row.key.flags), (25, PRESUMED));
+        // a service of the server has lost nothing by it
+        gate.to_server(&tcp(peer, (family.web, 25), SYN));
+        gate.passes(&tcp((family.web, 25), peer, SYN | ACK), Reason::Reply);
+        // where no need permits the answer, it was no SYN of the server's that is noted
+        gate.to_server(&tcp((family.peer, 51_000), server, SYN));
+        is_back_door(&gate, server, (family.peer, 51_000));
+        // and as soon as one of the four is too old, the bucket has lost nothing
+        gate.age("own_openings", 121);
+        gate.drops(&tcp(server, peer, SYN | ACK), Reason::UnlistedService);
+    });
+}
+
+#[test]
+fn a_server_that_opens_much_pushes_out_no_opening_of_another() {
+    let gate = TestGate::new(MAIL);
+    in_both_families(|family| {
+        gate.forget_flows();
+        let (server, peer) = ((family.ns, OWN), (family.peer, 25));
+        gate.passes(&tcp(server, peer, SYN), Reason::Need);
+        gate.age("own_openings", 60);
+        // as many as its region holds, several times over
+        for port in 1024..u16::MAX {
+            let frame = tcp((family.web, port), peer, SYN);
+            gate.programs.run_filter(&frame, 1).expect("a run");
+        }
+        let (bucket, tag) = own_openings::locate(id_of(&gate, "mail2"), [server, peer], TCP);
+        let entries = own_openings::read(&gate);
+        assert!(entries.iter().any(|entry| (entry.bucket, entry.tag) == (bucket, tag)));
+        assert!(entries.len() > 8_000, "the region of mail1 is not full: {}", entries.len());
+        gate.to_server(&tcp(peer, server, SYN));
+        goes_on(&gate, server, peer);
     });
 }

@@ -5,6 +5,7 @@ pub mod chance;
 pub mod dmz;
 pub mod frame;
 pub mod layers;
+pub mod own_openings;
 pub mod patience;
 pub mod snapshot;
 pub mod test_gate;

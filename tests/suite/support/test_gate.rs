@@ -16,6 +16,7 @@ use portcullis::policy::{Direction, parse, parse_need};
 
 use super::dmz::{self, Family, in_both_families};
 use super::frame::{ACK, Endpoint, ROUTER_MAC, SYN, tcp_numbered};
+use super::own_openings;
 
 const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
@@ -42,13 +43,12 @@ const TABLES: [(&str, u32); 10] = [
 const HEARD_BYTES: u32 = 8192;
 
 /// Tables that packets change. Per-CPU ones are read through the gate.
-const FLOW_MAPS: [&str; 10] = [
+const FLOW_MAPS: [&str; 9] = [
     "established",
     "half_open",
     "datagrams",
     "icmp_queries",
     "unlisted",
-    "own_openings",
     "fragments",
     "refused_fragments",
     "lessors",
@@ -62,8 +62,15 @@ const HEARD_MAPS: [&str; 2] = ["heard", "heard_bits"];
 const LINK_MAPS: [&str; 1] = ["neighbour_macs"];
 
 /// Tables that the control tool fills and that outlive a policy.
-const TOOL_MAPS: [&str; 6] =
-    ["names", "quarantines", "quarantined_addresses", "quarantined_macs", "own_macs", "own_interfaces"];
+const TOOL_MAPS: [&str; 7] = [
+    "names",
+    "counted_needs",
+    "quarantines",
+    "quarantined_addresses",
+    "quarantined_macs",
+    "own_macs",
+    "own_interfaces",
+];
 
 /// Sizes of tables that are not those of [`TABLES`].
 type Sizes = BTreeMap<String, u32>;
@@ -144,6 +151,8 @@ struct Snapshot {
     counters: [Vec<(Reason, u64, u64)>; 2],
     ledger: Rows,
     flows: Vec<Entries>,
+    /// By number: times that a need was used, and the last one.
+    uses: Vec<(u64, u64)>,
     statistic: portcullis::gate::ProgramStatistics,
 }
 
@@ -250,6 +259,14 @@ impl TestGate {
             counter.2 += length;
         }
         assert_eq!(after.counters, expected, "the counters, for\n{}", hex(frame));
+        let count = |snapshot: &Snapshot| snapshot.uses.iter().map(|(openings, _)| openings).sum::<u64>();
+        let used = count(&after) - count(&before);
+        match (verdict, reason) {
+            (Verdict::Pass, Reason::Need) => assert_eq!(used, 1, "uses of needs, for\n{}", hex(frame)),
+            // the first answer in a flow of datagrams, or any in service tracking
+            (Verdict::Pass, Reason::Reply) => assert!(used <= 1, "{used} uses, for\n{}", hex(frame)),
+            _ => assert_eq!(used, 0, "uses of needs, for\n{}", hex(frame)),
+        }
 
         let row = find_growth(&before.ledger, &after.ledger, length)?;
         assert_eq!(row.key.reason, reason.number(), "the reason in the ledger, for\n{}", hex(frame));
@@ -302,6 +319,11 @@ impl TestGate {
     pub fn age_ns(&self, map: &str, by_ns: u64) {
         const { assert!(std::mem::offset_of!(flow, last_ns) == 0) };
         const { assert!(std::mem::offset_of!(half_open, opened_ns) == 0) };
+        if map == "own_openings" {
+            assert!(!own_openings::read(&self.gate).is_empty(), "nothing to age in {map}");
+            own_openings::age(&self.gate, by_ns);
+            return;
+        }
         assert!(FLOW_MAPS.contains(&map), "{map} has no times");
         let entries = dump(self.gate.maps.find(map).expect("a map"));
         assert!(!entries.is_empty(), "nothing to age in {map}");
@@ -358,6 +380,7 @@ impl TestGate {
                 self.gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
             }
         }
+        own_openings::clear(&self.gate);
         self.forget_heard();
     }
 
@@ -448,6 +471,7 @@ impl TestGate {
                 .chain(&LINK_MAPS)
                 .map(|name| dump(self.gate.maps.find(name).expect("a map")))
                 .collect(),
+            uses: read_uses(&self.gate),
             statistic: self.gate.program_statistics().expect("the statistic"),
         }
     }
@@ -495,6 +519,7 @@ pub fn read_policy(
 
 /// Makes a gate as good as new: without policy, server, flow or count.
 fn empty(gate: &Gate) {
+    own_openings::clear(gate); // by the names that are still there
     clear_ledger(gate);
     clear_array(&gate.maps.hot_kinds);
     HEARD_MAPS.iter().for_each(|name| clear_array(gate.maps.find(name).expect("a map")));
@@ -528,6 +553,19 @@ fn empty(gate: &Gate) {
     for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {
         gate.maps.state.handle().update(&key.to_ne_bytes(), &[0; 8], MapFlags::ANY).expect("an update");
     }
+}
+
+/// How often the needs of the live policy were used, and when last, by their numbers.
+fn read_uses(gate: &Gate) -> Vec<(u64, u64)> {
+    let mut numbers: Vec<u32> =
+        gate.maps.counted_needs.entries().expect("needs").into_iter().map(|(number, _)| number).collect();
+    numbers.sort_unstable();
+    let read = |number: u32| {
+        let values = gate.maps.need_uses.get_per_cpu(&number).expect("uses");
+        let last_ns = values.iter().map(|value| value.last_ns).max().unwrap_or(0);
+        (values.iter().map(|value| value.openings).sum(), last_ns)
+    };
+    numbers.into_iter().map(read).collect()
 }
 
 /// Fills an array of 64-bit words with zeros.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use portcullis::abi::{
-    REASONS, Reason, drop_flag, flow, flow_key, fragment, fragment_key, half_open, ledger_key, opening,
-    refused_fragment,
+    REASONS, Reason, drop_flag, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key,
+    opening, refused_fragment,
 };
 
 use super::{Counters, Differ, Drops, Room, TOLERANCE_NS, to_ip};
 use crate::model::{FlowKey, FlowState, FragmentKey, LedgerKey, Table};
+use crate::support::own_openings;
 
 impl Differ {
     /// Compares all that outlives a packet.
@@ -19,6 +20,7 @@ impl Differ {
 
     pub fn compare_flows(&self) -> Result<(), String> {
         self.check_servers_of_flows()?;
+        self.compare_own_openings()?;
         compare(self.read_flows(), self.model.flows(), "flow", |program, model| {
             program.flags == model.flags
                 && program.generation == model.generation
@@ -46,6 +48,68 @@ impl Differ {
         compare(refused, self.model.refused_fragments(), "dropped first fragment", |program, model| {
             program.1 == model.1 && program.0.abs_diff(model.0) < TOLERANCE_NS
         })
+    }
+
+    /// What servers began to open, by the places where the entries must lie.
+    fn compare_own_openings(&self) -> Result<(), String> {
+        let ids: BTreeMap<&str, u32> = self.names.iter().map(|(id, name)| (name.as_str(), *id)).collect();
+        let mut expected: BTreeMap<u32, BTreeMap<u32, u64>> = BTreeMap::new();
+        for ((server, key), opened_ns) in self.model.own_openings() {
+            let id = *ids.get(server.as_str()).ok_or(format!("{server} has no id"))?;
+            let ends = [(key.server, key.server_port), (key.peer, key.peer_port)];
+            let (bucket, tag) = own_openings::locate(id, ends, key.protocol);
+            expected.entry(bucket).or_default().insert(tag, *opened_ns);
+        }
+        let (now_ns, tick) = (self.now(), layout::OPENING_TICK_SHIFT.0);
+        let now_tick = (now_ns.wrapping_sub(self.offset_ns) >> tick) as u32;
+        let mut found: BTreeMap<u32, BTreeMap<u32, u64>> = BTreeMap::new();
+        for entry in own_openings::read(&self.gate) {
+            let age_ns = u64::from(now_tick.wrapping_sub(entry.tick)) << tick;
+            found.entry(entry.bucket).or_default().insert(entry.tag, now_ns.wrapping_sub(age_ns));
+        }
+        // of more than four in a bucket the oldest goes
+        expected.retain(|bucket, entries| {
+            let fits = entries.len() <= layout::OPENINGS_PER_BUCKET.0 as usize;
+            if !fits {
+                found.remove(bucket);
+            }
+            fits
+        });
+        compare(found, expected, "bucket of openings", |program, model| {
+            program.len() == model.len()
+                && program.iter().zip(model).all(|((tag, opened_ns), (other, other_ns))| {
+                    tag == other && opened_ns.abs_diff(*other_ns) < TOLERANCE_NS
+                })
+        })
+    }
+
+    /// How often the needs of each line of the live policy were used.
+    pub(super) fn read_uses(&self) -> BTreeMap<u32, u64> {
+        let mut lines = BTreeMap::new();
+        for row in self.gate.need_uses_of(&self.rules).expect("uses") {
+            *lines.entry(row.line).or_default() += row.count.map_or(0, |count| count.uses);
+        }
+        lines
+    }
+
+    /// Compares how often the needs of the live policy were used since it is live, or since this was asked.
+    pub(super) fn compare_uses(&mut self) -> Result<(), String> {
+        let mut used = self.read_uses();
+        for (line, uses) in &mut used {
+            *uses -= self.uses_before.get(line).copied().unwrap_or(0);
+        }
+        let model = self.model.take_uses();
+        let total: u64 = used.values().sum();
+        if total != model.total {
+            return Err(format!("uses of needs\nprogram: {total}, {used:?}\nmodel:   {model:?}"));
+        }
+        for (line, uses) in &used {
+            let of_model = model.lines.get(line).copied().unwrap_or_default();
+            if !(of_model.certain..=of_model.possible).contains(uses) {
+                return Err(format!("uses of line {line}\nprogram: {uses}\nmodel:   {of_model:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// The quarantine of the server that a flow names is asked for its answers.
@@ -83,12 +147,10 @@ impl Differ {
         flows.extend(self.entries::<flow_key, half_open>("half_open").map(|(key, half)| {
             ((Table::HalfOpen, to_flow_key(&key)), self.to_state(half.opened_ns, 0, half.generation))
         }));
-        for (table, name) in [(Table::Unlisted, "unlisted"), (Table::OwnOpenings, "own_openings")] {
-            flows.extend(self.entries::<flow_key, opening>(name).map(|(key, opening)| {
-                let last_ns = self.to_model_time(opening.opened_ns);
-                ((table, to_flow_key(&key)), FlowState { last_ns, flags: 0, generation: 0 })
-            }));
-        }
+        flows.extend(self.entries::<flow_key, opening>("unlisted").map(|(key, opening)| {
+            let last_ns = self.to_model_time(opening.opened_ns);
+            ((Table::Unlisted, to_flow_key(&key)), FlowState { last_ns, flags: 0, generation: 0 })
+        }));
         flows
     }
 
