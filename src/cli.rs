@@ -56,6 +56,13 @@ pub enum Command {
         /// Print only what is wrong
         #[arg(short, long)]
         quiet: bool,
+        /// Name the needs that nothing has used for this time, as the gate of -i has counted: 12h, 30d
+        #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "interface")]
+        #[arg(conflicts_with_all = ["servers", "quiet"])]
+        unused: Option<Duration>,
+        /// The DMZ-facing interface, for --unused
+        #[arg(short, long, value_name = "IF", requires = "unused")]
+        interface: Option<String>,
     },
 
     /// Run the tests of policy files on the programs themselves. No interface is touched
@@ -245,6 +252,8 @@ pub enum Subject {
     Audit,
     /// What `allow` and `deny` have changed beside the policy, by whom, why and for how long
     Edits,
+    /// How often each need was used, and when last
+    Needs,
     /// The gates of every network namespace, and what is left of namespaces that are gone
     Gates,
 }
@@ -259,7 +268,8 @@ impl Subject {
             | Subject::Drops
             | Subject::Alarms
             | Subject::Audit
-            | Subject::Edits => true,
+            | Subject::Edits
+            | Subject::Needs => true,
             Subject::Gates => false,
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Parser as _;
 use portcullis::cli::{Cli, Command, Export, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, pickup, quarantine,
-    reload, replay, report, rollback, run, show, test, top,
+    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, needs, pickup,
+    quarantine, reload, replay, report, rollback, run, show, test, top,
 };
 use portcullis::exit::Exit;
 use portcullis::gate::EditAction;
@@ -53,7 +53,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.json, cli.color);
     match &cli.command {
         Command::Init => init::run(&output),
-        Command::Check { policies, servers, quiet } => check::run(policies, *servers, *quiet, &output),
+        Command::Check { policies, unused: Some(time), interface: Some(interface), .. } => {
+            needs::check_unused(interface, *time, policies, &output)
+        }
+        Command::Check { policies, servers, quiet, .. } => check::run(policies, *servers, *quiet, &output),
         Command::Test { policies } => test::run(policies, &output),
         Command::Run(arguments) => run::run(arguments, &output),
         Command::Attach { interface, policy, fall_back: false } => {

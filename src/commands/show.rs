@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::alarms::describe_open;
 use super::edits::show_edits;
+use super::needs;
 use super::shared::{find_place, live_policy, no_policy};
 use crate::abi::Reason;
 use crate::cli::Subject;
@@ -53,6 +54,7 @@ pub fn run(
         Subject::Alarms => show_alarms(&find()?, output)?,
         Subject::Audit => audit::show(interface, since, output)?,
         Subject::Edits => show_edits(&open()?.1, output)?,
+        Subject::Needs => needs::show(&open()?, output)?,
         Subject::Gates => show_gates(output)?,
     }
     Ok(Exit::Done)

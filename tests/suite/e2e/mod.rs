@@ -30,6 +30,7 @@ mod limits;
 mod metrics;
 mod modes;
 pub mod namespace;
+mod need_uses;
 mod nics;
 mod night;
 mod outsiders;
