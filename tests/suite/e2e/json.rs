@@ -101,6 +101,7 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
         compare(&mut page, "check", &run(&["check", "-j", file]));
     }
     compare(&mut page, "check of a bad policy", &run(&["check", "-j", &bad]));
+    compare(&mut page, "export nft", &run(&["export", "nft", "-j", "-i", NIC, &policy]));
     compare(&mut page, "attach", &run(&["attach", "-j", "-i", NIC, "-p", &richer]));
     compare(&mut page, "show servers", &testbed.run("show", &["servers", "-j"]));
     compare(&mut page, "detach", &run(&["detach", "-j", "-i", NIC]));
