@@ -126,5 +126,11 @@ fn a_report_says_what_it_said_before() {
     daemon.wait_for_line(&["alarm #1", "web1"]);
     eventually("the drop is written", || testbed.reported() == 1);
     let page = testbed.run("report", &["--from", "1h", "-o", "-"]).done().out;
+    // who did it is this run's
+    let parent = std::fs::read_to_string("/proc/self/comm").expect("a name");
+    let page = page.replace(&testbed.folder.display().to_string(), "FOLDER").replace(
+        &format!("process {}, under {}", daemon.pid(), parent.trim_end()),
+        "process PID, under PARENT",
+    );
     assert_text("report", &read_page(&page));
 }
