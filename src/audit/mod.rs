@@ -23,4 +23,5 @@ mod who;
 
 pub use event::{Action, Entry, Event, Outcome, PolicyMark};
 pub use log::{Log, Look, Reading};
-pub use who::{Process, Who};
+pub use parent::Process;
+pub use who::Who;

@@ -4,12 +4,21 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::IpAddr;
 
-use super::who::Process;
+use serde::{Deserialize, Serialize};
 
 /// More than any session has.
 const MOST_ANCESTORS: usize = 32;
 /// More than an environment has before the variable that counts.
 const MOST_ENVIRONMENT: u64 = 64 << 10;
+
+/// A process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its name, as the kernel has it.
+    pub name: String,
+}
 
 /// The parent first.
 pub(super) fn list_ancestors() -> Vec<Process> {

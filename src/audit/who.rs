@@ -7,22 +7,13 @@ use std::net::IpAddr;
 use nix::unistd::getuid;
 use serde::{Deserialize, Serialize};
 
-use super::parent::{list_ancestors, read_ssh_client};
+use super::parent::{Process, list_ancestors, read_ssh_client};
 
 /// Longer command lines and names are cut.
 const MOST_COMMAND: usize = 512;
 const MOST_NAME: usize = 64;
 /// `loginuid` of a process that no login began.
 const NO_LOGIN: u32 = u32::MAX;
-
-/// A process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// Its id.
-    pub pid: u32,
-    /// Its name, as the kernel has it.
-    pub name: String,
-}
 
 /// Who did something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

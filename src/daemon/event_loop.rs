@@ -1,5 +1,5 @@
 //! The event loop. It alone connects the parts of the daemon: what one of them finds, the others are
-//! given here.
+//! given here. It has more than 500 lines, because whoever reads the loop wants to see all of it.
 
 mod audit;
 
