@@ -416,8 +416,8 @@ impl<'gate> Daemon<'gate> {
         let force = std::mem::take(&mut self.force_reload);
         let outcome = turn.and_then(|(_lock, policy)| self.apply_policy(policy, force));
         if let Some(control) = &self.control {
-            let told = outcome.as_ref().map(Clone::clone).map_err(|error| format!("{error:#}"));
-            control.reloads().finish(told);
+            let answer = outcome.as_ref().map(Clone::clone).map_err(|error| format!("{error:#}"));
+            control.reloads().finish(answer);
         }
         match outcome {
             Ok(text) => {

@@ -97,7 +97,7 @@ impl Guard {
         }
         bail!(
             "the live policy is that of {file}, which somebody has applied since, and not that of {}\n\
-             help: portcullis reload -i {} --force puts {1} into force all the same",
+             help: portcullis reload -i {} --force makes {1} live all the same",
             policy.file,
             place.interface,
         );
@@ -119,8 +119,8 @@ impl Guard {
         };
         bail!(
             "the policy would cut off an open flow of the management: {first}{more}\n\
-             help: portcullis apply -i {0} --confirm 60s {1} tries it, and portcullis reload -i {0} --force puts it \
-             into force",
+             help: portcullis apply -i {0} --confirm 60s {1} tries it, and portcullis reload -i {0} --force makes \
+             it live",
             place.interface,
             policy.file
         );

@@ -239,8 +239,8 @@ pub enum GateError {
 
     /// The text is that of a trial that nobody confirmed.
     #[error(
-        "{file} has the text of a trial that was begun {since} and never confirmed, so it is not put into force\n\
-         help: portcullis apply -i {interface} {file} puts it into force, and with --confirm 60s on trial"
+        "{file} has the text of a trial that was begun {since} and never confirmed, so it does not become live\n\
+         help: portcullis apply -i {interface} {file} makes it live, and puts it on trial with --confirm 60s"
     )]
     Unconfirmed { interface: String, file: String, since: jiff::Timestamp },
 

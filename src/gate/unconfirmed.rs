@@ -1,5 +1,5 @@
 //! Marks of trials that nobody has confirmed. A mark is on the disk before the trial begins, so that no power cut
-//! puts a text into force that somebody only wanted to try: the file that it came from is usually the one that the
+//! makes a text live that somebody only wanted to try: the file that it came from is usually the one that the
 //! next boot attaches.
 
 use std::fs;
@@ -34,8 +34,8 @@ pub fn mark_trial(place: &GatePlace, policy: &Policy, note: Option<String>) -> R
     noted.and_then(|noted| noted).map_err(|error| GateError::Other {
         what: "the trial was not begun, and the live policy stays".to_owned(),
         why: format!(
-            "it could not be noted in {} that nobody has confirmed this policy yet, so a power cut would put it into \
-             force: {error}",
+            "it could not be noted in {} that nobody has confirmed this policy yet, so a power cut would make it \
+             live: {error}",
             place.history().display()
         ),
     })
@@ -117,7 +117,7 @@ pub(super) fn find_mark(state: &Path, hash: &str) -> io::Result<Option<Facts>> {
     Ok(read_marks(state)?.into_iter().find(|mark| mark.hash == hash))
 }
 
-/// Somebody has put the text into force for good.
+/// Somebody has made the text live for good.
 pub(super) fn forget_mark(state: &Path, hash: &str) -> io::Result<()> {
     let mut marks = read_marks(state)?;
     let before = marks.len();

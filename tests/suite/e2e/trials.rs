@@ -190,7 +190,7 @@ fn a_policy_that_nobody_confirmed_is_not_what_the_next_boot_attaches() {
     let path = testbed.write("dmz0.toml", &dmz());
     testbed.run("attach", &["-p", &path]).done();
     std::fs::write(&path, open_dmz()).expect("a file");
-    testbed.run("apply", &[&path, "--confirm", "1h", "--note", "a try"]).done();
+    testbed.run("apply", &[&path, "--confirm", "1h", "--note", "for the mirror"]).done();
     // the power fails
     testbed.reboot();
     let words = ["a trial", "never confirmed", "is attached and enforcing under the last confirmed policy"];
@@ -201,7 +201,7 @@ fn a_policy_that_nobody_confirmed_is_not_what_the_next_boot_attaches() {
     testbed.reboot();
     testbed.run("attach", &["-p", &path]).refused(&words);
     testbed.prove_drops(&tap, 1);
-    // a person puts it into force
+    // a person makes it live
     testbed.run("apply", &[&path]).done();
     testbed.prove_passes(&tap, 1);
     testbed.reboot();
@@ -217,7 +217,7 @@ fn a_policy_that_nobody_confirmed_is_not_what_the_next_boot_attaches() {
 }
 
 #[test]
-fn the_daemon_sees_a_trial_begin_and_end_and_puts_no_unconfirmed_file_into_force() {
+fn the_daemon_sees_a_trial_begin_and_end_and_makes_no_unconfirmed_file_live() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let tap = testbed.tap_internet();
