@@ -173,7 +173,7 @@ enum state {
 	 */
 	STATE_LEDGER_SWEEPS = 21,
 	/* The last generation that was given to a policy. It only rises, also when a trial ends by
-	 * itself: flows and cached verdicts are told apart by it.
+	 * itself: flows and cached verdicts are reported apart by it.
 	 */
 	STATE_GENERATION = 22,
 	/* 23 is reserved for trials */

@@ -96,7 +96,7 @@ static __always_inline __u32 permit_by_edit(__u32 rule, __u32 answer)
 	return !rule && answer & EDIT_ALLOWS ? edit_rule(answer) : rule;
 }
 
-/* Is the edit of this rule still in force? */
+/* Does the edit of this rule still hold? */
 static __always_inline bool is_edit_in_force(const struct policy *policy, __u32 rule, __u64 now_ns)
 {
 	void *table = find_edit_table(policy->edits);

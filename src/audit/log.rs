@@ -1,6 +1,6 @@
 //! The file of audit events: `audit.jsonl` in the gate's state folder, a line an event, with one older file beside
-//! it, `audit.jsonl.1`. Nothing but the end of the file is ever written. `audit.told` has the number of the last
-//! event that a daemon has told.
+//! it, `audit.jsonl.1`. Nothing but the end of the file is ever written. `audit.reported` has the number of the last
+//! event that a daemon has reported.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -17,7 +17,7 @@ use crate::state_folder::make_state_folder;
 
 const FILE: &str = "audit.jsonl";
 const OLDER: &str = "audit.jsonl.1";
-const TOLD: &str = "audit.told";
+const REPORTED: &str = "audit.reported";
 const LOCK: &str = "audit.lock";
 /// A file of this size becomes the older one: some 5,000 events.
 const MOST_BYTES: u64 = 4 << 20;
@@ -74,7 +74,7 @@ impl Log {
         make_state_folder(&self.folder)?;
         let _lock = self.lock()?;
         let length = fs::metadata(self.path()).map_or(0, |file| file.len());
-        event.seq = self.find_last()?.max(self.read_told()) + 1;
+        event.seq = self.find_last()?.max(self.read_reported()) + 1;
         let mut line = escape_json(serde_json::to_string(&event)?);
         line.push('\n');
         if length > 0 && length + line.len() as u64 > self.most_bytes {
@@ -155,18 +155,18 @@ impl Log {
         file.map_or(Look::default(), |file| Look { inode: file.ino(), length: file.len() })
     }
 
-    /// The number of the last event that a daemon has told. 0: none, or it is not known.
-    pub fn read_told(&self) -> u64 {
-        let text = fs::read_to_string(self.folder.join(TOLD)).unwrap_or_default();
+    /// The number of the last event that a daemon has reported. 0: none, or it is not known.
+    pub fn read_reported(&self) -> u64 {
+        let text = fs::read_to_string(self.folder.join(REPORTED)).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
-    /// Notes that every event up to this number was told.
+    /// Notes that every event up to this number was reported.
     ///
     /// # Errors
     /// When it can't be written. The next daemon tells them again then.
-    pub fn note_told(&self, seq: u64) -> io::Result<()> {
-        replace(&self.folder.join(TOLD), &[format!("{seq}\n").as_bytes()])
+    pub fn note_reported(&self, seq: u64) -> io::Result<()> {
+        replace(&self.folder.join(REPORTED), &[format!("{seq}\n").as_bytes()])
     }
 }
 

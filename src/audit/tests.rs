@@ -41,15 +41,15 @@ fn an_event_comes_out_as_it_went_in_with_a_number_that_rises() {
 }
 
 #[test]
-fn numbers_go_on_after_what_was_told_also_when_the_files_are_gone() {
+fn numbers_go_on_after_what_was_reported_also_when_the_files_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::new(folder.path());
     for _ in 0..3 {
         log.append(event("web1")).unwrap();
     }
-    log.note_told(3).unwrap();
+    log.note_reported(3).unwrap();
     fs::remove_file(log.path()).unwrap();
-    assert_eq!(log.append(event("web2")).unwrap(), 4, "the next daemon would take it for told");
+    assert_eq!(log.append(event("web2")).unwrap(), 4, "the next daemon would take it for reported");
 }
 
 #[test]

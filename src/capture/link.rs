@@ -4,7 +4,8 @@
 //! Whoever judges such a frame has to know that: [`Frame::source_mac`] and [`Frame::has_destination_mac`] say it.
 
 use super::facts::{Facts, Position};
-use super::reader::{Packet, Timestamp};
+use super::link_type::LinkType;
+use super::record::{Packet, Timestamp};
 use crate::net::{UDP, ethertype};
 
 /// A frame is cut to so many bytes, and its lengths are made to agree. Test runs of the tracker take no more than a
@@ -18,43 +19,6 @@ const LEAST_ETHERTYPE: u16 = 0x0600;
 /// The protocol of cooked frames for 802.2.
 const COOKED_LLC: u16 = 4;
 const ARPHRD_NETLINK: u16 = 824;
-
-/// How the bytes of a packet are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkType {
-    /// Ethernet.
-    Ethernet,
-    /// Linux cooked v1, as `tcpdump -i any` wrote it for long.
-    Cooked,
-    /// Linux cooked v2, which has the index of the interface.
-    Cooked2,
-    /// An IP packet, without anything before it.
-    RawIp,
-    /// An address family in the order of bytes of the machine, before the IP packet.
-    Null,
-    /// An address family in network order, before the IP packet.
-    Loop,
-    /// Any other: none of its packets is read.
-    Other(u32),
-}
-
-/// The link types that are read, as a sentence names them.
-pub const LINK_TYPES: &str = "Ethernet, Linux cooked v1 and v2, raw IP, and BSD loopback";
-
-impl LinkType {
-    /// By the number of LINKTYPE_*, or by those of DLT_* that some files have.
-    pub(super) fn of(number: u32) -> LinkType {
-        match number {
-            0 => LinkType::Null,
-            1 => LinkType::Ethernet,
-            12 | 14 | 101 | 228 | 229 => LinkType::RawIp,
-            108 => LinkType::Loop,
-            113 => LinkType::Cooked,
-            276 => LinkType::Cooked2,
-            other => LinkType::Other(other),
-        }
-    }
-}
 
 /// Which way a frame went, as its link header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::link::Frame;
-use super::reader::{CaptureReader, Damage, Timestamp};
+use super::reader::{CaptureReader, Damage};
+use super::record::Timestamp;
 
 /// Captures that are read together. Within a file the order is the file's own.
 pub struct Merge {

@@ -6,6 +6,7 @@
 //! | `reader` | one file: which format it is, where it is damaged |
 //! | `pcap`, `pcapng` | the two formats: records and blocks |
 //! | `merge` | several files, in the order of their times |
+//! | `record`, `link_type` | one packet, and how its bytes are to be read |
 //! | `link` | packets of other link types become Ethernet frames, as far as that can be known |
 //! | `facts` | addresses, ports and flags of a frame |
 //!
@@ -14,14 +15,18 @@
 
 mod facts;
 mod link;
+mod link_type;
 mod merge;
 mod pcap;
 mod pcapng;
 mod reader;
+mod record;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{Facts, Position};
-pub use link::{Frame, LINK_TYPES, LinkType, Source, Travel, Trouble};
+pub use link::{Frame, Source, Travel, Trouble};
+pub use link_type::{LINK_TYPES, LinkType};
 pub use merge::Merge;
-pub use reader::{CaptureReader, Damage, Packet, Timestamp};
+pub use reader::{CaptureReader, Damage};
+pub use record::{Packet, Timestamp};

@@ -1,7 +1,7 @@
 //! The format pcap: a header, and records with a header each.
 
-use super::link::LinkType;
-use super::reader::{Flaw, MAX_RECORD_BYTES, Timestamp, read_u32};
+use super::link_type::LinkType;
+use super::record::{Flaw, MAX_RECORD_BYTES, Timestamp, read_u32};
 
 /// The most that a record may have where the header names a smaller snaplen, as in libpcap.
 const MAX_SNAPLEN: u32 = 262_144;

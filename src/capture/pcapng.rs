@@ -1,7 +1,7 @@
 //! The format pcapng: sections of blocks (draft-ietf-opsawg-pcapng).
 
-use super::link::LinkType;
-use super::reader::{Flaw, MAX_RECORD_BYTES, Timestamp, read_u16, read_u32};
+use super::link_type::LinkType;
+use super::record::{Flaw, MAX_RECORD_BYTES, Timestamp, read_u16, read_u32};
 
 /// Type and length stand at the beginning of a block.
 pub(super) const BODY_AT: usize = 8;

@@ -196,7 +196,7 @@ fn find_doubts(gate: &Gate, policy: &Policy, edit: &Edit) -> anyhow::Result<Vec<
     Ok(doubts)
 }
 
-/// Prints the edits in force.
+/// Prints the edits that hold.
 pub(super) fn show_edits(gate: &Gate, output: &Output) -> anyhow::Result<()> {
     let edits = gate.edits()?;
     let values: Vec<Value> = edits.iter().map(describe_json).collect();

@@ -10,7 +10,7 @@ use super::rows::RuleRow;
 pub type NeedIdentity = [u8; 24];
 
 /// The identity of each rule's need, in the order of the rules; `None` for the placeholder. Copies of a rule are
-/// the same need, and needs of one role that say the same are told apart by their order.
+/// the same need, and needs of one role that say the same are reported apart by their order.
 pub fn identify_needs(rules: &[RuleRow]) -> Vec<Option<NeedIdentity>> {
     let mut seen: HashMap<NeedIdentity, u32> = HashMap::new();
     let mut by_place: HashMap<(u32, u32), NeedIdentity> = HashMap::with_capacity(rules.len());

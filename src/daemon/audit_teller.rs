@@ -1,8 +1,8 @@
 //! Tells audit events: reads them from the file in which commands and the daemon keep them, and notes which ones
-//! were told. A thread does both, for the disk may hang.
+//! were reported. A thread does both, for the disk may hang.
 //!
-//! An event counts as told once every sink that works has written it. A daemon that is killed before it has noted
-//! that leaves the event to the next one: it is told twice then, never lost.
+//! An event counts as reported once every sink that works has written it. A daemon that is killed before it has noted
+//! that leaves the event to the next one: it is reported twice then, never lost.
 
 #[cfg(test)]
 mod tests;
@@ -18,9 +18,9 @@ use crate::stderr::notice;
 
 /// Between two looks at the file.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long the disk may take to keep an event of the daemon's own. Then it is told without being kept.
+/// How long the disk may take to keep an event of the daemon's own. Then it is reported without being kept.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Events that wait to be told.
+/// Events that wait to be reported.
 const MOST_WAITING: usize = 1024;
 /// Own events that wait to be kept.
 const MOST_NOTES: usize = 64;
@@ -29,13 +29,13 @@ const MOST_NOTES: usize = 64;
 enum Order {
     /// Keep an event.
     Note(Box<Event>),
-    /// Every event up to this number was told.
-    Told(u64),
+    /// Every event up to this number was reported.
+    Reported(u64),
 }
 
 /// What the thread has found.
 enum Found {
-    /// An event in the file that this daemon has not told.
+    /// An event in the file that this daemon has not reported.
     Event(Box<Event>),
     /// An event that could not be kept, and why.
     Unkept(Box<Event>, String),
@@ -50,17 +50,17 @@ pub(super) struct AuditTeller {
     found: Receiver<Found>,
     /// Own events that the thread has not kept yet, and since when.
     pending: VecDeque<(Event, Instant)>,
-    /// Own events that were told although they may still be kept.
+    /// Own events that were reported although they may still be kept.
     given_up: Vec<Event>,
     /// Events to tell that are in no file.
     unkept: Vec<Event>,
-    /// The number of the last event that was told, and of the last one that was noted as told.
-    told: u64,
+    /// The number of the last event that was reported, and of the last one that was noted as reported.
+    reported: u64,
     noted: u64,
 }
 
 impl AuditTeller {
-    /// Of the events of a gate. Those that no daemon has told come first.
+    /// Of the events of a gate. Those that no daemon has reported come first.
     pub(super) fn start(log: Log) -> AuditTeller {
         let (orders, receiver) = sync_channel(MOST_NOTES);
         let (sender, found) = sync_channel(MOST_WAITING);
@@ -71,15 +71,15 @@ impl AuditTeller {
         let orders = match started {
             Ok(_) => Some(orders),
             Err(error) => {
-                warn!("audit events are told, but not kept: {error}");
+                warn!("audit events are reported, but not kept: {error}");
                 None
             }
         };
         let (pending, given_up, unkept) = (VecDeque::new(), Vec::new(), Vec::new());
-        AuditTeller { orders, found, pending, given_up, unkept, told: 0, noted: 0 }
+        AuditTeller { orders, found, pending, given_up, unkept, reported: 0, noted: 0 }
     }
 
-    /// Has an event of the daemon's own kept, and told then.
+    /// Has an event of the daemon's own kept, and reported then.
     pub(super) fn note(&mut self, event: Event, now: Instant) {
         let order = Order::Note(Box::new(event.clone()));
         match self.orders.as_ref().map(|orders| orders.try_send(order)) {
@@ -88,7 +88,7 @@ impl AuditTeller {
         }
     }
 
-    /// Has an event told that could not be kept.
+    /// Has an event reported that could not be kept.
     pub(super) fn tell_unkept(&mut self, event: Event) {
         self.unkept.push(event);
     }
@@ -119,7 +119,7 @@ impl AuditTeller {
         match found {
             Found::Event(event) => {
                 self.pending.retain(|(own, _)| !is_same(own, &event));
-                self.told = self.told.max(event.seq);
+                self.reported = self.reported.max(event.seq);
                 let known = self.given_up.iter().position(|own| is_same(own, &event));
                 match known {
                     Some(known) => {
@@ -141,17 +141,20 @@ impl AuditTeller {
         }
     }
 
-    /// Whether events were told that the file does not say of yet.
+    /// Whether events were reported that the file does not say of yet.
     pub(super) fn has_news(&self) -> bool {
-        self.told > self.noted
+        self.reported > self.noted
     }
 
-    /// Notes that every event that was taken is told.
-    pub(super) fn note_told(&mut self) {
+    /// Notes that every event that was taken is reported.
+    pub(super) fn note_reported(&mut self) {
         if self.has_news()
-            && self.orders.as_ref().is_some_and(|orders| orders.try_send(Order::Told(self.told)).is_ok())
+            && self
+                .orders
+                .as_ref()
+                .is_some_and(|orders| orders.try_send(Order::Reported(self.reported)).is_ok())
         {
-            self.noted = self.told;
+            self.noted = self.reported;
         }
     }
 
@@ -171,7 +174,7 @@ impl AuditTeller {
 
     /// Has the last note written, and ends the thread. A disk that hangs is left alone.
     pub(super) fn finish(&mut self, patience: Duration) {
-        self.note_told();
+        self.note_reported();
         self.orders = None;
         let deadline = Instant::now() + patience;
         // what comes now is left to the next daemon
@@ -182,11 +185,11 @@ impl AuditTeller {
 /// The thread that has the disk.
 struct Worker {
     log: Log,
-    /// The number of the last event that was found. `None`: it was not asked yet what is told.
+    /// The number of the last event that was found. `None`: it was not asked yet what is reported.
     sent: Option<u64>,
     last: Look,
     damaged: usize,
-    /// The last attempt to note what is told failed.
+    /// The last attempt to note what is reported failed.
     failed: bool,
     found: SyncSender<Found>,
 }
@@ -206,18 +209,18 @@ impl Worker {
                         return;
                     }
                 }
-                Ok(Order::Told(seq)) => self.note_told(seq),
+                Ok(Order::Reported(seq)) => self.note_reported(seq),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn note_told(&mut self, seq: u64) {
-        let noted = self.log.note_told(seq);
+    fn note_reported(&mut self, seq: u64) {
+        let noted = self.log.note_reported(seq);
         if let (Err(error), false) = (&noted, self.failed) {
             warn!(
-                "the next daemon tells audit events again, for it can't be noted that they were told: {error}"
+                "the next daemon tells audit events again, for it can't be noted that they were reported: {error}"
             );
         }
         self.failed = noted.is_err();
@@ -225,7 +228,7 @@ impl Worker {
 
     /// Finds the events that are new. `None`: nobody wants them any more.
     fn look(&mut self) -> Option<()> {
-        let sent = *self.sent.get_or_insert_with(|| self.log.read_told());
+        let sent = *self.sent.get_or_insert_with(|| self.log.read_reported());
         let now = self.log.look();
         if now == self.last {
             return Some(());

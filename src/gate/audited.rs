@@ -1,19 +1,16 @@
 //! Records what was done to a gate, on a disk that may be full, read-only or hang.
 
-use std::fmt::Display;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use super::Gate;
-use super::attach::Attachment;
-use super::fallback::FallBack;
 use super::place::GatePlace;
 use super::state_file::in_time;
 use crate::abi::settings;
-use crate::audit::{Action, Entry, Event, Log, PolicyMark, Reading};
+use crate::audit::{Entry, Event, Log, PolicyMark, Reading};
 
 /// A disk that does not answer must not hold up a command for longer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
@@ -75,36 +72,6 @@ impl GatePlace {
 /// The live policy of a gate that may not be there.
 pub fn read_mark(place: &GatePlace) -> Option<PolicyMark> {
     Gate::open(place).ok()?.policy_mark()
-}
-
-impl Attachment {
-    /// The record of this, with the policy that was live before and the file of the one that is live now.
-    pub fn to_entry(&self, gate: &Gate, before: Option<PolicyMark>, file: &Path) -> Entry {
-        let replaced = if self.replaced { ", replaced without a gap" } else { "" };
-        Entry::done(Action::Attach).file(file).change(before, gate.policy_mark()).detail(format_args!(
-            "{}, tracker {}{replaced}",
-            self.mode.name(),
-            self.hook.name()
-        ))
-    }
-}
-
-impl FallBack {
-    /// The record of this. `refusal` is why the policy of `file` is not the live one.
-    pub fn to_entry(
-        &self,
-        place: &GatePlace,
-        refusal: &dyn Display,
-        file: &Path,
-        before: Option<PolicyMark>,
-    ) -> Entry {
-        let refusal = refusal.to_string();
-        let reason = refusal.lines().next().unwrap_or_default();
-        Entry::done(Action::FallBack)
-            .file(file)
-            .change(before, self.gate.policy_mark())
-            .detail(format_args!("it was refused ({reason}), and {}", self.describe(place)))
-    }
 }
 
 impl Gate {

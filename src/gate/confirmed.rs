@@ -10,15 +10,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
 use super::fault;
 use super::place::GatePlace;
+use super::policy_facts::{Facts, hash_of};
 use super::state_file::{in_time, replace};
 use super::unconfirmed::{find_mark, forget_mark};
-use crate::clock::wall_now;
 use crate::policy::Policy;
 use crate::state_folder::make_state_folder;
 
@@ -33,46 +29,6 @@ const MOST_BYTES: u64 = 256 << 20;
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 /// Without this answer the NIC may get no gate, so it is waited for longer.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The facts about a confirmed policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// When it became live.
-    pub since: Timestamp,
-    /// The file that it came from.
-    pub file: String,
-    /// SHA-256 of the text, in hexadecimal.
-    pub hash: String,
-    /// Why, as the person said who applied it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// Who has applied it.
-    pub uid: u32,
-    /// The person behind `sudo`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sudo_user: Option<String>,
-    /// The command that made it live.
-    pub command: String,
-}
-
-impl Facts {
-    /// About a policy that this process applies now.
-    pub fn of(policy: &Policy, note: Option<String>) -> Facts {
-        Facts::of_text(&policy.file, &policy.text, note)
-    }
-
-    fn of_text(file: &str, text: &str, note: Option<String>) -> Facts {
-        Facts {
-            since: wall_now(),
-            file: file.to_owned(),
-            hash: hash_of(text),
-            note,
-            uid: nix::unistd::getuid().as_raw(),
-            sudo_user: std::env::var("SUDO_USER").ok(),
-            command: std::env::args().nth(1).unwrap_or_default(),
-        }
-    }
-}
 
 /// A policy that was live once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,10 +136,6 @@ fn list_numbers(folder: &Path) -> io::Result<Vec<u64>> {
 
 fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number}.toml"))
-}
-
-pub(super) fn hash_of(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> io::Result<ConfirmedPolicy> {

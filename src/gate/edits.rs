@@ -135,7 +135,7 @@ impl fmt::Display for Edit {
 }
 
 impl Gate {
-    /// The edits in force, in the order of their numbers. Those of a server that the live policy lacks are among
+    /// The edits that hold, in the order of their numbers. Those of a server that the live policy lacks are among
     /// them until the next `apply`.
     ///
     /// # Errors

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Gate;
-use super::confirmed::{Facts, hash_of};
 use super::error::GateError;
 use super::fault;
 use super::place::GatePlace;
+use super::policy_facts::{Facts, hash_of};
 use super::state_file::{in_time, replace};
 use crate::policy::Policy;
 

@@ -71,11 +71,9 @@ impl<'a> Directions<'a> {
         match (travel, source, destination) {
             // the same packet, on its way from one server to another
             (Travel::Out | Travel::Unknown, Some(_), Some(_)) if copy.is_some() => {
-                return sent_on(copy.is_some_and(|seen| seen.is_dropped));
+                sent_on(copy.is_some_and(|seen| seen.is_dropped))
             }
-            (Travel::Unknown, ..) if copy.is_some_and(|seen| seen.source != frame.source) => {
-                return Direction::Copy;
-            }
+            (Travel::Unknown, ..) if copy.is_some_and(|seen| seen.source != frame.source) => Direction::Copy,
             (Travel::Out, _, Some(_)) => Direction::ToServer,
             (Travel::Out, Some(_), None) => Direction::Copy,
             (Travel::Out, None, None) => Direction::Neither,

@@ -24,7 +24,7 @@ fn append(folder: &Path, action: Action) {
 }
 
 #[test]
-fn what_was_done_without_a_daemon_is_told_once_and_by_one_daemon_alone() {
+fn what_was_done_without_a_daemon_is_reported_once_and_by_one_daemon_alone() {
     let folder = tempfile::tempdir().unwrap();
     append(folder.path(), Action::Quarantine);
     append(folder.path(), Action::Release);
@@ -39,7 +39,7 @@ fn what_was_done_without_a_daemon_is_told_once_and_by_one_daemon_alone() {
 }
 
 #[test]
-fn a_daemon_that_was_killed_before_it_noted_what_it_told_tells_it_again() {
+fn a_daemon_that_was_killed_before_it_noted_what_it_reported_tells_it_again() {
     let folder = tempfile::tempdir().unwrap();
     append(folder.path(), Action::Quarantine);
     let mut killed = AuditTeller::start(Log::new(folder.path()));
@@ -51,7 +51,7 @@ fn a_daemon_that_was_killed_before_it_noted_what_it_told_tells_it_again() {
 }
 
 #[test]
-fn an_event_of_the_daemon_is_kept_first_and_told_once() {
+fn an_event_of_the_daemon_is_kept_first_and_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut teller = AuditTeller::start(Log::new(folder.path()));
     teller.note(event(Action::DaemonStart), Instant::now());
@@ -64,11 +64,11 @@ fn an_event_of_the_daemon_is_kept_first_and_told_once() {
     );
     assert!(teller.pending.is_empty());
     teller.finish(Duration::from_secs(60));
-    assert_eq!(Log::new(folder.path()).read_told(), 2);
+    assert_eq!(Log::new(folder.path()).read_reported(), 2);
 }
 
 #[test]
-fn an_event_that_no_disk_takes_is_told_all_the_same() {
+fn an_event_that_no_disk_takes_is_reported_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("no-folder");
     std::fs::write(&file, "").unwrap();
@@ -79,7 +79,7 @@ fn an_event_that_no_disk_takes_is_told_all_the_same() {
 }
 
 #[test]
-fn a_disk_that_hangs_holds_up_no_event_and_the_event_is_not_told_again_when_it_goes_on() {
+fn a_disk_that_hangs_holds_up_no_event_and_the_event_is_not_reported_again_when_it_goes_on() {
     let (orders, _waiting) = sync_channel(MOST_NOTES);
     let (sender, found) = sync_channel(MOST_WAITING);
     let mut teller =
@@ -91,5 +91,5 @@ fn a_disk_that_hangs_holds_up_no_event_and_the_event_is_not_told_again_when_it_g
     assert_eq!(teller.take(now + PATIENCE), std::slice::from_ref(&own));
     sender.send(Found::Event(Box::new(Event { seq: 7, ..own }))).unwrap();
     assert!(teller.take(now + PATIENCE).is_empty());
-    assert_eq!(teller.told, 7);
+    assert_eq!(teller.reported, 7);
 }

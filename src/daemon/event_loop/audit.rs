@@ -52,7 +52,7 @@ impl Daemon<'_> {
             self.note_audit_unchanged(entry);
         }
         if self.audit.has_news() && self.dispatch.has_caught_up() {
-            self.audit.note_told();
+            self.audit.note_reported();
         }
     }
 
@@ -64,7 +64,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// After the sinks have ended: what they were given is told.
+    /// After the sinks have ended: what they were given is reported.
     pub(super) fn finish_audit(&mut self) {
         self.audit.finish(LAST_EVENTS);
     }

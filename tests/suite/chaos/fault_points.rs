@@ -143,8 +143,8 @@ fn an_edit_that_dies_before_any_of_its_changes_is_in_force_and_listed_or_neither
         let edits = testbed.show("edits").as_array().expect("a list").clone();
         assert_eq!(is_allowed(), !edits.is_empty(), "point {point}: {edits:#?}");
         if !died(&outcome, point) {
-            eprintln!("allow: {} points, {begun} of them in force", point - 1);
-            assert!(point > 5 && begun >= 1, "{point} points, {begun} in force");
+            eprintln!("allow: {} points, {begun} of them live", point - 1);
+            assert!(point > 5 && begun >= 1, "{point} points, {begun} live");
             break;
         }
         begun += edits.len();

@@ -1,4 +1,4 @@
-//! Audit events: who did what to the gate, told by the daemon that runs or by the next one.
+//! Audit events: who did what to the gate, reported by the daemon that runs or by the next one.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn with_eve(testbed: &Testbed) -> (String, String) {
 }
 
 /// The audit events in an EVE file.
-fn told(eve: &str) -> Vec<Value> {
+fn reported(eve: &str) -> Vec<Value> {
     let text = fs::read_to_string(eve).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let lines = whole.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
@@ -45,8 +45,8 @@ fn told(eve: &str) -> Vec<Value> {
         .collect()
 }
 
-fn told_words(eve: &str) -> Vec<String> {
-    told(eve).iter().map(show).collect()
+fn reported_words(eve: &str) -> Vec<String> {
+    reported(eve).iter().map(show).collect()
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn each_command_says_who_did_what_with_the_policy_before_and_after() {
 }
 
 #[test]
-fn what_was_done_while_no_daemon_ran_is_told_once_by_the_next_one() {
+fn what_was_done_while_no_daemon_ran_is_reported_once_by_the_next_one() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let (policy, eve) = with_eve(&testbed);
@@ -126,27 +126,31 @@ fn what_was_done_while_no_daemon_ran_is_told_once_by_the_next_one() {
     testbed.run("quarantine", &["web1"]).done();
     let mut daemon = testbed.daemon(&policy, &[]);
     let wanted = ["attach done", "quarantine done web1", "attach done", "daemon_start done"];
-    eventually("they are told", || told_words(&eve).len() >= wanted.len());
-    assert_eq!(told_words(&eve), wanted);
+    eventually("they are reported", || reported_words(&eve).len() >= wanted.len());
+    assert_eq!(reported_words(&eve), wanted);
     daemon.wait_for_line(&["audit: quarantine web1 done by ", "until it is released"]);
     // and what is done while it runs, at once
     testbed.run("release", &["web1"]).done();
-    eventually("it is told", || told_words(&eve).last().is_some_and(|last| last == "release done web1"));
+    eventually("it is reported", || {
+        reported_words(&eve).last().is_some_and(|last| last == "release done web1")
+    });
     daemon.signal(Signal::SIGHUP);
-    eventually("the reload is told", || told_words(&eve).last().is_some_and(|last| last == "reload done"));
+    eventually("the reload is reported", || {
+        reported_words(&eve).last().is_some_and(|last| last == "reload done")
+    });
     assert!(daemon.end(Signal::SIGTERM).success());
-    let seen = told_words(&eve);
+    let seen = reported_words(&eve);
     assert_eq!(seen.last().map(String::as_str), Some("daemon_stop done"), "{seen:#?}");
     let mut daemon = testbed.daemon(&policy, &[]);
     assert!(daemon.end(Signal::SIGTERM).success());
-    let all = told(&eve);
+    let all = reported(&eve);
     let numbers: Vec<u64> = all.iter().map(|event| event["seq"].as_u64().expect("a number")).collect();
     assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "each once, in order: {numbers:?}");
-    assert_eq!(testbed.audit(), all, "what is kept is what is told");
+    assert_eq!(testbed.audit(), all, "what is kept is what is reported");
 }
 
 #[test]
-fn a_daemon_that_is_killed_before_it_notes_what_it_told_leaves_nothing_untold() {
+fn a_daemon_that_is_killed_before_it_notes_what_it_reported_leaves_nothing_unreported() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let (policy, eve) = with_eve(&testbed);
@@ -156,9 +160,9 @@ fn a_daemon_that_is_killed_before_it_notes_what_it_told_leaves_nothing_untold() 
         let mut daemon = testbed.daemon(&policy, &[]);
         if round % 2 == 1 {
             let kept = testbed.audit().len();
-            eventually("all is told", || {
+            eventually("all is reported", || {
                 let seqs: std::collections::BTreeSet<u64> =
-                    told(&eve).iter().filter_map(|event| event["seq"].as_u64()).collect();
+                    reported(&eve).iter().filter_map(|event| event["seq"].as_u64()).collect();
                 seqs.len() >= kept
             });
         }
@@ -167,7 +171,7 @@ fn a_daemon_that_is_killed_before_it_notes_what_it_told_leaves_nothing_untold() 
     }
     let mut daemon = testbed.daemon(&policy, &[]);
     assert!(daemon.end(Signal::SIGTERM).success());
-    let mut numbers: Vec<u64> = told(&eve).iter().filter_map(|event| event["seq"].as_u64()).collect();
+    let mut numbers: Vec<u64> = reported(&eve).iter().filter_map(|event| event["seq"].as_u64()).collect();
     numbers.sort_unstable();
     numbers.dedup();
     assert!(numbers.iter().copied().eq(1..=testbed.audit().len() as u64), "{numbers:?}");
@@ -206,7 +210,7 @@ fn a_follower_reads_what_is_done_to_the_gate_and_a_filter_for_alarms_leaves_it_o
 }
 
 #[test]
-fn a_sink_that_fails_and_comes_back_and_a_filter_that_is_taken_off_are_told() {
+fn a_sink_that_fails_and_comes_back_and_a_filter_that_is_taken_off_are_reported() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let folder = testbed.folder.join("sinks");
@@ -220,7 +224,7 @@ fn a_sink_that_fails_and_comes_back_and_a_filter_that_is_taken_off_are_told() {
     fs::remove_dir(&ecs).expect("the folder");
     eventually("it is back", || has("sink_back done ecs "));
     testbed.remove_tracker();
-    eventually("the change is told", || {
+    eventually("the change is reported", || {
         !daemon.find(&["audit: mode_change done", "no longer attached"]).is_empty()
     });
     assert!(daemon.end(Signal::SIGTERM).success());

@@ -126,7 +126,7 @@ fn a_daemon_that_is_killed_at_any_moment_leaves_each_drop_in_the_history_once() 
     let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
     // a command that reads without a daemon leaves the log that it finds or makes
     let ours = |name: &std::ffi::OsString| {
-        let audit = ["audit.jsonl", "audit.lock", "audit.told", "generation"];
+        let audit = ["audit.jsonl", "audit.lock", "audit.reported", "generation"];
         ["history.db", "history.db-wal", "policies"].iter().chain(&audit).any(|own| name == own)
     };
     assert!(left.iter().all(ours), "nothing is damaged, and no half of one is left: {left:?}");

@@ -14,9 +14,8 @@ fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
     let fence = format!("```{language}\n");
     let parts = PAGE.split("```").collect::<Vec<_>>();
     let inside = parts.into_iter().skip(1).step_by(2);
-    inside.filter_map(move |block| {
-        format!("```{block}").starts_with(&fence).then(|| &block[language.len() + 1..])
-    })
+    let start = language.len() + 1;
+    inside.filter(move |block| format!("```{block}").starts_with(&fence)).map(move |block| &block[start..])
 }
 
 /// Words as a shell has them: a text in quotes is one.

@@ -482,7 +482,7 @@ impl Differ {
         self.write_edits();
     }
 
-    /// Puts the edits that are not over into force, on both sides.
+    /// Makes the edits that are not over take effect, on both sides.
     fn write_edits(&mut self) {
         let now = self.now();
         self.edits.retain(|(edit, _)| edit.until_ns > now);

@@ -3,20 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portcullis::policy::{Direction, Need, Policy};
+use portcullis::policy::{Direction, Policy};
 
 use super::Model;
 use super::needs::{Subject, has_port};
-
-/// One edit, with the peers that its need had when it was made.
-#[derive(Clone, Debug)]
-pub struct Edit {
-    pub server: String,
-    pub allows: bool,
-    pub need: Need,
-    pub peers: Vec<IpNet>,
-    pub until_ns: u64,
-}
+use super::state::Edit;
 
 /// What the edits say of one flow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +30,7 @@ impl Edited {
 }
 
 impl Model {
-    /// Puts these edits into force. decided: each change drops the rest of the datagrams under way, as a policy does.
+    /// Makes these edits take effect. decided: each change drops the rest of datagrams under way, as a policy does.
     pub fn set_edits(&mut self, edits: Vec<Edit>) {
         self.edits = edits;
         self.edit_changes += 1;

@@ -36,12 +36,11 @@ use fragments::{FragmentState, RefusedFragment};
 use packet::{Frame, Known, Packet, Transport, Way};
 
 pub use coverage::{Coverage, Rule};
-pub use edits::Edit;
 pub use flows::{FlowKey, FlowState, Table};
 pub use fragments::FragmentKey;
 pub use ledger::{LedgerKey, Sum};
 pub use outcome::{Outcome, Verdict};
-pub use state::Model;
+pub use state::{Edit, Model};
 pub use track::Origin;
 pub use uses::Uses;
 

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portcullis::policy::Policy;
+use portcullis::policy::{Need, Policy};
 
 use super::coverage::Coverage;
-use super::edits::Edit;
 use super::flows::Flows;
 use super::fragments::Fragments;
 use super::heard::Heard;
@@ -15,6 +14,16 @@ use super::ledger::Books;
 use super::limits::TokenBuckets;
 use super::macs::Macs;
 use super::uses::Uses;
+
+/// One edit, with the peers that its need had when it was made.
+#[derive(Clone, Debug)]
+pub struct Edit {
+    pub server: String,
+    pub allows: bool,
+    pub need: Need,
+    pub peers: Vec<IpNet>,
+    pub until_ns: u64,
+}
 
 /// The gate as its documentation has it.
 pub struct Model {

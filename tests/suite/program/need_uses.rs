@@ -211,7 +211,7 @@ fn an_unchanged_need_keeps_its_count_through_policies_and_a_new_one_begins_at_no
 }
 
 #[test]
-fn two_needs_that_say_the_same_are_told_apart_by_their_order() {
+fn two_needs_that_say_the_same_are_reported_apart_by_their_order() {
     let text = POLICY.replace("out = [\"tcp/25\"]", "out = [\"tcp/25\", \"tcp/25\"]");
     let gate = TestGate::new(&text);
     let rows = gate.need_uses().unwrap();

@@ -211,7 +211,7 @@ fn a_packet_from_server_to_server_is_judged_on_its_way_in_and_tracked_on_its_way
     let (mut question, mut answer) = (udp(asker, ns), udp(ns, asker));
     question = from_mac(&question, SERVER_MAC);
     answer = from_mac(&answer, OTHER_MAC);
-    let frames = vec![
+    let frames = [
         (0, question.clone()),
         (1, sent_on(&question, ROUTER_MAC, OTHER_MAC)),
         (2, answer.clone()),

@@ -274,7 +274,7 @@ fn an_opening_is_noted_under_its_own_tag_and_time() {
         let place = own_openings::locate(id_of(&gate, "mail1"), [server, peer], TCP);
         assert_eq!((entry.bucket, entry.tag), place);
         let ticks = (portcullis::clock::now_ns() >> 24) as u32;
-        assert!(ticks.wrapping_sub(entry.tick) < (5 * SECOND_NS >> 24) as u32, "{entry:?} at {ticks}");
+        assert!(ticks.wrapping_sub(entry.tick) < ((5 * SECOND_NS) >> 24) as u32, "{entry:?} at {ticks}");
         // not written again within a second, and then it is
         gate.age_ns("own_openings", SECOND_NS / 2);
         let before = own_openings::read(&gate);

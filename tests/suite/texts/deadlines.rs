@@ -58,17 +58,17 @@ const PLAYED: &[(&str, &str, &str)] = &[
     ),
     (
         "a client of the socket: its request",
-        "src/daemon/control/server.rs",
+        "src/daemon/control/server/tests.rs",
         "a_client_that_asks_byte_by_byte_does_not_get_more_time",
     ),
     (
         "a client of the socket: reading an answer",
-        "src/daemon/control/server.rs",
+        "src/daemon/control/server/tests.rs",
         "a_client_that_reads_byte_by_byte_does_not_get_more_time",
     ),
     (
         "a client that follows: reading one change",
-        "src/daemon/control/server.rs",
+        "src/daemon/control/server/tests.rs",
         "a_client_that_never_reads_is_dropped_and_the_daemon_never_waits_for_it",
     ),
     (

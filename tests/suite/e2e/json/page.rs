@@ -132,9 +132,9 @@ impl Page {
             for (name, field) in &shape.fields {
                 let is_listed = |seldom: &&str| name == *seldom || name.ends_with(&format!(".{seldom}"));
                 // what is always there is no exception
-                let is_seldom = (field.is_optional && SELDOM.iter().any(|seldom| is_listed(&seldom)))
+                let is_seldom = (field.is_optional && SELDOM.iter().any(|seldom| is_listed(seldom)))
                     || BELOW_SELDOM.iter().any(|parent| name.contains(parent));
-                if !field.is_seen && !(is_seldom && shape.is_seen) {
+                if !(field.is_seen || is_seldom && shape.is_seen) {
                     self.problems
                         .insert(format!("{}: `{name}` is on the page and was never printed", shape.heading));
                 }
@@ -177,7 +177,7 @@ fn walk(shape: &mut Shape, path: &str, value: &Value, problems: &mut BTreeSet<St
                 }
             }
             Value::Object(_) if fits.iter().any(|kind| *kind == "object") => {
-                walk(shape, &name, value, problems)
+                walk(shape, &name, value, problems);
             }
             Value::Array(items) => {
                 for item in items.iter().filter(|item| item.is_object()) {
