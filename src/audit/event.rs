@@ -299,7 +299,9 @@ impl Event {
             add(" ", file, "");
         }
         add(" ", self.result.name(), "");
-        add(" by ", &self.who.describe(), "");
+        // the kernel goes back by itself
+        let verb = if self.action == Action::WayBack { ", noticed by " } else { " by " };
+        add(verb, &self.who.describe(), "");
         match (&self.before, &self.after) {
             (Some(before), Some(after)) if before != after => {
                 add(", generation ", &format!("{} to {}", before.generation, after.generation), "");

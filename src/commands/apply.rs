@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
-use super::edits::{describe_json, list_ended, list_kept};
+use super::edits::{describe_json, list_kept};
 use super::shared::{
     exit_by_attachment, find_place, load_tested_policy, record, record_refusal, save_quarantines,
 };
@@ -17,7 +17,7 @@ use crate::clock::show_duration;
 use crate::exit::Exit;
 use crate::gate::{
     Gate, GateError, GatePlace, Lock, confirm_policy, confirm_policy_as, find_caveats, find_ssh_session,
-    forget_trial, list_carried, mark_trial,
+    forget_trial, list_carried, list_ended, mark_trial,
 };
 use crate::output::Output;
 use crate::policy::{Policy, list_changes};
@@ -170,6 +170,7 @@ fn extend_trial(
     let trial = gate.extend_trial(place, time)?;
     let mark = gate.policy_mark();
     let entry = Entry::done(change.action).file(change.file).change(mark.clone(), mark);
+    let entry = entry.note(change.how.note.as_deref());
     record(place, describe_trial(entry, change.how), output);
     let value = json!({
         "interface": place.interface, "generation": trial.generation, "changes": [], "quarantines": [],

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
+use super::edits::describe_json;
 use super::shared::{exit_by_attachment, find_place, record, record_refusal, save_quarantines};
 use crate::audit::{Action, Entry};
 use crate::exit::Exit;
-use crate::gate::{Gate, confirm_policy};
+use crate::gate::{Gate, confirm_policy, list_ended};
 use crate::output::Output;
 
 /// Makes the policy on trial the live one for good.
@@ -27,7 +28,11 @@ fn confirm(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     let lock = place.lock()?;
     let gate = Gate::open(&place)?;
     let policy = gate.live_policy()?;
+    // what can't be listed keeps nobody from a `confirm`
+    let mut ended = gate.edits().unwrap_or_default();
     let trial = gate.confirm_trial(&place)?;
+    let left = gate.edits().unwrap_or_default();
+    ended.retain(|edit| edit.left_s() > 0 && left.iter().all(|left| left.number != edit.number));
     let unconfirmed = policy.as_ref().and_then(|policy| confirm_policy(&place, policy));
     let mark = gate.policy_mark();
     record(&place, Entry::done(Action::Confirm).change(mark.clone(), mark), output);
@@ -36,9 +41,13 @@ fn confirm(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     if let Some(warning) = unconfirmed {
         output.warn(&warning);
     }
-    let value = json!({ "interface": interface, "generation": trial.generation, "before": trial.before });
+    let value = json!({
+        "interface": interface, "generation": trial.generation, "before": trial.before,
+        "edits_ended": ended.iter().map(describe_json).collect::<Vec<_>>(),
+    });
     output.either(&value, || {
-        format!("generation {} is confirmed, and stays live on {interface}\n", trial.generation)
+        let ended = list_ended(&ended);
+        format!("{ended}generation {} is confirmed, and stays live on {interface}\n", trial.generation)
     })?;
     Ok(exit_by_attachment(&gate, &place, output))
 }

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::shared::{find_any_place, record, record_refusal, save_quarantines};
+use super::shared::{find_any_place, open_gate, record, record_refusal, save_quarantines};
 use crate::audit::{Action, Entry};
 use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
-    Detached, Gate, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned,
+    Detached, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned,
     list_gates, list_saved_quarantines, read_mark, refuse_during_trial,
 };
 use crate::output::Output;
@@ -40,9 +40,10 @@ fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     let interface = place.interface.as_str();
     let _lock = place.lock()?;
     refuse_during_trial(&place)?;
+    let opened = open_gate(&place, output);
     let before = read_mark(&place);
     // As the kernel has them last: a gate without its tables can't be asked.
-    match Gate::open(&place) {
+    match opened {
         Ok(gate) => save_quarantines(&gate, &place, output),
         // It may be whole, so its quarantines would be lost.
         Err(error @ (GateError::Kernelside { .. } | GateError::ForeignPins { .. })) => {

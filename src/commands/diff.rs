@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::edits::{describe_edit, describe_json, list_ended};
+use super::edits::{describe_edit, describe_json};
 use super::shared::{find_place, live_policy, load_policy};
 use crate::clock::show_duration;
 use crate::exit::Exit;
-use crate::gate::{Gate, list_carried};
+use crate::gate::{Gate, list_carried, list_ended};
 use crate::output::Output;
 use crate::policy::{diff, list_changes};
 

@@ -1,11 +1,16 @@
 //! `portcullis allow` and `portcullis deny`: change what one server may do, for a time.
 
+use std::fmt::Display;
+use std::iter;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::shared::{exit_by_attachment, find_place, live_policy, record, record_refusal, save_quarantines};
+use super::shared::{
+    exit_by_attachment, find_place, live_policy, open_gate, record, record_refusal, save_quarantines,
+};
 use crate::audit::{Action, Entry, Who};
 use crate::cli::EditArgs;
 use crate::clock::{Clock, show_duration};
@@ -21,7 +26,11 @@ use crate::stderr;
 /// When there is no gate, its policy has no such server, or the need can't be one of an edit.
 pub fn run(action: EditAction, asked: &EditArgs, output: &Output) -> anyhow::Result<Exit> {
     if let Some(number) = asked.cancel {
-        return cancel(&asked.interface.name, number, output);
+        let interface = &asked.interface.name;
+        let refused = |why: &dyn Display| {
+            Entry::refused(action_of(action), why).detail(format_args!("cancel edit {number}"))
+        };
+        return record_refusal(interface, refused, output, || cancel(interface, number, output));
     }
     let Some(time) = asked.time else {
         stderr::notice(format_args!(
@@ -35,7 +44,14 @@ pub fn run(action: EditAction, asked: &EditArgs, output: &Output) -> anyhow::Res
     }
     record_refusal(
         &asked.interface.name,
-        |why| Entry::refused(action_of(action), why).about(asked.server.as_deref().unwrap_or_default()),
+        |why| {
+            let asked_for =
+                [&[asked.direction.clone().unwrap_or_default()], asked.need.as_slice()].concat().join(" ");
+            Entry::refused(action_of(action), why)
+                .about(asked.server.as_deref().unwrap_or_default())
+                .detail(asked_for)
+                .note(asked.note.as_deref())
+        },
         output,
         || change(action, asked, time, output),
     )
@@ -56,13 +72,16 @@ fn change(action: EditAction, asked: &EditArgs, time: Duration, output: &Output)
     let place = find_place(&asked.interface.name)?;
     let interface = place.interface.as_str();
     let lock = place.lock()?;
-    let gate = Gate::open(&place)?;
+    let gate = open_gate(&place, output)?;
     let policy = live_policy(&gate, interface)?;
+    let before = gate.policy_before_trial()?;
     let need = read_need(&asked.need.join(" "), direction, &policy)?;
     let server = asked.server.clone().unwrap_or_default();
     if action == EditAction::Deny
         && !asked.force
-        && let Some(managed) = find_management(&need, &policy)
+        && let peers = need.resolve_peers(&policy.sets)
+        && let Some(managed) =
+            iter::once(&policy).chain(&before).find_map(|policy| find_management(&need, &peers, policy))
     {
         bail!(
             "this denies what the management needs (`{managed}`): it may cut you off yourself, and nothing was changed\n\
@@ -115,7 +134,7 @@ fn cancel(interface: &str, number: u32, output: &Output) -> anyhow::Result<Exit>
             place.interface
         )
     };
-    let gate = match Gate::open(&place) {
+    let gate = match open_gate(&place, output) {
         Ok(gate) => gate,
         Err(error @ GateError::NotAttached { .. }) => {
             if !cancel_saved_edit(&place, number)? {
@@ -157,9 +176,8 @@ fn read_need(text: &str, direction: Direction, policy: &Policy) -> anyhow::Resul
     bail!("an edit can't have a `{clause}`: `{text}`\nhelp: leave it out, or change the policy file")
 }
 
-/// The need of the management that a denial would touch.
-fn find_management<'p>(denied: &Need, policy: &'p Policy) -> Option<&'p Need> {
-    let peers = denied.resolve_peers(&policy.sets);
+/// The need of the management that a denial of these peers would touch.
+fn find_management<'p>(denied: &Need, peers: &[IpNet], policy: &'p Policy) -> Option<&'p Need> {
     policy.settings.management.iter().find(|need| {
         let managed = need.resolve_peers(&policy.sets);
         let meets =
@@ -250,12 +268,4 @@ pub(super) fn describe_edit(edit: &Edit) -> String {
 /// The edits that a policy leaves as they are.
 pub(super) fn list_kept(edits: &[Edit]) -> String {
     edits.iter().map(|edit| format!("= {}\n", describe_edit(edit))).collect()
-}
-
-/// The edits that end with a policy.
-pub(super) fn list_ended(edits: &[Edit]) -> String {
-    let line = |edit: &Edit| {
-        format!("! edit {} ends, for this policy has no {}: {edit}\n", edit.number, edit.server)
-    };
-    edits.iter().map(line).collect()
 }

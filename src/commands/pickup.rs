@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::shared::{find_place, record, record_refusal};
+use super::shared::{find_place, open_gate, record, record_refusal};
 use crate::audit::{Action, Entry};
 use crate::clock::{Clock, show_duration};
 use crate::exit::Exit;
-use crate::gate::Gate;
 use crate::output::Output;
 
 /// Opens the window of the attach again. What it does not take over: openings, flows of services that the policy
@@ -26,7 +25,7 @@ fn open_window(interface: &str, time: Duration, output: &Output) -> anyhow::Resu
     let place = find_place(interface)?;
     let interface = place.interface.as_str();
     let lock = place.lock()?;
-    let gate = Gate::open(&place)?;
+    let gate = open_gate(&place, output)?;
     let until_ns = gate.extend_pickup(&place, time.as_secs())?;
     let clock = Clock::now();
     let until = clock.to_wall(until_ns);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::shared::{exit_by_attachment, find_place, record, record_refusal, save_quarantines};
+use super::shared::{exit_by_attachment, find_place, open_gate, record, record_refusal, save_quarantines};
 use crate::audit::{Action, Entry};
 use crate::clock::show_duration;
 use crate::exit::Exit;
@@ -41,7 +41,7 @@ fn cut_off(
     let place = find_place(interface)?;
     let interface = place.interface.as_str();
     let lock = place.lock()?;
-    let gate = Gate::open(&place)?;
+    let gate = open_gate(&place, output)?;
     let seconds = time.map(|time| time.as_secs());
     let until = match seconds {
         Some(seconds) => format!("for {}", show_duration(seconds)),
@@ -152,7 +152,7 @@ fn end_quarantine(interface: &str, target: &str, output: &Output) -> anyhow::Res
     let place = find_place(interface)?;
     let interface = place.interface.as_str();
     let lock = place.lock()?;
-    let gate = match Gate::open(&place) {
+    let gate = match open_gate(&place, output) {
         Ok(gate) => gate,
         Err(error @ GateError::NotAttached { .. }) => {
             let SavedRelease { was, with_server } = release_saved(&place, target)?;

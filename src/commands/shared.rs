@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::audit::Entry;
 use crate::compile::compile;
 use crate::exit::Exit;
-use crate::gate::{AttachMode, Gate, GatePlace};
+use crate::gate::{AttachMode, Gate, GateError, GatePlace};
 use crate::memory::return_memory;
 use crate::output::Output;
 use crate::policy::{Diagnostics, Policy};
@@ -122,6 +122,18 @@ fn tell_note(place: GatePlace) -> anyhow::Result<GatePlace> {
         stderr::notice(format_args!("portcullis: note: {note}"));
     }
     Ok(place)
+}
+
+/// The gate at a place. The caller holds the lock. The end of a trial that nobody has noticed comes first, so that
+/// its audit event comes before that of the command. A command that cuts somebody off does not fail with it.
+pub(super) fn open_gate(place: &GatePlace, output: &Output) -> Result<Gate, GateError> {
+    let gate = Gate::open(place)?;
+    if let Err(error) = gate.settle_trial(place) {
+        output.warn(&format!(
+            "the trial is over and the policy before is live, but not all of the trial is tidied up: {error}"
+        ));
+    }
+    Ok(gate)
 }
 
 /// The policy that is live on an interface.

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::abi::read_text;
 use crate::compile::{Tables, compile};
-use crate::gate::{Gate, GateError, GatePlace, confirm_policy, list_carried, refuse_unconfirmed};
+use crate::gate::{Gate, GateError, GatePlace, confirm_policy, list_carried, list_ended, refuse_unconfirmed};
 use crate::memory::return_memory;
 use crate::policy::{Diagnostics, Policy, list_changes};
 use crate::policy_file::{CompiledPolicy, read_regular_policy};
@@ -249,14 +249,16 @@ impl Reload {
         let tables = compile(&policy).map_err(bad)?;
         guard.refuse_lost_management(gate, place, &policy, &tables)?;
         let carried = gate.find_carried_quarantines(&tables)?;
+        let homeless = gate.find_homeless_edits(&tables)?;
         let generation = gate.apply(place, &policy, &tables)?;
         if let Some(warning) = confirm_policy(place, &policy) {
             notice!("portcullis: warning: {warning}");
         }
         let text = format!(
-            "{}{}portcullis: generation {generation} is live on {}",
+            "{}{}{}portcullis: generation {generation} is live on {}",
             list_changes(&changes),
             list_carried(&carried),
+            list_ended(&homeless),
             place.interface
         );
         Ok(Reloaded { policy, generation, text })

@@ -117,6 +117,9 @@ pub fn run(
                 notice!("portcullis: warning: the quarantines end with the gate: {error}");
             }
             refuse_during_trial(place)?;
+            if let Err(error) = gate.settle_trial(place) {
+                notice!("portcullis: warning: the trial is over, but not tidied up: {error}");
+            }
             let before = gate.policy_mark();
             detach(place)?;
             // its sinks have ended: the next daemon tells it

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Gate;
 use super::caveats::find_caveats;
 use super::detach::detach;
+use super::edits::Edit;
 use super::error::GateError;
 use super::fault;
 use super::link::{AttachMode, Hook, refuse_other_program};
@@ -127,6 +128,7 @@ impl Gate {
         let installed = begun.and_then(|()| {
             let carried = gate.find_carried_quarantines(tables)?;
             quarantines = carried.iter().map(ToString::to_string).collect();
+            warnings.extend(gate.find_homeless_edits(tables)?.iter().map(Edit::describe_end));
             gate.install(policy, tables)
         });
         let generation = installed.inspect_err(|_| {

@@ -112,6 +112,11 @@ impl Edit {
         self.peers.is_empty() || self.peers.iter().any(|prefix| prefix.contains(&peer))
     }
 
+    /// That it ends with a policy.
+    pub(super) fn describe_end(&self) -> String {
+        format!("edit {} ends, for this policy has no {}: {self}", self.number, self.server)
+    }
+
     fn ports(&self) -> RangeInclusive<u16> {
         self.ports.0..=self.ports.1
     }
@@ -316,6 +321,11 @@ impl Gate {
             .map(|edit| format!("edit {}: {edit} for {} more", edit.number, left(edit)))
             .collect())
     }
+}
+
+/// The edits that end with a policy, a line each.
+pub fn list_ended(edits: &[Edit]) -> String {
+    edits.iter().map(|edit| format!("! {}\n", edit.describe_end())).collect()
 }
 
 fn unreadable(why: String) -> GateError {

@@ -94,13 +94,13 @@ impl Gate {
     ) -> Result<u64, GateError> {
         self.settle_trial(place)?;
         self.refuse_during_trial(place)?;
-        let before = self.live_settings()?.ok_or_else(|| GateError::Other {
-            what: format!(
-                "the gate on {} has no policy yet, so no trial can go back to one",
-                place.interface
-            ),
-            why: format!("an attach was cut short\nhelp: portcullis attach -i {} -p POLICY", place.interface),
-        })?;
+        if self.live_slot()?.is_none() {
+            let interface = &place.interface;
+            return Err(GateError::Other {
+                what: format!("the gate on {interface} has no policy yet, so no trial can go back to one"),
+                why: format!("an attach was cut short\nhelp: portcullis attach -i {interface} -p POLICY"),
+            });
+        }
         self.reserve_generation(place);
         let had_tracker = self.find_tracker(place)? != Hook::No;
         let strict = tables.settings.is_strict();
@@ -113,13 +113,29 @@ impl Gate {
         };
         let installed = ready.and_then(|()| self.install_for(policy, tables, Some(time)));
         let generation = installed.inspect_err(|_| self.rollback_tracker(place, had_tracker))?;
-        if !strict && is_strict(&before) {
-            // The handshakes of the trial are not watched, so its connections are taken over after it. Meanwhile
-            // nothing asks for this time, for the policy on trial does not track.
-            let until = self.read_active()?.deadline_ns + u64::from(before.pickup_s) * NS_PER_S;
-            self.set_pickup_until(until)?;
-        }
+        self.plan_pickup();
         Ok(generation)
+    }
+
+    /// The handshakes of a trial that does not track are not watched, so its connections are taken over after it.
+    /// Meanwhile nothing asks for this time. The trial is under way, so a failure does not undo it.
+    fn plan_pickup(&self) {
+        let plan = || {
+            let active = self.read_active()?;
+            let (trial, before) = (self.settings_of(active.slot)?, self.settings_of(active.before)?);
+            match (trial, before) {
+                (Some(trial), Some(before))
+                    if !is_strict(&trial) && is_strict(&before) && before.pickup_s != 0 =>
+                {
+                    let until = active.deadline_ns + u64::from(before.pickup_s) * NS_PER_S;
+                    self.set_pickup_until(until)
+                }
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = plan() {
+            log::warn!("connections of the trial are not taken over after it: {error}");
+        }
     }
 
     /// Sets the time of the trial that is under way anew. The caller holds the lock.
@@ -131,6 +147,7 @@ impl Gate {
         let (active, trial) = self.find_open_trial(place)?;
         let extended = Active { deadline_ns: find_deadline(time), ..active };
         self.write_in_time(place, active, extended)?;
+        self.plan_pickup();
         Ok(Trial { deadline_ns: extended.deadline_ns, ..trial })
     }
 
@@ -181,17 +198,33 @@ impl Gate {
             return Ok(None);
         }
         let trial = self.describe_trial(active)?;
-        let (from, to) = (self.settings_of(active.slot)?, self.settings_of(active.before)?);
         // first, so that whoever dies in between leaves the word by which the next one sees what is to do
         self.tidy(place, active.slot)?;
+        self.record_way_back(place, active, &trial);
+        self.write_active(active.back())?;
+        Ok(Some(trial))
+    }
+
+    fn record_way_back(&self, place: &GatePlace, active: Active, trial: &Trial) {
+        let mark = |slot| self.settings_of(slot).ok().flatten().as_ref().map(to_mark);
         let entry = Entry::done(Action::WayBack)
-            .change(from.as_ref().map(to_mark), to.as_ref().map(to_mark))
+            .change(mark(active.slot), mark(active.before))
             .detail(format_args!("nobody confirmed the trial, which was over {:.0}", trial.ended_at()));
         if let Some(warning) = place.record(entry) {
             log::warn!("{warning}");
         }
-        self.write_active(active.back())?;
-        Ok(Some(trial))
+    }
+
+    /// The policy that the way back makes the live one. `None`: no trial is under way.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn policy_before_trial(&self) -> Result<Option<Policy>, GateError> {
+        let active = self.read_active()?;
+        match active.before.filter(|_| active.is_on_trial(now_ns())) {
+            Some(slot) => self.policy_of_slot(slot),
+            None => Ok(None),
+        }
     }
 
     /// Whether the live policy needs the tracker, or the one before while it is on trial.
@@ -231,6 +264,9 @@ impl Gate {
         }
         self.write_active(before.back())?;
         let _ = self.tidy(place, before.slot);
+        if let Ok(trial) = self.describe_trial(before) {
+            self.record_way_back(place, before, &trial);
+        }
         Err(GateError::TrialTooLate { interface: place.interface.clone() })
     }
 

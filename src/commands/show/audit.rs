@@ -5,11 +5,13 @@ use jiff::Timestamp;
 
 use crate::audit::{Event, Reading};
 use crate::commands::shared::find_any_place;
+use crate::gate::{Gate, GatePlace};
 use crate::output::Output;
 
 /// Prints the audit events that are kept, the newest last. A gate that is gone has its events all the same.
 pub(super) fn show(interface: Option<&str>, since: Option<Timestamp>, output: &Output) -> anyhow::Result<()> {
     let place = find_any_place(interface.context("no interface was named\nhelp: add -i IF")?)?;
+    note_way_back(&place);
     let path = place.audit_log().path();
     let mut reading = place.read_audit().with_context(|| {
         format!(
@@ -22,6 +24,17 @@ pub(super) fn show(interface: Option<&str>, since: Option<Timestamp>, output: &O
     }
     reading.events.retain(|event| since.is_none_or(|since| event.time >= since));
     output.either(&reading.events, || describe(&reading.events))
+}
+
+/// The kernel goes back by itself, and whoever looks first notes it. Without the right to, the next one does.
+fn note_way_back(place: &GatePlace) {
+    let Ok(gate) = Gate::open(place) else { return };
+    if matches!(gate.has_ended_trial(), Ok(true))
+        && let Ok(_lock) = place.try_lock()
+        && let Err(error) = gate.settle_trial(place)
+    {
+        log::debug!("{error}");
+    }
 }
 
 /// What is not there any more, in words.

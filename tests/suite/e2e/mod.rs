@@ -43,6 +43,7 @@ pub mod quarantines;
 mod refusals;
 mod renames;
 mod replays;
+mod seams;
 mod service;
 mod services;
 mod sets;
