@@ -17,6 +17,7 @@ use crate::gate::{ConfirmedPolicy, Facts, Gate, GatePlace, read_confirmed};
 use crate::output::{Output, align};
 use crate::policy::parse;
 use crate::policy_file::CompiledPolicy;
+use crate::policy_tests::require_tests;
 
 /// Added to the name of the file that a policy of the history came from: the file itself may say something else by
 /// now, and a reload must not take the two for one.
@@ -78,7 +79,12 @@ fn roll_back(arguments: &RollbackArgs, output: &Output) -> anyhow::Result<Exit> 
     let policy = parse(text, &format!("{file}{MARK}")).map_err(|errors| refuse_policy(&errors, output))?;
     let tables = compile(&policy).map_err(|errors| refuse_policy(&errors, output))?;
     let change = Change { action: Action::Rollback, file: Path::new(file), how: &arguments.change };
-    let exit = put_into_force(&gate, &place, lock, &CompiledPolicy { policy, tables }, &change, output)?;
+    let compiled = CompiledPolicy { policy, tables };
+    let exit = put_into_force(&gate, &place, lock, &compiled, &change, output)?;
+    // It was live once, and whoever needs it back now does not wait for its tests.
+    if let Err(refused) = require_tests(&compiled) {
+        output.warn(&format!("it is live again, although an apply would refuse it: {refused}"));
+    }
     output.warn(&format!(
         "a policy file may still say something else, and the next boot attaches it: \
          portcullis show -i {0} policy > /etc/portcullis/{0}.toml puts the live text there",

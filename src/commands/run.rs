@@ -1,6 +1,9 @@
 //! `portcullis run`: starts the daemon.
 
-use super::shared::{load_policy_file, pass_tests, refuse_policy};
+use std::fmt::Display;
+
+use super::shared::{load_policy_file, pass_tests, record_refusal, refuse_policy};
+use crate::audit::{Action, Entry};
 use crate::cli::RunArgs;
 use crate::compile::compile;
 use crate::daemon;
@@ -16,13 +19,11 @@ use crate::stderr::notice;
 /// # Errors
 /// When the policy is bad, or the daemon can't start or go on.
 pub fn run(arguments: &RunArgs, output: &Output) -> anyhow::Result<Exit> {
+    let refused = |why: &dyn Display| Entry::refused(Action::Attach, why).file(&arguments.policy);
     let compiled = match arguments.fall_back {
         true => load_policy_file(&arguments.policy, output),
-        false => load(arguments, output),
+        false => Ok(record_refusal(&arguments.interface.name, refused, output, || load(arguments, output))?),
     };
-    if !arguments.fall_back && compiled.is_err() {
-        return compiled.map(|_| Exit::Failed);
-    }
     let options = daemon::Options {
         policy_file: &arguments.policy,
         fall_back: arguments.fall_back,
