@@ -91,14 +91,20 @@ fn fall_back(
     let interface = place.interface.as_str();
     notice!("portcullis: {refusal:#}");
     let file = policy.display();
-    // the refusal says what to do about a policy that nobody has confirmed
-    let help = match GateError::is_unconfirmed(refusal) {
+    // the refusal says what to do about a trial, and about a policy that nobody has confirmed
+    let is_on_trial = GateError::is_trial(refusal);
+    let help = match is_on_trial || GateError::is_unconfirmed(refusal) {
         true => String::new(),
         false => format!("\nhelp: repair {file}, then: portcullis attach -i {interface} -p {file}"),
     };
     match Gate::fall_back(place) {
         Ok(kept) => {
-            record(place, kept.to_entry(place, refusal, policy, before), output);
+            // nobody fell back: the policy before the trial is the kernel's to put back
+            let entry = match is_on_trial {
+                true => Entry::refused(Action::Attach, refusal).file(policy).change(before.clone(), before),
+                false => kept.to_entry(place, refusal, policy, before),
+            };
+            record(place, entry, output);
             drop(lock);
             finish(&kept.gate, place, &kept.attachment, &kept.compiled.policy, output)?;
             notice!("portcullis: {}{help}", kept.describe(place));

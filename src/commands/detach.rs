@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::edits::describe_edit;
 use super::shared::{find_any_place, open_gate, record, record_refusal, save_quarantines};
 use crate::audit::{Action, Entry};
 use crate::daemon::describe_kept_quarantines;
@@ -43,8 +44,12 @@ fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     let opened = open_gate(&place, output);
     let before = read_mark(&place);
     // As the kernel has them last: a gate without its tables can't be asked.
+    let mut edits = Vec::new();
     match opened {
-        Ok(gate) => save_quarantines(&gate, &place, output),
+        Ok(gate) => {
+            save_quarantines(&gate, &place, output);
+            edits = gate.edits().unwrap_or_default();
+        }
         // It may be whole, so its quarantines would be lost.
         Err(error @ (GateError::Kernelside { .. } | GateError::ForeignPins { .. })) => {
             return Err(error.into());
@@ -65,7 +70,7 @@ fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     if let Some(trouble) = trouble {
         output.warn(&trouble);
     }
-    output.either(&json!({ "interface": interface, "detached": detached != Detached::Nothing, "quarantines": kept }), || {
+    output.either(&json!({ "interface": interface, "detached": detached != Detached::Nothing, "quarantines": kept, "edits": edits.iter().map(ToString::to_string).collect::<Vec<_>>() }), || {
         let mut text = match detached {
             Detached::Gate => format!("detached from {interface}: nothing is dropped any more\n"),
             Detached::Unpinned => format!(
@@ -76,6 +81,12 @@ fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
         };
         if let Some(kept) = describe_kept_quarantines(interface, &kept) {
             text.push_str(&format!("{kept}\n"));
+        }
+        for edit in &edits {
+            text.push_str(&format!("the next attach puts back {}\n", describe_edit(edit)));
+        }
+        if !edits.is_empty() {
+            text.push_str(&format!("next: portcullis allow -i {interface} --cancel N, for those that are to end\n"));
         }
         text
     })?;

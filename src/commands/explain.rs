@@ -262,7 +262,11 @@ fn describe(explanation: &Explanation, question: &AskedPacket) -> String {
         text.push_str(&format!("  decided  {source}\n"));
     }
     if let Some(reason) = explanation.reason {
-        text.push_str(&format!("  why      {}\n", reason.sentence()));
+        let why = match (explanation.edit, explanation.verdict) {
+            (Some(_), Verdict::Pass) => "somebody has allowed it by hand, for a time",
+            _ => reason.sentence(),
+        };
+        text.push_str(&format!("  why      {why}\n"));
     }
     for note in &explanation.notes {
         text.push_str(&format!("  note     {note}\n"));

@@ -239,7 +239,7 @@ pub enum GateError {
 
     /// The text is that of a trial that nobody confirmed.
     #[error(
-        "{file} has the text of a trial that was begun {since} and never confirmed, so it does not become live\n\
+        "{file} has the text of a trial that was begun {since:.0} and never confirmed, so it does not become live\n\
          help: portcullis apply -i {interface} {file} makes it live, and puts it on trial with --confirm 60s"
     )]
     Unconfirmed { interface: String, file: String, since: jiff::Timestamp },
@@ -322,6 +322,11 @@ impl GateError {
     /// Whether this is about a policy that was on trial and that nobody has confirmed.
     pub fn is_unconfirmed(error: &anyhow::Error) -> bool {
         matches!(error.downcast_ref(), Some(GateError::Unconfirmed { .. }))
+    }
+
+    /// Whether a trial is why something was refused.
+    pub fn is_trial(error: &anyhow::Error) -> bool {
+        matches!(error.downcast_ref(), Some(GateError::TrialRuns { .. }))
     }
 
     /// No gate is pinned by this name.

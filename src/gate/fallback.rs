@@ -50,7 +50,7 @@ impl FallBack {
                 policy.file
             );
         }
-        let since = self.since.map_or("at an unknown time".to_owned(), |since| since.to_string());
+        let since = self.since.map_or("at an unknown time".to_owned(), |since| format!("{since:.0}"));
         format!(
             "the gate on {} {} attached and {} under the last confirmed policy, {}, which was confirmed {since}",
             place.interface,

@@ -53,7 +53,11 @@ impl Comparison {
             self.against
         );
         if self.is_same() {
-            text.push_str("both decide the same about every packet\n");
+            let by_mode = match self.totals.would_drop == self.against_totals.would_drop {
+                true => "",
+                false => ": a drop in mode observe counts as a drop",
+            };
+            text.push_str(&format!("both decide the same about every packet{by_mode}\n"));
         } else {
             let heads = ["SERVER", "SERVICE", "TO", "PACKETS", &self.policy, &self.against];
             let mut rows = vec![heads.map(str::to_owned).to_vec()];

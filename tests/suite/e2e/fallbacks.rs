@@ -40,7 +40,7 @@ fn attach(testbed: &Testbed, path: &str) -> Outcome {
     testbed.run("attach", &["--fall-back", "-p", path])
 }
 
-fn set_layout(testbed: &Testbed, version: u64) {
+pub fn set_layout(testbed: &Testbed, version: u64) {
     let state = MapHandle::from_pinned_path(testbed.pins().join("maps/state")).expect("the map");
     state.update(&0_u32.to_ne_bytes(), &version.to_ne_bytes(), MapFlags::ANY).expect("a write");
 }

@@ -1,9 +1,11 @@
 //! Trials, edits, quarantines, tests and audit events together: what one of them leaves to the next.
 
 use nix::sys::signal::Signal;
+use portcullis::abi::layout;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::fallbacks::set_layout;
 use super::policies::{dmz, dmz_with};
 use super::testbed::{Testbed, V4, share_machine};
 
@@ -78,6 +80,9 @@ fn an_edit_that_is_refused_or_can_t_be_cancelled_leaves_an_event_that_says_what_
         ("out tcp/443 to 198.51.100.80".to_owned(), note[3].to_owned())
     );
     assert_eq!(word(2, "detail"), "cancel edit 7");
+    for event in &events[1..] {
+        assert_eq!(generations(event), [&Value::from(1), &Value::from(1)], "nothing was changed");
+    }
 }
 
 #[test]
@@ -167,6 +172,50 @@ fn a_rollback_to_a_policy_whose_tests_fail_is_done_and_warns() {
     let said = testbed.run("rollback", &[]).done();
     assert!(said.err.contains("it is live again, although an apply would refuse it"), "{said:#?}");
     assert_eq!(testbed.run("show", &["policy"]).done().out, failing);
+}
+
+#[test]
+fn an_attach_of_the_units_during_a_trial_is_refused_and_nobody_falls_back() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("dmz0.toml", &dmz());
+    testbed.attach(&dmz());
+    testbed.try_policy(&without_web(), "1h").done();
+    let refused =
+        testbed.run("attach", &["--fall-back", "-p", &path]).refused(&["on trial", "stays attached"]);
+    assert!(!refused.err.contains("repair"), "{refused:#?}");
+    assert_eq!(testbed.audited(), ["attach done", "apply done", "attach refused"]);
+}
+
+#[test]
+fn a_detach_says_which_edits_come_back_and_explain_names_an_edit_as_why() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.run("allow", &["web1", "out", "tcp/443", "--for", "1h"]).done();
+    let said = testbed.run("explain", &["--from", "web1", "--to", V4.peer, "tcp/443"]).done().out;
+    assert!(said.contains("somebody has allowed it by hand"), "{said}");
+    let said = testbed.run("detach", &[]).done().out;
+    assert!(said.contains("the next attach puts back edit 1: allow web1 out tcp/443 for "), "{said}");
+    assert!(testbed.attach(&dmz()).out.contains("as before: edit 1"));
+    let said = testbed.run("detach", &["-j"]).done().json();
+    assert_eq!(said["edits"], serde_json::json!(["allow web1 out tcp/443"]));
+    assert_eq!(testbed.run("detach", &["-j"]).done().json()["edits"], serde_json::json!([]));
+}
+
+#[test]
+fn edits_live_on_in_a_gate_that_is_made_anew_for_its_layout() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("dmz0.toml", &dmz());
+    testbed.attach(&dmz());
+    testbed.run("allow", &["web1", "out", "tcp/443", "--for", "1h"]).done();
+    set_layout(&testbed, u64::from(layout::LAYOUT_VERSION.0) - 1);
+    let said = testbed.run("attach", &["-p", &path]).done();
+    assert!(said.out.contains("as before: edit 1") && said.err.contains("made anew"), "{said:#?}");
+    assert_eq!(testbed.verdict(V4.web, V4.peer, "tcp/443").0, "pass");
+    let next = testbed.run("deny", &["web1", "in", "tcp/80", "--for", "1h"]).done().out;
+    assert!(next.contains("edit 2: deny web1"), "{next}");
 }
 
 #[test]
