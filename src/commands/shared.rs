@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::audit::Entry;
 use crate::compile::compile;
 use crate::exit::Exit;
-use crate::gate::{AttachMode, Gate, GateError, GatePlace};
+use crate::gate::{AttachMode, Gate, GateError, GatePlace, read_mark};
 use crate::memory::return_memory;
 use crate::output::Output;
 use crate::policy::{Diagnostics, Policy};
@@ -102,7 +102,8 @@ pub(super) fn record_refusal<T>(
         if !IS_DONE.load(Ordering::Relaxed)
             && let Ok(place) = GatePlace::of_any(interface)
         {
-            record(&place, entry(error), output);
+            let live = read_mark(&place);
+            record(&place, entry(error).change(live.clone(), live), output);
         }
     })
 }

@@ -179,7 +179,8 @@ fn attach(
     let refusal = match attached {
         Err(refusal) if options.fall_back || GateError::is_unconfirmed(&refusal) => refusal,
         Err(refusal) => {
-            keep(Entry::refused(Action::Attach, &format_args!("{refusal:#}")).file(options.policy_file));
+            let entry = Entry::refused(Action::Attach, &format_args!("{refusal:#}"));
+            keep(entry.file(options.policy_file).change(before.clone(), before));
             return Err(refusal);
         }
         Ok(begun) => return Ok(begun),

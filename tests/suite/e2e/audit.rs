@@ -99,7 +99,7 @@ fn each_command_says_who_did_what_with_the_policy_before_and_after() {
         (&events[0]["who"]["sudo_user"], &events[0]["who"]["ssh_client"]),
         (&"ali\u{1b}ce\n".into(), &V4.bastion.into())
     );
-    assert_eq!(generations(&events[1]), (None, None));
+    assert_eq!(generations(&events[1]), (Some(1), Some(1)));
     assert!(events[1]["why"].as_str().expect("a reason").contains("errors in the policy"), "{}", events[1]);
     assert_eq!(generations(&events[2]), (Some(1), Some(2)));
     assert_ne!(events[2]["before"]["hash"], events[2]["after"]["hash"]);
