@@ -70,7 +70,11 @@ fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     if let Some(trouble) = trouble {
         output.warn(&trouble);
     }
-    output.either(&json!({ "interface": interface, "detached": detached != Detached::Nothing, "quarantines": kept, "edits": edits.iter().map(ToString::to_string).collect::<Vec<_>>() }), || {
+    let value = json!({
+        "interface": interface, "detached": detached != Detached::Nothing, "quarantines": kept,
+        "edits": edits.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    output.either(&value, || {
         let mut text = match detached {
             Detached::Gate => format!("detached from {interface}: nothing is dropped any more\n"),
             Detached::Unpinned => format!(

@@ -84,7 +84,8 @@ fn change(action: EditAction, asked: &EditArgs, time: Duration, output: &Output)
             iter::once(&policy).chain(&before).find_map(|policy| find_management(&need, &peers, policy))
     {
         bail!(
-            "this denies what the management needs (`{managed}`): it may cut you off yourself, and nothing was changed\n\
+            "this denies what the management needs (`{managed}`): it may cut you off yourself, and nothing was \
+             changed\n\
              help: with --force it is done; it ends by itself after {}",
             show_duration(time.as_secs())
         );
