@@ -132,7 +132,7 @@ impl Page {
             for (name, field) in &shape.fields {
                 let is_listed = |seldom: &&str| name == *seldom || name.ends_with(&format!(".{seldom}"));
                 // what is always there is no exception
-                let is_seldom = (field.is_optional && SELDOM.iter().any(|seldom| is_listed(seldom)))
+                let is_seldom = (field.is_optional && SELDOM.iter().any(is_listed))
                     || BELOW_SELDOM.iter().any(|parent| name.contains(parent));
                 if !(field.is_seen || is_seldom && shape.is_seen) {
                     self.problems
