@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,12 @@ use crate::state_folder::make_state_folder;
 
 /// How long the disk may take to answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take while something else waits for it in vain.
+const SHORT_PATIENCE: Duration = Duration::from_millis(100);
+
+/// What was given up, and has not come to its end.
+static GIVEN_UP: AtomicUsize = AtomicUsize::new(0);
+
 /// More than the tables of the largest gate take.
 pub(crate) const MOST_BYTES: u64 = 64 << 20;
 
@@ -52,18 +59,64 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Does it in a thread of its own, and waits for so long: a disk that does not answer must not keep the gate from
-/// being attached.
+/// being attached. While something that was given up has not come to its end, the next waits are short.
 pub(crate) fn in_time<T: Send + 'static>(
     name: &str,
     patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    in_time_of(&GIVEN_UP, name, patience, work)
+}
+
+fn in_time_of<T: Send + 'static>(
+    given_up: &'static AtomicUsize,
+    name: &str,
+    patience: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let patience = if given_up.load(Ordering::SeqCst) == 0 { patience } else { patience.min(SHORT_PATIENCE) };
     let (sender, receiver) = mpsc::sync_channel(1);
+    // set by the first of the two: the end of the work, or of the wait
+    let is_over = Arc::new(AtomicBool::new(false));
+    let at_its_end = Arc::clone(&is_over);
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        // nobody waits any more once the time is over
         let _ = sender.send(work());
+        if at_its_end.swap(true, Ordering::SeqCst) {
+            given_up.fetch_sub(1, Ordering::SeqCst);
+        }
     })?;
-    receiver
-        .recv_timeout(patience)
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer"))
+    receiver.recv_timeout(patience).map_err(|_| {
+        given_up.fetch_add(1, Ordering::SeqCst);
+        if is_over.swap(true, Ordering::SeqCst) {
+            given_up.fetch_sub(1, Ordering::SeqCst);
+        }
+        io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn one_long_wait_for_a_disk_that_hangs_is_enough_until_it_answers() {
+        static HANGING: AtomicUsize = AtomicUsize::new(0);
+        const LONG: Duration = Duration::from_secs(60);
+        let (release, hung) = mpsc::channel::<()>();
+        let first = in_time_of(&HANGING, "hangs", Duration::from_millis(10), move || hung.recv());
+        assert_eq!(first.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (release_second, hung) = mpsc::channel::<()>();
+        let begun = Instant::now();
+        let second = in_time_of(&HANGING, "hangs", LONG, move || hung.recv());
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < LONG);
+        drop((release, release_second));
+        while HANGING.load(Ordering::SeqCst) > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(in_time_of(&HANGING, "answers", LONG, || 7).unwrap(), 7);
+        assert_eq!(HANGING.load(Ordering::SeqCst), 0);
+    }
 }

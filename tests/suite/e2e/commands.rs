@@ -53,7 +53,7 @@ fn detach_removes_the_gate_at_once_and_leaves_nothing() {
     for _ in 0..10 {
         testbed.attach(&dmz());
         let detached = testbed.run("detach", &["-j"]).done().json();
-        assert_eq!(detached, json!({ "interface": NIC, "detached": true, "quarantines": [] }));
+        assert_eq!(detached, json!({ "interface": NIC, "detached": true, "quarantines": [], "edits": [] }));
         // "nothing is dropped any more" is true from now on
         assert!(!testbed.has_xdp(), "the program is still on the NIC when detach has ended");
         assert!(!testbed.pins().exists(), "pins are left");

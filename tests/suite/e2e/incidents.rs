@@ -175,7 +175,7 @@ fn a_gate_that_somebody_detaches_is_reported_by_every_sink_before_the_daemon_end
     let _machine = share_machine();
     let testbed = Testbed::new();
     let folder = testbed.folder.display();
-    let script = format!("(cat; echo $PORTCULLIS_HOST $PORTCULLIS_INTERFACE) >{folder}/command");
+    let script = format!("(cat; echo $PORTCULLIS_HOST $PORTCULLIS_INTERFACE) >>{folder}/command");
     let sinks = format!(
         "\n[alarms]\neve = \"{folder}/eve\"\necs = \"{folder}/ecs\"\ncef = \"{folder}/cef\"\n\
          command = [\"/bin/sh\", \"-c\", \"{script}\"]\n"

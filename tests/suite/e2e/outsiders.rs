@@ -58,6 +58,11 @@ const PLAYED: &[(Reason, &str, &str)] = &[
     (Reason::Backscatter, include_str!("outsiders.rs"), PLAY),
     (Reason::Stranger, include_str!("outsiders.rs"), PLAY),
     (
+        Reason::Denied,
+        include_str!("edits.rs"),
+        "a_denial_cuts_an_open_connection_at_once_and_lets_it_go_on_afterwards",
+    ),
+    (
         Reason::Fragment,
         include_str!("outsiders.rs"),
         "big_answers_whose_pieces_overtake_each_other_are_a_low_stray_and_have_nobody_cut_off",
