@@ -166,10 +166,15 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
             saved
         }
         Err(error) => {
-            keep_aside(format!(
+            let what = format!(
                 "the edits of before are over now, because {} can't be read ({error})",
                 path.display()
-            ));
+            );
+            // a disk that does not answer would not answer this either, and the file may be whole
+            match error.kind() {
+                io::ErrorKind::InvalidData => keep_aside(what),
+                _ => warnings.push(format!("{what}; it stays as it is")),
+            }
             Saved::default()
         }
     }

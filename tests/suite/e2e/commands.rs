@@ -60,7 +60,7 @@ fn detach_removes_the_gate_at_once_and_leaves_nothing() {
         testbed.prove_passes(&tap, 1);
     }
     let again = testbed.run("detach", &["-j"]).done().json();
-    assert_eq!(again, json!({ "interface": NIC, "detached": false, "quarantines": [] }));
+    assert_eq!(again, json!({ "interface": NIC, "detached": false, "quarantines": [], "edits": [] }));
     assert!(testbed.detach().out.contains("there was no gate"));
     testbed.run("show", &["status"]).refused(&["there is no gate on dmz0", "help: portcullis attach"]);
 }
