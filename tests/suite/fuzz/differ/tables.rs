@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use portcullis::abi::{
-    REASONS, Reason, drop_flag, flow, flow_key, fragment, fragment_key, half_open, layout, ledger_key,
-    opening, refused_fragment,
+    REASONS, Reason, drop_flag, flow, flow_key, fragment, fragment_key, half_open, ledger_key, opening,
+    refused_fragment,
 };
 
 use super::{Counters, Differ, Drops, Room, TOLERANCE_NS, to_ip};
 use crate::model::{FlowKey, FlowState, FragmentKey, LedgerKey, Table};
-use crate::support::own_openings;
 
 impl Differ {
     /// Compares all that outlives a packet.
@@ -20,7 +19,6 @@ impl Differ {
 
     pub fn compare_flows(&self) -> Result<(), String> {
         self.check_servers_of_flows()?;
-        self.compare_own_openings()?;
         compare(self.read_flows(), self.model.flows(), "flow", |program, model| {
             program.flags == model.flags
                 && program.generation == model.generation
@@ -47,39 +45,6 @@ impl Differ {
             .collect();
         compare(refused, self.model.refused_fragments(), "dropped first fragment", |program, model| {
             program.1 == model.1 && program.0.abs_diff(model.0) < TOLERANCE_NS
-        })
-    }
-
-    /// What servers began to open, by the places where the entries must lie.
-    fn compare_own_openings(&self) -> Result<(), String> {
-        let ids: BTreeMap<&str, u32> = self.names.iter().map(|(id, name)| (name.as_str(), *id)).collect();
-        let mut expected: BTreeMap<u32, BTreeMap<u32, u64>> = BTreeMap::new();
-        for ((server, key), opened_ns) in self.model.own_openings() {
-            let id = *ids.get(server.as_str()).ok_or(format!("{server} has no id"))?;
-            let ends = [(key.server, key.server_port), (key.peer, key.peer_port)];
-            let (bucket, tag) = own_openings::locate(id, ends, key.protocol);
-            expected.entry(bucket).or_default().insert(tag, *opened_ns);
-        }
-        let (now_ns, tick) = (self.now(), layout::OPENING_TICK_SHIFT.0);
-        let now_tick = (now_ns.wrapping_sub(self.offset_ns) >> tick) as u32;
-        let mut found: BTreeMap<u32, BTreeMap<u32, u64>> = BTreeMap::new();
-        for entry in own_openings::read(&self.gate) {
-            let age_ns = u64::from(now_tick.wrapping_sub(entry.tick)) << tick;
-            found.entry(entry.bucket).or_default().insert(entry.tag, now_ns.wrapping_sub(age_ns));
-        }
-        // of more than four in a bucket the oldest goes
-        expected.retain(|bucket, entries| {
-            let fits = entries.len() <= layout::OPENINGS_PER_BUCKET.0 as usize;
-            if !fits {
-                found.remove(bucket);
-            }
-            fits
-        });
-        compare(found, expected, "bucket of openings", |program, model| {
-            program.len() == model.len()
-                && program.iter().zip(model).all(|((tag, opened_ns), (other, other_ns))| {
-                    tag == other && opened_ns.abs_diff(*other_ns) < TOLERANCE_NS
-                })
         })
     }
 
