@@ -51,6 +51,7 @@ mod requirements;
 mod revoke;
 mod routes;
 mod samples;
+mod saved_file;
 mod sizes;
 mod status;
 mod sweep;

@@ -31,7 +31,7 @@ use crate::compile::Tables;
 use crate::net::{show_mac, show_prefix, subtract};
 
 pub use self::carry::{CarriedQuarantine, list_carried};
-pub(in crate::gate) use self::saved::{Left, Span, read_rows};
+pub(in crate::gate) use self::saved::{Left, Span};
 pub use self::saved::{SavedRelease, list_saved_quarantines, release_saved};
 
 const NS_PER_S: u64 = 1_000_000_000;

@@ -1,8 +1,8 @@
 //! The edits as they are kept over a reboot: `edits.json` in the gate's state folder, with times of the wall
 //! clock. As the file of quarantines, to which `gate/quarantine/saved.rs` has the reasons.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -13,9 +13,9 @@ use super::{Edit, EditAction};
 use crate::clock::{Clock, wall_now};
 use crate::gate::error::GateError;
 use crate::gate::place::GatePlace;
-use crate::gate::quarantine::{Left, Span, read_rows};
+use crate::gate::quarantine::{Left, Span};
+use crate::gate::saved_file::{self, failed, read_in_time, read_rows, read_strictly, read_version};
 use crate::policy::Direction;
-use crate::state_file::{MOST_BYTES, PATIENCE, in_time, remove, replace};
 
 const FILE: &str = "edits.json";
 const VERSION: u32 = 1;
@@ -107,11 +107,7 @@ impl Saved {
 pub fn cancel_saved_edit(place: &GatePlace, number: u32) -> Result<bool, GateError> {
     let _lock = place.lock_saving()?;
     let path = path_of(place);
-    let mut bad = Vec::new();
-    let mut saved = read_each(&path, &mut bad).map_err(|error| failed(&path, "read", &error))?;
-    if let Some(why) = bad.into_iter().next() {
-        return Err(GateError::Other { what: format!("could not read {}", path.display()), why });
-    }
+    let mut saved = read_strictly(&path, read_each).map_err(|error| failed(&path, "read", &error))?;
     let now = wall_now();
     let before = saved.edits.len();
     saved.edits.retain(|edit| edit.number != number || edit.span.find_left(now).is_over());
@@ -139,13 +135,7 @@ struct Rows {
 
 /// Reads the file. No file is no edit. What can't be read is put aside, and `warnings` say so.
 pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
-    let file = path.to_owned();
-    let read = in_time("edits", PATIENCE, move || {
-        let mut bad = Vec::new();
-        let saved = read_each(&file, &mut bad);
-        (saved, bad)
-    });
-    let (saved, bad) = read.unwrap_or_else(|error| (Err(error), Vec::new()));
+    let (saved, bad) = read_in_time("edits", path, read_each);
     let aside = path.with_added_extension("damaged");
     let mut keep_aside = |what: String| {
         let outcome = match fs::rename(path, &aside) {
@@ -181,37 +171,14 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
 }
 
 fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
-    let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
-        Err(error) => return Err(error),
-    };
-    let mut text = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut text)?;
-    let rows: Rows = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    match rows.version {
-        VERSION => Ok(Saved::new(rows.last_number, read_rows(rows.edits, bad))),
-        version => Err(damaged(format!("its version is {version}, and this portcullis knows {VERSION}"))),
-    }
+    let rows = read_version(path, VERSION, |rows: &Rows| rows.version)?;
+    let read = |rows: Rows| Saved::new(rows.last_number, read_rows(rows.edits, bad));
+    Ok(rows.map_or_else(Saved::default, read))
 }
 
-/// Writes the file: the old one or the new one is there, whatever happens. Without edits there is none.
+/// Writes the file. Without edits there is none.
 pub(super) fn write(path: &Path, saved: &Saved) -> Result<(), GateError> {
-    let failed = |error: io::Error| failed(path, "write", &error);
-    if saved.edits.is_empty() {
-        return remove(path).map_err(failed);
-    }
-    let mut text = serde_json::to_vec_pretty(saved).unwrap_or_default();
-    text.push(b'\n');
-    if fs::read(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    replace(path, &[&text]).map_err(failed)
-}
-
-fn failed(path: &Path, verb: &str, error: &io::Error) -> GateError {
-    GateError::Other { what: format!("could not {verb} {}", path.display()), why: error.to_string() }
+    saved_file::write(path, (!saved.edits.is_empty()).then_some(saved))
 }
 
 /// Those edits of the file that are not over, with the time that is left.

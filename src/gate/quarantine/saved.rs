@@ -3,23 +3,23 @@
 //! The kernel's tables are the truth while there is a gate. The file is a picture of them, with times of
 //! the wall clock, and `attach` reads it when it makes a gate.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::holders::Holders;
 use crate::clock::{Clock, wall_now};
 use crate::gate::error::GateError;
 use crate::gate::place::GatePlace;
+use crate::gate::saved_file::{self, failed, read_in_time, read_rows, read_strictly, read_version};
 use crate::net::{show_prefix, subtract};
-use crate::state_file::{MOST_BYTES, PATIENCE, in_time, remove, replace};
 
 const FILE: &str = "quarantines.json";
 const VERSION: u32 = 1;
@@ -287,7 +287,7 @@ pub(super) fn path_of(place: &GatePlace) -> PathBuf {
 /// copied. It has quarantines that would be lost if it were written over.
 pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> (Saved, bool) {
     let aside = path.with_added_extension("damaged");
-    let (saved, bad) = read_in_time(path);
+    let (saved, bad) = read_in_time("quarantines", path, read_each);
     let mut is_kept = true;
     if let Some(first) = bad.first() {
         let outcome = match fs::copy(path, &aside) {
@@ -331,18 +331,6 @@ struct Rows {
     addresses: Vec<serde_json::Value>,
 }
 
-/// The rows that can be read. `bad` gets a sentence for each other one.
-pub(in crate::gate) fn read_rows<T: DeserializeOwned>(
-    rows: Vec<serde_json::Value>,
-    bad: &mut Vec<String>,
-) -> Vec<T> {
-    let read = |row: serde_json::Value| {
-        let text = row.to_string();
-        serde_json::from_value(row).map_err(|error| format!("{text}: {error}"))
-    };
-    rows.into_iter().filter_map(|row| read(row).map_err(|why| bad.push(why)).ok()).collect()
-}
-
 /// A prefix, or an address by itself as a person would type it.
 fn read_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -352,56 +340,17 @@ fn read_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::E
 
 /// No file is no quarantine. `bad` gets a sentence for each row that can't be read.
 fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
-    let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
-        Err(error) => return Err(error),
-    };
-    let mut text = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut text)?;
-    let rows: Rows = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    match rows.version {
-        VERSION => Ok(Saved::new(read_rows(rows.servers, bad), read_rows(rows.addresses, bad))),
-        version => Err(damaged(format!("its version is {version}, and this portcullis knows {VERSION}"))),
-    }
-}
-
-/// As [`read_each`], of a disk that may not answer.
-fn read_in_time(path: &Path) -> (io::Result<Saved>, Vec<String>) {
-    let file = path.to_owned();
-    let read = in_time("quarantines", PATIENCE, move || {
-        let mut bad = Vec::new();
-        let saved = read_each(&file, &mut bad);
-        (saved, bad)
-    });
-    read.unwrap_or_else(|error| (Err(error), Vec::new()))
+    let rows = read_version(path, VERSION, |rows: &Rows| rows.version)?;
+    let read = |rows: Rows| Saved::new(read_rows(rows.servers, bad), read_rows(rows.addresses, bad));
+    Ok(rows.map_or_else(Saved::default, read))
 }
 
 /// As [`read_each`], where a bad row is an error.
 pub(super) fn read(path: &Path) -> io::Result<Saved> {
-    let mut bad = Vec::new();
-    let saved = read_each(path, &mut bad)?;
-    match bad.into_iter().next() {
-        None => Ok(saved),
-        Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, why)),
-    }
+    read_strictly(path, read_each)
 }
 
-/// Writes the file: the old one or the new one is there, whatever happens. Without quarantines there is none.
+/// Writes the file. Without quarantines there is none.
 pub(super) fn write(path: &Path, saved: &Saved) -> Result<(), GateError> {
-    let failed = |error: io::Error| failed(path, "write", &error);
-    if saved.is_empty() {
-        return remove(path).map_err(failed);
-    }
-    let mut text = serde_json::to_vec_pretty(saved).unwrap_or_default();
-    text.push(b'\n');
-    if fs::read(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    replace(path, &[&text]).map_err(failed)
-}
-
-fn failed(path: &Path, verb: &str, error: &io::Error) -> GateError {
-    GateError::Other { what: format!("could not {verb} {}", path.display()), why: error.to_string() }
+    saved_file::write(path, (!saved.is_empty()).then_some(saved))
 }
