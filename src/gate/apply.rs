@@ -1,6 +1,8 @@
 //! Makes another policy the live one of an attached gate, and attaches or detaches the tracker as its
 //! `tracking` asks.
 
+use std::time::Duration;
+
 use super::Gate;
 use super::error::GateError;
 use super::link::Hook;
@@ -17,22 +19,38 @@ impl Gate {
     pub fn apply(&self, place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<u64, GateError> {
         self.settle_trial(place)?;
         self.refuse_during_trial(place)?;
+        let generation = self.install_and_track(place, policy, tables, None)?;
+        if !tables.settings.is_strict()
+            && let Err(error) = self.detach_tracker(place)
+        {
+            // It records flows that no program asks for. `show status` says that it is there.
+            log::warn!("the tracker stays on {}: {error}", place.interface);
+        }
+        Ok(generation)
+    }
+
+    /// Makes `policy` the live one, with a time on trial, and returns its generation. The tracker is attached if
+    /// the policy asks for it, and stays otherwise: a trial's policy before may need it.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub(super) fn install_and_track(
+        &self,
+        place: &GatePlace,
+        policy: &Policy,
+        tables: &Tables,
+        trial: Option<Duration>,
+    ) -> Result<u64, GateError> {
         self.reserve_generation(place);
         let had_tracker = self.find_tracker(place)? != Hook::No;
-        let strict = tables.settings.is_strict();
-        let ready = match (strict, had_tracker) {
+        let ready = match (tables.settings.is_strict(), had_tracker) {
             (true, false) => self.begin_tracking(place, tables.settings.pickup_s),
             (true, true) => self.attach_tracker(place).map(drop),
             (false, true) => check_writable(&place.links()),
             (false, false) => Ok(()),
         };
-        let installed = ready.and_then(|()| self.install(policy, tables));
-        let generation = installed.inspect_err(|_| self.rollback_tracker(place, had_tracker))?;
-        if !strict && let Err(error) = self.detach_tracker(place) {
-            // It records flows that no program asks for. `show status` says that it is there.
-            log::warn!("the tracker stays on {}: {error}", place.interface);
-        }
-        Ok(generation)
+        let installed = ready.and_then(|()| self.install_for(policy, tables, trial));
+        installed.inspect_err(|_| self.rollback_tracker(place, had_tracker))
     }
 
     /// Attaches or detaches the tracker.

@@ -10,8 +10,7 @@ use super::active::Active;
 use super::audited::to_mark;
 use super::error::GateError;
 use super::install::find_deadline;
-use super::link::Hook;
-use super::pins::{check_writable, open_map};
+use super::pins::open_map;
 use super::place::GatePlace;
 use super::typed_map::TypedMap;
 use crate::abi::{layout, settings, settings_flag, state};
@@ -101,18 +100,7 @@ impl Gate {
                 why: format!("an attach was cut short\nhelp: portcullis attach -i {interface} -p POLICY"),
             });
         }
-        self.reserve_generation(place);
-        let had_tracker = self.find_tracker(place)? != Hook::No;
-        let strict = tables.settings.is_strict();
-        let ready = match (strict, had_tracker) {
-            (true, false) => self.begin_tracking(place, tables.settings.pickup_s),
-            (true, true) => self.attach_tracker(place).map(drop),
-            // The policy before needs it, so it stays.
-            (false, true) => check_writable(&place.links()),
-            (false, false) => Ok(()),
-        };
-        let installed = ready.and_then(|()| self.install_for(policy, tables, Some(time)));
-        let generation = installed.inspect_err(|_| self.rollback_tracker(place, had_tracker))?;
+        let generation = self.install_and_track(place, policy, tables, Some(time))?;
         self.plan_pickup();
         Ok(generation)
     }
