@@ -23,5 +23,5 @@ mod who;
 
 pub use event::{Action, Entry, Event, Outcome, PolicyMark};
 pub use log::{Log, Look, Reading};
-pub use parent::Process;
+pub use parent::{Process, find_ssh_connection, list_ancestors};
 pub use who::Who;

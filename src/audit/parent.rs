@@ -1,15 +1,11 @@
 //! The processes above this one, as `/proc` has them.
 
-use std::fs::{self, File};
-use std::io::Read as _;
-use std::net::IpAddr;
+use std::fs;
 
 use serde::{Deserialize, Serialize};
 
 /// More than any session has.
 const MOST_ANCESTORS: usize = 32;
-/// More than an environment has before the variable that counts.
-const MOST_ENVIRONMENT: u64 = 64 << 10;
 
 /// A process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +17,7 @@ pub struct Process {
 }
 
 /// The parent first.
-pub(super) fn list_ancestors() -> Vec<Process> {
+pub fn list_ancestors() -> Vec<Process> {
     let mut ancestors = Vec::new();
     let mut next = read_parent("self");
     while let Some(pid) = next.filter(|pid| *pid > 1 && ancestors.len() < MOST_ANCESTORS) {
@@ -39,19 +35,20 @@ fn read_parent(process: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// The client that `sshd` has given a process in its environment.
-pub(super) fn read_ssh_client(pid: u32) -> Option<IpAddr> {
-    let mut environment = Vec::new();
-    File::open(format!("/proc/{pid}/environ"))
-        .ok()?
-        .take(MOST_ENVIRONMENT)
-        .read_to_end(&mut environment)
-        .ok()?;
-    find_ssh_client(&environment)
+/// What `read` makes of the variable `SSH_CONNECTION`: of this process, or else of the nearest of its `ancestors`
+/// where it makes anything of it. `sudo` takes the variable from the environment, and the shell before it has it.
+pub fn find_ssh_connection<T>(ancestors: &[Process], read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| read(&text));
+    own.or_else(|| {
+        ancestors.iter().find_map(|ancestor| {
+            let environment = fs::read(format!("/proc/{}/environ", ancestor.pid)).ok()?;
+            find_in_environment(&environment, &read)
+        })
+    })
 }
 
-pub(super) fn find_ssh_client(environment: &[u8]) -> Option<IpAddr> {
-    let mut variables = environment.split(|byte| *byte == 0);
-    let value = variables.find_map(|variable| variable.strip_prefix(b"SSH_CONNECTION="))?;
-    std::str::from_utf8(value).ok()?.split(' ').next()?.parse().ok()
+pub(super) fn find_in_environment<T>(environment: &[u8], read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    environment
+        .split(|byte| *byte == 0)
+        .find_map(|variable| read(std::str::from_utf8(variable.strip_prefix(b"SSH_CONNECTION=")?).ok()?))
 }

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::example::quarantine_by;
-use super::parent::find_ssh_client;
-use super::who::{cut, find_name_in};
+use super::parent::find_in_environment;
+use super::who::{cut, find_name_in, read_client};
 use super::*;
 
 fn event(name: &str) -> Event {
@@ -183,11 +183,11 @@ fn users_and_ssh_clients_are_found_where_they_stand() {
     assert_eq!(find_name_in(passwd, 1000).as_deref(), Some("alice"));
     assert_eq!(find_name_in(passwd, 1001), None);
     let environment = b"PATH=/bin\0SSH_CONNECTION=2001:db8:f::7 52000 2001:db8::1 22\0TERM=xterm\0";
-    assert_eq!(find_ssh_client(environment), Some("2001:db8:f::7".parse().unwrap()));
+    assert_eq!(find_in_environment(environment, read_client), Some("2001:db8:f::7".parse().unwrap()));
     for hostile in
         [&b"SSH_CONNECTION=\x1b[2J 1 2 3\0"[..], b"SSH_CONNECTION=", b"", b"\xff\0SSH_CONNECTION=\xff"]
     {
-        assert_eq!(find_ssh_client(hostile), None);
+        assert_eq!(find_in_environment(hostile, read_client), None);
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use nix::unistd::getuid;
 use serde::{Deserialize, Serialize};
 
-use super::parent::{Process, list_ancestors, read_ssh_client};
+use super::parent::{Process, find_ssh_connection, list_ancestors};
 
 /// Longer command lines and names are cut.
 const MOST_COMMAND: usize = 512;
@@ -53,11 +53,7 @@ impl Who {
             sudo_user: std::env::var("SUDO_USER").ok().map(|name| cut(&name, MOST_NAME)),
             pid: std::process::id(),
             command: read_command(),
-            // sudo takes the variable from the environment, and the shell before it has it
-            ssh_client: std::env::var("SSH_CONNECTION")
-                .ok()
-                .and_then(|text| text.split(' ').next()?.parse().ok())
-                .or_else(|| ancestors.iter().find_map(|ancestor| read_ssh_client(ancestor.pid))),
+            ssh_client: find_ssh_connection(&ancestors, read_client),
             parent: ancestors.into_iter().next(),
         }
     }
@@ -95,6 +91,11 @@ fn read_command() -> String {
 fn read_login_uid() -> Option<u32> {
     let text = fs::read_to_string("/proc/self/loginuid").ok()?;
     text.trim().parse().ok().filter(|uid| *uid != NO_LOGIN)
+}
+
+/// The client's address in `SSH_CONNECTION`.
+pub(super) fn read_client(connection: &str) -> Option<IpAddr> {
+    connection.split(' ').next()?.parse().ok()
 }
 
 /// From the file alone: a directory service may hang.

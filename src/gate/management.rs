@@ -1,11 +1,11 @@
 //! The flows of the management that a policy would cut off, among them the one over which somebody is just typing.
 
-use std::fs;
 use std::net::IpAddr;
 
 use super::Gate;
 use super::error::GateError;
 use crate::abi::{flow_flag, flow_key, from_address};
+use crate::audit::{find_ssh_connection, list_ancestors};
 use crate::clock::{NS_PER_S, now_ns};
 use crate::compile::{ServiceIndex, Tables, compile};
 use crate::net::name_protocol;
@@ -13,8 +13,6 @@ use crate::policy::{Mode, Policy};
 
 /// As the programs: idle for so long, a connection is none any more.
 const TIMEOUT_ESTABLISHED_S: u64 = 432_000;
-/// So many processes above this one are asked for the ssh session.
-const MOST_PARENTS: usize = 16;
 
 /// An ssh session: the client's address, and the address and port of the server that it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,27 +32,9 @@ impl SshSession {
     }
 }
 
-/// The ssh session in which this process runs. `sudo` takes the variable away, so the processes above are asked too.
+/// The ssh session in which this process runs.
 pub fn find_ssh_session() -> Option<SshSession> {
-    if let Some(session) = std::env::var("SSH_CONNECTION").ok().and_then(|text| SshSession::parse(&text)) {
-        return Some(session);
-    }
-    let mut process = std::process::id();
-    for _ in 0..MOST_PARENTS {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        process = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
-        if process <= 1 {
-            return None;
-        }
-        let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-        let found = environment.split(|byte| *byte == 0).find_map(|variable| {
-            SshSession::parse(std::str::from_utf8(variable.strip_prefix(b"SSH_CONNECTION=")?).ok()?)
-        });
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
+    find_ssh_connection(&list_ancestors(), SshSession::parse)
 }
 
 impl Gate {
