@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::net::frame::{FIRST_ETHERTYPE_AT, find_ethertype, read_u16};
 use crate::net::{ICMP, ICMPV6, TCP, UDP, ethertype, is_icmp};
 
-const MAX_VLAN_TAGS: usize = 2;
 /// As many as the programs look through.
 const MAX_EXTENSIONS: usize = 8;
 const IPV4_HEADER_BYTES: usize = 20;
@@ -56,21 +56,16 @@ pub struct Facts {
 impl Facts {
     /// Reads a frame. `None`: it is no IP, or too short for its addresses.
     pub fn of(frame: &[u8]) -> Option<Facts> {
-        let mut at = 12;
-        let mut tags = 0;
-        while tags < MAX_VLAN_TAGS && matches!(word(frame, at)?, ethertype::VLAN | ethertype::QINQ) {
-            at += 4;
-            tags += 1;
-        }
+        let at = find_ethertype(frame)?;
         let ip_at = at + 2;
         let packet = frame.get(ip_at..)?;
-        let facts = match word(frame, at)? {
+        let facts = match read_u16(frame, at)? {
             ethertype::IPV4 => read_ipv4(packet)?,
             ethertype::IPV6 => read_ipv6(packet)?,
             _ => return None,
         };
         let transport_at = ip_at + facts.transport_at;
-        let mut facts = Facts { is_tagged: tags > 0, ip_at, transport_at, ..facts };
+        let mut facts = Facts { is_tagged: at > FIRST_ETHERTYPE_AT, ip_at, transport_at, ..facts };
         if facts.position != Position::Later {
             facts.read_transport(frame);
         }
@@ -81,10 +76,10 @@ impl Facts {
         let at = self.transport_at;
         if is_icmp(self.protocol) {
             self.destination_port = frame.get(at).copied().map_or(0, u16::from);
-            self.source_port = word(frame, at + 4).unwrap_or(0);
+            self.source_port = read_u16(frame, at + 4).unwrap_or(0);
         } else if crate::net::has_ports(self.protocol) {
-            self.source_port = word(frame, at).unwrap_or(0);
-            self.destination_port = word(frame, at + 2).unwrap_or(0);
+            self.source_port = read_u16(frame, at).unwrap_or(0);
+            self.destination_port = read_u16(frame, at + 2).unwrap_or(0);
         }
         if self.protocol == TCP {
             self.tcp_flags = frame.get(at + 13).copied().unwrap_or(0);
@@ -110,7 +105,7 @@ impl Facts {
 
 fn read_ipv4(packet: &[u8]) -> Option<Facts> {
     let address = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes));
-    let fragment = word(packet, 6)?;
+    let fragment = read_u16(packet, 6)?;
     let position = match (fragment & 0x1fff, fragment & 0x2000) {
         (0, 0) => Position::Whole,
         (0, _) => Position::First,
@@ -140,7 +135,7 @@ fn read_ipv6(packet: &[u8]) -> Option<Facts> {
     for _ in 0..MAX_EXTENSIONS {
         let Some(header) = packet.get(at..at + 8).filter(|_| is_extension(protocol)) else { break };
         if protocol == FRAGMENT {
-            let offset = word(header, 2)?;
+            let offset = read_u16(header, 2)?;
             position = match (offset & 0xfff8, offset & 1) {
                 (0, 0) => position,
                 (0, _) => Position::First,
@@ -172,8 +167,4 @@ fn read_ipv6(packet: &[u8]) -> Option<Facts> {
 
 fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }

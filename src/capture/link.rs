@@ -6,6 +6,7 @@
 use super::facts::{Facts, Position};
 use super::link_type::LinkType;
 use super::record::{Packet, Timestamp};
+use crate::net::frame::read_u16;
 use crate::net::{UDP, ethertype};
 
 /// A frame is cut to so many bytes, and its lengths are made to agree. Test runs of the tracker take no more than a
@@ -288,8 +289,5 @@ fn first_word(data: &[u8]) -> Result<u32, Trouble> {
 }
 
 fn word(data: &[u8], at: usize) -> Result<u16, Trouble> {
-    data.get(at..)
-        .and_then(|bytes| bytes.first_chunk())
-        .map(|bytes| u16::from_be_bytes(*bytes))
-        .ok_or(Trouble::NoFrame)
+    read_u16(data, at).ok_or(Trouble::NoFrame)
 }

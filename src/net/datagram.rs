@@ -1,8 +1,8 @@
 //! What is behind the headers of UDP and SCTP in the beginning of a frame.
 
+use super::frame::{find_ethertype, read_u16};
 use super::{SCTP, UDP, ethertype};
 
-const MAX_VLAN_TAGS: usize = 2;
 const UDP_HEADER_BYTES: usize = 8;
 const SCTP_HEADER_BYTES: usize = 12;
 /// More fragments, or an offset: the rest of the datagram is elsewhere.
@@ -21,7 +21,7 @@ pub struct Payload<'frame> {
 /// extension headers, and lengths that disagree.
 pub fn read_udp_payload(frame: &[u8]) -> Option<Payload<'_>> {
     let (udp, ip_payload_bytes) = read_ip_payload(frame, UDP)?;
-    let length = usize::from(word(udp, 4)?);
+    let length = usize::from(read_u16(udp, 4)?);
     if length != ip_payload_bytes {
         return None;
     }
@@ -39,32 +39,21 @@ pub fn read_sctp_chunk(frame: &[u8]) -> Option<u8> {
 
 /// The payload of an IP packet of this protocol, as far as it was captured, and its length by the IP header.
 fn read_ip_payload(frame: &[u8], protocol: u8) -> Option<(&[u8], usize)> {
-    let mut at = 12;
-    for _ in 0..MAX_VLAN_TAGS {
-        if !matches!(word(frame, at)?, ethertype::VLAN | ethertype::QINQ) {
-            break;
-        }
-        at += 4;
-    }
+    let at = find_ethertype(frame)?;
     let packet = frame.get(at + 2..)?;
-    let (header_bytes, length) = match word(frame, at)? {
+    let (header_bytes, length) = match read_u16(frame, at)? {
         ethertype::IPV4 => {
             let header_bytes = usize::from(packet.first()? & 0x0f) * 4;
-            let is_fragment = word(packet, 6)? & IPV4_FRAGMENT != 0;
+            let is_fragment = read_u16(packet, 6)? & IPV4_FRAGMENT != 0;
             if is_fragment || header_bytes < 20 || *packet.get(9)? != protocol {
                 return None;
             }
-            (header_bytes, usize::from(word(packet, 2)?).checked_sub(header_bytes)?)
+            (header_bytes, usize::from(read_u16(packet, 2)?).checked_sub(header_bytes)?)
         }
-        ethertype::IPV6 if *packet.get(6)? == protocol => (40, usize::from(word(packet, 4)?)),
+        ethertype::IPV6 if *packet.get(6)? == protocol => (40, usize::from(read_u16(packet, 4)?)),
         _ => return None,
     };
     Some((packet.get(header_bytes..)?, length))
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
 /// A frame with a UDP datagram from 192.0.2.10, for tests of those who read payloads.

@@ -3,6 +3,7 @@
 
 pub(crate) mod datagram;
 pub mod ethertype;
+pub(crate) mod frame;
 mod mac;
 mod prefix;
 mod probe;

@@ -9,11 +9,10 @@
 
 use serde::Serialize;
 
+use crate::net::frame::{find_ethertype, read_u16};
 use crate::net::tcp_flags::{ACK, FIN, PSH, RST, SYN, URG};
 use crate::net::{ICMP, ICMPV6, TCP, UDP, ethertype};
 
-const VLAN_TAGS: [u16; 2] = [ethertype::VLAN, ethertype::QINQ];
-const MAX_VLAN_TAGS: usize = 2;
 const MAX_EXTENSIONS: usize = 8;
 
 /// Header fields by their names in EVE.
@@ -62,11 +61,6 @@ fn byte(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_be_bytes(bytes.try_into().ok()?))
-}
-
 fn long(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..at.checked_add(4)?)?;
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
@@ -82,15 +76,9 @@ impl Headers {
     }
 
     fn read_ethernet(&mut self, frame: &[u8]) -> Option<()> {
-        let mut at = 12;
-        for _ in 0..MAX_VLAN_TAGS {
-            if !VLAN_TAGS.contains(&word(frame, at)?) {
-                break;
-            }
-            at += 4;
-        }
+        let at = find_ethertype(frame)?;
         let packet = frame.get(at + 2..)?;
-        match (word(frame, at)?, byte(packet, 0)? >> 4) {
+        match (read_u16(frame, at)?, byte(packet, 0)? >> 4) {
             (ethertype::IPV4, 4) => self.read_ipv4(packet),
             (ethertype::IPV6, 6) => self.read_ipv6(packet),
             _ => None,
@@ -100,10 +88,10 @@ impl Headers {
     fn read_ipv4(&mut self, packet: &[u8]) -> Option<()> {
         let header_bytes = usize::from(byte(packet, 0)? & 0x0f) * 4;
         self.tos = Some(byte(packet, 1)?);
-        self.len = Some(word(packet, 2)?);
-        self.ipid = Some(word(packet, 4)?);
+        self.len = Some(read_u16(packet, 2)?);
+        self.ipid = Some(read_u16(packet, 4)?);
         self.ttl = Some(byte(packet, 8)?);
-        let later_fragment = word(packet, 6)? & 0x1fff != 0;
+        let later_fragment = read_u16(packet, 6)? & 0x1fff != 0;
         if header_bytes < 20 || later_fragment {
             return None;
         }
@@ -114,14 +102,14 @@ impl Headers {
         let start = long(packet, 0)?;
         self.tc = u8::try_from(start >> 20 & 0xff).ok();
         self.flowlbl = Some(start & 0x000f_ffff);
-        self.len = Some(word(packet, 4)?);
+        self.len = Some(read_u16(packet, 4)?);
         self.hoplimit = Some(byte(packet, 7)?);
         let mut protocol = byte(packet, 6)?;
         let mut at = 40_usize;
         for _ in 0..=MAX_EXTENSIONS {
             let length_bytes = match protocol {
                 0 | 43 | 60 => usize::from(byte(packet, at + 1)?) * 8 + 8,
-                44 if word(packet, at + 2)? & 0xfff8 != 0 => return None,
+                44 if read_u16(packet, at + 2)? & 0xfff8 != 0 => return None,
                 44 => 8,
                 51 => usize::from(byte(packet, at + 1)?) * 4 + 8,
                 _ => return self.read_transport(protocol, packet.get(at..)?),
@@ -136,7 +124,7 @@ impl Headers {
         match protocol {
             TCP => self.read_tcp(segment),
             UDP => {
-                self.udplen = Some(word(segment, 4)?);
+                self.udplen = Some(read_u16(segment, 4)?);
                 Some(())
             }
             ICMP | ICMPV6 => self.read_icmp(protocol, segment),
@@ -150,7 +138,7 @@ impl Headers {
         self.tcp = Some(Tcp {
             tcpseq: long(segment, 4)?,
             tcpack: long(segment, 8)?,
-            tcpwin: word(segment, 14)?,
+            tcpwin: read_u16(segment, 14)?,
             syn: is_set(SYN),
             ack: is_set(ACK),
             psh: is_set(PSH),
@@ -158,7 +146,7 @@ impl Headers {
             urg: is_set(URG),
             fin: is_set(FIN),
             tcpres: byte(segment, 12)? & 0x0f,
-            tcpurgp: word(segment, 18)?,
+            tcpurgp: read_u16(segment, 18)?,
         });
         Some(())
     }
@@ -171,8 +159,8 @@ impl Headers {
             _ => matches!(kind, 128 | 129),
         };
         if has_identifier {
-            self.icmp_id = Some(word(message, 4)?);
-            self.icmp_seq = Some(word(message, 6)?);
+            self.icmp_id = Some(read_u16(message, 4)?);
+            self.icmp_seq = Some(read_u16(message, 6)?);
         }
         Some(())
     }
