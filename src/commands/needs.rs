@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::shared::{find_place, live_policy, load_policy};
 use crate::clock::{show_duration, wall_now};
-use crate::compile::compile;
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace, NeedUse};
 use crate::output::{Output, align};
 use crate::policy::Policy;
+use crate::policy_file::CompiledPolicy;
 
 /// A need with its place, and whose it is.
 #[derive(Serialize)]
@@ -126,8 +126,7 @@ pub fn check_unused(
     let now = wall_now();
     let mut findings = Vec::new();
     for path in paths {
-        let policy = load_policy(path, output)?.policy;
-        let tables = compile(&policy).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+        let CompiledPolicy { policy, tables } = load_policy(path, output)?;
         for mut need in gate.need_uses_of(&tables.rules)? {
             // a count that is left of an earlier policy says nothing about this one
             let is_live = live.iter().any(|live| {

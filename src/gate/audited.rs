@@ -11,6 +11,7 @@ use super::place::GatePlace;
 use super::state_file::in_time;
 use crate::abi::settings;
 use crate::audit::{Entry, Event, Log, PolicyMark, Reading};
+use crate::drops::show_hex;
 
 /// A disk that does not answer must not hold up a command for longer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
@@ -82,6 +83,6 @@ impl Gate {
 }
 
 pub(super) fn to_mark(settings: &settings) -> PolicyMark {
-    let hash = settings.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = show_hex(&settings.hash);
     PolicyMark { generation: settings.generation, hash }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::wall_now;
+use crate::drops::show_hex;
 use crate::policy::Policy;
 
 /// The facts about a confirmed policy.
@@ -48,5 +49,5 @@ impl Facts {
 }
 
 pub(super) fn hash_of(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    show_hex(&Sha256::digest(text.as_bytes()))
 }

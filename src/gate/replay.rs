@@ -9,7 +9,7 @@ use super::program::{OBJECT, load_private};
 use super::requirements::check_requirements;
 use super::samples::Consumer;
 use super::sizes::{check_ledger, possible_cpus};
-use crate::abi::{Reason, drop_flag, private_run, rule_flag, state};
+use crate::abi::{Reason, drop_flag, private_run, rule_flag, state, to_mac_number};
 use crate::compile::Tables;
 use crate::policy::Policy;
 
@@ -83,8 +83,7 @@ impl ReplayGate {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_own_mac(&self, mac: [u8; 6]) -> Result<(), GateError> {
-        let number = mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        self.gate.write_state(state::STATE_OWN_MAC, number)
+        self.gate.write_state(state::STATE_OWN_MAC, to_mac_number(mac))
     }
 
     /// Runs the filter on a frame from a server, with all its consequences, and returns its decision.

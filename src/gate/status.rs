@@ -16,6 +16,7 @@ use super::place::GatePlace;
 use super::quarantine::QuarantinedAddress;
 use crate::abi::{Reason, ReasonCode, drop_flag, read_text, settings};
 use crate::compile::describe_flags;
+use crate::drops::show_hex;
 use crate::policy::{Mode, TableSizes};
 
 /// Drops of one server (empty: no server has the source address) for one reason. True: those that mode
@@ -196,7 +197,7 @@ impl Gate {
     }
 
     fn learn_policy(&self, settings: &settings, known: &PolicyFacts) -> Result<PolicyFacts, GateError> {
-        let hash = settings.hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = show_hex(&settings.hash);
         let mut facts = PolicyFacts {
             generation: settings.generation,
             policy_hash: hash,
