@@ -41,14 +41,15 @@ impl GatePlace {
     /// The event, and why it is not kept.
     pub fn try_record(&self, entry: Entry) -> Result<(), Unkept> {
         let is_refusal = entry.is_refusal();
-        if is_refusal && !self.history().exists() {
-            return Ok(());
-        }
         let event = entry.into_event(&self.attached_as);
-        let (log, kept) = (self.audit_log(), event.clone());
+        let (log, folder, kept) = (self.audit_log(), self.history(), event.clone());
         let path = log.path();
-        match in_time(THREAD, WRITE_PATIENCE, move || log.append(kept)).and_then(|written| written) {
-            Ok(_) => Ok(()),
+        let written = in_time(THREAD, WRITE_PATIENCE, move || match is_refusal && !folder.exists() {
+            true => Ok(()),
+            false => log.append(kept).map(drop),
+        });
+        match written.and_then(|written| written) {
+            Ok(()) => Ok(()),
             // nobody but root may write it, and somebody else was refused just for that
             Err(error) if is_refusal && error.kind() == ErrorKind::PermissionDenied => Ok(()),
             Err(error) => Err(Unkept { event: Box::new(event), path, error }),
