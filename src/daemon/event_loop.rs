@@ -37,9 +37,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long samples gather after some were taken. Each of thousands a second would wake the daemon.
 const GATHER: Duration = Duration::from_millis(4);
 /// How long they gather at most, while each look finds some.
-const LONGEST_GATHER: Duration = Duration::from_millis(32);
+pub(crate) const LONGEST_GATHER: Duration = Duration::from_millis(32);
 /// Between two rounds of everything that is done once a second.
-const ROUND: Duration = Duration::from_secs(1);
+pub(crate) const ROUND: Duration = Duration::from_secs(1);
 /// Between two pictures of the quarantines, whose times are those of the wall clock: it may be stepped.
 const SAVE_QUARANTINES: Duration = Duration::from_secs(60);
 /// Between two times in which idle rows of the ledger are given back.

@@ -17,7 +17,7 @@ use crate::drops::{
 };
 
 /// Between two polls of the hot rows.
-const HOT_ROWS_PERIOD: Duration = Duration::from_millis(100);
+pub(crate) const HOT_ROWS_PERIOD: Duration = Duration::from_millis(100);
 /// Rows that have counted nothing for so long, nanoseconds, may be given back.
 const IDLE_NS: u64 = 60_000_000_000;
 /// Up to so many kinds of drops, a checkpoint every second costs little.

@@ -38,6 +38,8 @@ mod signals;
 mod sink_watch;
 
 pub(crate) use drop_source::DropSource;
+pub(crate) use event_loop::{LONGEST_GATHER, ROUND};
+pub(crate) use intake::HOT_ROWS_PERIOD;
 
 pub use announcement::{describe_attachment, describe_kept_quarantines};
 pub use run::{Options, run};

@@ -5,18 +5,17 @@ use std::sync::Arc;
 
 use crate::alarm::{Change, Engine};
 use crate::clock::Clock;
-use crate::daemon::DropSource;
+use crate::daemon::{DropSource, HOT_ROWS_PERIOD, LONGEST_GATHER, ROUND};
 use crate::drops::{Context, DropEvent, HotRows, Names, Reconciler, decode};
 use crate::gate::{Consumer, GateError, ReplayGate};
 use crate::policy::Policy;
 
-const MS: u64 = 1_000_000;
-/// How long samples gather, as in the daemon while something is dropped.
-const GATHER_NS: u64 = 32 * MS;
+/// How long samples gather while something is dropped.
+const GATHER_NS: u64 = LONGEST_GATHER.as_nanos() as u64;
 /// Between two polls of the hot rows.
-const HOT_ROWS_NS: u64 = 100 * MS;
+const HOT_ROWS_NS: u64 = HOT_ROWS_PERIOD.as_nanos() as u64;
 /// Between two readings of the ledger.
-const ROUND_NS: u64 = 1000 * MS;
+const ROUND_NS: u64 = ROUND.as_nanos() as u64;
 /// Samples that the perf buffer certainly holds.
 const MAX_UNREAD: u32 = 256;
 /// The daemon's rounds after the end of a capture, in which it would say what has waited. Alarms that are open then
