@@ -22,6 +22,13 @@ pub struct CompiledPolicy {
     pub tables: Tables,
 }
 
+/// The interface that a policy file has its name from: `/etc/portcullis/dmz0.toml` is that of dmz0. `None`: it is not
+/// named after one.
+pub fn name_interface(path: &Path) -> Option<&str> {
+    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+    path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_toml)
+}
+
 /// Reads, parses and compiles a policy file. `-` is standard input.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use super::shared::load_policy;
 use crate::exit::Exit;
 use crate::nft::{export, is_plain_name};
 use crate::output::Output;
+use crate::policy_file::name_interface;
 
 /// Prints a policy as a ruleset for `nft -f`. Needs no privilege, no gate and no interface.
 ///
@@ -34,12 +35,9 @@ pub fn run_nft(policy: &Path, interface: Option<&str>, output: &Output) -> anyho
     Ok(Exit::Done)
 }
 
-/// The interface that the file has its name from: /etc/portcullis/dmz0.toml is that of dmz0.
+/// The interface that the file has its name from.
 fn find_interface(policy: &Path) -> anyhow::Result<String> {
-    let is_toml = policy.extension().is_some_and(|extension| extension == "toml");
-    let name =
-        policy.file_stem().and_then(|name| name.to_str()).filter(|name| is_toml && is_plain_name(name));
-    match name {
+    match name_interface(policy).filter(|name| is_plain_name(name)) {
         Some(name) => Ok(name.to_owned()),
         None => bail!(
             "for which interface? {} is not named after one\n\

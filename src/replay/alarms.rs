@@ -1,6 +1,7 @@
 //! Alarms as the daemon would have raised them: the same engine reads samples and ledger of the private gate, in the
 //! daemon's rounds, by the time of the capture.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::alarm::{Change, Engine};
@@ -9,6 +10,7 @@ use crate::daemon::{DropSource, HOT_ROWS_PERIOD, LONGEST_GATHER, ROUND};
 use crate::drops::{Context, DropEvent, HotRows, Names, Reconciler, decode};
 use crate::gate::{Consumer, GateError, ReplayGate};
 use crate::policy::Policy;
+use crate::policy_file::name_interface;
 
 /// How long samples gather while something is dropped.
 const GATHER_NS: u64 = LONGEST_GATHER.as_nanos() as u64;
@@ -54,7 +56,7 @@ impl<'a> AlarmRun<'a> {
         engine.set_prefix_servers(policy.prefix_servers());
         Ok(AlarmRun {
             consumer: gate.consume_samples()?,
-            interface: name_interface(policy),
+            interface: name_interface(Path::new(&policy.file)).unwrap_or("replay").into(),
             names: Arc::new(gate.gate().names_by_id()?),
             gate,
             reconciler: Reconciler::default(),
@@ -223,11 +225,4 @@ fn keep(kept: &mut Vec<Change>, more: &mut u64, changes: Vec<Change>) {
             *more += 1;
         }
     }
-}
-
-/// A policy is usually kept under the name of its interface: `/etc/portcullis/dmz0.toml`.
-fn name_interface(policy: &Policy) -> Arc<str> {
-    let path = std::path::Path::new(&policy.file);
-    let name = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| policy.file.ends_with(".toml"));
-    name.unwrap_or("replay").into()
 }
