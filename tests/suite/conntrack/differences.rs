@@ -71,7 +71,7 @@ pub const KNOWN_DIFFERENCES: &[Known] = &[
     Known {
         name: "a SYN+ACK with URG, to a port that a need permits",
         passes: Who::Gate,
-        row: "Another TCP segment, to the port and destination of an `out` need.",
+        row: "Another TCP segment, to the port and destination of an `out` need or of an edit.",
         explains: |case| case.is_syn_ack() && case.is_needed() && case.has_flags_that_conntrack_refuses(),
         example: example::a_syn_ack_is_urgent,
     },
