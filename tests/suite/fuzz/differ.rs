@@ -121,6 +121,8 @@ pub struct Differ {
     swapped: bool,
     /// While a policy is on trial: the one before it.
     before_trial: Option<String>,
+    /// The live policy was installed for a trial, which may be over.
+    was_on_trial: bool,
     pub packets: u64,
     /// Of the models that this one replaced.
     coverage: Coverage,
@@ -162,6 +164,7 @@ impl Differ {
             last_edit: 0,
             swapped: false,
             before_trial: None,
+            was_on_trial: false,
             packets: 0,
             coverage: Coverage::default(),
         };
@@ -192,11 +195,13 @@ impl Differ {
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
         // as good as a token bucket that has just been made
         self.shift_times("limits", |_| 0);
+        let was_on_trial = std::mem::take(&mut self.was_on_trial);
         if self.before_trial.take().is_some() {
             self.write_state(state::STATE_ACTIVE, self.read_state(state::STATE_ACTIVE) & 0xff);
         }
-        // a swap waits for all that runs, and what is live already can stay
-        if self.live != policy {
+        // A swap waits for all that runs, and what is live already can stay. What was on trial was installed
+        // beside another policy, and may track flows for that one.
+        if self.live != policy || was_on_trial {
             self.gate.install(&parsed, &tables).expect("a policy");
         }
         policy.clone_into(&mut self.live);
@@ -252,6 +257,7 @@ impl Differ {
                 // what is over ends no flow later than the model has it
                 self.write_edits();
                 self.swap(&parsed, &tables, None);
+                self.was_on_trial = false;
                 self.edits.retain(|(edit, _)| parsed.find_server(&edit.server).is_some());
                 policy.clone_into(&mut self.live);
                 self.swapped = true;
@@ -272,6 +278,7 @@ impl Differ {
                     return Some(Ok(()));
                 }
                 self.swap(&parsed, &tables, Some(Duration::from_secs(3600)));
+                self.was_on_trial = true;
                 self.before_trial = Some(std::mem::replace(&mut self.live, policy.clone()));
                 self.swapped = true;
                 self.read_names(&tables);
@@ -284,6 +291,7 @@ impl Differ {
                     self.write_state(state::STATE_ACTIVE, slots | 0x100);
                     let (_, tables) = read_policy(&policy, self.room)?;
                     self.live = policy;
+                    self.was_on_trial = false;
                     self.swapped = true;
                     self.read_names(&tables);
                     self.model.go_back();
