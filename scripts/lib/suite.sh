@@ -4,6 +4,16 @@
 # As .cargo/config.toml has it for `cargo test`: a snapshot that differs is red, and is not written.
 export INSTA_UPDATE=${INSTA_UPDATE:-no} INSTA_FORCE_PASS=0
 
+# A gate has about a hundred descriptors, and each thread of the tests keeps several. Many machines start with
+# 1024; a user who may not raise that far gets as many as there are.
+raise_open_files() {
+    local hard
+    hard=$(ulimit -Hn)
+    if ((EUID == 0)) || [[ $hard == unlimited ]] || ((hard > 16384)); then hard=16384; fi
+    ulimit -Sn "$hard" 2>/dev/null || ulimit -n "$hard"
+}
+raise_open_files
+
 # list_tests BINARY PREFIXES [FILTER]...: names that begin with one of the prefixes (words; none: any)
 # and contain one of the filters (none: any).
 list_tests() {
