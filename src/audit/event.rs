@@ -142,6 +142,8 @@ pub struct Entry {
     file: Option<String>,
     before: Option<PolicyMark>,
     after: Option<PolicyMark>,
+    /// `None`: this process.
+    who: Option<Who>,
 }
 
 impl Action {
@@ -217,8 +219,8 @@ impl Entry {
     /// Of something that was done.
     pub fn done(action: Action) -> Entry {
         let [subject, detail, why, note, file] = [const { None }; 5];
-        let (before, after) = (None, None);
-        Entry { action, result: Outcome::Done, subject, detail, why, note, file, before, after }
+        let (before, after, who) = (None, None, None);
+        Entry { action, result: Outcome::Done, subject, detail, why, note, file, before, after, who }
     }
 
     /// Of something that was refused, with the first line of the reason.
@@ -258,14 +260,20 @@ impl Entry {
         Entry { before, after, ..self }
     }
 
+    /// Who had this process do it.
+    #[must_use]
+    pub fn by(self, who: Who) -> Entry {
+        Entry { who: Some(who), ..self }
+    }
+
     /// Whether it says that nothing was changed.
     pub fn is_refusal(&self) -> bool {
         self.result == Outcome::Refused
     }
 
-    /// The event: now, on this router, by this process.
+    /// The event: now, on this router, by this process unless it says by whom.
     pub fn into_event(self, interface: &str) -> Event {
-        let Entry { action, result, subject, detail, why, note, file, before, after } = self;
+        let Entry { action, result, subject, detail, why, note, file, before, after, who } = self;
         Event {
             seq: 0,
             time: wall_now(),
@@ -280,7 +288,7 @@ impl Entry {
             file,
             before,
             after,
-            who: Who::of_this_process(),
+            who: who.unwrap_or_else(Who::of_this_process),
         }
     }
 }

@@ -198,3 +198,21 @@ fn who_did_it_is_this_process_and_its_parent() {
     assert_eq!(who.parent.map(|parent| parent.pid), Some(std::os::unix::process::parent_id()));
     assert!(!who.command.is_empty());
 }
+
+#[test]
+fn the_process_behind_a_socket_is_who_the_kernel_says_whatever_it_claims() {
+    let own = Who::of_this_process();
+    assert_eq!(Who::of_peer(own.uid, own.pid, own.clone()), own);
+    let claim = Who {
+        uid: 0,
+        login_uid: Some(0),
+        login: Some("root".to_owned()),
+        pid: 1,
+        command: "x".repeat(5_000),
+        ..own.clone()
+    };
+    let told = Who::of_peer(65_534, own.pid, claim);
+    assert!(!told.is_root());
+    assert_eq!((told.pid, told.login_uid, &told.login), (own.pid, own.login_uid, &own.login));
+    assert!(told.command.len() <= 512, "{}", told.command.len());
+}

@@ -44,7 +44,7 @@ pub struct Who {
 impl Who {
     /// Of this process.
     pub fn of_this_process() -> Who {
-        let login_uid = read_login_uid();
+        let login_uid = read_login_uid("self");
         let ancestors = list_ancestors();
         Who {
             uid: getuid().as_raw(),
@@ -56,6 +56,28 @@ impl Who {
             ssh_client: find_ssh_connection(&ancestors, read_client),
             parent: ancestors.into_iter().next(),
         }
+    }
+
+    /// Of the process at the other end of a local socket: user, login and process as the kernel says, the rest as
+    /// that process claims.
+    pub fn of_peer(uid: u32, pid: u32, claim: Who) -> Who {
+        let login_uid = read_login_uid(&pid.to_string());
+        let cut_name = |name: String| cut(&name, MOST_NAME);
+        Who {
+            uid,
+            login_uid,
+            login: login_uid.and_then(find_user_name),
+            sudo_user: claim.sudo_user.map(cut_name),
+            pid,
+            command: cut(&claim.command, MOST_COMMAND),
+            parent: claim.parent.map(|parent| Process { name: cut_name(parent.name), ..parent }),
+            ssh_client: claim.ssh_client,
+        }
+    }
+
+    /// Whether root did it.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
     }
 
     /// In a few words: the person, and where they came from.
@@ -88,8 +110,8 @@ fn read_command() -> String {
     cut(&words.join(" "), MOST_COMMAND)
 }
 
-fn read_login_uid() -> Option<u32> {
-    let text = fs::read_to_string("/proc/self/loginuid").ok()?;
+fn read_login_uid(process: &str) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{process}/loginuid")).ok()?;
     text.trim().parse().ok().filter(|uid| *uid != NO_LOGIN)
 }
 

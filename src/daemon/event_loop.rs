@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::{debug, warn};
 
 use super::audit_teller::AuditTeller;
-use super::control::ControlServer;
+use super::control::{ControlServer, ReloadOrder};
 use super::dispatch::Dispatch;
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
@@ -74,8 +74,8 @@ pub(super) struct Daemon<'gate> {
     sink_watch: SinkWatch,
     /// Generation of the live policy when it last was the one of the daemon's file.
     own_generation: u64,
-    /// Somebody has typed `reload --force`.
-    force_reload: bool,
+    /// Who has typed `reload` since the last one.
+    reload_order: ReloadOrder,
     control: Option<ControlServer>,
     signals: Signals,
     service_manager: ServiceManager,
@@ -133,7 +133,7 @@ impl<'gate> Daemon<'gate> {
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
             own_generation: attachment.generation,
-            force_reload: false,
+            reload_order: ReloadOrder::default(),
             control,
             signals,
             service_manager,
@@ -404,16 +404,16 @@ impl<'gate> Daemon<'gate> {
             self.reload.ask(Instant::now());
             self.dispatch.reopen();
         }
-        if let Some(force) = self.control.as_ref().and_then(|control| control.reloads().take()) {
+        if let Some(order) = self.control.as_ref().and_then(|control| control.reloads().take()) {
             self.reload.ask(Instant::now());
-            self.force_reload |= force;
+            self.reload_order.join(order);
         }
         let place = self.monitor.place();
         let Some(turn) = self.reload.take_turn(Instant::now(), || place.try_lock()) else {
             return;
         };
         let before = self.gate.policy_mark();
-        let force = std::mem::take(&mut self.force_reload);
+        let ReloadOrder { force, askers } = std::mem::take(&mut self.reload_order);
         let outcome = turn.and_then(|(_lock, policy)| self.apply_policy(policy, force));
         if let Some(control) = &self.control {
             let answer = outcome.as_ref().map(Clone::clone).map_err(|error| format!("{error:#}"));
@@ -422,14 +422,14 @@ impl<'gate> Daemon<'gate> {
         match outcome {
             Ok(text) => {
                 notice!("{text}");
-                self.note_reload(before, None);
+                self.note_reload(before, None, askers);
                 let changes = self.engine.end_trouble(GateTrouble::PolicyRefused, Clock::now());
                 self.publish(changes);
             }
             Err(error) => {
                 notice!("portcullis: {error:#}\nportcullis: the live policy stays as it was");
                 let refusal = describe_refusal(&error);
-                self.note_reload(before, Some(&refusal));
+                self.note_reload(before, Some(&refusal), askers);
                 // Whoever tries a policy knows. The next reload comes after the trial.
                 if !matches!(error.downcast_ref(), Some(GateError::TrialRuns { .. })) {
                     self.report_trouble(GateTrouble::PolicyRefused, &refusal);

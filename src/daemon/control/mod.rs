@@ -10,4 +10,5 @@ mod server;
 pub use client::{ask_daemon, collect_report, find_alarms, find_open_alarms, follow_daemon, no_daemon};
 pub(super) use followers::Followers;
 pub use protocol::{Request, VERSION};
+pub(super) use reload_desk::ReloadOrder;
 pub(super) use server::ControlServer;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::audit::Who;
 use crate::history::{AlarmEntry, AlarmFilter, MinuteCount, ReportData, SampleRow};
 
 /// The version of the protocol. It changes whenever a request or an answer changes its meaning.
@@ -33,6 +34,9 @@ pub enum Request {
     Reload {
         /// Whatever the guards say.
         force: bool,
+        /// Who asks, as their own process says. The daemon believes the kernel first.
+        #[serde(default)]
+        who: Box<Who>,
     },
     /// The data of a report: lines of [`ReportPart`].
     Report {
@@ -120,6 +124,7 @@ mod tests {
             Request::Open,
             Request::Alarms(filter.clone()),
             Request::Follow(filter),
+            Request::Reload { force: true, who: Box::new(Who::of_this_process()) },
             Request::Report { from, to },
         ];
         for request in requests {

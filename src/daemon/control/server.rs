@@ -19,12 +19,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use log::debug;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::answers::{each_alarm, each_report_part, render_change};
 use super::followers::Followers;
 use super::protocol::{Failure, GREETING, Request};
 use super::reload_desk::ReloadDesk;
 use crate::alarm::{Alarm, Change, Engine, Step};
+use crate::audit::Who;
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
@@ -49,6 +51,9 @@ const CLIENT_CHECK: Duration = Duration::from_millis(500);
 
 const NOT_RELOADED: &str = "the daemon has not read its policy file yet\n\
                             help: its log says what it waits for";
+const NOT_ROOT: &str = "only root may make the daemon read its policy file\n\
+                        help: run it as root (sudo portcullis reload …)";
+const NOT_KNOWN: &str = "the kernel does not say who asks, so nothing was read";
 
 /// The daemon's socket.
 pub(in crate::daemon) struct ControlServer {
@@ -218,10 +223,9 @@ impl Client {
                 });
                 finish_answer(&mut writer, sent)
             }
-            Request::Reload { force } => match self.reloads.ask(force, RELOAD_PATIENCE) {
-                Some(Ok(text)) => send_line(&mut writer, &text),
-                Some(Err(text)) => send_failure(&mut writer, text),
-                None => send_failure(&mut writer, NOT_RELOADED.to_owned()),
+            Request::Reload { force, who } => match self.reload(&stream, force, *who) {
+                Ok(text) => send_line(&mut writer, &text),
+                Err(text) => send_failure(&mut writer, text),
             },
             Request::Follow(filter) => {
                 drop(writer);
@@ -237,6 +241,15 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
         }
+    }
+
+    /// Has the policy file read again, for root alone: whoever may read the socket may not change the gate.
+    fn reload(&self, stream: &UnixStream, force: bool, claim: Who) -> Result<String, String> {
+        let who = find_peer(stream, claim).map_err(|error| format!("{NOT_KNOWN}: {error}"))?;
+        if !who.is_root() {
+            return Err(NOT_ROOT.to_owned());
+        }
+        self.reloads.ask(force, who, RELOAD_PATIENCE).unwrap_or_else(|| Err(NOT_RELOADED.to_owned()))
     }
 
     fn open_entries(&self) -> Vec<AlarmEntry> {
@@ -295,6 +308,13 @@ fn forward_changes(
 fn has_gone(stream: &UnixStream) -> io::Result<bool> {
     let mut ends = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     Ok(poll(&mut ends, PollTimeout::ZERO)? > 0)
+}
+
+/// Who is at the other end, as the kernel noted it when they connected.
+fn find_peer(stream: &UnixStream, claim: Who) -> io::Result<Who> {
+    let peer = getsockopt(stream, sockopt::PeerCredentials)?;
+    // 0: a process that can't be seen from here
+    Ok(Who::of_peer(peer.uid(), u32::try_from(peer.pid()).unwrap_or_default(), claim))
 }
 
 fn matches_filter(line: &str, filter: &AlarmFilter) -> bool {

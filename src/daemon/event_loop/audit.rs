@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Daemon;
-use crate::audit::{Action, Entry, Event, PolicyMark};
+use crate::audit::{Action, Entry, Event, PolicyMark, Who};
 
 /// How long the disk may take for the last events when the daemon ends.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -21,15 +21,24 @@ impl Daemon<'_> {
         self.note_audit(entry.change(mark.clone(), mark));
     }
 
-    /// Keeps and tells a reload.
-    pub(super) fn note_reload(&mut self, before: Option<PolicyMark>, refusal: Option<&str>) {
+    /// Keeps and tells a reload: once for everybody who asked for it, or as the daemon's own after SIGHUP alone.
+    pub(super) fn note_reload(
+        &mut self,
+        before: Option<PolicyMark>,
+        refusal: Option<&str>,
+        askers: Vec<Who>,
+    ) {
         let entry = match refusal {
             None => Entry::done(Action::Reload),
             Some(why) => Entry::refused(Action::Reload, &why),
         };
         let after = self.gate.policy_mark();
         let entry = entry.file(self.reload.policy_file()).change(before, after);
-        self.note_audit(entry);
+        if askers.is_empty() {
+            self.note_audit(entry);
+        } else {
+            askers.into_iter().for_each(|who| self.note_audit(entry.clone().by(who)));
+        }
     }
 
     /// Tells what could not be kept before the daemon had its thread.

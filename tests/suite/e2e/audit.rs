@@ -250,3 +250,38 @@ fn the_report_has_what_was_done_beside_the_drops() {
         assert!(page.contains(words), "no `{words}`");
     }
 }
+
+#[test]
+fn a_reload_that_somebody_types_is_theirs_and_one_of_a_signal_is_the_daemons() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    let mut command = testbed.router.prepare(&["reload", "-i", NIC]);
+    command.env("SUDO_USER", "alice").env("SSH_CONNECTION", "203.0.113.7 52000 192.0.2.1 22");
+    Outcome::of(&mut command).done();
+    testbed.write("daemon.toml", "[polcy]\n");
+    testbed.run("reload", &[]).refused(&["the policy is bad"]);
+    let reloads = || {
+        let mut events = testbed.audit();
+        events.retain(|event| event["action"] == "reload");
+        events
+    };
+    eventually("both are kept", || reloads().len() == 2);
+    daemon.signal(Signal::SIGHUP);
+    eventually("the one of the signal is kept", || reloads().len() == 3);
+    let events = reloads();
+    let who = |number: usize, key: &str| events[number]["who"][key].clone();
+    assert_eq!(
+        [who(0, "sudo_user"), who(0, "ssh_client")],
+        [Value::from("alice"), V4.bastion.into()],
+        "{events:#?}"
+    );
+    let of_daemon = Value::from(daemon.process());
+    for (number, result) in [(0, "done"), (1, "refused")] {
+        assert_eq!((&events[number]["result"], who(number, "uid")), (&result.into(), 0.into()));
+        assert!(who(number, "pid").as_u64() > Some(1) && who(number, "pid") != of_daemon, "{events:#?}");
+        assert!(who(number, "command").as_str().expect("a text").contains(" reload "), "{events:#?}");
+    }
+    assert_eq!(who(2, "pid"), of_daemon);
+    assert!(who(2, "command").as_str().expect("a text").contains(" run "), "{events:#?}");
+}

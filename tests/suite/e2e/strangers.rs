@@ -13,10 +13,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use portcullis::gate::{Gate, GatePlace};
+use serde_json::Value;
 
 use super::command::{Daemon, Outcome};
 use super::metrics::{scrape, value};
-use super::policies::dmz;
+use super::policies::{dmz, dmz_with};
 use super::testbed::{NIC, Testbed, V4, share_machine};
 use super::traffic::{FORBIDDEN, syn_of};
 use crate::support::patience::{PATIENCE, eventually, within};
@@ -43,6 +44,30 @@ fn another_user_reads_that_the_daemon_may_not_be_asked_and_not_that_there_is_non
             assert!(!outcome.err.contains(lie), "{args:?}: `{lie}` in {outcome:#?}");
         }
     }
+}
+
+#[test]
+fn another_user_who_may_open_the_socket_reads_and_does_not_reload() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let _daemon = testbed.daemon(&dmz(), &[]);
+    testbed.wait_for_consumer();
+    testbed.write("daemon.toml", &dmz_with("mode = \"observe\""));
+    // as a group of the socket's would let them
+    let run = |args: &[&str]| {
+        let mut command = testbed.router.command("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.args(["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]);
+        Outcome::of(command.arg(env!("CARGO_BIN_EXE_portcullis")).args(args).env_remove("RUST_LOG"))
+    };
+    assert_eq!(run(&["show", "-i", NIC, "alarms", "-j"]).done().json(), Value::Array(Vec::new()));
+    for force in [&[][..], &["--force"]] {
+        run(&[&["reload", "-i", NIC], force].concat()).refused(&["only root may", "help: run it as root"]);
+    }
+    assert_eq!(testbed.show("status")["generation"], 1);
+    assert!(!testbed.audited().iter().any(|event| event.contains("reload")), "{:#?}", testbed.audit());
+    testbed.run("reload", &[]).done();
+    assert_eq!(testbed.show("status")["generation"], 2);
 }
 
 #[test]
