@@ -49,6 +49,8 @@ pub struct Outcome {
     pub policies: u64,
     /// Disagreements that did not come again: a clock ticked between two readings.
     pub passing: u64,
+    /// Those of them where the machine had stood still for so long that they say nothing.
+    pub stalled: u64,
     pub found: Vec<(Sequence, Disagreement)>,
     /// What was met, with ample and with scarce room.
     pub coverage: [Coverage; 2],
@@ -254,6 +256,7 @@ fn pick_own_macs(chance: &mut Chance) -> Vec<[u8; 6]> {
 
 /// A disagreement: is it one, and what is the least that shows it?
 fn look_into(shared: &Shared, differ: &mut Differ, story: &Sequence, first: Disagreement) {
+    let stood_still = differ.stood_still();
     let found =
         if shared.order.look_into { shrink(differ, story) } else { Some((story.clone(), first.clone())) };
     match found {
@@ -264,6 +267,7 @@ fn look_into(shared: &Shared, differ: &mut Differ, story: &Sequence, first: Disa
         None => {
             let mut outcome = shared.outcome.lock().expect("the outcome");
             outcome.passing += 1;
+            outcome.stalled += u64::from(stood_still);
             // whole, for what it takes may lie far before it
             let name = format!("passing-{}-{}-", shared.order.seed, outcome.passing);
             let kept =

@@ -123,6 +123,8 @@ pub struct Differ {
     before_trial: Option<String>,
     /// The live policy was installed for a trial, which may be over.
     was_on_trial: bool,
+    /// The longest time since it began that the program had a packet, while the model's clock stood.
+    longest_run_ns: u64,
     pub packets: u64,
     /// Of the models that this one replaced.
     coverage: Coverage,
@@ -165,6 +167,7 @@ impl Differ {
             swapped: false,
             before_trial: None,
             was_on_trial: false,
+            longest_run_ns: 0,
             packets: 0,
             coverage: Coverage::default(),
         };
@@ -220,6 +223,7 @@ impl Differ {
         self.uses_before = self.read_uses();
         self.rest_before = self.gate.program_statistics().expect("the statistic").ledger_full;
         self.swapped = false;
+        self.longest_run_ns = 0;
         true
     }
 
@@ -315,6 +319,16 @@ impl Differ {
         Some(Ok(()))
     }
 
+    /// Whether a packet took so long, since it began, that the two need not agree about its time: the machine had
+    /// other work.
+    pub fn stood_still(&self) -> bool {
+        self.longest_run_ns >= TOLERANCE_NS / 2
+    }
+
+    fn note_run(&mut self, begun: u64) {
+        self.longest_run_ns = self.longest_run_ns.max(self.now() - begun);
+    }
+
     /// How many entries the fullest of the tables has, that must not push any out.
     pub fn fullest(&self) -> usize {
         let mut counts = BTreeMap::<Table, usize>::new();
@@ -339,6 +353,7 @@ impl Differ {
         let outcome = model.from_server_seen(frame, now, |outcome| !self.compare_answer(&answer, outcome));
         self.model = model;
         let run = self.gate.programs.run_filter(frame, 1).map_err(|errno| errno.to_string())?;
+        self.note_run(now);
         let differs = self.compare_answer(&answer, &outcome);
         let action = if answer.verdict == Verdict::Drop { XDP_DROP } else { XDP_PASS };
         if differs || run.action != action || run.data != frame {
@@ -435,6 +450,7 @@ impl Differ {
             run => run.map_err(|errno| errno.to_string())?,
         };
         self.packets += 1;
+        self.note_run(now);
         self.model.to_server_from(if back.is_some() { Origin::Link } else { Origin::Beyond }, frame, now);
         if run.action != TC_NEXT || run.data != frame {
             return Err(format!("the tracker's action is {}, or it changed the frame", run.action));

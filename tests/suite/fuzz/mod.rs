@@ -65,12 +65,13 @@ fn generated_sequences_agree_with_the_model() {
     let seconds = begun.elapsed().as_secs_f64();
     println!(
         "fuzz: seed {seed}: {} packets in {} sequences under {} policies, {} disagreements \
-         ({} did not come again), {seconds:.0} s, {:.0} packets/s",
+         ({} did not come again, {} of them while the machine stood still), {seconds:.0} s, {:.0} packets/s",
         outcome.packets,
         outcome.sequences,
         outcome.policies,
         outcome.found.len(),
         outcome.passing,
+        outcome.stalled,
         outcome.packets as f64 / seconds,
     );
     for (number, (sequence, disagreement)) in outcome.found.iter().enumerate().filter(|_| order.look_into) {
@@ -81,7 +82,8 @@ fn generated_sequences_agree_with_the_model() {
     assert!(outcome.packets > 0, "not one packet");
     check_coverage(&outcome);
     // a clock that ticks at the wrong moment is rare
-    assert!(outcome.passing <= 1 + outcome.policies / 100, "too many that did not come again");
+    let unexplained = outcome.passing - outcome.stalled;
+    assert!(unexplained <= 1 + outcome.policies / 100, "too many that did not come again");
 }
 
 /// A rule that no frame met was compared with nothing.
