@@ -8,7 +8,7 @@ use crate::audit::{Action, Entry};
 use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
-    Detached, GateError, GatePlace, GateState, detach, detach_by_name, hint_at_orphans, is_pinned,
+    Detached, GateError, GatePlace, GateState, RemovedGate, detach, detach_by_name, hint_at_orphans, is_pinned,
     list_gates, list_saved_quarantines, read_mark, refuse_during_trial,
 };
 use crate::output::Output;
@@ -29,7 +29,7 @@ pub fn run(interface: &str, output: &Output) -> anyhow::Result<Exit> {
 fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     // No interface's name has a colon, and that of an orphaned gate has two.
     if interface.contains("::") {
-        detach_by_name(interface)?;
+        record_orphan(&detach_by_name(interface)?, output);
         output.either(&json!({ "gate": interface, "detached": true }), || describe_orphan(interface))?;
         return Ok(Exit::Done);
     }
@@ -106,7 +106,10 @@ pub fn run_on_orphans(output: &Output) -> anyhow::Result<Exit> {
     let mut failed = 0;
     for gate in list_gates()?.into_iter().filter(|gate| gate.state == GateState::Orphaned) {
         match detach_by_name(&gate.name) {
-            Ok(gate) => detached.push(gate.name),
+            Ok(removed) => {
+                record_orphan(&removed, output);
+                detached.push(removed.gate.name);
+            }
             // Its namespace is there after all, or somebody else has removed it.
             Err(GateError::NamespaceLives { .. } | GateError::NoSuchPins { .. }) => {}
             Err(error) => {
@@ -120,6 +123,11 @@ pub fn run_on_orphans(output: &Output) -> anyhow::Result<Exit> {
         false => detached.iter().map(|name| describe_orphan(name)).collect(),
     })?;
     Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// In the state folder of that gate, where `show audit -i NAME` finds it.
+fn record_orphan(removed: &RemovedGate, output: &Output) {
+    record(&removed.place, Entry::done(Action::Detach).change(removed.before.clone(), None), output);
 }
 
 fn describe_orphan(name: &str) -> String {

@@ -100,7 +100,7 @@ pub(super) fn record_refusal<T>(
 ) -> anyhow::Result<T> {
     act().inspect_err(|error| {
         if !IS_DONE.load(Ordering::Relaxed)
-            && let Ok(place) = GatePlace::of_any(interface)
+            && let Ok(place) = find_any_gate(interface)
         {
             let live = read_mark(&place);
             record(&place, entry(error).change(live.clone(), live), output);
@@ -116,6 +116,20 @@ pub(super) fn find_place(interface: &str) -> anyhow::Result<GatePlace> {
 /// As [`find_place`], also for an interface that is gone.
 pub(super) fn find_any_place(interface: &str) -> anyhow::Result<GatePlace> {
     tell_note(GatePlace::of_any(interface)?)
+}
+
+/// As [`find_any_place`], also of a gate of another network namespace.
+pub(super) fn find_any_audited(name: &str) -> anyhow::Result<GatePlace> {
+    tell_note(find_any_gate(name)?)
+}
+
+/// As [`GatePlace::of_any`], also of a gate of another network namespace by its name. No interface's name has two
+/// colons.
+fn find_any_gate(name: &str) -> Result<GatePlace, GateError> {
+    match GatePlace::of_gate(name).filter(|_| name.contains("::")) {
+        Some(place) => Ok(place),
+        None => GatePlace::of_any(name),
+    }
 }
 
 fn tell_note(place: GatePlace) -> anyhow::Result<GatePlace> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use log::{debug, warn};
 
 use super::audit_teller::AuditTeller;
@@ -17,7 +18,7 @@ use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
 use super::quarantine_writer::QuarantineWriter;
-use super::reload::{BAD_POLICY, Guard, Reload};
+use super::reload::{BAD_POLICY, Guard, ReadFile, Reload};
 use super::responder::Responder;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
@@ -74,6 +75,9 @@ pub(super) struct Daemon<'gate> {
     sink_watch: SinkWatch,
     /// Generation of the live policy when it last was the one of the daemon's file.
     own_generation: u64,
+    /// The trial whose text was refused last because nobody has confirmed it: when it began. Each SIGHUP finds the
+    /// same text, and the alarm about it is raised once.
+    told_unconfirmed: Option<Timestamp>,
     /// Who has typed `reload` since the last one.
     reload_order: ReloadOrder,
     control: Option<ControlServer>,
@@ -133,6 +137,7 @@ impl<'gate> Daemon<'gate> {
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
             own_generation: attachment.generation,
+            told_unconfirmed: None,
             reload_order: ReloadOrder::default(),
             control,
             signals,
@@ -261,8 +266,9 @@ impl<'gate> Daemon<'gate> {
     }
 
     /// Tells everybody that the gate is under the last confirmed policy, because another one was refused.
-    pub(super) fn report_refused_policy(&mut self, text: &str) {
+    pub(super) fn report_refused_policy(&mut self, text: &str, unconfirmed_since: Option<Timestamp>) {
         notice!("portcullis: {text}");
+        self.told_unconfirmed = unconfirmed_since;
         self.report_trouble(GateTrouble::PolicyRefused, text);
     }
 
@@ -414,7 +420,7 @@ impl<'gate> Daemon<'gate> {
         };
         let before = self.gate.policy_mark();
         let ReloadOrder { force, askers } = std::mem::take(&mut self.reload_order);
-        let outcome = turn.and_then(|(_lock, policy)| self.apply_policy(policy, force));
+        let outcome = turn.and_then(|(_lock, file)| self.apply_policy(file, force));
         if let Some(control) = &self.control {
             let answer = outcome.as_ref().map(Clone::clone).map_err(|error| format!("{error:#}"));
             control.reloads().finish(answer);
@@ -423,6 +429,7 @@ impl<'gate> Daemon<'gate> {
             Ok(text) => {
                 notice!("{text}");
                 self.note_reload(before, None, askers);
+                self.told_unconfirmed = None;
                 let changes = self.engine.end_trouble(GateTrouble::PolicyRefused, Clock::now());
                 self.publish(changes);
             }
@@ -431,17 +438,21 @@ impl<'gate> Daemon<'gate> {
                 let refusal = describe_refusal(&error);
                 self.note_reload(before, Some(&refusal), askers);
                 // Whoever tries a policy knows. The next reload comes after the trial.
-                if !matches!(error.downcast_ref(), Some(GateError::TrialRuns { .. })) {
-                    self.report_trouble(GateTrouble::PolicyRefused, &refusal);
+                if !GateError::is_trial(&error) {
+                    let unconfirmed = GateError::unconfirmed_since(&error);
+                    if unconfirmed.is_none() || unconfirmed != self.told_unconfirmed {
+                        self.report_trouble(GateTrouble::PolicyRefused, &refusal);
+                    }
+                    self.told_unconfirmed = unconfirmed;
                 }
             }
         }
         return_memory();
     }
 
-    fn apply_policy(&mut self, policy: Policy, force: bool) -> anyhow::Result<String> {
+    fn apply_policy(&mut self, file: ReadFile, force: bool) -> anyhow::Result<String> {
         let guard = Guard { own_generation: self.own_generation, force };
-        let reloaded = Reload::apply(self.gate, self.monitor.place(), policy, &guard)?;
+        let reloaded = Reload::apply(self.gate, self.monitor.place(), file, &guard)?;
         self.own_generation = reloaded.generation;
         self.quarantine_writer.save();
         self.follow(&reloaded.policy)?;

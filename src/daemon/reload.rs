@@ -30,7 +30,14 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reload waits for the policy's tests, once the file is read.
 const TEST_PATIENCE: Duration = Duration::from_secs(60);
 
-type ReadPolicy = anyhow::Result<Result<Policy, Diagnostics>>;
+/// What was read. The tables are there if tests had to be run, which takes them.
+#[derive(Debug)]
+pub(super) struct ReadFile {
+    policy: Policy,
+    tables: Option<Tables>,
+}
+
+type ReadPolicy = anyhow::Result<Result<ReadFile, Diagnostics>>;
 
 /// The policy file, and the reload that was asked for.
 #[derive(Debug)]
@@ -41,7 +48,7 @@ pub(super) struct Reload {
     /// that hangs for ever, one thread is left.
     reading: Option<Reading>,
     /// The policy that waits for the lock, and since when.
-    read: Option<(Policy, Instant)>,
+    read: Option<(ReadFile, Instant)>,
     /// The text whose tests have passed last: the same file again need not be tested again.
     tested: Option<TextHash>,
 }
@@ -157,20 +164,20 @@ impl Reload {
         &mut self,
         now: Instant,
         try_lock: impl FnOnce() -> Result<L, GateError>,
-    ) -> Option<anyhow::Result<(L, Policy)>> {
+    ) -> Option<anyhow::Result<(L, ReadFile)>> {
         let asked = self.asked?;
         let turn = match self.read.take() {
-            Some((policy, since)) => Some(Ok((policy, since))),
-            None => self.poll_file(now, asked).map(|read| read.map(|policy| (policy, now))),
+            Some((file, since)) => Some(Ok((file, since))),
+            None => self.poll_file(now, asked).map(|read| read.map(|file| (file, now))),
         }
         .and_then(|read| match read {
             Err(error) => Some(Err(error)),
-            Ok((policy, since)) => match try_lock() {
+            Ok((file, since)) => match try_lock() {
                 Err(GateError::Locked { .. }) if now.duration_since(since) < LOCK_PATIENCE => {
-                    self.read = Some((policy, since));
+                    self.read = Some((file, since));
                     None
                 }
-                lock => Some(lock.map(|lock| (lock, policy)).map_err(anyhow::Error::from)),
+                lock => Some(lock.map(|lock| (lock, file)).map_err(anyhow::Error::from)),
             },
         });
         if turn.is_some() {
@@ -180,10 +187,12 @@ impl Reload {
     }
 
     /// The policy of the file, once it is read. Begins to read if nothing does.
-    fn poll_file(&mut self, now: Instant, asked: Asked) -> Option<anyhow::Result<Policy>> {
+    fn poll_file(&mut self, now: Instant, asked: Asked) -> Option<anyhow::Result<ReadFile>> {
         let Some(reading) = &self.reading else {
             let (path, tested) = (self.policy_file.clone(), self.tested);
-            let begun = Reading::start(now, move |progress| read_tested_policy(&path, tested, progress));
+            let begun = Reading::start(now, move |progress| {
+                read_tested_policy(&path, tested, progress, require_tests)
+            });
             self.reading = match begun {
                 Ok(reading) => Some(reading),
                 Err(error) => return Some(Err(error)),
@@ -196,13 +205,13 @@ impl Reload {
                 self.reading = None;
                 None
             }
-            Ok(policy) => {
+            Ok(read) => {
                 self.reading = None;
-                if let Ok(Ok(policy)) = &policy {
-                    self.tested = Some(hash_text(policy));
+                if let Ok(Ok(file)) = &read {
+                    self.tested = Some(hash_text(&file.policy));
                 }
                 let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
-                Some(policy.and_then(|policy| policy.map_err(bad)))
+                Some(read.and_then(|file| file.map_err(bad)))
             }
             Err(TryRecvError::Empty) if now.duration_since(asked.first) < reading.patience() => None,
             Err(TryRecvError::Empty) if reading.is_testing() => Some(Err(anyhow::anyhow!(
@@ -231,9 +240,10 @@ impl Reload {
     pub(super) fn apply(
         gate: &Gate,
         place: &GatePlace,
-        policy: Policy,
+        file: ReadFile,
         guard: &Guard,
     ) -> anyhow::Result<Reloaded> {
+        let ReadFile { policy, tables } = file;
         let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
         if !gate.is_pinned_at(place)? {
             bail!("another command has detached the gate from {}", place.interface);
@@ -246,7 +256,7 @@ impl Reload {
         return_memory();
         let changes = gate.changes_to(&policy)?;
         return_memory();
-        let tables = compile(&policy).map_err(bad)?;
+        let tables = tables.map_or_else(|| compile(&policy).map_err(bad), Ok)?;
         guard.refuse_lost_management(gate, place, &policy, &tables)?;
         let carried = gate.find_carried_quarantines(&tables)?;
         let homeless = gate.find_homeless_edits(&tables)?;
@@ -296,10 +306,15 @@ fn hash_text(policy: &Policy) -> TextHash {
 }
 
 /// Reads a policy, and runs its tests if another text than `tested` has them. `progress` is set in between.
-fn read_tested_policy(path: &Path, tested: Option<TextHash>, progress: &AtomicBool) -> ReadPolicy {
+fn read_tested_policy<E: Into<anyhow::Error>>(
+    path: &Path,
+    tested: Option<TextHash>,
+    progress: &AtomicBool,
+    run_tests: impl FnOnce(&CompiledPolicy) -> Result<(), E>,
+) -> ReadPolicy {
     let policy = match read_regular_policy(path)? {
         Ok(policy) if !policy.tests.is_empty() && tested != Some(hash_text(&policy)) => policy,
-        policy => return Ok(policy),
+        policy => return Ok(policy.map(|policy| ReadFile { policy, tables: None })),
     };
     progress.store(true, Ordering::Relaxed);
     let tables = match compile(&policy) {
@@ -307,8 +322,9 @@ fn read_tested_policy(path: &Path, tested: Option<TextHash>, progress: &AtomicBo
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
     let compiled = CompiledPolicy { policy, tables };
-    require_tests(&compiled)?;
-    Ok(Ok(compiled.policy))
+    run_tests(&compiled).map_err(Into::into)?;
+    let CompiledPolicy { policy, tables } = compiled;
+    Ok(Ok(ReadFile { policy, tables: Some(tables) }))
 }
 
 #[cfg(test)]
@@ -364,8 +380,8 @@ mod tests {
         reload.ask(now);
         reload.ask(now);
         wait_for_file(&mut reload, now);
-        let (lock, policy) = reload.take_turn(now, || Ok(7)).unwrap().unwrap();
-        assert_eq!((lock, policy.servers.len()), (7, 1));
+        let (lock, file) = reload.take_turn(now, || Ok(7)).unwrap().unwrap();
+        assert_eq!((lock, file.policy.servers.len()), (7, 1));
         assert!(reload.take_turn(now, || Ok(7)).is_none());
     }
 
@@ -380,8 +396,33 @@ mod tests {
         let later = start + Duration::from_secs(1);
         reload.ask(later);
         wait_for_file(&mut reload, later);
-        let (_, policy) = reload.take_turn(later, || Ok(())).unwrap().unwrap();
-        assert_eq!(policy.servers[0].name, "other");
+        let (_, file) = reload.take_turn(later, || Ok(())).unwrap().unwrap();
+        assert_eq!(file.policy.servers[0].name, "other");
+    }
+
+    #[test]
+    fn what_the_tests_were_run_on_is_what_becomes_live_and_is_compiled_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.toml");
+        let text = format!("{POLICY}[[tests]]\nfrom = \"s\"\ndeny = [\"tcp/80 to 198.51.100.9\"]\n");
+        std::fs::write(&path, &text).unwrap();
+        let (mut runs, progress) = (0, AtomicBool::new(false));
+        let mut read = |tested| {
+            read_tested_policy(&path, tested, &progress, |compiled| {
+                runs += 1;
+                anyhow::ensure!(compiled.policy.servers[0].name == "s", "a test fails");
+                Ok(())
+            })
+            .map(Result::unwrap)
+        };
+        let first = read(None).unwrap();
+        assert!(first.tables.is_some(), "nobody compiles it again");
+        // the same text needs no test
+        assert!(read(Some(hash_text(&first.policy))).unwrap().tables.is_none());
+        std::fs::write(&path, text.replace("\"s\"", "\"t\"").replace("servers.s", "servers.t")).unwrap();
+        assert!(read(None).unwrap_err().to_string().contains("a test fails"));
+        assert_eq!(runs, 2);
+        assert!(progress.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::announcement::{describe_attachment, describe_kept_quarantines};
 use super::event_loop::{Daemon, Start};
 use super::metrics::serve;
@@ -41,9 +43,16 @@ struct Begun {
     gate: Gate,
     attachment: Attachment,
     compiled: CompiledPolicy,
-    refusal: Option<String>,
+    refusal: Option<Refusal>,
     /// Audit events that no file has.
     unkept: Vec<Event>,
+}
+
+/// A policy that was refused when the daemon began.
+struct Refusal {
+    text: String,
+    /// When its trial began, which nobody has confirmed.
+    unconfirmed_since: Option<Timestamp>,
 }
 
 /// Attaches the gate and runs until a signal or `detach` ends it.
@@ -94,7 +103,7 @@ pub fn run(
     let mut daemon = Daemon::start(&start, history, signals, service_manager)?;
     daemon.tell_unkept(unkept);
     if let Some(refusal) = &refusal {
-        daemon.report_refused_policy(refusal);
+        daemon.report_refused_policy(&refusal.text, refusal.unconfirmed_since);
     }
     if let Some(address) = options.metrics {
         serve(address, &place, snapshot)?;
@@ -201,11 +210,12 @@ fn attach(
         reason.lines().next().unwrap_or_default(),
         kept.describe(place)
     );
-    Ok(Begun::kept(kept, Some(text), unkept))
+    let refusal = Refusal { text, unconfirmed_since: GateError::unconfirmed_since(&refusal) };
+    Ok(Begun::kept(kept, Some(refusal), unkept))
 }
 
 impl Begun {
-    fn kept(kept: FallBack, refusal: Option<String>, unkept: Option<Event>) -> Begun {
+    fn kept(kept: FallBack, refusal: Option<Refusal>, unkept: Option<Event>) -> Begun {
         Begun {
             gate: kept.gate,
             attachment: kept.attachment,

@@ -119,6 +119,10 @@ impl Gate {
         gate.programs.stage_pins(&programs)?;
         let had_tracker =
             gate.find_tracker(place).inspect_err(|_| gate.programs.unstage_pins(&programs))? != Hook::No;
+        let is_off = gate.find_mode(place).map(|mode| mode == AttachMode::No);
+        is_off
+            .and_then(|is_off| if is_off { gate.end_trial_without_nic(place) } else { Ok(()) })
+            .inspect_err(|_| gate.programs.unstage_pins(&programs))?;
         // A gate without a tracker has recorded no flow: as in `apply`.
         let begun = match tables.settings.is_strict() && !had_tracker {
             true => gate.begin_tracking(place, tables.settings.pickup_s),
@@ -139,6 +143,10 @@ impl Gate {
         if place.is_marked_unread() {
             quarantines.extend(gate.restore_quarantines(place, &mut warnings));
         }
+        let edits = match place.has_unread_edits() {
+            true => gate.restore_edits(place, &mut warnings),
+            false => Vec::new(),
+        };
 
         let activated = gate.programs.activate(&programs);
         let attached = activated.and_then(|()| gate.attach_programs(place, tables, || {}));
@@ -157,7 +165,7 @@ impl Gate {
         warnings.extend(more);
         Ok((
             gate,
-            Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits: Vec::new() },
+            Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits },
         ))
     }
 

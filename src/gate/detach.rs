@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
+use super::audited::read_mark;
 use super::error::GateError;
 use super::link::{find_filter_here, unless_short};
-use super::orphans::{GateState, PinnedGate, judge_gate, parse_folder};
+use super::orphans::{GateState, PinnedGate, judge_gate};
 use super::pins::{
     LINKS, check_mounts, check_owners, check_writable, has_pin, list_tree, remove_empty_parent, remove_listed,
 };
@@ -14,6 +15,7 @@ use super::place::GatePlace;
 use super::program::TRACK;
 use super::requirements::check_requirements;
 use super::system::{self, clsact};
+use crate::audit::PolicyMark;
 
 /// The kernel's name of the filter: the first 15 bytes of it.
 const FILTER_NAME: &str = "portcullis_filt";
@@ -108,15 +110,25 @@ pub fn is_pinned(place: &GatePlace) -> Result<bool, GateError> {
     Ok(has_pin(&place.pins)? || has_pin(&place.staging())?)
 }
 
+/// A gate of another network namespace that was removed by its name.
+#[derive(Clone, Debug)]
+pub struct RemovedGate {
+    /// The gate.
+    pub gate: PinnedGate,
+    /// Its place.
+    pub place: GatePlace,
+    /// The policy that was live.
+    pub before: Option<PolicyMark>,
+}
+
 /// Removes the gate of this name, whose network namespace is gone.
 ///
 /// # Errors
 /// When there is none, or when its network namespace may still exist. Then nothing is touched.
-pub fn detach_by_name(name: &str) -> Result<PinnedGate, GateError> {
+pub fn detach_by_name(name: &str) -> Result<RemovedGate, GateError> {
     check_requirements()?;
     check_mounts()?;
-    let place = parse_folder(name).map(|(interface, _)| GatePlace::of_folder(&interface, name));
-    let Some(mut place) = place else {
+    let Some(mut place) = GatePlace::of_gate(name) else {
         return Err(GateError::no_such_pins(name));
     };
     if !is_pinned(&place)? {
@@ -130,7 +142,11 @@ pub fn detach_by_name(name: &str) -> Result<PinnedGate, GateError> {
         place.ifindex = index;
     }
     match gate.state {
-        GateState::Orphaned | GateState::Moved => detach(&place).map(|_| gate),
+        GateState::Orphaned | GateState::Moved => {
+            let before = read_mark(&place);
+            detach(&place)?;
+            Ok(RemovedGate { gate, place, before })
+        }
         GateState::Unknown => Err(GateError::NamespaceUnknown { name: gate.name }),
         GateState::Attached | GateState::Detached => {
             Err(GateError::NamespaceLives { name: gate.name, interface: gate.interface })

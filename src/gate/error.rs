@@ -321,7 +321,15 @@ impl GateError {
 
     /// Whether this is about a policy that was on trial and that nobody has confirmed.
     pub fn is_unconfirmed(error: &anyhow::Error) -> bool {
-        matches!(error.downcast_ref(), Some(GateError::Unconfirmed { .. }))
+        GateError::unconfirmed_since(error).is_some()
+    }
+
+    /// When that trial began.
+    pub fn unconfirmed_since(error: &anyhow::Error) -> Option<jiff::Timestamp> {
+        match error.downcast_ref() {
+            Some(GateError::Unconfirmed { since, .. }) => Some(*since),
+            _ => None,
+        }
     }
 
     /// Whether a trial is why something was refused.

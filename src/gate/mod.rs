@@ -71,7 +71,7 @@ pub use caveats::find_caveats;
 pub use confirmed::{ConfirmedPolicy, confirm_policy, confirm_policy_as, read_confirmed};
 pub use contacts::ContactReader;
 pub use counters::ProgramStatistics;
-pub use detach::{Detached, detach, detach_by_name, is_pinned};
+pub use detach::{Detached, RemovedGate, detach, detach_by_name, is_pinned};
 pub use edits::{Edit, EditAction, EditAsked, cancel_saved_edit, list_ended};
 pub use error::GateError;
 pub use explain::{Answer, Verdict};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::GateError;
 use super::links::{Link, list_links};
-use super::orphans::hint_at_orphans;
+use super::orphans::{hint_at_orphans, parse_folder};
 use super::pinned_links::{PinnedLinks, name_folder, read_all_links};
 use super::pins::PINS;
 
@@ -159,6 +159,11 @@ impl GatePlace {
         GatePlace { interface: nic.name.clone(), ifindex: nic.index, ..self }
     }
 
+    /// The place of a gate by its name, which `show gates` prints. `None`: no gate can have this name.
+    pub fn of_gate(name: &str) -> Option<GatePlace> {
+        parse_folder(name).map(|(interface, _)| GatePlace::of_folder(&interface, name))
+    }
+
     /// The place of a gate of another network namespace. Its NIC is out of reach.
     pub(super) fn of_folder(interface: &str, folder: &str) -> GatePlace {
         GatePlace {
@@ -262,6 +267,23 @@ impl GatePlace {
 
     fn unread_mark(&self) -> PathBuf {
         self.run_file("unread")
+    }
+
+    /// As [`GatePlace::is_marked_unread`], of the file of edits.
+    pub(super) fn has_unread_edits(&self) -> bool {
+        self.unread_edits_mark().try_exists().unwrap_or(true)
+    }
+
+    /// As [`GatePlace::mark_unread`], of the file of edits.
+    ///
+    /// # Errors
+    /// When the note can't be made or removed.
+    pub(super) fn mark_edits_unread(&self, unread: bool) -> io::Result<()> {
+        set_mark(&self.unread_edits_mark(), unread)
+    }
+
+    fn unread_edits_mark(&self) -> PathBuf {
+        self.run_file("unread-edits")
     }
 }
 

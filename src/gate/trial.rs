@@ -10,6 +10,7 @@ use super::active::Active;
 use super::audited::to_mark;
 use super::error::GateError;
 use super::install::find_deadline;
+use super::link::is_filter_attached;
 use super::pins::open_map;
 use super::place::GatePlace;
 use super::typed_map::TypedMap;
@@ -193,11 +194,28 @@ impl Gate {
         Ok(Some(trial))
     }
 
+    /// Ends the trial of a gate that went with its NIC, before it is attached to another one. No packet meets either
+    /// of its policies, and a new one must not wait for its deadline. The caller holds the lock.
+    pub(super) fn end_trial_without_nic(&self, place: &GatePlace) -> Result<(), GateError> {
+        let active = self.read_active()?;
+        if !active.is_on_trial(now_ns()) {
+            return Ok(());
+        }
+        self.write_active(active.back())?;
+        self.record_end(place, active, "nobody confirmed the trial, which ended with the interface");
+        let Some(tables) = self.compile_live()? else { return Ok(()) };
+        self.tidy_tables(&tables, active.slot)
+    }
+
     fn record_way_back(&self, place: &GatePlace, active: Active, trial: &Trial) {
+        let ended = format!("nobody confirmed the trial, which was over {:.0}", trial.ended_at());
+        self.record_end(place, active, &ended);
+    }
+
+    fn record_end(&self, place: &GatePlace, active: Active, how: &str) {
         let mark = |slot| self.settings_of(slot).ok().flatten().as_ref().map(to_mark);
-        let entry = Entry::done(Action::WayBack)
-            .change(mark(active.slot), mark(active.before))
-            .detail(format_args!("nobody confirmed the trial, which was over {:.0}", trial.ended_at()));
+        let entry =
+            Entry::done(Action::WayBack).change(mark(active.slot), mark(active.before)).detail(how);
         if let Some(warning) = place.record(entry) {
             log::warn!("{warning}");
         }
@@ -261,19 +279,28 @@ impl Gate {
     /// Leaves the tracker and the flows that the live policy needs, for no other one needs any now. `ended`: the
     /// slot of the policy whose trial has ended. What was cut off under it stays cut off.
     fn tidy(&self, place: &GatePlace, ended: Option<u32>) -> Result<(), GateError> {
-        let Some(policy) = self.live_policy()? else { return Ok(()) };
+        let Some(tables) = self.compile_live()? else { return Ok(()) };
+        if place.ifindex != 0 {
+            self.set_tracker(place, tables.settings.is_strict())?;
+        }
+        self.tidy_tables(&tables, ended)
+    }
+
+    fn compile_live(&self) -> Result<Option<Tables>, GateError> {
+        let Some(policy) = self.live_policy()? else { return Ok(None) };
         let tables = compile(&policy).map_err(|diagnostics| GateError::Other {
             what: "this version does not understand the live policy".to_owned(),
             why: diagnostics.to_string(),
         })?;
-        if place.ifindex != 0 {
-            self.set_tracker(place, tables.settings.is_strict())?;
-        }
+        Ok(Some(tables))
+    }
+
+    fn tidy_tables(&self, tables: &Tables, ended: Option<u32>) -> Result<(), GateError> {
         if let Some(slot) = ended {
-            self.carry_quarantines_of(slot, &tables, &self.known_ids(&tables.names)?)?;
+            self.carry_quarantines_of(slot, tables, &self.known_ids(&tables.names)?)?;
         }
-        self.end_homeless_edits(&tables)?;
-        self.end_revoked_flows(&tables)
+        self.end_homeless_edits(tables)?;
+        self.end_revoked_flows(tables)
     }
 
     /// While a policy is on trial: keeps cut off under the policy before what is cut off under this one.
@@ -295,7 +322,7 @@ impl Gate {
 }
 
 /// Refuses a change of the gate that is pinned at `place` while a trial is under way. A gate of another layout has
-/// its own words, and one that is not there has none.
+/// its own words, and one that is not there has none. One whose NIC is gone judges nothing, so nothing can go back.
 ///
 /// # Errors
 /// While a trial is under way.
@@ -307,7 +334,7 @@ pub fn refuse_during_trial(place: &GatePlace) -> Result<(), GateError> {
         return Ok(());
     }
     let active = Active::decode(word(state::STATE_ACTIVE)?);
-    match active.is_on_trial(now_ns()) {
+    match active.is_on_trial(now_ns()) && is_filter_attached(place)? {
         true => {
             Err(trial_runs(place, (active.deadline_ns - now_ns().min(active.deadline_ns)).div_ceil(NS_PER_S)))
         }

@@ -4,13 +4,13 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use crate::audit::{Event, Reading};
-use crate::commands::shared::find_any_place;
+use crate::commands::shared::find_any_audited;
 use crate::gate::{Gate, GatePlace};
 use crate::output::Output;
 
 /// Prints the audit events that are kept, the newest last. A gate that is gone has its events all the same.
 pub(super) fn show(interface: Option<&str>, since: Option<Timestamp>, output: &Output) -> anyhow::Result<()> {
-    let place = find_any_place(interface.context("no interface was named\nhelp: add -i IF")?)?;
+    let place = find_any_audited(interface.context("no interface was named\nhelp: add -i IF")?)?;
     note_way_back(&place);
     let path = place.audit_log().path();
     let mut reading = place.read_audit().with_context(|| {

@@ -1,11 +1,13 @@
 //! Namespaces that are deleted under their gates: what is pinned stays, and is found and removed.
 
 use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::e2e::command::{Daemon, Outcome};
+use crate::e2e::namespace::HISTORY;
 use crate::e2e::policies::dmz;
 use crate::e2e::testbed::{NIC, Testbed, exclusive};
 use crate::support::patience::eventually;
@@ -79,12 +81,26 @@ fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_
     assert!(done.out.contains(&first), "{done:#?}");
     assert_eq!((state_of(&first), state_of(&second).as_deref()), (None, Some("orphaned")));
     outside(&["detach", "-i", &first]).refused(&["no gate is pinned", "show gates"]);
+    // and who removed it is known
+    let events = outside(&["show", "-i", &first, "audit", "-j"]).done().json();
+    let detached = events.as_array().and_then(|events| events.iter().rfind(|event| event["result"] == "done"));
+    let detached = detached.expect("an event");
+    assert_eq!(
+        (&detached["action"], &detached["interface"], &detached["before"]["generation"]),
+        (&"detach".into(), &NIC.into(), &1.into()),
+        "{events:#}"
+    );
     // the others at once
     let done = outside(&["detach", "--orphans", "-j"]).done().json();
     assert!(done["detached"].as_array().expect("a list").contains(&second.as_str().into()), "{done:#}");
     assert_eq!(state_of(&second), None);
+    let told = outside(&["show", "-i", &second, "audit"]).done().out;
+    assert!(told.contains("audit: detach done"), "{told}");
     let done = outside(&["detach", "--orphans"]).done();
     assert!(done.out.contains("there is no orphaned gate"), "{done:#?}");
+    for name in [&first, &second] {
+        std::fs::remove_dir_all(Path::new(HISTORY).join(name)).expect("the state folder");
+    }
 
     assert_eq!(state_of(&alive).as_deref(), Some("attached"));
     stays.prove_drops(&tap, 3);

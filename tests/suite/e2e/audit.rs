@@ -255,7 +255,7 @@ fn the_report_has_what_was_done_beside_the_drops() {
 fn a_reload_that_somebody_types_is_theirs_and_one_of_a_signal_is_the_daemons() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let mut daemon = testbed.daemon(&dmz(), &[]);
+    let daemon = testbed.daemon(&dmz(), &[]);
     let mut command = testbed.router.prepare(&["reload", "-i", NIC]);
     command.env("SUDO_USER", "alice").env("SSH_CONNECTION", "203.0.113.7 52000 192.0.2.1 22");
     Outcome::of(&mut command).done();

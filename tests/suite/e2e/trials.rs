@@ -8,7 +8,7 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use nix::sys::signal::Signal;
 use portcullis::abi::{active_word, state};
 
-use super::command::Outcome;
+use super::command::{Daemon, Outcome};
 use super::policies::{dmz, dmz_with};
 use super::socket::{ARRIVES, NEVER, TcpServer, connect, echoes};
 use super::testbed::{Family, NIC, Testbed, V4, in_both_families, ip, share_machine};
@@ -348,4 +348,69 @@ fn a_server_that_was_cut_off_during_a_trial_stays_so_after_it() {
     assert_eq!(cut(), "quarantined");
     testbed.let_trial_pass();
     assert_eq!(cut(), "quarantined");
+}
+
+#[test]
+fn a_file_that_nobody_confirmed_is_one_alarm_however_often_the_daemon_reads_it() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    let path = testbed.write("daemon.toml", &open_dmz());
+    testbed.run("apply", &[&path, "--confirm", "1h"]).done();
+    testbed.let_trial_pass();
+    let refusals = || {
+        let events = testbed.audit();
+        events.iter().filter(|event| event["action"] == "reload" && event["result"] == "refused").count()
+    };
+    for number in 1..=3 {
+        daemon.signal(Signal::SIGHUP);
+        eventually("the refusal is kept", || refusals() == number);
+    }
+    daemon.wait_for_line(&["alarm #", "critical", "never confirmed"]);
+    // another refusal is another matter, and so is the text of another trial
+    std::fs::write(&path, "[polcy]\n").expect("a file");
+    daemon.signal(Signal::SIGHUP);
+    eventually("the refusal is kept", || refusals() == 4);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    let told = daemon.find(&["alarm #", "never confirmed"]);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    // it is told once to each daemon
+    std::fs::write(&path, open_dmz()).expect("a file");
+    let mut next = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &path]));
+    next.wait_for_line(&["alarm #", "critical", "never confirmed"]);
+    next.signal(Signal::SIGHUP);
+    eventually("the refusal is kept", || refusals() == 5);
+    assert!(next.end(Signal::SIGTERM).success());
+    assert_eq!(next.find(&["alarm #", "never confirmed"]).len(), 1, "{:#?}", next.said());
+}
+
+#[test]
+fn a_gate_whose_nic_is_made_anew_during_a_trial_is_attached_again_at_once() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let tap = testbed.tap_internet();
+    let path = testbed.write("policy.toml", &dmz());
+    testbed.run("attach", &["-p", &path]).done();
+    testbed.try_policy(&open_dmz(), "1h").done();
+    testbed.run("attach", &["-p", &path]).refused(&["a policy is on trial on dmz0"]);
+    // as the unit does for an interface that appears, also with the text that nobody has confirmed
+    let trial = testbed.folder.join("trial.toml").display().to_string();
+    for (number, attach) in [&["-p", &path][..], &["--fall-back", "-p", &trial]].into_iter().enumerate() {
+        testbed.replace_cable();
+        let outcome = testbed.run("attach", attach);
+        if number == 0 { outcome.done() } else { outcome.refused(&["never confirmed", "is attached"]) };
+        assert!(testbed.has_xdp());
+        testbed.prove_drops(&tap, 2);
+        assert_eq!(testbed.run("show", &["policy"]).done().out, dmz());
+        assert_eq!(testbed.show("status").get("trial"), None);
+        let events = testbed.audit();
+        let back = events.iter().rfind(|event| event["action"] == "way_back").expect("an event");
+        assert_eq!(back["detail"], "nobody confirmed the trial, which ended with the interface");
+        testbed.try_policy(&open_dmz(), "1h").done();
+        testbed.prove_passes(&tap, 2);
+    }
+    // nor does a trial keep the pins of a gate whose NIC is gone
+    testbed.replace_cable();
+    testbed.detach();
+    assert!(!testbed.pins().exists());
 }
