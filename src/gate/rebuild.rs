@@ -55,9 +55,9 @@ impl Gate {
         ];
         let quarantines = gate.restore_quarantines(place, &mut warnings);
         let edits = gate.restore_edits(place, &mut warnings);
-        if place.is_marked_unread() {
+        if place.is_marked_unread() || place.has_unread_edits() {
             return Err(GateError::Other {
-                what: "the gate was not replaced, because its quarantines would have ended".to_owned(),
+                what: "the gate was not replaced, because its quarantines or edits would have ended".to_owned(),
                 why: warnings.split_off(1).join("\n"),
             });
         }

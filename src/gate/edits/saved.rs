@@ -133,16 +133,20 @@ struct Rows {
     edits: Vec<serde_json::Value>,
 }
 
-/// Reads the file. No file is no edit. What can't be read is put aside, and `warnings` say so.
-pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
+/// Reads the file. No file is no edit. What is damaged is put aside, and `warnings` say so. False: the file can't be
+/// read now and may be later, or could not be put aside. It has edits that would be lost if it were written over.
+pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> (Saved, bool) {
     let (saved, bad) = read_in_time("edits", path, read_each);
     let aside = path.with_added_extension("damaged");
+    let mut is_kept = true;
     let mut keep_aside = |what: String| {
-        let outcome = match fs::rename(path, &aside) {
+        let moved = fs::rename(path, &aside);
+        let outcome = match &moved {
             Ok(()) => format!("it is {} now", aside.display()),
-            Err(error) => format!("it could not be put aside: {error}"),
+            Err(error) => format!("it stays as it is, for it could not be put aside: {error}"),
         };
         warnings.push(format!("{what}; {outcome}"));
+        is_kept = moved.is_ok();
     };
     match saved {
         Ok(saved) => {
@@ -153,7 +157,7 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
                     path.display()
                 ));
             }
-            saved
+            (saved, is_kept)
         }
         Err(error) => {
             let what = format!(
@@ -163,9 +167,12 @@ pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> Saved {
             // a disk that does not answer would not answer this either, and the file may be whole
             match error.kind() {
                 io::ErrorKind::InvalidData => keep_aside(what),
-                _ => warnings.push(format!("{what}; it stays as it is")),
+                _ => {
+                    warnings.push(format!("{what}; it stays as it is; attach again when it can be read"));
+                    is_kept = false;
+                }
             }
-            Saved::default()
+            (Saved::default(), is_kept)
         }
     }
 }

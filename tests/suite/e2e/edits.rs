@@ -1,13 +1,14 @@
 //! `allow` and `deny` on real packets: an edit begins at once, ends by itself, and outlives what a policy and a
 //! daemon don't.
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::policies::{dmz, dmz_with_web};
+use super::policies::{dmz, dmz_with, dmz_with_web};
 use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, connect, echoes, tcp_talks, udp_talks};
 use super::testbed::{FAMILIES, Family, NIC, Testbed, V4, ip, share_machine};
 use crate::support::patience::{PATIENCE, deadline, eventually};
@@ -252,4 +253,45 @@ fn whatever_an_edit_may_not_be_is_refused_at_its_place_and_changes_nothing() {
     assert!(!testbed.saved_edits().exists());
     assert!(testbed.run("show", &["edits"]).done().out.contains("there is no edit"));
     let _ = NIC;
+}
+
+#[test]
+fn a_file_of_edits_that_can_not_be_read_just_now_is_kept_for_the_next_attach() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.run("allow", &["web1", "out", "tcp/443", "--for", "1h"]).done();
+    testbed.reboot();
+    // as if its disk did not answer
+    let (file, elsewhere) = (testbed.history().join("edits.json"), testbed.history().join("elsewhere"));
+    fs::rename(&file, &elsewhere).expect("a file");
+    fs::create_dir(&file).expect("a folder");
+    let said = testbed.attach(&dmz());
+    assert!(said.err.contains("edits.json can't be read") && said.err.contains("stays as it is"), "{said:#?}");
+    assert_eq!(testbed.verdict(V4.web, V4.peer, "tcp/443").0, "drop");
+    let said = testbed.run("allow", &["web1", "out", "tcp/8443", "--for", "1h"]).done();
+    for words in ["has edits that could not be read", "not saved", "attach -i dmz0"] {
+        assert!(said.err.contains(words), "{said:#?}");
+    }
+    assert!(file.is_dir(), "nobody writes over it");
+    // a policy goes live all the same
+    testbed.apply(&dmz_with("mode = \"enforce\""));
+    fs::remove_dir(&file).expect("the folder");
+    fs::rename(&elsewhere, &file).expect("a file");
+    let said = testbed.attach(&dmz());
+    assert!(said.out.contains("as before: edit 2: allow web1 out tcp/443"), "{said:#?}");
+    let hold = || {
+        let edits = testbed.show("edits");
+        let edits = edits.as_array().expect("a list").iter();
+        edits.map(|edit| (edit["number"].as_u64().unwrap_or(0), edit["need"].to_string())).collect::<Vec<_>>()
+    };
+    let both = [(1, "\"tcp/8443\"".to_owned()), (2, "\"tcp/443\"".to_owned())];
+    assert_eq!(hold(), both);
+    for port in ["tcp/443", "tcp/8443"] {
+        assert_eq!(testbed.verdict(V4.web, V4.peer, port).0, "pass");
+    }
+    testbed.run("allow", &["--cancel", "1"]).done();
+    testbed.reboot();
+    testbed.attach(&dmz());
+    assert_eq!(hold(), both[1..]);
 }
