@@ -100,7 +100,7 @@ pub use replay::{Decision, ReplayGate};
 pub use requirements::check_requirements;
 pub use samples::{Consumer, Received};
 pub use status::{DropKey, DropSums, GateStatus, PolicyFacts, TrialStatus};
-pub use system::TestRun;
+pub use system::{TestRun, count_unread};
 pub use trial::{Trial, refuse_during_trial};
 pub use typed_map::TypedMap;
 pub use unconfirmed::{forget_trial, mark_trial, refuse_unconfirmed};

@@ -50,6 +50,18 @@ pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     check(unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) }).map(drop)
 }
 
+/// What the peer of a local socket has not read yet: more than its bytes, and 0 once it has read all. No eBPF, but here
+/// are the calls that nothing wraps.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn count_unread(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed, and the kernel writes one int to where `count` is.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 fn create_link(
     program: BorrowedFd<'_>,
     ifindex: u32,

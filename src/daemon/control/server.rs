@@ -29,6 +29,7 @@ use crate::alarm::{Alarm, Change, Engine, Step};
 use crate::audit::Who;
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
+use crate::gate::count_unread;
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
 use crate::memory::return_memory;
 
@@ -46,6 +47,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(50);
 /// The length of a request, which is one line.
 const MOST_REQUEST_BYTES: u64 = 64 << 10;
+/// How long a client that follows may leave unread what it was sent. One that reads nothing would keep its slot for
+/// ever where alarms are rare.
+const FOLLOWER_PATIENCE: Duration = Duration::from_secs(60);
 /// How often the server looks whether a client that follows is still there, if there is no news for it.
 const CLIENT_CHECK: Duration = Duration::from_millis(500);
 
@@ -63,6 +67,7 @@ pub(in crate::daemon) struct ControlServer {
     following: Slots,
     followers: Followers,
     reloads: ReloadDesk,
+    follower_patience: Duration,
     snapshot: Arc<Snapshot>,
 }
 
@@ -117,6 +122,7 @@ impl ControlServer {
             following: Slots::new(MOST_FOLLOWERS),
             followers,
             reloads: ReloadDesk::default(),
+            follower_patience: FOLLOWER_PATIENCE,
             snapshot,
         })
     }
@@ -149,6 +155,7 @@ impl ControlServer {
                 store: Arc::clone(store),
                 following: self.following.clone(),
                 reloads: self.reloads.clone(),
+                follower_patience: self.follower_patience,
             };
             let snapshot = Arc::clone(&self.snapshot);
             let started = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
@@ -195,6 +202,7 @@ struct Client {
     store: Arc<Store>,
     following: Slots,
     reloads: ReloadDesk,
+    follower_patience: Duration,
 }
 
 impl Client {
@@ -281,27 +289,56 @@ impl Client {
             send_line(&mut writer, &entry.to_value())?;
         }
         writer.flush()?;
-        forward_changes(stream, &self.changes, filter)
+        forward_changes(stream, &self.changes, filter, self.follower_patience)
     }
 }
 
-/// Forwards changes until the client goes away or the daemon drops it.
+/// Forwards changes until the client goes away, reads nothing for too long, or the daemon drops it.
 fn forward_changes(
     stream: &UnixStream,
     changes: &Receiver<Arc<str>>,
     filter: &AlarmFilter,
+    patience: Duration,
 ) -> io::Result<()> {
+    let mut attention = Attention::new(count_unread(stream.as_fd())?, Instant::now());
     // On every turn: changes that the filter leaves out may come all the time.
     while !has_gone(stream)? {
+        if !attention.lasts(count_unread(stream.as_fd())?, Instant::now(), patience) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         match changes.recv_timeout(CLIENT_CHECK) {
             Ok(line) if matches_filter(&line, filter) => {
                 Deadline::new(stream, CLIENT_PATIENCE).write_all(line.as_bytes())?;
+                attention.unread = count_unread(stream.as_fd())?;
             }
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
     Ok(())
+}
+
+/// Whether a client reads. The greeting alone tells one that never does.
+struct Attention {
+    /// What it had not read at the last look. The kernel's number is larger than the bytes, and falls by what is read.
+    unread: usize,
+    /// When it had read something or everything.
+    last: Instant,
+}
+
+impl Attention {
+    fn new(unread: usize, now: Instant) -> Attention {
+        Attention { unread, last: now }
+    }
+
+    /// Takes a look. False: it has read nothing for so long although there was something.
+    fn lasts(&mut self, unread: usize, now: Instant, patience: Duration) -> bool {
+        if unread == 0 || unread < self.unread {
+            self.last = now;
+        }
+        self.unread = unread;
+        now.duration_since(self.last) < patience
+    }
 }
 
 /// Whether the client has closed its end. It sends nothing after its request, so anything to read is the end.

@@ -72,6 +72,11 @@ const PLAYED: &[(&str, &str, &str)] = &[
         "a_client_that_never_reads_is_dropped_and_the_daemon_never_waits_for_it",
     ),
     (
+        "a client that follows: reading anything of what waits for it",
+        "src/daemon/control/server/tests.rs",
+        "a_follower_that_reads_nothing_is_ended_though_nothing_more_is_sent_to_it",
+    ),
+    (
         "SIGHUP: reading the policy file and its set files",
         "src/daemon/reload.rs",
         "a_file_that_hangs_is_given_up_holds_up_nobody_and_leaves_one_thread",

@@ -144,3 +144,79 @@ fn a_client_that_reads_byte_by_byte_does_not_get_more_time() {
     is_over.store(true, Ordering::SeqCst);
     reader.join().unwrap();
 }
+
+#[test]
+fn a_follower_that_reads_nothing_is_ended_though_nothing_more_is_sent_to_it() {
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.write_all(&GREETING).unwrap();
+    let (sender, changes) = std::sync::mpsc::sync_channel::<Arc<str>>(1);
+    let (filter, patience) = (AlarmFilter::default(), Duration::from_millis(200));
+    let error = forward_changes(&ours, &changes, &filter, patience).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    // what it reads counts at once
+    assert!(count_unread(ours.as_fd()).unwrap() > 0);
+    theirs.read_exact(&mut [0]).unwrap();
+    assert_eq!(count_unread(ours.as_fd()).unwrap(), 0);
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(4 * patience);
+        drop(sender);
+    });
+    forward_changes(&ours, &changes, &filter, patience).expect("whoever has read all may wait for ever");
+    ending.join().unwrap();
+}
+
+#[test]
+fn a_follower_that_reads_slowly_has_time_as_long_as_it_goes_on() {
+    let (begun, patience) = (Instant::now(), Duration::from_secs(60));
+    let at = |seconds: u64| begun + Duration::from_secs(seconds);
+    let mut attention = Attention::new(500, begun);
+    assert!(attention.lasts(500, at(59), patience) && !attention.lasts(500, at(60), patience));
+    let mut attention = Attention::new(500, begun);
+    for (number, unread) in (1..=9).zip((1..=9).rev()) {
+        assert!(attention.lasts(unread * 50, at(number * 50), patience), "it reads on");
+    }
+    // more that is sent to it is no sign of it
+    assert!(attention.lasts(900, at(500), patience) && !attention.lasts(1_000, at(510), patience));
+    assert!(attention.lasts(0, at(700), patience) && attention.lasts(10, at(759), patience));
+}
+
+#[test]
+fn forty_followers_that_read_nothing_keep_nobody_from_asking_and_their_slots_come_back() {
+    let (mut server, snapshot, store, _folder) = server();
+    server.follower_patience = Duration::from_secs(1);
+    let engine = Engine::default();
+    let request = Request::Follow(AlarmFilter::default()).to_line().unwrap();
+    let ask = |line: &str| {
+        let mut asker = connect(&server, line);
+        asker.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        server.answer_clients(&engine, &store);
+        let mut answer = String::new();
+        // the end may be a reset
+        let _ = asker.read_to_string(&mut answer);
+        answer
+    };
+    let following = |server: &ControlServer| server.following.taken.load(Ordering::SeqCst);
+    let begun = Instant::now();
+    let mut silent = Vec::new();
+    while silent.len() < 40 {
+        // fewer than there are slots for who asks: each gives its own back once it follows
+        silent.extend((0..10).map(|_| connect(&server, &request)));
+        while ask(&Request::Open.to_line().unwrap()).contains("too many") {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nobody may ask");
+            std::thread::yield_now();
+        }
+    }
+    while following(&server) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{} slots are kept", following(&server));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(snapshot.clients_disconnected.load(Ordering::SeqCst) > 0);
+    let mut next = connect(&server, &request);
+    server.answer_clients(&engine, &store);
+    next.read_exact(&mut [0]).unwrap();
+    while following(&server) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(180), "nobody may follow");
+        std::thread::yield_now();
+    }
+    drop(silent);
+}
