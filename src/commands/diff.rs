@@ -8,7 +8,7 @@ use super::edits::{describe_edit, describe_json};
 use super::shared::{find_place, live_policy, load_policy};
 use crate::clock::show_duration;
 use crate::exit::Exit;
-use crate::gate::{Gate, list_carried, list_ended};
+use crate::gate::{Gate, TrialStatus, list_carried, list_ended};
 use crate::output::Output;
 use crate::policy::{diff, list_changes};
 
@@ -26,13 +26,21 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
     let addresses = gate.quarantined_addresses()?;
     let carried = gate.find_carried_quarantines(&compiled.tables)?;
     let edits = gate.edits()?;
+    let trial = gate.trial()?.map(TrialStatus::from);
     let homeless = gate.find_homeless_edits(&compiled.tables)?;
     let value = json!({
         "changes": changes, "quarantined": quarantined, "quarantined_addresses": addresses,
-        "quarantines": carried, "edits": edits.iter().map(describe_json).collect::<Vec<_>>(),
+        "quarantines": carried, "edits": edits.iter().map(describe_json).collect::<Vec<_>>(), "trial": trial,
     });
     output.either(&value, || {
-        let mut text = list_changes(&changes);
+        let mut text = trial.map_or(String::new(), |trial| {
+            format!(
+                "! the live policy is on trial: unless somebody confirms it, generation {} is live again in {}\n",
+                trial.before,
+                show_duration(trial.left_s)
+            )
+        });
+        text.push_str(&list_changes(&changes));
         let named = quarantined.iter().map(|(server, left_s)| (server.clone(), left_s));
         let single = addresses.iter().map(|row| (row.describe(), &row.left_s));
         for (server, left_s) in named.chain(single) {

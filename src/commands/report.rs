@@ -52,9 +52,11 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
     let path = args.output.display().to_string();
     let drops: u64 = data.counts.iter().map(|count| count.packets).sum();
     let folded: u64 = data.counts.iter().filter(|count| count.folded).map(|count| count.packets).sum();
+    let removed: u64 = data.removed.iter().map(|row| row.packets).sum();
     let summary = serde_json::json!({
         "file": path, "from": from.to_string(), "to": to.to_string(),
-        "alarms": data.alarms.len(), "drops": drops, "folded": folded, "samples": data.samples.len(), "audit": data.audit.len(),
+        "alarms": data.alarms.len(), "drops": drops, "folded": folded, "removed": removed,
+        "samples": data.samples.len(), "audit": data.audit.len(),
     });
     output.either(&summary, || {
         let alarms = data.alarms.len();
@@ -63,6 +65,11 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
             text.push_str(&format!(
                 "{folded} of the drops are counted by server and reason alone: a server had more kinds than \
                  its share\n"
+            ));
+        }
+        if removed > 0 {
+            text.push_str(&format!(
+                "{removed} further drops are in no number: the history had no room for their counts\n"
             ));
         }
         text

@@ -14,6 +14,7 @@ use super::link::{AttachMode, Hook};
 use super::maps::{Live, TableUsage};
 use super::place::GatePlace;
 use super::quarantine::QuarantinedAddress;
+use super::trial::Trial;
 use crate::abi::{Reason, ReasonCode, drop_flag, read_text, settings};
 use crate::compile::describe_flags;
 use crate::drops::show_hex;
@@ -80,6 +81,12 @@ pub struct TrialStatus {
     pub before: u64,
     /// Seconds until then.
     pub left_s: u64,
+}
+
+impl From<Trial> for TrialStatus {
+    fn from(trial: Trial) -> TrialStatus {
+        TrialStatus { before: trial.before, left_s: trial.left_s() }
+    }
 }
 
 /// Facts that change only with the policy. The whole policy is read for them.
@@ -180,7 +187,7 @@ impl Gate {
             settings: describe_flags(settings.flags),
             tracker: self.find_tracker(place)?,
             policy,
-            trial: self.trial()?.map(|trial| TrialStatus { before: trial.before, left_s: trial.left_s() }),
+            trial: self.trial()?.map(TrialStatus::from),
             quarantined: self.quarantined()?.into_iter().map(|(name, _)| name).collect(),
             quarantined_addresses: self.quarantined_addresses()?,
             events_lost: events.samples_lost,

@@ -152,6 +152,19 @@ fn minute_s() -> i64 {
     SPAN_MINUTE_S
 }
 
+/// Counts of one server that the history had no room for. They are in no [`MinuteCount`] any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedCounts {
+    /// `None`: no server has the source address, or they are of more servers than are told apart.
+    pub server: Option<String>,
+    /// UNIX times between which they lie, seconds.
+    pub from: i64,
+    /// As `from`.
+    pub to: i64,
+    /// How many packets they stood for.
+    pub packets: u64,
+}
+
 /// The beginning of one dropped frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleRow {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{AlarmEntry, AlarmState, MinuteCount, SampleRow};
+use super::{AlarmEntry, AlarmState, MinuteCount, RemovedCounts, SampleRow};
 use crate::alarm::Severity;
 use crate::audit::Event;
 
@@ -56,6 +56,9 @@ pub struct ReportData {
     pub alarms: Vec<AlarmEntry>,
     /// Counts of drops.
     pub counts: Vec<MinuteCount>,
+    /// Counts that were removed for lack of room.
+    #[serde(default)]
+    pub removed: Vec<RemovedCounts>,
     /// Raw samples.
     pub samples: Vec<SampleRow>,
     /// What was done to the gate.

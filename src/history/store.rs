@@ -9,6 +9,7 @@ mod aside;
 mod damage_tests;
 mod error;
 mod open;
+mod removed;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,16 @@ pub use self::aside::list_damaged;
 pub use self::error::StoreError;
 use self::error::Trouble;
 use self::open::{Check, Identity, leave_log, open_or_make, open_reader};
+use self::removed::{note_removed, read_removed};
 use self::rows::{
     CountRow, from_json, read_alarm, read_sample_text, reported_sum, sample_sum, text_sum, to_json, to_ns,
     to_sql, verify,
 };
 use self::trim::{LONGEST_SPAN_S, Totals, add_count, count_rows, trim};
 use super::pending::{Pending, SHARE_PER_MINUTE};
-use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, SPAN_MINUTE_S, SampleRow};
+use super::{
+    AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, RemovedCounts, SPAN_MINUTE_S, SampleRow,
+};
 use crate::clock::wall_now;
 use crate::drops::Baseline;
 
@@ -64,6 +68,8 @@ pub struct Store {
     found_damage: Mutex<Option<String>>,
     /// Damaged files that were put aside.
     damaged: AtomicU64,
+    /// Packets whose counts were removed for lack of room.
+    removed: AtomicU64,
     news: Mutex<Vec<String>>,
 }
 
@@ -82,6 +88,7 @@ impl Store {
             moving: RwLock::new(()),
             found_damage: Mutex::new(None),
             damaged: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
             news: Mutex::new(Vec::new()),
         }
     }
@@ -117,6 +124,11 @@ impl Store {
     /// How many damaged files were put aside.
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Packets whose counts this process has removed for lack of room.
+    pub fn removed_packets(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// What was found damaged since the last call, in words.
@@ -263,7 +275,10 @@ impl Store {
     /// # Errors
     /// When it can't be written, on a full disk for example. The records of before stay.
     pub fn write(&self, pending: &Pending, limits: &Limits, now: Timestamp) -> Result<(), StoreError> {
-        self.with_writer("write", |writer| write_to(writer, pending, limits, now))
+        let gone = self.with_writer("write", |writer| write_to(writer, pending, limits, now))?;
+        let packets = gone.iter().fold(0, |sum: u64, row| sum.saturating_add(row.packets));
+        self.removed.fetch_add(packets, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Begins another run of the daemon. Alarms that are open belong to the previous run, and are marked as
@@ -363,6 +378,16 @@ impl Store {
         })
     }
 
+    /// Counts that were removed for lack of room, if any of them lies between two times.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn removed(&self, from: Timestamp, to: Timestamp) -> Result<Vec<RemovedCounts>, StoreError> {
+        let mut removed = self.with_reader(read_removed)?;
+        removed.retain(|row| row.from <= to.as_second() && row.to > from.as_second());
+        Ok(removed)
+    }
+
     /// Samples from one time to another, in order, and no more than `most`.
     ///
     /// # Errors
@@ -384,7 +409,12 @@ impl Store {
     }
 }
 
-fn write_to(writer: &mut Writer, pending: &Pending, limits: &Limits, now: Timestamp) -> Result<(), Trouble> {
+fn write_to(
+    writer: &mut Writer,
+    pending: &Pending,
+    limits: &Limits,
+    now: Timestamp,
+) -> Result<Vec<RemovedCounts>, Trouble> {
     let mut totals = writer.totals;
     let writing = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for (id, (_, text)) in &pending.alarms {
@@ -418,10 +448,12 @@ fn write_to(writer: &mut Writer, pending: &Pending, limits: &Limits, now: Timest
             .prepare_cached("INSERT OR REPLACE INTO reported (name, text, sum) VALUES (?1, ?2, ?3)")?
             .execute(params![BASELINE, text, reported_sum(BASELINE, &text)])?;
     }
-    trim(&writing, &mut totals, limits, now.as_second().saturating_sub(limits.age_s))?;
+    let oldest = now.as_second().saturating_sub(limits.age_s);
+    let gone = trim(&writing, &mut totals, limits, oldest)?;
+    note_removed(&writing, &gone, oldest)?;
     writing.commit()?;
     writer.totals = totals;
-    Ok(())
+    Ok(gone)
 }
 
 /// Adds counts. A server that has had its share of rows in a minute gets further kinds folded by reason.

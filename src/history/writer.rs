@@ -42,6 +42,8 @@ pub struct HistoryStatus {
     pub failures: u64,
     /// Damaged files that were put aside.
     pub damaged: u64,
+    /// Packets whose counts were removed for lack of room.
+    pub removed: u64,
     /// Alarms and samples that were never written, because too many waited.
     pub lost: u64,
     /// Why it fails; `None` if it works.
@@ -233,7 +235,8 @@ impl HistoryWriter {
 
     /// The state of the history.
     pub fn status(&self) -> HistoryStatus {
-        HistoryStatus { damaged: self.store.damaged(), ..self.shared.state().status.clone() }
+        let (damaged, removed) = (self.store.damaged(), self.store.removed_packets());
+        HistoryStatus { damaged, removed, ..self.shared.state().status.clone() }
     }
 
     /// What was found damaged since the last call, in words.

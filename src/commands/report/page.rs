@@ -11,7 +11,7 @@ use super::totals::{destination_of, server_of, sum_by};
 use super::{attempt_map, samples, timeline};
 use crate::alarm::Severity;
 use crate::audit::{Event, PolicyMark};
-use crate::history::{AlarmEntry, AlarmState, MinuteCount, ReportData, SPAN_MINUTE_S};
+use crate::history::{AlarmEntry, AlarmState, MinuteCount, RemovedCounts, ReportData, SPAN_MINUTE_S};
 
 const STYLE: &str = include_str!("style.css");
 /// Lets a browser fetch nothing and run no script.
@@ -21,6 +21,8 @@ const MAX_ALARMS: usize = 500;
 const MAX_ROWS: usize = 500;
 const MAX_SAMPLES: usize = 200;
 const MAX_FOLDED_NAMES: usize = 10;
+/// Removed counts of no server, or of more servers than the history tells apart.
+const OTHER_SERVERS: &str = "other sources";
 
 /// The subject of the page.
 pub(super) struct Cover<'c> {
@@ -55,6 +57,7 @@ pub(super) fn render(cover: &Cover<'_>, data: &ReportData) -> String {
                     }
                     (render_numbers(data))
                     (render_folded(&data.counts))
+                    (render_removed(&data.removed))
                     h2 { "Timeline of drops by server and service" }
                     (card(timeline::draw(&loud, &data.audit, cover.from, cover.to), "Nothing was dropped in this time."))
                     (render_audit(&data.audit))
@@ -120,6 +123,26 @@ fn render_folded(counts: &[MinuteCount]) -> Markup {
                     " Some stand for up to " (timeline::name_duration(longest))
                     ", and are drawn at its beginning."
                 }
+            }
+        }
+    }
+}
+
+/// Says what is in no number of the page.
+fn render_removed(removed: &[RemovedCounts]) -> Markup {
+    let mut removed: Vec<&RemovedCounts> = removed.iter().collect();
+    removed.sort_by_key(|row| std::cmp::Reverse(row.packets));
+    html! {
+        @if !removed.is_empty() {
+            p.note {
+                "Removed, because the history had no room for their counts: "
+                @for (index, row) in removed.iter().take(MAX_FOLDED_NAMES).enumerate() {
+                    @if index > 0 { ", " }
+                    (ForeignText(row.server.as_deref().unwrap_or(OTHER_SERVERS))) " " (group_digits(row.packets))
+                    " packets from " (show_minute(row.from)) " to " (show_minute(row.to))
+                }
+                @if removed.len() > MAX_FOLDED_NAMES { " and others" }
+                ". These packets were dropped, and are in no number of this page."
             }
         }
     }
@@ -376,6 +399,12 @@ mod tests {
                 folded: true,
                 span_s: 86_400,
             }],
+            removed: vec![RemovedCounts {
+                server: Some(hostile.to_owned()),
+                from: time.as_second(),
+                to: time.as_second() + 86_400,
+                packets: 1_234,
+            }],
             samples: vec![SampleRow {
                 time,
                 server: Some(hostile.to_owned()),
@@ -409,6 +438,15 @@ mod tests {
             assert!(!page.contains(bad), "{bad}");
         }
         assert!(page.matches("&lt;script&gt;").count() >= 8, "{page}");
+    }
+
+    #[test]
+    fn a_page_names_the_servers_whose_counts_had_no_room_and_is_silent_if_there_is_none() {
+        let page = render(&cover("dmz0"), &found("web1"));
+        let words = "web1 1\u{202f}234 packets from 2026-11-22 15:00 to 2026-11-23 15:00";
+        assert!(page.contains("no room for their counts: ") && page.contains(words), "{page}");
+        let silent = render(&cover("dmz0"), &ReportData { removed: Vec::new(), ..found("web1") });
+        assert!(!silent.contains("no room"), "{silent}");
     }
 
     #[test]

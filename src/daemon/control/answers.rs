@@ -47,6 +47,9 @@ pub(super) fn each_report_part(
     let filter = AlarmFilter { from: Some(from), to: Some(to), ..AlarmFilter::default() };
     each_alarm(store, open, &filter, |entry| each(ReportPart::Alarm(entry.clone())))?;
     store.each_count(from, to, |row| each(ReportPart::Count(row)))?;
+    for removed in store.removed(from, to)? {
+        each(ReportPart::Removed(removed))?;
+    }
     for sample in store.samples(from, to, MOST_SAMPLES)? {
         each(ReportPart::Sample(sample))?;
     }

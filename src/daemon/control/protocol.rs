@@ -11,7 +11,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::audit::Who;
-use crate::history::{AlarmEntry, AlarmFilter, MinuteCount, ReportData, SampleRow};
+use crate::history::{AlarmEntry, AlarmFilter, MinuteCount, RemovedCounts, ReportData, SampleRow};
 
 /// The version of the protocol. It changes whenever a request or an answer changes its meaning.
 pub const VERSION: u64 = 2;
@@ -98,6 +98,7 @@ pub(super) struct Failure {
 pub(super) enum ReportPart {
     Alarm(AlarmEntry),
     Count(MinuteCount),
+    Removed(RemovedCounts),
     Sample(SampleRow),
 }
 
@@ -107,6 +108,7 @@ impl ReportPart {
         match self {
             ReportPart::Alarm(entry) => data.alarms.push(entry),
             ReportPart::Count(row) => data.counts.push(row),
+            ReportPart::Removed(row) => data.removed.push(row),
             ReportPart::Sample(row) => data.samples.push(row),
         }
     }

@@ -101,6 +101,11 @@ fn render_gate(page: &mut PageText<'_>, status: &GateStatus) {
         "Servers of the live policy in mode observe.",
         status.policy.observing.len() as u64,
     );
+    page.gauge(
+        "portcullis_trial_left_seconds",
+        "Seconds until the kernel goes back from a policy on trial. 0: none is.",
+        status.trial.map_or(0, |trial| trial.left_s),
+    );
     render_drops(page, status);
     page.family("portcullis_passes_total", "counter", "Packets that passed, by reason.");
     for (reason, packets, _) in &status.passes {
@@ -253,6 +258,11 @@ fn render_daemon(page: &mut PageText<'_>, snapshot: &Snapshot) {
         "portcullis_history_damaged_total",
         "Damaged histories that were put aside.",
         history.damaged,
+    );
+    page.counter(
+        "portcullis_history_removed_total",
+        "Packets whose counts the history had no room for.",
+        history.removed,
     );
     page.counter(
         "portcullis_history_lost_total",

@@ -140,6 +140,35 @@ fn a_noisy_server_for_days_takes_nothing_from_another_and_the_sums_are_exact() {
 }
 
 #[test]
+fn packets_whose_counts_have_no_room_are_counted_and_told_of_by_server_and_time() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let limits = Limits { counts: 6, ..LIMITS };
+    // nothing of different servers can be folded into one
+    for number in 0..20_u32 {
+        let mut pending = Pending::default();
+        pending.add_drop(&drop_of(&format!("s{number:02}"), 25, number, u64::from(number) * 60_000));
+        pending.checkpoint(Baseline::default());
+        store.write(&pending, &limits, now()).unwrap();
+    }
+    let end = after_ms(3_600_000).wall;
+    let kept: u64 = store.counts(now(), end).unwrap().iter().map(|row| row.packets).sum();
+    let removed = store.removed(now(), end).unwrap();
+    let gone: u64 = removed.iter().map(|row| row.packets).sum();
+    assert!(kept <= 6 && gone >= 14, "{kept} {gone}");
+    assert_eq!((kept + gone, store.removed_packets()), (20, gone));
+    let first = removed.iter().find(|row| row.server.as_deref() == Some("s00")).expect("the oldest");
+    assert!((first.from..first.to).contains(&now().as_second()), "{first:?}");
+    // of another time, nothing
+    let before = after_ms(0).wall.checked_sub(jiff::SignedDuration::from_hours(24 * 60)).unwrap();
+    assert_eq!(store.removed(before, before).unwrap(), []);
+    // it outlives the process, and its time
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!((store.removed(now(), end).unwrap(), store.removed_packets()), (removed, 0));
+}
+
+#[test]
 fn old_records_are_removed() {
     let folder = tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

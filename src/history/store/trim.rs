@@ -7,8 +7,9 @@ use log::warn;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::error::Trouble;
+use super::removed;
 use super::rows::{CountRow, from_sql, read_alarm, to_sql, verify};
-use crate::history::{Limits, SPAN_MINUTE_S};
+use crate::history::{Limits, RemovedCounts, SPAN_MINUTE_S};
 
 /// Rows that one write removes at most for their age. The next write removes more.
 const MAX_PRUNED: i64 = 20_000;
@@ -65,13 +66,13 @@ pub(super) fn add_count(connection: &Connection, row: &CountRow) -> Result<bool,
     Ok(before.is_none())
 }
 
-/// Removes what is too old or too much.
+/// Removes what is too old or too much. Returns the counts that had no room.
 pub(super) fn trim(
     connection: &Connection,
     totals: &mut Totals,
     limits: &Limits,
     oldest: i64,
-) -> Result<(), Trouble> {
+) -> Result<Vec<RemovedCounts>, Trouble> {
     trim_alarms(connection, totals, limits.alarms, oldest)?;
     let removed = connection
         .prepare_cached(
@@ -87,8 +88,10 @@ pub(super) fn trim(
         )?
         .execute(params![oldest.saturating_mul(1_000_000_000), MAX_PRUNED])?;
     totals.samples = totals.samples.saturating_sub(removed as u64);
-    trim_counts(connection, totals, limits.counts)?;
-    trim_samples(connection, totals, limits.samples)
+    let mut gone = Vec::new();
+    trim_counts(connection, totals, limits.counts, &mut gone)?;
+    trim_samples(connection, totals, limits.samples)?;
+    Ok(gone)
 }
 
 /// Removes the oldest alarms.
@@ -152,7 +155,12 @@ fn trim_samples(connection: &Connection, totals: &mut Totals, most: u64) -> Resu
     Ok(())
 }
 
-fn trim_counts(connection: &Connection, totals: &mut Totals, most: u64) -> Result<(), Trouble> {
+fn trim_counts(
+    connection: &Connection,
+    totals: &mut Totals,
+    most: u64,
+    gone: &mut Vec<RemovedCounts>,
+) -> Result<(), Trouble> {
     if totals.counts <= most {
         return Ok(());
     }
@@ -162,15 +170,20 @@ fn trim_counts(connection: &Connection, totals: &mut Totals, most: u64) -> Resul
             if surplus == 0 {
                 return Ok(());
             }
-            let freed = free_counts(connection, &server, surplus.min(rows / 2 + 1))?;
+            let freed = free_counts(connection, &server, surplus.min(rows / 2 + 1), gone)?;
             totals.counts = totals.counts.saturating_sub(freed);
         }
     }
     Ok(())
 }
 
-/// Frees rows of a server. Returns how many.
-fn free_counts(connection: &Connection, server: &str, wanted: u64) -> Result<u64, Trouble> {
+/// Frees rows of a server. Returns how many. `gone` gets those that could not be folded.
+fn free_counts(
+    connection: &Connection,
+    server: &str,
+    wanted: u64,
+    gone: &mut Vec<RemovedCounts>,
+) -> Result<u64, Trouble> {
     for span_s in SPANS_S {
         let freed = fold_server(connection, server, span_s, wanted)?;
         if freed > 0 {
@@ -178,13 +191,28 @@ fn free_counts(connection: &Connection, server: &str, wanted: u64) -> Result<u64
         }
     }
     // Nothing of it can be folded any more. That takes a thousand servers and reasons.
-    let freed = connection.execute(
-        "DELETE FROM counts WHERE (minute, server, span, kind) IN (SELECT minute, server, span, kind \
-         FROM counts WHERE server = ?1 ORDER BY minute LIMIT ?2)",
-        params![server, to_sql(wanted)],
+    let mut statement = connection.prepare_cached(
+        "SELECT minute, server, span, kind, packets, sum FROM counts WHERE server = ?1 ORDER BY minute LIMIT ?2",
     )?;
-    warn!("the history has no room for the oldest {freed} counts of {server}");
-    Ok(freed as u64)
+    let mut found = Vec::new();
+    let mut rows = statement.query(params![server, to_sql(wanted)])?;
+    while let Some(row) = rows.next()? {
+        found.push(CountRow::read(row)?);
+    }
+    drop(rows);
+    for row in &found {
+        remove_row(connection, row)?;
+        removed::add_row(gone, row)?;
+    }
+    warn!("the history has no room for the oldest {} counts of {server}", found.len());
+    Ok(found.len() as u64)
+}
+
+fn remove_row(connection: &Connection, row: &CountRow) -> Result<(), Trouble> {
+    connection
+        .prepare_cached("DELETE FROM counts WHERE minute = ?1 AND server = ?2 AND span = ?3 AND kind = ?4")?
+        .execute(params![row.minute, row.server, row.span_s, row.kind])?;
+    Ok(())
 }
 
 /// Folds the oldest rows of a server into rows of a longer time, until enough are gone. Returns how many are.
@@ -215,11 +243,7 @@ fn fold_server(connection: &Connection, server: &str, span_s: i64, wanted: u64) 
             continue;
         }
         for row in rows {
-            connection
-                .prepare_cached(
-                    "DELETE FROM counts WHERE minute = ?1 AND server = ?2 AND span = ?3 AND kind = ?4",
-                )?
-                .execute(params![row.minute, row.server, row.span_s, row.kind])?;
+            remove_row(connection, row)?;
         }
         let mut added = 0;
         for row in folded.values() {

@@ -164,6 +164,8 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     compare(&mut page, "show edits", &testbed.run("show", &["edits", "-j"]));
     compare(&mut page, "allow --cancel", &run(&["allow", "-j", "-i", NIC, "--cancel", "1"]));
     compare(&mut page, "apply", &run(&["apply", "-j", "-i", NIC, &richer, "--confirm", "10m"]));
+    compare(&mut page, "diff", &run(&["diff", "-j", "-i", NIC, &richer]));
+    compare(&mut page, "show status", &testbed.run("show", &["status", "-j"]));
     compare(&mut page, "confirm", &run(&["confirm", "-j", "-i", NIC]));
     run(&["apply", "-i", NIC, &other, "--confirm", "10m"]).done();
     compare(&mut page, "rollback of a trial", &run(&["rollback", "-j", "-i", NIC]));
