@@ -8,11 +8,13 @@ use crate::abi::{flow_flag, flow_key, from_address};
 use crate::audit::{find_ssh_connection, list_ancestors};
 use crate::clock::{NS_PER_S, now_ns};
 use crate::compile::{ServiceIndex, Tables, compile};
-use crate::net::name_protocol;
+use crate::net::{UDP, name_protocol};
 use crate::policy::{Mode, Policy};
 
-/// As the programs: idle for so long, a connection is none any more.
+/// As the programs: idle for so long, a flow is none any more.
 const TIMEOUT_ESTABLISHED_S: u64 = 432_000;
+const TIMEOUT_DATAGRAM_ANSWERED_S: u64 = 120;
+const TIMEOUT_OTHER_S: u64 = 600;
 
 /// An ssh session: the client's address, and the address and port of the server that it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,22 +80,34 @@ impl Gate {
             let (Some(server), Some(peer)) = (from_address(&key.server), from_address(&key.peer)) else {
                 return;
             };
-            if !old.is_management(key) || new.permits(key) || observes(server) {
+            // a session that comes from a server has come to that server by the same service
+            let is_way_here = session.is_some_and(|session| {
+                (session.client, session.server.1) == (server, u16::from_be(key.server_port_be))
+            });
+            if !(old.is_management(key) || is_way_here) || new.permits(key) || observes(server) {
                 return;
             }
-            let own = session.is_some_and(|session| session.client == peer);
+            let own = is_way_here || session.is_some_and(|session| session.client == peer);
             lost.push(format!(
                 "{}/{} of {} with {peer}{}",
                 name_protocol(key.protocol),
                 u16::from_be(key.server_port_be),
                 name(server),
-                if own { ", from where you are logged in" } else { "" }
+                if own { ", by which you are logged in" } else { "" }
             ));
         };
         let ended = flow_flag::FLOW_FIN_SERVER.0 | flow_flag::FLOW_RST_SERVER.0;
         self.maps.established.visit(|key, flow| {
             if flow.flags & ended == 0 && now.saturating_sub(flow.last_ns) < TIMEOUT_ESTABLISHED_S * NS_PER_S
             {
+                cut(key);
+            }
+        })?;
+        // mosh, a VPN: without an answer it is no session
+        self.maps.datagrams.visit(|key, flow| {
+            let timeout_s = if key.protocol == UDP { TIMEOUT_DATAGRAM_ANSWERED_S } else { TIMEOUT_OTHER_S };
+            let is_answered = flow.flags & flow_flag::FLOW_ANSWERED.0 != 0;
+            if is_answered && now.saturating_sub(flow.last_ns) < timeout_s * NS_PER_S {
                 cut(key);
             }
         })?;

@@ -10,7 +10,7 @@ use portcullis::abi::{active_word, state};
 
 use super::command::{Daemon, Outcome};
 use super::policies::{dmz, dmz_with};
-use super::socket::{ARRIVES, NEVER, TcpServer, connect, echoes};
+use super::socket::{ARRIVES, NEVER, TcpServer, UdpServer, connect, echoes, udp, udp_talks};
 use super::testbed::{Family, NIC, Testbed, V4, in_both_families, ip, share_machine};
 use crate::support::patience::{deadline, eventually};
 
@@ -61,7 +61,12 @@ fn the_gate_goes_back_by_itself_when_nobody_confirms_in_time() {
     testbed.prove_passes(&tap, 2);
     let status = testbed.show("status");
     assert_eq!((&status["generation"], &status["trial"]["before"]), (&2.into(), &1.into()), "{status:#}");
+    // the file is the live one, for now
+    let same = testbed.run("diff", &[&testbed.write("same.toml", &open_dmz())]).done().out;
+    assert!(same.contains("! the live policy is on trial") && same.contains("generation 1 is live again in"), "{same}");
     testbed.let_trial_pass();
+    let said = testbed.run("diff", &[&testbed.write("before.toml", &dmz())]).done().out;
+    assert!(!said.contains("on trial"), "{said}");
     testbed.prove_drops(&tap, 2);
     let status = testbed.show("status");
     assert_eq!((&status["generation"], status.get("trial")), (&1.into(), None), "{status:#}");
@@ -413,4 +418,63 @@ fn a_gate_whose_nic_is_made_anew_during_a_trial_is_attached_again_at_once() {
     testbed.replace_cable();
     testbed.detach();
     assert!(!testbed.pins().exists());
+}
+
+#[test]
+fn a_session_of_datagrams_counts_as_management_that_may_be_cut_off() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let with_vpn = |more: &str| {
+        dmz().replacen("\"tcp/22 from @bastion\"", &format!("\"tcp/22 from @bastion\"{more}"), 1)
+    };
+    testbed.attach(&with_vpn(", \"udp/51820 from @bastion\""));
+    let path = testbed.write("without.toml", &dmz());
+    in_both_families(|family: Family| {
+        let _vpn = UdpServer::start(&testbed.dmz, family.web, 51_820);
+        let to = SocketAddr::new(ip(family.web), 51_820);
+        assert!(udp_talks(&testbed.internet, family.bastion, to, ARRIVES));
+        testbed.run("apply", &[&path]).refused(&[
+            "cuts off an open flow of the management",
+            "udp/51820 of web1",
+            family.bastion,
+        ]);
+        testbed.run("apply", &[&path, "--force"]).done();
+        testbed.apply(&with_vpn(", \"udp/51820 from @bastion\""));
+        // what nobody answers is no session
+        drop(_vpn);
+        let socket = udp(&testbed.internet, family.bastion, 0);
+        socket.send_to(b"ping", to).expect("a datagram");
+        eventually("the gate has seen it", || {
+            testbed.show("flows").as_array().expect("a list").iter().any(|flow| flow["server_port"] == 51_820)
+        });
+        testbed.apply(&dmz());
+        testbed.apply(&with_vpn(", \"udp/51820 from @bastion\""));
+    });
+}
+
+#[test]
+fn a_session_that_comes_through_a_server_is_not_cut_off_there() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let _server = TcpServer::start(&testbed.dmz, 22);
+    // a server as a jump host, whose ssh is no management
+    let jump = |services: &str| {
+        dmz()
+            .replacen("management = [\"tcp/22 from @bastion\"]\n", "", 1)
+            .replacen("in = [\"tcp/80\", \"tcp/443\"]", &format!("in = [{services}]"), 1)
+    };
+    testbed.attach(&jump("\"tcp/80\", \"tcp/22\""));
+    let _session = connect(&testbed.internet, ip(V4.peer), SocketAddr::new(ip(V4.web), 22), ARRIVES);
+    eventually("the gate has seen it", || {
+        testbed.show("flows").as_array().expect("a list").iter().any(|flow| flow["table"] == "established")
+    });
+    let path = testbed.write("closed.toml", &jump("\"tcp/80\""));
+    let apply = |client: &str| {
+        let mut command = testbed.router.prepare(&["apply", "-i", NIC, &path]);
+        command.env("SSH_CONNECTION", format!("{client} 52000 192.0.2.1 22"));
+        Outcome::of(&mut command)
+    };
+    apply(V4.web).refused(&["tcp/22 of web1", "by which you are logged in", "--confirm 60s"]);
+    // whoever came another way is not asked
+    apply(V4.bastion).done();
 }
