@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
+use portcullis::gate::Edit;
 use serde_json::{Value, json};
 
 use super::policies::{dmz, dmz_with, dmz_with_web};
@@ -294,4 +295,37 @@ fn a_file_of_edits_that_can_not_be_read_just_now_is_kept_for_the_next_attach() {
     testbed.reboot();
     testbed.attach(&dmz());
     assert_eq!(hold(), both[1..]);
+}
+
+#[test]
+fn one_edit_more_than_a_gate_takes_is_refused_in_words_and_changes_nothing() {
+    const MOST: u32 = 16_384;
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    testbed.attach(&dmz());
+    testbed.run("allow", &["web1", "out", "tcp/443", "--for", "1h"]).done();
+    let gate = testbed.open_gate();
+    let first = gate.edits().expect("edits").remove(0);
+    let of = |number: u32| {
+        let port = 20_000 + number as u16;
+        Edit { number, need: format!("tcp/{port}"), ports: (port, port), ..first.clone() }
+    };
+    let edits: Vec<Edit> = std::iter::once(first.clone()).chain((2..=MOST).map(of)).collect();
+    gate.write_edits(&edits).expect("room for all of them");
+    let words = ["no room for another edit beside the 16384", "nothing was changed", "--cancel"];
+    testbed.run("allow", &["web1", "out", "tcp/444", "--for", "1h"]).refused(&words);
+    testbed.run("deny", &["mx1", "out", "tcp/25", "--for", "1h"]).refused(&words);
+    assert_eq!(gate.edits().expect("edits").len(), MOST as usize);
+    let pass = "pass".to_owned();
+    for port in [443, 20_002, 20_000 + MOST] {
+        assert_eq!(testbed.verdict(V4.web, V4.peer, &format!("tcp/{port}")).0, pass, "{port}");
+    }
+    for port in [444, 20_001 + MOST] {
+        assert_ne!(testbed.verdict(V4.web, V4.peer, &format!("tcp/{port}")).0, pass, "{port}");
+    }
+    // one that ends makes room for one
+    testbed.run("allow", &["--cancel", "1"]).done();
+    let said = testbed.run("allow", &["web1", "out", "tcp/444", "--for", "1h"]).done();
+    assert_eq!(testbed.verdict(V4.web, V4.peer, "tcp/444").0, pass, "{said:#?}");
+    testbed.run("allow", &["web1", "out", "tcp/443", "--for", "1h"]).refused(&words);
 }
