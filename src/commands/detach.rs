@@ -8,8 +8,8 @@ use crate::audit::{Action, Entry};
 use crate::daemon::describe_kept_quarantines;
 use crate::exit::Exit;
 use crate::gate::{
-    Detached, GateError, GatePlace, GateState, RemovedGate, detach, detach_by_name, hint_at_orphans, is_pinned,
-    list_gates, list_saved_quarantines, read_mark, refuse_during_trial,
+    Detached, GateError, GatePlace, GateState, RemovedGate, detach, detach_by_name, hint_at_orphans,
+    is_pinned, list_gates, list_saved_quarantines, read_mark, refuse_during_trial,
 };
 use crate::output::Output;
 

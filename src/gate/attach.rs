@@ -163,10 +163,7 @@ impl Gate {
             GateError::HalfDone { generation, state, error: Box::new(error) }
         })?;
         warnings.extend(more);
-        Ok((
-            gate,
-            Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits },
-        ))
+        Ok((gate, Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits }))
     }
 
     /// The tracker first: no flow may begin unseen between the two. `listen` runs between them, so that

@@ -57,7 +57,8 @@ impl Gate {
         let edits = gate.restore_edits(place, &mut warnings);
         if place.is_marked_unread() || place.has_unread_edits() {
             return Err(GateError::Other {
-                what: "the gate was not replaced, because its quarantines or edits would have ended".to_owned(),
+                what: "the gate was not replaced, because its quarantines or edits would have ended"
+                    .to_owned(),
                 why: warnings.split_off(1).join("\n"),
             });
         }

@@ -214,8 +214,7 @@ impl Gate {
 
     fn record_end(&self, place: &GatePlace, active: Active, how: &str) {
         let mark = |slot| self.settings_of(slot).ok().flatten().as_ref().map(to_mark);
-        let entry =
-            Entry::done(Action::WayBack).change(mark(active.slot), mark(active.before)).detail(how);
+        let entry = Entry::done(Action::WayBack).change(mark(active.slot), mark(active.before)).detail(how);
         if let Some(warning) = place.record(entry) {
             log::warn!("{warning}");
         }

@@ -86,7 +86,10 @@ impl Gate {
         }
         if place.has_unread_edits() {
             return Err(GateError::Other {
-                what: format!("{} has edits that could not be read or put back", saved::path_of(place).display()),
+                what: format!(
+                    "{} has edits that could not be read or put back",
+                    saved::path_of(place).display()
+                ),
                 why: format!(
                     "it stays as it is, so a reboot forgets what is changed now\n\
                      help: portcullis attach -i {} -p POLICY reads it again. If nobody needs it any more, remove it \

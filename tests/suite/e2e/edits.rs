@@ -268,7 +268,10 @@ fn a_file_of_edits_that_can_not_be_read_just_now_is_kept_for_the_next_attach() {
     fs::rename(&file, &elsewhere).expect("a file");
     fs::create_dir(&file).expect("a folder");
     let said = testbed.attach(&dmz());
-    assert!(said.err.contains("edits.json can't be read") && said.err.contains("stays as it is"), "{said:#?}");
+    assert!(
+        said.err.contains("edits.json can't be read") && said.err.contains("stays as it is"),
+        "{said:#?}"
+    );
     assert_eq!(testbed.verdict(V4.web, V4.peer, "tcp/443").0, "drop");
     let said = testbed.run("allow", &["web1", "out", "tcp/8443", "--for", "1h"]).done();
     for words in ["has edits that could not be read", "not saved", "attach -i dmz0"] {

@@ -166,9 +166,10 @@ pub fn remove_namespace(name: &str) {
 /// Removes what the gates of a namespace have left elsewhere, by its number. The kernel gives numbers again.
 fn remove_traces(number: u64) {
     let tail = format!("::{number}");
-    let tails: HashSet<String> = ["", ":new", ".lock", ".daemon", ".saving", ".unread", ".unread-edits", ".sock", ".detached"]
-        .map(|end| format!("{tail}{end}"))
-        .into();
+    let tails: HashSet<String> =
+        ["", ":new", ".lock", ".daemon", ".saving", ".unread", ".unread-edits", ".sock", ".detached"]
+            .map(|end| format!("{tail}{end}"))
+            .into();
     for folder in [PINS, LOCKS, HISTORY].map(Path::new) {
         for entry in list(folder) {
             if entry.find("::").is_some_and(|at| tails.contains(&entry[at..])) {

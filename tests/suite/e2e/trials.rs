@@ -63,7 +63,10 @@ fn the_gate_goes_back_by_itself_when_nobody_confirms_in_time() {
     assert_eq!((&status["generation"], &status["trial"]["before"]), (&2.into(), &1.into()), "{status:#}");
     // the file is the live one, for now
     let same = testbed.run("diff", &[&testbed.write("same.toml", &open_dmz())]).done().out;
-    assert!(same.contains("! the live policy is on trial") && same.contains("generation 1 is live again in"), "{same}");
+    assert!(
+        same.contains("! the live policy is on trial") && same.contains("generation 1 is live again in"),
+        "{same}"
+    );
     testbed.let_trial_pass();
     let said = testbed.run("diff", &[&testbed.write("before.toml", &dmz())]).done().out;
     assert!(!said.contains("on trial"), "{said}");
@@ -403,7 +406,11 @@ fn a_gate_whose_nic_is_made_anew_during_a_trial_is_attached_again_at_once() {
     for (number, attach) in [&["-p", &path][..], &["--fall-back", "-p", &trial]].into_iter().enumerate() {
         testbed.replace_cable();
         let outcome = testbed.run("attach", attach);
-        if number == 0 { outcome.done() } else { outcome.refused(&["never confirmed", "is attached"]) };
+        if number == 0 {
+            outcome.done()
+        } else {
+            outcome.refused(&["never confirmed", "is attached"])
+        };
         assert!(testbed.has_xdp());
         testbed.prove_drops(&tap, 2);
         assert_eq!(testbed.run("show", &["policy"]).done().out, dmz());
@@ -459,9 +466,11 @@ fn a_session_that_comes_through_a_server_is_not_cut_off_there() {
     let _server = TcpServer::start(&testbed.dmz, 22);
     // a server as a jump host, whose ssh is no management
     let jump = |services: &str| {
-        dmz()
-            .replacen("management = [\"tcp/22 from @bastion\"]\n", "", 1)
-            .replacen("in = [\"tcp/80\", \"tcp/443\"]", &format!("in = [{services}]"), 1)
+        dmz().replacen("management = [\"tcp/22 from @bastion\"]\n", "", 1).replacen(
+            "in = [\"tcp/80\", \"tcp/443\"]",
+            &format!("in = [{services}]"),
+            1,
+        )
     };
     testbed.attach(&jump("\"tcp/80\", \"tcp/22\""));
     let _session = connect(&testbed.internet, ip(V4.peer), SocketAddr::new(ip(V4.web), 22), ARRIVES);
