@@ -83,7 +83,8 @@ fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_
     outside(&["detach", "-i", &first]).refused(&["no gate is pinned", "show gates"]);
     // and who removed it is known
     let events = outside(&["show", "-i", &first, "audit", "-j"]).done().json();
-    let detached = events.as_array().and_then(|events| events.iter().rfind(|event| event["result"] == "done"));
+    let detached =
+        events.as_array().and_then(|events| events.iter().rfind(|event| event["result"] == "done"));
     let detached = detached.expect("an event");
     assert_eq!(
         (&detached["action"], &detached["interface"], &detached["before"]["generation"]),
