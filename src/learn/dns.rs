@@ -8,7 +8,7 @@ use crate::drops::Seeded;
 use crate::net::frame::read_u16;
 
 /// Addresses whose names are remembered.
-const MAX_NAMES: usize = 32_768;
+const MAX_NAMES: usize = 16_384;
 /// The longest name that is printed.
 const MAX_NAME_BYTES: usize = 253;
 const HEADER_BYTES: usize = 12;

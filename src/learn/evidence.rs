@@ -10,11 +10,11 @@ use crate::policy::Direction;
 /// Services of one server, each with its own row.
 const MAX_ROWS_BY_SERVER: usize = 512;
 /// Rows at most.
-const MAX_ROWS: usize = 32_768;
+const MAX_ROWS: usize = 16_384;
 /// Peers of one row that are remembered: as many as a need may list.
 pub(super) const MAX_PEERS_BY_ROW: usize = 64;
 /// Peers of all rows.
-const MAX_PEERS: usize = 131_072;
+const MAX_PEERS: usize = 65_536;
 
 /// What one side opens on the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,63 @@ impl PeerEvidence {
     }
 }
 
+/// Peers with their openings, sorted. Most rows have one or two, which a map would give the room of eleven.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers(Vec<(IpAddr, PeerEvidence)>);
+
+impl Peers {
+    fn find(&self, peer: &IpAddr) -> Result<usize, usize> {
+        self.0.binary_search_by_key(peer, |(address, _)| *address)
+    }
+
+    pub(super) fn get(&self, peer: &IpAddr) -> Option<&PeerEvidence> {
+        self.0.get(self.find(peer).ok()?).map(|(_, evidence)| evidence)
+    }
+
+    fn get_mut(&mut self, peer: &IpAddr) -> Option<&mut PeerEvidence> {
+        let at = self.find(peer).ok()?;
+        self.0.get_mut(at).map(|(_, evidence)| evidence)
+    }
+
+    fn contains(&self, peer: &IpAddr) -> bool {
+        self.find(peer).is_ok()
+    }
+
+    fn get_or_insert(&mut self, peer: IpAddr, fresh: PeerEvidence) -> &mut PeerEvidence {
+        let at = match self.find(&peer) {
+            Ok(at) => at,
+            Err(at) => {
+                if self.0.len() == self.0.capacity() {
+                    self.0.reserve_exact(1 + self.0.len() / 2);
+                }
+                self.0.insert(at, (peer, fresh));
+                at
+            }
+        };
+        &mut self.0[at].1
+    }
+
+    fn remove(&mut self, peer: &IpAddr) -> Option<PeerEvidence> {
+        self.find(peer).ok().map(|at| self.0.remove(at).1)
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.iter().map(|(address, _)| *address)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, &PeerEvidence)> {
+        self.0.iter().map(|(address, evidence)| (*address, evidence))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Openings of one service of one server.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -62,7 +119,7 @@ pub(super) struct Row {
     pub(super) answered: u64,
     pub(super) first_ns: Timestamp,
     pub(super) last_ns: Timestamp,
-    pub(super) peers: BTreeMap<IpAddr, PeerEvidence>,
+    pub(super) peers: Peers,
     /// Answered openings with peers that found no room.
     pub(super) others: u64,
     /// Unanswered openings with peers that found no room.
@@ -80,7 +137,7 @@ impl Row {
             answered: 0,
             first_ns: opening.time_ns,
             last_ns: opening.time_ns,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             others: 0,
             others_asked: 0,
             from_port: Some(opening.from_port),
@@ -100,14 +157,17 @@ impl Row {
         if self.from_port != other.from_port {
             self.from_port = None;
         }
-        for (peer, evidence) in other.peers {
-            self.peers.entry(peer).and_modify(|known| known.merge(&evidence)).or_insert(evidence);
+        for (peer, evidence) in other.peers.0 {
+            match self.peers.get_mut(&peer) {
+                Some(known) => known.merge(&evidence),
+                None => *self.peers.get_or_insert(peer, evidence) = evidence,
+            }
         }
     }
 
     /// Peers that answered, or were answered.
     pub(super) fn answered_peers(&self) -> impl Iterator<Item = (IpAddr, &PeerEvidence)> {
-        self.peers.iter().filter(|(_, peer)| peer.answered > 0).map(|(address, peer)| (*address, peer))
+        self.peers.iter().filter(|(_, peer)| peer.answered > 0)
     }
 }
 
@@ -160,10 +220,10 @@ impl Evidence {
             self.rows += 1;
         }
         let Some(row) = all.rows.get_mut(&opening.service) else { return };
-        let is_new = !row.peers.contains_key(&opening.peer);
+        let is_new = !row.peers.contains(&opening.peer);
         if is_new && (row.peers.len() >= MAX_PEERS_BY_ROW || self.peers >= MAX_PEERS) {
             // one that answered is worth more than one that did not
-            let silent = row.peers.iter().find(|(_, peer)| peer.answered == 0).map(|(address, _)| *address);
+            let silent = row.peers.iter().find(|(_, peer)| peer.answered == 0).map(|(address, _)| address);
             if let Some(silent) = silent.filter(|_| is_answer)
                 && let Some(peer) = row.peers.remove(&silent)
             {
@@ -176,7 +236,7 @@ impl Evidence {
             self.peers += usize::from(is_new);
             let fresh =
                 PeerEvidence { asked: 0, answered: 0, first_ns: opening.time_ns, last_ns: opening.time_ns };
-            let peer = row.peers.entry(opening.peer).or_insert(fresh);
+            let peer = row.peers.get_or_insert(opening.peer, fresh);
             peer.asked += u64::from(!is_answer);
             peer.answered += u64::from(is_answer);
             peer.last_ns = peer.last_ns.max(opening.time_ns);

@@ -1,16 +1,4 @@
-//! What is proposed, and what is not and why.
-//!
-//! The alarm engine sees each opening as if no policy permitted anything. So what servers do by their role looks like
-//! trouble to it, and these have an excuse:
-//!
-//! - a *callback* is no trouble if the destination answered and the service is common (but not ssh), or if half of the
-//!   servers call the same destination;
-//! - a *fetch* is none if a DNS answer in the same traffic named the destination, or if other servers fetch there too;
-//! - a *spread* is none at a port by which servers of a kind ask each other, if this server offers that service itself and
-//!   nine in ten answered.
-//!
-//! A server with trouble that has no excuse counts as taken over. What it alone opens is not proposed, and what it alone
-//! offers only if it is common and was there before the trouble.
+//! What is proposed, and what is not and why: server by server, and service by service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,7 +8,9 @@ use ipnet::IpNet;
 use super::everyday;
 use super::evidence::{MAX_PEERS_BY_ROW, PeerEvidence, Row, Service};
 use super::hosts::{Host, list_hosts};
+use super::prefixes::join_peers;
 use super::scope::Servers;
+use super::shared::{Shared, list_kinds};
 use super::watch::Seen;
 use super::wording::{show_evidence, show_need, show_service};
 use crate::alarm::Kind;
@@ -30,17 +20,13 @@ use crate::policy::Direction;
 
 /// A service with more peers than this, from several networks, is proposed for every peer.
 const MAX_LISTED_CALLERS: usize = 16;
-/// Servers alike, of which what one does alone is not proposed.
-const MIN_ALIKE: usize = 3;
 /// Those who log in are few.
 const MAX_ADMINISTRATORS: usize = 8;
 /// Unnamed ports of one server and protocol beyond which they look like ports by chance.
 const MAX_ODD_PORTS: usize = 32;
-/// So few peers in a network are not joined.
-const MIN_JOINED: usize = 4;
-/// The widest prefixes that are proposed.
-const WIDEST_V4: u8 = 24;
-const WIDEST_V6: u8 = 56;
+/// What is not proposed of one server is listed up to here, and of all.
+const MAX_REFUSALS_BY_HOST: usize = 64;
+const MAX_REFUSALS: usize = 4096;
 const S: u64 = 1_000_000_000;
 
 /// A need that is proposed for one server.
@@ -64,6 +50,8 @@ pub(super) struct Refusal {
     pub(super) need: String,
     pub(super) why: String,
     pub(super) evidence: String,
+    /// Openings that were answered.
+    pub(super) answered: u64,
     /// A policy must never permit it, and a test may say so.
     pub(super) is_trouble: bool,
 }
@@ -107,11 +95,17 @@ pub(super) fn judge<'a>(mut seen: Seen<'a>, servers: &Servers<'_>, aggregate: bo
     };
     judge.taken_over = (0..hosts.len()).filter(|host| judge.is_taken_over(*host)).collect();
     judge.alike = judge.find_alike();
+    let mut unlisted = 0;
     for (number, host) in hosts.iter().enumerate() {
+        let before = judge.refusals.len();
         judge.judge_host(number, host);
+        unlisted += judge.shorten_refusals(before);
     }
     let management = judge.judge_logins();
     let Judge { proposals, refusals, taken_over, .. } = judge;
+    if unlisted > 0 {
+        notes.push(format!("{unlisted} more services that are not proposed found no room in the list"));
+    }
     for number in taken_over {
         if let Some(host) = hosts.get(number) {
             notes.push(format!(
@@ -124,144 +118,36 @@ pub(super) fn judge<'a>(mut seen: Seen<'a>, servers: &Servers<'_>, aggregate: bo
     Outcome { seen, hosts, proposals, refusals, management, notes }
 }
 
-fn list_kinds(host: &Host) -> String {
-    let mut kinds: BTreeSet<&str> =
-        host.troubles.by_service.values().flatten().map(|(kind, _)| kind.name()).collect();
-    if host.troubles.is_scan {
-        kinds.insert(Kind::Scan.name());
-    }
-    kinds.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-/// Who has what in common.
-struct Shared {
-    /// Servers by service and destination.
-    peers: BTreeMap<(Service, IpAddr), BTreeSet<usize>>,
-    /// Servers by service.
-    services: BTreeMap<Service, BTreeSet<usize>>,
-}
-
-impl Shared {
-    fn of(hosts: &[Host]) -> Shared {
-        let mut shared = Shared { peers: BTreeMap::new(), services: BTreeMap::new() };
-        for (number, host) in hosts.iter().enumerate() {
-            for (service, row) in &host.rows {
-                let is_one_way = Seen::needs_no_answer(service);
-                if row.answered == 0 && !is_one_way {
-                    continue;
-                }
-                shared.services.entry(*service).or_default().insert(number);
-                for (peer, evidence) in &row.peers {
-                    if evidence.answered > 0 || is_one_way {
-                        shared.peers.entry((*service, *peer)).or_default().insert(number);
-                    }
-                }
-            }
-        }
-        shared
-    }
-}
-
-struct Judge<'s, 'a> {
-    seen: &'s Seen<'a>,
-    hosts: &'s [Host],
-    shared: Shared,
-    taken_over: BTreeSet<usize>,
+/// Decides server by server.
+pub(super) struct Judge<'s, 'a> {
+    pub(super) seen: &'s Seen<'a>,
+    pub(super) hosts: &'s [Host],
+    pub(super) shared: Shared,
+    pub(super) taken_over: BTreeSet<usize>,
     /// For each server those that offer the same, itself included.
-    alike: BTreeMap<usize, BTreeSet<usize>>,
-    last_tenth_ns: Timestamp,
+    pub(super) alike: BTreeMap<usize, BTreeSet<usize>>,
+    pub(super) last_tenth_ns: Timestamp,
     /// So long that what may be an answer to something before it would have come again.
-    is_long: bool,
-    aggregate: bool,
-    proposals: Vec<Proposal>,
-    refusals: Vec<Refusal>,
+    pub(super) is_long: bool,
+    pub(super) aggregate: bool,
+    pub(super) proposals: Vec<Proposal>,
+    pub(super) refusals: Vec<Refusal>,
     /// Those who log in, by service: host, peer, evidence.
-    logins: BTreeMap<Service, Vec<(usize, IpAddr, PeerEvidence)>>,
+    pub(super) logins: BTreeMap<Service, Vec<(usize, IpAddr, PeerEvidence)>>,
 }
 
 impl Judge<'_, '_> {
-    fn is_taken_over(&self, number: usize) -> bool {
-        let Some(host) = self.hosts.get(number) else { return false };
-        if host.troubles.is_scan {
-            return true;
+    /// Leaves those refusals of a server that matter most, and returns how many more there were.
+    fn shorten_refusals(&mut self, from: usize) -> usize {
+        let mut refusals = self.refusals.split_off(from.min(self.refusals.len()));
+        let room = MAX_REFUSALS.saturating_sub(self.refusals.len()).min(MAX_REFUSALS_BY_HOST);
+        let more = refusals.len().saturating_sub(room);
+        if more > 0 {
+            refusals.sort_by_key(|refusal| std::cmp::Reverse((refusal.is_trouble, refusal.answered)));
+            refusals.truncate(room);
         }
-        let addresses: Vec<IpAddr> = host.addresses.iter().map(IpNet::addr).collect();
-        if self.seen.forged.keys().any(|(forger, _)| addresses.contains(forger)) {
-            return true;
-        }
-        host.troubles.by_service.iter().any(|((protocol, port), kinds)| {
-            let service = Service { direction: Direction::Out, protocol: *protocol, port: *port };
-            let Some(row) = host.rows.get(&service) else { return false };
-            kinds.iter().any(|(kind, contacted)| match kind {
-                Kind::Spread => !self.excuses_spread(host, &service, row),
-                Kind::Callback => {
-                    let peers: Vec<IpAddr> = match contacted {
-                        Some(peer) => vec![*peer],
-                        None => row.peers.keys().copied().collect(),
-                    };
-                    peers.iter().any(|peer| !self.excuses_callback(&service, row, *peer))
-                }
-                Kind::Scan | Kind::Backdoor | Kind::Spoof => true,
-                Kind::Fetch | Kind::Stray | Kind::Attempt | Kind::Burst | Kind::Gate => false,
-            })
-        })
-    }
-
-    fn excuses_spread(&self, host: &Host, service: &Service, row: &Row) -> bool {
-        let offered = Service { direction: Direction::In, ..*service };
-        // who asks by UDP asks again by TCP, and offers one of both
-        let other = Service { protocol: if service.protocol == TCP { UDP } else { TCP }, ..offered };
-        let offers =
-            [offered, other].iter().any(|service| host.rows.get(service).is_some_and(|row| row.answered > 0));
-        everyday::is_among_servers(service.protocol, service.port)
-            && offers
-            && row.answered * 10 >= row.asked * 9
-    }
-
-    fn excuses_callback(&self, service: &Service, row: &Row, peer: IpAddr) -> bool {
-        let Some(evidence) = row.peers.get(&peer) else { return false };
-        let is_answered = evidence.answered * 10 >= evidence.asked * 9 || Seen::needs_no_answer(service);
-        let sharers = self.shared.peers.get(&(*service, peer)).map_or(0, BTreeSet::len);
-        let is_common =
-            everyday::find_role(service.protocol, service.port).is_some() && service.port != everyday::SSH;
-        is_answered && (is_common || (sharers >= 2 && sharers * 2 >= self.hosts.len()))
-    }
-
-    fn excuses_fetch(&self, service: &Service, number: usize, peer: IpAddr) -> bool {
-        self.seen.names.find(peer).is_some() || self.is_shared_with_clean(service, number, peer)
-    }
-
-    /// Whether a server that nobody took over does the same.
-    fn is_shared_with_clean(&self, service: &Service, number: usize, peer: IpAddr) -> bool {
-        let sharers = self.shared.peers.get(&(*service, peer)).into_iter().flatten();
-        sharers.into_iter().any(|other| *other != number && !self.taken_over.contains(other))
-    }
-
-    /// For each server those that offer the same services, counting services that at least two offer.
-    fn find_alike(&self) -> BTreeMap<usize, BTreeSet<usize>> {
-        let mut by_offer: BTreeMap<BTreeSet<Service>, BTreeSet<usize>> = BTreeMap::new();
-        for number in 0..self.hosts.len() {
-            let offer: BTreeSet<Service> = self
-                .shared
-                .services
-                .iter()
-                .filter(|(service, servers)| {
-                    service.direction == Direction::In && servers.len() >= 2 && servers.contains(&number)
-                })
-                .map(|(service, _)| *service)
-                .collect();
-            by_offer.entry(offer).or_default().insert(number);
-        }
-        let mut alike = BTreeMap::new();
-        for (offer, servers) in by_offer {
-            if offer.is_empty() || servers.len() < MIN_ALIKE {
-                continue;
-            }
-            for server in &servers {
-                alike.insert(*server, servers.clone());
-            }
-        }
-        alike
+        self.refusals.append(&mut refusals);
+        more
     }
 
     fn judge_host(&mut self, number: usize, host: &Host) {
@@ -299,6 +185,7 @@ impl Judge<'_, '_> {
                 need,
                 why,
                 evidence,
+                answered: row.answered,
                 is_trouble: false,
             });
         }
@@ -325,7 +212,7 @@ impl Judge<'_, '_> {
             .peers
             .iter()
             .filter(|(_, peer)| peer.answered > 0 || is_one_way)
-            .map(|(address, peer)| (*address, *peer))
+            .map(|(address, peer)| (address, *peer))
             .collect();
         if service.direction == Direction::In
             && (service.protocol, service.port) == (TCP, everyday::SSH)
@@ -345,156 +232,19 @@ impl Judge<'_, '_> {
     fn judge_chatter(&mut self, number: usize, service: &Service, row: &Row) -> bool {
         let is_chatter = service.direction == Direction::Out
             && matches!(service.protocol, UDP | IGMP)
-            && row.peers.keys().all(|peer| self.seen.scope.is_for_all(*peer))
+            && row.peers.addresses().all(|peer| self.seen.scope.is_for_all(peer))
             && !row.peers.is_empty();
         if is_chatter {
             let quiet = Service { direction: Direction::Quiet, ..*service };
             self.proposals.push(Proposal {
                 host: number,
                 service: quiet,
-                peers: row.peers.keys().map(|peer| IpNet::from(*peer)).collect(),
+                peers: row.peers.addresses().map(IpNet::from).collect(),
                 evidence: show_evidence(row, &[], &self.seen.names),
                 remark: None,
             });
         }
         is_chatter
-    }
-
-    /// Why nothing of a row is proposed. `None`: there is no reason.
-    fn find_objection(&self, number: usize, host: &Host, service: &Service, row: &Row) -> Option<String> {
-        if service.protocol != TCP && row.is_early && self.is_long {
-            return Some(
-                "seen only in the first 30 s of the capture: it may be an answer to something before it"
-                    .to_owned(),
-            );
-        }
-        if row.first_ns >= self.last_tenth_ns && self.last_tenth_ns > self.seen.first_ns.unwrap_or(0) {
-            return Some("it began in the last tenth of the time".to_owned());
-        }
-        if self.is_odd_one_out(number, service) {
-            let alike = self.alike.get(&number).map_or(0, BTreeSet::len);
-            return Some(format!("of {alike} servers that offer the same, only {} does this", host.name));
-        }
-        match service.direction {
-            Direction::In => self.find_backdoor(number, host, service, row),
-            Direction::Out => self.find_trouble(host, service),
-            Direction::Quiet => None,
-        }
-    }
-
-    fn is_odd_one_out(&self, number: usize, service: &Service) -> bool {
-        let Some(alike) = self.alike.get(&number) else { return false };
-        self.shared.services.get(service).is_some_and(|servers| servers.intersection(alike).count() == 1)
-    }
-
-    /// Whether something listens that should not.
-    fn find_backdoor(&self, number: usize, host: &Host, service: &Service, row: &Row) -> Option<String> {
-        let is_common = everyday::find_role(service.protocol, service.port).is_some()
-            || !matches!(service.protocol, TCP | UDP);
-        let is_taken_over = self.taken_over.contains(&number);
-        let is_offered_by_others = self.shared.services.get(service).is_some_and(|servers| {
-            servers.iter().any(|other| *other != number && !self.taken_over.contains(other))
-        });
-        let callers = row.answered_peers().count();
-        if is_offered_by_others {
-            return None;
-        }
-        let was_before = host.troubles.first_ns.is_none_or(|trouble| row.first_ns < trouble);
-        match (is_taken_over, is_common) {
-            (true, true) if was_before || callers >= MIN_JOINED => None,
-            (true, _) => Some(format!(
-                "backdoor? {} had a part in {}, and it alone offers this",
-                host.name,
-                list_kinds(host)
-            )),
-            (false, true) => None,
-            (false, false) if callers >= MIN_JOINED => None,
-            (false, false) => Some(format!(
-                "backdoor? the port is of no common service, only {} offers it, and it has {callers} caller{}",
-                host.name,
-                if callers == 1 { "" } else { "s" }
-            )),
-        }
-    }
-
-    /// Whether the alarm engine objects.
-    fn find_trouble(&self, host: &Host, service: &Service) -> Option<String> {
-        let kinds = host.troubles.by_service.get(&(service.protocol, service.port));
-        let is_scan = kinds.is_some_and(|kinds| kinds.iter().any(|(kind, _)| *kind == Kind::Scan));
-        if is_scan {
-            return Some("scan: it tried many ports".to_owned());
-        }
-        None
-    }
-
-    fn is_trouble(&self, number: usize, host: &Host, service: &Service) -> bool {
-        self.taken_over.contains(&number)
-            && (service.direction == Direction::In
-                || host.troubles.by_service.contains_key(&(service.protocol, service.port)))
-    }
-
-    /// Why one destination is not proposed.
-    fn find_peer_objection(
-        &self,
-        number: usize,
-        host: &Host,
-        service: &Service,
-        row: &Row,
-        (peer, evidence): (IpAddr, &PeerEvidence),
-    ) -> Option<String> {
-        let kinds = host.troubles.by_service.get(&(service.protocol, service.port));
-        let has = |wanted: Kind| {
-            kinds.into_iter().flatten().any(|(kind, at)| *kind == wanted && at.is_none_or(|at| at == peer))
-        };
-        let is_spread = kinds.into_iter().flatten().any(|(kind, _)| *kind == Kind::Spread);
-        if is_spread
-            && !self.excuses_spread(host, service, row)
-            && !self.is_shared_with_clean(service, number, peer)
-        {
-            return Some(format!(
-                "spread: it went to many destinations in a short time, {} of {} answered",
-                row.answered, row.asked
-            ));
-        }
-        if has(Kind::Callback) && !self.excuses_callback(service, row, peer) {
-            return Some(format!(
-                "callback: it called this destination again and again, {} of {} answered",
-                evidence.answered, evidence.asked
-            ));
-        }
-        if has(Kind::Fetch) && !self.excuses_fetch(service, number, peer) {
-            return Some("fetch: a download from a destination that no DNS answer named, and from which no other server \
-                         downloads"
-                .to_owned());
-        }
-        if self.taken_over.contains(&number) && !self.is_shared_with_clean(service, number, peer) {
-            return Some(format!("{} had a part in {}, and it alone does this", host.name, list_kinds(host)));
-        }
-        if evidence.first_ns >= self.last_tenth_ns && self.last_tenth_ns > self.seen.first_ns.unwrap_or(0) {
-            return Some("this destination began in the last tenth of the time".to_owned());
-        }
-        self.is_odd_destination(number, service, peer).then(|| {
-            format!(
-                "the servers that offer the same share their destinations, and only {} has this one",
-                host.name
-            )
-        })
-    }
-
-    /// Whether the others that are alike share their destinations, and this one is nobody else's.
-    fn is_odd_destination(&self, number: usize, service: &Service, peer: IpAddr) -> bool {
-        let Some(alike) = self.alike.get(&number) else { return false };
-        let sharers = |peer: IpAddr| {
-            self.shared.peers.get(&(*service, peer)).map_or(0, |servers| servers.intersection(alike).count())
-        };
-        if sharers(peer) != 1 {
-            return false;
-        }
-        let others =
-            alike.iter().filter(|other| **other != number).filter_map(|other| self.hosts.get(*other));
-        let rows: Vec<&Row> = others.filter_map(|host| host.rows.get(service)).collect();
-        rows.len() + 1 >= MIN_ALIKE
-            && rows.iter().all(|row| row.answered_peers().all(|(peer, _)| sharers(peer) >= 2))
     }
 
     fn judge_callers(
@@ -646,7 +396,7 @@ impl Judge<'_, '_> {
         is_trouble: bool,
     ) {
         let listed: Vec<IpNet> = match peers.is_empty() {
-            true if row.others == 0 => row.peers.keys().map(|peer| IpNet::from(*peer)).collect(),
+            true if row.others == 0 => row.peers.addresses().map(IpNet::from).collect(),
             true => Vec::new(),
             false => peers.iter().map(|(peer, _)| IpNet::from(*peer)).collect(),
         };
@@ -658,6 +408,7 @@ impl Judge<'_, '_> {
             need: show_need(service, &listed),
             why: why.to_owned(),
             evidence: show_evidence(row, peers, &self.seen.names),
+            answered: row.answered,
             is_trouble,
         });
     }
@@ -725,39 +476,4 @@ fn count_odd_ports(host: &Host) -> BTreeMap<(Direction, u8), usize> {
         *odd.entry((service.direction, service.protocol)).or_default() += 1;
     }
     odd
-}
-
-/// Peers that are close together as prefixes, each no wider than it must be.
-fn join_peers(peers: impl Iterator<Item = IpAddr>) -> (Vec<IpNet>, Option<String>) {
-    let mut networks: BTreeMap<IpNet, Vec<IpAddr>> = BTreeMap::new();
-    for peer in peers {
-        let widest = if peer.is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
-        let network = IpNet::new(peer, widest).map_or_else(|_| IpNet::from(peer), |network| network.trunc());
-        networks.entry(network).or_default().push(peer);
-    }
-    let (mut prefixes, mut remarks) = (Vec::new(), Vec::new());
-    for peers in networks.into_values() {
-        if peers.len() < MIN_JOINED {
-            prefixes.extend(peers.into_iter().map(IpNet::from));
-            continue;
-        }
-        let prefix = cover(&peers);
-        let bits = prefix.max_prefix_len() - prefix.prefix_len();
-        let all = match bits {
-            0..=31 => (1_u64 << bits).to_string(),
-            bits => format!("2^{bits}"),
-        };
-        remarks.push(format!("{prefix}: seen {} of {all}", peers.len()));
-        prefixes.push(prefix);
-    }
-    prefixes.sort_unstable();
-    (prefixes, (!remarks.is_empty()).then(|| remarks.join(", ")))
-}
-
-/// The longest prefix that holds all these addresses of one family.
-fn cover(peers: &[IpAddr]) -> IpNet {
-    let first = peers.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-    let longest = IpNet::from(first);
-    let mut around = std::iter::once(longest).chain(crate::net::list_around(longest));
-    around.find(|prefix| peers.iter().all(|peer| prefix.contains(peer))).unwrap_or(longest)
 }

@@ -10,30 +10,37 @@
 //! | `dns` | names of addresses, from DNS answers in the same traffic |
 //! | `suspicion` | the alarm engine, which sees each opening as a drop |
 //! | `everyday` | services that are common in a DMZ, and their names |
-//! | `judge` | what is proposed, and what is not and why |
+//! | `shared` | what several servers do |
+//! | `excuses`, `objections` | what looks like trouble, and why something is not proposed |
+//! | `prefixes` | peers that are close together |
+//! | `judge` | what is proposed, and what is not |
 //! | `hosts` | servers with their names and all their evidence |
 //! | `roles` | needs that the same servers have become roles |
 //! | `wording` | needs and their evidence in words |
 //! | `text` | the policy |
 //! | `patch` | what a policy lacks, as a patch of its file |
-//! | `advice` | which networks a capture's servers probably have, for the message that asks for them |
+//! | `suggestion` | which networks a capture's servers probably have, for the message that asks for them |
+//! | `record` | all of it as data |
 //!
 //! Memory is bounded, whatever the size of the captures. What found no room is counted and named.
 
-mod advice;
 mod dns;
 mod everyday;
 mod evidence;
+mod excuses;
 mod flows;
 mod hosts;
 mod judge;
 mod macs;
+mod objections;
 mod patch;
+mod prefixes;
+mod record;
 mod roles;
 mod scope;
+mod shared;
+mod suggestion;
 mod suspicion;
-#[cfg(test)]
-mod tests;
 mod text;
 mod watch;
 mod wording;
@@ -41,13 +48,12 @@ mod wording;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::capture::{Damage, Merge};
-pub use advice::suggest_servers;
+use crate::capture::Merge;
 pub use dns::read_answer;
+pub use record::{Learned, ProposedRecord, RefusedRecord};
 pub use scope::Servers;
-use watch::Watch;
+pub use suggestion::suggest_servers;
+use watch::FrameReader;
 
 /// What to learn from.
 #[derive(Debug)]
@@ -64,63 +70,6 @@ pub struct Request<'a> {
     pub aggregate: bool,
 }
 
-/// What was learnt.
-#[derive(Clone, Debug, Serialize)]
-pub struct Learned {
-    /// The captures.
-    pub files: Vec<String>,
-    /// Time of the first packet, RFC 3339. `None`: there is none.
-    pub from: Option<String>,
-    /// Time of the last packet.
-    pub to: Option<String>,
-    /// Packets that were read.
-    pub packets: u64,
-    /// Names of the servers.
-    pub servers: Vec<String>,
-    /// Needs that are proposed.
-    pub proposed: Vec<ProposedRecord>,
-    /// What is not proposed, and why.
-    pub not_proposed: Vec<RefusedRecord>,
-    /// Needs of the policy that nothing used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unused: Option<Vec<String>>,
-    /// What the captures can't tell.
-    pub notes: Vec<String>,
-    /// The policy, or the patch. Empty: nothing is to be changed.
-    pub text: String,
-    /// Where captures are damaged.
-    #[serde(skip)]
-    pub damages: Vec<Damage>,
-}
-
-/// A need that is proposed.
-#[derive(Clone, Debug, Serialize)]
-pub struct ProposedRecord {
-    /// Names of the servers that get it.
-    pub servers: Vec<String>,
-    /// `in`, `out` or `quiet`.
-    pub direction: &'static str,
-    /// The need.
-    pub need: String,
-    /// Why: first, last, how often, with whom.
-    pub evidence: String,
-}
-
-/// What is not proposed.
-#[derive(Clone, Debug, Serialize)]
-pub struct RefusedRecord {
-    /// Name of the server.
-    pub server: String,
-    /// `in`, `out` or `quiet`.
-    pub direction: &'static str,
-    /// The need that would permit it.
-    pub need: String,
-    /// Why it is not proposed.
-    pub why: String,
-    /// First, last, how often, with whom.
-    pub evidence: String,
-}
-
 /// Learns from captures.
 ///
 /// # Errors
@@ -134,7 +83,7 @@ pub fn learn(request: &Request<'_>) -> anyhow::Result<Learned> {
 /// # Errors
 /// When a policy can't be made of what they show.
 pub fn learn_from(mut merge: Merge, request: &Request<'_>) -> anyhow::Result<Learned> {
-    let mut watch = Watch::new(&request.servers, request.is_increment);
+    let mut watch = FrameReader::new(&request.servers, request.is_increment);
     while let Some(frame) = merge.read() {
         watch.note(frame);
     }

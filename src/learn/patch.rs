@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 
-use super::Learned;
 use super::judge::Outcome;
+use super::record::Learned;
 use super::roles::{NeedDraft, RoleDraft, draft_roles};
 use super::text::{record, write_doubts};
 use super::watch::Seen;

@@ -12,7 +12,7 @@ use crate::net::{TCP, UDP};
 use crate::policy::Direction;
 
 /// Servers whose evidence a comment has one by one.
-const MAX_TOLD: usize = 4;
+const MAX_SHOWN: usize = 4;
 
 /// A need, with what a person should know of it.
 #[derive(Clone, Debug)]
@@ -65,15 +65,15 @@ pub(super) fn draft_roles(
 fn comment(proposals: &[&Proposal], hosts: &[Host]) -> Vec<String> {
     let mut lines = Vec::new();
     let is_alone = proposals.len() == 1;
-    for proposal in proposals.iter().take(MAX_TOLD) {
+    for proposal in proposals.iter().take(MAX_SHOWN) {
         let name = hosts.get(proposal.host).map(|host| host.name.as_str()).unwrap_or_default();
         lines.push(match is_alone {
             true => proposal.evidence.clone(),
             false => format!("{name}: {}", proposal.evidence),
         });
     }
-    if proposals.len() > MAX_TOLD {
-        lines.push(format!("and {} more servers", proposals.len() - MAX_TOLD));
+    if proposals.len() > MAX_SHOWN {
+        lines.push(format!("and {} more servers", proposals.len() - MAX_SHOWN));
     }
     let remarks: BTreeSet<&String> =
         proposals.iter().filter_map(|proposal| proposal.remark.as_ref()).collect();

@@ -23,7 +23,7 @@ const MAX_RECENT: usize = 8192;
 /// Of a frame, as much as a sample has.
 const SAMPLE_BYTES: usize = 128;
 /// Services of one server in whose troubles it had a part.
-const MAX_SERVICES: usize = 1024;
+const MAX_SERVICES: usize = 64;
 
 /// What a server had a part in.
 #[derive(Clone, Debug, Default)]

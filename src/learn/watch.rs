@@ -59,7 +59,7 @@ pub(super) struct Seen<'a> {
 }
 
 /// Reads frames.
-pub(super) struct Watch<'a> {
+pub(super) struct FrameReader<'a> {
     seen: Seen<'a>,
     flows: Flows,
     suspicion: Suspicion,
@@ -77,9 +77,9 @@ struct Ends {
     port: u16,
 }
 
-impl<'a> Watch<'a> {
-    pub(super) fn new(servers: &'a Servers<'a>, is_increment: bool) -> Watch<'a> {
-        Watch {
+impl<'a> FrameReader<'a> {
+    pub(super) fn new(servers: &'a Servers<'a>, is_increment: bool) -> FrameReader<'a> {
+        FrameReader {
             seen: Seen {
                 scope: Scope::new(servers),
                 evidence: Evidence::default(),

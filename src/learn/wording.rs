@@ -81,7 +81,7 @@ pub(super) fn show_evidence(row: &Row, peers: &[(IpAddr, PeerEvidence)], names: 
         (_, answered) => text.push_str(&format!(", {}", show_times(answered))),
     }
     let mut listed: Vec<(IpAddr, u64)> = match is_of_all {
-        true => row.peers.iter().map(|(address, peer)| (*address, peer.answered.max(peer.asked))).collect(),
+        true => row.peers.iter().map(|(address, peer)| (address, peer.answered.max(peer.asked))).collect(),
         false => peers.iter().map(|(address, peer)| (*address, peer.answered.max(peer.asked))).collect(),
     };
     listed.sort_by(|(a, more), (b, fewer)| fewer.cmp(more).then(a.cmp(b)));

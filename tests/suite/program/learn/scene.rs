@@ -281,6 +281,8 @@ pub(super) fn learn_from_a_flood(packets: u32) -> u64 {
                 let text = reader.join().expect("a thread").expect("an output");
                 assert!(status.success(), "{status}");
                 let found: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                let notes = found["notes"].to_string();
+                assert!(notes.contains("openings were of services that found no room"), "{notes}");
                 assert!(found["packets"].as_u64() >= Some(u64::from(packets)), "all packets are read");
                 return high;
             }
