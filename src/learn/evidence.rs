@@ -212,7 +212,9 @@ impl Evidence {
         let all = self.servers.entry(server).or_default();
         let has_room = all.rows.len() < MAX_ROWS_BY_SERVER && self.rows < MAX_ROWS;
         if !all.rows.contains_key(&opening.service) {
-            if !has_room && !(is_answer && make_room(&mut all.rows, &mut self.rows, &mut self.peers)) {
+            let finds_room =
+                has_room || (is_answer && make_room(&mut all.rows, &mut self.rows, &mut self.peers));
+            if !finds_room {
                 all.folded += u64::from(is_answer);
                 return;
             }

@@ -330,6 +330,13 @@ impl Judge<'_, '_> {
             let is_trouble = self.taken_over.contains(&number);
             self.refuse(number, service, row, &peers, &why, is_trouble);
         }
+        if !Seen::needs_no_answer(service) {
+            let silent = row.peers.iter().filter(|(_, evidence)| evidence.answered == 0);
+            let silent: Vec<_> = silent.map(|(peer, evidence)| (peer, *evidence)).collect();
+            if !silent.is_empty() {
+                self.refuse(number, service, row, &silent, "nobody answered there", false);
+            }
+        }
         let remark = (is_excused && kept.len() > 1).then(|| {
             format!(
                 "it offers the service itself: if it is to ask everybody, write \"{}\"",
@@ -401,7 +408,9 @@ impl Judge<'_, '_> {
             false => peers.iter().map(|(peer, _)| IpNet::from(*peer)).collect(),
         };
         // an attempt at everything would make a line of thousands of letters
-        let listed = if listed.len() > MAX_LISTED_CALLERS && row.answered == 0 { Vec::new() } else { listed };
+        let is_silent = row.answered == 0
+            || (!peers.is_empty() && peers.iter().all(|(_, evidence)| evidence.answered == 0));
+        let listed = if listed.len() > MAX_LISTED_CALLERS && is_silent { Vec::new() } else { listed };
         self.refusals.push(Refusal {
             host,
             service: *service,
@@ -464,9 +473,7 @@ impl Judge<'_, '_> {
 }
 
 fn is_odd(service: &Service) -> bool {
-    matches!(service.protocol, TCP | UDP)
-        && service.port >= 1024
-        && everyday::find_role(service.protocol, service.port).is_none()
+    matches!(service.protocol, TCP | UDP) && everyday::find_role(service.protocol, service.port).is_none()
 }
 
 /// Unnamed ports that were answered, by direction and protocol.

@@ -25,11 +25,14 @@ const SAMPLE_BYTES: usize = 128;
 /// Services of one server in whose troubles it had a part.
 const MAX_SERVICES: usize = 64;
 
+/// Kinds of alarms, each with the destination that was called again and again.
+pub(super) type Kinds = BTreeSet<(Kind, Option<IpAddr>)>;
+
 /// What a server had a part in.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Troubles {
-    /// Kinds by service, with the destination that was called again and again.
-    pub(super) by_service: BTreeMap<(u8, u16), BTreeSet<(Kind, Option<IpAddr>)>>,
+    /// Kinds by service.
+    pub(super) by_service: BTreeMap<(u8, u16), Kinds>,
     /// It tried many ports.
     pub(super) is_scan: bool,
     /// When the first of them began.

@@ -36,9 +36,12 @@ fn an_opening_that_nobody_answered_is_not_proposed() {
         capture.attempt(MINUTE, "192.0.2.80", "198.51.100.66", 4444);
         capture.send(2 * MINUTE, "192.0.2.80", "198.51.100.40", 4000);
         capture.attempt(3 * MINUTE, "198.51.100.9", "192.0.2.80", 3306);
+        capture.connect(4 * MINUTE, "192.0.2.80", "198.51.100.80", 5432);
+        capture.attempt(4 * MINUTE, "192.0.2.80", "198.51.100.81", 5432);
     });
     let learned = Scene::new().learn(&capture);
-    assert_eq!(needs(&learned), ["web1 in tcp/443 from 198.51.100.9"]);
+    assert_eq!(needs(&learned), ["web1 in tcp/443 from 198.51.100.9", "web1 out tcp/5432 to 198.51.100.80"]);
+    assert_eq!(refusal(&learned, "web1", "tcp/5432 to 198.51.100.81"), "nobody answered there");
     assert_eq!(refusal(&learned, "web1", "tcp/4444"), "nobody answered");
     assert_eq!(refusal(&learned, "web1", "udp/4000"), "nobody answered");
 }
