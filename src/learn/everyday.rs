@@ -91,6 +91,11 @@ pub(super) fn find_role(protocol: u8, port: u16) -> Option<&'static str> {
     EVERYDAY.iter().find(|(p, at, _)| (*p, *at) == (protocol, port)).map(|(_, _, role)| *role)
 }
 
+/// Whether a service is for those who run the server. Servers of any kind offer it.
+pub(super) fn is_for_administration(protocol: u8, port: u16) -> bool {
+    matches!(find_role(protocol, port), Some("ssh" | "monitored" | "configured" | "backup"))
+}
+
 /// The place of a role among all, by which a server is named.
 pub(super) fn rank_role(role: &str) -> usize {
     EVERYDAY.iter().position(|(_, _, known)| *known == role).unwrap_or(usize::MAX)

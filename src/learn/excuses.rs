@@ -87,7 +87,8 @@ impl Judge<'_, '_> {
         sharers.into_iter().any(|other| *other != number && !self.taken_over.contains(other))
     }
 
-    /// For each server those that offer the same services, counting services that at least two offer.
+    /// For each server those that offer the same services, counting services that at least two offer, apart from
+    /// those by which all servers are administered.
     pub(super) fn find_alike(&self) -> BTreeMap<usize, BTreeSet<usize>> {
         let mut by_offer: BTreeMap<BTreeSet<Service>, BTreeSet<usize>> = BTreeMap::new();
         for number in 0..self.hosts.len() {
@@ -96,7 +97,10 @@ impl Judge<'_, '_> {
                 .services
                 .iter()
                 .filter(|(service, servers)| {
-                    service.direction == Direction::In && servers.len() >= 2 && servers.contains(&number)
+                    service.direction == Direction::In
+                        && !everyday::is_for_administration(service.protocol, service.port)
+                        && servers.len() >= 2
+                        && servers.contains(&number)
                 })
                 .map(|(service, _)| *service)
                 .collect();

@@ -153,6 +153,25 @@ fn what_one_of_many_like_servers_does_alone_is_not_proposed() {
 }
 
 #[test]
+fn servers_that_have_only_their_administrator_in_common_are_not_alike() {
+    let capture = hour(|capture| {
+        for round in [0, 50 * MINUTE] {
+            for (server, port) in [("192.0.2.25", 25), ("192.0.2.53", 53), ("192.0.2.80", 80)] {
+                capture.connect(round + MINUTE, "203.0.113.7", server, 22);
+                capture.connect(round + 2 * MINUTE, "203.0.113.8", server, 9100);
+                capture.connect(round + 3 * MINUTE, "198.51.100.9", server, port);
+            }
+        }
+    });
+    let learned = Scene::new().learn(&capture);
+    assert_eq!(learned.not_proposed.len(), 0, "{:#?}", learned.not_proposed);
+    let needs = needs(&learned);
+    for need in ["mail1 in tcp/25", "dns1 in tcp/53", "web1 in tcp/80", "all management tcp/22"] {
+        assert!(needs.iter().any(|found| found.starts_with(need)), "{need}: {needs:#?}");
+    }
+}
+
+#[test]
 fn peers_become_a_prefix_only_when_asked_and_never_a_wide_one() {
     let capture = hour(|capture| {
         for host in [16, 17, 20, 31] {
