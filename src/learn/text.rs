@@ -241,9 +241,13 @@ fn write_tests(text: &mut String, outcome: &Outcome<'_>) {
         let troubles: Vec<&Refusal> =
             outcome.refusals.iter().filter(|refusal| refusal.host == number && refusal.is_trouble).collect();
         write_calls_test(text, host, &of_host, &troubles);
-        write_services_tests(text, host, &of_host, &troubles);
+        write_services_tests(text, (host, &outcome.hosts), &of_host, &troubles);
     }
     for (service, peers, _) in &outcome.management {
+        let peers: Vec<&IpNet> = peers.iter().filter(|peer| !is_of_server(peer, &outcome.hosts)).collect();
+        if peers.is_empty() {
+            continue;
+        }
         let is_reached = |host: &&Host| {
             host.addresses
                 .iter()
@@ -253,7 +257,7 @@ fn write_tests(text: &mut String, outcome: &Outcome<'_>) {
         let _ = writeln!(
             text,
             "\n[[tests]]\nfrom = {}\nto = {}\naccept = {}",
-            list(peers.iter().map(show_prefix)),
+            list(peers.iter().copied().map(show_prefix)),
             list(names),
             list([show_service(service)])
         );
@@ -283,15 +287,24 @@ fn write_calls_test(text: &mut String, host: &Host, proposals: &[&Proposal], tro
     let _ = writeln!(text, "deny = {}\nonly = true", list(denied));
 }
 
-fn write_services_tests(text: &mut String, host: &Host, proposals: &[&Proposal], troubles: &[&Refusal]) {
+fn write_services_tests(
+    text: &mut String,
+    (host, hosts): (&Host, &[Host]),
+    proposals: &[&Proposal],
+    troubles: &[&Refusal],
+) {
     let mut by_peers: BTreeMap<&[IpNet], BTreeSet<Service>> = BTreeMap::new();
     for proposal in proposals.iter().filter(|proposal| proposal.service.direction == Direction::In) {
         by_peers.entry(&proposal.peers).or_default().insert(proposal.service);
     }
     for (peers, services) in &by_peers {
+        let outside: Vec<&IpNet> = peers.iter().filter(|peer| !is_of_server(peer, hosts)).collect();
+        if outside.is_empty() && !peers.is_empty() {
+            continue;
+        }
         let _ = writeln!(text, "\n[[tests]]");
-        if !peers.is_empty() {
-            let _ = writeln!(text, "from = {}", list(peers.iter().map(show_prefix)));
+        if !outside.is_empty() {
+            let _ = writeln!(text, "from = {}", list(outside.into_iter().map(show_prefix)));
         }
         let _ =
             writeln!(text, "to = \"{}\"\naccept = {}", host.name, list(services.iter().map(show_service)));
@@ -307,6 +320,11 @@ fn write_services_tests(text: &mut String, host: &Host, proposals: &[&Proposal],
     if !denied.is_empty() {
         let _ = writeln!(text, "\n[[tests]]\nto = \"{}\"\ndeny = {}", host.name, list(denied));
     }
+}
+
+/// Whether a peer is a server too. What it may open is said by its own needs.
+fn is_of_server(peer: &IpNet, hosts: &[Host]) -> bool {
+    hosts.iter().flat_map(|host| &host.addresses).any(|own| own.contains(peer) || peer.contains(own))
 }
 
 fn list(words: impl IntoIterator<Item = String>) -> String {

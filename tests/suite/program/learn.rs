@@ -5,6 +5,7 @@ mod scene;
 mod weeks;
 
 use portcullis::learn::Learned;
+use portcullis::policy_tests::run_tests;
 
 use self::scene::{Capture, Scene, needs};
 
@@ -169,6 +170,23 @@ fn servers_that_have_only_their_administrator_in_common_are_not_alike() {
     for need in ["mail1 in tcp/25", "dns1 in tcp/53", "web1 in tcp/80", "all management tcp/22"] {
         assert!(needs.iter().any(|found| found.starts_with(need)), "{need}: {needs:#?}");
     }
+}
+
+#[test]
+fn the_tests_hold_where_one_server_asks_another_and_may_not() {
+    let capture = hour(|capture| {
+        capture.connect(MINUTE, "198.51.100.9", "192.0.2.81", 443);
+        // a download that nothing excuses
+        capture.connect(2 * MINUTE, "192.0.2.81", "192.0.2.80", 80);
+        capture.connect(3 * MINUTE, "192.0.2.81", "192.0.2.80", 22);
+    });
+    let scene = Scene::new();
+    let learned = scene.learn(&capture);
+    assert!(needs(&learned).contains(&"web1 in tcp/80 from 192.0.2.81".to_owned()), "{:#?}", needs(&learned));
+    assert!(refusal(&learned, "web2", "tcp/80 to 192.0.2.80").starts_with("fetch: "));
+    let policy = scene.policy("dmz0.toml", &learned.text);
+    let report = run_tests(&policy.policy, &policy.tables).expect("a run");
+    assert_eq!(report.failed, 0, "{}", report.describe());
 }
 
 #[test]
