@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -148,6 +149,12 @@ pub enum Command {
 
     /// Tell what a policy would have done to a capture, without touching an interface
     Replay(ReplayArgs),
+
+    /// Learn a policy from captures: who opened what, and who answered. Needs no privilege
+    ///
+    /// Prints a policy in mode observe, each need with its evidence, and what it does not propose and why. With
+    /// --against it prints only what that policy would drop, as a patch of its file.
+    Learn(LearnArgs),
 
     /// Permit a server one more need for a time. The kernel ends it, with or without a daemon
     Allow(EditArgs),
@@ -503,6 +510,51 @@ pub struct ReplayArgs {
     /// Captures of both directions, pcap or pcapng. Several are read in the order of their times. - reads standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+}
+
+/// The flags of `learn`.
+#[derive(Debug, Args)]
+pub struct LearnArgs {
+    /// The servers: addresses and prefixes of the DMZ, separated by commas
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', value_parser = parse_network)]
+    #[arg(conflicts_with_all = ["interface", "policy", "against"])]
+    pub servers: Vec<IpNet>,
+
+    /// The servers are the networks of this DMZ-facing interface
+    #[arg(short, long, value_name = "IF", conflicts_with_all = ["policy", "against"])]
+    pub interface: Option<String>,
+
+    /// The servers, with their names, are those of this policy. A whole new one is printed
+    #[arg(short, long, conflicts_with = "against")]
+    pub policy: Option<PathBuf>,
+
+    /// Print only what this policy would drop and what is needed, as a patch of its file
+    #[arg(long, value_name = "POLICY")]
+    pub against: Option<PathBuf>,
+
+    /// With --against: also take out the needs that nothing has used for this time: 12h, 30d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "against")]
+    pub unused: Option<Duration>,
+
+    /// Join four or more peers of one /24 (IPv6: /56) to the longest prefix that holds them
+    #[arg(long)]
+    pub aggregate: bool,
+
+    /// Write to this new file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Captures, pcap or pcapng. Several are read in the order of their times. - reads standard input
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads an address or a prefix. Host bits are cut off.
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let prefix = text.parse::<IpNet>().map(|network| network.trunc());
+    prefix.or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+        "write an address or a prefix, as 192.0.2.0/24; several are separated by commas".to_owned()
+    })
 }
 
 fn parse_mac_argument(text: &str) -> Result<[u8; 6], String> {

@@ -25,6 +25,7 @@ mod fault;
 pub mod gate;
 pub mod history;
 pub mod host;
+pub mod learn;
 pub mod memory;
 pub mod net;
 pub mod nft;

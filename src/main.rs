@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use portcullis::cli::{Cli, Command, Export, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, needs, pickup,
+    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, learn, needs, pickup,
     quarantine, reload, replay, report, rollback, run, show, test, top,
 };
 use portcullis::exit::Exit;
@@ -76,6 +76,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
             show::run(interface.as_deref(), *subject, *since, &output)
         }
         Command::Replay(arguments) => replay::run(arguments, &output),
+        Command::Learn(arguments) => learn::run(arguments, &output),
         Command::Explain(arguments) => explain::run(arguments, &output),
         Command::Allow(arguments) => edits::run(EditAction::Allow, arguments, &output),
         Command::Deny(arguments) => edits::run(EditAction::Deny, arguments, &output),

@@ -60,6 +60,16 @@ pub fn read_regular_policy(path: &Path) -> anyhow::Result<Result<Policy, Diagnos
     Ok(parse_policy(path, to_text(file, name)?))
 }
 
+/// Parses and compiles the text of a policy as if it stood in this file.
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn compile_text(path: &Path, text: String) -> Result<CompiledPolicy, Diagnostics> {
+    let policy = parse_policy(path, (text, path.display().to_string()))?;
+    let tables = compile(&policy)?;
+    Ok(CompiledPolicy { policy, tables })
+}
+
 fn parse_policy(path: &Path, (text, name): (String, String)) -> Result<Policy, Diagnostics> {
     let folder = path.parent().unwrap_or(Path::new(""));
     parse_with_files(&text, &name, &|file| read_set_file(&folder.join(file)))

@@ -11,6 +11,7 @@ pub mod edits;
 pub mod explain;
 pub mod export;
 pub mod init;
+pub mod learn;
 pub mod needs;
 pub mod pickup;
 pub mod quarantine;

@@ -77,6 +77,20 @@ fn write_capture(testbed: &Testbed) -> ([String; 2], String) {
     (files, testbed.write("wider.toml", &wider))
 }
 
+/// A capture with a connection that was answered, one that was not, and one from before.
+fn write_lesson(testbed: &Testbed) -> String {
+    let (web, other) = ((ip(V4.web), 40_000), (ip("198.51.100.60"), 5432));
+    let refused = (ip("198.51.100.61"), 5432);
+    let frames = [
+        (0, tcp((ip(V4.web), 80), (ip(V4.peer), 51_000), ACK)),
+        (100, tcp(web, other, SYN)),
+        (110, tcp(other, web, SYN | ACK)),
+        (200, tcp(web, refused, SYN)),
+        (9000, tcp(web, refused, SYN)),
+    ];
+    write(&testbed.folder, "lesson.pcap", &pcap(ETHERNET, &frames)).display().to_string()
+}
+
 #[test]
 fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes_no_other() {
     let _machine = share_machine();
@@ -113,6 +127,11 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
         let against = run(&["replay", "-j", "-p", &policy, "--against", &wider, capture]);
         compare(&mut page, "replay --against", &against);
     }
+
+    let learnt = write_lesson(&testbed);
+    compare(&mut page, "learn", &run(&["learn", "-j", "--servers", "192.0.2.0/24", &learnt]));
+    let against = ["learn", "-j", "--against", &policy, "--unused", "1s", &learnt];
+    compare(&mut page, "learn", &run(&against));
 
     // with a daemon, and traffic
     let mut daemon = testbed.daemon(&dmz(), &[]);

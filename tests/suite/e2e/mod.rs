@@ -4,6 +4,7 @@
 //!
 //! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies.
 
+mod adopt;
 pub mod audit;
 pub mod calm;
 pub mod command;

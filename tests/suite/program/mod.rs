@@ -17,6 +17,7 @@ mod hairpin;
 mod hot_kinds;
 mod icmp_errors;
 mod late_answers;
+mod learn;
 mod ledger;
 mod lenient_tracker;
 mod limits;

@@ -1,0 +1,111 @@
+//! Learn: from captures to a policy that a person can read, correct and sign.
+//!
+//! | part | work |
+//! | --- | --- |
+//! | `scope` | which addresses are servers |
+//! | `watch` | reads each frame once: who opened what, and who answered |
+//! | `flows` | the connections that are open in the capture |
+//! | `evidence` | answered openings, by server, service and peer |
+//! | `macs` | which MACs are servers', and which is the router's |
+//! | `dns` | names of addresses, from DNS answers in the same traffic |
+//! | `suspicion` | the alarm engine, which sees each opening as a drop |
+//! | `everyday` | services that are common in a DMZ, and their names |
+//! | `shared` | what several servers do |
+//! | `excuses`, `objections` | what looks like trouble, and why something is not proposed |
+//! | `prefixes` | peers that are close together |
+//! | `judge` | what is proposed, and what is not |
+//! | `hosts` | servers with their names and all their evidence |
+//! | `roles` | needs that the same servers have become roles |
+//! | `wording` | needs and their evidence in words |
+//! | `text` | the policy |
+//! | `patch` | what a policy lacks, as a patch of its file |
+//! | `suggestion` | which networks a capture's servers probably have, for the message that asks for them |
+//! | `record` | all of it as data |
+//!
+//! Memory is bounded, whatever the size of the captures. What found no room is counted and named.
+
+mod dns;
+mod everyday;
+mod evidence;
+mod excuses;
+mod flows;
+mod hosts;
+mod judge;
+mod macs;
+mod objections;
+mod patch;
+mod prefixes;
+mod record;
+mod roles;
+mod scope;
+mod shared;
+mod suggestion;
+mod suspicion;
+mod text;
+mod watch;
+mod wording;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::capture::Merge;
+pub use dns::read_answer;
+pub use record::{Learned, ProposedRecord, RefusedRecord};
+pub use scope::Servers;
+pub use suggestion::suggest_servers;
+use watch::FrameReader;
+
+/// What to learn from.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The captures.
+    pub files: &'a [PathBuf],
+    /// Which addresses are servers.
+    pub servers: Servers<'a>,
+    /// Only what the policy of `servers` lacks is wanted, as a patch of its file.
+    pub is_increment: bool,
+    /// Of an increment: needs that nothing used for so long are taken out as well.
+    pub unused: Option<Duration>,
+    /// Peers that are close together become prefixes.
+    pub aggregate: bool,
+}
+
+/// Learns from captures.
+///
+/// # Errors
+/// When a file can't be opened, or a policy can't be made of what it shows. A damaged capture is no error.
+pub fn learn(request: &Request<'_>) -> anyhow::Result<Learned> {
+    learn_from(Merge::open(request.files)?, request)
+}
+
+/// Learns from captures that are open already.
+///
+/// # Errors
+/// When a policy can't be made of what they show.
+pub fn learn_from(mut merge: Merge, request: &Request<'_>) -> anyhow::Result<Learned> {
+    let mut watch = FrameReader::new(&request.servers, request.is_increment);
+    while let Some(frame) = merge.read() {
+        watch.note(frame);
+    }
+    let seen = watch.finish();
+    let learned = Learned {
+        files: request.files.iter().map(|file| file.display().to_string()).collect(),
+        from: seen.first_ns.map(wording::show_moment_exactly),
+        to: seen.first_ns.map(|_| wording::show_moment_exactly(seen.last_ns)),
+        packets: seen.packets,
+        servers: Vec::new(),
+        proposed: Vec::new(),
+        not_proposed: Vec::new(),
+        unused: None,
+        notes: seen.list_notes(),
+        text: String::new(),
+        damages: merge.damages().to_vec(),
+    };
+    let outcome = judge::judge(seen, &request.servers, request.aggregate);
+    match &request.servers {
+        Servers::Policy(compiled) if request.is_increment => {
+            patch::complete(learned, outcome, compiled, request.unused)
+        }
+        Servers::Policy(_) | Servers::Networks { .. } => text::complete(learned, outcome),
+    }
+}
