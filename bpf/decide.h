@@ -12,6 +12,7 @@
 #include "elsewhere.h"
 #include "fragment.h"
 #include "link_scope.h"
+#include "name_grant.h"
 #include "stray.h"
 
 static __always_inline bool is_spoofed(const struct policy *policy, const struct server *server,
@@ -150,6 +151,19 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	if (edit & EDIT_ALLOWS && (!rule || rule & RULE_LIMITED))
 		rule = edit_rule(edit);
 
+	if (context->policy->flags & SETTINGS_NAMES && need && need->outbound.set &&
+	    (!rule || rule & RULE_LIMITED)) {
+		__u32 found = find_by_name(context->policy, &context->key,
+					   opening ? need->outbound.set :
+						     need->outbound.set | OF_CONNECTION,
+					   server->id, context->now_ns);
+
+		if (found) {
+			rule = found;
+			decision->effects = opening ? EFFECT_USE_GRANT : EFFECT_TOUCH_CONNECTION;
+		}
+	}
+
 	/* The peer opened this connection, so the server's `out` need does not cover it. It may have
 	 * done so by a packet whose ports can't be read. But where the server sent a SYN of its own,
 	 * the peer's SYN has only crossed it.
@@ -174,7 +188,8 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	}
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule,
-		     (is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0) |
+		     decision->effects |
+			     (is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0) |
 			     (opening ? EFFECT_COUNT_USE : EFFECT_SEE_USE));
 		if (!opening)
 			return;

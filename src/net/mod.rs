@@ -2,6 +2,7 @@
 //! and TCP flags, how addresses and MACs are written, and frames to ask the programs about.
 
 pub(crate) mod datagram;
+mod domain;
 pub mod ethertype;
 pub(crate) mod frame;
 mod mac;
@@ -12,6 +13,7 @@ mod services;
 pub mod tcp_flags;
 
 pub use datagram::{Payload, read_sctp_chunk, read_udp_payload};
+pub use domain::{DomainError, DomainName};
 pub use mac::{is_host_mac, parse_mac, show_mac, show_mac_ieee};
 pub use prefix::{list_around, range_of, show_prefix, subtract};
 pub use probe::{Probe, ProbeError};

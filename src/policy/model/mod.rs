@@ -3,6 +3,7 @@
 mod alarms;
 pub(super) mod keys;
 mod location;
+mod names;
 mod need;
 mod set;
 mod settings;
@@ -16,9 +17,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::net::DomainName;
+
 pub use alarms::{Alarms, Response};
 pub use keys::Value;
 pub use location::{Located, Location};
+pub use names::{NameSettings, Prefixes, TimeToLive};
 pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
@@ -38,6 +42,8 @@ pub struct Policy {
     pub text: String,
     /// `[policy]`.
     pub settings: Settings,
+    /// `[names]`.
+    pub names: NameSettings,
     /// `[sets]` by name.
     pub sets: BTreeMap<String, Set>,
     /// `[routers.*]` in the order of the file.
@@ -59,7 +65,7 @@ pub struct Policy {
 impl Policy {
     /// The tables that a file may have.
     pub const TABLES: &[&str] =
-        &["policy", "sets", "routers", "roles", "servers", "tests", "alarms", "tables"];
+        &["policy", "sets", "names", "routers", "roles", "servers", "tests", "alarms", "tables"];
 
     /// A place of this policy as `FILE:LINE`.
     pub fn locate(&self, place: &Location) -> String {
@@ -74,6 +80,32 @@ impl Policy {
     /// The server of this name.
     pub fn find_server(&self, name: &str) -> Option<&Server> {
         self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// The addresses of the resolvers, each once.
+    pub fn resolvers(&self) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for text in &self.names.resolvers.0 {
+            match text.strip_prefix('@') {
+                Some(set) => {
+                    let members = self.sets.get(set).into_iter().flat_map(|set| set.prefixes());
+                    addresses.extend(members.map(|prefix| prefix.addr()));
+                }
+                None => addresses.extend(text.parse::<IpAddr>().ok()),
+            }
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// The names that needs have, each once.
+    pub fn needed_names(&self) -> Vec<DomainName> {
+        let needs = self.roles.iter().flat_map(Role::needs);
+        let mut names: Vec<DomainName> = needs.flat_map(|need| need.resolve_names(&self.sets)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The names of the servers that are prefixes, with several machines each.
@@ -160,9 +192,11 @@ pub struct Server {
     pub roles_place: Location,
     /// Overrides the policy's mode.
     pub mode: Option<(Mode, Location)>,
+    /// Whether it forwards all questions to the resolvers: then all servers may use what it is answered.
+    pub forwards: bool,
 }
 
 impl Server {
     /// The keys that a server may have in a file.
-    pub const KEYS: &[&str] = &["addresses", "mac", "vlan", "roles", "mode"];
+    pub const KEYS: &[&str] = &["addresses", "mac", "vlan", "roles", "mode", "forwards"];
 }

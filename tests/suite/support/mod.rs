@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod chance;
 pub mod dmz;
+pub mod dns;
 pub mod frame;
 pub mod layers;
 pub mod own_openings;

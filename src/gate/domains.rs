@@ -1,0 +1,91 @@
+//! The ids of names as destinations, and the room that each server has for what belongs to them. A name keeps
+//! its id across policies, because grants outlive them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+
+use super::Gate;
+use super::error::GateError;
+use crate::abi::{domain, read_text, state, write_text};
+use crate::compile::DomainIds;
+use crate::net::DomainName;
+
+/// The least room of a server.
+const LEAST_ROOM: u64 = 16;
+
+impl Gate {
+    /// The ids of these names, in their order. A new name gets a new id.
+    pub(super) fn assign_domain_ids(&self, names: &[DomainName]) -> Result<DomainIds, GateError> {
+        let read = |(id, text): &(u32, domain)| (*id, DomainName::from_printed(&read_text(&text.text)));
+        let earlier: Vec<(u32, DomainName)> = self.maps.domains.entries()?.iter().map(read).collect();
+        if names.is_empty() {
+            return Ok(DomainIds { ids: Vec::new(), earlier });
+        }
+        let mut known: HashMap<&DomainName, u32> = earlier.iter().map(|(id, name)| (name, *id)).collect();
+        let mut last = self.read_state(state::STATE_NAME_ID)?;
+        let mut fresh = Vec::new();
+        let mut ids = Vec::with_capacity(names.len());
+        for name in names {
+            let id = *known.entry(name).or_insert_with(|| {
+                last += 1;
+                let id = last as u32;
+                fresh.push((id, domain { text: write_text(&name.to_string()) }));
+                id
+            });
+            ids.push(id);
+        }
+        let wanted = earlier.len() + fresh.len();
+        if wanted > self.maps.domains.capacity() as usize {
+            return Err(GateError::TableFull {
+                table: "domains",
+                size: self.maps.domains.capacity(),
+                wanted,
+            });
+        }
+        if !fresh.is_empty() {
+            // The number first: an id that is given twice would open the addresses of another name.
+            self.write_state(state::STATE_NAME_ID, last)?;
+            self.maps.domains.put_all(&fresh)?;
+        }
+        Ok(DomainIds { ids, earlier })
+    }
+
+    /// Shares the tables of names out to this many servers. Half of each table is left, because rows stay where
+    /// they are when shares become smaller.
+    pub(super) fn set_name_rooms(&self, servers: usize) -> Result<(), GateError> {
+        if self.read_state(state::STATE_NAME_SECRET)? == 0 {
+            self.write_state(state::STATE_NAME_SECRET, draw_secret()?)?;
+        }
+        let owners = u64::try_from(servers).unwrap_or(u64::MAX).saturating_add(1);
+        for (index, capacity) in [
+            (state::STATE_GRANT_ROOM, self.maps.grants.capacity()),
+            (state::STATE_CONNECTION_ROOM, self.maps.name_connections.capacity()),
+            (state::STATE_QUERY_ROOM, self.maps.queries.capacity()),
+            (state::STATE_STREAM_ROOM, self.maps.streams.capacity()),
+        ] {
+            let room = (u64::from(capacity) / 2 / owners).max(LEAST_ROOM);
+            self.write_state(index, 1 << room.ilog2())?;
+        }
+        Ok(())
+    }
+
+    /// Adds up what went wrong with answers, and what did not: `enum name_count`.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn name_counts(&self) -> Result<Vec<u64>, GateError> {
+        (0..self.maps.name_counts.capacity())
+            .map(|index| Ok(self.maps.name_counts.get_per_cpu(&index)?.iter().sum()))
+            .collect()
+    }
+}
+
+/// A random number, but not 0.
+fn draw_secret() -> Result<u64, GateError> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(|error| {
+        GateError::Other { what: "could not draw a random number".to_owned(), why: error.to_string() }
+    })?;
+    Ok(u64::from_ne_bytes(bytes) | 1)
+}
