@@ -184,6 +184,8 @@ impl<'gate> Monitor<'gate> {
         } else if let Err(error) = self.gate.note_own_links(&self.place) {
             // those of a second ago hold on
             debug!("{error}");
+        } else if let Err(error) = self.gate.note_own_networks(&self.place) {
+            debug!("{error}");
         }
         if self.mode != AttachMode::No {
             check.over.push(GateTrouble::Detached);

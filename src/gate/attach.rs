@@ -186,6 +186,9 @@ impl Gate {
                  alarm of one that is forwarded; the daemon tries again every second: {error}"
             ));
         }
+        if let Err(error) = self.note_own_networks(place) {
+            warnings.push(format!("{error}; the daemon tries again every second"));
+        }
     }
 
     /// Attaches to an interface that was deleted and made again. The caller holds the lock. Returns how

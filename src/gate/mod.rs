@@ -38,6 +38,7 @@ mod open;
 mod orphans;
 mod outer_map;
 mod own_links;
+mod own_networks;
 mod pickup;
 mod pinned_links;
 mod pins;

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::diagnostic::{Diagnostic, Finding, Source};
+use super::name_doubts::find_name_doubts;
 use crate::net::DomainName;
 
 use super::model::{Direction, Families, Location, Need, Peer, Policy, PolicyTest, Role};
@@ -22,6 +23,7 @@ pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
     }
     findings.extend(find_missing_management(policy));
     findings.extend(find_mute_servers(policy));
+    findings.extend(find_name_doubts(policy));
     findings.extend(policy.tests.iter().flat_map(|test| find_void_parts(policy, test)));
     let source = Source::new(&policy.file, &policy.text);
     source.render_all(findings)
@@ -48,6 +50,7 @@ fn find_sets_of_nobody(policy: &Policy) -> impl Iterator<Item = Finding> {
         Peer::Set(name) => Some(name.as_str()),
         Peer::Prefix(_) | Peer::Server(..) | Peer::Name(_) => None,
     }));
+    named.extend(policy.names.resolvers.0.iter().filter_map(|text| text.strip_prefix('@')));
     policy.sets.values().filter(move |set| !named.contains(set.name.as_str())).map(|set| {
         at(&set.place, format!("no need names the set `@{}`", set.name))
             .with_help(format!("write `to @{0}` or `from @{0}` in a need, or leave the set out", set.name))

@@ -10,6 +10,7 @@ mod difference;
 mod doubts;
 mod enforcement;
 mod model;
+mod name_doubts;
 mod read;
 mod summary;
 #[cfg(test)]

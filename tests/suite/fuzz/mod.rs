@@ -10,6 +10,7 @@ mod conversation;
 mod differ;
 mod event;
 mod mutation;
+mod names;
 pub mod network;
 pub mod policies;
 pub mod setting;
