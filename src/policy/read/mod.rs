@@ -98,6 +98,12 @@ pub fn parse_need(text: &str, direction: Direction, policy: &Policy) -> Result<N
     let need = read_need(text, direction, &names, source.place(&(0..text.len())), &mut |finding| {
         findings.push(finding);
     });
+    if let Some(need) = &need
+        && !need.resolve_names(&policy.sets).is_empty()
+    {
+        let message = "a need that is not in the policy can't have a name";
+        findings.push(Finding::new(0..text.len(), message).with_help("write addresses"));
+    }
     match need {
         Some(need) if findings.is_empty() => Ok(need),
         _ => Err(Diagnostics::gather(findings, &source)),

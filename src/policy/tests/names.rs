@@ -1,6 +1,6 @@
 //! DNS names as destinations: where they may stand, and what is refused.
 
-use super::super::find_doubts;
+use super::super::{Direction, find_doubts, parse_need};
 use super::{complaints, help, read};
 use crate::net::DomainName;
 
@@ -81,7 +81,7 @@ fn a_name_opens_and_lets_nobody_in() {
 #[test]
 fn a_name_needs_resolvers_and_a_tracker() {
     let text = with_needs("\"tcp/443 to a.b.example\"", "");
-    assert_eq!(complaints(&text), Vec::<String>::new());
+    assert_eq!(read(&text).needed_names().len(), 1);
     let found = complaints(&text.replace("resolvers = [\"198.51.100.53\"]\n", ""));
     assert_eq!(
         found,
@@ -129,4 +129,13 @@ fn a_resolver_that_nobody_may_ask_and_a_forgeable_one_are_doubted() {
     let text = with_needs("\"tcp/443 to a.b.example\", \"udp/53 to 198.51.100.53\"", "");
     let found = messages(&text);
     assert!(!found.iter().any(|message| message.contains("resolver")), "{found:?}");
+}
+
+#[test]
+fn a_need_that_is_not_in_a_policy_has_no_name() {
+    let policy = read(&with_needs("\"tcp/443 to @mirrors\"", "[sets]\nmirrors = [\"a.b.example\"]\n"));
+    for need in ["tcp/443 to c.d.example", "tcp/443 to @mirrors"] {
+        let refused = parse_need(need, Direction::Out, &policy).unwrap_err().to_string();
+        assert!(refused.contains("a need that is not in the policy can't have a name"), "{refused}");
+    }
 }
