@@ -13,7 +13,12 @@ use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counted_need, counter, domain, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent, given_back, grant, granted, granted_key, half_open, layout, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, name_connection, name_event, name_event_key, name_key, name_need_key, name_pattern, name_peer_key, name_share, need, need_key, need_use, opening, opening_bucket, peer_key, prefix_key, quarantine, query, range_key, refused_fragment, resolver, router_key, row_addresses, row_counts, row_quota, rule, server, settings, share_key, stream,
+    address, counted_need, counter, domain, edit_cell, edit_key, flow, flow_key, fragment, fragment_key,
+    frequent, given_back, grant, granted, granted_key, half_open, layout, ledger_key, ledger_row, lessors,
+    limit, limit_key, mac_key, name, name_connection, name_event, name_event_key, name_key, name_need_key,
+    name_pattern, name_peer_key, name_share, need, need_key, need_use, opening, opening_bucket, peer_key,
+    prefix_key, quarantine, query, range_key, refused_fragment, resolver, router_key, row_addresses,
+    row_counts, row_quota, rule, server, settings, share_key, stream,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;

@@ -6,7 +6,13 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, class_limits, counted_need, counter, decision, domain, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent, frequent_address, given_back, grant, granted, granted_key, half_open, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, name_connection, name_event, name_event_key, name_key, name_need_key, name_pattern, name_peer_key, name_share, need, need_key, need_use, opening, opening_bucket, peer_key, peer_match, prefix_key, private_run, quarantine, query, question, range_key, refused_fragment, resolver, router_key, row_addresses, row_counts, row_quota, rule, sample, server, settings, share_key, stream, sweep_request, sweep_row,
+    address, class_limits, counted_need, counter, decision, domain, edit_cell, edit_key, flow, flow_key,
+    fragment, fragment_key, frequent, frequent_address, given_back, grant, granted, granted_key, half_open,
+    ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, name_connection, name_event,
+    name_event_key, name_key, name_need_key, name_pattern, name_peer_key, name_share, need, need_key,
+    need_use, opening, opening_bucket, peer_key, peer_match, prefix_key, private_run, quarantine, query,
+    question, range_key, refused_fragment, resolver, router_key, row_addresses, row_counts, row_quota, rule,
+    sample, server, settings, share_key, stream, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
