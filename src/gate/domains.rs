@@ -1,13 +1,14 @@
 //! The ids of names as destinations, and the room that each server has for what belongs to them. A name keeps
 //! its id across policies, because grants outlive them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 
 use super::Gate;
 use super::error::GateError;
-use crate::abi::{domain, read_text, state, write_text};
+use crate::abi::{domain, grant, granted_key, read_text, share_key, state, write_text};
+use crate::clock::now_ns;
 use crate::compile::DomainIds;
 use crate::net::DomainName;
 
@@ -66,6 +67,41 @@ impl Gate {
         ] {
             let room = (u64::from(capacity) / 2 / owners).max(LEAST_ROOM);
             self.write_state(index, 1 << room.ilog2())?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what servers that have gone hold in the tables of names. Their open grants and their connections
+    /// stay: a later policy may have them again.
+    pub(super) fn tidy_names(&self, ids: &[u32]) -> Result<(), GateError> {
+        let known: HashSet<u32> = ids.iter().copied().chain([0]).collect();
+        let is_gone = |server: u32| !known.contains(&server);
+        for (server, _) in self.maps.name_shares.entries()? {
+            if is_gone(server) {
+                self.maps.name_shares.remove(&server)?;
+            }
+        }
+        for (key, _) in self.maps.queries.entries()? {
+            if is_gone(key.server) {
+                self.maps.queries.remove(&key)?;
+            }
+        }
+        for (key, _) in self.maps.streams.entries()? {
+            if is_gone(key.server) {
+                self.maps.streams.remove(&key)?;
+            }
+        }
+        let now_ns = now_ns();
+        let grants = self.maps.grants.entries()?;
+        let is_over = |key: &share_key, grant: &grant| is_gone(key.server) && grant.open_until_ns <= now_ns;
+        let (over, kept): (Vec<_>, Vec<_>) = grants.into_iter().partition(|(key, grant)| is_over(key, grant));
+        let kept: HashSet<(u32, [u32; 4])> =
+            kept.iter().map(|(key, grant)| (key.server, grant.address.word_be)).collect();
+        for (key, grant) in over {
+            if !kept.contains(&(key.server, grant.address.word_be)) {
+                self.maps.granted.remove(&granted_key { address: grant.address, server: key.server })?;
+            }
+            self.maps.grants.remove(&key)?;
         }
         Ok(())
     }

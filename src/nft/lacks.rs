@@ -75,6 +75,9 @@ pub(super) fn list_lacks(policy: &Policy, interface: &str) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if !policy.needed_names().is_empty() {
+        lacks.push("Names: nft learns no addresses, so what a need opens by a name stays closed.".to_owned());
+    }
     let asked = |need: &&Need| {
         let untracked: &[u16] = match need.protocol {
             ICMP => &[42],

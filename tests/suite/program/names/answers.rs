@@ -228,3 +228,16 @@ fn a_limit_counts_the_openings_by_a_name() {
     gate.passes(&datagram, Reason::Need);
     gate.drops(&datagram, Reason::Rate);
 }
+
+#[test]
+fn of_two_names_of_an_address_the_one_without_a_limit_counts() {
+    let needs = "\"udp/123 to a.vendor.example limit 1/m\", \"udp/123 to b.vendor.example\"";
+    let policy = POLICY.replace("\"udp/123 to ntp.vendor.example\"", needs);
+    for names in [["a.vendor.example", "b.vendor.example"], ["b.vendor.example", "a.vendor.example"]] {
+        let gate = TestGate::new(&policy);
+        names.iter().for_each(|name| v4().look_up(&gate, name, &["203.0.113.123"]));
+        for _ in 0..3 {
+            gate.passes(&udp((v4().server, 40_000), (ip("203.0.113.123"), 123)), Reason::Need);
+        }
+    }
+}

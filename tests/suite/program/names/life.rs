@@ -1,6 +1,6 @@
 //! How long a grant lives, and what ends it.
 
-use portcullis::abi::{Reason, grant, name_connection, share_key};
+use portcullis::abi::{Reason, grant, name_connection, query, share_key};
 
 use super::{POLICY, v4};
 use crate::support::dmz::ip;
@@ -159,4 +159,36 @@ fn the_most_specific_name_is_granted_and_those_around_it_have_it_too() {
     gate.passes(&mail.syn(ADDRESS, 25), Reason::Need);
     mail.look_up(&gate, "b.mirror.example", &["203.0.113.81"]);
     gate.drops(&mail.syn("203.0.113.81", 25), Reason::Destination);
+}
+
+#[test]
+fn a_server_that_has_gone_gives_back_its_rows_but_for_open_grants() {
+    let rows = |gate: &TestGate| {
+        let grants = gate.entries::<share_key, grant>("grants").len();
+        (grants, gate.entries::<share_key, query>("queries").len())
+    };
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    let without = POLICY.replace("servers.client1", "servers.client3");
+    gate.swap(&without);
+    assert_eq!(rows(&gate), (1, 0));
+    gate.swap(POLICY);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    age(&gate, 2 * HOUR_NS);
+    gate.swap(&without);
+    assert_eq!(rows(&gate), (0, 0));
+    gate.swap(POLICY);
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+}
+
+#[test]
+fn a_connection_is_the_servers_that_opened_it_and_not_its_addresss() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    let segment = tcp((v4().server, 50_000), (ip(ADDRESS), 443), ACK);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    gate.passes(&segment, Reason::OwnConnection);
+    gate.swap(&POLICY.replace("servers.client1", "servers.client3"));
+    gate.drops(&segment, Reason::NoFlow);
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
 }
