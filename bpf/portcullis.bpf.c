@@ -91,7 +91,6 @@ int portcullis_track(struct __sk_buff *skb)
 	struct packet packet = {};
 	__u64 now_ns = read_clock(find_cpu());
 
-	parse_skb(skb, &packet);
 	track(skb, &packet, now_ns);
 	if (may_be_answer(&packet))
 		read_answers(skb, &packet, now_ns);

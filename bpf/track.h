@@ -226,8 +226,10 @@ static __always_inline bool is_stranger_of_link(const struct __sk_buff *skb,
 	return !find_server(policy, &packet->source);
 }
 
-/* A global function, for its own stack: answers are read on top of the packet alone. */
-__noinline int track(const struct __sk_buff *skb, const struct packet *packet, __u64 now_ns)
+/* A global function, for its own stack: answers are read on top of the packet alone. It parses as well, for two
+ * calls cost more than one.
+ */
+__noinline int track(struct __sk_buff *skb, struct packet *packet, __u64 now_ns)
 {
 	struct policy policy = live_policy(now_ns);
 	const struct server *server;
@@ -235,6 +237,7 @@ __noinline int track(const struct __sk_buff *skb, const struct packet *packet, _
 
 	if (!packet)
 		return 0;
+	parse_skb(skb, packet);
 	if (!packet->addressed || packet->fragment_position == FRAGMENT_LATER ||
 	    is_foreign_icmp(packet) || !(policy.flags & SETTINGS_TRACKED) ||
 	    is_stranger_of_link(skb, &policy, packet))

@@ -1,6 +1,9 @@
 //! What opens nothing, although somebody would like it to.
 
-use portcullis::abi::{Reason, name_count, name_event, name_event_key, name_event_kind, query};
+use libbpf_rs::MapFlags;
+use portcullis::abi::{
+    Reason, name_count, name_event, name_event_key, name_event_kind, own_network, query, to_prefix_key,
+};
 
 use super::{Client, POLICY, RIGHT_WAY, WRONG_WAY, count, v4, v6};
 use crate::support::dmz::ip;
@@ -299,4 +302,22 @@ fn a_server_that_is_answered_without_end_costs_no_other_its_grants_and_keeps_its
     let lists = gate.entries::<portcullis::abi::granted_key, portcullis::abi::granted>("granted").len();
     let rows = gate.entries::<portcullis::abi::share_key, portcullis::abi::grant>("grants").len();
     assert_eq!(lists, rows, "a list outlived its grants");
+}
+
+#[test]
+fn a_name_has_no_address_of_a_server_of_the_link_or_of_the_router_wherever_these_are() {
+    let policy = format!("{POLICY}\n[servers.farm]\naddresses = [\"8.8.4.0/24\"]\nroles = [\"other\"]\n");
+    let gate = TestGate::new(&policy);
+    let own = |prefix: &str, kind: own_network| {
+        let key = to_prefix_key(&prefix.parse().expect("a prefix"));
+        gate.maps.own_networks.put(&key, &kind.0, MapFlags::ANY).expect("an entry");
+    };
+    own("8.8.9.0/24", own_network::OWN_NETWORK_LINK);
+    own("8.8.10.1/32", own_network::OWN_NETWORK_ADDRESS);
+    v4().look_up(&gate, "deb.vendor.example", &["8.8.4.4", "8.8.9.9", "8.8.10.1", "8.8.10.2"]);
+    for address in ["8.8.4.4", "8.8.9.9", "8.8.10.1"] {
+        gate.drops(&v4().syn(address, 443), Reason::Destination);
+    }
+    gate.passes(&v4().syn("8.8.10.2", 443), Reason::Need);
+    assert_eq!(count(&gate, name_count::NAME_ADDRESS_PRIVATE), 3);
 }
