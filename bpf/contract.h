@@ -60,7 +60,7 @@ enum layout {
 	OPENINGS_PER_BUCKET = 4,   /* a power of two */
 	OPENING_TICK_SHIFT =
 		24, /* a tick of their times, 17 ms, is a nanosecond shifted by so much */
-	NEED_NUMBERS_MAX = 8192, /* entries of `need_uses`, see union cached_result */
+	NEED_NUMBERS_MAX = 8192,     /* entries of `need_uses`, see union cached_result */
 	DOMAIN_BYTES = 256,          /* of struct domain and struct name_key */
 	RESOLVER_INTERFACES_MAX = 8, /* by which a resolver's answers may come */
 	GRANTS_OF_ADDRESS_MAX = 16,  /* names that one address has for one server */
@@ -148,7 +148,7 @@ enum effect {
 	EFFECT_NOTE_OPENING = 256,    /* the server itself opens this connection */
 	EFFECT_COUNT_USE = 512,       /* the need that permits it was used: something opens by it */
 	EFFECT_SEE_USE = 1024,        /* .. or something goes on that was opened by it */
-	EFFECT_USE_GRANT = 2048,       /* an opening that a grant lets pass */
+	EFFECT_USE_GRANT = 2048,      /* an opening that a grant lets pass */
 	EFFECT_TOUCH_CONNECTION = 4096, /* a segment of a connection that a grant has let pass */
 };
 
@@ -309,7 +309,8 @@ enum server_flag {
 	SERVER_RANGES = 8,  /* its profile has rows in `ranges` */
 	SERVER_MACS = 16,   /* `macs` has further MACs of it */
 	SERVER_SPORTS = 32, /* its profile has rows in `sports` */
-	SERVER_FORWARDS = 64, /* what it is answered is a grant for all servers whose needs have the name */
+	SERVER_FORWARDS =
+		64, /* what it is answered is a grant for all servers whose needs have the name */
 };
 
 /* Value of `hosts` and `prefixes`. */
@@ -916,8 +917,8 @@ enum name_count {
 	NAME_ANSWER_QUESTION = 5,  /* it answers another question than was asked */
 	NAME_ANSWER_INTERFACE = 6, /* it came by the wrong interface */
 	NAME_ANSWER_MALFORMED = 7,
-	NAME_ANSWER_CUT = 8,      /* only a part of it could be read */
-	NAME_ANSWER_OTHER = 9,    /* no name of the policy */
+	NAME_ANSWER_CUT = 8,       /* only a part of it could be read */
+	NAME_ANSWER_OTHER = 9,     /* no name of the policy */
 	NAME_ADDRESS_PRIVATE = 10, /* an address that no name may have */
 	NAME_GRANT_MADE = 11,
 	NAME_GRANT_RENEWED = 12,

@@ -188,8 +188,7 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	}
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule,
-		     decision->effects |
-			     (is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0) |
+		     decision->effects | (is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0) |
 			     (opening ? EFFECT_COUNT_USE : EFFECT_SEE_USE));
 		if (!opening)
 			return;

@@ -340,8 +340,7 @@ static __always_inline bool may_be_answer(const struct packet *packet)
 	return packet->source_port == PORT_DNS && packet->ported && !packet->malformed &&
 	       !packet->bad_fragment &&
 	       (packet->protocol == IPPROTO_UDP ||
-		(packet->protocol == IPPROTO_TCP &&
-		 packet->fragment_position == FRAGMENT_NONE)) &&
+		(packet->protocol == IPPROTO_TCP && packet->fragment_position == FRAGMENT_NONE)) &&
 	       packet->fragment_position != FRAGMENT_LATER;
 }
 

@@ -66,8 +66,8 @@ static __always_inline struct grant *find_listed(const struct name_scratch *scra
 /* The rule by which a grant lets the server open the flow in the scratch; 0: none. One without a limit goes
  * first. The scratch gets the grant's name, for use_grant().
  */
-static __always_inline __u32 search_grants(const struct policy *policy, struct name_scratch *scratch,
-					   __u32 server)
+static __always_inline __u32 search_grants(const struct policy *policy,
+					   struct name_scratch *scratch, __u32 server)
 {
 	const struct granted *list = find_granted(scratch, &scratch->flow_key.peer, server);
 	__u32 found = 0;
@@ -85,8 +85,7 @@ static __always_inline __u32 search_grants(const struct policy *policy, struct n
 		}
 		if (!list)
 			continue;
-		grant = find_listed(scratch,
-				    list->place_plus_one[i & (GRANTS_OF_ADDRESS_MAX - 1)]);
+		grant = find_listed(scratch, list->place_plus_one[i & (GRANTS_OF_ADDRESS_MAX - 1)]);
 		if (!grant || !is_open(grant, scratch->now_ns, scratch->cap_ns))
 			continue;
 		rule = find_name_rule(scratch->slot, scratch->set, grant->name);

@@ -210,8 +210,8 @@ __noinline int make_grant(void)
 		}
 		if (grant->claimed)
 			continue;
-		mark_ns = is_open(grant, scratch->now_ns, scratch->cap_ns) ? find_age_mark(grant) :
-									     0;
+		mark_ns =
+			is_open(grant, scratch->now_ns, scratch->cap_ns) ? find_age_mark(grant) : 0;
 		if (mark_ns < best_ns) {
 			best_ns = mark_ns;
 			best = grant;

@@ -146,8 +146,7 @@ static __always_inline void note_segment(struct xdp_md *ctx, const struct packet
 static __always_inline bool may_be_query(const struct packet *packet,
 					 const struct decision *decision)
 {
-	return packet->destination_port == PORT_DNS &&
-	       packet->fragment_position == FRAGMENT_NONE &&
+	return packet->destination_port == PORT_DNS && packet->fragment_position == FRAGMENT_NONE &&
 	       (decision->reason == REASON_NEED || decision->reason == REASON_OWN_CONNECTION) &&
 	       (packet->protocol == IPPROTO_UDP || packet->protocol == IPPROTO_TCP);
 }

@@ -175,8 +175,7 @@ __noinline int fold_question(__u32 hook)
 	at = DNS_HEADER_BYTES + scratch->name_bytes;
 	barrier_var(at);
 	at &= MESSAGE_BYTES - 1;
-	add_to_hash(scratch, (__u64)scratch->name_bytes << 56 |
-				     *(__u32 *)(scratch->message + at));
+	add_to_hash(scratch, (__u64)scratch->name_bytes << 56 | *(__u32 *)(scratch->message + at));
 	scratch->hash[2] ^= 0xff;
 	add_to_hash(scratch, 0);
 	add_to_hash(scratch, 0);

@@ -44,7 +44,7 @@ fn case_and_edns_make_no_difference_and_the_question_is_compared_without_case() 
     v4().ask(&gate, &query);
     let mut answer = query.addresses(&[ip("203.0.113.80")], 60);
     answer.name = wire("DEB.vendor.examPLE");
-    v4().hear(&gate, &answer);
+    v4().receive(&gate, &answer);
     gate.passes(&v4().syn("203.0.113.80", 443), Reason::Need);
 }
 
@@ -60,7 +60,7 @@ fn a_chain_of_aliases_leads_to_the_addresses_at_its_end() {
         Record::new(&wire("edge.example"), TXT, 60, b"\x04text"),
         Record::new(&wire("edge.example"), A, 60, &[203, 0, 113, 80]),
     ];
-    v4().hear(&gate, &query.answer(&records));
+    v4().receive(&gate, &query.answer(&records));
     gate.passes(&v4().syn("203.0.113.80", 443), Reason::Need);
 }
 
@@ -100,7 +100,7 @@ fn a_byte_of_a_label_is_no_border_of_labels_and_a_label_beyond_ascii_is_in_no_na
         }
         gate.passes(&datagram(v4().end(), v4().dns(), &query.bytes()), Reason::Need);
         let address = format!("203.0.113.{number}");
-        v4().hear(&gate, &query.addresses(&[ip(&address)], 60));
+        v4().receive(&gate, &query.addresses(&[ip(&address)], 60));
         gate.drops(&v4().syn(&address, 443), Reason::Destination);
     }
     assert_eq!(count(&gate, name_count::NAME_QUERY_NOTED), 0);
@@ -179,7 +179,7 @@ fn of_an_answer_that_is_cut_the_whole_records_are_open() {
     v4().ask(&gate, &query);
     let mut answer = query.addresses(&[ip("203.0.113.3")], 60);
     answer.flags |= 0x0200;
-    v4().hear(&gate, &answer);
+    v4().receive(&gate, &answer);
     gate.passes(&v4().syn("203.0.113.3", 443), Reason::Need);
     assert_eq!(count(&gate, name_count::NAME_ANSWER_CUT), 2);
 }
@@ -212,8 +212,8 @@ fn an_error_and_an_answer_without_records_open_nothing() {
     v4().ask(&gate, &query);
     let mut answer = query.addresses(&[ip("203.0.113.1")], 60);
     answer.flags |= 3;
-    v4().hear(&gate, &answer);
-    v4().hear(&gate, &query.answer(&[]));
+    v4().receive(&gate, &answer);
+    v4().receive(&gate, &query.answer(&[]));
     gate.drops(&v4().syn("203.0.113.1", 443), Reason::Destination);
     assert_eq!(count(&gate, name_count::NAME_ANSWER_NEGATIVE), 2);
 }

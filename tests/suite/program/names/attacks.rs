@@ -28,7 +28,7 @@ fn is_closed(gate: &TestGate) {
 #[test]
 fn an_answer_that_nobody_asked_for_opens_nothing() {
     let gate = TestGate::new(POLICY);
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &answer());
     is_closed(&gate);
     v4().ask(&gate, &query());
     let others = [
@@ -39,12 +39,12 @@ fn an_answer_that_nobody_asked_for_opens_nothing() {
         (Client { server: ip("192.0.2.11"), ..v4() }, answer()),
     ];
     for (client, message) in &others {
-        client.hear(&gate, message);
+        client.receive(&gate, message);
         is_closed(&gate);
     }
     assert_eq!(count(&gate, name_count::NAME_ANSWER_NO_QUERY), 4);
     assert_eq!(count(&gate, name_count::NAME_GRANT_MADE), 0);
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &answer());
     gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
 }
 
@@ -52,17 +52,17 @@ fn an_answer_that_nobody_asked_for_opens_nothing() {
 fn a_question_is_answered_once_and_within_half_a_minute() {
     let gate = TestGate::new(POLICY);
     v4().ask(&gate, &query());
-    v4().hear(&gate, &query().addresses(&[ip("203.0.113.81")], 60));
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &query().addresses(&[ip("203.0.113.81")], 60));
+    v4().receive(&gate, &answer());
     is_closed(&gate);
     v4().ask(&gate, &query());
     gate.change("queries", |query: &mut query| query.asked_ns -= 31 * SECOND_NS);
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &answer());
     is_closed(&gate);
     assert_eq!(count(&gate, name_count::NAME_ANSWER_NO_QUERY), 2);
     v4().ask(&gate, &query());
     gate.change("queries", |query: &mut query| query.asked_ns -= 29 * SECOND_NS);
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &answer());
     gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
 }
 
@@ -71,18 +71,18 @@ fn an_answer_to_another_question_opens_nothing_and_leaves_the_question_be() {
     let gate = TestGate::new(POLICY);
     v4().ask(&gate, &query());
     for name in ["evil.example", "deb.vendor.example.evil.example", "other.mirror.example"] {
-        v4().hear(&gate, &Message { name: wire(name), ..answer() });
+        v4().receive(&gate, &Message { name: wire(name), ..answer() });
         is_closed(&gate);
     }
-    v4().hear(&gate, &Message { kind: AAAA, ..answer() });
+    v4().receive(&gate, &Message { kind: AAAA, ..answer() });
     is_closed(&gate);
     assert_eq!(count(&gate, name_count::NAME_ANSWER_QUESTION), 4);
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &answer());
     gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
 }
 
 #[test]
-fn an_answer_by_another_interface_is_forged_and_is_told() {
+fn an_answer_by_another_interface_is_forged_and_is_reported() {
     let gate = TestGate::new(POLICY);
     v4().ask(&gate, &query());
     let frame = datagram(v4().dns(), v4().end(), &answer().bytes());
@@ -95,7 +95,7 @@ fn an_answer_by_another_interface_is_forged_and_is_told() {
     assert_eq!((key.kind, key.server), (name_event_kind::NAME_EVENT_FORGED.0, gate.id_of("client1")));
     assert_eq!((event.count, event.interface), (2, 0));
     // the true one still counts
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &answer());
     gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
 }
 
@@ -161,7 +161,7 @@ fn an_ipv6_record_never_grants_an_ipv4_address() {
     let query = Message { kind: AAAA, ..query() };
     v4().ask(&gate, &query);
     let mapped = [[0; 10].as_slice(), &[0xff, 0xff, 203, 0, 113, 80]].concat();
-    v4().hear(&gate, &query.answer(&[Record::new(TO_QUESTION, AAAA, 60, &mapped)]));
+    v4().receive(&gate, &query.answer(&[Record::new(TO_QUESTION, AAAA, 60, &mapped)]));
     is_closed(&gate);
     assert_eq!(count(&gate, name_count::NAME_ADDRESS_PRIVATE), 1);
 }
@@ -176,7 +176,7 @@ fn records_of_the_authority_and_of_the_additional_section_open_nothing() {
         Record::address(ip("203.0.113.2"), 60),
     ];
     message.additionals = vec![Record::address(ip(ADDRESS), 60)];
-    v4().hear(&gate, &message);
+    v4().receive(&gate, &message);
     gate.passes(&v4().syn("203.0.113.1", 443), Reason::Need);
     gate.drops(&v4().syn("203.0.113.2", 443), Reason::Destination);
     is_closed(&gate);
@@ -189,7 +189,7 @@ fn pointers_are_never_followed_and_loops_of_them_end() {
     for name in [&[0xc0, 12][..], &[3, b'd', b'e', b'b', 0xc0, 12]] {
         let bad = Message { name: name.to_vec(), ..query() };
         v4().ask(&gate, &bad);
-        v4().hear(&gate, &Message { name: name.to_vec(), ..answer() });
+        v4().receive(&gate, &Message { name: name.to_vec(), ..answer() });
         is_closed(&gate);
     }
     // owners that point to themselves and in circles
@@ -200,13 +200,13 @@ fn pointers_are_never_followed_and_loops_of_them_end() {
         Record::new(&[1, b'x', 0xc0, end + 16], A, 60, &[203, 0, 113, 2]),
         Record::new(&[0xff, 0xff], A, 60, &[203, 0, 113, 3]),
     ];
-    v4().hear(&gate, &query().answer(&records));
+    v4().receive(&gate, &query().answer(&records));
     for address in ["203.0.113.1", "203.0.113.2", "203.0.113.3"] {
         gate.passes(&v4().syn(address, 443), Reason::Need);
     }
     // an owner with a length byte that is none
     v4().ask(&gate, &query());
-    v4().hear(&gate, &query().answer(&[Record::new(&[0x80, 0], A, 60, &[203, 0, 113, 80])]));
+    v4().receive(&gate, &query().answer(&[Record::new(&[0x80, 0], A, 60, &[203, 0, 113, 80])]));
     is_closed(&gate);
     assert_eq!(count(&gate, name_count::NAME_ANSWER_MALFORMED), 1);
 }
@@ -216,7 +216,7 @@ fn an_owner_of_labels_without_end_ends_with_the_message() {
     let gate = TestGate::new(POLICY);
     v4().ask(&gate, &query());
     let owner = [1, b'x'].repeat(400);
-    v4().hear(&gate, &query().answer(&[Record::new(&owner, A, 60, &[203, 0, 113, 80])]));
+    v4().receive(&gate, &query().answer(&[Record::new(&owner, A, 60, &[203, 0, 113, 80])]));
     is_closed(&gate);
     assert_eq!(count(&gate, name_count::NAME_ANSWER_CUT), 1);
 }
@@ -232,7 +232,7 @@ fn records_of_another_class_or_of_a_wrong_length_open_nothing() {
         Record { kind: 0x0101, ..Record::address(ip(ADDRESS), 60) },
     ] {
         v4().ask(&gate, &query());
-        v4().hear(&gate, &query().answer(&[record]));
+        v4().receive(&gate, &query().answer(&[record]));
         is_closed(&gate);
     }
 }
@@ -275,7 +275,7 @@ fn a_server_that_floods_with_questions_costs_no_other_its_answer() {
         gate.programs.run_filter(&frame, 1).expect("a run");
     }
     assert!(count(&gate, name_count::NAME_QUERY_PUSHED) > 2000);
-    v4().hear(&gate, &answer());
+    v4().receive(&gate, &answer());
     gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
 }
 

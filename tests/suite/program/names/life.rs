@@ -37,7 +37,7 @@ fn an_answer_opens_for_its_time_within_floor_and_cap_and_half_a_minute_more() {
         let gate = TestGate::new(POLICY);
         let query = Message::query(7, "deb.vendor.example", A);
         v4().ask(&gate, &query);
-        v4().hear(&gate, &query.addresses(&[ip(ADDRESS)], ttl));
+        v4().receive(&gate, &query.addresses(&[ip(ADDRESS)], ttl));
         let grant = the_grant(&gate);
         assert_eq!(grant.open_until_ns - grant.answered_ns, seconds * SECOND_NS, "{ttl}");
     }

@@ -86,7 +86,7 @@ impl Client {
 
     /// Gets an answer, by the right way.
     #[track_caller]
-    pub(super) fn hear(&self, gate: &TestGate, message: &Message) {
+    pub(super) fn receive(&self, gate: &TestGate, message: &Message) {
         gate.to_server_from(&datagram(self.dns(), self.end(), &message.bytes()), RIGHT_WAY);
     }
 
@@ -97,7 +97,7 @@ impl Client {
         let kind = if addresses.iter().any(IpAddr::is_ipv6) { AAAA } else { A };
         let query = Message::query(0x1234, name, kind);
         self.ask(gate, &query);
-        self.hear(gate, &query.addresses(&addresses, 60));
+        self.receive(gate, &query.addresses(&addresses, 60));
     }
 
     /// The first segment of a connection.

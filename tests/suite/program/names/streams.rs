@@ -32,12 +32,12 @@ impl<'g> Connection<'g> {
         self.asked += bytes.len() as u32;
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
-        self.hear_at(self.answered, bytes);
+    fn receive(&mut self, bytes: &[u8]) {
+        self.receive_at(self.answered, bytes);
         self.answered = self.answered.wrapping_add(bytes.len() as u32);
     }
 
-    fn hear_at(&self, sequence: u32, bytes: &[u8]) {
+    fn receive_at(&self, sequence: u32, bytes: &[u8]) {
         let frame = segment(self.client.dns(), self.client.end(), DATA, sequence, bytes);
         self.gate.to_server_from(&frame, RIGHT_WAY);
     }
@@ -53,7 +53,7 @@ fn an_answer_over_tcp_opens_its_addresses() {
         let gate = TestGate::new(POLICY);
         let mut connection = Connection::open(&gate, client);
         connection.ask(&query().prefixed());
-        connection.hear(&query().addresses(&[ip("203.0.113.80")], 60).prefixed());
+        connection.receive(&query().addresses(&[ip("203.0.113.80")], 60).prefixed());
         gate.passes(&v4().syn("203.0.113.80", 443), Reason::Need);
     }
 }
@@ -66,14 +66,14 @@ fn a_length_may_come_before_its_question_and_two_questions_in_one_segment() {
     let bytes = query().prefixed();
     connection.ask(&bytes[..2]);
     connection.ask(&bytes[2..]);
-    connection.hear(&query().addresses(&[ip("203.0.113.1")], 60).prefixed());
+    connection.receive(&query().addresses(&[ip("203.0.113.1")], 60).prefixed());
     gate.passes(&v4().syn("203.0.113.1", 443), Reason::Need);
     connection.ask(&[query().prefixed(), second.prefixed()].concat());
     let answers = [
         query().addresses(&[ip("203.0.113.2")], 60).prefixed(),
         second.addresses(&[ip("2001:db8:50::2")], 60).prefixed(),
     ];
-    connection.hear(&answers.concat());
+    connection.receive(&answers.concat());
     gate.passes(&v4().syn("203.0.113.2", 443), Reason::Need);
     gate.passes(&v4().syn("2001:db8:50::2", 443), Reason::Need);
 }
@@ -86,13 +86,13 @@ fn an_answer_that_goes_on_in_later_segments_opens_what_its_first_one_has() {
     let addresses: Vec<_> = (1..=9).map(|number| ip(&format!("203.0.113.{number}"))).collect();
     let bytes = query().addresses(&addresses, 60).prefixed();
     let cut = bytes.len() - 40;
-    connection.hear(&bytes[..cut]);
-    connection.hear(&bytes[cut..]);
+    connection.receive(&bytes[..cut]);
+    connection.receive(&bytes[cut..]);
     gate.passes(&v4().syn("203.0.113.6", 443), Reason::Need);
     gate.drops(&v4().syn("203.0.113.9", 443), Reason::Destination);
     // the next one begins where it ended
     connection.ask(&query().prefixed());
-    connection.hear(&query().addresses(&[ip("203.0.113.9")], 60).prefixed());
+    connection.receive(&query().addresses(&[ip("203.0.113.9")], 60).prefixed());
     gate.passes(&v4().syn("203.0.113.9", 443), Reason::Need);
 }
 
@@ -108,19 +108,19 @@ fn a_segment_that_looks_like_a_message_is_none_in_the_middle_of_another() {
     data.extend_from_slice(&fake);
     let whole = text.answer(&[Record::new(TO_QUESTION, TXT, 60, &data.repeat(3))]).prefixed();
     let start = whole.len() - 3 * data.len();
-    connection.hear(&whole[..=start]);
+    connection.receive(&whole[..=start]);
     for part in 0..3 {
         let from = start + 1 + part * data.len();
-        connection.hear(&whole[from..(from + data.len()).min(whole.len())]);
+        connection.receive(&whole[from..(from + data.len()).min(whole.len())]);
         gate.drops(&v4().syn("203.0.113.80", 443), Reason::Destination);
     }
     // sent again, or from the future
-    connection.hear_at(FIRST.wrapping_add(1 + start as u32 + 1), &fake);
-    connection.hear_at(connection.answered.wrapping_add(1000), &fake);
+    connection.receive_at(FIRST.wrapping_add(1 + start as u32 + 1), &fake);
+    connection.receive_at(connection.answered.wrapping_add(1000), &fake);
     gate.drops(&v4().syn("203.0.113.80", 443), Reason::Destination);
     assert_eq!(count(&gate, name_count::NAME_GRANT_MADE), 0);
     // where a message really begins it counts
-    connection.hear(&fake);
+    connection.receive(&fake);
     gate.passes(&v4().syn("203.0.113.80", 443), Reason::Need);
 }
 
@@ -130,7 +130,7 @@ fn without_the_resolvers_syn_no_segment_is_read() {
     gate.passes(&tcp(v4().end(), v4().dns(), SYN), Reason::Need);
     let mut connection = Connection { gate: &gate, client: v4(), asked: 1, answered: 1 };
     connection.ask(&query().prefixed());
-    connection.hear(&query().addresses(&[ip("203.0.113.80")], 60).prefixed());
+    connection.receive(&query().addresses(&[ip("203.0.113.80")], 60).prefixed());
     gate.drops(&v4().syn("203.0.113.80", 443), Reason::Destination);
     assert_eq!(count(&gate, name_count::NAME_ANSWER_READ), 0);
 }
@@ -144,10 +144,10 @@ fn a_segment_that_is_missed_opens_nothing_until_it_is_sent_again() {
     let first = query().addresses(&[ip("203.0.113.1")], 60).prefixed();
     let later = second.addresses(&[ip("203.0.113.2")], 60).prefixed();
     let at = connection.answered;
-    connection.hear_at(at.wrapping_add(first.len() as u32), &later);
+    connection.receive_at(at.wrapping_add(first.len() as u32), &later);
     gate.drops(&v4().syn("203.0.113.2", 443), Reason::Destination);
-    connection.hear_at(at, &first);
-    connection.hear_at(at.wrapping_add(first.len() as u32), &later);
+    connection.receive_at(at, &first);
+    connection.receive_at(at.wrapping_add(first.len() as u32), &later);
     gate.passes(&v4().syn("203.0.113.1", 443), Reason::Need);
     gate.passes(&v4().syn("203.0.113.2", 443), Reason::Need);
 }
@@ -158,14 +158,14 @@ fn a_length_in_two_segments_ends_what_is_known_of_a_connection() {
     let mut connection = Connection::open(&gate, v4());
     connection.ask(&query().prefixed());
     let bytes = query().addresses(&[ip("203.0.113.80")], 60).prefixed();
-    connection.hear(&bytes[..1]);
-    connection.hear(&bytes[1..]);
+    connection.receive(&bytes[..1]);
+    connection.receive(&bytes[1..]);
     gate.drops(&v4().syn("203.0.113.80", 443), Reason::Destination);
     assert_eq!(count(&gate, name_count::NAME_STREAM_LOST), 1);
     // a new connection from the same port
     gate.to_server_from(&segment(v4().dns(), v4().end(), SYN | ACK, 77, &[]), RIGHT_WAY);
     connection.answered = 78;
-    connection.hear(&bytes);
+    connection.receive(&bytes);
     gate.passes(&v4().syn("203.0.113.80", 443), Reason::Need);
 }
 
@@ -175,8 +175,8 @@ fn a_syn_that_is_sent_again_late_changes_no_border() {
     let mut connection = Connection::open(&gate, v4());
     let second = Message { id: 8, ..query() };
     connection.ask(&[query().prefixed(), second.prefixed()].concat());
-    connection.hear(&query().addresses(&[ip("203.0.113.1")], 60).prefixed());
+    connection.receive(&query().addresses(&[ip("203.0.113.1")], 60).prefixed());
     gate.to_server_from(&segment(v4().dns(), v4().end(), SYN | ACK, FIRST, &[]), RIGHT_WAY);
-    connection.hear(&second.addresses(&[ip("203.0.113.2")], 60).prefixed());
+    connection.receive(&second.addresses(&[ip("203.0.113.2")], 60).prefixed());
     gate.passes(&v4().syn("203.0.113.2", 443), Reason::Need);
 }
