@@ -93,7 +93,9 @@ impl Gate {
         }
         let now_ns = now_ns();
         let grants = self.maps.grants.entries()?;
-        let is_over = |key: &share_key, grant: &grant| is_gone(key.server) && grant.open_until_ns <= now_ns;
+        // signed, as the filter compares: a saved grant may be older than the clock
+        let has_ended = |grant: &grant| grant.open_until_ns.wrapping_sub(now_ns).cast_signed() <= 0;
+        let is_over = |key: &share_key, grant: &grant| is_gone(key.server) && has_ended(grant);
         let (over, kept): (Vec<_>, Vec<_>) = grants.into_iter().partition(|(key, grant)| is_over(key, grant));
         let kept: HashSet<(u32, [u32; 4])> =
             kept.iter().map(|(key, grant)| (key.server, grant.address.word_be)).collect();

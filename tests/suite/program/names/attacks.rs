@@ -321,3 +321,23 @@ fn a_name_has_no_address_of_a_server_of_the_link_or_of_the_router_wherever_these
     gate.passes(&v4().syn("8.8.10.2", 443), Reason::Need);
     assert_eq!(count(&gate, name_count::NAME_ADDRESS_PRIVATE), 3);
 }
+
+#[test]
+fn of_a_full_share_a_grant_that_is_used_outlives_those_that_are_not() {
+    let gate = TestGate::new(POLICY);
+    let learn = |first: usize, count: usize| {
+        for number in first..first + count {
+            let message = Message::query(number as u16, "x.mirror.example", A);
+            v4().ask(&gate, &message);
+            let address = ip(&format!("8.9.{}.{}", number / 250, number % 250));
+            v4().receive(&gate, &message.addresses(&[address], 60));
+        }
+    };
+    let room = gate.maps.grants.capacity() as usize / 8;
+    learn(0, room);
+    gate.passes(&v4().syn("8.9.0.40", 443), Reason::Need);
+    learn(room, room / 2);
+    gate.passes(&v4().syn("8.9.0.40", 443), Reason::Need);
+    gate.drops(&v4().syn("8.9.0.39", 443), Reason::Destination);
+    assert!(count(&gate, name_count::NAME_GRANT_PUSHED) >= room as u64 / 2 - 1);
+}
