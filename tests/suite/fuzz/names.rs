@@ -19,6 +19,7 @@ use crate::support::test_gate::TestGate;
 
 const MESSAGES: u64 = 20_000;
 
+/// An address in a broken message may be any.
 const POLICY: &str = r#"
 [names]
 resolvers = ["198.51.100.53"]
@@ -47,8 +48,8 @@ fn make_owner(chance: &mut Chance) -> Vec<u8> {
 fn make_record(chance: &mut Chance) -> Record {
     let owner = make_owner(chance);
     let (kind, data) = match chance.below(8) {
-        0..3 => (A, chance.bytes(4)),
-        3..5 => (AAAA, chance.bytes(16)),
+        0..3 => (A, vec![203, 0, 113, chance.byte()]),
+        3..5 => (AAAA, [&[0x20, 1, 0xd, 0xb8, 0, 0x50][..], &chance.bytes(10)].concat()),
         5 => (CNAME, wire("edge.other.example")),
         6 => (NS, TO_QUESTION.to_vec()),
         _ => {

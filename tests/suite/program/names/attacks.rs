@@ -5,7 +5,7 @@ use portcullis::abi::{
     Reason, name_count, name_event, name_event_key, name_event_kind, own_network, query, to_prefix_key,
 };
 
-use super::{Client, POLICY, RIGHT_WAY, WRONG_WAY, count, v4, v6};
+use super::{Client, POLICY, RIGHT_WAY, WRONG_WAY, count, make_global, v4, v6};
 use crate::support::dmz::ip;
 use crate::support::dns::{A, AAAA, Message, NS, Record, TO_QUESTION, datagram, wire};
 use crate::support::frame::{ACK, tcp};
@@ -147,12 +147,14 @@ fn a_name_never_has_an_address_that_is_not_global() {
     let events = gate.entries::<name_event_key, name_event>("name_events");
     let [(key, event)] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!((key.kind, event.count), (name_event_kind::NAME_EVENT_REBINDING.0, all));
-    // NAT64 of an address that names may have, and a global one
-    v6().look_up(&gate, "deb.vendor.example", &["64:ff9b::cb00:7150", "2606::1"]);
+    // NAT64 of an address that names may have, and global ones
+    make_global(&gate, "198.51.100.0/24");
+    make_global(&gate, "2001:db8::/32");
+    v6().look_up(&gate, "deb.vendor.example", &["64:ff9b::cb00:7150", "2001:db8:60::1"]);
     gate.passes(&v6().syn("64:ff9b::cb00:7150", 443), Reason::Need);
-    gate.passes(&v6().syn("2606::1", 443), Reason::Need);
-    v4().look_up(&gate, "deb.vendor.example", &["8.8.8.8"]);
-    gate.passes(&v4().syn("8.8.8.8", 443), Reason::Need);
+    gate.passes(&v6().syn("2001:db8:60::1", 443), Reason::Need);
+    v4().look_up(&gate, "deb.vendor.example", &["198.51.100.7"]);
+    gate.passes(&v4().syn("198.51.100.7", 443), Reason::Need);
 }
 
 #[test]
@@ -286,10 +288,10 @@ fn a_server_that_is_answered_without_end_costs_no_other_its_grants_and_keeps_its
     let flooder = Client { server: ip("192.0.2.11"), ..v4() };
     for third in 0..4 {
         for fourth in 0..250 {
-            let message = Message::query(fourth, "x.mirror.example", A);
+            let message = Message::query(fourth, "x.mirror.example", AAAA);
             let frame = datagram(flooder.end(), flooder.dns(), &message.bytes());
             gate.programs.run_filter(&frame, 1).expect("a run");
-            let address = ip(&format!("8.8.{third}.{fourth}"));
+            let address = ip(&format!("2001:db8:50::{third}:{fourth}"));
             let frame = datagram(flooder.dns(), flooder.end(), &message.addresses(&[address], 60).bytes());
             gate.programs.run_track_from(&frame, RIGHT_WAY).expect("a run");
         }
@@ -297,8 +299,8 @@ fn a_server_that_is_answered_without_end_costs_no_other_its_grants_and_keeps_its
     assert!(count(&gate, name_count::NAME_GRANT_PUSHED) > 500);
     assert_eq!(count(&gate, name_count::NAME_GRANT_LOST), 0);
     gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
-    gate.passes(&flooder.syn("8.8.3.249", 443), Reason::Need);
-    gate.drops(&flooder.syn("8.8.0.0", 443), Reason::Destination);
+    gate.passes(&flooder.syn("2001:db8:50::3:249", 443), Reason::Need);
+    gate.drops(&flooder.syn("2001:db8:50::", 443), Reason::Destination);
     let lists = gate.entries::<portcullis::abi::granted_key, portcullis::abi::granted>("granted").len();
     let rows = gate.entries::<portcullis::abi::share_key, portcullis::abi::grant>("grants").len();
     assert_eq!(lists, rows, "a list outlived its grants");
@@ -306,19 +308,22 @@ fn a_server_that_is_answered_without_end_costs_no_other_its_grants_and_keeps_its
 
 #[test]
 fn a_name_has_no_address_of_a_server_of_the_link_or_of_the_router_wherever_these_are() {
-    let policy = format!("{POLICY}\n[servers.farm]\naddresses = [\"8.8.4.0/24\"]\nroles = [\"other\"]\n");
-    let gate = TestGate::new(&policy);
+    let policy = POLICY.replace("\"203.0.113.0/24\", ", "");
+    let farm = "[servers.farm]\naddresses = [\"203.0.113.64/28\"]\nroles = [\"other\"]";
+    let gate = TestGate::new(&format!("{policy}\n{farm}\n"));
+    make_global(&gate, "203.0.113.0/24");
     let own = |prefix: &str, kind: own_network| {
         let key = to_prefix_key(&prefix.parse().expect("a prefix"));
         gate.maps.own_networks.put(&key, &kind.0, MapFlags::ANY).expect("an entry");
     };
-    own("8.8.9.0/24", own_network::OWN_NETWORK_LINK);
-    own("8.8.10.1/32", own_network::OWN_NETWORK_ADDRESS);
-    v4().look_up(&gate, "deb.vendor.example", &["8.8.4.4", "8.8.9.9", "8.8.10.1", "8.8.10.2"]);
-    for address in ["8.8.4.4", "8.8.9.9", "8.8.10.1"] {
+    own("203.0.113.128/28", own_network::OWN_NETWORK_LINK);
+    own("203.0.113.200/32", own_network::OWN_NETWORK_ADDRESS);
+    let refused = ["203.0.113.66", "203.0.113.129", "203.0.113.200"];
+    v4().look_up(&gate, "deb.vendor.example", &[&refused[..], &["203.0.113.201"]].concat());
+    for address in refused {
         gate.drops(&v4().syn(address, 443), Reason::Destination);
     }
-    gate.passes(&v4().syn("8.8.10.2", 443), Reason::Need);
+    gate.passes(&v4().syn("203.0.113.201", 443), Reason::Need);
     assert_eq!(count(&gate, name_count::NAME_ADDRESS_PRIVATE), 3);
 }
 
@@ -327,17 +332,17 @@ fn of_a_full_share_a_grant_that_is_used_outlives_those_that_are_not() {
     let gate = TestGate::new(POLICY);
     let learn = |first: usize, count: usize| {
         for number in first..first + count {
-            let message = Message::query(number as u16, "x.mirror.example", A);
+            let message = Message::query(number as u16, "x.mirror.example", AAAA);
             v4().ask(&gate, &message);
-            let address = ip(&format!("8.9.{}.{}", number / 250, number % 250));
+            let address = ip(&format!("2001:db8:50::{number:x}"));
             v4().receive(&gate, &message.addresses(&[address], 60));
         }
     };
     let room = gate.maps.grants.capacity() as usize / 8;
     learn(0, room);
-    gate.passes(&v4().syn("8.9.0.40", 443), Reason::Need);
+    gate.passes(&v4().syn("2001:db8:50::28", 443), Reason::Need);
     learn(room, room / 2);
-    gate.passes(&v4().syn("8.9.0.40", 443), Reason::Need);
-    gate.drops(&v4().syn("8.9.0.39", 443), Reason::Destination);
+    gate.passes(&v4().syn("2001:db8:50::28", 443), Reason::Need);
+    gate.drops(&v4().syn("2001:db8:50::27", 443), Reason::Destination);
     assert!(count(&gate, name_count::NAME_GRANT_PUSHED) >= room as u64 / 2 - 1);
 }

@@ -7,7 +7,7 @@ mod streams;
 
 use std::net::IpAddr;
 
-use portcullis::abi::{Reason, name_count};
+use portcullis::abi::{Reason, name_count, state, to_prefix_key};
 
 use crate::support::dmz::ip;
 use crate::support::dns::{A, AAAA, Message, datagram};
@@ -117,6 +117,15 @@ fn sibling(server: IpAddr) -> IpAddr {
     ];
     let pair = all.iter().find(|(a, b)| ip(a) == server || ip(b) == server).expect("a server");
     if server.is_ipv4() { ip(pair.1) } else { ip(pair.0) }
+}
+
+/// Makes a range of documentation as good as global: nothing says any more that names may not have it.
+#[track_caller]
+pub(super) fn make_global(gate: &TestGate, prefix: &str) {
+    let word = gate.maps.state.get(&state::STATE_ACTIVE.0).expect("a word").expect("the word");
+    let ranges = gate.maps.name_ranges.open_inner((word & 3) as u32 - 1).expect("a table");
+    let key = to_prefix_key(&prefix.parse().expect("a prefix"));
+    assert!(ranges.remove(&key).expect("a table"), "{prefix} is not refused");
 }
 
 /// How often something was counted.
