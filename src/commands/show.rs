@@ -87,6 +87,7 @@ fn show_gates(output: &Output) -> anyhow::Result<()> {
 fn show_status((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let mut status = gate.status(place, &PolicyFacts::default())?;
     status.warnings.extend(gate.describe_outdated_links(place));
+    status.warnings.extend(gate.list_name_troubles()?);
     status.warnings.extend(describe_damaged(&list_damaged(&place.history())));
     output.either(&status, || describe_status(&status))
 }

@@ -1,7 +1,7 @@
 //! Names as destinations: which names a policy has, who needs them, and what no name may point to.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -9,7 +9,7 @@ use super::rows::Profile;
 use super::rules::Rulebook;
 use crate::abi::name_range;
 use crate::net::DomainName;
-use crate::policy::{Direction, Policy};
+use crate::policy::{Direction, NameSources, Policy};
 
 /// Names as destinations, and whose answers say their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,10 +20,8 @@ pub struct NameTables {
     pub needs: Vec<(u32, u32)>,
     /// The names of sets of peers, sorted by set and number.
     pub peers: Vec<NamePeerRow>,
-    /// The resolvers whose answers count.
-    pub resolvers: Vec<IpAddr>,
-    /// The interfaces by which their answers may come; empty: those that the routing table has.
-    pub interfaces: Vec<String>,
+    /// Where their addresses come from.
+    pub sources: NameSources,
     /// What names may not point to, and what they may all the same: `enum name_range`.
     pub ranges: Vec<(IpNet, u32)>,
     /// Whether a server forwards, so that its answers are everybody's.
@@ -59,8 +57,7 @@ impl NameTables {
             names,
             needs,
             peers: Vec::new(),
-            resolvers: policy.resolvers(),
-            interfaces: policy.names.from.0.clone(),
+            sources: policy.name_sources(),
             ranges: list_ranges(policy),
             has_forwarder: policy.servers.iter().any(|server| server.forwards),
         }

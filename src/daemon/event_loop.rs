@@ -16,6 +16,7 @@ use super::dispatch::Dispatch;
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
+use super::name_watch::NameWatch;
 use super::quarantine_writer::QuarantineWriter;
 use super::reload::{BAD_POLICY, Guard, Reload};
 use super::responder::Responder;
@@ -69,6 +70,7 @@ pub(super) struct Daemon<'gate> {
     responder: Responder,
     quarantine_writer: QuarantineWriter,
     monitor: Monitor<'gate>,
+    name_watch: NameWatch<'gate>,
     reload: Reload,
     audit: AuditTeller,
     sink_watch: SinkWatch,
@@ -129,6 +131,7 @@ impl<'gate> Daemon<'gate> {
             responder: Responder::new(interface, policy, Arc::clone(snapshot)),
             quarantine_writer,
             monitor: Monitor::new(gate, place, policy, attachment, Arc::clone(snapshot)),
+            name_watch: NameWatch::new(gate, policy, attachment.generation),
             reload: Reload::new(policy_file),
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
@@ -197,6 +200,9 @@ impl<'gate> Daemon<'gate> {
         self.report_reading(reading);
         self.end_second();
         self.check_gate()?;
+        if let Err(error) = self.name_watch.run_round() {
+            debug!("{error}");
+        }
         for text in self.dispatch.take_history_damage() {
             self.report_trouble(GateTrouble::HistoryDamaged, &text);
         }
@@ -249,6 +255,8 @@ impl<'gate> Daemon<'gate> {
             && let Ok(Some(policy)) = self.gate.live_policy()
         {
             self.follow(&policy)?;
+            // read before the policy was, so it is never that of an earlier one
+            self.name_watch.follow(&policy, self.monitor.seen_generation());
             if let Some(text) = self.monitor.note_policy(&policy) {
                 self.report_trouble(GateTrouble::Observing, &text);
             }
@@ -446,6 +454,7 @@ impl<'gate> Daemon<'gate> {
         self.quarantine_writer.save();
         self.follow(&reloaded.policy)?;
         self.monitor.follow(&reloaded.policy, reloaded.generation);
+        self.name_watch.follow(&reloaded.policy, reloaded.generation);
         Ok(reloaded.text)
     }
 

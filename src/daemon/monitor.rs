@@ -91,6 +91,11 @@ impl<'gate> Monitor<'gate> {
         &self.place
     }
 
+    /// Generation of the live policy at the last check.
+    pub(super) fn seen_generation(&self) -> u64 {
+        self.seen_generation
+    }
+
     /// Whether somebody typed `detach`.
     pub(super) fn is_detached(&self) -> bool {
         self.is_detached

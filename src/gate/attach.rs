@@ -19,6 +19,7 @@ use super::pins::{check_owners, ensure_bpffs, has_pin, make_folder, pin, remove_
 use super::place::GatePlace;
 use super::program::OBJECT;
 use super::requirements::check_requirements;
+use super::resolvers::refuse_forgeable;
 use super::trial::refuse_during_trial;
 use crate::compile::Tables;
 use crate::policy::Policy;
@@ -53,6 +54,16 @@ impl Gate {
     /// # Errors
     /// Then nothing has changed, unless the error is [`GateError::HalfDone`].
     pub fn attach(
+        place: &GatePlace,
+        policy: &Policy,
+        tables: &Tables,
+    ) -> Result<(Gate, Attachment), GateError> {
+        refuse_forgeable(&tables.destinations.sources)?;
+        Gate::attach_anyhow(place, policy, tables)
+    }
+
+    /// As [`Gate::attach`], also where the answers of a resolver can be forged from outside. Then they don't count.
+    pub(super) fn attach_anyhow(
         place: &GatePlace,
         policy: &Policy,
         tables: &Tables,

@@ -11,7 +11,7 @@ use libbpf_rs::MapFlags;
 use super::Gate;
 use super::error::GateError;
 use super::outer_map::FilledSlot;
-use super::resolvers::find_ways_of_resolvers;
+use super::resolvers::find_ways;
 use crate::abi::{address, class_limits, quota_class, resolver, settings_flag, state};
 use crate::clock::{now_ns, wall_now};
 use crate::compile::{ClassQuota, EncodedPolicy, RowQuotas, Tables, encode, encode_settings};
@@ -63,7 +63,7 @@ impl Gate {
         let live = self.live_settings()?.unwrap_or_default();
         let generation = self.take_generation(live.generation)?;
         let slot = active.free_slot();
-        let resolvers = find_ways_of_resolvers(&tables.destinations);
+        let resolvers = find_ways(&tables.destinations.sources).rows;
         fill_slot(slot, &self.create_inner_maps(&encoded, &numbers, &resolvers)?)?;
         let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
         let needs_tracker = tables.settings.is_strict()

@@ -22,7 +22,7 @@ use crate::net::DomainName;
 pub use alarms::{Alarms, Response};
 pub use keys::Value;
 pub use location::{Located, Location};
-pub use names::{NameSettings, Prefixes, TimeToLive};
+pub use names::{NameSettings, NameSources, Prefixes, TimeToLive};
 pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
@@ -106,6 +106,20 @@ impl Policy {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Where the addresses of its names come from.
+    pub fn name_sources(&self) -> NameSources {
+        let names = self.needed_names();
+        if names.is_empty() {
+            return NameSources::default();
+        }
+        NameSources {
+            names,
+            resolvers: self.resolvers(),
+            interfaces: self.names.from.0.clone(),
+            forgeable: self.names.forgeable.value,
+        }
     }
 
     /// The names of the servers that are prefixes, with several machines each.

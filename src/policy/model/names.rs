@@ -1,13 +1,14 @@
 //! `[names]`: whose answers count, and what names may point to.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::keys::{ToValue, Value, keys};
 use super::location::{Located, Location};
 use super::values::Texts;
-use crate::net::show_prefix;
+use crate::net::{DomainName, show_prefix};
 
 /// Prefixes, each with its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +52,19 @@ impl ToValue for TimeToLive {
     fn to_value(&self) -> Value {
         Value::Numbers(vec![self.floor_s, self.cap_s])
     }
+}
+
+/// What of a policy says where the addresses of its names come from. Empty if no need has a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameSources {
+    /// The names that needs have, each once, sorted.
+    pub names: Vec<DomainName>,
+    /// The resolvers whose answers count.
+    pub resolvers: Vec<IpAddr>,
+    /// The interfaces by which their answers may come. Empty: those that the routing table has.
+    pub interfaces: Vec<String>,
+    /// Whether a resolver may be used whose answers can be forged from outside.
+    pub forgeable: bool,
 }
 
 keys! {

@@ -10,6 +10,7 @@ pub const NS: u16 = 2;
 pub const CNAME: u16 = 5;
 pub const TXT: u16 = 16;
 pub const AAAA: u16 = 28;
+pub const SRV: u16 = 33;
 pub const OPT: u16 = 41;
 
 /// QR, RD and RA.
