@@ -64,6 +64,7 @@ enum layout {
 	DOMAIN_BYTES = 256,          /* of struct domain and struct name_key */
 	RESOLVER_INTERFACES_MAX = 8, /* by which a resolver's answers may come */
 	GRANTS_OF_ADDRESS_MAX = 16,  /* names that one address has for one server */
+	GRANT_GRACE_S = 30,          /* that a grant is longer open than its answer says */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header

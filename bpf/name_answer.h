@@ -144,21 +144,22 @@ __noinline int read_message(void)
 		return NAME_ANSWER_MALFORMED;
 	if (!header->answers_be)
 		return NAME_ANSWER_NEGATIVE;
+	end = read_question(scratch, HOOK_SKB);
+	if (!end)
+		return NAME_ANSWER_MALFORMED;
+	/* First, for the filter has noted no question about other names. */
+	name = find_name(HOOK_SKB);
+	if (!name || !needs_name(scratch->slot, scratch->profile, name))
+		return NAME_ANSWER_OTHER;
 	query = find_query(scratch, id);
 	if (!query)
 		return NAME_ANSWER_NO_QUERY;
 	asked_ns = query->asked_ns;
-	end = read_question(scratch, HOOK_SKB);
-	if (!end)
-		return NAME_ANSWER_MALFORMED;
 	if (query->hash != scratch->hash[0])
 		return NAME_ANSWER_QUESTION;
 	/* one answer each */
 	if (!asked_ns || __sync_val_compare_and_swap(&query->asked_ns, asked_ns, 0) != asked_ns)
 		return NAME_ANSWER_NO_QUERY;
-	name = find_name(HOOK_SKB);
-	if (!name || !needs_name(scratch->slot, scratch->profile, name))
-		return NAME_ANSWER_OTHER;
 	/* not the coarse clock: a share's longest unused row is found by it */
 	now_ns = bpf_ktime_get_ns();
 	scratch->now_ns = now_ns;

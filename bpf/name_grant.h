@@ -9,7 +9,6 @@
 #include "name_query.h"
 
 enum {
-	GRANT_GRACE_S = 30,
 	GRANT_KEEP_S = 3600, /* that an opening keeps it open, within the cap */
 	CANDIDATES = 8,      /* rows of a share of which one goes */
 };

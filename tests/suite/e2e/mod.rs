@@ -30,6 +30,7 @@ mod limits;
 mod metrics;
 mod modes;
 mod name_resolvers;
+pub mod name_console;
 pub mod namespace;
 mod need_uses;
 mod nics;
