@@ -108,9 +108,6 @@ pub struct PolicyFacts {
     /// Its names, and the resolvers whose answers count.
     #[serde(skip)]
     pub names: (usize, usize),
-    /// Whether answers may be forgeable.
-    #[serde(skip)]
-    pub is_forgeable: bool,
     /// The sizes that it asks for.
     #[serde(skip)]
     pub sizes: TableSizes,
@@ -147,13 +144,6 @@ impl GateStatus {
         if self.setting("tracking") == "service" {
             warnings.push(
                 "service tracking is weaker: every packet from the port of an `in` service counts as a reply"
-                    .to_owned(),
-            );
-        }
-        if self.policy.is_forgeable {
-            warnings.push(
-                "forgeable = true in [names]: an accomplice outside can open any address by a forged answer; run a \
-                 resolver on the router, and name it alone"
                     .to_owned(),
             );
         }
@@ -231,7 +221,6 @@ impl Gate {
                 observing: known.observing.clone(),
                 has_vlans: known.has_vlans,
                 names: known.names,
-                is_forgeable: known.is_forgeable,
                 sizes: known.sizes.clone(),
                 ..facts
             });
@@ -243,7 +232,6 @@ impl Gate {
             facts.has_vlans = has_vlans(&policy);
             let names = policy.needed_names().len();
             facts.names = (names, if names == 0 { 0 } else { policy.resolvers().len() });
-            facts.is_forgeable = names > 0 && policy.names.forgeable.value;
             facts.sizes = policy.tables;
         }
         Ok(facts)
