@@ -121,6 +121,7 @@ enum reason {
 	REASON_NEW_FLOW = 47,         /* the server opens a flow that no `out` need has */
 	REASON_ELSEWHERE = 48,        /* a frame to the MAC of another host of the link */
 	REASON_DENIED = 49,           /* an edit denies what would have passed */
+	REASON_QUESTION = 50,         /* asks a resolver for what its role does not let it ask */
 
 	REASON_COUNT = 64,
 };
@@ -258,6 +259,8 @@ enum settings_flag {
 	SETTINGS_TRACKED = 1024,
 	SETTINGS_NAMES = 2048,         /* a need names a name */
 	SETTINGS_COMMON_GRANTS = 4096, /* `grants` may have rows of server 0 */
+	SETTINGS_RESOLVERS = 8192,     /* `resolvers` is not empty */
+	SETTINGS_NAMED = 16384,        /* a server has SERVER_NAMED */
 };
 
 /* Quotas of a server in the ledger, each apart from the others. */
@@ -312,6 +315,7 @@ enum server_flag {
 	SERVER_SPORTS = 32, /* its profile has rows in `sports` */
 	SERVER_FORWARDS =
 		64, /* what it is answered is a grant for all servers whose needs have the name */
+	SERVER_NAMED = 128, /* it may ask resolvers for the names of the policy alone */
 };
 
 /* Value of `hosts` and `prefixes`. */
@@ -793,6 +797,17 @@ struct name_key {
 	__u8 bytes[DOMAIN_BYTES];
 };
 
+enum pattern_flag {
+	PATTERN_PARENT =
+		1, /* a name of the policy is below it, or it is the domain of a wildcard */
+	PATTERN_REVERSE = 2, /* addresses are looked up below it */
+	/* The key is no name backwards, but forwards: of a name to which resolvers' clients append what
+	 * they search. No name backwards begins with a length byte, so both share a table.
+	 */
+	PATTERN_FRONT = 4,
+	PATTERN_FRONT_OF_BELOW = 8, /* .. behind the first label, for what a wildcard has */
+};
+
 /* Value of `name_patterns`. The ids are those of the most specific names of the policy, wildcards of shorter
  * patterns included.
  */
@@ -800,6 +815,7 @@ struct name_pattern {
 	__u32 exact; /* for the pattern itself; 0: none */
 	__u32 below; /* for what has more labels in front; 0: none */
 	__u32 bytes; /* of the pattern */
+	__u32 flags; /* enum pattern_flag */
 };
 
 /* Key of `name_needs`. Profile 0: any profile. */
@@ -996,7 +1012,7 @@ _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 28, "decision");
 _Static_assert(sizeof(struct private_run) == 40, "private_run");
 _Static_assert(sizeof(struct name_key) == 260, "name_key");
-_Static_assert(sizeof(struct name_pattern) == 12, "name_pattern");
+_Static_assert(sizeof(struct name_pattern) == 16, "name_pattern");
 _Static_assert(sizeof(struct resolver) == 36, "resolver");
 _Static_assert(sizeof(struct grant) == 56, "grant");
 _Static_assert(sizeof(struct granted_key) == 20, "granted_key");

@@ -12,6 +12,7 @@
 #include "elsewhere.h"
 #include "fragment.h"
 #include "link_scope.h"
+#include "name_ask.h"
 #include "name_grant.h"
 #include "stray.h"
 
@@ -411,7 +412,8 @@ __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
 	step = decide_in_order(ctx, &context, decision);
 	if (context.server)
 		step |= pack_server(context.server);
-	if (decision->verdict != VERDICT_PASS)
+	if (decision->verdict != VERDICT_PASS ||
+	    (context.server && may_ask(packet, context.server->flags)))
 		decision->observed = is_observed(context.policy, context.server, packet, now_ns);
 	return step;
 }
@@ -427,7 +429,7 @@ static __always_inline bool notes_dropped_opening(const struct packet *packet,
 	if (decision->reason == REASON_RATE || decision->reason == REASON_DENIED)
 		return true;
 	return (decision->reason == REASON_NEW_FLOW || decision->reason == REASON_DESTINATION ||
-		decision->reason == REASON_PROTOCOL) &&
+		decision->reason == REASON_PROTOCOL || decision->reason == REASON_QUESTION) &&
 	       (decision->flags & DROP_QUIET || decision->observed);
 }
 
@@ -462,7 +464,7 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 				   __u32 assume, struct decision *decision)
 {
 	struct policy policy = live_policy(now_ns);
-	__u32 found, step;
+	__u32 found, step, asks = 0;
 
 	policy.assume = assume;
 	decision->generation = policy.generation;
@@ -477,6 +479,10 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 
 	found = decide_steps(ctx, packet, &policy, now_ns, decision);
 	step = found & STEP_MASK;
+	if (may_ask(packet, found) && decision->verdict == VERDICT_PASS) {
+		step = judge_question(ctx, packet, &policy, decision);
+		asks = step == STEP_STRAY;
+	}
 	if (step == STEP_STRAY)
 		decide_stray(packet, &policy, now_ns, found, decision);
 	else if (step == STEP_QUARANTINED || step == STEP_QUARANTINED_REPLY)
@@ -485,6 +491,8 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 		decide_unknown_source(packet, &policy, now_ns, step == STEP_ROUTER, decision);
 	if (found & STEP_EDITED)
 		decision->scope = SCOPE_PACKET;
+	if (asks)
+		name_question(decision);
 	if (decision->verdict == VERDICT_DROP)
 		complete_drop(packet, &policy, decision);
 }

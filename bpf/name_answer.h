@@ -15,18 +15,12 @@ enum {
 	RECORD_BYTES = 10,      /* behind the owner: type, class, time to live, length */
 	TYPE_A = 1,
 	TYPE_AAAA = 28,
-	CLASS_IN = 1,
 	ANSWER_MASK = 0xf80f, /* QR, opcode and rcode of the header's flags */
 	ANSWER_FLAGS = 0x8000,
 	ANSWER_CUT = 0x0200, /* TC */
 	ERROR_MASK = 0x000f,
 	STREAM_WAYS = 4,
 };
-
-static __always_inline __u32 read_u16(const __u8 *bytes)
-{
-	return bytes[0] << 8 | bytes[1];
-}
 
 /* Takes the address of a record. False: it is none. */
 static __always_inline bool read_address(struct name_scratch *scratch, const __u8 *bytes,

@@ -79,6 +79,26 @@ __noinline int store_query(const struct packet *packet, __u32 server, __u16 id)
 	return 0;
 }
 
+/* Loads what may be a question from an offset of the frame, at most QUESTION_BYTES_MAX of it. False: it can't
+ * be one.
+ */
+static __always_inline bool load_question(struct xdp_md *ctx, struct name_scratch *scratch,
+					  __u32 offset, __u32 bytes)
+{
+	if (bytes < sizeof(struct dns_header) + 1 + QUESTION_TAIL_BYTES || offset > DEEPEST_HEADER)
+		return false;
+	if (bytes > QUESTION_BYTES_MAX)
+		bytes = QUESTION_BYTES_MAX;
+	/* 1 to QUESTION_BYTES_MAX, in words that Linux 6.1 understands */
+	bytes -= 1;
+	barrier_var(bytes);
+	bytes = (bytes & (QUESTION_BYTES_MAX - 1)) + 1;
+	if (bpf_xdp_load_bytes(ctx, offset, scratch->message, bytes))
+		return false;
+	scratch->message_bytes = bytes;
+	return true;
+}
+
 /* Notes the question of the message at an offset of the frame, if a need of the server has its name. */
 __noinline int note_question(struct xdp_md *ctx, const struct packet *packet, __u32 offset,
 			     __u32 bytes)
@@ -87,18 +107,8 @@ __noinline int note_question(struct xdp_md *ctx, const struct packet *packet, __
 	struct dns_header *header;
 	__u32 name;
 
-	if (!packet || !scratch || bytes < sizeof(*header) + 1 + QUESTION_TAIL_BYTES ||
-	    offset > DEEPEST_HEADER)
+	if (!packet || !scratch || !load_question(ctx, scratch, offset, bytes))
 		return 0;
-	if (bytes > QUESTION_BYTES_MAX)
-		bytes = QUESTION_BYTES_MAX;
-	/* 1 to QUESTION_BYTES_MAX, in words that Linux 6.1 understands */
-	bytes -= 1;
-	barrier_var(bytes);
-	bytes = (bytes & (QUESTION_BYTES_MAX - 1)) + 1;
-	if (bpf_xdp_load_bytes(ctx, offset, scratch->message, bytes))
-		return 0;
-	scratch->message_bytes = bytes;
 	header = (struct dns_header *)scratch->message;
 	if (header->flags_be & bpf_htons(QUERY_FLAGS) || header->questions_be != bpf_htons(1) ||
 	    !read_question(scratch, HOOK_XDP))

@@ -21,6 +21,7 @@ enum {
 	LABELS_MAX = 128,
 	LENGTH_MARK = 0x80, /* see struct name_key */
 	WORDS_OF_NAME_MAX = 32,
+	CLASS_IN = 1,
 };
 
 static const __u64 LOW_BITS = 0x0101010101010101ULL;
@@ -34,6 +35,11 @@ struct dns_header {
 	__be16 authorities_be;
 	__be16 additionals_be;
 };
+
+static __always_inline __u32 read_u16(const __u8 *bytes)
+{
+	return bytes[0] << 8 | bytes[1];
+}
 
 /* For a callback of bpf_loop(), which gets one pointer. */
 struct name_loop {
@@ -199,25 +205,33 @@ static __always_inline __u32 read_question(struct name_scratch *scratch, const e
 	return end;
 }
 
-/* The most specific name of the policy that the question is, or is below of; 0: none. A label with other bytes
- * than ASCII is in no name.
+/* The longest pattern that the first bytes of the key in the scratch begin with, or NULL. A label with other
+ * bytes than ASCII is in no name.
  */
+static __always_inline const struct name_pattern *find_pattern(struct name_scratch *scratch,
+							       __u32 bytes)
+{
+	__u32 slot = scratch->slot;
+	void *table;
+
+	if (scratch->high_bytes != scratch->labels || !bytes || bytes >= NAME_WIRE_BYTES_MAX)
+		return NULL;
+	table = bpf_map_lookup_elem(&name_patterns, &slot);
+	scratch->key.prefix_bits = bytes * 8;
+	return table ? bpf_map_lookup_elem(table, &scratch->key) : NULL;
+}
+
+/* The most specific name of the policy that the question is, or is below of; 0: none. */
 __noinline __u32 find_name(__u32 hook)
 {
 	struct name_scratch *scratch = find_scratch(hook);
 	const struct name_pattern *pattern;
-	__u32 slot, bytes;
-	void *table;
+	__u32 bytes;
 
-	if (!scratch || scratch->high_bytes != scratch->labels)
+	if (!scratch)
 		return 0;
-	slot = scratch->slot;
 	bytes = scratch->name_bytes - 1;
-	if (!bytes || bytes >= NAME_WIRE_BYTES_MAX)
-		return 0;
-	table = bpf_map_lookup_elem(&name_patterns, &slot);
-	scratch->key.prefix_bits = bytes * 8;
-	pattern = table ? bpf_map_lookup_elem(table, &scratch->key) : NULL;
+	pattern = find_pattern(scratch, bytes);
 	if (!pattern)
 		return 0;
 	return pattern->bytes == bytes ? pattern->exact : pattern->below;
@@ -239,7 +253,7 @@ static __always_inline const struct resolver *find_resolver(const struct policy 
 	struct address key = *address; /* a copy: Linux 6.1 wants the key on the stack */
 	void *table;
 
-	if (!(policy->flags & SETTINGS_NAMES))
+	if (!(policy->flags & SETTINGS_RESOLVERS))
 		return NULL;
 	table = bpf_map_lookup_elem(&resolvers, &slot);
 	return table ? bpf_map_lookup_elem(table, &key) : NULL;

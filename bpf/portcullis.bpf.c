@@ -139,6 +139,7 @@ struct exported_types {
 	struct private_run private_run;
 	struct name_key name_key;
 	struct name_pattern name_pattern;
+	enum pattern_flag pattern_flag;
 	struct name_need_key name_need_key;
 	struct name_peer_key name_peer_key;
 	struct resolver resolver;

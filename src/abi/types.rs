@@ -19,9 +19,9 @@ mod skeleton {
 pub use skeleton::types::__sk_buff;
 pub use skeleton::types::{
     active_word, assumption, bloom_word, drop_flag, edit_direction, edit_scope, edits_word, flow_flag,
-    grant_origin, layout, name_count, name_event_kind, name_range, own_mac_flag, own_network, quota_class,
-    quota_key, reason, resolver_flag, row_class, rule_flag, sample, server_flag, settings_flag, state,
-    statistic, sweep_step, verdict,
+    grant_origin, layout, name_count, name_event_kind, name_range, own_mac_flag, own_network, pattern_flag,
+    quota_class, quota_key, reason, resolver_flag, row_class, rule_flag, sample, server_flag, settings_flag,
+    state, statistic, sweep_step, verdict,
 };
 
 /// Exports types whose bytes are keys or values of maps, or go in and out of a test run.

@@ -55,6 +55,7 @@ pub const fn can_cause(reason: Reason, causer: Causer) -> bool {
             | Reason::UnlistedService
             | Reason::Protocol
             | Reason::Destination
+            | Reason::Question
             | Reason::NewFlow => false,
         },
     }
@@ -68,6 +69,7 @@ pub const fn kinds_of(reason: Reason) -> &'static [Kind] {
         Reason::Protocol => &[Kind::Stray, Kind::Attempt, Kind::Scan],
         Reason::Rate => &[Kind::Burst],
         Reason::UnlistedService => &[Kind::Backdoor],
+        Reason::Question => &[Kind::Question],
         Reason::NoFlow | Reason::Fragment | Reason::Elsewhere => &[Kind::Stray],
         Reason::UnknownSource | Reason::Spoofed | Reason::RogueRouter | Reason::SourceRoute => &[Kind::Spoof],
         Reason::Quarantined | Reason::Malformed | Reason::Ethertype => &[Kind::Attempt],

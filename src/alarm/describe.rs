@@ -10,7 +10,7 @@ use super::next_steps::QUARANTINE;
 use super::{Alarm, Change, Distinct, Likely, Part, Scope, Step, Technique};
 use crate::abi::Reason;
 use crate::drops::DropVerdict;
-use crate::net::show_mac;
+use crate::net::{TCP, show_mac};
 
 /// How many of several are named in a text.
 const NAMED: usize = 3;
@@ -178,6 +178,7 @@ impl Part {
                 "sources" => text.push_str(&list("", &self.sources, IpAddr::to_string)),
                 "mac" => text.push_str(&list(" from MAC ", &self.source_macs, show_mac)),
                 "contacted" => text.extend(self.contacted.map(|address| format!(" at {address}"))),
+                "question" => text.push_str(&self.describe_question()),
                 "reason" => text.extend(self.reason.map(|reason| reason.to_string())),
                 "services" => {
                     let about = if self.services.is_estimate() { "about " } else { "" };
@@ -188,6 +189,17 @@ impl Part {
             text.push_str(rest);
         }
         text
+    }
+
+    /// What its last sample asks a resolver for.
+    fn describe_question(&self) -> String {
+        match self.sample.as_ref().and_then(|sample| sample.question()) {
+            Some(question) => question.to_string(),
+            None if self.sample.as_ref().is_some_and(|sample| sample.protocol == TCP) => {
+                "something over TCP".to_owned()
+            }
+            None => "something".to_owned(),
+        }
     }
 
     fn last_service(&self) -> String {
@@ -238,9 +250,42 @@ fn list_some<T: PartialEq + Copy + Hash>(
 mod tests {
     use super::*;
     use crate::abi::Reason;
-    use crate::alarm::Engine;
+    use crate::alarm::likely::tests::{datagram, question};
+    use crate::alarm::{Engine, Severity};
     use crate::drops::DropEvent;
     use crate::drops::example::{after_ms, syn};
+
+    #[test]
+    fn an_alarm_about_a_question_has_the_name_that_was_asked_for_and_the_line_that_would_permit_it() {
+        let ask = |name: &str| DropEvent {
+            reason: Reason::Question.into(),
+            ..datagram(53, &question(name, 16, false))
+        };
+        let open = |drop: &DropEvent| Engine::default().observe(drop, after_ms(0)).remove(0);
+        let opened = open(&ask("aGVs.t.evil.example"));
+        let text = opened.message();
+        assert!(
+            text.contains("web1 asked 198.51.100.7 for aGVs.t.evil.example (TXT), outside the names")
+                && text.contains("(T1071.004 DNS)")
+                && text.contains("portcullis quarantine"),
+            "{text}"
+        );
+        let json = serde_json::to_value(&opened).unwrap();
+        assert_eq!(json["question"], "aGVs.t.evil.example (TXT)");
+        assert_eq!(json["parts"][0]["question"], "aGVs.t.evil.example (TXT)");
+        let hostile = open(&ask("\u{1b}[2J.evil.example")).message();
+        assert!(hostile.contains(r"\027[2J.evil.example"), "{hostile}");
+        // without a sample nobody knows the name
+        let mut unknown = ask("evil.example");
+        unknown.frame.clear();
+        assert!(open(&unknown).message().contains("asked 198.51.100.7 for something, outside"));
+        let over_tcp = DropEvent { protocol: TCP, ..unknown };
+        assert!(open(&over_tcp).message().contains("for something over TCP, outside"));
+        let observed = DropEvent { verdict: DropVerdict::WouldDrop, ..ask("evil.example") };
+        let opened = open(&observed);
+        assert_eq!(opened.alarm.severity(), Severity::Low);
+        assert!(opened.alarm.next_commands()[0].contains("give a need its name"), "{opened:?}");
+    }
 
     #[test]
     fn each_reason_says_what_was_done_and_why_it_matters() {

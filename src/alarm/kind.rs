@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::severity::Severity;
 use super::technique::{
-    BELOW_APPLICATIONS, DISCOVERY, EXPLOITATION, HIJACKING, IMPAIRED, SERVER_COMPONENT, TOOL_TRANSFER,
+    BELOW_APPLICATIONS, DISCOVERY, DNS, EXPLOITATION, HIJACKING, IMPAIRED, SERVER_COMPONENT, TOOL_TRANSFER,
     Technique,
 };
 
@@ -107,6 +107,18 @@ kinds! {
         technique: Some(TOOL_TRANSFER),
         signature_id: 5,
         category: "A Network Trojan was detected",
+        quarantine_refusal: None,
+    },
+    /// A question to a resolver for what the policy has no name for.
+    Question: Row {
+        name: "question",
+        title: "a server asks a resolver for what no name of the policy is",
+        action: Some("asked {destinations} for {question}, outside the names of the policy"),
+        why: Some("Its role lets it ask for names of the policy alone, so something else asks, perhaps a tunnel"),
+        severity: Some(Severity::Medium),
+        technique: Some(DNS),
+        signature_id: 11,
+        category: "Potentially Bad Traffic",
         quarantine_refusal: None,
     },
     /// An address that is not the sender's.
@@ -273,6 +285,7 @@ mod tests {
             (8, "burst"),
             (9, "stray"),
             (10, "gate"),
+            (11, "question"),
         ] {
             assert!(numbers.contains(&known), "{known:?}");
         }

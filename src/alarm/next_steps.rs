@@ -79,6 +79,12 @@ impl Alarm {
 
     /// The line of the policy that would permit what its first part did.
     fn permit(&self) -> Option<String> {
+        if self.lead().reason.and_then(|reason| reason.known()) == Some(Reason::Question) {
+            return Some(format!(
+                "policy: if {} may ask this, give a need its name, or leave dns = \"named\" out of its roles",
+                self.subject()
+            ));
+        }
         let (key, need) = self.lead().permitting_need()?;
         Some(format!("policy: if {} may do this, give one of its roles {key} = [\"{need}\"]", self.subject()))
     }
@@ -124,6 +130,7 @@ impl Part {
             | Reason::Stranger
             | Reason::NoFlow
             | Reason::Denied
+            | Reason::Question
             | Reason::Elsewhere => None,
         }
     }

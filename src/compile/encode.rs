@@ -87,6 +87,8 @@ pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32], domains: &DomainIds
     set(!tables.routers.is_empty(), settings_flag::SETTINGS_ROUTERS);
     set(!tables.destinations.names.is_empty(), settings_flag::SETTINGS_NAMES);
     set(tables.destinations.has_forwarder, settings_flag::SETTINGS_COMMON_GRANTS);
+    set(!tables.destinations.sources.resolvers.is_empty(), settings_flag::SETTINGS_RESOLVERS);
+    set(tables.destinations.is_asked_by_name, settings_flag::SETTINGS_NAMED);
 
     let limits =
         (0..).zip(&tables.rules).filter_map(|(id, row)| Some((id, encode_limit(row, row.limit?, &rules))));
@@ -304,6 +306,7 @@ fn to_server(row: &ServerRow, id: u32, ranged: bool, with_sport: bool) -> server
     set(ranged, server_flag::SERVER_RANGES);
     set(with_sport, server_flag::SERVER_SPORTS);
     set(row.forwards, server_flag::SERVER_FORWARDS);
+    set(row.named, server_flag::SERVER_NAMED);
     server {
         id,
         profile: row.profile,

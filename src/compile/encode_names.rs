@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use super::{NameTables, Tables};
 use crate::abi::{
-    layout, name_key, name_need_key, name_pattern, name_peer_key, prefix_bits, prefix_key, to_address,
+    layout, name_key, name_need_key, name_pattern, name_peer_key, pattern_flag, prefix_bits, prefix_key,
+    to_address,
 };
 use crate::net::DomainName;
 
@@ -76,7 +77,8 @@ fn list_earlier(names: &NameTables, domains: &DomainIds) -> Vec<(u32, u32, u32)>
     rows
 }
 
-/// One entry for each domain, with the most specific names for itself and for what is below.
+/// One entry for each domain, with the most specific names for itself and for what is below. If a server may ask
+/// for these names alone, there are entries for what is asked beside them, too.
 fn encode_patterns(names: &NameTables, ids: &[u32]) -> Vec<(name_key, name_pattern)> {
     // the exact name's id, and the wildcard's
     let mut known: HashMap<&str, (u32, u32)> = HashMap::new();
@@ -87,23 +89,64 @@ fn encode_patterns(names: &NameTables, ids: &[u32]) -> Vec<(name_key, name_patte
             false => entry.0 = *id,
         }
     }
-    let domains: BTreeSet<&str> = names.names.iter().map(DomainName::domain).collect();
-    let mut entries = Vec::with_capacity(domains.len());
-    for domain in domains {
+    let mut domains: BTreeMap<&str, u32> = names.names.iter().map(|name| (name.domain(), 0)).collect();
+    let mut entries = Vec::new();
+    if names.is_asked_by_name {
+        let mut mark = |domain, flag: pattern_flag| *domains.entry(domain).or_default() |= flag.0;
+        for name in &names.names {
+            if name.is_wildcard() {
+                mark(name.domain(), pattern_flag::PATTERN_PARENT);
+            }
+            list_domains_around(name.domain()).for_each(|outer| mark(outer, pattern_flag::PATTERN_PARENT));
+        }
+        REVERSE_DOMAINS.iter().for_each(|domain| mark(domain, pattern_flag::PATTERN_REVERSE));
+        entries.extend(encode_fronts(names));
+    }
+    for (domain, flags) in domains {
         let (exact, wildcard) = known.get(domain).copied().unwrap_or_default();
         let around = list_domains_around(domain)
             .find_map(|outer| known.get(outer).map(|(_, wildcard)| *wildcard).filter(|id| *id != 0))
             .unwrap_or(0);
         let or_around = |id: u32| if id == 0 { around } else { id };
         let bytes = DomainName::from_printed(domain).to_key();
-        let mut key = name_key { prefix_bits: bytes.len() as u32 * 8, ..name_key::default() };
-        key.bytes.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
-        let pattern =
-            name_pattern { exact: or_around(exact), below: or_around(wildcard), bytes: bytes.len() as u32 };
-        entries.push((key, pattern));
+        let pattern = name_pattern {
+            exact: or_around(exact),
+            below: or_around(wildcard),
+            bytes: bytes.len() as u32,
+            flags,
+        };
+        entries.push((to_name_key(&bytes), pattern));
     }
     entries
 }
+
+/// The names forwards: a client that got no answer asks for them once more, with a domain behind them.
+fn encode_fronts(names: &NameTables) -> Vec<(name_key, name_pattern)> {
+    let mut fronts: BTreeMap<&str, u32> = BTreeMap::new();
+    for name in &names.names {
+        let flag = match name.is_wildcard() {
+            true => pattern_flag::PATTERN_FRONT_OF_BELOW,
+            false => pattern_flag::PATTERN_FRONT,
+        };
+        *fronts.entry(name.domain()).or_default() |= flag.0;
+    }
+    let encode = |(domain, flags): (&str, u32)| {
+        let mut bytes = DomainName::from_printed(domain).to_key();
+        bytes.reverse();
+        let pattern = name_pattern { exact: 0, below: 0, bytes: bytes.len() as u32, flags };
+        (to_name_key(&bytes), pattern)
+    };
+    fronts.into_iter().map(encode).collect()
+}
+
+fn to_name_key(bytes: &[u8]) -> name_key {
+    let mut key = name_key { prefix_bits: bytes.len() as u32 * 8, ..name_key::default() };
+    key.bytes.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    key
+}
+
+/// Where addresses are looked up (RFC 1035, 3.5; RFC 3596, 2.5).
+const REVERSE_DOMAINS: [&str; 2] = ["in-addr.arpa", "ip6.arpa"];
 
 /// The domains that a domain is below of, the nearest first.
 fn list_domains_around(domain: &str) -> impl Iterator<Item = &str> {

@@ -33,7 +33,7 @@ mod tests;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::policy::{Diagnostics, Mode, Policy, Source};
+use crate::policy::{Diagnostics, Mode, Policy, Questions, Source};
 pub use edits::{EditRule, TooManyEdits, compile_edits};
 pub use encode::{EncodedPolicy, SourceChunk, cut_text, encode, encode_settings, list_token_buckets};
 pub use encode_names::{DomainIds, EncodedNames};
@@ -70,6 +70,7 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
                 macs: server.macs.iter().map(|(mac, _)| *mac).collect(),
                 vlan: server.vlan.map(|(vlan, _)| vlan),
                 forwards: server.forwards,
+                named: policy.questions_of(server) == Questions::Named,
             });
         }
     }

@@ -9,7 +9,7 @@ use super::rows::Profile;
 use super::rules::Rulebook;
 use crate::abi::name_range;
 use crate::net::DomainName;
-use crate::policy::{Direction, NameSources, Policy};
+use crate::policy::{Direction, NameSources, Policy, Questions};
 
 /// Names as destinations, and whose answers say their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct NameTables {
     pub ranges: Vec<(IpNet, u32)>,
     /// Whether a server forwards, so that its answers are everybody's.
     pub has_forwarder: bool,
+    /// Whether a server may ask the resolvers for these names alone.
+    pub is_asked_by_name: bool,
 }
 
 /// A name of a set.
@@ -42,8 +44,12 @@ pub struct NamePeerRow {
 impl NameTables {
     pub(super) fn new(policy: &Policy, profiles: &[Profile], book: &Rulebook<'_>) -> NameTables {
         let names = book.domains().to_vec();
+        let is_asked_by_name =
+            policy.servers.iter().any(|server| policy.questions_of(server) == Questions::Named);
+        let sources = policy.name_sources();
         if names.is_empty() {
-            return NameTables::default();
+            // there is nothing to learn, but the resolvers are still asked
+            return NameTables { sources, is_asked_by_name, ..NameTables::default() };
         }
         let mut needs: Vec<(u32, u32)> = (0..).take(names.len()).map(|name| (0, name)).collect();
         for (number, profile) in (0u32..).zip(profiles) {
@@ -57,9 +63,10 @@ impl NameTables {
             names,
             needs,
             peers: Vec::new(),
-            sources: policy.name_sources(),
+            sources,
             ranges: list_ranges(policy),
             has_forwarder: policy.servers.iter().any(|server| server.forwards),
+            is_asked_by_name,
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct ServerRow {
     pub vlan: Option<u16>,
     /// Whether what it is answered is for all servers.
     pub forwards: bool,
+    /// Whether it may ask resolvers for names of the policy alone.
+    pub named: bool,
 }
 
 /// The needs on a range of ports.

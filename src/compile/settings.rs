@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     /// Bits that follow from the rows of a policy and stand for no key.
-    const DERIVED: [settings_flag; 8] = [
+    const DERIVED: [settings_flag; 10] = [
         settings_flag::SETTINGS_TRACKED,
         settings_flag::SETTINGS_PREFIXES,
         settings_flag::SETTINGS_RANGES,
@@ -95,6 +95,8 @@ mod tests {
         settings_flag::SETTINGS_LINK_SERVICES,
         settings_flag::SETTINGS_NAMES,
         settings_flag::SETTINGS_COMMON_GRANTS,
+        settings_flag::SETTINGS_RESOLVERS,
+        settings_flag::SETTINGS_NAMED,
     ];
 
     #[test]

@@ -33,7 +33,7 @@ impl<'gate> NameWatch<'gate> {
     /// # Errors
     /// When the gate can't be read or written.
     pub(super) fn run_round(&mut self) -> Result<(), GateError> {
-        if self.sources.names.is_empty() {
+        if self.sources.resolvers.is_empty() {
             self.troubles.clear();
             return Ok(());
         }

@@ -68,7 +68,9 @@ fn show(interface: u32) -> String {
 
 /// Looks the ways up.
 pub(super) fn find_ways(sources: &NameSources) -> Ways {
-    let mut ways = Ways { is_permitted: sources.forgeable, ..Ways::default() };
+    // where nothing has a name, an answer opens nothing
+    let is_permitted = sources.forgeable || sources.names.is_empty();
+    let mut ways = Ways { is_permitted, ..Ways::default() };
     if sources.resolvers.is_empty() {
         return ways;
     }
@@ -88,6 +90,9 @@ pub(super) fn find_ways(sources: &NameSources) -> Ways {
             .and_then(|socket| find_route(socket, *resolver, RouteFlags::empty()).ok().flatten());
         let routed = route.map(|route| route.interface);
         ways.add(*resolver, routed, &given, !sources.interfaces.is_empty(), &outward);
+    }
+    if sources.names.is_empty() {
+        ways = Ways { rows: ways.rows, ..Ways::default() };
     }
     ways
 }

@@ -9,6 +9,7 @@ mod mac;
 mod prefix;
 mod probe;
 mod protocol;
+mod question;
 mod services;
 pub mod tcp_flags;
 
@@ -22,4 +23,5 @@ pub use protocol::{
     find_icmp_answer, find_icmp_type, find_protocol, has_ports, icmp_type_names, is_icmp, name_icmp_type,
     name_protocol, protocol_names,
 };
+pub use question::{Question, read_question};
 pub use services::{find_port, find_protocols, service_names};

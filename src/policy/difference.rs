@@ -302,7 +302,7 @@ fn show_macs(macs: &[([u8; 6], Location)]) -> String {
 
 /// The keys of a server with their values in words, in the same order for every server. Addresses and roles
 /// are compared elsewhere.
-fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String); 4] {
+fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String); 5] {
     // No `..`, so that a new key does not compile until it is compared.
     let Server { name: _, place: _, addresses: _, macs, vlan, roles: _, roles_place: _, mode: _, forwards } =
         server;
@@ -312,6 +312,7 @@ fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String)
         ("vlan", any(vlan.map(|(vlan, _)| vlan.to_string()))),
         ("mode", policy.mode_of(server).word().to_owned()),
         ("forwards", forwards.to_string()),
+        ("dns", policy.questions_of(server).word().to_owned()),
     ]
 }
 

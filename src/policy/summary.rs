@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::model::{
-    Alarms, Direction, Keyword, Location, Need, Policy, PolicyTest, Response, Role, Router, Server, Set,
-    Settings, Value,
+    Alarms, Direction, Keyword, Location, Need, Policy, PolicyTest, Questions, Response, Role, Router,
+    Server, Set, Settings, Value,
 };
 use crate::net::{show_mac, show_prefix};
 
@@ -107,6 +107,9 @@ pub struct ServerSummary {
     /// Whether all servers may use what it is answered for names.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forwards: bool,
+    /// `named`: of the resolvers it may ask names of the policy alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<&'static str>,
 }
 
 /// Sums up a policy.
@@ -175,6 +178,7 @@ fn summarize_server(policy: &Policy, server: &Server, roles: &HashMap<&str, &Rol
         opens: needs(Direction::Out),
         quiet: needs(Direction::Quiet),
         forwards: *forwards,
+        dns: Some(policy.questions_of(server)).filter(|dns| *dns != Questions::Any).map(Keyword::word),
     }
 }
 
@@ -358,6 +362,9 @@ fn write_server(out: &mut String, group: &[&ServerSummary], mode: &str) -> fmt::
     writeln!(out, "\n  roles    {roles}")?;
     write_list(out, "  accepts ", &server.accepts)?;
     write_list(out, "  opens   ", &server.opens)?;
+    if server.dns.is_some() {
+        writeln!(out, "  asks     names of the policy alone")?;
+    }
     if !server.quiet.is_empty() {
         write_list(out, "  quiet   ", &server.quiet)?;
     }

@@ -29,8 +29,8 @@ pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use test::{Families, PolicyTest};
 pub use values::{
-    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget, Texts,
-    Tracking, UnknownSources,
+    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions, SyslogTarget,
+    Texts, Tracking, UnknownSources,
 };
 
 /// A policy: the whole of one file, checked.
@@ -110,12 +110,8 @@ impl Policy {
 
     /// Where the addresses of its names come from.
     pub fn name_sources(&self) -> NameSources {
-        let names = self.needed_names();
-        if names.is_empty() {
-            return NameSources::default();
-        }
         NameSources {
-            names,
+            names: self.needed_names(),
             resolvers: self.resolvers(),
             interfaces: self.names.from.0.clone(),
             forgeable: self.names.forgeable.value,
@@ -127,6 +123,14 @@ impl Policy {
         let is_prefix = |(net, _): &(IpNet, Location)| net.prefix_len() < net.max_prefix_len();
         let servers = self.servers.iter().filter(move |server| server.addresses.iter().any(is_prefix));
         servers.map(|server| server.name.as_str().into())
+    }
+
+    /// What a server may ask resolvers: the strictest of its roles says so.
+    pub fn questions_of(&self, server: &Server) -> Questions {
+        let mut roles = server.roles.iter().filter_map(|(name, _)| self.find_role(name));
+        let is_strict =
+            roles.any(|role| role.dns.is_some_and(|(questions, _)| questions == Questions::Named));
+        if is_strict { Questions::Named } else { Questions::Any }
     }
 
     /// The mode that holds for a server: its own, otherwise the policy's.
@@ -166,11 +170,13 @@ pub struct Role {
     pub outbound: Vec<Need>,
     /// `quiet`: denied without an alarm.
     pub quiet: Vec<Need>,
+    /// What its servers may ask resolvers. Without it, any.
+    pub dns: Option<(Questions, Location)>,
 }
 
 impl Role {
     /// The keys that a role may have in a file.
-    pub const KEYS: &[&str] = &["in", "out", "quiet"];
+    pub const KEYS: &[&str] = &["in", "out", "quiet", "dns"];
 
     /// All needs: `in`, `out`, `quiet`.
     pub fn needs(&self) -> impl Iterator<Item = &Need> {

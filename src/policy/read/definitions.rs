@@ -128,7 +128,8 @@ pub(super) fn read_roles(
         check_name(&entry, "role", findings);
         let place = findings.place(&entry.key_span);
         let name = entry.key.to_owned();
-        let mut role = Role { name, place, inbound: Vec::new(), outbound: Vec::new(), quiet: Vec::new() };
+        let mut role =
+            Role { name, place, inbound: Vec::new(), outbound: Vec::new(), quiet: Vec::new(), dns: None };
         if let Some(section) = section.table_of(&entry)
             && !refuse_dotted_name(&entry, &section, Role::KEYS, findings)
         {
@@ -139,6 +140,7 @@ pub(super) fn read_roles(
             role.inbound = needs(Direction::In);
             role.outbound = needs(Direction::Out);
             role.quiet = needs(Direction::Quiet);
+            role.dns = section.keyword("dns");
         }
         roles.push(role);
     }

@@ -11,7 +11,9 @@ use super::mistake::Mistake;
 use super::peer_names::PeerNames;
 use crate::net::{DomainError, DomainName, show_prefix};
 use crate::policy::diagnostic::Finding;
-use crate::policy::model::{Direction, NameSettings, Need, Prefixes, Role, Set, Settings, Tracking};
+use crate::policy::model::{
+    Direction, NameSettings, Need, Prefixes, Questions, Role, Set, Settings, Tracking,
+};
 
 /// The longest name of an interface, in bytes (IFNAMSIZ).
 const LONGEST_INTERFACE: usize = 15;
@@ -123,6 +125,16 @@ pub(super) fn check_names(
     sets: &BTreeMap<String, Set>,
     findings: &Findings<'_>,
 ) {
+    let is_strict = |role: &Role| role.dns.filter(|(questions, _)| *questions == Questions::Named);
+    if let Some((_, place)) = roles.iter().find_map(is_strict)
+        && names.resolvers.0.is_empty()
+    {
+        let message = "`dns` is about resolvers, and this policy has none";
+        findings.add(
+            Finding::new(place.start..place.end, message)
+                .with_help("name them in [names], as resolvers = [\"192.0.2.1\"]"),
+        );
+    }
     let has_names = |need: &&Need| !need.resolve_names(sets).is_empty();
     let mut needs = roles.iter().flat_map(|role| role.needs_of(Direction::Out)).filter(has_names);
     if let Some(need) = needs.clone().find(|need| need.sport.is_some()) {

@@ -107,11 +107,12 @@ pub(crate) fn print_policy(policy: &Policy) -> String {
         let members = print_list(members.chain(names.iter().map(|(name, _)| name.to_string())));
         text += &format!("{} = {members}\n", print_text(name));
     }
-    for Role { name, place: _, inbound, outbound, quiet } in roles {
+    for Role { name, place: _, inbound, outbound, quiet, dns } in roles {
         text += &format!("[roles.{}]\n", print_text(name));
         for (key, needs) in [("in", inbound), ("out", outbound), ("quiet", quiet)] {
             text += &format!("{key} = {}\n", print_list(needs));
         }
+        text.extend(dns.map(|(questions, _)| format!("dns = \"{questions}\"\n")));
     }
     for Router { name, place: _, addresses, macs } in routers {
         text += &format!("[routers.{}]\n", print_text(name));

@@ -1,7 +1,7 @@
 //! DNS names as destinations: where they may stand, and what is refused.
 
-use super::super::{Direction, find_doubts, parse_need};
-use super::{complaints, help, read};
+use super::super::{Detail, Direction, Questions, describe, find_doubts, parse_need, summarize};
+use super::{complaints, diff, help, read};
 use crate::net::DomainName;
 
 /// A policy whose `out` needs stand in line 2. `more` follows.
@@ -138,4 +138,67 @@ fn a_need_that_is_not_in_a_policy_has_no_name() {
         let refused = parse_need(need, Direction::Out, &policy).unwrap_err().to_string();
         assert!(refused.contains("a need that is not in the policy can't have a name"), "{refused}");
     }
+}
+
+/// A policy of one server, whose role may ask for names alone.
+fn with_strict_role(needs: &str, more: &str) -> String {
+    with_needs(needs, more).replacen("[servers", "dns = \"named\"\n[servers", 1)
+}
+
+#[test]
+fn what_a_role_may_ask_is_a_word_and_needs_resolvers() {
+    let policy = read(&with_strict_role("\"udp/53 to 198.51.100.53\"", ""));
+    assert_eq!(policy.questions_of(&policy.servers[0]), Questions::Named);
+    let any = read(&with_needs("\"udp/53\"", ""));
+    assert_eq!(any.questions_of(&any.servers[0]), Questions::Any);
+    let text = with_strict_role("\"udp/53\"", "").replace("\"named\"", "\"name\"");
+    assert_eq!(complaints(&text), ["3:8: `dns` can't be `name`"]);
+    assert_eq!(help(&text), "did you mean `named`?");
+    let text = with_strict_role("\"udp/53\"", "").replace("resolvers = [\"198.51.100.53\"]", "");
+    assert_eq!(complaints(&text), ["3:8: `dns` is about resolvers, and this policy has none"]);
+}
+
+#[test]
+fn the_strictest_role_of_a_server_wins_and_the_difference_and_the_summary_say_so() {
+    let strict = with_strict_role("\"udp/53 to 198.51.100.53\"", "[roles.any]\ndns = \"any\"\n");
+    let both = strict.replace("roles = [\"r\"]", "roles = [\"any\", \"r\"]");
+    let policy = read(&both);
+    assert_eq!(policy.questions_of(&policy.servers[0]), Questions::Named);
+    let lenient = read(&both.replace("\"named\"", "\"any\""));
+    let changes: Vec<String> = diff(&lenient, &policy).iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["~ s dns any -> named"]);
+    assert!(describe(&policy, Detail::Brief).contains("asks     names of the policy alone"));
+    assert!(!describe(&lenient, Detail::Brief).contains("asks"));
+    let json = serde_json::to_value(summarize(&policy)).unwrap();
+    assert_eq!(json["servers"][0]["dns"], "named");
+}
+
+#[test]
+fn what_leads_around_a_strict_role_and_what_makes_it_useless_is_doubted() {
+    let messages = |text: &str| -> Vec<String> {
+        find_doubts(&read(text)).iter().map(|doubt| doubt.message.clone()).collect()
+    };
+    let has = |needs: &str, words: &str| {
+        messages(&with_strict_role(needs, "")).iter().any(|message| message.contains(words))
+    };
+    let name = "\"tcp/443 to a.b.example\"";
+    let around = "may ask others than the resolvers";
+    assert!(has("\"udp/53 to 198.51.100.53\"", "every question is dropped"));
+    assert!(!has(&format!("{name}, \"udp/53 to 198.51.100.53\""), "question"));
+    assert!(!has(&format!("{name}, \"udp/53 to 198.51.100.53\""), around));
+    for need in
+        ["udp/53", "tcp/53", "udp", "udp/50-60 to 198.51.100.53, 198.51.100.54", "udp/53 to 198.51.100.0/24"]
+    {
+        assert!(has(&format!("{name}, \"{need}\""), around), "{need}");
+    }
+    // a role without it may ask whom it likes
+    assert!(!messages(&with_needs(name, "")).iter().any(|message| message.contains(around)));
+    let link = "[policy]\nlink_services = [\"udp/53\"]\n";
+    let text = with_strict_role(name, link)
+        .replace("roles = [\"r\"]", "roles = [\"r\"]\nmac = \"02:00:00:00:00:10\"");
+    assert!(
+        messages(&text).iter().any(|message| message.contains("link-local address")),
+        "{:?}",
+        messages(&text)
+    );
 }

@@ -42,6 +42,7 @@ mod policy_tests;
 mod quarantine_forgeries;
 mod quarantined_answers;
 pub mod quarantines;
+mod questions;
 mod refusals;
 mod renames;
 mod replays;

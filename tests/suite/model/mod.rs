@@ -354,7 +354,7 @@ impl Model {
     fn note_dropped_opening(&mut self, packet: &Packet, outcome: &Outcome, now_ns: u64) {
         let silent = match outcome.reason {
             Reason::Rate | Reason::Denied => true,
-            Reason::NewFlow | Reason::Destination | Reason::Protocol => {
+            Reason::NewFlow | Reason::Destination | Reason::Protocol | Reason::Question => {
                 outcome.quiet || outcome.verdict == Verdict::WouldDrop
             }
             _ => false,

@@ -59,7 +59,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         // names as destinations
         assert_layout!(domain 256: text = 0),
         assert_layout!(name_key 260: prefix_bits = 0, bytes = 4),
-        assert_layout!(name_pattern 12: exact = 0, below = 4, bytes = 8),
+        assert_layout!(name_pattern 16: exact = 0, below = 4, bytes = 8, flags = 12),
         assert_layout!(name_need_key 8: profile = 0, name = 4),
         assert_layout!(name_peer_key 8: set = 0, name = 4),
         assert_layout!(resolver 36: flags = 0, interface = 4),
@@ -174,6 +174,7 @@ fn reasons_keep_their_numbers() {
         (47, "new_flow"),
         (48, "elsewhere"),
         (49, "denied"),
+        (50, "question"),
     ];
     assert_eq!(REASONS.len(), expected.len(), "a new reason has a line here, which it keeps");
     for (number, word) in expected {

@@ -15,7 +15,7 @@ use crate::support::test_gate::{TestGate, read_policy};
 /// Instructions that the verifier may process for one program. The kernel gives up at a million;
 /// this is about half more than the costliest pair of compiler and kernel took when it was set, so
 /// that a change of the programs that makes them dear is seen long before a kernel refuses them.
-const MOST_VERIFIED: u32 = 150_000;
+const MOST_VERIFIED: u32 = 250_000;
 
 fn read_objects() -> Vec<(String, Vec<u8>)> {
     let Ok(paths) = env::var("PORTCULLIS_OBJECTS") else {

@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod life;
+mod questions;
 mod streams;
 
 use std::net::IpAddr;
