@@ -2,7 +2,8 @@
 //! shows its cause: what passes, is dropped, and passes again; a counter that moved by exactly
 //! what was sent; and a tap at the far end that saw none of it.
 //!
-//! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies.
+//! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies, and `PORTCULLIS_LOOKUPS` how many names
+//! the clients of `names` look up.
 
 pub mod audit;
 pub mod calm;
@@ -25,12 +26,13 @@ mod json;
 pub(crate) mod kills;
 mod late_answers;
 mod ledger;
-mod legitimate;
+pub mod legitimate;
 mod limits;
 mod metrics;
 mod modes;
 pub mod name_console;
 mod name_resolvers;
+mod names;
 pub mod namespace;
 mod need_uses;
 mod nics;

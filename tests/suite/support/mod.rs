@@ -1,5 +1,6 @@
 //! What the tests of every tier stand on.
 
+pub mod authority;
 pub mod capture;
 pub mod chance;
 pub mod dmz;
