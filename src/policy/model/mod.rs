@@ -115,6 +115,7 @@ impl Policy {
             resolvers: self.resolvers(),
             interfaces: self.names.from.0.clone(),
             forgeable: self.names.forgeable.value,
+            resolve: self.names.resolve,
         }
     }
 

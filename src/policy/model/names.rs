@@ -65,6 +65,16 @@ pub struct NameSources {
     pub interfaces: Vec<String>,
     /// Whether a resolver may be used whose answers can be forged from outside.
     pub forgeable: bool,
+    /// Whether this machine asks for the exact names as well.
+    pub resolve: bool,
+}
+
+impl NameSources {
+    /// The names that this machine asks for: exact ones, if the policy wants that.
+    pub fn list_asked(&self) -> Vec<DomainName> {
+        let exact = self.names.iter().filter(|name| self.resolve && !name.is_wildcard());
+        exact.cloned().collect()
+    }
 }
 
 keys! {
@@ -82,5 +92,7 @@ keys! {
         "nat64" nat64: Prefixes = Prefixes::default(), nat64_prefixes();
         /// Whether a resolver may be used whose answers can be forged from outside.
         "forgeable" forgeable: Located<bool> = Located::default(), boolean();
+        /// Whether this machine asks for the exact names as well.
+        "resolve" resolve: bool = false, flag();
     }
 }

@@ -25,6 +25,7 @@ const NAMES: &[Example] = &[
     ("ttl", "[60, 3600]", "60, 3600"),
     ("nat64", "[\"2001:db8:64::/96\"]", "2001:db8:64::/96"),
     ("forgeable", "true", "true"),
+    ("resolve", "true", "true"),
 ];
 
 const ALARMS: &[Example] = &[

@@ -106,7 +106,7 @@ fn the_keys_of_names_are_checked() {
             "`2001:db8::/33` is no prefix of NAT64: these are IPv6, with 32, 40, 48, 56, 64 or 96 bits",
         ),
         ("private = [\"10.0.0.1/8\"]", "`10.0.0.1/8` has host bits set"),
-        ("resolve = 1", "unknown key `resolve` in [names]"),
+        ("resolve = 1", "`resolve` must be true or false, not a number"),
     ] {
         let text = with_needs("\"udp/53\"", "").replace("resolvers = [\"198.51.100.53\"]", line);
         let found = complaints(&text);
