@@ -86,7 +86,8 @@ pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32], domains: &DomainIds
     set(tables.needs.iter().any(is_link_service), settings_flag::SETTINGS_LINK_SERVICES);
     set(!tables.routers.is_empty(), settings_flag::SETTINGS_ROUTERS);
     set(!tables.destinations.names.is_empty(), settings_flag::SETTINGS_NAMES);
-    set(tables.destinations.has_forwarder, settings_flag::SETTINGS_COMMON_GRANTS);
+    let has_common = tables.destinations.has_forwarder || tables.destinations.sources.resolve;
+    set(has_common, settings_flag::SETTINGS_COMMON_GRANTS);
     set(!tables.destinations.sources.resolvers.is_empty(), settings_flag::SETTINGS_RESOLVERS);
     set(tables.destinations.is_asked_by_name, settings_flag::SETTINGS_NAMED);
 

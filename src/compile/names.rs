@@ -10,6 +10,7 @@ use super::rules::Rulebook;
 use crate::abi::name_range;
 use crate::net::DomainName;
 use crate::policy::{Direction, NameSources, Policy, Questions};
+use crate::resolve::Lookup;
 
 /// Names as destinations, and whose answers say their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub struct NameTables {
     pub has_forwarder: bool,
     /// Whether a server may ask the resolvers for these names alone.
     pub is_asked_by_name: bool,
+    /// What this machine was answered before the policy is the live one: grants for all servers from then on. The
+    /// compiler leaves it empty.
+    pub seeds: Vec<Lookup>,
 }
 
 /// A name of a set.
@@ -67,6 +71,7 @@ impl NameTables {
             ranges: list_ranges(policy),
             has_forwarder: policy.servers.iter().any(|server| server.forwards),
             is_asked_by_name,
+            seeds: Vec::new(),
         }
     }
 }

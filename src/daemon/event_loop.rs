@@ -41,8 +41,9 @@ const GATHER: Duration = Duration::from_millis(4);
 pub(crate) const LONGEST_GATHER: Duration = Duration::from_millis(32);
 /// Between two rounds of everything that is done once a second.
 pub(crate) const ROUND: Duration = Duration::from_secs(1);
-/// Between two pictures of the quarantines, whose times are those of the wall clock: it may be stepped.
-const SAVE_QUARANTINES: Duration = Duration::from_secs(60);
+/// Between two pictures of the quarantines, edits and grants, whose times are those of the wall clock: it may be
+/// stepped.
+const SAVE: Duration = Duration::from_secs(60);
 /// Between two times in which idle rows of the ledger are given back.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Between two looks for machines of servers in quarantine.
@@ -172,14 +173,13 @@ impl<'gate> Daemon<'gate> {
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
                 self.run_round(&mut last_checkpoint)?;
-                if !self.gate.may_have_quarantines().unwrap_or(true) {
-                    continue;
-                }
-                if last_note.elapsed() >= NOTE_MACHINES {
+                let may_have_quarantines = self.gate.may_have_quarantines().unwrap_or(true);
+                if may_have_quarantines && last_note.elapsed() >= NOTE_MACHINES {
                     last_note = Instant::now();
                     self.note_machines();
                 }
-                if last_save.elapsed() >= SAVE_QUARANTINES {
+                let has_state = may_have_quarantines || self.name_watch.has_names();
+                if has_state && last_save.elapsed() >= SAVE {
                     last_save = Instant::now();
                     self.quarantine_writer.save();
                 }
@@ -200,7 +200,7 @@ impl<'gate> Daemon<'gate> {
         self.report_reading(reading);
         self.end_second();
         self.check_gate()?;
-        if let Err(error) = self.name_watch.run_round() {
+        if let Err(error) = self.name_watch.run_round(self.monitor.place()) {
             debug!("{error}");
         }
         for text in self.dispatch.take_history_damage() {
@@ -284,6 +284,10 @@ impl<'gate> Daemon<'gate> {
     /// reported now: no later daemon can.
     pub(super) fn stop(&mut self, detach_on_exit: bool) {
         self.service_manager.notify_stopping();
+        if self.name_watch.has_names() {
+            // what was granted since the last minute
+            self.quarantine_writer.save();
+        }
         // A gate of which that can't be found out may be there: the next daemon reports what is left.
         let is_pinned = self.gate.is_pinned_at(self.monitor.place()).unwrap_or(true);
         let is_last = detach_on_exit || !is_pinned;

@@ -45,6 +45,8 @@ pub struct Attachment {
     pub quarantines: Vec<String>,
     /// The edits that were restored, a sentence each.
     pub edits: Vec<String>,
+    /// How many grants of names were restored.
+    pub grants: usize,
 }
 
 impl Gate {
@@ -101,6 +103,7 @@ impl Gate {
         let mut warnings = Vec::new();
         let quarantines = gate.restore_quarantines(place, &mut warnings);
         let edits = gate.restore_edits(place, &mut warnings);
+        let grants = gate.restore_grants(place, &mut warnings);
         gate.pin_all(place)?;
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
@@ -116,7 +119,10 @@ impl Gate {
             let _ = detach(place);
         })?;
         warnings.extend(more);
-        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings, quarantines, edits }))
+        Ok((
+            gate,
+            Attachment { mode, hook, generation, replaced: false, warnings, quarantines, edits, grants },
+        ))
     }
 
     /// All that the kernel may refuse comes before the policy takes effect, and is undone if the kernel
@@ -168,7 +174,16 @@ impl Gate {
         warnings.extend(more);
         Ok((
             gate,
-            Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits: Vec::new() },
+            Attachment {
+                mode,
+                hook,
+                generation,
+                replaced: true,
+                warnings,
+                quarantines,
+                edits: Vec::new(),
+                grants: 0,
+            },
         ))
     }
 
@@ -252,6 +267,15 @@ fn not_made(staging: &Path, error: &std::io::Error) -> GateError {
 }
 
 impl Attachment {
+    /// The grants that were restored, for people. `None`: there are none.
+    pub fn describe_grants(&self) -> Option<String> {
+        match self.grants {
+            0 => None,
+            1 => Some("an address that a name was seen to have".to_owned()),
+            count => Some(format!("{count} addresses that names were seen to have")),
+        }
+    }
+
     fn with_caveats(mut self, place: &GatePlace, policy: &Policy) -> Attachment {
         self.warnings.extend(find_caveats(place, policy));
         self

@@ -158,6 +158,7 @@ impl Gate {
             warnings: Vec::new(),
             quarantines: Vec::new(),
             edits: Vec::new(),
+            grants: 0,
         };
         Some(FallBack {
             gate,

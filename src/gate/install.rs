@@ -74,6 +74,19 @@ impl Gate {
         settings.verdicts_mask =
             self.find_verdicts_mask(encoded.hosts.len(), !encoded.prefixes.is_empty())?;
         self.maps.policies.put(&slot, &settings, MapFlags::ANY)?;
+        let names = &tables.destinations.names;
+        let by_name = names.iter().cloned().zip(domains.ids.iter().copied()).collect();
+        for sentence in
+            self.grant_to_all_under(&tables.destinations.seeds, slot, &by_name, policy.names.ttl)?
+        {
+            log::warn!("{sentence}");
+        }
+        if live.generation != 0 && live.flags & settings_flag::SETTINGS_NAMES.0 == 0 && !names.is_empty() {
+            log::warn!(
+                "this is the first policy with names: connections that servers have opened to them before are not \
+                 known, so their segments are dropped, unless another need has them, until servers open them again"
+            );
+        }
         let deadline_ns = trial.map_or(0, find_deadline);
         self.write_active(active.followed_by(slot, deadline_ns))?;
         if trial.is_some() {

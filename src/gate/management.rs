@@ -12,7 +12,7 @@ use crate::net::name_protocol;
 use crate::policy::{Mode, Policy};
 
 /// As the programs: idle for so long, a connection is none any more.
-const TIMEOUT_ESTABLISHED_S: u64 = 432_000;
+pub(super) const TIMEOUT_ESTABLISHED_S: u64 = 432_000;
 
 /// An ssh session: the client's address, and the address and port of the server that it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -177,7 +177,9 @@ impl Gate {
     /// When the kernel refuses to read.
     pub fn list_name_troubles(&self) -> Result<Vec<String>, GateError> {
         let sources = self.live_policy()?.map(|policy| policy.name_sources()).unwrap_or_default();
-        Ok(find_ways(&sources).describe())
+        let mut troubles = find_ways(&sources).describe();
+        troubles.extend(self.describe_unknown_names(&sources)?);
+        Ok(troubles)
     }
 }
 

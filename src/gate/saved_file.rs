@@ -1,4 +1,4 @@
-//! Files of rows that a gate keeps over a reboot, as JSON: quarantines and edits. A bad row costs no other.
+//! Files of rows that a gate keeps over a reboot, as JSON: quarantines, edits and grants. A bad row costs no other.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -60,6 +60,49 @@ pub(super) fn read_in_time<T: Send + 'static>(
         (content, bad)
     });
     read.unwrap_or_else(|error| (Err(error), Vec::new()))
+}
+
+/// Reads a file of rows that are over if they can't be read. It is put aside then, and `warnings` say so. No file is
+/// no row. `what`: the rows, in a word.
+pub(super) fn take<T: Default + Send + 'static>(
+    what: &str,
+    path: &Path,
+    read_each: ReadEach<T>,
+    warnings: &mut Vec<String>,
+) -> T {
+    let (saved, bad) = read_in_time(what, path, read_each);
+    let aside = path.with_added_extension("damaged");
+    let mut keep_aside = |what: String| {
+        let outcome = match fs::rename(path, &aside) {
+            Ok(()) => format!("it is {} now", aside.display()),
+            Err(error) => format!("it could not be put aside: {error}"),
+        };
+        warnings.push(format!("{what}; {outcome}"));
+    };
+    match saved {
+        Ok(saved) => {
+            if let Some(first) = bad.first() {
+                let count = bad.len();
+                keep_aside(format!(
+                    "{count} of the {what} in {} can't be read and are over now ({first})",
+                    path.display()
+                ));
+            }
+            saved
+        }
+        Err(error) => {
+            let text = format!(
+                "the {what} of before are over now, because {} can't be read ({error})",
+                path.display()
+            );
+            // a disk that does not answer would not answer this either, and the file may be whole
+            match error.kind() {
+                io::ErrorKind::InvalidData => keep_aside(text),
+                _ => warnings.push(format!("{text}; it stays as it is")),
+            }
+            T::default()
+        }
+    }
 }
 
 /// Reads a file in which a bad row is an error.

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::gate::error::GateError;
 use crate::gate::place::GatePlace;
+use crate::gate::saved_file;
 
 impl Gate {
     /// Puts the edits of the file into a gate that no packet passes yet, with what is left of their time. Returns
@@ -15,7 +16,7 @@ impl Gate {
         place: &GatePlace,
         warnings: &mut Vec<String>,
     ) -> Vec<String> {
-        let saved = saved::take(&saved::path_of(place), warnings);
+        let saved = saved_file::take("edits", &saved::path_of(place), saved::read_each, warnings);
         if saved.edits.is_empty() {
             return Vec::new();
         }

@@ -4,7 +4,9 @@ mod answers;
 mod attacks;
 mod life;
 mod questions;
+mod ranges;
 mod streams;
+mod tidy;
 
 use std::net::IpAddr;
 
