@@ -116,28 +116,66 @@ enum {
 	OF_CONNECTION = 0x80000000, /* added to a set: asks for a segment that is no opening */
 };
 
-/* The rule by which names in a set let the server send this packet, or 0. Global functions from here on, for
- * their own stacks.
+/* The rule by which the server may send this packet: the one that it has, or one by a name of the set. The
+ * lower half of `asked` is the set, and the upper half the server. Of what is returned, the lower half is the
+ * rule, and the upper half are effects. So no branch of the caller depends on names, which would double the
+ * verifier's work there. Global functions from here on, for their own stacks.
  */
-__noinline __u32 find_by_name(const struct policy *policy, const struct flow_key *flow, __u32 set,
-			      __u32 server, __u64 now_ns)
+__noinline __u64 find_by_name(const struct policy *policy, const struct flow_key *flow, __u64 asked,
+			      __u32 rule, __u64 now_ns)
 {
 	struct name_scratch *scratch = find_scratch(HOOK_XDP);
+	__u32 set = asked & ~OF_CONNECTION, server = asked >> 32, found;
+	__u64 effect = asked & OF_CONNECTION ? EFFECT_TOUCH_CONNECTION : EFFECT_USE_GRANT;
 
-	if (!policy || !flow || !scratch)
-		return 0;
+	if (!policy || !flow || !scratch || !set || (rule && !(rule & RULE_LIMITED)))
+		return rule;
 	scratch->flow_key = *flow;
 	scratch->slot = policy->slot;
-	scratch->set = set & ~OF_CONNECTION;
+	scratch->set = set;
 	scratch->now_ns = now_ns;
 	scratch->cap_ns = find_cap_ns(policy->slot);
-	return set & OF_CONNECTION ? find_connection_rule(scratch, server) :
-				     search_grants(policy, scratch, server);
+	found = asked & OF_CONNECTION ? find_connection_rule(scratch, server) :
+					search_grants(policy, scratch, server);
+	return found ? effect << 32 | found : rule;
+}
+
+/* Was the peer in the scratch granted to the server by a name of the set, whether it is open or not? */
+static __always_inline bool was_granted(struct name_scratch *scratch, __u32 server)
+{
+	const struct granted *list = find_granted(scratch, &scratch->flow_key.peer, server);
+
+	if (!list)
+		return false;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < GRANTS_OF_ADDRESS_MAX; i++) {
+		const struct grant *grant = find_listed(scratch, list->place_plus_one[i]);
+
+		if (grant && find_name_rule(scratch->slot, scratch->set, grant->name))
+			return true;
+	}
+	return false;
+}
+
+/* Is a datagram to the server an answer of a peer that it may have asked by a name? For the tracker. `asked`: as
+ * for find_by_name().
+ */
+__noinline int is_named_peer(const struct policy *policy, const struct address *peer, __u64 asked)
+{
+	struct name_scratch *scratch = find_scratch(HOOK_SKB);
+
+	if (!policy || !peer || !scratch)
+		return 0;
+	scratch->slot = policy->slot;
+	scratch->set = asked;
+	scratch->flow_key.peer = *peer;
+	return was_granted(scratch, asked >> 32) ||
+	       (policy->flags & SETTINGS_COMMON_GRANTS && was_granted(scratch, 0));
 }
 
 /* ---- use --------------------------------------------------------------- */
 
-/* Notes an opening in the grant of this name, and keeps it open. False: the owner has none. */
+/* Notes an opening in the open grant of this name, and keeps it open. False: the owner has none. */
 static __noinline bool keep_open(const struct address *address, __u32 name, __u32 owner,
 				 __u64 now_ns)
 {
@@ -151,7 +189,7 @@ static __noinline bool keep_open(const struct address *address, __u32 name, __u3
 		struct grant *grant = find_listed(scratch, list->place_plus_one[i]);
 		__u64 until_ns = now_ns + GRANT_KEEP_S * SECOND_NS;
 
-		if (!grant || grant->name != name)
+		if (!grant || grant->name != name || !is_open(grant, now_ns, scratch->cap_ns))
 			continue;
 		/* once a second, for CPUs share the table */
 		if (now_ns - grant->used_ns < TOUCH_NS)

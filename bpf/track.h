@@ -9,6 +9,7 @@
 #include "flow.h"
 #include "heard.h"
 #include "link_scope.h"
+#include "name_grant.h"
 
 static __always_inline void add_half_open(const struct flow_key *key, __u32 generation, __u32 rule,
 					  __u64 now_ns)
@@ -179,6 +180,9 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 	need = find_need(policy, server->profile, server->flags & SERVER_RANGES, packet->protocol,
 			 packet->source_port);
 	if (need && match_peer(policy, &need->outbound, &packet->source))
+		return;
+	if (need && need->outbound.set && policy->flags & SETTINGS_NAMES &&
+	    is_named_peer(policy, &packet->source, (__u64)server->id << 32 | need->outbound.set))
 		return;
 	if (server->flags & SERVER_SPORTS &&
 	    is_permitted(match_sport(policy, key, server->profile)))

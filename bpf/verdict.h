@@ -24,6 +24,7 @@ enum step {
 	STEP_ROUTER, /* unknown as well, but expected */
 	STEP_QUARANTINED,
 	STEP_QUARANTINED_REPLY,
+	STEP_FLOW,
 	STEP_STRAY,
 	STEP_MASK = 7,
 	STEP_EDITED = 16, /* beside one of these: see `edited` of struct verdict_context */

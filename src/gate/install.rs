@@ -52,7 +52,10 @@ impl Gate {
         let domains = self.assign_domain_ids(&tables.destinations.names)?;
         let encoded = encode(policy, tables, &ids, &domains);
         self.set_name_rooms(ids.len())?;
-        self.tidy_names(&ids)?;
+        // what a trial does without, the policy before may need again
+        if trial.is_none() {
+            self.tidy_names(&ids)?;
+        }
         self.make_token_buckets(&encoded.token_buckets)?;
         let numbers = self.number_needs(&tables.rules)?;
         self.carry_quarantines(tables, &ids)?;
