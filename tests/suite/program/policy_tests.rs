@@ -342,7 +342,7 @@ fn the_tests_of_the_starter_the_examples_and_the_read_me_pass() {
     let block =
         read_me.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a policy");
     texts.push(("README.md".to_owned(), block.to_owned()));
-    assert_eq!(texts.len(), 6);
+    assert_eq!(texts.len(), 7);
     let mut gate: Option<PrivateGate> = None;
     for (name, text) in texts {
         let policy = parse(&text, &name).unwrap_or_else(|errors| panic!("{errors}"));
