@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use nix::sys::signal::Signal;
 
 use super::resolvers::{NAMES, start_on_router};
-use super::scene::{CLIENTS, Client, Done, Scene, lookups, policy_of_router, resolv_conf};
+use super::scene::{CLIENTS, Client, Done, LOOKUPS, Scene, lookups, policy_of_router, resolv_conf};
 use crate::e2e::legitimate::site::Stop;
 use crate::e2e::socket::udp;
 use crate::e2e::testbed::{FAMILIES, V4, V6, ip};
@@ -16,11 +16,16 @@ use crate::support::chance::Chance;
 use crate::support::dns::{A, Message};
 use crate::support::patience::eventually;
 
-/// How often something changes at least.
+/// How often something changes at least, in a run of the usual length.
 const CHANGES: u32 = 12;
 const RESTARTS: u32 = 4;
 /// Questions of a neighbour at least: more than its share has room for.
 const QUESTIONS: u32 = 30_000;
+
+/// A longer run has more of them.
+fn scaled(count: u32) -> u32 {
+    (count * CLIENTS * lookups() / LOOKUPS).max(count)
+}
 
 /// Clients look names up and connect while `change` works, and so often as is asked for at least.
 fn look_up_during(scene: &Scene, change: impl FnOnce()) -> Done {
@@ -88,7 +93,7 @@ fn none_is_dropped_while_policies_are_swapped() {
     scene.testbed.attach(&same);
     let swaps = AtomicU32::new(0);
     let done = look_up_during(&scene, || {
-        for number in 1..=CHANGES {
+        for number in 1..=scaled(CHANGES) {
             scene.testbed.apply(&texts[number as usize % texts.len()]);
             swaps.fetch_add(1, Ordering::Relaxed);
         }
@@ -104,12 +109,12 @@ fn none_is_dropped_while_the_daemon_is_killed_and_started() {
     let policy = policy_of_router();
     let mut daemon = scene.testbed.daemon(&policy, &[]);
     let done = look_up_during(&scene, || {
-        for signal in [Signal::SIGKILL, Signal::SIGTERM].into_iter().cycle().take(RESTARTS as usize) {
+        for signal in [Signal::SIGKILL, Signal::SIGTERM].into_iter().cycle().take(scaled(RESTARTS) as usize) {
             daemon.end(signal);
             daemon = scene.testbed.daemon(&policy, &[]);
         }
     });
-    eprintln!("{done:?} during {RESTARTS} restarts");
+    eprintln!("{done:?} during {} restarts", scaled(RESTARTS));
     assert!(daemon.find(&["alarm #"]).is_empty(), "{:#?}", daemon.said());
     scene.prove_no_drop();
 }

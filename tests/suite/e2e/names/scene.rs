@@ -12,14 +12,14 @@ use std::time::Duration;
 use crate::e2e::legitimate::service::{ENOUGH, run_client};
 use crate::e2e::policies::TABLES;
 use crate::e2e::socket::{NEVER, tcp_talks, udp};
-use crate::e2e::testbed::{FAMILIES, Testbed, V4, V6, ip, share_machine};
+use crate::e2e::testbed::{FAMILIES, Namespace, Testbed, V4, V6, ip, share_machine};
 use crate::support::authority::{Authority, PRIVATE, SRV_PORT};
 use crate::support::patience::Wait;
 
 /// Clients of a server, who run at the same time.
 pub const CLIENTS: u32 = 2;
 /// Lookups of a run, of all clients together: enough for each address, and quick.
-const LOOKUPS: u32 = 400;
+pub const LOOKUPS: u32 = 400;
 /// The port of needs on which the host echoes.
 pub const ECHO: u16 = 443;
 /// Addresses that names may have, and that no answer has.
@@ -114,7 +114,10 @@ impl Scene {
         let command =
             ["/usr/bin/python3", &script, &count, &each, client.family, &port, &seconds, &go_on].to_vec();
         let said = self.run_resolving(client.resolv_conf, &[command, names.to_vec()].concat());
-        let said = said.unwrap_or_else(|| panic!("the client failed; dropped: {:#?}", self.testbed.drops()));
+        let said = said.unwrap_or_else(|| {
+            let counts = [&self.testbed.dmz, &self.testbed.internet].map(count_tcp);
+            panic!("the client failed; TCP: {counts:#?}; dropped: {:#?}", self.testbed.drops())
+        });
         let mut numbers = said.split_whitespace().map(|word| word.parse().expect("a number"));
         Done { lookups: numbers.next().expect("a number"), connections: numbers.next().expect("a number") }
     }
@@ -151,6 +154,17 @@ impl Scene {
             assert!(dropped() > before, "{address} was not dropped");
         }
     }
+}
+
+/// What TCP of a machine has counted, for a failure that is none of the gate's.
+fn count_tcp(machine: &Namespace) -> String {
+    let output = machine.command("cat").args(["/proc/net/netstat", "/proc/net/snmp"]).output().expect("cat");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("Tcp")).collect();
+    let pairs = lines.chunks(2).filter(|pair| pair.len() == 2);
+    let counts = pairs.flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));
+    let counts = counts.filter(|(_, count)| *count != "0").map(|(name, count)| format!("{name} {count}"));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 /// How long a run of clients may take at most: the long form has 10,000 lookups.
