@@ -53,13 +53,13 @@ impl Asking {
         self.client.syn(&self.address.to_string(), port)
     }
 
-    /// The server is told this, and calls the address.
-    fn told(&self, answer: &Message) -> Script {
+    /// The server asked, and gets this answer.
+    fn answered(&self, answer: &Message) -> Script {
         self.asks().comes_by(self.frame(answer), RIGHT_WAY)
     }
 
     fn granted(&self) -> Script {
-        self.told(&self.answer())
+        self.answered(&self.answer())
     }
 }
 
@@ -84,7 +84,7 @@ fn list_answers() -> Vec<Row> {
         }),
         row("after an answer with another id", 5, |asking| {
             let answer = Message { id: 1000, ..asking.answer() };
-            asking.told(&answer).drops(asking.syn(443), Reason::Destination)
+            asking.answered(&answer).drops(asking.syn(443), Reason::Destination)
         }),
         row("after an answer to another port", 6, |asking| {
             let end = (asking.client.server, asking.client.port + 1);
@@ -93,7 +93,7 @@ fn list_answers() -> Vec<Row> {
         }),
         row("after an answer to another question", 7, |asking| {
             let answer = Message { name: wire("x.mirror.example"), ..asking.answer() };
-            asking.told(&answer).drops(asking.syn(443), Reason::Destination)
+            asking.answered(&answer).drops(asking.syn(443), Reason::Destination)
         }),
         row("after an answer by another interface, in the resolver's name", 8, |asking| {
             asking
@@ -104,7 +104,7 @@ fn list_answers() -> Vec<Row> {
         row("after a second answer to the same question", 9, |asking| {
             let first = ip(if asking.address.is_ipv4() { "203.0.113.99" } else { "2001:db8:50::99" });
             asking
-                .told(&asking.query.addresses(&[first], 60))
+                .answered(&asking.query.addresses(&[first], 60))
                 .comes_by(asking.frame(&asking.answer()), RIGHT_WAY)
                 .drops(asking.syn(443), Reason::Destination)
         }),
@@ -116,18 +116,18 @@ fn list_answers() -> Vec<Row> {
                 additionals: vec![record],
                 ..asking.query.answer(&[alias])
             };
-            asking.told(&answer).drops(asking.syn(443), Reason::Destination)
+            asking.answered(&answer).drops(asking.syn(443), Reason::Destination)
         }),
         row("to an address that names may not have", 11, |asking| {
             let address = ip(if asking.address.is_ipv4() { "198.51.100.11" } else { "2001:db8:99::11" });
             asking
-                .told(&asking.query.addresses(&[address], 60))
+                .answered(&asking.query.addresses(&[address], 60))
                 .drops(asking.client.syn(&address.to_string(), 443), Reason::Destination)
         }),
         row("to an address of a server, which a name points to", 12, |asking| {
             let address = ip(if asking.address.is_ipv4() { "192.0.2.11" } else { "2001:db8:1::11" });
             asking
-                .told(&asking.query.addresses(&[address], 60))
+                .answered(&asking.query.addresses(&[address], 60))
                 .drops(asking.client.syn(&address.to_string(), 443), Reason::Destination)
         }),
         row("to the address of an answer, when the policy has lost the name", 13, |asking| {

@@ -70,7 +70,7 @@ Tunnels and offloads have tests of their own:
   [names.md](names.md#close-the-way-through-the-resolver). Where that does not fit, name the destinations, put a `limit`
   on the need, and watch the questions at the resolver.
 - **A name below a wildcard.** Whoever owns a domain below `*.mirror.example` is asked for it, and may be called.
-- **A resolver beyond the router**, with `forgeable = true`. An accomplice who is told the port and id of a question may
+- **A resolver beyond the router**, with `forgeable = true`. An accomplice who knows the port and id of a question may
   answer it.
 - **The content of a permitted flow.** The gate does not look into it. VXLAN to port 53 is a question to port 53.
 - **Spare bytes in permitted packets.** Bytes may hide behind the end of IPv4 options, in IPv6 options, or behind a UDP
