@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
+use libbpf_rs::MapFlags;
 use serde::{Serialize, Serializer};
 
 use super::Gate;
 use super::error::GateError;
-use crate::abi::{from_address, grant, grant_origin, layout, name_count, read_text, state};
+use crate::abi::{
+    from_address, grant, grant_origin, granted, granted_key, layout, name_count, read_text, share_key, state,
+    to_address,
+};
 use crate::clock::{Clock, NS_PER_S, now_ns};
 use crate::net::DomainName;
 
@@ -219,6 +223,42 @@ impl Gate {
         })
     }
 
+    /// Makes a grant in a gate that no NIC uses, in place of what was planted for this address before.
+    pub(super) fn plant_grant(
+        &self,
+        server: &str,
+        name: &DomainName,
+        address: IpAddr,
+    ) -> Result<(), GateError> {
+        let lack = |what: String| GateError::Other {
+            what: "could not answer a server an address".to_owned(),
+            why: format!("the gate has no {what}"),
+        };
+        let ids = self.ids_by_name()?;
+        let server = *ids.get(server).ok_or_else(|| lack(format!("server {server}")))?;
+        let text = name.to_string();
+        let names = self.maps.domains.entries()?;
+        let known = names.iter().find(|(_, known)| read_text(&known.text) == text);
+        let name = known.map(|(id, _)| *id).ok_or_else(|| lack(format!("name {text}")))?;
+        // one for each name, whatever room the tracker has
+        let place = name;
+        let address = to_address(address);
+        let now_ns = now_ns();
+        let row = grant {
+            answered_ns: now_ns,
+            open_until_ns: now_ns + 3600 * NS_PER_S,
+            address,
+            server,
+            name,
+            origin: grant_origin::GRANT_ANSWER.0,
+            ..grant::default()
+        };
+        self.maps.grants.put(&share_key { server, place }, &row, MapFlags::ANY)?;
+        let mut list = granted { place_plus_one: [0; layout::GRANTS_OF_ADDRESS_MAX.0 as usize] };
+        list.place_plus_one[0] = place + 1;
+        self.maps.granted.put(&granted_key { address, server }, &list, MapFlags::ANY)
+    }
+
     /// How long after an answer its addresses are open at most.
     fn name_cap_ns(&self) -> Result<u64, GateError> {
         let cap_s = self.live_settings()?.map_or(0, |settings| u64::from(settings.name_cap_s));
@@ -229,7 +269,6 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::to_address;
 
     const CAP_NS: u64 = 100 * NS_PER_S;
 

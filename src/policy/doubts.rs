@@ -165,7 +165,9 @@ fn find_void_parts(policy: &Policy, test: &PolicyTest) -> Vec<Finding> {
     let both = families(&test.from).and(families(&test.to));
     let mut findings = Vec::new();
     for need in test.needs() {
-        let peers = if need.peers.is_empty() { Families::BOTH } else { families(&need.peers) };
+        // a name may have addresses of both
+        let is_open = need.peers.is_empty() || !need.resolve_names(&policy.sets).is_empty();
+        let peers = if is_open { Families::BOTH } else { families(&need.peers) };
         if both.and(peers).and(Families::of_protocol(need.protocol)).is_none() {
             let message = format!("`{need}` tests nothing: there is no such packet of {}", test.subject());
             let help = "the addresses at both ends need a family in common, and icmp is IPv4, icmpv6 is IPv6";

@@ -114,11 +114,11 @@ fn read_tested_needs(
     names: &PeerNames<'_>,
 ) -> Vec<Need> {
     let needs = read_needs(section, key, direction, names).unwrap_or_default();
-    needs.into_iter().filter(|need| is_testable(section, need, names)).collect()
+    needs.into_iter().filter(|need| is_testable(section, need)).collect()
 }
 
 /// Refuses what no single packet can have.
-fn is_testable(section: &Section<'_, '_>, need: &Need, names: &PeerNames<'_>) -> bool {
+fn is_testable(section: &Section<'_, '_>, need: &Need) -> bool {
     let mut is_testable = true;
     let mut refuse = |message: String, help: &str| {
         is_testable = false;
@@ -131,12 +131,6 @@ fn is_testable(section: &Section<'_, '_>, need: &Need, names: &PeerNames<'_>) ->
         refuse(
             format!("`{need}` names a peer, which is the `from` of its test"),
             "write the peer as `from`, and the need without it",
-        );
-    }
-    if !need.resolve_names(names.sets).is_empty() {
-        refuse(
-            format!("`{need}` has a name, whose addresses nobody has been answered yet"),
-            "write addresses, which are open without an answer",
         );
     }
     let asks = || need.ports.clone().any(|kind| find_icmp_answer(need.protocol, kind).is_some());
