@@ -20,6 +20,9 @@ const NAMED_MACHINES: usize = 8;
 impl Alarm {
     /// The name of the server, or words that stand for it.
     pub fn subject(&self) -> &str {
+        if let Some(answers) = &self.lead().answers {
+            return &answers.subject;
+        }
         match &self.server {
             Some(server) => &server.name,
             None if self.is_for_all => "several servers",
@@ -40,16 +43,18 @@ impl Alarm {
         };
         let mut text =
             format!("{}{machines} {}{}", self.subject(), lead.describe_action(), self.name_others());
+        let thing = if lead.answers.is_some() { "answer" } else { "packet" };
         let packets = match self.packets {
-            1 => "1 packet".to_owned(),
-            packets => format!("{packets} packets"),
+            1 => format!("1 {thing}"),
+            packets => format!("{packets} {thing}s"),
         };
         let verdict = match lead.verdict {
-            Some(DropVerdict::WouldDrop) => "NOT dropped in mode observe",
-            Some(DropVerdict::Drop) | None => "dropped",
+            _ if lead.answers.is_some() => "",
+            Some(DropVerdict::WouldDrop) => " NOT dropped in mode observe",
+            Some(DropVerdict::Drop) | None => " dropped",
         };
         let while_away = if self.while_away { ", in part while no daemon ran" } else { "" };
-        text.push_str(&format!(" ({packets} {verdict} since {:.0}{while_away})", self.first));
+        text.push_str(&format!(" ({packets}{verdict} since {:.0}{while_away})", self.first));
         if let Some(before) = self.follows {
             text.push_str(&format!(". It follows #{before}"));
         }
@@ -179,6 +184,13 @@ impl Part {
                 "mac" => text.push_str(&list(" from MAC ", &self.source_macs, show_mac)),
                 "contacted" => text.extend(self.contacted.map(|address| format!(" at {address}"))),
                 "question" => text.push_str(&self.describe_question()),
+                "way" => text.push_str(self.answers.as_ref().map_or("", |answers| &answers.interface)),
+                "asked" => {
+                    let servers = self.answers.as_ref().map_or("", |answers| &answers.servers);
+                    if !servers.is_empty() {
+                        text.push_str(&format!(" to {servers}"));
+                    }
+                }
                 "reason" => text.extend(self.reason.map(|reason| reason.to_string())),
                 "services" => {
                     let about = if self.services.is_estimate() { "about " } else { "" };
@@ -213,6 +225,10 @@ pub(super) fn name_part(part: &Part) -> String {
     match part.scope {
         Scope::Gate => match &part.trouble {
             Some((trouble, _)) => trouble.name().replace('_', " "),
+            None => kind.to_string(),
+        },
+        Scope::Answers => match &part.answers {
+            Some(answers) => format!("{kind} of {}", answers.subject),
             None => kind.to_string(),
         },
         Scope::Ports => part.fill("scan of {services}{to}"),

@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 
 use super::severity::Severity;
 use super::technique::{
-    BELOW_APPLICATIONS, DISCOVERY, DNS, EXPLOITATION, HIJACKING, IMPAIRED, SERVER_COMPONENT, TOOL_TRANSFER,
-    Technique,
+    BELOW_APPLICATIONS, DISCOVERY, DNS, EXPLOITATION, HIJACKING, IMPAIRED, IN_THE_MIDDLE, RESOLUTION,
+    SERVER_COMPONENT, TOOL_TRANSFER, Technique,
 };
 
 /// What holds for every alarm of a kind.
@@ -72,6 +72,35 @@ kinds! {
         signature_id: 9,
         category: "Misc activity",
         quarantine_refusal: Some("idle connections of healthy servers end this way"),
+    },
+    /// An answer in the name of a resolver that came by the wrong interface.
+    ForgedAnswer: Row {
+        name: "forged_answer",
+        title: "an answer in the name of a resolver came by the wrong interface",
+        action: Some("was impersonated: answers in its name{asked} came by {way}, which does not lead to it"),
+        why: Some(
+            "They opened nothing. Somebody outside forges the resolver's address, or its answers take another way \
+             than the routing table says",
+        ),
+        severity: Some(Severity::Low),
+        technique: Some(IN_THE_MIDDLE),
+        signature_id: 12,
+        category: "Misc activity",
+        quarantine_refusal: Some("it is about a resolver, whose address anybody outside can forge"),
+    },
+    /// An answer that gives a name of the policy an address that no name may have.
+    Rebinding: Row {
+        name: "rebinding",
+        title: "a name of the policy points to an address that no name may have",
+        action: Some("points to {destinations}, which no name may have: {sources} answered so{asked}"),
+        why: Some(
+            "They opened nothing. Whoever owns the name, or the resolver, leads a server into your own networks",
+        ),
+        severity: Some(Severity::Low),
+        technique: Some(RESOLUTION),
+        signature_id: 13,
+        category: "Misc activity",
+        quarantine_refusal: Some("it is about a name, whose addresses its owner decides"),
     },
     /// Single attempts.
     Attempt: Row {

@@ -1,5 +1,6 @@
 //! Sequences of drops, and the changes that they become.
 
+mod answers;
 mod corpus;
 mod detection;
 mod gate;

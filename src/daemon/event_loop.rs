@@ -16,6 +16,7 @@ use super::dispatch::Dispatch;
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
+use super::name_alarms;
 use super::name_watch::NameWatch;
 use super::quarantine_writer::QuarantineWriter;
 use super::reload::{BAD_POLICY, Guard, Reload};
@@ -25,7 +26,7 @@ use super::signals::Signals;
 use super::sink_watch::SinkWatch;
 use crate::alarm::{Alarm, Change, Engine, GateTrouble, Thresholds};
 use crate::audit::{Action, Entry};
-use crate::clock::Clock;
+use crate::clock::{Clock, now_ns};
 use crate::drops::{Baseline, DropEvent};
 use crate::gate::{Attachment, Consumer, Gate, GateError, GatePlace};
 use crate::history::HistoryWriter;
@@ -72,6 +73,8 @@ pub(super) struct Daemon<'gate> {
     quarantine_writer: QuarantineWriter,
     monitor: Monitor<'gate>,
     name_watch: NameWatch<'gate>,
+    /// When the daemon began: CLOCK_MONOTONIC, nanoseconds.
+    started_ns: u64,
     reload: Reload,
     audit: AuditTeller,
     sink_watch: SinkWatch,
@@ -133,6 +136,7 @@ impl<'gate> Daemon<'gate> {
             quarantine_writer,
             monitor: Monitor::new(gate, place, policy, attachment, Arc::clone(snapshot)),
             name_watch: NameWatch::new(gate, policy, attachment.generation),
+            started_ns: now_ns(),
             reload: Reload::new(policy_file),
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
@@ -203,6 +207,7 @@ impl<'gate> Daemon<'gate> {
         if let Err(error) = self.name_watch.run_round(self.monitor.place()) {
             debug!("{error}");
         }
+        self.report_answers();
         for text in self.dispatch.take_history_damage() {
             self.report_trouble(GateTrouble::HistoryDamaged, &text);
         }
@@ -266,6 +271,20 @@ impl<'gate> Daemon<'gate> {
             }
         }
         check.end.map_or(Ok(()), Err)
+    }
+
+    /// Reports answers that opened nothing. What can't be read now is there a second later.
+    fn report_answers(&mut self) {
+        let events = self.gate.take_name_events().unwrap_or_else(|error| {
+            debug!("{error}");
+            Vec::new()
+        });
+        let now = Clock::now();
+        let interface: Arc<str> = self.monitor.place().attached_as.as_str().into();
+        for report in name_alarms::gather(events, self.started_ns, &now) {
+            let changes = self.engine.report_answers(&report, &interface, now);
+            self.publish(changes);
+        }
     }
 
     /// Tells everybody that the gate is under the last confirmed policy, because another one was refused.

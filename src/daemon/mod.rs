@@ -29,6 +29,7 @@ mod intake;
 mod ledger_cursor;
 mod metrics;
 mod monitor;
+mod name_alarms;
 mod name_asker;
 mod name_watch;
 mod quarantine_writer;

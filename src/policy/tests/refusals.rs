@@ -400,7 +400,7 @@ fn a_quarantine_by_itself_names_kinds_that_there_are_and_that_its_server_can_be_
         help(&on("\"everything\"")),
         "the kinds are attempt, fetch, question, callback, scan, backdoor, spread"
     );
-    for kind in ["spoof", "stray", "burst", "gate"] {
+    for kind in ["spoof", "stray", "burst", "gate", "rebinding", "forged_answer"] {
         let complaint = format!("9:19: `{kind}` can't lead to a quarantine");
         assert_eq!(complaints(&on(&format!("\"{kind}\""))), [complaint]);
     }

@@ -30,6 +30,7 @@ pub mod legitimate;
 mod limits;
 mod metrics;
 mod modes;
+mod name_alarms;
 pub mod name_console;
 mod name_lookups;
 pub mod name_resolvers;

@@ -34,7 +34,7 @@ pub fn with_names() -> String {
 
 /// A resolver of the internet and a client of the web server.
 pub struct Lookup {
-    resolver: UdpSocket,
+    pub resolver: UdpSocket,
     client: UdpSocket,
 }
 
