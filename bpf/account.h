@@ -9,6 +9,7 @@
 #include "elsewhere.h"
 #include "fragment.h"
 #include "ledger.h"
+#include "name_grant.h"
 
 enum {
 	SAMPLE_INTERVAL_NS = 1000000000, /* between two samples of one kind of drop, at least */
@@ -361,6 +362,10 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 		count_fragment(packet);
 	if (effects & EFFECT_LEARN_MAC)
 		learn_mac(packet);
+	if (effects & EFFECT_USE_GRANT)
+		use_grant(packet, decision, now_ns);
+	if (effects & EFFECT_TOUCH_CONNECTION)
+		touch_name_connection(packet, now_ns);
 	return 0;
 }
 
@@ -387,6 +392,8 @@ static __always_inline void account(struct xdp_md *ctx, const struct packet *pac
 		remember_refused(packet, decision, now_ns);
 	if (decision->effects & ~(EFFECT_REFUSE_FRAGMENT | uses))
 		apply_effects(packet, decision, now_ns);
+	if (may_be_query(packet, decision))
+		note_queries(ctx, packet, decision, now_ns);
 	if (decision->verdict != VERDICT_PASS) {
 		count_drop(ctx, packet, decision, now_ns, epoch);
 	} else if (decision->effects & uses) {

@@ -6,6 +6,7 @@
 #define PORTCULLIS_ANSWER_H
 
 #include "flow.h"
+#include "name_grant.h"
 #include "verdict.h"
 
 /* The rule that permits the packet as an answer in a flow that a peer opened to a service of the
@@ -146,6 +147,11 @@ static __always_inline __u32 find_quoted_flow(struct verdict_context *context)
 		if (!is_permitted(rule))
 			rule = 0;
 	}
+	if (need && !rule && context->policy->flags & SETTINGS_NAMES)
+		rule = find_by_name(context->policy, key,
+				    (__u64)server->id << 32 | need->outbound.set |
+					    (quote->protocol == IPPROTO_TCP ? OF_CONNECTION : 0),
+				    0, context->now_ns);
 	return permit_quoted(context, rule, EDIT_OUT, asked);
 }
 

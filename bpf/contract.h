@@ -30,6 +30,7 @@ enum layout {
 	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
 	 *    struct settings. Buckets of `own_openings`. Uses of needs.
 	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
+	 * 8: names as destinations.
 	 */
 	LAYOUT_VERSION = 8,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -59,7 +60,11 @@ enum layout {
 	OPENINGS_PER_BUCKET = 4,   /* a power of two */
 	OPENING_TICK_SHIFT =
 		24, /* a tick of their times, 17 ms, is a nanosecond shifted by so much */
-	NEED_NUMBERS_MAX = 8192, /* entries of `need_uses`, see union cached_result */
+	NEED_NUMBERS_MAX = 8192,     /* entries of `need_uses`, see union cached_result */
+	DOMAIN_BYTES = 256,          /* of struct domain and struct name_key */
+	RESOLVER_INTERFACES_MAX = 8, /* by which a resolver's answers may come */
+	GRANTS_OF_ADDRESS_MAX = 16,  /* names that one address has for one server */
+	GRANT_GRACE_S = 30,          /* that a grant is longer open than its answer says */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
@@ -116,6 +121,7 @@ enum reason {
 	REASON_NEW_FLOW = 47,         /* the server opens a flow that no `out` need has */
 	REASON_ELSEWHERE = 48,        /* a frame to the MAC of another host of the link */
 	REASON_DENIED = 49,           /* an edit denies what would have passed */
+	REASON_QUESTION = 50,         /* asks a resolver for what its role does not let it ask */
 
 	REASON_COUNT = 64,
 };
@@ -144,6 +150,8 @@ enum effect {
 	EFFECT_NOTE_OPENING = 256,    /* the server itself opens this connection */
 	EFFECT_COUNT_USE = 512,       /* the need that permits it was used: something opens by it */
 	EFFECT_SEE_USE = 1024,        /* .. or something goes on that was opened by it */
+	EFFECT_USE_GRANT = 2048,      /* an opening that a grant lets pass */
+	EFFECT_TOUCH_CONNECTION = 4096, /* a segment of a connection that a grant has let pass */
 };
 
 /* Indexes of the map `state`. Each value is one aligned 64-bit word, so a reader sees the old
@@ -183,8 +191,18 @@ enum state {
 	 */
 	STATE_EDITS = 24,
 	STATE_EDIT_NUMBER = 25, /* the last number that was given to an edit */
-	/* 26 to 28 are reserved. */
-	STATE_COUNT = 29,
+	/* 26 to 31 are reserved. */
+	STATE_NAME_ID = 32, /* the last id that was given to a name of the policy, see `domains` */
+	/* A random number. The hash of a question depends on it, so that nobody can prepare two questions
+	 * of the same hash.
+	 */
+	STATE_NAME_SECRET = 33,
+	/* How many rows each server has: of `grants`, `name_connections`, `queries` and `streams`. */
+	STATE_GRANT_ROOM = 34,
+	STATE_CONNECTION_ROOM = 35,
+	STATE_QUERY_ROOM = 36,
+	STATE_STREAM_ROOM = 37,
+	STATE_COUNT = 38,
 };
 
 /* The word STATE_ACTIVE. Bits 0 and 1: the slot of the policy that was made the live one last, plus one.
@@ -239,6 +257,10 @@ enum settings_flag {
 	 * trial.
 	 */
 	SETTINGS_TRACKED = 1024,
+	SETTINGS_NAMES = 2048,         /* a need names a name */
+	SETTINGS_COMMON_GRANTS = 4096, /* `grants` may have rows of server 0 */
+	SETTINGS_RESOLVERS = 8192,     /* `resolvers` is not empty */
+	SETTINGS_NAMED = 16384,        /* a server has SERVER_NAMED */
 };
 
 /* Quotas of a server in the ledger, each apart from the others. */
@@ -279,6 +301,9 @@ struct settings {
 	 */
 	__u32 verdicts_mask;
 	__u32 zero;
+	/* Seconds for which an answer opens its addresses, at least and at most. */
+	__u32 name_floor_s;
+	__u32 name_cap_s;
 };
 
 enum server_flag {
@@ -288,6 +313,9 @@ enum server_flag {
 	SERVER_RANGES = 8,  /* its profile has rows in `ranges` */
 	SERVER_MACS = 16,   /* `macs` has further MACs of it */
 	SERVER_SPORTS = 32, /* its profile has rows in `sports` */
+	SERVER_FORWARDS =
+		64, /* what it is answered is a grant for all servers whose needs have the name */
+	SERVER_NAMED = 128, /* it may ask resolvers for the names of the policy alone */
 };
 
 /* Value of `hosts` and `prefixes`. */
@@ -754,8 +782,196 @@ struct private_run {
 	__u32 reserved;
 };
 
+/* ---- names as destinations -------------------------------------------- */
+
+/* Value of `domains`: a name of a policy, as the policy has it, in lower case. */
+struct domain {
+	__u8 text[DOMAIN_BYTES]; /* NUL-terminated */
+};
+
+/* Key of `name_patterns`: a name on the wire (RFC 1035, 3.1) without its root, in lower case, the last byte
+ * first. In each length byte the highest bit is set, so that no byte of a label looks like a border.
+ */
+struct name_key {
+	__u32 prefix_bits;
+	__u8 bytes[DOMAIN_BYTES];
+};
+
+enum pattern_flag {
+	PATTERN_PARENT =
+		1, /* a name of the policy is below it, or it is the domain of a wildcard */
+	PATTERN_REVERSE = 2, /* addresses are looked up below it */
+	/* The key is no name backwards, but forwards: of a name to which resolvers' clients append what
+	 * they search. No name backwards begins with a length byte, so both share a table.
+	 */
+	PATTERN_FRONT = 4,
+	PATTERN_FRONT_OF_BELOW = 8, /* .. behind the first label, for what a wildcard has */
+};
+
+/* Value of `name_patterns`. The ids are those of the most specific names of the policy, wildcards of shorter
+ * patterns included.
+ */
+struct name_pattern {
+	__u32 exact; /* for the pattern itself; 0: none */
+	__u32 below; /* for what has more labels in front; 0: none */
+	__u32 bytes; /* of the pattern */
+	__u32 flags; /* enum pattern_flag */
+};
+
+/* Key of `name_needs`. Profile 0: any profile. */
+struct name_need_key {
+	__u32 profile;
+	__u32 name;
+};
+
+/* Key of `name_peers`. */
+struct name_peer_key {
+	__u32 set; /* as in struct peer_key */
+	__u32 name;
+};
+
+enum resolver_flag {
+	RESOLVER_LOCAL = 1, /* it runs on this machine, so its answers come by no interface */
+};
+
+/* Value of `resolvers`. */
+struct resolver {
+	__u32 flags;                              /* enum resolver_flag */
+	__u32 interface[RESOLVER_INTERFACES_MAX]; /* indexes; 0: unused */
+};
+
+/* The lowest byte of the values of `name_ranges`. */
+enum name_range {
+	NAME_RANGE_REFUSED = 1,
+	NAME_RANGE_PRIVATE = 2, /* permitted, although others like it are not */
+	NAME_RANGE_NAT64 = 3,   /* the embedded address decides; bits 8 to 15: bits of the prefix */
+};
+
+/* Values of `own_networks`. */
+enum own_network {
+	OWN_NETWORK_LINK = 1,    /* a prefix that is on the NIC's link */
+	OWN_NETWORK_ADDRESS = 2, /* an address of this machine */
+};
+
+/* A place in a server's share of a table. Places are counted from 0. */
+struct share_key {
+	__u32 server; /* its id; 0: grants that all servers have */
+	__u32 place;
+};
+
+/* Where the next row of a server goes, value of `name_shares`. */
+struct name_share {
+	__u32 grants;
+	__u32 connections;
+};
+
+enum grant_origin {
+	GRANT_ANSWER = 1, /* to the server itself */
+	GRANT_DAEMON = 2,
+	GRANT_SAVED = 3,
+	GRANT_FORWARDED = 4, /* to a server that forwards */
+};
+
+/* Value of `grants`: an address that a name was seen to have. */
+struct grant {
+	__u64 answered_ns;
+	__u64 open_until_ns; /* openings pass before it, and before answered_ns plus the cap */
+	__u64 used_ns;       /* by the last opening; 0: never */
+	struct address address;
+	__u32 server;
+	__u32 name;
+	__u32 origin;  /* enum grant_origin */
+	__u32 claimed; /* not 0: a CPU is about to replace it */
+};
+
+struct granted_key {
+	struct address address;
+	__u32 server;
+};
+
+/* Value of `granted`: the places in `grants` of an address. */
+struct granted {
+	__u32 place_plus_one[GRANTS_OF_ADDRESS_MAX]; /* 0: unused */
+};
+
+/* Value of `name_connections`: a connection whose SYN a grant has let pass. */
+struct name_connection {
+	__u64 last_ns;
+	__u32 server;
+	__u32 name;
+	__u32 place; /* in `connection_places` */
+	__u32 ended; /* not 0: the server has sent FIN or RST */
+};
+
+/* Value of `queries`: a question that a server has asked a resolver. */
+struct query {
+	__u64 asked_ns; /* 0: answered, or being written */
+	__u64 hash;     /* of the question */
+	struct address resolver;
+	__u32 server;
+	__u16 port; /* of the server */
+	__u16 id;
+};
+
+/* Value of `streams`: a TCP connection to a resolver. */
+struct stream {
+	__u64 opened_ns;
+	struct address resolver;
+	__u32 server;
+	__u32 first; /* sequence number of the resolver's SYN */
+	__u32 next;  /* sequence number at which its next message begins */
+	__u16 port;  /* of the server */
+	__u16 lost;  /* not 0: it isn't known where messages begin */
+};
+
+/* Indexes of the per-CPU map `name_counts`. */
+enum name_count {
+	NAME_QUERY_NOTED = 0,
+	NAME_QUERY_PUSHED = 1, /* an unanswered query lost its place to another of its server */
+	NAME_ANSWER_READ = 2,
+	NAME_ANSWER_NEGATIVE = 3,  /* an error, or nothing in the answer section */
+	NAME_ANSWER_NO_QUERY = 4,  /* nobody has asked, or not within 30 s, or it was answered */
+	NAME_ANSWER_QUESTION = 5,  /* it answers another question than was asked */
+	NAME_ANSWER_INTERFACE = 6, /* it came by the wrong interface */
+	NAME_ANSWER_MALFORMED = 7,
+	NAME_ANSWER_CUT = 8,       /* only a part of it could be read */
+	NAME_ANSWER_OTHER = 9,     /* no name of the policy */
+	NAME_ADDRESS_PRIVATE = 10, /* an address that no name may have */
+	NAME_GRANT_MADE = 11,
+	NAME_GRANT_RENEWED = 12,
+	NAME_GRANT_PUSHED = 13, /* an open grant lost its row to another of its server */
+	NAME_GRANT_LOST = 14,   /* no room for it */
+	NAME_CONNECTION_PUSHED = 15,
+	NAME_CONNECTION_LOST = 16,
+	NAME_STREAM_LOST = 17, /* it isn't known any more where a resolver's messages begin */
+	NAME_EVENT_LOST = 18,
+	NAME_COUNT = 20,
+};
+
+enum name_event_kind {
+	NAME_EVENT_REBINDING = 1, /* a name has an address that no name may have */
+	NAME_EVENT_FORGED = 2,    /* an answer came by the wrong interface */
+};
+
+/* Key of `name_events`. */
+struct name_event_key {
+	__u32 kind; /* enum name_event_kind */
+	__u32 server;
+	__u32 name; /* of a rebinding; else 0 */
+};
+
+struct name_event {
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 count;
+	struct address resolver;
+	struct address address; /* of a rebinding: the last one */
+	__u32 interface;        /* by which the last answer came; 0: none */
+	__u32 zero;
+};
+
 _Static_assert(sizeof(struct address) == 16, "address");
-_Static_assert(sizeof(struct settings) == 144 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX, "settings");
+_Static_assert(sizeof(struct settings) == 152 + FILE_BYTES + 2 * QUIET_ETHERTYPES_MAX, "settings");
 _Static_assert(sizeof(struct class_limits) == 16, "class_limits");
 _Static_assert(sizeof(struct server) == 20, "server");
 _Static_assert(sizeof(struct prefix_key) == 20, "prefix_key");
@@ -795,5 +1011,15 @@ _Static_assert(sizeof(struct frequent) == 400, "frequent");
 _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 28, "decision");
 _Static_assert(sizeof(struct private_run) == 40, "private_run");
+_Static_assert(sizeof(struct name_key) == 260, "name_key");
+_Static_assert(sizeof(struct name_pattern) == 16, "name_pattern");
+_Static_assert(sizeof(struct resolver) == 36, "resolver");
+_Static_assert(sizeof(struct grant) == 56, "grant");
+_Static_assert(sizeof(struct granted_key) == 20, "granted_key");
+_Static_assert(sizeof(struct granted) == 64, "granted");
+_Static_assert(sizeof(struct name_connection) == 24, "name_connection");
+_Static_assert(sizeof(struct query) == 40, "query");
+_Static_assert(sizeof(struct stream) == 40, "stream");
+_Static_assert(sizeof(struct name_event) == 64, "name_event");
 
 #endif

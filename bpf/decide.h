@@ -12,6 +12,8 @@
 #include "elsewhere.h"
 #include "fragment.h"
 #include "link_scope.h"
+#include "name_ask.h"
+#include "name_grant.h"
 #include "stray.h"
 
 static __always_inline bool is_spoofed(const struct policy *policy, const struct server *server,
@@ -26,32 +28,43 @@ static __always_inline bool is_spoofed(const struct policy *policy, const struct
 	       (packet->vlans != 1 || (packet->vlan & 0x0fff) != server->vlan);
 }
 
-/* Has the rule, or another one that is asked after it, a token left (GCRA)? The decision then names that
- * rule. The tool makes the buckets, and a missing one counts as empty.
+/* Has the decision's rule, or another one that is asked after it, a token left (GCRA)? The decision then names that
+ * rule. The tool makes the buckets, and a missing one counts as empty. `other`: a rule that is asked after all
+ * these, if it isn't the same. A global function: the verifier proves it once.
  */
-static __always_inline bool is_over_limit(const struct verdict_context *context,
-					  struct decision *decision)
+__noinline int has_token(const struct policy *policy, __u64 now_ns, __u32 other,
+			 struct decision *decision)
 {
-	struct limit_key key = { .server = context->server->id };
+	struct limit_key key = {};
 
-#pragma clang loop unroll(full)
-	for (int i = 0; i < LIMITS_OF_FLOW_MAX; i++) {
-		const struct rule *rule = find_limit(context->policy, decision->rule);
+	if (!policy || !decision)
+		return 0;
+	key.server = decision->server;
+	if (other == decision->rule)
+		other = 0;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 2 * LIMITS_OF_FLOW_MAX; i++) {
+		const struct rule *rule = find_limit(policy, decision->rule);
 		struct limit *limit;
 
 		if (!rule)
-			return true;
+			return 0;
 		key.limit_key = rule->limit_key;
 		limit = bpf_map_lookup_elem(&limits, &key);
-		if (limit && limit->arrival_ns <= context->now_ns + rule->tolerance_ns) {
+		if (limit && limit->arrival_ns <= now_ns + rule->tolerance_ns) {
 			decision->effects |= EFFECT_SPEND_LIMIT;
-			return false;
+			return 1;
 		}
-		if (!rule->next)
-			return true;
-		decision->rule = rule->next;
+		if (rule->next) {
+			decision->rule = rule->next;
+			continue;
+		}
+		if (!other)
+			return 0;
+		decision->rule = other;
+		other = 0;
 	}
-	return true;
+	return 0;
 }
 
 /* Has the server that has the source address sent a SYN of its own in this flow? A global function, for its
@@ -115,10 +128,9 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 	return 0;
 }
 
-/* Steps 10 to 12: a packet that its server sent, and that is no answer in a flow. The decision stays
- * open if no need permits it.
- */
-static __always_inline void decide_flow(struct verdict_context *context, struct decision *decision)
+/* Finds the need that permits a packet. The decision stays open if none does. */
+static __always_inline void find_permission(struct verdict_context *context,
+					    struct decision *decision)
 {
 	const struct packet *packet = context->packet;
 	const struct server *server = context->server;
@@ -127,7 +139,7 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	const struct need *need = NULL;
 	/* needs with a `sport` make the verdict depend on the source port */
 	bool any_sport = !(server->flags & SERVER_SPORTS);
-	__u32 rule = 0, by_sport, edit = 0;
+	__u32 rule = 0, other, by_sport, edit = 0;
 
 	if (!is_foreign_icmp(packet)) {
 		need = find_need(context->policy, server->profile, server->flags & SERVER_RANGES,
@@ -146,9 +158,22 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 		if (is_permitted(by_sport))
 			rule = by_sport;
 	}
-	/* an edit has no limit */
-	if (edit & EDIT_ALLOWS && (!rule || rule & RULE_LIMITED))
+	other = rule;
+	if (need && context->policy->flags & SETTINGS_NAMES) {
+		__u64 asked = (__u64)server->id << 32 | need->outbound.set;
+		__u64 found;
+
+		if (!opening)
+			asked |= OF_CONNECTION;
+		found = find_by_name(context->policy, &context->key, asked, rule, context->now_ns);
+		rule = found;
+		decision->effects = found >> 32;
+	}
+	/* an edit has no limit, but goes behind what the policy has without one */
+	if (edit & EDIT_ALLOWS && (!rule || rule & RULE_LIMITED)) {
 		rule = edit_rule(edit);
+		decision->effects = 0;
+	}
 
 	/* The peer opened this connection, so the server's `out` need does not cover it. It may have
 	 * done so by a packet whose ports can't be read. But where the server sent a SYN of its own,
@@ -174,12 +199,12 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 	}
 	if (rule) {
 		pass(decision, opening ? REASON_NEED : REASON_OWN_CONNECTION, rule,
-		     (is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0) |
+		     decision->effects | (is_connection_request(packet) ? EFFECT_NOTE_OPENING : 0) |
 			     (opening ? EFFECT_COUNT_USE : EFFECT_SEE_USE));
 		if (!opening)
 			return;
 		if (rule & RULE_LIMITED) {
-			if (is_over_limit(context, decision))
+			if (!has_token(context->policy, context->now_ns, other, decision))
 				drop(decision, REASON_RATE, 0);
 		} else if (any_sport && need && !need->outbound.set && !edit) {
 			decision->scope = SCOPE_PORT;
@@ -192,6 +217,32 @@ static __always_inline void decide_flow(struct verdict_context *context, struct 
 		if (rule)
 			pass(decision, REASON_FLOW_ERROR, rule, 0);
 	}
+}
+
+/* Steps 10 to 12: a packet that its server sent, and that is no answer in a flow. Returns enum step. A global
+ * function, as drop_stray(). `packed`: its server.
+ */
+__noinline int decide_flow(const struct packet *packet, const struct policy *policy, __u64 now_ns,
+			   __u32 packed, struct decision *decision)
+{
+	struct verdict_context context = {};
+	struct server server = {};
+
+	if (!packet || !policy || !decision)
+		return STEP_NONE;
+	context.packet = packet;
+	context.policy = policy;
+	context.now_ns = now_ns;
+	unpack_server(&server, packed);
+	server.id = decision->server;
+	context.server = &server;
+	fill_reply_key(&context.key, packet);
+	find_permission(&context, decision);
+	if (packet->fragment_position == FRAGMENT_FIRST && decision->verdict == VERDICT_PASS)
+		decision->effects |= EFFECT_REMEMBER_FRAGMENT;
+	if (decision->verdict)
+		return STEP_NONE;
+	return context.edited ? STEP_STRAY | STEP_EDITED : STEP_STRAY;
 }
 
 /* A link-local source, with the MAC of a server, asks a service of the router (`link_services`).
@@ -351,32 +402,35 @@ static __always_inline int decide_in_order(struct xdp_md *ctx, struct verdict_co
 		return STEP_NONE;
 	}
 	if (!reply)
-		decide_flow(context, decision);
+		return STEP_FLOW;
 	if (packet->fragment_position == FRAGMENT_FIRST && decision->verdict == VERDICT_PASS)
 		decision->effects |= EFFECT_REMEMBER_FRAGMENT;
-	if (decision->verdict)
-		return STEP_NONE;
-	return context->edited ? STEP_STRAY | STEP_EDITED : STEP_STRAY;
+	return STEP_NONE;
 }
 
 /* Is a drop only counted, and the packet passed? A quarantine drops in mode observe too, for any
  * reason, and so does one of the machine that borrows an address, or has none. A spoofed frame, malformed
- * or not, never gets the mode of the address's owner.
+ * or not, never gets the mode of the address's owner. A global function: the verifier proves it once.
  */
-static __always_inline bool is_observed(const struct policy *policy, const struct server *server,
-					const struct packet *packet, __u64 now_ns)
+__noinline int is_observed(const struct packet *packet, const struct policy *policy, __u64 now_ns)
 {
+	const struct server *server = NULL;
+
+	if (!packet || !policy)
+		return 0;
+	if (packet->addressed)
+		server = find_server(policy, &packet->source);
 	if (packet->addressed && is_sender_quarantined(server ? server->id : 0, packet, now_ns))
-		return false;
+		return 0;
 	if (server && !is_spoofed(policy, server, packet)) {
 		if (!(server->flags & SERVER_OBSERVE))
-			return false;
+			return 0;
 		return !find_sender_quarantine(policy, server, packet, now_ns);
 	}
 	return policy->flags & SETTINGS_OBSERVE && !is_machine_quarantined(policy, packet, now_ns);
 }
 
-/* Steps 1 to 12. Returns enum step, and what unpack_server() reads. A global function: the verifier
+/* Steps 1 to 9. Returns enum step, and what unpack_server() reads. A global function: the verifier
  * proves it once.
  */
 __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
@@ -397,8 +451,6 @@ __noinline int decide_steps(struct xdp_md *ctx, const struct packet *packet,
 	step = decide_in_order(ctx, &context, decision);
 	if (context.server)
 		step |= pack_server(context.server);
-	if (decision->verdict != VERDICT_PASS)
-		decision->observed = is_observed(context.policy, context.server, packet, now_ns);
 	return step;
 }
 
@@ -413,7 +465,7 @@ static __always_inline bool notes_dropped_opening(const struct packet *packet,
 	if (decision->reason == REASON_RATE || decision->reason == REASON_DENIED)
 		return true;
 	return (decision->reason == REASON_NEW_FLOW || decision->reason == REASON_DESTINATION ||
-		decision->reason == REASON_PROTOCOL) &&
+		decision->reason == REASON_PROTOCOL || decision->reason == REASON_QUESTION) &&
 	       (decision->flags & DROP_QUIET || decision->observed);
 }
 
@@ -448,7 +500,7 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 				   __u32 assume, struct decision *decision)
 {
 	struct policy policy = live_policy(now_ns);
-	__u32 found, step;
+	__u32 found, step, asks = 0;
 
 	policy.assume = assume;
 	decision->generation = policy.generation;
@@ -462,7 +514,16 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 		decision->port = packet->destination_port;
 
 	found = decide_steps(ctx, packet, &policy, now_ns, decision);
+	if ((found & STEP_MASK) == STEP_FLOW)
+		found = (found & ~STEP_MASK) |
+			decide_flow(packet, &policy, now_ns, found, decision);
 	step = found & STEP_MASK;
+	if (decision->verdict != VERDICT_PASS || may_ask(packet, found))
+		decision->observed = is_observed(packet, &policy, now_ns);
+	if (may_ask(packet, found) && decision->verdict == VERDICT_PASS) {
+		step = judge_question(ctx, packet, &policy, decision);
+		asks = step == STEP_STRAY;
+	}
 	if (step == STEP_STRAY)
 		decide_stray(packet, &policy, now_ns, found, decision);
 	else if (step == STEP_QUARANTINED || step == STEP_QUARANTINED_REPLY)
@@ -471,6 +532,8 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 		decide_unknown_source(packet, &policy, now_ns, step == STEP_ROUTER, decision);
 	if (found & STEP_EDITED)
 		decision->scope = SCOPE_PACKET;
+	if (asks)
+		name_question(decision);
 	if (decision->verdict == VERDICT_DROP)
 		complete_drop(packet, &policy, decision);
 }

@@ -405,6 +405,10 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 	    (frame->destination_port_be == bpf_htons(PORT_DHCP4_SERVER) ||
 	     frame->destination_port_be == bpf_htons(PORT_DHCP6_SERVER)))
 		return FULL_PATH;
+	/* what looks like an answer may ask, see judge_question() */
+	if (policy->flags & SETTINGS_NAMED && frame->protocol == IPPROTO_UDP &&
+	    frame->destination_port_be == bpf_htons(PORT_DNS))
+		return FULL_PATH;
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    frame->tcp_flags & (TCP_FIN | TCP_RST))

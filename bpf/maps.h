@@ -3,7 +3,7 @@
  * Every map, with four facts: who writes it, who reads it, why it has this type, and what happens
  * when it is full. "The tool" is the control tool. The sizes given here are defaults, which
  * [tables] of the policy overrides when the gate is attached. The file has more than 500 lines,
- * because every map stands here and nowhere else.
+ * because every map stands here and nowhere else, but for those of names in name_maps.h.
  *
  * Over 500 lines on purpose: it is one list, and half of it are the four facts.
  *
@@ -18,6 +18,7 @@
 #define PORTCULLIS_MAPS_H
 
 #include "contract.h"
+#include "name_maps.h"
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

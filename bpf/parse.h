@@ -81,7 +81,7 @@ __noinline int parse_extensions_of_skb(struct __sk_buff *ctx, struct packet *pac
 	return packet ? parse_extensions_leniently(ctx, packet) : 0;
 }
 
-__noinline int parse_skb(struct __sk_buff *ctx, struct packet *packet)
+static __always_inline int parse_skb(struct __sk_buff *ctx, struct packet *packet)
 {
 	if (!packet || !parse_network(ctx, HOOK_SKB, packet))
 		return 0;

@@ -12,6 +12,7 @@
 #include "policy.h"
 #include "private.h"
 #include "fast_path.h"
+#include "name_answer.h"
 #include "sweep.h"
 #include "track.h"
 
@@ -88,9 +89,11 @@ SEC("tc")
 int portcullis_track(struct __sk_buff *skb)
 {
 	struct packet packet = {};
+	__u64 now_ns = read_clock(find_cpu());
 
-	parse_skb(skb, &packet);
-	track(skb, &packet, read_clock(find_cpu()));
+	track(skb, &packet, now_ns);
+	if (may_be_answer(&packet))
+		read_answers(skb, &packet, now_ns);
 	return -1; /* TCX_NEXT and TC_ACT_UNSPEC: the next program decides */
 }
 
@@ -134,6 +137,18 @@ struct exported_types {
 	enum flow_flag flow_flag;
 	enum assumption assumption;
 	struct private_run private_run;
+	struct name_key name_key;
+	struct name_pattern name_pattern;
+	enum pattern_flag pattern_flag;
+	struct name_need_key name_need_key;
+	struct name_peer_key name_peer_key;
+	struct resolver resolver;
+	enum resolver_flag resolver_flag;
+	enum name_range name_range;
+	enum own_network own_network;
+	enum grant_origin grant_origin;
+	enum name_count name_count;
+	enum name_event_kind name_event_kind;
 };
 
 int export_types(struct exported_types *types)

@@ -50,6 +50,7 @@ static __always_inline bool is_attributable(enum reason reason)
 	case REASON_DESTINATION:
 	case REASON_NEW_FLOW:
 	case REASON_DENIED:
+	case REASON_QUESTION:
 		return true;
 	}
 	return false;
@@ -95,6 +96,7 @@ static __always_inline bool is_caused_outside(enum reason reason, __u8 flags)
 	case REASON_DESTINATION:
 	case REASON_NEW_FLOW:
 	case REASON_ELSEWHERE:
+	case REASON_QUESTION:
 		return false;
 	}
 	return false;

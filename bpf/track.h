@@ -9,6 +9,7 @@
 #include "flow.h"
 #include "heard.h"
 #include "link_scope.h"
+#include "name_grant.h"
 
 static __always_inline void add_half_open(const struct flow_key *key, __u32 generation, __u32 rule,
 					  __u64 now_ns)
@@ -180,6 +181,9 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 			 packet->source_port);
 	if (need && match_peer(policy, &need->outbound, &packet->source))
 		return;
+	if (need && need->outbound.set && policy->flags & SETTINGS_NAMES &&
+	    is_named_peer(policy, &packet->source, (__u64)server->id << 32 | need->outbound.set))
+		return;
 	if (server->flags & SERVER_SPORTS &&
 	    is_permitted(match_sport(policy, key, server->profile)))
 		return;
@@ -226,49 +230,55 @@ static __always_inline bool is_stranger_of_link(const struct __sk_buff *skb,
 	return !find_server(policy, &packet->source);
 }
 
-static __always_inline void track(const struct __sk_buff *skb, const struct packet *packet,
-				  __u64 now_ns)
+/* A global function, for its own stack: answers are read on top of the packet alone. It parses as well, for two
+ * calls cost more than one.
+ */
+__noinline int track(struct __sk_buff *skb, struct packet *packet, __u64 now_ns)
 {
 	struct policy policy = live_policy(now_ns);
 	const struct server *server;
 	struct flow_key key;
 
+	if (!packet)
+		return 0;
+	parse_skb(skb, packet);
 	if (!packet->addressed || packet->fragment_position == FRAGMENT_LATER ||
 	    is_foreign_icmp(packet) || !(policy.flags & SETTINGS_TRACKED) ||
 	    is_stranger_of_link(skb, &policy, packet))
-		return;
+		return 0;
 	if (!packet->ported) {
 		/* The ports may stand in a later fragment, or behind more headers than are read. */
 		if (packet->fragment_position != FRAGMENT_FIRST && !is_extension(packet->protocol))
-			return;
+			return 0;
 		server = find_server(&policy, &packet->destination);
 		if (server)
 			remember_heard(server->id, &packet->source, HEARD_ANY, HEARD_ANY, now_ns);
-		return;
+		return 0;
 	}
 	if (packet->protocol == IPPROTO_TCP) {
 		fill_flow_key(&key, &packet->destination, &packet->source, IPPROTO_TCP,
 			      packet->destination_port, packet->source_port);
 		track_segment(&policy, packet, &key, now_ns);
-		return;
+		return 0;
 	}
 	/* A DHCP server answers a client that has no address yet by broadcast. No router forwards that. */
 	if (policy.flags & SETTINGS_DHCP && is_dhcp_server(packet) && is_link_scope(packet)) {
 		note_lessor(LESSORS_OF_LINK, &packet->source);
-		return;
+		return 0;
 	}
 	server = find_server(&policy, &packet->destination);
 	if (!server)
-		return;
+		return 0;
 	if (is_icmp(packet)) {
 		fill_flow_key(&key, &packet->destination, &packet->source, packet->protocol,
 			      packet->icmp_id, packet->icmp_type);
 		track_icmp(&policy, server, packet, &key, now_ns);
-		return;
+		return 0;
 	}
 	fill_flow_key(&key, &packet->destination, &packet->source, packet->protocol,
 		      packet->destination_port, packet->source_port);
 	track_datagram(&policy, server, packet, &key, now_ns);
+	return 0;
 }
 
 #endif

@@ -24,6 +24,7 @@ enum step {
 	STEP_ROUTER, /* unknown as well, but expected */
 	STEP_QUARANTINED,
 	STEP_QUARANTINED_REPLY,
+	STEP_FLOW,
 	STEP_STRAY,
 	STEP_MASK = 7,
 	STEP_EDITED = 16, /* beside one of these: see `edited` of struct verdict_context */
@@ -31,8 +32,8 @@ enum step {
 
 enum {
 	/* What decides which needs a server has, beside its profile. No bits of enum step. */
-	PACKED_FLAGS = SERVER_RANGES | SERVER_SPORTS,
-	PACKED_PROFILE_SHIFT = 6,
+	PACKED_FLAGS = SERVER_RANGES | SERVER_SPORTS | SERVER_NAMED,
+	PACKED_PROFILE_SHIFT = 8,
 };
 
 /* A server in the word that one global function hands to the next, so that none looks it up again. A

@@ -259,6 +259,8 @@ pub enum Subject {
     Audit,
     /// What `allow` and `deny` have changed beside the policy, by whom, why and for how long
     Edits,
+    /// The addresses that names of the policy were seen to have, for which server and until when
+    Names,
     /// How often each need was used, and when last
     Needs,
     /// The gates of every network namespace, and what is left of namespaces that are gone
@@ -276,6 +278,7 @@ impl Subject {
             | Subject::Alarms
             | Subject::Audit
             | Subject::Edits
+            | Subject::Names
             | Subject::Needs => true,
             Subject::Gates => false,
         }
@@ -467,7 +470,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "A")]
     pub from: String,
 
-    /// Destination: an address, or the name of a server
+    /// Destination: an address, the name of a server, or a DNS name of the policy
     #[arg(long, value_name = "B")]
     pub to: String,
 

@@ -46,6 +46,16 @@ pub fn show_duration(seconds: u64) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// A length of time in one unit, for sentences: `40 s`, `4 min`, `3 h`, `2 d`.
+pub fn show_roughly(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// Wall-clock time. Everybody asks here, so that a test can step the clock under a daemon: in builds with
 /// debug assertions `PORTCULLIS_CLOCK_OFFSET` names a file that says by how many seconds it is ahead.
 pub fn wall_now() -> Timestamp {
@@ -111,6 +121,21 @@ mod tests {
 
     fn clock(mono_ns: u64, wall: &str) -> Clock {
         Clock { mono_ns, wall: wall.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_length_of_time_in_a_sentence_has_one_unit() {
+        let cases = [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_199, "119 min"),
+            (7_200, "2 h"),
+            (172_800, "2 d"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(show_roughly(seconds), text);
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod policy;
 pub mod policy_file;
 pub mod policy_tests;
 pub mod replay;
+pub mod resolve;
 pub mod sink;
 mod state_file;
 pub mod state_folder;

@@ -32,6 +32,10 @@ enum kind {
 	KIND_COMPLETION = 6,  /* the peer's ACK of it, flow by flow */
 	KIND_OUTBOUND = 7,    /* a server's SYN to `need` of any peer */
 	KIND_MIX = 8,         /* replies, and `worms_in_1024` of KIND_WORM */
+	/* IPv4 alone: */
+	KIND_QUESTION = 9,    /* a server's question to its resolver, id by id */
+	KIND_RESOLUTION = 10, /* the resolver's answer of four addresses, id by id */
+	KIND_NAMED = 11, /* a server's SYN to `need` of an address among `flows` that answers had */
 };
 
 enum {
@@ -71,6 +75,10 @@ struct choice {
 	__u8 tcp_flags; /* byte 13 of the header */
 	bool udp;
 	bool to_server;
+	bool resolver;       /* is the peer */
+	__u16 message_bytes; /* of DNS */
+	__u16 id;
+	__u32 first_address; /* of an answer */
 };
 
 enum {
@@ -142,6 +150,76 @@ static __always_inline __u32 take_flow(struct plan *plan)
 	return flow;
 }
 
+enum {
+	RESOLVER = 0x7f000035, /* 127.0.0.53: of this machine, so that its answers count */
+	QUESTION_PORT = 40053,
+	ADDRESSES_OF_ANSWER = 4,
+	PEERS = 0xc6130000, /* 198.19.0.0 */
+};
+
+/* A question about deb.vendor.example: type A, class IN. */
+struct dns_question {
+	__be16 id;
+	__be16 flags;
+	__be16 counts[4];
+	__u8 name[20];
+	__be16 type_and_class[2];
+};
+
+struct dns_record {
+	__be16 words[6]; /* the question's name, A, IN, 60 seconds, 4 bytes */
+	__be32 address;
+};
+
+static __always_inline bool write_message(void *at, void *end, const struct choice *choice)
+{
+	struct dns_question *question = at;
+	struct dns_record *record = at + sizeof(*question);
+	bool answers = choice->message_bytes > sizeof(*question);
+
+	if ((void *)(question + 1) > end)
+		return false;
+	question->id = bpf_htons(choice->id);
+	question->flags = bpf_htons(answers ? 0x8180 : 0x0100);
+	question->counts[0] = bpf_htons(1);
+	question->counts[1] = bpf_htons(answers ? ADDRESSES_OF_ANSWER : 0);
+	question->counts[2] = 0;
+	question->counts[3] = 0;
+	__builtin_memcpy(question->name, "\3deb\6vendor\7example", sizeof(question->name));
+	question->type_and_class[0] = bpf_htons(1);
+	question->type_and_class[1] = bpf_htons(1);
+	if (!answers)
+		return true;
+	if ((void *)(record + ADDRESSES_OF_ANSWER) > end)
+		return false;
+	for (int i = 0; i < ADDRESSES_OF_ANSWER; i++) {
+		record[i].words[0] = bpf_htons(0xc00c);
+		record[i].words[1] = bpf_htons(1);
+		record[i].words[2] = bpf_htons(1);
+		record[i].words[3] = 0;
+		record[i].words[4] = bpf_htons(60);
+		record[i].words[5] = bpf_htons(4);
+		record[i].address = bpf_htonl(PEERS | ((choice->first_address + i) & 0xffff));
+	}
+	return true;
+}
+
+static __always_inline void choose_message(struct plan *plan, struct choice *choice, bool answers)
+{
+	choice->udp = true;
+	choice->resolver = true;
+	choice->id = take_flow(plan);
+	choice->source_port = QUESTION_PORT;
+	choice->destination_port = 53;
+	choice->message_bytes = sizeof(struct dns_question);
+	if (!answers)
+		return;
+	turn_around(choice);
+	choice->message_bytes += ADDRESSES_OF_ANSWER * sizeof(struct dns_record);
+	/* of so many: `servers`, a power of two */
+	choice->first_address = ADDRESSES_OF_ANSWER * plan->sent & (plan->servers - 1);
+}
+
 static __always_inline void choose(struct plan *plan, struct choice *choice)
 {
 	__u64 random = next_random(plan);
@@ -182,6 +260,18 @@ static __always_inline void choose(struct plan *plan, struct choice *choice)
 	case KIND_OUTBOUND:
 		choose_worm(plan, random, plan->need, choice);
 		break;
+	case KIND_QUESTION:
+		choose_message(plan, choice, false);
+		break;
+	case KIND_RESOLUTION:
+		choose_message(plan, choice, true);
+		break;
+	case KIND_NAMED: /* `servers` is the number of ports */
+		choose_worm(plan, random, plan->need, choice);
+		choice->server = 0;
+		choice->peer = scale(random >> 32, plan->flows);
+		choice->source_port = FIRST_PORT + scale(next_random(plan), plan->servers) % PORTS;
+		break;
 	default: /* KIND_MIX: the high bits choose the flow */
 		if ((random & 1023) < plan->worms_in_1024)
 			choose_worm(plan, next_random(plan), plan->port, choice);
@@ -209,7 +299,7 @@ static __always_inline bool write_ipv4(void *at, void *end, const struct choice 
 {
 	struct iphdr *ip = at;
 	__be32 server = bpf_htonl(0xc6120000 | choice->server); /* 198.18.0.0 */
-	__be32 peer = bpf_htonl(0xc6130000 | choice->peer);
+	__be32 peer = bpf_htonl(choice->resolver ? RESOLVER : PEERS | choice->peer);
 	__be16 length = bpf_htons(sizeof(*ip) + l4_bytes);
 	__u8 protocol = choice->udp ? IPPROTO_UDP : IPPROTO_TCP;
 	__u64 header;
@@ -280,13 +370,17 @@ static __always_inline bool write_tcp(void *at, void *end, const struct choice *
 static __always_inline bool write_udp(void *at, void *end, const struct choice *choice, __u64 sum)
 {
 	struct udphdr *udp = at;
-	__be16 length = bpf_htons(sizeof(*udp));
+	__be16 length = bpf_htons(sizeof(*udp) + choice->message_bytes);
 
 	if ((void *)(udp + 1) > end)
 		return false;
 	udp->source = bpf_htons(choice->source_port);
 	udp->dest = bpf_htons(choice->destination_port);
 	udp->len = length;
+	if (choice->message_bytes) {
+		udp->check = 0; /* none (RFC 768) */
+		return write_message(udp + 1, end, choice);
+	}
 	udp->check = fold(sum + bpf_htons(IPPROTO_UDP) + 2 * length + udp->source + udp->dest);
 	return true;
 }
@@ -303,7 +397,8 @@ static __always_inline bool write_frame(void *data, void *end, struct plan *plan
 	if ((void *)(ethernet + 1) > end)
 		return false;
 	choose(plan, &choice);
-	l4_bytes = choice.udp ? sizeof(struct udphdr) : sizeof(struct tcphdr);
+	l4_bytes =
+		choice.udp ? sizeof(struct udphdr) + choice.message_bytes : sizeof(struct tcphdr);
 	__builtin_memcpy(ethernet->h_dest, plan->destination_mac, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, plan->source_mac, ETH_ALEN);
 	if (plan->version == 4) {

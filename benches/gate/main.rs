@@ -25,6 +25,7 @@ mod filters;
 mod flood;
 mod generator;
 mod machine;
+mod names;
 mod network;
 mod plot;
 mod policy;
@@ -87,6 +88,7 @@ type Group = fn(&Options, &mut Report) -> Result<()>;
 const GROUPS: &[(&str, Group)] = &[
     ("wire", wire::run),
     ("cost", cost::run),
+    ("names", names::run),
     ("scale", scale::run),
     ("policies", control::run),
     ("daemon", burden::run),

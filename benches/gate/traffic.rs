@@ -23,6 +23,12 @@ pub enum Kind {
     Outbound,
     /// replies, with worms among them
     Mix,
+    /// a server's questions to its resolver, id by id
+    Question,
+    /// the resolver's answers of four addresses, id by id
+    Resolution,
+    /// SYNs that a server may send by a name
+    Named,
 }
 
 impl Kind {
@@ -38,6 +44,9 @@ impl Kind {
             Kind::Completion => "KIND_COMPLETION",
             Kind::Outbound => "KIND_OUTBOUND",
             Kind::Mix => "KIND_MIX",
+            Kind::Question => "KIND_QUESTION",
+            Kind::Resolution => "KIND_RESOLUTION",
+            Kind::Named => "KIND_NAMED",
         }
     }
 }
@@ -92,9 +101,11 @@ impl Traffic {
 
     /// The shortest Ethernet frame, or the shortest that holds the headers.
     pub fn frame_bytes(&self) -> usize {
-        match self.version {
-            Version::V4 => 60,
-            Version::V6 => 74,
+        match (self.kind, self.version) {
+            (Kind::Question, _) => 78,
+            (Kind::Resolution, _) => 142,
+            (_, Version::V4) => 60,
+            (_, Version::V6) => 74,
         }
     }
 

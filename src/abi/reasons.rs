@@ -97,6 +97,9 @@ impl Reason {
             Reason::NewFlow => drop_of_server("no `out` need permits the server to start this").of_attempts(),
             Reason::Elsewhere => drop_of_anyone("the frame goes to the MAC of another host on the link"),
             Reason::Denied => drop_of_server("an edit denies what would have passed, for a time"),
+            Reason::Question => {
+                drop_of_server("of its resolvers the server may ask the names of the policy alone")
+            }
         }
     }
 
@@ -156,6 +159,7 @@ impl Reason {
             | Reason::Protocol
             | Reason::Destination
             | Reason::NewFlow
+            | Reason::Question
             | Reason::Elsewhere => false,
         }
     }

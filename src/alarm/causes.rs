@@ -55,6 +55,7 @@ pub const fn can_cause(reason: Reason, causer: Causer) -> bool {
             | Reason::UnlistedService
             | Reason::Protocol
             | Reason::Destination
+            | Reason::Question
             | Reason::NewFlow => false,
         },
     }
@@ -68,6 +69,7 @@ pub const fn kinds_of(reason: Reason) -> &'static [Kind] {
         Reason::Protocol => &[Kind::Stray, Kind::Attempt, Kind::Scan],
         Reason::Rate => &[Kind::Burst],
         Reason::UnlistedService => &[Kind::Backdoor],
+        Reason::Question => &[Kind::Question],
         Reason::NoFlow | Reason::Fragment | Reason::Elsewhere => &[Kind::Stray],
         Reason::UnknownSource | Reason::Spoofed | Reason::RogueRouter | Reason::SourceRoute => &[Kind::Spoof],
         Reason::Quarantined | Reason::Malformed | Reason::Ethertype => &[Kind::Attempt],
@@ -85,6 +87,34 @@ pub const fn kinds_of(reason: Reason) -> &'static [Kind] {
         | Reason::Backscatter
         | Reason::Stranger
         | Reason::Denied => &[],
+    }
+}
+
+/// Whether this causer can cause an alarm of a kind to which no drop leads, about a name or a resolver.
+pub const fn can_cause_answers(kind: Kind, causer: Causer) -> bool {
+    match kind {
+        // The owner of the name, when a server asks. An intruder asks for a name of his own below a wildcard. The
+        // question of a machine with another MAC is dropped, so no answer to it counts.
+        Kind::Rebinding => match causer {
+            Causer::Server | Causer::Outsider | Causer::Neighbour => true,
+            Causer::NeighbourOfMac => false,
+        },
+        // On the link no address of a resolver is a server's, so such a packet is dropped as `unknown_source`.
+        Kind::ForgedAnswer => match causer {
+            Causer::Outsider => true,
+            Causer::Server | Causer::Neighbour | Causer::NeighbourOfMac => false,
+        },
+        Kind::Stray
+        | Kind::Attempt
+        | Kind::Burst
+        | Kind::Fetch
+        | Kind::Question
+        | Kind::Spoof
+        | Kind::Callback
+        | Kind::Scan
+        | Kind::Backdoor
+        | Kind::Spread
+        | Kind::Gate => false,
     }
 }
 
@@ -113,7 +143,8 @@ mod tests {
     }
 
     fn can_cause_kind(kind: Kind, causer: Causer) -> bool {
-        dropped().any(|reason| kinds_of(reason).contains(&kind) && can_cause(reason, causer))
+        can_cause_answers(kind, causer)
+            || dropped().any(|reason| kinds_of(reason).contains(&kind) && can_cause(reason, causer))
     }
 
     /// The kinds that an alarm has become when a server did all that it can for this reason.

@@ -10,7 +10,7 @@ use super::next_steps::QUARANTINE;
 use super::{Alarm, Change, Distinct, Likely, Part, Scope, Step, Technique};
 use crate::abi::Reason;
 use crate::drops::DropVerdict;
-use crate::net::show_mac;
+use crate::net::{TCP, show_mac};
 
 /// How many of several are named in a text.
 const NAMED: usize = 3;
@@ -20,6 +20,9 @@ const NAMED_MACHINES: usize = 8;
 impl Alarm {
     /// The name of the server, or words that stand for it.
     pub fn subject(&self) -> &str {
+        if let Some(answers) = &self.lead().answers {
+            return &answers.subject;
+        }
         match &self.server {
             Some(server) => &server.name,
             None if self.is_for_all => "several servers",
@@ -40,16 +43,18 @@ impl Alarm {
         };
         let mut text =
             format!("{}{machines} {}{}", self.subject(), lead.describe_action(), self.name_others());
+        let thing = if lead.answers.is_some() { "answer" } else { "packet" };
         let packets = match self.packets {
-            1 => "1 packet".to_owned(),
-            packets => format!("{packets} packets"),
+            1 => format!("1 {thing}"),
+            packets => format!("{packets} {thing}s"),
         };
         let verdict = match lead.verdict {
-            Some(DropVerdict::WouldDrop) => "NOT dropped in mode observe",
-            Some(DropVerdict::Drop) | None => "dropped",
+            _ if lead.answers.is_some() => "",
+            Some(DropVerdict::WouldDrop) => " NOT dropped in mode observe",
+            Some(DropVerdict::Drop) | None => " dropped",
         };
         let while_away = if self.while_away { ", in part while no daemon ran" } else { "" };
-        text.push_str(&format!(" ({packets} {verdict} since {:.0}{while_away})", self.first));
+        text.push_str(&format!(" ({packets}{verdict} since {:.0}{while_away})", self.first));
         if let Some(before) = self.follows {
             text.push_str(&format!(". It follows #{before}"));
         }
@@ -178,6 +183,14 @@ impl Part {
                 "sources" => text.push_str(&list("", &self.sources, IpAddr::to_string)),
                 "mac" => text.push_str(&list(" from MAC ", &self.source_macs, show_mac)),
                 "contacted" => text.extend(self.contacted.map(|address| format!(" at {address}"))),
+                "question" => text.push_str(&self.describe_question()),
+                "way" => text.push_str(self.answers.as_ref().map_or("", |answers| &answers.interface)),
+                "asked" => {
+                    let servers = self.answers.as_ref().map_or("", |answers| &answers.servers);
+                    if !servers.is_empty() {
+                        text.push_str(&format!(" to {servers}"));
+                    }
+                }
                 "reason" => text.extend(self.reason.map(|reason| reason.to_string())),
                 "services" => {
                     let about = if self.services.is_estimate() { "about " } else { "" };
@@ -188,6 +201,17 @@ impl Part {
             text.push_str(rest);
         }
         text
+    }
+
+    /// What its last sample asks a resolver for.
+    fn describe_question(&self) -> String {
+        match self.sample.as_ref().and_then(|sample| sample.question()) {
+            Some(question) => question.to_string(),
+            None if self.sample.as_ref().is_some_and(|sample| sample.protocol == TCP) => {
+                "something over TCP".to_owned()
+            }
+            None => "something".to_owned(),
+        }
     }
 
     fn last_service(&self) -> String {
@@ -201,6 +225,10 @@ pub(super) fn name_part(part: &Part) -> String {
     match part.scope {
         Scope::Gate => match &part.trouble {
             Some((trouble, _)) => trouble.name().replace('_', " "),
+            None => kind.to_string(),
+        },
+        Scope::Answers => match &part.answers {
+            Some(answers) => format!("{kind} of {}", answers.subject),
             None => kind.to_string(),
         },
         Scope::Ports => part.fill("scan of {services}{to}"),
@@ -238,9 +266,42 @@ fn list_some<T: PartialEq + Copy + Hash>(
 mod tests {
     use super::*;
     use crate::abi::Reason;
-    use crate::alarm::Engine;
+    use crate::alarm::likely::tests::{datagram, question};
+    use crate::alarm::{Engine, Severity};
     use crate::drops::DropEvent;
     use crate::drops::example::{after_ms, syn};
+
+    #[test]
+    fn an_alarm_about_a_question_has_the_name_that_was_asked_for_and_the_line_that_would_permit_it() {
+        let ask = |name: &str| DropEvent {
+            reason: Reason::Question.into(),
+            ..datagram(53, &question(name, 16, false))
+        };
+        let open = |drop: &DropEvent| Engine::default().observe(drop, after_ms(0)).remove(0);
+        let opened = open(&ask("aGVs.t.evil.example"));
+        let text = opened.message();
+        assert!(
+            text.contains("web1 asked 198.51.100.7 for aGVs.t.evil.example (TXT), outside the names")
+                && text.contains("(T1071.004 DNS)")
+                && text.contains("portcullis quarantine"),
+            "{text}"
+        );
+        let json = serde_json::to_value(&opened).unwrap();
+        assert_eq!(json["question"], "aGVs.t.evil.example (TXT)");
+        assert_eq!(json["parts"][0]["question"], "aGVs.t.evil.example (TXT)");
+        let hostile = open(&ask("\u{1b}[2J.evil.example")).message();
+        assert!(hostile.contains(r"\027[2J.evil.example"), "{hostile}");
+        // without a sample nobody knows the name
+        let mut unknown = ask("evil.example");
+        unknown.frame.clear();
+        assert!(open(&unknown).message().contains("asked 198.51.100.7 for something, outside"));
+        let over_tcp = DropEvent { protocol: TCP, ..unknown };
+        assert!(open(&over_tcp).message().contains("for something over TCP, outside"));
+        let observed = DropEvent { verdict: DropVerdict::WouldDrop, ..ask("evil.example") };
+        let opened = open(&observed);
+        assert_eq!(opened.alarm.severity(), Severity::Low);
+        assert!(opened.alarm.next_commands()[0].contains("give a need its name"), "{opened:?}");
+    }
 
     #[test]
     fn each_reason_says_what_was_done_and_why_it_matters() {

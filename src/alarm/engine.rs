@@ -5,6 +5,7 @@ mod place;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::answers::{AnswerReport, MAX_ABOUT};
 use super::assess::{Assessment, assess};
 use super::detector::{Detector, Finding};
 use super::gate_trouble::GateTrouble;
@@ -246,6 +247,34 @@ impl Engine {
             }
         }
         over.into_iter().filter_map(|id| self.close(id, None, now)).collect()
+    }
+
+    /// Reports answers that opened nothing. Their alarm is low, and about a name or a resolver alone.
+    pub fn report_answers(&mut self, report: &AnswerReport, interface: &Arc<str>, now: Clock) -> Vec<Change> {
+        self.follow_clock(now);
+        let kind = report.kind();
+        let own = Subject::Answers { kind, about: Some(report.about) };
+        let rest = Subject::Answers { kind, about: None };
+        let of_kind = self.by_subject.keys().filter(
+            |subject| matches!(subject, Subject::Answers { kind: other, about: Some(_) } if *other == kind),
+        );
+        let has_room = self.newest(own).is_some() || of_kind.count() < MAX_ABOUT;
+        let (subject, is_rest) = if has_room { (own, false) } else { (rest, true) };
+        let mut changes = Vec::new();
+        let newest = self.by_subject.get(&subject).and_then(|ids| ids.last()).copied();
+        if let Some(incident) = newest.and_then(|id| self.open.get_mut(&id)) {
+            incident.add_answers(report, is_rest, now);
+            changes.extend(incident.take_due(now, &self.thresholds));
+            if incident.is_waiting() && !self.waiting.contains(&incident.id) {
+                self.waiting.push(incident.id);
+            }
+            return changes;
+        }
+        let mut part = OpenPart::of_answers(report, is_rest, now);
+        part.longest_gap_ns = self.recently_closed(subject, now).map_or(0, |(_, gap_ns)| gap_ns);
+        let opening = self.opening(subject, interface, now);
+        self.insert(Incident::new(opening, part, now), now, &mut changes);
+        changes
     }
 
     /// The alarms that machines have joined since the last call.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::answers::AnswerReport;
 use super::assess::Assessment;
 use super::detector::Scan;
 use super::meaning::rate_scan;
@@ -219,6 +220,17 @@ impl Incident {
         if self.pages((key, part_kind), part_severity, severity, true) {
             self.waiting_page.get_or_insert(kind);
         }
+    }
+
+    /// Adds what was seen of answers.
+    pub(super) fn add_answers(&mut self, report: &AnswerReport, is_rest: bool, now: Clock) {
+        let Some(open) = self.parts.first_mut() else {
+            return;
+        };
+        open.came_again |= !open.is_live();
+        open.add_answers(report, is_rest, now);
+        (self.is_changed, self.is_unrecorded) = (true, true);
+        self.has_first |= open.came_again;
     }
 
     /// Ends a part.

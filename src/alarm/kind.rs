@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 
 use super::severity::Severity;
 use super::technique::{
-    BELOW_APPLICATIONS, DISCOVERY, EXPLOITATION, HIJACKING, IMPAIRED, SERVER_COMPONENT, TOOL_TRANSFER,
-    Technique,
+    BELOW_APPLICATIONS, DISCOVERY, DNS, EXPLOITATION, HIJACKING, IMPAIRED, IN_THE_MIDDLE, RESOLUTION,
+    SERVER_COMPONENT, TOOL_TRANSFER, Technique,
 };
 
 /// What holds for every alarm of a kind.
@@ -73,6 +73,35 @@ kinds! {
         category: "Misc activity",
         quarantine_refusal: Some("idle connections of healthy servers end this way"),
     },
+    /// An answer in the name of a resolver that came by the wrong interface.
+    ForgedAnswer: Row {
+        name: "forged_answer",
+        title: "an answer in the name of a resolver came by the wrong interface",
+        action: Some("was impersonated: answers in its name{asked} came by {way}, which does not lead to it"),
+        why: Some(
+            "They opened nothing. Somebody outside forges the resolver's address, or its answers take another way \
+             than the routing table says",
+        ),
+        severity: Some(Severity::Low),
+        technique: Some(IN_THE_MIDDLE),
+        signature_id: 12,
+        category: "Misc activity",
+        quarantine_refusal: Some("it is about a resolver, whose address anybody outside can forge"),
+    },
+    /// An answer that gives a name of the policy an address that no name may have.
+    Rebinding: Row {
+        name: "rebinding",
+        title: "a name of the policy points to an address that no name may have",
+        action: Some("points to {destinations}, which no name may have: {sources} answered so{asked}"),
+        why: Some(
+            "They opened nothing. Whoever owns the name, or the resolver, leads a server into your own networks",
+        ),
+        severity: Some(Severity::Low),
+        technique: Some(RESOLUTION),
+        signature_id: 13,
+        category: "Misc activity",
+        quarantine_refusal: Some("it is about a name, whose addresses its owner decides"),
+    },
     /// Single attempts.
     Attempt: Row {
         name: "attempt",
@@ -107,6 +136,18 @@ kinds! {
         technique: Some(TOOL_TRANSFER),
         signature_id: 5,
         category: "A Network Trojan was detected",
+        quarantine_refusal: None,
+    },
+    /// A question to a resolver for what the policy has no name for.
+    Question: Row {
+        name: "question",
+        title: "a server asks a resolver for what no name of the policy is",
+        action: Some("asked {destinations} for {question}, outside the names of the policy"),
+        why: Some("Its role lets it ask for names of the policy alone, so something else asks, perhaps a tunnel"),
+        severity: Some(Severity::Medium),
+        technique: Some(DNS),
+        signature_id: 11,
+        category: "Potentially Bad Traffic",
         quarantine_refusal: None,
     },
     /// An address that is not the sender's.
@@ -273,6 +314,7 @@ mod tests {
             (8, "burst"),
             (9, "stray"),
             (10, "gate"),
+            (11, "question"),
         ] {
             assert!(numbers.contains(&known), "{known:?}");
         }

@@ -194,6 +194,7 @@ pub(super) const fn meaning_of(reason: Reason) -> Option<Meaning> {
         Reason::NewFlow => {
             Meaning { by_service: true, severity: None, action: "tried {service}{to}", ..UNKNOWN }
         }
+        Reason::Question => Meaning { kind: Kind::Question, by_service: true, ..UNKNOWN },
     })
 }
 

@@ -15,8 +15,10 @@
 //! | `incident`, `part` | an incident while it is open, and what each drop adds to it |
 //! | `news` | what a change says that was not said before |
 //! | `describe`, `next_steps`, `record` | the words, the commands to type, the JSON |
+//! | `answers` | reports about names and resolvers, to which no drop leads |
 //! | `causes` | who can cause what |
 
+mod answers;
 mod assess;
 mod causes;
 mod describe;
@@ -49,8 +51,9 @@ use jiff::Timestamp;
 
 use crate::drops::{DropEvent, DropVerdict, ReasonCode, ServerRef};
 
+pub use answers::{About, AnswerReport, Answers};
 pub(crate) use causes::may_quarantine;
-pub use causes::{Causer, can_cause, kinds_of};
+pub use causes::{Causer, can_cause, can_cause_answers, kinds_of};
 pub use distinct::Distinct;
 pub use engine::Engine;
 pub use gate_trouble::GateTrouble;
@@ -75,6 +78,8 @@ pub enum Scope {
     Rest,
     /// The gate itself.
     Gate,
+    /// Answers about a name, or in the name of a resolver.
+    Answers,
 }
 
 /// An alarm as it stood at one moment: an incident with its parts.
@@ -88,7 +93,7 @@ pub struct Alarm {
     pub follows: Option<u64>,
     /// Name of the interface.
     pub interface: Arc<str>,
-    /// `None`: no server has the source address, or it is about several servers or the gate.
+    /// `None`: no server has the source address, or it is about several servers, the gate, a name or a resolver.
     pub server: Option<ServerRef>,
     /// The server is a prefix: its machines are known by address.
     pub has_machines: bool,
@@ -134,22 +139,22 @@ impl Alarm {
         self.lead().severity
     }
 
-    /// Why the last packet of its first part was dropped; `None`: it is about the gate.
+    /// Why the last packet of its first part was dropped; `None`: it is about no packet.
     pub fn reason(&self) -> Option<ReasonCode> {
         self.lead().reason
     }
 
-    /// Whether the last packet of its first part was dropped; `None`: it is about the gate.
+    /// Whether the last packet of its first part was dropped; `None`: it is about no packet.
     pub fn verdict(&self) -> Option<DropVerdict> {
         self.lead().verdict
     }
 
-    /// The mode of the policy that its first part met: `enforce` or `observe`; `None`: it is about the gate.
+    /// The mode of the policy that its first part met: `enforce` or `observe`; `None`: it is about no packet.
     pub fn mode(&self) -> Option<&'static str> {
         self.verdict().map(record::mode_of)
     }
 
-    /// The sample of its first part; `None`: it is about the gate.
+    /// The sample of its first part; `None`: it is about no packet.
     pub fn sample(&self) -> Option<&Arc<DropEvent>> {
         self.lead().sample.as_ref()
     }

@@ -24,6 +24,9 @@ impl Alarm {
         if let Some((trouble, _)) = &lead.trouble {
             return advise_gate(*trouble, &interface);
         }
+        if lead.scope == Scope::Answers {
+            return self.advise_answers(&interface);
+        }
         let mut next = Vec::new();
         let is_observed = lead.verdict == Some(DropVerdict::WouldDrop);
         let is_forgotten = match lead.likely {
@@ -41,6 +44,24 @@ impl Alarm {
             next.push(format!("portcullis show -i {interface} drops"));
         }
         next
+    }
+
+    /// About a name: what it opens, and the line that permits where it points. About a resolver: its way.
+    fn advise_answers(&self, interface: &str) -> Vec<String> {
+        let lead = self.lead();
+        let status = format!("portcullis show -i {interface} status");
+        if lead.kind == Kind::ForgedAnswer {
+            let route = lead.sources.iter().next().map(|resolver| format!("ip route get {resolver}"));
+            return route.into_iter().chain([status]).collect();
+        }
+        let prefixes: Vec<String> =
+            lead.destinations.iter().take(MAX_PERMITTED).map(|address| format!("\"{address}\"")).collect();
+        let permit = format!(
+            "policy: if {} may point there, add private = [{}] to [names]",
+            self.subject(),
+            prefixes.join(", ")
+        );
+        vec![format!("portcullis show -i {interface} names"), permit]
     }
 
     /// Cuts the server off; of a prefix, the machines that took part in what is severe.
@@ -79,6 +100,12 @@ impl Alarm {
 
     /// The line of the policy that would permit what its first part did.
     fn permit(&self) -> Option<String> {
+        if self.lead().reason.and_then(|reason| reason.known()) == Some(Reason::Question) {
+            return Some(format!(
+                "policy: if {} may ask this, give a need its name, or leave dns = \"named\" out of its roles",
+                self.subject()
+            ));
+        }
         let (key, need) = self.lead().permitting_need()?;
         Some(format!("policy: if {} may do this, give one of its roles {key} = [\"{need}\"]", self.subject()))
     }
@@ -124,6 +151,7 @@ impl Part {
             | Reason::Stranger
             | Reason::NoFlow
             | Reason::Denied
+            | Reason::Question
             | Reason::Elsewhere => None,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::answers::{AnswerReport, Answers};
 use super::assess::Assessment;
 use super::detector::is_last_packet;
 use super::gate_trouble::GateTrouble;
@@ -36,9 +37,9 @@ pub struct Part {
     pub scope: Scope,
     /// What it probably is, other than an intrusion.
     pub likely: Likely,
-    /// Why the last packet was dropped; `None`: it is about the gate.
+    /// Why the last packet was dropped; `None`: it is about no packet.
     pub reason: Option<ReasonCode>,
-    /// Whether the last packet was dropped, or would have been; `None`: it is about the gate.
+    /// Whether the last packet was dropped, or would have been; `None`: it is about no packet.
     pub verdict: Option<DropVerdict>,
     /// Time of the first drop.
     pub first: Timestamp,
@@ -64,7 +65,7 @@ pub struct Part {
     pub frequent: [Option<Arc<Contacts>>; 2],
     /// Of a `callback`: the destination that was contacted again and again.
     pub contacted: Option<IpAddr>,
-    /// The last sample. Without any sample, the last event of a ledger row. `None`: it is about the gate.
+    /// The last sample. Without any sample, the last event of a ledger row. `None`: it is about no packet.
     pub sample: Option<Arc<DropEvent>>,
     /// Some of the packets came while no daemon ran.
     pub while_away: bool,
@@ -72,6 +73,8 @@ pub struct Part {
     pub is_over: bool,
     /// Of a part about the gate: what is wrong, and the details in words.
     pub trouble: Option<(GateTrouble, Arc<str>)>,
+    /// Of a part about a name or a resolver. Its packets are answers, and none of them was dropped.
+    pub answers: Option<Answers>,
 }
 
 impl Part {
@@ -83,6 +86,7 @@ impl Part {
             PartKey::Scan => (Scope::Ports, None),
             PartKey::Rest => (Scope::Rest, None),
             PartKey::Trouble(_) => (Scope::Gate, None),
+            PartKey::Answers => (Scope::Answers, None),
         };
         Part {
             kind,
@@ -107,6 +111,7 @@ impl Part {
             while_away: false,
             is_over: false,
             trouble: None,
+            answers: None,
         }
     }
 
@@ -114,6 +119,7 @@ impl Part {
     pub fn service(&self) -> String {
         match (self.scope, &self.sample) {
             (Scope::Gate, _) => "gate".to_owned(),
+            (Scope::Answers, _) => "dns".to_owned(),
             (Scope::Service | Scope::Reason, Some(sample)) => sample.service(),
             (Scope::Service | Scope::Reason, None) => "any".to_owned(),
             (Scope::Ports | Scope::Rest, _) => "many".to_owned(),
@@ -143,6 +149,7 @@ impl Part {
             frequent: self.frequent.clone(),
             sample: self.sample.clone(),
             trouble: self.trouble.clone(),
+            answers: self.answers.clone(),
             ..*self
         }
     }
@@ -233,6 +240,29 @@ impl OpenPart {
         let mut open = OpenPart::new(key, Kind::Gate, Severity::Critical, now.wall, now);
         open.part.trouble = Some((trouble, detail.into()));
         open
+    }
+
+    /// A part about a name or a resolver. `is_rest`: it shares its alarm with others.
+    pub(super) fn of_answers(report: &AnswerReport, is_rest: bool, now: Clock) -> OpenPart {
+        let mut open = OpenPart::new(PartKey::Answers, report.kind(), Severity::Low, report.first, now);
+        open.part.last = report.last;
+        open.add_answers(report, is_rest, now);
+        open
+    }
+
+    /// Adds what was seen of answers since.
+    pub(super) fn add_answers(&mut self, report: &AnswerReport, is_rest: bool, now: Clock) {
+        let part = &mut self.part;
+        part.packets = part.packets.saturating_add(report.answers);
+        part.events = part.events.saturating_add(1);
+        (part.first, part.last) = (part.first.min(report.first), part.last.max(report.last));
+        part.while_away |= report.while_away;
+        part.is_over = false;
+        report.resolvers.iter().for_each(|address| part.sources.insert(*address));
+        report.addresses.iter().for_each(|address| part.destinations.insert(*address));
+        part.answers = Some(Answers::of(report, is_rest));
+        self.longest_gap_ns = self.longest_gap_ns.max(now.mono_ns.saturating_sub(self.last_ns));
+        self.last_ns = now.mono_ns;
     }
 
     /// The first drop of a part.

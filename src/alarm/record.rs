@@ -45,6 +45,8 @@ struct Record<'a> {
     source_macs: Listed<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     contacted: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<String>,
     while_away: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     response: &'a str,
@@ -75,6 +77,8 @@ struct PartRecord {
     ports: Option<Listed<u16>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     contacted: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<String>,
     technique: TechniqueRecord,
     seen: String,
 }
@@ -157,6 +161,11 @@ impl PartRecord {
             destinations: listed(&part.destinations).with_frequent(destinations),
             ports: (part.ports.len() > 1).then(|| Listed::new(&part.ports, most, |port| *port)),
             contacted: part.contacted,
+            question: part
+                .sample
+                .as_ref()
+                .and_then(|sample| sample.question())
+                .map(|asked| asked.to_string()),
             technique: part.technique().into(),
             seen: match &part.trouble {
                 Some((_, detail)) => detail.to_string(),
@@ -198,6 +207,7 @@ impl Serialize for Alarm {
             ports: Listed::new(&self.ports, LISTED, |port| *port),
             source_macs: Listed::new(&self.source_macs, LISTED, show_mac),
             contacted: self.lead().contacted,
+            question: self.sample().and_then(|sample| sample.question()).map(|question| question.to_string()),
             while_away: self.while_away,
             response: &self.response,
             seen: self.seen(),

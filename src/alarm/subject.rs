@@ -1,10 +1,14 @@
 //! Who an alarm is about, and which drops are one part of it.
 
 use super::Kind;
+use super::answers::About;
 use super::gate_trouble::GateTrouble;
 use super::meaning::Meaning;
 use crate::abi::Reason;
 use crate::drops::{DropEvent, ReasonCode};
+
+/// No server has this id. So alarms about names and resolvers take no room of another alarm's.
+const OF_ANSWERS: u32 = u32::MAX;
 
 /// Who an alarm is about. Servers are given by id; 0 is the id of no server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +22,8 @@ pub(super) enum Subject {
     Sender { server: u32, reason: ReasonCode, frames: Option<Frames> },
     /// The gate itself.
     Gate,
+    /// A name or a resolver; `None`: those for which there is no room.
+    Answers { kind: Kind, about: Option<About> },
     /// All others, when too many alarms are open.
     Everything,
 }
@@ -51,6 +57,7 @@ impl Subject {
         match self {
             Subject::Server(server) | Subject::Low { server, .. } | Subject::Sender { server, .. } => server,
             Subject::Gate | Subject::Everything => 0,
+            Subject::Answers { .. } => OF_ANSWERS,
         }
     }
 }
@@ -66,6 +73,8 @@ pub(super) enum PartKey {
     Scan,
     /// Trouble of the gate.
     Trouble(GateTrouble),
+    /// Answers that opened nothing.
+    Answers,
     /// What has no room.
     Rest,
 }
@@ -86,7 +95,7 @@ impl PartKey {
             PartKey::Service { reason, .. } | PartKey::Reason(reason) => {
                 reason.is_attempt() || reason.known() == Some(Reason::Protocol)
             }
-            PartKey::Scan | PartKey::Trouble(_) | PartKey::Rest => false,
+            PartKey::Scan | PartKey::Trouble(_) | PartKey::Answers | PartKey::Rest => false,
         };
         is_attempt && matches!(kind, Kind::Attempt | Kind::Fetch)
     }

@@ -23,6 +23,7 @@ pub(super) const EXPLOITATION: Technique = technique("T1210", "Exploitation of R
 pub(super) const DISCOVERY: Technique = technique("T1046", "Network Service Discovery");
 pub(super) const SERVER_COMPONENT: Technique = technique("T1505", "Server Software Component");
 pub(super) const IN_THE_MIDDLE: Technique = technique("T1557", "Adversary-in-the-Middle");
+pub(super) const RESOLUTION: Technique = technique("T1568", "Dynamic Resolution");
 pub(super) const DENIAL_OF_SERVICE: Technique = technique("T1498", "Network Denial of Service");
 pub(super) const BRIDGING: Technique = technique("T1599", "Network Boundary Bridging");
 pub(super) const HIJACKING: Technique = technique("T1496", "Resource Hijacking");

@@ -1,5 +1,6 @@
 //! Sequences of drops, and the changes that they become.
 
+mod answers;
 mod corpus;
 mod detection;
 mod gate;
@@ -165,6 +166,7 @@ fn each_reason_becomes_the_kind_that_users_read_of() {
         (Reason::Fragment, Kind::Stray, Severity::Low),
         (Reason::Quarantined, Kind::Attempt, Severity::Medium),
         (Reason::Malformed, Kind::Attempt, Severity::Medium),
+        (Reason::Question, Kind::Question, Severity::Medium),
     ] {
         let changes = Engine::default().observe(&because(reason), at(0));
         let alarm = &changes[0].alarm;

@@ -17,7 +17,7 @@ use crate::clock::show_duration;
 use crate::exit::Exit;
 use crate::gate::{
     Gate, GateError, GatePlace, Lock, confirm_policy, confirm_policy_as, find_caveats, find_ssh_session,
-    forget_trial, list_carried, list_ended, mark_trial,
+    forget_trial, list_carried, list_ended, look_up_new_names, mark_trial,
 };
 use crate::output::Output;
 use crate::policy::{Policy, list_changes};
@@ -42,8 +42,11 @@ pub fn run(arguments: &ApplyArgs, output: &Output) -> anyhow::Result<Exit> {
     let note = arguments.change.note.as_deref();
     let refused = |why: &dyn Display| Entry::refused(Action::Apply, why).file(file).note(note);
     record_refusal(&arguments.interface.name, refused, output, || {
-        let compiled = load_tested_policy(file, output)?;
+        let mut compiled = load_tested_policy(file, output)?;
         let place = find_place(&arguments.interface.name)?;
+        for warning in look_up_new_names(&place, &mut compiled.tables) {
+            output.warn(&warning);
+        }
         let lock = place.lock()?;
         let gate = Gate::open(&place)?;
         gate.settle_trial(&place)?;

@@ -12,8 +12,8 @@ use crate::audit::{Action, Entry, PolicyMark};
 use crate::daemon::describe_attachment;
 use crate::exit::Exit;
 use crate::gate::{
-    Attachment, Gate, GateError, GatePlace, Lock, confirm_policy, read_mark, refuse_during_trial,
-    refuse_unconfirmed,
+    Attachment, Gate, GateError, GatePlace, Lock, confirm_policy, look_up_new_names, read_mark,
+    refuse_during_trial, refuse_unconfirmed,
 };
 use crate::output::Output;
 use crate::policy::Policy;
@@ -30,8 +30,9 @@ pub fn run(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Ex
 }
 
 fn attach(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
-    let compiled = load_tested_policy(policy, output)?;
+    let mut compiled = load_tested_policy(policy, output)?;
     let place = find_place(interface)?;
+    warn_of_each(&look_up_new_names(&place, &mut compiled.tables), output);
     let lock = place.lock()?;
     refuse_during_trial(&place)?;
     let before = read_mark(&place);
@@ -59,9 +60,13 @@ pub fn run_with_fall_back(interface: &str, policy: &Path, output: &Output) -> an
 fn attach_or_fall_back(interface: &str, policy: &Path, output: &Output) -> anyhow::Result<Exit> {
     let file = policy;
     let place = find_place(interface)?;
+    let compiled = load_policy_file(policy, output).map(|mut compiled| {
+        warn_of_each(&look_up_new_names(&place, &mut compiled.tables), output);
+        compiled
+    });
     let lock = place.lock()?;
     let before = read_mark(&place);
-    let attached = load_policy_file(policy, output).and_then(|CompiledPolicy { policy, tables }| {
+    let attached = compiled.and_then(|CompiledPolicy { policy, tables }| {
         refuse_during_trial(&place)?;
         refuse_unconfirmed(&place, &policy)?;
         let (gate, attachment) = Gate::attach_or_rebuild(&place, &policy, &tables)?;
@@ -118,6 +123,10 @@ fn fall_back(
     }
 }
 
+fn warn_of_each(warnings: &[String], output: &Output) {
+    warnings.iter().for_each(|warning| output.warn(warning));
+}
+
 /// Saves the quarantines of a gate that was attached, and prints how it is.
 fn finish(
     gate: &Gate,
@@ -139,12 +148,16 @@ fn finish(
         "replaced": attachment.replaced,
         "quarantines": attachment.quarantines,
         "edits": attachment.edits,
+        "grants": attachment.grants,
     });
     output.either(&value, || {
         let how = if attachment.replaced { " (replaced without a gap)" } else { "" };
         let mut text = format!("{}{how}\n", describe_attachment(interface, attachment, policy));
         for quarantine in attachment.quarantines.iter().chain(&attachment.edits) {
             text.push_str(&format!("as before: {quarantine}\n"));
+        }
+        if let Some(grants) = attachment.describe_grants() {
+            text.push_str(&format!("as before: {grants}\n"));
         }
         text
     })

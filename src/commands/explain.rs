@@ -1,6 +1,8 @@
 //! `portcullis explain`: asks the loaded program for its verdict, and names the line of the policy
 //! that decides.
 
+mod names;
+
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
@@ -12,7 +14,7 @@ use crate::abi::Reason;
 use crate::cli::ExplainArgs;
 use crate::compile::{Tables, Unpermitted, compile, find_nearest};
 use crate::exit::Exit;
-use crate::gate::{Answer, Edit, Gate, GateError, GatePlace, Verdict, find_on_link};
+use crate::gate::{Answer, Edit, Gate, GateError, GatePlace, Grant, Verdict, find_on_link};
 use crate::net::tcp_flags::{ACK, SYN, parse_flags};
 use crate::net::{Probe, TCP, find_icmp_answer, is_icmp, parse_mac};
 use crate::output::Output;
@@ -35,6 +37,12 @@ struct Explanation {
     /// The number of the edit that decides, in place of a line of the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     edit: Option<u32>,
+    /// Where a need with names has a part in it: who was answered which address, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<String>,
+    /// The grant of that sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<Grant>,
     quiet: bool,
     /// The packet is a server's answer.
     answer: bool,
@@ -61,7 +69,8 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
     let gate = Gate::open(&place)?;
     let policy = live_policy(&gate, &place.interface)?;
     let tables = compile(&policy).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
-    let question = ask(asked, &policy, &tables)?;
+    let grants = if policy.needed_names().is_empty() { Vec::new() } else { gate.grants()? };
+    let question = ask(asked, &policy, &tables, &grants)?;
     let frame = question.probe.to_frame()?;
     // The frame counts as received on the interface. The kernel refuses that while the interface is
     // down, so then the frame comes from nowhere.
@@ -71,6 +80,8 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
     let mut explanation = explain(&question, &answer, &policy, &tables);
     if let Some(number) = answer.edit {
         name_edit(&mut explanation, number, &gate.edits()?);
+    } else if let Some(found) = names::find(&question, &explanation, &policy, &tables, &grants) {
+        (explanation.answered, explanation.grant) = (Some(found.sentence), found.grant);
     }
     explanation.notes = find_notes(&question, &place, &policy, &tables);
     let next = match explanation.reason {
@@ -88,7 +99,12 @@ pub fn run(asked: &ExplainArgs, output: &Output) -> anyhow::Result<Exit> {
 }
 
 /// Turns the command line into a frame.
-fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<AskedPacket> {
+fn ask(
+    asked: &ExplainArgs,
+    policy: &Policy,
+    tables: &Tables,
+    grants: &[Grant],
+) -> anyhow::Result<AskedPacket> {
     let need = parse_need(&asked.what, Direction::Out, policy)
         .map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
     if !need.peers.is_empty() || need.sport.is_some() || need.limit.is_some() {
@@ -105,7 +121,15 @@ fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<
         );
     }
     let protocol = need.protocol;
-    let (from, to) = find_addresses(&asked.from, &asked.to, policy)?;
+    let sources = list_addresses(&asked.from, policy)?;
+    let destinations = match names::read(&asked.to, policy) {
+        Some(name) => {
+            let server = sources.iter().find_map(|from| find_server(policy, tables, *from));
+            names::list_addresses(&name, server, policy, grants)?
+        }
+        None => list_addresses(&asked.to, policy)?,
+    };
+    let (from, to) = find_addresses(&asked.from, &asked.to, &sources, &destinations)?;
     let sender = find_server(policy, tables, from);
     // The gate does not filter packets towards a server. It decides about the answer.
     let answer = sender.is_none() && find_server(policy, tables, to).is_some();
@@ -144,9 +168,13 @@ fn ask(asked: &ExplainArgs, policy: &Policy, tables: &Tables) -> anyhow::Result<
     })
 }
 
-/// The addresses of the two ends, each an address or the name of a server, in one family.
-fn find_addresses(from: &str, to: &str, policy: &Policy) -> anyhow::Result<(IpAddr, IpAddr)> {
-    let (sources, destinations) = (list_addresses(from, policy)?, list_addresses(to, policy)?);
+/// The first addresses of the two ends in one family.
+fn find_addresses(
+    from: &str,
+    to: &str,
+    sources: &[IpAddr],
+    destinations: &[IpAddr],
+) -> anyhow::Result<(IpAddr, IpAddr)> {
     let mut pairs = sources.iter().flat_map(|from| destinations.iter().map(move |to| (*from, *to)));
     pairs.find(|(from, to)| from.is_ipv4() == to.is_ipv4()).with_context(|| {
         format!(
@@ -208,6 +236,8 @@ fn explain(question: &AskedPacket, answer: &Answer, policy: &Policy, tables: &Ta
         need,
         source: line.map(|line| format!("{}:{line}", policy.file)),
         edit: answer.edit,
+        answered: None,
+        grant: None,
         quiet: answer.quiet,
         answer: question.answer,
         notes: Vec::new(),
@@ -248,7 +278,11 @@ fn describe(explanation: &Explanation, question: &AskedPacket) -> String {
     let probe = &question.probe;
     let reason = explanation.reason.map_or("a reason that this version does not know", Reason::name);
     let quiet = if explanation.quiet { ", quietly" } else { "" };
-    let mut text = format!("{}: {reason}{quiet}\n", explanation.verdict.name());
+    let verdict = explanation.verdict.name();
+    let mut text = match &explanation.answered {
+        Some(answered) => format!("{verdict}: {answered}\n  reason   {reason}{quiet}\n"),
+        None => format!("{verdict}: {reason}{quiet}\n"),
+    };
     let who = explanation.server.as_deref().unwrap_or("no server of the policy");
     text.push_str(&format!("  packet   {} ({who}) to {}", probe.source, probe.destination));
     if explanation.answer {

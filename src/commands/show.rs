@@ -1,6 +1,7 @@
 //! `portcullis show`: prints the live state of a gate.
 
 mod audit;
+mod names;
 
 use std::path::PathBuf;
 
@@ -54,6 +55,7 @@ pub fn run(
         Subject::Alarms => show_alarms(&find()?, output)?,
         Subject::Audit => audit::show(interface, since, output)?,
         Subject::Edits => show_edits(&open()?.1, output)?,
+        Subject::Names => names::show(&open()?, output)?,
         Subject::Needs => needs::show(&open()?, output)?,
         Subject::Gates => show_gates(output)?,
     }
@@ -87,6 +89,7 @@ fn show_gates(output: &Output) -> anyhow::Result<()> {
 fn show_status((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Result<()> {
     let mut status = gate.status(place, &PolicyFacts::default())?;
     status.warnings.extend(gate.describe_outdated_links(place));
+    status.warnings.extend(gate.list_name_troubles()?);
     status.warnings.extend(describe_damaged(&list_damaged(&place.history())));
     output.either(&status, || describe_status(&status))
 }
@@ -270,6 +273,13 @@ fn describe_status(status: &GateStatus) -> String {
     }
     row("policy hash", policy.policy_hash.clone());
     row("servers", format!("{} ({} addresses and prefixes)", policy.servers, policy.addresses));
+    if status.names.names > 0 {
+        let names = &status.names;
+        row(
+            "names",
+            format!("{} (resolvers: {}, open grants: {})", names.names, names.resolvers, names.grants),
+        );
+    }
     if !policy.observing.is_empty() {
         row("observing", policy.observing.join(", "));
     }

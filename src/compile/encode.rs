@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use plain::Plain;
 use sha2::{Digest, Sha256};
 
+use super::encode_names::{DomainIds, EncodedNames, encode_names};
 use super::ports::cut_into_blocks;
 use super::{NeedRow, PeerMatch, RuleRow, ServerRow, SportRow, Tables};
 use crate::abi::{
@@ -60,12 +61,14 @@ pub struct EncodedPolicy {
     pub sources: Vec<(u32, SourceChunk)>,
     /// Each limit of each server, once. The tool makes the token buckets, the filter only finds them.
     pub token_buckets: Vec<limit_key>,
+    /// Names as destinations.
+    pub names: EncodedNames,
     /// `enum settings_flag`.
     pub flags: u32,
 }
 
 /// Encodes a compiled policy. `ids` are the servers' ids, in the order of [`Tables::names`].
-pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32]) -> EncodedPolicy {
+pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32], domains: &DomainIds) -> EncodedPolicy {
     let rules = RuleWords::of(&tables.rules);
     let (needs, ranges) = encode_needs(&tables.needs, &rules);
     let ranged: HashSet<u32> = ranges.iter().map(|(key, _)| key.need.profile).collect();
@@ -82,6 +85,11 @@ pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32]) -> EncodedPolicy {
     let is_link_service = |row: &NeedRow| row.profile == 0 && row.outbound != PeerMatch::default();
     set(tables.needs.iter().any(is_link_service), settings_flag::SETTINGS_LINK_SERVICES);
     set(!tables.routers.is_empty(), settings_flag::SETTINGS_ROUTERS);
+    set(!tables.destinations.names.is_empty(), settings_flag::SETTINGS_NAMES);
+    let has_common = tables.destinations.has_forwarder || tables.destinations.sources.resolve;
+    set(has_common, settings_flag::SETTINGS_COMMON_GRANTS);
+    set(!tables.destinations.sources.resolvers.is_empty(), settings_flag::SETTINGS_RESOLVERS);
+    set(tables.destinations.is_asked_by_name, settings_flag::SETTINGS_NAMED);
 
     let limits =
         (0..).zip(&tables.rules).filter_map(|(id, row)| Some((id, encode_limit(row, row.limit?, &rules))));
@@ -97,6 +105,7 @@ pub fn encode(policy: &Policy, tables: &Tables, ids: &[u32]) -> EncodedPolicy {
         routers: encode_routers(tables),
         sources: cut_text(&policy.text),
         token_buckets: list_token_buckets(tables, ids),
+        names: encode_names(tables, domains, |rule| rules.word(rule)),
         flags,
     }
 }
@@ -125,6 +134,8 @@ pub fn encode_settings(
         limits: Default::default(),
         verdicts_mask: 0,
         zero: 0,
+        name_floor_s: policy.names.ttl.floor_s,
+        name_cap_s: policy.names.ttl.cap_s,
     }
 }
 
@@ -171,6 +182,9 @@ pub fn list_token_buckets(tables: &Tables, ids: &[u32]) -> Vec<limit_key> {
     };
     let mut by_set: HashMap<u32, BTreeSet<u32>> = HashMap::new();
     for row in &tables.peers {
+        by_set.entry(row.set).or_default().extend(limits_of(row.rule));
+    }
+    for row in &tables.destinations.peers {
         by_set.entry(row.set).or_default().extend(limits_of(row.rule));
     }
     let mut by_profile: HashMap<u32, BTreeSet<u32>> = HashMap::new();
@@ -292,6 +306,8 @@ fn to_server(row: &ServerRow, id: u32, ranged: bool, with_sport: bool) -> server
     set(row.vlan.is_some(), server_flag::SERVER_VLAN);
     set(ranged, server_flag::SERVER_RANGES);
     set(with_sport, server_flag::SERVER_SPORTS);
+    set(row.forwards, server_flag::SERVER_FORWARDS);
+    set(row.named, server_flag::SERVER_NAMED);
     server {
         id,
         profile: row.profile,

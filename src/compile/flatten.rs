@@ -1,5 +1,6 @@
 //! Needs that overlap, cut into ranges of ports that don't.
 
+use super::names::NamePeerRow;
 use super::peers::PeerSets;
 use super::room::Room;
 use super::rows::{NeedRow, PeerMatch, PeerRow, Profile, RuleRow};
@@ -39,6 +40,7 @@ impl Active {
 pub(super) struct Flattened {
     pub(super) needs: Vec<NeedRow>,
     pub(super) peers: Vec<PeerRow>,
+    pub(super) name_peers: Vec<NamePeerRow>,
     pub(super) rules: Vec<RuleRow>,
 }
 
@@ -62,8 +64,8 @@ pub(super) fn flatten_profiles(profiles: &[Profile], book: &Rulebook<'_>, room: 
             }
         }
     }
-    let (peers, rules) = sets.into_rows();
-    Flattened { needs, peers, rules }
+    let (peers, name_peers, rules) = sets.into_rows();
+    Flattened { needs, peers, name_peers, rules }
 }
 
 /// Cuts the needs of one profile and protocol, walking over the edges in the order of the ports.

@@ -12,9 +12,11 @@
 mod chains;
 mod edits;
 mod encode;
+mod encode_names;
 mod flatten;
 mod identity;
 mod lookup;
+mod names;
 mod nearest;
 mod peers;
 mod ports;
@@ -31,11 +33,13 @@ mod tests;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::policy::{Diagnostics, Mode, Policy, Source};
+use crate::policy::{Diagnostics, Mode, Policy, Questions, Source};
 pub use edits::{EditRule, TooManyEdits, compile_edits};
 pub use encode::{EncodedPolicy, SourceChunk, cut_text, encode, encode_settings, list_token_buckets};
+pub use encode_names::{DomainIds, EncodedNames};
 use flatten::{Flattened, flatten_profiles};
 pub use identity::{NeedIdentity, identify_needs};
+pub use names::{NamePeerRow, NameTables};
 pub use nearest::{Unpermitted, find_nearest};
 pub use quota::{ClassQuota, RowQuotas};
 use room::Room;
@@ -65,11 +69,15 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
                 observe: policy.mode_of(server) == Mode::Observe,
                 macs: server.macs.iter().map(|(mac, _)| *mac).collect(),
                 vlan: server.vlan.map(|(vlan, _)| vlan),
+                forwards: server.forwards,
+                named: policy.questions_of(server) == Questions::Named,
             });
         }
     }
+    let mut destinations = NameTables::new(policy, &profiles, &book);
     let sports = split_sports(&mut profiles, &book, &mut room);
-    let Flattened { needs, peers, rules } = flatten_profiles(&profiles, &book, &mut room);
+    let Flattened { needs, peers, name_peers, rules } = flatten_profiles(&profiles, &book, &mut room);
+    destinations.peers = name_peers;
     let findings = room.finish();
     if !findings.is_empty() {
         return Err(Diagnostics::gather(findings, &Source::new(&policy.file, &policy.text)));
@@ -83,6 +91,7 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
         sports,
         peers,
         rules,
+        destinations,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The line of a policy that decides about a packet which no rule permits.
 
 use crate::abi::Reason;
-use crate::policy::{Direction, Need, Policy, Server};
+use crate::policy::{Direction, Need, Policy, Questions, Server};
 
 /// A packet that no rule permits.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,7 @@ pub fn find_nearest(packet: &Unpermitted<'_>, policy: &Policy) -> (Option<String
     let of_server = (None, Some(server.roles_place.line));
     match reason {
         Some(Reason::Destination) => find(Direction::Out).unwrap_or(of_server),
+        Some(Reason::Question) => find_strict_role(server, policy).unwrap_or(of_server),
         Some(Reason::Stranger) => find(Direction::In).unwrap_or(of_server),
         Some(Reason::Spoofed) => {
             let is_own = server.macs.iter().any(|(mac, _)| *mac == packet.source_mac);
@@ -82,6 +83,13 @@ pub fn find_nearest(packet: &Unpermitted<'_>, policy: &Policy) -> (Option<String
         )
         | None => (None, None),
     }
+}
+
+/// Where the first role is that lets the server ask for names of the policy alone.
+fn find_strict_role(server: &Server, policy: &Policy) -> Option<(Option<String>, Option<u32>)> {
+    let mut roles = server.roles.iter().filter_map(|(name, _)| policy.find_role(name));
+    let place = roles.find_map(|role| role.dns.filter(|(questions, _)| *questions == Questions::Named))?.1;
+    Some((None, Some(place.line)))
 }
 
 fn covers(need: &Need, direction: Direction, packet: &Unpermitted<'_>) -> bool {

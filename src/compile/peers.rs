@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::chains::{Chain, Chains};
+use super::names::NamePeerRow;
 use super::room::Room;
 use super::rows::{PeerRow, RuleRow};
 use super::rules::{Rank, Rulebook};
@@ -16,11 +17,31 @@ const REMEMBERED: usize = 64;
 /// The rules that a set was built of, and those for every peer that are asked after them.
 type Content = (Vec<Chain>, Option<Chain>);
 
+/// Peers of a set, each with the rules that hold for it.
+#[derive(Default)]
+struct SetContent {
+    prefixes: Vec<(IpNet, Chain)>,
+    /// Numbers of names.
+    names: Vec<(u32, Chain)>,
+}
+
+impl SetContent {
+    fn chains(&self) -> impl Iterator<Item = Chain> + '_ {
+        let of_names = self.names.iter().map(|(_, chain)| *chain);
+        self.prefixes.iter().map(|(_, chain)| *chain).chain(of_names)
+    }
+
+    fn count(&self) -> usize {
+        self.prefixes.len() + self.names.len()
+    }
+}
+
 /// All sets so far. Two sets of the same content are one.
 pub(super) struct PeerSets<'b, 'p> {
     book: &'b Rulebook<'p>,
     chains: Chains<'b, 'p>,
     rows: Vec<PeerRow>,
+    name_rows: Vec<NamePeerRow>,
     /// How many sets there are.
     count: u32,
     /// Sets of one rule, by its rank. 0: none. Most sets are of one rule.
@@ -37,6 +58,7 @@ impl<'b, 'p> PeerSets<'b, 'p> {
             book,
             chains: Chains::new(book),
             rows: Vec::new(),
+            name_rows: Vec::new(),
             count: 0,
             by_rule: vec![0; book.count()],
             by_content: HashMap::new(),
@@ -45,10 +67,10 @@ impl<'b, 'p> PeerSets<'b, 'p> {
     }
 
     /// The sets, and all rules that they name.
-    pub(super) fn into_rows(self) -> (Vec<PeerRow>, Vec<RuleRow>) {
+    pub(super) fn into_rows(self) -> (Vec<PeerRow>, Vec<NamePeerRow>, Vec<RuleRow>) {
         let mut rules = self.book.rows();
         rules.extend(self.chains.rows(&rules));
-        (self.rows, rules)
+        (self.rows, self.name_rows, rules)
     }
 
     /// The chain of rules that hold for every peer, the best one first.
@@ -75,7 +97,7 @@ impl<'b, 'p> PeerSets<'b, 'p> {
         }
         let content = self.build(ranks, general);
         // Rules that hold for none of the peers don't matter. The others name the set.
-        let mut used: Vec<Chain> = content.iter().map(|(_, chain)| *chain).collect();
+        let mut used: Vec<Chain> = content.chains().collect();
         used.sort_unstable();
         used.dedup();
         let built = (used, general);
@@ -106,7 +128,7 @@ impl<'b, 'p> PeerSets<'b, 'p> {
     }
 
     /// Finds the rules of each prefix that one of these rules names. Two rules may name the same prefix.
-    fn build(&mut self, ranks: &[Rank], general: Option<Chain>) -> Vec<(IpNet, Chain)> {
+    fn build(&mut self, ranks: &[Rank], general: Option<Chain>) -> SetContent {
         let mut prefixes: Vec<(IpNet, Rank)> = Vec::new();
         for rank in ranks {
             let rule = self.book.at_rank(*rank);
@@ -136,21 +158,48 @@ impl<'b, 'p> PeerSets<'b, 'p> {
             }
             around.push((*prefix, chain));
         }
+        SetContent { prefixes: content, names: self.build_names(ranks, general) }
+    }
+
+    /// Finds the rules of each name that one of these rules has, and of those within it.
+    fn build_names(&mut self, ranks: &[Rank], general: Option<Chain>) -> Vec<(u32, Chain)> {
+        let mut names: Vec<(u32, Rank)> = Vec::new();
+        for rank in ranks {
+            names.extend(self.book.names(self.book.at_rank(*rank)).into_iter().map(|name| (name, *rank)));
+        }
+        names.sort_unstable();
+        names.dedup();
+        let mut content = Vec::new();
+        for group in names.chunk_by(|(a, _), (b, _)| a == b) {
+            let own = self.chains.gather(group.iter().map(|(_, rank)| *rank));
+            if let (Some((name, _)), Some(own)) = (group.first(), own) {
+                let chain = general.map_or(own, |general| self.chains.join(general, own));
+                content.push((*name, chain));
+            }
+        }
         content
     }
 
-    fn add(&mut self, content: &[(IpNet, Chain)], room: &mut Room) -> u32 {
+    fn add(&mut self, content: &SetContent, room: &mut Room) -> u32 {
         self.count += 1;
         let set = self.count;
-        if room.take_peers(content.len()) {
+        if room.take_peers(content.count()) {
             let row = |(prefix, chain): &(IpNet, Chain)| PeerRow {
                 set,
                 prefix: *prefix,
                 rule: self.chains.number(*chain),
             };
-            self.rows.extend(content.iter().map(row));
-        } else if let Some(need) =
-            content.first().and_then(|(_, chain)| self.book.need(self.book.at_rank(self.chains.head(*chain))))
+            self.rows.extend(content.prefixes.iter().map(row));
+            let row = |(name, chain): &(u32, Chain)| NamePeerRow {
+                set,
+                name: *name,
+                rule: self.chains.number(*chain),
+            };
+            self.name_rows.extend(content.names.iter().map(row));
+        } else if let Some(need) = content
+            .chains()
+            .next()
+            .and_then(|chain| self.book.need(self.book.at_rank(self.chains.head(chain))))
         {
             room.blame_peers(need.place.start..need.place.end);
         }

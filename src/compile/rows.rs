@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::names::NameTables;
 use super::settings::CompiledSettings;
 use crate::policy::{Direction, Limit};
 
@@ -29,6 +30,8 @@ pub struct Tables {
     /// The index is a rule's number. Rule 0 is a placeholder for no rule. Behind the rules of the file stand
     /// those with a `next` one: copies of them.
     pub rules: Vec<RuleRow>,
+    /// Names as destinations.
+    pub destinations: NameTables,
 }
 
 /// An address or prefix of a server.
@@ -46,6 +49,10 @@ pub struct ServerRow {
     pub macs: Vec<[u8; 6]>,
     /// The only VLAN (1 to 4094) in which it may be used.
     pub vlan: Option<u16>,
+    /// Whether what it is answered is for all servers.
+    pub forwards: bool,
+    /// Whether it may ask resolvers for names of the policy alone.
+    pub named: bool,
 }
 
 /// The needs on a range of ports.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
+use super::names::NameIndex;
 use super::rows::RuleRow;
+use crate::net::DomainName;
 use crate::policy::{Direction, Need, Policy};
 
 /// A rule's place among all rules, from the best to the worst.
@@ -22,6 +24,8 @@ pub(super) struct Rulebook<'p> {
     /// Rules of each role, by the index of the role.
     by_role: Vec<Vec<u32>>,
     management: Vec<u32>,
+    /// The names of all needs.
+    names: NameIndex,
 }
 
 /// Whose a need is.
@@ -63,6 +67,7 @@ impl<'p> Rulebook<'p> {
             ranking: Vec::new(),
             by_role: vec![Vec::new(); policy.roles.len()],
             management: Vec::new(),
+            names: NameIndex::new(policy.needed_names()),
         };
         let names: Vec<Arc<str>> = policy.roles.iter().map(|role| role.name.as_str().into()).collect();
         for (number, (need, owner)) in (1u32..).zip(needs) {
@@ -144,7 +149,7 @@ impl<'p> Rulebook<'p> {
         })
     }
 
-    /// The peers of a rule as the kernel can look them up, sorted. Empty: every peer.
+    /// The peers of a rule as the kernel can look them up, sorted. Empty: every peer, or names alone.
     pub(super) fn peers(&self, number: u32) -> Vec<IpNet> {
         let Some(need) = self.need(number) else {
             return Vec::new();
@@ -156,6 +161,23 @@ impl<'p> Rulebook<'p> {
             peers.dedup();
         }
         peers
+    }
+
+    /// The names of all needs, sorted.
+    pub(super) fn domains(&self) -> &[DomainName] {
+        self.names.names()
+    }
+
+    /// The numbers of the names of a rule, and of those within them, sorted.
+    pub(super) fn names(&self, number: u32) -> Vec<u32> {
+        let Some(need) = self.need(number) else {
+            return Vec::new();
+        };
+        let names = need.resolve_names(&self.policy.sets);
+        let mut numbers: Vec<u32> = names.iter().flat_map(|name| self.names.find_within(name)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 
     /// The rules of a server with these roles.

@@ -86,13 +86,17 @@ mod tests {
     use super::*;
 
     /// Bits that follow from the rows of a policy and stand for no key.
-    const DERIVED: [settings_flag; 6] = [
+    const DERIVED: [settings_flag; 10] = [
         settings_flag::SETTINGS_TRACKED,
         settings_flag::SETTINGS_PREFIXES,
         settings_flag::SETTINGS_RANGES,
         settings_flag::SETTINGS_BOUND,
         settings_flag::SETTINGS_ROUTERS,
         settings_flag::SETTINGS_LINK_SERVICES,
+        settings_flag::SETTINGS_NAMES,
+        settings_flag::SETTINGS_COMMON_GRANTS,
+        settings_flag::SETTINGS_RESOLVERS,
+        settings_flag::SETTINGS_NAMED,
     ];
 
     #[test]

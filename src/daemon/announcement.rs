@@ -54,6 +54,7 @@ mod tests {
             warnings: Vec::new(),
             quarantines: Vec::new(),
             edits: Vec::new(),
+            grants: 0,
         };
         assert_eq!(
             describe_attachment("dmz0", &attachment, &policy),

@@ -17,6 +17,8 @@ use super::dispatch::Dispatch;
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
+use super::name_alarms;
+use super::name_watch::NameWatch;
 use super::quarantine_writer::QuarantineWriter;
 use super::reload::{BAD_POLICY, Guard, ReadFile, Reload};
 use super::responder::Responder;
@@ -25,7 +27,7 @@ use super::signals::Signals;
 use super::sink_watch::SinkWatch;
 use crate::alarm::{Alarm, Change, Engine, GateTrouble, Thresholds};
 use crate::audit::{Action, Entry};
-use crate::clock::Clock;
+use crate::clock::{Clock, now_ns};
 use crate::drops::{Baseline, DropEvent};
 use crate::gate::{Attachment, Consumer, Gate, GateError, GatePlace};
 use crate::history::HistoryWriter;
@@ -41,8 +43,9 @@ const GATHER: Duration = Duration::from_millis(4);
 pub(crate) const LONGEST_GATHER: Duration = Duration::from_millis(32);
 /// Between two rounds of everything that is done once a second.
 pub(crate) const ROUND: Duration = Duration::from_secs(1);
-/// Between two pictures of the quarantines, whose times are those of the wall clock: it may be stepped.
-const SAVE_QUARANTINES: Duration = Duration::from_secs(60);
+/// Between two pictures of the quarantines, edits and grants, whose times are those of the wall clock: it may be
+/// stepped.
+const SAVE: Duration = Duration::from_secs(60);
 /// Between two times in which idle rows of the ledger are given back.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Between two looks for machines of servers in quarantine.
@@ -70,6 +73,9 @@ pub(super) struct Daemon<'gate> {
     responder: Responder,
     quarantine_writer: QuarantineWriter,
     monitor: Monitor<'gate>,
+    name_watch: NameWatch<'gate>,
+    /// When the daemon began: CLOCK_MONOTONIC, nanoseconds.
+    started_ns: u64,
     reload: Reload,
     audit: AuditTeller,
     sink_watch: SinkWatch,
@@ -133,6 +139,8 @@ impl<'gate> Daemon<'gate> {
             responder: Responder::new(interface, policy, Arc::clone(snapshot)),
             quarantine_writer,
             monitor: Monitor::new(gate, place, policy, attachment, Arc::clone(snapshot)),
+            name_watch: NameWatch::new(gate, policy, attachment.generation),
+            started_ns: now_ns(),
             reload: Reload::new(policy_file),
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
@@ -174,14 +182,13 @@ impl<'gate> Daemon<'gate> {
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
                 self.run_round(&mut last_checkpoint)?;
-                if !self.gate.may_have_quarantines().unwrap_or(true) {
-                    continue;
-                }
-                if last_note.elapsed() >= NOTE_MACHINES {
+                let may_have_quarantines = self.gate.may_have_quarantines().unwrap_or(true);
+                if may_have_quarantines && last_note.elapsed() >= NOTE_MACHINES {
                     last_note = Instant::now();
                     self.note_machines();
                 }
-                if last_save.elapsed() >= SAVE_QUARANTINES {
+                let has_state = may_have_quarantines || self.name_watch.has_names();
+                if has_state && last_save.elapsed() >= SAVE {
                     last_save = Instant::now();
                     self.quarantine_writer.save();
                 }
@@ -202,6 +209,10 @@ impl<'gate> Daemon<'gate> {
         self.report_reading(reading);
         self.end_second();
         self.check_gate()?;
+        if let Err(error) = self.name_watch.run_round(self.monitor.place()) {
+            debug!("{error}");
+        }
+        self.report_answers();
         for text in self.dispatch.take_history_damage() {
             self.report_trouble(GateTrouble::HistoryDamaged, &text);
         }
@@ -254,6 +265,8 @@ impl<'gate> Daemon<'gate> {
             && let Ok(Some(policy)) = self.gate.live_policy()
         {
             self.follow(&policy)?;
+            // read before the policy was, so it is never that of an earlier one
+            self.name_watch.follow(&policy, self.monitor.seen_generation());
             if let Some(text) = self.monitor.note_policy(&policy) {
                 self.report_trouble(GateTrouble::Observing, &text);
             }
@@ -263,6 +276,20 @@ impl<'gate> Daemon<'gate> {
             }
         }
         check.end.map_or(Ok(()), Err)
+    }
+
+    /// Reports answers that opened nothing. What can't be read now is there a second later.
+    fn report_answers(&mut self) {
+        let events = self.gate.take_name_events().unwrap_or_else(|error| {
+            debug!("{error}");
+            Vec::new()
+        });
+        let now = Clock::now();
+        let interface: Arc<str> = self.monitor.place().attached_as.as_str().into();
+        for report in name_alarms::gather(events, self.started_ns, &now) {
+            let changes = self.engine.report_answers(&report, &interface, now);
+            self.publish(changes);
+        }
     }
 
     /// Tells everybody that the gate is under the last confirmed policy, because another one was refused.
@@ -282,6 +309,10 @@ impl<'gate> Daemon<'gate> {
     /// reported now: no later daemon can.
     pub(super) fn stop(&mut self, detach_on_exit: bool) {
         self.service_manager.notify_stopping();
+        if self.name_watch.has_names() {
+            // what was granted since the last minute
+            self.quarantine_writer.save();
+        }
         // A gate of which that can't be found out may be there: the next daemon reports what is left.
         let is_pinned = self.gate.is_pinned_at(self.monitor.place()).unwrap_or(true);
         let is_last = detach_on_exit || !is_pinned;
@@ -457,6 +488,7 @@ impl<'gate> Daemon<'gate> {
         self.quarantine_writer.save();
         self.follow(&reloaded.policy)?;
         self.monitor.follow(&reloaded.policy, reloaded.generation);
+        self.name_watch.follow(&reloaded.policy, reloaded.generation);
         Ok(reloaded.text)
     }
 

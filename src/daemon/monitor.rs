@@ -91,6 +91,11 @@ impl<'gate> Monitor<'gate> {
         &self.place
     }
 
+    /// Generation of the live policy at the last check.
+    pub(super) fn seen_generation(&self) -> u64 {
+        self.seen_generation
+    }
+
     /// Whether somebody typed `detach`.
     pub(super) fn is_detached(&self) -> bool {
         self.is_detached
@@ -183,6 +188,8 @@ impl<'gate> Monitor<'gate> {
             check.changes.extend(self.try_to_reattach());
         } else if let Err(error) = self.gate.note_own_links(&self.place) {
             // those of a second ago hold on
+            debug!("{error}");
+        } else if let Err(error) = self.gate.note_own_networks(&self.place) {
             debug!("{error}");
         }
         if self.mode != AttachMode::No {

@@ -1,4 +1,4 @@
-//! Quarantine writer: a thread that keeps the quarantines for the next reboot, because a disk may hang.
+//! Quarantine writer: a thread that keeps quarantines, edits and grants for the next reboot, because a disk may hang.
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
@@ -55,6 +55,8 @@ impl Drop for QuarantineWriter {
 fn save(place: &GatePlace) {
     match Gate::open(place).and_then(|gate| gate.save_quarantines(place)) {
         Ok(()) | Err(GateError::NotAttached { .. }) => {}
-        Err(error) => warn!("the quarantines hold, but are not saved for the next reboot: {error}"),
+        Err(error) => {
+            warn!("quarantines, edits and grants hold, but are not saved for the next reboot: {error}")
+        }
     }
 }

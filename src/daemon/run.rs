@@ -15,7 +15,7 @@ use super::signals::Signals;
 use crate::audit::{Action, Entry, Event};
 use crate::gate::{
     Attachment, FallBack, Gate, GateError, GatePlace, confirm_policy, detach, list_saved_quarantines,
-    read_mark, refuse_during_trial, refuse_unconfirmed,
+    look_up_new_names, read_mark, refuse_during_trial, refuse_unconfirmed,
 };
 use crate::history::{HistoryWriter, Limits};
 use crate::memory::return_memory;
@@ -70,6 +70,12 @@ pub fn run(
     }
     let interface = place.interface.as_str();
     let _daemon = place.lock_daemon()?;
+    let wanted = wanted.map(|mut wanted| {
+        for warning in look_up_new_names(&place, &mut wanted.tables) {
+            notice!("portcullis: warning: {warning}");
+        }
+        wanted
+    });
     let signals = Signals::install()?;
     spawn_writer();
     let service_manager = ServiceManager::from_env();
@@ -86,6 +92,9 @@ pub fn run(
     }
     for quarantine in attachment.quarantines.iter().chain(&attachment.edits) {
         notice!("portcullis: as before: {quarantine}");
+    }
+    if let Some(grants) = attachment.describe_grants() {
+        notice!("portcullis: as before: {grants}");
     }
     // On standard error, where people look whether it came up. It is no alarm, so no sink has it.
     notice!("portcullis: {}", describe_attachment(interface, &attachment, policy));

@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{Contacts, DropVerdict, ReasonCode};
+use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::host::host_name;
-use crate::net::{has_ports, is_icmp, name_icmp_type, name_protocol};
+use crate::net::{Question, has_ports, is_icmp, name_icmp_type, name_protocol, read_question};
 
 /// A server of the policy, as maps and events refer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +143,12 @@ impl DropEvent {
         self.server.as_ref().map(|server| &*server.name)
     }
 
+    /// What it asks a resolver for, if it was dropped for that and its sample shows it.
+    pub fn question(&self) -> Option<Question> {
+        let is_question = self.reason.known() == Some(Reason::Question);
+        is_question.then(|| read_question(&self.frame)).flatten()
+    }
+
     /// Id of the server; 0: no server has the source address.
     pub fn server_id(&self) -> u32 {
         self.server.as_ref().map_or(0, |server| server.id)
@@ -183,6 +190,8 @@ struct DropRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     edit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u32>,
     #[serde(skip_serializing_if = "String::is_empty")]
     frame: String,
@@ -204,6 +213,7 @@ impl Serialize for DropEvent {
             presumed: self.presumed,
             while_away: self.while_away,
             edit: self.edit,
+            question: self.question().map(|question| question.to_string()),
             length: self.length,
             frame: show_hex(&self.frame),
         };
@@ -246,7 +256,6 @@ pub(super) fn protocol_name(reason: ReasonCode, protocol: u8, any: bool) -> Cow<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::Reason;
     use crate::drops::example;
     use crate::net::{ICMP, ICMPV6};
 

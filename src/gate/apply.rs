@@ -8,6 +8,7 @@ use super::error::GateError;
 use super::link::Hook;
 use super::pins::check_writable;
 use super::place::GatePlace;
+use super::resolvers::refuse_forgeable;
 use crate::compile::Tables;
 use crate::policy::{Policy, TableSizes};
 
@@ -41,6 +42,7 @@ impl Gate {
         tables: &Tables,
         trial: Option<Duration>,
     ) -> Result<u64, GateError> {
+        refuse_forgeable(&tables.destinations.sources)?;
         self.reserve_generation(place);
         let had_tracker = self.find_tracker(place)? != Hook::No;
         let ready = match (tables.settings.is_strict(), had_tracker) {

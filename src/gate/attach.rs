@@ -19,6 +19,7 @@ use super::pins::{check_owners, ensure_bpffs, has_pin, make_folder, pin, remove_
 use super::place::GatePlace;
 use super::program::OBJECT;
 use super::requirements::check_requirements;
+use super::resolvers::refuse_forgeable;
 use super::trial::refuse_during_trial;
 use crate::compile::Tables;
 use crate::policy::Policy;
@@ -44,6 +45,8 @@ pub struct Attachment {
     pub quarantines: Vec<String>,
     /// The edits that were restored, a sentence each.
     pub edits: Vec<String>,
+    /// How many grants of names were restored.
+    pub grants: usize,
 }
 
 impl Gate {
@@ -53,6 +56,16 @@ impl Gate {
     /// # Errors
     /// Then nothing has changed, unless the error is [`GateError::HalfDone`].
     pub fn attach(
+        place: &GatePlace,
+        policy: &Policy,
+        tables: &Tables,
+    ) -> Result<(Gate, Attachment), GateError> {
+        refuse_forgeable(&tables.destinations.sources)?;
+        Gate::attach_anyhow(place, policy, tables)
+    }
+
+    /// As [`Gate::attach`], also where the answers of a resolver can be forged from outside. Then they don't count.
+    pub(super) fn attach_anyhow(
         place: &GatePlace,
         policy: &Policy,
         tables: &Tables,
@@ -90,6 +103,7 @@ impl Gate {
         let mut warnings = Vec::new();
         let quarantines = gate.restore_quarantines(place, &mut warnings);
         let edits = gate.restore_edits(place, &mut warnings);
+        let grants = gate.restore_grants(place, &mut warnings);
         gate.pin_all(place)?;
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
@@ -105,7 +119,10 @@ impl Gate {
             let _ = detach(place);
         })?;
         warnings.extend(more);
-        Ok((gate, Attachment { mode, hook, generation, replaced: false, warnings, quarantines, edits }))
+        Ok((
+            gate,
+            Attachment { mode, hook, generation, replaced: false, warnings, quarantines, edits, grants },
+        ))
     }
 
     /// All that the kernel may refuse comes before the policy takes effect, and is undone if the kernel
@@ -163,7 +180,19 @@ impl Gate {
             GateError::HalfDone { generation, state, error: Box::new(error) }
         })?;
         warnings.extend(more);
-        Ok((gate, Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits }))
+        Ok((
+            gate,
+            Attachment {
+                mode,
+                hook,
+                generation,
+                replaced: true,
+                warnings,
+                quarantines,
+                edits,
+                grants: 0,
+            },
+        ))
     }
 
     /// The tracker first: no flow may begin unseen between the two. `listen` runs between them, so that
@@ -190,6 +219,9 @@ impl Gate {
                 "the MACs of this machine are not known, so a frame to another host of the link may raise the \
                  alarm of one that is forwarded; the daemon tries again every second: {error}"
             ));
+        }
+        if let Err(error) = self.note_own_networks(place) {
+            warnings.push(format!("{error}; the daemon tries again every second"));
         }
     }
 
@@ -243,6 +275,15 @@ fn not_made(staging: &Path, error: &std::io::Error) -> GateError {
 }
 
 impl Attachment {
+    /// The grants that were restored, for people. `None`: there are none.
+    pub fn describe_grants(&self) -> Option<String> {
+        match self.grants {
+            0 => None,
+            1 => Some("an address that a name was seen to have".to_owned()),
+            count => Some(format!("{count} addresses that names were seen to have")),
+        }
+    }
+
     fn with_caveats(mut self, place: &GatePlace, policy: &Policy) -> Attachment {
         self.warnings.extend(find_caveats(place, policy));
         self

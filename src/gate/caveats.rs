@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::nic::{find_servers_elsewhere, find_ways_past};
 use super::place::GatePlace;
+use super::resolvers::find_ways;
 use super::system;
 use crate::policy::Policy;
 
@@ -16,6 +17,7 @@ const VLANS: &str = "/proc/net/vlan";
 pub fn find_caveats(place: &GatePlace, policy: &Policy) -> Vec<String> {
     let mut caveats = find_interface_caveats(&place.interface, has_vlans(policy));
     caveats.extend(find_servers_elsewhere(place, policy));
+    caveats.extend(find_ways(&policy.name_sources()).describe());
     caveats
 }
 

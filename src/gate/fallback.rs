@@ -62,7 +62,9 @@ impl FallBack {
 }
 
 impl Gate {
-    /// As [`Gate::attach`]. If pins of the gate are missing, it is made anew without a gap.
+    /// As [`Gate::attach`]. If pins of the gate are missing, it is made anew without a gap. A resolver whose answers
+    /// can be forged is a warning: while a machine starts, the default route leads everywhere, and a NIC without a
+    /// gate is worse. Its answers don't count.
     ///
     /// # Errors
     /// As [`Gate::attach`].
@@ -71,7 +73,7 @@ impl Gate {
         policy: &Policy,
         tables: &Tables,
     ) -> Result<(Gate, Attachment), GateError> {
-        match Gate::attach(place, policy, tables) {
+        match Gate::attach_anyhow(place, policy, tables) {
             Err(GateError::BrokenPins { .. }) => Gate::rebuild(place, policy, tables),
             outcome => outcome,
         }
@@ -156,6 +158,7 @@ impl Gate {
             warnings: Vec::new(),
             quarantines: Vec::new(),
             edits: Vec::new(),
+            grants: 0,
         };
         Some(FallBack {
             gate,

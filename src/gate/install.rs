@@ -11,7 +11,8 @@ use libbpf_rs::MapFlags;
 use super::Gate;
 use super::error::GateError;
 use super::outer_map::FilledSlot;
-use crate::abi::{class_limits, quota_class, settings_flag, state};
+use super::resolvers::find_ways;
+use crate::abi::{address, class_limits, quota_class, resolver, settings_flag, state};
 use crate::clock::{now_ns, wall_now};
 use crate::compile::{ClassQuota, EncodedPolicy, RowQuotas, Tables, encode, encode_settings};
 use crate::policy::Policy;
@@ -48,7 +49,13 @@ impl Gate {
         trial: Option<Duration>,
     ) -> Result<u64, GateError> {
         let ids = self.assign_ids(&tables.names)?;
-        let encoded = encode(policy, tables, &ids);
+        let domains = self.assign_domain_ids(&tables.destinations.names)?;
+        let encoded = encode(policy, tables, &ids, &domains);
+        self.set_name_rooms(ids.len())?;
+        // what a trial does without, the policy before may need again
+        if trial.is_none() {
+            self.tidy_names(&ids)?;
+        }
         self.make_token_buckets(&encoded.token_buckets)?;
         let numbers = self.number_needs(&tables.rules)?;
         self.carry_quarantines(tables, &ids)?;
@@ -59,7 +66,8 @@ impl Gate {
         let live = self.live_settings()?.unwrap_or_default();
         let generation = self.take_generation(live.generation)?;
         let slot = active.free_slot();
-        fill_slot(slot, &self.create_inner_maps(&encoded, &numbers)?)?;
+        let resolvers = find_ways(&tables.destinations.sources).rows;
+        fill_slot(slot, &self.create_inner_maps(&encoded, &numbers, &resolvers)?)?;
         let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
         let needs_tracker = tables.settings.is_strict()
             || trial.is_some() && live.flags & settings_flag::SETTINGS_STRICT.0 != 0;
@@ -69,6 +77,19 @@ impl Gate {
         settings.verdicts_mask =
             self.find_verdicts_mask(encoded.hosts.len(), !encoded.prefixes.is_empty())?;
         self.maps.policies.put(&slot, &settings, MapFlags::ANY)?;
+        let names = &tables.destinations.names;
+        let by_name = names.iter().cloned().zip(domains.ids.iter().copied()).collect();
+        for sentence in
+            self.grant_to_all_under(&tables.destinations.seeds, slot, &by_name, policy.names.ttl)?
+        {
+            log::warn!("{sentence}");
+        }
+        if live.generation != 0 && live.flags & settings_flag::SETTINGS_NAMES.0 == 0 && !names.is_empty() {
+            log::warn!(
+                "this is the first policy with names: connections that servers have opened to them before are not \
+                 known, so their segments are dropped, unless another need has them, until servers open them again"
+            );
+        }
         let deadline_ns = trial.map_or(0, find_deadline);
         self.write_active(active.followed_by(slot, deadline_ns))?;
         if trial.is_some() {
@@ -114,6 +135,7 @@ impl Gate {
         &self,
         policy: &EncodedPolicy,
         need_numbers: &[u32],
+        resolvers: &[(address, resolver)],
     ) -> Result<Vec<FilledSlot<'_>>, GateError> {
         let need_numbers: Vec<(u32, u32)> = (0..).zip(need_numbers.iter().copied()).collect();
         // Without `..`, so that a new field has to be put somewhere.
@@ -128,6 +150,7 @@ impl Gate {
             macs,
             routers,
             sources,
+            names,
             // these two are no maps of a generation
             token_buckets: _,
             flags: _,
@@ -143,6 +166,11 @@ impl Gate {
             self.maps.routers.create_inner(routers)?,
             self.maps.sports.create_inner(sports)?,
             self.maps.need_numbers.create_inner(&need_numbers)?,
+            self.maps.name_patterns.create_inner(&names.patterns)?,
+            self.maps.name_needs.create_inner(&names.needs)?,
+            self.maps.name_peers.create_inner(&names.peers)?,
+            self.maps.name_ranges.create_inner(&names.ranges)?,
+            self.maps.resolvers.create_inner(resolvers)?,
             self.maps.sources.create_inner(sources)?,
         ])
     }

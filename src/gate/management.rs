@@ -12,7 +12,7 @@ use crate::net::{UDP, name_protocol};
 use crate::policy::{Mode, Policy};
 
 /// As the programs: idle for so long, a flow is none any more.
-const TIMEOUT_ESTABLISHED_S: u64 = 432_000;
+pub(super) const TIMEOUT_ESTABLISHED_S: u64 = 432_000;
 const TIMEOUT_DATAGRAM_ANSWERED_S: u64 = 120;
 const TIMEOUT_OTHER_S: u64 = 600;
 

@@ -13,10 +13,12 @@ use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counted_need, counter, edit_cell, edit_key, flow, flow_key, fragment, fragment_key, frequent,
-    given_back, half_open, layout, ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, need,
-    need_key, need_use, opening, opening_bucket, peer_key, prefix_key, quarantine, range_key,
-    refused_fragment, router_key, row_addresses, row_counts, row_quota, rule, server, settings,
+    address, counted_need, counter, domain, edit_cell, edit_key, flow, flow_key, fragment, fragment_key,
+    frequent, given_back, grant, granted, granted_key, half_open, layout, ledger_key, ledger_row, lessors,
+    limit, limit_key, mac_key, name, name_connection, name_event, name_event_key, name_key, name_need_key,
+    name_pattern, name_peer_key, name_share, need, need_key, need_use, opening, opening_bucket, peer_key,
+    prefix_key, quarantine, query, range_key, refused_fragment, resolver, router_key, row_addresses,
+    row_counts, row_quota, rule, server, settings, share_key, stream,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -267,6 +269,30 @@ maps! {
     counted_needs: TypedMap<u32, counted_need>, Size::Fixed, Count::Entries;
     /// Names of server ids.
     names: TypedMap<u32, name>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
+    /// Names as destinations, by their ids.
+    domains: TypedMap<u32, domain>, Size::Fixed, Count::Hidden;
+    /// Addresses that names were seen to have.
+    grants: TypedMap<share_key, grant>, setting!(grants), Count::Entries;
+    /// Where the grants of an address stand.
+    granted: TypedMap<granted_key, granted>, Size::Derived(|sizes| sizes.grants.value), Count::Entries;
+    /// Connections that a grant has let a server open.
+    name_connections: TypedMap<flow_key, name_connection>, Size::Derived(|sizes| sizes.grants.value), Count::Entries;
+    /// The same by their places.
+    connection_places: TypedMap<share_key, flow_key>, Size::Derived(|sizes| sizes.grants.value), Count::Hidden;
+    /// Questions to resolvers.
+    queries: TypedMap<share_key, query>, Size::Derived(|sizes| sizes.grants.value), Count::Hidden;
+    /// TCP connections to resolvers.
+    streams: TypedMap<share_key, stream>, Size::Derived(sizes::streams), Count::Hidden;
+    /// Where the next row of each server goes.
+    name_shares: TypedMap<u32, name_share>, Size::Derived(sizes::name_shares), Count::Hidden;
+    /// What went wrong with answers, for each CPU.
+    name_counts: TypedMap<u32, u64>, Size::Fixed, Count::Hidden;
+    /// Answers that are a matter for people.
+    name_events: TypedMap<name_event_key, name_event>, Size::Fixed, Count::Hidden;
+    /// Addresses of this machine, and prefixes on the NIC's link.
+    own_networks: TypedMap<prefix_key, u32>, Size::Fixed, Count::Hidden;
+    /// What each CPU hands on while it reads a message.
+    name_scratches: MapHandle, Size::Fixed, Count::Hidden;
     /// Servers in quarantine, by id.
     quarantines: TypedMap<u32, quarantine>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
     /// Addresses in quarantine, whatever server has them.
@@ -294,6 +320,16 @@ maps! {
     sports: OuterMap<Trie, range_key, u32>, Size::Fixed, Count::LivePolicy;
     /// The number of each rule's need.
     need_numbers: OuterMap<Array, u32, u32>, Size::Fixed, Count::Hidden;
+    /// The names of the policy.
+    name_patterns: OuterMap<Trie, name_key, name_pattern>, Size::Fixed, Count::LivePolicy;
+    /// Which profile has a need with which name.
+    name_needs: OuterMap<Hash, name_need_key, u32>, Size::Fixed, Count::Hidden;
+    /// The names of sets of peers, with the rule that holds for each.
+    name_peers: OuterMap<Hash, name_peer_key, u32>, Size::Fixed, Count::LivePolicy;
+    /// The resolvers whose answers count.
+    resolvers: OuterMap<Hash, address, resolver>, Size::Fixed, Count::Hidden;
+    /// What no name may point to.
+    name_ranges: OuterMap<Trie, prefix_key, u32>, Size::Fixed, Count::Hidden;
     /// The text of the policy.
     sources: OuterMap<Array, u32, SourceChunk>, Size::Fixed, Count::LivePolicy;
     /// What edits allow and deny.

@@ -1,6 +1,7 @@
 //! A gate that no NIC uses: the same object with maps of its own, one policy in them, and frames by test run. It
 //! has no pins and needs no lock, and it is gone with the value.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Gate;
@@ -8,6 +9,7 @@ use super::error::GateError;
 use super::explain::Answer;
 use super::program::OBJECT;
 use crate::compile::Tables;
+use crate::net::DomainName;
 use crate::policy::{Policy, TableSizes};
 
 /// What XDP returns for a packet that passes.
@@ -99,6 +101,14 @@ impl PrivateGate {
         let run = self.gate.programs.run_track(frame, 1);
         run.map(drop)
             .map_err(|errno| GateError::Kernelside { what: "could not run the tracker".into(), errno })
+    }
+
+    /// Opens an address to a server, as an answer for a name of the live policy does.
+    ///
+    /// # Errors
+    /// When the kernel refuses to write, or the policy has no such server or name.
+    pub fn plant_grant(&self, server: &str, name: &DomainName, address: IpAddr) -> Result<(), GateError> {
+        self.gate.plant_grant(server, name, address)
     }
 
     /// Asks what the filter would do with a frame that a server sends. Nothing is counted or recorded.

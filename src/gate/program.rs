@@ -149,7 +149,15 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses the frame.
     pub fn run_track_from(&self, frame: &[u8], ifindex: u32) -> Result<system::TestRun, Errno> {
-        system::test_run_from(self.track.as_fd(), frame, ifindex)
+        system::test_run_from(self.track.as_fd(), frame, ifindex, 0)
+    }
+
+    /// As [`Programs::run_track_from`], for a frame that the kernel has made of several datagrams, of so many bytes each.
+    ///
+    /// # Errors
+    /// When the kernel refuses the run.
+    pub fn run_track_of_many(&self, frame: &[u8], ifindex: u32, each: u16) -> Result<system::TestRun, Errno> {
+        system::test_run_from(self.track.as_fd(), frame, ifindex, each.into())
     }
 }
 

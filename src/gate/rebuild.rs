@@ -30,7 +30,7 @@ enum NewTracker {
 }
 
 impl Gate {
-    /// Replaces a gate by a new one with maps of its own. Quarantines come from their file, and open flows pass
+    /// Replaces a gate by a new one with maps of its own. Quarantines, edits and grants come from their files, and open flows pass
     /// through `pickup`. Flows and the ledger of the old gate are lost. The caller holds the lock.
     ///
     /// # Errors
@@ -55,6 +55,7 @@ impl Gate {
         ];
         let quarantines = gate.restore_quarantines(place, &mut warnings);
         let edits = gate.restore_edits(place, &mut warnings);
+        let grants = gate.restore_grants(place, &mut warnings);
         if place.is_marked_unread() || place.has_unread_edits() {
             return Err(GateError::Other {
                 what: "the gate was not replaced, because its quarantines or edits would have ended"
@@ -120,7 +121,8 @@ impl Gate {
             NewTracker::InPlace => Hook::Clsact,
         };
         let mode = mode_of_program(place, program_id(gate.programs.filter.as_fd())?)?;
-        let attachment = Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits };
+        let attachment =
+            Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits, grants };
         Ok((gate, attachment))
     }
 

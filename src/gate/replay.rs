@@ -56,6 +56,7 @@ impl ReplayGate {
         let gate = Gate { maps, programs };
         gate.describe_maps()?;
         gate.install(policy, tables)?;
+        gate.take_answers_by_any_way()?;
         let run = MappedArray::new("variables", variables)?.map_for_writing(0, 1)?;
         Ok(ReplayGate { gate, run })
     }

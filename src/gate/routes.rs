@@ -1,7 +1,8 @@
 //! Routes: by which way packets to an address leave (rtnetlink(7), RTM_GETROUTE).
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -18,6 +19,24 @@ pub(super) struct Route {
     /// Packets go to a router, whatever its family.
     pub(super) has_gateway: bool,
     pub(super) prefix_length: u8,
+}
+
+/// Addresses that are outside wherever this machine is: two root servers in each family, and one that nobody has,
+/// to which a default route alone leads.
+const OUTSIDE: [IpAddr; 6] = [
+    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
+    IpAddr::V4(Ipv4Addr::new(193, 0, 14, 129)),
+    IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x7fd, 0, 0, 0, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x3fff, 0xfff, 0xffff, 0, 0, 0, 0, 1)),
+];
+
+/// The interfaces by which packets of anybody outside come, if they come by the way back. A list of all routes would
+/// tell more, and a router may have a million of them.
+pub(super) fn find_outward_interfaces(socket: &Socket) -> BTreeSet<u32> {
+    let find = |address: &IpAddr| find_route(socket, *address, RouteFlags::empty()).ok().flatten();
+    OUTSIDE.iter().filter_map(find).map(|route| route.interface).collect()
 }
 
 /// `None`: there is no such route. `flags`: how the kernel looks for it.

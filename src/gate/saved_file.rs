@@ -1,4 +1,4 @@
-//! Files of rows that a gate keeps over a reboot, as JSON: quarantines and edits. A bad row costs no other.
+//! Files of rows that a gate keeps over a reboot, as JSON: quarantines, edits and grants. A bad row costs no other.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -60,6 +60,56 @@ pub(super) fn read_in_time<T: Send + 'static>(
         (content, bad)
     });
     read.unwrap_or_else(|error| (Err(error), Vec::new()))
+}
+
+/// Reads a file of rows that are over if they can't be read. No file is no row. What is damaged is put aside, and
+/// `warnings` say so. False: the file can't be read now and may be later, or could not be put aside. It has rows
+/// that would be lost if it were written over. `what`: the rows, in a word.
+pub(super) fn take<T: Default + Send + 'static>(
+    what: &str,
+    path: &Path,
+    read_each: ReadEach<T>,
+    warnings: &mut Vec<String>,
+) -> (T, bool) {
+    let (saved, bad) = read_in_time(what, path, read_each);
+    let aside = path.with_added_extension("damaged");
+    let mut is_kept = true;
+    let mut keep_aside = |what: String| {
+        let moved = fs::rename(path, &aside);
+        let outcome = match &moved {
+            Ok(()) => format!("it is {} now", aside.display()),
+            Err(error) => format!("it stays as it is, for it could not be put aside: {error}"),
+        };
+        warnings.push(format!("{what}; {outcome}"));
+        is_kept = moved.is_ok();
+    };
+    match saved {
+        Ok(saved) => {
+            if let Some(first) = bad.first() {
+                let count = bad.len();
+                keep_aside(format!(
+                    "{count} of the {what} in {} can't be read and are over now ({first})",
+                    path.display()
+                ));
+            }
+            (saved, is_kept)
+        }
+        Err(error) => {
+            let text = format!(
+                "the {what} of before are over now, because {} can't be read ({error})",
+                path.display()
+            );
+            // a disk that does not answer would not answer this either, and the file may be whole
+            match error.kind() {
+                io::ErrorKind::InvalidData => keep_aside(text),
+                _ => {
+                    warnings.push(format!("{text}; it stays as it is; attach again when it can be read"));
+                    is_kept = false;
+                }
+            }
+            (T::default(), is_kept)
+        }
+    }
 }
 
 /// Reads a file in which a bad row is an error.

@@ -77,6 +77,16 @@ pub(super) fn check_ledger(sizes: &TableSizes, cpus: u32) -> Result<(), GateErro
     Ok(())
 }
 
+/// One entry for each server, and one for what all have.
+pub(super) fn name_shares(sizes: &TableSizes) -> u32 {
+    sizes.servers.value.saturating_add(2)
+}
+
+/// A quarter of the grants: a connection to a resolver serves many questions.
+pub(super) fn streams(sizes: &TableSizes) -> u32 {
+    (sizes.grants.value / 4).max(1)
+}
+
 /// The parts of all CPUs.
 pub(super) fn ledger_counts(sizes: &TableSizes) -> u32 {
     ledger_rows(sizes).saturating_mul(possible_cpus())

@@ -10,6 +10,7 @@ use super::apply::describe_differing_size;
 use super::caveats::{find_interface_caveats, has_vlans};
 use super::counters::ProgramStatistics;
 use super::error::GateError;
+use super::grants::NameStatus;
 use super::link::{AttachMode, Hook};
 use super::maps::{Live, TableUsage};
 use super::place::GatePlace;
@@ -58,6 +59,8 @@ pub struct GateStatus {
     pub events_lost: u64,
     /// Events inside the programs.
     pub events: ProgramStatistics,
+    /// What the gate does with names.
+    pub names: NameStatus,
     /// Seconds for which flows already open are still taken over.
     pub pickup_s: u64,
     /// How full the tables are.
@@ -109,6 +112,9 @@ pub struct PolicyFacts {
     /// Whether a server may use its addresses in one VLAN only.
     #[serde(skip)]
     pub has_vlans: bool,
+    /// Its names, and the resolvers whose answers count.
+    #[serde(skip)]
+    pub names: (usize, usize),
     /// The sizes that it asks for.
     #[serde(skip)]
     pub sizes: TableSizes,
@@ -179,6 +185,7 @@ impl Gate {
         let (drops, ledger_rows) = self.sum_ledger()?;
         let tables = self.maps.usage(&Live { slot: self.live_slot()?, ledger_rows })?;
         let counters = self.counters(false)?.into_iter();
+        let names = self.name_status(policy.names.0, policy.names.1)?;
         let mut status = GateStatus {
             interface: place.interface.clone(),
             attached_as: (place.attached_as != place.interface).then(|| place.attached_as.clone()),
@@ -192,6 +199,7 @@ impl Gate {
             quarantined_addresses: self.quarantined_addresses()?,
             events_lost: events.samples_lost,
             events,
+            names,
             pickup_s: self.pickup_left_s()?,
             bytes: tables.iter().map(|usage| usage.bytes).sum(),
             tables,
@@ -219,6 +227,7 @@ impl Gate {
                 servers: known.servers,
                 observing: known.observing.clone(),
                 has_vlans: known.has_vlans,
+                names: known.names,
                 sizes: known.sizes.clone(),
                 ..facts
             });
@@ -228,6 +237,8 @@ impl Gate {
             facts.observing = observing.map(|server| server.name.clone()).collect();
             facts.servers = policy.servers.len();
             facts.has_vlans = has_vlans(&policy);
+            let names = policy.needed_names().len();
+            facts.names = (names, if names == 0 { 0 } else { policy.resolvers().len() });
             facts.sizes = policy.tables;
         }
         Ok(facts)
@@ -274,6 +285,7 @@ mod tests {
              \"policy_file\":\"\",\"applied_s\":0,\"servers\":2,\"addresses\":0,\"observing\":[],\
              \"quarantined\":[],\"quarantined_addresses\":[],\"events_lost\":0,\"events\":{\"samples_sent\":0,\"samples_lost\":0,\
              \"samples_no_reader\":0,\"ledger_full\":0,\"ledger_overflow_full\":0,\"flows_lost\":0},\
+             \"names\":{\"names\":0,\"resolvers\":0,\"grants\":0,\"most_of_server\":0,\"share\":0,\"counts\":{}},\
              \"pickup_s\":0,\"tables\":[],\"bytes\":0,\"warnings\":[]}"
         );
         assert!(status.lacks_tracker());

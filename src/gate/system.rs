@@ -285,11 +285,17 @@ pub(super) fn test_run_from(
     program: BorrowedFd<'_>,
     data: &[u8],
     ingress_ifindex: u32,
+    gso_size: u32,
 ) -> Result<TestRun, Errno> {
     let mut context = [0_u8; size_of::<__sk_buff>()];
-    let at = mem::offset_of!(__sk_buff, ingress_ifindex);
-    if let Some(field) = context.get_mut(at..).and_then(|bytes| bytes.first_chunk_mut()) {
-        *field = ingress_ifindex.to_ne_bytes();
+    let fields = [
+        (mem::offset_of!(__sk_buff, ingress_ifindex), ingress_ifindex),
+        (mem::offset_of!(__sk_buff, gso_size), gso_size),
+    ];
+    for (at, value) in fields {
+        if let Some(field) = context.get_mut(at..).and_then(|bytes| bytes.first_chunk_mut()) {
+            *field = value.to_ne_bytes();
+        }
     }
     test_run_in(program, data, 1, Some(&mut context))
 }

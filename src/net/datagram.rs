@@ -31,6 +31,12 @@ pub fn read_udp_payload(frame: &[u8]) -> Option<Payload<'_>> {
     Some(Payload { captured: captured.get(..length).unwrap_or(captured), length })
 }
 
+/// The bytes behind the header of UDP in an Ethernet frame, whatever the lengths say; `None` for another protocol, a
+/// fragment, and IPv6 with extension headers.
+pub(super) fn read_udp_bytes(frame: &[u8]) -> Option<&[u8]> {
+    read_ip_payload(frame, UDP)?.0.get(UDP_HEADER_BYTES..)
+}
+
 /// The type of the first chunk of the SCTP packet in an Ethernet frame; `None` as for UDP.
 pub fn read_sctp_chunk(frame: &[u8]) -> Option<u8> {
     let (sctp, _) = read_ip_payload(frame, SCTP)?;

@@ -1,7 +1,7 @@
 //! What the gate does under a policy, and a ruleset of nft can't.
 
 use crate::net::{ICMP, ICMPV6};
-use crate::policy::{Direction, Need, Policy, Settings, Tracking, UnknownSources};
+use crate::policy::{Direction, Need, Policy, Questions, Settings, Tracking, UnknownSources};
 
 /// A sentence each, of what this policy uses.
 pub(super) fn list_lacks(policy: &Policy, interface: &str) -> Vec<String> {
@@ -74,6 +74,12 @@ pub(super) fn list_lacks(policy: &Policy, interface: &str) -> Vec<String> {
             "Limits: the tokens are not the gate's. They are whole again each time that this is loaded."
                 .to_owned(),
         );
+    }
+    if !policy.needed_names().is_empty() {
+        lacks.push("Names: nft learns no addresses, so what a need opens by a name stays closed.".to_owned());
+    }
+    if policy.servers.iter().any(|server| policy.questions_of(server) == Questions::Named) {
+        lacks.push("`dns`: nft reads no questions, so a resolver may be asked anything.".to_owned());
     }
     let asked = |need: &&Need| {
         let untracked: &[u16] = match need.protocol {

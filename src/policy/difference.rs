@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::model::{Direction, Keyword, Location, Need, Policy, Role, Router, Server, Value};
-use crate::net::{show_mac, show_prefix};
+use crate::net::{DomainName, show_mac, show_prefix};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -117,13 +117,14 @@ struct Comparison<'p> {
 type Ranges = Vec<(u16, u16)>;
 
 /// Needs without a limit that agree in these have their ports joined: protocol, peers, ports of the server.
-type Unlimited = (u8, Vec<IpNet>, Option<(u16, u16)>);
+type Unlimited = (u8, Vec<IpNet>, Vec<DomainName>, Option<(u16, u16)>);
 
 /// The meaning of a need. Needs that mean the same have equal meanings, however they are written.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct NeedMeaning {
     protocol: u8,
     peers: Vec<IpNet>,
+    names: Vec<DomainName>,
     /// First and last port of the server.
     sport: Option<(u16, u16)>,
     /// Count, and per how many seconds.
@@ -237,14 +238,17 @@ impl<'p> Comparison<'p> {
                 |policy: &'p Policy| policy.sets.get(name).into_iter().flat_map(|set| set.prefixes());
             let [old, new] = [self.old, self.new].map(|policy| members(policy).collect::<BTreeSet<IpNet>>());
             let join = |members: &BTreeSet<IpNet>| IpNet::aggregate(&members.iter().copied().collect());
-            if join(&old) == join(&new) {
+            let [old_names, new_names] = [self.old, self.new].map(|policy| list_names(policy, name));
+            if join(&old) == join(&new) && old_names == new_names {
                 continue;
             }
-            let show = |prefixes: Vec<&IpNet>| prefixes.into_iter().map(show_prefix).collect();
+            let show = |prefixes: Vec<&IpNet>, names: Vec<&String>| {
+                prefixes.into_iter().map(show_prefix).chain(names.into_iter().cloned()).collect()
+            };
             self.changes.push(PolicyChange::Set {
                 set: name.to_owned(),
-                added: show(new.difference(&old).collect()),
-                removed: show(old.difference(&new).collect()),
+                added: show(new.difference(&old).collect(), new_names.difference(&old_names).collect()),
+                removed: show(old.difference(&new).collect(), old_names.difference(&new_names).collect()),
             });
         }
     }
@@ -257,6 +261,12 @@ impl<'p> Comparison<'p> {
         let removed = old.difference(&new).map(|test| PolicyChange::TestRemoved { test: test.clone() });
         self.changes.extend(added.chain(removed));
     }
+}
+
+/// The names of a set.
+fn list_names(policy: &Policy, set: &str) -> BTreeSet<String> {
+    let names = policy.sets.get(set).into_iter().flat_map(|set| &set.names);
+    names.map(|(name, _)| name.to_string()).collect()
 }
 
 fn by_name(policy: &Policy) -> HashMap<&str, &Server> {
@@ -292,14 +302,17 @@ fn show_macs(macs: &[([u8; 6], Location)]) -> String {
 
 /// The keys of a server with their values in words, in the same order for every server. Addresses and roles
 /// are compared elsewhere.
-fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String); 3] {
+fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String); 5] {
     // No `..`, so that a new key does not compile until it is compared.
-    let Server { name: _, place: _, addresses: _, macs, vlan, roles: _, roles_place: _, mode: _ } = server;
+    let Server { name: _, place: _, addresses: _, macs, vlan, roles: _, roles_place: _, mode: _, forwards } =
+        server;
     let any = |value: Option<String>| value.unwrap_or_else(|| "any".to_owned());
     [
         ("mac", any(Some(show_macs(macs)).filter(|macs| !macs.is_empty()))),
         ("vlan", any(vlan.map(|(vlan, _)| vlan.to_string()))),
         ("mode", policy.mode_of(server).word().to_owned()),
+        ("forwards", forwards.to_string()),
+        ("dns", policy.questions_of(server).word().to_owned()),
     ]
 }
 
@@ -312,6 +325,7 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
         file: _,
         text: _,
         settings,
+        names,
         sets: _,
         routers: _,
         roles: _,
@@ -323,6 +337,7 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
     } = policy;
     let tables = [
         ("", settings.entries()),
+        ("names.", names.entries()),
         ("alarms.", alarms.entries()),
         ("alarms.", response.entries()),
         ("tables.", tables.entries()),
@@ -343,18 +358,27 @@ fn interpret(needs: &[&Need], policy: &Policy) -> BTreeSet<NeedMeaning> {
         // No `..`, so that a new clause of needs does not compile until it is compared.
         let Need { direction: _, protocol, ports, peers: _, sport, limit, place: _ } = need;
         let peers = IpNet::aggregate(&need.resolve_peers(&policy.sets));
+        let names = need.resolve_names(&policy.sets);
         let sport = sport.as_ref().map(|sport| (*sport.start(), *sport.end()));
         let range = (*ports.start(), *ports.end());
         match limit {
             Some(limit) => {
                 let limit = Some((limit.count, limit.per_seconds));
-                meanings.insert(NeedMeaning { protocol: *protocol, peers, sport, limit, ports: vec![range] });
+                let ports = vec![range];
+                meanings.insert(NeedMeaning { protocol: *protocol, peers, names, sport, limit, ports });
             }
-            None => unlimited.entry((*protocol, peers, sport)).or_default().push(range),
+            None => unlimited.entry((*protocol, peers, names, sport)).or_default().push(range),
         }
     }
-    for ((protocol, peers, sport), ports) in unlimited {
-        meanings.insert(NeedMeaning { protocol, peers, sport, limit: None, ports: join_ranges(ports) });
+    for ((protocol, peers, names, sport), ports) in unlimited {
+        meanings.insert(NeedMeaning {
+            protocol,
+            peers,
+            names,
+            sport,
+            limit: None,
+            ports: join_ranges(ports),
+        });
     }
     meanings
 }

@@ -6,6 +6,9 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::diagnostic::{Diagnostic, Finding, Source};
+use super::name_doubts::find_name_doubts;
+use crate::net::DomainName;
+
 use super::model::{Direction, Families, Location, Need, Peer, Policy, PolicyTest, Role};
 
 /// The doubts of a policy, sorted by their places.
@@ -20,6 +23,7 @@ pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
     }
     findings.extend(find_missing_management(policy));
     findings.extend(find_mute_servers(policy));
+    findings.extend(find_name_doubts(policy));
     findings.extend(policy.tests.iter().flat_map(|test| find_void_parts(policy, test)));
     let source = Source::new(&policy.file, &policy.text);
     source.render_all(findings)
@@ -44,19 +48,24 @@ fn find_sets_of_nobody(policy: &Policy) -> impl Iterator<Item = Finding> {
     let mut named: BTreeSet<&str> = needs.chain(tested).flat_map(Need::set_names).collect();
     named.extend(policy.tests.iter().flat_map(|test| &test.from).filter_map(|peer| match peer {
         Peer::Set(name) => Some(name.as_str()),
-        Peer::Prefix(_) | Peer::Server(..) => None,
+        Peer::Prefix(_) | Peer::Server(..) | Peer::Name(_) => None,
     }));
+    named.extend(policy.names.resolvers.0.iter().filter_map(|text| text.strip_prefix('@')));
     policy.sets.values().filter(move |set| !named.contains(set.name.as_str())).map(|set| {
         at(&set.place, format!("no need names the set `@{}`", set.name))
             .with_help(format!("write `to @{0}` or `from @{0}` in a need, or leave the set out", set.name))
     })
 }
 
+/// The peers of a need: prefixes and names.
+type Peers = (Vec<IpNet>, Vec<DomainName>);
+
 /// Needs of a role that permit nothing beyond another need of it.
 fn find_useless_needs(policy: &Policy, role: &Role, direction: Direction) -> Vec<Finding> {
     let needs = role.needs_of(direction);
-    let peers: BTreeMap<usize, Vec<IpNet>> =
-        needs.iter().enumerate().map(|(index, need)| (index, need.resolve_peers(&policy.sets))).collect();
+    let resolve = |need: &Need| (need.resolve_peers(&policy.sets), need.resolve_names(&policy.sets));
+    let peers: BTreeMap<usize, Peers> =
+        needs.iter().enumerate().map(|(index, need)| (index, resolve(need))).collect();
     let covers = |wide: usize, narrow: usize| {
         let (Some(a), Some(b)) = (needs.get(wide), needs.get(narrow)) else {
             return false;
@@ -103,11 +112,14 @@ fn is_wider(wide: &Need, narrow: &Need) -> bool {
 }
 
 /// Whether each of the second's peers is one of the first's. No list at all is everybody.
-fn has_all(wide: Option<&Vec<IpNet>>, narrow: Option<&Vec<IpNet>>) -> bool {
+fn has_all(wide: Option<&Peers>, narrow: Option<&Peers>) -> bool {
+    let is_everybody = |peers: &Peers| peers.0.is_empty() && peers.1.is_empty();
     match (wide, narrow) {
-        (Some(wide), _) if wide.is_empty() => true,
+        (Some(wide), _) if is_everybody(wide) => true,
         (Some(wide), Some(narrow)) => {
-            !narrow.is_empty() && narrow.iter().all(|inner| wide.iter().any(|outer| outer.contains(inner)))
+            !is_everybody(narrow)
+                && narrow.0.iter().all(|inner| wide.0.iter().any(|outer| outer.contains(inner)))
+                && narrow.1.iter().all(|inner| wide.1.iter().any(|outer| inner.is_within(outer)))
         }
         _ => false,
     }
@@ -153,7 +165,9 @@ fn find_void_parts(policy: &Policy, test: &PolicyTest) -> Vec<Finding> {
     let both = families(&test.from).and(families(&test.to));
     let mut findings = Vec::new();
     for need in test.needs() {
-        let peers = if need.peers.is_empty() { Families::BOTH } else { families(&need.peers) };
+        // a name may have addresses of both
+        let is_open = need.peers.is_empty() || !need.resolve_names(&policy.sets).is_empty();
+        let peers = if is_open { Families::BOTH } else { families(&need.peers) };
         if both.and(peers).and(Families::of_protocol(need.protocol)).is_none() {
             let message = format!("`{need}` tests nothing: there is no such packet of {}", test.subject());
             let help = "the addresses at both ends need a family in common, and icmp is IPv4, icmpv6 is IPv6";

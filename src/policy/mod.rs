@@ -10,6 +10,7 @@ mod difference;
 mod doubts;
 mod enforcement;
 mod model;
+mod name_doubts;
 mod read;
 mod summary;
 #[cfg(test)]
@@ -21,8 +22,9 @@ pub use doubts::find_doubts;
 pub use enforcement::Enforcement;
 pub use model::{
     Alarms, Direction, Endpoint, EtherTypes, Families, Keyword, Limit, LinkServices, Located, Location,
-    MAX_ENTRIES, MailSecurity, MailServer, Mode, Need, Peer, Policy, PolicyTest, QuarantineTime, Response,
-    Role, Router, Server, Set, Settings, SyslogTarget, TableSizes, Texts, Tracking, UnknownSources, Value,
+    MAX_ENTRIES, MailSecurity, MailServer, Mode, NameSettings, NameSources, Need, Peer, Policy, PolicyTest,
+    Prefixes, QuarantineTime, Questions, Response, Role, Router, Server, Set, Settings, SyslogTarget,
+    TableSizes, Texts, TimeToLive, Tracking, UnknownSources, Value,
 };
 pub use read::{ReadSetFile, SetFile, parse, parse_need, parse_with_files};
 pub use summary::{Detail, Summary, describe, describe_alarms, summarize};

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::model::{
-    Alarms, Direction, Keyword, Location, Need, Policy, PolicyTest, Response, Role, Router, Server, Settings,
-    Value,
+    Alarms, Direction, Keyword, Location, Need, Policy, PolicyTest, Questions, Response, Role, Router,
+    Server, Set, Settings, Value,
 };
 use crate::net::{show_mac, show_prefix};
 
@@ -104,6 +104,12 @@ pub struct ServerSummary {
     pub opens: Vec<String>,
     /// Connections that are dropped without an alarm.
     pub quiet: Vec<String>,
+    /// Whether all servers may use what it is answered for names.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forwards: bool,
+    /// `named`: of the resolvers it may ask names of the policy alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<&'static str>,
 }
 
 /// Sums up a policy.
@@ -113,14 +119,18 @@ pub fn summarize(policy: &Policy) -> Summary {
     Summary {
         file: policy.file.clone(),
         settings: policy.settings.entries().into_iter().collect(),
-        sets: sets
-            .map(|set| SetSummary { name: set.name.clone(), members: show_prefixes(set.prefixes()) })
-            .collect(),
+        sets: sets.map(|set| SetSummary { name: set.name.clone(), members: show_members(set) }).collect(),
         routers: policy.routers.iter().map(summarize_router).collect(),
         servers: policy.servers.iter().map(|server| summarize_server(policy, server, &roles)).collect(),
         tests: policy.tests.iter().map(summarize_test).collect(),
         alarms: policy.alarms.entries().into_iter().chain(policy.response.entries()).collect(),
     }
+}
+
+/// Addresses and prefixes, and then names.
+fn show_members(set: &Set) -> Vec<String> {
+    let names = set.names.iter().map(|(name, _)| name.to_string());
+    set.prefixes().map(|prefix| show_prefix(&prefix)).chain(names).collect()
 }
 
 fn summarize_router(router: &Router) -> RouterSummary {
@@ -150,7 +160,8 @@ fn show_macs(macs: &[([u8; 6], Location)]) -> Vec<String> {
 
 fn summarize_server(policy: &Policy, server: &Server, roles: &HashMap<&str, &Role>) -> ServerSummary {
     // No `..`, so that a new key does not compile until it is described.
-    let Server { name, place: _, addresses, macs, vlan, roles: assigned, roles_place: _, mode: _ } = server;
+    let Server { name, place: _, addresses, macs, vlan, roles: assigned, roles_place: _, mode: _, forwards } =
+        server;
     let needs = |direction| {
         let roles = assigned.iter().filter_map(|(name, _)| roles.get(name.as_str()));
         list_needs(roles.flat_map(|role| role.needs_of(direction)))
@@ -166,6 +177,8 @@ fn summarize_server(policy: &Policy, server: &Server, roles: &HashMap<&str, &Rol
         accepts: needs(Direction::In),
         opens: needs(Direction::Out),
         quiet: needs(Direction::Quiet),
+        forwards: *forwards,
+        dns: Some(policy.questions_of(server)).filter(|dns| *dns != Questions::Any).map(Keyword::word),
     }
 }
 
@@ -349,6 +362,9 @@ fn write_server(out: &mut String, group: &[&ServerSummary], mode: &str) -> fmt::
     writeln!(out, "\n  roles    {roles}")?;
     write_list(out, "  accepts ", &server.accepts)?;
     write_list(out, "  opens   ", &server.opens)?;
+    if server.dns.is_some() {
+        writeln!(out, "  asks     names of the policy alone")?;
+    }
     if !server.quiet.is_empty() {
         write_list(out, "  quiet   ", &server.quiet)?;
     }

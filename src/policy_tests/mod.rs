@@ -1,11 +1,13 @@
 //! Runs the tests of a policy: each packet is judged by the programs themselves, in a gate that no NIC uses.
 //!
 //! `cells` cuts what a test is about into parts that the tables can't tell apart, so a few packets stand for all.
+//! `names` answers servers the addresses of names, and says what a name may open.
 //! `surplus` lists what the tables open beyond a test's `accept`. `packets` makes frames and asks the programs.
 //! `runner` compares the answers with what the tests expect, `only` what is open with what they accept, and `outcome`
 //! says it in words.
 
 mod cells;
+mod names;
 mod only;
 mod outcome;
 mod packets;

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::cells::{Ports, pick_of};
+use super::cells::{Ports, cut, find_all_rows, pick_of};
 use super::outcome::{Decided, Expectation, Failure, FailureKind, TestOutcome};
 use super::packets::{Judged, Packet};
 use super::runner::{Runner, Subject};
 use super::surplus::{Accepted, Question, Surplus, list_surplus};
 use crate::gate::{GateError, Verdict};
-use crate::net::{TCP, find_icmp_answer, is_icmp};
+use crate::net::{DomainName, TCP, find_icmp_answer, is_icmp};
 use crate::policy::{Direction, Families, Need, Peer, PolicyTest};
 
 /// Areas of one need that are printed.
@@ -25,9 +25,13 @@ impl<'p> Runner<'p> {
         test: &PolicyTest,
         outcome: &mut TestOutcome,
     ) -> Result<(), GateError> {
+        // names alone accept no address
+        let has_addresses =
+            |need: &&Need| need.peers.is_empty() || !need.resolve_peers(&self.policy.sets).is_empty();
         let accepted: Vec<Accepted> = test
             .accept
             .iter()
+            .filter(has_addresses)
             .map(|need| Accepted {
                 protocol: need.protocol,
                 ports: need.ports.clone(),
@@ -55,6 +59,79 @@ impl<'p> Runner<'p> {
             self.note_surplus(subject, test, &surplus, &mut found, outcome)?;
         }
         outcome.failures.extend(found.into_values());
+        if subject.services_for.is_none() {
+            self.check_only_names(subject, test, row.profile, outcome)?;
+        }
+        Ok(())
+    }
+
+    /// The same for names: those that the tables have, unless the test accepts them or what is around them.
+    fn check_only_names(
+        &self,
+        subject: &Subject<'p>,
+        test: &PolicyTest,
+        profile: u32,
+        outcome: &mut TestOutcome,
+    ) -> Result<(), GateError> {
+        let names = &self.tables.destinations;
+        for row in find_all_rows(self.tables, profile) {
+            let of_set = names.peers.iter().filter(|peer| peer.set == row.outbound.set && peer.set != 0);
+            for peer in of_set {
+                let Some(name) = names.names.get(peer.name as usize) else {
+                    continue;
+                };
+                let accepts = |need: &&Need| {
+                    need.protocol == row.proto
+                        && need.sport.is_none()
+                        && (need.peers.is_empty()
+                            || need
+                                .resolve_names(&self.policy.sets)
+                                .iter()
+                                .any(|wider| name.is_within(wider)))
+                };
+                let accepted: Vec<&Need> = test.accept.iter().filter(accepts).collect();
+                let left = cut(&row.ports, accepted.iter().map(|need| need.ports.clone()))
+                    .into_iter()
+                    .filter(|ports| !accepted.iter().any(|need| need.ports.contains(ports.start())));
+                for ports in left {
+                    self.note_open_name(subject, test, (row.proto, ports), name, outcome)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the programs whether a name opens these ports, and notes it if so.
+    fn note_open_name(
+        &self,
+        subject: &Subject<'p>,
+        test: &PolicyTest,
+        (protocol, ports): (u8, Ports),
+        name: &DomainName,
+        outcome: &mut TestOutcome,
+    ) -> Result<(), GateError> {
+        let need = Need {
+            direction: Direction::Out,
+            protocol,
+            ports: ports.clone(),
+            peers: vec![Peer::Name(name.clone())],
+            sport: None,
+            limit: None,
+            place: self.policy.settings.mode.place.unwrap_or_default(),
+        };
+        for host in &subject.hosts {
+            for address in self.plant(host, &need)? {
+                let judged =
+                    self.judge(subject, Packet::new(host.address, address, protocol, *ports.end()))?;
+                outcome.packets += 1;
+                if judged.passes() {
+                    let mut failure = self.begin_only_failure(subject, test, need.to_string());
+                    self.note_judged(&judged, subject, false, &mut failure);
+                    outcome.failures.push(failure);
+                    return Ok(());
+                }
+            }
+        }
         Ok(())
     }
 

@@ -41,6 +41,8 @@ pub struct TestOutcome {
     pub packets: u64,
     /// What did not go as expected.
     pub failures: Vec<Failure>,
+    /// What holds only as long as no name opens it, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The part of a test that failed.
@@ -153,6 +155,7 @@ impl TestReport {
         let mut text = String::new();
         for outcome in &self.tests {
             text.extend(outcome.failures.iter().map(|failure| format!("{}\n", failure.describe())));
+            text.extend(outcome.notes.iter().map(|note| format!("{note}\n")));
         }
         text + &self.sum_up() + "\n"
     }

@@ -92,6 +92,10 @@ impl<'t> Judge<'t> {
         Judge { gate, index: ServiceIndex::new(tables), is_strict: tables.settings.is_strict() }
     }
 
+    pub(super) fn gate(&self) -> &'t PrivateGate {
+        self.gate
+    }
+
     /// The host that has an address, with its server if there is one.
     pub(super) fn find_sender(&self, address: IpAddr) -> Sender<'t> {
         Sender { address, row: self.index.find_server(address) }

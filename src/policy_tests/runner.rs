@@ -1,6 +1,7 @@
 //! Runs the tests of a policy, and compares each answer of the programs with what its test expects.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -61,6 +62,10 @@ pub(super) struct Subject<'p> {
 }
 
 impl<'p> Runner<'p> {
+    pub(super) fn gate(&self) -> &PrivateGate {
+        self.judge.gate()
+    }
+
     fn run_test(&self, test: &PolicyTest) -> Result<TestOutcome, GateError> {
         let mut outcome = TestOutcome {
             source: self.policy.locate(&test.place),
@@ -68,6 +73,7 @@ impl<'p> Runner<'p> {
             passed: true,
             packets: 0,
             failures: Vec::new(),
+            notes: Vec::new(),
         };
         for subject in self.list_subjects(test) {
             let drop = Expectation { verdict: Verdict::Drop, reason: test.reason };
@@ -77,6 +83,7 @@ impl<'p> Runner<'p> {
             }
             for need in &test.deny {
                 self.check_need(&subject, need, FailureKind::Deny, drop, &mut outcome)?;
+                self.note_openers(&subject, need, &mut outcome);
             }
             if test.only {
                 self.check_only(&subject, test, &mut outcome)?;
@@ -139,7 +146,8 @@ impl<'p> Runner<'p> {
         let mut count = 0;
         let mut wrong = None;
         for host in &subject.hosts {
-            let Some(packets) = self.list_packets(subject, host, need, kind) else {
+            let answered = self.plant(host, need)?;
+            let Some(packets) = self.list_packets(subject, host, need, kind, &answered) else {
                 failure.note =
                     Some(format!("this is more than {MOST_PACKETS} packets: write it as several needs"));
                 outcome.failures.push(failure);
@@ -186,13 +194,14 @@ impl<'p> Runner<'p> {
         }
     }
 
-    /// Packets that stand for all of a need. `None`: there are too many.
+    /// Packets that stand for all of a need. `answered`: addresses of its names. `None`: there are too many.
     fn list_packets(
         &self,
         subject: &Subject<'_>,
         host: &Sender<'_>,
         need: &Need,
         kind: FailureKind,
+        answered: &[IpAddr],
     ) -> Option<Vec<Packet>> {
         let must_drop = kind == FailureKind::Deny;
         let profile = host.row.map(|row| row.profile);
@@ -215,7 +224,9 @@ impl<'p> Runner<'p> {
             Some(None) => Region::Everybody { special: false },
             None if need.peers.is_empty() => Region::Everybody { special: must_drop },
             None => {
-                named = need.resolve_peers(&self.policy.sets);
+                let mut prefixes = need.resolve_peers(&self.policy.sets);
+                prefixes.extend(answered.iter().map(|address| IpNet::from(*address)));
+                named = prefixes;
                 Region::Prefixes(&named)
             }
         };
@@ -270,6 +281,7 @@ impl<'p> Runner<'p> {
         failure.verdict = Some(judged.verdict);
         failure.reason = judged.reason;
         failure.decided = self.find_decided(judged, &sender);
+        failure.note = self.describe_stand_in(destination);
         if judged.of_peer {
             failure.note = Some("the peer is a server itself, and may not open this".to_owned());
         } else if !is_service && sender.row.is_none() && failure.kind == FailureKind::Accept {

@@ -247,7 +247,7 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
     // An alarm for many services has no single one. The last one would make a new alert of every update.
     let service = match alarm.lead().scope {
         Scope::Reason if !alarm.sample().is_some_and(|sample| sample.is_frame()) => "any".to_owned(),
-        Scope::Service | Scope::Reason | Scope::Ports | Scope::Gate => alarm.service(),
+        Scope::Service | Scope::Reason | Scope::Ports | Scope::Gate | Scope::Answers => alarm.service(),
         Scope::Rest => "everything else".to_owned(),
     };
     labels.insert("service", service);

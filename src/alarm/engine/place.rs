@@ -69,6 +69,7 @@ impl Engine {
             | Subject::Server(_)
             | Subject::Low { .. }
             | Subject::Gate
+            | Subject::Answers { .. }
             | Subject::Everything => false,
         });
         of_type.max_by_key(|incident| incident.last_ns()).map_or(subject, |incident| incident.subject)

@@ -8,7 +8,7 @@ fn encoded(text: &str) -> EncodedPolicy {
     let policy = policy(text);
     let tables = compile(&policy).unwrap_or_else(|errors| panic!("{errors}"));
     let ids: Vec<u32> = (100..).take(tables.names.len()).collect();
-    encode(&policy, &tables, &ids)
+    encode(&policy, &tables, &ids, &Default::default())
 }
 
 /// Rows of `macs`: MAC, server, value.

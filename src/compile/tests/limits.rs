@@ -56,7 +56,7 @@ fn every_limit_that_may_be_asked_has_its_bucket() {
          \"tcp/25 sport 20 limit 9/m\"]\n",
     );
     let tables = compile(&policy).unwrap();
-    let encoded = encode(&policy, &tables, &[7]);
+    let encoded = encode(&policy, &tables, &[7], &Default::default());
     let mut keys: Vec<u32> = encoded.token_buckets.iter().map(|key| key.limit_key).collect();
     let mut expected: Vec<u32> = tables.rules[1..=4].iter().map(|row| row.limit_key).collect();
     keys.sort_unstable();

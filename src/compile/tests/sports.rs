@@ -60,7 +60,7 @@ fn rows_of_sports_are_blocks_and_mark_their_servers() {
     let text = "[roles.a]\nout = [\"tcp/1 sport 20-23 limit 5/s\"]\n[servers.s]\naddresses = [\"192.0.2.1\"]\nroles = [\"a\"]\n[servers.t]\naddresses = [\"192.0.2.2\"]\n";
     let policy = policy(text);
     let tables = compile(&policy).unwrap();
-    let encoded = encode(&policy, &tables, &[7, 8]);
+    let encoded = encode(&policy, &tables, &[7, 8], &Default::default());
     let rows: Vec<_> = encoded
         .sports
         .iter()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::snapshot::Snapshot;
 use crate::alarm::SEVERITIES;
-use crate::gate::{AttachMode, GateStatus};
+use crate::gate::{AttachMode, GateStatus, NameStatus};
 
 /// A page under construction.
 struct PageText<'a> {
@@ -133,6 +133,7 @@ fn render_gate(page: &mut PageText<'_>, status: &GateStatus) {
         events.ledger_full,
     );
     page.counter("portcullis_flows_lost_total", "Flows that could not be recorded.", events.flows_lost);
+    render_names(page, &status.names);
     page.family(
         "portcullis_quarantined",
         "gauge",
@@ -163,6 +164,58 @@ fn render_gate(page: &mut PageText<'_>, status: &GateStatus) {
             }
         }
     }
+}
+
+fn render_names(page: &mut PageText<'_>, names: &NameStatus) {
+    page.gauge("portcullis_names", "Names of the live policy. With 0 no answer is read.", names.names as u64);
+    page.gauge("portcullis_grants", "Addresses that names let servers open now.", names.grants);
+    page.family(
+        "portcullis_grant_share_used_ratio",
+        "gauge",
+        "Part of its share that the server with most open grants uses. At 1 its longest unused grants go.",
+    );
+    let used = if names.share == 0 { 0.0 } else { names.most_of_server as f64 / names.share as f64 };
+    page.sample("portcullis_grant_share_used_ratio", &[], format!("{used:.6}"));
+    let count = |word: &str| names.counts.get(word).copied().unwrap_or(0);
+    page.counter(
+        "portcullis_name_questions_total",
+        "Questions to resolvers that were noted.",
+        count("questions"),
+    );
+    let families: [(&str, &str, &str, &str, &[&str]); 3] = [
+        (
+            "portcullis_name_answers_total",
+            "What came of answers. `read` and `negative` are well. `cut` is counted besides.",
+            "outcome",
+            "answers_",
+            &["read", "negative", "other", "no_query", "question", "interface", "malformed", "cut"],
+        ),
+        (
+            "portcullis_name_grants_total",
+            "Grants by what came of them. `pushed`: the share of their server was full.",
+            "outcome",
+            "grants_",
+            &["made", "renewed", "pushed", "lost"],
+        ),
+        (
+            "portcullis_name_lost_total",
+            "What the tables of names had no room for, or what could not be followed.",
+            "what",
+            "",
+            &["questions_pushed", "connections_pushed", "connections_lost", "streams_lost", "events_lost"],
+        ),
+    ];
+    for (name, help, label, group, words) in families {
+        page.family(name, "counter", help);
+        for word in words {
+            page.sample(name, &[(label, word)], count(&format!("{group}{word}")));
+        }
+    }
+    page.counter(
+        "portcullis_name_addresses_refused_total",
+        "Addresses of answers that no name may have.",
+        count("addresses_private"),
+    );
 }
 
 fn render_drops(page: &mut PageText<'_>, status: &GateStatus) {
@@ -280,12 +333,27 @@ fn render_daemon(page: &mut PageText<'_>, snapshot: &Snapshot) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::NAME_COUNTS;
 
     #[test]
     fn a_hostile_name_stays_in_its_label() {
         let mut page = PageText { interface: "dmz0", text: String::new() };
         page.sample("x_total", &[("server", "a\"} 1\nx_total{b=\"\\")], 7);
         assert_eq!(page.text, "x_total{interface=\"dmz0\",server=\"a\\\"} 1\\nx_total{b=\\\"\\\\\"} 7\n");
+    }
+
+    #[test]
+    fn every_count_of_names_is_on_the_page_once() {
+        let counts = (1..).zip(NAME_COUNTS).map(|(number, (_, word))| (*word, 1000 + number)).collect();
+        let names =
+            NameStatus { names: 3, grants: 7, most_of_server: 4, share: 16, counts, ..NameStatus::default() };
+        let mut page = PageText { interface: "dmz0", text: String::new() };
+        render_names(&mut page, &names);
+        for number in 1..=NAME_COUNTS.len() {
+            let value = format!("}} {}\n", 1000 + number);
+            assert_eq!(page.text.matches(&value).count(), 1, "{number} in\n{}", page.text);
+        }
+        assert!(page.text.contains("portcullis_grant_share_used_ratio{interface=\"dmz0\"} 0.250000\n"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::gate::error::GateError;
 use crate::gate::place::GatePlace;
+use crate::gate::saved_file;
 
 impl Gate {
     /// Puts the edits of the file into a gate that no packet passes yet, or into one that was attached without them,
@@ -16,7 +17,7 @@ impl Gate {
         place: &GatePlace,
         warnings: &mut Vec<String>,
     ) -> Vec<String> {
-        let (saved, mut is_kept) = saved::take(&saved::path_of(place), warnings);
+        let (saved, mut is_kept) = saved_file::take("edits", &saved::path_of(place), saved::read_each, warnings);
         let mut lines = Vec::new();
         if !saved.edits.is_empty() {
             let clock = Clock::now();

@@ -1,7 +1,6 @@
 //! The edits as they are kept over a reboot: `edits.json` in the gate's state folder, with times of the wall
 //! clock. As the file of quarantines, to which `gate/quarantine/saved.rs` has the reasons.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use crate::clock::{Clock, wall_now};
 use crate::gate::error::GateError;
 use crate::gate::place::GatePlace;
 use crate::gate::quarantine::{Left, Span};
-use crate::gate::saved_file::{self, failed, read_in_time, read_rows, read_strictly, read_version};
+use crate::gate::saved_file::{self, failed, read_rows, read_strictly, read_version};
 use crate::policy::Direction;
 
 const FILE: &str = "edits.json";
@@ -133,51 +132,7 @@ struct Rows {
     edits: Vec<serde_json::Value>,
 }
 
-/// Reads the file. No file is no edit. What is damaged is put aside, and `warnings` say so. False: the file can't be
-/// read now and may be later, or could not be put aside. It has edits that would be lost if it were written over.
-pub(super) fn take(path: &Path, warnings: &mut Vec<String>) -> (Saved, bool) {
-    let (saved, bad) = read_in_time("edits", path, read_each);
-    let aside = path.with_added_extension("damaged");
-    let mut is_kept = true;
-    let mut keep_aside = |what: String| {
-        let moved = fs::rename(path, &aside);
-        let outcome = match &moved {
-            Ok(()) => format!("it is {} now", aside.display()),
-            Err(error) => format!("it stays as it is, for it could not be put aside: {error}"),
-        };
-        warnings.push(format!("{what}; {outcome}"));
-        is_kept = moved.is_ok();
-    };
-    match saved {
-        Ok(saved) => {
-            if let Some(first) = bad.first() {
-                let count = bad.len();
-                keep_aside(format!(
-                    "{count} of the edits in {} can't be read and are over now ({first})",
-                    path.display()
-                ));
-            }
-            (saved, is_kept)
-        }
-        Err(error) => {
-            let what = format!(
-                "the edits of before are over now, because {} can't be read ({error})",
-                path.display()
-            );
-            // a disk that does not answer would not answer this either, and the file may be whole
-            match error.kind() {
-                io::ErrorKind::InvalidData => keep_aside(what),
-                _ => {
-                    warnings.push(format!("{what}; it stays as it is; attach again when it can be read"));
-                    is_kept = false;
-                }
-            }
-            (Saved::default(), is_kept)
-        }
-    }
-}
-
-fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
+pub(super) fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
     let rows = read_version(path, VERSION, |rows: &Rows| rows.version)?;
     let read = |rows: Rows| Saved::new(rows.last_number, read_rows(rows.edits, bad));
     Ok(rows.map_or_else(Saved::default, read))

@@ -82,15 +82,15 @@ impl Gate {
         self.end_changes()
     }
 
-    /// Writes the file, as the kernel's tables are now, and that of the edits. Nothing is written for a gate that another command
+    /// Writes the file, as the kernel's tables are now, and those of the edits and grants. Nothing is written for a gate that another command
     /// has detached. The lock of the gate is not needed, and better not held: a disk may be slow.
     ///
     /// # Errors
     /// When the file can't be written. The quarantines hold all the same, until the next reboot.
     pub fn save_quarantines(&self, place: &GatePlace) -> Result<(), GateError> {
-        // each of the two, whatever becomes of the other
-        let edits = self.save_edits(place);
-        self.save_orders(place).and(edits)
+        // each of them, whatever becomes of the others
+        let (edits, grants) = (self.save_edits(place), self.save_grants(place));
+        self.save_orders(place).and(edits).and(grants)
     }
 
     fn save_orders(&self, place: &GatePlace) -> Result<(), GateError> {

@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use serde::Serialize;
 
 use super::location::Located;
+use super::names::{Prefixes, TimeToLive};
 use super::need::{Direction, LinkServices, Need};
 use super::values::{EtherTypes, Keyword, MailServer, QuarantineTime, SyslogTarget, Texts};
 use crate::alarm::Kind;
@@ -50,6 +51,16 @@ pub(in crate::policy) trait ReadKeys {
     fn command(&self, key: &'static str, default: Vec<String>) -> Vec<String>;
     /// Kinds of alarms that may lead to a quarantine.
     fn kinds(&self, key: &'static str, default: Vec<Kind>) -> Vec<Kind>;
+    /// Addresses and sets of resolvers.
+    fn resolvers(&self, key: &'static str, default: Texts) -> Texts;
+    /// Names of interfaces.
+    fn interfaces(&self, key: &'static str, default: Texts) -> Texts;
+    /// A list of addresses and prefixes.
+    fn prefixes(&self, key: &'static str, default: Prefixes) -> Prefixes;
+    /// A list of prefixes of NAT64.
+    fn nat64_prefixes(&self, key: &'static str, default: Prefixes) -> Prefixes;
+    /// Two numbers of seconds.
+    fn time_to_live(&self, key: &'static str, default: TimeToLive) -> TimeToLive;
     /// How long a quarantine lasts.
     fn quarantine_time(&self, key: &'static str, default: QuarantineTime) -> QuarantineTime;
 
@@ -80,6 +91,8 @@ pub enum Value {
     List(Vec<String>),
     /// A list of numbers, in hexadecimal.
     EtherTypes(EtherTypes),
+    /// A list of numbers.
+    Numbers(Vec<u32>),
     /// A list of needs in canonical form. Two lists that differ may mean the same.
     Needs(Vec<String>),
     /// A program and its arguments.
@@ -98,6 +111,10 @@ impl fmt::Display for Value {
             }
             Self::EtherTypes(list) if list.0.is_empty() => out.write_str("none"),
             Self::EtherTypes(list) => list.fmt(out),
+            Self::Numbers(list) => {
+                let list: Vec<String> = list.iter().map(u32::to_string).collect();
+                out.write_str(&list.join(", "))
+            }
             Self::List(list) | Self::Needs(list) => out.write_str(&list.join(", ")),
             Self::Command(words) => out.write_str(&words.join(" ")),
         }

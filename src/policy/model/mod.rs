@@ -3,6 +3,7 @@
 mod alarms;
 pub(super) mod keys;
 mod location;
+mod names;
 mod need;
 mod set;
 mod settings;
@@ -16,17 +17,20 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::net::DomainName;
+
 pub use alarms::{Alarms, Response};
 pub use keys::Value;
 pub use location::{Located, Location};
+pub use names::{NameSettings, NameSources, Prefixes, TimeToLive};
 pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use test::{Families, PolicyTest};
 pub use values::{
-    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget, Texts,
-    Tracking, UnknownSources,
+    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions, SyslogTarget,
+    Texts, Tracking, UnknownSources,
 };
 
 /// A policy: the whole of one file, checked.
@@ -38,6 +42,8 @@ pub struct Policy {
     pub text: String,
     /// `[policy]`.
     pub settings: Settings,
+    /// `[names]`.
+    pub names: NameSettings,
     /// `[sets]` by name.
     pub sets: BTreeMap<String, Set>,
     /// `[routers.*]` in the order of the file.
@@ -59,7 +65,7 @@ pub struct Policy {
 impl Policy {
     /// The tables that a file may have.
     pub const TABLES: &[&str] =
-        &["policy", "sets", "routers", "roles", "servers", "tests", "alarms", "tables"];
+        &["policy", "sets", "names", "routers", "roles", "servers", "tests", "alarms", "tables"];
 
     /// A place of this policy as `FILE:LINE`.
     pub fn locate(&self, place: &Location) -> String {
@@ -76,11 +82,56 @@ impl Policy {
         self.servers.iter().find(|server| server.name == name)
     }
 
+    /// The addresses of the resolvers, each once.
+    pub fn resolvers(&self) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for text in &self.names.resolvers.0 {
+            match text.strip_prefix('@') {
+                Some(set) => {
+                    let members = self.sets.get(set).into_iter().flat_map(|set| set.prefixes());
+                    addresses.extend(members.map(|prefix| prefix.addr()));
+                }
+                None => addresses.extend(text.parse::<IpAddr>().ok()),
+            }
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// The names that needs have, each once.
+    pub fn needed_names(&self) -> Vec<DomainName> {
+        let needs = self.roles.iter().flat_map(Role::needs);
+        let mut names: Vec<DomainName> = needs.flat_map(|need| need.resolve_names(&self.sets)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Where the addresses of its names come from.
+    pub fn name_sources(&self) -> NameSources {
+        NameSources {
+            names: self.needed_names(),
+            resolvers: self.resolvers(),
+            interfaces: self.names.from.0.clone(),
+            forgeable: self.names.forgeable.value,
+            resolve: self.names.resolve,
+        }
+    }
+
     /// The names of the servers that are prefixes, with several machines each.
     pub fn prefix_servers(&self) -> impl Iterator<Item = Arc<str>> {
         let is_prefix = |(net, _): &(IpNet, Location)| net.prefix_len() < net.max_prefix_len();
         let servers = self.servers.iter().filter(move |server| server.addresses.iter().any(is_prefix));
         servers.map(|server| server.name.as_str().into())
+    }
+
+    /// What a server may ask resolvers: the strictest of its roles says so.
+    pub fn questions_of(&self, server: &Server) -> Questions {
+        let mut roles = server.roles.iter().filter_map(|(name, _)| self.find_role(name));
+        let is_strict =
+            roles.any(|role| role.dns.is_some_and(|(questions, _)| questions == Questions::Named));
+        if is_strict { Questions::Named } else { Questions::Any }
     }
 
     /// The mode that holds for a server: its own, otherwise the policy's.
@@ -120,11 +171,13 @@ pub struct Role {
     pub outbound: Vec<Need>,
     /// `quiet`: denied without an alarm.
     pub quiet: Vec<Need>,
+    /// What its servers may ask resolvers. Without it, any.
+    pub dns: Option<(Questions, Location)>,
 }
 
 impl Role {
     /// The keys that a role may have in a file.
-    pub const KEYS: &[&str] = &["in", "out", "quiet"];
+    pub const KEYS: &[&str] = &["in", "out", "quiet", "dns"];
 
     /// All needs: `in`, `out`, `quiet`.
     pub fn needs(&self) -> impl Iterator<Item = &Need> {
@@ -160,9 +213,11 @@ pub struct Server {
     pub roles_place: Location,
     /// Overrides the policy's mode.
     pub mode: Option<(Mode, Location)>,
+    /// Whether it forwards all questions to the resolvers: then all servers may use what it is answered.
+    pub forwards: bool,
 }
 
 impl Server {
     /// The keys that a server may have in a file.
-    pub const KEYS: &[&str] = &["addresses", "mac", "vlan", "roles", "mode"];
+    pub const KEYS: &[&str] = &["addresses", "mac", "vlan", "roles", "mode", "forwards"];
 }

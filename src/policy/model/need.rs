@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::location::Location;
 use super::set::Set;
-use crate::net::{self, Selector, show_prefix};
+use crate::net::{self, DomainName, Selector, show_prefix};
 
 /// The direction of connection establishment that a need is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub enum Peer {
     Set(String),
     /// All addresses and prefixes of the server of this name.
     Server(String, Arc<[IpNet]>),
+    /// The addresses that a name is seen to have.
+    Name(DomainName),
 }
 
 impl fmt::Display for Peer {
@@ -70,6 +72,7 @@ impl fmt::Display for Peer {
             Self::Prefix(prefix) => out.write_str(&show_prefix(prefix)),
             Self::Set(name) => write!(out, "@{name}"),
             Self::Server(name, _) => out.write_str(name),
+            Self::Name(name) => name.fmt(out),
         }
     }
 }
@@ -121,23 +124,45 @@ impl Need {
     pub fn set_names(&self) -> impl Iterator<Item = &str> {
         self.peers.iter().filter_map(|peer| match peer {
             Peer::Set(name) => Some(name.as_str()),
-            Peer::Prefix(_) | Peer::Server(..) => None,
+            Peer::Prefix(_) | Peer::Server(..) | Peer::Name(_) => None,
         })
     }
 
-    /// The peers as prefixes, with sets and servers replaced by what they have: sorted, each once. Empty means every peer.
+    /// The peers as prefixes, with sets and servers replaced by what they have: sorted, each once. Empty means every peer, unless
+    /// [`Need::resolve_names`] has some.
     pub fn resolve_peers(&self, sets: &BTreeMap<String, Set>) -> Vec<IpNet> {
         let mut prefixes = Vec::new();
         for peer in &self.peers {
             match peer {
                 Peer::Prefix(prefix) => prefixes.push(*prefix),
                 Peer::Server(_, addresses) => prefixes.extend(addresses.iter()),
+                Peer::Name(_) => (),
                 Peer::Set(name) => prefixes.extend(sets.get(name).into_iter().flat_map(|set| set.prefixes())),
             }
         }
         prefixes.sort_unstable();
         prefixes.dedup();
         prefixes
+    }
+}
+
+impl Need {
+    /// The names among the peers, with sets replaced by what they have: sorted, each once.
+    pub fn resolve_names(&self, sets: &BTreeMap<String, Set>) -> Vec<DomainName> {
+        let mut names = Vec::new();
+        for peer in &self.peers {
+            match peer {
+                Peer::Name(name) => names.push(name.clone()),
+                Peer::Set(name) => {
+                    let set = sets.get(name).into_iter().flat_map(|set| &set.names);
+                    names.extend(set.map(|(name, _)| name.clone()));
+                }
+                Peer::Prefix(_) | Peer::Server(..) => (),
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 

@@ -31,6 +31,8 @@ keys! {
         "heard" heard: Located<u32> = Located::unset(1_048_576), integer(1..=MAX_ENTRIES);
         /// Kinds of drops: server, protocol, destination port, reason.
         "ledger" ledger: Located<u32> = Located::unset(32_768), integer(1..=MAX_ENTRIES);
+        /// Addresses that names were seen to have, of all servers together.
+        "grants" grants: Located<u32> = Located::unset(65_536), integer(1..=MAX_ENTRIES);
         /// Token buckets: one for each server and each of its needs with a limit.
         "limits" limits: Located<u32> = Located::unset(16_384), integer(1..=MAX_ENTRIES);
     }

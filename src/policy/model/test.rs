@@ -82,6 +82,7 @@ impl Policy {
         match peer {
             Peer::Prefix(prefix) => vec![*prefix],
             Peer::Server(_, addresses) => addresses.to_vec(),
+            Peer::Name(_) => Vec::new(),
             Peer::Set(name) => self.sets.get(name).into_iter().flat_map(|set| set.prefixes()).collect(),
         }
     }

@@ -80,6 +80,16 @@ keyword! {
     }
 }
 
+keyword! {
+    /// What servers may ask the resolvers of `[names]`.
+    Questions {
+        /// Whatever their needs let them ask.
+        Any = "any",
+        /// Names of the policy, and what belongs to these.
+        Named = "named",
+    }
+}
+
 /// How long a server stays in quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuarantineTime {

@@ -9,8 +9,9 @@ use super::address::{find_objection, find_router_objection, parse_mac, parse_pre
 use super::document::{Entry, Findings, Section};
 use super::grammar::read_needs;
 use super::mistake::Mistake;
+use super::names::{looks_like_name, parse_name};
 use super::peer_names::PeerNames;
-use crate::net::show_prefix;
+use crate::net::{DomainName, show_prefix};
 use crate::policy::diagnostic::{Finding, FindingOrigin};
 use crate::policy::model::{Direction, Location, Policy, Role, Router, Server, Set};
 
@@ -69,6 +70,7 @@ pub(super) fn read_sets(sections: &[Section<'_, '_>], findings: &Findings<'_>) -
         let mut set = Set {
             name: name.clone(),
             members: Vec::new(),
+            names: Vec::new(),
             place: findings.place(&entry.key_span),
             sound: false,
         };
@@ -76,7 +78,8 @@ pub(super) fn read_sets(sections: &[Section<'_, '_>], findings: &Findings<'_>) -
             set.sound = complete;
             for text in texts {
                 match read_member(text.value) {
-                    Ok(prefix) => set.members.push((prefix, findings.place(&text.span))),
+                    Ok(Member::Prefix(prefix)) => set.members.push((prefix, findings.place(&text.span))),
+                    Ok(Member::Name(name)) => set.names.push((name, findings.place(&text.span))),
                     Err(mistake) => {
                         set.sound = false;
                         section.refuse(&text, mistake);
@@ -89,13 +92,24 @@ pub(super) fn read_sets(sections: &[Section<'_, '_>], findings: &Findings<'_>) -
     sets
 }
 
+/// A member of a set.
+pub(super) enum Member {
+    /// An address or prefix.
+    Prefix(IpNet),
+    /// A name.
+    Name(DomainName),
+}
+
 /// Parses a member of a set.
-pub(super) fn read_member(text: &str) -> Result<IpNet, Mistake> {
+pub(super) fn read_member(text: &str) -> Result<Member, Mistake> {
     if text.starts_with('@') {
         let mistake = Mistake::new(0..text.len(), "a set can't hold another set");
         return Err(mistake.with_help("name both sets in the need: `to @one, @other`"));
     }
-    parse_prefix(text)
+    if looks_like_name(text) {
+        return parse_name(text).map(Member::Name);
+    }
+    parse_prefix(text).map(Member::Prefix)
 }
 
 /// The names of all roles.
@@ -114,7 +128,8 @@ pub(super) fn read_roles(
         check_name(&entry, "role", findings);
         let place = findings.place(&entry.key_span);
         let name = entry.key.to_owned();
-        let mut role = Role { name, place, inbound: Vec::new(), outbound: Vec::new(), quiet: Vec::new() };
+        let mut role =
+            Role { name, place, inbound: Vec::new(), outbound: Vec::new(), quiet: Vec::new(), dns: None };
         if let Some(section) = section.table_of(&entry)
             && !refuse_dotted_name(&entry, &section, Role::KEYS, findings)
         {
@@ -125,6 +140,7 @@ pub(super) fn read_roles(
             role.inbound = needs(Direction::In);
             role.outbound = needs(Direction::Out);
             role.quiet = needs(Direction::Quiet);
+            role.dns = section.keyword("dns");
         }
         roles.push(role);
     }
@@ -182,6 +198,7 @@ impl<'d> ServerReader<'_, 'd> {
             roles: assigned,
             roles_place: roles_place.unwrap_or(place),
             mode: section.keyword("mode"),
+            forwards: section.boolean("forwards").is_some_and(|(forwards, _)| forwards),
         }
     }
 

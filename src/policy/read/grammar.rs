@@ -6,6 +6,7 @@ use super::address::parse_prefix;
 use super::document::{Section, Text};
 use super::foreign::advise_on_need;
 use super::mistake::Mistake;
+use super::names::{looks_like_name, parse_name};
 use super::peer_names::PeerNames;
 use super::suggestion::suggest;
 use super::words::{Word, split_words};
@@ -16,6 +17,8 @@ use crate::policy::model::{Direction, Limit, Location, Need, Peer};
 /// The highest limit, in flows. It is far above what a NIC can carry, and low enough for the
 /// kernel's arithmetic.
 const MAX_LIMIT: u32 = 10_000_000;
+
+const NAMES_ARE_FOR_OUT: &str = "a name stands behind `to` in an `out` need alone: write addresses here";
 
 /// Reads the list of needs under a key.
 pub(super) fn read_needs(
@@ -261,6 +264,7 @@ impl NeedReader<'_> {
             return match (parse_prefix(word.text), self.names.servers.get(word.text)) {
                 (Ok(prefix), _) => Some(Peer::Prefix(prefix)),
                 (_, Some(addresses)) => Some(Peer::Server(word.text.to_owned(), addresses.clone())),
+                (Err(_), None) if looks_like_name(word.text) => self.read_name(word),
                 (Err(mistake), None) => {
                     self.refuse_peer(word, mistake);
                     None
@@ -268,7 +272,12 @@ impl NeedReader<'_> {
             };
         };
         match self.names.sets.get(name) {
-            Some(set) if set.members.is_empty() && set.sound => {
+            Some(set) if !set.names.is_empty() && self.direction != Direction::Out => {
+                let message = format!("set `{name}` has names, and `{}` can't", self.direction);
+                self.refuse(Mistake::new(word.span.clone(), message).with_help(NAMES_ARE_FOR_OUT));
+                None
+            }
+            Some(set) if set.is_empty() && set.sound => {
                 let message = format!("set `{name}` is empty, so this need could never be met");
                 self.refuse(
                     Mistake::new(word.span.clone(), message)
@@ -286,6 +295,22 @@ impl NeedReader<'_> {
                     mistake,
                     FindingOrigin::Undefined { table: "sets", name: name.to_owned() },
                 );
+                None
+            }
+        }
+    }
+
+    /// Reads a DNS name.
+    fn read_name(&mut self, word: &Word<'_>) -> Option<Peer> {
+        if self.direction != Direction::Out {
+            let message = format!("`{}` is a name, and `{}` can't have one", word.text, self.direction);
+            self.refuse(Mistake::new(word.span.clone(), message).with_help(NAMES_ARE_FOR_OUT));
+            return None;
+        }
+        match parse_name(word.text) {
+            Ok(name) => Some(Peer::Name(name)),
+            Err(mistake) => {
+                self.refuse(mistake.shifted(word.span.start));
                 None
             }
         }

@@ -11,15 +11,19 @@ use super::document::{Section, Text};
 use super::grammar::read_needs;
 use super::log_files::check_output_file;
 use super::mistake::Mistake;
+use super::names::{find_nat64_objection, parse_interface, parse_resolver, read_prefixes};
 use super::peer_names::PeerNames;
 use crate::abi::layout;
 use crate::alarm::Kind;
 use crate::policy::diagnostic::Finding;
 use crate::policy::model::keys::ReadKeys;
 use crate::policy::model::{
-    Direction, EtherTypes, Keyword, LinkServices, Located, MailServer, Need, QuarantineTime, SyslogTarget,
-    Texts,
+    Direction, EtherTypes, Keyword, LinkServices, Located, MailServer, Need, Prefixes, QuarantineTime,
+    SyslogTarget, Texts, TimeToLive,
 };
+
+/// A week, in seconds: the longest time for which an answer may count.
+const LONGEST_TTL_S: u32 = 604_800;
 
 /// From here on the number of a frame is an EtherType, and no length (IEEE 802.3).
 const LEAST_ETHERTYPE: u16 = 0x0600;
@@ -194,6 +198,41 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
         };
         let refuse = |text, mistake| self.section.refuse(text, mistake);
         texts.iter().filter_map(|text| parse_kind(text.value).map_err(|why| refuse(text, why)).ok()).collect()
+    }
+
+    fn resolvers(&self, key: &'static str, default: Texts) -> Texts {
+        let parse = |text: &str| parse_resolver(text, self.names);
+        self.parse_list(key, parse).unwrap_or(default)
+    }
+
+    fn interfaces(&self, key: &'static str, default: Texts) -> Texts {
+        self.parse_list(key, parse_interface).unwrap_or(default)
+    }
+
+    fn prefixes(&self, key: &'static str, default: Prefixes) -> Prefixes {
+        read_prefixes(self.section, key, |_| None).unwrap_or(default)
+    }
+
+    fn nat64_prefixes(&self, key: &'static str, default: Prefixes) -> Prefixes {
+        read_prefixes(self.section, key, find_nat64_objection).unwrap_or(default)
+    }
+
+    fn time_to_live(&self, key: &'static str, default: TimeToLive) -> TimeToLive {
+        let what = format!("each element of `{key}`");
+        let range = 0..=LONGEST_TTL_S;
+        let Some(seconds) = self.section.integers(key, &what, range, "from 0 to 604800 (a week)") else {
+            return default;
+        };
+        match seconds.as_slice() {
+            [floor_s, cap_s] if floor_s <= cap_s && *cap_s > 0 => {
+                TimeToLive { floor_s: *floor_s, cap_s: *cap_s }
+            }
+            _ => {
+                let message = format!("`{key}` must be two numbers: the seconds at least, and at most");
+                self.section.refuse_value(key, message);
+                default
+            }
+        }
     }
 
     fn quarantine_time(&self, key: &'static str, default: QuarantineTime) -> QuarantineTime {

@@ -9,6 +9,7 @@ mod grammar;
 mod keys;
 mod log_files;
 mod mistake;
+mod names;
 mod peer_names;
 mod policy_tests;
 mod set_files;
@@ -22,13 +23,14 @@ use self::definitions::{list_roles, read_roles, read_routers, read_servers, read
 use self::document::{Findings, Section};
 use self::grammar::read_need;
 use self::keys::KeyReader;
+use self::names::check_names;
 use self::peer_names::PeerNames;
 use self::policy_tests::read_tests;
 use self::set_files::inline_set_files;
 pub use self::set_files::{ReadSetFile, SetFile};
 use self::syntax::RepairedCopy;
 use super::diagnostic::{Diagnostics, Finding, Source};
-use super::model::{Alarms, Direction, Need, Policy, Response, Server, Settings, TableSizes};
+use super::model::{Alarms, Direction, NameSettings, Need, Policy, Response, Server, Settings, TableSizes};
 
 /// Parses a policy file whose sets may stand in other files, which `read` reads. The text of the policy then has
 /// their members.
@@ -96,6 +98,12 @@ pub fn parse_need(text: &str, direction: Direction, policy: &Policy) -> Result<N
     let need = read_need(text, direction, &names, source.place(&(0..text.len())), &mut |finding| {
         findings.push(finding);
     });
+    if let Some(need) = &need
+        && !need.resolve_names(&policy.sets).is_empty()
+    {
+        let message = "a need that is not in the policy can't have a name";
+        findings.push(Finding::new(0..text.len(), message).with_help("write addresses"));
+    }
     match need {
         Some(need) if findings.is_empty() => Ok(need),
         _ => Err(Diagnostics::gather(findings, &source)),
@@ -131,6 +139,11 @@ fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
     let routers = read_routers(&root.tables_like("routers", Policy::TABLES), &servers, findings);
     let tests = read_tests(&root, &names, findings);
     check_link_services(&settings, &servers, findings);
+    let name_settings = root.table("names").map_or_else(NameSettings::default, |section| {
+        section.check_keys(NameSettings::KEYS);
+        NameSettings::read(&KeyReader::new(&section, &names))
+    });
+    check_names(&settings, &name_settings, &roles, &sets, findings);
     let (alarms, response) = root.table("alarms").map_or_else(Default::default, |section| {
         section.check_keys(&[Alarms::KEYS, Response::KEYS].concat());
         let keys = KeyReader::new(&section, &names);
@@ -141,5 +154,18 @@ fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
         TableSizes::read(&KeyReader::new(&section, &names))
     });
     let (file, text) = (String::new(), String::new());
-    Policy { file, text, settings, sets, routers, roles, servers, tests, alarms, response, tables }
+    Policy {
+        file,
+        text,
+        settings,
+        names: name_settings,
+        sets,
+        routers,
+        roles,
+        servers,
+        tests,
+        alarms,
+        response,
+        tables,
+    }
 }

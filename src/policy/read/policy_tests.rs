@@ -92,7 +92,7 @@ fn read_from(section: &Section<'_, '_>, names: &PeerNames<'_>, about_services: b
         let is_many = match &peer {
             Peer::Prefix(prefix) => prefix.prefix_len() < prefix.max_prefix_len(),
             Peer::Set(_) => true,
-            Peer::Server(..) => false,
+            Peer::Server(..) | Peer::Name(_) => false,
         };
         if is_many && !about_services {
             let message = format!("`{}` is no server and no single address", text.value);

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::definitions::read_member;
+use super::definitions::{Member, read_member};
 use super::suggestion::suggest;
 use crate::net::show_prefix;
 use crate::policy::diagnostic::{Diagnostics, Finding, Source};
@@ -121,7 +121,8 @@ impl Inlined {
                 continue;
             }
             match read_member(member) {
-                Ok(prefix) => members.push(format!("\"{}\"", show_prefix(&prefix))),
+                Ok(Member::Prefix(prefix)) => members.push(format!("\"{}\"", show_prefix(&prefix))),
+                Ok(Member::Name(name)) => members.push(format!("\"{name}\"")),
                 Err(mistake) => {
                     let mistake = mistake.shifted(at);
                     findings.push(Finding::new(mistake.span, mistake.message).with_hint(mistake.help));

@@ -83,18 +83,36 @@ pub(crate) fn check_diagnostics(text: &str, diagnostics: &Diagnostics) {
 
 /// Prints a policy as a file that means the same. Every key has its value, so nothing is left to a default.
 pub(crate) fn print_policy(policy: &Policy) -> String {
-    let Policy { file: _, text: _, settings, sets, routers, roles, servers, tests, alarms, response, tables } =
-        policy;
-    let mut text = format!("[policy]\n{}[sets]\n", print_keys(settings.entries()));
-    for Set { name, members, .. } in sets.values() {
-        let members = print_list(members.iter().map(|(prefix, _)| prefix));
+    let Policy {
+        file: _,
+        text: _,
+        settings,
+        names,
+        sets,
+        routers,
+        roles,
+        servers,
+        tests,
+        alarms,
+        response,
+        tables,
+    } = policy;
+    let mut text = format!(
+        "[policy]\n{}[names]\n{}[sets]\n",
+        print_keys(settings.entries()),
+        print_keys(names.entries())
+    );
+    for Set { name, members, names, .. } in sets.values() {
+        let members = members.iter().map(|(prefix, _)| prefix.to_string());
+        let members = print_list(members.chain(names.iter().map(|(name, _)| name.to_string())));
         text += &format!("{} = {members}\n", print_text(name));
     }
-    for Role { name, place: _, inbound, outbound, quiet } in roles {
+    for Role { name, place: _, inbound, outbound, quiet, dns } in roles {
         text += &format!("[roles.{}]\n", print_text(name));
         for (key, needs) in [("in", inbound), ("out", outbound), ("quiet", quiet)] {
             text += &format!("{key} = {}\n", print_list(needs));
         }
+        text.extend(dns.map(|(questions, _)| format!("dns = \"{questions}\"\n")));
     }
     for Router { name, place: _, addresses, macs } in routers {
         text += &format!("[routers.{}]\n", print_text(name));
@@ -108,7 +126,7 @@ pub(crate) fn print_policy(policy: &Policy) -> String {
 }
 
 fn print_server(server: &Server) -> String {
-    let Server { name, place: _, addresses, macs, vlan, roles, roles_place: _, mode } = server;
+    let Server { name, place: _, addresses, macs, vlan, roles, roles_place: _, mode, forwards } = server;
     let mut text = format!("[servers.{}]\n", print_text(name));
     text += &format!("addresses = {}\n", print_list(addresses.iter().map(|(prefix, _)| prefix)));
     text += &format!("roles = {}\n", print_list(roles.iter().map(|(role, _)| role)));
@@ -117,6 +135,7 @@ fn print_server(server: &Server) -> String {
     }
     text.extend(vlan.map(|(vlan, _)| format!("vlan = {vlan}\n")));
     text.extend(mode.map(|(mode, _)| format!("mode = \"{mode}\"\n")));
+    text += &format!("forwards = {forwards}\n");
     text
 }
 
@@ -143,6 +162,7 @@ fn print_keys(entries: Vec<(&'static str, Value)>) -> String {
             Value::Number(number) => number.to_string(),
             Value::Truth(truth) => truth.to_string(),
             Value::EtherTypes(list) => format!("[{list}]"),
+            Value::Numbers(list) => format!("{list:?}"),
             Value::List(list) | Value::Needs(list) | Value::Command(list) => print_list(list),
         };
         format!("{key} = {value}\n")

@@ -18,6 +18,16 @@ const SETTINGS: &[Example] = &[
     ("dhcp", "true", "true"),
 ];
 
+const NAMES: &[Example] = &[
+    ("resolvers", "[\"192.0.2.1\", \"@bastion\"]", "192.0.2.1, @bastion"),
+    ("from", "[\"eth1\"]", "eth1"),
+    ("private", "[\"10.20.0.0/16\"]", "10.20.0.0/16"),
+    ("ttl", "[60, 3600]", "60, 3600"),
+    ("nat64", "[\"2001:db8:64::/96\"]", "2001:db8:64::/96"),
+    ("forgeable", "true", "true"),
+    ("resolve", "true", "true"),
+];
+
 const ALARMS: &[Example] = &[
     ("eve", "\"/e\"", "/e"),
     ("ecs", "\"/f\"", "/f"),
@@ -67,6 +77,7 @@ fn each_key_is_read_compared_and_printed() {
     let tables = table_examples();
     for (table, prefix, keys, examples) in [
         ("policy", "", Settings::KEYS, SETTINGS),
+        ("names", "names.", NameSettings::KEYS, NAMES),
         ("alarms", "alarms.", Alarms::KEYS, ALARMS),
         ("alarms", "alarms.", Response::KEYS, RESPONSE),
         ("tables", "tables.", TableSizes::KEYS, &tables[..]),
@@ -107,6 +118,7 @@ fn each_table_and_key_is_in_the_starter_policy_and_in_the_manual() {
     }
     let keys = [
         Settings::KEYS,
+        NameSettings::KEYS,
         Router::KEYS,
         Role::KEYS,
         Server::KEYS,

@@ -8,6 +8,7 @@ mod doubts;
 mod hostile;
 mod keys;
 mod model;
+mod names;
 mod needs;
 mod neighbours;
 mod policy_tests;

@@ -396,8 +396,11 @@ fn a_quarantine_by_itself_names_kinds_that_there_are_and_that_its_server_can_be_
     let on = |kinds: &str| with(&format!("[alarms]\nquarantine_on = [{kinds}]"));
     assert_eq!(complaints(&on("\"spread\", \"sprad\"")), ["9:29: there is no kind of alarm `sprad`"]);
     assert_eq!(help(&on("\"sprad\"")), "did you mean `spread`?");
-    assert_eq!(help(&on("\"everything\"")), "the kinds are attempt, fetch, callback, scan, backdoor, spread");
-    for kind in ["spoof", "stray", "burst", "gate"] {
+    assert_eq!(
+        help(&on("\"everything\"")),
+        "the kinds are attempt, fetch, question, callback, scan, backdoor, spread"
+    );
+    for kind in ["spoof", "stray", "burst", "gate", "rebinding", "forged_answer"] {
         let complaint = format!("9:19: `{kind}` can't lead to a quarantine");
         assert_eq!(complaints(&on(&format!("\"{kind}\""))), [complaint]);
     }

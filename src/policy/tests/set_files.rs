@@ -95,11 +95,11 @@ fn a_set_that_is_a_table_has_one_key() {
 fn mistakes_of_the_policy_come_before_those_of_its_files() {
     let sets = "feeds = { file = \"f\" }\nhosts = [\"192.0.2.1/24\"]\nothers = { file = \"g\" }";
     assert_eq!(
-        complaints(sets, &[("f", "x.y")]),
+        complaints(sets, &[("f", "x,y")]),
         [
             "dmz.toml:3:11: `192.0.2.1/24` has host bits set",
             "dmz.toml:4:19: could not read the set file `g`: there is no such file",
-            "/etc/f:1:1: `x.y` is not an address",
+            "/etc/f:1:1: `x,y` is not an address",
         ]
     );
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::abi::Reason;
-use crate::alarm::{Engine, GateTrouble};
+use crate::alarm::{About, AnswerReport, Engine, GateTrouble};
 use crate::drops::example::{after_ms, syn};
 use crate::drops::{Origin, ServerRef};
 
@@ -238,6 +238,21 @@ fn the_line_of_every_change_of_an_alarm_is_valid() {
         &"dmz0".into(),
         after_ms(30_000),
     ));
+    for about in [About::Name(1), About::Resolver([198, 51, 100, 53].into())] {
+        let report = AnswerReport {
+            about,
+            subject: "a.b.example".into(),
+            answers: 3,
+            resolvers: vec![[198, 51, 100, 53].into()],
+            addresses: vec![[10, 0, 0, 1].into()],
+            servers: vec!["web1".into()],
+            interface: "eth2".into(),
+            first: after_ms(0).wall,
+            last: after_ms(0).wall,
+            while_away: true,
+        };
+        changes.extend(engine.report_answers(&report, &"dmz0".into(), after_ms(30_000)));
+    }
     changes.extend(engine.tick(after_ms(1_000_000)));
     let mut steps: Vec<&str> = changes.iter().map(|change| change.step.name()).collect();
     for change in &changes {

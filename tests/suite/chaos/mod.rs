@@ -10,6 +10,7 @@ mod fault_points;
 mod kills;
 mod lacks;
 mod mounts;
+mod names;
 mod nics;
 mod orphans;
 mod sweeps;

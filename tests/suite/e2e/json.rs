@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use self::page::Page;
 use super::command::Outcome;
+use super::name_console::{Lookup, with_names};
 use super::policies::{SETS_AND_SERVERS, TABLES, dmz, dmz_with};
 use super::socket::{TcpServer, connect, udp};
 use super::testbed::{NIC, Testbed, V4, ip, share_machine};
@@ -222,6 +223,16 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     testbed.router.ip(&format!("link set {NIC} down\nlink set {NIC} name dmz9\nlink set dmz9 up\n"));
     compare(&mut page, "show status", &run(&["show", "-j", "-i", "dmz9", "status"]));
     testbed.router.ip(&format!("link set dmz9 down\nlink set dmz9 name {NIC}\nlink set {NIC} up\n"));
+    compare(&mut page, "detach", &run(&["detach", "-j", "-i", NIC]));
+    // with names
+    testbed.attach(&with_names());
+    let ask = || run(&["explain", "-j", "-i", NIC, "--from", V4.web, "--to", V4.peer, "tcp/443"]);
+    compare(&mut page, "explain", &ask());
+    Lookup::new(&testbed, V4).answer("deb.vendor.example", V4.peer);
+    compare(&mut page, "explain", &ask());
+    compare(&mut page, "show names", &testbed.run("show", &["names", "-j"]));
+    let text = testbed.write("names.toml", &with_names());
+    compare(&mut page, "check", &run(&["check", "-j", &text]));
     compare(&mut page, "detach", &run(&["detach", "-j", "-i", NIC]));
     compare(&mut page, "release without a gate", &run(&["release", "-j", "-i", NIC, "ns1"]));
     compare(&mut page, "show audit", &testbed.run("show", &["audit", "-j"]));

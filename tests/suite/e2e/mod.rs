@@ -2,7 +2,8 @@
 //! shows its cause: what passes, is dropped, and passes again; a counter that moved by exactly
 //! what was sent; and a tap at the far end that saw none of it.
 //!
-//! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies.
+//! Needs root. `PORTCULLIS_SWAPS` says how many policies the swap test applies, and `PORTCULLIS_LOOKUPS` how many names
+//! the clients of `names` look up.
 
 mod adopt;
 pub mod audit;
@@ -26,10 +27,16 @@ mod json;
 pub(crate) mod kills;
 mod late_answers;
 mod ledger;
-mod legitimate;
+pub mod legitimate;
 mod limits;
 mod metrics;
 mod modes;
+mod name_alarms;
+pub mod name_console;
+mod name_lookups;
+pub mod name_resolvers;
+mod name_saved;
+mod names;
 pub mod namespace;
 mod need_uses;
 mod nics;
@@ -41,9 +48,11 @@ mod policy_tests;
 mod quarantine_forgeries;
 mod quarantined_answers;
 pub mod quarantines;
+mod questions;
 mod refusals;
 mod renames;
 mod replays;
+pub mod resolver;
 mod seams;
 mod service;
 mod services;

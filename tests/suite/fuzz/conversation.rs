@@ -24,15 +24,17 @@ const MUTATED: usize = 18;
 
 /// Invents events.
 pub struct Talk {
-    chance: Chance,
+    pub(super) chance: Chance,
     /// The last IP packets, both ways.
     heard: Vec<Vec<u8>>,
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
+    /// Addresses that were said to have names.
+    pub(super) named: Vec<IpAddr>,
 }
 
 impl Talk {
     pub fn new(chance: Chance) -> Talk {
-        Talk { chance, heard: Vec::new(), events: Vec::new() }
+        Talk { chance, heard: Vec::new(), events: Vec::new(), named: Vec::new() }
     }
 
     pub fn chance(&mut self) -> &mut Chance {
@@ -84,7 +86,7 @@ impl Talk {
         events
     }
 
-    fn wait(&mut self) {
+    pub(super) fn wait(&mut self) {
         let seconds = self.chance.pick(&[
             0, 1, 2, 5, 9, 10, 15, 29, 30, 31, 45, 59, 60, 61, 90, 119, 120, 121, 300, 500, 599, 600, 601,
             1300,
@@ -98,7 +100,7 @@ impl Talk {
         if self.chance.below(250) == 0 {
             return self.ask_from_everywhere();
         }
-        match self.chance.below(50) {
+        match self.chance.below(58) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -122,13 +124,14 @@ impl Talk {
             46 => self.answer_from_quarantine(),
             47 => self.write_over_headers(),
             48 => self.cross_syns(),
-            _ => self.shake_hands(),
+            49 => self.shake_hands(),
+            _ => self.look_up(),
         }
     }
 
     // ---- frames ------------------------------------------------------------
 
-    fn leave(&mut self, packet: Vec<u8>) {
+    pub(super) fn leave(&mut self, packet: Vec<u8>) {
         self.hear(&packet);
         let mut frame = ethernet(&packet);
         if self.chance.percent(8) {
@@ -138,7 +141,7 @@ impl Talk {
         self.send_frame(frame, true);
     }
 
-    fn arrive(&mut self, packet: Vec<u8>) {
+    pub(super) fn arrive(&mut self, packet: Vec<u8>) {
         self.hear(&packet);
         self.send_frame(ethernet(&packet), false);
     }
@@ -184,7 +187,7 @@ impl Talk {
         (pick_server(&mut self.chance, v6), pick_peer(&mut self.chance, v6))
     }
 
-    fn segment(
+    pub(super) fn segment(
         &mut self,
         from: Endpoint,
         to: Endpoint,

@@ -19,12 +19,13 @@ use portcullis::gate::{Answer, Edit, EditAction, Gate, Verdict};
 use portcullis::policy::{Direction, Need, Policy, parse, parse_need};
 
 use super::event::{Above, EditOrder, Event, JUMP_PART_NS, Sequence, Whom};
-use super::setting::stays_on_link;
+use super::setting::{LOCAL_RESOLVER, WAY, WAY_IFINDEX, stays_on_link};
 use crate::model::{self, Coverage, LedgerKey, Model, Origin, Outcome, Table};
 use crate::support::frame::IP;
 use crate::support::own_openings;
 use crate::support::test_gate::{SECOND_NS, XDP_PASS, clear_ledger, load_gate};
 
+mod names;
 mod tables;
 
 /// Of a differ's gate at a time.
@@ -101,6 +102,8 @@ pub struct Differ {
     heard_ns: u64,
     /// By how many epochs it has aged.
     heard_epochs: u64,
+    /// Names that ids have had under any policy.
+    all_names: HashMap<u32, String>,
     /// Lines of the live policy's rules, and the names of ids.
     lines: Vec<u32>,
     names: HashMap<u32, String>,
@@ -154,6 +157,7 @@ impl Differ {
             offset_ns: 0,
             heard_ns: 0,
             heard_epochs: 0,
+            all_names: HashMap::new(),
             lines: Vec::new(),
             names: HashMap::new(),
             owners: Vec::new(),
@@ -175,6 +179,7 @@ impl Differ {
             let own = differ.gate.maps.find("own_interfaces").expect("a map");
             own.update(&index.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY).expect("an update");
         }
+        assert_eq!(names::index_of(WAY), WAY_IFINDEX, "the interfaces of the namespace");
         differ.read_names(&tables);
         differ
     }
@@ -189,6 +194,7 @@ impl Differ {
             }
         }
         own_openings::clear(&self.gate);
+        self.clear_names();
         self.write_state(state::STATE_QUARANTINES, 0);
         self.edits.clear();
         self.gate.write_edits(&[]).expect("no edits");
@@ -213,6 +219,7 @@ impl Differ {
         self.coverage.add(self.model.coverage());
         self.model = Model::new();
         self.model.set_link_routes(stays_on_link);
+        self.model.set_ways(names::index_of, &[LOCAL_RESOLVER]);
         self.set_own_macs(&[OWN_MAC]);
         self.model.apply(&parsed, self.now());
         self.model.set_pickup_until(0);
@@ -249,6 +256,9 @@ impl Differ {
             Event::From(frame) => return Some(self.send(frame)),
             Event::To(frame) => return Some(self.deliver(frame, None)),
             Event::Back(frame, above) => return Some(self.deliver(frame, Some(*above))),
+            Event::Via(frame, interface, together) => {
+                return Some(self.deliver_by(frame, *interface, *together));
+            }
             Event::Wait(seconds) => self.wait(seconds * SECOND_NS + JUMP_PART_NS),
             Event::Swap(policy) => {
                 let (parsed, tables) = read_policy(policy, self.room)?;
@@ -337,7 +347,12 @@ impl Differ {
         }
         let flows = counts.values().copied().max().unwrap_or(0);
         let fragments = self.model.fragments().len().max(self.model.refused_fragments().len());
+        let names = self.model.names();
         flows
+            .max(names.queries.len())
+            .max(names.grants.len())
+            .max(names.connections.len())
+            .max(names.streams.len())
             .max(fragments)
             .max(self.model.own_openings().len())
             .max(self.model.ledger().len() / 3)
@@ -452,6 +467,29 @@ impl Differ {
         self.packets += 1;
         self.note_run(now);
         self.model.to_server_from(if back.is_some() { Origin::Link } else { Origin::Beyond }, frame, now);
+        let interface = match back {
+            None => 0,
+            Some(true) if self.passes_strangers() => ABOVE_IFINDEX,
+            Some(_) => NIC_IFINDEX,
+        };
+        self.model.hear_resolver(frame, interface, 0, now);
+        if run.action != TC_NEXT || run.data != frame {
+            return Err(format!("the tracker's action is {}, or it changed the frame", run.action));
+        }
+        Ok(())
+    }
+
+    /// As [`Differ::deliver`], for a frame that came from beyond by an interface.
+    fn deliver_by(&mut self, frame: &[u8], interface: u32, together: u16) -> Result<(), String> {
+        let now = self.now();
+        self.tell_epoch();
+        let run = match self.gate.programs.run_track_of_many(frame, interface, together) {
+            Err(Errno::EINVAL) if frame.len() < IP + 40 => return Ok(()),
+            run => run.map_err(|errno| errno.to_string())?,
+        };
+        self.packets += 1;
+        self.model.to_server_from(Origin::Beyond, frame, now);
+        self.model.hear_resolver(frame, interface, usize::from(together), now);
         if run.action != TC_NEXT || run.data != frame {
             return Err(format!("the tracker's action is {}, or it changed the frame", run.action));
         }
@@ -644,6 +682,7 @@ impl Differ {
             self.shift_times(name, |time| time.wrapping_sub(by_ns));
         }
         own_openings::age(&self.gate, by_ns);
+        self.age_names(by_ns);
         // 0 is a token bucket of which nothing was spent
         self.shift_times("limits", |time| time.saturating_sub(by_ns));
         // 0 is a quarantine without an end
@@ -763,6 +802,7 @@ impl Differ {
         self.model.take_uses();
         let names = self.gate.names_by_id().expect("names");
         self.names = names.iter().map(|(id, name)| (*id, name.to_string())).collect();
+        self.all_names.extend(self.names.iter().map(|(id, name)| (*id, name.clone())));
         self.owners =
             tables.servers.iter().map(|row| (row.prefix, tables.names[row.server].clone())).collect();
     }

@@ -14,6 +14,9 @@ pub enum Event {
     To(Vec<u8>),
     /// A frame that comes back to the DMZ: it came in by the gate's own NIC, or by a device above it.
     Back(Vec<u8>, Above),
+    /// A frame on its way to the DMZ that came in by the interface of this index. With a number the kernel has put
+    /// datagrams of so many bytes together.
+    Via(Vec<u8>, u32, u16),
     /// Time goes by: so many seconds, and [`JUMP_PART_NS`].
     Wait(u64),
     /// Another policy goes live.
@@ -149,6 +152,9 @@ impl fmt::Display for Event {
             Event::Release(whom) => write!(out, "release {whom}"),
             Event::Back(frame, false) => write!(out, "back {}", to_hex(frame)),
             Event::Back(frame, true) => write!(out, "back-above {}", to_hex(frame)),
+            Event::Via(frame, interface, together) => {
+                write!(out, "via {interface} {together} {}", to_hex(frame))
+            }
             Event::Edit(order) => write!(out, "{order}"),
             Event::Cancel => out.write_str("cancel"),
             Event::Pickup(seconds) => write!(out, "pickup {seconds}"),
@@ -193,6 +199,9 @@ fn read_event(line: &str) -> Option<Event> {
         ["confirm"] => Event::Confirm,
         ["wait", seconds] => Event::Wait(seconds.parse().ok()?),
         ["back", hex] => Event::Back(from_hex(hex)?, false),
+        ["via", interface, together, hex] => {
+            Event::Via(from_hex(hex)?, interface.parse().ok()?, together.parse().ok()?)
+        }
         ["back-above", hex] => Event::Back(from_hex(hex)?, true),
         ["quarantine", whom] => Event::Quarantine(read_whom(whom)?, None),
         ["quarantine", whom, seconds] => Event::Quarantine(read_whom(whom)?, Some(seconds.parse().ok()?)),
@@ -253,6 +262,7 @@ mod tests {
             Event::OwnMacs(Vec::new()),
             Event::Back(vec![0xfe; 20], false),
             Event::Back(vec![0xfe; 20], true),
+            Event::Via(vec![0xfe; 20], 3, 120),
             Event::Quarantine(Whom::Addresses("192.0.2.10/32".parse().unwrap()), Some(60)),
             Event::Quarantine(Whom::Addresses("2001:db8:1::/64".parse().unwrap()), None),
             Event::Quarantine(Whom::Machine("farm".to_owned(), [2, 0, 0, 0, 0, 0x10]), None),

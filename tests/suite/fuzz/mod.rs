@@ -9,7 +9,9 @@ mod campaign;
 mod conversation;
 mod differ;
 mod event;
+mod lookup;
 mod mutation;
+mod names;
 pub mod network;
 pub mod policies;
 pub mod setting;
@@ -97,6 +99,8 @@ fn check_coverage(outcome: &Outcome) {
     let mut seldom: Vec<&(String, u64)> = counts.iter().collect();
     seldom.sort_by_key(|(_, count)| *count);
     println!("fuzz: {} reasons and rules, the most seldom ones {:?}", counts.len(), &seldom[..12]);
+    let names: Vec<&(String, u64)> = counts.iter().filter(|(name, _)| is_about_names(name)).collect();
+    println!("fuzz: of names {names:?}");
     if outcome.sequences < ENOUGH_SEQUENCES {
         return;
     }
@@ -114,6 +118,11 @@ fn check_coverage(outcome: &Outcome) {
         println!("fuzz: with {room} room {was} of {may} peers that never asked counted as heard");
         assert!(was as f64 <= 3.0 + may as f64 * most, "{was} of {may} with {room} room");
     }
+}
+
+fn is_about_names(rule: &str) -> bool {
+    let also = ["QueryNoted", "Rebinding", "Granted", "CommonGrant", "StreamLost"];
+    rule.starts_with("Name") || rule.starts_with("Answer") || also.contains(&rule)
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub fn enter_own_network() {
         "ip link add fuzz0 type veth peer name fuzz1",
         "ip link set fuzz0 up",
         "ip link set fuzz1 up",
+        "ip addr add 198.51.100.54/32 dev lo",
         "ip -6 route add 2001:db8:1:0:8000::/65 dev fuzz0",
     ] {
         let mut words = command.split(' ');

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::setting::{
-    HOMES, PEER_PREFIXES, ROUTER_MACS, ROUTERS, SERVER_MACS, VLANS, pick_client_port, pick_port, pick_service,
+    HOMES, NAMES, PEER_PREFIXES, RESOLVERS, ROUTER_MACS, ROUTERS, SERVER_MACS, VLANS, pick_client_port,
+    pick_port, pick_service,
 };
 use crate::support::chance::Chance;
 
@@ -22,6 +23,7 @@ enum Direction {
 /// A policy; nearly always one that the tool takes.
 pub fn make_policy(chance: &mut Chance) -> String {
     let mut text = String::from("[policy]\n");
+    let names = chance.percent(50);
     let mut line = |line: &str| {
         text.push_str(line);
         text.push('\n');
@@ -29,7 +31,7 @@ pub fn make_policy(chance: &mut Chance) -> String {
     if chance.percent(15) {
         line("mode = \"observe\"");
     }
-    if chance.percent(25) {
+    if !names && chance.percent(50) {
         line("tracking = \"service\"");
     }
     match chance.below(10) {
@@ -58,14 +60,31 @@ pub fn make_policy(chance: &mut Chance) -> String {
         let count = chance.within(1..5);
         line(&list_of(chance, set, count, |chance| chance.pick(&PEER_PREFIXES).to_owned()));
     }
+    if names {
+        line("named = [\"deb.vendor.example\", \"*.mirror.example\", \"203.0.113.50\"]");
+    }
     for role in ROLES {
         line(&format!("[roles.{role}]"));
         for (key, direction, most) in
             [("in", Direction::In, 6), ("out", Direction::Out, 5), ("quiet", Direction::Quiet, 4)]
         {
             let count = chance.below(most);
-            if count > 0 {
-                line(&list_of(chance, key, count, |chance| make_need(chance, direction)));
+            let named = names && direction == Direction::Out;
+            if count > 0 || named {
+                let mut list = list_of(chance, key, count, |chance| make_need(chance, direction));
+                if named {
+                    list.truncate(list.len() - 1);
+                    for _ in 0..chance.below(4) {
+                        let _ = writeln!(list, "    \"{}\",", make_named_need(chance));
+                    }
+                    if chance.percent(60) {
+                        list.push_str(
+                            "    \"udp/53\",\n    \"tcp/53 to 198.51.100.0/24, 2001:db8:2::/48\",\n",
+                        );
+                    }
+                    list.push(']');
+                }
+                line(&list);
             }
         }
     }
@@ -78,8 +97,22 @@ pub fn make_policy(chance: &mut Chance) -> String {
         let count = chance.within(1..4);
         line(&format!("mac = [{}]", list_macs(&ROUTER_MACS[..count])));
     }
+    if names {
+        let from = chance.below(2);
+        let resolvers: Vec<String> =
+            RESOLVERS[from..].iter().map(|address| format!("\"{address}\"")).collect();
+        line("[names]");
+        line(&format!("resolvers = [{}]", resolvers.join(", ")));
+        line("from = [\"fuzz0\"]");
+        line("private = [\"203.0.113.0/24\", \"2001:db8:50::/48\"]");
+        line("nat64 = [\"2001:db8:64::/96\"]");
+        line(chance.pick(&["ttl = [300, 86400]", "ttl = [10, 120]", "ttl = [60, 600]"]));
+    }
     let servers = make_servers(chance);
     text.push_str(&servers);
+    if names && chance.percent(30) {
+        text.push_str("forwards = true\n");
+    }
     text
 }
 
@@ -196,6 +229,22 @@ fn make_need(chance: &mut Chance, direction: Direction) -> String {
         let _ = write!(text, " limit {}", chance.pick(&limits));
     }
     text
+}
+
+/// A need with a name. It has no `sport`.
+fn make_named_need(chance: &mut Chance) -> String {
+    let service =
+        chance.pick(&["tcp/443", "tcp/80", "tcp/443", "udp/123", "tcp", "udp", "icmp", "tcp/1-1023"]);
+    let peers: Vec<&str> = (0..chance.within(1..3))
+        .map(|_| match chance.below(6) {
+            0 => "@named",
+            1 => chance.pick(&PEER_PREFIXES),
+            _ => chance.pick(&NAMES),
+        })
+        .collect();
+    let limit =
+        if chance.percent(25) { chance.pick(&[" limit 2/m", " limit 3/m", " limit 60/m"]) } else { "" };
+    format!("{service} to {}{limit}", peers.join(", "))
 }
 
 fn make_ports(chance: &mut Chance) -> String {

@@ -101,6 +101,34 @@ pub const PORTS: [u16; 28] = [
 
 pub const PROTOCOLS: [u8; 16] = [0, 1, 2, 4, 6, 17, 33, 41, 47, 50, 51, 58, 59, 112, 132, 253];
 
+/// Resolvers that policies name: three beyond the router, and one on it.
+pub const RESOLVERS: [&str; 4] = ["198.51.100.20", "198.51.100.21", "2001:db8:2::20", "198.51.100.54"];
+/// The one that runs on the router, as `network.rs` has it.
+pub const LOCAL_RESOLVER: IpAddr = v4(198, 51, 100, 54);
+/// The interface by which the others' answers may come, and its index in a namespace of `network.rs`.
+pub const WAY: &str = "fuzz0";
+pub const WAY_IFINDEX: u32 = 3;
+/// Names as policies have them, and as servers ask.
+pub const NAMES: [&str; 6] = [
+    "deb.vendor.example",
+    "ntp.vendor.example",
+    "*.mirror.example",
+    "a.mirror.example",
+    "*.b.mirror.example",
+    "*.vendor.example",
+];
+pub const ASKED: [&str; 9] = [
+    "deb.vendor.example",
+    "ntp.vendor.example",
+    "a.mirror.example",
+    "x.mirror.example",
+    "a.b.mirror.example",
+    "mirror.example",
+    "x.deb.vendor.example",
+    "deb.vendor.example.mirror.example",
+    "evil.example",
+];
+
 /// The last one is a virtual one of VRRP.
 pub const SERVER_MACS: [[u8; 6]; 4] =
     [[0x02, 0, 0, 0, 0, 0x10], [0x02, 0, 0, 0, 0, 0x11], [0x02, 0, 0, 0, 0, 0x12], [0, 0, 0x5e, 0, 1, 0x33]];

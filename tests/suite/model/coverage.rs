@@ -105,6 +105,25 @@ rules! {
     NeedByEdit,
     ReplyByEdit,
     DeniedReply,
+    /// Names as destinations: a question that a need has; an answer by the wrong interface, and one that nobody asked
+    /// for; an address that no name may have, and one that is granted; a stream whose borders are lost.
+    QueryNoted,
+    AnswerByWrongWay,
+    AnswerToNobody,
+    Rebinding,
+    Granted,
+    StreamLost,
+    /// What opens by a grant, by one that all servers have, by one with a limit; a segment of such a connection, and
+    /// an error about one of its packets; a grant that is over, and a segment without its SYN.
+    NameNeed,
+    CommonGrant,
+    NameLimit,
+    NameConnection,
+    NameFlowError,
+    NameOver,
+    NameWithoutSyn,
+    /// A datagram of a peer that has been granted.
+    AnswerOfNamed,
 }
 
 /// How often each reason was given, and each rule met.

@@ -10,6 +10,7 @@ use super::Model;
 use super::coverage::Rule as Covered;
 use super::flows::{FlowKey, Table, answered_flow};
 use super::limits::BucketKey;
+use super::names::GrantKey;
 use super::needs::{self, Rule, Subject};
 use super::packet::{IcmpKind, Packet, Piece, RST, TCP, Tcp, Transport, UDP, Word, icmp_kind};
 
@@ -40,6 +41,10 @@ pub enum Effect {
     RememberFragment,
     /// A later fragment: its bytes are its first one's.
     CountFragment,
+    /// It opens something by a grant; of TCP also the connection.
+    UseGrant(GrantKey, Option<FlowKey>),
+    /// A segment of a connection whose SYN a grant has let pass.
+    TouchConnection(FlowKey),
 }
 
 /// What is found about a packet.

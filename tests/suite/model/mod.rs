@@ -6,6 +6,7 @@
 
 mod coverage;
 mod decide;
+mod dns;
 mod edits;
 mod flows;
 mod fragments;
@@ -13,6 +14,7 @@ mod heard;
 mod ledger;
 mod limits;
 mod macs;
+mod names;
 mod needs;
 mod opening;
 mod outcome;
@@ -39,6 +41,7 @@ pub use coverage::{Coverage, Rule};
 pub use flows::{FlowKey, FlowState, Table};
 pub use fragments::FragmentKey;
 pub use ledger::{LedgerKey, Sum};
+pub use names::Asker;
 pub use outcome::{Outcome, Verdict};
 pub use state::{Edit, Model};
 pub use track::Origin;
@@ -67,6 +70,7 @@ impl Model {
         self.generation = self.last_generation;
         self.end_homeless_edits(policy);
         self.end_revoked(now_ns);
+        self.tidy_names(now_ns);
     }
 
     /// Makes a policy the live one until `go_back` or `confirm`. What it revokes stays for the policy before.
@@ -354,7 +358,7 @@ impl Model {
     fn note_dropped_opening(&mut self, packet: &Packet, outcome: &Outcome, now_ns: u64) {
         let silent = match outcome.reason {
             Reason::Rate | Reason::Denied => true,
-            Reason::NewFlow | Reason::Destination | Reason::Protocol => {
+            Reason::NewFlow | Reason::Destination | Reason::Protocol | Reason::Question => {
                 outcome.quiet || outcome.verdict == Verdict::WouldDrop
             }
             _ => false,
@@ -452,7 +456,14 @@ impl Model {
                     };
                     self.fragments.remember(packet, state);
                 }
+                Effect::UseGrant(grant, flow) => {
+                    self.use_grant(grant, server.unwrap_or_default(), flow.as_ref(), now_ns);
+                }
+                Effect::TouchConnection(flow) => self.touch_connection(flow, now_ns),
             }
+        }
+        if matches!(decision.reason, Reason::Need | Reason::OwnConnection) {
+            self.note_queries(packet, now_ns);
         }
     }
 }

@@ -96,7 +96,7 @@ pub fn link_services(policy: &Policy) -> Vec<Rule<'_>> {
 pub fn is_peer_by_name(rules: &[Rule<'_>], peer: IpAddr) -> bool {
     rules.iter().flat_map(|rule| &rule.need.peers).any(|named| match named {
         Peer::Server(_, addresses) => addresses.iter().any(|prefix| prefix.contains(&peer)),
-        Peer::Prefix(_) | Peer::Set(_) => false,
+        Peer::Prefix(_) | Peer::Set(_) | Peer::Name(_) => false,
     })
 }
 

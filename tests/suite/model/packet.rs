@@ -63,6 +63,8 @@ pub struct Packet {
     pub extensions: usize,
     /// Bytes behind the IP header, or behind the fragment header.
     pub data: u32,
+    /// The transport header and what is behind it, or what of them is here.
+    pub payload: Vec<u8>,
     /// None for a later fragment, and for a first one that is too short for it.
     pub transport: Option<Transport>,
     /// The destination port as far as it could be read, even so.
@@ -249,6 +251,7 @@ fn read_ipv4(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         fragment,
         extensions: 0,
         data: payload.len() as u32,
+        payload: payload.to_vec(),
         transport: read_transport(payload, protocol, false, piece, known)?,
         port: known.port,
         word: read_word(payload, protocol, piece),
@@ -313,6 +316,7 @@ fn read_ipv6(bytes: &[u8], way: Way, known: &mut Known) -> Option<Packet> {
         fragment: chain.fragment,
         extensions: chain.length - chain.fragment_end,
         data: (payload.len() - chain.fragment_end) as u32,
+        payload: payload[chain.length..].to_vec(),
         transport: if chain.cut {
             None
         } else {

@@ -13,6 +13,7 @@ use super::heard::Heard;
 use super::ledger::Books;
 use super::limits::TokenBuckets;
 use super::macs::Macs;
+use super::names::Names;
 use super::uses::Uses;
 
 /// One edit, with the peers that its need had when it was made.
@@ -50,6 +51,7 @@ pub struct Model {
     /// By server's name: DHCP servers that have answered it; none: those that have answered the link.
     pub(super) lessors: BTreeMap<Option<String>, BTreeSet<IpAddr>>,
     pub(super) macs: Macs,
+    pub(super) names: Names,
     pub(super) buckets: TokenBuckets,
     pub(super) books: Books,
     /// Under the live policy.
@@ -84,6 +86,7 @@ impl Model {
             heard: Heard::default(),
             lessors: BTreeMap::new(),
             macs: Macs::default(),
+            names: Names::default(),
             buckets: TokenBuckets::default(),
             books: Books::default(),
             uses: Uses::default(),

@@ -9,6 +9,7 @@ use super::decide::{Case, Decision, Effect, VRRP, is_dhcp};
 use super::flows::{FlowKey, Table, answered_flow};
 use super::heard::{HeardKey, Memory};
 use super::limits::{BucketKey, by_generosity};
+use super::names::has_unlimited;
 use super::needs::{self, Rule, Subject};
 use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
 use super::quote::{QuotedEnds, read_quote};
@@ -107,7 +108,7 @@ impl Model {
     }
 
     /// Step 10: what the server may open. A need without a limit goes first, then each in turn that has room.
-    fn find_need(&self, case: &Case<'_>) -> Option<Decision> {
+    fn find_need<'case>(&self, case: &Case<'case>) -> Option<Decision> {
         if case.tcp().is_some_and(|tcp| !tcp.is_bare_syn()) {
             return None;
         }
@@ -124,16 +125,37 @@ impl Model {
                 .meeting_if(opening.protocol == VRRP, Covered::VrrpByNeed)
         };
         let edited = self.find_edits(&case.server.name, Direction::Out, opening, case.now_ns);
-        if rules.is_empty() && edited.allowed_until.is_none() {
+        // decided: what a need permits without a limit and without names uses no grant
+        let (name, outbound) = (&case.server.name, case.outbound.as_slice());
+        let named = (!has_unlimited(&rules))
+            .then(|| self.find_grant(case.policy, name, outbound, opening, case.now_ns))
+            .flatten();
+        if rules.is_empty() && named.is_none() && edited.allowed_until.is_none() {
             return None;
         }
         if edited.denied {
             return Some(Decision::drop(Reason::Denied));
         }
-        let unlimited: Vec<Rule<'_>> =
-            rules.iter().copied().filter(|rule| rule.need.limit.is_none()).collect();
-        if !unlimited.is_empty() {
-            return Some(mark(Decision::pass(Reason::Need), &unlimited));
+        let unlimited = |rules: &[Rule<'case>]| -> Vec<Rule<'case>> {
+            rules.iter().copied().filter(|rule| rule.need.limit.is_none()).collect()
+        };
+        if has_unlimited(&rules) {
+            return Some(mark(Decision::pass(Reason::Need), &unlimited(&rules)));
+        }
+        let flow = answered_flow(case.packet).map(|(flow, _)| flow).filter(|flow| flow.protocol == TCP);
+        let pass = || {
+            let decision = Decision::pass(Reason::Need);
+            match &named {
+                None => decision,
+                Some(opened) => decision
+                    .with(Effect::UseGrant(opened.key.clone(), flow))
+                    .meeting(Covered::NameNeed)
+                    .meeting_if(opened.key.0.is_none(), Covered::CommonGrant),
+            }
+        };
+        let of_name: &[Rule<'_>] = named.as_ref().map_or(&[], |opened| &opened.rules);
+        if has_unlimited(of_name) {
+            return Some(mark(pass(), &unlimited(of_name)));
         }
         // decided: it has no limit, and goes before needs that have one
         if edited.allowed_until.is_some() {
@@ -141,6 +163,18 @@ impl Model {
             decision.effects.extend(key.map(Effect::Open));
             decision.edit_until = edited.allowed_until;
             return Some(decision);
+        }
+        if named.is_some() {
+            // decided: which of several is asked first where one is a name's is open
+            let all: Vec<Rule<'_>> = of_name.iter().chain(&rules).copied().collect();
+            let limited = by_generosity(&all);
+            let buckets =
+                limited.iter().map(|(rule, limit)| (rule, *limit, BucketKey::new(&case.server.name, rule)));
+            let open = buckets.filter(|(_, limit, bucket)| self.buckets.allows(bucket, *limit, case.now_ns));
+            let decisions =
+                open.map(|(rule, limit, bucket)| mark(pass().with(Effect::Spend(bucket, limit)), &[*rule]));
+            let none = || Some(Decision::drop(Reason::Rate).by(&all).meeting(Covered::NameLimit));
+            return Decision::one_of(decisions).or_else(none);
         }
         let limited = by_generosity(&rules);
         for (place, (rule, limit)) in limited.iter().enumerate() {
@@ -157,7 +191,15 @@ impl Model {
     fn find_own_connection(&self, case: &Case<'_>) -> Option<Decision> {
         let tcp = case.tcp().filter(|tcp| !tcp.is_bare_syn())?;
         let (key, _) = answered_flow(case.packet)?;
-        let rules = needs::matching(case.policy, &case.outbound, case.opening());
+        let mut rules = needs::matching(case.policy, &case.outbound, case.opening());
+        // decided: what a need without names permits is none of the connection's
+        let (name, outbound) = (&case.server.name, case.outbound.as_slice());
+        let carrying = match has_unlimited(&rules) {
+            true => Vec::new(),
+            false => self.find_carrying(case.policy, name, outbound, case.opening(), &key, case.now_ns),
+        };
+        let carries = !carrying.is_empty();
+        rules.extend(carrying);
         let crossed = self.has_crossed(case);
         let is_opened = tcp.is_syn_ack() && self.is_opened(case, &key);
         let edited = self.find_edits(&case.server.name, Direction::Out, case.opening(), case.now_ns);
@@ -171,6 +213,8 @@ impl Model {
         own.edit_until = edited.until(by_policy);
         if own.edit_until.is_some() {
             own.needs.clear();
+        } else if carries {
+            own = own.with(Effect::TouchConnection(key)).meeting(Covered::NameConnection);
         }
         let own = match edited.denied {
             true => Decision::drop(Reason::Denied),
@@ -232,6 +276,7 @@ impl Model {
         let subject = |port| Subject::service(quote.protocol, port, quote.source);
         let mut rules: Vec<Rule<'_>> = Vec::new();
         let mut edit_until = None;
+        let mut by_name = false;
         if let (Some((server_port, peer_port)), Some(service)) = (ports, service) {
             let key = FlowKey {
                 server: packet.source,
@@ -255,7 +300,11 @@ impl Model {
                 QuotedEnds::Icmp { .. } | QuotedEnds::Portless => None,
             };
             let subject = Subject { own_port, ..subject(port) };
-            let found = needs::matching(case.policy, &case.outbound, subject);
+            let mut found = needs::matching(case.policy, &case.outbound, subject);
+            if found.is_empty() {
+                found = self.find_quoted_name(case, quote.protocol, ports, subject);
+                by_name = !found.is_empty();
+            }
             let edited = self.find_edits(&case.server.name, Direction::Out, subject, case.now_ns);
             // what a peer has opened goes first
             if rules.is_empty() && edit_until.is_none() && edited.permits(!found.is_empty()) {
@@ -267,8 +316,27 @@ impl Model {
         (!rules.is_empty() || edit_until.is_some()).then(|| {
             let mut decision = Decision::pass(Reason::FlowError).by(&rules);
             decision.edit_until = edit_until;
-            decision.meeting_if(by_sport, Covered::SportFlowError)
+            decision.meeting_if(by_sport, Covered::SportFlowError).meeting_if(by_name, Covered::NameFlowError)
         })
+    }
+
+    /// The rules by which the server may send what a quoted packet answers, to an address that a name has.
+    fn find_quoted_name<'p>(
+        &self,
+        case: &Case<'p>,
+        protocol: u8,
+        ports: Option<(u16, u16)>,
+        subject: Subject,
+    ) -> Vec<Rule<'p>> {
+        let (name, outbound) = (&case.server.name, case.outbound.as_slice());
+        if protocol != TCP {
+            let opened = self.find_grant(case.policy, name, outbound, subject, case.now_ns);
+            return opened.map_or_else(Vec::new, |opened| opened.rules);
+        }
+        let Some((server_port, peer_port)) = ports else { return Vec::new() };
+        let (server, peer) = (case.packet.source, case.packet.destination);
+        let key = FlowKey { server, peer, protocol, server_port, peer_port };
+        self.find_carrying(case.policy, name, outbound, subject, &key, case.now_ns)
     }
 
     /// Step 13: something listens that should not. A peer whose SYN could not be read may have opened it.

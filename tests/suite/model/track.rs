@@ -162,7 +162,9 @@ impl Model {
                 if edited.allowed_until.is_some() {
                     return;
                 }
-                if asks.is_empty() {
+                if asks.is_empty() && self.comes_from_named(policy, server, asked) {
+                    self.coverage.meet(Covered::AnswerOfNamed);
+                } else if asks.is_empty() {
                     self.flows.open_unlisted(key, now_ns);
                 } else if asks.iter().all(|rule| rule.need.sport.is_some()) {
                     self.coverage.meet(Covered::SportAnswer);

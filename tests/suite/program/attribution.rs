@@ -74,6 +74,14 @@ fn provoke(gate: &TestGate, reason: Reason) -> Option<Vec<u8>> {
             gate.deny("web1", "out", "udp/514");
             udp((server, 40_000), (V4.loghost, 514))
         }
+        Reason::Question => {
+            gate.swap(
+                &format!("{POLICY}[names]\nresolvers = [\"198.51.100.20\"]\nfrom = [\"lo\"]\n")
+                    .replace("[roles.any]", "[roles.any]\ndns = \"named\"\n")
+                    .replace("\"udp/514", "\"udp/53\", \"udp/514"),
+            );
+            udp((server, 40_000), (V4.loghost, 53))
+        }
         Reason::Elsewhere => {
             // a frame to the MAC that an ARP frame came from
             let neighbour = [2, 0, 0, 0, 0, 0x77];

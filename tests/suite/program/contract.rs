@@ -6,11 +6,13 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, class_limits, counted_need, counter, decision, edit_cell, edit_key, flow, flow_key, fragment,
-    fragment_key, frequent, frequent_address, given_back, half_open, ledger_key, ledger_row, lessors, limit,
-    limit_key, mac_key, name, need, need_key, need_use, opening, opening_bucket, peer_key, peer_match,
-    prefix_key, private_run, quarantine, question, range_key, refused_fragment, router_key, row_addresses,
-    row_counts, row_quota, rule, sample, server, settings, sweep_request, sweep_row,
+    address, class_limits, counted_need, counter, decision, domain, edit_cell, edit_key, flow, flow_key,
+    fragment, fragment_key, frequent, frequent_address, given_back, grant, granted, granted_key, half_open,
+    ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, name_connection, name_event,
+    name_event_key, name_key, name_need_key, name_pattern, name_peer_key, name_share, need, need_key,
+    need_use, opening, opening_bucket, peer_key, peer_match, prefix_key, private_run, quarantine, query,
+    question, range_key, refused_fragment, resolver, router_key, row_addresses, row_counts, row_quota, rule,
+    sample, server, settings, share_key, stream, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -50,10 +52,30 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
     let mut tested = vec![
         // the policy
         assert_layout!(address 16: word_be = 0),
-        assert_layout!(settings 432: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24,
+        assert_layout!(settings 440: generation = 0, applied_s = 8, flags = 16, source_bytes = 20, servers = 24,
             needs = 28, peers = 32, pickup_s = 36, hash = 40, file = 72,
-            quiet_ethertypes = 328, limits = 360, verdicts_mask = 424, zero = 428),
+            quiet_ethertypes = 328, limits = 360, verdicts_mask = 424, zero = 428, name_floor_s = 432, name_cap_s = 436),
         assert_layout!(class_limits 16: guaranteed = 0, max = 4, shared = 8, zero = 12),
+        // names as destinations
+        assert_layout!(domain 256: text = 0),
+        assert_layout!(name_key 260: prefix_bits = 0, bytes = 4),
+        assert_layout!(name_pattern 16: exact = 0, below = 4, bytes = 8, flags = 12),
+        assert_layout!(name_need_key 8: profile = 0, name = 4),
+        assert_layout!(name_peer_key 8: set = 0, name = 4),
+        assert_layout!(resolver 36: flags = 0, interface = 4),
+        assert_layout!(share_key 8: server = 0, place = 4),
+        assert_layout!(name_share 8: grants = 0, connections = 4),
+        assert_layout!(grant 56: answered_ns = 0, open_until_ns = 8, used_ns = 16, address = 24, server = 40,
+            name = 44, origin = 48, claimed = 52),
+        assert_layout!(granted_key 20: address = 0, server = 16),
+        assert_layout!(granted 64: place_plus_one = 0),
+        assert_layout!(name_connection 24: last_ns = 0, server = 8, name = 12, place = 16, ended = 20),
+        assert_layout!(query 40: asked_ns = 0, hash = 8, resolver = 16, server = 32, port = 36, id = 38),
+        assert_layout!(stream 40: opened_ns = 0, resolver = 8, server = 24, first = 28, next = 32, port = 36,
+            lost = 38),
+        assert_layout!(name_event_key 12: kind = 0, server = 4, name = 8),
+        assert_layout!(name_event 64: first_ns = 0, last_ns = 8, count = 16, resolver = 24, address = 40,
+            interface = 56, zero = 60),
         assert_layout!(server 20: id = 0, profile = 4, vlan = 8, mac = 10, flags = 16),
         assert_layout!(prefix_key 20: prefix_bits = 0, address = 4),
         assert_layout!(need_key 8: profile = 0, protocol = 4, zero = 5, port_be = 6),
@@ -152,6 +174,7 @@ fn reasons_keep_their_numbers() {
         (47, "new_flow"),
         (48, "elsewhere"),
         (49, "denied"),
+        (50, "question"),
     ];
     assert_eq!(REASONS.len(), expected.len(), "a new reason has a line here, which it keeps");
     for (number, word) in expected {

@@ -27,6 +27,7 @@ mod link_services;
 mod malformed_ip;
 mod malformed_transport;
 mod modes;
+mod names;
 mod need_uses;
 mod needs;
 mod neighbours;

@@ -342,7 +342,7 @@ fn the_tests_of_the_starter_the_examples_and_the_read_me_pass() {
     let block =
         read_me.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a policy");
     texts.push(("README.md".to_owned(), block.to_owned()));
-    assert_eq!(texts.len(), 6);
+    assert_eq!(texts.len(), 7);
     let mut gate: Option<PrivateGate> = None;
     for (name, text) in texts {
         let policy = parse(&text, &name).unwrap_or_else(|errors| panic!("{errors}"));
@@ -409,4 +409,102 @@ fn random_tests_agree_with_the_rows_of_each_single_packet() {
     let passed: Vec<bool> = report.tests.iter().map(|test| test.passed).collect();
     assert_eq!(passed, expected);
     assert!(expected.iter().any(|it| *it) && expected.iter().any(|it| !it));
+}
+
+/// The first line of its tests is 16.
+const NAMED: &str = r#"[names]
+resolvers = ["198.51.100.53"]
+private = ["203.0.113.0/24"]
+[sets]
+mirrors = ["*.mirror.example", "203.0.113.80"]
+[roles.updated]
+out = ["udp/53 to 198.51.100.53", "tcp/443 to @mirrors, deb.vendor.example", "tcp/25 to mx.vendor.example"]
+[roles.other]
+out = ["tcp/443 to rpm.vendor.example"]
+[servers.web1]
+addresses = ["192.0.2.10", "2001:db8:1::10"]
+roles = ["updated"]
+[servers.web2]
+addresses = ["192.0.2.11"]
+roles = ["other"]
+"#;
+
+fn failures(report: &TestReport) -> Vec<String> {
+    let failures = report.tests.iter().flat_map(|test| &test.failures);
+    failures.map(|failure| format!("{:?} {}", failure.kind, failure.need)).collect()
+}
+
+#[test]
+fn a_name_in_a_test_stands_for_an_address_that_the_server_was_answered() {
+    let report = run_with(
+        NAMED,
+        "[[tests]]\nfrom = \"web1\"\naccept = [\"tcp/443 to deb.vendor.example, a.mirror.example, @mirrors\"]\n\
+         deny = [\"tcp/25 to deb.vendor.example\", \"tcp/443 to rpm.vendor.example, mirror.example\", \"udp/443 to @mirrors\"]",
+    );
+    assert_eq!((report.failed, failures(&report)), (0, Vec::new()), "{}", report.describe());
+    // of another server, for another port, and of no need at all
+    let report = run_with(
+        NAMED,
+        "[[tests]]\nfrom = \"web2\"\naccept = [\"tcp/443 to deb.vendor.example\", \"tcp/25 to rpm.vendor.example\", \
+         \"tcp/443 to evil.example\"]\ndeny = [\"tcp/443 to rpm.vendor.example\"]",
+    );
+    let expected = [
+        "Accept tcp/443 to deb.vendor.example",
+        "Accept tcp/25 to rpm.vendor.example",
+        "Accept tcp/443 to evil.example",
+        "Deny tcp/443 to rpm.vendor.example",
+    ];
+    assert_eq!(failures(&report), expected);
+    let notes: Vec<&str> =
+        report.tests[0].failures.iter().filter_map(|failure| failure.note.as_deref()).collect();
+    assert!(
+        notes[0].ends_with("stands for an address that the server was answered for deb.vendor.example"),
+        "{notes:?}"
+    );
+    assert!(
+        notes[2].ends_with("stands for an address of a name that no need of the policy has"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn what_a_name_may_open_is_said_where_a_test_denies_it() {
+    let report = run_with(
+        NAMED,
+        "[[tests]]\nfrom = \"web1\"\ndeny = [\"tcp/443 to 203.0.113.9\", \"tcp/80-500\", \"tcp/22 to 203.0.113.9\", \
+         \"tcp/443 to 192.0.2.11\", \"tcp/443 to 10.0.0.1\", \"udp/443 to 203.0.113.9\"]",
+    );
+    let notes = report.tests[0].notes.join("\n");
+    assert_eq!(report.tests[0].notes.len(), 2, "{notes}");
+    let said = "test.toml:18:10: `tcp/443 to 203.0.113.9` is denied to web1 unless a name gives it the address: test.toml:7 has \
+                `tcp/443 to @mirrors, deb.vendor.example`";
+    assert!(notes.contains(said), "{notes}");
+    assert!(notes.contains("`tcp/80-500` is denied to web1 unless"), "{notes}");
+    assert!(report.describe().contains(said), "{}", report.describe());
+    // a name gives it to another server alone
+    let report = run_with(NAMED, "[[tests]]\nfrom = \"web2\"\ndeny = [\"tcp/25 to 203.0.113.9\"]");
+    assert_eq!((report.failed, report.tests[0].notes.len()), (0, 0));
+}
+
+#[test]
+fn a_test_that_accepts_nothing_else_names_what_a_name_opens() {
+    let accept = "\"udp/53 to 198.51.100.53\", \"tcp/443 to 203.0.113.80\"";
+    let only = |names: &str| {
+        let test = format!("[[tests]]\nfrom = \"web1\"\naccept = [{accept}{names}]\nonly = true");
+        failures(&run_with(NAMED, &test))
+    };
+    let mut found = only("");
+    found.sort_unstable();
+    let expected = [
+        "Only tcp/25 to mx.vendor.example",
+        "Only tcp/443 to *.mirror.example",
+        "Only tcp/443 to deb.vendor.example",
+    ];
+    assert_eq!(found, expected);
+    let most = ", \"tcp/443 to *.mirror.example, deb.vendor.example\", \"tcp/25 to mx.vendor.example\"";
+    assert_eq!(only(most), Vec::<String>::new());
+    // a name accepts no address
+    let names_alone = "[[tests]]\nfrom = \"web1\"\nonly = true\naccept = [\"udp/53 to 198.51.100.53\", \
+                       \"tcp/443 to *.mirror.example, deb.vendor.example\", \"tcp/25 to mx.vendor.example\"]";
+    assert_eq!(failures(&run_with(NAMED, names_alone)), ["Only tcp/443 to 203.0.113.80"]);
 }

@@ -13,6 +13,7 @@ use crate::support::capture::{
     BEGIN_NS, COOKED, COOKED2, ETHERNET, RAW_IP, Timed, cooked, cooked2, pcap, pcapng, sent_on, write,
 };
 use crate::support::dmz::{self, Family, V4, in_both_families, ip};
+use crate::support::dns::{A, Message, datagram};
 use crate::support::frame::{
     ACK, Endpoint, PSH, ROUTER_MAC, RST, SERVER_MAC, SYN, fragment, from_mac, patched, tagged, tcp,
     tcp_numbered, udp,
@@ -523,4 +524,37 @@ fn a_capture_may_come_by_standard_input_and_in_several_files() {
     let output = command.output().expect("a run");
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(value["totals"]["dropped"], 3);
+}
+
+/// The addresses are of documentation, so the policy has to say that names may point to them.
+const NAMED: &str = r#"
+[names]
+resolvers = ["198.51.100.53"]
+private = ["203.0.113.0/24"]
+[roles.updated]
+out = ["udp/53 to 198.51.100.53", "tcp/443 to deb.vendor.example"]
+[servers.web1]
+addresses = ["192.0.2.10"]
+roles = ["updated"]
+"#;
+
+#[test]
+fn names_are_learnt_from_the_answers_in_the_capture_and_open_until_their_time_is_over() {
+    let (web, resolver) = ((ip("192.0.2.10"), 40_053), (ip("198.51.100.53"), 53));
+    let syn = |to: &str, port: u16| tcp((web.0, port), (ip(to), 443), SYN);
+    let query = Message::query(7, "deb.vendor.example", A);
+    let answer = query.addresses(&[ip("203.0.113.80")], 60);
+    let frames: Vec<Timed> = vec![
+        (0, syn("203.0.113.80", 50_000)),
+        (40 * SECOND, datagram(web, resolver, &query.bytes())),
+        (40 * SECOND + 1, inbound(&datagram(resolver, web, &answer.bytes()))),
+        (40 * SECOND + 2, syn("203.0.113.80", 50_001)),
+        (40 * SECOND + 3, syn("203.0.113.81", 50_002)),
+        // an hour after the last opening
+        (3680 * SECOND, syn("203.0.113.80", 50_003)),
+    ];
+    let scene = Scene::new();
+    let replay = scene.replay(NAMED, &pcap(ETHERNET, &frames));
+    // too early, another address, and too late
+    assert_eq!(drops(&replay), [row("web1", "tcp/443", "destination", "203.0.113.80", 3, 0)]);
 }

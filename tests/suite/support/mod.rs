@@ -1,8 +1,10 @@
 //! What the tests of every tier stand on.
 
+pub mod authority;
 pub mod capture;
 pub mod chance;
 pub mod dmz;
+pub mod dns;
 pub mod frame;
 pub mod layers;
 pub mod own_openings;

@@ -26,7 +26,7 @@ const TC_NEXT: u32 = u32::MAX;
 pub const SECOND_NS: u64 = 1_000_000_000;
 
 /// Small tables, but not too small for an LRU: each CPU takes up to 128 entries for itself.
-const TABLES: [(&str, u32); 10] = [
+const TABLES: [(&str, u32); 11] = [
     ("servers", 64),
     ("established", 2048),
     ("half_open", 2048),
@@ -37,6 +37,7 @@ const TABLES: [(&str, u32); 10] = [
     ("heard", HEARD_BYTES),
     ("ledger", 4096),
     ("limits", 64),
+    ("grants", 2048),
 ];
 
 /// Room for some hundreds of peers in each region.
@@ -58,11 +59,23 @@ const FLOW_MAPS: [&str; 9] = [
 /// The memory of peers that asked: arrays, which the tracker alone writes.
 const HEARD_MAPS: [&str; 2] = ["heard", "heard_bits"];
 
+/// What the programs note of names as destinations.
+const NAME_MAPS: [&str; 8] = [
+    "grants",
+    "granted",
+    "name_connections",
+    "connection_places",
+    "queries",
+    "streams",
+    "name_shares",
+    "name_events",
+];
+
 /// What the filter learns of the link.
 const LINK_MAPS: [&str; 1] = ["neighbour_macs"];
 
 /// Tables that the control tool fills and that outlive a policy.
-const TOOL_MAPS: [&str; 7] = [
+const TOOL_MAPS: [&str; 9] = [
     "names",
     "counted_needs",
     "quarantines",
@@ -70,6 +83,8 @@ const TOOL_MAPS: [&str; 7] = [
     "quarantined_macs",
     "own_macs",
     "own_interfaces",
+    "own_networks",
+    "domains",
 ];
 
 /// Sizes of tables that are not those of [`TABLES`].
@@ -294,6 +309,28 @@ impl TestGate {
         assert_eq!(before.ledger, after.ledger, "the tracker wrote to the ledger");
     }
 
+    /// As [`TestGate::to_server`], for a frame that came in by the interface of this index.
+    #[track_caller]
+    pub fn to_server_from(&self, frame: &[u8], ifindex: u32) {
+        let before = self.take_snapshot();
+        let run = self.gate.programs.run_track_from(frame, ifindex).expect("a run");
+        assert_eq!(run.action, TC_NEXT, "the tracker decided about\n{}", hex(frame));
+        assert_eq!(run.data, frame, "the tracker changed the frame");
+        let after = self.take_snapshot();
+        assert_eq!(before.counters, after.counters, "the tracker counted");
+        assert_eq!(before.ledger, after.ledger, "the tracker wrote to the ledger");
+    }
+
+    /// Changes every entry of a table.
+    pub fn change<V: Plain + Copy + Default>(&self, map: &str, change: impl Fn(&mut V)) {
+        let map = self.gate.maps.find(map).expect("a map");
+        for (key, value) in dump(map) {
+            let mut value = read::<V>(&value);
+            change(&mut value);
+            map.update(&key, bytes_of(&value), MapFlags::EXIST).expect("an update");
+        }
+    }
+
     /// A peer and a server shake hands: afterwards the flow is established.
     #[track_caller]
     pub fn establish(&self, server: Endpoint, peer: Endpoint) {
@@ -472,6 +509,7 @@ impl TestGate {
             flows: FLOW_MAPS
                 .iter()
                 .chain(&LINK_MAPS)
+                .chain(&NAME_MAPS)
                 .map(|name| dump(self.gate.maps.find(name).expect("a map")))
                 .collect(),
             uses: read_uses(&self.gate),
@@ -526,13 +564,13 @@ fn empty(gate: &Gate) {
     clear_ledger(gate);
     clear_array(&gate.maps.hot_kinds);
     HEARD_MAPS.iter().for_each(|name| clear_array(gate.maps.find(name).expect("a map")));
-    for name in FLOW_MAPS.iter().chain(&TOOL_MAPS).chain(&LINK_MAPS) {
+    for name in FLOW_MAPS.iter().chain(&TOOL_MAPS).chain(&LINK_MAPS).chain(&NAME_MAPS) {
         for key in dump(gate.maps.find(name).expect("a map")).keys() {
             gate.maps.find(name).expect("a map").delete(key).expect("a deletion");
         }
     }
     let cpus = libbpf_rs::num_possible_cpus().expect("CPUs");
-    for map in ["counters", "statistics"].map(|name| gate.maps.find(name).expect("a map")) {
+    for map in ["counters", "statistics", "name_counts"].map(|name| gate.maps.find(name).expect("a map")) {
         let zeros = vec![vec![0; map.value_size() as usize]; cpus];
         for key in 0..map.max_entries() {
             map.update_percpu(&key.to_ne_bytes(), &zeros, MapFlags::ANY).expect("an update");

@@ -92,6 +92,11 @@ const PLAYED: &[(&str, &str, &str)] = &[
         "a_client_that_sends_a_byte_now_and_then_does_not_get_more_time",
     ),
     (
+        "`resolve = true`: the addresses of all names",
+        "src/resolve/tests.rs",
+        "a_resolver_that_is_silent_or_drips_ends_with_the_patience_for_all_names",
+    ),
+    (
         "a command: room in the daemon's queue, and again the first byte of its answer",
         "src/daemon/control/client.rs",
         "a_stopped_daemon_with_a_full_queue_is_given_up_in_time",

@@ -9,8 +9,10 @@ use serde_json::Value;
 
 /// Fields that take more than a test of all commands can cause. What makes them has tests of its own: those of the
 /// alarm engine, and of who did it.
-const SELDOM: [&str; 16] = [
+const SELDOM: [&str; 18] = [
     "contacted",
+    "question",
+    "dns",
     "response",
     "follows",
     "folded_into",

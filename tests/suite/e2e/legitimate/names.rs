@@ -8,7 +8,7 @@ use crate::e2e::testbed::{FAMILIES, Family, Testbed, in_both_families};
 use crate::support::patience::{Wait, deadline, eventually};
 
 /// What both servers have: in the foreground, as they were started, nothing of the machine's.
-const COMMON: &str = r#"
+pub const COMMON: &str = r#"
     do-daemonize: no
     username: ""
     chroot: ""

@@ -18,6 +18,7 @@ impl Differ {
     }
 
     pub fn compare_flows(&self) -> Result<(), String> {
+        self.compare_names()?;
         self.check_servers_of_flows()?;
         compare(self.read_flows(), self.model.flows(), "flow", |program, model| {
             program.flags == model.flags
@@ -124,7 +125,7 @@ impl Differ {
         FlowState { last_ns: self.to_model_time(last_ns), flags, generation }
     }
 
-    fn to_model_time(&self, ns: u64) -> u64 {
+    pub(super) fn to_model_time(&self, ns: u64) -> u64 {
         ns.wrapping_add(self.offset_ns)
     }
 
@@ -214,7 +215,7 @@ impl Differ {
 }
 
 /// Says which entry is in one table only, or differs.
-fn compare<K: Ord + std::fmt::Debug, V: std::fmt::Debug>(
+pub(super) fn compare<K: Ord + std::fmt::Debug, V: std::fmt::Debug>(
     program: BTreeMap<K, V>,
     model: BTreeMap<K, V>,
     what: &str,
@@ -242,7 +243,7 @@ fn to_fragment_key(key: &fragment_key) -> FragmentKey {
     }
 }
 
-fn to_flow_key(key: &flow_key) -> FlowKey {
+pub(super) fn to_flow_key(key: &flow_key) -> FlowKey {
     FlowKey {
         server: to_ip(&key.server),
         peer: to_ip(&key.peer),

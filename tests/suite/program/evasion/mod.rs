@@ -8,6 +8,7 @@ mod handshakes;
 mod large;
 mod lengths;
 mod link;
+mod names;
 mod protocols;
 mod publish;
 mod routes;

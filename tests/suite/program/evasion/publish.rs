@@ -6,7 +6,9 @@ use std::path::Path;
 use portcullis::gate::Verdict;
 
 use super::table::{Class, Row};
-use super::{answers, chains, fragments, handshakes, large, lengths, link, protocols, routes, servers};
+use super::{
+    answers, chains, fragments, handshakes, large, lengths, link, names, protocols, routes, servers,
+};
 use crate::e2e::evasion::list_attacks;
 
 const HEAD: &str = "\
@@ -64,8 +66,12 @@ Tunnels and offloads have tests of their own:
 
 - **A tunnel through a permitted service.** A name server that may ask a resolver can tunnel data through it. The
   resolver passes each question on to the server of its domain, and that server may be the intruder's. A test shows that
-  iodine works like this (`a_tunnel_through_the_permitted_resolver_is_not_stopped`). Name the destinations, put a
-  `limit` on the need, and watch the questions at the resolver.
+  iodine works like this (`a_tunnel_through_the_permitted_resolver_is_not_stopped`). Give the role `dns = \"named\"`: see
+  [names.md](names.md#close-the-way-through-the-resolver). Where that does not fit, name the destinations, put a `limit`
+  on the need, and watch the questions at the resolver.
+- **A name below a wildcard.** Whoever owns a domain below `*.mirror.example` is asked for it, and may be called.
+- **A resolver beyond the router**, with `forgeable = true`. An accomplice who knows the port and id of a question may
+  answer it.
 - **The content of a permitted flow.** The gate does not look into it. VXLAN to port 53 is a question to port 53.
 - **Spare bytes in permitted packets.** Bytes may hide behind the end of IPv4 options, in IPv6 options, or behind a UDP
   length that is shorter than the packet. They leave with the packet, and only to a permitted destination.
@@ -81,6 +87,7 @@ fn list_classes() -> impl Iterator<Item = &'static Class> {
         chains::CLASSES,
         routes::CLASSES,
         servers::CLASSES,
+        names::CLASSES,
         handshakes::CLASSES,
         answers::CLASSES,
         protocols::CLASSES,

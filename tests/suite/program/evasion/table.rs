@@ -38,6 +38,8 @@ enum Step {
     CutOff(IpAddr),
     /// Goes to a server.
     Comes(Vec<u8>),
+    /// Goes to a server, and came to this machine by an interface.
+    ComesBy(Vec<u8>, u32),
     /// Comes from one, and must pass or be dropped for this reason.
     Leaves(Vec<u8>, Verdict, Reason),
 }
@@ -60,6 +62,11 @@ impl Script {
 
     pub fn comes(mut self, frame: Vec<u8>) -> Script {
         self.0.push(Step::Comes(frame));
+        self
+    }
+
+    pub fn comes_by(mut self, frame: Vec<u8>, interface: u32) -> Script {
+        self.0.push(Step::ComesBy(frame, interface));
         self
     }
 
@@ -98,6 +105,7 @@ impl Script {
                     gate.quarantine_address(*address, Some(SERVER_MAC), None).expect("a quarantine");
                 }
                 Step::Comes(frame) => gate.to_server(frame),
+                Step::ComesBy(frame, interface) => gate.to_server_from(frame, *interface),
                 Step::Leaves(frame, Verdict::Pass, reason) => gate.passes(frame, *reason),
                 Step::Leaves(frame, _, reason) => _ = gate.drops(frame, *reason),
             }
@@ -108,7 +116,7 @@ impl Script {
                 Step::Under(_) => gate.swap(POLICY),
                 Step::Quarantined(server) => _ = gate.release(server).expect("a release"),
                 Step::CutOff(address) => _ = gate.release_addresses((*address).into()).expect("a release"),
-                Step::Comes(_) | Step::Leaves(..) => {}
+                Step::Comes(_) | Step::ComesBy(..) | Step::Leaves(..) => {}
             }
         }
     }

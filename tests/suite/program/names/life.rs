@@ -1,0 +1,194 @@
+//! How long a grant lives, and what ends it.
+
+use portcullis::abi::{Reason, grant, name_connection, query, share_key};
+
+use super::{POLICY, v4};
+use crate::support::dmz::ip;
+use crate::support::dns::{A, Message};
+use crate::support::frame::{ACK, tcp};
+use crate::support::test_gate::{SECOND_NS, TestGate};
+
+const ADDRESS: &str = "203.0.113.80";
+const HOUR_NS: u64 = 3600 * SECOND_NS;
+const DAY_NS: u64 = 24 * HOUR_NS;
+
+fn open(gate: &TestGate) {
+    v4().look_up(gate, "deb.vendor.example", &[ADDRESS]);
+}
+
+fn the_grant(gate: &TestGate) -> grant {
+    let grants = gate.entries::<share_key, grant>("grants");
+    let [(_, grant)] = grants.as_slice() else { panic!("{grants:?}") };
+    *grant
+}
+
+/// Lets time go by for all grants.
+fn age(gate: &TestGate, by_ns: u64) {
+    gate.change("grants", |grant: &mut grant| {
+        for time in [&mut grant.answered_ns, &mut grant.open_until_ns, &mut grant.used_ns] {
+            *time = time.wrapping_sub(by_ns);
+        }
+    });
+}
+
+#[test]
+fn an_answer_opens_for_its_time_within_floor_and_cap_and_half_a_minute_more() {
+    for (ttl, seconds) in [(0, 330), (1, 330), (301, 331), (4000, 4030), (86_401, 86_430), (u32::MAX, 330)] {
+        let gate = TestGate::new(POLICY);
+        let query = Message::query(7, "deb.vendor.example", A);
+        v4().ask(&gate, &query);
+        v4().receive(&gate, &query.addresses(&[ip(ADDRESS)], ttl));
+        let grant = the_grant(&gate);
+        assert_eq!(grant.open_until_ns - grant.answered_ns, seconds * SECOND_NS, "{ttl}");
+    }
+}
+
+#[test]
+fn a_policy_may_have_another_floor_and_another_cap() {
+    let gate = TestGate::new(&POLICY.replace("[names]", "[names]\nttl = [10, 20]"));
+    open(&gate);
+    let grant = the_grant(&gate);
+    assert_eq!(grant.open_until_ns - grant.answered_ns, 50 * SECOND_NS);
+}
+
+#[test]
+fn a_grant_is_over_after_its_time_and_a_new_answer_opens_it_again() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    age(&gate, 329 * SECOND_NS);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    age(&gate, 331 * SECOND_NS);
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+    open(&gate);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    assert_eq!(gate.entries::<share_key, grant>("grants").len(), 1, "one row for server, address and name");
+}
+
+#[test]
+fn an_opening_keeps_a_grant_open_for_an_hour_and_never_beyond_the_cap() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    age(&gate, HOUR_NS - 10 * SECOND_NS);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    age(&gate, HOUR_NS + SECOND_NS);
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+    // one opening in each hour
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    for _ in 0..24 {
+        age(&gate, HOUR_NS - 10 * SECOND_NS);
+        gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    }
+    age(&gate, 10 * 60 * SECOND_NS);
+    assert!(the_grant(&gate).open_until_ns > portcullis::clock::now_ns());
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+}
+
+#[test]
+fn a_connection_outlives_its_grant_by_five_days_of_silence() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    let segment = tcp((v4().server, 50_000), (ip(ADDRESS), 443), ACK);
+    age(&gate, 2 * DAY_NS);
+    let silence = |by_ns: u64| {
+        gate.change("name_connections", |row: &mut name_connection| {
+            row.last_ns = row.last_ns.wrapping_sub(by_ns);
+        });
+    };
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+    silence(5 * DAY_NS - 10 * SECOND_NS);
+    gate.passes(&segment, Reason::OwnConnection);
+    silence(5 * DAY_NS - 10 * SECOND_NS);
+    gate.passes(&segment, Reason::OwnConnection);
+    silence(5 * DAY_NS + SECOND_NS);
+    gate.drops(&segment, Reason::NoFlow);
+}
+
+#[test]
+fn a_name_that_the_policy_no_longer_has_opens_nothing_and_carries_nothing_at_once() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    let segment = tcp((v4().server, 50_000), (ip(ADDRESS), 443), ACK);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    gate.passes(&segment, Reason::OwnConnection);
+    gate.swap(&POLICY.replace("\"deb.vendor.example\", ", ""));
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+    gate.drops(&segment, Reason::NoFlow);
+    // no swap forgets a grant
+    gate.swap(POLICY);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    gate.passes(&segment, Reason::OwnConnection);
+}
+
+#[test]
+fn a_name_that_another_need_has_opens_nothing_for_this_one() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    let moved = POLICY.replace("\"deb.vendor.example\", ", "").replace("to ntp.vendor", "to deb.vendor");
+    gate.swap(&moved);
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+    gate.passes(&crate::support::frame::udp((v4().server, 40_000), (ip(ADDRESS), 123)), Reason::Need);
+}
+
+#[test]
+fn a_grant_of_a_name_stays_when_a_wildcard_takes_its_place() {
+    let named = POLICY.replace("\"deb.vendor.example\", ", "\"a.mirror.example\", ");
+    let gate = TestGate::new(&named);
+    v4().look_up(&gate, "a.mirror.example", &[ADDRESS]);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    gate.swap(POLICY);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    gate.swap(&POLICY.replace(", \"*.mirror.example\"", ""));
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+}
+
+#[test]
+fn the_most_specific_name_is_granted_and_those_around_it_have_it_too() {
+    // one role has the name, the other the wildcard
+    let policy = POLICY.replace("to mx.vendor.example", "to a.mirror.example");
+    let gate = TestGate::new(&policy);
+    v4().look_up(&gate, "a.mirror.example", &[ADDRESS]);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    let mail = super::Client { server: ip("192.0.2.25"), ..v4() };
+    mail.look_up(&gate, "a.mirror.example", &[ADDRESS]);
+    gate.passes(&mail.syn(ADDRESS, 25), Reason::Need);
+    mail.look_up(&gate, "b.mirror.example", &["203.0.113.81"]);
+    gate.drops(&mail.syn("203.0.113.81", 25), Reason::Destination);
+}
+
+#[test]
+fn a_server_that_has_gone_gives_back_its_rows_but_for_open_grants() {
+    let rows = |gate: &TestGate| {
+        let grants = gate.entries::<share_key, grant>("grants").len();
+        (grants, gate.entries::<share_key, query>("queries").len())
+    };
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    let without = POLICY.replace("servers.client1", "servers.client3");
+    gate.swap(&without);
+    assert_eq!(rows(&gate), (1, 0));
+    gate.swap(POLICY);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    age(&gate, 2 * HOUR_NS);
+    gate.swap(&without);
+    assert_eq!(rows(&gate), (0, 0));
+    gate.swap(POLICY);
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+}
+
+#[test]
+fn a_connection_is_the_servers_that_opened_it_and_not_its_addresss() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    let segment = tcp((v4().server, 50_000), (ip(ADDRESS), 443), ACK);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    gate.passes(&segment, Reason::OwnConnection);
+    gate.swap(&POLICY.replace("servers.client1", "servers.client3"));
+    gate.drops(&segment, Reason::NoFlow);
+    gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+}
