@@ -182,16 +182,7 @@ impl Gate {
         warnings.extend(more);
         Ok((
             gate,
-            Attachment {
-                mode,
-                hook,
-                generation,
-                replaced: true,
-                warnings,
-                quarantines,
-                edits,
-                grants: 0,
-            },
+            Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits, grants: 0 },
         ))
     }
 

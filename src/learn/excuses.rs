@@ -51,8 +51,14 @@ impl Judge<'_, '_> {
                     };
                     peers.iter().any(|peer| !self.excuses_callback(&service, row, *peer))
                 }
-                Kind::Scan | Kind::Backdoor | Kind::Spoof => true,
-                Kind::Fetch | Kind::Stray | Kind::Attempt | Kind::Burst | Kind::Gate => false,
+                Kind::Scan | Kind::Backdoor | Kind::Spoof | Kind::Question => true,
+                Kind::Fetch
+                | Kind::Stray
+                | Kind::Attempt
+                | Kind::Burst
+                | Kind::Gate
+                | Kind::Rebinding
+                | Kind::ForgedAnswer => false,
             })
         })
     }

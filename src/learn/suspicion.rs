@@ -154,10 +154,19 @@ impl Suspicion {
         let Some(server) = alarm.server.as_ref().map(|server| server.id) else { return };
         for part in &alarm.parts {
             let is_trouble = match part.kind {
-                Kind::Spread | Kind::Scan | Kind::Callback | Kind::Fetch | Kind::Backdoor | Kind::Spoof => {
-                    true
-                }
-                Kind::Stray | Kind::Attempt | Kind::Burst | Kind::Gate => false,
+                Kind::Spread
+                | Kind::Scan
+                | Kind::Callback
+                | Kind::Fetch
+                | Kind::Backdoor
+                | Kind::Spoof
+                | Kind::Question => true,
+                Kind::Stray
+                | Kind::Attempt
+                | Kind::Burst
+                | Kind::Gate
+                | Kind::Rebinding
+                | Kind::ForgedAnswer => false,
             };
             if is_trouble {
                 self.troubles.entry(server).or_default().note(part);
@@ -177,7 +186,7 @@ impl Troubles {
         let Some(sample) = &part.sample else { return };
         let services: Vec<(u8, u16)> = match part.scope {
             Scope::Service | Scope::Reason => vec![(sample.protocol, sample.port)],
-            Scope::Ports | Scope::Rest | Scope::Gate => {
+            Scope::Ports | Scope::Rest | Scope::Gate | Scope::Answers => {
                 part.ports.iter().map(|port| (sample.protocol, *port)).collect()
             }
         };

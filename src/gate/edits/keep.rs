@@ -17,7 +17,8 @@ impl Gate {
         place: &GatePlace,
         warnings: &mut Vec<String>,
     ) -> Vec<String> {
-        let (saved, mut is_kept) = saved_file::take("edits", &saved::path_of(place), saved::read_each, warnings);
+        let (saved, mut is_kept) =
+            saved_file::take("edits", &saved::path_of(place), saved::read_each, warnings);
         let mut lines = Vec::new();
         if !saved.edits.is_empty() {
             let clock = Clock::now();
