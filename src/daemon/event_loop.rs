@@ -83,7 +83,7 @@ pub(super) struct Daemon<'gate> {
     own_generation: u64,
     /// The trial whose text was refused last because nobody has confirmed it: when it began. Each SIGHUP finds the
     /// same text, and the alarm about it is raised once.
-    told_unconfirmed: Option<Timestamp>,
+    reported_trial: Option<Timestamp>,
     /// Who has typed `reload` since the last one.
     reload_order: ReloadOrder,
     control: Option<ControlServer>,
@@ -145,7 +145,7 @@ impl<'gate> Daemon<'gate> {
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
             own_generation: attachment.generation,
-            told_unconfirmed: None,
+            reported_trial: None,
             reload_order: ReloadOrder::default(),
             control,
             signals,
@@ -295,7 +295,7 @@ impl<'gate> Daemon<'gate> {
     /// Tells everybody that the gate is under the last confirmed policy, because another one was refused.
     pub(super) fn report_refused_policy(&mut self, text: &str, unconfirmed_since: Option<Timestamp>) {
         notice!("portcullis: {text}");
-        self.told_unconfirmed = unconfirmed_since;
+        self.reported_trial = unconfirmed_since;
         self.report_trouble(GateTrouble::PolicyRefused, text);
     }
 
@@ -460,7 +460,7 @@ impl<'gate> Daemon<'gate> {
             Ok(text) => {
                 notice!("{text}");
                 self.note_reload(before, None, askers);
-                self.told_unconfirmed = None;
+                self.reported_trial = None;
                 let changes = self.engine.end_trouble(GateTrouble::PolicyRefused, Clock::now());
                 self.publish(changes);
             }
@@ -471,10 +471,10 @@ impl<'gate> Daemon<'gate> {
                 // Whoever tries a policy knows. The next reload comes after the trial.
                 if !GateError::is_trial(&error) {
                     let unconfirmed = GateError::unconfirmed_since(&error);
-                    if unconfirmed.is_none() || unconfirmed != self.told_unconfirmed {
+                    if unconfirmed.is_none() || unconfirmed != self.reported_trial {
                         self.report_trouble(GateTrouble::PolicyRefused, &refusal);
                     }
-                    self.told_unconfirmed = unconfirmed;
+                    self.reported_trial = unconfirmed;
                 }
             }
         }
