@@ -30,6 +30,7 @@ pub use read::{ReadSetFile, SetFile, parse, parse_need, parse_with_files};
 pub use summary::{Detail, Summary, describe, describe_alarms, summarize};
 
 pub(crate) use diagnostic::{Finding, Source};
+pub(crate) use read::find_objection;
 
 /// A commented policy to start from, as `portcullis init` prints it. It is valid as it stands.
 pub const STARTER: &str = include_str!("starter.toml");
