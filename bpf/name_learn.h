@@ -38,6 +38,13 @@ static __noinline int note_name_event(struct name_scratch *scratch, __u32 kind,
 	return 0;
 }
 
+/* No name may have the address in the scratch. */
+static __always_inline void refuse_address(struct name_scratch *scratch)
+{
+	add_name_count(NAME_ADDRESS_PRIVATE, 1);
+	note_name_event(scratch, NAME_EVENT_REBINDING, &scratch->granted_key.address);
+}
+
 /* Which enum name_range the policy has for the address in the scratch; 0: none. */
 static __always_inline __u32 find_range(struct name_scratch *scratch, const struct address *address)
 {
@@ -257,8 +264,7 @@ __noinline int grant_address(void)
 	if (!scratch)
 		return 0;
 	if (!may_be_granted()) {
-		add_name_count(NAME_ADDRESS_PRIVATE, 1);
-		note_name_event(scratch, NAME_EVENT_REBINDING, &scratch->granted_key.address);
+		refuse_address(scratch);
 		return 0;
 	}
 	return renew_grant() || make_grant();

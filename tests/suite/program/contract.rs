@@ -8,7 +8,7 @@ use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
     address, class_limits, counted_need, counter, decision, domain, edit_cell, edit_key, flow, flow_key,
     fragment, fragment_key, frequent, frequent_address, given_back, grant, granted, granted_key, half_open,
-    ledger_key, ledger_row, lessors, limit, limit_key, mac_key, name, name_connection, name_event,
+    ledger_key, ledger_row, lessors, limit, limit_key, lookup, mac_key, name, name_connection, name_event,
     name_event_key, name_key, name_need_key, name_pattern, name_peer_key, name_share, need, need_key,
     need_use, opening, opening_bucket, peer_key, peer_match, prefix_key, private_run, quarantine, query,
     question, range_key, refused_fragment, resolver, router_key, row_addresses, row_counts, row_quota, rule,
@@ -70,6 +70,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(granted_key 20: address = 0, server = 16),
         assert_layout!(granted 64: place_plus_one = 0),
         assert_layout!(name_connection 24: last_ns = 0, server = 8, name = 12, place = 16, ended = 20),
+        assert_layout!(lookup 128: answered_ns = 0, address = 8, server = 24, bytes = 28, name = 32),
         assert_layout!(query 40: asked_ns = 0, hash = 8, resolver = 16, server = 32, port = 36, id = 38),
         assert_layout!(stream 40: opened_ns = 0, resolver = 8, server = 24, first = 28, next = 32, port = 36,
             lost = 38),
