@@ -286,12 +286,17 @@ fn make(path: &Path) -> Result<(), Trouble> {
 
 fn fill(fresh: &Path) -> Result<(), Trouble> {
     let connection = connect(fresh)?;
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    // To its end: an error of the disk comes after the row that names the mode.
+    connection.execute_batch("PRAGMA journal_mode = WAL")?;
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Trouble::Refusal("its disk does not take a new file".to_owned()));
+    }
     let tables = TABLES.map(|(_, sql)| sql).join(";\n");
     connection.execute_batch(&format!(
         "BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {LAYOUT}; {tables}; COMMIT;"
     ))?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     connection.close().map_err(|(_, error)| error)?;
     Ok(())
 }
