@@ -472,7 +472,8 @@ impl<'gate> Daemon<'gate> {
 
     fn apply_policy(&mut self, policy: Policy, force: bool) -> anyhow::Result<String> {
         let guard = Guard { own_generation: self.own_generation, force };
-        let reloaded = Reload::apply(self.gate, self.monitor.place(), policy, &guard)?;
+        let reloaded =
+            Reload::apply(self.gate, self.monitor.place(), policy, self.reload.take_seeds(), &guard)?;
         self.own_generation = reloaded.generation;
         self.quarantine_writer.save();
         self.follow(&reloaded.policy)?;

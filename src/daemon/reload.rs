@@ -2,9 +2,9 @@
 //! sends SIGHUP as well, so the same file again must cost little.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -17,6 +17,7 @@ use crate::memory::return_memory;
 use crate::policy::{Diagnostics, Policy, list_changes};
 use crate::policy_file::{CompiledPolicy, read_regular_policy};
 use crate::policy_tests::require_tests;
+use crate::resolve::{Lookup, PATIENCE, look_up};
 use crate::stderr::notice;
 
 /// The first line of a refusal. The mistakes follow it.
@@ -44,6 +45,8 @@ pub(super) struct Reload {
     read: Option<(Policy, Instant)>,
     /// The text whose tests have passed last: the same file again need not be tested again.
     tested: Option<TextHash>,
+    /// What the names of the policy that was read last were answered.
+    seeds: Arc<Mutex<Vec<Lookup>>>,
 }
 
 type TextHash = [u8; 32];
@@ -136,7 +139,14 @@ fn is_same_file(one: &str, other: &str) -> bool {
 impl Reload {
     /// Of a policy file.
     pub(super) fn new(policy_file: &Path) -> Reload {
-        Reload { policy_file: policy_file.to_owned(), asked: None, reading: None, read: None, tested: None }
+        Reload {
+            policy_file: policy_file.to_owned(),
+            asked: None,
+            reading: None,
+            read: None,
+            tested: None,
+            seeds: Arc::default(),
+        }
     }
 
     /// The policy file.
@@ -183,7 +193,15 @@ impl Reload {
     fn poll_file(&mut self, now: Instant, asked: Asked) -> Option<anyhow::Result<Policy>> {
         let Some(reading) = &self.reading else {
             let (path, tested) = (self.policy_file.clone(), self.tested);
-            let begun = Reading::start(now, move |progress| read_tested_policy(&path, tested, progress));
+            let seeds = Arc::clone(&self.seeds);
+            let begun = Reading::start(now, move |progress| {
+                let read = read_tested_policy(&path, tested, progress);
+                if let (Ok(Ok(policy)), Ok(mut seeds)) = (&read, seeds.lock()) {
+                    let sources = policy.name_sources();
+                    *seeds = look_up(&sources.list_asked(), &sources.resolvers, PATIENCE);
+                }
+                read
+            });
             self.reading = match begun {
                 Ok(reading) => Some(reading),
                 Err(error) => return Some(Err(error)),
@@ -224,7 +242,13 @@ impl Reload {
         }
     }
 
-    /// Makes a policy the live one. The caller holds the lock.
+    /// What the names of the policy that was read last were answered.
+    pub(super) fn take_seeds(&self) -> Vec<Lookup> {
+        // a thread that still asks has it, and the daemon asks as well
+        self.seeds.try_lock().map(|mut seeds| std::mem::take(&mut *seeds)).unwrap_or_default()
+    }
+
+    /// Makes a policy the live one. The caller holds the lock. `seeds`: what its names were answered.
     ///
     /// # Errors
     /// When the policy does not fit or the gate is not the daemon's any more. The live policy stays then.
@@ -232,6 +256,7 @@ impl Reload {
         gate: &Gate,
         place: &GatePlace,
         policy: Policy,
+        seeds: Vec<Lookup>,
         guard: &Guard,
     ) -> anyhow::Result<Reloaded> {
         let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
@@ -246,7 +271,8 @@ impl Reload {
         return_memory();
         let changes = gate.changes_to(&policy)?;
         return_memory();
-        let tables = compile(&policy).map_err(bad)?;
+        let mut tables = compile(&policy).map_err(bad)?;
+        tables.destinations.seeds = seeds;
         guard.refuse_lost_management(gate, place, &policy, &tables)?;
         let carried = gate.find_carried_quarantines(&tables)?;
         let homeless = gate.find_homeless_edits(&tables)?;
