@@ -30,7 +30,7 @@ fn wherever_an_attach_or_a_detach_dies_the_next_attach_has_the_grants_of_before(
     prove_granted(&testbed, &path, "none", 0);
     for args in [&["detach", "-i", NIC][..], &["attach", "-i", NIC, "-p", &path]] {
         let mut through = false;
-        for point in (1..MOST_POINTS).step_by(load_step()) {
+        for point in (1..MOST_POINTS).step_by(2 * load_step()) {
             if args[0] == "attach" {
                 testbed.detach();
             }
