@@ -180,10 +180,16 @@ __noinline int renew_grant(void)
 	return 0;
 }
 
-/* When a grant was last of use. */
-static __always_inline __u64 find_age_mark(const struct grant *grant)
+/* When an open grant was last of use, counted from the time before which its answer would be over: one that was
+ * put back after a reboot may be older than the clock.
+ */
+static __always_inline __u64 find_age_mark(const struct grant *grant, __u64 now_ns, __u64 cap_ns)
 {
-	return grant->used_ns > grant->answered_ns ? grant->used_ns : grant->answered_ns;
+	__u64 mark_ns = grant->answered_ns;
+
+	if (grant->used_ns && (__s64)(grant->used_ns - mark_ns) > 0)
+		mark_ns = grant->used_ns;
+	return mark_ns - (now_ns - cap_ns);
 }
 
 /* Makes a row of the grant in the scratch: at an empty place of its share, in place of one that is over, or of
@@ -217,8 +223,9 @@ __noinline int make_grant(void)
 		}
 		if (grant->claimed)
 			continue;
-		mark_ns =
-			is_open(grant, scratch->now_ns, scratch->cap_ns) ? find_age_mark(grant) : 0;
+		mark_ns = is_open(grant, scratch->now_ns, scratch->cap_ns) ?
+				  find_age_mark(grant, scratch->now_ns, scratch->cap_ns) :
+				  0;
 		if (mark_ns < best_ns) {
 			best_ns = mark_ns;
 			best = grant;
