@@ -47,10 +47,7 @@ const CAPTURED_BYTES: usize = 128;
 fn show_name(bytes: &[u8], is_cut: bool) -> Option<(String, Option<usize>)> {
     let mut text = String::new();
     let mut at = 0;
-    loop {
-        let Some(length) = bytes.get(at).copied().map(usize::from) else {
-            break;
-        };
+    while let Some(length) = bytes.get(at).copied().map(usize::from) {
         if length == 0 {
             let name = if text.is_empty() { ".".to_owned() } else { text };
             return Some((name, Some(at + 1)));

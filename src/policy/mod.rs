@@ -23,8 +23,8 @@ pub use enforcement::Enforcement;
 pub use model::{
     Alarms, Direction, Endpoint, EtherTypes, Families, Keyword, Limit, LinkServices, Located, Location,
     MAX_ENTRIES, MailSecurity, MailServer, Mode, NameSettings, NameSources, Need, Peer, Policy, PolicyTest,
-    Prefixes, QuarantineTime, Questions, Response, Role, Router, Server, Set, Settings, SyslogTarget,
-    TableSizes, Texts, TimeToLive, Tracking, UnknownSources, Value,
+    Prefixes, QuarantineTime, Questions, Resolvers, Response, Role, Router, Server, Set, Settings,
+    SyslogTarget, TableSizes, Texts, TimeToLive, Tracking, UnknownSources, Value,
 };
 pub use read::{ReadSetFile, SetFile, parse, parse_need, parse_with_files};
 pub use summary::{Detail, Summary, describe, describe_alarms, summarize};

@@ -95,8 +95,9 @@ fn find_unreached_resolvers(policy: &Policy) -> impl Iterator<Item = Finding> + 
                 || peers.is_empty() && need.resolve_names(&policy.sets).is_empty()
         })
     };
-    policy.resolvers().into_iter().filter(move |resolver| !is_reached(resolver)).map(|resolver| {
-        Finding::new(0..0, format!("no server may ask the resolver {resolver}"))
+    let unreached = policy.placed_resolvers().into_iter().filter(move |(resolver, _)| !is_reached(resolver));
+    unreached.map(|(resolver, place)| {
+        Finding::new(place.start..place.end, format!("no server may ask the resolver {resolver}"))
             .with_help(format!("give a role the need \"udp/53 to {resolver}\", or leave the resolver out"))
     })
 }

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use serde::Serialize;
 
 use super::location::Located;
-use super::names::{Prefixes, TimeToLive};
+use super::names::{Prefixes, Resolvers, TimeToLive};
 use super::need::{Direction, LinkServices, Need};
 use super::values::{EtherTypes, Keyword, MailServer, QuarantineTime, SyslogTarget, Texts};
 use crate::alarm::Kind;
@@ -52,7 +52,7 @@ pub(in crate::policy) trait ReadKeys {
     /// Kinds of alarms that may lead to a quarantine.
     fn kinds(&self, key: &'static str, default: Vec<Kind>) -> Vec<Kind>;
     /// Addresses and sets of resolvers.
-    fn resolvers(&self, key: &'static str, default: Texts) -> Texts;
+    fn resolvers(&self, key: &'static str, default: Resolvers) -> Resolvers;
     /// Names of interfaces.
     fn interfaces(&self, key: &'static str, default: Texts) -> Texts;
     /// A list of addresses and prefixes.

@@ -22,7 +22,7 @@ use crate::net::DomainName;
 pub use alarms::{Alarms, Response};
 pub use keys::Value;
 pub use location::{Located, Location};
-pub use names::{NameSettings, NameSources, Prefixes, TimeToLive};
+pub use names::{NameSettings, NameSources, Prefixes, Resolvers, TimeToLive};
 pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
@@ -84,18 +84,25 @@ impl Policy {
 
     /// The addresses of the resolvers, each once.
     pub fn resolvers(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> =
+            self.placed_resolvers().into_iter().map(|(address, _)| address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// The same as the file has them, each with the place that names it.
+    pub fn placed_resolvers(&self) -> Vec<(IpAddr, Location)> {
         let mut addresses = Vec::new();
-        for text in &self.names.resolvers.0 {
+        for (text, place) in &self.names.resolvers.0 {
             match text.strip_prefix('@') {
                 Some(set) => {
                     let members = self.sets.get(set).into_iter().flat_map(|set| set.prefixes());
-                    addresses.extend(members.map(|prefix| prefix.addr()));
+                    addresses.extend(members.map(|prefix| (prefix.addr(), *place)));
                 }
-                None => addresses.extend(text.parse::<IpAddr>().ok()),
+                None => addresses.extend(text.parse::<IpAddr>().ok().map(|address| (address, *place))),
             }
         }
-        addresses.sort_unstable();
-        addresses.dedup();
         addresses
     }
 

@@ -27,6 +27,23 @@ impl ToValue for Prefixes {
     }
 }
 
+/// Addresses and sets of resolvers, each with its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolvers(pub Vec<(String, Location)>);
+
+impl Resolvers {
+    /// The texts without their places.
+    pub fn iter(&self) -> impl Iterator<Item = &str> + '_ {
+        self.0.iter().map(|(text, _)| text.as_str())
+    }
+}
+
+impl ToValue for Resolvers {
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(str::to_owned).collect())
+    }
+}
+
 /// For how many seconds an answer opens its addresses: at least and at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeToLive {
@@ -81,7 +98,7 @@ keys! {
     /// `[names]`: names as destinations.
     NameSettings {
         /// Addresses and sets of the resolvers whose answers count.
-        "resolvers" resolvers: Texts = Texts::default(), resolvers();
+        "resolvers" resolvers: Resolvers = Resolvers::default(), resolvers();
         /// Interfaces by which their answers may come. Empty: those that the routing table has.
         "from" from: Texts = Texts::default(), interfaces();
         /// What names may point to although others like it are not to be granted.

@@ -49,6 +49,10 @@ fn a_tunnel_through_the_permitted_resolver_ends_in_an_alarm_with_the_name_that_i
         zone.set(NAME, &[family.peer], 60);
         assert!(look_up(&testbed.dmz, family.web, family.router, NAME, kind_of(family.peer), ARRIVES));
         let before = testbed.dropped("web1", "udp", 53, "question");
+        assert_eq!(testbed.verdict("web1", family.router, "udp/53").0, "pass", "a plain question");
+        let answer = testbed.explain("web1", family.router, "tcp/53");
+        assert_eq!(answer["reason"], "question");
+        assert!(answer["source"].as_str().expect("a line").ends_with(".toml:12"), "{answer}");
         for number in 0..20 {
             send(&testbed.dmz, &family, family.router, &Message::query(7, &smuggle(number), TXT));
         }

@@ -1,6 +1,6 @@
 //! What programs and model know of names as destinations.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
@@ -67,6 +67,11 @@ impl Differ {
             let bytes = unsafe { plain::as_bytes(&value) };
             map.update(&key, bytes, MapFlags::EXIST).expect("an update");
         }
+    }
+
+    /// The addresses that are granted.
+    pub fn granted_addresses(&self) -> BTreeSet<IpAddr> {
+        self.entries::<share_key, grant>("grants").map(|(_, row)| to_ip(&row.address)).collect()
     }
 
     pub(super) fn compare_names(&self) -> Result<(), String> {
