@@ -421,11 +421,11 @@ mod tests {
         let mut intake = start(&source);
         assert_eq!(
             intake.take_startup_drops(&Baseline::default()).iter().map(name).collect::<Vec<_>>(),
-            [evil.clone()]
+            std::slice::from_ref(&evil)
         );
         source.ledger.borrow_mut()[0].1.packets += 2;
         let reading = intake.read_ledger().unwrap();
-        assert_eq!(reading.unreported.iter().map(name).collect::<Vec<_>>(), [evil.clone()]);
+        assert_eq!(reading.unreported.iter().map(name).collect::<Vec<_>>(), std::slice::from_ref(&evil));
         let sample = Sample { destination: Some([198, 51, 100, 7].into()), ..sample(80, 1) };
         assert_eq!(name(&intake.take_sample(&sample).unwrap()), evil);
     }

@@ -183,7 +183,7 @@ mod tests {
         };
         let show = |labels: &[&[u8]], room: usize| {
             let whole = marked(labels);
-            let kept = whole.get(whole.len().saturating_sub(room)..).unwrap();
+            let kept = &whole[whole.len().saturating_sub(room)..];
             let mut row = kept.to_vec();
             row.resize(room, 0xaa);
             show_wire_name(&row, whole.len())
