@@ -15,6 +15,7 @@ use super::names::{Prefixes, Resolvers, TimeToLive};
 use super::need::{Direction, LinkServices, Need};
 use super::values::{EtherTypes, Keyword, MailServer, QuarantineTime, SyslogTarget, Texts};
 use crate::alarm::Kind;
+use crate::net::show_prefix;
 
 /// Reads the values of one table's keys. A key that is not in the file keeps its default. So does a key with
 /// a wrong value, after the reader has noted the mistake.
@@ -162,6 +163,24 @@ impl ToValue for LinkServices {
     fn to_value(&self) -> Value {
         let texts: BTreeSet<String> = self.0.iter().map(Need::to_string).collect();
         Value::List(texts.into_iter().collect())
+    }
+}
+
+impl ToValue for Prefixes {
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(|prefix| show_prefix(&prefix)).collect())
+    }
+}
+
+impl ToValue for Resolvers {
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(str::to_owned).collect())
+    }
+}
+
+impl ToValue for TimeToLive {
+    fn to_value(&self) -> Value {
+        Value::Numbers(vec![self.floor_s, self.cap_s])
     }
 }
 

@@ -3,6 +3,7 @@
 mod alarms;
 pub(super) mod keys;
 mod location;
+mod name_settings;
 mod names;
 mod need;
 mod set;
@@ -22,7 +23,8 @@ use crate::net::DomainName;
 pub use alarms::{Alarms, Response};
 pub use keys::Value;
 pub use location::{Located, Location};
-pub use names::{NameSettings, NameSources, Prefixes, Resolvers, TimeToLive};
+pub use name_settings::NameSettings;
+pub use names::{NameSources, Prefixes, Resolvers, TimeToLive};
 pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;

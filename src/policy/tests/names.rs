@@ -37,7 +37,7 @@ fn a_name_of_a_server_is_the_server_and_is_doubted() {
 
 #[test]
 fn what_is_no_name_to_trust_is_refused_with_what_to_write() {
-    for (name, complaint, advice) in [
+    for (name, complaint, remedy) in [
         ("*.co.uk", "anybody can have a name below `co.uk`", "name the domain of the one whom you trust"),
         (
             "*.github.io",
@@ -58,7 +58,7 @@ fn what_is_no_name_to_trust_is_refused_with_what_to_write() {
     ] {
         let text = with_needs(&format!("\"tcp/443 to {name}\""), "");
         assert_eq!(complaints(&text), [format!("2:20: {complaint}")], "{name}");
-        assert_eq!(help(&text), advice, "{name}");
+        assert_eq!(help(&text), remedy, "{name}");
     }
     let text = with_needs("\"tcp/443 to mailhost\"", "");
     assert_eq!(complaints(&text), ["2:20: no server is called `mailhost`"]);

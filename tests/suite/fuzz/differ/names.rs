@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
-use nix::net::if_::if_nametoindex;
 use plain::Plain;
 use portcullis::abi::{domain, flow_key, grant, name_connection, query, read_text, share_key, stream};
 use portcullis::net::DomainName;
@@ -27,11 +26,6 @@ const MAPS: [&str; 8] = [
 
 /// A use is noted once a second.
 const USE_TOLERANCE_NS: u64 = TOLERANCE_NS + SECOND_NS;
-
-/// The index of an interface of this thread's namespace; 0: there is none.
-pub(super) fn index_of(name: &str) -> u32 {
-    if_nametoindex(name).unwrap_or(0)
-}
 
 type GrantKey = (Option<String>, IpAddr, DomainName);
 

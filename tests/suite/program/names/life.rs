@@ -139,7 +139,7 @@ fn a_name_that_another_need_has_opens_nothing_for_this_one() {
     let moved = POLICY.replace("\"deb.vendor.example\", ", "").replace("to ntp.vendor", "to deb.vendor");
     gate.swap(&moved);
     gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
-    gate.passes(&crate::support::frame::udp((v4().server, 40_000), (ip(ADDRESS), 123)), Reason::Need);
+    gate.passes(&udp((v4().server, 40_000), (ip(ADDRESS), 123)), Reason::Need);
 }
 
 #[test]
