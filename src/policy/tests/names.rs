@@ -142,13 +142,13 @@ fn each_mistake_and_each_doubt_about_names_has_its_place() {
     let found = placed(&text);
     let has =
         |found: &[String], line: &str| assert!(found.iter().any(|known| known == line), "{line}: {found:#?}");
-    has(&found, "7:14: no server may ask the resolver 198.51.100.53");
+    has(&found, "7:15: no server may ask the resolver 198.51.100.53");
     has(&found, "8:13: with forgeable = true an accomplice outside can open any address by a forged answer");
     // of a set, at the set's name
     let sets = "[sets]\ndns = [\"198.51.100.53\", \"198.51.100.54\"]\n";
     let text = with_needs("\"tcp/443 to a.b.example\", \"udp/53 to 198.51.100.54\"", sets)
         .replace("resolvers = [\"198.51.100.53\"]", "resolvers = [\"@dns\"]");
-    has(&placed(&text), "7:14: no server may ask the resolver 198.51.100.53");
+    has(&placed(&text), "7:15: no server may ask the resolver 198.51.100.53");
     let text = with_needs("\"tcp/443 to a.b.example\"", "").replace("servers.s", "servers.\"a.b.example\"");
     has(&placed(&text), "2:9: `a.b.example` is a server of this policy, and could be a DNS name too");
 
