@@ -4,7 +4,7 @@
 //! no file is mapped, and a file that is cut short can't end the daemon by a signal.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -298,5 +298,18 @@ fn fill(fresh: &Path) -> Result<(), Trouble> {
     ))?;
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     connection.close().map_err(|(_, error)| error)?;
+    // What a failed write has left in the log is lost under the other name.
+    let rest = fs::symlink_metadata(companion(fresh, "-wal")).map_or(0, |log| log.len());
+    if rest > 0 || !says_wal(fresh)? {
+        return Err(Trouble::Refusal("its disk does not take a new file".to_owned()));
+    }
     Ok(())
+}
+
+/// Whether the header of the file says that there is a log beside it (SQLite's file format, 1.3.3). Nobody may have
+/// the file open: to close it here would give up the locks of this process.
+fn says_wal(path: &Path) -> io::Result<bool> {
+    let mut header = [0; 20];
+    File::open(path)?.read_exact(&mut header)?;
+    Ok(header[18..] == [2, 2])
 }
