@@ -11,18 +11,7 @@ use portcullis::net::DomainName;
 use super::tables::{compare, to_flow_key};
 use super::{Differ, TOLERANCE_NS, to_ip};
 use crate::model::{Asker, FlowKey};
-use crate::support::test_gate::SECOND_NS;
-
-const MAPS: [&str; 8] = [
-    "grants",
-    "granted",
-    "name_connections",
-    "connection_places",
-    "queries",
-    "streams",
-    "name_shares",
-    "name_events",
-];
+use crate::support::test_gate::{NAME_MAPS, SECOND_NS};
 
 /// A use is noted once a second.
 const USE_TOLERANCE_NS: u64 = TOLERANCE_NS + SECOND_NS;
@@ -31,7 +20,7 @@ type GrantKey = (Option<String>, IpAddr, DomainName);
 
 impl Differ {
     pub(super) fn clear_names(&self) {
-        for name in MAPS {
+        for name in NAME_MAPS {
             let map = self.gate.maps.find(name).expect("a map");
             self.dump(name).iter().for_each(|(key, _)| map.delete(key).expect("a deletion"));
         }
