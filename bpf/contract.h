@@ -30,7 +30,7 @@ enum layout {
 	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
 	 *    struct settings. Buckets of `own_openings`. Uses of needs.
 	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
-	 * 8: names as destinations.
+	 *    Names as destinations.
 	 */
 	LAYOUT_VERSION = 8,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and

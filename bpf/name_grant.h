@@ -225,6 +225,7 @@ __noinline int add_name_connection(const struct flow_key *flow, __u32 server, __
 	__u32 room = read_state(STATE_CONNECTION_ROOM), first, best;
 	__u64 best_ns = ~0ULL;
 	struct name_share *share;
+	const struct flow_key *old;
 
 	if (!flow || !scratch || !room)
 		return 0;
@@ -259,15 +260,12 @@ __noinline int add_name_connection(const struct flow_key *flow, __u32 server, __
 		}
 	}
 	key.place = best;
-	if (1) {
-		const struct flow_key *other = bpf_map_lookup_elem(&connection_places, &key);
-
-		known = other ? bpf_map_lookup_elem(&name_connections, other) : NULL;
-		if (known && known->server == server && known->place == best) {
-			if (best_ns && is_within(best_ns, now_ns, TIMEOUT_ESTABLISHED_S))
-				add_name_count(NAME_CONNECTION_PUSHED, 1);
-			bpf_map_delete_elem(&name_connections, other);
-		}
+	old = bpf_map_lookup_elem(&connection_places, &key);
+	known = old ? bpf_map_lookup_elem(&name_connections, old) : NULL;
+	if (known && known->server == server && known->place == best) {
+		if (best_ns && is_within(best_ns, now_ns, TIMEOUT_ESTABLISHED_S))
+			add_name_count(NAME_CONNECTION_PUSHED, 1);
+		bpf_map_delete_elem(&name_connections, old);
 	}
 	fresh.place = best;
 	if (bpf_map_update_elem(&connection_places, &key, &scratch->flow_key, BPF_ANY) ||
