@@ -15,6 +15,8 @@ use crate::support::frame::{
 
 /// Addresses that later connections come back to.
 const MEMORY: usize = 8;
+const PTR: u16 = 12;
+const DS: u16 = 43;
 
 impl Talk {
     /// A server asks a resolver, is answered, and uses the answer. Any step may go wrong.
@@ -47,7 +49,7 @@ impl Talk {
 
     fn make_query(&mut self) -> Message {
         let name = self.chance.pick(&ASKED);
-        let kind = self.chance.pick(&[A, A, A, AAAA, AAAA, TXT]);
+        let kind = self.chance.pick(&[A, A, A, A, AAAA, AAAA, AAAA, TXT, NS, PTR, DS]);
         let id = if self.chance.percent(70) { 7 } else { self.chance.next() as u16 };
         let mut query = Message::query(id, name, kind);
         if self.chance.percent(30) {

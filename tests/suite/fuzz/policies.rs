@@ -65,6 +65,9 @@ pub fn make_policy(chance: &mut Chance) -> String {
     }
     for role in ROLES {
         line(&format!("[roles.{role}]"));
+        if names && chance.percent(25) {
+            line("dns = \"named\"");
+        }
         for (key, direction, most) in
             [("in", Direction::In, 6), ("out", Direction::Out, 5), ("quiet", Direction::Quiet, 4)]
         {

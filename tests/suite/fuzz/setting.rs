@@ -118,7 +118,12 @@ pub const NAMES: [&str; 6] = [
     "*.b.mirror.example",
     "*.vendor.example",
 ];
-pub const ASKED: [&str; 9] = [
+pub const ASKED: [&str; 14] = [
+    "_http._tcp.deb.vendor.example",
+    "vendor.example",
+    "example",
+    "10.2.0.192.in-addr.arpa",
+    "",
     "deb.vendor.example",
     "ntp.vendor.example",
     "a.mirror.example",

@@ -122,6 +122,9 @@ rules! {
     NameFlowError,
     /// A datagram of a peer that has been granted.
     AnswerOfNamed,
+    /// A question that a role with `dns = "named"` permits, and one that is refused quietly.
+    QuestionNamed,
+    QuestionQuiet,
 }
 
 /// How often each reason was given, and each rule met.

@@ -495,6 +495,7 @@ impl Model {
                 .unwrap_or_else(|| Decision::drop(Reason::Quarantined)),
             None => reply
                 .filter(stays)
+                .and_then(|reply| super::questions::judge(case, reply))
                 .unwrap_or_else(|| case.refuse_quarantined(replies, self.has_crossed(case))),
         }
     }
