@@ -40,6 +40,11 @@ impl Model {
         if permitted { name_reason(case, decision) } else { decision }
     }
 
+    /// What comes of a packet that some rule lets pass, where it goes to a resolver.
+    pub fn judge_question(case: &Case<'_>, found: Decision) -> Option<Decision> {
+        judge(case, found)
+    }
+
     /// Whether the peer may have opened something whose ports could not be read.
     fn recall_unread(&self, case: &Case<'_>) -> Vec<Memory> {
         if !case.is_strict() {
