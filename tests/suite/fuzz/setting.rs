@@ -118,6 +118,9 @@ pub const NAMES: [&str; 6] = [
     "*.b.mirror.example",
     "*.vendor.example",
 ];
+/// Each is one of [`NAMES`], or below one.
+pub const NEEDED: [&str; 4] =
+    ["deb.vendor.example", "ntp.vendor.example", "a.mirror.example", "a.b.mirror.example"];
 pub const ASKED: [&str; 14] = [
     "_http._tcp.deb.vendor.example",
     "vendor.example",
