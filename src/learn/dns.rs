@@ -34,6 +34,13 @@ impl Names {
         }
     }
 
+    /// Notes a name that somebody else has read.
+    pub(super) fn note_name(&mut self, address: IpAddr, name: &str) {
+        if self.0.len() < MAX_NAMES || self.0.contains_key(&address) {
+            self.0.entry(address).or_insert_with(|| name.into());
+        }
+    }
+
     /// The name of an address.
     pub(super) fn find(&self, address: IpAddr) -> Option<&Arc<str>> {
         self.0.get(&address)

@@ -204,6 +204,59 @@ impl Evidence {
         }
     }
 
+    /// Counts what a gate has counted. Without a peer it is of peers that found no room.
+    pub(super) fn add(
+        &mut self,
+        server: ServerId,
+        service: Service,
+        peer: Option<IpAddr>,
+        counts: PeerEvidence,
+        is_early: bool,
+    ) {
+        let all = self.servers.entry(server).or_default();
+        if !all.rows.contains_key(&service) {
+            if all.rows.len() >= MAX_ROWS_BY_SERVER || self.rows >= MAX_ROWS {
+                all.folded += counts.answered;
+                return;
+            }
+            self.rows += 1;
+        }
+        let row = all.rows.entry(service).or_insert_with(|| Row {
+            asked: 0,
+            answered: 0,
+            first_ns: counts.first_ns,
+            last_ns: counts.last_ns,
+            peers: Peers::default(),
+            others: 0,
+            others_asked: 0,
+            from_port: None,
+            is_early: true,
+        });
+        row.asked += counts.asked;
+        row.answered += counts.answered;
+        row.first_ns = row.first_ns.min(counts.first_ns);
+        row.last_ns = row.last_ns.max(counts.last_ns);
+        row.is_early &= is_early;
+        let is_new = peer.is_some_and(|peer| !row.peers.contains(&peer));
+        let has_room = !is_new || (row.peers.len() < MAX_PEERS_BY_ROW && self.peers < MAX_PEERS);
+        match peer.filter(|_| has_room) {
+            Some(peer) if is_new => {
+                *row.peers.get_or_insert(peer, counts) = counts;
+                self.peers += 1;
+            }
+            Some(peer) => row.peers.get_or_insert(peer, counts).merge(&counts),
+            None => {
+                row.others += counts.answered;
+                row.others_asked += counts.asked - counts.answered;
+            }
+        }
+    }
+
+    /// Counts answered openings of services that found no room.
+    pub(super) fn fold(&mut self, server: ServerId, answered: u64) {
+        self.servers.entry(server).or_default().folded += answered;
+    }
+
     fn row_mut(&mut self, server: ServerId, opening: &Opening) -> Option<&mut Row> {
         self.servers.get_mut(&server)?.rows.get_mut(&opening.service)
     }

@@ -1,9 +1,10 @@
-//! Learn: from captures to a policy that a person can read, correct and sign.
+//! Learn: from captures, or from what a gate has kept, to a policy that a person can read, correct and sign.
 //!
 //! | part | work |
 //! | --- | --- |
 //! | `scope` | which addresses are servers |
 //! | `watch` | reads each frame once: who opened what, and who answered |
+//! | `kept` | the same from what a gate has kept |
 //! | `flows` | the connections that are open in the capture |
 //! | `evidence` | answered openings, by server, service and peer |
 //! | `macs` | which MACs are servers', and which is the router's |
@@ -31,6 +32,7 @@ mod excuses;
 mod flows;
 mod hosts;
 mod judge;
+mod kept;
 mod macs;
 mod objections;
 mod patch;
@@ -50,6 +52,7 @@ use std::time::Duration;
 
 use crate::capture::Merge;
 pub use dns::read_answer;
+pub use kept::{Kept, learn_from_gate};
 pub use record::{Learned, ProposedRecord, RefusedRecord};
 pub use scope::Servers;
 pub use suggestion::suggest_servers;
@@ -88,8 +91,16 @@ pub fn learn_from(mut merge: Merge, request: &Request<'_>) -> anyhow::Result<Lea
         watch.note(frame);
     }
     let seen = watch.finish();
-    let learned = Learned {
-        files: request.files.iter().map(|file| file.display().to_string()).collect(),
+    let mut learned = begin(&seen, request.files.iter().map(|file| file.display().to_string()).collect());
+    learned.damages = merge.damages().to_vec();
+    complete(learned, seen, request)
+}
+
+/// What is known before anything is judged.
+fn begin(seen: &watch::Seen<'_>, files: Vec<String>) -> Learned {
+    Learned {
+        files,
+        openings: None,
         from: seen.first_ns.map(wording::show_moment_exactly),
         to: seen.first_ns.map(|_| wording::show_moment_exactly(seen.last_ns)),
         packets: seen.packets,
@@ -99,8 +110,12 @@ pub fn learn_from(mut merge: Merge, request: &Request<'_>) -> anyhow::Result<Lea
         unused: None,
         notes: seen.list_notes(),
         text: String::new(),
-        damages: merge.damages().to_vec(),
-    };
+        damages: Vec::new(),
+    }
+}
+
+/// Judges what was seen, and writes the policy or the patch.
+fn complete(learned: Learned, seen: watch::Seen<'_>, request: &Request<'_>) -> anyhow::Result<Learned> {
     let outcome = judge::judge(seen, &request.servers, request.aggregate);
     match &request.servers {
         Servers::Policy(compiled) if request.is_increment => {

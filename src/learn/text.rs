@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::evidence::Service;
 use super::hosts::Host;
 use super::judge::{Outcome, Proposal, Refusal};
+use super::kept::show_span;
 use super::record::{Learned, ProposedRecord, RefusedRecord};
 use super::roles::{NeedDraft, RoleDraft, draft_roles};
 use super::wording::{show_need, show_service};
@@ -33,6 +34,14 @@ pub(super) fn complete(mut learned: Learned, outcome: Outcome<'_>) -> anyhow::Re
     record(&mut learned, &roles, &outcome);
     if roles.is_empty() && outcome.management.is_empty() {
         let notes: Vec<String> = learned.notes.iter().map(|note| format!("\nnote: {note}")).collect();
+        if outcome.seen.is_from_gate {
+            bail!(
+                "the gate has kept nothing that a server needs, {}{}\nhelp: it keeps what passes while the policy observes, \
+                 or while `learn --for` runs",
+                show_span(&outcome.seen),
+                notes.concat()
+            );
+        }
         bail!(
             "the captures show nothing that a server needs{}\nhelp: were they taken at the DMZ-facing interface, in \
              both directions, and are these the servers?",
@@ -94,7 +103,7 @@ pub(super) fn record(learned: &mut Learned, roles: &[RoleDraft], outcome: &Outco
 pub(super) fn write_doubts(learned: &Learned) -> String {
     let mut text = String::new();
     if !learned.notes.is_empty() {
-        text.push_str("# What the captures can't tell, and what they show beside needs:\n");
+        text.push_str("# What this evidence can't tell, and what it shows beside needs:\n");
         learned.notes.iter().for_each(|note| push_comment(&mut text, "", &format!("- {note}")));
         text.push_str("#\n");
     }
@@ -121,15 +130,14 @@ fn write_policy(learned: &Learned, roles: &[RoleDraft], outcome: &Outcome<'_>) -
         (Some(from), Some(to)) => format!(", from {from} to {to}"),
         _ => String::new(),
     };
-    push_comment(
-        &mut text,
-        "",
-        &format!(
-            "Learnt by portcullis from {}: {} packets{span}.",
-            learned.files.join(", "),
-            learned.packets
-        ),
-    );
+    let sources = learned.files.join(", ");
+    let head = match learned.openings {
+        Some(openings) => {
+            format!("Learnt by portcullis from the gate on {sources}: {openings} answered openings{span}.")
+        }
+        None => format!("Learnt by portcullis from {sources}: {} packets{span}.", learned.packets),
+    };
+    push_comment(&mut text, "", &head);
     text.push_str(
         "#\n# Each need has its evidence above it: first and last time (UTC), how often, and with whom. Take out what\n# \
          nobody needs, then sign the rest. It drops nothing before you write \"enforce\":\n#   portcullis check FILE    \

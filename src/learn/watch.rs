@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::dns::Names;
 use super::everyday;
-use super::evidence::{Evidence, Opening, Service};
+use super::evidence::{Evidence, Opening, PeerEvidence, Service};
 use super::flows::{Flow, Flows, Step};
 use super::macs::Macs;
 use super::scope::{Scope, ServerId, Servers};
@@ -56,6 +56,8 @@ pub(super) struct Seen<'a> {
     has_macs: bool,
     /// DHCP requests without an address.
     pub(super) has_dhcp: bool,
+    /// It is what a gate has kept, and no capture.
+    pub(super) is_from_gate: bool,
 }
 
 /// Reads frames.
@@ -80,26 +82,7 @@ struct Ends {
 impl<'a> FrameReader<'a> {
     pub(super) fn new(servers: &'a Servers<'a>, is_increment: bool) -> FrameReader<'a> {
         FrameReader {
-            seen: Seen {
-                scope: Scope::new(servers),
-                evidence: Evidence::default(),
-                troubles: BTreeMap::new(),
-                names: Names::default(),
-                macs: Macs::default(),
-                uses: BTreeMap::new(),
-                forged: BTreeMap::new(),
-                before: BTreeMap::new(),
-                more_before: 0,
-                packets: 0,
-                first_ns: None,
-                last_ns: 0,
-                from_servers: 0,
-                to_servers: 0,
-                unread: 0,
-                forgotten: 0,
-                has_macs: false,
-                has_dhcp: false,
-            },
+            seen: Seen::new(servers),
             flows: Flows::default(),
             suspicion: Suspicion::new(),
             is_increment,
@@ -390,6 +373,33 @@ impl<'a> FrameReader<'a> {
     }
 }
 
+impl<'a> Seen<'a> {
+    /// Nothing yet.
+    pub(super) fn new(servers: &'a Servers<'a>) -> Seen<'a> {
+        Seen {
+            scope: Scope::new(servers),
+            evidence: Evidence::default(),
+            troubles: BTreeMap::new(),
+            names: Names::default(),
+            macs: Macs::default(),
+            uses: BTreeMap::new(),
+            forged: BTreeMap::new(),
+            before: BTreeMap::new(),
+            more_before: 0,
+            packets: 0,
+            first_ns: None,
+            last_ns: 0,
+            from_servers: 0,
+            to_servers: 0,
+            unread: 0,
+            forgotten: 0,
+            has_macs: false,
+            has_dhcp: false,
+            is_from_gate: false,
+        }
+    }
+}
+
 impl Seen<'_> {
     fn find_rule(&self, server: IpAddr, direction: Direction, ends: &Ends) -> Option<u32> {
         let (own_port, peer) = match direction {
@@ -411,10 +421,31 @@ impl Seen<'_> {
         true
     }
 
+    /// As [`Seen::note_use`], of openings that a gate has counted.
+    pub(super) fn note_kept_use(
+        &mut self,
+        server: IpAddr,
+        direction: Direction,
+        (protocol, port): (u8, u16),
+        peer: IpAddr,
+        counts: &PeerEvidence,
+    ) -> bool {
+        let service = (protocol, port, 0);
+        let Some(rule) = self.scope.find_rule(server, direction, service, peer) else {
+            return direction == Direction::Out
+                && self.scope.find_rule(server, Direction::Quiet, service, peer).is_some();
+        };
+        let used = self.uses.entry(rule).or_insert((counts.last_ns, 0));
+        used.0 = used.0.max(counts.last_ns);
+        used.1 = used.1.saturating_add(counts.answered.max(counts.asked));
+        true
+    }
+
     /// What the captures can't tell.
     pub(super) fn list_notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         match (self.from_servers, self.to_servers) {
+            _ if self.is_from_gate => {}
             (0, 0) => notes.push("no packet comes from a server or goes to one".to_owned()),
             (0, _) => notes.push(
                 "no packet comes from a server: one direction was captured. Of TCP the other one is known by what \
