@@ -93,6 +93,8 @@ const ONE_WAY: [one_way_port; 8] = [
 /// Where servers of one kind talk to each other.
 const AMONG_SERVERS: [(u8, u16); 3] = [(TCP, 25), (UDP, 53), (TCP, 53)];
 
+/// The port of name servers.
+pub(super) const DNS: u16 = 53;
 /// The ports of ssh.
 pub(super) const SSH: u16 = 22;
 

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use jiff::Timestamp as Moment;
 use serde_json::Value;
 
-use super::evidence::{PeerEvidence, Service};
+use super::evidence::{NameUse, PeerEvidence, Service};
 use super::record::Learned;
+use super::seen::Seen;
 use super::suspicion::Suspicion;
-use super::watch::Seen;
 use super::{Request, Servers, wording};
 use crate::alarm::Kind;
 use crate::capture::Timestamp;
@@ -95,6 +95,7 @@ fn add_openings(
             answered: opening.answered,
             first_ns,
             last_ns,
+            name: NameUse::Without,
         };
         if is_increment && seen.note_kept_use(address, direction, (protocol, port), peer, &counts) {
             continue;
