@@ -224,6 +224,23 @@ pub enum Command {
     /// List open and past alarms, or follow them live
     Alarms(AlarmsArgs),
 
+    /// Prove the gate, and find the ways around it. Exit status 1 means that a finding is severe
+    ///
+    /// Asks the loaded programs about packets that must pass and packets that must not, and looks at the interfaces,
+    /// routes, programs, tables, sinks and units around the gate. Changes nothing. `run --watch` does it once a minute.
+    Doctor {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+    },
+
+    /// Send a test alarm through every sink of the daemon. Exit status 1 means that one did not take it
+    TestAlarm {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+    },
+
     /// Watch servers, drop rates and alarms live. Keys quarantine and release a server
     Top {
         /// Where.
@@ -343,6 +360,11 @@ pub struct RunArgs {
     /// Detach the gate when the daemon stops
     #[arg(long)]
     pub detach_on_exit: bool,
+
+    /// Run `doctor` once a minute: what it finds is an alarm until it is gone, and a packet that must be dropped is
+    /// asked about each time
+    #[arg(long)]
+    pub watch: bool,
 
     /// Serve Prometheus metrics at http://ADDR:PORT/metrics [default: off]. :PORT serves them at every address
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen_address)]

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod commands;
 pub mod compile;
 pub mod daemon;
+pub mod doctor;
 pub mod drops;
 mod escape;
 pub mod exit;

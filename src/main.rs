@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use portcullis::cli::{Cli, Command, Export, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, learn, manuals, needs,
-    pickup, quarantine, reload, replay, report, rollback, run, show, test, top,
+    alarms, apply, attach, check, confirm, detach, diff, doctor, edits, explain, export, init, learn,
+    manuals, needs, pickup, quarantine, reload, replay, report, rollback, run, show, test, test_alarm, top,
 };
 use portcullis::exit::Exit;
 use portcullis::gate::EditAction;
@@ -86,6 +86,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         }
         Command::Release { interface, target } => quarantine::release(&interface.name, target, &output),
         Command::Alarms(arguments) => alarms::run(arguments, &output),
+        Command::Doctor { interface } => doctor::run(&interface.name, &output),
+        Command::TestAlarm { interface } => test_alarm::run(&interface.name, &output),
         Command::Top { interface } => top::run(&interface.name),
         Command::Report(arguments) => report::run(arguments, &output),
         Command::Pickup { interface, time } => pickup::run(&interface.name, *time, &output),

@@ -114,6 +114,8 @@ pub const fn can_cause_answers(kind: Kind, causer: Causer) -> bool {
         | Kind::Scan
         | Kind::Backdoor
         | Kind::Spread
+        | Kind::Doctor
+        | Kind::Canary
         | Kind::Gate => false,
     }
 }

@@ -220,7 +220,8 @@ impl Engine {
         self.follow_clock(now);
         let part = OpenPart::of_trouble(trouble, detail, now);
         let mut changes = Vec::new();
-        let newest = self.by_subject.get(&Subject::Gate).and_then(|ids| ids.last()).copied();
+        let subject = Subject::of_trouble(trouble);
+        let newest = self.by_subject.get(&subject).and_then(|ids| ids.last()).copied();
         if let Some(incident) = newest.and_then(|id| self.open.get_mut(&id)) {
             incident.add_trouble(part);
             changes.extend(incident.take_due(now, &self.thresholds));
@@ -229,7 +230,7 @@ impl Engine {
             }
             return changes;
         }
-        let opening = self.opening(Subject::Gate, interface, now);
+        let opening = self.opening(subject, interface, now);
         let incident = Incident::new(opening, part, now);
         self.insert(incident, now, &mut changes);
         changes
@@ -238,7 +239,7 @@ impl Engine {
     /// Notes that trouble of the gate is over, and closes its alarm when all of it is.
     pub fn end_trouble(&mut self, trouble: GateTrouble, now: Clock) -> Vec<Change> {
         let mut over = Vec::new();
-        for id in self.by_subject.get(&Subject::Gate).into_iter().flatten() {
+        for id in self.by_subject.get(&Subject::of_trouble(trouble)).into_iter().flatten() {
             if let Some(incident) = self.open.get_mut(id) {
                 incident.end_part(PartKey::Trouble(trouble));
                 if !incident.parts().iter().any(OpenPart::is_live) {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::{Kind, Severity};
+
 /// What may be wrong with the gate itself. Each is a part of one alarm about the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GateTrouble {
@@ -17,6 +19,19 @@ pub enum GateTrouble {
     PolicyRefused,
     /// The history was damaged, and a new one begins.
     HistoryDamaged,
+    /// A packet that must be dropped passes.
+    Canary,
+    /// `doctor` has found something.
+    Found {
+        /// The id of the finding.
+        id: &'static str,
+        /// How severe it is.
+        severity: Severity,
+        /// Why it matters, without a full stop.
+        why: &'static str,
+    },
+    /// Somebody tries the sinks, and nothing is wrong.
+    Test,
 }
 
 impl GateTrouble {
@@ -29,7 +44,39 @@ impl GateTrouble {
             GateTrouble::Observing => "observing",
             GateTrouble::PolicyRefused => "policy_refused",
             GateTrouble::HistoryDamaged => "history_damaged",
+            GateTrouble::Canary => "canary",
+            GateTrouble::Found { id, .. } => id,
+            GateTrouble::Test => "test",
         }
+    }
+
+    /// The kind of its alarm.
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            GateTrouble::Detached
+            | GateTrouble::TrackerMissing
+            | GateTrouble::ModeChanged
+            | GateTrouble::Observing
+            | GateTrouble::PolicyRefused
+            | GateTrouble::HistoryDamaged => Kind::Gate,
+            GateTrouble::Canary => Kind::Canary,
+            GateTrouble::Found { .. } | GateTrouble::Test => Kind::Doctor,
+        }
+    }
+
+    /// How severe its alarm is.
+    pub(super) fn severity(self) -> Severity {
+        match self {
+            GateTrouble::Found { severity, .. } => severity,
+            // as what it tests the way of
+            GateTrouble::Test => Severity::High,
+            other => other.kind().severity().unwrap_or(Severity::Critical),
+        }
+    }
+
+    /// Whether `doctor` found it. What it finds has an alarm of its own.
+    pub(super) const fn is_finding(self) -> bool {
+        matches!(self, GateTrouble::Found { .. } | GateTrouble::Test)
     }
 
     /// Why it matters, without a full stop.
@@ -49,13 +96,23 @@ impl GateTrouble {
             GateTrouble::HistoryDamaged => {
                 "A disk fails, or somebody has changed the record of what the servers tried"
             }
+            GateTrouble::Canary => {
+                "The programs in the kernel do not do what the policy says, so what a server sends gets out"
+            }
+            GateTrouble::Found { why, .. } => why,
+            GateTrouble::Test => "Whoever reads this would read of a real alarm too",
         }
     }
 
     /// Whether it lasts until somebody ends it. The others are over after quiet minutes.
     pub(super) const fn lasts(self) -> bool {
         match self {
-            GateTrouble::Detached | GateTrouble::TrackerMissing | GateTrouble::Observing => true,
+            GateTrouble::Detached
+            | GateTrouble::TrackerMissing
+            | GateTrouble::Observing
+            | GateTrouble::Canary
+            | GateTrouble::Found { .. }
+            | GateTrouble::Test => true,
             GateTrouble::ModeChanged | GateTrouble::PolicyRefused | GateTrouble::HistoryDamaged => false,
         }
     }

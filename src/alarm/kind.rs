@@ -210,6 +210,30 @@ kinds! {
         category: "A Network Trojan was detected",
         quarantine_refusal: None,
     },
+    /// What `doctor --watch` finds: a way around the gate, or something that weakens it.
+    Doctor: Row {
+        name: "doctor",
+        title: "doctor has found something",
+        action: None,
+        why: None,
+        severity: None,
+        technique: Some(IMPAIRED),
+        signature_id: 14,
+        category: "Misc activity",
+        quarantine_refusal: Some("it is about no server"),
+    },
+    /// A packet that must be dropped passes.
+    Canary: Row {
+        name: "canary",
+        title: "a packet that must be dropped passes",
+        action: None,
+        why: None,
+        severity: Some(Severity::Critical),
+        technique: Some(IMPAIRED),
+        signature_id: 15,
+        category: "Misc Attack",
+        quarantine_refusal: Some("it is about no server"),
+    },
     /// The gate itself: detached, changed, or with another policy than it was given.
     Gate: Row {
         name: "gate",
@@ -315,6 +339,10 @@ mod tests {
             (9, "stray"),
             (10, "gate"),
             (11, "question"),
+            (12, "forged_answer"),
+            (13, "rebinding"),
+            (14, "doctor"),
+            (15, "canary"),
         ] {
             assert!(numbers.contains(&known), "{known:?}");
         }

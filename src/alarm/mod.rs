@@ -44,6 +44,7 @@ mod severity;
 mod silence;
 mod subject;
 mod technique;
+mod test_alarm;
 #[cfg(test)]
 mod tests;
 mod thresholds;
@@ -70,6 +71,7 @@ pub use rating::{Rated, Ratings};
 pub use severity::{SEVERITIES, Severity};
 pub use silence::{MAX_SILENCE_S, NewSilence, Silence, SilenceRecord, Silenced, Target};
 pub use technique::Technique;
+pub use test_alarm::make_test_alarm;
 pub use thresholds::Thresholds;
 
 /// What a part of an alarm stands for.
@@ -170,6 +172,11 @@ impl Alarm {
     /// The sample of its first part; `None`: it is about no packet.
     pub fn sample(&self) -> Option<&Arc<DropEvent>> {
         self.lead().sample.as_ref()
+    }
+
+    /// Whether nothing is wrong, and somebody tries the sinks.
+    pub fn is_test(&self) -> bool {
+        matches!(self.lead().trouble, Some((GateTrouble::Test, _)))
     }
 
     /// The service of its first part.

@@ -216,6 +216,14 @@ fn advise_gate(trouble: GateTrouble, interface: &str) -> Vec<String> {
         GateTrouble::Observing => vec![format!("portcullis apply -i {interface} POLICY"), status],
         GateTrouble::PolicyRefused => vec!["portcullis check POLICY".to_owned(), status],
         GateTrouble::HistoryDamaged => vec![status],
+        GateTrouble::Canary => {
+            vec![
+                format!("portcullis doctor -i {interface}"),
+                format!("portcullis attach -i {interface} -p POLICY"),
+            ]
+        }
+        GateTrouble::Found { .. } => vec![format!("portcullis doctor -i {interface}")],
+        GateTrouble::Test => Vec::new(),
     }
 }
 

@@ -237,7 +237,7 @@ impl OpenPart {
     /// A part about the gate.
     pub(super) fn of_trouble(trouble: GateTrouble, detail: &str, now: Clock) -> OpenPart {
         let key = PartKey::Trouble(trouble);
-        let mut open = OpenPart::new(key, Kind::Gate, Severity::Critical, now.wall, now);
+        let mut open = OpenPart::new(key, trouble.kind(), trouble.severity(), now.wall, now);
         open.part.trouble = Some((trouble, detail.into()));
         open
     }

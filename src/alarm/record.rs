@@ -50,6 +50,9 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     looked_up: Option<&'a LookedUp>,
     while_away: bool,
+    /// Nothing is wrong: somebody tries the sinks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    test: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     response: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -222,6 +225,7 @@ impl Serialize for Alarm {
             question: self.sample().and_then(|sample| sample.question()).map(|question| question.to_string()),
             looked_up: self.sample().and_then(|sample| sample.looked_up.as_ref()),
             while_away: self.while_away,
+            test: self.is_test(),
             response: &self.response,
             acknowledged: self.acknowledged.as_ref(),
             silenced: self.silenced.as_ref(),

@@ -22,6 +22,8 @@ pub(super) enum Subject {
     Sender { server: u32, reason: ReasonCode, frames: Option<Frames> },
     /// The gate itself.
     Gate,
+    /// What `doctor` has found.
+    Findings,
     /// A name or a resolver; `None`: those for which there is no room.
     Answers { kind: Kind, about: Option<About> },
     /// All others, when too many alarms are open.
@@ -52,11 +54,16 @@ impl Subject {
         }
     }
 
+    /// The subject of trouble of the gate.
+    pub(super) fn of_trouble(trouble: GateTrouble) -> Subject {
+        if trouble.is_finding() { Subject::Findings } else { Subject::Gate }
+    }
+
     /// The server whose alarms are counted together.
     pub(super) fn server(self) -> u32 {
         match self {
             Subject::Server(server) | Subject::Low { server, .. } | Subject::Sender { server, .. } => server,
-            Subject::Gate | Subject::Everything => 0,
+            Subject::Gate | Subject::Findings | Subject::Everything => 0,
             Subject::Answers { .. } => OF_ANSWERS,
         }
     }

@@ -179,6 +179,8 @@ pub const GROUPS: &[Group] = &[
                     ),
                 ],
             ),
+            page("doctor", &[("does anything get past the gate?", "portcullis doctor -i dmz0")]),
+            page("test-alarm", &[("would an alarm reach me?", "portcullis test-alarm -i dmz0")]),
             page(
                 "alarms",
                 &[

@@ -28,6 +28,7 @@ pub fn run(arguments: &RunArgs, output: &Output) -> anyhow::Result<Exit> {
         policy_file: &arguments.policy,
         fall_back: arguments.fall_back,
         detach_on_exit: arguments.detach_on_exit,
+        watch: arguments.watch,
         metrics: arguments.metrics,
         colour: output.colours_stderr(),
     };

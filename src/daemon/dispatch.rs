@@ -9,12 +9,13 @@ use log::info;
 use super::control::Followers;
 use super::drop_budget::DropBudget;
 use super::metrics::snapshot::Snapshot;
-use crate::alarm::{Change, Engine, Handling};
+use crate::alarm::{Change, Engine, Handling, make_test_alarm};
 use crate::audit::Event as AuditEvent;
+use crate::clock::Clock;
 use crate::drops::{Baseline, DropEvent};
 use crate::history::{HistoryWriter, Limits, PreviousRun, Store};
 use crate::policy::{Alarms, Policy};
-use crate::sink::{Event, Fanout, Matter, SinkStatus, build_fanout};
+use crate::sink::{Event, Fanout, Matter, Receipt, SinkStatus, build_fanout};
 
 /// How long the sinks may take for their last events when the daemon ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -89,6 +90,11 @@ impl Dispatch {
             followers.send_audit(&event);
         }
         self.fanout.send(Event::of_audit(event));
+    }
+
+    /// Sends a test alarm through every sink. The history and the clients that follow do not get it.
+    pub(super) fn send_test(&self) -> Receipt {
+        self.fanout.send_test(make_test_alarm(&self.interface, Clock::now()))
     }
 
     /// How each sink does.

@@ -15,6 +15,7 @@ use log::{debug, warn};
 use super::audit_teller::AuditTeller;
 use super::control::{ControlServer, ReloadOrder};
 use super::dispatch::Dispatch;
+use super::doctor_watch::DoctorWatch;
 use super::handling_keeper::{HandlingKeeper, load};
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
@@ -63,6 +64,7 @@ pub(super) struct Start<'gate, 's> {
     pub attachment: &'s Attachment,
     pub policy_file: &'s Path,
     pub colour: bool,
+    pub doctor: bool,
     pub snapshot: &'s Arc<Snapshot>,
 }
 
@@ -86,6 +88,8 @@ pub(super) struct Daemon<'gate> {
     reload: Reload,
     audit: AuditTeller,
     sink_watch: SinkWatch,
+    /// `None`: nobody asked for it.
+    doctor: Option<DoctorWatch>,
     /// Generation of the live policy when it last was the one of the daemon's file.
     own_generation: u64,
     /// The trial whose text was refused last because nobody has confirmed it: when it began. Each SIGHUP finds the
@@ -114,7 +118,7 @@ impl<'gate> Daemon<'gate> {
         signals: Signals,
         service_manager: ServiceManager,
     ) -> anyhow::Result<Daemon<'gate>> {
-        let Start { place, gate, policy, attachment, policy_file, colour, snapshot } = *start;
+        let Start { place, gate, policy, attachment, policy_file, colour, doctor, snapshot } = *start;
         // What a sink writes down keeps this name, so that a time series goes on after a rename.
         let interface: Arc<str> = place.attached_as.as_str().into();
         // Every drop from here on is live.
@@ -134,6 +138,7 @@ impl<'gate> Daemon<'gate> {
             followers,
             Arc::clone(snapshot),
         );
+        let doctor = doctor.then(|| DoctorWatch::start(place.clone(), Arc::clone(snapshot))).transpose()?;
         let quarantine_writer = QuarantineWriter::start(place.clone())?;
         // an earlier command may have died before it came to that
         quarantine_writer.save();
@@ -155,6 +160,7 @@ impl<'gate> Daemon<'gate> {
             reload: Reload::new(policy_file),
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
+            doctor,
             own_generation: attachment.generation,
             reported_trial: None,
             reload_order: ReloadOrder::default(),
@@ -233,6 +239,7 @@ impl<'gate> Daemon<'gate> {
             self.report_trouble(GateTrouble::HistoryDamaged, &text);
         }
         self.check_sinks();
+        self.report_findings();
         self.dispatch.publish(&self.handling);
         self.service_manager.notify_status(&self.monitor.describe());
         self.report_startup_drops();
@@ -304,6 +311,18 @@ impl<'gate> Daemon<'gate> {
         let interface: Arc<str> = self.monitor.place().attached_as.as_str().into();
         for report in name_alarms::gather(events, self.started_ns, &now) {
             let changes = self.engine.report_answers(&report, &interface, now);
+            self.publish(changes);
+        }
+    }
+
+    /// Reports what `doctor` has found, and what is over.
+    fn report_findings(&mut self) {
+        let Some(news) = self.doctor.as_mut().map(DoctorWatch::take_news) else { return };
+        for (trouble, text) in &news.appeared {
+            self.report_trouble(*trouble, text);
+        }
+        for trouble in news.over {
+            let changes = self.engine.end_trouble(trouble, Clock::now());
             self.publish(changes);
         }
     }
@@ -447,6 +466,7 @@ impl<'gate> Daemon<'gate> {
     fn answer_clients(&self) {
         if let Some(control) = &self.control {
             control.answer_clients(|| self.stamped_alarms(), &self.dispatch.store());
+            control.tests().answer(|| self.dispatch.send_test());
         }
     }
 

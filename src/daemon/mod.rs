@@ -8,6 +8,7 @@
 //! | `intake` | learns of drops from samples and ledger (`drop_source`, `ledger_cursor`) |
 //! | `dispatch` | gives drops and alarms to history, sinks, clients and metrics (`drop_budget`) |
 //! | `audit_teller`, `sink_watch` | tells what was done to the gate, and which sinks fail |
+//! | `doctor_watch` | proves the gate once a minute, and finds the ways around it |
 //! | `responder` | puts the servers of alarms into quarantine |
 //! | `quarantine_writer` | saves the quarantines for the next reboot |
 //! | `handling_keeper` | saves acknowledgements and silences for the next daemon |
@@ -23,6 +24,7 @@ mod announcement;
 mod audit_teller;
 pub mod control;
 mod dispatch;
+mod doctor_watch;
 mod drop_budget;
 mod drop_source;
 mod event_loop;

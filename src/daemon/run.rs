@@ -32,6 +32,8 @@ pub struct Options<'o> {
     pub fall_back: bool,
     /// Detach the gate at the end.
     pub detach_on_exit: bool,
+    /// Look for ways around the gate once a minute.
+    pub watch: bool,
     /// Where to serve metrics.
     pub metrics: Option<SocketAddr>,
     /// Colour the alarms on standard error.
@@ -107,6 +109,7 @@ pub fn run(
         attachment: &attachment,
         policy_file: options.policy_file,
         colour: options.colour,
+        doctor: options.watch,
         snapshot: &snapshot,
     };
     let mut daemon = Daemon::start(&start, history, signals, service_manager)?;

@@ -38,7 +38,7 @@ pub(super) fn find_interface_caveats(interface: &str, has_vlans: bool) -> Vec<St
     if !has_vlans {
         return caveats;
     }
-    if Path::new(VLANS).join(interface).exists() {
+    if is_vlan_interface(interface) {
         caveats.push(format!(
             "{interface} is the interface of one VLAN, and frames reach it without their tag: no server's `vlan` can be \
              verified, and frames of servers with a `vlan` are dropped as spoofed; leave `vlan` out"
@@ -54,8 +54,13 @@ pub(super) fn find_interface_caveats(interface: &str, has_vlans: bool) -> Vec<St
     caveats
 }
 
+/// Whether it is the interface of one VLAN.
+pub(super) fn is_vlan_interface(interface: &str) -> bool {
+    Path::new(VLANS).join(interface).exists()
+}
+
 /// The bond of which the interface is a member.
-fn find_bond(interface: &str) -> Option<String> {
+pub(super) fn find_bond(interface: &str) -> Option<String> {
     fs::read_dir(BONDS).ok()?.flatten().find_map(|bond| {
         let text = fs::read_to_string(bond.path()).ok()?;
         names_member(&text, interface).then(|| bond.file_name().to_string_lossy().into_owned())

@@ -2,6 +2,7 @@
 
 mod active;
 mod apply;
+mod around;
 mod attach;
 mod audited;
 mod bloom;
@@ -73,6 +74,10 @@ mod verdict_cache;
 // every file of this room asks for them by this name
 use crate::{fault, state_file};
 
+pub use around::{
+    Around, Nic, NicKind, OtherProgram, ResolverFacts, ServerRoute, TagFacts, find_resolver_facts,
+    find_server_routes, find_tag_facts, is_clock_synchronised, list_other_programs, look_around,
+};
 pub use attach::Attachment;
 pub use audited::{Unkept, read_mark};
 pub use caveats::find_caveats;

@@ -120,7 +120,7 @@ pub fn find_on_link(place: &GatePlace, address: IpAddr) -> Option<bool> {
 }
 
 /// The route to an address, if it is no default route.
-fn find_specific_route(socket: &Socket, address: IpAddr) -> Option<Route> {
+pub(super) fn find_specific_route(socket: &Socket, address: IpAddr) -> Option<Route> {
     // the route that was chosen, not one made for this address (RTM_F_FIB_MATCH, Linux 4.13)
     let route = find_route(socket, address, RouteFlags::FibMatch).ok()??;
     (route.prefix_length > 0).then_some(route)

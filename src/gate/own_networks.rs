@@ -61,10 +61,10 @@ fn to_order(key: &prefix_key) -> (u32, [u32; 4]) {
 
 /// An address of an interface, with the prefix that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct OwnAddress {
-    interface: u32,
+pub(super) struct OwnAddress {
+    pub(super) interface: u32,
     address: IpAddr,
-    prefix: IpNet,
+    pub(super) prefix: IpNet,
 }
 
 /// What to note: every address, and the prefixes of the interfaces that lead to the gate's link.
@@ -79,7 +79,8 @@ fn to_rows(addresses: &[OwnAddress], link: &BTreeSet<u32>) -> BTreeMap<IpNet, ow
     rows
 }
 
-fn list_addresses() -> io::Result<Vec<OwnAddress>> {
+/// The addresses of this machine.
+pub(super) fn list_addresses() -> io::Result<Vec<OwnAddress>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     let mut addresses = Vec::new();
     dump(&socket, RouteNetlinkMessage::GetAddress(AddressMessage::default()), |answer| {

@@ -37,6 +37,11 @@ impl PinnedLinks {
         Some(PinnedLinks { folder: folder.to_owned(), attached_as, filter, tracker })
     }
 
+    /// The ids of its programs.
+    pub(super) fn program_ids(&self) -> impl Iterator<Item = u32> {
+        self.filter.iter().chain(&self.tracker).map(|link| link.program_id)
+    }
+
     /// Whether a NIC of some network namespace has programs of the gate.
     pub(super) fn is_on_nic(&self) -> bool {
         self.filter.is_some() || self.tracker.is_some()

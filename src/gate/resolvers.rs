@@ -62,6 +62,13 @@ impl Ways {
     }
 }
 
+impl Ways {
+    /// The resolvers whose answers can be forged from outside, with the interface by which they come.
+    pub(super) fn list_forgeable(&self) -> Vec<(IpAddr, String)> {
+        self.forgeable.iter().map(|(resolver, interface)| (*resolver, show(*interface))).collect()
+    }
+}
+
 fn show(interface: u32) -> String {
     let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
     // nix takes an interface that is gone for one without a name

@@ -210,6 +210,48 @@ pub(super) fn query_xdp(ifindex: u32) -> Result<Option<(u32, XdpMode)>, Errno> {
     }
 }
 
+/// The two sides of an interface that TCX has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TcxSide {
+    Ingress,
+    Egress,
+}
+
+/// The ids of the programs at one side of an interface. Empty as well: this kernel has no TCX.
+pub(super) fn list_tcx(ifindex: u32, side: TcxSide) -> Vec<u32> {
+    const MOST: usize = 64;
+    let Ok(target) = i32::try_from(ifindex) else {
+        return Vec::new();
+    };
+    let attach_type = match side {
+        TcxSide::Ingress => sys::BPF_TCX_INGRESS,
+        TcxSide::Egress => sys::BPF_TCX_EGRESS,
+    };
+    let mut ids = [0_u32; MOST];
+    let mut options = sys::bpf_prog_query_opts {
+        sz: size_of::<sys::bpf_prog_query_opts>() as sys::size_t,
+        prog_ids: ids.as_mut_ptr(),
+        ..Default::default()
+    };
+    options.__bindgen_anon_1.count = MOST as u32;
+    // SAFETY: the options and the ids outlive the call, and the options carry the size of both.
+    if check(unsafe { sys::bpf_prog_query_opts(target, attach_type, &raw mut options) }).is_err() {
+        return Vec::new();
+    }
+    // SAFETY: both members of the union are the same integer.
+    let count = unsafe { options.__bindgen_anon_1.count } as usize;
+    ids.into_iter().take(count.min(MOST)).collect()
+}
+
+/// Whether the kernel keeps the clock with a source of time (adjtimex(2)). `None`: it does not say.
+pub(super) fn is_clock_synchronised() -> Option<bool> {
+    // SAFETY: its members are integers, for which all zero is valid. Zero modes ask, and set nothing.
+    let mut clock: libc::timex = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes to `clock`, which outlives the call.
+    let state = unsafe { libc::adjtimex(&raw mut clock) };
+    (state >= 0).then_some(state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0)
+}
+
 /// Whether the NIC takes VLAN tags out of the frames that it receives. `None`: it can't be asked.
 pub(super) fn strips_vlan_tags(interface: &str) -> Option<bool> {
     // struct ethtool_value and its numbers, of linux/ethtool.h
@@ -339,7 +381,7 @@ pub(super) mod clsact {
     use crate::gate::fault;
 
     /// They tell our filter from others: nobody picks them by chance.
-    const HANDLE: u32 = 0x706f;
+    pub(in crate::gate) const HANDLE: u32 = 0x706f;
     const PRIORITY: u32 = 0x7063;
 
     fn hook(program: BorrowedFd<'_>, ifindex: u32) -> Result<TcHook, Errno> {

@@ -56,6 +56,8 @@ impl Judge<'_, '_> {
                 | Kind::Stray
                 | Kind::Attempt
                 | Kind::Burst
+                | Kind::Doctor
+                | Kind::Canary
                 | Kind::Gate
                 | Kind::Rebinding
                 | Kind::ForgedAnswer => false,

@@ -189,6 +189,8 @@ impl Suspicion {
                 Kind::Stray
                 | Kind::Attempt
                 | Kind::Burst
+                | Kind::Doctor
+                | Kind::Canary
                 | Kind::Gate
                 | Kind::Rebinding
                 | Kind::ForgedAnswer => false,

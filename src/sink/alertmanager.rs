@@ -210,6 +210,11 @@ impl Sink for Alertmanager {
         }
     }
 
+    /// An empty list is a request like any other.
+    fn try_out(&mut self) -> anyhow::Result<()> {
+        self.post(&[])
+    }
+
     /// The certificates may have changed, so they are read again.
     fn reopen(&mut self) -> anyhow::Result<()> {
         self.agent = None;

@@ -137,6 +137,10 @@ impl Sink for Mail {
         }
     }
 
+    fn try_out(&mut self) -> anyhow::Result<()> {
+        self.relay.try_out()
+    }
+
     fn tick_interval(&self) -> Option<Duration> {
         (self.folded.count > 0).then_some(INTERVAL)
     }

@@ -19,6 +19,7 @@ mod journald;
 mod lines;
 mod mail;
 mod pcapng;
+mod receipt;
 mod secret;
 mod stderr;
 mod syslog;
@@ -41,6 +42,7 @@ pub use file::Rotation;
 pub(crate) use file::check_log_file;
 pub use journald::Journald;
 pub use pcapng::Pcapng;
+pub use receipt::{Receipt, SinkAnswer};
 pub(crate) use secret::check_secret_file;
 pub use stderr::render_line;
 pub use syslog::Syslog;
@@ -51,6 +53,8 @@ pub struct Event {
     matter: Matter,
     /// The JSON of its own fields, once a sink has needed it.
     record: OnceLock<Result<String, String>>,
+    /// Of a test: where each sink says whether it took it.
+    receipt: Option<Receipt>,
 }
 
 /// What an event is about.
@@ -70,12 +74,17 @@ pub enum Matter {
 impl Event {
     /// An event about this.
     pub fn new(matter: Matter) -> Event {
-        Event { matter, record: OnceLock::new() }
+        Event { matter, record: OnceLock::new(), receipt: None }
     }
 
     /// An event about a change of an alarm.
     pub fn of_alarm(change: Change) -> Event {
         Event::new(Matter::Alarm(Box::new(change)))
+    }
+
+    /// A change of a test alarm: each sink says whether it took it.
+    pub fn of_test(change: Change, receipt: Receipt) -> Event {
+        Event { receipt: Some(receipt), ..Event::of_alarm(change) }
     }
 
     /// An event about what was done to the gate.
@@ -172,6 +181,15 @@ pub trait Sink: Send {
     /// # Errors
     /// If the new file can't be opened.
     fn reopen(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Tries what a write needs, without an event. It is called once when the daemon begins, and for a test where the
+    /// sink takes no alarms. A sink that takes audit events is tried by the first of them.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    fn try_out(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -71,6 +71,10 @@ impl Sink for Pcapng {
         }
     }
 
+    fn try_out(&mut self) -> anyhow::Result<()> {
+        self.file.reopen()
+    }
+
     fn reopen(&mut self) -> anyhow::Result<()> {
         self.file.reopen()
     }

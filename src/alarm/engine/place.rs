@@ -69,6 +69,7 @@ impl Engine {
             | Subject::Server(_)
             | Subject::Low { .. }
             | Subject::Gate
+            | Subject::Findings
             | Subject::Answers { .. }
             | Subject::Everything => false,
         });

@@ -7,6 +7,7 @@ mod order_desk;
 mod protocol;
 mod reload_desk;
 mod server;
+mod test_desk;
 
 pub use client::{ask_daemon, collect_report, find_alarms, find_open_alarms, follow_daemon, no_daemon};
 pub(super) use followers::Followers;

@@ -46,6 +46,10 @@ pub enum Request {
         #[serde(default)]
         who: Box<Who>,
     },
+    /// How each sink does.
+    Sinks,
+    /// A test alarm through every sink: whether each one took it. For root alone.
+    TestAlarm,
     /// The data of a report: lines of [`ReportPart`].
     Report {
         /// Where the report begins.
@@ -171,6 +175,8 @@ mod tests {
             Request::Alarms(filter.clone()),
             Request::Follow(filter),
             Request::Reload { force: true, who: Box::new(Who::of_this_process()) },
+            Request::Sinks,
+            Request::TestAlarm,
             Request::Report { from, to },
             Request::Handle {
                 order: AlarmOrder::Ack { id: 7, note: Some("on it".to_owned()) },

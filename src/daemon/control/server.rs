@@ -26,6 +26,7 @@ use super::followers::Followers;
 use super::order_desk::{Handled, OrderDesk};
 use super::protocol::{AlarmOrder, Failure, GREETING, Request};
 use super::reload_desk::ReloadDesk;
+use super::test_desk::TestDesk;
 use crate::alarm::{Alarm, Change};
 use crate::audit::Who;
 use crate::clock::Clock;
@@ -33,6 +34,7 @@ use crate::daemon::metrics::snapshot::{Snapshot, increment};
 use crate::gate::count_unread;
 use crate::history::{AlarmEntry, AlarmFilter, AlarmState, Store, StoreError};
 use crate::memory::return_memory;
+use crate::sink::SinkAnswer;
 
 /// Clients that ask, at a time. A further one has to come again.
 const MOST_CLIENTS: usize = 16;
@@ -48,6 +50,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(50);
 /// How long a client waits until its word about an alarm is saved.
 pub(super) const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the sinks may take for a test alarm: a mail takes its time.
+pub(super) const TEST_PATIENCE: Duration = Duration::from_secs(20);
 /// The length of a request, which is one line.
 const MOST_REQUEST_BYTES: u64 = 64 << 10;
 /// How long a client that follows may leave unread what it was sent. One that reads nothing would keep its slot for
@@ -65,6 +69,9 @@ const NOT_ROOT_FOR_ALARMS: &str = "only root may acknowledge or silence alarms\n
                                    help: run it as root (sudo portcullis alarms …)";
 const NOT_SAVED: &str = "the daemon has not answered in time: it is busy, or the disk of its state folder hangs\n\
                          help: `portcullis alarms` shows whether it holds";
+const NOT_TESTED: &str = "the daemon did not send the test alarm: it is busy\nhelp: try again";
+const NOT_ROOT_TESTS: &str = "only root may send a test alarm\n\
+                              help: run it as root (sudo portcullis test-alarm …)";
 
 /// The daemon's socket.
 pub(in crate::daemon) struct ControlServer {
@@ -75,6 +82,7 @@ pub(in crate::daemon) struct ControlServer {
     followers: Followers,
     reloads: ReloadDesk,
     orders: OrderDesk,
+    tests: TestDesk,
     follower_patience: Duration,
     snapshot: Arc<Snapshot>,
 }
@@ -131,6 +139,7 @@ impl ControlServer {
             followers,
             reloads: ReloadDesk::default(),
             orders: OrderDesk::default(),
+            tests: TestDesk::default(),
             follower_patience: FOLLOWER_PATIENCE,
             snapshot,
         })
@@ -144,6 +153,11 @@ impl ControlServer {
     /// Where clients ask for a reload.
     pub(in crate::daemon) fn reloads(&self) -> &ReloadDesk {
         &self.reloads
+    }
+
+    /// Where clients ask for a test alarm.
+    pub(in crate::daemon) fn tests(&self) -> &TestDesk {
+        &self.tests
     }
 
     /// Where clients say what is to be done with alarms.
@@ -171,6 +185,8 @@ impl ControlServer {
                 following: self.following.clone(),
                 reloads: self.reloads.clone(),
                 orders: self.orders.clone(),
+                tests: self.tests.clone(),
+                snapshot: Arc::clone(&self.snapshot),
                 follower_patience: self.follower_patience,
             };
             let snapshot = Arc::clone(&self.snapshot);
@@ -219,6 +235,8 @@ struct Client {
     following: Slots,
     reloads: ReloadDesk,
     orders: OrderDesk,
+    tests: TestDesk,
+    snapshot: Arc<Snapshot>,
     follower_patience: Duration,
 }
 
@@ -256,6 +274,11 @@ impl Client {
                 Ok(value) => send_line(&mut writer, &value),
                 Err(text) => send_failure(&mut writer, text),
             },
+            Request::Sinks => self.send_sinks(&mut writer),
+            Request::TestAlarm => match self.test_sinks(&stream) {
+                Ok(answers) => answers.iter().try_for_each(|answer| send_line(&mut writer, answer)),
+                Err(text) => send_failure(&mut writer, text),
+            },
             Request::Follow(filter) => {
                 drop(writer);
                 drop(slot);
@@ -288,6 +311,28 @@ impl Client {
             return Err(NOT_ROOT_FOR_ALARMS.to_owned());
         }
         self.orders.ask(order, who, ORDER_PATIENCE).unwrap_or_else(|| Err(NOT_SAVED.to_owned()))
+    }
+
+    fn send_sinks(&self, writer: &mut impl Write) -> io::Result<()> {
+        let sinks = self.snapshot.state().sinks.clone();
+        sinks.into_iter().try_for_each(|sink| {
+            let took = sink.error.is_none();
+            send_line(writer, &SinkAnswer { sink: sink.name, took, why: sink.error })
+        })
+    }
+
+    /// Has a test alarm sent, for root alone: it pages people.
+    fn test_sinks(&self, stream: &UnixStream) -> Result<Vec<SinkAnswer>, String> {
+        let who = find_peer(stream, Who::default()).map_err(|error| format!("{NOT_KNOWN}: {error}"))?;
+        if !who.is_root() {
+            return Err(NOT_ROOT_TESTS.to_owned());
+        }
+        let receipt = self.tests.ask(CLIENT_PATIENCE).ok_or_else(|| NOT_TESTED.to_owned())?;
+        let errors = || {
+            let sinks = self.snapshot.state().sinks.clone().into_iter();
+            sinks.filter_map(|sink| Some((sink.name, sink.error?))).collect()
+        };
+        Ok(receipt.wait(TEST_PATIENCE, errors))
     }
 
     fn open_entries(&self) -> Vec<AlarmEntry> {

@@ -11,7 +11,8 @@ mod worker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Event, Sink};
+use super::{Event, Receipt, Sink};
+use crate::alarm::Change;
 use threads::Threads;
 pub use worker::SinkStatus;
 use worker::Worker;
@@ -46,6 +47,20 @@ impl Fanout {
         for worker in &self.workers {
             worker.push(&event);
         }
+    }
+
+    /// Sends a test alarm through every sink, the failing ones too. One that takes no alarms is tried without it.
+    /// Nobody waits here: the receipt does.
+    pub fn send_test(&self, changes: Vec<Change>) -> Receipt {
+        let receipt = Receipt::default();
+        self.workers.iter().for_each(|worker| receipt.expect(worker.name()));
+        let mut changes = changes.into_iter();
+        if let Some(first) = changes.next() {
+            let event = Arc::new(Event::of_test(first, receipt.clone()));
+            self.workers.iter().for_each(|worker| worker.test(&event, &receipt));
+        }
+        changes.for_each(|change| self.send(Event::of_test(change, receipt.clone())));
+        receipt
     }
 
     /// Opens the files of all sinks anew, as log rotation asks for. Failing sinks are retried at once.

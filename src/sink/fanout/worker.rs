@@ -10,7 +10,7 @@ use log::{info, warn};
 use super::backoff::Backoff;
 use super::queue::{Queue, QueuedEvent};
 use super::threads::Threads;
-use crate::sink::{Event, EventFilter, Matter, PermanentError, Sink, escape};
+use crate::sink::{Event, EventFilter, Matter, PermanentError, Receipt, Sink, escape};
 
 /// Attempts at an event that the other side refuses.
 const MAX_ATTEMPTS: u32 = 3;
@@ -72,15 +72,33 @@ struct State {
     error: Option<String>,
     backoff: Backoff,
     reopen: bool,
+    /// The trial of a sink that begins.
+    trial: Trial,
+    /// Tests of a sink that takes no alarms.
+    tests: Vec<Receipt>,
+    /// Of a test whose event waits behind others: what fails for them fails for it.
+    asked: Option<Receipt>,
     stopping: bool,
     /// When it ends although events wait.
     stop_by: Option<Instant>,
     ended: bool,
 }
 
+/// Each sink is tried when it begins, and not first by a break-in.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Trial {
+    /// It comes before everything else.
+    #[default]
+    Due,
+    /// It failed, and comes again while no event waits.
+    Failed,
+    Passed,
+}
+
 enum Task {
     Write(QueuedEvent),
     Reopen,
+    TryOut(Option<Receipt>),
     Tick,
     End,
 }
@@ -144,6 +162,29 @@ impl Worker {
                 self.shared.wake.notify_one();
             }
         }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes a test: the event, or a trial without it if the sink takes no alarms.
+    pub(super) fn test(&self, event: &Arc<Event>, receipt: &Receipt) {
+        let mut state = self.shared.lock();
+        if state.ended {
+            drop(state);
+            receipt.note(&self.name, Err("it has no thread".to_owned()));
+            return;
+        }
+        match self.filter.accepts(event) {
+            true => {
+                state.queue.push(Arc::clone(event));
+                state.asked = Some(receipt.clone());
+            }
+            false => state.tests.push(receipt.clone()),
+        }
+        state.backoff.hurry();
+        self.shared.wake.notify_one();
     }
 
     pub(super) fn reopen(&self) {
@@ -240,8 +281,19 @@ impl Shared {
                     }
                     self.lock().backoff.hurry();
                 }
+                Task::TryOut(receipt) => {
+                    let result = attempt(|| sink.try_out());
+                    if let Some(receipt) = receipt {
+                        receipt.note(sink.name(), describe_result(&result));
+                    }
+                    self.note_trial(sink, result);
+                }
                 Task::Write(queued) => {
                     let number = queued.number;
+                    if queued.event.receipt.as_ref().is_some_and(|receipt| receipt.is_stale(sink.name())) {
+                        self.put_away(queued, false, true);
+                        continue;
+                    }
                     let result = attempt(|| sink.write(&queued.event));
                     let is_refused = result.as_ref().is_err_and(|error| error.is::<PermanentError>());
                     let attempts = match refused {
@@ -249,7 +301,17 @@ impl Shared {
                         _ => 1,
                     };
                     refused = is_refused.then_some((number, attempts));
-                    self.put_away(queued, result.is_ok(), is_refused && attempts >= MAX_ATTEMPTS);
+                    let receipt = queued.event.receipt.as_ref();
+                    if let Some(receipt) = receipt {
+                        receipt.note(sink.name(), describe_result(&result));
+                    }
+                    let asked = if result.is_err() { self.lock().asked.take() } else { None };
+                    if let Some(receipt) = asked {
+                        receipt.note(sink.name(), describe_result(&result));
+                    }
+                    // nobody wants a test that comes when its asker is gone
+                    let is_given_up = is_refused && attempts >= MAX_ATTEMPTS || receipt.is_some();
+                    self.put_away(queued, result.is_ok(), is_given_up);
                     self.note_result(sink, result);
                     self.gather();
                 }
@@ -300,6 +362,12 @@ impl Shared {
                 state.reopen = false;
                 return Task::Reopen;
             }
+            if let Some(receipt) = state.tests.pop() {
+                return Task::TryOut(Some(receipt));
+            }
+            if state.trial == Trial::Due && !state.stopping {
+                return Task::TryOut(None);
+            }
             let wait = state.backoff.left(now);
             if state.stopping && (wait.is_some() || state.stop_by.is_some_and(|by| now >= by)) {
                 return Task::End; // it had its last attempt, or it is too slow
@@ -312,6 +380,9 @@ impl Shared {
             }
             if state.stopping {
                 return Task::End;
+            }
+            if wait.is_none() && state.trial == Trial::Failed {
+                return Task::TryOut(None);
             }
             if wait.is_none() && tick.is_some_and(|tick| now >= tick) {
                 return Task::Tick;
@@ -340,6 +411,22 @@ impl Shared {
         }
     }
 
+    /// Whoever refuses a trial is there all the same, and may take an event.
+    fn note_trial(&self, sink: &dyn Sink, result: anyhow::Result<()>) {
+        let is_there = result.as_ref().err().is_none_or(|error| error.is::<PermanentError>());
+        let has_events = {
+            let mut state = self.lock();
+            state.trial = if is_there { Trial::Passed } else { Trial::Failed };
+            state.queue.len() > 0
+        };
+        match result {
+            Err(error) if !is_there => self.note_result(sink, Err(error)),
+            // a success says nothing of events that wait
+            _ if has_events => {}
+            _ => self.note_result(sink, Ok(())),
+        }
+    }
+
     fn note_result(&self, sink: &dyn Sink, result: anyhow::Result<()>) {
         let mut state = self.lock();
         match result {
@@ -362,6 +449,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn describe_result(result: &anyhow::Result<()>) -> Result<(), String> {
+    result.as_ref().map(drop).map_err(|error| escape(&format!("{error:#}")).into_owned())
 }
 
 /// A panic of a sink is a failure like any other.

@@ -75,6 +75,13 @@ impl Relay {
         Ok(refused)
     }
 
+    /// Connects and logs in, and sends nothing.
+    pub(super) fn try_out(&self) -> anyhow::Result<()> {
+        let mut dialogue = self.connect()?;
+        let _ = dialogue.say(Quit);
+        Ok(())
+    }
+
     fn connect(&self) -> anyhow::Result<Dialogue> {
         let deadline = Instant::now() + self.patience;
         let endpoint = &self.server.endpoint;

@@ -121,6 +121,7 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     compare(&mut page, "attach", &run(&["attach", "-j", "-i", NIC, "-p", &richer]));
     compare(&mut page, "show servers", &testbed.run("show", &["servers", "-j"]));
     compare(&mut page, "detach", &run(&["detach", "-j", "-i", NIC]));
+    compare(&mut page, "doctor", &run(&["doctor", "-j", "-i", NIC]));
     compare(&mut page, "detach --orphans", &run(&["detach", "-j", "--orphans"]));
 
     let (captures, wider) = write_capture(&testbed);
@@ -187,6 +188,8 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     for subject in ["status", "policy", "servers", "flows", "drops", "alarms", "needs", "audit", "gates"] {
         compare(&mut page, &format!("show {subject}"), &testbed.run("show", &[subject, "-j"]));
     }
+    compare(&mut page, "doctor", &run(&["doctor", "-j", "-i", NIC]));
+    compare(&mut page, "test-alarm", &run(&["test-alarm", "-j", "-i", NIC]));
     for (from, to, what) in
         [(V4.web, V4.peer, "tcp/80"), (V4.dns, V4.resolver, "udp/53"), (V4.peer, V4.web, "tcp/80")]
     {

@@ -13,6 +13,7 @@ pub mod command;
 mod commands;
 pub mod console;
 mod daemon;
+mod doctor;
 mod edits;
 pub mod elsewhere;
 pub mod evasion;

@@ -18,10 +18,10 @@ use super::testbed::{NIC, Testbed, share_machine};
 use crate::support::patience::eventually;
 
 /// Somebody else's XDP program on the router's NIC: one that lets everything through.
-struct OtherProgram<'w>(&'w Testbed);
+pub(super) struct OtherProgram<'w>(&'w Testbed);
 
 impl<'w> OtherProgram<'w> {
-    fn attach(testbed: &'w Testbed) -> OtherProgram<'w> {
+    pub(super) fn attach(testbed: &'w Testbed) -> OtherProgram<'w> {
         let text = format!(
             "[policy]\nunknown_sources = \"allow\"\n[servers.none]\naddresses = [\"192.0.2.254\"]\nroles = []\n{TABLES}"
         );

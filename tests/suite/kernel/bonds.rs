@@ -44,6 +44,7 @@ fn a_gate_on_a_member_of_a_bond_warns_of_the_others() {
     assert!(said.err.contains("member of bond0"), "{said:#?}");
     let warnings = testbed.show("status")["warnings"].to_string();
     assert!(warnings.contains("member of bond0"), "{warnings}");
+    assert!(testbed.run("doctor", &["-j"]).out.contains("\"bond_member\""));
     // what comes by this member is judged
     prove_gate(&testbed, &tap);
 }

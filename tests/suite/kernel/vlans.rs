@@ -80,6 +80,8 @@ fn a_nic_that_strips_tags_hides_them_from_the_filter_which_then_trusts_nobody() 
     assert!(said.err.contains("strips VLAN tags") && said.err.contains("rxvlan off"), "{said:#?}");
     let warnings = testbed.show("status")["warnings"].to_string();
     assert!(warnings.contains("strips VLAN tags"), "{warnings}");
+    let finds_it = || testbed.run("doctor", &["-j"]).out.contains("\"tags_stripped\"");
+    assert!(finds_it());
     testbed.send_from_web(4000, 4);
     eventually("the frames without their tag are seen", || {
         testbed.dropped("web1", "udp", 4000, "spoofed") == 4
@@ -89,6 +91,7 @@ fn a_nic_that_strips_tags_hides_them_from_the_filter_which_then_trusts_nobody() 
     strip_tags(&testbed, NIC, "off");
     let warnings = testbed.show("status")["warnings"].to_string();
     assert!(!warnings.contains("strips VLAN tags"), "{warnings}");
+    assert!(!finds_it());
     prove_gate(&testbed, &tap);
     strip_tags(&testbed, NIC, "on"); // the NIC outlives the test
 }
@@ -104,6 +107,12 @@ fn a_gate_on_a_vlans_own_interface_judges_that_vlan_whether_tags_are_stripped_or
         let said = testbed.attach(&dmz());
         assert!(said.err.contains("generic mode"), "{said:#?}");
         assert_eq!(testbed.show("status")["attached"], "generic");
+        // the trunk takes other frames once it has an address
+        let finds_sibling = || testbed.run("doctor", &["-j"]).out.contains("\"vlan_sibling\"");
+        assert!(!finds_sibling());
+        testbed.router.ip("address add 203.0.113.200/32 dev trunk\n");
+        assert!(finds_sibling());
+        testbed.router.ip("address delete 203.0.113.200/32 dev trunk\n");
         prove_gate(&testbed, &tap);
 
         // The tag is gone by then: a server's `vlan` can't be verified, whatever the hardware does.
