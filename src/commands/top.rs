@@ -1,6 +1,7 @@
 //! `portcullis top`: a live view of drops by server and of open alarms. It reads the maps itself and works
 //! without a daemon. Only the alarms come from the daemon.
 
+mod alarms;
 mod model;
 mod view;
 
@@ -11,12 +12,13 @@ use anyhow::{Context as _, bail};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use super::alarms::order_daemon;
 use super::shared::find_place;
 use crate::audit::{Action as AuditAction, Entry};
-use crate::daemon::control::{Request, ask_daemon};
+use crate::daemon::control::{AlarmOrder, Request, ask_daemon};
 use crate::exit::Exit;
 use crate::gate::{Gate, GatePlace, PolicyFacts};
-use model::{Action, Confirmation, Model};
+use model::{Action, Confirmation, Model, Overlay, Pane, Typing};
 
 /// Between two readings of the maps.
 const READ: Duration = Duration::from_secs(1);
@@ -24,6 +26,12 @@ const READ: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 /// A quarantine by key. It is long enough to investigate, and it ends if it is forgotten.
 const QUARANTINE_S: u64 = 3_600;
+/// A silence by key, likewise.
+const SILENCE_S: u64 = 3_600;
+/// The longest note that can be typed.
+const MOST_TYPED: usize = 200;
+/// Lines that a page key moves.
+const PAGE: isize = 10;
 
 /// Shows the live view until the user quits.
 ///
@@ -105,10 +113,33 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
             }
         };
     }
+    if let Some(typing) = model.typing.take() {
+        return type_key(model, typing, key.code);
+    }
+    if model.overlay.is_some() && matches!(key.code, KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?'))
+    {
+        model.overlay = None;
+        return Press::Nothing;
+    }
+    model.message.clear();
     match key.code {
+        KeyCode::Esc if !model.filter.is_empty() => model.set_filter(String::new()),
         KeyCode::Char('q') | KeyCode::Esc => return Press::Quit,
         KeyCode::Down | KeyCode::Char('j') => model.select(1),
         KeyCode::Up | KeyCode::Char('k') => model.select(-1),
+        KeyCode::PageDown => model.select(PAGE),
+        KeyCode::PageUp => model.select(-PAGE),
+        KeyCode::Home => model.select(isize::MIN),
+        KeyCode::End => model.select(isize::MAX),
+        KeyCode::Tab | KeyCode::BackTab => model.switch_pane(),
+        KeyCode::Char('?') => model.overlay = Some(Overlay::Help),
+        KeyCode::Char('/') => model.typing = Some(Typing::Filter),
+        KeyCode::Char('a') => model.begin_ack(),
+        KeyCode::Char('s') => model.begin_silence(),
+        KeyCode::Enter => match model.selected_alarm() {
+            Some(_) => (model.pane, model.overlay) = (Pane::Alarms, Some(Overlay::Alarm)),
+            None => model.message = "no alarm is open".to_owned(),
+        },
         KeyCode::Char('x') => model.ask(|server| Confirmation {
             text: format!("cut {server} off for an hour, but for its management?"),
             action: Action::Quarantine(server.to_owned()),
@@ -122,7 +153,62 @@ fn press(model: &mut Model, key: KeyEvent) -> Press {
     Press::Nothing
 }
 
+/// A key while a line is being typed.
+fn type_key(model: &mut Model, mut typing: Typing, key: KeyCode) -> Press {
+    let filter = model.filter.clone();
+    let line = match &typing {
+        Typing::Filter => filter,
+        Typing::AckNote(_, note) | Typing::SilenceNote(_, note) => note.clone(),
+    };
+    let changed = match key {
+        KeyCode::Char(letter) if line.len() < MOST_TYPED => Some(format!("{line}{letter}")),
+        KeyCode::Backspace => {
+            let mut shorter = line.clone();
+            shorter.pop();
+            Some(shorter)
+        }
+        KeyCode::Esc => {
+            if typing == Typing::Filter {
+                model.set_filter(String::new());
+            } else {
+                model.message = "nothing was done".to_owned();
+            }
+            return Press::Nothing;
+        }
+        KeyCode::Enter => {
+            return match typing {
+                Typing::Filter => Press::Nothing,
+                Typing::AckNote(id, note) => {
+                    Press::Do(Action::Ack(id, Some(note).filter(|note| !note.is_empty())))
+                }
+                Typing::SilenceNote(server, note) => Press::Do(Action::Silence(server, note)),
+            };
+        }
+        _ => None,
+    };
+    if let Some(changed) = changed {
+        match &mut typing {
+            Typing::Filter => model.set_filter(changed),
+            Typing::AckNote(_, note) | Typing::SilenceNote(_, note) => *note = changed,
+        }
+    }
+    model.typing = Some(typing);
+    Press::Nothing
+}
+
 fn perform(place: &GatePlace, gate: &Gate, action: &Action) -> anyhow::Result<String> {
+    let order = match action {
+        Action::Ack(id, note) => Some(AlarmOrder::Ack { id: *id, note: note.clone() }),
+        Action::Silence(target, note) => {
+            let (target, note) = (target.clone(), note.clone());
+            Some(AlarmOrder::Silence { target, for_s: SILENCE_S, note, force: false })
+        }
+        Action::Quarantine(_) | Action::Release(_) => None,
+    };
+    if let Some(order) = order {
+        let done = order_daemon(place, order, "nothing was done")?;
+        return Ok(done["text"].as_str().unwrap_or("done").to_owned());
+    }
     let lock = place.lock()?;
     let mark = gate.policy_mark();
     let mut unkept = None;
@@ -143,6 +229,8 @@ fn perform(place: &GatePlace, gate: &Gate, action: &Action) -> anyhow::Result<St
             }
             false => format!("{server} was not in quarantine"),
         },
+        // said to the daemon above
+        Action::Ack(..) | Action::Silence(..) => String::new(),
     };
     drop(lock);
     let message = unkept.map_or(message.clone(), |warning| format!("{message}, but {warning}"));

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::alarms;
 use crate::gate::{GateStatus, QuarantinedAddress};
 
+/// For so many readings the servers keep their places after a key.
+const HELD: u32 = 5;
 /// Readings in a sparkline.
 const HISTORY: usize = 60;
 
@@ -17,11 +20,41 @@ pub(super) struct Confirmation {
     pub action: Action,
 }
 
-/// An action of a key on a server.
+/// An action of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Quarantine(String),
     Release(String),
+    /// Of an alarm, with a note.
+    Ack(u64, Option<String>),
+    /// A server, with a note.
+    Silence(String, String),
+}
+
+/// The pane that keys act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pane {
+    Servers,
+    Alarms,
+}
+
+/// A line that is being typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Typing {
+    /// The filter of both lists.
+    Filter,
+    /// The note of an acknowledgement.
+    AckNote(u64, String),
+    /// The note of a silence.
+    SilenceNote(String, String),
+}
+
+/// What is in front of the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overlay {
+    Help,
+    /// The whole alarm that is selected.
+    Alarm,
 }
 
 /// One line of the table of servers. Its drops include the packets that passed because of observe.
@@ -59,6 +92,17 @@ pub(super) struct Model {
     pub alarms: Option<Vec<Value>>,
     known: BTreeMap<Arc<str>, Known>,
     selected: Option<Arc<str>>,
+    /// The order of the servers on the screen. It stays while somebody moves in it.
+    order: Vec<Arc<str>>,
+    /// Readings for which the order stays.
+    held: u32,
+    selected_alarm: Option<u64>,
+    /// Where the selected alarm stood, for when it closes.
+    alarm_place: usize,
+    pub pane: Pane,
+    pub filter: String,
+    pub typing: Option<Typing>,
+    pub overlay: Option<Overlay>,
     pub question: Option<Confirmation>,
     pub message: String,
     has_first: bool,
@@ -72,6 +116,14 @@ impl Model {
             alarms: None,
             known: BTreeMap::new(),
             selected: None,
+            order: Vec::new(),
+            held: 0,
+            selected_alarm: None,
+            alarm_place: 0,
+            pane: Pane::Servers,
+            filter: String::new(),
+            typing: None,
+            overlay: None,
             question: None,
             message: String::new(),
             has_first: false,
@@ -114,15 +166,63 @@ impl Model {
         }
         self.has_first = true;
         self.alarms = alarms;
+        if let Some(alarms) = &mut self.alarms {
+            alarms::sort(alarms);
+        }
         self.status = Some(status);
+        self.held = self.held.saturating_sub(1);
+        if self.held == 0 {
+            self.order = self.sorted().into_iter().map(|line| line.name).collect();
+        }
+        self.keep_alarm();
         let is_known = self.selected.as_ref().is_some_and(|name| self.known.contains_key(name));
         if !is_known {
             self.selected = self.lines().first().map(|line| line.name.clone());
         }
     }
 
-    /// The servers, the fastest first.
+    /// The servers that the filter leaves. The fastest is first, but nothing moves under a cursor that moved lately.
     pub(super) fn lines(&self) -> Vec<ServerLine> {
+        let mut lines = self.sorted();
+        if self.held > 0 {
+            let place = |line: &ServerLine| self.order.iter().position(|name| *name == line.name);
+            lines.sort_by_key(|line| place(line).unwrap_or(usize::MAX));
+        }
+        let word = self.filter.to_lowercase();
+        lines.retain(|line| word.is_empty() || line.name.to_lowercase().contains(&word));
+        lines
+    }
+
+    /// The alarms that the filter leaves, in their order.
+    pub(super) fn shown_alarms(&self) -> Vec<&Value> {
+        let alarms = self.alarms.as_deref().unwrap_or_default();
+        alarms.iter().filter(|alarm| alarms::has_word(alarm, &self.filter)).collect()
+    }
+
+    /// The alarm that is selected.
+    pub(super) fn selected_alarm(&self) -> Option<(usize, &Value)> {
+        let shown = self.shown_alarms();
+        let place = shown.iter().position(|alarm| alarm["id"].as_u64() == self.selected_alarm)?;
+        shown.get(place).map(|alarm| (place, *alarm))
+    }
+
+    /// The selection follows its alarm. When that closes, the one at its place is selected.
+    fn keep_alarm(&mut self) {
+        if let Some((place, _)) = self.selected_alarm() {
+            self.alarm_place = place;
+            return;
+        }
+        let shown = self.shown_alarms();
+        let place = self.alarm_place.min(shown.len().saturating_sub(1));
+        self.selected_alarm = shown.get(place).and_then(|alarm| alarm["id"].as_u64());
+        if self.overlay == Some(Overlay::Alarm) {
+            self.overlay = None;
+            self.message = "the alarm that you read is closed".to_owned();
+        }
+    }
+
+    /// The servers, the fastest first.
+    fn sorted(&self) -> Vec<ServerLine> {
         let status = self.status.as_ref();
         let quarantined = status.map_or(&[][..], |now| &now.quarantined);
         let addresses = status.map_or(&[][..], |now| &now.quarantined_addresses);
@@ -154,8 +254,61 @@ impl Model {
         lines.iter().position(|line| line.name == *selected)
     }
 
-    /// Moves the selection.
+    /// Goes by another filter.
+    pub(super) fn set_filter(&mut self, filter: String) {
+        self.filter = filter;
+        self.keep_alarm();
+    }
+
+    /// The other pane gets the keys.
+    pub(super) fn switch_pane(&mut self) {
+        self.pane = match self.pane {
+            Pane::Servers => Pane::Alarms,
+            Pane::Alarms => Pane::Servers,
+        };
+    }
+
+    /// The server that keys act on: the selected one, or that of the selected alarm.
+    fn acting_server(&self) -> Option<String> {
+        match self.pane {
+            Pane::Servers => self.selected.as_deref().map(str::to_owned),
+            Pane::Alarms => {
+                let (_, alarm) = self.selected_alarm()?;
+                Some(alarm["server"].as_str().unwrap_or_default().to_owned())
+            }
+        }
+    }
+
+    /// Asks for the note of an acknowledgement of the selected alarm.
+    pub(super) fn begin_ack(&mut self) {
+        match self.selected_alarm().and_then(|(_, alarm)| alarm["id"].as_u64()) {
+            Some(id) => self.typing = Some(Typing::AckNote(id, String::new())),
+            None => self.message = "no alarm is selected".to_owned(),
+        }
+    }
+
+    /// Asks why the server is to be silenced.
+    pub(super) fn begin_silence(&mut self) {
+        match self.acting_server().filter(|server| !server.is_empty()) {
+            Some(server) => self.typing = Some(Typing::SilenceNote(server, String::new())),
+            None => self.message = "that is no server".to_owned(),
+        }
+    }
+
+    /// Moves the selection of the pane.
     pub(super) fn select(&mut self, by: isize) {
+        if self.pane == Pane::Alarms {
+            let shown = self.shown_alarms();
+            let place = self.selected_alarm().map_or(self.alarm_place, |(place, _)| place);
+            let place = place.saturating_add_signed(by).min(shown.len().saturating_sub(1));
+            let id = shown.get(place).and_then(|alarm| alarm["id"].as_u64());
+            (self.alarm_place, self.selected_alarm) = (place, id);
+            return;
+        }
+        if self.held == 0 {
+            self.order = self.sorted().into_iter().map(|line| line.name).collect();
+        }
+        self.held = HELD;
         let lines = self.lines();
         let at = self.selected(&lines).unwrap_or(0);
         let at = at.saturating_add_signed(by).min(lines.len().saturating_sub(1));
@@ -164,7 +317,7 @@ impl Model {
 
     /// Asks about the selected server.
     pub(super) fn ask(&mut self, question: impl FnOnce(&str) -> Confirmation) {
-        match self.selected.as_deref() {
+        match self.acting_server().as_deref() {
             Some("") => self.message = "that is no server: no server has these source addresses".to_owned(),
             Some(server) => self.question = Some(question(server)),
             None => self.message = "no server is selected".to_owned(),
@@ -212,6 +365,17 @@ pub(super) mod tests {
         assert!(model.lines().iter().all(|line| line.rate == 0.0), "the past is no rate");
         model.select(1);
         let selected = model.lines()[model.selected(&model.lines()).unwrap()].name.clone();
+        let before: Vec<Arc<str>> = model.lines().into_iter().map(|line| line.name).collect();
+        model.update(reading(&[("web1", Reason::NewFlow, 910), ("dns1", Reason::NoFlow, 55)]), None, second);
+        let held: Vec<Arc<str>> = model.lines().into_iter().map(|line| line.name).collect();
+        assert_eq!(held, before, "nothing moves under a cursor that moved lately");
+        for _ in 0..HELD {
+            model.update(
+                reading(&[("web1", Reason::NewFlow, 910), ("dns1", Reason::NoFlow, 5)]),
+                None,
+                second,
+            );
+        }
         model.update(reading(&[("web1", Reason::NewFlow, 910), ("dns1", Reason::NoFlow, 105)]), None, second);
         let lines = model.lines();
         assert_eq!((&*lines[0].name, lines[0].rate), ("dns1", 100.0));
@@ -219,6 +383,39 @@ pub(super) mod tests {
         assert_eq!(lines[model.selected(&lines).unwrap()].name, selected);
         assert!(lines.iter().any(|line| &*line.name == "mx1" && line.quarantined));
         assert!(lines.iter().any(|line| &*line.name == "farm" && line.cut_off == 1 && !line.quarantined));
+    }
+
+    fn alarm(id: u64, severity: &str) -> Value {
+        serde_json::json!({ "id": id, "severity": severity, "server": "web1", "kind": "scan", "seen": "x" })
+    }
+
+    #[test]
+    fn the_selection_follows_its_alarm_and_stays_at_its_place_when_that_closes() {
+        let mut model = Model::new("dmz0");
+        let second = Duration::from_secs(1);
+        let update = |model: &mut Model, alarms: &[(u64, &str)]| {
+            let alarms = alarms.iter().map(|(id, severity)| alarm(*id, severity)).collect();
+            model.update(reading(&[]), Some(alarms), second);
+        };
+        update(&mut model, &[(1, "low"), (2, "high"), (3, "medium")]);
+        model.switch_pane();
+        model.select(1);
+        let selected =
+            |model: &Model| model.selected_alarm().map(|(place, alarm)| (place, alarm["id"].as_u64()));
+        assert_eq!(selected(&model), Some((1, Some(3))));
+        update(&mut model, &[(1, "low"), (2, "high"), (3, "medium"), (4, "critical")]);
+        assert_eq!(selected(&model), Some((2, Some(3))), "a graver one came above it");
+        model.overlay = Some(Overlay::Alarm);
+        update(&mut model, &[(1, "low"), (2, "high"), (4, "critical")]);
+        assert_eq!(selected(&model), Some((2, Some(1))));
+        assert_eq!(model.overlay, None, "nobody reads another alarm than they think");
+        model.set_filter("nobody".to_owned());
+        assert_eq!(selected(&model), None);
+        model.begin_ack();
+        assert_eq!((model.typing.clone(), &*model.message), (None, "no alarm is selected"));
+        model.set_filter(String::new());
+        model.begin_ack();
+        assert_eq!(model.typing, Some(Typing::AckNote(1, String::new())));
     }
 
     #[test]

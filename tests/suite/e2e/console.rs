@@ -20,9 +20,15 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn start(testbed: &Testbed, args: &[&str]) -> Terminal {
+        Terminal::start_sized(testbed, args, (120, 30))
+    }
+
+    pub fn start_sized(testbed: &Testbed, args: &[&str], (width, height): (u16, u16)) -> Terminal {
+        let (width, height) = (width.to_string(), height.to_string());
         let terminal = Terminal { socket: testbed.folder.join("tmux") };
         let program = testbed.router.prepare(args);
-        let mut command = terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "30"]);
+        let mut command =
+            terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &width, "-y", &height]);
         command.arg(program.get_program()).args(program.get_args());
         assert!(command.status().expect("tmux, of the package tmux").success());
         terminal
@@ -110,6 +116,70 @@ fn top_shows_who_is_dropped_and_cuts_off_only_after_a_yes() {
     assert_eq!(quarantined(&testbed), serde_json::json!([]));
     terminal.press("q");
     eventually("it has ended", || terminal.is_over());
+}
+
+#[test]
+fn top_is_readable_on_a_small_screen_and_full_on_a_large_one_and_its_keys_do_the_work() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let daemon = testbed.daemon(&dmz(), &[]);
+    testbed.wait_for_consumer();
+    for port in 4000..4003 {
+        testbed.send_from_web(port, 2);
+    }
+    udp(&testbed.dmz, V4.mail, 0).send_to(b"x", (V4.peer, 53)).expect("a datagram");
+    daemon.wait_for_line(&["opened", "mx1"]);
+    for (name, size) in [("80x24", (80, 24)), ("200x50", (200, 50))] {
+        let terminal = Terminal::start_sized(&testbed, &["top", "-i", NIC], size);
+        let screen = terminal.see(&[
+            "native, strict, enforcing",
+            "SEVERITY",
+            "AGE",
+            "high",
+            "web1",
+            "attempt udp/400",
+            "mx1",
+            "open alarms: 2",
+            "? keys",
+        ]);
+        assert!(screen.lines().all(|line| line.chars().count() <= usize::from(size.0)), "{screen}");
+        keep(&format!("top-{name}.txt"), Path::new(&testbed.write("screen.txt", &screen)));
+        terminal.press("Tab");
+        terminal.press("Enter");
+        let screen =
+            terminal.see(&["alarm #1", "type next:", "portcullis quarantine -i dmz0 web1", "Esc: back"]);
+        keep(&format!("top-{name}-alarm.txt"), Path::new(&testbed.write("screen.txt", &screen)));
+        terminal.press("Escape");
+        terminal.press("?");
+        terminal.see(&["acknowledge the selected alarm", "release the server"]);
+        terminal.press("Escape");
+        terminal.press("/");
+        terminal.press("m");
+        terminal.press("x");
+        terminal.see(&["filter: mx", "servers: 1"]);
+        terminal.press("Enter");
+        terminal.see(&["only with: mx"]);
+        terminal.press("Escape");
+        terminal.see(&["open alarms: 2", "attempt udp/400"]);
+        if size.0 == 80 {
+            // the filter has moved the selection to the alarm that it left
+            terminal.press("Up");
+            terminal.press("a");
+            terminal.see(&["note for #1"]);
+            terminal.press("Q");
+            terminal.press("Enter");
+            terminal.see(&["alarm #1 (high attempt of web1) is acknowledged"]);
+            terminal.press("s");
+            terminal.see(&["why silence web1 for an hour"]);
+            terminal.press("W");
+            terminal.press("Enter");
+            terminal.see(&["alarms of the server web1 call nobody until"]);
+        }
+        terminal.press("q");
+        eventually("it has ended", || terminal.is_over());
+    }
+    let alarm = testbed.alarms(&["--server", "web1"])[0].clone();
+    assert_eq!((&alarm["acknowledged"]["note"], &alarm["silenced"]["note"]), (&"Q".into(), &"W".into()));
 }
 
 #[test]
