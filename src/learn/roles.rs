@@ -24,6 +24,9 @@ pub(super) struct NeedDraft {
     pub(super) comments: Vec<String>,
 }
 
+/// What makes two needs equal: the service, the addresses and the names.
+type Need<'p> = (Service, &'p [IpNet], Vec<Arc<str>>);
+
 /// A role, and who has it.
 #[derive(Clone, Debug)]
 pub(super) struct RoleDraft {
@@ -38,7 +41,7 @@ pub(super) fn draft_roles(
     hosts: &[Host],
     taken: &BTreeSet<String>,
 ) -> Vec<RoleDraft> {
-    let mut by_need: BTreeMap<(Service, &[IpNet], Vec<Arc<str>>), Vec<&Proposal>> = BTreeMap::new();
+    let mut by_need: BTreeMap<Need<'_>, Vec<&Proposal>> = BTreeMap::new();
     for proposal in proposals {
         by_need.entry((proposal.service, &proposal.peers, proposal.names())).or_default().push(proposal);
     }
