@@ -381,7 +381,7 @@ static __noinline int count_use(const struct packet *packet, const struct decisi
 	return 0;
 }
 
-/* `epoch`: of a plain TCP opening, whose verdict may be cached; else 0. */
+/* `epoch`: of a plain TCP opening or datagram, whose verdict may be cached, see tag_epoch(); else 0. */
 static __always_inline void account(struct xdp_md *ctx, const struct packet *packet,
 				    const struct decision *decision, __u64 now_ns, __u32 epoch)
 {

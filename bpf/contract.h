@@ -30,7 +30,8 @@ enum layout {
 	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
 	 *    struct settings. Buckets of `own_openings`. Uses of needs.
 	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
-	 *    Names as destinations. Evidence for learn.
+	 *    Names as destinations. Evidence for learn. `unserved_ports` and `unlisted_places`. The lowest
+	 *    bit of an epoch.
 	 */
 	LAYOUT_VERSION = 8,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -55,6 +56,8 @@ enum layout {
 	HOT_KINDS_PER_CPU = 65536, /* entries of `hot_kinds`, one for each port */
 	SWEEP_ROWS = 128,          /* in one run of portcullis_sweep */
 	EDIT_SLOTS = 2,            /* of `edit_tables` */
+	PORT_WORDS = 1024,         /* of 64 bits each: a bit for each port */
+	UNLISTED_PLACES = 4096,    /* a power of two */
 	OPENING_REGIONS = 64,      /* of `own_openings`, a power of two */
 	OPENING_BUCKETS = 2048,    /* of a region, a power of two */
 	OPENINGS_PER_BUCKET = 4,   /* a power of two */

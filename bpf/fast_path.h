@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Two kinds of packets dominate on a busy day, and take this path: answers in flows that peers
- * opened, and TCP openings to the same ports again and again, by a server or by a worm on it. The
- * path does without parse_frame() and decide(), and comes to the same verdicts. All other packets
- * take the full path. docs/internals.md says how much this saves.
+ * opened, and openings to the same ports again and again, by a server or by a worm on it. Openings are
+ * SYNs of TCP, and datagrams of UDP from ports that are no service. The path does without parse_frame()
+ * and decide(), and comes to the same verdicts. All other packets take the full path.
+ * docs/internals.md says how much this saves.
  */
 #ifndef PORTCULLIS_FAST_PATH_H
 #define PORTCULLIS_FAST_PATH_H
@@ -174,16 +175,41 @@ static __always_inline bool count_in_rest(struct xdp_md *ctx, const struct plain
 	return count_cached_drop(ctx, frame, cpu, index, result, now_ns, hot);
 }
 
+static __always_inline void fill_plain_key(struct flow_key *key, const struct plain_frame *frame)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->server = frame->source;
+	key->peer = frame->destination;
+	key->server_port_be = frame->source_port_be;
+	key->peer_port_be = frame->destination_port_be;
+	key->protocol = frame->protocol;
+}
+
+/* Has a peer sent a datagram to this port before, although it is no service? Then the drop has another reason.
+ * Not inlined, for its own stack.
+ */
+static __noinline int answers_unlisted(struct fast_path *path, __u64 now_ns)
+{
+	const struct plain_frame *frame = &path->frame;
+
+	if (!may_be_unlisted(&frame->source, frame->source_port_be, now_ns))
+		return 0;
+	fill_plain_key(&path->key, frame);
+	return was_opened_unlisted(&path->key, now_ns);
+}
+
 /* Drops an opening to a port that no need of its server has, if the server's quota of ledger rows
  * is used up and the kind has no row. Returns XDP_DROP, or FULL_PATH, or 0: nothing is known. Not
  * inlined, for its own stack: the filter's is full.
  */
-static __noinline int drop_over_quota(struct xdp_md *ctx, const struct plain_frame *frame,
-				      const struct policy *policy, __u32 epoch, __u64 now_ns)
+static __noinline int drop_over_quota(struct xdp_md *ctx, struct fast_path *path, __u32 epoch,
+				      __u64 now_ns)
 {
+	const struct plain_frame *frame = &path->frame;
+	const struct policy *policy = &path->policy;
 	struct ledger_key kind = {
 		.port = bpf_ntohs(frame->destination_port_be),
-		.protocol = IPPROTO_TCP,
+		.protocol = frame->protocol,
 		.reason = REASON_NEW_FLOW,
 	};
 	union cached_result result = { .reason = REASON_NEW_FLOW, .overflow = 1 };
@@ -198,13 +224,13 @@ static __noinline int drop_over_quota(struct xdp_md *ctx, const struct plain_fra
 	profile = entry->profile;
 	ranges = entry->ranges;
 	barrier();
-	if (entry->epoch != epoch || !same_address(&entry->source, &frame->source))
+	if (entry->epoch != (epoch & ~1U) || !same_address(&entry->source, &frame->source))
 		return 0;
 	barrier();
 	if (*(volatile __u32 *)&entry->index != index)
 		return 0;
 
-	if (may_have_row(&kind) || find_need(policy, profile, ranges, IPPROTO_TCP, kind.port))
+	if (may_have_row(&kind) || find_need(policy, profile, ranges, kind.protocol, kind.port))
 		return 0;
 	/* The entry holds for any MAC, and a quarantine perhaps for this one: in the tables of quarantines,
 	 * or by the policy.
@@ -214,7 +240,7 @@ static __noinline int drop_over_quota(struct xdp_md *ctx, const struct plain_fra
 	if (is_quarantined(kind.server, &frame->source, frame->source_mac, now_ns))
 		return 0;
 	if (has_edits(policy) &&
-	    find_edit(policy->edits, kind.server, join_flow(EDIT_OUT, IPPROTO_TCP, kind.port),
+	    find_edit(policy->edits, kind.server, join_flow(EDIT_OUT, kind.protocol, kind.port),
 		      &frame->destination, now_ns))
 		return FULL_PATH;
 	return count_in_rest(ctx, frame, &kind, index, result, now_ns) ? XDP_DROP : FULL_PATH;
@@ -234,24 +260,16 @@ static __noinline bool count_known_rest(struct xdp_md *ctx, const struct plain_f
 		return false;
 	kind = row->kind;
 	kind.port = bpf_ntohs(frame->destination_port_be);
-	kind.protocol = IPPROTO_TCP;
+	kind.protocol = frame->protocol;
 	return count_in_rest(ctx, frame, &kind, index, result, now_ns);
-}
-
-static __always_inline void fill_plain_key(struct flow_key *key, const struct plain_frame *frame)
-{
-	__builtin_memset(key, 0, sizeof(*key));
-	key->server = frame->source;
-	key->peer = frame->destination;
-	key->server_port_be = frame->source_port_be;
-	key->peer_port_be = frame->destination_port_be;
-	key->protocol = frame->protocol;
 }
 
 /* An opening passes by a cached verdict. Not inlined, for its own stack. */
 static __noinline int note_known_pass(struct fast_path *path, __u32 server, __u32 use, __u64 now_ns)
 {
 	add_use(use, 1, now_ns);
+	if (path->frame.protocol != IPPROTO_TCP)
+		return 0;
 	fill_plain_key(&path->key, &path->frame);
 	add_own_opening(&path->key, server, now_ns);
 	return 0;
@@ -270,10 +288,25 @@ static __noinline int note_quiet_drop(struct fast_path *path, __u32 index, __u64
 	return 0;
 }
 
-/* The cached verdict on an opening, as an XDP action, or FULL_PATH. */
+/* Is a datagram from this port surely no answer in a flow that a peer opened to a service? */
+static __always_inline bool is_unserved(const struct policy *policy, __be16 port_be)
+{
+	__u16 port = bpf_ntohs(port_be);
+	__u32 index = policy->slot * PORT_WORDS + (port >> 6);
+	const __u64 *word = bpf_map_lookup_elem(&unserved_ports, &index);
+
+	if (!word || !(*word >> (port & 63) & 1))
+		return false;
+	if (!has_edits(policy))
+		return true;
+	index = (SLOTS + (policy->edits & EDITS_SLOT_MASK) - 1) * PORT_WORDS + (port >> 6);
+	word = bpf_map_lookup_elem(&unserved_ports, &index);
+	return word && *word >> (port & 63) & 1;
+}
+
+/* The cached verdict on an opening, as an XDP action, or FULL_PATH. `epoch`: see tag_epoch(). */
 static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *path,
-					 struct cpu *cpu, const struct policy *policy, __u32 epoch,
-					 __u64 now_ns)
+					 struct cpu *cpu, __u32 epoch, __u64 now_ns)
 {
 	const struct plain_frame *frame = &path->frame;
 	__u16 port = bpf_ntohs(frame->destination_port_be);
@@ -282,7 +315,7 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *p
 
 	if (!probe_bucket(cpu, &frame->source, frame->source_mac, port, epoch, &result)) {
 		/* goes first: of a server that calls every port, few openings are cached */
-		int action = drop_over_quota(ctx, frame, policy, epoch, now_ns);
+		int action = drop_over_quota(ctx, path, epoch, now_ns);
 
 		if (action)
 			return action;
@@ -321,7 +354,7 @@ static __always_inline int lookup_cached(struct xdp_md *ctx, struct fast_path *p
 	if (!counted)
 		return FULL_PATH;
 	/* as notes_dropped_opening(): other drops that are cached are loud */
-	if (result.quiet && result.reason == REASON_NEW_FLOW)
+	if (!(epoch & 1) && result.quiet && result.reason == REASON_NEW_FLOW)
 		note_quiet_drop(path, result.index, now_ns);
 	return XDP_DROP;
 }
@@ -390,6 +423,7 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 {
 	const struct plain_frame *frame = &path->frame;
 	struct policy *policy = &path->policy;
+	bool opens = false;
 
 	*policy = live_policy(now_ns);
 	if (!policy->generation)
@@ -397,18 +431,29 @@ static __always_inline int try_fast_path(struct xdp_md *ctx, struct fast_path *p
 	if (frame->protocol == IPPROTO_TCP && frame->tcp_flags & TCP_SYN) {
 		if (frame->tcp_flags & TCP_ACK)
 			return FULL_PATH;
-		*epoch = read_epoch(cpu, policy);
-		return *epoch ? lookup_cached(ctx, path, cpu, policy, *epoch, now_ns) : FULL_PATH;
+		opens = true;
+	} else if (frame->protocol == IPPROTO_UDP) {
+		/* a client's message passes as DHCP, also in a flow that its server has opened */
+		if (policy->flags & SETTINGS_DHCP &&
+		    (frame->destination_port_be == bpf_htons(PORT_DHCP4_SERVER) ||
+		     frame->destination_port_be == bpf_htons(PORT_DHCP6_SERVER)))
+			return FULL_PATH;
+		opens = is_unserved(policy, frame->source_port_be) &&
+			!answers_unlisted(path, now_ns);
+		/* what looks like an answer may ask, see judge_question(), and a query has to be noted, see
+		 * note_queries()
+		 */
+		if (frame->destination_port_be == bpf_htons(PORT_DNS) &&
+		    policy->flags & (opens ? SETTINGS_NAMED | SETTINGS_NAMES : SETTINGS_NAMED))
+			return FULL_PATH;
 	}
-	/* a client's message passes as DHCP, also in a flow that its server has opened */
-	if (policy->flags & SETTINGS_DHCP && frame->protocol == IPPROTO_UDP &&
-	    (frame->destination_port_be == bpf_htons(PORT_DHCP4_SERVER) ||
-	     frame->destination_port_be == bpf_htons(PORT_DHCP6_SERVER)))
-		return FULL_PATH;
-	/* what looks like an answer may ask, see judge_question() */
-	if (policy->flags & SETTINGS_NAMED && frame->protocol == IPPROTO_UDP &&
-	    frame->destination_port_be == bpf_htons(PORT_DNS))
-		return FULL_PATH;
+	if (opens) {
+		*epoch = read_epoch(cpu, policy);
+		if (!*epoch)
+			return FULL_PATH;
+		*epoch = tag_epoch(*epoch, frame->protocol);
+		return lookup_cached(ctx, path, cpu, *epoch, now_ns);
+	}
 	/* MACs and VLANs are compared on the full path alone, and ends of flows are rare */
 	if (!(policy->flags & SETTINGS_STRICT) || policy->flags & SETTINGS_BOUND ||
 	    frame->tcp_flags & (TCP_FIN | TCP_RST))

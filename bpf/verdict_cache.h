@@ -81,13 +81,21 @@ static __always_inline __u32 read_epoch(struct cpu *cpu, const struct policy *po
 		if (*(volatile __u32 *)&cpu->epoch == epoch)
 			return epoch;
 	}
-	epoch = *(volatile __u32 *)&cpu->epoch + 1;
+	epoch = *(volatile __u32 *)&cpu->epoch + 2;
 	*(volatile __u32 *)&cpu->epoch = epoch;
 	barrier();
 	cpu->generation = policy->generation;
 	cpu->changes = changes;
 	cpu->verdicts_mask = find_verdicts_mask(policy);
 	return epoch;
+}
+
+/* The epoch as a cached verdict has it. Its lowest bit is the protocol, for no other field of an entry has
+ * room for that.
+ */
+static __always_inline __u32 tag_epoch(__u32 epoch, __u8 protocol)
+{
+	return protocol == IPPROTO_UDP ? epoch | 1 : epoch;
 }
 
 /* False: this packet interrupted another one that was writing. */
@@ -118,9 +126,10 @@ static __always_inline __u64 hash_address(const struct address *address)
 
 /* ---- verdicts on openings --------------------------------------------- */
 
-static __always_inline __u64 hash_opening(const struct address *source, __u16 port)
+/* `epoch`: see tag_epoch(). */
+static __always_inline __u64 hash_opening(const struct address *source, __u16 port, __u32 epoch)
 {
-	return (hash_address(source) ^ port) * GOLDEN_RATIO;
+	return (hash_address(source) ^ (port | (epoch & 1) << 16)) * GOLDEN_RATIO;
 }
 
 static __always_inline struct verdict_bucket *locate_bucket(const struct cpu *cpu, __u64 hash)
@@ -158,13 +167,13 @@ static __always_inline struct cached_verdict *find_candidate(struct verdict_buck
 	return &bucket->verdicts[((__u32)(hash >> 32) + step) & (VERDICTS_PER_BUCKET - 1)];
 }
 
-/* Looks for an opening in all verdicts of its bucket but the first. Returns the word of union
+/* Looks for an opening in all verdicts of its bucket but the first. `epoch`: see tag_epoch(). Returns the word of union
  * cached_result, or 0. Not inlined, for its own stack: the filter's is full.
  */
 static __noinline __u32 search_bucket(const struct cpu *cpu, const struct address *source,
 				      __u64 source_mac, __u16 port, __u32 epoch)
 {
-	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
+	__u64 hash = hash_opening(source, port, epoch), sender = join_sender(source_mac, port);
 	struct verdict_bucket *bucket = locate_bucket(cpu, hash);
 	union cached_result result;
 
@@ -182,17 +191,17 @@ static __always_inline bool probe_bucket(const struct cpu *cpu, const struct add
 					 __u64 source_mac, __u16 port, __u32 epoch,
 					 union cached_result *result)
 {
-	__u64 hash = hash_opening(source, port), sender = join_sender(source_mac, port);
+	__u64 hash = hash_opening(source, port, epoch), sender = join_sender(source_mac, port);
 	struct verdict_bucket *bucket = locate_bucket(cpu, hash);
 
 	return bucket &&
 	       match_opening(find_candidate(bucket, hash, 0), source, sender, epoch, result);
 }
 
-/* `word`: of union cached_result. Not inlined, for its own stack. */
+/* `epoch`: see tag_epoch(). `word`: of union cached_result. Not inlined, for its own stack. */
 static __noinline int store_cached(const struct packet *packet, __u32 epoch, __u32 word)
 {
-	__u64 hash = hash_opening(&packet->source, packet->destination_port);
+	__u64 hash = hash_opening(&packet->source, packet->destination_port, epoch);
 	__u64 sender = join_sender(read_mac(packet->source_mac), packet->destination_port);
 	struct cached_verdict *victim;
 	struct verdict_bucket *bucket;
@@ -239,10 +248,12 @@ static __always_inline struct cached_quota *locate_cached_quota(const struct add
 	return bpf_map_lookup_elem(&quota_cache, &index);
 }
 
+/* `tagged`: see tag_epoch(). The entry is for all protocols. */
 static __always_inline void cache_used_up_quota(const struct address *source,
 						const struct server *server, __u32 index,
-						__u32 epoch)
+						__u32 tagged)
 {
+	__u32 epoch = tagged & ~1U;
 	struct cached_quota *entry = locate_cached_quota(source);
 	struct cpu *cpu = find_cpu();
 

@@ -307,6 +307,8 @@ impl Gate {
             let text = serde_json::to_string(edits).map_err(|error| unreadable(error.to_string()))?;
             self.maps.edit_texts.create_inner(&cut_text(&text))?.put(slot)?;
             self.maps.edit_tables.create_inner(&rows)?.put(slot)?;
+            let ports = rules.iter().map(|rule| (rule.direction, rule.protocol, rule.ports.clone()));
+            self.write_unedited_ports(slot, ports)?;
             fresh |= u64::from(slot) + 1;
         }
         self.write_state(state::STATE_EDITS, fresh)

@@ -68,6 +68,7 @@ impl Gate {
         let slot = active.free_slot();
         let resolvers = find_ways(&tables.destinations.sources).rows;
         fill_slot(slot, &self.create_inner_maps(&encoded, &numbers, &resolvers)?)?;
+        self.write_unserved_ports(slot, tables)?;
         let applied_s = u64::try_from(wall_now().as_second()).unwrap_or(0);
         let needs_tracker = tables.settings.is_strict()
             || trial.is_some() && live.flags & settings_flag::SETTINGS_STRICT.0 != 0;

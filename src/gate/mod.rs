@@ -69,6 +69,7 @@ mod token_buckets;
 mod trial;
 mod typed_map;
 mod unconfirmed;
+mod unserved_ports;
 mod verdict_cache;
 
 // every file of this room asks for them by this name

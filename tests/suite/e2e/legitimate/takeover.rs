@@ -53,47 +53,65 @@ fn transfers_and_idle_connections_outlive_the_pickup() {
 }
 
 /// How long the name server has to ask around for an answer.
-const RECURSION: Duration = Duration::from_millis(500);
+const RECURSION: Duration = Duration::from_millis(300);
+/// The tracker listens for a second before the filter judges. What is answered later than that is lost, as
+/// `docs/policy.md` says of datagrams, so no answer may take longer.
+const TOO_LATE: Duration = Duration::from_millis(900);
+/// On a busy machine the name server's thread may stand still for longer.
+const ATTEMPTS: u32 = 10;
 
-/// Answers each question after a while, in its turn.
-fn answer_slowly(socket: &UdpSocket, stop: &AtomicBool) {
+/// Answers each question after a while, in its turn. Returns how long the slowest answer took.
+fn answer_slowly(socket: &UdpSocket, stop: &AtomicBool) -> Duration {
     let mut waiting = VecDeque::new();
     let mut bytes = [0; 16];
+    let mut slowest = Duration::ZERO;
+    // a thread that stood still has not seen the questions of that time
+    let mut looked = Instant::now();
     socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
     while !stop.load(Ordering::Relaxed) {
         if let Ok((_, peer)) = socket.recv_from(&mut bytes) {
-            waiting.push_back((Instant::now() + RECURSION, peer));
+            waiting.push_back((looked, peer));
         }
-        while waiting.front().is_some_and(|(due, _)| *due <= Instant::now()) {
-            let Some((_, peer)) = waiting.pop_front() else { break };
+        while waiting.front().is_some_and(|(since, _)| since.elapsed() >= RECURSION) {
+            let Some((since, peer)) = waiting.pop_front() else { break };
             socket.send_to(b"answer", peer).expect("a datagram");
+            slowest = slowest.max(since.elapsed());
         }
+        looked = Instant::now();
     }
+    slowest
 }
 
-/// Asks again and again, each time from a new port.
-fn ask_often(testbed: &Testbed, family: &Family, stop: &AtomicBool, answered: &AtomicU32) {
+/// Asks again and again, each time from a new port. Returns how many questions were not answered.
+fn ask_often(testbed: &Testbed, family: &Family, stop: &AtomicBool, answered: &AtomicU32) -> u32 {
     let to = SocketAddr::new(ip(family.dns), 53);
+    let mut unanswered = 0;
     while !stop.load(Ordering::Relaxed) {
         let socket = udp(&testbed.internet, family.peer, 0);
         socket.send_to(b"question", to).expect("a datagram");
-        assert!(socket.recv_from(&mut [0; 16]).is_ok(), "no answer from {to}");
-        answered.fetch_add(1, Ordering::Relaxed);
+        match socket.recv_from(&mut [0; 16]) {
+            Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
+            Err(_) => {
+                unanswered += 1;
+                unanswered
+            }
+        };
     }
+    unanswered
 }
 
-#[test]
-fn questions_under_way_when_the_gate_is_attached_are_answered_without_an_alarm() {
+/// `false`: an answer took so long that it may be lost.
+fn attach_while_asked() -> bool {
     let mut site = Site::without_gate();
     let testbed = Arc::clone(&site.testbed);
     let (stop, over, answered) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU32::new(0));
-    std::thread::scope(|scope| {
+    let (unanswered, slowest) = std::thread::scope(|scope| {
         let (stop, over, answered, testbed) = (&stop, &over, &answered, &testbed);
         let at_end = (Stop(stop), Stop(over));
-        let mut askers = Vec::new();
+        let (mut servers, mut askers) = (Vec::new(), Vec::new());
         for family in FAMILIES {
             let socket = udp(&testbed.dmz, family.dns, 53);
-            scope.spawn(move || answer_slowly(&socket, over));
+            servers.push(scope.spawn(move || answer_slowly(&socket, over)));
             // some question is always under way
             askers.extend((0..8).map(|_| scope.spawn(move || ask_often(testbed, &family, stop, answered))));
         }
@@ -105,10 +123,24 @@ fn questions_under_way_when_the_gate_is_attached_are_answered_without_an_alarm()
         site.start_daemon_with(LONG_PICKUP_S);
         goes_on();
         stop.store(true, Ordering::Relaxed);
-        askers.into_iter().for_each(|asker| asker.join().expect("every question answered"));
+        let unanswered: u32 = askers.into_iter().map(|asker| asker.join().expect("an asker")).sum();
         drop(at_end);
+        let slowest = servers.into_iter().map(|server| server.join().expect("a name server")).max();
+        (unanswered, slowest.unwrap_or_default())
     });
+    if slowest >= TOO_LATE {
+        println!("an answer took {slowest:.1?}, so the questions are asked again");
+        return false;
+    }
+    assert_eq!(unanswered, 0, "the slowest answer took {slowest:.1?}; {:#?}", testbed.drops());
     site.assert_quiet();
+    true
+}
+
+#[test]
+fn questions_under_way_when_the_gate_is_attached_are_answered_without_an_alarm() {
+    let held = (0..ATTEMPTS).any(|_| attach_while_asked());
+    assert!(held, "the machine stood still in each attempt");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The fast path: what the filter found before holds until something changes, and not longer. Here is what the
-//! tests of its three halves share.
+//! tests of its parts share.
 
 mod answers;
+mod datagrams;
 mod openings;
 mod quotas;
 
@@ -58,7 +59,11 @@ fn known(gate: &TestGate) -> Vec<Known> {
     let mut found = Vec::new();
     for key in part_of(gate, cpu).map(|index| index.to_ne_bytes().to_vec()) {
         let places = map.lookup(&key, MapFlags::ANY).unwrap().unwrap();
-        let kept = places.chunks(OPENING).enumerate().filter(|(_, bytes)| bytes[24..28] == epoch);
+        // the lowest bit is the protocol
+        let kept = places
+            .chunks(OPENING)
+            .enumerate()
+            .filter(|(_, bytes)| bytes[25..28] == epoch[1..] && bytes[24] & !1 == epoch[0]);
         found.extend(kept.map(|(place, bytes)| Known {
             key: key.clone(),
             at: place * OPENING,
