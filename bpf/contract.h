@@ -30,8 +30,8 @@ enum layout {
 	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
 	 *    struct settings. Buckets of `own_openings`. Uses of needs.
 	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
-	 *    Names as destinations. Evidence for learn. `unserved_ports` and `unlisted_places`. The lowest
-	 *    bit of an epoch.
+	 *    Names as destinations. Evidence for learn. `datagram_ports`. The lowest bit of an
+	 *    epoch.
 	 */
 	LAYOUT_VERSION = 8,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -57,10 +57,11 @@ enum layout {
 	SWEEP_ROWS = 128,          /* in one run of portcullis_sweep */
 	EDIT_SLOTS = 2,            /* of `edit_tables` */
 	PORT_WORDS = 1024,         /* of 64 bits each: a bit for each port */
-	UNLISTED_PLACES = 4096,    /* a power of two */
-	OPENING_REGIONS = 64,      /* of `own_openings`, a power of two */
-	OPENING_BUCKETS = 2048,    /* of a region, a power of two */
-	OPENINGS_PER_BUCKET = 4,   /* a power of two */
+	UNLISTED_PLACE = (SLOTS + EDIT_SLOTS) * PORT_WORDS, /* the first in `datagram_ports` */
+	UNLISTED_PLACES = 4096,                             /* a power of two */
+	OPENING_REGIONS = 64,                               /* of `own_openings`, a power of two */
+	OPENING_BUCKETS = 2048,                             /* of a region, a power of two */
+	OPENINGS_PER_BUCKET = 4,                            /* a power of two */
 	OPENING_TICK_SHIFT =
 		24, /* a tick of their times, 17 ms, is a nanosecond shifted by so much */
 	NEED_NUMBERS_MAX = 8192,     /* entries of `need_uses`, see union cached_result */
@@ -251,7 +252,7 @@ enum statistic {
 	STATISTIC_LEDGER_FULL = 3,          /* drops counted in `ledger_overflow` */
 	STATISTIC_LEDGER_OVERFLOW_FULL = 4, /* drops counted in `counters` only */
 	STATISTIC_FLOW_LOST = 5,            /* a flow could not be recorded */
-	STATISTIC_EVIDENCE_LOST = 6,        /* an answered opening found no row in `evidence` at all */
+	STATISTIC_EVIDENCE_LOST = 6, /* an answered opening found no row in `evidence` at all */
 	STATISTIC_COUNT = 8,
 };
 
@@ -731,7 +732,7 @@ struct counter {
 struct evidence_key {
 	struct address peer;
 	__u32 server;
-	__u16 port;     /* that was opened. ICMP: the type of the request */
+	__u16 port; /* that was opened. ICMP: the type of the request */
 	__u8 protocol;
 	__u8 direction; /* enum edit_direction */
 };
@@ -767,8 +768,8 @@ enum exchange_step {
 /* Value of `exchanges`: how far an opening has come. */
 struct exchange {
 	__u64 last_ns;
-	__u32 sequence; /* TCP: of the SYN, or of the server's SYN+ACK */
-	__u32 step;     /* enum exchange_step */
+	__u32 sequence;  /* TCP: of the SYN, or of the server's SYN+ACK */
+	__u32 step;      /* enum exchange_step */
 	__u32 by_server; /* not 0: the server has opened it */
 	__u32 zero;
 };

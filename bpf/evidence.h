@@ -120,10 +120,12 @@ static __always_inline bool expects_no_answer(const struct packet *packet)
 {
 	const __be32 *word_be = packet->destination.word_be;
 
-	if (packet->ip_version == 6 && (word_be[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
+	if (packet->ip_version == 6 &&
+	    (word_be[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
 		return true;
-	if (packet->ip_version == 4 && (word_be[3] == 0xffffffff ||
-					(word_be[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000)))
+	if (packet->ip_version == 4 &&
+	    (word_be[3] == 0xffffffff ||
+	     (word_be[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000)))
 		return true;
 	if (packet->protocol != IPPROTO_UDP)
 		return false;

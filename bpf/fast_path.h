@@ -293,14 +293,14 @@ static __always_inline bool is_unserved(const struct policy *policy, __be16 port
 {
 	__u16 port = bpf_ntohs(port_be);
 	__u32 index = policy->slot * PORT_WORDS + (port >> 6);
-	const __u64 *word = bpf_map_lookup_elem(&unserved_ports, &index);
+	const __u64 *word = bpf_map_lookup_elem(&datagram_ports, &index);
 
 	if (!word || !(*word >> (port & 63) & 1))
 		return false;
 	if (!has_edits(policy))
 		return true;
 	index = (SLOTS + (policy->edits & EDITS_SLOT_MASK) - 1) * PORT_WORDS + (port >> 6);
-	word = bpf_map_lookup_elem(&unserved_ports, &index);
+	word = bpf_map_lookup_elem(&datagram_ports, &index);
 	return word && *word >> (port & 63) & 1;
 }
 

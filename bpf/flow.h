@@ -271,7 +271,7 @@ static __always_inline void add_statistic(__u32 index, __u64 count)
 
 static __always_inline __u32 find_unlisted_place(const struct address *server, __be16 port_be)
 {
-	return (hash_address(server) >> 40 ^ port_be) & (UNLISTED_PLACES - 1);
+	return UNLISTED_PLACE + ((hash_address(server) >> 40 ^ port_be) & (UNLISTED_PLACES - 1));
 }
 
 /* May a datagram from this port answer one that a peer sent there, although the port is no service? Most
@@ -281,7 +281,7 @@ static __always_inline bool may_be_unlisted(const struct address *server, __be16
 					    __u64 now_ns)
 {
 	__u32 index = find_unlisted_place(server, port_be);
-	const __u64 *noted_ns = bpf_map_lookup_elem(&unlisted_places, &index);
+	const __u64 *noted_ns = bpf_map_lookup_elem(&datagram_ports, &index);
 
 	/* the place is up to TOUCH_NS older than its rows */
 	return !noted_ns || is_within(*noted_ns, now_ns, TIMEOUT_DATAGRAM_ANSWERED_S + 2);
@@ -294,7 +294,7 @@ static __always_inline void note_unlisted(const struct flow_key *key, __u64 now_
 
 	if (key->protocol == IPPROTO_UDP) {
 		__u32 index = find_unlisted_place(&key->server, key->server_port_be);
-		__u64 *noted_ns = bpf_map_lookup_elem(&unlisted_places, &index);
+		__u64 *noted_ns = bpf_map_lookup_elem(&datagram_ports, &index);
 
 		/* before the row: whoever sees the row also sees this */
 		if (noted_ns && (__s64)(now_ns - *noted_ns) > TOUCH_NS)

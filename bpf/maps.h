@@ -311,19 +311,26 @@ struct {
 	__array(values, struct inner_edits);
 } edit_tables SEC(".maps");
 
-/* UDP ports that are surely no service: a datagram from there is no answer. A bit for each port that no row
- * of `needs` and `ranges` has inbound, of whatever profile, by the slot of the policy, and then for each port
- * that no edit has inbound, by the slot of the edits. Written by the tool before the slot is in use, read by
- * the filter. An array for its inlined lookup, and mappable for the tool. Can't fill. Where it is empty, each
- * datagram takes the full path.
+/* What tells most datagrams from answers. Two tables in one map, for a program may use 64 maps
+ * (kernel/bpf/verifier.c, MAX_USED_MAPS). An array for its inlined lookup, and mappable for the tool. Can't
+ * fill.
+ *
+ * First the UDP ports that are surely no service: a datagram from there is no answer. A bit for each port
+ * that no row of `needs` and `ranges` has inbound, of whatever profile, by the slot of the policy, and then
+ * for each port that no edit has inbound, by the slot of the edits. Written by the tool before the slot is in
+ * use, read by the filter. Where it is empty, each datagram takes the full path.
+ *
+ * From UNLISTED_PLACE on: when a row of UDP was last written to `unlisted`, by a hash of the server's address
+ * and port: up to a second too early, and of all pairs that share the place. Written by the tracker, once a
+ * second for a place, and read by the filter. Pairs that share a place cost a lookup and change no verdict.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, (SLOTS + EDIT_SLOTS) * PORT_WORDS);
+	__uint(max_entries, UNLISTED_PLACE + UNLISTED_PLACES);
 	__type(key, __u32);
 	__type(value, __u64);
-} unserved_ports SEC(".maps");
+} datagram_ports SEC(".maps");
 
 /* The edits as the tool wrote them, with who, when and why: the text of each slot, in chunks. As
  * `sources`.
@@ -403,18 +410,6 @@ struct {
 	__type(key, struct flow_key);
 	__type(value, struct opening);
 } unlisted SEC(".maps");
-
-/* When a row of UDP was last written to `unlisted`, by a hash of the server's address and port: up to a
- * second too early, and of all pairs that share the place. So most datagrams need not be looked up there.
- * Written by the tracker, once a second for a place, and read by the filter. An array for its inlined
- * lookup. Can't fill: pairs share places, which costs a lookup and changes no verdict.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, UNLISTED_PLACES);
-	__type(key, __u32);
-	__type(value, __u64);
-} unlisted_places SEC(".maps");
 
 /* Connections that servers began to open themselves, see own_openings.h. OPENING_REGIONS regions of
  * OPENING_BUCKETS buckets, and the server's id selects the region: a server that opens much pushes out
@@ -735,12 +730,12 @@ struct cpu {
 	__u64 tick; /* jiffies */
 	__u64 now_ns;
 	__u32 generation;
-	__u32 changes;       /* of quarantines and edits */
-	__u32 epoch;         /* even, see tag_epoch() */
-	__u32 writes;        /* not 0: a packet on this CPU is writing a cache entry */
-	__u64 secret;        /* an odd random number; 0: not yet drawn */
-	__u32 until_pick;    /* drops before the next that pick_packet() picks */
-	__u32 verdicts_mask; /* of struct settings, under the policy of this epoch */
+	__u32 changes;        /* of quarantines and edits */
+	__u32 epoch;          /* even, see tag_epoch() */
+	__u32 writes;         /* not 0: a packet on this CPU is writing a cache entry */
+	__u64 secret;         /* an odd random number; 0: not yet drawn */
+	__u32 until_pick;     /* drops before the next that pick_packet() picks */
+	__u32 verdicts_mask;  /* of struct settings, under the policy of this epoch */
 	__u32 keeps_evidence; /* not 0: since this tick or an earlier one, see evidence.h */
 	__u32 zero;
 };

@@ -29,8 +29,8 @@ static __always_inline bool keeps_evidence(__u64 now_ns)
 {
 	const struct settings *settings = find_live_settings(now_ns);
 
-	return settings && (settings->flags & SETTINGS_OBSERVE ||
-			    now_ns < read_state(STATE_EVIDENCE_UNTIL_NS));
+	return settings &&
+	       (settings->flags & SETTINGS_OBSERVE || now_ns < read_state(STATE_EVIDENCE_UNTIL_NS));
 }
 
 /* CLOCK_MONOTONIC_COARSE, which is CLOCK_MONOTONIC up to two ticks ago. What changes no verdict is looked up once a

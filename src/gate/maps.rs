@@ -223,10 +223,8 @@ maps! {
     icmp_queries: TypedMap<flow_key, flow>, setting!(icmp), Count::Entries;
     /// Openings of peers that no `in` service allows.
     unlisted: TypedMap<flow_key, opening>, setting!(unlisted), Count::Entries;
-    /// Where rows of UDP were written to `unlisted`.
-    unlisted_places: TypedMap<u32, u64>, Size::Fixed, Count::Nothing;
-    /// UDP ports that are surely no service.
-    unserved_ports: MappedArray<u64>, Size::Fixed, Count::Nothing;
+    /// What tells most datagrams from answers.
+    datagram_ports: MappedArray<u64>, Size::Fixed, Count::Nothing;
     /// TCP connections that servers began to open.
     own_openings: MappedArray<opening_bucket>, Size::Fixed, Count::Nothing;
     /// First fragments that passed.

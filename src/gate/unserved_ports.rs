@@ -34,7 +34,7 @@ impl Gate {
     fn write_ports(&self, place: u32, words: &[u64]) -> Result<(), GateError> {
         fault::point();
         let count = layout::PORT_WORDS.0;
-        let window = self.maps.unserved_ports.map_for_writing(place * count, count)?;
+        let window = self.maps.datagram_ports.map_for_writing(place * count, count)?;
         for (index, word) in words.iter().enumerate() {
             window.set_word(index, 0, *word);
         }
