@@ -30,7 +30,7 @@ int portcullis_filter(struct xdp_md *ctx)
 	__u32 assume = 0, epoch = 0;
 
 	/* the fast path comes to the same verdicts, but makes no decision that could be read */
-	if (!is_private && read_plain_frame(ctx, &scratch.fast_path.frame)) {
+	if (!load.is_private && read_plain_frame(ctx, &scratch.fast_path.frame)) {
 		int action = try_fast_path(ctx, &scratch.fast_path, cpu, now_ns, &assume, &epoch);
 
 		if (action >= 0)
@@ -39,7 +39,7 @@ int portcullis_filter(struct xdp_md *ctx)
 	__builtin_memset(&scratch.packet, 0, sizeof(scratch.packet));
 	parse_frame(ctx, &scratch.packet);
 	decide(ctx, &scratch.packet, now_ns, assume, &decision);
-	if (is_private)
+	if (load.is_private)
 		private_run.decision = decision;
 	account(ctx, &scratch.packet, &decision, now_ns, epoch);
 	/* fails closed: any other verdict is a drop */
@@ -134,6 +134,7 @@ struct exported_types {
 	enum flow_flag flow_flag;
 	enum assumption assumption;
 	struct private_run private_run;
+	struct load_constants load_constants;
 };
 
 int export_types(struct exported_types *types)

@@ -41,6 +41,9 @@ impl Gate {
         tables: &Tables,
         trial: Option<Duration>,
     ) -> Result<u64, GateError> {
+        if tables.settings.has_handover() {
+            self.turn_on_handover(place, &policy.tables)?;
+        }
         self.reserve_generation(place);
         let had_tracker = self.find_tracker(place)? != Hook::No;
         let ready = match (tables.settings.is_strict(), had_tracker) {

@@ -20,7 +20,7 @@ pub use difference::{PolicyChange, diff, list_changes};
 pub use doubts::find_doubts;
 pub use enforcement::Enforcement;
 pub use model::{
-    Alarms, Direction, Endpoint, EtherTypes, Families, Keyword, Limit, LinkServices, Located, Location,
+    Alarms, Direction, Endpoint, EtherTypes, Families, Handover, Keyword, Limit, LinkServices, Located, Location,
     MAX_ENTRIES, MailSecurity, MailServer, Mode, Need, Peer, Policy, PolicyTest, QuarantineTime, Response,
     Role, Router, Server, Set, Settings, SyslogTarget, TableSizes, Texts, Tracking, UnknownSources, Value,
 };

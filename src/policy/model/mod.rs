@@ -25,7 +25,7 @@ pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use test::{Families, PolicyTest};
 pub use values::{
-    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget, Texts,
+    Endpoint, EtherTypes, Handover, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget, Texts,
     Tracking, UnknownSources,
 };
 

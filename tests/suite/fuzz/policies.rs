@@ -32,6 +32,9 @@ pub fn make_policy(chance: &mut Chance) -> String {
     if chance.percent(25) {
         line("tracking = \"service\"");
     }
+    if chance.percent(30) {
+        line("handover = \"conntrack\"");
+    }
     match chance.below(10) {
         0..3 => line("unknown_sources = \"quiet\""),
         3 => line("unknown_sources = \"allow\""),

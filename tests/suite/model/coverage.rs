@@ -105,6 +105,8 @@ rules! {
     NeedByEdit,
     ReplyByEdit,
     DeniedReply,
+    /// An answer that is expected while a router takes over.
+    QuietTakeover,
 }
 
 /// How often each reason was given, and each rule met.

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod chance;
+pub mod conntrack_table;
 pub mod dmz;
 pub mod frame;
 pub mod layers;
