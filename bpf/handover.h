@@ -135,8 +135,8 @@ static __always_inline bool is_known_flow(const struct flow_key *key, __u64 now_
  * with net.netfilter.nf_conntrack_tcp_loose it believes whoever is heard first.
  */
 static __always_inline bool may_open_itself(const struct policy *policy,
-					    const struct server *server,
-					    const struct flow_key *key, __u64 now_ns)
+					    const struct server *server, const struct flow_key *key,
+					    __u64 now_ns)
 {
 	__u16 port = bpf_ntohs(key->peer_port_be);
 	const struct need *need = find_need(policy, server->profile, server->flags & SERVER_RANGES,

@@ -104,18 +104,19 @@ pub fn export(interface: &str, output: &Output) -> anyhow::Result<Exit> {
         time: wall_now(),
         items: list_items(&gate)?,
     };
-    output.text(&format!("{}\n", serde_json::to_string_pretty(&state)?))?;
+    let text = serde_json::to_string_pretty(&state)?;
+    output.either(&state, || format!("{text}\n"))?;
     Ok(Exit::Done)
 }
 
 fn list_items(gate: &Gate) -> anyhow::Result<Vec<Item>> {
     let order = |what: What, left_s: Option<u64>| Item { what, left_s, who: None, note: None };
     let servers = gate.quarantined()?.into_iter();
-    let mut items: Vec<Item> = servers.map(|(server, left_s)| order(What::Server { server }, left_s)).collect();
+    let mut items: Vec<Item> =
+        servers.map(|(server, left_s)| order(What::Server { server }, left_s)).collect();
     let addresses = gate.quarantined_addresses()?.into_iter();
-    items.extend(
-        addresses.map(|row| order(What::Address { address: row.address, mac: row.mac }, row.left_s)),
-    );
+    items
+        .extend(addresses.map(|row| order(What::Address { address: row.address, mac: row.mac }, row.left_s)));
     items.extend(gate.edits()?.into_iter().map(|edit| {
         let (server, direction, need) = (edit.server.clone(), edit.direction.to_string(), edit.need.clone());
         let what = match edit.action {
@@ -227,7 +228,9 @@ impl Importer<'_> {
             }
             What::Address { address, mac } => {
                 let Ok(address) = address.parse() else {
-                    bail!("it is a prefix that a server has lost there, and this router knows nothing of that");
+                    bail!(
+                        "it is a prefix that a server has lost there, and this router knows nothing of that"
+                    );
                 };
                 let mac = mac.as_deref().and_then(parse_mac);
                 gate.quarantine_address(address, mac, left_s)?;
@@ -307,9 +310,11 @@ impl Importer<'_> {
             }
         };
         let mark = self.gate.policy_mark();
-        let entry = Entry::done(action)
-            .about(what.subject())
-            .detail(format_args!("{} has ended on {}", what.describe(), self.host));
+        let entry = Entry::done(action).about(what.subject()).detail(format_args!(
+            "{} has ended on {}",
+            what.describe(),
+            self.host
+        ));
         record(self.place, entry.change(mark.clone(), mark), self.output);
         Ok(())
     }
@@ -323,8 +328,9 @@ fn read_state(file: &Path) -> anyhow::Result<State> {
         false => fs::File::open(file).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text)),
     };
     read.with_context(|| format!("could not read {name}"))?;
-    let state: State = serde_json::from_slice(&text)
-        .with_context(|| format!("{name} is no state of a gate; `portcullis export state -i IF` prints one"))?;
+    let state: State = serde_json::from_slice(&text).with_context(|| {
+        format!("{name} is no state of a gate; `portcullis export state -i IF` prints one")
+    })?;
     if state.portcullis_state != VERSION {
         bail!(
             "{name} has version {} of the format, and this portcullis knows {VERSION}: both routers need the same version",

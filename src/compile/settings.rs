@@ -120,10 +120,7 @@ mod tests {
 
     #[test]
     fn flags_are_described_by_the_words_of_the_policy() {
-        assert_eq!(
-            describe_flags(0),
-            [("mode", "enforce"), ("tracking", "service"), ("handover", "none")]
-        );
+        assert_eq!(describe_flags(0), [("mode", "enforce"), ("tracking", "service"), ("handover", "none")]);
         let all = settings_flag::SETTINGS_OBSERVE.0
             | settings_flag::SETTINGS_STRICT.0
             | settings_flag::SETTINGS_HANDOVER.0;

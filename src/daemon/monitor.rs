@@ -335,7 +335,9 @@ impl<'gate> Monitor<'gate> {
             Ok(false) => {}
             Err(GateError::Locked { .. }) => {}
             Err(error) => {
-                notice!("portcullis: warning: the daemon tries every minute to turn the handover on: {error}");
+                notice!(
+                    "portcullis: warning: the daemon tries every minute to turn the handover on: {error}"
+                );
                 self.handover_due = Instant::now() + HANDOVER_PATIENCE;
             }
         }

@@ -91,7 +91,7 @@ impl Gate {
         tables: &Tables,
     ) -> Result<(Gate, Attachment), GateError> {
         refuse_other_program(place)?;
-        let gate = Gate::make(OBJECT, &policy.tables, tables)?;
+        let gate = Gate::make(OBJECT, &policy.tables, tables.settings.has_handover())?;
         gate.continue_generations(place)?;
         let generation = gate.install(policy, tables)?;
         // before the first packet comes to the filter

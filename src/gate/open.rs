@@ -63,16 +63,26 @@ impl Gate {
     /// # Errors
     /// As [`Gate::load`], and when the object is of another version.
     pub fn load_object(object: &[u8], policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
+        Gate::load_as(object, policy, tables, tables.settings.has_handover())
+    }
+
+    /// As [`Gate::load_object`]. `handover`: it asks conntrack if the policy says so.
+    pub(super) fn load_as(
+        object: &[u8],
+        policy: &Policy,
+        tables: &Tables,
+        handover: bool,
+    ) -> Result<Gate, GateError> {
         check_requirements()?;
-        let gate = Gate::make(object, &policy.tables, tables)?;
+        let gate = Gate::make(object, &policy.tables, handover)?;
         gate.install(policy, tables)?;
         Ok(gate)
     }
 
     /// Loads a gate with maps of its own, in which there is no policy yet.
-    pub(super) fn make(object: &[u8], sizes: &TableSizes, tables: &Tables) -> Result<Gate, GateError> {
+    pub(super) fn make(object: &[u8], sizes: &TableSizes, handover: bool) -> Result<Gate, GateError> {
         check_ledger(sizes, possible_cpus())?;
-        let (maps, programs, asks) = load_asking(object, sizes, None, tables.settings.has_handover())?;
+        let (maps, programs, asks) = load_asking(object, sizes, None, handover)?;
         let gate = Gate { maps, programs };
         gate.describe_maps()?;
         gate.note_conntrack(asks)?;

@@ -44,7 +44,7 @@ impl Gate {
             detach(place)?;
             return Gate::attach_new(place, policy, tables);
         };
-        let gate = Gate::make(OBJECT, &policy.tables, tables)?;
+        let gate = Gate::make(OBJECT, &policy.tables, tables.settings.has_handover())?;
         gate.continue_generations(place)?;
         let generation = gate.install(policy, tables)?;
         let mut warnings = vec![

@@ -51,10 +51,7 @@ fn is_allowed(key: &flow_key, edits: &[Edit], tables: &Tables) -> bool {
 
 /// Leaves the flows as known to be over, for conntrack does not know that they are. A packet that still found one
 /// alive may have refreshed it meanwhile, so they are looked at twice.
-fn revoke_in(
-    table: &TypedMap<flow_key, flow>,
-    permits: impl Fn(&flow_key) -> bool,
-) -> Result<(), GateError> {
+fn revoke_in(table: &TypedMap<flow_key, flow>, permits: impl Fn(&flow_key) -> bool) -> Result<(), GateError> {
     const LIFE_NS: u64 = 432_000 * NS_PER_S;
     for _ in 0..2 {
         let now = now_ns();

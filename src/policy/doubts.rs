@@ -6,9 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::diagnostic::{Diagnostic, Finding, Source};
-use super::model::{
-    Direction, Families, Handover, Location, Need, Peer, Policy, PolicyTest, Role, Tracking,
-};
+use super::model::{Direction, Families, Handover, Location, Need, Peer, Policy, PolicyTest, Role, Tracking};
 
 /// The doubts of a policy, sorted by their places.
 pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
@@ -143,7 +141,9 @@ fn find_vain_handover(policy: &Policy) -> Option<Finding> {
         "for {} s after attach, `pickup` takes over flows that conntrack does not know",
         settings.pickup_s.value
     );
-    Some(at(&pickup, message).with_help("with `handover` it is not needed where conntrack tracks: pickup = 0"))
+    Some(
+        at(&pickup, message).with_help("with `handover` it is not needed where conntrack tracks: pickup = 0"),
+    )
 }
 
 fn find_mute_servers(policy: &Policy) -> impl Iterator<Item = Finding> {

@@ -25,8 +25,8 @@ pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use test::{Families, PolicyTest};
 pub use values::{
-    Endpoint, EtherTypes, Handover, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget, Texts,
-    Tracking, UnknownSources,
+    Endpoint, EtherTypes, Handover, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, SyslogTarget,
+    Texts, Tracking, UnknownSources,
 };
 
 /// A policy: the whole of one file, checked.

@@ -3,17 +3,19 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use serde_json::Value;
 
 use super::command::{Daemon, Outcome};
 use super::policies::{dmz, dmz_with};
-use super::socket::{ARRIVES, NEVER, UdpServer, connect, udp, udp_talks};
+use super::socket::{ARRIVES, NEVER, connect, udp};
 use super::testbed::{FAMILIES, NIC, Namespace, Testbed, V4, V6, feed_ip, ip, share_machine};
 use crate::support::frame::{ACK, PSH, tcp};
 use crate::support::patience::eventually;
 
+/// Of the second router: IPv6 has no second way to one gateway.
+const LINK_LOCAL: &str = "fe80::5";
 const KEY: &str = "handover = \"conntrack\"";
 
 /// Two routers between the same networks. Both have the gateway's addresses, and the routes of servers and peers say
@@ -46,22 +48,23 @@ impl Pair<'_> {
              neighbour add 203.0.113.134 lladdr 02:00:00:00:00:0d dev wan0 nud permanent\n\
              neighbour add 2001:db8:fffe::2 lladdr 02:00:00:00:00:0d dev wan0 nud permanent\n\
              route add default via 203.0.113.134\nroute add default via 2001:db8:fffe::2\n\
-             address add {}/24 dev {NIC}\naddress add {}/64 dev {NIC} nodad\n",
+             address add {}/24 dev {NIC}\naddress add {}/64 dev {NIC} nodad\naddress add {LINK_LOCAL}/64 dev {NIC} nodad\n",
             V4.router, V6.router
         ));
         for server in FAMILIES.iter().flat_map(|family| [family.web, family.mail, family.dns]) {
-            pair.second.ip(&format!("neighbour add {server} lladdr 02:00:00:00:00:1b dev {NIC} nud permanent\n"));
+            pair.second
+                .ip(&format!("neighbour add {server} lladdr 02:00:00:00:00:1b dev {NIC} nud permanent\n"));
         }
         testbed.internet.ip("address add 203.0.113.134/30 dev eth1\n\
              address add 2001:db8:fffe::2/64 dev eth1 nodad\n\
              neighbour add 203.0.113.133 lladdr 02:00:00:00:00:0c dev eth1 nud permanent\n\
              neighbour add 2001:db8:fffe::1 lladdr 02:00:00:00:00:0c dev eth1 nud permanent\n");
-        for family in FAMILIES {
-            testbed.dmz.ip(&format!(
-                "neighbour add {} lladdr 02:00:00:00:00:0b dev eth1 nud permanent\n",
-                family.router
-            ));
-        }
+        testbed.dmz.ip(&format!(
+            "address add fe80::d/64 dev eth1 nodad\n\
+             neighbour add {} lladdr 02:00:00:00:00:0b dev eth1 nud permanent\n\
+             neighbour add {LINK_LOCAL} lladdr 02:00:00:00:00:0b dev eth1 nud permanent\n",
+            V4.router
+        ));
         for machine in [&testbed.internet, &testbed.dmz] {
             machine.set_sysctl("ipv4/conf/all/rp_filter", "0");
             machine.set_sysctl("ipv4/conf/eth1/rp_filter", "0");
@@ -92,13 +95,13 @@ impl Pair<'_> {
     /// The address moves. conntrackd's commit comes after it.
     fn move_address(&mut self) {
         self.is_second_active = !self.is_second_active;
-        let (dev, four, six) = match self.is_second_active {
-            true => ("eth1", "203.0.113.133", "2001:db8:fffe::1"),
-            false => ("eth0", "203.0.113.129", "2001:db8:ffff::1"),
+        let (dev, gateway, four, six) = match self.is_second_active {
+            true => ("eth1", LINK_LOCAL, "203.0.113.133", "2001:db8:fffe::1"),
+            false => ("eth0", V6.router, "203.0.113.129", "2001:db8:ffff::1"),
         };
         self.testbed.dmz.ip(&format!(
-            "route replace default via {} dev {dev} onlink\nroute replace default via {} dev {dev} onlink\n",
-            V4.router, V6.router
+            "route replace default via {} dev {dev} onlink\nroute replace default via {gateway} dev {dev}\n",
+            V4.router
         ));
         self.testbed.internet.ip(&format!(
             "route replace 192.0.2.0/24 via {four} dev {dev}\nroute replace 2001:db8:1::/64 via {six} dev {dev}\n"
@@ -125,12 +128,12 @@ impl Pair<'_> {
         run(&["-R", &path.display().to_string()]);
     }
 
-    fn passed(router: &Namespace, reason: &str) -> u64 {
-        let status = Self::portcullis(router, "show", &["status", "-j"]).done().json();
-        match reason {
-            "handover" => status["handover_state"]["adopted"].as_u64().expect("a number"),
-            other => panic!("{other}"),
-        }
+    fn adopted(router: &Namespace) -> u64 {
+        Self::status(router)["handover_state"]["adopted"].as_u64().expect("a number")
+    }
+
+    fn status(router: &Namespace) -> Value {
+        Self::portcullis(router, "show", &["status", "-j"]).done().json()
     }
 
     fn alarms(router: &Namespace) -> Vec<Value> {
@@ -140,7 +143,7 @@ impl Pair<'_> {
 }
 
 /// Lets the kernel of a router track connections, as its ruleset does.
-fn track(router: &Namespace) {
+pub fn track(router: &Namespace) {
     let rules = "add table inet pair; add chain inet pair forward { type filter hook forward priority 0; }; \
                  add rule inet pair forward ct state established counter";
     let status = router.command("nft").arg(rules).status().expect("nft");
@@ -174,7 +177,10 @@ fn open_all(testbed: &Testbed, port: u16, count: usize) -> Vec<Ends> {
         for _ in 0..count {
             let peer = connect(&testbed.internet, ip(family.peer), address, ARRIVES).expect("a connection");
             let (server, _) = listener.accept().expect("a connection");
-            server.set_read_timeout(Some(ARRIVES.duration())).expect("a timeout");
+            for end in [&server, &peer] {
+                end.set_read_timeout(Some(ARRIVES.duration())).expect("a timeout");
+                end.set_write_timeout(Some(ARRIVES.duration())).expect("a timeout");
+            }
             all.push(Ends { server, peer });
         }
     }
@@ -217,7 +223,8 @@ fn prove_failovers(failovers: usize, flows: usize) {
     let testbed = Testbed::new();
     let mut pair = Pair::new(&testbed);
     let path = testbed.write("pair.toml", &dmz_with(KEY));
-    let daemons = pair.routers().map(|router| Daemon::start(router.prepare(&["run", "-i", NIC, "-p", &path])));
+    let daemons =
+        pair.routers().map(|router| Daemon::start(router.prepare(&["run", "-i", NIC, "-p", &path])));
     daemons.iter().for_each(|daemon| drop(daemon.wait_for_line(&["attached to dmz0: "])));
 
     let mut idle = open_all(&testbed, 443, flows);
@@ -244,10 +251,8 @@ fn prove_failovers(failovers: usize, flows: usize) {
         idle.iter_mut().chain(&mut busy).for_each(Ends::talk);
         let [active, _] = pair.routers();
         if failover == 0 {
-            assert!(Pair::passed(active, "handover") >= 2 * flows as u64, "{:#}", Pair::status(active));
+            assert!(Pair::adopted(active) >= 2 * flows as u64, "{:#}", Pair::status(active));
         }
-        let _dns = UdpServer::start(&testbed.dmz, V4.mail, 25);
-        assert!(!udp_talks(&testbed.internet, V4.peer, SocketAddr::new(ip(V4.web), 5353), NEVER));
     }
     // the answers that came early were counted, and nobody was told
     for router in pair.routers() {
@@ -256,12 +261,6 @@ fn prove_failovers(failovers: usize, flows: usize) {
         assert_eq!((&status["handover"], &status["pickup_s"]), (&"conntrack".into(), &0.into()));
         assert_eq!(status["handover_state"]["active"], true, "{status:#}");
         assert_eq!(status["handover_state"]["tcp_loose"], 0, "{status:#}");
-    }
-}
-
-impl Pair<'_> {
-    fn status(router: &Namespace) -> Value {
-        Self::portcullis(router, "show", &["status", "-j"]).done().json()
     }
 }
 
@@ -347,7 +346,10 @@ fn a_takeover_lasts_a_minute_at_most_and_says_until_when() {
     testbed.run("takeover", &["--for", "61s"]).failed(2, &["60s at most"]);
     testbed.attach(&dmz_with(KEY));
     let said = testbed.run("takeover", &["--for", "60s"]).done().out;
-    assert!(said.starts_with("answers of connections that dmz0 does not know yet raise no alarm until "), "{said}");
+    assert!(
+        said.starts_with("answers of connections that dmz0 does not know yet raise no alarm until "),
+        "{said}"
+    );
     let left = testbed.show("status")["handover_state"]["takeover_s"].as_u64().expect("seconds");
     assert!((1..=60).contains(&left), "{left}");
     let audit = testbed.run("show", &["audit", "-j"]).done().out;
@@ -390,12 +392,12 @@ fn quarantines_and_edits_go_to_the_other_router_and_end_there_too() {
     assert_eq!(Pair::status(other)["quarantined"], serde_json::json!(["ns1"]));
     assert_eq!(run(other, "show", &["edits", "-j"]).done().json(), serde_json::json!([]));
     // a server that this policy does not have
-    let state = one.portcullis(&["export", "state", "-i", NIC]).done().out.replace("\"address\"", "\"server\"");
+    let state =
+        one.portcullis(&["export", "state", "-i", NIC]).done().out.replace("\"address\"", "\"server\"");
     let path = testbed.write("state.json", &state.replace(V4.web, "nobody"));
     other.portcullis(&["import", "state", "-i", NIC, &path]).refused(&["not taken over"]);
     let path = testbed.write("state.json", "{}");
     other.portcullis(&["import", "state", "-i", NIC, &path]).refused(&["is no state of a gate"]);
     let audit = run(other, "show", &["audit", "-j"]).done().out;
     assert!(audit.contains("imported from"), "{audit}");
-    let _: IpAddr = ip(V4.web);
 }

@@ -18,7 +18,7 @@ mod flood;
 mod flows;
 mod forgeries;
 mod hairpins;
-mod handover;
+pub mod handover;
 pub mod history;
 pub mod hub;
 mod incidents;

@@ -98,7 +98,7 @@ impl Talk {
         if self.chance.below(250) == 0 {
             return self.ask_from_everywhere();
         }
-        match self.chance.below(50) {
+        match self.chance.below(53) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -122,7 +122,7 @@ impl Talk {
             46 => self.answer_from_quarantine(),
             47 => self.write_over_headers(),
             48 => self.cross_syns(),
-            49 => self.come_from_another_router(),
+            49..53 => self.come_from_another_router(),
             _ => self.shake_hands(),
         }
     }
@@ -343,6 +343,12 @@ impl Talk {
 
     /// A flow goes on that another router let be opened, or that conntrack knows otherwise.
     fn come_from_another_router(&mut self) {
+        for _ in 0..self.chance.within(1..4) {
+            self.go_on_from_another_router();
+        }
+    }
+
+    fn go_on_from_another_router(&mut self) {
         let (server, peer) = self.pick_pair();
         let server = (server, pick_service(&mut self.chance));
         let peer = (peer, pick_client_port(&mut self.chance));

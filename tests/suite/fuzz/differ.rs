@@ -143,7 +143,8 @@ pub fn read_policy(text: &str, room: Room) -> Option<(Policy, portcullis::compil
 impl Differ {
     /// A gate; the calling thread is in a network namespace of its own.
     pub fn new(room: Room) -> Differ {
-        let text = "[policy]\nhandover = \"conntrack\"\n[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
+        let text =
+            "[policy]\nhandover = \"conntrack\"\n[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
         let (policy, tables) = read_policy(text, room).expect("a policy");
         let gate = load_gate(&policy, &tables);
         let mut differ = Differ {
@@ -439,7 +440,9 @@ impl Differ {
             self.dump("quarantines").into_iter().map(|(_, value)| ("a quarantine", read_time(&value) as i64));
         let pickup = ("the pickup", self.read_state(state::STATE_PICKUP_UNTIL_NS) as i64);
         let takeover = ("the takeover", self.read_state(state::STATE_TAKEOVER_UNTIL_NS) as i64);
-        for (what, until) in until.chain([pickup, takeover]).filter(|(_, until)| (now - until).abs() < TICKS_NS) {
+        for (what, until) in
+            until.chain([pickup, takeover]).filter(|(_, until)| (now - until).abs() < TICKS_NS)
+        {
             text.push_str(&format!("\nborder:  {what} ended {} ns ago", now - until));
         }
         text

@@ -77,7 +77,8 @@ impl KnownState {
 impl fmt::Display for Known {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = if self.tcp { "tcp" } else { "udp" };
-        let state = KnownState::ALL.iter().find(|(state, _)| *state == self.state).map_or("", |(_, word)| word);
+        let state =
+            KnownState::ALL.iter().find(|(state, _)| *state == self.state).map_or("", |(_, word)| word);
         let [server, peer] = [self.server, self.peer].map(|(address, port)| SocketAddr::new(address, port));
         write!(out, "conntrack {protocol} {server} {peer} {state}")
     }

@@ -32,7 +32,7 @@ pub fn make_policy(chance: &mut Chance) -> String {
     if chance.percent(25) {
         line("tracking = \"service\"");
     }
-    if chance.percent(30) {
+    if chance.percent(50) {
         line("handover = \"conntrack\"");
     }
     match chance.below(10) {

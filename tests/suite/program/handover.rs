@@ -8,9 +8,7 @@ use crate::support::conntrack_table::{
     ASSURED, CLOSE, ESTABLISHED, Entry, FIN_WAIT, SEEN_REPLY, SYN_RECV, TCP, Table, UDP, in_own_table,
 };
 use crate::support::dmz::{Family, POLICY, in_both_families};
-use crate::support::frame::{
-    ACK, Endpoint, FIN, PSH, RST, SYN, echo_reply, fragment, icmp_protocol, l4_of, tcp, tcp_header, udp,
-};
+use crate::support::frame::{ACK, Endpoint, FIN, PSH, RST, SYN, echo_reply, fragment, tcp, tcp_header, udp};
 use crate::support::test_gate::TestGate;
 
 /// The policy with the key, or without.
@@ -348,18 +346,21 @@ fn a_first_fragment_takes_its_later_ones_with_it() {
         let later = fragment(server.0, peer.0, TCP, (9, 32, false), &[0x55; 8]);
         gate.passes(&first, Reason::Handover);
         gate.passes(&later, Reason::LaterFragment);
-        let _ = (l4_of(server.0), icmp_protocol(server.0));
     });
 }
 
 #[test]
 fn questions_in_vain_are_bounded_and_those_beyond_are_counted() {
-    with_gate(|gate, table, family| {
+    with_gate(|_, table, family| {
+        // what a CPU has asked in vain outlives a policy
+        let gate = TestGate::fresh(&policy("conntrack"), &[]);
+        gate.set_pickup(-1);
         let (server, peer) = family.visit();
         let frame = tcp(server, (family.other, 9), ACK);
         table.add(Entry::of_peer(TCP, server, peer));
         // within one second of the clock, or in the next attempt
         let refused = (0..20).any(|_| {
+            gate.forget_flows();
             gate.programs.run_filter(&frame, 10_200).expect("a run");
             gate.programs.run_filter(&tcp(server, peer, ACK), 1).expect("a run");
             let statistics = gate.program_statistics().unwrap();
@@ -424,7 +425,10 @@ fn a_handed_over_flow_of_each_state_needs_just_what_it_says() {
                             }
                             TCP => drop(gate.drops(&tcp(server, peer, ACK), Reason::NoFlow)),
                             _ if answered => gate.passes(&udp(server, peer), Reason::Handover),
-                            _ => drop(gate.drops(&udp(server, peer), Reason::NewFlow)),
+                            _ => {
+                                gate.forget_heard();
+                                gate.drops(&udp(server, peer), Reason::NewFlow);
+                            }
                         }
                     }
                 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use portcullis::abi::{
-    REASONS, Reason, drop_flag, flow, flow_flag, flow_key, fragment, fragment_key, half_open, ledger_key, opening,
-    refused_fragment,
+    REASONS, Reason, drop_flag, flow, flow_flag, flow_key, fragment, fragment_key, half_open, ledger_key,
+    opening, refused_fragment,
 };
 
 use super::{Counters, Differ, Drops, Room, SECOND_NS, TOLERANCE_NS, to_ip};
