@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use portcullis::cli::{Cli, Command, Export, ReplayArgs};
+use portcullis::cli::{Cli, Command, Export, Import, ReplayArgs};
 use portcullis::commands::{
     alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, learn, needs, pickup,
-    quarantine, reload, replay, report, rollback, run, show, test, top,
+    quarantine, reload, replay, report, rollback, run, show, state, takeover, test, top,
 };
 use portcullis::exit::Exit;
 use portcullis::gate::EditAction;
@@ -91,5 +91,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Export(Export::Nft { policy, interface }) => {
             export::run_nft(policy, interface.as_deref(), &output)
         }
+        Command::Takeover { interface, time } => takeover::run(&interface.name, *time, &output),
+        Command::Export(Export::State { interface }) => state::export(&interface.name, &output),
+        Command::Import(Import::State { interface, file }) => state::import(&interface.name, file, &output),
     }
 }

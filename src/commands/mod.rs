@@ -22,5 +22,7 @@ pub mod rollback;
 pub mod run;
 mod shared;
 pub mod show;
+pub mod state;
+pub mod takeover;
 pub mod test;
 pub mod top;

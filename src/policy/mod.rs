@@ -21,7 +21,7 @@ pub use difference::{PolicyChange, diff, list_changes};
 pub use doubts::find_doubts;
 pub use enforcement::Enforcement;
 pub use model::{
-    Alarms, Direction, Endpoint, EtherTypes, Families, Keyword, Limit, LinkServices, Located, Location,
+    Alarms, Direction, Endpoint, EtherTypes, Families, Handover, Keyword, Limit, LinkServices, Located, Location,
     MAX_ENTRIES, MailSecurity, MailServer, Mode, NameSettings, NameSources, Need, Peer, Policy, PolicyTest,
     Prefixes, QuarantineTime, Questions, Response, Role, Router, Server, Set, Settings, SyslogTarget,
     TableSizes, Texts, TimeToLive, Tracking, UnknownSources, Value,

@@ -29,7 +29,7 @@ pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use test::{Families, PolicyTest};
 pub use values::{
-    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions, SyslogTarget,
+    Endpoint, EtherTypes, Handover, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions, SyslogTarget,
     Texts, Tracking, UnknownSources,
 };
 

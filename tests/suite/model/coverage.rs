@@ -124,6 +124,8 @@ rules! {
     NameWithoutSyn,
     /// A datagram of a peer that has been granted.
     AnswerOfNamed,
+    /// An answer that is expected while a router takes over.
+    QuietTakeover,
 }
 
 /// How often each reason was given, and each rule met.
