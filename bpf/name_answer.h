@@ -156,7 +156,7 @@ __noinline int read_message(void)
 	if (!asked_ns || __sync_val_compare_and_swap(&query->asked_ns, asked_ns, 0) != asked_ns)
 		return NAME_ANSWER_NO_QUERY;
 	/* not the coarse clock: a share's longest unused row is found by it */
-	now_ns = is_private ? private_run.now_ns : bpf_ktime_get_ns();
+	now_ns = load.is_private ? private_run.now_ns : bpf_ktime_get_ns();
 	scratch->now_ns = now_ns;
 	scratch->name = name;
 	scratch->granted_key.server = scratch->grantee;
