@@ -65,6 +65,8 @@ enum layout {
 	DOMAIN_BYTES = 256,          /* of struct domain and struct name_key */
 	RESOLVER_INTERFACES_MAX = 8, /* by which a resolver's answers may come */
 	GRANTS_OF_ADDRESS_MAX = 16,  /* names that one address has for one server */
+	LOOKUP_NAME_BYTES = 96,      /* of a name that are remembered */
+	LOOKUP_WAYS = 4,             /* places of a share where an address may stand */
 	GRANT_GRACE_S = 30,          /* that a grant is longer open than its answer says */
 };
 
@@ -206,7 +208,8 @@ enum state {
 	STATE_CONNECTION_ROOM = 35,
 	STATE_QUERY_ROOM = 36,
 	STATE_STREAM_ROOM = 37,
-	/* 38 and 39 are reserved. */
+	STATE_LOOKUP_ROOM = 38, /* of `lookups` */
+	/* 39 is reserved. */
 	STATE_CONNTRACK = 40, /* not 0: the programs on the NIC can ask conntrack */
 	/* While a router takes over, answers that conntrack does not know yet are dropped quietly. */
 	STATE_TAKEOVER_UNTIL_NS = 41,
@@ -948,6 +951,16 @@ struct stream {
 	__u16 lost;  /* not 0: it isn't known where messages begin */
 };
 
+/* Value of `lookups`: the name for which a server was last answered an address. For people alone. */
+struct lookup {
+	__u64 answered_ns;
+	struct address address;
+	__u32 server;
+	__u32 bytes; /* of the whole name, without its root */
+	/* On the wire, with the marks of struct name_key. Of a longer name its end. */
+	__u8 name[LOOKUP_NAME_BYTES];
+};
+
 /* Indexes of the per-CPU map `name_counts`. */
 enum name_count {
 	NAME_QUERY_NOTED = 0,
@@ -1044,6 +1057,7 @@ _Static_assert(sizeof(struct granted) == 64, "granted");
 _Static_assert(sizeof(struct name_connection) == 24, "name_connection");
 _Static_assert(sizeof(struct query) == 40, "query");
 _Static_assert(sizeof(struct stream) == 40, "stream");
+_Static_assert(sizeof(struct lookup) == 128, "lookup");
 _Static_assert(sizeof(struct name_event) == 64, "name_event");
 
 #endif

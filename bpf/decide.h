@@ -3,6 +3,8 @@
  * The verdict: one function that reads the packet, the policy and the flows, and writes its
  * decision only. The filter and `explain` both call it. The steps stand in the order of
  * docs/verdicts.md.
+ *
+ * Over 500 lines on purpose: the steps are one list, and they are read in their order.
  */
 #ifndef PORTCULLIS_DECIDE_H
 #define PORTCULLIS_DECIDE_H

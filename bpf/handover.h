@@ -11,6 +11,7 @@
 
 #include "edits.h"
 #include "flow.h"
+#include "name_grant.h"
 #include "private.h"
 #include "verdict.h"
 #include <linux/netfilter/nf_conntrack_common.h>
@@ -131,28 +132,6 @@ static __always_inline bool is_known_flow(const struct flow_key *key, __u64 now_
 	       is_known_over(flow, key->protocol, now_ns, read_state(STATE_TAKEOVER_NS));
 }
 
-/* May the server open the flow itself, by a need or an edit? Then conntrack's word is no proof that a peer did:
- * with net.netfilter.nf_conntrack_tcp_loose it believes whoever is heard first.
- */
-static __always_inline bool may_open_itself(const struct policy *policy,
-					    const struct server *server, const struct flow_key *key,
-					    __u64 now_ns)
-{
-	__u16 port = bpf_ntohs(key->peer_port_be);
-	const struct need *need = find_need(policy, server->profile, server->flags & SERVER_RANGES,
-					    key->protocol, port);
-
-	if (need && match_peer(policy, &need->outbound, &key->peer))
-		return true;
-	if (server->flags & SERVER_SPORTS &&
-	    is_permitted(match_sport(policy, key, server->profile)))
-		return true;
-	return has_edits(policy) &&
-	       find_edit(policy->edits, server->id, join_flow(EDIT_OUT, key->protocol, port),
-			 &key->peer, now_ns) &
-		       EDIT_ALLOWS;
-}
-
 /* Passes a packet of a flow that conntrack has, and returns whether it did. The decision is otherwise what it
  * was, but for the effects that count the question. A global function: the verifier proves it once.
  */
@@ -181,7 +160,10 @@ __noinline int find_handover(struct xdp_md *ctx, const struct packet *packet,
 	if (!rule || (policy->assume & ASSUME_CUT_OFF && !(rule & RULE_MANAGEMENT)))
 		return 0;
 	fill_reply_key(&key, packet);
-	if (may_open_itself(policy, server, &key, now_ns) || is_known_flow(&key, now_ns))
+	/* Conntrack's word is no proof that the peer opened it: with net.netfilter.nf_conntrack_tcp_loose it
+	 * believes whoever is heard first.
+	 */
+	if (may_open_itself(policy, server, &key, now_ns, HOOK_XDP) || is_known_flow(&key, now_ns))
 		return 0;
 	cpu = find_cpu();
 	if (!cpu)

@@ -8,6 +8,7 @@
 #define PORTCULLIS_NAME_ANSWER_H
 
 #include "name_learn.h"
+#include "name_lookup.h"
 #include "private.h"
 
 enum {
@@ -92,11 +93,12 @@ static long step_record(__u32 index __attribute__((unused)), struct name_loop *l
 			seconds = scratch->cap_ns;
 		scratch->until_ns = scratch->now_ns + seconds + GRANT_GRACE_S * SECOND_NS;
 		if (type == TYPE_AAAA && is_mapped_ipv4(&scratch->granted_key.address)) {
-			add_name_count(NAME_ADDRESS_PRIVATE, 1);
-			note_name_event(scratch, NAME_EVENT_REBINDING,
-					&scratch->granted_key.address);
+			if (scratch->name)
+				refuse_address(scratch);
 		} else {
-			grant_address();
+			remember_lookup();
+			if (scratch->name)
+				grant_address();
 		}
 	}
 	if (!--scratch->records) {
@@ -106,7 +108,9 @@ static long step_record(__u32 index __attribute__((unused)), struct name_loop *l
 	return 0;
 }
 
-/* Grants the addresses of the answer section, which begins at scratch->at. */
+/* Remembers the addresses of the answer section, which begins at scratch->at, and grants them if it is for a name of
+ * the policy.
+ */
 __noinline int read_records(void)
 {
 	struct name_loop loop = { .scratch = find_scratch(HOOK_SKB) };
@@ -118,20 +122,46 @@ __noinline int read_records(void)
 	return loop.scratch->outcome;
 }
 
+/* Is the message in the scratch, whose question is read, an answer to a query for a name of the policy? Then the
+ * query is taken, and the scratch gets the name. Returns enum name_count.
+ */
+__noinline int match_query(void)
+{
+	struct name_scratch *scratch = find_scratch(HOOK_SKB);
+	struct query *query;
+	__u64 asked_ns;
+	__u32 name;
+
+	if (!scratch)
+		return NAME_ANSWER_MALFORMED;
+	/* First, for the filter has noted no question about other names. */
+	name = find_name(HOOK_SKB);
+	if (!name || !needs_name(scratch->slot, scratch->profile, name))
+		return NAME_ANSWER_OTHER;
+	query = find_query(scratch, ((struct dns_header *)scratch->message)->id_be);
+	if (!query)
+		return NAME_ANSWER_NO_QUERY;
+	asked_ns = query->asked_ns;
+	if (query->hash != scratch->hash[0])
+		return NAME_ANSWER_QUESTION;
+	/* one answer each */
+	if (!asked_ns || __sync_val_compare_and_swap(&query->asked_ns, asked_ns, 0) != asked_ns)
+		return NAME_ANSWER_NO_QUERY;
+	scratch->name = name;
+	return NAME_ANSWER_READ;
+}
+
 /* Reads the message in the scratch, and returns what came of it: enum name_count. */
 __noinline int read_message(void)
 {
 	struct name_scratch *scratch = find_scratch(HOOK_SKB);
 	struct dns_header *header;
-	__u64 asked_ns, now_ns;
-	struct query *query;
-	__u32 end, name;
-	__u16 id;
+	int found, read;
+	__u32 end;
 
 	if (!scratch || scratch->message_bytes < sizeof(*header) + 1 + QUESTION_TAIL_BYTES)
 		return NAME_ANSWER_MALFORMED;
 	header = (struct dns_header *)scratch->message;
-	id = header->id_be;
 	if ((header->flags_be & bpf_htons(ANSWER_MASK)) != bpf_htons(ANSWER_FLAGS))
 		return header->flags_be & bpf_htons(ERROR_MASK) ? NAME_ANSWER_NEGATIVE :
 								  NAME_ANSWER_MALFORMED;
@@ -142,29 +172,18 @@ __noinline int read_message(void)
 	end = read_question(scratch, HOOK_SKB);
 	if (!end)
 		return NAME_ANSWER_MALFORMED;
-	/* First, for the filter has noted no question about other names. */
-	name = find_name(HOOK_SKB);
-	if (!name || !needs_name(scratch->slot, scratch->profile, name))
-		return NAME_ANSWER_OTHER;
-	query = find_query(scratch, id);
-	if (!query)
-		return NAME_ANSWER_NO_QUERY;
-	asked_ns = query->asked_ns;
-	if (query->hash != scratch->hash[0])
-		return NAME_ANSWER_QUESTION;
-	/* one answer each */
-	if (!asked_ns || __sync_val_compare_and_swap(&query->asked_ns, asked_ns, 0) != asked_ns)
-		return NAME_ANSWER_NO_QUERY;
+	scratch->name = 0;
+	scratch->remembered = 0;
+	found = match_query();
 	/* not the coarse clock: a share's longest unused row is found by it */
-	now_ns = load.is_private ? private_run.now_ns : bpf_ktime_get_ns();
-	scratch->now_ns = now_ns;
-	scratch->name = name;
+	scratch->now_ns = load.is_private ? private_run.now_ns : bpf_ktime_get_ns();
 	scratch->granted_key.server = scratch->grantee;
 	scratch->at = end;
 	scratch->records = bpf_ntohs(header->answers_be);
-	if (header->flags_be & bpf_htons(ANSWER_CUT))
+	if (scratch->name && header->flags_be & bpf_htons(ANSWER_CUT))
 		add_name_count(NAME_ANSWER_CUT, 1);
-	return read_records();
+	read = read_records();
+	return found == NAME_ANSWER_READ ? read : found;
 }
 
 /* Loads a message from an offset of the frame, and reads it. */

@@ -206,6 +206,8 @@ __noinline int judge_question(struct xdp_md *ctx, const struct packet *packet,
 		decision->observed = 0;
 		return STEP_NONE;
 	}
+	/* no need decides, but the role */
+	decision->rule = 0;
 	if (asked == ASKED_EXPECTED || replies) {
 		/* a visitor may have sent what is answered here in a resolver's name */
 		drop(decision, REASON_QUESTION, DROP_QUIET);

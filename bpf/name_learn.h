@@ -38,6 +38,13 @@ static __noinline int note_name_event(struct name_scratch *scratch, __u32 kind,
 	return 0;
 }
 
+/* No name may have the address in the scratch. */
+static __always_inline void refuse_address(struct name_scratch *scratch)
+{
+	add_name_count(NAME_ADDRESS_PRIVATE, 1);
+	note_name_event(scratch, NAME_EVENT_REBINDING, &scratch->granted_key.address);
+}
+
 /* Which enum name_range the policy has for the address in the scratch; 0: none. */
 static __always_inline __u32 find_range(struct name_scratch *scratch, const struct address *address)
 {
@@ -103,7 +110,13 @@ __noinline int may_be_granted(void)
 	return !server;
 }
 
-/* Takes a place out of the list of the forgotten key, and the list away when nothing is left. */
+enum {
+	LIST_GOING = 0xffffffff, /* in the first place of a list: a CPU takes it away */
+};
+
+/* Takes a place out of the list of the forgotten key, and the list away when nothing is left. Whoever adds a
+ * place meanwhile either is seen here, or sees LIST_GOING: else a fresh grant would go with the list.
+ */
 static __noinline int forget_place(struct name_scratch *scratch, __u32 place)
 {
 	struct granted *list = bpf_map_lookup_elem(&granted, &scratch->forgotten_key);
@@ -116,9 +129,23 @@ static __noinline int forget_place(struct name_scratch *scratch, __u32 place)
 		__sync_val_compare_and_swap(&list->place_plus_one[i], place + 1, 0);
 		left |= list->place_plus_one[i];
 	}
-	if (!left)
+	if (left || __sync_val_compare_and_swap(&list->place_plus_one[0], 0, LIST_GOING))
+		return 0;
+#pragma clang loop unroll(disable)
+	for (int i = 1; i < GRANTS_OF_ADDRESS_MAX; i++)
+		left |= list->place_plus_one[i];
+	if (left)
+		__sync_val_compare_and_swap(&list->place_plus_one[0], LIST_GOING, 0);
+	else
 		bpf_map_delete_elem(&granted, &scratch->forgotten_key);
 	return 0;
+}
+
+/* Is the list still the one of the address in the scratch, and does it stay? */
+static __always_inline bool is_kept(struct name_scratch *scratch, const struct granted *list)
+{
+	return *(const volatile __u32 *)&list->place_plus_one[0] != LIST_GOING &&
+	       bpf_map_lookup_elem(&granted, &scratch->granted_key) == list;
 }
 
 /* Adds a place to the list of the address in the scratch. False: it has to be tried again, for another CPU
@@ -139,11 +166,11 @@ static __noinline bool add_place(struct name_scratch *scratch, __u32 place)
 	for (int i = 0; i < GRANTS_OF_ADDRESS_MAX; i++)
 		if (!list->place_plus_one[i] &&
 		    !__sync_val_compare_and_swap(&list->place_plus_one[i], 0, place + 1))
-			return bpf_map_lookup_elem(&granted, &scratch->granted_key) == list;
+			return is_kept(scratch, list);
 	/* more names than one address can have: a random one goes */
 	index = bpf_get_prandom_u32() & (GRANTS_OF_ADDRESS_MAX - 1);
 	list->place_plus_one[index] = place + 1;
-	return bpf_map_lookup_elem(&granted, &scratch->granted_key) == list;
+	return is_kept(scratch, list);
 }
 
 /* Renews the grant in the scratch, if there is one. */
@@ -163,7 +190,10 @@ __noinline int renew_grant(void)
 
 		if (!grant || grant->name != scratch->name)
 			continue;
-		grant->answered_ns = scratch->now_ns;
+		/* Another CPU may be about to replace it. It sees the time, or its claim is seen here. */
+		__sync_lock_test_and_set(&grant->answered_ns, scratch->now_ns);
+		if (*(volatile __u32 *)&grant->claimed)
+			return 0;
 		grant->origin = scratch->grantee ? GRANT_ANSWER : GRANT_FORWARDED;
 		if ((__s64)(scratch->until_ns - grant->open_until_ns) > 0)
 			grant->open_until_ns = scratch->until_ns;
@@ -173,14 +203,20 @@ __noinline int renew_grant(void)
 	return 0;
 }
 
-/* When a grant was last of use. */
-static __always_inline __u64 find_age_mark(const struct grant *grant)
+/* When an open grant was last of use, counted from the time before which its answer would be over: one that was
+ * put back after a reboot may be older than the clock.
+ */
+static __always_inline __u64 find_age_mark(const struct grant *grant, __u64 now_ns, __u64 cap_ns)
 {
-	return grant->used_ns > grant->answered_ns ? grant->used_ns : grant->answered_ns;
+	__u64 mark_ns = grant->answered_ns;
+
+	if (grant->used_ns && (__s64)(grant->used_ns - mark_ns) > 0)
+		mark_ns = grant->used_ns;
+	return mark_ns - (now_ns - cap_ns);
 }
 
 /* Makes a row of the grant in the scratch: at an empty place of its share, in place of one that is over, or of
- * the one of eight that is longest unused.
+ * the one of eight that is longest unused. Returns 0 when another CPU was in the way.
  */
 __noinline int make_grant(void)
 {
@@ -210,8 +246,9 @@ __noinline int make_grant(void)
 		}
 		if (grant->claimed)
 			continue;
-		mark_ns =
-			is_open(grant, scratch->now_ns, scratch->cap_ns) ? find_age_mark(grant) : 0;
+		mark_ns = is_open(grant, scratch->now_ns, scratch->cap_ns) ?
+				  find_age_mark(grant, scratch->now_ns, scratch->cap_ns) :
+				  0;
 		if (mark_ns < best_ns) {
 			best_ns = mark_ns;
 			best = grant;
@@ -222,8 +259,12 @@ __noinline int make_grant(void)
 	}
 	key.place = place;
 	if (!fresh) {
-		if (!best || __sync_val_compare_and_swap(&best->claimed, 0, 1)) {
-			add_name_count(NAME_GRANT_LOST, 1);
+		if (!best || __sync_val_compare_and_swap(&best->claimed, 0, 1))
+			return 0;
+		barrier();
+		/* renewed since it was chosen */
+		if (best_ns && find_age_mark(best, scratch->now_ns, scratch->cap_ns) > best_ns) {
+			best->claimed = 0;
 			return 0;
 		}
 		if (best_ns)
@@ -241,10 +282,8 @@ __noinline int make_grant(void)
 	scratch->grant.origin = key.server ? GRANT_ANSWER : GRANT_FORWARDED;
 	scratch->grant.claimed = 0;
 	if (bpf_map_update_elem(&grants, &key, &scratch->grant, fresh ? BPF_NOEXIST : BPF_ANY) ||
-	    (!add_place(scratch, place) && !add_place(scratch, place))) {
-		add_name_count(NAME_GRANT_LOST, 1);
+	    (!add_place(scratch, place) && !add_place(scratch, place)))
 		return 0;
-	}
 	add_name_count(NAME_GRANT_MADE, 1);
 	return 1;
 }
@@ -257,11 +296,16 @@ __noinline int grant_address(void)
 	if (!scratch)
 		return 0;
 	if (!may_be_granted()) {
-		add_name_count(NAME_ADDRESS_PRIVATE, 1);
-		note_name_event(scratch, NAME_EVENT_REBINDING, &scratch->granted_key.address);
+		refuse_address(scratch);
 		return 0;
 	}
-	return renew_grant() || make_grant();
+	/* Two CPUs may choose the same row, or one renews what the other replaces. A lost grant would be a SYN that
+	 * is dropped, so each tries again, at other places.
+	 */
+	if (renew_grant() || make_grant() || make_grant() || make_grant() || make_grant())
+		return 1;
+	add_name_count(NAME_GRANT_LOST, 1);
+	return 0;
 }
 
 #endif

@@ -198,6 +198,18 @@ struct {
 	__type(value, struct stream);
 } streams SEC(".maps");
 
+/* What servers were answered for any name, so that people read names beside addresses. It decides nothing. By
+ * server and place; the address says the first of four places. Written by the tracker, read by the tool. A hash, as
+ * `grants`. Share full: of four the oldest goes. The table full: the address stays without a name.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 32768);
+	__type(key, struct share_key);
+	__type(value, struct lookup);
+} lookups SEC(".maps");
+
 /* What went wrong with answers, enum name_count. Written by filter and tracker, read by the tool. Per CPU, as
  * `statistics`. Can't fill.
  */
@@ -237,6 +249,7 @@ struct name_scratch {
 	__u32 high_bytes; /* with the highest bit set */
 	__u32 records;    /* that are left */
 	__u32 outcome;    /* enum name_count */
+	__u32 remembered; /* addresses of the answer, in `lookups` */
 	__u64 hash[4];
 	/* whose answer it is */
 	struct address resolver;
@@ -247,7 +260,7 @@ struct name_scratch {
 	__u32 grantee; /* whose the grants are: the server, or 0 */
 	__u32 interface;
 	__u32 port;
-	__u32 name; /* of the answer; in the filter: whose grant lets the packet pass */
+	__u32 name; /* of the answer, 0: none of the policy; in the filter: whose grant lets the packet pass */
 	__u64 now_ns;
 	__u64 floor_ns;
 	__u64 cap_ns;
@@ -263,6 +276,7 @@ struct name_scratch {
 	struct query query;
 	struct stream stream;
 	struct flow_key flow_key;
+	struct lookup lookup;
 };
 
 /* One for each program and CPU: the filter may run in the middle of the tracker. Per CPU. Can't fill. */

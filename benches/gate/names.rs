@@ -105,14 +105,14 @@ impl Case {
     }
 }
 
-struct Bench {
+struct NameGates {
     engine: Engine,
     gates: Vec<(&'static str, &'static Gate)>,
     consumers: Vec<Consumer<'static>>,
 }
 
-impl Bench {
-    fn build(environment: &Environment) -> Result<Bench> {
+impl NameGates {
+    fn build(environment: &Environment) -> Result<NameGates> {
         let reference = environment.load_reference()?;
         let engine = Engine::load(environment, "drive", |_| ())?;
         let (mut gates, mut consumers) = (Vec::new(), Vec::new());
@@ -136,7 +136,7 @@ impl Bench {
             let list: Vec<_> = (0..).zip([base.as_fd()].into_iter().chain(own)).collect();
             engine.install(map, &list)?;
         }
-        let mut bench = Bench { engine, gates, consumers };
+        let mut bench = NameGates { engine, gates, consumers };
         for target in 1..=bench.gates.len() as u32 {
             for (kind, tracker) in [(Kind::Opening, true), (Kind::Answer, false), (Kind::Completion, true)] {
                 let traffic = Traffic { flows: FLOWS, ..Traffic::of(kind) };
@@ -223,7 +223,7 @@ fn driver(tracker: bool) -> &'static str {
 
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
     let environment = Environment::open()?;
-    let mut bench = Bench::build(&environment)?;
+    let mut bench = NameGates::build(&environment)?;
     let cases = cases();
     let mut series: Vec<Vec<Vec<f64>>> =
         cases.iter().map(|case| vec![Vec::new(); case.gates.len() + 1]).collect();

@@ -46,5 +46,5 @@ plain! {
     ledger_key ledger_row row_counts row_addresses frequent_address frequent row_quota given_back sweep_request sweep_row counter decision question refused_fragment mac_key router_key lessors
     load_constants private_run opening_bucket need_use counted_need
     domain name_key name_pattern name_need_key name_peer_key resolver share_key name_share grant granted_key granted
-    name_connection query stream name_event_key name_event
+    name_connection query stream name_event_key name_event lookup
 }

@@ -41,8 +41,13 @@ impl Alarm {
             true => list_some(" at ", &self.sources, NAMED_MACHINES, |ip| ip.to_string()),
             false => String::new(),
         };
-        let mut text =
-            format!("{}{machines} {}{}", self.subject(), lead.describe_action(), self.name_others());
+        let mut text = format!(
+            "{}{machines} {}{}{}",
+            self.subject(),
+            lead.describe_action(),
+            lead.describe_lookup(),
+            self.name_others()
+        );
         let thing = if lead.answers.is_some() { "answer" } else { "packet" };
         let packets = match self.packets {
             1 => format!("1 {thing}"),
@@ -135,6 +140,17 @@ impl Part {
             (_, Likely::MailQueue) => self.fill("sends mail past its smart host: {service}{to}"),
             (_, Likely::Unknown) => self.fill(self.kind.action().unwrap_or(self.meaning().action)),
         }
+    }
+
+    /// What its server has looked up before it sent the last sample, behind a comma; empty where nothing is known.
+    fn describe_lookup(&self) -> String {
+        let found =
+            self.sample.as_ref().and_then(|sample| sample.looked_up.as_ref().map(|name| (name, sample.time)));
+        let Some((looked_up, time)) = found else {
+            return String::new();
+        };
+        let which = if self.destinations.len() > 1 { "the last one " } else { "" };
+        format!(", {which}{}", looked_up.describe(time))
     }
 
     /// Why it matters, without a full stop.
@@ -268,8 +284,31 @@ mod tests {
     use crate::abi::Reason;
     use crate::alarm::likely::tests::{datagram, question};
     use crate::alarm::{Engine, Severity};
-    use crate::drops::DropEvent;
     use crate::drops::example::{after_ms, syn};
+    use crate::drops::{DropEvent, LookedUp};
+
+    #[test]
+    fn an_alarm_says_what_its_destination_was_looked_up_as() {
+        let at = after_ms(0).wall;
+        let looked_up = Some(LookedUp { name: r"x\027.evil.example".into(), at });
+        let drop = DropEvent { time: after_ms(2_000).wall, looked_up, ..syn() };
+        let mut engine = Engine::default();
+        let opened = engine.observe(&drop, after_ms(2_000)).remove(0);
+        let text = opened.message();
+        assert!(
+            text.contains(r"tried tcp/445 to 198.51.100.7, looked up as x\027.evil.example 2 s before ("),
+            "{text}"
+        );
+        let json = serde_json::to_value(&opened).unwrap();
+        for value in [&json["looked_up"], &json["parts"][0]["looked_up"]] {
+            assert_eq!(value["name"], r"x\027.evil.example");
+            assert_eq!(value["at"], at.to_string());
+        }
+        let other = DropEvent { destination: Some([198, 51, 100, 8].into()), ..drop };
+        engine.observe(&other, after_ms(3_000));
+        let text = engine.open_alarms()[0].seen();
+        assert!(text.contains("198.51.100.7, 198.51.100.8, the last one looked up as x"), "{text}");
+    }
 
     #[test]
     fn an_alarm_about_a_question_has_the_name_that_was_asked_for_and_the_line_that_would_permit_it() {

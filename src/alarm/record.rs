@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::{Alarm, Change, Distinct, Kind, Part, Severity, Step, Technique};
-use crate::drops::{Contacts, DropVerdict, ReasonCode, show_hex};
+use crate::drops::{Contacts, DropVerdict, LookedUp, ReasonCode, show_hex};
 use crate::host::host_name;
 use crate::net::show_mac;
 
@@ -47,6 +47,8 @@ struct Record<'a> {
     contacted: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     question: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    looked_up: Option<&'a LookedUp>,
     while_away: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     response: &'a str,
@@ -79,6 +81,8 @@ struct PartRecord {
     contacted: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     question: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    looked_up: Option<LookedUp>,
     technique: TechniqueRecord,
     seen: String,
 }
@@ -166,6 +170,7 @@ impl PartRecord {
                 .as_ref()
                 .and_then(|sample| sample.question())
                 .map(|asked| asked.to_string()),
+            looked_up: part.sample.as_ref().and_then(|sample| sample.looked_up.clone()),
             technique: part.technique().into(),
             seen: match &part.trouble {
                 Some((_, detail)) => detail.to_string(),
@@ -208,6 +213,7 @@ impl Serialize for Alarm {
             source_macs: Listed::new(&self.source_macs, LISTED, show_mac),
             contacted: self.lead().contacted,
             question: self.sample().and_then(|sample| sample.question()).map(|question| question.to_string()),
+            looked_up: self.sample().and_then(|sample| sample.looked_up.as_ref()),
             while_away: self.while_away,
             response: &self.response,
             seen: self.seen(),

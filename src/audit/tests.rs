@@ -211,8 +211,8 @@ fn the_process_behind_a_socket_is_who_the_kernel_says_whatever_it_claims() {
         command: "x".repeat(5_000),
         ..own.clone()
     };
-    let told = Who::of_peer(65_534, own.pid, claim);
-    assert!(!told.is_root());
-    assert_eq!((told.pid, told.login_uid, &told.login), (own.pid, own.login_uid, &own.login));
-    assert!(told.command.len() <= 512, "{}", told.command.len());
+    let found = Who::of_peer(65_534, own.pid, claim);
+    assert!(!found.is_root());
+    assert_eq!((found.pid, found.login_uid, &found.login), (own.pid, own.login_uid, &own.login));
+    assert!(found.command.len() <= 512, "{}", found.command.len());
 }

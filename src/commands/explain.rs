@@ -1,13 +1,14 @@
 //! `portcullis explain`: asks the loaded program for its verdict, and names the line of the policy
 //! that decides.
 
+mod asked;
 mod names;
 
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
-use serde::Serialize;
 
+use self::asked::{AskedPacket, Explanation, find_server};
 use super::edits::describe_edit;
 use super::shared::{find_place, live_policy};
 use crate::abi::Reason;
@@ -22,43 +23,6 @@ use crate::policy::{Direction, Policy, Server, parse_need};
 
 /// First of the dynamic ports (RFC 6335).
 const EPHEMERAL: u16 = 49_152;
-
-/// `explain -j`.
-#[derive(Debug, Serialize)]
-struct Explanation {
-    verdict: Verdict,
-    reason: Option<Reason>,
-    /// Name of the server that sends the packet.
-    server: Option<String>,
-    /// The need that permits the packet, or the nearest one.
-    need: Option<String>,
-    /// FILE:LINE
-    source: Option<String>,
-    /// The number of the edit that decides, in place of a line of the policy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    edit: Option<u32>,
-    /// Where a need with names has a part in it: who was answered which address, in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answered: Option<String>,
-    /// The grant of that sentence.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    grant: Option<Grant>,
-    quiet: bool,
-    /// The packet is a server's answer.
-    answer: bool,
-    /// Sentences about the question itself: such a packet may never come to the gate.
-    notes: Vec<String>,
-}
-
-/// The packet that the user asks about.
-struct AskedPacket {
-    probe: Probe,
-    /// A peer opened the flow, and this packet answers.
-    answer: bool,
-    /// Protocol and port as the user wrote them.
-    protocol: u8,
-    port: u16,
-}
 
 /// Asks the loaded program about one packet, in a test run without side effects.
 ///
@@ -205,11 +169,6 @@ fn source_mac(asked: &ExplainArgs, server: Option<&Server>) -> anyhow::Result<[u
     };
     parse_mac(text)
         .with_context(|| format!("`{}` is no MAC\nhelp: write 02:00:00:00:00:10", text.escape_default()))
-}
-
-fn find_server<'p>(policy: &'p Policy, tables: &Tables, address: IpAddr) -> Option<&'p Server> {
-    let row = tables.find_server(address)?;
-    policy.servers.get(row.server)
 }
 
 /// Adds to the program's answer the need and the line of the policy that decide.

@@ -16,7 +16,8 @@ use crate::abi::Reason;
 use crate::cli::Subject;
 use crate::clock::{Clock, show_duration};
 use crate::daemon::control::find_open_alarms;
-use crate::drops::{Context, DropVerdict, LedgerRow, WholeLedger, add_whole};
+use crate::drops::{Context, DropVerdict, LedgerRow, LookedUp, WholeLedger, add_whole};
+use crate::escape::escape;
 use crate::exit::Exit;
 use crate::gate::{
     Edit, EditAction, FlowTable, Gate, GatePlace, GateState, GateStatus, HandoverStatus, PolicyFacts,
@@ -170,10 +171,17 @@ fn show_drops((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Res
     // of what an edit denies now
     let edits = gate.edits()?;
     let deciding: Vec<Option<u32>> = rows.iter().map(|row| find_denial(row, &edits)).collect();
+    let lookups = gate.lookups()?;
+    let find_lookup = |row: &LedgerRow| {
+        row.last_destination.filter(|_| !row.own_port()).and_then(|to| lookups.find(row.key.server, to))
+    };
     let mut value = serde_json::to_value(&rows)?;
-    for (row, edit) in value.as_array_mut().into_iter().flatten().zip(&deciding) {
+    for ((value, row), edit) in value.as_array_mut().into_iter().flatten().zip(&rows).zip(&deciding) {
         if let Some(edit) = edit {
-            row["edit"] = (*edit).into();
+            value["edit"] = (*edit).into();
+        }
+        if let Some(looked_up) = find_lookup(row) {
+            value["looked_up"] = serde_json::to_value(looked_up)?;
         }
     }
     output.either(&value, || {
@@ -182,7 +190,8 @@ fn show_drops((place, gate): &(GatePlace, Gate), output: &Output) -> anyhow::Res
         }
         let heads = ["LAST", "SERVER", "ADDRESS", "WHAT", "LAST DESTINATION", "REASON", "PACKETS", "BYTES"];
         let mut table = vec![heads.map(str::to_owned).to_vec()];
-        table.extend(rows.iter().zip(&deciding).map(|(row, edit)| describe_row(row, *edit)));
+        table
+            .extend(rows.iter().zip(&deciding).map(|(row, edit)| describe_row(row, *edit, find_lookup(row))));
         align(&table)
     })
 }
@@ -202,7 +211,7 @@ fn find_denial(row: &LedgerRow, edits: &[Edit]) -> Option<u32> {
     edits.iter().filter(denies).max_by_key(|edit| edit.until_ns).map(|edit| edit.number)
 }
 
-fn describe_row(row: &LedgerRow, edit: Option<u32>) -> Vec<String> {
+fn describe_row(row: &LedgerRow, edit: Option<u32>, looked_up: Option<&LookedUp>) -> Vec<String> {
     let address = |ip: Option<std::net::IpAddr>| ip.map_or("-".to_owned(), |ip| ip.to_string());
     let mut reason = row.reason().to_string();
     if row.verdict() == DropVerdict::WouldDrop {
@@ -222,7 +231,10 @@ fn describe_row(row: &LedgerRow, edit: Option<u32>) -> Vec<String> {
         row.server.as_deref().unwrap_or("-").to_owned(),
         address(row.last_source),
         row.service(),
-        address(row.last_destination),
+        match looked_up {
+            Some(name) => format!("{} ({})", address(row.last_destination), escape(&name.name)),
+            None => address(row.last_destination),
+        },
         reason,
         row.packets.to_string(),
         row.bytes.to_string(),

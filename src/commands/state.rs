@@ -35,7 +35,7 @@ const MOST_BYTES: u64 = 64 << 20;
 /// What a router prints.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
-    portcullis_state: u32,
+    version: u32,
     host: String,
     interface: String,
     time: Timestamp,
@@ -98,7 +98,7 @@ pub fn export(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     let place = find_place(interface)?;
     let gate = Gate::open(&place)?;
     let state = State {
-        portcullis_state: VERSION,
+        version: VERSION,
         host: host_name().to_owned(),
         interface: place.attached_as.clone(),
         time: wall_now(),
@@ -331,10 +331,10 @@ fn read_state(file: &Path) -> anyhow::Result<State> {
     let state: State = serde_json::from_slice(&text).with_context(|| {
         format!("{name} is no state of a gate; `portcullis export state -i IF` prints one")
     })?;
-    if state.portcullis_state != VERSION {
+    if state.version != VERSION {
         bail!(
             "{name} has version {} of the format, and this portcullis knows {VERSION}: both routers need the same version",
-            state.portcullis_state
+            state.version
         );
     }
     Ok(state)

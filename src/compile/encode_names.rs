@@ -130,13 +130,18 @@ fn encode_fronts(names: &NameTables) -> Vec<(name_key, name_pattern)> {
         };
         *fronts.entry(name.domain()).or_default() |= flag.0;
     }
-    let encode = |(domain, flags): (&str, u32)| {
+    // the longest front is found, so it has what shorter ones have
+    let around = |domain: &str| {
+        let ends = domain.match_indices('.').map(|(at, _)| at).chain([domain.len()]);
+        ends.filter_map(|end| fronts.get(domain.get(..end)?)).fold(0, |all, flags| all | flags)
+    };
+    let encode = |domain: &str| {
         let mut bytes = DomainName::from_printed(domain).to_key();
         bytes.reverse();
-        let pattern = name_pattern { exact: 0, below: 0, bytes: bytes.len() as u32, flags };
+        let pattern = name_pattern { exact: 0, below: 0, bytes: bytes.len() as u32, flags: around(domain) };
         (to_name_key(&bytes), pattern)
     };
-    fronts.into_iter().map(encode).collect()
+    fronts.keys().copied().map(encode).collect()
 }
 
 fn to_name_key(bytes: &[u8]) -> name_key {

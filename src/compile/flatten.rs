@@ -1,6 +1,6 @@
 //! Needs that overlap, cut into ranges of ports that don't.
 
-use super::names::NamePeerRow;
+use super::name_tables::NamePeerRow;
 use super::peers::PeerSets;
 use super::room::Room;
 use super::rows::{NeedRow, PeerMatch, PeerRow, Profile, RuleRow};

@@ -16,6 +16,8 @@ mod encode_names;
 mod flatten;
 mod identity;
 mod lookup;
+mod name_index;
+mod name_tables;
 mod names;
 mod nearest;
 mod peers;
@@ -39,7 +41,7 @@ pub use encode::{EncodedPolicy, SourceChunk, cut_text, encode, encode_settings, 
 pub use encode_names::{DomainIds, EncodedNames};
 use flatten::{Flattened, flatten_profiles};
 pub use identity::{NeedIdentity, identify_needs};
-pub use names::{NamePeerRow, NameTables};
+pub use name_tables::{NamePeerRow, NameTables};
 pub use nearest::{Unpermitted, find_nearest};
 pub use quota::{ClassQuota, RowQuotas};
 use room::Room;
@@ -74,7 +76,7 @@ pub fn compile(policy: &Policy) -> Result<Tables, Diagnostics> {
             });
         }
     }
-    let mut destinations = NameTables::new(policy, &profiles, &book);
+    let mut destinations = names::find_names(policy, &profiles, &book);
     let sports = split_sports(&mut profiles, &book, &mut room);
     let Flattened { needs, peers, name_peers, rules } = flatten_profiles(&profiles, &book, &mut room);
     destinations.peers = name_peers;

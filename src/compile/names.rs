@@ -1,105 +1,43 @@
-//! Names as destinations: which names a policy has, who needs them, and what no name may point to.
+//! Which names a policy has, who needs them, and what no name may point to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::name_tables::NameTables;
 use super::rows::Profile;
 use super::rules::Rulebook;
 use crate::abi::name_range;
-use crate::net::DomainName;
-use crate::policy::{Direction, NameSources, Policy, Questions};
-use crate::resolve::Lookup;
+use crate::policy::{Direction, Policy, Questions};
 
-/// Names as destinations, and whose answers say their addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NameTables {
-    /// The names that needs have, sorted. The index is a name's number.
-    pub names: Vec<DomainName>,
-    /// Which profiles have a need with a name: profile and number, sorted. Profile 0: any.
-    pub needs: Vec<(u32, u32)>,
-    /// The names of sets of peers, sorted by set and number.
-    pub peers: Vec<NamePeerRow>,
-    /// Where their addresses come from.
-    pub sources: NameSources,
-    /// What names may not point to, and what they may all the same: `enum name_range`.
-    pub ranges: Vec<(IpNet, u32)>,
-    /// Whether a server forwards, so that its answers are everybody's.
-    pub has_forwarder: bool,
-    /// Whether a server may ask the resolvers for these names alone.
-    pub is_asked_by_name: bool,
-    /// What this machine was answered before the policy is the live one: grants for all servers from then on. The
-    /// compiler leaves it empty.
-    pub seeds: Vec<Lookup>,
-}
-
-/// A name of a set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamePeerRow {
-    /// The set, from 1.
-    pub set: u32,
-    /// The name's number.
-    pub name: u32,
-    /// The rule that holds for it, never 0.
-    pub rule: u32,
-}
-
-impl NameTables {
-    pub(super) fn new(policy: &Policy, profiles: &[Profile], book: &Rulebook<'_>) -> NameTables {
-        let names = book.domains().to_vec();
-        let is_asked_by_name =
-            policy.servers.iter().any(|server| policy.questions_of(server) == Questions::Named);
-        let sources = policy.name_sources();
-        if names.is_empty() {
-            // there is nothing to learn, but the resolvers are still asked
-            return NameTables { sources, is_asked_by_name, ..NameTables::default() };
-        }
-        let mut needs: Vec<(u32, u32)> = (0..).take(names.len()).map(|name| (0, name)).collect();
-        for (number, profile) in (0u32..).zip(profiles) {
-            let is_out = |rule: &&u32| book.need(**rule).is_some_and(|need| need.direction == Direction::Out);
-            let of_rules = profile.rules.iter().filter(is_out).flat_map(|rule| book.names(*rule));
-            needs.extend(of_rules.map(|name| (number, name)));
-        }
-        needs.sort_unstable();
-        needs.dedup();
-        NameTables {
-            names,
-            needs,
-            peers: Vec::new(),
-            sources,
-            ranges: list_ranges(policy),
-            has_forwarder: policy.servers.iter().any(|server| server.forwards),
-            is_asked_by_name,
-            seeds: Vec::new(),
-        }
+/// The names of a policy, those who need them, and what they may point to. The names of sets come later.
+pub(super) fn find_names(policy: &Policy, profiles: &[Profile], book: &Rulebook<'_>) -> NameTables {
+    let names = book.domains().to_vec();
+    let is_asked_by_name =
+        policy.servers.iter().any(|server| policy.questions_of(server) == Questions::Named);
+    let sources = policy.name_sources();
+    if names.is_empty() {
+        // there is nothing to learn, but the resolvers are still asked
+        return NameTables { sources, is_asked_by_name, ..NameTables::default() };
     }
-}
-
-/// Finds the names of a policy that are within others.
-pub(super) struct NameIndex {
-    /// Sorted.
-    names: Vec<DomainName>,
-    numbers: HashMap<DomainName, u32>,
-}
-
-impl NameIndex {
-    pub(super) fn new(names: Vec<DomainName>) -> NameIndex {
-        let numbers = names.iter().cloned().zip(0..).collect();
-        NameIndex { names, numbers }
+    let mut needs: Vec<(u32, u32)> = (0..).take(names.len()).map(|name| (0, name)).collect();
+    for (number, profile) in (0u32..).zip(profiles) {
+        let is_out = |rule: &&u32| book.need(**rule).is_some_and(|need| need.direction == Direction::Out);
+        let of_rules = profile.rules.iter().filter(is_out).flat_map(|rule| book.names(*rule));
+        needs.extend(of_rules.map(|name| (number, name)));
     }
-
-    pub(super) fn names(&self) -> &[DomainName] {
-        &self.names
-    }
-
-    /// The numbers of the names that are within this one.
-    pub(super) fn find_within(&self, name: &DomainName) -> Vec<u32> {
-        if !name.is_wildcard() {
-            return self.numbers.get(name).copied().into_iter().collect();
-        }
-        let names = self.names.iter().zip(0..);
-        names.filter(|(other, _)| other.is_within(name)).map(|(_, number)| number).collect()
+    needs.sort_unstable();
+    needs.dedup();
+    NameTables {
+        names,
+        needs,
+        peers: Vec::new(),
+        sources,
+        ranges: list_ranges(policy),
+        has_forwarder: policy.servers.iter().any(|server| server.forwards),
+        is_asked_by_name,
+        seeds: Vec::new(),
     }
 }
 

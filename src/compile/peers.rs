@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::chains::{Chain, Chains};
-use super::names::NamePeerRow;
+use super::name_tables::NamePeerRow;
 use super::room::Room;
 use super::rows::{PeerRow, RuleRow};
 use super::rules::{Rank, Rulebook};

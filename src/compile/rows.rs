@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::names::NameTables;
+use super::name_tables::NameTables;
 use super::settings::CompiledSettings;
 use crate::policy::{Direction, Limit};
 

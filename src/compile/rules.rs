@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::names::NameIndex;
+use super::name_index::NameIndex;
 use super::rows::RuleRow;
 use crate::net::DomainName;
 use crate::policy::{Direction, Need, Policy};

@@ -20,6 +20,8 @@ pub(crate) trait DropSource {
     fn row(&self, key: &LedgerKey) -> Option<LedgerEntry>;
     /// Gives rows back, and returns the numbers of those that are gone: see [`Gate::give_rows_back`].
     fn give_rows_back(&self, rows: &[ReportedRow]) -> Result<Vec<u32>, GateError>;
+    /// Fills in what the events' servers have looked their destinations up as, where it is known.
+    fn add_lookups(&self, events: &mut dyn Iterator<Item = &mut DropEvent>);
     /// Fills in the addresses of the events that came from rows of the ledger, where they can be read.
     fn add_contacts(&self, events: &mut dyn Iterator<Item = &mut DropEvent>);
 }
@@ -44,6 +46,16 @@ impl DropSource for Gate {
 
     fn give_rows_back(&self, rows: &[ReportedRow]) -> Result<Vec<u32>, GateError> {
         Gate::give_rows_back(self, rows)
+    }
+
+    fn add_lookups(&self, events: &mut dyn Iterator<Item = &mut DropEvent>) {
+        for event in events {
+            // whoever answers has looked nobody up
+            let Some(destination) = event.destination.filter(|_| !event.own_port) else { continue };
+            if let Some(server) = &event.server {
+                event.looked_up = self.find_lookup(server.id, destination).ok().flatten();
+            }
+        }
     }
 
     fn add_contacts(&self, events: &mut dyn Iterator<Item = &mut DropEvent>) {

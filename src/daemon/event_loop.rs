@@ -14,6 +14,7 @@ use log::{debug, warn};
 use super::audit_teller::AuditTeller;
 use super::control::{ControlServer, ReloadOrder};
 use super::dispatch::Dispatch;
+use super::early_answers::EarlyAnswers;
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
@@ -69,6 +70,7 @@ pub(super) struct Daemon<'gate> {
     gate: &'gate Gate,
     intake: Intake<'gate>,
     engine: Engine,
+    early_answers: EarlyAnswers,
     dispatch: Dispatch,
     responder: Responder,
     quarantine_writer: QuarantineWriter,
@@ -83,7 +85,7 @@ pub(super) struct Daemon<'gate> {
     own_generation: u64,
     /// The trial whose text was refused last because nobody has confirmed it: when it began. Each SIGHUP finds the
     /// same text, and the alarm about it is raised once.
-    told_unconfirmed: Option<Timestamp>,
+    reported_trial: Option<Timestamp>,
     /// Who has typed `reload` since the last one.
     reload_order: ReloadOrder,
     control: Option<ControlServer>,
@@ -135,6 +137,7 @@ impl<'gate> Daemon<'gate> {
             consumer,
             intake,
             engine: Engine::new(Thresholds { first_id, ..Thresholds::default() }),
+            early_answers: EarlyAnswers::default(),
             dispatch,
             responder: Responder::new(interface, policy, Arc::clone(snapshot)),
             quarantine_writer,
@@ -145,7 +148,7 @@ impl<'gate> Daemon<'gate> {
             audit: AuditTeller::start(place.audit_log()),
             sink_watch: SinkWatch::default(),
             own_generation: attachment.generation,
-            told_unconfirmed: None,
+            reported_trial: None,
             reload_order: ReloadOrder::default(),
             control,
             signals,
@@ -155,6 +158,7 @@ impl<'gate> Daemon<'gate> {
             swept: Instant::now(),
         };
         daemon.engine.set_prefix_servers(policy.prefix_servers());
+        daemon.early_answers.set_pair(policy.has_handover());
         daemon.note_audit_unchanged(Entry::done(Action::DaemonStart).file(policy_file));
         daemon.report_startup_drops();
         daemon.dispatch.publish(&daemon.engine);
@@ -173,6 +177,7 @@ impl<'gate> Daemon<'gate> {
         while !self.signals.asked_to_stop() && !self.monitor.is_detached() {
             self.take_samples()?;
             self.poll_hot_rows();
+            self.release_early_answers();
             self.make_quarantines();
             self.snapshot.note_heartbeat();
             self.service_manager.keep_alive();
@@ -198,6 +203,10 @@ impl<'gate> Daemon<'gate> {
         self.take_samples()?;
         let reading = self.intake.read_ledger()?;
         self.report_reading(reading);
+        self.release_early_answers();
+        for drop in self.early_answers.release_all() {
+            self.observe(&drop);
+        }
         self.end_second();
         Ok(())
     }
@@ -295,7 +304,7 @@ impl<'gate> Daemon<'gate> {
     /// Tells everybody that the gate is under the last confirmed policy, because another one was refused.
     pub(super) fn report_refused_policy(&mut self, text: &str, unconfirmed_since: Option<Timestamp>) {
         notice!("portcullis: {text}");
-        self.told_unconfirmed = unconfirmed_since;
+        self.reported_trial = unconfirmed_since;
         self.report_trouble(GateTrouble::PolicyRefused, text);
     }
 
@@ -321,6 +330,9 @@ impl<'gate> Daemon<'gate> {
             self.report_startup_drops_beyond(&Baseline::default());
             for drop in self.intake.read_rest() {
                 self.report(drop);
+            }
+            for drop in self.early_answers.release_all() {
+                self.observe(&drop);
             }
         }
         if detach_on_exit && !self.monitor.is_detached() {
@@ -460,7 +472,7 @@ impl<'gate> Daemon<'gate> {
             Ok(text) => {
                 notice!("{text}");
                 self.note_reload(before, None, askers);
-                self.told_unconfirmed = None;
+                self.reported_trial = None;
                 let changes = self.engine.end_trouble(GateTrouble::PolicyRefused, Clock::now());
                 self.publish(changes);
             }
@@ -471,10 +483,10 @@ impl<'gate> Daemon<'gate> {
                 // Whoever tries a policy knows. The next reload comes after the trial.
                 if !GateError::is_trial(&error) {
                     let unconfirmed = GateError::unconfirmed_since(&error);
-                    if unconfirmed.is_none() || unconfirmed != self.told_unconfirmed {
+                    if unconfirmed.is_none() || unconfirmed != self.reported_trial {
                         self.report_trouble(GateTrouble::PolicyRefused, &refusal);
                     }
-                    self.told_unconfirmed = unconfirmed;
+                    self.reported_trial = unconfirmed;
                 }
             }
         }
@@ -495,6 +507,7 @@ impl<'gate> Daemon<'gate> {
     /// Goes by another policy, which is the live one now.
     fn follow(&mut self, policy: &Policy) -> anyhow::Result<()> {
         self.engine.set_prefix_servers(policy.prefix_servers());
+        self.early_answers.set_pair(policy.has_handover());
         self.responder.follow(policy);
         self.consider_open(self.engine.open_alarms());
         self.dispatch.follow(policy);
@@ -545,9 +558,34 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn report(&mut self, drop: DropEvent) {
+        if self.early_answers.may_be_early(&drop) {
+            self.dispatch.send_drop(drop.clone());
+            self.early_answers.hold(drop, now_ns());
+            return;
+        }
         let changes = self.engine.observe(&drop, Clock::now());
         self.dispatch.send_drop(drop);
         self.publish(changes);
+    }
+
+    /// Shows a drop that was held to the alarm engine.
+    fn observe(&mut self, drop: &DropEvent) {
+        let changes = self.engine.observe(drop, Clock::now());
+        self.publish(changes);
+    }
+
+    /// Alarms about answers in no flow wait until it is clear that no takeover has begun.
+    fn release_early_answers(&mut self) {
+        if self.early_answers.is_empty() {
+            return;
+        }
+        // what can't be read is no takeover
+        let began_ns = self.gate.takeover_ns().unwrap_or(0);
+        let clock = Clock::now();
+        let takeover = (began_ns != 0).then(|| clock.to_wall(began_ns));
+        for drop in self.early_answers.release(takeover, clock.mono_ns) {
+            self.observe(&drop);
+        }
     }
 
     fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
@@ -564,7 +602,8 @@ impl<'gate> Daemon<'gate> {
 
     /// Notes what was reported, for the next daemon. `false` if that can't be said of every drop yet.
     fn checkpoint(&mut self) -> bool {
-        let is_true = self.intake.can_checkpoint();
+        // a drop is not called reported before its alarm is
+        let is_true = self.intake.can_checkpoint() && self.early_answers.is_empty();
         if is_true {
             self.note_checkpoint();
         }

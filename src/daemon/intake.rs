@@ -107,7 +107,9 @@ impl<'gate> Intake<'gate> {
         }
         self.hot_rows.note_sample(sample.key(), sample.time_ns);
         let unreported = self.reconciler.note_sample(sample.key(), sample.time_ns, sample.drops);
-        Ok(sample.to_event(unreported, &self.context()))
+        let mut event = sample.to_event(unreported, &self.context());
+        self.source.add_lookups(&mut std::iter::once(&mut event));
+        Ok(event)
     }
 
     /// The last packets of the rows that grow right now, between two readings of the whole ledger.
@@ -156,6 +158,7 @@ impl<'gate> Intake<'gate> {
         let mut last_packets = self.reconciler.last_packets(&ledger, &context);
         let mut unreported = self.reconciler.reconcile(&ledger, &context);
         self.source.add_contacts(&mut last_packets.iter_mut().chain(&mut unreported));
+        self.source.add_lookups(&mut unreported.iter_mut());
         Ok(LedgerReading { last_packets, unreported })
     }
 
@@ -167,6 +170,7 @@ impl<'gate> Intake<'gate> {
         };
         let mut drops = self.reconciler.reconcile_all(&ledger, &context_of(&self.interface, &self.names));
         self.source.add_contacts(&mut drops.iter_mut());
+        self.source.add_lookups(&mut drops.iter_mut());
         drops
     }
 
@@ -181,6 +185,7 @@ impl<'gate> Intake<'gate> {
             Some(ledger) => {
                 let mut drops = Reconciler::starting(&ledger, baseline, &self.context()).1;
                 self.source.add_contacts(&mut drops.iter_mut());
+                self.source.add_lookups(&mut drops.iter_mut());
                 drops
             }
             None => Vec::new(),
@@ -241,7 +246,7 @@ mod tests {
 
     use super::*;
     use crate::abi::{self, Reason};
-    use crate::drops::{Contacts, LedgerEntry, ReportedRow};
+    use crate::drops::{Contacts, LedgerEntry, LookedUp, ReportedRow};
     use crate::gate::GateError;
 
     /// A ledger in memory.
@@ -274,6 +279,13 @@ mod tests {
             let gone: Vec<u32> = rows.iter().map(|row| row.number).collect();
             self.ledger.borrow_mut().retain(|(_, entry)| !gone.contains(&entry.number));
             Ok(gone)
+        }
+
+        /// Every destination is evil.example.
+        fn add_lookups(&self, events: &mut dyn Iterator<Item = &mut DropEvent>) {
+            for event in events.filter(|event| event.destination.is_some()) {
+                event.looked_up = Some(LookedUp { name: "evil.example".into(), at: event.time });
+            }
         }
 
         /// Each row has one source, 192.0.2.N for the row N.
@@ -397,6 +409,25 @@ mod tests {
         let drops = intake.read_ledger().unwrap().unreported;
         let of_port = drops.iter().filter(|drop| drop.port == 445).map(|drop| drop.drops).sum::<u64>();
         assert_eq!(of_port, 2, "three, of which the sample was one");
+    }
+
+    #[test]
+    fn an_event_has_what_its_destination_was_looked_up_as_wherever_it_comes_from() {
+        let name = |event: &DropEvent| event.looked_up.as_ref().map(|looked_up| looked_up.name.to_string());
+        let evil = Some("evil.example".to_owned());
+        let (key, entry) = row(445, 3);
+        let entry = LedgerEntry { last_destination: Some([198, 51, 100, 7].into()), ..entry };
+        let source = source(vec![(key, entry)]);
+        let mut intake = start(&source);
+        assert_eq!(
+            intake.take_startup_drops(&Baseline::default()).iter().map(name).collect::<Vec<_>>(),
+            std::slice::from_ref(&evil)
+        );
+        source.ledger.borrow_mut()[0].1.packets += 2;
+        let reading = intake.read_ledger().unwrap();
+        assert_eq!(reading.unreported.iter().map(name).collect::<Vec<_>>(), std::slice::from_ref(&evil));
+        let sample = Sample { destination: Some([198, 51, 100, 7].into()), ..sample(80, 1) };
+        assert_eq!(name(&intake.take_sample(&sample).unwrap()), evil);
     }
 
     #[test]

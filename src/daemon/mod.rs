@@ -24,6 +24,7 @@ pub mod control;
 mod dispatch;
 mod drop_budget;
 mod drop_source;
+mod early_answers;
 mod event_loop;
 mod intake;
 mod ledger_cursor;

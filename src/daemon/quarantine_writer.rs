@@ -56,7 +56,7 @@ fn save(place: &GatePlace) {
     match Gate::open(place).and_then(|gate| gate.save_quarantines(place)) {
         Ok(()) | Err(GateError::NotAttached { .. }) => {}
         Err(error) => {
-            warn!("quarantines, edits and grants hold, but are not saved for the next reboot: {error}")
+            warn!("quarantines, edits and grants hold, but are not saved for the next reboot: {error}");
         }
     }
 }

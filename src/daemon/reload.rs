@@ -17,6 +17,7 @@ use crate::memory::return_memory;
 use crate::policy::{Diagnostics, Policy, list_changes};
 use crate::policy_file::{CompiledPolicy, read_regular_policy};
 use crate::policy_tests::require_tests;
+use crate::resolve::{Lookup, PATIENCE, look_up};
 use crate::stderr::notice;
 
 /// The first line of a refusal. The mistakes follow it.
@@ -35,6 +36,8 @@ const TEST_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct ReadFile {
     policy: Policy,
     tables: Option<Tables>,
+    /// What the router itself was answered for the names of the policy.
+    seeds: Vec<Lookup>,
 }
 
 type ReadPolicy = anyhow::Result<Result<ReadFile, Diagnostics>>;
@@ -191,7 +194,12 @@ impl Reload {
         let Some(reading) = &self.reading else {
             let (path, tested) = (self.policy_file.clone(), self.tested);
             let begun = Reading::start(now, move |progress| {
-                read_tested_policy(&path, tested, progress, require_tests)
+                let mut read = read_tested_policy(&path, tested, progress, require_tests);
+                if let Ok(Ok(file)) = &mut read {
+                    let sources = file.policy.name_sources();
+                    file.seeds = look_up(&sources.list_asked(), &sources.resolvers, PATIENCE);
+                }
+                read
             });
             self.reading = match begun {
                 Ok(reading) => Some(reading),
@@ -243,7 +251,7 @@ impl Reload {
         file: ReadFile,
         guard: &Guard,
     ) -> anyhow::Result<Reloaded> {
-        let ReadFile { policy, tables } = file;
+        let ReadFile { policy, tables, seeds } = file;
         let bad = |diagnostics| anyhow::anyhow!("{BAD_POLICY}\n{diagnostics}");
         if !gate.is_pinned_at(place)? {
             bail!("another command has detached the gate from {}", place.interface);
@@ -256,7 +264,8 @@ impl Reload {
         return_memory();
         let changes = gate.changes_to(&policy)?;
         return_memory();
-        let tables = tables.map_or_else(|| compile(&policy).map_err(bad), Ok)?;
+        let mut tables = tables.map_or_else(|| compile(&policy).map_err(bad), Ok)?;
+        tables.destinations.seeds = seeds;
         guard.refuse_lost_management(gate, place, &policy, &tables)?;
         let carried = gate.find_carried_quarantines(&tables)?;
         let homeless = gate.find_homeless_edits(&tables)?;
@@ -317,7 +326,7 @@ fn read_tested_policy<E: Into<anyhow::Error>>(
 ) -> ReadPolicy {
     let policy = match read_regular_policy(path)? {
         Ok(policy) if !policy.tests.is_empty() && tested != Some(hash_text(&policy)) => policy,
-        policy => return Ok(policy.map(|policy| ReadFile { policy, tables: None })),
+        policy => return Ok(policy.map(|policy| ReadFile { policy, tables: None, seeds: Vec::new() })),
     };
     progress.store(true, Ordering::Relaxed);
     let tables = match compile(&policy) {
@@ -327,7 +336,7 @@ fn read_tested_policy<E: Into<anyhow::Error>>(
     let compiled = CompiledPolicy { policy, tables };
     run_tests(&compiled).map_err(Into::into)?;
     let CompiledPolicy { policy, tables } = compiled;
-    Ok(Ok(ReadFile { policy, tables: Some(tables) }))
+    Ok(Ok(ReadFile { policy, tables: Some(tables), seeds: Vec::new() }))
 }
 
 #[cfg(test)]

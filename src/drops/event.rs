@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::{Contacts, DropVerdict, ReasonCode};
+use super::{Contacts, DropVerdict, LookedUp, ReasonCode};
 use crate::abi::Reason;
 use crate::clock::Clock;
 use crate::host::host_name;
@@ -129,6 +129,8 @@ pub struct DropEvent {
     pub sources: Option<Arc<Contacts>>,
     /// The destinations of its ledger row; `None` where unknown, and for a sample.
     pub destinations: Option<Arc<Contacts>>,
+    /// What its server has looked the destination up as; `None` where unknown.
+    pub looked_up: Option<LookedUp>,
     /// How many drops it stands for. 0: they were reported before, and the event only adds the packet.
     pub drops: u64,
     /// How the daemon learnt of it.
@@ -192,6 +194,8 @@ struct DropRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     question: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    looked_up: Option<&'a LookedUp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u32>,
     #[serde(skip_serializing_if = "String::is_empty")]
     frame: String,
@@ -214,6 +218,7 @@ impl Serialize for DropEvent {
             while_away: self.while_away,
             edit: self.edit,
             question: self.question().map(|question| question.to_string()),
+            looked_up: self.looked_up.as_ref(),
             length: self.length,
             frame: show_hex(&self.frame),
         };

@@ -55,6 +55,7 @@ pub(crate) fn syn() -> DropEvent {
         row: None,
         sources: None,
         destinations: None,
+        looked_up: None,
         drops: 1,
         from: Origin::Sample,
         while_away: false,

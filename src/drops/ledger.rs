@@ -321,6 +321,7 @@ pub(super) fn to_event(
         row: Some(entry.number),
         sources: entry.sources.clone(),
         destinations: entry.destinations.clone(),
+        looked_up: None,
         drops,
         from: Origin::Ledger,
         while_away: false,

@@ -10,6 +10,7 @@ pub(crate) mod example;
 mod hash;
 mod hot_rows;
 mod ledger;
+mod lookup;
 mod reconcile;
 mod sample;
 mod verdict;
@@ -25,6 +26,7 @@ pub use hot_rows::{HotRows, LastPacket};
 pub use ledger::{
     CountedRow, Ledger, LedgerEntry, LedgerKey, LedgerRow, WholeLedger, add_reportable, add_whole,
 };
+pub use lookup::LookedUp;
 pub use reconcile::{Baseline, Reconciler, ReportedRow};
 pub use sample::{DecodeError, Sample, decode};
 pub use verdict::DropVerdict;

@@ -191,6 +191,7 @@ impl Sample {
             row: None,
             sources: None,
             destinations: None,
+            looked_up: None,
             drops,
             from: Origin::Sample,
             while_away: false,

@@ -64,6 +64,7 @@ impl Gate {
             (state::STATE_CONNECTION_ROOM, self.maps.name_connections.capacity()),
             (state::STATE_QUERY_ROOM, self.maps.queries.capacity()),
             (state::STATE_STREAM_ROOM, self.maps.streams.capacity()),
+            (state::STATE_LOOKUP_ROOM, self.maps.lookups.capacity()),
         ] {
             let room = (u64::from(capacity) / 2 / owners).max(LEAST_ROOM);
             self.write_state(index, 1 << room.ilog2())?;
@@ -84,6 +85,11 @@ impl Gate {
         for (key, _) in self.maps.queries.entries()? {
             if is_gone(key.server) {
                 self.maps.queries.remove(&key)?;
+            }
+        }
+        for (key, _) in self.maps.lookups.entries()? {
+            if is_gone(key.server) {
+                self.maps.lookups.remove(&key)?;
             }
         }
         for (key, _) in self.maps.streams.entries()? {

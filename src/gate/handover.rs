@@ -146,6 +146,14 @@ impl Gate {
         Ok(until)
     }
 
+    /// When the last takeover began, by CLOCK_MONOTONIC in nanoseconds; 0: there was none.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn takeover_ns(&self) -> Result<u64, GateError> {
+        self.read_state(state::STATE_TAKEOVER_NS)
+    }
+
     /// How flows are handed over. `None`: the live policy has no `handover`.
     pub(super) fn handover_status(&self, status: &GateStatus) -> Result<Option<HandoverStatus>, GateError> {
         if status.setting("handover") != "conntrack" {

@@ -15,10 +15,10 @@ use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
     address, counted_need, counter, domain, edit_cell, edit_key, flow, flow_key, fragment, fragment_key,
     frequent, given_back, grant, granted, granted_key, half_open, layout, ledger_key, ledger_row, lessors,
-    limit, limit_key, mac_key, name, name_connection, name_event, name_event_key, name_key, name_need_key,
-    name_pattern, name_peer_key, name_share, need, need_key, need_use, opening, opening_bucket, peer_key,
-    prefix_key, quarantine, query, range_key, refused_fragment, resolver, router_key, row_addresses,
-    row_counts, row_quota, rule, server, settings, share_key, stream,
+    limit, limit_key, lookup, mac_key, name, name_connection, name_event, name_event_key, name_key,
+    name_need_key, name_pattern, name_peer_key, name_share, need, need_key, need_use, opening,
+    opening_bucket, peer_key, prefix_key, quarantine, query, range_key, refused_fragment, resolver,
+    router_key, row_addresses, row_counts, row_quota, rule, server, settings, share_key, stream,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -283,6 +283,8 @@ maps! {
     queries: TypedMap<share_key, query>, Size::Derived(|sizes| sizes.grants.value), Count::Hidden;
     /// TCP connections to resolvers.
     streams: TypedMap<share_key, stream>, Size::Derived(sizes::streams), Count::Hidden;
+    /// What servers were answered for any name.
+    lookups: TypedMap<share_key, lookup>, Size::Fixed, Count::Hidden;
     /// Where the next row of each server goes.
     name_shares: TypedMap<u32, name_share>, Size::Derived(sizes::name_shares), Count::Hidden;
     /// What went wrong with answers, for each CPU.

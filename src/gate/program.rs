@@ -178,7 +178,8 @@ impl Programs {
         system::test_run_from(self.track.as_fd(), frame, ifindex, 0)
     }
 
-    /// As [`Programs::run_track_from`], for a frame that the kernel has made of several datagrams, of so many bytes each.
+    /// As [`Programs::run_track_from`], for a frame that the kernel has made of several datagrams, of so many bytes
+    /// each.
     ///
     /// # Errors
     /// When the kernel refuses the run.

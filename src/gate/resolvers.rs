@@ -1,6 +1,6 @@
 //! The ways by which the answers of resolvers come, as the routing table has them. The daemon follows it.
 //!
-//! A way that leads to the world outside is none: an accomplice there who is told id and port of a question could
+//! A way that leads to the world outside is none: an accomplice there who knows id and port of a question could
 //! answer in the resolver's name.
 
 use std::collections::BTreeSet;

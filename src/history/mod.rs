@@ -155,7 +155,7 @@ fn minute_s() -> i64 {
 /// Counts of one server that the history had no room for. They are in no [`MinuteCount`] any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovedCounts {
-    /// `None`: no server has the source address, or they are of more servers than are told apart.
+    /// `None`: no server has the source address, or they are of more servers than are listed.
     pub server: Option<String>,
     /// UNIX times between which they lie, seconds.
     pub from: i64,

@@ -8,6 +8,8 @@ mod aside;
 #[cfg(test)]
 mod damage_tests;
 mod error;
+#[cfg(test)]
+mod load_tests;
 mod open;
 mod removed;
 mod rows;
@@ -33,11 +35,9 @@ use self::rows::{
     CountRow, from_json, read_alarm, read_sample_text, reported_sum, sample_sum, text_sum, to_json, to_ns,
     to_sql, verify,
 };
-use self::trim::{LONGEST_SPAN_S, Totals, add_count, count_rows, trim};
-use super::pending::{Pending, SHARE_PER_MINUTE};
-use super::{
-    AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, RemovedCounts, SPAN_MINUTE_S, SampleRow,
-};
+use self::trim::{LONGEST_SPAN_S, Totals, trim, write_counts};
+use super::pending::Pending;
+use super::{AlarmEntry, AlarmFilter, AlarmState, Limits, MinuteCount, RemovedCounts, SampleRow};
 use crate::clock::wall_now;
 use crate::drops::Baseline;
 
@@ -454,34 +454,6 @@ fn write_to(
     writing.commit()?;
     writer.totals = totals;
     Ok(gone)
-}
-
-/// Adds counts. A server that has had its share of rows in a minute gets further kinds folded by reason.
-fn write_counts(writing: &Connection, pending: &Pending, totals: &mut Totals) -> Result<(), Trouble> {
-    let mut group = (i64::MIN, String::new());
-    let mut rows_of_group = 0;
-    let mut known = writing.prepare_cached(
-        "SELECT 1 FROM counts WHERE minute = ?1 AND server = ?2 AND span = ?3 AND kind = ?4",
-    )?;
-    // sorted by minute, then by server
-    for count in pending.counts.rows() {
-        let mut row = CountRow::of(&count);
-        if count.span_s == SPAN_MINUTE_S && !count.folded {
-            if (row.minute, &row.server) != (group.0, &group.1) {
-                rows_of_group = count_rows(writing, row.minute, &row.server)?;
-                group = (row.minute, row.server.clone());
-            }
-            if rows_of_group >= SHARE_PER_MINUTE
-                && !known.exists(params![row.minute, row.server, row.span_s, row.kind])?
-            {
-                row = row.fold(SPAN_MINUTE_S)?;
-            }
-        }
-        let is_new = add_count(writing, &row)?;
-        totals.counts += u64::from(is_new);
-        rows_of_group += u64::from(is_new);
-    }
-    Ok(())
 }
 
 fn begin_in(writer: &mut Writer) -> Result<u64, Trouble> {

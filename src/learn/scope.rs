@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::drops::Seeded;
-use crate::policy::Direction;
+use crate::policy::{Direction, find_objection};
 use crate::policy_file::CompiledPolicy;
 
 /// Servers at most. What others do is counted.
@@ -68,7 +68,8 @@ impl<'a> Scope<'a> {
         if let Some(id) = self.ids.get(&address) {
             return Some(*id);
         }
-        if !self.holds(address) {
+        // an address that no host has can't be a server's, whatever network it is in
+        if !self.holds(address) || find_objection(&IpNet::from(address)).is_some() {
             return None;
         }
         let number = match self.servers {

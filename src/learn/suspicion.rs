@@ -134,6 +134,7 @@ impl Suspicion {
             drops: 1,
             from: Origin::Sample,
             while_away: false,
+            looked_up: None,
         }
     }
 

@@ -121,6 +121,10 @@ impl<'a> FrameReader<'a> {
             None => {}
         }
         let Some(facts) = frame.facts.filter(|facts| facts.position != Position::Later) else { return };
+        // no packet has them, and no policy may name them
+        if [facts.source, facts.destination].iter().any(is_mapped) {
+            return;
+        }
         let is_from_server = seen.scope.holds(facts.source);
         let is_to_server = seen.scope.holds(facts.destination);
         seen.has_dhcp |= facts.protocol == UDP && (facts.source_port, facts.destination_port) == (68, 67);
@@ -484,4 +488,9 @@ fn show_before((server, port, peer, peer_port, protocol): &(IpAddr, u16, IpAddr,
 fn read_sequence(frame: &Frame, facts: &Facts) -> u32 {
     let bytes = frame.bytes.get(facts.transport_at + 4..).and_then(|bytes| bytes.first_chunk());
     bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// An IPv4 address that is written as IPv6.
+fn is_mapped(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some())
 }

@@ -23,5 +23,5 @@ pub use protocol::{
     find_icmp_answer, find_icmp_type, find_protocol, has_ports, icmp_type_names, is_icmp, name_icmp_type,
     name_protocol, protocol_names,
 };
-pub use question::{Question, read_question};
+pub use question::{Question, read_question, show_wire_name};
 pub use services::{find_port, find_protocols, service_names};

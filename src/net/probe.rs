@@ -14,6 +14,9 @@ use super::tcp_flags;
 /// Payload bytes: enough for the parser to read the header of any protocol.
 const PAYLOAD_BYTES: usize = 20;
 const HOP_LIMIT: u8 = 64;
+const DNS: u16 = 53;
+/// A question that every role permits, also one with `dns = "named"`: for the name servers of the root.
+const QUESTION: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 /// Where the type of the first chunk stands in SCTP, and two of these types.
 const SCTP_CHUNK: usize = 12;
 const SCTP_INIT: u8 = 1;
@@ -102,14 +105,15 @@ impl Probe {
                 header.to_vec()
             }
             UDP => {
-                let length = (UdpHeader::LEN + PAYLOAD_BYTES) as u16;
+                let payload = if self.destination_port == DNS { &QUESTION[..] } else { &[0; PAYLOAD_BYTES] };
+                let length = (UdpHeader::LEN + payload.len()) as u16;
                 let header = UdpHeader {
                     source_port: self.source_port,
                     destination_port: self.destination_port,
                     length,
                     checksum: 0,
                 };
-                [&header.to_bytes()[..], &[0; PAYLOAD_BYTES]].concat()
+                [&header.to_bytes()[..], payload].concat()
             }
             ICMP | ICMPV6 => {
                 let mut message = vec![0; UdpHeader::LEN + PAYLOAD_BYTES];
@@ -134,8 +138,8 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::GRE;
     use crate::net::tcp_flags::SYN;
+    use crate::net::{GRE, read_question, read_udp_payload};
 
     fn probe(source: &str, destination: &str) -> Probe {
         Probe {
@@ -161,6 +165,14 @@ mod tests {
         let frame = probe("192.0.2.10", "198.51.100.1").to_frame().unwrap();
         assert_eq!(&frame[34..38], &[0x9c, 0x40, 0, 80]);
         assert_eq!(frame[47], SYN);
+    }
+
+    #[test]
+    fn a_datagram_to_a_resolver_is_one_whole_question() {
+        let frame = Probe { protocol: UDP, destination_port: 53, ..probe("192.0.2.10", "198.51.100.1") };
+        let frame = frame.to_frame().unwrap();
+        assert_eq!(read_udp_payload(&frame).map(|payload| payload.length), Some(QUESTION.len()));
+        assert_eq!(read_question(&frame).map(|question| question.to_string()).as_deref(), Some(". (NS)"));
     }
 
     #[test]

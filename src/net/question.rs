@@ -7,6 +7,8 @@ use super::frame::read_u16;
 
 const HEADER_BYTES: usize = 12;
 const LONGEST_LABEL: usize = 63;
+/// Marks a length byte, see `struct name_key` of `bpf/contract.h`.
+const LENGTH_MARK: u8 = 0x80;
 
 /// A question, as far as it was captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +47,7 @@ const CAPTURED_BYTES: usize = 128;
 fn show_name(bytes: &[u8], is_cut: bool) -> Option<(String, Option<usize>)> {
     let mut text = String::new();
     let mut at = 0;
-    loop {
-        let Some(length) = bytes.get(at).copied().map(usize::from) else {
-            break;
-        };
+    while let Some(length) = bytes.get(at).copied().map(usize::from) {
         if length == 0 {
             let name = if text.is_empty() { ".".to_owned() } else { text };
             return Some((name, Some(at + 1)));
@@ -64,6 +63,34 @@ fn show_name(bytes: &[u8], is_cut: bool) -> Option<(String, Option<usize>)> {
         at += 1 + length;
     }
     is_cut.then(|| (text + "...", None))
+}
+
+/// A name on the wire without its root, with the marks of `struct name_key` in its length bytes. `length` is that of
+/// the whole name: of a longer one the bytes are its end. `None`: they are no name.
+pub fn show_wire_name(bytes: &[u8], length: usize) -> Option<String> {
+    let is_cut = length > bytes.len();
+    let bytes = bytes.get(..length).unwrap_or(bytes);
+    // of a name that is cut, from the first border on
+    let starts = if is_cut { 1..bytes.len() } else { 0..1 };
+    let text = starts.into_iter().find_map(|start| show_marked(bytes.get(start..)?))?;
+    Some(if is_cut { format!("...{text}") } else { text })
+}
+
+fn show_marked(mut bytes: &[u8]) -> Option<String> {
+    let mut text = String::new();
+    while let Some((mark, rest)) = bytes.split_first() {
+        let length = usize::from(mark.checked_sub(LENGTH_MARK)?);
+        if !(1..=LONGEST_LABEL).contains(&length) || length > rest.len() {
+            return None;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        let (label, behind) = rest.split_at(length);
+        push_label(&mut text, &label.to_ascii_lowercase());
+        bytes = behind;
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// A label in printable ASCII.
@@ -147,6 +174,28 @@ mod tests {
         for length in 0..whole.len() - 4 {
             assert_eq!(show(&whole[..length]), None, "{length}");
         }
+    }
+
+    #[test]
+    fn a_name_that_was_answered_is_shown_in_lower_case_and_a_long_one_from_a_border_on() {
+        let marked = |labels: &[&[u8]]| -> Vec<u8> {
+            labels.iter().flat_map(|label| [&[label.len() as u8 | 0x80][..], label].concat()).collect()
+        };
+        let show = |labels: &[&[u8]], room: usize| {
+            let whole = marked(labels);
+            let kept = &whole[whole.len().saturating_sub(room)..];
+            let mut row = kept.to_vec();
+            row.resize(room, 0xaa);
+            show_wire_name(&row, whole.len())
+        };
+        assert_eq!(show(&[b"a", b"eViL", b"example"], 96).as_deref(), Some("a.evil.example"));
+        assert_eq!(show(&[b"a\x1b", b"example"], 20).as_deref(), Some(r"a\027.example"));
+        let long: [&[u8]; 3] = [&[b'x'; 40], b"t", b"example"];
+        assert_eq!(show(&long, 20).as_deref(), Some("...t.example"));
+        assert_eq!(show_wire_name(&[], 0), None);
+        assert_eq!(show_wire_name(&[0x83, b'a'], 2), None);
+        assert_eq!(show_wire_name(&[3, b'a', b'b', b'c'], 4), None);
+        assert_eq!(show_wire_name(&[b'a'; 96], 200), None);
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn find_sets_of_nobody(policy: &Policy) -> impl Iterator<Item = Finding> {
         Peer::Set(name) => Some(name.as_str()),
         Peer::Prefix(_) | Peer::Server(..) | Peer::Name(_) => None,
     }));
-    named.extend(policy.names.resolvers.0.iter().filter_map(|text| text.strip_prefix('@')));
+    named.extend(policy.names.resolvers.iter().filter_map(|text| text.strip_prefix('@')));
     policy.sets.values().filter(move |set| !named.contains(set.name.as_str())).map(|set| {
         at(&set.place, format!("no need names the set `@{}`", set.name))
             .with_help(format!("write `to @{0}` or `from @{0}` in a need, or leave the set out", set.name))

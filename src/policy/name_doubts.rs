@@ -58,11 +58,11 @@ fn find_ways_around(policy: &Policy) -> Vec<Finding> {
         };
         !peers.iter().all(is_resolver) || peers.is_empty() || !need.resolve_names(&policy.sets).is_empty()
     };
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for server in strict {
         let roles = server.roles.iter().filter_map(|(name, _)| policy.find_role(name));
         let needs = roles.flat_map(|role| role.needs_of(Direction::Out)).filter(asks);
-        for need in needs.filter(leads_around).filter(|need| told.insert(need.place.start)) {
+        for need in needs.filter(leads_around).filter(|need| reported.insert(need.place.start)) {
             let message = format!(
                 "by this need `{}` may ask others than the resolvers, and that for anything",
                 server.name
@@ -95,20 +95,21 @@ fn find_unreached_resolvers(policy: &Policy) -> impl Iterator<Item = Finding> + 
                 || peers.is_empty() && need.resolve_names(&policy.sets).is_empty()
         })
     };
-    policy.resolvers().into_iter().filter(move |resolver| !is_reached(resolver)).map(|resolver| {
-        Finding::new(0..0, format!("no server may ask the resolver {resolver}"))
+    let unreached = policy.placed_resolvers().into_iter().filter(move |(resolver, _)| !is_reached(resolver));
+    unreached.map(|(resolver, place)| {
+        Finding::new(place.start..place.end, format!("no server may ask the resolver {resolver}"))
             .with_help(format!("give a role the need \"udp/53 to {resolver}\", or leave the resolver out"))
     })
 }
 
 /// A server whose name could be a DNS name as well, in a need.
 fn find_ambiguous_servers(policy: &Policy) -> impl Iterator<Item = Finding> + '_ {
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let needs = policy.roles.iter().flat_map(Role::needs);
     needs.filter_map(move |need| {
         let is_both = |peer: &&Peer| matches!(peer, Peer::Server(name, _) if DomainName::parse(name).is_ok());
         let server = need.peers.iter().find(is_both)?.to_string();
-        told.insert(server.clone()).then(|| {
+        reported.insert(server.clone()).then(|| {
             let message = format!("`{server}` is a server of this policy, and could be a DNS name too");
             Finding::new(need.place.start..need.place.end, message)
                 .with_help("it is taken for the server: give that one a name without dots")

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::model::{
-    Alarms, Direction, Handover, Keyword, Location, Need, Policy, PolicyTest, Questions, Response, Role, Router,
-    Server, Set, Settings, Value,
+    Alarms, Direction, Handover, Keyword, Location, Need, Policy, PolicyTest, Questions, Response, Role,
+    Router, Server, Set, Settings, Value,
 };
 use crate::net::{show_mac, show_prefix};
 

@@ -87,6 +87,7 @@ impl CefLine {
         self.add_address("dst", "c6a3", "Destination IPv6 Address", drop.destination);
         self.add_some("spt", drop.source_port);
         self.add_some("dpt", drop.destination_port);
+        self.add_some("dhost", drop.looked_up.as_ref());
         self.add("proto", drop.protocol_name());
         self.add_some("smac", drop.source_mac.map(|mac| show_mac(&mac)));
         self.add_some("dmac", drop.destination_mac.map(|mac| show_mac(&mac)));

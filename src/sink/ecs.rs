@@ -183,6 +183,9 @@ fn line_of(time: Timestamp, interface: &str, drop: Option<&DropEvent>) -> Value 
     let is_ip = !drop.any_protocol && !drop.is_frame();
     line["source"] = end_of(drop.source, drop.source_port, drop.source_mac);
     line["destination"] = end_of(drop.destination, drop.destination_port, drop.destination_mac);
+    if let Some(looked_up) = &drop.looked_up {
+        line["destination"]["domain"] = escape(&looked_up.name).into();
+    }
     line["network"] = json!({
         "type": drop.source.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
         "transport": is_ip.then(|| transport(drop.protocol)).flatten(),
@@ -250,8 +253,8 @@ mod tests {
     use crate::abi::Reason;
     use crate::alarm::example::{opened_by, opened_with};
     use crate::audit::example::quarantine_by;
-    use crate::drops::ServerRef;
     use crate::drops::example::syn;
+    use crate::drops::{LookedUp, ServerRef};
 
     fn line_of_event(drop: DropEvent) -> String {
         render(&Event::of_drop(drop)).unwrap()
@@ -280,6 +283,15 @@ mod tests {
         assert_eq!(value["observer"]["ingress"]["interface"]["name"], "dmz0");
         assert_eq!(value["observer"]["hostname"], "gate.example");
         assert_eq!(value["portcullis"]["server"], "web1");
+    }
+
+    #[test]
+    fn a_destination_has_the_name_that_it_was_looked_up_as() {
+        let looked_up = Some(LookedUp { name: "evil.example".into(), at: syn().time });
+        let value = parsed(&line_of_event(DropEvent { looked_up, ..syn() }));
+        assert_eq!(value["destination"]["domain"], "evil.example");
+        assert_eq!(value["portcullis"]["looked_up"]["name"], "evil.example");
+        assert!(parsed(&line_of_event(syn()))["destination"]["domain"].is_null());
     }
 
     #[test]

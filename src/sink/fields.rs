@@ -61,6 +61,7 @@ pub(super) fn fields(change: &Change) -> Vec<(&'static str, String)> {
     let address = |of: fn(&DropEvent) -> Option<IpAddr>| alarm.sample().and_then(|sample| of(sample));
     add("source", address(|sample| sample.source).map(|address| address.to_string()));
     add("destination", address(|sample| sample.destination).map(|address| address.to_string()));
+    add("looked_up", alarm.sample().and_then(|sample| sample.looked_up.as_ref()).map(ToString::to_string));
     add("follows", alarm.follows.map(|id| id.to_string()));
     add("news", Some(change.news.clone()).filter(|news| !news.is_empty()));
     add("next", alarm.next_commands().first().cloned());

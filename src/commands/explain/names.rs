@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::bail;
 use jiff::Timestamp;
 
-use super::{AskedPacket, Explanation, find_server};
+use super::asked::{AskedPacket, Explanation, find_server};
 use crate::abi::Reason;
 use crate::clock::{show_roughly, wall_now};
 use crate::compile::Tables;

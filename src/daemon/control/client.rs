@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
+use nix::unistd::{AccessFlags, access};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -196,13 +198,19 @@ fn read_history<T: Send + 'static>(
     read: impl Fn(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> anyhow::Result<T> {
     if !silent {
-        return read(&find_history(place)?).map_err(|error| explain_history(&error));
+        let store = find_history(place)?;
+        return match is_read_only(&place.history()) {
+            false => read(&store),
+            true => copy_to_memory(place).and_then(|copy| read(&Store::for_reading(&copy.0))),
+        }
+        .map_err(|error| explain_history(&error));
     }
     let (folder, (sender, receiver)) = (place.history(), std::sync::mpsc::sync_channel(1));
     std::thread::Builder::new()
         .name("history".to_owned())
         .spawn(move || {
-            let read_copy = || HistoryCopy::of(&folder).and_then(|copy| read(&Store::for_reading(&copy.0)));
+            let read_copy =
+                || HistoryCopy::of(&folder, &folder).and_then(|copy| read(&Store::for_reading(&copy.0)));
             // A daemon that is busy may write while its file is copied. The copy is not whole then.
             let mut copied = read_copy();
             for _ in 1..COPIES {
@@ -219,13 +227,30 @@ fn read_history<T: Send + 'static>(
     }
 }
 
+/// Whether the disk takes nothing. SQLite locks and writes beside what it reads.
+fn is_read_only(folder: &Path) -> bool {
+    access(folder, AccessFlags::W_OK) == Err(Errno::EROFS)
+}
+
+/// A copy where the daemon's socket would be, which is in memory.
+fn copy_to_memory(place: &GatePlace) -> Result<HistoryCopy, StoreError> {
+    let socket = place.socket();
+    let folder = socket.parent().unwrap_or(&socket);
+    let copied = DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StoreError::from);
+    copied.and_then(|()| HistoryCopy::of(&place.history(), folder)).map_err(|error| StoreError::Open {
+        path: place.history(),
+        why: format!("its disk is read-only, and it could not be copied into {}: {error}", folder.display()),
+        taken: false,
+    })
+}
+
 /// A copy of a history in a folder of its own, removed with it.
 struct HistoryCopy(PathBuf);
 
 impl HistoryCopy {
-    fn of(history: &Path) -> Result<HistoryCopy, StoreError> {
-        // in a folder that is root's alone
-        let folder = history.join(format!("copy-{}", std::process::id()));
+    /// In a folder that is root's alone.
+    fn of(history: &Path, into: &Path) -> Result<HistoryCopy, StoreError> {
+        let folder = into.join(format!("copy-{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&folder)?;
         let copy = HistoryCopy(folder);
         // The log has what is not in the file yet. Without one, the file has all.

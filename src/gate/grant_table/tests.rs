@@ -1,4 +1,4 @@
-//! Tests of what can be told without a kernel: times, and the places of a share.
+//! Tests of what needs no kernel: times, and the places of a share.
 
 use super::saved::{Saved, SavedConnection, SavedGrant, Times, read_each, to_wall_s, write};
 use super::*;

@@ -4,7 +4,7 @@
 //! no file is mapped, and a file that is cut short can't end the daemon by a signal.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -286,12 +286,30 @@ fn make(path: &Path) -> Result<(), Trouble> {
 
 fn fill(fresh: &Path) -> Result<(), Trouble> {
     let connection = connect(fresh)?;
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    // To its end: an error of the disk comes after the row that names the mode.
+    connection.execute_batch("PRAGMA journal_mode = WAL")?;
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Trouble::Refusal("its disk does not take a new file".to_owned()));
+    }
     let tables = TABLES.map(|(_, sql)| sql).join(";\n");
     connection.execute_batch(&format!(
         "BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {LAYOUT}; {tables}; COMMIT;"
     ))?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     connection.close().map_err(|(_, error)| error)?;
+    // What a failed write has left in the log is lost under the other name.
+    let rest = fs::symlink_metadata(companion(fresh, "-wal")).map_or(0, |log| log.len());
+    if rest > 0 || !says_wal(fresh)? {
+        return Err(Trouble::Refusal("its disk does not take a new file".to_owned()));
+    }
     Ok(())
+}
+
+/// Whether the header of the file says that there is a log beside it (SQLite's file format, 1.3.3). Nobody may have
+/// the file open: to close it here would give up the locks of this process.
+fn says_wal(path: &Path) -> io::Result<bool> {
+    let mut header = [0; 20];
+    File::open(path)?.read_exact(&mut header)?;
+    Ok(header[18..] == [2, 2])
 }

@@ -9,7 +9,7 @@ use crate::history::RemovedCounts;
 
 /// The row of the table `reported` that has it.
 const REMOVED: &str = "removed";
-/// Servers that are told apart. The others are added up.
+/// Servers that are listed. The others are added up.
 const MOST_SERVERS: usize = 64;
 
 /// What was removed since the history began, apart from what is too old.

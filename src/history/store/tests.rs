@@ -6,6 +6,7 @@ use super::*;
 use crate::alarm::Engine;
 use crate::drops::DropEvent;
 use crate::drops::example::{after_ms, syn};
+use crate::history::pending::SHARE_PER_MINUTE;
 
 const LIMITS: Limits = Limits { alarms: 3, counts: 5, samples: 4, age_s: 3600 };
 
@@ -140,7 +141,7 @@ fn a_noisy_server_for_days_takes_nothing_from_another_and_the_sums_are_exact() {
 }
 
 #[test]
-fn packets_whose_counts_have_no_room_are_counted_and_told_of_by_server_and_time() {
+fn packets_whose_counts_have_no_room_are_counted_and_listed_by_server_and_time() {
     let folder = tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let limits = Limits { counts: 6, ..LIMITS };

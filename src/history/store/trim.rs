@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::error::Trouble;
 use super::removed;
 use super::rows::{CountRow, from_sql, read_alarm, to_sql, verify};
+use crate::history::pending::{Pending, SHARE_PER_MINUTE};
 use crate::history::{Limits, RemovedCounts, SPAN_MINUTE_S};
 
 /// Rows that one write removes at most for their age. The next write removes more.
@@ -42,7 +43,7 @@ impl Totals {
 }
 
 /// Adds packets to the row of the same kind. `true` if there was none.
-pub(super) fn add_count(connection: &Connection, row: &CountRow) -> Result<bool, Trouble> {
+fn add_count(connection: &Connection, row: &CountRow) -> Result<bool, Trouble> {
     let before = connection
         .prepare_cached(
             "SELECT packets, sum FROM counts WHERE minute = ?1 AND server = ?2 AND span = ?3 AND kind = ?4",
@@ -64,6 +65,38 @@ pub(super) fn add_count(connection: &Connection, row: &CountRow) -> Result<bool,
         )?
         .execute(params![row.minute, row.server, row.span_s, row.kind, to_sql(row.packets), row.sum()])?;
     Ok(before.is_none())
+}
+
+/// Adds counts. A server that has had its share of rows in a minute gets further kinds folded by reason.
+pub(super) fn write_counts(
+    writing: &Connection,
+    pending: &Pending,
+    totals: &mut Totals,
+) -> Result<(), Trouble> {
+    let mut group = (i64::MIN, String::new());
+    let mut rows_of_group = 0;
+    let mut known = writing.prepare_cached(
+        "SELECT 1 FROM counts WHERE minute = ?1 AND server = ?2 AND span = ?3 AND kind = ?4",
+    )?;
+    // sorted by minute, then by server
+    for count in pending.counts.rows() {
+        let mut row = CountRow::of(&count);
+        if count.span_s == SPAN_MINUTE_S && !count.folded {
+            if (row.minute, &row.server) != (group.0, &group.1) {
+                rows_of_group = count_rows(writing, row.minute, &row.server)?;
+                group = (row.minute, row.server.clone());
+            }
+            if rows_of_group >= SHARE_PER_MINUTE
+                && !known.exists(params![row.minute, row.server, row.span_s, row.kind])?
+            {
+                row = row.fold(SPAN_MINUTE_S)?;
+            }
+        }
+        let is_new = add_count(writing, &row)?;
+        totals.counts += u64::from(is_new);
+        rows_of_group += u64::from(is_new);
+    }
+    Ok(())
 }
 
 /// Removes what is too old or too much. Returns the counts that had no room.
@@ -258,7 +291,7 @@ fn fold_server(connection: &Connection, server: &str, span_s: i64, wanted: u64) 
 }
 
 /// How many rows a server has in a minute.
-pub(super) fn count_rows(connection: &Connection, minute: i64, server: &str) -> Result<u64, Trouble> {
+fn count_rows(connection: &Connection, minute: i64, server: &str) -> Result<u64, Trouble> {
     let mut statement = connection
         .prepare_cached("SELECT count(*) FROM counts WHERE minute = ?1 AND server = ?2 AND span = ?3")?;
     Ok(from_sql(statement.query_row(params![minute, server, SPAN_MINUTE_S], |row| row.get(0))?))

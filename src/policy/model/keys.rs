@@ -11,10 +11,11 @@ use std::ops::RangeInclusive;
 use serde::Serialize;
 
 use super::location::Located;
-use super::names::{Prefixes, TimeToLive};
+use super::names::{Prefixes, Resolvers, TimeToLive};
 use super::need::{Direction, LinkServices, Need};
 use super::values::{EtherTypes, Keyword, MailServer, QuarantineTime, SyslogTarget, Texts};
 use crate::alarm::Kind;
+use crate::net::show_prefix;
 
 /// Reads the values of one table's keys. A key that is not in the file keeps its default. So does a key with
 /// a wrong value, after the reader has noted the mistake.
@@ -52,7 +53,7 @@ pub(in crate::policy) trait ReadKeys {
     /// Kinds of alarms that may lead to a quarantine.
     fn kinds(&self, key: &'static str, default: Vec<Kind>) -> Vec<Kind>;
     /// Addresses and sets of resolvers.
-    fn resolvers(&self, key: &'static str, default: Texts) -> Texts;
+    fn resolvers(&self, key: &'static str, default: Resolvers) -> Resolvers;
     /// Names of interfaces.
     fn interfaces(&self, key: &'static str, default: Texts) -> Texts;
     /// A list of addresses and prefixes.
@@ -162,6 +163,24 @@ impl ToValue for LinkServices {
     fn to_value(&self) -> Value {
         let texts: BTreeSet<String> = self.0.iter().map(Need::to_string).collect();
         Value::List(texts.into_iter().collect())
+    }
+}
+
+impl ToValue for Prefixes {
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(|prefix| show_prefix(&prefix)).collect())
+    }
+}
+
+impl ToValue for Resolvers {
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(str::to_owned).collect())
+    }
+}
+
+impl ToValue for TimeToLive {
+    fn to_value(&self) -> Value {
+        Value::Numbers(vec![self.floor_s, self.cap_s])
     }
 }
 

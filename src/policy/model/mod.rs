@@ -3,6 +3,7 @@
 mod alarms;
 pub(super) mod keys;
 mod location;
+mod name_settings;
 mod names;
 mod need;
 mod set;
@@ -22,15 +23,16 @@ use crate::net::DomainName;
 pub use alarms::{Alarms, Response};
 pub use keys::Value;
 pub use location::{Located, Location};
-pub use names::{NameSettings, NameSources, Prefixes, TimeToLive};
+pub use name_settings::NameSettings;
+pub use names::{NameSources, Prefixes, Resolvers, TimeToLive};
 pub use need::{Direction, Limit, LinkServices, Need, Peer};
 pub use set::Set;
 pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use test::{Families, PolicyTest};
 pub use values::{
-    Endpoint, EtherTypes, Handover, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions, SyslogTarget,
-    Texts, Tracking, UnknownSources,
+    Endpoint, EtherTypes, Handover, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions,
+    SyslogTarget, Texts, Tracking, UnknownSources,
 };
 
 /// A policy: the whole of one file, checked.
@@ -84,18 +86,25 @@ impl Policy {
 
     /// The addresses of the resolvers, each once.
     pub fn resolvers(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> =
+            self.placed_resolvers().into_iter().map(|(address, _)| address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// The same as the file has them, each with the place that names it.
+    pub fn placed_resolvers(&self) -> Vec<(IpAddr, Location)> {
         let mut addresses = Vec::new();
-        for text in &self.names.resolvers.0 {
+        for (text, place) in &self.names.resolvers.0 {
             match text.strip_prefix('@') {
                 Some(set) => {
                     let members = self.sets.get(set).into_iter().flat_map(|set| set.prefixes());
-                    addresses.extend(members.map(|prefix| prefix.addr()));
+                    addresses.extend(members.map(|prefix| (prefix.addr(), *place)));
                 }
-                None => addresses.extend(text.parse::<IpAddr>().ok()),
+                None => addresses.extend(text.parse::<IpAddr>().ok().map(|address| (address, *place))),
             }
         }
-        addresses.sort_unstable();
-        addresses.dedup();
         addresses
     }
 
@@ -117,6 +126,12 @@ impl Policy {
             forgeable: self.names.forgeable.value,
             resolve: self.names.resolve,
         }
+    }
+
+    /// Whether flows are handed over, by conntrack. Without tracking there is nothing that could be.
+    pub fn has_handover(&self) -> bool {
+        let settings = &self.settings;
+        settings.handover.value == Handover::Conntrack && settings.tracking.value == Tracking::Strict
     }
 
     /// The names of the servers that are prefixes, with several machines each.

@@ -85,7 +85,7 @@ fn explain_address(text: &str) -> Mistake {
 }
 
 /// Why a server can't have a prefix; `None` if it can.
-pub(super) fn find_objection(prefix: &IpNet) -> Option<&'static str> {
+pub(crate) fn find_objection(prefix: &IpNet) -> Option<&'static str> {
     let v4 = |a, b, length| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), length));
     let v6 =
         |first, length| IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length));

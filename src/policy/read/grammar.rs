@@ -1,4 +1,5 @@
-//! The grammar of needs: from a text to a need, or to every mistake in the text.
+//! The grammar of needs: from a text to a need, or to every mistake in the text. More than 500 lines, because each
+//! clause of a need has its mistakes beside it, and they share one cursor.
 
 use std::ops::RangeInclusive;
 

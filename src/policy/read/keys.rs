@@ -18,8 +18,8 @@ use crate::alarm::Kind;
 use crate::policy::diagnostic::Finding;
 use crate::policy::model::keys::ReadKeys;
 use crate::policy::model::{
-    Direction, EtherTypes, Keyword, LinkServices, Located, MailServer, Need, Prefixes, QuarantineTime,
-    SyslogTarget, Texts, TimeToLive,
+    Direction, EtherTypes, Keyword, LinkServices, Located, Location, MailServer, Need, Prefixes,
+    QuarantineTime, Resolvers, SyslogTarget, Texts, TimeToLive,
 };
 
 /// A week, in seconds: the longest time for which an answer may count.
@@ -50,22 +50,31 @@ impl<'a, 'd, 'f> KeyReader<'a, 'd, 'f> {
 
     /// One text or a list of texts, each once.
     fn parse_list(&self, key: &str, parse: impl Fn(&str) -> Result<String, Mistake>) -> Option<Texts> {
+        let placed = self.parse_placed_list(key, parse)?;
+        Some(Texts(placed.into_iter().map(|(text, _)| text).collect()))
+    }
+
+    fn parse_placed_list(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<String, Mistake>,
+    ) -> Option<Vec<(String, Location)>> {
         let texts = match self.section.text_if_any(key) {
             Some(text) => vec![text],
             None => self.section.list(key)?,
         };
-        let mut values: Vec<String> = Vec::with_capacity(texts.len());
+        let mut values: Vec<(String, Location)> = Vec::with_capacity(texts.len());
         for text in &texts {
             match parse(text.value) {
-                Ok(value) if values.contains(&value) => {
+                Ok(value) if values.iter().any(|(known, _)| *known == value) => {
                     let message = format!("`{key}` has {value} twice");
                     self.section.refuse(text, Mistake::new(0..text.value.len(), message));
                 }
-                Ok(value) => values.push(value),
+                Ok(value) => values.push((value, self.section.place(&text.span))),
                 Err(mistake) => self.section.refuse(text, mistake),
             }
         }
-        Some(Texts(values))
+        Some(values)
     }
 }
 
@@ -200,9 +209,9 @@ impl ReadKeys for KeyReader<'_, '_, '_> {
         texts.iter().filter_map(|text| parse_kind(text.value).map_err(|why| refuse(text, why)).ok()).collect()
     }
 
-    fn resolvers(&self, key: &'static str, default: Texts) -> Texts {
+    fn resolvers(&self, key: &'static str, default: Resolvers) -> Resolvers {
         let parse = |text: &str| parse_resolver(text, self.names);
-        self.parse_list(key, parse).unwrap_or(default)
+        self.parse_placed_list(key, parse).map_or(default, Resolvers)
     }
 
     fn interfaces(&self, key: &'static str, default: Texts) -> Texts {

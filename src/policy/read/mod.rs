@@ -19,6 +19,7 @@ mod words;
 
 use toml::de::DeTable;
 
+pub(crate) use self::address::find_objection;
 use self::definitions::{list_roles, read_roles, read_routers, read_servers, read_sets};
 use self::document::{Findings, Section};
 use self::grammar::read_need;

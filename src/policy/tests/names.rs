@@ -37,7 +37,7 @@ fn a_name_of_a_server_is_the_server_and_is_doubted() {
 
 #[test]
 fn what_is_no_name_to_trust_is_refused_with_what_to_write() {
-    for (name, complaint, advice) in [
+    for (name, complaint, remedy) in [
         ("*.co.uk", "anybody can have a name below `co.uk`", "name the domain of the one whom you trust"),
         (
             "*.github.io",
@@ -58,7 +58,7 @@ fn what_is_no_name_to_trust_is_refused_with_what_to_write() {
     ] {
         let text = with_needs(&format!("\"tcp/443 to {name}\""), "");
         assert_eq!(complaints(&text), [format!("2:20: {complaint}")], "{name}");
-        assert_eq!(help(&text), advice, "{name}");
+        assert_eq!(help(&text), remedy, "{name}");
     }
     let text = with_needs("\"tcp/443 to mailhost\"", "");
     assert_eq!(complaints(&text), ["2:20: no server is called `mailhost`"]);
@@ -129,6 +129,52 @@ fn a_resolver_that_nobody_may_ask_and_a_forgeable_one_are_doubted() {
     let text = with_needs("\"tcp/443 to a.b.example\", \"udp/53 to 198.51.100.53\"", "");
     let found = messages(&text);
     assert!(!found.iter().any(|message| message.contains("resolver")), "{found:?}");
+}
+
+/// Line and column of each, and what it says.
+#[test]
+fn each_mistake_and_each_doubt_about_names_has_its_place() {
+    let placed = |text: &str| -> Vec<String> {
+        let doubts = find_doubts(&read(text));
+        doubts.iter().map(|doubt| format!("{}:{}: {}", doubt.line, doubt.column, doubt.message)).collect()
+    };
+    let text = with_needs("\"tcp/443 to a.b.example\"", "forgeable = true\n");
+    let found = placed(&text);
+    let has =
+        |found: &[String], line: &str| assert!(found.iter().any(|known| known == line), "{line}: {found:#?}");
+    has(&found, "7:15: no server may ask the resolver 198.51.100.53");
+    has(&found, "8:13: with forgeable = true an accomplice outside can open any address by a forged answer");
+    // of a set, at the set's name
+    let sets = "[sets]\ndns = [\"198.51.100.53\", \"198.51.100.54\"]\n";
+    let text = with_needs("\"tcp/443 to a.b.example\", \"udp/53 to 198.51.100.54\"", sets)
+        .replace("resolvers = [\"198.51.100.53\"]", "resolvers = [\"@dns\"]");
+    has(&placed(&text), "7:15: no server may ask the resolver 198.51.100.53");
+    let text = with_needs("\"tcp/443 to a.b.example\"", "").replace("servers.s", "servers.\"a.b.example\"");
+    has(&placed(&text), "2:9: `a.b.example` is a server of this policy, and could be a DNS name too");
+
+    for (member, mistake) in [
+        ("*.co.uk", "anybody can have a name below `co.uk`"),
+        ("b\u{fc}cher.example", "`b\u{fc}cher.example` is not ASCII"),
+        ("a.*.example", "the `*` of `a.*.example` stands at the wrong place"),
+    ] {
+        let text = with_needs("\"tcp/25\"", &format!("[sets]\nm = [\"192.0.2.1\", \"{member}\"]\n"));
+        assert_eq!(complaints(&text), [format!("9:20: {mistake}")]);
+    }
+    // one label is no name: neither in a need nor in a set
+    assert_eq!(
+        complaints(&with_needs("\"tcp/443 to mailhost\"", "")),
+        ["2:20: no server is called `mailhost`"]
+    );
+    let found = complaints(&with_needs("\"tcp/25\"", "[sets]\nm = [\"mailhost\"]\n"));
+    assert!(found.len() == 1 && found[0].starts_with("9:7: `mailhost` "), "{found:?}");
+    for (line, place) in [
+        ("in = [\"tcp/80 from a.b.example\"]", "2:20: "),
+        ("in = [\"tcp/80 from 192.0.2.9, a.b.example\"]", "2:31: "),
+        ("quiet = [\"tcp/80 to a.b.example\"]", "2:21: "),
+    ] {
+        let found = complaints(&with_needs("\"tcp/25\"", "").replace("out = [\"tcp/25\"]", line));
+        assert!(found.len() == 1 && found[0].starts_with(place), "{line}: {found:?}");
+    }
 }
 
 #[test]

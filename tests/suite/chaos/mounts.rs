@@ -171,3 +171,66 @@ fn pins_below_a_folder_of_another_user_are_refused_and_a_gate_that_was_renamed_a
     testbed.wait_for_detach();
     fs::remove_dir_all(&away).expect("the pins");
 }
+
+#[test]
+fn commands_on_a_read_only_disk_read_the_history_and_do_what_needs_no_disk_or_nothing() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let path = testbed.write("policy.toml", &dmz());
+    let other = testbed.write("other.toml", &dmz_with("mode = \"observe\""));
+    let tap = testbed.tap_internet();
+    let mut daemon = testbed.daemon(&dmz(), &[]);
+    testbed.prove_drops(&tap, 3);
+    daemon.wait_for_line(&["alarm #", "web1", "udp/4000"]);
+    eventually("the history has it", || testbed.reported() >= 3);
+    // it leaves its log behind
+    daemon.end(nix::sys::signal::Signal::SIGKILL);
+    let script = "mount --bind /var/lib/portcullis /var/lib/portcullis; \
+                  mount -o remount,ro,bind /var/lib/portcullis";
+    let run = |args: &[&str]| Running::start(behind(&testbed, script, args)).outcome();
+    let state = || {
+        let mut names: Vec<_> = fs::read_dir(testbed.history())
+            .expect("the folder")
+            .map(|entry| {
+                let entry = entry.expect("an entry");
+                (entry.file_name(), entry.metadata().expect("a file").len())
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    let before = state();
+    // to read needs no disk that takes anything
+    let alarms = run(&["alarms", "-i", NIC, "-j"]).done();
+    assert!(alarms.json().as_array().is_some_and(|list| list.len() == 1), "{alarms:#?}");
+    let page = run(&["report", "-i", NIC, "-o", "-"]).done().out;
+    assert!(page.contains("udp/4000") && page.ends_with("</html>\n"), "{page}");
+    for args in
+        [&["show", "-i", NIC, "audit"][..], &["rollback", "-i", NIC, "--list"], &["diff", "-i", NIC, &path]]
+    {
+        let outcome = run(args).done();
+        assert!(!outcome.out.is_empty() || args[0] == "diff", "{outcome:#?}");
+    }
+    // a trial must be noted before it begins
+    let outcome = run(&["apply", "-i", NIC, &other, "--confirm", "1h"]);
+    outcome.refused(&["the trial was not begun, and the live policy stays", "ead-only file system"]);
+    assert_eq!(testbed.show("status")["generation"], 1);
+    // what the kernel keeps holds, and says that the next boot forgets it
+    for args in [
+        &["quarantine", "-i", NIC, "mx1"][..],
+        &["allow", "-i", NIC, "web1", "out", "tcp/443", "--for", "1h"],
+        &["apply", "-i", NIC, &other],
+    ] {
+        let outcome = run(args).done();
+        assert!(outcome.err.contains("ead-only file system"), "{outcome:#?}");
+        assert!(!outcome.err.contains("panicked"), "{outcome:#?}");
+    }
+    let status = testbed.show("status");
+    assert_eq!((&status["generation"], &status["quarantined"]), (&2.into(), &serde_json::json!(["mx1"])));
+    assert_eq!(testbed.verdict("192.0.2.80", "198.51.100.99", "tcp/443").0, "pass");
+    assert_eq!(state(), before, "nothing is half-written");
+    eventually("no copy is left", || {
+        let mut left = fs::read_dir("/run/portcullis").expect("the folder").filter_map(Result::ok);
+        !left.any(|entry| entry.file_name().to_string_lossy().starts_with("copy-"))
+    });
+}

@@ -95,8 +95,8 @@ fn the_pins_of_a_namespace_that_is_gone_are_named_and_removed_and_no_other_gate_
     let done = outside(&["detach", "--orphans", "-j"]).done().json();
     assert!(done["detached"].as_array().expect("a list").contains(&second.as_str().into()), "{done:#}");
     assert_eq!(state_of(&second), None);
-    let told = outside(&["show", "-i", &second, "audit"]).done().out;
-    assert!(told.contains("audit: detach done"), "{told}");
+    let said = outside(&["show", "-i", &second, "audit"]).done().out;
+    assert!(said.contains("audit: detach done"), "{said}");
     let done = outside(&["detach", "--orphans"]).done();
     assert!(done.out.contains("there is no orphaned gate"), "{done:#?}");
     for name in [&first, &second] {

@@ -95,7 +95,7 @@ fn answers_by_the_wrong_interface_are_one_low_alarm_about_the_resolver_however_m
 }
 
 #[test]
-fn what_came_while_no_daemon_ran_is_told_by_the_next_one_once() {
+fn what_came_while_no_daemon_ran_is_reported_by_the_next_one_once() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     testbed.attach(&with_names());

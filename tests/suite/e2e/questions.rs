@@ -49,6 +49,10 @@ fn a_tunnel_through_the_permitted_resolver_ends_in_an_alarm_with_the_name_that_i
         zone.set(NAME, &[family.peer], 60);
         assert!(look_up(&testbed.dmz, family.web, family.router, NAME, kind_of(family.peer), ARRIVES));
         let before = testbed.dropped("web1", "udp", 53, "question");
+        assert_eq!(testbed.verdict("web1", family.router, "udp/53").0, "pass", "a plain question");
+        let answer = testbed.explain("web1", family.router, "tcp/53");
+        assert_eq!(answer["reason"], "question");
+        assert!(answer["source"].as_str().expect("a line").ends_with(".toml:12"), "{answer}");
         for number in 0..20 {
             send(&testbed.dmz, &family, family.router, &Message::query(7, &smuggle(number), TXT));
         }
@@ -73,7 +77,7 @@ fn a_tunnel_through_the_permitted_resolver_ends_in_an_alarm_with_the_name_that_i
     assert_eq!((&alarm["severity"], &alarm["server"]), (&"medium".into(), &"web1".into()));
     assert_eq!(alarm["technique"]["id"], "T1071.004");
     let parts = alarm["parts"].as_array().expect("parts");
-    let asked = |part: &Value| part["question"].as_str().unwrap_or_default().contains("evil.example");
+    let asked = |part: &Value| part["question"].as_str().unwrap_or_default().contains(".t.evil");
     assert!(parts.iter().any(asked), "{alarm:#}");
     assert!(parts.iter().any(|part| part["seen"].as_str().expect("text").contains("over TCP")), "{alarm:#}");
 }
@@ -114,4 +118,55 @@ fn whoever_sends_in_the_name_of_a_resolver_raises_no_alarm_above_low() {
     let severe: Vec<Value> =
         testbed.alarms(&[]).into_iter().filter(|alarm| alarm["severity"] != "low").collect();
     assert!(severe.is_empty(), "{severe:#?}");
+}
+
+#[test]
+fn an_alarm_and_the_list_of_drops_say_what_an_address_was_looked_up_as() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let eve = testbed.folder.join("eve.json");
+    let text = format!(
+        "{}\n[alarms]\neve = {:?}\n",
+        policy([V4.router, V6.router]).replace("dns = \"named\"\n", ""),
+        eve.display()
+    );
+    let _daemon = testbed.daemon(&text, &[]);
+    testbed.wait_for_consumer();
+    in_both_families(|family| {
+        let zone = Resolver::start(&testbed.router, family.router);
+        zone.set("cdn.evil.example", &[family.exchanger], 60);
+        let kind = kind_of(family.exchanger);
+        assert!(look_up(&testbed.dmz, family.web, family.router, "CDN.evil.example", kind, ARRIVES));
+        let to = SocketAddr::new(ip(family.exchanger), 443);
+        assert!(connect(&testbed.dmz, ip(family.web), to, NEVER).is_err());
+        let row = testbed
+            .drops()
+            .into_iter()
+            .find(|row| row.0["last_destination"] == family.exchanger && row.0["port"] == 443)
+            .expect("a row");
+        assert_eq!(row.0["looked_up"]["name"], "cdn.evil.example");
+        let shown = testbed.run("show", &["drops"]).done().out;
+        assert!(shown.contains(&format!("{} (cdn.evil.example)", family.exchanger)), "{shown}");
+    });
+    let words = "looked up as cdn.evil.example";
+    eventually("the alarm says so", || {
+        testbed.alarms(&[]).iter().any(|alarm| alarm["seen"].as_str().expect("text").contains(words))
+    });
+    let alarm =
+        testbed.alarms(&[]).into_iter().find(|alarm| alarm["service"] == "tcp/443").expect("an alarm");
+    assert_eq!(alarm["looked_up"]["name"], "cdn.evil.example");
+    eventually("the sinks have it", || {
+        let lines = std::fs::read_to_string(&eve).unwrap_or_default();
+        let values: Vec<Value> = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let has = |kind: &str| {
+            values.iter().any(|value| {
+                value["event_type"] == kind && value["portcullis"]["looked_up"]["name"] == "cdn.evil.example"
+            })
+        };
+        has("drop") && has("alert")
+    });
+    let page = testbed.folder.join("report.html");
+    testbed.run("report", &["-o", page.to_str().expect("a path")]).done();
+    let page = std::fs::read_to_string(page).expect("a report");
+    assert!(page.contains(words), "the report lacks the name");
 }

@@ -276,8 +276,8 @@ fn without_a_bpffs_a_private_mount_namespace_is_refused_as_well() {
     let path = testbed.write("policy.toml", &dmz());
     let netns = format!("--net=/run/netns/{}", testbed.router.name());
     let mut command = std::process::Command::new("unshare");
-    // the host's own bpffs stays: what is unmounted here is a copy of the mount
-    let script = "umount -l /sys/fs/bpf && exec nsenter \"$@\"";
+    // the host's own bpffs stays: what is unmounted here is a copy of the mount, and of others below it
+    let script = "while umount -l /sys/fs/bpf 2>/dev/null; do :; done; exec nsenter \"$@\"";
     command.args(["--mount", "--propagation", "private", "sh", "-c", script, "-", &netns, "--"]);
     command.args([env!("CARGO_BIN_EXE_portcullis"), "attach", "-i", NIC, "-p", &path]);
     Running::start(command).outcome().refused(&[

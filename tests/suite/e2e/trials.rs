@@ -380,9 +380,9 @@ fn a_file_that_nobody_confirmed_is_one_alarm_however_often_the_daemon_reads_it()
     daemon.signal(Signal::SIGHUP);
     eventually("the refusal is kept", || refusals() == 4);
     assert!(daemon.end(Signal::SIGTERM).success());
-    let told = daemon.find(&["alarm #", "never confirmed"]);
-    assert_eq!(told.len(), 1, "{told:#?}");
-    // it is told once to each daemon
+    let alarms = daemon.find(&["alarm #", "never confirmed"]);
+    assert_eq!(alarms.len(), 1, "{alarms:#?}");
+    // each daemon reports it once
     std::fs::write(&path, open_dmz()).expect("a file");
     let mut next = Daemon::start(testbed.router.prepare(&["run", "-i", NIC, "-p", &path]));
     next.wait_for_line(&["alarm #", "critical", "never confirmed"]);

@@ -19,7 +19,7 @@ use portcullis::gate::{Answer, Edit, EditAction, Gate, Verdict};
 use portcullis::policy::{Direction, Need, Policy, parse, parse_need};
 
 use super::event::{Above, EditOrder, Event, JUMP_PART_NS, Known, KnownState, Sequence, Whom};
-use super::setting::{LOCAL_RESOLVER, WAY, WAY_IFINDEX, stays_on_link};
+use super::setting::{LOCAL_RESOLVER, WAY, WAY_IFINDEX, index_of, stays_on_link};
 use crate::model::{self, Coverage, FlowKey, LedgerKey, Model, Origin, Outcome, Table as FlowTable};
 use crate::support::conntrack_table::{Entry, FIN_WAIT, SEEN_REPLY, TCP, Table, UDP};
 use crate::support::frame::IP;
@@ -186,7 +186,7 @@ impl Differ {
             let own = differ.gate.maps.find("own_interfaces").expect("a map");
             own.update(&index.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY).expect("an update");
         }
-        assert_eq!(names::index_of(WAY), WAY_IFINDEX, "the interfaces of the namespace");
+        assert_eq!(index_of(WAY), WAY_IFINDEX, "the interfaces of the namespace");
         differ.read_names(&tables);
         differ
     }
@@ -231,7 +231,7 @@ impl Differ {
         self.coverage.add(self.model.coverage());
         self.model = Model::new();
         self.model.set_link_routes(stays_on_link);
-        self.model.set_ways(names::index_of, &[LOCAL_RESOLVER]);
+        self.model.set_ways(index_of, &[LOCAL_RESOLVER]);
         self.set_own_macs(&[OWN_MAC]);
         self.model.apply(&parsed, self.now());
         self.model.set_pickup_until(0);

@@ -9,7 +9,8 @@ use super::setting::{ASKED, LOCAL_RESOLVER, RESOLVERS, WAY_IFINDEX, pick_client_
 use crate::support::dmz::ip;
 use crate::support::dns::{A, AAAA, CNAME, Message, NS, Record, TO_QUESTION, TXT, wire};
 use crate::support::frame::{
-    ACK, Endpoint, FIN, PSH, RST, SYN, TCP, UDP, ethernet, fragment, octets, packet, tcp_header, udp_datagram,
+    ACK, Endpoint, FIN, ICMP, ICMPV6, PSH, RST, SYN, TCP, UDP, ethernet, fragment, icmp_message, octets,
+    packet, tcp_header, udp_datagram,
 };
 
 /// Addresses that later connections come back to.
@@ -36,7 +37,7 @@ impl Talk {
             0..3 => self.ask_by_stream(asker, (resolver, 53), &queries),
             _ => self.ask_by_datagrams(asker, (resolver, 53), &queries),
         }
-        for _ in 0..self.chance.below(4) {
+        for _ in 0..self.chance.within(1..5) {
             self.use_answer(server);
             if self.chance.percent(15) {
                 self.wait();
@@ -78,11 +79,10 @@ impl Talk {
         };
         let ttl = self.chance.pick(&[0, 5, 60, 300, 3600, 86_400, 600_000, u32::MAX]);
         let address = ip(&address);
-        if self.named.len() < MEMORY {
-            self.named.push(address);
-        } else {
-            let at = self.chance.below(MEMORY);
-            self.named[at] = address;
+        // the last ones stand behind
+        self.named.push(address);
+        if self.named.len() > MEMORY {
+            let _ = self.named.remove(0);
         }
         let mut record = Record::new(TO_QUESTION, kind, ttl, &octets(address));
         match self.chance.below(40) {
@@ -244,15 +244,22 @@ impl Talk {
 
     /// A server opens something to an address that it was answered, or sends without having opened.
     fn use_answer(&mut self, server: IpAddr) {
-        let mut peers: Vec<IpAddr> =
-            self.named.iter().copied().filter(|peer| peer.is_ipv4() == server.is_ipv4()).collect();
+        let mut peers: Vec<IpAddr> = self
+            .named
+            .iter()
+            .rev()
+            .take(3)
+            .copied()
+            .filter(|peer| peer.is_ipv4() == server.is_ipv4())
+            .collect();
         if peers.is_empty() {
             peers.push(if server.is_ipv4() { ip("203.0.113.80") } else { ip("2001:db8:50::80") });
         }
         let peer = self.chance.pick(&peers);
         let own = (server, self.chance.pick(&[40000, 51000]));
-        match self.chance.below(10) {
-            0..2 => {
+        match self.chance.below(12) {
+            0 => self.complain_about_named(own, peer),
+            1..4 => {
                 let to = (peer, 123);
                 self.leave(packet(server, peer, UDP, &udp_datagram(own, to, &[7; 48])));
                 if self.chance.percent(60) {
@@ -263,7 +270,7 @@ impl Talk {
                 }
             }
             _ => {
-                let to = (peer, self.chance.pick(&[443, 443, 443, 80, 25]));
+                let to = (peer, self.chance.pick(&[443, 443, 443, 443, 443, 80]));
                 if self.chance.percent(75) {
                     let syn = self.segment(own, to, SYN, (1, 0), 0);
                     self.leave(syn);
@@ -282,5 +289,17 @@ impl Talk {
                 }
             }
         }
+    }
+
+    /// A server complains about what a named peer has sent.
+    fn complain_about_named(&mut self, own: Endpoint, peer: IpAddr) {
+        let (protocol, port) = self.chance.pick(&[(TCP, 443), (UDP, 123)]);
+        let quoted = match protocol {
+            TCP => self.segment((peer, port), own, ACK, (9001, 2), 0),
+            _ => packet(peer, own.0, UDP, &udp_datagram((peer, port), own, &[8; 48])),
+        };
+        let (kind, protocol) = if own.0.is_ipv4() { (3, ICMP) } else { (1, ICMPV6) };
+        let error = icmp_message(own.0, peer, (kind, 3), [0; 4], &quoted);
+        self.leave(packet(own.0, peer, protocol, &error));
     }
 }

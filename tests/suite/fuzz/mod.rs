@@ -17,7 +17,9 @@ pub mod policies;
 pub mod setting;
 mod shrink;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ use portcullis::abi::REASONS;
 
 use crate::model::Rule;
 
+const RESOLVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/resolvers");
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/sequences");
 
 /// So many meet every rule.
@@ -142,6 +145,37 @@ fn the_corpus_of_past_disagreements_agrees() {
         playing.join().expect("the corpus")
     });
     assert!(disagreements.is_empty(), "{}", disagreements.join("\n\n"));
+}
+
+/// Frames of unbound and dnsmasq, which `make` beside them has caught.
+#[test]
+fn frames_of_real_resolvers_agree_and_open_what_they_answer() {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(RESOLVERS).expect("the corpus").map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    assert!(paths.len() > 10, "{} files", paths.len());
+    let disagreements: Vec<String> = std::thread::scope(|scope| {
+        let playing = scope.spawn(|| {
+            enter_own_network();
+            let mut differ = Differ::new(Room::Ample);
+            paths.iter().filter_map(|path| play_resolver(&mut differ, path)).collect()
+        });
+        playing.join().expect("the corpus")
+    });
+    assert!(disagreements.is_empty(), "{}", disagreements.join("\n\n"));
+}
+
+fn play_resolver(differ: &mut Differ, path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).expect("a file");
+    let opens: BTreeSet<IpAddr> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# opens "))
+        .map(|address| address.parse().expect("an address"))
+        .collect();
+    let disagreement = play_file(differ, path);
+    let granted = differ.granted_addresses();
+    let wrong = (granted != opens).then(|| format!("{}: {granted:?}, not {opens:?}", path.display()));
+    disagreement.or(wrong)
 }
 
 fn play_file(differ: &mut Differ, path: &Path) -> Option<String> {

@@ -112,7 +112,20 @@ pub fn make_policy(chance: &mut Chance) -> String {
         line(chance.pick(&["ttl = [300, 86400]", "ttl = [10, 120]", "ttl = [60, 600]"]));
     }
     let servers = make_servers(chance);
-    text.push_str(&servers);
+    // most of them ask, for what nobody asks is compared with nothing
+    let asks = |chance: &mut Chance| {
+        if names && chance.percent(80) { "roles = [\n    \"red\"," } else { "roles = [" }
+    };
+    for part in servers.split_inclusive("roles = [") {
+        match part.strip_suffix("roles = [") {
+            Some(part) => {
+                text.push_str(part);
+                text.push_str(asks(chance));
+            }
+            None => text.push_str(part),
+        }
+    }
+    let mut text = text.replace("    \"red\",\n    \"red\",\n", "    \"red\",\n");
     if names && chance.percent(30) {
         text.push_str("forwards = true\n");
     }

@@ -1,5 +1,6 @@
 //! The few actors that policies and frames are made of: so few addresses and ports that they meet.
 
+use nix::net::if_::if_nametoindex;
 use std::net::IpAddr;
 
 use crate::support::chance::Chance;
@@ -194,4 +195,9 @@ pub fn pick_service(chance: &mut Chance) -> u16 {
 
 pub fn pick_client_port(chance: &mut Chance) -> u16 {
     if chance.percent(80) { chance.pick(&[40000, 51000, 51001, 53]) } else { pick_port(chance) }
+}
+
+/// The index of an interface of this thread's namespace; 0: there is none.
+pub fn index_of(name: &str) -> u32 {
+    if_nametoindex(name).unwrap_or(0)
 }

@@ -113,15 +113,13 @@ rules! {
     Rebinding,
     Granted,
     StreamLost,
-    /// What opens by a grant, by one that all servers have, by one with a limit; a segment of such a connection, and
-    /// an error about one of its packets; a grant that is over, and a segment without its SYN.
+    /// What opens by a grant, by one that all servers have, and what finds no token; a segment of such a connection,
+    /// and an error about one of its packets.
     NameNeed,
     CommonGrant,
     NameLimit,
     NameConnection,
     NameFlowError,
-    NameOver,
-    NameWithoutSyn,
     /// A datagram of a peer that has been granted.
     AnswerOfNamed,
     /// An answer that is expected while a router takes over.

@@ -10,7 +10,7 @@ use super::Model;
 use super::coverage::Rule as Covered;
 use super::flows::{FlowKey, Table, answered_flow};
 use super::limits::BucketKey;
-use super::names::GrantKey;
+use super::name_tables::GrantKey;
 use super::needs::{self, Rule, Subject};
 use super::packet::{IcmpKind, Packet, Piece, RST, TCP, Tcp, Transport, UDP, Word, icmp_kind};
 

@@ -211,10 +211,10 @@ impl Flows {
         }
     }
 
-    /// Whether a peer is known to have opened this. decided: be it unlisted, or a flow whose service
-    /// was permitted when it was opened.
+    /// Whether a peer is known to have opened this, though it was no service of his. decided: a flow whose service a
+    /// trial has revoked reveals no listener. After a swap it would be gone, and the answer in no flow.
     pub fn is_opened(&self, key: &FlowKey, now_ns: u64) -> bool {
-        self.lives_unlisted(key, now_ns) || self.find(key, now_ns).is_some()
+        self.lives_unlisted(key, now_ns)
     }
 
     /// The server answers in a flow that [`Flows::find`] found.

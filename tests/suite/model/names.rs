@@ -1,6 +1,5 @@
 //! Names as destinations (SPEC 2.2): what servers ask, what they are answered, and what that opens.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portcullis::net::DomainName;
@@ -10,6 +9,7 @@ use super::Model;
 use super::coverage::Rule as Covered;
 use super::dns::{Question, read_query, read_response};
 use super::flows::FlowKey;
+use super::name_tables::{Asker, Connection, Grant, GrantKey, Names, Query, Stream};
 use super::needs::{self, Rule, Subject};
 use super::packet::{Frame, Packet, Piece, RST, SYN, Tcp, Transport, UDP, Way, parse};
 
@@ -26,62 +26,6 @@ const MESSAGES: usize = 16;
 const QUERIES: usize = 4;
 /// decided: an address has so many names for one server.
 const NAMES_OF_ADDRESS: usize = 16;
-
-/// One end of what is asked: server, resolver, and the server's port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Asker {
-    pub server: String,
-    pub resolver: IpAddr,
-    pub port: u16,
-}
-
-#[derive(Clone, Debug)]
-pub struct Query {
-    question: Question,
-    pub asked_ns: u64,
-}
-
-/// A TCP connection to a resolver: where its next message begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stream {
-    first: u32,
-    pub next: u32,
-    pub lost: bool,
-}
-
-/// Server (none: all), address and name.
-pub type GrantKey = (Option<String>, IpAddr, DomainName);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    pub answered_ns: u64,
-    pub open_until_ns: u64,
-    pub used_ns: u64,
-    /// Grants of one address count in the order in which they were made.
-    number: u64,
-}
-
-/// A connection whose SYN a grant has let pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
-    pub server: String,
-    pub name: DomainName,
-    pub last_ns: u64,
-}
-
-#[derive(Default)]
-pub struct Names {
-    /// By the id.
-    pub queries: BTreeMap<(Asker, u16), Query>,
-    pub streams: BTreeMap<Asker, Stream>,
-    pub grants: BTreeMap<GrantKey, Grant>,
-    pub connections: BTreeMap<FlowKey, Connection>,
-    made: u64,
-    /// The index of an interface, by its name.
-    pub index_of: Option<fn(&str) -> u32>,
-    /// The resolvers that run on the router.
-    pub local: Vec<IpAddr>,
-}
 
 /// A grant that opens, and the rules that have its name.
 pub struct Opened<'p> {
@@ -181,7 +125,7 @@ fn is_global(address: IpAddr) -> bool {
 }
 
 /// The data of a TCP segment, or of a UDP datagram.
-fn data_of<'f>(packet: &'f Packet) -> Option<&'f [u8]> {
+fn data_of(packet: &Packet) -> Option<&[u8]> {
     match &packet.transport {
         Some(Transport::Tcp(tcp)) => packet.payload.get(packet.payload.len() - tcp.data as usize..),
         Some(Transport::Ports { .. }) if packet.protocol == UDP => packet.payload.get(8..),

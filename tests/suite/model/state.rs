@@ -13,7 +13,7 @@ use super::heard::Heard;
 use super::ledger::Books;
 use super::limits::TokenBuckets;
 use super::macs::Macs;
-use super::names::Names;
+use super::name_tables::Names;
 use super::uses::Uses;
 
 /// One edit, with the peers that its need had when it was made.

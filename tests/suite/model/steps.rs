@@ -52,7 +52,10 @@ impl Model {
         // what the server may open itself is no proof that a peer did
         let opening = case.opening();
         let own = self.find_edits(&case.server.name, Direction::Out, opening, case.now_ns);
-        if own.allowed_until.is_some() || !needs::matching(case.policy, &case.outbound, opening).is_empty() {
+        if own.allowed_until.is_some()
+            || !needs::matching(case.policy, &case.outbound, opening).is_empty()
+            || self.comes_from_named(case.policy, case.server, opening)
+        {
             return None;
         }
         if self.flows.is_known(&key, case.now_ns, self.takeover_ns) {

@@ -4,7 +4,7 @@ mod increments;
 mod scene;
 mod weeks;
 
-use portcullis::learn::Learned;
+use portcullis::learn::{Learned, Servers};
 use portcullis::policy_tests::run_tests;
 
 use self::scene::{Capture, Scene, needs};
@@ -236,6 +236,26 @@ fn names_from_dns_answers_stand_beside_the_addresses_and_cannot_write_into_the_p
     let learned = Scene::new().learn(&capture);
     assert!(learned.text.contains("198.51.100.80 (deb.vendor.example) 1x"), "{}", learned.text);
     assert!(learned.text.contains(": 198.51.100.81 1x"), "{}", learned.text);
+}
+
+#[test]
+fn addresses_that_no_policy_may_have_are_no_servers_and_no_peers() {
+    let capture = hour(|capture| {
+        capture.connect(MINUTE, "198.51.100.9", "0.64.6.141", 80);
+        capture.connect(2 * MINUTE, "127.0.0.1", "192.0.2.80", 22);
+        capture.connect(3 * MINUTE, "224.0.0.9", "192.0.2.80", 25);
+        capture.connect(4 * MINUTE, "::ffff:198.51.100.9", "2001:db8:1::80", 80);
+        capture.connect(5 * MINUTE, "::", "2001:db8:1::80", 443);
+    });
+    let learned = Scene::new().learn_with(&capture, |request| {
+        let networks =
+            ["0.0.0.0/1", "192.0.2.0/24", "2001:db8:1::/64"].map(|text| text.parse().expect("a network"));
+        request.servers = Servers::Networks { networks: networks.to_vec(), except: Vec::new() };
+    });
+    assert!(!learned.text.contains("ffff") && !learned.text.contains("0.64.6.141"), "{}", learned.text);
+    let policy = Scene::new().policy("dmz0.toml", &learned.text);
+    let report = run_tests(&policy.policy, &policy.tables).expect("a run");
+    assert_eq!(report.failed, 0, "{}", report.describe());
 }
 
 #[test]

@@ -60,7 +60,8 @@ const FLOW_MAPS: [&str; 9] = [
 const HEARD_MAPS: [&str; 2] = ["heard", "heard_bits"];
 
 /// What the programs note of names as destinations.
-const NAME_MAPS: [&str; 8] = [
+pub const NAME_MAPS: [&str; 9] = [
+    "lookups",
     "grants",
     "granted",
     "name_connections",

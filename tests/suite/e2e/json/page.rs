@@ -9,8 +9,9 @@ use serde_json::Value;
 
 /// Fields that take more than a test of all commands can cause. What makes them has tests of its own: those of the
 /// alarm engine, and of who did it.
-const SELDOM: [&str; 18] = [
+const SELDOM: [&str; 19] = [
     "contacted",
+    "looked_up",
     "question",
     "dns",
     "response",
@@ -31,7 +32,7 @@ const SELDOM: [&str; 18] = [
 ];
 
 /// Objects and lists that are as seldom, with what they have.
-const BELOW_SELDOM: [&str; 2] = [".frequent[].", "parts[].ports."];
+const BELOW_SELDOM: [&str; 3] = [".frequent[].", "parts[].ports.", "looked_up."];
 
 /// A row of a table.
 #[derive(Debug)]

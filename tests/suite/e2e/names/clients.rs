@@ -67,7 +67,7 @@ fn an_answer_too_long_for_a_datagram_comes_over_tcp_and_all_of_it_is_open() {
 }
 
 #[test]
-fn curl_reaches_what_it_was_told() {
+fn curl_reaches_what_it_was_answered() {
     let scene = Scene::new();
     let _unbound = start_on_router(&scene, "");
     scene.testbed.attach(&policy_of_router());

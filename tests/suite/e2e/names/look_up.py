@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Looks names up by glibc, and connects at once to what it was told.
+"""Looks names up by glibc, and connects at once to what it was answered.
 
 look_up.py COUNT EACH FAMILY PORT SECONDS GO_ON NAME...
 

@@ -103,7 +103,7 @@ impl Scene {
         Scene { testbed, authority, _host: host, _machine: machine }
     }
 
-    /// Has a client look up these names by a resolver at these addresses, and connect to what it is told. What
+    /// Has a client look up these names by a resolver at these addresses, and connect to what it is answered. What
     /// it printed: how many lookups and connections.
     #[track_caller]
     pub fn look_up(&self, client: &Client<'_>, count: u32, names: &[&str]) -> Done {

@@ -138,6 +138,7 @@ fn drop_of(name: &str) -> DropEvent {
         row: None,
         sources: None,
         destinations: None,
+        looked_up: None,
         drops: 1,
         from: Origin::Sample,
         while_away: false,

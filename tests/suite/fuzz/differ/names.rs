@@ -1,10 +1,9 @@
 //! What programs and model know of names as destinations.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use libbpf_rs::{MapCore, MapFlags};
-use nix::net::if_::if_nametoindex;
 use plain::Plain;
 use portcullis::abi::{domain, flow_key, grant, name_connection, query, read_text, share_key, stream};
 use portcullis::net::DomainName;
@@ -12,32 +11,16 @@ use portcullis::net::DomainName;
 use super::tables::{compare, to_flow_key};
 use super::{Differ, TOLERANCE_NS, to_ip};
 use crate::model::{Asker, FlowKey};
-use crate::support::test_gate::SECOND_NS;
-
-const MAPS: [&str; 8] = [
-    "grants",
-    "granted",
-    "name_connections",
-    "connection_places",
-    "queries",
-    "streams",
-    "name_shares",
-    "name_events",
-];
+use crate::support::test_gate::{NAME_MAPS, SECOND_NS};
 
 /// A use is noted once a second.
 const USE_TOLERANCE_NS: u64 = TOLERANCE_NS + SECOND_NS;
-
-/// The index of an interface of this thread's namespace; 0: there is none.
-pub(super) fn index_of(name: &str) -> u32 {
-    if_nametoindex(name).unwrap_or(0)
-}
 
 type GrantKey = (Option<String>, IpAddr, DomainName);
 
 impl Differ {
     pub(super) fn clear_names(&self) {
-        for name in MAPS {
+        for name in NAME_MAPS {
             let map = self.gate.maps.find(name).expect("a map");
             self.dump(name).iter().for_each(|(key, _)| map.delete(key).expect("a deletion"));
         }
@@ -67,6 +50,11 @@ impl Differ {
             let bytes = unsafe { plain::as_bytes(&value) };
             map.update(&key, bytes, MapFlags::EXIST).expect("an update");
         }
+    }
+
+    /// The addresses that are granted.
+    pub fn granted_addresses(&self) -> BTreeSet<IpAddr> {
+        self.entries::<share_key, grant>("grants").map(|(_, row)| to_ip(&row.address)).collect()
     }
 
     pub(super) fn compare_names(&self) -> Result<(), String> {

@@ -241,3 +241,18 @@ fn of_two_names_of_an_address_the_one_without_a_limit_counts() {
         }
     }
 }
+
+#[test]
+fn two_answers_that_the_kernel_has_put_together_are_both_read() {
+    let gate = TestGate::new(POLICY);
+    let first = Message::query(7, "deb.vendor.example", A);
+    let second = Message { id: 8, ..first.clone() };
+    v4().ask(&gate, &first);
+    v4().ask(&gate, &second);
+    let answers = [(&first, "203.0.113.1"), (&second, "203.0.113.2")]
+        .map(|(query, address)| query.addresses(&[ip(address)], 60).bytes());
+    let frame = datagram(v4().dns(), v4().end(), &answers.concat());
+    gate.programs.run_track_of_many(&frame, RIGHT_WAY, answers[0].len() as u16).expect("a run");
+    gate.passes(&v4().syn("203.0.113.1", 443), Reason::Need);
+    gate.passes(&v4().syn("203.0.113.2", 443), Reason::Need);
+}

@@ -2,7 +2,8 @@
 
 use libbpf_rs::MapFlags;
 use portcullis::abi::{
-    Reason, name_count, name_event, name_event_key, name_event_kind, own_network, query, to_prefix_key,
+    Reason, grant, name_count, name_event, name_event_key, name_event_kind, own_network, query, settings,
+    share_key, to_prefix_key,
 };
 
 use super::{Client, POLICY, RIGHT_WAY, WRONG_WAY, count, make_global, v4, v6};
@@ -305,7 +306,7 @@ fn a_server_that_is_answered_without_end_costs_no_other_its_grants_and_keeps_its
     gate.passes(&flooder.syn("2001:db8:50::3:249", 443), Reason::Need);
     gate.drops(&flooder.syn("2001:db8:50::", 443), Reason::Destination);
     let lists = gate.entries::<portcullis::abi::granted_key, portcullis::abi::granted>("granted").len();
-    let rows = gate.entries::<portcullis::abi::share_key, portcullis::abi::grant>("grants").len();
+    let rows = gate.entries::<share_key, grant>("grants").len();
     assert_eq!(lists, rows, "a list outlived its grants");
 }
 
@@ -348,4 +349,33 @@ fn of_a_full_share_a_grant_that_is_used_outlives_those_that_are_not() {
     gate.passes(&v4().syn("2001:db8:50::28", 443), Reason::Need);
     gate.drops(&v4().syn("2001:db8:50::27", 443), Reason::Destination);
     assert!(count(&gate, name_count::NAME_GRANT_PUSHED) >= room as u64 / 2 - 1);
+}
+
+#[test]
+fn of_a_full_share_grants_from_before_a_reboot_go_before_younger_ones() {
+    let gate = TestGate::new(POLICY);
+    let learn = |first: usize, count: usize| {
+        for number in first..first + count {
+            let message = Message::query(number as u16, "x.mirror.example", AAAA);
+            v4().ask(&gate, &message);
+            let address = ip(&format!("2001:db8:50::{number:x}"));
+            v4().receive(&gate, &message.addresses(&[address], 60));
+        }
+    };
+    let room = gate.maps.grants.capacity() as usize / 8;
+    learn(0, room);
+    // for as long as a machine may have been up
+    gate.change("policies", |settings: &mut settings| settings.name_cap_s = 3_000_000_000);
+    let now_ns = portcullis::clock::now_ns();
+    gate.change("grants", |grant: &mut grant| {
+        (grant.answered_ns, grant.open_until_ns) = (1_u64.wrapping_sub(SECOND_NS), now_ns + 1000 * SECOND_NS);
+    });
+    let count_old = || {
+        let grants = gate.entries::<share_key, grant>("grants");
+        grants.iter().filter(|(_, grant)| grant.answered_ns > 1 << 63).count()
+    };
+    assert_eq!(count_old(), room);
+    learn(room, room / 2);
+    learn(room + room / 2, room - room / 2);
+    assert_eq!(count_old(), 0, "younger ones went instead");
 }

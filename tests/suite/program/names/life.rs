@@ -1,11 +1,13 @@
 //! How long a grant lives, and what ends it.
 
+use std::net::IpAddr;
+
 use portcullis::abi::{Reason, grant, name_connection, query, share_key};
 
 use super::{POLICY, v4};
 use crate::support::dmz::ip;
 use crate::support::dns::{A, Message};
-use crate::support::frame::{ACK, tcp};
+use crate::support::frame::{ACK, ICMP, ethernet, icmp_message, packet, tcp, udp};
 use crate::support::test_gate::{SECOND_NS, TestGate};
 
 const ADDRESS: &str = "203.0.113.80";
@@ -20,6 +22,11 @@ fn the_grant(gate: &TestGate) -> grant {
     let grants = gate.entries::<share_key, grant>("grants");
     let [(_, grant)] = grants.as_slice() else { panic!("{grants:?}") };
     *grant
+}
+
+/// A server says that it can't deliver this packet.
+fn icmp_error(from: IpAddr, to: IpAddr, quoted: &[u8]) -> Vec<u8> {
+    ethernet(&packet(from, to, ICMP, &icmp_message(from, to, (3, 3), [0; 4], quoted)))
 }
 
 /// Lets time go by for all grants.
@@ -132,7 +139,7 @@ fn a_name_that_another_need_has_opens_nothing_for_this_one() {
     let moved = POLICY.replace("\"deb.vendor.example\", ", "").replace("to ntp.vendor", "to deb.vendor");
     gate.swap(&moved);
     gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
-    gate.passes(&crate::support::frame::udp((v4().server, 40_000), (ip(ADDRESS), 123)), Reason::Need);
+    gate.passes(&udp((v4().server, 40_000), (ip(ADDRESS), 123)), Reason::Need);
 }
 
 #[test]
@@ -191,4 +198,43 @@ fn a_connection_is_the_servers_that_opened_it_and_not_its_addresss() {
     gate.swap(&POLICY.replace("servers.client1", "servers.client3"));
     gate.drops(&segment, Reason::NoFlow);
     gate.drops(&v4().syn(ADDRESS, 443), Reason::Destination);
+}
+
+#[test]
+fn what_a_granted_peer_answers_is_no_opening_of_its_own() {
+    let gate = TestGate::new(POLICY);
+    let (own, peer) = ((v4().server, 40_000), (ip("203.0.113.123"), 123));
+    v4().look_up(&gate, "ntp.vendor.example", &["203.0.113.123"]);
+    gate.passes(&udp(own, peer), Reason::Need);
+    gate.to_server(&udp(peer, own));
+    age(&gate, 2 * DAY_NS);
+    // a backdoor is what it would be else
+    gate.drops(&udp(own, peer), Reason::Destination);
+    gate.to_server(&udp(peer, own));
+    gate.drops(&udp(own, peer), Reason::Destination);
+}
+
+#[test]
+fn an_error_about_a_connection_passes_as_long_as_its_name_is_in_the_policy() {
+    let gate = TestGate::new(POLICY);
+    open(&gate);
+    let (own, peer) = ((v4().server, 50_000), (ip(ADDRESS), 443));
+    let error = icmp_error(own.0, peer.0, &tcp(peer, own, ACK)[14..]);
+    gate.drops(&error, Reason::Backscatter);
+    gate.passes(&v4().syn(ADDRESS, 443), Reason::Need);
+    gate.passes(&error, Reason::FlowError);
+    gate.swap(&POLICY.replace("\"deb.vendor.example\", ", ""));
+    gate.drops(&error, Reason::Backscatter);
+}
+
+#[test]
+fn a_limit_of_a_name_that_is_used_up_leaves_what_other_needs_permit() {
+    let needs = "\"udp/123 to ntp.vendor.example limit 1/m\", \"udp/123 to 203.0.113.0/24 limit 2/m\"";
+    let gate = TestGate::new(&POLICY.replace("\"udp/123 to ntp.vendor.example\"", needs));
+    v4().look_up(&gate, "ntp.vendor.example", &["203.0.113.123"]);
+    let datagram = udp((v4().server, 40_000), (ip("203.0.113.123"), 123));
+    for _ in 0..3 {
+        gate.passes(&datagram, Reason::Need);
+    }
+    gate.drops(&datagram, Reason::Rate);
 }

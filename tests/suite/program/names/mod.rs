@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod life;
+mod lookups;
 mod questions;
 mod ranges;
 mod streams;

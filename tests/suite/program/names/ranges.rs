@@ -98,7 +98,7 @@ fn the_tool_finds_for_each_address_what_the_programs_find() {
     let (mut granted, mut refused) = (0, 0);
     for (number, address) in ADDRESSES.iter().map(|text| ip(text)).chain(drawn).enumerate() {
         gate.change("grants", |grant: &mut grant| {
-            (grant.open_until_ns, grant.address) = (1, Default::default())
+            (grant.open_until_ns, grant.address) = (1, Default::default());
         });
         let kind = if address.is_ipv4() { A } else { AAAA };
         let query = Message::query(number as u16, "deb.vendor.example", kind);

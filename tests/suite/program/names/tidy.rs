@@ -52,7 +52,7 @@ fn connections_that_have_ended_go_after_an_hour_and_idle_ones_after_five_days() 
     let end = ((v4().server, 50_000), (ip(ADDRESS), 443));
     let age = |by_ns: u64| {
         gate.change("name_connections", |row: &mut name_connection| {
-            row.last_ns = row.last_ns.wrapping_sub(by_ns)
+            row.last_ns = row.last_ns.wrapping_sub(by_ns);
         });
     };
     age(4 * 24 * HOUR_NS);
