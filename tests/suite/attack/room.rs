@@ -1,10 +1,14 @@
 //! What each table does when it is full, as `bpf/maps.h` and `docs/policy.md` have it.
+//!
+//! An LRU table keeps the newest rows of each CPU on a list of that CPU until it makes more there
+//! (kernel/bpf/bpf_lru_list.c, since 4.10). So whoever shall be pushed out and whoever pushes run on one CPU.
 
 use libbpf_rs::{MapCore as _, MapFlags};
 use portcullis::abi::Reason;
 use portcullis::abi::{ledger_key, ledger_row, quota_key, row_counts};
 use portcullis::gate::{FlowTable, GateError};
 
+use crate::support::cpu::on_one_cpu;
 use crate::support::dmz::{POLICY, V4};
 use crate::support::frame::{
     ACK, SYN, UDP, echo_reply, echo_request, fragment, tcp, tcp_numbered, udp, udp_datagram,
@@ -41,89 +45,101 @@ fn connect(gate: &TestGate, ports: std::ops::Range<u16>, mut meanwhile: impl FnM
 
 #[test]
 fn established_full_the_idle_flow_goes_and_the_busy_one_stays() {
-    let gate = TestGate::dmz();
-    let server = (V4.web, 80);
-    let (idle, busy) = ((V4.peer, 1), (V4.peer, 2));
-    gate.establish(server, idle);
-    gate.establish(server, busy);
-    connect(&gate, 1..MANY, |port| {
-        if port % 16 == 0 {
-            assert_eq!(filter(&gate, &tcp(server, busy, ACK)), 2, "after {port} others");
-        }
+    on_one_cpu(|| {
+        let gate = TestGate::dmz();
+        let server = (V4.web, 80);
+        let (idle, busy) = ((V4.peer, 1), (V4.peer, 2));
+        gate.establish(server, idle);
+        gate.establish(server, busy);
+        connect(&gate, 1..MANY, |port| {
+            if port % 16 == 0 {
+                assert_eq!(filter(&gate, &tcp(server, busy, ACK)), 2, "after {port} others");
+            }
+        });
+        assert!(count(&gate, "established") <= usize::from(ROOM));
+        gate.passes(&tcp(server, busy, ACK), Reason::Reply);
+        gate.passes(&tcp(server, (V4.other, MANY - 1), ACK), Reason::Reply);
+        gate.drops(&tcp(server, idle, ACK), Reason::NoFlow);
     });
-    assert!(count(&gate, "established") <= usize::from(ROOM));
-    gate.passes(&tcp(server, busy, ACK), Reason::Reply);
-    gate.passes(&tcp(server, (V4.other, MANY - 1), ACK), Reason::Reply);
-    gate.drops(&tcp(server, idle, ACK), Reason::NoFlow);
 }
 
 #[test]
 fn half_open_full_the_oldest_handshake_goes_and_its_client_may_try_again() {
-    let gate = TestGate::dmz();
-    let (server, client) = ((V4.web, 80), (V4.peer, 1));
-    gate.to_server(&tcp_numbered(client, server, SYN, (1000, 0)));
-    for port in 1..MANY {
-        track(&gate, &tcp((V4.other, port), server, SYN));
-    }
-    assert!(count(&gate, "half_open") <= usize::from(ROOM));
-    gate.drops(&tcp_numbered(server, client, SYN | ACK, (5000, 1001)), Reason::NoFlow);
-    gate.establish(server, client);
+    on_one_cpu(|| {
+        let gate = TestGate::dmz();
+        let (server, client) = ((V4.web, 80), (V4.peer, 1));
+        gate.to_server(&tcp_numbered(client, server, SYN, (1000, 0)));
+        for port in 1..MANY {
+            track(&gate, &tcp((V4.other, port), server, SYN));
+        }
+        assert!(count(&gate, "half_open") <= usize::from(ROOM));
+        gate.drops(&tcp_numbered(server, client, SYN | ACK, (5000, 1001)), Reason::NoFlow);
+        gate.establish(server, client);
+    });
 }
 
 #[test]
 fn datagrams_full_the_idle_flow_goes_and_the_newest_is_answered() {
-    let gate = TestGate::dmz();
-    let server = (V4.ns, 53);
-    for port in 1..MANY {
-        track(&gate, &udp((V4.other, port), server));
-    }
-    assert!(count(&gate, "datagrams") <= usize::from(ROOM));
-    gate.passes(&udp(server, (V4.other, MANY - 1)), Reason::Reply);
-    // its peer has asked, so the late answer is no sign of anything
-    gate.drops(&udp(server, (V4.other, 1)), Reason::NoFlow);
+    on_one_cpu(|| {
+        let gate = TestGate::dmz();
+        let server = (V4.ns, 53);
+        for port in 1..MANY {
+            track(&gate, &udp((V4.other, port), server));
+        }
+        assert!(count(&gate, "datagrams") <= usize::from(ROOM));
+        gate.passes(&udp(server, (V4.other, MANY - 1)), Reason::Reply);
+        // its peer has asked, so the late answer is no sign of anything
+        gate.drops(&udp(server, (V4.other, 1)), Reason::NoFlow);
+    });
 }
 
 #[test]
 fn icmp_full_the_idle_query_goes_and_the_newest_is_answered() {
-    let gate = TestGate::dmz();
-    for identifier in 1..MANY {
-        track(&gate, &echo_request(V4.other, V4.web, identifier));
-    }
-    assert!(count(&gate, "icmp_queries") <= usize::from(ROOM));
-    gate.passes(&echo_reply(V4.web, V4.other, MANY - 1), Reason::Reply);
-    gate.drops(&echo_reply(V4.web, V4.other, 1), Reason::NoFlow);
+    on_one_cpu(|| {
+        let gate = TestGate::dmz();
+        for identifier in 1..MANY {
+            track(&gate, &echo_request(V4.other, V4.web, identifier));
+        }
+        assert!(count(&gate, "icmp_queries") <= usize::from(ROOM));
+        gate.passes(&echo_reply(V4.web, V4.other, MANY - 1), Reason::Reply);
+        gate.drops(&echo_reply(V4.web, V4.other, 1), Reason::NoFlow);
+    });
 }
 
 #[test]
 fn unlisted_full_the_answer_of_the_oldest_is_dropped_under_another_name() {
-    let gate = TestGate::dmz();
-    for port in 1..MANY {
-        track(&gate, &tcp((V4.other, port), (V4.web, 4444), SYN));
-    }
-    assert!(count(&gate, "unlisted") <= usize::from(ROOM));
-    gate.drops(&tcp((V4.web, 4444), (V4.other, MANY - 1), SYN | ACK), Reason::UnlistedService);
-    // a SYN+ACK betrays its listener all the same, what follows is in no flow
-    let old = gate.drops(&tcp((V4.web, 4444), (V4.other, 1), ACK), Reason::NoFlow);
-    assert_eq!(old.row.packets, 1);
-    track(&gate, &udp((V4.other, 1), (V4.web, 4444)));
-    for port in 2..MANY {
-        track(&gate, &udp((V4.other, port), (V4.web, 4444)));
-    }
-    gate.drops(&udp((V4.web, 4444), (V4.other, MANY - 1)), Reason::UnlistedService);
-    gate.drops(&udp((V4.web, 4444), (V4.other, 1)), Reason::NewFlow);
+    on_one_cpu(|| {
+        let gate = TestGate::dmz();
+        for port in 1..MANY {
+            track(&gate, &tcp((V4.other, port), (V4.web, 4444), SYN));
+        }
+        assert!(count(&gate, "unlisted") <= usize::from(ROOM));
+        gate.drops(&tcp((V4.web, 4444), (V4.other, MANY - 1), SYN | ACK), Reason::UnlistedService);
+        // a SYN+ACK betrays its listener all the same, what follows is in no flow
+        let old = gate.drops(&tcp((V4.web, 4444), (V4.other, 1), ACK), Reason::NoFlow);
+        assert_eq!(old.row.packets, 1);
+        track(&gate, &udp((V4.other, 1), (V4.web, 4444)));
+        for port in 2..MANY {
+            track(&gate, &udp((V4.other, port), (V4.web, 4444)));
+        }
+        gate.drops(&udp((V4.web, 4444), (V4.other, MANY - 1)), Reason::UnlistedService);
+        gate.drops(&udp((V4.web, 4444), (V4.other, 1)), Reason::NewFlow);
+    });
 }
 
 #[test]
 fn fragments_full_the_rest_of_the_oldest_datagram_is_dropped() {
-    let gate = TestGate::dmz();
-    let datagram = udp_datagram((V4.web, 40_000), (V4.loghost, 514), &[0; 16]);
-    for id in 1..MANY {
-        filter(&gate, &fragment(V4.web, V4.loghost, UDP, (id, 0, true), &datagram));
-    }
-    assert!(count(&gate, "fragments") <= usize::from(ROOM));
-    let rest = |id| fragment(V4.web, V4.loghost, UDP, (id, 3, false), &[0x5a; 16]);
-    gate.passes(&rest(MANY - 1), Reason::LaterFragment);
-    gate.drops(&rest(1), Reason::Fragment);
+    on_one_cpu(|| {
+        let gate = TestGate::dmz();
+        let datagram = udp_datagram((V4.web, 40_000), (V4.loghost, 514), &[0; 16]);
+        for id in 1..MANY {
+            filter(&gate, &fragment(V4.web, V4.loghost, UDP, (id, 0, true), &datagram));
+        }
+        assert!(count(&gate, "fragments") <= usize::from(ROOM));
+        let rest = |id| fragment(V4.web, V4.loghost, UDP, (id, 3, false), &[0x5a; 16]);
+        gate.passes(&rest(MANY - 1), Reason::LaterFragment);
+        gate.drops(&rest(1), Reason::Fragment);
+    });
 }
 
 #[test]

@@ -38,8 +38,8 @@ use inventor::Inventor;
 use play::{Playing, Stage};
 use policy::Policy;
 
-use crate::fuzz::network::stay_on_cpu;
 use crate::support::chance::Chance;
+use crate::support::cpu::stay_on_nth_cpu;
 
 /// The run of every day makes the same each time, so a red one is due to a change. scripts/fuzz takes others.
 const SEED: u64 = 20_261_129;
@@ -65,7 +65,7 @@ fn the_gate_and_conntrack_differ_only_where_the_documents_say_so() {
         pause_s: if minutes.is_some() { 123 } else { 33 },
     };
     // what one processor is given first comes first
-    stay_on_cpu(1);
+    stay_on_nth_cpu(1);
     let begun = Instant::now();
     let outcome = run(order);
     let seconds = begun.elapsed().as_secs_f64();
@@ -99,7 +99,7 @@ fn the_gate_and_conntrack_differ_only_where_the_documents_say_so() {
 
 #[test]
 fn each_known_difference_is_one_and_shows_in_its_example() {
-    stay_on_cpu(0);
+    stay_on_nth_cpu(0);
     let mut stage = Stage::new(Policy::read(examples::POLICY));
     let mut all: Vec<Playing> =
         KNOWN_DIFFERENCES.iter().map(|known| stage.begin((known.example)())).collect();
@@ -138,7 +138,7 @@ fn each_known_difference_quotes_the_documents() {
 /// The gate and the ruleset have policies that differ in one need, each way.
 #[test]
 fn a_need_that_only_one_of_them_has_is_noticed() {
-    stay_on_cpu(0);
+    stay_on_nth_cpu(0);
     for need in ["\"tcp/80\", ", "\"tcp/25\", ", ", \"icmp/echo-request\""] {
         let full = examples::POLICY;
         let less = full.replacen(need, "", 1);

@@ -10,12 +10,13 @@ use ipnet::IpNet;
 use super::conversation::Talk;
 use super::differ::{Differ, Disagreement, Room, read_policy};
 use super::event::{EditOrder, Event, Sequence, Whom};
-use super::network::{enter_own_network, stay_on_cpu};
+use super::network::enter_own_network;
 use super::policies::{SERVERS, change_policy, make_policy};
 use super::setting::{HOMES, SERVER_MACS};
 use super::shrink::shrink;
 use crate::model::Coverage;
 use crate::support::chance::Chance;
+use crate::support::cpu::stay_on_nth_cpu;
 use crate::support::frame::ROUTER_MAC;
 
 /// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
@@ -84,7 +85,7 @@ pub fn run(order: Order) -> Outcome {
 
 fn work(shared: &Shared, worker: usize) {
     enter_own_network();
-    stay_on_cpu(worker);
+    stay_on_nth_cpu(worker);
     // each story has its differ by its number, so that a seed makes the same stories in any thread
     let mut differs = ROOMS.map(Differ::new);
     while !shared.stop.load(Ordering::Relaxed) {

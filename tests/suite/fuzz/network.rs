@@ -4,8 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
-use nix::unistd::Pid;
+use nix::sched::{CloneFlags, unshare};
 
 /// Puts the calling thread into a namespace in which `setting::stays_on_link` is right. It is
 /// gone with the thread.
@@ -26,14 +25,4 @@ pub fn enter_own_network() {
     // A test run's frames come in by the loopback device. Where it does not forward, the kernel
     // says so before it has asked any table.
     fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("forwarding");
-}
-
-/// Keeps the calling thread on one processor: counters and free lists are per processor.
-pub fn stay_on_cpu(number: usize) {
-    let own = Pid::from_raw(0);
-    let allowed = sched_getaffinity(own).expect("the affinity");
-    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect();
-    let mut set = CpuSet::new();
-    set.set(cpus[number % cpus.len()]).expect("a processor");
-    sched_setaffinity(own, &set).expect("the affinity");
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::e2e::policies::dmz;
 use crate::e2e::testbed::{Testbed, exclusive};
-use crate::program::fast_path::on_cpu;
+use crate::support::cpu::on_cpu;
 use crate::support::patience::eventually;
 
 /// The CPU that is switched off. The first one of a machine often can't be.

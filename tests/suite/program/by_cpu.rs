@@ -7,7 +7,8 @@ use libbpf_rs::{MapCore, MapFlags, MapType, ObjectBuilder};
 use portcullis::clock::now_ns;
 use portcullis::gate::OBJECT;
 
-use super::fast_path::{allowed_cpus, on_cpu, on_one_cpu, opening};
+use super::fast_path::opening;
+use crate::support::cpu::{allowed_cpus, on_cpu, on_one_cpu};
 use crate::support::dmz::{POLICY, V4, V6};
 use crate::support::frame::{ACK, tcp, udp};
 use crate::support::own_openings;

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use portcullis::abi::Reason;
 use portcullis::drops::Contacts;
 
-use super::fast_path::{allowed_cpus, on_cpu, on_one_cpu, opening};
+use super::fast_path::opening;
+use crate::support::cpu::{allowed_cpus, on_cpu, on_one_cpu};
 use crate::support::dmz::{POLICY, V4, V6};
 use crate::support::frame::{link_frame, udp};
 use crate::support::test_gate::TestGate;

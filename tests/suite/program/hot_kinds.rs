@@ -11,7 +11,8 @@ use portcullis::compile::RowQuotas;
 use portcullis::drops::{CountedRow, Sample, decode};
 use portcullis::gate::Consumer;
 
-use super::fast_path::{on_one_cpu, opening};
+use super::fast_path::opening;
+use crate::support::cpu::on_one_cpu;
 use crate::support::dmz::{POLICY, V4, V6};
 use crate::support::frame::{ACK, RST, tcp, udp};
 use crate::support::test_gate::{SECOND_NS, TestGate};

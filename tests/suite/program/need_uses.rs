@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use portcullis::abi::Reason;
 use portcullis::gate::{NeedUse, UseCount};
 
-use super::fast_path::{allowed_cpus, on_cpu, opening};
+use super::fast_path::opening;
+use crate::support::cpu::{allowed_cpus, on_cpu};
 use crate::support::dmz::{V4, V6, in_both_families};
 use crate::support::frame::{ACK, Endpoint, PSH, RST, SYN, echo_reply, echo_request, tcp, tcp_numbered, udp};
 use crate::support::test_gate::TestGate;

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use portcullis::abi::Reason;
 use portcullis::abi::{drop_flag, sample, verdict};
 use portcullis::clock::now_ns;
@@ -11,6 +9,7 @@ use portcullis::drops::ReasonCode;
 use portcullis::drops::{Sample, decode};
 use portcullis::gate::{Consumer, ProgramStatistics};
 
+use crate::support::cpu::on_one_cpu;
 use crate::support::dmz::{POLICY, V4, in_both_families};
 use crate::support::frame::{
     ACK, PSH, ROUTER_MAC, SERVER_MAC, SYN, TCP, UDP, icmp, icmp_protocol, link_frame, packet, tagged, tcp,
@@ -250,18 +249,12 @@ fn samples_for_which_there_is_no_room_are_counted_as_lost() {
     const KINDS: u16 = 3_000;
     let gate = TestGate::sized(POLICY, &[("ledger", 32_768)]);
     let consumer = gate.consume_samples().expect("a perf buffer");
-    std::thread::scope(|scope| {
-        // in a thread of its own, for it stays on one CPU, whose buffer fills up
-        let sending = scope.spawn(|| {
-            let mut cpus = CpuSet::new();
-            cpus.set(0).expect("a CPU");
-            sched_setaffinity(Pid::from_raw(0), &cpus).expect("a CPU to stay on");
-            for port in 1..=KINDS {
-                let frame = tcp((V4.web, 40_000), (V4.peer, 10_000 + port), SYN);
-                gate.programs.run_filter(&frame, 1).expect("a run");
-            }
-        });
-        sending.join().expect("the frames");
+    // one CPU's buffer fills up
+    on_one_cpu(|| {
+        for port in 1..=KINDS {
+            let frame = tcp((V4.web, 40_000), (V4.peer, 10_000 + port), SYN);
+            gate.programs.run_filter(&frame, 1).expect("a run");
+        }
     });
     let statistic = gate.program_statistics().expect("a statistic");
     assert_eq!((statistic.samples_no_reader, statistic.ledger_full), (0, 0));

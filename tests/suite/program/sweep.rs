@@ -14,7 +14,8 @@ use portcullis::abi::{
 use portcullis::compile::RowQuotas;
 use portcullis::drops::{CountedRow, ReportedRow};
 
-use super::fast_path::{allowed_cpus, on_cpu, on_one_cpu, opening};
+use super::fast_path::opening;
+use crate::support::cpu::{allowed_cpus, on_cpu, on_one_cpu};
 use crate::support::dmz::{POLICY, V4, V6};
 use crate::support::frame::udp;
 use crate::support::patience::{PATIENCE, deadline};

@@ -3,7 +3,8 @@
 use libbpf_rs::{MapCore, MapFlags};
 use portcullis::abi::{Reason, flow, flow_key};
 
-use super::{count, on_one_cpu};
+use super::count;
+use crate::support::cpu::on_one_cpu;
 use crate::support::dmz::POLICY;
 use crate::support::frame::{ACK, RST, l4_of, patched, tcp, udp};
 use crate::support::test_gate::{XDP_PASS, with_dmz_in_both_families};

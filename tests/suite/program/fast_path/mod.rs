@@ -21,30 +21,6 @@ pub fn opening(server: IpAddr, peer: IpAddr, port: u16) -> Vec<u8> {
     tcp((server, 40_000), (peer, port), SYN)
 }
 
-/// Processors that this thread may run on.
-pub fn allowed_cpus() -> Vec<usize> {
-    let own = nix::unistd::Pid::from_raw(0);
-    let allowed = nix::sched::sched_getaffinity(own).expect("the affinity");
-    (0..nix::sched::CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect()
-}
-
-pub fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let working = scope.spawn(|| {
-            let mut set = nix::sched::CpuSet::new();
-            set.set(cpu).expect("a processor");
-            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).expect("the affinity");
-            work()
-        });
-        working.join().expect("the work")
-    })
-}
-
-/// On one processor from beginning to end, for each has verdicts of its own.
-pub fn on_one_cpu(test: impl FnOnce() + Send) {
-    on_cpu(allowed_cpus()[0], test);
-}
-
 /// Bytes of `struct known_opening`: address, MAC and port, epoch, what was found.
 const OPENING: usize = 32;
 

@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use libbpf_rs::{MapCore, MapFlags};
 use portcullis::abi::{Reason, quarantine, state};
 
-use super::{
-    Known, OPENING, allowed_cpus, count, epoch, known, on_cpu, on_one_cpu, opening, part_of, put, thrice,
-};
+use super::{Known, OPENING, count, epoch, known, opening, part_of, put, thrice};
+use crate::support::cpu::{allowed_cpus, on_cpu, on_one_cpu};
 use crate::support::dmz::{POLICY, V4, V6, in_both_families};
 use crate::support::frame::{ACK, FIN, RST, SYN, from_mac, l4_of, padded, patched, tagged, tcp, udp};
 use crate::support::test_gate::{TestGate, XDP_PASS, with_dmz_in_both_families};

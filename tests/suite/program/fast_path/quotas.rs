@@ -5,7 +5,8 @@ use portcullis::abi::{Reason, layout, quota_class, quota_key};
 use portcullis::clock::now_ns;
 
 use super::super::ledger::fill;
-use super::{OPENING, epoch, known, on_one_cpu, opening, put, thrice};
+use super::{OPENING, epoch, known, opening, put, thrice};
+use crate::support::cpu::on_one_cpu;
 use crate::support::dmz::{POLICY, V4, V6, in_both_families};
 use crate::support::frame::from_mac;
 use crate::support::test_gate::{SECOND_NS, TestGate};
