@@ -245,7 +245,7 @@ pub enum Export {
         interface: Option<String>,
     },
 
-    /// Print quarantines and edits, for `import state` on the other router of a pair
+    /// Print quarantines, edits and grants, for `import state` on the other router of a pair
     State {
         /// Where.
         #[command(flatten)]
@@ -256,7 +256,7 @@ pub enum Export {
 /// What `import` takes over.
 #[derive(Debug, Subcommand)]
 pub enum Import {
-    /// Take over the quarantines and edits that `export state` has printed on the other router of a pair
+    /// Take over the quarantines, edits and grants that `export state` has printed on the other router of a pair
     ///
     /// Each holds under the policy of this router, for what is left of its time. What an earlier import has brought, and
     /// the file no longer has, ends. Nothing that was done here is shortened.

@@ -1,4 +1,5 @@
-//! `portcullis export state` and `import state`: quarantines and edits go from one router of a pair to the other.
+//! `portcullis export state` and `import state`: quarantines, edits and grants go from one router of a pair to the
+//! other.
 //!
 //! Each holds under the receiver's own policy. What an import has brought is kept in a file of its own, so that the
 //! next one can end what the sender has ended since.
@@ -40,6 +41,9 @@ struct State {
     interface: String,
     time: Timestamp,
     items: Vec<Item>,
+    /// Grants of names, and the connections that they have let pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grants: Option<serde_json::Value>,
 }
 
 /// A quarantine or an edit, with what is left of its time. `None`: until it is released.
@@ -103,6 +107,7 @@ pub fn export(interface: &str, output: &Output) -> anyhow::Result<Exit> {
         interface: place.attached_as.clone(),
         time: wall_now(),
         items: list_items(&gate)?,
+        grants: gate.export_grants()?,
     };
     let text = serde_json::to_string_pretty(&state)?;
     output.either(&state, || format!("{text}\n"))?;
@@ -180,17 +185,25 @@ pub fn import(interface: &str, file: &Path, output: &Output) -> anyhow::Result<E
         }
     }
     write_imported(&place, &kept, output);
+    let mut warnings = Vec::new();
+    let grants = match state.grants {
+        Some(grants) => gate.import_grants(grants, &mut warnings)?,
+        None => 0,
+    };
+    warnings.iter().for_each(|text| output.warn(text));
     drop(lock);
-    if !changed.is_empty() || !ended.is_empty() {
+    if grants > 0 || !changed.is_empty() || !ended.is_empty() {
         save_quarantines(&gate, &place, output);
     }
     let value = json!({
         "interface": place.interface, "from": state.host, "taken_over": changed, "ended": ended, "refused": refused,
+        "grants": grants,
     });
     output.either(&value, || {
         let lines = changed.iter().map(|what| format!("+ {what}\n"));
         let text: String = lines.chain(ended.iter().map(|what| format!("- {what}\n"))).collect();
-        format!("{text}{} of {} is in force on {}\n", "the state", state.host, place.interface)
+        let of_names = if grants > 0 { format!(", with {grants} addresses of names") } else { String::new() };
+        format!("{text}the state of {} is in force on {}{of_names}\n", state.host, place.interface)
     })?;
     if refused > 0 {
         return Ok(Exit::Failed);

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use super::service::Service;
+use super::service::{self, Service};
 use super::site::wire_naturally;
 use crate::e2e::calm::CalmCheck;
 use crate::e2e::command::Daemon;
@@ -12,7 +12,9 @@ use crate::e2e::hub::Hub;
 use crate::e2e::policies::dmz;
 use crate::e2e::socket::{ARRIVES, TcpServer, UdpServer, connect, tcp_talks, udp_talks};
 use crate::e2e::tap::Tap;
-use crate::e2e::testbed::{FAMILIES, NIC, Namespace, Testbed, V4, in_both_families, ip, share_machine};
+use crate::e2e::testbed::{
+    FAMILIES, Family, NIC, Namespace, Testbed, V4, in_both_families, ip, share_machine,
+};
 use crate::support::frame::{SYN, patched, tcp};
 use crate::support::patience::eventually;
 
@@ -23,14 +25,14 @@ const ENOUGH: u64 = 12;
 const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 10];
 
 /// One of the two: its own addresses end in this digit.
-struct Router<'t> {
-    machine: &'t Namespace,
-    digit: u8,
+pub struct Router<'t> {
+    pub machine: &'t Namespace,
+    pub digit: u8,
 }
 
 impl Router<'_> {
     /// Gives the NIC this router's own addresses. The servers' gateway is the one that both share.
-    fn wire(&self) {
+    pub fn wire(&self) {
         self.machine.ip(&format!(
             "address flush dev {NIC}\naddress add 192.0.2.{0}/24 dev {NIC}\n\
              address add 2001:db8:1::{0}/64 dev {NIC} nodad\naddress add fe80::2:{0}/64 dev {NIC} nodad\n",
@@ -43,7 +45,7 @@ impl Router<'_> {
     }
 
     /// With more in its configuration.
-    fn start_keepalived_with(&self, testbed: &Testbed, priority: u8, more: &str) -> Service {
+    pub fn start_keepalived_with(&self, testbed: &Testbed, priority: u8, more: &str) -> Service {
         let instance = |name: &str, addresses: &str| {
             format!(
                 "vrrp_instance {name} {{\n  state BACKUP\n  interface {NIC}\n  use_vmac\n  version 3\n  \
@@ -63,13 +65,13 @@ impl Router<'_> {
     }
 
     /// Whether it has the shared addresses of IPv4 and IPv6.
-    fn is_master(&self) -> [bool; 2] {
+    pub fn is_master(&self) -> [bool; 2] {
         let output = self.machine.command("ip").args(["-o", "address", "show"]).output().expect("ip");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         FAMILIES.map(|family| text.contains(&format!(" {}/", family.router)))
     }
 
-    fn portcullis(&self, command: &str, args: &[&str]) -> crate::e2e::command::Outcome {
+    pub fn portcullis(&self, command: &str, args: &[&str]) -> crate::e2e::command::Outcome {
         self.machine.portcullis(&[&[command, "-i", NIC], args].concat())
     }
 
@@ -81,7 +83,7 @@ impl Router<'_> {
 }
 
 /// The policy of one router, which names the other one.
-fn policy(other: u8, mac: &str) -> String {
+pub fn policy(other: u8, mac: &str) -> String {
     format!(
         "{}\n[routers.peer]\naddresses = [\"192.0.2.{other}\", \"2001:db8:1::{other}\", \"fe80::2:{other}\"]\n\
          mac = [\"{mac}\", \"00:00:5e:00:01:0a\", \"00:00:5e:00:02:0a\"]\n",
@@ -91,7 +93,7 @@ fn policy(other: u8, mac: &str) -> String {
 
 /// Advertisements go on, and of the two routers one is the master, in both families.
 #[track_caller]
-fn prove_one_master(master: &Router<'_>, backup: &Router<'_>) {
+pub fn prove_one_master(master: &Router<'_>, backup: &Router<'_>) {
     let tap = backup.tap_adverts(master.digit);
     for address in [format!("192.0.2.{}", master.digit), format!("fe80::2:{}", master.digit)] {
         let address = ip(&address);
@@ -212,7 +214,7 @@ fn when_a_router_dies_silently_keepalived_moves_its_address_and_no_connection_di
     let other = second.start_keepalived_with(&testbed, 100, &more);
     prove_one_master(&first, &second);
 
-    let mut all = open_pushed(&testbed, 20);
+    let mut all = open_pushed(&testbed, |family| (family.web, 443), 20);
     // no farewell: its cables are cut, and its processes never know
     first.machine.ip(&format!("link set {NIC} down\nlink set wan0 down\n"));
     for (server, peer) in &mut all {
@@ -226,12 +228,12 @@ fn when_a_router_dies_silently_keepalived_moves_its_address_and_no_connection_di
     drop(one);
 }
 
-fn prove_master(router: &Router<'_>) {
+pub fn prove_master(router: &Router<'_>) {
     eventually("it has the addresses", || router.is_master() == [true; 2]);
 }
 
 /// The second router's way to the peers. They do not use it yet.
-fn wire_way_out(testbed: &Testbed, machine: &Namespace) {
+pub fn wire_way_out(testbed: &Testbed, machine: &Namespace) {
     crate::e2e::testbed::feed_ip(&format!(
         "link add wan0 address 02:00:00:00:00:0c netns {} type veth \
          peer name eth1 address 02:00:00:00:00:0d netns {}\n",
@@ -249,16 +251,22 @@ fn wire_way_out(testbed: &Testbed, machine: &Namespace) {
     testbed.internet.set_sysctl("ipv4/conf/eth1/rp_filter", "0");
 }
 
-/// Connections of peers to the web server, both ends of each, in which the server speaks first.
-fn open_pushed(testbed: &Testbed, count: usize) -> Vec<(TcpStream, TcpStream)> {
+/// Connections of peers to a service of a server, both ends of each, in which the server speaks first.
+pub fn open_pushed(
+    testbed: &Testbed,
+    place: impl Fn(Family) -> (&'static str, u16),
+    count: usize,
+) -> Vec<(TcpStream, TcpStream)> {
     let mut all = Vec::new();
     for family in FAMILIES {
-        let address = SocketAddr::new(ip(family.web), 443);
+        let (server, port) = place(family);
+        let address = SocketAddr::new(ip(server), port);
         let listener = testbed.dmz.enter(|| TcpListener::bind(address)).expect("a free port");
         for _ in 0..count {
             let mut peer =
-                connect(&testbed.internet, ip(family.peer), address, ARRIVES).expect("a connection");
+                connect(&testbed.internet, ip(family.peer), address, service::ENOUGH).expect("a connection");
             let (mut server, _) = listener.accept().expect("a connection");
+            server.set_read_timeout(Some(service::ENOUGH.duration())).expect("a timeout");
             server.write_all(b"news").expect("a segment");
             peer.read_exact(&mut [0; 4]).expect("what the server pushes");
             all.push((server, peer));
