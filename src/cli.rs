@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
 use crate::clock::{parse_duration, wall_now};
@@ -40,11 +40,34 @@ pub struct Cli {
     pub verbose: u8,
 }
 
-/// The commands, in the order of `portcullis --help`.
+impl Cli {
+    /// The command line with its help, as people see it.
+    pub fn with_help() -> clap::Command {
+        guide::add_help(Self::command())
+    }
+
+    /// Reads the command line of this process, or ends it with help or an error.
+    pub fn read() -> Self {
+        Self::from_arg_matches(&Self::with_help().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The commands. [`guide`] has their order in `portcullis --help`, and their examples.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print a commented starter policy with the roles dns, mail, web and managed
-    Init,
+    /// Print a policy to begin with: the starter, or with -i what this machine knows of its DMZ
+    ///
+    /// Without -i that is a commented example with the roles dns, mail, web and managed. With -i it has the neighbours
+    /// of the interface as servers, this machine's resolvers, and your ssh client as bastion. Each of them is marked as
+    /// a guess. Needs no privilege.
+    Init {
+        /// The DMZ-facing interface
+        #[arg(short, long, value_name = "IF")]
+        interface: Option<String>,
+        /// Write to this new file instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 
     /// Check policy files and print what each server may do. Needs no privilege
     Check {
@@ -228,6 +251,16 @@ pub enum Command {
     /// Take over what another router has printed
     #[command(subcommand)]
     Import(Import),
+
+    /// Write the manual pages and completions into a new folder, as packages need them
+    #[command(hide = true)]
+    Manuals {
+        /// The date of the pages: 2026-11-30
+        #[arg(long, value_name = "DATE")]
+        date: Date,
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 /// What `export` prints.
@@ -708,6 +741,8 @@ fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
     };
     Ok(SocketAddr::new(address, port))
 }
+
+pub mod guide;
 
 #[cfg(test)]
 mod documents;

@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use portcullis::cli::{Cli, Command, Export, Import, ReplayArgs};
 use portcullis::commands::{
-    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, learn, needs, pickup,
-    quarantine, reload, replay, report, rollback, run, show, state, takeover, test, top,
+    alarms, apply, attach, check, confirm, detach, diff, edits, explain, export, init, learn, manuals, needs,
+    pickup, quarantine, reload, replay, report, rollback, run, show, state, takeover, test, top,
 };
 use portcullis::exit::Exit;
 use portcullis::gate::EditAction;
@@ -18,7 +17,7 @@ use portcullis::{gate, stderr};
 const LAST_MESSAGES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     start_log(cli.verbose);
     gate::route_messages();
     let exit = dispatch(&cli).unwrap_or_else(|error| {
@@ -52,7 +51,9 @@ fn start_log(verbose: u8) {
 fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.json, cli.color);
     match &cli.command {
-        Command::Init => init::run(&output),
+        Command::Init { interface, output: file } => {
+            init::run(interface.as_deref(), file.as_deref(), &output)
+        }
         Command::Check { policies, unused: Some(time), interface: Some(interface), .. } => {
             needs::check_unused(interface, *time, policies, &output)
         }
@@ -94,5 +95,6 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Takeover { interface, time } => takeover::run(&interface.name, *time, &output),
         Command::Export(Export::State { interface }) => state::export(&interface.name, &output),
         Command::Import(Import::State { interface, file }) => state::import(&interface.name, file, &output),
+        Command::Manuals { date, folder } => manuals::run(*date, folder),
     }
 }

@@ -24,4 +24,4 @@ mod who;
 pub use event::{Action, Entry, Event, Outcome, PolicyMark};
 pub use log::{Log, Look, Reading};
 pub use parent::{Process, find_ssh_connection, list_ancestors};
-pub use who::Who;
+pub use who::{Who, find_ssh_client};

@@ -115,6 +115,11 @@ fn read_login_uid(process: &str) -> Option<u32> {
     text.trim().parse().ok().filter(|uid| *uid != NO_LOGIN)
 }
 
+/// From where the person who types this has logged in, if that was by ssh.
+pub fn find_ssh_client() -> Option<IpAddr> {
+    find_ssh_connection(&list_ancestors(), read_client)
+}
+
 /// The client's address in `SSH_CONNECTION`.
 pub(super) fn read_client(connection: &str) -> Option<IpAddr> {
     connection.split(' ').next()?.parse().ok()

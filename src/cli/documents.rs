@@ -35,7 +35,7 @@ fn codes() -> Vec<(String, String)> {
 }
 
 /// As a shell does: a text in quotes is one word.
-fn split_words(line: &str) -> Vec<String> {
+pub(super) fn split_words(line: &str) -> Vec<String> {
     let parts = line.split('"').enumerate();
     let words = parts.flat_map(|(number, part)| match number % 2 {
         0 => part.split_whitespace().collect::<Vec<_>>(),

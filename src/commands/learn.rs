@@ -1,15 +1,12 @@
 //! `portcullis learn`: from captures to a policy that a person can sign.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 
-use super::shared::load_policy;
+use super::shared::{load_policy, write_new};
 use crate::cli::LearnArgs;
 use crate::exit::Exit;
 use crate::learn::{Learned, Request, Servers, learn, suggest_servers};
@@ -95,17 +92,6 @@ fn list_networks(interface: &str) -> anyhow::Result<Servers<'static>> {
         );
     }
     Ok(Servers::Networks { networks, except })
-}
-
-/// Writes a file that is not there yet.
-fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path);
-    let write = || -> io::Result<()> {
-        let mut file = file?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().with_context(|| format!("could not write {}", path.display()))
 }
 
 fn summarise(found: &Learned, path: &Path) -> String {

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod export;
 pub mod init;
 pub mod learn;
+pub mod manuals;
 pub mod needs;
 pub mod pickup;
 pub mod quarantine;

@@ -1,6 +1,9 @@
 //! Steps that several commands share.
 
 use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -186,4 +189,15 @@ pub(super) fn exit_by_attachment(gate: &Gate, place: &GatePlace, output: &Output
         place.interface
     ));
     Exit::Failed
+}
+
+/// Writes a file that is not there yet.
+pub(super) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path);
+    let write = || -> io::Result<()> {
+        let mut file = file?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("could not write {}", path.display()))
 }

@@ -96,6 +96,7 @@ pub use mapped_array::MappedArray;
 pub use maps::{Maps, TableUsage};
 pub use name_events::{AnswerFault, NameEvent};
 pub use need_uses::{NeedUse, UseCount};
+pub use neighbour_list::list_machines;
 pub use neighbours::{Sender, Whereabouts};
 pub use nic::find_on_link;
 pub use open::Gate;

@@ -1,6 +1,6 @@
 //! The table of neighbours (rtnetlink(7), RTM_GETNEIGH): addresses of the links with their MACs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -28,6 +28,21 @@ pub(super) struct Neighbour {
 pub(super) fn list_neighbour_macs(interfaces: &BTreeSet<u32>) -> io::Result<BTreeSet<[u8; 6]>> {
     let ours = list_neighbours()?.into_iter().filter(|neighbour| interfaces.contains(&neighbour.interface));
     Ok(ours.map(|neighbour| neighbour.mac).filter(is_host_mac).collect())
+}
+
+/// The machines of an interface's link, as far as the kernel has seen them: each MAC with its addresses.
+///
+/// # Errors
+/// When there is no such interface, or the kernel lists nothing.
+pub fn list_machines(interface: &str) -> io::Result<BTreeMap<[u8; 6], BTreeSet<IpAddr>>> {
+    let index = nix::net::if_::if_nametoindex(interface)?;
+    let mut machines: BTreeMap<[u8; 6], BTreeSet<IpAddr>> = BTreeMap::new();
+    for Neighbour { interface, address, mac, .. } in list_neighbours()? {
+        if interface == index && is_host_mac(&mac) {
+            machines.entry(mac).or_default().insert(address);
+        }
+    }
+    Ok(machines)
 }
 
 /// The neighbours of this process's network namespace (rtnetlink(7), RTM_GETNEIGH).

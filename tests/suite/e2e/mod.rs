@@ -16,6 +16,7 @@ mod edits;
 pub mod elsewhere;
 pub mod evasion;
 mod fallbacks;
+mod first_hour;
 mod flood;
 mod flows;
 mod forgeries;

@@ -343,6 +343,12 @@ fn the_tests_of_the_starter_the_examples_and_the_read_me_pass() {
         read_me.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a policy");
     texts.push(("README.md".to_owned(), block.to_owned()));
     assert_eq!(texts.len(), 7);
+    let common = std::fs::read_to_string(folder.join("docs/common.md")).expect("a text");
+    for (number, block) in common.split("```toml\n").skip(1).enumerate() {
+        let block = block.split("```").next().expect("a policy");
+        texts.push((format!("policy {} of docs/common.md", number + 1), block.to_owned()));
+    }
+    assert_eq!(texts.len(), 17, "docs/common.md has ten policies");
     let mut gate: Option<PrivateGate> = None;
     for (name, text) in texts {
         let policy = parse(&text, &name).unwrap_or_else(|errors| panic!("{errors}"));

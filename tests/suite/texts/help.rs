@@ -3,13 +3,14 @@
 use super::{portcullis, transcript};
 use crate::support::snapshot::assert_text;
 
-/// The commands that the program lists.
+/// The commands that the program lists, below the headings of their groups.
 fn list_commands() -> Vec<String> {
     let output = portcullis(&["--help"]);
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let list = text.split("\nCommands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list");
-    let names = list.lines().filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "help").map(str::to_owned).collect()
+    let list =
+        text.split("\nOptions:\n").next().and_then(|text| text.split("\nUsage: ").nth(1)).expect("a list");
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    names.map(str::to_owned).collect()
 }
 
 #[test]
