@@ -203,7 +203,7 @@ pub fn import(interface: &str, file: &Path, output: &Output) -> anyhow::Result<E
         let lines = changed.iter().map(|what| format!("+ {what}\n"));
         let text: String = lines.chain(ended.iter().map(|what| format!("- {what}\n"))).collect();
         let of_names = if grants > 0 { format!(", with {grants} addresses of names") } else { String::new() };
-        format!("{text}the state of {} is in force on {}{of_names}\n", state.host, place.interface)
+        format!("{text}the state of {} is taken over on {}{of_names}\n", state.host, place.interface)
     })?;
     if refused > 0 {
         return Ok(Exit::Failed);

@@ -11,7 +11,7 @@ use crate::clock::{Clock, show_duration};
 use crate::exit::Exit;
 use crate::output::Output;
 
-/// A router that takes over gets answers before conntrackd has told its kernel of their flows. They are dropped as
+/// A router that takes over gets answers before conntrackd has given its kernel their flows. They are dropped as
 /// ever, and counted.
 ///
 /// # Errors

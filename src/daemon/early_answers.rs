@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_takeover_each_is_told_after_five_seconds() {
+    fn without_a_takeover_each_is_observed_after_five_seconds() {
         let mut early = of_pair([0, 200]);
         let before = Some(after_ms(0).wall - HOLD);
         assert!(early.release(before, after_ms(4_999).mono_ns).is_empty());

@@ -4,23 +4,16 @@
 //! Programs that can ask it are loaded apart, for they need its module. So a policy that turns the key on replaces
 //! the programs first, and where the module is missing the gate does without until it comes.
 
-use std::fs;
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::Gate;
+use super::conntrack::{is_conntrack_loaded, read_tcp_loose};
 use super::error::GateError;
 use super::link::{AttachMode, Hook};
 use super::place::GatePlace;
-use super::status::GateStatus;
-use crate::abi::{Reason, settings_flag, state};
+use crate::abi::{settings_flag, state};
 use crate::clock::{NS_PER_S, now_ns};
 use crate::policy::TableSizes;
-
-/// It is there while conntrack is, as a module or built in.
-const CONNTRACK: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
-const TCP_LOOSE: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose";
 
 /// How flows are handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,15 +31,6 @@ pub struct HandoverStatus {
     pub refused: u64,
     /// Seconds until answers of unknown flows raise alarms again.
     pub takeover_s: u64,
-}
-
-/// Whether the kernel has conntrack now.
-pub(super) fn is_conntrack_loaded() -> bool {
-    Path::new(CONNTRACK).exists()
-}
-
-fn read_tcp_loose() -> Option<u32> {
-    fs::read_to_string(TCP_LOOSE).ok()?.trim().parse().ok()
 }
 
 impl Gate {
@@ -154,22 +138,28 @@ impl Gate {
         self.read_state(state::STATE_TAKEOVER_NS)
     }
 
-    /// How flows are handed over. `None`: the live policy has no `handover`.
-    pub(super) fn handover_status(&self, status: &GateStatus) -> Result<Option<HandoverStatus>, GateError> {
-        if status.setting("handover") != "conntrack" {
-            return Ok(None);
-        }
+    /// How flows are handed over, where the policy has `handover`. `counted`: what it was asked and has refused, and what
+    /// was taken over by it.
+    pub(super) fn handover_status(&self, counted: HandoverCounts) -> Result<HandoverStatus, GateError> {
+        let HandoverCounts { asked, refused, adopted } = counted;
         let until = self.read_state(state::STATE_TAKEOVER_UNTIL_NS)?;
-        let adopted = status.passes.iter().find(|(reason, ..)| *reason == Reason::Handover);
-        Ok(Some(HandoverStatus {
+        Ok(HandoverStatus {
             active: self.read_state(state::STATE_CONNTRACK)? != 0,
             tcp_loose: read_tcp_loose(),
-            asked: status.events.handover_asked,
-            adopted: adopted.map_or(0, |(_, packets, _)| *packets),
-            refused: status.events.handover_refused,
+            asked,
+            adopted,
+            refused,
             takeover_s: until.saturating_sub(now_ns()).div_ceil(NS_PER_S),
-        }))
+        })
     }
+}
+
+/// What the programs have counted of handovers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HandoverCounts {
+    pub(super) asked: u64,
+    pub(super) refused: u64,
+    pub(super) adopted: u64,
 }
 
 impl HandoverStatus {

@@ -7,6 +7,7 @@ mod audited;
 mod bloom;
 mod caveats;
 mod confirmed;
+mod conntrack;
 mod contacts;
 mod counters;
 mod detach;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
+use super::conntrack::is_conntrack_loaded;
 use super::error::{GateError, is_shortage};
-use super::handover::is_conntrack_loaded;
 use super::maps::{Maps, size_of as entries_of};
 use super::pins::{open_map, pin};
 use super::place::GatePlace;

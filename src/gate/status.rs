@@ -11,7 +11,7 @@ use super::caveats::{find_interface_caveats, has_vlans};
 use super::counters::ProgramStatistics;
 use super::error::GateError;
 use super::grants::NameStatus;
-use super::handover::HandoverStatus;
+use super::handover::{HandoverCounts, HandoverStatus};
 use super::link::{AttachMode, Hook};
 use super::maps::{Live, TableUsage};
 use super::place::GatePlace;
@@ -213,7 +213,14 @@ impl Gate {
             drops,
             passes: counters.filter(|(reason, _, _)| !reason.drops()).collect(),
         };
-        status.handover_state = self.handover_status(&status)?;
+        if status.setting("handover") == "conntrack" {
+            let adopted = status.passes.iter().find(|(reason, ..)| *reason == Reason::Handover);
+            status.handover_state = Some(self.handover_status(HandoverCounts {
+                asked: status.events.handover_asked,
+                refused: status.events.handover_refused,
+                adopted: adopted.map_or(0, |(_, packets, _)| *packets),
+            })?);
+        }
         status.warnings = status.find_warnings(self);
         status.warnings.extend(self.find_handover_doubt()?);
         Ok(status)

@@ -272,7 +272,7 @@ fn prove_failovers(failovers: usize, flows: usize) {
             assert!(Pair::adopted(active) >= flows as u64, "{:#}", Pair::status(active));
         }
     }
-    // the answers that came early were counted, and nobody was told
+    // the answers that came early were counted, and raised no alarm
     for router in pair.routers() {
         assert_eq!(Pair::alarms(router), Vec::<Value>::new());
         let status = Pair::status(router);

@@ -336,7 +336,7 @@ impl Differ {
                 let (now, time) = (self.now(), u64::from(*seconds) * SECOND_NS);
                 self.write_state(state::STATE_TAKEOVER_NS, now - self.offset_ns);
                 self.write_state(state::STATE_TAKEOVER_UNTIL_NS, now + time - self.offset_ns);
-                self.model.take_over(now, now + time);
+                self.model.begin_takeover(now, now + time);
             }
             Event::Conntrack(known) => self.note_conntrack(known),
             Event::Pickup(seconds) => {

@@ -126,7 +126,7 @@ impl Model {
     }
 
     /// From `now_ns` on the router takes over, until then.
-    pub fn take_over(&mut self, now_ns: u64, until_ns: u64) {
+    pub fn begin_takeover(&mut self, now_ns: u64, until_ns: u64) {
         (self.takeover_ns, self.takeover_until_ns) = (Some(now_ns), until_ns);
     }
 

@@ -196,7 +196,7 @@ fn with_the_files_of_the_examples_no_connection_dies_with_its_router() {
 }
 
 #[test]
-fn when_conntrackd_dies_the_connections_that_it_told_of_live_and_the_later_ones_fail_closed() {
+fn when_conntrackd_dies_the_connections_that_it_has_sent_live_and_the_later_ones_fail_closed() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let machine = testbed.add_machine("p");
