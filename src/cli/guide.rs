@@ -239,6 +239,7 @@ pub const GROUPS: &[Group] = &[
                     "portcullis export state -i dmz0 > state.json",
                 )],
             ),
+            page("import", &[("from a pipe", "portcullis import state -i dmz0 -")]),
             page(
                 "import state",
                 &[("what the other router has printed", "portcullis import state -i dmz0 state.json")],
