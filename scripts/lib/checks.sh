@@ -91,22 +91,12 @@ list_crates() {
     awk '/^\[/ { on = /dependencies\]$/ } on && /^[a-z]/ && !/path *=/ { print $1 }' "$@"
 }
 
-# make_manuals DATE FOLDER: every manual page and the completions, in a new folder. The built tool makes those of the
-# commands.
-make_manuals() {
-    local version
-    "$ROOT/target/${PROFILE_FOLDER:-debug}/portcullis" manuals --date "$1" "$2" || return 1
-    version=$(sed -nE 's/^version = "(.*)"$/\1/p' "$ROOT/Cargo.toml" | head -n 1)
-    perl "$ROOT/scripts/lib/man.pl" "$1" "$version" "$ROOT/docs/policy.md" >"$2/portcullis.toml.5" &&
-        sed "s/@DATE@/$1/; s/@VERSION@/$version/" "$ROOT/packaging/portcullis.7" >"$2/portcullis.7"
-}
-
 # check_manuals: each page as mandoc wants it, each script of completions as its shell reads it. bash is asked, too.
 check_manuals() {
     local folder=$ROOT/target/manuals red=0 said
     rm -rf "$folder"
-    run_cargo build --locked -q && make_manuals 2026-01-01 "$folder" || return 1
-    said=$(mandoc -T lint -W style "$folder"/*.[157] | grep -v 'referenced manual not found') || true
+    run_cargo build --locked -q && make_manuals "$ROOT/target/debug/portcullis" 2026-01-01 "$folder" || return 1
+    said=$(mandoc -T lint -W style "$folder"/*.[1578] | grep -v 'referenced manual not found') || true
     [[ -z $said ]] || { echo "$said" >&2 && red=1; }
     bash -n "$folder/portcullis.bash" && zsh -n "$folder/_portcullis" &&
         fish --no-execute "$folder/portcullis.fish" || red=1

@@ -12,8 +12,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::command::Daemon;
-use super::policies::dmz;
-use super::testbed::{Testbed, exclusive, share_machine};
+use super::policies::{dmz, dmz_with};
+use super::socket::{NEVER, tcp_talks};
+use super::testbed::{Testbed, V4, exclusive, ip, share_machine};
 use crate::support::patience::{PATIENCE, deadline, eventually};
 
 /// On the router's loopback: a namespace of its own, so the port is free.
@@ -249,10 +250,45 @@ fn a_prometheus_scrapes_it_and_its_rules_fire() {
             .len()
             == 1
     });
+    show_every_panel(&testbed);
     daemon.end(Signal::SIGTERM);
     eventually("it notices that nobody is there", || {
         Prometheus::ask(&testbed, "up").first().is_some_and(|up| up["value"][1] == "0")
     });
+}
+
+/// Each panel of the dashboard has data, with all of its variables at "All". One is about what passes by `observe`.
+fn show_every_panel(testbed: &Testbed) {
+    testbed.apply(&dmz_with("mode = \"observe\""));
+    let target = SocketAddr::new(ip(V4.peer), 9);
+    tcp_talks(&testbed.dmz, ip(V4.web), target, NEVER);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/grafana-dashboard.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).expect("a file")).expect("JSON");
+    let variables = dashboard["templating"]["list"].as_array().expect("variables");
+    let names: Vec<&str> = variables.iter().filter_map(|variable| variable["name"].as_str()).collect();
+    assert_eq!(names, ["datasource", "host", "interface", "server"]);
+    for panel in dashboard["panels"].as_array().expect("panels") {
+        for expression in panel["targets"].as_array().expect("targets").iter().map(|target| &target["expr"]) {
+            let mut query = expression.as_str().expect("an expression").replace("$__rate_interval", "1m");
+            for name in &names {
+                query = query.replace(&format!("${name}"), ".*");
+            }
+            assert!(!query.contains('$'), "{query}");
+            eventually(&format!("{}: {query}", panel["title"]), || {
+                !Prometheus::ask(testbed, &percent_encode(&query)).is_empty()
+            });
+        }
+    }
+}
+
+/// A text as a part of a URL.
+fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 /// Names of metrics in a text.

@@ -3,6 +3,7 @@
 mod check;
 mod deadlines;
 mod help;
+mod release;
 
 use std::process::{Command, Output};
 
