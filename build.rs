@@ -56,12 +56,15 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn find_clang_args() -> Result<Vec<OsString>, env::VarError> {
+    // The object has the names of its sources. Without this two checkouts would make two packages.
+    let sources = format!("-ffile-prefix-map={}/=", env::var("CARGO_MANIFEST_DIR")?);
     // asm/types.h lies in the folder of Debian's architecture triplet.
     let machine = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "riscv64" => "riscv64-linux-gnu".to_owned(),
         other => format!("{other}-linux-gnu"),
     };
-    let mut args: Vec<OsString> = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror"].map(OsString::from).to_vec();
+    let mut args: Vec<OsString> =
+        ["-mcpu=v3", "-Wall", "-Wextra", "-Werror", &sources].map(OsString::from).to_vec();
     let folder = Path::new("/usr/include").join(machine);
     if folder.is_dir() {
         args.push("-I".into());

@@ -209,7 +209,8 @@ enum state {
 	STATE_QUERY_ROOM = 36,
 	STATE_STREAM_ROOM = 37,
 	STATE_LOOKUP_ROOM = 38, /* of `lookups` */
-	/* 39 is reserved. */
+	/* Counts up after every change of `own_networks`, and outdates what was found about an address before. */
+	STATE_OWN_NETWORKS = 39,
 	STATE_CONNTRACK = 40, /* not 0: the programs on the NIC can ask conntrack */
 	/* While a router takes over, answers that conntrack does not know yet are dropped quietly. */
 	STATE_TAKEOVER_UNTIL_NS = 41,
@@ -909,6 +910,10 @@ struct grant {
 	__u32 name;
 	__u32 origin;  /* enum grant_origin */
 	__u32 claimed; /* not 0: a CPU is about to replace it */
+	/* The generation of the policy under which the address was last found to be one that names may have, and
+	 * STATE_OWN_NETWORKS at that time. 0: to be looked at.
+	 */
+	__u64 checked;
 };
 
 struct granted_key {
@@ -948,7 +953,8 @@ struct stream {
 	__u32 first; /* sequence number of the resolver's SYN */
 	__u32 next;  /* sequence number at which its next message begins */
 	__u16 port;  /* of the server */
-	__u16 lost;  /* not 0: it isn't known where messages begin */
+	__u8 lost;   /* not 0: it isn't known where messages begin */
+	__u8 ended;  /* not 0: its place may go to another one */
 };
 
 /* Value of `lookups`: the name for which a server was last answered an address. For people alone. */
@@ -1004,7 +1010,7 @@ struct name_event {
 	struct address resolver;
 	struct address address; /* of a rebinding: the last one */
 	__u32 interface;        /* by which the last answer came; 0: none */
-	__u32 zero;
+	__u32 mapped;           /* that address stood in an AAAA record, as ::ffff:a.b.c.d */
 };
 
 _Static_assert(sizeof(struct address) == 16, "address");
@@ -1051,7 +1057,7 @@ _Static_assert(sizeof(struct private_run) == 40, "private_run");
 _Static_assert(sizeof(struct name_key) == 260, "name_key");
 _Static_assert(sizeof(struct name_pattern) == 16, "name_pattern");
 _Static_assert(sizeof(struct resolver) == 36, "resolver");
-_Static_assert(sizeof(struct grant) == 56, "grant");
+_Static_assert(sizeof(struct grant) == 64, "grant");
 _Static_assert(sizeof(struct granted_key) == 20, "granted_key");
 _Static_assert(sizeof(struct granted) == 64, "granted");
 _Static_assert(sizeof(struct name_connection) == 24, "name_connection");

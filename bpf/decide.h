@@ -523,7 +523,8 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 	step = found & STEP_MASK;
 	if (decision->verdict != VERDICT_PASS || may_ask(packet, found))
 		decision->observed = is_observed(packet, &policy, now_ns);
-	if (may_ask(packet, found) && decision->verdict == VERDICT_PASS) {
+	/* In quarantine a reply has been found, and does not pass. */
+	if (step == STEP_NONE && may_ask(packet, found) && decision->verdict == VERDICT_PASS) {
 		step = judge_question(ctx, packet, &policy, decision);
 		asks = step == STEP_STRAY;
 	}

@@ -94,7 +94,7 @@ static long step_record(__u32 index __attribute__((unused)), struct name_loop *l
 		scratch->until_ns = scratch->now_ns + seconds + GRANT_GRACE_S * SECOND_NS;
 		if (type == TYPE_AAAA && is_mapped_ipv4(&scratch->granted_key.address)) {
 			if (scratch->name)
-				refuse_address(scratch);
+				refuse_address(scratch, true);
 		} else {
 			remember_lookup();
 			if (scratch->name)
@@ -230,6 +230,12 @@ __noinline int read_datagrams(struct __sk_buff *skb, const struct packet *packet
 	return 0;
 }
 
+/* By this the one of several is found that goes: what is over goes before what is open. */
+static __always_inline __u64 find_stream_age(const struct stream *stream)
+{
+	return stream->lost || stream->ended ? 0 : stream->opened_ns;
+}
+
 /* The stream of the answer in the scratch, or NULL. `vacant`: or one whose place it may have. */
 static __noinline struct stream *find_stream(struct name_scratch *scratch, bool vacant)
 {
@@ -240,7 +246,7 @@ static __noinline struct stream *find_stream(struct name_scratch *scratch, bool 
 	if (!room)
 		return NULL;
 	for (int i = 0; i < STREAM_WAYS; i++) {
-		key.place = (first + i) % room;
+		key.place = (first + i) & (room - 1);
 		stream = bpf_map_lookup_elem(&streams, &key);
 		if (!stream) {
 			if (!vacant)
@@ -253,7 +259,7 @@ static __noinline struct stream *find_stream(struct name_scratch *scratch, bool 
 		if (stream->port == scratch->port &&
 		    same_address(&stream->resolver, &scratch->resolver))
 			return stream;
-		if (!oldest || stream->opened_ns < oldest->opened_ns)
+		if (!oldest || find_stream_age(stream) < find_stream_age(oldest))
 			oldest = stream;
 	}
 	return vacant ? oldest : NULL;
@@ -277,6 +283,7 @@ static __always_inline void open_stream(struct name_scratch *scratch, __u32 sequ
 	stream->first = sequence;
 	stream->next = sequence + 1;
 	stream->opened_ns = scratch->now_ns;
+	stream->ended = 0;
 	barrier();
 	stream->lost = 0;
 }
@@ -303,13 +310,16 @@ __noinline int read_segment(struct __sk_buff *skb, const struct packet *packet)
 		return 0;
 	}
 	left = packet->sequence_end - packet->sequence - !!(packet->tcp_flags & TCP_FIN);
-	if (!left || packet->tcp_flags & TCP_RST ||
+	stream = find_stream(scratch, false);
+	if (!stream)
+		return 0;
+	/* what is still under way is read all the same */
+	if (packet->tcp_flags & (TCP_FIN | TCP_RST))
+		stream->ended = 1;
+	if (stream->lost || !left || packet->tcp_flags & TCP_RST ||
 	    load_bytes(skb, HOOK_SKB, packet->offset + 12, header_words, sizeof(header_words)))
 		return 0;
 	offset = packet->offset + (header_words[0] >> 4) * 4;
-	stream = find_stream(scratch, false);
-	if (!stream || stream->lost)
-		return 0;
 	for (int i = 0; i < MESSAGES_MAX; i++) {
 		next = stream->next;
 		skip = next - packet->sequence;
@@ -386,6 +396,7 @@ __noinline int is_answer(struct __sk_buff *skb, const struct packet *packet, __u
 	scratch->now_ns = now_ns;
 	scratch->floor_ns = settings->name_floor_s * SECOND_NS;
 	scratch->cap_ns = settings->name_cap_s * SECOND_NS;
+	scratch->checked = (__u64)policy.generation << 32 | (__u32)read_state(STATE_OWN_NETWORKS);
 	if (!came_right(resolver, scratch->interface)) {
 		add_name_count(NAME_ANSWER_INTERFACE, 1);
 		note_name_event(scratch, NAME_EVENT_FORGED, &packet->source);

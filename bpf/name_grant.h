@@ -264,11 +264,11 @@ __noinline int add_name_connection(const struct flow_key *flow, __u32 server, __
 	if (!share)
 		return 0;
 	first = __sync_fetch_and_add(&share->connections, 1);
-	best = first % room;
+	best = first & (room - 1);
 	for (int i = 0; i < CANDIDATES; i++) {
 		const struct flow_key *other;
 
-		key.place = (first + i) % room;
+		key.place = (first + i) & (room - 1);
 		other = bpf_map_lookup_elem(&connection_places, &key);
 		known = other ? bpf_map_lookup_elem(&name_connections, other) : NULL;
 		if (!known || known->ended || known->server != server ||

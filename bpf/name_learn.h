@@ -35,12 +35,14 @@ static __noinline int note_name_event(struct name_scratch *scratch, __u32 kind,
 	event->resolver = scratch->resolver;
 	event->address = *address;
 	event->interface = scratch->interface;
+	event->mapped = scratch->event.mapped;
 	return 0;
 }
 
 /* No name may have the address in the scratch. */
-static __always_inline void refuse_address(struct name_scratch *scratch)
+static __always_inline void refuse_address(struct name_scratch *scratch, bool mapped)
 {
+	scratch->event.mapped = mapped;
 	add_name_count(NAME_ADDRESS_PRIVATE, 1);
 	note_name_event(scratch, NAME_EVENT_REBINDING, &scratch->granted_key.address);
 }
@@ -173,34 +175,46 @@ static __noinline bool add_place(struct name_scratch *scratch, __u32 place)
 	return is_kept(scratch, list);
 }
 
-/* Renews the grant in the scratch, if there is one. */
-__noinline int renew_grant(void)
+enum renewal {
+	RENEWAL_NONE = 0, /* there is no such grant, or another CPU is about to replace it */
+	RENEWAL_DONE = 1,
+	RENEWAL_UNCHECKED = 2, /* it may be that no name may have the address any more */
+};
+
+/* Renews the grant in the scratch. Its address was looked at for an earlier answer, and is not again while policy
+ * and own networks stay as they are: three tries take more time than the rest. `checked`: it was looked at just
+ * now.
+ */
+__noinline int renew_grant(__u32 checked)
 {
 	struct name_scratch *scratch = find_scratch(HOOK_SKB);
 	struct granted *list;
 
 	if (!scratch)
-		return 0;
+		return RENEWAL_NONE;
 	list = bpf_map_lookup_elem(&granted, &scratch->granted_key);
 	if (!list)
-		return 0;
+		return RENEWAL_NONE;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < GRANTS_OF_ADDRESS_MAX; i++) {
 		struct grant *grant = find_listed(scratch, list->place_plus_one[i]);
 
 		if (!grant || grant->name != scratch->name)
 			continue;
+		if (!checked && grant->checked != scratch->checked)
+			return RENEWAL_UNCHECKED;
 		/* Another CPU may be about to replace it. It sees the time, or its claim is seen here. */
 		__sync_lock_test_and_set(&grant->answered_ns, scratch->now_ns);
 		if (*(volatile __u32 *)&grant->claimed)
-			return 0;
+			return RENEWAL_NONE;
+		grant->checked = scratch->checked;
 		grant->origin = scratch->grantee ? GRANT_ANSWER : GRANT_FORWARDED;
 		if ((__s64)(scratch->until_ns - grant->open_until_ns) > 0)
 			grant->open_until_ns = scratch->until_ns;
 		add_name_count(NAME_GRANT_RENEWED, 1);
-		return 1;
+		return RENEWAL_DONE;
 	}
-	return 0;
+	return RENEWAL_NONE;
 }
 
 /* When an open grant was last of use, counted from the time before which its answer would be over: one that was
@@ -236,7 +250,8 @@ __noinline int make_grant(void)
 		return 0;
 	first = __sync_fetch_and_add(&share->grants, 1);
 	for (int i = 0; i < CANDIDATES; i++) {
-		key.place = (first + i) % room;
+		/* every room is a power of two, and a division takes as long as a lookup */
+		key.place = (first + i) & (room - 1);
 		grant = bpf_map_lookup_elem(&grants, &key);
 		if (!grant) {
 			place = key.place;
@@ -281,6 +296,7 @@ __noinline int make_grant(void)
 	scratch->grant.name = scratch->name;
 	scratch->grant.origin = key.server ? GRANT_ANSWER : GRANT_FORWARDED;
 	scratch->grant.claimed = 0;
+	scratch->grant.checked = scratch->checked;
 	if (bpf_map_update_elem(&grants, &key, &scratch->grant, fresh ? BPF_NOEXIST : BPF_ANY) ||
 	    (!add_place(scratch, place) && !add_place(scratch, place)))
 		return 0;
@@ -293,16 +309,22 @@ __noinline int grant_address(void)
 {
 	struct name_scratch *scratch = find_scratch(HOOK_SKB);
 
+	int renewal;
+
 	if (!scratch)
 		return 0;
+	renewal = renew_grant(false);
+	if (renewal == RENEWAL_DONE)
+		return 1;
 	if (!may_be_granted()) {
-		refuse_address(scratch);
+		refuse_address(scratch, false);
 		return 0;
 	}
 	/* Two CPUs may choose the same row, or one renews what the other replaces. A lost grant would be a SYN that
 	 * is dropped, so each tries again, at other places.
 	 */
-	if (renew_grant() || make_grant() || make_grant() || make_grant() || make_grant())
+	if ((renewal == RENEWAL_UNCHECKED && renew_grant(true) == RENEWAL_DONE) || make_grant() ||
+	    make_grant() || make_grant() || make_grant())
 		return 1;
 	add_name_count(NAME_GRANT_LOST, 1);
 	return 0;

@@ -44,7 +44,7 @@ __noinline int remember_lookup(void)
 	first = find_first_place(bpf_ntohl(word_be[0] ^ word_be[2]),
 				 bpf_ntohl(word_be[1] ^ word_be[3]));
 	for (int i = 0; i < LOOKUP_WAYS; i++) {
-		key.place = (first + i) % room;
+		key.place = (first + i) & (room - 1);
 		lookup = bpf_map_lookup_elem(&lookups, &key);
 		if (!lookup) {
 			scratch->lookup.answered_ns = scratch->now_ns;

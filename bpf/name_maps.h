@@ -264,6 +264,7 @@ struct name_scratch {
 	__u64 now_ns;
 	__u64 floor_ns;
 	__u64 cap_ns;
+	__u64 checked; /* as in struct grant, of this moment */
 	/* keys and values that would burden the stack */
 	__u64 until_ns;
 	struct granted_key granted_key;

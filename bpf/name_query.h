@@ -38,7 +38,7 @@ __noinline int store_query(const struct packet *packet, __u32 server, __u16 id)
 		return 0;
 	first = find_first_place(packet->source_port, id);
 	for (int i = 0; i < QUERY_WAYS; i++) {
-		key.place = (first + i) % room;
+		key.place = (first + i) & (room - 1);
 		query = bpf_map_lookup_elem(&queries, &key);
 		if (!query) {
 			scratch->query.asked_ns = scratch->now_ns;
@@ -200,7 +200,7 @@ static __always_inline struct query *find_query(const struct name_scratch *scrat
 	for (int i = 0; i < QUERY_WAYS; i++) {
 		struct query *query;
 
-		key.place = (first + i) % room;
+		key.place = (first + i) & (room - 1);
 		query = bpf_map_lookup_elem(&queries, &key);
 		if (!query)
 			return NULL;

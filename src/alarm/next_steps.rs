@@ -54,14 +54,26 @@ impl Alarm {
             let route = lead.sources.iter().next().map(|resolver| format!("ip route get {resolver}"));
             return route.into_iter().chain([status]).collect();
         }
-        let prefixes: Vec<String> =
-            lead.destinations.iter().take(MAX_PERMITTED).map(|address| format!("\"{address}\"")).collect();
+        // no policy permits an IPv4-mapped address
+        let is_mapped =
+            |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+        let prefixes: Vec<String> = lead
+            .destinations
+            .iter()
+            .filter(|address| !is_mapped(address))
+            .take(MAX_PERMITTED)
+            .map(|address| format!("\"{address}\""))
+            .collect();
+        let names = format!("portcullis show -i {interface} names");
+        if prefixes.is_empty() {
+            return vec![names];
+        }
         let permit = format!(
             "policy: if {} may point there, add private = [{}] to [names]",
             self.subject(),
             prefixes.join(", ")
         );
-        vec![format!("portcullis show -i {interface} names"), permit]
+        vec![names, permit]
     }
 
     /// Cuts the server off; of a prefix, the machines that took part in what is severe.

@@ -1,7 +1,7 @@
 //! Answers that are a matter for people: the kernel counts them by server and name, and the daemon takes them.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use nix::net::if_::if_indextoname;
@@ -19,7 +19,7 @@ pub enum AnswerFault {
         id: u32,
         /// The name.
         name: Arc<str>,
-        /// The last such address.
+        /// The last such address. One that an AAAA record had in the form `::ffff:a.b.c.d` is IPv6.
         address: IpAddr,
     },
     /// It came by the wrong interface.
@@ -84,7 +84,7 @@ fn to_event(
 ) -> Option<NameEvent> {
     let fault = if key.kind == name_event_kind::NAME_EVENT_REBINDING.0 {
         let name = names.get(&key.name).cloned().unwrap_or_else(|| format!("name {}", key.name).into());
-        AnswerFault::Rebinding { id: key.name, name, address: from_address(&row.address)? }
+        AnswerFault::Rebinding { id: key.name, name, address: read_rebound(row)? }
     } else if key.kind == name_event_kind::NAME_EVENT_FORGED.0 {
         AnswerFault::Forged
     } else {
@@ -99,6 +99,14 @@ fn to_event(
         first_ns: row.first_ns,
         last_ns: row.last_ns,
     })
+}
+
+/// The address as the answer had it: the kernel keeps IPv4 addresses as IPv4-mapped ones.
+fn read_rebound(row: &name_event) -> Option<IpAddr> {
+    match from_address(&row.address)? {
+        IpAddr::V4(address) if row.mapped != 0 => Some(Ipv4Addr::to_ipv6_mapped(&address).into()),
+        address => Some(address),
+    }
 }
 
 /// The name of an interface, also of one that has gone.
@@ -120,8 +128,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn read(kind: u32) -> Option<NameEvent> {
+    fn read(kind: u32, mapped: u32) -> Option<NameEvent> {
         let row = name_event {
+            mapped,
             first_ns: 1,
             last_ns: 2,
             count: 3,
@@ -136,12 +145,19 @@ mod tests {
 
     #[test]
     fn an_event_has_the_words_of_the_policy() {
-        let event = read(name_event_kind::NAME_EVENT_REBINDING.0).unwrap();
+        let event = read(name_event_kind::NAME_EVENT_REBINDING.0, 0).unwrap();
         let name = "deb.vendor.example".into();
         assert_eq!(event.fault, AnswerFault::Rebinding { id: 9, name, address: ip("10.0.0.1") });
         assert_eq!((event.server.as_deref(), event.answers), (Some("web1"), 3));
         assert_eq!(&*event.interface, "this machine itself");
-        assert_eq!(read(name_event_kind::NAME_EVENT_FORGED.0).unwrap().fault, AnswerFault::Forged);
-        assert_eq!(read(99), None);
+        assert_eq!(read(name_event_kind::NAME_EVENT_FORGED.0, 0).unwrap().fault, AnswerFault::Forged);
+        assert_eq!(read(99, 0), None);
+    }
+
+    #[test]
+    fn an_ipv4_mapped_address_is_shown_as_the_answer_had_it() {
+        let event = read(name_event_kind::NAME_EVENT_REBINDING.0, 1).unwrap();
+        let AnswerFault::Rebinding { address, .. } = event.fault else { panic!("{event:?}") };
+        assert_eq!(address.to_string(), "::ffff:10.0.0.1");
     }
 }

@@ -16,7 +16,7 @@ use super::error::GateError;
 use super::netlink::dump;
 use super::own_links::list_own_interfaces;
 use super::place::GatePlace;
-use crate::abi::{own_network, prefix_key, to_prefix_key};
+use crate::abi::{own_network, prefix_key, state, to_prefix_key};
 
 impl Gate {
     /// Notes the addresses of this machine and the prefixes on the gate's link, and forgets earlier ones.
@@ -30,15 +30,26 @@ impl Gate {
         };
         let own = list_own_interfaces(place).map_err(failed)?;
         let wanted = to_rows(&list_addresses().map_err(failed)?, &own);
+        let mut changed = false;
         for (prefix, kind) in &wanted {
-            self.maps.own_networks.put(&to_prefix_key(prefix), &kind.0, MapFlags::ANY)?;
+            let key = to_prefix_key(prefix);
+            if self.maps.own_networks.get(&key)? != Some(kind.0) {
+                self.maps.own_networks.put(&key, &kind.0, MapFlags::ANY)?;
+                changed = true;
+            }
         }
         let keys: BTreeSet<(u32, [u32; 4])> =
             wanted.keys().map(|prefix| to_order(&to_prefix_key(prefix))).collect();
         for (key, _) in self.maps.own_networks.entries()? {
             if !keys.contains(&to_order(&key)) {
                 self.maps.own_networks.remove(&key)?;
+                changed = true;
             }
+        }
+        if changed {
+            // afterwards: a program that finds the new number finds the new networks too
+            let number = self.read_state(state::STATE_OWN_NETWORKS)?;
+            self.write_state(state::STATE_OWN_NETWORKS, number.wrapping_add(1))?;
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ use super::{fault, system};
 const BPFFS: &str = "/sys/fs/bpf";
 /// The folder of all gates.
 pub(super) const PINS: &str = "/sys/fs/bpf/portcullis";
+/// How often a folder is made again that somebody takes away.
+const ATTEMPTS: usize = 100;
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Mount namespaces made after boot have inode numbers above this one.
@@ -134,9 +136,18 @@ fn look(path: &Path) -> Result<Option<fs::Metadata>, GateError> {
     }
 }
 
-/// Makes a folder for pins that is root's alone, with those above it.
+/// Makes a folder for pins that is root's alone, with those above it. Whoever detaches the last gate meanwhile takes
+/// the folder of all gates away, so one that has gone is made again.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let make = || DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let mut made = make();
+    for _ in 0..ATTEMPTS {
+        if !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            break;
+        }
+        made = make();
+    }
+    made
 }
 
 /// Removes a folder with all its pins. Returns whether it was there.
@@ -208,5 +219,32 @@ pub(super) fn remove_empty_parent(pins: &Path) {
     if let Some(parent) = pins.parent() {
         // fails while there is another gate
         let _ = fs::remove_dir(parent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_also_while_somebody_takes_its_empty_parent_away() {
+        let root = tempfile::tempdir().unwrap();
+        let gate = root.path().join("gates/dmz0");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    remove_empty_parent(&gate);
+                }
+            });
+            let made: Vec<io::Result<()>> = (0..300)
+                .map(|_| make_folder(&gate).and_then(|()| fs::remove_dir(&gate)))
+                .filter(Result::is_err)
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            assert!(made.is_empty(), "{made:?}");
+        });
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Ways {
     /// Those that can be forged from outside: the resolver, and the interface.
     forgeable: Vec<(IpAddr, u32)>,
     is_permitted: bool,
+    /// Nobody could be asked, for example because there is no free descriptor.
+    is_unread: bool,
     /// Resolvers by whose ways no answer comes.
     unreached: Vec<IpAddr>,
     /// Names of interfaces that are not there.
@@ -82,6 +84,7 @@ pub(super) fn find_ways(sources: &NameSources) -> Ways {
         }
     }
     let socket = Socket::new(NETLINK_ROUTE).ok();
+    ways.is_unread = socket.is_none();
     let outward = socket.as_ref().map(find_outward_interfaces).unwrap_or_default();
     for resolver in &sources.resolvers {
         // what can't be looked up is as what is not there
@@ -92,7 +95,7 @@ pub(super) fn find_ways(sources: &NameSources) -> Ways {
         ways.add(*resolver, routed, &given, !sources.interfaces.is_empty(), &outward);
     }
     if sources.names.is_empty() {
-        ways = Ways { rows: ways.rows, ..Ways::default() };
+        ways = Ways { rows: ways.rows, is_unread: ways.is_unread, ..Ways::default() };
     }
     ways
 }
@@ -154,6 +157,12 @@ impl Gate {
     /// When the kernel refuses to read or write.
     pub fn follow_routes(&self, sources: &NameSources, generation: u64) -> Result<Vec<String>, GateError> {
         let ways = find_ways(sources);
+        if ways.is_unread {
+            // what a moment has without descriptors must not close what names open
+            let sentence = "the ways to the resolvers could not be looked up, so those of before count; the daemon \
+                            looks again";
+            return Ok(vec![sentence.to_owned()]);
+        }
         let Some(slot) = self.live_slot()?.filter(|_| !ways.rows.is_empty()) else {
             return Ok(ways.describe());
         };

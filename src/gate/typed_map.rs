@@ -140,6 +140,19 @@ impl<K: Plain + Copy + Default, V: Plain + Copy + Default> TypedMap<K, V> {
         }
     }
 
+    /// Takes an entry away, and returns it as it was then. Of hashes alone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take(&self, key: &K) -> Result<Option<V>, GateError> {
+        fault::point();
+        let bytes = self
+            .handle
+            .lookup_and_delete(bytes_of(key))
+            .map_err(|error| self.failed("delete from", &error))?;
+        Ok(bytes.as_deref().and_then(from_bytes))
+    }
+
     /// A snapshot of all entries. Entries that come or go meanwhile may be in it or not.
     ///
     /// # Errors

@@ -54,6 +54,19 @@ fn a_rebinding_is_a_low_alarm_about_the_name_and_no_server() {
 }
 
 #[test]
+fn an_ipv4_mapped_address_is_named_as_it_was_answered_and_no_line_would_permit_it() {
+    let mut engine = Engine::default();
+    let opened = observe(&mut engine, &rebinding(1, "::ffff:203.0.113.80", 0), 0);
+    let alarm = &opened[0].alarm;
+    assert!(
+        alarm.seen().contains("points to ::ffff:203.0.113.80, which no name may have"),
+        "{}",
+        alarm.seen()
+    );
+    assert_eq!(alarm.next_commands(), ["portcullis show -i dmz0 names"]);
+}
+
+#[test]
 fn a_forged_answer_is_a_low_alarm_about_the_resolver() {
     let mut engine = Engine::default();
     let opened = observe(&mut engine, &forged("198.51.100.53", 0), 0);

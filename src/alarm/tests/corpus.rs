@@ -6,6 +6,7 @@
 mod decoys;
 mod faults;
 mod intruders;
+mod names;
 mod tenants;
 
 use std::sync::Arc;

@@ -149,6 +149,7 @@ impl Gate {
                     name,
                     origin: grant_origin::GRANT_DAEMON.0,
                     claimed: 0,
+                    checked: 0,
                 });
             }
         }

@@ -109,6 +109,7 @@ impl Gate {
                 name,
                 origin: grant_origin::GRANT_SAVED.0,
                 claimed: 0,
+                checked: 0,
             });
         }
         rows.retain(|row| is_open(row, clock.mono_ns, cap_ns));

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use libbpf_rs::MapFlags;
+
 use super::{find_end_ns, is_later};
 use crate::abi::{flow_key, grant, layout, name_connection, share_key};
 use crate::clock::{NS_PER_S, now_ns};
@@ -50,10 +52,21 @@ impl Gate {
             false => used.extend([row.name]),
         })?;
         for key in over {
-            // an answer may have renewed it since
-            let Some(row) = self.maps.grants.get(&key)?.filter(&is_over) else { continue };
+            // an answer may have renewed it since, or have given its place to another address
+            if self.maps.grants.get(&key)?.filter(&is_over).is_none() {
+                continue;
+            }
+            let Some(row) = self.maps.grants.take(&key)? else { continue };
+            if !is_over(&row) {
+                // just now; it was missing for a moment, and its list has its place still
+                self.maps.grants.put(&key, &row, MapFlags::NO_EXIST)?;
+                continue;
+            }
             self.unlist_place(&row.address, key.server, key.place)?;
-            self.maps.grants.remove(&key)?;
+            if let Some(fresh) = self.maps.grants.get(&key)? {
+                // a program has taken the free place meanwhile, perhaps for the same address
+                self.list_place(&fresh.address, key.server, key.place)?;
+            }
             tidied.grants += 1;
         }
         tidied.connections = self.tidy_connections(now_ns, &mut used)?;

@@ -34,6 +34,7 @@ mod limits;
 mod metrics;
 mod modes;
 mod name_alarms;
+mod name_changes;
 pub mod name_console;
 mod name_lookups;
 pub mod name_resolvers;

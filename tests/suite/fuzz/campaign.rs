@@ -20,7 +20,7 @@ use crate::support::cpu::stay_on_nth_cpu;
 use crate::support::frame::ROUTER_MAC;
 
 /// Sequences under one policy and its changes: a swap takes as long as hundreds of sequences.
-const POLICY: u64 = 1024;
+const POLICY: u64 = 512;
 /// Flows are compared after so many sequences, ledger and counters more seldom; verdicts always.
 const FLOWS_EVERY: u64 = 4;
 const BOOKS_EVERY: u64 = 16;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::conversation::Talk;
 use super::event::Event;
 use super::mutation::{MOST_TO_SERVER, mutate};
-use super::setting::{ASKED, LOCAL_RESOLVER, RESOLVERS, WAY_IFINDEX, pick_client_port, pick_server};
+use super::setting::{ASKED, LOCAL_RESOLVER, NEEDED, RESOLVERS, WAY_IFINDEX, pick_client_port, pick_server};
 use crate::support::dmz::ip;
 use crate::support::dns::{A, AAAA, CNAME, Message, NS, Record, TO_QUESTION, TXT, wire};
 use crate::support::frame::{
@@ -15,6 +15,8 @@ use crate::support::frame::{
 
 /// Addresses that later connections come back to.
 const MEMORY: usize = 8;
+const PTR: u16 = 12;
+const DS: u16 = 43;
 
 impl Talk {
     /// A server asks a resolver, is answered, and uses the answer. Any step may go wrong.
@@ -25,7 +27,7 @@ impl Talk {
             RESOLVERS.iter().map(|text| ip(text)).filter(|address| address.is_ipv6() == v6).collect();
         let resolver = self.chance.pick(&resolvers);
         let asker = (server, pick_client_port(&mut self.chance));
-        let mut queries = vec![self.make_query()];
+        let mut queries = vec![self.make_query(v6)];
         if self.chance.percent(40) {
             // the other family, as glibc asks
             let first = &queries[0];
@@ -37,17 +39,22 @@ impl Talk {
             0..3 => self.ask_by_stream(asker, (resolver, 53), &queries),
             _ => self.ask_by_datagrams(asker, (resolver, 53), &queries),
         }
-        for _ in 0..self.chance.within(1..5) {
-            self.use_answer(server);
+        for _ in 0..self.chance.within(1..7) {
+            // what a server that forwards is answered opens for others as well
+            let user = if self.chance.percent(25) { pick_server(&mut self.chance, v6) } else { server };
+            self.use_answer(user);
             if self.chance.percent(15) {
                 self.wait();
             }
         }
     }
 
-    fn make_query(&mut self) -> Message {
-        let name = self.chance.pick(&ASKED);
-        let kind = self.chance.pick(&[A, A, A, AAAA, AAAA, TXT]);
+    fn make_query(&mut self, v6: bool) -> Message {
+        // names of needs more often than what only a role with dns = "named" tells apart
+        let name = if self.chance.percent(60) { self.chance.pick(&NEEDED) } else { self.chance.pick(&ASKED) };
+        // a host that has both families calls by either, but here each address is a server's
+        let (own, other) = if v6 { (AAAA, A) } else { (A, AAAA) };
+        let kind = self.chance.pick(&[own, own, own, own, own, own, other, TXT, NS, PTR, DS]);
         let id = if self.chance.percent(70) { 7 } else { self.chance.next() as u16 };
         let mut query = Message::query(id, name, kind);
         if self.chance.percent(30) {

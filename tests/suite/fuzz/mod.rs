@@ -125,7 +125,10 @@ fn check_coverage(outcome: &Outcome) {
 
 fn is_about_names(rule: &str) -> bool {
     let also = ["QueryNoted", "Rebinding", "Granted", "CommonGrant", "StreamLost"];
-    rule.starts_with("Name") || rule.starts_with("Answer") || also.contains(&rule)
+    rule.starts_with("Name")
+        || rule.to_lowercase().starts_with("question")
+        || rule.starts_with("Answer")
+        || also.contains(&rule)
 }
 
 #[test]

@@ -68,6 +68,9 @@ pub fn make_policy(chance: &mut Chance) -> String {
     }
     for role in ROLES {
         line(&format!("[roles.{role}]"));
+        if names && chance.percent(30) {
+            line("dns = \"named\"");
+        }
         for (key, direction, most) in
             [("in", Direction::In, 6), ("out", Direction::Out, 5), ("quiet", Direction::Quiet, 4)]
         {
@@ -111,7 +114,9 @@ pub fn make_policy(chance: &mut Chance) -> String {
         line("nat64 = [\"2001:db8:64::/96\"]");
         line(chance.pick(&["ttl = [300, 86400]", "ttl = [10, 120]", "ttl = [60, 600]"]));
     }
-    let servers = make_servers(chance);
+    // answers to these are for all
+    let forwards = names && chance.percent(60);
+    let servers = make_servers(chance, forwards);
     // most of them ask, for what nobody asks is compared with nothing
     let asks = |chance: &mut Chance| {
         if names && chance.percent(80) { "roles = [\n    \"red\"," } else { "roles = [" }
@@ -125,11 +130,7 @@ pub fn make_policy(chance: &mut Chance) -> String {
             None => text.push_str(part),
         }
     }
-    let mut text = text.replace("    \"red\",\n    \"red\",\n", "    \"red\",\n");
-    if names && chance.percent(30) {
-        text.push_str("forwards = true\n");
-    }
-    text
+    text.replace("    \"red\",\n    \"red\",\n", "    \"red\",\n")
 }
 
 fn list_macs(macs: &[[u8; 6]]) -> String {
@@ -174,7 +175,7 @@ fn list_of(chance: &mut Chance, key: &str, count: usize, make: impl Fn(&mut Chan
     text + "]"
 }
 
-fn make_servers(chance: &mut Chance) -> String {
+fn make_servers(chance: &mut Chance, forwards: bool) -> String {
     let mut text = String::new();
     let mut homes: Vec<&str> = HOMES.iter().map(|(home, _)| *home).collect();
     for server in SERVERS {
@@ -203,6 +204,9 @@ fn make_servers(chance: &mut Chance) -> String {
             0 | 1 => text.push_str("mode = \"observe\"\n"),
             2 => text.push_str("mode = \"enforce\"\n"),
             _ => {}
+        }
+        if forwards && chance.percent(35) {
+            text.push_str("forwards = true\n");
         }
     }
     text
@@ -259,7 +263,7 @@ fn make_named_need(chance: &mut Chance) -> String {
         })
         .collect();
     let limit =
-        if chance.percent(25) { chance.pick(&[" limit 2/m", " limit 3/m", " limit 60/m"]) } else { "" };
+        if chance.percent(40) { chance.pick(&[" limit 1/m", " limit 2/m", " limit 60/m"]) } else { "" };
     format!("{service} to {}{limit}", peers.join(", "))
 }
 

@@ -118,7 +118,15 @@ pub const NAMES: [&str; 6] = [
     "*.b.mirror.example",
     "*.vendor.example",
 ];
-pub const ASKED: [&str; 9] = [
+/// Each is one of [`NAMES`], or below one.
+pub const NEEDED: [&str; 4] =
+    ["deb.vendor.example", "ntp.vendor.example", "a.mirror.example", "a.b.mirror.example"];
+pub const ASKED: [&str; 14] = [
+    "_http._tcp.deb.vendor.example",
+    "vendor.example",
+    "example",
+    "10.2.0.192.in-addr.arpa",
+    "",
     "deb.vendor.example",
     "ntp.vendor.example",
     "a.mirror.example",

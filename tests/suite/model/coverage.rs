@@ -124,6 +124,9 @@ rules! {
     AnswerOfNamed,
     /// An answer that is expected while a router takes over.
     QuietTakeover,
+    /// A question that a role with `dns = "named"` permits, and one that is refused quietly.
+    QuestionNamed,
+    QuestionQuiet,
 }
 
 /// How often each reason was given, and each rule met.

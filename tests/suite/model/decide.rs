@@ -501,6 +501,7 @@ impl Model {
                 .unwrap_or_else(|| Decision::drop(Reason::Quarantined)),
             None => reply
                 .filter(stays)
+                .and_then(|reply| Self::judge_question(case, reply))
                 .unwrap_or_else(|| case.refuse_quarantined(replies, self.has_crossed(case))),
         }
     }

@@ -41,6 +41,27 @@ pub fn read_query(bytes: &[u8]) -> Option<(u16, Question)> {
     read_question(bytes).map(|(question, _)| (id, question))
 }
 
+/// The question of a message that is one whole query, with nothing behind it but EDNS (RFC 6891, 6.1.2). Of the flags
+/// it may have RD, AD and CD.
+pub fn read_whole_query(bytes: &[u8]) -> Option<Question> {
+    const OPT_BYTES: usize = 11;
+    const OPT: u16 = 41;
+    let flags = u16_at(bytes, 2)?;
+    let counts = [u16_at(bytes, 4)?, u16_at(bytes, 6)?, u16_at(bytes, 8)?, u16_at(bytes, 10)?];
+    if bytes.len() > QUERY_BYTES || flags & !0x0130 != 0 || counts[..3] != [1, 0, 0] || counts[3] > 1 {
+        return None;
+    }
+    let (question, end) = read_question(bytes)?;
+    let whole = match counts[3] {
+        0 => end,
+        _ if bytes.get(end) == Some(&0) && u16_at(bytes, end + 1)? == OPT => {
+            end + OPT_BYTES + usize::from(u16_at(bytes, end + 9)?)
+        }
+        _ => return None,
+    };
+    (whole == bytes.len()).then_some(question)
+}
+
 /// A response without an error, to one question, with an answer section.
 pub struct Response<'m> {
     pub id: u16,

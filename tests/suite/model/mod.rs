@@ -20,6 +20,7 @@ mod needs;
 mod opening;
 mod outcome;
 mod packet;
+mod questions;
 mod quote;
 mod state;
 mod steps;

@@ -12,6 +12,7 @@ use super::limits::{BucketKey, by_generosity};
 use super::names::has_unlimited;
 use super::needs::{self, Rule, Subject};
 use super::packet::{ICMP, ICMPV6, IcmpKind, Piece, RST, SYN, TCP, Transport, UDP, icmp_kind};
+use super::questions::{judge, name_reason};
 use super::quote::{QuotedEnds, read_quote};
 
 impl Model {
@@ -71,11 +72,18 @@ impl Model {
     }
 
     fn follow_steps(&self, case: &Case<'_>) -> Decision {
-        self.decide_fragment(case)
+        let mut permitted = false;
+        let decision = self
+            .decide_fragment(case)
+            // no need covers it, so it is no question
             .or_else(|| self.find_handover(case))
-            .or_else(|| self.find_reply(case))
-            .or_else(|| self.find_need(case))
-            .or_else(|| self.find_own_connection(case))
+            .or_else(|| {
+                let found = self.find_reply(case).or_else(|| self.find_need(case));
+                let found = found.or_else(|| self.find_own_connection(case))?;
+                let judged = judge(case, found);
+                permitted = judged.is_none();
+                judged
+            })
             .or_else(|| self.find_flow_error(case))
             .or_else(|| self.find_unlisted_service(case))
             .or_else(|| self.find_noise(case))
@@ -85,7 +93,13 @@ impl Model {
                 find_no_flow(case).map(|found| found.meeting_if(denied, Covered::CrossedSynDenied))
             })
             .or_else(|| self.find_late_answer(case))
-            .unwrap_or_else(|| decide_new(case))
+            .unwrap_or_else(|| decide_new(case));
+        if permitted { name_reason(case, decision) } else { decision }
+    }
+
+    /// What comes of a packet that some rule lets pass, where it goes to a resolver.
+    pub fn judge_question(case: &Case<'_>, found: Decision) -> Option<Decision> {
+        judge(case, found)
     }
 
     /// Whether the peer may have opened something whose ports could not be read.

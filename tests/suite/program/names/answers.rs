@@ -256,3 +256,21 @@ fn two_answers_that_the_kernel_has_put_together_are_both_read() {
     gate.passes(&v4().syn("203.0.113.1", 443), Reason::Need);
     gate.passes(&v4().syn("203.0.113.2", 443), Reason::Need);
 }
+
+#[test]
+fn questions_that_were_answered_make_room_for_new_ones_before_any_that_is_open() {
+    let gate = TestGate::new(POLICY);
+    let open = Message::query(1, "deb.vendor.example", A);
+    v4().ask(&gate, &open);
+    // more than the share has room for
+    for number in 0..600 {
+        let end = (v4().server, 41_000 + number);
+        let query = Message::query(number, "deb.vendor.example", A);
+        let answer = query.addresses(&[ip("203.0.113.81")], 60).bytes();
+        gate.programs.run_filter(&datagram(end, v4().dns(), &query.bytes()), 1).expect("a run");
+        gate.programs.run_track_from(&datagram(v4().dns(), end, &answer), RIGHT_WAY).expect("a run");
+    }
+    assert_eq!(count(&gate, name_count::NAME_ANSWER_READ), 600);
+    v4().receive(&gate, &open.addresses(&[ip("203.0.113.80")], 60));
+    gate.passes(&v4().syn("203.0.113.80", 443), Reason::Need);
+}

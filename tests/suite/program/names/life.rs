@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use portcullis::abi::{Reason, grant, name_connection, query, share_key};
+use libbpf_rs::{MapCore as _, MapFlags};
+use portcullis::abi::{Reason, grant, name_connection, name_count, own_network, query, share_key, state};
 
-use super::{POLICY, v4};
+use super::{POLICY, count, v4};
 use crate::support::conntrack_table::{self, Entry, in_own_table};
 use crate::support::dmz::ip;
 use crate::support::dns::{A, Message};
@@ -259,4 +260,46 @@ fn a_limit_of_a_name_that_is_used_up_leaves_what_other_needs_permit() {
         gate.passes(&datagram, Reason::Need);
     }
     gate.drops(&datagram, Reason::Rate);
+}
+
+/// Once an address was granted it is not looked at for each answer, but as soon as anything has changed.
+#[test]
+fn an_answer_renews_no_grant_of_an_address_that_no_name_may_have_any_more() {
+    let renewed = |gate: &TestGate| count(gate, name_count::NAME_GRANT_RENEWED);
+    let refused = |gate: &TestGate| count(gate, name_count::NAME_ADDRESS_PRIVATE);
+    // a policy without the prefix, and one that gives the address to a server
+    for other in [
+        POLICY.replace("\"203.0.113.0/24\", ", ""),
+        POLICY.replace("private = [\"203.0.113.0/24\", ", "private = [\"203.0.113.81/32\", ")
+            + "[servers.new]\naddresses = [\"203.0.113.80\"]\nroles = [\"other\"]\n",
+    ] {
+        let gate = TestGate::new(POLICY);
+        open(&gate);
+        open(&gate);
+        assert_eq!((renewed(&gate), refused(&gate)), (1, 0));
+        gate.swap(&other);
+        let before = the_grant(&gate);
+        open(&gate);
+        assert_eq!((renewed(&gate), refused(&gate)), (1, 1));
+        assert_eq!(the_grant(&gate).answered_ns, before.answered_ns);
+        // the policy of before has it again
+        gate.swap(POLICY);
+        open(&gate);
+        assert_eq!((renewed(&gate), refused(&gate)), (2, 1));
+    }
+
+    // an address that this machine gets
+    let gate = TestGate::new(&POLICY.replace("\"203.0.113.0/24\", ", ""));
+    let answer = |address: &str| v4().look_up(&gate, "deb.vendor.example", &[address]);
+    answer("8.8.8.8");
+    answer("8.8.8.8");
+    assert_eq!((renewed(&gate), refused(&gate)), (1, 0));
+    let key = portcullis::abi::to_prefix_key(&"8.8.8.8/32".parse().expect("a prefix"));
+    gate.maps.own_networks.put(&key, &own_network::OWN_NETWORK_ADDRESS.0, MapFlags::ANY).expect("a row");
+    let words = gate.maps.find("state").expect("a map");
+    words
+        .update(&state::STATE_OWN_NETWORKS.0.to_ne_bytes(), &7_u64.to_ne_bytes(), MapFlags::ANY)
+        .expect("a word");
+    answer("8.8.8.8");
+    assert_eq!((renewed(&gate), refused(&gate)), (1, 1));
 }

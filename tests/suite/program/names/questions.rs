@@ -256,8 +256,12 @@ fn what_is_not_one_whole_question_is_dropped() {
             odd[end - 2..].copy_from_slice(&class.to_be_bytes());
             send(&odd);
         }
-        // a name that points, or has no end, or is longer than names are
+        // a name that points, or has no end, or is longer than names are; and such a label with as many bytes behind
+        // it as its length would be, which lead to a name of the policy
         for name in [
+            &[&[0xc0][..], &[b'a'; 0xc0], &wire("mirror.example")].concat(),
+            &[&[0x80][..], &[b'a'; 0x80], &wire("mirror.example")].concat(),
+            &[&[0x40][..], &[b'a'; 0x40], &wire("mirror.example")].concat(),
             &[0xc0, 12][..],
             &[&[3][..], b"deb", &[0xc0, 12]].concat(),
             &[&[0x43][..], b"deb", &[0]].concat(),
@@ -388,6 +392,31 @@ fn a_question_in_an_answers_clothes_does_not_pass_as_an_answer() {
             &datagram(server, resolver, &Message::query(7, "deb.vendor.example", A).bytes()),
             Reason::Reply,
         );
+    }
+}
+
+#[test]
+fn a_server_in_quarantine_sends_a_resolver_nothing_whatever_it_may_ask() {
+    let gate = TestGate::new(&POLICY.replace("udp/161", "udp/53"));
+    for client in CLIENTS.map(|client| client()) {
+        let (server, resolver) = ((client.server, 53), client.dns());
+        gate.to_server(&udp(resolver, server));
+        let query = Message::query(7, "deb.vendor.example", A);
+        let answer = Message { flags: ANSWER, ..query.clone() };
+        let frames = [
+            (datagram(server, resolver, &query.bytes()), Reason::Reply),
+            (datagram(server, resolver, &answer.bytes()), Reason::Reply),
+            (frame(client, &query), Reason::Need),
+        ];
+        for (frame, reason) in &frames {
+            gate.passes(frame, *reason);
+        }
+        gate.quarantine("client1", None).unwrap();
+        for (frame, _) in &frames {
+            gate.drops(frame, Reason::Quarantined);
+        }
+        gate.drops(&datagram(server, resolver, b"what is no message"), Reason::Quarantined);
+        assert!(gate.release("client1").unwrap().was);
     }
 }
 

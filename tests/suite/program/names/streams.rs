@@ -5,7 +5,7 @@ use portcullis::abi::{Reason, name_count};
 use super::{Client, POLICY, RIGHT_WAY, count, v4, v6};
 use crate::support::dmz::ip;
 use crate::support::dns::{A, AAAA, Message, Record, TO_QUESTION, TXT, segment};
-use crate::support::frame::{ACK, PSH, SYN, tcp};
+use crate::support::frame::{ACK, FIN, PSH, RST, SYN, tcp};
 use crate::support::test_gate::TestGate;
 
 const FIRST: u32 = 0xffff_ff00;
@@ -179,4 +179,40 @@ fn a_syn_that_is_sent_again_late_changes_no_border() {
     gate.to_server_from(&segment(v4().dns(), v4().end(), SYN | ACK, FIRST, &[]), RIGHT_WAY);
     connection.receive(&second.addresses(&[ip("203.0.113.2")], 60).prefixed());
     gate.passes(&v4().syn("203.0.113.2", 443), Reason::Need);
+}
+
+#[test]
+fn streams_that_have_ended_make_room_for_new_ones_before_any_that_is_open() {
+    let gate = TestGate::new(POLICY);
+    let mut open = Connection::open(&gate, v4());
+    for number in 0..200 {
+        let end = (v4().server, 41_000 + number);
+        let last = [FIN, RST][usize::from(number % 2)] | ACK;
+        for (flags, sequence) in [(SYN | ACK, 7), (last, 8)] {
+            let frame = segment(v4().dns(), end, flags, sequence, &[]);
+            gate.programs.run_track_from(&frame, RIGHT_WAY).expect("a run");
+        }
+    }
+    open.ask(&query().prefixed());
+    open.receive(&query().addresses(&[ip("203.0.113.80")], 60).prefixed());
+    gate.passes(&v4().syn("203.0.113.80", 443), Reason::Need);
+}
+
+#[test]
+fn an_answer_in_the_segment_that_ends_a_stream_and_one_behind_it_count() {
+    let gate = TestGate::new(POLICY);
+    let mut connection = Connection::open(&gate, v4());
+    let second = Message { id: 8, ..query() };
+    connection.ask(&[query().prefixed(), second.prefixed()].concat());
+    let first = query().addresses(&[ip("203.0.113.1")], 60).prefixed();
+    let last = second.addresses(&[ip("203.0.113.2")], 60).prefixed();
+    // the last one overtakes the first, and comes again
+    let behind = connection.answered.wrapping_add(first.len() as u32);
+    let end = segment(v4().dns(), v4().end(), DATA | FIN, behind, &last);
+    gate.to_server_from(&end, RIGHT_WAY);
+    connection.receive(&first);
+    gate.to_server_from(&end, RIGHT_WAY);
+    for address in ["203.0.113.1", "203.0.113.2"] {
+        gate.passes(&v4().syn(address, 443), Reason::Need);
+    }
 }
