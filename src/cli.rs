@@ -507,6 +507,52 @@ pub struct AlarmsArgs {
     /// Only alarms that began before this. Written as in --from
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     pub to: Option<Timestamp>,
+
+    /// What to do with alarms, in place of listing them.
+    #[command(subcommand)]
+    pub order: Option<AlarmCommand>,
+}
+
+/// What `alarms` does with alarms. The daemon must run.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum AlarmCommand {
+    /// Say that you are at an open alarm. It calls again when it becomes more than it is now
+    Ack {
+        /// The number of the alarm
+        id: u64,
+        /// What you know of it, for whoever looks next
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Take an acknowledgement back
+    Unack {
+        /// The number of the alarm
+        id: u64,
+    },
+    /// Have nobody called for a time: because of a server, a kind of alarm or a service
+    ///
+    /// Alarms go on to be recorded and shown. What is graver than the alarms that are open now calls all the
+    /// same. Where none is open, only what is critical does.
+    Silence {
+        /// A server (web1), a kind (scan) or a service (udp/123)
+        target: String,
+        /// For how long: 30m, 4h, 7d at most
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+        time: Duration,
+        /// Why. Whoever finds the silence reads it
+        #[arg(long, value_name = "TEXT")]
+        note: String,
+        /// Also what is critical
+        #[arg(long)]
+        force: bool,
+    },
+    /// End a silence
+    Unsilence {
+        /// As it was given
+        target: String,
+    },
+    /// List the silences that hold
+    Silences,
 }
 
 /// The flags of `report`.

@@ -69,6 +69,22 @@ impl Alarm {
         text
     }
 
+    /// What people have said of it, without a full stop; empty: nothing.
+    pub fn handled(&self) -> String {
+        let note = |note: &str| if note.is_empty() { String::new() } else { format!(": {note}") };
+        let mut texts = Vec::new();
+        if let Some(ack) = &self.acknowledged {
+            let said = note(ack.note.as_deref().unwrap_or_default());
+            texts.push(format!("Acknowledged by {} at {:.0}{said}", ack.by, ack.at));
+        }
+        if let Some(silenced) = &self.silenced {
+            let targets = silenced.targets.join(", ");
+            let said = note(&silenced.note);
+            texts.push(format!("Silenced ({targets}) by {} until {:.0}{said}", silenced.by, silenced.until));
+        }
+        texts.join(". ")
+    }
+
     /// The other parts by kind and service.
     fn name_others(&self) -> String {
         let others: Vec<String> = self.parts.iter().skip(1).take(NAMED).map(name_part).collect();
@@ -104,6 +120,10 @@ impl Change {
         }
         if !self.news.is_empty() {
             text.push_str(&format!(". New: {}", self.news));
+        }
+        let handled = alarm.handled();
+        if !handled.is_empty() {
+            text.push_str(&format!(". {handled}"));
         }
         match self.step {
             Step::Opened | Step::Escalated { .. } => {

@@ -203,7 +203,7 @@ impl Engine {
             if incident.is_unrecorded && passed_ns >= self.thresholds.update_interval_ns {
                 (incident.is_unrecorded, incident.recorded_ns) = (false, now.mono_ns);
                 let alarm = incident.snapshot();
-                changes.push(Change { time: now.wall, step: Step::Updated, news: String::new(), alarm });
+                changes.push(Change::unnoted(now.wall, alarm));
             }
         }
         changes
@@ -285,6 +285,11 @@ impl Engine {
     /// The alarms that are open, the oldest first.
     pub fn open_alarms(&self) -> Vec<Alarm> {
         self.open.values().map(Incident::snapshot).collect()
+    }
+
+    /// An alarm that is open.
+    pub fn open_alarm(&self, id: u64) -> Option<Alarm> {
+        self.open.get(&id).map(Incident::snapshot)
     }
 
     /// The ids of the alarms that are open, the oldest first.

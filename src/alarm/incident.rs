@@ -428,7 +428,7 @@ impl Incident {
         for open in &mut self.parts {
             (open.reported, open.came_again) = (Some(ReportedPart::of(&open.part)), false);
         }
-        Change { time: now.wall, step, news, alarm: self.snapshot() }
+        Change { time: now.wall, step, news, is_muted: false, alarm: self.snapshot() }
     }
 
     /// The alarm as it stands now.
@@ -454,6 +454,9 @@ impl Incident {
             source_macs: self.merge(|part| &part.source_macs),
             while_away: parts.iter().any(|part| part.while_away),
             response: self.response.clone(),
+            acknowledged: None,
+            silenced: None,
+            rated: None,
             parts,
         }
     }

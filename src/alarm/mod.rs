@@ -16,6 +16,7 @@
 //! | `news` | what a change says that was not said before |
 //! | `describe`, `next_steps`, `record` | the words, the commands to type, the JSON |
 //! | `answers` | reports about names and resolvers, to which no drop leads |
+//! | `handling`, `silence`, `rating` | what people and the policy say of an alarm: acknowledged, silenced, its severity |
 //! | `causes` | who can cause what |
 
 mod answers;
@@ -28,6 +29,7 @@ mod engine;
 #[cfg(test)]
 pub(crate) mod example;
 mod gate_trouble;
+mod handling;
 mod incident;
 mod kind;
 mod likely;
@@ -35,9 +37,11 @@ mod meaning;
 mod news;
 mod next_steps;
 mod part;
+mod rating;
 mod recent;
 mod record;
 mod severity;
+mod silence;
 mod subject;
 mod technique;
 #[cfg(test)]
@@ -57,11 +61,14 @@ pub use causes::{Causer, can_cause, can_cause_answers, kinds_of};
 pub use distinct::Distinct;
 pub use engine::Engine;
 pub use gate_trouble::GateTrouble;
+pub use handling::{Acknowledgement, Handling};
 pub use kind::{KINDS, Kind};
 pub use likely::Likely;
 pub(crate) use next_steps::QUARANTINE;
 pub use part::Part;
+pub use rating::{Rated, Ratings};
 pub use severity::{SEVERITIES, Severity};
+pub use silence::{MAX_SILENCE_S, NewSilence, Silence, SilenceRecord, Silenced, Target};
 pub use technique::Technique;
 pub use thresholds::Thresholds;
 
@@ -119,6 +126,12 @@ pub struct Alarm {
     pub while_away: bool,
     /// What the daemon did about it by itself, in words. Empty: nothing.
     pub response: String,
+    /// Who is at it.
+    pub acknowledged: Option<Acknowledgement>,
+    /// The silence that covers it.
+    pub silenced: Option<Silenced>,
+    /// The gate's own severity, where the policy gives it another one.
+    pub rated: Option<Severity>,
     /// Its parts, the most severe first. There is at least one.
     pub parts: Vec<Part>,
 }
@@ -196,6 +209,13 @@ impl Step {
     }
 }
 
+impl Change {
+    /// A change that says nothing new: a record of the alarm as it stands.
+    pub fn unnoted(time: Timestamp, alarm: Alarm) -> Change {
+        Change { time, step: Step::Updated, news: String::new(), is_muted: false, alarm }
+    }
+}
+
 /// A change of an alarm, as sinks and history get it. Its JSON is the alarm's with the change in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
@@ -205,6 +225,8 @@ pub struct Change {
     pub step: Step,
     /// What it says that was not said before, in words. Empty for an alarm that opens or closes.
     pub news: String,
+    /// Nobody is to be called because of it: it is silenced, or somebody knows.
+    pub is_muted: bool,
     /// The alarm afterwards.
     pub alarm: Alarm,
 }

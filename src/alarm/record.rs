@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Alarm, Change, Distinct, Kind, Part, Severity, Step, Technique};
+use super::{Acknowledgement, Alarm, Change, Distinct, Kind, Part, Severity, Silenced, Step, Technique};
 use crate::drops::{Contacts, DropVerdict, LookedUp, ReasonCode, show_hex};
 use crate::host::host_name;
 use crate::net::show_mac;
@@ -52,6 +52,13 @@ struct Record<'a> {
     while_away: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     response: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acknowledged: Option<&'a Acknowledgement>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silenced: Option<&'a Silenced>,
+    /// The gate's own severity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rated: Option<Severity>,
     seen: String,
     why: &'static str,
     technique: TechniqueRecord,
@@ -216,6 +223,9 @@ impl Serialize for Alarm {
             looked_up: self.sample().and_then(|sample| sample.looked_up.as_ref()),
             while_away: self.while_away,
             response: &self.response,
+            acknowledged: self.acknowledged.as_ref(),
+            silenced: self.silenced.as_ref(),
+            rated: self.rated,
             seen: self.seen(),
             why: self.why(),
             technique: self.technique().into(),

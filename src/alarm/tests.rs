@@ -4,6 +4,7 @@ mod answers;
 mod corpus;
 mod detection;
 mod gate;
+mod handling;
 mod incidents;
 mod pressure;
 

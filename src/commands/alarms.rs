@@ -4,9 +4,10 @@ use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
 use super::shared::{find_any_place, find_place};
-use crate::alarm::QUARANTINE;
-use crate::cli::AlarmsArgs;
-use crate::daemon::control::{find_alarms, follow_daemon, no_daemon};
+use crate::alarm::{QUARANTINE, SilenceRecord};
+use crate::audit::Who;
+use crate::cli::{AlarmCommand, AlarmsArgs};
+use crate::daemon::control::{AlarmOrder, Request, ask_daemon, find_alarms, follow_daemon, no_daemon};
 use crate::exit::Exit;
 use crate::gate::GatePlace;
 use crate::history::AlarmFilter;
@@ -18,6 +19,9 @@ use crate::sink::escape;
 /// # Errors
 /// When there is neither a daemon nor a history. A follower also ends with its daemon.
 pub fn run(arguments: &AlarmsArgs, output: &Output) -> anyhow::Result<Exit> {
+    if let Some(order) = &arguments.order {
+        return handle(&find_place(&arguments.interface.name)?, order, output);
+    }
     let filter = AlarmFilter {
         open: arguments.open,
         servers: arguments.servers.clone(),
@@ -32,9 +36,72 @@ pub fn run(arguments: &AlarmsArgs, output: &Output) -> anyhow::Result<Exit> {
         return follow(&find_place(interface)?, filter, output);
     }
     // An interface that is gone has its history all the same.
-    let alarms = find_alarms(&find_any_place(interface)?, &filter)?;
-    output.either(&alarms, || describe(&alarms))?;
+    let place = find_any_place(interface)?;
+    let alarms = find_alarms(&place, &filter)?;
+    output.either(&alarms, || describe(&alarms) + &describe_silences(&find_silences(&place)))?;
     Ok(Exit::Done)
+}
+
+/// Has something done with alarms by the daemon.
+fn handle(place: &GatePlace, command: &AlarmCommand, output: &Output) -> anyhow::Result<Exit> {
+    let (order, undone) = match command.clone() {
+        AlarmCommand::Ack { id, note } => (AlarmOrder::Ack { id, note }, "nothing is acknowledged"),
+        AlarmCommand::Unack { id } => (AlarmOrder::Unack { id }, "nothing is acknowledged"),
+        AlarmCommand::Silence { target, time, note, force } => {
+            let for_s = time.as_secs();
+            (AlarmOrder::Silence { target, for_s, note, force }, "nothing is silenced")
+        }
+        AlarmCommand::Unsilence { target } => (AlarmOrder::Unsilence { target }, "nothing is changed"),
+        AlarmCommand::Silences => {
+            let silences = ask_silences(place)?;
+            output.either(&silences, || match silences.is_empty() {
+                true => "nothing is silenced\n".to_owned(),
+                false => describe_silences(&silences),
+            })?;
+            return Ok(Exit::Done);
+        }
+    };
+    let mut done = order_daemon(place, order, undone)?;
+    if let Some(Value::String(warning)) = done.as_object_mut().and_then(|done| done.remove("warning")) {
+        output.warn(&warning);
+    }
+    output.either(&done, || format!("{}\n", done["text"].as_str().unwrap_or_default()))?;
+    Ok(Exit::Done)
+}
+
+/// Gives the daemon an order, and returns its answer.
+pub(super) fn order_daemon(place: &GatePlace, order: AlarmOrder, undone: &str) -> anyhow::Result<Value> {
+    let who = Box::new(Who::of_this_process());
+    let Some(answers) = ask_daemon(place, &Request::Handle { order, who })? else {
+        return Err(anyhow!("no daemon runs, so {undone}: {}", no_daemon(place)));
+    };
+    answers.into_iter().next().context("the daemon gave no answer\nhelp: its log says what it did")
+}
+
+fn ask_silences(place: &GatePlace) -> anyhow::Result<Vec<SilenceRecord>> {
+    let answer = order_daemon(place, AlarmOrder::ListSilences, "nothing is silenced")?;
+    Ok(serde_json::from_value(answer["silences"].clone())?)
+}
+
+/// The silences of the daemon; none where no daemon says so.
+pub(super) fn find_silences(place: &GatePlace) -> Vec<SilenceRecord> {
+    ask_silences(place).unwrap_or_default()
+}
+
+/// A line for each silence. A silence that nobody sees is forgotten.
+pub(super) fn describe_silences(silences: &[SilenceRecord]) -> String {
+    let line = |silence: &SilenceRecord| {
+        format!(
+            "silenced: {} {} until {:.0}, up to {}, by {}: {}\n",
+            escape(&silence.of),
+            escape(&silence.target),
+            silence.until,
+            escape(&silence.severity),
+            escape(&silence.by),
+            escape(&silence.note)
+        )
+    };
+    silences.iter().map(line).collect()
 }
 
 fn follow(place: &GatePlace, filter: AlarmFilter, output: &Output) -> anyhow::Result<Exit> {
@@ -77,6 +144,11 @@ fn describe(alarms: &[Value]) -> String {
         rows.extend(parts.iter().filter(|_| parts.len() > 1).map(describe_part));
     }
     let mut text = align(&rows);
+    for alarm in alarms {
+        for line in describe_handling(alarm) {
+            text.push_str(&format!("#{}: {line}\n", alarm["id"]));
+        }
+    }
     for alarm in alarms.iter().filter(|alarm| alarm["state"] == "open") {
         let next = alarm["next"].as_array().map_or(&[][..], Vec::as_slice);
         let next = next.iter().filter_map(Value::as_str);
@@ -90,11 +162,55 @@ fn describe(alarms: &[Value]) -> String {
     text
 }
 
+/// What people and the policy have said of an alarm, a line each.
+pub(super) fn describe_handling(alarm: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (ack, silenced) = (&alarm["acknowledged"], &alarm["silenced"]);
+    let text = |value: &Value| escape(value.as_str().unwrap_or_default()).into_owned();
+    let time = |value: &Value| match value.as_str().unwrap_or_default().parse::<jiff::Timestamp>() {
+        Ok(time) => format!("{time:.0}"),
+        Err(_) => "-".to_owned(),
+    };
+    let note = |value: &Value| match value.as_str() {
+        Some(_) => format!(": {}", text(value)),
+        None => String::new(),
+    };
+    if ack.is_object() {
+        lines.push(format!(
+            "acknowledged by {} at {}{}",
+            text(&ack["by"]),
+            time(&ack["at"]),
+            note(&ack["note"])
+        ));
+    }
+    if silenced.is_object() {
+        lines.push(format!(
+            "silenced until {} by {}{}",
+            time(&silenced["until"]),
+            text(&silenced["by"]),
+            note(&silenced["note"])
+        ));
+    }
+    if alarm["rated"].is_string() {
+        lines.push(format!(
+            "{} by the policy; the gate itself says {}",
+            text(&alarm["severity"]),
+            text(&alarm["rated"])
+        ));
+    }
+    lines
+}
+
 fn describe_row(alarm: &Value) -> Vec<String> {
     let text = |key: &str| escape(alarm[key].as_str().unwrap_or("-")).into_owned();
     let mut state = text("state").replace('_', " ");
     if alarm["while_away"] == true {
         state.push_str(", while away");
+    }
+    for (key, word) in [("acknowledged", ", acknowledged"), ("silenced", ", silenced")] {
+        if alarm[key].is_object() {
+            state.push_str(word);
+        }
     }
     let mut row = vec![alarm["id"].to_string(), state, text("severity"), text("kind"), text("server")];
     row.extend(describe_drops(alarm));

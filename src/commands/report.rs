@@ -1,9 +1,11 @@
-//! `portcullis report`: one page for the incident file. It stands alone: it has no script, no font and no
+//! `portcullis report`: one page for the incident file. It stands alone: it runs no script, has no font and no
 //! picture from elsewhere, and the content policy in its head lets a browser fetch none.
 
 mod attempt_map;
 mod page;
 mod samples;
+mod story;
+mod summary;
 mod text;
 mod timeline;
 mod totals;
@@ -20,7 +22,7 @@ use crate::cli::ReportArgs;
 use crate::clock::wall_now;
 use crate::daemon::control::collect_report;
 use crate::exit::Exit;
-use crate::gate::GatePlace;
+use crate::gate::{GatePlace, read_mark};
 use crate::output::Output;
 
 /// Writes the page.
@@ -43,7 +45,11 @@ pub fn run(args: &ReportArgs, output: &Output) -> anyhow::Result<Exit> {
         Err(error) => output.warn(&format!("the page lacks what was done to the gate: {error}")),
     }
     data.audit.retain(|event| from <= event.time && event.time <= to);
-    let page = page::render(&page::Cover { interface: &place.interface, from, to, made: now }, &data);
+    let last = data.audit.iter().rev().find_map(|event| event.after.clone());
+    let policy = last.or_else(|| read_mark(&place));
+    let file = data.audit.iter().rev().find_map(|event| event.file.clone());
+    let cover = page::Cover { interface: &place.interface, from, to, made: now, policy, file };
+    let page = page::render(&cover, &data);
     if args.output == Path::new("-") {
         output.text(&page)?;
         return Ok(Exit::Done);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use super::alarms::describe_open;
+use super::alarms::{describe_open, describe_silences, find_silences};
 use super::edits::show_edits;
 use super::needs;
 use super::shared::{find_place, live_policy, no_policy};
@@ -254,7 +254,7 @@ fn show_alarms(place: &GatePlace, output: &Output) -> anyhow::Result<()> {
         let line = alarm["line"].as_str().map_or_else(|| describe_open(alarm), str::to_owned);
         output.text(&format!("{}\n", line.trim_end()))?;
     }
-    Ok(())
+    output.text(&describe_silences(&find_silences(place)))
 }
 
 fn describe_status(status: &GateStatus) -> String {

@@ -9,7 +9,7 @@ use log::info;
 use super::control::Followers;
 use super::drop_budget::DropBudget;
 use super::metrics::snapshot::Snapshot;
-use crate::alarm::{Change, Engine};
+use crate::alarm::{Change, Engine, Handling};
 use crate::audit::Event as AuditEvent;
 use crate::drops::{Baseline, DropEvent};
 use crate::history::{HistoryWriter, Limits, PreviousRun, Store};
@@ -158,8 +158,8 @@ impl Dispatch {
     }
 
     /// Publishes how alarms, sinks and history do.
-    pub(super) fn publish(&self, engine: &Engine) {
-        self.snapshot.publish(engine, self.fanout.status(), self.history.status());
+    pub(super) fn publish(&self, handling: &Handling) {
+        self.snapshot.publish(handling.count_open(), self.fanout.status(), self.history.status());
     }
 
     /// Has every sink write its last events, and ends the sinks.

@@ -1,6 +1,7 @@
 //! The event loop. It alone connects the parts of the daemon: what one of them finds, the others are
 //! given here. It has more than 500 lines, because whoever reads the loop wants to see all of it.
 
+mod alarm_orders;
 mod audit;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use super::audit_teller::AuditTeller;
 use super::control::{ControlServer, ReloadOrder};
 use super::dispatch::Dispatch;
 use super::early_answers::EarlyAnswers;
+use super::handling_keeper::{HandlingKeeper, load};
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
@@ -26,7 +28,7 @@ use super::responder::Responder;
 use super::service_manager::ServiceManager;
 use super::signals::Signals;
 use super::sink_watch::SinkWatch;
-use crate::alarm::{Alarm, Change, Engine, GateTrouble, Thresholds};
+use crate::alarm::{Alarm, Change, Engine, GateTrouble, Handling, Thresholds};
 use crate::audit::{Action, Entry};
 use crate::clock::{Clock, now_ns};
 use crate::drops::{Baseline, DropEvent};
@@ -71,6 +73,11 @@ pub(super) struct Daemon<'gate> {
     intake: Intake<'gate>,
     engine: Engine,
     early_answers: EarlyAnswers,
+    /// What people have said about alarms.
+    handling: Handling,
+    keeper: HandlingKeeper,
+    /// The servers of the live policy.
+    servers: Vec<String>,
     dispatch: Dispatch,
     responder: Responder,
     quarantine_writer: QuarantineWriter,
@@ -132,12 +139,16 @@ impl<'gate> Daemon<'gate> {
         let quarantine_writer = QuarantineWriter::start(place.clone())?;
         // an earlier command may have died before it came to that
         quarantine_writer.save();
+        let keeper = HandlingKeeper::start(&place.history())?;
         let mut daemon = Daemon {
             gate,
             consumer,
             intake,
             engine: Engine::new(Thresholds { first_id, ..Thresholds::default() }),
             early_answers: EarlyAnswers::default(),
+            handling: load(&place.history()),
+            keeper,
+            servers: Vec::new(),
             dispatch,
             responder: Responder::new(interface, policy, Arc::clone(snapshot)),
             quarantine_writer,
@@ -159,9 +170,10 @@ impl<'gate> Daemon<'gate> {
         };
         daemon.engine.set_prefix_servers(policy.prefix_servers());
         daemon.early_answers.set_pair(policy.has_handover());
+        daemon.follow_ratings(policy);
         daemon.note_audit_unchanged(Entry::done(Action::DaemonStart).file(policy_file));
         daemon.report_startup_drops();
-        daemon.dispatch.publish(&daemon.engine);
+        daemon.dispatch.publish(&daemon.handling);
         Ok(daemon)
     }
 
@@ -182,6 +194,7 @@ impl<'gate> Daemon<'gate> {
             self.snapshot.note_heartbeat();
             self.service_manager.keep_alive();
             self.reload_if_asked();
+            self.answer_orders();
             self.answer_clients();
             self.tell_audit();
             if last_round.elapsed() >= ROUND {
@@ -226,7 +239,7 @@ impl<'gate> Daemon<'gate> {
             self.report_trouble(GateTrouble::HistoryDamaged, &text);
         }
         self.check_sinks();
-        self.dispatch.publish(&self.engine);
+        self.dispatch.publish(&self.handling);
         self.service_manager.notify_status(&self.monitor.describe());
         self.report_startup_drops();
         self.give_rows_back();
@@ -442,7 +455,7 @@ impl<'gate> Daemon<'gate> {
 
     fn answer_clients(&self) {
         if let Some(control) = &self.control {
-            control.answer_clients(&self.engine, &self.dispatch.store());
+            control.answer_clients(|| self.stamped_alarms(), &self.dispatch.store());
         }
     }
 
@@ -508,11 +521,17 @@ impl<'gate> Daemon<'gate> {
     fn follow(&mut self, policy: &Policy) -> anyhow::Result<()> {
         self.engine.set_prefix_servers(policy.prefix_servers());
         self.early_answers.set_pair(policy.has_handover());
+        self.follow_ratings(policy);
         self.responder.follow(policy);
         self.consider_open(self.engine.open_alarms());
         self.dispatch.follow(policy);
         let names = self.intake.learn_names();
         self.unless_short(names)
+    }
+
+    fn follow_ratings(&mut self, policy: &Policy) {
+        self.handling.set_ratings(policy.ratings.clone());
+        self.servers = policy.servers.iter().map(|server| server.name.clone()).collect();
     }
 
     /// Reports the drops from before the start, as soon as the history says which ones were reported.
@@ -551,7 +570,9 @@ impl<'gate> Daemon<'gate> {
         self.publish(changes);
         let joined = if self.responder.is_asked() { self.engine.take_joined() } else { Vec::new() };
         self.consider_open(joined);
-        for change in self.engine.take_unrecorded(Clock::now()) {
+        self.end_silences();
+        for mut change in self.engine.take_unrecorded(Clock::now()) {
+            self.handling.stamp(&mut change.alarm);
             self.dispatch.note_record(&change);
         }
         self.dispatch.send_open(&self.engine);
@@ -591,6 +612,7 @@ impl<'gate> Daemon<'gate> {
     fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             self.responder.consider(&change);
+            let change = self.handling.apply(change, Clock::now());
             self.dispatch.send_change(change);
         }
     }

@@ -10,6 +10,7 @@
 //! | `audit_teller`, `sink_watch` | tells what was done to the gate, and which sinks fail |
 //! | `responder` | puts the servers of alarms into quarantine |
 //! | `quarantine_writer` | saves the quarantines for the next reboot |
+//! | `handling_keeper` | saves acknowledgements and silences for the next daemon |
 //! | `monitor` | sees how the gate is attached, and attaches it again (`announcement`) |
 //! | `reload` | SIGHUP: makes the policy file the live policy |
 //! | `control` | the socket on which commands ask the daemon |
@@ -26,6 +27,7 @@ mod drop_budget;
 mod drop_source;
 mod early_answers;
 mod event_loop;
+mod handling_keeper;
 mod intake;
 mod ledger_cursor;
 mod metrics;

@@ -142,7 +142,7 @@ impl Responder {
     /// Looks at alarms that are open, after the policy has changed or a machine has joined them.
     pub(super) fn consider_open(&mut self, alarms: Vec<Alarm>, now: Clock) {
         for alarm in alarms {
-            self.consider(&Change { time: now.wall, step: Step::Updated, news: String::new(), alarm });
+            self.consider(&Change::unnoted(now.wall, alarm));
         }
     }
 

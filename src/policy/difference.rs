@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::model::{Direction, Keyword, Location, Need, Policy, Role, Router, Server, Value};
+use crate::alarm::{Rated, Severity};
 use crate::net::{DomainName, show_mac, show_prefix};
 
 /// One change.
@@ -96,6 +97,7 @@ fn permission(direction: Direction, granted: bool) -> &'static str {
 pub fn diff(old: &Policy, new: &Policy) -> Vec<PolicyChange> {
     let mut comparison = Comparison { old, new, changes: Vec::new(), sets: BTreeSet::new() };
     comparison.compare_settings();
+    comparison.compare_ratings();
     let [before, after] = [old, new].map(|policy| policy.settings.management.iter().collect::<Vec<&Need>>());
     comparison.compare_needs(None, Direction::In, &before, &after);
     comparison.compare_routers();
@@ -137,6 +139,20 @@ impl<'p> Comparison<'p> {
         let (old, new) = (list_keys(self.old), list_keys(self.new));
         for ((name, old), (_, new)) in old.into_iter().zip(new).filter(|(old, new)| old.1 != new.1) {
             self.changes.push(PolicyChange::Setting { name, old, new });
+        }
+    }
+
+    fn compare_ratings(&mut self) {
+        let (old, new) = (&self.old.ratings.0, &self.new.ratings.0);
+        let rated: BTreeSet<&Rated> = old.keys().chain(new.keys()).collect();
+        for rated in rated.into_iter().filter(|rated| old.get(rated) != new.get(rated)) {
+            let show = |ratings: &BTreeMap<Rated, Severity>| {
+                ratings
+                    .get(rated)
+                    .map_or_else(|| "the gate's own".to_owned(), |severity| severity.to_string())
+            };
+            let (old, new) = (show(old), show(new));
+            self.changes.push(PolicyChange::Setting { name: format!("alarms.severity.{rated}"), old, new });
         }
     }
 
@@ -320,7 +336,7 @@ fn list_server_keys(policy: &Policy, server: &Server) -> [(&'static str, String)
 /// are compared by their meaning.
 fn list_keys(policy: &Policy) -> Vec<(String, String)> {
     // No `..`, so that a new table does not compile until it is compared. Sets, routers, roles,
-    // servers and tests are compared by their meaning.
+    // servers, tests and severities are compared by their meaning.
     let Policy {
         file: _,
         text: _,
@@ -333,6 +349,7 @@ fn list_keys(policy: &Policy) -> Vec<(String, String)> {
         tests: _,
         alarms,
         response,
+        ratings: _,
         tables,
     } = policy;
     let tables = [

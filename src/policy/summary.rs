@@ -30,6 +30,17 @@ pub struct Summary {
     pub tests: Vec<TestSummary>,
     /// The keys of `[alarms]`.
     pub alarms: BTreeMap<&'static str, Value>,
+    /// `[alarms.severity]`: severities by server, kind or `SERVER/KIND`.
+    pub severities: Vec<SeveritySummary>,
+}
+
+/// One line of `[alarms.severity]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SeveritySummary {
+    /// A server, a kind, or `SERVER/KIND`.
+    pub of: String,
+    /// The severity.
+    pub severity: &'static str,
 }
 
 /// How much [`describe`] says.
@@ -124,6 +135,12 @@ pub fn summarize(policy: &Policy) -> Summary {
         servers: policy.servers.iter().map(|server| summarize_server(policy, server, &roles)).collect(),
         tests: policy.tests.iter().map(summarize_test).collect(),
         alarms: policy.alarms.entries().into_iter().chain(policy.response.entries()).collect(),
+        severities: policy
+            .ratings
+            .0
+            .iter()
+            .map(|(rated, severity)| SeveritySummary { of: rated.to_string(), severity: severity.name() })
+            .collect(),
     }
 }
 
@@ -310,6 +327,9 @@ fn write_alarms(out: &mut String, policy: &Policy) -> fmt::Result {
     let width = changed.iter().map(|((key, _), _)| key.len()).max().unwrap_or(0);
     for ((key, value), _) in changed {
         writeln!(out, "  {key:width$}  {value}")?;
+    }
+    for (rated, severity) in &policy.ratings.0 {
+        writeln!(out, "  severity of {rated}: {severity}")?;
     }
     Ok(())
 }

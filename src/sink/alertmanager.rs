@@ -194,6 +194,12 @@ impl Sink for Alertmanager {
 
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
         match &event.matter {
+            // One that fires already goes on, with the silence in its annotations: to resolve it would be a lie.
+            Matter::Alarm(change)
+                if change.alarm.silenced.is_some() && !self.firing.contains_key(&change.alarm.id) =>
+            {
+                Ok(())
+            }
             Matter::Alarm(change) => self.send_change(change, wall_now()),
             Matter::OpenAlarms(ids) => {
                 self.keep_open(ids);
@@ -255,7 +261,7 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
     labels.extend(reason.map(|reason| ("reason", reason.to_string())));
     labels.extend(alarm.mode().map(|mode| ("mode", mode.to_owned())));
     let technique = alarm.technique();
-    let annotations = BTreeMap::from([
+    let mut annotations = BTreeMap::from([
         ("summary", alarm.seen()),
         ("description", alarm.why().to_owned()),
         ("technique", format!("{} {}", technique.id, technique.name)),
@@ -264,6 +270,15 @@ fn make_alert(alarm: &Alarm, now: Timestamp) -> Alert {
         ("packets", alarm.packets.to_string()),
         ("parts", alarm.parts.len().to_string()),
     ]);
+    // No labels: those are the alert's identity, by which its own silences know it.
+    if let Some(ack) = &alarm.acknowledged {
+        let said = ack.note.as_deref().map_or(String::new(), |note| format!(": {note}"));
+        annotations.insert("acknowledged", format!("by {} at {:.0}{said}", ack.by, ack.at));
+    }
+    if let Some(silenced) = &alarm.silenced {
+        let (by, note) = (&silenced.by, &silenced.note);
+        annotations.insert("silenced", format!("until {:.0} by {by}: {note}", silenced.until));
+    }
     let escaped = |(name, value): (&'static str, String)| match name {
         // its line ends are our own
         "next" => (name, value.lines().map(escape).collect::<Vec<_>>().join("\n")),

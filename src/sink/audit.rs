@@ -13,9 +13,12 @@ pub(super) fn level(event: &Event) -> u8 {
 pub(super) fn is_notable(event: &Event) -> bool {
     event.result == Outcome::Refused
         || match event.action {
-            Action::Detach | Action::FallBack | Action::WayBack | Action::ModeChange | Action::SinkFailed => {
-                true
-            }
+            Action::Detach
+            | Action::FallBack
+            | Action::WayBack
+            | Action::ModeChange
+            | Action::Silence
+            | Action::SinkFailed => true,
             Action::Attach
             | Action::Apply
             | Action::Confirm
@@ -28,7 +31,6 @@ pub(super) fn is_notable(event: &Event) -> bool {
             | Action::Deny
             | Action::Ack
             | Action::Unack
-            | Action::Silence
             | Action::Unsilence
             | Action::Reload
             | Action::SinkBack

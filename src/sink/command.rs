@@ -214,7 +214,7 @@ impl Sink for Command {
     fn write(&mut self, event: &Event) -> anyhow::Result<()> {
         let (kind, interface) = match &event.matter {
             // An intruder can cause updates every few seconds, for as long as he likes.
-            Matter::Alarm(change) if change.step == Step::Updated => return Ok(()),
+            Matter::Alarm(change) if change.step == Step::Updated || change.is_muted => return Ok(()),
             Matter::Alarm(change) => ("alarm", &*change.alarm.interface),
             Matter::Audit(event) => ("audit", &*event.interface),
             Matter::Drop(_) | Matter::OpenAlarms(_) => return Ok(()),

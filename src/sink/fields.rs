@@ -64,6 +64,8 @@ pub(super) fn fields(change: &Change) -> Vec<(&'static str, String)> {
     add("looked_up", alarm.sample().and_then(|sample| sample.looked_up.as_ref()).map(ToString::to_string));
     add("follows", alarm.follows.map(|id| id.to_string()));
     add("news", Some(change.news.clone()).filter(|news| !news.is_empty()));
+    add("acknowledged", alarm.acknowledged.as_ref().map(|ack| ack.by.clone()));
+    add("silenced", alarm.silenced.as_ref().map(|silenced| silenced.until.to_string()));
     add("next", alarm.next_commands().first().cloned());
     for (_, value) in &mut fields {
         *value = escape(value).into_owned();

@@ -164,7 +164,7 @@ fn is_mailed(change: &Change) -> bool {
         Step::Opened | Step::Escalated { .. } => true,
         Step::Updated | Step::Closed { .. } => false,
     };
-    is_news && change.alarm.severity() > Severity::Low
+    is_news && !change.is_muted && change.alarm.severity() > Severity::Low
 }
 
 #[cfg(test)]

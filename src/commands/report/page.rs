@@ -4,22 +4,25 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use serde_json::Value;
 
 use super::text::{ForeignText, group_digits, show_minute, show_second};
 use super::totals::{destination_of, server_of, sum_by};
-use super::{attempt_map, samples, timeline};
+use super::{attempt_map, samples, story, summary, timeline};
 use crate::alarm::Severity;
 use crate::audit::{Event, PolicyMark};
-use crate::history::{AlarmEntry, AlarmState, MinuteCount, RemovedCounts, ReportData, SPAN_MINUTE_S};
+use crate::escape::escape_json;
+use crate::history::{AlarmEntry, MinuteCount, RemovedCounts, ReportData, SPAN_MINUTE_S};
+use crate::host::host_name;
 
 const STYLE: &str = include_str!("style.css");
-/// Lets a browser fetch nothing and run no script.
+/// Lets a browser fetch nothing and run no script. The page's data is no script, whatever its element is called.
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// How much is shown. Beyond that, a note says how many more there are.
-const MAX_ALARMS: usize = 500;
 const MAX_ROWS: usize = 500;
 const MAX_SAMPLES: usize = 200;
+/// How much the data in the page has.
+const MAX_DATA_ALARMS: usize = 500;
+const MAX_DATA_COUNTS: usize = 5_000;
 const MAX_FOLDED_NAMES: usize = 10;
 /// Removed counts of no server, or of more servers than the history tells apart.
 const OTHER_SERVERS: &str = "other sources";
@@ -30,6 +33,10 @@ pub(super) struct Cover<'c> {
     pub from: Timestamp,
     pub to: Timestamp,
     pub made: Timestamp,
+    /// The live policy, as far as known.
+    pub policy: Option<PolicyMark>,
+    /// The file that it came from.
+    pub file: Option<String>,
 }
 
 /// The whole page. Texts of alarms, counts and samples may be hostile. Maud escapes every value of `html!`,
@@ -38,6 +45,7 @@ pub(super) fn render(cover: &Cover<'_>, data: &ReportData) -> String {
     let (from, to) = (show_second(cover.from), show_second(cover.to));
     // quiet drops are noise by the policy's word: in the table, not in the pictures
     let loud: Vec<MinuteCount> = data.counts.iter().filter(|count| !count.quiet).cloned().collect();
+    let stories = story::gather(&data.alarms);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -51,27 +59,85 @@ pub(super) fn render(cover: &Cover<'_>, data: &ReportData) -> String {
             body {
                 main {
                     h1 { "Drops and alarms of " (ForeignText(cover.interface)) }
-                    p.note {
-                        (from) " to " (to) ". All times are UTC. Made " (show_second(cover.made))
-                        " by portcullis " (env!("CARGO_PKG_VERSION")) "."
-                    }
+                    (render_cover(cover, &from, &to))
+                    (summary::render(data, &stories))
                     (render_numbers(data))
                     (render_folded(&data.counts))
                     (render_removed(&data.removed))
+                    (story::render(&stories))
                     h2 { "Timeline of drops by server and service" }
-                    (card(timeline::draw(&loud, &data.audit, cover.from, cover.to), "Nothing was dropped in this time."))
+                    (card(timeline::draw(&loud, data, cover.from, cover.to), "Nothing was dropped in this time."))
                     (render_audit(&data.audit))
                     h2 { "Attempts by server, service and destination" }
-                    (card(attempt_map::draw(&loud), "Nothing was tried in this time."))
-                    (render_alarms(&data.alarms))
+                    div.wide { (card(attempt_map::draw(&loud), "Nothing was tried in this time.")) }
+                    p.note.narrow { "The table below has the same, line by line." }
                     (render_kinds(&data.counts))
                     (render_reasons(&data.counts))
                     (render_samples(data))
+                    (render_data(cover, data))
                 }
             }
         }
     };
     page.into_string() + "\n"
+}
+
+/// What the page is about: times, host, interface, policy.
+fn render_cover(cover: &Cover<'_>, from: &str, to: &str) -> Markup {
+    html! {
+        p.note {
+            (from) " to " (to) ". All times are UTC. Made " (show_second(cover.made))
+            " by portcullis " (env!("CARGO_PKG_VERSION")) " on host " b { (ForeignText(host_name())) } ", interface "
+            b { (ForeignText(cover.interface)) } "."
+        }
+        p.note {
+            @if let Some(policy) = &cover.policy {
+                "Policy: " @if let Some(file) = &cover.file { code { (ForeignText(file)) } ", " }
+                "generation " b { (policy.generation) } ", SHA-256 " code.hash { (ForeignText(&policy.hash)) }
+            } @else { "The policy is not known: the gate is detached, and no event of this time names it." }
+        }
+    }
+}
+
+/// The data of the page as JSON, for tools. What it leaves out is said in it.
+fn render_data(cover: &Cover<'_>, data: &ReportData) -> Markup {
+    let alarms: Vec<serde_json::Value> = data
+        .alarms
+        .iter()
+        .take(MAX_DATA_ALARMS)
+        .map(|entry| {
+            let mut value = entry.to_value();
+            // the samples are in the page
+            if let Some(fields) = value.as_object_mut() {
+                fields.remove("frame");
+            }
+            value
+        })
+        .collect();
+    let counts = data.counts.get(..data.counts.len().min(MAX_DATA_COUNTS)).unwrap_or_default();
+    let audit = data.audit.get(data.audit.len().saturating_sub(MAX_ROWS)..).unwrap_or_default();
+    let value = serde_json::json!({
+        "host": host_name(),
+        "interface": cover.interface,
+        "from": cover.from.to_string(),
+        "to": cover.to.to_string(),
+        "made": cover.made.to_string(),
+        "policy": cover.policy,
+        "alarms": alarms,
+        "counts": counts,
+        "removed": data.removed,
+        "audit": audit,
+        "left_out": {
+            "alarms": data.alarms.len() - alarms.len(),
+            "counts": data.counts.len() - counts.len(),
+            "audit": data.audit.len() - audit.len(),
+        },
+    });
+    // nothing in it can end the element, begin a comment or act on a terminal
+    let text = escape_json(value.to_string());
+    let text =
+        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026").replace('\'', "\\u0027");
+    html! { script #data type="application/json" { (PreEscaped(text)) } }
 }
 
 fn card(content: Option<Markup>, otherwise: &str) -> Markup {
@@ -166,15 +232,16 @@ fn render_audit(events: &[Event]) -> Markup {
                 tbody {
                     @for event in events.iter().skip(latest) {
                         tr {
-                            td.time { (show_second(event.time)) }
-                            td {
+                            td.time data-h="time" { (show_second(event.time)) }
+                            td data-h="what" {
                                 (event.action.name()) " "
                                 (ForeignText(event.subject.as_deref().or(event.file.as_deref()).unwrap_or_default()))
                             }
-                            td { (event.result.name()) }
-                            td { (ForeignText(&event.who.describe())) }
-                            td.number { (mark(&event.before)) } td.number { (mark(&event.after)) }
-                            td {
+                            td data-h="result" { (event.result.name()) }
+                            td data-h="who" { (ForeignText(&event.who.describe())) }
+                            td.number data-h="before" { (mark(&event.before)) }
+                            td.number data-h="after" { (mark(&event.after)) }
+                            td data-h="more" {
                                 (ForeignText(&describe_more(event)))
                             }
                         }
@@ -189,83 +256,6 @@ fn render_audit(events: &[Event]) -> Markup {
 fn describe_more(event: &Event) -> String {
     let note = event.note.as_ref().map(|note| format!("note: {note}"));
     [event.detail.clone(), event.why.clone(), note].into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-fn render_alarms(alarms: &[AlarmEntry]) -> Markup {
-    let severity = |alarm: &AlarmEntry| Severity::from_name(alarm.text("severity"));
-    let mut sorted: Vec<&AlarmEntry> = alarms.iter().collect();
-    sorted.sort_by_key(|alarm| (std::cmp::Reverse(severity(alarm)), alarm.id));
-    html! {
-        h2 { "Alarms" }
-        @if sorted.is_empty() { p.note { "None." } }
-        @for alarm in sorted.iter().take(MAX_ALARMS) { (render_alarm(alarm)) }
-        (note_rest(sorted.len(), MAX_ALARMS, "alarms"))
-    }
-}
-
-fn render_alarm(entry: &AlarmEntry) -> Markup {
-    // a class can only be one of our own words
-    let class = Severity::from_name(entry.text("severity")).map_or("", Severity::name);
-    let state = match entry.state {
-        AlarmState::Open => "open",
-        AlarmState::Closed => "closed",
-        AlarmState::CutOff => "its daemon ended while it was open",
-    };
-    let time = |key: &str| entry.time(key).map_or("?".to_owned(), show_second);
-    let technique = &entry.alarm["technique"];
-    let technique = |key: &str| technique[key].as_str().unwrap_or_default();
-    let commands = entry.alarm["next"].as_array().map_or(&[][..], Vec::as_slice);
-    html! {
-        section class={ "alarm " (class) } {
-            p {
-                span.badge { (ForeignText(entry.text("severity"))) " " (ForeignText(entry.text("kind"))) }
-                " #" (entry.id) " "
-                span.dim {
-                    (time("since")) " to " (time("last")) ", " (state)
-                    @if entry.alarm["while_away"] == true { ", in part while no daemon ran" }
-                }
-            }
-            p { (ForeignText(entry.text("seen"))) }
-            (render_parts(entry))
-            p.note {
-                (ForeignText(entry.text("why"))) " (" (ForeignText(technique("id"))) " " (ForeignText(technique("name"))) ")"
-            }
-            @for command in commands {
-                p { code { (ForeignText(command.as_str().unwrap_or_default())) } }
-            }
-        }
-    }
-}
-
-/// The parts of an incident. An alarm of an earlier version has none, and the only part says what the alarm
-/// says.
-fn render_parts(entry: &AlarmEntry) -> Markup {
-    let parts = entry.alarm["parts"].as_array().map_or(&[][..], Vec::as_slice);
-    let text = |part: &Value, key: &str| part[key].as_str().unwrap_or_default().to_owned();
-    let time = |part: &Value, key: &str| text(part, key).parse().map_or("?".to_owned(), show_second);
-    html! {
-        @if parts.len() > 1 {
-            table {
-                thead {
-                    tr {
-                        th { "part" } th { "what" } th { "technique" } th { "first" } th { "last" }
-                        th.number { "packets" }
-                    }
-                }
-                tbody {
-                    @for part in parts {
-                        tr {
-                            td { (ForeignText(&text(part, "severity"))) " " (ForeignText(&text(part, "kind"))) }
-                            td { (ForeignText(&text(part, "seen"))) }
-                            td { (ForeignText(&text(&part["technique"], "id"))) }
-                            td.time { (time(part, "since")) } td.time { (time(part, "last")) }
-                            td.number { (group_digits(part["packets"].as_u64().unwrap_or(0))) }
-                        }
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// The packets of one kind of drop, from when to when.
@@ -299,10 +289,12 @@ fn render_kinds(counts: &[MinuteCount]) -> Markup {
                 tbody {
                     @for ((server, service, destination, reason), span) in kinds.iter().take(MAX_ROWS) {
                         tr {
-                            td { (ForeignText(server)) } td { code { (ForeignText(service)) } }
-                            td { (destination) } td { (ForeignText(reason)) }
-                            td.time { (show_minute(span.first)) } td.time { (show_minute(span.last)) }
-                            td.number { (group_digits(span.packets)) }
+                            td data-h="server" { (ForeignText(server)) }
+                            td data-h="service" { code { (ForeignText(service)) } }
+                            td data-h="destination" { (destination) } td data-h="reason" { (ForeignText(reason)) }
+                            td.time data-h="first" { (show_minute(span.first)) }
+                            td.time data-h="last" { (show_minute(span.last)) }
+                            td.number data-h="packets" { (group_digits(span.packets)) }
                         }
                     }
                 }
@@ -336,8 +328,8 @@ fn render_reasons(counts: &[MinuteCount]) -> Markup {
                 tbody {
                     @for ((server, reason), packets) in sums.iter().take(MAX_ROWS) {
                         tr {
-                            td { (ForeignText(server)) } td { (ForeignText(reason)) }
-                            td.number { (group_digits(*packets)) }
+                            td data-h="server" { (ForeignText(server)) } td data-h="reason" { (ForeignText(reason)) }
+                            td.number data-h="packets" { (group_digits(*packets)) }
                         }
                     }
                 }
@@ -349,11 +341,11 @@ fn render_reasons(counts: &[MinuteCount]) -> Markup {
 
 fn render_samples(data: &ReportData) -> Markup {
     html! {
-        h2 { "Raw samples" }
+        h2.samples { "Raw samples" }
         @if data.samples.is_empty() {
             p.note { "No sample was recorded." }
         } @else {
-            div.card { @for sample in data.samples.iter().take(MAX_SAMPLES) { (samples::render(sample)) } }
+            div.card.samples { @for sample in data.samples.iter().take(MAX_SAMPLES) { (samples::render(sample)) } }
             (note_rest(data.samples.len(), MAX_SAMPLES, "samples"))
         }
     }
@@ -373,7 +365,7 @@ mod tests {
         ReportData {
             alarms: vec![AlarmEntry {
                 id: 1,
-                state: AlarmState::Closed,
+                state: crate::history::AlarmState::Closed,
                 changed: time,
                 alarm: serde_json::json!({
                     "severity": hostile, "kind": hostile, "seen": hostile, "why": hostile,
@@ -420,6 +412,35 @@ mod tests {
         }
     }
 
+    fn find_data(page: &str) -> String {
+        let (_, data) = page.split_once("<script id=\"data\" type=\"application/json\">").expect("the data");
+        data.split_once("</script>").expect("its end").0.to_owned()
+    }
+
+    #[test]
+    fn a_page_begins_with_three_sentences_and_says_of_which_policy_it_is() {
+        let mut found = found("web1");
+        found.alarms[0].alarm = serde_json::json!({
+            "severity": "critical", "kind": "spread", "server": "web1", "seen": "web1 tried", "verdict": "drop",
+            "why": "That is a worm", "next": ["portcullis quarantine -i dmz0 web1"],
+        });
+        let page = render(&cover("dmz0"), &found);
+        for words in [
+            "web1 (critical spread) raised 1 alarm, and 5 packets were dropped.",
+            "Alarm #1 is the gravest. That is a worm. Its packets did not leave.",
+            "Nothing: every alarm is closed.",
+            "generation <b>7</b>",
+            &"ab".repeat(32),
+            "class=\"alarm critical over\"",
+        ] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
+        found.alarms[0].state = crate::history::AlarmState::Open;
+        let page = render(&cover("dmz0"), &found);
+        assert!(page.contains("1 alarm, 1 of them acknowledged by nobody."), "{page}");
+        assert!(page.contains("Next: <code>portcullis quarantine -i dmz0 web1</code>"), "{page}");
+    }
+
     fn cover(interface: &str) -> Cover<'_> {
         let time = |text: &str| text.parse().unwrap();
         Cover {
@@ -427,6 +448,8 @@ mod tests {
             from: time("2026-11-22T14:00:00Z"),
             to: time("2026-11-22T16:00:00Z"),
             made: time("2026-11-22T16:00:01Z"),
+            policy: Some(PolicyMark { generation: 7, hash: "ab".repeat(32) }),
+            file: Some("dmz.toml".to_owned()),
         }
     }
 
@@ -434,9 +457,13 @@ mod tests {
     fn nothing_hostile_becomes_markup_wherever_it_comes_from() {
         let hostile = "\"><script>x()</script><img src=x onerror='y'>\u{1b}[2J";
         let page = render(&cover("dmz0"), &found(hostile));
-        for bad in ["<script", "<img", "onerror='", "\u{1b}", "src=\"http", "url(", "@import"] {
+        for bad in ["<script>", "<img", "onerror='", "\u{1b}", "src=\"http", "url(", "@import"] {
             assert!(!page.contains(bad), "{bad}");
         }
+        // the only one is the data of the page, which no browser runs and which nothing in it can end
+        assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (1, 1));
+        let data: serde_json::Value = serde_json::from_str(&find_data(&page)).unwrap();
+        assert_eq!(data["counts"][0]["server"], hostile);
         assert!(page.matches("&lt;script&gt;").count() >= 8, "{page}");
     }
 
@@ -480,7 +507,7 @@ mod tests {
         // an SVG element without an end holds all that follow, and a browser draws none of them
         let page = render(&cover("dmz0"), &found("web1"));
         let mut rest = &page[..];
-        for _ in 0..2 {
+        for _ in 0..3 {
             let begin = rest.find("<svg").expect("a drawing");
             let end = begin + rest[begin..].find("</svg>").expect("its end") + "</svg>".len();
             let mut open = Vec::new();

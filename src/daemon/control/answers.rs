@@ -65,7 +65,7 @@ pub(super) fn render_audit(event: &Event) -> Option<String> {
 
 /// One line: the alarm's record, what happened to it, and the line for people.
 pub(super) fn render_change(change: &Change, state: AlarmState) -> Option<String> {
-    let Change { time, step, alarm, news: _ } = change;
+    let Change { time, step, alarm, news: _, is_muted: _ } = change;
     let record = serde_json::to_value(change).ok()?;
     let mut value = AlarmEntry { id: alarm.id, state, changed: *time, alarm: record }.to_value();
     value["step"] = step.name().into();

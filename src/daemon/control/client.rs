@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::answers::each_report_part;
 use super::protocol::{Failure, GREETING, ReportPart, Request};
-use super::server::RELOAD_PATIENCE;
+use super::server::{ORDER_PATIENCE, RELOAD_PATIENCE};
 use crate::gate::GatePlace;
 use crate::history::{AlarmEntry, AlarmFilter, ReportData, Store, StoreError};
 use crate::stderr::notice;
@@ -329,6 +329,7 @@ fn send(place: &GatePlace, request: &Request) -> anyhow::Result<Option<BufReader
     }
     let patience = match request {
         Request::Reload { .. } => RELOAD_PATIENCE + ANSWER_PATIENCE,
+        Request::Handle { .. } => ORDER_PATIENCE + ANSWER_PATIENCE,
         _ => ANSWER_PATIENCE,
     };
     reader.get_ref().set_read_timeout(Some(patience))?;

@@ -38,6 +38,14 @@ pub enum Request {
         #[serde(default)]
         who: Box<Who>,
     },
+    /// Something is to be done with alarms. The answer is one object.
+    Handle {
+        /// What.
+        order: AlarmOrder,
+        /// Who asks, as their own process says. The daemon believes the kernel first.
+        #[serde(default)]
+        who: Box<Who>,
+    },
     /// The data of a report: lines of [`ReportPart`].
     Report {
         /// Where the report begins.
@@ -45,6 +53,42 @@ pub enum Request {
         /// Where it ends.
         to: Timestamp,
     },
+}
+
+/// What is to be done with alarms. Only root may change anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum AlarmOrder {
+    /// Somebody is at it.
+    Ack {
+        /// The alarm.
+        id: u64,
+        /// What they say.
+        note: Option<String>,
+    },
+    /// Nobody is at it any more.
+    Unack {
+        /// The alarm.
+        id: u64,
+    },
+    /// Nobody is to be called, for a time.
+    Silence {
+        /// A server, a kind or a service.
+        target: String,
+        /// For how long, seconds.
+        for_s: u64,
+        /// Why.
+        note: String,
+        /// What is critical as well.
+        force: bool,
+    },
+    /// Ends a silence.
+    Unsilence {
+        /// As it was given.
+        target: String,
+    },
+    /// Changes nothing: the silences that hold.
+    ListSilences,
 }
 
 #[derive(Serialize)]
@@ -128,6 +172,10 @@ mod tests {
             Request::Follow(filter),
             Request::Reload { force: true, who: Box::new(Who::of_this_process()) },
             Request::Report { from, to },
+            Request::Handle {
+                order: AlarmOrder::Ack { id: 7, note: Some("on it".to_owned()) },
+                who: Box::new(Who::of_this_process()),
+            },
         ];
         for request in requests {
             let line = request.to_line().unwrap();

@@ -23,9 +23,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::answers::{each_alarm, each_report_part, render_change};
 use super::followers::Followers;
-use super::protocol::{Failure, GREETING, Request};
+use super::order_desk::{Handled, OrderDesk};
+use super::protocol::{AlarmOrder, Failure, GREETING, Request};
 use super::reload_desk::ReloadDesk;
-use crate::alarm::{Alarm, Change, Engine, Step};
+use crate::alarm::{Alarm, Change};
 use crate::audit::Who;
 use crate::clock::Clock;
 use crate::daemon::metrics::snapshot::{Snapshot, increment};
@@ -45,6 +46,8 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client waits for its reload: for the file, its tests and the lock.
 pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(50);
+/// How long a client waits until its word about an alarm is saved.
+pub(super) const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 /// The length of a request, which is one line.
 const MOST_REQUEST_BYTES: u64 = 64 << 10;
 /// How long a client that follows may leave unread what it was sent. One that reads nothing would keep its slot for
@@ -57,7 +60,11 @@ const NOT_RELOADED: &str = "the daemon has not read its policy file yet\n\
                             help: its log says what it waits for";
 const NOT_ROOT: &str = "only root may make the daemon read its policy file\n\
                         help: run it as root (sudo portcullis reload …)";
-const NOT_KNOWN: &str = "the kernel does not say who asks, so nothing was read";
+const NOT_KNOWN: &str = "the kernel does not say who asks, so nothing was done";
+const NOT_ROOT_FOR_ALARMS: &str = "only root may acknowledge or silence alarms\n\
+                                   help: run it as root (sudo portcullis alarms …)";
+const NOT_SAVED: &str = "the daemon has not answered in time: it is busy, or the disk of its state folder hangs\n\
+                         help: `portcullis alarms` shows whether it holds";
 
 /// The daemon's socket.
 pub(in crate::daemon) struct ControlServer {
@@ -67,6 +74,7 @@ pub(in crate::daemon) struct ControlServer {
     following: Slots,
     followers: Followers,
     reloads: ReloadDesk,
+    orders: OrderDesk,
     follower_patience: Duration,
     snapshot: Arc<Snapshot>,
 }
@@ -122,6 +130,7 @@ impl ControlServer {
             following: Slots::new(MOST_FOLLOWERS),
             followers,
             reloads: ReloadDesk::default(),
+            orders: OrderDesk::default(),
             follower_patience: FOLLOWER_PATIENCE,
             snapshot,
         })
@@ -137,8 +146,14 @@ impl ControlServer {
         &self.reloads
     }
 
-    /// Answers the clients that wait, each in a thread, so that none holds up the daemon.
-    pub(in crate::daemon) fn answer_clients(&self, engine: &Engine, store: &Arc<Store>) {
+    /// Where clients say what is to be done with alarms.
+    pub(in crate::daemon) fn orders(&self) -> &OrderDesk {
+        &self.orders
+    }
+
+    /// Answers the clients that wait, each in a thread, so that none holds up the daemon. `open`: the alarms that are
+    /// open.
+    pub(in crate::daemon) fn answer_clients(&self, open: impl Fn() -> Vec<Alarm>, store: &Arc<Store>) {
         for _ in 0..MOST_ACCEPTED {
             // Nobody waits, or descriptors have run out: the next turn tries again.
             let Ok((mut stream, _)) = self.listener.accept() else {
@@ -149,12 +164,13 @@ impl ControlServer {
                 continue;
             };
             let client = Client {
-                open: engine.open_alarms(),
+                open: open(),
                 // At the same time, so that no alarm opens between the two.
                 changes: self.followers.add(),
                 store: Arc::clone(store),
                 following: self.following.clone(),
                 reloads: self.reloads.clone(),
+                orders: self.orders.clone(),
                 follower_patience: self.follower_patience,
             };
             let snapshot = Arc::clone(&self.snapshot);
@@ -202,6 +218,7 @@ struct Client {
     store: Arc<Store>,
     following: Slots,
     reloads: ReloadDesk,
+    orders: OrderDesk,
     follower_patience: Duration,
 }
 
@@ -235,6 +252,10 @@ impl Client {
                 Ok(text) => send_line(&mut writer, &text),
                 Err(text) => send_failure(&mut writer, text),
             },
+            Request::Handle { order, who } => match self.handle(&stream, order, *who) {
+                Ok(value) => send_line(&mut writer, &value),
+                Err(text) => send_failure(&mut writer, text),
+            },
             Request::Follow(filter) => {
                 drop(writer);
                 drop(slot);
@@ -260,6 +281,15 @@ impl Client {
         self.reloads.ask(force, who, RELOAD_PATIENCE).unwrap_or_else(|| Err(NOT_RELOADED.to_owned()))
     }
 
+    /// Has something done with alarms, for root alone. Whoever may ask may see the silences.
+    fn handle(&self, stream: &UnixStream, order: AlarmOrder, claim: Who) -> Handled {
+        let who = find_peer(stream, claim).map_err(|error| format!("{NOT_KNOWN}: {error}"))?;
+        if !who.is_root() && order != AlarmOrder::ListSilences {
+            return Err(NOT_ROOT_FOR_ALARMS.to_owned());
+        }
+        self.orders.ask(order, who, ORDER_PATIENCE).unwrap_or_else(|| Err(NOT_SAVED.to_owned()))
+    }
+
     fn open_entries(&self) -> Vec<AlarmEntry> {
         let now = Clock::now().wall;
         let entry = |alarm: &Alarm| {
@@ -271,10 +301,7 @@ impl Client {
 
     fn send_open(&self, stream: &mut impl Write) -> io::Result<()> {
         let now = Clock::now().wall;
-        let render = |alarm: &Alarm| {
-            let (alarm, news) = (alarm.clone(), String::new());
-            render_change(&Change { time: now, step: Step::Updated, news, alarm }, AlarmState::Open)
-        };
+        let render = |alarm: &Alarm| render_change(&Change::unnoted(now, alarm.clone()), AlarmState::Open);
         for line in self.open.iter().filter_map(render) {
             stream.write_all(line.as_bytes())?;
         }

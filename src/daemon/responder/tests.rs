@@ -142,7 +142,7 @@ fn opened_by_machines(senders: &[(u8, u8)]) -> Change {
         engine.observe(&drop, after_ms(number as u64 * 1000));
     }
     let alarm = engine.open_alarms().remove(0);
-    Change { time: after_ms(0).wall, step: Step::Updated, news: String::new(), alarm }
+    Change::unnoted(after_ms(0).wall, alarm)
 }
 
 fn machine(last: u8) -> IpAddr {

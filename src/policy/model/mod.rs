@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::alarm::Ratings;
 use crate::net::DomainName;
 
 pub use alarms::{Alarms, Response};
@@ -60,6 +61,8 @@ pub struct Policy {
     pub alarms: Alarms,
     /// `[alarms]`: what the daemon does about them.
     pub response: Response,
+    /// `[alarms.severity]`.
+    pub ratings: Ratings,
     /// `[tables]`.
     pub tables: TableSizes,
 }

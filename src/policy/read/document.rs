@@ -402,6 +402,15 @@ impl<'d, 'f> Section<'d, 'f> {
         self.findings.add(finding);
     }
 
+    /// The closest of several words, as help.
+    pub(super) fn suggest<'c>(
+        &self,
+        name: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Option<String> {
+        self.findings.suggest(name, candidates)
+    }
+
     /// Reports a mistake in a string.
     pub(super) fn refuse(&self, text: &Text<'_>, mistake: Mistake) {
         self.findings.add(Finding::new(text.part(mistake.span), mistake.message).with_hint(mistake.help));

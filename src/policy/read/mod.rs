@@ -12,6 +12,7 @@ mod mistake;
 mod names;
 mod peer_names;
 mod policy_tests;
+mod ratings;
 mod set_files;
 mod suggestion;
 mod syntax;
@@ -27,6 +28,7 @@ use self::keys::KeyReader;
 use self::names::check_names;
 use self::peer_names::PeerNames;
 use self::policy_tests::read_tests;
+use self::ratings::read_ratings;
 use self::set_files::inline_set_files;
 pub use self::set_files::{ReadSetFile, SetFile};
 use self::syntax::RepairedCopy;
@@ -145,10 +147,11 @@ fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
         NameSettings::read(&KeyReader::new(&section, &names))
     });
     check_names(&settings, &name_settings, &roles, &sets, findings);
-    let (alarms, response) = root.table("alarms").map_or_else(Default::default, |section| {
-        section.check_keys(&[Alarms::KEYS, Response::KEYS].concat());
+    let (alarms, response, ratings) = root.table("alarms").map_or_else(Default::default, |section| {
+        section.check_keys(&[Alarms::KEYS, Response::KEYS, &["severity"]].concat());
+        let ratings = section.table("severity").map(|section| read_ratings(&section, &servers));
         let keys = KeyReader::new(&section, &names);
-        (Alarms::read(&keys), Response::read(&keys))
+        (Alarms::read(&keys), Response::read(&keys), ratings.unwrap_or_default())
     });
     let tables = root.table("tables").map_or_else(TableSizes::default, |section| {
         section.check_keys(TableSizes::KEYS);
@@ -167,6 +170,7 @@ fn read_file<'d>(root: &'d DeTable<'d>, findings: &Findings<'d>) -> Policy {
         tests,
         alarms,
         response,
+        ratings,
         tables,
     }
 }

@@ -95,6 +95,7 @@ pub(crate) fn print_policy(policy: &Policy) -> String {
         tests,
         alarms,
         response,
+        ratings,
         tables,
     } = policy;
     let mut text = format!(
@@ -122,6 +123,10 @@ pub(crate) fn print_policy(policy: &Policy) -> String {
     text.extend(servers.iter().map(print_server));
     text.extend(tests.iter().map(print_test));
     text += &format!("[alarms]\n{}{}", print_keys(alarms.entries()), print_keys(response.entries()));
+    text += "[alarms.severity]\n";
+    for (rated, severity) in &ratings.0 {
+        text += &format!("{} = \"{severity}\"\n", print_text(&rated.to_string()));
+    }
     text + &format!("[tables]\n{}", print_keys(tables.entries()))
 }
 

@@ -451,3 +451,23 @@ fn the_path_of_an_api_is_left_out() {
         "write http://198.51.100.9:9093: portcullis adds the path"
     );
 }
+
+#[test]
+fn a_severity_of_what_is_no_server_and_no_kind_is_refused_at_its_place() {
+    let text = |line: &str| with(&format!("[alarms.severity]\n{line}"));
+    for line in ["\"web1/attempt\" = \"low\"", "web1 = \"high\"", "scan = \"medium\""] {
+        assert!(crate::policy::parse(&text(line), "p.toml").is_ok(), "{line}");
+    }
+    for (line, complaint, helpful) in [
+        ("wbe1 = \"low\"", "9:1: `wbe1` is no server and no kind of alarm", "did you mean `web1`?"),
+        ("\"web1/atempt\" = \"low\"", "9:1: there is no kind of alarm `atempt`", "did you mean `attempt`?"),
+        ("\"mx9/scan\" = \"low\"", "9:1: there is no server `mx9`", "write a server, a kind, or both"),
+        ("scan = \"hihg\"", "9:9: there is no severity `hihg`", "did you mean `high`?"),
+        ("scan = 3", "9:8: `scan` must be text", ""),
+    ] {
+        let text = text(line);
+        let found = complaints(&text);
+        assert!(found.len() == 1 && found[0].starts_with(complaint), "{found:?}");
+        assert!(helpful.is_empty() || help(&text).starts_with(helpful), "{}", help(&text));
+    }
+}

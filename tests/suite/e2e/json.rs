@@ -48,7 +48,8 @@ mode = "observe"
 mac = ["02:00:00:00:00:44"]
 vlan = 7
 "#;
-    format!("{more}{SETS_AND_SERVERS}{TABLES}")
+    let severities = "[alarms.severity]\n\"web1/attempt\" = \"low\"\n";
+    format!("{more}{SETS_AND_SERVERS}{TABLES}{severities}")
 }
 
 /// Compares the output of a command with the page.
@@ -160,6 +161,14 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     let mail = udp(&testbed.dmz, V4.mail, 0);
     mail.send_to(b"x", (V4.peer, 9)).expect("a datagram");
     eventually("there are alarms", || testbed.alarms(&[]).len() >= 2);
+    let id = testbed.alarms(&[])[0]["id"].to_string();
+    compare(&mut page, "alarms ack", &testbed.run("alarms", &["-j", "ack", &id, "--note", "a test"]));
+    for target in ["udp/9", "mx1"] {
+        let args = ["-j", "silence", target, "--for", "1h", "--note", "a test"];
+        compare(&mut page, "alarms silence", &testbed.run("alarms", &args));
+    }
+    compare(&mut page, "alarms silences", &testbed.run("alarms", &["-j", "silences"]));
+    compare(&mut page, "alarms unsilence", &testbed.run("alarms", &["-j", "unsilence", "udp/9"]));
     compare(&mut page, "quarantine", &run(&["quarantine", "-j", "-i", NIC, "web1", "--for", "1h"]));
     compare(&mut page, "quarantine", &run(&["quarantine", "-j", "-i", NIC, "ns1"]));
     compare(&mut page, "quarantine", &run(&["quarantine", "-j", "-i", NIC, V4.mail]));
@@ -211,6 +220,8 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     let state = testbed.write("state.json", &none.to_string());
     compare(&mut page, "import state", &run(&["import", "state", "-j", "-i", NIC, &state]));
     compare(&mut page, "alarms", &testbed.run("alarms", &["-j"]));
+    compare(&mut page, "show alarms", &testbed.run("show", &["alarms", "-j"]));
+    compare(&mut page, "alarms unack", &testbed.run("alarms", &["-j", "unack", &id]));
     eventually("the follower reads both kinds", || {
         let text = followed();
         text.contains("\"audit\":{") && text.contains("\"step\":\"opened\"")

@@ -6,6 +6,7 @@
 //! the clients of `names` look up.
 
 mod adopt;
+mod alarm_work;
 pub mod audit;
 pub mod calm;
 pub mod command;

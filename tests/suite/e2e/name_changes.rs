@@ -61,7 +61,7 @@ fn an_edit_has_no_name_and_a_denial_closes_what_a_name_has_opened() {
         eventually("the connection goes on", || echoes(&mut stream));
         assert_eq!(testbed.run("diff", &[&same]).done().out, "");
 
-        // an allowance to an address needs no answer, and takes none away
+        // an edit to an address needs no answer, and takes none away
         testbed.run("allow", &["web1", "out", &format!("tcp/443 to {}", family.clock), "--for", "1h"]).done();
         assert!(is_open(&testbed, &family, family.clock) && is_open(&testbed, &family, family.peer));
         assert_eq!(testbed.show("names").as_array().map(Vec::len), Some(1));

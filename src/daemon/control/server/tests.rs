@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::super::followers::MOST_WAITING;
 use super::*;
+use crate::alarm::Engine;
 use crate::drops::example::{after_ms, syn};
 
 /// A server at a path of its own, and its folder.
@@ -30,7 +31,7 @@ fn a_client_that_never_reads_is_dropped_and_the_daemon_never_waits_for_it() {
     let mut engine = Engine::default();
     let change = engine.observe(&syn(), after_ms(0)).remove(0);
     while server.followers.is_empty() {
-        server.answer_clients(&engine, &store);
+        server.answer_clients(|| engine.open_alarms(), &store);
         std::thread::yield_now();
     }
     // far more than the kernel and the queue hold
@@ -58,7 +59,7 @@ fn a_client_of_another_version_reads_which_one_the_daemon_speaks() {
     let (server, _, store, _folder) = server();
     let mut client = connect(&server, "{\"version\":99,\"want\":\"open\"}\n");
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    server.answer_clients(&Engine::default(), &store);
+    server.answer_clients(Vec::new, &store);
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     let failure: Failure = serde_json::from_str(&answer).unwrap();
@@ -77,13 +78,13 @@ fn followers_that_have_gone_give_their_slots_back_while_alarms_keep_moving() {
     for _ in 0..3 {
         let clients: Vec<_> = (0..MOST_FOLLOWERS).map(|_| connect(&server, &request)).collect();
         while followed() < MOST_FOLLOWERS {
-            server.answer_clients(&engine, &store);
+            server.answer_clients(|| engine.open_alarms(), &store);
             server.followers.send(&change);
             std::thread::yield_now();
         }
         // those who only ask have slots of their own
         let mut asker = connect(&server, &Request::Open.to_line().unwrap());
-        server.answer_clients(&engine, &store);
+        server.answer_clients(|| engine.open_alarms(), &store);
         let mut answer = String::new();
         asker.read_to_string(&mut answer).unwrap();
         assert!(!answer.contains("too many"), "{answer}");
@@ -103,9 +104,9 @@ fn a_client_beyond_the_slots_reads_that_there_are_too_many() {
     let (server, _, store, _folder) = server();
     // they never ask
     let _silent: Vec<_> = (0..MOST_CLIENTS).map(|_| connect(&server, "")).collect();
-    server.answer_clients(&Engine::default(), &store);
+    server.answer_clients(Vec::new, &store);
     let mut one_more = connect(&server, &Request::Open.to_line().unwrap());
-    server.answer_clients(&Engine::default(), &store);
+    server.answer_clients(Vec::new, &store);
     let mut answer = String::new();
     // the end may be a reset, because nobody has read the request
     let _ = one_more.read_to_string(&mut answer);
@@ -189,7 +190,7 @@ fn forty_followers_that_read_nothing_keep_nobody_from_asking_and_their_slots_com
     let ask = |line: &str| {
         let mut asker = connect(&server, line);
         asker.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        server.answer_clients(&engine, &store);
+        server.answer_clients(|| engine.open_alarms(), &store);
         let mut answer = String::new();
         // the end may be a reset
         let _ = asker.read_to_string(&mut answer);
@@ -212,7 +213,7 @@ fn forty_followers_that_read_nothing_keep_nobody_from_asking_and_their_slots_com
     }
     assert!(snapshot.clients_disconnected.load(Ordering::SeqCst) > 0);
     let mut next = connect(&server, &request);
-    server.answer_clients(&engine, &store);
+    server.answer_clients(|| engine.open_alarms(), &store);
     next.read_exact(&mut [0]).unwrap();
     while following(&server) == 0 {
         assert!(begun.elapsed() < Duration::from_secs(180), "nobody may follow");

@@ -9,7 +9,8 @@ use portcullis::sink::{Alertmanager, Event, Sink as _};
 use serde_json::Value;
 
 use super::{HOSTILE, Process, dmz_with_alarms, life_of_a_worm, make_certificates, opened};
-use crate::e2e::testbed::{Testbed, share_machine};
+use crate::e2e::socket::udp;
+use crate::e2e::testbed::{Testbed, V4, share_machine};
 use crate::support::patience::eventually;
 
 const BASE: &str = "http://127.0.0.1:9093";
@@ -91,6 +92,28 @@ fn an_alarm_of_the_daemon_fires_with_what_to_do() {
     }
     let next = alert["annotations"]["next"].as_str().expect("a command");
     assert!(next.starts_with("portcullis quarantine -i dmz0 web1\nportcullis explain "), "{next}");
+
+    // its own silences know the alert by its labels, which an acknowledgement leaves alone
+    let mut amtool = testbed.router.command("amtool");
+    amtool.args([&format!("--alertmanager.url={BASE}"), "silence", "add", "alertname=portcullis_attempt"]);
+    let output = amtool.args(["-a", "anna", "-c", "a test", "-d", "1h"]).output().expect("amtool");
+    assert!(output.status.success(), "{output:?}");
+    let labels = alert["labels"].clone();
+    testbed.run("alarms", &["ack", "1", "--note", "on it"]).done();
+    eventually("it is told as acknowledged", || {
+        let alerts = server.alerts();
+        alerts[0]["annotations"]["acknowledged"].as_str().is_some_and(|text| text.ends_with(": on it"))
+    });
+    let alerts = server.alerts();
+    assert_eq!((alerts.len(), &alerts[0]["labels"]), (1, &labels));
+    assert_eq!(alerts[0]["status"]["state"], "suppressed", "its own silence holds");
+    // one that opens in a silence of ours is not sent at all
+    testbed.run("alarms", &["silence", "mx1", "--for", "1h", "--note", "it moves"]).done();
+    udp(&testbed.dmz, V4.mail, 0).send_to(b"x", (V4.peer, 4000)).expect("a datagram");
+    daemon.wait_for_line(&["opened", "mx1", "Silenced (mx1)"]);
+    assert_eq!(server.alerts().len(), 1);
+    testbed.run("alarms", &["unsilence", "mx1"]).done();
+    eventually("it fires after the silence", || server.alerts().len() == 2);
     daemon.end(Signal::SIGTERM);
 }
 
