@@ -57,7 +57,7 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
 
 fn find_clang_args() -> Result<Vec<OsString>, env::VarError> {
     // The object has the names of its sources. Without this two checkouts would make two packages.
-    let sources = format!("-ffile-prefix-map={}/=", env::var("CARGO_MANIFEST_DIR")?);
+    let sources = format!("-ffile-prefix-map={}=.", env::var("CARGO_MANIFEST_DIR")?);
     // asm/types.h lies in the folder of Debian's architecture triplet.
     let machine = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "riscv64" => "riscv64-linux-gnu".to_owned(),

@@ -31,7 +31,7 @@ enum layout {
 	 *    struct settings. Buckets of `own_openings`. Uses of needs.
 	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
 	 *    Words of `state`, statistics and a flag of flows for handovers.
-	 *    Names as destinations.
+	 *    Names as destinations. Evidence for learn.
 	 */
 	LAYOUT_VERSION = 8,
 	/* Policy slots: the live one, the one before it, which a packet may still be reading, and
@@ -68,6 +68,8 @@ enum layout {
 	LOOKUP_NAME_BYTES = 96,      /* of a name that are remembered */
 	LOOKUP_WAYS = 4,             /* places of a share where an address may stand */
 	GRANT_GRACE_S = 30,          /* that a grant is longer open than its answer says */
+	EVIDENCE_PEERS_MAX = 64,     /* of one service of a server that have rows in `evidence` */
+	EVIDENCE_ROWS_MAX = 4096,    /* of one server */
 };
 
 /* IPv6 in network byte order. IPv4 stands as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). An IPv6 header
@@ -211,12 +213,13 @@ enum state {
 	STATE_LOOKUP_ROOM = 38, /* of `lookups` */
 	/* Counts up after every change of `own_networks`, and outdates what was found about an address before. */
 	STATE_OWN_NETWORKS = 39,
-	STATE_CONNTRACK = 40, /* not 0: the programs on the NIC can ask conntrack */
+	/* Until then `evidence` is kept, whatever the mode. While the policy observes it is kept anyway. */
+	STATE_EVIDENCE_UNTIL_NS = 40,
+	STATE_CONNTRACK = 41, /* not 0: the programs on the NIC can ask conntrack */
 	/* While a router takes over, answers that conntrack does not know yet are dropped quietly. */
-	STATE_TAKEOVER_UNTIL_NS = 41,
-	STATE_TAKEOVER_NS = 42, /* when the last takeover began: what is known from before is old */
-	/* 43 and 44 are reserved. */
-	STATE_COUNT = 45,
+	STATE_TAKEOVER_UNTIL_NS = 42,
+	STATE_TAKEOVER_NS = 43, /* when the last takeover began: what is known from before is old */
+	STATE_COUNT = 44,
 };
 
 /* The word STATE_ACTIVE. Bits 0 and 1: the slot of the policy that was made the live one last, plus one.
@@ -253,9 +256,10 @@ enum statistic {
 	STATISTIC_LEDGER_FULL = 3,          /* drops counted in `ledger_overflow` */
 	STATISTIC_LEDGER_OVERFLOW_FULL = 4, /* drops counted in `counters` only */
 	STATISTIC_FLOW_LOST = 5,            /* a flow could not be recorded */
-	STATISTIC_HANDOVER_ASKED = 6,       /* conntrack was asked for a flow */
-	STATISTIC_HANDOVER_REFUSED = 7,     /* .. or not, for a CPU had asked in vain too often */
-	STATISTIC_COUNT = 8,
+	STATISTIC_EVIDENCE_LOST = 6,        /* an answered opening found no row in `evidence` at all */
+	STATISTIC_HANDOVER_ASKED = 7,       /* conntrack was asked for a flow */
+	STATISTIC_HANDOVER_REFUSED = 8,     /* .. or not, for a CPU had asked in vain too often */
+	STATISTIC_COUNT = 9,
 };
 
 enum settings_flag {
@@ -731,6 +735,56 @@ struct counter {
 	__u64 bytes;
 };
 
+/* ---- evidence for learn ------------------------------------------------ */
+
+/* Key of `evidence`: what one side opens on the other. Without a peer: what peers without a row did with this
+ * service. With the server alone: services without a row.
+ */
+struct evidence_key {
+	struct address peer;
+	__u32 server;
+	__u16 port;     /* that was opened. ICMP: the type of the request */
+	__u8 protocol;
+	__u8 direction; /* enum edit_direction */
+};
+
+/* Value of `evidence`. */
+struct evidence {
+	__u64 answered; /* openings that were answered */
+	__u64 asked;    /* datagrams that expect no answer, see expects_no_answer() */
+	__u64 first_ns;
+	__u64 last_ns;
+	__u32 nonce; /* random: tells the row from one of the same key in an earlier gate */
+	__u32 rows;  /* of a service: peers with rows. Of a server: its rows */
+};
+
+/* Ports to which datagrams go that nobody answers: log lines, traps, flow records, measurements. */
+enum one_way_port {
+	ONE_WAY_TRAP = 162,
+	ONE_WAY_SYSLOG = 514,
+	ONE_WAY_NETFLOW = 2055,
+	ONE_WAY_IPFIX = 4739,
+	ONE_WAY_SFLOW = 6343,
+	ONE_WAY_STATSD = 8125,
+	ONE_WAY_NETFLOW_OTHER = 9995,
+	ONE_WAY_GELF = 12201,
+};
+
+enum exchange_step {
+	EXCHANGE_ASKED = 1,
+	EXCHANGE_ACCEPTED = 2, /* the server has sent its SYN+ACK */
+	EXCHANGE_COUNTED = 3,
+};
+
+/* Value of `exchanges`: how far an opening has come. */
+struct exchange {
+	__u64 last_ns;
+	__u32 sequence; /* TCP: of the SYN, or of the server's SYN+ACK */
+	__u32 step;     /* enum exchange_step */
+	__u32 by_server; /* not 0: the server has opened it */
+	__u32 zero;
+};
+
 /* The header of a sample in the perf buffer. Up to SAMPLE_FRAME_BYTES of the frame follow it, and
  * perf pads the end.
  */
@@ -1051,6 +1105,9 @@ _Static_assert(sizeof(struct hot_kind) == 8, "hot_kind");
 _Static_assert(sizeof(struct row_addresses) == 520, "row_addresses");
 _Static_assert(sizeof(struct frequent_address) == 24, "frequent_address");
 _Static_assert(sizeof(struct frequent) == 400, "frequent");
+_Static_assert(sizeof(struct evidence_key) == 24, "evidence_key");
+_Static_assert(sizeof(struct evidence) == 40, "evidence");
+_Static_assert(sizeof(struct exchange) == 24, "exchange");
 _Static_assert(sizeof(struct sample) == 104, "sample");
 _Static_assert(sizeof(struct decision) == 28, "decision");
 _Static_assert(sizeof(struct private_run) == 40, "private_run");

@@ -717,6 +717,8 @@ struct cpu {
 	__u32 verdicts_mask; /* of struct settings, under the policy of this epoch */
 	__u32 asked_s;       /* the second in which conntrack was last asked in vain */
 	__u32 asked_in_vain; /* how often in that second */
+	__u32 keeps_evidence; /* not 0: since this tick or an earlier one, see evidence.h */
+	__u32 zero;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -748,6 +750,29 @@ struct {
 	__type(key, struct ledger_key);
 	__type(value, __u32);
 } ledger_overflow SEC(".maps");
+
+/* Answered openings by server, direction, service and peer, for `learn`. Written by filter and tracker while
+ * the policy observes or STATE_EVIDENCE_UNTIL_NS says so, read by the tool. A hash that takes no memory before
+ * it has rows, and no LRU: what was seen once must not be pushed out. Full, or a quota used up: counted in the
+ * row of the service, else of the server, else in STATISTIC_EVIDENCE_LOST.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct evidence_key);
+	__type(value, struct evidence);
+} evidence SEC(".maps");
+
+/* Who opened what, until it is answered and counted. Written and read by filter and tracker, as `evidence`.
+ * An LRU. Full: the oldest goes, and if nobody has answered it yet, its answer is no evidence.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct flow_key);
+	__type(value, struct exchange);
+} exchanges SEC(".maps");
 
 /* Packets and bytes by reason: passes and drops at the reason's number, would-be drops at
  * REASON_COUNT plus that. Written by the filter, read by the tool. Per CPU, because every packet is

@@ -11,6 +11,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "private.h"
+#include "evidence.h"
 #include "fast_path.h"
 #include "name_answer.h"
 #include "sweep.h"
@@ -31,7 +32,8 @@ int portcullis_filter(struct xdp_md *ctx)
 	__u32 assume = 0, epoch = 0;
 
 	/* the fast path comes to the same verdicts, but makes no decision that could be read */
-	if (!load.is_private && read_plain_frame(ctx, &scratch.fast_path.frame)) {
+	if (!load.is_private && read_plain_frame(ctx, &scratch.fast_path.frame) &&
+	    !(is_keeping(cpu) && may_be_evidence(&scratch.fast_path.frame))) {
 		int action = try_fast_path(ctx, &scratch.fast_path, cpu, now_ns, &assume, &epoch);
 
 		if (action >= 0)
@@ -43,6 +45,8 @@ int portcullis_filter(struct xdp_md *ctx)
 	if (load.is_private)
 		private_run.decision = decision;
 	account(ctx, &scratch.packet, &decision, now_ns, epoch);
+	if (is_keeping(cpu))
+		keep_from_server(&scratch.packet, &decision, now_ns);
 	/* fails closed: any other verdict is a drop */
 	return decision.verdict == VERDICT_PASS || decision.verdict == VERDICT_WOULD_DROP ?
 		       XDP_PASS :
@@ -89,9 +93,12 @@ SEC("tc")
 int portcullis_track(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	__u64 now_ns = read_clock(find_cpu());
+	struct cpu *cpu = find_cpu();
+	__u64 now_ns = read_clock(cpu);
 
 	track(skb, &packet, now_ns);
+	if (is_keeping(cpu))
+		keep_to_server(skb, &packet, now_ns);
 	if (may_be_answer(&packet))
 		read_answers(skb, &packet, now_ns);
 	return -1; /* TCX_NEXT and TC_ACT_UNSPEC: the next program decides */
@@ -150,6 +157,8 @@ struct exported_types {
 	enum grant_origin grant_origin;
 	enum name_count name_count;
 	enum name_event_kind name_event_kind;
+	enum one_way_port one_way_port;
+	enum exchange_step exchange_step;
 };
 
 int export_types(struct exported_types *types)

@@ -24,7 +24,18 @@ static __always_inline struct cpu *find_cpu(void)
 	return bpf_map_lookup_elem(&cpus, &index);
 }
 
-/* CLOCK_MONOTONIC_COARSE, which is CLOCK_MONOTONIC up to two ticks ago. */
+/* Is evidence kept: does the policy observe, or does somebody learn? */
+static __always_inline bool keeps_evidence(__u64 now_ns)
+{
+	const struct settings *settings = find_live_settings(now_ns);
+
+	return settings && (settings->flags & SETTINGS_OBSERVE ||
+			    now_ns < read_state(STATE_EVIDENCE_UNTIL_NS));
+}
+
+/* CLOCK_MONOTONIC_COARSE, which is CLOCK_MONOTONIC up to two ticks ago. What changes no verdict is looked up once a
+ * tick here, so that packets pay nothing for it.
+ */
 static __always_inline __u64 read_clock(struct cpu *cpu)
 {
 	__u64 tick;
@@ -36,6 +47,7 @@ static __always_inline __u64 read_clock(struct cpu *cpu)
 		return bpf_ktime_get_coarse_ns();
 	if (cpu->tick != tick) {
 		cpu->now_ns = bpf_ktime_get_coarse_ns();
+		cpu->keeps_evidence = keeps_evidence(cpu->now_ns);
 		/* in this order: a packet that interrupts here must not take an old time for new */
 		barrier();
 		cpu->tick = tick;

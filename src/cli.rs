@@ -173,7 +173,7 @@ pub enum Command {
     /// Tell what a policy would have done to a capture, without touching an interface
     Replay(ReplayArgs),
 
-    /// Learn a policy from captures: who opened what, and who answered. Needs no privilege
+    /// Learn a policy from captures, which needs no privilege, or from a gate: who opened what, and who answered
     ///
     /// Prints a policy in mode observe, each need with its evidence, and what it does not propose and why. With
     /// --against it prints only what that policy would drop, as a patch of its file.
@@ -640,8 +640,19 @@ pub struct LearnArgs {
     pub servers: Vec<IpNet>,
 
     /// The servers are the networks of this DMZ-facing interface
-    #[arg(short, long, value_name = "IF", conflicts_with_all = ["policy", "against"])]
+    ///
+    /// Without a capture: learn from what the gate on this interface has kept. The servers are those of its policy.
+    #[arg(short, long, value_name = "IF")]
     pub interface: Option<String>,
+
+    /// Without a capture: from what the gate has kept for so long: 12h, 7d. It keeps it while the policy observes
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "interface", conflicts_with = "files")]
+    pub from: Option<Duration>,
+
+    /// Without a capture: have the gate keep what passes for so long, and wait for it
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(requires = "interface", conflicts_with = "files")]
+    pub time: Option<Duration>,
 
     /// The servers, with their names, are those of this policy. A whole new one is printed
     #[arg(short, long, conflicts_with = "against")]
@@ -664,7 +675,7 @@ pub struct LearnArgs {
     pub output: Option<PathBuf>,
 
     /// Captures, pcap or pcapng. Several are read in the order of their times. - reads standard input
-    #[arg(required = true, value_name = "CAPTURE")]
+    #[arg(required_unless_present_any = ["from", "time"], value_name = "CAPTURE")]
     pub files: Vec<PathBuf>,
 }
 

@@ -18,10 +18,10 @@ mod skeleton {
 /// The kernel's own, for test runs of programs of TC.
 pub use skeleton::types::__sk_buff;
 pub use skeleton::types::{
-    active_word, assumption, bloom_word, drop_flag, edit_direction, edit_scope, edits_word, flow_flag,
-    grant_origin, layout, name_count, name_event_kind, name_range, own_mac_flag, own_network, pattern_flag,
-    quota_class, quota_key, reason, resolver_flag, row_class, rule_flag, sample, server_flag, settings_flag,
-    state, statistic, sweep_step, verdict,
+    active_word, assumption, bloom_word, drop_flag, edit_direction, edit_scope, edits_word, exchange_step,
+    flow_flag, grant_origin, layout, name_count, name_event_kind, name_range, one_way_port, own_mac_flag,
+    own_network, pattern_flag, quota_class, quota_key, reason, resolver_flag, row_class, rule_flag, sample,
+    server_flag, settings_flag, state, statistic, sweep_step, verdict,
 };
 
 /// Exports types whose bytes are keys or values of maps, or go in and out of a test run.
@@ -44,7 +44,7 @@ plain! {
     address class_limits settings server prefix_key need_key range_key peer_match need peer_key rule
     limit_key limit name quarantine edit_key edit_cell flow_key flow half_open opening fragment_key fragment
     ledger_key ledger_row row_counts row_addresses frequent_address frequent row_quota given_back sweep_request sweep_row counter decision question refused_fragment mac_key router_key lessors
-    load_constants private_run opening_bucket need_use counted_need
+    load_constants private_run opening_bucket need_use counted_need evidence_key evidence exchange
     domain name_key name_pattern name_need_key name_peer_key resolver share_key name_share grant granted_key granted
     name_connection query stream name_event_key name_event lookup
 }

@@ -15,6 +15,8 @@ pub(crate) const QUARANTINE: &str = "portcullis quarantine ";
 const MAX_MACHINES: usize = 16;
 /// Destinations that are named in a line of the policy.
 const MAX_PERMITTED: usize = 4;
+/// Parts that get such a line.
+const MAX_PERMITTED_PARTS: usize = 4;
 
 impl Alarm {
     /// What to do next, the most urgent first: commands to type, and lines for the policy.
@@ -110,16 +112,25 @@ impl Alarm {
         machines
     }
 
-    /// The line of the policy that would permit what its first part did.
-    fn permit(&self) -> Option<String> {
-        if self.lead().reason.and_then(|reason| reason.known()) == Some(Reason::Question) {
-            return Some(format!(
-                "policy: if {} may ask this, give a need its name, or leave dns = \"named\" out of its roles",
-                self.subject()
-            ));
+    /// The lines of the policy that would permit what its parts did, the first part first.
+    fn permit(&self) -> Vec<String> {
+        let subject = self.subject();
+        let line = |part: &Part| {
+            if part.reason.and_then(|reason| reason.known()) == Some(Reason::Question) {
+                return Some(format!(
+                    "policy: if {subject} may ask this, give a need its name, or leave dns = \"named\" out of its roles"
+                ));
+            }
+            let (key, need) = part.permitting_need()?;
+            Some(format!("policy: if {subject} may do this, give one of its roles {key} = [\"{need}\"]"))
+        };
+        let mut lines: Vec<String> = Vec::new();
+        for line in self.parts.iter().filter_map(line) {
+            if lines.len() < MAX_PERMITTED_PARTS && !lines.contains(&line) {
+                lines.push(line);
+            }
         }
-        let (key, need) = self.lead().permitting_need()?;
-        Some(format!("policy: if {} may do this, give one of its roles {key} = [\"{need}\"]", self.subject()))
+        lines
     }
 }
 

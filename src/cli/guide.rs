@@ -50,6 +50,10 @@ pub const GROUPS: &[Group] = &[
                         "portcullis learn --servers 192.0.2.0/24 -o dmz0.toml monday.pcap",
                     ),
                     (
+                        "the same from what the gate has kept while its policy observed",
+                        "portcullis learn -i dmz0 --from 7d -o dmz0.toml",
+                    ),
+                    (
                         "what a policy lacks, as a patch",
                         "portcullis learn --against dmz0.toml monday.pcap > needs.patch",
                     ),

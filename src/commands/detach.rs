@@ -48,6 +48,11 @@ fn detach_from(interface: &str, output: &Output) -> anyhow::Result<Exit> {
     match opened {
         Ok(gate) => {
             save_quarantines(&gate, &place, output);
+            if let Err(error) = gate.save_evidence(&place) {
+                log::warn!(
+                    "what `learn` could have read of this gate since the last minute is lost: {error}"
+                );
+            }
             edits = gate.edits().unwrap_or_default();
         }
         // It may be whole, so its quarantines would be lost.

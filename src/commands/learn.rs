@@ -1,4 +1,6 @@
-//! `portcullis learn`: from captures to a policy that a person can sign.
+//! `portcullis learn`: from captures or from a gate to a policy that a person can sign.
+
+mod gate;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -25,6 +27,13 @@ pub fn run(arguments: &LearnArgs, output: &Output) -> anyhow::Result<Exit> {
     }
     let known = arguments.against.as_ref().or(arguments.policy.as_ref());
     let policy = known.map(|path| load_policy(path, output)).transpose()?;
+    if let (Some(interface), true) = (&arguments.interface, arguments.files.is_empty()) {
+        let found = gate::learn(interface, arguments, policy, output)?;
+        return print(&found, arguments, output);
+    }
+    if arguments.interface.is_some() && policy.is_some() {
+        bail!("the servers are those of the policy, or those of an interface\nhelp: leave -i out");
+    }
     let servers = match &policy {
         Some(policy) => Servers::Policy(policy),
         None => find_networks(arguments)?,
@@ -36,12 +45,16 @@ pub fn run(arguments: &LearnArgs, output: &Output) -> anyhow::Result<Exit> {
         unused: arguments.unused,
         aggregate: arguments.aggregate,
     })?;
+    print(&found, arguments, output)
+}
+
+fn print(found: &Learned, arguments: &LearnArgs, output: &Output) -> anyhow::Result<Exit> {
     match &arguments.output {
         Some(path) => {
             write_new(path, &found.text)?;
-            output.either(&found, || summarise(&found, path))?;
+            output.either(found, || summarise(found, path))?;
         }
-        None => output.either(&found, || found.text.clone())?,
+        None => output.either(found, || found.text.clone())?,
     }
     for damage in &found.damages {
         stderr::notice(format_args!("portcullis: {damage}\nhelp: what comes before was learnt from"));
@@ -95,10 +108,12 @@ fn list_networks(interface: &str) -> anyhow::Result<Servers<'static>> {
 }
 
 fn summarise(found: &Learned, path: &Path) -> String {
-    let Learned { packets, servers, proposed, not_proposed, .. } = found;
+    let Learned { packets, openings, servers, proposed, not_proposed, .. } = found;
+    let source = openings
+        .map_or_else(|| format!("{packets} packets"), |openings| format!("{openings} answered openings"));
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     format!(
-        "{}: {} of {} proposed, {} not proposed, from {packets} packets. Read it before you use it.\n",
+        "{}: {} of {} proposed, {} not proposed, from {source}. Read it before you use it.\n",
         path.display(),
         count(proposed.len(), "need"),
         count(servers.len(), "server"),

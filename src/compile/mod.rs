@@ -42,6 +42,7 @@ pub use encode_names::{DomainIds, EncodedNames};
 use flatten::{Flattened, flatten_profiles};
 pub use identity::{NeedIdentity, identify_needs};
 pub use name_tables::{NamePeerRow, NameTables};
+pub use names::is_special;
 pub use nearest::{Unpermitted, find_nearest};
 pub use quota::{ClassQuota, RowQuotas};
 use room::Room;

@@ -1,7 +1,7 @@
 //! Which names a policy has, who needs them, and what no name may point to.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -86,6 +86,14 @@ fn list_special() -> Vec<(IpNet, u32)> {
         (v6([0x64, 0xff9b, 0, 0], 96), to_nat64(96)),
     ]);
     ranges
+}
+
+/// Whether no name may point to an address unless the policy says so.
+pub fn is_special(address: IpAddr) -> bool {
+    let ranges = list_special();
+    let holding = ranges.iter().filter(|(prefix, _)| prefix.contains(&address));
+    let longest = holding.max_by_key(|(prefix, _)| prefix.prefix_len());
+    longest.is_some_and(|(_, kind)| *kind & 0xff == name_range::NAME_RANGE_REFUSED.0)
 }
 
 fn to_nat64(bits: u8) -> u32 {

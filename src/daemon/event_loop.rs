@@ -205,7 +205,9 @@ impl<'gate> Daemon<'gate> {
                     last_note = Instant::now();
                     self.note_machines();
                 }
-                let has_state = may_have_quarantines || self.name_watch.has_names();
+                let has_state = may_have_quarantines
+                    || self.name_watch.has_names()
+                    || self.gate.has_evidence().unwrap_or(true);
                 if has_state && last_save.elapsed() >= SAVE {
                     last_save = Instant::now();
                     self.quarantine_writer.save();
@@ -221,6 +223,7 @@ impl<'gate> Daemon<'gate> {
             self.observe(&drop);
         }
         self.end_second();
+        self.quarantine_writer.save();
         Ok(())
     }
 

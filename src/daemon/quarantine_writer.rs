@@ -1,4 +1,5 @@
-//! Quarantine writer: a thread that keeps quarantines, edits and grants for the next reboot, because a disk may hang.
+//! Quarantine writer: a thread that keeps quarantines, edits and grants for the next reboot, and evidence for `learn`,
+//! because a disk may hang.
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
@@ -53,10 +54,18 @@ impl Drop for QuarantineWriter {
 
 /// Its own view of the gate: another command may have detached it meanwhile.
 fn save(place: &GatePlace) {
-    match Gate::open(place).and_then(|gate| gate.save_quarantines(place)) {
-        Ok(()) | Err(GateError::NotAttached { .. }) => {}
+    let gate = match Gate::open(place) {
+        Ok(gate) => gate,
+        Err(GateError::NotAttached { .. }) => return,
         Err(error) => {
             warn!("quarantines, edits and grants hold, but are not saved for the next reboot: {error}");
+            return;
         }
+    };
+    if let Err(error) = gate.save_quarantines(place) {
+        warn!("quarantines, edits and grants hold, but are not saved for the next reboot: {error}");
+    }
+    if let Err(error) = gate.save_evidence(place) {
+        warn!("the kernel keeps what `learn` asks for, but it is not saved for the next reboot: {error}");
     }
 }

@@ -13,12 +13,12 @@ use super::outer_map::{Array, Hash, InnerKind, OuterMap, Trie};
 use super::sizes;
 use super::typed_map::{TypedMap, memory_bytes};
 use crate::abi::{
-    address, counted_need, counter, domain, edit_cell, edit_key, flow, flow_key, fragment, fragment_key,
-    frequent, given_back, grant, granted, granted_key, half_open, layout, ledger_key, ledger_row, lessors,
-    limit, limit_key, lookup, mac_key, name, name_connection, name_event, name_event_key, name_key,
-    name_need_key, name_pattern, name_peer_key, name_share, need, need_key, need_use, opening,
-    opening_bucket, peer_key, prefix_key, quarantine, query, range_key, refused_fragment, resolver,
-    router_key, row_addresses, row_counts, row_quota, rule, server, settings, share_key, stream,
+    address, counted_need, counter, domain, edit_cell, edit_key, evidence, evidence_key, exchange, flow,
+    flow_key, fragment, fragment_key, frequent, given_back, grant, granted, granted_key, half_open, layout,
+    ledger_key, ledger_row, lessors, limit, limit_key, lookup, mac_key, name, name_connection, name_event,
+    name_event_key, name_key, name_need_key, name_pattern, name_peer_key, name_share, need, need_key,
+    need_use, opening, opening_bucket, peer_key, prefix_key, quarantine, query, range_key, refused_fragment,
+    resolver, router_key, row_addresses, row_counts, row_quota, rule, server, settings, share_key, stream,
 };
 use crate::compile::SourceChunk;
 use crate::policy::TableSizes;
@@ -267,6 +267,10 @@ maps! {
     need_uses: TypedMap<u32, need_use>, Size::Fixed, Count::Nothing;
     /// Which need has a number.
     counted_needs: TypedMap<u32, counted_need>, Size::Fixed, Count::Entries;
+    /// Answered openings.
+    evidence: TypedMap<evidence_key, evidence>, Size::Fixed, Count::Entries;
+    /// Openings that are not answered yet.
+    exchanges: TypedMap<flow_key, exchange>, Size::Fixed, Count::Hidden;
     /// Names of server ids.
     names: TypedMap<u32, name>, Size::Derived(|sizes| sizes.servers.value), Count::Entries;
     /// Names as destinations, by their ids.

@@ -15,6 +15,7 @@ mod domains;
 mod edits;
 mod entries;
 mod error;
+mod evidence;
 mod explain;
 mod fallback;
 mod flows;

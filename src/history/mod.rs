@@ -5,6 +5,7 @@
 //! its own ([`HistoryWriter`]) writes them. If the disk is full, they wait in memory until there is room.
 //! Counts of drops are folded meanwhile, and stay exact.
 
+mod evidence;
 mod pending;
 mod query;
 mod retention;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alarm::Step;
 
+pub use evidence::{CountedOpening, EvidenceBook, KeptOpening, OpenedService};
 pub use pending::{MinuteCounts, Pending};
 pub use query::{AlarmFilter, ReportData};
 pub use store::{Store, StoreError, list_damaged};

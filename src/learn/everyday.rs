@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use crate::abi::one_way_port;
 use crate::net::{TCP, UDP};
 
 /// Protocol, port, and the role of those who offer it.
@@ -77,12 +78,23 @@ const EVERYDAY: &[(u8, u16, &str)] = &[
     (TCP, 22, "ssh"),
 ];
 
-/// Datagrams that nobody answers: log lines, traps, flow records, measurements.
-const ONE_WAY: [u16; 8] = [162, 514, 2055, 4739, 6343, 8125, 9995, 12201];
+/// Datagrams that nobody answers: log lines, traps, flow records, measurements. The programs count by the same ports.
+const ONE_WAY: [one_way_port; 8] = [
+    one_way_port::ONE_WAY_TRAP,
+    one_way_port::ONE_WAY_SYSLOG,
+    one_way_port::ONE_WAY_NETFLOW,
+    one_way_port::ONE_WAY_IPFIX,
+    one_way_port::ONE_WAY_SFLOW,
+    one_way_port::ONE_WAY_STATSD,
+    one_way_port::ONE_WAY_NETFLOW_OTHER,
+    one_way_port::ONE_WAY_GELF,
+];
 
 /// Where servers of one kind talk to each other.
 const AMONG_SERVERS: [(u8, u16); 3] = [(TCP, 25), (UDP, 53), (TCP, 53)];
 
+/// The port of name servers.
+pub(super) const DNS: u16 = 53;
 /// The ports of ssh.
 pub(super) const SSH: u16 = 22;
 
@@ -103,7 +115,7 @@ pub(super) fn rank_role(role: &str) -> usize {
 
 /// Whether nobody answers such a datagram.
 pub(super) fn is_one_way(protocol: u8, port: u16) -> bool {
-    protocol == UDP && ONE_WAY.contains(&port)
+    protocol == UDP && ONE_WAY.iter().any(|known| known.0 == u32::from(port))
 }
 
 /// Whether servers of one kind ask each other, so that many destinations are no worm.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::dns::NameId;
 use super::scope::ServerId;
 use crate::capture::Timestamp;
 use crate::policy::Direction;
@@ -35,6 +36,8 @@ pub(super) struct Opening {
     pub(super) time_ns: Timestamp,
     /// Its first packet may be an answer to something before the capture.
     pub(super) is_early: bool,
+    /// The name by which the gate would let it pass.
+    pub(super) name: NameUse,
 }
 
 /// Openings with one peer.
@@ -44,6 +47,34 @@ pub(super) struct PeerEvidence {
     pub(super) answered: u64,
     pub(super) first_ns: Timestamp,
     pub(super) last_ns: Timestamp,
+    pub(super) name: NameUse,
+}
+
+/// By which name a server has opened all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NameUse {
+    /// It has opened nothing yet.
+    Unused,
+    /// By this one.
+    Of(NameId),
+    /// By no name, or by several.
+    Without,
+}
+
+impl NameUse {
+    /// One more opening, by a name or without.
+    pub(super) fn of(name: Option<NameId>) -> NameUse {
+        name.map_or(NameUse::Without, NameUse::Of)
+    }
+
+    fn join(self, other: NameUse) -> NameUse {
+        match (self, other) {
+            (NameUse::Unused, other) => other,
+            (known, NameUse::Unused) => known,
+            (known, other) if known == other => known,
+            _ => NameUse::Without,
+        }
+    }
 }
 
 impl PeerEvidence {
@@ -52,6 +83,7 @@ impl PeerEvidence {
         self.answered += other.answered;
         self.first_ns = self.first_ns.min(other.first_ns);
         self.last_ns = self.last_ns.max(other.last_ns);
+        self.name = self.name.join(other.name);
     }
 }
 
@@ -204,6 +236,59 @@ impl Evidence {
         }
     }
 
+    /// Counts what a gate has counted. Without a peer it is of peers that found no room.
+    pub(super) fn add(
+        &mut self,
+        server: ServerId,
+        service: Service,
+        peer: Option<IpAddr>,
+        counts: PeerEvidence,
+        is_early: bool,
+    ) {
+        let all = self.servers.entry(server).or_default();
+        if !all.rows.contains_key(&service) {
+            if all.rows.len() >= MAX_ROWS_BY_SERVER || self.rows >= MAX_ROWS {
+                all.folded += counts.answered;
+                return;
+            }
+            self.rows += 1;
+        }
+        let row = all.rows.entry(service).or_insert_with(|| Row {
+            asked: 0,
+            answered: 0,
+            first_ns: counts.first_ns,
+            last_ns: counts.last_ns,
+            peers: Peers::default(),
+            others: 0,
+            others_asked: 0,
+            from_port: None,
+            is_early: true,
+        });
+        row.asked += counts.asked;
+        row.answered += counts.answered;
+        row.first_ns = row.first_ns.min(counts.first_ns);
+        row.last_ns = row.last_ns.max(counts.last_ns);
+        row.is_early &= is_early;
+        let is_new = peer.is_some_and(|peer| !row.peers.contains(&peer));
+        let has_room = !is_new || (row.peers.len() < MAX_PEERS_BY_ROW && self.peers < MAX_PEERS);
+        match peer.filter(|_| has_room) {
+            Some(peer) if is_new => {
+                *row.peers.get_or_insert(peer, counts) = counts;
+                self.peers += 1;
+            }
+            Some(peer) => row.peers.get_or_insert(peer, counts).merge(&counts),
+            None => {
+                row.others += counts.answered;
+                row.others_asked += counts.asked - counts.answered;
+            }
+        }
+    }
+
+    /// Counts answered openings of services that found no room.
+    pub(super) fn fold(&mut self, server: ServerId, answered: u64) {
+        self.servers.entry(server).or_default().folded += answered;
+    }
+
     fn row_mut(&mut self, server: ServerId, opening: &Opening) -> Option<&mut Row> {
         self.servers.get_mut(&server)?.rows.get_mut(&opening.service)
     }
@@ -236,12 +321,18 @@ impl Evidence {
         let has_room = row.peers.len() < MAX_PEERS_BY_ROW && self.peers < MAX_PEERS;
         if !is_new || has_room {
             self.peers += usize::from(is_new);
-            let fresh =
-                PeerEvidence { asked: 0, answered: 0, first_ns: opening.time_ns, last_ns: opening.time_ns };
+            let fresh = PeerEvidence {
+                asked: 0,
+                answered: 0,
+                first_ns: opening.time_ns,
+                last_ns: opening.time_ns,
+                name: NameUse::Unused,
+            };
             let peer = row.peers.get_or_insert(opening.peer, fresh);
             peer.asked += u64::from(!is_answer);
             peer.answered += u64::from(is_answer);
             peer.last_ns = peer.last_ns.max(opening.time_ns);
+            peer.name = peer.name.join(opening.name);
         } else if is_answer {
             row.others += 1;
         } else {

@@ -21,7 +21,7 @@ use super::everyday;
 use super::evidence::{Row, Service};
 use super::hosts::Host;
 use super::judge::Judge;
-use super::watch::Seen;
+use super::seen::Seen;
 use crate::alarm::Kind;
 use crate::net::{TCP, UDP};
 use crate::policy::Direction;

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use super::everyday;
 use super::evidence::{Row, Service};
 use super::scope::Servers;
+use super::seen::Seen;
 use super::suspicion::Troubles;
-use super::watch::Seen;
 use crate::net::{TCP, UDP};
 use crate::policy::Direction;
 
@@ -113,4 +113,18 @@ fn name_hosts(hosts: &mut [Host]) {
         *count += 1;
         host.name = format!("{word}{count}");
     }
+}
+
+/// Whether the port is of no common service.
+pub(super) fn is_odd(service: &Service) -> bool {
+    matches!(service.protocol, TCP | UDP) && everyday::find_role(service.protocol, service.port).is_none()
+}
+
+/// Unnamed ports that were answered, by direction and protocol.
+pub(super) fn count_odd_ports(host: &Host) -> BTreeMap<(Direction, u8), usize> {
+    let mut odd = BTreeMap::new();
+    for service in host.rows.keys().filter(|service| is_odd(service)) {
+        *odd.entry((service.direction, service.protocol)).or_default() += 1;
+    }
+    odd
 }

@@ -7,11 +7,12 @@ use ipnet::IpNet;
 
 use super::everyday;
 use super::evidence::{MAX_PEERS_BY_ROW, PeerEvidence, Row, Service};
-use super::hosts::{Host, list_hosts};
+use super::hosts::{Host, count_odd_ports, is_odd, list_hosts};
+use super::named::{Named, leave_unreachable_names, split_named};
 use super::prefixes::join_peers;
 use super::scope::Servers;
+use super::seen::Seen;
 use super::shared::{Shared, list_kinds};
-use super::watch::Seen;
 use super::wording::{show_evidence, show_need, show_service};
 use crate::alarm::Kind;
 use crate::capture::Timestamp;
@@ -34,8 +35,10 @@ const S: u64 = 1_000_000_000;
 pub(super) struct Proposal {
     pub(super) host: usize,
     pub(super) service: Service,
-    /// Empty: every peer.
+    /// Empty, and no names: every peer.
     pub(super) peers: Vec<IpNet>,
+    /// Peers that are reached by a name, with the name.
+    pub(super) named: Vec<Named>,
     pub(super) evidence: String,
     /// What a person should know of it.
     pub(super) remark: Option<String>,
@@ -68,7 +71,12 @@ pub(super) struct Outcome<'a> {
 }
 
 /// Decides about everything that was seen.
-pub(super) fn judge<'a>(mut seen: Seen<'a>, servers: &Servers<'_>, aggregate: bool) -> Outcome<'a> {
+pub(super) fn judge<'a>(
+    mut seen: Seen<'a>,
+    servers: &Servers<'_>,
+    aggregate: bool,
+    uses_names: bool,
+) -> Outcome<'a> {
     let (hosts, routers) = list_hosts(&mut seen, servers);
     let mut notes: Vec<String> = routers
         .iter()
@@ -89,6 +97,7 @@ pub(super) fn judge<'a>(mut seen: Seen<'a>, servers: &Servers<'_>, aggregate: bo
         taken_over: BTreeSet::new(),
         alike: BTreeMap::new(),
         aggregate,
+        uses_names,
         proposals: Vec::new(),
         refusals: Vec::new(),
         logins: BTreeMap::new(),
@@ -102,7 +111,8 @@ pub(super) fn judge<'a>(mut seen: Seen<'a>, servers: &Servers<'_>, aggregate: bo
         unlisted += judge.shorten_refusals(before);
     }
     let management = judge.judge_logins();
-    let Judge { proposals, refusals, taken_over, .. } = judge;
+    let Judge { mut proposals, refusals, taken_over, .. } = judge;
+    leave_unreachable_names(&mut proposals, &hosts, &seen);
     if unlisted > 0 {
         notes.push(format!("{unlisted} more services that are not proposed found no room in the list"));
     }
@@ -130,6 +140,8 @@ pub(super) struct Judge<'s, 'a> {
     /// So long that what may be an answer to something before it would have come again.
     pub(super) is_long: bool,
     pub(super) aggregate: bool,
+    /// Destinations become names where every opening passes by them.
+    pub(super) uses_names: bool,
     pub(super) proposals: Vec<Proposal>,
     pub(super) refusals: Vec<Refusal>,
     /// Those who log in, by service: host, peer, evidence.
@@ -240,6 +252,7 @@ impl Judge<'_, '_> {
                 host: number,
                 service: quiet,
                 peers: row.peers.addresses().map(IpNet::from).collect(),
+                named: Vec::new(),
                 evidence: show_evidence(row, &[], &self.seen.names),
                 remark: None,
             });
@@ -274,7 +287,7 @@ impl Judge<'_, '_> {
             };
             let remark =
                 format!("open to every peer, because {count} were seen from {} networks", networks.len());
-            self.propose(number, service, row, (Vec::new(), peers), Some(remark));
+            self.propose(number, service, row, (Vec::new(), Vec::new(), peers), Some(remark));
             return;
         }
         if row.others > 0 {
@@ -357,15 +370,19 @@ impl Judge<'_, '_> {
         if peers.is_empty() {
             return;
         }
+        let (named, addressed) = match (self.uses_names, service.direction) {
+            (true, Direction::Out) => split_named(&peers, &self.seen.names),
+            _ => (Vec::new(), peers.iter().map(|(peer, _)| *peer).collect()),
+        };
         let (prefixes, joined) = match self.aggregate {
-            true => join_peers(peers.iter().map(|(peer, _)| *peer)),
-            false => (peers.iter().map(|(peer, _)| IpNet::from(*peer)).collect(), None),
+            true => join_peers(addressed.into_iter()),
+            false => (addressed.into_iter().map(IpNet::from).collect(), None),
         };
         let remark = match (remark, joined) {
             (Some(remark), Some(joined)) => Some(format!("{remark}; {joined}")),
             (remark, joined) => remark.or(joined),
         };
-        self.propose(number, service, row, (prefixes, peers), remark);
+        self.propose(number, service, row, (prefixes, named, peers), remark);
     }
 
     fn propose(
@@ -373,14 +390,14 @@ impl Judge<'_, '_> {
         host: usize,
         service: &Service,
         row: &Row,
-        (prefixes, peers): (Vec<IpNet>, Vec<(IpAddr, PeerEvidence)>),
+        (prefixes, named, peers): (Vec<IpNet>, Vec<Named>, Vec<(IpAddr, PeerEvidence)>),
         remark: Option<String>,
     ) {
-        let evidence = match prefixes.is_empty() {
+        let evidence = match prefixes.is_empty() && named.is_empty() {
             true => show_evidence(row, &[], &self.seen.names),
             false => show_evidence(row, &peers, &self.seen.names),
         };
-        self.proposals.push(Proposal { host, service: *service, peers: prefixes, evidence, remark });
+        self.proposals.push(Proposal { host, service: *service, peers: prefixes, named, evidence, remark });
     }
 
     fn refuse_with_trouble(&mut self, number: usize, host: &Host, service: &Service, row: &Row, what: &str) {
@@ -470,17 +487,4 @@ impl Judge<'_, '_> {
         }
         management
     }
-}
-
-fn is_odd(service: &Service) -> bool {
-    matches!(service.protocol, TCP | UDP) && everyday::find_role(service.protocol, service.port).is_none()
-}
-
-/// Unnamed ports that were answered, by direction and protocol.
-fn count_odd_ports(host: &Host) -> BTreeMap<(Direction, u8), usize> {
-    let mut odd = BTreeMap::new();
-    for service in host.rows.keys().filter(|service| is_odd(service)) {
-        *odd.entry((service.direction, service.protocol)).or_default() += 1;
-    }
-    odd
 }

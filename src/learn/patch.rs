@@ -10,9 +10,9 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 use super::judge::Outcome;
 use super::record::Learned;
 use super::roles::{NeedDraft, RoleDraft, draft_roles};
+use super::seen::Seen;
 use super::text::{record, write_doubts};
-use super::watch::Seen;
-use super::wording::show_need;
+use super::wording::show_named_need;
 use crate::clock::show_duration;
 use crate::policy::{Direction, Policy};
 use crate::policy_file::{CompiledPolicy, compile_text};
@@ -49,7 +49,12 @@ pub(super) fn complete(
         add_role(&mut document, policy, role, &servers(role))?;
     }
     for (service, peers, evidence) in &outcome.management {
-        let need = NeedDraft { service: *service, peers: peers.clone(), comments: vec![evidence.clone()] };
+        let need = NeedDraft {
+            service: *service,
+            peers: peers.clone(),
+            names: Vec::new(),
+            comments: vec![evidence.clone()],
+        };
         let table = table_of(&mut document, &["policy"])?;
         add_need(table, "management", &need)?;
     }
@@ -142,7 +147,7 @@ fn add_need(table: &mut dyn TableLike, key: &str, need: &NeedDraft) -> anyhow::R
         prefix.push_str(&format!("    # {}\n", crate::escape::escape(comment)));
     }
     prefix.push_str("    ");
-    let mut value = Value::from(show_need(&need.service, &need.peers));
+    let mut value = Value::from(show_named_need(&need.service, &need.names, &need.peers));
     value.decor_mut().set_prefix(prefix);
     array.push_formatted(value);
     array.set_trailing("\n");

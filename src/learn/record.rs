@@ -7,8 +7,11 @@ use crate::capture::Damage;
 /// What was learnt.
 #[derive(Clone, Debug, Serialize)]
 pub struct Learned {
-    /// The captures.
+    /// The captures, or the interface whose gate has kept it.
     pub files: Vec<String>,
+    /// Answered openings that a gate has kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub openings: Option<u64>,
     /// Time of the first packet, RFC 3339. `None`: there is none.
     pub from: Option<String>,
     /// Time of the last packet.

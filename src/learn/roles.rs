@@ -1,6 +1,7 @@
 //! Needs that the same servers have become roles: equal needs alone, so that no server gets what it was not seen to do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -19,6 +20,7 @@ const MAX_SHOWN: usize = 4;
 pub(super) struct NeedDraft {
     pub(super) service: Service,
     pub(super) peers: Vec<IpNet>,
+    pub(super) names: Vec<Arc<str>>,
     pub(super) comments: Vec<String>,
 }
 
@@ -36,15 +38,16 @@ pub(super) fn draft_roles(
     hosts: &[Host],
     taken: &BTreeSet<String>,
 ) -> Vec<RoleDraft> {
-    let mut by_need: BTreeMap<(Service, &[IpNet]), Vec<&Proposal>> = BTreeMap::new();
+    let mut by_need: BTreeMap<(Service, &[IpNet], Vec<Arc<str>>), Vec<&Proposal>> = BTreeMap::new();
     for proposal in proposals {
-        by_need.entry((proposal.service, &proposal.peers)).or_default().push(proposal);
+        by_need.entry((proposal.service, &proposal.peers, proposal.names())).or_default().push(proposal);
     }
     let mut by_hosts: BTreeMap<BTreeSet<usize>, Vec<NeedDraft>> = BTreeMap::new();
-    for ((service, peers), proposals) in by_need {
+    for ((service, peers, names), proposals) in by_need {
         let needed_by = proposals.iter().map(|proposal| proposal.host).collect();
         let comments = comment(&proposals, hosts);
-        by_hosts.entry(needed_by).or_default().push(NeedDraft { service, peers: peers.to_vec(), comments });
+        let need = NeedDraft { service, peers: peers.to_vec(), names, comments };
+        by_hosts.entry(needed_by).or_default().push(need);
     }
     let mut names = taken.clone();
     let mut roles = Vec::new();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::evidence::Service;
 use super::hosts::Host;
-use super::watch::Seen;
+use super::seen::Seen;
 use crate::alarm::Kind;
 
 /// What a server had a part in.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::scope::ServerId;
 use crate::abi::Reason;
 use crate::alarm::{Alarm, Change, Engine, Kind, Part, Scope};
-use crate::capture::{Facts, Frame, Timestamp};
+use crate::capture::{Facts, Frame, Position, Timestamp};
 use crate::clock::Clock;
 use crate::drops::{DropEvent, DropVerdict, Origin, ReasonCode, Seeded, ServerRef};
 use crate::net::is_icmp;
@@ -98,6 +98,30 @@ impl Suspicion {
         self.take(changes);
     }
 
+    /// As [`Suspicion::note`], of an opening of which no packet is known: both ends, and what was opened.
+    pub(super) fn note_opening(
+        &mut self,
+        server: ServerId,
+        time_ns: Timestamp,
+        (source, destination): (IpAddr, IpAddr),
+        (protocol, port): (u8, u16),
+    ) {
+        let facts = Facts {
+            source,
+            destination,
+            protocol,
+            source_port: 0,
+            destination_port: port,
+            tcp_flags: if protocol == crate::net::TCP { crate::net::tcp_flags::SYN } else { 0 },
+            hop_limit: 64,
+            position: Position::Whole,
+            is_tagged: false,
+            ip_at: 0,
+            transport_at: 0,
+        };
+        self.note(server, &Frame { bytes: Vec::new(), time_ns, ..Frame::default() }, &facts);
+    }
+
     fn drop_of(&self, server: ServerId, frame: &Frame, facts: &Facts, now: Clock) -> DropEvent {
         let has_ports = crate::net::has_ports(facts.protocol);
         let icmp_type = u8::try_from(facts.destination_port).ok().filter(|_| is_icmp(facts.protocol));
@@ -179,21 +203,32 @@ impl Suspicion {
 impl Troubles {
     fn note(&mut self, part: &Part) {
         let began_ns = u64::try_from(part.first.as_nanosecond()).unwrap_or(0);
-        // a fetch may be the update of every night, so it does not say that a server was taken over
-        if part.kind != Kind::Fetch {
-            self.first_ns = Some(self.first_ns.map_or(began_ns, |first| first.min(began_ns)));
-        }
-        self.is_scan |= part.kind == Kind::Scan;
-        let Some(sample) = &part.sample else { return };
-        let services: Vec<(u8, u16)> = match part.scope {
-            Scope::Service | Scope::Reason => vec![(sample.protocol, sample.port)],
-            Scope::Ports | Scope::Rest | Scope::Gate | Scope::Answers => {
+        let services: Vec<(u8, u16)> = match (&part.sample, part.scope) {
+            (None, _) => Vec::new(),
+            (Some(sample), Scope::Service | Scope::Reason) => vec![(sample.protocol, sample.port)],
+            (Some(sample), Scope::Ports | Scope::Rest | Scope::Gate | Scope::Answers) => {
                 part.ports.iter().map(|port| (sample.protocol, *port)).collect()
             }
         };
+        self.note_kind(part.kind, began_ns, services, part.contacted);
+    }
+
+    /// Notes a part of an alarm.
+    pub(super) fn note_kind(
+        &mut self,
+        kind: Kind,
+        began_ns: Timestamp,
+        services: Vec<(u8, u16)>,
+        contacted: Option<IpAddr>,
+    ) {
+        // a fetch may be the update of every night, so it does not say that a server was taken over
+        if kind != Kind::Fetch {
+            self.first_ns = Some(self.first_ns.map_or(began_ns, |first| first.min(began_ns)));
+        }
+        self.is_scan |= kind == Kind::Scan;
         for service in services {
             if self.by_service.len() < MAX_SERVICES || self.by_service.contains_key(&service) {
-                self.by_service.entry(service).or_default().insert((part.kind, part.contacted));
+                self.by_service.entry(service).or_default().insert((kind, contacted));
             }
         }
     }

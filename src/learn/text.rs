@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use anyhow::bail;
 use ipnet::IpNet;
@@ -9,10 +10,11 @@ use ipnet::IpNet;
 use super::evidence::Service;
 use super::hosts::Host;
 use super::judge::{Outcome, Proposal, Refusal};
+use super::kept::show_span;
 use super::record::{Learned, ProposedRecord, RefusedRecord};
 use super::roles::{NeedDraft, RoleDraft, draft_roles};
-use super::wording::{show_need, show_service};
-use crate::compile::compile;
+use super::wording::{show_named_need, show_need, show_service};
+use crate::compile::{compile, is_special};
 use crate::net::{TCP, show_mac, show_prefix};
 use crate::policy::{Direction, parse};
 
@@ -33,6 +35,14 @@ pub(super) fn complete(mut learned: Learned, outcome: Outcome<'_>) -> anyhow::Re
     record(&mut learned, &roles, &outcome);
     if roles.is_empty() && outcome.management.is_empty() {
         let notes: Vec<String> = learned.notes.iter().map(|note| format!("\nnote: {note}")).collect();
+        if outcome.seen.is_from_gate {
+            bail!(
+                "the gate has kept nothing that a server needs, {}{}\nhelp: it keeps what passes while the policy observes, \
+                 or while `learn --for` runs",
+                show_span(&outcome.seen),
+                notes.concat()
+            );
+        }
         bail!(
             "the captures show nothing that a server needs{}\nhelp: were they taken at the DMZ-facing interface, in \
              both directions, and are these the servers?",
@@ -72,7 +82,7 @@ pub(super) fn record(learned: &mut Learned, roles: &[RoleDraft], outcome: &Outco
             learned.proposed.push(ProposedRecord {
                 servers: role.hosts.iter().map(name).collect(),
                 direction: need.service.direction.key(),
-                need: show_need(&need.service, &need.peers),
+                need: show_named_need(&need.service, &need.names, &need.peers),
                 evidence: need.comments.join("; "),
             });
         }
@@ -94,7 +104,7 @@ pub(super) fn record(learned: &mut Learned, roles: &[RoleDraft], outcome: &Outco
 pub(super) fn write_doubts(learned: &Learned) -> String {
     let mut text = String::new();
     if !learned.notes.is_empty() {
-        text.push_str("# What the captures can't tell, and what they show beside needs:\n");
+        text.push_str("# What this evidence can't tell, and what it shows beside needs:\n");
         learned.notes.iter().for_each(|note| push_comment(&mut text, "", &format!("- {note}")));
         text.push_str("#\n");
     }
@@ -121,15 +131,14 @@ fn write_policy(learned: &Learned, roles: &[RoleDraft], outcome: &Outcome<'_>) -
         (Some(from), Some(to)) => format!(", from {from} to {to}"),
         _ => String::new(),
     };
-    push_comment(
-        &mut text,
-        "",
-        &format!(
-            "Learnt by portcullis from {}: {} packets{span}.",
-            learned.files.join(", "),
-            learned.packets
-        ),
-    );
+    let sources = learned.files.join(", ");
+    let head = match learned.openings {
+        Some(openings) => {
+            format!("Learnt by portcullis from the gate on {sources}: {openings} answered openings{span}.")
+        }
+        None => format!("Learnt by portcullis from {sources}: {} packets{span}.", learned.packets),
+    };
+    push_comment(&mut text, "", &head);
     text.push_str(
         "#\n# Each need has its evidence above it: first and last time (UTC), how often, and with whom. Take out what\n# \
          nobody needs, then sign the rest. It drops nothing before you write \"enforce\":\n#   portcullis check FILE    \
@@ -160,6 +169,7 @@ fn write_policy(learned: &Learned, roles: &[RoleDraft], outcome: &Outcome<'_>) -
             text.push_str("]\n");
         }
     }
+    write_names(&mut text, outcome);
     for role in roles {
         write_role(&mut text, role, &sets);
     }
@@ -175,7 +185,7 @@ fn draft_sets(roles: &[RoleDraft]) -> BTreeMap<Vec<IpNet>, String> {
     let mut sets = BTreeMap::new();
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     for need in roles.iter().flat_map(|role| &role.needs) {
-        if need.peers.len() <= MAX_INLINE_PEERS || sets.contains_key(&need.peers) {
+        if need.peers.len() <= MAX_INLINE_PEERS || !need.names.is_empty() || sets.contains_key(&need.peers) {
             continue;
         }
         let word = show_service(&need.service).replace('/', "-");
@@ -187,11 +197,36 @@ fn draft_sets(roles: &[RoleDraft]) -> BTreeMap<Vec<IpNet>, String> {
 }
 
 fn show_drafted(need: &NeedDraft, sets: &BTreeMap<Vec<IpNet>, String>) -> String {
-    match sets.get(&need.peers) {
+    match sets.get(&need.peers).filter(|_| need.names.is_empty()) {
         Some(set) => {
             format!("{} {} @{set}", show_service(&need.service), need.service.direction.preposition())
         }
-        None => show_need(&need.service, &need.peers),
+        None => show_named_need(&need.service, &need.names, &need.peers),
+    }
+}
+
+/// The resolvers whose answers name destinations, and the addresses among these that a name may point to only if the
+/// policy says so.
+fn write_names(text: &mut String, outcome: &Outcome<'_>) {
+    let named = || outcome.proposals.iter().flat_map(|proposal| &proposal.named);
+    let resolvers: BTreeSet<IpAddr> =
+        named().filter_map(|(name, _)| outcome.seen.names.resolvers_of(name)).flatten().copied().collect();
+    if resolvers.is_empty() {
+        return;
+    }
+    let private: BTreeSet<IpNet> =
+        named().map(|(_, peer)| *peer).filter(|peer| is_special(peer.addr())).collect();
+    text.push_str("\n[names]\n");
+    push_comment(
+        text,
+        "",
+        "Their answers open addresses. Where the default route leads to one, a gate is attached only with forgeable = true, \
+         for its answers could be forged: better ask a resolver on the router.",
+    );
+    let _ = writeln!(text, "resolvers = {}", list(resolvers.iter().map(ToString::to_string)));
+    if !private.is_empty() {
+        push_comment(text, "", "Names pointed there, although these are no global addresses.");
+        let _ = writeln!(text, "private = {}", list(private.iter().map(show_prefix)));
     }
 }
 
@@ -281,7 +316,9 @@ fn write_calls_test(text: &mut String, host: &Host, proposals: &[&Proposal], tro
     let denied: BTreeSet<String> = never.chain(of_troubles).collect();
     let _ = writeln!(text, "\n[[tests]]\nfrom = \"{}\"", host.name);
     if !calls.is_empty() {
-        let accept = calls.iter().map(|proposal| show_need(&proposal.service, &proposal.peers));
+        let accept = calls
+            .iter()
+            .map(|proposal| show_named_need(&proposal.service, &proposal.names(), &proposal.peers));
         let _ = writeln!(text, "accept = {}", list(accept));
     }
     let _ = writeln!(text, "deny = {}\nonly = true", list(denied));

@@ -7,18 +7,15 @@
 
 use std::net::IpAddr;
 
-use super::dns::Names;
-use super::everyday;
-use super::evidence::{Evidence, Opening, Service};
+use super::evidence::{NameUse, Opening, Service};
 use super::flows::{Flow, Flows, Step};
-use super::macs::Macs;
-use super::scope::{Scope, ServerId, Servers};
-use super::suspicion::{Suspicion, Troubles};
+use super::scope::Servers;
+use super::seen::Seen;
+use super::suspicion::Suspicion;
 use crate::capture::{Facts, Frame, LinkType, Position, Timestamp, Trouble};
 use crate::net::tcp_flags::{ACK, FIN, RST, SYN};
 use crate::net::{TCP, UDP, find_icmp_answer, is_icmp, read_udp_payload};
 use crate::policy::Direction;
-use std::collections::BTreeMap;
 
 /// How long after the begin of a capture a datagram may answer a question from before.
 const ANSWER_NS: u64 = 30_000_000_000;
@@ -32,32 +29,6 @@ const DNS: u16 = 53;
 const LINK_ICMPV6: std::ops::RangeInclusive<u16> = 130..=143;
 const IGMP: u8 = crate::net::IGMP;
 
-/// Everything that captures show.
-pub(super) struct Seen<'a> {
-    pub(super) scope: Scope<'a>,
-    pub(super) evidence: Evidence,
-    pub(super) troubles: BTreeMap<ServerId, Troubles>,
-    pub(super) names: Names,
-    pub(super) macs: Macs,
-    /// When each rule of the policy was last used, and how often.
-    pub(super) uses: BTreeMap<u32, (Timestamp, u64)>,
-    /// Packets that came from another server's MAC: forger, address, number.
-    pub(super) forged: BTreeMap<(IpAddr, IpAddr), u64>,
-    /// Connections that began before: server, its port, peer, the peer's port, protocol.
-    pub(super) before: BTreeMap<(IpAddr, u16, IpAddr, u16, u8), u64>,
-    pub(super) more_before: u64,
-    pub(super) packets: u64,
-    pub(super) first_ns: Option<Timestamp>,
-    pub(super) last_ns: Timestamp,
-    from_servers: u64,
-    to_servers: u64,
-    unread: u64,
-    forgotten: u64,
-    has_macs: bool,
-    /// DHCP requests without an address.
-    pub(super) has_dhcp: bool,
-}
-
 /// Reads frames.
 pub(super) struct FrameReader<'a> {
     seen: Seen<'a>,
@@ -69,37 +40,18 @@ pub(super) struct FrameReader<'a> {
 
 /// Both ends of a connection, by who opened it.
 #[derive(Clone, Copy)]
-struct Ends {
-    opener: (IpAddr, u16),
-    answerer: (IpAddr, u16),
-    protocol: u8,
+pub(super) struct Ends {
+    pub(super) opener: (IpAddr, u16),
+    pub(super) answerer: (IpAddr, u16),
+    pub(super) protocol: u8,
     /// The port or the type that was opened.
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl<'a> FrameReader<'a> {
     pub(super) fn new(servers: &'a Servers<'a>, is_increment: bool) -> FrameReader<'a> {
         FrameReader {
-            seen: Seen {
-                scope: Scope::new(servers),
-                evidence: Evidence::default(),
-                troubles: BTreeMap::new(),
-                names: Names::default(),
-                macs: Macs::default(),
-                uses: BTreeMap::new(),
-                forged: BTreeMap::new(),
-                before: BTreeMap::new(),
-                more_before: 0,
-                packets: 0,
-                first_ns: None,
-                last_ns: 0,
-                from_servers: 0,
-                to_servers: 0,
-                unread: 0,
-                forgotten: 0,
-                has_macs: false,
-                has_dhcp: false,
-            },
+            seen: Seen::new(servers),
             flows: Flows::default(),
             suspicion: Suspicion::new(),
             is_increment,
@@ -265,7 +217,13 @@ impl<'a> FrameReader<'a> {
             && self.is_answer_to_server(facts)
             && let Some(payload) = read_udp_payload(&frame.bytes)
         {
-            self.seen.names.note(payload.captured);
+            let seen = &mut self.seen;
+            // what asks a server of the DMZ is never seen by a gate, and what it answers neither
+            let asked_by = match seen.scope.holds(facts.source) {
+                true => None,
+                false => seen.scope.number(facts.destination),
+            };
+            seen.names.note(payload.captured, asked_by, facts.source, frame.time_ns);
         }
     }
 
@@ -327,7 +285,9 @@ impl<'a> FrameReader<'a> {
         }
         let Some(server) = seen.scope.number(opener) else { return };
         let service = Service { direction: Direction::Out, protocol: ends.protocol, port: ends.port };
-        let opening = Opening { service, peer, from_port: ends.opener.1, time_ns: frame.time_ns, is_early };
+        let name = NameUse::of(seen.find_name(server, peer, frame.time_ns));
+        let opening =
+            Opening { service, peer, from_port: ends.opener.1, time_ns: frame.time_ns, is_early, name };
         seen.evidence.note_asked(server, &opening);
         let is_chatter = seen.scope.is_for_all(peer) || ends.protocol == IGMP;
         if let Some(facts) = facts.filter(|_| !is_chatter) {
@@ -346,7 +306,11 @@ impl<'a> FrameReader<'a> {
         }
         let Some(server) = seen.scope.number(opener) else { return };
         let service = Service { direction: Direction::Out, protocol: ends.protocol, port: ends.port };
-        let opening = Opening { service, peer, from_port: ends.opener.1, time_ns, is_early };
+        let name = match was_asked {
+            true => NameUse::Unused,
+            false => NameUse::of(seen.find_name(server, peer, time_ns)),
+        };
+        let opening = Opening { service, peer, from_port: ends.opener.1, time_ns, is_early, name };
         seen.evidence.note_answered(server, &opening, was_asked);
     }
 
@@ -362,7 +326,8 @@ impl<'a> FrameReader<'a> {
         }
         let Some(server) = seen.scope.number(server) else { return };
         let service = Service { direction: Direction::In, protocol: ends.protocol, port: ends.port };
-        let opening = Opening { service, peer, from_port: ends.opener.1, time_ns, is_early };
+        let name = NameUse::Unused;
+        let opening = Opening { service, peer, from_port: ends.opener.1, time_ns, is_early, name };
         seen.evidence.note_answered(server, &opening, false);
     }
 
@@ -388,101 +353,6 @@ impl<'a> FrameReader<'a> {
         seen.forgotten = self.flows.forgotten;
         seen
     }
-}
-
-impl Seen<'_> {
-    fn find_rule(&self, server: IpAddr, direction: Direction, ends: &Ends) -> Option<u32> {
-        let (own_port, peer) = match direction {
-            Direction::In => (ends.port, ends.opener.0),
-            Direction::Out | Direction::Quiet => (ends.opener.1, ends.answerer.0),
-        };
-        self.scope.find_rule(server, direction, (ends.protocol, ends.port, own_port), peer)
-    }
-
-    /// Notes that a rule of the policy was used. `false`: no rule permits it.
-    fn note_use(&mut self, server: IpAddr, direction: Direction, ends: &Ends, time_ns: Timestamp) -> bool {
-        let Some(rule) = self.find_rule(server, direction, ends) else {
-            // what is quiet stays quiet
-            return direction == Direction::Out && self.find_rule(server, Direction::Quiet, ends).is_some();
-        };
-        let used = self.uses.entry(rule).or_insert((time_ns, 0));
-        used.0 = used.0.max(time_ns);
-        used.1 += 1;
-        true
-    }
-
-    /// What the captures can't tell.
-    pub(super) fn list_notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        match (self.from_servers, self.to_servers) {
-            (0, 0) => notes.push("no packet comes from a server or goes to one".to_owned()),
-            (0, _) => notes.push(
-                "no packet comes from a server: one direction was captured. Of TCP the other one is known by what \
-                 follows. Whether datagrams were answered is unknown"
-                    .to_owned(),
-            ),
-            (_, 0) => notes.push(
-                "no packet goes to a server: one direction was captured. Of TCP the other one is known by what \
-                 follows. Whether datagrams were answered is unknown"
-                    .to_owned(),
-            ),
-            _ => {}
-        }
-        if !self.has_macs && self.packets > 0 {
-            notes.push(
-                "the captures have no MACs of the link, so a forged address would not be noticed, and the two \
-                 addresses of one machine are two servers"
-                    .to_owned(),
-            );
-        }
-        let before = self.before.len() as u64 + self.more_before;
-        if before > 0 {
-            let first: Vec<String> = self.before.keys().take(3).map(show_before).collect();
-            notes.push(format!(
-                "{before} connections began before the capture, so nobody knows who opened them: {}{}",
-                first.join(", "),
-                if before > 3 { ", ..." } else { "" }
-            ));
-        }
-        for (count, what) in [
-            (
-                self.unread,
-                "packets could not be read: too little of them was captured, or their link type is unknown",
-            ),
-            (
-                self.forgotten,
-                "connections were forgotten for want of room. What went on of them counts as begun before",
-            ),
-            (self.scope.crowded, "openings were of servers that found no room"),
-            (
-                self.evidence.servers.values().map(|server| server.folded).sum(),
-                "answered openings were of services that found no room",
-            ),
-        ] {
-            if count > 0 {
-                notes.push(format!("{count} {what}"));
-            }
-        }
-        if self.has_dhcp {
-            notes.push("somebody asks for an address by DHCP: if servers do, set `dhcp = true`".to_owned());
-        }
-        notes
-    }
-
-    /// Whether one direction is missing, so that nobody knows which datagrams were answered.
-    pub(super) fn is_one_way(&self) -> bool {
-        (self.from_servers == 0) != (self.to_servers == 0)
-    }
-
-    /// Whether an unanswered opening is all that can be expected.
-    pub(super) fn needs_no_answer(service: &Service) -> bool {
-        service.direction == Direction::Out && everyday::is_one_way(service.protocol, service.port)
-    }
-}
-
-fn show_before((server, port, peer, peer_port, protocol): &(IpAddr, u16, IpAddr, u16, u8)) -> String {
-    let protocol = crate::net::name_protocol(*protocol);
-    format!("{server} port {port} with {peer} port {peer_port} ({protocol})")
 }
 
 fn read_sequence(frame: &Frame, facts: &Facts) -> u32 {

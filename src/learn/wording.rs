@@ -1,6 +1,7 @@
 //! Needs and their evidence in words.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -34,6 +35,16 @@ pub(super) fn show_service(service: &Service) -> String {
         selector if selector.whole() == (0..=0) => protocol.into_owned(),
         _ => format!("{protocol}/{}", service.port),
     }
+}
+
+/// A need with names, which stand before the addresses.
+pub(super) fn show_named_need(service: &Service, names: &[Arc<str>], peers: &[IpNet]) -> String {
+    if names.is_empty() {
+        return show_need(service, peers);
+    }
+    let words = names.iter().map(ToString::to_string).chain(peers.iter().map(show_prefix));
+    let words: Vec<String> = words.collect();
+    format!("{} {} {}", show_service(service), service.direction.preposition(), words.join(", "))
 }
 
 /// A need of a service. Without peers it is for every peer.

@@ -103,15 +103,12 @@ impl Sketch {
 
     fn write_sets(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "\n[sets]")?;
-        match self.client {
-            Some(client) => {
-                writeln!(out, "bastion = [\"{client}\"]    # GUESS: your ssh session comes from there")?
-            }
-            None => writeln!(
-                out,
-                "# You did not come by ssh. From where do you log in to the servers?\n# bastion = [\"203.0.113.7\"]"
-            )?,
-        }
+        let bastion = match self.client {
+            Some(client) => format!("bastion = [\"{client}\"]    # GUESS: your ssh session comes from there"),
+            None => "# You did not come by ssh. From where do you log in to the servers?\n# bastion = [\"203.0.113.7\"]"
+                .to_owned(),
+        };
+        writeln!(out, "{bastion}")?;
         if self.resolvers.is_empty() {
             return Ok(());
         }

@@ -136,6 +136,17 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     let against = ["learn", "-j", "--against", &policy, "--unused", "1s", &learnt];
     compare(&mut page, "learn", &run(&against));
 
+    testbed.attach(&dmz_with("mode = \"observe\""));
+    let web = TcpServer::start(&testbed.dmz, 80);
+    let (gate, target) = (testbed.open_gate(), SocketAddr::new(ip(V4.web), 80));
+    eventually("the gate has kept something", || {
+        let stream = connect(&testbed.internet, ip(V4.peer), target, Wait::AtMost(PATIENCE));
+        stream.is_ok() && gate.has_evidence().expect("a table")
+    });
+    drop((web, gate));
+    compare(&mut page, "learn", &run(&["learn", "-j", "-i", NIC, "--from", "1h"]));
+    testbed.detach();
+
     // with a daemon, and traffic
     let mut daemon = testbed.daemon(&dmz(), &[]);
     testbed.wait_for_consumer();

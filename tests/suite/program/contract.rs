@@ -6,14 +6,14 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
-    address, class_limits, counted_need, counter, decision, domain, edit_cell, edit_key, flow, flow_key,
-    fragment, fragment_key, frequent, frequent_address, given_back, grant, granted, granted_key, half_open,
-    ledger_key, ledger_row, lessors, limit, limit_key, load_constants, lookup, mac_key, name,
-    name_connection, name_event, name_event_key, name_key, name_need_key, name_pattern, name_peer_key,
-    name_share, need, need_key, need_use, opening, opening_bucket, peer_key, peer_match, prefix_key,
-    private_run, quarantine, query, question, range_key, refused_fragment, resolver, router_key,
-    row_addresses, row_counts, row_quota, rule, sample, server, settings, share_key, stream, sweep_request,
-    sweep_row,
+    address, class_limits, counted_need, counter, decision, domain, edit_cell, edit_key, evidence,
+    evidence_key, exchange, flow, flow_key, fragment, fragment_key, frequent, frequent_address, given_back,
+    grant, granted, granted_key, half_open, ledger_key, ledger_row, lessors, limit, limit_key,
+    load_constants, lookup, mac_key, name, name_connection, name_event, name_event_key, name_key,
+    name_need_key, name_pattern, name_peer_key, name_share, need, need_key, need_use, opening,
+    opening_bucket, peer_key, peer_match, prefix_key, private_run, quarantine, query, question, range_key,
+    refused_fragment, resolver, router_key, row_addresses, row_counts, row_quota, rule, sample, server,
+    settings, share_key, stream, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -105,6 +105,9 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(need_use 16: openings = 0, last_ns = 8),
         assert_layout!(counted_need 40: identity = 0, since_s = 24, live_since_s = 32),
         assert_layout!(lessors 72: known = 0, count = 64, zero = 68),
+        assert_layout!(evidence_key 24: peer = 0, server = 16, port = 20, protocol = 22, direction = 23),
+        assert_layout!(evidence 40: answered = 0, asked = 8, first_ns = 16, last_ns = 24, nonce = 32, rows = 36),
+        assert_layout!(exchange 24: last_ns = 0, sequence = 8, step = 12, by_server = 16, zero = 20),
         assert_layout!(fragment_key 40: source = 0, destination = 16, id = 32, protocol = 36, zero = 37),
         assert_layout!(fragment 32: passed_ns = 0, rule = 8, generation = 12, headers_bytes = 16,
             protocol = 20, zero = 21, later_bytes = 24, edits = 28),

@@ -57,6 +57,57 @@ fn a_log_line_needs_no_answer() {
 }
 
 #[test]
+fn a_destination_is_named_where_every_opening_followed_an_answer_and_has_its_address_elsewhere() {
+    const WEB: &str = "192.0.2.80";
+    let capture = hour(|capture| {
+        for minute in [1, 20] {
+            let mirror = format!("198.51.100.{}", 90 + minute);
+            capture.look_up(minute * MINUTE, WEB, "198.51.100.53", "deb.vendor.example", &[&mirror]);
+            capture.connect(minute * MINUTE + SECOND, WEB, &mirror, 80);
+        }
+        // once after the time of the answer
+        capture.look_up(2 * MINUTE, WEB, "198.51.100.53", "late.vendor.example", &["198.51.100.81"]);
+        capture.connect(10 * MINUTE, WEB, "198.51.100.81", 5432);
+        // somebody else has asked, and nobody
+        capture.look_up(
+            11 * MINUTE,
+            "192.0.2.81",
+            "198.51.100.53",
+            "other.vendor.example",
+            &["198.51.100.83"],
+        );
+        capture.connect(11 * MINUTE + SECOND, WEB, "198.51.100.83", 3306);
+        capture.connect(12 * MINUTE, WEB, "198.51.100.82", 3306);
+    });
+    let scene = Scene::new();
+    let learned = scene.learn(&capture);
+    let of_web: Vec<String> =
+        needs(&learned).into_iter().filter(|need| need.starts_with("web1 out")).collect();
+    assert_eq!(
+        of_web,
+        [
+            "web1 out tcp/3306 to 198.51.100.82, 198.51.100.83",
+            "web1 out tcp/5432 to 198.51.100.81",
+            "web1 out tcp/80 to deb.vendor.example",
+            "web1 out udp/53 to 198.51.100.53",
+        ]
+    );
+    let text = &learned.text;
+    assert!(text.contains("resolvers = [\"198.51.100.53\"]"), "{text}");
+    assert!(text.contains("private = [\"198.51.100.91\", \"198.51.100.110\"]"), "{text}");
+    let policy = scene.policy("dmz0.toml", text);
+    let report = run_tests(&policy.policy, &policy.tables).expect("a run");
+    assert_eq!(report.failed, 0, "{}", report.describe());
+    // a policy that has no resolvers gets addresses
+    let bare = scene.policy(
+        "bare.toml",
+        "[roles.web]\nin = [\"tcp/443\"]\n[servers.web1]\naddresses = [\"192.0.2.80\"]\nroles = [\"web\"]\n",
+    );
+    let patch = scene.learn_against(&capture, &bare, None).text;
+    assert!(patch.contains("tcp/80 to 198.51.100.91, 198.51.100.110"), "{patch}");
+}
+
+#[test]
 fn who_opened_is_said_by_the_first_packet_and_never_by_ports() {
     let capture = hour(|capture| {
         // from a port of a service to one of a client

@@ -10,6 +10,7 @@ mod dhcp;
 mod edits;
 mod elsewhere;
 mod evasion;
+mod evidence;
 pub mod fast_path;
 mod fragment_fate;
 mod fragments;

@@ -44,7 +44,7 @@ const TABLES: [(&str, u32); 11] = [
 const HEARD_BYTES: u32 = 8192;
 
 /// Tables that packets change. Per-CPU ones are read through the gate.
-const FLOW_MAPS: [&str; 9] = [
+const FLOW_MAPS: [&str; 11] = [
     "established",
     "half_open",
     "datagrams",
@@ -54,6 +54,8 @@ const FLOW_MAPS: [&str; 9] = [
     "refused_fragments",
     "lessors",
     "limits",
+    "evidence",
+    "exchanges",
 ];
 
 /// The memory of peers that asked: arrays, which the tracker alone writes.
