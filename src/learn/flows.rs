@@ -13,6 +13,16 @@ const HALF: usize = 1 << 16;
 /// One end of a connection.
 pub(super) type End = (IpAddr, u16);
 
+/// Both ends of a connection, by who opened it.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) opener: (IpAddr, u16),
+    pub(super) answerer: (IpAddr, u16),
+    pub(super) protocol: u8,
+    /// The port or the type that was opened.
+    pub(super) port: u16,
+}
+
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {

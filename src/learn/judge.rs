@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::everyday;
 use super::evidence::{MAX_PEERS_BY_ROW, PeerEvidence, Row, Service};
 use super::hosts::{Host, count_odd_ports, is_odd, list_hosts};
-use super::named::{Named, leave_unreachable_names, split_named};
+use super::named::{Named, Proposal, leave_unreachable_names, split_named};
 use super::prefixes::join_peers;
 use super::scope::Servers;
 use super::seen::Seen;
@@ -29,20 +29,6 @@ const MAX_ODD_PORTS: usize = 32;
 const MAX_REFUSALS_BY_HOST: usize = 64;
 const MAX_REFUSALS: usize = 4096;
 const S: u64 = 1_000_000_000;
-
-/// A need that is proposed for one server.
-#[derive(Clone, Debug)]
-pub(super) struct Proposal {
-    pub(super) host: usize,
-    pub(super) service: Service,
-    /// Empty, and no names: every peer.
-    pub(super) peers: Vec<IpNet>,
-    /// Peers that are reached by a name, with the name.
-    pub(super) named: Vec<Named>,
-    pub(super) evidence: String,
-    /// What a person should know of it.
-    pub(super) remark: Option<String>,
-}
 
 /// What is not proposed.
 #[derive(Clone, Debug)]

@@ -7,10 +7,8 @@ use jiff::Timestamp as Moment;
 use serde_json::Value;
 
 use super::evidence::{NameUse, PeerEvidence, Service};
-use super::record::Learned;
 use super::seen::Seen;
 use super::suspicion::Suspicion;
-use super::{Request, Servers, wording};
 use crate::alarm::Kind;
 use crate::capture::Timestamp;
 use crate::history::{KeptOpening, OpenedService};
@@ -38,28 +36,24 @@ pub struct Kept {
     pub notes: Vec<String>,
 }
 
-/// Learns from what a gate has kept. The servers are those of a policy.
-///
-/// # Errors
-/// When a policy can't be made of it.
-pub fn learn_from_gate(kept: Kept, request: &Request<'_>) -> anyhow::Result<Learned> {
-    let mut seen = Seen::new(&request.servers);
+/// Adds what a gate has kept. Returns how many openings were answered, and notes for the reader.
+pub(super) fn add_kept(
+    seen: &mut Seen<'_>,
+    kept: Kept,
+    compiled: &CompiledPolicy,
+    is_increment: bool,
+) -> (u64, Vec<String>) {
     seen.first_ns = Some(to_ns(kept.from));
     seen.last_ns = to_ns(kept.to).max(to_ns(kept.from));
     seen.is_from_gate = true;
     let mut notes = kept.notes;
-    let counted: u64 = kept.openings.iter().map(|opening| opening.answered).sum();
-    if let Servers::Policy(compiled) = &request.servers {
-        let strangers = add_openings(&mut seen, kept.openings, compiled, request.is_increment);
-        if strangers > 0 {
-            notes.push(format!("{strangers} openings are of servers that this policy does not have"));
-        }
-        add_alarms(&mut seen, &kept.alarms, compiled);
+    let counted = kept.openings.iter().map(|opening| opening.answered).sum();
+    let strangers = add_openings(seen, kept.openings, compiled, is_increment);
+    if strangers > 0 {
+        notes.push(format!("{strangers} openings are of servers that this policy does not have"));
     }
-    let mut learned = super::begin(&seen, vec![kept.interface]);
-    learned.openings = Some(counted);
-    learned.notes.extend(notes);
-    super::complete(learned, seen, request)
+    add_alarms(seen, &kept.alarms, compiled);
+    (counted, notes)
 }
 
 fn to_ns(time: Moment) -> Timestamp {
@@ -151,10 +145,4 @@ fn add_alarms(seen: &mut Seen<'_>, alarms: &[Value], compiled: &CompiledPolicy) 
 fn read_service(text: &str) -> Option<(u8, Option<u16>)> {
     let (protocol, port) = text.split_once('/').map_or((text, None), |(name, port)| (name, Some(port)));
     Some((find_protocol(protocol)?, port.and_then(|port| port.parse().ok())))
-}
-
-/// As in "from 2026-11-22 15:00:00 to 2026-11-22 16:00:00".
-pub(super) fn show_span(seen: &Seen<'_>) -> String {
-    let first_ns = seen.first_ns.unwrap_or(0);
-    format!("from {} to {}", wording::show_moment(first_ns), wording::show_moment(seen.last_ns))
 }

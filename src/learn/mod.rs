@@ -57,7 +57,7 @@ use std::time::Duration;
 use crate::capture::Merge;
 use crate::policy_file::CompiledPolicy;
 pub use dns::{Answer, read_answer};
-pub use kept::{Kept, learn_from_gate};
+pub use kept::Kept;
 pub use record::{Learned, ProposedRecord, RefusedRecord};
 pub use scope::Servers;
 pub use suggestion::suggest_servers;
@@ -98,6 +98,23 @@ pub fn learn_from(mut merge: Merge, request: &Request<'_>) -> anyhow::Result<Lea
     let seen = watch.finish();
     let mut learned = begin(&seen, request.files.iter().map(|file| file.display().to_string()).collect());
     learned.damages = merge.damages().to_vec();
+    complete(learned, seen, request)
+}
+
+/// Learns from what a gate has kept. The servers are those of a policy.
+///
+/// # Errors
+/// When a policy can't be made of it.
+pub fn learn_from_gate(kept: Kept, request: &Request<'_>) -> anyhow::Result<Learned> {
+    let Servers::Policy(compiled) = &request.servers else {
+        anyhow::bail!("a gate has the servers of a policy, and none was given");
+    };
+    let mut seen = seen::Seen::new(&request.servers);
+    let interface = kept.interface.clone();
+    let (openings, notes) = kept::add_kept(&mut seen, kept, compiled, request.is_increment);
+    let mut learned = begin(&seen, vec![interface]);
+    learned.openings = Some(openings);
+    learned.notes.extend(notes);
     complete(learned, seen, request)
 }
 

@@ -1,4 +1,4 @@
-//! Names in needs: where each opening would have passed by the name.
+//! What is proposed for one server, and names in it: where each opening would have passed by the name.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,13 +10,26 @@ use super::dns::Names;
 use super::everyday;
 use super::evidence::{NameUse, PeerEvidence, Service};
 use super::hosts::Host;
-use super::judge::Proposal;
 use super::seen::Seen;
 use crate::net::UDP;
 use crate::policy::Direction;
 
 /// A destination that is reached by a name.
 pub(super) type Named = (Arc<str>, IpNet);
+
+/// A need that is proposed for one server.
+#[derive(Clone, Debug)]
+pub(super) struct Proposal {
+    pub(super) host: usize,
+    pub(super) service: Service,
+    /// Empty, and no names: every peer.
+    pub(super) peers: Vec<IpNet>,
+    /// Peers that are reached by a name, with the name.
+    pub(super) named: Vec<Named>,
+    pub(super) evidence: String,
+    /// What a person should know of it.
+    pub(super) remark: Option<String>,
+}
 
 /// Destinations with names, and those without.
 pub(super) fn split_named(peers: &[(IpAddr, PeerEvidence)], names: &Names) -> (Vec<Named>, Vec<IpAddr>) {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::everyday;
 use super::evidence::Service;
 use super::hosts::Host;
-use super::judge::Proposal;
+use super::named::Proposal;
 use crate::net::{TCP, UDP};
 use crate::policy::Direction;
 

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use super::dns::{NameId, Names};
 use super::everyday;
 use super::evidence::{Evidence, PeerEvidence, Service};
+use super::flows::Ends;
 use super::macs::Macs;
 use super::scope::{Scope, ServerId, Servers};
 use super::suspicion::Troubles;
-use super::watch::Ends;
+use super::wording::show_moment;
 use crate::capture::Timestamp;
 use crate::policy::Direction;
 
@@ -119,6 +120,12 @@ impl Seen<'_> {
         used.0 = used.0.max(counts.last_ns);
         used.1 = used.1.saturating_add(counts.answered.max(counts.asked));
         true
+    }
+
+    /// As in "from 2026-11-22 15:00:00 to 2026-11-22 16:00:00".
+    pub(super) fn show_span(&self) -> String {
+        let first_ns = self.first_ns.unwrap_or(0);
+        format!("from {} to {}", show_moment(first_ns), show_moment(self.last_ns))
     }
 
     /// What the captures can't tell.

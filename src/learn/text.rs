@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::evidence::Service;
 use super::hosts::Host;
-use super::judge::{Outcome, Proposal, Refusal};
-use super::kept::show_span;
+use super::judge::{Outcome, Refusal};
+use super::named::Proposal;
 use super::record::{Learned, ProposedRecord, RefusedRecord};
 use super::roles::{NeedDraft, RoleDraft, draft_roles};
 use super::wording::{show_named_need, show_need, show_service};
@@ -39,7 +39,7 @@ pub(super) fn complete(mut learned: Learned, outcome: Outcome<'_>) -> anyhow::Re
             bail!(
                 "the gate has kept nothing that a server needs, {}{}\nhelp: it keeps what passes while the policy observes, \
                  or while `learn --for` runs",
-                show_span(&outcome.seen),
+                outcome.seen.show_span(),
                 notes.concat()
             );
         }

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use super::evidence::{NameUse, Opening, Service};
-use super::flows::{Flow, Flows, Step};
+use super::flows::{Ends, Flow, Flows, Step};
 use super::scope::Servers;
 use super::seen::Seen;
 use super::suspicion::Suspicion;
@@ -36,16 +36,6 @@ pub(super) struct FrameReader<'a> {
     suspicion: Suspicion,
     /// Only what the policy does not permit is evidence.
     is_increment: bool,
-}
-
-/// Both ends of a connection, by who opened it.
-#[derive(Clone, Copy)]
-pub(super) struct Ends {
-    pub(super) opener: (IpAddr, u16),
-    pub(super) answerer: (IpAddr, u16),
-    pub(super) protocol: u8,
-    /// The port or the type that was opened.
-    pub(super) port: u16,
 }
 
 impl<'a> FrameReader<'a> {

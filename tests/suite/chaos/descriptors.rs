@@ -1,13 +1,16 @@
 //! Too few descriptors: a command works, or fails by a sentence that is true, and nothing is half-done.
 
-use std::fs;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::e2e::command::Outcome;
+use crate::e2e::command::{Daemon, Outcome};
+use crate::e2e::name_resolvers::{is_open, policy};
 use crate::e2e::policies::dmz;
-use crate::e2e::testbed::{NIC, Testbed, share_machine};
+use crate::e2e::resolver::{Resolver, look_up};
+use crate::e2e::socket::ARRIVES;
+use crate::e2e::testbed::{NIC, Testbed, V4, share_machine};
+use crate::support::dns::A;
 use crate::support::patience::eventually;
 
 /// The program on the router, with so many descriptors at most.
@@ -70,28 +73,46 @@ fn a_command_with_few_descriptors_works_or_says_why_and_does_nothing_by_halves()
     }
 }
 
+/// Lets a daemon have no descriptor from this number on. Those that it has stay open.
+fn limit(daemon: &Daemon, number: usize) {
+    let pid = daemon.pid().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={number}:4096")]).status();
+    assert!(status.expect("prlimit, of util-linux").success());
+}
+
+#[test]
+fn while_a_daemon_lacks_descriptors_the_answers_of_resolvers_count_as_before() {
+    let _machine = share_machine();
+    let testbed = Testbed::new();
+    let zone = Resolver::start(&testbed.router, V4.router);
+    let daemon = testbed.daemon(&policy(&[V4.router], ""), &[]);
+    let look_up = |address: &str| {
+        zone.set("deb.vendor.example", &[address], 60);
+        look_up(&testbed.dmz, V4.web, V4.router, "deb.vendor.example", A, ARRIVES)
+    };
+    assert!(look_up(V4.peer) && is_open(&testbed, &V4, V4.peer));
+    limit(&daemon, 4);
+    daemon.wait_for_line(&["the ways to the resolvers could not be looked up"]);
+    assert!(look_up(V4.clock) && is_open(&testbed, &V4, V4.clock));
+    limit(&daemon, 1024);
+    daemon.wait_for_line(&["the answers of all resolvers count again"]);
+    assert!(look_up(V4.loghost) && is_open(&testbed, &V4, V4.loghost));
+    assert!(daemon.find(&["alarm #"]).is_empty(), "{:#?}", daemon.said());
+}
+
 #[test]
 fn a_daemon_that_lacks_descriptors_for_a_while_stays_and_raises_no_alarm_of_a_gate_that_is_gone() {
     let _machine = share_machine();
     let testbed = Testbed::new();
     let mut daemon = testbed.daemon(&dmz(), &[]);
-    let limit = |number: usize| {
-        let pid = daemon.pid().to_string();
-        let status =
-            Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={number}:4096")]).status();
-        assert!(status.expect("prlimit, of util-linux").success());
-    };
-    let most =
-        fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("descriptors").filter_map(Result::ok);
-    let highest = most.filter_map(|entry| entry.file_name().to_str()?.parse::<usize>().ok()).max();
-    limit(highest.expect("a descriptor").min(4));
+    limit(&daemon, 4);
     daemon.wait_for_line(&["the daemon can't look at the gate, and tries again"]);
     // a server whose name the daemon has not read yet
     let renamed = testbed.write("renamed.toml", &dmz().replace("web1", "shop"));
     assert_eq!(testbed.run("apply", &[&renamed]).code, Some(0));
     testbed.send_from_web(4_000, 2);
     eventually("each drop is in the ledger", || testbed.dropped("shop", "udp", 4_000, "new_flow") >= 2);
-    limit(1024);
+    limit(&daemon, 1024);
     daemon.wait_for_line(&["the daemon looks at the gate again"]);
     assert!(daemon.is_running());
     assert!(daemon.find(&["NOTHING IS DROPPED"]).is_empty(), "{:#?}", daemon.said());
