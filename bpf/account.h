@@ -328,6 +328,40 @@ static __always_inline void spend_limit(const struct decision *decision, __u64 n
 	__sync_fetch_and_add(&limit->arrival_ns, rule->interval_ns);
 }
 
+/* Makes a flow that was open before it was seen here. */
+static __always_inline void open_flow(const struct flow_key *key, const struct packet *packet,
+				      const struct decision *decision, __u64 now_ns)
+{
+	__u32 generation = noted_generation(decision->generation, decision->rule);
+	/* conntrack has heard the peer */
+	__u32 flags = decision->reason == REASON_HANDOVER ? 0 : FLOW_PICKED_UP;
+
+	if (key->protocol == IPPROTO_TCP)
+		make_established(key, generation, decision->rule, decision->server,
+				 flags | ended_by_server(packet), now_ns);
+	else
+		make_answered(key, generation, decision->rule, decision->server, now_ns);
+}
+
+/* Conntrack was asked for a flow, or was to be asked. */
+static __always_inline void count_question(const struct decision *decision, __u64 now_ns)
+{
+	__u32 second = now_ns / SECOND_NS;
+	struct cpu *cpu = find_cpu();
+
+	if (decision->effects & EFFECT_COUNT_REFUSED) {
+		add_statistic(STATISTIC_HANDOVER_REFUSED, 1);
+		return;
+	}
+	add_statistic(STATISTIC_HANDOVER_ASKED, 1);
+	if (decision->reason == REASON_HANDOVER || !cpu)
+		return;
+	if (cpu->asked_s != second)
+		cpu->asked_in_vain = 0;
+	cpu->asked_s = second;
+	cpu->asked_in_vain++;
+}
+
 /* A global function, for its own stack. */
 __noinline int apply_effects(const struct packet *packet, const struct decision *decision,
 			     __u64 now_ns)
@@ -345,10 +379,7 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 		if (effects & EFFECT_NOTE_OPENING)
 			note_own_opening(&key, decision->server, now_ns);
 		if (effects & EFFECT_OPEN_FLOW)
-			make_established(&key,
-					 noted_generation(decision->generation, decision->rule),
-					 decision->rule, decision->server,
-					 FLOW_PICKED_UP | ended_by_server(packet), now_ns);
+			open_flow(&key, packet, decision, now_ns);
 		if (effects & EFFECT_NOTE_SYN_ACK)
 			note_syn_ack(&key, packet);
 		if (effects & EFFECT_TOUCH_FLOW)
@@ -366,6 +397,8 @@ __noinline int apply_effects(const struct packet *packet, const struct decision 
 		use_grant(packet, decision, now_ns);
 	if (effects & EFFECT_TOUCH_CONNECTION)
 		touch_name_connection(packet, now_ns);
+	if (effects & EFFECTS_OF_QUESTIONS)
+		count_question(decision, now_ns);
 	return 0;
 }
 

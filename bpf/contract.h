@@ -30,6 +30,7 @@ enum layout {
 	 * 8: trials of a policy, in STATE_ACTIVE. Quotas and the size of the verdict cache in
 	 *    struct settings. Buckets of `own_openings`. Uses of needs.
 	 *    Edits, and a flag for them in rules; `edits` of struct fragment and struct decision.
+	 *    Words of `state`, statistics and a flag of flows for handovers.
 	 *    Names as destinations. Evidence for learn. `datagram_ports`. The lowest bit of an
 	 *    epoch.
 	 */
@@ -110,6 +111,7 @@ enum reason {
 	REASON_OWN_CONNECTION = 9,  /* TCP of a connection that an `out` need permits */
 	REASON_FLOW_ERROR = 10,     /* an ICMP error about a permitted flow */
 	REASON_ROUTER = 11,         /* VRRP of a router of the policy */
+	REASON_HANDOVER = 12,       /* a flow that conntrack has: another router let it be opened */
 
 	REASON_ETHERTYPE = 32,        /* a protocol other than IP, and not of the link */
 	REASON_MALFORMED = 33,        /* a header is cut short or contradicts itself */
@@ -149,7 +151,7 @@ enum drop_flag {
 enum effect {
 	EFFECT_REMEMBER_FRAGMENT = 1, /* later fragments follow this one */
 	EFFECT_TOUCH_FLOW = 2,        /* a reply: refresh and advance its flow */
-	EFFECT_OPEN_FLOW = 4,         /* pickup: make the flow established */
+	EFFECT_OPEN_FLOW = 4,         /* pickup or handover: make the flow */
 	EFFECT_NOTE_SYN_ACK = 8,      /* keep the sequence number for the peer's ACK */
 	EFFECT_SPEND_LIMIT = 16,      /* take one token of a `limit` */
 	EFFECT_COUNT_FRAGMENT = 32,   /* a later fragment: add its bytes to the first one */
@@ -160,6 +162,8 @@ enum effect {
 	EFFECT_SEE_USE = 1024,        /* .. or something goes on that was opened by it */
 	EFFECT_USE_GRANT = 2048,      /* an opening that a grant lets pass */
 	EFFECT_TOUCH_CONNECTION = 4096, /* a segment of a connection that a grant has let pass */
+	EFFECT_COUNT_ASKED = 8192,      /* conntrack was asked for the flow */
+	EFFECT_COUNT_REFUSED = 16384,   /* .. or not, for this CPU has asked in vain too often */
 };
 
 /* Indexes of the map `state`. Each value is one aligned 64-bit word, so a reader sees the old
@@ -215,7 +219,11 @@ enum state {
 	STATE_OWN_NETWORKS = 39,
 	/* Until then `evidence` is kept, whatever the mode. While the policy observes it is kept anyway. */
 	STATE_EVIDENCE_UNTIL_NS = 40,
-	STATE_COUNT = 41,
+	STATE_CONNTRACK = 41, /* not 0: the programs on the NIC can ask conntrack */
+	/* While a router takes over, answers that conntrack does not know yet are dropped quietly. */
+	STATE_TAKEOVER_UNTIL_NS = 42,
+	STATE_TAKEOVER_NS = 43, /* when the last takeover began: what is known from before is old */
+	STATE_COUNT = 44,
 };
 
 /* The word STATE_ACTIVE. Bits 0 and 1: the slot of the policy that was made the live one last, plus one.
@@ -252,8 +260,10 @@ enum statistic {
 	STATISTIC_LEDGER_FULL = 3,          /* drops counted in `ledger_overflow` */
 	STATISTIC_LEDGER_OVERFLOW_FULL = 4, /* drops counted in `counters` only */
 	STATISTIC_FLOW_LOST = 5,            /* a flow could not be recorded */
-	STATISTIC_EVIDENCE_LOST = 6, /* an answered opening found no row in `evidence` at all */
-	STATISTIC_COUNT = 8,
+	STATISTIC_EVIDENCE_LOST = 6,    /* an answered opening found no row in `evidence` at all */
+	STATISTIC_HANDOVER_ASKED = 7,   /* conntrack was asked for a flow */
+	STATISTIC_HANDOVER_REFUSED = 8, /* .. or not, for a CPU had asked in vain too often */
+	STATISTIC_COUNT = 9,
 };
 
 enum settings_flag {
@@ -275,6 +285,7 @@ enum settings_flag {
 	SETTINGS_COMMON_GRANTS = 4096, /* `grants` may have rows of server 0 */
 	SETTINGS_RESOLVERS = 8192,     /* `resolvers` is not empty */
 	SETTINGS_NAMED = 16384,        /* a server has SERVER_NAMED */
+	SETTINGS_HANDOVER = 32768,     /* flows of no table are asked of conntrack */
 };
 
 /* Quotas of a server in the ledger, each apart from the others. */
@@ -465,6 +476,10 @@ enum flow_flag {
 	/* 8 was a peer's reset, which may be forged */
 	FLOW_ANSWERED = 16,
 	FLOW_PICKED_UP = 32,
+	/* A policy has revoked its service. Its time was set back by as long as a flow lives, so it is over,
+	 * and conntrack is not asked for it. Set where the policy has `handover`.
+	 */
+	FLOW_REVOKED = 64,
 };
 
 /* Value of `established`, `datagrams` and `icmp_queries`. */
@@ -831,12 +846,19 @@ enum scope {
 enum assumption {
 	ASSUME_OPENED = 1,  /* that the peer opened the flow of this frame */
 	ASSUME_NO_FLOW = 2, /* that `established` or `datagrams` has no entry: just looked up */
+	ASSUME_CUT_OFF = 4, /* that the sender is in quarantine: just found */
 };
 
 /* Stands before the frame of a question to `explain`. */
 struct question {
 	__u32 assume; /* enum assumption */
 	__u32 zero;
+};
+
+/* What the tool says of a load before it, see private.h. */
+struct load_constants {
+	__u32 is_private;
+	__u32 asks_conntrack;
 };
 
 /* Of a private load alone, see private.h: the time that its programs go by, and what the filter decided last. */

@@ -13,6 +13,7 @@
 #include "edits.h"
 #include "elsewhere.h"
 #include "fragment.h"
+#include "handover.h"
 #include "link_scope.h"
 #include "name_ask.h"
 #include "name_grant.h"
@@ -105,7 +106,7 @@ __noinline int drop_quarantined(const struct packet *packet, const struct policy
 		   !is_foreign_icmp(packet);
 	decision->rule = 0;
 	decision->scope = SCOPE_PORT;
-	decision->effects = 0;
+	decision->effects &= EFFECTS_OF_QUESTIONS;
 	if (readable && is_icmp(packet)) {
 		int request = answered_icmp_request(packet->ip_version, packet->icmp_type);
 
@@ -477,7 +478,7 @@ __noinline int complete_drop(const struct packet *packet, const struct policy *p
 {
 	if (!packet || !policy || !decision)
 		return 0;
-	decision->effects = 0;
+	decision->effects &= EFFECTS_OF_QUESTIONS;
 	if (is_elsewhere(policy, packet)) {
 		drop(decision, REASON_ELSEWHERE, 0);
 		/* one row a server, for such frames go to any port */
@@ -486,7 +487,7 @@ __noinline int complete_drop(const struct packet *packet, const struct policy *p
 		decision->scope = SCOPE_PACKET;
 	} else if (decision->server && packet->fragment_position == FRAGMENT_FIRST) {
 		/* later ones to this machine are not elsewhere, so that reason is none of theirs */
-		decision->effects = EFFECT_REFUSE_FRAGMENT;
+		decision->effects |= EFFECT_REFUSE_FRAGMENT;
 	}
 	if (notes_dropped_opening(packet, decision))
 		decision->effects |= EFFECT_NOTE_OPENING;
@@ -526,6 +527,12 @@ static __always_inline void decide(struct xdp_md *ctx, const struct packet *pack
 	if (step == STEP_NONE && may_ask(packet, found) && decision->verdict == VERDICT_PASS) {
 		step = judge_question(ctx, packet, &policy, decision);
 		asks = step == STEP_STRAY;
+	}
+	if (!asks && load.asks_conntrack && may_be_handed_over(&policy, packet, decision, step)) {
+		if (step == STEP_QUARANTINED)
+			policy.assume |= ASSUME_CUT_OFF;
+		if (find_handover(ctx, packet, &policy, now_ns, decision))
+			step = STEP_NONE;
 	}
 	if (step == STEP_STRAY)
 		decide_stray(packet, &policy, now_ns, found, decision);

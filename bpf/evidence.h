@@ -26,7 +26,7 @@ enum {
 
 static __always_inline bool is_keeping(const struct cpu *cpu)
 {
-	return !is_private && cpu && cpu->keeps_evidence;
+	return !load.is_private && cpu && cpu->keeps_evidence;
 }
 
 /* Of TCP, what opens a connection is enough. */

@@ -20,6 +20,7 @@ enum timeout {
 	TIMEOUT_DATAGRAM_S = 30,
 	TIMEOUT_DATAGRAM_ANSWERED_S = 120,
 	TIMEOUT_OTHER_S = 600,
+	TIMEOUT_OVER_S = 600, /* for so long a TCP flow that is over is known as such */
 	TIMEOUT_ICMP_S = 30,
 	TIMEOUT_FRAGMENT_S = 30,      /* net.ipv4.ipfrag_time */
 	TIMEOUT_FRAGMENT_IPV6_S = 60, /* net.ipv6.ip6frag_time */
@@ -67,6 +68,20 @@ static __always_inline __u32 flow_timeout_s(const struct flow *flow, __u8 protoc
 static __always_inline bool is_alive(const struct flow *flow, __u8 protocol, __u64 now_ns)
 {
 	return is_within(flow->last_ns, now_ns, flow_timeout_s(flow, protocol));
+}
+
+/* Is a flow known to be over? Then conntrack's opinion of it does not count, which may be older. What was
+ * known before a takeover may be older still: the other router has seen the flow's addresses and ports used
+ * again. A datagram's flow is over when it is idle, and conntrack may have seen more of it.
+ */
+static __always_inline bool is_known_over(const struct flow *flow, __u8 protocol, __u64 now_ns,
+					  __u64 takeover_ns)
+{
+	/* its time was set back */
+	if (flow->flags & FLOW_REVOKED)
+		return is_within(flow->last_ns, now_ns, 2 * TIMEOUT_ESTABLISHED_S);
+	return protocol == IPPROTO_TCP && is_within(flow->last_ns, now_ns, TIMEOUT_OVER_S) &&
+	       (!takeover_ns || (__s64)(flow->last_ns - takeover_ns) > 0);
 }
 
 static __always_inline bool is_bare_syn(const struct packet *packet)
@@ -321,6 +336,23 @@ static __always_inline void make_established(const struct flow_key *key, __u32 g
 
 	if (bpf_map_update_elem(&established, key, &flow, BPF_ANY))
 		add_statistic(STATISTIC_FLOW_LOST, 1);
+}
+
+/* As make_established(), of a datagram's flow that its server answers. */
+static __always_inline void make_answered(const struct flow_key *key, __u32 generation, __u32 rule,
+					  __u32 server, __u64 now_ns)
+{
+	struct flow flow = {
+		.last_ns = now_ns,
+		.generation = generation,
+		.rule = rule,
+		.flags = FLOW_ANSWERED,
+		.server = server,
+	};
+
+	if (bpf_map_update_elem(&datagrams, key, &flow, BPF_ANY))
+		add_statistic(STATISTIC_FLOW_LOST, 1);
+	remember_request(key, server, now_ns);
 }
 
 /* Returns whether this packet is the one that set them: of several CPUs one does. */

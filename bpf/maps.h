@@ -736,6 +736,8 @@ struct cpu {
 	__u64 secret;         /* an odd random number; 0: not yet drawn */
 	__u32 until_pick;     /* drops before the next that pick_packet() picks */
 	__u32 verdicts_mask;  /* of struct settings, under the policy of this epoch */
+	__u32 asked_s;        /* the second in which conntrack was last asked in vain */
+	__u32 asked_in_vain;  /* how often in that second */
 	__u32 keeps_evidence; /* not 0: since this tick or an earlier one, see evidence.h */
 	__u32 zero;
 };

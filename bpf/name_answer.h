@@ -176,7 +176,7 @@ __noinline int read_message(void)
 	scratch->remembered = 0;
 	found = match_query();
 	/* not the coarse clock: a share's longest unused row is found by it */
-	scratch->now_ns = is_private ? private_run.now_ns : bpf_ktime_get_ns();
+	scratch->now_ns = load.is_private ? private_run.now_ns : bpf_ktime_get_ns();
 	scratch->granted_key.server = scratch->grantee;
 	scratch->at = end;
 	scratch->records = bpf_ntohs(header->answers_be);

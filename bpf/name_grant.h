@@ -6,6 +6,7 @@
 #ifndef PORTCULLIS_NAME_GRANT_H
 #define PORTCULLIS_NAME_GRANT_H
 
+#include "edits.h"
 #include "name_query.h"
 
 enum {
@@ -157,12 +158,11 @@ static __always_inline bool was_granted(struct name_scratch *scratch, __u32 serv
 	return false;
 }
 
-/* Is a datagram to the server an answer of a peer that it may have asked by a name? For the tracker. `asked`: as
- * for find_by_name().
- */
-__noinline int is_named_peer(const struct policy *policy, const struct address *peer, __u64 asked)
+/* Is this a peer that the server may have asked by a name? `asked`: as for find_by_name(). `hook`: of the caller. */
+__noinline int is_named_peer(const struct policy *policy, const struct address *peer, __u64 asked,
+			     __u32 hook)
 {
-	struct name_scratch *scratch = find_scratch(HOOK_SKB);
+	struct name_scratch *scratch = find_scratch(hook);
 
 	if (!policy || !peer || !scratch)
 		return 0;
@@ -171,6 +171,29 @@ __noinline int is_named_peer(const struct policy *policy, const struct address *
 	scratch->flow_key.peer = *peer;
 	return was_granted(scratch, asked >> 32) ||
 	       (policy->flags & SETTINGS_COMMON_GRANTS && was_granted(scratch, 0));
+}
+
+/* May the server open the flow itself, by a need, a name or an edit? `hook`: of the caller. */
+static __always_inline bool may_open_itself(const struct policy *policy,
+					    const struct server *server, const struct flow_key *key,
+					    __u64 now_ns, __u32 hook)
+{
+	__u16 port = bpf_ntohs(key->peer_port_be);
+	const struct need *need = find_need(policy, server->profile, server->flags & SERVER_RANGES,
+					    key->protocol, port);
+
+	if (need && match_peer(policy, &need->outbound, &key->peer))
+		return true;
+	if (need && need->outbound.set && policy->flags & SETTINGS_NAMES &&
+	    is_named_peer(policy, &key->peer, (__u64)server->id << 32 | need->outbound.set, hook))
+		return true;
+	if (server->flags & SERVER_SPORTS &&
+	    is_permitted(match_sport(policy, key, server->profile)))
+		return true;
+	return has_edits(policy) &&
+	       find_edit(policy->edits, server->id, join_flow(EDIT_OUT, key->protocol, port),
+			 &key->peer, now_ns) &
+		       EDIT_ALLOWS;
 }
 
 /* ---- use --------------------------------------------------------------- */

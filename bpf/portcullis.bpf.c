@@ -32,7 +32,7 @@ int portcullis_filter(struct xdp_md *ctx)
 	__u32 assume = 0, epoch = 0;
 
 	/* the fast path comes to the same verdicts, but makes no decision that could be read */
-	if (!is_private && read_plain_frame(ctx, &scratch.fast_path.frame) &&
+	if (!load.is_private && read_plain_frame(ctx, &scratch.fast_path.frame) &&
 	    !(is_keeping(cpu) && may_be_evidence(&scratch.fast_path.frame))) {
 		int action = try_fast_path(ctx, &scratch.fast_path, cpu, now_ns, &assume, &epoch);
 
@@ -42,7 +42,7 @@ int portcullis_filter(struct xdp_md *ctx)
 	__builtin_memset(&scratch.packet, 0, sizeof(scratch.packet));
 	parse_frame(ctx, &scratch.packet);
 	decide(ctx, &scratch.packet, now_ns, assume, &decision);
-	if (is_private)
+	if (load.is_private)
 		private_run.decision = decision;
 	account(ctx, &scratch.packet, &decision, now_ns, epoch);
 	if (is_keeping(cpu))
@@ -144,6 +144,7 @@ struct exported_types {
 	enum flow_flag flow_flag;
 	enum assumption assumption;
 	struct private_run private_run;
+	struct load_constants load_constants;
 	struct name_key name_key;
 	struct name_pattern name_pattern;
 	enum pattern_flag pattern_flag;

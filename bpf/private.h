@@ -11,10 +11,11 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* 0 in a gate. The tool sets it before the load, and .rodata is frozen then. So the verifier knows the
- * value, and removes the branches that a gate does not need.
+/* 0 in a gate that asks for nothing more. The tool sets them before the load, and .rodata is frozen then. So
+ * the verifier knows the values, and removes the branches that a load does not need. A load that does not ask
+ * conntrack does not need its module either.
  */
-const volatile __u32 is_private = 0;
+const volatile struct load_constants load = {};
 
 /* Written by the tool (the time) and by the filter (the decision), read by both. In .bss, which the tool
  * maps: a system call for each frame would cost as much as the frame. Can't fill.
@@ -24,7 +25,7 @@ struct private_run private_run = {};
 /* CLOCK_MONOTONIC_COARSE, for what is done seldom. Packets go by read_clock(). */
 static __always_inline __u64 read_coarse_clock(void)
 {
-	return is_private ? private_run.now_ns : bpf_ktime_get_coarse_ns();
+	return load.is_private ? private_run.now_ns : bpf_ktime_get_coarse_ns();
 }
 
 #endif

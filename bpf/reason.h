@@ -30,6 +30,7 @@ static __always_inline bool is_attributable(enum reason reason)
 	case REASON_OWN_CONNECTION:
 	case REASON_FLOW_ERROR:
 	case REASON_ROUTER:
+	case REASON_HANDOVER:
 		return false;
 	case REASON_ETHERTYPE:
 	case REASON_MALFORMED:
@@ -84,6 +85,7 @@ static __always_inline bool is_caused_outside(enum reason reason, __u8 flags)
 	case REASON_OWN_CONNECTION:
 	case REASON_FLOW_ERROR:
 	case REASON_ROUTER:
+	case REASON_HANDOVER:
 	case REASON_ETHERTYPE:
 	case REASON_MALFORMED:
 	case REASON_SOURCE_ROUTE:

@@ -134,6 +134,27 @@ static __always_inline bool drop_stray_icmp(const struct verdict_context *contex
 	return true;
 }
 
+/* While a router takes over, flows of its predecessor come that conntrack does not know yet. Their answers are
+ * expected: their peers go on to ask.
+ */
+static __always_inline void quiet_takeover(const struct verdict_context *context,
+					   struct decision *decision)
+{
+	const struct packet *packet = context->packet;
+	int service = has_ports(packet->protocol) ? packet->source_port : 0;
+	bool listed;
+
+	if ((decision->reason != REASON_NO_FLOW && decision->reason != REASON_NEW_FLOW) ||
+	    (packet->protocol == IPPROTO_TCP && is_bare_syn(packet)) || is_foreign_icmp(packet) ||
+	    context->now_ns >= read_state(STATE_TAKEOVER_UNTIL_NS))
+		return;
+	if (is_icmp(packet))
+		service = answered_icmp_request(packet->ip_version, packet->icmp_type);
+	if (service >= 0 && find_service(context->policy, context->server, packet->protocol,
+					 service, &packet->destination, &listed))
+		decision->flags |= DROP_QUIET;
+}
+
 /* A packet that would open a flow. `need`: of its port, or NULL. */
 static __always_inline void drop_opening(const struct verdict_context *context,
 					 const struct need *need, struct decision *decision)
@@ -167,6 +188,27 @@ static __always_inline void drop_opening(const struct verdict_context *context,
 		decision->flags |= DROP_QUIET;
 }
 
+static __always_inline void find_stray_reason(const struct verdict_context *context,
+					      struct decision *decision)
+{
+	const struct packet *packet = context->packet;
+	const struct need *need = NULL;
+
+	if (packet->protocol == IPPROTO_TCP && !is_bare_syn(packet)) {
+		drop_stray_segment(context, decision);
+		return;
+	}
+	if (is_icmp(packet) ? drop_stray_icmp(context, decision) :
+			      packet->protocol != IPPROTO_TCP && !is_foreign_icmp(packet) &&
+				      drop_stray_datagram(context, decision))
+		return;
+	if (!is_foreign_icmp(packet))
+		need = find_need(context->policy, context->server->profile,
+				 context->server->flags & SERVER_RANGES, packet->protocol,
+				 decision->port);
+	drop_opening(context, need, decision);
+}
+
 /* The reason of a packet that nothing permits: steps 13 to 18. A global function: the verifier proves
  * it once. `packed`: its server.
  */
@@ -175,7 +217,6 @@ __noinline int decide_stray(const struct packet *packet, const struct policy *po
 {
 	struct verdict_context context = {};
 	struct server server = {};
-	const struct need *need = NULL;
 
 	if (!packet || !policy || !decision)
 		return 0;
@@ -187,19 +228,8 @@ __noinline int decide_stray(const struct packet *packet, const struct policy *po
 	/* fails closed */
 	drop(decision, REASON_NEW_FLOW, 0);
 	fill_reply_key(&context.key, packet);
-	if (packet->protocol == IPPROTO_TCP && !is_bare_syn(packet)) {
-		drop_stray_segment(&context, decision);
-		return 0;
-	}
-	if (is_icmp(packet) ? drop_stray_icmp(&context, decision) :
-			      packet->protocol != IPPROTO_TCP && !is_foreign_icmp(packet) &&
-				      drop_stray_datagram(&context, decision))
-		return 0;
-	if (!is_foreign_icmp(packet))
-		need = find_need(context.policy, context.server->profile,
-				 context.server->flags & SERVER_RANGES, packet->protocol,
-				 decision->port);
-	drop_opening(&context, need, decision);
+	find_stray_reason(&context, decision);
+	quiet_takeover(&context, decision);
 	return 0;
 }
 

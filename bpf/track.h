@@ -152,7 +152,6 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 					   const struct packet *packet, const struct flow_key *key,
 					   __u64 now_ns)
 {
-	const struct need *need;
 	bool listed;
 	__u32 rule = find_opened(policy, server, packet->protocol, packet->destination_port,
 				 &packet->source, now_ns, &listed);
@@ -177,23 +176,8 @@ static __always_inline void track_datagram(const struct policy *policy, const st
 		return;
 	}
 	/* where the server may open the flow itself, this is most likely an answer */
-	need = find_need(policy, server->profile, server->flags & SERVER_RANGES, packet->protocol,
-			 packet->source_port);
-	if (need && match_peer(policy, &need->outbound, &packet->source))
-		return;
-	if (need && need->outbound.set && policy->flags & SETTINGS_NAMES &&
-	    is_named_peer(policy, &packet->source, (__u64)server->id << 32 | need->outbound.set))
-		return;
-	if (server->flags & SERVER_SPORTS &&
-	    is_permitted(match_sport(policy, key, server->profile)))
-		return;
-	if (has_edits(policy) &&
-	    find_edit(policy->edits, server->id,
-		      join_flow(EDIT_OUT, packet->protocol, packet->source_port), &packet->source,
-		      now_ns) &
-		    EDIT_ALLOWS)
-		return;
-	note_unlisted(key, now_ns);
+	if (!may_open_itself(policy, server, key, now_ns, HOOK_SKB))
+		note_unlisted(key, now_ns);
 }
 
 static __always_inline void track_icmp(const struct policy *policy, const struct server *server,

@@ -50,6 +50,11 @@ static __always_inline void unpack_server(struct server *server, __u32 packed)
 	server->flags = packed & PACKED_FLAGS;
 }
 
+/* These stay whatever the verdict is in the end. */
+enum {
+	EFFECTS_OF_QUESTIONS = EFFECT_COUNT_ASKED | EFFECT_COUNT_REFUSED,
+};
+
 static __always_inline void pass(struct decision *decision, enum reason reason, __u32 rule,
 				 __u32 effects)
 {

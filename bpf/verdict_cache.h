@@ -40,7 +40,7 @@ static __always_inline __u64 read_clock(struct cpu *cpu)
 {
 	__u64 tick;
 
-	if (is_private)
+	if (load.is_private)
 		return private_run.now_ns;
 	tick = bpf_jiffies64();
 	if (!cpu)

@@ -221,6 +221,16 @@ pub enum Command {
         time: Duration,
     },
 
+    /// Of a router that takes over from another one: for a while, answers that it can't know yet raise no alarm
+    Takeover {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+        /// For how long: 1s to 60s
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_takeover)]
+        time: Duration,
+    },
+
     /// List open and past alarms, or follow them live
     Alarms(AlarmsArgs),
 
@@ -251,9 +261,13 @@ pub enum Command {
     /// Write one self-contained HTML page for the incident file: who tried what, where and when
     Report(ReportArgs),
 
-    /// Print a policy in another language
+    /// Print a policy in another language, or what another router has to know
     #[command(subcommand)]
     Export(Export),
+
+    /// Take over what another router has printed
+    #[command(subcommand)]
+    Import(Import),
 
     /// Write the manual pages and completions into a new folder, as packages need them
     #[command(hide = true)]
@@ -266,7 +280,7 @@ pub enum Command {
     },
 }
 
-/// The languages of `export`.
+/// What `export` prints.
 #[derive(Debug, Subcommand)]
 pub enum Export {
     /// Print a policy as a ruleset for `nft -f`: a guard at boot, and what is left where XDP can't be attached
@@ -279,6 +293,29 @@ pub enum Export {
         /// The DMZ-facing interface [default: the policy file's name without .toml]
         #[arg(short, long, value_name = "IF")]
         interface: Option<String>,
+    },
+
+    /// Print quarantines, edits and grants, for `import state` on the other router of a pair
+    State {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+    },
+}
+
+/// What `import` takes over.
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// Take over the quarantines, edits and grants that `export state` has printed on the other router of a pair
+    ///
+    /// Each holds under the policy of this router, for what is left of its time. What an earlier import has brought, and
+    /// the file no longer has, ends. Nothing that was done here is shortened.
+    State {
+        /// Where.
+        #[command(flatten)]
+        interface: InterfaceArg,
+        /// The file; `-` is standard input
+        file: PathBuf,
     },
 }
 
@@ -735,6 +772,15 @@ fn parse_pickup(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         time if time <= LONGEST => Ok(time),
         _ => Err("connections are taken over for 10m at most".to_owned()),
+    }
+}
+
+/// Reads the time of a takeover. Meanwhile some drops are quiet, so it is short.
+fn parse_takeover(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(60);
+    match parse_duration(text)? {
+        time if time <= LONGEST => Ok(time),
+        _ => Err("a takeover lasts 60s at most".to_owned()),
     }
 }
 

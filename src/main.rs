@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use portcullis::cli::{Cli, Command, Export, ReplayArgs};
+use portcullis::cli::{Cli, Command, Export, Import, ReplayArgs};
 use portcullis::commands::{
     alarms, apply, attach, check, confirm, detach, diff, doctor, edits, explain, export, init, learn,
-    manuals, needs, pickup, quarantine, reload, replay, report, rollback, run, show, test, test_alarm, top,
+    manuals, needs, pickup, quarantine, reload, replay, report, rollback, run, show, state, takeover, test,
+    test_alarm, top,
 };
 use portcullis::exit::Exit;
 use portcullis::gate::EditAction;
@@ -94,6 +95,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Export(Export::Nft { policy, interface }) => {
             export::run_nft(policy, interface.as_deref(), &output)
         }
+        Command::Takeover { interface, time } => takeover::run(&interface.name, *time, &output),
+        Command::Export(Export::State { interface }) => state::export(&interface.name, &output),
+        Command::Import(Import::State { interface, file }) => state::import(&interface.name, file, &output),
         Command::Manuals { date, folder } => manuals::run(*date, folder),
     }
 }

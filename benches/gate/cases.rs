@@ -44,6 +44,7 @@ pub const MAIN: &str = "portcullis, strict";
 /// The main gate, loaded from the object that `--variant` names.
 pub const VARIANT: &str = "portcullis, variant";
 pub const SERVICE: &str = "portcullis, service";
+pub const HANDOVER: &str = "portcullis, handover";
 pub const PARSE: &str = "parse only";
 pub const HASH: &str = "one hash of 512 + counter";
 pub const ADDRESSES: &str = "one hash of 65,536";
@@ -70,6 +71,7 @@ pub fn gates() -> Vec<GateCase> {
     };
     vec![
         main_gate(MAIN),
+        GateCase { name: HANDOVER, shape: Shape { handover: true, ..Shape::default() }, flows: [WARM, 0] },
         GateCase { name: SERVICE, shape: Shape { strict: false, ..Shape::default() }, flows: [0, 0] },
         sized("4 servers", 4, 1, 16, true),
         sized("4,096 servers", 4096, 1, 16, true),
@@ -137,7 +139,7 @@ pub fn cases() -> Vec<Case> {
             "replies of 1,000 flows",
             of(Kind::Reply),
             Pass,
-            &[MAIN, SERVICE, PARSE, HASH, XDP_FILTER, LRU],
+            &[MAIN, HANDOVER, SERVICE, PARSE, HASH, XDP_FILTER, LRU],
             LRU,
         ),
         case(

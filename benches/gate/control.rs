@@ -32,6 +32,7 @@ const MANY: Shape = Shape {
     needs_each: 32,
     own_roles: false,
     strict: true,
+    handover: false,
     established: 65_536,
 };
 

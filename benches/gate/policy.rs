@@ -13,6 +13,8 @@ pub struct Shape {
     /// Whether each server has a role of its own. Otherwise all share one.
     pub own_roles: bool,
     pub strict: bool,
+    /// Whether conntrack is asked for flows that no table has.
+    pub handover: bool,
     /// Room for established flows.
     pub established: u32,
 }
@@ -25,6 +27,7 @@ impl Default for Shape {
             needs_each: 16,
             own_roles: false,
             strict: true,
+            handover: false,
             established: 65_536,
         }
     }
@@ -34,7 +37,8 @@ impl Default for Shape {
 /// are SCTP ports, which no benchmark uses, with gaps, so that none are merged into ranges.
 pub fn write_policy(shape: &Shape) -> String {
     let tracking = if shape.strict { "strict" } else { "service" };
-    let mut text = format!("[policy]\npickup = 0\ntracking = \"{tracking}\"\n");
+    let handover = if shape.handover { "conntrack" } else { "none" };
+    let mut text = format!("[policy]\npickup = 0\ntracking = \"{tracking}\"\nhandover = \"{handover}\"\n");
     let roles = if shape.own_roles { shape.servers } else { 1 };
     for role in 0..roles {
         let more = shape.needs_each.saturating_sub(2);

@@ -55,6 +55,7 @@ sub deepest {
     my ( $bytes, @chain ) = (0);
     for my $called ( @{ $calls{$name} || [] } ) {
         my $callee = ref $called ? $at{ $called->[0] } : $called;
+        next unless ref $called || $frame{$called};    # the kernel's own
         die "$object: $name calls a function that is not there\n" unless defined $callee && $frame{$callee};
         my ( $below, @rest ) = deepest($callee);
         ( $bytes, @chain ) = ( $below, @rest ) if $below > $bytes;

@@ -62,6 +62,9 @@ impl Reason {
             Reason::OwnConnection => pass("it belongs to a connection that an `out` need permits"),
             Reason::FlowError => pass("the ICMP error is about a permitted flow"),
             Reason::Router => pass("it is VRRP of a router of the policy"),
+            Reason::Handover => pass(
+                "conntrack has it as an answer in a flow that a peer opened at another router, or before the gate",
+            ),
 
             Reason::Ethertype => {
                 drop_of_anyone("the DMZ may send IP and the protocols of the link, and this is neither")
@@ -148,6 +151,7 @@ impl Reason {
             | Reason::OwnConnection
             | Reason::FlowError
             | Reason::Router
+            | Reason::Handover
             | Reason::Ethertype
             | Reason::Malformed
             | Reason::SourceRoute

@@ -44,7 +44,7 @@ plain! {
     address class_limits settings server prefix_key need_key range_key peer_match need peer_key rule
     limit_key limit name quarantine edit_key edit_cell flow_key flow half_open opening fragment_key fragment
     ledger_key ledger_row row_counts row_addresses frequent_address frequent row_quota given_back sweep_request sweep_row counter decision question refused_fragment mac_key router_key lessors
-    private_run opening_bucket need_use counted_need evidence_key evidence exchange
+    load_constants private_run opening_bucket need_use counted_need evidence_key evidence exchange
     domain name_key name_pattern name_need_key name_peer_key resolver share_key name_share grant granted_key granted
     name_connection query stream name_event_key name_event lookup
 }

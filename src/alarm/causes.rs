@@ -45,6 +45,7 @@ pub const fn can_cause(reason: Reason, causer: Causer) -> bool {
             | Reason::OwnConnection
             | Reason::FlowError
             | Reason::Router
+            | Reason::Handover
             | Reason::Ethertype
             | Reason::Malformed
             | Reason::SourceRoute
@@ -84,6 +85,7 @@ pub const fn kinds_of(reason: Reason) -> &'static [Kind] {
         | Reason::OwnConnection
         | Reason::FlowError
         | Reason::Router
+        | Reason::Handover
         | Reason::Backscatter
         | Reason::Stranger
         | Reason::Denied => &[],

@@ -97,6 +97,7 @@ pub(super) const fn meaning_of(reason: Reason) -> Option<Meaning> {
         | Reason::OwnConnection
         | Reason::FlowError
         | Reason::Router
+        | Reason::Handover
         // answers to forged packets, and packets of peers: noise that a server can't avoid
         | Reason::Backscatter
         | Reason::Stranger

@@ -161,6 +161,7 @@ impl Part {
             | Reason::OwnConnection
             | Reason::FlowError
             | Reason::Router
+            | Reason::Handover
             | Reason::Ethertype
             | Reason::Malformed
             | Reason::SourceRoute

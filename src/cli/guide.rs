@@ -236,6 +236,27 @@ pub const GROUPS: &[Group] = &[
             ),
         ],
     },
+    Group {
+        heading: "Run a pair of routers",
+        pages: &[
+            page(
+                "takeover",
+                &[("first line of the notify script of a failover", "portcullis takeover -i dmz0 --for 10s")],
+            ),
+            page(
+                "export state",
+                &[(
+                    "quarantines, edits and grants of this router",
+                    "portcullis export state -i dmz0 > state.json",
+                )],
+            ),
+            page("import", &[("from a pipe", "portcullis import state -i dmz0 -")]),
+            page(
+                "import state",
+                &[("what the other router has printed", "portcullis import state -i dmz0 state.json")],
+            ),
+        ],
+    },
 ];
 
 /// The page of a command, by its words.

@@ -107,7 +107,8 @@ pub(super) fn put_into_force(
     record(place, describe_trial(entry, change.how), output);
     drop(lock);
     save_quarantines(gate, place, output);
-    let caveats = find_caveats(place, policy);
+    let mut caveats = find_caveats(place, policy);
+    caveats.extend(gate.find_handover_doubt()?);
     for warning in gate.list_unapplied_sizes(&policy.tables).iter().chain(&caveats).chain(&unconfirmed) {
         output.warn(warning);
     }

@@ -24,6 +24,8 @@ pub mod rollback;
 pub mod run;
 mod shared;
 pub mod show;
+pub mod state;
+pub mod takeover;
 pub mod test;
 pub mod test_alarm;
 pub mod top;

@@ -20,8 +20,8 @@ use crate::drops::{Context, DropVerdict, LedgerRow, LookedUp, WholeLedger, add_w
 use crate::escape::escape;
 use crate::exit::Exit;
 use crate::gate::{
-    Edit, EditAction, FlowTable, Gate, GatePlace, GateState, GateStatus, PolicyFacts, QuarantinedAddress,
-    list_gates,
+    Edit, EditAction, FlowTable, Gate, GatePlace, GateState, GateStatus, HandoverStatus, PolicyFacts,
+    QuarantinedAddress, list_gates,
 };
 use crate::history::list_damaged;
 use crate::net::name_protocol;
@@ -299,6 +299,18 @@ fn describe_status(status: &GateStatus) -> String {
     quarantined.extend(status.quarantined_addresses.iter().map(QuarantinedAddress::describe));
     if !quarantined.is_empty() {
         row("in quarantine", quarantined.join(", "));
+    }
+    if let Some(handover) = &status.handover_state {
+        let HandoverStatus { active, tcp_loose, asked, adopted, refused, takeover_s } = handover;
+        let active = if *active { "" } else { "NOT ACTIVE, " };
+        let loose = tcp_loose.map_or_else(|| "unknown".to_owned(), |loose| loose.to_string());
+        row(
+            "taken over",
+            format!("{active}{adopted} of {asked} asked for, {refused} refused (tcp_loose: {loose})"),
+        );
+        if *takeover_s > 0 {
+            row("takeover", format!("{takeover_s} s more"));
+        }
     }
     if status.pickup_s > 0 {
         row("pickup", format!("{} s more", status.pickup_s));

@@ -71,6 +71,7 @@ pub fn find_nearest(packet: &Unpermitted<'_>, policy: &Policy) -> (Option<String
             | Reason::OwnConnection
             | Reason::FlowError
             | Reason::Router
+            | Reason::Handover
             | Reason::Ethertype
             | Reason::Malformed
             | Reason::SourceRoute

@@ -2,7 +2,7 @@
 //! which the word `settings.flags` and the lines of `show status` follow.
 
 use crate::abi::settings_flag;
-use crate::policy::{Mode, Policy, Tracking, UnknownSources};
+use crate::policy::{Handover, Mode, Policy, Tracking, UnknownSources};
 
 /// A value of a key, as one bit of `settings.flags`.
 struct FlagKey {
@@ -26,6 +26,12 @@ const KEYS: &[FlagKey] = &[
         flag: settings_flag::SETTINGS_STRICT,
         is_set: |policy| policy.settings.tracking.value == Tracking::Strict,
         words: Some(["service", "strict"]),
+    },
+    FlagKey {
+        name: "handover",
+        flag: settings_flag::SETTINGS_HANDOVER,
+        is_set: |policy| policy.settings.handover.value == Handover::Conntrack,
+        words: Some(["none", "conntrack"]),
     },
     FlagKey {
         name: "unknown_sources",
@@ -60,6 +66,11 @@ impl CompiledSettings {
     pub(super) fn of(policy: &Policy) -> CompiledSettings {
         let flags = KEYS.iter().filter(|key| (key.is_set)(policy)).fold(0, |flags, key| flags | key.flag.0);
         CompiledSettings { flags, pickup_s: policy.settings.pickup_s.value }
+    }
+
+    /// Whether conntrack is asked for flows that no table has. Service tracking has no use for it.
+    pub fn has_handover(&self) -> bool {
+        self.is_strict() && self.flags & settings_flag::SETTINGS_HANDOVER.0 != 0
     }
 
     /// Whether a second program tracks what peers open.
@@ -113,8 +124,13 @@ mod tests {
 
     #[test]
     fn flags_are_described_by_the_words_of_the_policy() {
-        assert_eq!(describe_flags(0), [("mode", "enforce"), ("tracking", "service")]);
-        let both = settings_flag::SETTINGS_OBSERVE.0 | settings_flag::SETTINGS_STRICT.0;
-        assert_eq!(describe_flags(both), [("mode", "observe"), ("tracking", "strict")]);
+        assert_eq!(describe_flags(0), [("mode", "enforce"), ("tracking", "service"), ("handover", "none")]);
+        let all = settings_flag::SETTINGS_OBSERVE.0
+            | settings_flag::SETTINGS_STRICT.0
+            | settings_flag::SETTINGS_HANDOVER.0;
+        assert_eq!(
+            describe_flags(all),
+            [("mode", "observe"), ("tracking", "strict"), ("handover", "conntrack")]
+        );
     }
 }

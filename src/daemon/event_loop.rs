@@ -16,6 +16,7 @@ use super::audit_teller::AuditTeller;
 use super::control::{ControlServer, ReloadOrder};
 use super::dispatch::Dispatch;
 use super::doctor_watch::DoctorWatch;
+use super::early_answers::EarlyAnswers;
 use super::handling_keeper::{HandlingKeeper, load};
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
@@ -73,6 +74,7 @@ pub(super) struct Daemon<'gate> {
     gate: &'gate Gate,
     intake: Intake<'gate>,
     engine: Engine,
+    early_answers: EarlyAnswers,
     /// What people have said about alarms.
     handling: Handling,
     keeper: HandlingKeeper,
@@ -148,6 +150,7 @@ impl<'gate> Daemon<'gate> {
             consumer,
             intake,
             engine: Engine::new(Thresholds { first_id, ..Thresholds::default() }),
+            early_answers: EarlyAnswers::default(),
             handling: load(&place.history()),
             keeper,
             servers: Vec::new(),
@@ -172,6 +175,7 @@ impl<'gate> Daemon<'gate> {
             swept: Instant::now(),
         };
         daemon.engine.set_prefix_servers(policy.prefix_servers());
+        daemon.early_answers.set_pair(policy.has_handover());
         daemon.follow_ratings(policy);
         daemon.note_audit_unchanged(Entry::done(Action::DaemonStart).file(policy_file));
         daemon.report_startup_drops();
@@ -191,6 +195,7 @@ impl<'gate> Daemon<'gate> {
         while !self.signals.asked_to_stop() && !self.monitor.is_detached() {
             self.take_samples()?;
             self.poll_hot_rows();
+            self.release_early_answers();
             self.make_quarantines();
             self.snapshot.note_heartbeat();
             self.service_manager.keep_alive();
@@ -219,6 +224,10 @@ impl<'gate> Daemon<'gate> {
         self.take_samples()?;
         let reading = self.intake.read_ledger()?;
         self.report_reading(reading);
+        self.release_early_answers();
+        for drop in self.early_answers.release_all() {
+            self.observe(&drop);
+        }
         self.end_second();
         self.quarantine_writer.save();
         Ok(())
@@ -356,6 +365,9 @@ impl<'gate> Daemon<'gate> {
             self.report_startup_drops_beyond(&Baseline::default());
             for drop in self.intake.read_rest() {
                 self.report(drop);
+            }
+            for drop in self.early_answers.release_all() {
+                self.observe(&drop);
             }
         }
         if detach_on_exit && !self.monitor.is_detached() {
@@ -531,6 +543,7 @@ impl<'gate> Daemon<'gate> {
     /// Goes by another policy, which is the live one now.
     fn follow(&mut self, policy: &Policy) -> anyhow::Result<()> {
         self.engine.set_prefix_servers(policy.prefix_servers());
+        self.early_answers.set_pair(policy.has_handover());
         self.follow_ratings(policy);
         self.responder.follow(policy);
         self.consider_open(self.engine.open_alarms());
@@ -589,9 +602,34 @@ impl<'gate> Daemon<'gate> {
     }
 
     fn report(&mut self, drop: DropEvent) {
+        if self.early_answers.may_be_early(&drop) {
+            self.dispatch.send_drop(drop.clone());
+            self.early_answers.hold(drop, now_ns());
+            return;
+        }
         let changes = self.engine.observe(&drop, Clock::now());
         self.dispatch.send_drop(drop);
         self.publish(changes);
+    }
+
+    /// Shows a drop that was held to the alarm engine.
+    fn observe(&mut self, drop: &DropEvent) {
+        let changes = self.engine.observe(drop, Clock::now());
+        self.publish(changes);
+    }
+
+    /// Alarms about answers in no flow wait until it is clear that no takeover has begun.
+    fn release_early_answers(&mut self) {
+        if self.early_answers.is_empty() {
+            return;
+        }
+        // what can't be read is no takeover
+        let began_ns = self.gate.takeover_ns().unwrap_or(0);
+        let clock = Clock::now();
+        let takeover = (began_ns != 0).then(|| clock.to_wall(began_ns));
+        for drop in self.early_answers.release(takeover, clock.mono_ns) {
+            self.observe(&drop);
+        }
     }
 
     fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
@@ -609,7 +647,8 @@ impl<'gate> Daemon<'gate> {
 
     /// Notes what was reported, for the next daemon. `false` if that can't be said of every drop yet.
     fn checkpoint(&mut self) -> bool {
-        let is_true = self.intake.can_checkpoint();
+        // a drop is not called reported before its alarm is
+        let is_true = self.intake.can_checkpoint() && self.early_answers.is_empty();
         if is_true {
             self.note_checkpoint();
         }

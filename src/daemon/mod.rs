@@ -27,6 +27,7 @@ mod dispatch;
 mod doctor_watch;
 mod drop_budget;
 mod drop_source;
+mod early_answers;
 mod event_loop;
 mod handling_keeper;
 mod intake;

@@ -2,6 +2,7 @@
 //! it, and a program that was removed is attached again.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use log::debug;
@@ -14,6 +15,9 @@ use crate::clock::show_duration;
 use crate::gate::{AttachMode, Attachment, Gate, GateError, GatePlace, Hook, Trial};
 use crate::policy::{Enforcement, Policy, Tracking};
 use crate::stderr::notice;
+
+/// After so long the daemon tries again what the kernel has refused.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a check has found.
 #[derive(Debug, Default)]
@@ -55,6 +59,8 @@ pub(super) struct Monitor<'gate> {
     last_refusal: String,
     /// The trial that was under way at the last check.
     trial: Option<Trial>,
+    /// When the daemon may try again to turn the handover on.
+    handover_due: Instant,
     /// Why the last check failed. Empty if it did not.
     last_failure: String,
     snapshot: Arc<Snapshot>,
@@ -81,6 +87,7 @@ impl<'gate> Monitor<'gate> {
             is_observing: Enforcement::of(policy) == Enforcement::Observing,
             last_refusal: String::new(),
             trial: gate.trial().ok().flatten(),
+            handover_due: Instant::now(),
             last_failure: String::new(),
             snapshot,
         }
@@ -192,6 +199,7 @@ impl<'gate> Monitor<'gate> {
         } else if let Err(error) = self.gate.note_own_networks(&self.place) {
             debug!("{error}");
         }
+        check.changes.extend(self.try_to_hand_over());
         if self.mode != AttachMode::No {
             check.over.push(GateTrouble::Detached);
         }
@@ -303,6 +311,44 @@ impl<'gate> Monitor<'gate> {
             notice!("portcullis: warning: the daemon tries every second to attach again: {refusal}");
             self.last_refusal = refusal;
         }
+    }
+
+    /// Turns the handover on that the policy has, once the kernel has conntrack, and says so.
+    fn try_to_hand_over(&mut self) -> Option<String> {
+        if !self.gate.lacks_conntrack().unwrap_or(false) || Instant::now() < self.handover_due {
+            return None;
+        }
+        let sizes = self.gate.live_sizes().ok().flatten()?;
+        let place = &self.place;
+        let turned_on = place.try_lock().and_then(|_lock| match self.gate.is_pinned_at(place)? {
+            true => self.gate.turn_on_handover(place, &sizes),
+            false => Ok(false),
+        });
+        match turned_on {
+            Ok(true) => {
+                let text = format!(
+                    "conntrack is there: open connections of another router are taken over on {}",
+                    place.interface
+                );
+                notice!("portcullis: {text}");
+                return Some(text);
+            }
+            Ok(false) if self.gate.has_conntrack() => {
+                notice!(
+                    "portcullis: warning: the kernel's conntrack can't be asked; the daemon tries again every minute"
+                );
+                self.handover_due = Instant::now() + HANDOVER_PATIENCE;
+            }
+            Ok(false) => {}
+            Err(GateError::Locked { .. }) => {}
+            Err(error) => {
+                notice!(
+                    "portcullis: warning: the daemon tries every minute to turn the handover on: {error}"
+                );
+                self.handover_due = Instant::now() + HANDOVER_PATIENCE;
+            }
+        }
+        None
     }
 
     /// Attaches what is missing, and says so. This also brings the gate back to an interface that was deleted and

@@ -273,6 +273,9 @@ impl Reload {
         if let Some(warning) = confirm_policy(place, &policy) {
             notice!("portcullis: warning: {warning}");
         }
+        if let Some(warning) = gate.find_handover_doubt()? {
+            notice!("portcullis: warning: {warning}");
+        }
         let text = format!(
             "{}{}{}portcullis: generation {generation} is live on {}",
             list_changes(&changes),

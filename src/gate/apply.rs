@@ -43,6 +43,9 @@ impl Gate {
         trial: Option<Duration>,
     ) -> Result<u64, GateError> {
         refuse_forgeable(&tables.destinations.sources)?;
+        if tables.settings.has_handover() {
+            self.turn_on_handover(place, &policy.tables)?;
+        }
         self.reserve_generation(place);
         let had_tracker = self.find_tracker(place)? != Hook::No;
         let ready = match (tables.settings.is_strict(), had_tracker) {

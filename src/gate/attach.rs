@@ -28,6 +28,14 @@ use crate::policy::Policy;
 /// that is pinged usually takes to answer. Answers to earlier datagrams would be dropped.
 pub(super) const LISTEN_FIRST: Duration = Duration::from_secs(1);
 
+/// For how long the tracker listens first. Conntrack has no answered flow of a question that is under way.
+pub(super) fn find_listening_time(tables: &Tables) -> Duration {
+    match tables.settings.has_handover() {
+        true => LISTEN_FIRST,
+        false => Duration::from_secs(u64::from(tables.settings.pickup_s)).min(LISTEN_FIRST),
+    }
+}
+
 /// The result of an attach.
 #[derive(Clone, Debug)]
 pub struct Attachment {
@@ -96,7 +104,7 @@ impl Gate {
         tables: &Tables,
     ) -> Result<(Gate, Attachment), GateError> {
         refuse_other_program(place)?;
-        let gate = Gate::make(OBJECT, &policy.tables)?;
+        let gate = Gate::make(OBJECT, &policy.tables, tables.settings.has_handover())?;
         gate.continue_generations(place)?;
         let generation = gate.install(policy, tables)?;
         // before the first packet comes to the filter
@@ -107,18 +115,19 @@ impl Gate {
         gate.pin_all(place)?;
         let attached = gate.attach_programs(place, tables, || {
             if tables.settings.is_strict() {
-                let pickup = Duration::from_secs(u64::from(tables.settings.pickup_s));
+                let listen = find_listening_time(tables);
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "a second at most, which nothing needs to cut short"
                 )]
-                thread::sleep(pickup.min(LISTEN_FIRST));
+                thread::sleep(listen);
             }
         });
         let (hook, mode, more) = attached.inspect_err(|_| {
             let _ = detach(place);
         })?;
         warnings.extend(more);
+        warnings.extend(gate.find_handover_doubt()?);
         Ok((
             gate,
             Attachment { mode, hook, generation, replaced: false, warnings, quarantines, edits, grants },
@@ -128,7 +137,7 @@ impl Gate {
     /// All that the kernel may refuse comes before the policy takes effect, and is undone if the kernel
     /// refuses it.
     fn replace(place: &GatePlace, policy: &Policy, tables: &Tables) -> Result<(Gate, Attachment), GateError> {
-        let gate = Gate::make_for(place, &policy.tables)?;
+        let (gate, asks) = Gate::make_for(place, &policy.tables, tables.settings.has_handover())?;
         gate.settle_trial(place)?;
         gate.reserve_generation(place);
         let mut warnings = gate.list_unapplied_sizes(&policy.tables);
@@ -165,8 +174,12 @@ impl Gate {
             false => Vec::new(),
         };
 
+        if !asks {
+            gate.note_conntrack(false)?;
+        }
         let activated = gate.programs.activate(&programs);
         let attached = activated.and_then(|()| gate.attach_programs(place, tables, || {}));
+        let attached = attached.and_then(|attached| gate.note_conntrack(asks).map(|()| attached));
         let (hook, mode, more) = attached.map_err(|error| {
             let state = match gate.find_mode(place) {
                 Err(_) => "it could not be found out which programs are attached".to_owned(),
@@ -180,6 +193,7 @@ impl Gate {
             GateError::HalfDone { generation, state, error: Box::new(error) }
         })?;
         warnings.extend(more);
+        warnings.extend(gate.find_handover_doubt()?);
         Ok((
             gate,
             Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits, grants: 0 },
@@ -225,6 +239,8 @@ impl Gate {
         let pickup_s = self.live_settings()?.map_or(0, |settings| settings.pickup_s);
         let mut warnings = Vec::new();
         self.try_to_note_own_links(place, &mut warnings);
+        // these programs may be older than those that another command has put there since
+        self.note_conntrack(false)?;
         self.set_tracker(place, self.needs_tracker()?)?;
         let mode = self.attach_filter(place, pickup_s, &mut warnings)?;
         Ok((mode, warnings))

@@ -21,6 +21,10 @@ pub struct ProgramStatistics {
     pub ledger_overflow_full: u64,
     /// Flows that could not be recorded.
     pub flows_lost: u64,
+    /// Flows that conntrack was asked for.
+    pub handover_asked: u64,
+    /// Flows that it was not asked for, because too many were asked in vain.
+    pub handover_refused: u64,
 }
 
 impl Gate {
@@ -39,6 +43,8 @@ impl Gate {
             ledger_full: sum(statistic::STATISTIC_LEDGER_FULL)?,
             ledger_overflow_full: sum(statistic::STATISTIC_LEDGER_OVERFLOW_FULL)?,
             flows_lost: sum(statistic::STATISTIC_FLOW_LOST)?,
+            handover_asked: sum(statistic::STATISTIC_HANDOVER_ASKED)?,
+            handover_refused: sum(statistic::STATISTIC_HANDOVER_REFUSED)?,
         })
     }
 

@@ -8,7 +8,7 @@ use super::error::{GateError, is_shortage};
 use super::maps::Maps;
 use super::pins::{check_mounts, check_owners, has_pin, open_map};
 use super::place::GatePlace;
-use super::program::{OBJECT, Programs, load};
+use super::program::{OBJECT, Programs, load_asking};
 use super::requirements::check_requirements;
 use super::sizes::{check_ledger, possible_cpus};
 use super::typed_map::TypedMap;
@@ -63,26 +63,41 @@ impl Gate {
     /// # Errors
     /// As [`Gate::load`], and when the object is of another version.
     pub fn load_object(object: &[u8], policy: &Policy, tables: &Tables) -> Result<Gate, GateError> {
+        Gate::load_as(object, policy, tables, tables.settings.has_handover())
+    }
+
+    /// As [`Gate::load_object`]. `handover`: it asks conntrack if the policy says so.
+    pub(super) fn load_as(
+        object: &[u8],
+        policy: &Policy,
+        tables: &Tables,
+        handover: bool,
+    ) -> Result<Gate, GateError> {
         check_requirements()?;
-        let gate = Gate::make(object, &policy.tables)?;
+        let gate = Gate::make(object, &policy.tables, handover)?;
         gate.install(policy, tables)?;
         Ok(gate)
     }
 
     /// Loads a gate with maps of its own, in which there is no policy yet.
-    pub(super) fn make(object: &[u8], sizes: &TableSizes) -> Result<Gate, GateError> {
+    pub(super) fn make(object: &[u8], sizes: &TableSizes, handover: bool) -> Result<Gate, GateError> {
         check_ledger(sizes, possible_cpus())?;
-        let (maps, programs) = load(object, sizes, None)?;
+        let (maps, programs, asks) = load_asking(object, sizes, None, handover)?;
         let gate = Gate { maps, programs };
         gate.describe_maps()?;
+        gate.note_conntrack(asks)?;
         Ok(gate)
     }
 
-    /// Loads programs for the pinned maps of a gate that is there.
-    pub(super) fn make_for(place: &GatePlace, sizes: &TableSizes) -> Result<Gate, GateError> {
+    /// Loads programs for the pinned maps of a gate that is there. Returns whether they can ask conntrack.
+    pub(super) fn make_for(
+        place: &GatePlace,
+        sizes: &TableSizes,
+        handover: bool,
+    ) -> Result<(Gate, bool), GateError> {
         check_pins(place)?;
-        let (maps, programs) = load(OBJECT, sizes, Some(&place.maps()))?;
-        Ok(Gate { maps, programs })
+        let (maps, programs, asks) = load_asking(OBJECT, sizes, Some(&place.maps()), handover)?;
+        Ok((Gate { maps, programs }, asks))
     }
 
     /// Whether the gate that is pinned at `place` is this one, and not a later one.

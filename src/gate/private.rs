@@ -54,11 +54,12 @@ impl PrivateGate {
         tables: &Tables,
         sizes: PrivateSizes,
     ) -> Result<PrivateGate, GateError> {
+        // what it says depends on the policy alone, and not on what conntrack has
         let gate = match sizes {
-            PrivateSizes::OfPolicy => Gate::load_object(object, policy, tables)?,
+            PrivateSizes::OfPolicy => Gate::load_as(object, policy, tables, false)?,
             PrivateSizes::Small => {
                 let small = Policy { tables: shrink(&policy.tables), ..policy.clone() };
-                Gate::load_object(object, &small, tables)?
+                Gate::load_as(object, &small, tables, false)?
             }
         };
         Ok(PrivateGate { gate: Arc::new(gate) })

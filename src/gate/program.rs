@@ -1,17 +1,20 @@
 //! The object file and its programs.
 
 use std::fs;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel};
 use nix::errno::Errno;
 
+use super::conntrack::is_conntrack_loaded;
 use super::error::{GateError, is_shortage};
-use super::maps::{Maps, size_of};
+use super::maps::{Maps, size_of as entries_of};
 use super::pins::{open_map, pin};
 use super::place::GatePlace;
 use super::{fault, system};
+use crate::abi::load_constants;
 use crate::policy::TableSizes;
 
 /// The object that `build.rs` made of `bpf/portcullis.bpf.c`.
@@ -21,6 +24,29 @@ const FILTER: &str = "portcullis_filter";
 const EXPLAIN: &str = "portcullis_explain";
 pub(super) const TRACK: &str = "portcullis_track";
 const SWEEP: &str = "portcullis_sweep";
+
+/// What the programs are loaded for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LoadOptions {
+    /// They go by a time that is set: see `bpf/private.h`.
+    pub is_private: bool,
+    /// They can ask conntrack, which has to be there.
+    pub asks_conntrack: bool,
+}
+
+impl LoadOptions {
+    /// The bytes of `struct load_constants`.
+    fn to_constants(self) -> [u8; 8] {
+        const { assert!(size_of::<load_constants>() == 8 && offset_of!(load_constants, asks_conntrack) == 4) };
+        let words = [self.is_private, self.asks_conntrack].map(|is_set| u64::from(u32::from(is_set)));
+        // of two words the first one is the lower one, if the machine is so too
+        let [first, second] = words;
+        match cfg!(target_endian = "little") {
+            true => (second << 32 | first).to_ne_bytes(),
+            false => (first << 32 | second).to_ne_bytes(),
+        }
+    }
+}
 
 /// The ends of the names that libbpf gives to the maps of the object's variables.
 const CONSTANTS: &str = ".rodata";
@@ -180,8 +206,27 @@ pub(super) fn load(
     sizes: &TableSizes,
     reuse: Option<&Path>,
 ) -> Result<(Maps, Programs), GateError> {
-    let (maps, programs, _) = load_as(object, sizes, reuse, false)?;
+    let (maps, programs, _) = load_as(object, sizes, reuse, LoadOptions::default())?;
     Ok((maps, programs))
+}
+
+/// As [`load`]. If they are to ask conntrack and the kernel has none, or none that can be asked, they are loaded
+/// without. Returns whether they ask.
+pub(super) fn load_asking(
+    object: &[u8],
+    sizes: &TableSizes,
+    reuse: Option<&Path>,
+    wanted: bool,
+) -> Result<(Maps, Programs, bool), GateError> {
+    if wanted && is_conntrack_loaded() {
+        let options = LoadOptions { asks_conntrack: true, ..LoadOptions::default() };
+        match load_as(object, sizes, reuse, options) {
+            Ok((maps, programs, _)) => return Ok((maps, programs, true)),
+            // whatever else is wrong shows below
+            Err(error) => log::debug!("without conntrack, for: {error}"),
+        }
+    }
+    load(object, sizes, reuse).map(|(maps, programs)| (maps, programs, false))
 }
 
 /// Loads the object with maps of its own for a private load: see `bpf/private.h`. Returns its variables too.
@@ -189,7 +234,8 @@ pub(super) fn load_private(
     object: &[u8],
     sizes: &TableSizes,
 ) -> Result<(Maps, Programs, MapHandle), GateError> {
-    let (maps, programs, variables) = load_as(object, sizes, None, true)?;
+    let options = LoadOptions { is_private: true, ..LoadOptions::default() };
+    let (maps, programs, variables) = load_as(object, sizes, None, options)?;
     let variables = variables.ok_or_else(|| GateError::foreign_object("it has variables".to_owned()))?;
     Ok((maps, programs, variables))
 }
@@ -203,7 +249,7 @@ fn load_as(
     object: &[u8],
     sizes: &TableSizes,
     reuse: Option<&Path>,
-    is_private: bool,
+    options: LoadOptions,
 ) -> Result<(Maps, Programs, Option<MapHandle>), GateError> {
     let failed = |error: &libbpf_rs::Error| {
         GateError::from_libbpf("the kernel refused the programs (-v -v shows why)", error)
@@ -216,15 +262,15 @@ fn load_as(
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if is_for_variables(&name) {
-            if is_private && name.ends_with(CONSTANTS) {
+            if name.ends_with(CONSTANTS) {
                 // the first and only constant
                 let value = map.initial_value_mut().and_then(|bytes| bytes.first_chunk_mut());
                 let value = value.ok_or_else(|| GateError::foreign_object("it has a constant".to_owned()))?;
-                *value = 1_u32.to_ne_bytes();
+                *value = options.to_constants();
             }
             continue;
         }
-        let size = size_of(&name, sizes)?;
+        let size = entries_of(&name, sizes)?;
         if let Some(folder) = reuse {
             let pinned = open_map(&folder.join(&name)).map_err(|errno| GateError::Kernelside {
                 what: format!("could not open the pinned map `{name}`"),

@@ -4,13 +4,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::Gate;
-use super::attach::{Attachment, LISTEN_FIRST};
+use super::attach::{Attachment, find_listening_time};
 use super::detach::detach;
 use super::error::GateError;
 use super::fault;
@@ -45,7 +44,7 @@ impl Gate {
             detach(place)?;
             return Gate::attach_new(place, policy, tables);
         };
-        let gate = Gate::make(OBJECT, &policy.tables)?;
+        let gate = Gate::make(OBJECT, &policy.tables, tables.settings.has_handover())?;
         gate.continue_generations(place)?;
         let generation = gate.install(policy, tables)?;
         let mut warnings = vec![
@@ -74,12 +73,12 @@ impl Gate {
             pin(filter.as_fd(), &staging.join("links").join(LINK_FILTER))?;
             if tables.settings.is_strict() {
                 tracker = gate.stage_tracker(place, &staging)?;
-                let pickup = Duration::from_secs(u64::from(tables.settings.pickup_s));
+                let listen = find_listening_time(tables);
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "a second at most, which nothing needs to cut short"
                 )]
-                thread::sleep(pickup.min(LISTEN_FIRST));
+                thread::sleep(listen);
             }
             gate.begin_pickup(tables.settings.pickup_s)?;
             system::update_link(filter.as_fd(), gate.programs.filter.as_fd()).map_err(|errno| {
@@ -121,6 +120,7 @@ impl Gate {
             NewTracker::InPlace => Hook::Clsact,
         };
         let mode = mode_of_program(place, program_id(gate.programs.filter.as_fd())?)?;
+        warnings.extend(gate.find_handover_doubt()?);
         let attachment =
             Attachment { mode, hook, generation, replaced: true, warnings, quarantines, edits, grants };
         Ok((gate, attachment))

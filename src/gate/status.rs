@@ -11,6 +11,7 @@ use super::caveats::{find_interface_caveats, has_vlans};
 use super::counters::ProgramStatistics;
 use super::error::GateError;
 use super::grants::NameStatus;
+use super::handover::{HandoverCounts, HandoverStatus};
 use super::link::{AttachMode, Hook};
 use super::maps::{Live, TableUsage};
 use super::place::GatePlace;
@@ -63,6 +64,9 @@ pub struct GateStatus {
     pub names: NameStatus,
     /// Seconds for which flows already open are still taken over.
     pub pickup_s: u64,
+    /// How flows of another router are taken over, if the policy has `handover`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handover_state: Option<HandoverStatus>,
     /// How full the tables are.
     pub tables: Vec<TableUsage>,
     /// Kernel memory of all tables.
@@ -154,6 +158,7 @@ impl GateStatus {
                     .to_owned(),
             );
         }
+        warnings.extend(self.handover_state.iter().flat_map(HandoverStatus::warnings));
         if self.events.ledger_full > 0 {
             warnings.push(format!(
                 "the ledger, or a server's quota of it, is full: {} drops are counted by server and reason \
@@ -201,13 +206,23 @@ impl Gate {
             events,
             names,
             pickup_s: self.pickup_left_s()?,
+            handover_state: None,
             bytes: tables.iter().map(|usage| usage.bytes).sum(),
             tables,
             warnings: Vec::new(),
             drops,
             passes: counters.filter(|(reason, _, _)| !reason.drops()).collect(),
         };
+        if status.setting("handover") == "conntrack" {
+            let adopted = status.passes.iter().find(|(reason, ..)| *reason == Reason::Handover);
+            status.handover_state = Some(self.handover_status(HandoverCounts {
+                asked: status.events.handover_asked,
+                refused: status.events.handover_refused,
+                adopted: adopted.map_or(0, |(_, packets, _)| *packets),
+            })?);
+        }
         status.warnings = status.find_warnings(self);
+        status.warnings.extend(self.find_handover_doubt()?);
         Ok(status)
     }
 
@@ -281,10 +296,10 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
             "{\"interface\":\"\",\"attached\":\"native\",\"enforcing\":false,\"mode\":\"enforce\",\
-             \"tracking\":\"strict\",\"tracker\":\"no\",\"generation\":3,\"policy_hash\":\"\",\
+             \"tracking\":\"strict\",\"handover\":\"none\",\"tracker\":\"no\",\"generation\":3,\"policy_hash\":\"\",\
              \"policy_file\":\"\",\"applied_s\":0,\"servers\":2,\"addresses\":0,\"observing\":[],\
              \"quarantined\":[],\"quarantined_addresses\":[],\"events_lost\":0,\"events\":{\"samples_sent\":0,\"samples_lost\":0,\
-             \"samples_no_reader\":0,\"ledger_full\":0,\"ledger_overflow_full\":0,\"flows_lost\":0},\
+             \"samples_no_reader\":0,\"ledger_full\":0,\"ledger_overflow_full\":0,\"flows_lost\":0,\"handover_asked\":0,\"handover_refused\":0},\
              \"names\":{\"names\":0,\"resolvers\":0,\"grants\":0,\"most_of_server\":0,\"share\":0,\"counts\":{}},\
              \"pickup_s\":0,\"tables\":[],\"bytes\":0,\"warnings\":[]}"
         );

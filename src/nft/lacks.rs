@@ -14,6 +14,8 @@ pub(super) fn list_lacks(policy: &Policy, interface: &str) -> Vec<String> {
         link_services: _,
         quiet_ethertypes,
         pickup_s,
+        // these rules ask conntrack for every flow
+        handover: _,
         dhcp,
     } = &policy.settings;
     let needs = |direction: Direction| policy.roles.iter().flat_map(move |role| role.needs_of(direction));

@@ -9,7 +9,7 @@ use super::diagnostic::{Diagnostic, Finding, Source};
 use super::name_doubts::find_name_doubts;
 use crate::net::DomainName;
 
-use super::model::{Direction, Families, Location, Need, Peer, Policy, PolicyTest, Role};
+use super::model::{Direction, Families, Handover, Location, Need, Peer, Policy, PolicyTest, Role, Tracking};
 
 /// The doubts of a policy, sorted by their places.
 pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
@@ -22,6 +22,7 @@ pub fn find_doubts(policy: &Policy) -> Vec<Diagnostic> {
         }
     }
     findings.extend(find_missing_management(policy));
+    findings.extend(find_vain_handover(policy));
     findings.extend(find_mute_servers(policy));
     findings.extend(find_name_doubts(policy));
     findings.extend(policy.tests.iter().flat_map(|test| find_void_parts(policy, test)));
@@ -132,6 +133,29 @@ fn find_missing_management(policy: &Policy) -> Option<Finding> {
              [policy]",
         )
     })
+}
+
+/// A handover that does nothing, or that `pickup` makes less exact than it is.
+fn find_vain_handover(policy: &Policy) -> Option<Finding> {
+    let settings = &policy.settings;
+    let place = settings.handover.place?;
+    if settings.handover.value == Handover::None {
+        return None;
+    }
+    if settings.tracking.value == Tracking::Service {
+        let message = "`handover` does nothing with tracking = \"service\"".to_owned();
+        return Some(
+            at(&place, message).with_help("leave it out: every answer of an `in` service passes anyway"),
+        );
+    }
+    let pickup = settings.pickup_s.place.filter(|_| settings.pickup_s.value > 0)?;
+    let message = format!(
+        "for {} s after attach, `pickup` takes over flows that conntrack does not know",
+        settings.pickup_s.value
+    );
+    Some(
+        at(&pickup, message).with_help("with `handover` it is not needed where conntrack tracks: pickup = 0"),
+    )
 }
 
 fn find_mute_servers(policy: &Policy) -> impl Iterator<Item = Finding> {

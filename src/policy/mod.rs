@@ -21,10 +21,10 @@ pub use difference::{PolicyChange, diff, list_changes};
 pub use doubts::find_doubts;
 pub use enforcement::Enforcement;
 pub use model::{
-    Alarms, Direction, Endpoint, EtherTypes, Families, Keyword, Limit, LinkServices, Located, Location,
-    MAX_ENTRIES, MailSecurity, MailServer, Mode, NameSettings, NameSources, Need, Peer, Policy, PolicyTest,
-    Prefixes, QuarantineTime, Questions, Resolvers, Response, Role, Router, Server, Set, Settings,
-    SyslogTarget, TableSizes, Texts, TimeToLive, Tracking, UnknownSources, Value,
+    Alarms, Direction, Endpoint, EtherTypes, Families, Handover, Keyword, Limit, LinkServices, Located,
+    Location, MAX_ENTRIES, MailSecurity, MailServer, Mode, NameSettings, NameSources, Need, Peer, Policy,
+    PolicyTest, Prefixes, QuarantineTime, Questions, Resolvers, Response, Role, Router, Server, Set,
+    Settings, SyslogTarget, TableSizes, Texts, TimeToLive, Tracking, UnknownSources, Value,
 };
 pub use read::{ReadSetFile, SetFile, parse, parse_need, parse_with_files};
 pub use summary::{Detail, Summary, describe, describe_alarms, summarize};

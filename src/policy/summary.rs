@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::model::{
-    Alarms, Direction, Keyword, Location, Need, Policy, PolicyTest, Questions, Response, Role, Router,
-    Server, Set, Settings, Value,
+    Alarms, Direction, Handover, Keyword, Location, Need, Policy, PolicyTest, Questions, Response, Role,
+    Router, Server, Set, Settings, Value,
 };
 use crate::net::{show_mac, show_prefix};
 
@@ -232,12 +232,16 @@ fn write_policy(out: &mut String, policy: &Policy, detail: Detail) -> fmt::Resul
         link_services,
         quiet_ethertypes,
         pickup_s,
+        handover,
         dhcp,
     } = &policy.settings;
     let (mode, summary) = (mode.value, summarize(policy));
     writeln!(out, "mode {mode}, tracking {}, unknown sources {}", tracking.value, unknown_sources.value)?;
     let dhcp = if dhcp.value { "allowed" } else { "not allowed" };
     writeln!(out, "open flows are taken over for {} s, DHCP is {dhcp}", pickup_s.value)?;
+    if handover.value == Handover::Conntrack {
+        writeln!(out, "open flows of another router are taken over from conntrack")?;
+    }
     if management.is_empty() {
         writeln!(out, "no management: in quarantine a server answers nobody")?;
     } else {

@@ -134,6 +134,23 @@ fn render_gate(page: &mut PageText<'_>, status: &GateStatus) {
     );
     page.counter("portcullis_flows_lost_total", "Flows that could not be recorded.", events.flows_lost);
     render_names(page, &status.names);
+    if let Some(handover) = &status.handover_state {
+        page.gauge(
+            "portcullis_handover_active",
+            "1 while the programs can ask conntrack for flows of another router.",
+            handover.active.into(),
+        );
+        page.counter(
+            "portcullis_handover_asked_total",
+            "Flows that conntrack was asked for. Those that it had are passes of the reason handover.",
+            handover.asked,
+        );
+        page.counter(
+            "portcullis_handover_refused_total",
+            "Flows that conntrack was not asked for, because too many were asked in vain.",
+            handover.refused,
+        );
+    }
     page.family(
         "portcullis_quarantined",
         "gauge",

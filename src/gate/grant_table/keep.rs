@@ -49,6 +49,38 @@ impl Gate {
         })
     }
 
+    /// The grants and their connections, for the other router of a pair. `None`: there are none.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    pub fn export_grants(&self) -> Result<Option<serde_json::Value>, GateError> {
+        let saved = self.list_saved_grants()?;
+        Ok(if saved.is_empty() { None } else { serde_json::to_value(saved).ok() })
+    }
+
+    /// Takes over what [`Gate::export_grants`] gave on the other router, as far as the live policy has it, and returns
+    /// how many grants hold by it. Those that are there already keep the later end. The tracker may take a place at the
+    /// same moment: then one grant is lost, and its server asks again. The caller holds the lock.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn import_grants(
+        &self,
+        value: serde_json::Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<usize, GateError> {
+        let saved = saved::from_value(value, warnings);
+        let clock = Clock::now();
+        if saved.is_of_the_future(&clock) {
+            warnings.push(
+                "the clock of the other router is ahead of this one, so its grants of names are not taken over"
+                    .to_owned(),
+            );
+            return Ok(0);
+        }
+        self.put_back(&saved, &clock)
+    }
+
     /// Those of servers and names that the live policy has.
     fn put_back(&self, saved: &Saved, clock: &Clock) -> Result<usize, GateError> {
         let Some(slot) = self.live_slot()?.filter(|_| !saved.is_empty()) else { return Ok(0) };
@@ -96,7 +128,8 @@ impl Gate {
         names: &NameIds,
     ) -> Result<(), GateError> {
         let room = u32::try_from(self.read_state(state::STATE_CONNECTION_ROOM)?).unwrap_or(0);
-        let mut used: BTreeMap<u32, u32> = BTreeMap::new();
+        // the place that is next, and how many were given
+        let mut used: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
         let mut rows: Vec<&SavedConnection> = saved.connections.iter().collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.last_s));
         for row in rows {
@@ -107,12 +140,6 @@ impl Gate {
             ) else {
                 continue;
             };
-            let next = used.entry(server).or_default();
-            if *next >= room {
-                continue;
-            }
-            let place = *next;
-            *next += 1;
             let key = flow_key {
                 server: to_address(row.address),
                 peer: to_address(row.peer),
@@ -121,15 +148,39 @@ impl Gate {
                 protocol: TCP,
                 ..flow_key::default()
             };
+            if self.maps.name_connections.get(&key)?.is_some() {
+                continue;
+            }
+            let first = self.maps.name_shares.get(&server)?.unwrap_or_default().connections;
+            let (next, given) = used.entry(server).or_insert((first, 0));
+            if *given >= room {
+                continue;
+            }
+            let place = *next % room;
+            *next = next.wrapping_add(1);
+            *given += 1;
+            // a connection of this gate's own is of more use
+            if self.has_connection_at(server, place)? {
+                continue;
+            }
             let connection = name_connection { last_ns, server, name, place, ended: 0 };
             self.maps.connection_places.put(&share_key { server, place }, &key, MapFlags::ANY)?;
             self.maps.name_connections.put(&key, &connection, MapFlags::ANY)?;
         }
-        for (server, connections) in used {
+        for (server, (connections, _)) in used {
             let share = self.maps.name_shares.get(&server)?.unwrap_or_default();
             self.maps.name_shares.put(&server, &name_share { connections, ..share }, MapFlags::ANY)?;
         }
         Ok(())
+    }
+
+    /// Whether a place of a server's share has a connection that goes on.
+    fn has_connection_at(&self, server: u32, place: u32) -> Result<bool, GateError> {
+        let Some(key) = self.maps.connection_places.get(&share_key { server, place })? else {
+            return Ok(false);
+        };
+        let known = self.maps.name_connections.get(&key)?;
+        Ok(known.is_some_and(|row| row.server == server && row.place == place && row.ended == 0))
     }
 
     /// Writes the file, as the grants in the kernel are now. Nothing is written for a gate that another command has

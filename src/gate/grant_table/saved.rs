@@ -135,14 +135,38 @@ struct Rows {
     connections: Vec<serde_json::Value>,
 }
 
+impl Rows {
+    fn read(self, bad: &mut Vec<String>) -> Saved {
+        Saved {
+            version: VERSION,
+            saved_s: self.saved_s,
+            grants: read_rows(self.grants, bad),
+            connections: read_rows(self.connections, bad),
+        }
+    }
+}
+
 pub(super) fn read_each(path: &Path, bad: &mut Vec<String>) -> io::Result<Saved> {
     let rows = read_version(path, VERSION, |rows: &Rows| rows.version)?;
-    Ok(rows.map_or_else(Saved::default, |rows| Saved {
-        version: VERSION,
-        saved_s: rows.saved_s,
-        grants: read_rows(rows.grants, bad),
-        connections: read_rows(rows.connections, bad),
-    }))
+    Ok(rows.map_or_else(Saved::default, |rows| rows.read(bad)))
+}
+
+/// What another router has printed of its grants. Of another version nothing is read.
+pub(super) fn from_value(value: serde_json::Value, bad: &mut Vec<String>) -> Saved {
+    match serde_json::from_value::<Rows>(value) {
+        Ok(rows) if rows.version == VERSION => rows.read(bad),
+        Ok(rows) => {
+            bad.push(format!(
+                "the grants of names have version {} of their form, and not {VERSION}",
+                rows.version
+            ));
+            Saved::default()
+        }
+        Err(error) => {
+            bad.push(format!("the grants of names can't be read: {error}"));
+            Saved::default()
+        }
+    }
 }
 
 /// Writes the file. Without grants there is none.

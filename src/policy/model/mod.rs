@@ -32,8 +32,8 @@ pub use settings::Settings;
 pub use tables::{MAX_ENTRIES, TableSizes};
 pub use test::{Families, PolicyTest};
 pub use values::{
-    Endpoint, EtherTypes, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions, SyslogTarget,
-    Texts, Tracking, UnknownSources,
+    Endpoint, EtherTypes, Handover, Keyword, MailSecurity, MailServer, Mode, QuarantineTime, Questions,
+    SyslogTarget, Texts, Tracking, UnknownSources,
 };
 
 /// A policy: the whole of one file, checked.
@@ -129,6 +129,12 @@ impl Policy {
             forgeable: self.names.forgeable.value,
             resolve: self.names.resolve,
         }
+    }
+
+    /// Whether flows are handed over, by conntrack. Without tracking there is nothing that could be.
+    pub fn has_handover(&self) -> bool {
+        let settings = &self.settings;
+        settings.handover.value == Handover::Conntrack && settings.tracking.value == Tracking::Strict
     }
 
     /// The names of the servers that are prefixes, with several machines each.

@@ -3,7 +3,7 @@
 use super::keys::keys;
 use super::location::Located;
 use super::need::{Direction, LinkServices, Need};
-use super::values::{EtherTypes, Mode, Tracking, UnknownSources};
+use super::values::{EtherTypes, Handover, Mode, Tracking, UnknownSources};
 
 /// The longest `pickup`, in seconds: a day.
 const MAX_PICKUP_S: u32 = 86_400;
@@ -25,6 +25,8 @@ keys! {
         "quiet_ethertypes" quiet_ethertypes: EtherTypes = EtherTypes::default(), ethertypes();
         /// Seconds after attach in which flows that are already open are taken over.
         "pickup" pickup_s: Located<u32> = Located::unset(120), integer(0..=MAX_PICKUP_S);
+        /// Where flows are looked up that the gate has not seen opened.
+        "handover" handover: Located<Handover> = Located::default(), keyword();
         /// Whether DHCP clients of the DMZ may talk to the link.
         "dhcp" dhcp: Located<bool> = Located::default(), boolean();
     }

@@ -69,6 +69,16 @@ keyword! {
 }
 
 keyword! {
+    /// Where flows are looked up that the gate has not seen opened.
+    Handover {
+        /// Nowhere.
+        None = "none",
+        /// In the kernel's own table, which conntrackd carries from router to router.
+        Conntrack = "conntrack",
+    }
+}
+
+keyword! {
     /// The treatment of packets whose source address no server has.
     UnknownSources {
         /// Drop it and raise an alarm.

@@ -15,6 +15,7 @@ const SETTINGS: &[Example] = &[
     ("link_services", "[\"udp/53\", \"tcp/domain\"]", "tcp/53, udp/53"),
     ("quiet_ethertypes", "[0x8899, 0x0600]", "0x8899, 0x0600"),
     ("pickup", "60", "60"),
+    ("handover", "\"conntrack\"", "conntrack"),
     ("dhcp", "true", "true"),
 ];
 

@@ -38,7 +38,8 @@ fn an_unknown_key_is_refused_in_every_table() {
     );
     assert_eq!(
         help(&with("[policy]\ncolour = 1")),
-        "the keys are mode, tracking, unknown_sources, management, link_services, quiet_ethertypes, pickup, dhcp"
+        "the keys are mode, tracking, unknown_sources, management, link_services, quiet_ethertypes, pickup, \
+            handover, dhcp"
     );
 }
 

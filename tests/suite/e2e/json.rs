@@ -24,6 +24,7 @@ fn rich() -> String {
 [policy]
 management = ["tcp/22 from @bastion"]
 pickup = 0
+handover = "conntrack"
 
 [roles.dns]
 in  = ["udp/53", "tcp/53"]
@@ -205,6 +206,8 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     compare(&mut page, "allow", &allowed);
     compare(&mut page, "deny", &run(&["deny", "-j", "-i", NIC, "mx1", "out", "tcp/25", "--for", "10m"]));
     compare(&mut page, "show edits", &testbed.run("show", &["edits", "-j"]));
+    let exported = run(&["export", "state", "-j", "-i", NIC]);
+    compare(&mut page, "export state", &exported);
     compare(&mut page, "allow --cancel", &run(&["allow", "-j", "-i", NIC, "--cancel", "1"]));
     compare(&mut page, "apply", &run(&["apply", "-j", "-i", NIC, &richer, "--confirm", "10m"]));
     compare(&mut page, "diff", &run(&["diff", "-j", "-i", NIC, &richer]));
@@ -218,9 +221,18 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     compare(&mut page, "pickup", &run(&["pickup", "-j", "-i", NIC, "--for", "60s"]));
     compare(&mut page, "apply", &run(&["apply", "-j", "-i", NIC, &richer]));
     compare(&mut page, "apply", &run(&["apply", "-j", "-i", NIC, &richer]));
+    compare(&mut page, "show status", &testbed.run("show", &["status", "-j"]));
+    compare(&mut page, "takeover", &run(&["takeover", "-j", "-i", NIC, "--for", "60s"]));
     for target in ["web1", V4.mail, "192.0.2.64/26"] {
         compare(&mut page, "release", &run(&["release", "-j", "-i", NIC, target]));
     }
+    // what was released comes from the other router, and ends there
+    let state = testbed.write("state.json", &exported.out);
+    compare(&mut page, "import state", &run(&["import", "state", "-j", "-i", NIC, &state]));
+    let mut none: Value = serde_json::from_str(&exported.out).expect("a state");
+    none["items"] = Value::Array(Vec::new());
+    let state = testbed.write("state.json", &none.to_string());
+    compare(&mut page, "import state", &run(&["import", "state", "-j", "-i", NIC, &state]));
     compare(&mut page, "alarms", &testbed.run("alarms", &["-j"]));
     compare(&mut page, "show alarms", &testbed.run("show", &["alarms", "-j"]));
     compare(&mut page, "alarms unack", &testbed.run("alarms", &["-j", "unack", &id]));

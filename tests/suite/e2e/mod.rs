@@ -23,6 +23,7 @@ mod flood;
 mod flows;
 mod forgeries;
 mod hairpins;
+pub mod handover;
 pub mod history;
 pub mod hub;
 mod incidents;

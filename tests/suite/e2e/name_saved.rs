@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::name_resolvers::{is_open, policy};
 use super::resolver::{Resolver, kind_of, look_up};
 use super::socket::{ARRIVES, NEVER, TcpServer, connect, echoes, tcp_talks};
-use super::testbed::{Family, Testbed, V4, in_both_families, ip, share_machine};
+use super::testbed::{Family, NIC, Testbed, V4, in_both_families, ip, share_machine};
 use crate::support::patience::eventually;
 
 const NAME: &str = "deb.vendor.example";
@@ -70,6 +70,33 @@ fn grants_and_their_connections_outlive_a_daemon_that_is_killed_and_a_reboot_aft
         let stranger = SocketAddr::new(ip(family.loghost), 443);
         assert!(!tcp_talks(&testbed.dmz, ip(family.web), stranger, NEVER));
         assert!(testbed.dropped("web1", "tcp", 443, "destination") > before);
+    });
+}
+
+#[test]
+fn grants_and_their_connections_go_to_the_other_router_of_a_pair() {
+    let _machine = share_machine();
+    in_both_families(|family| {
+        let testbed = Testbed::new();
+        testbed.attach(&own_policy());
+        let _server = TcpServer::start(&testbed.internet, 443);
+        answer(&testbed, &family, &[family.peer, family.clock]);
+        let mut stream = open(&testbed, &family);
+        let state = testbed.router.portcullis(&["export", "state", "-i", NIC]).done().out;
+        let path = testbed.write("state.json", &state);
+        // the other router: a gate that has seen nothing
+        testbed.reboot();
+        let _ = std::fs::remove_file(testbed.grants_file());
+        testbed.attach(&own_policy());
+        assert!(!is_open(&testbed, &family, family.clock));
+        let import = || testbed.router.portcullis(&["import", "state", "-i", NIC, &path]).done().out;
+        assert!(import().contains(", with 2 addresses of names"));
+        assert!(is_open(&testbed, &family, family.clock) && !is_open(&testbed, &family, family.loghost));
+        assert!(echoes(&mut stream), "a connection of before has lost its grant");
+        // once more: nothing changes, and what the gate has let pass itself goes on
+        let mut own = open(&testbed, &family);
+        import();
+        assert!(echoes(&mut stream) && echoes(&mut own));
     });
 }
 

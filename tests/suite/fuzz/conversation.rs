@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::event::{Event, Whom};
+use super::event::{Event, Known, KnownState, Whom};
 use super::mutation::{LEAST, MOST_TO_SERVER, ip_offset, mutate, noise, version};
 use super::policies::SERVERS;
 use super::setting::{
@@ -100,7 +100,7 @@ impl Talk {
         if self.chance.below(250) == 0 {
             return self.ask_from_everywhere();
         }
-        match self.chance.below(58) {
+        match self.chance.below(62) {
             0..10 => self.shake_hands(),
             10..14 => self.call_out(),
             14..19 => self.ask_by_datagram(),
@@ -125,6 +125,7 @@ impl Talk {
             47 => self.write_over_headers(),
             48 => self.cross_syns(),
             49 => self.shake_hands(),
+            50..54 => self.come_from_another_router(),
             _ => self.look_up(),
         }
     }
@@ -340,6 +341,49 @@ impl Talk {
         for flags in [SYN | ACK, ACK] {
             let packet = self.segment(server, peer, flags, (7000, 7001), 0);
             self.leave(packet);
+        }
+    }
+
+    /// A flow goes on that another router let be opened, or that conntrack knows otherwise.
+    fn come_from_another_router(&mut self) {
+        for _ in 0..self.chance.within(1..4) {
+            self.go_on_from_another_router();
+        }
+    }
+
+    fn go_on_from_another_router(&mut self) {
+        let (server, peer) = self.pick_pair();
+        let server = (server, pick_service(&mut self.chance));
+        let peer = (peer, pick_client_port(&mut self.chance));
+        let tcp = self.chance.percent(60);
+        if self.chance.percent(15) {
+            self.shake_hands();
+        }
+        if self.chance.percent(10) {
+            self.events.push(Event::Takeover(10));
+        }
+        if self.chance.percent(90) {
+            let state = match self.chance.below(10) {
+                at @ 1..6 => KnownState::ALL[at].0,
+                _ => KnownState::Answered,
+            };
+            self.events.push(Event::Conntrack(Known { tcp, server, peer, state }));
+        }
+        for _ in 0..self.chance.within(1..4) {
+            let packet = match tcp {
+                true => {
+                    let flags = self.chance.pick(&[ACK, ACK, ACK | PSH, FIN | ACK, RST, SYN | ACK, SYN]);
+                    self.segment(server, peer, flags, (5001, 1001), 1)
+                }
+                false => self.datagram(server, peer),
+            };
+            self.leave(packet);
+            if self.chance.percent(15) {
+                self.wait();
+            }
+        }
+        if tcp {
+            self.go_on(server, peer);
         }
     }
 

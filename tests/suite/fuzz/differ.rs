@@ -1,6 +1,6 @@
 //! The loaded programs and the model, side by side: every event happens to both.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -18,9 +18,10 @@ use portcullis::compile::compile;
 use portcullis::gate::{Answer, Edit, EditAction, Gate, Verdict};
 use portcullis::policy::{Direction, Need, Policy, parse, parse_need};
 
-use super::event::{Above, EditOrder, Event, JUMP_PART_NS, Sequence, Whom};
+use super::event::{Above, EditOrder, Event, JUMP_PART_NS, Known, KnownState, Sequence, Whom};
 use super::setting::{LOCAL_RESOLVER, WAY, WAY_IFINDEX, index_of, stays_on_link};
-use crate::model::{self, Coverage, LedgerKey, Model, Origin, Outcome, Table};
+use crate::model::{self, Coverage, FlowKey, LedgerKey, Model, Origin, Outcome, Table as FlowTable};
+use crate::support::conntrack_table::{Entry, FIN_WAIT, SEEN_REPLY, TCP, Table, UDP};
 use crate::support::frame::IP;
 use crate::support::own_openings;
 use crate::support::test_gate::{SECOND_NS, XDP_PASS, clear_ledger, load_gate};
@@ -122,6 +123,9 @@ pub struct Differ {
     last_edit: u32,
     /// A swap may give a server rows that it did not have.
     swapped: bool,
+    /// Of this thread's network namespace, and the flows that it was given.
+    conntrack: Table,
+    known_to_conntrack: BTreeSet<FlowKey>,
     /// While a policy is on trial: the one before it.
     before_trial: Option<String>,
     /// The live policy was installed for a trial, which may be over.
@@ -146,7 +150,8 @@ pub fn read_policy(text: &str, room: Room) -> Option<(Policy, portcullis::compil
 impl Differ {
     /// A gate; the calling thread is in a network namespace of its own.
     pub fn new(room: Room) -> Differ {
-        let text = "[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
+        let text =
+            "[policy]\nhandover = \"conntrack\"\n[servers.nobody]\naddresses = [\"192.0.2.1\"]\nroles = []\n";
         let (policy, tables) = read_policy(text, room).expect("a policy");
         let gate = load_gate(&policy, &tables);
         let mut differ = Differ {
@@ -169,6 +174,8 @@ impl Differ {
             edits: Vec::new(),
             last_edit: 0,
             swapped: false,
+            conntrack: Table::open(),
+            known_to_conntrack: BTreeSet::new(),
             before_trial: None,
             was_on_trial: false,
             longest_run_ns: 0,
@@ -202,6 +209,11 @@ impl Differ {
         self.heard_ns = 0;
         self.heard_epochs = 0;
         self.write_state(state::STATE_PICKUP_UNTIL_NS, 0);
+        self.write_state(state::STATE_TAKEOVER_UNTIL_NS, 0);
+        self.write_state(state::STATE_TAKEOVER_NS, 0);
+        if !std::mem::take(&mut self.known_to_conntrack).is_empty() {
+            self.conntrack.clear();
+        }
         // as good as a token bucket that has just been made
         self.shift_times("limits", |_| 0);
         let was_on_trial = std::mem::take(&mut self.was_on_trial);
@@ -320,6 +332,13 @@ impl Differ {
             Event::Quarantine(whom, seconds) => self.quarantine(whom, *seconds),
             Event::Release(whom) => self.release(whom),
             Event::OwnMacs(macs) => self.set_own_macs(macs),
+            Event::Takeover(seconds) => {
+                let (now, time) = (self.now(), u64::from(*seconds) * SECOND_NS);
+                self.write_state(state::STATE_TAKEOVER_NS, now - self.offset_ns);
+                self.write_state(state::STATE_TAKEOVER_UNTIL_NS, now + time - self.offset_ns);
+                self.model.begin_takeover(now, now + time);
+            }
+            Event::Conntrack(known) => self.note_conntrack(known),
             Event::Pickup(seconds) => {
                 let until = self.now() + u64::from(*seconds) * SECOND_NS;
                 self.write_state(state::STATE_PICKUP_UNTIL_NS, until - self.offset_ns);
@@ -339,9 +358,47 @@ impl Differ {
         self.longest_run_ns = self.longest_run_ns.max(self.now() - begun);
     }
 
+    fn note_conntrack(&mut self, known: &Known) {
+        let protocol = if known.tcp { TCP } else { UDP };
+        let key = FlowKey {
+            server: known.server.0,
+            peer: known.peer.0,
+            protocol,
+            server_port: known.server.1,
+            peer_port: known.peer.1,
+        };
+        let FlowKey { server, peer, server_port, peer_port, .. } = key;
+        let back =
+            FlowKey { server: peer, peer: server, server_port: peer_port, peer_port: server_port, ..key };
+        // it has each flow once, whoever opened it
+        if self.known_to_conntrack.contains(&key) || self.known_to_conntrack.contains(&back) {
+            return;
+        }
+        self.known_to_conntrack.insert(key);
+        let entry = Entry::of_peer(protocol, known.server, known.peer);
+        let entry = match known.state {
+            KnownState::Answered => entry,
+            KnownState::OfServer => Entry { original: entry.reply, reply: entry.original, ..entry },
+            KnownState::Unanswered => Entry { status: 0, ..entry },
+            KnownState::Unassured => Entry { status: SEEN_REPLY, ..entry },
+            KnownState::Ending => Entry { tcp_state: FIN_WAIT, ..entry },
+            KnownState::OfOtherZone => Entry { zone: 7, ..entry },
+        };
+        self.conntrack.add(entry);
+        // these say something of TCP alone
+        let good = match known.state {
+            KnownState::Answered => true,
+            KnownState::Unassured | KnownState::Ending => !known.tcp,
+            KnownState::OfServer | KnownState::Unanswered | KnownState::OfOtherZone => false,
+        };
+        self.model.note_conntrack(key, good);
+        // a peer may be a server too
+        self.model.note_conntrack(back, known.state == KnownState::OfServer);
+    }
+
     /// How many entries the fullest of the tables has, that must not push any out.
     pub fn fullest(&self) -> usize {
-        let mut counts = BTreeMap::<Table, usize>::new();
+        let mut counts = BTreeMap::<FlowTable, usize>::new();
         for (table, _) in self.model.flows().keys() {
             *counts.entry(*table).or_default() += 1;
         }
@@ -420,7 +477,10 @@ impl Differ {
         let until =
             self.dump("quarantines").into_iter().map(|(_, value)| ("a quarantine", read_time(&value) as i64));
         let pickup = ("the pickup", self.read_state(state::STATE_PICKUP_UNTIL_NS) as i64);
-        for (what, until) in until.chain([pickup]).filter(|(_, until)| (now - until).abs() < TICKS_NS) {
+        let takeover = ("the takeover", self.read_state(state::STATE_TAKEOVER_UNTIL_NS) as i64);
+        for (what, until) in
+            until.chain([pickup, takeover]).filter(|(_, until)| (now - until).abs() < TICKS_NS)
+        {
             text.push_str(&format!("\nborder:  {what} ended {} ns ago", now - until));
         }
         text
@@ -692,6 +752,12 @@ impl Differ {
         self.age_edits(by_ns);
         let pickup = self.read_state(state::STATE_PICKUP_UNTIL_NS);
         self.write_state(state::STATE_PICKUP_UNTIL_NS, pickup.saturating_sub(by_ns));
+        let takeover = self.read_state(state::STATE_TAKEOVER_UNTIL_NS);
+        self.write_state(state::STATE_TAKEOVER_UNTIL_NS, takeover.saturating_sub(by_ns));
+        // 0: there was none
+        let takeover = self.read_state(state::STATE_TAKEOVER_NS);
+        let older = if takeover == 0 { 0 } else { takeover.wrapping_sub(by_ns).max(1) };
+        self.write_state(state::STATE_TAKEOVER_NS, older);
         self.heard_ns += by_ns;
         let epochs = self.heard_ns / HEARD_EPOCH_NS;
         self.heard_ns %= HEARD_EPOCH_NS;

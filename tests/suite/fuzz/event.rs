@@ -1,9 +1,11 @@
 //! What happens to a gate, one thing after the other, and the text that a corpus keeps of it.
 
 use std::fmt::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+
+use crate::support::frame::Endpoint;
 
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +38,59 @@ pub enum Event {
     Cancel,
     /// Flows are taken over for so many seconds from now on.
     Pickup(u32),
+    /// A router takes over for so many seconds.
+    Takeover(u32),
+    /// Conntrack gets an entry.
+    Conntrack(Known),
     /// The router's NIC has the first of these MACs, and devices above it the others. None: that is unknown.
     OwnMacs(Vec<[u8; 6]>),
+}
+
+/// An entry of conntrack: a flow between a server and a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub tcp: bool,
+    pub server: Endpoint,
+    pub peer: Endpoint,
+    pub state: KnownState,
+}
+
+/// How it stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownState {
+    Answered,
+    OfServer,
+    Unanswered,
+    Unassured,
+    Ending,
+    OfOtherZone,
+}
+
+impl KnownState {
+    pub const ALL: [(KnownState, &str); 6] = [
+        (KnownState::Answered, "answered"),
+        (KnownState::OfServer, "of-server"),
+        (KnownState::Unanswered, "unanswered"),
+        (KnownState::Unassured, "unassured"),
+        (KnownState::Ending, "ending"),
+        (KnownState::OfOtherZone, "of-other-zone"),
+    ];
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = if self.tcp { "tcp" } else { "udp" };
+        let state =
+            KnownState::ALL.iter().find(|(state, _)| *state == self.state).map_or("", |(_, word)| word);
+        let [server, peer] = [self.server, self.peer].map(|(address, port)| SocketAddr::new(address, port));
+        write!(out, "conntrack {protocol} {server} {peer} {state}")
+    }
+}
+
+fn read_known(protocol: &str, server: &str, peer: &str, state: &str) -> Option<Known> {
+    let end = |text: &str| text.parse().map(|end: SocketAddr| (end.ip(), end.port())).ok();
+    let state = KnownState::ALL.iter().find(|(_, word)| *word == state)?.0;
+    Some(Known { tcp: protocol == "tcp", server: end(server)?, peer: end(peer)?, state })
 }
 
 /// An edit that somebody asks for.
@@ -158,6 +211,8 @@ impl fmt::Display for Event {
             Event::Edit(order) => write!(out, "{order}"),
             Event::Cancel => out.write_str("cancel"),
             Event::Pickup(seconds) => write!(out, "pickup {seconds}"),
+            Event::Takeover(seconds) => write!(out, "takeover {seconds}"),
+            Event::Conntrack(known) => write!(out, "{known}"),
             Event::OwnMacs(macs) => {
                 out.write_str("own")?;
                 macs.iter().try_for_each(|mac| write!(out, " {}", to_hex(mac)))
@@ -209,6 +264,10 @@ fn read_event(line: &str) -> Option<Event> {
         ["allow" | "deny", ..] => Event::Edit(read_order(&words)?),
         ["cancel"] => Event::Cancel,
         ["pickup", seconds] => Event::Pickup(seconds.parse().ok()?),
+        ["takeover", seconds] => Event::Takeover(seconds.parse().ok()?),
+        ["conntrack", protocol, server, peer, state] => {
+            Event::Conntrack(read_known(protocol, server, peer, state)?)
+        }
         ["own", ref macs @ ..] => {
             let macs: Option<Vec<_>> = macs.iter().map(|mac| from_hex(mac)?.try_into().ok()).collect();
             Event::OwnMacs(macs?)
@@ -258,6 +317,13 @@ mod tests {
             }),
             Event::Cancel,
             Event::Pickup(120),
+            Event::Takeover(10),
+            Event::Conntrack(Known {
+                tcp: true,
+                server: ("2001:db8::1".parse().unwrap(), 80),
+                peer: ("2001:db8::2".parse().unwrap(), 51_000),
+                state: KnownState::OfServer,
+            }),
             Event::OwnMacs(vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x20]]),
             Event::OwnMacs(Vec::new()),
             Event::Back(vec![0xfe; 20], false),

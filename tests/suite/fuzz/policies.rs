@@ -34,6 +34,9 @@ pub fn make_policy(chance: &mut Chance) -> String {
     if !names && chance.percent(50) {
         line("tracking = \"service\"");
     }
+    if chance.percent(50) {
+        line("handover = \"conntrack\"");
+    }
     match chance.below(10) {
         0..3 => line("unknown_sources = \"quiet\""),
         3 => line("unknown_sources = \"allow\""),

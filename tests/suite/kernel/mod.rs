@@ -3,6 +3,7 @@
 //! only such a machine has.
 
 mod bonds;
+mod conntrack;
 mod cpus;
 mod netem;
 mod nics;

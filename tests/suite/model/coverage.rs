@@ -122,6 +122,8 @@ rules! {
     NameFlowError,
     /// A datagram of a peer that has been granted.
     AnswerOfNamed,
+    /// An answer that is expected while a router takes over.
+    QuietTakeover,
     /// A question that a role with `dns = "named"` permits, and one that is refused quietly.
     QuestionNamed,
     QuestionQuiet,

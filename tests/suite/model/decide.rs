@@ -34,6 +34,8 @@ pub enum Effect {
     Answer(Table, FlowKey),
     /// The flow is taken over.
     PickUp(FlowKey),
+    /// Another router had it.
+    HandOver(FlowKey),
     /// The server itself begins to open this.
     Open(FlowKey),
     Spend(BucketKey, Limit),
@@ -481,7 +483,11 @@ impl Model {
     /// decided: ICMP errors about management don't stay.
     fn decide_quarantined(&self, case: &Case<'_>) -> Decision {
         let fragment = self.decide_fragment(case);
-        let reply = if fragment.is_none() { self.find_reply(case) } else { None };
+        let handed_over = self.find_handover(case).filter(|found| fragment.is_none() && found.management);
+        let reply = match fragment {
+            None => handed_over.or_else(|| self.find_reply(case)),
+            Some(_) => None,
+        };
         let replies = reply.is_some();
         let stays = |decision: &Decision| decision.management && !decision.reason.drops();
         match fragment {

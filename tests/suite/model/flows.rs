@@ -12,6 +12,7 @@ pub const FIN_PEER: u32 = 2;
 pub const RST_SERVER: u32 = 4;
 pub const ANSWERED: u32 = 16;
 pub const PICKED_UP: u32 = 32;
+pub const REVOKED: u32 = 64;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -108,6 +109,9 @@ fn refresh(last_ns: &mut u64, now_ns: u64) -> bool {
 }
 
 fn established_lives(flow: &FlowState, now_ns: u64) -> bool {
+    if flow.flags & REVOKED != 0 {
+        return false;
+    }
     let seconds = if flow.flags & RST_SERVER != 0 {
         10
     } else if flow.flags & (FIN_SERVER | PICKED_UP) != 0 {
@@ -119,6 +123,9 @@ fn established_lives(flow: &FlowState, now_ns: u64) -> bool {
 }
 
 fn datagrams_live(key: &FlowKey, flow: &FlowState, now_ns: u64) -> bool {
+    if flow.flags & REVOKED != 0 {
+        return false;
+    }
     let seconds = match key.protocol {
         UDP if flow.flags & ANSWERED != 0 => 120,
         UDP => 30,
@@ -131,6 +138,31 @@ fn datagrams_live(key: &FlowKey, flow: &FlowState, now_ns: u64) -> bool {
 impl Flows {
     fn lives_established(&self, key: &FlowKey, now_ns: u64) -> bool {
         self.established.get(key).is_some_and(|flow| established_lives(flow, now_ns))
+    }
+
+    /// Whether the flow lives, or is known to be over. decided: a revoked one is known for five days after its last
+    /// packet, any other TCP flow for ten minutes, and not if that was before a takeover.
+    pub fn is_known(&self, key: &FlowKey, now_ns: u64, takeover_ns: Option<u64>) -> bool {
+        let table = if key.protocol == TCP { &self.established } else { &self.datagrams };
+        let is_over = |flow: &FlowState| {
+            let age = now_ns - flow.last_ns;
+            if flow.flags & REVOKED != 0 {
+                return age <= 432_000 * SECOND_NS;
+            }
+            key.protocol == TCP
+                && age <= 600 * SECOND_NS
+                && takeover_ns.is_none_or(|takeover_ns| flow.last_ns > takeover_ns)
+        };
+        self.find(key, now_ns).is_some() || table.get(key).is_some_and(is_over)
+    }
+
+    /// Another router has let it be opened.
+    pub fn hand_over(&mut self, key: &FlowKey, tcp: Option<&Tcp>, generation: u32, now_ns: u64) {
+        let (table, flags) = match tcp {
+            Some(tcp) => (&mut self.established, server_flags(tcp)),
+            None => (&mut self.datagrams, ANSWERED),
+        };
+        table.insert(*key, FlowState { last_ns: now_ns, flags, generation });
     }
 
     /// Whether no SYN+ACK of a half-open flow was seen.
@@ -281,12 +313,19 @@ impl Flows {
         false
     }
 
-    /// Ends the flows whose service is none any more.
-    pub fn end_revoked(&mut self, permits: impl Fn(&FlowKey) -> bool) {
-        self.established.retain(|key, _| permits(key));
+    /// Ends the flows whose service is none any more. With `handover` they stay as known to be over.
+    pub fn end_revoked(&mut self, handover: bool, permits: impl Fn(&FlowKey) -> bool) {
         self.half_open.retain(|key, _| permits(key));
-        self.datagrams.retain(|key, _| permits(key));
         self.icmp_queries.retain(|key, _| permits(key));
+        for table in [&mut self.established, &mut self.datagrams] {
+            table.retain(|key, flow| {
+                let permitted = permits(key);
+                if handover && !permitted {
+                    flow.flags |= REVOKED;
+                }
+                permitted || handover
+            });
+        }
     }
 
     /// A peer's datagram, query or packet of another protocol, to a service.

@@ -33,7 +33,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portcullis::abi::Reason;
-use portcullis::policy::{Direction, Mode, Policy, Tracking};
+use portcullis::policy::{Direction, Handover, Mode, Policy, Tracking};
 
 use decide::{Decision, Effect};
 use fragments::{FragmentState, RefusedFragment};
@@ -48,6 +48,10 @@ pub use outcome::{Outcome, Verdict};
 pub use state::{Edit, Model};
 pub use track::Origin;
 pub use uses::Uses;
+
+fn has_handover(policy: &Policy) -> bool {
+    is_strict(policy) && policy.settings.handover.value == Handover::Conntrack
+}
 
 fn is_strict(policy: &Policy) -> bool {
     policy.settings.tracking.value == Tracking::Strict
@@ -105,7 +109,7 @@ impl Model {
     fn end_revoked(&mut self, now_ns: u64) {
         let Some(policy) = &self.policy else { return };
         let mut flows = std::mem::take(&mut self.flows);
-        flows.end_revoked(|key| {
+        flows.end_revoked(has_handover(policy), |key| {
             let Some(server) = needs::find_server(policy, key.server) else { return false };
             // of an ICMP flow, the service is the type of the request
             let icmp = key.protocol == packet::ICMP || key.protocol == packet::ICMPV6;
@@ -120,6 +124,16 @@ impl Model {
 
     pub fn set_pickup_until(&mut self, until_ns: u64) {
         self.pickup_until_ns = until_ns;
+    }
+
+    /// From `now_ns` on the router takes over, until then.
+    pub fn begin_takeover(&mut self, now_ns: u64, until_ns: u64) {
+        (self.takeover_ns, self.takeover_until_ns) = (Some(now_ns), until_ns);
+    }
+
+    /// Conntrack has this flow. `answered`: it is one of a peer, which its server has answered, and which lives.
+    pub fn note_conntrack(&mut self, key: FlowKey, answered: bool) {
+        self.conntrack.insert(key, answered);
     }
 
     /// Sets the number of the current epoch of the memory of peers, where it is not that of the model's time.
@@ -439,6 +453,14 @@ impl Model {
                 Effect::PickUp(key) => {
                     if let Some(tcp) = tcp {
                         self.flows.pick_up(key, tcp, generation, now_ns);
+                    }
+                }
+                Effect::HandOver(key) => {
+                    self.flows.hand_over(key, tcp, generation, now_ns);
+                    let service = Some((key.protocol, key.server_port));
+                    if let (Some(server), None) = (server, tcp) {
+                        let server = server.to_owned();
+                        self.heard.remember(heard::HeardKey { server, peer: key.peer, service }, now_ns);
                     }
                 }
                 Effect::Open(key) => self.flows.open_own(server.unwrap_or_default(), *key, now_ns),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use portcullis::policy::{Need, Policy};
 
 use super::coverage::Coverage;
-use super::flows::Flows;
+use super::flows::{FlowKey, Flows};
 use super::fragments::Fragments;
 use super::heard::Heard;
 use super::ledger::Books;
@@ -37,6 +37,11 @@ pub struct Model {
     /// The policy before a trial, its generation, and whether the tracker recorded for it.
     pub(super) before_trial: Option<(Policy, u32, bool)>,
     pub(super) pickup_until_ns: u64,
+    pub(super) takeover_until_ns: u64,
+    /// When the last takeover began.
+    pub(super) takeover_ns: Option<u64>,
+    /// What conntrack has, by the flow as our tables would have it: whether it is one of a peer that is answered.
+    pub(super) conntrack: BTreeMap<FlowKey, bool>,
     pub(super) link_routes: fn(IpAddr) -> bool,
     /// By server's name; none: until released.
     pub(super) quarantines: BTreeMap<String, Option<u64>>,
@@ -75,6 +80,9 @@ impl Model {
             tracks: false,
             before_trial: None,
             pickup_until_ns: 0,
+            takeover_until_ns: 0,
+            takeover_ns: None,
+            conntrack: BTreeMap::new(),
             link_routes: |_| false,
             quarantines: BTreeMap::new(),
             quarantined_addresses: BTreeMap::new(),

@@ -17,9 +17,66 @@ use super::quote::{QuotedEnds, read_quote};
 
 impl Model {
     pub fn decide_server(&self, case: &Case<'_>) -> Decision {
+        let mut decision = self.follow_steps(case);
+        let answers = self.answers_in_takeover(case);
+        decision.others.iter_mut().for_each(|other| quiet_takeover(other, answers));
+        quiet_takeover(&mut decision, answers);
+        decision
+    }
+
+    /// Whether somebody who may use the service is answered, while the router takes over.
+    fn answers_in_takeover(&self, case: &Case<'_>) -> bool {
+        let Some((key, service)) = answered_flow(case.packet) else { return false };
+        let subject = Subject::service(key.protocol, service, key.peer);
+        case.now_ns < self.takeover_until_ns
+            && case.packet.transport.is_some()
+            && !case.tcp().is_some_and(|tcp| tcp.is_bare_syn())
+            && !needs::matching(case.policy, &case.inbound, subject).is_empty()
+    }
+
+    /// A flow of another router, or of before the gate, that conntrack has.
+    pub fn find_handover(&self, case: &Case<'_>) -> Option<Decision> {
+        let (key, service) = answered_flow(case.packet)?;
+        let has_end = case.tcp().is_some_and(|tcp| tcp.has(SYN) || tcp.has(RST));
+        if !super::has_handover(case.policy) || ![TCP, UDP].contains(&key.protocol) || has_end {
+            return None;
+        }
+        if matches!(case.packet.piece, Piece::Later(_)) {
+            return None;
+        }
+        let subject = Subject::service(key.protocol, service, key.peer);
+        let rules = needs::matching(case.policy, &case.inbound, subject);
+        let edited = self.find_edits(&case.server.name, Direction::In, subject, case.now_ns);
+        if edited.denied || (rules.is_empty() && edited.allowed_until.is_none()) {
+            return None;
+        }
+        // what the server may open itself is no proof that a peer did
+        let opening = case.opening();
+        let own = self.find_edits(&case.server.name, Direction::Out, opening, case.now_ns);
+        if own.allowed_until.is_some()
+            || !needs::matching(case.policy, &case.outbound, opening).is_empty()
+            || self.comes_from_named(case.policy, case.server, opening)
+        {
+            return None;
+        }
+        if self.flows.is_known(&key, case.now_ns, self.takeover_ns) {
+            return None;
+        }
+        if !self.conntrack.get(&key).copied().unwrap_or(false) {
+            return None;
+        }
+        let mut decision = Decision::pass(Reason::Handover).with(Effect::HandOver(key));
+        decision.management = rules.iter().any(|rule| rule.role.is_none());
+        decision.edit_until = edited.until(!rules.is_empty());
+        Some(decision.by(&rules))
+    }
+
+    fn follow_steps(&self, case: &Case<'_>) -> Decision {
         let mut permitted = false;
         let decision = self
             .decide_fragment(case)
+            // no need covers it, so it is no question
+            .or_else(|| self.find_handover(case))
             .or_else(|| {
                 let found = self.find_reply(case).or_else(|| self.find_need(case));
                 let found = found.or_else(|| self.find_own_connection(case))?;
@@ -432,6 +489,14 @@ impl Model {
         // decided: also where the policy has come to permit it since, for then it is no alarm either
         (answers && !services.is_empty())
             .then(|| Decision::drop(Reason::Stranger).by(&services).at_own_port(service))
+    }
+}
+
+/// Its peer goes on to ask.
+fn quiet_takeover(decision: &mut Decision, answers: bool) {
+    if answers && [Reason::NoFlow, Reason::NewFlow].contains(&decision.reason) {
+        decision.quiet = true;
+        decision.met.push(Covered::QuietTakeover);
     }
 }
 

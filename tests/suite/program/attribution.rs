@@ -34,7 +34,8 @@ fn provoke(gate: &TestGate, reason: Reason) -> Option<Vec<u8>> {
         | Reason::Need
         | Reason::OwnConnection
         | Reason::FlowError
-        | Reason::Router => return None,
+        | Reason::Router
+        | Reason::Handover => return None,
         Reason::Ethertype => link_frame(0x8137, &[0; 46]),
         Reason::Malformed => tcp((server, 40_000), (peer, 445), 0),
         Reason::SourceRoute => {

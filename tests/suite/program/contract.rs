@@ -8,12 +8,12 @@ use portcullis::abi::{PLAIN_TYPES, REASONS};
 use portcullis::abi::{
     address, class_limits, counted_need, counter, decision, domain, edit_cell, edit_key, evidence,
     evidence_key, exchange, flow, flow_key, fragment, fragment_key, frequent, frequent_address, given_back,
-    grant, granted, granted_key, half_open, ledger_key, ledger_row, lessors, limit, limit_key, lookup,
-    mac_key, name, name_connection, name_event, name_event_key, name_key, name_need_key, name_pattern,
-    name_peer_key, name_share, need, need_key, need_use, opening, opening_bucket, peer_key, peer_match,
-    prefix_key, private_run, quarantine, query, question, range_key, refused_fragment, resolver, router_key,
-    row_addresses, row_counts, row_quota, rule, sample, server, settings, share_key, stream, sweep_request,
-    sweep_row,
+    grant, granted, granted_key, half_open, ledger_key, ledger_row, lessors, limit, limit_key,
+    load_constants, lookup, mac_key, name, name_connection, name_event, name_event_key, name_key,
+    name_need_key, name_pattern, name_peer_key, name_share, need, need_key, need_use, opening,
+    opening_bucket, peer_key, peer_match, prefix_key, private_run, quarantine, query, question, range_key,
+    refused_fragment, resolver, router_key, row_addresses, row_counts, row_quota, rule, sample, server,
+    settings, share_key, stream, sweep_request, sweep_row,
 };
 
 /// The members of a struct in the object, by their names, with their offsets in bytes.
@@ -133,6 +133,7 @@ fn every_type_has_the_fields_of_the_object_where_the_header_puts_them() {
         assert_layout!(decision 28: verdict = 0, reason = 1, flags = 2, scope = 3, effects = 4, server = 8,
             rule = 12, generation = 16, edits = 20, port = 24, protocol = 26, observed = 27),
         assert_layout!(question 8: assume = 0, zero = 4),
+        assert_layout!(load_constants 8: is_private = 0, asks_conntrack = 4),
         assert_layout!(private_run 40: now_ns = 0, decision = 8, reserved = 36),
     ];
     assert_layout!(sample 104: time_ns = 0, drops = 8, source = 16, destination = 32, interface = 48,
@@ -161,6 +162,7 @@ fn reasons_keep_their_numbers() {
         (9, "own_connection"),
         (10, "flow_error"),
         (11, "router"),
+        (12, "handover"),
         (32, "ethertype"),
         (33, "malformed"),
         (34, "source_route"),

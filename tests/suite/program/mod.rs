@@ -15,6 +15,7 @@ pub mod fast_path;
 mod fragment_fate;
 mod fragments;
 mod hairpin;
+mod handover;
 mod hot_kinds;
 mod icmp_errors;
 mod late_answers;

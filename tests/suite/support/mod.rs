@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod capture;
 pub mod chance;
+pub mod conntrack_table;
 pub mod cpu;
 pub mod dmz;
 pub mod dns;

@@ -183,7 +183,9 @@ impl TestGate {
     /// A gate with this policy and tables of which some have other sizes.
     pub fn sized(policy: &str, sizes: &[(&str, u32)]) -> TestGate {
         let (policy, tables) = read_policy(policy, sizes);
-        let sizes: Sizes = sizes.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect();
+        let mut sizes: Sizes = sizes.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect();
+        // its programs are others
+        sizes.insert("handover".to_owned(), tables.settings.has_handover().into());
         let used = {
             let mut pool = POOL.lock().expect("the pool");
             let at = pool.iter().position(|(others, _)| *others == sizes);
@@ -592,6 +594,7 @@ fn empty(gate: &Gate) {
         state::STATE_CPUS,
         state::STATE_QUARANTINE_CHANGES,
         state::STATE_EDITS,
+        state::STATE_CONNTRACK,
     ]
     .map(|it| it.0);
     for key in (0..state::STATE_COUNT.0).filter(|key| !kept.contains(key)) {

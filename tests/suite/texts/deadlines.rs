@@ -97,6 +97,11 @@ const PLAYED: &[(&str, &str, &str)] = &[
         "a_resolver_that_is_silent_or_drips_ends_with_the_patience_for_all_names",
     ),
     (
+        "with `handover`: an alarm about an answer in no flow",
+        "src/daemon/early_answers.rs",
+        "without_a_takeover_each_is_observed_after_five_seconds",
+    ),
+    (
         "a command: room in the daemon's queue, and again the first byte of its answer",
         "src/daemon/control/client.rs",
         "a_stopped_daemon_with_a_full_queue_is_given_up_in_time",

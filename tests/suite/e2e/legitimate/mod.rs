@@ -11,6 +11,7 @@ mod logins;
 mod mail;
 pub mod names;
 mod pair;
+mod pair_engines;
 mod paths;
 mod pings;
 mod policy;

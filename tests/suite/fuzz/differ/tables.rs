@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use portcullis::abi::{
-    REASONS, Reason, drop_flag, flow, flow_key, fragment, fragment_key, half_open, ledger_key, opening,
-    refused_fragment,
+    REASONS, Reason, drop_flag, flow, flow_flag, flow_key, fragment, fragment_key, half_open, ledger_key,
+    opening, refused_fragment,
 };
 
-use super::{Counters, Differ, Drops, Room, TOLERANCE_NS, to_ip};
+use super::{Counters, Differ, Drops, Room, SECOND_NS, TOLERANCE_NS, to_ip};
 use crate::model::{FlowKey, FlowState, FragmentKey, LedgerKey, Table};
 
 impl Differ {
@@ -121,6 +121,9 @@ impl Differ {
     }
 
     fn to_state(&self, last_ns: u64, flags: u32, generation: u32) -> FlowState {
+        // the time of a revoked flow was set back, so that it is over
+        let set_back = if flags & flow_flag::FLOW_REVOKED.0 == 0 { 0 } else { 432_000 * SECOND_NS };
+        let last_ns = last_ns.wrapping_add(set_back);
         let generation = self.to_model_generation(generation);
         FlowState { last_ns: self.to_model_time(last_ns), flags, generation }
     }

@@ -6,6 +6,7 @@ use libbpf_rs::{MapCore as _, MapFlags};
 use portcullis::abi::{Reason, grant, name_connection, name_count, own_network, query, share_key, state};
 
 use super::{POLICY, count, v4};
+use crate::support::conntrack_table::{self, Entry, in_own_table};
 use crate::support::dmz::ip;
 use crate::support::dns::{A, Message};
 use crate::support::frame::{ACK, ICMP, ethernet, icmp_message, packet, tcp, udp};
@@ -115,6 +116,27 @@ fn a_connection_outlives_its_grant_by_five_days_of_silence() {
     gate.passes(&segment, Reason::OwnConnection);
     silence(5 * DAY_NS + SECOND_NS);
     gate.drops(&segment, Reason::NoFlow);
+}
+
+#[test]
+fn what_a_name_lets_the_server_open_is_its_own_whatever_conntrack_has() {
+    in_own_table(|table| {
+        let serving = POLICY.replace("[roles.client]\n", "[roles.client]\nin = [\"tcp/80\"]\n");
+        let gate = TestGate::new(&format!("[policy]\nhandover = \"conntrack\"\npickup = 0\n{serving}"));
+        gate.set_pickup(-1);
+        open(&gate);
+        let from = (v4().server, 80);
+        let segments = [ADDRESS, "203.0.113.81"].map(|to| {
+            table.add(Entry::of_peer(conntrack_table::TCP, from, (ip(to), 443)));
+            tcp(from, (ip(to), 443), ACK)
+        });
+        gate.drops(&segments[0], Reason::NoFlow);
+        // also when the grant is over
+        age(&gate, DAY_NS);
+        gate.drops(&segments[0], Reason::NoFlow);
+        gate.passes(&segments[1], Reason::Handover);
+        assert_eq!(gate.program_statistics().unwrap().handover_asked, 1);
+    });
 }
 
 #[test]
