@@ -1,6 +1,6 @@
 //! Where clients say what is to be done with alarms, and wait for the outcome.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,10 +43,7 @@ impl OrderDesk {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return None,
         }
-        match outcome.recv_timeout(patience) {
-            Ok(handled) => Some(handled),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        outcome.recv_timeout(patience).ok()
     }
 
     /// The next order that waits.
