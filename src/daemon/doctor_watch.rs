@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,7 +32,7 @@ pub(super) struct News {
 pub(super) struct DoctorWatch {
     looks: Receiver<Diagnosis>,
     seen: BTreeMap<GateTrouble, String>,
-    _stop: Sender<()>,
+    _stop: SyncSender<()>,
 }
 
 impl DoctorWatch {
@@ -42,7 +42,7 @@ impl DoctorWatch {
     /// When there is no thread for it.
     pub(super) fn start(place: GatePlace, snapshot: Arc<Snapshot>) -> anyhow::Result<DoctorWatch> {
         let (first, period) = find_times();
-        let (stop, stopped) = channel();
+        let (stop, stopped) = sync_channel(1);
         let (sender, looks) = sync_channel(1);
         let work = move || {
             let mut wait = first;

@@ -92,7 +92,11 @@ fn shake_hands(gate: &TestGate, server: Endpoint, peer: Endpoint, by_server: boo
     }
 }
 
-fn expect(gate: &TestGate, server: &str, expected: &[((Direction, u8, u16, std::net::IpAddr), (u64, u64))]) {
+/// Direction, protocol, port and peer of an opening.
+type Opening = (Direction, u8, u16, std::net::IpAddr);
+
+/// `expected`: openings with how often they were asked and answered.
+fn expect(gate: &TestGate, server: &str, expected: &[(Opening, (u64, u64))]) {
     let expected: Kept = expected
         .iter()
         .map(|((direction, protocol, port, peer), counts)| {
