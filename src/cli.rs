@@ -553,7 +553,7 @@ pub enum AlarmCommand {
     },
     /// Have nobody called for a time: because of a server, a kind of alarm or a service
     ///
-    /// Alarms go on to be recorded and shown. What is graver than the alarms that are open now calls all the
+    /// Alarms go on to be recorded and shown. What is more severe than the alarms that are open now calls all the
     /// same. Where none is open, only what is critical does.
     Silence {
         /// A server (web1), a kind (scan) or a service (udp/123)

@@ -3,7 +3,7 @@
 //! are recognised nor what is counted depends on anybody's word.
 //!
 //! Rules that keep it honest: a new kind, a higher severity or a first critical service ends an acknowledgement and
-//! calls again. A silence covers nothing graver than what it was given for. When a silence ends over an alarm about
+//! calls again. A silence covers nothing more severe than what it was given for. When a silence ends over an alarm about
 //! which nobody was called, somebody is called then.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,7 @@ impl Acked {
         }
     }
 
-    /// Whether the alarm is still no graver than it was then.
+    /// Whether the alarm is still not more severe than it was then.
     fn holds(&self, alarm: &Alarm) -> bool {
         let known = Severity::from_name(&self.severity).unwrap_or(Severity::Low);
         alarm.severity() <= known
@@ -75,7 +75,7 @@ fn list_critical(alarm: &Alarm) -> impl Iterator<Item = String> {
 
 /// What was said of an open alarm.
 #[derive(Clone, Debug)]
-struct Told {
+struct Reported {
     /// Somebody was called.
     called: bool,
     /// A silence covered it at the last change.
@@ -101,7 +101,7 @@ pub struct Handling {
     /// Acknowledgements of the daemon before, and until when an alarm may take one over.
     inherited: Vec<Acked>,
     inherit_until_ns: u64,
-    told: BTreeMap<u64, Told>,
+    reported: BTreeMap<u64, Reported>,
     /// Something changed that outlives the daemon.
     is_changed: bool,
 }
@@ -148,11 +148,11 @@ impl Handling {
         self.silences.list()
     }
 
-    /// How many alarms are open, by the severity that people are told.
+    /// How many alarms are open, by the severity that people read.
     pub fn count_open(&self) -> BTreeMap<Severity, u64> {
         let mut open = BTreeMap::new();
-        for told in self.told.values() {
-            *open.entry(told.severity).or_default() += 1;
+        for reported in self.reported.values() {
+            *open.entry(reported.severity).or_default() += 1;
         }
         open
     }
@@ -174,19 +174,19 @@ impl Handling {
         }
         let (id, severity, kind) = (change.alarm.id, change.alarm.severity(), change.alarm.kind());
         if let Step::Closed { .. } = change.step {
-            let told = self.told.remove(&id);
+            let reported = self.reported.remove(&id);
             if let Some(acked) = self.acked.remove(&id) {
                 change.alarm.acknowledged = Some(acked.ack);
                 self.is_changed = true;
             }
             change.alarm.silenced = self.silences.cover(&change.alarm);
-            change.is_muted = told.is_some_and(|told| !told.called);
+            change.is_muted = reported.is_some_and(|reported| !reported.called);
             return change;
         }
         if change.step == Step::Opened {
             self.inherit(&change.alarm);
         }
-        let before = self.told.get(&id).cloned();
+        let before = self.reported.get(&id).cloned();
         // What the policy has made less severe is no escalation because the gate's own severity rose.
         if let (Step::Escalated { from }, Some(before), Some(_)) = (change.step, &before, change.alarm.rated)
             && severity <= before.severity
@@ -206,23 +206,24 @@ impl Handling {
                 self.is_changed = true;
                 add_news(&mut change.news, "it is more than what was acknowledged");
                 if change.step == Step::Updated {
-                    change.step = Step::Escalated { from: before.as_ref().map_or(kind, |told| told.kind) };
+                    change.step =
+                        Step::Escalated { from: before.as_ref().map_or(kind, |reported| reported.kind) };
                 }
             }
             None => {}
         }
         change.alarm.silenced = self.silences.cover(&change.alarm);
-        let was_called = before.as_ref().is_some_and(|told| told.called);
+        let was_called = before.as_ref().is_some_and(|reported| reported.called);
         let is_known = change.alarm.acknowledged.is_some() && !was_called;
         change.is_muted = change.alarm.silenced.is_some() || is_known;
-        let was_silenced = before.is_some_and(|told| told.was_silenced);
+        let was_silenced = before.is_some_and(|reported| reported.was_silenced);
         if was_silenced && !was_called && !change.is_muted && change.step == Step::Updated {
             add_news(&mut change.news, "it is no longer silenced");
             change.step = Step::Escalated { from: kind };
         }
         let called = was_called || !change.is_muted;
         let was_silenced = change.alarm.silenced.is_some();
-        self.told.insert(id, Told { called, was_silenced, severity, kind });
+        self.reported.insert(id, Reported { called, was_silenced, severity, kind });
         change
     }
 
@@ -283,7 +284,7 @@ impl Handling {
             let mut alarm = alarm.clone();
             self.ratings.rate(&mut alarm);
             let is_silenced = self.silences.cover(&alarm).is_some();
-            self.told.get(&alarm.id).is_some_and(|told| told.was_silenced != is_silenced)
+            self.reported.get(&alarm.id).is_some_and(|reported| reported.was_silenced != is_silenced)
         };
         open.iter().filter(|alarm| has_changed(alarm)).map(|alarm| alarm.id).collect()
     }

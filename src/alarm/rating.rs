@@ -1,4 +1,4 @@
-//! Ratings: severities that the policy gives alarms by server, kind or both. They change what people are told. How
+//! Ratings: severities that the policy gives alarms by server, kind or both. They change what people read. How
 //! drops are recognised, and what may lead to a quarantine, goes by the gate's own severity.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ impl fmt::Display for Rated {
 pub struct Ratings(pub BTreeMap<Rated, Severity>);
 
 impl Ratings {
-    /// The severity of a kind of a server's drops: that of both, otherwise the graver one of the server and the kind.
+    /// The severity of a kind of a server's drops: that of both, otherwise the more severe one of the server and the kind.
     fn find(&self, server: Option<&str>, kind: Kind) -> Option<Severity> {
         if self.0.is_empty() {
             return None;

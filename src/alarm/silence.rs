@@ -1,4 +1,4 @@
-//! Silences: alarms about which nobody is called, for a time. A silence never covers what is graver than what it was
+//! Silences: alarms about which nobody is called, for a time. A silence never covers what is more severe than what it was
 //! given for.
 
 use std::fmt;
@@ -71,7 +71,7 @@ impl fmt::Display for Target {
 pub struct Silence {
     /// What is silenced.
     pub target: Target,
-    /// The gravest that it covers.
+    /// The highest severity that it covers.
     pub severity: Severity,
     /// Who gave it.
     pub by: String,
@@ -120,7 +120,7 @@ pub struct SilenceRecord {
     pub target: String,
     /// `server`, `kind` or `service`.
     pub of: String,
-    /// The gravest severity that it covers.
+    /// The highest severity that it covers.
     pub severity: String,
     /// Who gave it.
     pub by: String,
@@ -209,14 +209,14 @@ impl Silences {
                 .max()
                 .map(|severity| (severity, alarm.id))
         };
-        let gravest = open.iter().filter_map(matching).max();
-        if let (Some((Severity::Critical, id)), false) = (gravest, force) {
+        let worst = open.iter().filter_map(matching).max();
+        if let (Some((Severity::Critical, id)), false) = (worst, force) {
             return Err(format!(
                 "alarm #{id} about {target} is critical, and what is critical is never silenced\n\
                  help: `portcullis alarms -i IF ack {id}` says that you are at it; --force silences it all the same"
             ));
         }
-        let severity = match (force, gravest) {
+        let severity = match (force, worst) {
             (true, _) => Severity::Critical,
             (false, Some((severity, _))) => severity,
             (false, None) => Severity::High,

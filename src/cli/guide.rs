@@ -186,7 +186,7 @@ pub const GROUPS: &[Group] = &[
                 &[
                     ("tonight's, from high up", "portcullis alarms -i dmz0 --severity high --from 8h"),
                     ("as they come in", "portcullis alarms -i dmz0 --follow"),
-                    ("you are at it", "portcullis alarms -i dmz0 ack 3 --note \"ticket 4711\""),
+                    ("you are at it", "portcullis alarms -i dmz0 ack 3 --note \"case 4711\""),
                     (
                         "nobody is to be called for a time",
                         "portcullis alarms -i dmz0 silence mx1 --for 2h --note \"it moves\"",

@@ -17,7 +17,7 @@ use super::control::{ControlServer, ReloadOrder};
 use super::dispatch::Dispatch;
 use super::doctor_watch::DoctorWatch;
 use super::early_answers::EarlyAnswers;
-use super::handling_keeper::{HandlingKeeper, load};
+use super::handling_saver::{HandlingSaver, load};
 use super::intake::{Intake, LedgerReading};
 use super::metrics::snapshot::Snapshot;
 use super::monitor::Monitor;
@@ -77,7 +77,7 @@ pub(super) struct Daemon<'gate> {
     early_answers: EarlyAnswers,
     /// What people have said about alarms.
     handling: Handling,
-    keeper: HandlingKeeper,
+    handling_saver: HandlingSaver,
     /// The servers of the live policy.
     servers: Vec<String>,
     dispatch: Dispatch,
@@ -144,7 +144,7 @@ impl<'gate> Daemon<'gate> {
         let quarantine_writer = QuarantineWriter::start(place.clone())?;
         // an earlier command may have died before it came to that
         quarantine_writer.save();
-        let keeper = HandlingKeeper::start(&place.history())?;
+        let handling_saver = HandlingSaver::start(&place.history())?;
         let mut daemon = Daemon {
             gate,
             consumer,
@@ -152,7 +152,7 @@ impl<'gate> Daemon<'gate> {
             engine: Engine::new(Thresholds { first_id, ..Thresholds::default() }),
             early_answers: EarlyAnswers::default(),
             handling: load(&place.history()),
-            keeper,
+            handling_saver,
             servers: Vec::new(),
             dispatch,
             responder: Responder::new(interface, policy, Arc::clone(snapshot)),

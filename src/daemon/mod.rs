@@ -11,7 +11,7 @@
 //! | `doctor_watch` | proves the gate once a minute, and finds the ways around it |
 //! | `responder` | puts the servers of alarms into quarantine |
 //! | `quarantine_writer` | saves the quarantines for the next reboot |
-//! | `handling_keeper` | saves acknowledgements and silences for the next daemon |
+//! | `handling_saver` | saves acknowledgements and silences for the next daemon |
 //! | `monitor` | sees how the gate is attached, and attaches it again (`announcement`) |
 //! | `reload` | SIGHUP: makes the policy file the live policy |
 //! | `control` | the socket on which commands ask the daemon |
@@ -29,7 +29,7 @@ mod drop_budget;
 mod drop_source;
 mod early_answers;
 mod event_loop;
-mod handling_keeper;
+mod handling_saver;
 mod intake;
 mod ledger_cursor;
 mod metrics;

@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// An engine with what people say, as the daemon joins them.
-struct Desk {
+struct Handled {
     engine: Engine,
     handling: Handling,
 }
 
-impl Desk {
-    fn new() -> Desk {
-        Desk { engine: Engine::default(), handling: Handling::default() }
+impl Handled {
+    fn new() -> Handled {
+        Handled { engine: Engine::default(), handling: Handling::default() }
     }
 
     fn apply(&mut self, changes: Vec<Change>, now: Clock) -> Vec<Change> {
         changes.into_iter().map(|change| self.handling.apply(change, now)).collect()
     }
 
-    /// A SYN, and what is told by two seconds later.
+    /// A SYN, and what is reported by two seconds later.
     fn attempt(&mut self, port: u16, destination: u32, seconds: u64) -> Vec<Change> {
         let now = at(seconds);
         let mut changes = self.engine.observe(&attempt_at(port, destination, 40_000, now), now);
@@ -51,7 +51,7 @@ fn server1() -> Target {
 
 #[test]
 fn an_acknowledged_alarm_says_so_and_calls_again_only_when_it_becomes_more() {
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     // udp-like medium service first: tcp/53 is what policies forget
     assert_eq!(desk.attempt(4000, 1, 0)[0].alarm.severity(), Severity::High);
     desk.acknowledge(1);
@@ -81,17 +81,18 @@ fn an_acknowledged_alarm_says_so_and_calls_again_only_when_it_becomes_more() {
 
 #[test]
 fn an_acknowledgement_outlives_the_daemon_but_covers_no_more_than_it_did() {
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     desk.attempt(4000, 1, 0);
     desk.acknowledge(1);
     let saved = desk.handling.take_unsaved().unwrap();
     assert_eq!(desk.handling.take_unsaved(), None);
-    let restart = || Desk { engine: Engine::default(), handling: Handling::restore(&saved, at(60)).unwrap() };
+    let restart =
+        || Handled { engine: Engine::default(), handling: Handling::restore(&saved, at(60)).unwrap() };
     let mut same = restart();
     let changes = same.attempt(4000, 1, 60);
     assert!(changes[0].alarm.acknowledged.is_some() && changes[0].is_muted);
-    let mut graver = restart();
-    let changes = graver.attempt(445, 1, 60);
+    let mut worse = restart();
+    let changes = worse.attempt(445, 1, 60);
     assert!(changes[0].alarm.acknowledged.is_none() && !changes[0].is_muted);
     let mut late = restart();
     let changes = late.attempt(4000, 1, 60 + 3601);
@@ -104,7 +105,7 @@ fn an_acknowledgement_outlives_the_daemon_but_covers_no_more_than_it_did() {
 
 #[test]
 fn an_alarm_that_closed_was_acknowledged_and_the_next_one_is_not() {
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     desk.attempt(4000, 1, 0);
     desk.acknowledge(1);
     let changes = desk.tick(at(4000));
@@ -115,7 +116,7 @@ fn an_alarm_that_closed_was_acknowledged_and_the_next_one_is_not() {
 
 #[test]
 fn a_silence_covers_what_it_was_given_for_and_nothing_graver() {
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     assert!(!desk.attempt(4000, 1, 0)[0].is_muted);
     let silence = desk.silence(server1(), 3600, false, at(3)).unwrap();
     assert_eq!(silence.severity, Severity::High);
@@ -129,23 +130,23 @@ fn a_silence_covers_what_it_was_given_for_and_nothing_graver() {
 
 #[test]
 fn what_is_critical_is_silenced_by_force_alone() {
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     desk.attempt(445, 1, 0);
     let error = desk.silence(server1(), 60, false, at(3)).unwrap_err();
     assert!(error.contains("alarm #1 about web1 is critical") && error.contains("--force"), "{error}");
     assert_eq!(desk.silence(server1(), 60, true, at(3)).unwrap().severity, Severity::Critical);
     // where nothing is open, what is critical calls all the same
-    let mut calm = Desk::new();
+    let mut calm = Handled::new();
     calm.silence(server1(), 60, false, at(0)).unwrap();
     assert!(calm.attempt(4000, 1, 1)[0].is_muted);
-    let mut calm = Desk::new();
+    let mut calm = Handled::new();
     calm.silence(server1(), 60, false, at(0)).unwrap();
     assert!(!calm.attempt(445, 1, 1)[0].is_muted);
 }
 
 #[test]
 fn an_alarm_that_opened_in_a_silence_calls_when_the_silence_ends_before_it() {
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     desk.silence(server1(), 60, false, at(0)).unwrap();
     assert!(desk.attempt(4000, 1, 1)[0].is_muted);
     assert!(!desk.handling.end_silences(at(59)));
@@ -156,7 +157,7 @@ fn an_alarm_that_opened_in_a_silence_calls_when_the_silence_ends_before_it() {
     assert_eq!(change.step, Step::Escalated { from: Kind::Attempt });
     assert!(!change.is_muted && change.news == "it is no longer silenced", "{change:?}");
     // one that closes in its silence has never called, and does not call then
-    let mut quiet = Desk::new();
+    let mut quiet = Handled::new();
     quiet.silence(server1(), 86_400, false, at(0)).unwrap();
     quiet.attempt(4000, 1, 1);
     assert!(quiet.tick(at(4000))[0].is_muted);
@@ -165,7 +166,7 @@ fn an_alarm_that_opened_in_a_silence_calls_when_the_silence_ends_before_it() {
 #[test]
 fn a_silence_of_a_service_or_kind_leaves_the_rest_of_an_alarm_alone() {
     for target in [Target::Service("tcp/4000".to_owned()), Target::Kind(Kind::Attempt)] {
-        let mut desk = Desk::new();
+        let mut desk = Handled::new();
         desk.silence(target.clone(), 3600, false, at(0)).unwrap();
         assert!(desk.attempt(4000, 1, 1)[0].is_muted, "{target}");
         let changes = desk.attempt(80, 1, 10);
@@ -180,7 +181,7 @@ fn a_silence_of_a_service_or_kind_leaves_the_rest_of_an_alarm_alone() {
 
 #[test]
 fn a_silence_has_a_note_an_end_within_a_week_and_none_beyond_it_after_a_step_of_the_clock() {
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     for (for_s, note) in [(0, "x"), (604_801, "x"), (60, " ")] {
         let new = NewSilence {
             target: server1(),
@@ -205,7 +206,7 @@ fn a_silence_has_a_note_an_end_within_a_week_and_none_beyond_it_after_a_step_of_
 #[test]
 fn the_policy_says_how_grave_alarms_are_and_the_gate_judges_as_before() {
     let rated = Rated { server: Some("web1".to_owned()), kind: Some(Kind::Attempt) };
-    let mut desk = Desk::new();
+    let mut desk = Handled::new();
     desk.handling.set_ratings(Ratings(BTreeMap::from([(rated, Severity::Low)])));
     let changes = desk.attempt(4000, 1, 0);
     assert_eq!((changes[0].alarm.severity(), changes[0].alarm.rated), (Severity::Low, Some(Severity::High)));

@@ -1,4 +1,4 @@
-//! The stories: what each server did, the gravest first. An alarm is a sentence, and its parts are folded.
+//! The stories: what each server did, the most severe first. An alarm is a sentence, and its parts are folded.
 
 use maud::{Markup, html};
 use serde_json::Value;
@@ -13,7 +13,7 @@ const MAX_ALARMS: usize = 500;
 /// What one server did.
 pub(super) struct Story<'a> {
     pub server: &'a str,
-    /// The gravest first, and what is open before what is over.
+    /// The most severe first, and what is open before what is over.
     pub alarms: Vec<&'a AlarmEntry>,
 }
 
@@ -32,7 +32,7 @@ fn server_of(entry: &AlarmEntry) -> &str {
     }
 }
 
-/// The alarms by server, the gravest server first.
+/// The alarms by server, the most severe server first.
 pub(super) fn gather(alarms: &[AlarmEntry]) -> Vec<Story<'_>> {
     let mut stories: Vec<Story<'_>> = Vec::new();
     for entry in alarms {

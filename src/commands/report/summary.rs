@@ -58,7 +58,7 @@ fn render_stake(stories: &[Story<'_>]) -> Markup {
     };
     let passed = entry.text("verdict") == "would_drop";
     html! {
-        "Alarm #" (entry.id) " is the gravest. " (ForeignText(entry.text("why"))) "."
+        "Alarm #" (entry.id) " is the most severe. " (ForeignText(entry.text("why"))) "."
         @if passed { " Its packets were NOT dropped." }
         @else if severity_of(entry) >= Some(Severity::High) { " Its packets did not leave." }
     }
@@ -66,8 +66,8 @@ fn render_stake(stories: &[Story<'_>]) -> Markup {
 
 fn render_open(open: &[&AlarmEntry]) -> Markup {
     let unseen = open.iter().filter(|entry| !entry.alarm["acknowledged"].is_object()).count();
-    let gravest = open.iter().max_by_key(|entry| severity_of(entry));
-    let next = gravest.and_then(|entry| entry.alarm["next"][0].as_str());
+    let worst = open.iter().max_by_key(|entry| severity_of(entry));
+    let next = worst.and_then(|entry| entry.alarm["next"][0].as_str());
     html! {
         @if open.is_empty() { "Nothing: every alarm is closed." } @else {
             (open.len()) @if open.len() == 1 { " alarm" } @else { " alarms" }

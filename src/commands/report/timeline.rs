@@ -88,7 +88,7 @@ impl Axis {
 struct Lane {
     server: String,
     service: String,
-    /// Packets by cell, and the gravest alarm about them.
+    /// Packets by cell, and the most severe alarm about them.
     cells: BTreeMap<i64, (u64, Option<Severity>)>,
 }
 
@@ -136,7 +136,7 @@ pub(super) fn draw(
             li.event { i {} "something else was done to the gate" }
         }
         p.note {
-            "Each cell is " (name_duration(wide.cell_s)) ". The graver the alarm, the higher the cell. The more "
+            "Each cell is " (name_duration(wide.cell_s)) ". The more severe the alarm, the higher the cell. The more "
             "packets, the stronger it is, on a logarithmic scale. The strongest cell has " (group_digits(strongest))
             @if strongest == 1 { " packet." } @else { " packets." }
         }
@@ -171,7 +171,7 @@ fn list_spans(alarms: &[AlarmEntry]) -> Vec<AlarmSpan> {
     alarms.iter().filter_map(span).collect()
 }
 
-/// The gravest alarm that a count is part of: by its service, or as one of many.
+/// The most severe alarm that a count is part of: by its service, or as one of many.
 fn find_severity(count: &MinuteCount, spans: &[AlarmSpan]) -> Option<Severity> {
     let server = count.server.as_deref().unwrap_or_default();
     let has_time = |span: &&AlarmSpan| {

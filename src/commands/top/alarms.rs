@@ -25,7 +25,7 @@ pub(super) fn text(alarm: &Value, key: &str) -> String {
     escape(alarm[key].as_str().unwrap_or_default()).into_owned()
 }
 
-/// The alarms of a daemon, the gravest first, and of equally grave ones the youngest.
+/// The alarms of a daemon, the most severe first, and of equally severe ones the youngest.
 pub(super) fn sort(alarms: &mut [Value]) {
     let severity = |alarm: &Value| alarm["severity"].as_str().and_then(Severity::from_name);
     alarms.sort_by_key(|alarm| {

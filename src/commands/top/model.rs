@@ -404,7 +404,7 @@ pub(super) mod tests {
             |model: &Model| model.selected_alarm().map(|(place, alarm)| (place, alarm["id"].as_u64()));
         assert_eq!(selected(&model), Some((1, Some(3))));
         update(&mut model, &[(1, "low"), (2, "high"), (3, "medium"), (4, "critical")]);
-        assert_eq!(selected(&model), Some((2, Some(3))), "a graver one came above it");
+        assert_eq!(selected(&model), Some((2, Some(3))), "a more severe one came above it");
         model.overlay = Some(Overlay::Alarm);
         update(&mut model, &[(1, "low"), (2, "high"), (4, "critical")]);
         assert_eq!(selected(&model), Some((2, Some(1))));

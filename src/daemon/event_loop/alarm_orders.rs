@@ -11,14 +11,14 @@ impl Daemon<'_> {
     pub(super) fn answer_orders(&mut self) {
         while let Some(pending) = self.control.as_ref().and_then(|control| control.orders().take()) {
             let PendingOrder { order, who, answer } = pending;
-            let outcome = self.carry_out(order, &who);
+            let outcome = self.apply_order(order, &who);
             match self.handling.take_unsaved() {
-                Some(text) => self.keeper.save_and_answer(text, answer, outcome),
+                Some(text) => self.handling_saver.save_and_answer(text, answer, outcome),
                 None => drop(answer.send(outcome)),
             }
         }
         if let Some(text) = self.handling.take_unsaved() {
-            self.keeper.save(text);
+            self.handling_saver.save(text);
         }
     }
 
@@ -45,7 +45,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn carry_out(&mut self, order: AlarmOrder, who: &Who) -> Handled {
+    fn apply_order(&mut self, order: AlarmOrder, who: &Who) -> Handled {
         let (action, subject, outcome) = match order {
             AlarmOrder::Ack { id, note } => (Action::Ack, format!("#{id}"), self.acknowledge(id, note, who)),
             AlarmOrder::Unack { id } => (Action::Unack, format!("#{id}"), self.unacknowledge(id, who)),

@@ -42,7 +42,7 @@ fn read_rated(section: &Section<'_, '_>, entry: &Entry<'_>, servers: &[Server]) 
     }
     match (is_server(entry.key), find_kind(entry.key)) {
         (true, Some(kind)) => {
-            let help = format!("write \"{}/KIND\" for the server; the kind can't be told from it", entry.key);
+            let help = format!("write \"{}/KIND\" for the server; it does not say the kind", entry.key);
             refuse(format!("`{kind}` is a server and a kind of alarm"), Some(help));
             None
         }

@@ -87,7 +87,7 @@ fn an_alarm_is_acknowledged_and_silenced_shown_by_every_command_and_a_kill_forge
     assert_eq!(testbed.run("alarms", &["silences"]).done().out, listed, "a kill forgets no silence");
     testbed.send_from_web(4000, 1);
     daemon.wait_for_line(&["opened: high attempt", "Acknowledged by ", ": on it"]);
-    // something graver ends it
+    // something more severe ends it
     let smb = SocketAddr::new(ip(V4.peer), 445);
     connect(&testbed.dmz, ip(V4.web), smb, NEVER).expect_err("nothing answers");
     daemon.wait_for_line(&["escalated: critical attempt", "it is more than what was acknowledged"]);

@@ -145,7 +145,7 @@ fn top_is_readable_on_a_small_screen_and_full_on_a_large_one_and_its_keys_do_the
         assert!(screen.lines().all(|line| line.chars().count() <= usize::from(size.0)), "{screen}");
         keep(&format!("top-{name}.txt"), Path::new(&testbed.write("screen.txt", &screen)));
         terminal.press("Tab");
-        // both alarms are equally grave, so the order is that of their drops
+        // both alarms are equally severe, so the order is that of their drops
         terminal.press("/");
         terminal.press("w");
         terminal.see(&["filter: w", "servers: 1"]);

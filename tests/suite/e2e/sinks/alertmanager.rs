@@ -100,7 +100,7 @@ fn an_alarm_of_the_daemon_fires_with_what_to_do() {
     assert!(output.status.success(), "{output:?}");
     let labels = alert["labels"].clone();
     testbed.run("alarms", &["ack", "1", "--note", "on it"]).done();
-    eventually("it is told as acknowledged", || {
+    eventually("it is reported as acknowledged", || {
         let alerts = server.alerts();
         alerts[0]["annotations"]["acknowledged"].as_str().is_some_and(|text| text.ends_with(": on it"))
     });

@@ -1,4 +1,4 @@
-//! Handling keeper: a thread that saves acknowledgements and silences for the next daemon, because a disk may hang.
+//! Handling saver: a thread that saves acknowledgements and silences for the next daemon, because a disk may hang.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -27,18 +27,18 @@ struct Job {
 }
 
 /// The thread, as the daemon has it.
-pub(super) struct HandlingKeeper {
+pub(super) struct HandlingSaver {
     /// `None`: no more is asked.
     jobs: Option<SyncSender<Job>>,
     ended: Receiver<()>,
 }
 
-impl HandlingKeeper {
+impl HandlingSaver {
     /// Starts the thread, for a gate's state folder.
     ///
     /// # Errors
     /// When there is no room for a thread.
-    pub(super) fn start(folder: &Path) -> std::io::Result<HandlingKeeper> {
+    pub(super) fn start(folder: &Path) -> std::io::Result<HandlingSaver> {
         let path = folder.join(FILE);
         let (jobs, asked) = mpsc::sync_channel::<Job>(MOST_WAITING);
         let (end, ended) = mpsc::sync_channel(1);
@@ -57,7 +57,7 @@ impl HandlingKeeper {
             }
             let _ = end.send(());
         })?;
-        Ok(HandlingKeeper { jobs: Some(jobs), ended })
+        Ok(HandlingSaver { jobs: Some(jobs), ended })
     }
 
     /// Has a text saved, soon.
@@ -82,7 +82,7 @@ impl HandlingKeeper {
     }
 }
 
-impl Drop for HandlingKeeper {
+impl Drop for HandlingSaver {
     fn drop(&mut self) {
         self.jobs = None;
         let _ = self.ended.recv_timeout(LAST_PATIENCE);
@@ -127,7 +127,7 @@ mod tests {
     fn a_damaged_file_silences_nothing_and_a_good_one_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         assert!(load(folder.path()).silences().is_empty(), "no file is no mistake");
-        let keeper = HandlingKeeper::start(folder.path()).unwrap();
+        let handling_saver = HandlingSaver::start(folder.path()).unwrap();
         let now = Clock::now();
         let mut handling = Handling::default();
         let new = crate::alarm::NewSilence {
@@ -140,13 +140,13 @@ mod tests {
         handling.silence(new, &[], now).unwrap();
         let text = handling.take_unsaved().unwrap();
         let (answer, outcome) = mpsc::sync_channel(1);
-        keeper.save_and_answer(text.clone(), answer, Ok(serde_json::json!({})));
+        handling_saver.save_and_answer(text.clone(), answer, Ok(serde_json::json!({})));
         assert_eq!(outcome.recv().unwrap(), Ok(serde_json::json!({})));
         assert_eq!(load(folder.path()).silences().len(), 1);
         for end in [0, 1, text.len() / 2, text.len() - 1] {
             std::fs::write(folder.path().join(FILE), &text[..end]).unwrap();
             assert!(load(folder.path()).silences().is_empty(), "{end}");
         }
-        drop(keeper);
+        drop(handling_saver);
     }
 }
