@@ -329,6 +329,10 @@ fn a_ruleset_lets_pass_what_explain_says_under_any_policy() {
         let after = router.seen("after");
         lost += all.difference(&before).count();
         for (number, frame, answer) in expected.iter().filter(|(number, ..)| before.contains(number)) {
+            // the head of the ruleset says that nft reads no questions
+            if answer.reason == Some(Reason::Question) {
+                continue;
+            }
             let passes = answer.verdict != Verdict::Drop;
             if passes {
                 passed += 1;
