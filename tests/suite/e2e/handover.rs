@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::command::{Daemon, Outcome};
 use super::policies::{dmz, dmz_with};
 use super::socket::{ARRIVES, NEVER, connect, udp};
-use super::testbed::{FAMILIES, NIC, Namespace, Testbed, V4, V6, feed_ip, ip, share_machine};
+use super::testbed::{FAMILIES, NIC, Namespace, Testbed, V4, V6, exclusive, feed_ip, ip, share_machine};
 use crate::support::frame::{ACK, PSH, tcp};
 use crate::support::patience::eventually;
 
@@ -292,7 +292,8 @@ fn no_connection_dies_when_the_address_moves_to_the_other_router_and_back() {
 
 #[test]
 fn nine_thousand_idle_connections_live_through_a_failover() {
-    let _machine = share_machine();
+    // both ends of each are descriptors of this process
+    let _machine = exclusive();
     prove_failovers(1, IDLE);
 }
 
