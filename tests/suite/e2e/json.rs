@@ -149,7 +149,8 @@ fn every_command_prints_the_shape_that_the_page_describes_and_the_page_describes
     testbed.detach();
 
     // with a daemon, and traffic
-    let mut daemon = testbed.daemon(&dmz(), &[]);
+    let rated = format!("{}\n[alarms.severity]\nweb1 = \"low\"\n", dmz());
+    let mut daemon = testbed.daemon(&rated, &[]);
     testbed.wait_for_consumer();
     let follow = testbed.folder.join("follow.json");
     let mut follower = testbed.router.prepare(&["alarms", "-i", NIC, "--follow", "-j"]);

@@ -22,7 +22,13 @@ pub const ADDRESS: &str = "127.0.0.1:9464";
 
 fn connect(testbed: &Testbed) -> TcpStream {
     let address: SocketAddr = ADDRESS.parse().expect("an address");
-    let stream = testbed.router.enter(|| TcpStream::connect(address)).expect("the metrics' port");
+    let mut stream = None;
+    // the daemon opens the port just after it says that the gate is attached
+    eventually("somebody listens at the metrics' port", || {
+        stream = testbed.router.enter(|| TcpStream::connect(address)).ok();
+        stream.is_some()
+    });
+    let stream = stream.expect("a connection");
     stream.set_read_timeout(Some(deadline(PATIENCE))).expect("a timeout");
     stream
 }
@@ -314,7 +320,8 @@ fn rules_and_dashboard_use_existing_metrics_and_the_rules_pass_their_own_tests()
             expressions.push(' ');
         }
     }
-    let _daemon = testbed.daemon(&dmz(), &["--metrics", ADDRESS]);
+    let all = dmz_with("handover = \"conntrack\"");
+    let _daemon = testbed.daemon(&all, &["--metrics", ADDRESS]);
     let page = scrape(&testbed);
     let known: BTreeSet<String> = page
         .lines()
