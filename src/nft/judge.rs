@@ -1,6 +1,6 @@
 //! What holds for all servers: rows 1 to 6 of docs/verdicts.md.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::ends::{REFUSE, REFUSE_QUIETLY, REFUSE_UNKNOWN, REFUSE_UNKNOWN_QUIETLY, write_chain};
@@ -185,17 +185,20 @@ fn write_unknown(
     let mut rules = Vec::new();
     let services = &policy.settings.link_services.0;
     if !services.is_empty() {
-        let macs_of = |server: &Server| server.macs.iter().map(|(mac, _)| show_mac(mac)).collect::<Vec<_>>();
-        let free: BTreeSet<String> =
-            policy.servers.iter().filter(|server| server.vlan.is_none()).flat_map(macs_of).collect();
-        let in_vlans: BTreeSet<String> = policy
-            .servers
-            .iter()
-            .filter_map(|server| Some((server, server.vlan?.0)))
-            .flat_map(|(server, vlan)| {
-                macs_of(server).into_iter().map(move |mac| format!("{mac} . \"{interface}.{vlan}\""))
-            })
-            .collect();
+        // a MAC that several servers have counts as the first one's
+        let mut owners: BTreeMap<String, &Server> = BTreeMap::new();
+        for server in &policy.servers {
+            for (mac, _) in &server.macs {
+                owners.entry(show_mac(mac)).or_insert(server);
+            }
+        }
+        let (mut free, mut in_vlans) = (BTreeSet::new(), BTreeSet::new());
+        for (mac, server) in owners {
+            match &server.vlan {
+                Some((vlan, _)) => in_vlans.insert(format!("{mac} . \"{interface}.{vlan}\"")),
+                None => free.insert(mac),
+            };
+        }
         let asks = "ip6 saddr fe80::/10 ip6 daddr @link_scope_6";
         if let Some(set) = sets.define_plain("machines", "ether_addr", free) {
             rules.push(format!("{asks} ether saddr {set} jump link_services"));

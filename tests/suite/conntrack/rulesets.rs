@@ -271,7 +271,8 @@ fn a_ruleset_lets_pass_what_explain_says_under_any_policy() {
     let mut reasons: BTreeSet<String> = BTreeSet::new();
     for part in 0..POLICIES {
         let mut chance = Chance::part(seed, part);
-        let text = make_policy(&mut chance);
+        // the head of a ruleset says that nft reads no questions
+        let text = make_policy(&mut chance).replace("dns = \"named\"", "");
         let Ok(policy) = parse(&text, "dmz0.toml") else {
             continue;
         };
@@ -329,10 +330,6 @@ fn a_ruleset_lets_pass_what_explain_says_under_any_policy() {
         let after = router.seen("after");
         lost += all.difference(&before).count();
         for (number, frame, answer) in expected.iter().filter(|(number, ..)| before.contains(number)) {
-            // the head of the ruleset says that nft reads no questions
-            if answer.reason == Some(Reason::Question) {
-                continue;
-            }
             let passes = answer.verdict != Verdict::Drop;
             if passes {
                 passed += 1;
