@@ -233,7 +233,7 @@ fn allow_connections(count: usize) -> usize {
         let output = Command::new("prlimit").args(["--pid", &pid, &limit]).output();
         output.expect("prlimit, of util-linux").status.success()
     };
-    let limits = std::fs::read_to_string("/proc/self/limits").expect("the limits");
+    let limits = fs::read_to_string("/proc/self/limits").expect("the limits");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     let number = |at: usize| -> usize {
         line.split_whitespace().nth(at).and_then(|number| number.parse().ok()).expect("a number")
