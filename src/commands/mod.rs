@@ -29,3 +29,4 @@ pub mod takeover;
 pub mod test;
 pub mod test_alarm;
 pub mod top;
+mod window;
