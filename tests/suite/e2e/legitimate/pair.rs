@@ -22,6 +22,8 @@ const VRRP: u8 = 112;
 /// Advertisements in a row after which a router that hears none would have taken over: three intervals,
 /// and a part of one.
 const ENOUGH: u64 = 12;
+/// Of the NICs of the testbed's router and of the second one.
+pub const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:0b"];
 const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 10];
 
 /// One of the two: its own addresses end in this digit.
@@ -106,21 +108,25 @@ pub fn prove_one_master(master: &Router<'_>, backup: &Router<'_>) {
     });
 }
 
+/// Puts a second router beside the testbed's on the servers' link. The link goes with the hub.
+pub fn wire_pair<'t>(testbed: &'t Testbed, machine: &'t Namespace) -> (Hub, [Router<'t>; 2]) {
+    let hub = Hub::that_learns(testbed);
+    hub.plug(machine, NIC, MACS[1]);
+    let routers = [Router { machine: &testbed.router, digit: 2 }, Router { machine, digit: 3 }];
+    wire_naturally(testbed);
+    routers.iter().for_each(Router::wire);
+    (hub, routers)
+}
+
 #[test]
 fn a_pair_of_routers_agrees_on_one_master_through_both_gates() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let hub = Hub::that_learns(&testbed);
     let machine = testbed.add_machine("p");
-    hub.plug(&machine, NIC, "02:00:00:00:00:0b");
-    let first = Router { machine: &testbed.router, digit: 2 };
-    let second = Router { machine: &machine, digit: 3 };
-    wire_naturally(&testbed);
-    first.wire();
-    second.wire();
+    let (_hub, [first, second]) = wire_pair(&testbed, &machine);
 
-    let check = CalmCheck::start(&testbed, &policy(3, "02:00:00:00:00:0b"));
-    let named = testbed.write("second.toml", &policy(2, "02:00:00:00:00:01"));
+    let check = CalmCheck::start(&testbed, &policy(3, MACS[1]));
+    let named = testbed.write("second.toml", &policy(2, MACS[0]));
     let unnamed = testbed.write("unnamed.toml", &dmz());
     let daemon = Daemon::start(second.machine.prepare(&["run", "-i", NIC, "-p", &named]));
     daemon.wait_for_line(&["attached to dmz0: "]);
@@ -186,20 +192,14 @@ fn write_notify(testbed: &Testbed, dead: &Namespace) -> String {
 fn when_a_router_dies_silently_keepalived_moves_its_address_and_no_connection_dies() {
     let _machine = share_machine();
     let testbed = Testbed::new();
-    let hub = Hub::that_learns(&testbed);
     let machine = testbed.add_machine("p");
-    hub.plug(&machine, NIC, "02:00:00:00:00:0b");
-    let first = Router { machine: &testbed.router, digit: 2 };
-    let second = Router { machine: &machine, digit: 3 };
-    wire_naturally(&testbed);
-    first.wire();
-    second.wire();
+    let (_hub, [first, second]) = wire_pair(&testbed, &machine);
     wire_way_out(&testbed, &machine);
     for router in [first.machine, second.machine] {
         track(router);
     }
     let handover = |text: String| text.replacen("pickup = 0\n", "pickup = 0\nhandover = \"conntrack\"\n", 1);
-    let paths = [("one.toml", 3, "02:00:00:00:00:0b"), ("two.toml", 2, "02:00:00:00:00:01")]
+    let paths = [("one.toml", 3, MACS[1]), ("two.toml", 2, MACS[0])]
         .map(|(name, other, mac)| testbed.write(name, &handover(policy(other, mac))));
     first.portcullis("attach", &["-p", &paths[0]]).done();
     let daemon = Daemon::start(second.machine.prepare(&["run", "-i", NIC, "-p", &paths[1]]));

@@ -8,9 +8,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::logins::Login;
-use super::pair::{Router, open_pushed, policy, prove_master, prove_one_master, wire_way_out};
+use super::pair::{
+    MACS, Router, open_pushed, policy, prove_master, prove_one_master, wire_pair, wire_way_out,
+};
 use super::service::{ENOUGH, Service};
-use super::site::wire_naturally;
 use super::website::{Protocol, Website};
 use crate::e2e::command::Daemon;
 use crate::e2e::handover::Stream;
@@ -19,7 +20,6 @@ use crate::e2e::socket::NEVER;
 use crate::e2e::testbed::{FAMILIES, NIC, Namespace, Testbed, feed_ip, share_machine};
 use crate::support::patience::eventually;
 
-const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:0b"];
 /// How the peers reach the servers by each router.
 const WAYS: [(&str, &str, &str); 2] =
     [("eth0", "203.0.113.129", "2001:db8:ffff::1"), ("eth1", "203.0.113.133", "2001:db8:fffe::1")];
@@ -41,11 +41,7 @@ struct Pair<'t> {
 
 impl<'t> Pair<'t> {
     fn start(testbed: &'t Testbed, machine: &'t Namespace) -> Pair<'t> {
-        let hub = Hub::that_learns(testbed);
-        hub.plug(machine, NIC, MACS[1]);
-        let routers = [Router { machine: &testbed.router, digit: 2 }, Router { machine, digit: 3 }];
-        wire_naturally(testbed);
-        routers.iter().for_each(Router::wire);
+        let (hub, routers) = wire_pair(testbed, machine);
         wire_way_out(testbed, machine);
         let [first, second] = routers.each_ref().map(|router| router.machine.name());
         feed_ip(&format!("link add sync0 netns {first} type veth peer name sync0 netns {second}\n"));
