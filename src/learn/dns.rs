@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::scope::ServerId;
+use crate::abi::layout;
 use crate::capture::Timestamp;
 use crate::drops::Seeded;
 use crate::net::DomainName;
 use crate::net::frame::read_u16;
+use crate::policy::TimeToLive;
 
 /// Addresses whose names are remembered.
 const MAX_NAMES: usize = 16_384;
@@ -23,12 +25,14 @@ const A: u16 = 1;
 const AAAA: u16 = 28;
 const INTERNET: u16 = 1;
 
-/// How long an answer opens its addresses: the default of `ttl` in `[names]`, with the grace that the gate gives.
-const TTL_S: std::ops::RangeInclusive<u32> = 300..=86_400;
-const GRACE_S: u64 = 30;
 /// How long an opening keeps its address open, at most as long after the last answer as that may open it.
 const KEPT_OPEN_S: u64 = 3_600;
 const S: u64 = 1_000_000_000;
+
+/// How long an answer opens an address that may be open for so many seconds, as the gate does it.
+fn with_grace(seconds: u32) -> u64 {
+    (u64::from(seconds) + u64::from(layout::GRANT_GRACE_S.0)) * S
+}
 
 /// What an answer says: a name, and the seconds for which it has an address.
 pub type Answer = (String, Vec<(IpAddr, u32)>);
@@ -72,9 +76,7 @@ impl Names {
         let Some((name, addresses)) = read_answer(payload) else { return };
         let name: Arc<str> = name.into();
         for (address, ttl_s) in addresses {
-            if self.first.len() < MAX_NAMES || self.first.contains_key(&address) {
-                self.first.entry(address).or_insert_with(|| Arc::clone(&name));
-            }
+            self.note_name(address, || Arc::clone(&name));
             if let Some(server) = asked_by {
                 self.grant((server, address), &name, ttl_s, resolver, time_ns);
             }
@@ -92,7 +94,8 @@ impl Names {
     ) {
         let is_full = self.grants.len() >= MAX_NAMES && !self.grants.contains_key(&key);
         let Some(id) = self.number(name).filter(|_| !is_full) else { return };
-        let open_ns = (u64::from(ttl_s.clamp(*TTL_S.start(), *TTL_S.end())) + GRACE_S) * S;
+        let ttl = TimeToLive::default();
+        let open_ns = with_grace(ttl_s.clamp(ttl.floor_s, ttl.cap_s));
         let grant = self.grants.entry(key).or_insert(Grant { name: id, answered_ns: time_ns, until_ns: 0 });
         if grant.name == id {
             grant.answered_ns = grant.answered_ns.max(time_ns);
@@ -126,15 +129,15 @@ impl Names {
     /// whose time is not over.
     pub(super) fn use_grant(&mut self, server: ServerId, peer: IpAddr, time_ns: Timestamp) -> Option<NameId> {
         let grant = self.grants.get_mut(&(server, peer)).filter(|grant| time_ns < grant.until_ns)?;
-        let cap_ns = grant.answered_ns.saturating_add((u64::from(*TTL_S.end()) + GRACE_S) * S);
+        let cap_ns = grant.answered_ns.saturating_add(with_grace(TimeToLive::default().cap_s));
         grant.until_ns = grant.until_ns.max(time_ns.saturating_add(KEPT_OPEN_S * S).min(cap_ns));
         Some(grant.name)
     }
 
-    /// Notes a name that somebody else has read.
-    pub(super) fn note_name(&mut self, address: IpAddr, name: &str) {
+    /// Notes the name of an address, unless it has one.
+    pub(super) fn note_name(&mut self, address: IpAddr, name: impl FnOnce() -> Arc<str>) {
         if self.first.len() < MAX_NAMES || self.first.contains_key(&address) {
-            self.first.entry(address).or_insert_with(|| name.into());
+            self.first.entry(address).or_insert_with(name);
         }
     }
 

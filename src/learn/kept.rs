@@ -99,7 +99,7 @@ fn add_openings(
         seen.evidence.add(server, service, opening.peer, counts, is_early);
         let Some(peer) = opening.peer else { continue };
         if let Some(name) = &opening.name {
-            seen.names.note_name(peer, name);
+            seen.names.note_name(peer, || name.as_str().into());
         }
         if direction == Direction::Out && !seen.scope.is_for_all(peer) {
             suspicion.note_opening(server, first_ns, (address, peer), (protocol, port));
